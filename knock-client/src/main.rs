@@ -1,0 +1,2 @@
+//! knock-client
+fn main() {}

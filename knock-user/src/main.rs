@@ -1,0 +1,2 @@
+//! knock-user
+fn main() {}
