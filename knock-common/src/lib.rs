@@ -1,3 +1,50 @@
-#![no_std]
+//! The decision, without I/O: what a frame is, what it does to its source's knock progress, and
+//! whether it passes.
+//!
+//! ```text
+//! Bytes ─▶ packet::parse ─▶ Segment ─▶ judge ─▶ Reason ─▶ Verdict
+//!                                      │   ▲
+//!                                      ▼   │
+//!                                      World (maps, clock, events)
+//! ```
+//!
+//! The same functions run in the XDP program, where [`World`] is made of BPF maps, and natively,
+//! where [`sim::Sim`] keeps the maps in memory. Nothing here panics, allocates, reads a clock or
+//! does I/O; time and packets come in through [`World`] and [`Bytes`].
+//!
+//! Read in this order: [`packet`], [`mod@judge`], [`knock`], [`automaton`].
+#![cfg_attr(not(any(test, feature = "sim")), no_std)]
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::arithmetic_side_effects,
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::unwrap_used
+    )
+)]
 #![forbid(unsafe_code)]
-//! knock-common
+
+pub mod access;
+pub mod address;
+pub mod automaton;
+pub mod bytes;
+pub mod event;
+pub mod first;
+pub mod hint;
+pub mod judge;
+pub mod knock;
+pub mod layout;
+pub mod lockout;
+pub mod packet;
+pub mod reason;
+#[cfg(any(test, feature = "sim"))]
+pub mod sim;
+pub mod time;
+pub mod world;
+
+pub use address::Address;
+pub use bytes::Bytes;
+pub use judge::judge;
+pub use reason::{Reason, Tally, Verdict};
+pub use world::World;

@@ -1,0 +1,348 @@
+//! Who may pass to a protected port: grants, flows, trusted prefixes.
+
+use crate::{
+    Address, Bytes, Reason, Tally, World,
+    event::{Detail, Witness},
+    hint::{self, Hint},
+    layout::{Active, Door, FlowKey, GrantKey, PortRule},
+    packet::Segment,
+    time::Moment,
+    world::{Judged, Table, Word},
+};
+
+/// How long a flow lives after a FIN or RST, in milliseconds: time for the other side to finish.
+pub const CLOSING_MS: u64 = 60_000;
+/// A handshake that begins this close to the end of its grant is recorded at its SYN, in
+/// milliseconds. Otherwise the flow begins with the first packet after the SYN, so that spoofed
+/// SYNs of an allowed address don't fill the table.
+const HANDSHAKE_MS: u64 = 4_000;
+/// CPUs that write one grant at the same moment are few.
+const TRIES: usize = 4;
+
+/// The end of a grant and the door that gave it: one word, in which the later end is the greater.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Grant {
+    /// When it ends, in milliseconds since boot.
+    pub until_ms: u64,
+    /// Index of the door.
+    pub door: u16,
+}
+
+impl Grant {
+    /// The word that the map holds.
+    #[inline(always)]
+    pub const fn to_word(self) -> u64 {
+        self.until_ms << 16 | self.door as u64
+    }
+
+    /// The grant that a word of the map means.
+    #[inline(always)]
+    pub const fn from_word(word: u64) -> Self {
+        Self {
+            until_ms: word >> 16,
+            door: word as u16,
+        }
+    }
+
+    /// Whether it lets packets pass at `now`.
+    #[inline(always)]
+    pub const fn is_valid(self, now: Moment) -> bool {
+        now.millis() < self.until_ms
+    }
+}
+
+/// When a flow was last seen, and whether it is ending.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Flow {
+    /// The last packet from the other end, in milliseconds since boot.
+    pub seen_ms: u64,
+    /// Whether that packet was a FIN or RST.
+    pub closing: bool,
+}
+
+impl Flow {
+    /// The word that the map holds.
+    #[inline(always)]
+    pub const fn to_word(self) -> u64 {
+        self.seen_ms << 16 | self.closing as u64
+    }
+
+    /// The flow that a word of the map means.
+    #[inline(always)]
+    pub const fn from_word(word: u64) -> Self {
+        Self {
+            seen_ms: word >> 16,
+            closing: word & 1 != 0,
+        }
+    }
+
+    /// When it ends if nothing more comes, in milliseconds since boot.
+    #[inline(always)]
+    pub const fn until_ms(self, idle_ms: u64) -> u64 {
+        let rest = if self.closing && CLOSING_MS < idle_ms {
+            CLOSING_MS
+        } else {
+            idle_ms
+        };
+        self.seen_ms.saturating_add(rest)
+    }
+}
+
+/// Judges a packet to a protected port.
+///
+/// # Errors
+/// The reason why the addresses can't be read.
+#[inline(always)]
+pub fn protected<B: Bytes + ?Sized, W: World>(
+    bytes: &B,
+    segment: &Segment,
+    rule: PortRule,
+    active: Active,
+    world: &W,
+) -> Judged<Reason> {
+    let source = segment.source(bytes)?;
+    let now = world.now();
+    if Hint::of(world, source).may_pass(now) {
+        let class = match active.has(Active::TARGETS) {
+            true => world.target(active.bank(), segment.destination(bytes)?),
+            false => 0,
+        };
+        let visit = Visit {
+            world,
+            segment,
+            source,
+            service: rule.service,
+            class,
+            active,
+            now,
+        };
+        if let Some(reason) = visit.judge() {
+            return Ok(reason);
+        }
+    }
+    if active.has(Active::TRUST) && world.is_trusted(active.bank(), source) {
+        return Ok(Reason::Trusted);
+    }
+    Witness {
+        segment,
+        source,
+        now,
+    }
+    .tell(world, Reason::NoGrant, Detail::NONE);
+    Ok(Reason::NoGrant)
+}
+
+/// A packet to a protected port from a source that may have been let in.
+struct Visit<'a, W> {
+    world: &'a W,
+    segment: &'a Segment,
+    source: Address,
+    service: u16,
+    class: u16,
+    active: Active,
+    now: Moment,
+}
+
+impl<W: World> Visit<'_, W> {
+    #[inline(always)]
+    fn judge(&self) -> Option<Reason> {
+        let keep = self.active.has(Active::KEEP);
+        // A SYN asks for a new connection, even with the ports of an old one: it needs a grant.
+        let syn = self.segment.opens() && self.segment.flags != 0;
+        if keep && !syn && self.flow_goes_on() {
+            return Some(Reason::Flow);
+        }
+        let grant = self.grant(0).or_else(|| match self.class {
+            0 => None,
+            class => self.grant(class),
+        })?;
+        let ends_soon = grant.until_ms.saturating_sub(self.now.millis()) < HANDSHAKE_MS;
+        if keep && !self.segment.ends() && (!syn || ends_soon) {
+            self.record_flow();
+        }
+        Some(Reason::Granted)
+    }
+
+    #[inline(always)]
+    fn grant(&self, class: u16) -> Option<Grant> {
+        let key = GrantKey {
+            source: self.source,
+            service: self.service,
+            class,
+        };
+        let grant = Grant::from_word(self.world.allow().find(&key)?.load());
+        grant.is_valid(self.now).then_some(grant)
+    }
+
+    #[inline(always)]
+    fn flow_key(&self) -> FlowKey {
+        FlowKey {
+            source: self.source,
+            source_port: self.segment.source_port,
+            port: self.segment.destination_port,
+            class: self.class,
+            protocol: self.segment.protocol as u16,
+        }
+    }
+
+    #[inline(always)]
+    fn idle_ms(&self) -> u64 {
+        self.world
+            .config(self.active.bank())
+            .map_or(0, |config| config.flow_idle_ms)
+    }
+
+    #[inline(always)]
+    fn flow_now(&self) -> Flow {
+        Flow {
+            seen_ms: self.now.millis(),
+            closing: self.segment.ends(),
+        }
+    }
+
+    /// Refreshes the flow of this packet; `false` if there is none.
+    #[inline(always)]
+    fn flow_goes_on(&self) -> bool {
+        let Some(word) = self.world.flows().find(&self.flow_key()) else {
+            return false;
+        };
+        let flow = Flow::from_word(word.load());
+        let idle_ms = self.idle_ms();
+        if self.now.millis() >= flow.until_ms(idle_ms) {
+            return false;
+        }
+        let seen = self.flow_now();
+        if seen != flow {
+            word.store(seen.to_word());
+            // Once a second is enough for a hint, and spares the flow's other packets the write.
+            if seen.seen_ms >> 10 != flow.seen_ms >> 10 {
+                self.hint_flow(idle_ms);
+            }
+        }
+        true
+    }
+
+    #[inline(always)]
+    fn record_flow(&self) {
+        self.hint_flow(self.idle_ms());
+        let key = self.flow_key();
+        let word = self.flow_now().to_word();
+        if let Some(old) = self.world.flows().find(&key) {
+            old.store(word);
+        } else if !self.world.flows().insert(&key, word) {
+            self.world.tally(Tally::FlowsRefused);
+        }
+    }
+
+    #[inline(always)]
+    fn hint_flow(&self, idle_ms: u64) {
+        // Two seconds more than the flow: it is refreshed without telling the hint for one.
+        let until = idle_ms.saturating_add(2_000).saturating_mul(1_000_000);
+        let until = Moment::from_nanos(self.now.nanos().saturating_add(until));
+        hint::expect_pass(self.world, self.source, until);
+    }
+}
+
+/// What a door did for a source.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Used {
+    /// [`Reason::Opened`], [`Reason::Refreshed`], [`Reason::Closed`] or [`Reason::GrantsFull`].
+    pub reason: Reason,
+    /// When the grant ends, in milliseconds since boot.
+    pub until_ms: u64,
+}
+
+/// Gives or ends the grants of a door whose sequence `source` has completed.
+#[inline(always)]
+pub fn use_door<W: World>(
+    world: &W,
+    door: &Door,
+    index: u16,
+    source: Address,
+    now: Moment,
+) -> Used {
+    let until_ms = match door.closes {
+        0 => now.millis().saturating_add(door.open_for_ms),
+        _ => now.millis(),
+    };
+    let new = Grant {
+        until_ms,
+        door: index,
+    };
+    if door.closes == 0 {
+        let until = now
+            .nanos()
+            .saturating_add(door.open_for_ms.saturating_mul(1_000_000));
+        hint::expect_pass(world, source, Moment::from_nanos(until));
+    }
+    let mut reason = if door.closes == 0 {
+        Reason::Opened
+    } else {
+        Reason::Closed
+    };
+    for (number, &service) in (0_u32..).zip(&door.services) {
+        if number >= door.service_count {
+            break;
+        }
+        let key = GrantKey {
+            source,
+            service,
+            class: door.class,
+        };
+        if door.closes != 0 {
+            end_grant(world, &key, now);
+            continue;
+        }
+        match give_grant(world, &key, new, now) {
+            Given::New => {}
+            Given::Refreshed => reason = Reason::Refreshed,
+            Given::NoRoom => reason = Reason::GrantsFull,
+        }
+    }
+    Used { reason, until_ms }
+}
+
+enum Given {
+    New,
+    Refreshed,
+    NoRoom,
+}
+
+#[inline(always)]
+fn give_grant<W: World>(world: &W, key: &GrantKey, new: Grant, now: Moment) -> Given {
+    for _ in 0..TRIES {
+        let Some(word) = world.allow().find(key) else {
+            if world.allow().insert(key, new.to_word()) {
+                return Given::New;
+            }
+            continue;
+        };
+        let old = Grant::from_word(word.load());
+        let given = if old.is_valid(now) {
+            Given::Refreshed
+        } else {
+            Given::New
+        };
+        // The longest end wins, also against another door's.
+        if old.until_ms >= new.until_ms || word.replace(old.to_word(), new.to_word()) {
+            return given;
+        }
+    }
+    Given::NoRoom
+}
+
+#[inline(always)]
+fn end_grant<W: World>(world: &W, key: &GrantKey, now: Moment) {
+    if let Some(word) = world.allow().find(key) {
+        let old = Grant::from_word(word.load());
+        if old.is_valid(now) {
+            word.store(
+                Grant {
+                    until_ms: now.millis(),
+                    door: old.door,
+                }
+                .to_word(),
+            );
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! One form for every address, so that there is one code path and one set of maps.
+
+use core::net::{IpAddr, Ipv6Addr};
+
+use bytemuck::{Pod, Zeroable};
+
+/// The third word of an IPv4-mapped address (RFC 4291, 2.5.5.2): `::ffff:0:0/96`.
+const MAPPED: u32 = u32::from_ne_bytes([0, 0, 0xff, 0xff]);
+
+/// An IPv6 address, or an IPv4 address in its IPv4-mapped form.
+///
+/// The sixteen octets are in network order, kept as four words so that the kernel side moves and
+/// hashes words instead of bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd, Pod, Zeroable)]
+pub struct Address {
+    /// Octets in network order, each word as it lies in memory.
+    pub words: [u32; 4],
+}
+
+impl Address {
+    /// The address that stands for "everybody" where one is needed as a key: `::`.
+    pub const ANY: Self = Self { words: [0; 4] };
+
+    /// The mapped form of the four octets of an IPv4 address.
+    #[inline(always)]
+    pub fn from_v4(octets: [u8; 4]) -> Self {
+        Self {
+            words: [0, 0, MAPPED, u32::from_ne_bytes(octets)],
+        }
+    }
+
+    /// The sixteen octets of an IPv6 address.
+    #[inline(always)]
+    pub fn from_v6(octets: [u8; 16]) -> Self {
+        Self {
+            words: bytemuck::cast(octets),
+        }
+    }
+
+    /// Whether this is an IPv4 address in mapped form.
+    #[inline(always)]
+    pub fn is_v4(&self) -> bool {
+        let [a, b, c, _] = self.words;
+        a == 0 && b == 0 && c == MAPPED
+    }
+
+    /// The octets in network order.
+    pub fn octets(&self) -> [u8; 16] {
+        bytemuck::cast(self.words)
+    }
+}
+
+impl From<IpAddr> for Address {
+    fn from(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(v4) => Self::from_v4(v4.octets()),
+            IpAddr::V6(v6) => Self::from_v6(v6.octets()),
+        }
+    }
+}
+
+impl From<Address> for IpAddr {
+    fn from(address: Address) -> Self {
+        Ipv6Addr::from(address.octets()).to_canonical()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_survive_the_way_in_and_out() {
+        for (name, text, is_v4) in [
+            ("IPv4", "203.0.113.9", true),
+            ("IPv4 zero", "0.0.0.0", true),
+            ("IPv6", "2001:db8::1", false),
+            ("IPv6 unspecified", "::", false),
+            ("IPv6 loopback", "::1", false),
+        ] {
+            let ip: IpAddr = text.parse().unwrap();
+            let address = Address::from(ip);
+            assert_eq!(IpAddr::from(address), ip, "{name}");
+            assert_eq!(address.is_v4(), is_v4, "{name}");
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! A cheap first look: may there be anything in the big maps about this source?
+//!
+//! A slot is shared by the sources that hash to it and says until when there may be a grant or a
+//! flow, and until when an attempt, of any of them. A slot that is too late costs a lookup, nothing
+//! else, so the hash has no key and user space may write [`ALWAYS`].
+
+use crate::{Address, World, layout::HINTS, time::Moment, world::Word};
+
+/// The slot says: look.
+pub const ALWAYS: u64 = u64::MAX;
+
+const SLOT_BITS: u32 = HINTS.trailing_zeros();
+
+/// CPUs that write to one slot at the same moment are few; after this many tries it says [`ALWAYS`].
+const TRIES: usize = 4;
+
+/// The number of a source's slot.
+#[inline(always)]
+pub fn slot(source: Address) -> u32 {
+    let [a, b, c, d] = source.words.map(u64::from);
+    // Odd constants with well-mixed bits: the golden ratio, and one of xxHash's primes.
+    let mixed = (a << 32 | b).wrapping_mul(0xc2b2_ae3d_27d4_eb4f) ^ (c << 32 | d);
+    (mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (u64::BITS - SLOT_BITS)) as u32
+}
+
+/// What a slot says at a moment.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Hint(u64);
+
+impl Hint {
+    /// What is known of a source.
+    #[inline(always)]
+    pub fn of<W: World>(world: &W, source: Address) -> Self {
+        Self(world.hint(slot(source)).map_or(ALWAYS, |word| word.load()))
+    }
+
+    /// Whether there was never anything: no clock is needed to say so.
+    #[inline(always)]
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Whether a grant or a flow may be there.
+    #[inline(always)]
+    pub const fn may_pass(self, now: Moment) -> bool {
+        self.0 >> 32 >= seconds(now)
+    }
+
+    /// Whether an attempt may be in progress.
+    #[inline(always)]
+    pub const fn may_knock(self, now: Moment) -> bool {
+        self.0 & 0xffff_ffff >= seconds(now)
+    }
+}
+
+/// Says that there may be a grant or a flow of `source` until `until`.
+#[inline(always)]
+pub fn expect_pass<W: World>(world: &W, source: Address, until: Moment) {
+    raise(world, source, seconds(until) << 32);
+}
+
+/// Says that an attempt of `source` may be in progress until `until`.
+#[inline(always)]
+pub fn expect_knock<W: World>(world: &W, source: Address, until: Moment) {
+    raise(world, source, seconds(until));
+}
+
+#[inline(always)]
+const fn seconds(moment: Moment) -> u64 {
+    // 2³⁰ ns is a second here: 7 % longer, and a shift. 32 bits of them last 146 years.
+    moment.nanos() >> 30
+}
+
+#[inline(always)]
+fn raise<W: World>(world: &W, source: Address, floor: u64) {
+    let Some(word) = world.hint(slot(source)) else {
+        return;
+    };
+    for _ in 0..TRIES {
+        let old = word.load();
+        let pass = core::cmp::max(old >> 32, floor >> 32);
+        let knock = core::cmp::max(old & 0xffff_ffff, floor & 0xffff_ffff);
+        let new = pass << 32 | knock;
+        if new == old || word.replace(old, new) {
+            return;
+        }
+    }
+    word.store(ALWAYS);
+}

@@ -1,0 +1,407 @@
+//! The shapes of the maps: what user space writes and the kernel side reads, and the other way.
+//!
+//! Everything is `#[repr(C)]`, without padding and without pointers. A change of any shape here is
+//! a change of [`VERSION`].
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::{
+    Address,
+    packet::{Protocol, flag},
+};
+
+/// The version of the map layout.
+pub const VERSION: u32 = 1;
+
+/// Names of the maps, as in the object and in `bpftool map`.
+pub const MAPS: &[&str] = &[
+    "ACTIVE", "ALLOW", "CLOCK", "CONFIG", "COUNTERS", "DOORS", "EDGES", "EVENTS", "FIRST", "FLOWS",
+    "GATES", "HINTS", "LOCKOUTS", "NODES", "PORTS", "PROGRESS", "TARGETS", "TRUST",
+];
+
+/// Configurations that exist side by side: the one in force and the one that a reload fills.
+pub const BANKS: u32 = 2;
+
+/// Doors that a configuration may have. `DOORS` takes 64 bytes each, twice: 1.3 MB.
+pub const DOORS_MAX: u32 = 10_000;
+/// Knocks that a door may have.
+pub const KNOCKS_MAX: usize = 128;
+/// Services that one door may open: groups of ports that the same doors open.
+pub const SERVICES_PER_DOOR: usize = 16;
+/// Doors that one knock may complete, where a sequence ends another.
+pub const DOORS_PER_NODE: usize = 4;
+/// Different `tcp_flags` that a configuration may use.
+pub const FLAG_CLASSES: usize = 16;
+/// Nodes of the automaton: their numbers take [`NODE_BITS`] bits of the progress word.
+pub const NODES_MAX: u32 = 1 << NODE_BITS;
+/// Bits of a node's number.
+pub const NODE_BITS: u32 = 21;
+/// Nodes at the end of a first knock: their numbers take 16 bits of a first-knock cell.
+pub const FIRST_NODES_MAX: u32 = 0xffff;
+/// Different destination addresses that doors may be for.
+pub const TARGETS_MAX: u32 = 1024;
+/// Trusted prefixes, in both banks together.
+pub const TRUST_MAX: u32 = 2 * 4096;
+
+/// Sources past their first knock (LRU): 20-byte keys, about 6.3 MB.
+pub const PROGRESS_MAX: u32 = 65_536;
+/// Grants: about 6.3 MB.
+pub const ALLOW_MAX: u32 = 65_536;
+/// Established flows (LRU): about 27 MB.
+pub const FLOWS_MAX: u32 = 262_144;
+/// Sources with failed attempts (LRU): about 5.8 MB.
+pub const LOCKOUTS_MAX: u32 = 65_536;
+/// Buckets of the first-knock table.
+pub const BUCKETS: u32 = 1 << 19;
+/// Cells in a bucket: a cache line. `FIRST` has 4 194 304 cells and takes 32 MiB.
+pub const WAYS: usize = 8;
+/// Slots of the hint table: 2 MiB.
+pub const HINTS: u32 = 1 << 18;
+/// Bytes of the ring buffer of events.
+pub const EVENTS_BYTES: u32 = 1 << 20;
+
+/// Entries of the port table in one bank: two protocols.
+pub const PORTS_PER_BANK: u32 = 2 << 16;
+
+/// Where a port's rule is in the port table.
+#[inline(always)]
+pub const fn port_index(bank: u32, protocol: Protocol, port: u16) -> u32 {
+    (bank & 1) << 17 | (protocol as u32) << 16 | port as u32
+}
+
+/// The one word that says which configuration is in force and what it uses.
+///
+/// A reload fills the other bank and then flips this word, so that no packet sees half of each.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Pod, Zeroable)]
+pub struct Active(pub u32);
+
+impl Active {
+    const BANK: u32 = 1;
+    /// A new connection to a port that is nothing resets the source's progress.
+    pub const STRICT: u32 = 1 << 1;
+    /// Connections outlive the grant that let them in.
+    pub const KEEP: u32 = 1 << 2;
+    /// There are trusted prefixes.
+    pub const TRUST: u32 = 1 << 3;
+    /// There are doors for one destination address.
+    pub const TARGETS: u32 = 1 << 4;
+    /// Failed attempts lock out.
+    pub const LOCKOUT: u32 = 1 << 5;
+    /// Failed attempts of anybody lock out everybody.
+    pub const LOCKOUT_GLOBAL: u32 = 1 << 6;
+    /// Nothing is dropped.
+    pub const DRY_RUN: u32 = 1 << 7;
+
+    /// The word for a bank and a set of flags.
+    pub const fn new(bank: u32, flags: u32) -> Self {
+        Self(bank & Self::BANK | flags & !Self::BANK)
+    }
+
+    /// The bank in force: 0 or 1.
+    #[inline(always)]
+    pub const fn bank(self) -> u32 {
+        self.0 & Self::BANK
+    }
+
+    /// Whether `flag`, one of the constants here, is set.
+    #[inline(always)]
+    pub const fn has(self, flag: u32) -> bool {
+        self.0 & flag != 0
+    }
+}
+
+/// What a port is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum PortKind {
+    /// Nothing of ours; in strict mode a new connection to it resets the source's progress.
+    Ordinary,
+    /// Nothing of ours, and never a wrong knock.
+    Exempt,
+    /// Closed without a grant.
+    Protected,
+    /// Part of a sequence.
+    Knock,
+    /// Looks like part of a sequence, and resets.
+    Decoy,
+}
+
+/// An entry of the port table.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Pod, Zeroable)]
+pub struct PortRule {
+    kind: u8,
+    /// Index of the flag class that makes a TCP packet to this port a knock.
+    pub flag_class: u8,
+    /// The group of ports that this one belongs to, if it is protected.
+    pub service: u16,
+    /// The node that a first knock on this port leads to, or 0.
+    pub first: u32,
+}
+
+impl PortRule {
+    /// A port that is nothing and is never a wrong knock.
+    pub const EXEMPT: Self = Self {
+        kind: 1,
+        flag_class: 0,
+        service: 0,
+        first: 0,
+    };
+    /// A port that resets whoever touches it.
+    pub const DECOY: Self = Self {
+        kind: 4,
+        flag_class: FlagClass::SYN_INDEX,
+        service: 0,
+        first: 0,
+    };
+
+    /// A port that is closed without a grant for `service`.
+    pub const fn protected(service: u16) -> Self {
+        Self {
+            kind: 2,
+            flag_class: 0,
+            service,
+            first: 0,
+        }
+    }
+
+    /// A port in a sequence; `first` is the node that it leads to as a first knock, or 0.
+    pub const fn knock(flag_class: u8, first: u32) -> Self {
+        Self {
+            kind: 3,
+            flag_class,
+            service: 0,
+            first,
+        }
+    }
+
+    /// What the port is. Numbers that were never written mean [`PortKind::Ordinary`].
+    #[inline(always)]
+    pub const fn kind(self) -> PortKind {
+        match self.kind {
+            1 => PortKind::Exempt,
+            2 => PortKind::Protected,
+            3 => PortKind::Knock,
+            4 => PortKind::Decoy,
+            _ => PortKind::Ordinary,
+        }
+    }
+}
+
+/// TCP flags that a packet must have and must not have to be a knock.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd, Pod, Zeroable)]
+pub struct FlagClass {
+    /// The flags that are looked at.
+    pub mask: u8,
+    /// Their values.
+    pub value: u8,
+}
+
+impl FlagClass {
+    /// Index of [`FlagClass::SYN`] among a configuration's classes: decoys use it.
+    pub const SYN_INDEX: u8 = 0;
+    /// `syn,!ack`: a packet that asks for a connection.
+    pub const SYN: Self = Self {
+        mask: flag::SYN | flag::ACK,
+        value: flag::SYN,
+    };
+
+    /// Whether a packet with these flags is a knock.
+    #[inline(always)]
+    pub const fn admits(self, flags: u8) -> bool {
+        flags & self.mask == self.value
+    }
+}
+
+/// Settings of one bank.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
+pub struct Config {
+    /// How long a flow without packets lasts, in milliseconds.
+    pub flow_idle_ms: u64,
+    /// How long a lockout lasts, and after how long a failed attempt is forgotten, in milliseconds.
+    pub lockout_ms: u64,
+    /// The secret key of the first-knock table; the same in both banks, so that it survives reloads.
+    pub cell_key: [u64; 12],
+    /// Failed attempts that lock out.
+    pub lockout_failures: u32,
+    /// Where the bank's nodes begin in `NODES`.
+    pub node_base: u32,
+    /// Where the bank's doors begin in `DOORS`.
+    pub door_base: u32,
+    /// The longest that any attempt lives, in ticks.
+    pub horizon_ticks: u32,
+    /// Different for each configuration, so that progress made under one means nothing to the next.
+    pub generation: u16,
+    /// Explicit padding.
+    pub padding: [u16; 3],
+    /// The flag classes that port rules name.
+    pub flag_classes: [FlagClass; FLAG_CLASSES],
+}
+
+/// A knock as the automaton sees it: protocol and port in one word.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd, Pod, Zeroable)]
+pub struct Symbol(u32);
+
+impl Symbol {
+    /// The symbol of a knock on `port`.
+    #[inline(always)]
+    pub const fn new(protocol: Protocol, port: u16) -> Self {
+        Self((protocol as u32) << 16 | port as u32)
+    }
+}
+
+/// A node of the automaton: a beginning of some sequence.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Pod, Zeroable)]
+pub struct Node {
+    /// The knock that leads here.
+    pub symbol: Symbol,
+    /// The longest `within` of the doors that can still be reached from here, in ticks.
+    pub within: u32,
+    /// The `step_timeout` of the doors that go through here, in ticks.
+    pub step: u32,
+    /// How many knocks lead here.
+    pub depth: u8,
+    /// Explicit padding.
+    pub padding: u8,
+    /// A door that goes through here, for the console.
+    pub through: u16,
+    /// The doors whose sequence ends here, each as its index plus one; 0 ends the list.
+    pub completes: [u16; DOORS_PER_NODE],
+}
+
+impl Node {
+    /// Whether a sequence ends here.
+    #[inline(always)]
+    pub const fn ends_sequence(&self) -> bool {
+        let [first, ..] = self.completes;
+        first != 0
+    }
+}
+
+/// The key of an edge: the node it leaves, and the knock.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq, Pod, Zeroable)]
+pub struct EdgeKey {
+    /// Bank, node or root that the edge leaves.
+    from: u32,
+    /// The knock.
+    symbol: Symbol,
+}
+
+impl EdgeKey {
+    const ROOT: u32 = 1 << 30;
+
+    /// An edge that leaves a node.
+    #[inline(always)]
+    pub const fn from_node(bank: u32, node: u32, symbol: Symbol) -> Self {
+        Self {
+            from: bank << 31 | node,
+            symbol,
+        }
+    }
+
+    /// An edge that leaves the root of the doors for one destination address.
+    #[inline(always)]
+    pub const fn from_root(bank: u32, class: u16, symbol: Symbol) -> Self {
+        Self {
+            from: bank << 31 | Self::ROOT | class as u32,
+            symbol,
+        }
+    }
+}
+
+/// A door, as far as the kernel side needs it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Pod, Zeroable)]
+pub struct Door {
+    /// How long a grant lasts, in milliseconds.
+    pub open_for_ms: u64,
+    /// First to last knock, in ticks.
+    pub within: u32,
+    /// The destination class that its grants are for; 0 is any.
+    pub class: u16,
+    /// Whether it ends grants instead of giving them.
+    pub closes: u16,
+    /// How many of `services` count.
+    pub service_count: u32,
+    /// Explicit padding.
+    pub padding: u32,
+    /// The services that it opens or closes.
+    pub services: [u16; SERVICES_PER_DOOR],
+}
+
+/// The key of a source's progress past its first knock.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq, Pod, Zeroable)]
+pub struct ProgressKey {
+    /// Who knocks.
+    pub source: Address,
+    /// Class of the destination address.
+    pub class: u16,
+    /// The configuration that the progress was made under.
+    pub generation: u16,
+}
+
+/// The key of a grant.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq, Pod, Zeroable)]
+pub struct GrantKey {
+    /// Who may pass.
+    pub source: Address,
+    /// The ports that the grant is for.
+    pub service: u16,
+    /// Class of the destination address; 0 is any.
+    pub class: u16,
+}
+
+/// The key of a flow.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq, Pod, Zeroable)]
+pub struct FlowKey {
+    /// The other end.
+    pub source: Address,
+    /// Its port.
+    pub source_port: u16,
+    /// The protected port.
+    pub port: u16,
+    /// Class of the destination address.
+    pub class: u16,
+    /// TCP or UDP, as the number of [`Protocol`].
+    pub protocol: u16,
+}
+
+/// The key of a destination address that doors are for.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq, Pod, Zeroable)]
+pub struct TargetKey {
+    /// The destination address.
+    pub address: Address,
+    /// The bank of the configuration.
+    pub bank: u32,
+}
+
+/// The data of a trusted prefix, matched from its first octet on.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq, Pod, Zeroable)]
+pub struct TrustKey {
+    bank: [u8; 4],
+    address: Address,
+}
+
+impl TrustKey {
+    /// Bits before the address.
+    pub const BANK_BITS: u32 = 32;
+
+    /// The data for an address under a bank.
+    #[inline(always)]
+    pub const fn new(bank: u32, address: Address) -> Self {
+        Self {
+            bank: bank.to_be_bytes(),
+            address,
+        }
+    }
+}

@@ -1,0 +1,282 @@
+//! From a frame to the segment that it carries, or to the reason why there is none.
+
+use crate::{Address, Bytes, Reason};
+
+const ETHERNET_HEADER: usize = 14;
+const VLAN_TAG: usize = 4;
+/// 802.1ad outside, 802.1Q inside; Linux itself knows no other tag (`eth_type_vlan`).
+const VLAN_TAGS_MAX: usize = 2;
+const IPV6_HEADER: usize = 40;
+/// RFC 8200 names four kinds that may precede TCP or UDP, one of them twice; one to spare.
+const EXTENSIONS_MAX: usize = 6;
+
+const ETHERTYPE_IPV4: u16 = 0x0800;
+const ETHERTYPE_IPV6: u16 = 0x86dd;
+const ETHERTYPE_VLAN: u16 = 0x8100;
+const ETHERTYPE_QINQ: u16 = 0x88a8;
+
+const HOP_BY_HOP: u8 = 0;
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+const ROUTING: u8 = 43;
+const FRAGMENT: u8 = 44;
+const AUTHENTICATION: u8 = 51;
+const DESTINATION: u8 = 60;
+
+/// The transport protocols that have ports.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum Protocol {
+    /// TCP (RFC 9293).
+    Tcp = 0,
+    /// UDP (RFC 768).
+    Udp = 1,
+}
+
+impl Protocol {
+    /// The word used in the configuration and on the console.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        }
+    }
+}
+
+/// The bits of the TCP flags octet.
+pub mod flag {
+    /// No more data from the sender.
+    pub const FIN: u8 = 0x01;
+    /// Synchronises sequence numbers: opens a connection.
+    pub const SYN: u8 = 0x02;
+    /// Resets the connection.
+    pub const RST: u8 = 0x04;
+    /// Push.
+    pub const PSH: u8 = 0x08;
+    /// The acknowledgement field counts.
+    pub const ACK: u8 = 0x10;
+    /// The urgent pointer counts.
+    pub const URG: u8 = 0x20;
+}
+
+/// What the judge needs to know of a TCP segment or UDP datagram.
+///
+/// Addresses stay in the packet until they are needed: ordinary traffic never pays for them.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Segment {
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// The TCP flags octet; zero for UDP.
+    pub flags: u8,
+    /// Source port in host order.
+    pub source_port: u16,
+    /// Destination port in host order.
+    pub destination_port: u16,
+    /// Whether the frame was sent to this host alone, not to a group of hosts.
+    pub unicast: bool,
+    v6: bool,
+    network: usize,
+}
+
+impl Segment {
+    /// Whether the packet asks for a new connection: a SYN without ACK, or any UDP datagram.
+    #[inline(always)]
+    pub fn opens(&self) -> bool {
+        match self.protocol {
+            Protocol::Tcp => self.flags & (flag::SYN | flag::ACK) == flag::SYN,
+            Protocol::Udp => true,
+        }
+    }
+
+    /// Whether the packet ends a connection.
+    #[inline(always)]
+    pub fn ends(&self) -> bool {
+        self.flags & (flag::FIN | flag::RST) != 0
+    }
+
+    /// The source address.
+    ///
+    /// # Errors
+    /// [`Reason::BadHeader`] for an IPv4-mapped address on the wire, which would be taken for the
+    /// IPv4 source it names; Linux drops these too (6af1799aaf3f).
+    #[inline(always)]
+    pub fn source<B: Bytes + ?Sized>(&self, bytes: &B) -> Result<Address, Reason> {
+        self.address(bytes, 12, 8)
+    }
+
+    /// The destination address; errors as for [`Segment::source`].
+    #[inline(always)]
+    pub fn destination<B: Bytes + ?Sized>(&self, bytes: &B) -> Result<Address, Reason> {
+        self.address(bytes, 16, 24)
+    }
+
+    #[inline(always)]
+    fn address<B: Bytes + ?Sized>(
+        &self,
+        bytes: &B,
+        v4: usize,
+        v6: usize,
+    ) -> Result<Address, Reason> {
+        if !self.v6 {
+            let octets = bytes
+                .read(self.network.wrapping_add(v4))
+                .ok_or(Reason::Truncated)?;
+            return Ok(Address::from_v4(octets));
+        }
+        let octets = bytes
+            .read(self.network.wrapping_add(v6))
+            .ok_or(Reason::Truncated)?;
+        let address = Address::from_v6(octets);
+        if address.is_v4() {
+            Err(Reason::BadHeader)
+        } else {
+            Ok(address)
+        }
+    }
+}
+
+/// Where the transport header is and how the packet got there.
+struct Transport {
+    unicast: bool,
+    v6: bool,
+    network: usize,
+    offset: usize,
+    fragment: bool,
+}
+
+/// Reads a frame as far as the ports.
+///
+/// # Errors
+/// The reason why the frame has no ports: it is something else and passes, or it could carry a
+/// protected port's traffic, can't be read, and is dropped.
+#[inline(always)]
+pub fn parse<B: Bytes + ?Sized>(bytes: &B) -> Result<Segment, Reason> {
+    let group = bytes.u8(0).ok_or(Reason::Truncated)?;
+    let unicast = group & 1 == 0;
+    let mut ethertype = bytes.be16(12).ok_or(Reason::Truncated)?;
+    let mut network = ETHERNET_HEADER;
+    for _ in 0..VLAN_TAGS_MAX {
+        if ethertype != ETHERTYPE_VLAN && ethertype != ETHERTYPE_QINQ {
+            break;
+        }
+        ethertype = bytes
+            .be16(network.wrapping_add(2))
+            .ok_or(Reason::Truncated)?;
+        network = network.wrapping_add(VLAN_TAG);
+    }
+    match ethertype {
+        ETHERTYPE_IPV4 => ipv4(bytes, network, unicast),
+        ETHERTYPE_IPV6 => ipv6(bytes, network, unicast),
+        ETHERTYPE_VLAN | ETHERTYPE_QINQ => Err(Reason::VlanTooDeep),
+        _ => Err(Reason::NotIp),
+    }
+}
+
+#[inline(always)]
+fn ipv4<B: Bytes + ?Sized>(bytes: &B, network: usize, unicast: bool) -> Result<Segment, Reason> {
+    let version_and_length = bytes.u8(network).ok_or(Reason::Truncated)?;
+    let words = usize::from(version_and_length & 0x0f);
+    if version_and_length >> 4 != 4 || words < 5 {
+        return Err(Reason::BadHeader);
+    }
+    let fragment = bytes
+        .be16(network.wrapping_add(6))
+        .ok_or(Reason::Truncated)?;
+    if fragment & 0x1fff != 0 {
+        return Err(Reason::LaterFragment);
+    }
+    let protocol = bytes.u8(network.wrapping_add(9)).ok_or(Reason::Truncated)?;
+    let offset = network.wrapping_add(words.wrapping_mul(4));
+    let at = Transport {
+        unicast,
+        v6: false,
+        network,
+        offset,
+        fragment: fragment & 0x2000 != 0,
+    };
+    transport(bytes, protocol, &at)
+}
+
+#[inline(always)]
+fn ipv6<B: Bytes + ?Sized>(bytes: &B, network: usize, unicast: bool) -> Result<Segment, Reason> {
+    if bytes.u8(network).ok_or(Reason::Truncated)? >> 4 != 6 {
+        return Err(Reason::BadHeader);
+    }
+    let mut next = bytes.u8(network.wrapping_add(6)).ok_or(Reason::Truncated)?;
+    let mut offset = network.wrapping_add(IPV6_HEADER);
+    let mut fragment = false;
+    for _ in 0..EXTENSIONS_MAX {
+        let truncated = if fragment {
+            Reason::TinyFragment
+        } else {
+            Reason::Truncated
+        };
+        let length = match next {
+            HOP_BY_HOP | ROUTING | DESTINATION => {
+                let units = bytes.u8(offset.wrapping_add(1)).ok_or(truncated)?;
+                usize::from(units).wrapping_add(1).wrapping_mul(8)
+            }
+            AUTHENTICATION => {
+                let units = bytes.u8(offset.wrapping_add(1)).ok_or(truncated)?;
+                usize::from(units).wrapping_add(2).wrapping_mul(4)
+            }
+            FRAGMENT => {
+                let place = bytes.be16(offset.wrapping_add(2)).ok_or(truncated)?;
+                if place & 0xfff8 != 0 {
+                    return Err(Reason::LaterFragment);
+                }
+                fragment = place & 1 != 0;
+                8
+            }
+            _ => break,
+        };
+        next = bytes.u8(offset).ok_or(truncated)?;
+        offset = offset.wrapping_add(length);
+    }
+    let at = Transport {
+        unicast,
+        v6: true,
+        network,
+        offset,
+        fragment,
+    };
+    transport(bytes, next, &at)
+}
+
+#[inline(always)]
+fn transport<B: Bytes + ?Sized>(
+    bytes: &B,
+    protocol: u8,
+    at: &Transport,
+) -> Result<Segment, Reason> {
+    let (protocol, last) = match protocol {
+        TCP => (Protocol::Tcp, 19),
+        UDP => (Protocol::Udp, 7),
+        HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION if at.v6 => {
+            return Err(Reason::ExtensionsTooLong);
+        }
+        _ => return Err(Reason::OtherProtocol),
+    };
+    let truncated = if at.fragment {
+        Reason::TinyFragment
+    } else {
+        Reason::Truncated
+    };
+    // The stack needs the whole header too; a fragment that splits it is an evasion (RFC 3128).
+    bytes.u8(at.offset.wrapping_add(last)).ok_or(truncated)?;
+    let source_port = bytes.be16(at.offset).ok_or(truncated)?;
+    let destination_port = bytes.be16(at.offset.wrapping_add(2)).ok_or(truncated)?;
+    let flags = match protocol {
+        Protocol::Tcp => bytes.u8(at.offset.wrapping_add(13)).ok_or(truncated)?,
+        Protocol::Udp => 0,
+    };
+    Ok(Segment {
+        protocol,
+        flags,
+        source_port,
+        destination_port,
+        unicast: at.unicast,
+        v6: at.v6,
+        network: at.network,
+    })
+}

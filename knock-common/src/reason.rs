@@ -1,0 +1,181 @@
+//! Every outcome has a name, a number and a counter.
+
+/// What happens to the packet.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Verdict {
+    /// The packet goes on to the network stack.
+    Pass,
+    /// The packet ends here, without an answer.
+    Drop,
+}
+
+/// Who gets to hear of an outcome.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Telling {
+    /// Nobody: it is counted only.
+    Never,
+    /// An event, as far as the gate for drops lets it through.
+    Drops,
+    /// An event, as far as the gate for knocks lets it through.
+    Knocks,
+    /// An event each time; a stranger can't cause it.
+    Always,
+}
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $code:literal => $variant:ident, $name:literal, $text:literal, $verdict:ident, $telling:ident;)+) => {
+        /// Why a packet passed or was dropped.
+        ///
+        /// The numbers are part of the map layout: the index of the counter, and a field of the
+        /// event. A number is never given to another reason.
+        #[repr(u8)]
+        #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+        pub enum Reason {
+            $(#[doc = $text] $(#[$doc])* $variant = $code,)+
+        }
+
+        impl Reason {
+            /// All reasons in the order of their numbers.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
+
+            /// The reason with this number.
+            pub const fn from_code(code: u8) -> Option<Self> {
+                match code {
+                    $($code => Some(Self::$variant),)+
+                    _ => None,
+                }
+            }
+
+            /// The word used in JSON, metrics and counters.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)+ }
+            }
+
+            /// The words used on the console.
+            pub const fn text(self) -> &'static str {
+                match self { $(Self::$variant => $text,)+ }
+            }
+
+            /// What happens to the packet.
+            #[inline(always)]
+            pub const fn verdict(self) -> Verdict {
+                match self { $(Self::$variant => Verdict::$verdict,)+ }
+            }
+
+            /// Who gets to hear of it.
+            #[inline(always)]
+            pub const fn telling(self) -> Telling {
+                match self { $(Self::$variant => Telling::$telling,)+ }
+            }
+        }
+    };
+}
+
+reasons! {
+    0 => NotIp, "not-ip", "neither IPv4 nor IPv6", Pass, Never;
+    1 => OtherProtocol, "other-protocol", "neither TCP nor UDP", Pass, Never;
+    /// Without the first fragment, which was judged, the stack can't use it.
+    2 => LaterFragment, "later-fragment", "fragment after the first", Pass, Never;
+    3 => Ordinary, "ordinary", "not a port of ours", Pass, Never;
+    4 => Trusted, "trusted", "source need not knock", Pass, Never;
+    5 => Flow, "flow", "established connection", Pass, Never;
+    6 => Granted, "granted", "source has a grant", Pass, Never;
+    7 => OtherFlags, "other-flags", "knock port, but not a knock", Pass, Never;
+    /// A new connection to a port that is in no sequence, from a source that was knocking.
+    8 => Scanned, "scanned", "other port touched while knocking", Pass, Knocks;
+
+    16 => Truncated, "truncated", "frame ends inside a header", Drop, Drops;
+    17 => TinyFragment, "tiny-fragment", "first fragment without its ports", Drop, Drops;
+    18 => ExtensionsTooLong, "extensions-too-long", "too many IPv6 extension headers", Drop, Drops;
+    19 => VlanTooDeep, "vlan-too-deep", "more than two VLAN tags", Drop, Drops;
+    20 => BadHeader, "bad-header", "impossible IP header", Drop, Drops;
+
+    32 => NoGrant, "no-grant", "no grant", Drop, Drops;
+
+    48 => FirstKnock, "first-knock", "first knock", Drop, Knocks;
+    49 => NextKnock, "next-knock", "right knock", Drop, Knocks;
+    /// SYN retransmission, doubled packet: nothing changes.
+    50 => Duplicate, "duplicate", "repeated knock", Drop, Never;
+    51 => Restarted, "restarted", "wrong knock that begins a sequence", Drop, Knocks;
+    52 => WrongKnock, "wrong-knock", "wrong knock", Drop, Knocks;
+    53 => TooLate, "too-late", "knock came too late", Drop, Knocks;
+    54 => NotBegun, "not-begun", "knock that begins nothing", Drop, Knocks;
+    55 => Decoy, "decoy", "decoy port", Drop, Knocks;
+    56 => LockedOut, "locked-out", "locked out", Drop, Knocks;
+    57 => Opened, "opened", "sequence complete", Drop, Always;
+    /// A one-knock door is refreshed by every packet to its port, hence the gate.
+    58 => Refreshed, "refreshed", "sequence complete again", Drop, Knocks;
+    59 => Closed, "closed", "closing sequence complete", Drop, Knocks;
+    60 => GrantsFull, "grants-full", "no room for another grant", Drop, Knocks;
+    /// Several CPUs changed the same progress at once, more often than is retried.
+    61 => Contended, "contended", "progress changed by other CPUs", Drop, Knocks;
+}
+
+/// How many counters there are: reasons below [`Tally::FIRST`], tallies from there.
+pub const COUNTERS: u32 = 80;
+
+/// Things that are counted besides the reasons.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Tally {
+    /// Events that the gates left out.
+    EventsLeftOut = 64,
+    /// Events that the full ring buffer lost.
+    EventsLost = 65,
+    /// First knocks that were still good and were overwritten by others: pressure on the table.
+    FirstKnocksEvicted = 66,
+    /// Connections that could not be recorded as flows.
+    FlowsRefused = 67,
+    /// Progress that could not be recorded.
+    ProgressRefused = 68,
+}
+
+impl Tally {
+    /// The lowest number of a tally.
+    pub const FIRST: u32 = 64;
+
+    /// All tallies in the order of their numbers.
+    pub const ALL: &'static [Self] = &[
+        Self::EventsLeftOut,
+        Self::EventsLost,
+        Self::FirstKnocksEvicted,
+        Self::FlowsRefused,
+        Self::ProgressRefused,
+    ];
+
+    /// The word used in JSON, metrics and counters.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::EventsLeftOut => "events-left-out",
+            Self::EventsLost => "events-lost",
+            Self::FirstKnocksEvicted => "first-knocks-evicted",
+            Self::FlowsRefused => "flows-refused",
+            Self::ProgressRefused => "progress-refused",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn numbers_and_names_are_unique_and_below_the_tallies() {
+        let mut names = HashSet::new();
+        for &reason in Reason::ALL {
+            assert_eq!(Reason::from_code(reason as u8), Some(reason));
+            assert!(u32::from(reason as u8) < Tally::FIRST, "{reason:?}");
+            assert!(names.insert(reason.name()), "{reason:?}");
+        }
+        for &tally in Tally::ALL {
+            assert!(
+                (Tally::FIRST..COUNTERS).contains(&u32::from(tally as u8)),
+                "{tally:?}"
+            );
+            assert!(names.insert(tally.name()), "{tally:?}");
+        }
+        assert_eq!(Reason::from_code(255), None);
+    }
+}

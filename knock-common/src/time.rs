@@ -1,0 +1,87 @@
+//! Time as the kernel side counts it.
+
+/// A moment of `CLOCK_BOOTTIME`, which counts suspend, in nanoseconds since boot.
+#[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
+pub struct Moment(u64);
+
+/// Nanoseconds in a tick, as a power of two: 4.19 ms.
+const TICK_SHIFT: u32 = 22;
+
+/// How many bits of the tick count are kept beside a knock: it wraps after 9.8 hours.
+pub const TICK_BITS: u32 = 23;
+
+/// The part of the tick count that is kept.
+pub const TICK_MASK: u32 = (1 << TICK_BITS) - 1;
+
+/// Knock times are kept in ticks of 2²² ns (4.19 ms), modulo 2²³ (9.8 hours).
+///
+/// `within` and `step_timeout` are therefore exact to one tick; grants are not counted in ticks.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Tick(u32);
+
+impl Moment {
+    /// A moment from nanoseconds since boot.
+    #[inline(always)]
+    pub const fn from_nanos(nanos: u64) -> Self {
+        Self(nanos)
+    }
+
+    /// Nanoseconds since boot.
+    #[inline(always)]
+    pub const fn nanos(self) -> u64 {
+        self.0
+    }
+
+    /// Milliseconds since boot: the unit in which grants and flows end.
+    #[inline(always)]
+    pub const fn millis(self) -> u64 {
+        // The verifier accepts a division by a constant.
+        self.0 / 1_000_000
+    }
+
+    /// The tick that this moment lies in.
+    #[inline(always)]
+    pub const fn tick(self) -> Tick {
+        Tick((self.0 >> TICK_SHIFT) as u32 & TICK_MASK)
+    }
+}
+
+impl Tick {
+    /// A tick from its number; bits above [`TICK_BITS`] are dropped.
+    #[inline(always)]
+    pub const fn from_number(number: u32) -> Self {
+        Self(number & TICK_MASK)
+    }
+
+    /// The number of the tick, below 2²³.
+    #[inline(always)]
+    pub const fn number(self) -> u32 {
+        self.0
+    }
+
+    /// How many ticks passed from `earlier` to this one.
+    #[inline(always)]
+    pub const fn since(self, earlier: Self) -> u32 {
+        self.0.wrapping_sub(earlier.0) & TICK_MASK
+    }
+}
+
+/// The number of whole ticks in `nanos`, rounded up so that no time limit is cut short.
+pub const fn ticks_in(nanos: u64) -> u64 {
+    nanos.div_ceil(1 << TICK_SHIFT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ticks_wrap_and_round_up() {
+        assert_eq!(Tick::from_number(3).since(Tick::from_number(TICK_MASK)), 4);
+        assert_eq!(Moment::from_nanos((1 << TICK_SHIFT) - 1).tick().number(), 0);
+        assert_eq!(Moment::from_nanos(1 << TICK_SHIFT).tick().number(), 1);
+        assert_eq!(ticks_in(1), 1);
+        assert_eq!(ticks_in(0), 0);
+        assert_eq!(ticks_in((1 << TICK_SHIFT) + 1), 2);
+    }
+}

@@ -1,0 +1,147 @@
+//! What the judge needs from outside: maps, a clock, and somewhere to tell what happened.
+
+use crate::{
+    Address, Reason, Tally,
+    event::Event,
+    layout::{
+        Active, Config, Door, EdgeKey, FlowKey, GrantKey, Node, PortRule, ProgressKey, Symbol,
+    },
+    reason::Telling,
+    time::Moment,
+};
+
+/// A 64-bit word in a map that several CPUs may change at once.
+pub trait Word {
+    /// The value now.
+    fn load(&self) -> u64;
+
+    /// Writes without looking.
+    fn store(&self, value: u64);
+
+    /// Writes `new` if the value is still `old`; tells whether it did.
+    fn replace(&self, old: u64, new: u64) -> bool;
+}
+
+/// A hash map whose values are words.
+pub trait Table<K> {
+    /// The values.
+    type Word: Word;
+
+    /// The word under a key.
+    fn find(&self, key: &K) -> Option<Self::Word>;
+
+    /// Puts a word under a new key; `false` if there is no room or the key is there already.
+    fn insert(&self, key: &K, value: u64) -> bool;
+}
+
+/// A bucket of the first-knock table.
+pub trait Bucket {
+    /// The cells.
+    type Word: Word;
+
+    /// The cell at `way`, below [`crate::layout::WAYS`].
+    fn cell(&self, way: usize) -> Option<Self::Word>;
+}
+
+/// The maps and the clock around a judgement.
+pub trait World {
+    /// The words in its maps.
+    type Word: Word;
+
+    /// The time, to the timer tick.
+    fn now(&self) -> Moment;
+
+    /// The configuration in force.
+    fn active(&self) -> Active;
+
+    /// The rule at an index of the port table.
+    fn port(&self, index: u32) -> PortRule;
+
+    /// The settings of a bank.
+    fn config(&self, bank: u32) -> Option<&Config>;
+
+    /// A node of the automaton.
+    fn node(&self, index: u32) -> Option<&Node>;
+
+    /// The node that an edge leads to.
+    fn edge(&self, key: &EdgeKey) -> Option<u32>;
+
+    /// A door.
+    fn door(&self, index: u32) -> Option<&Door>;
+
+    /// The class of a destination address; 0 if no door is for it alone.
+    fn target(&self, bank: u32, address: Address) -> u16;
+
+    /// Whether a source need not knock.
+    fn is_trusted(&self, bank: u32, source: Address) -> bool;
+
+    /// The word of a hint slot.
+    fn hint(&self, slot: u32) -> Option<Self::Word>;
+
+    /// A bucket of the first-knock table.
+    fn bucket(&self, index: u32) -> Option<impl Bucket<Word = Self::Word>>;
+
+    /// Progress past the first knock.
+    fn progress(&self) -> &impl Table<ProgressKey, Word = Self::Word>;
+
+    /// Grants.
+    fn allow(&self) -> &impl Table<GrantKey, Word = Self::Word>;
+
+    /// Established flows.
+    fn flows(&self) -> &impl Table<FlowKey, Word = Self::Word>;
+
+    /// Failed attempts by source.
+    fn lockouts(&self) -> &impl Table<Address, Word = Self::Word>;
+
+    /// The word of this CPU's gate for a kind of event.
+    fn gate(&self, telling: Telling) -> Option<Self::Word>;
+
+    /// Hands an event to user space; `false` if there is no room.
+    fn emit(&self, event: &Event) -> bool;
+
+    /// Counts something that is not a reason.
+    fn tally(&self, tally: Tally);
+}
+
+/// The part of a [`World`] that the automaton walks.
+#[derive(Clone, Copy)]
+pub struct Graph<'a, W> {
+    world: &'a W,
+    bank: u32,
+    base: u32,
+}
+
+impl<'a, W: World> Graph<'a, W> {
+    /// The automaton of a bank.
+    #[inline(always)]
+    pub fn new(world: &'a W, bank: u32, config: &Config) -> Self {
+        Self {
+            world,
+            bank,
+            base: config.node_base,
+        }
+    }
+
+    /// A node by its number in the bank.
+    #[inline(always)]
+    pub fn node(&self, number: u32) -> Option<&'a Node> {
+        self.world.node(self.base.wrapping_add(number))
+    }
+
+    /// The number of the node that a knock leads to from another.
+    #[inline(always)]
+    pub fn edge(&self, from: u32, symbol: Symbol) -> Option<u32> {
+        self.world
+            .edge(&EdgeKey::from_node(self.bank, from, symbol))
+    }
+
+    /// The number of the node that a first knock leads to, for one destination class.
+    #[inline(always)]
+    pub fn first(&self, class: u16, symbol: Symbol) -> Option<u32> {
+        self.world
+            .edge(&EdgeKey::from_root(self.bank, class, symbol))
+    }
+}
+
+/// Shorthand for the result of a judgement that can end early.
+pub type Judged<T> = Result<T, Reason>;
