@@ -1,1 +1,2 @@
 //! knock-user
+pub mod config;

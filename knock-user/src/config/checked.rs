@@ -1,0 +1,171 @@
+//! What a configuration means: every name resolved, every default filled in, every value in range.
+
+use std::{net::IpAddr, path::PathBuf, time::Duration};
+
+use knock_common::{layout::FlagClass, packet::Protocol};
+
+/// A whole configuration.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// Names of the interfaces, if the file names any.
+    pub interfaces: Vec<String>,
+    /// How the program is attached.
+    pub mode: Mode,
+    /// Ports that are closed even if no door opens them.
+    pub protect: Vec<Ports>,
+    /// Sources that need not knock.
+    pub trust: Vec<Prefix>,
+    /// Whether new connections to other ports are wrong knocks.
+    pub strict: bool,
+    /// Ports that are never wrong knocks.
+    pub exempt: Exempt,
+    /// What happens to connections when their grant ends.
+    pub established: Established,
+    /// After how many failed attempts a source is not listened to, if at all.
+    pub lockout: Option<Lockout>,
+    /// Ports that look like knock ports.
+    pub decoys: Decoys,
+    /// The doors, in the order of the file.
+    pub doors: Vec<Door>,
+}
+
+/// How the program is attached to an interface.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, clap::ValueEnum, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// In the driver, or else generic, with a warning.
+    #[default]
+    Auto,
+    /// In the driver.
+    Native,
+    /// Generic: behind the driver, on socket buffers.
+    Skb,
+}
+
+/// One port or a range of ports of one protocol: `tcp/22`, `udp/60000-61000`.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Ports {
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// The first port, at least 1.
+    pub first: u16,
+    /// The last port, at least `first`.
+    pub last: u16,
+}
+
+/// One knock: `tcp/7000`.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Knock {
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// The port, at least 1.
+    pub port: u16,
+}
+
+/// An address prefix: `10.0.0.0/8`, `fd00::/8`, `192.0.2.1`.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct Prefix {
+    /// The address; bits after the prefix are zero.
+    pub address: IpAddr,
+    /// Length in bits: at most 32 for IPv4, 128 for IPv6.
+    pub bits: u8,
+}
+
+/// Ports that are never wrong knocks.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Exempt {
+    /// Those on which this host listens when the configuration is loaded.
+    Served,
+    /// These.
+    Listed(Vec<Ports>),
+}
+
+/// `[established]`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Established {
+    /// Whether connections outlive the grant that let them in.
+    pub keep: bool,
+    /// How long a connection without packets is kept.
+    pub idle: Duration,
+}
+
+/// `[lockout]`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Lockout {
+    /// Failed attempts, at least 1.
+    pub failures: u16,
+    /// How long the source is not listened to.
+    pub duration: Duration,
+    /// Who is not listened to.
+    pub scope: Scope,
+}
+
+/// Who a lockout is for.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Scope {
+    /// The source that failed.
+    #[default]
+    Source,
+    /// Everybody.
+    Global,
+}
+
+/// `[decoys]`.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Decoys {
+    /// This many TCP ports, drawn from a range when the configuration is compiled.
+    Drawn {
+        /// How many; 0 for none.
+        count: u16,
+        /// From where.
+        range: std::ops::RangeInclusive<u16>,
+    },
+    /// These.
+    Listed(Vec<Ports>),
+}
+
+/// `[[door]]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Door {
+    /// Its name, unique in the file.
+    pub name: String,
+    /// 1 to 128 knocks.
+    pub knock: Vec<Knock>,
+    /// What the sequence does.
+    pub effect: Effect,
+    /// How long a grant lasts.
+    pub open_for: Duration,
+    /// First to last knock.
+    pub within: Duration,
+    /// Knock to knock, if limited.
+    pub step_timeout: Option<Duration>,
+    /// What makes a TCP packet a knock.
+    pub tcp_flags: FlagClass,
+    /// Run when a source has got through.
+    pub on_open: Option<Command>,
+    /// Run when its grant has ended.
+    pub on_close: Option<Command>,
+    /// The destination address that knocks and grants are for, if not any.
+    pub target: Option<IpAddr>,
+}
+
+/// What a door's sequence does.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Effect {
+    /// Opens ports; none if the door only runs commands.
+    Open(Vec<Ports>),
+    /// Ends grants for ports.
+    Close(Vec<Ports>),
+}
+
+/// A command to run, without a shell.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Command {
+    /// The program.
+    pub program: PathBuf,
+    /// Its arguments, in which `{source}`, `{door}`, `{port}` and `{family}` are replaced.
+    pub arguments: Vec<String>,
+    /// How long it may run.
+    pub timeout: Duration,
+}

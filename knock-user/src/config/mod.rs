@@ -1,0 +1,3 @@
+//! From the text of a file to what it means.
+
+pub mod checked;
