@@ -237,8 +237,7 @@ impl<W: World> Visit<'_, W> {
     #[inline(always)]
     fn hint_flow(&self, idle_ms: u64) {
         // Two seconds more than the flow: it is refreshed without telling the hint for one.
-        let until = idle_ms.saturating_add(2_000).saturating_mul(1_000_000);
-        let until = Moment::from_nanos(self.now.nanos().saturating_add(until));
+        let until = self.now.after_millis(idle_ms.saturating_add(2_000));
         hint::expect_pass(self.world, self.source, until);
     }
 }
@@ -270,10 +269,7 @@ pub fn use_door<W: World>(
         door: index,
     };
     if door.closes == 0 {
-        let until = now
-            .nanos()
-            .saturating_add(door.open_for_ms.saturating_mul(1_000_000));
-        hint::expect_pass(world, source, Moment::from_nanos(until));
+        hint::expect_pass(world, source, now.after_millis(door.open_for_ms));
     }
     let mut reason = if door.closes == 0 {
         Reason::Opened

@@ -4,12 +4,12 @@
 //! flow, and until when an attempt, of any of them. A slot that is too late costs a lookup, nothing
 //! else, so the hash has no key and user space may write [`ALWAYS`].
 
-use crate::{Address, World, layout::HINTS, time::Moment, world::Word};
+use crate::{Address, World, layout::HINT_SLOTS, time::Moment, world::Word};
 
 /// The slot says: look.
 pub const ALWAYS: u64 = u64::MAX;
 
-const SLOT_BITS: u32 = HINTS.trailing_zeros();
+const SLOT_BITS: u32 = HINT_SLOTS.trailing_zeros();
 
 /// CPUs that write to one slot at the same moment are few; after this many tries it says [`ALWAYS`].
 const TRIES: usize = 4;

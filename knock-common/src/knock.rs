@@ -10,7 +10,6 @@ use crate::{
     layout::{Active, Config, Node, PortKind, PortRule, ProgressKey, Symbol},
     lockout,
     packet::{Protocol, Segment},
-    time::Moment,
     world::{Graph, Judged, Table, Word},
 };
 
@@ -208,9 +207,8 @@ impl<'a, W: World> Visitor<'a, W> {
         if progress.is_none() {
             return self.forget(deep, word);
         }
-        let horizon = u64::from(self.config.horizon_ticks) << 22;
-        let until = self.witness.now.nanos().saturating_add(horizon);
-        hint::expect_knock(self.world, self.key.source, Moment::from_nanos(until));
+        let until = self.witness.now.after_ticks(self.config.horizon_ticks);
+        hint::expect_knock(self.world, self.key.source, until);
         if progress.node == first {
             return (word == 0 || deep.is_some_and(|deep| deep.replace(word, 0)))
                 && first::remember(self.world, self.place, progress, self.config);

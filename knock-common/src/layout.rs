@@ -56,7 +56,7 @@ pub const BUCKETS: u32 = 1 << 19;
 /// Cells in a bucket: a cache line. `FIRST` has 4 194 304 cells and takes 32 MiB.
 pub const WAYS: usize = 8;
 /// Slots of the hint table: 2 MiB.
-pub const HINTS: u32 = 1 << 18;
+pub const HINT_SLOTS: u32 = 1 << 18;
 /// Bytes of the ring buffer of events.
 pub const EVENTS_BYTES: u32 = 1 << 20;
 

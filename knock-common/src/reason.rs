@@ -112,7 +112,7 @@ reasons! {
 }
 
 /// How many counters there are: reasons below [`Tally::FIRST`], tallies from there.
-pub const COUNTERS: u32 = 80;
+pub const COUNTERS_MAX: u32 = 80;
 
 /// Things that are counted besides the reasons.
 #[repr(u8)]
@@ -171,7 +171,7 @@ mod tests {
         }
         for &tally in Tally::ALL {
             assert!(
-                (Tally::FIRST..COUNTERS).contains(&u32::from(tally as u8)),
+                (Tally::FIRST..COUNTERS_MAX).contains(&u32::from(tally as u8)),
                 "{tally:?}"
             );
             assert!(names.insert(tally.name()), "{tally:?}");

@@ -39,6 +39,20 @@ impl Moment {
         self.0 / 1_000_000
     }
 
+    /// The moment `millis` later; durations here are bounded by the configuration, far below the
+    /// 584 years at which this would wrap.
+    #[inline(always)]
+    pub const fn after_millis(self, millis: u64) -> Self {
+        // BPF has no 128-bit product, which a checked multiplication would need.
+        Self(self.0.wrapping_add(millis.wrapping_mul(1_000_000)))
+    }
+
+    /// The moment `ticks` later.
+    #[inline(always)]
+    pub const fn after_ticks(self, ticks: u32) -> Self {
+        Self(self.0.wrapping_add((ticks as u64) << TICK_SHIFT))
+    }
+
     /// The tick that this moment lies in.
     #[inline(always)]
     pub const fn tick(self) -> Tick {

@@ -1,11 +1,36 @@
-//! stub
+//! The XDP program: reads packets and maps, asks `knock_common::judge`, and does what it says.
 #![no_std]
 #![no_main]
+#![feature(core_intrinsics)]
+#![expect(
+    internal_features,
+    reason = "the BPF target has no `AtomicU64::compare_exchange`"
+)]
+
+mod emit;
+mod frame;
+mod maps;
+
 use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
+use knock_common::{Verdict, World as _, judge, layout::Active};
+
+use crate::{frame::Frame, maps::Maps};
+
+/// Judges one packet.
 #[xdp]
-pub fn knock(_: XdpContext) -> u32 { xdp_action::XDP_PASS }
+fn knock(context: XdpContext) -> u32 {
+    let reason = judge(&Frame::of(&context), &Maps);
+    maps::count(reason as u32);
+    aya_log_ebpf::trace!(&context, "{}", reason.name());
+    match reason.verdict() {
+        Verdict::Pass => xdp_action::XDP_PASS,
+        Verdict::Drop if Maps.active().has(Active::DRY_RUN) => xdp_action::XDP_PASS,
+        Verdict::Drop => xdp_action::XDP_DROP,
+    }
+}
+
+/// Never reached: a panic path that survives is rejected by the verifier.
 #[panic_handler]
-fn panic(_: &core::panic::PanicInfo<'_>) -> ! { loop {} }
-#[unsafe(link_section = "license")]
-#[unsafe(no_mangle)]
-static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}

@@ -1,0 +1,269 @@
+//! The maps, and the world that they make up.
+
+use core::{
+    intrinsics::{AtomicOrdering, atomic_cxchg},
+    ptr::NonNull,
+};
+
+use aya_ebpf::{
+    bindings::{BPF_F_NO_PREALLOC, BPF_NOEXIST},
+    btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, lpm_trie::Key},
+    helpers::{bpf_jiffies64, bpf_ktime_get_boot_ns},
+    macros::btf_map,
+};
+use knock_common::{
+    Address, Tally, World,
+    event::Event,
+    layout::{
+        ALLOW_MAX, Active, BANKS, BUCKETS, Config, DOORS_MAX, Door, EdgeKey, FLOWS_MAX, FlowKey,
+        GrantKey, HINT_SLOTS, LOCKOUTS_MAX, NODES_MAX, Node, PORTS_PER_BANK, PROGRESS_MAX,
+        PortRule, ProgressKey, TARGETS_MAX, TRUST_MAX, TargetKey, TrustKey, WAYS,
+    },
+    reason::{COUNTERS_MAX, Telling},
+    time::Moment,
+    world::{Bucket, Table, Word},
+};
+
+const PER_BANK: usize = BANKS as usize;
+const GROWING: usize = BPF_F_NO_PREALLOC as usize;
+
+#[btf_map]
+static ACTIVE: Array<u32, 1> = Array::new();
+#[btf_map]
+static CONFIG: Array<Config, PER_BANK> = Array::new();
+#[btf_map]
+static PORTS: Array<PortRule, { (BANKS * PORTS_PER_BANK) as usize }> = Array::new();
+/// User space sets the capacity to what the configuration needs.
+#[btf_map]
+static NODES: Array<Node, { (BANKS * NODES_MAX) as usize }> = Array::new();
+/// User space sets the capacity to what the configuration needs.
+#[btf_map]
+static EDGES: HashMap<EdgeKey, u32, { (BANKS * NODES_MAX) as usize }, GROWING> = HashMap::new();
+#[btf_map]
+static DOORS: Array<Door, { (BANKS * DOORS_MAX) as usize }> = Array::new();
+#[btf_map]
+static TARGETS: HashMap<TargetKey, u32, { (BANKS * TARGETS_MAX) as usize }, GROWING> =
+    HashMap::new();
+#[btf_map]
+static TRUST: LpmTrie<TrustKey, u32, { TRUST_MAX as usize }> = LpmTrie::new();
+#[btf_map]
+static HINTS: Array<u64, { HINT_SLOTS as usize }> = Array::new();
+#[btf_map]
+static FIRST: Array<[u64; WAYS], { BUCKETS as usize }> = Array::new();
+#[btf_map]
+static PROGRESS: LruHashMap<ProgressKey, u64, { PROGRESS_MAX as usize }> = LruHashMap::new();
+#[btf_map]
+static ALLOW: HashMap<GrantKey, u64, { ALLOW_MAX as usize }> = HashMap::new();
+#[btf_map]
+static FLOWS: LruHashMap<FlowKey, u64, { FLOWS_MAX as usize }> = LruHashMap::new();
+#[btf_map]
+static LOCKOUTS: LruHashMap<Address, u64, { LOCKOUTS_MAX as usize }> = LruHashMap::new();
+#[btf_map]
+static COUNTERS: PerCpuArray<u64, { COUNTERS_MAX as usize }> = PerCpuArray::new();
+/// Words of the gates: for drops, for knocks.
+#[btf_map]
+static GATES: PerCpuArray<u64, 2> = PerCpuArray::new();
+/// The time at the last timer tick that this CPU saw, and that tick.
+#[btf_map]
+static CLOCK: PerCpuArray<[u64; 2], 1> = PerCpuArray::new();
+
+/// A word in a map.
+#[derive(Clone, Copy)]
+pub(crate) struct Slot(NonNull<u64>);
+
+impl Slot {
+    #[inline(always)]
+    fn new(pointer: *mut u64) -> Option<Self> {
+        NonNull::new(pointer).map(Self)
+    }
+}
+
+impl Word for Slot {
+    #[inline(always)]
+    fn load(&self) -> u64 {
+        // SAFETY: the pointer is an aligned map value, which lives as long as the program runs.
+        unsafe { self.0.as_ptr().read_volatile() }
+    }
+
+    #[inline(always)]
+    fn store(&self, value: u64) {
+        // SAFETY: as for `load`; other CPUs see the old word or the new one.
+        unsafe { self.0.as_ptr().write_volatile(value) }
+    }
+
+    #[inline(always)]
+    fn replace(&self, old: u64, new: u64) -> bool {
+        const SEQ: AtomicOrdering = AtomicOrdering::SeqCst;
+        // SAFETY: as for `load`; BPF_CMPXCHG needs Linux 5.12 (5ffa25502b5a).
+        let (_, replaced) = unsafe { atomic_cxchg::<u64, SEQ, SEQ>(self.0.as_ptr(), old, new) };
+        replaced
+    }
+}
+
+macro_rules! table {
+    ($map:ident, $table:ident, $key:ty) => {
+        struct $table;
+
+        impl Table<$key> for $table {
+            type Word = Slot;
+
+            #[inline(always)]
+            fn find(&self, key: &$key) -> Option<Slot> {
+                $map.get_ptr_mut(key).and_then(Slot::new)
+            }
+
+            #[inline(always)]
+            fn insert(&self, key: &$key, value: u64) -> bool {
+                $map.insert(key, &value, u64::from(BPF_NOEXIST)).is_ok()
+            }
+        }
+    };
+}
+
+table!(PROGRESS, Progress, ProgressKey);
+table!(ALLOW, Allow, GrantKey);
+table!(FLOWS, Flows, FlowKey);
+table!(LOCKOUTS, Lockouts, Address);
+
+/// A bucket of the first-knock table.
+struct Cells(NonNull<[u64; WAYS]>);
+
+impl Bucket for Cells {
+    type Word = Slot;
+
+    #[inline(always)]
+    fn cell(&self, way: usize) -> Option<Slot> {
+        Slot::new(self.0.as_ptr().cast::<u64>().wrapping_add(way & (WAYS - 1)))
+    }
+}
+
+/// Counts one event under a number of a reason or tally.
+#[inline(always)]
+pub(crate) fn count(number: u32) {
+    if let Some(word) = COUNTERS.get_ptr_mut(number).and_then(Slot::new) {
+        word.store(word.load().wrapping_add(1));
+    }
+}
+
+/// The world made of the maps above.
+pub(crate) struct Maps;
+
+impl World for Maps {
+    type Word = Slot;
+
+    /// `CLOCK_BOOTTIME` as of the timer tick: reading it costs 37 ns, reading the tick count one.
+    #[inline(always)]
+    fn now(&self) -> Moment {
+        let Some(clock) = CLOCK.get_ptr_mut(0) else {
+            return Moment::default();
+        };
+        let tick = Slot::new(clock.cast());
+        let nanos = Slot::new(clock.cast::<u64>().wrapping_add(1));
+        let (Some(tick), Some(nanos)) = (tick, nanos) else {
+            return Moment::default();
+        };
+        // SAFETY: the helper has no preconditions.
+        let now = unsafe { bpf_jiffies64() };
+        if tick.load() != now {
+            tick.store(now);
+            // SAFETY: the helper has no preconditions.
+            nanos.store(unsafe { bpf_ktime_get_boot_ns() });
+        }
+        Moment::from_nanos(nanos.load())
+    }
+
+    #[inline(always)]
+    fn active(&self) -> Active {
+        Active(ACTIVE.get(0).copied().unwrap_or(0))
+    }
+
+    #[inline(always)]
+    fn port(&self, index: u32) -> PortRule {
+        PORTS.get(index).copied().unwrap_or_default()
+    }
+
+    #[inline(always)]
+    fn config(&self, bank: u32) -> Option<&Config> {
+        CONFIG.get(bank)
+    }
+
+    #[inline(always)]
+    fn node(&self, index: u32) -> Option<&Node> {
+        NODES.get(index)
+    }
+
+    #[inline(always)]
+    fn edge(&self, key: &EdgeKey) -> Option<u32> {
+        // SAFETY: the value is copied out at once; a reload never changes the bank in force.
+        unsafe { EDGES.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn door(&self, index: u32) -> Option<&Door> {
+        DOORS.get(index)
+    }
+
+    #[inline(always)]
+    fn target(&self, bank: u32, address: Address) -> u16 {
+        // SAFETY: the value is copied out at once; a reload never changes the bank in force.
+        unsafe { TARGETS.get(&TargetKey { address, bank }) }.map_or(0, |&class| class as u16)
+    }
+
+    #[inline(always)]
+    fn is_trusted(&self, bank: u32, source: Address) -> bool {
+        let bits = TrustKey::BANK_BITS + 128;
+        TRUST
+            .get(&Key::new(bits, TrustKey::new(bank, source)))
+            .is_some()
+    }
+
+    #[inline(always)]
+    fn hint(&self, slot: u32) -> Option<Slot> {
+        HINTS.get_ptr_mut(slot).and_then(Slot::new)
+    }
+
+    #[inline(always)]
+    fn bucket(&self, index: u32) -> Option<impl Bucket<Word = Slot>> {
+        FIRST.get_ptr_mut(index).and_then(NonNull::new).map(Cells)
+    }
+
+    #[inline(always)]
+    fn progress(&self) -> &impl Table<ProgressKey, Word = Slot> {
+        &Progress
+    }
+
+    #[inline(always)]
+    fn allow(&self) -> &impl Table<GrantKey, Word = Slot> {
+        &Allow
+    }
+
+    #[inline(always)]
+    fn flows(&self) -> &impl Table<FlowKey, Word = Slot> {
+        &Flows
+    }
+
+    #[inline(always)]
+    fn lockouts(&self) -> &impl Table<Address, Word = Slot> {
+        &Lockouts
+    }
+
+    #[inline(always)]
+    fn gate(&self, telling: Telling) -> Option<Slot> {
+        let index = match telling {
+            Telling::Drops => 0,
+            Telling::Knocks => 1,
+            Telling::Never | Telling::Always => return None,
+        };
+        GATES.get_ptr_mut(index).and_then(Slot::new)
+    }
+
+    #[inline(always)]
+    fn emit(&self, event: &Event) -> bool {
+        crate::emit::emit(event)
+    }
+
+    #[inline(always)]
+    fn tally(&self, tally: Tally) {
+        count(tally as u32);
+    }
+}
