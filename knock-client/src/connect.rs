@@ -1,0 +1,252 @@
+//! Connecting to the port that the knocks open.
+
+use crate::failure::remedy;
+use crate::target::Target;
+use std::fmt;
+use std::io::{self, ErrorKind};
+use std::net::TcpStream;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long the first attempt waits for its answer. The system would send a lost SYN again only
+/// after a second; a new attempt does it sooner.
+const FIRST_ATTEMPT: Duration = Duration::from_millis(200);
+
+/// How long an attempt waits at most: an answer that takes longer is not waited for.
+const LONGEST_ATTEMPT: Duration = Duration::from_secs(1);
+
+/// The pause after an answer, which unlike silence can come at once.
+const PAUSE_AFTER_ANSWER: Duration = Duration::from_millis(50);
+
+/// What is left for the first attempt even if the limit has passed.
+const LEAST_ATTEMPT: Duration = Duration::from_millis(1);
+
+/// A connection that was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Connected {
+    /// Which attempt it was, counted from 1.
+    pub attempt: u32,
+    /// The time since the last knock.
+    pub after: Duration,
+}
+
+/// How an attempt ended that was not successful.
+#[derive(Debug)]
+pub enum Closed {
+    /// Nobody said anything.
+    NoAnswer,
+    /// The host said no.
+    Refused,
+    /// The network said that it cannot get there.
+    Unreachable(io::Error),
+    /// This machine could not try, so it is not tried again.
+    Unable(io::Error),
+}
+
+impl Closed {
+    fn from_error(error: io::Error) -> Self {
+        use ErrorKind::{
+            ConnectionRefused, ConnectionReset, HostUnreachable, NetworkUnreachable, TimedOut,
+        };
+        let kind = error.kind();
+        if kind == TimedOut {
+            Self::NoAnswer
+        } else if matches!(kind, ConnectionRefused | ConnectionReset) {
+            Self::Refused
+        } else if matches!(kind, HostUnreachable | NetworkUnreachable) {
+            Self::Unreachable(error)
+        } else {
+            Self::Unable(error)
+        }
+    }
+
+    /// What is known after this attempt: the silence of one that was cut short says less than what
+    /// was known before.
+    fn after(self, before: Self, cut_short: bool) -> Self {
+        match self {
+            Self::NoAnswer if cut_short => before,
+            Self::NoAnswer | Self::Refused | Self::Unreachable(_) | Self::Unable(_) => self,
+        }
+    }
+}
+
+/// A connection that was not made within the limit.
+#[derive(Debug)]
+pub struct ConnectError {
+    /// Whom it was for.
+    pub target: Target,
+    /// The port.
+    pub port: u16,
+    /// How many attempts were made.
+    pub attempts: u32,
+    /// The time since the last knock.
+    pub after: Duration,
+    /// The time that was allowed.
+    pub limit: Duration,
+    /// What stood in the way in the end.
+    pub closed: Closed,
+}
+
+impl fmt::Display for ConnectError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            target,
+            port,
+            limit,
+            closed,
+            ..
+        } = self;
+        write!(f, "cannot connect to tcp/{port} on {target}")?;
+        match closed {
+            Closed::NoAnswer => write!(
+                f,
+                " within {limit:?}: no answer: still closed; check that these are the knocks of \
+                 the door that opens it, and try --delay 5ms in case they overtake each other"
+            ),
+            Closed::Refused => write!(
+                f,
+                " within {limit:?}: refused: the port is open but nothing listens; \
+                 start the service, or check its port"
+            ),
+            Closed::Unreachable(cause) => {
+                write!(f, " within {limit:?}: {cause}; {}", remedy(cause))
+            }
+            Closed::Unable(cause) => write!(f, ": {cause}; {}", remedy(cause)),
+        }
+    }
+}
+
+impl std::error::Error for ConnectError {}
+
+/// Connects at once, and again until the port is open or `limit` has passed since `last_knock`.
+///
+/// The connection is closed when this returns: it only shows that the port is open.
+///
+/// # Errors
+///
+/// If the port did not open in time, or this machine cannot connect at all.
+pub fn connect(
+    target: &Target,
+    port: u16,
+    last_knock: Instant,
+    limit: Duration,
+) -> Result<Connected, ConnectError> {
+    let address = target.at(port);
+    let left = || limit.saturating_sub(last_knock.elapsed());
+    let mut attempt = 1;
+    let mut patience = FIRST_ATTEMPT;
+    let mut closed = Closed::NoAnswer;
+    loop {
+        let wait = patience.min(left()).max(LEAST_ATTEMPT);
+        closed = match TcpStream::connect_timeout(&address, wait).map_err(Closed::from_error) {
+            Ok(_) => {
+                return Ok(Connected {
+                    attempt,
+                    after: last_knock.elapsed(),
+                });
+            }
+            Err(ended) => ended.after(closed, wait < patience),
+        };
+        if left().is_zero() || matches!(closed, Closed::Unable(_)) {
+            let (target, attempts, after) = (*target, attempt, last_knock.elapsed());
+            return Err(ConnectError {
+                target,
+                port,
+                attempts,
+                after,
+                limit,
+                closed,
+            });
+        }
+        if !matches!(closed, Closed::NoAnswer) {
+            thread::sleep(PAUSE_AFTER_ANSWER.min(left()));
+        }
+        attempt += 1;
+        patience = (patience * 3 / 2).min(LONGEST_ATTEMPT);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_known_after_an_attempt() {
+        let unreachable = || Closed::from_error(ErrorKind::HostUnreachable.into());
+        let rows = [
+            (
+                "silence",
+                Closed::NoAnswer,
+                Closed::NoAnswer,
+                false,
+                "NoAnswer",
+            ),
+            (
+                "silence after a refusal",
+                Closed::Refused,
+                Closed::NoAnswer,
+                false,
+                "NoAnswer",
+            ),
+            (
+                "cut short after a refusal",
+                Closed::Refused,
+                Closed::NoAnswer,
+                true,
+                "Refused",
+            ),
+            (
+                "cut short after silence",
+                Closed::NoAnswer,
+                Closed::NoAnswer,
+                true,
+                "NoAnswer",
+            ),
+            (
+                "refused though cut short",
+                unreachable(),
+                Closed::Refused,
+                true,
+                "Refused",
+            ),
+            (
+                "refused",
+                Closed::NoAnswer,
+                Closed::Refused,
+                false,
+                "Refused",
+            ),
+            (
+                "cut short, unreachable",
+                unreachable(),
+                Closed::NoAnswer,
+                true,
+                "Unreachable",
+            ),
+        ];
+        for (name, before, ended, cut_short, known) in rows {
+            let after = format!("{:?}", ended.after(before, cut_short));
+            assert!(after.starts_with(known), "{name}: {after} is not {known}");
+        }
+    }
+
+    #[test]
+    fn how_the_errors_of_the_system_are_understood() {
+        let rows = [
+            (ErrorKind::TimedOut, "NoAnswer"),
+            (ErrorKind::ConnectionRefused, "Refused"),
+            (ErrorKind::ConnectionReset, "Refused"),
+            (ErrorKind::HostUnreachable, "Unreachable"),
+            (ErrorKind::NetworkUnreachable, "Unreachable"),
+            (ErrorKind::PermissionDenied, "Unable"),
+            (ErrorKind::AddrNotAvailable, "Unable"),
+        ];
+        for (kind, meaning) in rows {
+            let closed = format!("{:?}", Closed::from_error(kind.into()));
+            assert!(
+                closed.starts_with(meaning),
+                "{kind:?}: {closed} is not {meaning}"
+            );
+        }
+    }
+}

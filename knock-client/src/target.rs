@@ -1,0 +1,277 @@
+//! Whom to knock on: one address of the host that was named.
+
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
+
+/// The versions of IP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl Family {
+    fn other(self) -> Self {
+        match self {
+            Self::V4 => Self::V6,
+            Self::V6 => Self::V4,
+        }
+    }
+
+    fn option(self) -> &'static str {
+        match self {
+            Self::V4 => "-4",
+            Self::V6 => "-6",
+        }
+    }
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::V4 => "IPv4",
+            Self::V6 => "IPv6",
+        })
+    }
+}
+
+/// The address that is knocked on; an IPv6 link-local one keeps its scope.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Target(SocketAddr);
+
+impl Target {
+    /// Looks the name up; an address as text stands for itself.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such name, or it has no address of the family that was asked for.
+    pub fn resolve(host: &str, family: Option<Family>) -> Result<Resolved, ResolveError> {
+        let found: Vec<Self> = (host, 0)
+            .to_socket_addrs()
+            .map_err(|cause| ResolveError::Unknown {
+                host: host.to_owned(),
+                cause,
+            })?
+            .map(Self)
+            .collect();
+        choose(host, family, &found)
+    }
+
+    /// Where a packet to that port goes.
+    #[must_use]
+    pub fn at(&self, port: u16) -> SocketAddr {
+        let mut address = self.0;
+        address.set_port(port);
+        address
+    }
+
+    /// The version of IP that the packets will have.
+    #[must_use]
+    pub fn family(&self) -> Family {
+        if self.0.is_ipv4() {
+            Family::V4
+        } else {
+            Family::V6
+        }
+    }
+}
+
+impl From<SocketAddr> for Target {
+    /// The port of the address does not matter.
+    fn from(mut address: SocketAddr) -> Self {
+        address.set_port(0);
+        Self(address)
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            SocketAddr::V6(v6) if v6.scope_id() != 0 => write!(f, "{}%{}", v6.ip(), v6.scope_id()),
+            SocketAddr::V4(_) | SocketAddr::V6(_) => self.0.ip().fmt(f),
+        }
+    }
+}
+
+/// What a name stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resolved {
+    /// The address to knock on: the first one, in the system's order of preference.
+    pub first: Target,
+    /// The other addresses of the families that were asked for.
+    pub others: Vec<Target>,
+}
+
+fn choose(host: &str, family: Option<Family>, found: &[Target]) -> Result<Resolved, ResolveError> {
+    let mut wanted = found
+        .iter()
+        .copied()
+        .filter(|target| family.is_none_or(|f| f == target.family()));
+    match (wanted.next(), family) {
+        (Some(first), _) => Ok(Resolved {
+            first,
+            others: wanted.collect(),
+        }),
+        (None, Some(family)) if !found.is_empty() => Err(ResolveError::Family {
+            host: host.to_owned(),
+            family,
+            found: found.to_vec(),
+        }),
+        (None, _) => Err(ResolveError::Unknown {
+            host: host.to_owned(),
+            cause: io::Error::new(io::ErrorKind::NotFound, "the name has no address"),
+        }),
+    }
+}
+
+/// Why there is nobody to knock on.
+#[derive(Debug, thiserror::Error)]
+pub enum ResolveError {
+    /// The name is not known.
+    #[error("cannot find '{host}': {cause}; check the spelling, or give the address instead")]
+    Unknown {
+        /// The name.
+        host: String,
+        /// What the resolver said.
+        cause: io::Error,
+    },
+    /// The name is known, but only in the other family.
+    #[error(
+        "'{host}' has no {family} address, only {}; leave out {} or use {}",
+        list(found), family.option(), family.other().option()
+    )]
+    Family {
+        /// The name.
+        host: String,
+        /// What was asked for.
+        family: Family,
+        /// What there is.
+        found: Vec<Target>,
+    },
+}
+
+/// Writes the targets with commas between.
+pub(crate) fn list(targets: &[Target]) -> String {
+    targets
+        .iter()
+        .map(Target::to_string)
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{Ipv6Addr, SocketAddrV6};
+
+    fn target(address: &str) -> Target {
+        Target::from(SocketAddr::new(address.parse().expect("an address"), 9))
+    }
+
+    struct Row {
+        name: &'static str,
+        family: Option<Family>,
+        found: &'static [&'static str],
+        chosen: Result<&'static [&'static str], &'static str>,
+    }
+
+    #[test]
+    fn the_first_address_of_the_wanted_family() {
+        const BOTH: &[&str] = &["2001:db8::1", "192.0.2.1", "192.0.2.2"];
+        const ONLY_V4: &[&str] = &["192.0.2.1"];
+        let (any, v4, v6) = (None, Some(Family::V4), Some(Family::V6));
+        let no_v6 = "'h' has no IPv6 address, only 192.0.2.1; leave out -6 or use -4";
+        let nothing = "cannot find 'h': the name has no address; \
+                       check the spelling, or give the address instead";
+        let rows = [
+            Row {
+                name: "any of both",
+                family: any,
+                found: BOTH,
+                chosen: Ok(BOTH),
+            },
+            Row {
+                name: "IPv4 of both",
+                family: v4,
+                found: BOTH,
+                chosen: Ok(&BOTH[1..]),
+            },
+            Row {
+                name: "IPv6 of both",
+                family: v6,
+                found: BOTH,
+                chosen: Ok(&BOTH[..1]),
+            },
+            Row {
+                name: "IPv4 of IPv4",
+                family: v4,
+                found: ONLY_V4,
+                chosen: Ok(ONLY_V4),
+            },
+            Row {
+                name: "IPv6 of IPv4",
+                family: v6,
+                found: ONLY_V4,
+                chosen: Err(no_v6),
+            },
+            Row {
+                name: "nothing",
+                family: any,
+                found: &[],
+                chosen: Err(nothing),
+            },
+            Row {
+                name: "IPv4 of nothing",
+                family: v4,
+                found: &[],
+                chosen: Err(nothing),
+            },
+        ];
+        for Row {
+            name,
+            family,
+            found,
+            chosen,
+        } in rows
+        {
+            let targets = |addresses: &[&str]| -> Vec<Target> {
+                addresses.iter().map(|address| target(address)).collect()
+            };
+            let expected = chosen.map(targets).map_err(str::to_owned);
+            let got = choose("h", family, &targets(found))
+                .map(|Resolved { first, others }| [vec![first], others].concat())
+                .map_err(|e| e.to_string());
+            assert_eq!(got, expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn literal_addresses_stand_for_themselves() {
+        for address in ["127.0.0.1", "::1", "2001:db8::7"] {
+            let resolved = Target::resolve(address, None).expect(address);
+            assert_eq!(
+                resolved,
+                Resolved {
+                    first: target(address),
+                    others: vec![]
+                },
+                "{address}"
+            );
+            assert_eq!(resolved.first.to_string(), address);
+        }
+    }
+
+    #[test]
+    fn a_scope_is_kept_and_shown() {
+        let ip = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
+        let scoped = Target::from(SocketAddr::V6(SocketAddrV6::new(ip, 9, 0, 3)));
+        assert_eq!(scoped.to_string(), "fe80::1%3");
+        assert_eq!(
+            scoped.at(7000),
+            SocketAddr::V6(SocketAddrV6::new(ip, 7000, 0, 3))
+        );
+    }
+}

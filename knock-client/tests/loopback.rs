@@ -1,0 +1,209 @@
+//! Real packets over loopback, without root.
+
+#![expect(clippy::expect_used, reason = "a test stops at what it did not expect")]
+
+mod peers;
+
+use knock_client::{Closed, Knock, Protocol, Target, connect, send};
+use peers::{LOOPBACKS, OpenPort, ReservedPort, UdpEar};
+use std::net::{IpAddr, TcpListener};
+use std::thread;
+use std::time::{Duration, Instant};
+
+const GENEROUS: Duration = Duration::from_secs(10);
+
+fn target(ip: IpAddr) -> Target {
+    Target::from(std::net::SocketAddr::new(ip, 0))
+}
+
+fn tcp(port: u16) -> Knock {
+    Knock {
+        protocol: Protocol::Tcp,
+        port,
+    }
+}
+
+fn udp(port: u16) -> Knock {
+    Knock {
+        protocol: Protocol::Udp,
+        port,
+    }
+}
+
+/// Each datagram is awaited right after its knock was sent, while the later ones must not be there.
+#[test]
+fn datagrams_of_one_byte_arrive_in_order() {
+    for ip in LOOPBACKS {
+        let ears: Vec<UdpEar> = (0..4).map(|_| UdpEar::bind(ip)).collect();
+        let knocks: Vec<Knock> = ears.iter().map(|ear| udp(ear.port())).collect();
+
+        send(&target(ip), &knocks, Duration::ZERO, |number, knock| {
+            assert_eq!(knock, knocks[number - 1], "{ip}");
+            assert_eq!(ears[number - 1].hear(), [0], "{ip}, knock {number}");
+            for later in &ears[number - 1..] {
+                assert!(
+                    later.is_silent(),
+                    "{ip}, something came after or before knock {number}"
+                );
+            }
+        })
+        .expect("loopback can be knocked on");
+    }
+}
+
+/// Nobody has the ports, so ICMP refuses each datagram; and the TCP knocks are refused too.
+#[test]
+fn refused_knocks_are_sent_nevertheless() {
+    for ip in LOOPBACKS {
+        let nobody = ReservedPort::new(ip);
+        let port = nobody.port();
+        let knocks = [udp(port), udp(port), tcp(port), tcp(port), udp(port)];
+        let mut sent = Vec::new();
+
+        send(&target(ip), &knocks, Duration::ZERO, |number, knock| {
+            sent.push((number, knock))
+        })
+        .expect("a refusal is an answer");
+
+        let all: Vec<(usize, Knock)> = (1..).zip(knocks).collect();
+        assert_eq!(sent, all, "{ip}");
+    }
+}
+
+/// The handshake may come to its end after the knocker has closed its socket, and then the
+/// listener gets nothing: so it may knock again.
+#[test]
+fn a_listener_sees_a_connection() {
+    for ip in LOOPBACKS {
+        let listener = OpenPort::new(ip);
+        let knocks = [tcp(listener.port())];
+        let heard = (0..20).any(|_| {
+            send(&target(ip), &knocks, Duration::ZERO, |_, _| {}).expect("loopback");
+            listener.accepts_within(Duration::from_millis(500))
+        });
+        assert!(heard, "{ip}");
+    }
+}
+
+/// A socket that still waits for its answer would send its SYN again after a second, as a wrong
+/// knock. Linux lists it in state 02.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_tcp_knock_leaves_no_socket_that_could_knock_again() {
+    for (ip, table) in LOOPBACKS
+        .into_iter()
+        .zip(["/proc/net/tcp", "/proc/net/tcp6"])
+    {
+        let silent = peers::SilentPort::new(ip);
+        let remote = format!(":{:04X} 02 ", silent.port());
+
+        send(
+            &target(ip),
+            &[tcp(silent.port())],
+            Duration::ZERO,
+            |_, _| {
+                let sockets = std::fs::read_to_string(table).expect("a table of sockets");
+                let waiting = sockets.lines().find(|line| line.contains(&remote));
+                assert_eq!(waiting, None, "{ip}");
+            },
+        )
+        .expect("loopback can be knocked on");
+    }
+}
+
+#[test]
+fn the_delay_lies_between_the_knocks() {
+    let delay = Duration::from_millis(20);
+    let ear = UdpEar::bind(LOOPBACKS[0]);
+    let knocks = [udp(ear.port()); 3];
+    let mut moments = Vec::new();
+
+    let begin = Instant::now();
+    send(&target(LOOPBACKS[0]), &knocks, delay, |_, _| {
+        moments.push(Instant::now())
+    })
+    .expect("loopback");
+
+    assert_eq!(moments.len(), 3);
+    assert!(moments[1] - begin >= delay, "{:?}", moments[1] - begin);
+    assert!(moments[2] - begin >= 2 * delay, "{:?}", moments[2] - begin);
+}
+
+#[test]
+fn an_open_port_is_found_at_the_first_attempt() {
+    for ip in LOOPBACKS {
+        let listener = TcpListener::bind((ip, 0)).expect("loopback");
+        let port = listener.local_addr().expect("bound").port();
+        let connected =
+            connect(&target(ip), port, Instant::now(), GENEROUS).expect("somebody listens");
+        assert_eq!(connected.attempt, 1, "{ip}");
+    }
+}
+
+#[test]
+fn a_port_that_opens_later_is_found() {
+    const OPENS_AFTER: Duration = Duration::from_millis(300);
+    for ip in LOOPBACKS {
+        let port = ReservedPort::new(ip);
+        let (address, last_knock) = (port.port(), Instant::now());
+        let opener = thread::spawn(move || {
+            thread::sleep(OPENS_AFTER);
+            port.open()
+        });
+
+        let connected = connect(&target(ip), address, last_knock, GENEROUS).expect("it opens");
+        drop(opener.join().expect("it opened"));
+
+        assert!(connected.attempt > 1, "{ip}: {connected:?}");
+        assert!(connected.after >= OPENS_AFTER, "{ip}: {connected:?}");
+    }
+}
+
+#[test]
+fn a_refusing_port_is_told_from_a_silent_one() {
+    let limit = Duration::from_millis(500);
+    for ip in LOOPBACKS {
+        let nobody = ReservedPort::new(ip);
+        let begin = Instant::now();
+        let error = connect(&target(ip), nobody.port(), begin, limit).expect_err("nobody listens");
+
+        assert!(matches!(error.closed, Closed::Refused), "{ip}: {error:?}");
+        assert!(error.attempts > 1, "{ip}: {error:?}");
+        assert!(error.after >= limit, "{ip}: {error:?}");
+    }
+}
+
+/// Linux drops the SYNs to a listener whose queue is full, as a closed door does.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_silent_port_is_tried_again_before_the_system_would() {
+    let limit = Duration::from_millis(600);
+    for ip in LOOPBACKS {
+        let silent = peers::SilentPort::new(ip);
+        let begin = Instant::now();
+        let error = connect(&target(ip), silent.port(), begin, limit).expect_err("no answer");
+
+        assert!(matches!(error.closed, Closed::NoAnswer), "{ip}: {error:?}");
+        assert_eq!(
+            error.attempts, 3,
+            "{ip}: 200 ms, 300 ms, and what is left: {error:?}"
+        );
+    }
+}
+
+/// A silent first attempt is given up, and the door that has opened meanwhile is found.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_silent_port_that_begins_to_answer_is_found_by_a_later_attempt() {
+    let silent = peers::SilentPort::new(LOOPBACKS[0]);
+    let (port, last_knock) = (silent.port(), Instant::now());
+    let opener = thread::spawn(move || {
+        thread::sleep(Duration::from_millis(300));
+        silent.answer()
+    });
+
+    let connected = connect(&target(LOOPBACKS[0]), port, last_knock, GENEROUS).expect("it opens");
+    drop(opener.join().expect("it opened"));
+
+    assert!(connected.attempt > 1, "{connected:?}");
+}
