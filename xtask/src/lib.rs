@@ -1,1 +1,16 @@
-//! xtask
+//! What a developer needs around the crates: the toolchain for the kernel object, building and
+//! checking that object, and running all tests.
+//!
+//! A library, because `knock-user`'s build script builds the object with the same function as
+//! `cargo xtask build-ebpf`: see [`ebpf`].
+
+pub mod ebpf;
+pub mod launch;
+pub mod linker;
+pub mod object;
+pub mod package;
+pub mod setup;
+pub mod shell;
+pub mod suite;
+pub mod test;
+pub mod toolchain;

@@ -1,0 +1,38 @@
+//! `cargo xtask run` and `demo`: building a program and becoming it.
+
+use std::{os::unix::process::CommandExt as _, process::Command};
+
+use anyhow::Error;
+use xshell::{Cmd, Shell};
+
+use crate::shell;
+
+/// Builds knock-user and becomes it; returns only on failure.
+pub fn run(sh: &Shell, args: &[String]) -> Error {
+    become_it(
+        cargo_run(sh)
+            .args(["--package", "knock-user", "--"])
+            .args(args),
+    )
+}
+
+/// Builds the demo and becomes it; returns only on failure.
+pub fn demo(sh: &Shell) -> Error {
+    become_it(cargo_run(sh).args(["--release", "--package", "knock-tests", "--bin", "demo"]))
+}
+
+/// Builds as the user, so that no file below `target` ends up root's, and runs the result as root.
+fn cargo_run(sh: &Shell) -> Cmd<'_> {
+    let cmd = shell::cargo(sh).arg("run");
+    if shell::is_root() {
+        cmd
+    } else {
+        cmd.args(["--config", "target.'cfg(unix)'.runner = 'sudo'"])
+    }
+}
+
+/// Replaces this process: a signal then reaches the program itself and nobody waits in between.
+fn become_it(cmd: Cmd<'_>) -> Error {
+    let line = cmd.to_string();
+    Error::new(Command::from(cmd).exec()).context(format!("running `{line}`"))
+}

@@ -1,0 +1,140 @@
+//! Packages of the system: finding out what is missing, and apt-get where there is one.
+
+use std::{cell::Cell, fs};
+
+use anyhow::{Context as _, Result, bail};
+use xshell::{Cmd, Shell};
+
+use crate::shell;
+
+/// A program the tests run, and the Debian package that has it.
+struct Tool {
+    program: &'static str,
+    package: &'static str,
+}
+
+const TEST_TOOLS: [Tool; 7] = [
+    Tool {
+        program: "ip",
+        package: "iproute2",
+    },
+    Tool {
+        program: "knockd",
+        package: "knockd",
+    },
+    Tool {
+        program: "nmap",
+        package: "nmap",
+    },
+    Tool {
+        program: "hping3",
+        package: "hping3",
+    },
+    Tool {
+        program: "nc",
+        package: "netcat-openbsd",
+    },
+    Tool {
+        program: "nft",
+        package: "nftables",
+    },
+    Tool {
+        program: "ethtool",
+        package: "ethtool",
+    },
+];
+
+/// Installs the programs that the tests run; one line says what was there or was done.
+pub fn test_tools(apt: &Apt<'_>) -> Result<()> {
+    let missing: Vec<_> = TEST_TOOLS
+        .iter()
+        .filter(|tool| shell::find_program(tool.program).is_none())
+        .map(|tool| tool.package)
+        .collect();
+    if missing.is_empty() {
+        println!(
+            "test tools: {} found",
+            TEST_TOOLS.map(|tool| tool.program).join(", ")
+        );
+        return Ok(());
+    }
+    let before = knockd_processes();
+    apt.install(&missing, "the tests run them")?;
+    if knockd_processes() > before {
+        bail!("installing knockd started it: stop it with `systemctl disable --now knockd`");
+    }
+    println!("test tools: installed {}", missing.join(", "));
+    Ok(())
+}
+
+fn knockd_processes() -> usize {
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    processes
+        .filter_map(|process| fs::read_to_string(process.path().join("comm")).ok())
+        .filter(|name| name.trim_end() == "knockd")
+        .count()
+}
+
+/// apt-get, with its package lists refreshed at most once.
+pub struct Apt<'a> {
+    sh: &'a Shell,
+    updated: Cell<bool>,
+}
+
+impl<'a> Apt<'a> {
+    /// Touches nothing yet.
+    pub fn new(sh: &'a Shell) -> Self {
+        Self {
+            sh,
+            updated: Cell::new(false),
+        }
+    }
+
+    /// Whether this system has apt-get at all.
+    pub fn is_here() -> bool {
+        shell::find_program("apt-get").is_some()
+    }
+
+    /// Installs `packages`; an error names them and the command that would.
+    pub fn install(&self, packages: &[&str], why: &str) -> Result<()> {
+        let names = packages.join(" ");
+        let by_hand = format!("sudo apt-get install -y {names}");
+        if !Self::is_here() {
+            bail!(
+                "missing: {names} ({why}); this system has no apt-get: install what your \
+                 distribution calls these Debian packages (there: `{by_hand}`)"
+            );
+        }
+        println!("packages: apt-get install {names} ({why})");
+        if !self.updated.replace(true) {
+            let update = self.command()?.args(["update", "-qq"]);
+            shell::run_quietly(update)
+                .with_context(|| format!("{names} missing; run `sudo apt-get update`"))?;
+        }
+        // Nobody asked us to take packages away, such as the rustc that rustc-web conflicts with.
+        let install = self
+            .command()?
+            .args([
+                "install",
+                "-qq",
+                "-y",
+                "--no-install-recommends",
+                "--no-remove",
+            ])
+            .args(packages);
+        shell::run_quietly(install).with_context(|| format!("{names} missing; run `{by_hand}`"))
+    }
+
+    fn command(&self) -> Result<Cmd<'a>> {
+        let cmd = if shell::is_root() {
+            self.sh.cmd("env")
+        } else if shell::find_program("sudo").is_some() {
+            self.sh.cmd("sudo").arg("env")
+        } else {
+            bail!(
+                "apt-get needs root and there is no sudo: run `cargo xtask setup --test` as root"
+            );
+        };
+        Ok(cmd.args(["DEBIAN_FRONTEND=noninteractive", "apt-get"]))
+    }
+}

@@ -1,0 +1,177 @@
+//! `cargo xtask setup`: finds or installs what building and testing need, one line each.
+
+use anyhow::{Context as _, Result, bail};
+use xshell::Shell;
+
+use crate::{
+    linker::Linker,
+    package::{self, Apt},
+    shell,
+    toolchain::{Origin, Toolchain},
+};
+
+/// What building the kernel object takes.
+#[derive(Debug)]
+pub struct Kit {
+    /// The compiler with its sources.
+    pub toolchain: Toolchain,
+    /// A linker that reads what the compiler writes.
+    pub linker: Linker,
+}
+
+/// What is already there, nothing installed: the first complete pair of compiler and linker.
+pub fn ready(sh: &Shell) -> Result<Kit> {
+    let mut missing = Vec::new();
+    for origin in Origin::candidates()? {
+        let kit = Toolchain::find(sh, origin).and_then(|toolchain| {
+            let linker = Linker::find(sh, &toolchain.version)?;
+            Ok(Kit { toolchain, linker })
+        });
+        match kit {
+            Ok(kit) => return Ok(kit),
+            Err(why) => missing.push(format!("{origin}: {why:#}")),
+        }
+    }
+    bail!(
+        "the kernel object can't be built ({}); run: cargo xtask setup",
+        missing.join("; ")
+    )
+}
+
+/// Installs what is missing, for the tests too if `tests`, and says what it found or did.
+pub fn run(sh: &Shell, tests: bool) -> Result<Kit> {
+    let apt = Apt::new(sh);
+    let kit = match ready(sh) {
+        Ok(kit) => kit,
+        Err(_) => complete(sh, &apt)?,
+    };
+    println!("compiler: {}", kit.toolchain);
+    println!("linker: {}", kit.linker);
+    if tests {
+        lints(sh, &apt)?;
+        kernel_lints(sh, &kit.toolchain, &apt);
+        package::test_tools(&apt)?;
+    }
+    Ok(kit)
+}
+
+/// Completes one of the toolchains: first one that only lacks its linker, then by installing.
+fn complete(sh: &Shell, apt: &Apt<'_>) -> Result<Kit> {
+    let candidates = Origin::candidates()?;
+    let mut failures = Vec::new();
+    let mut attempt = |origin: Origin, toolchain: Result<Toolchain>| {
+        let kit = toolchain.and_then(|toolchain| {
+            let linker = match Linker::find(sh, &toolchain.version) {
+                Ok(linker) => linker,
+                Err(_) => Linker::install(sh, &toolchain, apt)?,
+            };
+            Ok(Kit { toolchain, linker })
+        });
+        kit.map_err(|why| {
+            println!(
+                "compiler: {origin} can't be used: {}",
+                first_line(&format!("{why:#}"))
+            );
+            failures.push(format!("{origin}: {why:#}"));
+        })
+        .ok()
+    };
+    for &origin in &candidates {
+        if let Ok(toolchain) = Toolchain::find(sh, origin)
+            && let Some(kit) = attempt(origin, Ok(toolchain))
+        {
+            return Ok(kit);
+        }
+    }
+    // rustup first: it needs no root and changes nothing outside the user's home.
+    for &origin in candidates.iter().rev() {
+        if Toolchain::find(sh, origin).is_err()
+            && let Some(kit) = attempt(origin, install_toolchain(sh, origin, apt))
+        {
+            return Ok(kit);
+        }
+    }
+    bail!("no compiler for the kernel object\n{}", failures.join("\n"))
+}
+
+fn install_toolchain(sh: &Shell, origin: Origin, apt: &Apt<'_>) -> Result<Toolchain> {
+    let missing = match Toolchain::find(sh, origin) {
+        Ok(toolchain) => return Ok(toolchain),
+        Err(missing) => missing,
+    };
+    match origin {
+        Origin::Rustup => {
+            if shell::find_program("rustup").is_none() {
+                bail!("rustup is not installed");
+            }
+            let rustup = || sh.cmd("rustup").env("RUSTUP_MAX_RETRIES", "1").quiet();
+            println!("compiler: {missing:#}; asking rustup for nightly with rust-src");
+            let installed = rustup().args(["which", "--toolchain", "nightly", "rustc"]);
+            let command = if installed.ignore_stdout().ignore_stderr().run().is_ok() {
+                rustup().args(["component", "add", "rust-src", "--toolchain", "nightly"])
+            } else {
+                rustup()
+                    .args(["toolchain", "install", "nightly", "--profile", "minimal"])
+                    .args(["--component", "rust-src", "--component", "clippy"])
+            };
+            shell::run_quietly(command)?;
+        }
+        Origin::Distribution => {
+            apt.install(
+                &["rustc-web", "cargo-web", "rust-web-src"],
+                "compiler and its sources",
+            )?;
+        }
+    }
+    Toolchain::find(sh, origin).context("still incomplete after installing")
+}
+
+/// rustfmt and clippy for everything that is not the kernel object.
+fn lints(sh: &Shell, apt: &Apt<'_>) -> Result<()> {
+    let has = |tool: &str| {
+        let ask = shell::cargo(sh).args([tool, "--version"]).quiet();
+        ask.ignore_stdout().ignore_stderr().run().is_ok()
+    };
+    if has("fmt") && has("clippy") {
+        println!("lints: cargo fmt and cargo clippy found");
+    } else if shell::find_program("rustup").is_some() {
+        shell::run_quietly(
+            sh.cmd("rustup")
+                .args(["component", "add", "rustfmt", "clippy"]),
+        )?;
+        println!("lints: installed rustfmt and clippy with rustup");
+    } else {
+        apt.install(
+            &["rustfmt-web", "rust-web-clippy"],
+            "cargo fmt and cargo clippy",
+        )?;
+    }
+    Ok(())
+}
+
+/// clippy of the kernel object's compiler. Not everyone offers one, so going without is no error:
+/// the test verb then says that it left those lints out.
+fn kernel_lints(sh: &Shell, toolchain: &Toolchain, apt: &Apt<'_>) {
+    if toolchain.clippy(sh).is_some() {
+        println!("kernel lints: clippy of {} found", toolchain.origin);
+        return;
+    }
+    let installed = match toolchain.origin {
+        Origin::Rustup => shell::run_quietly(sh.cmd("rustup").args([
+            "component",
+            "add",
+            "clippy",
+            "--toolchain",
+            "nightly",
+        ])),
+        Origin::Distribution => apt.install(&["rust-web-clippy"], "lints of the kernel object"),
+    };
+    match installed {
+        Ok(()) => println!("kernel lints: installed clippy of {}", toolchain.origin),
+        Err(why) => println!("kernel lints: none ({})", first_line(&format!("{why:#}"))),
+    }
+}
+
+fn first_line(text: &str) -> &str {
+    text.lines().next().unwrap_or_default()
+}

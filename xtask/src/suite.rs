@@ -1,0 +1,158 @@
+//! Reading what cargo and libtest print about test suites.
+
+/// What one suite reported.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Suite {
+    /// As in `knock_common (src/lib.rs)`.
+    pub name: String,
+    /// Tests that passed.
+    pub passed: u32,
+    /// Tests that failed.
+    pub failed: u32,
+    /// Tests marked `#[ignore]`.
+    pub ignored: u32,
+    /// How long the tests ran.
+    pub seconds: f64,
+}
+
+/// Collects suites from the lines of a `cargo test`.
+#[derive(Debug, Default)]
+pub struct Suites {
+    name: String,
+    /// What was reported so far.
+    pub list: Vec<Suite>,
+}
+
+impl Suites {
+    /// Takes the next line of output.
+    pub fn line(&mut self, line: &str) {
+        let line = without_colour(line);
+        let line = line.trim();
+        if let Some(rest) = line.strip_prefix("Running ") {
+            self.name = running(rest).unwrap_or_else(|| rest.to_owned());
+        } else if let Some(library) = line.strip_prefix("Doc-tests ") {
+            self.name = format!("{library} (documentation)");
+        } else if let Some(suite) = result(line) {
+            self.add(suite);
+        }
+    }
+
+    /// Doctests report twice under one name: those compiled together and those on their own.
+    fn add(&mut self, suite: Suite) {
+        match self.list.last_mut() {
+            Some(last) if last.name == self.name => {
+                last.passed += suite.passed;
+                last.failed += suite.failed;
+                last.ignored += suite.ignored;
+                last.seconds += suite.seconds;
+            }
+            Some(_) | None => self.list.push(Suite {
+                name: self.name.clone(),
+                ..suite
+            }),
+        }
+    }
+}
+
+/// `unittests src/lib.rs (target/debug/deps/knock_common-0f3a)` → `knock_common (src/lib.rs)`.
+fn running(rest: &str) -> Option<String> {
+    let (source, program) = rest.trim_end_matches(')').rsplit_once(" (")?;
+    let source = source.strip_prefix("unittests ").unwrap_or(source);
+    let program = program.rsplit('/').next()?;
+    let (name, _hash) = program.rsplit_once('-')?;
+    Some(format!("{name} ({source})"))
+}
+
+/// `test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.02s`
+fn result(line: &str) -> Option<Suite> {
+    let (_verdict, counts) = line.strip_prefix("test result: ")?.split_once(". ")?;
+    let mut suite = Suite::default();
+    for part in counts.split("; ") {
+        if let Some(seconds) = part.strip_prefix("finished in ") {
+            suite.seconds = seconds.trim_end_matches('s').parse().ok()?;
+            continue;
+        }
+        let (number, what) = part.split_once(' ')?;
+        let number = number.parse().ok()?;
+        match what {
+            "passed" => suite.passed = number,
+            "failed" => suite.failed = number,
+            "ignored" => suite.ignored = number,
+            _ => {}
+        }
+    }
+    Some(suite)
+}
+
+fn without_colour(line: &str) -> String {
+    let mut plain = String::new();
+    let mut chars = line.chars();
+    while let Some(c) = chars.next() {
+        if c == '\x1b' {
+            // "ESC [ numbers letter"
+            let _sequence = chars.find(char::is_ascii_alphabetic);
+        } else {
+            plain.push(c);
+        }
+    }
+    plain
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn output_of_a_run() {
+        let output = "   Compiling knock-common v0.1.0 (/src/knock-common)
+    Finished `test` profile [unoptimized + debuginfo] target(s) in 0.61s
+\x1b[1m\x1b[92m     Running\x1b[0m unittests src/lib.rs (target/debug/deps/knock_common-0f3a)
+
+running 3 tests
+test a ... ok
+test b ... FAILED
+test c ... ignored
+
+test result: FAILED. 1 passed; 1 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.25s
+
+     Running tests/cli.rs (/tmp/x/debug/deps/cli-1b2c)
+
+test result: ok. 12 passed; 0 failed; 0 ignored; 0 measured; 3 filtered out; finished in 1.50s
+
+   Doc-tests knock_common
+
+test result: ok. 2 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s
+
+test result: ok. 1 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.50s
+
+all doctests ran in 0.68s; merged doctests compilation took 0.24s";
+        let mut suites = Suites::default();
+        output.lines().for_each(|line| suites.line(line));
+        let suite = |name: &str, passed, failed, ignored, seconds| Suite {
+            name: name.into(),
+            passed,
+            failed,
+            ignored,
+            seconds,
+        };
+        assert_eq!(
+            suites.list,
+            [
+                suite("knock_common (src/lib.rs)", 1, 1, 1, 0.25),
+                suite("cli (tests/cli.rs)", 12, 0, 0, 1.5),
+                suite("knock_common (documentation)", 3, 0, 1, 0.5),
+            ]
+        );
+    }
+
+    #[test]
+    fn what_only_looks_like_a_result_is_left_alone() {
+        for line in [
+            "test result: unknown",
+            "test results: ok. 3 passed",
+            "test result: ok. x y",
+        ] {
+            assert_eq!(result(line), None, "{line}");
+        }
+    }
+}
