@@ -10,9 +10,6 @@ use object::{Object as _, ObjectSection as _, ObjectSymbol as _, SectionKind, Sy
 /// The programs of the object: section and function.
 const PROGRAMS: [(&str, &str); 1] = [("xdp", "knock")];
 
-/// The maps of the object.
-const MAPS: &[&str] = &[];
-
 /// Comes and goes with the log statements.
 const LOG_MAP: &str = "AYA_LOGS";
 
@@ -129,7 +126,7 @@ impl Facts {
             .collect();
         if !extra.is_empty() {
             wrong.push(format!(
-                "it has the maps {}, which the list of maps does not name: add them there",
+                "it has the maps {}, which knock_common::layout::MAPS does not name: add them there",
                 list(&extra)
             ));
         }
@@ -174,7 +171,7 @@ impl fmt::Display for Facts {
 /// Checks the object of this workspace and returns what it holds.
 pub fn check(elf: &[u8]) -> Result<Facts> {
     let facts = Facts::read(elf)?;
-    facts.check(&PROGRAMS, MAPS)?;
+    facts.check(&PROGRAMS, knock_common::layout::MAPS)?;
     Ok(facts)
 }
 
