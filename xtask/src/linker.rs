@@ -83,7 +83,9 @@ impl Linker {
                 "--features",
                 &format!("llvm-{major}"),
             ]);
-        shell::run_quietly(install.env("LLVM_PREFIX", prefix)).context("installing bpf-linker")?;
+        let by_hand = format!("LLVM_PREFIX={} {install}", prefix.display());
+        shell::run_quietly(install.env("LLVM_PREFIX", prefix))
+            .with_context(|| format!("bpf-linker is missing; run `{by_hand}`"))?;
         Self::find(sh, &toolchain.version)
     }
 

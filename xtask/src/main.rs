@@ -4,7 +4,11 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use xtask::{ebpf, launch, setup, shell, test};
+use xtask::{
+    ebpf, launch,
+    setup::{self, Purpose},
+    shell, test,
+};
 
 #[derive(Parser)]
 #[command(
@@ -60,7 +64,12 @@ fn run(verb: Verb) -> Result<bool> {
     let sh = shell::at_root()?;
     match verb {
         Verb::Setup { test } => {
-            setup::run(&sh, test)?;
+            let purpose = if test {
+                Purpose::RootTests
+            } else {
+                Purpose::Build
+            };
+            setup::run(&sh, purpose)?;
         }
         Verb::BuildEbpf => {
             let kit = setup::ready(&sh)?;
@@ -70,7 +79,7 @@ fn run(verb: Verb) -> Result<bool> {
         }
         Verb::Test { no_root, filter } => return test::run(&sh, !no_root, filter.as_deref()),
         Verb::Demo => {
-            setup::run(&sh, false)?;
+            setup::run(&sh, Purpose::Build)?;
             return Err(launch::demo(&sh));
         }
         Verb::Run { args } => return Err(launch::run(&sh, &args)),

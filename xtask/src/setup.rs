@@ -1,6 +1,6 @@
 //! `cargo xtask setup`: finds or installs what building and testing need, one line each.
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Error, Result, bail};
 use xshell::Shell;
 
 use crate::{
@@ -38,8 +38,19 @@ pub fn ready(sh: &Shell) -> Result<Kit> {
     )
 }
 
-/// Installs what is missing, for the tests too if `tests`, and says what it found or did.
-pub fn run(sh: &Shell, tests: bool) -> Result<Kit> {
+/// What setup is for; each needs what those before it need, too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Purpose {
+    /// Building everything.
+    Build,
+    /// Format check, lints and tests that any user can run.
+    Check,
+    /// The tests on real packets.
+    RootTests,
+}
+
+/// Installs what is missing and says what it found or did.
+pub fn run(sh: &Shell, purpose: Purpose) -> Result<Kit> {
     let apt = Apt::new(sh);
     let kit = match ready(sh) {
         Ok(kit) => kit,
@@ -47,8 +58,10 @@ pub fn run(sh: &Shell, tests: bool) -> Result<Kit> {
     };
     println!("compiler: {}", kit.toolchain);
     println!("linker: {}", kit.linker);
-    if tests {
+    if purpose >= Purpose::Check {
         lints(sh, &apt)?;
+    }
+    if purpose >= Purpose::RootTests {
         kernel_lints(sh, &kit.toolchain, &apt);
         package::test_tools(&apt)?;
     }
@@ -68,10 +81,7 @@ fn complete(sh: &Shell, apt: &Apt<'_>) -> Result<Kit> {
             Ok(Kit { toolchain, linker })
         });
         kit.map_err(|why| {
-            println!(
-                "compiler: {origin} can't be used: {}",
-                first_line(&format!("{why:#}"))
-            );
+            println!("compiler: {origin} can't be used: {}", in_short(&why));
             failures.push(format!("{origin}: {why:#}"));
         })
         .ok()
@@ -168,10 +178,17 @@ fn kernel_lints(sh: &Shell, toolchain: &Toolchain, apt: &Apt<'_>) {
     };
     match installed {
         Ok(()) => println!("kernel lints: installed clippy of {}", toolchain.origin),
-        Err(why) => println!("kernel lints: none ({})", first_line(&format!("{why:#}"))),
+        Err(why) => println!("kernel lints: none ({})", in_short(&why)),
     }
 }
 
-fn first_line(text: &str) -> &str {
-    text.lines().next().unwrap_or_default()
+/// The end of what a failed command printed is where it says why.
+fn in_short(why: &Error) -> String {
+    let text = format!("{why:#}");
+    let mut lines = text.lines().map(str::trim);
+    let first = lines.next().unwrap_or_default();
+    match lines.next_back() {
+        Some(last) => format!("{first} {last}"),
+        None => first.to_owned(),
+    }
 }

@@ -96,6 +96,8 @@ fn is_for_outer_cargo(name: &OsString) -> bool {
 pub fn run_quietly(cmd: Cmd<'_>) -> Result<()> {
     let line = cmd.to_string();
     let output = cmd
+        // rustup would end with a backtrace instead of its reason.
+        .env("RUST_BACKTRACE", "0")
         .quiet()
         .ignore_status()
         .output()

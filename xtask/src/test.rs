@@ -11,7 +11,7 @@ use xshell::{Cmd, Shell};
 
 use crate::{
     ebpf,
-    setup::{self, Kit},
+    setup::{self, Kit, Purpose},
     shell,
     suite::{Suite, Suites},
 };
@@ -26,7 +26,14 @@ pub fn run(sh: &Shell, root: bool, filter: Option<&str>) -> Result<bool> {
              or leave them out with `cargo xtask test --no-root`"
         );
     }
-    let kit = setup::run(sh, root)?;
+    let kit = setup::run(
+        sh,
+        if root {
+            Purpose::RootTests
+        } else {
+            Purpose::Check
+        },
+    )?;
     let mut report = Report::default();
     lint(sh, &kit, &mut report)?;
 
