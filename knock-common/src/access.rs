@@ -2,11 +2,12 @@
 
 use crate::{
     Address, Bytes, Reason, Tally, World,
-    event::{Detail, Witness},
+    event::What,
     hint::{self, Hint},
     layout::{Active, Door, FlowKey, GrantKey, PortRule},
-    packet::Segment,
+    packet::{Protocol, Segment},
     time::Moment,
+    visit::Visit,
     world::{Judged, Table, Word},
 };
 
@@ -100,63 +101,47 @@ pub fn protected<B: Bytes + ?Sized, W: World>(
     active: Active,
     world: &W,
 ) -> Judged<Reason> {
-    let source = segment.source(bytes)?;
-    let now = world.now();
-    if Hint::of(world, source).may_pass(now) {
-        let class = match active.has(Active::TARGETS) {
-            true => world.target(active.bank(), segment.destination(bytes)?),
-            false => 0,
-        };
-        let visit = Visit {
+    let visit = Visit::of(bytes, segment, active, world)?;
+    if Hint::of(world, visit.source).may_pass(visit.now()) {
+        let guest = Guest {
             world,
             segment,
-            source,
+            visit: &visit,
             service: rule.service,
-            class,
-            active,
-            now,
         };
-        if let Some(reason) = visit.judge() {
+        if let Some(reason) = guest.judge() {
             return Ok(reason);
         }
     }
-    if active.has(Active::TRUST) && world.is_trusted(active.bank(), source) {
+    if active.has(Active::TRUST) && world.is_trusted(active.bank(), visit.source) {
         return Ok(Reason::Trusted);
     }
-    Witness {
-        segment,
-        source,
-        now,
-    }
-    .tell(world, Reason::NoGrant, Detail::NONE);
+    world.tell(&visit, What::new(Reason::NoGrant), 0);
     Ok(Reason::NoGrant)
 }
 
 /// A packet to a protected port from a source that may have been let in.
-struct Visit<'a, W> {
+struct Guest<'a, W> {
     world: &'a W,
     segment: &'a Segment,
-    source: Address,
+    visit: &'a Visit,
     service: u16,
-    class: u16,
-    active: Active,
-    now: Moment,
 }
 
-impl<W: World> Visit<'_, W> {
+impl<W: World> Guest<'_, W> {
     #[inline(always)]
     fn judge(&self) -> Option<Reason> {
-        let keep = self.active.has(Active::KEEP);
+        let keep = self.visit.active.has(Active::KEEP);
         // A SYN asks for a new connection, even with the ports of an old one: it needs a grant.
-        let syn = self.segment.opens() && self.segment.flags != 0;
+        let syn = self.segment.opens() && self.segment.protocol == Protocol::Tcp;
         if keep && !syn && self.flow_goes_on() {
             return Some(Reason::Flow);
         }
-        let grant = self.grant(0).or_else(|| match self.class {
+        let grant = self.grant(0).or_else(|| match self.visit.class {
             0 => None,
             class => self.grant(class),
         })?;
-        let ends_soon = grant.until_ms.saturating_sub(self.now.millis()) < HANDSHAKE_MS;
+        let ends_soon = grant.until_ms.saturating_sub(self.visit.now().millis()) < HANDSHAKE_MS;
         if keep && !self.segment.ends() && (!syn || ends_soon) {
             self.record_flow();
         }
@@ -166,36 +151,44 @@ impl<W: World> Visit<'_, W> {
     #[inline(always)]
     fn grant(&self, class: u16) -> Option<Grant> {
         let key = GrantKey {
-            source: self.source,
+            source: self.visit.source,
             service: self.service,
             class,
         };
         let grant = Grant::from_word(self.world.allow().find(&key)?.load());
-        grant.is_valid(self.now).then_some(grant)
+        grant.is_valid(self.visit.now()).then_some(grant)
     }
 
     #[inline(always)]
     fn flow_key(&self) -> FlowKey {
+        let Visit {
+            source,
+            source_port,
+            port,
+            class,
+            protocol,
+            ..
+        } = *self.visit;
         FlowKey {
-            source: self.source,
-            source_port: self.segment.source_port,
-            port: self.segment.destination_port,
-            class: self.class,
-            protocol: self.segment.protocol as u16,
+            source,
+            source_port,
+            port,
+            class,
+            protocol: protocol.into(),
         }
     }
 
     #[inline(always)]
     fn idle_ms(&self) -> u64 {
         self.world
-            .config(self.active.bank())
+            .config(self.visit.active.bank())
             .map_or(0, |config| config.flow_idle_ms)
     }
 
     #[inline(always)]
     fn flow_now(&self) -> Flow {
         Flow {
-            seen_ms: self.now.millis(),
+            seen_ms: self.visit.now().millis(),
             closing: self.segment.ends(),
         }
     }
@@ -208,10 +201,10 @@ impl<W: World> Visit<'_, W> {
         };
         let flow = Flow::from_word(word.load());
         let idle_ms = self.idle_ms();
-        if self.now.millis() >= flow.until_ms(idle_ms) {
+        let seen = self.flow_now();
+        if seen.seen_ms >= flow.until_ms(idle_ms) {
             return false;
         }
-        let seen = self.flow_now();
         if seen != flow {
             word.store(seen.to_word());
             // Once a second is enough for a hint, and spares the flow's other packets the write.
@@ -237,65 +230,106 @@ impl<W: World> Visit<'_, W> {
     #[inline(always)]
     fn hint_flow(&self, idle_ms: u64) {
         // Two seconds more than the flow: it is refreshed without telling the hint for one.
-        let until = self.now.after_millis(idle_ms.saturating_add(2_000));
-        hint::expect_pass(self.world, self.source, until);
+        let until = self.visit.now().after_millis(idle_ms.saturating_add(2_000));
+        hint::expect_pass(self.world, self.visit.source, until);
     }
 }
 
-/// What a door did for a source.
+/// A door whose sequence was completed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Used {
-    /// [`Reason::Opened`], [`Reason::Refreshed`], [`Reason::Closed`] or [`Reason::GrantsFull`].
-    pub reason: Reason,
-    /// When the grant ends, in milliseconds since boot.
-    pub until_ms: u64,
+pub struct Completed {
+    /// Index of the door in the configuration.
+    pub door: u16,
+    /// How many knocks it took.
+    pub stage: u8,
+    /// Ticks from the first knock to the last.
+    pub elapsed: u32,
 }
 
-/// Gives or ends the grants of a door whose sequence `source` has completed.
+/// Gives or ends the grants of a door, if the sequence took no longer than it may.
+///
+/// Returns [`Reason::Opened`], [`Reason::Refreshed`], [`Reason::Closed`], [`Reason::GrantsFull`]
+/// or [`Reason::TooLate`], and tells user space.
 #[inline(always)]
-pub fn use_door<W: World>(
-    world: &W,
-    door: &Door,
-    index: u16,
-    source: Address,
-    now: Moment,
-) -> Used {
-    let until_ms = match door.closes {
-        0 => now.millis().saturating_add(door.open_for_ms),
-        _ => now.millis(),
+pub fn use_door<W: World>(world: &W, visit: &Visit, completed: Completed) -> Reason {
+    let bank = visit.active.bank();
+    let Some(config) = world.config(bank) else {
+        return Reason::TooLate;
     };
-    let new = Grant {
-        until_ms,
-        door: index,
+    let number = config.door_base.wrapping_add(completed.door.into());
+    let Some(door) = world.door(number) else {
+        return Reason::TooLate;
     };
-    if door.closes == 0 {
-        hint::expect_pass(world, source, now.after_millis(door.open_for_ms));
-    }
-    let mut reason = if door.closes == 0 {
-        Reason::Opened
+    let now = visit.now();
+    let (reason, until_ms) = if completed.elapsed > door.within {
+        (Reason::TooLate, 0)
+    } else if door.closes != 0 {
+        close(world, door, visit.source, now);
+        (Reason::Closed, now.millis())
     } else {
-        Reason::Closed
+        let until_ms = now.millis().saturating_add(door.open_for_ms);
+        let grant = Grant {
+            until_ms,
+            door: completed.door,
+        };
+        (open(world, door, grant, visit.source, now), until_ms)
     };
-    for (number, &service) in (0_u32..).zip(&door.services) {
-        if number >= door.service_count {
-            break;
-        }
+    world.tell(
+        visit,
+        What::at(reason, completed.door, completed.stage),
+        until_ms,
+    );
+    reason
+}
+
+#[inline(always)]
+fn open<W: World>(world: &W, door: &Door, new: Grant, source: Address, now: Moment) -> Reason {
+    hint::expect_pass(world, source, now.after_millis(door.open_for_ms));
+    let mut reason = Reason::Opened;
+    for service in services(door) {
         let key = GrantKey {
             source,
             service,
             class: door.class,
         };
-        if door.closes != 0 {
-            end_grant(world, &key, now);
-            continue;
-        }
         match give_grant(world, &key, new, now) {
             Given::New => {}
             Given::Refreshed => reason = Reason::Refreshed,
             Given::NoRoom => reason = Reason::GrantsFull,
         }
     }
-    Used { reason, until_ms }
+    reason
+}
+
+#[inline(always)]
+fn close<W: World>(world: &W, door: &Door, source: Address, now: Moment) {
+    for service in services(door) {
+        let key = GrantKey {
+            source,
+            service,
+            class: door.class,
+        };
+        let Some(word) = world.allow().find(&key) else {
+            continue;
+        };
+        let old = Grant::from_word(word.load());
+        if old.is_valid(now) {
+            word.store(
+                Grant {
+                    until_ms: now.millis(),
+                    door: old.door,
+                }
+                .to_word(),
+            );
+        }
+    }
+}
+
+#[inline(always)]
+fn services(door: &Door) -> impl Iterator<Item = u16> + '_ {
+    (0..door.service_count)
+        .zip(door.services)
+        .map(|(_, service)| service)
 }
 
 enum Given {
@@ -325,20 +359,4 @@ fn give_grant<W: World>(world: &W, key: &GrantKey, new: Grant, now: Moment) -> G
         }
     }
     Given::NoRoom
-}
-
-#[inline(always)]
-fn end_grant<W: World>(world: &W, key: &GrantKey, now: Moment) {
-    if let Some(word) = world.allow().find(key) {
-        let old = Grant::from_word(word.load());
-        if old.is_valid(now) {
-            word.store(
-                Grant {
-                    until_ms: now.millis(),
-                    door: old.door,
-                }
-                .to_word(),
-            );
-        }
-    }
 }

@@ -3,7 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use crate::{
-    Address, Reason, Tally, World, packet::Segment, reason::Telling, time::Moment, world::Word,
+    Address, Reason, Tally, World, reason::Telling, time::Moment, visit::Visit, world::Word,
 };
 
 /// Events that a gate lets through in a window, on each CPU.
@@ -47,103 +47,81 @@ impl Event {
     }
 }
 
-/// The packet that an event is about.
-#[derive(Clone, Copy, Debug)]
-pub struct Witness<'a> {
-    /// What was seen.
-    pub segment: &'a Segment,
-    /// From whom.
-    pub source: Address,
-    /// When.
-    pub now: Moment,
-}
+/// What an event says besides who came: one word, so that it can be handed to a function as it is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct What(u64);
 
-/// What is known besides the packet and the reason.
-#[derive(Clone, Copy, Debug)]
-pub struct Detail {
-    /// Index of the door, or [`NO_DOOR`].
-    pub door: u16,
-    /// How many knocks of the door have been made.
-    pub stage: u8,
-    /// When the grant ends, in milliseconds since boot; 0 if there is none.
-    pub until_ms: u64,
-}
-
-impl Detail {
-    /// Nothing.
-    pub const NONE: Self = Self {
-        door: NO_DOOR,
-        stage: 0,
-        until_ms: 0,
-    };
-}
-
-impl Witness<'_> {
-    /// Tells user space, if the reason is to be told and the gate lets it through.
+impl What {
+    /// A reason, and nothing more.
     #[inline(always)]
-    pub fn tell<W: World>(&self, world: &W, reason: Reason, detail: Detail) {
-        if !admit(world, self.now, reason.telling()) {
-            return;
+    pub const fn new(reason: Reason) -> Self {
+        Self::at(reason, NO_DOOR, 0)
+    }
+
+    /// A reason, and how many knocks of which door have been made.
+    #[inline(always)]
+    pub const fn at(reason: Reason, door: u16, stage: u8) -> Self {
+        Self(reason as u64 | (stage as u64) << 8 | (door as u64) << 16)
+    }
+
+    /// The same place with another reason.
+    #[inline(always)]
+    pub const fn because(self, reason: Reason) -> Self {
+        Self(self.0 & !0xff | reason as u64)
+    }
+
+    /// The word.
+    #[inline(always)]
+    pub const fn to_word(self) -> u64 {
+        self.0
+    }
+
+    /// From the word.
+    #[inline(always)]
+    pub const fn from_word(word: u64) -> Self {
+        Self(word)
+    }
+
+    /// The reason; [`Reason::NotBegun`] for a number that is none.
+    #[inline(always)]
+    pub const fn reason(self) -> Reason {
+        match Reason::from_code(self.0 as u8) {
+            Some(reason) => reason,
+            None => Reason::NotBegun,
         }
-        emit(
-            world,
-            &Event {
-                at_ns: self.now.nanos(),
-                until_ms: detail.until_ms,
-                source: self.source,
-                door: detail.door,
-                source_port: self.segment.source_port,
-                port: self.segment.destination_port,
-                protocol: self.segment.protocol as u8,
-                reason: reason as u8,
-                stage: detail.stage,
-                padding: [0; 7],
-            },
-        );
     }
 }
 
-/// Tells user space of a frame that could not be read.
+/// Tells user space, if the reason is to be told and the gate lets it through.
 #[inline(always)]
-pub fn tell_unreadable<W: World>(world: &W, reason: Reason) {
-    if reason.telling() == Telling::Never {
-        return;
-    }
-    let now = world.now();
-    if admit(world, now, reason.telling()) {
-        let at_ns = now.nanos();
-        emit(
-            world,
-            &Event {
-                at_ns,
-                door: NO_DOOR,
-                reason: reason as u8,
-                ..Event::default()
-            },
-        );
-    }
-}
-
-#[inline(always)]
-fn emit<W: World>(world: &W, event: &Event) {
-    if !world.emit(event) {
-        world.tally(Tally::EventsLost);
-    }
-}
-
-#[inline(always)]
-fn admit<W: World>(world: &W, now: Moment, telling: Telling) -> bool {
+pub fn tell<W: World>(world: &W, visit: &Visit, what: What, until_ms: u64) {
+    let telling = what.reason().telling();
     let admitted = match telling {
-        Telling::Never => return false,
+        Telling::Never => return,
         Telling::Always => true,
-        Telling::Drops | Telling::Knocks => {
-            world.gate(telling).is_some_and(|gate| take(&gate, now))
-        }
+        Telling::Drops | Telling::Knocks => world
+            .gate(telling)
+            .is_some_and(|gate| take(&gate, visit.now())),
     };
     if !admitted {
         world.tally(Tally::EventsLeftOut);
+        return;
     }
-    admitted
+    let event = Event {
+        at_ns: visit.now_ns,
+        until_ms,
+        source: visit.source,
+        door: (what.0 >> 16) as u16,
+        source_port: visit.source_port,
+        port: visit.port,
+        protocol: visit.protocol,
+        reason: what.0 as u8,
+        stage: (what.0 >> 8) as u8,
+        padding: [0; 7],
+    };
+    if !world.emit(&event) {
+        world.tally(Tally::EventsLost);
+    }
 }
 
 /// Takes one of the window's events; the word belongs to this CPU alone.

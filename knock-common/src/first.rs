@@ -16,6 +16,8 @@ use crate::{
 
 const NODE_BITS: u32 = 16;
 const TAG_SHIFT: u32 = NODE_BITS + TICK_BITS;
+/// Older than any cell can be: the source's own cell is replaced before all others.
+const OWN: u32 = TICK_MASK + 1;
 
 /// The place of a source in the table.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -64,29 +66,49 @@ fn tick(cell: u64) -> Tick {
 /// The progress of a source that has made its first knock, or none.
 #[inline(always)]
 pub fn find<W: World>(world: &W, place: Place) -> Progress {
-    let Some(bucket) = world.bucket(place.bucket) else {
-        return Progress::NONE;
-    };
-    for way in 0..WAYS {
-        let cell = bucket.cell(way).map_or(0, |word| word.load());
-        if is_tagged(cell, place.tag) {
-            let node = (cell >> TICK_BITS) as u32 & FIRST_NODES_MAX;
-            return Progress::first(node, tick(cell));
-        }
-    }
-    Progress::NONE
+    let cell = world.recall_first(place.bucket, place.tag);
+    Progress::first((cell >> TICK_BITS) as u32 & FIRST_NODES_MAX, tick(cell))
 }
 
 /// Forgets a source's first knock.
 #[inline(always)]
 pub fn forget<W: World>(world: &W, place: Place) {
-    let Some(bucket) = world.bucket(place.bucket) else {
+    world.forget_first(place.bucket, place.tag);
+}
+
+/// Remembers a first knock; `false` if other CPUs kept changing the cell.
+#[inline(always)]
+pub fn remember<W: World>(world: &W, place: Place, first: Progress, config: &Config) -> bool {
+    let node = u64::from(first.node & FIRST_NODES_MAX);
+    let cell = place.tag << TAG_SHIFT | node << TICK_BITS | u64::from(first.last.number());
+    world.remember_first(place.bucket, cell, config.horizon_ticks) != 0
+}
+
+/// The cell with a tag, or 0.
+#[inline(always)]
+pub fn recall_cell<W: World>(world: &W, bucket: u32, tag: u64) -> u64 {
+    let Some(bucket) = world.bucket(bucket) else {
+        return 0;
+    };
+    for way in 0..WAYS {
+        let cell = bucket.cell(way).map_or(0, |word| word.load());
+        if is_tagged(cell, tag) {
+            return cell;
+        }
+    }
+    0
+}
+
+/// Empties the cell with a tag.
+#[inline(always)]
+pub fn forget_cell<W: World>(world: &W, bucket: u32, tag: u64) {
+    let Some(bucket) = world.bucket(bucket) else {
         return;
     };
     for way in 0..WAYS {
         let Some(word) = bucket.cell(way) else { return };
         let cell = word.load();
-        if is_tagged(cell, place.tag) {
+        if is_tagged(cell, tag) {
             // If another CPU was faster, its knock is the later one.
             word.replace(cell, 0);
             return;
@@ -94,43 +116,35 @@ pub fn forget<W: World>(world: &W, place: Place) {
     }
 }
 
-/// Remembers a first knock; `false` if other CPUs kept changing the cell.
+/// Writes a cell in the place of the one with the same tag, an empty one, or the oldest; `0` if
+/// other CPUs kept changing it.
 #[inline(always)]
-pub fn remember<W: World>(world: &W, place: Place, first: Progress, config: &Config) -> bool {
-    let Some(bucket) = world.bucket(place.bucket) else {
-        return false;
+pub fn remember_cell<W: World>(world: &W, bucket: u32, new: u64, horizon_ticks: u32) -> u64 {
+    let Some(bucket) = world.bucket(bucket) else {
+        return 0;
     };
-    let node = u64::from(first.node & FIRST_NODES_MAX);
-    let new = place.tag << TAG_SHIFT | node << TICK_BITS | u64::from(first.last.number());
     for _ in 0..2 {
-        let mut victim = 0;
-        let mut victim_age = 0;
+        // Age and way in one number, so that the verifier has one path to follow, not one per way.
+        let mut oldest = 0;
         for way in 0..WAYS {
             let cell = bucket.cell(way).map_or(0, |word| word.load());
-            if is_tagged(cell, place.tag) {
-                victim = way;
-                victim_age = u32::MAX;
-                break;
-            }
             let age = match cell {
                 0 => TICK_MASK,
-                cell => first.last.since(tick(cell)),
+                _ if is_tagged(cell, new >> TAG_SHIFT) => OWN,
+                _ => tick(new).since(tick(cell)),
             };
-            if age >= victim_age {
-                victim = way;
-                victim_age = age;
-            }
+            oldest = core::cmp::max(oldest, u64::from(age) << 3 | way as u64);
         }
-        let Some(word) = bucket.cell(victim) else {
-            return false;
+        let Some(word) = bucket.cell(oldest as usize & (WAYS - 1)) else {
+            return 0;
         };
         let old = word.load();
         if word.replace(old, new) {
-            if victim_age <= config.horizon_ticks {
+            if oldest >> 3 <= u64::from(horizon_ticks) {
                 world.tally(Tally::FirstKnocksEvicted);
             }
-            return true;
+            return 1;
         }
     }
-    false
+    0
 }

@@ -73,15 +73,27 @@ const fn seconds(moment: Moment) -> u64 {
 
 #[inline(always)]
 fn raise<W: World>(world: &W, source: Address, floor: u64) {
-    let Some(word) = world.hint(slot(source)) else {
-        return;
-    };
+    let slot = slot(source);
+    let held = world.hint(slot).map_or(ALWAYS, |word| word.load());
+    if merge(held, floor) != held {
+        world.raise_hint(slot, floor);
+    }
+}
+
+#[inline(always)]
+fn merge(held: u64, floor: u64) -> u64 {
+    let pass = core::cmp::max(held >> 32, floor >> 32);
+    let knock = core::cmp::max(held & 0xffff_ffff, floor & 0xffff_ffff);
+    pass << 32 | knock
+}
+
+/// Raises both halves of a slot to at least those of `floor`.
+#[inline(always)]
+pub fn raise_slot<W: World>(world: &W, slot: u32, floor: u64) {
+    let Some(word) = world.hint(slot) else { return };
     for _ in 0..TRIES {
         let old = word.load();
-        let pass = core::cmp::max(old >> 32, floor >> 32);
-        let knock = core::cmp::max(old & 0xffff_ffff, floor & 0xffff_ffff);
-        let new = pass << 32 | knock;
-        if new == old || word.replace(old, new) {
+        if word.replace(old, merge(old, floor)) {
             return;
         }
     }

@@ -1,9 +1,14 @@
 //! The order in which a frame is judged.
 
 use crate::{
-    Bytes, Reason, World, access, event, knock,
+    Bytes, Reason, World, access,
+    event::What,
+    knock,
     layout::{PortKind, port_index},
     packet,
+    reason::Telling,
+    visit::Visit,
+    world::Judged,
 };
 
 /// Judges a frame: what it was, in one [`Reason`], which also says whether it passes.
@@ -11,13 +16,22 @@ use crate::{
 /// Ordinary traffic pays for the parse and one look into the port table.
 #[inline(always)]
 pub fn judge<B: Bytes + ?Sized, W: World>(bytes: &B, world: &W) -> Reason {
-    let segment = match packet::parse(bytes) {
-        Ok(segment) => segment,
-        Err(reason) => {
-            event::tell_unreadable(world, reason);
-            return reason;
+    judge_segment(bytes, world).unwrap_or_else(|reason| {
+        if reason.telling() != Telling::Never {
+            let visit = Visit {
+                now_ns: world.now().nanos(),
+                ..Visit::default()
+            };
+            world.tell(&visit, What::new(reason), 0);
         }
-    };
+        reason
+    })
+}
+
+/// The reason, as an error if the frame could not be read as far as was needed.
+#[inline(always)]
+fn judge_segment<B: Bytes + ?Sized, W: World>(bytes: &B, world: &W) -> Judged<Reason> {
+    let segment = packet::parse(bytes)?;
     let active = world.active();
     let port = port_index(active.bank(), segment.protocol, segment.destination_port);
     let rule = world.port(port);
@@ -27,8 +41,4 @@ pub fn judge<B: Bytes + ?Sized, W: World>(bytes: &B, world: &W) -> Reason {
         PortKind::Protected => access::protected(bytes, &segment, rule, active, world),
         PortKind::Knock | PortKind::Decoy => knock::knock(bytes, &segment, rule, active, world),
     }
-    .unwrap_or_else(|reason| {
-        event::tell_unreadable(world, reason);
-        reason
-    })
 }

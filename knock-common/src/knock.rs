@@ -2,32 +2,21 @@
 
 use crate::{
     Bytes, Reason, Tally, World,
-    access::{self, Used},
+    access::Completed,
     automaton::{self, Outcome, Progress, Step},
-    event::{Detail, Witness},
+    event::What,
     first::{self, Place},
     hint::{self, Hint},
-    layout::{Active, Config, Node, PortKind, PortRule, ProgressKey, Symbol},
+    layout::{Active, Config, Node, PortKind, PortRule, ProgressKey},
     lockout,
     packet::{Protocol, Segment},
+    time::TICK_BITS,
+    visit::Visit,
     world::{Graph, Judged, Table, Word},
 };
 
 /// CPUs that change one source's progress at the same moment are few.
 const TRIES: usize = 4;
-
-/// A source in front of the automaton.
-struct Visitor<'a, W> {
-    world: &'a W,
-    graph: Graph<'a, W>,
-    config: &'a Config,
-    active: Active,
-    key: ProgressKey,
-    place: Place,
-    /// Whether there may be progress; if not, the tables need not be asked.
-    may_knock: bool,
-    witness: Witness<'a>,
-}
 
 /// Judges a packet to a port that is in a sequence, or that looks like one.
 ///
@@ -41,11 +30,9 @@ pub fn knock<B: Bytes + ?Sized, W: World>(
     active: Active,
     world: &W,
 ) -> Judged<Reason> {
-    let Some(config) = world.config(active.bank()) else {
-        return Ok(Reason::Ordinary);
-    };
     if segment.protocol == Protocol::Tcp {
-        let class = config.flag_classes.get(usize::from(rule.flag_class));
+        let config = world.config(active.bank());
+        let class = config.and_then(|c| c.flag_classes.get(usize::from(rule.flag_class)));
         if !class.is_some_and(|class| class.admits(segment.flags)) {
             return Ok(Reason::OtherFlags);
         }
@@ -53,22 +40,18 @@ pub fn knock<B: Bytes + ?Sized, W: World>(
     if !segment.unicast {
         return Ok(Reason::Ordinary);
     }
-    let visitor = Visitor::meet(bytes, segment, active, config, world)?;
-    let Witness { source, now, .. } = visitor.witness;
-    if lockout::is_locked_out(world, source, active, config, now) {
-        visitor.witness.tell(world, Reason::LockedOut, Detail::NONE);
-        return Ok(Reason::LockedOut);
-    }
+    let visit = Visit::of(bytes, segment, active, world)?;
     Ok(match rule.kind() {
-        PortKind::Decoy => {
-            let ended = visitor.reset();
-            visitor
-                .witness
-                .tell(world, Reason::Decoy, ended.unwrap_or(Detail::NONE));
-            Reason::Decoy
-        }
+        PortKind::Decoy => world.reset(&visit, Reason::Decoy),
         PortKind::Ordinary | PortKind::Exempt | PortKind::Protected | PortKind::Knock => {
-            visitor.knock(rule.first)
+            let decision = world.advance(&visit, rule.first);
+            match decision.completed() {
+                Some(progress) => complete(world, &visit, progress),
+                None => {
+                    world.tell(&visit, decision.what(), 0);
+                    decision.what().reason()
+                }
+            }
         }
     })
 }
@@ -90,246 +73,286 @@ pub fn other_port<B: Bytes + ?Sized, W: World>(
     if Hint::of(world, segment.source(bytes)?).is_empty() {
         return Ok(Reason::Ordinary);
     }
-    let Some(config) = world.config(active.bank()) else {
-        return Ok(Reason::Ordinary);
-    };
-    let visitor = Visitor::meet(bytes, segment, active, config, world)?;
-    Ok(match visitor.reset() {
-        Some(ended) => {
-            visitor.witness.tell(world, Reason::Scanned, ended);
-            Reason::Scanned
-        }
-        None => Reason::Ordinary,
-    })
+    let visit = Visit::of(bytes, segment, active, world)?;
+    Ok(world.reset(&visit, Reason::Scanned))
 }
 
-impl<'a, W: World> Visitor<'a, W> {
+/// A node as an event shows it: a door that goes through it, and how many knocks lead to it.
+#[inline(always)]
+const fn at(reason: Reason, node: &Node) -> What {
+    What::at(reason, node.through, node.depth)
+}
+
+/// The progress of a source, and where it is kept.
+struct Attempt<'a, W: World> {
+    world: &'a W,
+    config: &'a Config,
+    visit: &'a Visit,
+    key: ProgressKey,
+    cell: Place,
+}
+
+/// What the tables hold of an attempt.
+struct Held<T> {
+    /// Where progress past the first knock is.
+    deep: Option<T>,
+    /// What that place holds; 0 if there is none.
+    word: u64,
+    progress: Progress,
+}
+
+impl<'a, W: World> Attempt<'a, W> {
     #[inline(always)]
-    fn meet<B: Bytes + ?Sized>(
-        bytes: &B,
-        segment: &'a Segment,
-        active: Active,
-        config: &'a Config,
-        world: &'a W,
-    ) -> Judged<Self> {
-        let source = segment.source(bytes)?;
-        let class = match active.has(Active::TARGETS) {
-            true => world.target(active.bank(), segment.destination(bytes)?),
-            false => 0,
-        };
+    fn of(world: &'a W, config: &'a Config, visit: &'a Visit) -> Self {
+        let Visit { source, class, .. } = *visit;
         let key = ProgressKey {
             source,
             class,
             generation: config.generation,
         };
-        let now = world.now();
-        Ok(Self {
+        Self {
             world,
-            graph: Graph::new(world, active.bank(), config),
             config,
-            active,
+            visit,
             key,
-            place: Place::of(&key, config),
-            may_knock: Hint::of(world, source).may_knock(now),
-            witness: Witness {
-                segment,
-                source,
-                now,
-            },
-        })
+            cell: Place::of(&key, config),
+        }
     }
 
-    /// Advances the source by this packet's knock; `first` is the node it begins for any
-    /// destination, or 0.
     #[inline(always)]
-    fn knock(&self, first: u32) -> Reason {
-        let Witness {
-            segment,
-            source,
-            now,
-        } = self.witness;
-        let symbol = Symbol::new(segment.protocol, segment.destination_port);
-        let first = match self.key.class {
-            0 => first,
-            class => self.graph.first(class, symbol).unwrap_or(0),
+    fn load(&self) -> Held<W::Word> {
+        if !Hint::of(self.world, self.visit.source).may_knock(self.visit.now()) {
+            return Held {
+                deep: None,
+                word: 0,
+                progress: Progress::NONE,
+            };
+        }
+        let deep = self.world.progress().find(&self.key);
+        let word = deep.as_ref().map_or(0, |word| word.load());
+        let progress = match Progress::from_word(word) {
+            progress if progress.is_none() => first::find(self.world, self.cell),
+            progress => progress,
         };
-        for _ in 0..TRIES {
-            let deep = self.deep();
-            let word = deep.as_ref().map_or(0, |word| word.load());
-            let held = self.held(word);
-            let step = automaton::step(&self.graph, held, symbol, first, now.tick());
-            if step.outcome == Outcome::Duplicate {
-                return Reason::Duplicate;
-            }
-            if self.store(deep, word, held, step, first) {
-                if step.outcome == Outcome::Wrong {
-                    lockout::fail(self.world, source, self.active, self.config, now);
-                }
-                return self.conclude(held, step);
-            }
-        }
-        self.world.tally(Tally::ProgressRefused);
-        self.witness
-            .tell(self.world, Reason::Contended, Detail::NONE);
-        Reason::Contended
-    }
-
-    #[inline(always)]
-    fn deep(&self) -> Option<W::Word> {
-        if self.may_knock {
-            self.world.progress().find(&self.key)
-        } else {
-            None
+        Held {
+            deep,
+            word,
+            progress,
         }
     }
 
-    /// The progress that a word of the progress table means, or else the first knock.
+    /// Replaces what is held by another progress; `false` if another CPU was faster.
     #[inline(always)]
-    fn held(&self, word: u64) -> Progress {
-        match Progress::from_word(word) {
-            progress if !progress.is_none() => progress,
-            _ if self.may_knock => first::find(self.world, self.place),
-            none => none,
-        }
-    }
-
-    /// Replaces `held` by the progress of `step`; `false` if another CPU was faster.
-    #[inline(always)]
-    fn store(
-        &self,
-        deep: Option<W::Word>,
-        word: u64,
-        held: Progress,
-        step: Step,
-        first: u32,
-    ) -> bool {
-        let progress = step.progress;
+    fn store(&self, held: &Held<W::Word>, progress: Progress, first: u32) -> bool {
         if progress.is_none() {
-            return self.forget(deep, word);
+            return self.forget(held);
         }
-        let until = self.witness.now.after_ticks(self.config.horizon_ticks);
+        let until = self.visit.now().after_ticks(self.config.horizon_ticks);
         hint::expect_knock(self.world, self.key.source, until);
         if progress.node == first {
-            return (word == 0 || deep.is_some_and(|deep| deep.replace(word, 0)))
-                && first::remember(self.world, self.place, progress, self.config);
+            return (held.word == 0 || self.replace(held, 0))
+                && first::remember(self.world, self.cell, progress, self.config);
         }
-        let stored = match deep {
-            Some(deep) => deep.replace(word, progress.to_word()),
-            None => self.world.progress().insert(&self.key, progress.to_word()),
-        };
-        if stored && word == 0 && !held.is_none() {
-            first::forget(self.world, self.place);
+        let stored = self.replace(held, progress.to_word());
+        if stored && held.word == 0 {
+            first::forget(self.world, self.cell);
         }
         stored
     }
 
     #[inline(always)]
-    fn forget(&self, deep: Option<W::Word>, word: u64) -> bool {
-        if word != 0 {
-            return deep.is_some_and(|deep| deep.replace(word, 0));
+    fn forget(&self, held: &Held<W::Word>) -> bool {
+        if held.word != 0 {
+            return self.replace(held, 0);
         }
-        if self.may_knock {
-            first::forget(self.world, self.place);
+        if !held.progress.is_none() {
+            first::forget(self.world, self.cell);
         }
         true
     }
 
-    /// Ends the source's progress; tells what attempt that was, if one was going on.
     #[inline(always)]
-    fn reset(&self) -> Option<Detail> {
-        let Witness { source, now, .. } = self.witness;
-        for _ in 0..TRIES {
-            let deep = self.deep();
-            let word = deep.as_ref().map_or(0, |word| word.load());
-            let held = self.held(word);
-            if held.is_none() {
-                return None;
-            }
-            if !self.forget(deep, word) {
-                continue;
-            }
-            let node = self.graph.node(held.node)?;
-            if node.ends_sequence() || !held.is_alive(node, now.tick()) {
-                return None;
-            }
-            lockout::fail(self.world, source, self.active, self.config, now);
-            return Some(at(node));
+    fn replace(&self, held: &Held<W::Word>, word: u64) -> bool {
+        match &held.deep {
+            Some(deep) => deep.replace(held.word, word),
+            None => self.world.progress().insert(&self.key, word),
         }
-        self.world.tally(Tally::ProgressRefused);
-        None
-    }
-
-    /// Uses the doors that the step completed and tells what happened.
-    #[inline(always)]
-    fn conclude(&self, held: Progress, step: Step) -> Reason {
-        let reason = match step.outcome {
-            Outcome::First => Reason::FirstKnock,
-            Outcome::Next => Reason::NextKnock,
-            Outcome::Duplicate => Reason::Duplicate,
-            Outcome::Restarted => Reason::Restarted,
-            Outcome::Wrong => Reason::WrongKnock,
-            Outcome::Late => Reason::TooLate,
-            Outcome::NotBegun => Reason::NotBegun,
-        };
-        let reached = if step.progress.is_none() {
-            held
-        } else {
-            step.progress
-        };
-        let Some(node) = self.graph.node(reached.node) else {
-            return reason;
-        };
-        if !step.progress.is_none() && node.ends_sequence() {
-            return self.use_doors(node, step.progress);
-        }
-        let detail = if reached.is_none() {
-            Detail::NONE
-        } else {
-            at(node)
-        };
-        self.witness.tell(self.world, reason, detail);
-        reason
-    }
-
-    #[inline(always)]
-    fn use_doors(&self, node: &Node, progress: Progress) -> Reason {
-        let Witness { source, now, .. } = self.witness;
-        let mut reason = Reason::TooLate;
-        for one_based in node.completes {
-            if one_based == 0 {
-                break;
-            }
-            let index = one_based.wrapping_sub(1);
-            let number = self.config.door_base.wrapping_add(u32::from(index));
-            let Some(door) = self.world.door(number) else {
-                break;
-            };
-            let used = match progress.elapsed <= door.within {
-                true => access::use_door(self.world, door, index, source, now),
-                false => Used {
-                    reason: Reason::TooLate,
-                    until_ms: 0,
-                },
-            };
-            let detail = Detail {
-                door: index,
-                stage: node.depth,
-                until_ms: used.until_ms,
-            };
-            self.witness.tell(self.world, used.reason, detail);
-            if used.reason != Reason::TooLate {
-                reason = used.reason;
-            }
-        }
-        reason
     }
 }
 
-#[inline(always)]
-const fn at(node: &Node) -> Detail {
-    Detail {
-        door: node.through,
-        stage: node.depth,
-        until_ms: 0,
+/// What a knock came to: an event to tell, or the end of a sequence; one word, so that it can be
+/// handed back by a function as it is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Decision(u64);
+
+impl Decision {
+    const COMPLETED: u64 = 1 << 63;
+
+    #[inline(always)]
+    const fn tell(what: What) -> Self {
+        Self(what.to_word())
     }
+
+    /// Only the node and the time that it took are kept.
+    #[inline(always)]
+    const fn complete(progress: Progress) -> Self {
+        Self(Self::COMPLETED | progress.to_word() >> TICK_BITS)
+    }
+
+    /// The word.
+    #[inline(always)]
+    pub const fn to_word(self) -> u64 {
+        self.0
+    }
+
+    /// From the word.
+    #[inline(always)]
+    pub const fn from_word(word: u64) -> Self {
+        Self(word)
+    }
+
+    #[inline(always)]
+    const fn completed(self) -> Option<Progress> {
+        if self.0 & Self::COMPLETED == 0 {
+            return None;
+        }
+        Some(Progress::from_word(self.0 << TICK_BITS))
+    }
+
+    #[inline(always)]
+    const fn what(self) -> What {
+        What::from_word(self.0)
+    }
+}
+
+/// Advances a source by its knock; `first` is the node that the knock leads to as a first one for
+/// any destination, or 0.
+#[inline(always)]
+pub fn advance<W: World>(world: &W, visit: &Visit, first: u32) -> Decision {
+    let Visit {
+        source,
+        active,
+        class,
+        ..
+    } = *visit;
+    let now = visit.now();
+    let Some(config) = world.config(active.bank()) else {
+        return Decision::tell(What::new(Reason::NotBegun));
+    };
+    if lockout::is_locked_out(world, source, active, config, now) {
+        return Decision::tell(What::new(Reason::LockedOut));
+    }
+    let graph = Graph::new(world, active.bank(), config);
+    let symbol = visit.symbol();
+    let first = match class {
+        0 => first,
+        class => graph.first(class, symbol).unwrap_or(0),
+    };
+    let attempt = Attempt::of(world, config, visit);
+    for _ in 0..TRIES {
+        let held = attempt.load();
+        let step = automaton::step(&graph, held.progress, symbol, first, now.tick());
+        if step.outcome == Outcome::Duplicate {
+            return Decision::tell(What::new(Reason::Duplicate));
+        }
+        if !attempt.store(&held, step.progress, first) {
+            continue;
+        }
+        if step.outcome == Outcome::Wrong {
+            lockout::fail(world, source, active, config, now);
+        }
+        return conclude(&graph, held.progress, step);
+    }
+    world.tally(Tally::ProgressRefused);
+    Decision::tell(What::new(Reason::Contended))
+}
+
+#[inline(always)]
+fn conclude<W: World>(graph: &Graph<'_, W>, held: Progress, step: Step) -> Decision {
+    let reason = match step.outcome {
+        Outcome::First => Reason::FirstKnock,
+        Outcome::Next => Reason::NextKnock,
+        Outcome::Duplicate => Reason::Duplicate,
+        Outcome::Restarted => Reason::Restarted,
+        Outcome::Wrong => Reason::WrongKnock,
+        Outcome::Late => Reason::TooLate,
+        Outcome::NotBegun => return Decision::tell(What::new(Reason::NotBegun)),
+    };
+    let goes_on = !step.progress.is_none();
+    let reached = if goes_on { step.progress } else { held };
+    match graph.node(reached.node) {
+        Some(node) if goes_on && node.ends_sequence() => Decision::complete(step.progress),
+        Some(node) => Decision::tell(at(reason, node)),
+        None => Decision::tell(What::new(reason)),
+    }
+}
+
+/// Uses the doors whose sequences end where a source has come to.
+#[inline(always)]
+fn complete<W: World>(world: &W, visit: &Visit, progress: Progress) -> Reason {
+    let bank = visit.active.bank();
+    let Some(config) = world.config(bank) else {
+        return Reason::NotBegun;
+    };
+    let node = Graph::new(world, bank, config).node(progress.node);
+    let Some(node) = node else {
+        return Reason::NotBegun;
+    };
+    let mut reason = Reason::TooLate;
+    for one_based in node.completes {
+        if one_based == 0 {
+            break;
+        }
+        let door = one_based.wrapping_sub(1);
+        let completed = Completed {
+            door,
+            stage: node.depth,
+            elapsed: progress.elapsed,
+        };
+        let used = world.use_door(visit, completed);
+        if used != Reason::TooLate {
+            reason = used;
+        }
+    }
+    reason
+}
+
+/// Ends a source's progress because it touched a decoy or, strictly, a port that is nothing.
+///
+/// Returns `cause`, or [`Reason::Ordinary`] for a port that is nothing and ended no attempt.
+#[inline(always)]
+pub fn reset<W: World>(world: &W, visit: &Visit, cause: Reason) -> Reason {
+    let what = match ended(world, visit) {
+        Some(what) => what.because(cause),
+        None if cause == Reason::Scanned => return Reason::Ordinary,
+        None => What::new(cause),
+    };
+    world.tell(visit, what, 0);
+    cause
+}
+
+/// Ends a source's progress; tells which attempt that was, if one was going on.
+#[inline(always)]
+fn ended<W: World>(world: &W, visit: &Visit) -> Option<What> {
+    let Visit { source, active, .. } = *visit;
+    let now = visit.now();
+    let config = world.config(active.bank())?;
+    let attempt = Attempt::of(world, config, visit);
+    for _ in 0..TRIES {
+        let held = attempt.load();
+        if held.progress.is_none() {
+            return None;
+        }
+        if !attempt.forget(&held) {
+            continue;
+        }
+        let node = Graph::new(world, active.bank(), config).node(held.progress.node)?;
+        if node.ends_sequence() || !held.progress.is_alive(node, now.tick()) {
+            return None;
+        }
+        lockout::fail(world, source, active, config, now);
+        return Some(at(Reason::Scanned, node));
+    }
+    world.tally(Tally::ProgressRefused);
+    None
 }

@@ -41,6 +41,7 @@ pub mod reason;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
 pub mod time;
+pub mod visit;
 pub mod world;
 
 pub use address::Address;

@@ -249,32 +249,34 @@ fn transport<B: Bytes + ?Sized>(
     protocol: u8,
     at: &Transport,
 ) -> Result<Segment, Reason> {
-    let (protocol, last) = match protocol {
-        TCP => (Protocol::Tcp, 19),
-        UDP => (Protocol::Udp, 7),
-        HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION if at.v6 => {
-            return Err(Reason::ExtensionsTooLong);
-        }
-        _ => return Err(Reason::OtherProtocol),
-    };
     let truncated = if at.fragment {
         Reason::TinyFragment
     } else {
         Reason::Truncated
     };
-    // The stack needs the whole header too; a fragment that splits it is an evasion (RFC 3128).
-    bytes.u8(at.offset.wrapping_add(last)).ok_or(truncated)?;
-    let source_port = bytes.be16(at.offset).ok_or(truncated)?;
-    let destination_port = bytes.be16(at.offset.wrapping_add(2)).ok_or(truncated)?;
-    let flags = match protocol {
-        Protocol::Tcp => bytes.u8(at.offset.wrapping_add(13)).ok_or(truncated)?,
-        Protocol::Udp => 0,
+    // The whole header: the stack needs it too, and a fragment that splits it is an evasion
+    // (RFC 3128).
+    let (protocol, flags, ports) = match protocol {
+        TCP => {
+            let header: [u8; 20] = bytes.read(at.offset).ok_or(truncated)?;
+            let [a, b, c, d, .., flags, _, _, _, _, _, _] = header;
+            (Protocol::Tcp, flags, [a, b, c, d])
+        }
+        UDP => {
+            let [a, b, c, d, ..]: [u8; 8] = bytes.read(at.offset).ok_or(truncated)?;
+            (Protocol::Udp, 0, [a, b, c, d])
+        }
+        HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION if at.v6 => {
+            return Err(Reason::ExtensionsTooLong);
+        }
+        _ => return Err(Reason::OtherProtocol),
     };
+    let [a, b, c, d] = ports;
     Ok(Segment {
         protocol,
         flags,
-        source_port,
-        destination_port,
+        source_port: u16::from_be_bytes([a, b]),
+        destination_port: u16::from_be_bytes([c, d]),
         unicast: at.unicast,
         v6: at.v6,
         network: at.network,

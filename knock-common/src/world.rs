@@ -2,12 +2,16 @@
 
 use crate::{
     Address, Reason, Tally,
-    event::Event,
+    access::{self, Completed},
+    event::{self, Event, What},
+    first, hint,
+    knock::{self, Decision},
     layout::{
         Active, Config, Door, EdgeKey, FlowKey, GrantKey, Node, PortRule, ProgressKey, Symbol,
     },
     reason::Telling,
     time::Moment,
+    visit::Visit,
 };
 
 /// A 64-bit word in a map that several CPUs may change at once.
@@ -44,7 +48,7 @@ pub trait Bucket {
 }
 
 /// The maps and the clock around a judgement.
-pub trait World {
+pub trait World: Sized {
     /// The words in its maps.
     type Word: Word;
 
@@ -101,6 +105,49 @@ pub trait World {
 
     /// Counts something that is not a reason.
     fn tally(&self, tally: Tally);
+
+    // The rest is what the kernel side overrides with functions of their own, which the verifier
+    // walks once and not at every call: hence numbers and plain structs as arguments.
+
+    /// See [`first::recall_cell`].
+    fn recall_first(&self, bucket: u32, tag: u64) -> u64 {
+        first::recall_cell(self, bucket, tag)
+    }
+
+    /// See [`first::forget_cell`].
+    fn forget_first(&self, bucket: u32, tag: u64) {
+        first::forget_cell(self, bucket, tag);
+    }
+
+    /// See [`first::remember_cell`].
+    fn remember_first(&self, bucket: u32, cell: u64, horizon_ticks: u32) -> u64 {
+        first::remember_cell(self, bucket, cell, horizon_ticks)
+    }
+
+    /// See [`hint::raise_slot`].
+    fn raise_hint(&self, slot: u32, floor: u64) {
+        hint::raise_slot(self, slot, floor);
+    }
+
+    /// See [`event::tell`].
+    fn tell(&self, visit: &Visit, what: What, until_ms: u64) {
+        event::tell(self, visit, what, until_ms);
+    }
+
+    /// See [`access::use_door`].
+    fn use_door(&self, visit: &Visit, completed: Completed) -> Reason {
+        access::use_door(self, visit, completed)
+    }
+
+    /// See [`knock::advance`].
+    fn advance(&self, visit: &Visit, first: u32) -> Decision {
+        knock::advance(self, visit, first)
+    }
+
+    /// See [`knock::reset`].
+    fn reset(&self, visit: &Visit, cause: Reason) -> Reason {
+        knock::reset(self, visit, cause)
+    }
 }
 
 /// The part of a [`World`] that the automaton walks.

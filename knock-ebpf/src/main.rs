@@ -7,9 +7,9 @@
     reason = "the BPF target has no `AtomicU64::compare_exchange`"
 )]
 
-mod emit;
 mod frame;
 mod maps;
+mod parts;
 
 use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
 use knock_common::{Verdict, World as _, judge, layout::Active};
@@ -18,6 +18,7 @@ use crate::{frame::Frame, maps::Maps};
 
 /// Judges one packet.
 #[xdp]
+#[inline(always)]
 fn knock(context: XdpContext) -> u32 {
     let reason = judge(&Frame::of(&context), &Maps);
     maps::count(reason as u32);
@@ -34,3 +35,8 @@ fn knock(context: XdpContext) -> u32 {
 fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
     loop {}
 }
+
+/// Helpers such as `bpf_ktime_get_boot_ns` ask for a licence compatible with the GPL.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

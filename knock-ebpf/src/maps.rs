@@ -7,20 +7,23 @@ use core::{
 
 use aya_ebpf::{
     bindings::{BPF_F_NO_PREALLOC, BPF_NOEXIST},
-    btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, lpm_trie::Key},
+    btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, lpm_trie::Key},
     helpers::{bpf_jiffies64, bpf_ktime_get_boot_ns},
     macros::btf_map,
 };
 use knock_common::{
-    Address, Tally, World,
-    event::Event,
+    Address, Reason, Tally, World,
+    access::Completed,
+    event::{Event, What},
+    knock::Decision,
     layout::{
-        ALLOW_MAX, Active, BANKS, BUCKETS, Config, DOORS_MAX, Door, EdgeKey, FLOWS_MAX, FlowKey,
-        GrantKey, HINT_SLOTS, LOCKOUTS_MAX, NODES_MAX, Node, PORTS_PER_BANK, PROGRESS_MAX,
-        PortRule, ProgressKey, TARGETS_MAX, TRUST_MAX, TargetKey, TrustKey, WAYS,
+        ALLOW_MAX, Active, BANKS, BUCKETS, Config, DOORS_MAX, Door, EVENTS_BYTES, EdgeKey,
+        FLOWS_MAX, FlowKey, GrantKey, HINT_SLOTS, LOCKOUTS_MAX, NODES_MAX, Node, PORTS_PER_BANK,
+        PROGRESS_MAX, PortRule, ProgressKey, TARGETS_MAX, TRUST_MAX, TargetKey, TrustKey, WAYS,
     },
     reason::{COUNTERS_MAX, Telling},
     time::Moment,
+    visit::Visit,
     world::{Bucket, Table, Word},
 };
 
@@ -63,9 +66,13 @@ static COUNTERS: PerCpuArray<u64, { COUNTERS_MAX as usize }> = PerCpuArray::new(
 /// Words of the gates: for drops, for knocks.
 #[btf_map]
 static GATES: PerCpuArray<u64, 2> = PerCpuArray::new();
+#[btf_map]
+static EVENTS: RingBuf<Event, { EVENTS_BYTES as usize }> = RingBuf::new();
 /// The time at the last timer tick that this CPU saw, and that tick.
 #[btf_map]
 static CLOCK: PerCpuArray<[u64; 2], 1> = PerCpuArray::new();
+
+use crate::parts;
 
 /// A word in a map.
 #[derive(Clone, Copy)]
@@ -259,11 +266,61 @@ impl World for Maps {
 
     #[inline(always)]
     fn emit(&self, event: &Event) -> bool {
-        crate::emit::emit(event)
+        let Some(mut entry) = EVENTS.reserve(0) else {
+            return false;
+        };
+        entry.write(*event);
+        entry.submit(0);
+        true
     }
 
     #[inline(always)]
     fn tally(&self, tally: Tally) {
         count(tally as u32);
+    }
+
+    #[inline(always)]
+    fn recall_first(&self, bucket: u32, tag: u64) -> u64 {
+        parts::recall_first(bucket, tag)
+    }
+
+    #[inline(always)]
+    fn forget_first(&self, bucket: u32, tag: u64) {
+        parts::forget_first(bucket, tag);
+    }
+
+    #[inline(always)]
+    fn remember_first(&self, bucket: u32, cell: u64, horizon_ticks: u32) -> u64 {
+        parts::remember_first(bucket, cell, horizon_ticks)
+    }
+
+    #[inline(always)]
+    fn raise_hint(&self, slot: u32, floor: u64) {
+        parts::raise_hint(slot, floor);
+    }
+
+    #[inline(always)]
+    fn tell(&self, visit: &Visit, what: What, until_ms: u64) {
+        parts::tell(visit, what.to_word(), until_ms);
+    }
+
+    #[inline(always)]
+    fn use_door(&self, visit: &Visit, completed: Completed) -> Reason {
+        let Completed {
+            door,
+            stage,
+            elapsed,
+        } = completed;
+        parts::reason(parts::use_door(visit, door, stage, elapsed))
+    }
+
+    #[inline(always)]
+    fn advance(&self, visit: &Visit, first: u32) -> Decision {
+        Decision::from_word(parts::advance(visit, first))
+    }
+
+    #[inline(always)]
+    fn reset(&self, visit: &Visit, cause: Reason) -> Reason {
+        parts::reason(parts::reset(visit, cause as u64))
     }
 }

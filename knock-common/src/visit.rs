@@ -1,0 +1,82 @@
+//! A packet that has to do with knocking, once its addresses have been read.
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::{
+    Address, Bytes, World,
+    layout::{Active, Symbol},
+    packet::{Protocol, Segment},
+    time::Moment,
+    world::Judged,
+};
+
+/// Who came when, to which port.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
+pub struct Visit {
+    /// Who.
+    pub source: Address,
+    /// When, in nanoseconds since boot.
+    pub now_ns: u64,
+    /// The configuration in force.
+    pub active: Active,
+    /// Class of the destination address.
+    pub class: u16,
+    /// Source port.
+    pub source_port: u16,
+    /// Destination port.
+    pub port: u16,
+    /// Number of the [`Protocol`].
+    pub protocol: u8,
+    /// The TCP flags octet; zero for UDP.
+    pub flags: u8,
+    /// Explicit padding.
+    pub padding: u32,
+}
+
+impl Visit {
+    /// Reads the addresses of a segment.
+    ///
+    /// # Errors
+    /// The reason why they can't be read.
+    #[inline(always)]
+    pub fn of<B: Bytes + ?Sized, W: World>(
+        bytes: &B,
+        segment: &Segment,
+        active: Active,
+        world: &W,
+    ) -> Judged<Self> {
+        let class = match active.has(Active::TARGETS) {
+            true => world.target(active.bank(), segment.destination(bytes)?),
+            false => 0,
+        };
+        Ok(Self {
+            source: segment.source(bytes)?,
+            now_ns: world.now().nanos(),
+            active,
+            class,
+            source_port: segment.source_port,
+            port: segment.destination_port,
+            protocol: segment.protocol as u8,
+            flags: segment.flags,
+            padding: 0,
+        })
+    }
+
+    /// When.
+    #[inline(always)]
+    pub fn now(&self) -> Moment {
+        Moment::from_nanos(self.now_ns)
+    }
+
+    /// The packet as a knock.
+    #[inline(always)]
+    pub fn symbol(&self) -> Symbol {
+        let protocol = if self.protocol == 0 {
+            Protocol::Tcp
+        } else {
+            Protocol::Udp
+        };
+        Symbol::new(protocol, self.port)
+    }
+}
