@@ -19,8 +19,11 @@ pub struct Suite {
 #[derive(Debug, Default)]
 pub struct Suites {
     name: String,
+    reported: bool,
     /// What was reported so far.
     pub list: Vec<Suite>,
+    /// Suites that began and said nothing more, as a process that died does.
+    pub silent: Vec<String>,
 }
 
 impl Suites {
@@ -29,16 +32,30 @@ impl Suites {
         let line = without_colour(line);
         let line = line.trim();
         if let Some(rest) = line.strip_prefix("Running ") {
-            self.name = running(rest).unwrap_or_else(|| rest.to_owned());
+            self.begin(running(rest).unwrap_or_else(|| rest.to_owned()));
         } else if let Some(library) = line.strip_prefix("Doc-tests ") {
-            self.name = format!("{library} (documentation)");
+            self.begin(format!("{library} (documentation)"));
         } else if let Some(suite) = result(line) {
             self.add(suite);
         }
     }
 
+    /// Takes note that the output is over.
+    pub fn end(&mut self) {
+        self.begin(String::new());
+    }
+
+    fn begin(&mut self, name: String) {
+        if !self.name.is_empty() && !self.reported {
+            self.silent.push(self.name.clone());
+        }
+        self.name = name;
+        self.reported = false;
+    }
+
     /// Doctests report twice under one name: those compiled together and those on their own.
     fn add(&mut self, suite: Suite) {
+        self.reported = true;
         match self.list.last_mut() {
             Some(last) if last.name == self.name => {
                 last.passed += suite.passed;
@@ -143,6 +160,21 @@ all doctests ran in 0.68s; merged doctests compilation took 0.24s";
                 suite("knock_common (documentation)", 3, 0, 1, 0.5),
             ]
         );
+    }
+
+    #[test]
+    fn a_suite_that_died_is_noticed() {
+        let output = "     Running tests/a.rs (target/debug/deps/a-1)
+running 1 test
+error: test failed, to rerun pass `--test a`
+     Running tests/b.rs (target/debug/deps/b-2)
+test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s
+     Running tests/c.rs (target/debug/deps/c-3)";
+        let mut suites = Suites::default();
+        output.lines().for_each(|line| suites.line(line));
+        suites.end();
+        assert_eq!(suites.silent, ["a (tests/a.rs)", "c (tests/c.rs)"]);
+        assert_eq!(suites.list.len(), 1);
     }
 
     #[test]

@@ -130,13 +130,25 @@ impl Report {
         let start = Instant::now();
         let mut suites = Suites::default();
         let passed = shell::watch(cmd, |line| suites.line(line))?;
-        let explained = suites.list.iter().any(|suite| suite.failed > 0);
+        suites.end();
+        let seconds = start.elapsed().as_secs_f64();
+        let mut explained = suites.list.iter().any(|suite| suite.failed > 0);
         let ran = |suite: &Suite| suite.passed + suite.failed + suite.ignored > 0;
         self.rows
             .extend(suites.list.into_iter().filter(ran).map(Row::Suite));
+        if !passed {
+            // A suite with a harness of its own may be silent and well, but then nothing failed.
+            explained |= !suites.silent.is_empty();
+            for name in suites.silent {
+                self.rows.push(Row::Step {
+                    name,
+                    passed,
+                    seconds,
+                });
+            }
+        }
         if !passed && !explained {
-            // It did not compile, or a suite died before it could report.
-            let seconds = start.elapsed().as_secs_f64();
+            // It did not compile.
             self.rows.push(Row::Step {
                 name: name.to_owned(),
                 passed,
