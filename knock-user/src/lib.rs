@@ -1,2 +1,16 @@
-//! knock-user
+//! The loader: turns a configuration into maps, attaches the program, tells what happened.
+//!
+//! ```text
+//! seq.toml ─▶ config (what it means) ─▶ compile (what the kernel reads) ─▶ firewall (maps, links)
+//! EVENTS ─▶ daemon ─▶ ledger (what is open) ─▶ console, commands
+//! ```
+pub mod compile;
 pub mod config;
+#[cfg(feature = "object")]
+pub mod firewall;
+pub mod host;
+pub mod interface;
+pub mod ledger;
+pub mod maps;
+pub mod netlink;
+pub mod privileges;

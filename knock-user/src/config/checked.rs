@@ -1,8 +1,13 @@
 //! What a configuration means: every name resolved, every default filled in, every value in range.
 
-use std::{net::IpAddr, path::PathBuf, time::Duration};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr},
+    path::PathBuf,
+    time::Duration,
+};
 
-use knock_common::{layout::FlagClass, packet::Protocol};
+use knock_common::{Address, layout::FlagClass, packet::Protocol};
 
 /// A whole configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -69,6 +74,95 @@ pub struct Prefix {
     pub address: IpAddr,
     /// Length in bits: at most 32 for IPv4, 128 for IPv6.
     pub bits: u8,
+}
+
+impl Ports {
+    /// Every port of a protocol.
+    pub const fn all(protocol: Protocol) -> Self {
+        Self {
+            protocol,
+            first: 1,
+            last: u16::MAX,
+        }
+    }
+
+    /// Whether `other` has a port of these.
+    pub fn overlaps(self, other: Self) -> bool {
+        self.protocol == other.protocol && self.first <= other.last && other.first <= self.last
+    }
+}
+
+impl From<Knock> for Ports {
+    fn from(knock: Knock) -> Self {
+        Self {
+            protocol: knock.protocol,
+            first: knock.port,
+            last: knock.port,
+        }
+    }
+}
+
+impl fmt::Display for Ports {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.protocol.name(), self.first)?;
+        if self.last != self.first {
+            write!(f, "-{}", self.last)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Knock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Ports::from(*self).fmt(f)
+    }
+}
+
+impl Prefix {
+    /// The prefix that holds `address` and nothing else.
+    pub const fn of(address: IpAddr) -> Self {
+        let bits = match address {
+            IpAddr::V4(_) => 32,
+            IpAddr::V6(_) => 128,
+        };
+        Self { address, bits }
+    }
+
+    /// The prefix as the maps have it: IPv4 in mapped form, so 96 bits longer.
+    pub fn mapped(self) -> (Address, u32) {
+        let before = match self.address {
+            IpAddr::V4(_) => 96,
+            IpAddr::V6(_) => 0,
+        };
+        (self.address.into(), before + u32::from(self.bits))
+    }
+
+    /// The prefix of the same length with the bits after it cleared.
+    pub(crate) fn cleared(self) -> Self {
+        let address = match self.address {
+            IpAddr::V4(v4) => {
+                let mask = u32::MAX.checked_shl(32 - u32::from(self.bits)).unwrap_or(0);
+                IpAddr::V4(Ipv4Addr::from_bits(v4.to_bits() & mask))
+            }
+            IpAddr::V6(v6) => {
+                let mask = u128::MAX
+                    .checked_shl(128 - u32::from(self.bits))
+                    .unwrap_or(0);
+                IpAddr::V6((v6.to_bits() & mask).into())
+            }
+        };
+        Self { address, ..self }
+    }
+}
+
+impl fmt::Display for Prefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if *self == Self::of(self.address) {
+            self.address.fmt(f)
+        } else {
+            write!(f, "{}/{}", self.address, self.bits)
+        }
+    }
 }
 
 /// Ports that are never wrong knocks.
@@ -148,6 +242,24 @@ pub struct Door {
     pub on_close: Option<Command>,
     /// The destination address that knocks and grants are for, if not any.
     pub target: Option<IpAddr>,
+}
+
+impl Door {
+    /// The ports that the door opens.
+    pub fn opened(&self) -> &[Ports] {
+        match &self.effect {
+            Effect::Open(ports) => ports,
+            Effect::Close(_) => &[],
+        }
+    }
+
+    /// The ports that the door closes.
+    pub fn closed(&self) -> &[Ports] {
+        match &self.effect {
+            Effect::Open(_) => &[],
+            Effect::Close(ports) => ports,
+        }
+    }
 }
 
 /// What a door's sequence does.

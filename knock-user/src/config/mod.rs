@@ -1,3 +1,122 @@
 //! From the text of a file to what it means.
+//!
+//! ```text
+//! text ─▶ file, door, section, value ─▶ Settings ─▶ rules (errors) ─▶ Checked ─▶ advice (warnings)
+//! ```
+//!
+//! A file is read and checked as a whole: everything that is wrong with it is told at once.
 
+mod advice;
 pub mod checked;
+mod door;
+mod file;
+pub mod ports;
+mod problem;
+mod rules;
+mod section;
+pub mod value;
+
+use std::{fs, path::Path};
+
+pub use self::problem::{Problem, Problems};
+use self::{checked::Settings, file::Places, problem::Report};
+use crate::{compile::Conflict, host::Host};
+
+/// A configuration without errors, and where its parts stand.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Checked {
+    /// What it means.
+    pub settings: Settings,
+    /// The file as the user named it.
+    pub file: String,
+    places: Places,
+}
+
+/// Reads and checks a file.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn read(path: &Path) -> Result<Checked, Problems> {
+    let file = path.display().to_string();
+    match fs::read_to_string(path) {
+        Ok(text) => parse(&text, &file),
+        Err(error) => Err(Problems {
+            file,
+            list: vec![Problem {
+                line: None,
+                key: String::new(),
+                reason: format!("can't be read: {error}"),
+            }],
+        }),
+    }
+}
+
+/// Reads and checks the text of a file, which is called `file` in errors.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn parse(text: &str, file: &str) -> Result<Checked, Problems> {
+    let mut report = Report::new(text);
+    let read = file::read(text, &mut report);
+    if let Some(read) = &read {
+        rules::check(read, &mut report);
+    }
+    let mut list = report.problems;
+    match read {
+        Some(read) if list.is_empty() => Ok(Checked {
+            settings: read.settings,
+            file: file.to_owned(),
+            places: read.places,
+        }),
+        _ => {
+            list.sort();
+            list.dedup();
+            Err(Problems {
+                file: file.to_owned(),
+                list,
+            })
+        }
+    }
+}
+
+impl Checked {
+    /// What is unwise in it on a certain host, in the order of the lines.
+    pub fn warnings(&self, host: &Host) -> Vec<Problem> {
+        let mut warnings = advice::advise(self, host);
+        warnings.sort();
+        warnings.dedup();
+        warnings
+    }
+
+    /// The problems that conflicts are, with the lines that they are about.
+    pub fn problems(&self, conflicts: Vec<Conflict>) -> Problems {
+        Problems {
+            file: self.file.clone(),
+            list: conflicts
+                .into_iter()
+                .map(|conflict| self.places.problem(conflict))
+                .collect(),
+        }
+    }
+}
+
+impl Places {
+    /// The line of a key of a door, or of the door if the key is not written.
+    fn of_door(&self, door: usize, key: &str) -> Option<usize> {
+        let places = self.doors.get(door)?;
+        Some(places.keys.get(key).copied().unwrap_or(places.line))
+    }
+
+    fn problem(&self, conflict: Conflict) -> Problem {
+        let Conflict { door, key, reason } = conflict;
+        let line = match door {
+            Some(door) => self.of_door(door, key),
+            None => self.keys.get(key).copied(),
+        };
+        Problem {
+            line,
+            key: key.to_owned(),
+            reason,
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! Groups of ports that the same doors open: what a grant is for.
+
+use std::collections::{BTreeMap, HashMap};
+
+use knock_common::{layout::SERVICES_PER_DOOR, packet::Protocol};
+
+use super::{Conflict, Held};
+use crate::config::checked::{Door, Ports, Settings};
+
+/// The services of a configuration.
+pub(super) struct Services {
+    /// The ports of each service; none for the private service of a door that opens nothing.
+    pub(super) ports: BTreeMap<u16, Vec<Ports>>,
+    /// The services that each door opens or closes.
+    pub(super) of_doors: Vec<Vec<u16>>,
+}
+
+impl Services {
+    /// Divides the protected ports; `None` if that can't be done, which is a conflict.
+    pub(super) fn new(
+        settings: &Settings,
+        held: &Held,
+        conflicts: &mut Vec<Conflict>,
+    ) -> Option<Self> {
+        let doors = &settings.doors;
+        let mut groups = Groups::new(doors.len());
+        for protocol in [Protocol::Tcp, Protocol::Udp] {
+            if let Err(door) = groups.sweep(protocol, settings) {
+                conflicts.push(too_many(doors, door));
+                return None;
+            }
+        }
+        let mut ids = Ids::new(held);
+        let mut services = Self {
+            ports: BTreeMap::new(),
+            of_doors: vec![Vec::new(); doors.len()],
+        };
+        let nothing = |door: &Door| door.opened().is_empty() && door.closed().is_empty();
+        let commands = doors.iter().enumerate();
+        let private = commands
+            .filter(|(_, door)| nothing(door))
+            .map(|(index, _)| (vec![index], Vec::new()));
+        for (by, ports) in groups.list.into_iter().chain(private) {
+            let Some(id) = ids.of(&ports) else {
+                let reason = "the doors divide the protected ports into more than 65535 groups: \
+                              give them the same ranges";
+                conflicts.push(Conflict::of_file("door", reason.to_owned()));
+                return None;
+            };
+            for door in by {
+                services.of_doors[door].push(id);
+            }
+            services.ports.insert(id, ports);
+        }
+        Some(services)
+    }
+}
+
+/// Protected ports by the doors that open or close them.
+struct Groups {
+    list: Vec<(Vec<usize>, Vec<Ports>)>,
+    /// Where the group of a set of doors is in the list.
+    places: HashMap<Vec<usize>, usize>,
+    /// How many groups each door has.
+    per_door: Vec<usize>,
+}
+
+/// What begins or ends at a port.
+#[derive(Clone, Copy)]
+enum Change {
+    /// Protection.
+    Protection { begins: bool },
+    /// What a door opens or closes.
+    Door { index: usize, begins: bool },
+}
+
+impl Groups {
+    fn new(doors: usize) -> Self {
+        Self {
+            list: Vec::new(),
+            places: HashMap::new(),
+            per_door: vec![0; doors],
+        }
+    }
+
+    /// Walks along the ports of a protocol, from change to change; returns the door that has too
+    /// many groups, if one has.
+    fn sweep(&mut self, protocol: Protocol, settings: &Settings) -> Result<(), usize> {
+        let mut from = 0;
+        let mut protections = 0_u32;
+        // Doors here, and in how many of their ranges the port is.
+        let mut here: BTreeMap<usize, u32> = BTreeMap::new();
+        for (at, changes) in changes(protocol, settings) {
+            if protections > 0 && from < at {
+                let ends = u16::try_from(from).ok().zip(u16::try_from(at - 1).ok());
+                if let Some((first, last)) = ends {
+                    let ports = Ports {
+                        protocol,
+                        first,
+                        last,
+                    };
+                    self.add(here.keys().copied().collect(), ports)?;
+                }
+            }
+            from = at;
+            for change in changes {
+                match change {
+                    Change::Protection { begins: true } => protections += 1,
+                    Change::Protection { begins: false } => protections -= 1,
+                    Change::Door { index, begins } => {
+                        let depth = here.entry(index).or_default();
+                        if begins {
+                            *depth += 1;
+                        } else {
+                            *depth -= 1;
+                        }
+                        if *depth == 0 {
+                            here.remove(&index);
+                        }
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, by: Vec<usize>, ports: Ports) -> Result<(), usize> {
+        if let Some(&place) = self.places.get(&by) {
+            let (_, group) = &mut self.list[place];
+            match group.last_mut() {
+                Some(last) if last.protocol == ports.protocol && last.last + 1 == ports.first => {
+                    last.last = ports.last;
+                }
+                _ => group.push(ports),
+            }
+            return Ok(());
+        }
+        for &door in &by {
+            self.per_door[door] += 1;
+            if self.per_door[door] > SERVICES_PER_DOOR {
+                return Err(door);
+            }
+        }
+        self.places.insert(by.clone(), self.list.len());
+        self.list.push((by, vec![ports]));
+        Ok(())
+    }
+}
+
+fn changes(protocol: Protocol, settings: &Settings) -> BTreeMap<u32, Vec<Change>> {
+    let mut changes: BTreeMap<u32, Vec<Change>> = BTreeMap::new();
+    let mut mark = |ports: &Ports, change: &dyn Fn(bool) -> Change| {
+        if ports.protocol == protocol {
+            let after = u32::from(ports.last) + 1;
+            let first = changes.entry(ports.first.into()).or_default();
+            first.push(change(true));
+            changes.entry(after).or_default().push(change(false));
+        }
+    };
+    for ports in &settings.protect {
+        mark(ports, &|begins| Change::Protection { begins });
+    }
+    for (index, door) in settings.doors.iter().enumerate() {
+        for ports in door.opened() {
+            mark(ports, &|begins| Change::Protection { begins });
+        }
+        for ports in door.opened().iter().chain(door.closed()) {
+            mark(ports, &|begins| Change::Door { index, begins });
+        }
+    }
+    changes
+}
+
+/// Gives ids to services: the one that the same ports had before, or else a free one.
+struct Ids<'h> {
+    before: HashMap<&'h [Ports], u16>,
+    free: Box<dyn Iterator<Item = u16> + 'h>,
+}
+
+impl<'h> Ids<'h> {
+    fn new(held: &'h Held) -> Self {
+        let before = held.services.iter();
+        Self {
+            before: before.map(|(id, ports)| (ports.as_slice(), *id)).collect(),
+            free: Box::new((0..=u16::MAX).filter(|id| !held.services.contains_key(id))),
+        }
+    }
+
+    fn of(&mut self, ports: &[Ports]) -> Option<u16> {
+        // Doors that open nothing all have the same ports: none.
+        let before = self.before.get(ports).filter(|_| !ports.is_empty());
+        before.copied().or_else(|| self.free.next())
+    }
+}
+
+fn too_many(doors: &[Door], index: usize) -> Conflict {
+    let closes = doors
+        .get(index)
+        .is_some_and(|door| !door.closed().is_empty());
+    let key = if closes { "close" } else { "open" };
+    Conflict::of_door(
+        index,
+        key,
+        format!(
+            "other doors open parts of these ports, which makes more than {SERVICES_PER_DOOR} \
+             groups of them: use the same ranges in the doors that share ports, or fewer ports"
+        ),
+    )
+}

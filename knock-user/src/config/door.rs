@@ -1,0 +1,304 @@
+//! Reading a `[[door]]`.
+
+use std::{net::IpAddr, path::PathBuf, time::Duration};
+
+use knock_common::layout::{FlagClass, KNOCKS_MAX};
+
+use super::{
+    checked::{Command, Door, Effect, Knock, Ports},
+    problem::Report,
+    section::{Item, Section},
+    value,
+};
+
+pub(super) const KEYS: &[&str] = &[
+    "name",
+    "knock",
+    "open",
+    "close",
+    "open_for",
+    "within",
+    "step_timeout",
+    "tcp_flags",
+    "on_open",
+    "on_close",
+    "command_timeout",
+    "target",
+    "one_time",
+    "otp",
+    "verify",
+    "reply",
+];
+
+/// How long a grant lasts.
+const OPEN_FOR: Duration = Duration::from_secs(30);
+/// First to last knock.
+const WITHIN: Duration = Duration::from_secs(25);
+/// How long a command may run.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A month: what is to be open for longer should not be closed at all.
+const OPEN_FOR_MOST: Duration = Duration::from_secs(30 * 86_400);
+/// Less than a packet may take.
+const WITHIN_LEAST: Duration = Duration::from_millis(100);
+/// The kernel side counts an attempt's time in 20 bits of 4.19 ms: 73 minutes.
+const WITHIN_MOST: Duration = Duration::from_secs(30 * 60);
+/// A few of the kernel side's ticks.
+const STEP_LEAST: Duration = Duration::from_millis(20);
+const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_secs(3600);
+const NAME_MOST: usize = 64;
+
+/// Reads a door; `None` if it could not be read in full, which is reported.
+pub(super) fn read(section: &mut Section<'_, '_>, report: &mut Report) -> Option<Door> {
+    let before = report.problems.len();
+    let name = section.get("name", report, name);
+    if section.lacks("name") {
+        report.add(
+            section.line,
+            "name",
+            "missing: every door needs one, as in name = \"ssh\"",
+        );
+    }
+    let later = report_unsupported(section, report);
+    let knock = section.get("knock", report, knocks);
+    if section.lacks("knock") && !later {
+        report.add(
+            section.line,
+            "knock",
+            "missing: every door needs a sequence, as in knock = [\"tcp/7000\", \"udp/8000\"]",
+        );
+    }
+    let timeout = section.or(
+        "command_timeout",
+        report,
+        COMMAND_TIMEOUT,
+        |item, report| item.duration(report, SECOND, HOUR),
+    );
+    let on_open = section.get("on_open", report, |item, report| {
+        command(item, timeout, report)
+    });
+    let on_close = section.get("on_close", report, |item, report| {
+        command(item, timeout, report)
+    });
+    let effect = effect(section, report);
+    let open_for = section.or("open_for", report, OPEN_FOR, |item, report| {
+        item.duration(report, SECOND, OPEN_FOR_MOST)
+    });
+    let within = section.or("within", report, WITHIN, |item, report| {
+        item.duration(report, WITHIN_LEAST, WITHIN_MOST)
+    });
+    let step_timeout = section.get("step_timeout", report, |item, report| {
+        step_timeout(item, within, report)
+    });
+    let tcp_flags = section.or("tcp_flags", report, FlagClass::SYN, |item, report| {
+        item.parsed(report, value::tcp_flags)
+    });
+    let target = section.get("target", report, target);
+    (report.problems.len() == before).then_some(())?;
+    Some(Door {
+        name: name?,
+        knock: knock?,
+        effect,
+        open_for,
+        within,
+        step_timeout,
+        tcp_flags,
+        on_open,
+        on_close,
+        target,
+    })
+}
+
+/// Reports keys whose meaning is known but not implemented; tells whether one of them stands for
+/// the sequence.
+fn report_unsupported(section: &mut Section<'_, '_>, report: &mut Report) -> bool {
+    let mut sequence = false;
+    for key in ["one_time", "otp"] {
+        if let Some(item) = section.item(key, report) {
+            sequence = true;
+            let reason = "not supported yet: give the sequence with knock = [\"tcp/7000\", ...]";
+            item.wrong::<()>(report, reason);
+        }
+    }
+    section.get("verify", report, |item, report| {
+        if item.word(report, &[("packet", false), ("handshake", true)])? {
+            return item.wrong(report, "\"handshake\" is not supported yet: leave it out");
+        }
+        Some(())
+    });
+    section.get("reply", report, |item, report| {
+        if item.boolean(report)? {
+            return item.wrong(report, "true is not supported yet: leave it out");
+        }
+        Some(())
+    });
+    sequence
+}
+
+/// Names appear in commands' environments, on the console and as arguments.
+fn name(item: &Item<'_, '_>, report: &mut Report) -> Option<String> {
+    let name = item.text(report)?;
+    let fits = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    if name.is_empty() || name.len() > NAME_MOST || !name.chars().all(fits) {
+        let reason = format!(
+            "{name:?} is not a name: write 1 to {NAME_MOST} letters, digits, dots, dashes and \
+             underscores"
+        );
+        return item.wrong(report, reason);
+    }
+    Some(name.to_owned())
+}
+
+fn knocks(item: &Item<'_, '_>, report: &mut Report) -> Option<Vec<Knock>> {
+    let before = report.problems.len();
+    let knocks = item.list(report, str::parse::<Knock>)?;
+    (report.problems.len() == before).then_some(())?;
+    match knocks.len() {
+        0 => item.wrong(
+            report,
+            "no knocks: write at least one, better three or more",
+        ),
+        many if many > KNOCKS_MAX => item.wrong(
+            report,
+            format!("{many} knocks are too many: a sequence has at most {KNOCKS_MAX}"),
+        ),
+        _ => Some(knocks),
+    }
+}
+
+fn effect(section: &mut Section<'_, '_>, report: &mut Report) -> Effect {
+    let open: Option<Vec<Ports>> =
+        section.get("open", report, |item, report| item.list(report, str::parse));
+    let close: Option<Vec<Ports>> = section.get("close", report, |item, report| {
+        item.list(report, str::parse)
+    });
+    let open = open.unwrap_or_default();
+    let Some(close) = close.filter(|close| !close.is_empty()) else {
+        let nothing = ["open", "close", "on_open"].map(|key| section.lacks(key));
+        let empty = open.is_empty() && !section.lacks("open") && section.lacks("on_open");
+        if nothing == [true; 3] {
+            report.add(
+                section.line,
+                "open",
+                "missing: a door opens ports, as in open = [\"tcp/22\"], or closes some, \
+                 or runs a command",
+            );
+        } else if empty && section.lacks("close") {
+            report_empty(section, report);
+        }
+        return Effect::Open(open);
+    };
+    let line = section.lines.get("close").copied().unwrap_or(section.line);
+    if !open.is_empty() {
+        report.add(
+            line,
+            "close",
+            "a door opens or closes, not both: make two doors",
+        );
+    }
+    for (key, reason) in [
+        (
+            "open_for",
+            "a door that closes gives no grant: leave it out",
+        ),
+        (
+            "on_close",
+            "a door that closes gives no grant that could end: use on_open, which runs when the \
+             sequence is complete, or put it on the door that opens",
+        ),
+    ] {
+        if let Some(item) = section.item(key, report) {
+            item.wrong::<()>(report, reason);
+        }
+    }
+    Effect::Close(close)
+}
+
+/// Reports an empty `open`, unless it is empty because its items were wrong.
+fn report_empty(section: &mut Section<'_, '_>, report: &mut Report) {
+    let Some(line) = section.lines.get("open").copied() else {
+        return;
+    };
+    let told = |problem: &super::problem::Problem| {
+        problem.key == "open" && problem.line.is_some_and(|at| at >= line)
+    };
+    if !report.problems.iter().any(told) {
+        report.add(
+            line,
+            "open",
+            "empty: only a door with on_open may open nothing",
+        );
+    }
+}
+
+fn command(item: &Item<'_, '_>, timeout: Duration, report: &mut Report) -> Option<Command> {
+    let mut words = item.list(report, placeholders)?.into_iter();
+    let Some(program) = words.next().filter(|program| !program.is_empty()) else {
+        return item.wrong(
+            report,
+            "no program: write it first, then its arguments, as in [\"/usr/bin/logger\", \"{source}\"]",
+        );
+    };
+    Some(Command {
+        program: PathBuf::from(program),
+        arguments: words.collect(),
+        timeout,
+    })
+}
+
+/// What commands may refer to.
+const PLACEHOLDERS: [&str; 4] = ["source", "door", "port", "family"];
+
+fn placeholders(text: &str) -> Result<String, String> {
+    if text.contains('\0') {
+        return Err(format!("{text:?} holds a zero byte, which no argument can"));
+    }
+    // knockd's own; in braces it would be a name of ours.
+    if text.contains("%IP%") {
+        return Err(format!(
+            "{text:?} has knockd's %IP%: write \"{}\"",
+            text.replace("%IP%", "{source}")
+        ));
+    }
+    let mut rest = text;
+    while let Some((_, after)) = rest.split_once('{') {
+        rest = after;
+        let Some((word, _)) = after.split_once('}') else {
+            break;
+        };
+        let is_word = !word.is_empty() && word.chars().all(|c| c.is_ascii_lowercase() || c == '_');
+        if is_word && !PLACEHOLDERS.contains(&word) {
+            return Err(format!(
+                "{{{word}}} is not known: commands may use {{source}}, {{door}}, {{port}} and \
+                 {{family}}"
+            ));
+        }
+    }
+    Ok(text.to_owned())
+}
+
+fn step_timeout(item: &Item<'_, '_>, within: Duration, report: &mut Report) -> Option<Duration> {
+    let step = item.duration(report, STEP_LEAST, WITHIN_MOST)?;
+    if step > within {
+        let reason = format!(
+            "\"{}\" is longer than within, which is {}: the whole sequence would be over first",
+            value::spell(step),
+            value::spell(within)
+        );
+        return item.wrong(report, reason);
+    }
+    Some(step)
+}
+
+fn target(item: &Item<'_, '_>, report: &mut Report) -> Option<IpAddr> {
+    let address = item.parsed(report, value::address)?;
+    if address.is_unspecified() || address.is_multicast() {
+        let reason = format!(
+            "\"{address}\" is no host's address: write one of this host's, or leave target out \
+             for all of them"
+        );
+        return item.wrong(report, reason);
+    }
+    Some(address)
+}

@@ -1,0 +1,228 @@
+//! Reading a whole file.
+
+use std::time::Duration;
+
+use toml::de::DeTable;
+
+use super::{
+    checked::{Decoys, Established, Exempt, Lockout, Mode, Prefix, Scope, Settings},
+    door,
+    problem::Report,
+    section::{Item, Lines, Section},
+    value,
+};
+
+const KEYS: &[&str] = &[
+    "interfaces",
+    "mode",
+    "protect",
+    "trust",
+    "strict",
+    "exempt",
+    "established",
+    "lockout",
+    "decoys",
+    "door",
+];
+
+/// How long a connection without packets is kept.
+const IDLE: Duration = Duration::from_secs(2 * 3600);
+/// How long a lockout lasts.
+const LOCKOUT: Duration = Duration::from_secs(60);
+/// The ports that decoys are drawn from.
+const DECOY_RANGE: std::ops::RangeInclusive<u16> = 1024..=65535;
+
+const SECOND: Duration = Duration::from_secs(1);
+const DAY: Duration = Duration::from_secs(86_400);
+/// A month.
+const IDLE_MOST: Duration = Duration::from_secs(30 * 86_400);
+/// The kernel counts failures in 16 bits; nobody counts that far.
+const FAILURES_MOST: u16 = 1000;
+/// A scanner finds more than these without them.
+const DECOYS_MOST: u16 = 10_000;
+/// `IFNAMSIZ`, without its zero byte.
+const INTERFACE_NAME_MOST: usize = 15;
+
+/// Where things are in the file.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(super) struct Places {
+    pub(super) keys: Lines,
+    pub(super) doors: Vec<DoorPlaces>,
+}
+
+/// Where a door and its keys are.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct DoorPlaces {
+    pub(super) line: usize,
+    pub(super) keys: Lines,
+}
+
+/// What could be read.
+pub(super) struct Read {
+    pub(super) settings: Settings,
+    pub(super) places: Places,
+    /// Whether every door could be read.
+    pub(super) complete: bool,
+}
+
+/// Reads everything that a file says; what is wrong is reported and left out.
+pub(super) fn read(text: &str, report: &mut Report) -> Option<Read> {
+    let root = match DeTable::parse(text) {
+        Ok(root) => root,
+        Err(error) => {
+            let line = report.line(&error.span().unwrap_or_default());
+            report.add(line, "", format!("not TOML: {}", error.message()));
+            return None;
+        }
+    };
+    let mut top = Section::new("the file", 1, root.get_ref(), KEYS, report);
+    let top = &mut top;
+    let mut settings = Settings {
+        interfaces: top.or("interfaces", report, Vec::new(), interfaces),
+        mode: top.or("mode", report, Mode::Auto, |item, report| {
+            let modes = [
+                ("auto", Mode::Auto),
+                ("native", Mode::Native),
+                ("skb", Mode::Skb),
+            ];
+            item.word(report, &modes)
+        }),
+        protect: top.or("protect", report, Vec::new(), |item, report| {
+            item.list(report, str::parse)
+        }),
+        trust: top.or("trust", report, Vec::new(), |item, report| {
+            item.list(report, str::parse::<Prefix>)
+        }),
+        strict: top.or("strict", report, true, |item, report| item.boolean(report)),
+        exempt: top.or("exempt", report, Exempt::Served, exempt),
+        established: established(top, report),
+        lockout: lockout(top, report),
+        decoys: decoys(top, report),
+        doors: Vec::new(),
+    };
+    let mut places = Places::default();
+    let mut complete = true;
+    if let Some(item) = top.item("door", report) {
+        for mut section in item.sections("a door", door::KEYS, report) {
+            let Some(door) = door::read(&mut section, report) else {
+                complete = false;
+                continue;
+            };
+            settings.doors.push(door);
+            places.doors.push(DoorPlaces {
+                line: section.line,
+                keys: section.lines,
+            });
+        }
+    }
+    places.keys = std::mem::take(&mut top.lines);
+    Some(Read {
+        settings,
+        places,
+        complete,
+    })
+}
+
+fn interfaces(item: &Item<'_, '_>, report: &mut Report) -> Option<Vec<String>> {
+    let names = item.list(report, |name| {
+        let fits = |c: char| !c.is_whitespace() && c != '/' && !c.is_control();
+        let named = !["", ".", ".."].contains(&name) && name.chars().all(fits);
+        if named && name.len() <= INTERFACE_NAME_MOST {
+            Ok(name.to_owned())
+        } else {
+            Err(format!(
+                "{name:?} is not the name of an interface, as `ip link` lists them"
+            ))
+        }
+    })?;
+    for (index, name) in names.iter().enumerate() {
+        if names.iter().take(index).any(|other| other == name) {
+            return item.wrong(report, format!("{name:?} is named twice"));
+        }
+    }
+    Some(names)
+}
+
+fn exempt(item: &Item<'_, '_>, report: &mut Report) -> Option<Exempt> {
+    if item.is_text() {
+        return item
+            .word(report, &[("served", ())])
+            .map(|()| Exempt::Served);
+    }
+    item.list(report, str::parse).map(Exempt::Listed)
+}
+
+fn established(top: &mut Section<'_, '_>, report: &mut Report) -> Established {
+    let default = Established {
+        keep: true,
+        idle: IDLE,
+    };
+    top.or("established", report, default, |item, report| {
+        let mut section = item.section("[established]", &["keep", "idle"], report)?;
+        Some(Established {
+            keep: section.or("keep", report, true, |item, report| item.boolean(report)),
+            idle: section.or("idle", report, IDLE, |item, report| {
+                item.duration(report, SECOND, IDLE_MOST)
+            }),
+        })
+    })
+}
+
+fn lockout(top: &mut Section<'_, '_>, report: &mut Report) -> Option<Lockout> {
+    top.get("lockout", report, |item, report| {
+        let mut section = item.section("[lockout]", &["failures", "for", "scope"], report)?;
+        let failures = section.or("failures", report, 0, |item, report| {
+            item.number(report, 0..=FAILURES_MOST)
+        });
+        if section.lacks("failures") {
+            report.add(
+                section.line,
+                "failures",
+                "missing: without it nobody is locked out, as in failures = 5",
+            );
+        }
+        let lockout = Lockout {
+            failures,
+            duration: section.or("for", report, LOCKOUT, |item, report| {
+                item.duration(report, SECOND, DAY)
+            }),
+            scope: section.or("scope", report, Scope::Source, |item, report| {
+                item.word(
+                    report,
+                    &[("source", Scope::Source), ("global", Scope::Global)],
+                )
+            }),
+        };
+        Some(lockout)
+    })
+    .filter(|lockout| lockout.failures > 0)
+}
+
+fn decoys(top: &mut Section<'_, '_>, report: &mut Report) -> Decoys {
+    let none = Decoys::Drawn {
+        count: 0,
+        range: DECOY_RANGE,
+    };
+    top.or("decoys", report, none, |item, report| {
+        let mut section = item.section("[decoys]", &["count", "range", "ports"], report)?;
+        let listed = section.get("ports", report, |item, report| {
+            item.list(report, str::parse)
+        });
+        let count = section.or("count", report, 0, |item, report| {
+            item.number(report, 0..=DECOYS_MOST)
+        });
+        let range = section.or("range", report, DECOY_RANGE, |item, report| {
+            item.parsed(report, value::range)
+        });
+        let Some(ports) = listed else {
+            return Some(Decoys::Drawn { count, range });
+        };
+        for key in ["count", "range"] {
+            if let Some(item) = section.item(key, report) {
+                let reason = "decoys are drawn or listed, not both: leave it or ports out";
+                item.wrong::<()>(report, reason);
+            }
+        }
+        Some(Decoys::Listed(ports))
+    })
+}

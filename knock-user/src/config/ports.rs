@@ -1,0 +1,116 @@
+//! Sets of ports.
+
+use knock_common::packet::Protocol;
+
+use super::checked::Ports;
+
+const PORTS: usize = 1 << 16;
+
+/// A set of ports of both protocols that is asked often: how many of a range are in it costs two
+/// reads.
+#[derive(Clone, Debug)]
+pub struct PortSet {
+    /// For each protocol, how many ports below each one are in the set.
+    below: [Vec<u32>; 2],
+}
+
+impl PortSet {
+    /// The set of the ports in all of `ranges`.
+    pub fn new(ranges: impl IntoIterator<Item = Ports>) -> Self {
+        let mut depth = [vec![0_i64; PORTS + 1], vec![0_i64; PORTS + 1]];
+        for Ports {
+            protocol,
+            first,
+            last,
+        } in ranges
+        {
+            let [tcp, udp] = &mut depth;
+            let depth = match protocol {
+                Protocol::Tcp => tcp,
+                Protocol::Udp => udp,
+            };
+            depth[usize::from(first)] += 1;
+            depth[usize::from(last) + 1] -= 1;
+        }
+        Self {
+            below: depth.map(|steps| {
+                let mut covered = 0;
+                let mut count = 0;
+                steps
+                    .into_iter()
+                    .map(|step| {
+                        let before = count;
+                        covered += step;
+                        count += u32::from(covered > 0);
+                        before
+                    })
+                    .collect()
+            }),
+        }
+    }
+
+    /// How many ports of `ports` are in the set.
+    pub fn count(&self, ports: Ports) -> u32 {
+        let [tcp, udp] = &self.below;
+        let below = match ports.protocol {
+            Protocol::Tcp => tcp,
+            Protocol::Udp => udp,
+        };
+        below[usize::from(ports.last) + 1] - below[usize::from(ports.first)]
+    }
+
+    /// Whether a port of `ports` is in the set.
+    pub fn touches(&self, ports: Ports) -> bool {
+        self.count(ports) > 0
+    }
+
+    /// Whether a port is in the set.
+    pub fn has(&self, protocol: Protocol, port: u16) -> bool {
+        self.touches(Ports {
+            protocol,
+            first: port,
+            last: port,
+        })
+    }
+
+    /// The set as ranges that don't touch, in the order of the ports.
+    pub fn ranges(&self) -> Vec<Ports> {
+        let mut ranges: Vec<Ports> = Vec::new();
+        for protocol in [Protocol::Tcp, Protocol::Udp] {
+            let mut open: Option<Ports> = None;
+            for port in 0..=u16::MAX {
+                if self.has(protocol, port) {
+                    let first = open.map_or(port, |open| open.first);
+                    open = Some(Ports {
+                        protocol,
+                        first,
+                        last: port,
+                    });
+                } else {
+                    ranges.extend(open.take());
+                }
+            }
+            ranges.extend(open);
+        }
+        ranges
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn overlapping_ranges_count_once() {
+        let ports = |text: &str| text.parse::<Ports>().unwrap();
+        let texts = ["tcp/10-20", "tcp/15-30", "tcp/65535", "udp/1", "udp/2"];
+        let set = PortSet::new(texts.map(ports));
+        assert_eq!(set.count(Ports::all(Protocol::Tcp)), 22);
+        assert_eq!(set.count(ports("tcp/30-40")), 1);
+        assert!(!set.touches(ports("tcp/31-65534")));
+        assert!(set.has(Protocol::Tcp, 65535));
+        assert!(!set.has(Protocol::Udp, 65535));
+        let merged: Vec<String> = set.ranges().iter().map(ToString::to_string).collect();
+        assert_eq!(merged, ["tcp/10-30", "tcp/65535", "udp/1-2"]);
+    }
+}

@@ -1,0 +1,362 @@
+//! What cannot work: values that are right each for itself, and wrong together.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::IpAddr,
+};
+
+use knock_common::packet::Protocol;
+
+use super::{
+    checked::{Decoys, Door, Exempt, Knock, Ports, Settings},
+    file::{Places, Read},
+    ports::PortSet,
+    problem::Report,
+};
+use crate::compile;
+
+/// Reports everything that cannot work.
+pub(super) fn check(read: &Read, report: &mut Report) {
+    let Read {
+        settings,
+        places,
+        complete,
+    } = read;
+    let mut rules = Rules {
+        settings,
+        places,
+        protected: compile::protected(settings),
+        knocks: PortSet::new(knocks(settings).map(Ports::from)),
+        report,
+    };
+    rules.names();
+    let distinct = rules.sequences();
+    rules.knocks_stay_open();
+    rules.decoys();
+    rules.exempt();
+    rules.scans();
+    // A door that could not be read may be the one that opens what another closes.
+    if *complete {
+        rules.closing();
+    }
+    // Doors with the same sequence would be reported once more for each way that they meet.
+    if distinct && let Err(conflicts) = compile::check(settings) {
+        for conflict in conflicts {
+            report.problems.push(places.problem(conflict));
+        }
+    }
+}
+
+fn knocks(settings: &Settings) -> impl Iterator<Item = Knock> {
+    settings.doors.iter().flat_map(|door| &door.knock).copied()
+}
+
+struct Rules<'a> {
+    settings: &'a Settings,
+    places: &'a Places,
+    protected: PortSet,
+    knocks: PortSet,
+    report: &'a mut Report,
+}
+
+impl Rules<'_> {
+    fn add(&mut self, door: usize, key: &str, reason: String) {
+        let line = self.places.of_door(door, key).unwrap_or(1);
+        self.report.add(line, key, reason);
+    }
+
+    fn add_to_file(&mut self, key: &str, reason: String) {
+        let line = self.places.keys.get(key).copied().unwrap_or(1);
+        self.report.add(line, key, reason);
+    }
+
+    fn line(&self, door: usize) -> usize {
+        self.places.doors.get(door).map_or(1, |door| door.line)
+    }
+
+    fn names(&mut self) {
+        let mut first: HashMap<&str, usize> = HashMap::new();
+        for (index, door) in self.settings.doors.iter().enumerate() {
+            let other = *first.entry(&door.name).or_insert(index);
+            if other != index {
+                let line = self.line(other);
+                self.add(
+                    index,
+                    "name",
+                    format!("door \"{}\" of line {line} has this name too", door.name),
+                );
+            }
+        }
+    }
+
+    /// Two doors that can't be told apart; tells whether there are none.
+    fn sequences(&mut self) -> bool {
+        let mut distinct = true;
+        // For each sequence: the first door with it for each target.
+        let mut first: HashMap<&[Knock], BTreeMap<Option<IpAddr>, usize>> = HashMap::new();
+        for (index, door) in self.settings.doors.iter().enumerate() {
+            let others = first.entry(&door.knock).or_default();
+            let other = match door.target {
+                Some(target) => others.get(&Some(target)).or_else(|| others.get(&None)),
+                None => others.values().min(),
+            };
+            if let Some(&other) = other {
+                distinct = false;
+                let line = self.line(other);
+                let name = &self.settings.doors[other].name;
+                self.add(
+                    index,
+                    "knock",
+                    format!(
+                        "door \"{name}\" of line {line} has the same sequence: change one, or \
+                         let one door open the ports of both"
+                    ),
+                );
+            }
+            others.entry(door.target).or_insert(index);
+        }
+        distinct
+    }
+
+    fn knocks_stay_open(&mut self) {
+        for (index, door) in self.settings.doors.iter().enumerate() {
+            let is_protected = |knock: &&Knock| self.protected.has(knock.protocol, knock.port);
+            let Some(knock) = door.knock.iter().find(is_protected) else {
+                continue;
+            };
+            let by = self.protector(*knock);
+            self.add(
+                index,
+                "knock",
+                format!("{knock} is protected by {by}, so it can't be a knock: knock elsewhere"),
+            );
+        }
+    }
+
+    /// What protects a port, in words.
+    fn protector(&self, knock: Knock) -> String {
+        let ports = Ports::from(knock);
+        let opens = |door: &&Door| door.opened().iter().any(|opened| opened.overlaps(ports));
+        match self.settings.doors.iter().find(opens) {
+            Some(door) => format!("door \"{}\"", door.name),
+            None => "protect".to_owned(),
+        }
+    }
+
+    fn decoys(&mut self) {
+        match &self.settings.decoys {
+            Decoys::Listed(listed) => {
+                for &ports in listed {
+                    if self.knocks.touches(ports) {
+                        let reason =
+                            format!("{ports} is a knock, and decoys reset: take other ports");
+                        self.add_to_file("decoys", reason);
+                    }
+                    if self.protected.touches(ports) {
+                        let reason = format!("{ports} is protected: take other ports");
+                        self.add_to_file("decoys", reason);
+                    }
+                    if let Exempt::Listed(exempt) = &self.settings.exempt
+                        && let Some(other) = exempt.iter().find(|other| other.overlaps(ports))
+                    {
+                        let reason = format!("{ports} is exempt ({other}): take it out of one");
+                        self.add_to_file("decoys", reason);
+                    }
+                }
+            }
+            Decoys::Drawn { count, range } => {
+                let all = Ports {
+                    protocol: Protocol::Tcp,
+                    first: *range.start(),
+                    last: *range.end(),
+                };
+                let taken = self.knocks.count(all) + self.protected.count(all);
+                let free = (u32::from(all.last) - u32::from(all.first) + 1).saturating_sub(taken);
+                if u32::from(*count) > free {
+                    let reason = format!(
+                        "{count} decoys are wanted, but only {free} ports from {} to {} are \
+                         nothing else: widen range or lower count",
+                        all.first, all.last
+                    );
+                    self.add_to_file("decoys", reason);
+                }
+            }
+        }
+    }
+
+    fn exempt(&mut self) {
+        let Exempt::Listed(listed) = &self.settings.exempt else {
+            return;
+        };
+        for &ports in listed {
+            if self.knocks.touches(ports) {
+                let reason = format!("{ports} has a knock in it, which can't be exempt");
+                self.add_to_file("exempt", reason);
+            }
+            if self.protected.touches(ports) {
+                let reason = format!(
+                    "{ports} has a protected port in it, and those are never wrong knocks: \
+                     take it out"
+                );
+                self.add_to_file("exempt", reason);
+            }
+        }
+    }
+
+    /// A door that closes ends the grants of doors for the same target.
+    fn closing(&mut self) {
+        for (index, door) in self.settings.doors.iter().enumerate() {
+            for &ports in door.closed() {
+                let opens = |other: &&Door| other.opened().iter().any(|o| o.overlaps(ports));
+                let mut openers = self.settings.doors.iter().filter(opens);
+                let Some(opener) = openers.clone().next() else {
+                    let reason = format!("no door opens {ports}, so there is nothing to close");
+                    self.add(index, "close", reason);
+                    continue;
+                };
+                if !openers.any(|other| other.target == door.target) {
+                    let reason = format!(
+                        "door \"{}\" opens {ports} for {}, and this one closes {}: give both \
+                         the same target",
+                        opener.name,
+                        target(opener),
+                        target(door)
+                    );
+                    self.add(index, "close", reason);
+                }
+            }
+        }
+    }
+
+    /// Sequences that somebody who tries all ports in order would knock.
+    fn scans(&mut self) {
+        let exempt: &[Ports] = match &self.settings.exempt {
+            Exempt::Listed(listed) => listed,
+            // Which ports are served is not the file's to say.
+            Exempt::Served => &[],
+        };
+        let protected = self.protected.ranges();
+        let harmless = PortSet::new(exempt.iter().chain(&protected).copied());
+        for (index, door) in self.settings.doors.iter().enumerate() {
+            // That a single knock opens to any scan is said elsewhere.
+            if door.knock.len() < 2 {
+                continue;
+            }
+            if !self.settings.strict && Order::ALL.iter().any(|order| order.walks(&door.knock)) {
+                self.add(
+                    index,
+                    "knock",
+                    "a scan of the ports in ascending order would knock this: put a lower port \
+                     after a higher one, or leave strict = false out"
+                        .to_owned(),
+                );
+            } else if Order::ALL
+                .iter()
+                .any(|order| order.walks_undisturbed(&door.knock, &harmless))
+            {
+                self.add(
+                    index,
+                    "knock",
+                    "a scan of the ports in ascending order would knock this, because no port \
+                     between the knocks resets: put a lower port after a higher one"
+                        .to_owned(),
+                );
+            }
+        }
+    }
+}
+
+fn target(door: &Door) -> String {
+    match door.target {
+        Some(address) => format!("{address} only"),
+        None => "any address".to_owned(),
+    }
+}
+
+/// The order in which a scanner tries ports.
+#[derive(Clone, Copy)]
+enum Order {
+    /// All of one protocol, then all of the other.
+    ProtocolFirst(Protocol),
+    /// Port by port, this protocol before the other.
+    PortFirst(Protocol),
+}
+
+impl Order {
+    const ALL: [Self; 4] = [
+        Self::ProtocolFirst(Protocol::Tcp),
+        Self::ProtocolFirst(Protocol::Udp),
+        Self::PortFirst(Protocol::Tcp),
+        Self::PortFirst(Protocol::Udp),
+    ];
+
+    /// When a port's turn is.
+    fn turn(self, knock: Knock) -> u32 {
+        let port = u32::from(knock.port);
+        match self {
+            Self::ProtocolFirst(first) => u32::from(knock.protocol != first) << 16 | port,
+            Self::PortFirst(first) => port << 1 | u32::from(knock.protocol != first),
+        }
+    }
+
+    /// Whether the knocks come in this order.
+    fn walks(self, knocks: &[Knock]) -> bool {
+        knocks.is_sorted_by(|&a, &b| self.turn(a) < self.turn(b))
+    }
+
+    /// Whether they do, and all ports between them are harmless.
+    fn walks_undisturbed(self, knocks: &[Knock], harmless: &PortSet) -> bool {
+        self.walks(knocks)
+            && knocks
+                .iter()
+                .zip(knocks.iter().skip(1))
+                .all(|(&a, &b)| self.harmful_between(a, b, harmless) == 0)
+    }
+
+    /// How many ports that are not harmless the scan touches after `a` and before `b`.
+    fn harmful_between(self, a: Knock, b: Knock, harmless: &PortSet) -> u32 {
+        let harmful = |protocol, after: u16, before: u32| {
+            let (first, end) = (u32::from(after) + 1, before);
+            if first >= end {
+                return 0;
+            }
+            let ports = Ports {
+                protocol,
+                first: after + 1,
+                last: u16::try_from(end - 1).unwrap_or(u16::MAX),
+            };
+            end - first - harmless.count(ports)
+        };
+        let other = match a.protocol {
+            Protocol::Tcp => Protocol::Udp,
+            Protocol::Udp => Protocol::Tcp,
+        };
+        match self {
+            Self::ProtocolFirst(_) if a.protocol == b.protocol => {
+                harmful(a.protocol, a.port, b.port.into())
+            }
+            Self::ProtocolFirst(_) => {
+                harmful(a.protocol, a.port, 1 << 16) + harmful(b.protocol, 0, b.port.into())
+            }
+            Self::PortFirst(first) => {
+                // The other protocol's turn at the ports of `a` and `b` themselves.
+                let at = |knock: Knock, is_between: bool| {
+                    let twin = Knock {
+                        protocol: if knock.protocol == a.protocol {
+                            other
+                        } else {
+                            a.protocol
+                        },
+                        port: knock.port,
+                    };
+                    let is_end = twin == a || twin == b;
+                    u32::from(is_between && !is_end && !harmless.has(twin.protocol, twin.port))
+                };
+                harmful(a.protocol, a.port, b.port.into())
+                    + harmful(other, a.port, b.port.into())
+                    + at(a, a.protocol == first)
+                    + at(b, b.protocol != first)
+            }
+        }
+    }
+}

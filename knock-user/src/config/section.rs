@@ -1,0 +1,346 @@
+//! A table of the file, read key by key, so that one wrong value does not hide the others.
+
+use std::{collections::BTreeMap, fmt::Display, time::Duration};
+
+use serde_spanned::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::{problem::Report, value};
+
+/// Words that other knockers use for keys of ours.
+const ALIASES: &[(&str, &str)] = &[
+    ("sequence", "knock"),
+    ("knocks", "knock"),
+    ("seq_timeout", "within"),
+    ("timeout", "within"),
+    ("start_command", "on_open"),
+    ("command", "on_open"),
+    ("stop_command", "on_close"),
+    ("cmd_timeout", "open_for"),
+    ("ports", "open"),
+    ("interface", "interfaces"),
+    ("iface", "interfaces"),
+    ("whitelist", "trust"),
+    ("allow", "trust"),
+];
+
+/// Lines of keys, for errors that show only when the whole file is read.
+pub(super) type Lines = BTreeMap<&'static str, usize>;
+
+/// A table that is being read.
+pub(super) struct Section<'t, 'i> {
+    /// What its keys are called together: `a door`, `[lockout]`.
+    name: &'static str,
+    /// The line of its header.
+    pub(super) line: usize,
+    entries: &'t DeTable<'i>,
+    known: &'static [&'static str],
+    /// Where the keys that were asked for are.
+    pub(super) lines: Lines,
+    /// Known keys that unknown ones were taken for.
+    meant: Vec<&'static str>,
+}
+
+/// A value, and where it is.
+pub(super) struct Item<'t, 'i> {
+    pub(super) key: &'static str,
+    pub(super) line: usize,
+    value: &'t DeValue<'i>,
+}
+
+impl<'t, 'i> Section<'t, 'i> {
+    /// Begins a table; keys that are not `known` are reported.
+    pub(super) fn new(
+        name: &'static str,
+        line: usize,
+        entries: &'t DeTable<'i>,
+        known: &'static [&'static str],
+        report: &mut Report,
+    ) -> Self {
+        let mut section = Self {
+            name,
+            line,
+            entries,
+            known,
+            lines: Lines::new(),
+            meant: Vec::new(),
+        };
+        section.report_unknown(report);
+        section
+    }
+
+    fn report_unknown(&mut self, report: &mut Report) {
+        for key in self.entries.keys() {
+            let name = key.get_ref().as_ref();
+            if self.known.contains(&name) {
+                continue;
+            }
+            let mend = match nearest(name, self.known) {
+                Some(near) => {
+                    self.meant.push(near);
+                    format!("did you mean {near}?")
+                }
+                None => format!("the keys of {} are {}", self.name, self.known.join(", ")),
+            };
+            let line = report.line(&key.span());
+            report.add(line, name, format!("unknown key: {mend}"));
+        }
+    }
+
+    /// The value of a key, if it is there.
+    pub(super) fn item(&mut self, key: &'static str, report: &Report) -> Option<Item<'t, 'i>> {
+        let (name, value) = self.entries.get_key_value(key)?;
+        self.lines.insert(key, report.line(&name.span()));
+        Some(Item {
+            key,
+            line: report.line(&value.span()),
+            value: value.get_ref(),
+        })
+    }
+
+    /// Whether neither the key is there nor another that was probably meant for it.
+    pub(super) fn lacks(&self, key: &str) -> bool {
+        !self.entries.contains_key(key) && !self.meant.contains(&key)
+    }
+
+    /// What `read` makes of the value of a key, or `default` if it is not there or wrong.
+    pub(super) fn or<T>(
+        &mut self,
+        key: &'static str,
+        report: &mut Report,
+        default: T,
+        read: impl FnOnce(&Item<'t, 'i>, &mut Report) -> Option<T>,
+    ) -> T {
+        self.get(key, report, read).unwrap_or(default)
+    }
+
+    /// What `read` makes of the value of a key.
+    pub(super) fn get<T>(
+        &mut self,
+        key: &'static str,
+        report: &mut Report,
+        read: impl FnOnce(&Item<'t, 'i>, &mut Report) -> Option<T>,
+    ) -> Option<T> {
+        let item = self.item(key, report)?;
+        read(&item, report)
+    }
+}
+
+impl<'t, 'i> Item<'t, 'i> {
+    /// Reports that the value is wrong.
+    pub(super) fn wrong<T>(&self, report: &mut Report, reason: impl Display) -> Option<T> {
+        report.add(self.line, self.key, reason.to_string());
+        None
+    }
+
+    fn mistyped<T>(&self, report: &mut Report, wanted: &str) -> Option<T> {
+        let found = kind(self.value);
+        self.wrong(report, format!("{found} where {wanted} belongs"))
+    }
+
+    pub(super) fn boolean(&self, report: &mut Report) -> Option<bool> {
+        match self.value {
+            DeValue::Boolean(value) => Some(*value),
+            _ => self.mistyped(report, "true or false"),
+        }
+    }
+
+    /// A number within `range`.
+    pub(super) fn number(
+        &self,
+        report: &mut Report,
+        range: std::ops::RangeInclusive<u16>,
+    ) -> Option<u16> {
+        let DeValue::Integer(integer) = self.value else {
+            return self.mistyped(report, "a whole number");
+        };
+        match u16::from_str_radix(integer.as_str(), integer.radix()) {
+            Ok(number) if range.contains(&number) => Some(number),
+            _ => self.wrong(
+                report,
+                format!(
+                    "{integer} is out of range: it goes from {} to {}",
+                    range.start(),
+                    range.end()
+                ),
+            ),
+        }
+    }
+
+    pub(super) fn text(&self, report: &mut Report) -> Option<&'t str> {
+        match self.value {
+            DeValue::String(text) => Some(text.as_ref()),
+            DeValue::Array(items) if items.len() == 1 => {
+                self.mistyped(report, "one text, without brackets,")
+            }
+            _ => self.mistyped(report, "a text in quotes"),
+        }
+    }
+
+    pub(super) const fn is_text(&self) -> bool {
+        matches!(self.value, DeValue::String(_))
+    }
+
+    /// A text that is one of some words.
+    pub(super) fn word<T: Copy>(
+        &self,
+        report: &mut Report,
+        words: &[(&'static str, T)],
+    ) -> Option<T> {
+        let text = self.text(report)?;
+        let found = words.iter().find(|(word, _)| *word == text);
+        if let Some((_, meaning)) = found {
+            return Some(*meaning);
+        }
+        let known: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+        let mend = match nearest(text, &known) {
+            Some(near) => format!("did you mean \"{near}\"?"),
+            None => format!("it is one of {}", known.join(", ")),
+        };
+        self.wrong(report, format!("{text:?} is not known: {mend}"))
+    }
+
+    /// A text that `parse` understands.
+    pub(super) fn parsed<T, E: Display>(
+        &self,
+        report: &mut Report,
+        parse: impl FnOnce(&str) -> Result<T, E>,
+    ) -> Option<T> {
+        match parse(self.text(report)?) {
+            Ok(value) => Some(value),
+            Err(reason) => self.wrong(report, reason),
+        }
+    }
+
+    /// A list of texts that `parse` understands; items that it does not are reported, and left out.
+    pub(super) fn list<T, E: Display>(
+        &self,
+        report: &mut Report,
+        parse: impl Fn(&str) -> Result<T, E>,
+    ) -> Option<Vec<T>> {
+        Some(
+            self.items(report)?
+                .iter()
+                .filter_map(|item| item.parsed(report, &parse))
+                .collect(),
+        )
+    }
+
+    fn items(&self, report: &mut Report) -> Option<Vec<Item<'t, 'i>>> {
+        match self.value {
+            DeValue::Array(items) => Some(
+                items
+                    .iter()
+                    .map(|item| Item {
+                        key: self.key,
+                        line: report.line(&item.span()),
+                        value: item.get_ref(),
+                    })
+                    .collect(),
+            ),
+            DeValue::String(text) => self.wrong(
+                report,
+                format!("a text where a list belongs: write [\"{text}\"]"),
+            ),
+            _ => self.mistyped(report, "a list of texts"),
+        }
+    }
+
+    /// A duration from `least` to `most`.
+    pub(super) fn duration(
+        &self,
+        report: &mut Report,
+        least: Duration,
+        most: Duration,
+    ) -> Option<Duration> {
+        if let DeValue::Integer(number) = self.value {
+            let reason = format!("{number} has no unit: write \"{number}s\" for seconds");
+            return self.wrong(report, reason);
+        }
+        let duration = self.parsed(report, value::duration)?;
+        if (least..=most).contains(&duration) {
+            return Some(duration);
+        }
+        let (least, most) = (value::spell(least), value::spell(most));
+        self.wrong(
+            report,
+            format!(
+                "\"{}\" is out of range: it goes from {least} to {most}",
+                value::spell(duration)
+            ),
+        )
+    }
+
+    /// A table of its own.
+    pub(super) fn section(
+        &self,
+        name: &'static str,
+        known: &'static [&'static str],
+        report: &mut Report,
+    ) -> Option<Section<'t, 'i>> {
+        match self.value {
+            DeValue::Table(entries) => Some(Section::new(name, self.line, entries, known, report)),
+            _ => self.mistyped(report, "a table"),
+        }
+    }
+
+    /// The tables of an array of tables. A single table is reported, and taken for one.
+    pub(super) fn sections(
+        &self,
+        name: &'static str,
+        known: &'static [&'static str],
+        report: &mut Report,
+    ) -> Vec<Section<'t, 'i>> {
+        let one = |line, value: &'t DeValue<'i>, report: &mut Report| {
+            let item = Item {
+                key: self.key,
+                line,
+                value,
+            };
+            item.section(name, known, report)
+        };
+        match self.value {
+            DeValue::Array(items) => items
+                .iter()
+                .filter_map(|item: &Spanned<_>| {
+                    one(report.line(&item.span()), item.get_ref(), report)
+                })
+                .collect(),
+            DeValue::Table(_) => {
+                let key = self.key;
+                report.add(self.line, key, format!("write [[{key}]], in two brackets"));
+                one(self.line, self.value, report).into_iter().collect()
+            }
+            _ => {
+                self.mistyped::<()>(report, "a table in two brackets");
+                Vec::new()
+            }
+        }
+    }
+}
+
+const fn kind(value: &DeValue<'_>) -> &'static str {
+    match value {
+        DeValue::String(_) => "a text",
+        DeValue::Integer(_) => "a number",
+        DeValue::Float(_) => "a fraction",
+        DeValue::Boolean(_) => "true or false",
+        DeValue::Datetime(_) => "a date",
+        DeValue::Array(_) => "a list",
+        DeValue::Table(_) => "a table",
+    }
+}
+
+/// The known word that was probably meant.
+fn nearest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
+    let lower = word.to_lowercase().replace('-', "_");
+    let alias = ALIASES.iter().find(|(other, _)| *other == lower);
+    if let Some(&(_, ours)) = alias
+        && let Some(&ours) = known.iter().find(|name| **name == ours)
+    {
+        return Some(ours);
+    }
+    let distance = |name: &&&str| strsim::damerau_levenshtein(&lower, name);
+    let near = known.iter().min_by_key(distance)?;
+    (distance(&near) <= near.len().div_ceil(3)).then_some(*near)
+}

@@ -1,0 +1,324 @@
+//! Single values as people write them: ports, durations, prefixes, flags.
+
+use std::{net::IpAddr, ops::RangeInclusive, str::FromStr, time::Duration};
+
+use knock_common::{
+    layout::FlagClass,
+    packet::{Protocol, flag},
+};
+
+use super::checked::{Knock, Ports, Prefix};
+
+/// Why a text is not the value that it should be, and what to write instead.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("{0}")]
+pub struct Invalid(String);
+
+type Parsed<T> = Result<T, Invalid>;
+
+fn invalid<T>(reason: String) -> Parsed<T> {
+    Err(Invalid(reason))
+}
+
+impl FromStr for Ports {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Parsed<Self> {
+        let Some((protocol, numbers)) = text.split_once('/') else {
+            return invalid(without_protocol(text));
+        };
+        let protocol = match protocol {
+            "tcp" => Protocol::Tcp,
+            "udp" => Protocol::Udp,
+            _ => return invalid(wrong_protocol(text, protocol, numbers)),
+        };
+        let (first, last) = match numbers.split_once('-') {
+            Some((first, last)) => (port(text, first)?, port(text, last)?),
+            None => {
+                let only = port(text, numbers)?;
+                (only, only)
+            }
+        };
+        if last < first {
+            return invalid(format!(
+                "{text:?} runs backwards: write \"{}/{last}-{first}\"",
+                protocol.name()
+            ));
+        }
+        Ok(Self {
+            protocol,
+            first,
+            last,
+        })
+    }
+}
+
+impl FromStr for Knock {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Parsed<Self> {
+        let ports: Ports = text.parse()?;
+        if ports.first != ports.last {
+            return invalid(format!(
+                "{text:?} is a range, and a knock is one port, as in \"{}/{}\"",
+                ports.protocol.name(),
+                ports.first
+            ));
+        }
+        Ok(Self {
+            protocol: ports.protocol,
+            port: ports.first,
+        })
+    }
+}
+
+/// The number of a port in `text`.
+fn port(text: &str, number: &str) -> Parsed<u16> {
+    if number.is_empty() || !number.bytes().all(|byte| byte.is_ascii_digit()) {
+        return invalid(format!(
+            "{text:?} is not a port: write a protocol and a number, as in \"tcp/22\""
+        ));
+    }
+    match number.parse() {
+        Ok(port) if port > 0 => Ok(port),
+        _ => invalid(format!("{text:?} is not a port: ports go from 1 to 65535")),
+    }
+}
+
+fn without_protocol(text: &str) -> String {
+    // knockd writes the protocol behind the port, and may leave it out.
+    let (number, protocol) = text.split_once(':').unwrap_or((text, "tcp"));
+    match format!("{protocol}/{number}").parse::<Ports>() {
+        Ok(ports) => format!("{text:?} is not a port: write the protocol first, as in \"{ports}\""),
+        Err(_) => {
+            format!("{text:?} is not a port: write a protocol and a number, as in \"tcp/22\"")
+        }
+    }
+}
+
+fn wrong_protocol(text: &str, protocol: &str, rest: &str) -> String {
+    let lower = protocol.trim().to_ascii_lowercase();
+    let swapped = format!("{rest}/{protocol}");
+    for meant in [format!("{lower}/{}", rest.trim()), swapped] {
+        if (meant.starts_with("tcp/") || meant.starts_with("udp/"))
+            && let Ok(ports) = meant.parse::<Ports>()
+        {
+            return format!("{text:?} is not a port: write \"{ports}\"");
+        }
+    }
+    format!("{text:?} is not a port: the protocol is tcp or udp, as in \"tcp/22\"")
+}
+
+/// Reads `1024-65535`.
+///
+/// # Errors
+/// What to write instead.
+pub fn range(text: &str) -> Parsed<RangeInclusive<u16>> {
+    let Some((first, last)) = text.split_once('-') else {
+        return invalid(format!(
+            "{text:?} is not a range of ports: write \"1024-65535\""
+        ));
+    };
+    let (first, last) = (range_end(text, first)?, range_end(text, last)?);
+    if last < first {
+        return invalid(format!("{text:?} runs backwards: write \"{last}-{first}\""));
+    }
+    Ok(first..=last)
+}
+
+fn range_end(text: &str, number: &str) -> Parsed<u16> {
+    match number.parse() {
+        Ok(port) if port > 0 => Ok(port),
+        _ => invalid(format!(
+            "{text:?} is not a range of ports: write two numbers from 1 to 65535, \
+             as in \"1024-65535\""
+        )),
+    }
+}
+
+const UNITS: [(&str, u64); 5] = [
+    ("d", 86_400_000),
+    ("h", 3_600_000),
+    ("m", 60_000),
+    ("s", 1000),
+    ("ms", 1),
+];
+
+/// Reads `500ms`, `30s`, `10m`, `2h`, `1d`.
+///
+/// # Errors
+/// What to write instead.
+pub fn duration(text: &str) -> Parsed<Duration> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let wrong = || {
+        let mend = if digits > 0 && unit.is_empty() {
+            format!("write a unit too, as in \"{number}s\"")
+        } else {
+            "write a whole number and ms, s, m, h or d, as in \"30s\"".to_owned()
+        };
+        Invalid(format!("{text:?} is not a duration: {mend}"))
+    };
+    let factor = UNITS
+        .iter()
+        .find_map(|&(name, factor)| (name == unit).then_some(factor))
+        .ok_or_else(wrong)?;
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    let millis = number.checked_mul(factor).ok_or_else(wrong)?;
+    Ok(Duration::from_millis(millis))
+}
+
+/// Writes a duration as [`duration`] reads it, in the greatest unit that it is a whole number of.
+pub fn spell(duration: Duration) -> String {
+    let millis = duration.as_millis();
+    for (name, factor) in UNITS {
+        let factor = u128::from(factor);
+        if millis >= factor && millis.is_multiple_of(factor) {
+            return format!("{}{name}", millis / factor);
+        }
+    }
+    format!("{millis}ms")
+}
+
+impl FromStr for Prefix {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Parsed<Self> {
+        let (address, bits) = match text.split_once('/') {
+            Some((address, bits)) => (address, Some(bits)),
+            None => (text, None),
+        };
+        let whole = Self::of(self::address(address)?);
+        let Some(bits) = bits else { return Ok(whole) };
+        let bits = match bits.parse() {
+            Ok(bits) if bits <= whole.bits => bits,
+            _ => {
+                return invalid(format!(
+                    "{text:?} is not a prefix: its length goes from 0 to {}",
+                    whole.bits
+                ));
+            }
+        };
+        let prefix = Self { bits, ..whole };
+        let cleared = prefix.cleared();
+        if cleared != prefix {
+            return invalid(format!(
+                "{text:?} has bits set after its first {bits}: write \"{cleared}\" for the \
+                 network, or \"{}\" for the one address",
+                prefix.address
+            ));
+        }
+        Ok(prefix)
+    }
+}
+
+/// Reads an IP address.
+///
+/// # Errors
+/// What to write instead.
+pub fn address(text: &str) -> Parsed<IpAddr> {
+    let Ok(address) = text.parse::<IpAddr>() else {
+        return invalid(format!(
+            "{text:?} is not an IP address: write one like \"192.0.2.1\" or \"2001:db8::1\""
+        ));
+    };
+    let canonical = address.to_canonical();
+    if canonical != address {
+        return invalid(format!(
+            "{text:?} is an IPv4 address in IPv6 clothes: write \"{canonical}\""
+        ));
+    }
+    Ok(address)
+}
+
+const FLAGS: [(&str, u8); 6] = [
+    ("fin", flag::FIN),
+    ("syn", flag::SYN),
+    ("rst", flag::RST),
+    ("psh", flag::PSH),
+    ("ack", flag::ACK),
+    ("urg", flag::URG),
+];
+
+/// Reads TCP flags in knockd's notation: `syn,!ack`.
+///
+/// # Errors
+/// What to write instead.
+pub fn tcp_flags(text: &str) -> Parsed<FlagClass> {
+    let mut class = FlagClass::default();
+    for item in text.split(',') {
+        let item = item.trim();
+        let (name, set) = match item.strip_prefix('!') {
+            Some(name) => (name.trim_start(), false),
+            None => (item, true),
+        };
+        let Some(bit) = FLAGS
+            .iter()
+            .find_map(|&(known, bit)| known.eq_ignore_ascii_case(name).then_some(bit))
+        else {
+            return invalid(format!(
+                "{item:?} is not a TCP flag: they are fin, syn, rst, psh, ack and urg, \
+                 with ! before those that must not be set, as in \"syn,!ack\""
+            ));
+        };
+        if class.mask & bit != 0 && (class.value & bit != 0) != set {
+            return invalid(format!(
+                "{text:?} wants {name} both set and not set: leave one of the two out"
+            ));
+        }
+        class.mask |= bit;
+        if set {
+            class.value |= bit;
+        }
+    }
+    Ok(class)
+}
+
+/// Writes TCP flags as [`tcp_flags`] reads them.
+pub fn spell_flags(class: FlagClass) -> String {
+    let named = FLAGS.iter().filter(|(_, bit)| class.mask & bit != 0);
+    let words: Vec<String> = named
+        .map(|(name, bit)| match class.value & bit {
+            0 => format!("!{name}"),
+            _ => (*name).to_owned(),
+        })
+        .collect();
+    words.join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use knock_common::Address;
+
+    use super::*;
+
+    #[test]
+    fn values_are_written_as_they_are_read() {
+        for text in ["tcp/22", "udp/60000-61000", "tcp/65535", "tcp/1"] {
+            assert_eq!(text.parse::<Ports>().unwrap().to_string(), text);
+        }
+        for text in ["500ms", "30s", "10m", "2h", "1d", "0ms", "90s", "36h"] {
+            assert_eq!(spell(duration(text).unwrap()), text);
+        }
+        for text in ["10.0.0.0/8", "192.0.2.1", "fd00::/8", "::/0", "0.0.0.0/0"] {
+            assert_eq!(text.parse::<Prefix>().unwrap().to_string(), text);
+        }
+        for text in ["syn,!ack", "fin,!syn,rst,psh,ack,urg"] {
+            assert_eq!(spell_flags(tcp_flags(text).unwrap()), text);
+        }
+    }
+
+    #[test]
+    fn flags_as_knockd_writes_them() {
+        assert_eq!(tcp_flags("syn,!ack"), Ok(FlagClass::SYN));
+        assert_eq!(tcp_flags(" SYN , ! ack "), Ok(FlagClass::SYN));
+    }
+
+    #[test]
+    fn prefixes_as_the_maps_have_them() {
+        let row = |text: &str| text.parse::<Prefix>().unwrap().mapped();
+        assert_eq!(row("10.0.0.0/8"), (Address::from_v4([10, 0, 0, 0]), 104));
+        assert_eq!(row("0.0.0.0/0"), (Address::from_v4([0; 4]), 96));
+        assert_eq!(row("::/0"), (Address::ANY, 0));
+    }
+}
