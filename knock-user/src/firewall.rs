@@ -1,0 +1,241 @@
+//! The kernel side: loaded, filled with a configuration, attached; in that order, so that the first
+//! packet meets all of it.
+
+use anyhow::{Context as _, Result, anyhow};
+use aya::{
+    Ebpf, EbpfLoader, include_bytes_aligned,
+    maps::{MapData, RingBuf},
+    programs::{ProgramError, Xdp, XdpMode, xdp::XdpLinkId},
+};
+use knock_common::{
+    Address,
+    layout::{Active, BANKS, DOORS_MAX, FlowKey, GrantKey},
+};
+
+use crate::{
+    compile::Tables,
+    config::checked::Mode,
+    interface::{self, Interface},
+    maps::{self, Table},
+};
+
+static OBJECT: &[u8] = include_bytes_aligned!(env!("KNOCK_OBJECT"));
+
+/// Room for small configurations to grow in; the maps of a larger one get twice what it needs.
+const NODES_MIN: u32 = 4_096;
+/// See [`NODES_MIN`].
+const EDGES_MIN: u32 = 8_192;
+/// Lines of the verifier's log that say what was wrong.
+const VERIFIER_LINES: usize = 12;
+
+/// How the program is loaded.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// Further flags of [`Active`], such as [`Active::DRY_RUN`].
+    pub flags: u32,
+    /// The aya-log level of the program: 0 is off, 4 debug, 5 trace. What is above is not there.
+    pub log_level: u8,
+}
+
+/// The loaded program with its maps.
+#[derive(Debug)]
+pub struct Firewall {
+    ebpf: Ebpf,
+    links: Vec<(String, XdpLinkId)>,
+}
+
+/// How an interface was attached.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Attached {
+    /// Its name.
+    pub interface: String,
+    /// Whether the driver runs the program.
+    pub native: bool,
+    /// Why it does not, if that was tried.
+    pub refused: Option<String>,
+}
+
+impl Firewall {
+    /// Loads the program and writes a configuration into its maps; nothing is judged yet.
+    ///
+    /// # Errors
+    /// The kernel refuses a map or the program (the verifier's last lines say why).
+    pub fn load(tables: &Tables, options: Options) -> Result<Self> {
+        let nodes = capacity(tables.nodes.len(), NODES_MIN);
+        let edges = capacity(tables.edges.len(), EDGES_MIN);
+        let mut ebpf = EbpfLoader::new()
+            .override_global("AYA_LOG_LEVEL", &options.log_level, false)
+            .map_max_entries("NODES", BANKS * nodes)
+            .map_max_entries("EDGES", BANKS * edges)
+            .load(OBJECT)
+            .context("creating the maps")?;
+        fill(&mut ebpf, tables, nodes, options.flags)?;
+        program(&mut ebpf)?.load().map_err(rejected)?;
+        Ok(Self {
+            ebpf,
+            links: Vec::new(),
+        })
+    }
+
+    /// Instructions that the verifier walked, if the kernel tells.
+    pub fn verified_instructions(&mut self) -> Result<Option<u32>> {
+        Ok(self.program()?.info()?.verified_instruction_count())
+    }
+
+    /// The program.
+    pub fn program(&mut self) -> Result<&mut Xdp> {
+        program(&mut self.ebpf)
+    }
+
+    /// The object with its maps.
+    pub fn ebpf(&mut self) -> &mut Ebpf {
+        &mut self.ebpf
+    }
+
+    /// Attaches the program to an interface.
+    ///
+    /// # Errors
+    /// Another program is attached, or the kernel refuses.
+    pub fn attach(&mut self, interface: &Interface, mode: Mode) -> Result<Attached> {
+        let program = program(&mut self.ebpf)?;
+        let mut attach = |mode| program.attach_to_if_index(interface.index, mode);
+        let (link, native, refused) = match mode {
+            Mode::Native => (attach(XdpMode::Driver), true, None),
+            Mode::Skb => (attach(XdpMode::Skb), false, None),
+            Mode::Auto => match attach(XdpMode::Driver) {
+                Ok(link) => (Ok(link), true, None),
+                Err(error) if is_busy(&error) => (Err(error), true, None),
+                Err(error) => (attach(XdpMode::Skb), false, Some(cause(&error))),
+            },
+        };
+        let link =
+            link.map_err(|error| interface::not_attached(interface, mode, native, &error))?;
+        self.links.push((interface.name.clone(), link));
+        Ok(Attached {
+            interface: interface.name.clone(),
+            native,
+            refused,
+        })
+    }
+
+    /// Detaches the program from all interfaces and tells from which.
+    pub fn detach(&mut self) -> Vec<(String, Result<()>)> {
+        let links = std::mem::take(&mut self.links);
+        links
+            .into_iter()
+            .map(|(interface, link)| {
+                let detached = program(&mut self.ebpf)
+                    .and_then(|program| Ok(program.detach(link)?))
+                    .with_context(|| {
+                        format!("detaching from {interface}; see `ip link show {interface}`")
+                    });
+                (interface, detached)
+            })
+            .collect()
+    }
+
+    /// The ring buffer of events; it can be taken once.
+    pub fn take_events(&mut self) -> Result<RingBuf<MapData>> {
+        let map = self
+            .ebpf
+            .take_map("EVENTS")
+            .context("the events were taken before")?;
+        Ok(RingBuf::try_from(map)?)
+    }
+
+    /// The allow map: grants as words.
+    pub fn allow(&mut self) -> Result<Table<&mut MapData, GrantKey, u64>> {
+        Ok(Table::try_from(maps::map_mut(&mut self.ebpf, "ALLOW")?)?)
+    }
+
+    /// The flows, as words.
+    pub fn flows(&mut self) -> Result<Table<&mut MapData, FlowKey, u64>> {
+        Ok(Table::try_from(maps::map_mut(&mut self.ebpf, "FLOWS")?)?)
+    }
+
+    /// Failed attempts by source, as words.
+    pub fn lockouts(&mut self) -> Result<Table<&mut MapData, Address, u64>> {
+        Ok(Table::try_from(maps::map_mut(&mut self.ebpf, "LOCKOUTS")?)?)
+    }
+
+    /// The counters by number of reason or tally, summed over all CPUs.
+    pub fn counters(&self) -> Result<Vec<u64>> {
+        maps::counters(&self.ebpf)
+    }
+}
+
+fn capacity(needed: usize, least: u32) -> u32 {
+    // No configuration has more than `NODES_MAX` of either, so doubling stays in range.
+    u32::try_from(needed)
+        .unwrap_or(u32::MAX / 8)
+        .next_power_of_two()
+        .max(least)
+}
+
+fn program(ebpf: &mut Ebpf) -> Result<&mut Xdp> {
+    let program = ebpf.program_mut("knock").context(
+        "the kernel object has no program knock: rebuild knock-user with `cargo xtask build-ebpf`",
+    )?;
+    Ok(program.try_into()?)
+}
+
+/// Fills bank 0 and puts it in force.
+fn fill(ebpf: &mut Ebpf, tables: &Tables, nodes_per_bank: u32, flags: u32) -> Result<()> {
+    const BANK: u32 = 0;
+    let node_base = BANK * nodes_per_bank;
+    let door_base = BANK * DOORS_MAX;
+    maps::set(
+        ebpf,
+        "NODES",
+        (node_base..).zip(tables.nodes.iter().copied()),
+    )?;
+    maps::set(
+        ebpf,
+        "DOORS",
+        (door_base..).zip(tables.doors.iter().copied()),
+    )?;
+    maps::insert(ebpf, "EDGES", tables.edge_entries(BANK))?;
+    let targets = tables
+        .target_entries(BANK)
+        .map(|(key, class)| (key, u32::from(class)));
+    maps::insert(ebpf, "TARGETS", targets)?;
+    maps::insert_prefixes(ebpf, "TRUST", tables.trust_entries(BANK))?;
+    maps::set(ebpf, "PORTS", tables.port_entries(BANK))?;
+    maps::set(
+        ebpf,
+        "CONFIG",
+        [(BANK, tables.config(node_base, door_base))],
+    )?;
+    let Active(active) = tables.active(BANK, flags);
+    maps::set(ebpf, "ACTIVE", [(0, active)])
+}
+
+/// What the kernel said, without the syscall's name around it.
+fn cause(error: &ProgramError) -> String {
+    match error {
+        ProgramError::SyscallError(error) => error.io_error.to_string(),
+        other => other.to_string(),
+    }
+}
+
+fn is_busy(error: &ProgramError) -> bool {
+    matches!(error, ProgramError::SyscallError(error)
+        if error.io_error.kind() == std::io::ErrorKind::ResourceBusy)
+}
+
+fn rejected(error: ProgramError) -> anyhow::Error {
+    let ProgramError::LoadError {
+        io_error,
+        verifier_log,
+    } = error
+    else {
+        return anyhow::Error::new(error).context("loading the program");
+    };
+    let log = verifier_log.to_string();
+    let lines: Vec<_> = log.lines().collect();
+    let last = &lines[lines.len().saturating_sub(VERIFIER_LINES)..];
+    anyhow!(
+        "the kernel rejected the program: {io_error}\n  kernels from 6.1 on accept it; the verifier's last lines are:\n    {}",
+        last.join("\n    ")
+    )
+}

@@ -1,0 +1,157 @@
+//! Network interfaces, as the kernel describes them over netlink.
+
+use anyhow::{Result, anyhow, bail};
+use aya::programs::{ProgramError, loaded_programs};
+use netlink_packet_core::{
+    NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+};
+use netlink_packet_route::{
+    RouteNetlinkMessage,
+    link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMessage, LinkXdp},
+};
+use netlink_sys::protocols::NETLINK_ROUTE;
+
+use crate::{config::checked::Mode, netlink};
+
+/// An interface.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Interface {
+    /// Its name.
+    pub name: String,
+    /// Its number in this network namespace.
+    pub index: u32,
+    /// Whether it is up.
+    pub up: bool,
+    /// Id of the XDP program that is attached to it.
+    pub program: Option<u32>,
+    /// Whether its frames begin with an Ethernet header.
+    ethernet: bool,
+}
+
+/// Finds interfaces by name, all of them or none.
+///
+/// # Errors
+/// One line for each that can't be attached to: it does not exist, has no Ethernet frames, or has
+/// another XDP program.
+pub fn find(names: &[String]) -> Result<Vec<Interface>> {
+    let all = list()?;
+    let mut found = Vec::new();
+    let mut problems = Vec::new();
+    for name in names {
+        match all.iter().find(|interface| interface.name == *name) {
+            None => problems.push(unknown(name, &all)),
+            Some(interface) => match usable(interface) {
+                Ok(()) => found.push(interface.clone()),
+                Err(problem) => problems.push(problem.to_string()),
+            },
+        }
+    }
+    if problems.is_empty() {
+        return Ok(found);
+    }
+    bail!("{}", problems.join("\n"))
+}
+
+fn unknown(name: &str, all: &[Interface]) -> String {
+    let names: Vec<_> = all
+        .iter()
+        .map(|interface| interface.name.as_str())
+        .collect();
+    format!(
+        "there is no interface {name}: this host has {}; see `ip link`",
+        names.join(", ")
+    )
+}
+
+fn usable(interface: &Interface) -> Result<()> {
+    let Interface { name, .. } = interface;
+    if !interface.ethernet {
+        bail!(
+            "{name} has no Ethernet frames, which the program reads: protect the interface that carries it"
+        );
+    }
+    match interface.program {
+        Some(id) => Err(occupied(name, id)),
+        None => Ok(()),
+    }
+}
+
+fn occupied(name: &str, id: u32) -> anyhow::Error {
+    let program = loaded_programs()
+        .flatten()
+        .find(|program| program.id() == id)
+        .and_then(|program| Some(format!("`{}` (id {id})", program.name_as_str()?)))
+        .unwrap_or_else(|| format!("id {id}"));
+    anyhow!(
+        "{name} has another XDP program: {program}; see `bpftool prog show id {id}`, \
+         detach it with `ip link set dev {name} xdp off` or stop what attached it"
+    )
+}
+
+/// Why an interface could not be attached to.
+pub fn not_attached(
+    interface: &Interface,
+    mode: Mode,
+    native: bool,
+    error: &ProgramError,
+) -> anyhow::Error {
+    let name = &interface.name;
+    let now = find(std::slice::from_ref(name));
+    let advice = match (mode, native) {
+        (Mode::Native, _) => "; `--mode skb` works on every interface",
+        _ => "",
+    };
+    match now {
+        Err(problem) => problem,
+        Ok(_) => anyhow!("attaching to {name}: {error:#}{advice}"),
+    }
+}
+
+fn list() -> Result<Vec<Interface>> {
+    let request = NetlinkMessage::new(
+        NetlinkHeader::default(),
+        NetlinkPayload::from(RouteNetlinkMessage::GetLink(LinkMessage::default())),
+    );
+    let mut interfaces = Vec::new();
+    netlink::dump(
+        NETLINK_ROUTE,
+        request,
+        NLM_F_REQUEST | NLM_F_DUMP,
+        |answer| {
+            if let RouteNetlinkMessage::NewLink(link) = answer {
+                interfaces.extend(described(&link));
+            }
+        },
+    )?;
+    Ok(interfaces)
+}
+
+fn described(link: &LinkMessage) -> Option<Interface> {
+    let name = link
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            LinkAttribute::IfName(name) => Some(name.clone()),
+            _ => None,
+        })?;
+    let program = link
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            LinkAttribute::Xdp(xdp) => xdp.iter().find_map(|xdp| match xdp {
+                LinkXdp::ProgId(id) if *id != 0 => Some(*id),
+                _ => None,
+            }),
+            _ => None,
+        });
+    Some(Interface {
+        name,
+        index: link.header.index,
+        up: link.header.flags.contains(LinkFlags::Up),
+        program,
+        ethernet: matches!(
+            link.header.link_layer_type,
+            LinkLayerType::Ether | LinkLayerType::Loopback
+        ),
+    })
+}

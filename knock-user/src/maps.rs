@@ -1,0 +1,119 @@
+//! Typed views of the kernel side's maps.
+
+use std::borrow::{Borrow, BorrowMut};
+
+use anyhow::{Context as _, Result};
+use aya::{
+    Ebpf,
+    maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, lpm_trie},
+};
+use bytemuck::Pod;
+use knock_common::reason::COUNTERS_MAX;
+
+/// A value of a map, as aya wants it.
+#[derive(Clone, Copy, Debug)]
+#[repr(transparent)]
+pub struct Plain<T>(pub T);
+
+// SAFETY: `bytemuck::Pod` promises more than `aya::Pod` asks: any bytes are a value, none is padding.
+unsafe impl<T: Pod> aya::Pod for Plain<T> {}
+
+/// A hash map.
+pub type Table<M, K, V> = HashMap<M, Plain<K>, Plain<V>>;
+
+/// The map with a name.
+///
+/// # Errors
+/// The object has no such map, which only an object of another build can be the reason for.
+pub fn map<'a>(ebpf: &'a Ebpf, name: &str) -> Result<&'a Map> {
+    ebpf.map(name).with_context(|| missing(name))
+}
+
+/// The map with a name, to write to; errors as for [`map`].
+pub fn map_mut<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Map> {
+    ebpf.map_mut(name).with_context(|| missing(name))
+}
+
+fn missing(name: &str) -> String {
+    format!("the kernel object has no map {name}: rebuild knock-user with `cargo xtask build-ebpf`")
+}
+
+/// Writes an element of an array.
+pub fn set<V: Pod>(
+    ebpf: &mut Ebpf,
+    name: &str,
+    entries: impl IntoIterator<Item = (u32, V)>,
+) -> Result<()> {
+    let mut array = Array::<_, Plain<V>>::try_from(map_mut(ebpf, name)?)
+        .with_context(|| format!("map {name}"))?;
+    for (index, value) in entries {
+        array
+            .set(index, Plain(value), 0)
+            .with_context(|| format!("writing element {index} of map {name}"))?;
+    }
+    Ok(())
+}
+
+/// Writes entries of a hash map.
+pub fn insert<K: Pod, V: Pod>(
+    ebpf: &mut Ebpf,
+    name: &str,
+    entries: impl IntoIterator<Item = (K, V)>,
+) -> Result<()> {
+    let mut table =
+        Table::<_, K, V>::try_from(map_mut(ebpf, name)?).with_context(|| format!("map {name}"))?;
+    for (key, value) in entries {
+        table
+            .insert(Plain(key), Plain(value), 0)
+            .with_context(|| format!("writing an entry of map {name}"))?;
+    }
+    Ok(())
+}
+
+/// Writes prefixes of a trie.
+pub fn insert_prefixes<K: Pod>(
+    ebpf: &mut Ebpf,
+    name: &str,
+    prefixes: impl IntoIterator<Item = (u32, K)>,
+) -> Result<()> {
+    let mut trie = LpmTrie::<_, Plain<K>, u32>::try_from(map_mut(ebpf, name)?)
+        .with_context(|| format!("map {name}"))?;
+    for (bits, data) in prefixes {
+        trie.insert(&lpm_trie::Key::new(bits, Plain(data)), 1, 0)
+            .with_context(|| format!("writing a prefix of map {name}"))?;
+    }
+    Ok(())
+}
+
+/// The entries of a hash map, as far as they stay there while it is read.
+pub fn entries<M: Borrow<MapData>, K: Pod, V: Pod>(table: &Table<M, K, V>) -> Vec<(K, V)> {
+    table
+        .iter()
+        .flatten()
+        .map(|(Plain(key), Plain(value))| (key, value))
+        .collect()
+}
+
+/// Deletes an entry; that it is gone already is no error.
+pub fn delete<M: BorrowMut<MapData>, K: Pod, V: Pod>(
+    table: &mut Table<M, K, V>,
+    key: K,
+) -> Result<(), MapError> {
+    match table.remove(&Plain(key)) {
+        Err(MapError::SyscallError(error))
+            if error.io_error.kind() == std::io::ErrorKind::NotFound =>
+        {
+            Ok(())
+        }
+        other => other,
+    }
+}
+
+/// The counters, summed over all CPUs: index is the number of a reason or tally.
+pub fn counters(ebpf: &Ebpf) -> Result<Vec<u64>> {
+    let counters = PerCpuArray::<_, u64>::try_from(map(ebpf, "COUNTERS")?)?;
+    (0..COUNTERS_MAX)
+        .map(|index| Ok(counters.get(&index, 0)?.iter().sum()))
+        .collect::<Result<_, MapError>>()
+        .context("reading the counters")
+}

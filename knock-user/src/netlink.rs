@@ -1,0 +1,61 @@
+//! Asking the kernel over netlink.
+
+use anyhow::{Context as _, Result, bail};
+use netlink_packet_core::{
+    NetlinkDeserializable, NetlinkMessage, NetlinkPayload, NetlinkSerializable,
+};
+use netlink_sys::{Socket, SocketAddr};
+
+/// The kernel's datagrams are at most this long (`NLMSG_GOODSIZE` and `netlink_dump`).
+const DATAGRAM: usize = 32 * 1024;
+
+/// Sends a request and hands each answer to `take`, until the kernel says that it is done.
+///
+/// # Errors
+/// The kernel refuses the request, or its answer can't be read.
+pub fn dump<T>(
+    protocol: isize,
+    mut request: NetlinkMessage<T>,
+    flags: u16,
+    mut take: impl FnMut(T),
+) -> Result<()>
+where
+    T: NetlinkSerializable + NetlinkDeserializable,
+{
+    let mut socket = Socket::new(protocol).context("opening a netlink socket")?;
+    socket.bind_auto().context("binding a netlink socket")?;
+    socket
+        .connect(&SocketAddr::new(0, 0))
+        .context("connecting to the kernel over netlink")?;
+    request.header.flags = flags;
+    request.finalize();
+    let mut bytes = vec![0; request.buffer_len()];
+    request.serialize(&mut bytes);
+    socket
+        .send(&bytes, 0)
+        .context("asking the kernel over netlink")?;
+    loop {
+        let mut datagram = Vec::with_capacity(DATAGRAM);
+        socket
+            .recv(&mut datagram, 0)
+            .context("reading the kernel's answer over netlink")?;
+        let mut rest = datagram.as_slice();
+        while !rest.is_empty() {
+            let answer = NetlinkMessage::<T>::deserialize(rest)
+                .context("understanding the kernel's answer over netlink")?;
+            let length = (answer.header.length as usize)
+                .next_multiple_of(4)
+                .min(rest.len());
+            rest = rest.get(length.max(1)..).unwrap_or_default();
+            match answer.payload {
+                NetlinkPayload::Done(_) => return Ok(()),
+                NetlinkPayload::InnerMessage(message) => take(message),
+                NetlinkPayload::Error(error) => match error.code {
+                    None => return Ok(()),
+                    Some(_) => bail!("the kernel refuses over netlink: {}", error.to_io()),
+                },
+                _ => {}
+            }
+        }
+    }
+}
