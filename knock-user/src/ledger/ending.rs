@@ -1,0 +1,217 @@
+//! How openings end.
+
+use std::collections::HashSet;
+
+use knock_common::{
+    access::Grant,
+    layout::{ALLOW_MAX, GrantKey},
+};
+
+use super::{
+    Action, End, Ending, Entry, Holder, Ledger, Look, NANOS_PER_MILLI, is_over, last_nano,
+};
+
+/// After how long an entry that could not be looked up is looked up again.
+const RETRY_MS: u64 = 1_000;
+
+/// One call of [`Ledger::due`].
+struct Round<F> {
+    now_ms: u64,
+    look: F,
+    /// What this call has asked to remove; it is still in the map.
+    gone: HashSet<GrantKey>,
+    actions: Vec<Action>,
+}
+
+impl<F: FnMut(&GrantKey) -> Look> Round<F> {
+    fn look(&mut self, key: &GrantKey) -> Look {
+        if self.gone.contains(key) {
+            Look::Absent
+        } else {
+            (self.look)(key)
+        }
+    }
+}
+
+impl Ledger {
+    /// When [`Ledger::due`] has something to do, in milliseconds since boot.
+    pub fn next_deadline(&self) -> Option<u64> {
+        let opening = self.deadlines.first().map(|&(deadline_ms, _)| deadline_ms);
+        let suspect = self.suspects.first().map(|&(deadline_ms, _)| deadline_ms);
+        let first = opening.into_iter().chain(suspect).min();
+        first.map(|deadline_ms| deadline_ms.saturating_add(1))
+    }
+
+    /// Ends what has ended; `look` reads the allow map.
+    ///
+    /// What the kernel side has refreshed meanwhile goes on, whether or not its event was heard.
+    pub fn due(&mut self, now_ms: u64, look: impl FnMut(&GrantKey) -> Look) -> Vec<Action> {
+        let mut round = Round {
+            now_ms,
+            look,
+            gone: HashSet::new(),
+            actions: Vec::new(),
+        };
+        while let Some(&(deadline_ms, holder)) = self.deadlines.first() {
+            if !is_over(deadline_ms, now_ms) {
+                break;
+            }
+            self.deadlines.pop_first();
+            self.end(holder, &mut round);
+        }
+        while let Some(&(deadline_ms, entry)) = self.suspects.first() {
+            if !is_over(deadline_ms, now_ms) {
+                break;
+            }
+            self.suspects.pop_first();
+            let (source, service, class) = entry;
+            let key = GrantKey {
+                source,
+                service,
+                class,
+            };
+            self.question(key, &mut round);
+        }
+        round.actions
+    }
+
+    /// Ends an opening whose time is over, unless the map knows better.
+    fn end<F: FnMut(&GrantKey) -> Look>(&mut self, holder: Holder, round: &mut Round<F>) {
+        let now_ms = round.now_ms;
+        let (source, door) = holder;
+        let Some(opening) = self.openings.get(&holder) else {
+            return;
+        };
+        let until_ms = opening.until_ms;
+        let mut newest_ms = until_ms;
+        let mut over = Vec::new();
+        let mut others = Vec::new();
+        for &key in &opening.keys {
+            match round.look(&key) {
+                Look::Found(grant) if is_over(grant.until_ms, now_ms) => {
+                    over.push((key, grant.until_ms));
+                }
+                Look::Found(grant) if grant.door == door => {
+                    newest_ms = newest_ms.max(grant.until_ms);
+                }
+                Look::Found(grant) => others.push((key, grant)),
+                Look::Absent => {}
+                Look::Failed => return self.retry(holder, now_ms),
+            }
+        }
+        for (key, grant) in others {
+            round.actions.extend(self.observe(key, grant, now_ms));
+        }
+        if newest_ms > until_ms {
+            let grant = Grant {
+                until_ms: newest_ms,
+                door,
+            };
+            round.actions.extend(self.extend(source, grant, 0, None));
+            return;
+        }
+        let at_ns = until_ms.saturating_mul(NANOS_PER_MILLI);
+        let closed = self.close(holder, at_ns, Ending::Expired, now_ms);
+        round.actions.extend(closed);
+        for (key, end_ms) in over {
+            self.bury(key, end_ms, round);
+        }
+    }
+
+    fn retry(&mut self, holder: Holder, now_ms: u64) {
+        if let Some(opening) = self.openings.get_mut(&holder) {
+            opening.deadline_ms = now_ms.saturating_add(RETRY_MS);
+            self.deadlines.insert((opening.deadline_ms, holder));
+        }
+    }
+
+    /// Looks at an entry that no opening answers for.
+    fn question<F: FnMut(&GrantKey) -> Look>(&mut self, key: GrantKey, round: &mut Round<F>) {
+        let now_ms = round.now_ms;
+        match round.look(&key) {
+            Look::Found(grant) if is_over(grant.until_ms, now_ms) => {
+                self.bury(key, grant.until_ms, round);
+            }
+            Look::Found(grant) => round.actions.extend(self.observe(key, grant, now_ms)),
+            Look::Absent => {}
+            Look::Failed => self.suspect(key, now_ms.saturating_add(RETRY_MS)),
+        }
+    }
+
+    /// Removes an entry that is over, with whatever was thought to go on because of it.
+    fn bury<F>(&mut self, key: GrantKey, end_ms: u64, round: &mut Round<F>) {
+        let now_ms = round.now_ms;
+        let ending = Ending::Sequence { by: None };
+        let closed = self.cut(&[key], last_nano(end_ms), ending, now_ms);
+        round.actions.extend(closed);
+        round.gone.insert(key);
+        let removal = self.remove(key, last_nano(end_ms), now_ms);
+        round.actions.push(removal);
+    }
+
+    pub(super) fn remove(&mut self, key: GrantKey, end_ns: u64, now_ms: u64) -> Action {
+        self.removed.note(key, end_ns, now_ms);
+        Action::Remove { key }
+    }
+
+    /// Takes entries that ended at `at_ns` from the openings that still counted on them.
+    ///
+    /// An opening that has none left is closed.
+    pub(super) fn cut(
+        &mut self,
+        keys: &[GrantKey],
+        at_ns: u64,
+        ending: Ending,
+        now_ms: u64,
+    ) -> Vec<Action> {
+        let Some(source) = keys.first().map(|key| key.source) else {
+            return Vec::new();
+        };
+        // What an event tells may be older than what was given; what the map tells is not.
+        let is_old_news = matches!(ending, Ending::Sequence { by: Some(_) });
+        let mut actions = Vec::new();
+        for holder in self.holders(source, None) {
+            let Some(opening) = self.openings.get_mut(&holder) else {
+                continue;
+            };
+            let had_ended = opening.until_ms.saturating_mul(NANOS_PER_MILLI) <= at_ns;
+            if had_ended || (is_old_news && opening.given_ns > at_ns) {
+                continue;
+            }
+            let count = opening.keys.len();
+            opening.keys.retain(|key| !keys.contains(key));
+            if opening.keys.is_empty() && count > 0 {
+                actions.extend(self.close(holder, at_ns, ending, now_ms));
+            }
+        }
+        actions
+    }
+
+    pub(super) fn close(
+        &mut self,
+        holder: Holder,
+        at_ns: u64,
+        ending: Ending,
+        now_ms: u64,
+    ) -> Option<Action> {
+        let opening = self.openings.remove(&holder)?;
+        self.deadlines.remove(&(opening.deadline_ms, holder));
+        let early = ending != Ending::Expired;
+        self.ended.note(holder, End { at_ns, early }, now_ms);
+        let (source, door) = holder;
+        Some(Action::Closed {
+            source,
+            door,
+            ending,
+        })
+    }
+
+    /// Remembers to look at an entry at its end.
+    pub(super) fn suspect(&mut self, key: GrantKey, end_ms: u64) {
+        let entry: Entry = (key.source, key.service, key.class);
+        // What there is no room for, a later sweep finds.
+        if self.suspects.len() < ALLOW_MAX as usize {
+            self.suspects.insert((end_ms, entry));
+        }
+    }
+}

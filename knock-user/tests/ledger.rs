@@ -1,0 +1,636 @@
+//! The ledger against a kernel side that writes the map first and tells later, or never.
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    net::Ipv4Addr,
+};
+
+use knock_common::{
+    Address, Reason,
+    access::Grant,
+    event::Event,
+    layout::{ALLOW_MAX, Door, GrantKey, SERVICES_PER_DOOR},
+};
+use knock_user::ledger::{Action, Ending, Ledger, Look};
+use proptest::prelude::*;
+
+const SSH: u16 = 0;
+const BOTH: u16 = 1;
+const SHUT: u16 = 2;
+const BELL: u16 = 3;
+const WEB: u16 = 4;
+const NAMES: [&str; 5] = ["ssh", "both", "shut", "bell", "web"];
+
+/// One thing that happens.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    /// The clock.
+    At(u64),
+    /// Somebody completes a door's sequence; the event waits to be read.
+    Knock(u16),
+    /// The same, but the event is lost.
+    Lost(u16),
+    /// The daemon reads all events.
+    Read,
+    /// The daemon reads one event.
+    ReadOne,
+    /// The daemon reads the map.
+    Sweep,
+    /// The daemon asks what is due.
+    Due,
+    /// The same; the kernel side completes a door's sequence before the removals are made.
+    DueRaced(u16),
+    /// The same, and that event is lost, but the removal tells what was there.
+    DueRacedLost(u16),
+    /// The map can't be read.
+    DueBlind,
+    /// The daemon starts anew and reads the map.
+    Restart,
+    /// The administrator ends what a door opened.
+    Revoke(Option<u16>),
+}
+use Step::*;
+
+fn source(number: u8) -> Address {
+    Address::from_v4([203, 0, 113, number])
+}
+
+fn door(open_for_ms: u64, services: &[u16], closes: bool) -> Door {
+    let mut all = [0; SERVICES_PER_DOOR];
+    all[..services.len()].copy_from_slice(services);
+    Door {
+        open_for_ms,
+        closes: closes.into(),
+        service_count: services.len() as u32,
+        services: all,
+        ..Door::default()
+    }
+}
+
+fn doors() -> Vec<Door> {
+    vec![
+        door(30_000, &[1], false),
+        door(60_000, &[1, 2], false),
+        door(0, &[1], true),
+        door(10_000, &[], false),
+        door(20_000, &[3, 4], false),
+    ]
+}
+
+/// The kernel side, and the daemon around the ledger.
+struct Host {
+    now_ms: u64,
+    /// Tells knocks of one millisecond apart.
+    nanos: u64,
+    map: BTreeMap<(Address, u16), Grant>,
+    ring: VecDeque<Event>,
+    ledger: Ledger,
+    log: Vec<String>,
+    actions: Vec<Action>,
+    /// The map as it would be if nothing were ever removed.
+    ideal: BTreeMap<(Address, u16), Grant>,
+    /// When removals hit valid grants whose events wait to be read.
+    struck: Vec<u64>,
+}
+
+impl Host {
+    fn new() -> Self {
+        Self {
+            now_ms: 0,
+            nanos: 0,
+            map: BTreeMap::new(),
+            ideal: BTreeMap::new(),
+            ring: VecDeque::new(),
+            ledger: Ledger::new(doors()),
+            log: Vec::new(),
+            actions: Vec::new(),
+            struck: Vec::new(),
+        }
+    }
+
+    fn knock(&mut self, who: Address, index: u16, is_lost: bool) {
+        let door = doors()[usize::from(index)];
+        use_door(&mut self.ideal, who, index, self.now_ms);
+        let reason = use_door(&mut self.map, who, index, self.now_ms);
+        self.nanos += 1;
+        if !is_lost {
+            self.ring.push_back(Event {
+                at_ns: self.now_ms * 1_000_000 + self.nanos,
+                until_ms: self.now_ms + door.open_for_ms,
+                source: who,
+                door: index,
+                reason: reason as u8,
+                ..Event::default()
+            });
+        }
+    }
+
+    fn step(&mut self, who: Address, step: Step) {
+        match step {
+            At(now_ms) => self.now_ms = now_ms,
+            Knock(door) => self.knock(who, door, false),
+            Lost(door) => self.knock(who, door, true),
+            Read => while self.read_one() {},
+            ReadOne => {
+                self.read_one();
+            }
+            Sweep => {
+                for ((source, service), grant) in self.map.clone() {
+                    let actions = self
+                        .ledger
+                        .observe(key(source, service), grant, self.now_ms);
+                    self.carry_out(actions, false);
+                }
+            }
+            Due => self.due(|_| {}, false),
+            DueRaced(door) => self.due(|host| host.knock(who, door, false), false),
+            DueRacedLost(door) => self.due(|host| host.knock(who, door, true), true),
+            DueBlind => {
+                let actions = self.ledger.due(self.now_ms, |_| Look::Failed);
+                self.carry_out(actions, false);
+            }
+            Restart => {
+                self.ledger = Ledger::new(doors());
+                self.ring.clear();
+                for (&(source, service), &grant) in &self.map {
+                    self.ledger
+                        .inherit(key(source, service), grant, self.now_ms);
+                }
+            }
+            Revoke(door) => {
+                let actions = self.ledger.revoke(who, door, self.now_ms);
+                self.carry_out(actions, false);
+            }
+        }
+    }
+
+    fn read_one(&mut self) -> bool {
+        let Some(event) = self.ring.pop_front() else {
+            return false;
+        };
+        let actions = self.ledger.hear(&event, self.now_ms);
+        self.carry_out(actions, false);
+        true
+    }
+
+    fn due(&mut self, meanwhile: impl FnOnce(&mut Self), removals_tell: bool) {
+        let map = &self.map;
+        let actions = self.ledger.due(self.now_ms, |key| {
+            map.get(&(key.source, key.service))
+                .map_or(Look::Absent, |&grant| Look::Found(grant))
+        });
+        meanwhile(self);
+        self.carry_out(actions, removals_tell);
+    }
+
+    fn carry_out(&mut self, actions: Vec<Action>, removals_tell: bool) {
+        let mut actions = VecDeque::from(actions);
+        while let Some(action) = actions.pop_front() {
+            self.log.push(show(&action));
+            self.actions.push(action);
+            match action {
+                Action::Remove { key } => {
+                    let Some(was) = self.map.remove(&(key.source, key.service)) else {
+                        continue;
+                    };
+                    if self.now_ms < was.until_ms {
+                        self.struck.push(self.now_ms);
+                    }
+                    if removals_tell {
+                        actions.extend(self.ledger.removed(key, was, self.now_ms));
+                    }
+                }
+                Action::Restore { key, grant } => {
+                    self.map.entry((key.source, key.service)).or_insert(grant);
+                }
+                Action::Opened { .. } | Action::Refreshed { .. } | Action::Closed { .. } => {}
+            }
+        }
+    }
+}
+
+/// What the kernel side does with a door.
+fn use_door(
+    map: &mut BTreeMap<(Address, u16), Grant>,
+    who: Address,
+    index: u16,
+    now_ms: u64,
+) -> Reason {
+    let door = doors()[usize::from(index)];
+    let mut reason = if door.closes == 0 {
+        Reason::Opened
+    } else {
+        Reason::Closed
+    };
+    for &service in &door.services[..door.service_count as usize] {
+        let key = (who, service);
+        let old = map
+            .get(&key)
+            .copied()
+            .filter(|grant| now_ms < grant.until_ms);
+        let new = Grant {
+            until_ms: now_ms + door.open_for_ms,
+            door: index,
+        };
+        if door.closes != 0 {
+            if let Some(old) = old {
+                let until_ms = now_ms;
+                map.insert(key, Grant { until_ms, ..old });
+            }
+            continue;
+        }
+        if old.is_some() {
+            reason = Reason::Refreshed;
+        }
+        if old.is_none_or(|old| old.until_ms < new.until_ms) {
+            map.insert(key, new);
+        }
+    }
+    reason
+}
+
+fn key(source: Address, service: u16) -> GrantKey {
+    GrantKey {
+        source,
+        service,
+        class: 0,
+    }
+}
+
+fn show(action: &Action) -> String {
+    let name = |door: u16| NAMES[usize::from(door)];
+    match *action {
+        Action::Opened { door, until_ms, .. } => format!("opened {} {until_ms}", name(door)),
+        Action::Refreshed { door, until_ms, .. } => format!("refreshed {} {until_ms}", name(door)),
+        Action::Closed { door, ending, .. } => {
+            let why = match ending {
+                Ending::Expired => "expired".to_owned(),
+                Ending::Sequence { by: Some(by) } => format!("by {}", name(by)),
+                Ending::Sequence { by: None } => "early".to_owned(),
+                Ending::Revoked => "revoked".to_owned(),
+                Ending::DoorGone => "gone".to_owned(),
+            };
+            format!("closed {} {why}", name(door))
+        }
+        Action::Remove { key } => format!("remove {}", key.service),
+        Action::Restore { key, grant } => {
+            format!(
+                "restore {} {} {}",
+                key.service,
+                name(grant.door),
+                grant.until_ms
+            )
+        }
+    }
+}
+
+#[test]
+fn openings_are_told_once_and_end_with_their_grants() {
+    #[rustfmt::skip]
+    let rows: &[(&str, &[Step], &[&str])] = &[
+        ("opens, expires", &[Knock(SSH), Read, At(30_000), Due, At(30_001), Due, At(90_000), Due],
+            &["opened ssh 30000", "closed ssh expired", "remove 1"]),
+        ("a storm of knocks opens once", &[Knock(SSH), Read, At(1), Knock(SSH), Read, At(2), Knock(SSH), Read, At(30_002), Due, At(30_003), Due],
+            &["opened ssh 30000", "refreshed ssh 30001", "refreshed ssh 30002", "closed ssh expired", "remove 1"]),
+        ("a repeat in the same millisecond says nothing", &[Knock(SSH), Knock(SSH), Read],
+            &["opened ssh 30000"]),
+        ("a door with two services closes once", &[Knock(WEB), Read, At(20_001), Due],
+            &["opened web 20000", "closed web expired", "remove 3", "remove 4"]),
+        ("a door without ports", &[Knock(BELL), Read, At(5_000), Knock(BELL), Read, At(10_001), Due, At(15_001), Due],
+            &["opened bell 10000", "refreshed bell 15000", "closed bell expired"]),
+        ("refreshed, event not read", &[Knock(SSH), Read, At(20_000), Knock(SSH), At(30_001), Due, Read, At(50_001), Due],
+            &["opened ssh 30000", "refreshed ssh 50000", "closed ssh expired", "remove 1"]),
+        ("refreshed, event lost", &[Knock(SSH), Read, At(20_000), Lost(SSH), At(30_001), Due, At(50_001), Due],
+            &["opened ssh 30000", "refreshed ssh 50000", "closed ssh expired", "remove 1"]),
+        ("opened again in the moment of removal", &[Knock(SSH), Read, At(30_001), DueRaced(SSH), Read, At(60_002), Due],
+            &["opened ssh 30000", "closed ssh expired", "remove 1", "restore 1 ssh 60001", "opened ssh 60001", "closed ssh expired", "remove 1"]),
+        ("the same, read much later", &[Knock(SSH), Read, At(30_001), DueRaced(SSH), At(40_001), Read],
+            &["opened ssh 30000", "closed ssh expired", "remove 1", "restore 1 ssh 60001", "opened ssh 60001"]),
+        ("the same, event lost, removal tells", &[Knock(SSH), Read, At(30_001), DueRacedLost(SSH)],
+            &["opened ssh 30000", "closed ssh expired", "remove 1", "restore 1 ssh 60001", "opened ssh 60001"]),
+        ("opened in the moment of removal, then closed", &[Knock(SSH), Read, At(30_001), DueRaced(SSH), At(30_002), Knock(SHUT), Read, At(30_003), Due],
+            &["opened ssh 30000", "closed ssh expired", "remove 1", "restore 1 ssh 60001", "opened ssh 60001", "closed ssh by shut", "remove 1"]),
+        ("opened again after the removal", &[Knock(SSH), Read, At(30_001), Due, At(30_002), Knock(SSH), Read],
+            &["opened ssh 30000", "closed ssh expired", "remove 1", "restore 1 ssh 60002", "opened ssh 60002"]),
+        ("another door's longer grant", &[Knock(SSH), At(1), Knock(BOTH), Read, At(30_001), Due, At(60_002), Due],
+            &["opened ssh 30000", "opened both 60001", "closed ssh expired", "closed both expired", "remove 1", "remove 2"]),
+        ("another door's longer grant, unheard of", &[Knock(SSH), Read, At(1), Lost(BOTH), At(30_001), Due],
+            &["opened ssh 30000", "opened both 60001", "closed ssh expired"]),
+        ("the shorter door last", &[Knock(BOTH), At(1), Knock(SSH), Read, At(30_002), Due, At(60_001), Due],
+            &["opened both 60000", "opened ssh 30001", "closed ssh expired", "closed both expired", "remove 1", "remove 2"]),
+        ("closed by a sequence", &[Knock(SSH), Read, At(5_000), Knock(SHUT), Read, Due, At(5_001), Due, At(30_001), Due],
+            &["opened ssh 30000", "closed ssh by shut", "remove 1"]),
+        ("closed in part", &[Knock(BOTH), Read, At(5_000), Knock(SHUT), Read, At(5_001), Due, At(60_001), Due],
+            &["opened both 60000", "remove 1", "closed both expired", "remove 2"]),
+        ("closed and opened again", &[Knock(SSH), At(5_000), Knock(SHUT), At(5_002), Knock(SSH), Read, Due, At(35_003), Due],
+            &["opened ssh 30000", "closed ssh by shut", "opened ssh 35002", "closed ssh expired", "remove 1"]),
+        ("closed, event lost", &[Knock(SSH), Read, At(5_000), Lost(SHUT), At(6_000), Sweep, Due],
+            &["opened ssh 30000", "closed ssh early", "remove 1"]),
+        ("closed before it was read", &[Knock(SSH), At(1), Knock(SHUT), At(6_000), Sweep, Due, Read, At(6_001), Due],
+            &["remove 1", "opened ssh 30000", "closed ssh by shut"]),
+        ("closing nothing", &[Knock(SHUT), Read, At(1), Due], &[]),
+        ("opened, event lost", &[Lost(SSH), At(1_000), Sweep, Sweep, At(30_001), Due],
+            &["opened ssh 30000", "closed ssh expired", "remove 1"]),
+        ("opened, event read after the sweep", &[Knock(SSH), Sweep, Read, At(30_001), Due],
+            &["opened ssh 30000", "closed ssh expired", "remove 1"]),
+        ("opened, event read after the end", &[Knock(SSH), Sweep, At(30_001), Due, Read, Due],
+            &["opened ssh 30000", "closed ssh expired", "remove 1"]),
+        ("all of it lost", &[Lost(SSH), At(30_001), Sweep, Due], &["remove 1"]),
+        ("restart", &[Knock(WEB), Read, At(10_000), Restart, Sweep, At(20_001), Due],
+            &["opened web 20000", "closed web expired", "remove 3", "remove 4"]),
+        ("ended while nobody was there", &[Knock(WEB), Read, At(90_000), Restart, Due],
+            &["opened web 20000", "closed web expired", "remove 3", "remove 4"]),
+        ("refreshed after a restart", &[Knock(SSH), Read, Restart, At(10_000), Knock(SSH), Read],
+            &["opened ssh 30000", "refreshed ssh 40000"]),
+        ("map unreadable", &[Knock(SSH), Read, At(30_001), DueBlind, Due, At(31_002), Due],
+            &["opened ssh 30000", "closed ssh expired", "remove 1"]),
+        ("revoked", &[Knock(SSH), Knock(BELL), Read, At(1), Revoke(Some(SSH)), At(2), Revoke(None), At(90_000), Due],
+            &["opened ssh 30000", "opened bell 10000", "remove 1", "closed ssh revoked", "closed bell revoked"]),
+        ("revoked while a refresh waits to be read", &[Knock(SSH), Read, At(1), Knock(SSH), At(2), Revoke(Some(SSH)), Read],
+            &["opened ssh 30000", "remove 1", "closed ssh revoked"]),
+        ("revoked, with another door's opening of the same port", &[Knock(SSH), Knock(BOTH), Read, At(1), Revoke(Some(BOTH))],
+            &["opened ssh 30000", "opened both 60000", "remove 1", "remove 2", "closed ssh revoked", "closed both revoked"]),
+    ];
+    for (name, steps, log) in rows {
+        let mut host = Host::new();
+        for &step in *steps {
+            host.step(source(9), step);
+        }
+        assert_eq!(host.log, *log, "{name}: {steps:?}");
+    }
+}
+
+#[test]
+fn the_next_deadline_is_the_moment_when_something_is_due() {
+    let mut host = Host::new();
+    assert_eq!(host.ledger.next_deadline(), None);
+    for step in [Knock(SSH), At(10), Knock(BELL), Read] {
+        host.step(source(9), step);
+    }
+    assert_eq!(host.ledger.next_deadline(), Some(10_011));
+    for step in [At(10_011), DueBlind] {
+        host.step(source(9), step);
+    }
+    assert_eq!(host.ledger.next_deadline(), Some(30_001));
+    for step in [At(30_001), DueBlind] {
+        host.step(source(9), step);
+    }
+    assert_eq!(host.ledger.next_deadline(), Some(31_002), "retried");
+    for step in [At(31_002), Due] {
+        host.step(source(9), step);
+    }
+    assert_eq!(host.ledger.next_deadline(), None);
+}
+
+#[test]
+fn sources_and_destination_classes_are_apart() {
+    let mut there = door(30_000, &[1], false);
+    there.class = 7;
+    let mut shut = door(0, &[1], true);
+    shut.class = 7;
+    let mut ledger = Ledger::new(vec![door(30_000, &[1], false), there, shut]);
+    let event = |number, door, reason: Reason| Event {
+        source: source(number),
+        door,
+        until_ms: 30_000,
+        at_ns: 1,
+        reason: reason as u8,
+        ..Event::default()
+    };
+    for (number, door) in [(1, 0), (1, 1), (2, 1)] {
+        let actions = ledger.hear(&event(number, door, Reason::Opened), 0);
+        assert_eq!(actions.len(), 1, "{number} {door}");
+    }
+    let actions = ledger.hear(&event(1, 2, Reason::Closed), 1);
+    let by = Some(2);
+    let ending = Ending::Sequence { by };
+    assert_eq!(
+        actions,
+        [Action::Closed {
+            source: source(1),
+            door: 1,
+            ending
+        }],
+        "only what is for that destination, only for that source"
+    );
+}
+
+#[test]
+fn doors_that_are_gone_are_closed_and_others_go_on() {
+    let mut host = Host::new();
+    for step in [Knock(SSH), Knock(WEB), Knock(BELL), Read] {
+        host.step(source(9), step);
+    }
+    // "ssh" is gone, "web" is the first door now, and "bell" the second.
+    let new = vec![door(20_000, &[8], false), door(10_000, &[], false)];
+    let renumbered = |old| match old {
+        WEB => Some(0),
+        BELL => Some(1),
+        _ => None,
+    };
+    let actions = host.ledger.renumber(new, renumbered);
+    let log: Vec<String> = actions.iter().map(show).collect();
+    assert_eq!(log, ["closed ssh gone"]);
+    let openings: Vec<_> = host.ledger.openings().collect();
+    assert_eq!(openings, [(source(9), 0, 20_000), (source(9), 1, 10_000)]);
+    let actions = host.ledger.due(20_001, |looked| {
+        assert_eq!(*looked, key(source(9), 8), "the new number of the service");
+        Look::Absent
+    });
+    assert_eq!(actions.len(), 2, "{actions:?}");
+}
+
+#[test]
+fn nonsense_changes_nothing() {
+    let mut ledger = Ledger::new(doors());
+    for (name, door, reason) in [
+        ("unknown door", 99, Reason::Opened as u8),
+        ("unknown closing door", 99, Reason::Closed as u8),
+        ("unknown reason", SSH, 255),
+        ("not about a grant", SSH, Reason::NextKnock as u8),
+        ("no room in the kernel", SSH, Reason::GrantsFull as u8),
+    ] {
+        let event = Event {
+            door,
+            reason,
+            until_ms: 1,
+            ..Event::default()
+        };
+        assert_eq!(ledger.hear(&event, 0), [], "{name}");
+        assert_eq!(ledger.next_deadline(), None, "{name}");
+    }
+    let stray = Grant {
+        until_ms: 50,
+        door: 99,
+    };
+    assert_eq!(ledger.observe(key(source(1), 1), stray, 0), []);
+    assert_eq!(ledger.due(50, |_| panic!("not over yet")), []);
+    let actions = ledger.due(51, |_| Look::Found(stray));
+    assert_eq!(
+        actions,
+        [Action::Remove {
+            key: key(source(1), 1)
+        }]
+    );
+}
+
+#[test]
+fn memory_is_bounded() {
+    let mut ledger = Ledger::new(doors());
+    let event = |number: u32, reason: Reason, at_ms: u64| Event {
+        source: Address::from_v4(Ipv4Addr::from(number).octets()),
+        door: if reason == Reason::Closed { SHUT } else { SSH },
+        until_ms: at_ms + 30_000,
+        at_ns: at_ms * 1_000_000,
+        reason: reason as u8,
+        ..Event::default()
+    };
+    for number in 0..ALLOW_MAX + 10 {
+        ledger.hear(&event(number, Reason::Opened, 0), 0);
+    }
+    assert_eq!(ledger.openings().count(), ALLOW_MAX as usize);
+    assert_eq!(ledger.untracked(), 10);
+    assert_eq!(
+        ledger.hear(&event(5, Reason::Refreshed, 1), 1).len(),
+        1,
+        "known ones go on"
+    );
+    let closed = ledger.due(30_001, |_| Look::Absent);
+    assert_eq!(
+        closed.len(),
+        ALLOW_MAX as usize - 1,
+        "all but the refreshed one"
+    );
+    assert_eq!(
+        ledger.hear(&event(0, Reason::Opened, 31_000), 31_000).len(),
+        1,
+        "room again"
+    );
+}
+
+fn any_step() -> impl Strategy<Value = (u8, Step, u64)> {
+    let door = prop_oneof![Just(SSH), Just(BOTH), Just(SHUT), Just(BELL), Just(WEB)];
+    let step = prop_oneof![
+        4 => door.clone().prop_map(Knock),
+        1 => door.clone().prop_map(Lost),
+        3 => Just(Read),
+        2 => Just(ReadOne),
+        1 => Just(Sweep),
+        4 => Just(Due),
+        2 => door.clone().prop_map(DueRaced),
+        1 => door.prop_map(DueRacedLost),
+        1 => Just(DueBlind),
+    ];
+    let pause = prop_oneof![3 => Just(0), 3 => 1..5_u64, 4 => 1..9_000_u64, 1 => 9_000..70_000_u64];
+    (1..3_u8, step, pause)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_is_lost_or_late_every_opening_opens_once_and_closes_once(
+        steps in prop::collection::vec(any_step(), 1..60)
+    ) {
+        let mut host = Host::new();
+        let mut open: HashMap<(Address, u16), u64> = HashMap::new();
+        let mut told = 0;
+        let mut now_ms = 1;
+        let mut is_exact = true;
+        for (number, step, pause) in steps {
+            now_ms += pause;
+            host.step(source(number), At(now_ms));
+            let struck = host.struck.len();
+            // What is lost between events that are not read yet can't be put in its place.
+            let is_between = struck > 0 || !host.ring.is_empty();
+            is_exact &= !is_between || !matches!(step, Lost(_) | DueRacedLost(_));
+            let map = host.map.clone();
+            host.step(source(number), step);
+            // A closing that is read late may, until the next events are read.
+            if !matches!(step, DueRaced(_) | DueRacedLost(_) | Read | ReadOne) {
+                prop_assert!(host.struck.len() <= struck, "removed a valid grant: {:?}", step);
+            }
+            for action in host.actions.drain(told..) {
+                check(&mut open, &map, now_ms, action)?;
+            }
+            told = host.actions.len();
+            if matches!(step, Read | DueRacedLost(_)) && host.ring.is_empty() {
+                // Events that are read ten seconds late are beyond the ledger's memory.
+                is_exact &= host.struck.drain(..).all(|at_ms| now_ms <= at_ms + 10_000);
+                if is_exact {
+                    let (real, ideal) = (valid(&host.map, now_ms), valid(&host.ideal, now_ms));
+                    prop_assert!(real.keys().eq(ideal.keys()), "{real:?} instead of {ideal:?}");
+                    let is_longer = real.iter().any(|(key, until_ms)| ideal[key] < *until_ms);
+                    prop_assert!(!is_longer, "{real:?} instead of {ideal:?}");
+                }
+                // A shorter grant may have taken the place of the one that was hit.
+                host.ideal = host.map.clone();
+                for (&(source, door), &until_ms) in &open {
+                    let known = host.ledger.openings().any(|known| known == (source, door, until_ms));
+                    prop_assert!(known, "not in the ledger: {} {}", door, until_ms);
+                }
+            }
+        }
+        host.step(source(1), Read);
+        host.step(source(1), Sweep);
+        host.step(source(1), At(now_ms + 100_000));
+        for step in [Due, Sweep, Due] {
+            host.step(source(1), step);
+        }
+        for action in host.actions.drain(..) {
+            check(&mut open, &BTreeMap::new(), now_ms + 100_000, action)?;
+        }
+        prop_assert!(open.is_empty(), "never closed: {:?}", open);
+        prop_assert!(host.map.is_empty(), "never removed: {:?}", host.map);
+        prop_assert_eq!(host.ledger.next_deadline(), None);
+    }
+}
+
+fn valid(map: &BTreeMap<(Address, u16), Grant>, now_ms: u64) -> BTreeMap<(Address, u16), u64> {
+    let valid = map.iter().filter(|(_, grant)| now_ms < grant.until_ms);
+    valid.map(|(&key, grant)| (key, grant.until_ms)).collect()
+}
+
+/// Opening and closing alternate, and a door closes by time only after its latest end.
+fn check(
+    open: &mut HashMap<(Address, u16), u64>,
+    map: &BTreeMap<(Address, u16), Grant>,
+    now_ms: u64,
+    action: Action,
+) -> Result<(), TestCaseError> {
+    match action {
+        Action::Opened {
+            source,
+            door,
+            until_ms,
+        } => {
+            let old = open.insert((source, door), until_ms);
+            prop_assert_eq!(old, None, "opened twice");
+        }
+        Action::Refreshed {
+            source,
+            door,
+            until_ms,
+        } => {
+            let old = open.insert((source, door), until_ms);
+            prop_assert!(old.is_some_and(|old| old < until_ms), "refreshed {:?}", old);
+        }
+        Action::Closed {
+            source,
+            door,
+            ending,
+        } => {
+            let until_ms = open.remove(&(source, door));
+            prop_assert!(until_ms.is_some(), "closed twice");
+            if ending == Ending::Expired {
+                prop_assert!(until_ms < Some(now_ms), "closed too early");
+                let goes_on = map.iter().any(|(&(owner, _), grant)| {
+                    owner == source && grant.door == door && now_ms < grant.until_ms
+                });
+                prop_assert!(!goes_on, "closed while the map says open");
+            }
+        }
+        Action::Remove { .. } | Action::Restore { .. } => {}
+    }
+    Ok(())
+}
