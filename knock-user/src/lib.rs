@@ -6,6 +6,7 @@
 //! ```
 pub mod compile;
 pub mod config;
+pub mod console;
 #[cfg(feature = "object")]
 pub mod firewall;
 pub mod host;

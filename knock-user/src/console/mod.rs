@@ -1,0 +1,202 @@
+//! What people see: one event, one line.
+//!
+//! ```text
+//! 12:00:01.123 opened  203.0.113.9  ssh  tcp/22 for 30s
+//! ```
+//!
+//! The columns are as wide as what has been told so far. With `--json` a line is an object with
+//! these fields; what an event does not have is left out:
+//!
+//! | field | type | meaning |
+//! |---|---|---|
+//! | `time` | string | RFC 3339, UTC, with milliseconds |
+//! | `event` | string | one of the names of [`What`] |
+//! | `source` | string | who: an IPv4 or IPv6 address |
+//! | `door` | string | name of the door |
+//! | `protocol` | string | `tcp` or `udp` |
+//! | `port` | number | destination port |
+//! | `source_port` | number | source port |
+//! | `stage` | number | how many knocks of the door have been made |
+//! | `of` | number | how many knocks the door has |
+//! | `reason` | string | [`knock_common::Reason::name`], or why it closed: `expired`, `sequence`, `revoked`, `door-gone`, `idle` |
+//! | `by` | string | name of the door whose sequence closed it |
+//! | `until` | string | when the grant ends, like `time` |
+//! | `seconds` | number | how long from `time` to `until`, or how long a flow was idle |
+//! | `ports` | array of strings | what is opened, closed or protected: `tcp/22` |
+//! | `interface` | string | name of the interface |
+//! | `mode` | string | how the program is attached: `native` or `generic` |
+//! | `because` | string | why not otherwise |
+//! | `doors` | number | how many doors there are |
+//! | `left_out` | number | events that were left out, because there were too many, since the last such line |
+//! | `lost` | number | events that were lost, because they were not read in time, since the last such line |
+//! | `dry_run` | `true` | nothing is dropped |
+
+use std::io::{self, Write};
+
+use jiff::{Timestamp, tz::TimeZone};
+
+use crate::config::checked::{self, Effect};
+
+mod record;
+mod telling;
+pub mod text;
+
+use record::Record;
+pub use record::What;
+use telling::Line;
+use text::harmless;
+
+/// Wider sources do not widen their column: an IPv6 address with all its digits is rare.
+const SOURCE_WIDTH_MAX: usize = 24;
+/// Nor do longer names of doors.
+const DOOR_WIDTH_MAX: usize = 16;
+
+/// What the console says about a door.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct DoorText {
+    name: String,
+    knocks: usize,
+    ports: Vec<String>,
+}
+
+impl From<&checked::Door> for DoorText {
+    fn from(door: &checked::Door) -> Self {
+        let (Effect::Open(ports) | Effect::Close(ports)) = &door.effect;
+        Self {
+            name: harmless(&door.name).into_owned(),
+            knocks: door.knock.len(),
+            ports: ports.iter().map(ToString::to_string).collect(),
+        }
+    }
+}
+
+/// How the console speaks.
+#[derive(Clone, Debug)]
+pub struct Style {
+    /// Objects instead of lines.
+    pub json: bool,
+    /// Whether nothing is dropped.
+    pub dry_run: bool,
+    /// The time zone of lines; objects are always in UTC.
+    pub zone: TimeZone,
+}
+
+/// How the program is attached.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Attached {
+    /// In the driver.
+    Native,
+    /// Behind the driver.
+    Generic,
+}
+
+impl Attached {
+    /// The word on the console and in JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Generic => "generic",
+        }
+    }
+}
+
+/// Writes lines.
+///
+/// If they can't be written, because the reader has gone, the first error is kept and the rest is
+/// not written: that is no reason to stop protecting.
+#[derive(Debug)]
+pub struct Console<W> {
+    out: W,
+    style: Style,
+    doors: Vec<DoorText>,
+    boot: Timestamp,
+    widths: [usize; 3],
+    failure: Option<io::Error>,
+}
+
+impl<W: Write> Console<W> {
+    /// A console; `boot` is the wall time at which `CLOCK_BOOTTIME` was 0.
+    pub fn new(out: W, style: Style, doors: Vec<DoorText>, boot: Timestamp) -> Self {
+        Self {
+            out,
+            style,
+            doors,
+            boot,
+            widths: [What::Opened.name().len(), 0, 0],
+            failure: None,
+        }
+    }
+
+    /// Another configuration is in force.
+    pub fn set_doors(&mut self, doors: Vec<DoorText>) {
+        self.doors = doors;
+    }
+
+    /// Wall time was set.
+    pub fn set_boot(&mut self, boot: Timestamp) {
+        self.boot = boot;
+    }
+
+    /// Why lines are no longer written.
+    pub fn failure(&self) -> Option<&io::Error> {
+        self.failure.as_ref()
+    }
+
+    /// Gives the writer back.
+    pub fn into_inner(self) -> W {
+        self.out
+    }
+
+    /// Writes an event.
+    fn tell(&mut self, at_ns: u64, line: &Line, mut record: Record<'_>) {
+        if self.style.json {
+            record.event = line.what.name();
+            return self.write_json(at_ns, record);
+        }
+        let word = line.what.word(self.style.dry_run);
+        let columns = [
+            (word, usize::MAX),
+            (&line.source, SOURCE_WIDTH_MAX),
+            (&line.door, DOOR_WIDTH_MAX),
+        ];
+        let zoned = self.wall(at_ns).to_zoned(self.style.zone.clone());
+        let mut text = zoned.strftime("%H:%M:%S%.3f ").to_string();
+        for (width, (column, width_max)) in self.widths.iter_mut().zip(columns) {
+            let characters = column.chars().count();
+            *width = (*width).max(characters.min(width_max));
+            text.push_str(column);
+            let padding = width.saturating_sub(characters).saturating_add(2);
+            text.extend(std::iter::repeat_n(' ', padding));
+        }
+        text.push_str(&line.why);
+        self.write(text.trim_end());
+    }
+
+    /// Writes a sentence.
+    fn say(&mut self, at_ns: u64, what: What, text: &str, mut record: Record<'_>) {
+        if self.style.json {
+            record.event = what.name();
+            self.write_json(at_ns, record);
+        } else {
+            self.write(text);
+        }
+    }
+
+    fn write_json(&mut self, at_ns: u64, mut record: Record<'_>) {
+        record.time = self.utc(at_ns);
+        record.dry_run = self.style.dry_run;
+        match serde_json::to_string(&record) {
+            Ok(text) => self.write(&text),
+            Err(error) => self.failure = Some(error.into()),
+        }
+    }
+
+    fn write(&mut self, line: &str) {
+        if self.failure.is_some() {
+            return;
+        }
+        // One write, so that lines of several programs in one file stay whole.
+        let written = self.out.write_all(format!("{line}\n").as_bytes());
+        self.failure = written.and_then(|()| self.out.flush()).err();
+    }
+}

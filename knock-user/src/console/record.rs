@@ -1,0 +1,134 @@
+//! One event as data.
+
+use std::net::IpAddr;
+
+use serde::Serialize;
+
+/// One line of `--json`; the fields are described at the top of the module.
+#[derive(Debug, Default, Serialize)]
+pub(super) struct Record<'a> {
+    pub(super) time: String,
+    pub(super) event: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) source: Option<IpAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) door: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) protocol: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) port: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) source_port: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) stage: Option<u8>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) of: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) reason: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) by: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) until: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) seconds: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) ports: Option<&'a [String]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) interface: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) mode: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) because: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) doors: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) left_out: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) lost: Option<u64>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(super) dry_run: bool,
+}
+
+/// What a line is about.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum What {
+    /// A door opened.
+    Opened,
+    /// A door stays open for longer.
+    Refreshed,
+    /// A door or a connection is closed again.
+    Closed,
+    /// A knock was taken.
+    Knock,
+    /// A wrong knock, or something else that no honest client does while it knocks.
+    Reset,
+    /// A knock came too late.
+    Late,
+    /// A packet to a protected port.
+    Denied,
+    /// A packet to a decoy.
+    Decoy,
+    /// A packet of a source that is not listened to.
+    Locked,
+    /// A packet that can't be read, or a knock that could not be taken.
+    Dropped,
+    /// No room for another grant.
+    Full,
+    /// A packet that passed.
+    Passed,
+    /// Events that are not told.
+    LeftOut,
+    /// The program is attached.
+    Protecting,
+    /// The program is attached behind the driver.
+    Attached,
+    /// The program is detached.
+    Stopped,
+}
+
+impl What {
+    /// The word in the field `event`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Opened => "opened",
+            Self::Refreshed => "refreshed",
+            Self::Closed => "closed",
+            Self::Knock => "knock",
+            Self::Reset => "reset",
+            Self::Late => "late",
+            Self::Denied => "denied",
+            Self::Decoy => "decoy",
+            Self::Locked => "locked",
+            Self::Dropped => "dropped",
+            Self::Full => "full",
+            Self::Passed => "passed",
+            Self::LeftOut => "left-out",
+            Self::Protecting => "protecting",
+            Self::Attached => "attached",
+            Self::Stopped => "stopped",
+        }
+    }
+
+    /// The word on the console.
+    pub(super) const fn word(self, dry_run: bool) -> &'static str {
+        match self {
+            Self::Denied | Self::Dropped if dry_run => "would drop",
+            Self::LeftOut => "left out",
+            Self::Opened
+            | Self::Refreshed
+            | Self::Closed
+            | Self::Knock
+            | Self::Reset
+            | Self::Late
+            | Self::Denied
+            | Self::Decoy
+            | Self::Locked
+            | Self::Dropped
+            | Self::Full
+            | Self::Passed
+            | Self::Protecting
+            | Self::Attached
+            | Self::Stopped => self.name(),
+        }
+    }
+}

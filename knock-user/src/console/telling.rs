@@ -1,0 +1,363 @@
+//! The line of each kind of event.
+
+use std::{io::Write, net::IpAddr, time::Duration};
+
+use jiff::{SignedDuration, Timestamp};
+use knock_common::{
+    Reason,
+    event::{Event, NO_DOOR},
+    layout::FlowKey,
+    packet::Protocol,
+};
+
+use super::{
+    Attached, Console, DoorText, What,
+    record::Record,
+    text::{count, harmless, length},
+};
+use crate::ledger::{Action, Ending};
+
+const NANOS_PER_MILLI: u64 = 1_000_000;
+
+/// The columns after the time.
+pub(super) struct Line {
+    pub(super) what: What,
+    pub(super) source: String,
+    pub(super) door: String,
+    pub(super) why: String,
+}
+
+impl<W: Write> Console<W> {
+    /// Tells what the kernel side said.
+    ///
+    /// What opens and refreshes doors, and what closes them, is better told as the ledger has
+    /// understood it: with [`Console::action`].
+    pub fn event(&mut self, event: &Event) {
+        let door = self.door(event.door).cloned();
+        let door = door.as_ref();
+        let source = is_known(event).then(|| IpAddr::from(event.source));
+        let port = source.map(|_| port_text(event.protocol, event.port));
+        let (what, why) = match event.reason() {
+            Some(reason) => describe(reason, event, door, &port.clone().unwrap_or_default()),
+            None => (What::Dropped, format!("reason {}", event.reason)),
+        };
+        let tells_end = matches!(what, What::Opened | What::Refreshed);
+        let has_stage = event.stage != 0;
+        let record = Record {
+            source,
+            door: door.map(|door| door.name.as_str()),
+            protocol: source.map(|_| protocol(event.protocol)),
+            port: source.map(|_| event.port),
+            source_port: source.map(|_| event.source_port),
+            stage: has_stage.then_some(event.stage),
+            of: door.filter(|_| has_stage).map(|door| door.knocks),
+            reason: event.reason().map(Reason::name),
+            until: tells_end.then(|| self.utc(event.until_ms.saturating_mul(NANOS_PER_MILLI))),
+            seconds: tells_end.then(|| seconds(length_of(event.until_ms, event.at_ns))),
+            ports: door
+                .filter(|_| tells_end || what == What::Closed)
+                .map(|door| door.ports.as_slice()),
+            ..Record::default()
+        };
+        let line = Line {
+            what,
+            source: source.map_or("-".to_owned(), |source| source.to_string()),
+            door: door.map_or("-", |door| &door.name).to_owned(),
+            why,
+        };
+        self.tell(event.at_ns, &line, record);
+    }
+
+    /// Tells what the ledger said; its housekeeping is not told.
+    pub fn action(&mut self, action: &Action, at_ns: u64) {
+        let (source, index, what, until_ms, ending) = match *action {
+            Action::Opened {
+                source,
+                door,
+                until_ms,
+            } => (source, door, What::Opened, Some(until_ms), None),
+            Action::Refreshed {
+                source,
+                door,
+                until_ms,
+            } => (source, door, What::Refreshed, Some(until_ms), None),
+            Action::Closed {
+                source,
+                door,
+                ending,
+            } => (source, door, What::Closed, None, Some(ending)),
+            Action::Remove { .. } | Action::Restore { .. } => return,
+        };
+        let source = IpAddr::from(source);
+        let Some(door) = self.door(index).cloned() else {
+            return;
+        };
+        let by = match ending {
+            Some(Ending::Sequence { by }) => by.and_then(|by| self.door(by)).cloned(),
+            Some(Ending::Expired | Ending::Revoked | Ending::DoorGone) | None => None,
+        };
+        let lasts_ms = until_ms.map(|until_ms| length_of(until_ms, at_ns));
+        let mut why = door.ports_text();
+        if let Some(lasts_ms) = lasts_ms {
+            why = join(&why, &format!("for {}", length(lasts_ms)));
+        }
+        if let Some(ending) = ending {
+            why = join(&why, &ending_text(ending, by.as_ref()));
+        }
+        let record = Record {
+            source: Some(source),
+            door: Some(&door.name),
+            reason: ending.map(ending_name),
+            by: by.as_ref().map(|by| by.name.as_str()),
+            until: until_ms.map(|until_ms| self.utc(until_ms.saturating_mul(NANOS_PER_MILLI))),
+            seconds: lasts_ms.map(seconds),
+            ports: Some(&door.ports),
+            ..Record::default()
+        };
+        let line = Line {
+            what,
+            source: source.to_string(),
+            door: door.name.clone(),
+            why,
+        };
+        self.tell(at_ns, &line, record);
+    }
+
+    /// Tells that a connection without packets is no longer kept.
+    pub fn flow_closed(&mut self, flow: &FlowKey, idle: Duration, at_ns: u64) {
+        let source = IpAddr::from(flow.source);
+        let number = u8::try_from(flow.protocol).unwrap_or(u8::MAX);
+        let idle_ms = u64::try_from(idle.as_millis()).unwrap_or(u64::MAX);
+        let record = Record {
+            source: Some(source),
+            protocol: Some(protocol(number)),
+            port: Some(flow.port),
+            source_port: Some(flow.source_port),
+            reason: Some("idle"),
+            seconds: Some(seconds(idle_ms)),
+            ..Record::default()
+        };
+        let line = Line {
+            what: What::Closed,
+            source: source.to_string(),
+            door: port_text(number, flow.port),
+            why: format!(
+                "connection from port {} idle for {}",
+                flow.source_port,
+                length(idle_ms)
+            ),
+        };
+        self.tell(at_ns, &line, record);
+    }
+
+    /// Tells how many events were not told since the last such line: left out in the kernel because
+    /// there were too many, or lost because they were not read in time. Nothing if there were none.
+    pub fn left_out(&mut self, left_out: u64, lost: u64, at_ns: u64) {
+        let mut parts = Vec::new();
+        if left_out > 0 {
+            parts.push(format!("{}: too many at once", count(left_out, "event")));
+        }
+        if lost > 0 {
+            parts.push(format!("{}: not read in time", count(lost, "event")));
+        }
+        if parts.is_empty() {
+            return;
+        }
+        let record = Record {
+            left_out: Some(left_out),
+            lost: Some(lost),
+            ..Record::default()
+        };
+        let line = Line {
+            what: What::LeftOut,
+            source: "-".to_owned(),
+            door: "-".to_owned(),
+            why: parts.join(", "),
+        };
+        self.tell(at_ns, &line, record);
+    }
+
+    /// Tells that the program is attached: `protecting tcp/22 on eth0 (native), 1 door`.
+    pub fn protecting(&mut self, ports: &[String], interface: &str, mode: Attached, at_ns: u64) {
+        let doors = self.doors.len();
+        let text = format!(
+            "{} {} on {} ({}), {}",
+            if self.style.dry_run {
+                "would protect"
+            } else {
+                "protecting"
+            },
+            list(ports),
+            harmless(interface),
+            mode.name(),
+            count(doors as u64, "door"),
+        );
+        let record = Record {
+            ports: Some(ports),
+            interface: Some(interface),
+            mode: Some(mode.name()),
+            doors: Some(doors),
+            ..Record::default()
+        };
+        self.say(at_ns, What::Protecting, &text, record);
+    }
+
+    /// Tells that the driver did not take the program: `attached generic on eth0 because …`.
+    pub fn attached_generic(&mut self, interface: &str, because: &str, at_ns: u64) {
+        let mode = Attached::Generic.name();
+        let text = format!(
+            "attached {mode} on {} because {}",
+            harmless(interface),
+            harmless(because)
+        );
+        let record = Record {
+            interface: Some(interface),
+            mode: Some(mode),
+            because: Some(because),
+            ..Record::default()
+        };
+        self.say(at_ns, What::Attached, &text, record);
+    }
+
+    /// Tells that the program is detached: `stopped: tcp/22 is no longer protected on eth0`.
+    pub fn stopped(&mut self, ports: &[String], interface: &str, at_ns: u64) {
+        let verb = if ports.len() == 1 { "is" } else { "are" };
+        let text = format!(
+            "stopped: {} {verb} no longer protected on {}",
+            list(ports),
+            harmless(interface)
+        );
+        let record = Record {
+            ports: Some(ports),
+            interface: Some(interface),
+            ..Record::default()
+        };
+        self.say(at_ns, What::Stopped, &text, record);
+    }
+
+    pub(super) fn wall(&self, at_ns: u64) -> Timestamp {
+        let since_boot = SignedDuration::from_nanos(i64::try_from(at_ns).unwrap_or(i64::MAX));
+        self.boot.saturating_add(since_boot).unwrap_or(self.boot)
+    }
+
+    pub(super) fn utc(&self, at_ns: u64) -> String {
+        format!("{:.3}", self.wall(at_ns))
+    }
+
+    fn door(&self, index: u16) -> Option<&DoorText> {
+        self.doors
+            .get(usize::from(index))
+            .filter(|_| index != NO_DOOR)
+    }
+}
+
+impl DoorText {
+    fn ports_text(&self) -> String {
+        self.ports.join(", ")
+    }
+}
+
+/// What an event is and why, in words.
+fn describe(reason: Reason, event: &Event, door: Option<&DoorText>, port: &str) -> (What, String) {
+    let opens = door.map(DoorText::ports_text).unwrap_or_default();
+    let stage = door.map(|door| format!("{}/{}", event.stage, door.knocks));
+    let at_stage = stage
+        .clone()
+        .map_or(port.to_owned(), |stage| format!("{stage} {port}"));
+    let lasts = || format!("for {}", length(length_of(event.until_ms, event.at_ns)));
+    let after = |text: &str| match (&stage, event.stage) {
+        (Some(stage), 1..) => format!("{port} {text} after {stage}"),
+        _ => format!("{port} {text}"),
+    };
+    match reason {
+        Reason::Opened => (What::Opened, join(&opens, &lasts())),
+        Reason::Refreshed => (What::Refreshed, join(&opens, &lasts())),
+        Reason::Closed => (What::Closed, join(&opens, reason.text())),
+        Reason::FirstKnock | Reason::NextKnock => (What::Knock, at_stage),
+        Reason::Duplicate => (What::Knock, format!("{at_stage} again")),
+        Reason::Restarted => (What::Knock, format!("{at_stage} begins anew")),
+        Reason::NotBegun => (What::Knock, format!("{port} begins nothing")),
+        Reason::WrongKnock | Reason::Scanned => (What::Reset, after(reason.text())),
+        Reason::TooLate => (What::Late, after("came too late")),
+        Reason::Decoy => (What::Decoy, after(reason.text())),
+        Reason::LockedOut => (What::Locked, after(reason.text())),
+        Reason::NoGrant => (What::Denied, after(reason.text())),
+        Reason::GrantsFull => (What::Full, join(&opens, reason.text())),
+        Reason::Contended => (What::Dropped, after(reason.text())),
+        Reason::Truncated
+        | Reason::TinyFragment
+        | Reason::ExtensionsTooLong
+        | Reason::VlanTooDeep
+        | Reason::BadHeader => (What::Dropped, reason.text().to_owned()),
+        Reason::NotIp
+        | Reason::OtherProtocol
+        | Reason::LaterFragment
+        | Reason::Ordinary
+        | Reason::Trusted
+        | Reason::Flow
+        | Reason::Granted
+        | Reason::OtherFlags => (What::Passed, join(port, reason.text())),
+    }
+}
+
+fn ending_text(ending: Ending, by: Option<&DoorText>) -> String {
+    match ending {
+        Ending::Expired => "time is over".to_owned(),
+        Ending::Sequence { .. } => match by {
+            Some(by) => format!("closing sequence {}", by.name),
+            None => "closing sequence".to_owned(),
+        },
+        Ending::Revoked => "revoked".to_owned(),
+        Ending::DoorGone => "door is gone".to_owned(),
+    }
+}
+
+const fn ending_name(ending: Ending) -> &'static str {
+    match ending {
+        Ending::Expired => "expired",
+        Ending::Sequence { .. } => "sequence",
+        Ending::Revoked => "revoked",
+        Ending::DoorGone => "door-gone",
+    }
+}
+
+/// Whether it is known who sent the packet; not if it could not be read.
+fn is_known(event: &Event) -> bool {
+    event.source != knock_common::Address::default() || event.port != 0
+}
+
+const fn protocol(number: u8) -> &'static str {
+    if number == Protocol::Tcp as u8 {
+        Protocol::Tcp.name()
+    } else {
+        Protocol::Udp.name()
+    }
+}
+
+fn port_text(number: u8, port: u16) -> String {
+    format!("{}/{port}", protocol(number))
+}
+
+fn list(ports: &[String]) -> String {
+    match ports {
+        [] => "nothing".to_owned(),
+        ports => ports.join(", "),
+    }
+}
+
+fn join(first: &str, second: &str) -> String {
+    if first.is_empty() {
+        second.to_owned()
+    } else {
+        format!("{first} {second}")
+    }
+}
+
+/// From a moment to an end, in the milliseconds that the kernel side counts.
+const fn length_of(until_ms: u64, at_ns: u64) -> u64 {
+    until_ms.saturating_sub(at_ns / NANOS_PER_MILLI)
+}
+
+fn seconds(millis: u64) -> f64 {
+    Duration::from_millis(millis).as_secs_f64()
+}

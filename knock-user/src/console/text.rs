@@ -1,0 +1,91 @@
+//! Words and numbers as people read them.
+
+use std::{borrow::Cow, fmt::Write as _};
+
+/// `text` without anything that moves a terminal's cursor, ends the line or turns its direction.
+pub fn harmless(text: &str) -> Cow<'_, str> {
+    if !text.contains(is_harmful) {
+        return Cow::Borrowed(text);
+    }
+    let mut safe = String::with_capacity(text.len() + 8);
+    for character in text.chars() {
+        if is_harmful(character) {
+            safe.extend(character.escape_default());
+        } else {
+            safe.push(character);
+        }
+    }
+    Cow::Owned(safe)
+}
+
+fn is_harmful(character: char) -> bool {
+    character.is_control()
+        || matches!(character,
+            '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+}
+
+/// A length of time: `30s`, `1h30m`, `250ms`.
+pub fn length(millis: u64) -> String {
+    const UNITS: [(&str, u64); 5] = [
+        ("d", 86_400_000),
+        ("h", 3_600_000),
+        ("m", 60_000),
+        ("s", 1_000),
+        ("ms", 1),
+    ];
+    let mut text = String::new();
+    let mut rest = millis;
+    for (unit, size) in UNITS {
+        if rest >= size {
+            let _infallible = write!(text, "{}{unit}", rest / size);
+            rest %= size;
+        }
+    }
+    if text.is_empty() {
+        "0s".to_owned()
+    } else {
+        text
+    }
+}
+
+/// `1 door`, `2 doors`.
+pub(super) fn count(number: u64, noun: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {noun}{plural}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_are_short() {
+        for (millis, text) in [
+            (0, "0s"),
+            (250, "250ms"),
+            (30_000, "30s"),
+            (30_001, "30s1ms"),
+            (90_000, "1m30s"),
+            (7_200_000, "2h"),
+            (90_000_000, "1d1h"),
+        ] {
+            assert_eq!(length(millis), text, "{millis}");
+        }
+    }
+
+    #[test]
+    fn text_does_nothing_to_a_terminal() {
+        for (name, text, safe) in [
+            ("plain", "ssh", "ssh"),
+            ("other letters", "Tür 門", "Tür 門"),
+            ("escape sequence", "\u{1b}[2J", "\\u{1b}[2J"),
+            ("line ends", "a\r\nb", "a\\r\\nb"),
+            ("C1 control", "\u{9b}31m", "\\u{9b}31m"),
+            ("right to left", "a\u{202e}b", "a\\u{202e}b"),
+            ("line separator", "a\u{2028}b", "a\\u{2028}b"),
+            ("no width", "a\u{200b}b", "a\\u{200b}b"),
+        ] {
+            assert_eq!(harmless(text), safe, "{name}");
+        }
+    }
+}

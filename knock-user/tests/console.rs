@@ -1,0 +1,369 @@
+//! What the console says, to the letter.
+
+use std::{
+    io::{self, Write},
+    net::IpAddr,
+    time::Duration,
+};
+
+use jiff::{
+    Timestamp,
+    tz::{self, TimeZone},
+};
+use knock_common::{
+    Reason,
+    event::{Event, NO_DOOR},
+    layout::{FlagClass, FlowKey, GrantKey},
+    packet::Protocol::{self, Tcp, Udp},
+};
+use knock_user::{
+    config::checked::{Door, Effect, Knock, Ports},
+    console::{Attached, Console, DoorText, Style},
+    ledger::{Action, Ending},
+};
+
+const SECOND: u64 = 1_000_000_000;
+const V4: &str = "203.0.113.9";
+const V6: &str = "2001:db8::9";
+
+fn ports(protocol: Protocol, first: u16, last: u16) -> Ports {
+    Ports {
+        protocol,
+        first,
+        last,
+    }
+}
+
+fn door(name: &str, knocks: usize, effect: Effect) -> DoorText {
+    let knock = Knock {
+        protocol: Tcp,
+        port: 7000,
+    };
+    DoorText::from(&Door {
+        name: name.to_owned(),
+        knock: vec![knock; knocks],
+        effect,
+        open_for: Duration::from_secs(30),
+        within: Duration::from_secs(25),
+        step_timeout: None,
+        tcp_flags: FlagClass::SYN,
+        on_open: None,
+        on_close: None,
+        target: None,
+    })
+}
+
+fn doors() -> Vec<DoorText> {
+    vec![
+        door("ssh", 3, Effect::Open(vec![ports(Tcp, 22, 22)])),
+        door(
+            "games",
+            2,
+            Effect::Open(vec![ports(Udp, 60_000, 61_000), ports(Tcp, 80, 80)]),
+        ),
+        door("shut", 2, Effect::Close(vec![ports(Tcp, 22, 22)])),
+        door("bell", 1, Effect::Open(vec![])),
+        door("e\u{1b}[31mvil\n", 1, Effect::Open(vec![])),
+    ]
+}
+
+fn console(json: bool, dry_run: bool) -> Console<Vec<u8>> {
+    let style = Style {
+        json,
+        dry_run,
+        zone: TimeZone::fixed(tz::offset(2)),
+    };
+    // The machine started at 10:00 in this zone.
+    let boot: Timestamp = "2026-03-01T08:00:00Z".parse().unwrap();
+    Console::new(Vec::new(), style, doors(), boot)
+}
+
+fn told(json: bool, dry_run: bool, tell: impl FnOnce(&mut Console<Vec<u8>>)) -> String {
+    let mut console = console(json, dry_run);
+    tell(&mut console);
+    assert!(console.failure().is_none());
+    String::from_utf8(console.into_inner()).unwrap()
+}
+
+fn event(
+    source: &str,
+    reason: Reason,
+    door: u16,
+    stage: u8,
+    protocol: Protocol,
+    port: u16,
+) -> Event {
+    let source: IpAddr = source.parse().unwrap();
+    Event {
+        at_ns: 7_201 * SECOND + 123_456_789,
+        until_ms: 7_231_123,
+        source: source.into(),
+        door,
+        source_port: 40_000,
+        port,
+        protocol: protocol as u8,
+        reason: reason as u8,
+        stage,
+        padding: [0; 7],
+    }
+}
+
+#[test]
+fn an_event_is_a_line() {
+    #[rustfmt::skip]
+    let rows = [
+        ("opened", event(V4, Reason::Opened, 0, 3, Tcp, 9000), "12:00:01.123 opened  203.0.113.9  ssh  tcp/22 for 30s"),
+        ("opened, IPv6, several ports", event(V6, Reason::Opened, 1, 2, Tcp, 9000), "12:00:01.123 opened  2001:db8::9  games  udp/60000-61000, tcp/80 for 30s"),
+        ("opened, no port", event(V4, Reason::Opened, 3, 1, Tcp, 9000), "12:00:01.123 opened  203.0.113.9  bell  for 30s"),
+        ("refreshed", event(V4, Reason::Refreshed, 0, 3, Tcp, 9000), "12:00:01.123 refreshed  203.0.113.9  ssh  tcp/22 for 30s"),
+        ("closed", event(V4, Reason::Closed, 2, 2, Tcp, 9000), "12:00:01.123 closed  203.0.113.9  shut  tcp/22 closing sequence complete"),
+        ("first knock", event(V4, Reason::FirstKnock, 0, 1, Tcp, 7000), "12:00:01.123 knock   203.0.113.9  ssh  1/3 tcp/7000"),
+        ("next knock", event(V6, Reason::NextKnock, 0, 2, Udp, 8000), "12:00:01.123 knock   2001:db8::9  ssh  2/3 udp/8000"),
+        ("begins anew", event(V4, Reason::Restarted, 0, 1, Tcp, 7000), "12:00:01.123 knock   203.0.113.9  ssh  1/3 tcp/7000 begins anew"),
+        ("begins nothing", event(V4, Reason::NotBegun, NO_DOOR, 0, Tcp, 8000), "12:00:01.123 knock   203.0.113.9  -  tcp/8000 begins nothing"),
+        ("repeated", event(V4, Reason::Duplicate, 0, 1, Tcp, 7000), "12:00:01.123 knock   203.0.113.9  ssh  1/3 tcp/7000 again"),
+        ("wrong knock", event(V4, Reason::WrongKnock, 0, 2, Tcp, 9001), "12:00:01.123 reset   203.0.113.9  ssh  tcp/9001 wrong knock after 2/3"),
+        ("scan", event(V4, Reason::Scanned, 0, 1, Tcp, 443), "12:00:01.123 reset   203.0.113.9  ssh  tcp/443 other port touched while knocking after 1/3"),
+        ("late", event(V4, Reason::TooLate, 0, 2, Tcp, 9000), "12:00:01.123 late    203.0.113.9  ssh  tcp/9000 came too late after 2/3"),
+        ("decoy", event(V4, Reason::Decoy, NO_DOOR, 0, Tcp, 4444), "12:00:01.123 decoy   203.0.113.9  -  tcp/4444 decoy port"),
+        ("decoy on the way", event(V4, Reason::Decoy, 0, 2, Tcp, 4444), "12:00:01.123 decoy   203.0.113.9  ssh  tcp/4444 decoy port after 2/3"),
+        ("locked", event(V4, Reason::LockedOut, NO_DOOR, 0, Tcp, 7000), "12:00:01.123 locked  203.0.113.9  -  tcp/7000 locked out"),
+        ("denied", event(V6, Reason::NoGrant, NO_DOOR, 0, Tcp, 22), "12:00:01.123 denied  2001:db8::9  -  tcp/22 no grant"),
+        ("full", event(V4, Reason::GrantsFull, 0, 3, Tcp, 9000), "12:00:01.123 full    203.0.113.9  ssh  tcp/22 no room for another grant"),
+        ("contended", event(V4, Reason::Contended, NO_DOOR, 0, Tcp, 7000), "12:00:01.123 dropped  203.0.113.9  -  tcp/7000 progress changed by other CPUs"),
+        ("unreadable", Event { source: Default::default(), ..event(V4, Reason::Truncated, NO_DOOR, 0, Tcp, 0) }, "12:00:01.123 dropped  -  -  frame ends inside a header"),
+        ("passed", event(V4, Reason::Trusted, NO_DOOR, 0, Tcp, 22), "12:00:01.123 passed  203.0.113.9  -  tcp/22 source need not knock"),
+        ("a door that is not there", event(V4, Reason::FirstKnock, 77, 1, Tcp, 7000), "12:00:01.123 knock   203.0.113.9  -  tcp/7000"),
+        ("a reason of another version", Event { reason: 250, ..event(V4, Reason::Opened, NO_DOOR, 0, Tcp, 22) }, "12:00:01.123 dropped  203.0.113.9  -  reason 250"),
+        ("a name that does something", event(V4, Reason::Opened, 4, 1, Tcp, 22), "12:00:01.123 opened  203.0.113.9  e\\u{1b}[31mvil\\n  for 30s"),
+    ];
+    for (name, event, line) in rows {
+        assert_eq!(
+            told(false, false, |console| console.event(&event)),
+            format!("{line}\n"),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn in_a_dry_run_packets_would_be_dropped() {
+    for (name, reason, line) in [
+        (
+            "denied",
+            Reason::NoGrant,
+            "12:00:01.123 would drop  203.0.113.9  -  tcp/22 no grant\n",
+        ),
+        (
+            "locked",
+            Reason::LockedOut,
+            "12:00:01.123 locked  203.0.113.9  -  tcp/22 locked out\n",
+        ),
+    ] {
+        let event = event(V4, reason, NO_DOOR, 0, Tcp, 22);
+        assert_eq!(
+            told(false, true, |console| console.event(&event)),
+            line,
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn the_ledger_is_told_in_lines() {
+    let source = V4.parse::<IpAddr>().unwrap().into();
+    let closed = |door, ending| Action::Closed {
+        source,
+        door,
+        ending,
+    };
+    let key = GrantKey {
+        source,
+        service: 1,
+        class: 0,
+    };
+    let until_ms = 7_291_123;
+    #[rustfmt::skip]
+    let rows = [
+        ("opened", Action::Opened { source, door: 0, until_ms }, "12:00:01.123 opened  203.0.113.9  ssh  tcp/22 for 1m30s\n"),
+        ("refreshed", Action::Refreshed { source, door: 0, until_ms }, "12:00:01.123 refreshed  203.0.113.9  ssh  tcp/22 for 1m30s\n"),
+        ("expired", closed(0, Ending::Expired), "12:00:01.123 closed  203.0.113.9  ssh  tcp/22 time is over\n"),
+        ("by a sequence", closed(0, Ending::Sequence { by: Some(2) }), "12:00:01.123 closed  203.0.113.9  ssh  tcp/22 closing sequence shut\n"),
+        ("by some sequence", closed(0, Ending::Sequence { by: None }), "12:00:01.123 closed  203.0.113.9  ssh  tcp/22 closing sequence\n"),
+        ("revoked", closed(3, Ending::Revoked), "12:00:01.123 closed  203.0.113.9  bell  revoked\n"),
+        ("door gone", closed(0, Ending::DoorGone), "12:00:01.123 closed  203.0.113.9  ssh  tcp/22 door is gone\n"),
+        ("a removal", Action::Remove { key }, ""),
+    ];
+    for (name, action, line) in rows {
+        let at_ns = 7_201 * SECOND + 123_000_000;
+        assert_eq!(
+            told(false, false, |console| console.action(&action, at_ns)),
+            line,
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn columns_grow_with_what_they_hold() {
+    let text = told(false, false, |console| {
+        console.event(&event("192.0.2.1", Reason::Opened, 0, 3, Tcp, 9000));
+        console.event(&event(V4, Reason::Refreshed, 1, 2, Tcp, 9000));
+        console.event(&event(
+            "2001:db8:1111:2222:3333:4444:5555:6666",
+            Reason::NoGrant,
+            NO_DOOR,
+            0,
+            Tcp,
+            22,
+        ));
+        console.event(&event("192.0.2.1", Reason::Opened, 0, 3, Tcp, 9000));
+    });
+    assert_eq!(
+        text,
+        "12:00:01.123 opened  192.0.2.1  ssh  tcp/22 for 30s\n\
+         12:00:01.123 refreshed  203.0.113.9  games  udp/60000-61000, tcp/80 for 30s\n\
+         12:00:01.123 denied     2001:db8:1111:2222:3333:4444:5555:6666  -      tcp/22 no grant\n\
+         12:00:01.123 opened     192.0.2.1                 ssh    tcp/22 for 30s\n"
+    );
+}
+
+#[test]
+fn everything_else_is_told_in_lines() {
+    let source = V4.parse::<IpAddr>().unwrap().into();
+    let flow = FlowKey {
+        source,
+        source_port: 40_000,
+        port: 22,
+        class: 0,
+        protocol: Tcp as u16,
+    };
+    let one = ["tcp/22".to_owned()];
+    let two = ["tcp/22".to_owned(), "udp/60000-61000".to_owned()];
+    type Tell<'a> = Box<dyn Fn(&mut Console<Vec<u8>>) + 'a>;
+    let rows: [(&str, Tell<'_>, &str); 9] = [
+        (
+            "flow",
+            Box::new(|c| c.flow_closed(&flow, Duration::from_secs(7200), SECOND)),
+            "10:00:01.000 closed  203.0.113.9  tcp/22  connection from port 40000 idle for 2h\n",
+        ),
+        (
+            "left out",
+            Box::new(|c| c.left_out(120, 0, SECOND)),
+            "10:00:01.000 left out  -  -  120 events: too many at once\n",
+        ),
+        (
+            "lost, too",
+            Box::new(|c| c.left_out(120, 1, SECOND)),
+            "10:00:01.000 left out  -  -  120 events: too many at once, 1 event: not read in time\n",
+        ),
+        ("none left out", Box::new(|c| c.left_out(0, 0, SECOND)), ""),
+        (
+            "protecting",
+            Box::new(|c| {
+                c.set_doors(vec![door("ssh", 3, Effect::Open(vec![]))]);
+                c.protecting(&one, "eth0", Attached::Native, SECOND);
+            }),
+            "protecting tcp/22 on eth0 (native), 1 door\n",
+        ),
+        (
+            "protecting much",
+            Box::new(|c| c.protecting(&two, "eth0", Attached::Generic, SECOND)),
+            "protecting tcp/22, udp/60000-61000 on eth0 (generic), 5 doors\n",
+        ),
+        (
+            "attached",
+            Box::new(|c| c.attached_generic("eth0", "the driver\nsaid no", SECOND)),
+            "attached generic on eth0 because the driver\\nsaid no\n",
+        ),
+        (
+            "stopped",
+            Box::new(|c| c.stopped(&one, "eth0", SECOND)),
+            "stopped: tcp/22 is no longer protected on eth0\n",
+        ),
+        (
+            "stopped much",
+            Box::new(|c| c.stopped(&two, "eth0", SECOND)),
+            "stopped: tcp/22, udp/60000-61000 are no longer protected on eth0\n",
+        ),
+    ];
+    for (name, tell, line) in rows {
+        assert_eq!(told(false, false, tell), line, "{name}");
+    }
+}
+
+#[test]
+fn with_json_a_line_is_an_object() {
+    let source = V6.parse::<IpAddr>().unwrap().into();
+    let flow = FlowKey {
+        source,
+        source_port: 40_000,
+        port: 53,
+        class: 0,
+        protocol: Udp as u16,
+    };
+    let ports = ["tcp/22".to_owned()];
+    type Tell<'a> = Box<dyn Fn(&mut Console<Vec<u8>>) + 'a>;
+    #[rustfmt::skip]
+    let rows: [(&str, bool, Tell<'_>, &str); 9] = [
+        ("opened", false, Box::new(|c| c.event(&event(V4, Reason::Opened, 0, 3, Tcp, 9000))),
+            r#"{"time":"2026-03-01T10:00:01.123Z","event":"opened","source":"203.0.113.9","door":"ssh","protocol":"tcp","port":9000,"source_port":40000,"stage":3,"of":3,"reason":"opened","until":"2026-03-01T10:00:31.123Z","seconds":30.0,"ports":["tcp/22"]}"#),
+        ("denied in a dry run", true, Box::new(|c| c.event(&event(V6, Reason::NoGrant, NO_DOOR, 0, Tcp, 22))),
+            r#"{"time":"2026-03-01T10:00:01.123Z","event":"denied","source":"2001:db8::9","protocol":"tcp","port":22,"source_port":40000,"reason":"no-grant","dry_run":true}"#),
+        ("unreadable", false, Box::new(|c| c.event(&Event { source: Default::default(), ..event(V4, Reason::BadHeader, NO_DOOR, 0, Tcp, 0) })),
+            r#"{"time":"2026-03-01T10:00:01.123Z","event":"dropped","reason":"bad-header"}"#),
+        ("closed", false, Box::new(|c| c.action(&Action::Closed { source, door: 0, ending: Ending::Sequence { by: Some(2) } }, SECOND)),
+            r#"{"time":"2026-03-01T08:00:01.000Z","event":"closed","source":"2001:db8::9","door":"ssh","reason":"sequence","by":"shut","ports":["tcp/22"]}"#),
+        ("flow", false, Box::new(|c| c.flow_closed(&flow, Duration::from_millis(1_500), SECOND)),
+            r#"{"time":"2026-03-01T08:00:01.000Z","event":"closed","source":"2001:db8::9","protocol":"udp","port":53,"source_port":40000,"reason":"idle","seconds":1.5}"#),
+        ("left out", false, Box::new(|c| c.left_out(7, 8, SECOND)),
+            r#"{"time":"2026-03-01T08:00:01.000Z","event":"left-out","left_out":7,"lost":8}"#),
+        ("protecting", false, Box::new(|c| c.protecting(&ports, "eth0", Attached::Native, SECOND)),
+            r#"{"time":"2026-03-01T08:00:01.000Z","event":"protecting","ports":["tcp/22"],"interface":"eth0","mode":"native","doors":5}"#),
+        ("attached", false, Box::new(|c| c.attached_generic("eth0", "no", SECOND)),
+            r#"{"time":"2026-03-01T08:00:01.000Z","event":"attached","interface":"eth0","mode":"generic","because":"no"}"#),
+        ("stopped", false, Box::new(|c| c.stopped(&ports, "eth0", SECOND)),
+            r#"{"time":"2026-03-01T08:00:01.000Z","event":"stopped","ports":["tcp/22"],"interface":"eth0"}"#),
+    ];
+    for (name, dry_run, tell, line) in rows {
+        assert_eq!(told(true, dry_run, tell), format!("{line}\n"), "{name}");
+    }
+}
+
+#[test]
+fn wall_time_may_be_set_meanwhile() {
+    let text = told(false, false, |console| {
+        console.left_out(1, 0, SECOND);
+        console.set_boot("2026-03-01T09:30:00Z".parse().unwrap());
+        console.left_out(1, 0, u64::MAX);
+        console.left_out(1, 0, SECOND);
+    });
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(lines[0].starts_with("10:00:01.000 "), "{text}");
+    assert!(lines[2].starts_with("11:30:01.000 "), "{text}");
+}
+
+#[test]
+fn a_closed_pipe_is_no_reason_to_panic() {
+    struct Closed(usize);
+    impl Write for Closed {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            self.0 += 1;
+            Err(io::ErrorKind::BrokenPipe.into())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let style = Style {
+        json: false,
+        dry_run: false,
+        zone: TimeZone::UTC,
+    };
+    let mut console = Console::new(Closed(0), style, doors(), Timestamp::UNIX_EPOCH);
+    console.left_out(1, 0, SECOND);
+    console.left_out(1, 0, SECOND);
+    let failure = console.failure().map(io::Error::kind);
+    assert_eq!(failure, Some(io::ErrorKind::BrokenPipe));
+    assert_eq!(console.into_inner().0, 1, "not tried again");
+}
