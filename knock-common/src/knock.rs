@@ -98,6 +98,8 @@ struct Held<T> {
     deep: Option<T>,
     /// What that place holds; 0 if there is none.
     word: u64,
+    /// Whether the progress is a first knock.
+    is_first: bool,
     progress: Progress,
 }
 
@@ -121,22 +123,34 @@ impl<'a, W: World> Attempt<'a, W> {
 
     #[inline(always)]
     fn load(&self) -> Held<W::Word> {
-        if !Hint::of(self.world, self.visit.source).may_knock(self.visit.now()) {
+        let now = self.visit.now();
+        if !Hint::of(self.world, self.visit.source).may_knock(now) {
             return Held {
                 deep: None,
                 word: 0,
+                is_first: false,
                 progress: Progress::NONE,
             };
         }
         let deep = self.world.progress().find(&self.key);
         let word = deep.as_ref().map_or(0, |word| word.load());
-        let progress = match Progress::from_word(word) {
-            progress if progress.is_none() => first::find(self.world, self.cell),
-            progress => progress,
-        };
+        let progress = Progress::from_word(word);
+        // A first knock that came when the hint said that there was nothing to find has left the
+        // word of an older attempt behind, which was over by then.
+        let is_over = now.tick().since(progress.last) > self.config.horizon_ticks;
+        if !progress.is_none() && !is_over {
+            return Held {
+                deep,
+                word,
+                is_first: false,
+                progress,
+            };
+        }
+        let progress = first::find(self.world, self.cell);
         Held {
             deep,
             word,
+            is_first: !progress.is_none(),
             progress,
         }
     }
@@ -154,7 +168,7 @@ impl<'a, W: World> Attempt<'a, W> {
                 && first::remember(self.world, self.cell, progress, self.config);
         }
         let stored = self.replace(held, progress.to_word());
-        if stored && held.word == 0 {
+        if stored && held.is_first {
             first::forget(self.world, self.cell);
         }
         stored
@@ -162,10 +176,10 @@ impl<'a, W: World> Attempt<'a, W> {
 
     #[inline(always)]
     fn forget(&self, held: &Held<W::Word>) -> bool {
-        if held.word != 0 {
-            return self.replace(held, 0);
+        if held.word != 0 && !self.replace(held, 0) {
+            return false;
         }
-        if !held.progress.is_none() {
+        if held.is_first {
             first::forget(self.world, self.cell);
         }
         true
