@@ -229,7 +229,7 @@ impl<'d> Builder<'d> {
                 conflicts.push(too_entangled(stem, self.doors));
                 return None;
             }
-            let own = merge(&stem.children, inherited);
+            let own = merge(stem, inherited);
             let shorter = nodes.get(fail as usize).copied().unwrap_or_default();
             if shorter.depth >= 2 {
                 odds.push((stem.through, usize::from(shorter.through), shorter.depth));
@@ -382,16 +382,16 @@ fn too_entangled(stem: &Stem, doors: &[Door]) -> Conflict {
 }
 
 /// Edges of a node: its own, and of those that it inherits the ones with other symbols.
-fn merge(own: &[(Symbol, u32)], inherited: &[(Symbol, u32)]) -> Edges {
-    if inherited.is_empty() {
-        return own.to_vec();
-    }
-    let mut merged = Edges::with_capacity(own.len() + inherited.len());
-    merged.extend_from_slice(own);
+///
+/// It inherits none with the symbol that leads to it: a knock that comes twice, as a retransmitted
+/// SYN does, changes nothing unless the sequence itself wants it twice.
+fn merge(stem: &Stem, inherited: &[(Symbol, u32)]) -> Edges {
+    let own = &stem.children;
+    let mut merged = own.clone();
     merged.extend(
         inherited
             .iter()
-            .filter(|&&(symbol, _)| find(own, symbol).is_none()),
+            .filter(|&&(symbol, _)| symbol != stem.symbol && find(own, symbol).is_none()),
     );
     merged.sort_unstable();
     merged
