@@ -4,6 +4,7 @@
 //! seq.toml ─▶ config (what it means) ─▶ compile (what the kernel reads) ─▶ firewall (maps, links)
 //! EVENTS ─▶ daemon ─▶ ledger (what is open) ─▶ console, commands
 //! ```
+pub mod commands;
 pub mod compile;
 pub mod config;
 pub mod console;

@@ -1,4 +1,5 @@
 //! What the console says, to the letter.
+#![expect(clippy::unwrap_used, reason = "what a helper of a test unwraps is the test's finding")]
 
 use std::{
     io::{self, Write},

@@ -1,0 +1,128 @@
+//! A command to run and what for.
+
+use std::net::IpAddr;
+
+use crate::config::checked::Command;
+
+/// A command to run for a source.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Job {
+    /// What has happened.
+    pub occasion: Occasion,
+    /// For whom.
+    pub source: IpAddr,
+    /// The name of the door.
+    pub door: String,
+    /// The first port that the door opens.
+    pub port: Option<u16>,
+    /// What to run.
+    pub command: Command,
+}
+
+/// What has happened.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Occasion {
+    /// The door opened.
+    Open,
+    /// It closed.
+    Close,
+}
+
+impl Occasion {
+    /// The key in the configuration.
+    pub const fn key(self) -> &'static str {
+        match self {
+            Self::Open => "on_open",
+            Self::Close => "on_close",
+        }
+    }
+
+    /// The value of `KNOCK_EVENT`.
+    pub const fn event(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Close => "close",
+        }
+    }
+}
+
+impl Job {
+    pub(super) fn turn(&self) -> super::Turn {
+        (self.source, self.door.clone())
+    }
+
+    pub(super) fn arguments(&self) -> impl Iterator<Item = String> {
+        let values = self.values();
+        let fill = move |argument: &String| fill(argument, &values);
+        self.command.arguments.iter().map(fill)
+    }
+
+    pub(super) fn environment(&self) -> [(&'static str, String); 5] {
+        let [(_, source), (_, door), (_, port), (_, family)] = self.values();
+        [
+            ("KNOCK_EVENT", self.occasion.event().to_owned()),
+            ("KNOCK_SOURCE", source),
+            ("KNOCK_DOOR", door),
+            ("KNOCK_PORT", port),
+            ("KNOCK_FAMILY", family),
+        ]
+    }
+
+    fn values(&self) -> [(&'static str, String); 4] {
+        let family = if self.source.is_ipv4() {
+            "ipv4"
+        } else {
+            "ipv6"
+        };
+        let port = self.port.map(|port| port.to_string());
+        [
+            ("{source}", self.source.to_string()),
+            ("{door}", self.door.clone()),
+            ("{port}", port.unwrap_or_default()),
+            ("{family}", family.to_owned()),
+        ]
+    }
+}
+
+/// Replaces names in braces, in one pass: what was put in is not looked at again.
+fn fill(argument: &str, values: &[(&str, String)]) -> String {
+    let mut filled = String::with_capacity(argument.len());
+    let mut rest = argument;
+    while let Some(character) = rest.chars().next() {
+        let value = values.iter().find(|(name, _)| rest.starts_with(name));
+        let length = if let Some((name, value)) = value {
+            filled.push_str(value);
+            name.len()
+        } else {
+            filled.push(character);
+            character.len_utf8()
+        };
+        rest = rest.get(length..).unwrap_or_default();
+    }
+    filled
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn braces_are_filled_once() {
+        let values = [
+            ("{source}", "2001:db8::9".to_owned()),
+            ("{door}", "{source}".to_owned()),
+        ];
+        for (name, argument, filled) in [
+            ("nothing", "plain", "plain"),
+            ("alone", "{source}", "2001:db8::9"),
+            ("inside", "a{source}b{source}", "a2001:db8::9b2001:db8::9"),
+            ("a door with an odd name", "{door}", "{source}"),
+            ("unknown", "{user} {} {source", "{user} {} {source"),
+            ("doubled", "{{source}}", "{2001:db8::9}"),
+            ("other letters", "ü{source}門", "ü2001:db8::9門"),
+            ("empty", "", ""),
+        ] {
+            assert_eq!(fill(argument, &values), filled, "{name}");
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! The administrator's commands: `on_open` and `on_close`.
+//!
+//! A command is a program and its arguments, run without a shell, with nothing on its standard
+//! input, `PATH` and `KNOCK_*` as its environment, in a process group of its own. At its time limit
+//! the whole group is ended. What a command leaves in the background when it exits in time is its
+//! own affair.
+//!
+//! For one source and door, commands run one after the other in the order in which they were asked
+//! for: `on_close` never overtakes its `on_open`.
+
+use std::{
+    collections::{HashSet, VecDeque},
+    net::IpAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::{sync::mpsc, task::JoinSet, time::timeout};
+
+mod job;
+mod process;
+mod report;
+mod tail;
+
+pub use job::{Job, Occasion};
+pub use report::{Outcome, Report};
+
+/// Commands that run at the same time.
+pub const RUNNING_MAX: usize = 16;
+/// Commands that wait to run. Closing ones may be twice as many: what an `on_open` has done is to
+/// be undone.
+pub const WAITING_MAX: usize = 1_024;
+/// Reports that wait to be read; more commands do not run until they are.
+const REPORTS_MAX: usize = 64;
+
+/// For whom commands run one after the other.
+type Turn = (IpAddr, String);
+
+/// Runs commands.
+///
+/// When it is dropped, what runs is killed.
+#[derive(Debug)]
+pub struct Runner {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    state: Mutex<State>,
+    reports: mpsc::Sender<Report>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    waiting: VecDeque<Job>,
+    busy: HashSet<Turn>,
+    tasks: JoinSet<()>,
+    is_stopped: bool,
+    left_out: u64,
+}
+
+impl Runner {
+    /// A runner, and where its reports are to be read.
+    pub fn new() -> (Self, mpsc::Receiver<Report>) {
+        let (reports, receiver) = mpsc::channel(REPORTS_MAX);
+        let state = Mutex::new(State::default());
+        let shared = Arc::new(Shared { state, reports });
+        (Self { shared }, receiver)
+    }
+
+    /// Runs a command as soon as it is its turn. Must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// Too many commands wait: this one is left out and counted.
+    pub fn run(&self, job: Job) -> Result<(), LeftOut> {
+        let mut state = self.shared.lock();
+        let room = match job.occasion {
+            Occasion::Open => WAITING_MAX,
+            Occasion::Close => 2 * WAITING_MAX,
+        };
+        if state.is_stopped || state.waiting.len() >= room {
+            state.left_out = state.left_out.saturating_add(1);
+            return Err(LeftOut(Box::new(job)));
+        }
+        state.waiting.push_back(job);
+        self.shared.start(&mut state);
+        Ok(())
+    }
+
+    /// How many commands were left out.
+    pub fn left_out(&self) -> u64 {
+        self.shared.lock().left_out
+    }
+
+    /// How many commands run or wait.
+    pub fn pending(&self) -> usize {
+        let state = self.shared.lock();
+        state.busy.len().saturating_add(state.waiting.len())
+    }
+
+    /// Takes no more commands, gives what runs and waits this long, and kills the rest.
+    ///
+    /// Says how many did not come to their end. The reports must still be read meanwhile.
+    pub async fn finish(self, limit: Duration) -> usize {
+        self.shared.lock().is_stopped = true;
+        let _at_the_limit = timeout(limit, self.idle()).await;
+        self.pending()
+    }
+
+    async fn idle(&self) {
+        loop {
+            let mut tasks = std::mem::take(&mut self.shared.lock().tasks);
+            if tasks.is_empty() {
+                return;
+            }
+            while tasks.join_next().await.is_some() {}
+        }
+    }
+}
+
+impl Drop for Runner {
+    fn drop(&mut self) {
+        let mut state = self.shared.lock();
+        state.is_stopped = true;
+        state.waiting.clear();
+        state.tasks.abort_all();
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing that holds the lock leaves the state half changed.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Starts what can run now.
+    fn start(self: &Arc<Self>, state: &mut State) {
+        while state.busy.len() < RUNNING_MAX {
+            let is_free = |job: &Job| !state.busy.contains(&job.turn());
+            let Some(index) = state.waiting.iter().position(is_free) else {
+                return;
+            };
+            let Some(job) = state.waiting.remove(index) else {
+                return;
+            };
+            state.busy.insert(job.turn());
+            // Tasks that have ended are of no more use.
+            while state.tasks.try_join_next().is_some() {}
+            state.tasks.spawn(Arc::clone(self).work(job));
+        }
+    }
+
+    async fn work(self: Arc<Self>, job: Job) {
+        let turn = job.turn();
+        let report = process::run(job).await;
+        let _nobody_reads = self.reports.send(report).await;
+        let mut state = self.lock();
+        state.busy.remove(&turn);
+        self.start(&mut state);
+    }
+}
+
+/// A command that was left out because too many wait.
+#[derive(Debug, thiserror::Error)]
+#[error("door \"{}\": {} for {} was left out: too many commands wait", .0.door, .0.occasion.key(), .0.source)]
+pub struct LeftOut(pub Box<Job>);

@@ -1,0 +1,162 @@
+//! One command, from its start to its end.
+
+use std::{
+    io,
+    os::fd::OwnedFd,
+    process::{ExitStatus, Stdio},
+    time::Duration,
+};
+
+use nix::{
+    sys::{
+        signal::{Signal, killpg},
+        wait::{Id, WaitPidFlag, WaitStatus, waitid},
+    },
+    unistd::Pid,
+};
+use tokio::{
+    io::AsyncReadExt as _,
+    net::unix::pipe,
+    process::{Child, Command},
+    time::{Instant, sleep, timeout},
+};
+
+use super::{Job, Outcome, Report, tail::Tail};
+
+/// Where programs are looked for if the daemon's own environment does not say.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// How long a command has to clean up when its time is over.
+const GRACE: Duration = Duration::from_secs(2);
+/// How often it is seen whether it has, meanwhile.
+const GLANCE: Duration = Duration::from_millis(20);
+/// How long output is read after the end: something in the background may hold the pipe for ever.
+const LAST_WORDS: Duration = Duration::from_millis(200);
+
+/// Runs a command.
+pub(super) async fn run(job: Job) -> Report {
+    let mut tail = Tail::default();
+    let outcome = match start(&job) {
+        Ok((group, output)) => attend(&job, group, output, &mut tail).await,
+        Err(error) => Outcome::NotStarted(error),
+    };
+    Report {
+        job,
+        outcome,
+        output: tail.lines(),
+    }
+}
+
+fn start(job: &Job) -> io::Result<(Group, pipe::Receiver)> {
+    // One pipe for both streams keeps their lines in order.
+    let (output, input) = io::pipe()?;
+    let output = pipe::Receiver::from_owned_fd(OwnedFd::from(output))?;
+    let path = std::env::var_os("PATH").unwrap_or_else(|| PATH.into());
+    let child = Command::new(&job.command.program)
+        .args(job.arguments())
+        .env_clear()
+        .env("PATH", path)
+        .envs(job.environment())
+        .stdin(Stdio::null())
+        .stdout(input.try_clone()?)
+        .stderr(input)
+        .process_group(0)
+        .kill_on_drop(true)
+        .spawn()?;
+    Ok((Group::of(child), output))
+}
+
+async fn attend(
+    job: &Job,
+    mut group: Group,
+    mut output: pipe::Receiver,
+    tail: &mut Tail,
+) -> Outcome {
+    let deadline = Instant::now() + job.command.timeout;
+    let ended = tokio::select! {
+        ended = group.wait() => Some(ended),
+        never = read(&mut output, tail) => match never {},
+        () = tokio::time::sleep_until(deadline) => None,
+    };
+    let outcome = match ended {
+        Some(Ok(status)) => Outcome::Exited(status),
+        Some(Err(error)) => Outcome::Unknown(error),
+        None => {
+            tokio::select! {
+                () = group.end() => {}
+                never = read(&mut output, tail) => match never {},
+            }
+            Outcome::TimedOut
+        }
+    };
+    let _until_then = timeout(LAST_WORDS, drain(&mut output, tail)).await;
+    outcome
+}
+
+/// Reads for as long as it is asked to.
+async fn read(output: &mut pipe::Receiver, tail: &mut Tail) -> std::convert::Infallible {
+    drain(output, tail).await;
+    std::future::pending().await
+}
+
+/// Reads until nobody can write any more.
+async fn drain(output: &mut pipe::Receiver, tail: &mut Tail) {
+    let mut buffer = [0; 4_096];
+    while let Ok(count @ 1..) = output.read(&mut buffer).await {
+        tail.push(buffer.get(..count).unwrap_or_default());
+    }
+}
+
+/// A command with everything that it has started, as long as that stays in its process group.
+#[derive(Debug)]
+struct Group {
+    child: Child,
+    /// Its number, until the first process has been waited for: from then on the number may mean
+    /// another group.
+    leader: Option<Pid>,
+}
+
+impl Group {
+    fn of(child: Child) -> Self {
+        let number = child.id().and_then(|id| i32::try_from(id).ok());
+        let leader = number.map(Pid::from_raw);
+        Self { child, leader }
+    }
+
+    async fn wait(&mut self) -> io::Result<ExitStatus> {
+        let status = self.child.wait().await;
+        self.leader = None;
+        status
+    }
+
+    /// Asks all processes to end, and makes them.
+    async fn end(&mut self) {
+        self.signal(Signal::SIGTERM);
+        let deadline = Instant::now() + GRACE;
+        while Instant::now() < deadline && !self.has_ended() {
+            sleep(GLANCE).await;
+        }
+        self.signal(Signal::SIGKILL);
+        let _nothing_to_tell = self.wait().await;
+    }
+
+    /// Whether the first process has ended; it is left to be waited for.
+    fn has_ended(&self) -> bool {
+        let Some(leader) = self.leader else {
+            return true;
+        };
+        let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+        !matches!(waitid(Id::Pid(leader), flags), Ok(WaitStatus::StillAlive))
+    }
+
+    fn signal(&self, signal: Signal) {
+        if let Some(leader) = self.leader {
+            let _nobody_left = killpg(leader, signal);
+        }
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.signal(Signal::SIGKILL);
+    }
+}

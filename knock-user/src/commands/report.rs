@@ -1,0 +1,91 @@
+//! What became of a command.
+
+use std::{fmt, io, os::unix::process::ExitStatusExt as _, process::ExitStatus};
+
+use super::Job;
+use crate::console::text::{harmless, length};
+
+/// What became of a command.
+#[derive(Debug)]
+pub struct Report {
+    /// What was to run.
+    pub job: Job,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// The last lines that it printed, to standard output and standard error.
+    pub output: Vec<String>,
+}
+
+/// How a command ended.
+#[derive(Debug)]
+pub enum Outcome {
+    /// It exited.
+    Exited(ExitStatus),
+    /// It took longer than it may, and was ended.
+    TimedOut,
+    /// It could not be started.
+    NotStarted(io::Error),
+    /// It was started, and the system does not say what became of it.
+    Unknown(io::Error),
+}
+
+impl Report {
+    /// Whether the command did what it was to do.
+    pub fn is_success(&self) -> bool {
+        matches!(self.outcome, Outcome::Exited(status) if status.success())
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Job {
+            occasion,
+            source,
+            door,
+            command,
+            ..
+        } = &self.job;
+        let key = occasion.key();
+        let program = command.program.to_string_lossy();
+        let program = harmless(&program);
+        let door = harmless(door);
+        write!(f, "door \"{door}\": {key} = \"{program}\" for {source}: ")?;
+        match &self.outcome {
+            Outcome::Exited(status) => match (status.code(), status.signal()) {
+                (Some(0), _) => f.write_str("done")?,
+                (Some(code), _) => write!(f, "exit status {code}")?,
+                (None, Some(signal)) => write!(f, "ended by signal {signal}")?,
+                (None, None) => write!(f, "{status}")?,
+            },
+            Outcome::TimedOut => {
+                let limit = u64::try_from(command.timeout.as_millis()).unwrap_or(u64::MAX);
+                write!(
+                    f,
+                    "not done after {}, ended; a longer command_timeout would give it more time",
+                    length(limit)
+                )?;
+            }
+            Outcome::NotStarted(error) => write!(f, "{}", not_started(error))?,
+            Outcome::Unknown(error) => write!(f, "lost sight of it: {error}")?,
+        }
+        if !self.output.is_empty() {
+            write!(f, "; it printed: {}", self.output.join(" | "))?;
+        }
+        Ok(())
+    }
+}
+
+fn not_started(error: &io::Error) -> String {
+    let kind = error.kind();
+    if kind == io::ErrorKind::NotFound {
+        "there is no such program (or it is a script without its interpreter); \
+         install it, or correct the path in the configuration"
+            .to_owned()
+    } else if kind == io::ErrorKind::PermissionDenied {
+        "may not be run; make it executable with chmod +x".to_owned()
+    } else if error.raw_os_error() == Some(nix::libc::ENOEXEC) {
+        "is not a program; a script begins with #! and the path of its interpreter".to_owned()
+    } else {
+        format!("could not be started: {error}")
+    }
+}
