@@ -8,7 +8,7 @@ use aya::{
     programs::{ProgramError, Xdp, XdpMode, xdp::XdpLinkId},
 };
 use knock_common::{
-    Address,
+    Address, Tally,
     layout::{Active, BANKS, DOORS_MAX, FlowKey, GrantKey},
 };
 
@@ -156,6 +156,15 @@ impl Firewall {
     /// Failed attempts by source, as words.
     pub fn lockouts(&mut self) -> Result<Table<&mut MapData, Address, u64>> {
         Ok(Table::try_from(maps::map_mut(&mut self.ebpf, "LOCKOUTS")?)?)
+    }
+
+    /// Counters that are not about reasons, summed over all CPUs.
+    pub fn tallies<const N: usize>(&self, tallies: [Tally; N]) -> Result<[u64; N]> {
+        let mut counts = [0; N];
+        for (count, tally) in counts.iter_mut().zip(tallies) {
+            *count = maps::counter(&self.ebpf, tally as u32)?;
+        }
+        Ok(counts)
     }
 
     /// The counters by number of reason or tally, summed over all CPUs.

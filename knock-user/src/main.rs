@@ -1,2 +1,77 @@
-//! knock-user
-fn main() {}
+//! `knock-user`: makes chosen ports invisible until the right source has knocked.
+
+use std::{io, process::ExitCode};
+
+use anyhow::{Context as _, Result};
+use clap::Parser as _;
+use jiff::tz::TimeZone;
+use knock_user::{
+    check,
+    cli::{Cli, Command, Run},
+    config::Problems,
+    console::Style,
+    daemon::Daemon,
+    start::Plan,
+};
+use tracing_subscriber::filter::LevelFilter;
+
+/// Bad usage or bad configuration.
+const BAD_CONFIGURATION: u8 = 2;
+
+fn main() -> ExitCode {
+    let Cli {
+        command,
+        run: options,
+    } = Cli::parse();
+    log_to_stderr(options.verbose);
+    let done = match command {
+        None => run(&options),
+        Some(Command::Check { config }) => check::run(&config, &mut io::stdout().lock()),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{}", told(&error));
+            let bad = error.is::<Problems>();
+            ExitCode::from(if bad { BAD_CONFIGURATION } else { 1 })
+        }
+    }
+}
+
+fn run(options: &Run) -> Result<()> {
+    let plan = Plan::read(options, |warning| eprintln!("{warning}"))?;
+    let started = plan.start(options)?;
+    let style = Style {
+        json: options.json,
+        dry_run: options.dry_run,
+        zone: TimeZone::system(),
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("starting the event loop")?;
+    // Inside the runtime: it is where child processes and timers live.
+    runtime.block_on(async { Daemon::new(plan, started, style, io::stdout()).run().await })
+}
+
+/// Problems of a file are lines of their own; everything else is one line that begins with the
+/// program's name.
+fn told(error: &anyhow::Error) -> String {
+    match error.downcast_ref::<Problems>() {
+        Some(problems) => problems.to_string(),
+        None => format!("knock-user: {error:#}"),
+    }
+}
+
+fn log_to_stderr(verbose: u8) {
+    let level = match verbose {
+        0 => LevelFilter::WARN,
+        1 => LevelFilter::DEBUG,
+        _ => LevelFilter::TRACE,
+    };
+    tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(io::stderr)
+        .with_target(false)
+        .init();
+}

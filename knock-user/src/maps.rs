@@ -109,11 +109,18 @@ pub fn delete<M: BorrowMut<MapData>, K: Pod, V: Pod>(
     }
 }
 
-/// The counters, summed over all CPUs: index is the number of a reason or tally.
-pub fn counters(ebpf: &Ebpf) -> Result<Vec<u64>> {
+/// A counter, summed over all CPUs.
+pub fn counter(ebpf: &Ebpf, number: u32) -> Result<u64> {
     let counters = PerCpuArray::<_, u64>::try_from(map(ebpf, "COUNTERS")?)?;
+    let values = counters
+        .get(&number, 0)
+        .with_context(|| format!("reading counter {number}"))?;
+    Ok(values.iter().sum())
+}
+
+/// All counters by the number of their reason or tally, summed over all CPUs.
+pub fn counters(ebpf: &Ebpf) -> Result<Vec<u64>> {
     (0..COUNTERS_MAX)
-        .map(|index| Ok(counters.get(&index, 0)?.iter().sum()))
-        .collect::<Result<_, MapError>>()
-        .context("reading the counters")
+        .map(|number| counter(ebpf, number))
+        .collect()
 }

@@ -1,0 +1,76 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args, Parser, Subcommand};
+
+use crate::config::checked::Mode;
+
+/// Makes chosen ports invisible until the right source has knocked.
+///
+/// Without a subcommand it protects the interfaces until it is stopped, with events on the console.
+#[derive(Clone, Debug, Parser)]
+#[command(
+    name = "knock-user",
+    version,
+    args_conflicts_with_subcommands = true,
+    after_help = "Exit codes: 0 done, 1 could not, 2 bad usage or bad configuration.\n\n\
+        Example:\n  sudo knock-user --iface eth0 --config seq.toml"
+)]
+pub struct Cli {
+    /// What to do, if not to protect.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// How to protect.
+    #[command(flatten)]
+    pub run: Run,
+}
+
+/// How to protect.
+#[derive(Args, Clone, Debug)]
+pub struct Run {
+    /// An interface to protect; several share all knocks and grants. Default: `interfaces` in the
+    /// configuration.
+    #[arg(long = "iface", value_name = "IF")]
+    pub interfaces: Vec<String>,
+    /// The configuration.
+    #[arg(long, value_name = "FILE", default_value = "/etc/knock/seq.toml")]
+    pub config: PathBuf,
+    /// How to attach: in the driver, behind it, or whichever works. Default: `mode` in the
+    /// configuration.
+    #[arg(long, value_name = "MODE")]
+    pub mode: Option<Mode>,
+    /// Judge, count and tell, but drop nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Events as one JSON object a line.
+    #[arg(long)]
+    pub json: bool,
+    /// Tell more on standard error: -v what the program in the kernel decides about knocks and
+    /// protected ports, -vv about every packet.
+    #[arg(short, long, action = ArgAction::Count)]
+    pub verbose: u8,
+}
+
+/// What to do, if not to protect.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Tell all errors and warnings of a configuration, and what it would protect.
+    Check {
+        /// The configuration.
+        #[arg(long, value_name = "FILE", default_value = "/etc/knock/seq.toml")]
+        config: PathBuf,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

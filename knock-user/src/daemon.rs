@@ -1,0 +1,383 @@
+//! The loop: what the kernel side says becomes lines on the console, entries in the ledger, and
+//! commands. It stands in no packet's way: if it stops reading, packets are judged all the same.
+
+use std::{
+    io::{self, Write},
+    os::fd::AsRawFd,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+use aya::maps::{MapData, MapError, RingBuf};
+use aya_log::EbpfLogger;
+use knock_common::{
+    Address, Reason, Tally,
+    access::{Flow, Grant},
+    event::Event,
+    layout::{FLOWS_MAX, GrantKey},
+};
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    signal::unix::{Signal, SignalKind, signal},
+    sync::mpsc,
+    time::{Instant, MissedTickBehavior, interval, sleep_until},
+};
+
+use crate::{
+    clock,
+    commands::{Job, Occasion, Report, Runner},
+    compile,
+    config::checked::Settings,
+    console::{self, Console, DoorText, Style},
+    firewall::{Attached, Firewall},
+    ledger::{Action, Ledger, Look},
+    maps::{self, Plain},
+    start::{Plan, Started},
+};
+
+/// How often the ledger is held against the maps, so that lost events don't matter for long.
+const SWEEP: Duration = Duration::from_secs(30);
+/// How often counters are looked at.
+const TALLY: Duration = Duration::from_secs(1);
+/// How long commands may take to come to their end when the daemon stops.
+const STOP_LIMIT: Duration = Duration::from_secs(15);
+/// A flow that ended this long ago is removed, in milliseconds: the kernel side has long judged the
+/// packet that could have raced with the removal.
+const FLOW_GRACE_MS: u64 = 5_000;
+
+/// A firewall that is attached, and everybody who is told of it.
+pub struct Daemon<W> {
+    firewall: Firewall,
+    settings: Settings,
+    /// What is protected, for people.
+    ports: Vec<String>,
+    ledger: Ledger,
+    console: Console<W>,
+    commands: Runner,
+    reports: mpsc::Receiver<Report>,
+    left_out: u64,
+    lost: u64,
+}
+
+impl<W: Write> Daemon<W> {
+    /// Takes over what was started and says so.
+    pub fn new(plan: Plan, started: Started, style: Style, out: W) -> Self {
+        let Plan { checked, tables } = plan;
+        let Started { firewall, attached } = started;
+        let settings = checked.settings;
+        let doors = settings.doors.iter().map(DoorText::from).collect();
+        let ports = compile::protected(&settings).ranges();
+        let (commands, reports) = Runner::new();
+        let mut daemon = Self {
+            firewall,
+            ports: ports.iter().map(ToString::to_string).collect(),
+            ledger: Ledger::new(tables.doors),
+            console: Console::new(out, style, doors, clock::booted_at()),
+            commands,
+            reports,
+            settings,
+            left_out: 0,
+            lost: 0,
+        };
+        daemon.say_protecting(attached);
+        daemon
+    }
+
+    /// Tells what happens and does what is to be done, until a signal ends it; then detaches.
+    ///
+    /// # Errors
+    /// The events or the maps can't be read, or an interface can't be detached.
+    pub async fn run(mut self) -> Result<()> {
+        let mut events = readable(self.firewall.take_events()?)?;
+        let mut log = match tracing::enabled!(tracing::Level::DEBUG) {
+            true => Some(readable(
+                EbpfLogger::init(self.firewall.ebpf()).context("reading the program's log")?,
+            )?),
+            false => None,
+        };
+        let mut stop = Stop::new()?;
+        let mut sweep = interval(SWEEP);
+        let mut tally = interval(TALLY);
+        for ticks in [&mut sweep, &mut tally] {
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        }
+        loop {
+            let deadline = self.deadline();
+            tokio::select! {
+                () = stop.asked() => break,
+                ready = events.readable_mut() => {
+                    let mut ready = ready?;
+                    self.hear_all(ready.get_inner_mut())?;
+                    ready.clear_ready();
+                }
+                ready = program_log(&mut log) => {
+                    let mut ready = ready?;
+                    ready.get_inner_mut().flush();
+                    ready.clear_ready();
+                }
+                () = sleep_until(deadline) => self.end_what_is_due()?,
+                Some(report) = self.reports.recv() => tell_report(&report),
+                _ = sweep.tick() => self.sweep()?,
+                _ = tally.tick() => self.tell_left_out()?,
+            }
+        }
+        self.stop().await
+    }
+
+    /// Detaches and lets the commands come to an end; what `on_open` has done is undone.
+    async fn stop(mut self) -> Result<()> {
+        let openings: Vec<_> = self.ledger.openings().collect();
+        for (source, door, _) in openings {
+            self.command(Occasion::Close, source, door);
+        }
+        let detached = self.detach();
+        let mut reports = self.reports;
+        let finish = self.commands.finish(STOP_LIMIT);
+        tokio::pin!(finish);
+        let unfinished = loop {
+            tokio::select! {
+                Some(report) = reports.recv() => tell_report(&report),
+                unfinished = &mut finish => break unfinished,
+            }
+        };
+        while let Ok(report) = reports.try_recv() {
+            tell_report(&report);
+        }
+        if unfinished > 0 {
+            tracing::warn!("{unfinished} commands did not come to their end and were ended");
+        }
+        detached
+    }
+
+    fn hear_all(&mut self, events: &mut RingBuf<MapData>) -> Result<()> {
+        while let Some(item) = events.next() {
+            match bytemuck::try_pod_read_unaligned::<Event>(&item) {
+                Ok(event) => self.hear(&event)?,
+                Err(error) => {
+                    tracing::warn!("an event of {} bytes can't be read: {error}", item.len())
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn hear(&mut self, event: &Event) -> Result<()> {
+        let told_by_ledger = matches!(
+            event.reason(),
+            Some(Reason::Opened | Reason::Refreshed | Reason::Closed)
+        );
+        if !told_by_ledger {
+            self.console.event(event);
+        }
+        let actions = self.ledger.hear(event, clock::boot_ms());
+        self.act(&actions, event.at_ns)
+    }
+
+    fn act(&mut self, actions: &[Action], at_ns: u64) -> Result<()> {
+        for action in actions {
+            match *action {
+                Action::Remove { key } => {
+                    maps::delete(&mut self.firewall.allow()?, key)
+                        .context("removing an ended grant")?;
+                }
+                Action::Restore { key, grant } => self.restore(key, grant)?,
+                Action::Opened { source, door, .. } => {
+                    self.console.action(action, at_ns);
+                    self.command(Occasion::Open, source, door);
+                }
+                Action::Closed { source, door, .. } => {
+                    self.console.action(action, at_ns);
+                    self.command(Occasion::Close, source, door);
+                }
+                Action::Refreshed { .. } => self.console.action(action, at_ns),
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs the command that a door has for an occasion, if it has one.
+    fn command(&self, occasion: Occasion, source: Address, door: u16) {
+        let Some(door) = self.settings.doors.get(usize::from(door)) else {
+            return;
+        };
+        let command = match occasion {
+            Occasion::Open => &door.on_open,
+            Occasion::Close => &door.on_close,
+        };
+        let Some(command) = command.clone() else {
+            return;
+        };
+        let job = Job {
+            occasion,
+            source: source.into(),
+            door: door.name.clone(),
+            port: door.opened().first().map(|ports| ports.first),
+            command,
+        };
+        if let Err(left_out) = self.commands.run(job) {
+            tracing::warn!("{left_out}");
+        }
+    }
+
+    fn restore(&mut self, key: GrantKey, grant: Grant) -> Result<()> {
+        const NOEXIST: u64 = 1;
+        let mut allow = self.firewall.allow()?;
+        match allow.insert(Plain(key), Plain(grant.to_word()), NOEXIST) {
+            Err(MapError::SyscallError(error))
+                if error.io_error.kind() == io::ErrorKind::AlreadyExists =>
+            {
+                Ok(())
+            }
+            other => other.context("writing a grant again"),
+        }
+    }
+
+    /// When the ledger has something to do; far away if never.
+    fn deadline(&self) -> Instant {
+        let now_ms = clock::boot_ms();
+        let wait_ms = self
+            .ledger
+            .next_deadline()
+            .map_or(u64::from(u32::MAX), |at| at.saturating_sub(now_ms));
+        // CLOCK_BOOTTIME counts suspend and tokio's clock does not: look at least once a minute.
+        Instant::now() + Duration::from_millis(wait_ms.min(60_000))
+    }
+
+    fn end_what_is_due(&mut self) -> Result<()> {
+        let allow = self.firewall.allow()?;
+        let actions = self
+            .ledger
+            .due(clock::boot_ms(), |&key| match allow.get(&Plain(key), 0) {
+                Ok(Plain(word)) => Look::Found(Grant::from_word(word)),
+                Err(MapError::KeyNotFound) => Look::Absent,
+                Err(_) => Look::Failed,
+            });
+        self.act(&actions, clock::boot_ns())
+    }
+
+    fn sweep(&mut self) -> Result<()> {
+        for (key, word) in maps::entries(&self.firewall.allow()?) {
+            let actions = self
+                .ledger
+                .observe(key, Grant::from_word(word), clock::boot_ms());
+            self.act(&actions, clock::boot_ns())?;
+        }
+        self.console.set_boot(clock::booted_at());
+        self.remove_ended_flows()
+    }
+
+    fn remove_ended_flows(&mut self) -> Result<()> {
+        let idle_ms = u64::try_from(self.settings.established.idle.as_millis()).unwrap_or(u64::MAX);
+        let mut flows = self.firewall.flows()?;
+        let now_ms = clock::boot_ms();
+        // The kernel side adds flows while they are read: the bound ends that race.
+        let ended: Vec<_> = maps::entries(&flows)
+            .into_iter()
+            .take(2 * FLOWS_MAX as usize)
+            .map(|(key, word)| (key, Flow::from_word(word)))
+            .filter(|(_, flow)| flow.until_ms(idle_ms).saturating_add(FLOW_GRACE_MS) < now_ms)
+            .collect();
+        for &(key, _) in &ended {
+            maps::delete(&mut flows, key).context("removing an ended flow")?;
+        }
+        for (key, flow) in ended {
+            let idle = Duration::from_millis(now_ms.saturating_sub(flow.seen_ms));
+            self.console.flow_closed(&key, idle, clock::boot_ns());
+        }
+        Ok(())
+    }
+
+    fn tell_left_out(&mut self) -> Result<()> {
+        let [left_out, lost] = self
+            .firewall
+            .tallies([Tally::EventsLeftOut, Tally::EventsLost])?;
+        let more = |now: u64, before: &mut u64| now - std::mem::replace(before, now);
+        let left_out = more(left_out, &mut self.left_out);
+        let lost = more(lost, &mut self.lost);
+        self.console.left_out(left_out, lost, clock::boot_ns());
+        if lost > 0 {
+            self.sweep()?
+        }
+        Ok(())
+    }
+
+    fn say_protecting(&mut self, attached: Vec<Attached>) {
+        for Attached {
+            interface,
+            native,
+            refused,
+        } in attached
+        {
+            if let Some(because) = refused {
+                self.console
+                    .attached_generic(&interface, &because, clock::boot_ns());
+            }
+            let mode = if native {
+                console::Attached::Native
+            } else {
+                console::Attached::Generic
+            };
+            self.console
+                .protecting(&self.ports, &interface, mode, clock::boot_ns());
+        }
+    }
+
+    fn detach(&mut self) -> Result<()> {
+        for (interface, detached) in self.firewall.detach() {
+            detached?;
+            self.console
+                .stopped(&self.ports, &interface, clock::boot_ns());
+        }
+        Ok(())
+    }
+}
+
+fn tell_report(report: &Report) {
+    if report.is_success() {
+        tracing::debug!("{report}");
+    } else {
+        tracing::warn!("{report}");
+    }
+}
+
+#[expect(
+    deprecated,
+    reason = "its successor is unsafe because a descriptor could be closed; aya's live in what they belong to"
+)]
+fn readable<T: AsRawFd>(source: T) -> Result<AsyncFd<T>> {
+    AsyncFd::with_interest(source, Interest::READABLE).context("watching a ring buffer")
+}
+
+/// The program's log, when it has something to say; never if it is off.
+async fn program_log<T: AsRawFd>(
+    log: &mut Option<AsyncFd<T>>,
+) -> io::Result<tokio::io::unix::AsyncFdReadyMutGuard<'_, T>> {
+    match log {
+        Some(log) => log.readable_mut().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The signals that end the daemon.
+struct Stop([Signal; 3]);
+
+impl Stop {
+    fn new() -> Result<Self> {
+        let on = |kind| signal(kind).context("catching signals");
+        // A terminal that goes away is no reason to leave the ports open without a word.
+        Ok(Self([
+            on(SignalKind::interrupt())?,
+            on(SignalKind::terminate())?,
+            on(SignalKind::hangup())?,
+        ]))
+    }
+
+    async fn asked(&mut self) {
+        let [interrupt, terminate, hangup] = &mut self.0;
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+        }
+    }
+}

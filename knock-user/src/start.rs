@@ -1,0 +1,137 @@
+//! From the command line to a firewall that is attached: everything that can be wrong is found
+//! before the first packet is judged.
+
+use std::{fs::File, io::Read as _};
+
+use anyhow::{Context as _, Result, bail};
+use knock_common::layout::Active;
+
+use crate::{
+    cli::Run,
+    compile::{self, Given, Held, Tables},
+    config::{self, Checked},
+    firewall::{Attached, Firewall, Options},
+    host::Host,
+    interface::{self, Interface},
+    privileges,
+};
+
+/// A configuration, ready to be loaded.
+#[derive(Debug)]
+pub struct Plan {
+    /// What it means.
+    pub checked: Checked,
+    /// What the maps will hold.
+    pub tables: Tables,
+}
+
+/// What is attached.
+#[derive(Debug)]
+pub struct Started {
+    /// The kernel side.
+    pub firewall: Firewall,
+    /// Where, and how.
+    pub attached: Vec<Attached>,
+}
+
+impl Plan {
+    /// Reads, checks and compiles a configuration for this host; warnings go to `warn`.
+    ///
+    /// # Errors
+    /// A [`config::Problems`] with everything that is wrong with the file, or what else failed.
+    pub fn read(run: &Run, mut warn: impl FnMut(&str)) -> Result<Self> {
+        let checked = config::read(&run.config)?;
+        let host = Host::inspect().context("asking the kernel what this host serves")?;
+        for warning in checked.warnings(&host) {
+            warn(&warning.told("warning", &checked.file));
+        }
+        let mut random = Random::open()?;
+        let cell_key = random.key()?;
+        let mut draw = || random.next();
+        let mut given = Given {
+            host: &host,
+            held: &Held::default(),
+            cell_key,
+            generation: 0,
+            draw: &mut draw,
+        };
+        let tables = compile::compile(&checked.settings, &mut given)
+            .map_err(|conflicts| checked.problems(conflicts))?;
+        Ok(Self { checked, tables })
+    }
+
+    /// Finds the interfaces, loads the program with the tables, and attaches it everywhere or
+    /// nowhere.
+    ///
+    /// # Errors
+    /// A privilege or an interface is missing, or the kernel refuses; nothing is attached then.
+    pub fn start(&self, run: &Run) -> Result<Started> {
+        privileges::check()?;
+        let interfaces = interface::find(&self.interfaces(run)?)?;
+        let flags = if run.dry_run { Active::DRY_RUN } else { 0 };
+        let options = Options {
+            flags,
+            log_level: log_level(run.verbose),
+        };
+        let mut firewall = Firewall::load(&self.tables, options)?;
+        let mode = run.mode.unwrap_or(self.checked.settings.mode);
+        let attached = interfaces
+            .iter()
+            .map(|interface| firewall.attach(interface, mode))
+            .collect::<Result<_>>()
+            .context("nothing is attached")?;
+        for Interface { name, .. } in interfaces.iter().filter(|interface| !interface.up) {
+            tracing::warn!("{name} is down: it is protected, and stays so when it comes up");
+        }
+        Ok(Started { firewall, attached })
+    }
+
+    fn interfaces(&self, run: &Run) -> Result<Vec<String>> {
+        let mut names = match run.interfaces.as_slice() {
+            [] => self.checked.settings.interfaces.clone(),
+            named => named.to_vec(),
+        };
+        if names.is_empty() {
+            bail!(
+                "no interface to protect: name one with --iface, or with `interfaces = [\"eth0\"]` in {}",
+                self.checked.file
+            );
+        }
+        names.sort();
+        names.dedup();
+        Ok(names)
+    }
+}
+
+/// The aya-log level of the program: 4 is debug, 5 trace.
+const fn log_level(verbose: u8) -> u8 {
+    match verbose {
+        0 => 0,
+        1 => 4,
+        _ => 5,
+    }
+}
+
+/// The kernel's random numbers.
+struct Random(File);
+
+impl Random {
+    fn open() -> Result<Self> {
+        File::open("/dev/urandom")
+            .map(Self)
+            .context("opening /dev/urandom")
+    }
+
+    fn key(&mut self) -> Result<[u64; 12]> {
+        let mut key = [0; 12];
+        self.0
+            .read_exact(bytemuck::bytes_of_mut(&mut key))
+            .context("reading /dev/urandom")?;
+        Ok(key)
+    }
+
+    /// For drawing decoys, where zero in place of an unreadable number does no harm.
+    fn next(&mut self) -> u64 {
+        self.key().map_or(0, |[number, ..]| number)
+    }
+}
