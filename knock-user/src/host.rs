@@ -1,10 +1,21 @@
 //! What this host is like, as far as a configuration depends on it.
 
-use std::ops::RangeInclusive;
+use std::{collections::BTreeSet, fs, net::IpAddr, ops::RangeInclusive};
 
+use anyhow::{Context as _, Result};
 use knock_common::packet::Protocol;
+use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage};
+use netlink_packet_sock_diag::{
+    SockDiagMessage,
+    constants::{AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP},
+    inet::{ExtensionFlags, InetRequest, SocketId, StateFlags},
+};
+use netlink_sys::protocols::NETLINK_SOCK_DIAG;
 
-use crate::config::checked::Knock;
+use crate::{config::checked::Knock, netlink};
+
+const EPHEMERAL: &str = "/proc/sys/net/ipv4/ip_local_port_range";
+const RESERVED: &str = "/proc/sys/net/ipv4/ip_local_reserved_ports";
 
 /// Facts about a host.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -13,8 +24,11 @@ pub struct Host {
     pub ephemeral: RangeInclusive<u16>,
     /// Ports of these that it does not use.
     pub reserved: Vec<RangeInclusive<u16>>,
-    /// Ports on which it listens for others.
-    pub served: Vec<Knock>,
+    /// Ports on which it listens for others: not those that only it can reach itself.
+    ///
+    /// A loopback listener's port is as closed to others as one on which nothing listens, so who
+    /// touches it from outside is scanning.
+    pub served: BTreeSet<Knock>,
 }
 
 impl Default for Host {
@@ -23,12 +37,28 @@ impl Default for Host {
         Self {
             ephemeral: 32_768..=60_999,
             reserved: Vec::new(),
-            served: Vec::new(),
+            served: BTreeSet::new(),
         }
     }
 }
 
 impl Host {
+    /// Asks the kernel about the network namespace that this thread is in.
+    ///
+    /// # Errors
+    /// The kernel does not tell, or in a form that is not understood.
+    pub fn inspect() -> Result<Self> {
+        let text = fs::read_to_string(EPHEMERAL).with_context(|| format!("reading {EPHEMERAL}"))?;
+        let ephemeral = ephemeral(&text).with_context(|| format!("understanding {EPHEMERAL}"))?;
+        let text = fs::read_to_string(RESERVED).with_context(|| format!("reading {RESERVED}"))?;
+        let reserved = reserved(&text).with_context(|| format!("understanding {RESERVED}"))?;
+        Ok(Self {
+            ephemeral,
+            reserved,
+            served: served()?,
+        })
+    }
+
     /// Whether something listens on a TCP port.
     pub fn listens_on_tcp(&self, port: u16) -> bool {
         self.served.contains(&Knock {
@@ -40,5 +70,101 @@ impl Host {
     /// Whether a port may become the local port of one of the host's own connections.
     pub fn may_use(&self, port: u16) -> bool {
         self.ephemeral.contains(&port) && !self.reserved.iter().any(|range| range.contains(&port))
+    }
+}
+
+/// `32768\t60999`.
+fn ephemeral(text: &str) -> Option<RangeInclusive<u16>> {
+    let (first, last) = text.trim().split_once(char::is_whitespace)?;
+    Some(first.parse().ok()?..=last.trim().parse().ok()?)
+}
+
+/// `7000,8000-8010`; nothing if there are none.
+fn reserved(text: &str) -> Option<Vec<RangeInclusive<u16>>> {
+    let items = text.trim().split(',').filter(|item| !item.is_empty());
+    items
+        .map(|item| {
+            let (first, last) = item.split_once('-').unwrap_or((item, item));
+            Some(first.parse().ok()?..=last.parse().ok()?)
+        })
+        .collect()
+}
+
+/// Ports of listening TCP sockets and of UDP sockets that take datagrams from anybody.
+fn served() -> Result<BTreeSet<Knock>> {
+    let mut served = BTreeSet::new();
+    for (protocol, number, states) in [
+        (Protocol::Tcp, IPPROTO_TCP, StateFlags::LISTEN),
+        // An unconnected UDP socket is in this state, a connected one in ESTABLISHED.
+        (Protocol::Udp, IPPROTO_UDP, StateFlags::CLOSE),
+    ] {
+        for (family, socket_id) in [
+            (AF_INET, SocketId::new_v4()),
+            (AF_INET6, SocketId::new_v6()),
+        ] {
+            let request = SockDiagMessage::InetRequest(InetRequest {
+                family,
+                protocol: number,
+                extensions: ExtensionFlags::empty(),
+                states: states.clone(),
+                socket_id,
+            });
+            netlink::dump(
+                NETLINK_SOCK_DIAG,
+                NetlinkMessage::new(NetlinkHeader::default(), request.into()),
+                NLM_F_REQUEST | NLM_F_DUMP,
+                |message| {
+                    if let SockDiagMessage::InetResponse(response) = message {
+                        let id = &response.header.socket_id;
+                        served.extend(reachable(protocol, id.source_address, id.source_port));
+                    }
+                },
+            )
+            .context("asking which ports are listened on")?;
+        }
+    }
+    Ok(served)
+}
+
+/// The port of a socket, if others can reach it.
+fn reachable(protocol: Protocol, bound_to: IpAddr, port: u16) -> Option<Knock> {
+    let reachable = port != 0 && !bound_to.to_canonical().is_loopback();
+    reachable.then_some(Knock { protocol, port })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, UdpSocket};
+
+    use super::*;
+
+    #[test]
+    fn the_kernels_lists() {
+        assert_eq!(ephemeral("32768\t60999\n"), Some(32_768..=60_999));
+        assert_eq!(ephemeral("32768"), None);
+        assert_eq!(reserved("\n"), Some(vec![]));
+        assert_eq!(
+            reserved("7000,8000-8010\n"),
+            Some(vec![7000..=7000, 8000..=8010])
+        );
+        assert_eq!(reserved("x"), None);
+    }
+
+    #[test]
+    fn listeners_that_others_can_reach_are_served() {
+        let open = TcpListener::bind("0.0.0.0:0").unwrap();
+        let own = TcpListener::bind("127.0.0.1:0").unwrap();
+        let udp = UdpSocket::bind("[::]:0").unwrap();
+        let connected = UdpSocket::bind("0.0.0.0:0").unwrap();
+        connected.connect("127.0.0.1:9").unwrap();
+        let host = Host::inspect().unwrap();
+        let serves = |protocol, address: std::net::SocketAddr| {
+            let port = address.port();
+            host.served.contains(&Knock { protocol, port })
+        };
+        assert!(serves(Protocol::Tcp, open.local_addr().unwrap()));
+        assert!(!serves(Protocol::Tcp, own.local_addr().unwrap()));
+        assert!(serves(Protocol::Udp, udp.local_addr().unwrap()));
+        assert!(!serves(Protocol::Udp, connected.local_addr().unwrap()));
     }
 }
