@@ -1,5 +1,8 @@
 //! What the console says, to the letter.
-#![expect(clippy::unwrap_used, reason = "what a helper of a test unwraps is the test's finding")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "what a helper of a test unwraps is the test's finding"
+)]
 
 use std::{
     io::{self, Write},
