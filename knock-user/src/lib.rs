@@ -4,10 +4,15 @@
 //! seq.toml ─▶ config (what it means) ─▶ compile (what the kernel reads) ─▶ firewall (maps, links)
 //! EVENTS ─▶ daemon ─▶ ledger (what is open) ─▶ console, commands
 //! ```
+pub mod check;
+pub mod cli;
+pub mod clock;
 pub mod commands;
 pub mod compile;
 pub mod config;
 pub mod console;
+#[cfg(feature = "object")]
+pub mod daemon;
 #[cfg(feature = "object")]
 pub mod firewall;
 pub mod host;
@@ -16,3 +21,5 @@ pub mod ledger;
 pub mod maps;
 pub mod netlink;
 pub mod privileges;
+#[cfg(feature = "object")]
+pub mod start;
