@@ -108,8 +108,7 @@ impl Firewall {
                 Err(error) => (attach(XdpMode::Skb), false, Some(cause(&error))),
             },
         };
-        let link =
-            link.map_err(|error| interface::not_attached(interface, mode, native, &error))?;
+        let link = link.map_err(|error| interface::not_attached(interface, mode, &error))?;
         self.links.push((interface.name.clone(), link));
         Ok(Attached {
             interface: interface.name.clone(),
@@ -221,9 +220,10 @@ fn fill(ebpf: &mut Ebpf, tables: &Tables, nodes_per_bank: u32, flags: u32) -> Re
 
 /// What the kernel said, without the syscall's name around it.
 fn cause(error: &ProgramError) -> String {
-    match error {
-        ProgramError::SyscallError(error) => error.io_error.to_string(),
-        other => other.to_string(),
+    if let ProgramError::SyscallError(error) = error {
+        error.io_error.to_string()
+    } else {
+        error.to_string()
     }
 }
 

@@ -89,17 +89,12 @@ fn occupied(name: &str, id: u32) -> anyhow::Error {
 }
 
 /// Why an interface could not be attached to.
-pub fn not_attached(
-    interface: &Interface,
-    mode: Mode,
-    native: bool,
-    error: &ProgramError,
-) -> anyhow::Error {
+pub fn not_attached(interface: &Interface, mode: Mode, error: &ProgramError) -> anyhow::Error {
     let name = &interface.name;
     let now = find(std::slice::from_ref(name));
-    let advice = match (mode, native) {
-        (Mode::Native, _) => "; `--mode skb` works on every interface",
-        _ => "",
+    let advice = match mode {
+        Mode::Native => "; `--mode skb` works on every interface",
+        Mode::Auto | Mode::Skb => "",
     };
     match now {
         Err(problem) => problem,
@@ -127,25 +122,17 @@ fn list() -> Result<Vec<Interface>> {
 }
 
 fn described(link: &LinkMessage) -> Option<Interface> {
-    let name = link
-        .attributes
-        .iter()
-        .find_map(|attribute| match attribute {
-            LinkAttribute::IfName(name) => Some(name.clone()),
-            _ => None,
-        })?;
-    let program = link
-        .attributes
-        .iter()
-        .find_map(|attribute| match attribute {
-            LinkAttribute::Xdp(xdp) => xdp.iter().find_map(|xdp| match xdp {
-                LinkXdp::ProgId(id) if *id != 0 => Some(*id),
-                _ => None,
-            }),
-            _ => None,
-        });
+    let mut name = None;
+    let mut program = None;
+    for attribute in &link.attributes {
+        if let LinkAttribute::IfName(text) = attribute {
+            name = Some(text.clone());
+        } else if let LinkAttribute::Xdp(xdp) = attribute {
+            program = xdp.iter().find_map(program_id);
+        }
+    }
     Some(Interface {
-        name,
+        name: name?,
         index: link.header.index,
         up: link.header.flags.contains(LinkFlags::Up),
         program,
@@ -154,4 +141,12 @@ fn described(link: &LinkMessage) -> Option<Interface> {
             LinkLayerType::Ether | LinkLayerType::Loopback
         ),
     })
+}
+
+fn program_id(xdp: &LinkXdp) -> Option<u32> {
+    if let LinkXdp::ProgId(id) = xdp {
+        (*id != 0).then_some(*id)
+    } else {
+        None
+    }
 }

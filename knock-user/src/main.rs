@@ -1,6 +1,9 @@
 //! `knock-user`: makes chosen ports invisible until the right source has knocked.
 
-use std::{io, process::ExitCode};
+use std::{
+    io::{self, IsTerminal as _},
+    process::ExitCode,
+};
 
 use anyhow::{Context as _, Result};
 use clap::Parser as _;
@@ -72,6 +75,8 @@ fn log_to_stderr(verbose: u8) {
     tracing_subscriber::fmt()
         .with_max_level(level)
         .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .without_time()
         .with_target(false)
         .init();
 }

@@ -1,6 +1,6 @@
 //! Asking the kernel over netlink.
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, ensure};
 use netlink_packet_core::{
     NetlinkDeserializable, NetlinkMessage, NetlinkPayload, NetlinkSerializable,
 };
@@ -47,14 +47,17 @@ where
                 .next_multiple_of(4)
                 .min(rest.len());
             rest = rest.get(length.max(1)..).unwrap_or_default();
-            match answer.payload {
-                NetlinkPayload::Done(_) => return Ok(()),
-                NetlinkPayload::InnerMessage(message) => take(message),
-                NetlinkPayload::Error(error) => match error.code {
-                    None => return Ok(()),
-                    Some(_) => bail!("the kernel refuses over netlink: {}", error.to_io()),
-                },
-                _ => {}
+            if let NetlinkPayload::InnerMessage(message) = answer.payload {
+                take(message);
+            } else if let NetlinkPayload::Error(error) = answer.payload {
+                ensure!(
+                    error.code.is_none(),
+                    "the kernel refuses over netlink: {}",
+                    error.to_io()
+                );
+                return Ok(());
+            } else if let NetlinkPayload::Done(_) = answer.payload {
+                return Ok(());
             }
         }
     }
