@@ -2,12 +2,22 @@
 //!
 //! `KNOCK_BLESS=1 cargo test -p knock-user --test config` writes the texts anew.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "clippy.toml's exception does not reach helpers of tests"
+)]
+
 use std::{
     env, fs,
     path::{Path, PathBuf},
 };
 
-use knock_user::{config, host::Host};
+use knock_user::{
+    check,
+    compile::{Given, Held, compile},
+    config,
+    host::Host,
+};
 
 /// What is said about a file.
 fn told(path: &Path) -> String {
@@ -69,5 +79,64 @@ fn golden_texts() {
     assert!(
         different.is_empty(),
         "not as in the golden texts:\n{different}"
+    );
+}
+
+#[test]
+fn examples_are_accepted() {
+    for path in files("../examples") {
+        let file = path.file_name().unwrap().to_str().unwrap();
+        let text = fs::read_to_string(&path).unwrap();
+        let checked = config::parse(&text, file).unwrap_or_else(|problems| panic!("{problems}"));
+        let mut random = 0_u64;
+        let tables = compile(
+            &checked.settings,
+            &mut Given {
+                host: &Host::default(),
+                held: &Held::default(),
+                cell_key: [1; 12],
+                generation: 1,
+                draw: &mut || {
+                    random += 1;
+                    random.wrapping_mul(0x9e37_79b9_7f4a_7c15)
+                },
+            },
+        );
+        assert!(tables.is_ok(), "{file}: {:?}", tables.err());
+    }
+}
+
+#[test]
+fn check_says_what_a_file_means() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/two-doors.toml");
+    let text = fs::read_to_string(path).unwrap();
+    let checked = config::parse(&text, "two-doors.toml").unwrap();
+    let mut out = Vec::new();
+    check::check(&checked, &Host::default(), &mut out).unwrap();
+    let wanted = "\
+door ssh
+  knock    udp/7431 tcp/2290 udp/19112 tcp/3085
+  within   25s
+  effect   opens tcp/22 for 30s
+  guessing 4 knocks of 131070: about 2^68 sequences; one is found after about 2^67 tries, \
+millions of years at a thousand a second
+door admin
+  knock    udp/7431 tcp/2290 udp/1844 tcp/12007
+  within   25s
+  effect   opens tcp/8443 tcp/9090 for 10m
+  guessing 4 knocks of 131070: about 2^68 sequences; one is found after about 2^67 tries, \
+millions of years at a thousand a second
+protected: tcp/22 tcp/5432 tcp/8443 tcp/9090
+without knocking: 198.51.100.0/24 2001:db8:77::/48
+";
+    assert_eq!(String::from_utf8(out).unwrap(), wanted);
+}
+
+#[test]
+fn a_file_that_is_not_there_is_a_problem() {
+    let problems = config::read(Path::new("/nonexistent/seq.toml")).unwrap_err();
+    assert_eq!(
+        problems.to_string(),
+        "/nonexistent/seq.toml: can't be read: No such file or directory (os error 2)"
     );
 }

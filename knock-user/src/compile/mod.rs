@@ -6,6 +6,7 @@
 mod automaton;
 mod decoys;
 mod services;
+mod strength;
 mod tables;
 #[cfg(test)]
 mod tests;
@@ -21,8 +22,11 @@ use knock_common::{
     time::ticks_in,
 };
 
-pub use self::tables::{EdgeFrom, Tables};
 use self::{automaton::Automaton, services::Services};
+pub use self::{
+    strength::{SYMBOLS, key_bits},
+    tables::{EdgeFrom, Tables},
+};
 use crate::{
     config::{
         checked::{Decoys, Door, Exempt, Knock, Lockout, Ports, Scope, Settings},
@@ -169,11 +173,11 @@ impl Plan {
         let doors = &settings.doors;
         within_limits(settings, &mut conflicts);
         let classes = classes(doors, held, &mut conflicts);
-        let flags = Flags::new(doors, &mut conflicts);
         // Beyond the limits, numbers would not fit their types.
         if !conflicts.is_empty() {
             return Err(conflicts);
         }
+        let flags = Flags::new(doors, &mut conflicts);
         let services = Services::new(settings, held, &mut conflicts);
         let automaton = Automaton::new(doors, &classes, &mut conflicts);
         match (services, automaton) {

@@ -1,1 +1,347 @@
+//! What comes out of the compiler, and how fast.
 
+use std::time::{Duration, Instant};
+
+use knock_common::layout::{DOORS_PER_NODE, EdgeKey, PortKind, Symbol};
+
+use super::*;
+use crate::config::{
+    self,
+    checked::{Effect, Knock},
+};
+
+fn settings(text: &str) -> Settings {
+    config::parse(text, "test.toml")
+        .unwrap_or_else(|problems| panic!("{problems}"))
+        .settings
+}
+
+fn tables_on(settings: &Settings, host: &Host, held: &Held) -> Tables {
+    let mut drawn = 0;
+    compile(
+        settings,
+        &mut Given {
+            host,
+            held,
+            cell_key: [3; 12],
+            generation: 5,
+            draw: &mut || {
+                drawn += 1;
+                drawn * 7919
+            },
+        },
+    )
+    .unwrap()
+}
+
+fn tables(text: &str) -> Tables {
+    tables_on(&settings(text), &Host::default(), &Held::default())
+}
+
+fn knock(text: &str) -> Knock {
+    text.parse().unwrap()
+}
+
+/// The node at the end of a path, as the kernel side walks it: from a first knock, edge by edge.
+fn walk(tables: &Tables, path: &[&str]) -> u32 {
+    let mut node = 0;
+    for (index, step) in path.iter().enumerate() {
+        let Knock { protocol, port } = knock(step);
+        let symbol = Symbol::new(protocol, port);
+        let next = tables
+            .edge_entries(1)
+            .find(|(key, _)| *key == EdgeKey::from_node(1, node, symbol));
+        node = match next {
+            Some((_, next)) if index > 0 => next,
+            _ => tables.ports[&(protocol, port)].first,
+        };
+    }
+    node
+}
+
+fn completed(tables: &Tables, path: &[&str]) -> Vec<String> {
+    let node = tables.nodes[walk(tables, path) as usize];
+    let doors = node.completes.iter().filter(|one_based| **one_based > 0);
+    doors
+        .map(|one_based| tables.names[usize::from(*one_based) - 1].clone())
+        .collect()
+}
+
+const OVERLAPS: &str = r#"
+[[door]]
+name = "long"
+knock = ["tcp/9", "udp/20", "tcp/3", "tcp/4"]
+open = ["tcp/22"]
+within = "10s"
+[[door]]
+name = "inner"
+knock = ["udp/20", "tcp/3"]
+open = ["tcp/22"]
+within = "20s"
+[[door]]
+name = "branch"
+knock = ["udp/20", "tcp/5", "tcp/1"]
+open = ["tcp/23"]
+within = "5s"
+"#;
+
+#[test]
+fn overlapping_sequences_need_one_lookup_a_step() {
+    let tables = tables(OVERLAPS);
+    for (name, path, doors) in [
+        (
+            "whole",
+            &["tcp/9", "udp/20", "tcp/3", "tcp/4"][..],
+            &["long"][..],
+        ),
+        (
+            "one inside another",
+            &["tcp/9", "udp/20", "tcp/3"],
+            &["inner"],
+        ),
+        (
+            "out of one into another",
+            &["tcp/9", "udp/20", "tcp/5", "tcp/1"],
+            &["branch"],
+        ),
+        (
+            "after a wrong knock",
+            &["tcp/4", "udp/20", "tcp/3"],
+            &["inner"],
+        ),
+        ("not yet", &["tcp/9", "udp/20"], &[]),
+    ] {
+        assert_eq!(completed(&tables, path), doors, "{name}");
+    }
+}
+
+#[test]
+fn an_attempt_lives_as_long_as_any_door_that_it_may_open() {
+    let tables = tables(OVERLAPS);
+    let within = |path: &[&str]| tables.nodes[walk(&tables, path) as usize].within;
+    let seconds = |seconds| ticks(Duration::from_secs(seconds));
+    assert_eq!(within(&["tcp/9"]), seconds(10));
+    assert_eq!(within(&["tcp/9", "udp/20"]), seconds(20));
+    assert_eq!(within(&["udp/20", "tcp/5"]), seconds(5));
+    assert_eq!(within(&["udp/20"]), seconds(20));
+    assert_eq!(tables.config.horizon_ticks, seconds(20));
+}
+
+#[test]
+fn ports_of_the_same_doors_are_one_service() {
+    let tables = tables(
+        r#"
+protect = ["tcp/3306", "udp/5000-5009"]
+[[door]]
+name = "a"
+knock = ["tcp/9", "udp/2", "tcp/3"]
+open = ["tcp/22", "tcp/100-200"]
+[[door]]
+name = "b"
+knock = ["tcp/9", "udp/2", "tcp/4"]
+open = ["tcp/150-160"]
+[[door]]
+name = "c"
+knock = ["tcp/9", "udp/2", "tcp/5"]
+close = ["tcp/22", "tcp/140-170"]
+[[door]]
+name = "run"
+knock = ["tcp/9", "udp/2", "tcp/6"]
+open = []
+on_open = ["true"]
+"#,
+    );
+    let of = |door: usize| {
+        let door = &tables.doors[door];
+        let mut ports: Vec<String> = door.services[..door.service_count as usize]
+            .iter()
+            .flat_map(|service| &tables.services[service])
+            .map(ToString::to_string)
+            .collect();
+        ports.sort();
+        ports
+    };
+    let a = [
+        "tcp/100-139",
+        "tcp/140-149",
+        "tcp/150-160",
+        "tcp/161-170",
+        "tcp/171-200",
+        "tcp/22",
+    ];
+    assert_eq!(of(0), a);
+    assert_eq!(of(1), ["tcp/150-160"]);
+    assert_eq!(
+        of(2),
+        ["tcp/140-149", "tcp/150-160", "tcp/161-170", "tcp/22"]
+    );
+    assert_eq!(of(3), [""; 0]);
+    assert_eq!(tables.doors[3].service_count, 1, "a grant of its own");
+    // a alone, a+c, a+b+c, protect alone, run.
+    assert_eq!(tables.services.len(), 5);
+    for (ports, kind) in [
+        ("tcp/22", PortKind::Protected),
+        ("udp/5009", PortKind::Protected),
+        ("tcp/9", PortKind::Knock),
+    ] {
+        let Knock { protocol, port } = knock(ports);
+        assert_eq!(tables.ports[&(protocol, port)].kind(), kind, "{ports}");
+    }
+    for (&(protocol, port), rule) in &tables.ports {
+        let only: Ports = Knock { protocol, port }.into();
+        if rule.kind() == PortKind::Protected {
+            let ports = &tables.services[&rule.service];
+            assert!(ports.iter().any(|ports| ports.overlaps(only)), "{only}");
+        }
+    }
+}
+
+#[test]
+fn ids_mean_the_same_after_a_reload() {
+    let door = |name: &str, knock: u16, open: &str, target: &str| {
+        format!(
+            "[[door]]\nname = \"{name}\"\nknock = [\"tcp/{knock}\", \"udp/7\", \"tcp/8\"]\n\
+             open = [\"{open}\"]\ntarget = \"{target}\"\n"
+        )
+    };
+    let (x, y, z) = ("192.0.2.1", "192.0.2.2", "192.0.2.3");
+    let before = tables(&(door("a", 99, "tcp/22", y) + &door("b", 98, "tcp/23", z)));
+    let after = settings(&(door("c", 97, "tcp/21", x) + &door("b", 98, "tcp/23", z)));
+    let after = tables_on(&after, &Host::default(), &before.held());
+    let service = |tables: &Tables, port| tables.ports[&(Protocol::Tcp, port)].service;
+    assert_eq!(service(&before, 23), service(&after, 23));
+    assert_ne!(
+        service(&before, 22),
+        service(&after, 21),
+        "grants for 22 must not open 21"
+    );
+    let class = |tables: &Tables, address: &str| {
+        let address = address.parse::<IpAddr>().unwrap().into();
+        let found = tables.targets.iter().find(|(target, _)| *target == address);
+        found.unwrap().1
+    };
+    assert_eq!(class(&before, z), class(&after, z));
+    assert_ne!(class(&before, y), class(&after, x));
+}
+
+#[test]
+fn what_the_host_serves_is_exempt_unless_it_is_something_else() {
+    let text = r#"
+[decoys]
+count = 20
+range = "40000-40040"
+[[door]]
+name = "ssh"
+knock = ["tcp/9", "udp/2", "tcp/3"]
+open = ["tcp/22"]
+"#;
+    let host = Host {
+        ephemeral: 40_000..=40_020,
+        served: ["tcp/22", "tcp/80", "tcp/9", "tcp/40030"].map(knock).into(),
+        ..Host::default()
+    };
+    let tables = tables_on(&settings(text), &host, &Held::default());
+    let kind = |port| {
+        tables
+            .ports
+            .get(&(Protocol::Tcp, port))
+            .map(|rule| rule.kind())
+    };
+    assert_eq!(kind(22), Some(PortKind::Protected));
+    assert_eq!(kind(80), Some(PortKind::Exempt));
+    assert_eq!(kind(9), Some(PortKind::Knock));
+    assert_eq!(kind(81), None);
+    // 19 ports are free outside the ephemeral range, so it has to be used too.
+    let decoys = (40_000..=40_040).filter(|&port| kind(port) == Some(PortKind::Decoy));
+    assert_eq!(decoys.count(), 20);
+    assert_eq!(kind(40_030), Some(PortKind::Exempt));
+}
+
+/// Ten thousand doors of six knocks, each opening a range that ten others open too.
+fn ten_thousand_doors(ports: impl Fn(u64) -> u16) -> Settings {
+    let mut settings = settings("protect = [\"tcp/1\"]");
+    let mut random = 1_u64;
+    let mut next = || {
+        random = random
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        random >> 33
+    };
+    settings.doors = (0..10_000)
+        .map(|index: u16| Door {
+            name: format!("door{index}"),
+            knock: (0..6)
+                .map(|_| Knock {
+                    protocol: if next() % 2 == 0 {
+                        Protocol::Tcp
+                    } else {
+                        Protocol::Udp
+                    },
+                    port: 2000 + ports(next()),
+                })
+                .collect(),
+            effect: Effect::Open(vec![Ports {
+                protocol: Protocol::Tcp,
+                first: 1 + index / 10,
+                last: 1 + index / 10,
+            }]),
+            open_for: Duration::from_secs(30),
+            within: Duration::from_secs(25),
+            step_timeout: None,
+            tcp_flags: FlagClass::SYN,
+            on_open: None,
+            on_close: None,
+            target: None,
+        })
+        .collect();
+    settings
+}
+
+#[test]
+fn ten_thousand_doors_compile_quickly() {
+    let settings = ten_thousand_doors(|random| (random % 60_000) as u16);
+    let before = Instant::now();
+    let tables = tables_on(&settings, &Host::default(), &Held::default());
+    let took = before.elapsed();
+    println!(
+        "{} nodes, {} edges in {took:?}",
+        tables.nodes.len(),
+        tables.edges.len()
+    );
+    assert!(tables.nodes.len() > 50_000);
+    let most = if cfg!(debug_assertions) { 5000 } else { 200 };
+    assert!(took < Duration::from_millis(most), "{took:?}");
+}
+
+#[test]
+fn sequences_that_are_too_entangled_are_refused() {
+    // All begin with the same knock, and have it again and again.
+    let mut settings = ten_thousand_doors(|random| (random % 3000) as u16);
+    for door in &mut settings.doors {
+        for index in [0, 2, 4] {
+            door.knock[index] = knock("tcp/1999");
+        }
+    }
+    let conflicts = check(&settings).unwrap_err();
+    assert!(
+        conflicts[0].reason.contains("too entangled"),
+        "{conflicts:?}"
+    );
+}
+
+#[test]
+fn a_door_has_room_for_few_services_and_a_node_for_few_doors() {
+    let mut text = String::new();
+    for port in 1..=17 {
+        text += &format!(
+            "[[door]]\nname = \"d{port}\"\nknock = [\"tcp/{}\", \"udp/7\", \"tcp/8\"]\n\
+             open = [\"tcp/{port}\"]\n",
+            5000 + port
+        );
+    }
+    text += "[[door]]\nname = \"all\"\nknock = [\"tcp/6000\", \"udp/7\", \"tcp/8\"]\n\
+             open = [\"tcp/1-17\"]\n";
+    let problems = config::parse(&text, "test.toml").unwrap_err().to_string();
+    assert!(problems.contains("more than 16 groups"), "{problems}");
+    assert_eq!(DOORS_PER_NODE, 4, "golden/endings.toml has one more");
+}

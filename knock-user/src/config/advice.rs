@@ -1,9 +1,289 @@
 //! What works but is unwise, and what to do about it.
 
-use super::{Checked, Problem};
-use crate::host::Host;
+use std::{collections::BTreeSet, ops::RangeInclusive, time::Duration};
+
+use knock_common::packet::Protocol;
+
+use super::{
+    Checked, Problem,
+    checked::{Decoys, Door, Knock, Ports, Scope, Settings},
+    ports::PortSet,
+    value::spell,
+};
+use crate::{compile, host::Host};
+
+/// Longer than this, a grant is not for getting in but for staying.
+const LONG: Duration = Duration::from_secs(86_400);
+/// With fewer knocks a sequence is guessed in an hour of a few thousand tries a second.
+const FEW_KNOCKS: usize = 2;
 
 /// Everything that is unwise about a configuration on a certain host.
-pub(super) fn advise(_checked: &Checked, _host: &Host) -> Vec<Problem> {
-    Vec::new()
+pub(super) fn advise(checked: &Checked, host: &Host) -> Vec<Problem> {
+    let mut advice = Advice {
+        checked,
+        host,
+        problems: Vec::new(),
+    };
+    for (index, door) in checked.settings.doors.iter().enumerate() {
+        advice.sequence(index, door);
+        advice.grant(index, door);
+        advice.served_knocks(index, door);
+    }
+    advice.ephemeral_ports();
+    advice.trust();
+    advice.lockout();
+    advice.nothing();
+    advice.problems
+}
+
+struct Advice<'a> {
+    checked: &'a Checked,
+    host: &'a Host,
+    problems: Vec<Problem>,
+}
+
+impl Advice<'_> {
+    const fn settings(&self) -> &Settings {
+        &self.checked.settings
+    }
+
+    fn add(&mut self, line: Option<usize>, key: &str, reason: String) {
+        self.problems.push(Problem {
+            line,
+            key: key.to_owned(),
+            reason,
+        });
+    }
+
+    fn of_door(&mut self, door: usize, key: &str, reason: impl Into<String>) {
+        let line = self.checked.places.of_door(door, key);
+        self.add(line, key, reason.into());
+    }
+
+    fn of_file(&mut self, key: &str, reason: impl Into<String>) {
+        let line = self.checked.places.keys.get(key).copied();
+        self.add(line, key, reason.into());
+    }
+
+    fn sequence(&mut self, index: usize, door: &Door) {
+        let knocks = &door.knock;
+        match knocks.len() {
+            1 => self.of_door(
+                index,
+                "knock",
+                "one knock: whoever sends a single packet there opens the door, and so does any \
+                 scan; write three or more",
+            ),
+            few if few <= FEW_KNOCKS => self.of_door(
+                index,
+                "knock",
+                format!(
+                    "{few} knocks are soon guessed, about 2^{:.0} tries: write three or more",
+                    compile::key_bits(few) - 1.0
+                ),
+            ),
+            _ => {}
+        }
+        let twice = knocks
+            .iter()
+            .zip(knocks.iter().skip(1))
+            .find(|(a, b)| a == b);
+        if let Some((knock, _)) = twice {
+            self.of_door(
+                index,
+                "knock",
+                format!(
+                    "{knock} twice in a row: a packet that the network doubles, or a SYN that is \
+                     sent again after a second, counts as the second; put another between"
+                ),
+            );
+        }
+        let descends = knocks.is_sorted_by(|a, b| a.port > b.port);
+        if !self.settings().strict && knocks.len() > 1 && descends {
+            self.of_door(
+                index,
+                "knock",
+                "with strict = false, a scan in descending order would knock this: mix high and \
+                 low ports",
+            );
+        }
+        let udp = knocks.iter().all(|knock| knock.protocol == Protocol::Udp);
+        let line = self.checked.places.doors.get(index);
+        if udp && line.is_some_and(|places| places.keys.contains_key("tcp_flags")) {
+            self.of_door(
+                index,
+                "tcp_flags",
+                "all knocks are UDP, which has no flags: leave it out",
+            );
+        }
+    }
+
+    fn grant(&mut self, index: usize, door: &Door) {
+        if door.open_for > LONG {
+            self.of_door(
+                index,
+                "open_for",
+                format!(
+                    "{} is long, and whoever gets the source's address later gets in too: \
+                     connections outlive the grant anyway, so a minute mostly is enough",
+                    spell(door.open_for)
+                ),
+            );
+        }
+    }
+
+    fn served_knocks(&mut self, index: usize, door: &Door) {
+        let served: BTreeSet<Knock> = door
+            .knock
+            .iter()
+            .copied()
+            .filter(|knock| self.host.served.contains(knock))
+            .collect();
+        for knock in served {
+            self.of_door(
+                index,
+                "knock",
+                format!(
+                    "this host listens on {knock}, and nobody will be able to connect there any \
+                     more, because knocks are dropped: knock elsewhere"
+                ),
+            );
+        }
+    }
+
+    /// Ports that sockets of the host get when they ask for none: what is sent to them would be taken
+    /// for knocks, or dropped.
+    fn ephemeral_ports(&mut self) {
+        let mut reserve: Vec<Ports> = Vec::new();
+        let mut found: Vec<(Option<usize>, &str, String)> = Vec::new();
+        let places = &self.checked.places;
+        for (index, door) in self.settings().doors.iter().enumerate() {
+            let mut knocks: Vec<Knock> = door.knock.clone();
+            knocks.retain(|knock| self.host.may_use(knock.port));
+            knocks.sort();
+            knocks.dedup();
+            if !knocks.is_empty() {
+                let what = format!(
+                    "{}, and what is sent to them would count as knocks",
+                    listed(&knocks)
+                );
+                found.push((places.of_door(index, "knock"), "knock", what));
+                reserve.extend(knocks.into_iter().map(Ports::from));
+            }
+            let opened = self.usable(door.opened());
+            if !opened.is_empty() {
+                let what = format!("{}, and answers to them would be dropped", listed(&opened));
+                found.push((places.of_door(index, "open"), "open", what));
+                reserve.extend(opened);
+            }
+        }
+        let file_line = |key: &str| places.keys.get(key).copied();
+        let protected = self.usable(&self.settings().protect);
+        if !protected.is_empty() {
+            let what = format!(
+                "{}, and answers to them would be dropped",
+                listed(&protected)
+            );
+            found.push((file_line("protect"), "protect", what));
+            reserve.extend(protected);
+        }
+        if let Decoys::Listed(decoys) = &self.settings().decoys {
+            let decoys = self.usable(decoys);
+            if !decoys.is_empty() {
+                let what = format!("{}, and answers to them would be dropped", listed(&decoys));
+                found.push((file_line("decoys"), "decoys", what));
+                reserve.extend(decoys);
+            }
+        }
+        let sysctl = self.reserved_ports(&reserve);
+        for (line, key, what) in found {
+            let reason = format!(
+                "this host's own sockets may get {what}; keep them off with \
+                 `sysctl -w net.ipv4.ip_local_reserved_ports={sysctl}`, and the same in \
+                 /etc/sysctl.d"
+            );
+            self.add(line, key, reason);
+        }
+    }
+
+    /// Those of `ranges` in which the host's own connections may get a port.
+    fn usable(&self, ranges: &[Ports]) -> Vec<Ports> {
+        ranges
+            .iter()
+            .copied()
+            .filter(|ports| (ports.first..=ports.last).any(|port| self.host.may_use(port)))
+            .collect()
+    }
+
+    /// The list of reserved ports that the host has, and `more` in its ephemeral range.
+    fn reserved_ports(&self, more: &[Ports]) -> String {
+        let ephemeral = &self.host.ephemeral;
+        let clipped = more.iter().map(|ports| {
+            let first = ports.first.max(*ephemeral.start());
+            first..=ports.last.min(*ephemeral.end())
+        });
+        let all = self.host.reserved.iter().cloned().chain(clipped);
+        // The list knows no protocols.
+        let set = PortSet::new(all.filter(|range| !range.is_empty()).map(as_tcp));
+        let words: Vec<String> = set
+            .ranges()
+            .iter()
+            .map(|ports| match ports.first == ports.last {
+                true => ports.first.to_string(),
+                false => format!("{}-{}", ports.first, ports.last),
+            })
+            .collect();
+        words.join(",")
+    }
+
+    fn trust(&mut self) {
+        let everybody = self.settings().trust.iter().find(|prefix| prefix.bits == 0);
+        if let Some(prefix) = everybody.copied() {
+            self.of_file(
+                "trust",
+                format!("{prefix} is everybody, so nobody of that family need knock: narrow it"),
+            );
+        }
+    }
+
+    fn lockout(&mut self) {
+        let lockout = self.settings().lockout.as_ref();
+        if lockout.is_some_and(|lockout| lockout.scope == Scope::Global) {
+            self.of_file(
+                "lockout",
+                "scope = \"global\": anybody who knocks wrong locks everybody out, you too; \
+                 \"source\" locks out only the one who failed",
+            );
+        }
+    }
+
+    fn nothing(&mut self) {
+        let protected = compile::protected(self.settings());
+        let protects = [Protocol::Tcp, Protocol::Udp].map(|p| protected.touches(Ports::all(p)));
+        if protects == [false; 2] {
+            self.of_file(
+                "",
+                "nothing is protected: no door opens a port, and protect is empty",
+            );
+        }
+    }
+}
+
+fn as_tcp(range: RangeInclusive<u16>) -> Ports {
+    Ports {
+        protocol: Protocol::Tcp,
+        first: *range.start(),
+        last: *range.end(),
+    }
+}
+
+/// At most a few of a list of things.
+fn listed<T: ToString>(things: &[T]) -> String {
+    const SHOWN: usize = 4;
+    let shown: Vec<String> = things.iter().take(SHOWN).map(T::to_string).collect();
+    let more = match things.len().saturating_sub(SHOWN) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    shown.join(", ") + &more
 }

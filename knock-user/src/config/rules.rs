@@ -128,18 +128,18 @@ impl Rules<'_> {
             self.add(
                 index,
                 "knock",
-                format!("{knock} is protected by {by}, so it can't be a knock: knock elsewhere"),
+                format!("{knock} is {by}, so it can't be a knock: knock elsewhere"),
             );
         }
     }
 
-    /// What protects a port, in words.
+    /// Why a port is protected, in words.
     fn protector(&self, knock: Knock) -> String {
         let ports = Ports::from(knock);
         let opens = |door: &&Door| door.opened().iter().any(|opened| opened.overlaps(ports));
         match self.settings.doors.iter().find(opens) {
-            Some(door) => format!("door \"{}\"", door.name),
-            None => "protect".to_owned(),
+            Some(door) => format!("opened by door \"{}\"", door.name),
+            None => "listed in protect".to_owned(),
         }
     }
 
@@ -216,8 +216,8 @@ impl Rules<'_> {
                 };
                 if !openers.any(|other| other.target == door.target) {
                     let reason = format!(
-                        "door \"{}\" opens {ports} for {}, and this one closes {}: give both \
-                         the same target",
+                        "door \"{}\" opens {ports} for {}, and this one closes it for {}: give \
+                         both the same target",
                         opener.name,
                         target(opener),
                         target(door)

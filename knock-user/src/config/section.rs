@@ -2,7 +2,6 @@
 
 use std::{collections::BTreeMap, fmt::Display, time::Duration};
 
-use serde_spanned::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::{problem::Report, value};
@@ -139,10 +138,10 @@ impl<'t, 'i> Item<'t, 'i> {
     }
 
     pub(super) fn boolean(&self, report: &mut Report) -> Option<bool> {
-        match self.value {
-            DeValue::Boolean(value) => Some(*value),
-            _ => self.mistyped(report, "true or false"),
-        }
+        let DeValue::Boolean(value) = self.value else {
+            return self.mistyped(report, "true or false");
+        };
+        Some(*value)
     }
 
     /// A number within `range`.
@@ -168,13 +167,10 @@ impl<'t, 'i> Item<'t, 'i> {
     }
 
     pub(super) fn text(&self, report: &mut Report) -> Option<&'t str> {
-        match self.value {
-            DeValue::String(text) => Some(text.as_ref()),
-            DeValue::Array(items) if items.len() == 1 => {
-                self.mistyped(report, "one text, without brackets,")
-            }
-            _ => self.mistyped(report, "a text in quotes"),
-        }
+        let DeValue::String(text) = self.value else {
+            return self.mistyped(report, "a text in quotes");
+        };
+        Some(text.as_ref())
     }
 
     pub(super) const fn is_text(&self) -> bool {
@@ -227,23 +223,19 @@ impl<'t, 'i> Item<'t, 'i> {
     }
 
     fn items(&self, report: &mut Report) -> Option<Vec<Item<'t, 'i>>> {
-        match self.value {
-            DeValue::Array(items) => Some(
-                items
-                    .iter()
-                    .map(|item| Item {
-                        key: self.key,
-                        line: report.line(&item.span()),
-                        value: item.get_ref(),
-                    })
-                    .collect(),
-            ),
-            DeValue::String(text) => self.wrong(
-                report,
-                format!("a text where a list belongs: write [\"{text}\"]"),
-            ),
-            _ => self.mistyped(report, "a list of texts"),
+        if let DeValue::String(text) = self.value {
+            let reason = format!("a text where a list belongs: write [\"{text}\"]");
+            return self.wrong(report, reason);
         }
+        let DeValue::Array(items) = self.value else {
+            return self.mistyped(report, "a list of texts");
+        };
+        let items = items.iter().map(|item| Item {
+            key: self.key,
+            line: report.line(&item.span()),
+            value: item.get_ref(),
+        });
+        Some(items.collect())
     }
 
     /// A duration from `least` to `most`.
@@ -278,10 +270,10 @@ impl<'t, 'i> Item<'t, 'i> {
         known: &'static [&'static str],
         report: &mut Report,
     ) -> Option<Section<'t, 'i>> {
-        match self.value {
-            DeValue::Table(entries) => Some(Section::new(name, self.line, entries, known, report)),
-            _ => self.mistyped(report, "a table"),
-        }
+        let DeValue::Table(entries) = self.value else {
+            return self.mistyped(report, "a table");
+        };
+        Some(Section::new(name, self.line, entries, known, report))
     }
 
     /// The tables of an array of tables. A single table is reported, and taken for one.
@@ -299,23 +291,19 @@ impl<'t, 'i> Item<'t, 'i> {
             };
             item.section(name, known, report)
         };
-        match self.value {
-            DeValue::Array(items) => items
-                .iter()
-                .filter_map(|item: &Spanned<_>| {
-                    one(report.line(&item.span()), item.get_ref(), report)
-                })
-                .collect(),
-            DeValue::Table(_) => {
-                let key = self.key;
-                report.add(self.line, key, format!("write [[{key}]], in two brackets"));
-                one(self.line, self.value, report).into_iter().collect()
-            }
-            _ => {
-                self.mistyped::<()>(report, "a table in two brackets");
-                Vec::new()
-            }
+        if let DeValue::Array(items) = self.value {
+            let each = items.iter();
+            return each
+                .filter_map(|item| one(report.line(&item.span()), item.get_ref(), report))
+                .collect();
         }
+        if let DeValue::Table(_) = self.value {
+            let key = self.key;
+            report.add(self.line, key, format!("write [[{key}]], in two brackets"));
+            return one(self.line, self.value, report).into_iter().collect();
+        }
+        self.mistyped::<()>(report, "a table in two brackets");
+        Vec::new()
     }
 }
 

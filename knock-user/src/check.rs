@@ -1,0 +1,130 @@
+//! What `knock-user check` says of a file.
+
+use std::{
+    io::{self, Write},
+    path::Path,
+};
+
+use anyhow::{Context as _, Result};
+
+use crate::{
+    compile::{self, SYMBOLS, key_bits},
+    config::{
+        self, Checked,
+        checked::{Door, Effect, Ports, Settings},
+        value::spell,
+    },
+    host::Host,
+};
+
+/// Tries a second that a patient attacker makes without being noticed at once.
+const TRIES_PER_SECOND: f64 = 1000.0;
+
+/// Tells a file's warnings on this host, and what it means.
+///
+/// # Errors
+/// [`config::Problems`], everything that is wrong with the file; or what else failed.
+pub fn run(path: &Path, out: &mut impl Write) -> Result<()> {
+    let checked = config::read(path)?;
+    let host = Host::inspect().context("asking the kernel what this host serves")?;
+    check(&checked, &host, out).context("writing the result")
+}
+
+/// Tells the warnings of a configuration on a certain host, and what it means.
+///
+/// # Errors
+/// The text can't be written.
+pub fn check(checked: &Checked, host: &Host, out: &mut impl Write) -> io::Result<()> {
+    for warning in checked.warnings(host) {
+        writeln!(out, "{}", warning.told("warning", &checked.file))?;
+    }
+    describe(&checked.settings, out)
+}
+
+fn describe(settings: &Settings, out: &mut impl Write) -> io::Result<()> {
+    for door in &settings.doors {
+        writeln!(out, "door {}", door.name)?;
+        writeln!(out, "  knock    {}", words(&door.knock))?;
+        writeln!(out, "  within   {}", time_limits(door))?;
+        writeln!(out, "  effect   {}", effect(door))?;
+        if let Some(target) = door.target {
+            writeln!(out, "  target   {target}")?;
+        }
+        writeln!(out, "  guessing {}", strength(door.knock.len()))?;
+    }
+    let protected: Vec<Ports> = compile::protected(settings).ranges();
+    let closed = match protected.as_slice() {
+        [] => "nothing".to_owned(),
+        ports => words(ports),
+    };
+    writeln!(out, "protected: {closed}")?;
+    if !settings.trust.is_empty() {
+        writeln!(out, "without knocking: {}", words(&settings.trust))?;
+    }
+    Ok(())
+}
+
+fn time_limits(door: &Door) -> String {
+    let step = door
+        .step_timeout
+        .map(|step| format!(", {} from knock to knock", spell(step)));
+    spell(door.within) + &step.unwrap_or_default()
+}
+
+fn effect(door: &Door) -> String {
+    let mut effects = Vec::new();
+    match &door.effect {
+        Effect::Open(ports) if ports.is_empty() => {}
+        Effect::Open(ports) => {
+            effects.push(format!(
+                "opens {} for {}",
+                words(ports),
+                spell(door.open_for)
+            ));
+        }
+        Effect::Close(ports) => effects.push(format!("closes {}", words(ports))),
+    }
+    for (command, when) in [(&door.on_open, "runs"), (&door.on_close, "at the end runs")] {
+        if let Some(command) = command {
+            effects.push(format!("{when} {}", command.program.display()));
+        }
+    }
+    effects.join(", ")
+}
+
+fn strength(knocks: usize) -> String {
+    let bits = key_bits(knocks);
+    let plural = if knocks == 1 { "knock" } else { "knocks" };
+    let seconds = (bits - 1.0).exp2() / TRIES_PER_SECOND;
+    format!(
+        "{knocks} {plural} of {SYMBOLS}: about 2^{bits:.0} sequences; one is found after about \
+         2^{:.0} tries, {} at a thousand a second",
+        bits - 1.0,
+        span(seconds)
+    )
+}
+
+/// A time in words.
+fn span(seconds: f64) -> String {
+    const YEAR: f64 = 365.25 * 86_400.0;
+    if seconds > 1e6 * YEAR {
+        return "millions of years".to_owned();
+    }
+    for (length, name) in [
+        (YEAR, "years"),
+        (86_400.0, "days"),
+        (3600.0, "hours"),
+        (60.0, "minutes"),
+    ] {
+        let count = seconds / length;
+        if count >= 2.0 {
+            return format!("{count:.0} {name}");
+        }
+    }
+    format!("{seconds:.0} seconds")
+}
+
+fn words<T: ToString>(things: &[T]) -> String {
+    let words: Vec<String> = things.iter().map(T::to_string).collect();
+    words.join(" ")
+}
