@@ -13,6 +13,9 @@ use crate::{
 
 /// How long a flow lives after a FIN or RST, in milliseconds: time for the other side to finish.
 pub const CLOSING_MS: u64 = 60_000;
+/// For so long after a FIN or RST other packets are part of the farewell, in milliseconds. Later ones
+/// show that the connection goes on: a spoofed RST does not end it.
+const FAREWELL_MS: u64 = 10_000;
 /// A handshake that begins this close to the end of its grant is recorded at its SYN, in
 /// milliseconds. Otherwise the flow begins with the first packet after the SYN, so that spoofed
 /// SYNs of an allowed address don't fill the table.
@@ -205,7 +208,8 @@ impl<W: World> Guest<'_, W> {
         if seen.seen_ms >= flow.until_ms(idle_ms) {
             return false;
         }
-        if seen != flow {
+        let is_farewell = flow.closing && seen.seen_ms < flow.seen_ms.saturating_add(FAREWELL_MS);
+        if seen != flow && !is_farewell {
             word.store(seen.to_word());
             // Once a second is enough for a hint, and spares the flow's other packets the write.
             if seen.seen_ms >> 10 != flow.seen_ms >> 10 {

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// CPUs that change one source's progress at the same moment are few.
-const TRIES: usize = 4;
+const TRIES: usize = 3;
 
 /// Judges a packet to a port that is in a sequence, or that looks like one.
 ///

@@ -13,6 +13,10 @@ pub const TICK_BITS: u32 = 23;
 /// The part of the tick count that is kept.
 pub const TICK_MASK: u32 = (1 << TICK_BITS) - 1;
 
+/// The most that one CPU's clock is ahead of another's, in ticks: it is read once per timer tick,
+/// which is 10 ms at 100 Hz.
+const SKEW: u32 = 4;
+
 /// Knock times are kept in ticks of 2²² ns (4.19 ms), modulo 2²³ (9.8 hours).
 ///
 /// `within` and `step_timeout` are therefore exact to one tick; grants are not counted in ticks.
@@ -73,10 +77,12 @@ impl Tick {
         self.0
     }
 
-    /// How many ticks passed from `earlier` to this one.
+    /// How many ticks passed from `earlier` to this one; none if `earlier` is another CPU's, which
+    /// read the clock a little later in the same timer tick.
     #[inline(always)]
     pub const fn since(self, earlier: Self) -> u32 {
-        self.0.wrapping_sub(earlier.0) & TICK_MASK
+        let ticks = self.0.wrapping_sub(earlier.0) & TICK_MASK;
+        if ticks > TICK_MASK - SKEW { 0 } else { ticks }
     }
 }
 
@@ -91,7 +97,17 @@ mod tests {
 
     #[test]
     fn ticks_wrap_and_round_up() {
-        assert_eq!(Tick::from_number(3).since(Tick::from_number(TICK_MASK)), 4);
+        for (name, now, earlier, ticks) in [
+            ("the same", 7, 7, 0),
+            ("later", 12, 7, 5),
+            ("over the wrap", 3, TICK_MASK, 4),
+            ("another CPU's clock is ahead", 7, 8, 0),
+            ("as far ahead as it can be", 7, 11, 0),
+            ("long ago, not ahead", 7, 12, TICK_MASK - 4),
+        ] {
+            let now = Tick::from_number(now);
+            assert_eq!(now.since(Tick::from_number(earlier)), ticks, "{name}");
+        }
         assert_eq!(Moment::from_nanos((1 << TICK_SHIFT) - 1).tick().number(), 0);
         assert_eq!(Moment::from_nanos(1 << TICK_SHIFT).tick().number(), 1);
         assert_eq!(ticks_in(1), 1);
