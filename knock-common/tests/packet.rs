@@ -1,0 +1,146 @@
+//! The parser: every shape of frame, and any bytes.
+
+#[path = "../../tests/src/frame.rs"]
+#[expect(
+    unreachable_pub,
+    reason = "shared with the tests on the program in the kernel"
+)]
+mod frame;
+#[path = "../../tests/src/shapes.rs"]
+#[expect(
+    unreachable_pub,
+    reason = "shared with the tests on the program in the kernel"
+)]
+mod shapes;
+
+use knock_common::{Address, Reason, packet};
+use proptest::{prelude::*, sample::Index};
+
+use crate::frame::{ACK, FIN, PSH, RST, SYN, SYN_ACK, URG, eth};
+
+#[test]
+fn shapes() {
+    for shape in shapes::all() {
+        let bytes = shape.frame.bytes();
+        let segment = packet::parse(&bytes[..]);
+        let read = segment.map(|segment| {
+            assert_eq!(segment.source_port, 40_000, "{}", shape.name);
+            assert_eq!(segment.destination_port, 22, "{}", shape.name);
+            assert!(segment.unicast, "{}", shape.name);
+            (segment.protocol, segment.flags)
+        });
+        assert_eq!(read, shape.read, "{}: {bytes:02x?}", shape.name);
+    }
+}
+
+#[test]
+fn addresses() {
+    let v4 = eth().vlan(7).ip4("192.0.2.1", "192.0.2.2").options(3);
+    let v6 = eth().ip6("2001:db8::1", "2001:db8::2").hop_by_hop();
+    let mapped = eth().ip6("::ffff:192.0.2.1", "::ffff:192.0.2.2");
+    let zero = eth().ip6("::", "::ffff:0:0:0");
+    for (name, frame, source, destination) in [
+        ("IPv4", v4, Ok("192.0.2.1"), Ok("192.0.2.2")),
+        ("IPv6", v6, Ok("2001:db8::1"), Ok("2001:db8::2")),
+        (
+            "mapped",
+            mapped,
+            Err(Reason::BadHeader),
+            Err(Reason::BadHeader),
+        ),
+        ("nearly mapped", zero, Ok("::"), Ok("::ffff:0:0:0")),
+    ] {
+        let bytes = frame.udp(1, 2).bytes();
+        let bytes = &bytes[..];
+        let segment = packet::parse(bytes).unwrap();
+        let address = |text: &str| Address::from(text.parse::<std::net::IpAddr>().unwrap());
+        assert_eq!(segment.source(bytes), source.map(address), "{name}");
+        assert_eq!(
+            segment.destination(bytes),
+            destination.map(address),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn what_opens_and_what_ends_a_connection() {
+    for (name, flags, opens, ends) in [
+        ("SYN", SYN, true, false),
+        ("SYN with more", SYN | PSH | URG | FIN, true, true),
+        ("SYN, ACK", SYN_ACK, false, false),
+        ("ACK", ACK, false, false),
+        ("FIN, ACK", FIN | ACK, false, true),
+        ("RST", RST, false, true),
+        ("nothing", 0, false, false),
+        ("reserved bits", 0xc0, false, false),
+    ] {
+        let frame = eth().group().ip4("192.0.2.1", "192.0.2.2");
+        let segment = packet::parse(&frame.tcp(1, 2, flags).bytes()[..]).unwrap();
+        assert_eq!(segment.opens(), opens, "{name}");
+        assert_eq!(segment.ends(), ends, "{name}");
+        assert!(!segment.unicast, "{name}");
+    }
+}
+
+/// A frame cut short is never taken for something else that passes.
+#[test]
+fn shapes_cut_off_anywhere() {
+    for shape in shapes::all() {
+        let bytes = shape.frame.bytes();
+        let whole = packet::parse(&bytes[..]);
+        for end in 0..bytes.len() {
+            let cut = packet::parse(&bytes[..end]);
+            let unreadable = matches!(cut, Err(Reason::Truncated | Reason::TinyFragment));
+            assert!(
+                cut == whole || unreadable,
+                "{} cut off at {end}: {cut:?}",
+                shape.name
+            );
+        }
+    }
+}
+
+/// A frame of the table with some octets changed, or any bytes at all.
+fn bytes() -> impl Strategy<Value = Vec<u8>> {
+    let shapes: Vec<Vec<u8>> = shapes::all().iter().map(|s| s.frame.bytes()).collect();
+    let changed = (
+        proptest::sample::select(shapes),
+        proptest::collection::vec((any::<Index>(), any::<u8>()), 0..4),
+        any::<Index>(),
+    )
+        .prop_map(|(mut bytes, changes, end)| {
+            for (place, octet) in &changes {
+                let place = place.index(bytes.len().max(1));
+                bytes
+                    .iter_mut()
+                    .skip(place)
+                    .take(1)
+                    .for_each(|byte| *byte = *octet);
+            }
+            bytes.truncate(end.index(bytes.len() + 1));
+            bytes
+        });
+    prop_oneof![changed, proptest::collection::vec(any::<u8>(), 0..200)]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(20_000))]
+
+    /// What could be read stays readable, whatever follows the headers.
+    #[test]
+    fn any_bytes_are_judged_by_their_headers(bytes in bytes(), more: [u8; 32]) {
+        let first = packet::parse(&bytes[..]);
+        let longer = [&bytes[..], &more[..]].concat();
+        match first {
+            Ok(segment) => {
+                prop_assert_eq!(packet::parse(&longer[..]), Ok(segment));
+                let source = segment.source(&bytes[..]);
+                prop_assert!(matches!(source, Ok(_) | Err(Reason::BadHeader)));
+                prop_assert_eq!(segment.source(&longer[..]), source);
+            }
+            Err(Reason::Truncated | Reason::TinyFragment) => {}
+            Err(reason) => prop_assert_eq!(packet::parse(&longer[..]), Err(reason)),
+        }
+    }
+}
