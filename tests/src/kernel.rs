@@ -1,0 +1,315 @@
+//! The program in the kernel, judging frames that never were on a wire (`BPF_PROG_TEST_RUN`).
+
+use std::{
+    fs::{self, File},
+    mem,
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd},
+    thread,
+};
+
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use aya::{
+    maps::{Map, MapData, PerCpuArray, PerCpuValues, RingBuf},
+    programs::{TestRun as _, TestRunOptions, XdpMode},
+    util::nr_cpus,
+};
+use bytemuck::Pod;
+use knock_common::{
+    Address, Reason, Tally, Verdict,
+    event::Event,
+    hint,
+    layout::{FlowKey, GrantKey, ProgressKey},
+    time::Moment,
+};
+use knock_user::{
+    compile::{self, Given, Held, Tables},
+    config,
+    firewall::{Firewall, Options},
+    host::Host,
+    maps::{self, Table},
+};
+use nix::{
+    sched::{CloneFlags, unshare},
+    time::{ClockId, clock_gettime},
+    unistd::Uid,
+};
+
+/// The loopback interface of a new network namespace.
+const LOOPBACK: u32 = 1;
+/// What XDP programs return (`linux/bpf.h`).
+const XDP_DROP: u32 = 1;
+const XDP_PASS: u32 = 2;
+/// The kernel refuses shorter frames: an Ethernet header is the least (`bpf_prog_test_run_xdp`).
+pub const FRAME_LEAST: usize = 14;
+
+/// Compiles the text of a configuration; nothing in the tables is random.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn compile(text: &str) -> Result<Tables> {
+    let checked = config::parse(text, "test.toml").map_err(|problems| anyhow!("{problems}"))?;
+    let mut drawn = 0;
+    let mut given = Given {
+        host: &Host::default(),
+        held: &Held::default(),
+        cell_key: std::array::from_fn(|i| (i as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)),
+        generation: 1,
+        draw: &mut || {
+            drawn += 1;
+            drawn
+        },
+    };
+    compile::compile(&checked.settings, &mut given)
+        .map_err(|conflicts| anyhow!("{}", checked.problems(conflicts)))
+}
+
+/// The time as the kernel side counts it.
+pub fn now() -> Result<Moment> {
+    let time = clock_gettime(ClockId::CLOCK_BOOTTIME).context("reading CLOCK_BOOTTIME")?;
+    let nanos = time.tv_sec() * 1_000_000_000 + time.tv_nsec();
+    Ok(Moment::from_nanos(u64::try_from(nanos)?))
+}
+
+/// What became of a frame.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Judged {
+    /// Whose counter moved.
+    pub reason: Reason,
+    /// What the program returned.
+    pub verdict: Verdict,
+    /// Other counters that moved.
+    pub tallies: Vec<Tally>,
+    /// What was told.
+    pub events: Vec<Event>,
+}
+
+/// What became of a frame that was judged many times.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Run {
+    /// What the program returned the last time.
+    pub verdict: Verdict,
+    /// The reasons and how often each was counted.
+    pub reasons: Vec<(Reason, u64)>,
+    /// Other counters that moved, and by how much.
+    pub tallies: Vec<(Tally, u64)>,
+    /// What was told.
+    pub events: Vec<Event>,
+}
+
+/// A firewall in the kernel that no packet reaches.
+pub struct Kernel {
+    firewall: Firewall,
+    events: RingBuf<MapData>,
+    counters: Vec<u64>,
+    /// The interface that the program is attached to goes away with its namespace.
+    _namespace: File,
+}
+
+impl Kernel {
+    /// Loads the program with a configuration.
+    ///
+    /// # Errors
+    /// The configuration is wrong, the kernel refuses, or this process may not.
+    pub fn load(text: &str) -> Result<Self> {
+        Self::with(&compile(text)?, Options::default())
+    }
+
+    /// Loads the program with compiled tables; errors as for [`Kernel::load`].
+    pub fn with(tables: &Tables, options: Options) -> Result<Self> {
+        ensure!(
+            Uid::effective().is_root(),
+            "these tests load programs into the kernel, which takes root: \
+             `sudo --preserve-env env \"PATH=$PATH\" cargo xtask test`, or leave them out with \
+             `cargo xtask test --no-root`"
+        );
+        let mut firewall = Firewall::load(tables, options)?;
+        let namespace = attach_nowhere(&mut firewall)?;
+        let events = firewall.take_events()?;
+        let counters = firewall.counters()?;
+        Ok(Self {
+            firewall,
+            events,
+            counters,
+            _namespace: namespace,
+        })
+    }
+
+    /// The firewall itself.
+    pub fn firewall(&mut self) -> &mut Firewall {
+        &mut self.firewall
+    }
+
+    /// Judges a frame of at least [`FRAME_LEAST`] octets.
+    ///
+    /// # Errors
+    /// The kernel would not, or the counters say that it was not judged once.
+    pub fn judge(&mut self, frame: &[u8]) -> Result<Judged> {
+        let Run {
+            verdict,
+            reasons,
+            tallies,
+            events,
+        } = self.repeat(frame, 1)?;
+        let &[(reason, 1)] = &reasons[..] else {
+            bail!("not one reason was counted once, but {reasons:?}");
+        };
+        Ok(Judged {
+            reason,
+            verdict,
+            tallies: tallies.into_iter().map(|(tally, _)| tally).collect(),
+            events,
+        })
+    }
+
+    /// Judges the same frame many times; errors as for [`Kernel::judge`].
+    pub fn repeat(&mut self, frame: &[u8], times: u32) -> Result<Run> {
+        let run = self.firewall.program()?.test_run(TestRunOptions {
+            data_in: Some(frame),
+            repeat: times,
+            ..TestRunOptions::new()
+        })?;
+        let verdict = match run.return_value {
+            XDP_DROP => Verdict::Drop,
+            XDP_PASS => Verdict::Pass,
+            other => bail!("the program returned {other}"),
+        };
+        let before = mem::replace(&mut self.counters, self.firewall.counters()?);
+        let moved = |number: u8| {
+            let count = |counters: &[u64]| counters.get(usize::from(number)).copied().unwrap_or(0);
+            Some(count(&self.counters) - count(&before)).filter(|by| *by > 0)
+        };
+        let reasons = Reason::ALL.iter();
+        let tallies = Tally::ALL.iter();
+        Ok(Run {
+            verdict,
+            reasons: reasons
+                .filter_map(|&reason| Some((reason, moved(reason as u8)?)))
+                .collect(),
+            tallies: tallies
+                .filter_map(|&tally| Some((tally, moved(tally as u8)?)))
+                .collect(),
+            events: self.events()?,
+        })
+    }
+
+    fn events(&mut self) -> Result<Vec<Event>> {
+        let mut events = Vec::new();
+        while let Some(item) = self.events.next() {
+            let event = bytemuck::try_pod_read_unaligned(&item)
+                .map_err(|error| anyhow!("an event of {} octets: {error}", item.len()))?;
+            events.push(event);
+        }
+        Ok(events)
+    }
+
+    /// Lets the gates forget how many events they let through.
+    pub fn open_gates(&mut self) -> Result<()> {
+        let map = maps::map_mut(self.firewall.ebpf(), "GATES")?;
+        let mut gates = PerCpuArray::<_, u64>::try_from(map)?;
+        let cpus = nr_cpus().map_err(|(_, error)| error)?;
+        for index in 0..gates.len() {
+            gates.set(index, PerCpuValues::try_from(vec![0; cpus])?, 0)?;
+        }
+        Ok(())
+    }
+
+    /// Progress past the first knock, as words.
+    pub fn progress(&mut self) -> Result<Vec<(ProgressKey, u64)>> {
+        self.entries("PROGRESS")
+    }
+
+    /// Grants, as words.
+    pub fn allow(&mut self) -> Result<Vec<(GrantKey, u64)>> {
+        self.entries("ALLOW")
+    }
+
+    /// Flows, as words.
+    pub fn flows(&mut self) -> Result<Vec<(FlowKey, u64)>> {
+        self.entries("FLOWS")
+    }
+
+    /// Failed attempts by source, as words.
+    pub fn lockouts(&mut self) -> Result<Vec<(Address, u64)>> {
+        self.entries("LOCKOUTS")
+    }
+
+    fn entries<K: Pod>(&mut self, name: &str) -> Result<Vec<(K, u64)>> {
+        let map = maps::map_mut(self.firewall.ebpf(), name)?;
+        Ok(maps::entries(&Table::<_, K, u64>::try_from(map)?))
+    }
+
+    /// Changes the words of a table, for instance to what they would be later.
+    pub fn change<K: Pod>(&mut self, name: &str, change: impl Fn(&K, u64) -> u64) -> Result<()> {
+        let entries = self.entries::<K>(name)?.into_iter();
+        self.write(name, entries.map(|(key, word)| (key, change(&key, word))))
+    }
+
+    /// Writes words under keys.
+    pub fn write<K: Pod>(
+        &mut self,
+        name: &str,
+        entries: impl IntoIterator<Item = (K, u64)>,
+    ) -> Result<()> {
+        maps::insert(self.firewall.ebpf(), name, entries)
+    }
+
+    /// Makes the program look whether there is anything about a source.
+    pub fn raise_hint(&mut self, source: Address) -> Result<()> {
+        maps::set(
+            self.firewall.ebpf(),
+            "HINTS",
+            [(hint::slot(source), hint::ALWAYS)],
+        )
+    }
+
+    /// What each map takes of the kernel's memory, in bytes; constants of the program are left out.
+    pub fn memory(&mut self) -> Result<Vec<(String, u64)>> {
+        let ebpf = self.firewall.ebpf();
+        let mut memory = Vec::new();
+        for (name, map) in ebpf.maps().filter(|(name, _)| !name.starts_with('.')) {
+            let (Map::Array(map)
+            | Map::PerCpuArray(map)
+            | Map::HashMap(map)
+            | Map::LruHashMap(map)
+            | Map::LpmTrie(map)
+            | Map::RingBuf(map)) = map
+            else {
+                bail!("map {name} is of a kind that no map was of");
+            };
+            memory.push((name.to_owned(), memlock(map.fd().as_fd())?));
+        }
+        // The events were taken out.
+        memory.push(("EVENTS".to_owned(), memlock(self.events.as_fd())?));
+        memory.sort();
+        Ok(memory)
+    }
+}
+
+/// Attaches the program where no packet comes by.
+///
+/// A program that is attached nowhere has to be made callable for each test run, and taken back
+/// afterwards, which waits for all CPUs twice: 10 ms instead of microseconds
+/// (`bpf_dispatcher_change_prog`).
+fn attach_nowhere(firewall: &mut Firewall) -> Result<File> {
+    let program = firewall.program()?;
+    let attach = || {
+        unshare(CloneFlags::CLONE_NEWNET).context("making a network namespace")?;
+        let namespace = File::open("/proc/thread-self/ns/net")?;
+        program
+            .attach_to_if_index(LOOPBACK, XdpMode::Skb)
+            .context("attaching to its loopback interface")?;
+        Ok(namespace)
+    };
+    // The thread takes the namespace with it, so the test stays in its own.
+    thread::scope(|scope| scope.spawn(attach).join())
+        .map_err(|_| anyhow!("the thread that attaches panicked"))?
+}
+
+/// What a map takes of the kernel's memory, in bytes.
+fn memlock(map: BorrowedFd<'_>) -> Result<u64> {
+    let path = format!("/proc/self/fdinfo/{}", map.as_raw_fd());
+    let info = fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
+    let line = info.lines().find_map(|line| line.strip_prefix("memlock:"));
+    let bytes = line.with_context(|| format!("{path} has no line memlock"))?;
+    Ok(bytes.trim().parse()?)
+}

@@ -1,0 +1,437 @@
+//! The same frames, judged in the kernel and natively: the two must not differ.
+//!
+//! `KNOCK_FRAMES` says how many frames, `KNOCK_SEED` replays a run.
+#![expect(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    env,
+    fmt::Debug,
+    hash::Hash,
+    time::Instant,
+};
+
+use aya::maps::Array;
+use bytemuck::{Pod, bytes_of};
+use knock_common::{
+    Reason,
+    automaton::Progress,
+    event::Event,
+    judge,
+    layout::WAYS,
+    sim::{Sim, Words},
+    time::TICK_BITS,
+};
+use knock_tests::{
+    frame::{ACK, FIN, Frame, PSH, RST, SYN, SYN_ACK, eth},
+    kernel::{FRAME_LEAST, Kernel, compile, now},
+    shapes,
+};
+use knock_user::{firewall::Options, maps};
+
+const FRAMES: u64 = 20_000;
+
+/// Windows and grants last so long that a few milliseconds between the two clocks never count, and
+/// doors overlap in every way that there is.
+const CONFIG: &str = r#"
+    protect = ["udp/161"]
+    trust = ["10.0.0.0/8", "fd00::/8"]
+    exempt = ["tcp/80"]
+    decoys = { ports = ["tcp/2222", "udp/2223"] }
+    lockout = { failures = 3, for = "1d" }
+    door = [
+        { name = "three", knock = ["tcp/7000", "udp/8000", "tcp/9000"], open = ["tcp/22"], within = "30m", open_for = "1d" },
+        { name = "beginning", knock = ["tcp/7000", "udp/8000", "tcp/9000", "tcp/6000"], open = ["udp/53"], within = "30m", open_for = "1d" },
+        { name = "end", knock = ["udp/8000", "tcp/9000"], open = ["tcp/23"], within = "30m", open_for = "1d" },
+        { name = "one", knock = ["udp/6001"], open = ["tcp/24"], within = "30m", open_for = "1d" },
+        { name = "flags", knock = ["tcp/9100", "tcp/8100"], open = ["tcp/22"], tcp_flags = "fin,!syn", within = "30m", open_for = "2d" },
+        { name = "close", knock = ["tcp/9001", "udp/8000"], close = ["tcp/22"], within = "30m" },
+        { name = "target", knock = ["tcp/7000", "udp/8001"], open = ["tcp/22"], target = "192.0.2.3", within = "30m", open_for = "1d" },
+        { name = "target6", knock = ["tcp/7000", "udp/8001"], open = ["tcp/23"], target = "2001:db8::3", within = "30m", open_for = "1d" },
+    ]
+"#;
+
+/// Reasons that a run must have met, or else it compared nothing.
+const MAIN: &[Reason] = &[
+    Reason::NotIp,
+    Reason::OtherProtocol,
+    Reason::LaterFragment,
+    Reason::Ordinary,
+    Reason::Trusted,
+    Reason::Flow,
+    Reason::Granted,
+    Reason::OtherFlags,
+    Reason::Scanned,
+    Reason::Truncated,
+    Reason::TinyFragment,
+    Reason::ExtensionsTooLong,
+    Reason::VlanTooDeep,
+    Reason::BadHeader,
+    Reason::NoGrant,
+    Reason::FirstKnock,
+    Reason::NextKnock,
+    Reason::Duplicate,
+    Reason::Restarted,
+    Reason::WrongKnock,
+    Reason::NotBegun,
+    Reason::Decoy,
+    Reason::LockedOut,
+    Reason::Opened,
+    Reason::Refreshed,
+    Reason::Closed,
+];
+
+const V4: &[&str] = &["198.51.100.1", "198.51.100.2", "198.51.100.3", "10.1.2.3"];
+const V6: &[&str] = &[
+    "2001:db8:1::1",
+    "2001:db8:1::2",
+    "fd00::7",
+    "::ffff:10.1.2.3",
+];
+const TO_V4: &[&str] = &["192.0.2.2", "192.0.2.3"];
+const TO_V6: &[&str] = &["2001:db8::2", "2001:db8::3"];
+const TCP: &[u16] = &[
+    22, 23, 24, 80, 1234, 2222, 6000, 7000, 8000, 8100, 9000, 9001, 9100,
+];
+const UDP: &[u16] = &[53, 161, 1234, 2223, 6001, 7000, 8000, 8001];
+const FLAGS: &[u8] = &[
+    SYN,
+    SYN,
+    SYN,
+    ACK,
+    SYN_ACK,
+    FIN,
+    FIN | ACK,
+    RST,
+    PSH | ACK,
+    0,
+];
+/// Sequences, so that doors open more often than chance would have it.
+const WALKS: &[&[(bool, u16)]] = &[
+    &[
+        (true, 7000),
+        (false, 8000),
+        (true, 9000),
+        (true, 6000),
+        (true, 22),
+    ],
+    &[(false, 8000), (true, 9000), (true, 23)],
+    &[(true, 9100), (true, 8100), (true, 22)],
+    &[(true, 9001), (false, 8000), (true, 22)],
+    &[(true, 7000), (false, 8001), (true, 22)],
+    &[(false, 6001), (false, 6001), (true, 24)],
+];
+
+/// Random numbers that a seed repeats (splitmix64: Steele, Lea, Flood, 2014).
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ z >> 31
+    }
+
+    fn below(&mut self, end: usize) -> usize {
+        usize::try_from(self.next() % end.max(1) as u64).unwrap()
+    }
+
+    fn one_in(&mut self, times: usize) -> bool {
+        self.below(times) == 0
+    }
+
+    fn of<T: Copy>(&mut self, list: &[T]) -> T {
+        list[self.below(list.len())]
+    }
+}
+
+/// A way to a host: everything of a frame before its ports.
+#[derive(Clone, Copy)]
+struct Way {
+    from: &'static str,
+    to: &'static str,
+    v6: bool,
+    source_port: u16,
+}
+
+impl Way {
+    fn random(random: &mut Random) -> Self {
+        let v6 = random.one_in(2);
+        let (from, to) = if v6 { (V6, TO_V6) } else { (V4, TO_V4) };
+        Self {
+            from: random.of(from),
+            to: random.of(to),
+            v6,
+            source_port: random.of(&[40_000, 40_001]),
+        }
+    }
+
+    /// A frame to a port, in any clothes.
+    fn frame(self, tcp: bool, port: u16, flags: u8, random: &mut Random) -> Frame {
+        let mut frame = match random.below(8) {
+            0 => eth().vlan(7),
+            1 => eth().qinq(8).vlan(7),
+            _ => eth(),
+        };
+        if random.one_in(20) {
+            frame = frame.group();
+        }
+        frame = match self.v6 {
+            false => frame.ip4(self.from, self.to),
+            true => frame.ip6(self.from, self.to),
+        };
+        let extras = random.below(16);
+        frame = match (self.v6, extras) {
+            (false, 0) => frame.options(3),
+            (false, 1) => frame.fragment(0, true),
+            (true, 0) => frame.hop_by_hop().dest_opts(2),
+            (true, 1) => frame.fragment6(0, true).ah(2),
+            (true, 2) => frame.routing(),
+            _ => frame,
+        };
+        match tcp {
+            true => frame.tcp(self.source_port, port, flags),
+            false => frame.udp(self.source_port, port),
+        }
+    }
+}
+
+/// Frames one after another: sequences, single packets, shapes, and all of them damaged.
+struct Stream {
+    random: Random,
+    shapes: Vec<Vec<u8>>,
+    /// What is left of a sequence.
+    walk: Vec<(Way, bool, u16)>,
+}
+
+impl Stream {
+    fn new(seed: u64) -> Self {
+        Self {
+            random: Random(seed),
+            shapes: shapes::all().iter().map(|s| s.frame.bytes()).collect(),
+            walk: Vec::new(),
+        }
+    }
+
+    fn next(&mut self) -> Vec<u8> {
+        let random = &mut self.random;
+        if random.one_in(8) {
+            let way = Way::random(random);
+            let steps = random.of(WALKS).iter().rev();
+            self.walk = steps.map(|&(tcp, port)| (way, tcp, port)).collect();
+        }
+        let mut bytes = match random.below(10) {
+            0..=4 if !self.walk.is_empty() => {
+                let (way, tcp, port) = self.walk.pop().unwrap();
+                let flags = match port {
+                    8100 | 9100 => FIN,
+                    _ => SYN,
+                };
+                // Undamaged, for the most part: a sequence needs several in a row.
+                let bytes = way.frame(tcp, port, flags, random).bytes();
+                if !random.one_in(20) {
+                    return bytes;
+                }
+                bytes
+            }
+            0..=7 => {
+                let tcp = random.one_in(2);
+                let port = random.of(if tcp { TCP } else { UDP });
+                let flags = random.of(FLAGS);
+                Way::random(random).frame(tcp, port, flags, random).bytes()
+            }
+            _ => self.shapes[random.below(self.shapes.len())].clone(),
+        };
+        self.damage(&mut bytes);
+        bytes
+    }
+
+    fn damage(&mut self, bytes: &mut Vec<u8>) {
+        let random = &mut self.random;
+        // Most of the fields that matter are near the front.
+        let place = |random: &mut Random, bytes: &[u8]| {
+            let end = random.of(&[16, 24, 64, bytes.len()]);
+            random.below(end.min(bytes.len()))
+        };
+        if bytes.is_empty() {
+            return;
+        }
+        match random.below(8) {
+            0 => {
+                let place = place(random, bytes);
+                bytes[place] ^= 1 << random.below(8);
+            }
+            1 => {
+                for _ in 0..=random.below(4) {
+                    let place = place(random, bytes);
+                    bytes[place] = random.next() as u8;
+                }
+            }
+            2 => {
+                let place = place(random, bytes);
+                bytes[place] = random.of(&[0, 6, 17, 43, 44, 51, 60, 255]);
+            }
+            3 => bytes.truncate(random.below(bytes.len() + 1)),
+            4 => {
+                let more = random.below(32);
+                bytes.extend((0..more).map(|_| random.next() as u8));
+            }
+            _ => {}
+        }
+    }
+}
+
+fn number(name: &str) -> Option<u64> {
+    let text = env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name}={text}")))
+}
+
+/// Ends a grant, or forgives a source's failures, in both worlds.
+fn make_time_pass(kernel: &mut Kernel, sim: &Sim, random: &mut Random) {
+    fn end<K: Copy + Eq + Hash + Pod>(
+        kernel: &mut Kernel,
+        name: &str,
+        words: &Words<K>,
+        random: &mut Random,
+    ) {
+        let mut keys: Vec<K> = words.entries.borrow().keys().copied().collect();
+        // In an order that a seed repeats.
+        keys.sort_by(|a, b| bytes_of(a).cmp(bytes_of(b)));
+        if !keys.is_empty() {
+            let key = random.of(&keys);
+            kernel.write(name, [(key, 0)]).unwrap();
+            words.entries.borrow()[&key].set(0);
+        }
+    }
+    if random.one_in(2) {
+        end(kernel, "ALLOW", &sim.allow, random);
+    } else {
+        end(kernel, "LOCKOUTS", &sim.lockouts, random);
+    }
+}
+
+/// What an event says, but for the times.
+fn told(events: &[Event]) -> Vec<Event> {
+    let timeless = |event: &Event| Event {
+        at_ns: 0,
+        until_ms: 0,
+        ..*event
+    };
+    events.iter().map(timeless).collect()
+}
+
+/// The keys of a table in memory, each with what of its word does not depend on the clock.
+fn keys<K: Copy + Debug + Eq + Hash>(
+    words: &Words<K>,
+    timeless: fn(u64) -> u64,
+) -> BTreeSet<String> {
+    let entries = words.entries.borrow();
+    let texts = entries
+        .iter()
+        .map(|(key, word)| format!("{key:?} {}", timeless(word.get())));
+    texts.collect()
+}
+
+/// The same of a table in the kernel.
+fn kernel_keys<K: Debug>(entries: &[(K, u64)], timeless: fn(u64) -> u64) -> BTreeSet<String> {
+    let texts = entries
+        .iter()
+        .map(|(key, word)| format!("{key:?} {}", timeless(*word)));
+    texts.collect()
+}
+
+fn same_tables(kernel: &mut Kernel, sim: &Sim) {
+    let node = |word| Progress::from_word(word).node.into();
+    // The door of a grant, the flag of a flow, the count of failures.
+    let low = |word| word & 0xffff;
+    let progress = kernel.progress().unwrap();
+    assert_eq!(kernel_keys(&progress, node), keys(&sim.progress, node));
+    let allow = kernel.allow().unwrap();
+    assert_eq!(kernel_keys(&allow, low), keys(&sim.allow, low));
+    let flows = kernel.flows().unwrap();
+    assert_eq!(kernel_keys(&flows, low), keys(&sim.flows, low));
+    let lockouts = kernel.lockouts().unwrap();
+    let firsts = same_firsts(kernel, sim);
+    assert_eq!(kernel_keys(&lockouts, low), keys(&sim.lockouts, low));
+    println!(
+        "{firsts} first knocks, {} attempts, {} grants, {} flows, {} failed sources: the same in both",
+        progress.len(),
+        allow.len(),
+        flows.len(),
+        lockouts.len()
+    );
+}
+
+/// Compares the first knocks, but for their times; tells how many there are.
+fn same_firsts(kernel: &mut Kernel, sim: &Sim) -> usize {
+    let map = maps::map(kernel.firewall().ebpf(), "FIRST").unwrap();
+    let first = Array::<_, [u64; WAYS]>::try_from(map).unwrap();
+    let timeless = |cell: u64| cell >> TICK_BITS;
+    let mut count = 0;
+    for (index, cells) in sim.buckets.borrow().iter() {
+        let native: Vec<u64> = cells.iter().map(|cell| timeless(cell.get())).collect();
+        let in_kernel = first.get(index, 0).unwrap().map(timeless);
+        assert_eq!(&in_kernel[..], &native[..], "bucket {index}");
+        count += native.iter().filter(|cell| **cell != 0).count();
+    }
+    count
+}
+
+#[test]
+fn the_kernel_and_the_library_agree() {
+    let seed = number("KNOCK_SEED").unwrap_or_else(|| now().unwrap().nanos());
+    let frames = number("KNOCK_FRAMES").unwrap_or(FRAMES);
+    println!("KNOCK_SEED={seed} KNOCK_FRAMES={frames}");
+    let tables = compile(CONFIG).unwrap();
+    let sim = tables.simulate();
+    let mut kernel = Kernel::with(&tables, Options::default()).unwrap();
+    let mut stream = Stream::new(seed);
+    let mut met: BTreeMap<Reason, u64> = BTreeMap::new();
+    let mut native_only = 0;
+    let mut judged = 0;
+    let started = Instant::now();
+    while judged < frames {
+        let frame = stream.next();
+        sim.set_now(now().unwrap());
+        let native = judge(&frame[..], &sim);
+        if frame.len() < FRAME_LEAST {
+            assert_eq!(native, Reason::Truncated, "{frame:02x?}");
+            sim.events.take();
+            native_only += 1;
+            continue;
+        }
+        let in_kernel = kernel.judge(&frame).unwrap();
+        let place = format!("frame {judged} of KNOCK_SEED={seed}: {frame:02x?}");
+        assert_eq!(
+            in_kernel.reason, native,
+            "in the kernel and natively, {place}"
+        );
+        assert_eq!(in_kernel.verdict, native.verdict(), "{place}");
+        assert_eq!(told(&in_kernel.events), told(&sim.events.take()), "{place}");
+        *met.entry(native).or_default() += 1;
+        judged += 1;
+        // The two clocks would open the gates at different moments.
+        kernel.open_gates().unwrap();
+        sim.gates.iter().for_each(|gate| gate.set(0));
+        if judged % 50 == 0 {
+            make_time_pass(&mut kernel, &sim, &mut stream.random);
+        }
+    }
+    let seconds = started.elapsed().as_secs_f64();
+    println!(
+        "{frames} frames, and {native_only} too short for the kernel, in {seconds:.1} s: {:.0} a second",
+        frames as f64 / seconds
+    );
+    for (reason, count) in &met {
+        println!("{count:>8} {}", reason.name());
+    }
+    same_tables(&mut kernel, &sim);
+    if frames >= FRAMES {
+        let missed: Vec<_> = MAIN
+            .iter()
+            .filter(|reason| !met.contains_key(reason))
+            .collect();
+        assert!(missed.is_empty(), "never met: {missed:?}");
+    }
+}

@@ -1,0 +1,116 @@
+//! The kernel takes the program, at a price: instructions for the verifier to walk, and memory.
+#![expect(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
+
+use std::fmt::Write as _;
+
+use knock_common::layout::{DOORS_MAX, FLAG_CLASSES, TARGETS_MAX};
+use knock_tests::kernel::{Kernel, compile};
+use knock_user::{compile::Tables, firewall::Options};
+
+/// The kernel walks a million at most; a tenth leaves room for kernels that walk more than this one.
+const INSTRUCTIONS_MOST: u32 = 100_000;
+
+/// Bounds for the memory of the maps, in bytes: their entries, and what the kernel adds to each.
+const MEMORY_MOST: &[(&str, u64)] = &[
+    ("ACTIVE", 8 << 10),
+    ("ALLOW", 8 << 20),
+    ("AYA_LOGS", 512 << 10),
+    ("CLOCK", 8 << 10),
+    ("CONFIG", 8 << 10),
+    ("COUNTERS", 16 << 10),
+    ("DOORS", 2 << 20),
+    ("EDGES", 16 << 20),
+    ("EVENTS", 2 << 20),
+    ("FIRST", 33 << 20),
+    ("FLOWS", 30 << 20),
+    ("GATES", 8 << 10),
+    ("HINTS", 3 << 20),
+    ("LOCKOUTS", 8 << 20),
+    ("NODES", 8 << 20),
+    ("PORTS", 3 << 20),
+    ("PROGRESS", 8 << 20),
+    ("TARGETS", 1 << 20),
+    ("TRUST", 1 << 20),
+];
+
+/// As many doors, targets, trusted prefixes and flag classes as there may be.
+fn largest() -> Tables {
+    let mut text = String::from(
+        "exempt = [\"tcp/8080\", \"udp/443\"]\n\
+         lockout = { failures = 5, for = \"60s\" }\n\
+         decoys = { count = 100, range = \"9000-9999\" }\n",
+    );
+    let trust: Vec<String> = (0..4096)
+        .map(|i| match i % 2 {
+            0 => format!("\"10.{}.{}.0/24\"", i >> 8, i & 255),
+            _ => format!("\"fd00:{i:x}::/32\""),
+        })
+        .collect();
+    writeln!(text, "trust = [{}]", trust.join(", ")).unwrap();
+    // Six of the sequence's ports say in base 8 which door it is for; flags belong to the port.
+    for door in 0..DOORS_MAX {
+        let class = door % FLAG_CLASSES as u32;
+        let digits = (0..6).map(|place| {
+            let digit = ((door / FLAG_CLASSES as u32) >> (3 * place)) & 7;
+            format!("\"tcp/{}\"", 10_000 + class * 100 + place * 10 + digit)
+        });
+        let knock: Vec<String> = digits.rev().collect();
+        writeln!(
+            text,
+            "[[door]]\nname = \"d{door}\"\nknock = [{}]\nopen = [\"tcp/{}\"]",
+            knock.join(", "),
+            1 + door % 1000,
+        )
+        .unwrap();
+        if class > 0 {
+            let flags = ["fin", "rst", "psh", "urg"].iter().enumerate();
+            let flags = flags.map(|(bit, flag)| match class >> bit & 1 {
+                0 => format!("!{flag}"),
+                _ => (*flag).to_owned(),
+            });
+            let flags: Vec<String> = flags.collect();
+            writeln!(text, "tcp_flags = \"{}\"", flags.join(",")).unwrap();
+        }
+        // A door without one would be in the automaton once for each target.
+        writeln!(text, "target = \"2001:db8::{:x}\"", door % TARGETS_MAX).unwrap();
+    }
+    compile(&text).unwrap()
+}
+
+#[test]
+fn the_largest_configuration() {
+    let tables = largest();
+    assert_eq!(tables.doors.len(), DOORS_MAX as usize);
+    assert_eq!(tables.targets.len(), TARGETS_MAX as usize);
+    println!("{} nodes, {} edges", tables.nodes.len(), tables.edges.len());
+    for (level, log_level) in [("off", 0), ("trace", 5)] {
+        let options = Options {
+            log_level,
+            ..Options::default()
+        };
+        let mut kernel = Kernel::with(&tables, options).unwrap();
+        let instructions = kernel.firewall().verified_instructions().unwrap();
+        // Kernels before 5.16 don't tell (aba64c7da983).
+        let instructions = instructions.unwrap();
+        println!("log {level}: {instructions} instructions verified");
+        assert!(instructions < INSTRUCTIONS_MOST, "log {level}");
+    }
+}
+
+#[test]
+fn memory() {
+    let mut kernel = Kernel::with(&largest(), Options::default()).unwrap();
+    let memory = kernel.memory().unwrap();
+    let mut total = 0;
+    for (name, bytes) in &memory {
+        println!("{name:<10} {bytes:>10}");
+        total += bytes;
+    }
+    println!("{:<10} {total:>10}", "all");
+    let names: Vec<&str> = memory.iter().map(|(name, _)| name.as_str()).collect();
+    let bounded: Vec<&str> = MEMORY_MOST.iter().map(|(name, _)| *name).collect();
+    assert_eq!(names, bounded);
+    for ((name, bytes), (_, most)) in memory.iter().zip(MEMORY_MOST) {
+        assert!(bytes <= most, "{name} takes {bytes} bytes, not {most}");
+    }
+}
