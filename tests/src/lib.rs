@@ -1,1 +1,4 @@
-//! knock-tests
+//! What the root tests share.
+pub mod frame;
+pub mod kernel;
+pub mod shapes;
