@@ -12,7 +12,9 @@ mod maps;
 mod parts;
 
 use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
-use knock_common::{Verdict, World as _, judge, layout::Active};
+use aya_log_common::Level;
+use aya_log_ebpf::log;
+use knock_common::{Verdict, World as _, judge, layout::Active, reason::Telling};
 
 use crate::{frame::Frame, maps::Maps};
 
@@ -22,7 +24,12 @@ use crate::{frame::Frame, maps::Maps};
 fn knock(context: XdpContext) -> u32 {
     let reason = judge(&Frame::of(&context), &Maps);
     maps::count(reason as u32);
-    aya_log_ebpf::trace!(&context, "{}", reason.name());
+    // The level is fixed when the program is loaded: with it off, none of this is in the kernel.
+    let level = match reason.telling() {
+        Telling::Never => Level::Trace,
+        Telling::Drops | Telling::Knocks | Telling::Always => Level::Debug,
+    };
+    log!(&context, level, "{}", reason.name());
     match reason.verdict() {
         Verdict::Pass => xdp_action::XDP_PASS,
         Verdict::Drop if Maps.active().has(Active::DRY_RUN) => xdp_action::XDP_PASS,
