@@ -368,8 +368,9 @@ fn compare_access(
 fn config() -> ProptestConfig {
     let default = ProptestConfig::default();
     ProptestConfig {
-        cases: default.cases.max(1000),
+        cases: default.cases.max(2000),
         failure_persistence: None,
+        max_global_rejects: u32::MAX,
         ..default
     }
 }

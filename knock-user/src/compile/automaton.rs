@@ -208,7 +208,7 @@ impl<'d> Builder<'d> {
             return None;
         }
         self.number_by_depth();
-        let Self { stems, firsts, .. } = &self;
+        let stems = &self.stems;
         // Longest other beginning that each node's path ends in.
         let mut fails: Vec<u32> = vec![ROOT; stems.len()];
         let mut nodes: Vec<Node> = Vec::with_capacity(stems.len());
@@ -219,10 +219,8 @@ impl<'d> Builder<'d> {
         for (number, stem) in (0..).zip(stems) {
             let fail = fails[number as usize];
             let inherited = edges.get(fail as usize).map_or(&[][..], Vec::as_slice);
-            let beginnings = firsts.get(&stem.class).map_or(&[][..], Vec::as_slice);
             for &(symbol, child) in &stem.children {
-                let next = find(inherited, symbol).or_else(|| find(beginnings, symbol));
-                fails[child as usize] = next.unwrap_or(ROOT);
+                fails[child as usize] = self.longest_other(&fails, fail, symbol, stem.class);
             }
             count += stem.children.len() + inherited.len();
             if count > EDGES_MAX {
@@ -266,6 +264,20 @@ impl<'d> Builder<'d> {
             edges,
             firsts: self.firsts,
         })
+    }
+
+    /// The longest beginning that a path ends in when `symbol` follows one of which `shorter` is
+    /// the longest other beginning.
+    fn longest_other(&self, fails: &[u32], shorter: u32, symbol: Symbol, class: u16) -> u32 {
+        let mut node = shorter;
+        while node != ROOT {
+            if let Some(next) = find(&self.stems[node as usize].children, symbol) {
+                return next;
+            }
+            node = fails[node as usize];
+        }
+        let firsts = self.firsts.get(&class).map_or(&[][..], Vec::as_slice);
+        find(firsts, symbol).unwrap_or(ROOT)
     }
 
     fn too_large(&self) -> Option<Conflict> {

@@ -116,6 +116,34 @@ fn overlapping_sequences_need_one_lookup_a_step() {
 }
 
 #[test]
+fn a_knock_that_comes_twice_is_inherited_only_where_a_sequence_wants_it() {
+    let tables = tables(
+        r#"
+[[door]]
+name = "four"
+knock = ["udp/9", "udp/2", "udp/2", "udp/2"]
+open = ["tcp/22"]
+[[door]]
+name = "two"
+knock = ["udp/2", "udp/2"]
+open = ["tcp/23"]
+[[door]]
+name = "other"
+knock = ["tcp/9", "udp/2", "tcp/3"]
+open = ["tcp/24"]
+"#,
+    );
+    let four = ["udp/9", "udp/2", "udp/2", "udp/2"];
+    assert_eq!(completed(&tables, &four), ["four", "two"]);
+    // The SYN or datagram that comes again must not lead from "other" into "two".
+    let other = walk(&tables, &["tcp/9", "udp/2"]);
+    let away = |(from, symbol, _): &&(EdgeFrom, Symbol, u32)| {
+        (*from, *symbol) == (EdgeFrom::Node(other), Symbol::new(Protocol::Udp, 2))
+    };
+    assert_eq!(tables.edges.iter().find(away), None);
+}
+
+#[test]
 fn an_attempt_lives_as_long_as_any_door_that_it_may_open() {
     let tables = tables(OVERLAPS);
     let within = |path: &[&str]| tables.nodes[walk(&tables, path) as usize].within;
