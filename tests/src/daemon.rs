@@ -1,0 +1,214 @@
+//! A running knock-user, and what it says with `--json`.
+
+use std::{
+    io::Write as _,
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use aya::programs::loaded_programs;
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+use tempfile::NamedTempFile;
+
+use crate::{
+    binary::binaries,
+    namespace::Namespace,
+    net::SERVER_LINK,
+    process::{Ended, Process},
+    wait::{self, PATIENCE},
+};
+
+/// knock-user, attached.
+#[derive(Debug)]
+pub struct Daemon {
+    process: Process,
+    /// Deleted with the daemon, not before: a reload would read it.
+    _config: NamedTempFile,
+    programs: Vec<u32>,
+}
+
+/// A configuration as a file.
+///
+/// # Panics
+/// It can't be written.
+#[track_caller]
+pub fn config_file(config: &[u8]) -> NamedTempFile {
+    let file = tempfile::Builder::new()
+        .prefix("knock-test-")
+        .suffix(".toml")
+        .tempfile()
+        .and_then(|mut file| file.write_all(config).map(|()| file));
+    match file {
+        Ok(file) => file,
+        Err(error) => panic!("writing a configuration: {error}"),
+    }
+}
+
+/// The command that runs knock-user with this configuration, and nothing else yet.
+pub fn command(config: &NamedTempFile) -> Command {
+    let mut command = Command::new(&binaries().user);
+    command.arg("--config").arg(config.path());
+    command
+}
+
+impl Daemon {
+    /// Protects the server's interface.
+    ///
+    /// # Panics
+    /// It does not come to that.
+    #[track_caller]
+    pub fn start(namespace: &Namespace, config: &str) -> Self {
+        Self::start_with(namespace, config, &["--iface", SERVER_LINK])
+    }
+
+    /// Starts with these arguments, besides `--config` and `--json`.
+    ///
+    /// # Panics
+    /// It does not attach.
+    #[track_caller]
+    pub fn start_with(namespace: &Namespace, config: &str, arguments: &[&str]) -> Self {
+        let file = config_file(config.as_bytes());
+        let mut command = command(&file);
+        command.arg("--json").args(arguments);
+        let mut process = Process::start(namespace, command.stdin(Stdio::null()));
+        let attached = wait::poll(PATIENCE, || {
+            let protecting = |line: &String| line.contains("\"protecting\"");
+            let attached = process.stdout().iter().any(protecting);
+            (attached || !process.is_running()).then_some(attached)
+        });
+        assert_eq!(
+            attached,
+            Some(true),
+            "knock-user does not protect:\n{}",
+            process.told()
+        );
+        Self {
+            process,
+            _config: file,
+            programs: attached_programs(namespace),
+        }
+    }
+
+    /// The process.
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+
+    /// What it said until now.
+    pub fn events(&self) -> Vec<Value> {
+        events(&self.process.stdout())
+    }
+
+    /// The events until now that have all these fields.
+    pub fn told(&self, pattern: &Value) -> Vec<Value> {
+        let matching = |event: &Value| has(event, pattern);
+        self.events().into_iter().filter(matching).collect()
+    }
+
+    /// Waits for an event with these fields.
+    ///
+    /// # Panics
+    /// It does not come in time.
+    #[track_caller]
+    pub fn tells(&self, pattern: &Value) -> Value {
+        let event = wait::poll(PATIENCE, || self.told(pattern).into_iter().next());
+        event.unwrap_or_else(|| panic!("no event {pattern} among:\n{}", self.process.told()))
+    }
+
+    /// Waits until everything that happened before is told: events come in order, so a packet of
+    /// which nothing else sends any, to a protected port, marks the place.
+    ///
+    /// # Panics
+    /// It is not told in time.
+    #[track_caller]
+    pub fn catches_up(&self, marker: &crate::source::Source<'_>, port: u16) {
+        let pattern = json!({"event": "denied", "source": marker.name()});
+        // The gate for drops may be shut for a moment.
+        let seen = wait::poll(PATIENCE, || {
+            if self.told(&pattern).is_empty() {
+                let _closed = marker.connect(port, Duration::from_millis(20));
+                return None;
+            }
+            Some(())
+        });
+        assert!(seen.is_some(), "no {pattern}:\n{}", self.process.told());
+    }
+
+    /// Stops it and checks that its programs are gone.
+    ///
+    /// # Panics
+    /// It does not end, ends with a failure, or leaves a program behind.
+    #[track_caller]
+    pub fn stop(self) -> Ended {
+        self.stop_by(Signal::SIGINT)
+    }
+
+    /// Stops it by this signal; otherwise as [`Daemon::stop`].
+    ///
+    /// # Panics
+    /// As [`Daemon::stop`].
+    #[track_caller]
+    pub fn stop_by(self, signal: Signal) -> Ended {
+        let Self {
+            process, programs, ..
+        } = self;
+        assert!(!programs.is_empty(), "no program was seen while it ran");
+        let ended = process.stop(signal);
+        assert!(
+            ended.status.success(),
+            "knock-user ended with {}:\n{}\n{}",
+            ended.status,
+            ended.stdout.join("\n"),
+            ended.stderr
+        );
+        wait::until("the program is unloaded", || {
+            let loaded: Vec<_> = loaded_programs().flatten().map(|p| p.id()).collect();
+            !programs.iter().any(|id| loaded.contains(id))
+        });
+        ended
+    }
+}
+
+/// Lines of `--json` as data.
+///
+/// # Panics
+/// A line is not JSON.
+#[track_caller]
+pub fn events(lines: &[String]) -> Vec<Value> {
+    let parse = |line: &String| match serde_json::from_str(line) {
+        Ok(event) => event,
+        Err(error) => panic!("`{line}` is not JSON: {error}"),
+    };
+    lines.iter().map(parse).collect()
+}
+
+/// Whether an event has all the fields of a pattern.
+pub fn has(event: &Value, pattern: &Value) -> bool {
+    let Some(fields) = pattern.as_object() else {
+        return false;
+    };
+    fields
+        .iter()
+        .all(|(name, value)| event.get(name) == Some(value))
+}
+
+/// Ids of the XDP programs on the interfaces of a namespace.
+///
+/// # Panics
+/// `ip` fails or prints something else.
+#[track_caller]
+pub fn attached_programs(namespace: &Namespace) -> Vec<u32> {
+    let links = namespace.run("ip", &["-json", "link"]);
+    let links: Value = match serde_json::from_str(&links) {
+        Ok(links) => links,
+        Err(error) => panic!("`ip -json link` printed {links}: {error}"),
+    };
+    let id = |link: &Value| u32::try_from(link.pointer("/xdp/prog/id")?.as_u64()?).ok();
+    links
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(id)
+        .collect()
+}

@@ -1,0 +1,230 @@
+//! A network namespace, made by `ip netns` and removed when it is dropped.
+
+use std::{
+    fs::File,
+    io::{self, Write as _},
+    path::Path,
+    process::{self, Command, Output, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
+    thread,
+};
+
+use nix::{
+    sched::{CloneFlags, setns},
+    sys::signal,
+    unistd::Pid,
+};
+
+const DIRECTORY: &str = "/run/netns";
+const PREFIX: &str = "knock-";
+
+/// A network namespace of this process.
+#[derive(Debug)]
+pub struct Namespace {
+    name: String,
+    file: File,
+}
+
+impl Namespace {
+    /// Makes the namespace `knock-ROLE-PID-N`.
+    ///
+    /// # Panics
+    /// `ip` refuses.
+    #[track_caller]
+    pub fn new(role: &str) -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let next = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{PREFIX}{role}-{}-{next}", process::id());
+        run(Command::new("ip").args(["netns", "add", &name]));
+        let path = Path::new(DIRECTORY).join(&name);
+        let file =
+            File::open(&path).unwrap_or_else(|error| panic!("opening {}: {error}", path.display()));
+        Self { name, file }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Does some work inside, in a thread of its own: sockets made there stay there, and so do the
+    /// processes that are started there.
+    ///
+    /// This is not `ip netns exec`, which mounts another `/sys`: BPF pins would not be seen.
+    ///
+    /// # Panics
+    /// When `work` does, or when the namespace can't be entered.
+    pub fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        let inside = || {
+            if let Err(error) = setns(&self.file, CloneFlags::CLONE_NEWNET) {
+                panic!("entering {}: {error}", self.name);
+            }
+            work()
+        };
+        thread::scope(|scope| scope.spawn(inside).join())
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+
+    /// Runs `ip` with these words, split at blanks.
+    ///
+    /// # Panics
+    /// It fails; the command and what it said are told.
+    #[track_caller]
+    pub fn ip(&self, words: &str) {
+        run(Command::new("ip")
+            .args(["-n", &self.name])
+            .args(words.split_whitespace()));
+    }
+
+    /// Runs `ip` with many lines at once.
+    ///
+    /// # Panics
+    /// It fails; what it said is told.
+    #[track_caller]
+    pub fn ip_batch(&self, lines: &str) {
+        let mut command = Command::new("ip");
+        command.args(["-n", &self.name, "-batch", "-"]);
+        let output = fed(&mut command, lines).and_then(process::Child::wait_with_output);
+        check(&command, output);
+    }
+
+    /// Runs a program inside and gives back what it printed.
+    ///
+    /// # Panics
+    /// It can't be started or fails.
+    #[track_caller]
+    pub fn run(&self, program: &str, arguments: &[&str]) -> String {
+        let mut command = Command::new(program);
+        command.args(arguments);
+        let output = self.enter(|| command.output());
+        check(&command, output)
+    }
+
+    /// Runs a program inside, whether or not it fails.
+    ///
+    /// # Panics
+    /// It can't be started.
+    #[track_caller]
+    pub fn try_run(&self, program: &str, arguments: &[&str]) -> Output {
+        let mut command = Command::new(program);
+        command.args(arguments).stdin(Stdio::null());
+        match self.enter(|| command.output()) {
+            Ok(output) => output,
+            Err(error) => panic!("running {}: {error}", line(&command)),
+        }
+    }
+
+    /// Sets what is below `/proc/sys/net`.
+    ///
+    /// # Panics
+    /// The kernel refuses.
+    #[track_caller]
+    pub fn sysctl(&self, name: &str, value: &str) {
+        let path = Path::new("/proc/sys/net").join(name);
+        if let Err(error) = self.enter(|| std::fs::write(&path, value)) {
+            panic!("{} = {value} in {}: {error}", path.display(), self.name);
+        }
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        remove(&self.name);
+    }
+}
+
+/// Namespaces of this kind whose makers are gone, and those of this process.
+///
+/// # Panics
+/// The directory of namespaces can't be read.
+pub fn leftovers() -> Vec<String> {
+    let entries = match std::fs::read_dir(DIRECTORY) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Vec::new(),
+        Err(error) => panic!("reading {DIRECTORY}: {error}"),
+    };
+    entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|name| {
+            maker(name).is_some_and(|pid| {
+                pid == Pid::this() || signal::kill(pid, None) == Err(nix::errno::Errno::ESRCH)
+            })
+        })
+        .collect()
+}
+
+/// Removes what processes left that were killed before they could.
+///
+/// # Panics
+/// As [`leftovers`].
+pub fn remove_leftovers() {
+    for name in leftovers() {
+        remove(&name);
+    }
+}
+
+fn maker(name: &str) -> Option<Pid> {
+    let (_role, rest) = name.strip_prefix(PREFIX)?.split_once('-')?;
+    let (pid, _number) = rest.split_once('-')?;
+    pid.parse().ok().map(Pid::from_raw)
+}
+
+fn remove(name: &str) {
+    let mut command = Command::new("ip");
+    command.args(["netns", "delete", name]);
+    match command.output() {
+        Ok(output) if output.status.success() => {}
+        Ok(output) => eprintln!("{}: {}", line(&command), text(&output)),
+        Err(error) => eprintln!("{}: {error}", line(&command)),
+    }
+}
+
+/// Runs a command to its end and gives back what it printed.
+///
+/// # Panics
+/// It can't be started or fails; the command and what it said are told.
+#[track_caller]
+pub fn run(command: &mut Command) -> String {
+    let output = command.stdin(Stdio::null()).output();
+    check(command, output)
+}
+
+fn fed(command: &mut Command, input: &str) -> io::Result<process::Child> {
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    if let Some(mut stdin) = child.stdin.take() {
+        stdin.write_all(input.as_bytes())?;
+    }
+    Ok(child)
+}
+
+#[track_caller]
+fn check(command: &Command, output: io::Result<Output>) -> String {
+    match output {
+        Ok(output) if output.status.success() => text(&output),
+        Ok(output) => panic!("`{}` {}:\n{}", line(command), output.status, text(&output)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => panic!(
+            "`{}`: there is no such program; `cargo xtask setup` names the package",
+            line(command)
+        ),
+        Err(error) => panic!("`{}`: {error}", line(command)),
+    }
+}
+
+/// What a program printed: standard output, then standard error.
+pub fn text(output: &Output) -> String {
+    let mut text = String::from_utf8_lossy(&output.stdout).into_owned();
+    text += &String::from_utf8_lossy(&output.stderr);
+    text
+}
+
+/// A command as one would type it.
+pub fn line(command: &Command) -> String {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    let words: Vec<_> = words.map(|word| word.to_string_lossy()).collect();
+    words.join(" ")
+}

@@ -1,0 +1,34 @@
+//! Waiting for conditions, never for time alone.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+/// How long something that must happen may take on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+const POLL: Duration = Duration::from_millis(3);
+
+/// Asks until there is an answer; `None` if there is none in time.
+pub fn poll<T>(limit: Duration, mut ask: impl FnMut() -> Option<T>) -> Option<T> {
+    let deadline = Instant::now() + limit;
+    loop {
+        if let Some(answer) = ask() {
+            return Some(answer);
+        }
+        if Instant::now() >= deadline {
+            return None;
+        }
+        thread::sleep(POLL);
+    }
+}
+
+/// Waits until a condition holds.
+///
+/// # Panics
+/// It does not hold in time; `what` says which one it was.
+#[track_caller]
+pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let held = poll(PATIENCE, || condition().then_some(()));
+    assert!(held.is_some(), "waited {PATIENCE:?} in vain: {what}");
+}
