@@ -161,8 +161,17 @@ impl Kernel {
         })
     }
 
-    /// Judges the same frame many times; errors as for [`Kernel::judge`].
-    pub fn repeat(&mut self, frame: &[u8], times: u32) -> Result<Run> {
+    /// Judges a frame, leaves the events where they are, and tells how many were lost for want of
+    /// room; errors as for [`Kernel::judge`].
+    pub fn judge_unheard(&mut self, frame: &[u8]) -> Result<u64> {
+        let (_, before) = self.test_run(frame, 1)?;
+        let lost = |counters: &[u64]| counters.get(Tally::EventsLost as usize).copied();
+        let (now, before) = (lost(&self.counters), lost(&before));
+        Ok(now.unwrap_or(0) - before.unwrap_or(0))
+    }
+
+    /// Runs the program, and returns what it returned and the counters before.
+    fn test_run(&mut self, frame: &[u8], times: u32) -> Result<(Verdict, Vec<u64>)> {
         let run = self.firewall.program()?.test_run(TestRunOptions {
             data_in: Some(frame),
             repeat: times,
@@ -174,6 +183,12 @@ impl Kernel {
             other => bail!("the program returned {other}"),
         };
         let before = mem::replace(&mut self.counters, self.firewall.counters()?);
+        Ok((verdict, before))
+    }
+
+    /// Judges the same frame many times; errors as for [`Kernel::judge`].
+    pub fn repeat(&mut self, frame: &[u8], times: u32) -> Result<Run> {
+        let (verdict, before) = self.test_run(frame, times)?;
         let moved = |number: u8| {
             let count = |counters: &[u64]| counters.get(usize::from(number)).copied().unwrap_or(0);
             Some(count(&self.counters) - count(&before)).filter(|by| *by > 0)
