@@ -10,3 +10,4 @@ pub mod server;
 pub mod shapes;
 pub mod source;
 pub mod wait;
+pub mod wire;

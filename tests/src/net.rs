@@ -233,6 +233,19 @@ impl Net {
         self.client.run("ethtool", &arguments);
     }
 
+    /// How many TCP segments the server's stack has taken, and how many datagrams its sockets, over
+    /// both families: what a firewall drops is not among them.
+    ///
+    /// # Panics
+    /// `nstat` fails.
+    #[track_caller]
+    pub fn server_packets(&self) -> String {
+        self.server.run(
+            "nstat",
+            &["-asz", "TcpInSegs", "UdpInDatagrams", "Udp6InDatagrams"],
+        )
+    }
+
     /// A source that was never used before in this network.
     ///
     /// # Panics
@@ -302,6 +315,7 @@ fn neighbours(
     lines
 }
 
-fn mac(octets: [u8; 6]) -> String {
+/// A MAC address as text.
+pub fn mac(octets: [u8; 6]) -> String {
     octets.map(|octet| format!("{octet:02x}")).join(":")
 }

@@ -9,7 +9,7 @@ use std::{
 use knock_common::packet::Protocol;
 use socket2::{Domain, Socket, Type};
 
-use crate::namespace::Namespace;
+use crate::{namespace::Namespace, wire::Path};
 
 /// Less than the second after which a SYN is sent again: what connects does so by its first packet.
 pub const FIRST_SYN: Duration = Duration::from_millis(900);
@@ -34,6 +34,14 @@ impl Source<'_> {
     /// Its address as text.
     pub fn name(&self) -> String {
         self.from.to_string()
+    }
+
+    /// Its address and the server's.
+    pub fn path(&self) -> Path {
+        Path {
+            from: self.from,
+            to: self.to,
+        }
     }
 
     /// The same source, to another address of the server.
