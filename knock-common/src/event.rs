@@ -140,3 +140,117 @@ fn take(gate: &impl Word, now: Moment) -> bool {
     gate.store(window << 16 | used.wrapping_add(1));
     true
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::sim::Sim;
+
+    fn visit(ms: u64) -> Visit {
+        Visit {
+            now_ns: ms * 1_000_000,
+            source_port: 40_000,
+            port: 22,
+            protocol: 1,
+            ..Visit::default()
+        }
+    }
+
+    /// How many of so many events get through, and how many are counted as left out.
+    fn tell_all(sim: &Sim, reason: Reason, times: u32, ms: u64) -> (usize, u64) {
+        sim.events.take();
+        sim.tallies.take();
+        for _ in 0..times {
+            tell(sim, &visit(ms), What::new(reason), 0);
+        }
+        let tallies = sim.tallies.borrow();
+        let left_out = tallies.get(&Tally::EventsLeftOut).copied().unwrap_or(0);
+        (sim.events.borrow().len(), left_out)
+    }
+
+    #[test]
+    fn gates() {
+        let sim = Sim::default();
+        for (name, reason, times, ms, told) in [
+            ("drops", Reason::NoGrant, 64, 1000, (64, 0)),
+            ("another drop", Reason::Truncated, 1, 1000, (0, 1)),
+            (
+                "knocks have a gate of their own",
+                Reason::FirstKnock,
+                60,
+                1000,
+                (60, 0),
+            ),
+            ("knocks", Reason::Decoy, 10, 1000, (4, 6)),
+            (
+                "what opens is always told",
+                Reason::Opened,
+                100,
+                1000,
+                (100, 0),
+            ),
+            (
+                "what is never told is not left out",
+                Reason::Duplicate,
+                100,
+                1000,
+                (0, 0),
+            ),
+            ("what passes", Reason::Granted, 100, 1000, (0, 0)),
+            // Windows of 2²⁸ ns: 1000 ms is in the fourth, 1100 ms in the fifth.
+            ("the next window", Reason::NoGrant, 100, 1100, (64, 36)),
+            (
+                "an earlier one, of another CPU",
+                Reason::NoGrant,
+                1,
+                1000,
+                (1, 0),
+            ),
+        ] {
+            assert_eq!(tell_all(&sim, reason, times, ms), told, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_is_told() {
+        let sim = Sim::default();
+        let what = What::at(Reason::WrongKnock, 7, 3).because(Reason::Scanned);
+        tell(&sim, &visit(5), what, 99);
+        let event = Event {
+            at_ns: 5_000_000,
+            until_ms: 99,
+            source: Address::ANY,
+            door: 7,
+            source_port: 40_000,
+            port: 22,
+            protocol: 1,
+            reason: Reason::Scanned as u8,
+            stage: 3,
+            padding: [0; 7],
+        };
+        assert_eq!(sim.events.take(), [event]);
+        assert_eq!(event.reason(), Some(Reason::Scanned));
+    }
+
+    proptest! {
+        #[test]
+        fn any_word_is_a_what(word: u64, now: u64) {
+            let sim = Sim::default();
+            let what = What::from_word(word);
+            prop_assert_eq!(What::from_word(what.to_word()), what);
+            tell(&sim, &Visit { now_ns: now, ..Visit::default() }, what, 0);
+        }
+
+        /// Not more than the gate lets through, whatever its word was.
+        #[test]
+        fn a_gate_after_any_word(word: u64, ms in 0_u64..1 << 40) {
+            let sim = Sim::default();
+            sim.gates[0].set(word);
+            let (told, left_out) = tell_all(&sim, Reason::NoGrant, 100, ms);
+            prop_assert!(told as u64 <= GATE_EVENTS);
+            prop_assert_eq!(told as u64 + left_out, 100);
+        }
+    }
+}

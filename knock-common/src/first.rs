@@ -148,3 +148,204 @@ pub fn remember_cell<W: World>(world: &W, bucket: u32, new: u64, horizon_ticks: 
     }
     0
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::HashMap, vec::Vec};
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::sim::Sim;
+
+    fn config() -> Config {
+        let random = |i: usize| (i as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        Config {
+            cell_key: std::array::from_fn(|i| random(i) ^ random(i) >> 29),
+            horizon_ticks: 1000,
+            ..Config::default()
+        }
+    }
+
+    fn key(words: [u32; 4]) -> ProgressKey {
+        ProgressKey {
+            source: Address { words },
+            class: 0,
+            generation: 1,
+        }
+    }
+
+    /// A cell that looks like those of [`remember`].
+    fn cell(tag: u64, tick: u32) -> u64 {
+        (tag | 1 << (63 - TAG_SHIFT)) << TAG_SHIFT | 7 << TICK_BITS | u64::from(tick)
+    }
+
+    fn tags(sim: &Sim, bucket: u32) -> Vec<u64> {
+        let bucket = sim.bucket(bucket).unwrap();
+        let cells = (0..WAYS).map(|way| bucket.cell(way).unwrap().load());
+        let mut tags: Vec<u64> = cells
+            .filter(|cell| *cell != 0)
+            .map(|cell| cell >> TAG_SHIFT)
+            .collect();
+        tags.sort_unstable();
+        tags
+    }
+
+    fn evicted(sim: &Sim) -> u64 {
+        let tallies = sim.tallies.borrow();
+        tallies
+            .get(&Tally::FirstKnocksEvicted)
+            .copied()
+            .unwrap_or(0)
+    }
+
+    #[test]
+    fn seven_strangers_leave_an_honest_knock_alone() {
+        let sim = Sim::default();
+        assert_ne!(remember_cell(&sim, 5, cell(0, 100), 1000), 0);
+        for stranger in 1..WAYS as u64 {
+            remember_cell(&sim, 5, cell(stranger, 100 + stranger as u32), 1000);
+            assert_eq!(recall_cell(&sim, 5, cell(0, 0) >> TAG_SHIFT), cell(0, 100));
+        }
+        assert_eq!(evicted(&sim), 0);
+        // The eighth takes the place of the oldest.
+        remember_cell(&sim, 5, cell(8, 200), 1000);
+        assert_eq!(recall_cell(&sim, 5, cell(0, 0) >> TAG_SHIFT), 0);
+        assert_ne!(recall_cell(&sim, 5, cell(1, 0) >> TAG_SHIFT), 0);
+        assert_eq!(evicted(&sim), 1);
+    }
+
+    #[test]
+    fn whose_place_is_taken() {
+        // A full bucket, the cell with tag 3 the oldest, and one knock more.
+        for (name, tag, tick, gone, pressure) in [
+            ("the oldest", 9, 200, Some(3), 1),
+            ("the oldest, long over", 9, 5000, Some(3), 0),
+            ("the oldest at the horizon", 9, 1010, Some(3), 1),
+            ("the oldest behind the horizon", 9, 1011, Some(3), 0),
+            ("one's own", 5, 200, None, 0),
+            ("one's own, which is the oldest", 3, 200, None, 0),
+        ] {
+            let sim = Sim::default();
+            for way in 0..WAYS as u64 {
+                let tick = if way == 3 { 10 } else { 100 };
+                remember_cell(&sim, 0, cell(way, tick), 1000);
+            }
+            remember_cell(&sim, 0, cell(tag, tick), 1000);
+            let own = cell(tag, 0) >> TAG_SHIFT;
+            assert_eq!(recall_cell(&sim, 0, own), cell(tag, tick), "{name}");
+            assert_eq!(tags(&sim, 0).len(), WAYS, "{name}");
+            if let Some(gone) = gone {
+                assert_eq!(
+                    recall_cell(&sim, 0, cell(gone, 0) >> TAG_SHIFT),
+                    0,
+                    "{name}"
+                );
+            }
+            assert_eq!(evicted(&sim), pressure, "{name}");
+        }
+    }
+
+    /// Neighbours in the address space don't pile up.
+    #[test]
+    fn neighbours_fill_no_bucket() {
+        const SOURCES: u32 = BUCKETS / 8;
+        for (name, source) in [
+            (
+                "IPv4",
+                (|i: u32| Address::from_v4((0x0a00_0000 + i).to_be_bytes())) as fn(u32) -> Address,
+            ),
+            ("IPv6 hosts", |i| {
+                Address::from_v6((0x2001_0db8_u128 << 96 | u128::from(i)).to_be_bytes())
+            }),
+            ("IPv6 networks", |i| {
+                Address::from_v6((0x2001_0db8_u128 << 96 | u128::from(i) << 64).to_be_bytes())
+            }),
+        ] {
+            let mut load: HashMap<u32, u32> = HashMap::new();
+            for i in 0..SOURCES {
+                let key = ProgressKey {
+                    source: source(i),
+                    ..key([0; 4])
+                };
+                *load.entry(Place::of(&key, &config()).bucket).or_default() += 1;
+            }
+            let fullest = load.values().copied().max();
+            assert!(fullest <= Some(WAYS as u32), "{name}: {fullest:?}");
+        }
+    }
+
+    #[test]
+    fn place_depends_on_all_of_the_key() {
+        let base = key([1, 2, 3, 4]);
+        let place = Place::of(&base, &config());
+        for (name, other) in [
+            ("first word", key([0, 2, 3, 4])),
+            ("second word", key([1, 0, 3, 4])),
+            ("third word", key([1, 2, 0, 4])),
+            ("fourth word", key([1, 2, 3, 0])),
+            ("class", ProgressKey { class: 1, ..base }),
+            (
+                "generation",
+                ProgressKey {
+                    generation: 2,
+                    ..base
+                },
+            ),
+        ] {
+            assert_ne!(Place::of(&other, &config()), place, "{name}");
+        }
+        let mut rekeyed = config();
+        rekeyed.cell_key[0] ^= 1 << 40;
+        assert_ne!(Place::of(&base, &rekeyed), place, "the secret");
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_remembered_is_found_until_forgotten(
+            words: [u32; 4],
+            node in 1..=FIRST_NODES_MAX,
+            last: u32,
+            cell_key: [u64; 12],
+        ) {
+            let config = Config { cell_key, ..config() };
+            let sim = Sim::default();
+            let place = Place::of(&key(words), &config);
+            prop_assert!(place.bucket < BUCKETS);
+            prop_assert_eq!(place.tag >> (63 - TAG_SHIFT), 1);
+            prop_assert!(find(&sim, place).is_none());
+            let first = Progress::first(node, Tick::from_number(last));
+            prop_assert!(remember(&sim, place, first, &config));
+            prop_assert_eq!(find(&sim, place), first);
+            forget(&sim, place);
+            prop_assert!(find(&sim, place).is_none());
+        }
+
+        /// A bucket never has two cells of one source, and always has the latest knock.
+        #[test]
+        fn any_knocks_on_one_bucket(knocks in prop::collection::vec((0..12_u64, 0..4000_u32), 1..60)) {
+            let sim = Sim::default();
+            for (tag, tick) in knocks {
+                let new = cell(tag, tick);
+                prop_assert_ne!(remember_cell(&sim, 1, new, 1000), 0);
+                prop_assert_eq!(recall_cell(&sim, 1, new >> TAG_SHIFT), new);
+                let mut tags = tags(&sim, 1);
+                let all = tags.len();
+                tags.dedup();
+                prop_assert_eq!(tags.len(), all);
+            }
+        }
+
+        /// Whatever a cell holds, it is read without harm.
+        #[test]
+        fn any_cells(cells: [u64; WAYS], new: u64, horizon: u32) {
+            let sim = Sim::default();
+            for (way, cell) in cells.into_iter().enumerate() {
+                sim.bucket(0).unwrap().cell(way).unwrap().store(cell);
+            }
+            remember_cell(&sim, 0, new, horizon);
+            prop_assert_eq!(recall_cell(&sim, 0, new >> TAG_SHIFT), new);
+            forget_cell(&sim, 0, new >> TAG_SHIFT);
+        }
+    }
+}

@@ -99,3 +99,80 @@ pub fn raise_slot<W: World>(world: &W, slot: u32, floor: u64) {
     }
     word.store(ALWAYS);
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::sim::Sim;
+
+    const SOURCE: Address = Address {
+        words: [1, 2, 3, 4],
+    };
+
+    const fn second(number: u64) -> Moment {
+        Moment::from_nanos(number << 30)
+    }
+
+    #[test]
+    fn each_half_for_itself() {
+        let sim = Sim::default();
+        let says = |now| {
+            let hint = Hint::of(&sim, SOURCE);
+            (hint.may_pass(second(now)), hint.may_knock(second(now)))
+        };
+        assert!(Hint::of(&sim, SOURCE).is_empty());
+        expect_knock(&sim, SOURCE, second(5));
+        assert!(!Hint::of(&sim, SOURCE).is_empty());
+        assert_eq!((says(5), says(6)), ((false, true), (false, false)));
+        expect_pass(&sim, SOURCE, second(9));
+        assert_eq!(
+            (says(5), says(9), says(10)),
+            ((true, true), (true, false), (false, false))
+        );
+        // An earlier end takes nothing back.
+        expect_knock(&sim, SOURCE, second(3));
+        expect_pass(&sim, SOURCE, second(1));
+        assert_eq!(
+            (says(5), says(9), says(10)),
+            ((true, true), (true, false), (false, false))
+        );
+    }
+
+    #[test]
+    fn user_space_may_write_always() {
+        let sim = Sim::default();
+        sim.hint(slot(SOURCE)).unwrap().store(ALWAYS);
+        expect_pass(&sim, SOURCE, second(7));
+        let hint = Hint::of(&sim, SOURCE);
+        assert!(!hint.is_empty());
+        assert!(hint.may_pass(second(0xffff_ffff)) && hint.may_knock(second(0xffff_ffff)));
+    }
+
+    proptest! {
+        /// A slot may say yes for nothing, but never no while there is something.
+        #[test]
+        fn what_was_announced_is_looked_for(
+            announced in prop::collection::vec((any::<[u32; 4]>(), any::<bool>(), 0_u64..1 << 60), 1..40),
+            now in 0_u64..1 << 60,
+        ) {
+            let sim = Sim::default();
+            for &(words, pass, until) in &announced {
+                let (source, until) = (Address { words }, Moment::from_nanos(until));
+                prop_assert!(slot(source) < HINT_SLOTS);
+                match pass {
+                    true => expect_pass(&sim, source, until),
+                    false => expect_knock(&sim, source, until),
+                }
+            }
+            for &(words, pass, until) in announced.iter().filter(|(.., until)| now <= *until) {
+                let hint = Hint::of(&sim, Address { words });
+                let now = Moment::from_nanos(now);
+                prop_assert!(!hint.is_empty() || until >> 30 == 0);
+                let may = if pass { hint.may_pass(now) } else { hint.may_knock(now) };
+                prop_assert!(may);
+            }
+        }
+    }
+}

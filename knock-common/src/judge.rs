@@ -42,3 +42,211 @@ fn judge_segment<B: Bytes + ?Sized, W: World>(bytes: &B, world: &W) -> Judged<Re
         PortKind::Knock | PortKind::Decoy => knock::knock(bytes, &segment, rule, active, world),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{rc::Rc, vec::Vec};
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{
+        Address,
+        hint::ALWAYS,
+        layout::{
+            Active, Config, Door, EdgeKey, FlagClass, FlowKey, GrantKey, Node, PortRule,
+            ProgressKey, Symbol,
+        },
+        packet::{Protocol, flag},
+        sim::Sim,
+        world::{Bucket as _, Table as _, Word as _},
+    };
+
+    const NODES: u32 = 6;
+
+    fn protocol() -> impl Strategy<Value = Protocol> {
+        prop_oneof![Just(Protocol::Tcp), Just(Protocol::Udp)]
+    }
+
+    fn node() -> impl Strategy<Value = Node> {
+        (
+            protocol(),
+            0..4_u16,
+            any::<[u32; 2]>(),
+            any::<[u8; 2]>(),
+            any::<[u8; 4]>(),
+        )
+            .prop_map(
+                |(protocol, port, [within, step], [depth, through], completes)| Node {
+                    symbol: Symbol::new(protocol, port),
+                    within,
+                    step,
+                    depth: depth % 4,
+                    through: through.into(),
+                    completes: completes.map(|door| u16::from(door % 4)),
+                    ..Node::default()
+                },
+            )
+    }
+
+    fn door() -> impl Strategy<Value = Door> {
+        any::<(u64, u32, bool, bool, u32, [u16; 16])>().prop_map(
+            |(open_for_ms, within, class, closes, service_count, services)| Door {
+                open_for_ms: open_for_ms >> 24,
+                within,
+                class: class.into(),
+                closes: closes.into(),
+                service_count,
+                services,
+                ..Door::default()
+            },
+        )
+    }
+
+    fn rule() -> impl Strategy<Value = PortRule> {
+        prop_oneof![
+            Just(PortRule::default()),
+            Just(PortRule::EXEMPT),
+            Just(PortRule::DECOY),
+            any::<u16>().prop_map(PortRule::protected),
+            any::<(u8, u32)>().prop_map(|(class, first)| PortRule::knock(class, first % NODES)),
+        ]
+    }
+
+    /// Maps with anything in them, whether user space would write it or not.
+    fn world() -> impl Strategy<Value = Sim> {
+        let rules = prop::collection::vec(rule(), 8);
+        let nodes = prop::collection::vec(node(), NODES as usize);
+        let edges = prop::collection::vec((0..NODES, 0..8_u16, 0..NODES + 2), 0..20);
+        let doors = prop::collection::vec(door(), 3);
+        let words = any::<([u64; 4], [u64; 8], bool)>();
+        let numbers = any::<(u32, u64, [u64; 12], u32, u32)>();
+        (rules, nodes, edges, doors, words, numbers).prop_map(
+            |(
+                rules,
+                nodes,
+                edges,
+                doors,
+                (words, cells, hints),
+                (active, now, cell_key, failures, horizon),
+            )| {
+                let ports = (0..).zip(rules);
+                let symbol = |port: u16| match port {
+                    0..4 => Symbol::new(Protocol::Tcp, port),
+                    _ => Symbol::new(Protocol::Udp, port - 4),
+                };
+                let sim = Sim {
+                    active: Active::new(0, active),
+                    config: Config {
+                        cell_key,
+                        lockout_failures: failures,
+                        lockout_ms: words[3],
+                        flow_idle_ms: words[2],
+                        horizon_ticks: horizon,
+                        flag_classes: [FlagClass::SYN; 16],
+                        ..Config::default()
+                    },
+                    ports: ports
+                        .map(|(port, rule): (u32, _)| ((port & 4) << 14 | port & 3, rule))
+                        .collect(),
+                    nodes,
+                    edges: edges
+                        .into_iter()
+                        .map(|(from, port, to)| (EdgeKey::from_node(0, from, symbol(port)), to))
+                        .collect(),
+                    doors,
+                    ..Sim::default()
+                };
+                sim.now.set(now);
+                let source = Address::from_v4([198, 51, 100, 1]);
+                let [progress, grant, flow, failed] = words;
+                sim.progress.insert(
+                    &ProgressKey {
+                        source,
+                        class: 0,
+                        generation: 0,
+                    },
+                    progress,
+                );
+                sim.lockouts.insert(&source, failed);
+                for service in 0..2 {
+                    sim.allow.insert(
+                        &GrantKey {
+                            source,
+                            service,
+                            class: 0,
+                        },
+                        grant,
+                    );
+                }
+                for (port, protocol) in (0..8).zip([0, 0, 0, 0, 1, 1, 1, 1]) {
+                    let key = FlowKey {
+                        source,
+                        source_port: 40_000,
+                        port: port % 4,
+                        class: 0,
+                        protocol,
+                    };
+                    sim.flows.insert(&key, flow);
+                }
+                for bucket in 0..4 {
+                    let bucket = sim.bucket(bucket).unwrap();
+                    for (way, cell) in cells.iter().enumerate() {
+                        bucket.cell(way).unwrap().store(*cell);
+                    }
+                }
+                if hints {
+                    sim.hint(crate::hint::slot(source)).unwrap().store(ALWAYS);
+                }
+                sim
+            },
+        )
+    }
+
+    /// A packet of the one source to one of the ports 0 to 3.
+    fn frame(protocol: Protocol, port: u8, flags: u8) -> Vec<u8> {
+        let ethernet = [2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0];
+        let number = match protocol {
+            Protocol::Tcp => 6,
+            Protocol::Udp => 17,
+        };
+        let ip = [
+            0x45, 0, 0, 40, 0, 0, 0, 0, 64, number, 0, 0, 198, 51, 100, 1, 192, 0, 2, 1,
+        ];
+        let tcp = [
+            0x9c, 0x40, 0, port, 0, 0, 0, 1, 0, 0, 0, 0, 0x50, flags, 0, 0, 0, 0, 0, 0,
+        ];
+        [&ethernet[..], &ip, &tcp].concat()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(5_000))]
+
+        /// No panic, no overflow, and an event only where one may be.
+        #[test]
+        fn any_packets_in_any_world(
+            world in world(),
+            packets in prop::collection::vec((protocol(), 0..4_u8, any::<u8>(), 0_u64..1 << 40), 1..12),
+        ) {
+            for (protocol, port, flags, later) in packets {
+                world.now.set(world.now.get().wrapping_add(later));
+                for flags in [flags, flag::SYN] {
+                    world.events.take();
+                    let reason = judge(&frame(protocol, port, flags)[..], &world);
+                    if reason.telling() == Telling::Never {
+                        prop_assert!(world.events.borrow().is_empty());
+                    }
+                }
+            }
+        }
+
+        #[test]
+        fn any_bytes_in_any_world(world in world(), bytes in prop::collection::vec(any::<u8>(), 0..120)) {
+            let world = Rc::new(world);
+            judge(&bytes[..], &*world);
+            // Bytes at random are rarely IP.
+            let ethernet = [2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0, 0x45];
+            judge(&[&ethernet[..], &bytes].concat()[..], &*world);
+        }
+    }
+}

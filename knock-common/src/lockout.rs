@@ -90,3 +90,106 @@ pub fn fail<W: World>(world: &W, source: Address, active: Active, config: &Confi
     // Two CPUs that fail the same source at once may count one; the next failure comes soon.
     word.replace(old.to_word(), Failures { count, ..fresh }.to_word());
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::sim::Sim;
+
+    const A: Address = Address {
+        words: [1, 0, 0, 0],
+    };
+    const B: Address = Address {
+        words: [2, 0, 0, 0],
+    };
+
+    fn config(failures: u32, ms: u64) -> Config {
+        Config {
+            lockout_failures: failures,
+            lockout_ms: ms,
+            ..Config::default()
+        }
+    }
+
+    const fn at(ms: u64) -> Moment {
+        Moment::from_nanos(ms * 1_000_000)
+    }
+
+    #[test]
+    fn who_is_locked_out_when() {
+        const SOURCE: u32 = Active::LOCKOUT;
+        const GLOBAL: u32 = Active::LOCKOUT | Active::LOCKOUT_GLOBAL;
+        // Three failures of A at these milliseconds lock out for 1000; is it, and B, then?
+        for (name, flags, fails, now, a, b) in [
+            ("never", SOURCE, &[][..], 0, false, false),
+            ("too few", SOURCE, &[10, 20], 30, false, false),
+            ("enough", SOURCE, &[10, 20, 30], 30, true, false),
+            ("more", SOURCE, &[10, 20, 30, 40], 41, true, false),
+            (
+                "to the last millisecond",
+                SOURCE,
+                &[10, 20, 30],
+                1029,
+                true,
+                false,
+            ),
+            ("over", SOURCE, &[10, 20, 30], 1030, false, false),
+            (
+                "each remembered by the next",
+                SOURCE,
+                &[10, 1009, 2008],
+                2009,
+                true,
+                false,
+            ),
+            ("one forgotten", SOURCE, &[10, 20, 1020], 1021, false, false),
+            ("everybody", GLOBAL, &[10, 20, 30], 30, true, true),
+            ("everybody, over", GLOBAL, &[10, 20, 30], 1030, false, false),
+            ("off", 0, &[10, 20, 30], 30, false, false),
+        ] {
+            let sim = Sim::default();
+            let active = Active::new(0, flags);
+            let config = config(3, 1000);
+            for &ms in fails {
+                fail(&sim, A, active, &config, at(ms));
+            }
+            let locked_out = |who| is_locked_out(&sim, who, active, &config, at(now));
+            assert_eq!((locked_out(A), locked_out(B)), (a, b), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_count_stays_at_its_end() {
+        let sim = Sim::default();
+        let active = Active::new(0, Active::LOCKOUT);
+        for _ in 0..70_000 {
+            fail(&sim, A, active, &config(1, u64::MAX), at(5));
+        }
+        let word = sim.lockouts.value(&A).unwrap();
+        let most = Failures {
+            last_ms: 5,
+            count: u16::MAX,
+        };
+        assert_eq!(Failures::from_word(word), most);
+    }
+
+    proptest! {
+        #[test]
+        fn failures_survive_their_word(last_ms in 0_u64..1 << 48, count: u16) {
+            let failures = Failures { last_ms, count };
+            prop_assert_eq!(Failures::from_word(failures.to_word()), failures);
+        }
+
+        #[test]
+        fn any_word_is_read(word: u64, now: u64, ms: u64, most: u32) {
+            let sim = Sim::default();
+            sim.lockouts.insert(&A, word);
+            let active = Active::new(0, Active::LOCKOUT);
+            let (config, now) = (config(most, ms), Moment::from_nanos(now));
+            is_locked_out(&sim, A, active, &config, now);
+            fail(&sim, A, active, &config, now);
+        }
+    }
+}
