@@ -6,8 +6,9 @@ use knock_common::packet::Protocol;
 
 use super::{
     Checked, Problem,
-    checked::{Decoys, Door, Knock, Ports, Scope, Settings},
+    checked::{Decoys, Door, Exempt, Knock, Ports, Scope, Settings},
     ports::PortSet,
+    rules,
     value::spell,
 };
 use crate::{compile, host::Host};
@@ -24,8 +25,10 @@ pub(super) fn advise(checked: &Checked, host: &Host) -> Vec<Problem> {
         host,
         problems: Vec::new(),
     };
+    let harmless = advice.harmless();
     for (index, door) in checked.settings.doors.iter().enumerate() {
         advice.sequence(index, door);
+        advice.scan(index, door, harmless.as_ref());
         advice.grant(index, door);
         advice.served_knocks(index, door);
     }
@@ -114,6 +117,29 @@ impl Advice<'_> {
                 index,
                 "tcp_flags",
                 "all knocks are UDP, which has no flags: leave it out",
+            );
+        }
+    }
+
+    /// The ports that never reset because of what this host serves, if they are exempt.
+    fn harmless(&self) -> Option<PortSet> {
+        (self.settings().exempt == Exempt::Served).then(|| {
+            let served = self.host.served.iter().copied().map(Ports::from);
+            let protected = compile::protected(self.settings()).ranges();
+            PortSet::new(served.chain(protected))
+        })
+    }
+
+    /// What the file alone can't show: that nothing between the knocks resets is an error there.
+    fn scan(&mut self, index: usize, door: &Door, harmless: Option<&PortSet>) {
+        let several = door.knock.len() > 1;
+        if several && harmless.is_some_and(|set| rules::is_walked_undisturbed(&door.knock, set)) {
+            self.of_door(
+                index,
+                "knock",
+                "a scan of the ports in ascending order would knock this, because this host \
+                 listens on all ports between the knocks, and those don't reset: put a lower port \
+                 after a higher one",
             );
         }
     }

@@ -250,10 +250,7 @@ impl Rules<'_> {
                      after a higher one, or leave strict = false out"
                         .to_owned(),
                 );
-            } else if Order::ALL
-                .iter()
-                .any(|order| order.walks_undisturbed(&door.knock, &harmless))
-            {
+            } else if is_walked_undisturbed(&door.knock, &harmless) {
                 self.add(
                     index,
                     "knock",
@@ -271,6 +268,13 @@ fn target(door: &Door) -> String {
         Some(address) => format!("{address} only"),
         None => "any address".to_owned(),
     }
+}
+
+/// Whether some scan in ascending order would knock this, if `harmless` ports don't reset.
+pub(super) fn is_walked_undisturbed(knocks: &[Knock], harmless: &PortSet) -> bool {
+    Order::ALL
+        .iter()
+        .any(|order| order.walks_undisturbed(knocks, harmless))
 }
 
 /// The order in which a scanner tries ports.
