@@ -16,7 +16,12 @@ use knock_user::{
     daemon::Daemon,
     start::Plan,
 };
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::{
+    Layer as _,
+    filter::{LevelFilter, Targets},
+    layer::SubscriberExt as _,
+    util::SubscriberInitExt as _,
+};
 
 /// Bad usage or bad configuration.
 const BAD_CONFIGURATION: u8 = 2;
@@ -72,11 +77,18 @@ fn log_to_stderr(verbose: u8) {
         1 => LevelFilter::DEBUG,
         _ => LevelFilter::TRACE,
     };
-    tracing_subscriber::fmt()
-        .with_max_level(level)
+    // How aya relocates an object is of no use to who runs it.
+    let of_others = |level: LevelFilter| level.min(LevelFilter::INFO);
+    let targets = Targets::new()
+        .with_default(level)
+        .with_target("aya", of_others(level))
+        .with_target("aya_obj", of_others(level));
+    let lines = tracing_subscriber::fmt::layer()
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal())
         .without_time()
-        .with_target(false)
+        .with_target(false);
+    tracing_subscriber::registry()
+        .with(lines.with_filter(targets))
         .init();
 }

@@ -74,6 +74,9 @@ impl Plan {
             log_level: log_level(run.verbose),
         };
         let mut firewall = Firewall::load(&self.tables, options)?;
+        if let Some(walked) = firewall.verified_instructions()? {
+            tracing::debug!("the verifier walked {walked} instructions");
+        }
         let mode = run.mode.unwrap_or(self.checked.settings.mode);
         let attached = interfaces
             .iter()
