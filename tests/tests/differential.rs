@@ -414,7 +414,7 @@ fn the_kernel_and_the_library_agree() {
         // The two clocks would open the gates at different moments.
         kernel.open_gates().unwrap();
         sim.gates.iter().for_each(|gate| gate.set(0));
-        if judged % 50 == 0 {
+        if judged % 20 == 0 {
             make_time_pass(&mut kernel, &sim, &mut stream.random);
         }
     }

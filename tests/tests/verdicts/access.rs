@@ -1,0 +1,401 @@
+//! Who gets to a protected port: grants and flows.
+
+use knock_common::{
+    Address,
+    Reason::{self, Closed, FirstKnock, Granted, GrantsFull, NoGrant, Opened, Refreshed},
+    Verdict,
+    access::Grant,
+    layout::{ALLOW_MAX, GrantKey},
+};
+use knock_tests::{
+    frame::{ACK, FIN, PSH, RST, SYN_ACK},
+    kernel::now,
+};
+use knock_user::firewall::Options;
+
+use crate::table::{
+    Family, Place, Row,
+    Step::{self, Flows, Later},
+    Table, ack, check, row, syn, tcp, udp,
+};
+
+pub(crate) const GRANTS: &str = r#"
+    established = { idle = "10m" }
+    door = [
+        { name = "ssh", knock = ["tcp/7000", "udp/8000"], open = ["tcp/22", "udp/1194"], open_for = "1m" },
+        { name = "long", knock = ["tcp/7001", "udp/8000"], open = ["tcp/22", "udp/1194"], open_for = "1h" },
+        { name = "bye", knock = ["tcp/7002", "udp/8000"], close = ["tcp/22", "udp/1194"] },
+        { name = "both", knock = ["tcp/7003", "udp/8000"], open = ["tcp/22", "udp/1194", "tcp/23"], open_for = "1m" },
+        { name = "command", knock = ["tcp/7004", "udp/8000"], on_open = ["true"], open_for = "1m" },
+    ]
+"#;
+
+/// The knocks of a door of [`GRANTS`].
+fn knock(door: &'static str, reason: Reason) -> [Step; 2] {
+    let first = match door {
+        "ssh" => 7000,
+        "long" => 7001,
+        "bye" => 7002,
+        "both" => 7003,
+        _ => 7004,
+    };
+    [
+        syn(first).is(FirstKnock).told(door, 1),
+        udp(8000).is(reason).told(door, 2),
+    ]
+}
+
+/// A row that begins with an open door.
+fn opened<const N: usize>(name: &'static str, steps: [Step; N]) -> Row {
+    row(name, [&knock("ssh", Opened)[..], &steps[..]].concat())
+}
+
+#[test]
+fn grants() {
+    let [again_first, again] = knock("ssh", Refreshed);
+    let [anew_first, anew] = knock("ssh", Opened);
+    let [long_first, long] = knock("long", Refreshed);
+    let [long_alone_first, long_alone] = knock("long", Opened);
+    let [bye_first, bye] = knock("bye", Closed);
+    let [command_first, command] = knock("command", Opened);
+    let [command_again_first, command_again] = knock("command", Refreshed);
+    check(
+        GRANTS,
+        &[
+            opened(
+                "valid and over",
+                [
+                    Step::Grant(60, "ssh"),
+                    Later(55),
+                    syn(22).is(Granted),
+                    Later(5),
+                    syn(22).is(NoGrant),
+                    udp(1194).is(NoGrant),
+                ],
+            ),
+            opened(
+                "refreshed while valid",
+                [
+                    Later(30),
+                    again_first.clone(),
+                    again.clone(),
+                    Step::Grant(60, "ssh"),
+                ],
+            ),
+            opened(
+                "opened anew when over",
+                [Later(60), anew_first, anew, Step::Grant(60, "ssh")],
+            ),
+            opened(
+                "a longer grant takes over",
+                [long_first, long, Step::Grant(3600, "long")],
+            ),
+            row(
+                "a shorter grant does not",
+                [
+                    long_alone_first,
+                    long_alone,
+                    again_first,
+                    again,
+                    Step::Grant(3600, "long"),
+                ],
+            ),
+            opened(
+                "closed",
+                [
+                    bye_first.clone(),
+                    bye.clone(),
+                    syn(22).is(NoGrant),
+                    udp(1194).is(NoGrant),
+                ],
+            ),
+            opened(
+                "closing cuts no connection",
+                [
+                    ack(22).is(Granted),
+                    bye_first.clone(),
+                    bye.clone(),
+                    ack(22).is(Reason::Flow),
+                    syn(22).is(NoGrant),
+                ],
+            ),
+            row("nothing to close", [bye_first, bye, syn(22).is(NoGrant)]),
+            row(
+                "a door without ports",
+                [
+                    command_first,
+                    command,
+                    syn(22).is(NoGrant),
+                    command_again_first,
+                    command_again,
+                    Step::Grant(60, "command"),
+                ],
+            ),
+        ],
+    );
+}
+
+/// A door that shares some of its ports with others.
+#[test]
+fn grants_of_several_services() {
+    let [first, last] = knock("both", Opened);
+    let [first_again, last_again] = knock("both", Refreshed);
+    check(
+        GRANTS,
+        &[
+            row(
+                "all of its ports",
+                [
+                    first,
+                    last,
+                    syn(22).is(Granted),
+                    syn(23).is(Granted),
+                    udp(1194).is(Granted),
+                ],
+            ),
+            opened(
+                "some were open before",
+                [
+                    syn(23).is(NoGrant),
+                    first_again,
+                    last_again,
+                    syn(23).is(Granted),
+                ],
+            ),
+        ],
+    );
+}
+
+#[test]
+fn flows_of_connections() {
+    check(
+        GRANTS,
+        &[
+            opened(
+                "recorded by the packet after the SYN",
+                [
+                    syn(22).is(Granted),
+                    Flows(0),
+                    ack(22).is(Granted),
+                    Flows(1),
+                    ack(22).is(Reason::Flow),
+                    Flows(1),
+                ],
+            ),
+            opened(
+                "outlives its grant",
+                [
+                    ack(22).is(Granted),
+                    Later(61),
+                    ack(22).is(Reason::Flow),
+                    tcp(22, PSH | ACK).is(Reason::Flow),
+                    tcp(22, SYN_ACK).is(Reason::Flow),
+                ],
+            ),
+            opened(
+                "a SYN is a new connection",
+                [
+                    ack(22).is(Granted),
+                    syn(22).is(Granted),
+                    Later(61),
+                    syn(22).is(NoGrant),
+                    ack(22).is(Reason::Flow),
+                ],
+            ),
+            opened(
+                "a SYN alone is no flow",
+                [syn(22).is(Granted), Later(61), ack(22).is(NoGrant)],
+            ),
+            opened(
+                "a SYN at the last moment is one",
+                [
+                    Later(57),
+                    syn(22).is(Granted),
+                    Flows(1),
+                    Later(4),
+                    ack(22).is(Reason::Flow),
+                ],
+            ),
+            opened(
+                "another port of the source",
+                [
+                    ack(22).is(Granted),
+                    Later(61),
+                    ack(22).over_port(40_001).is(NoGrant),
+                    ack(22).neighbour().is(NoGrant),
+                ],
+            ),
+            opened(
+                "idle for as long as it may be",
+                [
+                    ack(22).is(Granted),
+                    Later(590),
+                    ack(22).is(Reason::Flow),
+                    Later(590),
+                    ack(22).is(Reason::Flow),
+                    Later(600),
+                    ack(22).is(NoGrant),
+                ],
+            ),
+            opened(
+                "a FIN shortens it",
+                [
+                    ack(22).is(Granted),
+                    tcp(22, FIN | ACK).is(Reason::Flow),
+                    Later(61),
+                    ack(22).is(NoGrant),
+                ],
+            ),
+            opened(
+                "a RST shortens it",
+                [
+                    ack(22).is(Granted),
+                    tcp(22, RST).is(Reason::Flow),
+                    Later(61),
+                    ack(22).is(NoGrant),
+                ],
+            ),
+            opened(
+                "the farewell after a FIN",
+                [
+                    ack(22).is(Granted),
+                    tcp(22, FIN | ACK).is(Reason::Flow),
+                    ack(22).is(Reason::Flow),
+                    Later(61),
+                    ack(22).is(NoGrant),
+                ],
+            ),
+            opened(
+                "a connection that goes on long after a spoofed RST",
+                [
+                    ack(22).is(Granted),
+                    tcp(22, RST).is(Reason::Flow),
+                    Later(50),
+                    ack(22).is(Reason::Flow),
+                    Later(61),
+                    ack(22).is(Reason::Flow),
+                ],
+            ),
+            opened(
+                "a RST begins none",
+                [tcp(22, RST).is(Granted), tcp(22, FIN).is(Granted), Flows(0)],
+            ),
+            opened(
+                "a flow that is over begins again with a grant",
+                [
+                    ack(22).is(Granted),
+                    Later(1200),
+                    ack(22).is(NoGrant),
+                    syn(7000).is(FirstKnock).told("ssh", 1),
+                    udp(8000).is(Opened).told("ssh", 2),
+                    ack(22).is(Granted),
+                    ack(22).is(Reason::Flow),
+                    Flows(1),
+                ],
+            ),
+            opened(
+                "UDP",
+                [
+                    udp(1194).is(Granted),
+                    Flows(1),
+                    Later(61),
+                    udp(1194).is(Reason::Flow),
+                    udp(1194).over_port(40_001).is(NoGrant),
+                    Later(600),
+                    udp(1194).is(NoGrant),
+                ],
+            ),
+        ],
+    );
+}
+
+#[test]
+fn connections_are_cut_if_asked() {
+    let text = GRANTS.replace("idle = \"10m\"", "keep = false");
+    check(
+        &text,
+        &[opened(
+            "ends with its grant",
+            [
+                syn(22).is(Granted),
+                ack(22).is(Granted),
+                ack(22).is(Granted),
+                udp(1194).is(Granted),
+                Flows(0),
+                Later(60),
+                ack(22).is(NoGrant),
+                udp(1194).is(NoGrant),
+            ],
+        )],
+    );
+}
+
+/// A word that user space wrote, or that outlived its time, is judged by the clock alone.
+#[test]
+fn grants_that_were_written() {
+    let mut table = Table::new(GRANTS, Options::default());
+    let service = *table.tables.services.keys().next().unwrap();
+    let now_ms = now().unwrap().millis();
+    for (name, seconds, reason) in [
+        ("in the past", -1, NoGrant),
+        ("in the future", 60, Granted),
+        ("at the beginning of time", i64::MIN / 1000, NoGrant),
+    ] {
+        table.number += 1;
+        let source = table.address();
+        let until_ms = now_ms.saturating_add_signed(seconds * 1000);
+        let key = GrantKey {
+            source,
+            service,
+            class: 0,
+        };
+        let word = Grant { until_ms, door: 0 }.to_word();
+        table.kernel.write("ALLOW", [(key, word)]).unwrap();
+        // Without a hint nothing is looked up.
+        table.packet(syn(22), NoGrant, &[("", 0)], name);
+        table.kernel.raise_hint(source).unwrap();
+        let told: &[Place] = match reason.verdict() {
+            Verdict::Drop => &[("", 0)],
+            Verdict::Pass => &[],
+        };
+        table.packet(syn(22), reason, told, name);
+    }
+}
+
+#[test]
+fn no_room_for_grants() {
+    let mut table = Table::new(GRANTS, Options::default());
+    let [first, last] = knock("ssh", Opened);
+    let [first_again, last_again] = knock("ssh", Refreshed);
+    table.run(&[Family::V4], &[row("in time", [first.clone(), last])]);
+    let others = (0..ALLOW_MAX).map(|number| {
+        let key = GrantKey {
+            source: Address::from_v4(number.to_be_bytes()),
+            service: u16::MAX,
+            class: 0,
+        };
+        (key, u64::MAX)
+    });
+    // The map is full before the last of them.
+    table.kernel.write("ALLOW", others).unwrap_err();
+    let held = table.number;
+    table.run(
+        &[Family::V4],
+        &[row(
+            "too late",
+            [
+                first,
+                udp(8000).is(GrantsFull).told("ssh", 2),
+                syn(22).is(NoGrant),
+            ],
+        )],
+    );
+    table.number = held - 1;
+    table.run(
+        &[Family::V4],
+        &[row(
+            "who has one keeps it",
+            [first_again, last_again, syn(22).is(Granted)],
+        )],
+    );
+}

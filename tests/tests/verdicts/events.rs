@@ -1,0 +1,115 @@
+//! What user space hears.
+
+use std::net::IpAddr;
+
+use knock_common::{
+    Address,
+    Reason::{Duplicate, NoGrant, NotBegun},
+    Tally,
+    event::{Event, NO_DOOR},
+};
+use knock_tests::{
+    frame::eth,
+    kernel::{Kernel, now},
+};
+use knock_user::firewall::Options;
+
+use crate::{
+    access::GRANTS,
+    table::{Family, Packet, Table, syn, udp},
+};
+
+#[test]
+fn what_an_event_says() {
+    let mut table = Table::new(GRANTS, Options::default());
+    let mut judge = |packet: Packet| {
+        let frame = Family::V6.frame("2001:db8:18::1", packet).bytes();
+        let before = now().unwrap();
+        let judged = table.kernel.judge(&frame).unwrap();
+        let after = now().unwrap();
+        let &[event] = &judged.events[..] else {
+            panic!("not one event, but {:?}", judged.events);
+        };
+        // The clock is that of the last timer tick: 10 ms at the most.
+        let begin = before.nanos().saturating_sub(10_000_000);
+        assert!((begin..=after.nanos()).contains(&event.at_ns), "{event:?}");
+        event
+    };
+    judge(syn(7000));
+    let opened = judge(udp(8000).over_port(12_345));
+    let expected = Event {
+        at_ns: opened.at_ns,
+        until_ms: opened.at_ns / 1_000_000 + 60_000,
+        source: Address::from("2001:db8:18::1".parse::<IpAddr>().unwrap()),
+        door: 0,
+        source_port: 12_345,
+        port: 8000,
+        protocol: 1,
+        reason: 57,
+        stage: 2,
+        padding: [0; 7],
+    };
+    assert_eq!(opened, expected);
+    judge(syn(7002));
+    let closed = judge(udp(8000));
+    assert_eq!(closed.until_ms, closed.at_ns / 1_000_000);
+    let refused = judge(syn(22));
+    assert_eq!((refused.until_ms, refused.door), (0, NO_DOOR));
+}
+
+/// A gate lets 64 events through in 268 ms on each CPU.
+#[test]
+fn gates_for_events() {
+    const TIMES: u64 = 10_000;
+    let mut table = Table::new(GRANTS, Options::default());
+    let frame = |packet| Family::V4.frame("198.18.0.1", packet).bytes();
+    let kernel = &mut table.kernel;
+    let mut flood = |packet, reason, left_out_least: u64| {
+        let run = kernel.repeat(&frame(packet), TIMES as u32).unwrap();
+        assert_eq!(run.reasons, [(reason, TIMES)]);
+        let told = run.events.len() as u64;
+        let all: Vec<_> = run.events.iter().map(|event| event.reason()).collect();
+        assert!(all.iter().all(|told| *told == Some(reason)));
+        assert!(told >= 64, "{told}");
+        assert_eq!(run.tallies, [(Tally::EventsLeftOut, TIMES - told)]);
+        assert!(TIMES - told >= left_out_least, "{told} were told");
+    };
+    flood(syn(22), NoGrant, TIMES / 2);
+    // The gate for knocks is another one.
+    flood(udp(8000), NotBegun, TIMES / 2);
+    // What opens is told in any case, and a duplicate never.
+    kernel.repeat(&frame(syn(7000)), 1).unwrap();
+    let opened = kernel.repeat(&frame(udp(8000)), 1).unwrap();
+    assert_eq!(opened.events.len(), 1, "{opened:?}");
+    let again = kernel.repeat(&frame(udp(8000)), 100).unwrap();
+    assert_eq!(again.reasons, [(Duplicate, 100)]);
+    assert_eq!((again.events.len(), again.tallies), (0, vec![]));
+}
+
+/// Events that nobody reads are lost in the end, and counted.
+#[test]
+fn a_full_ring_buffer() {
+    let text = r#"
+        [[door]]
+        name = "one"
+        knock = ["udp/6000"]
+        open = ["tcp/22"]
+    "#;
+    let mut kernel = Kernel::load(text).unwrap();
+    let frame = |number: u32| {
+        let [_, b, c, d] = number.to_be_bytes();
+        let source = format!("198.{b}.{c}.{d}");
+        eth().ip4(&source, "192.0.2.2").udp(1, 6000).bytes()
+    };
+    // Each source opens the door, which is told whatever the gates say.
+    let mut lost = 0;
+    for number in 0..20_000 {
+        lost += kernel.judge_unheard(&frame(number)).unwrap();
+        if lost > 0 {
+            println!("the ring buffer holds {number} events");
+            break;
+        }
+    }
+    assert_eq!(lost, 1);
+    assert!(kernel.repeat(&frame(0), 1).unwrap().events.len() > 10_000);
+}

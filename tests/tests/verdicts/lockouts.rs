@@ -1,0 +1,124 @@
+//! Sources that are not listened to.
+
+use knock_common::Reason::{
+    Decoy, Duplicate, FirstKnock, Granted, LockedOut, NextKnock, NoGrant, NotBegun, Opened,
+    Ordinary, Scanned, WrongKnock,
+};
+
+use crate::table::{Step::Later, check, row, syn, udp};
+
+#[test]
+fn lockouts_of_a_source() {
+    let text = r#"
+        lockout = { failures = 2, for = "1m" }
+        decoys = { ports = ["tcp/2222"] }
+        [[door]]
+        name = "ssh"
+        knock = ["tcp/7000", "udp/8000", "tcp/6000"]
+        open = ["tcp/22"]
+        open_for = "1h"
+    "#;
+    let first = syn(7000).is(FirstKnock).told("ssh", 1);
+    let wrong = syn(6000).is(WrongKnock).told("ssh", 1);
+    let scanned = syn(1234).is(Scanned).told("ssh", 1);
+    let decoy = syn(2222).is(Decoy).told("ssh", 1);
+    let second = udp(8000).is(NextKnock).told("ssh", 2);
+    let third = syn(6000).is(Opened).told("ssh", 3);
+    check(
+        text,
+        &[
+            row(
+                "after two wrong knocks",
+                [
+                    first.clone(),
+                    wrong.clone(),
+                    first.clone(),
+                    wrong.clone(),
+                    syn(7000).is(LockedOut),
+                    udp(8000).is(LockedOut),
+                    syn(7000).neighbour().is(FirstKnock).told("ssh", 1),
+                    Later(59),
+                    syn(7000).is(LockedOut),
+                    Later(1),
+                    first.clone(),
+                    second.clone(),
+                    third.clone(),
+                ],
+            ),
+            row(
+                "a scan and a decoy count too",
+                [
+                    first.clone(),
+                    scanned,
+                    first.clone(),
+                    decoy,
+                    syn(7000).is(LockedOut),
+                ],
+            ),
+            row(
+                "failures are forgotten",
+                [
+                    first.clone(),
+                    wrong.clone(),
+                    Later(60),
+                    first.clone(),
+                    wrong.clone(),
+                    first.clone(),
+                ],
+            ),
+            row(
+                "what fails no attempt counts nothing",
+                [
+                    udp(8000).is(NotBegun),
+                    syn(6000).is(NotBegun),
+                    syn(2222).is(Decoy),
+                    syn(1234).is(Ordinary),
+                    syn(22).is(NoGrant),
+                    first.clone(),
+                    syn(7000).is(Duplicate),
+                ],
+            ),
+            row(
+                "a grant stays",
+                [
+                    first.clone(),
+                    second,
+                    third,
+                    first.clone(),
+                    wrong.clone(),
+                    first,
+                    wrong,
+                    syn(7000).is(LockedOut),
+                    syn(22).is(Granted),
+                ],
+            ),
+        ],
+    );
+}
+
+#[test]
+fn lockouts_of_everybody() {
+    let text = r#"
+        lockout = { failures = 2, for = "1m", scope = "global" }
+        [[door]]
+        name = "ssh"
+        knock = ["tcp/7000", "udp/8000", "tcp/6000"]
+        open = ["tcp/22"]
+    "#;
+    check(
+        text,
+        &[row(
+            "after failures of two",
+            [
+                syn(7000).is(FirstKnock).told("ssh", 1),
+                syn(6000).is(WrongKnock).told("ssh", 1),
+                syn(7000).neighbour().is(FirstKnock).told("ssh", 1),
+                syn(6000).neighbour().is(WrongKnock).told("ssh", 1),
+                syn(7000).is(LockedOut),
+                syn(7000).neighbour().is(LockedOut),
+                Later(60),
+                syn(7000).is(FirstKnock).told("ssh", 1),
+            ],
+        )],
+    );
+}

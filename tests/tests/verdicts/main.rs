@@ -1,0 +1,21 @@
+//! What the program in the kernel decides: tables of packets, one source for each row.
+//!
+//! ```text
+//! Row ── name ── Step, Step, …
+//!                 │
+//!                 ├ a packet, its reason, what is told about it
+//!                 ├ time: passed, or made to have passed in the maps
+//!                 └ what the maps hold now
+//! ```
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test stops at what it did not expect"
+)]
+
+mod access;
+mod events;
+mod frames;
+mod knocks;
+mod lockouts;
+mod table;

@@ -1,0 +1,349 @@
+//! Rows of packets, and what runs them.
+
+use std::{net::IpAddr, thread, time::Duration};
+
+use knock_common::{
+    Address, Reason, Verdict,
+    access::{Flow, Grant},
+    event::{Event, NO_DOOR},
+    layout::{Active, FlowKey, GrantKey},
+    lockout::Failures,
+    packet::Protocol,
+    reason::Telling,
+};
+use knock_tests::{
+    frame::{ACK, Frame, SYN, eth},
+    kernel::{Kernel, compile, now},
+};
+use knock_user::{compile::Tables, firewall::Options};
+
+/// A packet of the row's source, or of its neighbour.
+#[derive(Clone, Copy)]
+pub(crate) struct Packet {
+    protocol: Protocol,
+    port: u16,
+    flags: u8,
+    source_port: u16,
+    is_neighbours: bool,
+    is_elsewhere: bool,
+    is_for_group: bool,
+}
+
+pub(crate) fn tcp(port: u16, flags: u8) -> Packet {
+    Packet {
+        protocol: Protocol::Tcp,
+        port,
+        flags,
+        source_port: 40_000,
+        is_neighbours: false,
+        is_elsewhere: false,
+        is_for_group: false,
+    }
+}
+
+pub(crate) fn syn(port: u16) -> Packet {
+    tcp(port, SYN)
+}
+
+pub(crate) fn ack(port: u16) -> Packet {
+    tcp(port, ACK)
+}
+
+pub(crate) fn udp(port: u16) -> Packet {
+    Packet {
+        protocol: Protocol::Udp,
+        ..tcp(port, 0)
+    }
+}
+
+impl Packet {
+    /// From this port of the source.
+    pub(crate) fn over_port(self, source_port: u16) -> Self {
+        Self {
+            source_port,
+            ..self
+        }
+    }
+
+    /// From another source.
+    pub(crate) fn neighbour(self) -> Self {
+        Self {
+            is_neighbours: true,
+            ..self
+        }
+    }
+
+    /// To another address of this host.
+    pub(crate) fn elsewhere(self) -> Self {
+        Self {
+            is_elsewhere: true,
+            ..self
+        }
+    }
+
+    /// To a group of hosts.
+    pub(crate) fn group(self) -> Self {
+        Self {
+            is_for_group: true,
+            ..self
+        }
+    }
+
+    /// What it is to be. If that is ever told, it is told once and without a door.
+    pub(crate) fn is(self, reason: Reason) -> Step {
+        let told = match reason.telling() {
+            Telling::Never => vec![],
+            Telling::Drops | Telling::Knocks | Telling::Always => vec![("", 0)],
+        };
+        Step::Packet(self, reason, told)
+    }
+}
+
+/// A door, and how many of its knocks have been made.
+pub(crate) type Place = (&'static str, u8);
+
+/// One step of a row.
+#[derive(Clone)]
+pub(crate) enum Step {
+    /// A packet, its reason, and the places that are told with it.
+    Packet(Packet, Reason, Vec<Place>),
+    /// Milliseconds pass.
+    Wait(u64),
+    /// Grants, flows and lockouts become so many seconds older.
+    Later(u64),
+    /// The seconds that the source's only grant has left, and the door that gave it.
+    Grant(u64, &'static str),
+    /// How many flows there are from the source.
+    Flows(usize),
+}
+
+impl Step {
+    /// Where the source's attempt is, or what it opened.
+    pub(crate) fn told(self, door: &'static str, stage: u8) -> Self {
+        let Self::Packet(packet, reason, _) = self else {
+            panic!("only packets are told: {}", self.name());
+        };
+        Self::Packet(packet, reason, vec![(door, stage)])
+    }
+
+    /// Another door that the same knock completes.
+    pub(crate) fn and_told(mut self, door: &'static str, stage: u8) -> Self {
+        if let Self::Packet(_, _, told) = &mut self {
+            told.push((door, stage));
+        }
+        self
+    }
+
+    fn name(&self) -> String {
+        match self {
+            Self::Packet(packet, ..) => format!(
+                "{}/{} flags {:#04x}",
+                packet.protocol.name(),
+                packet.port,
+                packet.flags
+            ),
+            Self::Wait(millis) => format!("{millis} ms pass"),
+            Self::Later(seconds) => format!("{seconds} s later"),
+            Self::Grant(..) => "the grant".to_owned(),
+            Self::Flows(_) => "the flows".to_owned(),
+        }
+    }
+}
+
+/// What one source does.
+pub(crate) struct Row {
+    name: &'static str,
+    steps: Vec<Step>,
+}
+
+pub(crate) fn row(name: &'static str, steps: impl Into<Vec<Step>>) -> Row {
+    Row {
+        name,
+        steps: steps.into(),
+    }
+}
+
+/// The address family of a table's packets.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Family {
+    V4,
+    V6,
+}
+
+pub(crate) const BOTH: &[Family] = &[Family::V4, Family::V6];
+
+impl Family {
+    fn source(self, number: usize) -> String {
+        match self {
+            Self::V4 => format!("198.18.{}.{}", number >> 8, number & 255),
+            Self::V6 => format!("2001:db8:18::{number:x}"),
+        }
+    }
+
+    pub(crate) fn frame(self, source: &str, packet: Packet) -> Frame {
+        let frame = match packet.is_for_group {
+            true => eth().group(),
+            false => eth(),
+        };
+        let frame = match (self, packet.is_elsewhere) {
+            (Self::V4, false) => frame.ip4(source, "192.0.2.2"),
+            (Self::V4, true) => frame.ip4(source, "192.0.2.3"),
+            (Self::V6, false) => frame.ip6(source, "2001:db8::2"),
+            (Self::V6, true) => frame.ip6(source, "2001:db8::3"),
+        };
+        match packet.protocol {
+            Protocol::Tcp => frame.tcp(packet.source_port, packet.port, packet.flags),
+            Protocol::Udp => frame.udp(packet.source_port, packet.port),
+        }
+    }
+}
+
+/// A loaded configuration and the row that is being run.
+pub(crate) struct Table {
+    pub(crate) kernel: Kernel,
+    pub(crate) tables: Tables,
+    dry_run: bool,
+    family: Family,
+    pub(crate) number: usize,
+}
+
+impl Table {
+    pub(crate) fn new(text: &str, options: Options) -> Self {
+        let tables = compile(text).unwrap();
+        Self {
+            kernel: Kernel::with(&tables, options).unwrap(),
+            tables,
+            dry_run: options.flags & Active::DRY_RUN != 0,
+            family: Family::V4,
+            number: 0,
+        }
+    }
+
+    pub(crate) fn run(&mut self, families: &[Family], rows: &[Row]) {
+        for &family in families {
+            self.family = family;
+            for row in rows {
+                self.number += 1;
+                for (number, step) in (1..).zip(&row.steps) {
+                    let name = step.name();
+                    self.step(
+                        step,
+                        &format!("{}, {family:?}, step {number}: {name}", row.name),
+                    );
+                }
+            }
+        }
+    }
+
+    fn source(&self, is_neighbours: bool) -> String {
+        let other = if is_neighbours { 0x4000 } else { 0 };
+        self.family.source(self.number + other)
+    }
+
+    pub(crate) fn address(&self) -> Address {
+        self.source(false).parse::<IpAddr>().unwrap().into()
+    }
+
+    fn step(&mut self, step: &Step, name: &str) {
+        match step {
+            Step::Packet(packet, reason, told) => self.packet(*packet, *reason, told, name),
+            Step::Wait(millis) => thread::sleep(Duration::from_millis(*millis)),
+            Step::Later(seconds) => self.later(*seconds),
+            Step::Grant(seconds, door) => self.grant(*seconds, door, name),
+            Step::Flows(count) => {
+                let address = self.address();
+                let flows = self.kernel.flows().unwrap();
+                let own = flows.iter().filter(|(key, _)| key.source == address);
+                assert_eq!(own.count(), *count, "{name}");
+            }
+        }
+    }
+
+    pub(crate) fn packet(&mut self, packet: Packet, reason: Reason, told: &[Place], name: &str) {
+        let source = self.source(packet.is_neighbours);
+        let frame = self.family.frame(&source, packet).bytes();
+        self.kernel.open_gates().unwrap();
+        let judged = self.kernel.judge(&frame).unwrap();
+        let places: Vec<(String, u8)> = judged
+            .events
+            .iter()
+            .map(|event| (self.door(event), event.stage))
+            .collect();
+        let wanted: Vec<(String, u8)> = told
+            .iter()
+            .map(|&(door, stage)| (door.to_owned(), stage))
+            .collect();
+        assert_eq!((judged.reason, places), (reason, wanted), "{name}");
+        let verdict = match self.dry_run {
+            true => Verdict::Pass,
+            false => reason.verdict(),
+        };
+        assert_eq!(judged.verdict, verdict, "{name}");
+        assert_eq!(judged.tallies, [], "{name}");
+        for event in judged.events {
+            let ip: IpAddr = event.source.into();
+            assert_eq!(ip.to_string(), source, "{name}");
+            assert_eq!(event.source_port, packet.source_port, "{name}");
+            assert_eq!(event.port, packet.port, "{name}");
+            assert_eq!(event.protocol, packet.protocol as u8, "{name}");
+            assert_eq!(event.reason(), Some(reason), "{name}");
+        }
+    }
+
+    fn door(&self, event: &Event) -> String {
+        match event.door {
+            NO_DOOR => String::new(),
+            door => self.tables.names[usize::from(door)].clone(),
+        }
+    }
+
+    fn later(&mut self, seconds: u64) {
+        let millis = seconds * 1000;
+        let kernel = &mut self.kernel;
+        let grant = |_: &GrantKey, word| {
+            let grant = Grant::from_word(word);
+            let until_ms = grant.until_ms.saturating_sub(millis);
+            Grant { until_ms, ..grant }.to_word()
+        };
+        kernel.change("ALLOW", grant).unwrap();
+        let flow = |_: &FlowKey, word| {
+            let flow = Flow::from_word(word);
+            let seen_ms = flow.seen_ms.saturating_sub(millis);
+            Flow { seen_ms, ..flow }.to_word()
+        };
+        kernel.change("FLOWS", flow).unwrap();
+        let failures = |_: &Address, word| {
+            let failures = Failures::from_word(word);
+            let last_ms = failures.last_ms.saturating_sub(millis);
+            Failures {
+                last_ms,
+                ..failures
+            }
+            .to_word()
+        };
+        kernel.change("LOCKOUTS", failures).unwrap();
+    }
+
+    fn grant(&mut self, seconds: u64, door: &str, name: &str) {
+        let address = self.address();
+        let allow = self.kernel.allow().unwrap();
+        let own: Vec<Grant> = allow
+            .iter()
+            .filter(|(key, _)| key.source == address)
+            .map(|(_, word)| Grant::from_word(*word))
+            .collect();
+        let &[grant] = &own[..] else {
+            panic!("{name}: not one, but {own:?}");
+        };
+        assert_eq!(self.tables.names[usize::from(grant.door)], door, "{name}");
+        let left = grant.until_ms.saturating_sub(now().unwrap().millis());
+        // A slow machine may have taken some time since.
+        let expected = (seconds * 1000).saturating_sub(5000)..=seconds * 1000;
+        assert!(expected.contains(&left), "{name}: {left} ms left");
+    }
+}
+
+/// Runs rows under a configuration, with sources of both families.
+pub(crate) fn check(text: &str, rows: &[Row]) {
+    Table::new(text, Options::default()).run(BOTH, rows);
+}
