@@ -22,7 +22,7 @@ pub const MAPS: &[&str] = &[
 /// Configurations that exist side by side: the one in force and the one that a reload fills.
 pub const BANKS: u32 = 2;
 
-/// Doors that a configuration may have. `DOORS` takes 64 bytes each, twice: 1.3 MB.
+/// Doors that a configuration may have. `DOORS` takes 56 bytes each, twice: 1.1 MB.
 pub const DOORS_MAX: u32 = 10_000;
 /// Knocks that a door may have.
 pub const KNOCKS_MAX: usize = 128;
@@ -47,7 +47,7 @@ pub const TRUST_MAX: u32 = 2 * 4096;
 pub const PROGRESS_MAX: u32 = 65_536;
 /// Grants: about 6.3 MB.
 pub const ALLOW_MAX: u32 = 65_536;
-/// Established flows (LRU): about 27 MB.
+/// Established flows (LRU): about 25 MB.
 pub const FLOWS_MAX: u32 = 262_144;
 /// Sources with failed attempts (LRU): about 5.8 MB.
 pub const LOCKOUTS_MAX: u32 = 65_536;
