@@ -87,7 +87,7 @@ impl<W: Write> Daemon<W> {
     ///
     /// # Errors
     /// The events or the maps can't be read, or an interface can't be detached.
-    pub async fn run(mut self) -> Result<()> {
+    pub async fn run(mut self, mut stop: Stop) -> Result<()> {
         let mut events = readable(self.firewall.take_events()?)?;
         let mut log = match tracing::enabled!(tracing::Level::DEBUG) {
             true => Some(readable(
@@ -95,7 +95,6 @@ impl<W: Write> Daemon<W> {
             )?),
             false => None,
         };
-        let mut stop = Stop::new()?;
         let mut sweep = interval(SWEEP);
         let mut tally = interval(TALLY);
         for ticks in [&mut sweep, &mut tally] {
@@ -103,22 +102,32 @@ impl<W: Write> Daemon<W> {
         }
         loop {
             let deadline = self.deadline();
-            tokio::select! {
+            let done = tokio::select! {
                 () = stop.asked() => break,
                 ready = events.readable_mut() => {
                     let mut ready = ready?;
-                    self.hear_all(ready.get_inner_mut())?;
+                    let heard = self.hear_all(ready.get_inner_mut());
                     ready.clear_ready();
+                    heard
                 }
                 ready = program_log(&mut log) => {
                     let mut ready = ready?;
                     ready.get_inner_mut().flush();
                     ready.clear_ready();
+                    Ok(())
                 }
-                () = sleep_until(deadline) => self.end_what_is_due()?,
-                Some(report) = self.reports.recv() => tell_report(&report),
-                _ = sweep.tick() => self.sweep()?,
-                _ = tally.tick() => self.tell_left_out()?,
+                () = sleep_until(deadline) => self.end_what_is_due(),
+                Some(report) = self.reports.recv() => {
+                    tell_report(&report);
+                    Ok(())
+                }
+                _ = sweep.tick() => self.sweep(),
+                _ = tally.tick() => self.tell_left_out(),
+            };
+            // Whatever the kernel refuses here, packets are judged all the same, and stopping would
+            // end that.
+            if let Err(error) = done {
+                tracing::warn!("{error:#}");
             }
         }
         self.stop().await
@@ -358,11 +367,16 @@ async fn program_log<T: AsRawFd>(
     }
 }
 
-/// The signals that end the daemon.
-struct Stop([Signal; 3]);
+/// The signals that end the daemon, caught from before it protects anything: what it has done is
+/// always undone in order.
+pub struct Stop([Signal; 3]);
 
 impl Stop {
-    fn new() -> Result<Self> {
+    /// Catches the signals; must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// They can't be caught.
+    pub fn catch() -> Result<Self> {
         let on = |kind| signal(kind).context("catching signals");
         // A terminal that goes away is no reason to leave the ports open without a word.
         Ok(Self([

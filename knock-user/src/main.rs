@@ -13,7 +13,7 @@ use knock_user::{
     cli::{Cli, Command, Run},
     config::Problems,
     console::Style,
-    daemon::Daemon,
+    daemon::{Daemon, Stop},
     start::Plan,
 };
 use tracing_subscriber::{
@@ -48,7 +48,6 @@ fn main() -> ExitCode {
 
 fn run(options: &Run) -> Result<()> {
     let plan = Plan::read(options, |warning| eprintln!("{warning}"))?;
-    let started = plan.start(options)?;
     let style = Style {
         json: options.json,
         dry_run: options.dry_run,
@@ -58,8 +57,13 @@ fn run(options: &Run) -> Result<()> {
         .enable_all()
         .build()
         .context("starting the event loop")?;
-    // Inside the runtime: it is where child processes and timers live.
-    runtime.block_on(async { Daemon::new(plan, started, style, io::stdout()).run().await })
+    // Inside the runtime: it is where signals, child processes and timers live.
+    runtime.block_on(async {
+        let stop = Stop::catch()?;
+        let started = plan.start(options)?;
+        let daemon = Daemon::new(plan, started, style, io::stdout());
+        daemon.run(stop).await
+    })
 }
 
 /// Problems of a file are lines of their own; everything else is one line that begins with the
