@@ -10,14 +10,15 @@ use knock_user::{compile::Tables, firewall::Options};
 /// The kernel walks a million at most; a tenth leaves room for kernels that walk more than this one.
 const INSTRUCTIONS_MOST: u32 = 100_000;
 
-/// Bounds for the memory of the maps, in bytes: their entries, and what the kernel adds to each.
+/// Bounds for the memory of the maps, in bytes: their entries, what the kernel adds to each, and room
+/// for the words of a few hundred CPUs.
 const MEMORY_MOST: &[(&str, u64)] = &[
     ("ACTIVE", 8 << 10),
     ("ALLOW", 8 << 20),
     ("AYA_LOGS", 512 << 10),
     ("CLOCK", 8 << 10),
     ("CONFIG", 8 << 10),
-    ("COUNTERS", 16 << 10),
+    ("COUNTERS", 256 << 10),
     ("DOORS", 2 << 20),
     ("EDGES", 16 << 20),
     ("EVENTS", 2 << 20),
