@@ -16,11 +16,18 @@ mod rules;
 mod section;
 pub mod value;
 
-use std::{fs, path::Path};
+use std::{
+    fs::File,
+    io::{self, Read as _},
+    path::Path,
+};
 
 pub use self::problem::{Problem, Problems};
 use self::{checked::Settings, file::Places, problem::Report};
 use crate::{compile::Conflict, host::Host};
+
+/// Twice what 10 000 doors of 128 knocks take; `/dev/zero` is longer.
+const FILE_MAX: u64 = 32 << 20;
 
 /// A configuration without errors, and where its parts stand.
 #[derive(Clone, Debug, PartialEq)]
@@ -38,7 +45,7 @@ pub struct Checked {
 /// Everything that is wrong with it.
 pub fn read(path: &Path) -> Result<Checked, Problems> {
     let file = path.display().to_string();
-    match fs::read_to_string(path) {
+    match read_text(path) {
         Ok(text) => parse(&text, &file),
         Err(error) => Err(Problems {
             file,
@@ -49,6 +56,19 @@ pub fn read(path: &Path) -> Result<Checked, Problems> {
             }],
         }),
     }
+}
+
+/// Reads a file whole, unless it is longer than any configuration.
+fn read_text(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    let length = File::open(path)?
+        .take(FILE_MAX + 1)
+        .read_to_string(&mut text)?;
+    if length as u64 > FILE_MAX {
+        let problem = format!("it is longer than {} MiB", FILE_MAX >> 20);
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, problem));
+    }
+    Ok(text)
 }
 
 /// Reads and checks the text of a file, which is called `file` in errors.
