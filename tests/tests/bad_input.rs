@@ -1,0 +1,265 @@
+//! What can't work is said, in words that help, and leaves nothing attached.
+
+use std::{fs, os::unix::fs::PermissionsExt as _, process::Command};
+
+use knock_tests::{
+    binary::binaries,
+    daemon::{Daemon, attached_programs, config_file},
+    namespace::text,
+    net::{self, Family, Net, SERVER_LINK},
+    process::Process,
+    server::Server,
+};
+use tempfile::TempDir;
+
+const SSH: u16 = 22;
+const DOOR: &str = r#"
+    [[door]]
+    name = "ssh"
+    knock = ["tcp/7000", "udp/8000", "tcp/9000"]
+    open = ["tcp/22"]
+"#;
+
+/// Runs knock-user, which must refuse, and gives back what it said.
+#[track_caller]
+fn refused(net: &Net, row: &str, code: i32, command: &mut Command) -> String {
+    let ended = Process::start(&net.server, command).wait();
+    let told = format!("{}\n{}", ended.stdout.join("\n"), ended.stderr);
+    assert_eq!(ended.status.code(), Some(code), "{row}: {told}");
+    assert!(!told.contains("panicked"), "{row}: {told}");
+    assert!(!told.contains("protecting"), "{row}: {told}");
+    let attached = attached_programs(&net.server);
+    assert_eq!(
+        attached,
+        [] as [u32; 0],
+        "{row}: something is attached: {told}"
+    );
+    told
+}
+
+#[track_caller]
+fn says(row: &str, told: &str, words: &[&str]) {
+    for word in words {
+        assert!(told.contains(word), "{row}: no {word:?} in: {told}");
+    }
+}
+
+fn user(arguments: &[&str]) -> Command {
+    let mut command = Command::new(&binaries().user);
+    command.args(arguments);
+    command
+}
+
+#[test]
+fn interfaces_that_are_not_there() {
+    let rows: [(&str, &[&str], &[&str]); 5] = [
+        ("one", &["eth7"], &["eth7", "b0", "b1"]),
+        ("one of two", &[SERVER_LINK, "eth7"], &["eth7"]),
+        ("the first of two", &["eth7", SERVER_LINK], &["eth7"]),
+        (
+            "two of three",
+            &["eth7", SERVER_LINK, "eth8"],
+            &["eth7", "eth8"],
+        ),
+        ("not a name", &["../../etc/passwd"], &["../../etc/passwd"]),
+    ];
+    net::test(|net| {
+        net.add_second_link();
+        let config = config_file(DOOR.as_bytes());
+        let path = config.path().display().to_string();
+        for (row, interfaces, words) in rows {
+            let mut command = user(&["--config", &path]);
+            for interface in interfaces {
+                command.args(["--iface", interface]);
+            }
+            let told = refused(net, row, 1, &mut command);
+            says(row, &told, words);
+        }
+        let told = refused(net, "none named", 1, &mut user(&["--config", &path]));
+        says("none named", &told, &["--iface"]);
+    });
+}
+
+#[test]
+fn another_program_is_attached() {
+    net::test(|net| {
+        net.add_second_link();
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let first = Daemon::start(&net.server, DOOR);
+        let mine = attached_programs(&net.server);
+        let config = config_file(DOOR.as_bytes());
+        let path = config.path().display().to_string();
+        let id = mine[0].to_string();
+        for (row, interfaces) in [("alone", &["b0"][..]), ("the second of two", &["b1", "b0"])] {
+            let mut command = user(&["--config", &path]);
+            for interface in interfaces {
+                command.args(["--iface", interface]);
+            }
+            let output = net.server.enter(|| command.output()).unwrap();
+            let told = text(&output);
+            assert_eq!(output.status.code(), Some(1), "{row}: {told}");
+            says(
+                row,
+                &told,
+                &["b0", "`knock`", &id, "bpftool prog show id", "xdp off"],
+            );
+            assert_eq!(
+                attached_programs(&net.server),
+                mine,
+                "{row}: what is attached"
+            );
+        }
+        let source = net.stranger(Family::V4);
+        source.knock("tcp/7000 udp/8000 tcp/9000");
+        source.finds(true, SSH, "the first one goes on");
+        first.stop();
+    });
+}
+
+#[test]
+fn without_rights() {
+    net::test(|net| {
+        // Both where nobody can read them, whatever the checkout's rights are.
+        let directory = TempDir::new().unwrap();
+        let all = fs::Permissions::from_mode(0o755);
+        fs::set_permissions(directory.path(), all.clone()).unwrap();
+        let program = directory.path().join("knock-user");
+        fs::copy(&binaries().user, &program).unwrap();
+        fs::set_permissions(&program, all).unwrap();
+        let config = directory.path().join("seq.toml");
+        fs::write(&config, DOOR).unwrap();
+
+        let nobody = |program: &str| {
+            let mut command = Command::new("setpriv");
+            command.args([
+                "--reuid",
+                "65534",
+                "--regid",
+                "65534",
+                "--clear-groups",
+                program,
+            ]);
+            command
+        };
+        let program = program.display().to_string();
+        let config = config.display().to_string();
+        let mut run = nobody(&program);
+        let told = refused(
+            net,
+            "nobody",
+            1,
+            run.args(["--config", &config, "--iface", "b0"]),
+        );
+        says(
+            "nobody",
+            &told,
+            &["CAP_BPF", "CAP_NET_ADMIN", "CAP_PERFMON", "sudo", "setcap"],
+        );
+
+        // Without rights a file can still be checked.
+        let mut check = nobody(&program);
+        let output = net
+            .server
+            .enter(|| check.args(["check", "--config", &config]).output());
+        let output = output.unwrap();
+        assert!(output.status.success(), "{}", text(&output));
+
+        fs::set_permissions(&config, fs::Permissions::from_mode(0o600)).unwrap();
+        let mut run = nobody(&program);
+        let told = refused(
+            net,
+            "unreadable",
+            2,
+            run.args(["--config", &config, "--iface", "b0"]),
+        );
+        says("unreadable", &told, &[&config, "ermission"]);
+    });
+}
+
+#[test]
+fn files_that_are_none() {
+    let noise: Vec<u8> = (0..4096_u32)
+        .map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8)
+        .collect();
+    let rows: [(&str, Vec<u8>, &[&str]); 7] = [
+        ("noise", noise, &[]),
+        ("a program", fs::read("/bin/true").unwrap(), &[]),
+        ("zeros", vec![0; 1024], &[]),
+        ("not TOML", b"[[door]\nname = ssh\n".to_vec(), &[":1"]),
+        (
+            "UTF-16",
+            "name".encode_utf16().flat_map(u16::to_le_bytes).collect(),
+            &[],
+        ),
+        ("brackets", vec![b'['; 100_000], &[]),
+        (
+            "three errors",
+            br#"
+                strickt = true
+                [[door]]
+                name = "ssh"
+                knock = ["tcp/70000", "udp/8000"]
+                open = ["tcp/22"]
+                open_for = "soon"
+            "#
+            .to_vec(),
+            &["strict", "tcp/70000", "soon", ":2", ":5", ":7"],
+        ),
+    ];
+    net::test(|net| {
+        for (row, bytes, words) in rows {
+            let config = config_file(&bytes);
+            let path = config.path().display().to_string();
+            let told = refused(
+                net,
+                row,
+                2,
+                &mut user(&["--config", &path, "--iface", "b0"]),
+            );
+            says(row, &told, &[&path]);
+            says(row, &told, words);
+            let checked = refused(net, row, 2, &mut user(&["check", "--config", &path]));
+            says(row, &checked, &[&path]);
+            assert!(told.len() < 4_000, "{row}: {} octets of errors", told.len());
+            let control = |c: char| c.is_control() && c != '\n';
+            assert!(
+                !told.contains(control),
+                "{row}: control characters: {told:?}"
+            );
+        }
+    });
+}
+
+#[test]
+fn files_that_are_not_there() {
+    let directory = TempDir::new().unwrap();
+    let missing = directory.path().join("no.toml").display().to_string();
+    let rows = [
+        ("missing", missing.as_str()),
+        ("a directory", directory.path().to_str().unwrap()),
+        ("a device without an end", "/dev/zero"),
+    ];
+    net::test(|net| {
+        for (row, path) in rows {
+            let told = refused(net, row, 2, &mut user(&["--config", path, "--iface", "b0"]));
+            says(row, &told, &[path]);
+        }
+    });
+}
+
+#[test]
+fn usage() {
+    let rows: [(&str, &[&str]); 5] = [
+        ("unknown option", &["--interface", "b0"]),
+        ("unknown mode", &["--iface", "b0", "--mode", "fast"]),
+        ("no value", &["--config"]),
+        ("unknown verb", &["protect"]),
+        ("a verb's options before it", &["--iface", "b0", "check"]),
+    ];
+    net::test(|net| {
+        for (row, arguments) in rows {
+            let told = refused(net, row, 2, &mut user(arguments));
+            says(row, &told, &["error: ", "try '--help'"]);
+        }
+    });
+}
