@@ -4,7 +4,7 @@ use crate::{
     Address, Bytes, Reason, Tally, World,
     event::What,
     hint::{self, Hint},
-    layout::{Active, Door, FlowKey, GrantKey, PortRule},
+    layout::{Door, Features, FlowKey, GrantKey, PortRule},
     packet::{Protocol, Segment},
     time::Moment,
     visit::Visit,
@@ -101,10 +101,9 @@ pub fn protected<B: Bytes + ?Sized, W: World>(
     bytes: &B,
     segment: &Segment,
     rule: PortRule,
-    active: Active,
     world: &W,
 ) -> Judged<Reason> {
-    let visit = Visit::of(bytes, segment, active, world)?;
+    let visit = Visit::of(bytes, segment, world)?;
     if Hint::of(world, visit.source).may_pass(visit.now()) {
         let guest = Guest {
             world,
@@ -116,7 +115,7 @@ pub fn protected<B: Bytes + ?Sized, W: World>(
             return Ok(reason);
         }
     }
-    if active.has(Active::TRUST) && world.is_trusted(active.bank(), visit.source) {
+    if world.features().has(Features::TRUST) && world.is_trusted(visit.source) {
         return Ok(Reason::Trusted);
     }
     world.tell(&visit, What::new(Reason::NoGrant), 0);
@@ -134,7 +133,7 @@ struct Guest<'a, W> {
 impl<W: World> Guest<'_, W> {
     #[inline(always)]
     fn judge(&self) -> Option<Reason> {
-        let keep = self.visit.active.has(Active::KEEP);
+        let keep = self.world.features().has(Features::KEEP);
         // A SYN asks for a new connection, even with the ports of an old one: it needs a grant.
         let syn = self.segment.opens() && self.segment.protocol == Protocol::Tcp;
         if keep && !syn && self.flow_goes_on() {
@@ -183,9 +182,7 @@ impl<W: World> Guest<'_, W> {
 
     #[inline(always)]
     fn idle_ms(&self) -> u64 {
-        self.world
-            .config(self.visit.active.bank())
-            .map_or(0, |config| config.flow_idle_ms)
+        self.world.config().map_or(0, |config| config.flow_idle_ms)
     }
 
     #[inline(always)]
@@ -256,12 +253,7 @@ pub struct Completed {
 /// or [`Reason::TooLate`], and tells user space.
 #[inline(always)]
 pub fn use_door<W: World>(world: &W, visit: &Visit, completed: Completed) -> Reason {
-    let bank = visit.active.bank();
-    let Some(config) = world.config(bank) else {
-        return Reason::TooLate;
-    };
-    let number = config.door_base.wrapping_add(completed.door.into());
-    let Some(door) = world.door(number) else {
+    let Some(door) = world.door(completed.door.into()) else {
         return Reason::TooLate;
     };
     let now = visit.now();

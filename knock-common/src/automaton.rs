@@ -6,9 +6,8 @@
 
 use crate::{
     World,
-    layout::{NODE_BITS, Node, Symbol},
+    layout::{EdgeKey, NODE_BITS, Node, Symbol},
     time::{TICK_BITS, Tick},
-    world::Graph,
 };
 
 const ELAPSED_BITS: u32 = 64 - NODE_BITS - TICK_BITS;
@@ -112,13 +111,7 @@ pub struct Step {
 
 /// Advances `held` by a knock at `now`; `first` is the node that the knock begins, or 0.
 #[inline(always)]
-pub fn step<W: World>(
-    graph: &Graph<'_, W>,
-    held: Progress,
-    symbol: Symbol,
-    first: u32,
-    now: Tick,
-) -> Step {
+pub fn step<W: World>(world: &W, held: Progress, symbol: Symbol, first: u32, now: Tick) -> Step {
     let afresh = |begun: Outcome, not_begun: Outcome| match first {
         0 => Step {
             progress: Progress::NONE,
@@ -132,15 +125,15 @@ pub fn step<W: World>(
     if held.is_none() {
         return afresh(Outcome::First, Outcome::NotBegun);
     }
-    let Some(node) = graph.node(held.node) else {
+    let Some(node) = world.node(held.node) else {
         return afresh(Outcome::First, Outcome::NotBegun);
     };
     if !held.is_alive(node, now) {
         return afresh(Outcome::First, Outcome::Late);
     }
     let elapsed = held.elapsed_at(now);
-    if let Some(next) = graph.edge(held.node, symbol) {
-        let deeper = graph.node(next).is_some_and(|next| next.depth > node.depth);
+    if let Some(next) = world.edge(&EdgeKey::from_node(held.node, symbol)) {
+        let deeper = world.node(next).is_some_and(|next| next.depth > node.depth);
         let outcome = if deeper {
             Outcome::Next
         } else {

@@ -32,14 +32,12 @@ pub fn judge<B: Bytes + ?Sized, W: World>(bytes: &B, world: &W) -> Reason {
 #[inline(always)]
 fn judge_segment<B: Bytes + ?Sized, W: World>(bytes: &B, world: &W) -> Judged<Reason> {
     let segment = packet::parse(bytes)?;
-    let active = world.active();
-    let port = port_index(active.bank(), segment.protocol, segment.destination_port);
-    let rule = world.port(port);
+    let rule = world.port(port_index(segment.protocol, segment.destination_port));
     match rule.kind() {
         PortKind::Exempt => Ok(Reason::Ordinary),
-        PortKind::Ordinary => knock::other_port(bytes, &segment, active, world),
-        PortKind::Protected => access::protected(bytes, &segment, rule, active, world),
-        PortKind::Knock | PortKind::Decoy => knock::knock(bytes, &segment, rule, active, world),
+        PortKind::Ordinary => knock::other_port(bytes, &segment, world),
+        PortKind::Protected => access::protected(bytes, &segment, rule, world),
+        PortKind::Knock | PortKind::Decoy => knock::knock(bytes, &segment, rule, world),
     }
 }
 
@@ -54,7 +52,7 @@ mod tests {
         Address,
         hint::ALWAYS,
         layout::{
-            Active, Config, Door, EdgeKey, FlagClass, FlowKey, GrantKey, Node, PortRule,
+            Config, Door, EdgeKey, Features, FlagClass, FlowKey, GrantKey, Node, PortRule,
             ProgressKey, Symbol,
         },
         packet::{Protocol, flag},
@@ -128,7 +126,7 @@ mod tests {
                 edges,
                 doors,
                 (words, cells, hints),
-                (active, now, cell_key, failures, horizon),
+                (features, now, cell_key, failures, horizon),
             )| {
                 let ports = (0..).zip(rules);
                 let symbol = |port: u16| match port {
@@ -136,7 +134,7 @@ mod tests {
                     _ => Symbol::new(Protocol::Udp, port - 4),
                 };
                 let sim = Sim {
-                    active: Active::new(0, active),
+                    features: Features(features),
                     config: Config {
                         cell_key,
                         lockout_failures: failures,
@@ -144,7 +142,6 @@ mod tests {
                         flow_idle_ms: words[2],
                         horizon_ticks: horizon,
                         flag_classes: [FlagClass::SYN; 16],
-                        ..Config::default()
                     },
                     ports: ports
                         .map(|(port, rule): (u32, _)| ((port & 4) << 14 | port & 3, rule))
@@ -152,7 +149,7 @@ mod tests {
                     nodes,
                     edges: edges
                         .into_iter()
-                        .map(|(from, port, to)| (EdgeKey::from_node(0, from, symbol(port)), to))
+                        .map(|(from, port, to)| (EdgeKey::from_node(from, symbol(port)), to))
                         .collect(),
                     doors,
                     ..Sim::default()
@@ -164,7 +161,7 @@ mod tests {
                     &ProgressKey {
                         source,
                         class: 0,
-                        generation: 0,
+                        padding: 0,
                     },
                     progress,
                 );

@@ -7,12 +7,12 @@ use crate::{
     event::What,
     first::{self, Place},
     hint::{self, Hint},
-    layout::{Active, Config, Node, PortKind, PortRule, ProgressKey},
+    layout::{Config, EdgeKey, Features, Node, PortKind, PortRule, ProgressKey},
     lockout,
     packet::{Protocol, Segment},
     time::TICK_BITS,
     visit::Visit,
-    world::{Graph, Judged, Table, Word},
+    world::{Judged, Table, Word},
 };
 
 /// CPUs that change one source's progress at the same moment are few.
@@ -27,11 +27,10 @@ pub fn knock<B: Bytes + ?Sized, W: World>(
     bytes: &B,
     segment: &Segment,
     rule: PortRule,
-    active: Active,
     world: &W,
 ) -> Judged<Reason> {
     if segment.protocol == Protocol::Tcp {
-        let config = world.config(active.bank());
+        let config = world.config();
         let class = config.and_then(|c| c.flag_classes.get(usize::from(rule.flag_class)));
         if !class.is_some_and(|class| class.admits(segment.flags)) {
             return Ok(Reason::OtherFlags);
@@ -40,7 +39,7 @@ pub fn knock<B: Bytes + ?Sized, W: World>(
     if !segment.unicast {
         return Ok(Reason::Ordinary);
     }
-    let visit = Visit::of(bytes, segment, active, world)?;
+    let visit = Visit::of(bytes, segment, world)?;
     Ok(match rule.kind() {
         PortKind::Decoy => world.reset(&visit, Reason::Decoy),
         PortKind::Ordinary | PortKind::Exempt | PortKind::Protected | PortKind::Knock => {
@@ -64,16 +63,15 @@ pub fn knock<B: Bytes + ?Sized, W: World>(
 pub fn other_port<B: Bytes + ?Sized, W: World>(
     bytes: &B,
     segment: &Segment,
-    active: Active,
     world: &W,
 ) -> Judged<Reason> {
-    if !active.has(Active::STRICT) || !segment.opens() || !segment.unicast {
+    if !world.features().has(Features::STRICT) || !segment.opens() || !segment.unicast {
         return Ok(Reason::Ordinary);
     }
     if Hint::of(world, segment.source(bytes)?).is_empty() {
         return Ok(Reason::Ordinary);
     }
-    let visit = Visit::of(bytes, segment, active, world)?;
+    let visit = Visit::of(bytes, segment, world)?;
     Ok(world.reset(&visit, Reason::Scanned))
 }
 
@@ -110,7 +108,7 @@ impl<'a, W: World> Attempt<'a, W> {
         let key = ProgressKey {
             source,
             class,
-            generation: config.generation,
+            padding: 0,
         };
         Self {
             world,
@@ -243,29 +241,23 @@ impl Decision {
 /// any destination, or 0.
 #[inline(always)]
 pub fn advance<W: World>(world: &W, visit: &Visit, first: u32) -> Decision {
-    let Visit {
-        source,
-        active,
-        class,
-        ..
-    } = *visit;
+    let Visit { source, class, .. } = *visit;
     let now = visit.now();
-    let Some(config) = world.config(active.bank()) else {
+    let Some(config) = world.config() else {
         return Decision::tell(What::new(Reason::NotBegun));
     };
-    if lockout::is_locked_out(world, source, active, config, now) {
+    if lockout::is_locked_out(world, source, config, now) {
         return Decision::tell(What::new(Reason::LockedOut));
     }
-    let graph = Graph::new(world, active.bank(), config);
     let symbol = visit.symbol();
     let first = match class {
         0 => first,
-        class => graph.first(class, symbol).unwrap_or(0),
+        class => world.edge(&EdgeKey::from_root(class, symbol)).unwrap_or(0),
     };
     let attempt = Attempt::of(world, config, visit);
     for _ in 0..TRIES {
         let held = attempt.load();
-        let step = automaton::step(&graph, held.progress, symbol, first, now.tick());
+        let step = automaton::step(world, held.progress, symbol, first, now.tick());
         if step.outcome == Outcome::Duplicate {
             return Decision::tell(What::new(Reason::Duplicate));
         }
@@ -273,16 +265,16 @@ pub fn advance<W: World>(world: &W, visit: &Visit, first: u32) -> Decision {
             continue;
         }
         if step.outcome == Outcome::Wrong {
-            lockout::fail(world, source, active, config, now);
+            lockout::fail(world, source, config, now);
         }
-        return conclude(&graph, held.progress, step);
+        return conclude(world, held.progress, step);
     }
     world.tally(Tally::ProgressRefused);
     Decision::tell(What::new(Reason::Contended))
 }
 
 #[inline(always)]
-fn conclude<W: World>(graph: &Graph<'_, W>, held: Progress, step: Step) -> Decision {
+fn conclude<W: World>(world: &W, held: Progress, step: Step) -> Decision {
     let reason = match step.outcome {
         Outcome::First => Reason::FirstKnock,
         Outcome::Next => Reason::NextKnock,
@@ -294,7 +286,7 @@ fn conclude<W: World>(graph: &Graph<'_, W>, held: Progress, step: Step) -> Decis
     };
     let goes_on = !step.progress.is_none();
     let reached = if goes_on { step.progress } else { held };
-    match graph.node(reached.node) {
+    match world.node(reached.node) {
         Some(node) if goes_on && node.ends_sequence() => Decision::complete(step.progress),
         Some(node) => Decision::tell(at(reason, node)),
         None => Decision::tell(What::new(reason)),
@@ -304,12 +296,7 @@ fn conclude<W: World>(graph: &Graph<'_, W>, held: Progress, step: Step) -> Decis
 /// Uses the doors whose sequences end where a source has come to.
 #[inline(always)]
 fn complete<W: World>(world: &W, visit: &Visit, progress: Progress) -> Reason {
-    let bank = visit.active.bank();
-    let Some(config) = world.config(bank) else {
-        return Reason::NotBegun;
-    };
-    let node = Graph::new(world, bank, config).node(progress.node);
-    let Some(node) = node else {
+    let Some(node) = world.node(progress.node) else {
         return Reason::NotBegun;
     };
     let mut reason = Reason::TooLate;
@@ -348,9 +335,9 @@ pub fn reset<W: World>(world: &W, visit: &Visit, cause: Reason) -> Reason {
 /// Ends a source's progress; tells which attempt that was, if one was going on.
 #[inline(always)]
 fn ended<W: World>(world: &W, visit: &Visit) -> Option<What> {
-    let Visit { source, active, .. } = *visit;
+    let source = visit.source;
     let now = visit.now();
-    let config = world.config(active.bank())?;
+    let config = world.config()?;
     let attempt = Attempt::of(world, config, visit);
     for _ in 0..TRIES {
         let held = attempt.load();
@@ -360,11 +347,11 @@ fn ended<W: World>(world: &W, visit: &Visit) -> Option<What> {
         if !attempt.forget(&held) {
             continue;
         }
-        let node = Graph::new(world, active.bank(), config).node(held.progress.node)?;
+        let node = world.node(held.progress.node)?;
         if node.ends_sequence() || !held.progress.is_alive(node, now.tick()) {
             return None;
         }
-        lockout::fail(world, source, active, config, now);
+        lockout::fail(world, source, config, now);
         return Some(at(Reason::Scanned, node));
     }
     world.tally(Tally::ProgressRefused);

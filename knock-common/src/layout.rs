@@ -15,12 +15,9 @@ pub const VERSION: u32 = 1;
 
 /// Names of the maps, as in the object and in `bpftool map`.
 pub const MAPS: &[&str] = &[
-    "ACTIVE", "ALLOW", "CLOCK", "CONFIG", "COUNTERS", "DOORS", "EDGES", "EVENTS", "FIRST", "FLOWS",
-    "GATES", "HINTS", "LOCKOUTS", "NODES", "PORTS", "PROGRESS", "TARGETS", "TRUST",
+    "ALLOW", "CLOCK", "CONFIG", "COUNTERS", "DOORS", "EDGES", "EVENTS", "FIRST", "FLOWS", "GATES",
+    "HINTS", "LOCKOUTS", "NODES", "PORTS", "PROGRESS", "TARGETS", "TRUST",
 ];
-
-/// Configurations that exist side by side: the one in force and the one that a reload fills.
-pub const BANKS: u32 = 2;
 
 /// Doors that a configuration may have. `DOORS` takes 56 bytes each, twice: 1.1 MB.
 pub const DOORS_MAX: u32 = 10_000;
@@ -40,8 +37,8 @@ pub const NODE_BITS: u32 = 21;
 pub const FIRST_NODES_MAX: u32 = 0xffff;
 /// Different destination addresses that doors may be for.
 pub const TARGETS_MAX: u32 = 1024;
-/// Trusted prefixes, in both banks together.
-pub const TRUST_MAX: u32 = 2 * 4096;
+/// Trusted prefixes.
+pub const TRUST_MAX: u32 = 4096;
 
 /// Sources past their first knock (LRU): 20-byte keys, about 6.3 MB.
 pub const PROGRESS_MAX: u32 = 65_536;
@@ -60,54 +57,48 @@ pub const HINT_SLOTS: u32 = 1 << 18;
 /// Bytes of the ring buffer of events.
 pub const EVENTS_BYTES: u32 = 1 << 20;
 
-/// Entries of the port table in one bank: two protocols.
-pub const PORTS_PER_BANK: u32 = 2 << 16;
+/// Entries of the port table: two protocols. `PORTS` takes 1 MiB.
+pub const PORT_RULES: u32 = 2 << 16;
 
 /// Where a port's rule is in the port table.
 #[inline(always)]
-pub const fn port_index(bank: u32, protocol: Protocol, port: u16) -> u32 {
-    (bank & 1) << 17 | (protocol as u32) << 16 | port as u32
+pub const fn port_index(protocol: Protocol, port: u16) -> u32 {
+    (protocol as u32) << 16 | port as u32
 }
 
-/// The one word that says which configuration is in force and what it uses.
+/// What a configuration uses.
 ///
-/// A reload fills the other bank and then flips this word, so that no packet sees half of each.
+/// The word is fixed when the program is loaded, so the verifier takes out what is not used.
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Pod, Zeroable)]
-pub struct Active(pub u32);
+pub struct Features(pub u32);
 
-impl Active {
-    const BANK: u32 = 1;
+impl Features {
     /// A new connection to a port that is nothing resets the source's progress.
-    pub const STRICT: u32 = 1 << 1;
+    pub const STRICT: Self = Self(1 << 0);
     /// Connections outlive the grant that let them in.
-    pub const KEEP: u32 = 1 << 2;
+    pub const KEEP: Self = Self(1 << 1);
     /// There are trusted prefixes.
-    pub const TRUST: u32 = 1 << 3;
+    pub const TRUST: Self = Self(1 << 2);
     /// There are doors for one destination address.
-    pub const TARGETS: u32 = 1 << 4;
+    pub const TARGETS: Self = Self(1 << 3);
     /// Failed attempts lock out.
-    pub const LOCKOUT: u32 = 1 << 5;
+    pub const LOCKOUT: Self = Self(1 << 4);
     /// Failed attempts of anybody lock out everybody.
-    pub const LOCKOUT_GLOBAL: u32 = 1 << 6;
+    pub const LOCKOUT_GLOBAL: Self = Self(1 << 5);
     /// Nothing is dropped.
-    pub const DRY_RUN: u32 = 1 << 7;
+    pub const DRY_RUN: Self = Self(1 << 6);
 
-    /// The word for a bank and a set of flags.
-    pub const fn new(bank: u32, flags: u32) -> Self {
-        Self(bank & Self::BANK | flags & !Self::BANK)
+    /// Whether all of `features` are used.
+    #[inline(always)]
+    pub const fn has(self, features: Self) -> bool {
+        self.0 & features.0 == features.0
     }
 
-    /// The bank in force: 0 or 1.
-    #[inline(always)]
-    pub const fn bank(self) -> u32 {
-        self.0 & Self::BANK
-    }
-
-    /// Whether `flag`, one of the constants here, is set.
-    #[inline(always)]
-    pub const fn has(self, flag: u32) -> bool {
-        self.0 & flag != 0
+    /// These and others.
+    #[must_use]
+    pub const fn with(self, others: Self) -> Self {
+        Self(self.0 | others.0)
     }
 }
 
@@ -214,7 +205,7 @@ impl FlagClass {
     }
 }
 
-/// Settings of one bank.
+/// Settings.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
 pub struct Config {
@@ -222,20 +213,12 @@ pub struct Config {
     pub flow_idle_ms: u64,
     /// How long a lockout lasts, and after how long a failed attempt is forgotten, in milliseconds.
     pub lockout_ms: u64,
-    /// The secret key of the first-knock table; the same in both banks, so that it survives reloads.
+    /// The secret key of the first-knock table.
     pub cell_key: [u64; 12],
     /// Failed attempts that lock out.
     pub lockout_failures: u32,
-    /// Where the bank's nodes begin in `NODES`.
-    pub node_base: u32,
-    /// Where the bank's doors begin in `DOORS`.
-    pub door_base: u32,
     /// The longest that any attempt lives, in ticks.
     pub horizon_ticks: u32,
-    /// Different for each configuration, so that progress made under one means nothing to the next.
-    pub generation: u16,
-    /// Explicit padding.
-    pub padding: [u16; 3],
     /// The flag classes that port rules name.
     pub flag_classes: [FlagClass; FLAG_CLASSES],
 }
@@ -286,7 +269,7 @@ impl Node {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq, Pod, Zeroable)]
 pub struct EdgeKey {
-    /// Bank, node or root that the edge leaves.
+    /// Node or root that the edge leaves.
     from: u32,
     /// The knock.
     symbol: Symbol,
@@ -297,18 +280,15 @@ impl EdgeKey {
 
     /// An edge that leaves a node.
     #[inline(always)]
-    pub const fn from_node(bank: u32, node: u32, symbol: Symbol) -> Self {
-        Self {
-            from: bank << 31 | node,
-            symbol,
-        }
+    pub const fn from_node(node: u32, symbol: Symbol) -> Self {
+        Self { from: node, symbol }
     }
 
     /// An edge that leaves the root of the doors for one destination address.
     #[inline(always)]
-    pub const fn from_root(bank: u32, class: u16, symbol: Symbol) -> Self {
+    pub const fn from_root(class: u16, symbol: Symbol) -> Self {
         Self {
-            from: bank << 31 | Self::ROOT | class as u32,
+            from: Self::ROOT | class as u32,
             symbol,
         }
     }
@@ -342,8 +322,8 @@ pub struct ProgressKey {
     pub source: Address,
     /// Class of the destination address.
     pub class: u16,
-    /// The configuration that the progress was made under.
-    pub generation: u16,
+    /// Explicit padding.
+    pub padding: u16,
 }
 
 /// The key of a grant.
@@ -372,36 +352,4 @@ pub struct FlowKey {
     pub class: u16,
     /// TCP or UDP, as the number of [`Protocol`].
     pub protocol: u16,
-}
-
-/// The key of a destination address that doors are for.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq, Pod, Zeroable)]
-pub struct TargetKey {
-    /// The destination address.
-    pub address: Address,
-    /// The bank of the configuration.
-    pub bank: u32,
-}
-
-/// The data of a trusted prefix, matched from its first octet on.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq, Pod, Zeroable)]
-pub struct TrustKey {
-    bank: [u8; 4],
-    address: Address,
-}
-
-impl TrustKey {
-    /// Bits before the address.
-    pub const BANK_BITS: u32 = 32;
-
-    /// The data for an address under a bank.
-    #[inline(always)]
-    pub const fn new(bank: u32, address: Address) -> Self {
-        Self {
-            bank: bank.to_be_bytes(),
-            address,
-        }
-    }
 }

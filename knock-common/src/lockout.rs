@@ -2,7 +2,7 @@
 
 use crate::{
     Address, World,
-    layout::{Active, Config},
+    layout::{Config, Features},
     time::Moment,
     world::{Table, Word},
 };
@@ -39,8 +39,8 @@ impl Failures {
 }
 
 #[inline(always)]
-fn subject(source: Address, active: Active) -> Address {
-    if active.has(Active::LOCKOUT_GLOBAL) {
+fn subject(source: Address, features: Features) -> Address {
+    if features.has(Features::LOCKOUT_GLOBAL) {
         Address::ANY
     } else {
         source
@@ -49,17 +49,12 @@ fn subject(source: Address, active: Active) -> Address {
 
 /// Whether knocks of a source are not listened to.
 #[inline(always)]
-pub fn is_locked_out<W: World>(
-    world: &W,
-    source: Address,
-    active: Active,
-    config: &Config,
-    now: Moment,
-) -> bool {
-    if !active.has(Active::LOCKOUT) {
+pub fn is_locked_out<W: World>(world: &W, source: Address, config: &Config, now: Moment) -> bool {
+    let features = world.features();
+    if !features.has(Features::LOCKOUT) {
         return false;
     }
-    let Some(word) = world.lockouts().find(&subject(source, active)) else {
+    let Some(word) = world.lockouts().find(&subject(source, features)) else {
         return false;
     };
     let failures = Failures::from_word(word.load());
@@ -68,11 +63,12 @@ pub fn is_locked_out<W: World>(
 
 /// Counts a failed attempt.
 #[inline(always)]
-pub fn fail<W: World>(world: &W, source: Address, active: Active, config: &Config, now: Moment) {
-    if !active.has(Active::LOCKOUT) {
+pub fn fail<W: World>(world: &W, source: Address, config: &Config, now: Moment) {
+    let features = world.features();
+    if !features.has(Features::LOCKOUT) {
         return;
     }
-    let key = subject(source, active);
+    let key = subject(source, features);
     let fresh = Failures {
         last_ms: now.millis(),
         count: 1,
@@ -113,16 +109,23 @@ mod tests {
         }
     }
 
+    fn with_lockout() -> Sim {
+        Sim {
+            features: Features::LOCKOUT,
+            ..Sim::default()
+        }
+    }
+
     const fn at(ms: u64) -> Moment {
         Moment::from_nanos(ms * 1_000_000)
     }
 
     #[test]
     fn who_is_locked_out_when() {
-        const SOURCE: u32 = Active::LOCKOUT;
-        const GLOBAL: u32 = Active::LOCKOUT | Active::LOCKOUT_GLOBAL;
+        const SOURCE: Features = Features::LOCKOUT;
+        const GLOBAL: Features = SOURCE.with(Features::LOCKOUT_GLOBAL);
         // Three failures of A at these milliseconds lock out for 1000; is it, and B, then?
-        for (name, flags, fails, now, a, b) in [
+        for (name, features, fails, now, a, b) in [
             ("never", SOURCE, &[][..], 0, false, false),
             ("too few", SOURCE, &[10, 20], 30, false, false),
             ("enough", SOURCE, &[10, 20, 30], 30, true, false),
@@ -147,25 +150,26 @@ mod tests {
             ("one forgotten", SOURCE, &[10, 20, 1020], 1021, false, false),
             ("everybody", GLOBAL, &[10, 20, 30], 30, true, true),
             ("everybody, over", GLOBAL, &[10, 20, 30], 1030, false, false),
-            ("off", 0, &[10, 20, 30], 30, false, false),
+            ("off", Features(0), &[10, 20, 30], 30, false, false),
         ] {
-            let sim = Sim::default();
-            let active = Active::new(0, flags);
+            let sim = Sim {
+                features,
+                ..Sim::default()
+            };
             let config = config(3, 1000);
             for &ms in fails {
-                fail(&sim, A, active, &config, at(ms));
+                fail(&sim, A, &config, at(ms));
             }
-            let locked_out = |who| is_locked_out(&sim, who, active, &config, at(now));
+            let locked_out = |who| is_locked_out(&sim, who, &config, at(now));
             assert_eq!((locked_out(A), locked_out(B)), (a, b), "{name}");
         }
     }
 
     #[test]
     fn the_count_stays_at_its_end() {
-        let sim = Sim::default();
-        let active = Active::new(0, Active::LOCKOUT);
+        let sim = with_lockout();
         for _ in 0..70_000 {
-            fail(&sim, A, active, &config(1, u64::MAX), at(5));
+            fail(&sim, A, &config(1, u64::MAX), at(5));
         }
         let word = sim.lockouts.value(&A).unwrap();
         let most = Failures {
@@ -184,12 +188,11 @@ mod tests {
 
         #[test]
         fn any_word_is_read(word: u64, now: u64, ms: u64, most: u32) {
-            let sim = Sim::default();
+            let sim = with_lockout();
             sim.lockouts.insert(&A, word);
-            let active = Active::new(0, Active::LOCKOUT);
             let (config, now) = (config(most, ms), Moment::from_nanos(now));
-            is_locked_out(&sim, A, active, &config, now);
-            fail(&sim, A, active, &config, now);
+            is_locked_out(&sim, A, &config, now);
+            fail(&sim, A, &config, now);
         }
     }
 }

@@ -13,8 +13,7 @@ use crate::{
     Address, Tally, World,
     event::Event,
     layout::{
-        Active, Config, Door, EdgeKey, FlowKey, GrantKey, Node, PortRule, ProgressKey, TargetKey,
-        WAYS,
+        Config, Door, EdgeKey, Features, FlowKey, GrantKey, Node, PortRule, ProgressKey, WAYS,
     },
     reason::Telling,
     time::Moment,
@@ -97,9 +96,9 @@ impl Bucket for Cells {
 pub struct Sim {
     /// The time.
     pub now: Cell<u64>,
-    /// See [`World::active`].
-    pub active: Active,
-    /// The configuration, the same for both banks.
+    /// See [`World::features`].
+    pub features: Features,
+    /// The settings.
     pub config: Config,
     /// Rules that were set; the others are ordinary.
     pub ports: HashMap<u32, PortRule>,
@@ -110,7 +109,7 @@ pub struct Sim {
     /// Doors by index.
     pub doors: Vec<Door>,
     /// Destination addresses with a class.
-    pub targets: HashMap<TargetKey, u16>,
+    pub targets: HashMap<Address, u16>,
     /// Trusted prefixes: address and length in bits.
     pub trust: Vec<(Address, u32)>,
     /// Hints by slot.
@@ -147,15 +146,15 @@ impl World for Sim {
         Moment::from_nanos(self.now.get())
     }
 
-    fn active(&self) -> Active {
-        self.active
+    fn features(&self) -> Features {
+        self.features
     }
 
     fn port(&self, index: u32) -> PortRule {
         self.ports.get(&index).copied().unwrap_or_default()
     }
 
-    fn config(&self, _bank: u32) -> Option<&Config> {
+    fn config(&self) -> Option<&Config> {
         Some(&self.config)
     }
 
@@ -171,14 +170,11 @@ impl World for Sim {
         self.doors.get(index as usize)
     }
 
-    fn target(&self, bank: u32, address: Address) -> u16 {
-        self.targets
-            .get(&TargetKey { address, bank })
-            .copied()
-            .unwrap_or(0)
+    fn target(&self, address: Address) -> u16 {
+        self.targets.get(&address).copied().unwrap_or(0)
     }
 
-    fn is_trusted(&self, _bank: u32, source: Address) -> bool {
+    fn is_trusted(&self, source: Address) -> bool {
         let source = u128::from_be_bytes(source.octets());
         self.trust.iter().any(|&(prefix, bits)| {
             let different = source ^ u128::from_be_bytes(prefix.octets());

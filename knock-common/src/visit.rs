@@ -4,7 +4,7 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::{
     Address, Bytes, World,
-    layout::{Active, Symbol},
+    layout::{Features, Symbol},
     packet::{Protocol, Segment},
     time::Moment,
     world::Judged,
@@ -18,8 +18,6 @@ pub struct Visit {
     pub source: Address,
     /// When, in nanoseconds since boot.
     pub now_ns: u64,
-    /// The configuration in force.
-    pub active: Active,
     /// Class of the destination address.
     pub class: u16,
     /// Source port.
@@ -28,10 +26,8 @@ pub struct Visit {
     pub port: u16,
     /// Number of the [`Protocol`].
     pub protocol: u8,
-    /// The TCP flags octet; zero for UDP.
-    pub flags: u8,
     /// Explicit padding.
-    pub padding: u32,
+    pub padding: u8,
 }
 
 impl Visit {
@@ -43,22 +39,19 @@ impl Visit {
     pub fn of<B: Bytes + ?Sized, W: World>(
         bytes: &B,
         segment: &Segment,
-        active: Active,
         world: &W,
     ) -> Judged<Self> {
-        let class = match active.has(Active::TARGETS) {
-            true => world.target(active.bank(), segment.destination(bytes)?),
+        let class = match world.features().has(Features::TARGETS) {
+            true => world.target(segment.destination(bytes)?),
             false => 0,
         };
         Ok(Self {
             source: segment.source(bytes)?,
             now_ns: world.now().nanos(),
-            active,
             class,
             source_port: segment.source_port,
             port: segment.destination_port,
             protocol: segment.protocol as u8,
-            flags: segment.flags,
             padding: 0,
         })
     }

@@ -6,9 +6,7 @@ use crate::{
     event::{self, Event, What},
     first, hint,
     knock::{self, Decision},
-    layout::{
-        Active, Config, Door, EdgeKey, FlowKey, GrantKey, Node, PortRule, ProgressKey, Symbol,
-    },
+    layout::{Config, Door, EdgeKey, Features, FlowKey, GrantKey, Node, PortRule, ProgressKey},
     reason::Telling,
     time::Moment,
     visit::Visit,
@@ -55,14 +53,14 @@ pub trait World: Sized {
     /// The time, to the timer tick.
     fn now(&self) -> Moment;
 
-    /// The configuration in force.
-    fn active(&self) -> Active;
+    /// What the configuration uses.
+    fn features(&self) -> Features;
 
     /// The rule at an index of the port table.
     fn port(&self, index: u32) -> PortRule;
 
-    /// The settings of a bank.
-    fn config(&self, bank: u32) -> Option<&Config>;
+    /// The settings.
+    fn config(&self) -> Option<&Config>;
 
     /// A node of the automaton.
     fn node(&self, index: u32) -> Option<&Node>;
@@ -74,10 +72,10 @@ pub trait World: Sized {
     fn door(&self, index: u32) -> Option<&Door>;
 
     /// The class of a destination address; 0 if no door is for it alone.
-    fn target(&self, bank: u32, address: Address) -> u16;
+    fn target(&self, address: Address) -> u16;
 
     /// Whether a source need not knock.
-    fn is_trusted(&self, bank: u32, source: Address) -> bool;
+    fn is_trusted(&self, source: Address) -> bool;
 
     /// The word of a hint slot.
     fn hint(&self, slot: u32) -> Option<Self::Word>;
@@ -147,46 +145,6 @@ pub trait World: Sized {
     /// See [`knock::reset`].
     fn reset(&self, visit: &Visit, cause: Reason) -> Reason {
         knock::reset(self, visit, cause)
-    }
-}
-
-/// The part of a [`World`] that the automaton walks.
-#[derive(Clone, Copy)]
-pub struct Graph<'a, W> {
-    world: &'a W,
-    bank: u32,
-    base: u32,
-}
-
-impl<'a, W: World> Graph<'a, W> {
-    /// The automaton of a bank.
-    #[inline(always)]
-    pub fn new(world: &'a W, bank: u32, config: &Config) -> Self {
-        Self {
-            world,
-            bank,
-            base: config.node_base,
-        }
-    }
-
-    /// A node by its number in the bank.
-    #[inline(always)]
-    pub fn node(&self, number: u32) -> Option<&'a Node> {
-        self.world.node(self.base.wrapping_add(number))
-    }
-
-    /// The number of the node that a knock leads to from another.
-    #[inline(always)]
-    pub fn edge(&self, from: u32, symbol: Symbol) -> Option<u32> {
-        self.world
-            .edge(&EdgeKey::from_node(self.bank, from, symbol))
-    }
-
-    /// The number of the node that a first knock leads to, for one destination class.
-    #[inline(always)]
-    pub fn first(&self, class: u16, symbol: Symbol) -> Option<u32> {
-        self.world
-            .edge(&EdgeKey::from_root(self.bank, class, symbol))
     }
 }
 

@@ -14,7 +14,7 @@ mod parts;
 use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
 use aya_log_common::Level;
 use aya_log_ebpf::log;
-use knock_common::{Verdict, World as _, judge, layout::Active, reason::Telling};
+use knock_common::{Verdict, World as _, judge, layout::Features, reason::Telling};
 
 use crate::{frame::Frame, maps::Maps};
 
@@ -32,7 +32,7 @@ fn knock(context: XdpContext) -> u32 {
     log!(&context, level, "{}", reason.name());
     match reason.verdict() {
         Verdict::Pass => xdp_action::XDP_PASS,
-        Verdict::Drop if Maps.active().has(Active::DRY_RUN) => xdp_action::XDP_PASS,
+        Verdict::Drop if Maps.features().has(Features::DRY_RUN) => xdp_action::XDP_PASS,
         Verdict::Drop => xdp_action::XDP_DROP,
     }
 }

@@ -6,6 +6,7 @@ use core::{
 };
 
 use aya_ebpf::{
+    Global,
     bindings::{BPF_F_NO_PREALLOC, BPF_NOEXIST},
     btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, lpm_trie::Key},
     helpers::{bpf_jiffies64, bpf_ktime_get_boot_ns},
@@ -17,9 +18,9 @@ use knock_common::{
     event::{Event, What},
     knock::Decision,
     layout::{
-        ALLOW_MAX, Active, BANKS, BUCKETS, Config, DOORS_MAX, Door, EVENTS_BYTES, EdgeKey,
-        FLOWS_MAX, FlowKey, GrantKey, HINT_SLOTS, LOCKOUTS_MAX, NODES_MAX, Node, PORTS_PER_BANK,
-        PROGRESS_MAX, PortRule, ProgressKey, TARGETS_MAX, TRUST_MAX, TargetKey, TrustKey, WAYS,
+        ALLOW_MAX, BUCKETS, Config, DOORS_MAX, Door, EVENTS_BYTES, EdgeKey, FLOWS_MAX, Features,
+        FlowKey, GrantKey, HINT_SLOTS, LOCKOUTS_MAX, NODES_MAX, Node, PORT_RULES, PROGRESS_MAX,
+        PortRule, ProgressKey, TARGETS_MAX, TRUST_MAX, WAYS,
     },
     reason::{COUNTERS_MAX, Telling},
     time::Moment,
@@ -27,28 +28,28 @@ use knock_common::{
     world::{Bucket, Table, Word},
 };
 
-const PER_BANK: usize = BANKS as usize;
 const GROWING: usize = BPF_F_NO_PREALLOC as usize;
 
+/// What the configuration uses: fixed when the program is loaded, so what is not used is not there.
+#[unsafe(no_mangle)]
+static FEATURES: Global<u32> = Global::new(0);
+
 #[btf_map]
-static ACTIVE: Array<u32, 1> = Array::new();
+static CONFIG: Array<Config, 1> = Array::new();
 #[btf_map]
-static CONFIG: Array<Config, PER_BANK> = Array::new();
-#[btf_map]
-static PORTS: Array<PortRule, { (BANKS * PORTS_PER_BANK) as usize }> = Array::new();
+static PORTS: Array<PortRule, { PORT_RULES as usize }> = Array::new();
 /// User space sets the capacity to what the configuration needs.
 #[btf_map]
-static NODES: Array<Node, { (BANKS * NODES_MAX) as usize }> = Array::new();
+static NODES: Array<Node, { NODES_MAX as usize }> = Array::new();
 /// User space sets the capacity to what the configuration needs.
 #[btf_map]
-static EDGES: HashMap<EdgeKey, u32, { (BANKS * NODES_MAX) as usize }, GROWING> = HashMap::new();
+static EDGES: HashMap<EdgeKey, u32, { NODES_MAX as usize }, GROWING> = HashMap::new();
 #[btf_map]
-static DOORS: Array<Door, { (BANKS * DOORS_MAX) as usize }> = Array::new();
+static DOORS: Array<Door, { DOORS_MAX as usize }> = Array::new();
 #[btf_map]
-static TARGETS: HashMap<TargetKey, u32, { (BANKS * TARGETS_MAX) as usize }, GROWING> =
-    HashMap::new();
+static TARGETS: HashMap<Address, u32, { TARGETS_MAX as usize }, GROWING> = HashMap::new();
 #[btf_map]
-static TRUST: LpmTrie<TrustKey, u32, { TRUST_MAX as usize }> = LpmTrie::new();
+static TRUST: LpmTrie<Address, u32, { TRUST_MAX as usize }> = LpmTrie::new();
 #[btf_map]
 static HINTS: Array<u64, { HINT_SLOTS as usize }> = Array::new();
 #[btf_map]
@@ -180,8 +181,8 @@ impl World for Maps {
     }
 
     #[inline(always)]
-    fn active(&self) -> Active {
-        Active(ACTIVE.get(0).copied().unwrap_or(0))
+    fn features(&self) -> Features {
+        Features(FEATURES.load())
     }
 
     #[inline(always)]
@@ -190,8 +191,8 @@ impl World for Maps {
     }
 
     #[inline(always)]
-    fn config(&self, bank: u32) -> Option<&Config> {
-        CONFIG.get(bank)
+    fn config(&self) -> Option<&Config> {
+        CONFIG.get(0)
     }
 
     #[inline(always)]
@@ -201,7 +202,8 @@ impl World for Maps {
 
     #[inline(always)]
     fn edge(&self, key: &EdgeKey) -> Option<u32> {
-        // SAFETY: the value is copied out at once; a reload never changes the bank in force.
+        // SAFETY: the value is copied out at once, and the map is written only before the program
+        // is attached.
         unsafe { EDGES.get(key) }.copied()
     }
 
@@ -211,17 +213,15 @@ impl World for Maps {
     }
 
     #[inline(always)]
-    fn target(&self, bank: u32, address: Address) -> u16 {
-        // SAFETY: the value is copied out at once; a reload never changes the bank in force.
-        unsafe { TARGETS.get(&TargetKey { address, bank }) }.map_or(0, |&class| class as u16)
+    fn target(&self, address: Address) -> u16 {
+        // SAFETY: the value is copied out at once, and the map is written only before the program
+        // is attached.
+        unsafe { TARGETS.get(&address) }.map_or(0, |&class| class as u16)
     }
 
     #[inline(always)]
-    fn is_trusted(&self, bank: u32, source: Address) -> bool {
-        let bits = TrustKey::BANK_BITS + 128;
-        TRUST
-            .get(&Key::new(bits, TrustKey::new(bank, source)))
-            .is_some()
+    fn is_trusted(&self, source: Address) -> bool {
+        TRUST.get(&Key::new(128, source)).is_some()
     }
 
     #[inline(always)]

@@ -9,7 +9,7 @@ use aya::{
 };
 use knock_common::{
     Address, Tally,
-    layout::{Active, BANKS, DOORS_MAX, FlowKey, GrantKey},
+    layout::{Features, FlowKey, GrantKey},
 };
 
 use crate::{
@@ -21,18 +21,14 @@ use crate::{
 
 static OBJECT: &[u8] = include_bytes_aligned!(env!("KNOCK_OBJECT"));
 
-/// Room for small configurations to grow in; the maps of a larger one get twice what it needs.
-const NODES_MIN: u32 = 4_096;
-/// See [`NODES_MIN`].
-const EDGES_MIN: u32 = 8_192;
 /// Lines of the verifier's log that say what was wrong.
 const VERIFIER_LINES: usize = 12;
 
 /// How the program is loaded.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
-    /// Further flags of [`Active`], such as [`Active::DRY_RUN`].
-    pub flags: u32,
+    /// Whether packets are only judged.
+    pub dry_run: bool,
     /// The aya-log level of the program: 0 is off, 4 debug, 5 trace. What is above is not there.
     pub log_level: u8,
 }
@@ -61,15 +57,18 @@ impl Firewall {
     /// # Errors
     /// The kernel refuses a map or the program (the verifier's last lines say why).
     pub fn load(tables: &Tables, options: Options) -> Result<Self> {
-        let nodes = capacity(tables.nodes.len(), NODES_MIN);
-        let edges = capacity(tables.edges.len(), EDGES_MIN);
+        let features = match options.dry_run {
+            true => tables.features.with(Features::DRY_RUN),
+            false => tables.features,
+        };
         let mut ebpf = EbpfLoader::new()
+            .override_global("FEATURES", &features.0, true)
             .override_global("AYA_LOG_LEVEL", &options.log_level, false)
-            .map_max_entries("NODES", BANKS * nodes)
-            .map_max_entries("EDGES", BANKS * edges)
+            .map_max_entries("NODES", capacity(tables.nodes.len()))
+            .map_max_entries("EDGES", capacity(tables.edges.len()))
             .load(OBJECT)
             .context("creating the maps")?;
-        fill(&mut ebpf, tables, nodes, options.flags)?;
+        fill(&mut ebpf, tables)?;
         program(&mut ebpf)?.load().map_err(rejected)?;
         Ok(Self {
             ebpf,
@@ -172,12 +171,9 @@ impl Firewall {
     }
 }
 
-fn capacity(needed: usize, least: u32) -> u32 {
-    // No configuration has more than `NODES_MAX` of either, so doubling stays in range.
-    u32::try_from(needed)
-        .unwrap_or(u32::MAX / 8)
-        .next_power_of_two()
-        .max(least)
+/// Entries that a map of the automaton needs; a map has at least one.
+fn capacity(needed: usize) -> u32 {
+    u32::try_from(needed).unwrap_or(u32::MAX).max(1)
 }
 
 fn program(ebpf: &mut Ebpf) -> Result<&mut Xdp> {
@@ -187,35 +183,19 @@ fn program(ebpf: &mut Ebpf) -> Result<&mut Xdp> {
     Ok(program.try_into()?)
 }
 
-/// Fills bank 0 and puts it in force.
-fn fill(ebpf: &mut Ebpf, tables: &Tables, nodes_per_bank: u32, flags: u32) -> Result<()> {
-    const BANK: u32 = 0;
-    let node_base = BANK * nodes_per_bank;
-    let door_base = BANK * DOORS_MAX;
-    maps::set(
-        ebpf,
-        "NODES",
-        (node_base..).zip(tables.nodes.iter().copied()),
-    )?;
-    maps::set(
-        ebpf,
-        "DOORS",
-        (door_base..).zip(tables.doors.iter().copied()),
-    )?;
-    maps::insert(ebpf, "EDGES", tables.edge_entries(BANK))?;
+fn fill(ebpf: &mut Ebpf, tables: &Tables) -> Result<()> {
+    maps::set(ebpf, "NODES", (0..).zip(tables.nodes.iter().copied()))?;
+    maps::set(ebpf, "DOORS", (0..).zip(tables.doors.iter().copied()))?;
+    maps::insert(ebpf, "EDGES", tables.edge_entries())?;
     let targets = tables
-        .target_entries(BANK)
-        .map(|(key, class)| (key, u32::from(class)));
+        .targets
+        .iter()
+        .map(|&(address, class)| (address, u32::from(class)));
     maps::insert(ebpf, "TARGETS", targets)?;
-    maps::insert_prefixes(ebpf, "TRUST", tables.trust_entries(BANK))?;
-    maps::set(ebpf, "PORTS", tables.port_entries(BANK))?;
-    maps::set(
-        ebpf,
-        "CONFIG",
-        [(BANK, tables.config(node_base, door_base))],
-    )?;
-    let Active(active) = tables.active(BANK, flags);
-    maps::set(ebpf, "ACTIVE", [(0, active)])
+    let prefixes = tables.trust.iter().map(|&(address, bits)| (bits, address));
+    maps::insert_prefixes(ebpf, "TRUST", prefixes)?;
+    maps::set(ebpf, "PORTS", tables.port_entries())?;
+    maps::set(ebpf, "CONFIG", [(0, tables.config)])
 }
 
 /// What the kernel said, without the syscall's name around it.

@@ -4,7 +4,6 @@
 use std::{fs::File, io::Read as _};
 
 use anyhow::{Context as _, Result, bail};
-use knock_common::layout::Active;
 
 use crate::{
     cli::Run,
@@ -52,7 +51,6 @@ impl Plan {
             host: &host,
             held: &Held::default(),
             cell_key,
-            generation: 0,
             draw: &mut draw,
         };
         let tables = compile::compile(&checked.settings, &mut given)
@@ -68,9 +66,9 @@ impl Plan {
     pub fn start(&self, run: &Run) -> Result<Started> {
         privileges::check()?;
         let interfaces = interface::find(&self.interfaces(run)?)?;
-        let flags = if run.dry_run { Active::DRY_RUN } else { 0 };
+        let dry_run = run.dry_run;
         let options = Options {
-            flags,
+            dry_run,
             log_level: log_level(run.verbose),
         };
         let mut firewall = Firewall::load(&self.tables, options)?;

@@ -95,7 +95,6 @@ fn examples_are_accepted() {
                 host: &Host::default(),
                 held: &Held::default(),
                 cell_key: [1; 12],
-                generation: 1,
                 draw: &mut || {
                     random += 1;
                     random.wrapping_mul(0x9e37_79b9_7f4a_7c15)

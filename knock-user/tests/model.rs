@@ -321,7 +321,6 @@ fn world(settings: &Settings) -> Option<Sim> {
             host: &Host::default(),
             held: &Held::default(),
             cell_key: std::array::from_fn(|i| (i as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)),
-            generation: 7,
             draw: &mut || 0,
         },
     );

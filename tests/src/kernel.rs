@@ -53,7 +53,6 @@ pub fn compile(text: &str) -> Result<Tables> {
         host: &Host::default(),
         held: &Held::default(),
         cell_key: std::array::from_fn(|i| (i as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)),
-        generation: 1,
         draw: &mut || {
             drawn += 1;
             drawn

@@ -13,13 +13,12 @@ const INSTRUCTIONS_MOST: u32 = 100_000;
 /// Bounds for the memory of the maps, in bytes: their entries, what the kernel adds to each, and room
 /// for the words of a few hundred CPUs.
 const MEMORY_MOST: &[(&str, u64)] = &[
-    ("ACTIVE", 8 << 10),
     ("ALLOW", 8 << 20),
     ("AYA_LOGS", 512 << 10),
     ("CLOCK", 8 << 10),
     ("CONFIG", 8 << 10),
     ("COUNTERS", 256 << 10),
-    ("DOORS", 2 << 20),
+    ("DOORS", 1 << 20),
     ("EDGES", 16 << 20),
     ("EVENTS", 2 << 20),
     ("FIRST", 33 << 20),
@@ -28,7 +27,7 @@ const MEMORY_MOST: &[(&str, u64)] = &[
     ("HINTS", 3 << 20),
     ("LOCKOUTS", 8 << 20),
     ("NODES", 8 << 20),
-    ("PORTS", 3 << 20),
+    ("PORTS", 2 << 20),
     ("PROGRESS", 8 << 20),
     ("TARGETS", 1 << 20),
     ("TRUST", 1 << 20),

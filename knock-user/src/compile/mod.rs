@@ -15,7 +15,7 @@ use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use knock_common::{
     layout::{
-        self, Active, BANKS, Config, DOORS_MAX, FLAG_CLASSES, FlagClass, PortRule, TARGETS_MAX,
+        self, Config, DOORS_MAX, FLAG_CLASSES, Features, FlagClass, PortRule, TARGETS_MAX,
         TRUST_MAX,
     },
     packet::Protocol,
@@ -83,8 +83,6 @@ pub struct Given<'a> {
     pub held: &'a Held,
     /// The secret key of the first-knock table: from the kernel's random numbers, kept for reloads.
     pub cell_key: [u64; 12],
-    /// Different from the last configuration's.
-    pub generation: u16,
     /// Random numbers to draw decoys with.
     pub draw: &'a mut dyn FnMut() -> u64,
 }
@@ -124,7 +122,7 @@ pub fn compile(settings: &Settings, given: &mut Given<'_>) -> Result<Tables, Vec
     }
     let (nodes, edges) = plan.automaton.into_tables();
     Ok(Tables {
-        flags: active_flags(settings),
+        features: features(settings),
         config: config(settings, &plan.flags, given),
         ports: ports.rules,
         nodes,
@@ -201,7 +199,7 @@ fn within_limits(settings: &Settings, conflicts: &mut Vec<Conflict>) {
         ));
     }
     let trusted = settings.trust.len();
-    let most = (TRUST_MAX / BANKS) as usize;
+    let most = TRUST_MAX as usize;
     if trusted > most {
         conflicts.push(Conflict::of_file(
             "trust",
@@ -348,23 +346,23 @@ impl PortTable {
     }
 }
 
-fn active_flags(settings: &Settings) -> u32 {
+fn features(settings: &Settings) -> Features {
     let targets = settings.doors.iter().any(|door| door.target.is_some());
     let global = |lockout: &Lockout| lockout.scope == Scope::Global;
     [
-        (settings.strict, Active::STRICT),
-        (settings.established.keep, Active::KEEP),
-        (!settings.trust.is_empty(), Active::TRUST),
-        (targets, Active::TARGETS),
-        (settings.lockout.is_some(), Active::LOCKOUT),
+        (settings.strict, Features::STRICT),
+        (settings.established.keep, Features::KEEP),
+        (!settings.trust.is_empty(), Features::TRUST),
+        (targets, Features::TARGETS),
+        (settings.lockout.is_some(), Features::LOCKOUT),
         (
             settings.lockout.as_ref().is_some_and(global),
-            Active::LOCKOUT_GLOBAL,
+            Features::LOCKOUT_GLOBAL,
         ),
     ]
     .into_iter()
     .filter_map(|(set, flag)| set.then_some(flag))
-    .fold(0, |flags, flag| flags | flag)
+    .fold(Features::default(), Features::with)
 }
 
 fn config(settings: &Settings, flags: &Flags, given: &Given<'_>) -> Config {
@@ -380,9 +378,7 @@ fn config(settings: &Settings, flags: &Flags, given: &Given<'_>) -> Config {
         cell_key: given.cell_key,
         lockout_failures: lockout.map_or(0, |lockout| lockout.failures.into()),
         horizon_ticks: longest.unwrap_or(0),
-        generation: given.generation,
         flag_classes,
-        ..Config::default()
     }
 }
 

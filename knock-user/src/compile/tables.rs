@@ -4,9 +4,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use knock_common::{
     Address,
-    layout::{
-        Active, Config, Door, EdgeKey, Node, PortRule, Symbol, TargetKey, TrustKey, port_index,
-    },
+    layout::{Config, Door, EdgeKey, Features, Node, PortRule, Symbol, port_index},
     packet::Protocol,
 };
 
@@ -18,16 +16,16 @@ use crate::config::checked::Ports;
 pub enum EdgeFrom {
     /// At the root of a destination class.
     Root(u16),
-    /// At a node, by its number in the bank.
+    /// At a node, by its number.
     Node(u32),
 }
 
-/// A compiled configuration: the contents of one bank.
+/// A compiled configuration.
 #[derive(Clone, Debug)]
 pub struct Tables {
-    /// Flags of [`Active`], without the bank.
-    pub flags: u32,
-    /// The settings, but for `node_base` and `door_base`.
+    /// What the configuration uses.
+    pub features: Features,
+    /// The settings.
     pub config: Config,
     /// Ports that are something; the others are ordinary.
     pub ports: BTreeMap<(Protocol, u16), PortRule>,
@@ -50,50 +48,22 @@ pub struct Tables {
 }
 
 impl Tables {
-    /// The word that puts the bank in force, with further flags of [`Active`].
-    pub const fn active(&self, bank: u32, flags: u32) -> Active {
-        Active::new(bank, self.flags | flags)
-    }
-
-    /// The settings, with where the bank's nodes and doors begin.
-    pub const fn config(&self, node_base: u32, door_base: u32) -> Config {
-        Config {
-            node_base,
-            door_base,
-            ..self.config
-        }
-    }
-
-    /// Entries of `PORTS`; those of the bank's other ports are zero.
-    pub fn port_entries(&self, bank: u32) -> impl Iterator<Item = (u32, PortRule)> {
+    /// Entries of `PORTS`; those of the other ports are zero.
+    pub fn port_entries(&self) -> impl Iterator<Item = (u32, PortRule)> {
         self.ports
             .iter()
-            .map(move |(&(protocol, port), &rule)| (port_index(bank, protocol, port), rule))
+            .map(|(&(protocol, port), &rule)| (port_index(protocol, port), rule))
     }
 
     /// Entries of `EDGES`.
-    pub fn edge_entries(&self, bank: u32) -> impl Iterator<Item = (EdgeKey, u32)> {
-        self.edges.iter().map(move |&(from, symbol, to)| {
+    pub fn edge_entries(&self) -> impl Iterator<Item = (EdgeKey, u32)> {
+        self.edges.iter().map(|&(from, symbol, to)| {
             let key = match from {
-                EdgeFrom::Root(class) => EdgeKey::from_root(bank, class, symbol),
-                EdgeFrom::Node(node) => EdgeKey::from_node(bank, node, symbol),
+                EdgeFrom::Root(class) => EdgeKey::from_root(class, symbol),
+                EdgeFrom::Node(node) => EdgeKey::from_node(node, symbol),
             };
             (key, to)
         })
-    }
-
-    /// Entries of `TARGETS`.
-    pub fn target_entries(&self, bank: u32) -> impl Iterator<Item = (TargetKey, u16)> {
-        self.targets
-            .iter()
-            .map(move |&(address, class)| (TargetKey { address, bank }, class))
-    }
-
-    /// Entries of `TRUST`: length in bits, from the bank on, and data.
-    pub fn trust_entries(&self, bank: u32) -> impl Iterator<Item = (u32, TrustKey)> {
-        self.trust
-            .iter()
-            .map(move |&(address, bits)| (TrustKey::BANK_BITS + bits, TrustKey::new(bank, address)))
     }
 
     /// What the ids in grants and flows made under this configuration stand for.
@@ -108,13 +78,13 @@ impl Tables {
     #[cfg(any(test, feature = "sim"))]
     pub fn simulate(&self) -> knock_common::sim::Sim {
         knock_common::sim::Sim {
-            active: self.active(0, 0),
+            features: self.features,
             config: self.config,
-            ports: self.port_entries(0).collect(),
+            ports: self.port_entries().collect(),
             nodes: self.nodes.clone(),
-            edges: self.edge_entries(0).collect(),
+            edges: self.edge_entries().collect(),
             doors: self.doors.clone(),
-            targets: self.target_entries(0).collect(),
+            targets: self.targets.iter().copied().collect(),
             trust: self.trust.clone(),
             ..knock_common::sim::Sim::default()
         }

@@ -24,7 +24,6 @@ fn tables_on(settings: &Settings, host: &Host, held: &Held) -> Tables {
             host,
             held,
             cell_key: [3; 12],
-            generation: 5,
             draw: &mut || {
                 drawn += 1;
                 drawn * 7919
@@ -49,8 +48,8 @@ fn walk(tables: &Tables, path: &[&str]) -> u32 {
         let Knock { protocol, port } = knock(step);
         let symbol = Symbol::new(protocol, port);
         let next = tables
-            .edge_entries(1)
-            .find(|(key, _)| *key == EdgeKey::from_node(1, node, symbol));
+            .edge_entries()
+            .find(|(key, _)| *key == EdgeKey::from_node(node, symbol));
         node = match next {
             Some((_, next)) if index > 0 => next,
             _ => tables.ports[&(protocol, port)].first,

@@ -3,7 +3,6 @@
 use knock_common::{
     Reason::{BadHeader, Decoy, FirstKnock, Granted, NoGrant, Ordinary, OtherFlags, Trusted},
     Verdict,
-    layout::Active,
 };
 use knock_tests::{
     frame::{ACK, PSH, RST, SYN, SYN_ACK, URG, eth},
@@ -187,7 +186,7 @@ fn mapped_addresses() {
 #[test]
 fn dry_run() {
     let options = Options {
-        flags: Active::DRY_RUN,
+        dry_run: true,
         ..Options::default()
     };
     let [a, b, c] = opens_ssh();

@@ -6,7 +6,7 @@ use knock_common::{
     Address, Reason, Verdict,
     access::{Flow, Grant},
     event::{Event, NO_DOOR},
-    layout::{Active, FlowKey, GrantKey},
+    layout::{FlowKey, GrantKey},
     lockout::Failures,
     packet::Protocol,
     reason::Telling,
@@ -213,7 +213,7 @@ impl Table {
         Self {
             kernel: Kernel::with(&tables, options).unwrap(),
             tables,
-            dry_run: options.flags & Active::DRY_RUN != 0,
+            dry_run: options.dry_run,
             family: Family::V4,
             number: 0,
         }
