@@ -56,10 +56,15 @@ pub struct Piece<'b> {
 
 /// A SYN, whole.
 pub fn syn(path: Path, source_port: u16, port: u16) -> Payload {
+    segment(path, source_port, port, SYN)
+}
+
+/// A TCP segment without data, with these flags.
+pub fn segment(path: Path, source_port: u16, port: u16, flags: u8) -> Payload {
     let mut bytes = Vec::new();
     bytes.extend(source_port.to_be_bytes());
     bytes.extend(port.to_be_bytes());
-    bytes.extend([0, 0, 0, 1, 0, 0, 0, 0, 0x50, SYN, 0xff, 0xff, 0, 0, 0, 0]);
+    bytes.extend([0, 0, 0, 1, 0, 0, 0, 0, 0x50, flags, 0xff, 0xff, 0, 0, 0, 0]);
     with_checksum(path, TCP, bytes, 16)
 }
 
