@@ -1,0 +1,200 @@
+//! What the documentation says of the code is so.
+
+use std::{fs, mem::size_of, path::Path};
+
+use knock_common::{
+    Address, Reason, Tally, Verdict,
+    event::Event,
+    layout::{
+        ALLOW_MAX, BUCKETS, Config, DOORS_MAX, Door, EVENTS_BYTES, EdgeKey, FLOWS_MAX, FlowKey,
+        GrantKey, HINT_SLOTS, LOCKOUTS_MAX, MAPS, Node, PORT_RULES, PROGRESS_MAX, PortRule,
+        ProgressKey, TARGETS_MAX, TRUST_MAX, VERSION, WAYS,
+    },
+    reason::{COUNTERS_MAX, Telling},
+};
+
+const PAGE: &str = include_str!("../../docs/maps.md");
+
+/// A map as the page's table has it.
+struct Map {
+    name: &'static str,
+    key: usize,
+    value: usize,
+    /// In words, because some have a unit or depend on the configuration.
+    entries: String,
+}
+
+const INDEX: usize = size_of::<u32>();
+const WORD: usize = size_of::<u64>();
+/// The length in bits, before the data of a prefix.
+const PREFIX_LENGTH: usize = size_of::<u32>();
+
+fn map(name: &'static str, key: usize, value: usize, entries: u32) -> Map {
+    Map {
+        name,
+        key,
+        value,
+        entries: entries.to_string(),
+    }
+}
+
+fn maps() -> Vec<Map> {
+    let as_needed = |name, key, value| Map {
+        entries: "as needed".to_owned(),
+        ..map(name, key, value, 0)
+    };
+    vec![
+        map("ALLOW", size_of::<GrantKey>(), WORD, ALLOW_MAX),
+        map("CLOCK", INDEX, 2 * WORD, 1),
+        map("CONFIG", INDEX, size_of::<Config>(), 1),
+        map("COUNTERS", INDEX, WORD, COUNTERS_MAX),
+        map("DOORS", INDEX, size_of::<Door>(), DOORS_MAX),
+        as_needed("EDGES", size_of::<EdgeKey>(), INDEX),
+        Map {
+            entries: format!("{EVENTS_BYTES} B"),
+            ..map("EVENTS", 0, size_of::<Event>(), 0)
+        },
+        map("FIRST", INDEX, WAYS * WORD, BUCKETS),
+        map("FLOWS", size_of::<FlowKey>(), WORD, FLOWS_MAX),
+        map("GATES", INDEX, WORD, 2),
+        map("HINTS", INDEX, WORD, HINT_SLOTS),
+        map("LOCKOUTS", size_of::<Address>(), WORD, LOCKOUTS_MAX),
+        as_needed("NODES", INDEX, size_of::<Node>()),
+        map("PORTS", INDEX, size_of::<PortRule>(), PORT_RULES),
+        map("PROGRESS", size_of::<ProgressKey>(), WORD, PROGRESS_MAX),
+        map("TARGETS", size_of::<Address>(), INDEX, TARGETS_MAX),
+        map(
+            "TRUST",
+            PREFIX_LENGTH + size_of::<Address>(),
+            INDEX,
+            TRUST_MAX,
+        ),
+    ]
+}
+
+/// The cells of each row of the tables under a heading.
+fn rows(heading: &str) -> Vec<Vec<&'static str>> {
+    let (_, section) = PAGE
+        .split_once(&format!("\n## {heading}\n"))
+        .unwrap_or_else(|| panic!("docs/maps.md has no section {heading}"));
+    let section = section
+        .split_once("\n## ")
+        .map_or(section, |(section, _)| section);
+    let lines = section.lines().filter_map(|line| line.strip_prefix("| "));
+    // The first row is the head of the table.
+    lines
+        .skip(1)
+        .map(|line| {
+            line.trim_end_matches('|')
+                .split('|')
+                .map(str::trim)
+                .collect()
+        })
+        .collect()
+}
+
+#[test]
+fn every_reason_is_on_the_page() {
+    let expected: Vec<Vec<String>> = Reason::ALL
+        .iter()
+        .map(|&reason| {
+            let verdict = match reason.verdict() {
+                Verdict::Pass => "pass",
+                Verdict::Drop => "drop",
+            };
+            let told = match reason.telling() {
+                Telling::Never => "",
+                Telling::Drops => "drops",
+                Telling::Knocks => "knocks",
+                Telling::Always => "always",
+            };
+            let name = format!("`{}`", reason.name());
+            let code = (reason as u8).to_string();
+            vec![
+                code,
+                name,
+                reason.text().into(),
+                verdict.into(),
+                told.into(),
+            ]
+        })
+        .collect();
+    assert_eq!(rows("Reasons"), expected);
+}
+
+#[test]
+fn every_tally_is_on_the_page() {
+    let found: Vec<_> = rows("Tallies")
+        .into_iter()
+        .map(|row| [row[0], row[1]])
+        .collect();
+    let expected: Vec<_> = Tally::ALL
+        .iter()
+        .map(|&tally| [(tally as u8).to_string(), format!("`{}`", tally.name())])
+        .collect();
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn every_map_is_on_the_page() {
+    let maps = maps();
+    let names: Vec<_> = maps.iter().map(|map| map.name).collect();
+    assert_eq!(names, MAPS);
+    let found = rows("All maps");
+    assert_eq!(found.len(), maps.len());
+    for (row, map) in found.iter().zip(&maps) {
+        let bytes = |size: usize| match size {
+            0 => String::new(),
+            size => format!("{size} B"),
+        };
+        let expected = [
+            format!("`{}`", map.name),
+            bytes(map.key),
+            bytes(map.value),
+            map.entries.clone(),
+        ];
+        assert_eq!([row[0], row[2], row[3], row[4]], expected);
+    }
+    let mut explained: Vec<_> = rows("What is in them").iter().map(|row| row[0]).collect();
+    // What is in the ring buffer of events is no map's business.
+    explained.push("`EVENTS`");
+    explained.sort_unstable();
+    let quoted: Vec<_> = MAPS.iter().map(|name| format!("`{name}`")).collect();
+    assert_eq!(explained, quoted);
+}
+
+#[test]
+fn the_version_is_on_the_page() {
+    let words = format!("**Map layout version: {VERSION}**");
+    assert!(PAGE.contains(&words), "{words}");
+}
+
+/// `SECURITY.md` and `docs/lessons.md` name tests, as `file::function`; `::function` is one of the file
+/// that was named before in the same line.
+#[test]
+fn tests_that_are_named_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut count = 0;
+    for page in ["SECURITY.md", "docs/lessons.md"] {
+        let text = fs::read_to_string(root.join(page)).unwrap();
+        for line in text.lines() {
+            let mut file = "";
+            // Every second part lies between backquotes.
+            for name in line.split('`').skip(1).step_by(2) {
+                let Some((before, function)) = name.split_once("::") else {
+                    continue;
+                };
+                if before.ends_with(".rs") {
+                    file = before;
+                } else if !before.is_empty() {
+                    continue;
+                }
+                let source = fs::read_to_string(root.join(file)).unwrap_or_default();
+                let test = format!("fn {function}(");
+                assert!(source.contains(&test), "{page}: {file}::{function}");
+                count += 1;
+            }
+        }
+    }
+    assert!(count > 30, "{count} tests found in the pages");
+}
