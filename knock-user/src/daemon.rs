@@ -63,7 +63,11 @@ impl<W: Write> Daemon<W> {
     /// Takes over what was started and says so.
     pub fn new(plan: Plan, started: Started, style: Style, out: W) -> Self {
         let Plan { checked, tables } = plan;
-        let Started { firewall, attached } = started;
+        let Started {
+            firewall,
+            attached,
+            kept,
+        } = started;
         let settings = checked.settings;
         let doors = settings.doors.iter().map(DoorText::from).collect();
         let ports = compile::protected(&settings).ranges();
@@ -79,6 +83,7 @@ impl<W: Write> Daemon<W> {
             left_out: 0,
             lost: 0,
         };
+        daemon.console.kept(&kept, clock::boot_ns());
         daemon.say_protecting(attached);
         daemon
     }
@@ -229,16 +234,10 @@ impl<W: Write> Daemon<W> {
     }
 
     fn restore(&mut self, key: GrantKey, grant: Grant) -> Result<()> {
-        const NOEXIST: u64 = 1;
-        let mut allow = self.firewall.allow()?;
-        match allow.insert(Plain(key), Plain(grant.to_word()), NOEXIST) {
-            Err(MapError::SyscallError(error))
-                if error.io_error.kind() == io::ErrorKind::AlreadyExists =>
-            {
-                Ok(())
-            }
-            other => other.context("writing a grant again"),
-        }
+        // An entry that is there is newer.
+        maps::insert_new(&mut self.firewall.allow()?, key, grant.to_word())
+            .map(|_| ())
+            .context("writing a grant again")
     }
 
     /// When the ledger has something to do; far away if never.

@@ -9,6 +9,8 @@ use aya::{
 };
 use knock_common::{
     Address, Tally,
+    access::Flow,
+    hint,
     layout::{Features, FlowKey, GrantKey},
 };
 
@@ -114,6 +116,32 @@ impl Firewall {
             native,
             refused,
         })
+    }
+
+    /// Records connections that are there already as flows; tells which were not known before.
+    ///
+    /// # Errors
+    /// The maps can't be written.
+    pub fn keep(&mut self, connections: Vec<FlowKey>, now_ms: u64) -> Result<Vec<FlowKey>> {
+        let seen = Flow {
+            seen_ms: now_ms,
+            closing: false,
+        };
+        // The hint first: a flow that it denies is not looked for.
+        let slots = connections
+            .iter()
+            .map(|flow| (hint::slot(flow.source), hint::ALWAYS));
+        maps::set(&mut self.ebpf, "HINTS", slots)?;
+        let mut flows = self.flows()?;
+        let mut kept = Vec::new();
+        for flow in connections {
+            if maps::insert_new(&mut flows, flow, seen.to_word())
+                .context("recording a connection")?
+            {
+                kept.push(flow);
+            }
+        }
+        Ok(kept)
     }
 
     /// Detaches the program from all interfaces and tells from which.

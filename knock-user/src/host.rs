@@ -1,18 +1,10 @@
 //! What this host is like, as far as a configuration depends on it.
 
-use std::{collections::BTreeSet, fs, net::IpAddr, ops::RangeInclusive};
+use std::{collections::BTreeSet, fs, net::SocketAddr, ops::RangeInclusive};
 
+use crate::{config::checked::Knock, sockets};
 use anyhow::{Context as _, Result};
 use knock_common::packet::Protocol;
-use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage};
-use netlink_packet_sock_diag::{
-    SockDiagMessage,
-    constants::{AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP},
-    inet::{ExtensionFlags, InetRequest, SocketId, StateFlags},
-};
-use netlink_sys::protocols::NETLINK_SOCK_DIAG;
-
-use crate::{config::checked::Knock, netlink};
 
 const EPHEMERAL: &str = "/proc/sys/net/ipv4/ip_local_port_range";
 const RESERVED: &str = "/proc/sys/net/ipv4/ip_local_reserved_ports";
@@ -93,42 +85,21 @@ fn reserved(text: &str) -> Option<Vec<RangeInclusive<u16>>> {
 /// Ports of listening TCP sockets and of UDP sockets that take datagrams from anybody.
 fn served() -> Result<BTreeSet<Knock>> {
     let mut served = BTreeSet::new();
-    for (protocol, number, states) in [
-        (Protocol::Tcp, IPPROTO_TCP, StateFlags::LISTEN),
-        // An unconnected UDP socket is in this state, a connected one in ESTABLISHED.
-        (Protocol::Udp, IPPROTO_UDP, StateFlags::CLOSE),
-    ] {
-        for (family, socket_id) in [
-            (AF_INET, SocketId::new_v4()),
-            (AF_INET6, SocketId::new_v6()),
-        ] {
-            let request = SockDiagMessage::InetRequest(InetRequest {
-                family,
-                protocol: number,
-                extensions: ExtensionFlags::empty(),
-                states: states.clone(),
-                socket_id,
-            });
-            netlink::dump(
-                NETLINK_SOCK_DIAG,
-                NetlinkMessage::new(NetlinkHeader::default(), request.into()),
-                NLM_F_REQUEST | NLM_F_DUMP,
-                |message| {
-                    if let SockDiagMessage::InetResponse(response) = message {
-                        let id = &response.header.socket_id;
-                        served.extend(reachable(protocol, id.source_address, id.source_port));
-                    }
-                },
-            )
-            .context("asking which ports are listened on")?;
-        }
+    for protocol in [Protocol::Tcp, Protocol::Udp] {
+        let listeners = sockets::listeners(protocol)?;
+        served.extend(
+            listeners
+                .into_iter()
+                .filter_map(|at| reachable(protocol, at)),
+        );
     }
     Ok(served)
 }
 
 /// The port of a socket, if others can reach it.
-fn reachable(protocol: Protocol, bound_to: IpAddr, port: u16) -> Option<Knock> {
-    let reachable = port != 0 && !bound_to.to_canonical().is_loopback();
+fn reachable(protocol: Protocol, bound_to: SocketAddr) -> Option<Knock> {
+    let port = bound_to.port();
+    let reachable = port != 0 && !bound_to.ip().is_loopback();
     reachable.then_some(Knock { protocol, port })
 }
 
@@ -158,7 +129,7 @@ mod tests {
         let connected = UdpSocket::bind("0.0.0.0:0").unwrap();
         connected.connect("127.0.0.1:9").unwrap();
         let host = Host::inspect().unwrap();
-        let serves = |protocol, address: std::net::SocketAddr| {
+        let serves = |protocol, address: SocketAddr| {
             let port = address.port();
             host.served.contains(&Knock { protocol, port })
         };

@@ -21,5 +21,6 @@ pub mod ledger;
 pub mod maps;
 pub mod netlink;
 pub mod privileges;
+pub mod sockets;
 #[cfg(feature = "object")]
 pub mod start;

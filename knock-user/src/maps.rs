@@ -1,6 +1,9 @@
 //! Typed views of the kernel side's maps.
 
-use std::borrow::{Borrow, BorrowMut};
+use std::{
+    borrow::{Borrow, BorrowMut},
+    io::ErrorKind,
+};
 
 use anyhow::{Context as _, Result};
 use aya::{
@@ -94,15 +97,30 @@ pub fn entries<M: Borrow<MapData>, K: Pod, V: Pod>(table: &Table<M, K, V>) -> Ve
         .collect()
 }
 
+/// Writes an entry under a key that has none; tells whether it had none.
+pub fn insert_new<M: BorrowMut<MapData>, K: Pod, V: Pod>(
+    table: &mut Table<M, K, V>,
+    key: K,
+    value: V,
+) -> Result<bool, MapError> {
+    /// `BPF_NOEXIST`.
+    const NO_EXIST: u64 = 1;
+    match table.insert(Plain(key), Plain(value), NO_EXIST) {
+        Ok(()) => Ok(true),
+        Err(MapError::SyscallError(error)) if error.io_error.kind() == ErrorKind::AlreadyExists => {
+            Ok(false)
+        }
+        Err(error) => Err(error),
+    }
+}
+
 /// Deletes an entry; that it is gone already is no error.
 pub fn delete<M: BorrowMut<MapData>, K: Pod, V: Pod>(
     table: &mut Table<M, K, V>,
     key: K,
 ) -> Result<(), MapError> {
     match table.remove(&Plain(key)) {
-        Err(MapError::SyscallError(error))
-            if error.io_error.kind() == std::io::ErrorKind::NotFound =>
-        {
+        Err(MapError::SyscallError(error)) if error.io_error.kind() == ErrorKind::NotFound => {
             Ok(())
         }
         other => other,

@@ -5,14 +5,17 @@ use std::{fs::File, io::Read as _};
 
 use anyhow::{Context as _, Result, bail};
 
+use knock_common::layout::FlowKey;
+
 use crate::{
     cli::Run,
+    clock,
     compile::{self, Given, Held, Tables},
     config::{self, Checked},
     firewall::{Attached, Firewall, Options},
     host::Host,
     interface::{self, Interface},
-    privileges,
+    privileges, sockets,
 };
 
 /// A configuration, ready to be loaded.
@@ -31,6 +34,8 @@ pub struct Started {
     pub firewall: Firewall,
     /// Where, and how.
     pub attached: Vec<Attached>,
+    /// The connections that were there before, and go on.
+    pub kept: Vec<FlowKey>,
 }
 
 impl Plan {
@@ -76,6 +81,7 @@ impl Plan {
             tracing::debug!("the verifier walked {walked} instructions");
         }
         let mode = run.mode.unwrap_or(self.checked.settings.mode);
+        let mut kept = self.keep_connections(&mut firewall)?;
         let attached = interfaces
             .iter()
             .map(|interface| firewall.attach(interface, mode))
@@ -84,7 +90,32 @@ impl Plan {
         for Interface { name, .. } in interfaces.iter().filter(|interface| !interface.up) {
             tracing::warn!("{name} is down: it is protected, and stays so when it comes up");
         }
-        Ok(Started { firewall, attached })
+        // What was connected between the first look and the attaching.
+        kept.extend(self.keep_connections(&mut firewall)?);
+        Ok(Started {
+            firewall,
+            attached,
+            kept,
+        })
+    }
+
+    /// Lets the connections to protected ports that exist go on, if connections are kept at all.
+    fn keep_connections(&self, firewall: &mut Firewall) -> Result<Vec<FlowKey>> {
+        let connections = sockets::connections()?;
+        let flows: Vec<_> = connections
+            .iter()
+            .filter_map(|connection| self.tables.flow_of(connection))
+            .collect();
+        if self.checked.settings.established.keep {
+            return firewall.keep(flows, clock::boot_ms());
+        }
+        if !flows.is_empty() {
+            tracing::warn!(
+                "connections to protected ports that are open now stop until their source knocks: \
+                 [established] keep = false"
+            );
+        }
+        Ok(Vec::new())
     }
 
     fn interfaces(&self, run: &Run) -> Result<Vec<String>> {

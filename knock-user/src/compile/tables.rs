@@ -4,12 +4,14 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use knock_common::{
     Address,
-    layout::{Config, Door, EdgeKey, Features, Node, PortRule, Symbol, port_index},
+    layout::{
+        Config, Door, EdgeKey, Features, FlowKey, Node, PortKind, PortRule, Symbol, port_index,
+    },
     packet::Protocol,
 };
 
 use super::Held;
-use crate::config::checked::Ports;
+use crate::{config::checked::Ports, sockets::Connection};
 
 /// Where an edge begins.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -63,6 +65,24 @@ impl Tables {
                 EdgeFrom::Node(node) => EdgeKey::from_node(node, symbol),
             };
             (key, to)
+        })
+    }
+
+    /// The flow of a TCP connection to a protected port; none if its port is not protected.
+    pub fn flow_of(&self, connection: &Connection) -> Option<FlowKey> {
+        let Connection { local, peer } = connection;
+        let rule = self.ports.get(&(Protocol::Tcp, local.port()))?;
+        let local_address = Address::from(local.ip());
+        let class = self
+            .targets
+            .iter()
+            .find_map(|&(target, class)| (target == local_address).then_some(class));
+        (rule.kind() == PortKind::Protected).then(|| FlowKey {
+            source: peer.ip().into(),
+            source_port: peer.port(),
+            port: local.port(),
+            class: class.unwrap_or(0),
+            protocol: Protocol::Tcp as u16,
         })
     }
 

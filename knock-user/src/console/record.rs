@@ -58,6 +58,8 @@ pub enum What {
     Refreshed,
     /// A door or a connection is closed again.
     Closed,
+    /// A connection that was there before the program goes on.
+    Kept,
     /// A knock was taken.
     Knock,
     /// A wrong knock, or something else that no honest client does while it knocks.
@@ -93,6 +95,7 @@ impl What {
             Self::Opened => "opened",
             Self::Refreshed => "refreshed",
             Self::Closed => "closed",
+            Self::Kept => "kept",
             Self::Knock => "knock",
             Self::Reset => "reset",
             Self::Late => "late",
@@ -117,6 +120,7 @@ impl What {
             Self::Opened
             | Self::Refreshed
             | Self::Closed
+            | Self::Kept
             | Self::Knock
             | Self::Reset
             | Self::Late

@@ -123,29 +123,45 @@ impl<W: Write> Console<W> {
         self.tell(at_ns, &line, record);
     }
 
+    /// Tells which connections were there before the program, and go on.
+    pub fn kept(&mut self, flows: &[FlowKey], at_ns: u64) {
+        for flow in flows {
+            let why = format!("connection from port {} goes on", flow.source_port);
+            self.flow(What::Kept, flow, why, Record::default(), at_ns);
+        }
+    }
+
     /// Tells that a connection without packets is no longer kept.
     pub fn flow_closed(&mut self, flow: &FlowKey, idle: Duration, at_ns: u64) {
+        let idle_ms = u64::try_from(idle.as_millis()).unwrap_or(u64::MAX);
+        let record = Record {
+            reason: Some("idle"),
+            seconds: Some(seconds(idle_ms)),
+            ..Record::default()
+        };
+        let why = format!(
+            "connection from port {} idle for {}",
+            flow.source_port,
+            length(idle_ms)
+        );
+        self.flow(What::Closed, flow, why, record, at_ns);
+    }
+
+    fn flow(&mut self, what: What, flow: &FlowKey, why: String, rest: Record<'_>, at_ns: u64) {
         let source = IpAddr::from(flow.source);
         let number = u8::try_from(flow.protocol).unwrap_or(u8::MAX);
-        let idle_ms = u64::try_from(idle.as_millis()).unwrap_or(u64::MAX);
         let record = Record {
             source: Some(source),
             protocol: Some(protocol(number)),
             port: Some(flow.port),
             source_port: Some(flow.source_port),
-            reason: Some("idle"),
-            seconds: Some(seconds(idle_ms)),
-            ..Record::default()
+            ..rest
         };
         let line = Line {
-            what: What::Closed,
+            what,
             source: source.to_string(),
             door: port_text(number, flow.port),
-            why: format!(
-                "connection from port {} idle for {}",
-                flow.source_port,
-                length(idle_ms)
-            ),
+            why,
         };
         self.tell(at_ns, &line, record);
     }

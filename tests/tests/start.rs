@@ -1,0 +1,53 @@
+//! Starting knock-user while the host is in use.
+
+use knock_tests::{
+    daemon::Daemon,
+    net::{self, Family},
+    server::Server,
+    source::{echoes, is_cut},
+};
+use serde_json::json;
+
+const SSH: u16 = 22;
+const DOOR: &str = r#"
+    [[door]]
+    name = "ssh"
+    knock = ["tcp/7000", "udp/8000", "tcp/9000"]
+    open = ["tcp/22"]
+"#;
+
+#[test]
+fn connections_that_are_there_go_on() {
+    for family in Family::ALL {
+        net::test(|net| {
+            let _server = Server::tcp(&net.server, &[SSH]);
+            let source = net.stranger(family);
+            let mut connection = source.finds_open(SSH, "not protected yet");
+            assert!(echoes(&mut connection), "{family:?}: before");
+            let daemon = Daemon::start(&net.server, DOOR);
+            daemon.tells(&json!({
+                "event": "kept",
+                "source": source.name(),
+                "protocol": "tcp",
+                "port": SSH,
+                "source_port": connection.local_addr().unwrap().port(),
+            }));
+            source.finds_closed(SSH, "a new connection");
+            assert!(echoes(&mut connection), "{family:?}: after");
+        });
+    }
+}
+
+#[test]
+fn connections_that_are_not_to_be_kept_are_cut_with_a_warning() {
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let source = net.stranger(Family::V4);
+        let mut connection = source.finds_open(SSH, "not protected yet");
+        let config = format!("[established]\nkeep = false\n{DOOR}");
+        let daemon = Daemon::start(&net.server, &config);
+        assert!(is_cut(&mut connection));
+        let warning = daemon.process().stderr();
+        assert!(warning.contains("keep = false"), "{warning}");
+    });
+}
