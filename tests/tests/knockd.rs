@@ -1,5 +1,10 @@
 //! `docs/knockd.md` says where we differ from knockd. This reads its table and sends its packets.
 
+#![expect(
+    clippy::expect_used,
+    reason = "what a test can't do, it says by a panic"
+)]
+
 use std::{thread, time::Duration};
 
 use knock_tests::{

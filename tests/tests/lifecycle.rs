@@ -1,5 +1,10 @@
 //! From the start of knock-user to its end: how it attaches, what it runs, what it leaves.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "what a test can't do, it says by a panic"
+)]
+
 use std::{
     collections::HashMap,
     fs,
