@@ -16,8 +16,16 @@ pub fn run(sh: &Shell, args: &[String]) -> Error {
     )
 }
 
-/// Builds the demo and becomes it; returns only on failure.
+/// Builds the demo with the programs that it shows, and becomes it; returns only on failure.
 pub fn demo(sh: &Shell) -> Error {
+    let programs = ["--package", "knock-user", "--package", "knock-client"];
+    if let Err(error) = shell::cargo(sh)
+        .args(["build", "--release"])
+        .args(programs)
+        .run()
+    {
+        return Error::new(error).context("building knock-user and knock-client");
+    }
     become_it(cargo_run(sh).args(["--release", "--package", "knock-tests", "--bin", "demo"]))
 }
 
