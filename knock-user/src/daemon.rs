@@ -20,7 +20,7 @@ use tokio::{
     io::{Interest, unix::AsyncFd},
     signal::unix::{Signal, SignalKind, signal},
     sync::mpsc,
-    time::{Instant, MissedTickBehavior, interval, sleep_until},
+    time::{Instant, MissedTickBehavior, interval, interval_at, sleep_until},
 };
 
 use crate::{
@@ -100,7 +100,8 @@ impl<W: Write> Daemon<W> {
             )?),
             false => None,
         };
-        let mut sweep = interval(SWEEP);
+        // Not at once: events that come first would lack what only they tell.
+        let mut sweep = interval_at(Instant::now() + SWEEP, SWEEP);
         let mut tally = interval(TALLY);
         for ticks in [&mut sweep, &mut tally] {
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
