@@ -5,7 +5,6 @@ use std::{fs, os::unix::fs::PermissionsExt as _, process::Command};
 use knock_tests::{
     binary::binaries,
     daemon::{Daemon, attached_programs, config_file},
-    namespace::text,
     net::{self, Family, Net, SERVER_LINK},
     process::Process,
     server::Server,
@@ -20,12 +19,19 @@ const DOOR: &str = r#"
     open = ["tcp/22"]
 "#;
 
+/// Runs a command to its end; gives back its exit code and what it said.
+#[track_caller]
+fn ended(net: &Net, command: &mut Command) -> (Option<i32>, String) {
+    let ended = Process::start(&net.server, command).wait();
+    let told = format!("{}\n{}", ended.stdout.join("\n"), ended.stderr);
+    (ended.status.code(), told)
+}
+
 /// Runs knock-user, which must refuse, and gives back what it said.
 #[track_caller]
 fn refused(net: &Net, row: &str, code: i32, command: &mut Command) -> String {
-    let ended = Process::start(&net.server, command).wait();
-    let told = format!("{}\n{}", ended.stdout.join("\n"), ended.stderr);
-    assert_eq!(ended.status.code(), Some(code), "{row}: {told}");
+    let (status, told) = ended(net, command);
+    assert_eq!(status, Some(code), "{row}: {told}");
     assert!(!told.contains("panicked"), "{row}: {told}");
     assert!(!told.contains("protecting"), "{row}: {told}");
     let attached = attached_programs(&net.server);
@@ -95,9 +101,8 @@ fn another_program_is_attached() {
             for interface in interfaces {
                 command.args(["--iface", interface]);
             }
-            let output = net.server.enter(|| command.output()).unwrap();
-            let told = text(&output);
-            assert_eq!(output.status.code(), Some(1), "{row}: {told}");
+            let (status, told) = ended(net, &mut command);
+            assert_eq!(status, Some(1), "{row}: {told}");
             says(
                 row,
                 &told,
@@ -158,11 +163,8 @@ fn without_rights() {
 
         // Without rights a file can still be checked.
         let mut check = nobody(&program);
-        let output = net
-            .server
-            .enter(|| check.args(["check", "--config", &config]).output());
-        let output = output.unwrap();
-        assert!(output.status.success(), "{}", text(&output));
+        let (status, told) = ended(net, check.args(["check", "--config", &config]));
+        assert_eq!(status, Some(0), "{told}");
 
         fs::set_permissions(&config, fs::Permissions::from_mode(0o600)).unwrap();
         let mut run = nobody(&program);
