@@ -82,7 +82,7 @@ pub struct Judged {
     pub events: Vec<Event>,
 }
 
-/// What became of a frame that was judged many times.
+/// What became of a frame that was judged many times, or of many frames.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Run {
     /// What the program returned the last time.
@@ -163,31 +163,50 @@ impl Kernel {
     /// Judges a frame, leaves the events where they are, and tells how many were lost for want of
     /// room; errors as for [`Kernel::judge`].
     pub fn judge_unheard(&mut self, frame: &[u8]) -> Result<u64> {
-        let (_, before) = self.test_run(frame, 1)?;
+        self.test_run(frame, 1)?;
+        let before = self.count()?;
         let lost = |counters: &[u64]| counters.get(Tally::EventsLost as usize).copied();
         let (now, before) = (lost(&self.counters), lost(&before));
         Ok(now.unwrap_or(0) - before.unwrap_or(0))
     }
 
-    /// Runs the program, and returns what it returned and the counters before.
-    fn test_run(&mut self, frame: &[u8], times: u32) -> Result<(Verdict, Vec<u64>)> {
+    /// Runs the program, and returns what it returned.
+    fn test_run(&mut self, frame: &[u8], times: u32) -> Result<Verdict> {
         let run = self.firewall.program()?.test_run(TestRunOptions {
             data_in: Some(frame),
             repeat: times,
             ..TestRunOptions::new()
         })?;
-        let verdict = match run.return_value {
-            XDP_DROP => Verdict::Drop,
-            XDP_PASS => Verdict::Pass,
+        match run.return_value {
+            XDP_DROP => Ok(Verdict::Drop),
+            XDP_PASS => Ok(Verdict::Pass),
             other => bail!("the program returned {other}"),
-        };
-        let before = mem::replace(&mut self.counters, self.firewall.counters()?);
-        Ok((verdict, before))
+        }
+    }
+
+    /// Reads the counters, and returns what they were the last time.
+    fn count(&mut self) -> Result<Vec<u64>> {
+        Ok(mem::replace(&mut self.counters, self.firewall.counters()?))
     }
 
     /// Judges the same frame many times; errors as for [`Kernel::judge`].
     pub fn repeat(&mut self, frame: &[u8], times: u32) -> Result<Run> {
-        let (verdict, before) = self.test_run(frame, times)?;
+        let verdict = self.test_run(frame, times)?;
+        self.since_last_count(verdict)
+    }
+
+    /// Judges frames one after the other, and reads the counters once; errors as for
+    /// [`Kernel::judge`].
+    pub fn judge_all(&mut self, frames: impl IntoIterator<Item = Vec<u8>>) -> Result<Run> {
+        let mut verdict = None;
+        for frame in frames {
+            verdict = Some(self.test_run(&frame, 1)?);
+        }
+        self.since_last_count(verdict.context("there is no frame to judge")?)
+    }
+
+    fn since_last_count(&mut self, verdict: Verdict) -> Result<Run> {
+        let before = self.count()?;
         let moved = |number: u8| {
             let count = |counters: &[u64]| counters.get(usize::from(number)).copied().unwrap_or(0);
             Some(count(&self.counters) - count(&before)).filter(|by| *by > 0)
