@@ -8,7 +8,9 @@ use knock_tests::{
     net::{self, Family, Net},
     server::Server,
     source::Source,
+    wire::{self, Wire},
 };
+use knock_user::config;
 use serde_json::json;
 
 const SSH: u16 = 22;
@@ -34,6 +36,24 @@ const DOORS: &str = r#"
     [[door]]
     name = "neighbours"
     knock = ["tcp/7010", "tcp/7012"]
+    open = ["tcp/22"]
+"#;
+
+/// Doors that want packets which no other port takes for wrong knocks: FIN, and SYN with ACK too.
+const OTHER_FLAGS: &str = r#"
+    [[door]]
+    name = "fin"
+    knock = ["tcp/7000", "tcp/9000", "tcp/8000"]
+    open = ["tcp/22"]
+    tcp_flags = "fin"
+    [[door]]
+    name = "syn"
+    knock = ["tcp/7001", "udp/8001", "tcp/9001"]
+    open = ["tcp/22"]
+    tcp_flags = "syn"
+    [[door]]
+    name = "connects"
+    knock = ["tcp/7002", "tcp/8002", "tcp/9002"]
     open = ["tcp/22"]
 "#;
 
@@ -110,26 +130,130 @@ fn a_scan_disturbs_nobody_else() {
     });
 }
 
+/// Nothing between the knocks resets scans with flags that ask for no connection.
+#[test]
+fn no_scan_with_other_flags_opens_a_door() {
+    const FIN: u8 = 0x01;
+    const SYN_ACK: u8 = 0x12;
+    const XMAS: u8 = 0x29;
+    type Ports = fn() -> Vec<u16>;
+    let scans: [(&str, Ports); 2] = [
+        ("ascending", || (6_990..=9_010).collect()),
+        ("descending", || (6_990..=9_010).rev().collect()),
+    ];
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH, 80]);
+        let daemon = Daemon::start(&net.server, OTHER_FLAGS);
+        let wire = Wire::open(&net.client);
+        let send = |source: &Source<'_>, flags, port| {
+            let path = source.path();
+            wire.send(&wire::whole(
+                path,
+                &wire::segment(path, 40_000, port, flags),
+            ));
+        };
+        for family in Family::ALL {
+            for flags in [FIN, SYN_ACK, XMAS] {
+                for (name, ports) in scans {
+                    let row = format!("flags {flags:#04x}, {name}, {family}");
+                    let source = net.stranger(family);
+                    for port in ports() {
+                        send(&source, flags, port);
+                    }
+                    nothing_opened(&daemon, &source, &row);
+                }
+            }
+            // What the scans sent are knocks: in the door's order they open it.
+            let source = net.stranger(family);
+            for port in [7000, 9000, 8000] {
+                send(&source, FIN, port);
+            }
+            source.finds(true, SSH, &format!("fin, in order, {family}"));
+            let source = net.stranger(family);
+            send(&source, SYN_ACK, 7001);
+            source.knock("udp/8001");
+            send(&source, SYN_ACK, 9001);
+            source.finds(true, SSH, &format!("syn,ack, in order, {family}"));
+        }
+        daemon.stop();
+    });
+}
+
 /// The same with the scanner that people use.
 #[test]
 fn nmap_opens_no_door() {
-    let rows: [(&str, &[&str]); 3] = [
+    let scans: [(&str, &[&str]); 3] = [
         ("tcp", &["-sS", "-p1-65535"]),
         ("udp", &["-sU", "-p6990-9010"]),
         ("both", &["-sS", "-sU", "-pT:6990-9010,U:6990-9010"]),
     ];
+    let other_flags: [(&str, &[&str]); 3] = [
+        ("fin", &["-sF", "-p1-65535"]),
+        ("xmas", &["-sX", "-p6990-9010"]),
+        ("syn,ack", &["-sS", "--scanflags", "SYNACK", "-p6990-9010"]),
+    ];
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH, 80]);
-        let daemon = Daemon::start(&net.server, DOORS);
-        for family in Family::ALL {
-            for (name, kind) in rows {
-                let row = format!("{name}, {family}");
-                nmap(net, family, kind);
-                nothing_opened(&daemon, &net.native(family), &row);
+        for (doors, rows) in [(DOORS, scans), (OTHER_FLAGS, other_flags)] {
+            let daemon = Daemon::start(&net.server, doors);
+            for family in Family::ALL {
+                for (name, kind) in rows {
+                    let row = format!("{name}, {family}");
+                    nmap(net, family, kind);
+                    nothing_opened(&daemon, &net.native(family), &row);
+                }
             }
+            daemon.stop();
         }
-        daemon.stop();
     });
+}
+
+/// The scans of this file would open these doors, so no daemon runs with them.
+#[test]
+fn doors_that_a_scan_opens_are_refused() {
+    const UP: &str = "a scan of the ports in ascending order would knock this";
+    const DOWN: &str = "a scan of the ports in descending order would knock this";
+    let rows = [
+        ("", "tcp/7000 tcp/7001 tcp/7002", "syn,!ack", Some(UP)),
+        ("", "tcp/7002 tcp/7001 tcp/7000", "syn,!ack", Some(DOWN)),
+        ("", "tcp/7101 udp/7100", "syn,!ack", Some(DOWN)),
+        ("", "tcp/7000 tcp/8000 tcp/9000", "syn,!ack", None),
+        ("", "tcp/9000 tcp/8000 tcp/7000", "syn,!ack", None),
+        ("", "tcp/7000 tcp/8000 tcp/9000", "fin", Some(UP)),
+        ("", "tcp/9000 tcp/8000 tcp/7000", "fin", Some(DOWN)),
+        ("", "tcp/7000 tcp/8000 tcp/9000", "urg", Some(UP)),
+        ("", "tcp/7000 tcp/8000 tcp/9000", "syn", Some(UP)),
+        ("", "tcp/7000 tcp/8000 tcp/9000", "!ack", Some(UP)),
+        ("", "tcp/7000 tcp/9000 tcp/8000", "fin", None),
+        ("", "tcp/7000 udp/8000 tcp/9000", "fin", None),
+        ("", "tcp/7000 tcp/8000 tcp/9000", "syn,!ack,!fin", None),
+        ("strict = false", "tcp/7000 tcp/9000", "syn,!ack", Some(UP)),
+        (
+            "strict = false",
+            "tcp/9000 tcp/7000",
+            "syn,!ack",
+            Some(DOWN),
+        ),
+        (
+            "strict = false",
+            "tcp/7000 tcp/9000 tcp/8000",
+            "syn,!ack",
+            None,
+        ),
+    ];
+    for (top, knocks, flags, wanted) in rows {
+        let knocks = knocks.replace(' ', "\", \"");
+        let text = format!(
+            "{top}\n[[door]]\nname = \"x\"\nknock = [\"{knocks}\"]\nopen = [\"tcp/22\"]\n\
+             tcp_flags = \"{flags}\"\n"
+        );
+        let told = config::parse(&text, "x").err().map(|told| told.to_string());
+        match (wanted, told) {
+            (None, None) => {}
+            (Some(wanted), Some(told)) if told.contains(wanted) => {}
+            (_, told) => panic!("{text}{told:?}"),
+        }
+    }
 }
 
 /// Scans in the order of the ports, each once and without pauses.

@@ -8,7 +8,7 @@ use super::{
     Checked, Problem,
     checked::{Decoys, Door, Exempt, Knock, Ports, Scope, Settings},
     ports::PortSet,
-    rules,
+    rules::Harmless,
     value::spell,
 };
 use crate::{compile, host::Host};
@@ -25,13 +25,12 @@ pub(super) fn advise(checked: &Checked, host: &Host) -> Vec<Problem> {
         host,
         problems: Vec::new(),
     };
-    let harmless = advice.harmless();
     for (index, door) in checked.settings.doors.iter().enumerate() {
         advice.sequence(index, door);
-        advice.scan(index, door, harmless.as_ref());
         advice.grant(index, door);
         advice.served_knocks(index, door);
     }
+    advice.scans();
     advice.ephemeral_ports();
     advice.trust();
     advice.lockout();
@@ -101,15 +100,6 @@ impl Advice<'_> {
                 ),
             );
         }
-        let descends = knocks.is_sorted_by(|a, b| a.port > b.port);
-        if !self.settings().strict && knocks.len() > 1 && descends {
-            self.of_door(
-                index,
-                "knock",
-                "with strict = false, a scan in descending order would knock this: mix high and \
-                 low ports",
-            );
-        }
         let udp = knocks.iter().all(|knock| knock.protocol == Protocol::Udp);
         let line = self.checked.places.doors.get(index);
         if udp && line.is_some_and(|places| places.keys.contains_key("tcp_flags")) {
@@ -121,26 +111,28 @@ impl Advice<'_> {
         }
     }
 
-    /// The ports that never reset because of what this host serves, if they are exempt.
-    fn harmless(&self) -> Option<PortSet> {
-        (self.settings().exempt == Exempt::Served).then(|| {
-            let served = self.host.served.iter().copied().map(Ports::from);
-            let protected = compile::protected(self.settings()).ranges();
-            PortSet::new(served.chain(protected))
-        })
-    }
-
     /// What the file alone can't show: that nothing between the knocks resets is an error there.
-    fn scan(&mut self, index: usize, door: &Door, harmless: Option<&PortSet>) {
-        let several = door.knock.len() > 1;
-        if several && harmless.is_some_and(|set| rules::is_walked_undisturbed(&door.knock, set)) {
-            self.of_door(
-                index,
-                "knock",
-                "a scan of the ports in ascending order would knock this, because this host \
-                 listens on all ports between the knocks, and those don't reset: put a lower port \
-                 after a higher one",
-            );
+    fn scans(&mut self) {
+        let checked = self.checked;
+        let settings = &checked.settings;
+        if settings.exempt != Exempt::Served {
+            return;
+        }
+        let served: Vec<Ports> = self.host.served.iter().copied().map(Ports::from).collect();
+        let mut harmless = Harmless::new(settings, &served);
+        for (index, door) in settings.doors.iter().enumerate() {
+            if door.knock.len() > 1
+                && let Some(direction) = harmless.walk(&door.knock, door.tcp_flags)
+            {
+                self.of_door(
+                    index,
+                    "knock",
+                    format!(
+                        "{direction}, because this host listens on all ports between the knocks, \
+                         and those don't reset: let the ports go both up and down"
+                    ),
+                );
+            }
         }
     }
 

@@ -2,16 +2,18 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    fmt,
     net::IpAddr,
 };
 
-use knock_common::packet::Protocol;
+use knock_common::{layout::FlagClass, packet::Protocol};
 
 use super::{
     checked::{Decoys, Door, Exempt, Knock, Ports, Settings},
     file::{Places, Read},
     ports::PortSet,
     problem::Report,
+    value::spell_flags,
 };
 use crate::compile;
 
@@ -230,33 +232,52 @@ impl Rules<'_> {
 
     /// Sequences that somebody who tries all ports in order would knock.
     fn scans(&mut self) {
+        const MIX: &str = "let the ports go both up and down";
         let exempt: &[Ports] = match &self.settings.exempt {
             Exempt::Listed(listed) => listed,
             // Which ports are served is not the file's to say.
             Exempt::Served => &[],
         };
-        let protected = self.protected.ranges();
-        let harmless = PortSet::new(exempt.iter().chain(&protected).copied());
+        let mut harmless = Harmless::new(self.settings, exempt);
         for (index, door) in self.settings.doors.iter().enumerate() {
             // That a single knock opens to any scan is said elsewhere.
             if door.knock.len() < 2 {
                 continue;
             }
-            if !self.settings.strict && Order::ALL.iter().any(|order| order.walks(&door.knock)) {
+            if !self.settings.strict
+                && let Some(direction) = Direction::of(&door.knock)
+            {
                 self.add(
                     index,
                     "knock",
-                    "a scan of the ports in ascending order would knock this: put a lower port \
-                     after a higher one, or leave strict = false out"
-                        .to_owned(),
+                    format!("{direction}: {MIX}, or leave strict = false out"),
                 );
-            } else if is_walked_undisturbed(&door.knock, &harmless) {
+                continue;
+            }
+            let Some(direction) = harmless.walk(&door.knock, door.tcp_flags) else {
+                continue;
+            };
+            // What is left with the flags that the message would ask for is the sequence's fault.
+            if opens(door.tcp_flags) || harmless.walk(&door.knock, FlagClass::SYN).is_some() {
                 self.add(
                     index,
                     "knock",
-                    "a scan of the ports in ascending order would knock this, because no port \
-                     between the knocks resets: put a lower port after a higher one"
-                        .to_owned(),
+                    format!(
+                        "{direction}, because no port between the knocks resets: {MIX}, or take \
+                         knocks that are further apart"
+                    ),
+                );
+            } else {
+                self.add(
+                    index,
+                    "tcp_flags",
+                    format!(
+                        "{direction}: \"{}\" lets TCP packets knock that don't ask for a \
+                         connection, and those reset nothing on the ports between; write \
+                         tcp_flags = \"{}\", the default, or {MIX}",
+                        spell_flags(door.tcp_flags),
+                        spell_flags(FlagClass::SYN)
+                    ),
                 );
             }
         }
@@ -270,11 +291,107 @@ fn target(door: &Door) -> String {
     }
 }
 
-/// Whether some scan in ascending order would knock this, if `harmless` ports don't reset.
-pub(super) fn is_walked_undisturbed(knocks: &[Knock], harmless: &PortSet) -> bool {
-    Order::ALL
-        .iter()
-        .any(|order| order.walks_undisturbed(knocks, harmless))
+/// Whether all TCP packets that these flags admit ask for a connection. Only those are wrong knocks
+/// on a port that is nothing.
+fn opens(flags: FlagClass) -> bool {
+    implies(flags, FlagClass::SYN)
+}
+
+/// Whether `wider` admits every packet that `flags` admits.
+const fn implies(flags: FlagClass, wider: FlagClass) -> bool {
+    flags.mask & wider.mask == wider.mask && flags.value & wider.mask == wider.value
+}
+
+/// The ports that don't reset those who scan, strictly.
+pub(super) struct Harmless<'a> {
+    settings: &'a Settings,
+    /// Ports that are never wrong knocks.
+    always: Vec<Ports>,
+    /// By the flags that the scan's TCP packets have.
+    by_flags: BTreeMap<FlagClass, PortSet>,
+}
+
+impl<'a> Harmless<'a> {
+    pub(super) fn new<'p>(
+        settings: &'a Settings,
+        exempt: impl IntoIterator<Item = &'p Ports>,
+    ) -> Self {
+        let protected = compile::protected(settings).ranges();
+        Self {
+            settings,
+            always: exempt.into_iter().copied().chain(protected).collect(),
+            by_flags: BTreeMap::new(),
+        }
+    }
+
+    /// The direction of a scan that would knock this, with TCP packets that `flags` admits.
+    pub(super) fn walk(&mut self, knocks: &[Knock], flags: FlagClass) -> Option<Direction> {
+        // Most sequences are in no order, and need no set.
+        Direction::of(knocks)?;
+        let harmless = self.to(flags);
+        Direction::find(knocks, |order, knocks| {
+            order.walks_undisturbed(knocks, harmless)
+        })
+    }
+
+    fn to(&mut self, flags: FlagClass) -> &PortSet {
+        let Self {
+            settings, always, ..
+        } = self;
+        self.by_flags.entry(flags).or_insert_with(|| {
+            let all = (!opens(flags)).then_some(Ports::all(Protocol::Tcp));
+            // A packet with flags that are no knock's passes a knock port without a trace.
+            let passed = settings
+                .doors
+                .iter()
+                .filter(|door| !implies(flags, door.tcp_flags))
+                .flat_map(|door| &door.knock)
+                .filter(|knock| knock.protocol == Protocol::Tcp);
+            let passed = passed.copied().map(Ports::from);
+            PortSet::new(always.iter().copied().chain(all).chain(passed))
+        })
+    }
+}
+
+/// Which way a scanner goes through the ports.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Direction {
+    Up,
+    Down,
+}
+
+impl Direction {
+    /// That of some scan in which the knocks come in their order, whatever comes between them.
+    fn of(knocks: &[Knock]) -> Option<Self> {
+        Self::find(knocks, Order::walks)
+    }
+
+    /// That in which a scan in some order does what `is_met` says of an ascending one.
+    fn find(knocks: &[Knock], is_met: impl Fn(Order, &[Knock]) -> bool) -> Option<Self> {
+        [Self::Up, Self::Down].into_iter().find(|direction| {
+            let ascending = direction.as_ascending(knocks);
+            Order::ALL.iter().any(|&order| is_met(order, &ascending))
+        })
+    }
+
+    /// The sequence that a scan upwards knocks exactly if one in this direction knocks `knocks`.
+    fn as_ascending(self, knocks: &[Knock]) -> Vec<Knock> {
+        match self {
+            Self::Up => knocks.to_vec(),
+            Self::Down => knocks.iter().rev().copied().collect(),
+        }
+    }
+}
+
+/// What such a scan would do.
+impl fmt::Display for Direction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let order = match self {
+            Self::Up => "ascending",
+            Self::Down => "descending",
+        };
+        write!(f, "a scan of the ports in {order} order would knock this")
+    }
 }
 
 /// The order in which a scanner tries ports.
