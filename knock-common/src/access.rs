@@ -6,16 +6,11 @@ use crate::{
     hint::{self, Hint},
     layout::{Door, Features, FlowKey, GrantKey, PortRule},
     packet::{Protocol, Segment},
-    time::Moment,
+    time::{Moment, SKEW_MS},
     visit::Visit,
     world::{Judged, Table, Word},
 };
 
-/// How long a flow lives after a FIN or RST, in milliseconds: time for the other side to finish.
-pub const CLOSING_MS: u64 = 60_000;
-/// For so long after a FIN or RST other packets are part of the farewell, in milliseconds. Later ones
-/// show that the connection goes on: a spoofed RST does not end it.
-const FAREWELL_MS: u64 = 10_000;
 /// A handshake that begins this close to the end of its grant is recorded at its SYN, in
 /// milliseconds. Otherwise the flow begins with the first packet after the SYN, so that spoofed
 /// SYNs of an allowed address don't fill the table.
@@ -55,40 +50,33 @@ impl Grant {
     }
 }
 
-/// When a flow was last seen, and whether it is ending.
+/// A connection that was let in.
+///
+/// It ends when nothing comes for a while, and only then: a FIN or RST can be forged by whoever
+/// guesses its ports, and a connection that has ended by itself needs no protection.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Flow {
     /// The last packet from the other end, in milliseconds since boot.
     pub seen_ms: u64,
-    /// Whether that packet was a FIN or RST.
-    pub closing: bool,
 }
 
 impl Flow {
     /// The word that the map holds.
     #[inline(always)]
     pub const fn to_word(self) -> u64 {
-        self.seen_ms << 16 | self.closing as u64
+        self.seen_ms
     }
 
     /// The flow that a word of the map means.
     #[inline(always)]
     pub const fn from_word(word: u64) -> Self {
-        Self {
-            seen_ms: word >> 16,
-            closing: word & 1 != 0,
-        }
+        Self { seen_ms: word }
     }
 
     /// When it ends if nothing more comes, in milliseconds since boot.
     #[inline(always)]
     pub const fn until_ms(self, idle_ms: u64) -> u64 {
-        let rest = if self.closing && CLOSING_MS < idle_ms {
-            CLOSING_MS
-        } else {
-            idle_ms
-        };
-        self.seen_ms.saturating_add(rest)
+        self.seen_ms.saturating_add(idle_ms)
     }
 }
 
@@ -189,7 +177,6 @@ impl<W: World> Guest<'_, W> {
     fn flow_now(&self) -> Flow {
         Flow {
             seen_ms: self.visit.now().millis(),
-            closing: self.segment.ends(),
         }
     }
 
@@ -205,8 +192,7 @@ impl<W: World> Guest<'_, W> {
         if seen.seen_ms >= flow.until_ms(idle_ms) {
             return false;
         }
-        let is_farewell = flow.closing && seen.seen_ms < flow.seen_ms.saturating_add(FAREWELL_MS);
-        if seen != flow && !is_farewell {
+        if seen != flow {
             word.store(seen.to_word());
             // Once a second is enough for a hint, and spares the flow's other packets the write.
             if seen.seen_ms >> 10 != flow.seen_ms >> 10 {
@@ -290,7 +276,8 @@ fn open<W: World>(world: &W, door: &Door, new: Grant, source: Address, now: Mome
         };
         match give_grant(world, &key, new, now) {
             Given::New => {}
-            Given::Refreshed => reason = Reason::Refreshed,
+            Given::Refreshed if reason == Reason::Opened => reason = Reason::Refreshed,
+            Given::Refreshed => {}
             Given::NoRoom => reason = Reason::GrantsFull,
         }
     }
@@ -299,6 +286,8 @@ fn open<W: World>(world: &W, door: &Door, new: Grant, source: Address, now: Mome
 
 #[inline(always)]
 fn close<W: World>(world: &W, door: &Door, source: Address, now: Moment) {
+    // Other CPUs, whose clock may be behind, must see an end that is over.
+    let until_ms = now.millis().saturating_sub(SKEW_MS);
     for service in services(door) {
         let key = GrantKey {
             source,
@@ -308,15 +297,12 @@ fn close<W: World>(world: &W, door: &Door, source: Address, now: Moment) {
         let Some(word) = world.allow().find(&key) else {
             continue;
         };
-        let old = Grant::from_word(word.load());
-        if old.is_valid(now) {
-            word.store(
-                Grant {
-                    until_ms: now.millis(),
-                    door: old.door,
-                }
-                .to_word(),
-            );
+        for _ in 0..TRIES {
+            let old = Grant::from_word(word.load());
+            let new = Grant { until_ms, ..old };
+            if old.until_ms <= until_ms || word.replace(old.to_word(), new.to_word()) {
+                break;
+            }
         }
     }
 }

@@ -7,7 +7,7 @@ use crate::{
     event::What,
     first::{self, Place},
     hint::{self, Hint},
-    layout::{Config, EdgeKey, Features, Node, PortKind, PortRule, ProgressKey},
+    layout::{Config, EdgeKey, FLAG_CLASSES, Features, Node, PortKind, PortRule, ProgressKey},
     lockout,
     packet::{Protocol, Segment},
     time::TICK_BITS,
@@ -31,7 +31,9 @@ pub fn knock<B: Bytes + ?Sized, W: World>(
 ) -> Judged<Reason> {
     if segment.protocol == Protocol::Tcp {
         let config = world.config();
-        let class = config.and_then(|c| c.flag_classes.get(usize::from(rule.flag_class)));
+        // A mask, not a comparison: Linux 6.1 forgets the bound of a number that was on the stack.
+        let index = usize::from(rule.flag_class) & (FLAG_CLASSES - 1);
+        let class = config.and_then(|c| c.flag_classes.get(index));
         if !class.is_some_and(|class| class.admits(segment.flags)) {
             return Ok(Reason::OtherFlags);
         }

@@ -17,6 +17,9 @@ pub const TICK_MASK: u32 = (1 << TICK_BITS) - 1;
 /// which is 10 ms at 100 Hz.
 const SKEW: u32 = 4;
 
+/// The same in milliseconds.
+pub const SKEW_MS: u64 = (SKEW as u64) << TICK_SHIFT >> 20;
+
 /// Knock times are kept in ticks of 2²² ns (4.19 ms), modulo 2²³ (9.8 hours).
 ///
 /// `within` and `step_timeout` are therefore exact to one tick; grants are not counted in ticks.

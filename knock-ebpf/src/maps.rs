@@ -213,6 +213,10 @@ impl World for Maps {
     }
 
     #[inline(always)]
+    #[expect(
+        clippy::needless_borrows_for_generic_args,
+        reason = "without the borrow the key may be copied to the 512-byte stack (aya #1626)"
+    )]
     fn target(&self, address: Address) -> u16 {
         // SAFETY: the value is copied out at once, and the map is written only before the program
         // is attached.

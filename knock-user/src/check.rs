@@ -98,7 +98,8 @@ fn strength(knocks: usize) -> String {
     let seconds = (bits - 1.0).exp2() / TRIES_PER_SECOND;
     format!(
         "{knocks} {plural} of {SYMBOLS}: about 2^{bits:.0} sequences; one is found after about \
-         2^{:.0} tries, {} at a thousand a second",
+         2^{:.0} tries, {} at a thousand a second, unless a scan tells the few silent ports from \
+         closed ones that answer",
         bits - 1.0,
         span(seconds)
     )

@@ -2,6 +2,7 @@
 //! commands. It stands in no packet's way: if it stops reading, packets are judged all the same.
 
 use std::{
+    collections::BTreeMap,
     io::{self, Write},
     os::fd::AsRawFd,
     time::Duration,
@@ -13,8 +14,10 @@ use aya_log::EbpfLogger;
 use knock_common::{
     Address, Reason, Tally,
     access::{Flow, Grant},
+    automaton::Progress,
     event::Event,
-    layout::{FLOWS_MAX, GrantKey},
+    layout::{ALLOW_MAX, FLOWS_MAX, GrantKey, PROGRESS_MAX},
+    time::Moment,
 };
 use tokio::{
     io::{Interest, unix::AsyncFd},
@@ -39,6 +42,8 @@ use crate::{
 const SWEEP: Duration = Duration::from_secs(30);
 /// How often counters are looked at.
 const TALLY: Duration = Duration::from_secs(1);
+/// Events that are heard before anything else gets its turn.
+const BATCH: usize = 1_024;
 /// How long commands may take to come to their end when the daemon stops.
 const STOP_LIMIT: Duration = Duration::from_secs(15);
 /// A flow that ended this long ago is removed, in milliseconds: the kernel side has long judged the
@@ -55,8 +60,13 @@ pub struct Daemon<W> {
     console: Console<W>,
     commands: Runner,
     reports: mpsc::Receiver<Report>,
+    /// The longest that any attempt lives.
+    horizon_ticks: u32,
     left_out: u64,
     lost: u64,
+    is_dry: bool,
+    /// Whether it was said that standard output is closed.
+    is_mute: bool,
 }
 
 impl<W: Write> Daemon<W> {
@@ -76,12 +86,15 @@ impl<W: Write> Daemon<W> {
             firewall,
             ports: ports.iter().map(ToString::to_string).collect(),
             ledger: Ledger::new(tables.doors),
+            is_dry: style.dry_run,
             console: Console::new(out, style, doors, clock::booted_at()),
             commands,
             reports,
             settings,
+            horizon_ticks: tables.config.horizon_ticks,
             left_out: 0,
             lost: 0,
+            is_mute: false,
         };
         daemon.console.kept(&kept, clock::boot_ns());
         daemon.say_protecting(attached);
@@ -112,9 +125,10 @@ impl<W: Write> Daemon<W> {
                 () = stop.asked() => break,
                 ready = events.readable_mut() => {
                     let mut ready = ready?;
-                    let heard = self.hear_all(ready.get_inner_mut());
-                    ready.clear_ready();
-                    heard
+                    if self.hear_all(ready.get_inner_mut()) {
+                        ready.clear_ready();
+                    }
+                    Ok(())
                 }
                 ready = program_log(&mut log) => {
                     let mut ready = ready?;
@@ -164,19 +178,24 @@ impl<W: Write> Daemon<W> {
         detached
     }
 
-    fn hear_all(&mut self, events: &mut RingBuf<MapData>) -> Result<()> {
-        while let Some(item) = events.next() {
+    /// Hears events, a batch at most, so that signals and deadlines get their turn; tells whether
+    /// there were no more.
+    fn hear_all(&mut self, events: &mut RingBuf<MapData>) -> bool {
+        for _ in 0..BATCH {
+            let Some(item) = events.next() else {
+                return true;
+            };
             match bytemuck::try_pod_read_unaligned::<Event>(&item) {
-                Ok(event) => self.hear(&event)?,
+                Ok(event) => self.hear(&event),
                 Err(error) => {
-                    tracing::warn!("an event of {} bytes can't be read: {error}", item.len())
+                    tracing::warn!("an event of {} bytes can't be read: {error}", item.len());
                 }
             }
         }
-        Ok(())
+        false
     }
 
-    fn hear(&mut self, event: &Event) -> Result<()> {
+    fn hear(&mut self, event: &Event) {
         let told_by_ledger = matches!(
             event.reason(),
             Some(Reason::Opened | Reason::Refreshed | Reason::Closed)
@@ -185,33 +204,45 @@ impl<W: Write> Daemon<W> {
             self.console.event(event);
         }
         let actions = self.ledger.hear(event, clock::boot_ms());
-        self.act(&actions, event.at_ns)
+        self.act(&actions, event.at_ns);
     }
 
-    fn act(&mut self, actions: &[Action], at_ns: u64) -> Result<()> {
+    /// Does what the ledger asks for: all of it, also after something that failed.
+    fn act(&mut self, actions: &[Action], at_ns: u64) {
         for action in actions {
-            match *action {
-                Action::Remove { key } => {
-                    maps::delete(&mut self.firewall.allow()?, key)
-                        .context("removing an ended grant")?;
-                }
-                Action::Restore { key, grant } => self.restore(key, grant)?,
+            let done = match *action {
+                Action::Remove { key } => self.remove(key),
+                Action::Restore { key, grant } => self.restore(key, grant),
                 Action::Opened { source, door, .. } => {
                     self.console.action(action, at_ns);
                     self.command(Occasion::Open, source, door);
+                    Ok(())
                 }
                 Action::Closed { source, door, .. } => {
                     self.console.action(action, at_ns);
                     self.command(Occasion::Close, source, door);
+                    Ok(())
                 }
-                Action::Refreshed { .. } => self.console.action(action, at_ns),
+                Action::Refreshed { .. } => {
+                    self.console.action(action, at_ns);
+                    Ok(())
+                }
+            };
+            if let Err(error) = done {
+                tracing::warn!("{error:#}");
             }
         }
-        Ok(())
     }
 
-    /// Runs the command that a door has for an occasion, if it has one.
+    fn remove(&mut self, key: GrantKey) -> Result<()> {
+        maps::delete(&mut self.firewall.allow()?, key).context("removing an ended grant")
+    }
+
+    /// Runs the command that a door has for an occasion, if it has one; a dry run only tells.
     fn command(&self, occasion: Occasion, source: Address, door: u16) {
+        if self.is_dry {
+            return;
+        }
         let Some(door) = self.settings.doors.get(usize::from(door)) else {
             return;
         };
@@ -261,32 +292,45 @@ impl<W: Write> Daemon<W> {
                 Err(MapError::KeyNotFound) => Look::Absent,
                 Err(_) => Look::Failed,
             });
-        self.act(&actions, clock::boot_ns())
+        self.act(&actions, clock::boot_ns());
+        Ok(())
     }
 
     fn sweep(&mut self) -> Result<()> {
-        for (key, word) in maps::entries(&self.firewall.allow()?) {
+        for (key, word) in maps::entries(&self.firewall.allow()?, ALLOW_MAX) {
             let actions = self
                 .ledger
                 .observe(key, Grant::from_word(word), clock::boot_ms());
-            self.act(&actions, clock::boot_ns())?;
+            self.act(&actions, clock::boot_ns());
         }
         self.console.set_boot(clock::booted_at());
+        self.remove_ended_progress()?;
         self.remove_ended_flows()
+    }
+
+    /// The kernel side counts ticks modulo 9.8 hours: what is long over must not look fresh again.
+    fn remove_ended_progress(&mut self) -> Result<()> {
+        let now = Moment::from_nanos(clock::boot_ns()).tick();
+        let mut progress = self.firewall.progress()?;
+        for (key, word) in maps::entries(&progress, PROGRESS_MAX) {
+            let age = now.since(Progress::from_word(word).last);
+            if age > 2 * self.horizon_ticks {
+                maps::delete(&mut progress, key).context("removing an ended attempt")?;
+            }
+        }
+        Ok(())
     }
 
     fn remove_ended_flows(&mut self) -> Result<()> {
         let idle_ms = u64::try_from(self.settings.established.idle.as_millis()).unwrap_or(u64::MAX);
         let mut flows = self.firewall.flows()?;
         let now_ms = clock::boot_ms();
-        // The kernel side adds flows while they are read: the bound ends that race.
-        let ended: Vec<_> = maps::entries(&flows)
+        let ended: BTreeMap<_, _> = maps::entries(&flows, FLOWS_MAX)
             .into_iter()
-            .take(2 * FLOWS_MAX as usize)
             .map(|(key, word)| (key, Flow::from_word(word)))
             .filter(|(_, flow)| flow.until_ms(idle_ms).saturating_add(FLOW_GRACE_MS) < now_ms)
             .collect();
-        for &(key, _) in &ended {
+        for &key in ended.keys() {
             maps::delete(&mut flows, key).context("removing an ended flow")?;
         }
         for (key, flow) in ended {
@@ -304,6 +348,10 @@ impl<W: Write> Daemon<W> {
         let left_out = more(left_out, &mut self.left_out);
         let lost = more(lost, &mut self.lost);
         self.console.left_out(left_out, lost, clock::boot_ns());
+        if let Some(error) = self.console.failure().filter(|_| !self.is_mute) {
+            tracing::warn!("nothing more is told on standard output: {error}");
+            self.is_mute = true;
+        }
         if lost > 0 {
             self.sweep()?
         }
@@ -332,12 +380,16 @@ impl<W: Write> Daemon<W> {
     }
 
     fn detach(&mut self) -> Result<()> {
+        let mut outcome = Ok(());
         for (interface, detached) in self.firewall.detach() {
-            detached?;
+            if detached.is_err() {
+                outcome = detached;
+                continue;
+            }
             self.console
                 .stopped(&self.ports, &interface, clock::boot_ns());
         }
-        Ok(())
+        outcome
     }
 }
 

@@ -11,7 +11,7 @@ use knock_common::{
     Address, Tally,
     access::Flow,
     hint,
-    layout::{Features, FlowKey, GrantKey},
+    layout::{Features, FlowKey, GrantKey, ProgressKey},
 };
 
 use crate::{
@@ -106,7 +106,7 @@ impl Firewall {
             Mode::Auto => match attach(XdpMode::Driver) {
                 Ok(link) => (Ok(link), true, None),
                 Err(error) if is_busy(&error) => (Err(error), true, None),
-                Err(error) => (attach(XdpMode::Skb), false, Some(cause(&error))),
+                Err(error) => (attach(XdpMode::Skb), false, Some(interface::cause(&error))),
             },
         };
         let link = link.map_err(|error| interface::not_attached(interface, mode, &error))?;
@@ -123,10 +123,7 @@ impl Firewall {
     /// # Errors
     /// The maps can't be written.
     pub fn keep(&mut self, connections: Vec<FlowKey>, now_ms: u64) -> Result<Vec<FlowKey>> {
-        let seen = Flow {
-            seen_ms: now_ms,
-            closing: false,
-        };
+        let seen = Flow { seen_ms: now_ms };
         // The hint first: a flow that it denies is not looked for.
         let slots = connections
             .iter()
@@ -172,6 +169,11 @@ impl Firewall {
     /// The allow map: grants as words.
     pub fn allow(&mut self) -> Result<Table<&mut MapData, GrantKey, u64>> {
         Ok(Table::try_from(maps::map_mut(&mut self.ebpf, "ALLOW")?)?)
+    }
+
+    /// Progress past the first knock, as words.
+    pub fn progress(&mut self) -> Result<Table<&mut MapData, ProgressKey, u64>> {
+        Ok(Table::try_from(maps::map_mut(&mut self.ebpf, "PROGRESS")?)?)
     }
 
     /// The flows, as words.
@@ -224,15 +226,6 @@ fn fill(ebpf: &mut Ebpf, tables: &Tables) -> Result<()> {
     maps::insert_prefixes(ebpf, "TRUST", prefixes)?;
     maps::set(ebpf, "PORTS", tables.port_entries())?;
     maps::set(ebpf, "CONFIG", [(0, tables.config)])
-}
-
-/// What the kernel said, without the syscall's name around it.
-fn cause(error: &ProgramError) -> String {
-    if let ProgramError::SyscallError(error) = error {
-        error.io_error.to_string()
-    } else {
-        error.to_string()
-    }
 }
 
 fn is_busy(error: &ProgramError) -> bool {

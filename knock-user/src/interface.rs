@@ -83,8 +83,9 @@ fn occupied(name: &str, id: u32) -> anyhow::Error {
         .and_then(|program| Some(format!("`{}` (id {id})", program.name_as_str()?)))
         .unwrap_or_else(|| format!("id {id}"));
     anyhow!(
-        "{name} has another XDP program: {program}; see `bpftool prog show id {id}`, \
-         detach it with `ip link set dev {name} xdp off` or stop what attached it"
+        "{name} has another XDP program: {program}; see `bpftool prog show id {id}`. Stop what \
+         attached it, such as another knock-user, or detach it: `bpftool link` names its link, \
+         `bpftool link detach id LINK` ends it, and without a link `ip link set dev {name} xdp off`"
     )
 }
 
@@ -98,7 +99,23 @@ pub fn not_attached(interface: &Interface, mode: Mode, error: &ProgramError) -> 
     };
     match now {
         Err(problem) => problem,
-        Ok(_) => anyhow!("attaching to {name}: {error:#}{advice}"),
+        Ok(_) => anyhow!("attaching to {name}: {}{advice}", cause(error)),
+    }
+}
+
+/// What the kernel said, without the system call's name around it.
+pub fn cause(error: &ProgramError) -> String {
+    /// What a driver says whose buffers can't hold a frame of this MTU in one piece.
+    const TOO_LONG: i32 = nix::libc::ERANGE;
+    let ProgramError::SyscallError(error) = error else {
+        return error.to_string();
+    };
+    match error.io_error.raw_os_error() {
+        Some(TOO_LONG) => format!(
+            "{}: the MTU is too large for XDP in this driver",
+            error.io_error
+        ),
+        _ => error.io_error.to_string(),
     }
 }
 

@@ -20,6 +20,7 @@ pub mod interface;
 pub mod ledger;
 pub mod maps;
 pub mod netlink;
+pub mod output;
 pub mod privileges;
 pub mod sockets;
 #[cfg(feature = "object")]

@@ -14,6 +14,7 @@ use knock_user::{
     config::Problems,
     console::Style,
     daemon::{Daemon, Stop},
+    output::Output,
     start::Plan,
 };
 use tracing_subscriber::{
@@ -61,7 +62,7 @@ fn run(options: &Run) -> Result<()> {
     runtime.block_on(async {
         let stop = Stop::catch()?;
         let started = plan.start(options)?;
-        let daemon = Daemon::new(plan, started, style, io::stdout());
+        let daemon = Daemon::new(plan, started, style, Output::new(io::stdout()));
         daemon.run(stop).await
     })
 }

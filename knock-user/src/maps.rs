@@ -88,10 +88,17 @@ pub fn insert_prefixes<K: Pod>(
     Ok(())
 }
 
-/// The entries of a hash map, as far as they stay there while it is read.
-pub fn entries<M: Borrow<MapData>, K: Pod, V: Pod>(table: &Table<M, K, V>) -> Vec<(K, V)> {
+/// The entries of a hash map, `most` at most, as far as they stay there while it is read.
+///
+/// The kernel begins anew when the entry that was read last is gone: the bound ends that, and an
+/// entry may be listed twice.
+pub fn entries<M: Borrow<MapData>, K: Pod, V: Pod>(
+    table: &Table<M, K, V>,
+    most: u32,
+) -> Vec<(K, V)> {
     table
         .iter()
+        .take(most as usize)
         .flatten()
         .map(|(Plain(key), Plain(value))| (key, value))
         .collect()

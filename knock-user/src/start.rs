@@ -92,6 +92,14 @@ impl Plan {
         }
         // What was connected between the first look and the attaching.
         kept.extend(self.keep_connections(&mut firewall)?);
+        if !dry_run && !self.checked.settings.established.keep && !kept.is_empty() {
+            tracing::warn!(
+                "{} connections to protected ports stop until their source knocks: \
+                 [established] keep = false",
+                kept.len()
+            );
+            kept.clear();
+        }
         Ok(Started {
             firewall,
             attached,
@@ -99,23 +107,14 @@ impl Plan {
         })
     }
 
-    /// Lets the connections to protected ports that exist go on, if connections are kept at all.
+    /// Records the connections to protected ports that exist, so that they go on if connections are
+    /// kept at all; tells which were not recorded before.
     fn keep_connections(&self, firewall: &mut Firewall) -> Result<Vec<FlowKey>> {
         let connections = sockets::connections()?;
-        let flows: Vec<_> = connections
+        let flows = connections
             .iter()
-            .filter_map(|connection| self.tables.flow_of(connection))
-            .collect();
-        if self.checked.settings.established.keep {
-            return firewall.keep(flows, clock::boot_ms());
-        }
-        if !flows.is_empty() {
-            tracing::warn!(
-                "connections to protected ports that are open now stop until their source knocks: \
-                 [established] keep = false"
-            );
-        }
-        Ok(Vec::new())
+            .filter_map(|connection| self.tables.flow_of(connection));
+        firewall.keep(flows.collect(), clock::boot_ms())
     }
 
     fn interfaces(&self, run: &Run) -> Result<Vec<String>> {

@@ -118,13 +118,15 @@ door ssh
   within   25s
   effect   opens tcp/22 for 30s
   guessing 4 knocks of 131070: about 2^68 sequences; one is found after about 2^67 tries, \
-millions of years at a thousand a second
+millions of years at a thousand a second, unless a scan tells the few silent ports from closed ones \
+that answer
 door admin
   knock    udp/7431 tcp/2290 udp/1844 tcp/12007
   within   25s
   effect   opens tcp/8443 tcp/9090 for 10m
   guessing 4 knocks of 131070: about 2^68 sequences; one is found after about 2^67 tries, \
-millions of years at a thousand a second
+millions of years at a thousand a second, unless a scan tells the few silent ports from closed ones \
+that answer
 protected: tcp/22 tcp/5432 tcp/8443 tcp/9090
 without knocking: 198.51.100.0/24 2001:db8:77::/48
 ";

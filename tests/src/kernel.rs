@@ -268,7 +268,7 @@ impl Kernel {
 
     fn entries<K: Pod>(&mut self, name: &str) -> Result<Vec<(K, u64)>> {
         let map = maps::map_mut(self.firewall.ebpf(), name)?;
-        Ok(maps::entries(&Table::<_, K, u64>::try_from(map)?))
+        Ok(maps::entries(&Table::<_, K, u64>::try_from(map)?, u32::MAX))
     }
 
     /// Changes the words of a table, for instance to what they would be later.

@@ -180,11 +180,18 @@ fn a_dry_run_drops_nothing_and_says_what_it_would() {
         assert!(ended.status.success(), "{ended:?}");
 
         let arguments = ["--iface", SERVER_LINK, "--dry-run"];
-        let daemon = Daemon::start_with(&net.server, DOOR, &arguments);
+        let directory = TempDir::new().unwrap();
+        let (on_open, opened) = recorder(&directory, "on-open");
+        let config = format!("{DOOR}\non_open = [\"{on_open}\"]");
+        let daemon = Daemon::start_with(&net.server, &config, &arguments);
         let source = net.stranger(Family::V4);
         source.finds(true, SSH, "a protected port");
         daemon.tells(&json!({"event": "denied", "source": source.name(), "dry_run": true}));
+        source.knock(KNOCKS);
+        daemon.tells(&json!({"event": "opened", "source": source.name()}));
+        // A stop waits for the commands that run.
         daemon.stop();
+        assert!(records(&opened).is_empty(), "a dry run ran on_open");
     });
 }
 

@@ -13,6 +13,7 @@ use xtask::{
 #[derive(Parser)]
 #[command(
     name = "cargo xtask",
+    bin_name = "cargo xtask",
     about = "Developer commands of the port-knocking firewall"
 )]
 struct Cli {

@@ -237,9 +237,14 @@ impl<W: Write> Console<W> {
 
     /// Tells that the program is detached: `stopped: tcp/22 is no longer protected on eth0`.
     pub fn stopped(&mut self, ports: &[String], interface: &str, at_ns: u64) {
+        let end = if self.style.dry_run {
+            "not protected in the dry run"
+        } else {
+            "no longer protected"
+        };
         let verb = if ports.len() == 1 { "is" } else { "are" };
         let text = format!(
-            "stopped: {} {verb} no longer protected on {}",
+            "stopped: {} {verb} {end} on {}",
             list(ports),
             harmless(interface)
         );

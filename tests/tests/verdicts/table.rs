@@ -309,7 +309,7 @@ impl Table {
         let flow = |_: &FlowKey, word| {
             let flow = Flow::from_word(word);
             let seen_ms = flow.seen_ms.saturating_sub(millis);
-            Flow { seen_ms, ..flow }.to_word()
+            Flow { seen_ms }.to_word()
         };
         kernel.change("FLOWS", flow).unwrap();
         let failures = |_: &Address, word| {

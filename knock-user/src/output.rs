@@ -1,0 +1,175 @@
+//! Standard output that never makes the daemon wait.
+//!
+//! A terminal that is held (Ctrl-S) or a pipe that nobody reads blocks whoever writes to it; signals,
+//! deadlines and commands must go on. So a thread writes, and lines for which there is no room are
+//! left out and counted.
+
+use std::{
+    io::{self, Write},
+    sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, channel, sync_channel},
+    thread,
+    time::Duration,
+};
+
+/// Lines that wait to be written.
+const WAITING_MAX: usize = 4_096;
+/// How long the last lines may take to be written.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// Takes lines and has them written.
+#[derive(Debug)]
+pub struct Output {
+    line: Vec<u8>,
+    /// None only while it is dropped.
+    lines: Option<SyncSender<Vec<u8>>>,
+    /// Ends when everything is written.
+    written: Receiver<()>,
+    left_out: u64,
+}
+
+impl Output {
+    /// Writes to `to` from a thread of its own.
+    pub fn new(mut to: impl Write + Send + 'static) -> Self {
+        let (lines, waiting) = sync_channel::<Vec<u8>>(WAITING_MAX);
+        let (done, written) = channel();
+        thread::spawn(move || {
+            let _tells_by_ending = done;
+            for line in waiting {
+                // The sender learns of a closed reader from the end of this thread.
+                if to.write_all(&line).and_then(|()| to.flush()).is_err() {
+                    return;
+                }
+            }
+        });
+        Self {
+            line: Vec::new(),
+            lines: Some(lines),
+            written,
+            left_out: 0,
+        }
+    }
+
+    fn send(&mut self) -> io::Result<()> {
+        let line = std::mem::take(&mut self.line);
+        match self.lines.as_ref().map(|lines| lines.try_send(line)) {
+            Some(Ok(())) => {
+                if self.left_out > 0 {
+                    let left_out = std::mem::take(&mut self.left_out);
+                    tracing::warn!("standard output was not read: {left_out} lines are left out");
+                }
+                Ok(())
+            }
+            Some(Err(TrySendError::Full(_))) => {
+                self.left_out = self.left_out.saturating_add(1);
+                Ok(())
+            }
+            Some(Err(TrySendError::Disconnected(_))) | None => {
+                Err(io::ErrorKind::BrokenPipe.into())
+            }
+        }
+    }
+}
+
+impl Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.line.extend_from_slice(bytes);
+        if self.line.ends_with(b"\n") {
+            self.send()?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for Output {
+    fn drop(&mut self) {
+        drop(self.lines.take());
+        if let Err(RecvTimeoutError::Timeout) = self.written.recv_timeout(FAREWELL) {
+            tracing::warn!("standard output is not read: the last lines are left out");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::{
+            Arc, Mutex,
+            mpsc::{Receiver, channel},
+        },
+        time::Instant,
+    };
+
+    use super::*;
+
+    /// Writes when it is allowed to, a line for each permission.
+    struct Held {
+        permissions: Receiver<()>,
+        text: Arc<Mutex<Vec<u8>>>,
+    }
+
+    impl Write for Held {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.permissions.recv().map_err(io::Error::other)?;
+            self.text.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn lines_arrive_in_order() {
+        let text = Arc::new(Mutex::new(Vec::new()));
+        let (allow, permissions) = channel();
+        let mut output = Output::new(Held {
+            permissions,
+            text: Arc::clone(&text),
+        });
+        for part in ["one ", "line\n", "another\n"] {
+            output.write_all(part.as_bytes()).unwrap();
+        }
+        for _ in 0..2 {
+            allow.send(()).unwrap();
+        }
+        drop(output);
+        assert_eq!(&*text.lock().unwrap(), b"one line\nanother\n");
+    }
+
+    #[test]
+    fn a_reader_that_does_not_read_holds_nobody_up() {
+        let (_allow, permissions) = channel();
+        let mut output = Output::new(Held {
+            permissions,
+            text: Arc::default(),
+        });
+        let start = Instant::now();
+        for _ in 0..WAITING_MAX + 100 {
+            output.write_all(b"line\n").unwrap();
+        }
+        // One line is in the writer's hands.
+        assert!(output.left_out >= 99, "{}", output.left_out);
+        drop(output);
+        assert!(start.elapsed() < 10 * FAREWELL);
+    }
+
+    #[test]
+    fn a_reader_that_is_gone_is_an_error() {
+        let (allow, permissions) = channel();
+        drop(allow);
+        let mut output = Output::new(Held {
+            permissions,
+            text: Arc::default(),
+        });
+        let deadline = Instant::now() + 10 * FAREWELL;
+        while output.write_all(b"line\n").is_ok() {
+            assert!(Instant::now() < deadline);
+            thread::yield_now();
+        }
+    }
+}
