@@ -54,7 +54,9 @@ fn largest() -> Tables {
             let digit = ((door / FLAG_CLASSES as u32) >> (3 * place)) & 7;
             format!("\"tcp/{}\"", 10_000 + class * 100 + place * 10 + digit)
         });
-        let knock: Vec<String> = digits.rev().collect();
+        // Up and then down: whatever its flags, no scan walks it.
+        let mut knock: Vec<String> = digits.rev().collect();
+        knock.rotate_right(1);
         writeln!(
             text,
             "[[door]]\nname = \"d{door}\"\nknock = [{}]\nopen = [\"tcp/{}\"]",
