@@ -234,18 +234,42 @@ fn is_busy(error: &ProgramError) -> bool {
 }
 
 fn rejected(error: ProgramError) -> anyhow::Error {
-    let ProgramError::LoadError {
+    if let ProgramError::LoadError {
         io_error,
         verifier_log,
     } = error
-    else {
-        return anyhow::Error::new(error).context("loading the program");
-    };
-    let log = verifier_log.to_string();
+    {
+        anyhow!(
+            "the kernel rejected the program: {io_error}\n  kernels from 6.1 on accept it; the \
+             verifier's last lines are:\n    {}",
+            last_lines(&verifier_log.to_string()).join("\n    ")
+        )
+    } else {
+        anyhow::Error::new(error).context("loading the program")
+    }
+}
+
+fn last_lines(log: &str) -> Vec<&str> {
     let lines: Vec<_> = log.lines().collect();
-    let last = &lines[lines.len().saturating_sub(VERIFIER_LINES)..];
-    anyhow!(
-        "the kernel rejected the program: {io_error}\n  kernels from 6.1 on accept it; the verifier's last lines are:\n    {}",
-        last.join("\n    ")
-    )
+    let last = lines.len().saturating_sub(VERIFIER_LINES);
+    lines.into_iter().skip(last).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_verifier_log_is_shown() {
+        let long: String = (0..40).map(|line| format!("line {line}\n")).collect();
+        for (name, log, first, count) in [
+            ("empty", "", None, 0),
+            ("short", "one\ntwo\n", Some("one"), 2),
+            ("long", &long, Some("line 28"), VERIFIER_LINES),
+        ] {
+            let shown = last_lines(log);
+            assert_eq!(shown.first().copied(), first, "{name}");
+            assert_eq!(shown.len(), count, "{name}");
+        }
+    }
 }

@@ -10,7 +10,7 @@ use knock_common::layout::FlowKey;
 use crate::{
     cli::Run,
     clock,
-    compile::{self, Given, Held, Tables},
+    compile::{self, Given, Tables},
     config::{self, Checked},
     firewall::{Attached, Firewall, Options},
     host::Host,
@@ -54,7 +54,6 @@ impl Plan {
         let mut draw = || random.next();
         let mut given = Given {
             host: &host,
-            held: &Held::default(),
             cell_key,
             draw: &mut draw,
         };

@@ -14,7 +14,7 @@ use std::{
 
 use knock_user::{
     check,
-    compile::{Given, Held, compile},
+    compile::{Given, compile},
     config,
     host::Host,
 };
@@ -93,7 +93,6 @@ fn examples_are_accepted() {
             &checked.settings,
             &mut Given {
                 host: &Host::default(),
-                held: &Held::default(),
                 cell_key: [1; 12],
                 draw: &mut || {
                     random += 1;

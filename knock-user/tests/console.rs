@@ -265,7 +265,6 @@ fn everything_else_is_told_in_lines() {
         (
             "protecting",
             Box::new(|c| {
-                c.set_doors(vec![door("ssh", 3, Effect::Open(vec![]))]);
                 c.protecting(&one, "eth0", Attached::Native, SECOND);
             }),
             "protecting tcp/22 on eth0 (native), 1 door\n",

@@ -20,7 +20,7 @@ use knock_common::{
     time::Moment,
 };
 use knock_user::{
-    compile::{Given, Held, compile},
+    compile::{Given, compile},
     config::checked::{
         Decoys, Door, Effect, Established, Exempt, Knock, Lockout, Mode, Ports, Scope, Settings,
     },
@@ -319,7 +319,6 @@ fn world(settings: &Settings) -> Option<Sim> {
         settings,
         &mut Given {
             host: &Host::default(),
-            held: &Held::default(),
             cell_key: std::array::from_fn(|i| (i as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)),
             draw: &mut || 0,
         },

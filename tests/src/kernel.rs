@@ -22,7 +22,7 @@ use knock_common::{
     time::Moment,
 };
 use knock_user::{
-    compile::{self, Given, Held, Tables},
+    compile::{self, Given, Tables},
     config,
     firewall::{Firewall, Options},
     host::Host,
@@ -51,7 +51,6 @@ pub fn compile(text: &str) -> Result<Tables> {
     let mut drawn = 0;
     let mut given = Given {
         host: &Host::default(),
-        held: &Held::default(),
         cell_key: std::array::from_fn(|i| (i as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)),
         draw: &mut || {
             drawn += 1;

@@ -84,6 +84,31 @@ fn lines_for_people() {
 }
 
 #[test]
+fn verbosity() {
+    let rows: [(&str, &[&str], bool, bool); 3] = [
+        ("quiet", &[], false, false),
+        ("decisions", &["-v"], true, false),
+        ("every packet", &["-vv"], true, true),
+    ];
+    for (name, arguments, decisions, packets) in rows {
+        net::test(|net| {
+            let _server = Server::tcp(&net.server, &[SSH, 80]);
+            let arguments = [&["--iface", SERVER_LINK], arguments].concat();
+            let daemon = Daemon::start_with(&net.server, DOOR, &arguments);
+            let source = net.stranger(Family::V4);
+            source.finds(true, 80, name);
+            source.finds_closed(SSH, name);
+            daemon.tells(&json!({"event": "denied", "source": source.name()}));
+            let ended = daemon.stop();
+            let says = |word: &str| ended.stderr.contains(word);
+            assert_eq!(says("no-grant"), decisions, "{name}: {}", ended.stderr);
+            assert_eq!(says("the verifier walked"), decisions, "{name}");
+            assert_eq!(says("ordinary"), packets, "{name}: {}", ended.stderr);
+        });
+    }
+}
+
+#[test]
 fn modes() {
     let rows: [(&str, &[&str], &str); 4] = [
         ("default", &[], "native"),

@@ -56,7 +56,6 @@ struct State {
     busy: HashSet<Turn>,
     tasks: JoinSet<()>,
     is_stopped: bool,
-    left_out: u64,
 }
 
 impl Runner {
@@ -71,7 +70,7 @@ impl Runner {
     /// Runs a command as soon as it is its turn. Must be called inside a tokio runtime.
     ///
     /// # Errors
-    /// Too many commands wait: this one is left out and counted.
+    /// Too many commands wait: this one is left out.
     pub fn run(&self, job: Job) -> Result<(), LeftOut> {
         let mut state = self.shared.lock();
         let room = match job.occasion {
@@ -79,17 +78,11 @@ impl Runner {
             Occasion::Close => 2 * WAITING_MAX,
         };
         if state.is_stopped || state.waiting.len() >= room {
-            state.left_out = state.left_out.saturating_add(1);
             return Err(LeftOut(Box::new(job)));
         }
         state.waiting.push_back(job);
         self.shared.start(&mut state);
         Ok(())
-    }
-
-    /// How many commands were left out.
-    pub fn left_out(&self) -> u64 {
-        self.shared.lock().left_out
     }
 
     /// How many commands run or wait.

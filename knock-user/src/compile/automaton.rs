@@ -20,7 +20,7 @@ use crate::config::{
 /// The root of every class: its number is taken, so that 0 can mean "no node".
 const ROOT: u32 = 0;
 
-/// Edges that one bank has room for.
+/// Edges that a configuration may have.
 const EDGES_MAX: usize = NODES_MAX as usize;
 
 /// Edges of a node, in the order of their symbols.

@@ -11,7 +11,11 @@ mod tables;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::Duration,
+};
 
 use knock_common::{
     layout::{
@@ -66,21 +70,10 @@ impl Conflict {
     }
 }
 
-/// What the ids in grants and flows stand for, so that they mean the same after a reload.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Held {
-    /// The ports of each service.
-    pub services: BTreeMap<u16, Vec<Ports>>,
-    /// The destination address of each class.
-    pub classes: BTreeMap<u16, IpAddr>,
-}
-
 /// What a configuration is compiled with besides itself.
 pub struct Given<'a> {
     /// This host.
     pub host: &'a Host,
-    /// What ids stand for that are in use.
-    pub held: &'a Held,
     /// The secret key of the first-knock table: from the kernel's random numbers, kept for reloads.
     pub cell_key: [u64; 12],
     /// Random numbers to draw decoys with.
@@ -92,7 +85,7 @@ pub struct Given<'a> {
 /// # Errors
 /// Everything that stands in the way.
 pub fn compile(settings: &Settings, given: &mut Given<'_>) -> Result<Tables, Vec<Conflict>> {
-    let plan = Plan::new(settings, given.held)?;
+    let plan = Plan::new(settings)?;
     let doors = &settings.doors;
     let mut ports = PortTable::default();
     ports.exempt(settings, given.host);
@@ -153,7 +146,7 @@ pub fn compile(settings: &Settings, given: &mut Given<'_>) -> Result<Tables, Vec
 /// # Errors
 /// Everything that does.
 pub fn check(settings: &Settings) -> Result<(), Vec<Conflict>> {
-    Plan::new(settings, &Held::default()).map(|_| ())
+    Plan::new(settings).map(|_| ())
 }
 
 /// The parts that can fail, before they are put together.
@@ -166,17 +159,17 @@ struct Plan {
 }
 
 impl Plan {
-    fn new(settings: &Settings, held: &Held) -> Result<Self, Vec<Conflict>> {
+    fn new(settings: &Settings) -> Result<Self, Vec<Conflict>> {
         let mut conflicts = Vec::new();
         let doors = &settings.doors;
         within_limits(settings, &mut conflicts);
-        let classes = classes(doors, held, &mut conflicts);
+        let classes = classes(doors, &mut conflicts);
         // Beyond the limits, numbers would not fit their types.
         if !conflicts.is_empty() {
             return Err(conflicts);
         }
         let flags = Flags::new(doors, &mut conflicts);
-        let services = Services::new(settings, held, &mut conflicts);
+        let services = Services::new(settings, &mut conflicts);
         let automaton = Automaton::new(doors, &classes, &mut conflicts);
         match (services, automaton) {
             (Some(services), Some(automaton)) if conflicts.is_empty() => Ok(Self {
@@ -211,29 +204,19 @@ fn within_limits(settings: &Settings, conflicts: &mut Vec<Conflict>) {
     }
 }
 
-fn classes(doors: &[Door], held: &Held, conflicts: &mut Vec<Conflict>) -> BTreeMap<IpAddr, u16> {
-    let before: BTreeMap<IpAddr, u16> = held.classes.iter().map(|(c, a)| (*a, *c)).collect();
-    let mut classes: BTreeMap<IpAddr, u16> = BTreeMap::new();
-    for target in doors.iter().filter_map(|door| door.target) {
-        classes
-            .entry(target)
-            .or_insert_with(|| before.get(&target).copied().unwrap_or(0));
-    }
-    if classes.len() > TARGETS_MAX as usize {
+fn classes(doors: &[Door], conflicts: &mut Vec<Conflict>) -> BTreeMap<IpAddr, u16> {
+    let targets: BTreeSet<IpAddr> = doors.iter().filter_map(|door| door.target).collect();
+    if targets.len() > TARGETS_MAX as usize {
         conflicts.push(Conflict::of_file(
             "door",
             format!(
                 "{} different targets are too many: a file has at most {TARGETS_MAX}",
-                classes.len()
+                targets.len()
             ),
         ));
-        return classes;
     }
-    let mut free = (1..=u16::MAX).filter(|class| !held.classes.contains_key(class));
-    for class in classes.values_mut().filter(|class| **class == 0) {
-        *class = free.next().unwrap_or(0);
-    }
-    classes
+    // Class 0 is every other address.
+    targets.into_iter().zip(1..=u16::MAX).collect()
 }
 
 /// The flags that make TCP packets knocks, by port.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use knock_common::{layout::SERVICES_PER_DOOR, packet::Protocol};
 
-use super::{Conflict, Held};
+use super::Conflict;
 use crate::config::checked::{Door, Ports, Settings};
 
 /// The services of a configuration.
@@ -17,11 +17,7 @@ pub(super) struct Services {
 
 impl Services {
     /// Divides the protected ports; `None` if that can't be done, which is a conflict.
-    pub(super) fn new(
-        settings: &Settings,
-        held: &Held,
-        conflicts: &mut Vec<Conflict>,
-    ) -> Option<Self> {
+    pub(super) fn new(settings: &Settings, conflicts: &mut Vec<Conflict>) -> Option<Self> {
         let doors = &settings.doors;
         let mut groups = Groups::new(doors.len());
         for protocol in [Protocol::Tcp, Protocol::Udp] {
@@ -30,7 +26,7 @@ impl Services {
                 return None;
             }
         }
-        let mut ids = Ids::new(held);
+        let mut ids = 0..=u16::MAX;
         let mut services = Self {
             ports: BTreeMap::new(),
             of_doors: vec![Vec::new(); doors.len()],
@@ -41,7 +37,7 @@ impl Services {
             .filter(|(_, door)| nothing(door))
             .map(|(index, _)| (vec![index], Vec::new()));
         for (by, ports) in groups.list.into_iter().chain(private) {
-            let Some(id) = ids.of(&ports) else {
+            let Some(id) = ids.next() else {
                 let reason = "the doors divide the protected ports into more than 65535 groups: \
                               give them the same ranges";
                 conflicts.push(Conflict::of_file("door", reason.to_owned()));
@@ -169,28 +165,6 @@ fn changes(protocol: Protocol, settings: &Settings) -> BTreeMap<u32, Vec<Change>
         }
     }
     changes
-}
-
-/// Gives ids to services: the one that the same ports had before, or else a free one.
-struct Ids<'h> {
-    before: HashMap<&'h [Ports], u16>,
-    free: Box<dyn Iterator<Item = u16> + 'h>,
-}
-
-impl<'h> Ids<'h> {
-    fn new(held: &'h Held) -> Self {
-        let before = held.services.iter();
-        Self {
-            before: before.map(|(id, ports)| (ports.as_slice(), *id)).collect(),
-            free: Box::new((0..=u16::MAX).filter(|id| !held.services.contains_key(id))),
-        }
-    }
-
-    fn of(&mut self, ports: &[Ports]) -> Option<u16> {
-        // Doors that open nothing all have the same ports: none.
-        let before = self.before.get(ports).filter(|_| !ports.is_empty());
-        before.copied().or_else(|| self.free.next())
-    }
 }
 
 fn too_many(doors: &[Door], index: usize) -> Conflict {

@@ -10,7 +10,6 @@ use knock_common::{
     packet::Protocol,
 };
 
-use super::Held;
 use crate::{config::checked::Ports, sockets::Connection};
 
 /// Where an edge begins.
@@ -84,14 +83,6 @@ impl Tables {
             class: class.unwrap_or(0),
             protocol: Protocol::Tcp as u16,
         })
-    }
-
-    /// What the ids in grants and flows made under this configuration stand for.
-    pub fn held(&self) -> Held {
-        Held {
-            services: self.services.clone(),
-            classes: self.classes.clone(),
-        }
     }
 
     /// A world in memory under this configuration.

@@ -18,7 +18,7 @@
 //! | `source_port` | number | source port |
 //! | `stage` | number | how many knocks of the door have been made |
 //! | `of` | number | how many knocks the door has |
-//! | `reason` | string | [`knock_common::Reason::name`], or why it closed: `expired`, `sequence`, `revoked`, `door-gone`, `idle` |
+//! | `reason` | string | [`knock_common::Reason::name`], or why it closed: `expired`, `sequence`, `idle` |
 //! | `by` | string | name of the door whose sequence closed it |
 //! | `until` | string | when the grant ends, like `time` |
 //! | `seconds` | number | how long from `time` to `until`, or how long a flow was idle |
@@ -125,11 +125,6 @@ impl<W: Write> Console<W> {
             widths: [What::Opened.name().len(), 0, 0],
             failure: None,
         }
-    }
-
-    /// Another configuration is in force.
-    pub fn set_doors(&mut self, doors: Vec<DoorText>) {
-        self.doors = doors;
     }
 
     /// Wall time was set.

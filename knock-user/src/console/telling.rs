@@ -94,7 +94,7 @@ impl<W: Write> Console<W> {
         };
         let by = match ending {
             Some(Ending::Sequence { by }) => by.and_then(|by| self.door(by)).cloned(),
-            Some(Ending::Expired | Ending::Revoked | Ending::DoorGone) | None => None,
+            Some(Ending::Expired) | None => None,
         };
         let lasts_ms = until_ms.map(|until_ms| length_of(until_ms, at_ns));
         let mut why = door.ports_text();
@@ -328,8 +328,6 @@ fn ending_text(ending: Ending, by: Option<&DoorText>) -> String {
             Some(by) => format!("closing sequence {}", by.name),
             None => "closing sequence".to_owned(),
         },
-        Ending::Revoked => "revoked".to_owned(),
-        Ending::DoorGone => "door is gone".to_owned(),
     }
 }
 
@@ -337,8 +335,6 @@ const fn ending_name(ending: Ending) -> &'static str {
     match ending {
         Ending::Expired => "expired",
         Ending::Sequence { .. } => "sequence",
-        Ending::Revoked => "revoked",
-        Ending::DoorGone => "door-gone",
     }
 }
 

@@ -57,8 +57,4 @@ pub enum Ending {
         /// Index of the closing door, if its event was heard.
         by: Option<u16>,
     },
-    /// The administrator ended it.
-    Revoked,
-    /// The door is no longer in the configuration.
-    DoorGone,
 }

@@ -8,7 +8,8 @@ use knock_common::{
 };
 
 use super::{
-    Action, End, Ending, Entry, Holder, Ledger, Look, NANOS_PER_MILLI, is_over, last_nano,
+    Action, End, Ending, Entry, Holder, Ledger, Look, NANOS_PER_MILLI, SETTLE_MS, is_over,
+    settled_ns,
 };
 
 /// After how long an entry that could not be looked up is looked up again.
@@ -39,7 +40,7 @@ impl Ledger {
         let opening = self.deadlines.first().map(|&(deadline_ms, _)| deadline_ms);
         let suspect = self.suspects.first().map(|&(deadline_ms, _)| deadline_ms);
         let first = opening.into_iter().chain(suspect).min();
-        first.map(|deadline_ms| deadline_ms.saturating_add(1))
+        first.map(|deadline_ms| deadline_ms.saturating_add(SETTLE_MS + 1))
     }
 
     /// Ends what has ended; `look` reads the allow map.
@@ -86,7 +87,8 @@ impl Ledger {
         let mut newest_ms = until_ms;
         let mut over = Vec::new();
         let mut others = Vec::new();
-        for &key in &opening.keys {
+        // All of them: one that has ended may have been given anew.
+        for key in self.keys_of(source, door) {
             match round.look(&key) {
                 Look::Found(grant) if is_over(grant.until_ms, now_ms) => {
                     over.push((key, grant.until_ms));
@@ -107,7 +109,8 @@ impl Ledger {
                 until_ms: newest_ms,
                 door,
             };
-            round.actions.extend(self.extend(source, grant, 0, None));
+            let given_ns = self.given_ns(grant, now_ms);
+            round.actions.extend(self.extend(source, grant, given_ns));
             return;
         }
         let at_ns = until_ms.saturating_mul(NANOS_PER_MILLI);
@@ -142,10 +145,10 @@ impl Ledger {
     fn bury<F>(&mut self, key: GrantKey, end_ms: u64, round: &mut Round<F>) {
         let now_ms = round.now_ms;
         let ending = Ending::Sequence { by: None };
-        let closed = self.cut(&[key], last_nano(end_ms), ending, now_ms);
+        let closed = self.cut(&[key], settled_ns(end_ms), ending, now_ms);
         round.actions.extend(closed);
         round.gone.insert(key);
-        let removal = self.remove(key, last_nano(end_ms), now_ms);
+        let removal = self.remove(key, settled_ns(end_ms), now_ms);
         round.actions.push(removal);
     }
 
@@ -170,7 +173,7 @@ impl Ledger {
         // What an event tells may be older than what was given; what the map tells is not.
         let is_old_news = matches!(ending, Ending::Sequence { by: Some(_) });
         let mut actions = Vec::new();
-        for holder in self.holders(source, None) {
+        for holder in self.holders(source) {
             let Some(opening) = self.openings.get_mut(&holder) else {
                 continue;
             };

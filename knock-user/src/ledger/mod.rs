@@ -16,6 +16,7 @@ use knock_common::{
     access::Grant,
     event::Event,
     layout::{ALLOW_MAX, Door, GrantKey},
+    time::SKEW_MS,
 };
 
 mod action;
@@ -119,25 +120,15 @@ impl Ledger {
         }
     }
 
-    /// Takes in an entry of the allow map that was there when the program started.
-    ///
-    /// `on_open` was the business of whoever ran before: nothing opens, but it closes in time, also
-    /// what ended while nobody was there.
-    pub fn inherit(&mut self, key: GrantKey, grant: Grant, now_ms: u64) {
-        if self.knows(grant.door) {
-            let _already_told = self.adopt(key, grant, now_ms);
-        } else {
-            self.suspect(key, grant.until_ms);
-        }
-    }
-
     /// Takes in an entry of the allow map that was just looked up.
     ///
     /// This finds what events would have told, had they not been lost: grants, and grants that
     /// ended before their time.
     pub fn observe(&mut self, key: GrantKey, grant: Grant, now_ms: u64) -> Vec<Action> {
         if now_ms < grant.until_ms && self.knows(grant.door) {
-            return self.adopt(key, grant, now_ms).into_iter().collect();
+            let given_ns = self.given_ns(grant, now_ms);
+            let told = self.extend(key.source, grant, given_ns);
+            return told.into_iter().collect();
         }
         self.suspect(key, grant.until_ms);
         if !is_over(grant.until_ms, now_ms) {
@@ -146,79 +137,10 @@ impl Ledger {
         // Only a closing sequence writes an end that is earlier than what was told.
         self.cut(
             &[key],
-            last_nano(grant.until_ms),
+            settled_ns(grant.until_ms),
             Ending::Sequence { by: None },
             now_ms,
         )
-    }
-
-    /// Takes in what a removed entry held, if the removal can tell: `BPF_MAP_LOOKUP_AND_DELETE_ELEM`.
-    ///
-    /// With this, a grant that was given between the look and the removal comes back even if its
-    /// event was lost.
-    pub fn removed(&mut self, key: GrantKey, grant: Grant, now_ms: u64) -> Vec<Action> {
-        if grant.until_ms <= now_ms {
-            return Vec::new();
-        }
-        let given_ns = self.given_ns(grant, now_ms);
-        let mut actions = vec![self.restore(key, grant, given_ns, now_ms)];
-        actions.extend(self.adopt(key, grant, now_ms));
-        actions
-    }
-
-    /// Ends what is open for `source` by `door`, or by any door.
-    ///
-    /// Like a closing sequence this ends the access: another door's opening of the same ports, too.
-    pub fn revoke(&mut self, source: Address, door: Option<u16>, now_ms: u64) -> Vec<Action> {
-        let mut actions = Vec::new();
-        for holder in self.holders(source, door) {
-            let Some(opening) = self.openings.get(&holder) else {
-                continue;
-            };
-            let keys = opening.keys.clone();
-            for &key in &keys {
-                actions.push(self.remove(key, last_nano(now_ms), now_ms));
-            }
-            actions.extend(self.cut(&keys, last_nano(now_ms), Ending::Revoked, now_ms));
-            // A door that opens no port has no entry that could end.
-            actions.extend(self.close(holder, last_nano(now_ms), Ending::Revoked, now_ms));
-        }
-        actions
-    }
-
-    /// Goes over to another configuration; `renumbered` says what has become of a door's index.
-    ///
-    /// Doors that are gone are closed, under their old indexes. Events of the old configuration
-    /// must have been heard, or they are taken for the new one's.
-    pub fn renumber(
-        &mut self,
-        doors: Vec<Door>,
-        renumbered: impl Fn(u16) -> Option<u16>,
-    ) -> Vec<Action> {
-        self.doors = doors;
-        self.deadlines.clear();
-        self.suspects.clear();
-        self.removed = Recent::new();
-        self.restored = Recent::new();
-        self.ended = Recent::new();
-        let mut actions = Vec::new();
-        for ((source, old), opening) in std::mem::take(&mut self.openings) {
-            match renumbered(old).filter(|&door| self.knows(door)) {
-                Some(door) => {
-                    let grant = Grant {
-                        until_ms: opening.until_ms,
-                        door,
-                    };
-                    let _already_told = self.extend(source, grant, opening.given_ns, None);
-                }
-                None => actions.push(Action::Closed {
-                    source,
-                    door: old,
-                    ending: Ending::DoorGone,
-                }),
-            }
-        }
-        actions
     }
 
     /// The openings: source, index of the door, end in milliseconds since boot.
@@ -254,7 +176,7 @@ impl Ledger {
                 actions.push(self.restore(key, grant, at_ns, now_ms));
             }
         }
-        actions.extend(self.extend(source, grant, at_ns, None));
+        actions.extend(self.extend(source, grant, at_ns));
         actions
     }
 
@@ -271,15 +193,6 @@ impl Ledger {
             })
     }
 
-    /// Enters a grant that was found in the map.
-    fn adopt(&mut self, key: GrantKey, grant: Grant, now_ms: u64) -> Option<Action> {
-        if !self.knows(grant.door) {
-            return None;
-        }
-        let given_ns = self.given_ns(grant, now_ms);
-        self.extend(key.source, grant, given_ns, Some(key))
-    }
-
     /// When a grant that was found in the map was given, as far as its end tells.
     fn given_ns(&self, grant: Grant, now_ms: u64) -> u64 {
         let door = self.doors.get(usize::from(grant.door));
@@ -289,18 +202,10 @@ impl Ledger {
     }
 
     /// Opens a door, or keeps it open for longer.
-    fn extend(
-        &mut self,
-        source: Address,
-        grant: Grant,
-        given_ns: u64,
-        found: Option<GrantKey>,
-    ) -> Option<Action> {
+    fn extend(&mut self, source: Address, grant: Grant, given_ns: u64) -> Option<Action> {
         let Grant { until_ms, door } = grant;
         let holder = (source, door);
-        let mut keys = self.keys_of(source, door);
-        // Under another configuration the door may have opened other ports.
-        keys.extend(found.filter(|key| !keys.contains(key)));
+        let keys = self.keys_of(source, door);
         let Some(opening) = self.openings.get_mut(&holder) else {
             if self.openings.len() >= ALLOW_MAX as usize {
                 self.untracked = self.untracked.saturating_add(1);
@@ -353,24 +258,29 @@ impl Ledger {
         door.services.iter().take(count).map(key).collect()
     }
 
-    /// What is open for a source, by one door or by any.
-    fn holders(&self, source: Address, door: Option<u16>) -> Vec<Holder> {
-        let (first, last) = door.map_or((0, u16::MAX), |door| (door, door));
-        let range = self.openings.range((source, first)..=(source, last));
+    /// What is open for a source.
+    fn holders(&self, source: Address) -> Vec<Holder> {
+        let range = self.openings.range((source, 0)..=(source, u16::MAX));
         range.map(|(&holder, _)| holder).collect()
     }
 }
 
-/// Whether an end has passed.
+/// How long after an end it is certain what became of its entry.
 ///
-/// That is a millisecond later than the kernel side says so: whatever it gives after a look at an
-/// entry that is over carries a later time than that end, which tells it from what has ended.
+/// The kernel side's clock may be behind by [`SKEW_MS`], and what it ends before its time gets an
+/// end that is as much too early. After twice that time, whatever it gives after a look at the
+/// entry carries a time later than [`settled_ns`], which tells it from what has ended.
+const SETTLE_MS: u64 = 2 * SKEW_MS;
+
+/// Whether an end has passed for certain.
 const fn is_over(until_ms: u64, now_ms: u64) -> bool {
-    until_ms < now_ms
+    until_ms.saturating_add(SETTLE_MS) < now_ms
 }
 
-const fn last_nano(millis: u64) -> u64 {
-    millis
+/// The latest time at which a grant was given or ended that the map says ended at `until_ms`.
+const fn settled_ns(until_ms: u64) -> u64 {
+    until_ms
+        .saturating_add(SKEW_MS)
         .saturating_mul(NANOS_PER_MILLI)
         .saturating_add(NANOS_PER_MILLI - 1)
 }
