@@ -98,12 +98,9 @@ impl<'a> Apt<'a> {
     /// Installs `packages`; an error names them and the command that would.
     pub fn install(&self, packages: &[&str], why: &str) -> Result<()> {
         let names = packages.join(" ");
-        let by_hand = format!("sudo apt-get install -y {names}");
+        let by_hand = by_hand(&names);
         if !Self::is_here() {
-            bail!(
-                "missing: {names} ({why}); this system has no apt-get: install what your \
-                 distribution calls these Debian packages (there: `{by_hand}`)"
-            );
+            bail!("{}", missing(&names, why));
         }
         println!("packages: apt-get install {names} ({why})");
         if !self.updated.replace(true) {
@@ -136,5 +133,35 @@ impl<'a> Apt<'a> {
             );
         };
         Ok(cmd.args(["DEBIAN_FRONTEND=noninteractive", "apt-get"]))
+    }
+}
+
+fn by_hand(names: &str) -> String {
+    format!("sudo apt-get install -y {names}")
+}
+
+/// What to say where there is no apt-get.
+fn missing(names: &str, why: &str) -> String {
+    format!(
+        "missing: {names} ({why}); this system has no apt-get: install what your distribution calls \
+         these Debian packages (there: `{}`)",
+        by_hand(names)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_installed_is_named_with_the_command() {
+        let told = missing("nmap knockd", "the tests knock with them");
+        for part in [
+            "nmap knockd",
+            "the tests knock with them",
+            "`sudo apt-get install -y nmap knockd`",
+        ] {
+            assert!(told.contains(part), "{part}: {told}");
+        }
     }
 }
