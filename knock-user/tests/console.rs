@@ -194,8 +194,6 @@ fn the_ledger_is_told_in_lines() {
         ("expired", closed(0, Ending::Expired), "12:00:01.123 closed  203.0.113.9  ssh  tcp/22 time is over\n"),
         ("by a sequence", closed(0, Ending::Sequence { by: Some(2) }), "12:00:01.123 closed  203.0.113.9  ssh  tcp/22 closing sequence shut\n"),
         ("by some sequence", closed(0, Ending::Sequence { by: None }), "12:00:01.123 closed  203.0.113.9  ssh  tcp/22 closing sequence\n"),
-        ("revoked", closed(3, Ending::Revoked), "12:00:01.123 closed  203.0.113.9  bell  revoked\n"),
-        ("door gone", closed(0, Ending::DoorGone), "12:00:01.123 closed  203.0.113.9  ssh  tcp/22 door is gone\n"),
         ("a removal", Action::Remove { key }, ""),
     ];
     for (name, action, line) in rows {
@@ -267,7 +265,7 @@ fn everything_else_is_told_in_lines() {
             Box::new(|c| {
                 c.protecting(&one, "eth0", Attached::Native, SECOND);
             }),
-            "protecting tcp/22 on eth0 (native), 1 door\n",
+            "protecting tcp/22 on eth0 (native), 5 doors\n",
         ),
         (
             "protecting much",
@@ -293,6 +291,16 @@ fn everything_else_is_told_in_lines() {
     for (name, tell, line) in rows {
         assert_eq!(told(false, false, tell), line, "{name}");
     }
+    let style = Style {
+        json: false,
+        dry_run: false,
+        zone: TimeZone::UTC,
+    };
+    let only = doors().into_iter().take(1).collect();
+    let mut console = Console::new(Vec::new(), style, only, Timestamp::UNIX_EPOCH);
+    console.protecting(&one, "eth0", Attached::Native, SECOND);
+    let line = String::from_utf8(console.into_inner()).unwrap();
+    assert_eq!(line, "protecting tcp/22 on eth0 (native), 1 door\n");
 }
 
 #[test]

@@ -136,7 +136,6 @@ pub fn compile(settings: &Settings, given: &mut Given<'_>) -> Result<Tables, Vec
             .map(|prefix| prefix.mapped())
             .collect(),
         services: plan.services.ports,
-        classes: plan.classes.iter().map(|(a, c)| (*c, *a)).collect(),
         names: doors.iter().map(|door| door.name.clone()).collect(),
     })
 }

@@ -1,6 +1,6 @@
 //! What the maps hold, without the maps.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::collections::BTreeMap;
 
 use knock_common::{
     Address,
@@ -42,8 +42,6 @@ pub struct Tables {
     pub trust: Vec<(Address, u32)>,
     /// The ports that each service stands for; none for a door that only runs commands.
     pub services: BTreeMap<u16, Vec<Ports>>,
-    /// The destination address that each class stands for.
-    pub classes: BTreeMap<u16, IpAddr>,
     /// Names of the doors by index.
     pub names: Vec<String>,
 }
