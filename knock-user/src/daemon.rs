@@ -64,6 +64,7 @@ pub struct Daemon<W> {
     horizon_ticks: u32,
     left_out: u64,
     lost: u64,
+    untracked: u64,
     is_dry: bool,
     /// Whether it was said that standard output is closed.
     is_mute: bool,
@@ -94,6 +95,7 @@ impl<W: Write> Daemon<W> {
             horizon_ticks: tables.config.horizon_ticks,
             left_out: 0,
             lost: 0,
+            untracked: 0,
             is_mute: false,
         };
         daemon.console.kept(&kept, clock::boot_ns());
@@ -344,10 +346,16 @@ impl<W: Write> Daemon<W> {
         let [left_out, lost] = self
             .firewall
             .tallies([Tally::EventsLeftOut, Tally::EventsLost])?;
-        let more = |now: u64, before: &mut u64| now - std::mem::replace(before, now);
+        let more = |now: u64, before: &mut u64| now.saturating_sub(std::mem::replace(before, now));
         let left_out = more(left_out, &mut self.left_out);
         let lost = more(lost, &mut self.lost);
         self.console.left_out(left_out, lost, clock::boot_ns());
+        let untracked = more(self.ledger.untracked(), &mut self.untracked);
+        if untracked > 0 {
+            tracing::warn!(
+                "{untracked} grants beyond {ALLOW_MAX} are not told, and their commands not run"
+            );
+        }
         if let Some(error) = self.console.failure().filter(|_| !self.is_mute) {
             tracing::warn!("nothing more is told on standard output: {error}");
             self.is_mute = true;
