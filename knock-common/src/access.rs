@@ -12,8 +12,8 @@ use crate::{
 };
 
 /// A handshake that begins this close to the end of its grant is recorded at its SYN, in
-/// milliseconds. Otherwise the flow begins with the first packet after the SYN, so that spoofed
-/// SYNs of an allowed address don't fill the table.
+/// milliseconds. Otherwise the flow begins with the first packet after the SYN: the SYNs of a scan
+/// by an allowed address don't fill the table, though forged later packets of one can.
 const HANDSHAKE_MS: u64 = 4_000;
 /// CPUs that write one grant at the same moment are few.
 const TRIES: usize = 4;

@@ -8,7 +8,7 @@ use aya::{
     programs::{ProgramError, Xdp, XdpMode, xdp::XdpLinkId},
 };
 use knock_common::{
-    Address, Tally,
+    Tally,
     access::Flow,
     hint,
     layout::{Features, FlowKey, GrantKey, ProgressKey},
@@ -179,11 +179,6 @@ impl Firewall {
     /// The flows, as words.
     pub fn flows(&mut self) -> Result<Table<&mut MapData, FlowKey, u64>> {
         Ok(Table::try_from(maps::map_mut(&mut self.ebpf, "FLOWS")?)?)
-    }
-
-    /// Failed attempts by source, as words.
-    pub fn lockouts(&mut self) -> Result<Table<&mut MapData, Address, u64>> {
-        Ok(Table::try_from(maps::map_mut(&mut self.ebpf, "LOCKOUTS")?)?)
     }
 
     /// Counters that are not about reasons, summed over all CPUs.
