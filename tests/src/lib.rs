@@ -9,5 +9,6 @@ pub mod process;
 pub mod server;
 pub mod shapes;
 pub mod source;
+pub mod ssh;
 pub mod wait;
 pub mod wire;

@@ -8,16 +8,9 @@ use knock_tests::{
     net::{self, Family, Net, SERVER_LINK},
     process::Process,
     server::Server,
+    ssh::{DOOR, SSH},
 };
 use tempfile::TempDir;
-
-const SSH: u16 = 22;
-const DOOR: &str = r#"
-    [[door]]
-    name = "ssh"
-    knock = ["tcp/7000", "udp/8000", "tcp/9000"]
-    open = ["tcp/22"]
-"#;
 
 /// Runs a command to its end; gives back its exit code and what it said.
 #[track_caller]

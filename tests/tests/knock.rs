@@ -14,18 +14,10 @@ use knock_tests::{
     net::{self, Family, Net},
     server::Server,
     source::{Source, echoes, is_cut},
+    ssh::{DOOR, KNOCKS, SSH},
     wait,
 };
 use serde_json::json;
-
-const SSH: u16 = 22;
-const DOOR: &str = r#"
-    [[door]]
-    name = "ssh"
-    knock = ["tcp/7000", "udp/8000", "tcp/9000"]
-    open = ["tcp/22"]
-"#;
-const KNOCKS: &str = "tcp/7000 udp/8000 tcp/9000";
 
 /// Waits for the moment that a test is about.
 fn sleep_until(moment: Instant) {

@@ -19,20 +19,12 @@ use knock_tests::{
     process::Process,
     server::Server,
     source::echoes,
+    ssh::{DOOR, KNOCKS, SSH},
     wait,
 };
 use nix::sys::signal::Signal;
 use serde_json::json;
 use tempfile::TempDir;
-
-const SSH: u16 = 22;
-const DOOR: &str = r#"
-    [[door]]
-    name = "ssh"
-    knock = ["tcp/7000", "udp/8000", "tcp/9000"]
-    open = ["tcp/22"]
-"#;
-const KNOCKS: &str = "tcp/7000 udp/8000 tcp/9000";
 
 #[test]
 fn a_stop_detaches_and_says_what_is_open_now() {

@@ -5,16 +5,9 @@ use knock_tests::{
     net::{self, Family},
     server::Server,
     source::{echoes, is_cut},
+    ssh::{DOOR, SSH},
 };
 use serde_json::json;
-
-const SSH: u16 = 22;
-const DOOR: &str = r#"
-    [[door]]
-    name = "ssh"
-    knock = ["tcp/7000", "udp/8000", "tcp/9000"]
-    open = ["tcp/22"]
-"#;
 
 #[test]
 fn connections_that_are_there_go_on() {
