@@ -169,12 +169,18 @@ fn the_table_is_true() {
             rows.iter().map(sources)
         };
         let rows: Vec<_> = Family::ALL.into_iter().flat_map(with_sources).collect();
+        // A scan can fill the queue of the link, and what another row sends meanwhile is lost.
+        let is_scan = |row: &Row| row.packets.contains('-');
+        let (scans, others): (Vec<_>, Vec<_>) = rows.iter().partition(|(row, ..)| is_scan(row));
         // All at once: some rows take seconds.
         thread::scope(|scope| {
-            for &(row, source, other) in &rows {
+            for &(row, source, other) in others {
                 scope.spawn(move || run(net, source, other, &row.packets, &row.ours));
             }
         });
+        for &(row, source, other) in scans {
+            run(net, source, other, &row.packets, &row.ours);
+        }
         daemon.catches_up(&net.stranger(Family::V4), A.1);
         for (row, source, _) in rows {
             let opened = daemon.told(&json!({"event": "opened", "source": source.name()}));
