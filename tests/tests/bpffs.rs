@@ -1,0 +1,129 @@
+//! The file system for pins: mounted where it is not, and given to an ordinary user.
+
+#![expect(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    reason = "what a test can't do, it says by a panic"
+)]
+
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, process::Command, thread};
+
+use caps::CapSet;
+use knock_tests::namespace::run;
+use knock_user::bpffs::{self, DIRECTORY, MOUNT_POINT};
+use nix::{
+    mount::{MsFlags, mount, umount},
+    sched::{CloneFlags, unshare},
+    sys::statfs::{BPF_FS_MAGIC, statfs},
+    unistd::{Gid, Uid, chown, setfsuid},
+};
+
+const NOBODY: Uid = Uid::from_raw(65_534);
+const OTHERS: Gid = Gid::from_raw(65_534);
+
+/// Runs a test in a thread with mounts of its own, without any bpffs.
+fn without_bpffs(test: impl FnOnce() + Send) {
+    let apart = || {
+        unshare(CloneFlags::CLONE_NEWNS).expect("this test needs root");
+        let private = MsFlags::MS_PRIVATE | MsFlags::MS_REC;
+        mount(None::<&str>, "/", None::<&str>, private, None::<&str>).unwrap();
+        while is_mounted() {
+            umount(MOUNT_POINT).unwrap();
+        }
+        test();
+    };
+    in_a_thread(apart);
+}
+
+/// What a thread does to its own rights ends with it.
+fn in_a_thread<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    thread::scope(|scope| scope.spawn(work).join())
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+fn as_nobody<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    in_a_thread(|| {
+        // Only of this thread, unlike the other identities.
+        setfsuid(NOBODY);
+        caps::clear(None, CapSet::Effective).unwrap();
+        work()
+    })
+}
+
+fn is_mounted() -> bool {
+    statfs(MOUNT_POINT).unwrap().filesystem_type() == BPF_FS_MAGIC
+}
+
+fn mode(path: &str) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+#[test]
+fn it_is_mounted_where_it_is_not() {
+    without_bpffs(|| {
+        let directory = Path::new(DIRECTORY).join("v1/eth0");
+        assert!(bpffs::ensure(&directory).unwrap(), "mounts it");
+        assert!(is_mounted());
+        assert_eq!(mode(MOUNT_POINT), 0o700);
+        assert_eq!(mode(DIRECTORY), 0o700);
+        assert!(directory.is_dir());
+        assert!(!bpffs::ensure(&directory).unwrap(), "it is there");
+        umount(MOUNT_POINT).unwrap();
+        assert!(!is_mounted(), "it was mounted once");
+    });
+}
+
+#[test]
+fn those_who_begin_together_mount_it_once() {
+    without_bpffs(|| {
+        let count = thread::scope(|scope| {
+            let starts: Vec<_> = (0..8)
+                .map(|_| scope.spawn(|| bpffs::ensure(Path::new(DIRECTORY)).unwrap()))
+                .collect();
+            let mounted = starts.into_iter().map(|start| start.join().unwrap());
+            mounted.filter(|&mounted| mounted).count()
+        });
+        assert_eq!(count, 1, "that many say that they mounted it");
+        umount(MOUNT_POINT).unwrap();
+        assert!(!is_mounted(), "it was mounted once");
+    });
+}
+
+#[test]
+fn an_ordinary_user_is_told_what_to_do_and_it_helps() {
+    without_bpffs(|| {
+        let directory = Path::new(DIRECTORY);
+        let refused = || as_nobody(|| format!("{:#}", bpffs::ensure(directory).unwrap_err()));
+        // Root without the right to mount, and whoever else has not got it.
+        let told = refused();
+        for word in ["CAP_SYS_ADMIN", "sudo mount -t bpf bpf /sys/fs/bpf"] {
+            assert!(told.contains(word), "no {word:?} in: {told}");
+        }
+        do_as_told(&told);
+        assert!(is_mounted(), "{told}");
+        // Nobody is in root's group, but this thread is.
+        chown(MOUNT_POINT, None, Some(OTHERS)).unwrap();
+
+        let told = refused();
+        assert!(told.contains("sudo install -d"), "{told}");
+        do_as_told(&told);
+        assert!(!as_nobody(|| bpffs::ensure(directory)).unwrap());
+        assert!(!as_nobody(|| bpffs::ensure(&directory.join("v1"))).unwrap());
+
+        fs::set_permissions(DIRECTORY, fs::Permissions::from_mode(0o500)).unwrap();
+        assert!(refused().contains("sudo install -d"), "not writable");
+    });
+}
+
+/// Runs the commands of an error, which come last in it.
+fn do_as_told(told: &str) {
+    let (_why, commands) = told.split_once("): ").unwrap();
+    // Who it was for is root here, since only this thread's rights to files are nobody's.
+    let commands = commands
+        .split(", and then")
+        .next()
+        .unwrap()
+        .replace("sudo ", "")
+        .replace("-o root", &format!("-o {NOBODY}"));
+    run(Command::new("sh").args(["-ec", &commands]));
+}
