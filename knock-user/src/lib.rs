@@ -12,6 +12,7 @@ pub mod commands;
 pub mod compile;
 pub mod config;
 pub mod console;
+pub mod control;
 #[cfg(feature = "object")]
 pub mod daemon;
 #[cfg(feature = "object")]

@@ -30,6 +30,9 @@
 //! | `left_out` | number | events that were left out, because there were too many, since the last such line |
 //! | `lost` | number | events that were lost, because they were not read in time, since the last such line |
 //! | `dry_run` | `true` | nothing is dropped |
+//!
+//! Those who watch over the control socket choose for themselves; for lines that they did not read
+//! in time they get one with `time`, `event` (`missed`) and `missed`, the number of those lines.
 
 use std::io::{self, Write};
 
@@ -40,11 +43,13 @@ use crate::config::checked::{self, Effect};
 mod record;
 mod telling;
 pub mod text;
+pub mod watch;
 
 use record::Record;
 pub use record::What;
 use telling::Line;
 use text::harmless;
+use watch::Watchers;
 
 /// Wider sources do not widen their column: an IPv6 address with all its digits is rare.
 const SOURCE_WIDTH_MAX: usize = 24;
@@ -112,6 +117,7 @@ pub struct Console<W> {
     boot: Timestamp,
     widths: [usize; 3],
     failure: Option<io::Error>,
+    watchers: Watchers,
 }
 
 impl<W: Write> Console<W> {
@@ -124,7 +130,18 @@ impl<W: Write> Console<W> {
             boot,
             widths: [What::Opened.name().len(), 0, 0],
             failure: None,
+            watchers: Watchers::default(),
         }
+    }
+
+    /// Those who get the lines besides the writer, each as text or as objects.
+    pub fn watchers(&self) -> Watchers {
+        self.watchers.clone()
+    }
+
+    /// The configuration was read again.
+    pub fn set_doors(&mut self, doors: Vec<DoorText>) {
+        self.doors = doors;
     }
 
     /// Wall time was set.
@@ -143,11 +160,21 @@ impl<W: Write> Console<W> {
     }
 
     /// Writes an event.
-    fn tell(&mut self, at_ns: u64, line: &Line, mut record: Record<'_>) {
-        if self.style.json {
-            record.event = line.what.name();
-            return self.write_json(at_ns, record);
+    fn tell(&mut self, at_ns: u64, line: &Line, record: Record<'_>) {
+        if self.wants(Form::Text) {
+            let text = self.columns(at_ns, line);
+            self.write(Form::Text, text.trim_end());
         }
+        self.tell_object(at_ns, line.what, record);
+    }
+
+    /// Writes a sentence.
+    fn say(&mut self, at_ns: u64, what: What, text: &str, record: Record<'_>) {
+        self.write(Form::Text, text);
+        self.tell_object(at_ns, what, record);
+    }
+
+    fn columns(&mut self, at_ns: u64, line: &Line) -> String {
         let word = line.what.word(self.style.dry_run);
         let columns = [
             (word, usize::MAX),
@@ -164,34 +191,51 @@ impl<W: Write> Console<W> {
             text.extend(std::iter::repeat_n(' ', padding));
         }
         text.push_str(&line.why);
-        self.write(text.trim_end());
+        text
     }
 
-    /// Writes a sentence.
-    fn say(&mut self, at_ns: u64, what: What, text: &str, mut record: Record<'_>) {
-        if self.style.json {
-            record.event = what.name();
-            self.write_json(at_ns, record);
-        } else {
-            self.write(text);
+    fn tell_object(&mut self, at_ns: u64, what: What, mut record: Record<'_>) {
+        if !self.wants(Form::Json) {
+            return;
         }
-    }
-
-    fn write_json(&mut self, at_ns: u64, mut record: Record<'_>) {
+        record.event = what.name();
         record.time = self.utc(at_ns);
         record.dry_run = self.style.dry_run;
         match serde_json::to_string(&record) {
-            Ok(text) => self.write(&text),
+            Ok(text) => self.write(Form::Json, &text),
             Err(error) => self.failure = Some(error.into()),
         }
     }
 
-    fn write(&mut self, line: &str) {
-        if self.failure.is_some() {
+    /// Whether anybody reads lines of this form: they are made once, and only then.
+    fn wants(&self, form: Form) -> bool {
+        self.form() == form || self.watchers.want(form == Form::Json)
+    }
+
+    const fn form(&self) -> Form {
+        if self.style.json {
+            Form::Json
+        } else {
+            Form::Text
+        }
+    }
+
+    fn write(&mut self, form: Form, line: &str) {
+        self.watchers.tell(form == Form::Json, line);
+        if self.failure.is_some() || self.form() != form {
             return;
         }
         // One write, so that lines of several programs in one file stay whole.
         let written = self.out.write_all(format!("{line}\n").as_bytes());
         self.failure = written.and_then(|()| self.out.flush()).err();
     }
+}
+
+/// What a line looks like.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Form {
+    /// For people.
+    Text,
+    /// One object.
+    Json,
 }

@@ -1,0 +1,168 @@
+//! Others who read along, besides standard output.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use jiff::Timestamp;
+use tokio::sync::Notify;
+
+use super::text::count;
+
+/// How many may watch at the same time.
+pub const WATCHERS_MAX: usize = 16;
+/// Lines that wait for one of them; more are left out, and counted.
+pub const WAITING_MAX: usize = 1_024;
+
+/// Everybody who watches. Clones are the same.
+#[derive(Clone, Debug, Default)]
+pub struct Watchers(Arc<Mutex<Everybody>>);
+
+#[derive(Debug, Default)]
+struct Everybody {
+    queues: Vec<Arc<Queue>>,
+    ended: bool,
+}
+
+/// What waits for one of them.
+#[derive(Debug)]
+struct Queue {
+    json: bool,
+    waiting: Mutex<Waiting>,
+    /// Somebody should look at what waits.
+    changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    items: VecDeque<Item>,
+    ended: bool,
+}
+
+#[derive(Debug)]
+enum Item {
+    /// With its line end.
+    Line(Arc<str>),
+    /// So many lines for which there was no room.
+    Missed(u64),
+}
+
+/// One who watches, until it is dropped.
+#[derive(Debug)]
+pub struct Watcher {
+    queue: Arc<Queue>,
+    everybody: Watchers,
+}
+
+impl Watchers {
+    /// One more, as lines of text or of JSON; `None` if too many watch already.
+    pub fn watch(&self, json: bool) -> Option<Watcher> {
+        let mut everybody = lock(&self.0);
+        if everybody.queues.len() >= WATCHERS_MAX {
+            return None;
+        }
+        let waiting = Waiting {
+            ended: everybody.ended,
+            ..Waiting::default()
+        };
+        let queue = Arc::new(Queue {
+            json,
+            waiting: Mutex::new(waiting),
+            changed: Notify::new(),
+        });
+        everybody.queues.push(Arc::clone(&queue));
+        Some(Watcher {
+            queue,
+            everybody: self.clone(),
+        })
+    }
+
+    /// How many watch.
+    pub fn count(&self) -> usize {
+        lock(&self.0).queues.len()
+    }
+
+    /// Whether anybody wants lines of this kind.
+    pub(super) fn want(&self, json: bool) -> bool {
+        lock(&self.0).queues.iter().any(|queue| queue.json == json)
+    }
+
+    /// Gives a line, without its end, to those who want lines of this kind.
+    pub(super) fn tell(&self, json: bool, line: &str) {
+        let everybody = lock(&self.0);
+        let line: Arc<str> = format!("{line}\n").into();
+        for queue in everybody.queues.iter().filter(|queue| queue.json == json) {
+            lock(&queue.waiting).push(&line);
+            queue.changed.notify_one();
+        }
+    }
+
+    /// Nothing more comes: who watches gets what waits, and then the end.
+    pub fn end(&self) {
+        let mut everybody = lock(&self.0);
+        everybody.ended = true;
+        for queue in &everybody.queues {
+            lock(&queue.waiting).ended = true;
+            queue.changed.notify_one();
+        }
+    }
+}
+
+impl Waiting {
+    fn push(&mut self, line: &Arc<str>) {
+        if self.items.len() < WAITING_MAX {
+            self.items.push_back(Item::Line(Arc::clone(line)));
+        } else if let Some(Item::Missed(count)) = self.items.back_mut() {
+            *count = count.saturating_add(1);
+        } else {
+            self.items.push_back(Item::Missed(1));
+        }
+    }
+}
+
+impl Watcher {
+    /// The next line, with its end; `None` when there will be no more. It can be dropped while it
+    /// waits.
+    pub async fn next(&mut self) -> Option<Arc<str>> {
+        loop {
+            let (item, ended) = {
+                let mut waiting = lock(&self.queue.waiting);
+                (waiting.items.pop_front(), waiting.ended)
+            };
+            match item {
+                Some(Item::Line(line)) => return Some(line),
+                Some(Item::Missed(count)) => return Some(missed(count, self.queue.json).into()),
+                None if ended => return None,
+                None => self.queue.changed.notified().await,
+            }
+        }
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        let mut everybody = lock(&self.everybody.0);
+        let is_other = |queue: &Arc<Queue>| !Arc::ptr_eq(queue, &self.queue);
+        everybody.queues.retain(is_other);
+    }
+}
+
+/// What is told in place of lines that were not read in time.
+fn missed(lines: u64, json: bool) -> String {
+    if json {
+        let time = format!("{:.3}", Timestamp::now());
+        format!("{{\"time\":\"{time}\",\"event\":\"missed\",\"missed\":{lines}}}\n")
+    } else {
+        let were = if lines == 1 { "was" } else { "were" };
+        format!(
+            "missed {}, which {were} not read in time\n",
+            count(lines, "line")
+        )
+    }
+}
+
+/// Nothing that holds a lock here panics.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

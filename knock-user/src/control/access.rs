@@ -1,0 +1,152 @@
+//! Who may ask for what the daemon does.
+
+use std::ffi::CString;
+
+use anyhow::{Context as _, Result, anyhow};
+use nix::unistd::{Gid, Group, Uid, User, getgrouplist};
+
+/// The process at the other end of a connection, as the kernel says.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Peer {
+    /// Its user.
+    pub uid: u32,
+    /// Its group.
+    pub gid: u32,
+    /// Its number, if the kernel tells.
+    pub pid: Option<i32>,
+}
+
+/// Who is let in: root, the daemon's own user, and the members of a group.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Access {
+    own_uid: u32,
+    group: Option<(String, u32)>,
+}
+
+impl Access {
+    /// Lets a group in, if one is named.
+    ///
+    /// # Errors
+    /// There is no such group.
+    pub fn new(group: Option<&str>) -> Result<Self> {
+        let found = |name: &str| -> Result<_> {
+            let group = Group::from_name(name)
+                .with_context(|| format!("looking for the group {name}"))?
+                .ok_or_else(|| {
+                    anyhow!("there is no group {name}, which [control] names; see `getent group`")
+                })?;
+            Ok((name.to_owned(), group.gid.as_raw()))
+        };
+        Ok(Self {
+            own_uid: Uid::effective().as_raw(),
+            group: group.map(found).transpose()?,
+        })
+    }
+
+    /// The group that is let in.
+    pub fn gid(&self) -> Option<u32> {
+        self.group.as_ref().map(|&(_, gid)| gid)
+    }
+
+    /// Whether a peer is let in; `groups_of` tells the groups of a user.
+    pub fn admits(&self, peer: &Peer, groups_of: impl FnOnce(u32) -> Vec<u32>) -> bool {
+        if peer.uid == 0 || peer.uid == self.own_uid {
+            return true;
+        }
+        let Some(gid) = self.gid() else {
+            return false;
+        };
+        peer.gid == gid || groups_of(peer.uid).contains(&gid)
+    }
+
+    /// What somebody is told who is not let in.
+    pub fn refusal(&self, peer: &Peer) -> String {
+        let who = match &self.group {
+            Some((name, _)) => format!("root and the group {name}"),
+            None => "root; `[control] group` in the configuration lets a group in".to_owned(),
+        };
+        format!("uid {} is not let in, only {who}", peer.uid)
+    }
+}
+
+/// The groups of a user, as the host's databases know them; none for a user that they don't know.
+pub fn groups_of(uid: u32) -> Vec<u32> {
+    let Ok(Some(user)) = User::from_uid(Uid::from_raw(uid)) else {
+        return Vec::new();
+    };
+    let Ok(name) = CString::new(user.name) else {
+        return Vec::new();
+    };
+    let groups = getgrouplist(&name, user.gid).unwrap_or_default();
+    groups.into_iter().map(Gid::as_raw).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peer(uid: u32, gid: u32) -> Peer {
+        Peer {
+            uid,
+            gid,
+            pid: None,
+        }
+    }
+
+    #[test]
+    fn who_is_let_in() {
+        let closed = Access {
+            own_uid: 990,
+            group: None,
+        };
+        let open = Access {
+            own_uid: 990,
+            group: Some(("adm".to_owned(), 4)),
+        };
+        for (name, access, peer, groups, admitted) in [
+            ("root", &closed, peer(0, 0), vec![], true),
+            ("the daemon's user", &closed, peer(990, 7), vec![], true),
+            (
+                "another user",
+                &closed,
+                peer(1000, 1000),
+                vec![1000, 4],
+                false,
+            ),
+            (
+                "group root is not root",
+                &closed,
+                peer(1000, 0),
+                vec![0],
+                false,
+            ),
+            ("a member", &open, peer(1000, 1000), vec![1000, 4], true),
+            ("a member by newgrp", &open, peer(1000, 4), vec![1000], true),
+            ("no member", &open, peer(1000, 1000), vec![1000, 27], false),
+            ("root, with a group", &open, peer(0, 0), vec![0], true),
+        ] {
+            assert_eq!(access.admits(&peer, |_| groups), admitted, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_names_who_is_let_in() {
+        let access = Access {
+            own_uid: 0,
+            group: Some(("adm".to_owned(), 4)),
+        };
+        assert_eq!(
+            access.refusal(&peer(1000, 1000)),
+            "uid 1000 is not let in, only root and the group adm"
+        );
+    }
+
+    #[test]
+    fn the_hosts_groups() {
+        assert_eq!(Access::new(Some("root")).unwrap().gid(), Some(0));
+        let error = Access::new(Some("no-such-group")).unwrap_err().to_string();
+        assert!(error.contains("no-such-group"), "{error}");
+        assert!(groups_of(0).contains(&0));
+        assert_eq!(groups_of(0xfff0_1234), []);
+    }
+}

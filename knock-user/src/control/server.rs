@@ -1,0 +1,349 @@
+//! The daemon's end of the socket.
+//!
+//! Nobody at the other end can hold the daemon or fill its memory: connections, the length of a
+//! request and the time to send it are bounded, a reply that is not read is given up, and who
+//! watches has a queue of their own.
+
+use std::{
+    fs,
+    io::{self, ErrorKind},
+    os::unix::{
+        fs::{FileTypeExt as _, PermissionsExt as _, chown},
+        net::UnixStream as StdStream,
+    },
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail};
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
+    net::{
+        UnixListener, UnixStream,
+        unix::{OwnedReadHalf, OwnedWriteHalf},
+    },
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch},
+    task::JoinHandle,
+    time::{sleep, timeout},
+};
+
+use super::{
+    access::{self, Access, Peer},
+    protocol::{Answer, Incoming, Reply, Request},
+};
+use crate::console::watch::{Watcher, Watchers};
+
+/// Connections that are served at once, besides those that watch; more wait for their turn.
+pub const CONNECTIONS_MAX: usize = 16;
+/// Bytes of a request.
+pub const REQUEST_MAX: usize = 64 << 10;
+/// How long a request may take to arrive, and a reply to be read.
+pub const PATIENCE: Duration = Duration::from_secs(5);
+/// How long the last replies and lines may take to be read when the daemon ends.
+const FAREWELL: Duration = Duration::from_secs(1);
+/// How long to wait after a connection could not be taken, as when descriptors are used up.
+const RETRY: Duration = Duration::from_millis(100);
+
+/// A request that waits for its reply.
+#[derive(Debug)]
+pub struct Call {
+    /// What is asked for.
+    pub request: Request,
+    /// By whom.
+    pub peer: Peer,
+    reply: oneshot::Sender<Reply>,
+}
+
+impl Call {
+    /// Replies. That the asker has gone is no reason to care.
+    pub fn answer(self, reply: Reply) {
+        let _gone = self.reply.send(reply);
+    }
+}
+
+/// Listens, and hands over what is asked for.
+///
+/// When it is dropped, the socket's file is removed and connections end at once.
+#[derive(Debug)]
+pub struct Server {
+    calls: mpsc::Receiver<Call>,
+    listening: JoinHandle<()>,
+    watchers: Watchers,
+    /// Tells connections that the daemon ends; closed when the last of them has ended.
+    ending: watch::Sender<bool>,
+    /// The socket's file, until it is removed.
+    path: Option<PathBuf>,
+}
+
+impl Server {
+    /// Listens on a path, from inside a tokio runtime. A socket there that nobody listens on any
+    /// more is replaced.
+    ///
+    /// # Errors
+    /// Somebody listens there, or the socket can't be made.
+    pub fn listen(path: &Path, access: Access, watchers: Watchers) -> Result<Self> {
+        make_room(path)?;
+        let listener =
+            UnixListener::bind(path).with_context(|| format!("listening on {}", path.display()))?;
+        // Between these two calls the file has the mode that the umask leaves: whoever connects
+        // then is asked for their credentials like everybody.
+        set_access(path, &access)?;
+        let (called, calls) = mpsc::channel(CONNECTIONS_MAX);
+        let (ending, ended) = watch::channel(false);
+        let door = Entrance {
+            access,
+            called,
+            watchers: watchers.clone(),
+            ended,
+        };
+        Ok(Self {
+            calls,
+            listening: tokio::spawn(accept(listener, Arc::new(door))),
+            watchers,
+            ending,
+            path: Some(path.to_owned()),
+        })
+    }
+
+    /// The next request; never if there is none.
+    ///
+    /// It can be dropped while it waits: no request is lost by that.
+    pub async fn call(&mut self) -> Call {
+        match self.calls.recv().await {
+            Some(call) => call,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Takes no more requests, tells those that wait that the daemon ends, and gives the last
+    /// replies and lines a moment to be read.
+    pub async fn finish(mut self) {
+        self.listening.abort();
+        self.remove_file();
+        self.calls.close();
+        while let Ok(call) = self.calls.try_recv() {
+            call.answer(Reply::failed("the daemon is ending"));
+        }
+        self.watchers.end();
+        let _all_gone = self.ending.send(true);
+        let _late = timeout(FAREWELL, self.ending.closed()).await;
+    }
+
+    /// Once: what is there later is another daemon's.
+    fn remove_file(&mut self) {
+        if let Some(path) = self.path.take() {
+            // Whoever starts next replaces it, if it can't be removed.
+            let _stays = fs::remove_file(path);
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.listening.abort();
+        self.watchers.end();
+        self.remove_file();
+    }
+}
+
+/// What every connection needs.
+#[derive(Debug)]
+struct Entrance {
+    access: Access,
+    called: mpsc::Sender<Call>,
+    watchers: Watchers,
+    ended: watch::Receiver<bool>,
+}
+
+fn make_room(path: &Path) -> Result<()> {
+    let shown = path.display();
+    if let Some(directory) = path.parent() {
+        fs::create_dir_all(directory)
+            .with_context(|| format!("making {} for the socket", directory.display()))?;
+    }
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error).with_context(|| format!("looking at {shown}")),
+        Ok(file) if !file.file_type().is_socket() => {
+            bail!("{shown} is not a socket: remove it, and start again")
+        }
+        Ok(_) => {}
+    }
+    match StdStream::connect(path) {
+        Err(error) if error.kind() == ErrorKind::ConnectionRefused => {}
+        Err(error) => return Err(error).with_context(|| format!("trying {shown}")),
+        Ok(_) => bail!("another knock-user listens on {shown}: `knock-user status` shows it"),
+    }
+    fs::remove_file(path).with_context(|| format!("removing {shown}, which nobody listens on"))
+}
+
+fn set_access(path: &Path, access: &Access) -> Result<()> {
+    let mode = match access.gid() {
+        Some(gid) => {
+            chown(path, None, Some(gid)).with_context(|| {
+                format!(
+                    "giving {} to the group that [control] names: knock-user must be root or a \
+                     member of it",
+                    path.display()
+                )
+            })?;
+            0o660
+        }
+        None => 0o600,
+    };
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))
+        .with_context(|| format!("setting the mode of {}", path.display()))
+}
+
+async fn accept(listener: UnixListener, entrance: Arc<Entrance>) {
+    let turns = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        // Never closed, so never an error.
+        let Ok(turn) = Arc::clone(&turns).acquire_owned().await else {
+            return;
+        };
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                tokio::spawn(serve(stream, Arc::clone(&entrance), turn));
+            }
+            Err(error) => {
+                tracing::debug!("a control connection could not be taken: {error}");
+                sleep(RETRY).await;
+            }
+        }
+    }
+}
+
+/// A connection from its beginning to its end; what goes wrong on it concerns nobody else.
+async fn serve(stream: UnixStream, entrance: Arc<Entrance>, turn: OwnedSemaphorePermit) {
+    if let Err(error) = converse(stream, &entrance, turn).await {
+        tracing::debug!("a control connection ended: {error}");
+    }
+}
+
+async fn converse(
+    stream: UnixStream,
+    entrance: &Entrance,
+    turn: OwnedSemaphorePermit,
+) -> io::Result<()> {
+    let peer = peer_of(&stream)?;
+    let (read, mut write) = stream.into_split();
+    if !is_admitted(&entrance.access, peer).await {
+        return send(&mut write, &Reply::failed(entrance.access.refusal(&peer))).await;
+    }
+    let mut read = BufReader::new(read);
+    let mut ended = entrance.ended.clone();
+    let asked = tokio::select! {
+        asked = timeout(PATIENCE, request(&mut read)) => asked,
+        _ = ended.wait_for(|is_ending| *is_ending) => return Ok(()),
+    };
+    let line = match asked {
+        Ok(Ok(None)) => return Ok(()),
+        Ok(Ok(Some(line))) => line,
+        Ok(Err(error)) => return send(&mut write, &Reply::bad(error.to_string())).await,
+        Err(_) => {
+            let reason = format!("no request came within {} s", PATIENCE.as_secs());
+            return send(&mut write, &Reply::bad(reason)).await;
+        }
+    };
+    match Incoming::from_line(&line) {
+        Err(reason) => send(&mut write, &Reply::bad(reason)).await,
+        Ok(Incoming::Watch { json }) => match entrance.watchers.watch(json) {
+            Some(watcher) => {
+                // Those who watch stay; others need the turn.
+                drop(turn);
+                send(&mut write, &Reply::Done(Answer::Watching {})).await?;
+                stream_lines(watcher, &mut read, &mut write).await
+            }
+            None => {
+                let reason = "too many watch already: end one of them";
+                send(&mut write, &Reply::failed(reason)).await
+            }
+        },
+        Ok(Incoming::Request(request)) => {
+            let reply = ask(entrance, request, peer).await;
+            send(&mut write, &reply).await
+        }
+    }
+}
+
+fn peer_of(stream: &UnixStream) -> io::Result<Peer> {
+    let credentials = stream.peer_cred()?;
+    Ok(Peer {
+        uid: credentials.uid(),
+        gid: credentials.gid(),
+        pid: credentials.pid(),
+    })
+}
+
+async fn is_admitted(access: &Access, peer: Peer) -> bool {
+    if access.admits(&peer, |_| Vec::new()) {
+        return true;
+    }
+    // The databases may be far away.
+    let asked = tokio::task::spawn_blocking(move || access::groups_of(peer.uid));
+    let groups = asked.await.unwrap_or_default();
+    access.admits(&peer, |_| groups)
+}
+
+/// The line that a client sends; none if it says nothing at all.
+async fn request(read: &mut BufReader<OwnedReadHalf>) -> io::Result<Option<Vec<u8>>> {
+    let mut line = Vec::new();
+    let most = REQUEST_MAX as u64 + 1;
+    read.take(most).read_until(b'\n', &mut line).await?;
+    if line.pop_if(|last| *last == b'\n').is_some() {
+        return Ok(Some(line));
+    }
+    match line.len() {
+        0 => Ok(None),
+        REQUEST_MAX.. => Err(io::Error::other(format!(
+            "the request is longer than {} KiB",
+            REQUEST_MAX >> 10
+        ))),
+        _ => Err(io::Error::other(
+            "the request ends in the middle of its line",
+        )),
+    }
+}
+
+async fn ask(entrance: &Entrance, request: Request, peer: Peer) -> Reply {
+    let (reply, replied) = oneshot::channel();
+    let call = Call {
+        request,
+        peer,
+        reply,
+    };
+    let ending = || Reply::failed("the daemon is ending");
+    if entrance.called.send(call).await.is_err() {
+        return ending();
+    }
+    replied.await.unwrap_or_else(|_| ending())
+}
+
+async fn send(write: &mut OwnedWriteHalf, reply: &Reply) -> io::Result<()> {
+    let line = reply.to_line();
+    timeout(PATIENCE, write.write_all(line.as_bytes())).await?
+}
+
+/// Writes lines until there are no more, or until the other side ends or says anything.
+async fn stream_lines(
+    mut watcher: Watcher,
+    read: &mut BufReader<OwnedReadHalf>,
+    write: &mut OwnedWriteHalf,
+) -> io::Result<()> {
+    let mut byte = [0];
+    loop {
+        let line = tokio::select! {
+            line = watcher.next() => line,
+            _ = read.read(&mut byte) => return Ok(()),
+        };
+        let Some(line) = line else {
+            return Ok(());
+        };
+        tokio::select! {
+            written = write.write_all(line.as_bytes()) => written?,
+            _ = read.read(&mut byte) => return Ok(()),
+        }
+    }
+}
