@@ -119,7 +119,11 @@ pub fn cause(error: &ProgramError) -> String {
     }
 }
 
-fn list() -> Result<Vec<Interface>> {
+/// All interfaces of this network namespace.
+///
+/// # Errors
+/// The kernel does not tell.
+pub fn list() -> Result<Vec<Interface>> {
     let request = NetlinkMessage::new(
         NetlinkHeader::default(),
         NetlinkPayload::from(RouteNetlinkMessage::GetLink(LinkMessage::default())),
@@ -138,7 +142,7 @@ fn list() -> Result<Vec<Interface>> {
     Ok(interfaces)
 }
 
-fn described(link: &LinkMessage) -> Option<Interface> {
+pub(crate) fn described(link: &LinkMessage) -> Option<Interface> {
     let mut name = None;
     let mut program = None;
     for attribute in &link.attributes {

@@ -20,6 +20,7 @@ pub mod firewall;
 pub mod host;
 pub mod interface;
 pub mod ledger;
+pub mod links;
 pub mod maps;
 pub mod netlink;
 pub mod output;

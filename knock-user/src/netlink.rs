@@ -2,12 +2,12 @@
 
 use anyhow::{Context as _, Result, ensure};
 use netlink_packet_core::{
-    NetlinkDeserializable, NetlinkMessage, NetlinkPayload, NetlinkSerializable,
+    DecodeError, NetlinkDeserializable, NetlinkMessage, NetlinkPayload, NetlinkSerializable,
 };
 use netlink_sys::{Socket, SocketAddr};
 
 /// The kernel's datagrams are at most this long (`NLMSG_GOODSIZE` and `netlink_dump`).
-const DATAGRAM: usize = 32 * 1024;
+pub const DATAGRAM: usize = 32 * 1024;
 
 /// Sends a request and hands each answer to `take`, until the kernel says that it is done.
 ///
@@ -39,26 +39,38 @@ where
         socket
             .recv(&mut datagram, 0)
             .context("reading the kernel's answer over netlink")?;
-        let mut rest = datagram.as_slice();
-        while !rest.is_empty() {
-            let answer = NetlinkMessage::<T>::deserialize(rest)
-                .context("understanding the kernel's answer over netlink")?;
-            let length = (answer.header.length as usize)
-                .next_multiple_of(4)
-                .min(rest.len());
-            rest = rest.get(length.max(1)..).unwrap_or_default();
-            if let NetlinkPayload::InnerMessage(message) = answer.payload {
+        for answer in messages(&datagram) {
+            let answer = answer.context("understanding the kernel's answer over netlink")?;
+            if let NetlinkPayload::InnerMessage(message) = answer {
                 take(message);
-            } else if let NetlinkPayload::Error(error) = answer.payload {
+            } else if let NetlinkPayload::Error(error) = answer {
                 ensure!(
                     error.code.is_none(),
                     "the kernel refuses over netlink: {}",
                     error.to_io()
                 );
                 return Ok(());
-            } else if let NetlinkPayload::Done(_) = answer.payload {
+            } else if let NetlinkPayload::Done(_) = answer {
                 return Ok(());
             }
         }
     }
+}
+
+/// The messages of a datagram, up to the first that can't be read.
+pub fn messages<T: NetlinkDeserializable>(
+    datagram: &[u8],
+) -> impl Iterator<Item = Result<NetlinkPayload<T>, DecodeError>> {
+    let mut rest = datagram;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let message = NetlinkMessage::<T>::deserialize(rest);
+        let length = message.as_ref().map_or(rest.len(), |message| {
+            (message.header.length as usize).next_multiple_of(4).max(1)
+        });
+        rest = rest.get(length..).unwrap_or_default();
+        Some(message.map(|message| message.payload))
+    })
 }

@@ -1,0 +1,197 @@
+//! What is heard of interfaces that come, go and change.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "what a test can't do, it says by a panic"
+)]
+
+use std::{
+    collections::VecDeque,
+    sync::{Mutex, PoisonError},
+};
+
+use knock_tests::{
+    namespace::{self, Namespace},
+    wait::PATIENCE,
+};
+use knock_user::links::{
+    LinkChange,
+    LinkChangeKind::{self, Appeared, Changed, Gone},
+    LinkWatch,
+};
+use tokio::time::timeout;
+
+/// Runs a test in a namespace of its own and in a runtime there.
+fn test(test: impl AsyncFnOnce(&Namespace) + Send) {
+    static TURN: Mutex<()> = Mutex::new(());
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let namespace = Namespace::new("links");
+    namespace.enter(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(test(&namespace));
+    });
+    drop(namespace);
+    assert_eq!(namespace::leftovers(), [] as [String; 0], "left behind");
+}
+
+/// Changes, one after the other.
+struct Heard {
+    watch: LinkWatch,
+    changes: VecDeque<LinkChange>,
+}
+
+impl Heard {
+    fn open() -> Self {
+        Self {
+            watch: LinkWatch::open().unwrap(),
+            changes: VecDeque::new(),
+        }
+    }
+
+    async fn next(&mut self) -> LinkChange {
+        if self.changes.is_empty() {
+            let heard = timeout(PATIENCE, self.watch.changed()).await;
+            let heard = heard.unwrap_or_else(|_| panic!("nothing is heard"));
+            self.changes.extend(heard.unwrap());
+        }
+        self.changes.pop_front().unwrap()
+    }
+
+    /// Skips what is said of others and hears this; gives back the number.
+    async fn hears(&mut self, name: &str, kind: LinkChangeKind) -> u32 {
+        loop {
+            let change = self.next().await;
+            if change.name == name {
+                assert_eq!(change.kind, kind, "{name}");
+                return change.index;
+            }
+        }
+    }
+
+    /// Everything up to where this one appears, and what was heard together with that.
+    async fn hears_all_up_to(&mut self, name: &str) -> Vec<LinkChange> {
+        let mut all = Vec::new();
+        loop {
+            let change = self.next().await;
+            let is_last = change.name == name;
+            all.push(change);
+            if is_last {
+                all.extend(self.changes.drain(..));
+                return all;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_link_from_its_beginning_to_its_end() {
+    test(async |namespace| {
+        let mut heard = Heard::open();
+        namespace.ip("link add v0 type veth peer name v1");
+        let index = heard.hears("v0", Appeared { up: false }).await;
+        namespace.ip("link set v0 up");
+        assert_eq!(heard.hears("v0", Changed { up: true }).await, index);
+        namespace.ip("link set v0 down");
+        assert_eq!(heard.hears("v0", Changed { up: false }).await, index);
+        namespace.ip("link set v0 name wan");
+        assert_eq!(heard.hears("v0", Gone).await, index);
+        assert_eq!(heard.hears("wan", Appeared { up: false }).await, index);
+        namespace.ip("link delete wan");
+        assert_eq!(heard.hears("wan", Gone).await, index);
+
+        namespace.ip("link add wan up type veth peer name v1");
+        let anew = heard.hears("wan", Appeared { up: true }).await;
+        assert_ne!(anew, index, "made anew");
+    });
+}
+
+#[test]
+fn a_link_that_moves_away_and_comes_back() {
+    test(async |namespace| {
+        namespace.ip("link add v0 type veth peer name v1");
+        let mut heard = Heard::open();
+        let other = Namespace::new("away");
+        namespace.ip(&format!("link set v0 netns {}", other.name()));
+        heard.hears("v0", Gone).await;
+        other.ip(&format!("link set v0 netns {}", namespace.name()));
+        heard.hears("v0", Appeared { up: false }).await;
+    });
+}
+
+#[test]
+fn a_link_in_a_bridge_is_not_gone_when_it_leaves() {
+    test(async |namespace| {
+        namespace.ip_batch(
+            "link add br0 type bridge
+             link add v0 type veth peer name v1",
+        );
+        let mut heard = Heard::open();
+        namespace.ip_batch(
+            "link set v0 master br0
+             link set v0 nomaster
+             link set v0 up",
+        );
+        heard.hears("v0", Changed { up: true }).await;
+    });
+}
+
+/// More is told than the socket has room for; afterwards nothing is missing.
+#[test]
+fn what_is_lost_is_made_up_for() {
+    test(async |namespace| {
+        namespace.ip_batch(
+            "link add v0 type veth peer name v1
+             link add w0 type veth peer name w1",
+        );
+        let mut heard = Heard::open();
+        let mut lines = String::from("link delete w0\n");
+        for _ in 0..1_000 {
+            lines += "link set v0 up\nlink set v0 down\n";
+        }
+        lines += "link set v0 up\nlink add x0 type veth peer name x1\n";
+        namespace.ip_batch(&lines);
+
+        let last = heard.hears_all_up_to("x0").await;
+        assert!(
+            last.len() < 1_000,
+            "{} changes: nothing was lost",
+            last.len()
+        );
+        let of = |name: &str| {
+            last.iter()
+                .rfind(|change| change.name == name)
+                .unwrap()
+                .kind
+        };
+        assert_eq!(of("v0"), Appeared { up: true }, "it is to be looked at");
+        assert_eq!(of("w0"), Gone);
+        assert_eq!(of("x0"), Appeared { up: false });
+        // And it goes on.
+        namespace.ip("link delete x0");
+        heard.hears("x0", Gone).await;
+    });
+}
+
+/// Waiting that is given up loses nothing.
+#[test]
+fn others_may_come_first() {
+    test(async |namespace| {
+        let mut heard = Heard::open();
+        for number in 0..20 {
+            tokio::select! {
+                biased;
+                changes = heard.watch.changed() => heard.changes.extend(changes.unwrap()),
+                () = std::future::ready(()) => {}
+            }
+            namespace.ip(&format!("link add v{number} type veth peer name p{number}"));
+        }
+        for number in 0..20 {
+            heard
+                .hears(&format!("v{number}"), Appeared { up: false })
+                .await;
+        }
+    });
+}
