@@ -28,3 +28,4 @@ pub mod privileges;
 pub mod sockets;
 #[cfg(feature = "object")]
 pub mod start;
+pub mod supervisor;

@@ -1,0 +1,255 @@
+//! Whoever started this: a service manager that wants to know how it goes, a journal that has times
+//! and priorities of its own, or nobody.
+
+use std::{
+    env,
+    io::{self, Write},
+    os::fd::AsFd,
+    time::Duration,
+};
+
+use nix::sys::stat::fstat;
+use sd_notify::NotifyState;
+use tracing::{Level, Metadata};
+use tracing_subscriber::fmt::MakeWriter;
+
+/// Protecting: whoever waits for us may go on. Also the end of a reload.
+pub fn ready(status: &str) {
+    tell(&[NotifyState::Ready, NotifyState::Status(&one_line(status))]);
+}
+
+/// Reading the configuration anew; [`ready`] ends it, whether or not anything was changed.
+pub fn reloading() {
+    match NotifyState::monotonic_usec_now() {
+        Ok(now) => tell(&[NotifyState::Reloading, now]),
+        Err(error) => tracing::warn!("asking for the time: {error}"),
+    }
+}
+
+/// About to end; what is said is shown meanwhile.
+pub fn stopping(status: &str) {
+    tell(&[
+        NotifyState::Stopping,
+        NotifyState::Status(&one_line(status)),
+    ]);
+}
+
+/// What `systemctl status` shows.
+pub fn status(text: &str) {
+    tell(&[NotifyState::Status(&one_line(text))]);
+}
+
+/// How often [`ping`] is to be called, if anybody waits for it: twice as often as it is missed.
+pub fn ping_interval() -> Option<Duration> {
+    sd_notify::watchdog_enabled()
+        .map(|missed_after| missed_after / 2)
+        .filter(|interval| !interval.is_zero())
+}
+
+/// Still alive.
+pub fn ping() {
+    tell(&[NotifyState::Watchdog]);
+}
+
+/// Does nothing without `NOTIFY_SOCKET`.
+fn tell(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::warn!("telling the service manager: {error}");
+    }
+}
+
+/// Lines are what separates one message to the service manager from the next.
+fn one_line(text: &str) -> String {
+    text.lines().collect::<Vec<_>>().join("; ")
+}
+
+/// Whether what is written here goes straight to the journal.
+pub fn is_journal(stream: impl AsFd) -> bool {
+    let Some(journal) = env::var("JOURNAL_STREAM").ok() else {
+        return false;
+    };
+    // The variable is inherited by those whose streams were redirected since.
+    fstat(stream).is_ok_and(|stream| is_same(&journal, stream.st_dev, stream.st_ino))
+}
+
+/// `DEVICE:INODE` against the numbers of a stream.
+fn is_same(journal: &str, device: u64, inode: u64) -> bool {
+    let numbers = journal
+        .split_once(':')
+        .and_then(|(device, inode)| Some((device.parse().ok()?, inode.parse().ok()?)));
+    numbers == Some((device, inode))
+}
+
+/// Standard error: lines begin with their priority if they go to the journal (`sd-daemon(3)`).
+#[derive(Clone, Copy, Debug)]
+pub struct Stderr {
+    is_journal: bool,
+}
+
+impl Stderr {
+    /// As it is.
+    pub fn find() -> Self {
+        Self {
+            is_journal: is_journal(io::stderr()),
+        }
+    }
+
+    /// Whether it is the journal, which has colours, times and levels of its own.
+    pub const fn is_journal(self) -> bool {
+        self.is_journal
+    }
+
+    /// Writes text of one or more lines.
+    pub fn say(self, level: Level, text: &str) {
+        let mut lines = self.lines(level);
+        // Nobody is left to be told.
+        let _gone = lines.write_all(format!("{text}\n").as_bytes());
+    }
+
+    fn lines(self, level: Level) -> Lines<io::Stderr> {
+        Lines {
+            prefix: if self.is_journal { prefix(level) } else { "" },
+            out: io::stderr(),
+        }
+    }
+}
+
+impl<'a> MakeWriter<'a> for Stderr {
+    type Writer = Lines<io::Stderr>;
+
+    fn make_writer(&'a self) -> Self::Writer {
+        self.lines(Level::INFO)
+    }
+
+    fn make_writer_for(&'a self, meta: &Metadata<'_>) -> Self::Writer {
+        self.lines(*meta.level())
+    }
+}
+
+/// Writes each line with a prefix; what is written at once is whole lines.
+#[derive(Debug)]
+pub struct Lines<W> {
+    prefix: &'static str,
+    out: W,
+}
+
+impl<W: Write> Write for Lines<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut prefixed = Vec::with_capacity(bytes.len() + self.prefix.len());
+        for line in bytes.split_inclusive(|&byte| byte == b'\n') {
+            prefixed.extend_from_slice(self.prefix.as_bytes());
+            prefixed.extend_from_slice(line);
+        }
+        // At once, so that lines of several programs stay whole.
+        self.out.write_all(&prefixed)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+/// Priorities of syslog.
+const fn prefix(level: Level) -> &'static str {
+    match level {
+        Level::ERROR => "<3>",
+        Level::WARN => "<4>",
+        Level::INFO => "<6>",
+        Level::DEBUG | Level::TRACE => "<7>",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixDatagram;
+
+    use nix::sys::stat::stat;
+
+    use super::*;
+
+    #[test]
+    fn the_journal_is_known_by_its_numbers() {
+        for (name, text, expected) in [
+            ("this one", "8:1234", true),
+            ("another inode", "8:1235", false),
+            ("another device", "9:1234", false),
+            ("no numbers", "x:y", false),
+            ("no colon", "81234", false),
+            ("empty", "", false),
+            ("more", "8:1234:5", false),
+        ] {
+            assert_eq!(is_same(text, 8, 1234), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_stream_has_the_numbers_of_its_file() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let numbers = stat(file.path()).unwrap();
+        let opened = fstat(file.as_file()).unwrap();
+        let text = format!("{}:{}", numbers.st_dev, numbers.st_ino);
+        assert!(is_same(&text, opened.st_dev, opened.st_ino));
+    }
+
+    #[test]
+    fn every_line_has_its_priority() {
+        for (level, text, expected) in [
+            (Level::WARN, "one\n", "<4>one\n"),
+            (Level::ERROR, "one\ntwo\n", "<3>one\n<3>two\n"),
+            (Level::TRACE, "one", "<7>one"),
+            (Level::INFO, "", ""),
+        ] {
+            let mut written = Vec::new();
+            let mut lines = Lines {
+                prefix: prefix(level),
+                out: &mut written,
+            };
+            lines.write_all(text.as_bytes()).unwrap();
+            assert_eq!(String::from_utf8(written).unwrap(), expected, "{text:?}");
+        }
+    }
+
+    /// The environment is the whole process's, so a second one speaks.
+    #[test]
+    fn the_service_manager_is_told() {
+        if env::var_os("NOTIFY_SOCKET").is_some() {
+            ready("protecting eth0\nand eth1");
+            status("3 grants");
+            reloading();
+            ping();
+            stopping("detaching");
+            assert_eq!(ping_interval(), Some(Duration::from_secs(15)));
+            return;
+        }
+        assert_eq!(ping_interval(), None);
+        ready("nobody is told");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("notify");
+        let socket = UnixDatagram::bind(&path).unwrap();
+        let speaker = std::process::Command::new(env::current_exe().unwrap())
+            .args(["--exact", "supervisor::tests::the_service_manager_is_told"])
+            .env("NOTIFY_SOCKET", &path)
+            .env("WATCHDOG_USEC", "30000000")
+            .env_remove("WATCHDOG_PID")
+            .output()
+            .unwrap();
+        assert!(speaker.status.success(), "{speaker:?}");
+        socket.set_nonblocking(true).unwrap();
+        let mut buffer = [0; 512];
+        let mut told = Vec::new();
+        while let Ok(length) = socket.recv(&mut buffer) {
+            let text = String::from_utf8_lossy(&buffer[..length]);
+            told.push(text.trim_end().replace('\n', " "));
+        }
+        assert_eq!(told.len(), 5, "{told:?}");
+        assert_eq!(told[0], "READY=1 STATUS=protecting eth0; and eth1");
+        assert_eq!(told[1], "STATUS=3 grants");
+        assert!(
+            told[2].starts_with("RELOADING=1 MONOTONIC_USEC="),
+            "{told:?}"
+        );
+        assert_eq!(told[3], "WATCHDOG=1");
+        assert_eq!(told[4], "STOPPING=1 STATUS=detaching");
+    }
+}
