@@ -22,7 +22,8 @@ use knock_common::{
 use knock_user::{
     compile::{Given, compile},
     config::checked::{
-        Decoys, Door, Effect, Established, Exempt, Knock, Lockout, Mode, Ports, Scope, Settings,
+        Control, Decoys, Door, Effect, Established, Exempt, Knock, Lockout, Mode, Ports, Scope,
+        Settings,
     },
     host::Host,
 };
@@ -180,6 +181,7 @@ fn settings() -> impl Strategy<Value = Settings> {
                     scope: if global { Scope::Global } else { Scope::Source },
                 }),
                 decoys: Decoys::Listed(vec![DECOY.into()]),
+                control: Control::default(),
                 doors,
             }
         })

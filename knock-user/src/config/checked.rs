@@ -30,6 +30,8 @@ pub struct Settings {
     pub lockout: Option<Lockout>,
     /// Ports that look like knock ports.
     pub decoys: Decoys,
+    /// Who may control the daemon besides root.
+    pub control: Control,
     /// The doors, in the order of the file.
     pub doors: Vec<Door>,
 }
@@ -217,6 +219,13 @@ pub enum Decoys {
     },
     /// These.
     Listed(Vec<Ports>),
+}
+
+/// `[control]`.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Control {
+    /// The group whose members may, if one may.
+    pub group: Option<String>,
 }
 
 /// `[[door]]`.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use toml::de::DeTable;
 
 use super::{
-    checked::{Decoys, Established, Exempt, Lockout, Mode, Prefix, Scope, Settings},
+    checked::{Control, Decoys, Established, Exempt, Lockout, Mode, Prefix, Scope, Settings},
     door,
     problem::Report,
     section::{Item, Lines, Section},
@@ -22,6 +22,7 @@ const KEYS: &[&str] = &[
     "established",
     "lockout",
     "decoys",
+    "control",
     "door",
 ];
 
@@ -42,6 +43,8 @@ const FAILURES_MOST: u16 = 1000;
 const DECOYS_MOST: u16 = 10_000;
 /// `IFNAMSIZ`, without its zero byte.
 const INTERFACE_NAME_MOST: usize = 15;
+/// As useradd(8) and groupadd(8) have it.
+const GROUP_NAME_MOST: usize = 32;
 
 /// Where things are in the file.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -98,6 +101,7 @@ pub(super) fn read(text: &str, report: &mut Report) -> Option<Read> {
         established: established(top, report),
         lockout: lockout(top, report),
         decoys: decoys(top, report),
+        control: control(top, report),
         doors: Vec::new(),
     };
     let mut places = Places::default();
@@ -225,4 +229,26 @@ fn decoys(top: &mut Section<'_, '_>, report: &mut Report) -> Decoys {
         }
         Some(Decoys::Listed(ports))
     })
+}
+
+fn control(top: &mut Section<'_, '_>, report: &mut Report) -> Control {
+    top.or("control", report, Control::default(), |item, report| {
+        let mut section = item.section("[control]", &["group"], report)?;
+        let group = section.get("group", report, |item, report| {
+            item.parsed(report, group_name)
+        });
+        Some(Control { group })
+    })
+}
+
+/// Whether there is such a group, only the host knows that runs the daemon.
+fn group_name(name: &str) -> Result<String, String> {
+    let fits = |c: char| !c.is_whitespace() && !c.is_control() && !":,/".contains(c);
+    if !name.is_empty() && name.len() <= GROUP_NAME_MOST && name.chars().all(fits) {
+        Ok(name.to_owned())
+    } else {
+        Err(format!(
+            "{name:?} is not the name of a group, as `getent group` lists them"
+        ))
+    }
 }

@@ -147,6 +147,6 @@ mod tests {
         let error = Access::new(Some("no-such-group")).unwrap_err().to_string();
         assert!(error.contains("no-such-group"), "{error}");
         assert!(groups_of(0).contains(&0));
-        assert_eq!(groups_of(0xfff0_1234), []);
+        assert!(groups_of(0xfff0_1234).is_empty());
     }
 }

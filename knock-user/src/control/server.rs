@@ -318,7 +318,12 @@ async fn ask(entrance: &Entrance, request: Request, peer: Peer) -> Reply {
     if entrance.called.send(call).await.is_err() {
         return ending();
     }
-    replied.await.unwrap_or_else(|_| ending())
+    let mut ended = entrance.ended.clone();
+    tokio::select! {
+        biased;
+        replied = replied => replied.unwrap_or_else(|_| ending()),
+        _ = ended.wait_for(|is_ending| *is_ending) => ending(),
+    }
 }
 
 async fn send(write: &mut OwnedWriteHalf, reply: &Reply) -> io::Result<()> {

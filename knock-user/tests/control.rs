@@ -1,0 +1,511 @@
+//! The socket against those who don't keep to its rules, and what goes through it.
+#![expect(
+    clippy::unwrap_used,
+    reason = "what a helper of a test unwraps is the test's finding"
+)]
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::{IpAddr, Shutdown},
+    os::unix::{
+        fs::{FileTypeExt as _, PermissionsExt as _},
+        net::{UnixListener, UnixStream},
+    },
+    path::{Path, PathBuf},
+    sync::mpsc,
+    thread,
+    time::Duration,
+};
+
+use jiff::{Timestamp, tz::TimeZone};
+use knock_user::{
+    console::{
+        self, Console, Style,
+        watch::{WAITING_MAX, WATCHERS_MAX, Watchers},
+    },
+    control::{
+        Access, Answer, Incoming, Reply, Request, Server,
+        answers::Confirmed,
+        server::{CONNECTIONS_MAX, REQUEST_MAX},
+    },
+};
+use tempfile::TempDir;
+use tokio::sync::oneshot;
+
+const SOURCE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(203, 0, 113, 9));
+/// Longer than anything here takes, on any machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A server whose daemon answers `confirm`, keeps what `reload` asked for, and drops everything else.
+struct Running {
+    directory: TempDir,
+    console: Console<Vec<u8>>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Running {
+    fn start() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let console = console();
+        let (stop, stopped) = oneshot::channel();
+        let (ready, is_ready) = mpsc::channel();
+        let path = socket(&directory);
+        let watchers = console.watchers();
+        let thread = thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
+            runtime.block_on(daemon(&path, watchers, &ready, stopped));
+        });
+        is_ready.recv_timeout(PATIENCE).unwrap();
+        Self {
+            directory,
+            console,
+            stop: Some(stop),
+            thread: Some(thread),
+        }
+    }
+
+    fn connect(&self) -> UnixStream {
+        let stream = UnixStream::connect(socket(&self.directory)).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        stream
+    }
+
+    fn ask(&self, bytes: &[u8]) -> Reply {
+        let mut stream = self.connect();
+        // Who is refused early may find the other end closed.
+        let _refused = stream.write_all(bytes);
+        reply(&mut BufReader::new(stream))
+    }
+
+    fn is_well(&self) {
+        assert_eq!(self.ask(confirm().as_bytes()), confirmed());
+    }
+
+    fn stop(&mut self) {
+        let _stopped = self.stop.take().map(|stop| stop.send(()));
+        if let Some(thread) = self.thread.take() {
+            thread.join().unwrap();
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+async fn daemon(
+    path: &Path,
+    watchers: Watchers,
+    ready: &mpsc::Sender<()>,
+    mut stopped: oneshot::Receiver<()>,
+) {
+    let access = Access::new(None).unwrap();
+    let mut server = Server::listen(path, access, watchers).unwrap();
+    ready.send(()).unwrap();
+    let mut kept = Vec::new();
+    loop {
+        let call = tokio::select! {
+            call = server.call() => call,
+            _ = &mut stopped => break,
+        };
+        match call.request {
+            Request::Confirm {} => call.answer(confirmed()),
+            Request::Reload {} => kept.push(call),
+            _ => drop(call),
+        }
+    }
+    server.finish().await;
+}
+
+fn socket(directory: &TempDir) -> PathBuf {
+    directory.path().join("eth0.sock")
+}
+
+fn confirm() -> String {
+    Incoming::Request(Request::Confirm {}).to_line()
+}
+
+fn confirmed() -> Reply {
+    Reply::Done(Answer::Confirmed(Confirmed {
+        was_unconfirmed: true,
+    }))
+}
+
+fn reply(from: &mut BufReader<UnixStream>) -> Reply {
+    let mut line = Vec::new();
+    from.read_until(b'\n', &mut line).unwrap();
+    Reply::from_line(&line).unwrap()
+}
+
+fn message(reply: &Reply) -> (&str, bool) {
+    match reply {
+        Reply::Failed(failure) => (&failure.message, failure.bad_configuration),
+        Reply::Done(answer) => panic!("done: {answer:?}"),
+    }
+}
+
+#[test]
+fn what_is_sent_is_what_arrives() {
+    let requests = [
+        Request::Status {},
+        Request::List {},
+        Request::Grant {
+            source: SOURCE,
+            door: "ssh".to_owned(),
+            for_ms: Some(600_000),
+        },
+        Request::Grant {
+            source: "2001:db8::9".parse().unwrap(),
+            door: "ssh".to_owned(),
+            for_ms: None,
+        },
+        Request::Revoke {
+            source: SOURCE,
+            door: None,
+        },
+        Request::Explain {
+            source: SOURCE,
+            port: "tcp/22".to_owned(),
+            to: Some(SOURCE),
+        },
+        Request::Reload {},
+        Request::Confirm {},
+        Request::Detach {},
+    ];
+    let watch = [true, false].map(|json| Incoming::Watch { json });
+    for incoming in requests.map(Incoming::Request).into_iter().chain(watch) {
+        let line = incoming.to_line();
+        assert_eq!(line.matches('\n').count(), 1, "{line}");
+        assert_eq!(Incoming::from_line(line.as_bytes()), Ok(incoming), "{line}");
+    }
+    for reply in [
+        confirmed(),
+        Reply::failed("no"),
+        Reply::bad("line 1\nline 2"),
+    ] {
+        let line = reply.to_line();
+        assert_eq!(line.matches('\n').count(), 1, "{line}");
+        assert_eq!(Reply::from_line(line.as_bytes()), Ok(reply), "{line}");
+    }
+}
+
+#[test]
+fn the_lines_are_stable() {
+    let grant = Incoming::Request(Request::Grant {
+        source: SOURCE,
+        door: "ssh".to_owned(),
+        for_ms: Some(600_000),
+    });
+    for (line, wanted) in [
+        (
+            grant.to_line(),
+            r#"{"protocol":1,"command":"grant","source":"203.0.113.9","door":"ssh","for_ms":600000}"#,
+        ),
+        (
+            Incoming::Watch { json: true }.to_line(),
+            r#"{"protocol":1,"command":"watch","json":true}"#,
+        ),
+        (
+            confirmed().to_line(),
+            r#"{"protocol":1,"done":{"confirmed":{"was_unconfirmed":true}}}"#,
+        ),
+        (
+            Reply::bad("no such thing").to_line(),
+            r#"{"protocol":1,"failed":{"message":"no such thing","bad_configuration":true}}"#,
+        ),
+    ] {
+        assert_eq!(line, format!("{wanted}\n"));
+    }
+}
+
+#[test]
+fn nonsense_is_refused_and_harms_nobody() {
+    let running = Running::start();
+    let long = vec![b'x'; 2 * REQUEST_MAX];
+    let long_request = format!(
+        r#"{{"protocol":1,"command":"confirm","x":"{}"}}"#,
+        "x".repeat(REQUEST_MAX)
+    );
+    let deep = [&b"[".repeat(10_000)[..], b"\n"].concat();
+    #[rustfmt::skip]
+    let rows: [(&str, &[u8], &str); 15] = [
+        ("garbage", b"\x00\xff\xfegarbage\n", "not a JSON object"),
+        ("an empty line", b"\n", "not a JSON object"),
+        ("http", b"GET / HTTP/1.1\r\n\r\n", "not a JSON object"),
+        ("a number", b"1\n", "not a JSON object"),
+        ("deeply nested", &deep, "not a JSON object"),
+        ("no protocol", b"{\"command\":\"status\"}\n", "no \"protocol\""),
+        ("a protocol in words", b"{\"protocol\":\"1\",\"command\":\"status\"}\n", "no \"protocol\""),
+        ("a later protocol", b"{\"protocol\":2,\"command\":\"status\"}\n", "speaks protocol 2, and this one 1"),
+        ("no command", b"{\"protocol\":1}\n", "unknown command \"\""),
+        ("an unknown command", b"{\"protocol\":1,\"command\":\"open\"}\n", "unknown command \"open\": it is one of status, list, watch"),
+        ("a field too many", b"{\"protocol\":1,\"command\":\"confirm\",\"really\":true}\n", "can't understand confirm: unknown field `really`"),
+        ("no address", b"{\"protocol\":1,\"command\":\"grant\",\"source\":\"somebody\",\"door\":\"ssh\"}\n", "can't understand grant: invalid IP address syntax"),
+        ("too long", &long, "longer than 64 KiB"),
+        ("too long, otherwise fine", long_request.as_bytes(), "longer than 64 KiB"),
+        ("a number that is none", b"{\"protocol\":1,\"command\":\"grant\",\"source\":\"203.0.113.9\",\"door\":\"ssh\",\"for_ms\":-1}\n", "can't understand grant"),
+    ];
+    for (name, bytes, reason) in rows {
+        let reply = running.ask(bytes);
+        let (message, bad) = message(&reply);
+        assert!(message.contains(reason), "{name}: {message}");
+        assert!(bad, "{name}");
+        running.is_well();
+    }
+}
+
+#[test]
+fn a_line_that_ends_too_early_is_no_request() {
+    let running = Running::start();
+    for (name, bytes) in [
+        ("half a line", &b"{\"protocol\":1,"[..]),
+        (
+            "a line without its end",
+            b"{\"protocol\":1,\"command\":\"confirm\"}",
+        ),
+    ] {
+        let mut stream = running.connect();
+        stream.write_all(bytes).unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        let reply = reply(&mut BufReader::new(stream));
+        assert!(message(&reply).0.contains("ends in the middle"), "{name}");
+    }
+    let mut silent = running.connect();
+    silent.shutdown(Shutdown::Write).unwrap();
+    let mut rest = Vec::new();
+    silent.read_to_end(&mut rest).unwrap();
+    assert_eq!(rest, b"", "who says nothing is told nothing");
+    running.is_well();
+}
+
+#[test]
+fn a_request_may_come_in_pieces() {
+    let running = Running::start();
+    let mut stream = running.connect();
+    for byte in confirm().bytes() {
+        stream.write_all(&[byte]).unwrap();
+    }
+    assert_eq!(reply(&mut BufReader::new(stream)), confirmed());
+}
+
+#[test]
+fn ten_at_once_beside_some_that_hang() {
+    let running = Running::start();
+    let silent: Vec<_> = (0..3).map(|_| running.connect()).collect();
+    let mut halting = running.connect();
+    halting.write_all(b"{\"proto").unwrap();
+    // The daemon never answers this one.
+    let mut waiting = running.connect();
+    let reload = Incoming::Request(Request::Reload {});
+    waiting.write_all(reload.to_line().as_bytes()).unwrap();
+    thread::scope(|scope| {
+        let asking: Vec<_> = (0..10).map(|_| scope.spawn(|| running.is_well())).collect();
+        for asking in asking {
+            asking.join().unwrap();
+        }
+    });
+    drop((silent, halting, waiting));
+}
+
+#[test]
+fn who_takes_all_connections_is_waited_for_and_no_longer() {
+    let running = Running::start();
+    let silent: Vec<_> = (0..CONNECTIONS_MAX).map(|_| running.connect()).collect();
+    running.is_well();
+    for stream in silent {
+        let reply = reply(&mut BufReader::new(stream));
+        let (message, _) = message(&reply);
+        assert_eq!(message, "no request came within 5 s");
+    }
+}
+
+#[test]
+fn who_goes_away_before_the_answer_is_forgotten() {
+    let running = Running::start();
+    for _ in 0..2 * CONNECTIONS_MAX {
+        let mut stream = running.connect();
+        stream.write_all(confirm().as_bytes()).unwrap();
+    }
+    running.is_well();
+}
+
+#[test]
+fn a_daemon_that_does_not_answer_is_told_of() {
+    let running = Running::start();
+    let list = Incoming::Request(Request::List {}).to_line();
+    assert_eq!(
+        running.ask(list.as_bytes()),
+        Reply::failed("the daemon is ending")
+    );
+}
+
+#[test]
+fn the_end_of_the_daemon_ends_connections() {
+    let mut running = Running::start();
+    let mut waiting = running.connect();
+    let reload = Incoming::Request(Request::Reload {});
+    waiting.write_all(reload.to_line().as_bytes()).unwrap();
+    let silent = running.connect();
+    let watching = watch(&running, false);
+    running.is_well();
+    say(&mut running, 1);
+    let path = socket(&running.directory);
+    assert!(path.exists());
+    running.stop();
+    assert!(!path.exists());
+    assert_eq!(
+        reply(&mut BufReader::new(waiting)),
+        Reply::failed("the daemon is ending")
+    );
+    let mut rest = String::new();
+    BufReader::new(silent).read_to_string(&mut rest).unwrap();
+    assert_eq!(rest, "");
+    let lines: Vec<_> = watching.lines().map(Result::unwrap).collect();
+    assert_eq!(lines, ["protecting number 0 on eth0 (native), 0 doors"]);
+}
+
+#[test]
+fn the_socket_is_for_its_owner() {
+    let running = Running::start();
+    let file = fs::metadata(socket(&running.directory)).unwrap();
+    assert!(file.file_type().is_socket());
+    assert_eq!(file.permissions().mode() & 0o777, 0o600);
+}
+
+#[tokio::test]
+async fn a_group_may_be_let_in() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = socket(&directory);
+    let own = nix::unistd::Group::from_gid(nix::unistd::Gid::effective());
+    let own = own.unwrap().unwrap();
+    let access = Access::new(Some(&own.name)).unwrap();
+    let _server = Server::listen(&path, access, Watchers::default()).unwrap();
+    let file = fs::metadata(&path).unwrap();
+    assert_eq!(file.permissions().mode() & 0o777, 0o660);
+}
+
+#[tokio::test]
+async fn what_is_at_the_sockets_place() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("deeper").join("eth0.sock");
+    let listen = || {
+        let access = Access::new(None).unwrap();
+        Server::listen(&path, access, Watchers::default()).map(|_| ())
+    };
+    listen().unwrap();
+    assert!(!path.exists(), "removed with the server");
+
+    drop(UnixListener::bind(&path).unwrap());
+    assert!(path.exists());
+    listen().unwrap();
+
+    let another = UnixListener::bind(&path).unwrap();
+    let error = format!("{:#}", listen().unwrap_err());
+    assert!(error.contains("another knock-user listens on"), "{error}");
+    assert!(path.exists(), "and stays");
+    drop(another);
+    fs::remove_file(&path).unwrap();
+
+    fs::write(&path, "mine").unwrap();
+    let error = format!("{:#}", listen().unwrap_err());
+    assert!(error.contains("is not a socket"), "{error}");
+    assert_eq!(fs::read_to_string(&path).unwrap(), "mine");
+}
+
+fn watch(running: &Running, json: bool) -> BufReader<UnixStream> {
+    let mut stream = running.connect();
+    let line = Incoming::Watch { json }.to_line();
+    stream.write_all(line.as_bytes()).unwrap();
+    let mut reader = BufReader::new(stream);
+    assert_eq!(reply(&mut reader), Reply::Done(Answer::Watching {}));
+    reader
+}
+
+/// Says so many sentences to those who watch.
+fn say(running: &mut Running, count: usize) {
+    for number in 0..count {
+        let ports = [format!("number {number}")];
+        let mode = console::Attached::Native;
+        running.console.protecting(&ports, "eth0", mode, 0);
+    }
+}
+
+fn console() -> Console<Vec<u8>> {
+    let style = Style {
+        json: false,
+        dry_run: false,
+        zone: TimeZone::UTC,
+    };
+    Console::new(Vec::new(), style, Vec::new(), Timestamp::UNIX_EPOCH)
+}
+
+#[test]
+fn everybody_watches_in_their_own_form() {
+    let mut running = Running::start();
+    let mut text = watch(&running, false);
+    let mut json = watch(&running, true);
+    say(&mut running, 1);
+    let mut line = String::new();
+    text.read_line(&mut line).unwrap();
+    assert_eq!(line, "protecting number 0 on eth0 (native), 0 doors\n");
+    line.clear();
+    json.read_line(&mut line).unwrap();
+    assert_eq!(
+        line,
+        "{\"time\":\"1970-01-01T00:00:00.000Z\",\"event\":\"protecting\",\
+         \"ports\":[\"number 0\"],\"interface\":\"eth0\",\"mode\":\"native\",\"doors\":0}\n"
+    );
+}
+
+#[test]
+fn sixteen_may_watch_and_others_may_ask() {
+    let running = Running::start();
+    let mut watching: Vec<_> = (0..WATCHERS_MAX).map(|_| watch(&running, false)).collect();
+    running.is_well();
+    let one_more = running.ask(Incoming::Watch { json: false }.to_line().as_bytes());
+    assert!(message(&one_more).0.contains("too many watch already"));
+    drop(watching.pop());
+    // The server notices by itself.
+    let deadline = std::time::Instant::now() + PATIENCE;
+    while running.console.watchers().count() == WATCHERS_MAX {
+        assert!(std::time::Instant::now() < deadline);
+        thread::yield_now();
+    }
+    watching.push(watch(&running, false));
+}
+
+#[test]
+fn who_watches_too_slowly_misses_lines_and_is_told_how_many() {
+    let mut running = Running::start();
+    let reader = watch(&running, false);
+    // More than all buffers on the way hold.
+    let many = 20 * WAITING_MAX;
+    say(&mut running, many);
+    running.is_well();
+    let mut next = 0;
+    let mut missed = 0;
+    for line in reader.lines().map(Result::unwrap) {
+        if let Some(rest) = line.strip_prefix("missed ") {
+            let (count, rest) = rest.split_once(' ').unwrap();
+            assert_eq!(rest, "lines, which were not read in time");
+            missed += count.parse::<usize>().unwrap();
+            next += count.parse::<usize>().unwrap();
+        } else {
+            let wanted = format!("protecting number {next} on eth0 (native), 0 doors");
+            assert_eq!(line, wanted);
+            next += 1;
+        }
+        if next == many {
+            break;
+        }
+    }
+    assert!(missed > 0, "every line is there or counted, in its place");
+}
