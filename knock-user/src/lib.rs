@@ -25,6 +25,7 @@ pub mod maps;
 pub mod netlink;
 pub mod output;
 pub mod privileges;
+pub mod session;
 pub mod sockets;
 #[cfg(feature = "object")]
 pub mod start;

@@ -1,0 +1,386 @@
+//! The SSH connection of whoever starts this, and what a configuration would do to it.
+
+use std::{
+    fmt, fs,
+    net::{IpAddr, SocketAddr},
+    path::Path,
+    process,
+};
+
+use knock_common::{Address, packet::Protocol};
+
+use crate::{
+    compile,
+    config::checked::{Door, Settings},
+    sockets::{self, Connection},
+};
+
+/// What sshd gives to those who log in.
+const VARIABLE: &str = "SSH_CONNECTION";
+/// More ancestors than any terminal, shell, multiplexer and `sudo` make.
+const ANCESTORS_MOST: usize = 64;
+
+/// The SSH connection through which this process was started, if it was, and if it is still there.
+///
+/// `sudo` takes the variable away, so ancestors are asked, whose environment the kernel shows to who
+/// has their rights: ask before these are given up.
+pub fn own() -> Option<Connection> {
+    let connection = of(Path::new("/proc"), process::id())?;
+    // A multiplexer remembers where it was started from, for ever.
+    let connections = sockets::connections().ok()?;
+    connections.contains(&connection).then_some(connection)
+}
+
+/// The nearest SSH connection in the environments of a process and its ancestors.
+fn of(proc: &Path, process: u32) -> Option<Connection> {
+    let mut process = process;
+    for _ in 0..ANCESTORS_MOST {
+        let directory = proc.join(process.to_string());
+        let environment = fs::read(directory.join("environ")).unwrap_or_default();
+        if let Some(connection) = connection_in(&environment) {
+            return Some(connection);
+        }
+        let status = fs::read_to_string(directory.join("status")).ok()?;
+        let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"))?;
+        process = parent.trim().parse().ok().filter(|&parent| parent != 0)?;
+    }
+    None
+}
+
+fn connection_in(environment: &[u8]) -> Option<Connection> {
+    environment.split(|&byte| byte == 0).find_map(|variable| {
+        let value = str::from_utf8(variable).ok()?.strip_prefix(VARIABLE)?;
+        connection(value.strip_prefix('=')?)
+    })
+}
+
+/// `PEER PORT LOCAL PORT`, as sshd writes it.
+fn connection(text: &str) -> Option<Connection> {
+    let mut words = text.split_ascii_whitespace();
+    let mut end = || {
+        // A link-local address comes with its interface.
+        let address = words.next()?.split('%').next()?;
+        let address: IpAddr = address.parse().ok()?;
+        let port = words.next()?.parse().ok()?;
+        Some(SocketAddr::new(address.to_canonical(), port))
+    };
+    let (peer, local) = (end()?, end()?);
+    Some(Connection { local, peer })
+}
+
+/// What a configuration does to a TCP connection of this host that comes in through an interface
+/// that it protects.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Fate {
+    /// Nothing: its port is not protected, or its source is trusted.
+    Untouched,
+    /// It goes on, but a new one needs a grant.
+    GoesOn(Needs),
+    /// Its packets are dropped until there is a grant.
+    Cut(Needs),
+}
+
+/// A connection, and what lets another one like it in.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Needs {
+    /// The connection.
+    pub connection: Connection,
+    /// The doors that open its port.
+    pub doors: Vec<String>,
+}
+
+/// What this configuration would do to this connection.
+pub fn fate(connection: Connection, settings: &Settings) -> Fate {
+    let Connection { local, peer } = connection;
+    let protected = compile::protected(settings);
+    if !protected.has(Protocol::Tcp, local.port()) || is_trusted(peer.ip(), settings) {
+        return Fate::Untouched;
+    }
+    let opens = |door: &&Door| {
+        door.target.is_none_or(|target| target == local.ip())
+            && door.opened().iter().any(|ports| {
+                ports.protocol == Protocol::Tcp
+                    && (ports.first..=ports.last).contains(&local.port())
+            })
+    };
+    let doors = settings.doors.iter().filter(opens);
+    let needs = Needs {
+        connection,
+        doors: doors.map(|door| door.name.clone()).collect(),
+    };
+    if settings.established.keep {
+        Fate::GoesOn(needs)
+    } else {
+        Fate::Cut(needs)
+    }
+}
+
+fn is_trusted(source: IpAddr, settings: &Settings) -> bool {
+    let number = |address: Address| u128::from_be_bytes(address.octets());
+    settings.trust.iter().any(|prefix| {
+        let (address, bits) = prefix.mapped();
+        (number(address) ^ number(source.into())).leading_zeros() >= bits
+    })
+}
+
+impl Fate {
+    /// What to tell before anything is attached, if anything.
+    pub fn warning(&self) -> Option<String> {
+        match self {
+            Self::Untouched => None,
+            Self::GoesOn(needs) => Some(format!("{needs} goes on, {}", needs.of_the_next())),
+            Self::Cut(needs) => Some(format!(
+                "{needs} will be cut, because of [established] keep = false, {}; to keep it, set \
+                 keep = true, or trust = [\"{}\"]",
+                needs.of_the_next(),
+                needs.connection.peer.ip()
+            )),
+        }
+    }
+}
+
+impl Needs {
+    fn of_the_next(&self) -> String {
+        let port = self.connection.local.port();
+        match self.doors.as_slice() {
+            [] => format!(
+                "and no door opens tcp/{port} for another one: add one, or trust = [\"{}\"]",
+                self.connection.peer.ip()
+            ),
+            doors => {
+                let names: Vec<_> = doors.iter().map(|name| format!("\"{name}\"")).collect();
+                format!("and a new one needs a knock at door {}", names.join(" or "))
+            }
+        }
+    }
+}
+
+impl fmt::Display for Needs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Connection { local, peer } = self.connection;
+        write!(
+            f,
+            "your SSH connection from {} to tcp/{}",
+            peer.ip(),
+            local.port()
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+
+    fn made_of(peer: &str, local: &str) -> Connection {
+        Connection {
+            peer: peer.parse().unwrap(),
+            local: local.parse().unwrap(),
+        }
+    }
+
+    #[test]
+    fn what_sshd_writes() {
+        let v4 = made_of("203.0.113.9:50022", "192.0.2.2:22");
+        let v6 = made_of("[2001:db8::9]:50022", "[2001:db8::2]:2222");
+        let local = made_of("[fe80::1]:50022", "[fe80::2]:22");
+        for (name, text, expected) in [
+            ("IPv4", "203.0.113.9 50022 192.0.2.2 22", Some(v4)),
+            ("IPv6", "2001:db8::9 50022 2001:db8::2 2222", Some(v6)),
+            (
+                "IPv4 in IPv6",
+                "::ffff:203.0.113.9 50022 ::ffff:192.0.2.2 22",
+                Some(v4),
+            ),
+            (
+                "link-local",
+                "fe80::1%eth0 50022 fe80::2%eth0 22",
+                Some(local),
+            ),
+            ("unknown", "UNKNOWN 65535 UNKNOWN 65535", None),
+            ("too short", "203.0.113.9 50022 192.0.2.2", None),
+            ("empty", "", None),
+            ("no port", "203.0.113.9 x 192.0.2.2 22", None),
+        ] {
+            assert_eq!(connection(text), expected, "{name}");
+        }
+    }
+
+    /// A `/proc` with these processes: number, parent, environment.
+    fn proc(processes: &[(u32, u32, &str)]) -> tempfile::TempDir {
+        let proc = tempfile::tempdir().unwrap();
+        for (process, parent, environment) in processes {
+            let directory = proc.path().join(process.to_string());
+            fs::create_dir(&directory).unwrap();
+            fs::write(directory.join("environ"), environment).unwrap();
+            let status = format!("Name:\tx\nPid:\t{process}\nPPid:\t{parent}\nUid:\t0\n");
+            fs::write(directory.join("status"), status).unwrap();
+        }
+        proc
+    }
+
+    #[test]
+    fn ancestors_are_asked() {
+        const SSH: &str = "TERM=xterm\0SSH_CONNECTION=203.0.113.9 50022 192.0.2.2 22\0LANG=C\0";
+        let other = SSH.replace("50022", "50023");
+        let found = made_of("203.0.113.9:50022", "192.0.2.2:22");
+        let rows: [(&str, Vec<(u32, u32, &str)>, Option<Connection>); 7] = [
+            ("its own", vec![(90, 1, SSH)], Some(found)),
+            (
+                "after sudo",
+                vec![(90, 80, "TERM=x\0"), (80, 70, ""), (70, 1, SSH)],
+                Some(found),
+            ),
+            (
+                "the nearest",
+                vec![(90, 80, SSH), (80, 1, &other)],
+                Some(found),
+            ),
+            ("none", vec![(90, 1, "TERM=x\0"), (1, 0, "")], None),
+            (
+                "another variable",
+                vec![(90, 1, "MY_SSH_CONNECTION=203.0.113.9 50022 192.0.2.2 22\0")],
+                None,
+            ),
+            ("a parent that is gone", vec![(90, 80, "")], None),
+            ("a circle", vec![(90, 80, ""), (80, 90, "")], None),
+        ];
+        for (name, processes, expected) in rows {
+            let proc = proc(&processes);
+            assert_eq!(of(proc.path(), 90), expected, "{name}");
+        }
+    }
+
+    const DOORS: &str = r#"
+        [[door]]
+        name = "ssh"
+        knock = ["tcp/7000", "udp/8000", "tcp/9000"]
+        open = ["tcp/22", "udp/2222"]
+
+        [[door]]
+        name = "all"
+        knock = ["tcp/7001", "udp/8001", "tcp/9001"]
+        open = ["tcp/20-30"]
+
+        [[door]]
+        name = "elsewhere"
+        knock = ["tcp/7002", "udp/8002", "tcp/9002"]
+        open = ["tcp/22"]
+        target = "192.0.2.3"
+    "#;
+
+    #[test]
+    fn what_a_configuration_does() {
+        let v4 = made_of("203.0.113.9:50022", "192.0.2.2:22");
+        let v6 = made_of("[2001:db8::9]:50022", "[2001:db8::2]:22");
+        let with_port = |port| Connection {
+            local: SocketAddr::new(v4.local.ip(), port),
+            ..v4
+        };
+        let goes_on = |connection, doors: &[&str]| {
+            Fate::GoesOn(Needs {
+                connection,
+                doors: doors.iter().map(ToString::to_string).collect(),
+            })
+        };
+        let rows = [
+            ("two doors", "", v4, goes_on(v4, &["ssh", "all"])),
+            ("IPv6", "", v6, goes_on(v6, &["ssh", "all"])),
+            (
+                "one door",
+                "",
+                with_port(23),
+                goes_on(with_port(23), &["all"]),
+            ),
+            ("not protected", "", with_port(443), Fate::Untouched),
+            ("UDP alone is", "", with_port(2222), Fate::Untouched),
+            (
+                "protected without a door",
+                "protect = [\"tcp/443\"]",
+                with_port(443),
+                goes_on(with_port(443), &[]),
+            ),
+            (
+                "trusted",
+                "trust = [\"203.0.113.0/24\"]",
+                v4,
+                Fate::Untouched,
+            ),
+            (
+                "trusted alone",
+                "trust = [\"203.0.113.9\"]",
+                v4,
+                Fate::Untouched,
+            ),
+            (
+                "trusted IPv6",
+                "trust = [\"2001:db8::/32\"]",
+                v6,
+                Fate::Untouched,
+            ),
+            ("everybody", "trust = [\"0.0.0.0/0\"]", v4, Fate::Untouched),
+            (
+                "others are trusted",
+                "trust = [\"203.0.113.8\", \"2001:db8::/32\"]",
+                v4,
+                goes_on(v4, &["ssh", "all"]),
+            ),
+        ];
+        for (name, before, connection, expected) in rows {
+            for keep in [true, false] {
+                let text = format!("{before}\n[established]\nkeep = {keep}\n{DOORS}");
+                let settings = config::parse(&text, "test.toml")
+                    .unwrap_or_else(|problems| panic!("{name}: {problems}"))
+                    .settings;
+                let expected = match expected.clone() {
+                    Fate::GoesOn(needs) if !keep => Fate::Cut(needs),
+                    other => other,
+                };
+                assert_eq!(
+                    fate(connection, &settings),
+                    expected,
+                    "{name}, keep = {keep}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn warnings_say_what_to_do() {
+        let needs = |doors: &[&str]| Needs {
+            connection: made_of("203.0.113.9:50022", "192.0.2.2:22"),
+            doors: doors.iter().map(ToString::to_string).collect(),
+        };
+        let rows: [(&str, Fate, &str); 4] = [
+            (
+                "goes on",
+                Fate::GoesOn(needs(&["ssh"])),
+                "your SSH connection from 203.0.113.9 to tcp/22 goes on, and a new one needs a knock \
+                 at door \"ssh\"",
+            ),
+            (
+                "two doors",
+                Fate::GoesOn(needs(&["ssh", "all"])),
+                "your SSH connection from 203.0.113.9 to tcp/22 goes on, and a new one needs a knock \
+                 at door \"ssh\" or \"all\"",
+            ),
+            (
+                "no door",
+                Fate::GoesOn(needs(&[])),
+                "your SSH connection from 203.0.113.9 to tcp/22 goes on, and no door opens tcp/22 for \
+                 another one: add one, or trust = [\"203.0.113.9\"]",
+            ),
+            (
+                "cut",
+                Fate::Cut(needs(&["ssh"])),
+                "your SSH connection from 203.0.113.9 to tcp/22 will be cut, because of [established] \
+                 keep = false, and a new one needs a knock at door \"ssh\"; to keep it, set keep = \
+                 true, or trust = [\"203.0.113.9\"]",
+            ),
+        ];
+        for (name, fate, expected) in rows {
+            assert_eq!(fate.warning().as_deref(), Some(expected), "{name}");
+        }
+        assert_eq!(Fate::Untouched.warning(), None);
+    }
+}
