@@ -4,7 +4,7 @@ use crate::{
     Bytes, Reason, World, access,
     event::What,
     knock,
-    layout::{PortKind, port_index},
+    layout::{Features, PortKind, port_index},
     packet,
     reason::Telling,
     visit::Visit,
@@ -16,6 +16,9 @@ use crate::{
 /// Ordinary traffic pays for the parse and one look into the port table.
 #[inline(always)]
 pub fn judge<B: Bytes + ?Sized, W: World>(bytes: &B, world: &W) -> Reason {
+    if is_unconfirmed(world) {
+        return Reason::Unconfirmed;
+    }
     judge_segment(bytes, world).unwrap_or_else(|reason| {
         if reason.telling() != Telling::Never {
             let visit = Visit {
@@ -26,6 +29,12 @@ pub fn judge<B: Bytes + ?Sized, W: World>(bytes: &B, world: &W) -> Reason {
         }
         reason
     })
+}
+
+/// Whether the configuration had to be confirmed, and was not in time.
+#[inline(always)]
+fn is_unconfirmed<W: World>(world: &W) -> bool {
+    world.features().has(Features::CONFIRM) && world.now().millis() >= world.confirm_by_ms()
 }
 
 /// The reason, as an error if the frame could not be read as far as was needed.
@@ -52,8 +61,8 @@ mod tests {
         Address,
         hint::ALWAYS,
         layout::{
-            Config, Door, EdgeKey, Features, FlagClass, FlowKey, GrantKey, Node, PortRule,
-            ProgressKey, Symbol,
+            Config, Door, EdgeKey, FlagClass, FlowKey, GrantKey, Node, PortRule, ProgressKey,
+            Symbol,
         },
         packet::{Protocol, flag},
         sim::Sim,
@@ -214,6 +223,25 @@ mod tests {
             0x9c, 0x40, 0, port, 0, 0, 0, 1, 0, 0, 0, 0, 0x50, flags, 0, 0, 0, 0, 0, 0,
         ];
         [&ethernet[..], &ip, &tcp].concat()
+    }
+
+    #[test]
+    fn without_a_confirmation_everything_passes() {
+        for (name, features, now_ms, expected) in [
+            ("in time", Features::CONFIRM, 59_999, Reason::NoGrant),
+            ("too late", Features::CONFIRM, 60_000, Reason::Unconfirmed),
+            ("not awaited", Features::default(), 60_000, Reason::NoGrant),
+        ] {
+            let sim = Sim {
+                features,
+                confirm_by_ms: 60_000,
+                ports: [(2, PortRule::protected(0))].into(),
+                ..Sim::default()
+            };
+            sim.now.set(now_ms * 1_000_000);
+            let frame = frame(Protocol::Tcp, 2, flag::SYN);
+            assert_eq!(judge(&frame[..], &sim), expected, "{name}");
+        }
     }
 
     proptest! {

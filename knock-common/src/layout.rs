@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// The version of the map layout.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Names of the maps, as in the object and in `bpftool map`.
 pub const MAPS: &[&str] = &[
@@ -88,6 +88,8 @@ impl Features {
     pub const LOCKOUT_GLOBAL: Self = Self(1 << 5);
     /// Nothing is dropped.
     pub const DRY_RUN: Self = Self(1 << 6);
+    /// The configuration awaits a confirmation, and everything passes if it does not come in time.
+    pub const CONFIRM: Self = Self(1 << 7);
 
     /// Whether all of `features` are used.
     #[inline(always)]
@@ -328,7 +330,7 @@ pub struct ProgressKey {
 
 /// The key of a grant.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq, Pod, Zeroable)]
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Pod, Zeroable)]
 pub struct GrantKey {
     /// Who may pass.
     pub source: Address,

@@ -83,6 +83,7 @@ reasons! {
     7 => OtherFlags, "other-flags", "knock port, but not a knock", Pass, Never;
     /// A new connection to a port that is in no sequence, from a source that was knocking.
     8 => Scanned, "scanned", "other port touched while knocking", Pass, Knocks;
+    9 => Unconfirmed, "unconfirmed", "configuration not confirmed in time", Pass, Never;
 
     16 => Truncated, "truncated", "frame ends inside a header", Drop, Drops;
     17 => TinyFragment, "tiny-fragment", "first fragment without its ports", Drop, Drops;

@@ -1,10 +1,10 @@
 //! The command line.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
-use clap::{ArgAction, Args, Parser, Subcommand};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
-use crate::config::checked::Mode;
+use crate::config::{checked::Mode, value};
 
 /// Makes chosen ports invisible until the right source has knocked.
 ///
@@ -26,6 +26,15 @@ pub struct Cli {
     pub run: Run,
 }
 
+/// What becomes of the protection when the process ends.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum OnExit {
+    /// It ends: the ports are open to everybody.
+    Detach,
+    /// It goes on: grants end in time, and the next start takes it over.
+    Keep,
+}
+
 /// How to protect.
 #[derive(Args, Clone, Debug)]
 pub struct Run {
@@ -43,6 +52,16 @@ pub struct Run {
     /// Judge, count and tell, but drop nothing.
     #[arg(long)]
     pub dry_run: bool,
+    /// Undo everything after this time, such as 60s, unless `knock-user confirm` comes: for work on
+    /// a machine that is far away.
+    #[arg(long, value_name = "TIME", value_parser = value::duration)]
+    pub confirm: Option<Duration>,
+    /// What becomes of the protection when this process ends.
+    #[arg(long, value_name = "WHAT", default_value = "detach")]
+    pub on_exit: OnExit,
+    /// Wait for interfaces that are not there yet: they are protected as soon as they appear.
+    #[arg(long)]
+    pub wait_for_interfaces: bool,
     /// Events as one JSON object a line.
     #[arg(long)]
     pub json: bool,

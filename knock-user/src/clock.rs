@@ -1,5 +1,7 @@
 //! The clock of the kernel side, and what the wall clock says to it.
 
+use std::time::Duration;
+
 use jiff::{SignedDuration, Timestamp};
 use nix::time::{ClockId, clock_gettime};
 
@@ -16,6 +18,12 @@ pub fn boot_ns() -> u64 {
 /// Milliseconds of `CLOCK_BOOTTIME`: the unit in which grants and flows end.
 pub fn boot_ms() -> u64 {
     boot_ns() / 1_000_000
+}
+
+/// Milliseconds of `CLOCK_BOOTTIME` when this time will have passed.
+pub fn boot_ms_after(time: Duration) -> u64 {
+    let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    boot_ms().saturating_add(millis)
 }
 
 /// The wall time at which `CLOCK_BOOTTIME` was 0.

@@ -1,24 +1,29 @@
 //! The kernel side: loaded, filled with a configuration, attached; in that order, so that the first
 //! packet meets all of it.
 
+use std::{fs, path::Path};
+
 use anyhow::{Context as _, Result, anyhow};
 use aya::{
     Ebpf, EbpfLoader, include_bytes_aligned,
     maps::{MapData, RingBuf},
-    programs::{ProgramError, Xdp, XdpMode, xdp::XdpLinkId},
+    programs::{ProgramError, Xdp, XdpMode, links::FdLink, xdp::XdpLink},
 };
+use aya_obj::programs::XdpAttachType;
 use knock_common::{
-    Tally,
-    access::Flow,
+    Address, Tally,
+    access::{Flow, Grant},
     hint,
-    layout::{Features, FlowKey, GrantKey, ProgressKey},
+    layout::{ALLOW_MAX, Features, FlowKey, GrantKey, ProgressKey},
 };
 
 use crate::{
     compile::Tables,
     config::checked::Mode,
+    instance::Instance,
     interface::{self, Interface},
     maps::{self, Table},
+    pins,
 };
 
 static OBJECT: &[u8] = include_bytes_aligned!(env!("KNOCK_OBJECT"));
@@ -28,18 +33,24 @@ const VERIFIER_LINES: usize = 12;
 
 /// How the program is loaded.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Options {
+pub struct Options<'a> {
     /// Whether packets are only judged.
     pub dry_run: bool,
     /// The aya-log level of the program: 0 is off, 4 debug, 5 trace. What is above is not there.
     pub log_level: u8,
+    /// When the program begins to let everything pass, in milliseconds since boot.
+    pub confirm_by_ms: Option<u64>,
+    /// Where the maps are pinned that configurations share; `None` makes maps that end with this
+    /// process.
+    pub instance: Option<&'a Instance>,
 }
 
 /// The loaded program with its maps.
+///
+/// What keeps it attached are the pinned links of its instance, and nothing in this process.
 #[derive(Debug)]
 pub struct Firewall {
     ebpf: Ebpf,
-    links: Vec<(String, XdpLinkId)>,
 }
 
 /// How an interface was attached.
@@ -51,36 +62,54 @@ pub struct Attached {
     pub native: bool,
     /// Why it does not, if that was tried.
     pub refused: Option<String>,
+    /// Whether it took the place of another program of ours.
+    pub replaced: bool,
 }
 
 impl Firewall {
     /// Loads the program and writes a configuration into its maps; nothing is judged yet.
     ///
     /// # Errors
-    /// The kernel refuses a map or the program (the verifier's last lines say why).
-    pub fn load(tables: &Tables, options: Options) -> Result<Self> {
-        let features = match options.dry_run {
-            true => tables.features.with(Features::DRY_RUN),
-            false => tables.features,
-        };
-        let mut ebpf = EbpfLoader::new()
+    /// The kernel refuses a map or the program (the verifier's last lines say why), or a pinned map
+    /// is of another kind.
+    pub fn load(tables: &Tables, options: Options<'_>) -> Result<Self> {
+        let uses = [
+            (options.dry_run, Features::DRY_RUN),
+            (options.confirm_by_ms.is_some(), Features::CONFIRM),
+        ];
+        let features = uses
+            .into_iter()
+            .filter_map(|(is_used, feature)| is_used.then_some(feature))
+            .fold(tables.features, Features::with);
+        let confirm_by_ms = options.confirm_by_ms.unwrap_or(u64::MAX);
+        let mut loader = EbpfLoader::new();
+        loader
             .override_global("FEATURES", &features.0, true)
+            .override_global("CONFIRM_BY_MS", &confirm_by_ms, true)
             .override_global("AYA_LOG_LEVEL", &options.log_level, false)
             .map_max_entries("NODES", capacity(tables.nodes.len()))
             .map_max_entries("EDGES", capacity(tables.edges.len()))
-            .load(OBJECT)
-            .context("creating the maps")?;
+            .map_max_entries("DOORS", capacity(tables.doors.len()));
+        if let Some(instance) = options.instance {
+            pins::check(instance)?;
+            for shared in pins::SHARED {
+                loader.map_pin_path(shared.name, instance.maps().join(shared.name));
+            }
+        }
+        let mut ebpf = loader.load(OBJECT).context("creating the maps")?;
         fill(&mut ebpf, tables)?;
         program(&mut ebpf)?.load().map_err(rejected)?;
-        Ok(Self {
-            ebpf,
-            links: Vec::new(),
-        })
+        Ok(Self { ebpf })
     }
 
     /// Instructions that the verifier walked, if the kernel tells.
     pub fn verified_instructions(&mut self) -> Result<Option<u32>> {
         Ok(self.program()?.info()?.verified_instruction_count())
+    }
+
+    /// The kernel's number for the program.
+    pub fn program_id(&mut self) -> Result<u32> {
+        Ok(self.program()?.info()?.id())
     }
 
     /// The program.
@@ -93,12 +122,30 @@ impl Firewall {
         &mut self.ebpf
     }
 
-    /// Attaches the program to an interface.
+    /// Puts the program in front of an interface, and pins what keeps it there. A program of ours
+    /// that is there already is replaced in one step: no packet goes by in between.
     ///
     /// # Errors
     /// Another program is attached, or the kernel refuses.
-    pub fn attach(&mut self, interface: &Interface, mode: Mode) -> Result<Attached> {
+    pub fn attach(
+        &mut self,
+        interface: &Interface,
+        mode: Mode,
+        instance: &Instance,
+    ) -> Result<Attached> {
+        let pin = instance.link(&interface.name);
         let program = program(&mut self.ebpf)?;
+        if let Some(link) = pins::link(&pin, interface)? {
+            replace(program, link)
+                .with_context(|| format!("replacing the program in front of {}", interface.name))?;
+            return Ok(Attached {
+                interface: interface.name.clone(),
+                native: interface.native,
+                refused: None,
+                replaced: true,
+            });
+        }
+        pins::unlink(&pin)?;
         let mut attach = |mode| program.attach_to_if_index(interface.index, mode);
         let (link, native, refused) = match mode {
             Mode::Native => (attach(XdpMode::Driver), true, None),
@@ -110,12 +157,29 @@ impl Firewall {
             },
         };
         let link = link.map_err(|error| interface::not_attached(interface, mode, &error))?;
-        self.links.push((interface.name.clone(), link));
+        FdLink::try_from(program.take_link(link)?)?
+            .pin(&pin)
+            .with_context(|| format!("pinning the link {}", pin.display()))?;
         Ok(Attached {
             interface: interface.name.clone(),
             native,
             refused,
+            replaced: false,
         })
+    }
+
+    /// Pins the program as the one that is attached, in place of the one before.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn pin_program(&mut self, instance: &Instance) -> Result<()> {
+        let path = instance.program();
+        let next = instance.pins().join("next");
+        pins::unlink(&next)?;
+        self.program()?
+            .pin(&next)
+            .with_context(|| format!("pinning the program {}", next.display()))?;
+        fs::rename(&next, &path).with_context(|| format!("pinning the program {}", path.display()))
     }
 
     /// Records connections that are there already as flows; tells which were not known before.
@@ -124,11 +188,7 @@ impl Firewall {
     /// The maps can't be written.
     pub fn keep(&mut self, connections: Vec<FlowKey>, now_ms: u64) -> Result<Vec<FlowKey>> {
         let seen = Flow { seen_ms: now_ms };
-        // The hint first: a flow that it denies is not looked for.
-        let slots = connections
-            .iter()
-            .map(|flow| (hint::slot(flow.source), hint::ALWAYS));
-        maps::set(&mut self.ebpf, "HINTS", slots)?;
+        self.expect(connections.iter().map(|flow| flow.source))?;
         let mut flows = self.flows()?;
         let mut kept = Vec::new();
         for flow in connections {
@@ -141,20 +201,25 @@ impl Firewall {
         Ok(kept)
     }
 
-    /// Detaches the program from all interfaces and tells from which.
-    pub fn detach(&mut self) -> Vec<(String, Result<()>)> {
-        let links = std::mem::take(&mut self.links);
-        links
-            .into_iter()
-            .map(|(interface, link)| {
-                let detached = program(&mut self.ebpf)
-                    .and_then(|program| Ok(program.detach(link)?))
-                    .with_context(|| {
-                        format!("detaching from {interface}; see `ip link show {interface}`")
-                    });
-                (interface, detached)
-            })
-            .collect()
+    /// Makes the program look for grants and flows of these sources. This comes before they are
+    /// written: what the hint denies is not looked for.
+    ///
+    /// # Errors
+    /// The map can't be written.
+    pub fn expect(&mut self, sources: impl IntoIterator<Item = Address>) -> Result<()> {
+        let slots = sources.into_iter();
+        let slots = slots.map(|source| (hint::slot(source), hint::ALWAYS));
+        maps::set(&mut self.ebpf, "HINTS", slots)
+    }
+
+    /// What is in the allow map now.
+    ///
+    /// # Errors
+    /// The object has no such map.
+    pub fn grants(&mut self) -> Result<Vec<(GrantKey, Grant)>> {
+        let entries = maps::entries(&self.allow()?, ALLOW_MAX);
+        let grant = |(key, word)| (key, Grant::from_word(word));
+        Ok(entries.into_iter().map(grant).collect())
     }
 
     /// The ring buffer of events; it can be taken once.
@@ -196,7 +261,31 @@ impl Firewall {
     }
 }
 
-/// Entries that a map of the automaton needs; a map has at least one.
+/// Gives a link to another program. The link stays where it is pinned, not in this process.
+fn replace(program: &mut Xdp, link: FdLink) -> Result<()> {
+    let link = program.attach_to_link(XdpLink::try_from(link)?)?;
+    drop(program.take_link(link)?);
+    Ok(())
+}
+
+/// Puts a program that is pinned in front of the interfaces that have a link of this instance.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn put_back(pinned: &Path, interfaces: &[Interface], instance: &Instance) -> Result<()> {
+    let mut program = Xdp::from_pin(pinned, XdpAttachType::Interface)
+        .with_context(|| format!("opening the program {}", pinned.display()))?;
+    for interface in interfaces {
+        if let Some(link) = pins::link(&instance.link(&interface.name), interface)? {
+            replace(&mut program, link).with_context(|| {
+                format!("putting back the program in front of {}", interface.name)
+            })?;
+        }
+    }
+    Ok(())
+}
+
+/// Entries that a map needs; a map has at least one.
 fn capacity(needed: usize) -> u32 {
     u32::try_from(needed).unwrap_or(u32::MAX).max(1)
 }

@@ -7,7 +7,7 @@ use netlink_packet_core::{
 };
 use netlink_packet_route::{
     RouteNetlinkMessage,
-    link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMessage, LinkXdp},
+    link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMessage, LinkXdp, XdpAttached},
 };
 use netlink_sys::protocols::NETLINK_ROUTE;
 
@@ -24,8 +24,19 @@ pub struct Interface {
     pub up: bool,
     /// Id of the XDP program that is attached to it.
     pub program: Option<u32>,
+    /// Whether the driver runs that program.
+    pub native: bool,
     /// Whether its frames begin with an Ethernet header.
     ethernet: bool,
+}
+
+/// How interfaces are looked for.
+#[derive(Clone, Copy)]
+pub struct Search<'a> {
+    /// Whether one that is not there is no problem: it may appear.
+    pub may_be_absent: &'a dyn Fn(&str) -> bool,
+    /// Whether the program that is attached to one may be replaced.
+    pub is_ours: &'a dyn Fn(&Interface) -> bool,
 }
 
 /// Finds interfaces by name, all of them or none.
@@ -33,14 +44,15 @@ pub struct Interface {
 /// # Errors
 /// One line for each that can't be attached to: it does not exist, has no Ethernet frames, or has
 /// another XDP program.
-pub fn find(names: &[String]) -> Result<Vec<Interface>> {
+pub fn find(names: &[String], search: Search<'_>) -> Result<Vec<Interface>> {
     let all = list()?;
     let mut found = Vec::new();
     let mut problems = Vec::new();
     for name in names {
         match all.iter().find(|interface| interface.name == *name) {
+            None if (search.may_be_absent)(name) => {}
             None => problems.push(unknown(name, &all)),
-            Some(interface) => match usable(interface) {
+            Some(interface) => match usable(interface, search) {
                 Ok(()) => found.push(interface.clone()),
                 Err(problem) => problems.push(problem.to_string()),
             },
@@ -58,12 +70,13 @@ fn unknown(name: &str, all: &[Interface]) -> String {
         .map(|interface| interface.name.as_str())
         .collect();
     format!(
-        "there is no interface {name}: this host has {}; see `ip link`",
+        "there is no interface {name}: this host has {}; see `ip link`, and if it appears later, \
+         start with --wait-for-interfaces",
         names.join(", ")
     )
 }
 
-fn usable(interface: &Interface) -> Result<()> {
+fn usable(interface: &Interface, search: Search<'_>) -> Result<()> {
     let Interface { name, .. } = interface;
     if !interface.ethernet {
         bail!(
@@ -71,8 +84,8 @@ fn usable(interface: &Interface) -> Result<()> {
         );
     }
     match interface.program {
-        Some(id) => Err(occupied(name, id)),
-        None => Ok(()),
+        Some(id) if !(search.is_ours)(interface) => Err(occupied(name, id)),
+        Some(_) | None => Ok(()),
     }
 }
 
@@ -92,7 +105,11 @@ fn occupied(name: &str, id: u32) -> anyhow::Error {
 /// Why an interface could not be attached to.
 pub fn not_attached(interface: &Interface, mode: Mode, error: &ProgramError) -> anyhow::Error {
     let name = &interface.name;
-    let now = find(std::slice::from_ref(name));
+    let nobodys = Search {
+        may_be_absent: &|_| false,
+        is_ours: &|_| false,
+    };
+    let now = find(std::slice::from_ref(name), nobodys);
     let advice = match mode {
         Mode::Native => "; `--mode skb` works on every interface",
         Mode::Auto | Mode::Skb => "",
@@ -145,11 +162,13 @@ pub fn list() -> Result<Vec<Interface>> {
 pub(crate) fn described(link: &LinkMessage) -> Option<Interface> {
     let mut name = None;
     let mut program = None;
+    let mut native = false;
     for attribute in &link.attributes {
         if let LinkAttribute::IfName(text) = attribute {
             name = Some(text.clone());
         } else if let LinkAttribute::Xdp(xdp) = attribute {
             program = xdp.iter().find_map(program_id);
+            native = xdp.iter().any(is_native);
         }
     }
     Some(Interface {
@@ -157,6 +176,7 @@ pub(crate) fn described(link: &LinkMessage) -> Option<Interface> {
         index: link.header.index,
         up: link.header.flags.contains(LinkFlags::Up),
         program,
+        native,
         ethernet: matches!(
             link.header.link_layer_type,
             LinkLayerType::Ether | LinkLayerType::Loopback
@@ -170,4 +190,8 @@ fn program_id(xdp: &LinkXdp) -> Option<u32> {
     } else {
         None
     }
+}
+
+fn is_native(xdp: &LinkXdp) -> bool {
+    matches!(xdp, LinkXdp::Attached(XdpAttached::Driver))
 }

@@ -5,6 +5,7 @@
 //! EVENTS ─▶ daemon ─▶ ledger (what is open) ─▶ console, commands
 //! ```
 pub mod bpffs;
+pub mod carry;
 pub mod check;
 pub mod cli;
 pub mod clock;
@@ -18,13 +19,18 @@ pub mod daemon;
 #[cfg(feature = "object")]
 pub mod firewall;
 pub mod host;
+pub mod instance;
 pub mod interface;
 pub mod ledger;
 pub mod links;
 pub mod maps;
 pub mod netlink;
 pub mod output;
+pub mod pins;
 pub mod privileges;
+#[cfg(feature = "object")]
+pub mod protection;
+pub mod registry;
 pub mod session;
 pub mod sockets;
 #[cfg(feature = "object")]

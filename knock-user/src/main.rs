@@ -13,8 +13,10 @@ use knock_user::{
     cli::{Cli, Command, Run},
     config::Problems,
     console::Style,
-    daemon::{Daemon, Stop},
+    daemon::{Daemon, Signals},
     output::Output,
+    privileges,
+    protection::Protection,
     start::Plan,
 };
 use tracing_subscriber::{
@@ -48,7 +50,12 @@ fn main() -> ExitCode {
 }
 
 fn run(options: &Run) -> Result<()> {
-    let plan = Plan::read(options, |warning| eprintln!("{warning}"))?;
+    let plan = Plan::read(options)?;
+    for warning in &plan.warnings {
+        eprintln!("{warning}");
+    }
+    let interfaces = plan.interfaces(options)?;
+    privileges::check()?;
     let style = Style {
         json: options.json,
         dry_run: options.dry_run,
@@ -60,10 +67,11 @@ fn run(options: &Run) -> Result<()> {
         .context("starting the event loop")?;
     // Inside the runtime: it is where signals, child processes and timers live.
     runtime.block_on(async {
-        let stop = Stop::catch()?;
-        let started = plan.start(options)?;
-        let daemon = Daemon::new(plan, started, style, Output::new(io::stdout()));
-        daemon.run(stop).await
+        let signals = Signals::catch()?;
+        let (protection, put) = Protection::begin(&plan, &interfaces, plan.how(options))?;
+        let out = Output::new(io::stdout());
+        let daemon = Daemon::new(options.clone(), plan, protection, put, style, out);
+        daemon.run(signals).await
     })
 }
 

@@ -11,7 +11,7 @@ use aya::{
     maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, lpm_trie},
 };
 use bytemuck::Pod;
-use knock_common::reason::COUNTERS_MAX;
+use knock_common::{access::Grant, layout::GrantKey, reason::COUNTERS_MAX};
 
 /// A value of a map, as aya wants it.
 #[derive(Clone, Copy, Debug)]
@@ -117,6 +117,21 @@ pub fn insert_new<M: BorrowMut<MapData>, K: Pod, V: Pod>(
         Err(MapError::SyscallError(error)) if error.io_error.kind() == ErrorKind::AlreadyExists => {
             Ok(false)
         }
+        Err(error) => Err(error),
+    }
+}
+
+/// Writes a grant, unless there is one that ends later.
+pub fn raise<M: BorrowMut<MapData>>(
+    table: &mut Table<M, GrantKey, u64>,
+    key: GrantKey,
+    grant: Grant,
+) -> Result<(), MapError> {
+    match table.get(&Plain(key), 0) {
+        Ok(Plain(held)) if Grant::from_word(held).until_ms >= grant.until_ms => Ok(()),
+        Ok(_) => table.insert(Plain(key), Plain(grant.to_word()), 0),
+        // What the kernel side writes meanwhile is newer.
+        Err(MapError::KeyNotFound) => insert_new(table, key, grant.to_word()).map(drop),
         Err(error) => Err(error),
     }
 }

@@ -1,122 +1,81 @@
-//! From the command line to a firewall that is attached: everything that can be wrong is found
-//! before the first packet is judged.
+//! From the command line to a configuration that can be put in place: everything that can be wrong
+//! with it is found before anything is touched.
 
-use std::{fs::File, io::Read as _};
+use std::{collections::BTreeMap, fs::File, io::Read as _, path::PathBuf};
 
 use anyhow::{Context as _, Result, bail};
-
-use knock_common::layout::FlowKey;
 
 use crate::{
     cli::Run,
     clock,
-    compile::{self, Given, Tables},
-    config::{self, Checked},
-    firewall::{Attached, Firewall, Options},
+    compile::{self, Given, Numbers, Tables},
+    config::{
+        self, Checked,
+        checked::{Door, Effect, Settings},
+    },
     host::Host,
-    interface::{self, Interface},
-    privileges, sockets,
+    protection::How,
 };
 
-/// A configuration, ready to be loaded.
-#[derive(Debug)]
+/// A configuration of this host, read and checked.
+#[derive(Clone, Debug)]
 pub struct Plan {
+    /// Where it was read.
+    pub path: PathBuf,
     /// What it means.
     pub checked: Checked,
-    /// What the maps will hold.
-    pub tables: Tables,
-}
-
-/// What is attached.
-#[derive(Debug)]
-pub struct Started {
-    /// The kernel side.
-    pub firewall: Firewall,
-    /// Where, and how.
-    pub attached: Vec<Attached>,
-    /// The connections that were there before, and go on.
-    pub kept: Vec<FlowKey>,
+    /// What is unwise about it, as lines.
+    pub warnings: Vec<String>,
+    host: Host,
 }
 
 impl Plan {
-    /// Reads, checks and compiles a configuration for this host; warnings go to `warn`.
+    /// Reads and checks the configuration that the command line names.
     ///
     /// # Errors
     /// A [`config::Problems`] with everything that is wrong with the file, or what else failed.
-    pub fn read(run: &Run, mut warn: impl FnMut(&str)) -> Result<Self> {
+    pub fn read(run: &Run) -> Result<Self> {
         let checked = config::read(&run.config)?;
         let host = Host::inspect().context("asking the kernel what this host serves")?;
-        for warning in checked.warnings(&host) {
-            warn(&warning.told("warning", &checked.file));
-        }
+        let warnings = checked.warnings(&host).into_iter();
+        Ok(Self {
+            path: run.config.clone(),
+            warnings: warnings
+                .map(|warning| warning.told("warning", &checked.file))
+                .collect(),
+            checked,
+            host,
+        })
+    }
+
+    /// The settings.
+    pub fn settings(&self) -> &Settings {
+        &self.checked.settings
+    }
+
+    /// Compiles it; what is known keeps its number.
+    ///
+    /// # Errors
+    /// A [`config::Problems`] with what this host can't do of it.
+    pub fn compile(&self, known: &Numbers) -> Result<Tables> {
         let mut random = Random::open()?;
         let cell_key = random.key()?;
         let mut draw = || random.next();
         let mut given = Given {
-            host: &host,
+            host: &self.host,
             cell_key,
+            known,
             draw: &mut draw,
         };
-        let tables = compile::compile(&checked.settings, &mut given)
-            .map_err(|conflicts| checked.problems(conflicts))?;
-        Ok(Self { checked, tables })
+        compile::compile(&self.checked.settings, &mut given)
+            .map_err(|conflicts| self.checked.problems(conflicts).into())
     }
 
-    /// Finds the interfaces, loads the program with the tables, and attaches it everywhere or
-    /// nowhere.
+    /// The interfaces that are to be protected: those of the command line, or of the file.
     ///
     /// # Errors
-    /// A privilege or an interface is missing, or the kernel refuses; nothing is attached then.
-    pub fn start(&self, run: &Run) -> Result<Started> {
-        privileges::check()?;
-        let interfaces = interface::find(&self.interfaces(run)?)?;
-        let dry_run = run.dry_run;
-        let options = Options {
-            dry_run,
-            log_level: log_level(run.verbose),
-        };
-        let mut firewall = Firewall::load(&self.tables, options)?;
-        if let Some(walked) = firewall.verified_instructions()? {
-            tracing::debug!("the verifier walked {walked} instructions");
-        }
-        let mode = run.mode.unwrap_or(self.checked.settings.mode);
-        let mut kept = self.keep_connections(&mut firewall)?;
-        let attached = interfaces
-            .iter()
-            .map(|interface| firewall.attach(interface, mode))
-            .collect::<Result<_>>()
-            .context("nothing is attached")?;
-        for Interface { name, .. } in interfaces.iter().filter(|interface| !interface.up) {
-            tracing::warn!("{name} is down: it is protected, and stays so when it comes up");
-        }
-        // What was connected between the first look and the attaching.
-        kept.extend(self.keep_connections(&mut firewall)?);
-        if !dry_run && !self.checked.settings.established.keep && !kept.is_empty() {
-            tracing::warn!(
-                "{} connections to protected ports stop until their source knocks: \
-                 [established] keep = false",
-                kept.len()
-            );
-            kept.clear();
-        }
-        Ok(Started {
-            firewall,
-            attached,
-            kept,
-        })
-    }
-
-    /// Records the connections to protected ports that exist, so that they go on if connections are
-    /// kept at all; tells which were not recorded before.
-    fn keep_connections(&self, firewall: &mut Firewall) -> Result<Vec<FlowKey>> {
-        let connections = sockets::connections()?;
-        let flows = connections
-            .iter()
-            .filter_map(|connection| self.tables.flow_of(connection));
-        firewall.keep(flows.collect(), clock::boot_ms())
-    }
-
-    fn interfaces(&self, run: &Run) -> Result<Vec<String>> {
+    /// There is none.
+    pub fn interfaces(&self, run: &Run) -> Result<Vec<String>> {
         let mut names = match run.interfaces.as_slice() {
             [] => self.checked.settings.interfaces.clone(),
             named => named.to_vec(),
@@ -130,6 +89,30 @@ impl Plan {
         names.sort();
         names.dedup();
         Ok(names)
+    }
+
+    /// How the command line wants it to be put in place.
+    pub fn how(&self, run: &Run) -> How {
+        How {
+            mode: run.mode.unwrap_or(self.checked.settings.mode),
+            dry_run: run.dry_run,
+            log_level: log_level(run.verbose),
+            may_be_absent: run.wait_for_interfaces,
+            confirm_by_ms: run.confirm.map(clock::boot_ms_after),
+        }
+    }
+
+    /// The ports that each door opens or closes, by its name.
+    pub fn ports_by_door(&self) -> BTreeMap<String, Vec<String>> {
+        let doors = self.checked.settings.doors.iter();
+        let ports = |door: &Door| {
+            let (Effect::Open(ports) | Effect::Close(ports)) = &door.effect;
+            (
+                door.name.clone(),
+                ports.iter().map(ToString::to_string).collect(),
+            )
+        };
+        doors.map(ports).collect()
     }
 }
 

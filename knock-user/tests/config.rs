@@ -14,7 +14,7 @@ use std::{
 
 use knock_user::{
     check,
-    compile::{Given, compile},
+    compile::{Given, Numbers, compile},
     config,
     host::Host,
 };
@@ -94,6 +94,7 @@ fn examples_are_accepted() {
             &mut Given {
                 host: &Host::default(),
                 cell_key: [1; 12],
+                known: &Numbers::default(),
                 draw: &mut || {
                     random += 1;
                     random.wrapping_mul(0x9e37_79b9_7f4a_7c15)

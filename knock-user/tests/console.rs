@@ -189,11 +189,15 @@ fn the_ledger_is_told_in_lines() {
     let until_ms = 7_291_123;
     #[rustfmt::skip]
     let rows = [
-        ("opened", Action::Opened { source, door: 0, until_ms }, "12:00:01.123 opened  203.0.113.9  ssh  tcp/22 for 1m30s\n"),
-        ("refreshed", Action::Refreshed { source, door: 0, until_ms }, "12:00:01.123 refreshed  203.0.113.9  ssh  tcp/22 for 1m30s\n"),
+        ("opened", Action::Opened { source, door: 0, until_ms, by: None }, "12:00:01.123 opened  203.0.113.9  ssh  tcp/22 for 1m30s\n"),
+        ("opened by hand", Action::Opened { source, door: 0, until_ms, by: Some(0) }, "12:00:01.123 opened  203.0.113.9  ssh  tcp/22 for 1m30s granted by uid 0\n"),
+        ("refreshed", Action::Refreshed { source, door: 0, until_ms, by: None }, "12:00:01.123 refreshed  203.0.113.9  ssh  tcp/22 for 1m30s\n"),
+        ("refreshed by hand", Action::Refreshed { source, door: 0, until_ms, by: Some(1000) }, "12:00:01.123 refreshed  203.0.113.9  ssh  tcp/22 for 1m30s granted by uid 1000\n"),
         ("expired", closed(0, Ending::Expired), "12:00:01.123 closed  203.0.113.9  ssh  tcp/22 time is over\n"),
         ("by a sequence", closed(0, Ending::Sequence { by: Some(2) }), "12:00:01.123 closed  203.0.113.9  ssh  tcp/22 closing sequence shut\n"),
         ("by some sequence", closed(0, Ending::Sequence { by: None }), "12:00:01.123 closed  203.0.113.9  ssh  tcp/22 closing sequence\n"),
+        ("by hand", closed(0, Ending::Revoked { by: 0 }), "12:00:01.123 closed  203.0.113.9  ssh  tcp/22 revoked by uid 0\n"),
+        ("no longer configured", closed(0, Ending::Removed), "12:00:01.123 closed  203.0.113.9  ssh  tcp/22 the configuration no longer has it\n"),
         ("a removal", Action::Remove { key }, ""),
     ];
     for (name, action, line) in rows {
@@ -316,7 +320,11 @@ fn with_json_a_line_is_an_object() {
     let ports = ["tcp/22".to_owned()];
     type Tell<'a> = Box<dyn Fn(&mut Console<Vec<u8>>) + 'a>;
     #[rustfmt::skip]
-    let rows: [(&str, bool, Tell<'_>, &str); 9] = [
+    let rows: [(&str, bool, Tell<'_>, &str); 11] = [
+        ("opened by hand", false, Box::new(|c| c.action(&Action::Opened { source, door: 0, until_ms: 31_000, by: Some(0) }, SECOND)),
+            r#"{"time":"2026-03-01T08:00:01.000Z","event":"opened","source":"2001:db8::9","door":"ssh","reason":"granted","by":"uid 0","until":"2026-03-01T08:00:31.000Z","seconds":30.0,"ports":["tcp/22"]}"#),
+        ("closed by hand", false, Box::new(|c| c.action(&Action::Closed { source, door: 0, ending: Ending::Revoked { by: 1000 } }, SECOND)),
+            r#"{"time":"2026-03-01T08:00:01.000Z","event":"closed","source":"2001:db8::9","door":"ssh","reason":"revoked","by":"uid 1000","ports":["tcp/22"]}"#),
         ("opened", false, Box::new(|c| c.event(&event(V4, Reason::Opened, 0, 3, Tcp, 9000))),
             r#"{"time":"2026-03-01T10:00:01.123Z","event":"opened","source":"203.0.113.9","door":"ssh","protocol":"tcp","port":9000,"source_port":40000,"stage":3,"of":3,"reason":"opened","until":"2026-03-01T10:00:31.123Z","seconds":30.0,"ports":["tcp/22"]}"#),
         ("denied in a dry run", true, Box::new(|c| c.event(&event(V6, Reason::NoGrant, NO_DOOR, 0, Tcp, 22))),

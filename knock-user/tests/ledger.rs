@@ -247,6 +247,8 @@ fn show(action: &Action) -> String {
                 Ending::Expired => "expired".to_owned(),
                 Ending::Sequence { by: Some(by) } => format!("by {}", name(by)),
                 Ending::Sequence { by: None } => "early".to_owned(),
+                Ending::Removed => "removed".to_owned(),
+                Ending::Revoked { .. } => "revoked".to_owned(),
             };
             format!("closed {} {why}", name(door))
         }
@@ -551,6 +553,7 @@ fn check(
             source,
             door,
             until_ms,
+            ..
         } => {
             let old = open.insert((source, door), until_ms);
             prop_assert_eq!(old, None, "opened twice");
@@ -559,6 +562,7 @@ fn check(
             source,
             door,
             until_ms,
+            ..
         } => {
             let old = open.insert((source, door), until_ms);
             prop_assert!(old.is_some_and(|old| old < until_ms), "refreshed {:?}", old);

@@ -20,7 +20,7 @@ use knock_common::{
     time::Moment,
 };
 use knock_user::{
-    compile::{Given, compile},
+    compile::{Given, Numbers, compile},
     config::checked::{
         Control, Decoys, Door, Effect, Established, Exempt, Knock, Lockout, Mode, Ports, Scope,
         Settings,
@@ -322,6 +322,7 @@ fn world(settings: &Settings) -> Option<Sim> {
         &mut Given {
             host: &Host::default(),
             cell_key: std::array::from_fn(|i| (i as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)),
+            known: &Numbers::default(),
             draw: &mut || 0,
         },
     );

@@ -22,7 +22,7 @@ use knock_common::{
     time::Moment,
 };
 use knock_user::{
-    compile::{self, Given, Tables},
+    compile::{self, Given, Numbers, Tables},
     config,
     firewall::{Firewall, Options},
     host::Host,
@@ -52,6 +52,7 @@ pub fn compile(text: &str) -> Result<Tables> {
     let mut given = Given {
         host: &Host::default(),
         cell_key: std::array::from_fn(|i| (i as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)),
+        known: &Numbers::default(),
         draw: &mut || {
             drawn += 1;
             drawn

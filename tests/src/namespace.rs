@@ -9,6 +9,7 @@ use std::{
     thread,
 };
 
+use knock_user::instance::Instance;
 use nix::{
     sched::{CloneFlags, setns},
     sys::signal,
@@ -171,12 +172,32 @@ fn maker(name: &str) -> Option<Pid> {
 }
 
 fn remove(name: &str) {
+    if let Ok(namespace) = File::open(Path::new(DIRECTORY).join(name)) {
+        remove_pins(&namespace);
+    }
     let mut command = Command::new("ip");
     command.args(["netns", "delete", name]);
     match command.output() {
         Ok(output) if output.status.success() => {}
         Ok(output) => eprintln!("{}: {}", line(&command), text(&output)),
         Err(error) => eprintln!("{}: {error}", line(&command)),
+    }
+}
+
+/// Removes what a knock-user that was killed, or kept its protection, left behind: it would be taken
+/// over by one in a later namespace with the same number.
+fn remove_pins(namespace: &File) {
+    let inside = || -> anyhow::Result<()> {
+        setns(namespace, CloneFlags::CLONE_NEWNET)?;
+        for instance in Instance::of_all_layouts()? {
+            instance.remove()?;
+        }
+        Ok(())
+    };
+    match thread::scope(|scope| scope.spawn(inside).join()) {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => eprintln!("removing pins: {error:#}"),
+        Err(_) => eprintln!("removing pins panicked"),
     }
 }
 

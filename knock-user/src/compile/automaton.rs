@@ -9,7 +9,10 @@ use std::{
     net::IpAddr,
 };
 
-use knock_common::layout::{DOORS_PER_NODE, FIRST_NODES_MAX, NODES_MAX, Node, Symbol};
+use knock_common::{
+    event::NO_DOOR,
+    layout::{DOORS_PER_NODE, FIRST_NODES_MAX, NODES_MAX, Node, Symbol},
+};
 
 use super::{Conflict, EdgeFrom, ticks};
 use crate::config::{
@@ -60,8 +63,18 @@ impl Automaton {
         find(firsts, symbol(knock)).unwrap_or(ROOT)
     }
 
-    /// The tables of the maps.
-    pub(super) fn into_tables(self) -> (Vec<Node>, Vec<(EdgeFrom, Symbol, u32)>) {
+    /// The tables of the maps; doors go by these numbers instead of their places.
+    pub(super) fn into_tables(
+        mut self,
+        numbers: &[u16],
+    ) -> (Vec<Node>, Vec<(EdgeFrom, Symbol, u32)>) {
+        let number = |place: u16| numbers.get(usize::from(place)).copied();
+        for node in &mut self.nodes {
+            node.through = number(node.through).unwrap_or(NO_DOOR);
+            for one_based in node.completes.iter_mut().filter(|door| **door > 0) {
+                *one_based = number(*one_based - 1).map_or(0, |number| number + 1);
+            }
+        }
         let count = self.edges.iter().map(Vec::len).sum();
         let mut edges = Vec::with_capacity(count);
         for (&class, firsts) in self.firsts.iter().filter(|(class, _)| **class != 0) {

@@ -5,6 +5,7 @@
 
 mod automaton;
 mod decoys;
+mod numbers;
 mod services;
 mod strength;
 mod tables;
@@ -18,6 +19,7 @@ use std::{
 };
 
 use knock_common::{
+    event::NO_DOOR,
     layout::{
         self, Config, DOORS_MAX, FLAG_CLASSES, Features, FlagClass, PortRule, TARGETS_MAX,
         TRUST_MAX,
@@ -26,10 +28,11 @@ use knock_common::{
     time::ticks_in,
 };
 
-use self::{automaton::Automaton, services::Services};
+use self::{automaton::Automaton, numbers::Numbering, services::Services};
 pub use self::{
+    numbers::Numbers,
     strength::{SYMBOLS, key_bits},
-    tables::{EdgeFrom, Tables},
+    tables::{EdgeFrom, Tables, grant_keys},
 };
 use crate::{
     config::{
@@ -76,6 +79,8 @@ pub struct Given<'a> {
     pub host: &'a Host,
     /// The secret key of the first-knock table: from the kernel's random numbers, kept for reloads.
     pub cell_key: [u64; 12],
+    /// Numbers that are in use already.
+    pub known: &'a Numbers,
     /// Random numbers to draw decoys with.
     pub draw: &'a mut dyn FnMut() -> u64,
 }
@@ -85,7 +90,7 @@ pub struct Given<'a> {
 /// # Errors
 /// Everything that stands in the way.
 pub fn compile(settings: &Settings, given: &mut Given<'_>) -> Result<Tables, Vec<Conflict>> {
-    let plan = Plan::new(settings)?;
+    let plan = Plan::new(settings, given.known)?;
     let doors = &settings.doors;
     let mut ports = PortTable::default();
     ports.exempt(settings, given.host);
@@ -113,18 +118,19 @@ pub fn compile(settings: &Settings, given: &mut Given<'_>) -> Result<Tables, Vec
             }
         }
     }
-    let (nodes, edges) = plan.automaton.into_tables();
+    let (nodes, edges) = plan.automaton.into_tables(&plan.numbers);
+    let entries = doors
+        .iter()
+        .zip(plan.services.of_doors)
+        .map(|(door, services)| door_entry(door, &plan.classes, &services));
+    let names = doors.iter().map(|door| door.name.clone());
     Ok(Tables {
         features: features(settings),
         config: config(settings, &plan.flags, given),
         ports: ports.rules,
         nodes,
         edges,
-        doors: doors
-            .iter()
-            .zip(plan.services.of_doors)
-            .map(|(door, services)| door_entry(door, &plan.classes, &services))
-            .collect(),
+        doors: by_number(&plan.numbers, entries),
         targets: plan
             .classes
             .iter()
@@ -136,8 +142,24 @@ pub fn compile(settings: &Settings, given: &mut Given<'_>) -> Result<Tables, Vec
             .map(|prefix| prefix.mapped())
             .collect(),
         services: plan.services.ports,
-        names: doors.iter().map(|door| door.name.clone()).collect(),
+        names: by_number(&plan.numbers, names),
+        numbers: plan.used,
     })
+}
+
+/// What belongs to the doors in their order, by their numbers; there may be gaps.
+fn by_number<T: Clone + Default>(numbers: &[u16], items: impl Iterator<Item = T>) -> Vec<T> {
+    let count = numbers
+        .iter()
+        .max()
+        .map_or(0, |&most| usize::from(most) + 1);
+    let mut placed = vec![T::default(); count];
+    for (&number, item) in numbers.iter().zip(items) {
+        if let Some(place) = placed.get_mut(usize::from(number)) {
+            *place = item;
+        }
+    }
+    placed
 }
 
 /// Finds what stands in the way of a configuration on any host.
@@ -145,11 +167,15 @@ pub fn compile(settings: &Settings, given: &mut Given<'_>) -> Result<Tables, Vec
 /// # Errors
 /// Everything that does.
 pub fn check(settings: &Settings) -> Result<(), Vec<Conflict>> {
-    Plan::new(settings).map(|_| ())
+    Plan::new(settings, &Numbers::default()).map(|_| ())
 }
 
 /// The parts that can fail, before they are put together.
 struct Plan {
+    /// The numbers of the doors, in their order.
+    numbers: Vec<u16>,
+    /// The numbers of everything.
+    used: Numbers,
     /// The class of each destination address that doors are for.
     classes: BTreeMap<IpAddr, u16>,
     flags: Flags,
@@ -158,20 +184,26 @@ struct Plan {
 }
 
 impl Plan {
-    fn new(settings: &Settings) -> Result<Self, Vec<Conflict>> {
+    fn new(settings: &Settings, known: &Numbers) -> Result<Self, Vec<Conflict>> {
         let mut conflicts = Vec::new();
+        let mut numbering = Numbering::new(known);
         let doors = &settings.doors;
         within_limits(settings, &mut conflicts);
-        let classes = classes(doors, &mut conflicts);
+        let classes = classes(doors, &mut numbering, &mut conflicts);
         // Beyond the limits, numbers would not fit their types.
         if !conflicts.is_empty() {
             return Err(conflicts);
         }
         let flags = Flags::new(doors, &mut conflicts);
-        let services = Services::new(settings, &mut conflicts);
+        let numbers = doors.iter().map(|door| numbering.door(&door.name));
+        // Within the limits, two configurations' doors have numbers enough.
+        let numbers: Vec<u16> = numbers.map(|number| number.unwrap_or(NO_DOOR)).collect();
+        let services = Services::new(settings, &numbers, &mut numbering, &mut conflicts);
         let automaton = Automaton::new(doors, &classes, &mut conflicts);
         match (services, automaton) {
             (Some(services), Some(automaton)) if conflicts.is_empty() => Ok(Self {
+                numbers,
+                used: numbering.used,
                 classes,
                 flags,
                 services,
@@ -203,7 +235,11 @@ fn within_limits(settings: &Settings, conflicts: &mut Vec<Conflict>) {
     }
 }
 
-fn classes(doors: &[Door], conflicts: &mut Vec<Conflict>) -> BTreeMap<IpAddr, u16> {
+fn classes(
+    doors: &[Door],
+    numbering: &mut Numbering<'_>,
+    conflicts: &mut Vec<Conflict>,
+) -> BTreeMap<IpAddr, u16> {
     let targets: BTreeSet<IpAddr> = doors.iter().filter_map(|door| door.target).collect();
     if targets.len() > TARGETS_MAX as usize {
         conflicts.push(Conflict::of_file(
@@ -214,8 +250,8 @@ fn classes(doors: &[Door], conflicts: &mut Vec<Conflict>) -> BTreeMap<IpAddr, u1
             ),
         ));
     }
-    // Class 0 is every other address.
-    targets.into_iter().zip(1..=u16::MAX).collect()
+    let class = |target| Some((target, numbering.target(target)?));
+    targets.into_iter().filter_map(class).collect()
 }
 
 /// The flags that make TCP packets knocks, by port.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use knock_common::{layout::SERVICES_PER_DOOR, packet::Protocol};
 
-use super::Conflict;
+use super::{Conflict, numbers::Numbering};
 use crate::config::checked::{Door, Ports, Settings};
 
 /// The services of a configuration.
@@ -17,7 +17,12 @@ pub(super) struct Services {
 
 impl Services {
     /// Divides the protected ports; `None` if that can't be done, which is a conflict.
-    pub(super) fn new(settings: &Settings, conflicts: &mut Vec<Conflict>) -> Option<Self> {
+    pub(super) fn new(
+        settings: &Settings,
+        numbers: &[u16],
+        numbering: &mut Numbering<'_>,
+        conflicts: &mut Vec<Conflict>,
+    ) -> Option<Self> {
         let doors = &settings.doors;
         let mut groups = Groups::new(doors.len());
         for protocol in [Protocol::Tcp, Protocol::Udp] {
@@ -26,7 +31,6 @@ impl Services {
                 return None;
             }
         }
-        let mut ids = 0..=u16::MAX;
         let mut services = Self {
             ports: BTreeMap::new(),
             of_doors: vec![Vec::new(); doors.len()],
@@ -37,8 +41,10 @@ impl Services {
             .filter(|(_, door)| nothing(door))
             .map(|(index, _)| (vec![index], Vec::new()));
         for (by, ports) in groups.list.into_iter().chain(private) {
-            let Some(id) = ids.next() else {
-                let reason = "the doors divide the protected ports into more than 65535 groups: \
+            let mut names: Vec<u16> = by.iter().map(|&door| numbers[door]).collect();
+            names.sort_unstable();
+            let Some(id) = numbering.service(names) else {
+                let reason = "the doors divide the protected ports into more than 65534 groups: \
                               give them the same ranges";
                 conflicts.push(Conflict::of_file("door", reason.to_owned()));
                 return None;

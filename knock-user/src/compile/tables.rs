@@ -5,11 +5,13 @@ use std::collections::BTreeMap;
 use knock_common::{
     Address,
     layout::{
-        Config, Door, EdgeKey, Features, FlowKey, Node, PortKind, PortRule, Symbol, port_index,
+        Config, Door, EdgeKey, Features, FlowKey, GrantKey, Node, PortKind, PortRule, Symbol,
+        port_index,
     },
     packet::Protocol,
 };
 
+use super::Numbers;
 use crate::{config::checked::Ports, sockets::Connection};
 
 /// Where an edge begins.
@@ -34,7 +36,7 @@ pub struct Tables {
     pub nodes: Vec<Node>,
     /// Edges: from, knock, number of the node that they lead to.
     pub edges: Vec<(EdgeFrom, Symbol, u32)>,
-    /// Doors by index.
+    /// Doors by number; a number that no door has leads to an empty one.
     pub doors: Vec<Door>,
     /// The class of each destination address that doors are for.
     pub targets: Vec<(Address, u16)>,
@@ -42,8 +44,10 @@ pub struct Tables {
     pub trust: Vec<(Address, u32)>,
     /// The ports that each service stands for; none for a door that only runs commands.
     pub services: BTreeMap<u16, Vec<Ports>>,
-    /// Names of the doors by index.
+    /// Names of the doors by number; empty where no door has it.
     pub names: Vec<String>,
+    /// The numbers of doors, services and destination classes.
+    pub numbers: Numbers,
 }
 
 impl Tables {
@@ -98,4 +102,14 @@ impl Tables {
             ..knock_common::sim::Sim::default()
         }
     }
+}
+
+/// The entries of the allow map that a grant of a door to a source consists of.
+pub fn grant_keys(door: &Door, source: Address) -> impl Iterator<Item = GrantKey> + '_ {
+    let services = door.services.iter().take(door.service_count as usize);
+    services.map(move |&service| GrantKey {
+        source,
+        service,
+        class: door.class,
+    })
 }

@@ -18,8 +18,8 @@
 //! | `source_port` | number | source port |
 //! | `stage` | number | how many knocks of the door have been made |
 //! | `of` | number | how many knocks the door has |
-//! | `reason` | string | [`knock_common::Reason::name`], or why it closed: `expired`, `sequence`, `idle` |
-//! | `by` | string | name of the door whose sequence closed it |
+//! | `reason` | string | [`knock_common::Reason::name`], or `granted` by hand, or why it closed: `expired`, `sequence`, `revoked`, `removed`, `idle` |
+//! | `by` | string | name of the door whose sequence closed it, or who opened or closed it by hand: `uid 0` |
 //! | `until` | string | when the grant ends, like `time` |
 //! | `seconds` | number | how long from `time` to `until`, or how long a flow was idle |
 //! | `ports` | array of strings | what is opened, closed or protected: `tcp/22` |
@@ -29,6 +29,8 @@
 //! | `doors` | number | how many doors there are |
 //! | `left_out` | number | events that were left out, because there were too many, since the last such line |
 //! | `lost` | number | events that were lost, because they were not read in time, since the last such line |
+//! | `count` | number | how often there was no room, since the last such line |
+//! | `changes` | array of strings | what a reload changed |
 //! | `dry_run` | `true` | nothing is dropped |
 //!
 //! Those who watch over the control socket choose for themselves; for lines that they did not read
@@ -41,6 +43,7 @@ use jiff::{Timestamp, tz::TimeZone};
 use crate::config::checked::{self, Effect};
 
 mod record;
+mod standing;
 mod telling;
 pub mod text;
 pub mod watch;
@@ -57,7 +60,7 @@ const SOURCE_WIDTH_MAX: usize = 24;
 const DOOR_WIDTH_MAX: usize = 16;
 
 /// What the console says about a door.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct DoorText {
     name: String,
     knocks: usize,

@@ -45,6 +45,10 @@ pub(super) struct Record<'a> {
     pub(super) left_out: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) lost: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) count: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) changes: Option<&'a [String]>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub(super) dry_run: bool,
 }
@@ -86,6 +90,14 @@ pub enum What {
     Attached,
     /// The program is detached.
     Stopped,
+    /// The program stays attached without this process.
+    Left,
+    /// An interface is not there.
+    Gone,
+    /// Another configuration is in place.
+    Reloaded,
+    /// There was no room for something.
+    Pressure,
 }
 
 impl What {
@@ -109,6 +121,10 @@ impl What {
             Self::Protecting => "protecting",
             Self::Attached => "attached",
             Self::Stopped => "stopped",
+            Self::Left => "left",
+            Self::Gone => "gone",
+            Self::Reloaded => "reloaded",
+            Self::Pressure => "pressure",
         }
     }
 
@@ -132,7 +148,11 @@ impl What {
             | Self::Passed
             | Self::Protecting
             | Self::Attached
-            | Self::Stopped => self.name(),
+            | Self::Stopped
+            | Self::Left
+            | Self::Gone
+            | Self::Reloaded
+            | Self::Pressure => self.name(),
         }
     }
 }

@@ -70,22 +70,24 @@ impl<W: Write> Console<W> {
 
     /// Tells what the ledger said; its housekeeping is not told.
     pub fn action(&mut self, action: &Action, at_ns: u64) {
-        let (source, index, what, until_ms, ending) = match *action {
+        let (source, index, what, until_ms, ending, giver) = match *action {
             Action::Opened {
                 source,
                 door,
                 until_ms,
-            } => (source, door, What::Opened, Some(until_ms), None),
+                by,
+            } => (source, door, What::Opened, Some(until_ms), None, by),
             Action::Refreshed {
                 source,
                 door,
                 until_ms,
-            } => (source, door, What::Refreshed, Some(until_ms), None),
+                by,
+            } => (source, door, What::Refreshed, Some(until_ms), None, by),
             Action::Closed {
                 source,
                 door,
                 ending,
-            } => (source, door, What::Closed, None, Some(ending)),
+            } => (source, door, What::Closed, None, Some(ending), None),
             Action::Remove { .. } | Action::Restore { .. } => return,
         };
         let source = IpAddr::from(source);
@@ -93,8 +95,13 @@ impl<W: Write> Console<W> {
             return;
         };
         let by = match ending {
-            Some(Ending::Sequence { by }) => by.and_then(|by| self.door(by)).cloned(),
-            Some(Ending::Expired) | None => None,
+            Some(Ending::Sequence { by }) => {
+                let by = by.and_then(|by| self.door(by));
+                by.map(|by| by.name.clone())
+            }
+            Some(Ending::Revoked { by }) => Some(user(by)),
+            Some(Ending::Expired | Ending::Removed) => None,
+            None => giver.map(user),
         };
         let lasts_ms = until_ms.map(|until_ms| length_of(until_ms, at_ns));
         let mut why = door.ports_text();
@@ -102,13 +109,15 @@ impl<W: Write> Console<W> {
             why = join(&why, &format!("for {}", length(lasts_ms)));
         }
         if let Some(ending) = ending {
-            why = join(&why, &ending_text(ending, by.as_ref()));
+            why = join(&why, &ending_text(ending, by.as_deref()));
+        } else if let Some(by) = &by {
+            why = join(&why, &format!("granted by {by}"));
         }
         let record = Record {
             source: Some(source),
             door: Some(&door.name),
-            reason: ending.map(ending_name),
-            by: by.as_ref().map(|by| by.name.as_str()),
+            reason: ending.map(ending_name).or(giver.map(|_| "granted")),
+            by: by.as_deref(),
             until: until_ms.map(|until_ms| self.utc(until_ms.saturating_mul(NANOS_PER_MILLI))),
             seconds: lasts_ms.map(seconds),
             ports: Some(&door.ports),
@@ -195,7 +204,8 @@ impl<W: Write> Console<W> {
 
     /// Tells that the program is attached: `protecting tcp/22 on eth0 (native), 1 door`.
     pub fn protecting(&mut self, ports: &[String], interface: &str, mode: Attached, at_ns: u64) {
-        let doors = self.doors.len();
+        let doors = self.doors.iter();
+        let doors = doors.filter(|door| !door.name.is_empty()).count();
         let text = format!(
             "{} {} on {} ({}), {}",
             if self.style.dry_run {
@@ -265,10 +275,11 @@ impl<W: Write> Console<W> {
         format!("{:.3}", self.wall(at_ns))
     }
 
-    fn door(&self, index: u16) -> Option<&DoorText> {
+    pub(super) fn door(&self, index: u16) -> Option<&DoorText> {
         self.doors
             .get(usize::from(index))
-            .filter(|_| index != NO_DOOR)
+            // A number that no door has leads to one without a name.
+            .filter(|door| index != NO_DOOR && !door.name.is_empty())
     }
 }
 
@@ -317,24 +328,26 @@ fn describe(reason: Reason, event: &Event, door: Option<&DoorText>, port: &str) 
         | Reason::Trusted
         | Reason::Flow
         | Reason::Granted
-        | Reason::OtherFlags => (What::Passed, join(port, reason.text())),
+        | Reason::OtherFlags
+        | Reason::Unconfirmed => (What::Passed, join(port, reason.text())),
     }
 }
 
-fn ending_text(ending: Ending, by: Option<&DoorText>) -> String {
+fn ending_text(ending: Ending, by: Option<&str>) -> String {
     match ending {
         Ending::Expired => "time is over".to_owned(),
-        Ending::Sequence { .. } => match by {
-            Some(by) => format!("closing sequence {}", by.name),
-            None => "closing sequence".to_owned(),
-        },
+        Ending::Removed => "the configuration no longer has it".to_owned(),
+        Ending::Sequence { .. } => join("closing sequence", by.unwrap_or_default()),
+        Ending::Revoked { .. } => join("revoked by", by.unwrap_or_default()),
     }
 }
 
 const fn ending_name(ending: Ending) -> &'static str {
     match ending {
         Ending::Expired => "expired",
+        Ending::Removed => "removed",
         Ending::Sequence { .. } => "sequence",
+        Ending::Revoked { .. } => "revoked",
     }
 }
 
@@ -355,7 +368,7 @@ fn port_text(number: u8, port: u16) -> String {
     format!("{}/{port}", protocol(number))
 }
 
-fn list(ports: &[String]) -> String {
+pub(super) fn list(ports: &[String]) -> String {
     match ports {
         [] => "nothing".to_owned(),
         ports => ports.join(", "),
@@ -363,11 +376,15 @@ fn list(ports: &[String]) -> String {
 }
 
 fn join(first: &str, second: &str) -> String {
-    if first.is_empty() {
-        second.to_owned()
-    } else {
-        format!("{first} {second}")
-    }
+    let words = [first, second]
+        .into_iter()
+        .filter(|words| !words.is_empty());
+    words.collect::<Vec<_>>().join(" ")
+}
+
+/// Somebody who does things by hand.
+fn user(uid: u32) -> String {
+    format!("uid {uid}")
 }
 
 /// From a moment to an end, in the milliseconds that the kernel side counts.

@@ -13,6 +13,8 @@ pub enum Action {
         door: u16,
         /// When it ends, in milliseconds since boot.
         until_ms: u64,
+        /// The user who opened it by hand; none if the source knocked.
+        by: Option<u32>,
     },
     /// It stays open for longer: tell it.
     Refreshed {
@@ -22,6 +24,8 @@ pub enum Action {
         door: u16,
         /// When it ends, in milliseconds since boot.
         until_ms: u64,
+        /// The user who did that by hand; none if the source knocked.
+        by: Option<u32>,
     },
     /// It is closed again: tell it and run `on_close`.
     Closed {
@@ -56,5 +60,12 @@ pub enum Ending {
     Sequence {
         /// Index of the closing door, if its event was heard.
         by: Option<u16>,
+    },
+    /// The configuration no longer has the door.
+    Removed,
+    /// Somebody ended it by hand.
+    Revoked {
+        /// The user.
+        by: u32,
     },
 }

@@ -19,11 +19,17 @@ use knock_common::{
     time::SKEW_MS,
 };
 
+use crate::compile::grant_keys;
+
 mod action;
+mod adopt;
 mod ending;
+mod hand;
 mod recent;
 
 pub use action::{Action, Ending};
+pub use adopt::Adopted;
+pub use hand::{Open, Revocation};
 use recent::Recent;
 
 const NANOS_PER_MILLI: u64 = 1_000_000;
@@ -68,6 +74,8 @@ struct Opening {
     deadline_ms: u64,
     /// The latest knock that gave it, in nanoseconds.
     given_ns: u64,
+    /// The user who gave it by hand; none if a knock did.
+    by: Option<u32>,
     /// The entries that have not ended before the opening.
     keys: Vec<GrantKey>,
 }
@@ -81,7 +89,8 @@ struct End {
 }
 
 impl Ledger {
-    /// An empty ledger for the doors of a configuration, in the order of their indexes.
+    /// An empty ledger for the doors of a configuration by their numbers; a number that no door
+    /// has leads to one without services.
     pub fn new(doors: Vec<Door>) -> Self {
         Self {
             doors,
@@ -216,6 +225,7 @@ impl Ledger {
                 until_ms,
                 deadline_ms: until_ms,
                 given_ns,
+                by: None,
                 keys,
             };
             self.openings.insert(holder, opening);
@@ -223,6 +233,7 @@ impl Ledger {
                 source,
                 door,
                 until_ms,
+                by: None,
             });
         };
         opening.given_ns = opening.given_ns.max(given_ns);
@@ -231,6 +242,7 @@ impl Ledger {
         }
         opening.keys = keys;
         opening.until_ms = until_ms;
+        opening.by = None;
         let old_ms = std::mem::replace(&mut opening.deadline_ms, until_ms);
         self.deadlines.remove(&(old_ms, holder));
         self.deadlines.insert((until_ms, holder));
@@ -238,24 +250,21 @@ impl Ledger {
             source,
             door,
             until_ms,
+            by: None,
         })
     }
 
     fn knows(&self, door: u16) -> bool {
-        usize::from(door) < self.doors.len()
+        // Each door has a service, even if it opens nothing.
+        let door = self.doors.get(usize::from(door));
+        door.is_some_and(|door| door.service_count > 0)
     }
 
     fn keys_of(&self, source: Address, door: u16) -> Vec<GrantKey> {
         let Some(door) = self.doors.get(usize::from(door)) else {
             return Vec::new();
         };
-        let count = door.service_count as usize;
-        let key = |&service| GrantKey {
-            source,
-            service,
-            class: door.class,
-        };
-        door.services.iter().take(count).map(key).collect()
+        grant_keys(door, source).collect()
     }
 
     /// What is open for a source.

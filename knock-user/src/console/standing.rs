@@ -1,0 +1,107 @@
+//! Lines about the protection itself: what becomes of it, and how it fares.
+
+use std::io::Write;
+
+use super::{
+    Console, What,
+    record::Record,
+    telling::{Line, list},
+    text::{count, harmless, length},
+};
+use crate::ledger::Adopted;
+
+const NANOS_PER_MILLI: u64 = 1_000_000;
+
+impl<W: Write> Console<W> {
+    /// Tells that a grant of before goes on: `kept 203.0.113.9 ssh tcp/22 for 12s more`.
+    pub fn adopted(&mut self, adopted: &Adopted, at_ns: u64) {
+        let Some(door) = self.door(adopted.door).cloned() else {
+            return;
+        };
+        let left_ms = adopted.until_ms.saturating_sub(at_ns / NANOS_PER_MILLI);
+        let source = std::net::IpAddr::from(adopted.source);
+        let record = Record {
+            source: Some(source),
+            door: Some(&door.name),
+            until: Some(self.utc(adopted.until_ms.saturating_mul(NANOS_PER_MILLI))),
+            seconds: Some(std::time::Duration::from_millis(left_ms).as_secs_f64()),
+            ports: Some(&door.ports),
+            ..Record::default()
+        };
+        let line = Line {
+            what: What::Kept,
+            source: source.to_string(),
+            door: door.name.clone(),
+            why: format!("{} for {} more", list(&door.ports), length(left_ms)),
+        };
+        self.tell(at_ns, &line, record);
+    }
+
+    /// Tells that the protection goes on without this process.
+    pub fn left(&mut self, ports: &[String], interface: &str, at_ns: u64) {
+        let verb = if ports.len() == 1 { "stays" } else { "stay" };
+        let text = format!(
+            "stopped: {} {verb} protected on {}; `knock-user detach` ends that",
+            list(ports),
+            harmless(interface)
+        );
+        let record = Record {
+            ports: Some(ports),
+            interface: Some(interface),
+            ..Record::default()
+        };
+        self.say(at_ns, What::Left, &text, record);
+    }
+
+    /// Tells that an interface went away.
+    pub fn gone(&mut self, interface: &str, at_ns: u64) {
+        let text = format!(
+            "{} is gone; it is protected again as soon as it is back",
+            harmless(interface)
+        );
+        let record = Record {
+            interface: Some(interface),
+            ..Record::default()
+        };
+        self.say(at_ns, What::Gone, &text, record);
+    }
+
+    /// Tells that an interface that is to be protected is not there yet.
+    pub fn awaited(&mut self, interface: &str, at_ns: u64) {
+        let text = format!(
+            "{} is not there; it is protected as soon as it appears",
+            harmless(interface)
+        );
+        let record = Record {
+            interface: Some(interface),
+            ..Record::default()
+        };
+        self.say(at_ns, What::Gone, &text, record);
+    }
+
+    /// Tells that another configuration is in place, and what is different.
+    pub fn reloaded(&mut self, changes: &[String], at_ns: u64) {
+        let text = format!("reloaded: {}", harmless(&changes.join("; ")));
+        let record = Record {
+            changes: Some(changes),
+            ..Record::default()
+        };
+        self.say(at_ns, What::Reloaded, &text, record);
+    }
+
+    /// Tells that there was no room for something, and how often since the last such line.
+    pub fn pressure(&mut self, what: &str, times: u64, at_ns: u64) {
+        let record = Record {
+            because: Some(what),
+            count: Some(times),
+            ..Record::default()
+        };
+        let line = Line {
+            what: What::Pressure,
+            source: "-".to_owned(),
+            door: "-".to_owned(),
+            why: format!("{what}, {}", count(times, "time")),
+        };
+        self.tell(at_ns, &line, record);
+    }
+}

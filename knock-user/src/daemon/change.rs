@@ -1,0 +1,239 @@
+//! Other configurations, and other interfaces, while it runs.
+
+use std::{collections::BTreeSet, io::Write, time::Duration};
+
+use anyhow::{Result, bail};
+use knock_common::layout::FlowKey;
+
+use super::{Daemon, Outcome, Trial, ports};
+use crate::{
+    clock,
+    config::checked::Settings,
+    firewall::Attached,
+    protection::{Ended, Put},
+    start::Plan,
+};
+
+/// What a reload did.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Changes {
+    /// In words.
+    pub(super) words: Vec<String>,
+    /// What is unwise about the new configuration, as lines.
+    pub(super) warnings: Vec<String>,
+}
+
+impl<W: Write> Daemon<W> {
+    /// Reads the configuration again and puts it in place; if that can't be done, nothing changes.
+    ///
+    /// With `confirm`, everything goes back to how it was unless it is confirmed in that time.
+    pub(super) fn reload(&mut self, confirm: Option<Duration>) -> Result<Changes> {
+        if self.trial.is_some() {
+            bail!(
+                "a configuration awaits its confirmation: `knock-user confirm` keeps it, and \
+                 without that everything goes back to how it was"
+            );
+        }
+        let plan = Plan::read(&self.run)?;
+        let (old, put) = self.put_in_place(plan, confirm)?;
+        let mut changes = Changes {
+            words: difference(&old, &self.plan),
+            warnings: self.plan.warnings.clone(),
+        };
+        for Attached { interface, .. } in put.attached.iter().filter(|new| !new.replaced) {
+            changes.words.push(format!("{interface} is protected"));
+        }
+        match self.protection.registry().confirm_by_ms {
+            Some(until_ms) => {
+                self.trial = Some(Trial {
+                    until_ms,
+                    back: Some(old),
+                });
+            }
+            None => {
+                let released = self.settle()?.into_iter();
+                changes
+                    .words
+                    .extend(released.map(|name| format!("{name} is no longer protected")));
+            }
+        }
+        if changes.words.is_empty() {
+            changes.words.push("nothing is different".to_owned());
+        }
+        self.tell_new(put);
+        Ok(changes)
+    }
+
+    pub(super) fn tell_changes(&mut self, changes: &Changes) {
+        for warning in &changes.warnings {
+            tracing::warn!("{warning}");
+        }
+        self.console.reloaded(&changes.words, clock::boot_ns());
+    }
+
+    /// Puts a configuration in place and goes on with it; returns the one before.
+    fn put_in_place(&mut self, plan: Plan, confirm: Option<Duration>) -> Result<(Plan, Put)> {
+        let interfaces = plan.interfaces(&self.run)?;
+        let mut how = plan.how(&self.run);
+        how.confirm_by_ms = confirm.map(clock::boot_ms_after);
+        let mut put = self.protection.change(&plan, &interfaces, how)?;
+        let actions = self
+            .ledger
+            .set_doors(std::mem::take(&mut put.doors), clock::boot_ms());
+        // Doors that are no more still have their names and commands.
+        self.act(&actions, clock::boot_ns());
+        let old = std::mem::replace(&mut self.plan, plan);
+        self.doors = super::Doors::new(self.plan.settings(), &put.names);
+        self.ports = ports(self.plan.settings());
+        self.horizon_ticks = put.horizon_ticks;
+        self.console
+            .set_doors(self.doors.texts(self.plan.settings()));
+        self.log = super::program_log(&mut self.protection)?;
+        Ok((old, put))
+    }
+
+    fn tell_new(&mut self, put: Put) {
+        self.tell_found(&put.found);
+        let mut attached = put.attached;
+        attached.retain(|attached| !attached.replaced);
+        self.say_protecting(attached);
+        for interface in put.absent {
+            self.console.awaited(&interface, clock::boot_ns());
+        }
+    }
+
+    /// Lets go of the configuration before; returns the interfaces that are no longer protected.
+    pub(super) fn settle(&mut self) -> Result<Vec<String>> {
+        let Ended { released, grants } = self.protection.settle()?;
+        for interface in &released {
+            self.console
+                .stopped(&self.ports, interface, clock::boot_ns());
+        }
+        for (source, door) in grants {
+            tracing::warn!(
+                "the grant of {} ended: there is no door {} any more",
+                std::net::IpAddr::from(source),
+                door.as_deref().unwrap_or("that is known for it")
+            );
+        }
+        Ok(released)
+    }
+
+    /// Keeps what awaits its confirmation; tells whether anything did.
+    pub(super) fn confirm(&mut self) -> Result<bool> {
+        let Some(trial) = self.trial.take() else {
+            return Ok(false);
+        };
+        if trial.back.is_none() && self.protection.lets_pass_unconfirmed() {
+            let plan = self.plan.clone();
+            if let Err(error) = self.put_in_place(plan, None) {
+                self.trial = Some(trial);
+                return Err(error);
+            }
+        }
+        self.settle()?;
+        Ok(true)
+    }
+
+    /// Goes back to how it was if the confirmation did not come in time.
+    pub(super) fn end_trial(&mut self) -> Option<Outcome> {
+        let over = |trial: &mut Trial| trial.until_ms <= clock::boot_ms();
+        let trial = self.trial.take_if(over)?;
+        let Some(plan) = trial.back else {
+            return Some(Outcome::Unconfirmed);
+        };
+        tracing::warn!("no confirmation came: the configuration before is put back");
+        let back = self.put_in_place(plan, None).and_then(|(unconfirmed, _)| {
+            let words = difference(&unconfirmed, &self.plan);
+            self.console.reloaded(&words, clock::boot_ns());
+            self.settle()
+        });
+        if let Err(error) = back {
+            tracing::warn!("{error:#}");
+        }
+        None
+    }
+
+    /// Attaches to interfaces that appeared, and tells of those that went away.
+    pub(super) fn follow_interfaces(&mut self) -> Result<()> {
+        let (attached, gone) = self.protection.follow_interfaces()?;
+        for interface in gone {
+            self.console.gone(&interface, clock::boot_ns());
+        }
+        for attached in attached {
+            match attached {
+                Ok(attached) => self.say_protecting(vec![attached]),
+                Err(error) => tracing::warn!("{error:#}"),
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells of connections that were there before: they go on, unless none is kept.
+    pub(super) fn tell_found(&mut self, found: &[FlowKey]) {
+        if self.run.dry_run || self.plan.settings().established.keep {
+            self.console.kept(found, clock::boot_ns());
+        } else if !found.is_empty() {
+            tracing::warn!(
+                "{} connections to protected ports stop until their source knocks: \
+                 [established] keep = false",
+                found.len()
+            );
+        }
+    }
+}
+
+/// What is different, for people.
+fn difference(old: &Plan, new: &Plan) -> Vec<String> {
+    let names = |settings: &Settings| -> BTreeSet<String> {
+        settings
+            .doors
+            .iter()
+            .map(|door| door.name.clone())
+            .collect()
+    };
+    let (was, is) = (old.settings(), new.settings());
+    let mut words = Vec::new();
+    words.extend(named("new door", names(is).difference(&names(was))));
+    words.extend(named("no more door", names(was).difference(&names(is))));
+    let changed: BTreeSet<_> = is
+        .doors
+        .iter()
+        .filter(|door| {
+            was.doors
+                .iter()
+                .any(|old| old.name == door.name && old != *door)
+        })
+        .map(|door| door.name.clone())
+        .collect();
+    words.extend(named("changed door", changed.iter()));
+    let (before, after): (BTreeSet<_>, BTreeSet<_>) = (
+        ports(was).into_iter().collect(),
+        ports(is).into_iter().collect(),
+    );
+    words.extend(named("now protected", after.difference(&before)));
+    words.extend(named("no longer protected", before.difference(&after)));
+    let others = |settings: &Settings| {
+        let mut others = settings.clone();
+        others.doors.clear();
+        others.protect.clear();
+        others
+    };
+    if others(was) != others(is) {
+        words.push("other settings".to_owned());
+    }
+    words
+}
+
+fn named<'a>(what: &str, names: impl Iterator<Item = &'a String>) -> Option<String> {
+    /// More names make no line that anybody reads.
+    const MOST: usize = 10;
+    let names: Vec<_> = names.map(String::as_str).collect();
+    let more = names.len().saturating_sub(MOST);
+    let shown = names.get(..MOST).unwrap_or(&names).join(", ");
+    match (names.is_empty(), more) {
+        (true, _) => None,
+        (false, 0) => Some(format!("{what}: {shown}")),
+        (false, more) => Some(format!("{what}: {shown} and {more} more")),
+    }
+}

@@ -1,0 +1,38 @@
+//! The doors of a configuration by the numbers that they have in the maps.
+
+use std::collections::HashMap;
+
+use crate::{
+    config::checked::{Door, Settings},
+    console::DoorText,
+};
+
+/// Where in a configuration the door with a number is.
+pub(super) struct Doors(Vec<Option<usize>>);
+
+impl Doors {
+    /// `names` has the doors' names by number; empty where no door has it.
+    pub(super) fn new(settings: &Settings, names: &[String]) -> Self {
+        let doors = settings.doors.iter().enumerate();
+        let places: HashMap<_, _> = doors
+            .map(|(place, door)| (door.name.as_str(), place))
+            .collect();
+        let place = |name: &String| places.get(name.as_str()).copied();
+        Self(names.iter().map(place).collect())
+    }
+
+    /// The door with a number.
+    pub(super) fn get<'s>(&self, settings: &'s Settings, number: u16) -> Option<&'s Door> {
+        let place = *self.0.get(usize::from(number))?;
+        settings.doors.get(place?)
+    }
+
+    /// What the console says about the doors, by number.
+    pub(super) fn texts(&self, settings: &Settings) -> Vec<DoorText> {
+        let door = |place: &Option<usize>| settings.doors.get((*place)?).map(DoorText::from);
+        self.0
+            .iter()
+            .map(|place| door(place).unwrap_or_default())
+            .collect()
+    }
+}

@@ -1,0 +1,119 @@
+//! What the kernel side says, and what comes of it.
+
+use std::io::Write;
+
+use anyhow::{Context as _, Result};
+use aya::maps::{MapData, RingBuf};
+use knock_common::{Address, Reason, access::Grant, event::Event, layout::GrantKey};
+
+use super::Daemon;
+use crate::{
+    clock,
+    commands::{Job, Occasion},
+    ledger::Action,
+    maps,
+};
+
+/// Events that are heard before anything else gets its turn.
+const BATCH: usize = 1_024;
+
+impl<W: Write> Daemon<W> {
+    /// Hears events, a batch at most, so that signals and deadlines get their turn; tells whether
+    /// there were no more.
+    pub(super) fn hear_all(&mut self, events: &mut RingBuf<MapData>) -> bool {
+        for _ in 0..BATCH {
+            let Some(item) = events.next() else {
+                return true;
+            };
+            match bytemuck::try_pod_read_unaligned::<Event>(&item) {
+                Ok(event) => self.hear(&event),
+                Err(error) => {
+                    tracing::warn!("an event of {} bytes can't be read: {error}", item.len());
+                }
+            }
+        }
+        false
+    }
+
+    fn hear(&mut self, event: &Event) {
+        let told_by_ledger = matches!(
+            event.reason(),
+            Some(Reason::Opened | Reason::Refreshed | Reason::Closed)
+        );
+        if !told_by_ledger {
+            self.console.event(event);
+        }
+        let actions = self.ledger.hear(event, clock::boot_ms());
+        self.act(&actions, event.at_ns);
+    }
+
+    /// Does what the ledger asks for: all of it, also after something that failed.
+    pub(super) fn act(&mut self, actions: &[Action], at_ns: u64) {
+        for action in actions {
+            let done = match *action {
+                Action::Remove { key } => self.remove(key),
+                Action::Restore { key, grant } => self.restore(key, grant),
+                Action::Opened { source, door, .. } => {
+                    self.console.action(action, at_ns);
+                    self.command(Occasion::Open, source, door);
+                    Ok(())
+                }
+                Action::Closed { source, door, .. } => {
+                    self.console.action(action, at_ns);
+                    self.command(Occasion::Close, source, door);
+                    Ok(())
+                }
+                Action::Refreshed { .. } => {
+                    self.console.action(action, at_ns);
+                    Ok(())
+                }
+            };
+            if let Err(error) = done {
+                tracing::warn!("{error:#}");
+            }
+        }
+    }
+
+    fn remove(&mut self, key: GrantKey) -> Result<()> {
+        maps::delete(&mut self.protection.firewall().allow()?, key)
+            .context("removing an ended grant")
+    }
+
+    /// Runs the command that a door has for an occasion, if it has one; a dry run only tells.
+    pub(super) fn command(&self, occasion: Occasion, source: Address, door: u16) {
+        if self.run.dry_run {
+            return;
+        }
+        let Some(door) = self.door(door) else {
+            return;
+        };
+        let command = match occasion {
+            Occasion::Open => &door.on_open,
+            Occasion::Close => &door.on_close,
+        };
+        let Some(command) = command.clone() else {
+            return;
+        };
+        let job = Job {
+            occasion,
+            source: source.into(),
+            door: door.name.clone(),
+            port: door.opened().first().map(|ports| ports.first),
+            command,
+        };
+        if let Err(left_out) = self.commands.run(job) {
+            tracing::warn!("{left_out}");
+        }
+    }
+
+    fn restore(&mut self, key: GrantKey, grant: Grant) -> Result<()> {
+        // An entry that is there is newer.
+        maps::insert_new(
+            &mut self.protection.firewall().allow()?,
+            key,
+            grant.to_word(),
+        )
+        .map(|_| ())
+        .context("writing a grant again")
+    }
+}

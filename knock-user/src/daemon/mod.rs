@@ -1,0 +1,386 @@
+//! The loop: what the kernel side says becomes lines on the console, entries in the ledger, and
+//! commands. It stands in no packet's way: if it stops reading, packets are judged all the same.
+
+use std::{
+    io::{self, Write},
+    os::fd::AsRawFd,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail};
+use aya::maps::{MapData, RingBuf};
+use aya_log::EbpfLogger;
+use log::Log;
+use tokio::{
+    io::{
+        Interest,
+        unix::{AsyncFd, AsyncFdReadyMutGuard},
+    },
+    signal::unix::{Signal, SignalKind, signal},
+    sync::mpsc,
+    time::{Instant, MissedTickBehavior, interval, interval_at, sleep_until},
+};
+
+use crate::{
+    cli::{OnExit, Run},
+    clock,
+    commands::{Occasion, Report, Runner},
+    compile,
+    config::checked::{Door, Settings},
+    console::{self, Console, Style},
+    control::{Access, Server},
+    firewall::Attached,
+    ledger::Ledger,
+    links::LinkWatch,
+    protection::{Protection, Put},
+    start::Plan,
+};
+
+mod change;
+mod doors;
+mod events;
+mod reply;
+mod tallies;
+mod upkeep;
+
+use doors::Doors;
+use tallies::Tallies;
+
+type ProgramLog = AsyncFd<EbpfLogger<&'static dyn Log>>;
+
+/// How often the ledger is held against the maps, so that lost events don't matter for long.
+const SWEEP: Duration = Duration::from_secs(30);
+/// How often counters are looked at.
+const TALLY: Duration = Duration::from_secs(1);
+/// How long commands may take to come to their end when the daemon stops.
+const STOP_LIMIT: Duration = Duration::from_secs(15);
+
+/// A firewall that is attached, and everybody who is told of it.
+pub struct Daemon<W> {
+    run: Run,
+    protection: Protection,
+    /// What is protected by, for reloads that have to be taken back.
+    plan: Plan,
+    doors: Doors,
+    /// What is protected, for people.
+    ports: Vec<String>,
+    /// Until when a confirmation is awaited, and what to go back to.
+    trial: Option<Trial>,
+    ledger: Ledger,
+    console: Console<W>,
+    log: Option<ProgramLog>,
+    commands: Runner,
+    reports: mpsc::Receiver<Report>,
+    /// The longest that any attempt lives.
+    horizon_ticks: u32,
+    tallies: Tallies,
+    untracked: u64,
+    since_ns: u64,
+    /// Whether it was said that standard output is closed.
+    is_mute: bool,
+}
+
+/// A configuration that awaits its confirmation.
+struct Trial {
+    until_ms: u64,
+    /// The configuration before; none if there was none in this process.
+    back: Option<Plan>,
+}
+
+/// Why the loop ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Outcome {
+    /// A signal: what becomes of the protection was said at the start.
+    Signal,
+    /// Somebody wants it to end.
+    Detach,
+    /// The confirmation did not come.
+    Unconfirmed,
+}
+
+impl<W: Write> Daemon<W> {
+    /// Takes over what was put in place and says so.
+    pub fn new(
+        run: Run,
+        plan: Plan,
+        protection: Protection,
+        put: Put,
+        style: Style,
+        out: W,
+    ) -> Self {
+        let settings = plan.settings();
+        let trial = protection.registry().confirm_by_ms;
+        let doors = Doors::new(settings, &put.names);
+        let (commands, reports) = Runner::new();
+        let mut daemon = Self {
+            console: Console::new(out, style, doors.texts(settings), clock::booted_at()),
+            doors,
+            ports: ports(settings),
+            ledger: Ledger::new(put.doors),
+            log: None,
+            trial: trial.map(|until_ms| Trial {
+                until_ms,
+                back: None,
+            }),
+            run,
+            plan,
+            protection,
+            commands,
+            reports,
+            horizon_ticks: put.horizon_ticks,
+            tallies: Tallies::new(&[]),
+            untracked: 0,
+            since_ns: clock::boot_ns(),
+            is_mute: false,
+        };
+        daemon.tell_found(&put.found);
+        daemon.say_protecting(put.attached);
+        for interface in put.absent {
+            daemon.console.awaited(&interface, clock::boot_ns());
+        }
+        daemon
+    }
+
+    /// Tells what happens and does what is to be done, until something ends it.
+    ///
+    /// # Errors
+    /// The events, the maps or the control socket can't be had, an interface can't be detached, or
+    /// the configuration was not confirmed.
+    pub async fn run(mut self, mut signals: Signals) -> Result<()> {
+        let mut events = readable(self.protection.firewall().take_events()?)?;
+        self.log = program_log(&mut self.protection)?;
+        let mut links = LinkWatch::open()?;
+        let access = Access::new(self.settings().control.group.as_deref())?;
+        let socket = self.protection.instance().socket();
+        let mut control = Server::listen(&socket, access, self.console.watchers())?;
+        self.adopt(events.get_mut())?;
+        // Not at once: events that come first would lack what only they tell.
+        let mut sweep = interval_at(Instant::now() + SWEEP, SWEEP);
+        let mut tally = interval(TALLY);
+        for ticks in [&mut sweep, &mut tally] {
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        }
+        let outcome = loop {
+            let deadline = self.deadline();
+            let done = tokio::select! {
+                signal = signals.next() => match signal {
+                    Asked::ToEnd => break Outcome::Signal,
+                    Asked::ToReload => self.reload(None).map(|changes| self.tell_changes(&changes)),
+                },
+                ready = events.readable_mut() => {
+                    let mut ready = ready?;
+                    if self.hear_all(ready.get_inner_mut()) {
+                        ready.clear_ready();
+                    }
+                    Ok(())
+                }
+                ready = something_logged(&mut self.log) => {
+                    let mut ready = ready?;
+                    ready.get_inner_mut().flush();
+                    ready.clear_ready();
+                    Ok(())
+                }
+                changed = links.changed() => changed.and_then(|_| self.follow_interfaces()),
+                call = control.call() => {
+                    let (reply, outcome) = self.reply(&call.request, &call.peer);
+                    call.answer(reply);
+                    match outcome {
+                        Some(outcome) => break outcome,
+                        None => Ok(()),
+                    }
+                }
+                () = sleep_until(deadline) => match self.end_trial() {
+                    Some(outcome) => break outcome,
+                    None => self.end_what_is_due(),
+                },
+                Some(report) = self.reports.recv() => {
+                    tell_report(&report);
+                    Ok(())
+                }
+                _ = sweep.tick() => self.sweep(),
+                _ = tally.tick() => self.tell_tallies(),
+            };
+            // Whatever is refused here, packets are judged all the same, and stopping would end
+            // that.
+            if let Err(error) = done {
+                tracing::warn!("{error:#}");
+            }
+        };
+        let ended = self.end(outcome).await;
+        control.finish().await;
+        ended
+    }
+
+    /// Ends or leaves the protection, and lets the commands come to an end; where the protection
+    /// ends, what `on_open` has done is undone.
+    async fn end(mut self, outcome: Outcome) -> Result<()> {
+        let keeps = match outcome {
+            Outcome::Signal => self.run.on_exit == OnExit::Keep,
+            Outcome::Detach => false,
+            Outcome::Unconfirmed => self.protection.goes_back_to_protection(),
+        };
+        if !keeps {
+            let openings: Vec<_> = self.ledger.openings().collect();
+            for (source, door, _) in openings {
+                self.command(Occasion::Close, source, door);
+            }
+        }
+        let linked = self.protection.instance().linked();
+        let done = match outcome {
+            Outcome::Unconfirmed => self.protection.go_back(),
+            Outcome::Signal if keeps => Ok(()),
+            Outcome::Signal | Outcome::Detach => self.protection.detach().map(drop),
+        };
+        if done.is_ok() {
+            for interface in linked {
+                let at_ns = clock::boot_ns();
+                match keeps {
+                    true => self.console.left(&self.ports, &interface, at_ns),
+                    false => self.console.stopped(&self.ports, &interface, at_ns),
+                }
+            }
+        }
+        let mut reports = self.reports;
+        let finish = self.commands.finish(STOP_LIMIT);
+        tokio::pin!(finish);
+        let unfinished = loop {
+            tokio::select! {
+                Some(report) = reports.recv() => tell_report(&report),
+                unfinished = &mut finish => break unfinished,
+            }
+        };
+        while let Ok(report) = reports.try_recv() {
+            tell_report(&report);
+        }
+        if unfinished > 0 {
+            tracing::warn!("{unfinished} commands did not come to their end and were ended");
+        }
+        done?;
+        if outcome == Outcome::Unconfirmed {
+            bail!("no confirmation came: everything is as it was before");
+        }
+        Ok(())
+    }
+
+    /// Takes in what happened while nobody listened: first the events that wait, of which commands
+    /// were not run yet, then the grants that are there without one.
+    fn adopt(&mut self, events: &mut RingBuf<MapData>) -> Result<()> {
+        self.tallies = Tallies::new(&self.protection.firewall().counters()?);
+        while !self.hear_all(events) {}
+        let now_ms = clock::boot_ms();
+        for (key, grant) in self.protection.firewall().grants()? {
+            if let Some(adopted) = self.ledger.adopt(key, grant, now_ms) {
+                self.console.adopted(&adopted, clock::boot_ns());
+            }
+        }
+        if self.trial.is_none() {
+            self.settle()?;
+        }
+        self.end_what_is_due()
+    }
+
+    fn settings(&self) -> &Settings {
+        self.plan.settings()
+    }
+
+    /// The door with a number.
+    fn door(&self, number: u16) -> Option<&Door> {
+        self.doors.get(self.settings(), number)
+    }
+
+    fn say_protecting(&mut self, attached: Vec<Attached>) {
+        for Attached {
+            interface,
+            native,
+            refused,
+            ..
+        } in attached
+        {
+            if let Some(because) = refused {
+                self.console
+                    .attached_generic(&interface, &because, clock::boot_ns());
+            }
+            let mode = if native {
+                console::Attached::Native
+            } else {
+                console::Attached::Generic
+            };
+            self.console
+                .protecting(&self.ports, &interface, mode, clock::boot_ns());
+        }
+    }
+}
+
+fn ports(settings: &Settings) -> Vec<String> {
+    let ranges = compile::protected(settings).ranges();
+    ranges.iter().map(ToString::to_string).collect()
+}
+
+fn tell_report(report: &Report) {
+    if report.is_success() {
+        tracing::debug!("{report}");
+    } else {
+        tracing::warn!("{report}");
+    }
+}
+
+#[expect(
+    deprecated,
+    reason = "its successor is unsafe because a descriptor could be closed; aya's live in what they belong to"
+)]
+fn readable<T: AsRawFd>(source: T) -> Result<AsyncFd<T>> {
+    AsyncFd::with_interest(source, Interest::READABLE).context("watching a ring buffer")
+}
+
+/// The program's log, if somebody wants to read it.
+fn program_log(protection: &mut Protection) -> Result<Option<ProgramLog>> {
+    if !tracing::enabled!(tracing::Level::DEBUG) {
+        return Ok(None);
+    }
+    let log = EbpfLogger::init(protection.firewall().ebpf());
+    Ok(Some(readable(log.context("reading the program's log")?)?))
+}
+
+/// The program's log, when it has something to say; never if it is off.
+async fn something_logged(
+    log: &mut Option<ProgramLog>,
+) -> io::Result<AsyncFdReadyMutGuard<'_, EbpfLogger<&'static dyn Log>>> {
+    match log {
+        Some(log) => log.readable_mut().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The signals that the daemon heeds, caught from before it protects anything.
+pub struct Signals([Signal; 3]);
+
+/// What a signal asks for.
+enum Asked {
+    ToEnd,
+    ToReload,
+}
+
+impl Signals {
+    /// Catches the signals; must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// They can't be caught.
+    pub fn catch() -> Result<Self> {
+        let on = |kind| signal(kind).context("catching signals");
+        Ok(Self([
+            on(SignalKind::interrupt())?,
+            on(SignalKind::terminate())?,
+            // A terminal that goes away sends it too: that is no reason to leave the ports open.
+            on(SignalKind::hangup())?,
+        ]))
+    }
+
+    async fn next(&mut self) -> Asked {
+        let [interrupt, terminate, hangup] = &mut self.0;
+        tokio::select! {
+            _ = interrupt.recv() => Asked::ToEnd,
+            _ = terminate.recv() => Asked::ToEnd,
+            _ = hangup.recv() => Asked::ToReload,
+        }
+    }
+}

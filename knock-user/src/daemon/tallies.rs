@@ -1,0 +1,123 @@
+//! Counters that a person should hear of when they move.
+
+use knock_common::{Reason, Tally};
+
+/// How often at most the same lack of room is told, in milliseconds.
+const AGAIN_MS: u64 = 10_000;
+
+/// The counters as they were when they were told.
+pub(super) struct Tallies {
+    left_out: u64,
+    lost: u64,
+    lacks: [Lack; 4],
+}
+
+/// Something that there was no room for.
+struct Lack {
+    number: usize,
+    text: &'static str,
+    told: u64,
+    told_ms: Option<u64>,
+}
+
+/// What is to be told.
+#[derive(Debug, Default, Eq, PartialEq)]
+pub(super) struct Moved {
+    /// Events that the kernel side left out.
+    pub(super) left_out: u64,
+    /// Events that were not read in time.
+    pub(super) lost: u64,
+    /// What there was no room for, and how often.
+    pub(super) lacks: Vec<(&'static str, u64)>,
+}
+
+impl Tallies {
+    /// From counters by number: what they say already is not told.
+    pub(super) fn new(counters: &[u64]) -> Self {
+        let lack = |number: usize, text| Lack {
+            number,
+            text,
+            told: count(counters, number),
+            told_ms: None,
+        };
+        Self {
+            left_out: count(counters, Tally::EventsLeftOut as usize),
+            lost: count(counters, Tally::EventsLost as usize),
+            lacks: [
+                lack(
+                    Tally::FirstKnocksEvicted as usize,
+                    "first knocks pushed out by those of others",
+                ),
+                lack(
+                    Tally::FlowsRefused as usize,
+                    "no room for a connection: it lasts no longer than its grant",
+                ),
+                lack(
+                    Tally::ProgressRefused as usize,
+                    "no room for progress: knocks were not taken",
+                ),
+                lack(
+                    Reason::GrantsFull as usize,
+                    "no room for another grant: who knocked was not let in",
+                ),
+            ],
+        }
+    }
+
+    /// Compares with the counters now. A lack is told at once and then only every ten seconds.
+    pub(super) fn moved(&mut self, counters: &[u64], now_ms: u64) -> Moved {
+        let more = |before: &mut u64, number| {
+            let now = count(counters, number);
+            now.saturating_sub(std::mem::replace(before, now))
+        };
+        let mut moved = Moved {
+            left_out: more(&mut self.left_out, Tally::EventsLeftOut as usize),
+            lost: more(&mut self.lost, Tally::EventsLost as usize),
+            lacks: Vec::new(),
+        };
+        for lack in &mut self.lacks {
+            let is_early = |told_ms: u64| now_ms < told_ms.saturating_add(AGAIN_MS);
+            if lack.told_ms.is_some_and(is_early) {
+                continue;
+            }
+            let times = more(&mut lack.told, lack.number);
+            if times > 0 {
+                lack.told_ms = Some(now_ms);
+                moved.lacks.push((lack.text, times));
+            }
+        }
+        moved
+    }
+}
+
+fn count(counters: &[u64], number: usize) -> u64 {
+    counters.get(number).copied().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use knock_common::reason::COUNTERS_MAX;
+
+    use super::*;
+
+    #[test]
+    fn a_lack_of_room_is_told_at_once_and_then_from_time_to_time() {
+        let mut counters = vec![5; COUNTERS_MAX as usize];
+        let mut tallies = Tallies::new(&counters);
+        for (name, at_ms, evicted, lost, lacks, told_lost) in [
+            ("nothing moved", 0, 5, 5, vec![], 0),
+            ("the first one", 1_000, 6, 5, vec![1], 0),
+            ("too early", 2_000, 9, 7, vec![], 2),
+            ("not yet", 10_999, 12, 7, vec![], 0),
+            ("all since then", 11_000, 12, 7, vec![6], 0),
+            ("nothing more", 30_000, 12, 7, vec![], 0),
+        ] {
+            counters[Tally::FirstKnocksEvicted as usize] = evicted;
+            counters[Tally::EventsLost as usize] = lost;
+            let moved = tallies.moved(&counters, at_ms);
+            let times: Vec<_> = moved.lacks.iter().map(|(_, times)| *times).collect();
+            assert_eq!(times, lacks, "{name}");
+            assert_eq!(moved.lost, told_lost, "{name}");
+        }
+    }
+}

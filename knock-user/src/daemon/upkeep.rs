@@ -1,0 +1,123 @@
+//! What is done from time to time: ending what is due, sweeping, counting.
+
+use std::{collections::BTreeMap, io::Write, time::Duration};
+
+use anyhow::{Context as _, Result};
+use aya::maps::MapError;
+use knock_common::{
+    access::{Flow, Grant},
+    automaton::Progress,
+    layout::{ALLOW_MAX, FLOWS_MAX, PROGRESS_MAX},
+    time::Moment,
+};
+use tokio::time::Instant;
+
+use super::Daemon;
+use crate::{
+    clock,
+    ledger::Look,
+    maps::{self, Plain},
+};
+
+/// A flow that ended this long ago is removed, in milliseconds: the kernel side has long judged the
+/// packet that could have raced with the removal.
+const FLOW_GRACE_MS: u64 = 5_000;
+
+impl<W: Write> Daemon<W> {
+    /// When the ledger has something to do; far away if never.
+    pub(super) fn deadline(&self) -> Instant {
+        let now_ms = clock::boot_ms();
+        let wait_ms = self
+            .ledger
+            .next_deadline()
+            .map_or(u64::from(u32::MAX), |at| at.saturating_sub(now_ms));
+        let trial = self.trial.as_ref().map(|trial| trial.until_ms);
+        let trial_ms = trial.map_or(u64::MAX, |until_ms| until_ms.saturating_sub(now_ms));
+        // CLOCK_BOOTTIME counts suspend and tokio's clock does not: look at least once a minute.
+        Instant::now() + Duration::from_millis(wait_ms.min(trial_ms).min(60_000))
+    }
+
+    pub(super) fn end_what_is_due(&mut self) -> Result<()> {
+        let allow = self.protection.firewall().allow()?;
+        let actions = self
+            .ledger
+            .due(clock::boot_ms(), |&key| match allow.get(&Plain(key), 0) {
+                Ok(Plain(word)) => Look::Found(Grant::from_word(word)),
+                Err(MapError::KeyNotFound) => Look::Absent,
+                Err(_) => Look::Failed,
+            });
+        self.act(&actions, clock::boot_ns());
+        Ok(())
+    }
+
+    pub(super) fn sweep(&mut self) -> Result<()> {
+        for (key, word) in maps::entries(&self.protection.firewall().allow()?, ALLOW_MAX) {
+            let actions = self
+                .ledger
+                .observe(key, Grant::from_word(word), clock::boot_ms());
+            self.act(&actions, clock::boot_ns());
+        }
+        self.console.set_boot(clock::booted_at());
+        self.remove_ended_progress()?;
+        self.remove_ended_flows()
+    }
+
+    /// The kernel side counts ticks modulo 9.8 hours: what is long over must not look fresh again.
+    fn remove_ended_progress(&mut self) -> Result<()> {
+        let now = Moment::from_nanos(clock::boot_ns()).tick();
+        let mut progress = self.protection.firewall().progress()?;
+        for (key, word) in maps::entries(&progress, PROGRESS_MAX) {
+            let age = now.since(Progress::from_word(word).last);
+            if age > 2 * self.horizon_ticks {
+                maps::delete(&mut progress, key).context("removing an ended attempt")?;
+            }
+        }
+        Ok(())
+    }
+
+    fn remove_ended_flows(&mut self) -> Result<()> {
+        let idle_ms =
+            u64::try_from(self.settings().established.idle.as_millis()).unwrap_or(u64::MAX);
+        let mut flows = self.protection.firewall().flows()?;
+        let now_ms = clock::boot_ms();
+        let ended: BTreeMap<_, _> = maps::entries(&flows, FLOWS_MAX)
+            .into_iter()
+            .map(|(key, word)| (key, Flow::from_word(word)))
+            .filter(|(_, flow)| flow.until_ms(idle_ms).saturating_add(FLOW_GRACE_MS) < now_ms)
+            .collect();
+        for &key in ended.keys() {
+            maps::delete(&mut flows, key).context("removing an ended flow")?;
+        }
+        for (key, flow) in ended {
+            let idle = Duration::from_millis(now_ms.saturating_sub(flow.seen_ms));
+            self.console.flow_closed(&key, idle, clock::boot_ns());
+        }
+        Ok(())
+    }
+
+    /// Tells what a person should know of what was counted since the last time.
+    pub(super) fn tell_tallies(&mut self) -> Result<()> {
+        let counters = self.protection.firewall().counters()?;
+        let moved = self.tallies.moved(&counters, clock::boot_ms());
+        let now_ns = clock::boot_ns();
+        self.console.left_out(moved.left_out, moved.lost, now_ns);
+        for (lack, times) in moved.lacks {
+            self.console.pressure(lack, times, now_ns);
+        }
+        let untracked = self.ledger.untracked();
+        let more = untracked.saturating_sub(std::mem::replace(&mut self.untracked, untracked));
+        if more > 0 {
+            tracing::warn!(
+                "{more} grants beyond {ALLOW_MAX} are not told, and their commands not run"
+            );
+        }
+        if let Some(error) = self.console.failure().filter(|_| !self.is_mute) {
+            tracing::warn!("nothing more is told on standard output: {error}");
+            self.is_mute = true;
+        }
+        if moved.lost > 0 {
+            self.sweep()?
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,352 @@
+//! Where the kernel objects of one set of interfaces live, so that they outlive the process, and
+//! who may change them.
+//!
+//! ```text
+//! /sys/fs/bpf/knock/2/eth0@4026531840/     layout version, first interface, network namespace
+//!     maps/ALLOW …                         what every configuration shares
+//!     links/eth0 …                         what keeps the program attached
+//!     program                              the program that is attached
+//! /run/knock/eth0@4026531840.json          the registry
+//!                           .lock .sock    the process that may change all this, and its ear
+//! ```
+
+use std::{
+    fs::{self, File, TryLockError},
+    io::{ErrorKind, Read as _, Seek as _, Write as _},
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use knock_common::layout;
+
+use crate::{
+    bpffs::{self, DIRECTORY as PINS},
+    registry::Registry,
+};
+
+/// Where the files of all instances are.
+pub const RUN: &str = "/run/knock";
+
+/// One set of interfaces that is protected together.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct Instance {
+    /// `eth0@4026531840`.
+    name: String,
+    /// The version of the map layout that its pins have.
+    layout: String,
+}
+
+impl Instance {
+    /// The instances of this network namespace that this program can take over.
+    ///
+    /// # Errors
+    /// The pins can't be read.
+    pub fn all_here() -> Result<Vec<Self>> {
+        let current = layout::VERSION.to_string();
+        let mut all = Self::of_all_layouts()?;
+        all.retain(|instance| instance.layout == current);
+        Ok(all)
+    }
+
+    /// The instances of this network namespace, also those of older and newer programs.
+    ///
+    /// # Errors
+    /// The pins can't be read.
+    pub fn of_all_layouts() -> Result<Vec<Self>> {
+        let suffix = suffix()?;
+        let mut all = Vec::new();
+        for layout in names_in(Path::new(PINS))? {
+            for name in names_in(&Path::new(PINS).join(&layout))? {
+                if name.ends_with(&suffix) {
+                    let layout = layout.clone();
+                    all.push(Self { name, layout });
+                }
+            }
+        }
+        all.sort();
+        Ok(all)
+    }
+
+    /// The instance that protects one of these interfaces, or a new one.
+    ///
+    /// # Errors
+    /// Several instances protect them, or one with another map layout does.
+    pub fn of(interfaces: &[String]) -> Result<Self> {
+        let mut owners = Self::of_all_layouts()?;
+        owners.retain(|instance| instance.has_any(interfaces));
+        let current = layout::VERSION.to_string();
+        if let Some(other) = owners.iter().find(|owner| owner.layout != current) {
+            bail!(
+                "{} is protected by a knock-user whose maps have layout {}, and this one has \
+                 layout {current}: grants can't be taken over. `knock-user detach` ends that \
+                 protection and its grants; start again right after it",
+                other.interfaces().join(", "),
+                other.layout
+            );
+        }
+        match owners.as_slice() {
+            [] => Self::new(interfaces, &current),
+            [owner] => Ok(owner.clone()),
+            [..] => {
+                let list: Vec<_> = owners
+                    .iter()
+                    .map(|owner| owner.interfaces().join(" and "))
+                    .collect();
+                bail!(
+                    "{} are protected apart from each other: {}. Start one for each, or end \
+                     one: `knock-user detach --iface {}`",
+                    interfaces.join(", "),
+                    list.join("; "),
+                    owners.last().map_or_else(String::new, |last| last.first())
+                )
+            }
+        }
+    }
+
+    fn new(interfaces: &[String], layout: &str) -> Result<Self> {
+        let first = interfaces.first().map_or("none", String::as_str);
+        let suffix = suffix()?;
+        let names = (1..).map(|count: u32| match count {
+            1 => format!("{}{suffix}", escaped(first)),
+            _ => format!("{}~{count}{suffix}", escaped(first)),
+        });
+        let free = names
+            .map(|name| Self {
+                name,
+                layout: layout.to_owned(),
+            })
+            .find(|instance| !instance.pins().exists());
+        free.context("there are too many instances")
+    }
+
+    /// Whether it protects one of these interfaces, or waits for one.
+    pub fn has_any(&self, interfaces: &[String]) -> bool {
+        let mine = self.interfaces();
+        interfaces.iter().any(|interface| mine.contains(interface))
+    }
+
+    /// The interfaces that it protects or waits for.
+    pub fn interfaces(&self) -> Vec<String> {
+        let mut all = self.linked();
+        if let Ok(Some(registry)) = Registry::read(&self.registry()) {
+            all.extend(registry.interfaces);
+        }
+        all.sort();
+        all.dedup();
+        all
+    }
+
+    /// The interfaces that have a pinned link, attached or left over.
+    pub fn linked(&self) -> Vec<String> {
+        let names = names_in(&self.links()).unwrap_or_default();
+        names.iter().map(|name| unescaped(name)).collect()
+    }
+
+    fn first(&self) -> String {
+        let interfaces = self.interfaces();
+        interfaces.into_iter().next().unwrap_or_default()
+    }
+
+    /// Its name: the first of the interfaces that it began with, and the network namespace.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The directory of its pins.
+    pub fn pins(&self) -> PathBuf {
+        Path::new(PINS).join(&self.layout).join(&self.name)
+    }
+
+    /// Where its maps are pinned.
+    pub fn maps(&self) -> PathBuf {
+        self.pins().join("maps")
+    }
+
+    /// Where its links are pinned.
+    pub fn links(&self) -> PathBuf {
+        self.pins().join("links")
+    }
+
+    /// Where the link to an interface is pinned.
+    pub fn link(&self, interface: &str) -> PathBuf {
+        self.links().join(escaped(interface))
+    }
+
+    /// Where its program is pinned.
+    pub fn program(&self) -> PathBuf {
+        self.pins().join("program")
+    }
+
+    /// The file of its registry.
+    pub fn registry(&self) -> PathBuf {
+        self.run("json")
+    }
+
+    /// The socket of its control.
+    pub fn socket(&self) -> PathBuf {
+        self.run("sock")
+    }
+
+    fn run(&self, extension: &str) -> PathBuf {
+        Path::new(RUN).join(format!("{}.{extension}", self.name))
+    }
+
+    /// The process that has it in its hands.
+    pub fn owner(&self) -> Option<u32> {
+        let mut file = File::open(self.run("lock")).ok()?;
+        match file.try_lock_shared() {
+            Err(TryLockError::WouldBlock) => pid_in(&mut file).or(Some(0)),
+            Ok(()) | Err(TryLockError::Error(_)) => None,
+        }
+    }
+
+    /// Takes it into the hands of this process, until what is returned is dropped.
+    ///
+    /// # Errors
+    /// Another process has it (named), or the directories can't be made.
+    pub fn lock(self) -> Result<Locked> {
+        bpffs::ensure(Path::new(PINS))?;
+        make_directory(Path::new(RUN))?;
+        let path = self.run("lock");
+        let mut file = File::options()
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .open(&path)
+            .map_err(|error| not_made(&path, &error))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let pid = pid_in(&mut file).map_or_else(String::new, |pid| pid.to_string());
+                bail!(
+                    "another knock-user, process {pid}, protects {}: `knock-user status` shows it, \
+                     `knock-user reload` gives it another configuration, `kill {pid}` ends it",
+                    self.interfaces().join(", ")
+                );
+            }
+            Err(TryLockError::Error(error)) => {
+                return Err(error).with_context(|| format!("locking {}", path.display()));
+            }
+        }
+        file.set_len(0)
+            .and_then(|()| file.write_all(format!("{}\n", std::process::id()).as_bytes()))
+            .with_context(|| format!("writing {}", path.display()))?;
+        for directory in [self.maps(), self.links()] {
+            fs::create_dir_all(&directory).map_err(|error| not_made(&directory, &error))?;
+        }
+        Ok(Locked {
+            instance: self,
+            _lock: file,
+        })
+    }
+
+    /// Removes all that it has: what is attached is detached by that.
+    ///
+    /// # Errors
+    /// Something can't be removed.
+    pub fn remove(&self) -> Result<()> {
+        let gone = |done: std::io::Result<()>, path: &Path| match done {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                Err(error).with_context(|| format!("removing {}", path.display()))
+            }
+            _ => Ok(()),
+        };
+        // The links first: without maps they would still protect, the other way round they can't.
+        for directory in [self.links(), self.maps(), self.pins()] {
+            for name in names_in(&directory)? {
+                let path = directory.join(name);
+                if !path.is_dir() {
+                    gone(fs::remove_file(&path), &path)?;
+                }
+            }
+        }
+        for directory in [self.links(), self.maps(), self.pins()] {
+            gone(fs::remove_dir(&directory), &directory)?;
+        }
+        for path in [self.registry(), self.socket()] {
+            gone(fs::remove_file(&path), &path)?;
+        }
+        Ok(())
+    }
+}
+
+/// An instance that no other process changes.
+#[derive(Debug)]
+pub struct Locked {
+    instance: Instance,
+    _lock: File,
+}
+
+impl std::ops::Deref for Locked {
+    type Target = Instance;
+
+    fn deref(&self) -> &Instance {
+        &self.instance
+    }
+}
+
+/// `@` and the number of this thread's network namespace.
+fn suffix() -> Result<String> {
+    const NAMESPACE: &str = "/proc/thread-self/ns/net";
+    let namespace = fs::metadata(NAMESPACE).with_context(|| format!("reading {NAMESPACE}"))?;
+    Ok(format!("@{}", namespace.ino()))
+}
+
+/// bpffs keeps dots in names for itself.
+fn escaped(interface: &str) -> String {
+    interface.replace('%', "%25").replace('.', "%2e")
+}
+
+fn unescaped(name: &str) -> String {
+    name.replace("%2e", ".").replace("%25", "%")
+}
+
+/// The names in a directory; none if it is not there.
+fn names_in(directory: &Path) -> Result<Vec<String>> {
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.with_context(|| format!("reading {}", directory.display()))?,
+    };
+    let name = |entry: std::io::Result<fs::DirEntry>| {
+        let name = entry.map(|entry| entry.file_name().to_string_lossy().into_owned());
+        name.with_context(|| format!("reading {}", directory.display()))
+    };
+    entries.map(name).collect()
+}
+
+fn pid_in(file: &mut File) -> Option<u32> {
+    let mut text = String::new();
+    file.rewind().ok()?;
+    file.read_to_string(&mut text).ok()?;
+    text.trim().parse().ok()
+}
+
+fn make_directory(path: &Path) -> Result<()> {
+    fs::create_dir_all(path).map_err(|error| not_made(path, &error))
+}
+
+fn not_made(path: &Path, error: &std::io::Error) -> anyhow::Error {
+    let user = nix::unistd::Uid::effective();
+    let directory = path.parent().filter(|parent| parent.starts_with(RUN));
+    anyhow!(
+        "making {}: {error}; an ordinary user needs the directory made: `sudo install -d -o {user} {}`",
+        path.display(),
+        directory.unwrap_or(path).display()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_interfaces_survive_bpffs() {
+        for name in ["eth0", "eth0.100", "br%2e", "a%b.c", "wg-0"] {
+            let escaped = escaped(name);
+            assert!(!escaped.contains('.'), "{name}");
+            assert_eq!(unescaped(&escaped), name);
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! Grants that somebody gives and ends by hand.
+//!
+//! Who does so writes the allow map first, as the ledger says, and tells the ledger after that. The
+//! kernel side gives grants by compare-and-exchange and user space can't: what it gives to the same
+//! source in the microsecond between the reading and the writing of an entry is lost.
+
+use std::collections::BTreeSet;
+
+use knock_common::{Address, access::Grant, layout::GrantKey, time::SKEW_MS};
+
+use super::{Action, End, Ending, Holder, Ledger, NANOS_PER_MILLI};
+
+/// A door that is open for a source.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Open {
+    /// For whom.
+    pub source: Address,
+    /// Number of the door.
+    pub door: u16,
+    /// When it ends, in milliseconds since boot.
+    pub until_ms: u64,
+    /// When the latest knock or user gave it, in milliseconds since boot.
+    pub given_ms: u64,
+    /// The user who gave it by hand; none if the source knocked.
+    pub by: Option<u32>,
+}
+
+/// What is to be done to end grants of a source.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Revocation {
+    /// What to write into the allow map, whatever is there.
+    pub write: Vec<(GrantKey, Grant)>,
+    /// Numbers of the doors that are closed by that.
+    pub doors: BTreeSet<u16>,
+}
+
+impl Ledger {
+    /// What is open, by source and door.
+    pub fn open(&self) -> impl Iterator<Item = Open> {
+        self.openings.iter().map(|(&(source, door), opening)| Open {
+            source,
+            door,
+            until_ms: opening.until_ms,
+            given_ms: opening.given_ns / NANOS_PER_MILLI,
+            by: opening.by,
+        })
+    }
+
+    /// The entries of the allow map that let a source through a door: each is to be written unless
+    /// one that ends later is there. None if the door gives no grants.
+    pub fn entries_of(&self, source: Address, door: u16) -> Vec<GrantKey> {
+        let closes = self.doors.get(usize::from(door));
+        if closes.is_none_or(|door| door.closes != 0) {
+            return Vec::new();
+        }
+        self.keys_of(source, door)
+    }
+
+    /// Takes in that a user let a source through a door until then, and that the map says so.
+    pub fn granted(
+        &mut self,
+        source: Address,
+        grant: Grant,
+        user: u32,
+        now_ms: u64,
+    ) -> Vec<Action> {
+        let given_ns = now_ms.saturating_mul(NANOS_PER_MILLI);
+        let mut told = self.extend(source, grant, given_ns);
+        if let Some(Action::Opened { by, .. } | Action::Refreshed { by, .. }) = &mut told {
+            *by = Some(user);
+            if let Some(opening) = self.openings.get_mut(&(source, grant.door)) {
+                opening.by = *by;
+            }
+        }
+        told.into_iter().collect()
+    }
+
+    /// How to end a source's grants for a door, or for all; `entries` are those of the allow map.
+    ///
+    /// Where a port is open through another door, too, the grant of that one stays.
+    pub fn revoke(
+        &self,
+        source: Address,
+        door: Option<u16>,
+        entries: &[(GrantKey, Grant)],
+        now_ms: u64,
+    ) -> Revocation {
+        let is_meant = |number: u16| door.is_none_or(|door| door == number);
+        let mut revocation = Revocation::default();
+        let holders = self.holders(source).into_iter().map(|(_, door)| door);
+        revocation
+            .doors
+            .extend(holders.filter(|&door| is_meant(door)));
+        for &(key, grant) in entries {
+            let is_valid = now_ms < grant.until_ms;
+            if key.source != source || !is_valid || !is_meant(grant.door) {
+                continue;
+            }
+            revocation.doors.insert(grant.door);
+            let stays = self.longest(key, |door| !is_meant(door), now_ms);
+            let over = Grant {
+                // As the kernel side does: other CPUs' clocks may be behind.
+                until_ms: now_ms.saturating_sub(SKEW_MS),
+                ..grant
+            };
+            revocation.write.push((key, stays.unwrap_or(over)));
+        }
+        revocation
+    }
+
+    /// Takes in that a user ended these grants, and that the map says so.
+    pub fn revoked(
+        &mut self,
+        source: Address,
+        revocation: &Revocation,
+        user: u32,
+        now_ms: u64,
+    ) -> Vec<Action> {
+        let at_ns = now_ms.saturating_mul(NANOS_PER_MILLI);
+        let mut actions = Vec::new();
+        for &door in &revocation.doors {
+            let holder = (source, door);
+            let ending = Ending::Revoked { by: user };
+            match self.close(holder, at_ns, ending, now_ms) {
+                Some(closed) => actions.push(closed),
+                // Its event has not been heard yet, and is no news when it is.
+                None => self.ended.note(holder, End { at_ns, early: true }, now_ms),
+            }
+        }
+        for &(key, grant) in &revocation.write {
+            self.suspect(key, grant.until_ms);
+        }
+        actions
+    }
+
+    /// The grant under a key that ends last, of the doors that `counts` and that are open.
+    fn longest(&self, key: GrantKey, counts: impl Fn(u16) -> bool, now_ms: u64) -> Option<Grant> {
+        let holders = self.holders(key.source).into_iter();
+        let grants = holders
+            .filter(|&(_, door)| counts(door))
+            .filter_map(|holder: Holder| {
+                let (source, door) = holder;
+                let until_ms = self.openings.get(&holder)?.until_ms;
+                let is_valid = now_ms < until_ms && self.keys_of(source, door).contains(&key);
+                is_valid.then_some(Grant { until_ms, door })
+            });
+        grants.max_by_key(|grant| grant.until_ms)
+    }
+}

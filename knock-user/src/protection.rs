@@ -1,0 +1,433 @@
+//! An instance in the hands of this process: puts configurations in place, one after the other.
+//!
+//! Start, restart, upgrade and reload are one operation. A program is loaded with maps of its own
+//! for everything that a configuration says, and with the pinned maps that all configurations
+//! share; then each interface's link is given to the new program in one step. A packet is judged by
+//! the old program with the old maps or by the new one with the new maps, never by half of each.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Context as _, Result};
+use knock_common::{
+    Address,
+    layout::{Door, FlowKey, GrantKey},
+};
+
+use crate::{
+    carry::{self, Carried},
+    clock,
+    compile::{Numbers, Tables},
+    config::checked::Mode,
+    firewall::{self, Attached, Firewall, Options},
+    instance::{Instance, Locked},
+    interface::{self, Interface, Search},
+    maps, pins,
+    registry::Registry,
+    sockets,
+    start::Plan,
+};
+
+/// How a program is put in place.
+#[derive(Clone, Copy, Debug)]
+pub struct How {
+    /// How it is attached where none of ours is yet.
+    pub mode: Mode,
+    /// Whether packets are only judged.
+    pub dry_run: bool,
+    /// The aya-log level of the program.
+    pub log_level: u8,
+    /// Whether an interface that is not there is waited for.
+    pub may_be_absent: bool,
+    /// Until when a confirmation is waited for, in milliseconds since boot.
+    pub confirm_by_ms: Option<u64>,
+}
+
+/// What was put in place.
+#[derive(Debug)]
+pub struct Put {
+    /// The doors by number.
+    pub doors: Vec<Door>,
+    /// Their names; empty where no door has the number.
+    pub names: Vec<String>,
+    /// The longest that any attempt lives.
+    pub horizon_ticks: u32,
+    /// Where, and how.
+    pub attached: Vec<Attached>,
+    /// Interfaces that are waited for.
+    pub absent: Vec<String>,
+    /// Connections to protected ports that were there and not known: they go on if connections are
+    /// kept at all.
+    pub found: Vec<FlowKey>,
+}
+
+/// What ended with the configuration before.
+#[derive(Debug, Default)]
+pub struct Ended {
+    /// Interfaces that are no longer protected.
+    pub released: Vec<String>,
+    /// Grants of doors that are no more, with the door's name if it is known.
+    pub grants: BTreeSet<(Address, Option<String>)>,
+}
+
+/// A protected instance.
+#[derive(Debug)]
+pub struct Protection {
+    instance: Locked,
+    firewall: Firewall,
+    registry: Registry,
+    mode: Mode,
+    unsettled: Option<Unsettled>,
+}
+
+/// What is needed to let go of the configuration before, or to go back to it.
+#[derive(Debug)]
+struct Unsettled {
+    tables: Tables,
+    interfaces: Vec<String>,
+    /// Interfaces that had no program of ours.
+    fresh: Vec<String>,
+    before: Option<Registry>,
+    /// Whether no program of ours was there.
+    is_first: bool,
+}
+
+impl Protection {
+    /// Takes an instance over, or begins one, and puts a configuration in place: on all interfaces
+    /// or on none.
+    ///
+    /// # Errors
+    /// Whatever stands in the way; everything is then as it was before.
+    pub fn begin(plan: &Plan, interfaces: &[String], how: How) -> Result<(Self, Put)> {
+        let instance = Instance::of(interfaces)?.lock()?;
+        let before = Registry::read(&instance.registry()).unwrap_or_else(|error| {
+            tracing::warn!("{error:#}; grants that were given before end");
+            None
+        });
+        let change = Change {
+            instance: &instance,
+            before: before.as_ref(),
+            plan,
+            interfaces,
+            how,
+        };
+        let (firewall, registry, put, unsettled) = change.make()?;
+        let protection = Self {
+            instance,
+            firewall,
+            registry,
+            mode: how.mode,
+            unsettled: Some(unsettled),
+        };
+        Ok((protection, put))
+    }
+
+    /// Puts another configuration in place of the one that is there.
+    ///
+    /// # Errors
+    /// As for [`Protection::begin`].
+    pub fn change(&mut self, plan: &Plan, interfaces: &[String], how: How) -> Result<Put> {
+        let change = Change {
+            instance: &self.instance,
+            before: Some(&self.registry),
+            plan,
+            interfaces,
+            how,
+        };
+        let (firewall, registry, put, unsettled) = change.make()?;
+        self.firewall = firewall;
+        self.registry = registry;
+        self.mode = how.mode;
+        self.unsettled = Some(unsettled);
+        Ok(put)
+    }
+
+    /// Lets go of the configuration before: there is no way back to it.
+    ///
+    /// # Errors
+    /// The maps, the pins or the registry can't be written.
+    pub fn settle(&mut self) -> Result<Ended> {
+        let Some(unsettled) = self.unsettled.take() else {
+            return Ok(Ended::default());
+        };
+        let Unsettled {
+            tables, interfaces, ..
+        } = unsettled;
+        let Carried { remove, ended, .. } =
+            carried(&mut self.firewall, &self.registry.numbers, &tables)?;
+        remove_all(&mut self.firewall, remove)?;
+        self.firewall.pin_program(&self.instance)?;
+        let mut released = Vec::new();
+        for interface in self.instance.linked() {
+            if !interfaces.contains(&interface) && pins::unlink(&self.instance.link(&interface))? {
+                released.push(interface);
+            }
+        }
+        self.registry.interfaces = interfaces;
+        self.registry.numbers = tables.numbers;
+        self.registry.confirm_by_ms = None;
+        self.registry.write(&self.instance.registry())?;
+        Ok(Ended {
+            released,
+            grants: ended,
+        })
+    }
+
+    /// Goes back to what was before this process: to the program that was attached then, or to none.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn go_back(self) -> Result<()> {
+        let Some(unsettled) = self.unsettled else {
+            return Ok(());
+        };
+        match unsettled.before {
+            Some(before) if !unsettled.is_first => {
+                let interfaces = interface::list()?;
+                let program = self.instance.program();
+                firewall::put_back(&program, &interfaces, &self.instance)?;
+                for interface in unsettled.fresh {
+                    pins::unlink(&self.instance.link(&interface))?;
+                }
+                before.write(&self.instance.registry())
+            }
+            Some(_) | None => self.instance.remove(),
+        }
+    }
+
+    /// Ends the protection; what is returned are the interfaces that were protected.
+    ///
+    /// # Errors
+    /// The pins can't be removed.
+    pub fn detach(self) -> Result<Vec<String>> {
+        let interfaces = self.instance.linked();
+        self.instance.remove()?;
+        Ok(interfaces)
+    }
+
+    /// Looks at the interfaces: attaches to those that appeared, and forgets the links of those
+    /// that went away; tells about both.
+    ///
+    /// # Errors
+    /// The kernel does not tell, or refuses.
+    pub fn follow_interfaces(&mut self) -> Result<(Vec<Result<Attached>>, Vec<String>)> {
+        let all = interface::list()?;
+        let mut attached = Vec::new();
+        let mut gone = Vec::new();
+        for name in &self.registry.interfaces {
+            let Some(interface) = all.iter().find(|interface| interface.name == *name) else {
+                if pins::unlink(&self.instance.link(name))? {
+                    gone.push(name.clone());
+                }
+                continue;
+            };
+            if !pins::is_ours(&self.instance, interface) {
+                attached.push(self.firewall.attach(interface, self.mode, &self.instance));
+            }
+        }
+        Ok((attached, gone))
+    }
+
+    /// The kernel side.
+    pub fn firewall(&mut self) -> &mut Firewall {
+        &mut self.firewall
+    }
+
+    /// What is known about it besides its pins.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// Where it lives.
+    pub fn instance(&self) -> &Instance {
+        &self.instance
+    }
+
+    /// Whether [`Protection::go_back`] goes back to a program that protects.
+    pub fn goes_back_to_protection(&self) -> bool {
+        let unsettled = self.unsettled.as_ref();
+        unsettled.is_some_and(|unsettled| !unsettled.is_first)
+    }
+
+    /// Whether the program lets everything pass if the confirmation does not come.
+    pub fn lets_pass_unconfirmed(&self) -> bool {
+        let unsettled = self.unsettled.as_ref();
+        self.registry.confirm_by_ms.is_some()
+            && unsettled.is_some_and(|unsettled| unsettled.is_first)
+    }
+}
+
+/// One configuration that takes another one's place.
+struct Change<'a> {
+    instance: &'a Instance,
+    before: Option<&'a Registry>,
+    plan: &'a Plan,
+    interfaces: &'a [String],
+    how: How,
+}
+
+impl Change<'_> {
+    /// Makes it, or leaves everything as it was.
+    fn make(&self) -> Result<(Firewall, Registry, Put, Unsettled)> {
+        let made = self.try_to_make();
+        if made.is_err() {
+            let undone = match self.before {
+                Some(before) => before.write(&self.instance.registry()),
+                None if self.instance.linked().is_empty() => self.instance.remove(),
+                None => Ok(()),
+            };
+            if let Err(error) = undone {
+                tracing::warn!("{error:#}");
+            }
+        }
+        made
+    }
+
+    fn try_to_make(&self) -> Result<(Firewall, Registry, Put, Unsettled)> {
+        let known = self.before.map(|before| before.numbers.clone());
+        let known = known.unwrap_or_default();
+        let tables = self.plan.compile(&known)?;
+        let interfaces = self.find()?;
+        let registry = self.registry(&known, &tables);
+        registry.write(&self.instance.registry())?;
+        let is_first = self.instance.linked().is_empty();
+        let options = Options {
+            dry_run: self.how.dry_run,
+            log_level: self.how.log_level,
+            // Where there was protection, letting everything pass would not be going back.
+            confirm_by_ms: self.how.confirm_by_ms.filter(|_| is_first),
+            instance: Some(self.instance),
+        };
+        let mut firewall = Firewall::load(&tables, options)?;
+        if let Some(walked) = firewall.verified_instructions()? {
+            tracing::debug!("the verifier walked {walked} instructions");
+        }
+        if self.before.is_none() {
+            // Nothing says what the numbers in left-over grants stand for.
+            let entries = firewall.grants()?;
+            remove_all(&mut firewall, entries.into_iter().map(|(key, _)| key))?;
+        }
+        give(&mut firewall, &known, &tables)?;
+        let mut found = keep_connections(&mut firewall, &tables)?;
+        let (attached, fresh) = self.attach(&mut firewall, &interfaces)?;
+        // What was given and connected between the first look and the attaching.
+        give(&mut firewall, &registry.numbers, &tables)?;
+        found.extend(keep_connections(&mut firewall, &tables)?);
+        let absent = |name: &&String| !interfaces.iter().any(|there| there.name == **name);
+        let put = Put {
+            doors: tables.doors.clone(),
+            names: tables.names.clone(),
+            horizon_ticks: tables.config.horizon_ticks,
+            attached,
+            absent: self.interfaces.iter().filter(absent).cloned().collect(),
+            found,
+        };
+        let unsettled = Unsettled {
+            tables,
+            interfaces: self.interfaces.to_vec(),
+            fresh,
+            before: self.before.cloned(),
+            is_first,
+        };
+        Ok((firewall, registry, put, unsettled))
+    }
+
+    fn find(&self) -> Result<Vec<Interface>> {
+        let before = self.before.map_or(&[][..], |before| &before.interfaces);
+        // One that went away is waited for, and not a mistake.
+        let was_there = |name: &str| before.iter().any(|before| before == name);
+        let search = Search {
+            may_be_absent: &|name| self.how.may_be_absent || was_there(name),
+            is_ours: &|interface| pins::is_ours(self.instance, interface),
+        };
+        let interfaces = interface::find(self.interfaces, search)?;
+        for Interface { name, .. } in interfaces.iter().filter(|interface| !interface.up) {
+            tracing::warn!("{name} is down: it is protected, and stays so when it comes up");
+        }
+        Ok(interfaces)
+    }
+
+    /// What the registry says until the change is settled: both configurations.
+    fn registry(&self, known: &Numbers, tables: &Tables) -> Registry {
+        let before = self.before.iter().flat_map(|before| &before.interfaces);
+        let interfaces: BTreeSet<_> = self.interfaces.iter().chain(before).cloned().collect();
+        Registry {
+            interfaces: interfaces.into_iter().collect(),
+            config: self.plan.path.clone(),
+            dry_run: self.how.dry_run,
+            confirm_by_ms: self.how.confirm_by_ms,
+            numbers: known.with(&tables.numbers),
+            ports: self.plan.ports_by_door(),
+        }
+    }
+
+    /// Attaches to all interfaces or to none: first where the kernel may refuse, then where the
+    /// program takes the place of another.
+    fn attach(
+        &self,
+        firewall: &mut Firewall,
+        interfaces: &[Interface],
+    ) -> Result<(Vec<Attached>, Vec<String>)> {
+        let is_ours = |interface: &&Interface| pins::is_ours(self.instance, interface);
+        let (ours, others): (Vec<_>, Vec<_>) = interfaces.iter().partition(is_ours);
+        let mut attached = Vec::new();
+        let mut fresh = Vec::new();
+        for interface in others.into_iter().chain(ours) {
+            let done = firewall.attach(interface, self.how.mode, self.instance);
+            match done {
+                Ok(done) if done.replaced => attached.push(done),
+                Ok(done) => {
+                    fresh.push(done.interface.clone());
+                    attached.push(done);
+                }
+                Err(error) => {
+                    for interface in fresh {
+                        pins::unlink(&self.instance.link(&interface))?;
+                    }
+                    return Err(error.context("nothing is changed"));
+                }
+            }
+        }
+        attached.sort_by(|a, b| a.interface.cmp(&b.interface));
+        Ok((attached, fresh))
+    }
+}
+
+/// What becomes of the grants that are in the allow map now.
+fn carried(firewall: &mut Firewall, known: &Numbers, tables: &Tables) -> Result<Carried> {
+    Ok(carry::grants(
+        &firewall.grants()?,
+        known,
+        tables,
+        clock::boot_ms(),
+    ))
+}
+
+/// Writes the entries that grants of before need in this configuration.
+fn give(firewall: &mut Firewall, known: &Numbers, tables: &Tables) -> Result<()> {
+    let Carried { write, .. } = carried(firewall, known, tables)?;
+    let sources = write.keys().map(|key| key.source);
+    firewall.expect(sources.collect::<BTreeSet<_>>())?;
+    let mut allow = firewall.allow()?;
+    for (key, grant) in write {
+        maps::raise(&mut allow, key, grant).context("writing a grant")?;
+    }
+    Ok(())
+}
+
+fn remove_all(firewall: &mut Firewall, keys: impl IntoIterator<Item = GrantKey>) -> Result<()> {
+    let mut allow = firewall.allow()?;
+    for key in keys {
+        maps::delete(&mut allow, key).context("removing a grant")?;
+    }
+    Ok(())
+}
+
+/// Records the connections to protected ports that exist, so that they go on if connections are
+/// kept at all; tells which were not recorded before.
+fn keep_connections(firewall: &mut Firewall, tables: &Tables) -> Result<Vec<FlowKey>> {
+    let connections = sockets::connections()?;
+    let flows = connections
+        .iter()
+        .filter_map(|connection| tables.flow_of(connection));
+    firewall.keep(flows.collect(), clock::boot_ms())
+}

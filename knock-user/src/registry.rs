@@ -1,0 +1,84 @@
+//! What is known about an instance besides its pins: a file that dies with them at a reboot.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io::{ErrorKind, Write as _},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result};
+use serde::{Deserialize, Serialize};
+
+use crate::compile::Numbers;
+
+/// What whoever takes an instance over has to know.
+///
+/// It is written before the program that needs it is attached, so what a program writes into the
+/// pinned maps can always be understood.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Registry {
+    /// The interfaces that are protected or waited for.
+    pub interfaces: Vec<String>,
+    /// The configuration.
+    pub config: PathBuf,
+    /// Whether nothing is dropped.
+    pub dry_run: bool,
+    /// Until when a confirmation is waited for, in milliseconds since boot.
+    pub confirm_by_ms: Option<u64>,
+    /// What stands under which number in the maps: of the configuration that is attached, and of
+    /// the one before as long as anything of it may be left.
+    pub numbers: Numbers,
+    /// The ports that each door opens or closes, by its name.
+    pub ports: BTreeMap<String, Vec<String>>,
+}
+
+impl Registry {
+    /// Reads a registry; `None` if there is none.
+    ///
+    /// # Errors
+    /// The file can't be read or understood.
+    pub fn read(path: &Path) -> Result<Option<Self>> {
+        let text = match fs::read(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            text => text.with_context(|| format!("reading {}", path.display()))?,
+        };
+        let registry = serde_json::from_slice(&text);
+        registry.with_context(|| format!("understanding {}", path.display()))
+    }
+
+    /// Writes it in one step: a reader finds the old one or the new one.
+    ///
+    /// # Errors
+    /// It can't be written.
+    pub fn write(&self, path: &Path) -> Result<()> {
+        let text = serde_json::to_vec(self).context("writing the registry")?;
+        let new = path.with_extension("new");
+        let written = File::create(&new)
+            .and_then(|mut file| file.write_all(&text))
+            .and_then(|()| fs::rename(&new, path));
+        written.with_context(|| format!("writing {}", path.display()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_registry_is_read_as_it_was_written() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("eth0@1.json");
+        assert_eq!(Registry::read(&path).unwrap(), None);
+        let registry = Registry {
+            interfaces: vec!["eth0".into()],
+            confirm_by_ms: Some(7),
+            ..Registry::default()
+        };
+        registry.write(&path).unwrap();
+        assert_eq!(Registry::read(&path).unwrap(), Some(registry));
+        fs::write(&path, "{").unwrap();
+        let error = Registry::read(&path).unwrap_err().to_string();
+        assert!(error.contains("eth0@1.json"), "{error}");
+    }
+}
