@@ -1,0 +1,318 @@
+//! Grants that somebody gives and ends by hand, among those that are knocked for.
+#![expect(
+    clippy::unwrap_used,
+    reason = "what a helper of a test unwraps is the test's finding"
+)]
+
+use std::collections::HashMap;
+
+use knock_common::{
+    Address, Reason,
+    access::Grant,
+    event::Event,
+    layout::{Door, GrantKey, SERVICES_PER_DOOR},
+    time::SKEW_MS,
+};
+use knock_user::ledger::{Action, Ending, Ledger, Look, Revocation};
+
+/// Opens service 1.
+const SSH: u16 = 0;
+/// Opens services 1 and 2.
+const BOTH: u16 = 1;
+/// Closes service 1.
+const SHUT: u16 = 2;
+/// No door has this number.
+const NONE: u16 = 3;
+
+const A: Address = Address { words: [1; 4] };
+const B: Address = Address { words: [2; 4] };
+const ROOT: u32 = 0;
+
+fn door(services: &[u16], closes: bool) -> Door {
+    let mut all = [0; SERVICES_PER_DOOR];
+    all[..services.len()].copy_from_slice(services);
+    Door {
+        open_for_ms: 30_000,
+        closes: closes.into(),
+        service_count: services.len() as u32,
+        services: all,
+        ..Door::default()
+    }
+}
+
+/// A ledger, and the map as the kernel side and whoever acts by hand write it.
+struct World {
+    ledger: Ledger,
+    allow: HashMap<GrantKey, Grant>,
+    now_ms: u64,
+}
+
+impl World {
+    fn new() -> Self {
+        let doors = vec![
+            door(&[1], false),
+            door(&[1, 2], false),
+            door(&[1], true),
+            Door::default(),
+        ];
+        Self {
+            ledger: Ledger::new(doors),
+            allow: HashMap::new(),
+            now_ms: 100_000,
+        }
+    }
+
+    fn raise(&mut self, key: GrantKey, grant: Grant) {
+        let held = self.allow.entry(key).or_insert(grant);
+        if held.until_ms < grant.until_ms {
+            *held = grant;
+        }
+    }
+
+    fn grant(&mut self, source: Address, door: u16, lasts_ms: u64) -> Vec<Action> {
+        let until_ms = self.now_ms + lasts_ms;
+        let grant = Grant { until_ms, door };
+        for key in self.ledger.entries_of(source, door) {
+            self.raise(key, grant);
+        }
+        self.ledger.granted(source, grant, ROOT, self.now_ms)
+    }
+
+    fn revoke(&mut self, source: Address, door: Option<u16>) -> (Revocation, Vec<Action>) {
+        let entries: Vec<_> = self
+            .allow
+            .iter()
+            .map(|(&key, &grant)| (key, grant))
+            .collect();
+        let revocation = self.ledger.revoke(source, door, &entries, self.now_ms);
+        for &(key, grant) in &revocation.write {
+            self.allow.insert(key, grant);
+        }
+        let actions = self.ledger.revoked(source, &revocation, ROOT, self.now_ms);
+        (revocation, actions)
+    }
+
+    /// The kernel side gives a grant; the event is returned, not heard.
+    fn knock(&mut self, source: Address, door: u16) -> Event {
+        let until_ms = self.now_ms + 30_000;
+        for key in self.ledger.entries_of(source, door) {
+            self.raise(key, Grant { until_ms, door });
+        }
+        Event {
+            at_ns: self.now_ms * 1_000_000,
+            until_ms,
+            source,
+            door,
+            reason: Reason::Opened as u8,
+            ..Event::default()
+        }
+    }
+
+    fn hear(&mut self, event: &Event) -> Vec<Action> {
+        self.ledger.hear(event, self.now_ms)
+    }
+
+    fn knock_and_hear(&mut self, source: Address, door: u16) -> Vec<Action> {
+        let event = self.knock(source, door);
+        self.hear(&event)
+    }
+
+    /// The time passes, and what is due is done.
+    fn wait(&mut self, millis: u64) -> Vec<Action> {
+        self.now_ms += millis;
+        let allow = &self.allow;
+        let look = |key: &GrantKey| {
+            allow
+                .get(key)
+                .map_or(Look::Absent, |&grant| Look::Found(grant))
+        };
+        let actions = self.ledger.due(self.now_ms, look);
+        for action in &actions {
+            if let Action::Remove { key } = action {
+                self.allow.remove(key);
+            }
+        }
+        actions
+    }
+
+    /// Until when the map lets a source get to a service, from now on.
+    fn lets_in(&self, source: Address, service: u16) -> Option<u64> {
+        let key = GrantKey {
+            source,
+            service,
+            class: 0,
+        };
+        let until_ms = self.allow.get(&key)?.until_ms;
+        until_ms.checked_sub(self.now_ms).filter(|left| *left > 0)
+    }
+}
+
+/// What is told, in short.
+fn told(actions: &[Action]) -> String {
+    let name = |door| ["ssh", "both", "shut", "none"][usize::from(door)];
+    let words: Vec<String> = actions
+        .iter()
+        .filter_map(|action| match *action {
+            Action::Opened { door, by, .. } => Some(format!("opened {} {by:?}", name(door))),
+            Action::Refreshed { door, by, .. } => Some(format!("refreshed {} {by:?}", name(door))),
+            Action::Closed { door, ending, .. } => Some(match ending {
+                Ending::Revoked { by } => format!("revoked {} {by}", name(door)),
+                Ending::Expired => format!("expired {}", name(door)),
+                Ending::Sequence { .. } | Ending::Removed => format!("closed {}", name(door)),
+            }),
+            Action::Remove { .. } | Action::Restore { .. } => None,
+        })
+        .collect();
+    words.join(", ")
+}
+
+#[test]
+fn a_grant_is_told_once_and_ends_by_itself() {
+    let mut world = World::new();
+    assert_eq!(told(&world.grant(A, BOTH, 10_000)), "opened both Some(0)");
+    assert_eq!(world.lets_in(A, 1), Some(10_000));
+    assert_eq!(world.lets_in(A, 2), Some(10_000));
+    assert_eq!(world.lets_in(B, 1), None);
+    assert_eq!(told(&world.wait(9_000)), "");
+    assert_eq!(told(&world.wait(2_000)), "expired both");
+    assert!(world.allow.is_empty());
+}
+
+#[test]
+fn the_longest_end_wins() {
+    let mut world = World::new();
+    assert_eq!(told(&world.knock_and_hear(A, SSH)), "opened ssh None");
+    assert_eq!(
+        told(&world.grant(A, SSH, 10_000)),
+        "",
+        "a shorter one changes nothing"
+    );
+    assert_eq!(world.lets_in(A, 1), Some(30_000));
+    let open = world.ledger.open().next().unwrap();
+    assert_eq!((open.until_ms, open.by), (130_000, None));
+
+    assert_eq!(told(&world.grant(A, SSH, 60_000)), "refreshed ssh Some(0)");
+    assert_eq!(world.lets_in(A, 1), Some(60_000));
+    let open = world.ledger.open().next().unwrap();
+    assert_eq!(
+        (open.until_ms, open.given_ms, open.by),
+        (160_000, 100_000, Some(ROOT))
+    );
+
+    assert_eq!(
+        told(&world.knock_and_hear(A, SSH)),
+        "",
+        "a knock takes nothing back"
+    );
+    assert_eq!(world.lets_in(A, 1), Some(60_000));
+    world.wait(40_000);
+    assert_eq!(told(&world.knock_and_hear(A, SSH)), "refreshed ssh None");
+    assert_eq!(
+        world.ledger.open().next().unwrap().by,
+        None,
+        "whoever gave the last of it"
+    );
+}
+
+#[test]
+fn doors_that_give_no_grants() {
+    let world = World::new();
+    for (name, door) in [
+        ("one that closes", SHUT),
+        ("none", NONE),
+        ("none at all", 77),
+    ] {
+        assert_eq!(world.ledger.entries_of(A, door), [], "{name}");
+    }
+}
+
+#[test]
+fn revoking_ends_at_once_and_is_told_once() {
+    let mut world = World::new();
+    world.grant(A, BOTH, 10_000);
+    world.knock_and_hear(B, SSH);
+    let (revocation, actions) = world.revoke(A, None);
+    assert_eq!(told(&actions), "revoked both 0");
+    assert_eq!(Vec::from_iter(revocation.doors), [BOTH]);
+    assert_eq!((world.lets_in(A, 1), world.lets_in(A, 2)), (None, None));
+    assert_eq!(world.lets_in(B, 1), Some(30_000), "others keep theirs");
+    let ended_ms = world.now_ms - SKEW_MS;
+    assert!(
+        revocation
+            .write
+            .iter()
+            .all(|(_, grant)| grant.until_ms == ended_ms)
+    );
+
+    let (again, actions) = world.revoke(A, None);
+    assert_eq!(
+        (again, told(&actions).as_str()),
+        (Revocation::default(), "")
+    );
+    assert_eq!(told(&world.wait(1_000)), "");
+    assert_eq!(world.allow.len(), 1, "its entries are removed");
+}
+
+#[test]
+fn what_another_door_opens_stays_open() {
+    let mut world = World::new();
+    // The map holds the grant that ends later, of the other door.
+    world.grant(A, SSH, 10_000);
+    world.knock_and_hear(A, BOTH);
+    assert_eq!(told(&world.revoke(A, Some(SSH)).1), "revoked ssh 0");
+    assert_eq!(world.lets_in(A, 1), Some(30_000));
+
+    // The map holds the grant that is revoked, which hid the other.
+    let mut world = World::new();
+    world.knock_and_hear(A, BOTH);
+    world.grant(A, SSH, 60_000);
+    assert_eq!(world.lets_in(A, 1), Some(60_000));
+    assert_eq!(told(&world.revoke(A, Some(SSH)).1), "revoked ssh 0");
+    assert_eq!(world.lets_in(A, 1), Some(30_000));
+    assert_eq!(world.lets_in(A, 2), Some(30_000));
+    assert_eq!(told(&world.wait(31_000)), "expired both");
+
+    let mut world = World::new();
+    world.knock_and_hear(A, BOTH);
+    world.grant(A, SSH, 60_000);
+    assert_eq!(
+        told(&world.revoke(A, None).1),
+        "revoked ssh 0, revoked both 0"
+    );
+    assert_eq!((world.lets_in(A, 1), world.lets_in(A, 2)), (None, None));
+}
+
+#[test]
+fn what_was_not_heard_yet_is_revoked_too() {
+    let mut world = World::new();
+    let late = world.knock(A, SSH);
+    let (revocation, actions) = world.revoke(A, None);
+    assert_eq!(told(&actions), "", "what was never told is not told to end");
+    assert_eq!(Vec::from_iter(revocation.doors), [SSH]);
+    assert_eq!(world.lets_in(A, 1), None);
+    assert_eq!(told(&world.hear(&late)), "", "the event is no news");
+    world.wait(1_000);
+    assert_eq!(
+        told(&world.knock_and_hear(A, SSH)),
+        "opened ssh None",
+        "a later one is"
+    );
+}
+
+#[test]
+fn nothing_to_revoke() {
+    let mut world = World::new();
+    world.knock_and_hear(B, SSH);
+    world.grant(A, SSH, 1_000);
+    world.wait(2_000);
+    for (name, source, door) in [
+        ("an ended grant", A, None),
+        ("another door", B, Some(BOTH)),
+        ("no such door", B, Some(77)),
+        ("nobody", Address::default(), None),
+    ] {
+        let (revocation, actions) = world.revoke(source, door);
+        assert_eq!(revocation, Revocation::default(), "{name}");
+        assert_eq!(told(&actions), "", "{name}");
+    }
+}
