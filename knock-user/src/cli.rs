@@ -80,6 +80,12 @@ pub enum Command {
         #[arg(long, value_name = "FILE", default_value = "/etc/knock/seq.toml")]
         config: PathBuf,
     },
+    /// Print a configuration made of knockd's, and tell what is not as it was.
+    ImportKnockd {
+        /// knockd's configuration, such as /etc/knockd.conf.
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ pub mod daemon;
 #[cfg(feature = "object")]
 pub mod firewall;
 pub mod host;
+pub mod import;
 pub mod instance;
 pub mod interface;
 pub mod ledger;
@@ -36,3 +37,4 @@ pub mod sockets;
 #[cfg(feature = "object")]
 pub mod start;
 pub mod supervisor;
+mod toml_text;

@@ -14,6 +14,7 @@ use knock_user::{
     config::Problems,
     console::Style,
     daemon::{Daemon, Signals},
+    import,
     output::Output,
     privileges,
     protection::Protection,
@@ -38,6 +39,9 @@ fn main() -> ExitCode {
     let done = match command {
         None => run(&options),
         Some(Command::Check { config }) => check::run(&config, &mut io::stdout().lock()),
+        Some(Command::ImportKnockd { file }) => {
+            import::run(&file, &mut io::stdout().lock(), &mut io::stderr().lock())
+        }
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

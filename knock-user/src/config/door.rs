@@ -42,7 +42,7 @@ const OPEN_FOR_MOST: Duration = Duration::from_secs(30 * 86_400);
 /// Less than a packet may take.
 const WITHIN_LEAST: Duration = Duration::from_millis(100);
 /// The kernel side counts an attempt's time in 20 bits of 4.19 ms: 73 minutes.
-const WITHIN_MOST: Duration = Duration::from_secs(30 * 60);
+pub(crate) const WITHIN_MOST: Duration = Duration::from_secs(30 * 60);
 /// A few of the kernel side's ticks.
 const STEP_LEAST: Duration = Duration::from_millis(20);
 const SECOND: Duration = Duration::from_secs(1);

@@ -22,6 +22,7 @@ use std::{
     path::Path,
 };
 
+pub(crate) use self::door::WITHIN_MOST;
 pub use self::problem::{Problem, Problems};
 use self::{checked::Settings, file::Places, problem::Report};
 use crate::{compile::Conflict, host::Host};
@@ -59,7 +60,7 @@ pub fn read(path: &Path) -> Result<Checked, Problems> {
 }
 
 /// Reads a file whole, unless it is longer than any configuration.
-fn read_text(path: &Path) -> io::Result<String> {
+pub(crate) fn read_text(path: &Path) -> io::Result<String> {
     let mut text = String::new();
     let length = File::open(path)?
         .take(FILE_MAX + 1)

@@ -1,0 +1,455 @@
+//! knockd's file: sections of `key = value`, one a line.
+//!
+//! What knockd refuses is refused, and so is what it takes for something that nobody meant: a port
+//! that is no number, a key given twice.
+
+use knock_common::{layout::FlagClass, packet::Protocol};
+
+use crate::config::{Problem, checked::Knock, value};
+
+/// The section that is no door; knockd wants it in small letters.
+const OPTIONS: &str = "options";
+
+/// What was written, and in which line.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Entry<T> {
+    pub(super) line: usize,
+    pub(super) value: T,
+}
+
+impl<T> Entry<T> {
+    fn map<U>(self, change: impl FnOnce(T) -> U) -> Entry<U> {
+        Entry {
+            line: self.line,
+            value: change(self.value),
+        }
+    }
+}
+
+/// The whole file.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(super) struct Conf {
+    pub(super) interface: Option<Entry<String>>,
+    pub(super) syslog: Option<Entry<()>>,
+    pub(super) log_file: Option<Entry<String>>,
+    pub(super) pid_file: Option<Entry<String>>,
+    pub(super) doors: Vec<Door>,
+}
+
+/// A section that is a door.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Door {
+    pub(super) name: Entry<String>,
+    pub(super) sequence: Sequence,
+    /// Seconds.
+    pub(super) seq_timeout: Option<Entry<u64>>,
+    pub(super) tcp_flags: Option<Entry<FlagClass>>,
+    pub(super) target: Option<Entry<String>>,
+    pub(super) start: Option<Entry<String>>,
+    pub(super) start_6: Option<Entry<String>>,
+    pub(super) stop: Option<Entry<String>>,
+    pub(super) stop_6: Option<Entry<String>>,
+    /// Seconds.
+    pub(super) cmd_timeout: Option<Entry<u64>>,
+}
+
+/// Where a door's knocks come from.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) enum Sequence {
+    Fixed(Entry<Vec<Knock>>),
+    OneTime(Entry<String>),
+    Otp(Entry<Otp>),
+}
+
+/// `otp = SEED, period, base, on|off, protocol...`.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Otp {
+    pub(super) secret: String,
+    /// Seconds.
+    pub(super) period: u64,
+    pub(super) base: u16,
+    pub(super) bind_source: bool,
+    pub(super) protocols: Vec<Protocol>,
+}
+
+/// Reads a whole file.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub(super) fn parse(text: &str) -> Result<Conf, Vec<Problem>> {
+    let mut reader = Reader::default();
+    for (index, line) in text.split('\n').enumerate() {
+        reader.line(index + 1, line.trim());
+    }
+    reader.end_section();
+    if reader.problems.is_empty() {
+        Ok(reader.conf)
+    } else {
+        Err(reader.problems)
+    }
+}
+
+/// A door as far as it was read.
+#[derive(Debug, Default)]
+struct Draft {
+    sequence: Option<Sequence>,
+    /// A sequence was there, and wrong.
+    sequence_is_wrong: bool,
+    seq_timeout: Option<Entry<u64>>,
+    tcp_flags: Option<Entry<FlagClass>>,
+    target: Option<Entry<String>>,
+    start: Option<Entry<String>>,
+    start_6: Option<Entry<String>>,
+    stop: Option<Entry<String>>,
+    stop_6: Option<Entry<String>>,
+    cmd_timeout: Option<Entry<u64>>,
+}
+
+/// Where the reader is.
+#[derive(Debug, Default)]
+enum Section {
+    #[default]
+    None,
+    Options,
+    Door(Entry<String>, Box<Draft>),
+}
+
+#[derive(Debug, Default)]
+struct Reader {
+    conf: Conf,
+    section: Section,
+    problems: Vec<Problem>,
+}
+
+impl Reader {
+    fn wrong(&mut self, line: usize, key: &str, reason: impl Into<String>) {
+        self.problems.push(Problem {
+            line: Some(line),
+            key: key.to_owned(),
+            reason: reason.into(),
+        });
+    }
+
+    fn line(&mut self, number: usize, line: &str) {
+        if line.is_empty() || line.starts_with('#') {
+            return;
+        }
+        if let Some(name) = line
+            .strip_prefix('[')
+            .and_then(|rest| rest.strip_suffix(']'))
+        {
+            self.end_section();
+            self.begin_section(number, name.trim());
+            return;
+        }
+        let (key, value) = match line.split_once('=') {
+            Some((key, value)) => (key.trim(), Some(value.trim())),
+            None => (line, None),
+        };
+        let name = key.to_ascii_lowercase();
+        match (std::mem::take(&mut self.section), value) {
+            (Section::None, _) => {
+                let reason = "stands before the first section: begin with [options], or with the \
+                              name of a door in brackets";
+                self.wrong(number, &name, reason);
+            }
+            (section, None) => {
+                // knockd takes it in any section.
+                if name == "usesyslog" {
+                    self.conf.syslog = Some(Entry {
+                        line: number,
+                        value: (),
+                    });
+                } else {
+                    self.wrong(number, &name, "has no value: write key = value");
+                }
+                self.section = section;
+            }
+            (Section::Options, Some(value)) => {
+                self.section = Section::Options;
+                self.option(number, &name, value);
+            }
+            (Section::Door(header, mut door), Some(value)) => {
+                self.door(number, &name, value, &mut door);
+                self.section = Section::Door(header, door);
+            }
+        }
+    }
+
+    fn begin_section(&mut self, line: usize, name: &str) {
+        if name.is_empty() {
+            self.wrong(line, "", "a section needs a name, as in [openSSH]");
+        }
+        self.section = if name == OPTIONS {
+            Section::Options
+        } else {
+            let header = Entry {
+                line,
+                value: name.to_owned(),
+            };
+            Section::Door(header, Box::default())
+        };
+    }
+
+    fn end_section(&mut self) {
+        let Section::Door(name, door) = std::mem::take(&mut self.section) else {
+            return;
+        };
+        let Draft {
+            sequence,
+            sequence_is_wrong,
+            seq_timeout,
+            tcp_flags,
+            target,
+            start,
+            start_6,
+            stop,
+            stop_6,
+            cmd_timeout,
+        } = *door;
+        let Some(sequence) = sequence else {
+            if !sequence_is_wrong {
+                let reason = format!(
+                    "[{}] has no sequence, so knockd does not start with it: write one, as in \
+                     sequence = 7000,8000:udp,9000",
+                    name.value
+                );
+                self.wrong(name.line, "", reason);
+            }
+            return;
+        };
+        self.conf.doors.push(Door {
+            name,
+            sequence,
+            seq_timeout,
+            tcp_flags,
+            target,
+            start,
+            start_6,
+            stop,
+            stop_6,
+            cmd_timeout,
+        });
+    }
+
+    fn option(&mut self, line: usize, name: &str, value: &str) {
+        let entry = Entry {
+            line,
+            value: value.to_owned(),
+        };
+        let before = match name {
+            "interface" => self.conf.interface.replace(entry),
+            "logfile" => self.conf.log_file.replace(entry),
+            "pidfile" => self.conf.pid_file.replace(entry),
+            "usesyslog" => {
+                self.wrong(line, name, "takes no value: write UseSyslog alone");
+                None
+            }
+            _ => {
+                let reason = "unknown key: those of [options] are UseSyslog, LogFile, PidFile and \
+                              Interface";
+                self.wrong(line, name, reason);
+                None
+            }
+        };
+        if let Some(before) = before {
+            self.twice(line, name, before.line);
+        }
+    }
+
+    fn door(&mut self, line: usize, name: &str, value: &str, door: &mut Draft) {
+        let text = Entry {
+            line,
+            value: value.to_owned(),
+        };
+        let before = match name {
+            "sequence" => {
+                let read = sequence(value).map(|knocks| {
+                    Sequence::Fixed(Entry {
+                        line,
+                        value: knocks,
+                    })
+                });
+                return self.sequence(line, name, read, door);
+            }
+            "one_time_sequences" => {
+                let read = if value.is_empty() {
+                    Err("no file: name the one that has the sequences".to_owned())
+                } else {
+                    Ok(Sequence::OneTime(text))
+                };
+                return self.sequence(line, name, read, door);
+            }
+            "otp" => {
+                let read = otp(value).map(|otp| Sequence::Otp(text.map(|_| otp)));
+                return self.sequence(line, name, read, door);
+            }
+            "seq_timeout" | "timeout" => self.seconds(line, name, value, &mut door.seq_timeout),
+            "cmd_timeout" => self.seconds(line, name, value, &mut door.cmd_timeout),
+            "tcpflags" => match flags(value) {
+                Ok(flags) => {
+                    let entry = Entry { line, value: flags };
+                    let before = door.tcp_flags.replace(entry);
+                    before.map(|before| before.line)
+                }
+                Err(reason) => return self.wrong(line, name, reason),
+            },
+            "target" => replaced(&mut door.target, text),
+            "start_command" | "command" => replaced(&mut door.start, text),
+            "start_command_6" | "command_6" => replaced(&mut door.start_6, text),
+            "stop_command" => replaced(&mut door.stop, text),
+            "stop_command_6" => replaced(&mut door.stop_6, text),
+            _ => {
+                let reason = "unknown key: those of a door are Sequence, One_Time_Sequences, otp, \
+                              Seq_Timeout, TCPFlags, Target, Start_Command, Start_Command_6, \
+                              Stop_Command, Stop_Command_6 and Cmd_Timeout";
+                return self.wrong(line, name, reason);
+            }
+        };
+        if let Some(before) = before {
+            self.twice(line, name, before);
+        }
+    }
+
+    fn twice(&mut self, line: usize, name: &str, before: usize) {
+        let reason = format!("stands in line {before} too: leave one of them out");
+        self.wrong(line, name, reason);
+    }
+
+    fn sequence(
+        &mut self,
+        line: usize,
+        name: &str,
+        read: Result<Sequence, String>,
+        door: &mut Draft,
+    ) {
+        match read {
+            Ok(_) if door.sequence.is_some() => {
+                let reason = "the door has a sequence already: leave one of them out";
+                self.wrong(line, name, reason);
+            }
+            Ok(sequence) => door.sequence = Some(sequence),
+            Err(reason) => {
+                door.sequence_is_wrong = true;
+                self.wrong(line, name, reason);
+            }
+        }
+    }
+
+    fn seconds(
+        &mut self,
+        line: usize,
+        name: &str,
+        value: &str,
+        slot: &mut Option<Entry<u64>>,
+    ) -> Option<usize> {
+        match whole(value) {
+            Some(seconds) => {
+                let entry = Entry {
+                    line,
+                    value: seconds,
+                };
+                slot.replace(entry).map(|before| before.line)
+            }
+            None => {
+                let reason =
+                    format!("{value:?} is no number of seconds: knockd takes it for another");
+                self.wrong(line, name, reason);
+                None
+            }
+        }
+    }
+}
+
+fn replaced(slot: &mut Option<Entry<String>>, entry: Entry<String>) -> Option<usize> {
+    slot.replace(entry).map(|before| before.line)
+}
+
+/// A number without a sign.
+fn whole(text: &str) -> Option<u64> {
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|_| digits)
+}
+
+fn sequence(value: &str) -> Result<Vec<Knock>, String> {
+    if value.is_empty() {
+        return Err("no knocks: write some, as in 7000,8000:udp,9000".to_owned());
+    }
+    value.split(',').map(str::trim).map(knock).collect()
+}
+
+fn knock(item: &str) -> Result<Knock, String> {
+    let (port, protocol) = item.split_once(':').unwrap_or((item, "tcp"));
+    let wrong = |what: &str| {
+        Err(format!(
+            "{item:?} {what}: write a port from 1 to 65535, and :udp or :tcp behind it"
+        ))
+    };
+    let Some(protocol) = protocol_named(protocol.trim()) else {
+        return wrong("has an unknown protocol");
+    };
+    match whole(port.trim()).and_then(|port| u16::try_from(port).ok()) {
+        Some(port) if port > 0 => Ok(Knock { protocol, port }),
+        _ => wrong("is not a knock"),
+    }
+}
+
+fn protocol_named(word: &str) -> Option<Protocol> {
+    [Protocol::Tcp, Protocol::Udp]
+        .into_iter()
+        .find(|protocol| protocol.name().eq_ignore_ascii_case(word))
+}
+
+fn flags(value: &str) -> Result<FlagClass, String> {
+    if value.contains(char::is_whitespace) {
+        return Err(format!(
+            "{value:?} has a blank in it, which knockd does not take: leave it out"
+        ));
+    }
+    value::tcp_flags(value).map_err(|error| error.to_string())
+}
+
+/// The least that an `otp` line has: secret, period, base, on or off, one protocol.
+const OTP_ITEMS_LEAST: usize = 5;
+/// What the fork has room for.
+const OTP_SECRET_MOST: usize = 31;
+
+fn otp(value: &str) -> Result<Otp, String> {
+    const FORM: &str = "write SEED, seconds, base port, on or off, and a protocol for each knock, \
+                        as in otp = secret, 45, 20000, on, tcp, udp, tcp";
+    let items: Vec<&str> = value.split(',').map(str::trim).collect();
+    let [secret, period, base, bind_source, protocols @ ..] = items.as_slice() else {
+        return Err(format!("too short: {FORM}"));
+    };
+    if items.len() < OTP_ITEMS_LEAST {
+        return Err(format!("no protocol: {FORM}"));
+    }
+    if secret.is_empty() || secret.len() > OTP_SECRET_MOST {
+        return Err(format!(
+            "the seed has {} bytes, and the fork takes 1 to {OTP_SECRET_MOST}",
+            secret.len()
+        ));
+    }
+    let Some(period) = whole(period).filter(|&period| period > 0) else {
+        return Err(format!("{period:?} is no number of seconds: {FORM}"));
+    };
+    let Some(base) = whole(base).and_then(|base| u16::try_from(base).ok()) else {
+        return Err(format!("{base:?} is no port: {FORM}"));
+    };
+    let bind_source = match bind_source.to_ascii_lowercase().as_str() {
+        "on" => true,
+        "off" => false,
+        _ => return Err(format!("{bind_source:?} is neither on nor off: {FORM}")),
+    };
+    let protocols = protocols
+        .iter()
+        .map(|word| protocol_named(word).ok_or_else(|| format!("{word:?} is no protocol: {FORM}")))
+        .collect::<Result<_, _>>()?;
+    Ok(Otp {
+        secret: (*secret).to_owned(),
+        period,
+        base,
+        bind_source,
+        protocols,
+    })
+}

@@ -1,0 +1,469 @@
+//! What the commands of iptables, nft and ufw do for one source.
+
+use knock_common::packet::Protocol;
+
+use crate::config::checked::Ports;
+
+/// What a command does for the source that knocked.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) enum Rule {
+    Open(Vec<Ports>),
+    Close(Vec<Ports>),
+}
+
+/// knockd's word for the source.
+pub(super) const SOURCE: &str = "%IP%";
+
+/// What a command does on the interface where knocks come in, if that is all that it does; `None`
+/// if it is not known.
+pub(super) fn rule(words: &[String], interface: &str) -> Option<Rule> {
+    let mut words = words.iter().map(String::as_str);
+    let mut program = words.next()?;
+    if base(program) == "sudo" {
+        program = words.next()?;
+    }
+    let words: Vec<&str> = words.collect();
+    match base(program) {
+        "iptables" | "ip6tables" | "iptables-nft" | "ip6tables-nft" | "iptables-legacy"
+        | "ip6tables-legacy" => iptables(&words, interface),
+        "nft" => nft(&words),
+        "ufw" => ufw(&words),
+        _ => None,
+    }
+}
+
+/// Whether a text has the name of a firewall's tool in it.
+pub(super) fn is_mentioned(text: &str) -> bool {
+    [
+        "iptables",
+        "ip6tables",
+        "nft",
+        "ufw",
+        "firewall-cmd",
+        "ipset",
+    ]
+    .iter()
+    .any(|tool| {
+        text.split(|c: char| !c.is_ascii_alphanumeric() && c != '-' && c != '_')
+            .any(|word| word == *tool)
+    })
+}
+
+fn base(program: &str) -> &str {
+    program.rsplit('/').next().unwrap_or(program)
+}
+
+fn is_source(word: &str) -> bool {
+    matches!(
+        word.strip_prefix(SOURCE),
+        Some("" | "/32" | "/128" | "/255.255.255.255")
+    )
+}
+
+/// Builds the ports once protocol and numbers are known.
+#[derive(Debug, Default)]
+struct Match<'w> {
+    is_for_source: bool,
+    protocols: Vec<Protocol>,
+    ports: Option<&'w str>,
+}
+
+impl Match<'_> {
+    fn ports(&self) -> Option<Vec<Ports>> {
+        if !self.is_for_source || self.protocols.is_empty() {
+            return None;
+        }
+        let mut ports = Vec::new();
+        for &protocol in &self.protocols {
+            for item in self.ports?.split(',') {
+                let (first, last) = item.split_once([':', '-']).unwrap_or((item, item));
+                let (first, last) = (port(first.trim())?, port(last.trim())?);
+                if last < first {
+                    return None;
+                }
+                ports.push(Ports {
+                    protocol,
+                    first,
+                    last,
+                });
+            }
+        }
+        Some(ports)
+    }
+}
+
+fn port(word: &str) -> Option<u16> {
+    match word {
+        "ssh" => Some(22),
+        "http" => Some(80),
+        "https" => Some(443),
+        _ => word.parse().ok().filter(|&port| port > 0),
+    }
+}
+
+fn protocol(word: &str) -> Option<Protocol> {
+    match word {
+        "tcp" => Some(Protocol::Tcp),
+        "udp" => Some(Protocol::Udp),
+        _ => None,
+    }
+}
+
+/// `iptables -I INPUT 1 -s %IP% -p tcp --dport 22 -j ACCEPT`.
+fn iptables(words: &[&str], interface: &str) -> Option<Rule> {
+    let mut found = Match::default();
+    let mut opens = None;
+    let mut accepts = false;
+    let mut words = words.iter().copied().peekable();
+    while let Some(word) = words.next() {
+        match word {
+            "-A" | "--append" | "-I" | "--insert" => {
+                is_input(words.next()?).then_some(())?;
+                // The place in the chain.
+                let _place = words.next_if(|next| next.parse::<u32>().is_ok());
+                opens.replace(true).is_none().then_some(())?;
+            }
+            "-D" | "--delete" => {
+                is_input(words.next()?).then_some(())?;
+                opens.replace(false).is_none().then_some(())?;
+            }
+            "-s" | "--source" | "--src" => found.is_for_source = is_source(words.next()?),
+            "-p" | "--protocol" | "--proto" => found.protocols = vec![protocol(words.next()?)?],
+            "--dport" | "--destination-port" | "--dports" | "--destination-ports" => {
+                found.ports.replace(words.next()?).is_none().then_some(())?;
+            }
+            "-j" | "--jump" => accepts = words.next()? == "ACCEPT",
+            "-i" | "--in-interface" => (words.next()? == interface).then_some(())?,
+            "-t" | "--table" => (words.next()? == "filter").then_some(())?,
+            "-m" | "--match" => matches!(
+                words.next()?,
+                "tcp" | "udp" | "state" | "conntrack" | "comment" | "multiport"
+            )
+            .then_some(())?,
+            "--state" | "--ctstate" => words
+                .next()?
+                .split(',')
+                .any(|state| state == "NEW")
+                .then_some(())?,
+            "--comment" => _ = words.next()?,
+            "-w" | "--wait" => _ = words.next_if(|next| next.parse::<u32>().is_ok()),
+            "--syn" | "-4" | "-6" | "--ipv4" | "--ipv6" => {}
+            _ => return None,
+        }
+    }
+    let ports = found.ports().filter(|_| accepts)?;
+    Some(if opens? {
+        Rule::Open(ports)
+    } else {
+        Rule::Close(ports)
+    })
+}
+
+/// Chains of the host's own packets: `INPUT` and those that somebody has made.
+fn is_input(chain: &str) -> bool {
+    !matches!(chain, "OUTPUT" | "FORWARD" | "PREROUTING" | "POSTROUTING")
+}
+
+/// `nft add rule inet filter input ip saddr %IP% tcp dport 22 accept`.
+fn nft(words: &[&str]) -> Option<Rule> {
+    let words: Vec<&str> = words
+        .iter()
+        .flat_map(|word| word.split_whitespace())
+        .collect();
+    let mut words = words.as_slice();
+    let opens = match words {
+        ["add" | "insert", "rule", rest @ ..] => {
+            words = rest;
+            true
+        }
+        ["delete", "rule", rest @ ..] => {
+            words = rest;
+            false
+        }
+        _ => return None,
+    };
+    if let ["inet" | "ip" | "ip6", rest @ ..] = words {
+        words = rest;
+    }
+    let [_table, chain, rest @ ..] = words else {
+        return None;
+    };
+    is_input(&chain.to_ascii_uppercase()).then_some(())?;
+    words = rest;
+    if let ["position" | "index", _, rest @ ..] = words {
+        words = rest;
+    }
+    let mut found = Match::default();
+    let mut set = String::new();
+    let mut accepts = false;
+    while let Some((&word, rest)) = words.split_first() {
+        words = rest;
+        match word {
+            _ if accepts && word != "comment" => return None,
+            "ip" | "ip6" => {
+                let ["saddr", source, rest @ ..] = words else {
+                    return None;
+                };
+                found.is_for_source = is_source(source);
+                words = rest;
+            }
+            "tcp" | "udp" => {
+                let ["dport", rest @ ..] = words else {
+                    return None;
+                };
+                set.is_empty().then_some(())?;
+                found.protocols = vec![protocol(word)?];
+                (set, words) = nft_set(rest)?;
+            }
+            "ct" => {
+                let ["state", states, rest @ ..] = words else {
+                    return None;
+                };
+                states
+                    .split(',')
+                    .any(|state| state == "new")
+                    .then_some(())?;
+                words = rest;
+            }
+            "counter" => {}
+            "accept" => accepts = true,
+            "comment" => words = words.get(1..)?,
+            _ => return None,
+        }
+    }
+    found.ports = Some(&set);
+    let ports = found.ports().filter(|_| accepts)?;
+    Some(if opens {
+        Rule::Open(ports)
+    } else {
+        Rule::Close(ports)
+    })
+}
+
+/// `22`, `60000-61000` or `{ 22, 80 }`, with commas and without blanks.
+fn nft_set<'w, 's>(words: &'s [&'w str]) -> Option<(String, &'s [&'w str])> {
+    let (&first, rest) = words.split_first()?;
+    if !first.starts_with('{') {
+        return Some((first.to_owned(), rest));
+    }
+    let end = words.iter().position(|word| word.ends_with('}'))?;
+    let (set, rest) = words.split_at(end + 1);
+    let set = set.concat();
+    Some((set.trim_matches(['{', '}']).to_owned(), rest))
+}
+
+/// `ufw insert 1 allow from %IP% to any port 22 proto tcp`.
+fn ufw(words: &[&str]) -> Option<Rule> {
+    let mut opens = true;
+    let mut is_allowed = false;
+    let mut found = Match {
+        protocols: vec![Protocol::Tcp, Protocol::Udp],
+        ..Match::default()
+    };
+    let mut words = words.iter().copied().peekable();
+    while let Some(word) = words.next() {
+        match word {
+            "--force" | "prepend" | "in" | "rule" => {}
+            "insert" => _ = words.next()?.parse::<u32>().ok()?,
+            "delete" => opens = false,
+            "allow" => is_allowed = true,
+            "from" => found.is_for_source = is_source(words.next()?),
+            "to" => (words.next()? == "any").then_some(())?,
+            "port" => found.ports = Some(words.next()?),
+            "proto" => found.protocols = vec![protocol(words.next()?)?],
+            "comment" => _ = words.next()?,
+            _ => return None,
+        }
+    }
+    let ports = found.ports().filter(|_| is_allowed)?;
+    Some(if opens {
+        Rule::Open(ports)
+    } else {
+        Rule::Close(ports)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::shell, *};
+
+    /// `open tcp/22`, or nothing.
+    fn told(line: &str) -> String {
+        let commands = shell::commands(line).unwrap();
+        let [command] = commands.as_slice() else {
+            panic!("{line}: one command");
+        };
+        let (word, ports) = match rule(&command.words, "eth0") {
+            None => return String::new(),
+            Some(Rule::Open(ports)) => ("open", ports),
+            Some(Rule::Close(ports)) => ("close", ports),
+        };
+        let ports: Vec<String> = ports.iter().map(Ports::to_string).collect();
+        format!("{word} {}", ports.join(" "))
+    }
+
+    #[test]
+    fn commands_that_are_known() {
+        let rows = [
+            (
+                "/sbin/iptables -A INPUT -s %IP% -p tcp --dport 22 -j ACCEPT",
+                "open tcp/22",
+            ),
+            (
+                "/sbin/iptables -D INPUT -s %IP% -p tcp --dport 22 -j ACCEPT",
+                "close tcp/22",
+            ),
+            (
+                "sudo /usr/sbin/iptables -w 5 -I INPUT 1 -s %IP%/32 -p tcp -m tcp --dport ssh -j ACCEPT",
+                "open tcp/22",
+            ),
+            (
+                "ip6tables --insert INPUT --source %IP% --protocol udp --dport 60000:61000 --jump ACCEPT",
+                "open udp/60000-61000",
+            ),
+            (
+                "iptables -t filter -I INPUT -p tcp -m multiport --dports 80,443 -s %IP% -j ACCEPT",
+                "open tcp/80 tcp/443",
+            ),
+            (
+                "iptables -I INPUT -s %IP% -p tcp -m state --state NEW,ESTABLISHED --dport 22 -m comment --comment 'by knockd' -j ACCEPT",
+                "open tcp/22",
+            ),
+            (
+                "iptables -I KNOCKED -s %IP% -p tcp --syn --dport 22 -j ACCEPT",
+                "open tcp/22",
+            ),
+            (
+                "iptables -A INPUT -i eth0 -s %IP% -p tcp --dport 22 -j ACCEPT",
+                "open tcp/22",
+            ),
+            (
+                "nft add rule inet filter input ip saddr %IP% tcp dport 22 accept",
+                "open tcp/22",
+            ),
+            (
+                "nft insert rule inet filter input position 0 ip6 saddr %IP% tcp dport { 22, 8000-8010 } ct state new counter accept",
+                "open tcp/22 tcp/8000-8010",
+            ),
+            (
+                "nft 'add rule filter INPUT ip saddr %IP% udp dport 51820 accept comment x'",
+                "open udp/51820",
+            ),
+            (
+                "nft delete rule inet filter input ip saddr %IP% tcp dport 22 accept",
+                "close tcp/22",
+            ),
+            (
+                "ufw allow from %IP% to any port 22 proto tcp",
+                "open tcp/22",
+            ),
+            (
+                "/usr/sbin/ufw insert 1 allow in proto tcp from %IP% to any port 22,80 comment 'knock'",
+                "open tcp/22 tcp/80",
+            ),
+            ("ufw allow from %IP% to any port 22", "open tcp/22 udp/22"),
+            (
+                "ufw --force delete allow from %IP% to any port 22 proto tcp",
+                "close tcp/22",
+            ),
+        ];
+        for (line, expected) in rows {
+            assert_eq!(told(line), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn commands_that_do_something_else() {
+        let rows = [
+            ("another program", "/usr/bin/logger %IP%"),
+            ("everybody", "iptables -A INPUT -p tcp --dport 22 -j ACCEPT"),
+            (
+                "not this source",
+                "iptables -A INPUT ! -s %IP% -p tcp --dport 22 -j ACCEPT",
+            ),
+            (
+                "a network",
+                "iptables -A INPUT -s %IP%/24 -p tcp --dport 22 -j ACCEPT",
+            ),
+            ("all ports", "iptables -A INPUT -s %IP% -j ACCEPT"),
+            (
+                "all protocols",
+                "iptables -A INPUT -s %IP% --dport 22 -j ACCEPT",
+            ),
+            (
+                "another target",
+                "iptables -A INPUT -s %IP% -p tcp --dport 22 -j DROP",
+            ),
+            ("no target", "iptables -A INPUT -s %IP% -p tcp --dport 22"),
+            (
+                "not the port",
+                "iptables -A INPUT -s %IP% -p tcp ! --dport 22 -j ACCEPT",
+            ),
+            (
+                "what is forwarded",
+                "iptables -A FORWARD -s %IP% -p tcp --dport 22 -j ACCEPT",
+            ),
+            (
+                "address translation",
+                "iptables -t nat -A PREROUTING -s %IP% -p tcp --dport 22 -j ACCEPT",
+            ),
+            (
+                "a limit",
+                "iptables -A INPUT -s %IP% -p tcp --dport 22 -m limit --limit 1/s -j ACCEPT",
+            ),
+            ("no chain", "iptables -s %IP% -p tcp --dport 22 -j ACCEPT"),
+            (
+                "port 0",
+                "iptables -A INPUT -s %IP% -p tcp --dport 0 -j ACCEPT",
+            ),
+            (
+                "backwards",
+                "iptables -A INPUT -s %IP% -p tcp --dport 9:8 -j ACCEPT",
+            ),
+            (
+                "a service that only the host knows",
+                "iptables -A INPUT -s %IP% -p tcp --dport x11 -j ACCEPT",
+            ),
+            (
+                "another interface",
+                "iptables -A INPUT -i wg0 -s %IP% -p tcp --dport 22 -j ACCEPT",
+            ),
+            ("cut off", "iptables -A INPUT -s"),
+            (
+                "an element of a set",
+                "nft add element inet filter knocked \\{ %IP% \\}",
+            ),
+            (
+                "everybody, nft",
+                "nft add rule inet filter input tcp dport 22 accept",
+            ),
+            (
+                "refused",
+                "nft add rule inet filter input ip saddr %IP% tcp dport 22 drop",
+            ),
+            (
+                "a rule by its number",
+                "nft delete rule inet filter input handle 5",
+            ),
+            ("an application", "ufw allow from %IP% to any app OpenSSH"),
+            ("forbidden", "ufw deny from %IP% to any port 22"),
+            ("everybody, ufw", "ufw allow 22/tcp"),
+        ];
+        for (name, line) in rows {
+            assert_eq!(told(line), "", "{name}: {line}");
+        }
+    }
+
+    #[test]
+    fn tools_in_a_text() {
+        for (text, is_there) in [
+            ("a | /sbin/iptables -L", true),
+            ("nft -a list", true),
+            ("(ufw status)", true),
+            ("echo shuftw", false),
+            ("/usr/local/bin/my-ufw x", false),
+        ] {
+            assert_eq!(is_mentioned(text), is_there, "{text}");
+        }
+    }
+}

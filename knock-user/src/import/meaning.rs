@@ -1,0 +1,268 @@
+//! What a command line of knockd's comes to.
+
+use std::time::Duration;
+
+use super::{
+    firewall::{self, Rule},
+    shell,
+};
+use crate::config::checked::Ports;
+
+/// What is left of a line when its firewall commands are taken out, and what those do.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(super) struct Meaning {
+    pub(super) effect: Effect,
+    /// Commands to keep, in the shell's language.
+    pub(super) rest: Option<String>,
+}
+
+/// What firewall commands do for the source.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(super) enum Effect {
+    #[default]
+    None,
+    Open {
+        ports: Vec<Ports>,
+        /// The line closes them itself after this time.
+        open_for: Option<Duration>,
+    },
+    Close(Vec<Ports>),
+}
+
+impl Meaning {
+    /// A line that is kept as it is.
+    pub(super) fn kept(line: &str) -> Self {
+        let line = line.trim();
+        Self {
+            effect: Effect::None,
+            rest: (!line.is_empty()).then(|| line.to_owned()),
+        }
+    }
+
+    /// What a line does; knocks come in on `interface`.
+    pub(super) fn of(line: &str, interface: &str) -> Self {
+        understood(line, interface).unwrap_or_else(|| Self::kept(line))
+    }
+}
+
+/// What a line does if it is plain commands, and those of firewalls make sense together.
+fn understood(line: &str, interface: &str) -> Option<Meaning> {
+    let mut sum = Sum::default();
+    for command in shell::commands(line)? {
+        sum.joined_by_success &= command.needs_success;
+        match firewall::rule(&command.words, interface) {
+            Some(Rule::Open(ports)) => sum.open(ports)?,
+            Some(Rule::Close(ports)) => sum.close(ports)?,
+            None => match sleep(&command.words) {
+                Some(time) if sum.may_sleep() => sum.open_for = Some(time),
+                _ => sum.keep(command.text),
+            },
+        }
+    }
+    sum.meaning()
+}
+
+/// `sleep 10`.
+fn sleep(words: &[String]) -> Option<Duration> {
+    let [program, time] = words else { return None };
+    let is_sleep = matches!(program.as_str(), "sleep" | "/bin/sleep" | "/usr/bin/sleep");
+    let seconds = time.strip_suffix('s').unwrap_or(time).parse::<u32>().ok()?;
+    is_sleep.then(|| Duration::from_secs(u64::from(seconds)))
+}
+
+/// The commands of a line so far.
+#[derive(Debug)]
+struct Sum {
+    opened: Vec<Ports>,
+    closed: Vec<Ports>,
+    open_for: Option<Duration>,
+    closed_again: Vec<Ports>,
+    kept: String,
+    /// Since what was kept last, each command runs only if the one before has succeeded.
+    joined_by_success: bool,
+}
+
+impl Default for Sum {
+    fn default() -> Self {
+        Self {
+            opened: Vec::new(),
+            closed: Vec::new(),
+            open_for: None,
+            closed_again: Vec::new(),
+            kept: String::new(),
+            joined_by_success: true,
+        }
+    }
+}
+
+impl Sum {
+    fn open(&mut self, ports: Vec<Ports>) -> Option<()> {
+        self.open_for.is_none().then_some(())?;
+        // Deleted first so that there is one rule and not two.
+        self.closed.retain(|closed| !ports.contains(closed));
+        self.opened.extend(ports);
+        Some(())
+    }
+
+    fn close(&mut self, ports: Vec<Ports>) -> Option<()> {
+        if self.open_for.is_some() {
+            self.closed_again.extend(ports);
+            return Some(());
+        }
+        let undoes = ports.iter().any(|port| self.opened.contains(port));
+        self.closed.extend(ports);
+        (!undoes).then_some(())
+    }
+
+    fn may_sleep(&self) -> bool {
+        !self.opened.is_empty() && self.open_for.is_none()
+    }
+
+    fn keep(&mut self, text: &str) {
+        if !self.kept.is_empty() {
+            self.kept += if self.joined_by_success { " && " } else { "; " };
+        }
+        self.kept += text;
+        self.joined_by_success = true;
+    }
+
+    fn meaning(self) -> Option<Meaning> {
+        let Self {
+            opened,
+            closed,
+            open_for,
+            closed_again,
+            kept,
+            ..
+        } = self;
+        let effect = match (opened.is_empty(), closed.is_empty()) {
+            (true, true) => Effect::None,
+            (true, false) => Effect::Close(closed),
+            (false, true) => Effect::Open {
+                ports: opened,
+                open_for,
+            },
+            (false, false) => return None,
+        };
+        if let Effect::Open {
+            ports,
+            open_for: Some(_),
+        } = &effect
+        {
+            // What is kept would run before or after the pause, and there is none any more.
+            let all = ports.iter().all(|port| closed_again.contains(port));
+            (all && kept.is_empty()).then_some(())?;
+        }
+        let rest = (!kept.is_empty()).then_some(kept);
+        Some(Meaning { effect, rest })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OPEN: &str = "iptables -I INPUT -s %IP% -p tcp --dport 22 -j ACCEPT";
+    const CLOSE: &str = "iptables -D INPUT -s %IP% -p tcp --dport 22 -j ACCEPT";
+
+    fn told(line: &str) -> String {
+        let Meaning { effect, rest } = Meaning::of(line, "eth0");
+        let words = |ports: &[Ports]| {
+            let ports: Vec<String> = ports.iter().map(Ports::to_string).collect();
+            ports.join(" ")
+        };
+        let effect = match effect {
+            Effect::None => "nothing".to_owned(),
+            Effect::Open {
+                ports,
+                open_for: None,
+            } => format!("open {}", words(&ports)),
+            Effect::Open {
+                ports,
+                open_for: Some(time),
+            } => format!("open {} for {time:?}", words(&ports)),
+            Effect::Close(ports) => format!("close {}", words(&ports)),
+        };
+        match rest {
+            Some(rest) => format!("{effect}, and {rest}"),
+            None => effect,
+        }
+    }
+
+    #[test]
+    fn what_lines_come_to() {
+        let web = OPEN.replace("22", "80");
+        let rows = [
+            ("open", OPEN.to_owned(), "open tcp/22"),
+            ("close", CLOSE.to_owned(), "close tcp/22"),
+            ("nothing", " ".to_owned(), "nothing"),
+            ("two", format!("{OPEN}; {web}"), "open tcp/22 tcp/80"),
+            ("no rule twice", format!("{CLOSE}; {OPEN}"), "open tcp/22"),
+            (
+                "for a time",
+                format!("{OPEN}; sleep 15; {CLOSE}"),
+                "open tcp/22 for 15s",
+            ),
+            (
+                "for a time, with and",
+                format!("{OPEN} && sleep 15s && {CLOSE}"),
+                "open tcp/22 for 15s",
+            ),
+            (
+                "and a word",
+                format!("{OPEN} && logger %IP%"),
+                "open tcp/22, and logger %IP%",
+            ),
+            (
+                "before and after",
+                format!("a && {OPEN} && b"),
+                "open tcp/22, and a && b",
+            ),
+            (
+                "one after the other",
+                format!("a; {OPEN} && b"),
+                "open tcp/22, and a; b",
+            ),
+            (
+                "a pause of something else",
+                "sleep 5; a".to_owned(),
+                "nothing, and sleep 5; a",
+            ),
+        ];
+        for (name, line, expected) in rows {
+            assert_eq!(told(&line), expected, "{name}: {line}");
+        }
+    }
+
+    #[test]
+    fn lines_that_are_kept_whole() {
+        let rows = [
+            ("another program", "/usr/bin/logger %IP%".to_owned()),
+            ("opened and closed", format!("{OPEN}; {CLOSE}")),
+            (
+                "one port opened, another closed",
+                format!("{OPEN}; {}", CLOSE.replace("22", "80")),
+            ),
+            ("not closed again", format!("{OPEN}; sleep 15")),
+            (
+                "something after the pause",
+                format!("{OPEN}; sleep 15; {CLOSE}; logger"),
+            ),
+            (
+                "opened after the pause",
+                format!("{OPEN}; sleep 15; {OPEN}"),
+            ),
+            (
+                "in the background",
+                format!("({OPEN}; sleep 15; {CLOSE}) &"),
+            ),
+            (
+                "if there is no rule",
+                format!("iptables -C INPUT || {OPEN}"),
+            ),
+        ];
+        for (name, line) in rows {
+            assert_eq!(told(&line), format!("nothing, and {line}"), "{name}");
+        }
+    }
+}

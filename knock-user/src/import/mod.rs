@@ -1,0 +1,315 @@
+//! `knock-user import-knockd`: knockd's configuration as one of ours.
+//!
+//! ```text
+//! knockd.conf ─▶ conf (what it says) ─▶ meaning (what its commands do) ─▶ door ─▶ seq.toml
+//! ```
+//!
+//! What is written is a configuration without errors: a door that would be one is left in as a
+//! comment, with the reason.
+
+mod conf;
+mod door;
+mod firewall;
+mod meaning;
+mod shell;
+
+use std::{collections::HashSet, io::Write, ops::Range, path::Path};
+
+use anyhow::{Context as _, Result};
+
+use self::{
+    conf::{Conf, Entry},
+    door::Draft,
+};
+use crate::{
+    config::{self, Problem, Problems},
+    toml_text::{comment, commented, list},
+};
+
+/// Where knockd listens if nobody says anything else.
+const INTERFACE: &str = "eth0";
+/// The longest name of a door.
+const NAME_MOST: usize = 64;
+
+/// What came of a file.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Imported {
+    /// The configuration.
+    pub toml: String,
+    /// What is not as it was, in the order of the lines of knockd's file.
+    pub notes: Vec<Problem>,
+}
+
+/// Prints what comes of a file, and on `told` what is not as it was.
+///
+/// # Errors
+/// [`Problems`] if knockd's file has errors; or it can't be written.
+pub fn run(path: &Path, out: &mut impl Write, told: &mut impl Write) -> Result<()> {
+    let file = path.display().to_string();
+    let text = config::read_text(path).map_err(|error| Problems {
+        file: file.clone(),
+        list: vec![Problem {
+            line: None,
+            key: String::new(),
+            reason: format!("can't be read: {error}"),
+        }],
+    })?;
+    let Imported { toml, notes } = import(&text, &file)?;
+    out.write_all(toml.as_bytes())
+        .context("writing the configuration")?;
+    for note in notes {
+        writeln!(told, "{}", note.told("note", &file)).context("writing the notes")?;
+    }
+    Ok(())
+}
+
+/// Makes a configuration of the text of a file of knockd's, which is called `file` in errors.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn import(text: &str, file: &str) -> Result<Imported, Problems> {
+    let conf = conf::parse(text).map_err(|list| Problems {
+        file: file.to_owned(),
+        list,
+    })?;
+    let mut page = Page::new(&conf, file);
+    loop {
+        let (toml, places) = page.write();
+        let Err(problems) = config::parse(&toml, file) else {
+            let mut notes = page.notes();
+            notes.sort();
+            return Ok(Imported { toml, notes });
+        };
+        page.leave_out(problems.list, &places);
+    }
+}
+
+/// The configuration as it will be written.
+struct Page {
+    title: String,
+    interface: Option<Entry<String>>,
+    /// What is said about the file as a whole.
+    notes: Vec<Problem>,
+    doors: Vec<Draft>,
+}
+
+/// In which lines the parts stand.
+struct Places {
+    head: Range<usize>,
+    /// Of each door that is no comment: its lines, and which it is.
+    doors: Vec<(Range<usize>, usize)>,
+}
+
+impl Page {
+    fn new(conf: &Conf, file: &str) -> Self {
+        let interface = conf.interface.as_ref();
+        let interface = interface.map_or(INTERFACE, |entry| entry.value.as_str());
+        let mut names = HashSet::new();
+        let doors = conf
+            .doors
+            .iter()
+            .map(|door| Draft::of(door, &unique(&door.name.value, &mut names), interface))
+            .collect();
+        Self {
+            title: format!(
+                "Made of {file} by `knock-user import-knockd`. Look through it, let `knock-user \
+                 check` look through it too, and take the rules out of the firewall that knockd's \
+                 commands have put there."
+            ),
+            interface: conf.interface.clone(),
+            notes: options(conf),
+            doors,
+        }
+    }
+
+    fn notes(&self) -> Vec<Problem> {
+        let of_doors = self.doors.iter().flat_map(|door| {
+            let refused = door.refused.iter().map(|problem| Problem {
+                reason: format!("door left out: {}", problem.reason),
+                ..problem.clone()
+            });
+            door.notes.iter().cloned().chain(refused)
+        });
+        self.notes.iter().cloned().chain(of_doors).collect()
+    }
+
+    fn write(&self) -> (String, Places) {
+        let mut text = comment(&self.title) + "\n";
+        for note in &self.notes {
+            text += &remark(note);
+        }
+        match &self.interface {
+            Some(entry) => {
+                text += &format!(
+                    "interfaces = {}\n",
+                    list(std::slice::from_ref(&entry.value))
+                );
+            }
+            None => {
+                text += &comment(&format!(
+                    "knockd listens on {INTERFACE} unless it is told otherwise: name the interface \
+                     with --iface or here. interfaces = [\"{INTERFACE}\"]"
+                ));
+            }
+        }
+        let mut places = Places {
+            head: 0..next_line(&text),
+            doors: Vec::new(),
+        };
+        for (index, door) in self.doors.iter().enumerate() {
+            text.push('\n');
+            let begin = next_line(&text);
+            if door.refused.is_empty() {
+                text += &door.toml();
+                places.doors.push((begin..next_line(&text), index));
+            } else {
+                for problem in &door.refused {
+                    text += &remark(&Problem {
+                        reason: format!("left out: {}", problem.reason),
+                        ..problem.clone()
+                    });
+                }
+                text += &commented(&door.toml());
+            }
+        }
+        (text, places)
+    }
+
+    /// Leaves out what can't work.
+    fn leave_out(&mut self, problems: Vec<Problem>, places: &Places) {
+        let mut is_less = false;
+        for problem in problems {
+            let line = problem.line.unwrap_or_default();
+            let reason = places.translated(&problem.reason, &self.doors);
+            if let Some(index) = places.door_at(line)
+                && let Some(door) = self.doors.get_mut(index)
+            {
+                let key = door.keys.iter().find(|key| key.name == problem.key);
+                door.refused.push(Problem {
+                    line: Some(key.map_or(door.line, |key| key.source)),
+                    key: problem.key,
+                    reason,
+                });
+                is_less = true;
+            } else if places.head.contains(&line)
+                && let Some(Entry { line, .. }) = self.interface.take()
+            {
+                self.notes.push(Problem {
+                    line: Some(line),
+                    key: "interface".to_owned(),
+                    reason: format!("left out: {reason}"),
+                });
+                is_less = true;
+            }
+        }
+        if !is_less {
+            // Whatever it is about, a file without doors has no errors.
+            self.interface = None;
+            for door in &mut self.doors {
+                door.refused.push(Problem {
+                    line: Some(door.line),
+                    key: String::new(),
+                    reason: "it can't be told apart from what is wrong in this file".to_owned(),
+                });
+            }
+        }
+    }
+}
+
+impl Places {
+    fn door_at(&self, line: usize) -> Option<usize> {
+        let mut doors = self.doors.iter();
+        doors
+            .find(|(lines, _)| lines.contains(&line))
+            .map(|&(_, index)| index)
+    }
+
+    /// A reason that names a door by its line, with the line of knockd's file.
+    fn translated(&self, reason: &str, doors: &[Draft]) -> String {
+        const OF_LINE: &str = "of line ";
+        let translate = || {
+            let (before, rest) = reason.split_once(OF_LINE)?;
+            let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+            let (number, after) = rest.split_at(digits);
+            let door = doors.get(self.door_at(number.parse().ok()?)?)?;
+            Some(format!("{before}{OF_LINE}{}{after}", door.line))
+        };
+        translate().unwrap_or_else(|| reason.to_owned())
+    }
+}
+
+impl Draft {
+    fn toml(&self) -> String {
+        let mut text = String::new();
+        for note in &self.notes {
+            text += &remark(note);
+        }
+        text += "[[door]]\n";
+        for key in &self.keys {
+            text += &format!("{} = {}\n", key.name, key.value);
+        }
+        text
+    }
+}
+
+fn next_line(text: &str) -> usize {
+    text.bytes().filter(|&byte| byte == b'\n').count() + 1
+}
+
+fn remark(note: &Problem) -> String {
+    let Problem { line, key, reason } = note;
+    let line = line.unwrap_or_default();
+    let key = if key.is_empty() {
+        String::new()
+    } else {
+        format!("{key}: ")
+    };
+    comment(&format!("line {line}: {key}{reason}"))
+}
+
+/// What is said about `[options]`.
+fn options(conf: &Conf) -> Vec<Problem> {
+    let mut notes = Vec::new();
+    let mut note = |line: Option<usize>, key: &str, reason: &str| {
+        notes.extend(line.map(|line| Problem {
+            line: Some(line),
+            key: key.to_owned(),
+            reason: reason.to_owned(),
+        }));
+    };
+    let told = "not carried over: events are told on standard output, which a service's journal \
+                keeps";
+    note(
+        conf.syslog.as_ref().map(|entry| entry.line),
+        "usesyslog",
+        told,
+    );
+    note(
+        conf.log_file.as_ref().map(|entry| entry.line),
+        "logfile",
+        told,
+    );
+    let line = conf.pid_file.as_ref().map(|entry| entry.line);
+    let reason = "not carried over: no such file is written, services are known by their names";
+    note(line, "pidfile", reason);
+    notes
+}
+
+/// A name that no other door has, of the characters that names have here.
+fn unique(name: &str, names: &mut HashSet<String>) -> String {
+    let fits = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    let plain: String = name
+        .chars()
+        .map(|c| if fits(c) { c } else { '-' })
+        .take(NAME_MOST)
+        .collect();
+    let mut unique = plain.clone();
+    let mut number = 1;
+    while !names.insert(unique.clone()) {
+        number += 1;
+        let suffix = format!("-{number}");
+        let kept: String = plain.chars().take(NAME_MOST - suffix.len()).collect();
+        unique = kept + &suffix;
+    }
+    unique
+}

@@ -1,0 +1,182 @@
+//! What becomes of knockd's files: each `knockd/*.conf` has beside it the `.toml` that is made of it,
+//! or, if knockd would not take it either, nothing; and a `.txt` with what is told.
+//!
+//! `KNOCK_BLESS=1 cargo test -p knock-user --test import` writes them anew.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "clippy.toml's exception does not reach helpers of tests"
+)]
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+};
+
+use knock_user::{
+    config::{self, checked::Effect},
+    import::{self, Imported},
+};
+use proptest::prelude::*;
+
+/// The configuration, if there is one, and what is told.
+fn imported(text: &str, file: &str) -> (String, String) {
+    match import::import(text, file) {
+        Ok(Imported { toml, notes }) => {
+            let notes = notes.iter().map(|note| note.told("note", file) + "\n");
+            (toml, notes.collect())
+        }
+        Err(problems) => (String::new(), format!("{problems}\n")),
+    }
+}
+
+fn files() -> Vec<PathBuf> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/knockd");
+    let mut files: Vec<PathBuf> = fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "conf")
+        })
+        .collect();
+    files.sort();
+    assert!(!files.is_empty());
+    files
+}
+
+#[test]
+fn golden_files() {
+    let bless = env::var_os("KNOCK_BLESS").is_some();
+    let mut different = String::new();
+    for path in files() {
+        let file = path.file_name().unwrap().to_str().unwrap();
+        let (toml, told) = imported(&fs::read_to_string(&path).unwrap(), file);
+        for (extension, found) in [("toml", toml), ("txt", told)] {
+            let golden = path.with_extension(extension);
+            if bless && found.is_empty() {
+                let _was_not_there = fs::remove_file(&golden);
+            } else if bless {
+                fs::write(&golden, &found).unwrap();
+            }
+            let wanted = fs::read_to_string(&golden).unwrap_or_default();
+            if wanted != found {
+                different += &format!("{}: now\n{found}", golden.display());
+            }
+        }
+    }
+    assert!(
+        different.is_empty(),
+        "not as in the golden files:\n{different}"
+    );
+}
+
+/// Not only as a text: the doors are those that the example's authors meant.
+#[test]
+fn the_example_that_debian_installs() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/knockd/debian.conf");
+    let (toml, _) = imported(&fs::read_to_string(path).unwrap(), "knockd.conf");
+    let checked = config::parse(&toml, "seq.toml").unwrap();
+    let doors = checked.settings.doors;
+    let told: Vec<String> = doors
+        .iter()
+        .map(|door| {
+            let knocks: Vec<String> = door.knock.iter().map(ToString::to_string).collect();
+            let effect = match &door.effect {
+                Effect::Open(ports) => format!("opens {ports:?}"),
+                Effect::Close(ports) => format!("closes {ports:?}"),
+            };
+            let effect = effect.replace("[Ports { protocol: Tcp, first: 22, last: 22 }]", "tcp/22");
+            let program = door.on_open.as_ref().map(|command| &command.arguments);
+            format!("{}: {} {effect} {program:?}", door.name, knocks.join(" "))
+        })
+        .collect();
+    assert_eq!(
+        told,
+        [
+            "openSSH: tcp/7000 tcp/8000 tcp/9000 opens tcp/22 None",
+            "closeSSH: tcp/9000 tcp/8000 tcp/7000 closes tcp/22 None",
+            "openHTTPS: tcp/12345 tcp/54321 tcp/24680 tcp/13579 opens [] Some([\"-c\", \
+             \"/usr/local/sbin/knock_add -i -c INPUT -p tcp -d 443 -f {source}\"])",
+        ]
+    );
+}
+
+#[test]
+fn the_host_s_own_example_is_taken() {
+    // Where knockd is installed, its file may have been changed: it must be taken all the same.
+    let Ok(text) = fs::read_to_string("/etc/knockd.conf") else {
+        return;
+    };
+    let (toml, told) = imported(&text, "/etc/knockd.conf");
+    assert!(config::parse(&toml, "seq.toml").is_ok(), "{told}");
+}
+
+/// Parts of which files are made that are more often right than wrong.
+fn line() -> impl Strategy<Value = String> {
+    let known = prop::sample::select(vec![
+        "sequence",
+        "One_Time_Sequences",
+        "otp",
+        "Seq_Timeout",
+        "tcpflags",
+        "Target",
+        "command",
+        "start_command_6",
+        "stop_command",
+        "Stop_Command_6",
+        "CMD_TIMEOUT",
+        "interface",
+        "LogFile",
+    ]);
+    let key = prop_oneof![9 => known.prop_map(str::to_owned), 1 => "[a-z_]{1,8}"];
+    let value = prop_oneof![
+        "[0-9]{1,5}(:udp|:tcp)?(, ?[0-9]{1,5}(:udp|:tcp)?){0,3}",
+        "[0-9]{1,4}",
+        "(syn|!ack|fin|urg)(,(syn|!ack|fin|psh)){0,2}",
+        Just("/sbin/iptables -I INPUT -s %IP% -p tcp --dport 22 -j ACCEPT".to_owned()),
+        Just("iptables -D INPUT -s %IP% -p tcp --dport 22 -j ACCEPT".to_owned()),
+        Just("ufw allow from %IP% to any port 80; sleep 5; logger {door}".to_owned()),
+        "(nft|iptables|ufw|sleep|logger)( [-a-zA-Z0-9%{};&|'\"$/.]{1,8}){0,8}",
+        "(192\\.0\\.2\\.[0-9]|2001:db8::[0-9]|eth[0-9])",
+        "secret, 45, 20000, (on|off), tcp, udp, tcp",
+        "\\PC{0,30}",
+        any::<String>(),
+    ];
+    prop_oneof![
+        8 => (key, value).prop_map(|(key, value)| format!("{key} = {value}")),
+        2 => "\\[[ a-zA-Z0-9.]{1,9}\\]",
+        1 => Just("[options]".to_owned()),
+        1 => Just("UseSyslog".to_owned()),
+        1 => any::<String>(),
+    ]
+}
+
+/// A door, so that most files have some that are whole.
+fn door() -> impl Strategy<Value = Vec<String>> {
+    let sequence = "sequence = [0-9]{4}(:udp)?(,[0-9]{4}(:udp)?){1,3}";
+    ("\\[[a-c]\\]", sequence, prop::collection::vec(line(), 0..5)).prop_map(
+        |(name, sequence, lines)| {
+            let mut door = vec![name, sequence];
+            door.extend(lines);
+            door
+        },
+    )
+}
+
+proptest! {
+    /// Whatever is read: there is a configuration without errors, or an error.
+    #[test]
+    fn what_is_written_is_accepted(doors in prop::collection::vec(door(), 0..4)) {
+        let text = doors.concat().join("\n");
+        if let Ok(Imported { toml, .. }) = import::import(&text, "knockd.conf") {
+            let checked = config::parse(&toml, "seq.toml");
+            prop_assert!(checked.is_ok(), "{}\nof\n{text}\nis\n{toml}", checked.unwrap_err());
+        }
+    }
+
+    #[test]
+    fn no_text_is_too_much(text in any::<String>()) {
+        let _whatever = import::import(&text, "knockd.conf");
+    }
+}

@@ -1,0 +1,268 @@
+//! Moving over from knockd: its files, taken by it and by us, and what comes of them.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "clippy.toml's exception does not reach helpers of tests"
+)]
+
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use knock_tests::{
+    binary::binaries,
+    daemon::{Daemon, config_file},
+    namespace::{Namespace, text},
+    net::{self, Family},
+    process::Process,
+    server::Server,
+    wait::{self, PATIENCE},
+};
+use nix::sys::signal::Signal;
+use serde_json::json;
+use tempfile::tempdir;
+
+const SSH: u16 = 22;
+const WEB: u16 = 80;
+
+/// What `knock-user import-knockd` makes of a file: the configuration, and what it tells.
+fn import(conf: &str) -> Result<(String, String), String> {
+    let file = config_file(conf.as_bytes());
+    let mut command = Command::new(&binaries().user);
+    command.arg("import-knockd").arg(file.path());
+    let output = command.output().unwrap();
+    let told = String::from_utf8(output.stderr.clone()).unwrap();
+    match output.status.code() {
+        Some(0) => Ok((String::from_utf8(output.stdout).unwrap(), told)),
+        Some(2) => {
+            assert!(output.stdout.is_empty(), "{}", text(&output));
+            Err(told)
+        }
+        _ => panic!("{}", text(&output)),
+    }
+}
+
+#[test]
+fn a_file_of_knockds_opens_and_closes_as_before() {
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH, WEB]);
+        let directory = tempdir().unwrap();
+        let woken = directory.path().join("woken");
+        let conf = format!(
+            "[options]
+            UseSyslog
+            Interface = b0
+            [SSH]
+            Sequence = 7000,8000:udp,9000
+            TCPFlags = syn
+            Start_Command = /sbin/iptables -I INPUT -s %IP% -p tcp --dport 22 -j ACCEPT
+            Cmd_Timeout = 3
+            Stop_Command = /sbin/iptables -D INPUT -s %IP% -p tcp --dport 22 -j ACCEPT
+            [web]
+            Sequence = 7100:udp,8100,7101
+            Command = /usr/sbin/ufw allow from %IP% to any port 80 proto tcp
+            [web off]
+            Sequence = 7101,8100,7100:udp
+            Command = /usr/sbin/ufw delete allow from %IP% to any port 80 proto tcp
+            [wake]
+            Sequence = 7200:udp,8200:udp,7201:udp
+            Command = echo \"%IP%\" 'and %IP%' | tr n N >> {woken}
+            ",
+            woken = woken.display()
+        );
+        let (toml, told) = import(&conf).unwrap();
+        assert!(
+            told.contains("UseSyslog") || told.contains("usesyslog"),
+            "{told}"
+        );
+
+        // The interface is in the file.
+        let daemon = Daemon::start_with(&net.server, &toml, &[]);
+        for family in Family::ALL {
+            let row = &family.to_string();
+            let source = net.stranger(family);
+            let name = source.name();
+            source.finds_closed(SSH, row);
+            source.knock("tcp/7000 udp/8000 tcp/9000");
+            drop(source.finds_open(SSH, row));
+            daemon.tells(&json!({"event": "closed", "source": name, "door": "SSH"}));
+            source.finds_closed(SSH, row);
+
+            source.finds_closed(WEB, row);
+            source.knock("udp/7100 tcp/8100 tcp/7101");
+            drop(source.finds_open(WEB, row));
+            source.knock("tcp/7101 tcp/8100 udp/7100");
+            source.finds_closed(WEB, row);
+
+            source.knock("udp/7200 udp/8200 udp/7201");
+            let line = format!("{name} aNd {name}");
+            wait::until(&format!("{row}: the command ran"), || {
+                let woken = fs::read_to_string(&woken).unwrap_or_default();
+                woken.lines().any(|woken| woken == line)
+            });
+        }
+        daemon.stop();
+    });
+}
+
+/// A file, whether Debian's knockd starts with it, and whether we take it.
+struct Row {
+    name: &'static str,
+    conf: &'static str,
+    knockd: bool,
+    ours: bool,
+}
+
+const fn both(name: &'static str, conf: &'static str) -> Row {
+    Row {
+        name,
+        conf,
+        knockd: true,
+        ours: true,
+    }
+}
+
+const fn neither(name: &'static str, conf: &'static str) -> Row {
+    Row {
+        name,
+        conf,
+        knockd: false,
+        ours: false,
+    }
+}
+
+/// What knockd takes for something that nobody meant.
+const fn only_knockd(name: &'static str, conf: &'static str) -> Row {
+    Row {
+        name,
+        conf,
+        knockd: true,
+        ours: false,
+    }
+}
+
+const ROWS: &[Row] = &[
+    both("nothing", ""),
+    both("the least", "[a]\nsequence=7000\n"),
+    both(
+        "an indented comment",
+        "  # comment\n[a]\n\tsequence = 7000\n",
+    ),
+    both(
+        "upper and lower case",
+        "[options]\nusesyslog\n[a]\nSeQuence=7000:UDP, 8000:Tcp\n",
+    ),
+    both("Windows line ends", "[a]\r\nsequence=7000\r\n"),
+    both(
+        "a door called Options",
+        "[Options]\nUseSyslog\nsequence=7000\n",
+    ),
+    both("blanks in a name", "[ a b ]\nsequence=7000\n"),
+    both("a name twice", "[a]\nsequence=7000\n[a]\nsequence=8000\n"),
+    both("flags", "[a]\nsequence=7000\ntcpflags=SYN,!Ack\n"),
+    both(
+        "an empty command",
+        "[a]\nsequence=7000\ncommand=\ncommand_6=\n",
+    ),
+    both("an = in a value", "[a]\nsequence=7000\ncommand=A=B true\n"),
+    both("no command", "[a]\nsequence=7000\nstop_command=true\n"),
+    neither("a key before the sections", "sequence=7000\n"),
+    neither("a bracket that is not closed", "[a\nsequence=7000\n"),
+    neither("a section without a name", "[]\nsequence=7000\n"),
+    neither("a door without a sequence", "[a]\ncommand=true\n"),
+    neither("a key without a value", "[a]\nsequence\n"),
+    neither("an unknown key", "[a]\nsequence=7000\nports=22\n"),
+    neither(
+        "a door's key among the options",
+        "[options]\ntcpflags=syn\n",
+    ),
+    neither("a value for UseSyslog", "[options]\nUseSyslog=yes\n"),
+    neither("a port that is too high", "[a]\nsequence=70000\n"),
+    neither("an unknown protocol", "[a]\nsequence=7000:icmp\n"),
+    only_knockd("no knocks", "[a]\nsequence=\n"),
+    neither(
+        "a blank between flags",
+        "[a]\nsequence=7000\ntcpflags=syn, ack\n",
+    ),
+    neither("an unknown flag", "[a]\nsequence=7000\ntcpflags=sun\n"),
+    neither("no flag", "[a]\nsequence=7000\ntcpflags=\n"),
+    neither(
+        "one-time sequences from nowhere",
+        "[a]\none_time_sequences=\n",
+    ),
+    only_knockd("port 0", "[a]\nsequence=0\n"),
+    only_knockd("a negative port", "[a]\nsequence=-1\n"),
+    only_knockd("a word as a port", "[a]\nsequence=abc\n"),
+    only_knockd("a comma at the end", "[a]\nsequence=7000,\n"),
+    only_knockd("a comment behind a value", "[a]\nsequence=7000 # first\n"),
+    only_knockd("a word as a time", "[a]\nsequence=7000\nseq_timeout=5s\n"),
+    only_knockd("a sequence twice", "[a]\nsequence=7000\nsequence=8000\n"),
+    only_knockd(
+        "a command twice",
+        "[a]\nsequence=7000\ncommand=a\ncommand=b\n",
+    ),
+];
+
+/// Whether Debian's knockd starts with a file.
+fn knockd_starts(namespace: &Namespace, conf: &Path, directory: &Path) -> bool {
+    let mut command = Command::new("knockd");
+    command.args(["-D", "-i", "lo", "-c"]).arg(conf);
+    command.arg("-p").arg(directory.join("pid"));
+    // It writes to a pipe, so its lines would come when it ends.
+    let mut unbuffered = Command::new("stdbuf");
+    unbuffered.arg("-oL").arg(command.get_program());
+    unbuffered.args(command.get_args()).stdin(Stdio::null());
+    let mut process = Process::start(namespace, &mut unbuffered);
+    let started = wait::poll(PATIENCE, || {
+        let is_listening = |line: &String| line.starts_with("local IP");
+        let listens = process.stdout().iter().any(is_listening);
+        (listens || !process.is_running()).then_some(listens)
+    });
+    if started == Some(true) {
+        process.stop(Signal::SIGTERM);
+    }
+    started.unwrap_or_else(|| panic!("knockd neither starts nor ends"))
+}
+
+#[test]
+fn knockds_grammar_is_read_as_knockd_reads_it() {
+    net::test(|net| {
+        let directory = tempdir().unwrap();
+        let conf = directory.path().join("knockd.conf");
+        for row in ROWS {
+            let name = row.name;
+            fs::write(&conf, row.conf).unwrap();
+            let starts = knockd_starts(&net.server, &conf, directory.path());
+            assert_eq!(starts, row.knockd, "{name}: knockd\n{}", row.conf);
+            let imported = import(row.conf);
+            assert_eq!(
+                imported.is_ok(),
+                row.ours,
+                "{name}: {imported:?}\n{}",
+                row.conf
+            );
+        }
+    });
+}
+
+/// A file that is not there, or no text.
+#[test]
+fn files_that_cannot_be_read_are_told() {
+    let refused = |path: &Path| {
+        let mut command = Command::new(&binaries().user);
+        let output = command.arg("import-knockd").arg(path).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{}", text(&output));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let directory = tempdir().unwrap();
+    let path = directory.path().join("knockd.conf");
+    let told = refused(&path);
+    assert!(told.contains("can't be read: No such file"), "{told}");
+    fs::write(&path, b"[\xff]\n").unwrap();
+    let told = refused(&path);
+    assert!(told.contains("can't be read"), "{told}");
+    let told = refused(directory.path());
+    assert!(told.contains("can't be read"), "{told}");
+}
