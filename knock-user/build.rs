@@ -2,10 +2,5 @@
 
 fn main() {
     #[cfg(feature = "object")]
-    if let Err(error) = xtask::ebpf::embed() {
-        for line in format!("{error:#}").lines() {
-            println!("cargo::error={line}");
-        }
-        std::process::exit(1);
-    }
+    xtask::ebpf::embed_or_exit(&xtask::ebpf::FIREWALL);
 }

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use aya::{
     maps::{Map, MapData, PerCpuArray, PerCpuValues, RingBuf},
-    programs::{TestRun as _, TestRunOptions, XdpMode},
+    programs::{TestRun as _, TestRunOptions, Xdp, XdpMode},
     util::nr_cpus,
 };
 use bytemuck::Pod;
@@ -122,7 +122,7 @@ impl Kernel {
              `cargo xtask test --no-root`"
         );
         let mut firewall = Firewall::load(tables, options)?;
-        let namespace = attach_nowhere(&mut firewall)?;
+        let namespace = attach_nowhere(firewall.program()?)?;
         let events = firewall.take_events()?;
         let counters = firewall.counters()?;
         Ok(Self {
@@ -225,7 +225,11 @@ impl Kernel {
         })
     }
 
-    fn events(&mut self) -> Result<Vec<Event>> {
+    /// What was told and not yet taken.
+    ///
+    /// # Errors
+    /// An event has another size than this build's.
+    pub fn events(&mut self) -> Result<Vec<Event>> {
         let mut events = Vec::new();
         while let Some(item) = self.events.next() {
             let event = bytemuck::try_pod_read_unaligned(&item)
@@ -318,13 +322,15 @@ impl Kernel {
     }
 }
 
-/// Attaches the program where no packet comes by.
+/// Attaches a program where no packet comes by; as long as the file is open.
 ///
 /// A program that is attached nowhere has to be made callable for each test run, and taken back
 /// afterwards, which waits for all CPUs twice: 10 ms instead of microseconds
 /// (`bpf_dispatcher_change_prog`).
-fn attach_nowhere(firewall: &mut Firewall) -> Result<File> {
-    let program = firewall.program()?;
+///
+/// # Errors
+/// This process may not, or the kernel refuses.
+pub fn attach_nowhere(program: &mut Xdp) -> Result<File> {
     let attach = || {
         unshare(CloneFlags::CLONE_NEWNET).context("making a network namespace")?;
         let namespace = File::open("/proc/thread-self/ns/net")?;

@@ -1,9 +1,9 @@
-//! Building the kernel object, by hand (`cargo xtask build-ebpf`) and from knock-user's build script.
+//! Building kernel objects, by hand (`cargo xtask build-ebpf`) and from build scripts.
 
 use std::{
     env, fs,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{self, Command, Stdio},
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -15,15 +15,40 @@ use crate::{
     shell, toolchain,
 };
 
-/// The package with the XDP program.
-pub const PACKAGE: &str = "knock-ebpf";
-
-const BINARY: &str = "knock";
 const TARGET: &str = "bpfel-unknown-none";
 const PROFILE: &str = "ebpf";
 
-/// Names an object built elsewhere, to embed instead of building one.
-const PREBUILT_VARIABLE: &str = "KNOCK_OBJECT_PREBUILT";
+/// A package that is built for the kernel.
+#[derive(Clone, Copy, Debug)]
+pub struct Package {
+    /// Its name.
+    pub name: &'static str,
+    binary: &'static str,
+    /// The environment variable with the object's path, for the crate that embeds it. With
+    /// `_PREBUILT` behind it, it names an object built elsewhere, to embed instead of building one.
+    variable: &'static str,
+    /// Where what goes into the object is.
+    directories: &'static [&'static str],
+    check: fn(&[u8]) -> Result<Facts>,
+}
+
+/// The XDP program.
+pub const FIREWALL: Package = Package {
+    name: "knock-ebpf",
+    binary: "knock",
+    variable: "KNOCK_OBJECT",
+    directories: &["knock-ebpf", "knock-common"],
+    check: object::check,
+};
+
+/// What the XDP program is measured against; it is in nothing that is shipped.
+pub const BASELINES: Package = Package {
+    name: "knock-bench-ebpf",
+    binary: "baselines",
+    variable: "BASELINES_OBJECT",
+    directories: &["bench/ebpf", "knock-ebpf", "knock-common"],
+    check: object::check_baselines,
+};
 
 /// A built and checked kernel object.
 #[derive(Debug)]
@@ -43,10 +68,15 @@ pub fn target_dir() -> PathBuf {
     shell::workspace().join(outer).join("ebpf")
 }
 
-/// Builds the object into `target_dir` and checks it.
-pub fn build(sh: &Shell, kit: &Kit, target_dir: &Path) -> Result<Built> {
-    let cmd =
-        for_target(kit.toolchain.cargo(sh).arg("build"), kit, target_dir).args(["--bin", BINARY]);
+/// Builds the object of a package into `target_dir` and checks it.
+pub fn build(sh: &Shell, kit: &Kit, package: &Package, target_dir: &Path) -> Result<Built> {
+    let cmd = for_target(
+        kit.toolchain.cargo(sh).arg("build"),
+        kit,
+        package,
+        target_dir,
+    )
+    .args(["--bin", package.binary]);
     let line = cmd.to_string();
     // What a build script prints to stdout are orders to cargo, and cargo has nothing to say there.
     let status = Command::from(cmd)
@@ -57,11 +87,12 @@ pub fn build(sh: &Shell, kit: &Kit, target_dir: &Path) -> Result<Built> {
         status.success(),
         "building the kernel object failed: `{line}`"
     );
-    checked(target_dir.join(TARGET).join(PROFILE).join(BINARY))
+    let path = target_dir.join(TARGET).join(PROFILE).join(package.binary);
+    checked(path, package)
 }
 
 /// Completes a cargo command of the kit's toolchain with what makes it build for the kernel.
-pub fn for_target<'a>(cargo: Cmd<'a>, kit: &Kit, target_dir: &Path) -> Cmd<'a> {
+pub fn for_target<'a>(cargo: Cmd<'a>, kit: &Kit, package: &Package, target_dir: &Path) -> Cmd<'a> {
     // BTF tells the kernel, and the verifier's log, about types and source lines.
     let flags = [
         "-Cdebuginfo=2".to_owned(),
@@ -72,7 +103,7 @@ pub fn for_target<'a>(cargo: Cmd<'a>, kit: &Kit, target_dir: &Path) -> Cmd<'a> {
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))
         .args([
             "--package",
-            PACKAGE,
+            package.name,
             "--target",
             TARGET,
             "--profile",
@@ -82,37 +113,48 @@ pub fn for_target<'a>(cargo: Cmd<'a>, kit: &Kit, target_dir: &Path) -> Cmd<'a> {
         .arg(target_dir)
 }
 
-/// For knock-user's build script: builds the object, or takes the one that
-/// `KNOCK_OBJECT_PREBUILT` names, and sets `KNOCK_OBJECT` to its path for the crate.
+/// For a build script: builds the object of a package, or takes one that was built elsewhere, and
+/// tells the crate its path by the package's variable.
 ///
 /// Installs nothing; when something is missing, the error says to run `cargo xtask setup`.
-pub fn embed() -> Result<()> {
-    for variable in [PREBUILT_VARIABLE, toolchain::ORIGIN_VARIABLE] {
+pub fn embed(package: &Package) -> Result<()> {
+    let prebuilt = format!("{}_PREBUILT", package.variable);
+    for variable in [prebuilt.as_str(), toolchain::ORIGIN_VARIABLE] {
         println!("cargo::rerun-if-env-changed={variable}");
     }
-    let built = match env::var_os(PREBUILT_VARIABLE) {
+    let built = match env::var_os(&prebuilt) {
         Some(path) => {
             let path = shell::workspace().join(path);
             rerun_if_changed(&path);
-            checked(path).context(PREBUILT_VARIABLE)?
+            checked(path, package).context(prebuilt)?
         }
-        None => build_for_script()?,
+        None => build_for_script(package)?,
     };
 
     // A copy, so that the next build for another profile can't change it under the compiler.
     let out = PathBuf::from(env::var_os("OUT_DIR").context("OUT_DIR is not set")?);
-    let copy = out.join("knock.o");
+    let copy = out.join(package.binary).with_extension("o");
     fs::copy(&built.path, &copy)
         .with_context(|| format!("copying {} to {}", built.path.display(), copy.display()))?;
-    println!("cargo::rustc-env=KNOCK_OBJECT={}", copy.display());
+    println!("cargo::rustc-env={}={}", package.variable, copy.display());
     Ok(())
 }
 
-fn build_for_script() -> Result<Built> {
+/// [`embed`] as the whole of a build script.
+pub fn embed_or_exit(package: &Package) {
+    if let Err(error) = embed(package) {
+        for line in format!("{error:#}").lines() {
+            println!("cargo::error={line}");
+        }
+        process::exit(1);
+    }
+}
+
+fn build_for_script(package: &Package) -> Result<Built> {
     let sh = shell::at_root()?;
-    for package in [PACKAGE, "knock-common"] {
+    for directory in package.directories {
         for source in ["src", "Cargo.toml"] {
-            rerun_if_changed(&shell::workspace().join(package).join(source));
+            rerun_if_changed(&shell::workspace().join(directory).join(source));
         }
     }
     for file in ["Cargo.toml", "Cargo.lock"] {
@@ -121,7 +163,7 @@ fn build_for_script() -> Result<Built> {
     let kit = setup::ready(&sh)?;
     rerun_if_changed(&kit.linker.path);
     rerun_if_changed(&kit.toolchain.rustc());
-    build(&sh, &kit, &script_target_dir()?)
+    build(&sh, &kit, package, &script_target_dir()?)
 }
 
 fn rerun_if_changed(path: &Path) {
@@ -136,9 +178,9 @@ fn script_target_dir() -> Result<PathBuf> {
     Ok(outer.join("ebpf"))
 }
 
-fn checked(path: PathBuf) -> Result<Built> {
+fn checked(path: PathBuf, package: &Package) -> Result<Built> {
     let elf = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
-    let facts = object::check(&elf).with_context(|| path.display().to_string())?;
+    let facts = (package.check)(&elf).with_context(|| path.display().to_string())?;
     Ok(Built {
         bytes: elf.len(),
         facts,

@@ -2,7 +2,7 @@
 
 use std::{os::unix::process::CommandExt as _, process::Command};
 
-use anyhow::Error;
+use anyhow::{Context as _, Error, Result};
 use xshell::{Cmd, Shell};
 
 use crate::shell;
@@ -18,15 +18,31 @@ pub fn run(sh: &Shell, args: &[String]) -> Error {
 
 /// Builds the demo with the programs that it shows, and becomes it; returns only on failure.
 pub fn demo(sh: &Shell) -> Error {
-    let programs = ["--package", "knock-user", "--package", "knock-client"];
-    if let Err(error) = shell::cargo(sh)
-        .args(["build", "--release"])
-        .args(programs)
-        .run()
-    {
-        return Error::new(error).context("building knock-user and knock-client");
+    if let Err(error) = build_programs(sh) {
+        return error;
     }
     become_it(cargo_run(sh).args(["--release", "--package", "knock-tests", "--bin", "demo"]))
+}
+
+/// Builds what measures, with the programs that are measured, and becomes it with these arguments;
+/// returns only on failure.
+pub fn bench(sh: &Shell, args: &[String]) -> Error {
+    if let Err(error) = build_programs(sh) {
+        return error;
+    }
+    become_it(
+        cargo_run(sh)
+            .args(["--release", "--package", "knock-bench", "--"])
+            .args(args),
+    )
+}
+
+fn build_programs(sh: &Shell) -> Result<()> {
+    let build = shell::cargo(sh).args(["build", "--release"]);
+    build
+        .args(["--package", "knock-user", "--package", "knock-client"])
+        .run()
+        .context("building knock-user and knock-client")
 }
 
 /// Builds as the user, so that no file below `target` ends up root's, and runs the result as root.

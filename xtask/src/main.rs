@@ -28,6 +28,9 @@ enum Verb {
         /// Also what the tests need: lints and the peers they talk to (knockd, nmap, …)
         #[arg(long)]
         test: bool,
+        /// Also the peers that the firewall is measured beside (xdp-tools, fwknop, nftables, …)
+        #[arg(long)]
+        bench: bool,
     },
     /// Build the kernel object and check it
     BuildEbpf,
@@ -41,6 +44,17 @@ enum Verb {
     },
     /// Show a knock opening a port, in network namespaces of its own
     Demo,
+    /// Measure it beside the bare XDP program and its peers; needs root
+    Bench {
+        /// Take less than two minutes
+        #[arg(long)]
+        quick: bool,
+        /// Also draw the pictures of docs/performance.md
+        #[arg(long)]
+        plots: bool,
+        /// Only sections whose title contains this
+        filter: Option<String>,
+    },
     /// Build knock-user and run it with these arguments (with sudo when not root)
     Run {
         /// What follows goes to knock-user
@@ -64,17 +78,20 @@ fn main() -> ExitCode {
 fn run(verb: Verb) -> Result<bool> {
     let sh = shell::at_root()?;
     match verb {
-        Verb::Setup { test } => {
+        Verb::Setup { test, bench } => {
             let purpose = if test {
                 Purpose::RootTests
             } else {
                 Purpose::Build
             };
             setup::run(&sh, purpose)?;
+            if bench {
+                setup::peers(&sh)?;
+            }
         }
         Verb::BuildEbpf => {
             let kit = setup::ready(&sh)?;
-            let object = ebpf::build(&sh, &kit, &ebpf::target_dir())?;
+            let object = ebpf::build(&sh, &kit, &ebpf::FIREWALL, &ebpf::target_dir())?;
             println!("{} ({} bytes)", object.path.display(), object.bytes);
             println!("{}", object.facts);
         }
@@ -82,6 +99,20 @@ fn run(verb: Verb) -> Result<bool> {
         Verb::Demo => {
             setup::run(&sh, Purpose::Build)?;
             return Err(launch::demo(&sh));
+        }
+        Verb::Bench {
+            quick,
+            plots,
+            filter,
+        } => {
+            setup::run(&sh, Purpose::Build)?;
+            let flags = [("--quick", quick), ("--plots", plots)];
+            let flags = flags.into_iter().filter(|(_, given)| *given);
+            let args: Vec<String> = flags
+                .map(|(flag, _)| flag.to_owned())
+                .chain(filter)
+                .collect();
+            return Err(launch::bench(&sh, &args));
         }
         Verb::Run { args } => return Err(launch::run(&sh, &args)),
     }

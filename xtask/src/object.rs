@@ -26,6 +26,17 @@ const GPL_COMPATIBLE: [&str; 6] = [
 /// Sections that only `-C link-arg=--btf` makes.
 const BTF_SECTIONS: [&str; 2] = [".BTF", ".BTF.ext"];
 
+/// Those of the object with the baselines, and its maps.
+const BASELINES: [(&str, &str); 6] = [
+    ("xdp", "deny"),
+    ("xdp", "drop"),
+    ("xdp", "flood"),
+    ("xdp", "jump"),
+    ("xdp", "pass"),
+    ("xdp", "vary"),
+];
+const BASELINE_MAPS: [&str; 4] = ["CHOICES", "PLAN", "SENT", "SUBJECT"];
+
 /// What the checks want to know of an object.
 #[derive(Clone, Debug, Default)]
 pub struct Facts {
@@ -172,6 +183,13 @@ impl fmt::Display for Facts {
 pub fn check(elf: &[u8]) -> Result<Facts> {
     let facts = Facts::read(elf)?;
     facts.check(&PROGRAMS, knock_common::layout::MAPS)?;
+    Ok(facts)
+}
+
+/// Checks the object with what the firewall is measured against.
+pub fn check_baselines(elf: &[u8]) -> Result<Facts> {
+    let facts = Facts::read(elf)?;
+    facts.check(&BASELINES, &BASELINE_MAPS)?;
     Ok(facts)
 }
 

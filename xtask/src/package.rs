@@ -44,34 +44,79 @@ const TEST_TOOLS: [Tool; 7] = [
     },
 ];
 
+const BENCH_TOOLS: [Tool; 7] = [
+    Tool {
+        program: "ip",
+        package: "iproute2",
+    },
+    Tool {
+        program: "ethtool",
+        package: "ethtool",
+    },
+    Tool {
+        program: "nft",
+        package: "nftables",
+    },
+    Tool {
+        program: "knockd",
+        package: "knockd",
+    },
+    Tool {
+        program: "fwknopd",
+        package: "fwknop-server",
+    },
+    Tool {
+        program: "fwknop",
+        package: "fwknop-client",
+    },
+    Tool {
+        program: "xdp-filter",
+        package: "xdp-tools",
+    },
+];
+
+/// Daemons that a package's installation could start.
+const DAEMONS: [&str; 2] = ["knockd", "fwknopd"];
+
 /// Installs the programs that the tests run; one line says what was there or was done.
 pub fn test_tools(apt: &Apt<'_>) -> Result<()> {
-    let missing: Vec<_> = TEST_TOOLS
+    tools(apt, "test tools", &TEST_TOOLS, "the tests run them")
+}
+
+/// Installs the peers that the firewall is measured beside.
+pub fn bench_tools(apt: &Apt<'_>) -> Result<()> {
+    tools(apt, "bench tools", &BENCH_TOOLS, "they are measured too")
+}
+
+fn tools(apt: &Apt<'_>, what: &str, tools: &[Tool], why: &str) -> Result<()> {
+    let missing: Vec<_> = tools
         .iter()
         .filter(|tool| shell::find_program(tool.program).is_none())
         .map(|tool| tool.package)
         .collect();
     if missing.is_empty() {
-        println!(
-            "test tools: {} found",
-            TEST_TOOLS.map(|tool| tool.program).join(", ")
-        );
+        let found: Vec<_> = tools.iter().map(|tool| tool.program).collect();
+        println!("{what}: {} found", found.join(", "));
         return Ok(());
     }
-    let before = knockd_processes();
-    apt.install(&missing, "the tests run them")?;
-    if knockd_processes() > before {
-        bail!("installing knockd started it: stop it with `systemctl disable --now knockd`");
+    let before = DAEMONS.map(processes);
+    apt.install(&missing, why)?;
+    for (daemon, before) in DAEMONS.into_iter().zip(before) {
+        if processes(daemon) > before {
+            bail!(
+                "installing {daemon} started it: stop it with `systemctl disable --now {daemon}`"
+            );
+        }
     }
-    println!("test tools: installed {}", missing.join(", "));
+    println!("{what}: installed {}", missing.join(", "));
     Ok(())
 }
 
-fn knockd_processes() -> usize {
+fn processes(named: &str) -> usize {
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
     processes
         .filter_map(|process| fs::read_to_string(process.path().join("comm")).ok())
-        .filter(|name| name.trim_end() == "knockd")
+        .filter(|name| name.trim_end() == named)
         .count()
 }
 

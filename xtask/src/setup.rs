@@ -68,6 +68,11 @@ pub fn run(sh: &Shell, purpose: Purpose) -> Result<Kit> {
     Ok(kit)
 }
 
+/// Installs the peers that the firewall is measured beside, and says what it found or did.
+pub fn peers(sh: &Shell) -> Result<()> {
+    package::bench_tools(&Apt::new(sh))
+}
+
 /// Completes one of the toolchains: first one that only lacks its linker, then by installing.
 fn complete(sh: &Shell, apt: &Apt<'_>) -> Result<Kit> {
     let candidates = Origin::candidates()?;

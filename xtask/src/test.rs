@@ -66,7 +66,7 @@ fn lint(sh: &Shell, kit: &Kit, report: &mut Report) -> Result<()> {
     let name = "clippy knock-ebpf";
     match kit.toolchain.clippy(sh) {
         Some(clippy) => {
-            let clippy = ebpf::for_target(clippy, kit, &ebpf::target_dir());
+            let clippy = ebpf::for_target(clippy, kit, &ebpf::FIREWALL, &ebpf::target_dir());
             report.step(name, clippy.args(STRICT))
         }
         None => {

@@ -1,0 +1,216 @@
+//! What the firewall is measured against, and what makes the packets for that.
+//!
+//! None of this is in the object that is shipped.
+#![no_std]
+#![no_main]
+
+#[path = "../../../knock-ebpf/src/frame.rs"]
+mod frame;
+#[path = "../../src/plan.rs"]
+mod plan;
+
+use aya_ebpf::{
+    bindings::xdp_action,
+    btf_maps::{Array, PerCpuArray, ProgramArray},
+    helpers::bpf_redirect,
+    macros::{btf_map, xdp},
+    programs::XdpContext,
+};
+use knock_common::Bytes as _;
+
+use crate::{
+    frame::Frame,
+    plan::{CHOICES_MAX, Plan},
+};
+
+/// No field that a plan changes is further in; the verifier needs a bound.
+const OFFSET_MAX: usize = 0xff;
+/// The port that the firewall protects where it is compared with [`deny`].
+const DENIED: u16 = 22;
+
+#[btf_map]
+static PLAN: Array<Plan, 1> = Array::new();
+#[btf_map]
+static CHOICES: Array<u32, { CHOICES_MAX as usize }> = Array::new();
+/// The program that gets the packets of [`jump`] and [`vary`].
+#[btf_map]
+static SUBJECT: ProgramArray<1> = ProgramArray::new();
+/// Frames that [`flood`] sent, by CPU.
+#[btf_map]
+static SENT: PerCpuArray<u64, 1> = PerCpuArray::new();
+
+/// Returns at once.
+#[xdp]
+fn pass(_context: XdpContext) -> u32 {
+    xdp_action::XDP_PASS
+}
+
+/// Returns at once.
+#[xdp]
+fn drop(_context: XdpContext) -> u32 {
+    xdp_action::XDP_DROP
+}
+
+/// The least that a packet filter reads: headers up to the ports, to compare one of them. No maps,
+/// no state, no extension headers.
+#[xdp]
+#[inline(always)]
+fn deny(context: XdpContext) -> u32 {
+    match port(&Frame::of(&context)) {
+        Some(DENIED) => xdp_action::XDP_DROP,
+        Some(_) | None => xdp_action::XDP_PASS,
+    }
+}
+
+/// The destination port, behind as many as two VLAN tags.
+#[inline(always)]
+fn port(frame: &Frame) -> Option<u16> {
+    let mut at = 12;
+    let mut ethertype = frame.be16(at)?;
+    for _ in 0..2 {
+        if !matches!(ethertype, 0x8100 | 0x88a8) {
+            break;
+        }
+        at += 4;
+        ethertype = frame.be16(at)?;
+    }
+    at += 2;
+    let (protocol, header) = match ethertype {
+        0x0800 => {
+            let words = usize::from(frame.u8(at)? & 0x0f);
+            (frame.u8(at + 9)?, words * 4)
+        }
+        0x86dd => (frame.u8(at + 6)?, 40),
+        _ => return None,
+    };
+    match protocol {
+        6 | 17 => frame.be16(at + header + 2),
+        _ => None,
+    }
+}
+
+/// Hands the packet on as it is.
+#[xdp]
+fn jump(context: XdpContext) -> u32 {
+    // SAFETY: nothing here has a destructor.
+    unsafe { SUBJECT.tail_call(&context, 0) };
+    xdp_action::XDP_ABORTED
+}
+
+/// Hands on what the plan makes of the packet.
+#[xdp]
+fn vary(context: XdpContext) -> u32 {
+    if change(&context).is_some() {
+        // SAFETY: nothing here has a destructor.
+        unsafe { SUBJECT.tail_call(&context, 0) };
+    }
+    xdp_action::XDP_ABORTED
+}
+
+/// Sends what the plan makes of the frame.
+#[xdp]
+fn flood(context: XdpContext) -> u32 {
+    let Some(link) = change(&context) else {
+        return xdp_action::XDP_ABORTED;
+    };
+    if let Some(sent) = SENT.get_ptr_mut(0) {
+        // SAFETY: the pointer is an aligned map value of this CPU alone.
+        unsafe { *sent = (*sent).wrapping_add(1) };
+    }
+    // SAFETY: the helper has no preconditions.
+    unsafe { bpf_redirect(link, 0) as u32 }
+}
+
+/// Makes the packet the next one of the plan, and tells through which interface it is to leave.
+#[inline(always)]
+fn change(context: &XdpContext) -> Option<u32> {
+    let plan = PLAN.get_ptr_mut(0)?;
+    // SAFETY: the pointer is an aligned map value, and only the one thread that runs the test
+    // runs these programs.
+    let plan = unsafe { &mut *plan };
+    let number = plan.next;
+    plan.next = number.wrapping_add(1);
+    if plan.source_at != 0 {
+        let turn = (number >> (plan.turn & 63)) as u32;
+        let drawn = match plan.shuffled {
+            0 => turn,
+            // An odd factor: another number for each number.
+            _ => turn.wrapping_mul(0x9e37_79b1),
+        };
+        let source = plan.first | drawn & plan.sources;
+        put(context, plan, plan.source_at, source.to_be_bytes())?;
+    }
+    if plan.port_at != 0 {
+        let choice = *CHOICES.get(number as u32 & plan.ports)?;
+        put(context, plan, plan.port_at, (choice as u16).to_be_bytes())?;
+    }
+    Some(plan.link)
+}
+
+/// Overwrites a field and keeps the checksums right.
+#[inline(always)]
+fn put<const N: usize>(context: &XdpContext, plan: &Plan, at: u32, new: [u8; N]) -> Option<()> {
+    let place = pointer::<N>(context, at)?;
+    // SAFETY: `pointer` has shown that it lies in the frame; byte arrays have alignment 1.
+    let old = unsafe { place.read() };
+    // SAFETY: as above.
+    unsafe { place.write(new) };
+    let change = sum(new).wrapping_add(0xffff * 2).wrapping_sub(sum(old));
+    for sum_at in [plan.header_sum_at, plan.payload_sum_at] {
+        // A port is no part of the IP header.
+        if sum_at == 0 || N == 2 && sum_at == plan.header_sum_at {
+            continue;
+        }
+        let place = pointer::<2>(context, sum_at)?;
+        // SAFETY: as above.
+        let old = u16::from_be_bytes(unsafe { place.read() });
+        // RFC 1624: the checksum is the complement of a sum that `change` is added to.
+        let sum = folded(u32::from(!old).wrapping_add(change));
+        // SAFETY: as above.
+        unsafe { place.write((!sum).to_be_bytes()) };
+    }
+    Some(())
+}
+
+#[inline(always)]
+fn pointer<const N: usize>(context: &XdpContext, at: u32) -> Option<*mut [u8; N]> {
+    let at = at as usize;
+    if at > OFFSET_MAX {
+        return None;
+    }
+    let place = (context.data() as *mut u8).wrapping_add(at);
+    if place.wrapping_add(N) > context.data_end() as *mut u8 {
+        return None;
+    }
+    Some(place.cast())
+}
+
+/// The sum of the 16-bit words.
+#[inline(always)]
+fn sum<const N: usize>(octets: [u8; N]) -> u32 {
+    let mut sum = 0_u32;
+    let mut pairs = octets.chunks_exact(2);
+    for pair in &mut pairs {
+        if let [high, low] = *pair {
+            sum = sum.wrapping_add(u32::from(high) << 8 | u32::from(low));
+        }
+    }
+    sum
+}
+
+#[inline(always)]
+fn folded(sum: u32) -> u16 {
+    let sum = (sum & 0xffff).wrapping_add(sum >> 16);
+    (sum & 0xffff).wrapping_add(sum >> 16) as u16
+}
+
+/// Never reached: a panic path that survives is rejected by the verifier.
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+/// The same as the firewall's: some of the helpers ask for it.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

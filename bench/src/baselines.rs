@@ -1,0 +1,85 @@
+//! The programs that the firewall is measured against, and those that make packets for it.
+
+use std::fs::File;
+
+use anyhow::{Context as _, Result};
+use aya::{
+    Ebpf, EbpfLoader, include_bytes_aligned,
+    maps::{MapData, ProgramArray},
+    programs::{ProgramFd, Xdp},
+};
+use knock_tests::kernel::attach_nowhere;
+use knock_user::maps;
+
+use crate::plan::{CHOICES_MAX, Plan};
+
+static OBJECT: &[u8] = include_bytes_aligned!(env!("BASELINES_OBJECT"));
+
+/// The loaded object; its programs are loaded when they are asked for.
+pub struct Baselines {
+    ebpf: Ebpf,
+    /// The interfaces that programs are attached to, for test runs that begin at once.
+    _namespaces: Vec<File>,
+}
+
+impl Baselines {
+    /// Makes the maps, and these programs ready for test runs.
+    pub fn load(programs: &[&str]) -> Result<Self> {
+        let mut baselines = Self {
+            ebpf: EbpfLoader::new()
+                .load(OBJECT)
+                .context("creating the maps of the baselines")?,
+            _namespaces: Vec::new(),
+        };
+        for name in programs {
+            let program = baselines.program_mut(name)?;
+            program
+                .load()
+                .with_context(|| format!("loading the baseline {name}"))?;
+            let namespace = attach_nowhere(program)?;
+            baselines._namespaces.push(namespace);
+        }
+        Ok(baselines)
+    }
+
+    /// A program that was loaded.
+    pub fn program(&self, name: &str) -> Result<&Xdp> {
+        let program = self.ebpf.program(name).with_context(|| missing(name))?;
+        Ok(program.try_into()?)
+    }
+
+    fn program_mut(&mut self, name: &str) -> Result<&mut Xdp> {
+        let program = self.ebpf.program_mut(name).with_context(|| missing(name))?;
+        Ok(program.try_into()?)
+    }
+
+    /// Sets what `vary` and `flood` do from now on.
+    pub fn plan(&mut self, plan: Plan) -> Result<()> {
+        maps::set(&mut self.ebpf, "PLAN", [(0, plan)])
+    }
+
+    /// Sets the ports that a plan chooses from; they are repeated until there are as many as may be.
+    pub fn choices(&mut self, ports: &[u16]) -> Result<()> {
+        let choices = ports.iter().map(|port| u32::from(*port)).cycle();
+        maps::set(&mut self.ebpf, "CHOICES", (0..CHOICES_MAX).zip(choices))
+    }
+
+    /// Sets the program that gets the packets of `jump` and `vary`.
+    pub fn subject(&mut self, program: &ProgramFd) -> Result<()> {
+        let mut subject =
+            ProgramArray::<&mut MapData>::try_from(maps::map_mut(&mut self.ebpf, "SUBJECT")?)?;
+        subject
+            .set(0, program, 0)
+            .context("handing packets on to another program")
+    }
+
+    /// Frames that `flood` sent until now.
+    pub fn sent(&self) -> Result<u64> {
+        let sent = aya::maps::PerCpuArray::<_, u64>::try_from(maps::map(&self.ebpf, "SENT")?)?;
+        Ok(sent.get(&0, 0)?.iter().sum())
+    }
+}
+
+fn missing(name: &str) -> String {
+    format!("the object of the baselines has no program {name}")
+}

@@ -1,0 +1,489 @@
+//! What the firewall takes for a packet of each kind (`BPF_PROG_TEST_RUN`).
+
+use anyhow::{Result, ensure};
+use aya::programs::ProgramFd;
+use knock_common::Reason;
+use knock_tests::{
+    frame::{ACK, Frame, SYN, eth},
+    kernel::compile,
+    namespace::Namespace,
+};
+
+use crate::{
+    baselines::Baselines,
+    report::{Goal, Row, Section, Unit},
+    scale::Scale,
+    subject::{Packet, Subject},
+    timing::{self, Samples},
+    xdp_filter::{self, Features},
+};
+
+/// What the section is called.
+pub const TITLE: &str = "per packet";
+
+const CONFIG: &str = r#"
+    decoys = { ports = ["tcp/7777"] }
+    [[door]]
+    name = "ssh"
+    knock = ["tcp/7000", "udp/8000", "tcp/9000"]
+    open = ["tcp/22"]
+    open_for = "1h"
+    within = "30m"
+"#;
+
+/// Sources that take turns: their entries stay in the cache.
+const WARM: u32 = 1024;
+/// What XDP programs return (`linux/bpf.h`).
+const XDP_DROP: u32 = 1;
+/// VLAN and IPv6 are to cost no more than this.
+const VARIATION_MOST: f64 = 5.0;
+
+/// How a packet is wrapped.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Wrap {
+    V4,
+    Vlan,
+    V6,
+}
+
+impl Wrap {
+    const ALL: [Self; 3] = [Self::V4, Self::Vlan, Self::V6];
+
+    const fn suffix(self) -> &'static str {
+        match self {
+            Self::V4 => "",
+            Self::Vlan => ", VLAN",
+            Self::V6 => ", IPv6",
+        }
+    }
+
+    fn from(self, who: u8) -> Frame {
+        let v4 = |frame: Frame| frame.ip4(&format!("203.0.113.{who}"), "192.0.2.2");
+        match self {
+            Self::V4 => v4(eth()),
+            Self::Vlan => v4(eth().vlan(7)),
+            Self::V6 => eth().ip6(&format!("2001:db8:5::{who}"), "2001:db8::2"),
+        }
+    }
+
+    /// Where the source address ends.
+    const fn source_ends_at(self) -> u32 {
+        match self {
+            Self::V4 => 14 + 16,
+            Self::Vlan => 14 + 4 + 16,
+            Self::V6 => 14 + 24,
+        }
+    }
+}
+
+const STRANGER: u8 = 7;
+const GUEST: u8 = 8;
+
+/// The goal for a kind of packet: so many times the empty program.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Class {
+    Ordinary,
+    Stranger,
+    Guest,
+    Knock,
+}
+
+impl Class {
+    const fn most(self) -> f64 {
+        match self {
+            Self::Ordinary => 1.4,
+            Self::Stranger => 2.3,
+            Self::Guest => 3.0,
+            Self::Knock => 5.0,
+        }
+    }
+}
+
+/// A kind of packet.
+struct Case {
+    what: &'static str,
+    class: Class,
+    who: u8,
+    packet: fn(Frame) -> Frame,
+    /// What each source sends before; none of it for a packet that leaves everything as it is.
+    before: &'static [fn(Frame) -> Frame],
+    reasons: &'static [Reason],
+}
+
+fn first(frame: Frame) -> Frame {
+    frame.tcp(40_000, 7000, SYN)
+}
+
+fn second(frame: Frame) -> Frame {
+    frame.udp(40_000, 8000)
+}
+
+fn third(frame: Frame) -> Frame {
+    frame.tcp(40_000, 9000, SYN)
+}
+
+fn decoy(frame: Frame) -> Frame {
+    frame.tcp(40_000, 7777, SYN)
+}
+
+fn other_port(frame: Frame) -> Frame {
+    frame.tcp(40_000, 443, SYN)
+}
+
+fn syn(frame: Frame) -> Frame {
+    frame.tcp(40_000, 22, SYN)
+}
+
+fn data(frame: Frame) -> Frame {
+    frame.tcp(40_000, 22, ACK)
+}
+
+const CASES: &[Case] = &[
+    Case {
+        what: "TCP data, port that is nothing",
+        class: Class::Ordinary,
+        who: STRANGER,
+        packet: |frame| frame.tcp(40_000, 443, ACK),
+        before: &[],
+        reasons: &[Reason::Ordinary],
+    },
+    Case {
+        what: "SYN, port that is nothing",
+        class: Class::Ordinary,
+        who: STRANGER,
+        packet: other_port,
+        before: &[],
+        reasons: &[Reason::Ordinary],
+    },
+    Case {
+        what: "UDP, port that is nothing",
+        class: Class::Ordinary,
+        who: STRANGER,
+        packet: |frame| frame.udp(40_000, 443),
+        before: &[],
+        reasons: &[Reason::Ordinary],
+    },
+    Case {
+        what: "SYN, protected port, stranger",
+        class: Class::Stranger,
+        who: STRANGER,
+        packet: syn,
+        before: &[],
+        reasons: &[Reason::NoGrant],
+    },
+    Case {
+        what: "data, protected port, stranger",
+        class: Class::Stranger,
+        who: STRANGER,
+        packet: data,
+        before: &[],
+        reasons: &[Reason::NoGrant],
+    },
+    Case {
+        what: "SYN, protected port, grant",
+        class: Class::Guest,
+        who: GUEST,
+        packet: syn,
+        before: &[],
+        reasons: &[Reason::Granted],
+    },
+    Case {
+        what: "data, protected port, established flow",
+        class: Class::Guest,
+        who: GUEST,
+        packet: data,
+        before: &[],
+        reasons: &[Reason::Flow],
+    },
+    Case {
+        what: "first knock",
+        class: Class::Knock,
+        who: STRANGER,
+        packet: first,
+        before: &[other_port],
+        reasons: &[Reason::FirstKnock],
+    },
+    Case {
+        what: "middle knock",
+        class: Class::Knock,
+        who: STRANGER,
+        packet: second,
+        before: &[other_port, first],
+        reasons: &[Reason::NextKnock],
+    },
+    Case {
+        what: "last knock",
+        class: Class::Knock,
+        who: STRANGER,
+        packet: third,
+        before: &[other_port, first, second],
+        reasons: &[Reason::Opened, Reason::Refreshed],
+    },
+    Case {
+        what: "wrong knock, of an attempt",
+        class: Class::Knock,
+        who: STRANGER,
+        packet: third,
+        before: &[other_port, first],
+        reasons: &[Reason::WrongKnock],
+    },
+    Case {
+        what: "wrong knock, no attempt",
+        class: Class::Knock,
+        who: STRANGER,
+        packet: third,
+        before: &[],
+        reasons: &[Reason::NotBegun],
+    },
+    Case {
+        what: "duplicate knock",
+        class: Class::Knock,
+        who: GUEST,
+        packet: third,
+        before: &[],
+        reasons: &[Reason::Duplicate],
+    },
+    Case {
+        what: "decoy, of an attempt",
+        class: Class::Knock,
+        who: STRANGER,
+        packet: decoy,
+        before: &[other_port, first],
+        reasons: &[Reason::Decoy],
+    },
+    Case {
+        what: "decoy, no attempt",
+        class: Class::Knock,
+        who: STRANGER,
+        packet: decoy,
+        before: &[],
+        reasons: &[Reason::Decoy],
+    },
+];
+
+impl Case {
+    fn is_stateless(&self) -> bool {
+        self.before.is_empty()
+    }
+
+    /// The packets before and the packet, from each of some sources.
+    fn packets(&self, wrap: Wrap, sources: u32) -> (Vec<Packet>, Packet) {
+        let packet = |packet: fn(Frame) -> Frame| {
+            let frame = packet(wrap.from(self.who)).bytes();
+            Packet::each(frame, wrap.source_ends_at(), sources)
+        };
+        let before = self.before.iter().copied().map(packet).collect();
+        (before, packet(self.packet))
+    }
+}
+
+/// What was measured of a case.
+#[derive(Clone, Debug, Default)]
+struct Measured {
+    ours: Samples,
+    deny: Samples,
+    filters: [Samples; 2],
+}
+
+/// The programs that do nothing.
+#[derive(Clone, Debug, Default)]
+struct Empty {
+    alone: Samples,
+    /// Behind the tail call that leads to `xdp-filter`.
+    jump: Samples,
+    /// Behind what makes packets of many sources.
+    each: [Samples; 3],
+}
+
+/// Everything that was measured.
+struct Measurement {
+    cases: Vec<(&'static Case, Wrap, Measured)>,
+    empty: Empty,
+}
+
+/// Measures all cases.
+pub fn measure(scale: Scale) -> Result<Section> {
+    let cases = Wrap::ALL.iter().flat_map(|&wrap| {
+        CASES
+            .iter()
+            .map(move |case| (case, wrap, Measured::default()))
+    });
+    let mut all = Measurement {
+        cases: cases.collect(),
+        empty: Empty::default(),
+    };
+    let filters = Filters::start()?;
+    let tables = compile(CONFIG)?;
+    for _ in 0..scale.loads {
+        let mut subject = Subject::load(&tables)?;
+        let mut alone = Baselines::load(&["deny", "jump", "pass"])?;
+        let_guests_in(&mut subject)?;
+        for _ in 0..scale.rounds {
+            all.round(&mut subject, &mut alone, &filters, scale.times)?;
+        }
+    }
+    Ok(all.section(scale, &filters))
+}
+
+/// Opens the door for the guests and has each send data, so that there is a flow.
+fn let_guests_in(subject: &mut Subject) -> Result<()> {
+    for wrap in [Wrap::V4, Wrap::V6] {
+        for (packet, reason) in [
+            (first as fn(Frame) -> Frame, Reason::FirstKnock),
+            (second, Reason::NextKnock),
+            (third, Reason::Opened),
+            (data, Reason::Granted),
+        ] {
+            let frame = packet(wrap.from(GUEST)).bytes();
+            subject.judged("a guest comes in", &[reason], |subject| {
+                subject.same(&frame, 1)
+            })?;
+        }
+    }
+    Ok(())
+}
+
+impl Measurement {
+    /// Each case once, and what stands beside it in the same moment.
+    fn round(
+        &mut self,
+        subject: &mut Subject,
+        alone: &mut Baselines,
+        filters: &Filters,
+        times: u32,
+    ) -> Result<()> {
+        let nothing = syn(Wrap::V4.from(STRANGER)).bytes();
+        let empty = timing::run(subject.empty()?, &nothing, times)?;
+        self.empty.alone.add(empty.nanos);
+        let pass = alone.program("pass")?.fd()?.try_clone()?;
+        alone.subject(&pass)?;
+        let jump = timing::run(alone.program("jump")?, &nothing, times)?;
+        self.empty.jump.add(jump.nanos);
+        for (wrap, samples) in Wrap::ALL.into_iter().zip(&mut self.empty.each) {
+            let (_, packet) = CASES[0].packets(wrap, WARM);
+            samples.add(subject.each_empty(&packet)?);
+        }
+        for (case, wrap, measured) in &mut self.cases {
+            let what = format!("{}{}", case.what, wrap.suffix());
+            if !case.is_stateless() {
+                measured.ours.add(each(subject, case, *wrap, &what)?);
+                continue;
+            }
+            let frame = (case.packet)(wrap.from(case.who)).bytes();
+            let ours =
+                subject.judged(&what, case.reasons, |subject| subject.same(&frame, times))?;
+            measured.ours.add(ours.nanos);
+            let deny = timing::run(alone.program("deny")?, &frame, times)?;
+            measured.deny.add(deny.nanos);
+            for (samples, filter) in measured.filters.iter_mut().zip(&filters.programs) {
+                alone.subject(filter)?;
+                let filtered = timing::run(alone.program("jump")?, &frame, times)?;
+                let denied = filtered.verdict == XDP_DROP;
+                let for_ssh = matches!(case.class, Class::Stranger | Class::Guest);
+                ensure!(
+                    denied == for_ssh,
+                    "xdp-filter returned {} for {what}",
+                    filtered.verdict
+                );
+                samples.add(filtered.nanos);
+            }
+        }
+        Ok(())
+    }
+
+    fn section(&self, scale: Scale, filters: &Filters) -> Section {
+        let empty = self.empty.alone.least();
+        let jump = self.empty.jump.least() - empty;
+        let net = |measured: &Measured, case: &Case, wrap: Wrap| {
+            let index = Wrap::ALL
+                .iter()
+                .position(|other| *other == wrap)
+                .unwrap_or(0);
+            match case.is_stateless() {
+                true => measured.ours.least(),
+                false => measured.ours.least() - self.empty.each[index].least() + empty,
+            }
+        };
+        let plain = |case: &Case| {
+            let found = self
+                .cases
+                .iter()
+                .find(|(other, wrap, _)| other.what == case.what && *wrap == Wrap::V4);
+            found.map_or(f64::NAN, |(case, wrap, measured)| {
+                net(measured, case, *wrap)
+            })
+        };
+        let rows = self.cases.iter().map(|(case, wrap, measured)| {
+            let ours = net(measured, case, *wrap);
+            let mut row = Row::new(format!("{}{}", case.what, wrap.suffix()), ours, Unit::Nanos);
+            row = row.goal(match wrap {
+                Wrap::V4 => Goal::at_most(ours / empty, case.class.most(), Unit::Times),
+                Wrap::Vlan | Wrap::V6 => {
+                    Goal::at_most(ours - plain(case), VARIATION_MOST, Unit::Nanos)
+                }
+            });
+            row = row.beside("empty", empty);
+            if case.is_stateless() {
+                row = row.beside("parse and one port", measured.deny.least());
+                for (features, samples) in Features::EACH.into_iter().zip(&measured.filters) {
+                    let figure = match filters.programs.is_empty() {
+                        true => Err("not installed".to_owned()),
+                        false => Ok(samples.least() - jump),
+                    };
+                    row = row.beside_or(features.name(), figure);
+                }
+            }
+            row
+        });
+        let method = format!(
+            "`BPF_PROG_TEST_RUN`, the least of {} interleaved rounds over {} loads of every program (the \
+             JIT's placement alone moves one by some ns). All figures include the {empty:.1} ns of the \
+             kernel's loop around an empty program; ratios are to that. Knocks that change something \
+             come from {WARM} sources in turn, and what makes their packets ({:.1} ns) is subtracted, \
+             as is the tail call to xdp-filter ({jump:.1} ns).",
+            scale.loads * scale.rounds,
+            scale.loads,
+            self.empty.each[0].least() - empty,
+        );
+        Section {
+            title: TITLE,
+            method,
+            rows: rows.collect(),
+        }
+    }
+}
+
+/// A packet from each of some sources, which have prepared for it.
+fn each(subject: &mut Subject, case: &Case, wrap: Wrap, what: &str) -> Result<f64> {
+    let (before, packet) = case.packets(wrap, WARM);
+    for packet in &before {
+        subject.each(packet)?;
+    }
+    subject.judged(what, case.reasons, |subject| subject.each(&packet))
+}
+
+/// `xdp-filter` twice, each on an interface that no packet comes by.
+struct Filters {
+    programs: Vec<ProgramFd>,
+    _namespaces: Vec<Namespace>,
+}
+
+impl Filters {
+    fn start() -> Result<Self> {
+        let mut filters = Self {
+            programs: Vec::new(),
+            _namespaces: Vec::new(),
+        };
+        if !xdp_filter::is_installed() {
+            return Ok(filters);
+        }
+        for features in Features::EACH {
+            let namespace = Namespace::new("filter");
+            namespace.ip("link add f0 type veth peer name f1");
+            xdp_filter::deny_ssh(&namespace, "f0", features);
+            filters.programs.push(xdp_filter::program(&namespace)?);
+            filters._namespaces.push(namespace);
+        }
+        Ok(filters)
+    }
+}

@@ -1,0 +1,34 @@
+//! What the programs that make packets are told. Compiled into them, too.
+
+use bytemuck::{Pod, Zeroable};
+
+/// How a packet becomes the next one.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
+pub struct Plan {
+    /// The packet's number; counted up with each.
+    pub next: u64,
+    /// Where the last four octets of the source address are; 0 leaves it as it is.
+    pub source_at: u32,
+    /// How many sources there are, less one; they are a power of two.
+    pub sources: u32,
+    /// As many packets, as a power of two, come from a source before the next one's turn.
+    pub turn: u32,
+    /// The first source, as the number that its last four octets make; its low bits are 0.
+    pub first: u32,
+    /// Where the destination port is; 0 leaves it as it is.
+    pub port_at: u32,
+    /// How many destination ports `CHOICES` has, less one; they are a power of two.
+    pub ports: u32,
+    /// Where the IPv4 header's checksum is, kept right if it is anywhere.
+    pub header_sum_at: u32,
+    /// Where the checksum of TCP or UDP is, kept right if it is anywhere.
+    pub payload_sum_at: u32,
+    /// The interface that frames leave through.
+    pub link: u32,
+    /// Whether sources are drawn in an order that no cache foresees.
+    pub shuffled: u32,
+}
+
+/// Destination ports that a plan may choose from.
+pub const CHOICES_MAX: u32 = 1 << 16;

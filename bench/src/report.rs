@@ -1,0 +1,316 @@
+//! The table: a figure of ours, the goal for it, and what stands beside it.
+
+use std::fmt::{self, Write as _};
+
+/// What a number is of.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Unit {
+    /// Nanoseconds.
+    Nanos,
+    /// Microseconds.
+    Micros,
+    /// Milliseconds.
+    Millis,
+    /// Million packets a second.
+    Mpps,
+    /// Of a hundred.
+    Percent,
+    /// 1024 × 1024 bytes.
+    MiB,
+    /// 1024 bytes.
+    KiB,
+    /// Thousands a second.
+    Thousands,
+    /// A number of things.
+    Count,
+    /// So many times something else.
+    Times,
+}
+
+impl Unit {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Nanos => "ns",
+            Self::Micros => "µs",
+            Self::Millis => "ms",
+            Self::Mpps => "Mpps",
+            Self::Percent => "%",
+            Self::MiB => "MiB",
+            Self::KiB => "KiB",
+            Self::Thousands => "k/s",
+            Self::Count => "",
+            Self::Times => "×",
+        }
+    }
+
+    const fn decimals(self, value: f64) -> usize {
+        match self {
+            Self::Count => 0,
+            Self::Times | Self::Mpps => 2,
+            Self::Nanos | Self::Micros | Self::Millis | Self::Percent if value < 1.0 => 2,
+            Self::Nanos | Self::Micros | Self::Millis | Self::Percent if value < 100.0 => 1,
+            Self::MiB | Self::KiB | Self::Thousands if value < 10.0 => 1,
+            Self::Nanos
+            | Self::Micros
+            | Self::Millis
+            | Self::Percent
+            | Self::MiB
+            | Self::KiB
+            | Self::Thousands => 0,
+        }
+    }
+
+    /// A number with its unit.
+    pub fn show(self, value: f64) -> String {
+        let number = format!("{value:.*}", self.decimals(value));
+        match self {
+            Self::Count => number,
+            Self::Times => format!("{number}×"),
+            Self::Nanos
+            | Self::Micros
+            | Self::Millis
+            | Self::Mpps
+            | Self::Percent
+            | Self::MiB
+            | Self::KiB
+            | Self::Thousands => format!("{number} {}", self.name()),
+        }
+    }
+}
+
+/// A bound that a figure is to keep.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Goal {
+    value: f64,
+    unit: Unit,
+    bound: Bound,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Bound {
+    AtMost(f64),
+    AtLeast(f64),
+}
+
+impl Goal {
+    /// The value must not be greater.
+    pub const fn at_most(value: f64, most: f64, unit: Unit) -> Self {
+        let bound = Bound::AtMost(most);
+        Self { value, unit, bound }
+    }
+
+    /// The value must not be less.
+    pub const fn at_least(value: f64, least: f64, unit: Unit) -> Self {
+        let bound = Bound::AtLeast(least);
+        Self { value, unit, bound }
+    }
+
+    /// Whether it is kept.
+    pub fn is_met(&self) -> bool {
+        match self.bound {
+            Bound::AtMost(most) => self.value <= most,
+            Bound::AtLeast(least) => self.value >= least,
+        }
+    }
+}
+
+impl fmt::Display for Goal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (sign, bound) = match self.bound {
+            Bound::AtMost(most) => ("≤", most),
+            Bound::AtLeast(least) => ("≥", least),
+        };
+        let verdict = if self.is_met() { "ok" } else { "MISSED" };
+        let (value, bound) = (self.unit.show(self.value), self.unit.show(bound));
+        write!(f, "{value} {sign} {bound} {verdict}")
+    }
+}
+
+/// Something that stands beside a figure of ours.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Beside {
+    /// Whose figure.
+    pub whose: String,
+    /// The figure, or why there is none.
+    pub figure: Result<f64, String>,
+}
+
+/// A figure with what belongs to it.
+#[derive(Clone, Debug)]
+pub struct Row {
+    /// What was measured.
+    pub what: String,
+    /// Our figure.
+    pub ours: f64,
+    /// Of what the figures are.
+    pub unit: Unit,
+    /// What it is to keep.
+    pub goals: Vec<Goal>,
+    /// Others' figures for the same.
+    pub beside: Vec<Beside>,
+}
+
+impl Row {
+    /// A figure without goals and with nothing beside it yet.
+    pub fn new(what: impl Into<String>, ours: f64, unit: Unit) -> Self {
+        Self {
+            what: what.into(),
+            ours,
+            unit,
+            goals: Vec::new(),
+            beside: Vec::new(),
+        }
+    }
+
+    /// Adds a goal.
+    #[must_use]
+    pub fn goal(mut self, goal: Goal) -> Self {
+        self.goals.push(goal);
+        self
+    }
+
+    /// Adds a figure beside it.
+    #[must_use]
+    pub fn beside(self, whose: impl Into<String>, figure: f64) -> Self {
+        self.beside_or(whose, Ok(figure))
+    }
+
+    /// Adds a figure beside it, or why there is none.
+    #[must_use]
+    pub fn beside_or(mut self, whose: impl Into<String>, figure: Result<f64, String>) -> Self {
+        self.beside.push(Beside {
+            whose: whose.into(),
+            figure,
+        });
+        self
+    }
+
+    fn cells(&self) -> [String; 4] {
+        let joined = |texts: Vec<String>| texts.join(", ");
+        let goals = self.goals.iter().map(Goal::to_string).collect();
+        let beside = self.beside.iter().map(|beside| match &beside.figure {
+            Ok(figure) => format!("{} {}", beside.whose, self.unit.show(*figure)),
+            Err(why) => format!("{} ({why})", beside.whose),
+        });
+        [
+            self.what.clone(),
+            self.unit.show(self.ours),
+            joined(goals),
+            joined(beside.collect()),
+        ]
+    }
+}
+
+/// Rows that were measured in the same way.
+#[derive(Clone, Debug)]
+pub struct Section {
+    /// What they are about.
+    pub title: &'static str,
+    /// How they were measured.
+    pub method: String,
+    /// The rows.
+    pub rows: Vec<Row>,
+}
+
+/// Everything of a run.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// The sections.
+    pub sections: Vec<Section>,
+}
+
+impl Report {
+    /// The row of a section that begins so.
+    pub fn row(&self, title: &str, what: &str) -> Option<&Row> {
+        let section = self
+            .sections
+            .iter()
+            .find(|section| section.title == title)?;
+        section.rows.iter().find(|row| row.what.starts_with(what))
+    }
+
+    /// How many goals are kept, and how many there are.
+    pub fn goals(&self) -> (usize, usize) {
+        let rows = self.sections.iter().flat_map(|section| &section.rows);
+        let goals: Vec<&Goal> = rows.flat_map(|row| &row.goals).collect();
+        let met = goals.iter().filter(|goal| goal.is_met()).count();
+        (met, goals.len())
+    }
+
+    /// The table, in Markdown that also reads well in a terminal.
+    pub fn table(&self) -> String {
+        const HEAD: [&str; 4] = ["what", "ours", "goal", "beside it"];
+        let rows = self.sections.iter().flat_map(|section| &section.rows);
+        let cells: Vec<[String; 4]> = rows.map(Row::cells).collect();
+        let width = |column: usize| {
+            let texts = cells.iter().map(|row| row[column].chars().count());
+            texts.chain([HEAD[column].len()]).max().unwrap_or(0)
+        };
+        let widths = [width(0), width(1), width(2)];
+        let line = |cells: [&str; 4]| {
+            let [what, ours, goal, beside] = cells;
+            let [a, b, c] = widths;
+            format!("| {what:<a$} | {ours:>b$} | {goal:<c$} | {beside} |\n")
+        };
+        let mut text = String::new();
+        let mut next = cells.iter();
+        for section in &self.sections {
+            // A String takes whatever is written into it.
+            let _written = write!(text, "\n### {}\n\n{}\n\n", section.title, section.method);
+            text += &line(HEAD);
+            let rule = widths.map(|width| "-".repeat(width));
+            text += &line([&rule[0], &rule[1], &rule[2], "---"]);
+            for [what, ours, goal, beside] in next.by_ref().take(section.rows.len()) {
+                text += &line([what, ours, goal, beside]);
+            }
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn goals_say_whether_they_are_met() {
+        for (goal, text) in [
+            (Goal::at_most(1.3, 1.4, Unit::Times), "1.30× ≤ 1.40× ok"),
+            (
+                Goal::at_most(36.0, 35.0, Unit::Nanos),
+                "36.0 ns ≤ 35.0 ns MISSED",
+            ),
+            (Goal::at_least(20.0, 20.0, Unit::Count), "20 ≥ 20 ok"),
+            (
+                Goal::at_least(f64::NAN, 20.0, Unit::Count),
+                "NaN ≥ 20 MISSED",
+            ),
+        ] {
+            assert_eq!(goal.to_string(), text);
+        }
+    }
+
+    #[test]
+    fn a_table_has_what_is_beside_and_what_is_missing() {
+        let row = Row::new("a packet", 28.25, Unit::Nanos)
+            .goal(Goal::at_most(1.3, 1.4, Unit::Times))
+            .beside("empty", 21.5)
+            .beside_or("knockd", Err("not installed".into()));
+        let report = Report {
+            sections: vec![Section {
+                title: "per packet",
+                method: "How.".into(),
+                rows: vec![row],
+            }],
+        };
+        let table = report.table();
+        let last = table.lines().last();
+        assert_eq!(
+            last,
+            Some(
+                "| a packet | 28.2 ns | 1.30× ≤ 1.40× ok | empty 21.5 ns, knockd (not installed) |"
+            )
+        );
+        assert_eq!(report.goals(), (1, 1));
+    }
+}

@@ -1,0 +1,35 @@
+//! How long measuring may take.
+
+/// How often things are measured.
+#[derive(Clone, Copy, Debug)]
+pub struct Scale {
+    /// Whether it is to take less than two minutes.
+    pub quick: bool,
+    /// How often each program is loaded.
+    pub loads: u32,
+    /// Rounds over everything for each load.
+    pub rounds: u32,
+    /// Packets of a kind in a round.
+    pub times: u32,
+}
+
+impl Scale {
+    /// The whole, or what takes less than two minutes.
+    pub const fn new(quick: bool) -> Self {
+        if quick {
+            Self {
+                quick,
+                loads: 3,
+                rounds: 4,
+                times: 50_000,
+            }
+        } else {
+            Self {
+                quick,
+                loads: 6,
+                rounds: 8,
+                times: 200_000,
+            }
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! `xdp-filter` of xdp-tools, on an interface of ours.
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result, ensure};
+use aya::programs::{ProgramFd, loaded_programs};
+use knock_tests::{daemon::attached_programs, namespace::Namespace};
+
+/// What it is loaded with.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Features {
+    /// Ports of TCP.
+    Tcp,
+    /// Everything that it can do, its default.
+    All,
+}
+
+impl Features {
+    /// Both.
+    pub const EACH: [Self; 2] = [Self::Tcp, Self::All];
+
+    /// What a table calls it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "xdp-filter -f tcp",
+            Self::All => "xdp-filter, all features",
+        }
+    }
+
+    const fn flags(self) -> &'static str {
+        match self {
+            Self::Tcp => "-f tcp",
+            Self::All => "",
+        }
+    }
+}
+
+/// Whether the program is there.
+pub fn is_installed() -> bool {
+    ["/usr/sbin/xdp-filter", "/usr/bin/xdp-filter"]
+        .iter()
+        .any(|path| Path::new(path).exists())
+}
+
+/// Has it deny tcp/22 on an interface.
+///
+/// # Panics
+/// It fails; what it said is told.
+pub fn deny_ssh(namespace: &Namespace, link: &str, features: Features) {
+    let flags = features.flags();
+    // It keeps its maps below /sys/fs/bpf: this mount is its own and goes away with the shell.
+    let script = format!(
+        "mount -t bpf bpf /sys/fs/bpf && xdp-filter load {link} {flags} -p allow \
+         && xdp-filter port 22 -m dst -p tcp"
+    );
+    namespace.run("unshare", &["--mount", "sh", "-c", &script]);
+}
+
+/// The only program that is attached in a namespace.
+///
+/// # Errors
+/// There is none, or another, or the kernel does not hand it out.
+pub fn program(namespace: &Namespace) -> Result<ProgramFd> {
+    let attached = attached_programs(namespace);
+    ensure!(attached.len() == 1, "not one program but {attached:?}");
+    let mut programs = loaded_programs().flatten();
+    let program = programs.find(|program| attached.contains(&program.id()));
+    Ok(program.context("the attached program is gone")?.fd()?)
+}
