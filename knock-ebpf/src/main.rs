@@ -19,7 +19,7 @@ use knock_common::{Verdict, World as _, judge, layout::Features, reason::Telling
 use crate::{frame::Frame, maps::Maps};
 
 /// Judges one packet.
-#[xdp]
+#[xdp(frags)]
 #[inline(always)]
 fn knock(context: XdpContext) -> u32 {
     let reason = judge(&Frame::of(&context), &Maps);

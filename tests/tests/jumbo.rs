@@ -1,0 +1,162 @@
+//! Frames that are larger than a page, and drivers that refuse.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "what a test can't do, it says by a panic"
+)]
+
+use std::{
+    io::{Read as _, Write as _},
+    net::TcpStream,
+    process::Command,
+    thread,
+};
+
+use knock_tests::{
+    binary::binaries,
+    daemon::{Daemon, attached_programs, config_file},
+    net::{self, CLIENT_LINK, Family, Net, SERVER_LINK},
+    process::Process,
+    server::Server,
+    source::Source,
+    ssh::{DOOR, KNOCKS, SSH},
+    wait::PATIENCE,
+};
+use serde_json::json;
+use socket2::SockRef;
+
+/// What switches and network cards call jumbo frames.
+const MTU: u32 = 9_000;
+/// Some hundred frames, more than a socket holds at first.
+const TRANSFER: usize = 2 << 20;
+
+fn set_mtu(net: &Net, mtu: u32) {
+    net.client.ip(&format!("link set {CLIENT_LINK} mtu {mtu}"));
+    net.server.ip(&format!("link set {SERVER_LINK} mtu {mtu}"));
+}
+
+/// Sends a lot and takes it back from the echo.
+#[track_caller]
+fn transfers(mut stream: TcpStream, row: &str) {
+    let sent: Vec<u8> = (0..TRANSFER as u32)
+        .map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8)
+        .collect();
+    let mut back = vec![0; TRANSFER];
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut writer = stream.try_clone().unwrap();
+    thread::scope(|scope| {
+        scope.spawn(|| writer.write_all(&sent));
+        if let Err(error) = stream.read_exact(&mut back) {
+            panic!("{row}: {error}");
+        }
+    });
+    assert!(back == sent, "{row}: other octets came back");
+}
+
+#[track_caller]
+fn knocks_and_transfers(source: &Source<'_>, row: &str) {
+    source.finds_closed(SSH, row);
+    let stream = source.knock_and_connect(KNOCKS, SSH);
+    let stream = stream.unwrap_or_else(|error| panic!("{row}: {error}"));
+    transfers(stream, row);
+}
+
+#[test]
+fn frames_larger_than_a_page() {
+    let rows: [(&str, &str, &str, bool); 5] = [
+        ("native", "native", "native", false),
+        ("native, segmented by the driver", "native", "native", true),
+        ("auto", "auto", "native", false),
+        ("generic", "skb", "generic", false),
+        ("generic, segmented by the driver", "skb", "generic", true),
+    ];
+    for (name, mode, attached, offload) in rows {
+        net::test(|net| {
+            set_mtu(net, MTU);
+            net.offload(CLIENT_LINK, &["tso", "gso"], offload);
+            let server = Server::tcp(&net.server, &[SSH]);
+            let daemon =
+                Daemon::start_with(&net.server, DOOR, &["--iface", SERVER_LINK, "--mode", mode]);
+            daemon.tells(&json!({"event": "protecting", "mode": attached}));
+            for family in Family::ALL {
+                let row = format!("{name}, {family}");
+                let source = net.stranger(family);
+                knocks_and_transfers(&source, &row);
+                let stranger = net.stranger(family);
+                stranger.finds_closed(SSH, &row);
+                assert!(!server.met(stranger.from, SSH), "{row}");
+            }
+            daemon.stop();
+        });
+    }
+}
+
+#[test]
+fn connections_use_frames_that_large() {
+    net::test(|net| {
+        set_mtu(net, MTU);
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let daemon = Daemon::start(&net.server, DOOR);
+        let source = net.stranger(Family::V4);
+        let stream = source.knock_and_connect(KNOCKS, SSH).unwrap();
+        let segment = SockRef::from(&stream).tcp_mss().unwrap();
+        assert!(segment > 8_900, "segments of {segment} octets");
+        daemon.stop();
+    });
+}
+
+/// Who changes an interface's MTU needs no restart.
+#[test]
+fn frames_become_larger_while_it_runs() {
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let daemon = Daemon::start_with(
+            &net.server,
+            DOOR,
+            &["--iface", SERVER_LINK, "--mode", "native"],
+        );
+        let source = net.stranger(Family::V4);
+        let stream = source.knock_and_connect(KNOCKS, SSH).unwrap();
+        set_mtu(net, MTU);
+        transfers(stream, "a connection from before");
+        knocks_and_transfers(&net.stranger(Family::V4), "a new one");
+        daemon.stop();
+    });
+}
+
+/// veth wants a receive queue for each queue into which the other end sends.
+fn with_too_few_queues(net: &Net) {
+    net.client.ip(&format!(
+        "link add a2 numtxqueues 4 numrxqueues 1 type veth \
+         peer name b2 numtxqueues 1 numrxqueues 1 netns {}",
+        net.server.name()
+    ));
+    net.client.ip("link set a2 up");
+    net.server.ip("link set b2 up");
+}
+
+#[test]
+fn a_driver_that_refuses() {
+    net::test(|net| {
+        with_too_few_queues(net);
+        let daemon = Daemon::start_with(&net.server, DOOR, &["--iface", "b2"]);
+        let protecting = daemon.tells(&json!({"event": "protecting", "interface": "b2"}));
+        assert_eq!(protecting["mode"], "generic", "{protecting}");
+        let attached = daemon.tells(&json!({"event": "attached", "interface": "b2"}));
+        let because = attached["because"].as_str().unwrap_or_default();
+        assert!(because.contains("No space left"), "{attached}");
+        daemon.stop();
+
+        // The first is attached when the second refuses.
+        let config = config_file(DOOR.as_bytes());
+        let mut command = Command::new(&binaries().user);
+        command.arg("--config").arg(config.path());
+        command.args(["--mode", "native", "--iface", "b0", "--iface", "b2"]);
+        let ended = Process::start(&net.server, &mut command).wait();
+        assert_eq!(ended.status.code(), Some(1), "{ended:?}");
+        for word in ["b2", "No space left", "--mode skb"] {
+            assert!(ended.stderr.contains(word), "no {word:?} in {ended:?}");
+        }
+        assert_eq!(attached_programs(&net.server), [] as [u32; 0]);
+    });
+}
