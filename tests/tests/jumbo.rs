@@ -12,9 +12,12 @@ use std::{
     thread,
 };
 
+use knock_common::{Reason, Verdict};
 use knock_tests::{
     binary::binaries,
     daemon::{Daemon, attached_programs, config_file},
+    frame::{SYN, eth},
+    kernel::Kernel,
     net::{self, CLIENT_LINK, Family, Net, SERVER_LINK},
     process::Process,
     server::Server,
@@ -103,6 +106,26 @@ fn connections_use_frames_that_large() {
         assert!(segment > 8_900, "segments of {segment} octets");
         daemon.stop();
     });
+}
+
+/// The program sees the first page of a frame. Ports that lie further in could be anything.
+#[test]
+fn headers_longer_than_a_page_hide_nothing() {
+    let mut kernel = Kernel::load(DOOR).unwrap();
+    // Extension headers of 2048 octets.
+    for (headers, expected) in [
+        (1, Reason::NoGrant),
+        (2, Reason::Truncated),
+        (4, Reason::Truncated),
+    ] {
+        let frame = (0..headers).fold(eth().ip6("2001:db8::1", "2001:db8::2"), |frame, _| {
+            frame.dest_opts(255)
+        });
+        let frame = frame.tcp(50_000, SSH, SYN).bytes();
+        let judged = kernel.judge(&frame).unwrap();
+        assert_eq!(judged.reason, expected, "{} octets", frame.len());
+        assert_eq!(judged.verdict, Verdict::Drop, "{} octets", frame.len());
+    }
 }
 
 /// Who changes an interface's MTU needs no restart.
