@@ -11,15 +11,21 @@ use jiff::tz::TimeZone;
 use knock_user::{
     check,
     cli::{Cli, Command, Run},
+    clock,
     config::Problems,
-    console::Style,
+    console::{Console, Style, watch::Watchers},
+    control::{Access, Server},
     daemon::{Daemon, Signals},
     import,
+    instance::Instance,
     output::Output,
     privileges,
     protection::Protection,
+    session,
     start::Plan,
+    supervisor::{self, Stderr},
 };
+use tracing::Level;
 use tracing_subscriber::{
     Layer as _,
     filter::{LevelFilter, Targets},
@@ -35,9 +41,10 @@ fn main() -> ExitCode {
         command,
         run: options,
     } = Cli::parse();
-    log_to_stderr(options.verbose);
+    let stderr = Stderr::find();
+    log_to(stderr, options.verbose);
     let done = match command {
-        None => run(&options),
+        None => run(&options, stderr),
         Some(Command::Check { config }) => check::run(&config, &mut io::stdout().lock()),
         Some(Command::ImportKnockd { file }) => {
             import::run(&file, &mut io::stdout().lock(), &mut io::stderr().lock())
@@ -46,23 +53,25 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("{}", told(&error));
+            stderr.say(Level::ERROR, &told(&error));
             let bad = error.is::<Problems>();
             ExitCode::from(if bad { BAD_CONFIGURATION } else { 1 })
         }
     }
 }
 
-fn run(options: &Run) -> Result<()> {
+fn run(options: &Run, stderr: Stderr) -> Result<()> {
     let plan = Plan::read(options)?;
     for warning in &plan.warnings {
-        eprintln!("{warning}");
+        stderr.say(Level::WARN, warning);
     }
     let interfaces = plan.interfaces(options)?;
     privileges::check()?;
+    warn_of_own_session(&plan);
     let style = Style {
         json: options.json,
         dry_run: options.dry_run,
+        time: !supervisor::is_journal(io::stdout()),
         zone: TimeZone::system(),
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -72,11 +81,31 @@ fn run(options: &Run) -> Result<()> {
     // Inside the runtime: it is where signals, child processes and timers live.
     runtime.block_on(async {
         let signals = Signals::catch()?;
-        let (protection, put) = Protection::begin(&plan, &interfaces, plan.how(options))?;
+        let instance = Instance::of(&interfaces)?.lock()?;
+        let watchers = Watchers::default();
+        let access = Access::new(plan.settings().control.group.as_deref())?;
+        let control = Server::listen(&instance.socket(), access, watchers.clone())?;
+        // The last thing that takes more: the socket may belong to another group.
+        privileges::drop_to_needed()?;
+        if let Some(unreadable) = privileges::unreadable(&options.config) {
+            tracing::warn!("{unreadable}");
+        }
+        let how = plan.how(options);
+        let (protection, put) = Protection::begin(instance, &plan, &interfaces, how)?;
         let out = Output::new(io::stdout());
-        let daemon = Daemon::new(options.clone(), plan, protection, put, style, out);
-        daemon.run(signals).await
+        let daemon = Daemon::new(options.clone(), plan, protection, put, |doors| {
+            Console::new(out, style, doors, clock::booted_at()).with_watchers(watchers)
+        });
+        daemon.run(signals, control).await
     })
+}
+
+/// Says what becomes of the connection over which this is typed, before anything is attached.
+fn warn_of_own_session(plan: &Plan) {
+    let fate = session::own().map(|connection| session::fate(connection, plan.settings()));
+    if let Some(warning) = fate.and_then(|fate| fate.warning()) {
+        tracing::warn!("{warning}");
+    }
 }
 
 /// Problems of a file are lines of their own; everything else is one line that begins with the
@@ -88,7 +117,7 @@ fn told(error: &anyhow::Error) -> String {
     }
 }
 
-fn log_to_stderr(verbose: u8) {
+fn log_to(stderr: Stderr, verbose: u8) {
     let level = match verbose {
         0 => LevelFilter::WARN,
         1 => LevelFilter::DEBUG,
@@ -101,8 +130,9 @@ fn log_to_stderr(verbose: u8) {
         .with_target("aya", of_others(level))
         .with_target("aya_obj", of_others(level));
     let lines = tracing_subscriber::fmt::layer()
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
+        .with_writer(stderr)
+        .with_ansi(!stderr.is_journal() && io::stderr().is_terminal())
+        .with_level(!stderr.is_journal())
         .without_time()
         .with_target(false);
     tracing_subscriber::registry()

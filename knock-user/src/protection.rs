@@ -97,8 +97,12 @@ impl Protection {
     ///
     /// # Errors
     /// Whatever stands in the way; everything is then as it was before.
-    pub fn begin(plan: &Plan, interfaces: &[String], how: How) -> Result<(Self, Put)> {
-        let instance = Instance::of(interfaces)?.lock()?;
+    pub fn begin(
+        instance: Locked,
+        plan: &Plan,
+        interfaces: &[String],
+        how: How,
+    ) -> Result<(Self, Put)> {
         let before = Registry::read(&instance.registry()).unwrap_or_else(|error| {
             tracing::warn!("{error:#}; grants that were given before end");
             None

@@ -74,6 +74,7 @@ fn doors() -> Vec<DoorText> {
 fn console(json: bool, dry_run: bool) -> Console<Vec<u8>> {
     let style = Style {
         json,
+        time: true,
         dry_run,
         zone: TimeZone::fixed(tz::offset(2)),
     };
@@ -297,6 +298,7 @@ fn everything_else_is_told_in_lines() {
     }
     let style = Style {
         json: false,
+        time: true,
         dry_run: false,
         zone: TimeZone::UTC,
     };
@@ -376,6 +378,7 @@ fn a_closed_pipe_is_no_reason_to_panic() {
     }
     let style = Style {
         json: false,
+        time: true,
         dry_run: false,
         zone: TimeZone::UTC,
     };

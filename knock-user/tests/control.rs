@@ -441,6 +441,7 @@ fn say(running: &mut Running, count: usize) {
 fn console() -> Console<Vec<u8>> {
     let style = Style {
         json: false,
+        time: true,
         dry_run: false,
         zone: TimeZone::UTC,
     };

@@ -85,6 +85,8 @@ pub struct Style {
     pub json: bool,
     /// Whether nothing is dropped.
     pub dry_run: bool,
+    /// Whether lines begin with the time; a journal has it anyway.
+    pub time: bool,
     /// The time zone of lines; objects are always in UTC.
     pub zone: TimeZone,
 }
@@ -142,6 +144,12 @@ impl<W: Write> Console<W> {
         self.watchers.clone()
     }
 
+    /// The same console with these others, who were there before it.
+    #[must_use]
+    pub fn with_watchers(self, watchers: Watchers) -> Self {
+        Self { watchers, ..self }
+    }
+
     /// The configuration was read again.
     pub fn set_doors(&mut self, doors: Vec<DoorText>) {
         self.doors = doors;
@@ -165,27 +173,28 @@ impl<W: Write> Console<W> {
     /// Writes an event.
     fn tell(&mut self, at_ns: u64, line: &Line, record: Record<'_>) {
         if self.wants(Form::Text) {
-            let text = self.columns(at_ns, line);
-            self.write(Form::Text, text.trim_end());
+            let zoned = self.wall(at_ns).to_zoned(self.style.zone.clone());
+            let time = zoned.strftime("%H:%M:%S%.3f ").to_string();
+            let columns = self.columns(line);
+            self.write(Form::Text, &time, columns.trim_end());
         }
         self.tell_object(at_ns, line.what, record);
     }
 
     /// Writes a sentence.
     fn say(&mut self, at_ns: u64, what: What, text: &str, record: Record<'_>) {
-        self.write(Form::Text, text);
+        self.write(Form::Text, "", text);
         self.tell_object(at_ns, what, record);
     }
 
-    fn columns(&mut self, at_ns: u64, line: &Line) -> String {
+    fn columns(&mut self, line: &Line) -> String {
         let word = line.what.word(self.style.dry_run);
         let columns = [
             (word, usize::MAX),
             (&line.source, SOURCE_WIDTH_MAX),
             (&line.door, DOOR_WIDTH_MAX),
         ];
-        let zoned = self.wall(at_ns).to_zoned(self.style.zone.clone());
-        let mut text = zoned.strftime("%H:%M:%S%.3f ").to_string();
+        let mut text = String::new();
         for (width, (column, width_max)) in self.widths.iter_mut().zip(columns) {
             let characters = column.chars().count();
             *width = (*width).max(characters.min(width_max));
@@ -205,7 +214,7 @@ impl<W: Write> Console<W> {
         record.time = self.utc(at_ns);
         record.dry_run = self.style.dry_run;
         match serde_json::to_string(&record) {
-            Ok(text) => self.write(Form::Json, &text),
+            Ok(text) => self.write(Form::Json, "", &text),
             Err(error) => self.failure = Some(error.into()),
         }
     }
@@ -223,11 +232,13 @@ impl<W: Write> Console<W> {
         }
     }
 
-    fn write(&mut self, form: Form, line: &str) {
-        self.watchers.tell(form == Form::Json, line);
+    fn write(&mut self, form: Form, time: &str, line: &str) {
+        let timed = format!("{time}{line}");
+        self.watchers.tell(form == Form::Json, &timed);
         if self.failure.is_some() || self.form() != form {
             return;
         }
+        let line = if self.style.time { &timed } else { line };
         // One write, so that lines of several programs in one file stay whole.
         let written = self.out.write_all(format!("{line}\n").as_bytes());
         self.failure = written.and_then(|()| self.out.flush()).err();

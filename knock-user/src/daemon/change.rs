@@ -12,6 +12,7 @@ use crate::{
     firewall::Attached,
     protection::{Ended, Put},
     start::Plan,
+    supervisor,
 };
 
 /// What a reload did.
@@ -34,6 +35,18 @@ impl<W: Write> Daemon<W> {
                  without that everything goes back to how it was"
             );
         }
+        supervisor::reloading();
+        let reloaded = self.try_to_reload(confirm);
+        supervisor::ready(&self.standing());
+        let changes = reloaded?;
+        for warning in &changes.warnings {
+            tracing::warn!("{warning}");
+        }
+        self.console.reloaded(&changes.words, clock::boot_ns());
+        Ok(changes)
+    }
+
+    fn try_to_reload(&mut self, confirm: Option<Duration>) -> Result<Changes> {
         let plan = Plan::read(&self.run)?;
         let (old, put) = self.put_in_place(plan, confirm)?;
         let mut changes = Changes {
@@ -62,13 +75,6 @@ impl<W: Write> Daemon<W> {
         }
         self.tell_new(put);
         Ok(changes)
-    }
-
-    pub(super) fn tell_changes(&mut self, changes: &Changes) {
-        for warning in &changes.warnings {
-            tracing::warn!("{warning}");
-        }
-        self.console.reloaded(&changes.words, clock::boot_ns());
     }
 
     /// Puts a configuration in place and goes on with it; returns the one before.

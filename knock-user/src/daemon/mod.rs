@@ -18,7 +18,7 @@ use tokio::{
     },
     signal::unix::{Signal, SignalKind, signal},
     sync::mpsc,
-    time::{Instant, MissedTickBehavior, interval, interval_at, sleep_until},
+    time::{Instant, Interval, MissedTickBehavior, interval, interval_at, sleep_until},
 };
 
 use crate::{
@@ -27,13 +27,14 @@ use crate::{
     commands::{Occasion, Report, Runner},
     compile,
     config::checked::{Door, Settings},
-    console::{self, Console, Style},
-    control::{Access, Server},
+    console::{self, Console, DoorText},
+    control::Server,
     firewall::Attached,
     ledger::Ledger,
     links::LinkWatch,
     protection::{Protection, Put},
     start::Plan,
+    supervisor,
 };
 
 mod change;
@@ -105,15 +106,14 @@ impl<W: Write> Daemon<W> {
         plan: Plan,
         protection: Protection,
         put: Put,
-        style: Style,
-        out: W,
+        console: impl FnOnce(Vec<DoorText>) -> Console<W>,
     ) -> Self {
         let settings = plan.settings();
         let trial = protection.registry().confirm_by_ms;
         let doors = Doors::new(settings, &put.names);
         let (commands, reports) = Runner::new();
         let mut daemon = Self {
-            console: Console::new(out, style, doors.texts(settings), clock::booted_at()),
+            console: console(doors.texts(settings)),
             doors,
             ports: ports(settings),
             ledger: Ledger::new(put.doors),
@@ -146,17 +146,18 @@ impl<W: Write> Daemon<W> {
     /// # Errors
     /// The events, the maps or the control socket can't be had, an interface can't be detached, or
     /// the configuration was not confirmed.
-    pub async fn run(mut self, mut signals: Signals) -> Result<()> {
+    pub async fn run(mut self, mut signals: Signals, mut control: Server) -> Result<()> {
         let mut events = readable(self.protection.firewall().take_events()?)?;
         self.log = program_log(&mut self.protection)?;
         let mut links = LinkWatch::open()?;
-        let access = Access::new(self.settings().control.group.as_deref())?;
-        let socket = self.protection.instance().socket();
-        let mut control = Server::listen(&socket, access, self.console.watchers())?;
+        // What changed before anybody listened.
+        self.follow_interfaces()?;
         self.adopt(events.get_mut())?;
         // Not at once: events that come first would lack what only they tell.
         let mut sweep = interval_at(Instant::now() + SWEEP, SWEEP);
         let mut tally = interval(TALLY);
+        let mut watchdog = supervisor::ping_interval().map(interval);
+        supervisor::ready(&self.standing());
         for ticks in [&mut sweep, &mut tally] {
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         }
@@ -165,7 +166,7 @@ impl<W: Write> Daemon<W> {
             let done = tokio::select! {
                 signal = signals.next() => match signal {
                     Asked::ToEnd => break Outcome::Signal,
-                    Asked::ToReload => self.reload(None).map(|changes| self.tell_changes(&changes)),
+                    Asked::ToReload => self.reload(None).map(drop),
                 },
                 ready = events.readable_mut() => {
                     let mut ready = ready?;
@@ -199,6 +200,10 @@ impl<W: Write> Daemon<W> {
                 }
                 _ = sweep.tick() => self.sweep(),
                 _ = tally.tick() => self.tell_tallies(),
+                () = ticked(&mut watchdog) => {
+                    supervisor::ping();
+                    Ok(())
+                }
             };
             // Whatever is refused here, packets are judged all the same, and stopping would end
             // that.
@@ -206,6 +211,7 @@ impl<W: Write> Daemon<W> {
                 tracing::warn!("{error:#}");
             }
         };
+        supervisor::stopping("ending");
         let ended = self.end(outcome).await;
         control.finish().await;
         ended
@@ -283,6 +289,12 @@ impl<W: Write> Daemon<W> {
         self.plan.settings()
     }
 
+    /// How it stands, in one line for the service manager.
+    fn standing(&self) -> String {
+        let interfaces = self.protection.instance().linked().join(", ");
+        format!("protecting {} on {interfaces}", self.ports.join(", "))
+    }
+
     /// The door with a number.
     fn door(&self, number: u16) -> Option<&Door> {
         self.doors.get(self.settings(), number)
@@ -347,6 +359,16 @@ async fn something_logged(
 ) -> io::Result<AsyncFdReadyMutGuard<'_, EbpfLogger<&'static dyn Log>>> {
     match log {
         Some(log) => log.readable_mut().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The next tick; never if there is no clock.
+async fn ticked(clock: &mut Option<Interval>) {
+    match clock {
+        Some(clock) => {
+            clock.tick().await;
+        }
         None => std::future::pending().await,
     }
 }

@@ -31,7 +31,6 @@ impl<W: Write> Daemon<W> {
         match request {
             Request::Reload {} => {
                 let changes = self.reload(None)?;
-                self.tell_changes(&changes);
                 Ok(Answer::Reloaded(Reloaded {
                     config: self.plan.path.display().to_string(),
                     changes: changes.words,
