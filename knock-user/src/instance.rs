@@ -13,7 +13,7 @@
 use std::{
     fs::{self, File, TryLockError},
     io::{ErrorKind, Read as _, Seek as _, Write as _},
-    os::unix::fs::MetadataExt as _,
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -209,27 +209,25 @@ impl Instance {
         bpffs::ensure(Path::new(PINS))?;
         make_directory(Path::new(RUN))?;
         let path = self.run("lock");
-        let mut file = File::options()
-            .create(true)
-            .truncate(false)
-            .read(true)
-            .write(true)
-            .open(&path)
-            .map_err(|error| not_made(&path, &error))?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                let pid = pid_in(&mut file).map_or_else(String::new, |pid| pid.to_string());
-                bail!(
-                    "another knock-user, process {pid}, protects {}: `knock-user status` shows it, \
-                     `knock-user reload` gives it another configuration, `kill {pid}` ends it",
-                    self.interfaces().join(", ")
-                );
+        let mut file = loop {
+            let mut file = File::options()
+                .create(true)
+                .truncate(false)
+                .read(true)
+                .write(true)
+                .mode(0o600)
+                .open(&path)
+                .map_err(|error| not_made(&path, &error))?;
+            match file.try_lock() {
+                // Whoever had it may have removed it since it was opened.
+                Ok(()) if is_at(&file, &path) => break file,
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => return Err(self.taken(&mut file)),
+                Err(TryLockError::Error(error)) => {
+                    return Err(error).with_context(|| format!("locking {}", path.display()));
+                }
             }
-            Err(TryLockError::Error(error)) => {
-                return Err(error).with_context(|| format!("locking {}", path.display()));
-            }
-        }
+        };
         file.set_len(0)
             .and_then(|()| file.write_all(format!("{}\n", std::process::id()).as_bytes()))
             .with_context(|| format!("writing {}", path.display()))?;
@@ -242,7 +240,17 @@ impl Instance {
         })
     }
 
-    /// Removes all that it has: what is attached is detached by that.
+    fn taken(&self, lock: &mut File) -> anyhow::Error {
+        let pid = pid_in(lock).map_or_else(String::new, |pid| pid.to_string());
+        anyhow!(
+            "another knock-user, process {pid}, protects {}: `knock-user status` shows it, \
+             `knock-user reload` gives it another configuration, `kill {pid}` ends it",
+            self.interfaces().join(", ")
+        )
+    }
+
+    /// Removes all that it has: what is attached is detached by that. Whoever does this has locked
+    /// it, or knows that nobody else will.
     ///
     /// # Errors
     /// Something can't be removed.
@@ -265,7 +273,8 @@ impl Instance {
         for directory in [self.links(), self.maps(), self.pins()] {
             gone(fs::remove_dir(&directory), &directory)?;
         }
-        for path in [self.registry(), self.socket()] {
+        // The lock last: as long as it is there, nobody begins anew.
+        for path in [self.registry(), self.socket(), self.run("lock")] {
             gone(fs::remove_file(&path), &path)?;
         }
         Ok(())
@@ -314,6 +323,13 @@ fn names_in(directory: &Path) -> Result<Vec<String>> {
         name.with_context(|| format!("reading {}", directory.display()))
     };
     entries.map(name).collect()
+}
+
+/// Whether an open file is the one that has this path.
+fn is_at(file: &File, path: &Path) -> bool {
+    let number = |file: fs::Metadata| (file.dev(), file.ino());
+    let here = file.metadata().map(number).ok();
+    here.is_some() && here == fs::metadata(path).map(number).ok()
 }
 
 fn pid_in(file: &mut File) -> Option<u32> {

@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     fs::{self, File},
     io::{ErrorKind, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
 
@@ -54,7 +55,10 @@ impl Registry {
     pub fn write(&self, path: &Path) -> Result<()> {
         let text = serde_json::to_vec(self).context("writing the registry")?;
         let new = path.with_extension("new");
-        let written = File::create(&new)
+        let mut options = File::options();
+        options.create(true).truncate(true).write(true).mode(0o600);
+        let written = options
+            .open(&new)
             .and_then(|mut file| file.write_all(&text))
             .and_then(|()| fs::rename(&new, path));
         written.with_context(|| format!("writing {}", path.display()))
