@@ -295,6 +295,12 @@ fn conclude<W: World>(world: &W, held: Progress, step: Step) -> Decision {
     }
 }
 
+/// How far a source has come with its attempt, which may be over.
+pub fn progress<W: World>(world: &W, visit: &Visit) -> Progress {
+    let attempt = world.config().map(|config| Attempt::of(world, config, visit));
+    attempt.map_or(Progress::NONE, |attempt| attempt.load().progress)
+}
+
 /// Uses the doors whose sequences end where a source has come to.
 #[inline(always)]
 fn complete<W: World>(world: &W, visit: &Visit, progress: Progress) -> Reason {

@@ -1,0 +1,72 @@
+//! The maps as they are now.
+
+use anyhow::{Context as _, Result};
+use aya::{
+    Ebpf,
+    maps::{Array, LpmTrie, MapError, lpm_trie},
+};
+use bytemuck::Pod;
+use knock_common::{
+    Address,
+    layout::{FLOWS_MAX, FlowKey},
+};
+
+use crate::maps::{self, Plain, Table};
+
+/// What can be read of the live maps.
+pub trait Live {
+    /// An element of an array; `None` past its end.
+    ///
+    /// # Errors
+    /// It can't be read.
+    fn element<V: Pod>(&self, map: &'static str, index: u32) -> Result<Option<V>>;
+
+    /// An entry of a hash map.
+    ///
+    /// # Errors
+    /// It can't be read.
+    fn entry<K: Pod, V: Pod>(&self, map: &'static str, key: K) -> Result<Option<V>>;
+
+    /// Whether a prefix of a trie has an address.
+    ///
+    /// # Errors
+    /// It can't be read.
+    fn has_prefix_of(&self, map: &'static str, address: Address) -> Result<bool>;
+
+    /// The connections that are kept, as words.
+    ///
+    /// # Errors
+    /// They can't be read.
+    fn flows(&self) -> Result<Vec<(FlowKey, u64)>>;
+}
+
+impl Live for Ebpf {
+    fn element<V: Pod>(&self, map: &'static str, index: u32) -> Result<Option<V>> {
+        let array = Array::<_, Plain<V>>::try_from(maps::map(self, map)?);
+        found(map, array.and_then(|array| array.get(&index, 0)))
+    }
+
+    fn entry<K: Pod, V: Pod>(&self, map: &'static str, key: K) -> Result<Option<V>> {
+        let table = Table::<_, K, V>::try_from(maps::map(self, map)?);
+        found(map, table.and_then(|table| table.get(&Plain(key), 0)))
+    }
+
+    fn has_prefix_of(&self, map: &'static str, address: Address) -> Result<bool> {
+        let trie = LpmTrie::<_, Plain<Address>, Plain<u32>>::try_from(maps::map(self, map)?);
+        let key = lpm_trie::Key::new(128, Plain(address));
+        Ok(found(map, trie.and_then(|trie| trie.get(&key, 0)))?.is_some())
+    }
+
+    fn flows(&self) -> Result<Vec<(FlowKey, u64)>> {
+        let flows = Table::try_from(maps::map(self, "FLOWS")?).context("map FLOWS")?;
+        Ok(maps::entries(&flows, FLOWS_MAX))
+    }
+}
+
+fn found<V>(map: &str, got: Result<Plain<V>, MapError>) -> Result<Option<V>> {
+    match got {
+        Ok(Plain(value)) => Ok(Some(value)),
+        Err(MapError::KeyNotFound | MapError::OutOfBounds { .. }) => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("reading map {map}")),
+    }
+}

@@ -1,0 +1,348 @@
+//! The reasons in words, a sentence each.
+
+use std::net::IpAddr;
+
+use anyhow::Result;
+use knock_common::{
+    Address, Reason, Verdict, World,
+    access::{Flow, Grant},
+    event::{Event, NO_DOOR},
+    knock,
+    layout::{Config, Features, GrantKey, PortKind, PortRule, port_index},
+    lockout::Failures,
+    packet::Protocol,
+    time::Moment,
+    visit::Visit,
+    world::{Table as _, Word as _},
+};
+
+use super::{Known, Live, Question, world::Seen};
+use crate::{
+    config::checked::{Door, Knock, Ports},
+    console::text::length,
+};
+
+/// Names of doors in one sentence.
+const DOORS_SHOWN: usize = 5;
+
+/// What there is to know before the packet is judged, in the order in which it counts.
+pub(super) fn chain<L: Live>(
+    question: &Question,
+    known: &Known<'_>,
+    seen: &Seen<'_, L>,
+) -> Result<Vec<String>> {
+    let source = Address::from(question.source);
+    let Knock { protocol, port } = question.port;
+    let rule = seen.port(port_index(protocol, port));
+    let class = match question.to {
+        Some(to) if known.features.has(Features::TARGETS) => seen.target(to.into()),
+        _ => 0,
+    };
+    let about = About {
+        question,
+        known,
+        seen,
+        visit: Visit {
+            source,
+            now_ns: known.now.nanos(),
+            class,
+            source_port: 0,
+            port,
+            protocol: protocol as u8,
+            padding: 0,
+        },
+        rule,
+    };
+    let mut chain = Vec::new();
+    chain.extend(about.trial());
+    chain.push(about.port());
+    if rule.kind() == PortKind::Protected {
+        chain.push(about.trust());
+        chain.extend(about.grants());
+        chain.extend(about.flows()?);
+    }
+    chain.extend(about.attempt());
+    chain.extend(about.lockout());
+    Ok(chain)
+}
+
+/// What happens to the packet; `event` is what the judge told of it.
+pub(super) fn outcome(
+    question: &Question,
+    known: &Known<'_>,
+    reason: Reason,
+    event: Option<Event>,
+) -> String {
+    let packet = match question.port.protocol {
+        Protocol::Tcp => "a new connection",
+        Protocol::Udp => "a datagram",
+    };
+    let is_dry = known.features.has(Features::DRY_RUN);
+    let happens = match (reason.verdict(), is_dry) {
+        (Verdict::Pass, _) => "would pass",
+        (Verdict::Drop, false) => "would be dropped",
+        (Verdict::Drop, true) => "would be dropped if this were no dry run",
+    };
+    let detail = event.and_then(|event| stage(&event, known));
+    let detail = detail.map_or_else(String::new, |detail| format!(" ({detail})"));
+    format!("{packet} {happens}: {}{detail}", reason.text())
+}
+
+/// How far in which door an event is, or what it opens.
+fn stage(event: &Event, known: &Known<'_>) -> Option<String> {
+    let door = known.door(event.door)?;
+    let name = &door.name;
+    let ports = |ports: &[Ports]| list(ports.iter().map(ToString::to_string));
+    let lasts_ms = event.until_ms.saturating_sub(known.now.millis());
+    let reason = event.reason()?;
+    if matches!(reason, Reason::Opened | Reason::Refreshed) {
+        return Some(match door.opened() {
+            [] => format!("{name} runs its command"),
+            opened => format!("{name} opens {} for {}", ports(opened), seconds(lasts_ms)),
+        });
+    }
+    if reason == Reason::Closed {
+        return Some(format!("{name} closes {}", ports(door.closed())));
+    }
+    let ended = matches!(
+        reason,
+        Reason::WrongKnock | Reason::Scanned | Reason::Decoy | Reason::TooLate
+    );
+    let after = if ended { "after " } else { "" };
+    let of = door.knock.len();
+    (event.stage > 0).then(|| format!("{after}{} of {of} of {name}", event.stage))
+}
+
+/// A packet, and where the answers about it come from.
+struct About<'a, L> {
+    question: &'a Question,
+    known: &'a Known<'a>,
+    seen: &'a Seen<'a, L>,
+    visit: Visit,
+    rule: PortRule,
+}
+
+impl<L: Live> About<'_, L> {
+    fn has(&self, feature: Features) -> bool {
+        self.known.features.has(feature)
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.known.now.millis()
+    }
+
+    /// `12s`, from now until then.
+    fn until(&self, at_ms: u64) -> String {
+        seconds(at_ms.saturating_sub(self.now_ms()))
+    }
+
+    fn trial(&self) -> Vec<String> {
+        let mut sentences = Vec::new();
+        if self.has(Features::DRY_RUN) {
+            sentences.push("this is a dry run: nothing is dropped".to_owned());
+        }
+        if self.has(Features::CONFIRM) {
+            let end_ms = self.known.confirm_by_ms;
+            sentences.push(if end_ms <= self.now_ms() {
+                "no confirmation came in time: everything passes".to_owned()
+            } else {
+                let left = self.until(end_ms);
+                format!("everything passes in {left}, unless it is confirmed")
+            });
+        }
+        sentences
+    }
+
+    fn port(&self) -> String {
+        let port = self.question.port;
+        let is_here = |ports: &Ports| ports.overlaps(port.into());
+        let doors = self.known.settings.doors.iter();
+        match self.rule.kind() {
+            PortKind::Protected => {
+                let opening = doors.filter(|door| door.opened().iter().any(is_here));
+                let names: Vec<_> = opening.map(with_target).collect();
+                if names.is_empty() {
+                    format!("{port} is protected; no door opens it")
+                } else {
+                    format!("{port} is protected; opened by {}", list(names))
+                }
+            }
+            PortKind::Knock => {
+                let places = doors.filter_map(|door| {
+                    let place = door.knock.iter().position(|knock| *knock == port)?;
+                    let of = door.knock.len();
+                    Some(format!("{} of {of} of {}", place + 1, with_target(door)))
+                });
+                format!("{port} is knock {}", list(places))
+            }
+            PortKind::Decoy => format!("{port} is a decoy"),
+            PortKind::Exempt => format!("{port} is not protected, and no wrong knock either"),
+            PortKind::Ordinary if self.has(Features::STRICT) => {
+                format!("{port} is not protected; who touches it while knocking knocks wrong")
+            }
+            PortKind::Ordinary => format!("{port} is not protected"),
+        }
+    }
+
+    fn trust(&self) -> String {
+        let source = self.question.source;
+        let is_trusted = self.has(Features::TRUST) && self.seen.is_trusted(self.visit.source);
+        let word = if is_trusted { "is" } else { "is not" };
+        format!("{source} {word} trusted")
+    }
+
+    fn grants(&self) -> Vec<String> {
+        let classes = match self.visit.class {
+            0 => vec![0],
+            class => vec![0, class],
+        };
+        let held = classes.into_iter().filter_map(|class| {
+            let key = GrantKey {
+                source: self.visit.source,
+                service: self.rule.service,
+                class,
+            };
+            self.seen.allow().find(&key)
+        });
+        let held: Vec<_> = held.map(|word| Grant::from_word(word.load())).collect();
+        let valid = held.iter().filter(|grant| grant.is_valid(self.known.now));
+        let sentences: Vec<_> = valid
+            .map(|grant| {
+                let left = self.until(grant.until_ms);
+                let door = self.known.door(grant.door);
+                let door = door.map_or("a door that is no more", |door| &door.name);
+                format!("it has a grant of {door}, {left} left")
+            })
+            .collect();
+        if !sentences.is_empty() {
+            return sentences;
+        }
+        let ended = held.iter().map(|grant| grant.until_ms);
+        let ended = ended.chain(self.known.ended_ms).max();
+        vec![match ended {
+            Some(ended_ms) => {
+                let ago = seconds(self.now_ms().saturating_sub(ended_ms));
+                format!("no grant (the last ended {ago} ago)")
+            }
+            None => "no grant".to_owned(),
+        }]
+    }
+
+    fn flows(&self) -> Result<Option<String>> {
+        if !self.has(Features::KEEP) {
+            return Ok(None);
+        }
+        let Knock { protocol, port } = self.question.port;
+        let idle_ms = self.seen.config().map_or(0, |config| config.flow_idle_ms);
+        let flows = self.seen.live().flows()?.into_iter();
+        let count = flows
+            .filter(|(key, word)| {
+                key.source == self.visit.source
+                    && key.protocol == protocol as u16
+                    && key.port == port
+                    && self.now_ms() < Flow::from_word(*word).until_ms(idle_ms)
+            })
+            .count();
+        Ok(match count {
+            0 => None,
+            1 => Some("1 connection of it goes on".to_owned()),
+            _ => Some(format!("{count} connections of it go on")),
+        })
+    }
+
+    fn attempt(&self) -> Option<String> {
+        let now = self.known.now.tick();
+        let progress = knock::progress(self.seen, &self.visit);
+        let node = self.seen.node(progress.node);
+        let alive = node.filter(|node| !progress.is_none() && progress.is_alive(node, now));
+        let Some(node) = alive.filter(|node| !node.ends_sequence()) else {
+            let matters = matches!(self.rule.kind(), PortKind::Protected | PortKind::Knock);
+            return matters.then(|| "it is not knocking".to_owned());
+        };
+        let door = self.known.door(node.through);
+        let since = now.since(progress.last);
+        let within = node
+            .within
+            .saturating_sub(progress.elapsed.saturating_add(since));
+        let left_ticks = within.min(node.step.saturating_sub(since));
+        let left_ms = Moment::default().after_ticks(left_ticks).millis();
+        let made = node.depth;
+        let whole = door.map_or_else(
+            || format!("{made} knocks made"),
+            |door| {
+                format!(
+                    "{made} of {} knocks of {} made",
+                    door.knock.len(),
+                    door.name
+                )
+            },
+        );
+        let rest = if node.step < within { "next" } else { "rest" };
+        Some(format!("{whole}, {} left for the {rest}", seconds(left_ms)))
+    }
+
+    fn lockout(&self) -> Option<String> {
+        if !self.has(Features::LOCKOUT) {
+            return None;
+        }
+        let Config {
+            lockout_ms,
+            lockout_failures,
+            ..
+        } = *self.seen.config()?;
+        let everybody = self.has(Features::LOCKOUT_GLOBAL);
+        let key = if everybody {
+            Address::ANY
+        } else {
+            self.visit.source
+        };
+        let word = self.seen.lockouts().find(&key)?.load();
+        let Failures { last_ms, count } = Failures::from_word(word);
+        let end_ms = last_ms.saturating_add(lockout_ms);
+        if end_ms <= self.now_ms() {
+            return None;
+        }
+        let left = self.until(end_ms);
+        let who = if everybody { "everybody is " } else { "" };
+        Some(if u32::from(count) >= lockout_failures {
+            format!("{who}locked out for {left} more: knocks are not listened to")
+        } else {
+            format!("{count} of {lockout_failures} failed attempts that lock out")
+        })
+    }
+}
+
+impl Known<'_> {
+    fn door(&self, number: u16) -> Option<&Door> {
+        if number == NO_DOOR {
+            return None;
+        }
+        let mut doors = self.settings.doors.iter();
+        doors.find(|door| self.numbers.get(&door.name) == Some(&number))
+    }
+}
+
+fn with_target(door: &Door) -> String {
+    match door.target {
+        Some(target) => format!("{} (to {})", door.name, IpAddr::to_string(&target)),
+        None => door.name.clone(),
+    }
+}
+
+/// `a, b, c and 3 more`.
+fn list(words: impl IntoIterator<Item = String>) -> String {
+    let words: Vec<_> = words.into_iter().collect();
+    let shown = words.get(..DOORS_SHOWN).unwrap_or(&words).join(", ");
+    match words.len().saturating_sub(DOORS_SHOWN) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}
+
+/// A length of time without fractions of a second, unless it is less than one.
+fn seconds(millis: u64) -> String {
+    match millis {
+        1_000.. => length(millis / 1_000 * 1_000),
+        _ => length(millis),
+    }
+}
