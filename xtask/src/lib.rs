@@ -9,6 +9,7 @@ pub mod launch;
 pub mod linker;
 pub mod object;
 pub mod package;
+pub mod report;
 pub mod setup;
 pub mod shell;
 pub mod suite;
