@@ -4,7 +4,10 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
-use crate::config::{checked::Mode, value};
+use crate::{
+    config::{checked::Mode, value},
+    generate,
+};
 
 /// Makes chosen ports invisible until the right source has knocked.
 ///
@@ -80,6 +83,8 @@ pub enum Command {
         #[arg(long, value_name = "FILE", default_value = "/etc/knock/seq.toml")]
         config: PathBuf,
     },
+    /// Print a door with knocks that are drawn at random.
+    Generate(generate::Options),
     /// Print a configuration made of knockd's, and tell what is not as it was.
     ImportKnockd {
         /// knockd's configuration, such as /etc/knockd.conf.

@@ -19,6 +19,7 @@ pub mod daemon;
 pub mod explain;
 #[cfg(feature = "object")]
 pub mod firewall;
+pub mod generate;
 pub mod host;
 pub mod import;
 pub mod instance;

@@ -16,6 +16,7 @@ use knock_user::{
     console::{Console, Style, watch::Watchers},
     control::{Access, Server},
     daemon::{Daemon, Signals},
+    generate::{self, Unsuitable},
     import,
     instance::Instance,
     output::Output,
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
     let done = match command {
         None => run(&options, stderr),
         Some(Command::Check { config }) => check::run(&config, &mut io::stdout().lock()),
+        Some(Command::Generate(options)) => generate::run(&options, &mut io::stdout().lock()),
         Some(Command::ImportKnockd { file }) => {
             import::run(&file, &mut io::stdout().lock(), &mut io::stderr().lock())
         }
@@ -54,7 +56,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             stderr.say(Level::ERROR, &told(&error));
-            let bad = error.is::<Problems>();
+            let bad = error.is::<Problems>() || error.is::<Unsuitable>();
             ExitCode::from(if bad { BAD_CONFIGURATION } else { 1 })
         }
     }

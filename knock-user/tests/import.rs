@@ -165,6 +165,8 @@ fn door() -> impl Strategy<Value = Vec<String>> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(100))]
+
     /// Whatever is read: there is a configuration without errors, or an error.
     #[test]
     fn what_is_written_is_accepted(doors in prop::collection::vec(door(), 0..4)) {

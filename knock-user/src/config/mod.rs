@@ -24,6 +24,7 @@ use std::{
 
 pub(crate) use self::door::WITHIN_MOST;
 pub use self::problem::{Problem, Problems};
+pub(crate) use self::rules::is_scan;
 use self::{checked::Settings, file::Places, problem::Report};
 use crate::{compile::Conflict, host::Host};
 

@@ -353,6 +353,11 @@ impl<'a> Harmless<'a> {
     }
 }
 
+/// Whether some scan would knock this if nothing between the knocks reset it.
+pub(crate) fn is_scan(knocks: &[Knock]) -> bool {
+    Direction::of(knocks).is_some()
+}
+
 /// Which way a scanner goes through the ports.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Direction {

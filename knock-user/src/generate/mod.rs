@@ -1,0 +1,246 @@
+//! `knock-user generate`: a door with a sequence that nobody guesses.
+
+mod draw;
+
+use std::{
+    collections::HashSet,
+    fs::OpenOptions,
+    io::Write,
+    ops::RangeInclusive,
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result};
+use clap::{Args, ValueEnum};
+use knock_common::{layout::KNOCKS_MAX, packet::Protocol};
+use rand::CryptoRng;
+
+pub use self::draw::{Unsuitable, Urn};
+use crate::{
+    config::{
+        self,
+        checked::{Knock, Ports},
+        value,
+    },
+    toml_text::{comment, commented, list, string},
+};
+
+/// Fewer are soon guessed.
+const KNOCKS_LEAST: usize = 3;
+/// Twenty years of fourteen a day.
+const ONE_TIME_MOST: usize = 100_000;
+/// Below are the ports of services; above, those that Linux gives to its own connections.
+const RANGE: &str = "1024-32767";
+/// What a sequence is to know by itself.
+const READABLE_BY_OWNER: u32 = 0o600;
+
+/// What is to be drawn.
+#[derive(Args, Clone, Debug)]
+pub struct Options {
+    /// How many knocks, such as 6, or 10..100 to have that drawn too.
+    #[arg(long, value_name = "NUMBER", default_value = "6", value_parser = knocks)]
+    pub knocks: RangeInclusive<usize>,
+    /// The ports to draw from; each is used at most once in a sequence.
+    #[arg(long, value_name = "FIRST-LAST", default_value = RANGE, value_parser = value::range)]
+    pub range: RangeInclusive<u16>,
+    /// What the knocks are.
+    #[arg(long, value_name = "PROTOCOL", default_value = "both")]
+    pub protocol: Protocols,
+    /// The name of the door.
+    #[arg(long, value_name = "NAME", default_value = "ssh")]
+    pub name: String,
+    /// What the door opens.
+    #[arg(long, value_name = "PORT", default_value = "tcp/22")]
+    pub open: Vec<Ports>,
+    /// Draw so many sequences, each of which works once: a file that the host and the client both
+    /// get a copy of.
+    #[arg(long, value_name = "NUMBER", value_parser = one_time)]
+    pub one_time: Option<usize>,
+    /// Write the sequences into this new file, which `knock-client --file`, or `--one-time`, reads.
+    #[arg(long, value_name = "FILE")]
+    pub export: Option<PathBuf>,
+}
+
+/// What knocks may be.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum Protocols {
+    /// SYNs.
+    Tcp,
+    /// Datagrams.
+    Udp,
+    /// Each one or the other.
+    Both,
+}
+
+impl Protocols {
+    fn list(self) -> Vec<Protocol> {
+        match self {
+            Self::Tcp => vec![Protocol::Tcp],
+            Self::Udp => vec![Protocol::Udp],
+            Self::Both => vec![Protocol::Tcp, Protocol::Udp],
+        }
+    }
+}
+
+/// Draws and prints.
+///
+/// # Errors
+/// [`Unsuitable`] if such sequences can't be drawn; or they can't be written.
+pub fn run(options: &Options, out: &mut impl Write) -> Result<()> {
+    let Generated { door, export } = generate(options, &mut rand::rng())?;
+    if let (Some(path), Some(text)) = (&options.export, export) {
+        write_new(path, &text)?;
+    }
+    out.write_all(door.as_bytes()).context("writing the door")
+}
+
+/// What was drawn.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Generated {
+    /// What is printed: a configuration, or a file of one-time sequences.
+    pub door: String,
+    /// What is written into a file, if one was asked for.
+    pub export: Option<String>,
+}
+
+/// Draws.
+///
+/// # Errors
+/// Such sequences can't be drawn.
+pub fn generate(options: &Options, random: &mut impl CryptoRng) -> Result<Generated, Unsuitable> {
+    let Options {
+        knocks,
+        range,
+        protocol,
+        open,
+        one_time,
+        export,
+        ..
+    } = options;
+    let urn = Urn::new(knocks.clone(), range.clone(), protocol.list(), open)?;
+    let check = |knocks: &[Knock]| config::parse(&door(options, "knock", &list(knocks)), "door");
+    // Only with such sequences there can be anything wrong; the others need not be parsed.
+    let is_accepted = |knocks: &[Knock]| !config::is_scan(knocks) || check(knocks).is_ok();
+    // What is wrong with any sequence is wrong with the door.
+    check(&urn.draw(random, |knocks| !config::is_scan(knocks))?)?;
+    let Some(count) = one_time else {
+        let knocks = urn.draw(random, is_accepted)?;
+        let space = comment(&space(options, &urn, knocks.len()));
+        return Ok(Generated {
+            door: space + &door(options, "knock", &list(&knocks)),
+            export: export.as_ref().map(|_| sequence_file(&knocks)),
+        });
+    };
+
+    let mut drawn: HashSet<Vec<Knock>> = HashSet::new();
+    let mut lines = String::new();
+    for _ in 0..*count {
+        let is_new = |knocks: &[Knock]| !drawn.contains(knocks) && is_accepted(knocks);
+        let knocks = urn.draw(random, is_new)?;
+        lines += &one_time_line(&knocks);
+        drawn.insert(knocks);
+    }
+    let file = export.as_deref().unwrap_or(Path::new("FILE"));
+    let door = door(options, "one_time", &string(&file.display().to_string()));
+    let space = space(options, &urn, *knocks.start());
+    let head = comment(&format!(
+        "{count} sequences, each of which works once; the host and the client get a copy of this \
+         file each, and nobody else. What is used gets a # in front. {space}"
+    ));
+    Ok(match export {
+        Some(_) => Generated {
+            door: comment(&space) + &door,
+            export: Some(head + &lines),
+        },
+        None => Generated {
+            door: head + &commented(&door) + &lines,
+            export: None,
+        },
+    })
+}
+
+fn door(options: &Options, key: &str, value: &str) -> String {
+    let Options { name, open, .. } = options;
+    format!(
+        "[[door]]\nname = {}\n{key} = {value}\nopen = {}\n",
+        string(name),
+        list(open)
+    )
+}
+
+/// How hard a sequence is to guess, in words.
+fn space(options: &Options, urn: &Urn, knocks: usize) -> String {
+    let Options {
+        range, protocol, ..
+    } = options;
+    let kind = match protocol {
+        Protocols::Tcp => "TCP",
+        Protocols::Udp => "UDP",
+        Protocols::Both => "TCP and UDP",
+    };
+    format!(
+        "Key space: {:.1} bits, {knocks} knocks on {kind} ports from {} to {}.",
+        urn.bits(knocks),
+        range.start(),
+        range.end()
+    )
+}
+
+/// One knock a line. If all are UDP, their ports alone: what other UDP knockers read.
+fn sequence_file(knocks: &[Knock]) -> String {
+    let is_udp = knocks.iter().all(|knock| knock.protocol == Protocol::Udp);
+    let line = |knock: &Knock| {
+        if is_udp {
+            format!("{}\n", knock.port)
+        } else {
+            format!("{knock}\n")
+        }
+    };
+    knocks.iter().map(line).collect()
+}
+
+/// A line as knockd has it too: it begins with a blank, in whose place a # marks it as used.
+fn one_time_line(knocks: &[Knock]) -> String {
+    let words: Vec<String> = knocks
+        .iter()
+        .map(|knock| format!("{}:{}", knock.port, knock.protocol.name()))
+        .collect();
+    format!(" {}\n", words.join(","))
+}
+
+fn write_new(path: &Path, text: &str) -> Result<()> {
+    let mut options = OpenOptions::new();
+    let options = options.write(true).create_new(true);
+    let file = options.mode(READABLE_BY_OWNER).open(path);
+    file.and_then(|mut file| {
+        file.write_all(text.as_bytes())
+            .and_then(|()| file.sync_all())
+    })
+    .with_context(|| format!("writing the sequences to {}, a new file", path.display()))
+}
+
+/// Reads `6` and `10..100`, both ends included.
+fn knocks(text: &str) -> Result<RangeInclusive<usize>, String> {
+    let number = |word: &str| {
+        let number: Option<usize> = word.parse().ok();
+        number
+            .filter(|number| (KNOCKS_LEAST..=KNOCKS_MAX).contains(number))
+            .ok_or_else(|| {
+                format!("write a number from {KNOCKS_LEAST} to {KNOCKS_MAX}, or two as in 10..100")
+            })
+    };
+    let (first, last) = text.split_once("..").unwrap_or((text, text));
+    let (first, last) = (number(first)?, number(last)?);
+    if last < first {
+        return Err(format!("runs backwards: write {last}..{first}"));
+    }
+    Ok(first..=last)
+}
+
+fn one_time(text: &str) -> Result<usize, String> {
+    let number: Option<usize> = text.parse().ok();
+    number
+        .filter(|number| (1..=ONE_TIME_MOST).contains(number))
+        .ok_or_else(|| format!("write a number from 1 to {ONE_TIME_MOST}"))
+}

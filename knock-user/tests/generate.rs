@@ -1,0 +1,232 @@
+//! What `knock-user generate` prints and writes.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "clippy.toml's exception does not reach helpers of tests"
+)]
+
+use std::{collections::HashSet, fs, os::unix::fs::PermissionsExt as _};
+
+use clap::Parser;
+use knock_common::packet::Protocol;
+use knock_user::{
+    config::{self, checked::Knock},
+    generate::{self, Generated, Options, Unsuitable},
+    host::Host,
+};
+use rand::{SeedableRng as _, rngs::StdRng};
+
+#[derive(Parser)]
+struct Cli {
+    #[command(flatten)]
+    options: Options,
+}
+
+fn options(words: &str) -> Options {
+    Cli::parse_from(["generate"].into_iter().chain(words.split_whitespace())).options
+}
+
+fn generated(words: &str, seed: u64) -> Result<Generated, Unsuitable> {
+    generate::generate(&options(words), &mut StdRng::seed_from_u64(seed))
+}
+
+/// A line of a one-time file.
+fn one_time(line: &str) -> Vec<Knock> {
+    let line = line
+        .strip_prefix(' ')
+        .unwrap_or_else(|| panic!("no blank before {line}"));
+    line.split(',')
+        .map(|word| {
+            let (port, protocol) = word.split_once(':').unwrap();
+            format!("{protocol}/{port}").parse().unwrap()
+        })
+        .collect()
+}
+
+#[test]
+fn doors_pass_check_without_a_warning() {
+    for words in [
+        "",
+        "--knocks 3",
+        "--knocks 128",
+        "--knocks 10..100 --range 1025-2024",
+        "--knocks 4 --protocol udp --open udp/1194 --name vpn",
+        "--knocks 4 --protocol tcp --open tcp/22 --open tcp/8000-9000",
+        "--knocks 3 --range 1025-1028",
+    ] {
+        for seed in 0..10 {
+            let text = generated(words, seed).unwrap().door;
+            let checked = config::parse(&text, "seq.toml")
+                .unwrap_or_else(|problems| panic!("{words}\n{text}\n{problems}"));
+            let warnings = checked.warnings(&Host::default());
+            assert!(warnings.is_empty(), "{words}\n{text}\n{warnings:?}");
+        }
+    }
+}
+
+#[test]
+fn how_many_knocks() {
+    let mut lengths = HashSet::new();
+    for seed in 0..60 {
+        let text = generated("--knocks 10..12 --range 1025-2024 --protocol udp", seed);
+        let checked = config::parse(&text.unwrap().door, "seq.toml").unwrap();
+        let knocks = &checked.settings.doors[0].knock;
+        assert!(knocks.iter().all(|knock| knock.protocol == Protocol::Udp));
+        assert!(
+            knocks
+                .iter()
+                .all(|knock| (1025..=2024).contains(&knock.port))
+        );
+        lengths.insert(knocks.len());
+    }
+    assert_eq!(lengths, HashSet::from([10, 11, 12]));
+}
+
+#[test]
+fn the_key_space_is_told() {
+    for (words, told) in [
+        (
+            "--knocks 6 --range 1-100 --protocol udp --open tcp/22222",
+            "# Key space: 39.6 bits, 6 knocks on UDP ports from 1 to 100.\n",
+        ),
+        (
+            "",
+            "# Key space: 95.7 bits, 6 knocks on TCP and UDP ports from 1024 to 32767.\n",
+        ),
+    ] {
+        let text = generated(words, 1).unwrap().door;
+        assert!(text.starts_with(told), "{words}\n{text}");
+    }
+}
+
+#[test]
+fn the_file_of_a_sequence() {
+    let read = |text: &str, prefix: &str| -> Vec<Knock> {
+        text.lines()
+            .map(|line| format!("{prefix}{line}").parse().unwrap())
+            .collect()
+    };
+    for (words, prefix) in [("--protocol udp", "udp/"), ("--protocol tcp", ""), ("", "")] {
+        let words = format!("--knocks 10..100 --range 1025-2024 --export x {words}");
+        let Generated { door, export } = generated(&words, 1).unwrap();
+        let checked = config::parse(&door, "seq.toml").unwrap();
+        let written = read(&export.unwrap(), prefix);
+        assert_eq!(written, checked.settings.doors[0].knock, "{words}");
+    }
+}
+
+#[test]
+fn one_time_files() {
+    const COUNT: usize = 1000;
+    let words = "--one-time 1000 --knocks 6";
+    let printed = generated(words, 1).unwrap();
+    assert_eq!(printed.export, None);
+    let Generated { door, export } = generated(&format!("{words} --export once"), 1).unwrap();
+    assert!(door.contains("one_time = \"once\""), "{door}");
+    for text in [printed.door, export.unwrap()] {
+        let (comments, lines): (Vec<&str>, Vec<&str>) =
+            text.lines().partition(|line| line.starts_with('#'));
+        assert!(comments[0].contains("1000 sequences"), "{comments:?}");
+        let sequences: Vec<Vec<Knock>> = lines.into_iter().map(one_time).collect();
+        let different: HashSet<&Vec<Knock>> = sequences.iter().collect();
+        assert_eq!(different.len(), COUNT);
+        // Each would be a door of its own.
+        let doors = sequences.iter().enumerate().map(|(index, knocks)| {
+            let knocks: Vec<String> = knocks.iter().map(|knock| format!("\"{knock}\"")).collect();
+            assert_eq!(knocks.len(), 6);
+            format!(
+                "[[door]]\nname = \"{index}\"\nknock = [{}]\nopen = [\"tcp/22\"]\n",
+                knocks.join(", ")
+            )
+        });
+        let problems = config::parse(&doors.collect::<String>(), "seq.toml").err();
+        assert_eq!(problems, None);
+    }
+}
+
+#[test]
+fn files_are_new_and_their_owner_s() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("port_sequence.txt");
+    let words = format!("--export {}", path.display());
+    let mut out = Vec::new();
+    generate::run(&options(&words), &mut out).unwrap();
+    assert!(config::parse(&String::from_utf8(out).unwrap(), "seq.toml").is_ok());
+    let written = fs::read_to_string(&path).unwrap();
+    assert_eq!(written.lines().count(), 6);
+    assert_eq!(
+        fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
+
+    let error = generate::run(&options(&words), &mut Vec::new()).unwrap_err();
+    let told = format!("{error:#}");
+    assert!(
+        told.ends_with("a new file: File exists (os error 17)"),
+        "{told}"
+    );
+    assert_eq!(fs::read_to_string(&path).unwrap(), written);
+}
+
+/// Nobody shall be able to tell one from another.
+#[test]
+fn every_run_draws_anew() {
+    let draw = || {
+        let mut out = Vec::new();
+        generate::run(&options(""), &mut out).unwrap();
+        out
+    };
+    assert_ne!(draw(), draw());
+}
+
+#[test]
+fn what_cannot_be_drawn_is_told() {
+    for (words, told) in [
+        (
+            "--knocks 6 --range 1025-1029",
+            "6 knocks need as many ports, and there are 5",
+        ),
+        (
+            "--knocks 3 --range 21-23",
+            "3 knocks need as many ports, and there are 2",
+        ),
+        (
+            "--one-time 100 --knocks 3 --range 1025-1027",
+            "no more sequences are found",
+        ),
+    ] {
+        let error = generated(words, 1).unwrap_err().to_string();
+        assert!(error.starts_with(told), "{words}: {error}");
+    }
+}
+
+#[test]
+fn bad_usage_is_told() {
+    for (words, told) in [
+        (
+            "--knocks 2",
+            "write a number from 3 to 128, or two as in 10..100",
+        ),
+        ("--knocks 129", "write a number from 3 to 128"),
+        ("--knocks x", "write a number from 3 to 128"),
+        ("--knocks 9..6", "runs backwards: write 6..9"),
+        ("--range 9", "is not a range of ports"),
+        ("--range 9-6", "runs backwards: write \"6-9\""),
+        ("--one-time 0", "write a number from 1 to 100000"),
+        ("--open 22", "write the protocol first, as in \"tcp/22\""),
+        ("--protocol icmp", "possible values: tcp, udp, both"),
+    ] {
+        let arguments = ["generate"].into_iter().chain(words.split_whitespace());
+        let error = Cli::try_parse_from(arguments).err().unwrap().to_string();
+        assert!(error.contains(told), "{words}: {error}");
+    }
+}
+
+#[test]
+fn a_door_that_cannot_be_is_told() {
+    let told = generated("--name a/b", 1).unwrap_err().to_string();
+    assert!(
+        told.starts_with("door:2: name: \"a/b\" is not a name"),
+        "{told}"
+    );
+}
