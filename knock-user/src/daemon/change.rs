@@ -1,6 +1,10 @@
 //! Other configurations, and other interfaces, while it runs.
 
-use std::{collections::BTreeSet, io::Write, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::Write,
+    time::Duration,
+};
 
 use anyhow::{Result, bail};
 use knock_common::layout::FlowKey;
@@ -8,7 +12,7 @@ use knock_common::layout::FlowKey;
 use super::{Daemon, Outcome, Trial, ports};
 use crate::{
     clock,
-    config::checked::Settings,
+    config::checked::{Door, Settings},
     firewall::Attached,
     protection::{Ended, Put},
     start::Plan,
@@ -189,29 +193,33 @@ impl<W: Write> Daemon<W> {
     }
 }
 
+type DoorsByName<'a> = BTreeMap<&'a str, &'a Door>;
+
+fn by_name(settings: &Settings) -> DoorsByName<'_> {
+    let doors = settings.doors.iter();
+    doors.map(|door| (door.name.as_str(), door)).collect()
+}
+
 /// What is different, for people.
 fn difference(old: &Plan, new: &Plan) -> Vec<String> {
-    let names = |settings: &Settings| -> BTreeSet<String> {
-        settings
-            .doors
-            .iter()
-            .map(|door| door.name.clone())
-            .collect()
-    };
     let (was, is) = (old.settings(), new.settings());
+    let (old_doors, new_doors) = (by_name(was), by_name(is));
+    let only_in = |these: &DoorsByName<'_>, others: &DoorsByName<'_>| {
+        let names = these.keys().filter(|name| !others.contains_key(*name));
+        names
+            .map(|name| (*name).to_owned())
+            .collect::<BTreeSet<_>>()
+    };
     let mut words = Vec::new();
-    words.extend(named("new door", names(is).difference(&names(was))));
-    words.extend(named("no more door", names(was).difference(&names(is))));
-    let changed: BTreeSet<_> = is
-        .doors
-        .iter()
-        .filter(|door| {
-            was.doors
-                .iter()
-                .any(|old| old.name == door.name && old != *door)
-        })
-        .map(|door| door.name.clone())
-        .collect();
+    words.extend(named("new door", only_in(&new_doors, &old_doors).iter()));
+    words.extend(named(
+        "no more door",
+        only_in(&old_doors, &new_doors).iter(),
+    ));
+    let is_changed =
+        |(name, door): &(&&str, &&Door)| old_doors.get(**name).is_some_and(|old| old != *door);
+    let changed = new_doors.iter().filter(is_changed);
+    let changed: BTreeSet<_> = changed.map(|(name, _)| (*name).to_owned()).collect();
     words.extend(named("changed door", changed.iter()));
     let (before, after): (BTreeSet<_>, BTreeSet<_>) = (
         ports(was).into_iter().collect(),
