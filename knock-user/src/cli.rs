@@ -6,6 +6,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use crate::{
     config::{checked::Mode, value},
+    control::client::Ask,
     generate,
 };
 
@@ -91,6 +92,9 @@ pub enum Command {
         #[arg(value_name = "FILE")]
         file: PathBuf,
     },
+    /// Whatever is asked of a running knock-user.
+    #[command(flatten)]
+    Ask(Ask),
 }
 
 #[cfg(test)]

@@ -68,6 +68,26 @@ impl Instance {
         Ok(all)
     }
 
+    /// The instances of this network namespace that have a control socket: what also those find who
+    /// may not see pins.
+    ///
+    /// # Errors
+    /// The directory of the sockets can't be read.
+    pub fn listening_here() -> Result<Vec<Self>> {
+        let suffix = suffix()?;
+        let names = names_in(Path::new(RUN))?.into_iter();
+        let mut all: Vec<_> = names
+            .filter_map(|name| Some(name.strip_suffix(".sock")?.to_owned()))
+            .filter(|name| name.ends_with(&suffix))
+            .map(|name| Self {
+                name,
+                layout: layout::VERSION.to_string(),
+            })
+            .collect();
+        all.sort();
+        Ok(all)
+    }
+
     /// The instance that protects one of these interfaces, or a new one.
     ///
     /// # Errors

@@ -14,7 +14,7 @@ use knock_user::{
     clock,
     config::Problems,
     console::{Console, Style, watch::Watchers},
-    control::{Access, Server},
+    control::{Access, Misuse, Server},
     daemon::{Daemon, Signals},
     generate::{self, Unsuitable},
     import,
@@ -51,12 +51,13 @@ fn main() -> ExitCode {
         Some(Command::ImportKnockd { file }) => {
             import::run(&file, &mut io::stdout().lock(), &mut io::stderr().lock())
         }
+        Some(Command::Ask(ask)) => ask.run(&mut io::stdout().lock()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             stderr.say(Level::ERROR, &told(&error));
-            let bad = error.is::<Problems>() || error.is::<Unsuitable>();
+            let bad = error.is::<Problems>() || error.is::<Unsuitable>() || error.is::<Misuse>();
             ExitCode::from(if bad { BAD_CONFIGURATION } else { 1 })
         }
     }
@@ -113,10 +114,10 @@ fn warn_of_own_session(plan: &Plan) {
 /// Problems of a file are lines of their own; everything else is one line that begins with the
 /// program's name.
 fn told(error: &anyhow::Error) -> String {
-    match error.downcast_ref::<Problems>() {
-        Some(problems) => problems.to_string(),
-        None => format!("knock-user: {error:#}"),
+    if error.is::<Problems>() || error.is::<Misuse>() {
+        return error.to_string();
     }
+    format!("knock-user: {error:#}")
 }
 
 fn log_to(stderr: Stderr, verbose: u8) {

@@ -16,7 +16,7 @@ use knock_common::{
 use crate::{
     carry::{self, Carried},
     clock,
-    compile::{Numbers, Tables},
+    compile::{self, Numbers, Tables},
     config::checked::Mode,
     firewall::{self, Attached, Firewall, Options},
     instance::{Instance, Locked},
@@ -354,6 +354,8 @@ impl Change<'_> {
     fn registry(&self, known: &Numbers, tables: &Tables) -> Registry {
         let before = self.before.iter().flat_map(|before| &before.interfaces);
         let interfaces: BTreeSet<_> = self.interfaces.iter().chain(before).cloned().collect();
+        let protected = compile::protected(self.plan.settings()).ranges();
+        let established = self.plan.settings().established;
         Registry {
             interfaces: interfaces.into_iter().collect(),
             config: self.plan.path.clone(),
@@ -361,6 +363,11 @@ impl Change<'_> {
             confirm_by_ms: self.how.confirm_by_ms,
             numbers: known.with(&tables.numbers),
             ports: self.plan.ports_by_door(),
+            protected: protected.iter().map(ToString::to_string).collect(),
+            flow_idle_ms: match established.keep {
+                true => compile::millis(established.idle),
+                false => 0,
+            },
         }
     }
 

@@ -32,6 +32,12 @@ pub struct Registry {
     pub numbers: Numbers,
     /// The ports that each door opens or closes, by its name.
     pub ports: BTreeMap<String, Vec<String>>,
+    /// The ports that are protected.
+    #[serde(default)]
+    pub protected: Vec<String>,
+    /// How long a connection without packets is kept, in milliseconds; 0 if none is.
+    #[serde(default)]
+    pub flow_idle_ms: u64,
 }
 
 impl Registry {

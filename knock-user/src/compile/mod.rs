@@ -364,7 +364,8 @@ impl PortTable {
     }
 }
 
-fn features(settings: &Settings) -> Features {
+/// What a configuration uses.
+pub fn features(settings: &Settings) -> Features {
     let targets = settings.doors.iter().any(|door| door.target.is_some());
     let global = |lockout: &Lockout| lockout.scope == Scope::Global;
     [
@@ -418,7 +419,7 @@ fn door_entry(door: &Door, classes: &BTreeMap<IpAddr, u16>, services: &[u16]) ->
     entry
 }
 
-fn millis(duration: Duration) -> u64 {
+pub(crate) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 

@@ -5,8 +5,8 @@ use std::io::Write;
 use super::{
     Console, What,
     record::Record,
-    telling::{Line, list},
-    text::{count, harmless, length},
+    telling::Line,
+    text::{count, harmless, length, list},
 };
 use crate::ledger::Adopted;
 

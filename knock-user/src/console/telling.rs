@@ -13,7 +13,7 @@ use knock_common::{
 use super::{
     Attached, Console, DoorText, What,
     record::Record,
-    text::{count, harmless, length},
+    text::{count, harmless, length, list},
 };
 use crate::ledger::{Action, Ending};
 
@@ -366,13 +366,6 @@ const fn protocol(number: u8) -> &'static str {
 
 fn port_text(number: u8, port: u16) -> String {
     format!("{}/{port}", protocol(number))
-}
-
-pub(super) fn list(ports: &[String]) -> String {
-    match ports {
-        [] => "nothing".to_owned(),
-        ports => ports.join(", "),
-    }
 }
 
 fn join(first: &str, second: &str) -> String {

@@ -48,8 +48,24 @@ pub fn length(millis: u64) -> String {
     }
 }
 
+/// A length of time without fractions of a second, unless it is shorter than one.
+pub fn seconds(millis: u64) -> String {
+    match millis {
+        1_000.. => length(millis / 1_000 * 1_000),
+        _ => length(millis),
+    }
+}
+
+/// Ports as people read them.
+pub fn list(ports: &[String]) -> String {
+    match ports {
+        [] => "nothing".to_owned(),
+        ports => ports.join(", "),
+    }
+}
+
 /// `1 door`, `2 doors`.
-pub(super) fn count(number: u64, noun: &str) -> String {
+pub fn count(number: u64, noun: &str) -> String {
     let plural = if number == 1 { "" } else { "s" };
     format!("{number} {noun}{plural}")
 }

@@ -5,11 +5,18 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
+use anyhow::Result;
 use jiff::{SignedDuration, Timestamp};
-use knock_common::{Address, Reason, Tally, Verdict};
+use knock_common::{
+    Address, Reason, Tally, Verdict,
+    access::{self, Flow},
+    layout::{FlowKey, GrantKey},
+};
 use serde::{Deserialize, Serialize};
 
-use crate::config::checked::Settings;
+use crate::{
+    console::Attached, instance::Instance, interface, ledger::Open, pins, registry::Registry,
+};
 
 /// How a firewall is.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
@@ -176,17 +183,86 @@ pub struct DoorFacts {
 /// Doors by their numbers in the maps.
 pub type Doors = BTreeMap<u16, DoorFacts>;
 
-/// The doors of a configuration, given the number of each by its name.
-pub fn doors(settings: &Settings, numbers: &BTreeMap<String, u16>) -> Doors {
-    let facts = settings.doors.iter().filter_map(|door| {
-        let ports = door.opened().iter().chain(door.closed());
+/// The doors that a registry knows.
+pub fn doors(registry: &Registry) -> Doors {
+    let facts = registry.numbers.doors.iter().map(|(name, &number)| {
         let facts = DoorFacts {
-            name: door.name.clone(),
-            ports: ports.map(ToString::to_string).collect(),
+            name: name.clone(),
+            ports: registry.ports.get(name).cloned().unwrap_or_default(),
         };
-        Some((*numbers.get(&door.name)?, facts))
+        (number, facts)
     });
     facts.collect()
+}
+
+/// A running process, as the status has it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Process {
+    /// Its number.
+    pub pid: u32,
+    /// Since when it runs, in milliseconds since boot.
+    pub since_ms: u64,
+    /// How many watch.
+    pub watchers: usize,
+}
+
+/// The status of an instance, from what is known about it besides its maps, and from what those
+/// hold: valid grants, kept connections, and counters by number.
+pub fn status(
+    name: &str,
+    registry: &Registry,
+    interfaces: Vec<Interface>,
+    process: Option<Process>,
+    (grants, flows, counts): (usize, usize, &[u64]),
+    clock: Clock,
+) -> Status {
+    Status {
+        instance: name.to_owned(),
+        pid: process.map(|process| process.pid),
+        version: process.map(|_| env!("CARGO_PKG_VERSION").to_owned()),
+        config: registry.config.display().to_string(),
+        since: process.map(|process| clock.wall(process.since_ms)),
+        interfaces,
+        ports: registry.protected.clone(),
+        dry_run: registry.dry_run,
+        unconfirmed: registry
+            .confirm_by_ms
+            .map(|by_ms| clock.seconds_until(by_ms)),
+        doors: registry.ports.len(),
+        grants,
+        flows,
+        watchers: process.map_or(0, |process| process.watchers),
+        counters: counters(counts),
+    }
+}
+
+/// How many of these connections, which are words of the map, are kept.
+pub fn kept(flows: &[(FlowKey, u64)], idle_ms: u64, clock: Clock) -> usize {
+    let goes_on = |word| clock.now_ms < Flow::from_word(word).until_ms(idle_ms);
+    flows.iter().filter(|&&(_, word)| goes_on(word)).count()
+}
+
+/// The interfaces of an instance.
+///
+/// # Errors
+/// The kernel does not tell.
+pub fn interfaces(instance: &Instance) -> Result<Vec<Interface>> {
+    let all = interface::list()?;
+    let names = instance.interfaces().into_iter();
+    let described = names.map(|name| {
+        let found = all.iter().find(|interface| interface.name == name);
+        let ours = found.filter(|interface| pins::is_ours(instance, interface));
+        let mode = |interface: &interface::Interface| match interface.native {
+            true => Attached::Native,
+            false => Attached::Generic,
+        };
+        Interface {
+            attached: ours.is_some(),
+            mode: ours.map(|interface| mode(interface).name().to_owned()),
+            name,
+        }
+    });
+    Ok(described.collect())
 }
 
 /// The wall clock of the kernel side.
@@ -259,41 +335,67 @@ const fn tally_text(tally: Tally) -> &'static str {
     }
 }
 
-/// A grant that somebody has, as far as it is known.
+/// A grant that somebody has.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Open {
+pub struct Grant {
     /// Who has it.
     pub source: Address,
     /// Number of the door.
     pub door: u16,
     /// When it ends, in milliseconds since boot.
     pub until_ms: u64,
-    /// When it was given, in milliseconds since boot, and by which user, if not with knocks.
+    /// When it was given, in milliseconds since boot, and by which user, if not with knocks; none
+    /// if nobody remembers.
     pub given: Option<(u64, Option<u32>)>,
 }
 
+impl From<Open> for Grant {
+    fn from(open: Open) -> Self {
+        Self {
+            source: open.source,
+            door: open.door,
+            until_ms: open.until_ms,
+            given: Some((open.given_ms, open.by)),
+        }
+    }
+}
+
+impl From<(GrantKey, access::Grant)> for Grant {
+    fn from((key, grant): (GrantKey, access::Grant)) -> Self {
+        Self {
+            source: key.source,
+            door: grant.door,
+            until_ms: grant.until_ms,
+            given: None,
+        }
+    }
+}
+
 /// The grants that are valid, one for each source and door: the one that ends last.
-pub fn list(open: impl IntoIterator<Item = Open>, doors: &Doors, clock: Clock) -> Grants {
-    let mut longest: BTreeMap<(Address, u16), Open> = BTreeMap::new();
-    for open in open.into_iter().filter(|open| clock.now_ms < open.until_ms) {
-        let held = longest.entry((open.source, open.door)).or_insert(open);
-        if held.until_ms < open.until_ms {
-            *held = open;
+pub fn list(grants: impl IntoIterator<Item = Grant>, doors: &Doors, clock: Clock) -> Grants {
+    let mut longest: BTreeMap<(Address, u16), Grant> = BTreeMap::new();
+    for grant in grants
+        .into_iter()
+        .filter(|grant| clock.now_ms < grant.until_ms)
+    {
+        let held = longest.entry((grant.source, grant.door)).or_insert(grant);
+        if held.until_ms < grant.until_ms {
+            *held = grant;
         }
     }
     let mut grants: Vec<_> = longest
         .values()
-        .map(|open| {
-            let facts = doors.get(&open.door);
-            let number = || format!("number {}", open.door);
+        .map(|grant| {
+            let facts = doors.get(&grant.door);
+            let number = || format!("number {}", grant.door);
             Held {
-                source: open.source.into(),
+                source: grant.source.into(),
                 door: facts.map_or_else(number, |facts| facts.name.clone()),
                 ports: facts.map_or_else(Vec::new, |facts| facts.ports.clone()),
-                until: clock.wall(open.until_ms),
-                seconds: clock.seconds_until(open.until_ms),
-                since: open.given.map(|(given_ms, _)| clock.wall(given_ms)),
-                by: open.given.map(|(_, by)| giver(by)),
+                until: clock.wall(grant.until_ms),
+                seconds: clock.seconds_until(grant.until_ms),
+                since: grant.given.map(|(given_ms, _)| clock.wall(given_ms)),
+                by: grant.given.map(|(_, by)| giver(by)),
             }
         })
         .collect();
@@ -302,6 +404,6 @@ pub fn list(open: impl IntoIterator<Item = Open>, doors: &Doors, clock: Clock) -
 }
 
 /// Who gave a grant: those who knocked, or a user.
-pub fn giver(by: Option<u32>) -> String {
+fn giver(by: Option<u32>) -> String {
     by.map_or_else(|| "knock".to_owned(), |uid| format!("uid {uid}"))
 }

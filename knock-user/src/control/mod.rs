@@ -27,9 +27,12 @@
 
 pub mod access;
 pub mod answers;
+pub mod client;
+pub mod offline;
 pub mod protocol;
 pub mod server;
+pub mod text;
 
 pub use access::{Access, Peer};
-pub use protocol::{Answer, Failure, Incoming, Reply, Request};
+pub use protocol::{Answer, Failure, Incoming, Misuse, Reply, Request};
 pub use server::{Call, Server};

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::answers::{
     Confirmed, Detached, Explanation, Granted, Grants, Reloaded, Revoked, Status,
 };
+use crate::config::Problems;
 
 /// The version of the protocol.
 pub const VERSION: u64 = 1;
@@ -100,6 +101,11 @@ pub struct Failure {
     pub bad_configuration: bool,
 }
 
+/// Who asked is at fault: bad usage, or a bad configuration.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("{0}")]
+pub struct Misuse(pub String);
+
 /// The outcome of each command.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -141,14 +147,14 @@ impl Reply {
         })
     }
 
-    /// Something done, or why it was not: problems of a configuration are the asker's fault.
+    /// Something done, or why it was not.
     pub fn of(done: anyhow::Result<Answer>) -> Self {
         match done {
             Ok(answer) => Self::Done(answer),
-            Err(error) => match error.downcast_ref::<crate::config::Problems>() {
-                Some(problems) => Self::bad(problems.to_string()),
-                None => Self::failed(format!("{error:#}")),
-            },
+            Err(error) if error.is::<Problems>() || error.is::<Misuse>() => {
+                Self::bad(error.to_string())
+            }
+            Err(error) => Self::failed(format!("{error:#}")),
         }
     }
 

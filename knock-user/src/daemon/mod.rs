@@ -37,6 +37,7 @@ use crate::{
     supervisor,
 };
 
+mod asked;
 mod change;
 mod doors;
 mod events;

@@ -1,6 +1,6 @@
 //! What an administrator asks, and what is replied.
 
-use std::io::Write;
+use std::{io::Write, time::Duration};
 
 use anyhow::Result;
 
@@ -15,19 +15,13 @@ impl<W: Write> Daemon<W> {
     pub(super) fn reply(&mut self, request: &Request, peer: &Peer) -> (Reply, Option<Outcome>) {
         if matches!(request, Request::Detach {}) {
             tracing::warn!("asked to detach by uid {}", peer.uid);
-            let detached = Detached {
-                interfaces: self.protection.instance().linked(),
-                ports: self.ports.clone(),
-            };
-            return (
-                Reply::of(Ok(Answer::Detached(detached))),
-                Some(Outcome::Detach),
-            );
+            let reply = Reply::of(self.answer(request, peer));
+            return (reply, Some(Outcome::Detach));
         }
-        (Reply::of(self.answer(request)), None)
+        (Reply::of(self.answer(request, peer)), None)
     }
 
-    fn answer(&mut self, request: &Request) -> Result<Answer> {
+    fn answer(&mut self, request: &Request, peer: &Peer) -> Result<Answer> {
         match request {
             Request::Reload {} => {
                 let changes = self.reload(None)?;
@@ -40,12 +34,29 @@ impl<W: Write> Daemon<W> {
             Request::Confirm {} => Ok(Answer::Confirmed(Confirmed {
                 was_unconfirmed: self.confirm()?,
             })),
-            Request::Status {}
-            | Request::List {}
-            | Request::Grant { .. }
-            | Request::Revoke { .. }
-            | Request::Explain { .. }
-            | Request::Detach {} => anyhow::bail!("not answered yet"),
+            Request::Status {} => self.status().map(Answer::Status),
+            Request::List {} => Ok(Answer::List(self.list())),
+            Request::Grant {
+                source,
+                door,
+                for_ms,
+            } => {
+                let lasts = for_ms.map(Duration::from_millis);
+                let granted = self.grant(*source, door, lasts, peer)?;
+                Ok(Answer::Granted(granted))
+            }
+            Request::Revoke { source, door } => {
+                let revoked = self.revoke(*source, door.as_deref(), peer)?;
+                Ok(Answer::Revoked(revoked))
+            }
+            Request::Explain { source, port, to } => {
+                let explanation = self.explain(*source, port, *to)?;
+                Ok(Answer::Explained(explanation))
+            }
+            Request::Detach {} => Ok(Answer::Detached(Detached {
+                interfaces: self.protection.instance().linked(),
+                ports: self.ports.clone(),
+            })),
         }
     }
 }

@@ -19,7 +19,7 @@ use knock_common::{
 use super::{Known, Live, Question, world::Seen};
 use crate::{
     config::checked::{Door, Knock, Ports},
-    console::text::length,
+    console::text::seconds,
 };
 
 /// Names of doors in one sentence.
@@ -336,13 +336,5 @@ fn list(words: impl IntoIterator<Item = String>) -> String {
     match words.len().saturating_sub(DOORS_SHOWN) {
         0 => shown,
         more => format!("{shown} and {more} more"),
-    }
-}
-
-/// A length of time without fractions of a second, unless it is less than one.
-fn seconds(millis: u64) -> String {
-    match millis {
-        1_000.. => length(millis / 1_000 * 1_000),
-        _ => length(millis),
     }
 }

@@ -46,6 +46,13 @@ impl Ledger {
         })
     }
 
+    /// When a source's grant for a door ended, if that was in the last few seconds, in milliseconds
+    /// since boot.
+    pub fn ended_ms(&self, source: Address, door: u16, now_ms: u64) -> Option<u64> {
+        let end = self.ended.find(&(source, door), now_ms)?;
+        Some(end.at_ns / NANOS_PER_MILLI)
+    }
+
     /// The entries of the allow map that let a source through a door: each is to be written unless
     /// one that ends later is there. None if the door gives no grants.
     pub fn entries_of(&self, source: Address, door: u16) -> Vec<GrantKey> {

@@ -1,0 +1,383 @@
+//! The administrator's end of the socket.
+
+use std::{
+    io::{self, BufRead as _, BufReader, Write},
+    net::IpAddr,
+    os::unix::net::UnixStream,
+    path::Path,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use clap::{Args, Subcommand};
+use serde::Serialize;
+
+use super::{
+    answers::{Confirmed, Detached},
+    offline,
+    protocol::{Answer, Failure, Incoming, Misuse, Reply, Request},
+    text::Told,
+};
+use crate::{
+    config::{checked::Knock, value},
+    instance::Instance,
+};
+
+/// How long a daemon may take to answer: a reload of the largest configuration takes seconds.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What a running knock-user is asked for, or its pinned maps.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Ask {
+    /// Tell what is protected and how, and what was counted. Works without a running process.
+    Status(At),
+    /// Tell who has grants, and for how long. Works without a running process.
+    List(At),
+    /// Tell what happens, from now on.
+    Watch(At),
+    /// Let a source in without knocks.
+    Grant {
+        /// Who.
+        #[arg(value_name = "SOURCE", value_parser = value::address)]
+        source: IpAddr,
+        /// The door whose ports are opened.
+        #[arg(long, value_name = "NAME")]
+        door: String,
+        /// For how long, such as 10m. Default: the door's open_for.
+        #[arg(long = "for", value_name = "TIME", value_parser = value::duration)]
+        lasts: Option<Duration>,
+        /// Where.
+        #[command(flatten)]
+        at: At,
+    },
+    /// End a source's grants. Connections go on, unless [established] keep = false.
+    Revoke {
+        /// Whose.
+        #[arg(value_name = "SOURCE", value_parser = value::address)]
+        source: IpAddr,
+        /// Only those that this door gave.
+        #[arg(long, value_name = "NAME")]
+        door: Option<String>,
+        /// Where.
+        #[command(flatten)]
+        at: At,
+    },
+    /// Tell what would happen to a new connection, and why.
+    Explain {
+        /// Where it would come from.
+        #[arg(value_name = "SOURCE", value_parser = value::address)]
+        source: IpAddr,
+        /// The port that it would go to, such as tcp/22.
+        #[arg(value_name = "PORT")]
+        port: Knock,
+        /// The address that it would go to, where doors have a target.
+        #[arg(long, value_name = "ADDRESS", value_parser = value::address)]
+        to: Option<IpAddr>,
+        /// Where.
+        #[command(flatten)]
+        at: At,
+    },
+    /// Read the configuration again. If anything is wrong with it, nothing changes.
+    Reload(At),
+    /// Keep what was started with --confirm.
+    Confirm(At),
+    /// End the protection: the ports are open to everybody. Works without a running process.
+    Detach(At),
+}
+
+/// Which instance, and how the answer is told.
+#[derive(Args, Clone, Debug)]
+pub struct At {
+    /// An interface that is protected, if several sets of them are.
+    #[arg(long = "iface", value_name = "IF")]
+    pub interface: Option<String>,
+    /// The answer as one JSON object.
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl Ask {
+    fn at(&self) -> &At {
+        match self {
+            Self::Status(at)
+            | Self::List(at)
+            | Self::Watch(at)
+            | Self::Reload(at)
+            | Self::Confirm(at)
+            | Self::Detach(at)
+            | Self::Grant { at, .. }
+            | Self::Revoke { at, .. }
+            | Self::Explain { at, .. } => at,
+        }
+    }
+
+    /// What is sent.
+    pub fn incoming(&self) -> Incoming {
+        Incoming::Request(match self {
+            Self::Watch(At { json, .. }) => return Incoming::Watch { json: *json },
+            Self::Status(_) => Request::Status {},
+            Self::List(_) => Request::List {},
+            Self::Reload(_) => Request::Reload {},
+            Self::Confirm(_) => Request::Confirm {},
+            Self::Detach(_) => Request::Detach {},
+            Self::Grant {
+                source,
+                door,
+                lasts,
+                ..
+            } => Request::Grant {
+                source: *source,
+                door: door.clone(),
+                for_ms: lasts.map(|lasts| u64::try_from(lasts.as_millis()).unwrap_or(u64::MAX)),
+            },
+            Self::Revoke { source, door, .. } => Request::Revoke {
+                source: *source,
+                door: door.clone(),
+            },
+            Self::Explain {
+                source, port, to, ..
+            } => Request::Explain {
+                source: *source,
+                port: port.to_string(),
+                to: *to,
+            },
+        })
+    }
+
+    /// Asks, and writes the answer.
+    ///
+    /// # Errors
+    /// Nobody can be asked, or it could not be done: a [`Misuse`] if who asked is at fault.
+    pub fn run(&self, out: &mut impl Write) -> Result<()> {
+        let at = self.at();
+        let Some(instance) = find(self, at.interface.as_deref())? else {
+            let answer = Answer::Detached(Detached::default());
+            return write(&answer, at.json, out);
+        };
+        match connect(&instance.socket())? {
+            Some(stream) => converse(&self.incoming(), stream, at.json, out),
+            None => write(&self.offline(&instance)?, at.json, out),
+        }
+    }
+
+    /// The answer if no process runs.
+    fn offline(&self, instance: &Instance) -> Result<Answer> {
+        match self {
+            Self::Status(_) => offline::status(instance).map(Answer::Status),
+            Self::List(_) => offline::list(instance).map(Answer::List),
+            Self::Detach(_) => offline::detach(instance).map(Answer::Detached),
+            Self::Confirm(_) if !is_awaiting(instance) => {
+                Ok(Answer::Confirmed(Confirmed::default()))
+            }
+            Self::Watch(_)
+            | Self::Grant { .. }
+            | Self::Revoke { .. }
+            | Self::Explain { .. }
+            | Self::Reload(_)
+            | Self::Confirm(_) => bail!(
+                "no process runs for {}, so nobody can be asked: start knock-user, which takes \
+                 over what is there",
+                interfaces(instance)
+            ),
+        }
+    }
+}
+
+fn is_awaiting(instance: &Instance) -> bool {
+    let registry = crate::registry::Registry::read(&instance.registry());
+    let registry = registry.ok().flatten();
+    registry.is_some_and(|registry| registry.confirm_by_ms.is_some())
+}
+
+/// The instance that is meant; none if there is none and that is as it should be.
+fn find(ask: &Ask, interface: Option<&str>) -> Result<Option<Instance>> {
+    let mut all = candidates(ask)?;
+    if let Some(interface) = interface {
+        all.retain(|instance| protects(instance, interface));
+    }
+    match (all.as_slice(), interface) {
+        ([only], _) => Ok(Some(only.clone())),
+        ([], _) if matches!(ask, Ask::Detach(_)) => Ok(None),
+        ([], Some(interface)) => {
+            bail!("no knock-user protects {interface}; `knock-user status` tells what is protected")
+        }
+        ([], None) => bail!(
+            "no knock-user protects anything in this network namespace: `knock-user --iface eth0 \
+             --config FILE` does"
+        ),
+        (several, _) => {
+            let list: Vec<_> = several
+                .iter()
+                .map(|instance| interfaces(instance))
+                .collect();
+            Err(Misuse(format!(
+                "knock-user: {} are protected apart from each other: say which with --iface",
+                list.join("; ")
+            ))
+            .into())
+        }
+    }
+}
+
+fn candidates(ask: &Ask) -> Result<Vec<Instance>> {
+    let pinned = match ask {
+        // Also what only another version could take over.
+        Ask::Detach(_) => Instance::of_all_layouts(),
+        _ => Instance::all_here(),
+    };
+    let mut all = Instance::listening_here().unwrap_or_default();
+    match pinned {
+        Ok(pinned) => all.extend(pinned),
+        // Those who may ask need not be allowed to see pins.
+        Err(_) if !all.is_empty() => {}
+        Err(error) => return Err(error),
+    }
+    all.sort();
+    all.dedup();
+    Ok(all)
+}
+
+fn protects(instance: &Instance, interface: &str) -> bool {
+    instance.has_any(&[interface.to_owned()])
+        || asked_interfaces(instance)
+            .iter()
+            .any(|name| name == interface)
+}
+
+/// What an instance protects, for people.
+fn interfaces(instance: &Instance) -> String {
+    let mut names = instance.interfaces();
+    if names.is_empty() {
+        names = asked_interfaces(instance);
+    }
+    match names.as_slice() {
+        [] => instance.name().to_owned(),
+        names => names.join(" and "),
+    }
+}
+
+/// The interfaces of an instance as its process tells them, for those who may not see pins.
+fn asked_interfaces(instance: &Instance) -> Vec<String> {
+    let Ok(Some(stream)) = connect(&instance.socket()) else {
+        return Vec::new();
+    };
+    match ask(&Incoming::Request(Request::Status {}), stream) {
+        Ok((Answer::Status(status), _)) => {
+            let interfaces = status.interfaces.into_iter();
+            interfaces.map(|interface| interface.name).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// Connects to a socket; `None` if nobody listens there.
+fn connect(path: &Path) -> Result<Option<UnixStream>> {
+    use io::ErrorKind::{ConnectionRefused, NotFound, PermissionDenied};
+    match UnixStream::connect(path) {
+        Ok(stream) => {
+            stream.set_read_timeout(Some(PATIENCE))?;
+            stream.set_write_timeout(Some(PATIENCE))?;
+            Ok(Some(stream))
+        }
+        Err(error) if [ConnectionRefused, NotFound].contains(&error.kind()) => Ok(None),
+        Err(error) if error.kind() == PermissionDenied => Err(anyhow!(
+            "{} is for root: try `sudo`, or have `[control] group` let you in",
+            path.display()
+        )),
+        Err(error) => Err(error).with_context(|| format!("connecting to {}", path.display())),
+    }
+}
+
+/// Asks and gets an answer, and what comes after it.
+fn ask(incoming: &Incoming, stream: UnixStream) -> Result<(Answer, BufReader<UnixStream>)> {
+    // Who is not let in is told so without being heard: the reply counts.
+    let sent = (&stream).write_all(incoming.to_line().as_bytes());
+    let mut reader = BufReader::new(stream);
+    let mut line = Vec::new();
+    match reader.read_until(b'\n', &mut line) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            bail!("the process does not answer: `kill` it, and start it again")
+        }
+        read => read.context("reading the answer")?,
+    };
+    if line.is_empty() {
+        sent.context("asking")?;
+        bail!("the process ended without an answer");
+    }
+    match Reply::from_line(&line) {
+        Ok(Reply::Done(answer)) => Ok((answer, reader)),
+        Ok(Reply::Failed(Failure {
+            message,
+            bad_configuration: true,
+        })) => Err(Misuse(message).into()),
+        Ok(Reply::Failed(Failure { message, .. })) => bail!("{message}"),
+        Err(reason) => bail!("{reason}"),
+    }
+}
+
+fn converse(
+    incoming: &Incoming,
+    stream: UnixStream,
+    json: bool,
+    out: &mut impl Write,
+) -> Result<()> {
+    let (answer, mut rest) = ask(incoming, stream)?;
+    if answer != (Answer::Watching {}) {
+        return write(&answer, json, out);
+    }
+    rest.get_ref().set_read_timeout(None)?;
+    let mut line = Vec::new();
+    while rest.read_until(b'\n', &mut line).context("watching")? > 0 {
+        if let Err(error) = out.write_all(&line).and_then(|()| out.flush()) {
+            return ended_by_reader(error);
+        }
+        line.clear();
+    }
+    bail!("the process has ended")
+}
+
+/// That nobody reads any more, as with `| head`, is no error.
+fn ended_by_reader(error: io::Error) -> Result<()> {
+    if error.kind() == io::ErrorKind::BrokenPipe {
+        return Ok(());
+    }
+    Err(error).context("writing")
+}
+
+fn write(answer: &Answer, json: bool, out: &mut impl Write) -> Result<()> {
+    let text = if json {
+        self::json(answer)?
+    } else {
+        if let Answer::Reloaded(reloaded) = answer {
+            for warning in &reloaded.warnings {
+                eprintln!("{warning}");
+            }
+        }
+        Told::here().text(answer)
+    };
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => Ok(()),
+        Err(error) => ended_by_reader(error),
+    }
+}
+
+/// An answer as one line of JSON.
+///
+/// # Errors
+/// It can't be said in JSON.
+pub fn json(answer: &Answer) -> Result<String> {
+    fn line(value: &impl Serialize) -> Result<String> {
+        Ok(serde_json::to_string(value)? + "\n")
+    }
+    match answer {
+        Answer::Status(status) => line(status),
+        Answer::List(grants) => line(grants),
+        Answer::Watching {} => Ok(String::new()),
+        Answer::Granted(granted) => line(granted),
+        Answer::Revoked(revoked) => line(revoked),
+        Answer::Explained(explanation) => line(explanation),
+        Answer::Reloaded(reloaded) => line(reloaded),
+        Answer::Confirmed(confirmed) => line(confirmed),
+        Answer::Detached(detached) => line(detached),
+    }
+}

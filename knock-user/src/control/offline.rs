@@ -1,0 +1,113 @@
+//! What can be said of an instance that no process runs for: its maps are pinned.
+
+use anyhow::{Context as _, Result, bail};
+use aya::maps::{Map, MapData, PerCpuArray};
+use bytemuck::Pod;
+use knock_common::{
+    access,
+    layout::{ALLOW_MAX, FLOWS_MAX, FlowKey, GrantKey},
+    reason::COUNTERS_MAX,
+};
+
+use super::answers::{self, Clock, Detached, Grants, Status};
+use crate::{
+    instance::Instance,
+    maps::{self, Table},
+    pins,
+    registry::Registry,
+};
+
+/// How it is.
+///
+/// # Errors
+/// The maps can't be read.
+pub fn status(instance: &Instance) -> Result<Status> {
+    let clock = Clock::now();
+    let registry = registry(instance)?;
+    let doors = answers::doors(&registry);
+    let grants = answers::list(grants(instance)?, &doors, clock).grants.len();
+    let counts = counters(instance)?;
+    let idle_ms = registry.flow_idle_ms;
+    let flows = table::<FlowKey, u64>(instance, "FLOWS", FLOWS_MAX, Map::LruHashMap)?;
+    let held = (grants, answers::kept(&flows, idle_ms, clock), &counts[..]);
+    let interfaces = answers::interfaces(instance)?;
+    Ok(answers::status(
+        instance.name(),
+        &registry,
+        interfaces,
+        None,
+        held,
+        clock,
+    ))
+}
+
+/// Who has grants.
+///
+/// # Errors
+/// The maps can't be read.
+pub fn list(instance: &Instance) -> Result<Grants> {
+    let doors = answers::doors(&registry(instance)?);
+    Ok(answers::list(grants(instance)?, &doors, Clock::now()))
+}
+
+/// Removes all that an instance has.
+///
+/// # Errors
+/// A process has it, or something can't be removed.
+pub fn detach(instance: &Instance) -> Result<Detached> {
+    let ports = Registry::read(&instance.registry());
+    let ports = ports.ok().flatten().map(|registry| registry.protected);
+    let interfaces = instance.linked();
+    let locked = instance.clone().lock()?;
+    locked.remove()?;
+    Ok(Detached {
+        interfaces,
+        ports: ports.unwrap_or_default(),
+    })
+}
+
+fn registry(instance: &Instance) -> Result<Registry> {
+    // What has another layout can't be read.
+    pins::check(instance)?;
+    match Registry::read(&instance.registry())? {
+        Some(registry) => Ok(registry),
+        None => bail!(
+            "{} is gone, so nobody knows the names of doors: start knock-user, which makes it anew",
+            instance.registry().display()
+        ),
+    }
+}
+
+fn grants(instance: &Instance) -> Result<Vec<answers::Grant>> {
+    let entries = table::<GrantKey, u64>(instance, "ALLOW", ALLOW_MAX, Map::HashMap)?;
+    let grant = |(key, word)| answers::Grant::from((key, access::Grant::from_word(word)));
+    Ok(entries.into_iter().map(grant).collect())
+}
+
+fn table<K: Pod, V: Pod>(
+    instance: &Instance,
+    name: &str,
+    most: u32,
+    kind: fn(MapData) -> Map,
+) -> Result<Vec<(K, V)>> {
+    let map = kind(pinned(instance, name)?);
+    let table = Table::<MapData, K, V>::try_from(map);
+    let table = table.with_context(|| format!("the pinned map {name}"))?;
+    Ok(maps::entries(&table, most))
+}
+
+fn counters(instance: &Instance) -> Result<Vec<u64>> {
+    let map = Map::PerCpuArray(pinned(instance, "COUNTERS")?);
+    let counters = PerCpuArray::<_, u64>::try_from(map).context("the pinned map COUNTERS")?;
+    let sum = |number| -> Result<u64> {
+        let values = counters.get(&number, 0);
+        let values = values.with_context(|| format!("reading counter {number}"))?;
+        Ok(values.iter().sum())
+    };
+    (0..COUNTERS_MAX).map(sum).collect()
+}
+
+fn pinned(instance: &Instance, name: &str) -> Result<MapData> {
+    let path = instance.maps().join(name);
+    MapData::from_pin(&path).with_context(|| format!("opening the pinned map {}", path.display()))
+}

@@ -1,0 +1,239 @@
+//! Answers for people.
+
+use std::fmt::Write as _;
+
+use jiff::{SignedDuration, Timestamp, tz::TimeZone};
+
+use super::{
+    answers::{Detached, Granted, Grants, Reloaded, Revoked, Status},
+    protocol::Answer,
+};
+use crate::console::text::{count, harmless, list, seconds};
+
+/// How times are told.
+#[derive(Clone, Debug)]
+pub struct Told {
+    /// The time zone of who reads it.
+    pub zone: TimeZone,
+    /// Now.
+    pub now: Timestamp,
+}
+
+impl Told {
+    /// For this terminal, now.
+    pub fn here() -> Self {
+        Self {
+            zone: TimeZone::system(),
+            now: Timestamp::now(),
+        }
+    }
+
+    /// The lines of an answer, each with its end. Nothing in them does anything to a terminal.
+    pub fn text(&self, answer: &Answer) -> String {
+        let lines = match answer {
+            Answer::Status(status) => self.status(status),
+            Answer::List(grants) => self.list(grants),
+            Answer::Watching {} => Vec::new(),
+            Answer::Granted(granted) => vec![self::granted(granted)],
+            Answer::Revoked(revoked) => vec![self::revoked(revoked)],
+            Answer::Explained(explanation) => explanation.chain.clone(),
+            Answer::Reloaded(reloaded) => self::reloaded(reloaded),
+            Answer::Confirmed(confirmed) if confirmed.was_unconfirmed => {
+                vec!["confirmed: it stays as it is".to_owned()]
+            }
+            Answer::Confirmed(_) => vec!["there is nothing to confirm".to_owned()],
+            Answer::Detached(detached) => self::detached(detached),
+        };
+        let mut text = String::new();
+        for line in lines {
+            text.push_str(harmless(line.trim_end()).as_ref());
+            text.push('\n');
+        }
+        text
+    }
+
+    fn status(&self, status: &Status) -> Vec<String> {
+        let mut rows = vec![["instance", &status.instance].map(str::to_owned)];
+        let mut row = |name: &str, value: String| rows.push([name.to_owned(), value]);
+        row("process", self.process(status));
+        let doors = count(status.doors as u64, "door");
+        row("configuration", format!("{}, {doors}", status.config));
+        for (index, interface) in status.interfaces.iter().enumerate() {
+            let mode = interface.mode.as_deref().filter(|_| interface.attached);
+            let how = mode.unwrap_or("not attached");
+            let name = if index == 0 { "interfaces" } else { "" };
+            row(name, format!("{} {how}", interface.name));
+        }
+        row("protected", list(&status.ports));
+        if status.dry_run {
+            row("dry run", "nothing is dropped".to_owned());
+        }
+        match status.unconfirmed {
+            Some(left) if left > 0.0 => {
+                row(
+                    "unconfirmed",
+                    format!("{} left for `knock-user confirm`", short(left)),
+                );
+            }
+            Some(_) => row("unconfirmed", "no confirmation came in time".to_owned()),
+            None => {}
+        }
+        row("grants", status.grants.to_string());
+        row("connections", status.flows.to_string());
+        if status.watchers > 0 {
+            row("watching", status.watchers.to_string());
+        }
+        let counters = status.counters.iter();
+        let counters = counters.map(|counter| [counter.count.to_string(), counter.text.clone()]);
+        for (index, counter) in table(&counters.collect::<Vec<_>>(), [Side::Right, Side::Left])
+            .into_iter()
+            .enumerate()
+        {
+            row(if index == 0 { "counted" } else { "" }, counter);
+        }
+        table(&rows, [Side::Left, Side::Left])
+    }
+
+    fn process(&self, status: &Status) -> String {
+        let Some(pid) = status.pid else {
+            return "none: knocks and grants go on, and nobody tells or runs commands".to_owned();
+        };
+        let mut text = pid.to_string();
+        if let Some(since) = status.since.as_deref() {
+            let _infallible = write!(text, ", since {}", self.moment(since));
+            if let Some(age) = self.age(since) {
+                let _infallible = write!(text, " ({})", short(age.as_secs_f64()));
+            }
+        }
+        text
+    }
+
+    fn list(&self, grants: &Grants) -> Vec<String> {
+        if grants.grants.is_empty() {
+            return vec!["nobody has a grant".to_owned()];
+        }
+        let mut rows = vec![["SOURCE", "DOOR", "PORTS", "LEFT", "SINCE", "BY"].map(str::to_owned)];
+        let unknown = || "-".to_owned();
+        rows.extend(grants.grants.iter().map(|held| {
+            [
+                held.source.to_string(),
+                held.door.clone(),
+                held.ports.join(","),
+                short(held.seconds),
+                held.since
+                    .as_deref()
+                    .map_or_else(unknown, |since| self.moment(since)),
+                held.by.clone().unwrap_or_else(unknown),
+            ]
+        }));
+        table(&rows, [Side::Left; 6])
+    }
+
+    /// A moment of today by its time, of another day with its date.
+    fn moment(&self, rfc3339: &str) -> String {
+        let Ok(at) = rfc3339.parse::<Timestamp>() else {
+            return rfc3339.to_owned();
+        };
+        let at = at.to_zoned(self.zone.clone());
+        let is_today = at.date() == self.now.to_zoned(self.zone.clone()).date();
+        let format = if is_today {
+            "%H:%M:%S"
+        } else {
+            "%Y-%m-%d %H:%M:%S"
+        };
+        at.strftime(format).to_string()
+    }
+
+    fn age(&self, rfc3339: &str) -> Option<SignedDuration> {
+        let at: Timestamp = rfc3339.parse().ok()?;
+        Some(self.now.duration_since(at))
+    }
+}
+
+fn granted(granted: &Granted) -> String {
+    let Granted {
+        source,
+        door,
+        seconds,
+        ..
+    } = granted;
+    format!(
+        "{source} may use {door} ({}) for {}",
+        list(&granted.ports),
+        short(*seconds)
+    )
+}
+
+fn revoked(revoked: &Revoked) -> String {
+    let Revoked {
+        source,
+        doors,
+        flows,
+    } = revoked;
+    let what = match doors.as_slice() {
+        [] => format!("{source} has no such grant"),
+        doors => format!("{source} may no longer use {}", doors.join(", ")),
+    };
+    match flows {
+        0 => what,
+        1 => format!("{what}; 1 connection of it goes on"),
+        _ => format!("{what}; {flows} connections of it go on"),
+    }
+}
+
+fn reloaded(reloaded: &Reloaded) -> Vec<String> {
+    let mut lines = vec![format!("reloaded {}", reloaded.config)];
+    lines.extend(reloaded.changes.iter().map(|change| format!("  {change}")));
+    lines
+}
+
+fn detached(detached: &Detached) -> Vec<String> {
+    if detached.interfaces.is_empty() {
+        return vec!["nothing is attached".to_owned()];
+    }
+    let verb = if detached.ports.len() == 1 {
+        "is"
+    } else {
+        "are"
+    };
+    let ports = match detached.ports.as_slice() {
+        [] => "what was protected".to_owned(),
+        ports => list(ports),
+    };
+    let told = |interface| format!("{ports} {verb} no longer protected on {interface}");
+    detached.interfaces.iter().map(told).collect()
+}
+
+/// Seconds as people read them.
+fn short(length_s: f64) -> String {
+    let length = std::time::Duration::try_from_secs_f64(length_s.max(0.0)).unwrap_or_default();
+    seconds(u64::try_from(length.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// At which side of its column a cell stands.
+#[derive(Clone, Copy)]
+enum Side {
+    Left,
+    Right,
+}
+
+/// Rows with their columns aligned.
+fn table<const N: usize>(rows: &[[String; N]], sides: [Side; N]) -> Vec<String> {
+    let mut widths = [0; N];
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let line = |row: &[String; N]| {
+        let mut line = String::new();
+        for ((cell, width), side) in row.iter().zip(widths).zip(sides) {
+            let _infallible = match side {
+                Side::Left => write!(line, "{cell:<width$}  "),
+                Side::Right => write!(line, "{cell:>width$}  "),
+            };
+        }
+        line.trim_end().to_owned()
+    };
+    rows.iter().map(line).collect()
+}

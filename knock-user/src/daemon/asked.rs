@@ -1,0 +1,213 @@
+//! What an administrator is told, and lets in and out.
+
+use std::{io::Write, net::IpAddr, time::Duration};
+
+use anyhow::{Context as _, Result};
+use knock_common::{
+    Address,
+    access::Grant,
+    layout::{FLOWS_MAX, Features, FlowKey},
+    time::Moment,
+};
+
+use super::Daemon;
+use crate::{
+    clock, compile,
+    config::{
+        checked::{Effect, Knock, Ports},
+        value::spell,
+    },
+    control::{
+        Misuse, Peer,
+        answers::{self, Clock, Explanation, Granted, Grants, Process, Revoked, Status},
+    },
+    explain::{self, Known, Question},
+    maps::{self, Plain},
+};
+
+/// How long somebody may be let in: as long as a door's `open_for` may be.
+const LASTS: std::ops::RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(30 * 86_400);
+/// Names of doors that an error lists.
+const DOORS_SHOWN: usize = 10;
+
+impl<W: Write> Daemon<W> {
+    pub(super) fn status(&mut self) -> Result<Status> {
+        let clock = Clock::now();
+        let counts = self.protection.firewall().counters()?;
+        let idle_ms = self.protection.registry().flow_idle_ms;
+        let flows = answers::kept(&self.flows()?, idle_ms, clock);
+        let process = Process {
+            pid: std::process::id(),
+            since_ms: self.since_ns / 1_000_000,
+            watchers: self.console.watchers().count(),
+        };
+        let held = (self.list().grants.len(), flows, &counts[..]);
+        let instance = self.protection.instance();
+        let interfaces = answers::interfaces(instance)?;
+        let registry = self.protection.registry();
+        Ok(answers::status(
+            instance.name(),
+            registry,
+            interfaces,
+            Some(process),
+            held,
+            clock,
+        ))
+    }
+
+    pub(super) fn list(&self) -> Grants {
+        let doors = answers::doors(self.protection.registry());
+        answers::list(self.ledger.open().map(Into::into), &doors, Clock::now())
+    }
+
+    /// Lets a source through a door, and tells it as if the source had knocked.
+    pub(super) fn grant(
+        &mut self,
+        source: IpAddr,
+        door: &str,
+        lasts: Option<Duration>,
+        peer: &Peer,
+    ) -> Result<Granted> {
+        let (number, ports, open_for) = self.opening(door)?;
+        let lasts = lasts.unwrap_or(open_for);
+        if !LASTS.contains(&lasts) {
+            return Err(Misuse(format!(
+                "--for {}: it goes from {} to {}",
+                spell(lasts),
+                spell(*LASTS.start()),
+                spell(*LASTS.end())
+            ))
+            .into());
+        }
+        let address = Address::from(source);
+        let now_ms = clock::boot_ms();
+        let grant = Grant {
+            until_ms: clock::boot_ms_after(lasts),
+            door: number,
+        };
+        self.protection.firewall().expect([address])?;
+        let mut allow = self.protection.firewall().allow()?;
+        for key in self.ledger.entries_of(address, number) {
+            maps::raise(&mut allow, key, grant).context(
+                "writing the grant; if there is no room, `knock-user list` shows who has one",
+            )?;
+        }
+        let actions = self.ledger.granted(address, grant, peer.uid, now_ms);
+        self.act(&actions, clock::boot_ns());
+        let mut open = self.ledger.open();
+        let held = open.find(|open| open.source == address && open.door == number);
+        let until_ms = held.map_or(grant.until_ms, |open| open.until_ms);
+        let clock = Clock::now();
+        Ok(Granted {
+            source,
+            door: door.to_owned(),
+            ports: ports.iter().map(ToString::to_string).collect(),
+            until: clock.wall(until_ms),
+            seconds: clock.seconds_until(until_ms),
+        })
+    }
+
+    /// Ends a source's grants.
+    pub(super) fn revoke(
+        &mut self,
+        source: IpAddr,
+        door: Option<&str>,
+        peer: &Peer,
+    ) -> Result<Revoked> {
+        let number = door.map(|door| self.opening(door)).transpose()?;
+        let number = number.map(|(number, ..)| number);
+        let address = Address::from(source);
+        let entries = self.protection.firewall().grants()?;
+        let now_ms = clock::boot_ms();
+        let revocation = self.ledger.revoke(address, number, &entries, now_ms);
+        let mut allow = self.protection.firewall().allow()?;
+        for &(key, grant) in &revocation.write {
+            let written = allow.insert(Plain(key), Plain(grant.to_word()), 0);
+            written.context("ending a grant")?;
+        }
+        let now_ms = clock::boot_ms();
+        let actions = self.ledger.revoked(address, &revocation, peer.uid, now_ms);
+        self.act(&actions, clock::boot_ns());
+        let known = answers::doors(self.protection.registry());
+        let doors = revocation.doors.iter().filter_map(|door| known.get(door));
+        let idle_ms = self.protection.registry().flow_idle_ms;
+        let mut flows = self.flows()?;
+        flows.retain(|(flow, _)| flow.source == address);
+        Ok(Revoked {
+            source,
+            doors: doors.map(|facts| facts.name.clone()).collect(),
+            flows: answers::kept(&flows, idle_ms, Clock::now()),
+        })
+    }
+
+    /// Explains what would happen to a packet.
+    pub(super) fn explain(
+        &mut self,
+        source: IpAddr,
+        port: &str,
+        to: Option<IpAddr>,
+    ) -> Result<Explanation> {
+        let port: Knock = port.parse().map_err(|error| Misuse(format!("{error}")))?;
+        let question = Question { source, port, to };
+        let now_ms = clock::boot_ms();
+        let registry = self.protection.registry();
+        let numbers = registry.numbers.doors.clone();
+        let mut features = compile::features(self.plan.settings());
+        if registry.dry_run {
+            features = features.with(Features::DRY_RUN);
+        }
+        let confirm_by_ms = registry.confirm_by_ms.unwrap_or(u64::MAX);
+        if self.protection.lets_pass_unconfirmed() {
+            features = features.with(Features::CONFIRM);
+        }
+        let settings = self.plan.settings();
+        let opens = |ports: &&Ports| ports.overlaps(port.into());
+        let doors = settings.doors.iter();
+        let doors = doors.filter(|door| door.opened().iter().any(|ports| opens(&ports)));
+        let ended = doors.filter_map(|door| {
+            let number = *numbers.get(&door.name)?;
+            self.ledger.ended_ms(source.into(), number, now_ms)
+        });
+        let known = Known {
+            settings,
+            numbers: &numbers,
+            features,
+            confirm_by_ms,
+            now: Moment::from_nanos(clock::boot_ns()),
+            ended_ms: ended.max(),
+        };
+        explain::explain(&question, &known, self.protection.firewall().ebpf())
+    }
+
+    fn flows(&mut self) -> Result<Vec<(FlowKey, u64)>> {
+        Ok(maps::entries(
+            &self.protection.firewall().flows()?,
+            FLOWS_MAX,
+        ))
+    }
+
+    /// A door that gives grants: its number, what it opens, and for how long.
+    fn opening(&self, name: &str) -> Result<(u16, Vec<Ports>, Duration), Misuse> {
+        let doors = &self.settings().doors;
+        let Some(door) = doors.iter().find(|door| door.name == name) else {
+            let names: Vec<_> = doors.iter().map(|door| door.name.as_str()).collect();
+            let shown = names.get(..DOORS_SHOWN).unwrap_or(&names).join(", ");
+            let more = if names.len() > DOORS_SHOWN {
+                ", ..."
+            } else {
+                ""
+            };
+            return Err(Misuse(format!(
+                "there is no door {name}: there is {shown}{more}"
+            )));
+        };
+        let number = self.protection.registry().numbers.doors.get(name).copied();
+        match (&door.effect, number) {
+            (Effect::Open(ports), Some(number)) => Ok((number, ports.clone(), door.open_for)),
+            (Effect::Close(_), _) | (_, None) => Err(Misuse(format!(
+                "door {name} ends grants and gives none: name the door that opens the ports"
+            ))),
+        }
+    }
+}
