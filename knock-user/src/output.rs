@@ -5,7 +5,7 @@
 //! left out and counted.
 
 use std::{
-    io::{self, Write},
+    io::{self, ErrorKind, Write},
     sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, channel, sync_channel},
     thread,
     time::Duration,
@@ -34,10 +34,25 @@ impl Output {
         let (done, written) = channel();
         thread::spawn(move || {
             let _tells_by_ending = done;
+            let mut unwritten = 0_u64;
             for line in waiting {
-                // The sender learns of a closed reader from the end of this thread.
-                if to.write_all(&line).and_then(|()| to.flush()).is_err() {
-                    return;
+                let written = to.write_all(&line).and_then(|()| to.flush());
+                match written {
+                    Ok(()) if unwritten > 0 => {
+                        let lines = std::mem::take(&mut unwritten);
+                        tracing::warn!(
+                            "standard output can be written again: {lines} lines are left out"
+                        );
+                    }
+                    Ok(()) => {}
+                    Err(error) if may_pass(&error) => {
+                        if unwritten == 0 {
+                            tracing::warn!("standard output can't be written for now: {error}");
+                        }
+                        unwritten = unwritten.saturating_add(1);
+                    }
+                    // The sender learns of a closed reader from the end of this thread.
+                    Err(_) => return,
                 }
             }
         });
@@ -64,10 +79,18 @@ impl Output {
                 Ok(())
             }
             Some(Err(TrySendError::Disconnected(_))) | None => {
-                Err(io::ErrorKind::BrokenPipe.into())
+                Err(ErrorKind::BrokenPipe.into())
             }
         }
     }
+}
+
+/// Whether it is worth trying again: a disk that is full may not stay so.
+fn may_pass(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge
+    )
 }
 
 impl Write for Output {
@@ -156,6 +179,35 @@ mod tests {
         assert!(output.left_out >= 99, "{}", output.left_out);
         drop(output);
         assert!(start.elapsed() < 10 * FAREWELL);
+    }
+
+    /// A disk that is full for the first so many lines.
+    struct Full(u32, Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Full {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            if self.0 > 0 {
+                self.0 -= 1;
+                return Err(ErrorKind::StorageFull.into());
+            }
+            self.1.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_full_disk_is_tried_again() {
+        let text = Arc::new(Mutex::new(Vec::new()));
+        let mut output = Output::new(Full(2, Arc::clone(&text)));
+        for line in ["one\n", "two\n", "three\n"] {
+            output.write_all(line.as_bytes()).unwrap();
+        }
+        drop(output);
+        assert_eq!(&*text.lock().unwrap(), b"three\n");
     }
 
     #[test]

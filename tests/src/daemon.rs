@@ -95,6 +95,11 @@ impl Daemon {
         &self.process
     }
 
+    /// The process, to be signalled.
+    pub fn process_mut(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
     /// What it said until now.
     pub fn events(&self) -> Vec<Value> {
         events(&self.process.stdout())

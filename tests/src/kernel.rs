@@ -114,7 +114,7 @@ impl Kernel {
     }
 
     /// Loads the program with compiled tables; errors as for [`Kernel::load`].
-    pub fn with(tables: &Tables, options: Options) -> Result<Self> {
+    pub fn with(tables: &Tables, options: Options<'_>) -> Result<Self> {
         ensure!(
             Uid::effective().is_root(),
             "these tests load programs into the kernel, which takes root: \

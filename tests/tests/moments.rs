@@ -1,0 +1,163 @@
+//! Bad moments: nobody writes, nobody reads, nothing runs for a while.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "what a test can't do, it says by a panic"
+)]
+
+use std::{
+    fs,
+    net::Ipv4Addr,
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
+
+use aya::maps::{Map, MapData, PerCpuArray};
+use knock_common::Tally;
+use knock_tests::{
+    binary::binaries,
+    daemon::{Daemon, config_file},
+    namespace::Namespace,
+    net::{self, Family, SERVER_LINK},
+    process::Process,
+    server::Server,
+    ssh::{DOOR, KNOCKS, SSH},
+    wait,
+    wire::{Path, Wire, datagram, whole},
+};
+use knock_user::instance::Instance;
+use nix::{
+    mount::{MntFlags, MsFlags, mount, umount2},
+    sys::signal::Signal,
+};
+use serde_json::json;
+
+/// A file system with room for two pages, which goes when this is dropped.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let options = Some("size=8k");
+        mount(
+            Some("none"),
+            directory.path(),
+            Some("tmpfs"),
+            MsFlags::empty(),
+            options,
+        )
+        .unwrap();
+        Self(directory)
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        if let Err(error) = umount2(self.0.path(), MntFlags::MNT_DETACH) {
+            eprintln!("unmounting {}: {error}", self.0.path().display());
+        }
+    }
+}
+
+#[test]
+fn a_full_disk_for_the_log_changes_nothing_for_packets() {
+    net::test(|net| {
+        let disk = SmallDisk::new();
+        let (log, filler) = (disk.0.path().join("log"), disk.0.path().join("filler"));
+        let config = config_file(DOOR.as_bytes());
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", "exec \"$0\" --iface \"$1\" --config \"$2\" >> \"$3\""])
+            .arg(&binaries().user)
+            .arg(SERVER_LINK)
+            .args([config.path(), &log]);
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let daemon = Process::start(&net.server, &mut command);
+        let logged = |words: &str| fs::read_to_string(&log).unwrap_or_default().contains(words);
+        wait::until("it protects", || logged("protecting"));
+        // The log keeps its page.
+        let _full = fs::write(&filler, [0; 8192]);
+        let source = net.stranger(Family::V4);
+        source.finds_closed(SSH, "the disk is full");
+        source.knock(KNOCKS);
+        source.finds(true, SSH, "the disk is full");
+        wait::until("it says so", || {
+            // Lines go on until the log's own page is full.
+            net.stranger(Family::V4).finds_closed(SSH, "filling");
+            daemon.stderr().contains("can't be written for now")
+        });
+        fs::remove_file(&filler).unwrap();
+        wait::until("it writes again", || {
+            net.stranger(Family::V4).finds_closed(SSH, "room again");
+            daemon.stderr().contains("can be written again")
+        });
+        assert!(daemon.stop(Signal::SIGINT).status.success());
+    });
+}
+
+/// How many events the ring buffer of the only instance in a namespace had no room for.
+fn events_lost(server: &Namespace) -> u64 {
+    let counters = server.enter(|| {
+        let instance = Instance::all_here().unwrap().pop().unwrap();
+        MapData::from_pin(instance.maps().join("COUNTERS")).unwrap()
+    });
+    let counters = PerCpuArray::<_, u64>::try_from(Map::PerCpuArray(counters)).unwrap();
+    let lost = counters.get(&(Tally::EventsLost as u32), 0).unwrap();
+    lost.iter().sum()
+}
+
+#[test]
+fn events_that_overrun_the_ring_buffer_are_counted_and_nothing_else_is_lost() {
+    /// The ring buffer holds less than 19 000 events.
+    const SOURCES: u16 = 25_000;
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let one_knock = "[[door]]\nname = \"one\"\nknock = [\"udp/4000\"]\nopen = [\"tcp/443\"]\n";
+        let mut daemon = Daemon::start(&net.server, &format!("{DOOR}\n{one_knock}"));
+        daemon.process_mut().signal(Signal::SIGSTOP);
+        let wire = Wire::open(&net.client);
+        for number in 0..SOURCES {
+            let [high, low] = number.to_be_bytes();
+            let path = Path {
+                from: Ipv4Addr::new(203, 0, high, low).into(),
+                to: Family::V4.server(),
+            };
+            wire.send(&whole(path, &datagram(path, 40_000, 4000, &[0])));
+        }
+        assert!(events_lost(&net.server) > 0, "all events found room");
+        let source = net.stranger(Family::V4);
+        source.knock(KNOCKS);
+        source.finds(true, SSH, "while nobody reads events");
+        daemon.process_mut().signal(Signal::SIGCONT);
+        // Lines may be left out while so many are told, not for ever.
+        wait::until("events are told again", || {
+            let source = net.stranger(Family::V6);
+            source.knock(KNOCKS);
+            let opened = json!({"event": "opened", "source": source.name(), "door": "ssh"});
+            wait::poll(Duration::from_millis(500), || daemon.told(&opened).pop()).is_some()
+        });
+        daemon.stop();
+    });
+}
+
+#[test]
+fn a_daemon_that_was_held_tells_what_it_missed() {
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let config = DOOR.to_owned() + "open_for = \"1s\"\n";
+        let mut daemon = Daemon::start(&net.server, &config);
+        let source = net.stranger(Family::V4);
+        daemon.process_mut().signal(Signal::SIGSTOP);
+        let knocked = Instant::now();
+        source.knock(KNOCKS);
+        source.finds(true, SSH, "nobody runs");
+        // Its end is a matter of time.
+        thread::sleep(Duration::from_millis(1_100).saturating_sub(knocked.elapsed()));
+        source.finds_closed(SSH, "the grant has ended, by the kernel's clock alone");
+        daemon.process_mut().signal(Signal::SIGCONT);
+        daemon.tells(&json!({"event": "opened", "source": source.name()}));
+        daemon.tells(&json!({"event": "closed", "source": source.name(), "reason": "expired"}));
+        daemon.stop();
+    });
+}
