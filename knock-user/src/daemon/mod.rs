@@ -28,7 +28,7 @@ use crate::{
     compile,
     config::checked::{Door, Settings},
     console::{self, Console, DoorText},
-    control::Server,
+    control::{Reply, Request, Server},
     firewall::Attached,
     ledger::Ledger,
     links::LinkWatch,
@@ -162,6 +162,7 @@ impl<W: Write> Daemon<W> {
         for ticks in [&mut sweep, &mut tally] {
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         }
+        let mut asked = None;
         let outcome = loop {
             let deadline = self.deadline();
             let done = tokio::select! {
@@ -184,12 +185,13 @@ impl<W: Write> Daemon<W> {
                 }
                 changed = links.changed() => changed.and_then(|_| self.follow_interfaces()),
                 call = control.call() => {
-                    let (reply, outcome) = self.reply(&call.request, &call.peer);
-                    call.answer(reply);
-                    match outcome {
-                        Some(outcome) => break outcome,
-                        None => Ok(()),
+                    let reply = self.reply(&call.request, &call.peer);
+                    if call.request == (Request::Detach {}) {
+                        asked = Some((call, reply));
+                        break Outcome::Detach;
                     }
+                    call.answer(reply);
+                    Ok(())
                 }
                 () = sleep_until(deadline) => match self.end_trial() {
                     Some(outcome) => break outcome,
@@ -214,6 +216,13 @@ impl<W: Write> Daemon<W> {
         };
         supervisor::stopping("ending");
         let ended = self.end(outcome).await;
+        // Not before it is true.
+        if let Some((call, reply)) = asked {
+            call.answer(match &ended {
+                Ok(()) => reply,
+                Err(error) => Reply::failed(format!("{error:#}")),
+            });
+        }
         control.finish().await;
         ended
     }

@@ -4,21 +4,16 @@ use std::{io::Write, time::Duration};
 
 use anyhow::Result;
 
-use super::{Daemon, Outcome};
+use super::Daemon;
 use crate::control::{
     Answer, Peer, Reply, Request,
     answers::{Confirmed, Detached, Reloaded},
 };
 
 impl<W: Write> Daemon<W> {
-    /// Does what is asked; the daemon ends if an outcome is returned.
-    pub(super) fn reply(&mut self, request: &Request, peer: &Peer) -> (Reply, Option<Outcome>) {
-        if matches!(request, Request::Detach {}) {
-            tracing::warn!("asked to detach by uid {}", peer.uid);
-            let reply = Reply::of(self.answer(request, peer));
-            return (reply, Some(Outcome::Detach));
-        }
-        (Reply::of(self.answer(request, peer)), None)
+    /// Does what is asked, but for the end of the daemon.
+    pub(super) fn reply(&mut self, request: &Request, peer: &Peer) -> Reply {
+        Reply::of(self.answer(request, peer))
     }
 
     fn answer(&mut self, request: &Request, peer: &Peer) -> Result<Answer> {
@@ -53,10 +48,13 @@ impl<W: Write> Daemon<W> {
                 let explanation = self.explain(*source, port, *to)?;
                 Ok(Answer::Explained(explanation))
             }
-            Request::Detach {} => Ok(Answer::Detached(Detached {
-                interfaces: self.protection.instance().linked(),
-                ports: self.ports.clone(),
-            })),
+            Request::Detach {} => {
+                tracing::warn!("asked to detach by uid {}", peer.uid);
+                Ok(Answer::Detached(Detached {
+                    interfaces: self.protection.instance().linked(),
+                    ports: self.ports.clone(),
+                }))
+            }
         }
     }
 }
