@@ -3,11 +3,12 @@
 use std::{
     fs::{self, DirBuilder, File},
     io,
-    os::unix::fs::DirBuilderExt as _,
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _},
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use caps::{CapSet, Capability};
 use nix::{
     errno::Errno,
     fcntl::{AT_FDCWD, AtFlags, Flock, FlockArg},
@@ -15,6 +16,8 @@ use nix::{
     sys::statfs::{BPF_FS_MAGIC, statfs},
     unistd::{AccessFlags, Uid, User, faccessat},
 };
+
+use crate::instance::RUN;
 
 /// Where systemd mounts it, and everybody looks for it.
 pub const MOUNT_POINT: &str = "/sys/fs/bpf";
@@ -49,6 +52,16 @@ pub fn ensure(directory: &Path) -> Result<bool> {
     let needed = AccessFlags::W_OK | AccessFlags::X_OK;
     faccessat(AT_FDCWD, directory, needed, AtFlags::AT_EACCESS)
         .map_err(|error| refused(directory, error))?;
+    let owner = Uid::from_raw(fs::metadata(directory)?.uid());
+    // A capability that is given up later.
+    let overrides = caps::has_cap(None, CapSet::Effective, Capability::CAP_DAC_OVERRIDE);
+    ensure!(
+        owner == Uid::effective() || !overrides.unwrap_or(false),
+        "{0} belongs to {owner}, and root does not keep what it takes to write there: run knock-user \
+         as {owner}, or take it over: sudo chown -Rh root {0} {RUN}",
+        directory.display(),
+        owner = name(owner),
+    );
     Ok(mounted)
 }
 
@@ -131,9 +144,13 @@ fn handing_over(directory: &Path, user: &str) -> String {
     )
 }
 
-/// The name, or else the number, of who runs this.
+/// Who runs this.
 fn user() -> String {
-    let id = Uid::effective();
+    name(Uid::effective())
+}
+
+/// The name of a user, or else the number.
+fn name(id: Uid) -> String {
     let known = User::from_uid(id).ok().flatten();
     known.map_or_else(|| id.to_string(), |user| user.name)
 }

@@ -88,11 +88,13 @@ impl Instance {
         Ok(all)
     }
 
-    /// The instance that protects one of these interfaces, or a new one.
+    /// The instance that protects one of these interfaces, or a new one. Makes sure that there is
+    /// where to pin it.
     ///
     /// # Errors
-    /// Several instances protect them, or one with another map layout does.
+    /// Nothing can be pinned, several instances protect them, or one with another map layout does.
     pub fn of(interfaces: &[String]) -> Result<Self> {
+        bpffs::ensure(Path::new(PINS))?;
         let mut owners = Self::of_all_layouts()?;
         owners.retain(|instance| instance.has_any(interfaces));
         let current = layout::VERSION.to_string();
@@ -226,7 +228,6 @@ impl Instance {
     /// # Errors
     /// Another process has it (named), or the directories can't be made.
     pub fn lock(self) -> Result<Locked> {
-        bpffs::ensure(Path::new(PINS))?;
         make_directory(Path::new(RUN))?;
         let path = self.run("lock");
         let mut file = loop {

@@ -1,0 +1,252 @@
+//! What knock-user may do while it runs, what its commands may do, and that it needs no root.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "what a test can't do, it says by a panic"
+)]
+
+use std::{
+    collections::HashMap,
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use knock_tests::{
+    binary::binaries,
+    daemon,
+    namespace::run,
+    net::{self, Family, Net, SERVER_LINK},
+    process::Process,
+    server::Server,
+    source::echoes,
+    ssh::{DOOR, KNOCKS, SSH},
+    wait,
+};
+use nix::sys::signal::Signal;
+use serde_json::json;
+use tempfile::TempDir;
+
+/// `CAP_NET_ADMIN`, `CAP_PERFMON` and `CAP_BPF` as a set (`linux/capability.h`).
+const THREE: u64 = 1 << 12 | 1 << 38 | 1 << 39;
+const NOBODY: &str = "65534";
+/// What an administrator does for an ordinary user, apart from the rest of the host.
+const PREPARED: &str = "install -d -m 700 -o 65534 /sys/fs/bpf/knock; chmod o+x /sys/fs/bpf; \
+                        install -d -m 700 -o 65534 /run/knock";
+
+/// Who runs it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Who {
+    Root,
+    /// With exactly the three capabilities.
+    Nobody,
+}
+
+/// The program and its configuration where everybody can read them, and a place where everybody can
+/// write.
+struct Place(TempDir);
+
+impl Place {
+    fn new(config: impl Fn(&Path) -> String) -> Self {
+        let directory = TempDir::new().unwrap();
+        let all = |mode| fs::Permissions::from_mode(mode);
+        fs::set_permissions(directory.path(), all(0o777)).unwrap();
+        let place = Self(directory);
+        fs::copy(&binaries().user, place.path("knock-user")).unwrap();
+        fs::set_permissions(place.path("knock-user"), all(0o755)).unwrap();
+        fs::write(place.path("seq.toml"), config(place.0.path())).unwrap();
+        place
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    /// The command that runs it with a bpffs and a `/run` of its own, after `preparing`.
+    fn command(&self, who: Who, preparing: &str) -> Command {
+        const CAPABILITIES: &str = "-all,+bpf,+net_admin,+perfmon";
+        let becoming = match who {
+            Who::Root => String::new(),
+            Who::Nobody => format!(
+                "setpriv --reuid {NOBODY} --regid {NOBODY} --clear-groups \
+                 --inh-caps={CAPABILITIES} --ambient-caps={CAPABILITIES}"
+            ),
+        };
+        let script = format!(
+            "mount -t bpf bpf /sys/fs/bpf -o mode=700; mount -t tmpfs tmpfs /run -o mode=755; \
+             {preparing}; exec {becoming} \"$@\""
+        );
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--propagation", "private", "sh", "-ec", &script]);
+        command.arg("sh").arg(self.path("knock-user"));
+        command.args(["--json", "--iface", SERVER_LINK, "--config"]);
+        command.arg(self.path("seq.toml"));
+        command
+    }
+
+    /// Runs it until it protects.
+    fn start(&self, net: &Net, who: Who) -> Process {
+        let preparing = match who {
+            Who::Root => ":",
+            Who::Nobody => PREPARED,
+        };
+        let mut process = Process::start(&net.server, &mut self.command(who, preparing));
+        wait::until("it protects or ends", || {
+            has(&process, &json!({"event": "protecting"})) || !process.is_running()
+        });
+        assert!(process.is_running(), "{who:?}: {}", process.told());
+        process
+    }
+}
+
+fn has(process: &Process, pattern: &serde_json::Value) -> bool {
+    let events = daemon::events(&process.stdout());
+    events.iter().any(|event| daemon::has(event, pattern))
+}
+
+/// The lines of a `/proc/PID/status`.
+fn status(text: &str) -> HashMap<&str, &str> {
+    text.lines()
+        .filter_map(|line| line.split_once(":\t"))
+        .collect()
+}
+
+fn set(status: &HashMap<&str, &str>, name: &str) -> u64 {
+    u64::from_str_radix(status[name], 16).unwrap()
+}
+
+#[test]
+fn an_ordinary_user_with_three_capabilities() {
+    net::test(|net| {
+        let place = Place::new(|_| DOOR.to_owned());
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let process = place.start(net, Who::Nobody);
+        for family in Family::ALL {
+            let row = &family.to_string();
+            let source = net.stranger(family);
+            source.finds_closed(SSH, row);
+            let mut stream = source.knock_and_connect(KNOCKS, SSH).unwrap();
+            assert!(echoes(&mut stream), "{row}");
+            net.stranger(family).finds_closed(SSH, row);
+            let opened = json!({"event": "opened", "source": source.name()});
+            wait::until("it is told", || has(&process, &opened));
+        }
+        let ended = process.stop(Signal::SIGTERM);
+        assert!(ended.status.success(), "{ended:?}");
+        net.stranger(Family::V4).finds(true, SSH, "detached");
+    });
+}
+
+#[test]
+fn those_who_cannot_pin_are_told_what_to_do() {
+    let rows: [(&str, Who, &str, &[&str]); 3] = [
+        (
+            "nothing is prepared",
+            Who::Nobody,
+            ":",
+            &[
+                "sudo install -d",
+                "/sys/fs/bpf/knock",
+                "chmod o+x /sys/fs/bpf",
+            ],
+        ),
+        (
+            "nothing is prepared for the process's files",
+            Who::Nobody,
+            "install -d -m 700 -o 65534 /sys/fs/bpf/knock; chmod o+x /sys/fs/bpf",
+            &["sudo install -d", "/run/knock"],
+        ),
+        (
+            "root after somebody else",
+            Who::Root,
+            PREPARED,
+            &[
+                "belongs to",
+                "sudo chown -Rh root /sys/fs/bpf/knock /run/knock",
+            ],
+        ),
+    ];
+    net::test(|net| {
+        let place = Place::new(|_| DOOR.to_owned());
+        for (row, who, preparing, words) in rows {
+            let mut command = place.command(who, preparing);
+            let ended = Process::start(&net.server, &mut command).wait();
+            assert_eq!(ended.status.code(), Some(1), "{row}: {ended:?}");
+            for word in words {
+                assert!(
+                    ended.stderr.contains(word),
+                    "{row}: no {word:?} in {ended:?}"
+                );
+            }
+            let attached = daemon::attached_programs(&net.server);
+            assert_eq!(attached, [] as [u32; 0], "{row}");
+        }
+    });
+}
+
+#[test]
+fn what_the_daemon_keeps_and_what_commands_get() {
+    for (who, of_commands) in [(Who::Root, THREE), (Who::Nobody, 0)] {
+        net::test(|net| {
+            let place = Place::new(|directory| {
+                let at = directory.display();
+                format!(
+                    "{DOOR}\non_open = [\"/bin/sh\", \"-c\", \
+                     \"{at}/cat /proc/self/status >{at}/new && mv {at}/new {at}/status\"]\n"
+                )
+            });
+            // Whoever runs it becomes root, unless that was given up.
+            fs::copy("/bin/cat", place.path("cat")).unwrap();
+            fs::set_permissions(place.path("cat"), fs::Permissions::from_mode(0o4755)).unwrap();
+            becomes_root(&place.path("cat"));
+
+            let process = place.start(net, who);
+            let tasks = fs::read_dir(format!("/proc/{}/task", process.id())).unwrap();
+            let mut count = 0;
+            for task in tasks.flatten() {
+                let text = fs::read_to_string(task.path().join("status")).unwrap();
+                let status = status(&text);
+                assert_eq!(set(&status, "CapEff"), THREE, "{who:?}: {text}");
+                assert_eq!(set(&status, "CapPrm"), THREE, "{who:?}: {text}");
+                assert_eq!(set(&status, "CapInh"), 0, "{who:?}: {text}");
+                assert_eq!(set(&status, "CapAmb"), 0, "{who:?}: {text}");
+                assert_eq!(status["NoNewPrivs"], "1", "{who:?}: {text}");
+                if who == Who::Root {
+                    assert_eq!(set(&status, "CapBnd"), THREE, "{who:?}: {text}");
+                }
+                count += 1;
+            }
+            assert!(count > 1, "the thread that writes is among them");
+
+            net.stranger(Family::V4).knock(KNOCKS);
+            let written = place.path("status");
+            wait::until("the command has run", || written.exists());
+            let text = fs::read_to_string(written).unwrap();
+            let status = status(&text);
+            assert_eq!(set(&status, "CapEff"), of_commands, "{who:?}: {text}");
+            assert_eq!(set(&status, "CapPrm"), of_commands, "{who:?}: {text}");
+            assert_eq!(status["NoNewPrivs"], "1", "{who:?}: {text}");
+            if who == Who::Nobody {
+                let everywhere = [NOBODY; 4].join("\t");
+                assert_eq!(status["Uid"], everywhere, "set-user-id: {text}");
+            }
+            let ended = process.stop(Signal::SIGINT);
+            assert!(ended.status.success(), "{who:?}: {ended:?}");
+        });
+    }
+}
+
+/// Otherwise that it does not become root would prove nothing.
+fn becomes_root(program: &Path) {
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid", NOBODY, "--clear-groups"]);
+    let text = run(command.arg(program).arg("/proc/self/status"));
+    let uid = status(&text)["Uid"].to_owned();
+    assert_eq!(
+        uid,
+        format!("{NOBODY}\t0\t0\t0"),
+        "{} is on a file system without set-user-id: set TMPDIR",
+        program.display()
+    );
+}
