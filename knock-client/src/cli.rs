@@ -1,47 +1,134 @@
 //! The command line.
 
 use crate::duration::parse_duration;
-use crate::knock::{Knock, Protocol};
+use crate::knock::{Knock, Protocol, Word};
 use crate::report::Style;
 use crate::target::Family;
-use clap::Parser;
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
 use std::time::Duration;
 
 const EXAMPLES: &str = "\
 Knocks are tcp/PORT (a SYN) and udp/PORT (one byte). What knockd's client takes is understood \
 too: PORT (TCP), PORT:tcp and PORT:udp.
 
+Without knocks, HOST is a profile in ~/.config/knock/config.toml, which has them.
+
 Examples:
   knock-client example.org tcp/7000 udp/8000 tcp/9000
   knock-client example.org tcp/7000 udp/8000 tcp/9000 --then-connect 22 && ssh example.org
-  knock-client fe80::1%eth0 udp/7000 udp/8000 --delay 5ms -v
+  knock-client fe80::1%eth0 udp/7000 udp/8000 --delay 20ms -v
   knock-client -6 example.org 7000 8000:udp 9000:tcp
+  knock-client example.org --one-time ~/once --then-connect 22 --retries 2
+  knock-client home
+  ssh -o 'ProxyCommand knock-client proxy %h %p' home
 
-Exit codes: 0 done (and connected, if asked to), 1 could not do it, 2 bad usage.";
+Exit codes: 0 done (and connected, if asked to), 1 could not do it, 2 bad usage or bad \
+configuration.";
 
 /// Knock on the ports of a host, so that it opens another one for this machine
 #[derive(Debug, Parser)]
-#[command(name = "knock-client", version, after_help = EXAMPLES)]
-pub struct Args {
-    /// Whom to knock on: a name, or an IPv4 or IPv6 address
-    #[arg(value_name = "HOST", value_parser = parse_host)]
-    pub host: String,
+#[command(
+    name = "knock-client",
+    version,
+    after_help = EXAMPLES,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    disable_help_subcommand = true
+)]
+pub struct Cli {
+    /// What to do, if not only to knock.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// What to knock on.
+    #[command(flatten)]
+    pub call: Call,
+}
+
+/// What to do, if not only to knock.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Knock, connect, and pass on what comes: for ssh's ProxyCommand
+    ///
+    /// In ~/.ssh/config: `ProxyCommand knock-client proxy %h %p`. The knocks are those of the
+    /// profile that has this name or this host.
+    Proxy(Proxy),
+}
+
+/// Knocking, and perhaps a connection to see whether it helped.
+#[derive(Args, Debug)]
+pub struct Call {
+    /// Whom to knock on: a name, an IPv4 or IPv6 address, or a profile
+    #[arg(value_name = "HOST", value_parser = parse_host, required = true)]
+    pub host: Option<String>,
 
     /// What to knock on, in this order
-    #[arg(value_name = "KNOCK", required = true)]
-    pub knocks: Vec<Knock>,
-
-    /// The pause between knocks; a few ms where the network changes the order of packets
-    #[arg(long, value_name = "DURATION", default_value = "0ms", value_parser = parse_duration)]
-    pub delay: Duration,
+    #[arg(value_name = "KNOCK")]
+    pub knocks: Vec<Word>,
 
     /// After the last knock connect to this TCP port at once, and again until it is open
     #[arg(long, value_name = "PORT", value_parser = parse_tcp_port)]
     pub then_connect: Option<u16>,
 
-    /// How long after the last knock to keep trying to connect
-    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = parse_timeout)]
-    pub timeout: Duration,
+    /// Print one JSON object per line for each knock, the connection or the failure
+    #[arg(long)]
+    pub json: bool,
+
+    /// How to knock.
+    #[command(flatten)]
+    pub options: Options,
+}
+
+/// Knocking for another program, which talks through standard input and output.
+#[derive(Args, Debug)]
+pub struct Proxy {
+    /// Whom to knock on and connect to: a name, an address, or a profile
+    #[arg(value_name = "HOST", value_parser = parse_host)]
+    pub host: String,
+
+    /// The TCP port to connect to
+    #[arg(value_name = "PORT", value_parser = parse_tcp_port)]
+    pub port: u16,
+
+    /// What to knock on, if not what the profile says
+    #[arg(value_name = "KNOCK")]
+    pub knocks: Vec<Word>,
+
+    /// How to knock.
+    #[command(flatten)]
+    pub options: Options,
+}
+
+/// How to knock.
+#[derive(Args, Debug)]
+pub struct Options {
+    /// Bare ports are UDP, not TCP
+    #[arg(short, long)]
+    pub udp: bool,
+
+    /// Knock what this file says, one knock a line; bare ports in it are UDP
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["knocks", "one_time"])]
+    pub file: Option<PathBuf>,
+
+    /// Knock the next sequence of this file, and mark it as used
+    #[arg(long, value_name = "FILE", conflicts_with = "knocks")]
+    pub one_time: Option<PathBuf>,
+
+    /// Where the profiles are [default: ~/.config/knock/config.toml]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// The pause between knocks, in which they can't overtake each other [default: 5ms]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub delay: Option<Duration>,
+
+    /// How long after the last knock to keep trying to connect [default: 10s]
+    #[arg(long, value_name = "DURATION", value_parser = parse_timeout)]
+    pub timeout: Option<Duration>,
+
+    /// How often to knock again if the port did not open within the timeout [default: 0]
+    #[arg(long, value_name = "NUMBER")]
+    pub retries: Option<u32>,
 
     /// Use IPv4 only
     #[arg(short = '4', conflicts_with = "only_v6")]
@@ -51,30 +138,76 @@ pub struct Args {
     #[arg(short = '6')]
     pub only_v6: bool,
 
-    /// Print one JSON object per line for each knock, the connection or the failure
-    #[arg(long)]
-    pub json: bool,
+    /// Knock over IPv4 and IPv6: a host opens for each address by itself
+    #[arg(long, conflicts_with_all = ["only_v4", "only_v6"])]
+    pub both: bool,
 
     /// Print the address and each knock
     #[arg(short, long)]
     pub verbose: bool,
+
+    /// Append what is done, with the time, to this file
+    #[arg(long, value_name = "FILE")]
+    pub log: Option<PathBuf>,
 }
 
-impl Args {
-    /// The only family to use, if there is such a wish.
+/// Which versions of IP to use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Families {
+    /// The one that the system prefers.
+    #[default]
+    Any,
+    /// IPv4.
+    #[serde(rename = "ipv4")]
+    V4,
+    /// IPv6.
+    #[serde(rename = "ipv6")]
+    V6,
+    /// Each that the host has.
+    Both,
+}
+
+impl Families {
+    /// The only one to use, if there is such a wish.
     #[must_use]
-    pub fn family(&self) -> Option<Family> {
-        match (self.only_v4, self.only_v6) {
-            (true, _) => Some(Family::V4),
-            (_, true) => Some(Family::V6),
-            (false, false) => None,
+    pub fn only(self) -> Option<Family> {
+        match self {
+            Self::V4 => Some(Family::V4),
+            Self::V6 => Some(Family::V6),
+            Self::Any | Self::Both => None,
+        }
+    }
+}
+
+impl Options {
+    /// Which versions of IP to use, if that is said.
+    #[must_use]
+    pub fn families(&self) -> Option<Families> {
+        match (self.only_v4, self.only_v6, self.both) {
+            (true, _, _) => Some(Families::V4),
+            (_, true, _) => Some(Families::V6),
+            (_, _, true) => Some(Families::Both),
+            (false, false, false) => None,
         }
     }
 
+    /// What a bare port on the command line is.
+    #[must_use]
+    pub fn bare(&self) -> Protocol {
+        if self.udp {
+            Protocol::Udp
+        } else {
+            Protocol::Tcp
+        }
+    }
+}
+
+impl Call {
     /// How to tell what happens.
     #[must_use]
     pub fn style(&self) -> Style {
-        match (self.json, self.verbose) {
+        match (self.json, self.options.verbose) {
             (true, _) => Style::Json,
             (false, true) => Style::Verbose,
             (false, false) => Style::Quiet,
@@ -91,7 +224,8 @@ fn parse_host(word: &str) -> Result<String, String> {
     Ok(word.to_owned())
 }
 
-fn parse_tcp_port(word: &str) -> Result<u16, String> {
+/// Reads `22` and `tcp/22`.
+pub(crate) fn parse_tcp_port(word: &str) -> Result<u16, String> {
     match word.parse::<Knock>() {
         Ok(Knock {
             protocol: Protocol::Tcp,
@@ -109,7 +243,8 @@ fn parse_tcp_port(word: &str) -> Result<u16, String> {
     }
 }
 
-fn parse_timeout(word: &str) -> Result<Duration, String> {
+/// Reads a duration in which something can be tried.
+pub(crate) fn parse_timeout(word: &str) -> Result<Duration, String> {
     match parse_duration(word) {
         Ok(Duration::ZERO) => Err(format!(
             "'{word}' leaves no time to connect: write 1ms or more"

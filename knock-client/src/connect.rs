@@ -5,6 +5,7 @@ use crate::target::Target;
 use std::fmt;
 use std::io::{self, ErrorKind};
 use std::net::TcpStream;
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -101,7 +102,7 @@ impl fmt::Display for ConnectError {
             Closed::NoAnswer => write!(
                 f,
                 " within {limit:?}: no answer: still closed; check that these are the knocks of \
-                 the door that opens it, and try --delay 5ms in case they overtake each other"
+                 the door that opens it, and try --delay 50ms in case they overtake each other"
             ),
             Closed::Refused => write!(
                 f,
@@ -118,9 +119,59 @@ impl fmt::Display for ConnectError {
 
 impl std::error::Error for ConnectError {}
 
-/// Connects at once, and again until the port is open or `limit` has passed since `last_knock`.
+impl ConnectError {
+    /// Whether another knock might help.
+    #[must_use]
+    pub fn is_worth_a_retry(&self) -> bool {
+        match self.closed {
+            Closed::NoAnswer | Closed::Refused | Closed::Unreachable(_) => true,
+            Closed::Unable(_) => false,
+        }
+    }
+}
+
+/// Whom was knocked on, and when the last knock was sent.
+#[derive(Clone, Copy, Debug)]
+pub struct Knocked {
+    /// Whom.
+    pub target: Target,
+    /// When.
+    pub last_knock: Instant,
+}
+
+/// Connects to whichever opens first; the others are not waited for.
 ///
-/// The connection is closed when this returns: it only shows that the port is open.
+/// # Errors
+///
+/// If none opened in time: what stood in the way of the first of them.
+pub fn connect_any(
+    knocked: &[Knocked],
+    port: u16,
+    limit: Duration,
+) -> Option<Result<(Target, TcpStream, Connected), ConnectError>> {
+    let (ended, all) = mpsc::channel();
+    for (index, &Knocked { target, last_knock }) in knocked.iter().enumerate() {
+        let ended = ended.clone();
+        thread::spawn(move || {
+            let connected = connect(&target, port, last_knock, limit);
+            let connected = connected.map(|(stream, connected)| (target, stream, connected));
+            // Nobody waits any more for who comes second.
+            let _nobody_waits = ended.send((index, connected));
+        });
+    }
+    drop(ended);
+    let mut errors = Vec::new();
+    for (index, connected) in all {
+        match connected {
+            Ok(connected) => return Some(Ok(connected)),
+            Err(error) => errors.push((index, error)),
+        }
+    }
+    let (_, first) = errors.into_iter().min_by_key(|(index, _)| *index)?;
+    Some(Err(first))
+}
+
+/// Connects at once, and again until the port is open or `limit` has passed since `last_knock`.
 ///
 /// # Errors
 ///
@@ -130,7 +181,7 @@ pub fn connect(
     port: u16,
     last_knock: Instant,
     limit: Duration,
-) -> Result<Connected, ConnectError> {
+) -> Result<(TcpStream, Connected), ConnectError> {
     let address = target.at(port);
     let left = || limit.saturating_sub(last_knock.elapsed());
     let mut attempt = 1;
@@ -139,11 +190,9 @@ pub fn connect(
     loop {
         let wait = patience.min(left()).max(LEAST_ATTEMPT);
         closed = match TcpStream::connect_timeout(&address, wait).map_err(Closed::from_error) {
-            Ok(_) => {
-                return Ok(Connected {
-                    attempt,
-                    after: last_knock.elapsed(),
-                });
+            Ok(stream) => {
+                let after = last_knock.elapsed();
+                return Ok((stream, Connected { attempt, after }));
             }
             Err(ended) => ended.after(closed, wait < patience),
         };

@@ -1,13 +1,35 @@
 //! What could not be done.
 
 use crate::connect::ConnectError;
+use crate::log::LogError;
+use crate::one_time::OneTimeError;
+use crate::profile::ProfileError;
 use crate::send::SendError;
+use crate::sequence::SequenceError;
 use crate::target::ResolveError;
 use std::io::{self, ErrorKind};
 
 /// The step that failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
+    /// Nobody says what to knock on.
+    #[error(
+        "no knocks for '{host}': write them behind it, such as tcp/7000 udp/8000, or give --file \
+         or --one-time, or make a profile [profile.{host}] in ~/.config/knock/config.toml"
+    )]
+    NoKnocks {
+        /// Whom they would be for.
+        host: String,
+    },
+    /// The profiles are wrong.
+    #[error(transparent)]
+    Profile(#[from] ProfileError),
+    /// The file with the knocks is wrong.
+    #[error(transparent)]
+    Sequence(#[from] SequenceError),
+    /// There is no sequence that was not used.
+    #[error(transparent)]
+    OneTime(#[from] OneTimeError),
     /// There is nobody to knock on.
     #[error(transparent)]
     Resolve(#[from] ResolveError),
@@ -17,9 +39,39 @@ pub enum Failure {
     /// The port did not open.
     #[error(transparent)]
     Connect(#[from] ConnectError),
+    /// The connection broke.
+    #[error("the connection broke: {0}")]
+    Broken(io::Error),
+    /// The work was done or not, but could not be noted.
+    #[error(transparent)]
+    Log(#[from] LogError),
     /// The work was done or not, but could not be told.
     #[error("cannot write to standard output: {0}; what was not written is lost")]
     Output(io::Error),
+}
+
+impl Failure {
+    /// Whether somebody has to write something else before it can be done.
+    #[must_use]
+    pub fn is_bad_usage(&self) -> bool {
+        match self {
+            Self::NoKnocks { .. }
+            | Self::Profile(_)
+            | Self::Sequence(_)
+            | Self::OneTime(OneTimeError::Line { .. }) => true,
+            Self::OneTime(
+                OneTimeError::Unreadable { .. }
+                | OneTimeError::Unmarkable { .. }
+                | OneTimeError::Exhausted { .. },
+            )
+            | Self::Resolve(_)
+            | Self::Send(_)
+            | Self::Connect(_)
+            | Self::Broken(_)
+            | Self::Log(_)
+            | Self::Output(_) => false,
+        }
+    }
 }
 
 /// What a person can do about an error of the network.

@@ -36,10 +36,30 @@ impl fmt::Display for Protocol {
     }
 }
 
+/// What people write for a knock: `tcp/7000` and `udp/8000`, and what knockd's client takes: `7000`,
+/// `7000:tcp` and `8000:udp`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Word {
+    /// What is sent, if that is written.
+    pub protocol: Option<Protocol>,
+    /// Where to; never 0.
+    pub port: u16,
+}
+
+impl Word {
+    /// The knock; a bare port is one of this protocol.
+    #[must_use]
+    pub fn knock(self, bare: Protocol) -> Knock {
+        Knock {
+            protocol: self.protocol.unwrap_or(bare),
+            port: self.port,
+        }
+    }
+}
+
 /// One knock: `tcp/7000`.
 ///
-/// It is read from `tcp/7000` and `udp/8000`, and from what knockd's client takes:
-/// `7000` (which is TCP), `7000:tcp` and `8000:udp`.
+/// It is read from the same as a [`Word`]; a bare port is TCP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Knock {
     /// What is sent.
@@ -58,23 +78,36 @@ impl FromStr for Knock {
     type Err = ParseKnockError;
 
     fn from_str(word: &str) -> Result<Self, Self::Err> {
-        let (protocol, port) = word
-            .split_once('/')
-            .or_else(|| {
-                word.split_once(':')
-                    .map(|(port, protocol)| (protocol, port))
-            })
-            .unwrap_or(("tcp", word));
-        if port.is_empty() || protocol.is_empty() {
+        Ok(word.parse::<Word>()?.knock(Protocol::Tcp))
+    }
+}
+
+impl FromStr for Word {
+    type Err = ParseKnockError;
+
+    fn from_str(word: &str) -> Result<Self, Self::Err> {
+        let parts = word.split_once('/').or_else(|| {
+            word.split_once(':')
+                .map(|(port, protocol)| (protocol, port))
+        });
+        let (protocol, port) = match parts {
+            Some((protocol, port)) => (Some(protocol), port),
+            None => (None, word),
+        };
+        if port.is_empty() || protocol.is_some_and(str::is_empty) {
             return Err(ParseKnockError::Form {
                 word: word.to_owned(),
             });
         }
-        let Some(known) = Protocol::from_word(protocol) else {
-            return Err(ParseKnockError::Protocol {
-                word: word.to_owned(),
-                protocol: protocol.to_owned(),
-            });
+        let protocol = match protocol.map(|protocol| (Protocol::from_word(protocol), protocol)) {
+            Some((None, protocol)) => {
+                return Err(ParseKnockError::Protocol {
+                    word: word.to_owned(),
+                    protocol: protocol.to_owned(),
+                });
+            }
+            Some((known, _)) => known,
+            None => None,
         };
         // Only digits: u16 would also read a sign.
         if !port.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -90,10 +123,7 @@ impl FromStr for Knock {
             });
         }
         match port.parse() {
-            Ok(port) if port != 0 => Ok(Self {
-                protocol: known,
-                port,
-            }),
+            Ok(port) if port != 0 => Ok(Self { protocol, port }),
             _ => Err(ParseKnockError::Port {
                 word: word.to_owned(),
                 port: port.to_owned(),

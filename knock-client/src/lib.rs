@@ -2,13 +2,13 @@
 //! connect to the port that they open.
 //!
 //! ```text
-//! words ─▶ Args ─▶ Sequence ─▶ send ─▶ connect
-//!          host ─▶ Target  ───────┘       │
-//!                    Report ◀── events ───┘
+//! words ─▶ cli ─▶ plan ─▶ Sequence ─▶ send ─▶ connect ─▶ proxy
+//!        profile ──┘ │
+//!   sequence, one_time
 //! ```
 //!
 //! A [`Sequence`] is all that sending needs to know: where its knocks come from (the
-//! command line today) is decided before, in [`cli`].
+//! command line, a file, a person) is decided before, in [`plan`].
 //!
 //! ```no_run
 //! use knock_client::{Knock, Target, connect, send};
@@ -17,7 +17,7 @@
 //! let target = Target::resolve("192.0.2.1", None)?.first;
 //! let knocks: Vec<Knock> = vec!["tcp/7000".parse()?, "udp/8000".parse()?];
 //! let last = send(&target, &knocks, Duration::ZERO, |_number, _knock| {})?;
-//! let opened = connect(&target, 22, last, Duration::from_secs(10))?;
+//! let (_stream, opened) = connect(&target, 22, last, Duration::from_secs(10))?;
 //! println!("open after {:?}", opened.after);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
@@ -29,21 +29,32 @@ mod connect;
 mod duration;
 mod failure;
 mod knock;
+mod log;
+pub mod one_time;
+pub mod plan;
+pub mod profile;
+pub mod proxy;
 mod report;
 mod send;
+pub mod sequence;
 mod target;
 
-pub use crate::connect::{Closed, ConnectError, Connected, connect};
+pub use crate::connect::{Closed, ConnectError, Connected, Knocked, connect, connect_any};
 pub use crate::duration::{ParseDurationError, parse_duration};
 pub use crate::failure::Failure;
-pub use crate::knock::{Knock, ParseKnockError, Protocol, Sequence};
+pub use crate::knock::{Knock, ParseKnockError, Protocol, Sequence, Word};
+pub use crate::log::{Log, LogError};
 pub use crate::report::{Report, Style};
 pub use crate::send::{SendError, send};
 pub use crate::target::{Family, ResolveError, Resolved, Target};
 
+use crate::cli::Families;
+use crate::plan::Plan;
 use std::io::Write;
+use std::net::TcpStream;
 
-/// Does what the command line asks: resolve, knock, and connect if it says so.
+/// Does what is planned: resolve, knock, and connect if there is a port for that; and all of it
+/// again if that does not help.
 ///
 /// Nothing is written out between two knocks that have no delay, nor between the last
 /// knock and the connection: a slow terminal must not slow the knocks.
@@ -51,22 +62,76 @@ use std::io::Write;
 /// # Errors
 ///
 /// The first step that could not be done; later steps are not tried.
-pub fn run(args: &cli::Args, report: &mut Report<impl Write>) -> Result<(), Failure> {
-    let resolved = Target::resolve(&args.host, args.family())?;
-    report.resolved(&args.host, &resolved);
-
-    let target = resolved.first;
-    let of = args.knocks.len();
-    let last = send(&target, &args.knocks, args.delay, |number, knock| {
-        report.knock(number, of, knock, &target);
-        if !args.delay.is_zero() && number < of {
-            report.flush();
-        }
-    })?;
-
-    if let Some(port) = args.then_connect {
-        let connected = connect(&target, port, last, args.timeout)?;
-        report.connected(&target, port, &connected);
+pub fn run(plan: &Plan, report: &mut Report<impl Write>) -> Result<Option<TcpStream>, Failure> {
+    if let Some(path) = &plan.log {
+        report.log_to(Log::open(path, &plan.host)?);
     }
-    Ok(())
+    let targets = resolve(plan, report)?;
+    let mut retry = 0;
+    loop {
+        let knocked = knock(plan, &targets, report)?;
+        let Some(port) = plan.then_connect else {
+            return Ok(None);
+        };
+        match connect_any(&knocked, port, plan.timeout) {
+            Some(Ok((target, stream, connected))) => {
+                report.connected(&target, port, &connected);
+                return Ok(Some(stream));
+            }
+            Some(Err(error)) if retry < plan.retries && error.is_worth_a_retry() => {
+                retry += 1;
+                report.retry(retry, plan.retries, &error);
+                report.flush();
+            }
+            Some(Err(error)) => return Err(error.into()),
+            None => return Ok(None),
+        }
+    }
+}
+
+fn resolve(plan: &Plan, report: &mut Report<impl Write>) -> Result<Vec<Target>, Failure> {
+    let host = &plan.host;
+    let (targets, others) = if plan.families == Families::Both {
+        (Target::resolve_both(host)?, Vec::new())
+    } else {
+        let Resolved { first, others } = Target::resolve(host, plan.families.only())?;
+        (vec![first], others)
+    };
+    report.resolved(host, &targets, &others);
+    Ok(targets)
+}
+
+/// Knocks on each address. It is enough if one can be knocked on.
+fn knock(
+    plan: &Plan,
+    targets: &[Target],
+    report: &mut Report<impl Write>,
+) -> Result<Vec<Knocked>, Failure> {
+    let mut knocked = Vec::new();
+    let mut failed = None;
+    for &target in targets {
+        let (knocks, taken) = plan.source.next()?;
+        if let Some(taken) = taken {
+            report.taken(&taken);
+        }
+        let of = knocks.len();
+        let sent = send(&target, &knocks, plan.delay, |number, knock| {
+            report.knock(number, of, knock, &target);
+            if !plan.delay.is_zero() && number < of {
+                report.flush();
+            }
+        });
+        match sent {
+            Ok(last_knock) => knocked.push(Knocked { target, last_knock }),
+            Err(error) if targets.len() > 1 => {
+                report.skipped(&error);
+                failed = Some(error);
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    match failed {
+        Some(error) if knocked.is_empty() => Err(error.into()),
+        _ => Ok(knocked),
+    }
 }

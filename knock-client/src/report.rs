@@ -3,7 +3,10 @@
 use crate::connect::{Closed, ConnectError, Connected};
 use crate::failure::Failure;
 use crate::knock::{Knock, Protocol};
-use crate::target::{Resolved, Target, list};
+use crate::log::Log;
+use crate::one_time::Taken;
+use crate::send::SendError;
+use crate::target::{Target, list};
 use serde::Serialize;
 use std::io::{self, BufWriter, Write};
 use std::time::Duration;
@@ -14,7 +17,7 @@ const BUFFER_BYTES: usize = 64 * 1024;
 /// How much is told, and in which language.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Style {
-    /// Only the connection.
+    /// Only the connection, and what was in its way.
     Quiet,
     /// Every knock too.
     Verbose,
@@ -27,12 +30,25 @@ pub enum Style {
 #[derive(Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 enum Line {
+    Taken {
+        line: usize,
+        left: usize,
+    },
     Knock {
         number: usize,
         of: usize,
         protocol: Protocol,
         port: u16,
         address: String,
+    },
+    Skipped {
+        address: String,
+        message: String,
+    },
+    Retry {
+        number: u32,
+        of: u32,
+        message: String,
     },
     Connected {
         port: u16,
@@ -44,7 +60,8 @@ enum Line {
 
 #[derive(Serialize)]
 struct Failed {
-    /// `unresolved`, `unsent`, `no_answer`, `refused`, `unreachable` or `unable`.
+    /// `no_knocks`, `profile`, `sequence`, `one_time`, `unresolved`, `unsent`, `no_answer`,
+    /// `refused`, `unreachable`, `unable`, `broken`, `log` or `output`.
     reason: &'static str,
     /// Of the knock that was not sent, or of the connection.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -62,7 +79,10 @@ struct Failed {
 pub struct Report<W: Write> {
     style: Style,
     out: BufWriter<W>,
-    error: Option<io::Error>,
+    log: Option<Log>,
+    /// Several addresses are knocked on, so that lines must say which.
+    has_several: bool,
+    error: Option<Failure>,
 }
 
 impl<W: Write> Report<W> {
@@ -71,81 +91,110 @@ impl<W: Write> Report<W> {
         Self {
             style,
             out: BufWriter::with_capacity(BUFFER_BYTES, out),
+            log: None,
+            has_several: false,
             error: None,
         }
     }
 
-    /// Tells which address of the host is knocked on.
-    pub fn resolved(&mut self, host: &str, resolved: &Resolved) {
-        let Resolved { first, others } = resolved;
-        match self.style {
-            Style::Quiet | Style::Json => {}
-            Style::Verbose if first.to_string() == host => {
-                self.text(&format!("knocking on {first}"));
-            }
-            Style::Verbose if others.is_empty() => {
-                self.text(&format!("knocking on {first} ({host})"));
-            }
-            Style::Verbose => {
-                let others = list(others);
-                self.text(&format!(
-                    "knocking on {first} (first address of {host}, not {others})"
-                ));
-            }
-        }
+    /// From now on everything is noted there too.
+    pub fn log_to(&mut self, log: Log) {
+        self.log = Some(log);
+    }
+
+    /// Tells which addresses of the host are knocked on.
+    pub fn resolved(&mut self, host: &str, targets: &[Target], others: &[Target]) {
+        self.has_several = targets.len() > 1;
+        let names = list(targets);
+        let text = if names == host {
+            format!("knocking on {names}")
+        } else if others.is_empty() {
+            format!("knocking on {names} ({host})")
+        } else {
+            let others = list(others);
+            format!("knocking on {names} (first address of {host}, not {others})")
+        };
+        self.tell(&[Style::Verbose], &text, None);
+    }
+
+    /// Tells that a sequence was taken, which works only once.
+    pub fn taken(&mut self, taken: &Taken) {
+        let &Taken { line, left, .. } = taken;
+        let text = format!("took line {line}, {left} left");
+        self.tell(&[Style::Verbose], &text, Some(Line::Taken { line, left }));
     }
 
     /// Tells that a knock was sent.
     pub fn knock(&mut self, number: usize, of: usize, knock: Knock, target: &Target) {
         let Knock { protocol, port } = knock;
-        match self.style {
-            Style::Quiet => {}
-            Style::Verbose => self.text(&format!("knock {number} of {of}: {knock}")),
-            Style::Json => {
-                let address = target.to_string();
-                self.json(&Line::Knock {
-                    number,
-                    of,
-                    protocol,
-                    port,
-                    address,
-                });
-            }
-        }
+        let address = target.to_string();
+        let on = if self.has_several {
+            format!(" on {address}")
+        } else {
+            String::new()
+        };
+        let text = format!("knock {number} of {of}{on}: {knock}");
+        let line = Line::Knock {
+            number,
+            of,
+            protocol,
+            port,
+            address,
+        };
+        self.tell(&[Style::Verbose], &text, Some(line));
+    }
+
+    /// Tells that an address could not be knocked on, and the other could.
+    pub fn skipped(&mut self, error: &SendError) {
+        let (address, message) = (error.target.to_string(), error.to_string());
+        let text = message.clone();
+        let line = Line::Skipped { address, message };
+        self.tell(&[Style::Quiet, Style::Verbose], &text, Some(line));
+    }
+
+    /// Tells that it is knocked again.
+    pub fn retry(&mut self, number: u32, of: u32, error: &ConnectError) {
+        let message = error.to_string();
+        let text = format!("knocking again, {number} of {of}: {message}");
+        let line = Line::Retry {
+            number,
+            of,
+            message,
+        };
+        self.tell(&[Style::Quiet, Style::Verbose], &text, Some(line));
     }
 
     /// Tells that the port is open.
     pub fn connected(&mut self, target: &Target, port: u16, connected: &Connected) {
         let &Connected { attempt, after } = connected;
         let after_us = microseconds(after);
-        match self.style {
-            Style::Quiet | Style::Verbose => {
-                let (ms, us) = (after_us / 1000, after_us % 1000);
-                self.text(&format!(
-                    "connected to tcp/{port} on {target} {ms}.{us:03} ms after the last knock \
-                     (attempt {attempt})"
-                ));
-            }
-            Style::Json => self.json(&Line::Connected {
-                port,
-                attempt,
-                after_us,
-            }),
-        }
+        let (ms, us) = (after_us / 1000, after_us % 1000);
+        let text = format!(
+            "connected to tcp/{port} on {target} {ms}.{us:03} ms after the last knock \
+             (attempt {attempt})"
+        );
+        let line = Line::Connected {
+            port,
+            attempt,
+            after_us,
+        };
+        self.tell(&[Style::Quiet, Style::Verbose], &text, Some(line));
     }
 
-    /// Tells a failure, in JSON only: a person reads it on standard error.
+    /// Tells a failure, in JSON and in the log only: a person reads it on standard error.
     pub fn failed(&mut self, failure: &Failure) {
-        match self.style {
-            Style::Quiet | Style::Verbose => {}
-            Style::Json => self.json(&Line::Failed(Failed::from(failure))),
-        }
+        let line = Line::Failed(Failed::from(failure));
+        self.tell(&[], &failure.to_string(), Some(line));
     }
 
     /// Writes out what was told so far.
     pub fn flush(&mut self) {
-        let flushed = self.out.flush();
-        self.keep(flushed);
+        if let Err(error) = self.out.flush() {
+            self.keep(Failure::Output(error));
+        }
+        if let Some(Err(error)) = self.log.as_mut().map(Log::flush) {
+            self.keep(error.into());
+        }
     }
 
     /// Writes out the rest.
@@ -153,27 +202,31 @@ impl<W: Write> Report<W> {
     /// # Errors
     ///
     /// The first error that writing met.
-    pub fn finish(mut self) -> io::Result<()> {
+    pub fn finish(mut self) -> Result<(), Failure> {
         self.flush();
         self.error.map_or(Ok(()), Err)
     }
 
-    fn text(&mut self, line: &str) {
-        let written = writeln!(self.out, "{line}");
-        self.keep(written);
-    }
-
-    fn json(&mut self, line: &Line) {
-        let written = serde_json::to_writer(&mut self.out, line)
-            .map_err(io::Error::from)
-            .and_then(|()| writeln!(self.out));
-        self.keep(written);
-    }
-
-    fn keep(&mut self, written: io::Result<()>) {
-        if let Err(error) = written {
-            self.error.get_or_insert(error);
+    /// Tells something as text, in these styles, or as JSON.
+    fn tell(&mut self, styles: &[Style], text: &str, json: Option<Line>) {
+        if let Some(log) = &mut self.log {
+            log.line(text);
         }
+        let written = match (self.style, json) {
+            (Style::Json, Some(line)) => serde_json::to_writer(&mut self.out, &line)
+                .map_err(io::Error::from)
+                .and_then(|()| writeln!(self.out)),
+            (Style::Json, None) => Ok(()),
+            (style, _) if styles.contains(&style) => writeln!(self.out, "{text}"),
+            (Style::Quiet | Style::Verbose, _) => Ok(()),
+        };
+        if let Err(error) = written {
+            self.keep(Failure::Output(error));
+        }
+    }
+
+    fn keep(&mut self, error: Failure) {
+        self.error.get_or_insert(error);
     }
 }
 
@@ -188,6 +241,12 @@ impl From<&Failure> for Failed {
             message: String::new(),
         };
         let failed = match failure {
+            Failure::NoKnocks { .. } => plain("no_knocks", None),
+            Failure::Profile(_) => plain("profile", None),
+            Failure::Sequence(_) => plain("sequence", None),
+            Failure::OneTime(_) => plain("one_time", None),
+            Failure::Broken(_) => plain("broken", None),
+            Failure::Log(_) => plain("log", None),
             Failure::Resolve(_) => plain("unresolved", None),
             Failure::Send(error) => plain("unsent", Some(error.knock.port)),
             Failure::Connect(ConnectError {

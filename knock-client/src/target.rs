@@ -49,15 +49,16 @@ impl Target {
     ///
     /// If there is no such name, or it has no address of the family that was asked for.
     pub fn resolve(host: &str, family: Option<Family>) -> Result<Resolved, ResolveError> {
-        let found: Vec<Self> = (host, 0)
-            .to_socket_addrs()
-            .map_err(|cause| ResolveError::Unknown {
-                host: host.to_owned(),
-                cause,
-            })?
-            .map(Self)
-            .collect();
-        choose(host, family, &found)
+        choose(host, family, &lookup(host)?)
+    }
+
+    /// Looks the name up: one address of each family that it has.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such name.
+    pub fn resolve_both(host: &str) -> Result<Vec<Self>, ResolveError> {
+        Ok(choose(host, None, &lookup(host)?)?.one_of_each())
     }
 
     /// Where a packet to that port goes.
@@ -103,6 +104,26 @@ pub struct Resolved {
     pub first: Target,
     /// The other addresses of the families that were asked for.
     pub others: Vec<Target>,
+}
+
+impl Resolved {
+    /// The first address of each family.
+    fn one_of_each(self) -> Vec<Target> {
+        let Self { first, others } = self;
+        let mut others = others.into_iter();
+        let other = others.find(|other| other.family() != first.family());
+        [first].into_iter().chain(other).collect()
+    }
+}
+
+fn lookup(host: &str) -> Result<Vec<Target>, ResolveError> {
+    let found = (host, 0)
+        .to_socket_addrs()
+        .map_err(|cause| ResolveError::Unknown {
+            host: host.to_owned(),
+            cause,
+        })?;
+    Ok(found.map(Target).collect())
 }
 
 fn choose(host: &str, family: Option<Family>, found: &[Target]) -> Result<Resolved, ResolveError> {
@@ -245,6 +266,25 @@ mod tests {
                 .map(|Resolved { first, others }| [vec![first], others].concat())
                 .map_err(|e| e.to_string());
             assert_eq!(got, expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn the_first_address_of_each_family() {
+        let rows: [(&[&str], &[&str]); 3] = [
+            (
+                &["2001:db8::1", "2001:db8::2", "192.0.2.1", "192.0.2.2"],
+                &["2001:db8::1", "192.0.2.1"],
+            ),
+            (&["192.0.2.1", "2001:db8::1"], &["192.0.2.1", "2001:db8::1"]),
+            (&["192.0.2.1", "192.0.2.2"], &["192.0.2.1"]),
+        ];
+        for (found, each) in rows {
+            let targets = |addresses: &[&str]| -> Vec<Target> {
+                addresses.iter().map(|address| target(address)).collect()
+            };
+            let resolved = choose("h", None, &targets(found)).expect("addresses");
+            assert_eq!(resolved.one_of_each(), targets(each), "{found:?}");
         }
     }
 

@@ -28,6 +28,8 @@ fn knock_client(words: &[&str]) -> Outcome {
 fn command(words: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_knock-client"));
     command.args(words).stdin(Stdio::null());
+    // Nobody's own profiles.
+    command.env("XDG_CONFIG_HOME", "/nonexistent");
     command
 }
 
@@ -49,23 +51,23 @@ fn masked(text: &str, before: &str, after: &str, name: &str) -> String {
 #[test]
 fn bad_usage_is_told_and_exits_with_2() {
     const TRY: &str = "\n\nFor more information, try '--help'.\n";
-    let rows: [(&str, &[&str], &str); 11] = [
+    let rows: [(&str, &[&str], &str); 13] = [
         (
             "port 0",
             &["h", "tcp/0"],
-            "error: invalid value 'tcp/0' for '<KNOCK>...': \
+            "error: invalid value 'tcp/0' for '[KNOCK]...': \
              'tcp/0' names the port '0': a port is a whole number from 1 to 65535",
         ),
         (
             "the third knock",
             &["h", "tcp/1", "2", "icmp/3"],
-            "error: invalid value 'icmp/3' for '<KNOCK>...': \
+            "error: invalid value 'icmp/3' for '[KNOCK]...': \
              'icmp/3' names the protocol 'icmp': write tcp/PORT or udp/PORT",
         ),
         (
             "not a knock",
             &["h", "ssh"],
-            "error: invalid value 'ssh' for '<KNOCK>...': \
+            "error: invalid value 'ssh' for '[KNOCK]...': \
              'ssh' is not a knock: write tcp/PORT or udp/PORT, such as tcp/7000",
         ),
         (
@@ -105,16 +107,28 @@ fn bad_usage_is_told_and_exits_with_2() {
              '0' is not a TCP port from 1 to 65535, such as 22 or tcp/22",
         ),
         (
-            "no knock",
-            &["h"],
-            "error: the following required arguments were not provided:\n  <KNOCK>...\n\n\
-             Usage: knock-client <HOST> <KNOCK>...",
+            "no host",
+            &[],
+            "error: the following required arguments were not provided:\n  <HOST>\n\n\
+             Usage: knock-client <HOST> [KNOCK]...",
         ),
         (
             "both families",
             &["h", "1", "-4", "-6"],
             "error: the argument '-4' cannot be used with '-6'\n\n\
              Usage: knock-client -4 <HOST> <KNOCK>...",
+        ),
+        (
+            "one family, and both",
+            &["h", "1", "-4", "--both"],
+            "error: the argument '-4' cannot be used with '--both'\n\n\
+             Usage: knock-client -4 <HOST> <KNOCK>...",
+        ),
+        (
+            "knocks from two places",
+            &["h", "1", "--file", "x"],
+            "error: the argument '[KNOCK]...' cannot be used with '--file <FILE>'\n\n\
+             Usage: knock-client <HOST> <KNOCK>...",
         ),
     ];
     for (name, words, error) in rows {
@@ -301,7 +315,7 @@ fn a_port_that_stays_silent_is_told_as_closed() {
         format!(
             "error: cannot connect to tcp/{port} on 127.0.0.1 within 300ms: no answer: still \
              closed; check that these are the knocks of the door that opens it, and try \
-             --delay 5ms in case they overtake each other\n"
+             --delay 50ms in case they overtake each other\n"
         )
     );
     assert_eq!((outcome.out.as_str(), outcome.code), ("", Some(1)));

@@ -134,7 +134,7 @@ fn an_open_port_is_found_at_the_first_attempt() {
     for ip in LOOPBACKS {
         let listener = TcpListener::bind((ip, 0)).expect("loopback");
         let port = listener.local_addr().expect("bound").port();
-        let connected =
+        let (_stream, connected) =
             connect(&target(ip), port, Instant::now(), GENEROUS).expect("somebody listens");
         assert_eq!(connected.attempt, 1, "{ip}");
     }
@@ -151,7 +151,8 @@ fn a_port_that_opens_later_is_found() {
             port.open()
         });
 
-        let connected = connect(&target(ip), address, last_knock, GENEROUS).expect("it opens");
+        let (_stream, connected) =
+            connect(&target(ip), address, last_knock, GENEROUS).expect("it opens");
         drop(opener.join().expect("it opened"));
 
         assert!(connected.attempt > 1, "{ip}: {connected:?}");
@@ -202,7 +203,8 @@ fn a_silent_port_that_begins_to_answer_is_found_by_a_later_attempt() {
         silent.answer()
     });
 
-    let connected = connect(&target(LOOPBACKS[0]), port, last_knock, GENEROUS).expect("it opens");
+    let (_stream, connected) =
+        connect(&target(LOOPBACKS[0]), port, last_knock, GENEROUS).expect("it opens");
     drop(opener.join().expect("it opened"));
 
     assert!(connected.attempt > 1, "{connected:?}");

@@ -1,0 +1,71 @@
+//! The client's own log.
+
+use jiff::Timestamp;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+/// A file to which a line is appended for everything that is done.
+///
+/// The lines are kept and written at once: the knocks must not wait for a disk.
+#[derive(Debug)]
+pub struct Log {
+    path: PathBuf,
+    file: File,
+    host: String,
+    lines: String,
+}
+
+/// A log that can't be written.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write the log {}: {cause}", path.display())]
+pub struct LogError {
+    /// The file.
+    pub path: PathBuf,
+    /// What the system said.
+    pub cause: io::Error,
+}
+
+impl Log {
+    /// Opens the file, or makes one that only its owner can read: it has the knocks in it.
+    ///
+    /// # Errors
+    ///
+    /// It can't be opened.
+    pub fn open(path: &Path, host: &str) -> Result<Self, LogError> {
+        let mut options = OpenOptions::new();
+        options.append(true).create(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let file = options.open(path).map_err(|cause| LogError {
+            path: path.to_owned(),
+            cause,
+        })?;
+        Ok(Self {
+            path: path.to_owned(),
+            file,
+            host: host.to_owned(),
+            lines: String::new(),
+        })
+    }
+
+    /// Takes note of something that happens now.
+    pub(crate) fn line(&mut self, text: &str) {
+        let host = &self.host;
+        self.lines += &format!("{:.3} {host}: {text}\n", Timestamp::now());
+    }
+
+    /// Writes what was noted.
+    ///
+    /// # Errors
+    ///
+    /// It can't be written.
+    pub(crate) fn flush(&mut self) -> Result<(), LogError> {
+        let lines = std::mem::take(&mut self.lines);
+        let Self { path, file, .. } = self;
+        file.write_all(lines.as_bytes()).map_err(|cause| LogError {
+            path: path.clone(),
+            cause,
+        })
+    }
+}

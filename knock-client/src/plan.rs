@@ -1,0 +1,150 @@
+//! What is to be done: the command line with what a profile adds.
+
+use crate::cli::{Call, Families, Options, Proxy};
+use crate::failure::Failure;
+use crate::knock::{Sequence, Word};
+use crate::one_time::{self, Taken};
+use crate::profile::{self, Profile};
+use crate::sequence;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Packets to different ports may take different ways, which differ by less than this wherever it
+/// was measured; nobody notices a few of these.
+const DELAY: Duration = Duration::from_millis(5);
+
+/// Longer than a person waits for nothing.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// Whom to knock on.
+    pub host: String,
+    /// Where the knocks come from.
+    pub source: Source,
+    /// The pause between knocks.
+    pub delay: Duration,
+    /// The port to connect to, if to one.
+    pub then_connect: Option<u16>,
+    /// How long to try to connect.
+    pub timeout: Duration,
+    /// How often to knock again.
+    pub retries: u32,
+    /// Which versions of IP.
+    pub families: Families,
+    /// Where to write what is done.
+    pub log: Option<PathBuf>,
+}
+
+/// Where the knocks come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// They are known.
+    Sequence(Sequence),
+    /// Each time the next line of this file.
+    OneTime(PathBuf),
+}
+
+/// Asks a person for the knocks of a host; `None` if there is nobody who answers.
+pub type Ask<'a> = &'a mut dyn FnMut(&str) -> Option<Sequence>;
+
+impl Plan {
+    /// What a command line asks for.
+    ///
+    /// # Errors
+    ///
+    /// There are no knocks, or a file is wrong.
+    pub fn of_call(call: &Call, ask: Ask<'_>) -> Result<Self, Failure> {
+        let host = call.host.as_deref().unwrap_or_default();
+        let plan = Self::new(host, &call.knocks, &call.options, ask)?;
+        Ok(Self {
+            then_connect: call.then_connect.or(plan.then_connect),
+            ..plan
+        })
+    }
+
+    /// What ssh asks for. Nobody is asked: standard input belongs to what is passed on.
+    ///
+    /// # Errors
+    ///
+    /// There are no knocks, or a file is wrong.
+    pub fn of_proxy(proxy: &Proxy) -> Result<Self, Failure> {
+        let plan = Self::new(&proxy.host, &proxy.knocks, &proxy.options, &mut |_| None)?;
+        Ok(Self {
+            then_connect: Some(proxy.port),
+            ..plan
+        })
+    }
+
+    fn new(host: &str, words: &[Word], options: &Options, ask: Ask<'_>) -> Result<Self, Failure> {
+        let given = match (&options.file, &options.one_time) {
+            (Some(file), _) => Some(Source::Sequence(sequence::read(file)?)),
+            (None, Some(file)) => Some(Source::OneTime(file.clone())),
+            (None, None) if words.is_empty() => None,
+            (None, None) => {
+                let knocks = words.iter().map(|word| word.knock(options.bare()));
+                Some(Source::Sequence(knocks.collect()))
+            }
+        };
+        // Who says what to knock on needs no profile, and none that is wrong stands in the way.
+        let profile = match given {
+            Some(_) => None,
+            None => profile(host, options)?,
+        }
+        .unwrap_or_default();
+        let source = match given {
+            Some(source) => source,
+            None => match source(&profile)? {
+                Some(source) => source,
+                None => Source::Sequence(ask(host).ok_or_else(|| Failure::NoKnocks {
+                    host: host.to_owned(),
+                })?),
+            },
+        };
+        Ok(Self {
+            host: profile.host.unwrap_or_else(|| host.to_owned()),
+            source,
+            delay: options.delay.or(profile.delay).unwrap_or(DELAY),
+            then_connect: profile.then_connect,
+            timeout: options.timeout.or(profile.timeout).unwrap_or(TIMEOUT),
+            retries: options.retries.or(profile.retries).unwrap_or(0),
+            families: options.families().or(profile.family).unwrap_or_default(),
+            log: options.log.clone().or(profile.log),
+        })
+    }
+}
+
+impl Source {
+    /// The knocks to send now, and from where they were taken.
+    ///
+    /// # Errors
+    ///
+    /// There are no more.
+    pub fn next(&self) -> Result<(Sequence, Option<Taken>), Failure> {
+        match self {
+            Self::Sequence(knocks) => Ok((knocks.clone(), None)),
+            Self::OneTime(file) => {
+                let taken = one_time::take(file)?;
+                Ok((taken.knocks.clone(), Some(taken)))
+            }
+        }
+    }
+}
+
+fn profile(host: &str, options: &Options) -> Result<Option<Profile>, Failure> {
+    let path = options.config.clone().or_else(profile::default_path);
+    match path {
+        Some(path) => Ok(profile::find(&path, host, options.config.is_some())?),
+        None => Ok(None),
+    }
+}
+
+fn source(profile: &Profile) -> Result<Option<Source>, Failure> {
+    Ok(match (&profile.knock, &profile.file, &profile.one_time) {
+        (Some(knocks), _, _) => Some(Source::Sequence(knocks.clone())),
+        (_, Some(file), _) => Some(Source::Sequence(sequence::read(file)?)),
+        (_, _, Some(file)) => Some(Source::OneTime(file.clone())),
+        (None, None, None) => None,
+    })
+}

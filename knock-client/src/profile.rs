@@ -1,0 +1,316 @@
+//! Profiles: what `knock-client home` means.
+
+use crate::cli::{Families, parse_tcp_port, parse_timeout};
+use crate::duration::parse_duration;
+use crate::knock::Knock;
+use crate::sequence::text;
+use serde::{Deserialize, Deserializer, de::Error as _};
+use std::collections::BTreeMap;
+use std::env;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// More than a thousand profiles take.
+const FILE_MAX: u64 = 1 << 20;
+
+/// Where the file is, below the home directory.
+const PLACE: &str = "knock/config.toml";
+
+/// The file of profiles.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Contents {
+    #[serde(default)]
+    profile: BTreeMap<String, Profile>,
+}
+
+/// What is known about a host: `[profile.home]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Profile {
+    /// Its name or address, if the profile is called otherwise.
+    pub host: Option<String>,
+    /// What to knock on.
+    #[serde(default, deserialize_with = "knocks")]
+    pub knock: Option<Vec<Knock>>,
+    /// A file that has the knocks.
+    pub file: Option<PathBuf>,
+    /// A file of sequences that work once each.
+    pub one_time: Option<PathBuf>,
+    /// The pause between knocks.
+    #[serde(default, deserialize_with = "duration")]
+    pub delay: Option<Duration>,
+    /// How long to try to connect.
+    #[serde(default, deserialize_with = "timeout")]
+    pub timeout: Option<Duration>,
+    /// The port to connect to.
+    #[serde(default, deserialize_with = "port")]
+    pub then_connect: Option<u16>,
+    /// How often to knock again.
+    pub retries: Option<u32>,
+    /// Which versions of IP.
+    pub family: Option<Families>,
+    /// Where to write what is done.
+    pub log: Option<PathBuf>,
+}
+
+/// A file of profiles that can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ProfileError {
+    /// It can't be read.
+    #[error("cannot read {}: {cause}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        cause: io::Error,
+    },
+    /// Something in it is wrong.
+    #[error("{}:{line}: {reason}", path.display())]
+    Wrong {
+        /// The file.
+        path: PathBuf,
+        /// The line, counted from 1.
+        line: usize,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+/// Where the profiles are, if it is not said: `$XDG_CONFIG_HOME/knock/config.toml`, or
+/// `~/.config/knock/config.toml`.
+#[must_use]
+pub fn default_path() -> Option<PathBuf> {
+    let set = env::var_os("XDG_CONFIG_HOME").map(PathBuf::from);
+    let directory = set.filter(|path| path.is_absolute());
+    let directory = directory.or_else(|| Some(env::home_dir()?.join(".config")))?;
+    Some(directory.join(PLACE))
+}
+
+/// The profile of that name, or else one for that host.
+///
+/// A file that is not there has no profiles, unless it `must_exist`.
+///
+/// # Errors
+///
+/// The file can't be read or is wrong, also in other profiles.
+pub fn find(path: &Path, name: &str, must_exist: bool) -> Result<Option<Profile>, ProfileError> {
+    let text = match text(path, FILE_MAX) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !must_exist => return Ok(None),
+        Err(cause) => {
+            return Err(ProfileError::Unreadable {
+                path: path.to_owned(),
+                cause,
+            });
+        }
+    };
+    let wrong = |line, reason| ProfileError::Wrong {
+        path: path.to_owned(),
+        line,
+        reason,
+    };
+    let Contents { mut profile } = toml::from_str(&text).map_err(|error| {
+        let at = error.span().map_or(0, |span| span.start);
+        let before = text.get(..at).unwrap_or_default();
+        wrong(before.matches('\n').count() + 1, error.message().to_owned())
+    })?;
+    for (name, profile) in &profile {
+        let sources = [
+            profile.knock.is_some(),
+            profile.file.is_some(),
+            profile.one_time.is_some(),
+        ];
+        if sources.iter().filter(|&&is_there| is_there).count() != 1 {
+            let header = format!("[profile.{name}]");
+            let line = text.lines().position(|line| line.trim() == header);
+            let reason = format!("{header} needs one of knock, file and one_time");
+            return Err(wrong(line.map_or(1, |line| line + 1), reason));
+        }
+    }
+    let found = profile.remove(name).or_else(|| {
+        let mut others = profile.into_values();
+        others.find(|profile| profile.host.as_deref() == Some(name))
+    });
+    Ok(found.map(|profile| profile.relative_to(path)))
+}
+
+impl Profile {
+    /// With paths as they are meant: from the home directory, or from where the file is.
+    fn relative_to(mut self, file: &Path) -> Self {
+        let directory = file.parent().unwrap_or(Path::new(""));
+        let paths = [&mut self.file, &mut self.one_time, &mut self.log];
+        for path in paths.into_iter().flatten() {
+            *path = match (path.strip_prefix("~"), env::home_dir()) {
+                (Ok(rest), Some(home)) => home.join(rest),
+                _ => directory.join(&*path),
+            };
+        }
+        self
+    }
+}
+
+fn knocks<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<Knock>>, D::Error> {
+    let words = Vec::<String>::deserialize(from)?;
+    if words.is_empty() {
+        return Err(D::Error::custom(
+            "no knocks: write [\"tcp/7000\", \"udp/8000\"]",
+        ));
+    }
+    let knocks: Result<_, _> = words.iter().map(|word| word.parse()).collect();
+    knocks.map(Some).map_err(D::Error::custom)
+}
+
+fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
+    let word = String::deserialize(from)?;
+    parse_duration(&word).map(Some).map_err(D::Error::custom)
+}
+
+fn timeout<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
+    let word = String::deserialize(from)?;
+    parse_timeout(&word).map(Some).map_err(D::Error::custom)
+}
+
+/// `22` or `"tcp/22"`.
+fn port<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u16>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Port {
+        Number(i64),
+        Word(String),
+    }
+    let word = match Port::deserialize(from)? {
+        Port::Number(number) => number.to_string(),
+        Port::Word(word) => word,
+    };
+    parse_tcp_port(&word).map(Some).map_err(D::Error::custom)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(text: &str, name: &str) -> Result<Option<Profile>, String> {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("config.toml");
+        std::fs::write(&path, text).expect("a file");
+        let place = format!("{}", directory.path().display());
+        find(&path, name, true).map_err(|error| error.to_string().replace(&place, "DIR"))
+    }
+
+    const FILE: &str = r#"
+        [profile.home]
+        host = "example.org"
+        knock = ["tcp/7000", "8000:udp", "9000"]
+        delay = "20ms"
+        timeout = "5s"
+        then_connect = 22
+        retries = 2
+        family = "both"
+        log = "~/knock.log"
+
+        [profile.work]
+        one_time = "once"
+        then_connect = "tcp/443"
+    "#;
+
+    #[test]
+    fn a_profile_is_found_by_its_name_or_host() {
+        let home = Profile {
+            host: Some("example.org".to_owned()),
+            knock: Some(
+                ["tcp/7000", "udp/8000", "tcp/9000"]
+                    .map(|word| word.parse().expect("a knock"))
+                    .to_vec(),
+            ),
+            delay: Some(Duration::from_millis(20)),
+            timeout: Some(Duration::from_secs(5)),
+            then_connect: Some(22),
+            retries: Some(2),
+            family: Some(Families::Both),
+            log: env::home_dir().map(|home| home.join("knock.log")),
+            ..Profile::default()
+        };
+        assert_eq!(found(FILE, "home"), Ok(Some(home.clone())));
+        assert_eq!(found(FILE, "example.org"), Ok(Some(home)));
+        assert_eq!(found(FILE, "elsewhere"), Ok(None));
+        let work = found(FILE, "work").expect("no error").expect("a profile");
+        assert_eq!(work.then_connect, Some(443));
+        let once = work.one_time.expect("a path");
+        assert!(once.is_absolute() && once.ends_with("once"), "{once:?}");
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_with_its_line() {
+        let rows = [
+            ("syntax", "[profile", "DIR/config.toml:1: "),
+            (
+                "a key",
+                "[profile.a]\nknock = [\"1\"]\nports = 1\n",
+                "DIR/config.toml:3: unknown field `ports`",
+            ),
+            (
+                "a table",
+                "[home]\nknock = [\"1\"]\n",
+                "DIR/config.toml:1: unknown field `home`",
+            ),
+            (
+                "a knock",
+                "[profile.a]\nknock = [\"ssh\"]\n",
+                "DIR/config.toml:2: 'ssh' is not a knock",
+            ),
+            (
+                "no knocks",
+                "[profile.a]\nknock = []\n",
+                "DIR/config.toml:2: no knocks",
+            ),
+            (
+                "a duration",
+                "[profile.a]\nknock = [\"1\"]\ndelay = \"5\"\n",
+                "DIR/config.toml:3: '5' is not a duration",
+            ),
+            (
+                "no time",
+                "[profile.a]\nknock = [\"1\"]\ntimeout = \"0s\"\n",
+                "DIR/config.toml:3: '0s' leaves no time",
+            ),
+            (
+                "a port",
+                "[profile.a]\nknock = [\"1\"]\nthen_connect = 70000\n",
+                "DIR/config.toml:3: '70000' is not a TCP port",
+            ),
+            (
+                "a family",
+                "[profile.a]\nknock = [\"1\"]\nfamily = \"v4\"\n",
+                "DIR/config.toml:3: unknown variant `v4`",
+            ),
+            (
+                "no source",
+                "[profile.b]\nknock = [\"1\"]\n\n[profile.a]\n",
+                "DIR/config.toml:4: [profile.a] needs one of knock, file and one_time",
+            ),
+            (
+                "two sources",
+                "[profile.a]\nknock = [\"1\"]\nfile = \"x\"\n",
+                "DIR/config.toml:1: [profile.a] needs one of",
+            ),
+        ];
+        for (name, text, told) in rows {
+            let error = found(text, "a").expect_err(name);
+            assert!(error.starts_with(told), "{name}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_has_no_profiles() {
+        let path = Path::new("/nonexistent/config.toml");
+        assert_eq!(find(path, "home", false).expect("no error"), None);
+        let error = find(path, "home", true).expect_err("it was asked for");
+        assert!(
+            error
+                .to_string()
+                .starts_with("cannot read /nonexistent/config.toml: ")
+        );
+    }
+}

@@ -1,0 +1,175 @@
+//! `knock-client proxy`: knocks, connects, and passes on what both sides say, to each one's end.
+
+#![expect(clippy::expect_used, reason = "a test stops at what it did not expect")]
+
+mod peers;
+
+use peers::{LOOPBACKS, ReservedPort, UdpEar};
+use std::io::{Read as _, Write as _};
+use std::net::{IpAddr, Shutdown, TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+/// More than all buffers on the way hold together.
+const MUCH: usize = 8 << 20;
+
+fn listener(ip: IpAddr) -> (TcpListener, String) {
+    let listener = TcpListener::bind((ip, 0)).expect("loopback");
+    let port = listener.local_addr().expect("bound").port();
+    (listener, port.to_string())
+}
+
+fn proxy(ip: IpAddr, port: &str, knock: &str, options: &[&str]) -> Child {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_knock-client"));
+    command.args(["proxy", &ip.to_string(), port, knock]);
+    command.args(options).env("XDG_CONFIG_HOME", "/nonexistent");
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    command
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the command runs")
+}
+
+fn accept(listener: &TcpListener) -> TcpStream {
+    let (stream, _) = listener.accept().expect("a connection");
+    let patience = Some(Duration::from_secs(30));
+    stream.set_read_timeout(patience).expect("a timeout");
+    stream
+}
+
+#[track_caller]
+fn ends_well(child: Child) -> String {
+    let output = child.wait_with_output().expect("it ends");
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    String::from_utf8(output.stderr).expect("text")
+}
+
+fn pattern() -> Vec<u8> {
+    (0..MUCH).map(|index| (index % 251) as u8).collect()
+}
+
+/// As `ssh host command < file`: what the host says comes after the end of what it was told.
+#[test]
+fn the_end_of_the_input_is_told_and_the_answer_still_heard() {
+    for ip in LOOPBACKS {
+        let (ear, (listener, port)) = (UdpEar::bind(ip), listener(ip));
+        let mut child = proxy(ip, &port, &format!("udp/{}", ear.port()), &[]);
+        let server = thread::spawn(move || {
+            let mut stream = accept(&listener);
+            let mut heard = Vec::new();
+            stream.read_to_end(&mut heard).expect("all of it");
+            stream.write_all(&heard).expect("an answer");
+        });
+        assert_eq!(ear.hear(), [0], "{ip}");
+        let mut input = child.stdin.take().expect("piped");
+        let writer = thread::spawn(move || input.write_all(&pattern()).expect("read"));
+        let mut answer = Vec::new();
+        let mut output = child.stdout.take().expect("piped");
+        output.read_to_end(&mut answer).expect("all of it");
+        assert!(answer == pattern(), "{ip}: {} bytes", answer.len());
+        writer.join().expect("no panic");
+        server.join().expect("no panic");
+        assert_eq!(ends_well(child), "", "{ip}");
+    }
+}
+
+/// The other way round: the host has said all, and still listens.
+#[test]
+fn the_end_of_the_output_is_told_and_the_input_still_passed_on() {
+    let ip = LOOPBACKS[0];
+    let (ear, (listener, port)) = (UdpEar::bind(ip), listener(ip));
+    let mut child = proxy(ip, &port, &format!("udp/{}", ear.port()), &[]);
+    let mut stream = accept(&listener);
+    stream.write_all(b"bye").expect("heard");
+    stream.shutdown(Shutdown::Write).expect("connected");
+
+    let mut output = child.stdout.take().expect("piped");
+    let mut heard = String::new();
+    output.read_to_string(&mut heard).expect("to its end");
+    assert_eq!(heard, "bye");
+    let mut input = child.stdin.take().expect("piped");
+    input.write_all(b"one more thing").expect("passed on");
+    drop(input);
+    let mut heard = String::new();
+    stream.read_to_string(&mut heard).expect("to its end");
+    assert_eq!(heard, "one more thing");
+    assert_eq!(ends_well(child), "");
+}
+
+/// Half a line, and both sides waiting for the other.
+#[test]
+fn nothing_waits_in_a_buffer() {
+    let ip = LOOPBACKS[0];
+    let (ear, (listener, port)) = (UdpEar::bind(ip), listener(ip));
+    let mut child = proxy(ip, &port, &format!("udp/{}", ear.port()), &[]);
+    let mut stream = accept(&listener);
+    let mut input = child.stdin.take().expect("piped");
+    let mut output = child.stdout.take().expect("piped");
+    for _ in 0..3 {
+        let mut two = [0; 2];
+        input.write_all(b"hi").expect("passed on");
+        stream.read_exact(&mut two).expect("it comes");
+        stream.write_all(b"ho").expect("passed on");
+        output.read_exact(&mut two).expect("it comes");
+        assert_eq!(&two, b"ho");
+    }
+    drop((input, stream));
+    ends_well(child);
+}
+
+/// A client that is gone, or a host: the proxy does not stay.
+#[test]
+fn a_conversation_that_breaks_ends() {
+    let ip = LOOPBACKS[0];
+    let (ear, (listener, port)) = (UdpEar::bind(ip), listener(ip));
+    let mut child = proxy(ip, &port, &format!("udp/{}", ear.port()), &[]);
+    let mut stream = accept(&listener);
+    drop(child.stdout.take());
+    drop(child.stdin.take());
+    // Nobody takes it.
+    let _refused = stream.write_all(&pattern());
+    let status = child.wait().expect("it ends");
+    assert_eq!(status.code(), Some(1));
+}
+
+#[test]
+fn the_port_is_awaited_and_everything_told_on_standard_error() {
+    let ip = LOOPBACKS[0];
+    let (ear, port) = (UdpEar::bind(ip), ReservedPort::new(ip));
+    let (number, knock) = (port.port().to_string(), format!("udp/{}", ear.port()));
+    let options = ["-v", "--retries", "50", "--timeout", "100ms"];
+    let child = proxy(ip, &number, &knock, &options);
+    for _ in 0..2 {
+        assert_eq!(ear.hear(), [0], "it knocks again");
+    }
+    let listener = port.open();
+    drop(accept(&listener));
+    let told = ends_well(child);
+    assert!(
+        told.starts_with(&format!("knocking on {ip}\nknock 1 of 1: {knock}\n")),
+        "{told}"
+    );
+    assert!(
+        told.contains("knocking again, 1 of 50: cannot connect"),
+        "{told}"
+    );
+    assert!(
+        told.contains(&format!("connected to tcp/{number} on {ip} ")),
+        "{told}"
+    );
+}
+
+#[test]
+fn a_port_that_stays_closed_is_told() {
+    let ip = LOOPBACKS[0];
+    let (ear, nobody) = (UdpEar::bind(ip), ReservedPort::new(ip));
+    let (port, knock) = (nobody.port().to_string(), format!("udp/{}", ear.port()));
+    let child = proxy(ip, &port, &knock, &["--timeout", "50ms"]);
+    let output = child.wait_with_output().expect("it ends");
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.stdout, b"");
+    let told = String::from_utf8_lossy(&output.stderr);
+    let error = format!("error: cannot connect to tcp/{port} on {ip} within 50ms: refused");
+    assert!(told.starts_with(&error), "{told}");
+}

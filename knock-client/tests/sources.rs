@@ -1,0 +1,434 @@
+//! Where knocks come from besides the command line, and what is done when they don't help.
+
+#![expect(clippy::expect_used, reason = "a test stops at what it did not expect")]
+
+mod peers;
+
+use peers::{LOOPBACKS, ReservedPort, UdpEar};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::thread;
+use tempfile::TempDir;
+
+/// A home directory with a file of profiles, perhaps.
+struct Home(TempDir);
+
+impl Home {
+    fn new() -> Self {
+        Self(tempfile::tempdir().expect("a directory"))
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn write(&self, name: &str, text: &str) -> String {
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().expect("a directory")).expect("a directory");
+        fs::write(&path, text).expect("a file");
+        path.display().to_string()
+    }
+
+    fn profiles(&self, text: &str) {
+        self.write("knock/config.toml", text);
+    }
+
+    fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.path(name)).expect("a file")
+    }
+
+    fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_knock-client"));
+        command.args(words).stdin(Stdio::null());
+        command.env("XDG_CONFIG_HOME", self.0.path());
+        command
+    }
+
+    /// Standard output of a run that must do what it is asked to.
+    fn knocks(&self, words: &[&str]) -> String {
+        let output = self.command(words).output().expect("the command runs");
+        assert_eq!(output.status.code(), Some(0), "{words:?}: {output:?}");
+        String::from_utf8(output.stdout).expect("text")
+    }
+
+    /// The last line of what a run tells that must fail.
+    fn fails(&self, words: &[&str], code: i32) -> String {
+        let output = self.command(words).output().expect("the command runs");
+        assert_eq!(output.status.code(), Some(code), "{words:?}: {output:?}");
+        error(&output)
+    }
+}
+
+fn error(output: &Output) -> String {
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    let line = told.lines().last().unwrap_or_default();
+    let line = line.strip_prefix("error: ");
+    line.unwrap_or_else(|| panic!("an error: {told}"))
+        .to_owned()
+}
+
+/// Ears that knocks of a test go to, and those knocks.
+fn ears(count: usize) -> (Vec<UdpEar>, Vec<u16>) {
+    let ears: Vec<UdpEar> = (0..count).map(|_| UdpEar::bind(LOOPBACKS[0])).collect();
+    let ports = ears.iter().map(UdpEar::port).collect();
+    (ears, ports)
+}
+
+/// Each has heard as many knocks as this, and no more.
+fn heard(ears: &[UdpEar], times: &[usize]) {
+    for (number, (ear, &times)) in ears.iter().zip(times).enumerate() {
+        for _ in 0..times {
+            assert_eq!(ear.hear(), [0], "ear {number}");
+        }
+        assert!(ear.is_silent(), "ear {number} hears more than {times}");
+    }
+}
+
+fn verbose(knocks: &[String]) -> String {
+    let of = knocks.len();
+    let lines = (1..)
+        .zip(knocks)
+        .map(|(number, knock)| format!("knock {number} of {of}: {knock}\n"));
+    format!("knocking on 127.0.0.1\n{}", lines.collect::<String>())
+}
+
+#[test]
+fn bare_ports_are_what_udp_says() {
+    let home = Home::new();
+    let (ears, ports) = ears(1);
+    let port = ports[0].to_string();
+    let told = home.knocks(&["127.0.0.1", &port, "-u", "-v"]);
+    assert_eq!(told, verbose(&[format!("udp/{port}")]));
+    heard(&ears, &[1]);
+    let told = home.knocks(&["127.0.0.1", &format!("{port}:tcp"), &port, "--udp", "-v"]);
+    assert_eq!(
+        told,
+        verbose(&[format!("tcp/{port}"), format!("udp/{port}")])
+    );
+    heard(&ears, &[1]);
+}
+
+#[test]
+fn a_file_is_knocked_in_its_order() {
+    let home = Home::new();
+    let (ears, ports) = ears(3);
+    let lines: String = ports.iter().map(|port| format!("{port}\n")).collect();
+    let file = home.write("port_sequence.txt", &lines);
+    let told = home.knocks(&["127.0.0.1", "--file", &file, "-v"]);
+    let knocks: Vec<String> = ports.iter().map(|port| format!("udp/{port}")).collect();
+    assert_eq!(told, verbose(&knocks));
+    heard(&ears, &[1, 1, 1]);
+}
+
+#[test]
+fn a_one_time_file_is_used_line_by_line() {
+    let home = Home::new();
+    let (ears, ports) = ears(2);
+    let (a, b) = (ports[0], ports[1]);
+    let file = home.write("once", &format!("# mine\n {a}:udp\n {b}:udp,{a}:udp\n"));
+    let words = ["127.0.0.1", "--one-time", &file, "-v"];
+    let told = home.knocks(&words);
+    assert!(told.contains("took line 2, 1 left\n"), "{told}");
+    heard(&ears, &[1, 0]);
+    home.knocks(&words);
+    heard(&ears, &[1, 1]);
+    assert_eq!(
+        home.read("once"),
+        format!("# mine\n#{a}:udp\n#{b}:udp,{a}:udp\n")
+    );
+    let told = home.fails(&words, 1);
+    assert!(
+        told.starts_with(&format!("no sequence is left in {file}: ")),
+        "{told}"
+    );
+    heard(&ears, &[0, 0]);
+}
+
+/// A line that could not be marked might be used twice.
+#[test]
+fn nothing_is_sent_that_could_not_be_marked() {
+    let home = Home::new();
+    let (ears, ports) = ears(1);
+    let file = home.write("once", &format!(" {}:udp\n", ports[0]));
+    fs::create_dir(home.path("once.lock")).expect("in the way");
+    let told = home.fails(&["127.0.0.1", "--one-time", &file], 1);
+    assert!(told.starts_with("cannot mark the next line of "), "{told}");
+    assert!(
+        told.ends_with("nothing was sent, since a line must not be used twice"),
+        "{told}"
+    );
+    heard(&ears, &[0]);
+    assert_eq!(home.read("once"), format!(" {}:udp\n", ports[0]));
+}
+
+#[test]
+fn a_profile_says_everything() {
+    let home = Home::new();
+    let (ears, ports) = ears(2);
+    let (a, b) = (ports[0], ports[1]);
+    home.profiles(&format!(
+        "[profile.home]\nhost = \"127.0.0.1\"\nknock = [\"udp/{a}\", \"{b}:udp\"]\ndelay = \"1ms\"\n\
+         [profile.\"127.0.0.9\"]\nfile = \"seq.txt\"\n"
+    ));
+    home.write("knock/seq.txt", &format!("{b}\n"));
+    let told = home.knocks(&["home", "-v"]);
+    assert_eq!(told, verbose(&[format!("udp/{a}"), format!("udp/{b}")]));
+    heard(&ears, &[1, 1]);
+    // By the host, and what the command line says wins.
+    home.knocks(&["127.0.0.1"]);
+    heard(&ears, &[1, 1]);
+    let told = home.knocks(&["127.0.0.1", "-v", &format!("udp/{b}")]);
+    assert_eq!(told, verbose(&[format!("udp/{b}")]));
+    heard(&ears, &[0, 1]);
+    // Its name is its host.
+    let told = home.knocks(&["127.0.0.9", "-v"]);
+    assert_eq!(
+        told,
+        format!("knocking on 127.0.0.9\nknock 1 of 1: udp/{b}\n")
+    );
+}
+
+#[test]
+fn what_a_profile_connects_to() {
+    let home = Home::new();
+    let (ears, ports) = ears(1);
+    let open = peers::OpenPort::new(LOOPBACKS[0]);
+    let port = open.port();
+    home.profiles(&format!(
+        "[profile.home]\nhost = \"127.0.0.1\"\nknock = [\"udp/{}\"]\nthen_connect = {port}\n",
+        ports[0]
+    ));
+    let told = home.knocks(&["home"]);
+    assert!(
+        told.starts_with(&format!("connected to tcp/{port} on 127.0.0.1 ")),
+        "{told}"
+    );
+    heard(&ears, &[1]);
+}
+
+#[test]
+fn no_knocks_is_bad_usage() {
+    let home = Home::new();
+    let told = home.fails(&["127.0.0.1"], 2);
+    assert_eq!(
+        told,
+        "no knocks for '127.0.0.1': write them behind it, such as tcp/7000 udp/8000, or give \
+         --file or --one-time, or make a profile [profile.127.0.0.1] in \
+         ~/.config/knock/config.toml"
+    );
+    let told = home.fails(&["proxy", "127.0.0.1", "22"], 2);
+    assert!(told.starts_with("no knocks for '127.0.0.1'"), "{told}");
+}
+
+#[test]
+fn what_is_wrong_with_files_is_told() {
+    let home = Home::new();
+    let empty = home.write("empty", "");
+    let long = home.write("long", &"tcp/7000\n".repeat(129));
+    let word = home.write("word", "tcp/7000\nssh\n");
+    let cut = home.write("cut", " 7000:tcp,80");
+    let rows: [(&[&str], i32, String); 8] = [
+        (
+            &["h", "--file", &empty],
+            2,
+            format!("{empty} has 0 knocks: "),
+        ),
+        (
+            &["h", "--file", &long],
+            2,
+            format!("{long} has 129 knocks: "),
+        ),
+        (
+            &["h", "--file", &word],
+            2,
+            format!("{word}:2: 'ssh' is not a knock"),
+        ),
+        (
+            &["h", "--file", "/nonexistent"],
+            2,
+            "cannot read /nonexistent: ".to_owned(),
+        ),
+        (
+            &["127.0.0.1", "--one-time", &cut],
+            2,
+            format!("{cut}:1: the line has no end"),
+        ),
+        (
+            &["127.0.0.1", "--one-time", &empty],
+            1,
+            format!("no sequence is left in {empty}"),
+        ),
+        (
+            &["127.0.0.1", "--one-time", "/nonexistent"],
+            1,
+            "cannot read /nonexistent: ".to_owned(),
+        ),
+        (
+            &["h", "--config", "/nonexistent"],
+            2,
+            "cannot read /nonexistent: ".to_owned(),
+        ),
+    ];
+    for (words, code, told) in rows {
+        let error = home.fails(words, code);
+        assert!(error.starts_with(&told), "{words:?}: {error}");
+    }
+    home.profiles("[profile.home]\nknock = [\"ssh\"]\n");
+    let told = home.fails(&["home"], 2);
+    let place = home.path("knock/config.toml");
+    assert!(
+        told.starts_with(&format!("{}:2: 'ssh' is not a knock", place.display())),
+        "{told}"
+    );
+    // Who says what to knock on needs no profile.
+    let (ears, ports) = ears(1);
+    home.knocks(&["127.0.0.1", &format!("udp/{}", ports[0])]);
+    heard(&ears, &[1]);
+}
+
+#[test]
+fn the_whole_sequence_is_knocked_again() {
+    let home = Home::new();
+    let (ears, ports) = ears(2);
+    let nobody = ReservedPort::new(LOOPBACKS[0]);
+    let port = nobody.port().to_string();
+    let knocks = ports
+        .iter()
+        .map(|port| format!("udp/{port}"))
+        .collect::<Vec<_>>();
+    let mut words = vec!["127.0.0.1"];
+    words.extend(knocks.iter().map(String::as_str));
+    words.extend([
+        "--then-connect",
+        &port,
+        "--timeout",
+        "50ms",
+        "--retries",
+        "2",
+        "--json",
+    ]);
+    let output = home.command(&words).output().expect("the command runs");
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    heard(&ears, &[3, 3]);
+    let told = String::from_utf8(output.stdout).expect("text");
+    let events: Vec<String> = told
+        .lines()
+        .map(|line| {
+            let event: serde_json::Value = serde_json::from_str(line).expect("JSON");
+            event["event"].as_str().expect("a word").to_owned()
+        })
+        .collect();
+    assert_eq!(
+        events,
+        [
+            "knock", "knock", "retry", "knock", "knock", "retry", "knock", "knock", "failed"
+        ]
+    );
+}
+
+/// Each attempt knocks a sequence of its own: the one before may have been heard.
+#[test]
+fn a_retry_takes_the_next_line() {
+    let home = Home::new();
+    let (ears, ports) = ears(3);
+    let lines: String = ports.iter().map(|port| format!(" {port}:udp\n")).collect();
+    let file = home.write("once", &lines);
+    let port = ReservedPort::new(LOOPBACKS[0]);
+    let number = port.port().to_string();
+    let words = ["127.0.0.1", "--one-time", &file, "--then-connect", &number];
+    let mut command = home.command(&words);
+    command.args(["--timeout", "300ms", "--retries", "100"]);
+    let opener = thread::spawn(move || {
+        // The second sequence opens.
+        assert_eq!(ears[1].hear(), [0]);
+        let listener = port.open();
+        (listener, ears)
+    });
+    let output = command.output().expect("the command runs");
+    let (_listener, ears) = opener.join().expect("no panic");
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert_eq!(ears[0].hear(), [0]);
+    assert!(
+        home.read("once")
+            .starts_with(&format!("#{}:udp\n#{}:udp\n", ports[0], ports[1]))
+    );
+}
+
+#[test]
+fn both_families_are_knocked_on() {
+    let home = Home::new();
+    let ears = LOOPBACKS.map(UdpEar::bind);
+    let knocks = ears.each_ref().map(|ear| format!("udp/{}", ear.port()));
+    // A name that has both addresses on every machine there is not.
+    let rows: [(&str, &[usize]); 2] = [("127.0.0.1", &[1, 0]), ("::1", &[0, 1])];
+    for (host, times) in rows {
+        home.knocks(&[host, &knocks[0], &knocks[1], "--both"]);
+        heard(&ears, times);
+    }
+    let has_both = fs::read_to_string("/etc/hosts").is_ok_and(|hosts| {
+        let lines = |address: &str| {
+            hosts.lines().any(|line| {
+                let mut words = line.split_whitespace();
+                words.next() == Some(address) && words.any(|word| word == "localhost")
+            })
+        };
+        lines("127.0.0.1") && lines("::1")
+    });
+    if has_both {
+        let told = home.knocks(&["localhost", &knocks[0], &knocks[1], "--both", "-v"]);
+        heard(&ears, &[1, 1]);
+        assert!(
+            told.contains(&format!("knock 1 of 2 on ::1: {}", knocks[0])),
+            "{told}"
+        );
+        assert!(
+            told.contains(&format!("knock 2 of 2 on 127.0.0.1: {}", knocks[1])),
+            "{told}"
+        );
+    }
+}
+
+#[test]
+fn the_log_has_the_time_and_everything_that_was_done() {
+    let home = Home::new();
+    let (ears, ports) = ears(1);
+    let log = home.path("knock.log").display().to_string();
+    let nobody = ReservedPort::new(LOOPBACKS[0]);
+    let (knock, port) = (format!("udp/{}", ports[0]), nobody.port().to_string());
+    let words = ["127.0.0.1", &knock, "--log", &log];
+    assert_eq!(home.knocks(&words), "", "nothing but the log");
+    let more = ["--then-connect", &port, "--timeout", "50ms"];
+    home.fails(&[&words[..], &more].concat(), 1);
+    heard(&ears, &[2]);
+    let told = home.read("knock.log");
+    let lines: Vec<&str> = told
+        .lines()
+        .map(|line| {
+            let (time, rest) = line.split_once(' ').expect("a time");
+            assert!(time.parse::<jiff::Timestamp>().is_ok(), "{line}");
+            rest
+        })
+        .collect();
+    let refused = lines.last().expect("a line");
+    assert!(refused.contains("refused: the port is open"), "{refused}");
+    let knocking = "127.0.0.1: knocking on 127.0.0.1".to_owned();
+    let knocked = format!("127.0.0.1: knock 1 of 1: {knock}");
+    assert_eq!(
+        lines[..4],
+        [&knocking, &knocked, &knocking, &knocked].map(String::as_str)
+    );
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        let mode = fs::metadata(&log).expect("the log").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "it has the knocks in it");
+    }
+    let told = home.fails(&["127.0.0.1", &knock, "--log", "/nonexistent/log"], 1);
+    assert!(
+        told.starts_with("cannot write the log /nonexistent/log: "),
+        "{told}"
+    );
+    assert!(Path::new(&log).exists());
+    heard(&ears, &[0]);
+}
