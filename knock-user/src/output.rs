@@ -78,9 +78,7 @@ impl Output {
                 self.left_out = self.left_out.saturating_add(1);
                 Ok(())
             }
-            Some(Err(TrySendError::Disconnected(_))) | None => {
-                Err(ErrorKind::BrokenPipe.into())
-            }
+            Some(Err(TrySendError::Disconnected(_))) | None => Err(ErrorKind::BrokenPipe.into()),
         }
     }
 }

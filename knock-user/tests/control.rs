@@ -118,7 +118,7 @@ async fn daemon(
         };
         match call.request {
             Request::Confirm {} => call.answer(confirmed()),
-            Request::Reload {} => kept.push(call),
+            Request::Reload { .. } => kept.push(call),
             _ => drop(call),
         }
     }
@@ -176,7 +176,7 @@ fn what_is_sent_is_what_arrives() {
             port: "tcp/22".to_owned(),
             to: Some(SOURCE),
         },
-        Request::Reload {},
+        Request::Reload { confirm_ms: None },
         Request::Confirm {},
         Request::Detach {},
     ];
@@ -304,7 +304,7 @@ fn ten_at_once_beside_some_that_hang() {
     halting.write_all(b"{\"proto").unwrap();
     // The daemon never answers this one.
     let mut waiting = running.connect();
-    let reload = Incoming::Request(Request::Reload {});
+    let reload = Incoming::Request(Request::Reload { confirm_ms: None });
     waiting.write_all(reload.to_line().as_bytes()).unwrap();
     thread::scope(|scope| {
         let asking: Vec<_> = (0..10).map(|_| scope.spawn(|| running.is_well())).collect();
@@ -351,7 +351,7 @@ fn a_daemon_that_does_not_answer_is_told_of() {
 fn the_end_of_the_daemon_ends_connections() {
     let mut running = Running::start();
     let mut waiting = running.connect();
-    let reload = Incoming::Request(Request::Reload {});
+    let reload = Incoming::Request(Request::Reload { confirm_ms: None });
     waiting.write_all(reload.to_line().as_bytes()).unwrap();
     let silent = running.connect();
     let watching = watch(&running, false);

@@ -14,7 +14,11 @@ use std::{
 };
 
 use aya::maps::{Map, MapData, PerCpuArray};
-use knock_common::Tally;
+use knock_common::{
+    Address, Tally,
+    access::Grant,
+    layout::{ALLOW_MAX, GrantKey},
+};
 use knock_tests::{
     binary::binaries,
     daemon::{Daemon, config_file},
@@ -26,7 +30,11 @@ use knock_tests::{
     wait,
     wire::{Path, Wire, datagram, whole},
 };
-use knock_user::instance::Instance;
+use knock_user::{
+    clock,
+    instance::Instance,
+    maps::{self, Table},
+};
 use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
     sys::signal::Signal,
@@ -96,12 +104,21 @@ fn a_full_disk_for_the_log_changes_nothing_for_packets() {
     });
 }
 
-/// How many events the ring buffer of the only instance in a namespace had no room for.
-fn events_lost(server: &Namespace) -> u64 {
-    let counters = server.enter(|| {
+/// A pinned map of the only instance in a namespace.
+fn pinned(server: &Namespace, name: &str) -> MapData {
+    server.enter(|| {
         let instance = Instance::all_here().unwrap().pop().unwrap();
-        MapData::from_pin(instance.maps().join("COUNTERS")).unwrap()
-    });
+        MapData::from_pin(instance.maps().join(name)).unwrap()
+    })
+}
+
+fn allow(server: &Namespace) -> Table<MapData, GrantKey, u64> {
+    Table::try_from(Map::HashMap(pinned(server, "ALLOW"))).unwrap()
+}
+
+/// How many events the ring buffer had no room for.
+fn events_lost(server: &Namespace) -> u64 {
+    let counters = pinned(server, "COUNTERS");
     let counters = PerCpuArray::<_, u64>::try_from(Map::PerCpuArray(counters)).unwrap();
     let lost = counters.get(&(Tally::EventsLost as u32), 0).unwrap();
     lost.iter().sum()
@@ -137,6 +154,42 @@ fn events_that_overrun_the_ring_buffer_are_counted_and_nothing_else_is_lost() {
             let opened = json!({"event": "opened", "source": source.name(), "door": "ssh"});
             wait::poll(Duration::from_millis(500), || daemon.told(&opened).pop()).is_some()
         });
+        daemon.stop();
+    });
+}
+
+#[test]
+fn a_full_allow_map_lets_nobody_new_in_and_says_so() {
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let daemon = Daemon::start(&net.server, DOOR);
+        let guest = net.stranger(Family::V4);
+        guest.knock(KNOCKS);
+        daemon.tells(&json!({"event": "opened", "source": guest.name()}));
+        let mut allow = allow(&net.server);
+        let until_ms = clock::boot_ms() + 3_600_000;
+        let grant = Grant { until_ms, door: 0 };
+        let others: Vec<_> = (1..=ALLOW_MAX)
+            .map(|number| GrantKey {
+                source: Address::from_v4((0xcb00_0000 + number).to_be_bytes()),
+                service: 0,
+                class: 0,
+            })
+            .take_while(|key| maps::insert_new(&mut allow, *key, grant.to_word()).is_ok())
+            .collect();
+        assert!(others.len() > ALLOW_MAX as usize / 2, "{}", others.len());
+        let late = net.stranger(Family::V4);
+        late.knock(KNOCKS);
+        late.finds_closed(SSH, "there is no room");
+        guest.knock(KNOCKS);
+        guest.finds(true, SSH, "who has a grant keeps it, and can refresh it");
+        daemon.tells(&json!({"event": "full", "source": late.name()}));
+        daemon.tells(&json!({"event": "pressure"}));
+        for key in others {
+            maps::delete(&mut allow, key).unwrap();
+        }
+        late.knock(KNOCKS);
+        late.finds(true, SSH, "there is room again");
         daemon.stop();
     });
 }

@@ -81,7 +81,11 @@ impl<W: Write> Console<W> {
 
     /// Tells that another configuration is in place, and what is different.
     pub fn reloaded(&mut self, changes: &[String], at_ns: u64) {
-        let text = format!("reloaded: {}", harmless(&changes.join("; ")));
+        let what = match changes {
+            [] => "nothing is different".to_owned(),
+            changes => changes.join("; "),
+        };
+        let text = format!("reloaded: {}", harmless(&what));
         let record = Record {
             changes: Some(changes),
             ..Record::default()

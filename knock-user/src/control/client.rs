@@ -78,11 +78,23 @@ pub enum Ask {
         at: At,
     },
     /// Read the configuration again. If anything is wrong with it, nothing changes.
-    Reload(At),
-    /// Keep what was started with --confirm.
+    Reload {
+        /// Go back to the configuration before after this time, such as 60s, unless `knock-user
+        /// confirm` comes.
+        #[arg(long, value_name = "TIME", value_parser = value::duration)]
+        confirm: Option<Duration>,
+        /// Where.
+        #[command(flatten)]
+        at: At,
+    },
+    /// Keep what was started or reloaded with --confirm.
     Confirm(At),
     /// End the protection: the ports are open to everybody. Works without a running process.
     Detach(At),
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Which instance, and how the answer is told.
@@ -102,12 +114,12 @@ impl Ask {
             Self::Status(at)
             | Self::List(at)
             | Self::Watch(at)
-            | Self::Reload(at)
             | Self::Confirm(at)
             | Self::Detach(at)
             | Self::Grant { at, .. }
             | Self::Revoke { at, .. }
-            | Self::Explain { at, .. } => at,
+            | Self::Explain { at, .. }
+            | Self::Reload { at, .. } => at,
         }
     }
 
@@ -117,7 +129,9 @@ impl Ask {
             Self::Watch(At { json, .. }) => return Incoming::Watch { json: *json },
             Self::Status(_) => Request::Status {},
             Self::List(_) => Request::List {},
-            Self::Reload(_) => Request::Reload {},
+            Self::Reload { confirm, .. } => Request::Reload {
+                confirm_ms: confirm.map(millis),
+            },
             Self::Confirm(_) => Request::Confirm {},
             Self::Detach(_) => Request::Detach {},
             Self::Grant {
@@ -128,7 +142,7 @@ impl Ask {
             } => Request::Grant {
                 source: *source,
                 door: door.clone(),
-                for_ms: lasts.map(|lasts| u64::try_from(lasts.as_millis()).unwrap_or(u64::MAX)),
+                for_ms: lasts.map(millis),
             },
             Self::Revoke { source, door, .. } => Request::Revoke {
                 source: *source,
@@ -173,7 +187,7 @@ impl Ask {
             | Self::Grant { .. }
             | Self::Revoke { .. }
             | Self::Explain { .. }
-            | Self::Reload(_)
+            | Self::Reload { .. }
             | Self::Confirm(_) => bail!(
                 "no process runs for {}, so nobody can be asked: start knock-user, which takes \
                  over what is there",

@@ -58,7 +58,11 @@ pub enum Request {
         to: Option<IpAddr>,
     },
     /// Read the configuration again.
-    Reload {},
+    Reload {
+        /// Go back unless it is confirmed in so many milliseconds.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        confirm_ms: Option<u64>,
+    },
     /// Keep what was started or reloaded on trial.
     Confirm {},
     /// End the protection.

@@ -184,6 +184,9 @@ fn revoked(revoked: &Revoked) -> String {
 fn reloaded(reloaded: &Reloaded) -> Vec<String> {
     let mut lines = vec![format!("reloaded {}", reloaded.config)];
     lines.extend(reloaded.changes.iter().map(|change| format!("  {change}")));
+    if reloaded.changes.is_empty() {
+        lines.push("  nothing is different".to_owned());
+    }
     lines
 }
 

@@ -74,9 +74,6 @@ impl<W: Write> Daemon<W> {
                     .extend(released.map(|name| format!("{name} is no longer protected")));
             }
         }
-        if changes.words.is_empty() {
-            changes.words.push("nothing is different".to_owned());
-        }
         self.tell_new(put);
         Ok(changes)
     }

@@ -18,8 +18,8 @@ impl<W: Write> Daemon<W> {
 
     fn answer(&mut self, request: &Request, peer: &Peer) -> Result<Answer> {
         match request {
-            Request::Reload {} => {
-                let changes = self.reload(None)?;
+            Request::Reload { confirm_ms } => {
+                let changes = self.reload(confirm_ms.map(Duration::from_millis))?;
                 Ok(Answer::Reloaded(Reloaded {
                     config: self.plan.path.display().to_string(),
                     changes: changes.words,
