@@ -6,9 +6,9 @@ use anyhow::{Context as _, Result};
 use aya::{
     Ebpf, EbpfLoader, include_bytes_aligned,
     maps::{MapData, ProgramArray},
-    programs::{ProgramFd, Xdp},
+    programs::{ProgramFd, Xdp, XdpMode},
 };
-use knock_tests::kernel::attach_nowhere;
+use knock_tests::{kernel::attach_nowhere, namespace::Namespace};
 use knock_user::maps;
 
 use crate::plan::{CHOICES_MAX, Plan};
@@ -40,6 +40,23 @@ impl Baselines {
             baselines._namespaces.push(namespace);
         }
         Ok(baselines)
+    }
+
+    /// Loads a program and attaches it to an interface for as long as this lives.
+    pub fn attach(
+        &mut self,
+        name: &str,
+        namespace: &Namespace,
+        link: &str,
+        mode: XdpMode,
+    ) -> Result<()> {
+        let program = self.program_mut(name)?;
+        program.load()?;
+        let attach = || program.attach(link, mode);
+        namespace
+            .enter(attach)
+            .with_context(|| format!("attaching {name} to {link}"))?;
+        Ok(())
     }
 
     /// A program that was loaded.

@@ -1,10 +1,18 @@
 //! Measurements of the firewall: a module for each kind, and what they share.
 
 pub mod baselines;
+pub mod fwknop;
+pub mod generator;
+pub mod growth;
+pub mod knockd;
+pub mod open;
 pub mod packet;
 pub mod plan;
+pub mod rate;
+pub mod receiver;
 pub mod report;
 pub mod scale;
 pub mod subject;
+pub mod survive;
 pub mod timing;
 pub mod xdp_filter;

@@ -5,9 +5,10 @@ use std::process::ExitCode;
 use anyhow::{Result, ensure};
 use clap::Parser;
 use knock_bench::{
-    packet,
+    growth, open, packet, rate,
     report::{Report, Section},
     scale::Scale,
+    survive,
 };
 use nix::unistd::Uid;
 
@@ -24,7 +25,13 @@ struct Cli {
 /// A section: its title, and what measures it.
 type Measure = fn(Scale) -> Result<Section>;
 
-const SECTIONS: &[(&str, Measure)] = &[(packet::TITLE, packet::measure)];
+const SECTIONS: &[(&str, Measure)] = &[
+    (packet::TITLE, packet::measure),
+    (growth::TITLE, growth::measure),
+    (rate::TITLE, rate::measure),
+    (open::TITLE, open::measure),
+    (survive::TITLE, survive::measure),
+];
 
 fn main() -> ExitCode {
     match run(&Cli::parse()) {

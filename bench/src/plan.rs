@@ -28,6 +28,10 @@ pub struct Plan {
     pub link: u32,
     /// Whether sources are drawn in an order that no cache foresees.
     pub shuffled: u32,
+    /// `flood` sends a frame each so many nanoseconds; 0: as fast as it can.
+    pub gap_ns: u64,
+    /// When `flood` may send the next one, in nanoseconds of `CLOCK_MONOTONIC`.
+    pub due_ns: u64,
 }
 
 /// Destination ports that a plan may choose from.

@@ -11,6 +11,12 @@ pub struct Scale {
     pub rounds: u32,
     /// Packets of a kind in a round.
     pub times: u32,
+    /// How often everybody who is knocked on is to open.
+    pub openings: u32,
+    /// Floods of each kind.
+    pub floods: u32,
+    /// Frames in a flood.
+    pub frames: u32,
 }
 
 impl Scale {
@@ -22,6 +28,9 @@ impl Scale {
                 loads: 3,
                 rounds: 4,
                 times: 50_000,
+                openings: 20,
+                floods: 3,
+                frames: 2_000_000,
             }
         } else {
             Self {
@@ -29,6 +38,9 @@ impl Scale {
                 loads: 6,
                 rounds: 8,
                 times: 200_000,
+                openings: 200,
+                floods: 7,
+                frames: 6_000_000,
             }
         }
     }

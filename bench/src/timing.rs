@@ -1,8 +1,8 @@
 //! How long a program takes for a packet.
 
-use std::time::Duration;
+use std::{process::Command, time::Duration};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use aya::programs::{TestRun as _, TestRunOptions, Xdp};
 use nix::{
     sched::{CpuSet, sched_setaffinity},
@@ -67,9 +67,31 @@ pub fn thread_time() -> Result<Duration> {
 /// # Errors
 /// There is no such CPU.
 pub fn pin(cpu: usize) -> Result<()> {
+    pin_thread(0, cpu)
+}
+
+/// Lets a thread, by its id, run on one CPU only: what it starts stays there, too.
+///
+/// # Errors
+/// There is no such CPU or thread.
+pub fn pin_thread(id: i32, cpu: usize) -> Result<()> {
     let mut cpus = CpuSet::new();
     cpus.set(cpu)?;
-    sched_setaffinity(Pid::from_raw(0), &cpus).with_context(|| format!("staying on CPU {cpu}"))
+    sched_setaffinity(Pid::from_raw(id), &cpus)
+        .with_context(|| format!("keeping thread {id} on CPU {cpu}"))
+}
+
+/// Puts a thread, by its id, before all others on its CPU.
+///
+/// # Errors
+/// `chrt` (util-linux) is not there, or may not.
+pub fn go_first(id: i32) -> Result<()> {
+    let done = Command::new("chrt")
+        .args(["--fifo", "--pid", "10", &id.to_string()])
+        .status()
+        .context("running chrt, of util-linux")?;
+    ensure!(done.success(), "chrt ended with {done}");
+    Ok(())
 }
 
 /// Times of the same thing.

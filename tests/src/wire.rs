@@ -8,6 +8,7 @@ use std::{
 };
 
 use nix::{
+    errno::Errno,
     ifaddrs::getifaddrs,
     sys::socket::{
         AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, recv, sendto, socket,
@@ -202,15 +203,27 @@ impl Wire {
     /// The kernel refuses it.
     #[track_caller]
     pub fn send(&self, frame: &[u8]) {
-        let sent = sendto(
-            self.socket.as_raw_fd(),
-            frame,
-            &self.link,
-            MsgFlags::empty(),
-        );
-        if let Err(error) = sent {
+        if let Err(error) = self.put(frame) {
             panic!("sending a frame of {} octets: {error}", frame.len());
         }
+    }
+
+    /// Sends a frame; tells whether the link had room for it.
+    ///
+    /// # Panics
+    /// The kernel refuses it for another reason.
+    #[track_caller]
+    pub fn try_send(&self, frame: &[u8]) -> bool {
+        match self.put(frame) {
+            Ok(()) => true,
+            Err(Errno::ENOBUFS) => false,
+            Err(error) => panic!("sending a frame of {} octets: {error}", frame.len()),
+        }
+    }
+
+    fn put(&self, frame: &[u8]) -> nix::Result<()> {
+        let socket = self.socket.as_raw_fd();
+        sendto(socket, frame, &self.link, MsgFlags::empty()).map(drop)
     }
 
     /// The frames that came or went until now.

@@ -12,7 +12,7 @@ mod plan;
 use aya_ebpf::{
     bindings::xdp_action,
     btf_maps::{Array, PerCpuArray, ProgramArray},
-    helpers::bpf_redirect,
+    helpers::{bpf_ktime_get_ns, bpf_redirect},
     macros::{btf_map, xdp},
     programs::XdpContext,
 };
@@ -25,6 +25,8 @@ use crate::{
 
 /// No field that a plan changes is further in; the verifier needs a bound.
 const OFFSET_MAX: usize = 0xff;
+/// A generator that was held up for longer goes on from where it is.
+const BEHIND_MOST_NS: u64 = 1_000_000;
 /// The port that the firewall protects where it is compared with [`deny`].
 const DENIED: u16 = 22;
 
@@ -107,9 +109,12 @@ fn vary(context: XdpContext) -> u32 {
     xdp_action::XDP_ABORTED
 }
 
-/// Sends what the plan makes of the frame.
+/// Sends what the plan makes of the frame, if it is time.
 #[xdp]
 fn flood(context: XdpContext) -> u32 {
+    if is_early() {
+        return xdp_action::XDP_DROP;
+    }
     let Some(link) = change(&context) else {
         return xdp_action::XDP_ABORTED;
     };
@@ -119,6 +124,29 @@ fn flood(context: XdpContext) -> u32 {
     }
     // SAFETY: the helper has no preconditions.
     unsafe { bpf_redirect(link, 0) as u32 }
+}
+
+/// Whether the plan's next frame is not due; if it is, the one after it becomes the next.
+#[inline(always)]
+fn is_early() -> bool {
+    let Some(plan) = PLAN.get_ptr_mut(0) else {
+        return true;
+    };
+    // SAFETY: as in `change`.
+    let plan = unsafe { &mut *plan };
+    if plan.gap_ns == 0 {
+        return false;
+    }
+    // SAFETY: the helper has no preconditions.
+    let now = unsafe { bpf_ktime_get_ns() };
+    if now < plan.due_ns {
+        return true;
+    }
+    // What was missed is not made up for: nobody offers a pause and then everything at once.
+    let behind = now.wrapping_sub(plan.due_ns) > BEHIND_MOST_NS;
+    let from = if behind { now } else { plan.due_ns };
+    plan.due_ns = from.wrapping_add(plan.gap_ns);
+    false
 }
 
 /// Makes the packet the next one of the plan, and tells through which interface it is to leave.

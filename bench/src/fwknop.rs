@@ -1,0 +1,130 @@
+//! fwknopd, with a set of nftables for it to open: one packet instead of a sequence.
+
+use std::{
+    fs,
+    io::Read as _,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result};
+use knock_tests::{
+    namespace::Namespace,
+    net::{Net, SERVER_LINK},
+    process::Process,
+    wait,
+};
+use tempfile::TempDir;
+
+/// The port that its packets go to.
+pub const PORT: u16 = 62_201;
+
+/// Where it gets its packets from.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Mode {
+    /// It sniffs, its default.
+    Pcap,
+    /// A UDP socket (`-U`).
+    Udp,
+}
+
+/// A running fwknopd.
+#[derive(Debug)]
+pub struct Fwknopd {
+    /// The process.
+    pub process: Process,
+    directory: TempDir,
+}
+
+/// Starts it in the server's namespace.
+///
+/// # Errors
+/// Its files can't be written.
+///
+/// # Panics
+/// It does not listen.
+pub fn start(net: &Net, mode: Mode) -> Result<Fwknopd> {
+    let directory = tempfile::tempdir().context("making a directory for fwknopd")?;
+    let at = |name: &str| directory.path().join(name);
+    let here = directory.path().display();
+    let keys = format!("KEY_BASE64 {}\nHMAC_KEY_BASE64 {}\n", key()?, key()?);
+    // A replayed packet is of no interest here, and its file would take time.
+    write_private(
+        &at("fwknopd.conf"),
+        &format!(
+            "PCAP_INTF {SERVER_LINK};\nENABLE_PCAP_PROMISC N;\nENABLE_DIGEST_PERSISTENCE N;\n\
+             FWKNOP_RUN_DIR {here};\nFWKNOP_CONF_DIR {here};\n"
+        ),
+    )?;
+    write_private(
+        &at("access.conf"),
+        &format!(
+            "SOURCE ANY\n{keys}FW_ACCESS_TIMEOUT 30\n\
+             CMD_CYCLE_OPEN nft add element inet knock clients {{ $IP timeout 30s }}\n\
+             CMD_CYCLE_CLOSE NONE\n"
+        ),
+    )?;
+    write_private(&at("rc"), &format!("[default]\n{keys}USE_HMAC Y\n"))?;
+    let mut command = Command::new("fwknopd");
+    command.args(["-f", "-i", SERVER_LINK, "-c"]);
+    command
+        .arg(at("fwknopd.conf"))
+        .arg("-a")
+        .arg(at("access.conf"));
+    if mode == Mode::Udp {
+        command.arg("-U");
+    }
+    let process = Process::start(&net.server, &mut command);
+    wait::until("fwknopd listens", || {
+        let told = process.stderr() + &process.stdout().join("\n");
+        told.contains("main event loop") || told.contains("Kicking off UDP server")
+    });
+    Ok(Fwknopd { process, directory })
+}
+
+impl Fwknopd {
+    /// What a source sends to be let in, once.
+    ///
+    /// # Errors
+    /// The packet was not written.
+    pub fn packet(&self, client: &Namespace, source: &str) -> Result<Vec<u8>> {
+        let file = self.directory.path().join(format!("packet-{source}"));
+        let path = |path: &Path| path.to_string_lossy().into_owned();
+        let rc = self.directory.path().join("rc");
+        let arguments = [
+            "-A",
+            "tcp/22",
+            "-a",
+            source,
+            "-D",
+            "192.0.2.2",
+            "-n",
+            "default",
+        ];
+        let files = [
+            "--test",
+            "--save-packet",
+            &path(&file),
+            "--rc-file",
+            &path(&rc),
+        ];
+        client.run("fwknop", &[&arguments[..], &files].concat());
+        let packet = fs::read_to_string(&file).context("reading the packet of fwknop")?;
+        Ok(packet.trim_end().as_bytes().to_vec())
+    }
+}
+
+fn write_private(path: &PathBuf, text: &str) -> Result<()> {
+    fs::write(path, text).with_context(|| format!("writing {}", path.display()))?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+    Ok(())
+}
+
+fn key() -> Result<String> {
+    let mut random = [0; 20];
+    fs::File::open("/dev/urandom")?.read_exact(&mut random)?;
+    let digits: Vec<_> = random.iter().map(|octet| format!("{octet:02x}")).collect();
+    // Hexadecimal digits are base64 too: of a key of 30 octets, and 32 are the most.
+    Ok(digits.concat())
+}

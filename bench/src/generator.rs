@@ -1,0 +1,252 @@
+//! Frames that the kernel sends as fast as it can (`BPF_F_TEST_XDP_LIVE_FRAMES`), or at a rate.
+//!
+//! They leave through the client's link of a [`Net`], which is in namespaces of its own, and nowhere
+//! else.
+
+use std::{
+    fs::{self, File},
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, anyhow};
+use aya::programs::{TestRun as _, TestRunAttrs, TestRunOptions, Xdp};
+use knock_tests::{
+    namespace::Namespace,
+    net::{CLIENT_LINK, Net},
+};
+use nix::{
+    net::if_::if_nametoindex,
+    sched::{CloneFlags, setns},
+};
+
+use crate::{baselines::Baselines, plan::Plan, timing};
+
+/// Frames that the kernel makes at a time, and takes through the link at a time.
+const BATCH: u32 = 64;
+/// What can be stopped is looked at after so many frames, sent or not: some hundredths of a second.
+const BETWEEN_LOOKS: u32 = 200_000;
+
+/// Makes frames.
+pub struct Generator {
+    baselines: Baselines,
+}
+
+/// What sending took.
+#[derive(Clone, Copy, Debug)]
+pub struct Sent {
+    /// How many frames left.
+    pub frames: u64,
+    /// How long it took.
+    pub wall: Duration,
+    /// What it took of the CPU, and what was done there with the frames at the other end.
+    pub cpu: Duration,
+}
+
+impl Sent {
+    /// Frames a second.
+    pub fn rate(&self) -> f64 {
+        self.frames as f64 / self.wall.as_secs_f64()
+    }
+
+    /// Nanoseconds of the CPU for each of so many frames.
+    pub fn nanos_for(&self, frames: u64) -> f64 {
+        timing::nanos(self.cpu) / frames as f64
+    }
+}
+
+impl Generator {
+    /// Loads what makes the frames.
+    pub fn load() -> Result<Self> {
+        let baselines = Baselines::load(&["flood"])?;
+        Ok(Self { baselines })
+    }
+
+    /// Sets the ports that the next frames go to, in turn.
+    pub fn choices(&mut self, ports: &[u16]) -> Result<()> {
+        self.baselines.choices(ports)
+    }
+
+    /// Sends so many frames from a CPU, as fast as they go.
+    pub fn blast(
+        &mut self,
+        net: &Net,
+        cpu: usize,
+        frame: &[u8],
+        plan: Plan,
+        count: u32,
+    ) -> Result<Sent> {
+        self.aim(net, plan)?;
+        let before = self.baselines.sent()?;
+        let program = self.baselines.program("flood")?;
+        let (wall, cpu) = net.client.enter(|| -> Result<_> {
+            timing::pin(cpu)?;
+            let softirqs = Softirqs::of(cpu)?;
+            let began = (Instant::now(), timing::thread_time()?, softirqs.time()?);
+            send(program, frame, count)?;
+            let own = timing::thread_time()? - began.1;
+            Ok((began.0.elapsed(), own + (softirqs.time()? - began.2)))
+        })?;
+        let frames = self.baselines.sent()? - before;
+        Ok(Sent { frames, wall, cpu })
+    }
+
+    /// Sends so many frames a second from a CPU until it is stopped.
+    pub fn flow(
+        mut self,
+        net: &Net,
+        cpu: usize,
+        frame: Vec<u8>,
+        plan: Plan,
+        rate: u32,
+    ) -> Result<Flow> {
+        let gap_ns = 1_000_000_000 / u64::from(rate);
+        self.aim(net, Plan { gap_ns, ..plan })?;
+        let before = self.baselines.sent()?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let began = Instant::now();
+        let namespace = Path::new("/run/netns").join(net.client.name());
+        let namespace =
+            File::open(&namespace).with_context(|| format!("opening {}", namespace.display()))?;
+        let thread = thread::spawn(move || -> Result<Sent> {
+            setns(namespace, CloneFlags::CLONE_NEWNET)
+                .context("entering the client's namespace")?;
+            timing::pin(cpu)?;
+            let cpu_before = timing::thread_time()?;
+            while !stopped.load(Ordering::Relaxed) {
+                send(self.baselines.program("flood")?, &frame, BETWEEN_LOOKS)?;
+            }
+            Ok(Sent {
+                frames: self.baselines.sent()? - before,
+                wall: began.elapsed(),
+                cpu: timing::thread_time()? - cpu_before,
+            })
+        });
+        Ok(Flow {
+            stop,
+            thread: Some(thread),
+        })
+    }
+
+    fn aim(&mut self, net: &Net, plan: Plan) -> Result<()> {
+        let link = net
+            .client
+            .enter(|| if_nametoindex(CLIENT_LINK))
+            .with_context(|| format!("looking up {CLIENT_LINK}"))?;
+        self.baselines.plan(Plan { link, ..plan })
+    }
+}
+
+/// Frames that are being sent.
+#[derive(Debug)]
+pub struct Flow {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<Result<Sent>>>,
+}
+
+impl Flow {
+    /// Ends it and tells what was sent.
+    pub fn stop(mut self) -> Result<Sent> {
+        self.end()
+            .unwrap_or_else(|| Err(anyhow!("the flood was stopped before")))
+    }
+
+    fn end(&mut self) -> Option<Result<Sent>> {
+        self.stop.store(true, Ordering::Relaxed);
+        let sent = self.thread.take()?.join();
+        Some(sent.unwrap_or_else(|_| Err(anyhow!("the thread that sends panicked"))))
+    }
+}
+
+impl Drop for Flow {
+    fn drop(&mut self) {
+        if let Some(Err(error)) = self.end() {
+            eprintln!("the flood had ended: {error:#}");
+        }
+    }
+}
+
+fn send(program: &Xdp, frame: &[u8], count: u32) -> Result<()> {
+    let sent = program.test_run(TestRunOptions {
+        data_in: Some(frame),
+        repeat: count,
+        attrs: TestRunAttrs::new().xdp_live_frames(BATCH),
+        ..TestRunOptions::new()
+    });
+    sent.context("sending frames (BPF_F_TEST_XDP_LIVE_FRAMES needs Linux 5.18)")?;
+    Ok(())
+}
+
+/// The thread that a CPU's packets are left to when there are too many.
+struct Softirqs {
+    path: String,
+}
+
+impl Softirqs {
+    fn of(cpu: usize) -> Result<Self> {
+        let name = format!("ksoftirqd/{cpu}");
+        let process = process_named(&name).with_context(|| format!("there is no {name}"))?;
+        let path = format!("/proc/{process}/schedstat");
+        Ok(Self { path })
+    }
+
+    fn time(&self) -> Result<Duration> {
+        let told = fs::read_to_string(&self.path).with_context(|| self.path.clone())?;
+        let nanos = told.split_whitespace().next().unwrap_or_default();
+        let nanos = nanos
+            .parse()
+            .with_context(|| format!("{}: {told}", self.path))?;
+        Ok(Duration::from_nanos(nanos))
+    }
+}
+
+/// The id of the process whose name begins so.
+pub fn process_named(name: &str) -> Option<i32> {
+    let processes = fs::read_dir("/proc").ok()?.flatten();
+    let mut ids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    ids.find(|id| {
+        fs::read_to_string(format!("/proc/{id}/comm")).is_ok_and(|comm| comm.starts_with(name))
+    })
+}
+
+/// What the server's end of the link has taken from its ring since it was made, and what its
+/// XDP program has dropped of that.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Received {
+    /// Frames that came out of the ring.
+    pub frames: u64,
+    /// Frames that an XDP program dropped.
+    pub dropped: u64,
+}
+
+impl Received {
+    /// What the server has until now.
+    pub fn by(server: &Namespace, link: &str) -> Self {
+        let told = server.run("ethtool", &["-S", link]);
+        let sum = |of: &str| {
+            let lines = told.lines().filter_map(|line| line.trim().split_once(": "));
+            let ours =
+                lines.filter(|(name, _)| name.starts_with("rx_queue_") && name.ends_with(of));
+            ours.filter_map(|(_, count)| count.parse::<u64>().ok())
+                .sum()
+        };
+        Self {
+            frames: sum("_xdp_packets"),
+            dropped: sum("_xdp_drops"),
+        }
+    }
+
+    /// What came since.
+    pub fn since(self, before: Self) -> Self {
+        Self {
+            frames: self.frames - before.frames,
+            dropped: self.dropped - before.dropped,
+        }
+    }
+}

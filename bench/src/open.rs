@@ -1,0 +1,229 @@
+//! How long it takes from the last knock until a connection succeeds.
+
+use std::{
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use knock_tests::{
+    net::{Family, Net},
+    server::Server,
+    source::Source,
+    wire::{Wire, syn, whole},
+};
+
+use nix::unistd::gettid;
+
+use crate::{
+    receiver::{Kind, Receiver},
+    report::{Goal, Row, Section, Unit},
+    scale::Scale,
+    timing::{self, Samples},
+};
+
+/// What the section is called.
+pub const TITLE: &str = "time to open";
+
+const PORT: u16 = 22;
+/// A SYN each.
+const GAP: Duration = Duration::from_micros(20);
+/// Both are sent by then, or the machine was busy with something else.
+const AT_ONCE: Duration = Duration::from_micros(400);
+const CLIENT_CPU: usize = 0;
+const SERVER_CPU: usize = 1;
+/// SYNs come from this port and those after it, one each.
+const FIRST_PORT: u16 = 20_000;
+/// Longer than any peer was seen to take.
+const PATIENCE: Duration = Duration::from_millis(800);
+
+/// What was found of a kind of receiver.
+#[derive(Clone, Debug, Default)]
+struct Measured {
+    micros: Samples,
+    at_once: u32,
+    never: u32,
+    /// Tries that don't count.
+    held_up: u32,
+}
+
+impl Measured {
+    fn tries(&self) -> u32 {
+        self.micros.count() as u32 + self.never
+    }
+}
+
+/// Measures everybody who lets somebody in who knocks.
+pub fn measure(scale: Scale) -> Result<Section> {
+    let ours = try_often(Kind::Firewall, scale.openings)?;
+    let mut at_once = Row::new(
+        format!(
+            "of {} SYNs sent right behind the last knock, answered",
+            scale.openings
+        ),
+        ours.at_once.into(),
+        Unit::Count,
+    )
+    .goal(Goal::at_least(
+        ours.at_once.into(),
+        scale.openings.into(),
+        Unit::Count,
+    ));
+    let quantiles = [("half", 0.5), ("nine of ten", 0.9), ("all", 1.0)];
+    let mut rows = quantiles.map(|(which, share)| {
+        let what = format!("last knock to the first SYN that is answered, {which} within");
+        Row::new(what, ours.micros.quantile(share), Unit::Micros)
+    });
+    for kind in Kind::DOORS {
+        let theirs = match kind.missing() {
+            Some(why) => Err(why),
+            None => Ok(try_often(kind, scale.openings)?),
+        };
+        let count = theirs.clone().map(|theirs| theirs.at_once.into());
+        at_once = at_once.beside_or(kind.name(), count);
+        rows = std::array::from_fn(|index| {
+            let (_, share) = quantiles[index];
+            let figure = theirs.as_ref().map_err(Clone::clone).map(|theirs| {
+                // Who never opened took longer than we waited.
+                if theirs.never > 0 && share == 1.0 {
+                    f64::INFINITY
+                } else {
+                    theirs.micros.quantile(share)
+                }
+            });
+            rows[index].clone().beside_or(kind.name(), figure)
+        });
+    }
+    let method = format!(
+        "{} openings each, every one from a new source: the knocks (one packet for fwknop) without \
+         a pause, a SYN right behind the last, then a SYN each {} µs (AF_PACKET). The time is from \
+         before the last knock is sent until behind the SYN that is the first to be answered. \
+         knockd and fwknopd add to a set of nftables; the recipe is that of the nftables wiki.",
+        scale.openings,
+        GAP.as_micros()
+    );
+    Ok(Section {
+        title: TITLE,
+        method,
+        rows: [at_once].into_iter().chain(rows).collect(),
+    })
+}
+
+fn try_often(kind: Kind, openings: u32) -> Result<Measured> {
+    let net = Net::new();
+    let _server = Server::tcp(&net.server, &[PORT]);
+    let receiver = Receiver::start(&net, kind)?;
+    let wire = Wire::open(&net.client);
+    // Client and server are two hosts: no daemon gets to run by holding the client up.
+    if let Some(process) = receiver.process() {
+        timing::pin_thread(i32::try_from(process.id())?, SERVER_CPU)?;
+    }
+    let mut measured = Measured::default();
+    while measured.tries() < openings {
+        let source = net.stranger(Family::V4);
+        let knocks = receiver.knocks(&source)?;
+        let opened = net.client.enter(|| -> Result<_> {
+            timing::pin(CLIENT_CPU)?;
+            // No daemon, and nobody else, gets between a knock and the SYN behind it.
+            timing::go_first(gettid().as_raw())?;
+            open(&wire, &source, &knocks)
+        })?;
+        match opened {
+            Opened::HeldUp => measured.held_up += 1,
+            Opened::Never => measured.never += 1,
+            Opened::After(number, time) => {
+                measured.at_once += u32::from(number == 0);
+                measured.micros.add(micros(time));
+            }
+        }
+        // A machine on which each try is held up measures nothing.
+        ensure!(
+            measured.held_up <= openings,
+            "{}: the client was held up {} times between its last knock and its first SYN: \
+             measure when less else is going on here",
+            kind.name(),
+            measured.held_up
+        );
+    }
+    Ok(measured)
+}
+
+/// What became of a try.
+enum Opened {
+    /// The SYN with this number was the first to be answered; it was sent so long after the knock.
+    After(u16, Duration),
+    /// None was answered.
+    Never,
+    /// The SYN behind the last knock was sent too late to say anything.
+    HeldUp,
+}
+
+fn micros(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e6
+}
+
+/// Knocks and sends SYNs.
+fn open(wire: &Wire, source: &Source<'_>, knocks: &[Vec<u8>]) -> Result<Opened> {
+    let path = source.path();
+    // Made before, so that nothing is computed between the knock and the SYN behind it.
+    let syns: Vec<_> = (0..u16::try_from(PATIENCE.as_micros() / GAP.as_micros())?)
+        .map(|number| whole(path, &syn(path, FIRST_PORT + number, PORT)))
+        .collect();
+    wire.seen();
+    let mut knocked = Instant::now();
+    for knock in knocks {
+        knocked = Instant::now();
+        wire.send(knock);
+    }
+    let mut sent = Vec::with_capacity(syns.len());
+    let mut answered: Option<u16> = None;
+    for syn in &syns {
+        let due = GAP * u32::try_from(sent.len())?;
+        while knocked.elapsed() < due {
+            answered = earliest(answered, wire, source);
+        }
+        // Answers come in the order of the SYNs.
+        answered = earliest(answered, wire, source);
+        if answered.is_some() {
+            break;
+        }
+        wire.send(syn);
+        sent.push(knocked.elapsed());
+        if sent.len() == 1 && knocked.elapsed() > AT_ONCE {
+            return Ok(Opened::HeldUp);
+        }
+    }
+    let deadline = Instant::now() + Duration::from_millis(20);
+    while answered.is_none() && Instant::now() < deadline {
+        answered = earliest(answered, wire, source);
+    }
+    let Some(number) = answered else {
+        return Ok(Opened::Never);
+    };
+    let after = sent.get(usize::from(number)).copied();
+    let after = after.context("an answer to a SYN that was not sent")?;
+    Ok(Opened::After(number, after))
+}
+
+/// The least number of a SYN that was answered.
+fn earliest(known: Option<u16>, wire: &Wire, source: &Source<'_>) -> Option<u16> {
+    let seen = wire.seen();
+    let answers = seen.iter().filter_map(|frame| answer(frame, source));
+    known.into_iter().chain(answers).min()
+}
+
+/// The number of the source's SYN that a frame answers.
+fn answer(frame: &[u8], source: &Source<'_>) -> Option<u16> {
+    const SYN_ACK: u8 = 0x12;
+    let to: [u8; 4] = *frame.get(14 + 16..)?.first_chunk()?;
+    if source.from != IpAddr::from(to) {
+        return None;
+    }
+    let tcp = frame.get(14 + 20..)?;
+    let [a, b, c, d] = *tcp.first_chunk()?;
+    let flags = *tcp.get(13)?;
+    if frame.get(14 + 9) != Some(&6) || [a, b] != PORT.to_be_bytes() || flags != SYN_ACK {
+        return None;
+    }
+    u16::from_be_bytes([c, d]).checked_sub(FIRST_PORT)
+}

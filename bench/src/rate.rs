@@ -1,0 +1,170 @@
+//! What a flood costs that comes in over a link: CPU time for each packet that is dropped.
+
+use anyhow::{Result, ensure};
+use knock_tests::{
+    frame::SYN,
+    net::{Family, Net, SERVER_LINK},
+    wire::{Path, segment, whole},
+};
+
+use crate::{
+    generator::Generator,
+    plan::Plan,
+    receiver::{Kind, Receiver},
+    report::{Goal, Row, Section, Unit},
+    scale::Scale,
+    timing::Samples,
+};
+
+/// What the section is called.
+pub const TITLE: &str = "flood";
+
+/// The CPU that sends and receives.
+const CPU: usize = 0;
+/// Spoofed sources, in an order that no cache foresees.
+const SOURCES: u32 = 1 << 16;
+
+/// Behind Ethernet: where an IPv4 source address begins, and the checksums are.
+const SOURCE_AT: u32 = 14 + 12;
+const HEADER_SUM_AT: u32 = 14 + 10;
+const TCP_SUM_AT: u32 = 14 + 20 + 16;
+
+/// More than the empty drop.
+const OVER_EMPTY_MOST: f64 = 35.0;
+const UNDER_INPUT_LEAST: f64 = 4.0;
+const UNDER_INGRESS_LEAST: f64 = 3.0;
+
+/// SYNs to a port of the server, and the plan that has them come from everywhere.
+pub fn spoofed_syns(port: u16) -> (Vec<u8>, Plan) {
+    let path = Path {
+        from: [10, 0, 0, 0].into(),
+        to: Family::V4.server(),
+    };
+    let mut frame = whole(path, &segment(path, 40_000, port, SYN));
+    // The least that Ethernet carries, without its own checksum.
+    frame.resize(60, 0);
+    let plan = Plan {
+        source_at: SOURCE_AT,
+        sources: SOURCES - 1,
+        first: 10 << 24,
+        header_sum_at: HEADER_SUM_AT,
+        payload_sum_at: TCP_SUM_AT,
+        shuffled: 1,
+        ..Plan::default()
+    };
+    (frame, plan)
+}
+
+/// A network whose link has one queue, which the server reads in batches (NAPI) with any receiver.
+pub fn one_queue() -> Net {
+    let net = Net::new();
+    net.server.run("ethtool", &["-K", SERVER_LINK, "gro", "on"]);
+    for (namespace, link) in [(&net.server, SERVER_LINK), (&net.client, "a0")] {
+        namespace.run("ethtool", &["-L", link, "rx", "1", "tx", "1"]);
+    }
+    // Answers to spoofed sources have somewhere to go.
+    net.server.ip("route add 10.0.0.0/8 via 192.0.2.1");
+    net
+}
+
+/// What was measured of a receiver.
+#[derive(Clone, Debug, Default)]
+struct Measured {
+    nanos: Samples,
+    rate: Samples,
+}
+
+/// Measures all receivers.
+pub fn measure(scale: Scale) -> Result<Section> {
+    let net = one_queue();
+    let mut generator = Generator::load()?;
+    let kinds: Vec<Kind> = [Kind::Firewall].into_iter().chain(Kind::PEERS).collect();
+    let mut all = vec![Measured::default(); kinds.len()];
+    for _ in 0..scale.floods {
+        for (kind, measured) in kinds.iter().zip(&mut all) {
+            if kind.missing().is_none() {
+                measured.add(&net, &mut generator, *kind, scale)?;
+            }
+        }
+    }
+    let figure = |wanted: Kind, of: fn(&Measured) -> f64| {
+        let found = kinds.iter().zip(&all).find(|(kind, _)| **kind == wanted);
+        found.map_or(f64::NAN, |(_, measured)| of(measured))
+    };
+    let nanos = |kind| figure(kind, |measured| measured.nanos.least());
+    let rate = |kind| figure(kind, |measured| measured.rate.quantile(1.0) / 1e6);
+    let ours = nanos(Kind::Firewall);
+    let mut cost = Row::new(
+        "CPU for each dropped SYN, sent and received",
+        ours,
+        Unit::Nanos,
+    )
+    .goal(Goal::at_most(
+        ours - nanos(Kind::Empty),
+        OVER_EMPTY_MOST,
+        Unit::Nanos,
+    ));
+    for (kind, least) in [
+        (Kind::NftInput, UNDER_INPUT_LEAST),
+        (Kind::NftIngress, UNDER_INGRESS_LEAST),
+    ] {
+        if kind.missing().is_none() {
+            cost = cost.goal(Goal::at_least(nanos(kind) / ours, least, Unit::Times));
+        }
+    }
+    let mut rates = Row::new(
+        "packets a second on one CPU",
+        rate(Kind::Firewall),
+        Unit::Mpps,
+    );
+    for kind in Kind::PEERS {
+        let or = |figure| kind.missing().map_or(Ok(figure), Err);
+        cost = cost.beside_or(kind.name(), or(nanos(kind)));
+        rates = rates.beside_or(kind.name(), or(rate(kind)));
+    }
+    let method = format!(
+        "SYNs of 60 octets to the protected port from {SOURCES} spoofed sources, made by the kernel \
+         (`BPF_F_TEST_XDP_LIVE_FRAMES`) and sent over a veth pair of one queue; CPU {CPU} sends and \
+         receives. CPU time of the sender with its soft interrupts and of ksoftirqd, divided by what \
+         the receiver itself counted as dropped; the least of {} rounds. Making and sending a frame \
+         is in all figures, the same for each.",
+        scale.floods
+    );
+    Ok(Section {
+        title: TITLE,
+        method,
+        rows: vec![cost, rates],
+    })
+}
+
+impl Measured {
+    fn add(
+        &mut self,
+        net: &Net,
+        generator: &mut Generator,
+        kind: Kind,
+        scale: Scale,
+    ) -> Result<()> {
+        let receiver = Receiver::start(net, kind)?;
+        let (frame, plan) = spoofed_syns(22);
+        // What is slow is sent less, so that each takes as long.
+        let count = match kind {
+            Kind::Firewall | Kind::Empty | Kind::Filter(_) => scale.frames,
+            Kind::NftIngress | Kind::NftInput | Kind::NftRecipe => scale.frames / 4,
+            Kind::Nothing => scale.frames / 20,
+            Kind::Knockd | Kind::Fwknopd(_) => 0,
+        };
+        let sent = generator.blast(net, CPU, &frame, plan, count)?;
+        let received = receiver.received()?;
+        ensure!(
+            received.dropped > sent.frames / 100 * 99,
+            "{}: {} frames were sent, {received:?}",
+            kind.name(),
+            sent.frames
+        );
+        self.nanos.add(sent.nanos_for(received.dropped));
+        self.rate
+            .add(received.dropped as f64 / sent.wall.as_secs_f64());
+        Ok(())
+    }
+}

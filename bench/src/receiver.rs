@@ -1,0 +1,344 @@
+//! What can stand between the link and the server's stack: the firewall, its peers, and nothing.
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use aya::programs::XdpMode;
+use knock_tests::{
+    daemon::Daemon,
+    net::{Net, SERVER_LINK},
+    process::Process,
+    source::Source,
+    wire::{datagram, syn, whole},
+};
+use serde_json::Value;
+
+use crate::{
+    baselines::Baselines,
+    fwknop::{self, Fwknopd},
+    generator::Received,
+    knockd::{self, Knockd},
+    xdp_filter::{self, Features},
+};
+
+/// The door of the README.
+pub const CONFIG: &str = r#"
+    [[door]]
+    name = "ssh"
+    knock = ["tcp/7000", "udp/8000", "tcp/9000"]
+    open = ["tcp/22"]
+"#;
+
+/// Allowed sources in the rule sets that have a set of them.
+const ALLOWED: u32 = 1000;
+
+/// A kind of receiver.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Kind {
+    /// The firewall, started as its users start it.
+    Firewall,
+    /// An XDP program that drops everything.
+    Empty,
+    /// `xdp-filter`.
+    Filter(Features),
+    /// nftables at the device: a set of allowed sources.
+    NftIngress,
+    /// nftables in the input hook: a set of allowed sources.
+    NftInput,
+    /// The nftables wiki's port knocking example, dropping instead of refusing.
+    NftRecipe,
+    /// A closed port, and a stack that says so.
+    Nothing,
+    /// knockd, which adds to a set of nftables in the input hook.
+    Knockd,
+    /// fwknopd, which does the same.
+    Fwknopd(fwknop::Mode),
+}
+
+impl Kind {
+    /// Those that let somebody in who knocks, besides the firewall.
+    pub const DOORS: [Self; 4] = [
+        Self::NftRecipe,
+        Self::Knockd,
+        Self::Fwknopd(fwknop::Mode::Udp),
+        Self::Fwknopd(fwknop::Mode::Pcap),
+    ];
+
+    /// Those beside the firewall that drop what is not allowed.
+    pub const PEERS: [Self; 7] = [
+        Self::Empty,
+        Self::Filter(Features::Tcp),
+        Self::Filter(Features::All),
+        Self::NftIngress,
+        Self::NftInput,
+        Self::NftRecipe,
+        Self::Nothing,
+    ];
+
+    /// What a table calls it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Firewall => "knock-user",
+            Self::Empty => "empty drop",
+            Self::Filter(features) => features.name(),
+            Self::NftIngress => "nft ingress",
+            Self::NftInput => "nft input",
+            Self::NftRecipe => "nft recipe",
+            Self::Nothing => "no filter",
+            Self::Knockd => "knockd",
+            Self::Fwknopd(fwknop::Mode::Pcap) => "fwknopd",
+            Self::Fwknopd(fwknop::Mode::Udp) => "fwknopd -U",
+        }
+    }
+
+    /// Why it can't be measured here.
+    pub fn missing(self) -> Option<String> {
+        let is_there = match self {
+            Self::Firewall | Self::Empty | Self::Nothing => true,
+            Self::Filter(_) => xdp_filter::is_installed(),
+            Self::NftIngress | Self::NftInput | Self::NftRecipe => is_installed("nft"),
+            Self::Knockd => is_installed("nft") && is_installed("knockd"),
+            Self::Fwknopd(_) => {
+                is_installed("nft") && is_installed("fwknopd") && is_installed("fwknop")
+            }
+        };
+        (!is_there).then(|| "not installed".to_owned())
+    }
+}
+
+/// Whether a program is on the path, or where programs for root are.
+pub fn is_installed(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain([Path::new("/usr/sbin").to_path_buf()])
+        .any(|directory| directory.join(program).is_file())
+}
+
+/// A receiver that is in place until it is dropped.
+pub struct Receiver<'n> {
+    kind: Kind,
+    net: &'n Net,
+    before: Received,
+    in_place: InPlace,
+}
+
+enum InPlace {
+    Daemon(Daemon),
+    Empty(#[expect(dead_code, reason = "attached as long as it is here")] Baselines),
+    Filter,
+    Rules,
+    Nothing,
+    Knockd(Knockd),
+    Fwknopd(Fwknopd),
+}
+
+impl<'n> Receiver<'n> {
+    /// Puts it in front of the server.
+    pub fn start(net: &'n Net, kind: Kind) -> Result<Self> {
+        let in_place = match kind {
+            Kind::Firewall => InPlace::Daemon(Daemon::start(&net.server, CONFIG)),
+            Kind::Empty => InPlace::Empty(attach_empty(net)?),
+            Kind::Filter(features) => {
+                xdp_filter::deny_ssh(&net.server, SERVER_LINK, features);
+                InPlace::Filter
+            }
+            Kind::NftIngress => rules(net, &ingress()),
+            Kind::NftInput => rules(net, &input()),
+            Kind::NftRecipe => rules(net, &recipe()),
+            Kind::Nothing => InPlace::Nothing,
+            Kind::Knockd => {
+                rules(net, &clients());
+                InPlace::Knockd(knockd::start(net)?)
+            }
+            Kind::Fwknopd(mode) => {
+                rules(net, &clients());
+                InPlace::Fwknopd(fwknop::start(net, mode)?)
+            }
+        };
+        let before = Received::by(&net.server, SERVER_LINK);
+        Ok(Self {
+            kind,
+            net,
+            before,
+            in_place,
+        })
+    }
+
+    /// What came out of the ring since it is in place, and what of it was dropped: counted by who
+    /// drops it, so that a rule that does not match can't pass for a fast one.
+    pub fn received(&self) -> Result<Received> {
+        let Received { frames, dropped } =
+            Received::by(&self.net.server, SERVER_LINK).since(self.before);
+        let dropped = match self.in_place {
+            InPlace::Rules | InPlace::Knockd(_) | InPlace::Fwknopd(_) => counted(self.net)?,
+            InPlace::Daemon(_) | InPlace::Empty(_) | InPlace::Filter => dropped,
+            InPlace::Nothing => frames,
+        };
+        Ok(Received { frames, dropped })
+    }
+
+    /// What it is.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// The process behind it, if there is one.
+    pub fn process(&self) -> Option<&Process> {
+        match &self.in_place {
+            InPlace::Daemon(daemon) => Some(daemon.process()),
+            InPlace::Knockd(knockd) => Some(&knockd.process),
+            InPlace::Fwknopd(fwknopd) => Some(&fwknopd.process),
+            InPlace::Empty(_) | InPlace::Filter | InPlace::Rules | InPlace::Nothing => None,
+        }
+    }
+
+    /// The frames that open tcp/22 for a source, in their order.
+    ///
+    /// # Errors
+    /// A packet could not be made.
+    pub fn knocks(&self, source: &Source<'_>) -> Result<Vec<Vec<u8>>> {
+        const FROM: u16 = 40_000;
+        let path = source.path();
+        let payloads = match &self.in_place {
+            InPlace::Fwknopd(fwknopd) => {
+                let packet = fwknopd.packet(&self.net.client, &source.name())?;
+                vec![datagram(path, FROM, fwknop::PORT, &packet)]
+            }
+            InPlace::Daemon(_)
+            | InPlace::Knockd(_)
+            | InPlace::Rules
+            | InPlace::Empty(_)
+            | InPlace::Filter
+            | InPlace::Nothing => vec![
+                syn(path, FROM, 7000),
+                datagram(path, FROM, 8000, &[0]),
+                syn(path, FROM, 9000),
+            ],
+        };
+        Ok(payloads
+            .iter()
+            .map(|payload| whole(path, payload))
+            .collect())
+    }
+}
+
+impl Drop for Receiver<'_> {
+    fn drop(&mut self) {
+        match self.in_place {
+            InPlace::Filter => {
+                // Whatever xdp-filter keeps in a bpffs went away with the shell that loaded it.
+                self.net
+                    .server
+                    .try_run("ip", &["link", "set", SERVER_LINK, "xdp", "off"]);
+            }
+            InPlace::Rules | InPlace::Knockd(_) | InPlace::Fwknopd(_) => {
+                self.net.server.try_run("nft", &["flush", "ruleset"]);
+            }
+            InPlace::Daemon(_) | InPlace::Empty(_) | InPlace::Nothing => {}
+        }
+    }
+}
+
+fn attach_empty(net: &Net) -> Result<Baselines> {
+    let mut baselines = Baselines::load(&[])?;
+    baselines.attach("drop", &net.server, SERVER_LINK, XdpMode::Driver)?;
+    Ok(baselines)
+}
+
+fn rules(net: &Net, text: &str) -> InPlace {
+    let file = knock_tests::daemon::config_file(text.as_bytes());
+    let path = file.path().to_string_lossy();
+    net.server.run("nft", &["-f", &path]);
+    InPlace::Rules
+}
+
+/// What the rules counted, which are to count each packet once.
+fn counted(net: &Net) -> Result<u64> {
+    let told = net.server.run("nft", &["--json", "list", "counters"]);
+    let told: Value = serde_json::from_str(&told).context("reading what nft counted")?;
+    let objects = told["nftables"].as_array().into_iter().flatten();
+    let packets = objects.filter_map(|object| object["counter"]["packets"].as_u64());
+    Ok(packets.sum())
+}
+
+fn allowed() -> String {
+    let sources = (0..ALLOWED).map(|n| format!("172.16.{}.{}", n >> 8, n & 255));
+    sources.collect::<Vec<_>>().join(", ")
+}
+
+fn ingress() -> String {
+    format!(
+        "table netdev knock {{\n\
+           counter denied {{ }}\n\
+           set allowed {{ type ipv4_addr; flags timeout; elements = {{ {} }}; }}\n\
+           chain ingress {{\n\
+             type filter hook ingress device {SERVER_LINK} priority -10; policy accept;\n\
+             tcp dport 22 ip saddr @allowed accept\n\
+             tcp dport 22 counter name denied drop\n\
+           }}\n\
+         }}\n",
+        allowed()
+    )
+}
+
+fn input() -> String {
+    format!(
+        "table inet knock {{\n\
+           counter denied {{ }}\n\
+           set allowed {{ type ipv4_addr; flags timeout; elements = {{ {} }}; }}\n\
+           chain input {{\n\
+             type filter hook input priority -10; policy accept;\n\
+             tcp dport 22 ip saddr @allowed accept\n\
+             tcp dport 22 counter name denied drop\n\
+           }}\n\
+         }}\n",
+        allowed()
+    )
+}
+
+/// What a daemon adds clients to.
+fn clients() -> String {
+    "table inet knock {\n\
+       counter denied { }\n\
+       set clients { type ipv4_addr; size 65536; flags timeout; }\n\
+       chain input {\n\
+         type filter hook input priority -10; policy accept;\n\
+         tcp dport 22 ip saddr @clients accept\n\
+         tcp dport 22 ct state established,related accept\n\
+         tcp dport 22 counter name denied drop\n\
+       }\n\
+     }\n"
+    .to_owned()
+}
+
+/// <https://wiki.nftables.org/wiki-nftables/index.php/Port_knocking_example>, with our knocks and
+/// time enough for a slow client. It answers with a reset; this one is silent, as we are.
+fn recipe() -> String {
+    let stage = |knock: &str, condition: &str, then: &str| format!("{knock} {condition} {then}\n");
+    let after = |port: &str| format!("add @candidates {{ ip saddr . {port} timeout 25s }}");
+    let at = |protocol: &str| format!("ip saddr . {protocol} dport @candidates");
+    [
+        "table inet knock {\n\
+           counter denied { }\n\
+           set clients { type ipv4_addr; size 65536; flags timeout, dynamic; }\n\
+           set candidates { type ipv4_addr . inet_service; size 65536; flags timeout, dynamic; }\n\
+           chain input {\n\
+             type filter hook input priority -10; policy accept;\n"
+            .to_owned(),
+        stage("tcp dport 7000", "", &after("8000")),
+        stage("udp dport 8000", &at("udp"), &after("9000")),
+        stage(
+            "tcp dport 9000",
+            &at("tcp"),
+            "add @clients { ip saddr timeout 30s }",
+        ),
+        "tcp dport { 7000, 9000 } drop\n\
+         udp dport 8000 drop\n\
+         tcp dport 22 ip saddr @clients accept\n\
+         tcp dport 22 ct state established,related accept\n\
+         tcp dport 22 counter name denied drop\n\
+         }\n}\n"
+            .to_owned(),
+    ]
+    .concat()
+}

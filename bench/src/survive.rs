@@ -1,0 +1,157 @@
+//! Whether who knocks right gets in while a flood of spoofed packets comes in.
+
+use std::{thread, time::Duration};
+
+use anyhow::{Context as _, Result};
+use knock_tests::{
+    net::{Family, Net, SERVER_LINK},
+    server::Server,
+    wait,
+    wire::Wire,
+};
+
+use crate::{
+    generator::{Flow, Generator, Received, process_named},
+    rate::{one_queue, spoofed_syns},
+    receiver::{Kind, Receiver},
+    report::{Goal, Row, Section, Unit},
+    scale::Scale,
+    timing,
+};
+
+/// What the section is called.
+pub const TITLE: &str = "getting in during a flood";
+
+const PORT: u16 = 22;
+/// What one knocks first.
+const FIRST_KNOCK: u16 = 7000;
+/// Sequences, of which all are to succeed.
+const SEQUENCES: u32 = 20;
+/// Between two knocks, and before the connection.
+const PAUSE: Duration = Duration::from_millis(5);
+/// Time for a SYN and its first repetition.
+const PATIENCE: Duration = Duration::from_millis(2_500);
+/// The sender's CPU, and that of the server: its interrupts and daemons.
+const CLIENT_CPU: usize = 0;
+const SERVER_CPU: usize = 1;
+
+/// A flood: to which port, and how many packets a second.
+#[derive(Clone, Copy, Debug)]
+struct Flood {
+    name: &'static str,
+    port: u16,
+    rate: u32,
+}
+
+const FLOODS: &[Option<Flood>] = &[
+    None,
+    Some(Flood {
+        name: "1 M spoofed SYNs a second to the protected port",
+        port: PORT,
+        rate: 1_000_000,
+    }),
+    Some(Flood {
+        name: "100 k spoofed SYNs a second to the first knock",
+        port: FIRST_KNOCK,
+        rate: 100_000,
+    }),
+];
+
+/// Knocks on everybody during each flood.
+pub fn measure(_scale: Scale) -> Result<Section> {
+    let mut rows = Vec::new();
+    for flood in FLOODS {
+        let ours = succeed(Kind::Firewall, *flood)?;
+        let what = flood.map_or("no flood", |flood| flood.name);
+        let mut row = Row::new(
+            format!("of {SEQUENCES} sequences, successful: {what}"),
+            ours.into(),
+            Unit::Count,
+        )
+        .goal(Goal::at_least(ours.into(), SEQUENCES.into(), Unit::Count));
+        for kind in Kind::DOORS {
+            row = row.beside_or(
+                kind.name(),
+                match kind.missing() {
+                    Some(why) => Err(why),
+                    // Its packets come to a port of their own, which is not flooded here.
+                    None if is_one_packet(kind) && flood.is_some_and(|f| f.port == FIRST_KNOCK) => {
+                        Err("knocks otherwise".to_owned())
+                    }
+                    None => Ok(succeed(kind, *flood)?.into()),
+                },
+            );
+        }
+        rows.push(row);
+    }
+    let method = format!(
+        "{SEQUENCES} correct sequences with {} ms between knocks, each from a new source, and a TCP \
+         connection behind them ({:.1} s), over a link of one queue. The flood (65 536 spoofed \
+         sources) is sent by CPU {CLIENT_CPU}; CPU {SERVER_CPU} receives (threaded NAPI) and has the \
+         server's daemon. The knocks share the queue's 256 places with the flood.",
+        PAUSE.as_millis(),
+        PATIENCE.as_secs_f64()
+    );
+    Ok(Section {
+        title: TITLE,
+        method,
+        rows,
+    })
+}
+
+fn is_one_packet(kind: Kind) -> bool {
+    matches!(kind, Kind::Fwknopd(_))
+}
+
+/// How many sequences succeed.
+fn succeed(kind: Kind, flood: Option<Flood>) -> Result<u32> {
+    let net = one_queue();
+    let _server = Server::tcp(&net.server, &[PORT]);
+    let receiver = Receiver::start(&net, kind)?;
+    receive_on_one_cpu(&net)?;
+    if let Some(process) = receiver.process() {
+        timing::pin_thread(i32::try_from(process.id())?, SERVER_CPU)?;
+    }
+    let flow = flood.map(|flood| start(&net, flood)).transpose()?;
+    let wire = Wire::open(&net.client);
+    let mut successes = 0;
+    for _ in 0..SEQUENCES {
+        let source = net.stranger(Family::V4);
+        for knock in receiver.knocks(&source)? {
+            // What the link has no room for is lost, as it would be on a wire.
+            let _lost = wire.try_send(&knock);
+            // The pace of a client, not a wait for something.
+            thread::sleep(PAUSE);
+        }
+        successes += u32::from(source.connect(PORT, PATIENCE).is_ok());
+    }
+    if let Some(flow) = flow {
+        flow.stop()?;
+    }
+    Ok(successes)
+}
+
+fn start(net: &Net, flood: Flood) -> Result<Flow> {
+    let (frame, plan) = spoofed_syns(flood.port);
+    let before = Received::by(&net.server, SERVER_LINK);
+    let flow = Generator::load()?.flow(net, CLIENT_CPU, frame, plan, flood.rate)?;
+    wait::until("the flood arrives", || {
+        let received = Received::by(&net.server, SERVER_LINK).since(before);
+        received.frames > u64::from(flood.rate / 100)
+    });
+    Ok(flow)
+}
+
+/// Has a thread of its own read the server's link, as a host of its own would.
+fn receive_on_one_cpu(net: &Net) -> Result<()> {
+    // `ip netns exec` has the /sys of the namespace.
+    let set = format!("echo 1 > /sys/class/net/{SERVER_LINK}/threaded");
+    let name = net.server.name();
+    net.server
+        .run("ip", &["netns", "exec", name, "sh", "-c", &set]);
+    let thread = format!("napi/{SERVER_LINK}-");
+    let id = process_named(&thread).with_context(|| format!("there is no thread {thread}*"))?;
+    timing::pin_thread(id, SERVER_CPU)?;
+    // Interrupts don't wait for programs.
+    timing::go_first(id)
+}
