@@ -13,7 +13,7 @@ struct Tool {
     package: &'static str,
 }
 
-const TEST_TOOLS: [Tool; 7] = [
+const TEST_TOOLS: [Tool; 9] = [
     Tool {
         program: "ip",
         package: "iproute2",
@@ -41,6 +41,14 @@ const TEST_TOOLS: [Tool; 7] = [
     Tool {
         program: "ethtool",
         package: "ethtool",
+    },
+    Tool {
+        program: "setpriv",
+        package: "util-linux",
+    },
+    Tool {
+        program: "systemd-analyze",
+        package: "systemd",
     },
 ];
 

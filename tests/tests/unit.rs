@@ -1,0 +1,272 @@
+//! The systemd unit, and what knock-user says to whoever supervises it.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "what a test can't do, it says by a panic"
+)]
+
+use std::{
+    fs,
+    os::unix::net::UnixDatagram,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use clap::Parser as _;
+use knock_tests::{
+    binary::binaries,
+    daemon::{self, attached_programs, config_file},
+    namespace::run,
+    net::{self, SERVER_LINK},
+    process::Process,
+    ssh::DOOR,
+    wait::{self, PATIENCE},
+};
+use knock_user::cli::Cli;
+use nix::sys::signal::Signal;
+use tempfile::TempDir;
+
+const INSTALLED: &str = "/usr/local/bin/knock-user";
+/// In tenths; systemd calls 20 and less OK.
+const EXPOSURE_MOST: &str = "20";
+
+fn unit() -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../dist/knock-user.service");
+    fs::read_to_string(path).unwrap()
+}
+
+/// The values of a key in the unit.
+fn values<'a>(unit: &'a str, key: &str) -> Vec<&'a str> {
+    let lines = unit.lines().filter_map(|line| line.split_once('='));
+    lines
+        .filter_map(|(name, value)| (name == key).then_some(value))
+        .collect()
+}
+
+/// The unit with the program where it is now: systemd looks whether it is there.
+fn installed() -> (TempDir, PathBuf) {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("knock-user.service");
+    let program = binaries().user.display().to_string();
+    fs::write(&path, unit().replace(INSTALLED, &program)).unwrap();
+    (directory, path)
+}
+
+#[test]
+fn systemd_has_nothing_to_say_about_it() {
+    let (_directory, path) = installed();
+    let told = run(Command::new("systemd-analyze").arg("verify").arg(&path));
+    assert_eq!(told, "");
+}
+
+#[test]
+fn it_is_not_exposed() {
+    let (_directory, path) = installed();
+    let mut command = Command::new("systemd-analyze");
+    command.args(["security", "--no-pager", "--offline=true"]);
+    command.arg(format!("--threshold={EXPOSURE_MOST}"));
+    let told = run(command.arg(&path));
+    println!("{}", told.lines().last().unwrap_or_default());
+}
+
+#[test]
+fn nothing_is_open_before_it_and_nothing_is_forgotten_after_it() {
+    let rows: [(&str, &str, &str); 9] = [
+        ("the network waits for it", "Before", "network-pre.target"),
+        ("and is told so", "Wants", "network-pre.target"),
+        (
+            "which services before that need",
+            "DefaultDependencies",
+            "no",
+        ),
+        ("it says when it is ready", "Type", "notify"),
+        (
+            "names of doors outlive it",
+            "RuntimeDirectoryPreserve",
+            "yes",
+        ),
+        ("it comes again", "Restart", "on-failure"),
+        ("always", "StartLimitIntervalSec", "0"),
+        (
+            "it has no more than it needs",
+            "CapabilityBoundingSet",
+            "CAP_BPF CAP_NET_ADMIN CAP_PERFMON",
+        ),
+        ("and is not root", "User", "knock"),
+    ];
+    let unit = unit();
+    for (row, key, value) in rows {
+        let found = values(&unit, key);
+        assert!(found.contains(&value), "{row}: {key}={found:?}");
+    }
+}
+
+#[test]
+fn the_program_understands_its_commands() {
+    let unit = unit();
+    for key in ["ExecStart", "ExecReload"] {
+        for command in values(&unit, key) {
+            let words = command.split_whitespace();
+            if let Err(error) = Cli::try_parse_from(words) {
+                panic!("{key}={command}: {error}");
+            }
+        }
+    }
+    let [start] = values(&unit, "ExecStart")[..] else {
+        panic!("not one ExecStart");
+    };
+    // Ports stay closed when it ends, and it is ready before there are interfaces.
+    for option in ["--on-exit keep", "--wait-for-interfaces"] {
+        assert!(start.contains(option), "no {option}: {start}");
+    }
+}
+
+/// A service manager that listens.
+struct Manager {
+    socket: UnixDatagram,
+    directory: TempDir,
+}
+
+impl Manager {
+    fn new() -> Self {
+        let directory = TempDir::new().unwrap();
+        let socket = UnixDatagram::bind(directory.path().join("notify")).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self { socket, directory }
+    }
+
+    /// The next message that is no sign of life alone.
+    fn hears(&self) -> Vec<String> {
+        loop {
+            let message = self.next();
+            if message != ["WATCHDOG=1"] {
+                return message;
+            }
+        }
+    }
+
+    fn next(&self) -> Vec<String> {
+        let mut buffer = [0; 4096];
+        let length = self.socket.recv(&mut buffer).unwrap();
+        let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
+        text.lines().map(str::to_owned).collect()
+    }
+}
+
+#[test]
+fn the_service_manager_hears_how_it_goes() {
+    net::test(|net| {
+        let manager = Manager::new();
+        let config = config_file(DOOR.as_bytes());
+        let mut command = daemon::command(&config);
+        command.args(["--iface", SERVER_LINK]);
+        command.env("NOTIFY_SOCKET", manager.directory.path().join("notify"));
+        command.env("WATCHDOG_USEC", "200000");
+        let mut process = Process::start(&net.server, &mut command);
+
+        let ready = manager.hears();
+        assert_eq!(ready[0], "READY=1", "{ready:?}");
+        assert!(ready[1].contains("tcp/22 on b0"), "{ready:?}");
+        assert_eq!(
+            attached_programs(&net.server).len(),
+            1,
+            "before it is ready"
+        );
+        for _ in 0..3 {
+            assert_eq!(manager.next(), ["WATCHDOG=1"]);
+        }
+
+        process.signal(Signal::SIGHUP);
+        let reloading = manager.hears();
+        assert_eq!(reloading[0], "RELOADING=1", "{reloading:?}");
+        let since: Duration = clock(&reloading[1]);
+        assert!(since < PATIENCE, "{since:?} ago: {reloading:?}");
+        assert_eq!(manager.hears()[0], "READY=1", "reloaded");
+
+        let ended = process.stop(Signal::SIGTERM);
+        assert!(ended.status.success(), "{ended:?}");
+        let stopping = manager.hears();
+        assert_eq!(stopping[0], "STOPPING=1", "{stopping:?}");
+    });
+}
+
+/// How long ago a `MONOTONIC_USEC` was.
+fn clock(text: &str) -> Duration {
+    let micros = text.strip_prefix("MONOTONIC_USEC=").unwrap();
+    let then = Duration::from_micros(micros.parse().unwrap());
+    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).unwrap();
+    Duration::from(now) - then
+}
+
+#[test]
+fn a_reload_that_fails_ends_too() {
+    net::test(|net| {
+        let manager = Manager::new();
+        let config = config_file(DOOR.as_bytes());
+        let mut command = daemon::command(&config);
+        command.args(["--iface", SERVER_LINK]);
+        command.env("NOTIFY_SOCKET", manager.directory.path().join("notify"));
+        let mut process = Process::start(&net.server, &mut command);
+        assert_eq!(manager.hears()[0], "READY=1");
+        fs::write(config.path(), "what is this").unwrap();
+        process.signal(Signal::SIGHUP);
+        assert_eq!(manager.hears()[0], "RELOADING=1");
+        assert_eq!(manager.hears()[0], "READY=1", "it goes on");
+        assert!(process.stop(Signal::SIGTERM).status.success());
+    });
+}
+
+/// In the journal lines have a time and a priority anyway.
+#[test]
+fn lines_for_the_journal() {
+    for (row, descriptor) in [
+        ("standard output", 1),
+        ("standard error", 2),
+        ("neither", 0),
+    ] {
+        net::test(|net| {
+            // A knock port that the host may use itself is worth a warning.
+            let config = config_file(DOOR.replace("tcp/9000", "tcp/40000").as_bytes());
+            let user = &binaries().user;
+            let script =
+                format!("JOURNAL_STREAM=$(stat -Lc %d:%i /proc/$$/fd/{descriptor}) exec \"$@\"");
+            let mut command = Command::new("sh");
+            command.args(["-ec", &script, "sh"]).arg(user);
+            command
+                .args(["--iface", SERVER_LINK, "--config"])
+                .arg(config.path());
+            let process = Process::start(&net.server, &mut command);
+            wait::until("it protects", || {
+                process
+                    .stdout()
+                    .iter()
+                    .any(|line| line.contains("protecting"))
+            });
+            let source = net.stranger(net::Family::V4);
+            source.finds_closed(knock_tests::ssh::SSH, row);
+            let mut denied = None;
+            wait::until("it is told", || {
+                denied = process
+                    .stdout()
+                    .into_iter()
+                    .find(|line| line.contains("denied"));
+                denied.is_some()
+            });
+            let denied = denied.unwrap();
+            assert_eq!(
+                denied.starts_with("denied"),
+                descriptor == 1,
+                "{row}: {denied}"
+            );
+            let ended = process.stop(Signal::SIGTERM);
+            let warning = ended.stderr.lines().find(|line| line.contains("40000"));
+            let warning = warning.unwrap_or_else(|| panic!("{row}: {ended:?}"));
+            assert_eq!(
+                warning.starts_with("<4>"),
+                descriptor == 2,
+                "{row}: {warning}"
+            );
+        });
+    }
+}
