@@ -23,6 +23,14 @@ const TEST_TOOLS: [Tool; 9] = [
         package: "knockd",
     },
     Tool {
+        program: "ssh",
+        package: "openssh-client",
+    },
+    Tool {
+        program: "sshd",
+        package: "openssh-server",
+    },
+    Tool {
         program: "nmap",
         package: "nmap",
     },
@@ -185,7 +193,12 @@ impl<'a> Apt<'a> {
                 "apt-get needs root and there is no sudo: run `cargo xtask setup --test` as root"
             );
         };
-        Ok(cmd.args(["DEBIAN_FRONTEND=noninteractive", "apt-get"]))
+        // Packages must not start what they install: systemctl(1) leaves that to the next boot.
+        Ok(cmd.args([
+            "DEBIAN_FRONTEND=noninteractive",
+            "SYSTEMD_OFFLINE=1",
+            "apt-get",
+        ]))
     }
 }
 

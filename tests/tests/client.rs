@@ -1,0 +1,158 @@
+//! knock-client's own means, against a real door: files, one-time lines, both families, retries.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "clippy.toml's exception does not reach helpers of tests"
+)]
+
+use std::{
+    fs,
+    process::{Command, Output},
+};
+
+use knock_tests::{
+    binary::binaries,
+    daemon::Daemon,
+    namespace::text,
+    net::{self, Family, Net},
+    process::Process,
+    server::Server,
+    ssh::{DOOR, KNOCKS, SSH},
+};
+use serde_json::json;
+use tempfile::tempdir;
+
+const WEB: u16 = 80;
+
+/// The client with these words, and no profiles of whoever runs this.
+fn client(words: &[&str]) -> Command {
+    let mut command = Command::new(&binaries().client);
+    command.args(words).env("XDG_CONFIG_HOME", "/nonexistent");
+    command
+}
+
+fn knocks(net: &Net, words: &[&str]) -> Output {
+    let output = net.client.enter(|| client(words).output()).unwrap();
+    assert!(output.status.success(), "{words:?}: {}", text(&output));
+    output
+}
+
+/// What `generate` makes is what the daemon takes and the client knocks.
+#[test]
+fn a_generated_file_opens_its_door() {
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let directory = tempdir().unwrap();
+        for (number, options) in [
+            "--knocks 10..100 --range 1025-2024 --protocol udp",
+            "--knocks 10..100 --range 1025-2024",
+            "",
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let file = directory.path().join(number.to_string());
+            let file = file.to_str().unwrap();
+            let mut generate = Command::new(&binaries().user);
+            generate.args(["generate", "--export", file]);
+            let output = generate.args(options.split_whitespace()).output().unwrap();
+            assert!(output.status.success(), "{}", text(&output));
+            let door = String::from_utf8(output.stdout).unwrap();
+            let daemon = Daemon::start(&net.server, &door);
+            for family in Family::ALL {
+                let host = family.server().to_string();
+                net.native(family).finds_closed(SSH, &host);
+                knocks(net, &[&host, "--file", file, "--then-connect", "22"]);
+            }
+            daemon.stop();
+        }
+    });
+}
+
+#[test]
+fn each_one_time_line_is_knocked_once() {
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH, WEB]);
+        let config = format!(
+            "{DOOR}\n[[door]]\nname = \"web\"\nknock = [\"udp/7100\", \"udp/8100\", \"tcp/7101\"]\n\
+             open = [\"tcp/80\"]\n"
+        );
+        let daemon = Daemon::start(&net.server, &config);
+        let directory = tempdir().unwrap();
+        let file = directory.path().join("once");
+        for family in Family::ALL {
+            let host = family.server().to_string();
+            let source = net.native(family);
+            fs::write(&file, " 7000,8000:udp,9000\n 7100:udp,8100:udp,7101\n").unwrap();
+            for (door, port) in [("ssh", SSH), ("web", WEB)] {
+                source.finds_closed(port, &host);
+                let words = [
+                    &host,
+                    "--one-time",
+                    file.to_str().unwrap(),
+                    "--then-connect",
+                ];
+                knocks(net, &[&words[..], &[&port.to_string()]].concat());
+                daemon.tells(&json!({"event": "opened", "source": source.name(), "door": door}));
+            }
+            let used = fs::read_to_string(&file).unwrap();
+            assert_eq!(used, "#7000,8000:udp,9000\n#7100:udp,8100:udp,7101\n");
+        }
+        daemon.stop();
+    });
+}
+
+#[test]
+fn both_families_are_let_in() {
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let daemon = Daemon::start(&net.server, DOOR);
+        let directory = tempdir().unwrap();
+        let hosts = directory.path().join("hosts");
+        let lines = Family::ALL.map(|family| format!("{} gate.example\n", family.server()));
+        fs::write(&hosts, lines.concat()).unwrap();
+        // A name with two addresses, for this process alone.
+        let script = format!(
+            "mount --bind {} /etc/hosts && exec {} gate.example {KNOCKS} --both --then-connect 22",
+            hosts.display(),
+            binaries().client.display()
+        );
+        let output = net
+            .client
+            .try_run("unshare", &["--mount", "sh", "-c", &script]);
+        assert!(output.status.success(), "{}", text(&output));
+        for family in Family::ALL {
+            let source = net.native(family);
+            daemon.tells(&json!({"event": "opened", "source": source.name(), "door": "ssh"}));
+            drop(source.finds_open(SSH, &family.to_string()));
+        }
+        daemon.stop();
+    });
+}
+
+/// The first knocks meet nobody: the firewall comes up while the client is at it.
+#[test]
+fn knocks_into_the_void_are_repeated() {
+    net::test(|net| {
+        let family = Family::V4;
+        let host = family.server().to_string();
+        let mut words = vec![host.as_str()];
+        words.extend(KNOCKS.split_whitespace());
+        words.extend(["--then-connect", "22", "--json"]);
+        words.extend(["--timeout", "500ms", "--retries", "1000"]);
+        let process = Process::start(&net.client, &mut client(&words));
+        knock_tests::wait::until("it has knocked in vain", || {
+            let retried = |line: &String| line.contains("\"retry\"");
+            process.stdout().iter().any(retried)
+        });
+        let daemon = Daemon::start(&net.server, DOOR);
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let ended = process.wait();
+        assert!(ended.status.success(), "{ended:?}");
+        let last = ended.stdout.last().unwrap();
+        assert!(last.contains("\"connected\""), "{last}");
+        let source = net.native(family).name();
+        daemon.tells(&json!({"event": "opened", "source": source, "door": "ssh"}));
+        daemon.stop();
+    });
+}
