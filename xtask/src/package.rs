@@ -13,7 +13,7 @@ struct Tool {
     package: &'static str,
 }
 
-const TEST_TOOLS: [Tool; 9] = [
+const TEST_TOOLS: [Tool; 11] = [
     Tool {
         program: "ip",
         package: "iproute2",
