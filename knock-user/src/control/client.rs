@@ -220,10 +220,7 @@ fn find(ask: &Ask, interface: Option<&str>) -> Result<Option<Instance>> {
              --config FILE` does"
         ),
         (several, _) => {
-            let list: Vec<_> = several
-                .iter()
-                .map(|instance| interfaces(instance))
-                .collect();
+            let list: Vec<_> = several.iter().map(interfaces).collect();
             Err(Misuse(format!(
                 "knock-user: {} are protected apart from each other: say which with --iface",
                 list.join("; ")
@@ -234,10 +231,11 @@ fn find(ask: &Ask, interface: Option<&str>) -> Result<Option<Instance>> {
 }
 
 fn candidates(ask: &Ask) -> Result<Vec<Instance>> {
-    let pinned = match ask {
+    let pinned = if matches!(ask, Ask::Detach(_)) {
         // Also what only another version could take over.
-        Ask::Detach(_) => Instance::of_all_layouts(),
-        _ => Instance::all_here(),
+        Instance::of_all_layouts()
+    } else {
+        Instance::all_here()
     };
     let mut all = Instance::listening_here().unwrap_or_default();
     match pinned {
@@ -275,13 +273,12 @@ fn asked_interfaces(instance: &Instance) -> Vec<String> {
     let Ok(Some(stream)) = connect(&instance.socket()) else {
         return Vec::new();
     };
-    match ask(&Incoming::Request(Request::Status {}), stream) {
-        Ok((Answer::Status(status), _)) => {
-            let interfaces = status.interfaces.into_iter();
-            interfaces.map(|interface| interface.name).collect()
-        }
-        _ => Vec::new(),
-    }
+    let Ok((Answer::Status(status), _)) = ask(&Incoming::Request(Request::Status {}), stream)
+    else {
+        return Vec::new();
+    };
+    let interfaces = status.interfaces.into_iter();
+    interfaces.map(|interface| interface.name).collect()
 }
 
 /// Connects to a socket; `None` if nobody listens there.

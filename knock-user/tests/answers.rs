@@ -1,0 +1,350 @@
+//! What the answers look like, to the letter: for people, and as JSON.
+#![expect(
+    clippy::unwrap_used,
+    reason = "what a helper of a test unwraps is the test's finding"
+)]
+
+use std::net::IpAddr;
+
+use jiff::{
+    Timestamp,
+    tz::{self, TimeZone},
+};
+use knock_common::{Address, Reason, Tally, access, layout::GrantKey, reason::COUNTERS_MAX};
+use knock_user::{
+    control::{
+        Answer,
+        answers::{
+            self, Clock, Confirmed, Detached, DoorFacts, Doors, Explanation, Grant, Granted,
+            Interface, Process, Reloaded, Revoked, Status,
+        },
+        client,
+        text::Told,
+    },
+    registry::Registry,
+};
+
+const V4: &str = "203.0.113.9";
+const V6: &str = "2001:db8::9";
+/// Two hours after boot.
+const NOW_MS: u64 = 7_200_000;
+
+/// The machine started at 8:00 UTC, which is 10:00 here.
+fn clock() -> Clock {
+    Clock {
+        now_ms: NOW_MS,
+        boot: "2026-03-01T08:00:00Z".parse().unwrap(),
+    }
+}
+
+fn told() -> Told {
+    Told {
+        zone: TimeZone::fixed(tz::offset(2)),
+        now: "2026-03-01T10:00:00Z".parse::<Timestamp>().unwrap(),
+    }
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+fn ports(ports: &[&str]) -> Vec<String> {
+    ports.iter().map(ToString::to_string).collect()
+}
+
+fn registry() -> Registry {
+    Registry {
+        config: "/etc/knock/seq.toml".into(),
+        ports: [
+            ("ssh".to_owned(), ports(&["tcp/22"])),
+            ("web".to_owned(), ports(&["tcp/80", "tcp/443"])),
+        ]
+        .into(),
+        protected: ports(&["tcp/22", "tcp/80", "tcp/443"]),
+        ..Registry::default()
+    }
+}
+
+fn interfaces() -> Vec<Interface> {
+    let interface = |name: &str, mode: Option<&str>| Interface {
+        name: name.to_owned(),
+        attached: mode.is_some(),
+        mode: mode.map(str::to_owned),
+    };
+    vec![
+        interface("eth0", Some("native")),
+        interface("eth1", Some("generic")),
+        interface("wan", None),
+    ]
+}
+
+fn counts() -> Vec<u64> {
+    let mut counts = vec![0; COUNTERS_MAX as usize];
+    counts[Reason::Ordinary as usize] = 123_456;
+    counts[Reason::NoGrant as usize] = 78;
+    counts[Tally::EventsLeftOut as usize] = 9;
+    counts
+}
+
+fn status(registry: &Registry, process: Option<Process>) -> Status {
+    let held = (2, 1, &counts()[..]);
+    let name = "eth0@4026531840";
+    answers::status(name, registry, interfaces(), process, held, clock())
+}
+
+#[track_caller]
+fn assert_text(answer: &Answer, lines: &[&str]) {
+    let text = told().text(answer);
+    assert!(text.ends_with('\n') || text.is_empty());
+    assert_eq!(text.lines().collect::<Vec<_>>(), lines);
+}
+
+#[track_caller]
+fn assert_json(answer: &Answer, json: &str) {
+    assert_eq!(client::json(answer).unwrap(), format!("{json}\n"));
+}
+
+#[test]
+fn the_status_of_a_running_one() {
+    let process = Process {
+        pid: 1234,
+        since_ms: 60_000,
+        watchers: 1,
+    };
+    let answer = Answer::Status(status(&registry(), Some(process)));
+    assert_text(
+        &answer,
+        &[
+            "instance       eth0@4026531840",
+            "process        1234, since 10:01:00 (1h59m)",
+            "configuration  /etc/knock/seq.toml, 2 doors",
+            "interfaces     eth0 native",
+            "               eth1 generic",
+            "               wan not attached",
+            "protected      tcp/22, tcp/80, tcp/443",
+            "grants         2",
+            "connections    1",
+            "watching       1",
+            "counted        123456  not a port of ours",
+            "                   78  no grant",
+            "                    9  events not told: too many at once",
+        ],
+    );
+    assert_json(
+        &answer,
+        concat!(
+            r#"{"instance":"eth0@4026531840","pid":1234,"version":""#,
+            env!("CARGO_PKG_VERSION"),
+            r#"","config":"/etc/knock/seq.toml","since":"2026-03-01T08:01:00.000Z","#,
+            r#""interfaces":[{"name":"eth0","attached":true,"mode":"native"},"#,
+            r#"{"name":"eth1","attached":true,"mode":"generic"},"#,
+            r#"{"name":"wan","attached":false,"mode":null}],"#,
+            r#""ports":["tcp/22","tcp/80","tcp/443"],"dry_run":false,"unconfirmed":null,"#,
+            r#""doors":2,"grants":2,"flows":1,"watchers":1,"counters":["#,
+            r#"{"name":"ordinary","text":"not a port of ours","verdict":"pass","count":123456},"#,
+            r#"{"name":"no-grant","text":"no grant","verdict":"drop","count":78},"#,
+            r#"{"name":"events-left-out","text":"events not told: too many at once","verdict":null,"count":9}]}"#,
+        ),
+    );
+}
+
+#[test]
+fn the_status_without_a_process_on_trial_and_dry() {
+    let registry = Registry {
+        dry_run: true,
+        confirm_by_ms: Some(NOW_MS + 34_500),
+        ..registry()
+    };
+    let mut status = status(&registry, None);
+    status.counters.clear();
+    assert_text(
+        &Answer::Status(status.clone()),
+        &[
+            "instance       eth0@4026531840",
+            "process        none: knocks and grants go on, and nobody tells or runs commands",
+            "configuration  /etc/knock/seq.toml, 2 doors",
+            "interfaces     eth0 native",
+            "               eth1 generic",
+            "               wan not attached",
+            "protected      tcp/22, tcp/80, tcp/443",
+            "dry run        nothing is dropped",
+            "unconfirmed    34s left for `knock-user confirm`",
+            "grants         2",
+            "connections    1",
+        ],
+    );
+    assert_eq!(
+        (status.pid, status.since, status.version),
+        (None, None, None)
+    );
+}
+
+#[test]
+fn a_confirmation_that_did_not_come() {
+    let registry = Registry {
+        confirm_by_ms: Some(NOW_MS - 1),
+        ..registry()
+    };
+    let text = told().text(&Answer::Status(status(&registry, None)));
+    assert!(
+        text.contains("unconfirmed    no confirmation came in time\n"),
+        "{text}"
+    );
+}
+
+fn doors() -> Doors {
+    let door = |name: &str, opens: &[&str]| DoorFacts {
+        name: name.to_owned(),
+        ports: ports(opens),
+    };
+    [
+        (0, door("ssh", &["tcp/22"])),
+        (1, door("web", &["tcp/80", "tcp/443"])),
+    ]
+    .into()
+}
+
+fn grant(source: &str, door: u16, left_ms: u64, given: Option<(u64, Option<u32>)>) -> Grant {
+    Grant {
+        source: ip(source).into(),
+        door,
+        until_ms: NOW_MS + left_ms,
+        given,
+    }
+}
+
+#[test]
+fn the_list_of_those_who_were_let_in() {
+    let grants = [
+        grant(V6, 0, 12_345, Some((NOW_MS - 20_000, None))),
+        grant(V4, 1, 599_999, Some((60_000, Some(1000)))),
+        grant(V4, 0, 500, Some((NOW_MS - 29_500, None))),
+        grant("192.0.2.1", 0, 0, Some((0, None))),
+    ];
+    let answer = Answer::List(answers::list(grants, &doors(), clock()));
+    assert_text(
+        &answer,
+        &[
+            "SOURCE       DOOR  PORTS           LEFT   SINCE     BY",
+            "203.0.113.9  ssh   tcp/22          500ms  11:59:30  knock",
+            "203.0.113.9  web   tcp/80,tcp/443  9m59s  10:01:00  uid 1000",
+            "2001:db8::9  ssh   tcp/22          12s    11:59:40  knock",
+        ],
+    );
+    assert_json(
+        &Answer::List(answers::list(grants.into_iter().take(1), &doors(), clock())),
+        r#"{"grants":[{"source":"2001:db8::9","door":"ssh","ports":["tcp/22"],"until":"2026-03-01T10:00:12.345Z","seconds":12.345,"since":"2026-03-01T09:59:40.000Z","by":"knock"}]}"#,
+    );
+}
+
+#[test]
+fn the_list_of_what_the_map_holds() {
+    // Two services of one door, of which one was refreshed by another door; and a door of before.
+    let entry = |service, until_ms, door| {
+        let key = GrantKey {
+            source: Address::from(ip(V4)),
+            service,
+            class: 0,
+        };
+        Grant::from((key, access::Grant { until_ms, door }))
+    };
+    let grants = [
+        entry(1, NOW_MS + 10_000, 1),
+        entry(2, NOW_MS + 30_000, 1),
+        entry(3, NOW_MS + 20_000, 7),
+        entry(4, NOW_MS - 1, 0),
+    ];
+    assert_text(
+        &Answer::List(answers::list(grants, &doors(), clock())),
+        &[
+            "SOURCE       DOOR      PORTS           LEFT  SINCE  BY",
+            "203.0.113.9  number 7                  20s   -      -",
+            "203.0.113.9  web       tcp/80,tcp/443  30s   -      -",
+        ],
+    );
+    let nobody = Answer::List(answers::list([], &doors(), clock()));
+    assert_text(&nobody, &["nobody has a grant"]);
+    assert_json(&nobody, r#"{"grants":[]}"#);
+}
+
+#[test]
+fn moments_of_other_days_have_a_date() {
+    let mut told = told();
+    told.now = "2026-03-02T10:00:00Z".parse().unwrap();
+    let given = Some((NOW_MS, None));
+    let grants = answers::list([grant(V4, 0, 1_000, given)], &doors(), clock());
+    let text = told.text(&Answer::List(grants));
+    assert!(text.contains("2026-03-01 12:00:00  knock"), "{text}");
+}
+
+#[test]
+fn everything_else() {
+    let granted = Granted {
+        source: ip(V4),
+        door: "ssh".to_owned(),
+        ports: ports(&["tcp/22"]),
+        until: "2026-03-01T10:10:00.000Z".to_owned(),
+        seconds: 599.9,
+    };
+    let revoked = |doors: &[&str], flows| {
+        Answer::Revoked(Revoked {
+            source: ip(V4),
+            doors: ports(doors),
+            flows,
+        })
+    };
+    let detached = |interfaces: &[&str], opened: &[&str]| {
+        Answer::Detached(Detached {
+            interfaces: ports(interfaces),
+            ports: ports(opened),
+        })
+    };
+    let explained = Explanation {
+        source: ip(V4),
+        port: "tcp/22".to_owned(),
+        to: None,
+        verdict: "drop".to_owned(),
+        reason: "no-grant".to_owned(),
+        chain: ports(&["tcp/22 is protected; opened by ssh", "no grant"]),
+    };
+    let reloaded = Reloaded {
+        config: "/etc/knock/seq.toml".to_owned(),
+        changes: ports(&["new door: web", "no longer protected: tcp/3306"]),
+        warnings: ports(&["seq.toml:3: warning"]),
+    };
+    let confirmed = |was_unconfirmed| Answer::Confirmed(Confirmed { was_unconfirmed });
+    #[rustfmt::skip]
+    let rows: [(Answer, &[&str], &str); 10] = [
+        (Answer::Granted(granted), &["203.0.113.9 may use ssh (tcp/22) for 9m59s"],
+            r#"{"source":"203.0.113.9","door":"ssh","ports":["tcp/22"],"until":"2026-03-01T10:10:00.000Z","seconds":599.9}"#),
+        (revoked(&["ssh", "web"], 0), &["203.0.113.9 may no longer use ssh, web"],
+            r#"{"source":"203.0.113.9","doors":["ssh","web"],"flows":0}"#),
+        (revoked(&["ssh"], 2), &["203.0.113.9 may no longer use ssh; 2 connections of it go on"],
+            r#"{"source":"203.0.113.9","doors":["ssh"],"flows":2}"#),
+        (revoked(&[], 1), &["203.0.113.9 has no such grant; 1 connection of it goes on"],
+            r#"{"source":"203.0.113.9","doors":[],"flows":1}"#),
+        (Answer::Explained(explained), &["tcp/22 is protected; opened by ssh", "no grant"],
+            r#"{"source":"203.0.113.9","port":"tcp/22","to":null,"verdict":"drop","reason":"no-grant","chain":["tcp/22 is protected; opened by ssh","no grant"]}"#),
+        (Answer::Reloaded(reloaded), &["reloaded /etc/knock/seq.toml", "  new door: web", "  no longer protected: tcp/3306"],
+            r#"{"config":"/etc/knock/seq.toml","changes":["new door: web","no longer protected: tcp/3306"],"warnings":["seq.toml:3: warning"]}"#),
+        (confirmed(true), &["confirmed: it stays as it is"], r#"{"was_unconfirmed":true}"#),
+        (confirmed(false), &["there is nothing to confirm"], r#"{"was_unconfirmed":false}"#),
+        (detached(&["eth0", "eth1"], &["tcp/22"]), &["tcp/22 is no longer protected on eth0", "tcp/22 is no longer protected on eth1"],
+            r#"{"interfaces":["eth0","eth1"],"ports":["tcp/22"]}"#),
+        (detached(&[], &[]), &["nothing is attached"], r#"{"interfaces":[],"ports":[]}"#),
+    ];
+    for (answer, lines, json) in rows {
+        assert_text(&answer, lines);
+        assert_json(&answer, json);
+    }
+}
+
+#[test]
+fn answers_do_nothing_to_a_terminal() {
+    let answer = Answer::Reloaded(Reloaded {
+        config: "evil\u{1b}[2J".to_owned(),
+        ..Reloaded::default()
+    });
+    let lines = ["reloaded evil\\u{1b}[2J", "  nothing is different"];
+    assert_text(&answer, &lines);
+}
