@@ -1,20 +1,22 @@
 //! A running knock-user, and what it says with `--json`.
 
 use std::{
+    fs,
     io::Write as _,
+    os::unix::process::ExitStatusExt as _,
     process::{Command, Stdio},
     time::Duration,
 };
 
-use aya::programs::loaded_programs;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tempfile::NamedTempFile;
 
 use crate::{
     binary::binaries,
-    namespace::Namespace,
+    namespace::{Namespace, text},
     net::SERVER_LINK,
+    pins::are_unloaded,
     process::{Ended, Process},
     wait::{self, PATIENCE},
 };
@@ -23,8 +25,8 @@ use crate::{
 #[derive(Debug)]
 pub struct Daemon {
     process: Process,
-    /// Deleted with the daemon, not before: a reload would read it.
-    _config: NamedTempFile,
+    /// Deleted with the daemon, not before: a reload reads it.
+    config: NamedTempFile,
     programs: Vec<u32>,
 }
 
@@ -85,7 +87,7 @@ impl Daemon {
         );
         Self {
             process,
-            _config: file,
+            config: file,
             programs: attached_programs(namespace),
         }
     }
@@ -98,6 +100,80 @@ impl Daemon {
     /// The process, to be signalled.
     pub fn process_mut(&mut self) -> &mut Process {
         &mut self.process
+    }
+
+    /// Its programs, as they were attached when it began.
+    pub fn programs(&self) -> &[u32] {
+        &self.programs
+    }
+
+    /// Writes another configuration, which the next reload reads.
+    ///
+    /// # Panics
+    /// It can't be written.
+    #[track_caller]
+    pub fn rewrite(&self, config: &str) {
+        if let Err(error) = fs::write(self.config.path(), config) {
+            panic!("writing a configuration: {error}");
+        }
+    }
+
+    /// Has it read another configuration, and waits until that is in place; gives back what it says
+    /// of it.
+    ///
+    /// # Panics
+    /// It does not come to that.
+    #[track_caller]
+    pub fn reload(&mut self, config: &str) -> Value {
+        let reloaded = json!({"event": "reloaded"});
+        let before = self.told(&reloaded).len();
+        self.rewrite(config);
+        self.process.signal(Signal::SIGHUP);
+        let told = wait::poll(PATIENCE, || self.told(&reloaded).into_iter().nth(before));
+        told.unwrap_or_else(|| panic!("nothing is reloaded:\n{}", self.process.told()))
+    }
+
+    /// Kills it without a warning.
+    ///
+    /// # Panics
+    /// It ended before.
+    #[track_caller]
+    pub fn kill(self) -> Ended {
+        let Self { process, .. } = self;
+        let ended = process.stop(Signal::SIGKILL);
+        assert_eq!(
+            ended.status.signal(),
+            Some(Signal::SIGKILL as i32),
+            "it ended before: {ended:?}"
+        );
+        ended
+    }
+
+    /// Stops one that keeps its protection.
+    ///
+    /// # Panics
+    /// It does not end, or ends with a failure.
+    #[track_caller]
+    pub fn leave(self, signal: Signal) -> Ended {
+        let Self { process, .. } = self;
+        let ended = process.stop(signal);
+        assert!(
+            ended.status.success(),
+            "knock-user ended with {}:\n{}\n{}",
+            ended.status,
+            ended.stdout.join("\n"),
+            ended.stderr
+        );
+        ended
+    }
+
+    /// Waits for its end, which it comes to by itself.
+    ///
+    /// # Panics
+    /// It does not end.
+    #[track_caller]
+    pub fn wait(self) -> Ended {
+        self.process.wait()
     }
 
     /// What it said until now.
@@ -117,8 +193,7 @@ impl Daemon {
     /// It does not come in time.
     #[track_caller]
     pub fn tells(&self, pattern: &Value) -> Value {
-        let event = wait::poll(PATIENCE, || self.told(pattern).into_iter().next());
-        event.unwrap_or_else(|| panic!("no event {pattern} among:\n{}", self.process.told()))
+        tells(&self.process, pattern)
     }
 
     /// Waits until everything that happened before is told: events come in order, so a packet of
@@ -155,24 +230,39 @@ impl Daemon {
     /// As [`Daemon::stop`].
     #[track_caller]
     pub fn stop_by(self, signal: Signal) -> Ended {
-        let Self {
-            process, programs, ..
-        } = self;
+        let programs = self.programs.clone();
         assert!(!programs.is_empty(), "no program was seen while it ran");
-        let ended = process.stop(signal);
-        assert!(
-            ended.status.success(),
-            "knock-user ended with {}:\n{}\n{}",
-            ended.status,
-            ended.stdout.join("\n"),
-            ended.stderr
-        );
-        wait::until("the program is unloaded", || {
-            let loaded: Vec<_> = loaded_programs().flatten().map(|p| p.id()).collect();
-            !programs.iter().any(|id| loaded.contains(id))
-        });
+        let ended = self.leave(signal);
+        are_unloaded(&programs);
         ended
     }
+}
+
+/// Runs knock-user as an administrator's command to its end; gives back its exit code and what it
+/// said.
+///
+/// # Panics
+/// It can't be started, or panics.
+#[track_caller]
+pub fn ask(namespace: &Namespace, arguments: &[&str]) -> (Option<i32>, String) {
+    let user = binaries().user.display().to_string();
+    let output = namespace.try_run(&user, arguments);
+    let told = text(&output);
+    assert!(!told.contains("panicked"), "{arguments:?}: {told}");
+    (output.status.code(), told)
+}
+
+/// Waits for an event with these fields from a knock-user with `--json`.
+///
+/// # Panics
+/// It does not come in time.
+#[track_caller]
+pub fn tells(process: &Process, pattern: &Value) -> Value {
+    let event = wait::poll(PATIENCE, || {
+        let mut told = events(&process.stdout()).into_iter();
+        told.find(|event| has(event, pattern))
+    });
+    event.unwrap_or_else(|| panic!("no event {pattern} among:\n{}", process.told()))
 }
 
 /// Lines of `--json` as data.

@@ -5,7 +5,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    env,
     fmt::Debug,
     hash::Hash,
     time::Instant,
@@ -25,6 +24,7 @@ use knock_common::{
 use knock_tests::{
     frame::{ACK, FIN, Frame, PSH, RST, SYN, SYN_ACK, eth},
     kernel::{FRAME_LEAST, Kernel, compile, now},
+    random::{Random, number},
     shapes,
 };
 use knock_user::{firewall::Options, maps};
@@ -122,30 +122,6 @@ const WALKS: &[&[(bool, u16)]] = &[
     &[(false, 6001), (false, 6001), (true, 24)],
 ];
 
-/// Random numbers that a seed repeats (splitmix64: Steele, Lea, Flood, 2014).
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ z >> 31
-    }
-
-    fn below(&mut self, end: usize) -> usize {
-        usize::try_from(self.next() % end.max(1) as u64).unwrap()
-    }
-
-    fn one_in(&mut self, times: usize) -> bool {
-        self.below(times) == 0
-    }
-
-    fn of<T: Copy>(&mut self, list: &[T]) -> T {
-        list[self.below(list.len())]
-    }
-}
-
 /// A way to a host: everything of a frame before its ports.
 #[derive(Clone, Copy)]
 struct Way {
@@ -208,7 +184,7 @@ struct Stream {
 impl Stream {
     fn new(seed: u64) -> Self {
         Self {
-            random: Random(seed),
+            random: Random::new(seed),
             shapes: shapes::all().iter().map(|s| s.frame.bytes()).collect(),
             walk: Vec::new(),
         }
@@ -280,11 +256,6 @@ impl Stream {
             _ => {}
         }
     }
-}
-
-fn number(name: &str) -> Option<u64> {
-    let text = env::var(name).ok()?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{name}={text}")))
 }
 
 /// Ends a grant, or forgives a source's failures, in both worlds.

@@ -1,0 +1,76 @@
+//! What outlives a knock-user.
+
+use aya::{
+    maps::{Map, MapData, PerCpuArray},
+    programs::loaded_programs,
+};
+use knock_common::Reason;
+use knock_user::instance::Instance;
+
+use crate::{daemon::attached_programs, namespace::Namespace, wait};
+
+/// The instances of a namespace, of all map layouts.
+///
+/// # Panics
+/// The pins can't be read.
+#[track_caller]
+pub fn instances(namespace: &Namespace) -> Vec<Instance> {
+    match namespace.enter(Instance::of_all_layouts) {
+        Ok(instances) => instances,
+        Err(error) => panic!("looking for instances: {error:#}"),
+    }
+}
+
+/// The one instance of a namespace.
+///
+/// # Panics
+/// There is none, or another one.
+#[track_caller]
+pub fn instance(namespace: &Namespace) -> Instance {
+    let mut instances = instances(namespace);
+    match (instances.pop(), instances.pop()) {
+        (Some(only), None) => only,
+        (last, other) => panic!("not one instance: {last:?} {other:?}"),
+    }
+}
+
+/// How often a reason was counted, whether or not a process runs.
+///
+/// # Panics
+/// The pinned counters can't be read.
+#[track_caller]
+pub fn counted(instance: &Instance, reason: Reason) -> u64 {
+    let path = instance.maps().join("COUNTERS");
+    let counted = || -> anyhow::Result<u64> {
+        let map = Map::PerCpuArray(MapData::from_pin(&path)?);
+        let counters = PerCpuArray::<_, u64>::try_from(map)?;
+        Ok(counters.get(&(reason as u32), 0)?.iter().sum())
+    };
+    match counted() {
+        Ok(count) => count,
+        Err(error) => panic!("reading {}: {error:#}", path.display()),
+    }
+}
+
+/// Nothing is attached in a namespace, nothing is pinned for it, and these programs are unloaded.
+///
+/// # Panics
+/// It is otherwise.
+#[track_caller]
+pub fn nothing_is_left(namespace: &Namespace, programs: &[u32]) {
+    assert_eq!(attached_programs(namespace), [] as [u32; 0], "attached");
+    assert_eq!(instances(namespace), [], "pinned");
+    are_unloaded(programs);
+}
+
+/// Waits until the kernel has no more of these programs.
+///
+/// # Panics
+/// It keeps one.
+#[track_caller]
+pub fn are_unloaded(programs: &[u32]) {
+    wait::until(&format!("programs {programs:?} are unloaded"), || {
+        let loaded: Vec<_> = loaded_programs().flatten().map(|p| p.id()).collect();
+        !programs.iter().any(|id| loaded.contains(id))
+    });
+}

@@ -1,0 +1,55 @@
+//! Random numbers that a seed repeats.
+
+use std::env;
+
+/// Splitmix64 (Steele, Lea, Flood, 2014).
+#[derive(Clone, Debug)]
+pub struct Random(u64);
+
+/// A number in the environment, such as a seed or how often to do something.
+///
+/// # Panics
+/// It is no number.
+#[track_caller]
+pub fn number(name: &str) -> Option<u64> {
+    let text = env::var(name).ok()?;
+    Some(
+        text.parse()
+            .unwrap_or_else(|_| panic!("{name}={text} is no number")),
+    )
+}
+
+impl Random {
+    /// The numbers of a seed.
+    pub const fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// The next one.
+    #[expect(clippy::should_implement_trait, reason = "there is always another one")]
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ z >> 31
+    }
+
+    /// A number below `end`, or 0.
+    pub fn below(&mut self, end: usize) -> usize {
+        // What is below a usize is one.
+        (self.next() % end.max(1) as u64) as usize
+    }
+
+    /// Yes in one of so many times.
+    pub fn one_in(&mut self, times: usize) -> bool {
+        self.below(times) == 0
+    }
+
+    /// One of a list.
+    ///
+    /// # Panics
+    /// The list is empty.
+    pub fn of<T: Copy>(&mut self, list: &[T]) -> T {
+        list[self.below(list.len())]
+    }
+}

@@ -1,0 +1,169 @@
+//! Strangers who never knock and never cease to send, and a count of what of it gets through.
+
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use crate::{
+    net::{Family, Net},
+    wait,
+    wire::{Path, Wire, segment, syn, whole},
+};
+
+/// Their network; nobody else is in it.
+const NETWORK: &str = "203.0.113.0/24";
+/// How many packets they send between two pauses.
+const BURST: u64 = 16;
+/// Others need the machine, too.
+const PAUSE: Duration = Duration::from_millis(1);
+const ACK: u8 = 0x10;
+
+/// The strangers; they cease when this is dropped.
+#[derive(Debug)]
+pub struct Strangers<'n> {
+    net: &'n Net,
+    counts: Arc<Counts>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    stop: AtomicBool,
+    sent: AtomicU64,
+}
+
+impl<'n> Strangers<'n> {
+    /// Counts what comes from strangers behind where a firewall could drop it. As long as there is
+    /// none: it is tried whether the count moves.
+    ///
+    /// # Panics
+    /// `nft` refuses, or the count does not move.
+    #[track_caller]
+    pub fn before_there_is_protection(net: &'n Net, port: u16) -> Self {
+        let counter = format!(
+            "table ip strangers {{
+                counter through {{ }}
+                chain before_all {{
+                    type filter hook prerouting priority -300;
+                    ip saddr {NETWORK} counter name through
+                }}
+            }}"
+        );
+        net.server.run("nft", &[&counter]);
+        let strangers = Self {
+            net,
+            counts: Arc::default(),
+            thread: None,
+        };
+        let wire = Wire::open(&net.client);
+        wire.send(&frames(port)[0]);
+        wait::until("a stranger's packet is counted", || {
+            strangers.through() == 1
+        });
+        net.server
+            .run("nft", &["reset counter ip strangers through"]);
+        strangers
+    }
+
+    /// They begin: SYNs, and packets as of connections, from many addresses.
+    #[track_caller]
+    pub fn come(&mut self, port: u16) {
+        let wire = Wire::open(&self.net.client);
+        let counts = Arc::clone(&self.counts);
+        self.thread = Some(thread::spawn(move || {
+            let frames = frames(port);
+            for frame in frames.iter().cycle() {
+                if counts.stop.load(Ordering::Relaxed) {
+                    break;
+                }
+                wire.send(frame);
+                if counts
+                    .sent
+                    .fetch_add(1, Ordering::Relaxed)
+                    .is_multiple_of(BURST)
+                {
+                    thread::sleep(PAUSE);
+                }
+            }
+        }));
+        wait::until("strangers send", || self.sent() > BURST);
+    }
+
+    /// How many packets they have sent.
+    pub fn sent(&self) -> u64 {
+        self.counts.sent.load(Ordering::Relaxed)
+    }
+
+    /// How many packets got through.
+    ///
+    /// # Panics
+    /// `nft` tells something else.
+    #[track_caller]
+    pub fn through(&self) -> u64 {
+        let told = self
+            .net
+            .server
+            .run("nft", &["list counter ip strangers through"]);
+        let mut words = told.split_whitespace();
+        let count = words
+            .find(|word| *word == "packets")
+            .and_then(|_| words.next()?.parse().ok());
+        count.unwrap_or_else(|| panic!("nft told {told}"))
+    }
+
+    /// Nothing got through, and they are still sending.
+    ///
+    /// # Panics
+    /// Something did, or they are not.
+    #[track_caller]
+    pub fn stay_outside(&self, row: &str) {
+        let sent = self.sent();
+        assert_eq!(self.through(), 0, "{row}: packets of strangers got through");
+        wait::until(&format!("{row}: strangers still send"), || {
+            self.sent() > sent
+        });
+    }
+
+    /// They cease; nothing has got through. Gives back how many packets that were.
+    ///
+    /// # Panics
+    /// Something did.
+    #[track_caller]
+    pub fn go(&mut self) -> u64 {
+        self.counts.stop.store(true, Ordering::Relaxed);
+        if let Some(Err(panic)) = self.thread.take().map(JoinHandle::join) {
+            std::panic::resume_unwind(panic);
+        }
+        assert_eq!(self.through(), 0, "packets of strangers got through");
+        self.sent()
+    }
+}
+
+impl Drop for Strangers<'_> {
+    fn drop(&mut self) {
+        self.counts.stop.store(true, Ordering::Relaxed);
+        if let Some(Err(_)) = self.thread.take().map(JoinHandle::join) {
+            eprintln!("strangers could not send");
+        }
+    }
+}
+
+/// What the strangers send, in turn.
+fn frames(port: u16) -> Vec<Vec<u8>> {
+    let mut frames = Vec::new();
+    for host in 1..255 {
+        let path = Path {
+            from: IpAddr::from(Ipv4Addr::new(203, 0, 113, host)),
+            to: Family::V4.server(),
+        };
+        frames.push(whole(path, &syn(path, 40_000, port)));
+        frames.push(whole(path, &segment(path, 40_000, port, ACK)));
+    }
+    frames
+}

@@ -1,0 +1,165 @@
+//! How knock-user ends, and what is protected then.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use knock_tests::{
+    daemon::{self, Daemon, attached_programs, config_file},
+    net::{self, Family, SERVER_LINK},
+    pins,
+    process::Process,
+    record::Record,
+    server::Server,
+    source::echoes,
+    ssh::{DOOR, KNOCKS, SSH},
+    wait,
+};
+use nix::sys::signal::Signal::{self, SIGINT, SIGTERM};
+use serde_json::json;
+
+const KEEP: [&str; 4] = ["--iface", SERVER_LINK, "--on-exit", "keep"];
+
+#[test]
+fn a_protection_that_ends() {
+    let rows: [(&str, &[&str], Signal); 3] = [
+        ("by default", &[], SIGINT),
+        ("by default, of a service", &[], SIGTERM),
+        ("as wished", &["--on-exit", "detach"], SIGTERM),
+    ];
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH]);
+        for (row, arguments, signal) in rows {
+            let record = Record::new();
+            let config = format!("{DOOR}\n{}", record.keys());
+            let arguments = [&["--iface", SERVER_LINK], arguments].concat();
+            let daemon = Daemon::start_with(&net.server, &config, &arguments);
+            let programs = daemon.programs().to_vec();
+            let source = net.stranger(Family::V4);
+            source.knock(KNOCKS);
+            record.gets(&format!("open ssh {}", source.name()));
+            let ended = daemon.stop_by(signal);
+            let last = daemon::events(&ended.stdout).pop().unwrap();
+            let stopped =
+                json!({"event": "stopped", "interface": SERVER_LINK, "ports": ["tcp/22"]});
+            assert!(daemon::has(&last, &stopped), "{row}: {last}");
+            pins::nothing_is_left(&net.server, &programs);
+            net.stranger(Family::V4).finds(true, SSH, row);
+            // It has waited for the commands.
+            assert_eq!(record.count(&format!("close ssh {}", source.name())), 1);
+        }
+    });
+}
+
+#[test]
+fn a_protection_that_goes_on() {
+    for signal in [SIGINT, SIGTERM] {
+        net::test(|net| {
+            let row = signal.as_str();
+            let _server = Server::tcp(&net.server, &[SSH]);
+            let record = Record::new();
+            let config = format!("{DOOR}\n{}", record.keys());
+            let daemon = Daemon::start_with(&net.server, &config, &KEEP);
+            let programs = attached_programs(&net.server);
+            let source = net.stranger(Family::V4);
+            source.knock(KNOCKS);
+            record.gets(&format!("open ssh {}", source.name()));
+            let mut connection = source.finds_open(SSH, row);
+
+            let ended = daemon.leave(signal);
+            let told = daemon::events(&ended.stdout);
+            let left = json!({"event": "left", "interface": SERVER_LINK, "ports": ["tcp/22"]});
+            assert!(daemon::has(told.last().unwrap(), &left), "{row}: {told:?}");
+            let stopped = json!({"event": "stopped"});
+            assert!(!told.iter().any(|event| daemon::has(event, &stopped)));
+
+            assert_eq!(attached_programs(&net.server), programs, "{row}");
+            assert!(echoes(&mut connection), "{row}: a connection");
+            source.finds(true, SSH, "let in before");
+            net.stranger(Family::V4).finds_closed(SSH, row);
+            for family in Family::ALL {
+                let connected = net.stranger(family).knock_and_connect(KNOCKS, SSH);
+                assert!(connected.is_ok(), "{row}, {family}: {connected:?}");
+            }
+            assert_eq!(record.count(&format!("close ssh {}", source.name())), 0);
+        });
+    }
+}
+
+#[test]
+fn lines_for_people() {
+    net::test(|net| {
+        let config = config_file(DOOR.as_bytes());
+        let mut command = daemon::command(&config);
+        let process = Process::start(&net.server, command.args(KEEP));
+        wait::until("it protects", || !process.stdout().is_empty());
+        let ended = process.stop(SIGTERM);
+        let last = ended.stdout.last().unwrap();
+        for words in ["tcp/22 stays protected on b0", "`knock-user detach`"] {
+            assert!(last.contains(words), "{last}");
+        }
+    });
+}
+
+/// What was let in is let in for as long as it was promised, whoever runs.
+#[test]
+fn the_next_start_takes_over_what_was_kept() {
+    const OPEN_FOR: Duration = Duration::from_secs(4);
+    net::test(|net| {
+        let server = Server::tcp(&net.server, &[SSH]);
+        let record = Record::new();
+        let config = format!("{DOOR}\nopen_for = \"4s\"\n{}", record.keys());
+        let first = Daemon::start_with(&net.server, &config, &KEEP);
+        let [early, late] = [net.stranger(Family::V4), net.stranger(Family::V6)];
+        early.knock(KNOCKS);
+        let knocked = Instant::now();
+        record.gets(&format!("open ssh {}", early.name()));
+        let mut connection = early.finds_open(SSH, "knocked");
+        first.leave(SIGTERM);
+        // Nobody runs.
+        late.knock(KNOCKS);
+        assert!(
+            knocked.elapsed() < OPEN_FOR,
+            "too slow a machine for this test"
+        );
+
+        let second = Daemon::start_with(&net.server, &config, &KEEP);
+        let kept = second.tells(&json!({"event": "kept", "source": early.name(), "door": "ssh"}));
+        let seconds = kept["seconds"].as_f64().unwrap();
+        assert!(seconds < OPEN_FOR.as_secs_f64(), "{kept}");
+        second.tells(&json!({"event": "opened", "source": late.name(), "door": "ssh"}));
+        record.gets(&format!("open ssh {}", late.name()));
+        for source in [early, late] {
+            let closed = json!({"event": "closed", "source": source.name(), "reason": "expired"});
+            second.tells(&closed);
+            source.finds_closed(SSH, "its time is over");
+            record.gets(&format!("close ssh {}", source.name()));
+            // Each opening was told and closed once, by one of the two.
+            assert_eq!(record.count(&format!("open ssh {}", source.name())), 1);
+            assert_eq!(second.told(&closed).len(), 1);
+        }
+        assert!(echoes(&mut connection), "the connection goes on");
+
+        // And with nobody there it ends as well.
+        let last = net.stranger(Family::V4);
+        last.knock(KNOCKS);
+        let knocked = Instant::now();
+        second.leave(SIGINT);
+        last.finds(
+            knocked.elapsed() < OPEN_FOR - Duration::from_secs(1),
+            SSH,
+            "let in",
+        );
+        thread::sleep((OPEN_FOR + Duration::from_millis(100)).saturating_sub(knocked.elapsed()));
+        last.finds_closed(SSH, "its time is over and nobody runs");
+        assert!(server.met(early.from, SSH));
+
+        let third = Daemon::start(&net.server, &config);
+        third.tells(&json!({"event": "closed", "source": last.name(), "reason": "expired"}));
+        record.gets(&format!("close ssh {}", last.name()));
+        let programs = third.programs().to_vec();
+        third.stop();
+        pins::nothing_is_left(&net.server, &programs);
+    });
+}
