@@ -1,8 +1,4 @@
 //! Grants that somebody gives and ends by hand, among those that are knocked for.
-#![expect(
-    clippy::unwrap_used,
-    reason = "what a helper of a test unwraps is the test's finding"
-)]
 
 use std::collections::HashMap;
 

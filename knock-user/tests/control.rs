@@ -119,7 +119,12 @@ async fn daemon(
         match call.request {
             Request::Confirm {} => call.answer(confirmed()),
             Request::Reload { .. } => kept.push(call),
-            _ => drop(call),
+            Request::Status {}
+            | Request::List {}
+            | Request::Grant { .. }
+            | Request::Revoke { .. }
+            | Request::Explain { .. }
+            | Request::Detach {} => drop(call),
         }
     }
     server.finish().await;

@@ -91,8 +91,13 @@ impl Watchers {
     /// Gives a line, without its end, to those who want lines of this kind.
     pub(super) fn tell(&self, json: bool, line: &str) {
         let everybody = lock(&self.0);
+        let queues = everybody.queues.iter();
+        let mut queues = queues.filter(|queue| queue.json == json).peekable();
+        if queues.peek().is_none() {
+            return;
+        }
         let line: Arc<str> = format!("{line}\n").into();
-        for queue in everybody.queues.iter().filter(|queue| queue.json == json) {
+        for queue in queues {
             lock(&queue.waiting).push(&line);
             queue.changed.notify_one();
         }

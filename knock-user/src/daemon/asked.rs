@@ -42,7 +42,9 @@ impl<W: Write> Daemon<W> {
             since_ms: self.since_ns / 1_000_000,
             watchers: self.console.watchers().count(),
         };
-        let held = (self.list().grants.len(), flows, &counts[..]);
+        let open = self.ledger.open();
+        let grants = open.filter(|open| clock.now_ms < open.until_ms).count();
+        let held = (grants, flows, &counts[..]);
         let instance = self.protection.instance();
         let interfaces = answers::interfaces(instance)?;
         let registry = self.protection.registry();
