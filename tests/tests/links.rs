@@ -1,4 +1,4 @@
-//! What is heard of interfaces that come, go and change.
+//! Interfaces that come, go and change: what is heard of them, and how protection follows.
 
 #![expect(
     clippy::unwrap_used,
@@ -11,14 +11,19 @@ use std::{
 };
 
 use knock_tests::{
+    daemon::{Daemon, attached_programs},
     namespace::{self, Namespace},
-    wait::PATIENCE,
+    net::{self, Family, Net, SERVER_LINK, SERVER_LINK_2},
+    server::Server,
+    ssh::{DOOR, KNOCKS, SSH},
+    wait::{self, PATIENCE},
 };
 use knock_user::links::{
     LinkChange,
     LinkChangeKind::{self, Appeared, Changed, Gone},
     LinkWatch,
 };
+use serde_json::json;
 use tokio::time::timeout;
 
 /// Runs a test in a namespace of its own and in a runtime there.
@@ -193,5 +198,99 @@ fn others_may_come_first() {
                 .hears(&format!("v{number}"), Appeared { up: false })
                 .await;
         }
+    });
+}
+
+const BOTH: [&str; 4] = ["--iface", SERVER_LINK, "--iface", SERVER_LINK_2];
+
+/// The second link is protected, and knows who is let in.
+#[track_caller]
+fn is_protected(net: &Net, row: &str) {
+    let there = Family::V4.second_server();
+    net.stranger(Family::V4).to(there).finds_closed(SSH, row);
+    let source = net.stranger(Family::V4);
+    source.knock(KNOCKS);
+    source.to(there).finds(true, SSH, row);
+}
+
+#[test]
+fn one_that_is_made_anew_is_protected_again_and_the_others_go_on() {
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH]);
+        net.add_second_link();
+        let daemon = Daemon::start_with(&net.server, DOOR, &BOTH);
+        let friend = net.stranger(Family::V4);
+        friend.knock(KNOCKS);
+        is_protected(net, "at first");
+        for time in 1..=3 {
+            let row = &format!("made anew, time {time}");
+            net.client.ip("link delete a1");
+            wait_for(&daemon, "gone", time);
+            net.stranger(Family::V4).finds_closed(SSH, row);
+            friend.finds(true, SSH, row);
+            net.add_second_link();
+            // It was protected once at the start.
+            wait_for(&daemon, "protecting", time + 1);
+            is_protected(net, row);
+        }
+        daemon.stop();
+    });
+}
+
+/// Waits until something was told of the second link this many times.
+#[track_caller]
+fn wait_for(daemon: &Daemon, event: &str, times: usize) {
+    let pattern = json!({"event": event, "interface": SERVER_LINK_2});
+    wait::until(&format!("{pattern} {times} times"), || {
+        daemon.told(&pattern).len() >= times
+    });
+}
+
+#[test]
+fn one_that_is_made_anew_under_its_old_number() {
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let make = "link add b1 index 4711 type veth peer name c1";
+        net.server.ip(make);
+        let daemon = Daemon::start_with(&net.server, DOOR, &BOTH);
+        // At once, so that the two messages may be read together.
+        net.server.ip_batch(&format!("link delete b1\n{make}"));
+        wait::until("both are protected", || {
+            attached_programs(&net.server).len() == 2
+        });
+        daemon.stop();
+    });
+}
+
+#[test]
+fn one_that_appears_late_is_protected() {
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let arguments = [&BOTH[..], &["--wait-for-interfaces"]].concat();
+        let daemon = Daemon::start_with(&net.server, DOOR, &arguments);
+        net.stranger(Family::V4).finds_closed(SSH, "the first");
+        net.add_second_link();
+        wait_for(&daemon, "protecting", 1);
+        is_protected(net, "late");
+        daemon.stop();
+    });
+}
+
+/// As udev does it: protection goes by name.
+#[test]
+fn one_that_gets_its_name_late_is_protected() {
+    net::test(|net| {
+        let arguments = [&BOTH[..], &["--wait-for-interfaces"]].concat();
+        let daemon = Daemon::start_with(&net.server, DOOR, &arguments);
+        net.server.ip("link add x1 type veth peer name y1");
+        net.server.ip("link set x1 name b1");
+        wait_for(&daemon, "protecting", 1);
+        assert_eq!(attached_programs(&net.server).len(), 2);
+        net.server.ip("link set b1 name x1");
+        wait_for(&daemon, "gone", 1);
+        wait::until("the old name's link is let go", || {
+            attached_programs(&net.server).len() == 1
+        });
+        daemon.stop();
     });
 }
