@@ -64,8 +64,7 @@ pub struct Built {
 /// Where `cargo xtask` builds the object: below the workspace's target directory, but apart from
 /// what is in it, since two cargos that share a directory wait for each other.
 pub fn target_dir() -> PathBuf {
-    let outer = env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
-    shell::workspace().join(outer).join("ebpf")
+    shell::target_dir().join("ebpf")
 }
 
 /// Builds the object of a package into `target_dir` and checks it.

@@ -15,3 +15,4 @@ pub mod shell;
 pub mod suite;
 pub mod test;
 pub mod toolchain;
+pub mod vm;

@@ -7,7 +7,9 @@ use clap::{Parser, Subcommand};
 use xtask::{
     ebpf, launch,
     setup::{self, Purpose},
-    shell, test,
+    shell,
+    test::{self, Chosen},
+    vm,
 };
 
 #[derive(Parser)]
@@ -39,8 +41,16 @@ enum Verb {
         /// Leave out the tests that need root
         #[arg(long)]
         no_root: bool,
+        /// Leave out the tests on other kernels
+        #[arg(long)]
+        no_vm: bool,
         /// Run only tests whose name contains this
         filter: Option<String>,
+    },
+    /// Run root tests on other kernels, in virtual machines; needs no root
+    Vm {
+        /// Versions or their beginnings: 6.1, 6.12.9 (default: 6.1 and 6.12)
+        kernels: Vec<String>,
     },
     /// Show a knock opening a port, in network namespaces of its own
     Demo,
@@ -85,6 +95,9 @@ fn run(verb: Verb) -> Result<bool> {
                 Purpose::Build
             };
             setup::run(&sh, purpose)?;
+            if test {
+                vm::setup(&sh, &vm::SERIES)?;
+            }
             if bench {
                 setup::peers(&sh)?;
             }
@@ -95,7 +108,19 @@ fn run(verb: Verb) -> Result<bool> {
             println!("{} ({} bytes)", object.path.display(), object.bytes);
             println!("{}", object.facts);
         }
-        Verb::Test { no_root, filter } => return test::run(&sh, !no_root, filter.as_deref()),
+        Verb::Test {
+            no_root,
+            no_vm,
+            filter,
+        } => {
+            let chosen = Chosen {
+                root: !no_root,
+                vm: !no_vm,
+                filter: filter.as_deref(),
+            };
+            return test::run(&sh, chosen);
+        }
+        Verb::Vm { kernels } => return vm::run(&sh, &kernels),
         Verb::Demo => {
             setup::run(&sh, Purpose::Build)?;
             return Err(launch::demo(&sh));

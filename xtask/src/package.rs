@@ -91,6 +91,34 @@ const BENCH_TOOLS: [Tool; 7] = [
     },
 ];
 
+/// The machine, what unpacks kernels and packs programs for it, and what the tests run there.
+const MACHINE_TOOLS: [Tool; 6] = [
+    Tool {
+        program: "qemu-system-x86_64",
+        package: "qemu-system-x86",
+    },
+    Tool {
+        program: "busybox",
+        package: "busybox-static",
+    },
+    Tool {
+        program: "dpkg-deb",
+        package: "dpkg",
+    },
+    Tool {
+        program: "ldd",
+        package: "libc-bin",
+    },
+    Tool {
+        program: "ip",
+        package: "iproute2",
+    },
+    Tool {
+        program: "ethtool",
+        package: "ethtool",
+    },
+];
+
 /// Daemons that a package's installation could start.
 const DAEMONS: [&str; 2] = ["knockd", "fwknopd"];
 
@@ -102,6 +130,16 @@ pub fn test_tools(apt: &Apt<'_>) -> Result<()> {
 /// Installs the peers that the firewall is measured beside.
 pub fn bench_tools(apt: &Apt<'_>) -> Result<()> {
     tools(apt, "bench tools", &BENCH_TOOLS, "they are measured too")
+}
+
+/// Installs what booting other kernels takes.
+pub fn machine_tools(apt: &Apt<'_>) -> Result<()> {
+    tools(
+        apt,
+        "kernel tools",
+        &MACHINE_TOOLS,
+        "tests on other kernels",
+    )
 }
 
 fn tools(apt: &Apt<'_>, what: &str, tools: &[Tool], why: &str) -> Result<()> {
@@ -156,6 +194,18 @@ impl<'a> Apt<'a> {
         shell::find_program("apt-get").is_some()
     }
 
+    /// Refreshes the package lists, unless that was done already.
+    pub fn update(&self) -> Result<()> {
+        if self.updated.replace(true) {
+            return Ok(());
+        }
+        if !Self::is_here() {
+            bail!("this system has no apt-get");
+        }
+        let update = self.command()?.args(["update", "-qq"]);
+        shell::run_quietly(update).context("run `sudo apt-get update`")
+    }
+
     /// Installs `packages`; an error names them and the command that would.
     pub fn install(&self, packages: &[&str], why: &str) -> Result<()> {
         let names = packages.join(" ");
@@ -164,11 +214,7 @@ impl<'a> Apt<'a> {
             bail!("{}", missing(&names, why));
         }
         println!("packages: apt-get install {names} ({why})");
-        if !self.updated.replace(true) {
-            let update = self.command()?.args(["update", "-qq"]);
-            shell::run_quietly(update)
-                .with_context(|| format!("{names} missing; run `sudo apt-get update`"))?;
-        }
+        self.update().with_context(|| format!("{names} missing"))?;
         // Nobody asked us to take packages away, such as the rustc that rustc-web conflicts with.
         let install = self
             .command()?

@@ -61,6 +61,26 @@ impl Report {
         });
     }
 
+    /// Runs a command that others build on: only its failure is worth a row. Returns whether it
+    /// succeeded.
+    pub fn build(&mut self, name: &str, cmd: Cmd<'_>, on_line: impl FnMut(&str)) -> Result<bool> {
+        let start = Instant::now();
+        let passed = shell::watch(cmd, on_line)?;
+        if !passed {
+            self.fail(name, start.elapsed().as_secs_f64());
+        }
+        Ok(passed)
+    }
+
+    /// Says that something failed.
+    pub fn fail(&mut self, name: &str, seconds: f64) {
+        self.rows.push(Row::Step {
+            name: name.to_owned(),
+            passed: false,
+            seconds,
+        });
+    }
+
     /// Adds rows that were made elsewhere.
     pub fn add(&mut self, rows: impl IntoIterator<Item = Row>) {
         self.rows.extend(rows);

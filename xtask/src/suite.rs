@@ -1,5 +1,7 @@
 //! Reading what cargo and libtest print about test suites.
 
+use std::path::PathBuf;
+
 /// What one suite reported.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Suite {
@@ -78,6 +80,14 @@ fn running(rest: &str) -> Option<String> {
     let program = program.rsplit('/').next()?;
     let (name, _hash) = program.rsplit_once('-')?;
     Some(format!("{name} ({source})"))
+}
+
+/// The program in a line of `cargo test --no-run`, as in `Executable tests/a.rs (target/debug/deps/a-0f3a)`.
+pub fn executable(line: &str) -> Option<PathBuf> {
+    let line = without_colour(line);
+    let rest = line.trim().strip_prefix("Executable ")?;
+    let (_source, path) = rest.strip_suffix(')')?.split_once(" (")?;
+    Some(path.into())
 }
 
 /// `test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.02s`
@@ -160,6 +170,13 @@ all doctests ran in 0.68s; merged doctests compilation took 0.24s";
                 suite("knock_common (documentation)", 3, 0, 1, 0.5),
             ]
         );
+    }
+
+    #[test]
+    fn programs_that_were_built() {
+        let line = "\x1b[1m\x1b[92m  Executable\x1b[0m tests/a b/main.rs (/tmp/x (1)/deps/a-0f3a)";
+        assert_eq!(executable(line), Some("/tmp/x (1)/deps/a-0f3a".into()));
+        assert_eq!(executable("    Finished `vm` profile (1)"), None);
     }
 
     #[test]

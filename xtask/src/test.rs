@@ -12,12 +12,37 @@ use crate::{
     ebpf,
     report::Report,
     setup::{self, Kit, Purpose},
-    shell,
+    shell, vm,
 };
 
-/// Runs everything, going on after failures; `root` includes the tests that need it.
-/// Returns whether all is well.
-pub fn run(sh: &Shell, root: bool, filter: Option<&str>) -> Result<bool> {
+/// What is to run.
+#[derive(Clone, Copy, Debug)]
+pub struct Chosen<'a> {
+    /// The tests that need root.
+    pub root: bool,
+    /// Those on other kernels, too.
+    pub vm: bool,
+    /// Only tests whose name contains this.
+    pub filter: Option<&'a str>,
+}
+
+impl Chosen<'_> {
+    /// Why nothing runs on other kernels, if so.
+    fn without_vm(self) -> Option<String> {
+        if !self.vm {
+            return Some("--no-vm".to_owned());
+        }
+        if !self.root {
+            return Some("--no-root".to_owned());
+        }
+        let filter = self.filter?;
+        Some(format!("only tests named `{filter}`"))
+    }
+}
+
+/// Runs everything, going on after failures. Returns whether all is well.
+pub fn run(sh: &Shell, chosen: Chosen<'_>) -> Result<bool> {
+    let Chosen { root, filter, .. } = chosen;
     if root && !shell::is_root() {
         bail!(
             "the tests on real packets need root: run \
@@ -33,6 +58,13 @@ pub fn run(sh: &Shell, root: bool, filter: Option<&str>) -> Result<bool> {
             Purpose::Check
         },
     )?;
+    let without_vm = chosen.without_vm();
+    // Now, so that what can't be had is told before all the rest has run.
+    let kernels = match without_vm {
+        None => vm::setup(sh, &vm::SERIES)
+            .inspect_err(|why| println!("kernels: {why:#}; `--no-vm` leaves them out")),
+        Some(_) => Ok(Vec::new()),
+    };
     let mut report = Report::default();
     lint(sh, &kit, &mut report)?;
 
@@ -48,6 +80,15 @@ pub fn run(sh: &Shell, root: bool, filter: Option<&str>) -> Result<bool> {
             "root tests",
             cmd.args(["--", "--test-threads=1"]).args(filter),
         )?;
+    }
+    let name = format!("kernels {}", vm::SERIES.join(", "));
+    match (without_vm, kernels) {
+        (Some(why), _) => report.left_out(&name, &why),
+        (None, Ok(kernels)) => vm::test(sh, &kernels, &mut report)?,
+        (None, Err(why)) => {
+            println!("\n{name}: {why:#}");
+            report.fail(&name, 0.0);
+        }
     }
     report.print();
     Ok(report.is_good())

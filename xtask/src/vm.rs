@@ -1,0 +1,174 @@
+//! `cargo xtask vm`: root tests on other kernels, each in a virtual machine of its own.
+//!
+//! ```text
+//! Debian's kernel packages ─ kernel.rs ─┐
+//! test programs (profile vm) ───────────┴ image.rs ─▶ initramfs ─ machine.rs ─▶ lines ─ outcome.rs ─▶ rows
+//! ```
+//!
+//! The machine has no disk and no network. Its first process is `vm/init.sh`, which runs the suites one after
+//! the other; what they print comes over the serial line and is read like that of any `cargo test`.
+
+mod image;
+mod kernel;
+mod machine;
+mod outcome;
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use xshell::Shell;
+
+use crate::{
+    package::{self, Apt},
+    report::Report,
+    setup::{self, Purpose},
+    shell, suite,
+};
+
+use image::Image;
+use kernel::Kernel;
+use machine::Machine;
+
+/// The kernels that `cargo xtask test` boots: the oldest that is supported, and the next one with
+/// long-term support.
+pub const SERIES: [&str; 2] = ["6.1", "6.12"];
+
+/// What has the programs that run in the machine; see there.
+const PROFILE: &str = "vm";
+
+/// A test program, and which of its tests run in the machine.
+struct Selected {
+    target: &'static str,
+    /// All of them if there are none here.
+    tests: &'static [&'static str],
+}
+
+/// In the order in which they run. What takes long under emulation, or asks how exact the clock is,
+/// is not among them.
+const SUITES: &[Selected] = &[
+    Selected {
+        target: "load",
+        tests: &["the_largest_configuration"],
+    },
+    Selected {
+        target: "differential",
+        tests: &[],
+    },
+    Selected {
+        target: "knock",
+        tests: &[
+            "a_closing_sequence_ends_the_grant_and_nobody_elses",
+            "every_grant_has_one_opening_and_one_end",
+            "our_client_connects_at_its_first_attempt",
+            "the_packet_right_behind_the_last_knock_gets_in",
+        ],
+    },
+    Selected {
+        target: "start",
+        tests: &["connections_that_are_there_go_on"],
+    },
+    Selected {
+        target: "verdicts",
+        tests: &[],
+    },
+];
+
+/// Fewer frames than on the host: the machine is ten times slower.
+const FRAMES: &str = "4000";
+
+/// Boots kernels and prints a summary; returns whether all is well.
+pub fn run(sh: &Shell, wanted: &[String]) -> Result<bool> {
+    let wanted: Vec<&str> = match wanted {
+        [] => SERIES.to_vec(),
+        _ => wanted.iter().map(String::as_str).collect(),
+    };
+    setup::run(sh, Purpose::Build)?;
+    let kernels = setup(sh, &wanted)?;
+    let mut report = Report::default();
+    test(sh, &kernels, &mut report)?;
+    report.print();
+    Ok(report.is_good())
+}
+
+/// Gets what the machines take, and says what it found or did.
+pub fn setup(sh: &Shell, wanted: &[&str]) -> Result<Vec<Kernel>> {
+    ensure!(
+        cfg!(target_arch = "x86_64"),
+        "the kernels to test on are there for x86-64 only"
+    );
+    let apt = Apt::new(sh);
+    package::machine_tools(&apt)?;
+    let get = |series: &&str| kernel::get(sh, &apt, series);
+    wanted.iter().map(get).collect()
+}
+
+/// Runs the suites on each kernel and adds what they reported.
+pub fn test(sh: &Shell, kernels: &[Kernel], report: &mut Report) -> Result<()> {
+    let Some(image) = build(sh, kernels, report)? else {
+        return Ok(());
+    };
+    let accelerator = machine::accelerator(sh, kernels, &image)?;
+    for kernel in kernels {
+        let machine = Machine {
+            kernel,
+            image: &image,
+            accelerator,
+        };
+        let expected = SUITES.iter().map(|suite| outcome::Expected {
+            name: suite.target,
+            tests: suite.tests.len(),
+        });
+        let log = machine.run(sh)?;
+        report.add(log.rows(kernel.release(), expected));
+    }
+    Ok(())
+}
+
+/// Builds the programs and packs them; `None` if they don't build, which the report then says.
+fn build(sh: &Shell, kernels: &[Kernel], report: &mut Report) -> Result<Option<PathBuf>> {
+    let mut tests = shell::cargo(sh).args(["test", "--no-run", "--profile", PROFILE]);
+    tests = tests.args(["--package", "knock-tests"]);
+    for suite in SUITES {
+        tests = tests.args(["--test", suite.target]);
+    }
+    let mut executables = Vec::new();
+    let built = report.build("programs for the kernels", tests, |line| {
+        executables.extend(suite::executable(line));
+    })?;
+    let programs = shell::cargo(sh)
+        .args(["build", "--profile", PROFILE])
+        .args(["--package", "knock-user", "--package", "knock-client"]);
+    if !built || !report.build("programs for the kernels", programs, |_| {})? {
+        return Ok(None);
+    }
+
+    let image = Image::new(sh, &kernel::directory().join("image"))?;
+    let mut script = format!("export KNOCK_FRAMES={FRAMES}\n");
+    for Selected { target, tests } in SUITES {
+        let start = format!("{target}-");
+        let is_it = |path: &&PathBuf| {
+            let name = path.file_name().and_then(|name| name.to_str());
+            name.is_some_and(|name| name.starts_with(&start))
+        };
+        let Some(path) = executables.iter().find(is_it) else {
+            bail!("cargo did not say where the test program {target} is");
+        };
+        image.program(&shell::workspace().join(path), &format!("tests/{target}"))?;
+        let exact = if tests.is_empty() { "" } else { "--exact" };
+        script += &format!("suite {target} {exact} {}\n", tests.join(" "));
+    }
+    let directory = shell::target_dir().join(PROFILE);
+    for program in ["knock-user", "knock-client"] {
+        image.program(&directory.join(program), &format!("bin/{program}"))?;
+    }
+    for program in ["busybox", "ip", "ethtool", "nstat"] {
+        let path = shell::find_program(program).with_context(|| format!("no {program}"))?;
+        image.program(&path, &format!("bin/{program}"))?;
+    }
+    for kernel in kernels {
+        image.modules(kernel)?;
+    }
+    image.file("init", include_str!("vm/init.sh"))?;
+    image.file("suites", &script)?;
+    image.pack().map(Some)
+}

@@ -1,0 +1,167 @@
+//! The initramfs: programs with their libraries, and modules with those that they need.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use xshell::Shell;
+
+use super::kernel::Kernel;
+use crate::shell;
+
+/// Directories that others are mounted on.
+const MOUNT_POINTS: [&str; 5] = ["proc", "sys", "dev", "tmp", "run"];
+
+/// Links of the tests, and the lists of TCP and UDP sockets.
+const MODULES: [&str; 3] = ["veth", "tcp_diag", "udp_diag"];
+
+/// A directory that becomes the machine's file system.
+pub(super) struct Image<'a> {
+    sh: &'a Shell,
+    root: PathBuf,
+}
+
+impl<'a> Image<'a> {
+    /// Begins anew.
+    pub(super) fn new(sh: &'a Shell, root: &Path) -> Result<Self> {
+        if root.exists() {
+            fs::remove_dir_all(root).with_context(|| format!("removing {}", root.display()))?;
+        }
+        for directory in MOUNT_POINTS {
+            make(&root.join(directory))?;
+        }
+        Ok(Self {
+            sh,
+            root: root.to_owned(),
+        })
+    }
+
+    /// Puts a program and its libraries in.
+    pub(super) fn program(&self, path: &Path, place: &str) -> Result<()> {
+        self.copy(path, Path::new(place))?;
+        // It fails for a program without libraries.
+        let listed = self.sh.cmd("ldd").arg(path).quiet().ignore_status();
+        let listed = listed.ignore_stderr().read().context("running `ldd`")?;
+        for library in libraries(&listed) {
+            self.copy(library, library.strip_prefix("/").unwrap_or(library))?;
+        }
+        Ok(())
+    }
+
+    /// Puts a text in that may be run.
+    pub(super) fn file(&self, place: &str, text: &str) -> Result<()> {
+        let path = self.root.join(place);
+        fs::write(&path, text)
+            .and_then(|()| fs::set_permissions(&path, fs::Permissions::from_mode(0o755)))
+            .with_context(|| format!("writing {}", path.display()))
+    }
+
+    /// Puts the modules of a kernel in that the tests need.
+    pub(super) fn modules(&self, kernel: &Kernel) -> Result<()> {
+        let (from, place) = kernel.modules();
+        let read = |name: &str| {
+            let path = from.join(name);
+            fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))
+        };
+        for module in needed(&read("modules.dep")?, &MODULES)? {
+            self.copy(&from.join(&module), &place.join(&module))?;
+        }
+        for index in ["modules.dep", "modules.alias", "modules.builtin"] {
+            self.copy(&from.join(index), &place.join(index))?;
+        }
+        Ok(())
+    }
+
+    /// Makes one file of it, beside it.
+    pub(super) fn pack(&self) -> Result<PathBuf> {
+        // The kernel asks for modules by this name.
+        std::os::unix::fs::symlink("busybox", self.root.join("bin/modprobe"))
+            .context("linking modprobe")?;
+        let packed = self.root.with_extension("cpio");
+        let pack = "cd \"$1\" && find . | busybox cpio -o -H newc >\"$2\"";
+        let pack = self.sh.cmd("sh").args(["-c", pack, "sh"]);
+        shell::run_quietly(pack.args([&self.root, &packed]))?;
+        Ok(packed)
+    }
+
+    fn copy(&self, from: &Path, place: &Path) -> Result<()> {
+        let to = self.root.join(place);
+        if let Some(directory) = to.parent() {
+            make(directory)?;
+        }
+        fs::copy(from, &to)
+            .with_context(|| format!("copying {} to {}", from.display(), to.display()))?;
+        Ok(())
+    }
+}
+
+fn make(directory: &Path) -> Result<()> {
+    fs::create_dir_all(directory).with_context(|| format!("making {}", directory.display()))
+}
+
+/// The paths in what `ldd` prints: `libc.so.6 => /lib/libc.so.6 (0x…)`, and the loader by itself.
+fn libraries(listed: &str) -> impl Iterator<Item = &Path> {
+    listed.lines().filter_map(|line| {
+        let mut words = line.split_whitespace();
+        words.find(|word| word.starts_with('/')).map(Path::new)
+    })
+}
+
+/// These modules and all that they need, by the lines of `modules.dep`: `a.ko: b.ko c.ko`. What is
+/// built into the kernel has no line.
+fn needed(dependencies: &str, names: &[&str]) -> Result<BTreeSet<PathBuf>> {
+    let lines: BTreeMap<&str, &str> = dependencies
+        .lines()
+        .filter_map(|line| line.split_once(':'))
+        .collect();
+    let mut needed = BTreeSet::new();
+    for name in names {
+        let file = format!("{name}.ko");
+        let found = lines
+            .iter()
+            .find(|(path, _)| path.rsplit('/').next() == Some(&file));
+        if let Some((path, others)) = found {
+            needed.insert(PathBuf::from(path));
+            needed.extend(others.split_whitespace().map(PathBuf::from));
+        }
+    }
+    ensure!(!needed.is_empty(), "the kernel has no module veth");
+    Ok(needed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn libraries_of_a_program() {
+        let listed = "\tlinux-vdso.so.1 (0x00007f69cb97d000)
+\tlibc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x00007f69ca81e000)
+\t/lib64/ld-linux-x86-64.so.2 (0x00007f69cb97f000)";
+        let expected = [
+            "/lib/x86_64-linux-gnu/libc.so.6",
+            "/lib64/ld-linux-x86-64.so.2",
+        ];
+        assert!(libraries(listed).eq(expected.map(Path::new)));
+        assert_eq!(libraries("\tstatically linked").count(), 0);
+    }
+
+    #[test]
+    fn modules_bring_those_that_they_need() {
+        let lines = "kernel/net/ipv4/tcp_diag.ko: kernel/net/ipv4/inet_diag.ko
+kernel/net/ipv4/inet_diag.ko:
+kernel/drivers/net/veth.ko:
+kernel/drivers/net/nveth.ko:";
+        let needed = needed(lines, &["veth", "tcp_diag", "built_in"]).unwrap();
+        let expected = [
+            "kernel/drivers/net/veth.ko",
+            "kernel/net/ipv4/inet_diag.ko",
+            "kernel/net/ipv4/tcp_diag.ko",
+        ];
+        assert!(needed.iter().eq(expected.map(Path::new)), "{needed:?}");
+    }
+}

@@ -1,0 +1,201 @@
+//! Debian's kernel packages: which there are, and what is in them.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result, bail};
+use xshell::Shell;
+
+use crate::{package::Apt, shell};
+
+const PREFIX: &str = "linux-image-";
+/// The flavour for virtual machines, a third of the size of the one for all hardware.
+const SUFFIX: &str = "-cloud-amd64";
+
+/// A kernel package, unpacked.
+#[derive(Debug)]
+pub struct Kernel {
+    /// As in `6.1.0-56-cloud-amd64`.
+    version: String,
+    directory: PathBuf,
+}
+
+impl Kernel {
+    /// The version without the flavour, as in `6.1.0-56`.
+    pub(super) fn release(&self) -> &str {
+        self.version.strip_suffix(SUFFIX).unwrap_or(&self.version)
+    }
+
+    /// What boots.
+    pub(super) fn image(&self) -> PathBuf {
+        self.directory
+            .join(format!("boot/vmlinuz-{}", self.version))
+    }
+
+    /// Where its modules are, and where they belong.
+    pub(super) fn modules(&self) -> (PathBuf, PathBuf) {
+        let place = Path::new("lib/modules").join(&self.version);
+        (self.directory.join(&place), place)
+    }
+
+    fn at(package: &str) -> Self {
+        Self {
+            version: package.strip_prefix(PREFIX).unwrap_or(package).to_owned(),
+            directory: directory().join(package),
+        }
+    }
+
+    fn is_here(&self) -> bool {
+        self.directory.is_dir()
+    }
+}
+
+/// What is kept from one run to the next.
+pub(super) fn directory() -> PathBuf {
+    shell::target_dir().join("kernels")
+}
+
+/// Finds or downloads the newest kernel of a series such as `6.1`, and says so in a line.
+pub(super) fn get(sh: &Shell, apt: &Apt<'_>, series: &str) -> Result<Kernel> {
+    let known = |sh: &Shell| {
+        let names = sh
+            .cmd("apt-cache")
+            .args(["pkgnames", &format!("{PREFIX}{series}")])
+            .quiet()
+            .ignore_stderr()
+            .read()
+            .unwrap_or_default();
+        newest(series, names.lines()).map(str::to_owned)
+    };
+    let mut package = known(sh);
+    if let Some(package) = &package {
+        let kernel = Kernel::at(package);
+        if kernel.is_here() {
+            println!("kernel {series}: {} found", kernel.release());
+            return Ok(kernel);
+        }
+    }
+    // The package lists may be missing, or older than what the archive has kept.
+    let mut failure = match &package {
+        Some(package) => download(package).err(),
+        None => None,
+    };
+    if package.is_none() || failure.is_some() {
+        apt.update()
+            .with_context(|| format!("{PREFIX}{series}.*{SUFFIX}"))?;
+        package = known(sh);
+        failure = match &package {
+            Some(package) => download(package).err(),
+            None => None,
+        };
+    }
+    let Some(package) = package else {
+        bail!(
+            "kernel {series}: apt knows no package {PREFIX}{series}.*{SUFFIX} (`apt-cache pkgnames \
+             {PREFIX}{series}`); Debian 12 with its security updates has 6.1 and 6.12"
+        );
+    };
+    if let Some(why) = failure {
+        return Err(why.context(format!(
+            "kernel {series}: {package} can't be had with `apt-get download {package}`"
+        )));
+    }
+    let kernel = Kernel::at(&package);
+    println!("kernel {series}: downloaded {}", kernel.release());
+    Ok(kernel)
+}
+
+/// The package of a series with the highest version; not those of debug symbols, nor unsigned ones.
+fn newest<'a>(series: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let version = |name: &'a str| {
+        let version = name.strip_prefix(PREFIX)?.strip_suffix(SUFFIX)?;
+        let rest = version.strip_prefix(series)?;
+        // 6.1 is not the beginning of 6.12, and `6.12-cloud-amd64` is a name without a version.
+        let is_whole = rest.is_empty() && series.matches('.').count() > 1;
+        (is_whole || rest.starts_with(['.', '-', '+'])).then(|| numbers(version))
+    };
+    names
+        .filter_map(|name| Some((version(name)?, name)))
+        .max()
+        .map(|(_, name)| name)
+}
+
+/// The numbers in a version; what is between them does not matter within a series.
+fn numbers(version: &str) -> Vec<u64> {
+    version
+        .split(|c: char| !c.is_ascii_digit())
+        .filter_map(|number| number.parse().ok())
+        .collect()
+}
+
+fn download(package: &str) -> Result<()> {
+    let kernel = Kernel::at(package);
+    let cache = directory();
+    // What is interrupted leaves no directory that looks complete.
+    let half = cache.join("half");
+    remove(&half)?;
+    fs::create_dir_all(&half).with_context(|| format!("making {}", half.display()))?;
+    let here = Shell::new().context("starting a shell")?;
+    here.change_dir(&half);
+    // As root, it would otherwise become somebody who may not write here.
+    let download = here.cmd("apt-get").args(["-o", "APT::Sandbox::User=root"]);
+    shell::run_quietly(download.args(["download", package]))?;
+    let archive = fs::read_dir(&half)?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .find(|path| path.extension().is_some_and(|is| is == "deb"));
+    let archive = archive.context("apt-get downloaded nothing")?;
+    shell::run_quietly(here.cmd("dpkg-deb").arg("-x").args([&archive, &half]))?;
+    fs::remove_file(&archive)?;
+    index_modules(&here, &kernel.version)?;
+    fs::rename(&half, &kernel.directory)
+        .with_context(|| format!("keeping {}", kernel.directory.display()))
+}
+
+/// Unpacks the modules, and lists which needs which: a package leaves that to its installation.
+fn index_modules(sh: &Shell, version: &str) -> Result<()> {
+    let unpack = "find lib/modules -name '*.ko.xz' -exec busybox unxz {} +";
+    shell::run_quietly(sh.cmd("sh").args(["-c", unpack]))?;
+    shell::run_quietly(sh.cmd("busybox").args(["depmod", "-b", ".", version]))
+}
+
+fn remove(directory: &Path) -> Result<()> {
+    if directory.exists() {
+        fs::remove_dir_all(directory)
+            .with_context(|| format!("removing {}", directory.display()))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_of_a_series() {
+        let names = [
+            "linux-image-6.1-cloud-amd64-dbg",
+            "linux-image-6.1.0-56-amd64",
+            "linux-image-6.1.0-56-cloud-amd64-dbg",
+            "linux-image-6.1.0-57-cloud-amd64-unsigned",
+            "linux-image-6.1.0-9-cloud-amd64",
+            "linux-image-6.1.0-56-cloud-amd64",
+            "linux-image-6.12.9+deb12-cloud-amd64",
+            "linux-image-6.12.117+deb12-cloud-amd64",
+            "linux-image-6.12.117+deb12-rt-amd64",
+            "linux-image-6.12-cloud-amd64",
+        ];
+        let table = [
+            ("6.1", Some("linux-image-6.1.0-56-cloud-amd64")),
+            ("6.12", Some("linux-image-6.12.117+deb12-cloud-amd64")),
+            ("6.12.9", Some("linux-image-6.12.9+deb12-cloud-amd64")),
+            ("6.1.0-9", Some("linux-image-6.1.0-9-cloud-amd64")),
+            ("6.6", None),
+            ("6", Some("linux-image-6.12.117+deb12-cloud-amd64")),
+        ];
+        for (series, expected) in table {
+            assert_eq!(newest(series, names.into_iter()), expected, "{series}");
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! QEMU: a kernel, an initramfs, a serial line.
+
+use std::{
+    fs::File,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result};
+use xshell::{Cmd, Shell};
+
+use super::{kernel::Kernel, outcome::Log};
+use crate::shell;
+
+/// After this time a machine hangs. On two busy cores without KVM, all suites take two minutes.
+const LIMIT: Duration = Duration::from_secs(900);
+/// With KVM, a machine is up in a second.
+const PROBE_LIMIT: Duration = Duration::from_secs(8);
+/// What `vm/init.sh` says when it only has to say something.
+const ALIVE: &str = "machine: alive";
+
+/// How the machine's instructions are executed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Accelerator {
+    /// By the processor.
+    Kvm,
+    /// By QEMU.
+    Emulation,
+}
+
+impl Accelerator {
+    const fn option(self) -> &'static str {
+        match self {
+            Self::Kvm => "kvm",
+            Self::Emulation => "tcg,thread=multi",
+        }
+    }
+}
+
+/// Chooses KVM where a machine comes up with it. A device `/dev/kvm` proves nothing: inside some
+/// virtual machines it is there, and what runs with it hangs.
+pub(super) fn accelerator(sh: &Shell, kernels: &[Kernel], image: &Path) -> Result<Accelerator> {
+    let may = File::options().write(true).open("/dev/kvm").is_ok();
+    let (true, Some(kernel)) = (may, kernels.first()) else {
+        println!("kernels: no KVM here, QEMU emulates");
+        return Ok(Accelerator::Emulation);
+    };
+    let machine = Machine {
+        kernel,
+        image,
+        accelerator: Accelerator::Kvm,
+    };
+    let probe = machine.command(sh, PROBE_LIMIT, "knock.probe").quiet();
+    let said = probe.ignore_status().ignore_stderr().output();
+    let said = said.context("running qemu-system-x86_64")?.stdout;
+    if String::from_utf8_lossy(&said).contains(ALIVE) {
+        println!("kernels: with KVM");
+        return Ok(Accelerator::Kvm);
+    }
+    println!("kernels: nothing comes up with KVM here, QEMU emulates");
+    Ok(Accelerator::Emulation)
+}
+
+/// What is to boot.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Machine<'a> {
+    pub(super) kernel: &'a Kernel,
+    pub(super) image: &'a Path,
+    pub(super) accelerator: Accelerator,
+}
+
+impl Machine<'_> {
+    /// Boots it, shows what it says, and waits for its end.
+    pub(super) fn run(&self, sh: &Shell) -> Result<Log> {
+        let start = Instant::now();
+        let mut log = Log::default();
+        let cmd = self.command(sh, LIMIT, "");
+        log.exited_well = shell::watch(cmd, |line| log.line(line))?;
+        log.took = start.elapsed();
+        log.timed_out = log.took >= LIMIT;
+        Ok(log)
+    }
+
+    /// A panic ends the machine (`panic=-1`, `-no-reboot`), and an oops is one. Nothing less is
+    /// printed in between what the suites say.
+    fn command<'a>(&self, sh: &'a Shell, limit: Duration, append: &str) -> Cmd<'a> {
+        let limit = limit.as_secs().to_string();
+        sh.cmd("timeout")
+            // In our process group: Ctrl-C is for it, too.
+            .args(["--foreground", "--kill-after=5", &limit])
+            .args(["qemu-system-x86_64", "-accel", self.accelerator.option()])
+            .args(["-cpu", "max", "-smp", "2", "-m", "1024"])
+            .args(["-nodefaults", "-no-reboot", "-display", "none"])
+            // Not `stdio`, which would take the terminal's input and change its modes.
+            .args(["-serial", "file:/dev/stdout"])
+            .arg("-kernel")
+            .arg(self.kernel.image())
+            .arg("-initrd")
+            .arg(self.image)
+            .arg("-append")
+            .arg(format!(
+                "console=ttyS0 loglevel=2 oops=panic panic=-1 {append}"
+            ))
+    }
+}
