@@ -160,10 +160,12 @@ impl Kernel {
         })
     }
 
-    /// Judges a frame, leaves the events where they are, and tells how many were lost for want of
+    /// Judges frames, leaves the events where they are, and tells how many were lost for want of
     /// room; errors as for [`Kernel::judge`].
-    pub fn judge_unheard(&mut self, frame: &[u8]) -> Result<u64> {
-        self.test_run(frame, 1)?;
+    pub fn judge_unheard(&mut self, frames: impl IntoIterator<Item = Vec<u8>>) -> Result<u64> {
+        for frame in frames {
+            self.test_run(&frame, 1)?;
+        }
         let before = self.count()?;
         let lost = |counters: &[u64]| counters.get(Tally::EventsLost as usize).copied();
         let (now, before) = (lost(&self.counters), lost(&before));

@@ -20,7 +20,7 @@ use crate::table::{
 };
 
 pub(crate) const GRANTS: &str = r#"
-    established = { idle = "10m" }
+    established = { idle = "80s" }
     door = [
         { name = "ssh", knock = ["tcp/7000", "udp/8000"], open = ["tcp/22", "udp/1194"], open_for = "1m" },
         { name = "long", knock = ["tcp/7001", "udp/8000"], open = ["tcp/22", "udp/1194"], open_for = "1h" },
@@ -229,11 +229,11 @@ fn flows_of_connections() {
                 "idle for as long as it may be",
                 [
                     ack(22).is(Granted),
-                    Later(590),
+                    Later(70),
                     ack(22).is(Reason::Flow),
-                    Later(590),
+                    Later(70),
                     ack(22).is(Reason::Flow),
-                    Later(600),
+                    Later(80),
                     ack(22).is(NoGrant),
                 ],
             ),
@@ -243,7 +243,7 @@ fn flows_of_connections() {
                     ack(22).is(Granted),
                     tcp(22, FIN | ACK).is(Reason::Flow),
                     tcp(22, RST).is(Reason::Flow),
-                    Later(590),
+                    Later(70),
                     ack(22).is(Reason::Flow),
                 ],
             ),
@@ -255,7 +255,7 @@ fn flows_of_connections() {
                 "a flow that is over begins again with a grant",
                 [
                     ack(22).is(Granted),
-                    Later(1200),
+                    Later(81),
                     ack(22).is(NoGrant),
                     syn(7000).is(FirstKnock).told("ssh", 1),
                     udp(8000).is(Opened).told("ssh", 2),
@@ -272,7 +272,7 @@ fn flows_of_connections() {
                     Later(61),
                     udp(1194).is(Reason::Flow),
                     udp(1194).over_port(40_001).is(NoGrant),
-                    Later(600),
+                    Later(80),
                     udp(1194).is(NoGrant),
                 ],
             ),
@@ -282,7 +282,7 @@ fn flows_of_connections() {
 
 #[test]
 fn connections_are_cut_if_asked() {
-    let text = GRANTS.replace("idle = \"10m\"", "keep = false");
+    let text = GRANTS.replace("idle = \"80s\"", "keep = false");
     check(
         &text,
         &[opened(
