@@ -1,10 +1,5 @@
 //! What whoever starts knock-user over SSH is told about that connection.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "what a test can't do, it says by a panic"
-)]
-
 use knock_tests::{
     daemon::{self, config_file},
     net::{self, Family, SERVER_LINK},
