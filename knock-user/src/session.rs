@@ -206,8 +206,11 @@ mod tests {
         }
     }
 
-    /// A `/proc` with these processes: number, parent, environment.
-    fn proc(processes: &[(u32, u32, &str)]) -> tempfile::TempDir {
+    /// Number, parent, environment.
+    type Entry<'a> = (u32, u32, &'a str);
+
+    /// A `/proc` with these processes.
+    fn proc(processes: &[Entry<'_>]) -> tempfile::TempDir {
         let proc = tempfile::tempdir().unwrap();
         for (process, parent, environment) in processes {
             let directory = proc.path().join(process.to_string());
@@ -224,7 +227,7 @@ mod tests {
         const SSH: &str = "TERM=xterm\0SSH_CONNECTION=203.0.113.9 50022 192.0.2.2 22\0LANG=C\0";
         let other = SSH.replace("50022", "50023");
         let found = made_of("203.0.113.9:50022", "192.0.2.2:22");
-        let rows: [(&str, Vec<(u32, u32, &str)>, Option<Connection>); 7] = [
+        let rows: [(&str, Vec<Entry<'_>>, Option<Connection>); 7] = [
             ("its own", vec![(90, 1, SSH)], Some(found)),
             (
                 "after sudo",
@@ -334,7 +337,7 @@ mod tests {
                     .settings;
                 let expected = match expected.clone() {
                     Fate::GoesOn(needs) if !keep => Fate::Cut(needs),
-                    other => other,
+                    same @ (Fate::GoesOn(_) | Fate::Untouched | Fate::Cut(_)) => same,
                 };
                 assert_eq!(
                     fate(connection, &settings),
