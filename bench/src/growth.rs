@@ -1,16 +1,14 @@
 //! What grows: more doors, and more sources that are knocking, have grants, have connections.
 
-use std::fmt::Write as _;
-
 use anyhow::Result;
 use knock_common::{Reason, layout::DOORS_MAX};
 use knock_tests::{
     frame::{ACK, Frame, SYN, eth},
     kernel::compile,
 };
-use knock_user::compile::Tables;
 
 use crate::{
+    doors::{self, KNOCKS, OPENS},
     report::{Goal, Row, Section, Unit},
     scale::Scale,
     subject::{Packet, Subject},
@@ -27,40 +25,8 @@ const SOURCES: [u32; 3] = [1, 1 << 10, 1 << 16];
 /// Nothing is to grow by more.
 const GROWTH_MOST: f64 = 1.2;
 
-/// The door that the measured packets knock on, and its port.
-const KNOCKS: [u16; 3] = [20_000, 30_000, 10_000];
-const OPENS: u16 = 1;
-/// Six digits of base 22 would be doors enough; the middle knock is the greatest: no scan is one.
-const DIGITS: u32 = 22;
 /// Behind Ethernet and IPv4.
 const SOURCE_ENDS_AT: u32 = 14 + 16;
-
-/// So many doors, which share beginnings.
-fn doors(count: u32) -> Result<Tables> {
-    let mut text = String::new();
-    for door in 0..count {
-        let digits = [
-            door % DIGITS,
-            door / DIGITS % DIGITS,
-            door / DIGITS / DIGITS,
-        ];
-        let mut knocks = KNOCKS.into_iter().zip(digits);
-        let mut knock = || match knocks.next() {
-            Some((base, digit)) => u32::from(base) + digit,
-            None => 0,
-        };
-        let knocks = [knock(), knock(), knock()];
-        let port = u32::from(OPENS) + door % 1000;
-        // A String takes whatever is written into it.
-        let _written = writeln!(
-            text,
-            "[[door]]\nname = \"d{door}\"\nknock = [\"tcp/{}\", \"tcp/{}\", \"tcp/{}\"]\n\
-             open = [\"tcp/{port}\"]\nopen_for = \"1h\"\nwithin = \"30m\"",
-            knocks[0], knocks[1], knocks[2],
-        );
-    }
-    compile(&text)
-}
 
 /// A kind of packet.
 struct Case {
@@ -301,7 +267,7 @@ fn grown(what: &str, numbers: &[u32; 3], of: &str, figures: &[f64]) -> Row {
 
 fn measure_doors(scale: Scale, empty: &mut Empty) -> Result<Vec<[Measured; 3]>> {
     let mut all = vec![<[Measured; 3]>::default(); CASES.len()];
-    let tables = DOORS.map(doors);
+    let tables = DOORS.map(|count| compile(&doors::many(count)));
     for _ in 0..scale.loads {
         for (index, tables) in tables.iter().enumerate() {
             let tables = match tables {
@@ -341,7 +307,7 @@ fn measure_sources(scale: Scale, empty: &mut Empty) -> Result<BySources> {
     let mut all: BySources = cases
         .map(|(case, grows)| (case, grows, Default::default()))
         .collect();
-    let tables = doors(1)?;
+    let tables = compile(&doors::many(1))?;
     for _ in 0..scale.loads {
         for (index, sources) in SOURCES.into_iter().enumerate() {
             for (case, _, measured) in &mut all {

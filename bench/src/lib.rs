@@ -1,6 +1,7 @@
 //! Measurements of the firewall: a module for each kind, and what they share.
 
 pub mod baselines;
+pub mod doors;
 pub mod fwknop;
 pub mod generator;
 pub mod growth;
@@ -15,4 +16,6 @@ pub mod scale;
 pub mod subject;
 pub mod survive;
 pub mod timing;
+pub mod usage;
+pub mod user;
 pub mod xdp_filter;

@@ -8,7 +8,7 @@ use knock_bench::{
     growth, open, packet, rate,
     report::{Report, Section},
     scale::Scale,
-    survive,
+    survive, user,
 };
 use nix::unistd::Uid;
 
@@ -31,6 +31,7 @@ const SECTIONS: &[(&str, Measure)] = &[
     (rate::TITLE, rate::measure),
     (open::TITLE, open::measure),
     (survive::TITLE, survive::measure),
+    (user::TITLE, user::measure),
 ];
 
 fn main() -> ExitCode {

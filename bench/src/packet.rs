@@ -11,6 +11,7 @@ use knock_tests::{
 
 use crate::{
     baselines::Baselines,
+    receiver,
     report::{Goal, Row, Section, Unit},
     scale::Scale,
     subject::{Packet, Subject},
@@ -340,7 +341,7 @@ pub fn measure(scale: Scale) -> Result<Section> {
     let tables = compile(CONFIG)?;
     for _ in 0..scale.loads {
         let mut subject = Subject::load(&tables)?;
-        let mut alone = Baselines::load(&["deny", "jump", "pass"])?;
+        let mut alone = Baselines::load(&["deny", "jump", "plain"])?;
         let_guests_in(&mut subject)?;
         for round in 0..scale.rounds {
             all.round(&mut subject, &mut alone, &filters, round, scale.times)?;
@@ -380,8 +381,8 @@ impl Measurement {
         let nothing = syn(Wrap::V4.from(STRANGER)).bytes();
         let empty = timing::run(subject.empty()?, &nothing, times)?;
         self.empty.alone.add(empty.nanos);
-        let pass = alone.program("pass")?.fd()?.try_clone()?;
-        alone.subject(&pass)?;
+        let plain = alone.program("plain")?.fd()?.try_clone()?;
+        alone.subject(&plain)?;
         let jump = timing::run(alone.program("jump")?, &nothing, times)?;
         self.empty.jump.add(jump.nanos);
         for (wrap, samples) in Wrap::ALL.into_iter().zip(&mut self.empty.each) {
@@ -509,7 +510,7 @@ impl Filters {
             programs: Vec::new(),
             _namespaces: Vec::new(),
         };
-        if !xdp_filter::is_installed() {
+        if !receiver::is_installed("xdp-filter") {
             return Ok(filters);
         }
         for features in Features::EACH {

@@ -1,7 +1,5 @@
 //! What can stand between the link and the server's stack: the firewall, its peers, and nothing.
 
-use std::path::Path;
-
 use anyhow::{Context as _, Result};
 use aya::programs::XdpMode;
 use knock_tests::{
@@ -18,6 +16,7 @@ use crate::{
     fwknop::{self, Fwknopd},
     generator::Received,
     knockd::{self, Knockd},
+    usage,
     xdp_filter::{self, Features},
 };
 
@@ -95,7 +94,7 @@ impl Kind {
     pub fn missing(self) -> Option<String> {
         let is_there = match self {
             Self::Firewall | Self::Empty | Self::Nothing => true,
-            Self::Filter(_) => xdp_filter::is_installed(),
+            Self::Filter(_) => is_installed("xdp-filter"),
             Self::NftIngress | Self::NftInput | Self::NftRecipe => is_installed("nft"),
             Self::Knockd => is_installed("nft") && is_installed("knockd"),
             Self::Fwknopd(_) => {
@@ -108,10 +107,7 @@ impl Kind {
 
 /// Whether a program is on the path, or where programs for root are.
 pub fn is_installed(program: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path)
-        .chain([Path::new("/usr/sbin").to_path_buf()])
-        .any(|directory| directory.join(program).is_file())
+    usage::program(program).is_some()
 }
 
 /// A receiver that is in place until it is dropped.

@@ -1,5 +1,7 @@
 //! How long measuring may take.
 
+use std::time::Duration;
+
 /// How often things are measured.
 #[derive(Clone, Copy, Debug)]
 pub struct Scale {
@@ -13,6 +15,10 @@ pub struct Scale {
     pub times: u32,
     /// How often everybody who is knocked on is to open.
     pub openings: u32,
+    /// How often each process is started.
+    pub starts: u32,
+    /// How long a process is watched.
+    pub idle: Duration,
     /// Floods of each kind.
     pub floods: u32,
     /// Frames in a flood.
@@ -29,6 +35,8 @@ impl Scale {
                 rounds: 4,
                 times: 50_000,
                 openings: 20,
+                starts: 5,
+                idle: Duration::from_secs(2),
                 floods: 3,
                 frames: 2_000_000,
             }
@@ -39,6 +47,8 @@ impl Scale {
                 rounds: 8,
                 times: 200_000,
                 openings: 200,
+                starts: 15,
+                idle: Duration::from_secs(10),
                 floods: 7,
                 frames: 6_000_000,
             }

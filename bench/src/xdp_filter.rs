@@ -1,7 +1,5 @@
 //! `xdp-filter` of xdp-tools, on an interface of ours.
 
-use std::path::Path;
-
 use anyhow::{Context as _, Result, ensure};
 use aya::programs::{ProgramFd, loaded_programs};
 use knock_tests::{daemon::attached_programs, namespace::Namespace};
@@ -33,13 +31,6 @@ impl Features {
             Self::All => "",
         }
     }
-}
-
-/// Whether the program is there.
-pub fn is_installed() -> bool {
-    ["/usr/sbin/xdp-filter", "/usr/bin/xdp-filter"]
-        .iter()
-        .any(|path| Path::new(path).exists())
 }
 
 /// Has it deny tcp/22 on an interface.

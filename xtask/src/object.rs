@@ -27,13 +27,14 @@ const GPL_COMPATIBLE: [&str; 6] = [
 const BTF_SECTIONS: [&str; 2] = [".BTF", ".BTF.ext"];
 
 /// Those of the object with the baselines, and its maps.
-const BASELINES: [(&str, &str); 6] = [
-    ("xdp", "deny"),
-    ("xdp", "drop"),
-    ("xdp", "flood"),
+const BASELINES: [(&str, &str); 7] = [
     ("xdp", "jump"),
-    ("xdp", "pass"),
-    ("xdp", "vary"),
+    ("xdp", "plain"),
+    ("xdp.frags", "deny"),
+    ("xdp.frags", "drop"),
+    ("xdp.frags", "flood"),
+    ("xdp.frags", "pass"),
+    ("xdp.frags", "vary"),
 ];
 const BASELINE_MAPS: [&str; 4] = ["CHOICES", "PLAN", "SENT", "SUBJECT"];
 

@@ -42,20 +42,27 @@ static SUBJECT: ProgramArray<1> = ProgramArray::new();
 static SENT: PerCpuArray<u64, 1> = PerCpuArray::new();
 
 /// Returns at once.
-#[xdp]
+#[xdp(frags)]
 fn pass(_context: XdpContext) -> u32 {
     xdp_action::XDP_PASS
 }
 
 /// Returns at once.
-#[xdp]
+#[xdp(frags)]
 fn drop(_context: XdpContext) -> u32 {
     xdp_action::XDP_DROP
 }
 
+/// Returns at once; for [`jump`], since a program that takes frames of several pages leads only to
+/// others of that kind.
+#[xdp]
+fn plain(_context: XdpContext) -> u32 {
+    xdp_action::XDP_PASS
+}
+
 /// The least that a packet filter reads: headers up to the ports, to compare one of them. No maps,
 /// no state, no extension headers.
-#[xdp]
+#[xdp(frags)]
 #[inline(always)]
 fn deny(context: XdpContext) -> u32 {
     match port(&Frame::of(&context)) {
@@ -91,7 +98,7 @@ fn port(frame: &Frame) -> Option<u16> {
     }
 }
 
-/// Hands the packet on as it is.
+/// Hands the packet on as it is, to `xdp-filter`.
 #[xdp]
 fn jump(context: XdpContext) -> u32 {
     // SAFETY: nothing here has a destructor.
@@ -100,7 +107,7 @@ fn jump(context: XdpContext) -> u32 {
 }
 
 /// Hands on what the plan makes of the packet.
-#[xdp]
+#[xdp(frags)]
 fn vary(context: XdpContext) -> u32 {
     if change(&context).is_some() {
         // SAFETY: nothing here has a destructor.
@@ -110,7 +117,7 @@ fn vary(context: XdpContext) -> u32 {
 }
 
 /// Sends what the plan makes of the frame, if it is time.
-#[xdp]
+#[xdp(frags)]
 fn flood(context: XdpContext) -> u32 {
     if is_early() {
         return xdp_action::XDP_DROP;

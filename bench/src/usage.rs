@@ -1,0 +1,63 @@
+//! What processes and files take.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result};
+
+const MIB: f64 = (1 << 20) as f64;
+
+/// The resident memory of a process, in MiB.
+pub fn resident(id: u32) -> Result<f64> {
+    let path = format!("/proc/{id}/status");
+    let status = fs::read_to_string(&path).with_context(|| path.clone())?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kilobytes = line.and_then(|line| line.trim().split(' ').next()?.parse::<f64>().ok());
+    Ok(kilobytes.with_context(|| format!("{path} has no VmRSS"))? / 1024.0)
+}
+
+/// What a process has had of all CPUs until now.
+fn cpu_time(id: u32) -> Result<Duration> {
+    let tasks = format!("/proc/{id}/task");
+    let mut nanos = 0;
+    for task in fs::read_dir(&tasks)
+        .with_context(|| tasks.clone())?
+        .flatten()
+    {
+        // A thread may end meanwhile.
+        let told = fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
+        nanos += told
+            .split(' ')
+            .next()
+            .and_then(|nanos| nanos.parse::<u64>().ok())
+            .unwrap_or(0);
+    }
+    Ok(Duration::from_nanos(nanos))
+}
+
+/// The share of a CPU that a process takes during a while, in percent.
+pub fn cpu_share(id: u32, during: Duration) -> Result<f64> {
+    let (began, before) = (Instant::now(), cpu_time(id)?);
+    // What is measured is a time.
+    std::thread::sleep(during);
+    let spent = cpu_time(id)? - before;
+    Ok(spent.as_secs_f64() / began.elapsed().as_secs_f64() * 100.0)
+}
+
+/// The size of a file, in MiB.
+pub fn size(path: &Path) -> Result<f64> {
+    let file = fs::metadata(path).with_context(|| path.display().to_string())?;
+    Ok(file.len() as f64 / MIB)
+}
+
+/// Where a program is: on the path, or where programs for root are.
+pub fn program(name: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path)
+        .chain(["/usr/sbin", "/sbin"].map(PathBuf::from))
+        .map(|directory| directory.join(name))
+        .find(|path| path.is_file())
+}

@@ -1,0 +1,365 @@
+//! The process in user space: how long it takes to start, what it takes of the machine, and how
+//! many events it keeps up with.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use knock_common::layout::DOORS_MAX;
+use knock_tests::{
+    binary::binaries,
+    daemon::{self, config_file},
+    kernel::{Kernel, compile},
+    net::{Net, SERVER_LINK},
+    process::Process,
+};
+use knock_user::firewall::Options;
+use serde_json::Value;
+use tempfile::NamedTempFile;
+
+use crate::{
+    doors,
+    generator::Generator,
+    plan::Plan,
+    rate::{one_queue, spoofed_syns},
+    receiver::{CONFIG, Kind, Receiver},
+    report::{Goal, Row, Section, Unit},
+    scale::Scale,
+    timing::Samples,
+    usage,
+};
+
+/// What the section is called.
+pub const TITLE: &str = "user space";
+
+/// What starting may take.
+const START_MOST_MS: f64 = 150.0;
+const RELOAD_MOST_MS: f64 = 500.0;
+const RESIDENT_MOST_MIB: f64 = 16.0;
+/// Less than half a tick of the clock in ten seconds.
+const IDLE_MOST_PERCENT: f64 = 0.05;
+/// Longer than anything takes to start here.
+const PATIENCE: Duration = Duration::from_secs(20);
+const PROTECTED: u16 = 22;
+/// The sender's CPU.
+const CPU: usize = 0;
+const FLOOD: u32 = 1_000_000;
+
+/// Measures the process, with those of the peers beside it.
+pub fn measure(scale: Scale) -> Result<Section> {
+    let mut rows = starts(scale)?;
+    rows.push(reload(scale)?);
+    rows.extend(idle_and_flooded(scale)?);
+    rows.push(events(scale)?);
+    rows.extend(sizes()?);
+    let method = format!(
+        "Processes as their users start them. \"Protected\" is when knock-user says so, which is \
+         after it has attached; the peers' time is until they say that they listen (nft: until it \
+         ends). Medians of {}. CPU is of one, over {} s. Resident memory includes the pages of the \
+         program itself.",
+        scale.starts,
+        scale.idle.as_secs()
+    );
+    Ok(Section {
+        title: TITLE,
+        method,
+        rows,
+    })
+}
+
+/// A knock-user that a test of ours started, with the file that it reads.
+struct Running {
+    process: Process,
+    config: NamedTempFile,
+}
+
+/// Starts it and waits until it protects; tells how long that took.
+fn start(net: &Net, config: &str) -> Result<(Running, Duration)> {
+    let config = config_file(config.as_bytes());
+    let mut command = daemon::command(&config);
+    command.args(["--json", "--iface", SERVER_LINK]);
+    let began = Instant::now();
+    let process = Process::start(&net.server, &mut command);
+    while !process
+        .stdout()
+        .iter()
+        .any(|line| line.contains("\"protecting\""))
+    {
+        ensure!(
+            began.elapsed() < PATIENCE,
+            "knock-user does not protect:\n{}",
+            process.told()
+        );
+        // Finer than what is measured.
+        thread::sleep(Duration::from_micros(200));
+    }
+    let took = began.elapsed();
+    Ok((Running { process, config }, took))
+}
+
+fn millis(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
+}
+
+/// Time to start, with few doors and with as many as there may be.
+fn starts(scale: Scale) -> Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    for (what, config) in [
+        ("1 door", CONFIG.to_owned()),
+        ("10 000 doors", doors::many(DOORS_MAX)),
+    ] {
+        let mut took = Samples::default();
+        for _ in 0..scale.starts {
+            let net = Net::new();
+            took.add(millis(start(&net, &config)?.1));
+        }
+        let ours = took.median();
+        rows.push(Row::new(
+            format!("start to protected, {what}"),
+            ours,
+            Unit::Millis,
+        ));
+    }
+    let mut first = rows.remove(0);
+    first = first
+        .clone()
+        .goal(Goal::at_most(first.ours, START_MOST_MS, Unit::Millis));
+    for kind in Kind::DOORS {
+        let figure = match kind.missing() {
+            Some(why) => Err(why),
+            None => {
+                let mut took = Samples::default();
+                for _ in 0..scale.starts {
+                    let net = Net::new();
+                    let began = Instant::now();
+                    let _receiver = Receiver::start(&net, kind)?;
+                    took.add(millis(began.elapsed()));
+                }
+                Ok(took.median())
+            }
+        };
+        first = first.beside_or(kind.name(), figure);
+    }
+    rows.insert(0, first);
+    Ok(rows)
+}
+
+/// Time that `knock-user reload` takes with as many doors as there may be.
+fn reload(scale: Scale) -> Result<Row> {
+    let net = Net::new();
+    let all = doors::many(DOORS_MAX);
+    let (running, _) = start(&net, &all)?;
+    let mut took = Samples::default();
+    for number in 0..scale.starts {
+        // One door changes, and then changes back.
+        let changed = match number % 2 {
+            0 => all.replacen("open_for = \"1h\"", "open_for = \"2h\"", 1),
+            _ => all.clone(),
+        };
+        std::fs::write(running.config.path(), changed).context("changing a configuration")?;
+        let began = Instant::now();
+        ask(&net, &["reload"])?;
+        took.add(millis(began.elapsed()));
+    }
+    let ours = took.median();
+    let row = Row::new("reload of 10 000 doors", ours, Unit::Millis);
+    Ok(row.goal(Goal::at_most(ours, RELOAD_MOST_MS, Unit::Millis)))
+}
+
+/// Asks a running knock-user, and gives back its answer as data.
+fn ask(net: &Net, words: &[&str]) -> Result<Value> {
+    let user = binaries().user.to_string_lossy().into_owned();
+    let told = net.server.run(&user, &[words, &["--json"]].concat());
+    serde_json::from_str(&told).with_context(|| format!("knock-user answered {told}"))
+}
+
+/// Memory and CPU, while nothing happens and while a lot does.
+fn idle_and_flooded(scale: Scale) -> Result<Vec<Row>> {
+    let ours = Taken::of(Kind::Firewall, scale)?;
+    let most = |value: f64, most: f64, unit| Goal::at_most(value, most, unit);
+    let mut rows = [
+        Row::new("resident memory, idle", ours.memory, Unit::MiB).goal(most(
+            ours.memory,
+            RESIDENT_MOST_MIB,
+            Unit::MiB,
+        )),
+        Row::new(
+            "resident memory, 1 M packets a second dropped",
+            ours.flooded_memory,
+            Unit::MiB,
+        )
+        .goal(most(ours.flooded_memory, RESIDENT_MOST_MIB, Unit::MiB)),
+        Row::new("CPU, idle", ours.cpu, Unit::Percent).goal(most(
+            ours.cpu,
+            IDLE_MOST_PERCENT,
+            Unit::Percent,
+        )),
+        Row::new(
+            "CPU, 1 M packets a second dropped",
+            ours.flooded_cpu,
+            Unit::Percent,
+        ),
+    ];
+    for kind in Kind::DOORS {
+        if kind == Kind::NftRecipe {
+            continue;
+        }
+        let theirs = match kind.missing() {
+            Some(why) => Err(why),
+            None => Ok(Taken::of(kind, scale)?),
+        };
+        let figures: [fn(&Taken) -> f64; 4] = [
+            |taken| taken.memory,
+            |taken| taken.flooded_memory,
+            |taken| taken.cpu,
+            |taken| taken.flooded_cpu,
+        ];
+        for (row, figure) in rows.iter_mut().zip(figures) {
+            let theirs = theirs.as_ref().map(figure).map_err(Clone::clone);
+            *row = row.clone().beside_or(kind.name(), theirs);
+        }
+    }
+    let net = Net::new();
+    let (running, _) = start(&net, &doors::many(DOORS_MAX))?;
+    let memory = usage::resident(running.process.id())?;
+    let largest = Row::new("resident memory, 10 000 doors", memory, Unit::MiB);
+    Ok(rows.into_iter().chain([largest]).collect())
+}
+
+/// What a process takes.
+#[derive(Clone, Debug)]
+struct Taken {
+    memory: f64,
+    cpu: f64,
+    flooded_memory: f64,
+    flooded_cpu: f64,
+}
+
+impl Taken {
+    fn of(kind: Kind, scale: Scale) -> Result<Self> {
+        let net = one_queue();
+        let receiver = Receiver::start(&net, kind)?;
+        let process = receiver.process().context("there is no process")?;
+        let id = process.id();
+        // What it does to start is not what it does when idle.
+        usage::cpu_share(id, Duration::from_millis(500))?;
+        let cpu = usage::cpu_share(id, scale.idle)?;
+        let memory = usage::resident(id)?;
+        let (frame, plan) = spoofed_syns(PROTECTED);
+        let flow = Generator::load()?.flow(&net, CPU, frame, plan, FLOOD)?;
+        let flooded_cpu = usage::cpu_share(id, scale.idle)?;
+        let flooded_memory = usage::resident(id)?;
+        let sent = flow.stop()?;
+        ensure!(
+            sent.rate() > f64::from(FLOOD) * 0.8,
+            "only {:.0} packets a second were sent: measure when less else is going on here",
+            sent.rate()
+        );
+        Ok(Self {
+            memory,
+            cpu,
+            flooded_memory,
+            flooded_cpu,
+        })
+    }
+}
+
+/// Doors that are opened again and again, by sources that are no guests any more.
+const EVENTS: &str = r#"
+    [[door]]
+    name = "ssh"
+    knock = ["tcp/7000", "tcp/8000", "tcp/9000"]
+    open = ["tcp/22"]
+    open_for = "1s"
+"#;
+/// As many packets are one source's.
+const TURN: u32 = 2;
+const SEQUENCE: [u16; 1 << TURN] = [7000, 8000, 9000, 9000];
+/// Where the destination port is.
+const PORT_AT: u32 = 14 + 20 + 2;
+/// Openings a second that are tried.
+const OPENINGS: [u32; 6] = [2_000, 5_000, 10_000, 20_000, 40_000, 60_000];
+
+/// How many openings a second are told, each with its end, without one event being lost.
+fn events(scale: Scale) -> Result<Row> {
+    let mut kept_up = 0.0;
+    for openings in OPENINGS {
+        let net = one_queue();
+        let (_running, _) = start(&net, EVENTS)?;
+        let (frame, plan) = spoofed_syns(SEQUENCE[0]);
+        let plan = Plan {
+            turn: TURN,
+            port_at: PORT_AT,
+            ports: (1 << TURN) - 1,
+            ..plan
+        };
+        let mut generator = Generator::load()?;
+        generator.choices(&SEQUENCE)?;
+        let flow = generator.flow(&net, CPU, frame, plan, openings << TURN)?;
+        // As long as a grant, and as long again.
+        thread::sleep(scale.idle.min(Duration::from_secs(3)));
+        let sent = flow.stop()?;
+        let opened = count(&net, "opened")?;
+        let rate = opened / sent.wall.as_secs_f64();
+        if count(&net, "events-lost")? > 0.0 || rate < f64::from(openings) * 0.9 {
+            break;
+        }
+        kept_up = rate;
+    }
+    Ok(Row::new(
+        "openings a second told, with their ends, none lost",
+        kept_up / 1e3,
+        Unit::Thousands,
+    ))
+}
+
+/// What a running knock-user has counted under a name.
+fn count(net: &Net, name: &str) -> Result<f64> {
+    let status = ask(net, &["status"])?;
+    let counters = status["counters"].as_array().into_iter().flatten();
+    let mut named = counters.filter(|counter| counter["name"] == name);
+    Ok(named
+        .next()
+        .and_then(|counter| counter["count"].as_f64())
+        .unwrap_or(0.0))
+}
+
+/// Files, and the kernel's memory.
+fn sizes() -> Result<Vec<Row>> {
+    let programs = binaries();
+    let mut files = [
+        Row::new(
+            "size of knock-user",
+            usage::size(&programs.user)?,
+            Unit::MiB,
+        ),
+        Row::new(
+            "size of knock-client",
+            usage::size(&programs.client)?,
+            Unit::MiB,
+        ),
+    ];
+    for (row, peers) in files
+        .iter_mut()
+        .zip([["knockd", "fwknopd"], ["knock", "fwknop"]])
+    {
+        for peer in peers {
+            let size = usage::program(peer).map(|path| usage::size(&path));
+            let size = size.transpose()?.ok_or_else(|| "not installed".to_owned());
+            *row = row.clone().beside_or(peer, size);
+        }
+    }
+    let object = include_bytes!(env!("KNOCK_OBJECT")).len() as f64 / 1024.0;
+    let (one, all) = (memory(CONFIG)?, memory(&doors::many(DOORS_MAX))?);
+    let maps = Row::new("memory of all maps, 10 000 doors", all, Unit::MiB).beside("1 door", one);
+    let object = Row::new("size of the kernel object", object, Unit::KiB);
+    Ok(files.into_iter().chain([object, maps]).collect())
+}
+
+fn memory(config: &str) -> Result<f64> {
+    let mut kernel = Kernel::with(&compile(config)?, Options::default())?;
+    let bytes: u64 = kernel.memory()?.iter().map(|(_, bytes)| bytes).sum();
+    Ok(bytes as f64 / f64::from(1 << 20))
+}

@@ -1,0 +1,180 @@
+//! What the program costs before the first packet: instructions, as compiled, as the kernel keeps
+//! them, as machine code, and how many the verifier walks.
+//!
+//! These numbers are the same on each run, so `instructions.toml` keeps them, and what makes one of
+//! them grow is seen when it happens. `UPDATE=1 cargo xtask test instructions` writes the file anew.
+#![expect(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
+
+use std::{collections::BTreeMap, env, fs, path::Path};
+
+use knock_tests::kernel::{Kernel, compile};
+use knock_user::firewall::Options;
+use nix::sys::utsname::uname;
+use object::{Object as _, ObjectSymbol as _, SymbolKind};
+use serde::{Deserialize, Serialize};
+
+static OBJECT: &[u8] = include_bytes!(env!("KNOCK_OBJECT"));
+
+/// A number may grow by so much before the file must say so: some other compiler's taste.
+const GROWTH_MOST: f64 = 1.02;
+/// Bytes of an instruction.
+const INSTRUCTION: u64 = 8;
+/// How the compiler begins to say who it is.
+const PRODUCER: &[u8] = b"(rustc version ";
+
+/// What a configuration can have: each set of features is a program of its own in the kernel.
+const CONFIGURATIONS: &[(&str, &str)] = &[
+    ("least", "strict = false\nestablished = { keep = false }\n"),
+    ("usual", ""),
+    (
+        "everything",
+        "trust = [\"10.0.0.0/8\"]\n\
+         lockout = { failures = 5, for = \"60s\" }\n\
+         decoys = { ports = [\"tcp/7777\"] }\n",
+    ),
+];
+const DOOR: &str = "[[door]]\nname = \"ssh\"\nknock = [\"tcp/9000\", \"udp/7000\", \"tcp/8000\"]\n\
+                    open = [\"tcp/22\"]\n";
+/// A door for one address, which is another feature.
+const TARGET: &str = "target = \"192.0.2.1\"\n";
+
+/// The file.
+#[derive(Debug, Deserialize, PartialEq, Serialize)]
+struct Recorded {
+    /// Who compiled the object.
+    compiler: String,
+    /// The first two numbers of the kernel's release, and its machine: others verify and translate
+    /// otherwise.
+    kernel: String,
+    /// Instructions of the object, by function. `knock` is what every packet begins with; ordinary
+    /// ones never leave it.
+    compiled: BTreeMap<String, u64>,
+    /// What the kernel makes of it, by configuration.
+    loaded: BTreeMap<String, Loaded>,
+}
+
+/// A program in the kernel.
+#[derive(Debug, Deserialize, PartialEq, Serialize)]
+struct Loaded {
+    /// Instructions that are left when what the configuration does not use is taken out.
+    translated: u64,
+    /// Bytes of machine code.
+    machine_code: u64,
+    /// Instructions that the verifier walked.
+    verified: u64,
+}
+
+fn compiler() -> String {
+    let found = OBJECT.windows(PRODUCER.len()).position(|w| w == PRODUCER);
+    let text = &OBJECT[found.unwrap() + PRODUCER.len()..];
+    let end = text.iter().position(|octet| b" \0".contains(octet));
+    let version = String::from_utf8_lossy(&text[..end.unwrap()]);
+    format!("rustc {version}")
+}
+
+fn kernel() -> String {
+    let system = uname().unwrap();
+    let release = system.release().to_string_lossy();
+    let numbers: Vec<_> = release.splitn(3, '.').take(2).collect();
+    format!("{} {}", numbers.join("."), system.machine().display())
+}
+
+fn compiled() -> BTreeMap<String, u64> {
+    let file = object::File::parse(OBJECT).unwrap();
+    let symbols = file.symbols();
+    let functions = symbols.filter(|symbol| symbol.kind() == SymbolKind::Text && symbol.size() > 0);
+    functions
+        .map(|symbol| {
+            (
+                symbol.name().unwrap().to_owned(),
+                symbol.size() / INSTRUCTION,
+            )
+        })
+        .collect()
+}
+
+fn loaded(name: &str, settings: &str) -> Loaded {
+    let target = if name == "everything" { TARGET } else { "" };
+    let tables = compile(&format!("{settings}{DOOR}{target}")).unwrap();
+    let mut kernel = Kernel::with(&tables, Options::default()).unwrap();
+    let info = kernel.firewall().program().unwrap().info().unwrap();
+    Loaded {
+        translated: u64::from(info.size_translated().unwrap()) / INSTRUCTION,
+        machine_code: info.size_jitted().into(),
+        verified: info.verified_instruction_count().unwrap().into(),
+    }
+}
+
+/// Each number with its name.
+fn numbers(recorded: &Recorded) -> (Vec<(String, u64)>, Vec<(String, u64)>) {
+    let compiled = recorded.compiled.iter();
+    let compiled = compiled.map(|(name, count)| (format!("compiled.{name}"), *count));
+    let loaded = recorded.loaded.iter().flat_map(|(name, loaded)| {
+        [
+            (format!("loaded.{name}.translated"), loaded.translated),
+            (format!("loaded.{name}.machine_code"), loaded.machine_code),
+            (format!("loaded.{name}.verified"), loaded.verified),
+        ]
+    });
+    (compiled.collect(), loaded.collect())
+}
+
+#[test]
+fn nothing_grows_unseen() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/instructions.toml");
+    let now = Recorded {
+        compiler: compiler(),
+        kernel: kernel(),
+        compiled: compiled(),
+        loaded: CONFIGURATIONS
+            .iter()
+            .map(|(name, settings)| ((*name).to_owned(), loaded(name, settings)))
+            .collect(),
+    };
+    if env::var_os("UPDATE").is_some() {
+        let text = toml::to_string(&now).unwrap();
+        let head = "# Written by `UPDATE=1 cargo xtask test instructions`; \
+                    tests/tests/instructions.rs says what it is for.\n\n";
+        fs::write(&path, format!("{head}{text}")).unwrap();
+        println!("{} is written anew", path.display());
+        return;
+    }
+    let before: Recorded = toml::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+    // Another compiler makes other code of the same source: that is nobody's regression.
+    if now.compiler != before.compiler {
+        println!(
+            "not compared: built by {}, not {}",
+            now.compiler, before.compiler
+        );
+        return;
+    }
+    let ((compiled, loaded), (compiled_before, loaded_before)) = (numbers(&now), numbers(&before));
+    compare(&compiled, &compiled_before);
+    if now.kernel != before.kernel {
+        println!(
+            "what the kernel makes of it is not compared: this is {}, not {}",
+            now.kernel, before.kernel
+        );
+        return;
+    }
+    compare(&loaded, &loaded_before);
+}
+
+fn compare(now: &[(String, u64)], before: &[(String, u64)]) {
+    const HOW: &str = "if that is worth it, `UPDATE=1 cargo xtask test instructions` records it";
+    let names = |numbers: &[(String, u64)]| -> Vec<String> {
+        numbers.iter().map(|(name, _)| name.clone()).collect()
+    };
+    assert_eq!(names(now), names(before), "the file is about others: {HOW}");
+    let grown: Vec<String> = now
+        .iter()
+        .zip(before)
+        .filter(|((_, now), (_, before))| *now as f64 > *before as f64 * GROWTH_MOST)
+        .map(|((name, now), (_, before))| format!("{name}: {now}, it was {before}"))
+        .collect();
+    assert!(
+        grown.is_empty(),
+        "more instructions: {}; {HOW}",
+        grown.join(", ")
+    );
+}
