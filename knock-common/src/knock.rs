@@ -297,7 +297,9 @@ fn conclude<W: World>(world: &W, held: Progress, step: Step) -> Decision {
 
 /// How far a source has come with its attempt, which may be over.
 pub fn progress<W: World>(world: &W, visit: &Visit) -> Progress {
-    let attempt = world.config().map(|config| Attempt::of(world, config, visit));
+    let attempt = world
+        .config()
+        .map(|config| Attempt::of(world, config, visit));
     attempt.map_or(Progress::NONE, |attempt| attempt.load().progress)
 }
 
