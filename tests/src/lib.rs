@@ -3,6 +3,7 @@ pub mod binary;
 pub mod daemon;
 pub mod frame;
 pub mod kernel;
+pub mod manual;
 pub mod namespace;
 pub mod net;
 pub mod pins;

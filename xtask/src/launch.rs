@@ -37,7 +37,11 @@ pub fn bench(sh: &Shell, args: &[String]) -> Error {
     )
 }
 
-fn build_programs(sh: &Shell) -> Result<()> {
+/// Builds the programs that are installed.
+///
+/// # Errors
+/// They don't build.
+pub fn build_programs(sh: &Shell) -> Result<()> {
     let build = shell::cargo(sh).args(["build", "--release"]);
     build
         .args(["--package", "knock-user", "--package", "knock-client"])

@@ -4,6 +4,7 @@
 //! A library, because `knock-user`'s build script builds the object with the same function as
 //! `cargo xtask build-ebpf`: see [`ebpf`].
 
+pub mod dist;
 pub mod ebpf;
 pub mod launch;
 pub mod linker;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use xtask::{
-    ebpf, launch,
+    dist, ebpf, launch,
     setup::{self, Purpose},
     shell,
     test::{self, Chosen},
@@ -65,6 +65,8 @@ enum Verb {
         /// Only sections whose title contains this
         filter: Option<String>,
     },
+    /// Put programs, man pages, completions, documents and unit into target/dist, as under a prefix
+    Dist,
     /// Build knock-user and run it with these arguments (with sudo when not root)
     Run {
         /// What follows goes to knock-user
@@ -138,6 +140,10 @@ fn run(verb: Verb) -> Result<bool> {
                 .chain(filter)
                 .collect();
             return Err(launch::bench(&sh, &args));
+        }
+        Verb::Dist => {
+            setup::run(&sh, Purpose::Build)?;
+            println!("{}", dist::run(&sh)?.display());
         }
         Verb::Run { args } => return Err(launch::run(&sh, &args)),
     }

@@ -120,7 +120,7 @@ const MACHINE_TOOLS: [Tool; 6] = [
 ];
 
 /// Daemons that a package's installation could start.
-const DAEMONS: [&str; 2] = ["knockd", "fwknopd"];
+const DAEMONS: [&str; 3] = ["knockd", "fwknopd", "sshd"];
 
 /// Installs the programs that the tests run; one line says what was there or was done.
 pub fn test_tools(apt: &Apt<'_>) -> Result<()> {
@@ -163,6 +163,12 @@ fn tools(apt: &Apt<'_>, what: &str, tools: &[Tool], why: &str) -> Result<()> {
         }
     }
     println!("{what}: installed {}", missing.join(", "));
+    if missing.contains(&"openssh-server") {
+        println!(
+            "{what}: openssh-server would start with the next boot; `systemctl disable ssh` if \
+             nobody shall log in"
+        );
+    }
     Ok(())
 }
 

@@ -1,0 +1,123 @@
+//! Man pages and completions have every command and every option. Needs no root.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "clippy.toml's exception does not reach helpers of tests"
+)]
+
+use std::{fs, path::Path, process};
+
+use clap::{Arg, Command};
+use knock_tests::manual::{self, COMPLETIONS};
+
+/// How an option is called on the command line.
+fn names(arg: &Arg) -> Vec<String> {
+    let long = arg.get_long().map(|long| format!("--{long}"));
+    let short = arg.get_short().map(|short| format!("-{short}"));
+    long.into_iter().chain(short).collect()
+}
+
+fn shown(command: &Command) -> impl Iterator<Item = &Arg> {
+    command.get_arguments().filter(|arg| !arg.is_hide_set())
+}
+
+fn read(path: &Path) -> String {
+    fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// A page of a command, and those of its subcommands.
+fn check_pages(command: &Command, section: &str, prefix: &Path) {
+    let name = command.get_display_name().unwrap_or(command.get_name());
+    let file = format!("share/man/man{section}/{name}.{section}");
+    let page = read(&prefix.join(&file));
+    // In roff a dash that is not to become a hyphen is escaped.
+    let text = page.replace("\\-", "-");
+    assert!(
+        text.contains(&format!(".TH {name} {section}")),
+        "{file}:\n{text}"
+    );
+    for arg in shown(command) {
+        for name in names(arg) {
+            assert!(text.contains(&name), "{file} lacks {name}:\n{text}");
+        }
+        let takes_value = arg.get_action().takes_values();
+        let values = arg.get_value_names().filter(|_| takes_value);
+        for value in values.into_iter().flatten() {
+            assert!(
+                text.contains(value.as_str()),
+                "{file} lacks {value}:\n{text}"
+            );
+        }
+    }
+    for subcommand in command.get_subcommands().filter(|sub| !sub.is_hide_set()) {
+        let name = subcommand.get_name();
+        assert!(text.contains(name), "{file} lacks {name}:\n{text}");
+        check_pages(subcommand, section, prefix);
+    }
+}
+
+fn options(command: &Command) -> Vec<&Arg> {
+    let subcommands = command.get_subcommands().filter(|sub| !sub.is_hide_set());
+    shown(command)
+        .chain(subcommands.flat_map(options))
+        .collect()
+}
+
+#[test]
+fn every_option_is_in_every_page_and_completion() {
+    let directory = tempfile::tempdir().unwrap();
+    let prefix = directory.path();
+    manual::write(prefix).unwrap();
+    for (command, section) in manual::programs() {
+        let name = command.get_name().to_owned();
+        let mut command = command.disable_help_subcommand(true);
+        command.build();
+        check_pages(&command, section, prefix);
+
+        for (shell, place) in COMPLETIONS {
+            let file = match shell.to_string().as_str() {
+                "zsh" => format!("_{name}"),
+                "fish" => format!("{name}.fish"),
+                "bash" => format!("{name}.bash"),
+                other => panic!("{other}: where are its files?"),
+            };
+            let completion = read(&prefix.join(place).join(&file));
+            for arg in options(&command) {
+                for name in names(arg) {
+                    let word = match shell.to_string().as_str() {
+                        "fish" if name.starts_with("--") => format!(" -l {}", &name[2..]),
+                        "fish" => format!(" -s {}", &name[1..]),
+                        _ => name,
+                    };
+                    assert!(completion.contains(&word), "{file} lacks {word}");
+                }
+            }
+        }
+    }
+}
+
+/// The shell itself can read what it is given.
+#[test]
+fn bash_takes_its_completions() {
+    let directory = tempfile::tempdir().unwrap();
+    manual::write(directory.path()).unwrap();
+    let place = directory.path().join("share/bash-completion/completions");
+    for (program, words, completed) in [
+        ("knock-user", "--dry", "--dry-run"),
+        ("knock-client", "--then", "--then-connect"),
+    ] {
+        let script = format!(
+            "set -eu; . {}; COMP_WORDS=({program} {words}); COMP_CWORD=1; \
+             $(complete -p {program} | sed 's/.* -F \\([^ ]*\\).*/\\1/') {program} {words} {program}; \
+             echo \"${{COMPREPLY[@]}}\"",
+            place.join(format!("{program}.bash")).display()
+        );
+        let output = process::Command::new("bash")
+            .args(["-c", &script])
+            .output()
+            .unwrap();
+        let told = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{program}: {output:?}");
+        assert_eq!(told.trim(), completed, "{program}");
+    }
+}
