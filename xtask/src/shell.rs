@@ -35,12 +35,6 @@ pub fn cargo(sh: &Shell) -> Cmd<'_> {
     sh.cmd(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
 }
 
-/// Where cargo puts what it builds.
-pub fn target_dir() -> PathBuf {
-    let outer = env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
-    workspace().join(outer)
-}
-
 /// Where `cargo install` puts programs.
 pub fn cargo_bin() -> PathBuf {
     let home = env::var_os("CARGO_HOME").map(PathBuf::from);
