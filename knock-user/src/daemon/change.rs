@@ -164,6 +164,9 @@ impl<W: Write> Daemon<W> {
     /// Attaches to interfaces that appeared, and tells of those that went away.
     pub(super) fn follow_interfaces(&mut self) -> Result<()> {
         let (attached, gone) = self.protection.follow_interfaces()?;
+        if !attached.is_empty() || !gone.is_empty() {
+            supervisor::status(&self.standing());
+        }
         for interface in gone {
             self.console.gone(&interface, clock::boot_ns());
         }

@@ -301,8 +301,15 @@ impl<W: Write> Daemon<W> {
 
     /// How it stands, in one line for the service manager.
     fn standing(&self) -> String {
-        let interfaces = self.protection.instance().linked().join(", ");
-        format!("protecting {} on {interfaces}", self.ports.join(", "))
+        let interfaces = self.protection.instance().linked();
+        if interfaces.is_empty() {
+            return "waiting for interfaces".to_owned();
+        }
+        format!(
+            "protecting {} on {}",
+            self.ports.join(", "),
+            interfaces.join(", ")
+        )
     }
 
     /// The door with a number.
