@@ -15,10 +15,10 @@ use knock_user::{
     control::{
         Answer,
         answers::{
-            self, Clock, Confirmed, Detached, DoorFacts, Doors, Explanation, Grant, Granted,
-            Interface, Process, Reloaded, Revoked, Status,
+            Confirmed, Detached, Explanation, Granted, Interface, Reloaded, Revoked, Status,
         },
         client,
+        facts::{self, Clock, DoorFacts, Doors, Grant, Process},
         text::Told,
     },
     registry::Registry,
@@ -89,7 +89,7 @@ fn counts() -> Vec<u64> {
 fn status(registry: &Registry, process: Option<Process>) -> Status {
     let held = (2, 1, &counts()[..]);
     let name = "eth0@4026531840";
-    answers::status(name, registry, interfaces(), process, held, clock())
+    facts::status(name, registry, interfaces(), process, held, clock())
 }
 
 #[track_caller]
@@ -221,7 +221,7 @@ fn the_list_of_those_who_were_let_in() {
         grant(V4, 0, 500, Some((NOW_MS - 29_500, None))),
         grant("192.0.2.1", 0, 0, Some((0, None))),
     ];
-    let answer = Answer::List(answers::list(grants, &doors(), clock()));
+    let answer = Answer::List(facts::list(grants, &doors(), clock()));
     assert_text(
         &answer,
         &[
@@ -232,7 +232,7 @@ fn the_list_of_those_who_were_let_in() {
         ],
     );
     assert_json(
-        &Answer::List(answers::list(grants.into_iter().take(1), &doors(), clock())),
+        &Answer::List(facts::list(grants.into_iter().take(1), &doors(), clock())),
         r#"{"grants":[{"source":"2001:db8::9","door":"ssh","ports":["tcp/22"],"until":"2026-03-01T10:00:12.345Z","seconds":12.345,"since":"2026-03-01T09:59:40.000Z","by":"knock"}]}"#,
     );
 }
@@ -255,14 +255,14 @@ fn the_list_of_what_the_map_holds() {
         entry(4, NOW_MS - 1, 0),
     ];
     assert_text(
-        &Answer::List(answers::list(grants, &doors(), clock())),
+        &Answer::List(facts::list(grants, &doors(), clock())),
         &[
             "SOURCE       DOOR      PORTS           LEFT  SINCE  BY",
             "203.0.113.9  number 7                  20s   -      -",
             "203.0.113.9  web       tcp/80,tcp/443  30s   -      -",
         ],
     );
-    let nobody = Answer::List(answers::list([], &doors(), clock()));
+    let nobody = Answer::List(facts::list([], &doors(), clock()));
     assert_text(&nobody, &["nobody has a grant"]);
     assert_json(&nobody, r#"{"grants":[]}"#);
 }
@@ -272,7 +272,7 @@ fn moments_of_other_days_have_a_date() {
     let mut told = told();
     told.now = "2026-03-02T10:00:00Z".parse().unwrap();
     let given = Some((NOW_MS, None));
-    let grants = answers::list([grant(V4, 0, 1_000, given)], &doors(), clock());
+    let grants = facts::list([grant(V4, 0, 1_000, given)], &doors(), clock());
     let text = told.text(&Answer::List(grants));
     assert!(text.contains("2026-03-01 12:00:00  knock"), "{text}");
 }

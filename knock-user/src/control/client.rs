@@ -1,30 +1,26 @@
-//! The administrator's end of the socket.
+//! The commands of an administrator.
 
 use std::{
-    io::{self, BufRead as _, BufReader, Write},
+    io::{self, BufRead as _, Write},
     net::IpAddr,
     os::unix::net::UnixStream,
-    path::Path,
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, bail};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use super::{
     answers::{Confirmed, Detached},
-    offline,
-    protocol::{Answer, Failure, Incoming, Misuse, Reply, Request},
+    connection, find, offline,
+    protocol::{Answer, Incoming, Request},
     text::Told,
 };
 use crate::{
     config::{checked::Knock, value},
     instance::Instance,
 };
-
-/// How long a daemon may take to answer: a reload of the largest configuration takes seconds.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What a running knock-user is asked for, or its pinned maps.
 #[derive(Clone, Debug, Subcommand)]
@@ -161,14 +157,14 @@ impl Ask {
     /// Asks, and writes the answer.
     ///
     /// # Errors
-    /// Nobody can be asked, or it could not be done: a [`Misuse`] if who asked is at fault.
+    /// Nobody can be asked, or it could not be done: a [`super::Misuse`] if who asked is at fault.
     pub fn run(&self, out: &mut impl Write) -> Result<()> {
         let at = self.at();
-        let Some(instance) = find(self, at.interface.as_deref())? else {
+        let Some(instance) = find::find(self, at.interface.as_deref())? else {
             let answer = Answer::Detached(Detached::default());
             return write(&answer, at.json, out);
         };
-        match connect(&instance.socket())? {
+        match connection::open(&instance.socket())? {
             Some(stream) => converse(&self.incoming(), stream, at.json, out),
             None => write(&self.offline(&instance)?, at.json, out),
         }
@@ -191,7 +187,7 @@ impl Ask {
             | Self::Confirm(_) => bail!(
                 "no process runs for {}, so nobody can be asked: start knock-user, which takes \
                  over what is there",
-                interfaces(instance)
+                find::interfaces(instance)
             ),
         }
     }
@@ -203,136 +199,13 @@ fn is_awaiting(instance: &Instance) -> bool {
     registry.is_some_and(|registry| registry.confirm_by_ms.is_some())
 }
 
-/// The instance that is meant; none if there is none and that is as it should be.
-fn find(ask: &Ask, interface: Option<&str>) -> Result<Option<Instance>> {
-    let mut all = candidates(ask)?;
-    if let Some(interface) = interface {
-        all.retain(|instance| protects(instance, interface));
-    }
-    match (all.as_slice(), interface) {
-        ([only], _) => Ok(Some(only.clone())),
-        ([], _) if matches!(ask, Ask::Detach(_)) => Ok(None),
-        ([], Some(interface)) => {
-            bail!("no knock-user protects {interface}; `knock-user status` tells what is protected")
-        }
-        ([], None) => bail!(
-            "no knock-user protects anything in this network namespace: `knock-user --iface eth0 \
-             --config FILE` does"
-        ),
-        (several, _) => {
-            let list: Vec<_> = several.iter().map(interfaces).collect();
-            Err(Misuse(format!(
-                "knock-user: {} are protected apart from each other: say which with --iface",
-                list.join("; ")
-            ))
-            .into())
-        }
-    }
-}
-
-fn candidates(ask: &Ask) -> Result<Vec<Instance>> {
-    let pinned = if matches!(ask, Ask::Detach(_)) {
-        // Also what only another version could take over.
-        Instance::of_all_layouts()
-    } else {
-        Instance::all_here()
-    };
-    let mut all = Instance::listening_here().unwrap_or_default();
-    match pinned {
-        Ok(pinned) => all.extend(pinned),
-        // Those who may ask need not be allowed to see pins.
-        Err(_) if !all.is_empty() => {}
-        Err(error) => return Err(error),
-    }
-    all.sort();
-    all.dedup();
-    Ok(all)
-}
-
-fn protects(instance: &Instance, interface: &str) -> bool {
-    instance.has_any(&[interface.to_owned()])
-        || asked_interfaces(instance)
-            .iter()
-            .any(|name| name == interface)
-}
-
-/// What an instance protects, for people.
-fn interfaces(instance: &Instance) -> String {
-    let mut names = instance.interfaces();
-    if names.is_empty() {
-        names = asked_interfaces(instance);
-    }
-    match names.as_slice() {
-        [] => instance.name().to_owned(),
-        names => names.join(" and "),
-    }
-}
-
-/// The interfaces of an instance as its process tells them, for those who may not see pins.
-fn asked_interfaces(instance: &Instance) -> Vec<String> {
-    let Ok(Some(stream)) = connect(&instance.socket()) else {
-        return Vec::new();
-    };
-    let Ok((Answer::Status(status), _)) = ask(&Incoming::Request(Request::Status {}), stream)
-    else {
-        return Vec::new();
-    };
-    let interfaces = status.interfaces.into_iter();
-    interfaces.map(|interface| interface.name).collect()
-}
-
-/// Connects to a socket; `None` if nobody listens there.
-fn connect(path: &Path) -> Result<Option<UnixStream>> {
-    use io::ErrorKind::{ConnectionRefused, NotFound, PermissionDenied};
-    match UnixStream::connect(path) {
-        Ok(stream) => {
-            stream.set_read_timeout(Some(PATIENCE))?;
-            stream.set_write_timeout(Some(PATIENCE))?;
-            Ok(Some(stream))
-        }
-        Err(error) if [ConnectionRefused, NotFound].contains(&error.kind()) => Ok(None),
-        Err(error) if error.kind() == PermissionDenied => Err(anyhow!(
-            "{} is for root: try `sudo`, or have `[control] group` let you in",
-            path.display()
-        )),
-        Err(error) => Err(error).with_context(|| format!("connecting to {}", path.display())),
-    }
-}
-
-/// Asks and gets an answer, and what comes after it.
-fn ask(incoming: &Incoming, stream: UnixStream) -> Result<(Answer, BufReader<UnixStream>)> {
-    // Who is not let in is told so without being heard: the reply counts.
-    let sent = (&stream).write_all(incoming.to_line().as_bytes());
-    let mut reader = BufReader::new(stream);
-    let mut line = Vec::new();
-    match reader.read_until(b'\n', &mut line) {
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-            bail!("the process does not answer: `kill` it, and start it again")
-        }
-        read => read.context("reading the answer")?,
-    };
-    if line.is_empty() {
-        sent.context("asking")?;
-        bail!("the process ended without an answer");
-    }
-    match Reply::from_line(&line) {
-        Ok(Reply::Done(answer)) => Ok((answer, reader)),
-        Ok(Reply::Failed(Failure {
-            message,
-            bad_configuration: true,
-        })) => Err(Misuse(message).into()),
-        Ok(Reply::Failed(Failure { message, .. })) => bail!("{message}"),
-        Err(reason) => bail!("{reason}"),
-    }
-}
-
 fn converse(
     incoming: &Incoming,
     stream: UnixStream,
     json: bool,
     out: &mut impl Write,
 ) -> Result<()> {
-    let (answer, mut rest) = ask(incoming, stream)?;
+    let (answer, mut rest) = connection::ask(incoming, stream)?;
     if answer != (Answer::Watching {}) {
         return write(&answer, json, out);
     }

@@ -28,6 +28,9 @@
 pub mod access;
 pub mod answers;
 pub mod client;
+mod connection;
+pub mod facts;
+mod find;
 pub mod offline;
 pub mod protocol;
 pub mod server;

@@ -9,7 +9,10 @@ use knock_common::{
     reason::COUNTERS_MAX,
 };
 
-use super::answers::{self, Clock, Detached, Grants, Status};
+use super::{
+    answers::{Detached, Grants, Status},
+    facts::{self, Clock},
+};
 use crate::{
     instance::Instance,
     maps::{self, Table},
@@ -24,14 +27,14 @@ use crate::{
 pub fn status(instance: &Instance) -> Result<Status> {
     let clock = Clock::now();
     let registry = registry(instance)?;
-    let doors = answers::doors(&registry);
-    let grants = answers::list(grants(instance)?, &doors, clock).grants.len();
+    let doors = facts::doors(&registry);
+    let grants = facts::list(grants(instance)?, &doors, clock).grants.len();
     let counts = counters(instance)?;
     let idle_ms = registry.flow_idle_ms;
     let flows = table::<FlowKey, u64>(instance, "FLOWS", FLOWS_MAX, Map::LruHashMap)?;
-    let held = (grants, answers::kept(&flows, idle_ms, clock), &counts[..]);
-    let interfaces = answers::interfaces(instance)?;
-    Ok(answers::status(
+    let held = (grants, facts::kept(&flows, idle_ms, clock), &counts[..]);
+    let interfaces = facts::interfaces(instance)?;
+    Ok(facts::status(
         instance.name(),
         &registry,
         interfaces,
@@ -46,8 +49,8 @@ pub fn status(instance: &Instance) -> Result<Status> {
 /// # Errors
 /// The maps can't be read.
 pub fn list(instance: &Instance) -> Result<Grants> {
-    let doors = answers::doors(&registry(instance)?);
-    Ok(answers::list(grants(instance)?, &doors, Clock::now()))
+    let doors = facts::doors(&registry(instance)?);
+    Ok(facts::list(grants(instance)?, &doors, Clock::now()))
 }
 
 /// Removes all that an instance has.
@@ -78,9 +81,9 @@ fn registry(instance: &Instance) -> Result<Registry> {
     }
 }
 
-fn grants(instance: &Instance) -> Result<Vec<answers::Grant>> {
+fn grants(instance: &Instance) -> Result<Vec<facts::Grant>> {
     let entries = table::<GrantKey, u64>(instance, "ALLOW", ALLOW_MAX, Map::HashMap)?;
-    let grant = |(key, word)| answers::Grant::from((key, access::Grant::from_word(word)));
+    let grant = |(key, word)| facts::Grant::from((key, access::Grant::from_word(word)));
     Ok(entries.into_iter().map(grant).collect())
 }
 

@@ -19,7 +19,8 @@ use crate::{
     },
     control::{
         Misuse, Peer,
-        answers::{self, Clock, Explanation, Granted, Grants, Process, Revoked, Status},
+        answers::{Explanation, Granted, Grants, Revoked, Status},
+        facts::{self, Clock, Process},
     },
     explain::{self, Known, Question},
     maps::{self, Plain},
@@ -36,7 +37,7 @@ impl<W: Write> Daemon<W> {
         let clock = Clock::now();
         let counts = self.protection.firewall().counters()?;
         let idle_ms = self.protection.registry().flow_idle_ms;
-        let flows = answers::kept(&self.flows()?, idle_ms, clock);
+        let flows = facts::kept(&self.flows()?, idle_ms, clock);
         let process = Process {
             pid: std::process::id(),
             since_ms: self.since_ns / 1_000_000,
@@ -46,9 +47,9 @@ impl<W: Write> Daemon<W> {
         let grants = open.filter(|open| clock.now_ms < open.until_ms).count();
         let held = (grants, flows, &counts[..]);
         let instance = self.protection.instance();
-        let interfaces = answers::interfaces(instance)?;
+        let interfaces = facts::interfaces(instance)?;
         let registry = self.protection.registry();
-        Ok(answers::status(
+        Ok(facts::status(
             instance.name(),
             registry,
             interfaces,
@@ -59,8 +60,8 @@ impl<W: Write> Daemon<W> {
     }
 
     pub(super) fn list(&self) -> Grants {
-        let doors = answers::doors(self.protection.registry());
-        answers::list(self.ledger.open().map(Into::into), &doors, Clock::now())
+        let doors = facts::doors(self.protection.registry());
+        facts::list(self.ledger.open().map(Into::into), &doors, Clock::now())
     }
 
     /// Lets a source through a door, and tells it as if the source had knocked.
@@ -131,7 +132,7 @@ impl<W: Write> Daemon<W> {
         let now_ms = clock::boot_ms();
         let actions = self.ledger.revoked(address, &revocation, peer.uid, now_ms);
         self.act(&actions, clock::boot_ns());
-        let known = answers::doors(self.protection.registry());
+        let known = facts::doors(self.protection.registry());
         let doors = revocation.doors.iter().filter_map(|door| known.get(door));
         let idle_ms = self.protection.registry().flow_idle_ms;
         let mut flows = self.flows()?;
@@ -139,7 +140,7 @@ impl<W: Write> Daemon<W> {
         Ok(Revoked {
             source,
             doors: doors.map(|facts| facts.name.clone()).collect(),
-            flows: answers::kept(&flows, idle_ms, Clock::now()),
+            flows: facts::kept(&flows, idle_ms, Clock::now()),
         })
     }
 

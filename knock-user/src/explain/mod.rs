@@ -14,7 +14,7 @@ use knock_common::{Reason, judge, layout::Features, time::Moment};
 
 use crate::{
     config::checked::{Knock, Settings},
-    control::answers::{self, Explanation},
+    control::{answers::Explanation, facts},
 };
 
 mod frame;
@@ -73,7 +73,7 @@ pub fn explain(question: &Question, known: &Known<'_>, live: &impl Live) -> Resu
         source: question.source,
         port: question.port.to_string(),
         to: question.to,
-        verdict: answers::verdict(verdict(reason, known.features)).to_owned(),
+        verdict: facts::verdict(verdict(reason, known.features)).to_owned(),
         reason: reason.name().to_owned(),
         chain,
     })

@@ -1,0 +1,63 @@
+//! The client's end of a connection.
+
+use std::{
+    io::{self, BufRead as _, BufReader, Write as _},
+    os::unix::net::UnixStream,
+    path::Path,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, anyhow, bail};
+
+use super::protocol::{Answer, Failure, Incoming, Misuse, Reply};
+
+/// How long a daemon may take to answer: a reload of the largest configuration takes seconds.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Connects to a socket; `None` if nobody listens there.
+pub(super) fn open(path: &Path) -> Result<Option<UnixStream>> {
+    use io::ErrorKind::{ConnectionRefused, NotFound, PermissionDenied};
+    match UnixStream::connect(path) {
+        Ok(stream) => {
+            stream.set_read_timeout(Some(PATIENCE))?;
+            stream.set_write_timeout(Some(PATIENCE))?;
+            Ok(Some(stream))
+        }
+        Err(error) if [ConnectionRefused, NotFound].contains(&error.kind()) => Ok(None),
+        Err(error) if error.kind() == PermissionDenied => Err(anyhow!(
+            "{} is for root: try `sudo`, or have `[control] group` let you in",
+            path.display()
+        )),
+        Err(error) => Err(error).with_context(|| format!("connecting to {}", path.display())),
+    }
+}
+
+/// Asks and gets an answer, and what comes after it.
+pub(super) fn ask(
+    incoming: &Incoming,
+    stream: UnixStream,
+) -> Result<(Answer, BufReader<UnixStream>)> {
+    // Who is not let in is told so without being heard: the reply counts.
+    let sent = (&stream).write_all(incoming.to_line().as_bytes());
+    let mut reader = BufReader::new(stream);
+    let mut line = Vec::new();
+    match reader.read_until(b'\n', &mut line) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            bail!("the process does not answer: `kill` it, and start it again")
+        }
+        read => read.context("reading the answer")?,
+    };
+    if line.is_empty() {
+        sent.context("asking")?;
+        bail!("the process ended without an answer");
+    }
+    match Reply::from_line(&line) {
+        Ok(Reply::Done(answer)) => Ok((answer, reader)),
+        Ok(Reply::Failed(Failure {
+            message,
+            bad_configuration: true,
+        })) => Err(Misuse(message).into()),
+        Ok(Reply::Failed(Failure { message, .. })) => bail!("{message}"),
+        Err(reason) => bail!("{reason}"),
+    }
+}

@@ -1,0 +1,256 @@
+//! From what is known to answers.
+//!
+//! These are plain functions of plain data, so that it does not matter whether a daemon has it in
+//! memory or a client has read it from pinned maps.
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+use jiff::{SignedDuration, Timestamp};
+use knock_common::{
+    Address, Reason, Tally, Verdict,
+    access::{self, Flow},
+    layout::{FlowKey, GrantKey},
+};
+
+use super::answers::{Counter, Grants, Held, Interface, Status};
+use crate::{
+    console::Attached, instance::Instance, interface, ledger::Open, pins, registry::Registry,
+};
+
+/// What answers say about a door.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct DoorFacts {
+    /// Its name.
+    pub name: String,
+    /// What it opens or closes: `tcp/22`.
+    pub ports: Vec<String>,
+}
+
+/// Doors by their numbers in the maps.
+pub type Doors = BTreeMap<u16, DoorFacts>;
+
+/// The doors that a registry knows.
+pub fn doors(registry: &Registry) -> Doors {
+    let facts = registry.numbers.doors.iter().map(|(name, &number)| {
+        let facts = DoorFacts {
+            name: name.clone(),
+            ports: registry.ports.get(name).cloned().unwrap_or_default(),
+        };
+        (number, facts)
+    });
+    facts.collect()
+}
+
+/// A running process, as the status has it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Process {
+    /// Its number.
+    pub pid: u32,
+    /// Since when it runs, in milliseconds since boot.
+    pub since_ms: u64,
+    /// How many watch.
+    pub watchers: usize,
+}
+
+/// The status of an instance, from what is known about it besides its maps, and from what those
+/// hold: valid grants, kept connections, and counters by number.
+pub fn status(
+    name: &str,
+    registry: &Registry,
+    interfaces: Vec<Interface>,
+    process: Option<Process>,
+    (grants, flows, counts): (usize, usize, &[u64]),
+    clock: Clock,
+) -> Status {
+    Status {
+        instance: name.to_owned(),
+        pid: process.map(|process| process.pid),
+        version: process.map(|_| env!("CARGO_PKG_VERSION").to_owned()),
+        config: registry.config.display().to_string(),
+        since: process.map(|process| clock.wall(process.since_ms)),
+        interfaces,
+        ports: registry.protected.clone(),
+        dry_run: registry.dry_run,
+        unconfirmed: registry
+            .confirm_by_ms
+            .map(|by_ms| clock.seconds_until(by_ms)),
+        doors: registry.ports.len(),
+        grants,
+        flows,
+        watchers: process.map_or(0, |process| process.watchers),
+        counters: counters(counts),
+    }
+}
+
+/// How many of these connections, which are words of the map, are kept.
+pub fn kept(flows: &[(FlowKey, u64)], idle_ms: u64, clock: Clock) -> usize {
+    let goes_on = |word| clock.now_ms < Flow::from_word(word).until_ms(idle_ms);
+    flows.iter().filter(|&&(_, word)| goes_on(word)).count()
+}
+
+/// The interfaces of an instance.
+///
+/// # Errors
+/// The kernel does not tell.
+pub fn interfaces(instance: &Instance) -> Result<Vec<Interface>> {
+    let all = interface::list()?;
+    let names = instance.interfaces().into_iter();
+    let described = names.map(|name| {
+        let found = all.iter().find(|interface| interface.name == name);
+        let ours = found.filter(|interface| pins::is_ours(instance, interface));
+        let mode = |interface: &interface::Interface| match interface.native {
+            true => Attached::Native,
+            false => Attached::Generic,
+        };
+        Interface {
+            attached: ours.is_some(),
+            mode: ours.map(|interface| mode(interface).name().to_owned()),
+            name,
+        }
+    });
+    Ok(described.collect())
+}
+
+/// The wall clock of the kernel side.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Clock {
+    /// Now, in milliseconds since boot.
+    pub now_ms: u64,
+    /// The wall time at which that was 0.
+    pub boot: Timestamp,
+}
+
+impl Clock {
+    /// Now.
+    pub fn now() -> Self {
+        Self {
+            now_ms: crate::clock::boot_ms(),
+            boot: crate::clock::booted_at(),
+        }
+    }
+
+    /// A moment as RFC 3339.
+    pub fn wall(&self, at_ms: u64) -> String {
+        let since_boot = SignedDuration::from_millis(i64::try_from(at_ms).unwrap_or(i64::MAX));
+        format!(
+            "{:.3}",
+            self.boot.saturating_add(since_boot).unwrap_or(self.boot)
+        )
+    }
+
+    /// Seconds from now until a moment.
+    pub fn seconds_until(&self, at_ms: u64) -> f64 {
+        std::time::Duration::from_millis(at_ms.saturating_sub(self.now_ms)).as_secs_f64()
+    }
+}
+
+/// The counters that are not zero; `counts` has them by number.
+pub fn counters(counts: &[u64]) -> Vec<Counter> {
+    let count_of = |number: u8| counts.get(usize::from(number)).copied().unwrap_or(0);
+    let reasons = Reason::ALL.iter().map(|&reason| Counter {
+        name: reason.name().to_owned(),
+        text: reason.text().to_owned(),
+        verdict: Some(verdict(reason.verdict()).to_owned()),
+        count: count_of(reason as u8),
+    });
+    let tallies = Tally::ALL.iter().map(|&tally| Counter {
+        name: tally.name().to_owned(),
+        text: tally_text(tally).to_owned(),
+        verdict: None,
+        count: count_of(tally as u8),
+    });
+    let all = reasons.chain(tallies);
+    all.filter(|counter| counter.count > 0).collect()
+}
+
+/// The word for what happens to a packet.
+pub const fn verdict(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Pass => "pass",
+        Verdict::Drop => "drop",
+    }
+}
+
+const fn tally_text(tally: Tally) -> &'static str {
+    match tally {
+        Tally::EventsLeftOut => "events not told: too many at once",
+        Tally::EventsLost => "events not told: not read in time",
+        Tally::FirstKnocksEvicted => "first knocks pushed out by others",
+        Tally::FlowsRefused => "connections for which there was no room",
+        Tally::ProgressRefused => "knocks for which there was no room",
+    }
+}
+
+/// A grant that somebody has.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Grant {
+    /// Who has it.
+    pub source: Address,
+    /// Number of the door.
+    pub door: u16,
+    /// When it ends, in milliseconds since boot.
+    pub until_ms: u64,
+    /// When it was given, in milliseconds since boot, and by which user, if not with knocks; none
+    /// if nobody remembers.
+    pub given: Option<(u64, Option<u32>)>,
+}
+
+impl From<Open> for Grant {
+    fn from(open: Open) -> Self {
+        Self {
+            source: open.source,
+            door: open.door,
+            until_ms: open.until_ms,
+            given: Some((open.given_ms, open.by)),
+        }
+    }
+}
+
+impl From<(GrantKey, access::Grant)> for Grant {
+    fn from((key, grant): (GrantKey, access::Grant)) -> Self {
+        Self {
+            source: key.source,
+            door: grant.door,
+            until_ms: grant.until_ms,
+            given: None,
+        }
+    }
+}
+
+/// The grants that are valid, one for each source and door: the one that ends last.
+pub fn list(grants: impl IntoIterator<Item = Grant>, doors: &Doors, clock: Clock) -> Grants {
+    let mut longest: BTreeMap<(Address, u16), Grant> = BTreeMap::new();
+    for grant in grants
+        .into_iter()
+        .filter(|grant| clock.now_ms < grant.until_ms)
+    {
+        let held = longest.entry((grant.source, grant.door)).or_insert(grant);
+        if held.until_ms < grant.until_ms {
+            *held = grant;
+        }
+    }
+    let mut grants: Vec<_> = longest
+        .values()
+        .map(|grant| {
+            let facts = doors.get(&grant.door);
+            let number = || format!("number {}", grant.door);
+            Held {
+                source: grant.source.into(),
+                door: facts.map_or_else(number, |facts| facts.name.clone()),
+                ports: facts.map_or_else(Vec::new, |facts| facts.ports.clone()),
+                until: clock.wall(grant.until_ms),
+                seconds: clock.seconds_until(grant.until_ms),
+                since: grant.given.map(|(given_ms, _)| clock.wall(given_ms)),
+                by: grant.given.map(|(_, by)| giver(by)),
+            }
+        })
+        .collect();
+    grants.sort_by(|a, b| (a.source, &a.door).cmp(&(b.source, &b.door)));
+    Grants { grants }
+}
+
+/// Who gave a grant: those who knocked, or a user.
+fn giver(by: Option<u32>) -> String {
+    by.map_or_else(|| "knock".to_owned(), |uid| format!("uid {uid}"))
+}

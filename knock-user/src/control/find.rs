@@ -1,0 +1,89 @@
+//! Which instance is meant.
+
+use anyhow::{Result, bail};
+
+use super::{
+    client::Ask,
+    connection,
+    protocol::{Answer, Incoming, Misuse, Request},
+};
+use crate::instance::Instance;
+
+/// The instance that is meant; none if there is none and that is as it should be.
+pub(super) fn find(ask: &Ask, interface: Option<&str>) -> Result<Option<Instance>> {
+    let mut all = candidates(ask)?;
+    if let Some(interface) = interface {
+        all.retain(|instance| protects(instance, interface));
+    }
+    match (all.as_slice(), interface) {
+        ([only], _) => Ok(Some(only.clone())),
+        ([], _) if matches!(ask, Ask::Detach(_)) => Ok(None),
+        ([], Some(interface)) => {
+            bail!("no knock-user protects {interface}; `knock-user status` tells what is protected")
+        }
+        ([], None) => bail!(
+            "no knock-user protects anything in this network namespace: `knock-user --iface eth0 \
+             --config FILE` does"
+        ),
+        (several, _) => {
+            let list: Vec<_> = several.iter().map(interfaces).collect();
+            Err(Misuse(format!(
+                "knock-user: {} are protected apart from each other: say which with --iface",
+                list.join("; ")
+            ))
+            .into())
+        }
+    }
+}
+
+fn candidates(ask: &Ask) -> Result<Vec<Instance>> {
+    let pinned = if matches!(ask, Ask::Detach(_)) {
+        // Also what only another version could take over.
+        Instance::of_all_layouts()
+    } else {
+        Instance::all_here()
+    };
+    let mut all = Instance::listening_here().unwrap_or_default();
+    match pinned {
+        Ok(pinned) => all.extend(pinned),
+        // Those who may ask need not be allowed to see pins.
+        Err(_) if !all.is_empty() => {}
+        Err(error) => return Err(error),
+    }
+    all.sort();
+    all.dedup();
+    Ok(all)
+}
+
+fn protects(instance: &Instance, interface: &str) -> bool {
+    instance.has_any(&[interface.to_owned()])
+        || asked_interfaces(instance)
+            .iter()
+            .any(|name| name == interface)
+}
+
+/// What an instance protects, for people.
+pub(super) fn interfaces(instance: &Instance) -> String {
+    let mut names = instance.interfaces();
+    if names.is_empty() {
+        names = asked_interfaces(instance);
+    }
+    match names.as_slice() {
+        [] => instance.name().to_owned(),
+        names => names.join(" and "),
+    }
+}
+
+/// The interfaces of an instance as its process tells them, for those who may not see pins.
+fn asked_interfaces(instance: &Instance) -> Vec<String> {
+    let Ok(Some(stream)) = connection::open(&instance.socket()) else {
+        return Vec::new();
+    };
+    let Ok((Answer::Status(status), _)) =
+        connection::ask(&Incoming::Request(Request::Status {}), stream)
+    else {
+        return Vec::new();
+    };
+    let interfaces = status.interfaces.into_iter();
+    interfaces.map(|interface| interface.name).collect()
+}
