@@ -17,6 +17,12 @@ pub fn workspace() -> &'static Path {
     here.parent().unwrap_or(here)
 }
 
+/// Where cargo puts what it builds.
+pub fn target_dir() -> PathBuf {
+    let outer = env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
+    workspace().join(outer)
+}
+
 /// A shell whose current directory is the root of the workspace.
 pub fn at_root() -> Result<Shell> {
     let sh = Shell::new().context("starting a shell")?;
