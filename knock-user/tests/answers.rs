@@ -168,7 +168,7 @@ fn the_status_without_a_process_on_trial_and_dry() {
             "               wan not attached",
             "protected      tcp/22, tcp/80, tcp/443",
             "dry run        nothing is dropped",
-            "unconfirmed    34s left for `knock-user confirm`",
+            "unconfirmed    35s left for `knock-user confirm`",
             "grants         2",
             "connections    1",
         ],
@@ -227,7 +227,7 @@ fn the_list_of_those_who_were_let_in() {
         &[
             "SOURCE       DOOR  PORTS           LEFT   SINCE     BY",
             "203.0.113.9  ssh   tcp/22          500ms  11:59:30  knock",
-            "203.0.113.9  web   tcp/80,tcp/443  9m59s  10:01:00  uid 1000",
+            "203.0.113.9  web   tcp/80,tcp/443  10m    10:01:00  uid 1000",
             "2001:db8::9  ssh   tcp/22          12s    11:59:40  knock",
         ],
     );
@@ -315,7 +315,7 @@ fn everything_else() {
     let confirmed = |was_unconfirmed| Answer::Confirmed(Confirmed { was_unconfirmed });
     #[rustfmt::skip]
     let rows: [(Answer, &[&str], &str); 10] = [
-        (Answer::Granted(granted), &["203.0.113.9 may use ssh (tcp/22) for 9m59s"],
+        (Answer::Granted(granted), &["203.0.113.9 may use ssh (tcp/22) for 10m"],
             r#"{"source":"203.0.113.9","door":"ssh","ports":["tcp/22"],"until":"2026-03-01T10:10:00.000Z","seconds":599.9}"#),
         (revoked(&["ssh", "web"], 0), &["203.0.113.9 may no longer use ssh, web"],
             r#"{"source":"203.0.113.9","doors":["ssh","web"],"flows":0}"#),

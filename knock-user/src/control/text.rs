@@ -1,6 +1,6 @@
 //! Answers for people.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, time::Duration};
 
 use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 
@@ -8,7 +8,7 @@ use super::{
     answers::{Detached, Granted, Grants, Reloaded, Revoked, Status},
     protocol::Answer,
 };
-use crate::console::text::{count, harmless, list, seconds};
+use crate::console::text::{count, harmless, length as length_of, list};
 
 /// How times are told.
 #[derive(Clone, Debug)]
@@ -207,10 +207,15 @@ fn detached(detached: &Detached) -> Vec<String> {
     detached.interfaces.iter().map(told).collect()
 }
 
-/// Seconds as people read them.
+/// Seconds as people read them: to the nearest whole one, unless there is less than one.
 fn short(length_s: f64) -> String {
-    let length = std::time::Duration::try_from_secs_f64(length_s.max(0.0)).unwrap_or_default();
-    seconds(u64::try_from(length.as_millis()).unwrap_or(u64::MAX))
+    let whole = if length_s < 1.0 {
+        length_s
+    } else {
+        length_s.round()
+    };
+    let length = Duration::try_from_secs_f64(whole).unwrap_or_default();
+    length_of(u64::try_from(length.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// At which side of its column a cell stands.

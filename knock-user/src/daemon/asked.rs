@@ -86,7 +86,7 @@ impl<W: Write> Daemon<W> {
         let address = Address::from(source);
         let now_ms = clock::boot_ms();
         let grant = Grant {
-            until_ms: clock::boot_ms_after(lasts),
+            until_ms: now_ms.saturating_add(compile::millis(lasts)),
             door: number,
         };
         self.protection.firewall().expect([address])?;
@@ -97,7 +97,7 @@ impl<W: Write> Daemon<W> {
             )?;
         }
         let actions = self.ledger.granted(address, grant, peer.uid, now_ms);
-        self.act(&actions, clock::boot_ns());
+        self.act(&actions, now_ms * 1_000_000);
         let mut open = self.ledger.open();
         let held = open.find(|open| open.source == address && open.door == number);
         let until_ms = held.map_or(grant.until_ms, |open| open.until_ms);
