@@ -7,6 +7,7 @@
 
 use std::{
     fs,
+    path::Path,
     process::{Command, Output},
 };
 
@@ -125,6 +126,43 @@ fn both_families_are_let_in() {
             let source = net.native(family);
             daemon.tells(&json!({"event": "opened", "source": source.name(), "door": "ssh"}));
             drop(source.finds_open(SSH, &family.to_string()));
+        }
+        daemon.stop();
+    });
+}
+
+/// The classroom example, as its script shows it.
+#[test]
+fn knockknock_opens_8080() {
+    net::test(|net| {
+        let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
+        let config = fs::read_to_string(examples.join("demo.toml")).unwrap();
+        let _server = Server::tcp(&net.server, &[8080]);
+        let daemon = Daemon::start(&net.server, &config);
+        for family in Family::ALL {
+            let mut script = Command::new(examples.join("knockknock.sh"));
+            script.arg(family.server().to_string());
+            script.env("KNOCK_CLIENT", &binaries().client);
+            script.env("XDG_CONFIG_HOME", "/nonexistent");
+            let output = net.client.enter(|| script.output()).unwrap();
+            assert!(output.status.success(), "{family}: {}", text(&output));
+            assert_eq!(
+                String::from_utf8(output.stdout).unwrap(),
+                "\
+before                                                  8080 is filtered
+  a scan of 1123/udp says open|filtered
+  a scan of 1234/udp says open|filtered
+  a scan of 1456/udp says open|filtered
+two knocks of three (1234 1456)                         8080 is filtered
+a scan of 1100 to 1500, which has the third one         8080 is filtered
+three in another order (1123 1456 1234)                 8080 is filtered
+a slip, and three right ones (1234 1456 1234 1456 1123) 8080 is open
+",
+                "{family}"
+            );
+            let source = net.native(family).name();
+            let opened = json!({"event": "opened", "source": source, "door": "web"});
+            assert_eq!(daemon.told(&opened).len(), 1, "{family}");
         }
         daemon.stop();
     });
