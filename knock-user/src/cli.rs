@@ -39,6 +39,17 @@ pub enum OnExit {
     Keep,
 }
 
+/// How events are written.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// One object a line, as with --json.
+    Json,
+    /// knockd's lines, for programs that read its log.
+    Knockd,
+}
+
 /// How to protect.
 #[derive(Args, Clone, Debug)]
 pub struct Run {
@@ -69,6 +80,14 @@ pub struct Run {
     /// Events as one JSON object a line.
     #[arg(long)]
     pub json: bool,
+    /// How events are written.
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        default_value = "text",
+        conflicts_with = "json"
+    )]
+    pub log_format: LogFormat,
     /// Tell more on standard error: -v what the program in the kernel decides about knocks and
     /// protected ports, -vv about every packet.
     #[arg(short, long, action = ArgAction::Count)]
@@ -95,6 +114,13 @@ pub enum Command {
     /// Whatever is asked of a running knock-user.
     #[command(flatten)]
     Ask(Ask),
+}
+
+impl Run {
+    /// Whether events are objects.
+    pub fn is_json(&self) -> bool {
+        self.json || self.log_format == LogFormat::Json
+    }
 }
 
 #[cfg(test)]

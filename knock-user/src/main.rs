@@ -10,7 +10,7 @@ use clap::Parser as _;
 use jiff::tz::TimeZone;
 use knock_user::{
     check,
-    cli::{Cli, Command, Run},
+    cli::{Cli, Command, LogFormat, Run},
     clock,
     config::Problems,
     console::{Console, Style, watch::Watchers},
@@ -72,7 +72,7 @@ fn run(options: &Run, stderr: Stderr) -> Result<()> {
     privileges::check()?;
     warn_of_own_session(&plan);
     let style = Style {
-        json: options.json,
+        json: options.is_json(),
         dry_run: options.dry_run,
         time: !supervisor::is_journal(io::stdout()),
         zone: TimeZone::system(),
@@ -97,7 +97,12 @@ fn run(options: &Run, stderr: Stderr) -> Result<()> {
         let (protection, put) = Protection::begin(instance, &plan, &interfaces, how)?;
         let out = Output::new(io::stdout());
         let daemon = Daemon::new(options.clone(), plan, protection, put, |doors| {
-            Console::new(out, style, doors, clock::booted_at()).with_watchers(watchers)
+            let console = Console::new(out, style, doors, clock::booted_at());
+            let console = console.with_watchers(watchers);
+            match options.log_format {
+                LogFormat::Knockd => console.in_knockds_words(),
+                LogFormat::Text | LogFormat::Json => console,
+            }
         });
         daemon.run(signals, control).await
     })

@@ -21,7 +21,8 @@ use knock_common::{
     packet::Protocol::{self, Tcp, Udp},
 };
 use knock_user::{
-    config::checked::{Door, Effect, Knock, Ports},
+    commands::{Job, Occasion},
+    config::checked::{Command, Door, Effect, Knock, Ports},
     console::{Attached, Console, DoorText, Style},
     ledger::{Action, Ending},
 };
@@ -388,4 +389,114 @@ fn a_closed_pipe_is_no_reason_to_panic() {
     let failure = console.failure().map(io::Error::kind);
     assert_eq!(failure, Some(io::ErrorKind::BrokenPipe));
     assert_eq!(console.into_inner().0, 1, "not tried again");
+}
+
+#[test]
+fn knockds_words() {
+    let source = V4.parse::<IpAddr>().unwrap().into();
+    let at_ns = 7_201 * SECOND;
+    let mut console = console(false, false).in_knockds_words();
+    console.protecting(&["tcp/22".to_owned()], "eth0", Attached::Native, at_ns);
+    for (reason, stage) in [
+        (Reason::FirstKnock, 1),
+        (Reason::Duplicate, 1),
+        (Reason::NextKnock, 2),
+        (Reason::WrongKnock, 2),
+        (Reason::NotBegun, 0),
+        (Reason::Restarted, 1),
+        (Reason::TooLate, 1),
+        (Reason::NoGrant, 0),
+    ] {
+        console.event(&event(V4, reason, 0, stage, Tcp, 7000));
+    }
+    let (until_ms, closed) = (7_291_123, |ending| Action::Closed {
+        source,
+        door: 0,
+        ending,
+    });
+    let opened = |by| Action::Opened {
+        source,
+        door: 0,
+        until_ms,
+        by,
+    };
+    for action in [
+        opened(None),
+        opened(Some(0)),
+        closed(Ending::Sequence { by: Some(2) }),
+        closed(Ending::Expired),
+        closed(Ending::Removed),
+        closed(Ending::Revoked { by: 0 }),
+    ] {
+        console.action(&action, at_ns);
+    }
+    for (arguments, program) in [
+        (vec!["{source}", "in"], "/bin/log"),
+        (vec!["-c", "a; b {source}"], "/bin/sh"),
+    ] {
+        let command = Command {
+            program: program.into(),
+            arguments: arguments.into_iter().map(str::to_owned).collect(),
+            timeout: Duration::from_secs(10),
+        };
+        let job = Job {
+            occasion: Occasion::Open,
+            source: V4.parse().unwrap(),
+            door: "ssh".to_owned(),
+            port: Some(22),
+            command,
+        };
+        console.running(&job, at_ns);
+    }
+    console.stopped(&["tcp/22".to_owned()], "eth0", at_ns);
+    let told = String::from_utf8(console.into_inner()).unwrap();
+    let lines: Vec<&str> = told
+        .lines()
+        .map(|line| line.strip_prefix("[2026-03-01 12:00] ").unwrap())
+        .collect();
+    assert_eq!(
+        lines,
+        [
+            "starting up, listening on eth0",
+            "203.0.113.9: ssh: Stage 1",
+            "203.0.113.9: ssh: Stage 2",
+            "203.0.113.9: ssh: Stage 1",
+            "203.0.113.9: ssh: sequence timeout (stage 1)",
+            "203.0.113.9: ssh: Stage 3",
+            "203.0.113.9: ssh: OPEN SESAME",
+            "203.0.113.9: shut: Stage 2",
+            "203.0.113.9: shut: OPEN SESAME",
+            "203.0.113.9: ssh: command timeout",
+            "ssh: running command: /bin/log 203.0.113.9 in",
+            "ssh: running command: a; b 203.0.113.9",
+            "shutting down",
+        ]
+    );
+}
+
+/// Who watches has chosen for themselves.
+#[test]
+fn those_who_watch_do_not_get_knockds_words() {
+    let console = console(false, false);
+    let watchers = console.watchers();
+    let (mut text, mut json) = (
+        watchers.watch(false).unwrap(),
+        watchers.watch(true).unwrap(),
+    );
+    let mut console = console.in_knockds_words();
+    console.event(&event(V4, Reason::FirstKnock, 0, 1, Tcp, 7000));
+    drop(console);
+    watchers.end();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let line = text.next().await.unwrap();
+        assert_eq!(
+            &*line,
+            "12:00:01.123 knock   203.0.113.9  ssh  1/3 tcp/7000\n"
+        );
+        assert_eq!(text.next().await, None);
+        assert!(json.next().await.unwrap().contains("\"first-knock\""));
+    });
 }

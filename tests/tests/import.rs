@@ -9,6 +9,8 @@ use std::{
     fs,
     path::Path,
     process::{Command, Stdio},
+    thread,
+    time::Duration,
 };
 
 use knock_tests::{
@@ -18,6 +20,7 @@ use knock_tests::{
     net::{self, Family},
     process::Process,
     server::Server,
+    source::Source,
     wait::{self, PATIENCE},
 };
 use nix::sys::signal::Signal;
@@ -243,6 +246,92 @@ fn knockds_grammar_is_read_as_knockd_reads_it() {
                 "{name}: {imported:?}\n{}",
                 row.conf
             );
+        }
+    });
+}
+
+/// A door with commands alone, so that knockd and we do the same.
+const LOGGED: &str = "
+    [options]
+    Interface = b0
+    [gate]
+    Sequence = 7000,8000:udp,9000
+    TCPFlags = syn
+    Seq_Timeout = 2
+    Start_Command = /bin/true in %IP%
+    Cmd_Timeout = 1
+    Stop_Command = /bin/true out %IP%
+    [slow]
+    Sequence = 7100:udp,8100:udp,7101:udp
+    Seq_Timeout = 1
+    Command = /bin/true slow %IP%
+";
+
+/// What a log says of these sources, without the times, and with a word for each source.
+fn said(lines: &str, source: &Source<'_>) -> Vec<String> {
+    // knockd begins its file with an empty line.
+    let lines = lines.lines().filter(|line| !line.is_empty());
+    lines
+        .map(|line| {
+            let (time, rest) = line
+                .split_once("] ")
+                .unwrap_or_else(|| panic!("no time: {line}"));
+            assert_eq!(time.len(), "[2026-11-21 15:01".len(), "{line}");
+            rest.replace(&source.name(), "IP")
+        })
+        .filter(|line| line.contains("IP"))
+        .collect()
+}
+
+/// Knocks right, then too slowly, and waits for what is said of it.
+fn logged(source: &Source<'_>, log: impl Fn() -> String) -> Vec<String> {
+    source.knock("tcp/7000 udp/8000 tcp/9000");
+    let has = |text: &str| said(&log(), source).iter().any(|line| line.contains(text));
+    wait::until("the commands ran", || has("running command: /bin/true out"));
+    source.knock("udp/7100");
+    wait::until("the first knock is told", || has("slow: Stage 1"));
+    // Late by knockd's clock, which counts whole seconds, and by ours.
+    thread::sleep(Duration::from_millis(2_100));
+    source.knock("udp/8100");
+    wait::until("it was too late", || has("slow: sequence timeout"));
+    said(&log(), source)
+}
+
+#[test]
+fn the_log_is_knockds() {
+    net::test(|net| {
+        let directory = tempdir().unwrap();
+        let (conf, log) = (directory.path().join("conf"), directory.path().join("log"));
+        fs::write(&conf, LOGGED).unwrap();
+        let (toml, _) = import(LOGGED).unwrap();
+        let toml = config_file(toml.as_bytes());
+        for family in Family::ALL {
+            let read = || fs::read_to_string(&log).unwrap_or_default();
+            let mut command = Command::new("knockd");
+            command.args(["-i", "b0", "-c"]).arg(&conf);
+            command.arg("-p").arg(directory.path().join("pid"));
+            command.arg("-g").arg(&log);
+            let knockd = Process::start(&net.server, &mut command);
+            wait::until("knockd listens", || {
+                read().contains("starting up, listening on b0")
+            });
+            let theirs = logged(&net.stranger(family), read);
+            knockd.stop(Signal::SIGTERM);
+            assert!(read().ends_with("shutting down\n"), "{}", read());
+            fs::remove_file(&log).unwrap();
+
+            let mut command = knock_tests::daemon::command(&toml);
+            command.args(["--log-format", "knockd"]);
+            let daemon = Process::start(&net.server, &mut command);
+            let read = || daemon.stdout().join("\n");
+            wait::until("we listen", || {
+                read().contains("starting up, listening on b0")
+            });
+            let ours = logged(&net.stranger(family), read);
+            let ended = daemon.stop(Signal::SIGINT);
+            assert_eq!(ours, theirs, "{family}");
+            let last = ended.stdout.last().unwrap();
+            assert!(last.ends_with("] shutting down"), "{last}");
         }
     });
 }

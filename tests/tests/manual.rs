@@ -1,10 +1,5 @@
 //! Man pages and completions have every command and every option. Needs no root.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "clippy.toml's exception does not reach helpers of tests"
-)]
-
 use std::{fs, path::Path, process};
 
 use clap::{Arg, Command};

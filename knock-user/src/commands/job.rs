@@ -57,6 +57,22 @@ impl Job {
         self.command.arguments.iter().map(fill)
     }
 
+    /// What runs, as one would type it. A script that is given to a shell stands for itself.
+    pub(crate) fn line(&self) -> String {
+        let arguments: Vec<String> = self.arguments().collect();
+        match arguments.as_slice() {
+            [option, script] if option == "-c" => script.clone(),
+            _ => {
+                let program = self.command.program.display().to_string();
+                [program]
+                    .into_iter()
+                    .chain(arguments)
+                    .collect::<Vec<_>>()
+                    .join(" ")
+            }
+        }
+    }
+
     pub(super) fn environment(&self) -> [(&'static str, String); 5] {
         let [(_, source), (_, door), (_, port), (_, family)] = self.values();
         [

@@ -42,6 +42,7 @@ use jiff::{Timestamp, tz::TimeZone};
 
 use crate::config::checked::{self, Effect};
 
+mod knockd;
 mod record;
 mod standing;
 mod telling;
@@ -123,6 +124,8 @@ pub struct Console<W> {
     widths: [usize; 3],
     failure: Option<io::Error>,
     watchers: Watchers,
+    /// The writer gets knockd's lines.
+    speaks_knockd: bool,
 }
 
 impl<W: Write> Console<W> {
@@ -136,6 +139,7 @@ impl<W: Write> Console<W> {
             widths: [What::Opened.name().len(), 0, 0],
             failure: None,
             watchers: Watchers::default(),
+            speaks_knockd: false,
         }
     }
 
@@ -172,6 +176,7 @@ impl<W: Write> Console<W> {
 
     /// Writes an event.
     fn tell(&mut self, at_ns: u64, line: &Line, record: Record<'_>) {
+        self.translate(at_ns, line.what, &record);
         if self.wants(Form::Text) {
             let zoned = self.wall(at_ns).to_zoned(self.style.zone.clone());
             let time = zoned.strftime("%H:%M:%S%.3f ").to_string();
@@ -183,6 +188,7 @@ impl<W: Write> Console<W> {
 
     /// Writes a sentence.
     fn say(&mut self, at_ns: u64, what: What, text: &str, record: Record<'_>) {
+        self.translate(at_ns, what, &record);
         self.write(Form::Text, "", text);
         self.tell_object(at_ns, what, record);
     }
@@ -225,7 +231,9 @@ impl<W: Write> Console<W> {
     }
 
     const fn form(&self) -> Form {
-        if self.style.json {
+        if self.speaks_knockd {
+            Form::Knockd
+        } else if self.style.json {
             Form::Json
         } else {
             Form::Text
@@ -234,7 +242,9 @@ impl<W: Write> Console<W> {
 
     fn write(&mut self, form: Form, time: &str, line: &str) {
         let timed = format!("{time}{line}");
-        self.watchers.tell(form == Form::Json, &timed);
+        if form != Form::Knockd {
+            self.watchers.tell(form == Form::Json, &timed);
+        }
         if self.failure.is_some() || self.form() != form {
             return;
         }
@@ -252,4 +262,6 @@ enum Form {
     Text,
     /// One object.
     Json,
+    /// knockd's.
+    Knockd,
 }

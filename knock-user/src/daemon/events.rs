@@ -80,7 +80,7 @@ impl<W: Write> Daemon<W> {
     }
 
     /// Runs the command that a door has for an occasion, if it has one; a dry run only tells.
-    pub(super) fn command(&self, occasion: Occasion, source: Address, door: u16) {
+    pub(super) fn command(&mut self, occasion: Occasion, source: Address, door: u16) {
         if self.run.dry_run {
             return;
         }
@@ -101,6 +101,7 @@ impl<W: Write> Daemon<W> {
             port: door.opened().first().map(|ports| ports.first),
             command,
         };
+        self.console.running(&job, clock::boot_ns());
         if let Err(left_out) = self.commands.run(job) {
             tracing::warn!("{left_out}");
         }

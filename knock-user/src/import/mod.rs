@@ -277,8 +277,8 @@ fn options(conf: &Conf) -> Vec<Problem> {
             reason: reason.to_owned(),
         }));
     };
-    let told = "not carried over: events are told on standard output, which a service's journal \
-                keeps";
+    let told = "not carried over: events are told on standard output, with --log-format knockd in \
+                knockd's words";
     note(
         conf.syslog.as_ref().map(|entry| entry.line),
         "usesyslog",
