@@ -168,6 +168,14 @@ impl Firewall {
         })
     }
 
+    /// Takes the place of another program of ours in a link, whatever interface that is on.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn replace(&mut self, link: FdLink) -> Result<()> {
+        replace(program(&mut self.ebpf)?, link)
+    }
+
     /// Pins the program as the one that is attached, in place of the one before.
     ///
     /// # Errors
@@ -268,15 +276,16 @@ fn replace(program: &mut Xdp, link: FdLink) -> Result<()> {
     Ok(())
 }
 
-/// Puts a program that is pinned in front of the interfaces that have a link of this instance.
+/// Puts a program that is pinned in front of the interfaces that have a link of this instance;
+/// `all` are those that there are.
 ///
 /// # Errors
 /// The kernel refuses.
-pub fn put_back(pinned: &Path, interfaces: &[Interface], instance: &Instance) -> Result<()> {
+pub fn put_back(pinned: &Path, all: &[Interface], instance: &Instance) -> Result<()> {
     let mut program = Xdp::from_pin(pinned, XdpAttachType::Interface)
         .with_context(|| format!("opening the program {}", pinned.display()))?;
-    for interface in interfaces {
-        if let Some(link) = pins::link(&instance.link(&interface.name), interface)? {
+    for name in instance.linked() {
+        if let Some((link, interface)) = pins::live(instance, &name, all)? {
             replace(&mut program, link).with_context(|| {
                 format!("putting back the program in front of {}", interface.name)
             })?;

@@ -129,6 +129,51 @@ pub fn link(path: &Path, interface: &Interface) -> Result<Option<FdLink>> {
     Ok((interface.program == Some(program)).then_some(link))
 }
 
+/// The link that is pinned under the name of an interface, with the interface that it keeps a
+/// program on: one of `all`, which may have another name by now.
+///
+/// # Errors
+/// It can't be read.
+pub fn live<'i>(
+    instance: &Instance,
+    name: &str,
+    all: &'i [Interface],
+) -> Result<Option<(FdLink, &'i Interface)>> {
+    let path = instance.link(name);
+    if let Some(interface) = all.iter().find(|interface| interface.name == name) {
+        return Ok(link(&path, interface)?.map(|link| (link, interface)));
+    }
+    let linked = instance.linked();
+    for interface in all {
+        // All interfaces of an instance have the same program.
+        if !linked.contains(&interface.name)
+            && let Some(link) = link(&path, interface)?
+        {
+            return Ok(Some((link, interface)));
+        }
+    }
+    Ok(None)
+}
+
+/// Gives links the names that their interfaces have now, where those are asked for.
+///
+/// # Errors
+/// They can't be read, or the kernel refuses.
+pub fn follow_names(instance: &Instance, wanted: &[String], all: &[Interface]) -> Result<()> {
+    for old in instance.linked() {
+        if let Some((_, Interface { name, .. })) = live(instance, &old, all)?
+            && *name != old
+            && wanted.contains(name)
+        {
+            let [from, to] = [instance.link(&old), instance.link(name)];
+            fs::rename(&from, &to).with_context(|| {
+                format!("renaming the link {} to {}", from.display(), to.display())
+            })?;
+        }
+    }
+    Ok(())
+}
+
 /// Whether the program on an interface is kept there by this instance.
 pub fn is_ours(instance: &Instance, interface: &Interface) -> bool {
     link(&instance.link(&interface.name), interface).is_ok_and(|link| link.is_some())

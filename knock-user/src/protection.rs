@@ -5,12 +5,12 @@
 //! share; then each interface's link is given to the new program in one step. A packet is judged by
 //! the old program with the old maps or by the new one with the new maps, never by half of each.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use knock_common::{
     Address,
-    layout::{Door, FlowKey, GrantKey},
+    layout::{ALLOW_MAX, Door, FlowKey, GrantKey},
 };
 
 use crate::{
@@ -69,6 +69,19 @@ pub struct Ended {
     pub grants: BTreeSet<(Address, Option<String>)>,
 }
 
+/// What became of interfaces.
+#[derive(Debug, Default)]
+pub struct Followed {
+    /// Those that appeared, unless the kernel refused.
+    pub attached: Vec<Result<Attached>>,
+    /// Those that went away.
+    pub gone: Vec<String>,
+    /// Those that have another name, which is the second one: they stay protected.
+    pub renamed: Vec<(String, String)>,
+    /// Those that are no longer protected, since another one has their old name.
+    pub released: Vec<String>,
+}
+
 /// A protected instance.
 #[derive(Debug)]
 pub struct Protection {
@@ -77,6 +90,8 @@ pub struct Protection {
     registry: Registry,
     mode: Mode,
     unsettled: Option<Unsettled>,
+    /// Names that interfaces had, and those that they have.
+    renamed: BTreeMap<String, String>,
 }
 
 /// What is needed to let go of the configuration before, or to go back to it.
@@ -87,7 +102,7 @@ struct Unsettled {
     /// Interfaces that had no program of ours.
     fresh: Vec<String>,
     before: Option<Registry>,
-    /// Whether no program of ours was there.
+    /// Whether no program of ours was there, or only one that nobody ever confirmed.
     is_first: bool,
 }
 
@@ -121,6 +136,7 @@ impl Protection {
             registry,
             mode: how.mode,
             unsettled: Some(unsettled),
+            renamed: BTreeMap::new(),
         };
         Ok((protection, put))
     }
@@ -156,8 +172,10 @@ impl Protection {
         let Unsettled {
             tables, interfaces, ..
         } = unsettled;
+        let held = self.firewall.grants()?;
+        let now_ms = clock::boot_ms();
         let Carried { remove, ended, .. } =
-            carried(&mut self.firewall, &self.registry.numbers, &tables)?;
+            carry::grants(&held, &self.registry.numbers, &tables, now_ms);
         remove_all(&mut self.firewall, remove)?;
         self.firewall.pin_program(&self.instance)?;
         let mut released = Vec::new();
@@ -184,17 +202,17 @@ impl Protection {
         let Some(unsettled) = self.unsettled else {
             return Ok(());
         };
+        if unsettled.is_first {
+            return self.instance.remove();
+        }
+        let program = self.instance.program();
+        firewall::put_back(&program, &interface::list()?, &self.instance)?;
+        for interface in unsettled.fresh {
+            pins::unlink(&self.instance.link(&interface))?;
+        }
         match unsettled.before {
-            Some(before) if !unsettled.is_first => {
-                let interfaces = interface::list()?;
-                let program = self.instance.program();
-                firewall::put_back(&program, &interfaces, &self.instance)?;
-                for interface in unsettled.fresh {
-                    pins::unlink(&self.instance.link(&interface))?;
-                }
-                before.write(&self.instance.registry())
-            }
-            Some(_) | None => self.instance.remove(),
+            Some(before) => before.write(&self.instance.registry()),
+            None => Ok(()),
         }
     }
 
@@ -213,22 +231,29 @@ impl Protection {
     ///
     /// # Errors
     /// The kernel does not tell, or refuses.
-    pub fn follow_interfaces(&mut self) -> Result<(Vec<Result<Attached>>, Vec<String>)> {
+    pub fn follow_interfaces(&mut self) -> Result<Followed> {
         let all = interface::list()?;
-        let mut attached = Vec::new();
-        let mut gone = Vec::new();
+        let mut followed = Followed::default();
         for name in &self.registry.interfaces {
-            let Some(interface) = all.iter().find(|interface| interface.name == *name) else {
-                if pins::unlink(&self.instance.link(name))? {
-                    gone.push(name.clone());
+            if let Some(interface) = all.iter().find(|interface| interface.name == *name) {
+                let old = self.renamed.remove(name);
+                if !pins::is_ours(&self.instance, interface) {
+                    let attached = self.firewall.attach(interface, self.mode, &self.instance);
+                    followed.attached.push(attached);
+                    followed.released.extend(old);
                 }
-                continue;
-            };
-            if !pins::is_ours(&self.instance, interface) {
-                attached.push(self.firewall.attach(interface, self.mode, &self.instance));
+            } else if let Some((_, interface)) = pins::live(&self.instance, name, &all)? {
+                let now = interface.name.clone();
+                let known = self.renamed.insert(name.clone(), now.clone());
+                if known.as_ref() != Some(&now) {
+                    followed.renamed.push((name.clone(), now));
+                }
+            } else if pins::unlink(&self.instance.link(name))? {
+                self.renamed.remove(name);
+                followed.gone.push(name.clone());
             }
         }
-        Ok((attached, gone))
+        Ok(followed)
     }
 
     /// The kernel side.
@@ -293,7 +318,8 @@ impl Change<'_> {
         let interfaces = self.find()?;
         let registry = self.registry(&known, &tables);
         registry.write(&self.instance.registry())?;
-        let is_first = self.instance.linked().is_empty();
+        // What was never settled is nothing to go back to.
+        let is_first = self.instance.linked().is_empty() || !self.instance.program().exists();
         let options = Options {
             dry_run: self.how.dry_run,
             log_level: self.how.log_level,
@@ -312,17 +338,30 @@ impl Change<'_> {
         }
         give(&mut firewall, &known, &tables)?;
         let mut found = keep_connections(&mut firewall, &tables)?;
-        let (attached, fresh) = self.attach(&mut firewall, &interfaces)?;
+        let mut attached = Vec::new();
+        let done = self.attach(&mut firewall, &interfaces, &mut attached);
         // What was given and connected between the first look and the attaching.
-        give(&mut firewall, &registry.numbers, &tables)?;
-        found.extend(keep_connections(&mut firewall, &tables)?);
-        let absent = |name: &&String| !interfaces.iter().any(|there| there.name == **name);
+        let done = done.and_then(|absent| {
+            give(&mut firewall, &registry.numbers, &tables)?;
+            found.extend(keep_connections(&mut firewall, &tables)?);
+            Ok(absent)
+        });
+        let absent = match done {
+            Ok(absent) => absent,
+            Err(error) => {
+                self.take_back(&attached)?;
+                return Err(error.context("nothing is changed"));
+            }
+        };
+        attached.sort_by(|a, b| a.interface.cmp(&b.interface));
+        let fresh = attached.iter().filter(|attached| !attached.replaced);
+        let fresh = fresh.map(|attached| attached.interface.clone()).collect();
         let put = Put {
             doors: tables.doors.clone(),
             names: tables.names.clone(),
             horizon_ticks: tables.config.horizon_ticks,
             attached,
-            absent: self.interfaces.iter().filter(absent).cloned().collect(),
+            absent,
             found,
         };
         let unsettled = Unsettled {
@@ -336,6 +375,7 @@ impl Change<'_> {
     }
 
     fn find(&self) -> Result<Vec<Interface>> {
+        pins::follow_names(self.instance, self.interfaces, &interface::list()?)?;
         let before = self.before.map_or(&[][..], |before| &before.interfaces);
         // One that went away is waited for, and not a mistake.
         let was_there = |name: &str| before.iter().any(|before| before == name);
@@ -371,51 +411,61 @@ impl Change<'_> {
         }
     }
 
-    /// Attaches to all interfaces or to none: first where the kernel may refuse, then where the
-    /// program takes the place of another.
+    /// Attaches to all interfaces: first where the kernel may refuse, then where the program takes
+    /// the place of another. What is attached is noted, also if that comes to an end; those that
+    /// are not there are returned.
     fn attach(
         &self,
         firewall: &mut Firewall,
         interfaces: &[Interface],
-    ) -> Result<(Vec<Attached>, Vec<String>)> {
+        attached: &mut Vec<Attached>,
+    ) -> Result<Vec<String>> {
         let is_ours = |interface: &&Interface| pins::is_ours(self.instance, interface);
         let (ours, others): (Vec<_>, Vec<_>) = interfaces.iter().partition(is_ours);
-        let mut attached = Vec::new();
-        let mut fresh = Vec::new();
         for interface in others.into_iter().chain(ours) {
-            let done = firewall.attach(interface, self.how.mode, self.instance);
-            match done {
-                Ok(done) if done.replaced => attached.push(done),
-                Ok(done) => {
-                    fresh.push(done.interface.clone());
-                    attached.push(done);
-                }
-                Err(error) => {
-                    for interface in fresh {
-                        pins::unlink(&self.instance.link(&interface))?;
-                    }
-                    return Err(error.context("nothing is changed"));
-                }
+            attached.push(firewall.attach(interface, self.how.mode, self.instance)?);
+        }
+        let all = interface::list()?;
+        let is_there = |name: &&String| interfaces.iter().any(|there| there.name == **name);
+        let mut absent = Vec::new();
+        for name in self.interfaces.iter().filter(|name| !is_there(name)) {
+            match pins::live(self.instance, name, &all)? {
+                // It has another name now.
+                Some((link, _)) => firewall.replace(link)?,
+                None => absent.push(name.clone()),
             }
         }
-        attached.sort_by(|a, b| a.interface.cmp(&b.interface));
-        Ok((attached, fresh))
+        Ok(absent)
+    }
+
+    /// Undoes [`Change::attach`].
+    fn take_back(&self, attached: &[Attached]) -> Result<()> {
+        for new in attached.iter().filter(|attached| !attached.replaced) {
+            pins::unlink(&self.instance.link(&new.interface))?;
+        }
+        let program = self.instance.program();
+        if self.instance.linked().is_empty() || !program.exists() {
+            return Ok(());
+        }
+        firewall::put_back(&program, &interface::list()?, self.instance)
     }
 }
 
-/// What becomes of the grants that are in the allow map now.
-fn carried(firewall: &mut Firewall, known: &Numbers, tables: &Tables) -> Result<Carried> {
-    Ok(carry::grants(
-        &firewall.grants()?,
-        known,
-        tables,
-        clock::boot_ms(),
-    ))
-}
-
-/// Writes the entries that grants of before need in this configuration.
+/// Writes the entries that grants of before need in this configuration; those that they needed stay
+/// until it is settled.
 fn give(firewall: &mut Firewall, known: &Numbers, tables: &Tables) -> Result<()> {
-    let Carried { write, .. } = carried(firewall, known, tables)?;
+    let held = firewall.grants()?;
+    let Carried { write, .. } = carry::grants(&held, known, tables, clock::boot_ms());
+    let there: HashSet<_> = held.iter().map(|(key, _)| *key).collect();
+    let more = write.keys().filter(|key| !there.contains(key)).count();
+    if there.len().saturating_add(more) > ALLOW_MAX as usize {
+        bail!(
+            "there is no room for the grants under both configurations: {} of {ALLOW_MAX} entries \
+             are in use, and {more} more are needed; `knock-user revoke` ends grants, and others \
+             end by themselves",
+            there.len()
+        );
+    }
     let sources = write.keys().map(|key| key.source);
     firewall.expect(sources.collect::<BTreeSet<_>>())?;
     let mut allow = firewall.allow()?;

@@ -163,14 +163,24 @@ impl<W: Write> Daemon<W> {
 
     /// Attaches to interfaces that appeared, and tells of those that went away.
     pub(super) fn follow_interfaces(&mut self) -> Result<()> {
-        let (attached, gone) = self.protection.follow_interfaces()?;
-        if !attached.is_empty() || !gone.is_empty() {
+        let followed = self.protection.follow_interfaces()?;
+        if !followed.attached.is_empty() || !followed.gone.is_empty() {
             supervisor::status(&self.standing());
         }
-        for interface in gone {
+        for interface in followed.gone {
             self.console.gone(&interface, clock::boot_ns());
         }
-        for attached in attached {
+        for (old, now) in followed.renamed {
+            tracing::warn!(
+                "{old} is called {now} now: it stays protected until another interface is called \
+                 {old}; for good, name it so in `interfaces` and reload"
+            );
+        }
+        for interface in followed.released {
+            self.console
+                .stopped(&self.ports, &interface, clock::boot_ns());
+        }
+        for attached in followed.attached {
             match attached {
                 Ok(attached) => self.say_protecting(vec![attached]),
                 Err(error) => tracing::warn!("{error:#}"),

@@ -230,6 +230,13 @@ impl<W: Write> Daemon<W> {
     /// Ends or leaves the protection, and lets the commands come to an end; where the protection
     /// ends, what `on_open` has done is undone.
     async fn end(mut self, outcome: Outcome) -> Result<()> {
+        let outcome = match outcome {
+            // Nobody can confirm it any more.
+            Outcome::Signal if self.trial.is_some() && self.run.on_exit == OnExit::Keep => {
+                Outcome::Unconfirmed
+            }
+            Outcome::Signal | Outcome::Detach | Outcome::Unconfirmed => outcome,
+        };
         let keeps = match outcome {
             Outcome::Signal => self.run.on_exit == OnExit::Keep,
             Outcome::Detach => false,
@@ -241,16 +248,18 @@ impl<W: Write> Daemon<W> {
                 self.command(Occasion::Close, source, door);
             }
         }
-        let linked = self.protection.instance().linked();
+        let instance = self.protection.instance().clone();
+        let linked = instance.linked();
         let done = match outcome {
             Outcome::Unconfirmed => self.protection.go_back(),
             Outcome::Signal if keeps => Ok(()),
             Outcome::Signal | Outcome::Detach => self.protection.detach().map(drop),
         };
         if done.is_ok() {
+            let stays = instance.linked();
             for interface in linked {
                 let at_ns = clock::boot_ns();
-                match keeps {
+                match stays.contains(&interface) {
                     true => self.console.left(&self.ports, &interface, at_ns),
                     false => self.console.stopped(&self.ports, &interface, at_ns),
                 }
