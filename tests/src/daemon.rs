@@ -139,8 +139,7 @@ impl Daemon {
     /// It ended before.
     #[track_caller]
     pub fn kill(self) -> Ended {
-        let Self { process, .. } = self;
-        let ended = process.stop(Signal::SIGKILL);
+        let ended = self.end_by(Signal::SIGKILL);
         assert_eq!(
             ended.status.signal(),
             Some(Signal::SIGKILL as i32),
@@ -155,8 +154,7 @@ impl Daemon {
     /// It does not end, or ends with a failure.
     #[track_caller]
     pub fn leave(self, signal: Signal) -> Ended {
-        let Self { process, .. } = self;
-        let ended = process.stop(signal);
+        let ended = self.end_by(signal);
         assert!(
             ended.status.success(),
             "knock-user ended with {}:\n{}\n{}",
@@ -165,6 +163,15 @@ impl Daemon {
             ended.stderr
         );
         ended
+    }
+
+    /// Sends a signal and waits for the end, whatever that is.
+    ///
+    /// # Panics
+    /// It does not end.
+    #[track_caller]
+    pub fn end_by(self, signal: Signal) -> Ended {
+        self.process.stop(signal)
     }
 
     /// Waits for its end, which it comes to by itself.

@@ -4,8 +4,8 @@ use aya::{
     maps::{Map, MapData, PerCpuArray},
     programs::loaded_programs,
 };
-use knock_common::Reason;
-use knock_user::instance::Instance;
+use knock_common::{Reason, layout::GrantKey};
+use knock_user::{instance::Instance, maps::Table};
 
 use crate::{daemon::attached_programs, namespace::Namespace, wait};
 
@@ -31,6 +31,23 @@ pub fn instance(namespace: &Namespace) -> Instance {
     match (instances.pop(), instances.pop()) {
         (Some(only), None) => only,
         (last, other) => panic!("not one instance: {last:?} {other:?}"),
+    }
+}
+
+/// The allow map, whether or not a process runs: grants as words.
+///
+/// # Panics
+/// It is not there.
+#[track_caller]
+pub fn allow(instance: &Instance) -> Table<MapData, GrantKey, u64> {
+    let path = instance.maps().join("ALLOW");
+    let opened = || -> anyhow::Result<_> {
+        let map = Map::HashMap(MapData::from_pin(&path)?);
+        Ok(Table::try_from(map)?)
+    };
+    match opened() {
+        Ok(table) => table,
+        Err(error) => panic!("opening {}: {error:#}", path.display()),
     }
 }
 

@@ -1,0 +1,269 @@
+//! What is not confirmed in time is undone, whether or not anybody is there to undo it.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use knock_common::Reason;
+use knock_tests::{
+    daemon::{self, Daemon, attached_programs},
+    net::{self, Family, Net, SERVER_LINK, SERVER_LINK_2},
+    pins,
+    process::Ended,
+    server::Server,
+    ssh::{DOOR, KNOCKS, SSH},
+    strangers::Strangers,
+    stream::Stream,
+    wait,
+};
+use nix::sys::signal::Signal::SIGTERM;
+use serde_json::{Value, json};
+
+const WEB: u16 = 80;
+/// The same port behind other knocks, and one more.
+const OTHER: &str = r#"
+    [[door]]
+    name = "ssh"
+    knock = ["tcp/7500", "udp/8500", "tcp/9500"]
+    open = ["tcp/22", "tcp/80"]
+"#;
+const OTHER_KNOCKS: &str = "tcp/7500 udp/8500 tcp/9500";
+
+/// Starts with these arguments behind `--iface`.
+#[track_caller]
+fn start(net: &Net, config: &str, arguments: &[&str]) -> Daemon {
+    let arguments = [&["--iface", SERVER_LINK], arguments].concat();
+    Daemon::start_with(&net.server, config, &arguments)
+}
+
+/// Waits for the end of one that nobody confirms.
+#[track_caller]
+fn is_not_confirmed(daemon: Daemon) -> Vec<Value> {
+    was_not_confirmed(&daemon.wait())
+}
+
+/// Checks how one ended that nobody confirmed; gives back what it told.
+#[track_caller]
+fn was_not_confirmed(ended: &Ended) -> Vec<Value> {
+    assert_eq!(ended.status.code(), Some(1), "{ended:?}");
+    assert!(ended.stderr.contains("no confirmation came"), "{ended:?}");
+    daemon::events(&ended.stdout)
+}
+
+/// Somebody new knocks, and gets in or not.
+#[track_caller]
+fn knocks_lead_in(net: &Net, knocks: &str, leads_in: bool, row: &str) {
+    let source = net.stranger(Family::V4);
+    source.knock(knocks);
+    source.finds(leads_in, SSH, row);
+}
+
+#[test]
+fn a_first_start_that_nobody_confirms() {
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let daemon = start(net, DOOR, &["--confirm", "3s"]);
+        let programs = daemon.programs().to_vec();
+        net.stranger(Family::V4).finds_closed(SSH, "on trial");
+        is_not_confirmed(daemon);
+        pins::nothing_is_left(&net.server, &programs);
+        net.stranger(Family::V4)
+            .finds(true, SSH, "as it was before");
+    });
+}
+
+#[test]
+fn a_first_start_that_is_confirmed() {
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let mut strangers = Strangers::before_there_is_protection(net, SSH);
+        let started = Instant::now();
+        let daemon = start(net, DOOR, &["--confirm", "4s"]);
+        let deadline = started + Duration::from_secs(5);
+        strangers.come(SSH);
+        let guest = net.stranger(Family::V4);
+        guest.knock(KNOCKS);
+        let (code, told) = daemon::ask(&net.server, &["confirm"]);
+        assert_eq!(code, Some(0), "{told}");
+        guest.finds(true, SSH, "confirmed");
+        daemon.tells(&json!({"event": "opened", "source": guest.name()}));
+        // Time is what it is about.
+        thread::sleep(deadline.saturating_duration_since(Instant::now()));
+        strangers.go();
+        net.stranger(Family::V4).finds_closed(SSH, "confirmed");
+        knocks_lead_in(net, KNOCKS, true, "confirmed");
+        guest.finds(true, SSH, "confirmed");
+        let (code, told) = daemon::ask(&net.server, &["confirm"]);
+        assert_eq!(code, Some(0), "nothing awaits it: {told}");
+        assert_eq!(
+            daemon
+                .told(&json!({"event": "opened", "source": guest.name()}))
+                .len(),
+            1
+        );
+        daemon.stop();
+    });
+}
+
+/// The kernel undoes it by its own clock.
+#[test]
+fn a_first_start_that_is_killed() {
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let started = Instant::now();
+        let daemon = start(net, DOOR, &["--confirm", "4s"]);
+        let programs = daemon.programs().to_vec();
+        daemon.kill();
+        let source = net.stranger(Family::V4);
+        let connected = source.connect(SSH, Duration::from_millis(60));
+        let is_early = started.elapsed() < Duration::from_secs(4);
+        assert!(connected.is_err() || !is_early, "open before the deadline");
+        let instance = pins::instance(&net.server);
+        wait::until("everything passes", || {
+            source.connect(SSH, Duration::from_millis(60)).is_ok()
+        });
+        assert!(started.elapsed() >= Duration::from_secs(4), "too early");
+        assert!(pins::counted(&instance, Reason::Unconfirmed) > 0);
+
+        // Nobody confirms the next one either: there is nothing to go back to but an open host.
+        let second = start(net, OTHER, &["--confirm", "3s"]);
+        net.stranger(Family::V4).finds_closed(SSH, "on trial again");
+        let programs = [&programs, second.programs()].concat();
+        is_not_confirmed(second);
+        net.stranger(Family::V4)
+            .finds(true, SSH, "as it was before");
+        pins::nothing_is_left(&net.server, &programs);
+    });
+}
+
+#[test]
+fn a_first_start_that_is_killed_and_started_again() {
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let trial = start(net, DOOR, &["--confirm", "2s"]);
+        let guest = net.stranger(Family::V4);
+        guest.knock(KNOCKS);
+        trial.kill();
+        let source = net.stranger(Family::V4);
+        wait::until("everything passes", || {
+            source.connect(SSH, Duration::from_millis(60)).is_ok()
+        });
+        let daemon = start(net, DOOR, &[]);
+        source.finds_closed(SSH, "without a trial");
+        guest.finds(true, SSH, "its grant goes on");
+        daemon.stop();
+    });
+}
+
+#[test]
+fn on_top_of_what_was_kept() {
+    net::test(|net| {
+        net.add_second_link();
+        let _server = Server::tcp(&net.server, &[SSH, WEB]);
+        let mut strangers = Strangers::before_there_is_protection(net, SSH);
+        let kept = start(net, DOOR, &["--on-exit", "keep"]);
+        let guest = net.stranger(Family::V4);
+        let connected = guest.knock_and_connect(KNOCKS, SSH);
+        let stream = Stream::begin(connected.unwrap_or_else(|error| panic!("{error}")));
+        kept.leave(SIGTERM);
+        strangers.come(SSH);
+
+        let elsewhere = || net.stranger(Family::V4).to(Family::V4.second_server());
+        let trial = start(net, OTHER, &["--iface", SERVER_LINK_2, "--confirm", "5s"]);
+        let on_trial = attached_programs(&net.server);
+        knocks_lead_in(net, KNOCKS, false, "on trial");
+        knocks_lead_in(net, OTHER_KNOCKS, true, "on trial");
+        elsewhere().finds_closed(SSH, "on trial");
+        guest.finds(true, SSH, "on trial");
+        let told = is_not_confirmed(trial);
+        for (event, interface) in [("left", SERVER_LINK), ("stopped", SERVER_LINK_2)] {
+            let pattern = json!({"event": event, "interface": interface});
+            let is_told = told.iter().any(|event| daemon::has(event, &pattern));
+            assert!(is_told, "no {pattern} in {told:?}");
+        }
+
+        strangers.stay_outside("as it was before");
+        let back = attached_programs(&net.server);
+        assert!(!on_trial.contains(&back[0]), "{on_trial:?} {back:?}");
+        knocks_lead_in(net, KNOCKS, true, "as it was before");
+        knocks_lead_in(net, OTHER_KNOCKS, false, "as it was before");
+        guest.finds(true, SSH, "as it was before");
+        net.stranger(Family::V4)
+            .finds(true, WEB, "as it was before");
+        elsewhere().finds(true, SSH, "as it was before");
+
+        // The next one is confirmed.
+        let trial = start(net, OTHER, &["--confirm", "1m", "--on-exit", "keep"]);
+        let (code, told) = daemon::ask(&net.server, &["confirm"]);
+        assert_eq!(code, Some(0), "{told}");
+        trial.leave(SIGTERM);
+        knocks_lead_in(net, OTHER_KNOCKS, true, "confirmed");
+        knocks_lead_in(net, KNOCKS, false, "confirmed");
+        guest.finds(true, SSH, "confirmed");
+        stream.goes_on("at the end");
+        stream.end();
+        strangers.go();
+    });
+}
+
+/// Whoever stops it can't confirm it any more.
+#[test]
+fn stopped_before_the_deadline() {
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let trial = start(net, DOOR, &["--confirm", "1m", "--on-exit", "keep"]);
+        let programs = trial.programs().to_vec();
+        was_not_confirmed(&trial.end_by(SIGTERM));
+        net.stranger(Family::V4)
+            .finds(true, SSH, "it was open before");
+        pins::nothing_is_left(&net.server, &programs);
+
+        start(net, DOOR, &["--on-exit", "keep"]).leave(SIGTERM);
+        let trial = start(net, OTHER, &["--confirm", "1m", "--on-exit", "keep"]);
+        knocks_lead_in(net, OTHER_KNOCKS, true, "on trial");
+        was_not_confirmed(&trial.end_by(SIGTERM));
+        knocks_lead_in(net, OTHER_KNOCKS, false, "as it was before");
+        knocks_lead_in(net, KNOCKS, true, "as it was before");
+    });
+}
+
+#[test]
+fn a_reload_on_trial() {
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH, WEB]);
+        let mut strangers = Strangers::before_there_is_protection(net, SSH);
+        let daemon = start(net, DOOR, &[]);
+        let guest = net.stranger(Family::V4);
+        let connected = guest.knock_and_connect(KNOCKS, SSH);
+        let stream = Stream::begin(connected.unwrap_or_else(|error| panic!("{error}")));
+        strangers.come(SSH);
+
+        daemon.rewrite(OTHER);
+        let (code, told) = daemon::ask(&net.server, &["reload", "--confirm", "3s"]);
+        assert_eq!(code, Some(0), "{told}");
+        knocks_lead_in(net, OTHER_KNOCKS, true, "on trial");
+        guest.finds(true, WEB, "on trial: its door opens more");
+        wait::until("the old doors are back", || {
+            let source = net.stranger(Family::V4);
+            source.knock(KNOCKS);
+            source.connect(SSH, Duration::from_millis(100)).is_ok()
+        });
+        knocks_lead_in(net, OTHER_KNOCKS, false, "as it was before");
+        guest.finds(true, SSH, "as it was before");
+        net.stranger(Family::V4)
+            .finds(true, WEB, "as it was before");
+
+        let (code, told) = daemon::ask(&net.server, &["reload", "--confirm", "1m"]);
+        assert_eq!(code, Some(0), "{told}");
+        let (code, told) = daemon::ask(&net.server, &["confirm"]);
+        assert_eq!(code, Some(0), "{told}");
+        knocks_lead_in(net, OTHER_KNOCKS, true, "confirmed");
+        knocks_lead_in(net, KNOCKS, false, "confirmed");
+        strangers.stay_outside("at the end");
+        strangers.go();
+        stream.goes_on("at the end");
+        stream.end();
+        daemon.stop();
+    });
+}

@@ -1,0 +1,321 @@
+//! knock-user is killed at random moments, while others knock, connect and scan: nobody is let in,
+//! and nobody who was let in is locked out.
+//!
+//! `KNOCK_KILLS` says how often (100 in a full run), `KNOCK_SEED` replays a run as far as chance is
+//! in the test.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "what a test can't do, it says by a panic"
+)]
+
+use std::{
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use knock_common::packet::Protocol;
+use knock_tests::{
+    daemon::{self, attached_programs, config_file},
+    kernel::now,
+    net::{self, Family, Net, SERVER_LINK},
+    pins,
+    process::Process,
+    random::{Random, number},
+    record::Record,
+    server::Server,
+    source::{FIRST_SYN, Source},
+    ssh::{KNOCKS, SSH},
+    strangers::Strangers,
+    stream::Stream,
+};
+use nix::sys::signal::Signal;
+use serde_json::json;
+use tempfile::NamedTempFile;
+
+const KILLS: u64 = 25;
+/// How long the door `brief` is open.
+const BRIEF: Duration = Duration::from_secs(1);
+const BRIEF_KNOCKS: &str = "udp/7100 tcp/8100 udp/9100";
+const WEB: u16 = 80;
+/// Behind a door that whoever scans upwards would walk through, were it not for strictness.
+const UPWARDS: u16 = 23;
+const UPWARDS_DOOR: &str = r#"
+    [[door]]
+    name = "upwards"
+    knock = ["tcp/7010", "tcp/7020", "tcp/7030"]
+    open = ["tcp/23"]
+"#;
+/// What only every other configuration has.
+const MORE: &str = r#"
+    [[door]]
+    name = "more"
+    knock = ["tcp/7200", "udp/8200", "tcp/9200"]
+    open = ["tcp/80", "tcp/8080"]
+"#;
+
+/// A host whose knock-user has no luck.
+struct Host<'n> {
+    net: &'n Net,
+    config: NamedTempFile,
+    record: Record,
+    random: Random,
+    rounds: usize,
+    kills: Kills,
+}
+
+#[derive(Debug, Default)]
+struct Kills {
+    starting: u64,
+    running: u64,
+    reloading: u64,
+}
+
+impl Kills {
+    const fn all(&self) -> u64 {
+        self.starting + self.running + self.reloading
+    }
+}
+
+impl<'n> Host<'n> {
+    fn new(net: &'n Net, seed: u64) -> Self {
+        let host = Self {
+            net,
+            config: config_file(&[]),
+            record: Record::new(),
+            random: Random::new(seed),
+            rounds: 0,
+            kills: Kills::default(),
+        };
+        host.write(false);
+        host
+    }
+
+    fn write(&self, more: bool) {
+        let commands = self.record.keys();
+        let text = format!(
+            r#"
+            [[door]]
+            name = "ssh"
+            knock = ["tcp/7000", "udp/8000", "tcp/9000"]
+            open = ["tcp/22"]
+            open_for = "1h"
+            {commands}
+            [[door]]
+            name = "brief"
+            knock = ["udp/7100", "tcp/8100", "udp/9100"]
+            open = ["tcp/80"]
+            open_for = "1s"
+            {commands}
+            {UPWARDS_DOOR}
+            {}"#,
+            if more { MORE } else { "" }
+        );
+        std::fs::write(self.config.path(), text).unwrap();
+    }
+
+    /// A moment at random.
+    fn sleep(&mut self, most: Duration) {
+        let micros = usize::try_from(most.as_micros()).unwrap();
+        thread::sleep(Duration::from_micros(self.random.below(micros) as u64));
+    }
+
+    fn spawn(&self) -> Process {
+        let mut command = daemon::command(&self.config);
+        command.args(["--json", "--iface", SERVER_LINK]);
+        Process::start(&self.net.server, &mut command)
+    }
+
+    fn start(&self) -> Process {
+        let process = self.spawn();
+        daemon::tells(&process, &json!({"event": "protecting"}));
+        process
+    }
+
+    /// Kills it before it is ready, most of the time.
+    fn kill_a_start(&mut self) {
+        let process = self.spawn();
+        self.sleep(Duration::from_millis(150));
+        process.stop(Signal::SIGKILL);
+        self.kills.starting += 1;
+    }
+
+    /// Kills it while it takes another configuration.
+    fn kill_a_reload(&mut self, mut running: Process) {
+        self.write(self.rounds.is_multiple_of(2));
+        running.signal(Signal::SIGHUP);
+        self.sleep(Duration::from_millis(150));
+        kill(running);
+        self.kills.reloading += 1;
+    }
+
+    fn stranger(&self) -> Source<'n> {
+        let families = [Family::V4, Family::V6];
+        self.net.stranger(families[self.rounds % families.len()])
+    }
+}
+
+/// Kills one that runs.
+#[track_caller]
+fn kill(process: Process) {
+    let ended = process.stop(Signal::SIGKILL);
+    assert!(!ended.status.success(), "it ended before: {ended:?}");
+    assert!(!ended.stderr.contains("panicked"), "{ended:?}");
+}
+
+/// Tells others to stop, also when a test ends by a panic.
+struct StopFlag<'f>(&'f AtomicBool);
+
+impl Drop for StopFlag<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn killed_at_any_moment() {
+    let seed = number("KNOCK_SEED").unwrap_or_else(|| now().unwrap().nanos());
+    let kills = number("KNOCK_KILLS").unwrap_or(KILLS);
+    println!("KNOCK_SEED={seed} KNOCK_KILLS={kills}");
+    net::test(|net| {
+        let server = Server::tcp(&net.server, &[SSH, WEB, UPWARDS]);
+        let mut strangers = Strangers::before_there_is_protection(net, SSH);
+        let mut host = Host::new(net, seed);
+        // Where there is no protection yet, a start is nothing or all.
+        for _ in 0..3 {
+            host.kill_a_start();
+        }
+        let first = host.start();
+        strangers.come(SSH);
+
+        let [holder, scanner, prober] = [0, 1, 2].map(|_| net.stranger(Family::V4));
+        let stream = Stream::begin(holder.knock_and_connect(KNOCKS, SSH).unwrap());
+        daemon::tells(&first, &json!({"event": "opened", "source": holder.name()}));
+        kill(first);
+        host.kills.running += 1;
+
+        let stop = AtomicBool::new(false);
+        let scans = AtomicUsize::new(0);
+        let working = || !stop.load(Ordering::Relaxed);
+        thread::scope(|scope| {
+            let _stop = StopFlag(&stop);
+            scope.spawn(|| {
+                while working() {
+                    scan_upwards(scanner);
+                    scans.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+            scope.spawn(|| {
+                while working() {
+                    prober.finds_closed(SSH, "a stranger");
+                }
+            });
+            while host.kills.all() < kills {
+                round(&mut host, holder, &stream);
+                strangers.stay_outside("after a round");
+                assert!(
+                    ![scanner, prober].iter().any(|source| [SSH, WEB, UPWARDS]
+                        .iter()
+                        .any(|&port| server.met(source.from, port))),
+                    "a stranger was let in"
+                );
+            }
+        });
+
+        let last = host.start();
+        let kept = json!({"event": "kept", "source": holder.name(), "door": "ssh"});
+        daemon::tells(&last, &kept);
+        stream.goes_on("the last start");
+        let packets = strangers.go();
+        let round_trips = stream.round_trips();
+        stream.end();
+        let programs = attached_programs(&net.server);
+        let ended = last.stop(Signal::SIGINT);
+        assert!(ended.status.success(), "{ended:?}");
+        pins::nothing_is_left(&net.server, &programs);
+        println!(
+            "{} kills ({:?}); meanwhile {packets} packets of strangers, {} scans, {round_trips} \
+             round trips",
+            host.kills.all(),
+            host.kills,
+            scans.load(Ordering::Relaxed)
+        );
+    });
+}
+
+/// Every port that is in a sequence, with its neighbours, upwards; and then a look whether that has
+/// opened anything.
+fn scan_upwards(scanner: Source<'_>) {
+    for ports in [6_995..7_045, 7_995..8_005, 8_995..9_005] {
+        scanner.scan(Protocol::Tcp, ports);
+    }
+    for port in [SSH, UPWARDS] {
+        scanner.finds_closed(port, "after a scan");
+    }
+}
+
+/// From one moment in which nobody runs to the next one.
+fn round(host: &mut Host<'_>, holder: Source<'_>, stream: &Stream) {
+    host.rounds += 1;
+    let row = format!("round {}, {:?}", host.rounds, host.kills);
+    if host.random.one_in(3) {
+        host.kill_a_start();
+    }
+
+    // Nobody runs: who knocks is let in all the same, and for no longer than was promised.
+    let unattended = host.stranger();
+    let connected = unattended.knock_and_connect(KNOCKS, SSH);
+    assert!(connected.is_ok(), "{row}: nobody runs: {connected:?}");
+    holder.finds(true, SSH, &row);
+    let brief = host.rounds.is_multiple_of(5).then(|| {
+        let source = host.stranger();
+        let connected = source.knock_and_connect(BRIEF_KNOCKS, WEB);
+        assert!(connected.is_ok(), "{row}: {connected:?}");
+        let knocked = Instant::now();
+        (source, knocked)
+    });
+    if let Some((source, knocked)) = brief {
+        let end = knocked + BRIEF + Duration::from_millis(50);
+        thread::sleep(end.saturating_duration_since(Instant::now()));
+        source.finds_closed(WEB, &row);
+    }
+
+    // The next start knows all that.
+    let running = host.start();
+    let of = |event: &str, door: &str, source: Source<'_>| json!({"event": event, "door": door, "source": source.name()});
+    daemon::tells(&running, &of("kept", "ssh", holder));
+    daemon::tells(&running, &of("opened", "ssh", unattended));
+    host.record.gets(&format!("open ssh {}", unattended.name()));
+    if let Some((source, _)) = brief {
+        daemon::tells(&running, &of("opened", "brief", source));
+        let closed = daemon::tells(&running, &of("closed", "brief", source));
+        assert_eq!(closed["reason"], "expired", "{row}: {closed}");
+        host.record.gets(&format!("open brief {}", source.name()));
+        host.record.gets(&format!("close brief {}", source.name()));
+    }
+
+    // Killed while somebody knocks.
+    let source = host.stranger();
+    let delay = Duration::from_micros(host.random.below(20_000) as u64);
+    let reloads = host.random.one_in(2);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            thread::sleep(delay);
+            source.knock(KNOCKS);
+        });
+        if reloads {
+            host.kill_a_reload(running);
+        } else {
+            host.sleep(Duration::from_millis(30));
+            kill(running);
+            host.kills.running += 1;
+        }
+    });
+    if reloads && source.connect(SSH, FIRST_SYN).is_err() {
+        // The old program saw the first knocks and the new one the others.
+        source.knock(KNOCKS);
+    }
+    source.finds(true, SSH, &row);
+    stream.goes_on(&row);
+}

@@ -1,0 +1,292 @@
+//! Interfaces come, go and change their names while knock-user runs.
+
+use std::{io::ErrorKind, time::Duration};
+
+use knock_tests::{
+    daemon::{self, Daemon, config_file},
+    namespace::Namespace,
+    net::{self, Family, Net, SERVER_LINK, SERVER_LINK_2},
+    pins,
+    process::Process,
+    server::Server,
+    source::Source,
+    ssh::{DOOR, KNOCKS, SSH},
+    stream::Stream,
+    wait,
+};
+use nix::sys::signal::Signal;
+use serde_json::json;
+
+const BOTH: [&str; 4] = ["--iface", SERVER_LINK, "--iface", SERVER_LINK_2];
+
+/// Somebody who never knocked, on the second link. The answers go through the first one: the client
+/// takes them from there as well.
+fn elsewhere(net: &Net) -> Source<'_> {
+    net.stranger(Family::V4).to(Family::V4.second_server())
+}
+
+/// Waits until the server answers: a port that is nothing refuses.
+#[track_caller]
+fn carries_packets(source: Source<'_>) {
+    wait::until("the link carries packets", || {
+        source
+            .connect(81, Duration::from_millis(50))
+            .is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
+    });
+}
+
+/// Somebody who is let in through the first link, and their connection.
+#[track_caller]
+fn guest(net: &Net) -> (Source<'_>, Stream) {
+    let guest = net.stranger(Family::V4);
+    let connected = guest.knock_and_connect(KNOCKS, SSH);
+    let stream = Stream::begin(connected.unwrap_or_else(|error| panic!("{error}")));
+    (guest, stream)
+}
+
+#[test]
+fn down_and_up() {
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let daemon = Daemon::start(&net.server, DOOR);
+        let source = net.stranger(Family::V4);
+        source.knock(KNOCKS);
+        source.finds(true, SSH, "knocked");
+        for _ in 0..3 {
+            net.server.ip_batch(&format!(
+                "link set {SERVER_LINK} down
+                 link set {SERVER_LINK} up
+                 route replace 198.51.100.0/24 via 192.0.2.1
+                 neighbour replace 192.0.2.1 lladdr 02:00:00:00:00:a0 dev {SERVER_LINK} nud permanent"
+            ));
+            carries_packets(source);
+            source.finds(true, SSH, "still open");
+            net.stranger(Family::V4).finds_closed(SSH, "still closed");
+        }
+        let late = net.stranger(Family::V4);
+        late.knock(KNOCKS);
+        late.finds(true, SSH, "knocked");
+        daemon.tells(&json!({"event": "opened", "source": late.name()}));
+        assert!(daemon.told(&json!({"event": "gone"})).is_empty());
+        assert_eq!(daemon.told(&json!({"event": "protecting"})).len(), 1);
+        daemon.stop();
+    });
+}
+
+#[test]
+fn deleted_and_made_anew() {
+    net::test(|net| {
+        net.add_second_link();
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let daemon = Daemon::start_with(&net.server, DOOR, &BOTH);
+        let (guest, stream) = guest(net);
+        let protecting = json!({"event": "protecting", "interface": SERVER_LINK_2});
+        let gone = json!({"event": "gone", "interface": SERVER_LINK_2});
+        for count in 1..=3 {
+            net.server.ip(&format!("link delete {SERVER_LINK_2}"));
+            wait::until("it is told", || daemon.told(&gone).len() == count);
+            stream.goes_on("the other one");
+            net.stranger(Family::V4).finds_closed(SSH, "the other one");
+            net.add_second_link();
+            wait::until("it is protected again", || {
+                daemon.told(&protecting).len() == count + 1
+            });
+            carries_packets(elsewhere(net));
+            elsewhere(net).finds_closed(SSH, "made anew");
+            guest
+                .to(Family::V4.second_server())
+                .finds(true, SSH, "grants are shared");
+            stream.goes_on("the other one");
+        }
+        stream.end();
+        daemon.stop();
+    });
+}
+
+/// While nobody runs, a new interface has no protection; the next start gives it one.
+#[test]
+fn made_anew_while_nobody_runs() {
+    net::test(|net| {
+        net.add_second_link();
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let first = Daemon::start_with(&net.server, DOOR, &BOTH);
+        let (guest, stream) = guest(net);
+        first.kill();
+        net.server.ip(&format!("link delete {SERVER_LINK_2}"));
+        stream.goes_on("the other one");
+
+        // It was there: that it is not is no mistake of who starts.
+        let second = Daemon::start_with(&net.server, DOOR, &BOTH);
+        second.tells(&json!({"event": "gone", "interface": SERVER_LINK_2}));
+        second.kill();
+        net.add_second_link();
+        let third = Daemon::start_with(&net.server, DOOR, &BOTH);
+        third.tells(&json!({"event": "protecting", "interface": SERVER_LINK_2}));
+        carries_packets(elsewhere(net));
+        elsewhere(net).finds_closed(SSH, "protected again");
+        guest
+            .to(Family::V4.second_server())
+            .finds(true, SSH, "grants are shared");
+        stream.goes_on("the other one");
+        stream.end();
+        third.stop();
+    });
+}
+
+#[test]
+fn waited_for() {
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let arguments = [&BOTH[..], &["--wait-for-interfaces"]].concat();
+        let daemon = Daemon::start_with(&net.server, DOOR, &arguments);
+        daemon.tells(&json!({"event": "gone", "interface": SERVER_LINK_2}));
+        let (guest, stream) = guest(net);
+        net.add_second_link();
+        daemon.tells(&json!({"event": "protecting", "interface": SERVER_LINK_2}));
+        carries_packets(elsewhere(net));
+        elsewhere(net).finds_closed(SSH, "protected as soon as it appeared");
+        guest
+            .to(Family::V4.second_server())
+            .finds(true, SSH, "grants are shared");
+        stream.goes_on("the first one");
+        daemon.stop();
+    });
+}
+
+/// A machine that starts before its network.
+#[test]
+fn waited_for_from_the_beginning() {
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let config = config_file(DOOR.as_bytes());
+        let mut command = daemon::command(&config);
+        command.args(["--json", "--iface", SERVER_LINK_2, "--wait-for-interfaces"]);
+        let process = Process::start(&net.server, &mut command);
+        daemon::tells(
+            &process,
+            &json!({"event": "gone", "interface": SERVER_LINK_2}),
+        );
+        let (code, told) = daemon::ask(&net.server, &["status"]);
+        assert_eq!(code, Some(0), "{told}");
+        net.add_second_link();
+        daemon::tells(
+            &process,
+            &json!({"event": "protecting", "interface": SERVER_LINK_2}),
+        );
+        carries_packets(elsewhere(net));
+        elsewhere(net).finds_closed(SSH, "protected as soon as it appeared");
+        let ended = process.stop(Signal::SIGINT);
+        assert!(ended.status.success(), "{ended:?}");
+        pins::nothing_is_left(&net.server, &[]);
+    });
+}
+
+/// Gives an interface of the server another name.
+#[track_caller]
+fn rename(net: &Net, from: &str, to: &str) {
+    net.server.ip_batch(&format!(
+        "link set {from} down
+         link set {from} name {to}
+         link set {to} up
+         neighbour replace 192.0.2.129 lladdr 02:00:00:00:00:a1 dev {to} nud permanent"
+    ));
+}
+
+#[track_caller]
+fn says(daemon: &Daemon, words: &[&str]) {
+    wait::until(&format!("a line with {words:?}"), || {
+        let told = daemon.process().told();
+        told.lines()
+            .any(|line| words.iter().all(|word| line.contains(word)))
+    });
+}
+
+/// A name is only a name: what was protected stays protected, and that is told.
+#[test]
+fn renamed() {
+    let on = |names: &str, door: &str| format!("interfaces = [{names}]\n{door}");
+    let both = |door: &str| on("\"b0\", \"b1\"", door);
+    net::test(|net| {
+        net.add_second_link();
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let mut daemon = Daemon::start_with(&net.server, &both(DOOR), &[]);
+        let (guest, stream) = guest(net);
+        let there = guest.to(Family::V4.second_server());
+        let stays = |row: &str| {
+            carries_packets(elsewhere(net));
+            elsewhere(net).finds_closed(SSH, row);
+            there.finds(true, SSH, row);
+        };
+        rename(net, SERVER_LINK_2, "wan");
+        says(&daemon, &["b1 is called wan now"]);
+        stays("another name");
+
+        // A reload reaches it, also if it does not know the name.
+        let other = DOOR.replace("7000", "7500");
+        daemon.reload(&both(&other));
+        stays("reloaded under the old name");
+        for (knocks, opens) in [(KNOCKS, false), ("tcp/7500 udp/8000 tcp/9000", true)] {
+            let source = elsewhere(net);
+            source.knock(knocks);
+            source.finds(opens, SSH, knocks);
+        }
+        daemon.reload(&on("\"b0\", \"wan\"", &other));
+        stays("reloaded under the new name");
+
+        rename(net, "wan", SERVER_LINK_2);
+        says(&daemon, &["wan is called b1 now"]);
+        stays("the old name again");
+        daemon.reload(&both(DOOR));
+        stays("as it was");
+        assert!(daemon.told(&json!({"event": "gone"})).is_empty());
+        assert!(daemon.told(&json!({"event": "stopped"})).is_empty());
+        stream.goes_on("the other one");
+        stream.end();
+        daemon.stop();
+    });
+}
+
+/// The configuration names interfaces: who gets the name gets the protection.
+#[test]
+fn another_one_gets_the_name() {
+    net::test(|net| {
+        net.add_second_link();
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let daemon = Daemon::start_with(&net.server, DOOR, &BOTH);
+        rename(net, SERVER_LINK_2, "wan");
+        says(&daemon, &["b1 is called wan now"]);
+        net.server
+            .ip(&format!("link add {SERVER_LINK_2} type veth peer name x1"));
+        daemon.tells(&json!({"event": "stopped", "interface": "wan"}));
+        let protecting = json!({"event": "protecting", "interface": SERVER_LINK_2});
+        wait::until("it is protected", || daemon.told(&protecting).len() == 2);
+        carries_packets(elsewhere(net));
+        elsewhere(net).finds(true, SSH, "as was told");
+        daemon.stop();
+    });
+}
+
+#[test]
+fn moved_to_another_namespace_and_back() {
+    net::test(|net| {
+        net.add_second_link();
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let daemon = Daemon::start_with(&net.server, DOOR, &BOTH);
+        let (_, stream) = guest(net);
+        let away = Namespace::new("away");
+        net.server
+            .ip(&format!("link set {SERVER_LINK_2} netns {}", away.name()));
+        daemon.tells(&json!({"event": "gone", "interface": SERVER_LINK_2}));
+        stream.goes_on("the other one");
+        away.ip(&format!(
+            "link set {SERVER_LINK_2} netns {}",
+            net.server.name()
+        ));
+        let protecting = json!({"event": "protecting", "interface": SERVER_LINK_2});
+        wait::until("it is protected again", || {
+            daemon.told(&protecting).len() == 2
+        });
+        stream.goes_on("the other one");
+        daemon.stop();
+    });
+}

@@ -1,0 +1,472 @@
+//! Another configuration while it runs, and while packets come.
+
+use std::{
+    collections::HashSet,
+    fmt::Write as _,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    thread,
+    time::Duration,
+};
+
+use knock_common::{
+    Address,
+    layout::{ALLOW_MAX, GrantKey},
+};
+use knock_tests::{
+    daemon::{self, Daemon, attached_programs},
+    net::{self, Family, Net, SERVER_LINK, SERVER_LINK_2},
+    pins,
+    record::Record,
+    server::Server,
+    source::{Source, echoes},
+    ssh::{DOOR, KNOCKS, SSH},
+    strangers::Strangers,
+    stream::Stream,
+    wait,
+};
+use knock_user::maps::{self, Plain};
+use nix::sys::signal::Signal::SIGHUP;
+use serde_json::{Value, json};
+
+const WEB: u16 = 80;
+const DB: u16 = 443;
+
+/// A door; its knocks are `tcp/FIRST udp/FIRST+10 tcp/FIRST+5`.
+fn door(name: &str, first: u16, open: &str, more: &str) -> String {
+    format!(
+        "[[door]]\nname = \"{name}\"\nknock = [\"tcp/{first}\", \"udp/{}\", \"tcp/{}\"]\n\
+         open = [{open}]\nopen_for = \"1h\"\n{more}\n",
+        first + 10,
+        first + 5
+    )
+}
+
+fn knocks(first: u16) -> String {
+    format!("tcp/{first} udp/{} tcp/{}", first + 10, first + 5)
+}
+
+/// What a reload says that it changed.
+fn changes(told: &Value) -> String {
+    told["changes"].to_string()
+}
+
+#[test]
+fn a_file_with_errors_changes_nothing() {
+    const BEFORE: &str = r#"
+        interfaces = ["b0"]
+        [[door]]
+        name = "ssh"
+        knock = ["tcp/7000", "udp/8000", "tcp/9000"]
+        open = ["tcp/22"]
+    "#;
+    let rows: [(&str, &str, i32, &[&str]); 5] = [
+        ("no TOML", "[[door", 2, &[":1"]),
+        ("no interface", "", 1, &["no interface", "interfaces"]),
+        (
+            "three errors",
+            "interfaces = [\"b0\"]\n[[door]]\nnam = \"ssh\"\nknock = [\"tcp/70000\"]\nopen = [\"tcp/22\"]\nopen_for = \"soon\"",
+            2,
+            &[":3", "tcp/70000", "soon"],
+        ),
+        (
+            "two doors with one sequence",
+            "interfaces = [\"b0\"]\n\
+             [[door]]\nname = \"a\"\nknock = [\"tcp/7000\", \"udp/8000\", \"tcp/9000\"]\nopen = [\"tcp/22\"]\n\
+             [[door]]\nname = \"b\"\nknock = [\"tcp/7000\", \"udp/8000\", \"tcp/9000\"]\nopen = [\"tcp/80\"]\n",
+            2,
+            &["\"a\""],
+        ),
+        (
+            "an interface that is not there",
+            "interfaces = [\"b0\", \"eth7\"]\n\
+             [[door]]\nname = \"b\"\nknock = [\"tcp/7100\", \"udp/8000\", \"tcp/9000\"]\nopen = [\"tcp/80\"]\n",
+            1,
+            &["eth7"],
+        ),
+    ];
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let mut daemon = Daemon::start_with(&net.server, BEFORE, &[]);
+        let source = net.stranger(Family::V4);
+        let mut connection = source
+            .knock_and_connect(KNOCKS, SSH)
+            .unwrap_or_else(|error| panic!("{error}"));
+        let programs = attached_programs(&net.server);
+        for (row, config, code, words) in rows {
+            daemon.rewrite(config);
+            // On the terminal of who asks.
+            let (status, told) = daemon::ask(&net.server, &["reload"]);
+            assert_eq!(status, Some(code), "{row}: {told}");
+            for word in words {
+                assert!(told.contains(word), "{row}: no {word:?} in: {told}");
+            }
+            // And where the daemon speaks, if a signal asks.
+            let before = daemon.process().stderr().len();
+            daemon.process_mut().signal(SIGHUP);
+            wait::until(&format!("{row}: all is told"), || {
+                let stderr = daemon.process().stderr();
+                words.iter().all(|word| stderr[before..].contains(word))
+            });
+
+            assert_eq!(attached_programs(&net.server), programs, "{row}");
+            source.finds(true, SSH, row);
+            assert!(echoes(&mut connection), "{row}");
+            let other = net.stranger(Family::V6);
+            other.finds_closed(SSH, row);
+            other.knock(KNOCKS);
+            other.finds(true, SSH, row);
+        }
+        assert_eq!(daemon.told(&json!({"event": "reloaded"})), [] as [Value; 0]);
+        let told = daemon.reload(BEFORE);
+        assert_eq!(changes(&told), "[]", "nothing is different");
+        daemon.stop();
+    });
+}
+
+#[test]
+fn doors_change_and_who_is_in_stays_in() {
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH, WEB, DB]);
+        let record = Record::new();
+        let keys = &record.keys();
+        let before = door("ssh", 7000, "\"tcp/22\"", keys)
+            + &door("web", 7100, "\"tcp/80\"", keys)
+            + &door("db", 7200, "\"tcp/443\"", keys);
+        let mut daemon = Daemon::start(&net.server, &before);
+        let [guest, visitor, clerk] = [0, 1, 2].map(|_| net.stranger(Family::V4));
+        for (source, first, name) in [
+            (guest, 7000, "ssh"),
+            (visitor, 7100, "web"),
+            (clerk, 7200, "db"),
+        ] {
+            source.knock(&knocks(first));
+            record.gets(&format!("open {name} {}", source.name()));
+        }
+        let streams = [
+            guest.finds_open(SSH, "in"),
+            visitor.finds_open(WEB, "in"),
+            clerk.finds_open(DB, "in"),
+        ]
+        .map(Stream::begin);
+
+        // Another order, other knocks, a port that two doors share, a door less and one more.
+        let after = "protect = [\"tcp/80\"]\n".to_owned()
+            + &door("new", 7400, "\"tcp/8080\"", keys)
+            + &door("db", 7200, "\"tcp/443\"", keys)
+            + &door("ssh", 7300, "\"tcp/443\", \"tcp/22\"", keys);
+        let told = daemon.reload(&after);
+        for words in [
+            "new door: new",
+            "no more door: web",
+            "changed door: ssh",
+            "tcp/8080",
+        ] {
+            assert!(changes(&told).contains(words), "no {words} in {told}");
+        }
+        for stream in &streams {
+            stream.goes_on("connections are kept");
+        }
+        guest.finds(true, SSH, "its door is still there");
+        guest.finds(true, DB, "its door opens more now");
+        clerk.finds(true, DB, "nothing changed for this one");
+        clerk.finds_closed(SSH, "nor did this");
+        let closed = json!({"event": "closed", "source": visitor.name(), "door": "web",
+            "reason": "removed", "ports": ["tcp/80"]});
+        daemon.tells(&closed);
+        record.gets(&format!("close web {}", visitor.name()));
+        for port in [SSH, WEB, DB] {
+            visitor.finds_closed(port, "its door is gone");
+        }
+
+        // The old knocks are nothing any more, and the new ones are something.
+        let late = net.stranger(Family::V6);
+        late.knock(&knocks(7000));
+        late.finds_closed(SSH, "old knocks");
+        late.knock(&knocks(7100));
+        late.finds_closed(WEB, "old knocks");
+        late.knock(&knocks(7300));
+        late.finds(true, SSH, "new knocks");
+        daemon.tells(&json!({"event": "opened", "source": late.name(), "door": "ssh"}));
+
+        // And back: who was kept is still there, who was not is not, nothing was told twice.
+        daemon.reload(&before);
+        guest.finds(true, SSH, "back");
+        guest.finds_closed(DB, "its door opens less now");
+        clerk.finds(true, DB, "back");
+        visitor.finds_closed(WEB, "ended is ended");
+        for (source, name) in [(guest, "ssh"), (clerk, "db"), (visitor, "web")] {
+            assert_eq!(
+                record.count(&format!("open {name} {}", source.name())),
+                1,
+                "{name}"
+            );
+        }
+        for source in [guest, clerk] {
+            assert!(
+                daemon
+                    .told(&json!({"event": "closed", "source": source.name()}))
+                    .is_empty()
+            );
+        }
+        assert_eq!(daemon.told(&closed).len(), 1);
+        for stream in streams {
+            stream.goes_on("at the end");
+            stream.end();
+        }
+        daemon.stop();
+    });
+}
+
+#[test]
+fn interfaces_come_and_go() {
+    let on = |interfaces: &str| format!("interfaces = [{interfaces}]\n{DOOR}");
+    net::test(|net| {
+        net.add_second_link();
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let mut daemon = Daemon::start_with(&net.server, &on("\"b0\""), &[]);
+        let here = net.stranger(Family::V4);
+        let there = here.to(Family::V4.second_server());
+        let stream = Stream::begin(
+            here.knock_and_connect(KNOCKS, SSH)
+                .unwrap_or_else(|error| panic!("{error}")),
+        );
+        let stranger = || net.stranger(Family::V4);
+        let elsewhere = || stranger().to(Family::V4.second_server());
+        elsewhere().finds(true, SSH, "not protected");
+
+        let told = daemon.reload(&on("\"b0\", \"b1\""));
+        assert!(changes(&told).contains("b1 is protected"), "{told}");
+        daemon.tells(&json!({"event": "protecting", "interface": SERVER_LINK_2}));
+        stranger().finds_closed(SSH, "both");
+        elsewhere().finds_closed(SSH, "both");
+        there.finds(true, SSH, "grants are shared");
+        stream.goes_on("both");
+
+        let told = daemon.reload(&on("\"b1\""));
+        assert!(
+            changes(&told).contains("b0 is no longer protected"),
+            "{told}"
+        );
+        daemon.tells(&json!({"event": "stopped", "interface": SERVER_LINK}));
+        stranger().finds(true, SSH, "no longer protected");
+        elsewhere().finds_closed(SSH, "the other one");
+        there.finds(true, SSH, "grants stay");
+        stream.goes_on("one");
+        assert_eq!(pins::instance(&net.server).linked(), [SERVER_LINK_2]);
+
+        daemon.reload(&on("\"b0\""));
+        stranger().finds_closed(SSH, "back");
+        elsewhere().finds(true, SSH, "back");
+        here.finds(true, SSH, "back");
+        stream.goes_on("back");
+        daemon.stop();
+    });
+}
+
+/// Tells others to stop, also when a test ends by a panic.
+struct StopFlag<'f>(&'f AtomicBool);
+
+impl Drop for StopFlag<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Sources without number.
+fn somebody(net: &Net, number: u64) -> Source<'_> {
+    let host = u128::from(number) | 0x2001_0db8_000a << 80 | 1 << 48;
+    net.source(IpAddr::from(Ipv6Addr::from(host)), Family::V6.server())
+}
+
+/// The door that all configurations have opens to whoever knocks while no reload happens, and to
+/// whoever knocks again because one did.
+#[test]
+fn under_load() {
+    const RELOADS: u64 = 20;
+    /// Others need the machine, too.
+    const PAUSE: Duration = Duration::from_millis(2);
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH, WEB]);
+        let mut strangers = Strangers::before_there_is_protection(net, SSH);
+        let others = |number: u64| {
+            let mut text = DOOR.to_owned();
+            for other in 0..=number % 4 {
+                let first = 10_000 + 100 * (number as u16 % 7) + 20 * other as u16;
+                text += &door(
+                    &format!("other-{number}-{other}"),
+                    first,
+                    "\"tcp/22\", \"tcp/80\"",
+                    "",
+                );
+            }
+            text
+        };
+        let mut daemon = Daemon::start(&net.server, &others(0));
+        let holder = net.stranger(Family::V4);
+        let stream = Stream::begin(
+            holder
+                .knock_and_connect(KNOCKS, SSH)
+                .unwrap_or_else(|error| panic!("{error}")),
+        );
+        strangers.come(SSH);
+
+        // Odd while a reload happens.
+        let reloads = AtomicU64::new(0);
+        let stop = AtomicBool::new(false);
+        let [knocked, cut] = thread::scope(|scope| {
+            let _stop = StopFlag(&stop);
+            let knocker = scope.spawn(|| {
+                let [mut knocked, mut cut] = [0, 0];
+                while !stop.load(Ordering::Relaxed) {
+                    knocked += 1;
+                    thread::sleep(PAUSE);
+                    let source = somebody(net, knocked);
+                    let before = reloads.load(Ordering::SeqCst);
+                    let connected = source.knock_and_connect(KNOCKS, SSH);
+                    let is_calm =
+                        before.is_multiple_of(2) && before == reloads.load(Ordering::SeqCst);
+                    if let Err(error) = connected {
+                        assert!(
+                            !is_calm,
+                            "no reload, and {} stays outside: {error}",
+                            source.name()
+                        );
+                        cut += 1;
+                        source.knock(KNOCKS);
+                        source.finds(true, SSH, "knocked again");
+                    }
+                }
+                [knocked, cut]
+            });
+            for number in 1..=RELOADS {
+                reloads.fetch_add(1, Ordering::SeqCst);
+                daemon.reload(&others(number));
+                reloads.fetch_add(1, Ordering::SeqCst);
+                let row = format!("reload {number}");
+                strangers.stay_outside(&row);
+                stream.goes_on(&row);
+                holder.finds(true, SSH, &row);
+            }
+            stop.store(true, Ordering::Relaxed);
+            match knocker.join() {
+                Ok(counts) => counts,
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        });
+        let packets = strangers.go();
+        stream.end();
+        println!(
+            "{RELOADS} reloads, {knocked} knocked, {cut} of them twice; {packets} packets of strangers"
+        );
+        assert!(knocked > RELOADS, "only {knocked} knocked");
+        daemon.stop();
+    });
+}
+
+/// For a moment there are grants for both configurations. Where there is no room for them, nothing
+/// changes, and nobody who knocks finds the table full because of it.
+#[test]
+fn no_room_for_the_grants_of_both() {
+    const GRANTS: u32 = ALLOW_MAX / 2 + 1;
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let daemon = Daemon::start(&net.server, DOOR);
+        let guest = net.stranger(Family::V4);
+        guest.knock(KNOCKS);
+        guest.finds(true, SSH, "knocked");
+        let mut allow = pins::allow(&pins::instance(&net.server));
+        let [(like, grant)] = maps::entries(&allow, ALLOW_MAX)[..] else {
+            panic!("not one grant");
+        };
+        let key = |number: u32| GrantKey {
+            source: Address::from(IpAddr::from(Ipv4Addr::from(0x0a00_0000 + number))),
+            ..like
+        };
+        for number in 1..GRANTS {
+            allow.insert(Plain(key(number)), Plain(grant), 0).unwrap();
+        }
+
+        // The port is another service with another door in front of it.
+        daemon.rewrite(&(DOOR.to_owned() + &door("two", 7100, "\"tcp/22\"", "")));
+        let (code, told) = daemon::ask(&net.server, &["reload"]);
+        assert_eq!(code, Some(1), "{told}");
+        for words in ["no room", "32769", "`knock-user revoke`"] {
+            assert!(told.contains(words), "no {words} in {told}");
+        }
+        let entries = maps::entries::<_, GrantKey, u64>(&allow, ALLOW_MAX).len();
+        assert_eq!(entries, GRANTS as usize, "something was written");
+        guest.finds(true, SSH, "nothing changed");
+        let other = net.stranger(Family::V4);
+        other.knock(KNOCKS);
+        other.finds(true, SSH, "there is room for who knocks");
+
+        for number in 1..GRANTS / 2 {
+            allow.remove(&Plain(key(number))).unwrap();
+        }
+        let (code, told) = daemon::ask(&net.server, &["reload"]);
+        assert_eq!(code, Some(0), "{told}");
+        for source in [guest, other] {
+            source.finds(true, SSH, "carried over");
+        }
+        let all: HashSet<_> = maps::entries::<_, GrantKey, u64>(&allow, ALLOW_MAX)
+            .into_iter()
+            .map(|(key, _)| key.source)
+            .collect();
+        assert!(all.contains(&key(GRANTS - 1).source), "carried over");
+        daemon.stop();
+    });
+}
+
+#[test]
+fn a_thousand_doors() {
+    const DOORS: u16 = 1_000;
+    let doors = |from: u16| {
+        let mut text = String::new();
+        for number in from..from + DOORS {
+            let [low, high] = [number % 100, number / 100];
+            let _infallible = writeln!(
+                text,
+                "[[door]]\nname = \"door-{number}\"\nknock = [\"tcp/{}\", \"udp/{}\", \"tcp/{}\"]\nopen = [\"tcp/22\"]",
+                20_000 + low,
+                21_000 + high,
+                19_000 + low
+            );
+        }
+        text
+    };
+    let knocks = |number: u16| {
+        let [low, high] = [number % 100, number / 100];
+        format!(
+            "tcp/{} udp/{} tcp/{}",
+            20_000 + low,
+            21_000 + high,
+            19_000 + low
+        )
+    };
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let mut daemon = Daemon::start(&net.server, DOOR);
+        let guest = net.stranger(Family::V4);
+        guest.knock(KNOCKS);
+        daemon.reload(&(DOOR.to_owned() + &doors(0)));
+        guest.finds(true, SSH, "let in before");
+        let last = net.stranger(Family::V4);
+        last.knock(&knocks(DOORS - 1));
+        last.finds(true, SSH, "the last one");
+        daemon.tells(&json!({"event": "opened", "source": last.name(), "door": "door-999"}));
+
+        // Half of them go, and as many come.
+        let told = daemon.reload(&(DOOR.to_owned() + &doors(DOORS / 2)));
+        assert!(changes(&told).contains("and 490 more"), "{told}");
+        guest.finds(true, SSH, "let in before");
+        last.finds(true, SSH, "its door stays");
+        let [new, old] = [net.stranger(Family::V4), net.stranger(Family::V4)];
+        new.knock(&knocks(DOORS + DOORS / 2 - 1));
+        new.finds(true, SSH, "a new one");
+        daemon.tells(&json!({"event": "opened", "source": new.name(), "door": "door-1499"}));
+        old.knock(&knocks(0));
+        old.finds_closed(SSH, "an old one");
+        daemon.stop();
+    });
+}

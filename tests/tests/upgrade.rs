@@ -1,0 +1,310 @@
+//! A start on top of a protection that is there: another configuration or another program takes the
+//! place of the old one, or is refused and told why.
+
+use std::{fs, path::Path, process::Command};
+
+use knock_tests::{
+    binary::binaries,
+    daemon::{self, Daemon, attached_programs, config_file},
+    namespace::Namespace,
+    net::{self, Family, Net, SERVER_LINK, SERVER_LINK_2},
+    pins,
+    process::Process,
+    server::Server,
+    ssh::{DOOR, KNOCKS, SSH},
+    strangers::Strangers,
+    stream::{self, Stream},
+    wait,
+};
+use knock_user::bpffs;
+use nix::sys::signal::Signal::SIGTERM;
+use serde_json::json;
+
+const KEEP: [&str; 4] = ["--iface", SERVER_LINK, "--on-exit", "keep"];
+/// Another layout than any that this program will have.
+const OTHER_LAYOUT: &str = "999";
+
+/// Starts knock-user, which must refuse, and change nothing; gives back what it said.
+#[track_caller]
+fn refused(net: &Net, interfaces: &[&str]) -> String {
+    let before = attached_programs(&net.server);
+    let config = config_file(DOOR.as_bytes());
+    let mut command = daemon::command(&config);
+    for interface in interfaces {
+        command.args(["--iface", interface]);
+    }
+    let ended = Process::start(&net.server, &mut command).wait();
+    let told = format!("{}\n{}", ended.stdout.join("\n"), ended.stderr);
+    assert_eq!(ended.status.code(), Some(1), "{told}");
+    assert!(!told.contains("panicked"), "{told}");
+    assert_eq!(attached_programs(&net.server), before, "{told}");
+    told
+}
+
+#[track_caller]
+fn says(told: &str, words: &[&str]) {
+    for word in words {
+        assert!(told.contains(word), "no {word:?} in: {told}");
+    }
+}
+
+/// Runs `knock-user detach`, twice: the second time there is nothing to do.
+#[track_caller]
+fn detach(namespace: &Namespace, programs: &[u32]) {
+    let (code, told) = daemon::ask(namespace, &["detach"]);
+    assert_eq!(code, Some(0), "{told}");
+    pins::nothing_is_left(namespace, programs);
+    let (code, again) = daemon::ask(namespace, &["detach"]);
+    assert_eq!(code, Some(0), "{again}");
+}
+
+#[test]
+fn a_live_link_loses_no_packet_and_lets_nobody_in() {
+    let more = format!(
+        "{DOOR}\n[[door]]\nname = \"web\"\nknock = [\"tcp/7001\", \"udp/8001\", \"tcp/9001\"]\n\
+         open = [\"tcp/22\", \"tcp/80\"]\n"
+    );
+    let others = format!(
+        "protect = [\"tcp/25\"]\ntrust = [\"10.0.0.0/8\"]\nlockout.failures = 3\n\
+         decoys.count = 9\n{DOOR}"
+    );
+    let directory = tempfile::tempdir().unwrap();
+    let copy = directory.path().join("knock-user");
+    fs::copy(&binaries().user, &copy).unwrap();
+    let rows: [(&str, &Path, &str, &[&str]); 6] = [
+        ("the same", &binaries().user, DOOR, &[]),
+        ("another binary", &copy, DOOR, &[]),
+        ("another door", &binaries().user, &more, &[]),
+        ("another program", &binaries().user, &more, &["-v"]),
+        ("other features", &copy, &others, &["-vv"]),
+        ("as it was", &binaries().user, DOOR, &[]),
+    ];
+    net::test(|net| {
+        stream::repeat_only_what_is_lost(net);
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let mut strangers = Strangers::before_there_is_protection(net, SSH);
+        let first = Daemon::start_with(&net.server, DOOR, &KEEP);
+        let source = net.stranger(Family::V4);
+        let connection = source.knock_and_connect(KNOCKS, SSH).unwrap();
+        first.leave(SIGTERM);
+        let repeated = || [&net.client, &net.server].map(stream::sent_twice);
+        let before = repeated();
+        let stream = Stream::begin(connection);
+        strangers.come(SSH);
+
+        let mut programs = Vec::new();
+        for (row, binary, config, arguments) in rows {
+            stream.goes_on(row);
+            let file = config_file(config.as_bytes());
+            let mut command = Command::new(binary);
+            command.args(["--json", "--config"]).arg(file.path());
+            let process = Process::start(&net.server, command.args(KEEP).args(arguments));
+            let kept = json!({"event": "kept", "source": source.name(), "door": "ssh"});
+            daemon::tells(&process, &kept);
+            stream.goes_on(row);
+            strangers.stay_outside(row);
+            let [program] = attached_programs(&net.server)[..] else {
+                panic!("{row}: not one program");
+            };
+            assert!(!programs.contains(&program), "{row}: it was not replaced");
+            programs.push(program);
+            let ended = process.stop(SIGTERM);
+            assert!(ended.status.success(), "{row}: {ended:?}");
+            source.finds(true, SSH, row);
+        }
+        let sent = strangers.go();
+        let round_trips = stream.round_trips();
+        let slowest = stream.end();
+        assert_eq!(repeated(), before, "a segment was lost and sent twice");
+        println!("{round_trips} round trips, the slowest {slowest:?}; {sent} packets of strangers");
+        detach(&net.server, &programs);
+    });
+}
+
+#[test]
+fn a_map_of_another_shape_is_refused() {
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH]);
+        Daemon::start_with(&net.server, DOOR, &KEEP).leave(SIGTERM);
+        let programs = attached_programs(&net.server);
+        let maps = pins::instance(&net.server).maps();
+        // Another kind of map, with other keys and another size.
+        fs::rename(maps.join("FLOWS"), maps.join("ALLOW")).unwrap();
+        let told = refused(net, &[SERVER_LINK]);
+        let allow = maps.join("ALLOW").display().to_string();
+        says(&told, &[&allow, "`knock-user detach`", "LruHash", "layout"]);
+        net.stranger(Family::V4).finds_closed(SSH, "still there");
+
+        detach(&net.server, &programs);
+        let daemon = Daemon::start(&net.server, DOOR);
+        let connected = net.stranger(Family::V4).knock_and_connect(KNOCKS, SSH);
+        assert!(connected.is_ok(), "{connected:?}");
+        daemon.stop();
+    });
+}
+
+/// The directory of another map layout, removed at the end.
+struct OtherLayout;
+
+impl Drop for OtherLayout {
+    fn drop(&mut self) {
+        // Others' instances may be in there, and nobody else's are removed with it.
+        let _not_empty = fs::remove_dir(Path::new(bpffs::DIRECTORY).join(OTHER_LAYOUT));
+    }
+}
+
+#[test]
+fn another_map_layout_is_refused() {
+    let _other = OtherLayout;
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH]);
+        net.add_second_link();
+        Daemon::start_with(&net.server, DOOR, &KEEP).leave(SIGTERM);
+        let programs = attached_programs(&net.server);
+        let pins = pins::instance(&net.server).pins();
+        let others = Path::new(bpffs::DIRECTORY).join(OTHER_LAYOUT);
+        fs::create_dir_all(&others).unwrap();
+        fs::rename(&pins, others.join(pins.file_name().unwrap())).unwrap();
+
+        for interfaces in [&[SERVER_LINK][..], &[SERVER_LINK_2, SERVER_LINK]] {
+            let told = refused(net, interfaces);
+            says(&told, &[OTHER_LAYOUT, "`knock-user detach`", SERVER_LINK]);
+            net.stranger(Family::V4).finds_closed(SSH, "still there");
+        }
+        // What it does not protect is free.
+        Daemon::start_with(&net.server, DOOR, &["--iface", SERVER_LINK_2]).leave(SIGTERM);
+
+        detach(&net.server, &programs);
+        let daemon = Daemon::start(&net.server, DOOR);
+        let connected = net.stranger(Family::V4).knock_and_connect(KNOCKS, SSH);
+        assert!(connected.is_ok(), "{connected:?}");
+        daemon.stop();
+    });
+}
+
+#[test]
+fn a_second_process_is_refused_and_names_the_first() {
+    net::test(|net| {
+        net.add_second_link();
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let first = Daemon::start(&net.server, DOOR);
+        let id = first.process().id().to_string();
+        for interfaces in [&[SERVER_LINK][..], &[SERVER_LINK_2, SERVER_LINK]] {
+            let told = refused(net, interfaces);
+            says(&told, &[SERVER_LINK, &id, "`knock-user reload`"]);
+        }
+        let source = net.stranger(Family::V4);
+        source.knock(KNOCKS);
+        source.finds(true, SSH, "the first one goes on");
+        // Neither socket nor lock was touched.
+        let (code, told) = daemon::ask(&net.server, &["status"]);
+        assert_eq!(code, Some(0), "{told}");
+        first.stop();
+    });
+}
+
+#[test]
+fn two_instances_live_side_by_side() {
+    const OTHER: &str = r#"
+        [[door]]
+        name = "other"
+        knock = ["tcp/7500", "udp/8500", "tcp/9500"]
+        open = ["tcp/22"]
+    "#;
+    const OTHER_KNOCKS: &str = "tcp/7500 udp/8500 tcp/9500";
+    net::test(|net| {
+        net.add_second_link();
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let first = Daemon::start(&net.server, DOOR);
+        let second = Daemon::start_with(&net.server, OTHER, &["--iface", SERVER_LINK_2]);
+        assert_eq!(pins::instances(&net.server).len(), 2);
+
+        // The answers go through the first link: the client takes them from there as well.
+        let here = net.stranger(Family::V4);
+        let there = here.to(Family::V4.second_server());
+        here.knock(KNOCKS);
+        here.finds(true, SSH, "knocked here");
+        there.finds_closed(SSH, "not knocked there");
+        there.knock(KNOCKS);
+        there.finds_closed(SSH, "the knocks of the other one");
+        there.knock(OTHER_KNOCKS);
+        there.finds(true, SSH, "knocked there");
+        second.tells(&json!({"event": "opened", "source": here.name(), "door": "other"}));
+        assert!(first.told(&json!({"door": "other"})).is_empty());
+
+        // A command says which one it means.
+        let (code, told) = daemon::ask(&net.server, &["confirm"]);
+        assert_ne!(code, Some(0), "{told}");
+        says(&told, &[SERVER_LINK, SERVER_LINK_2, "--iface"]);
+
+        // Both together are not to be had.
+        let told = refused(net, &[SERVER_LINK, SERVER_LINK_2]);
+        says(&told, &["apart", "`knock-user detach --iface"]);
+
+        // One ends, the other goes on; and begins again where it was.
+        second.kill();
+        there.finds(true, SSH, "killed");
+        first.stop();
+        net.stranger(Family::V4).finds(true, SSH, "detached");
+        let stranger = net.stranger(Family::V4).to(Family::V4.second_server());
+        stranger.finds_closed(SSH, "the other one was not detached");
+        let again = Daemon::start_with(&net.server, OTHER, &["--iface", SERVER_LINK_2]);
+        again.tells(&json!({"event": "kept", "source": here.name(), "door": "other"}));
+        let programs = again.programs().to_vec();
+        again.stop();
+        pins::nothing_is_left(&net.server, &programs);
+    });
+}
+
+#[test]
+fn a_grant_is_carried_over_by_its_door() {
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH, 80, 443]);
+        let door = |name: &str, first: u16, open: &str| {
+            format!(
+                "[[door]]\nname = \"{name}\"\nknock = [\"tcp/{first}\", \"udp/{}\", \"tcp/{}\"]\n\
+                 open = [{open}]\nopen_for = \"1h\"\n",
+                first + 10,
+                first + 5
+            )
+        };
+        let ssh = door("ssh", 7000, "\"tcp/22\"");
+        let web = door("web", 7100, "\"tcp/80\"");
+        let first = Daemon::start_with(&net.server, &(ssh.clone() + &web), &KEEP);
+        let [guest, visitor] = [net.stranger(Family::V4), net.stranger(Family::V4)];
+        guest.knock("tcp/7000 udp/7010 tcp/7005");
+        guest.finds(true, SSH, "knocked");
+        visitor.knock("tcp/7100 udp/7110 tcp/7105");
+        visitor.finds(true, 80, "knocked");
+        first.leave(SIGTERM);
+
+        // Other doors before it, other knocks, another port, and the other door is gone.
+        let db = door("db", 7200, "\"tcp/443\"");
+        let ssh = door("ssh", 7300, "\"tcp/443\", \"tcp/22\"");
+        let both = db
+            + &ssh
+            + "[[door]]\nname = \"all\"\nknock = [\"udp/7400\", \"tcp/7410\"]\n\
+             open = [\"tcp/22\", \"tcp/80\"]\n";
+        let second = Daemon::start_with(&net.server, &both, &KEEP);
+        second.tells(&json!({"event": "kept", "source": guest.name(), "door": "ssh"}));
+        for port in [SSH, 443] {
+            guest.finds(true, port, "its door is still there");
+        }
+        guest.finds_closed(80, "it never opened that");
+        for port in [SSH, 80, 443] {
+            visitor.finds_closed(port, "its door is gone");
+        }
+        let words = [visitor.name(), "web".to_owned()];
+        wait::until("the end of a grant is told", || {
+            let told = second.process().told();
+            told.lines()
+                .any(|line| words.iter().all(|word| line.contains(word)))
+        });
+        let old = net.stranger(Family::V4);
+        old.knock("tcp/7000 udp/7010 tcp/7005");
+        old.finds_closed(SSH, "the old knocks");
+        let programs = second.programs().to_vec();
+        second.leave(SIGTERM);
+        detach(&net.server, &programs);
+    });
+}
