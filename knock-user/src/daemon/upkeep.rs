@@ -57,7 +57,6 @@ impl<W: Write> Daemon<W> {
                 .observe(key, Grant::from_word(word), clock::boot_ms());
             self.act(&actions, clock::boot_ns());
         }
-        self.console.set_boot(clock::booted_at());
         self.remove_ended_progress()?;
         self.remove_ended_flows()
     }
@@ -97,6 +96,8 @@ impl<W: Write> Daemon<W> {
 
     /// Tells what a person should know of what was counted since the last time.
     pub(super) fn tell_tallies(&mut self) -> Result<()> {
+        // The wall clock may have been set.
+        self.console.set_boot(clock::booted_at());
         let counters = self.protection.firewall().counters()?;
         let moved = self.tallies.moved(&counters, clock::boot_ms());
         let now_ns = clock::boot_ns();
