@@ -41,36 +41,62 @@ struct Selected {
     target: &'static str,
     /// All of them if there are none here.
     tests: &'static [&'static str],
+    /// Whether what it prints is worth reading if it passes.
+    shows: bool,
+}
+
+impl Selected {
+    const fn all(target: &'static str) -> Self {
+        Self::some(target, &[])
+    }
+
+    const fn some(target: &'static str, tests: &'static [&'static str]) -> Self {
+        Self {
+            target,
+            tests,
+            shows: false,
+        }
+    }
+
+    const fn shown(self) -> Self {
+        Self {
+            shows: true,
+            ..self
+        }
+    }
+
+    /// Its line in what `vm/init.sh` runs.
+    fn line(&self) -> String {
+        let mut line = format!("suite {}", self.target);
+        if self.shows {
+            line += " --show-output";
+        }
+        if !self.tests.is_empty() {
+            line += " --exact ";
+            line += &self.tests.join(" ");
+        }
+        line + "\n"
+    }
 }
 
 /// In the order in which they run. What takes long under emulation, or asks how exact the clock is,
 /// is not among them.
 const SUITES: &[Selected] = &[
-    Selected {
-        target: "load",
-        tests: &["the_largest_configuration"],
-    },
-    Selected {
-        target: "differential",
-        tests: &[],
-    },
-    Selected {
-        target: "knock",
-        tests: &[
+    Selected::some("load", &["the_largest_configuration"]).shown(),
+    Selected::all("differential").shown(),
+    Selected::some(
+        "knock",
+        &[
             "a_closing_sequence_ends_the_grant_and_nobody_elses",
             "every_grant_has_one_opening_and_one_end",
             "our_client_connects_at_its_first_attempt",
             "the_packet_right_behind_the_last_knock_gets_in",
         ],
-    },
-    Selected {
-        target: "start",
-        tests: &["connections_that_are_there_go_on"],
-    },
-    Selected {
-        target: "verdicts",
-        tests: &[],
-    },
+    ),
+    Selected::some("start", &["connections_that_are_there_go_on"]),
+    Selected::all("clock"),
+    // Last, when the machine has run for as long as some of its rows ask for.
+    Selected::all("verdicts"),
 ];
 
 /// Fewer frames than on the host: the machine is ten times slower.
@@ -144,7 +170,8 @@ fn build(sh: &Shell, kernels: &[Kernel], report: &mut Report) -> Result<Option<P
 
     let image = Image::new(sh, &kernel::directory().join("image"))?;
     let mut script = format!("export KNOCK_FRAMES={FRAMES}\n");
-    for Selected { target, tests } in SUITES {
+    for suite in SUITES {
+        let target = suite.target;
         let start = format!("{target}-");
         let is_it = |path: &&PathBuf| {
             let name = path.file_name().and_then(|name| name.to_str());
@@ -154,8 +181,7 @@ fn build(sh: &Shell, kernels: &[Kernel], report: &mut Report) -> Result<Option<P
             bail!("cargo did not say where the test program {target} is");
         };
         image.program(&shell::workspace().join(path), &format!("tests/{target}"))?;
-        let exact = if tests.is_empty() { "" } else { "--exact" };
-        script += &format!("suite {target} {exact} {}\n", tests.join(" "));
+        script += &suite.line();
     }
     let directory = shell::target_dir().join(PROFILE);
     for program in ["knock-user", "knock-client"] {

@@ -28,7 +28,7 @@ suite() {
     name=$1
     shift
     echo "     Running $name on ${release%-cloud-amd64}"
-    "/tests/$name" --test-threads=1 --show-output --color=never "$@"
+    "/tests/$name" --test-threads=1 --color=never "$@"
 }
 
 . /suites

@@ -1,0 +1,144 @@
+//! What the clocks do to grants and knocks: the wall clock is set, and the machine sleeps.
+//!
+//! `cargo xtask vm` runs these, and nothing else does: elsewhere they would happen to the host.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "what a test can't do, it says by a panic"
+)]
+
+use std::{
+    env, fs, thread,
+    time::{Duration, SystemTime},
+};
+
+use jiff::Timestamp;
+use knock_tests::{
+    daemon::Daemon,
+    net::{self, Family},
+    server::Server,
+    source::{Source, echoes},
+    ssh::{DOOR, KNOCKS, SSH},
+    wait,
+};
+use nix::{
+    sys::time::{TimeSpec, TimeValLike as _},
+    time::{ClockId, clock_gettime, clock_settime},
+};
+use serde_json::json;
+
+const OPEN_FOR: Duration = Duration::from_secs(6);
+/// Long enough for everything to go to sleep, however slow the machine is.
+const ASLEEP: Duration = Duration::from_secs(10);
+
+/// The time of a clock.
+fn read(clock: ClockId) -> Duration {
+    let time = clock_gettime(clock).unwrap();
+    Duration::from_nanos(time.num_nanoseconds().unsigned_abs())
+}
+
+/// Waits until the grant that was given before `knocked` has ended: the kernel counts in ticks.
+fn sleep_until_it_ended(knocked: Duration) {
+    let end = knocked + OPEN_FOR + Duration::from_millis(100);
+    thread::sleep(end.saturating_sub(read(ClockId::CLOCK_BOOTTIME)));
+}
+
+#[track_caller]
+fn assert_it_may_be_done() {
+    let given = env::var_os("KNOCK_VM").is_some();
+    assert!(given, "this is done to a virtual machine: `cargo xtask vm`");
+}
+
+fn turn_the_clock(hours: i64) {
+    let now = clock_gettime(ClockId::CLOCK_REALTIME).unwrap();
+    clock_settime(ClockId::CLOCK_REALTIME, now + TimeSpec::hours(hours)).unwrap();
+}
+
+/// The console tells the time that it is.
+#[track_caller]
+fn times_are_right(daemon: &Daemon, stranger: &Source<'_>, row: &str) {
+    wait::until(&format!("{row}: right times"), || {
+        stranger.finds_closed(SSH, row);
+        let told = daemon.told(&json!({"event": "denied", "source": stranger.name()}));
+        let Some(event) = told.last() else {
+            return false;
+        };
+        let time: Timestamp = event["time"].as_str().unwrap().parse().unwrap();
+        let now = Timestamp::try_from(SystemTime::now()).unwrap();
+        now.duration_since(time).abs().as_secs() < 60
+    });
+}
+
+#[test]
+fn the_wall_clock_is_set() {
+    assert_it_may_be_done();
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let config = format!("{DOOR}\nopen_for = \"{}s\"", OPEN_FOR.as_secs());
+        let daemon = Daemon::start(&net.server, &config);
+        for (row, hours) in [("back", -1), ("forward", 1), ("far forward", 24 * 365)] {
+            let sources = Family::ALL.map(|family| (net.stranger(family), net.stranger(family)));
+            for (inside, halfway) in &sources {
+                inside.knock(KNOCKS);
+                halfway.knock("tcp/7000 udp/8000");
+            }
+            let knocked = read(ClockId::CLOCK_BOOTTIME);
+            turn_the_clock(hours);
+            for (inside, halfway) in &sources {
+                inside.finds(true, SSH, row);
+                halfway.knock("tcp/9000");
+                halfway.finds(true, SSH, row);
+                daemon.tells(&json!({"event": "opened", "source": halfway.name()}));
+            }
+            times_are_right(&daemon, &net.stranger(Family::V4), row);
+            sleep_until_it_ended(knocked);
+            for (inside, _) in &sources {
+                inside.finds_closed(SSH, row);
+                daemon.tells(
+                    &json!({"event": "closed", "source": inside.name(), "reason": "expired"}),
+                );
+            }
+        }
+        daemon.stop();
+    });
+}
+
+/// Suspends to memory; the machine's own alarm clock wakes it.
+fn fall_asleep() {
+    let alarm = "/sys/class/rtc/rtc0/wakealarm";
+    fs::write(alarm, "0").unwrap();
+    fs::write(alarm, format!("+{}", ASLEEP.as_secs())).unwrap();
+    fs::write("/sys/power/state", "mem").unwrap();
+}
+
+#[test]
+fn the_machine_sleeps() {
+    assert_it_may_be_done();
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let config = format!(
+            "{DOOR}\nopen_for = \"{}s\"\nwithin = \"5s\"",
+            OPEN_FOR.as_secs()
+        );
+        let daemon = Daemon::start(&net.server, &config);
+        let (inside, halfway) = (net.stranger(Family::V4), net.stranger(Family::V6));
+        let mut connection = inside.knock_and_connect(KNOCKS, SSH).unwrap();
+        assert!(echoes(&mut connection), "before");
+        halfway.knock("tcp/7000 udp/8000");
+        let knocked = read(ClockId::CLOCK_BOOTTIME);
+        let awake = read(ClockId::CLOCK_MONOTONIC);
+        fall_asleep();
+        let slept = (read(ClockId::CLOCK_BOOTTIME) - knocked)
+            .saturating_sub(read(ClockId::CLOCK_MONOTONIC) - awake);
+        assert!(slept > OPEN_FOR, "asleep for {slept:?} only");
+
+        inside.finds_closed(SSH, "the grant ended meanwhile");
+        daemon.tells(&json!({"event": "closed", "source": inside.name(), "reason": "expired"}));
+        halfway.knock("tcp/9000");
+        halfway.finds_closed(SSH, "half of the knocks were long before");
+        assert!(echoes(&mut connection), "what is established goes on");
+        inside.knock(KNOCKS);
+        inside.finds(true, SSH, "knocked again");
+        daemon.stop();
+    });
+}
