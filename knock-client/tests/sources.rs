@@ -332,7 +332,9 @@ fn the_whole_sequence_is_knocked_again() {
 fn a_retry_takes_the_next_line() {
     let home = Home::new();
     let (ears, ports) = ears(3);
-    let lines: String = ports.iter().map(|port| format!(" {port}:udp\n")).collect();
+    let line = |port: &u16| format!(" {port}:udp\n");
+    // As many as are taken until a slow machine has opened the port.
+    let lines = ports[..2].iter().map(line).collect::<String>() + &line(&ports[2]).repeat(90);
     let file = home.write("once", &lines);
     let port = ReservedPort::new(LOOPBACKS[0]);
     let number = port.port().to_string();
@@ -431,4 +433,35 @@ fn the_log_has_the_time_and_everything_that_was_done() {
     );
     assert!(Path::new(&log).exists());
     heard(&ears, &[0]);
+}
+
+/// Somebody at a terminal is asked for what is not written.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_person_is_asked() {
+    use std::io::Write as _;
+    let home = Home::new();
+    let (ears, ports) = ears(2);
+    let terminal = nix::pty::openpty(None, None).expect("a terminal");
+    let mut command = home.command(&["127.0.0.1", "-u", "-v"]);
+    command
+        .stdin(terminal.slave)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let child = command.spawn().expect("the command runs");
+    let mut person = fs::File::from(terminal.master);
+    writeln!(person, "ssh").expect("typed");
+    writeln!(person, "{} udp/{}", ports[0], ports[1]).expect("typed");
+    let output = child.wait_with_output().expect("it ends");
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let knocks: Vec<String> = ports.iter().map(|port| format!("udp/{port}")).collect();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), verbose(&knocks));
+    heard(&ears, &[1, 1]);
+    let question = "Knocks for 127.0.0.1, such as tcp/7000 udp/8000: ";
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        told.starts_with(&format!("{question}'ssh' is not a knock")),
+        "{told}"
+    );
+    assert!(told.ends_with(question), "{told}");
 }
