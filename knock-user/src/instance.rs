@@ -94,6 +94,11 @@ impl Instance {
     /// # Errors
     /// Nothing can be pinned, several instances protect them, or one with another map layout does.
     pub fn of(interfaces: &[String]) -> Result<Self> {
+        if let Some(name) = interfaces.iter().find(|name| !is_name(name)) {
+            bail!(
+                "{name:?} can't be the name of an interface: `ip link` shows those that there are"
+            );
+        }
         bpffs::ensure(Path::new(PINS))?;
         let mut owners = Self::of_all_layouts()?;
         owners.retain(|instance| instance.has_any(interfaces));
@@ -138,7 +143,8 @@ impl Instance {
                 name,
                 layout: layout.to_owned(),
             })
-            .find(|instance| !instance.pins().exists());
+            // What a start leaves that is killed at its beginning is nobody's.
+            .find(|instance| !instance.pins().exists() || instance.interfaces().is_empty());
         free.context("there are too many instances")
     }
 
@@ -263,10 +269,13 @@ impl Instance {
 
     fn taken(&self, lock: &mut File) -> anyhow::Error {
         let pid = pid_in(lock).map_or_else(String::new, |pid| pid.to_string());
+        let does = match self.interfaces().as_slice() {
+            [] => "is just starting".to_owned(),
+            interfaces => format!("protects {}", interfaces.join(", ")),
+        };
         anyhow!(
-            "another knock-user, process {pid}, protects {}: `knock-user status` shows it, \
-             `knock-user reload` gives it another configuration, `kill {pid}` ends it",
-            self.interfaces().join(", ")
+            "another knock-user, process {pid}, {does}: `knock-user status` shows it, \
+             `knock-user reload` gives it another configuration, `kill {pid}` ends it"
         )
     }
 
@@ -324,6 +333,15 @@ fn suffix() -> Result<String> {
     Ok(format!("@{}", namespace.ino()))
 }
 
+/// Whether the kernel would give an interface this name (`dev_valid_name()`).
+fn is_name(name: &str) -> bool {
+    /// `IFNAMSIZ`, of which one byte is for the end.
+    const BYTES: usize = 16;
+    let is_odd = |byte: u8| byte == b'/' || byte == b':' || byte.is_ascii_whitespace();
+    let is_length = (1..BYTES).contains(&name.len());
+    is_length && ![".", ".."].contains(&name) && !name.bytes().any(is_odd)
+}
+
 /// bpffs keeps dots in names for itself.
 fn escaped(interface: &str) -> String {
     interface.replace('%', "%25").replace('.', "%2e")
@@ -377,6 +395,23 @@ fn not_made(path: &Path, error: &std::io::Error) -> anyhow::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_that_interfaces_can_have() {
+        for (name, expected) in [
+            ("eth0", true),
+            ("eth0.100", true),
+            ("enp0s31f6np1-15", true),
+            ("enp0s31f6np1-016", false),
+            ("", false),
+            ("..", false),
+            ("../../etc", false),
+            ("eth0:1", false),
+            ("eth 0", false),
+        ] {
+            assert_eq!(is_name(name), expected, "{name:?}");
+        }
+    }
 
     #[test]
     fn names_of_interfaces_survive_bpffs() {
