@@ -1,5 +1,10 @@
 //! What outlives a knock-user.
 
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
 use aya::{
     maps::{Map, MapData, PerCpuArray},
     programs::loaded_programs,
@@ -76,8 +81,19 @@ pub fn counted(instance: &Instance, reason: Reason) -> u64 {
 #[track_caller]
 pub fn nothing_is_left(namespace: &Namespace, programs: &[u32]) {
     assert_eq!(attached_programs(namespace), [] as [u32; 0], "attached");
-    assert_eq!(instances(namespace), [], "pinned");
+    let left = instances(namespace);
+    let pins: Vec<_> = left.iter().map(|instance| tree(&instance.pins())).collect();
+    assert_eq!(left, [], "pinned: {pins:?}");
     are_unloaded(programs);
+}
+
+/// What is in a directory and below it.
+fn tree(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let paths = entries.map(|entry| entry.path());
+    paths
+        .flat_map(|path| [tree(&path), vec![path]].concat())
+        .collect()
 }
 
 /// Waits until the kernel has no more of these programs.

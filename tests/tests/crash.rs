@@ -10,6 +10,7 @@
 )]
 
 use std::{
+    fs,
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     thread,
     time::{Duration, Instant},
@@ -17,7 +18,7 @@ use std::{
 
 use knock_common::packet::Protocol;
 use knock_tests::{
-    daemon::{self, attached_programs, config_file},
+    daemon::{self, Daemon, attached_programs, config_file},
     kernel::now,
     net::{self, Family, Net, SERVER_LINK},
     pins,
@@ -30,6 +31,7 @@ use knock_tests::{
     strangers::Strangers,
     stream::Stream,
 };
+use knock_user::instance::Instance;
 use nix::sys::signal::Signal;
 use serde_json::json;
 use tempfile::NamedTempFile;
@@ -112,7 +114,7 @@ impl<'n> Host<'n> {
             {}"#,
             if more { MORE } else { "" }
         );
-        std::fs::write(self.config.path(), text).unwrap();
+        fs::write(self.config.path(), text).unwrap();
     }
 
     /// A moment at random.
@@ -241,6 +243,22 @@ fn killed_at_any_moment() {
             host.kills,
             scans.load(Ordering::Relaxed)
         );
+    });
+}
+
+/// What it leaves behind is neither in the way of the next one, nor left for ever.
+#[test]
+fn killed_at_the_very_beginning() {
+    net::test(|net| {
+        let begun = net.server.enter(|| Instance::of(&[SERVER_LINK.to_owned()]));
+        let begun = begun.unwrap();
+        for directory in [begun.maps(), begun.links()] {
+            fs::create_dir_all(directory).unwrap();
+        }
+        let daemon = Daemon::start(&net.server, UPWARDS_DOOR);
+        assert_eq!(pins::instances(&net.server), [begun]);
+        daemon.stop();
+        pins::nothing_is_left(&net.server, &[]);
     });
 }
 
