@@ -250,6 +250,29 @@ fn knockds_grammar_is_read_as_knockd_reads_it() {
     });
 }
 
+/// The file that the package knockd brings, which may have been changed.
+#[test]
+fn the_file_that_debian_installs_is_taken() {
+    let conf = fs::read_to_string("/etc/knockd.conf").unwrap();
+    let (toml, told) = import(&conf).unwrap_or_else(|told| panic!("{told}"));
+    let file = config_file(toml.as_bytes());
+    let mut check = Command::new(&binaries().user);
+    let output = check
+        .arg("check")
+        .arg("--config")
+        .arg(file.path())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{told}{toml}{}", text(&output));
+    let doors = conf
+        .lines()
+        .filter(|line| line.trim_start().starts_with('['))
+        .count()
+        - 1;
+    let kept = toml.matches("[[door]]").count();
+    assert_eq!(kept, doors, "{told}{toml}");
+}
+
 /// A door with commands alone, so that knockd and we do the same.
 const LOGGED: &str = "
     [options]
@@ -257,13 +280,13 @@ const LOGGED: &str = "
     [gate]
     Sequence = 7000,8000:udp,9000
     TCPFlags = syn
-    Seq_Timeout = 2
+    Seq_Timeout = 20
     Start_Command = /bin/true in %IP%
     Cmd_Timeout = 1
     Stop_Command = /bin/true out %IP%
     [slow]
     Sequence = 7100:udp,8100:udp,7101:udp
-    Seq_Timeout = 1
+    Seq_Timeout = 2
     Command = /bin/true slow %IP%
 ";
 
@@ -288,11 +311,12 @@ fn logged(source: &Source<'_>, log: impl Fn() -> String) -> Vec<String> {
     source.knock("tcp/7000 udp/8000 tcp/9000");
     let has = |text: &str| said(&log(), source).iter().any(|line| line.contains(text));
     wait::until("the commands ran", || has("running command: /bin/true out"));
-    source.knock("udp/7100");
-    wait::until("the first knock is told", || has("slow: Stage 1"));
-    // Late by knockd's clock, which counts whole seconds, and by ours.
-    thread::sleep(Duration::from_millis(2_100));
-    source.knock("udp/8100");
+    source.knock("udp/7100 udp/8100");
+    wait::until("both knocks are told", || has("slow: Stage 2"));
+    // Late by knockd's clock, which counts whole seconds, and by ours; but not too late for every
+    // door, when we would have forgotten it.
+    thread::sleep(Duration::from_millis(3_100));
+    source.knock("udp/7101");
     wait::until("it was too late", || has("slow: sequence timeout"));
     said(&log(), source)
 }
