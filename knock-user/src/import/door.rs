@@ -5,9 +5,10 @@ use std::time::Duration;
 use knock_common::{layout::FlagClass, packet::flag};
 
 use super::{
-    conf::{Door, Entry, Otp, Sequence},
+    conf::{Door, Entry, Sequence},
     firewall::{self, SOURCE},
     meaning::{Effect, Meaning},
+    values::Otp,
 };
 use crate::{
     config::{

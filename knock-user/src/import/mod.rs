@@ -12,6 +12,7 @@ mod door;
 mod firewall;
 mod meaning;
 mod shell;
+mod values;
 
 use std::{collections::HashSet, io::Write, ops::Range, path::Path};
 
