@@ -209,7 +209,7 @@ impl<'a> Apt<'a> {
             bail!("this system has no apt-get");
         }
         let update = self.command()?.args(["update", "-qq"]);
-        shell::run_quietly(update).context("run `sudo apt-get update`")
+        shell::run_quietly(update).context("package lists: run `sudo apt-get update`")
     }
 
     /// Installs `packages`; an error names them and the command that would.

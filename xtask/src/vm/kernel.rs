@@ -59,52 +59,65 @@ pub(super) fn directory() -> PathBuf {
 
 /// Finds or downloads the newest kernel of a series such as `6.1`, and says so in a line.
 pub(super) fn get(sh: &Shell, apt: &Apt<'_>, series: &str) -> Result<Kernel> {
-    let known = |sh: &Shell| {
-        let names = sh
-            .cmd("apt-cache")
-            .args(["pkgnames", &format!("{PREFIX}{series}")])
-            .quiet()
-            .ignore_stderr()
-            .read()
-            .unwrap_or_default();
-        newest(series, names.lines()).map(str::to_owned)
-    };
-    let mut package = known(sh);
-    if let Some(package) = &package {
-        let kernel = Kernel::at(package);
+    match newest_here(sh, apt, series) {
+        Ok(kernel) => Ok(kernel),
+        // One from the last time is better than none.
+        Err(why) => match kept(series) {
+            Some(kernel) => {
+                println!("kernel {series}: {} as before: {why:#}", kernel.release());
+                Ok(kernel)
+            }
+            None => Err(why.context(format!("kernel {series}"))),
+        },
+    }
+}
+
+fn newest_here(sh: &Shell, apt: &Apt<'_>, series: &str) -> Result<Kernel> {
+    if let Some(package) = known(sh, series) {
+        let kernel = Kernel::at(&package);
         if kernel.is_here() {
             println!("kernel {series}: {} found", kernel.release());
             return Ok(kernel);
         }
+        if let Ok(kernel) = download(&package) {
+            println!("kernel {series}: downloaded {}", kernel.release());
+            return Ok(kernel);
+        }
     }
-    // The package lists may be missing, or older than what the archive has kept.
-    let mut failure = match &package {
-        Some(package) => download(package).err(),
-        None => None,
-    };
-    if package.is_none() || failure.is_some() {
-        apt.update()
-            .with_context(|| format!("{PREFIX}{series}.*{SUFFIX}"))?;
-        package = known(sh);
-        failure = match &package {
-            Some(package) => download(package).err(),
-            None => None,
-        };
-    }
-    let Some(package) = package else {
+    // The package lists are missing, or older than what the archive has kept.
+    apt.update()?;
+    let Some(package) = known(sh, series) else {
         bail!(
-            "kernel {series}: apt knows no package {PREFIX}{series}.*{SUFFIX} (`apt-cache pkgnames \
-             {PREFIX}{series}`); Debian 12 with its security updates has 6.1 and 6.12"
+            "apt knows no package {PREFIX}{series}.*{SUFFIX} (`apt-cache pkgnames {PREFIX}{series}`); \
+             Debian 12 with its security updates has 6.1 and 6.12"
         );
     };
-    if let Some(why) = failure {
-        return Err(why.context(format!(
-            "kernel {series}: {package} can't be had with `apt-get download {package}`"
-        )));
-    }
-    let kernel = Kernel::at(&package);
+    let kernel = download(&package)
+        .with_context(|| format!("{package} is missing; run `apt-get download {package}`"))?;
     println!("kernel {series}: downloaded {}", kernel.release());
     Ok(kernel)
+}
+
+/// The newest package that apt knows.
+fn known(sh: &Shell, series: &str) -> Option<String> {
+    let names = sh
+        .cmd("apt-cache")
+        .args(["pkgnames", &format!("{PREFIX}{series}")])
+        .quiet()
+        .ignore_stderr()
+        .read()
+        .unwrap_or_default();
+    newest(series, names.lines()).map(str::to_owned)
+}
+
+/// The newest that was downloaded.
+fn kept(series: &str) -> Option<Kernel> {
+    let names: Vec<_> = fs::read_dir(directory())
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .collect();
+    newest(series, names.iter().map(String::as_str)).map(Kernel::at)
 }
 
 /// The package of a series with the highest version; not those of debug symbols, nor unsigned ones.
@@ -130,7 +143,7 @@ fn numbers(version: &str) -> Vec<u64> {
         .collect()
 }
 
-fn download(package: &str) -> Result<()> {
+fn download(package: &str) -> Result<Kernel> {
     let kernel = Kernel::at(package);
     let cache = directory();
     // What is interrupted leaves no directory that looks complete.
@@ -150,7 +163,8 @@ fn download(package: &str) -> Result<()> {
     fs::remove_file(&archive)?;
     index_modules(&here, &kernel.version)?;
     fs::rename(&half, &kernel.directory)
-        .with_context(|| format!("keeping {}", kernel.directory.display()))
+        .with_context(|| format!("keeping {}", kernel.directory.display()))?;
+    Ok(kernel)
 }
 
 /// Unpacks the modules, and lists which needs which: a package leaves that to its installation.
