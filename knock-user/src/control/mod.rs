@@ -6,7 +6,7 @@
 //!
 //! The daemon has a [`Server`] in its loop:
 //!
-//! ```ignore
+//! ```text
 //! let access = Access::new(settings.control.group.as_deref())?;      // before anything is attached
 //! let mut server = Server::listen(&socket, access, console.watchers())?;
 //! loop {
