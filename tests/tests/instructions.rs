@@ -105,8 +105,11 @@ fn loaded(name: &str, settings: &str) -> Loaded {
     }
 }
 
-/// Each number with its name.
-fn numbers(recorded: &Recorded) -> (Vec<(String, u64)>, Vec<(String, u64)>) {
+/// Numbers with their names.
+type Named = Vec<(String, u64)>;
+
+/// What was compiled, and what was loaded.
+fn numbers(recorded: &Recorded) -> (Named, Named) {
     let compiled = recorded.compiled.iter();
     let compiled = compiled.map(|(name, count)| (format!("compiled.{name}"), *count));
     let loaded = recorded.loaded.iter().flat_map(|(name, loaded)| {

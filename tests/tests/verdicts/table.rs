@@ -208,7 +208,7 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    pub(crate) fn new(text: &str, options: Options) -> Self {
+    pub(crate) fn new(text: &str, options: Options<'_>) -> Self {
         let tables = compile(text).unwrap();
         Self {
             kernel: Kernel::with(&tables, options).unwrap(),
