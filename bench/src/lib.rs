@@ -2,17 +2,21 @@
 
 pub mod baselines;
 pub mod doors;
+pub mod flood;
 pub mod fwknop;
 pub mod generator;
 pub mod growth;
 pub mod knockd;
+pub mod machine;
 pub mod open;
 pub mod packet;
 pub mod plan;
+pub mod plots;
 pub mod rate;
 pub mod receiver;
 pub mod report;
 pub mod scale;
+pub mod stream;
 pub mod subject;
 pub mod survive;
 pub mod timing;

@@ -1,11 +1,13 @@
 //! Measures the firewall, and beside it its peers and the bare XDP program, in the same run.
 
-use std::process::ExitCode;
+use std::{fs, path::Path, process::ExitCode, time::Instant};
 
-use anyhow::{Result, ensure};
-use clap::Parser;
+use anyhow::{Context as _, Result, ensure};
+use clap::{Parser, Subcommand};
 use knock_bench::{
-    growth, open, packet, rate,
+    flood, growth,
+    machine::Machine,
+    open, packet, plots, rate,
     report::{Report, Section},
     scale::Scale,
     survive, user,
@@ -13,25 +15,48 @@ use knock_bench::{
 use nix::unistd::Uid;
 
 #[derive(Parser)]
-#[command(name = "cargo xtask bench", bin_name = "cargo xtask bench")]
+#[command(
+    name = "cargo xtask bench",
+    bin_name = "cargo xtask bench",
+    args_conflicts_with_subcommands = true
+)]
 struct Cli {
+    #[command(subcommand)]
+    instead: Option<Instead>,
     /// Take less than two minutes
     #[arg(long)]
     quick: bool,
-    /// Only sections whose title contains this
+    /// Also draw the pictures of docs/performance.md, and write its table
+    #[arg(long)]
+    plots: bool,
+    /// Only this section
+    #[arg(value_parser = SECTIONS.map(|(name, _)| name))]
     filter: Option<String>,
 }
 
-/// A section: its title, and what measures it.
+/// What else there is to do.
+#[derive(Subcommand)]
+enum Instead {
+    /// Spoofed packets at a knock-user, both in namespaces of their own
+    #[command(
+        name = "flood",
+        display_name = "cargo xtask flood",
+        bin_name = "cargo xtask flood"
+    )]
+    Flood(flood::Options),
+}
+
+/// What measures a section.
 type Measure = fn(Scale) -> Result<Section>;
 
-const SECTIONS: &[(&str, Measure)] = &[
-    (packet::TITLE, packet::measure),
-    (growth::TITLE, growth::measure),
-    (rate::TITLE, rate::measure),
-    (open::TITLE, open::measure),
-    (survive::TITLE, survive::measure),
-    (user::TITLE, user::measure),
+/// The sections, by the names that choose them.
+const SECTIONS: [(&str, Measure); 6] = [
+    ("packet", packet::measure),
+    ("growth", growth::measure),
+    ("flood", rate::measure),
+    ("open", open::measure),
+    ("survive", survive::measure),
+    ("user", user::measure),
 ];
 
 fn main() -> ExitCode {
@@ -49,21 +74,41 @@ fn run(cli: &Cli) -> Result<()> {
         Uid::effective().is_root(),
         "measuring needs root, as do the tests: `sudo --preserve-env env \"PATH=$PATH\" cargo xtask bench`"
     );
-    // Away from what runs on the first by habit: interrupts, and the shell that started us.
+    if let Some(Instead::Flood(options)) = &cli.instead {
+        return flood::run(options);
+    }
     let scale = Scale::new(cli.quick);
     let mut report = Report::default();
-    for (title, measure) in SECTIONS {
-        let chosen = cli
-            .filter
-            .as_ref()
-            .is_none_or(|filter| title.contains(filter));
+    for (name, measure) in SECTIONS {
+        let chosen = cli.filter.as_ref().is_none_or(|filter| filter == name);
         if chosen {
-            eprintln!("measuring: {title}");
-            report.sections.push(measure(scale)?);
+            let began = Instant::now();
+            let section = measure(scale)?;
+            eprintln!("{name}: {:.0} s", began.elapsed().as_secs_f64());
+            report.sections.push(section);
         }
     }
-    print!("{}", report.table());
+    let machine = Machine::here()?;
     let (met, goals) = report.goals();
-    println!("\n{met} of {goals} goals are met");
+    let table = format!(
+        "{machine}\n\nSpectre: {}\n{}\n{met} of {goals} goals are met\n",
+        Machine::mitigation(),
+        report.table()
+    );
+    print!("{table}");
+    if cli.plots {
+        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/performance");
+        for name in plots::draw(&report, &machine, &directory)? {
+            println!("drawn: docs/performance/{name}");
+        }
+        if cli.filter.is_none() {
+            let path = directory.join("figures.md");
+            let head = "# Figures of one run\n\nWritten by `cargo xtask bench --plots`; \
+                        [performance.md](../performance.md) says what they mean.\n\n";
+            fs::write(&path, format!("{head}{table}"))
+                .with_context(|| format!("writing {}", path.display()))?;
+            println!("written: docs/performance/figures.md");
+        }
+    }
     Ok(())
 }

@@ -28,10 +28,14 @@ pub struct Plan {
     pub link: u32,
     /// Whether sources are drawn in an order that no cache foresees.
     pub shuffled: u32,
-    /// `flood` sends a frame each so many nanoseconds; 0: as fast as it can.
+    /// `flood` begins a burst each so many nanoseconds; 0: it sends as fast as it can.
     pub gap_ns: u64,
-    /// When `flood` may send the next one, in nanoseconds of `CLOCK_MONOTONIC`.
+    /// When `flood` may begin the next one, in nanoseconds of `CLOCK_MONOTONIC`.
     pub due_ns: u64,
+    /// Frames in a burst, one at least.
+    pub burst: u32,
+    /// Frames that are left of this one.
+    pub left: u32,
 }
 
 /// Destination ports that a plan may choose from.

@@ -1,10 +1,13 @@
 //! What a flood costs that comes in over a link: CPU time for each packet that is dropped.
 
+use std::str::FromStr;
+
 use anyhow::{Result, ensure};
+use knock_common::packet::Protocol;
 use knock_tests::{
     frame::SYN,
-    net::{Family, Net, SERVER_LINK},
-    wire::{Path, segment, whole},
+    net::{CLIENT_LINK, Family, Net, SERVER_LINK},
+    wire::{Path, datagram, segment, whole},
 };
 
 use crate::{
@@ -13,7 +16,10 @@ use crate::{
     receiver::{Kind, Receiver},
     report::{Goal, Row, Section, Unit},
     scale::Scale,
+    stream,
+    survive::receive_on_one_cpu,
     timing::Samples,
+    xdp_filter::Features,
 };
 
 /// What the section is called.
@@ -21,6 +27,10 @@ pub const TITLE: &str = "flood";
 
 /// The CPU that sends and receives.
 const CPU: usize = 0;
+/// The CPU of what is honest, if the other only sends.
+const OTHER_CPU: usize = 1;
+/// Packets a second, while there is an honest stream.
+const FLOOD: u32 = 1_000_000;
 /// Spoofed sources, in an order that no cache foresees.
 const SOURCES: u32 = 1 << 16;
 
@@ -28,27 +38,68 @@ const SOURCES: u32 = 1 << 16;
 const SOURCE_AT: u32 = 14 + 12;
 const HEADER_SUM_AT: u32 = 14 + 10;
 const TCP_SUM_AT: u32 = 14 + 20 + 16;
+const UDP_SUM_AT: u32 = 14 + 20 + 6;
 
 /// More than the empty drop.
 const OVER_EMPTY_MOST: f64 = 35.0;
 const UNDER_INPUT_LEAST: f64 = 4.0;
 const UNDER_INGRESS_LEAST: f64 = 3.0;
 
-/// SYNs to a port of the server, and the plan that has them come from everywhere.
+/// A port of the server.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Target {
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// Its number.
+    pub port: u16,
+}
+
+impl FromStr for Target {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parts = text.split_once('/');
+        let named = |name: &str| {
+            [Protocol::Tcp, Protocol::Udp]
+                .into_iter()
+                .find(|protocol| protocol.name() == name)
+        };
+        parts
+            .and_then(|(name, port)| {
+                Some(Self {
+                    protocol: named(name)?,
+                    port: port.parse().ok()?,
+                })
+            })
+            .ok_or_else(|| "a port is written like tcp/22".to_owned())
+    }
+}
+
+/// SYNs to a TCP port of the server from everywhere.
 pub fn spoofed_syns(port: u16) -> (Vec<u8>, Plan) {
+    let protocol = Protocol::Tcp;
+    spoofed(Target { protocol, port }, SOURCES)
+}
+
+/// New connections to a port of the server, and the plan that has them come from so many sources.
+pub fn spoofed(target: Target, sources: u32) -> (Vec<u8>, Plan) {
     let path = Path {
         from: [10, 0, 0, 0].into(),
         to: Family::V4.server(),
     };
-    let mut frame = whole(path, &segment(path, 40_000, port, SYN));
+    let (payload, payload_sum_at) = match target.protocol {
+        Protocol::Tcp => (segment(path, 40_000, target.port, SYN), TCP_SUM_AT),
+        Protocol::Udp => (datagram(path, 40_000, target.port, &[0]), UDP_SUM_AT),
+    };
+    let mut frame = whole(path, &payload);
     // The least that Ethernet carries, without its own checksum.
     frame.resize(60, 0);
     let plan = Plan {
         source_at: SOURCE_AT,
-        sources: SOURCES - 1,
+        sources: sources - 1,
         first: 10 << 24,
         header_sum_at: HEADER_SUM_AT,
-        payload_sum_at: TCP_SUM_AT,
+        payload_sum_at,
         shuffled: 1,
         ..Plan::default()
     };
@@ -59,7 +110,7 @@ pub fn spoofed_syns(port: u16) -> (Vec<u8>, Plan) {
 pub fn one_queue() -> Net {
     let net = Net::new();
     net.server.run("ethtool", &["-K", SERVER_LINK, "gro", "on"]);
-    for (namespace, link) in [(&net.server, SERVER_LINK), (&net.client, "a0")] {
+    for (namespace, link) in [(&net.server, SERVER_LINK), (&net.client, CLIENT_LINK)] {
         namespace.run("ethtool", &["-L", link, "rx", "1", "tx", "1"]);
     }
     // Answers to spoofed sources have somewhere to go.
@@ -87,6 +138,8 @@ pub fn measure(scale: Scale) -> Result<Section> {
             }
         }
     }
+    // There is one network at a time.
+    drop(net);
     let figure = |wanted: Kind, of: fn(&Measured) -> f64| {
         let found = kinds.iter().zip(&all).find(|(kind, _)| **kind == wanted);
         found.map_or(f64::NAN, |(_, measured)| of(measured))
@@ -122,19 +175,54 @@ pub fn measure(scale: Scale) -> Result<Section> {
         cost = cost.beside_or(kind.name(), or(nanos(kind)));
         rates = rates.beside_or(kind.name(), or(rate(kind)));
     }
+    let rows = vec![cost, rates, stream(scale)?];
     let method = format!(
         "SYNs of 60 octets to the protected port from {SOURCES} spoofed sources, made by the kernel \
          (`BPF_F_TEST_XDP_LIVE_FRAMES`) and sent over a veth pair of one queue; CPU {CPU} sends and \
          receives. CPU time of the sender with its soft interrupts and of ksoftirqd, divided by what \
          the receiver itself counted as dropped; the least of {} rounds. Making and sending a frame \
-         is in all figures, the same for each.",
+         is in all figures, the same for each. The stream goes to a port that is nothing; CPU {CPU} \
+         only sends the flood then, and CPU {OTHER_CPU} has the link's interrupts and both ends of \
+         the stream. What it loses is in comparison with itself without the flood.",
         scale.floods
     );
     Ok(Section {
         title: TITLE,
         method,
-        rows: vec![cost, rates],
+        rows,
     })
+}
+
+/// What an honest stream loses during a flood, with each receiver.
+fn stream(scale: Scale) -> Result<Row> {
+    let lost = |kind: Kind| -> Result<f64> {
+        let net = one_queue();
+        let _receiver = Receiver::start(&net, kind)?;
+        receive_on_one_cpu(&net)?;
+        let goodput = |rate| -> Result<f64> {
+            let (frame, plan) = spoofed_syns(22);
+            let flow = Generator::load()?.flow(&net, CPU, frame, plan, rate)?;
+            let goodput = stream::goodput(&net, OTHER_CPU, scale.stream)?;
+            flow.stop()?;
+            Ok(goodput)
+        };
+        let (alone, flooded) = (goodput(1)?, goodput(FLOOD)?);
+        Ok((1.0 - flooded / alone) * 100.0)
+    };
+    let what = "goodput that a TCP stream loses, 1 M SYNs a second";
+    let mut row = Row::new(what, lost(Kind::Firewall)?, Unit::Percent);
+    // An empty drop drops the stream too.
+    let kinds = Kind::PEERS.into_iter().filter(|kind| *kind != Kind::Empty);
+    // One of each sort, if there is little time.
+    const FEW: [Kind; 3] = [Kind::Filter(Features::Tcp), Kind::NftInput, Kind::Nothing];
+    for kind in kinds.filter(|kind| !scale.quick || FEW.contains(kind)) {
+        let figure = match kind.missing() {
+            Some(why) => Err(why),
+            None => Ok(lost(kind)?),
+        };
+        row = row.beside_or(kind.name(), figure);
+    }
+    Ok(row)
 }
 
 impl Measured {

@@ -19,6 +19,10 @@ pub struct Scale {
     pub starts: u32,
     /// How long a process is watched.
     pub idle: Duration,
+    /// How long a stream is watched.
+    pub stream: Duration,
+    /// How long a door is waited for.
+    pub patience: Duration,
     /// Floods of each kind.
     pub floods: u32,
     /// Frames in a flood.
@@ -35,8 +39,10 @@ impl Scale {
                 rounds: 4,
                 times: 50_000,
                 openings: 20,
-                starts: 5,
-                idle: Duration::from_secs(2),
+                starts: 3,
+                idle: Duration::from_secs(1),
+                stream: Duration::from_millis(500),
+                patience: Duration::from_millis(500),
                 floods: 3,
                 frames: 2_000_000,
             }
@@ -49,6 +55,8 @@ impl Scale {
                 openings: 200,
                 starts: 15,
                 idle: Duration::from_secs(10),
+                stream: Duration::from_secs(3),
+                patience: Duration::from_millis(2_500),
                 floods: 7,
                 frames: 6_000_000,
             }

@@ -62,11 +62,17 @@ enum Verb {
         /// Also draw the pictures of docs/performance.md
         #[arg(long)]
         plots: bool,
-        /// Only sections whose title contains this
+        /// Only packet, growth, flood, open, survive or user
         filter: Option<String>,
     },
     /// Put programs, man pages, completions, documents and unit into target/dist, as under a prefix
     Dist,
+    /// Spoofed packets at a knock-user, in network namespaces of their own; needs root
+    Flood {
+        /// What is sent; `cargo xtask flood -- --help` tells
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
     /// Build knock-user and run it with these arguments (with sudo when not root)
     Run {
         /// What follows goes to knock-user
@@ -144,6 +150,11 @@ fn run(verb: Verb) -> Result<bool> {
         Verb::Dist => {
             setup::run(&sh, Purpose::Build)?;
             println!("{}", dist::run(&sh)?.display());
+        }
+        Verb::Flood { args } => {
+            setup::run(&sh, Purpose::Build)?;
+            let args: Vec<String> = ["flood".to_owned()].into_iter().chain(args).collect();
+            return Err(launch::bench(&sh, &args));
         }
         Verb::Run { args } => return Err(launch::run(&sh, &args)),
     }

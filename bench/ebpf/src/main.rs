@@ -133,7 +133,7 @@ fn flood(context: XdpContext) -> u32 {
     unsafe { bpf_redirect(link, 0) as u32 }
 }
 
-/// Whether the plan's next frame is not due; if it is, the one after it becomes the next.
+/// Whether the plan's next frame is not due.
 #[inline(always)]
 fn is_early() -> bool {
     let Some(plan) = PLAN.get_ptr_mut(0) else {
@@ -142,6 +142,10 @@ fn is_early() -> bool {
     // SAFETY: as in `change`.
     let plan = unsafe { &mut *plan };
     if plan.gap_ns == 0 {
+        return false;
+    }
+    if plan.left != 0 {
+        plan.left = plan.left.wrapping_sub(1);
         return false;
     }
     // SAFETY: the helper has no preconditions.
@@ -153,6 +157,7 @@ fn is_early() -> bool {
     let behind = now.wrapping_sub(plan.due_ns) > BEHIND_MOST_NS;
     let from = if behind { now } else { plan.due_ns };
     plan.due_ns = from.wrapping_add(plan.gap_ns);
+    plan.left = plan.burst.wrapping_sub(1);
     false
 }
 

@@ -1,0 +1,94 @@
+//! `cargo xtask flood`: spoofed packets at a running knock-user, in namespaces that are made for it.
+
+use std::{
+    fs,
+    path::PathBuf,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result};
+use clap::Args;
+use knock_tests::{daemon::Daemon, net::SERVER_LINK};
+
+use crate::{
+    generator::{Generator, Received},
+    rate::{Target, one_queue, spoofed},
+    receiver::CONFIG,
+};
+
+/// What is sent, and at what.
+#[derive(Args, Clone, Debug)]
+pub struct Options {
+    /// Packets a second; 0 is as many as can be sent
+    #[arg(long, default_value_t = 1_000_000)]
+    rate: u32,
+    /// Where to, such as tcp/22 or udp/8000
+    #[arg(long, default_value = "tcp/22")]
+    port: Target,
+    /// So many spoofed sources; a power of two
+    #[arg(long, default_value_t = 1 << 16, value_parser = power_of_two)]
+    sources: u32,
+    /// For so long
+    #[arg(long, default_value_t = 5)]
+    seconds: u64,
+    /// The configuration of the knock-user that is flooded, instead of the README's door
+    #[arg(long)]
+    config: Option<PathBuf>,
+}
+
+fn power_of_two(text: &str) -> Result<u32, String> {
+    match text.parse::<u32>() {
+        // The network that they come from has no more.
+        Ok(number) if number.is_power_of_two() && number <= 1 << 24 => Ok(number),
+        Ok(_) | Err(_) => Err("a power of two, 16777216 at most".to_owned()),
+    }
+}
+
+/// Floods, and tells each second what became of it.
+pub fn run(options: &Options) -> Result<()> {
+    let config = match &options.config {
+        Some(path) => {
+            fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?
+        }
+        None => CONFIG.to_owned(),
+    };
+    let net = one_queue();
+    let _daemon = Daemon::start(&net.server, &config);
+    let Target { protocol, port } = options.port;
+    println!(
+        "flooding {}/{port} from {} sources in network namespaces of their own",
+        protocol.name(),
+        options.sources
+    );
+    let (frame, plan) = spoofed(options.port, options.sources);
+    let begun = Received::by(&net.server, SERVER_LINK);
+    let flow = Generator::load()?.flow(&net, CPU, frame, plan, options.rate)?;
+    let mut before = (Instant::now(), begun);
+    for _ in 0..options.seconds {
+        // A second is what the figures are of.
+        thread::sleep(Duration::from_secs(1));
+        let now = (Instant::now(), Received::by(&net.server, SERVER_LINK));
+        let seconds = (now.0 - before.0).as_secs_f64();
+        let Received { frames, dropped } = now.1.since(before.1);
+        println!(
+            "{:>12.0} received a second, {:>12.0} of them dropped",
+            frames as f64 / seconds,
+            dropped as f64 / seconds
+        );
+        before = now;
+    }
+    let sent = flow.stop()?;
+    let all = Received::by(&net.server, SERVER_LINK).since(begun);
+    println!(
+        "{} sent ({:.2} Mpps), {} received, {} dropped by the firewall",
+        sent.frames,
+        sent.rate() / 1e6,
+        all.frames,
+        all.dropped
+    );
+    Ok(())
+}
+
+/// The CPU that sends.
+const CPU: usize = 0;

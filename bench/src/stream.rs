@@ -1,0 +1,85 @@
+//! An honest TCP connection to a port that is nothing, as fast as it goes.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::{Ipv4Addr, TcpListener},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result};
+use knock_tests::net::{Family, Net};
+
+use crate::timing;
+
+const PORT: u16 = 8080;
+const CHUNK: usize = 64 << 10;
+/// Long enough for the window to open.
+const WARM_UP: Duration = Duration::from_millis(300);
+/// A SYN, and two repetitions.
+const CONNECTING: Duration = Duration::from_secs(4);
+/// A stream that gets nothing through is not waited for.
+const PATIENCE: Duration = Duration::from_millis(200);
+
+/// Octets a second that arrive during a while, when both ends are on one CPU; none if there is not
+/// even a connection.
+///
+/// # Errors
+/// The port is taken.
+pub fn goodput(net: &Net, cpu: usize, during: Duration) -> Result<f64> {
+    let listener = net
+        .server
+        .enter(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT)))
+        .with_context(|| format!("listening on tcp/{PORT}"))?;
+    let client = net.source(Family::V4.client(), Family::V4.server());
+    let Ok(mut sending) = client.connect(PORT, CONNECTING) else {
+        return Ok(0.0);
+    };
+    let (mut receiving, _) = listener.accept().context("accepting a stream")?;
+    sending.set_write_timeout(Some(PATIENCE))?;
+    receiving.set_read_timeout(Some(PATIENCE))?;
+    let stop = Arc::new(AtomicBool::new(false));
+    let arrived = Arc::new(AtomicU64::new(0));
+    let reader = thread::spawn({
+        let (stop, arrived) = (Arc::clone(&stop), Arc::clone(&arrived));
+        move || -> Result<()> {
+            timing::pin(cpu)?;
+            let mut chunk = vec![0; CHUNK];
+            while !stop.load(Ordering::Relaxed) {
+                // Nothing for a while is no end.
+                if let Ok(length) = receiving.read(&mut chunk) {
+                    arrived.fetch_add(length as u64, Ordering::Relaxed);
+                }
+            }
+            Ok(())
+        }
+    });
+    let writer = thread::spawn({
+        let stop = Arc::clone(&stop);
+        move || -> Result<()> {
+            timing::pin(cpu)?;
+            let chunk = vec![0; CHUNK];
+            while !stop.load(Ordering::Relaxed) {
+                // No room for a while is no end.
+                let _sent = sending.write(&chunk);
+            }
+            Ok(())
+        }
+    });
+    // The time is what is measured.
+    thread::sleep(WARM_UP);
+    let (began, before) = (Instant::now(), arrived.load(Ordering::Relaxed));
+    thread::sleep(during);
+    let octets = arrived.load(Ordering::Relaxed) - before;
+    let rate = octets as f64 / began.elapsed().as_secs_f64();
+    stop.store(true, Ordering::Relaxed);
+    for end in [reader, writer] {
+        end.join()
+            .map_err(|_| anyhow::anyhow!("an end of the stream panicked"))??;
+    }
+    Ok(rate)
+}
