@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// How long a process may take to end when it is asked to.
-const FAREWELL: Duration = Duration::from_secs(10);
+const FAREWELL: Duration = wait::PATIENCE;
 
 /// A running process.
 #[derive(Debug)]

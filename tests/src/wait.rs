@@ -5,8 +5,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long something that must happen may take on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+/// How long something that must happen may take on a busy machine: whoever attaches a program waits
+/// for the kernel to come to rest (`synchronize_rcu()`), and for all others who do so.
+pub const PATIENCE: Duration = Duration::from_secs(40);
 const POLL: Duration = Duration::from_millis(3);
 
 /// Asks until there is an answer; `None` if there is none in time.

@@ -21,6 +21,9 @@ use nix::sys::signal::Signal::SIGTERM;
 use serde_json::{Value, json};
 
 const WEB: u16 = 80;
+/// Enough for all that is to be seen before its end, on a busy machine.
+const TRIAL: &str = "4s";
+const TRIAL_LASTS: Duration = Duration::from_secs(4);
 /// The same port behind other knocks, and one more.
 const OTHER: &str = r#"
     [[door]]
@@ -63,7 +66,7 @@ fn knocks_lead_in(net: &Net, knocks: &str, leads_in: bool, row: &str) {
 fn a_first_start_that_nobody_confirms() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
-        let daemon = start(net, DOOR, &["--confirm", "3s"]);
+        let daemon = start(net, DOOR, &["--confirm", TRIAL]);
         let programs = daemon.programs().to_vec();
         net.stranger(Family::V4).finds_closed(SSH, "on trial");
         is_not_confirmed(daemon);
@@ -79,8 +82,8 @@ fn a_first_start_that_is_confirmed() {
         let _server = Server::tcp(&net.server, &[SSH]);
         let mut strangers = Strangers::before_there_is_protection(net, SSH);
         let started = Instant::now();
-        let daemon = start(net, DOOR, &["--confirm", "4s"]);
-        let deadline = started + Duration::from_secs(5);
+        let daemon = start(net, DOOR, &["--confirm", TRIAL]);
+        let deadline = started + TRIAL_LASTS + Duration::from_secs(1);
         strangers.come(SSH);
         let guest = net.stranger(Family::V4);
         guest.knock(KNOCKS);
@@ -112,22 +115,22 @@ fn a_first_start_that_is_killed() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
         let started = Instant::now();
-        let daemon = start(net, DOOR, &["--confirm", "4s"]);
+        let daemon = start(net, DOOR, &["--confirm", TRIAL]);
         let programs = daemon.programs().to_vec();
         daemon.kill();
         let source = net.stranger(Family::V4);
         let connected = source.connect(SSH, Duration::from_millis(60));
-        let is_early = started.elapsed() < Duration::from_secs(4);
+        let is_early = started.elapsed() < TRIAL_LASTS;
         assert!(connected.is_err() || !is_early, "open before the deadline");
         let instance = pins::instance(&net.server);
         wait::until("everything passes", || {
             source.connect(SSH, Duration::from_millis(60)).is_ok()
         });
-        assert!(started.elapsed() >= Duration::from_secs(4), "too early");
+        assert!(started.elapsed() >= TRIAL_LASTS, "too early");
         assert!(pins::counted(&instance, Reason::Unconfirmed) > 0);
 
         // Nobody confirms the next one either: there is nothing to go back to but an open host.
-        let second = start(net, OTHER, &["--confirm", "3s"]);
+        let second = start(net, OTHER, &["--confirm", TRIAL]);
         net.stranger(Family::V4).finds_closed(SSH, "on trial again");
         let programs = [&programs, second.programs()].concat();
         is_not_confirmed(second);
@@ -141,7 +144,7 @@ fn a_first_start_that_is_killed() {
 fn a_first_start_that_is_killed_and_started_again() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
-        let trial = start(net, DOOR, &["--confirm", "2s"]);
+        let trial = start(net, DOOR, &["--confirm", TRIAL]);
         let guest = net.stranger(Family::V4);
         guest.knock(KNOCKS);
         trial.kill();
@@ -170,7 +173,7 @@ fn on_top_of_what_was_kept() {
         strangers.come(SSH);
 
         let elsewhere = || net.stranger(Family::V4).to(Family::V4.second_server());
-        let trial = start(net, OTHER, &["--iface", SERVER_LINK_2, "--confirm", "5s"]);
+        let trial = start(net, OTHER, &["--iface", SERVER_LINK_2, "--confirm", TRIAL]);
         let on_trial = attached_programs(&net.server);
         knocks_lead_in(net, KNOCKS, false, "on trial");
         knocks_lead_in(net, OTHER_KNOCKS, true, "on trial");
@@ -240,7 +243,7 @@ fn a_reload_on_trial() {
         strangers.come(SSH);
 
         daemon.rewrite(OTHER);
-        let (code, told) = daemon::ask(&net.server, &["reload", "--confirm", "3s"]);
+        let (code, told) = daemon::ask(&net.server, &["reload", "--confirm", TRIAL]);
         assert_eq!(code, Some(0), "{told}");
         knocks_lead_in(net, OTHER_KNOCKS, true, "on trial");
         guest.finds(true, WEB, "on trial: its door opens more");
