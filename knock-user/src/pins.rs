@@ -155,11 +155,17 @@ pub fn live<'i>(
     Ok(None)
 }
 
-/// Gives links the names that their interfaces have now, where those are asked for.
+/// Gives links the names that their interfaces have now, where those are asked for; tells the old
+/// names and the new ones.
 ///
 /// # Errors
 /// They can't be read, or the kernel refuses.
-pub fn follow_names(instance: &Instance, wanted: &[String], all: &[Interface]) -> Result<()> {
+pub fn follow_names(
+    instance: &Instance,
+    wanted: &[String],
+    all: &[Interface],
+) -> Result<Vec<(String, String)>> {
+    let mut renamed = Vec::new();
     for old in instance.linked() {
         if let Some((_, Interface { name, .. })) = live(instance, &old, all)?
             && *name != old
@@ -169,9 +175,10 @@ pub fn follow_names(instance: &Instance, wanted: &[String], all: &[Interface]) -
             fs::rename(&from, &to).with_context(|| {
                 format!("renaming the link {} to {}", from.display(), to.display())
             })?;
+            renamed.push((old, name.clone()));
         }
     }
-    Ok(())
+    Ok(renamed)
 }
 
 /// Whether the program on an interface is kept there by this instance.

@@ -233,8 +233,12 @@ impl Protection {
     /// The kernel does not tell, or refuses.
     pub fn follow_interfaces(&mut self) -> Result<Followed> {
         let all = interface::list()?;
-        let mut followed = Followed::default();
-        for name in &self.registry.interfaces {
+        let wanted = &self.registry.interfaces;
+        let mut followed = Followed {
+            renamed: pins::follow_names(&self.instance, wanted, &all)?,
+            ..Followed::default()
+        };
+        for name in wanted {
             if let Some(interface) = all.iter().find(|interface| interface.name == *name) {
                 let old = self.renamed.remove(name);
                 if !pins::is_ours(&self.instance, interface) {

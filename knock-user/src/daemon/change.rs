@@ -171,10 +171,14 @@ impl<W: Write> Daemon<W> {
             self.console.gone(&interface, clock::boot_ns());
         }
         for (old, now) in followed.renamed {
-            tracing::warn!(
-                "{old} is called {now} now: it stays protected until another interface is called \
-                 {old}; for good, name it so in `interfaces` and reload"
-            );
+            let lasts = match self.protection.registry().interfaces.contains(&now) {
+                true => String::new(),
+                false => format!(
+                    " until another interface is called {old}; for good, name it so in \
+                     `interfaces` and reload"
+                ),
+            };
+            tracing::warn!("{old} is called {now} now: it stays protected{lasts}");
         }
         for interface in followed.released {
             self.console
