@@ -266,6 +266,31 @@ fn another_one_gets_the_name() {
     });
 }
 
+/// One that may have either name, as before and after udev.
+#[test]
+fn both_names_are_configured() {
+    net::test(|net| {
+        net.add_second_link();
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let arguments = [&BOTH[..], &["--iface", "wan", "--wait-for-interfaces"]].concat();
+        let daemon = Daemon::start_with(&net.server, DOOR, &arguments);
+        daemon.tells(&json!({"event": "gone", "interface": "wan"}));
+        rename(net, SERVER_LINK_2, "wan");
+        says(&daemon, &["b1 is called wan now"]);
+        net.server
+            .ip(&format!("link add {SERVER_LINK_2} type veth peer name x1"));
+        let protecting = json!({"event": "protecting", "interface": SERVER_LINK_2});
+        wait::until("it is protected", || daemon.told(&protecting).len() == 2);
+        carries_packets(elsewhere(net));
+        elsewhere(net).finds_closed(SSH, "under its new name");
+        let mut linked = pins::instance(&net.server).linked();
+        linked.sort();
+        assert_eq!(linked, [SERVER_LINK, SERVER_LINK_2, "wan"]);
+        assert!(daemon.told(&json!({"event": "stopped"})).is_empty());
+        daemon.stop();
+    });
+}
+
 #[test]
 fn moved_to_another_namespace_and_back() {
     net::test(|net| {
