@@ -60,30 +60,32 @@ fn detach(namespace: &Namespace, programs: &[u32]) {
 
 #[test]
 fn a_live_link_loses_no_packet_and_lets_nobody_in() {
+    // However long the rows take.
+    let door = format!("{DOOR}\nopen_for = \"1h\"\n");
     let more = format!(
-        "{DOOR}\n[[door]]\nname = \"web\"\nknock = [\"tcp/7001\", \"udp/8001\", \"tcp/9001\"]\n\
+        "{door}\n[[door]]\nname = \"web\"\nknock = [\"tcp/7001\", \"udp/8001\", \"tcp/9001\"]\n\
          open = [\"tcp/22\", \"tcp/80\"]\n"
     );
     let others = format!(
         "protect = [\"tcp/25\"]\ntrust = [\"10.0.0.0/8\"]\nlockout.failures = 3\n\
-         decoys.count = 9\n{DOOR}"
+         decoys.count = 9\n{door}"
     );
     let directory = tempfile::tempdir().unwrap();
     let copy = directory.path().join("knock-user");
     fs::copy(&binaries().user, &copy).unwrap();
     let rows: [(&str, &Path, &str, &[&str]); 6] = [
-        ("the same", &binaries().user, DOOR, &[]),
-        ("another binary", &copy, DOOR, &[]),
+        ("the same", &binaries().user, &door, &[]),
+        ("another binary", &copy, &door, &[]),
         ("another door", &binaries().user, &more, &[]),
         ("another program", &binaries().user, &more, &["-v"]),
         ("other features", &copy, &others, &["-vv"]),
-        ("as it was", &binaries().user, DOOR, &[]),
+        ("as it was", &binaries().user, &door, &[]),
     ];
     net::test(|net| {
         stream::repeat_only_what_is_lost(net);
         let _server = Server::tcp(&net.server, &[SSH]);
         let mut strangers = Strangers::before_there_is_protection(net, SSH);
-        let first = Daemon::start_with(&net.server, DOOR, &KEEP);
+        let first = Daemon::start_with(&net.server, &door, &KEEP);
         let source = net.stranger(Family::V4);
         let connection = source.knock_and_connect(KNOCKS, SSH).unwrap();
         first.leave(SIGTERM);
