@@ -15,6 +15,8 @@ use std::{
     io::{ErrorKind, Read as _, Seek as _, Write as _},
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
+    thread,
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -22,6 +24,8 @@ use knock_common::layout;
 
 use crate::{
     bpffs::{self, DIRECTORY as PINS},
+    interface::{self, Interface},
+    pins,
     registry::Registry,
 };
 
@@ -291,6 +295,7 @@ impl Instance {
             }
             _ => Ok(()),
         };
+        let programs = self.attached();
         // The links first: without maps they would still protect, the other way round they can't.
         for directory in [self.links(), self.maps(), self.pins()] {
             for name in names_in(&directory)? {
@@ -307,7 +312,34 @@ impl Instance {
         for path in [self.registry(), self.socket(), self.run("lock")] {
             gone(fs::remove_file(&path), &path)?;
         }
+        wait_for_end(&programs);
         Ok(())
+    }
+
+    /// The programs that its links keep on interfaces.
+    fn attached(&self) -> Vec<u32> {
+        // What can't be seen is not waited for.
+        let all = interface::list().unwrap_or_default();
+        let ours = all
+            .iter()
+            .filter(|interface| pins::is_ours(self, interface));
+        ours.filter_map(|interface| interface.program).collect()
+    }
+}
+
+/// Waits until no interface has one of these programs: the kernel ends a link a moment after its
+/// file is removed, and what is said to be open should be.
+fn wait_for_end(programs: &[u32]) {
+    const TRIES: u32 = 200;
+    const PAUSE: Duration = Duration::from_millis(5);
+    let is_left =
+        |interface: &Interface| interface.program.is_some_and(|id| programs.contains(&id));
+    for _ in 0..TRIES {
+        let all = interface::list().unwrap_or_default();
+        if !all.iter().any(is_left) {
+            return;
+        }
+        thread::sleep(PAUSE);
     }
 }
 
