@@ -12,6 +12,7 @@ use std::{
 
 use crate::{
     net::{Family, Net},
+    random::number,
     wait,
     wire::{Path, Wire, segment, syn, whole},
 };
@@ -20,8 +21,8 @@ use crate::{
 const NETWORK: &str = "203.0.113.0/24";
 /// How many packets they send between two pauses.
 const BURST: u64 = 16;
-/// Others need the machine, too.
-const PAUSE: Duration = Duration::from_millis(1);
+/// Others need the machine, too; `KNOCK_PAUSE_MS` says how much.
+const PAUSE_MS: u64 = 1;
 const ACK: u8 = 0x10;
 
 /// The strangers; they cease when this is dropped.
@@ -76,6 +77,7 @@ impl<'n> Strangers<'n> {
     pub fn come(&mut self, port: u16) {
         let wire = Wire::open(&self.net.client);
         let counts = Arc::clone(&self.counts);
+        let pause = Duration::from_millis(number("KNOCK_PAUSE_MS").unwrap_or(PAUSE_MS));
         self.thread = Some(thread::spawn(move || {
             let frames = frames(port);
             for frame in frames.iter().cycle() {
@@ -88,7 +90,7 @@ impl<'n> Strangers<'n> {
                     .fetch_add(1, Ordering::Relaxed)
                     .is_multiple_of(BURST)
                 {
-                    thread::sleep(PAUSE);
+                    thread::sleep(pause);
                 }
             }
         }));

@@ -92,7 +92,7 @@ const BENCH_TOOLS: [Tool; 7] = [
 ];
 
 /// The machine, what unpacks kernels and packs programs for it, and what the tests run there.
-const MACHINE_TOOLS: [Tool; 6] = [
+const MACHINE_TOOLS: [Tool; 7] = [
     Tool {
         program: "qemu-system-x86_64",
         package: "qemu-system-x86",
@@ -116,6 +116,10 @@ const MACHINE_TOOLS: [Tool; 6] = [
     Tool {
         program: "ethtool",
         package: "ethtool",
+    },
+    Tool {
+        program: "nft",
+        package: "nftables",
     },
 ];
 

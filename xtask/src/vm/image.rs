@@ -16,8 +16,8 @@ use crate::shell;
 /// Directories that others are mounted on.
 const MOUNT_POINTS: [&str; 5] = ["proc", "sys", "dev", "tmp", "run"];
 
-/// Links of the tests, and the lists of TCP and UDP sockets.
-const MODULES: [&str; 3] = ["veth", "tcp_diag", "udp_diag"];
+/// Links of the tests, the lists of TCP and UDP sockets, and counters behind the firewall.
+const MODULES: [&str; 5] = ["veth", "tcp_diag", "udp_diag", "nf_tables", "nft_objref"];
 
 /// A directory that becomes the machine's file system.
 pub(super) struct Image<'a> {
@@ -78,9 +78,6 @@ impl<'a> Image<'a> {
 
     /// Makes one file of it, beside it.
     pub(super) fn pack(&self) -> Result<PathBuf> {
-        // The kernel asks for modules by this name.
-        std::os::unix::fs::symlink("busybox", self.root.join("bin/modprobe"))
-            .context("linking modprobe")?;
         let packed = self.root.with_extension("cpio");
         let pack = "cd \"$1\" && find . | busybox cpio -o -H newc >\"$2\"";
         let pack = self.sh.cmd("sh").args(["-c", pack, "sh"]);

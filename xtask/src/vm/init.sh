@@ -2,7 +2,8 @@
 # The first process of the virtual machine: runs the suites and powers off.
 # `cargo xtask vm` reads what it prints; see xtask/src/vm/outcome.rs.
 
-export PATH=/bin
+# What is not in /bin is busybox.
+export PATH=/bin:/sbin
 b=/bin/busybox
 
 $b mount -t proc proc /proc
@@ -11,13 +12,16 @@ if $b grep -q knock.probe /proc/cmdline; then
     $b poweroff -f
 fi
 
+$b mkdir -p /sbin
+$b --install -s /sbin
+$b ln -s ../sbin/sh /bin/sh
 $b mount -t sysfs sysfs /sys
 $b mount -t bpf bpf /sys/fs/bpf
 $b mount -t devtmpfs dev /dev
 $b mount -t tmpfs tmp /tmp
 $b mount -t tmpfs run /run
 # Links of a kind, and answers of a kind, come with a module that the kernel asks for.
-echo /bin/modprobe >/proc/sys/kernel/modprobe
+echo /sbin/modprobe >/proc/sys/kernel/modprobe
 
 # KNOCK_VM says that nobody minds what becomes of this machine's clock.
 export KNOCK_VM=1 KNOCK_REQUIRE_ROOT=1
