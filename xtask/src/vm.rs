@@ -97,7 +97,6 @@ const SUITES: &[Selected] = &[
         "upgrade",
         &[
             "a_grant_is_carried_over_by_its_door",
-            "a_live_link_loses_no_packet_and_lets_nobody_in",
             "a_map_of_another_shape_is_refused",
         ],
     )
