@@ -313,6 +313,8 @@ fn measure_sources(scale: Scale, empty: &mut Empty) -> Result<BySources> {
             for (case, _, measured) in &mut all {
                 let mut subject = Subject::load(&tables)?;
                 case.prepare(&mut subject, sources)?;
+                // Where the table is full now, the one that is measured may have had to go.
+                case.prepare(&mut subject, 1)?;
                 for _ in 0..scale.rounds {
                     measured[index]
                         .hot

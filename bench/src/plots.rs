@@ -253,7 +253,7 @@ fn draw_lines(path: &Path, lines: &[Line], machine: &Machine) -> Result<()> {
             .margin_right(24)
             .x_label_area_size(36)
             .y_label_area_size(48)
-            .build_cartesian_2d((1.0..doors).log_scale(), 0.0..most * 1.35)?;
+            .build_cartesian_2d((1.0..doors).log_scale(), 0.0..most * 1.6)?;
         chart
             .configure_mesh()
             .x_desc("doors")

@@ -35,8 +35,8 @@ impl Scale {
         if quick {
             Self {
                 quick,
-                loads: 3,
-                rounds: 4,
+                loads: 2,
+                rounds: 5,
                 times: 50_000,
                 openings: 20,
                 starts: 3,
