@@ -131,3 +131,22 @@ fn cargo(sh: &Shell) -> Cmd<'_> {
         cmd
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn why_no_other_kernel_is_booted() {
+        let table = [
+            (true, true, None, None),
+            (true, false, None, Some("--no-vm")),
+            (false, true, None, Some("--no-root")),
+            (true, true, Some("scan"), Some("only tests named `scan`")),
+        ];
+        for (root, vm, filter, expected) in table {
+            let chosen = Chosen { root, vm, filter };
+            assert_eq!(chosen.without_vm().as_deref(), expected, "{chosen:?}");
+        }
+    }
+}

@@ -101,7 +101,6 @@ const SUITES: &[Selected] = &[
         ],
     )
     .shown(),
-    Selected::some("jumbo", &["frames_larger_than_a_page"]),
     Selected::all("clock"),
     // Last, when the machine has run for as long as some of its rows ask for.
     Selected::all("verdicts"),
