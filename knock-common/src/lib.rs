@@ -32,12 +32,15 @@ pub mod bytes;
 pub mod event;
 pub mod first;
 pub mod hint;
+pub mod hmac;
 pub mod judge;
 pub mod knock;
 pub mod layout;
 pub mod lockout;
+pub mod otp;
 pub mod packet;
 pub mod reason;
+pub mod sha1;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
 pub mod time;
