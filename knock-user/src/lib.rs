@@ -28,6 +28,7 @@ pub mod ledger;
 pub mod links;
 pub mod maps;
 pub mod netlink;
+pub mod one_time;
 pub mod output;
 pub mod pins;
 pub mod privileges;

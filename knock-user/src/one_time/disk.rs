@@ -1,0 +1,147 @@
+//! Files that are read whole and replaced at once.
+
+use std::{
+    ffi::OsString,
+    fs::{self, File, OpenOptions},
+    io::{self, Read as _, Write as _},
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, chown},
+    path::{Path, PathBuf},
+};
+
+/// A hundred thousand sequences of a dozen knocks each; `/dev/zero` is longer.
+const FILE_MAX: u64 = 16 << 20;
+const OWNER_ONLY: u32 = 0o600;
+/// Everybody may read, everybody may write.
+const READ_BY_ALL: u32 = 0o004;
+const WRITTEN_BY_ALL: u32 = 0o002;
+/// Only its owner may replace a file in such a directory.
+const STICKY: u32 = 0o1000;
+
+/// The bytes of a file.
+pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
+    // A pipe would be waited for.
+    if !fs::metadata(path)?.is_file() {
+        return Err(io::Error::other("it is not a file"));
+    }
+    let mut text = Vec::new();
+    let length = File::open(path)?
+        .take(FILE_MAX + 1)
+        .read_to_end(&mut text)?;
+    if length as u64 > FILE_MAX {
+        let problem = format!("it is longer than {} MiB", FILE_MAX >> 20);
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, problem));
+    }
+    Ok(text)
+}
+
+/// What strangers may do with a file, if they may do anything, and how to prevent it.
+pub fn exposure(path: &Path) -> Option<String> {
+    let mode = fs::metadata(path).ok()?.mode();
+    let shown = path.display();
+    if mode & (READ_BY_ALL | WRITTEN_BY_ALL) != 0 {
+        let what = match mode & WRITTEN_BY_ALL {
+            0 => "read",
+            _ => "change",
+        };
+        return Some(format!(
+            "every user of this host may {what} {shown}, which is all that it takes to get in: \
+             chmod 600 {shown}"
+        ));
+    }
+    let directory = real(path).ok()?.parent()?.to_owned();
+    let mode = fs::metadata(&directory).ok()?.mode();
+    let is_open = mode & WRITTEN_BY_ALL != 0 && mode & STICKY == 0;
+    is_open.then(|| {
+        let directory = directory.display();
+        format!("every user of this host may replace {shown}: chmod o-w {directory}")
+    })
+}
+
+/// Puts other bytes in the place of a file, at once or not at all, and on the disk.
+pub(super) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    replace_in_steps(path, bytes, |_| Ok(()))
+}
+
+/// What is done one after the other, for tests that stop in between.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Step {
+    Made,
+    Written,
+    Owned,
+    Synced,
+    Renamed,
+}
+
+pub(super) fn replace_in_steps(
+    path: &Path,
+    bytes: &[u8],
+    mut done: impl FnMut(Step) -> io::Result<()>,
+) -> io::Result<()> {
+    let file = real(path)?;
+    let (name, mut new) = make(&file)?;
+    done(Step::Made)?;
+    let written = new
+        .write_all(bytes)
+        .and_then(|()| done(Step::Written))
+        .and_then(|()| keep_owner_and_mode(&file, &name))
+        .and_then(|()| done(Step::Owned))
+        .and_then(|()| new.sync_all());
+    if let Err(error) = written {
+        // What is left behind is replaced next time.
+        let _stays = fs::remove_file(&name);
+        return Err(error);
+    }
+    done(Step::Synced)?;
+    fs::rename(&name, &file)?;
+    done(Step::Renamed)?;
+    sync_directory(&file)
+}
+
+/// Does what replacing begins with, and undoes it.
+pub(super) fn try_to_replace(path: &Path) -> io::Result<()> {
+    let file = real(path)?;
+    let (name, _) = make(&file)?;
+    let kept = keep_owner_and_mode(&file, &name);
+    fs::remove_file(&name)?;
+    kept?;
+    sync_directory(&file)
+}
+
+/// The file itself and not a link to it is what is replaced.
+fn real(path: &Path) -> io::Result<PathBuf> {
+    fs::canonicalize(path)
+}
+
+/// The new file, beside the old one. It always has the same name, so that no more than one is ever
+/// left behind.
+fn make(file: &Path) -> io::Result<(PathBuf, File)> {
+    let mut name = OsString::from(".");
+    name.push(file.file_name().unwrap_or_default());
+    name.push(".new");
+    let name = file.with_file_name(name);
+    match fs::remove_file(&name) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    let mut options = OpenOptions::new();
+    let new = options
+        .write(true)
+        .create_new(true)
+        .mode(OWNER_ONLY)
+        .open(&name)?;
+    Ok((name, new))
+}
+
+fn keep_owner_and_mode(old: &Path, new: &Path) -> io::Result<()> {
+    let old = fs::metadata(old)?;
+    let made = fs::metadata(new)?;
+    if (made.uid(), made.gid()) != (old.uid(), old.gid()) {
+        chown(new, Some(old.uid()), Some(old.gid()))?;
+    }
+    fs::set_permissions(new, fs::Permissions::from_mode(old.mode() & 0o777))
+}
+
+/// Otherwise the new name may be lost with the power.
+fn sync_directory(file: &Path) -> io::Result<()> {
+    File::open(file.parent().unwrap_or(Path::new("/")))?.sync_all()
+}

@@ -1,0 +1,244 @@
+//! Files of sequences that work once each.
+//!
+//! ```text
+//! file ─▶ disk (read) ─▶ Book (lines) ─▶ OneTimeFile: which now? ─▶ automaton
+//!   ▲                                        │ this one was used
+//!   └── disk (replace, at once, fsync) ◀─────┘
+//! ```
+//!
+//! A line is a sequence in knockd's form (`7000:tcp,8000:udp`) or in ours (`tcp/7000 udp/8000`). A
+//! line that begins with `#` has been used, or is a comment. When a line has been used, it and all
+//! lines before it are marked: who knocked those in vain has shown them to whoever listened.
+
+mod book;
+mod disk;
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+pub use self::{
+    book::{Book, Flaw, SEQUENCES_MOST},
+    disk::exposure,
+};
+use crate::config::checked::Knock;
+
+/// A sequence that works now, and its line.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Current {
+    /// The line, counted from 1.
+    pub line: u32,
+    /// The sequence.
+    pub knocks: Vec<Knock>,
+}
+
+/// Why a file is of no use.
+#[derive(Debug, thiserror::Error)]
+pub enum OneTimeError {
+    /// It can't be read.
+    #[error(
+        "cannot read {}: {cause}; it must belong to who runs knock-user, as after `sudo install -D \
+         -m 600 -o {} {} /var/lib/knock/once`",
+        path.display(), whoever(), path.display()
+    )]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        cause: io::Error,
+    },
+    /// What is used can't be marked.
+    #[error(
+        "cannot mark what is used in {}: {cause}; the file and its directory must belong to who \
+         runs knock-user, as after `sudo install -D -m 600 -o {} {} /var/lib/knock/once`",
+        path.display(), whoever(), path.display()
+    )]
+    Unmarkable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        cause: io::Error,
+    },
+    /// Somebody else changed it.
+    #[error(
+        "line {line} of {} was used, and is another one now: reload, when the file is as it should \
+         be",
+        path.display()
+    )]
+    Changed {
+        /// The file.
+        path: PathBuf,
+        /// The line that was used.
+        line: u32,
+    },
+    /// All sequences are used.
+    #[error(
+        "no sequence is left in {}: make a new file with `knock-user generate --one-time`, for both \
+         sides, and reload",
+        path.display()
+    )]
+    Exhausted {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+/// The user that a file has to belong to.
+fn whoever() -> String {
+    let uid = nix::unistd::geteuid();
+    match nix::unistd::User::from_uid(uid) {
+        Ok(Some(user)) => user.name,
+        Ok(None) | Err(_) => uid.to_string(),
+    }
+}
+
+/// A file, and what of it works now.
+#[derive(Debug)]
+pub struct OneTimeFile {
+    /// As it was named.
+    path: PathBuf,
+    lookahead: u16,
+    book: Book,
+    /// A line that was used and is not marked on the disk.
+    owed: Option<u32>,
+    failure: Option<OneTimeError>,
+}
+
+impl OneTimeFile {
+    /// Reads a file, of which so many sequences are to work at a time. What can't be a sequence of
+    /// its door for another reason than its form, `refuses` says.
+    ///
+    /// This takes what the process may do now: call it when it has given up what it does not need.
+    pub fn open(
+        path: &Path,
+        lookahead: u16,
+        refuses: impl FnMut(&[Knock]) -> Option<String>,
+    ) -> Self {
+        let mut file = Self {
+            path: path.to_owned(),
+            lookahead,
+            book: Book::default(),
+            owed: None,
+            failure: None,
+        };
+        file.failure = file.read(refuses).err();
+        file
+    }
+
+    fn read(
+        &mut self,
+        refuses: impl FnMut(&[Knock]) -> Option<String>,
+    ) -> Result<(), OneTimeError> {
+        let text = disk::read(&self.path).map_err(|cause| self.unreadable(cause))?;
+        self.book = Book::new(text);
+        self.book.refuse(refuses);
+        // Better now than when it has let somebody in.
+        disk::try_to_replace(&self.path).map_err(|cause| self.unmarkable(cause))?;
+        self.not_exhausted()
+    }
+
+    /// As it was named.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The sequences that work now; none if the file is of no use.
+    pub fn current(&self) -> Vec<Current> {
+        if self.failure.is_some() {
+            return Vec::new();
+        }
+        let sequences = self.book.unused().take(self.lookahead.into());
+        sequences
+            .map(|(line, knocks)| Current {
+                line,
+                knocks: knocks.to_vec(),
+            })
+            .collect()
+    }
+
+    /// Why no sequence works.
+    pub const fn failure(&self) -> Option<&OneTimeError> {
+        self.failure.as_ref()
+    }
+
+    /// How many sequences are left.
+    pub fn left(&self) -> usize {
+        self.book.unused().count()
+    }
+
+    /// What is wrong with its lines.
+    pub fn flaws(&self) -> impl Iterator<Item = Flaw<'_>> {
+        self.book.flaws()
+    }
+
+    /// A line was used: it and all before it work no more.
+    ///
+    /// When this returns without an error, that is on the disk, whatever happens then. With an error
+    /// it is not, and until [`Self::retry`] has put it there no sequence works. To mark what is
+    /// marked changes nothing.
+    ///
+    /// # Errors
+    /// What was used can't be marked.
+    pub fn mark_used(&mut self, line: u32) -> Result<(), &OneTimeError> {
+        let line = self.owed.map_or(line, |owed| owed.max(line));
+        self.owed = Some(line);
+        self.failure = self.mark(line).err();
+        match &self.failure {
+            None | Some(OneTimeError::Exhausted { .. }) => Ok(()),
+            Some(failure) => Err(failure),
+        }
+    }
+
+    /// Tries again to mark what was used; tells whether that changed anything.
+    pub fn retry(&mut self) -> bool {
+        self.owed.is_some_and(|line| self.mark_used(line).is_ok())
+    }
+
+    fn mark(&mut self, line: u32) -> Result<(), OneTimeError> {
+        // What somebody added meanwhile is kept.
+        let text = disk::read(&self.path).map_err(|cause| self.unreadable(cause))?;
+        let changed = || OneTimeError::Changed {
+            path: self.path.clone(),
+            line,
+        };
+        let mut found = Book::new(text);
+        if found.sequence(line).is_none() || found.sequence(line) != self.book.sequence(line) {
+            return Err(changed());
+        }
+        found.restrict_to(&self.book);
+        if let Some(marked) = found.marked(line) {
+            disk::replace(&self.path, marked.text()).map_err(|cause| self.unmarkable(cause))?;
+            found = marked;
+        }
+        self.book = found;
+        self.owed = None;
+        self.not_exhausted()
+    }
+
+    fn not_exhausted(&self) -> Result<(), OneTimeError> {
+        match self.book.unused().next() {
+            Some(_) => Ok(()),
+            None => Err(OneTimeError::Exhausted {
+                path: self.path.clone(),
+            }),
+        }
+    }
+
+    fn unreadable(&self, cause: io::Error) -> OneTimeError {
+        OneTimeError::Unreadable {
+            path: self.path.clone(),
+            cause,
+        }
+    }
+
+    fn unmarkable(&self, cause: io::Error) -> OneTimeError {
+        OneTimeError::Unmarkable {
+            path: self.path.clone(),
+            cause,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
