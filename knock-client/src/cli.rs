@@ -1,6 +1,7 @@
 //! The command line.
 
 use crate::duration::parse_duration;
+use crate::index::Index;
 use crate::knock::{Knock, Protocol, Word};
 use crate::report::Style;
 use crate::target::Family;
@@ -113,6 +114,10 @@ pub struct Options {
     /// Knock the next sequence of this file, and mark it as used
     #[arg(long, value_name = "FILE", conflicts_with = "knocks")]
     pub one_time: Option<PathBuf>,
+
+    /// Ask this TCP port of the host (or HOST:PORT) which line of the one-time file is next
+    #[arg(long, value_name = "PORT[/DOOR]")]
+    pub index: Option<Index>,
 
     /// Where the profiles are [default: ~/.config/knock/config.toml]
     #[arg(long, value_name = "FILE")]

@@ -1,6 +1,7 @@
 //! What could not be done.
 
 use crate::connect::ConnectError;
+use crate::index::IndexError;
 use crate::log::LogError;
 use crate::one_time::OneTimeError;
 use crate::profile::ProfileError;
@@ -30,6 +31,12 @@ pub enum Failure {
     /// There is no sequence that was not used.
     #[error(transparent)]
     OneTime(#[from] OneTimeError),
+    /// It is not known which sequence is next.
+    #[error(transparent)]
+    Index(#[from] IndexError),
+    /// A line is asked for where there are none.
+    #[error("--index asks which line of a file is next: give --one-time FILE, or leave it out")]
+    IndexOfNothing,
     /// There is nobody to knock on.
     #[error(transparent)]
     Resolve(#[from] ResolveError),
@@ -58,12 +65,15 @@ impl Failure {
             Self::NoKnocks { .. }
             | Self::Profile(_)
             | Self::Sequence(_)
+            | Self::IndexOfNothing
             | Self::OneTime(OneTimeError::Line { .. }) => true,
             Self::OneTime(
                 OneTimeError::Unreadable { .. }
                 | OneTimeError::Unmarkable { .. }
+                | OneTimeError::NoLine { .. }
                 | OneTimeError::Exhausted { .. },
             )
+            | Self::Index(_)
             | Self::Resolve(_)
             | Self::Send(_)
             | Self::Connect(_)

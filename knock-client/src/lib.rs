@@ -28,6 +28,7 @@ pub mod cli;
 mod connect;
 mod duration;
 mod failure;
+pub mod index;
 mod knock;
 mod log;
 pub mod one_time;
@@ -110,7 +111,8 @@ fn knock(
     let mut knocked = Vec::new();
     let mut failed = None;
     for &target in targets {
-        let (knocks, taken) = plan.source.next()?;
+        let line = plan.next_line(&target)?;
+        let (knocks, taken) = plan.source.next(line)?;
         if let Some(taken) = taken {
             report.taken(&taken);
         }

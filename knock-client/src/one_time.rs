@@ -57,6 +57,18 @@ pub enum OneTimeError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The line that is wanted is not there.
+    #[error(
+        "the host takes line {line} next, and {} has no sequence there: both sides need the same \
+         file",
+        path.display()
+    )]
+    NoLine {
+        /// The file.
+        path: PathBuf,
+        /// The line, counted from 1.
+        line: usize,
+    },
     /// All lines are used.
     #[error(
         "no sequence is left in {}: make a new file with `knock-user generate --one-time`, for \
@@ -78,6 +90,22 @@ pub enum OneTimeError {
 ///
 /// There is none, or it can't be marked.
 pub fn take(path: &Path) -> Result<Taken, OneTimeError> {
+    take_with(path, next)
+}
+
+/// Takes the sequence of this line, counted from 1, used or not, and marks it and all before it.
+///
+/// # Errors
+///
+/// There is none, or it can't be marked.
+pub fn take_line(path: &Path, line: usize) -> Result<Taken, OneTimeError> {
+    take_with(path, |text| at(text, line))
+}
+
+fn take_with(
+    path: &Path,
+    choose: impl FnOnce(&str) -> Result<(Taken, String), Problem>,
+) -> Result<Taken, OneTimeError> {
     let unreadable = |cause| OneTimeError::Unreadable {
         path: path.to_owned(),
         cause,
@@ -89,7 +117,7 @@ pub fn take(path: &Path) -> Result<Taken, OneTimeError> {
         cause,
     })?;
     let text = text(&file, FILE_MAX).map_err(unreadable)?;
-    let (taken, marked) = next(&text).map_err(|problem| problem.of(path))?;
+    let (taken, marked) = choose(&text).map_err(|problem| problem.of(path))?;
     replace(&file, &marked).map_err(|cause| OneTimeError::Unmarkable {
         path: path.to_owned(),
         cause,
@@ -101,6 +129,7 @@ pub fn take(path: &Path) -> Result<Taken, OneTimeError> {
 /// What is wrong with a text.
 enum Problem {
     Line(usize, String),
+    NoLine(usize),
     Exhausted,
 }
 
@@ -109,6 +138,7 @@ impl Problem {
         let path = path.to_owned();
         match self {
             Self::Line(line, reason) => OneTimeError::Line { path, line, reason },
+            Self::NoLine(line) => OneTimeError::NoLine { path, line },
             Self::Exhausted => OneTimeError::Exhausted { path },
         }
     }
@@ -116,42 +146,82 @@ impl Problem {
 
 /// The next sequence of a text, and the text with its mark.
 fn next(text: &str) -> Result<(Taken, String), Problem> {
-    let is_unused = |line: &&str| !line.starts_with('#') && !line.trim().is_empty();
-    let mut before = String::new();
-    let mut lines = text.split_inclusive('\n');
-    let mut number = 0;
-    let line = loop {
-        let line = lines.next().ok_or(Problem::Exhausted)?;
-        number += 1;
-        if is_unused(&line) {
-            break line;
-        }
-        before += line;
+    let mut lines = (1..).zip(text.split_inclusive('\n'));
+    let found = lines.find(|(_, line)| is_unused(line));
+    let (number, line) = found.ok_or(Problem::Exhausted)?;
+    Ok(taken(text, number, knocks(line, number)?))
+}
+
+/// The sequence of a line of a text, and the text with marks as far as that.
+fn at(text: &str, number: usize) -> Result<(Taken, String), Problem> {
+    let line = number.checked_sub(1);
+    let line = line.and_then(|index| text.split_inclusive('\n').nth(index));
+    let line = line.ok_or(Problem::NoLine(number))?;
+    // What was knocked in vain is marked here, and still to come there.
+    let knocks = match line.strip_prefix('#') {
+        Some(used) => knocks(used, number).unwrap_or_default(),
+        None if is_unused(line) => knocks(line, number)?,
+        None => Sequence::new(),
     };
+    if knocks.is_empty() {
+        return Err(Problem::NoLine(number));
+    }
+    Ok(taken(text, number, knocks))
+}
+
+/// What was taken, and the text with marks in front of it and what comes before.
+fn taken(text: &str, number: usize, knocks: Sequence) -> (Taken, String) {
+    let mut marked = String::with_capacity(text.len() + 1);
+    let mut lines = text.split_inclusive('\n');
+    for line in lines.by_ref().take(number) {
+        if is_unused(line) {
+            marked.push('#');
+            marked += line.strip_prefix([' ', '\t']).unwrap_or(line);
+        } else {
+            marked += line;
+        }
+    }
+    let mut left = 0;
+    for line in lines {
+        left += usize::from(is_unused(line));
+        marked += line;
+    }
+    let taken = Taken {
+        knocks,
+        line: number,
+        left,
+    };
+    (taken, marked)
+}
+
+/// Whether a line is neither blank nor a comment.
+fn is_unused(line: &str) -> bool {
+    let line = line.trim();
+    !line.is_empty() && !line.starts_with('#')
+}
+
+/// The knocks of a line.
+fn knocks(line: &str, number: usize) -> Result<Sequence, Problem> {
+    let wrong = |reason: String| Err(Problem::Line(number, reason));
     // A file that was cut off would give a wrong port.
     if !line.ends_with('\n') {
-        let reason = "the line has no end, so the file may have been cut off".to_owned();
-        return Err(Problem::Line(number, reason));
+        return wrong("the line has no end, so the file may have been cut off".to_owned());
+    }
+    // Hosts don't use such a line.
+    if line.split(',').any(|part| part.trim().is_empty()) {
+        return wrong("nothing stands where a knock belongs, beside a comma".to_owned());
     }
     let knocks: Result<Sequence, _> = items(line)
         .map(|item| item.parse::<Word>().map(|word| word.knock(Protocol::Tcp)))
         .collect();
-    let knocks = knocks.map_err(|error| Problem::Line(number, error.to_string()))?;
-    if knocks.len() > KNOCKS_MAX {
-        let reason = format!(
+    match knocks {
+        Err(error) => wrong(error.to_string()),
+        Ok(knocks) if knocks.len() > KNOCKS_MAX => wrong(format!(
             "{} knocks: a sequence has at most {KNOCKS_MAX}",
             knocks.len()
-        );
-        return Err(Problem::Line(number, reason));
+        )),
+        Ok(knocks) => Ok(knocks),
     }
-    let rest: String = lines.collect();
-    let taken = Taken {
-        knocks,
-        line: number,
-        left: rest.split_inclusive('\n').filter(is_unused).count(),
-    };
-    let marked = line.strip_prefix([' ', '\t']).unwrap_or(line);
-    Ok((taken, format!("{before}#{marked}{rest}")))
 }
 
 /// The right to change a file, which only one program has at a time.
@@ -257,6 +327,12 @@ mod tests {
                 "#7000\r\n 8000\r\n",
             ),
             (
+                "a comment further in",
+                "  # mine\n 7000\n",
+                "2: tcp/7000, 0 left",
+                "  # mine\n#7000\n",
+            ),
+            (
                 "something wrong later",
                 " 7000\n ssh\n",
                 "1: tcp/7000, 1 left",
@@ -278,7 +354,7 @@ mod tests {
 
     #[test]
     fn what_is_no_sequence_is_not_skipped() {
-        let long = format!(" {}\n", "7000,".repeat(129));
+        let long = format!(" {}7000\n", "7000,".repeat(128));
         let rows = [
             ("nothing", "", None),
             ("all used", "# mine\n#7000\n\n  \n", None),
@@ -289,6 +365,11 @@ mod tests {
                 Some((1, "'70000' names the port '70000'")),
             ),
             ("cut off", " 7000,80", Some((1, "the line has no end"))),
+            (
+                "an empty item",
+                " 7000,,80\n",
+                Some((1, "nothing stands where a knock belongs")),
+            ),
             (
                 "too long",
                 &long,
@@ -305,6 +386,43 @@ mod tests {
                 _ => panic!("{name}"),
             }
         }
+    }
+
+    #[test]
+    fn a_line_that_the_host_names_is_taken() {
+        let text = "# mine\n#7000\n 8000\n 9000:udp\n 1000\n";
+        let rows = [
+            (
+                "the next",
+                3,
+                Ok("tcp/8000, 2 left"),
+                "# mine\n#7000\n#8000\n 9000:udp\n 1000\n",
+            ),
+            (
+                "further on",
+                4,
+                Ok("udp/9000, 1 left"),
+                "# mine\n#7000\n#8000\n#9000:udp\n 1000\n",
+            ),
+            ("knocked in vain", 2, Ok("tcp/7000, 3 left"), text),
+            ("a comment", 1, Err(1), text),
+            ("beyond the end", 6, Err(6), text),
+            ("no line", 0, Err(0), text),
+        ];
+        for (name, number, told, marked) in rows {
+            match (at(text, number), told) {
+                (Ok((taken, found)), Ok(told)) => {
+                    let words = format!("{}, {} left", words(&taken.knocks), taken.left);
+                    assert_eq!(words, told, "{name}");
+                    assert_eq!(taken.line, number, "{name}");
+                    assert_eq!(found, marked, "{name}");
+                }
+                (Err(Problem::NoLine(line)), Err(told)) => assert_eq!(line, told, "{name}"),
+                _ => panic!("{name}"),
+            }
+        }
+        let wrong = at(" 7000\n ssh\n", 2);
+        assert!(matches!(wrong, Err(Problem::Line(2, _))));
     }
 
     #[test]

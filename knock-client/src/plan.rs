@@ -2,10 +2,12 @@
 
 use crate::cli::{Call, Families, Options, Proxy};
 use crate::failure::Failure;
+use crate::index::Index;
 use crate::knock::{Sequence, Word};
 use crate::one_time::{self, Taken};
 use crate::profile::{self, Profile};
 use crate::sequence;
+use crate::target::Target;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -23,6 +25,8 @@ pub struct Plan {
     pub host: String,
     /// Where the knocks come from.
     pub source: Source,
+    /// Who says which line of a one-time file is next.
+    pub index: Option<Index>,
     /// The pause between knocks.
     pub delay: Duration,
     /// The port to connect to, if to one.
@@ -102,7 +106,12 @@ impl Plan {
                 })?),
             },
         };
+        let index = options.index.clone().or(profile.index);
+        if index.is_some() && !matches!(source, Source::OneTime(_)) {
+            return Err(Failure::IndexOfNothing);
+        }
         Ok(Self {
+            index,
             host: profile.host.unwrap_or_else(|| host.to_owned()),
             source,
             delay: options.delay.or(profile.delay).unwrap_or(DELAY),
@@ -115,17 +124,38 @@ impl Plan {
     }
 }
 
+impl Plan {
+    /// The line of a one-time file that a host takes next, if somebody says.
+    ///
+    /// # Errors
+    ///
+    /// Who should say does not.
+    pub fn next_line(&self, target: &Target) -> Result<Option<usize>, Failure> {
+        let Some(index) = &self.index else {
+            return Ok(None);
+        };
+        // Where the name has several addresses, each may be another host.
+        let here = target.to_string();
+        let family = index.host.as_ref().and_then(|_| self.families.only());
+        Ok(Some(index.ask(&here, family, self.timeout)?))
+    }
+}
+
 impl Source {
-    /// The knocks to send now, and from where they were taken.
+    /// The knocks to send now, and from where they were taken: from this line of a one-time file,
+    /// or from the next.
     ///
     /// # Errors
     ///
     /// There are no more.
-    pub fn next(&self) -> Result<(Sequence, Option<Taken>), Failure> {
+    pub fn next(&self, line: Option<usize>) -> Result<(Sequence, Option<Taken>), Failure> {
         match self {
             Self::Sequence(knocks) => Ok((knocks.clone(), None)),
             Self::OneTime(file) => {
-                let taken = one_time::take(file)?;
+                let taken = match line {
+                    Some(line) => one_time::take_line(file, line)?,
+                    None => one_time::take(file)?,
+                };
                 Ok((taken.knocks.clone(), Some(taken)))
             }
         }

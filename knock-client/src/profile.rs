@@ -2,6 +2,7 @@
 
 use crate::cli::{Families, parse_tcp_port, parse_timeout};
 use crate::duration::parse_duration;
+use crate::index::Index;
 use crate::knock::Knock;
 use crate::sequence::text;
 use serde::{Deserialize, Deserializer, de::Error as _};
@@ -38,6 +39,9 @@ pub struct Profile {
     pub file: Option<PathBuf>,
     /// A file of sequences that work once each.
     pub one_time: Option<PathBuf>,
+    /// Who says which of them is next.
+    #[serde(default, deserialize_with = "index")]
+    pub index: Option<Index>,
     /// The pause between knocks.
     #[serde(default, deserialize_with = "duration")]
     pub delay: Option<Duration>,
@@ -172,19 +176,29 @@ fn timeout<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Er
     parse_timeout(&word).map(Some).map_err(D::Error::custom)
 }
 
+/// `7001` or `"example.org:7001/ssh"`.
+fn index<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Index>, D::Error> {
+    let word = number_or_word(from)?;
+    word.parse().map(Some).map_err(D::Error::custom)
+}
+
 /// `22` or `"tcp/22"`.
 fn port<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u16>, D::Error> {
+    let word = number_or_word(from)?;
+    parse_tcp_port(&word).map(Some).map_err(D::Error::custom)
+}
+
+fn number_or_word<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
-    enum Port {
+    enum Either {
         Number(i64),
         Word(String),
     }
-    let word = match Port::deserialize(from)? {
-        Port::Number(number) => number.to_string(),
-        Port::Word(word) => word,
-    };
-    parse_tcp_port(&word).map(Some).map_err(D::Error::custom)
+    Ok(match Either::deserialize(from)? {
+        Either::Number(number) => number.to_string(),
+        Either::Word(word) => word,
+    })
 }
 
 #[cfg(test)]

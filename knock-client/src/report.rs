@@ -60,8 +60,8 @@ enum Line {
 
 #[derive(Serialize)]
 struct Failed {
-    /// `no_knocks`, `profile`, `sequence`, `one_time`, `unresolved`, `unsent`, `no_answer`,
-    /// `refused`, `unreachable`, `unable`, `broken`, `log` or `output`.
+    /// `no_knocks`, `profile`, `sequence`, `one_time`, `index`, `unresolved`, `unsent`,
+    /// `no_answer`, `refused`, `unreachable`, `unable`, `broken`, `log` or `output`.
     reason: &'static str,
     /// Of the knock that was not sent, or of the connection.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -245,6 +245,7 @@ impl From<&Failure> for Failed {
             Failure::Profile(_) => plain("profile", None),
             Failure::Sequence(_) => plain("sequence", None),
             Failure::OneTime(_) => plain("one_time", None),
+            Failure::Index(_) | Failure::IndexOfNothing => plain("index", None),
             Failure::Broken(_) => plain("broken", None),
             Failure::Log(_) => plain("log", None),
             Failure::Resolve(_) => plain("unresolved", None),

@@ -6,6 +6,8 @@ mod peers;
 
 use peers::{LOOPBACKS, ReservedPort, UdpEar};
 use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::thread;
@@ -145,6 +147,54 @@ fn a_one_time_file_is_used_line_by_line() {
     heard(&ears, &[0, 0]);
 }
 
+/// The host's answers, whatever was used here.
+#[test]
+fn the_line_that_the_host_names_is_knocked() {
+    let home = Home::new();
+    let (ears, ports) = ears(3);
+    let lines: String = ports.iter().map(|port| format!(" {port}:udp\n")).collect();
+    let file = home.write("once", &lines);
+    let host = TcpListener::bind("127.0.0.1:0").expect("a listener");
+    let port = host.local_addr().expect("its address").port();
+    let answers = thread::spawn(move || {
+        for answer in ["2\n", "1\n", "3\n", "4\n", ""] {
+            let (mut stream, _) = host.accept().expect("a connection");
+            let mut door = String::new();
+            let mut reader = BufReader::new(stream.try_clone().expect("a reader"));
+            reader.read_line(&mut door).expect("a question");
+            assert_eq!(door, "ssh\n");
+            stream.write_all(answer.as_bytes()).expect("an answer");
+        }
+    });
+    home.profiles(&format!(
+        "[profile.home]\nhost = \"127.0.0.1\"\none_time = \"../once\"\nindex = \"{port}/ssh\"\n"
+    ));
+    let told = home.knocks(&["home", "-v"]);
+    assert!(told.contains("took line 2, 1 left\n"), "{told}");
+    heard(&ears, &[0, 1, 0]);
+    let [a, b, c] = [ports[0], ports[1], ports[2]];
+    let marked = format!("#{a}:udp\n#{b}:udp\n {c}:udp\n");
+    assert_eq!(home.read("once"), marked);
+    home.knocks(&["home"]);
+    heard(&ears, &[1, 0, 0]);
+    assert_eq!(home.read("once"), marked, "gone back");
+    let index = format!("127.0.0.1:{port}/ssh");
+    let words = ["127.0.0.1", "--one-time", &file, "--index", &index];
+    home.knocks(&words);
+    heard(&ears, &[0, 0, 1]);
+    let used = home.read("once");
+    let told = home.fails(&words, 1);
+    assert!(
+        told.starts_with("the host takes line 4 next, and "),
+        "{told}"
+    );
+    let told = home.fails(&words, 1);
+    assert!(told.contains("does not say which line is next"), "{told}");
+    assert_eq!(home.read("once"), used);
+    heard(&ears, &[0, 0, 0]);
+    answers.join().expect("no panic");
+}
+
 /// A line that could not be marked might be used twice.
 #[test]
 fn nothing_is_sent_that_could_not_be_marked() {
@@ -228,7 +278,18 @@ fn what_is_wrong_with_files_is_told() {
     let long = home.write("long", &"tcp/7000\n".repeat(129));
     let word = home.write("word", "tcp/7000\nssh\n");
     let cut = home.write("cut", " 7000:tcp,80");
-    let rows: [(&[&str], i32, String); 8] = [
+    let line = home.write("line", " 7000\n");
+    let rows: [(&[&str], i32, String); 10] = [
+        (
+            &["h", "tcp/7000", "--index", "7001"],
+            2,
+            "--index asks which line of a file is next: ".to_owned(),
+        ),
+        (
+            &["127.0.0.1", "--one-time", &line, "--index", "1/ssh"],
+            1,
+            "cannot ask tcp/1 on 127.0.0.1 which line is next: ".to_owned(),
+        ),
         (
             &["h", "--file", &empty],
             2,
@@ -274,6 +335,7 @@ fn what_is_wrong_with_files_is_told() {
         let error = home.fails(words, code);
         assert!(error.starts_with(&told), "{words:?}: {error}");
     }
+    assert_eq!(home.read("line"), " 7000\n", "nobody said which line");
     home.profiles("[profile.home]\nknock = [\"ssh\"]\n");
     let told = home.fails(&["home"], 2);
     let place = home.path("knock/config.toml");

@@ -1,0 +1,293 @@
+//! Asking a host which line of a one-time file is next.
+//!
+//! What is sent is the name of a door and a line end; what comes back is the number of a line and a
+//! line end, or nothing. Nobody proves who they are: whoever can answer in the host's place can make
+//! a client skip lines.
+
+use crate::target::{Family, ResolveError, Resolved, Target};
+use std::fmt;
+use std::io::{self, Read as _, Write as _};
+use std::net::TcpStream;
+use std::str::FromStr;
+use std::time::{Duration, Instant};
+
+/// A number of 20 digits and a line end.
+const ANSWER_MAX: u64 = 21;
+/// As the host has them.
+const NAME_MAX: usize = 64;
+/// Anything less is no time for the system.
+const MOMENT: Duration = Duration::from_millis(1);
+
+/// Whom to ask: `[HOST:]PORT[/DOOR]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Index {
+    /// The host, if it is not the one to knock on.
+    pub host: Option<String>,
+    /// The TCP port.
+    pub port: u16,
+    /// The door, if the host has more than one with a one-time file.
+    pub door: Option<String>,
+}
+
+/// Why it is not known which line is next.
+#[derive(Debug, thiserror::Error)]
+pub enum IndexError {
+    /// There is nobody to ask.
+    #[error(transparent)]
+    Resolve(#[from] ResolveError),
+    /// It could not be asked.
+    #[error(
+        "cannot ask {index} on {host} which line is next: {cause}; check --index, or leave it out \
+         to take the next line that was not used here"
+    )]
+    Unasked {
+        /// Whom.
+        index: Index,
+        /// Where.
+        host: String,
+        /// What the system said.
+        cause: io::Error,
+    },
+    /// It does not say.
+    #[error(
+        "{index} on {host} does not say which line is next: the door may have another name (--index \
+         PORT/DOOR), or its file is used up"
+    )]
+    Untold {
+        /// Who.
+        index: Index,
+        /// Where.
+        host: String,
+    },
+}
+
+impl Index {
+    /// The line that is next, counted from 1. `host` is the one to knock on.
+    ///
+    /// # Errors
+    ///
+    /// There is no answer within `limit`, or none that can be understood.
+    pub fn ask(
+        &self,
+        host: &str,
+        family: Option<Family>,
+        limit: Duration,
+    ) -> Result<usize, IndexError> {
+        let end = Instant::now() + limit;
+        let host = self.host.as_deref().unwrap_or(host);
+        let Resolved { first, others } = Target::resolve(host, family)?;
+        let mut asked = self.ask_at(&first, end);
+        for other in others {
+            if asked.is_err() {
+                asked = self.ask_at(&other, end);
+            }
+        }
+        let answer = asked.map_err(|cause| IndexError::Unasked {
+            index: self.clone(),
+            host: host.to_owned(),
+            cause,
+        })?;
+        line_in(&answer).ok_or_else(|| IndexError::Untold {
+            index: self.clone(),
+            host: host.to_owned(),
+        })
+    }
+
+    fn ask_at(&self, target: &Target, end: Instant) -> io::Result<Vec<u8>> {
+        let left = || end.saturating_duration_since(Instant::now()).max(MOMENT);
+        let mut stream = TcpStream::connect_timeout(&target.at(self.port), left())?;
+        stream.set_write_timeout(Some(left()))?;
+        let door = self.door.as_deref().unwrap_or_default();
+        stream.write_all(format!("{door}\n").as_bytes())?;
+        let mut answer = Vec::new();
+        let mut rest = stream.take(ANSWER_MAX);
+        while !answer.ends_with(b"\n") {
+            rest.get_ref().set_read_timeout(Some(left()))?;
+            let mut byte = [0];
+            match rest.read(&mut byte) {
+                Ok(0) => break,
+                Ok(_) if Instant::now() < end => answer.extend(byte),
+                Ok(_) => return Err(io::ErrorKind::TimedOut.into()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // What a closing host does that has not read all.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(answer)
+    }
+}
+
+fn line_in(answer: &[u8]) -> Option<usize> {
+    let digits = str::from_utf8(answer).ok()?.strip_suffix('\n')?;
+    // Only digits: usize would also read a sign.
+    let is_number = digits.bytes().all(|byte| byte.is_ascii_digit());
+    let line = digits.parse().ok()?;
+    (is_number && line > 0).then_some(line)
+}
+
+impl FromStr for Index {
+    type Err = String;
+
+    fn from_str(word: &str) -> Result<Self, Self::Err> {
+        let wrong = |what: &str| {
+            format!("'{word}' {what}: write PORT, HOST:PORT or HOST:PORT/DOOR, such as 7001/ssh")
+        };
+        let (place, door) = match word.split_once('/') {
+            Some((_, "")) => return Err(wrong("names no door")),
+            Some((place, door)) => (place, Some(door.to_owned())),
+            None => (word, None),
+        };
+        let fits = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+        if door
+            .as_ref()
+            .is_some_and(|door| door.len() > NAME_MAX || !door.chars().all(fits))
+        {
+            return Err(wrong("names no door"));
+        }
+        let (host, port) = match place.rsplit_once(':') {
+            Some((host, port)) => (Some(host), port),
+            None => (None, place),
+        };
+        let host = match host {
+            None | Some("") => None,
+            Some(host) => match host.strip_prefix('[').map(|rest| rest.strip_suffix(']')) {
+                Some(Some(inner)) if !inner.is_empty() => Some(inner.to_owned()),
+                Some(_) => return Err(wrong("has half an address")),
+                None if host.contains(':') => {
+                    return Err(wrong(
+                        "has an address that needs brackets, as in [::1]:7001",
+                    ));
+                }
+                None => Some(host.to_owned()),
+            },
+        };
+        let digits = port.bytes().all(|byte| byte.is_ascii_digit());
+        match port.parse() {
+            Ok(port) if digits && port != 0 => Ok(Self { host, port, door }),
+            _ => Err(wrong("has no port")),
+        }
+    }
+}
+
+impl fmt::Display for Index {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "tcp/{}", self.port)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{BufRead as _, BufReader};
+    use std::net::TcpListener;
+    use std::thread;
+
+    fn index(host: Option<&str>, port: u16, door: Option<&str>) -> Index {
+        Index {
+            host: host.map(str::to_owned),
+            port,
+            door: door.map(str::to_owned),
+        }
+    }
+
+    #[test]
+    fn words() {
+        let rows = [
+            ("7001", index(None, 7001, None)),
+            (":7001", index(None, 7001, None)),
+            ("7001/ssh", index(None, 7001, Some("ssh"))),
+            ("example.org:7001", index(Some("example.org"), 7001, None)),
+            (
+                "192.0.2.1:7001/a.b-c_d",
+                index(Some("192.0.2.1"), 7001, Some("a.b-c_d")),
+            ),
+            ("[::1]:7001/ssh", index(Some("::1"), 7001, Some("ssh"))),
+            (
+                "[fe80::1%eth0]:7001",
+                index(Some("fe80::1%eth0"), 7001, None),
+            ),
+        ];
+        for (word, expected) in rows {
+            assert_eq!(word.parse(), Ok(expected), "{word}");
+        }
+        let wrong = [
+            ("", "has no port"),
+            ("ssh", "has no port"),
+            ("0", "has no port"),
+            ("70000", "has no port"),
+            ("+7001", "has no port"),
+            ("host:", "has no port"),
+            ("7001/", "names no door"),
+            ("7001/a b", "names no door"),
+            ("7001/a\n", "names no door"),
+            ("::1:7001", "needs brackets"),
+            ("[::1:7001", "half an address"),
+            ("[]:7001", "half an address"),
+        ];
+        for (word, told) in wrong {
+            let error = word.parse::<Index>().expect_err(word);
+            assert!(error.contains(told), "{word}: {error}");
+        }
+    }
+
+    #[test]
+    fn answers() {
+        let rows: [(&[u8], Option<usize>); 9] = [
+            (b"1\n", Some(1)),
+            (b"1000\n", Some(1000)),
+            (b"", None),
+            (b"1", None),
+            (b"0\n", None),
+            (b"+1\n", None),
+            (b"-1\n", None),
+            (b"one\n", None),
+            (b"99999999999999999999\n", None),
+        ];
+        for (answer, line) in rows {
+            assert_eq!(line_in(answer), line, "{answer:?}");
+        }
+    }
+
+    /// Asks a host that answers every question with these bytes; gives the answer and the question.
+    fn asked(answer: &'static [u8]) -> (Result<usize, String>, String) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
+        let port = listener.local_addr().expect("its address").port();
+        let host = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("a connection");
+            let mut question = String::new();
+            let mut reader = BufReader::new(stream.try_clone().expect("a reader"));
+            reader.read_line(&mut question).expect("a question");
+            // The other side may have heard enough.
+            let _gone = stream.write_all(answer);
+            question
+        });
+        let index = index(None, port, Some("ssh"));
+        let told = index.ask("127.0.0.1", None, Duration::from_secs(10));
+        let told = told.map_err(|error| error.to_string());
+        (told, host.join().expect("no panic"))
+    }
+
+    #[test]
+    fn a_host_is_asked() {
+        assert_eq!(asked(b"12\n"), (Ok(12), "ssh\n".to_owned()));
+        for answer in [&b""[..], b"no\n", b"12", &[b'1'; 4096]] {
+            let (told, _) = asked(answer);
+            let error = told.expect_err("no number");
+            assert!(error.contains("does not say"), "{error}");
+        }
+    }
+
+    #[test]
+    fn nobody_answers() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
+        let port = listener.local_addr().expect("its address").port();
+        let slow = index(None, port, None).ask("127.0.0.1", None, Duration::from_millis(50));
+        let error = slow.expect_err("nobody accepts").to_string();
+        assert!(error.contains("cannot ask"), "{error}");
+        drop(listener);
+        let gone = index(None, port, None).ask("127.0.0.1", None, Duration::from_secs(10));
+        let error = gone.expect_err("nobody listens").to_string();
+        assert!(error.contains("cannot ask"), "{error}");
+    }
+}
