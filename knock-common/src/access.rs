@@ -4,7 +4,7 @@ use crate::{
     Address, Bytes, Reason, Tally, World,
     event::What,
     hint::{self, Hint},
-    layout::{Door, Features, FlowKey, GrantKey, PortRule},
+    layout::{Door, Features, FlowKey, GrantKey, PortRule, SpentKey},
     packet::{Protocol, Segment},
     time::{Moment, SKEW_MS},
     visit::Visit,
@@ -222,29 +222,32 @@ impl<W: World> Guest<'_, W> {
     }
 }
 
-/// A door whose sequence was completed.
+/// A sequence that was completed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Completed {
-    /// Index of the door in the configuration.
-    pub door: u16,
+    /// Index of its entry in `DOORS`.
+    pub entry: u16,
     /// How many knocks it took.
     pub stage: u8,
     /// Ticks from the first knock to the last.
     pub elapsed: u32,
 }
 
-/// Gives or ends the grants of a door, if the sequence took no longer than it may.
+/// Gives or ends the grants of a door, if the sequence took no longer than it may, and was not used
+/// before if it is good once.
 ///
-/// Returns [`Reason::Opened`], [`Reason::Refreshed`], [`Reason::Closed`], [`Reason::GrantsFull`]
-/// or [`Reason::TooLate`], and tells user space.
+/// Returns [`Reason::Opened`], [`Reason::Refreshed`], [`Reason::Closed`], [`Reason::GrantsFull`],
+/// [`Reason::TooLate`] or [`Reason::Spent`], and tells user space.
 #[inline(always)]
 pub fn use_door<W: World>(world: &W, visit: &Visit, completed: Completed) -> Reason {
-    let Some(door) = world.door(completed.door.into()) else {
+    let Some(door) = world.door(completed.entry.into()) else {
         return Reason::TooLate;
     };
     let now = visit.now();
-    let (reason, until_ms) = if completed.elapsed > door.within {
+    let (reason, until_ms) = if completed.elapsed > door.within || !is_good(door, now) {
         (Reason::TooLate, 0)
+    } else if !spend(world, door, now) {
+        (Reason::Spent, 0)
     } else if door.closes != 0 {
         close(world, door, visit.source, now);
         (Reason::Closed, now.millis())
@@ -252,16 +255,32 @@ pub fn use_door<W: World>(world: &W, visit: &Visit, completed: Completed) -> Rea
         let until_ms = now.millis().saturating_add(door.open_for_ms);
         let grant = Grant {
             until_ms,
-            door: completed.door,
+            door: door.number,
         };
         (open(world, door, grant, visit.source, now), until_ms)
     };
     world.tell(
         visit,
-        What::at(reason, completed.door, completed.stage),
+        What::at(reason, door.number, completed.stage),
         until_ms,
     );
     reason
+}
+
+#[inline(always)]
+const fn is_good(door: &Door, now: Moment) -> bool {
+    door.mark == 0 || now.millis() < door.good_until_ms
+}
+
+/// Uses up a sequence that is good once; `false` if somebody was faster, or nobody could tell the
+/// next one that it is used.
+#[inline(always)]
+fn spend<W: World>(world: &W, door: &Door, now: Moment) -> bool {
+    let key = SpentKey {
+        door: door.number.into(),
+        mark: door.mark,
+    };
+    door.mark == 0 || world.spent().insert(&key, now.millis())
 }
 
 #[inline(always)]

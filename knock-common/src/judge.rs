@@ -97,9 +97,11 @@ mod tests {
     }
 
     fn door() -> impl Strategy<Value = Door> {
-        any::<(u64, u32, bool, bool, u32, [u16; 16])>().prop_map(
-            |(open_for_ms, within, class, closes, service_count, services)| Door {
+        any::<(u64, u32, bool, bool, u16, u32, [u16; 16])>().prop_map(
+            |(open_for_ms, within, class, closes, service_count, mark, services)| Door {
                 open_for_ms: open_for_ms >> 24,
+                good_until_ms: open_for_ms,
+                mark: mark % 3,
                 within,
                 class: class.into(),
                 closes: closes.into(),

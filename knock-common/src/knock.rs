@@ -314,9 +314,8 @@ fn complete<W: World>(world: &W, visit: &Visit, progress: Progress) -> Reason {
         if one_based == 0 {
             break;
         }
-        let door = one_based.wrapping_sub(1);
         let completed = Completed {
-            door,
+            entry: one_based.wrapping_sub(1),
             stage: node.depth,
             elapsed: progress.elapsed,
         };

@@ -11,16 +11,18 @@ use crate::{
 };
 
 /// The version of the map layout.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// Names of the maps, as in the object and in `bpftool map`.
 pub const MAPS: &[&str] = &[
     "ALLOW", "CLOCK", "CONFIG", "COUNTERS", "DOORS", "EDGES", "EVENTS", "FIRST", "FLOWS", "GATES",
-    "HINTS", "LOCKOUTS", "NODES", "PORTS", "PROGRESS", "TARGETS", "TRUST",
+    "HINTS", "LOCKOUTS", "NODES", "PORTS", "PROGRESS", "SPENT", "TARGETS", "TRUST",
 ];
 
-/// Doors that a configuration may have. `DOORS` takes 56 bytes each: 0.6 MB.
+/// Doors that a configuration may have. `DOORS` takes 64 bytes each: 0.6 MB.
 pub const DOORS_MAX: u32 = 10_000;
+/// Entries of `DOORS`: a sequence that may be used once has one of its own.
+pub const DOOR_ENTRIES_MAX: u32 = 0xfffe;
 /// Knocks that a door may have.
 pub const KNOCKS_MAX: usize = 128;
 /// Services that one door may open: groups of ports that the same doors open.
@@ -48,6 +50,8 @@ pub const ALLOW_MAX: u32 = 65_536;
 pub const FLOWS_MAX: u32 = 262_144;
 /// Sources with failed attempts (LRU): about 5.8 MB.
 pub const LOCKOUTS_MAX: u32 = 65_536;
+/// Sequences that were used and that user space has not put away yet (grown when needed).
+pub const SPENT_MAX: u32 = 65_536;
 /// Buckets of the first-knock table.
 pub const BUCKETS: u32 = 1 << 19;
 /// Cells in a bucket: a cache line. `FIRST` has 4 194 304 cells and takes 32 MiB.
@@ -236,6 +240,9 @@ impl Symbol {
     pub const fn new(protocol: Protocol, port: u16) -> Self {
         Self((protocol as u32) << 16 | port as u32)
     }
+
+    /// What leads on from a node whose next knock depends on who knocks: no packet has it.
+    pub const BOUND: Self = Self(1 << 31);
 }
 
 /// A node of the automaton: a beginning of some sequence.
@@ -250,12 +257,17 @@ pub struct Node {
     pub step: u32,
     /// How many knocks lead here.
     pub depth: u8,
-    /// Explicit padding.
-    pub padding: u8,
+    /// If the next knock depends on who knocks: its place among those that do, from 1; else 0.
+    pub bound: u8,
     /// A door that goes through here, for the console.
     pub through: u16,
-    /// The doors whose sequence ends here, each as its index plus one; 0 ends the list.
+    /// The sequences that end here, each as the index of its entry in `DOORS` plus one; 0 ends the
+    /// list.
     pub completes: [u16; DOORS_PER_NODE],
+    /// The sequence that is gone on with if the next knock depends on who knocks, as in `completes`.
+    pub sequence: u16,
+    /// Explicit padding.
+    pub padding: u16,
 }
 
 impl Node {
@@ -296,12 +308,14 @@ impl EdgeKey {
     }
 }
 
-/// A door, as far as the kernel side needs it.
+/// A door, or one of the sequences of a door that has several, as far as the kernel side needs it.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Pod, Zeroable)]
 pub struct Door {
     /// How long a grant lasts, in milliseconds.
     pub open_for_ms: u64,
+    /// When a sequence with a mark ends to be good, in milliseconds since boot.
+    pub good_until_ms: u64,
     /// First to last knock, in ticks.
     pub within: u32,
     /// The destination class that its grants are for; 0 is any.
@@ -309,9 +323,11 @@ pub struct Door {
     /// Whether it ends grants instead of giving them.
     pub closes: u16,
     /// How many of `services` count.
-    pub service_count: u32,
-    /// Explicit padding.
-    pub padding: u32,
+    pub service_count: u16,
+    /// The number of the door: grants and events have it.
+    pub number: u16,
+    /// Which sequence of the door this is, if it is good once; else 0.
+    pub mark: u32,
     /// The services that it opens or closes.
     pub services: [u16; SERVICES_PER_DOOR],
 }
@@ -338,6 +354,16 @@ pub struct GrantKey {
     pub service: u16,
     /// Class of the destination address; 0 is any.
     pub class: u16,
+}
+
+/// The key of a sequence that was used.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Pod, Zeroable)]
+pub struct SpentKey {
+    /// The number of its door.
+    pub door: u32,
+    /// Its mark.
+    pub mark: u32,
 }
 
 /// The key of a flow.

@@ -110,6 +110,7 @@ reasons! {
     60 => GrantsFull, "grants-full", "no room for another grant", Drop, Knocks;
     /// Several CPUs changed the same progress at once, more often than is retried.
     61 => Contended, "contended", "progress changed by other CPUs", Drop, Knocks;
+    62 => Spent, "spent", "sequence was used before", Drop, Knocks;
 }
 
 /// How many counters there are: reasons below [`Tally::FIRST`], tallies from there.

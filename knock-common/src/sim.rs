@@ -13,7 +13,8 @@ use crate::{
     Address, Tally, World,
     event::Event,
     layout::{
-        Config, Door, EdgeKey, Features, FlowKey, GrantKey, Node, PortRule, ProgressKey, WAYS,
+        Config, Door, EdgeKey, Features, FlowKey, GrantKey, Node, PortRule, ProgressKey, SpentKey,
+        WAYS,
     },
     reason::Telling,
     time::Moment,
@@ -126,6 +127,8 @@ pub struct Sim {
     pub flows: Words<FlowKey>,
     /// See [`World::lockouts`].
     pub lockouts: Words<Address>,
+    /// See [`World::spent`].
+    pub spent: Words<SpentKey>,
     /// The gates for drops and for knocks.
     pub gates: [Rc<Cell<u64>>; 2],
     /// The events that were emitted.
@@ -210,6 +213,10 @@ impl World for Sim {
 
     fn lockouts(&self) -> &impl Table<Address, Word = Self::Word> {
         &self.lockouts
+    }
+
+    fn spent(&self) -> &impl Table<SpentKey, Word = Self::Word> {
+        &self.spent
     }
 
     fn gate(&self, telling: Telling) -> Option<Self::Word> {

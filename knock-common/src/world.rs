@@ -6,7 +6,9 @@ use crate::{
     event::{self, Event, What},
     first, hint,
     knock::{self, Decision},
-    layout::{Config, Door, EdgeKey, Features, FlowKey, GrantKey, Node, PortRule, ProgressKey},
+    layout::{
+        Config, Door, EdgeKey, Features, FlowKey, GrantKey, Node, PortRule, ProgressKey, SpentKey,
+    },
     reason::Telling,
     time::Moment,
     visit::Visit,
@@ -97,6 +99,9 @@ pub trait World: Sized {
 
     /// Failed attempts by source.
     fn lockouts(&self) -> &impl Table<Address, Word = Self::Word>;
+
+    /// Sequences that were used: when, in milliseconds since boot.
+    fn spent(&self) -> &impl Table<SpentKey, Word = Self::Word>;
 
     /// The word of this CPU's gate for a kind of event.
     fn gate(&self, telling: Telling) -> Option<Self::Word>;

@@ -6,9 +6,9 @@ use knock_common::{
     Address, Reason, Tally, Verdict,
     event::Event,
     layout::{
-        ALLOW_MAX, BUCKETS, Config, DOORS_MAX, Door, EVENTS_BYTES, EdgeKey, FLOWS_MAX, FlowKey,
-        GrantKey, HINT_SLOTS, LOCKOUTS_MAX, MAPS, Node, PORT_RULES, PROGRESS_MAX, PortRule,
-        ProgressKey, TARGETS_MAX, TRUST_MAX, VERSION, WAYS,
+        ALLOW_MAX, BUCKETS, Config, Door, EVENTS_BYTES, EdgeKey, FLOWS_MAX, FlowKey, GrantKey,
+        HINT_SLOTS, LOCKOUTS_MAX, MAPS, Node, PORT_RULES, PROGRESS_MAX, PortRule, ProgressKey,
+        SPENT_MAX, SpentKey, TARGETS_MAX, TRUST_MAX, VERSION, WAYS,
     },
     reason::{COUNTERS_MAX, Telling},
 };
@@ -48,7 +48,7 @@ fn maps() -> Vec<Map> {
         map("CLOCK", INDEX, 2 * WORD, 1),
         map("CONFIG", INDEX, size_of::<Config>(), 1),
         map("COUNTERS", INDEX, WORD, COUNTERS_MAX),
-        map("DOORS", INDEX, size_of::<Door>(), DOORS_MAX),
+        as_needed("DOORS", INDEX, size_of::<Door>()),
         as_needed("EDGES", size_of::<EdgeKey>(), INDEX),
         Map {
             entries: format!("{EVENTS_BYTES} B"),
@@ -62,6 +62,7 @@ fn maps() -> Vec<Map> {
         as_needed("NODES", INDEX, size_of::<Node>()),
         map("PORTS", INDEX, size_of::<PortRule>(), PORT_RULES),
         map("PROGRESS", size_of::<ProgressKey>(), WORD, PROGRESS_MAX),
+        map("SPENT", size_of::<SpentKey>(), WORD, SPENT_MAX),
         map("TARGETS", size_of::<Address>(), INDEX, TARGETS_MAX),
         map(
             "TRUST",

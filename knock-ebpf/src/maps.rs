@@ -18,9 +18,9 @@ use knock_common::{
     event::{Event, What},
     knock::Decision,
     layout::{
-        ALLOW_MAX, BUCKETS, Config, DOORS_MAX, Door, EVENTS_BYTES, EdgeKey, FLOWS_MAX, Features,
-        FlowKey, GrantKey, HINT_SLOTS, LOCKOUTS_MAX, NODES_MAX, Node, PORT_RULES, PROGRESS_MAX,
-        PortRule, ProgressKey, TARGETS_MAX, TRUST_MAX, WAYS,
+        ALLOW_MAX, BUCKETS, Config, DOOR_ENTRIES_MAX, Door, EVENTS_BYTES, EdgeKey, FLOWS_MAX,
+        Features, FlowKey, GrantKey, HINT_SLOTS, LOCKOUTS_MAX, NODES_MAX, Node, PORT_RULES,
+        PROGRESS_MAX, PortRule, ProgressKey, SPENT_MAX, SpentKey, TARGETS_MAX, TRUST_MAX, WAYS,
     },
     reason::{COUNTERS_MAX, Telling},
     time::Moment,
@@ -49,7 +49,7 @@ static NODES: Array<Node, { NODES_MAX as usize }> = Array::new();
 #[btf_map]
 static EDGES: HashMap<EdgeKey, u32, { NODES_MAX as usize }, GROWING> = HashMap::new();
 #[btf_map]
-static DOORS: Array<Door, { DOORS_MAX as usize }> = Array::new();
+static DOORS: Array<Door, { DOOR_ENTRIES_MAX as usize }> = Array::new();
 #[btf_map]
 static TARGETS: HashMap<Address, u32, { TARGETS_MAX as usize }, GROWING> = HashMap::new();
 #[btf_map]
@@ -66,6 +66,8 @@ static ALLOW: HashMap<GrantKey, u64, { ALLOW_MAX as usize }> = HashMap::new();
 static FLOWS: LruHashMap<FlowKey, u64, { FLOWS_MAX as usize }> = LruHashMap::new();
 #[btf_map]
 static LOCKOUTS: LruHashMap<Address, u64, { LOCKOUTS_MAX as usize }> = LruHashMap::new();
+#[btf_map]
+static SPENT: HashMap<SpentKey, u64, { SPENT_MAX as usize }, GROWING> = HashMap::new();
 #[btf_map]
 static COUNTERS: PerCpuArray<u64, { COUNTERS_MAX as usize }> = PerCpuArray::new();
 /// Words of the gates: for drops, for knocks.
@@ -136,6 +138,7 @@ table!(PROGRESS, Progress, ProgressKey);
 table!(ALLOW, Allow, GrantKey);
 table!(FLOWS, Flows, FlowKey);
 table!(LOCKOUTS, Lockouts, Address);
+table!(SPENT, Spent, SpentKey);
 
 /// A bucket of the first-knock table.
 struct Cells(NonNull<[u64; WAYS]>);
@@ -268,6 +271,11 @@ impl World for Maps {
     }
 
     #[inline(always)]
+    fn spent(&self) -> &impl Table<SpentKey, Word = Slot> {
+        &Spent
+    }
+
+    #[inline(always)]
     fn gate(&self, telling: Telling) -> Option<Slot> {
         let index = match telling {
             Telling::Drops => 0,
@@ -320,11 +328,11 @@ impl World for Maps {
     #[inline(always)]
     fn use_door(&self, visit: &Visit, completed: Completed) -> Reason {
         let Completed {
-            door,
+            entry,
             stage,
             elapsed,
         } = completed;
-        parts::reason(parts::use_door(visit, door, stage, elapsed))
+        parts::reason(parts::use_door(visit, entry, stage, elapsed))
     }
 
     #[inline(always)]

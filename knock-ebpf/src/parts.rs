@@ -53,9 +53,9 @@ pub(crate) extern "C" fn tell(visit: *const Visit, what: u64, until_ms: u64) -> 
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn use_door(visit: *const Visit, door: u16, stage: u8, elapsed: u32) -> u64 {
+pub(crate) extern "C" fn use_door(visit: *const Visit, entry: u16, stage: u8, elapsed: u32) -> u64 {
     let completed = Completed {
-        door,
+        entry,
         stage,
         elapsed,
     };

@@ -81,6 +81,8 @@ mod tests {
             cell_key: [1; 12],
             known,
             draw: &mut || 0,
+            sequences: &compile::Sequences::new(),
+            before: None,
         };
         compile::compile(&checked.settings, &mut given).unwrap()
     }

@@ -87,9 +87,9 @@ impl Firewall {
             .override_global("FEATURES", &features.0, true)
             .override_global("CONFIRM_BY_MS", &confirm_by_ms, true)
             .override_global("AYA_LOG_LEVEL", &options.log_level, false)
-            .map_max_entries("NODES", capacity(tables.nodes.len()))
-            .map_max_entries("EDGES", capacity(tables.edges.len()))
-            .map_max_entries("DOORS", capacity(tables.doors.len()));
+            .map_max_entries("NODES", tables.room.nodes.max(1))
+            .map_max_entries("EDGES", tables.room.edges.max(1))
+            .map_max_entries("DOORS", tables.room.doors.max(1));
         if let Some(instance) = options.instance {
             pins::check(instance)?;
             for shared in pins::SHARED {
@@ -292,11 +292,6 @@ pub fn put_back(pinned: &Path, all: &[Interface], instance: &Instance) -> Result
         }
     }
     Ok(())
-}
-
-/// Entries that a map needs; a map has at least one.
-fn capacity(needed: usize) -> u32 {
-    u32::try_from(needed).unwrap_or(u32::MAX).max(1)
 }
 
 fn program(ebpf: &mut Ebpf) -> Result<&mut Xdp> {

@@ -22,6 +22,7 @@ pub mod firewall;
 pub mod generate;
 pub mod host;
 pub mod import;
+pub mod index;
 pub mod instance;
 pub mod interface;
 pub mod ledger;

@@ -10,7 +10,8 @@ use aya::{
 use knock_common::{
     Address,
     layout::{
-        ALLOW_MAX, EVENTS_BYTES, FLOWS_MAX, FlowKey, GrantKey, HINT_SLOTS, LOCKOUTS_MAX, VERSION,
+        ALLOW_MAX, EVENTS_BYTES, FLOWS_MAX, FlowKey, GrantKey, HINT_SLOTS, LOCKOUTS_MAX, SPENT_MAX,
+        SpentKey, VERSION,
     },
     reason::COUNTERS_MAX,
 };
@@ -39,7 +40,7 @@ const fn shape(name: &'static str, kind: MapType, key: usize, value: usize, entr
 }
 
 /// The maps that are pinned. Everything else belongs to one configuration and goes with it.
-pub const SHARED: [Shape; 6] = [
+pub const SHARED: [Shape; 7] = [
     shape("ALLOW", MapType::Hash, size_of::<GrantKey>(), 8, ALLOW_MAX),
     shape(
         "FLOWS",
@@ -55,6 +56,7 @@ pub const SHARED: [Shape; 6] = [
         8,
         LOCKOUTS_MAX,
     ),
+    shape("SPENT", MapType::Hash, size_of::<SpentKey>(), 8, SPENT_MAX),
     shape("HINTS", MapType::Array, 4, 8, HINT_SLOTS),
     shape("COUNTERS", MapType::PerCpuArray, 4, 8, COUNTERS_MAX),
     shape("EVENTS", MapType::RingBuf, 0, 0, EVENTS_BYTES),

@@ -66,6 +66,8 @@ impl Plan {
             cell_key,
             known,
             draw: &mut draw,
+            sequences: &compile::Sequences::new(),
+            before: None,
         };
         compile::compile(&self.checked.settings, &mut given)
             .map_err(|conflicts| self.checked.problems(conflicts).into())

@@ -30,7 +30,7 @@ fn door(services: &[u16], closes: bool) -> Door {
     Door {
         open_for_ms: 30_000,
         closes: closes.into(),
-        service_count: services.len() as u32,
+        service_count: services.len() as u16,
         services: all,
         ..Door::default()
     }

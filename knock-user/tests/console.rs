@@ -47,6 +47,7 @@ fn door(name: &str, knocks: usize, effect: Effect) -> DoorText {
     DoorText::from(&Door {
         name: name.to_owned(),
         knock: vec![knock; knocks],
+        moving: None,
         effect,
         open_for: Duration::from_secs(30),
         within: Duration::from_secs(25),

@@ -56,7 +56,7 @@ fn door(open_for_ms: u64, services: &[u16], closes: bool) -> Door {
     Door {
         open_for_ms,
         closes: closes.into(),
-        service_count: services.len() as u32,
+        service_count: services.len() as u16,
         services: all,
         ..Door::default()
     }

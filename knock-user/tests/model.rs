@@ -123,6 +123,7 @@ fn door(index: usize, sketch: &Sketch, everyones_step: Option<u64>) -> Door {
     let step = sketch.step_ms.or(everyones_step);
     Door {
         name: format!("door{index}"),
+        moving: None,
         knock: sketch
             .knocks
             .iter()
@@ -324,6 +325,8 @@ fn world(settings: &Settings) -> Option<Sim> {
             cell_key: std::array::from_fn(|i| (i as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)),
             known: &Numbers::default(),
             draw: &mut || 0,
+            sequences: &knock_user::compile::Sequences::new(),
+            before: None,
         },
     );
     tables.ok().map(|tables| tables.simulate())

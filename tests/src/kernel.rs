@@ -57,6 +57,8 @@ pub fn compile(text: &str) -> Result<Tables> {
             drawn += 1;
             drawn
         },
+        sequences: &knock_user::compile::Sequences::new(),
+        before: None,
     };
     compile::compile(&checked.settings, &mut given)
         .map_err(|conflicts| anyhow!("{}", checked.problems(conflicts)))

@@ -37,16 +37,32 @@ pub(super) struct Automaton {
     edges: Vec<Edges>,
     /// First knocks of each class.
     firsts: BTreeMap<u16, Edges>,
+    /// How each node is reached from the one before.
+    ways: Vec<(EdgeFrom, Symbol)>,
+}
+
+/// A sequence that is to be found by the automaton.
+#[derive(Clone, Debug)]
+pub(super) struct Path {
+    /// The place of its door in the configuration.
+    pub(super) door: usize,
+    /// Index of its entry in `DOORS`.
+    pub(super) entry: u16,
+    /// Its knocks.
+    pub(super) symbols: Vec<Symbol>,
+    /// How many of the last ones depend on who knocks.
+    pub(super) bound: u8,
 }
 
 impl Automaton {
     /// Builds the automaton; `None` if that can't be done, which is a conflict.
     pub(super) fn new(
         doors: &[Door],
+        paths: &[Path],
         classes: &BTreeMap<IpAddr, u16>,
         conflicts: &mut Vec<Conflict>,
     ) -> Option<Self> {
-        let mut builder = Builder::new(doors);
+        let mut builder = Builder::new(doors, paths);
         let everybody = [(None, 0)].into_iter();
         let targets = classes
             .iter()
@@ -63,16 +79,55 @@ impl Automaton {
         find(firsts, symbol(knock)).unwrap_or(ROOT)
     }
 
-    /// The tables of the maps; doors go by these numbers instead of their places.
+    /// How each node is reached from the one before, by number; the root is not.
+    pub(super) fn ways(&self) -> &[(EdgeFrom, Symbol)] {
+        &self.ways
+    }
+
+    /// How many nodes are at the end of a first knock: those with the lowest numbers.
+    pub(super) fn first_count(&self) -> usize {
+        self.firsts.values().map(Vec::len).sum()
+    }
+
+    /// Gives the nodes other numbers: for each the one at its place.
+    pub(super) fn renumber(&mut self, numbers: &[u32]) {
+        let number = |node: u32| numbers.get(node as usize).copied().unwrap_or(ROOT);
+        let count = numbers.iter().max().map_or(0, |&most| most as usize + 1);
+        let mut nodes = vec![Node::default(); count];
+        let mut edges = vec![Edges::new(); count];
+        for (old, (node, mut own)) in (0..).zip(self.nodes.drain(..).zip(self.edges.drain(..))) {
+            for (_, to) in &mut own {
+                *to = number(*to);
+            }
+            let place = number(old) as usize;
+            nodes[place] = node;
+            edges[place] = own;
+        }
+        self.nodes = nodes;
+        self.edges = edges;
+        for (_, to) in self.firsts.values_mut().flatten() {
+            *to = number(*to);
+        }
+    }
+
+    /// The tables of the maps; doors go by these numbers instead of their places, and sequences by
+    /// their entries.
     pub(super) fn into_tables(
         mut self,
         numbers: &[u16],
+        paths: &[Path],
     ) -> (Vec<Node>, Vec<(EdgeFrom, Symbol, u32)>) {
         let number = |place: u16| numbers.get(usize::from(place)).copied();
+        let entry = |path: u16| {
+            paths
+                .get(usize::from(path))
+                .map_or(0, |path| path.entry + 1)
+        };
         for node in &mut self.nodes {
             node.through = number(node.through).unwrap_or(NO_DOOR);
-            for one_based in node.completes.iter_mut().filter(|door| **door > 0) {
-                *one_based = number(*one_based - 1).map_or(0, |number| number + 1);
+            let sequences = node.completes.iter_mut().chain([&mut node.sequence]);
+            for one_based in sequences.filter(|one_based| **one_based > 0) {
+                *one_based = entry(*one_based - 1);
             }
         }
         let count = self.edges.iter().map(Vec::len).sum();
@@ -88,7 +143,7 @@ impl Automaton {
     }
 }
 
-const fn symbol(knock: Knock) -> Symbol {
+pub(super) const fn symbol(knock: Knock) -> Symbol {
     Symbol::new(knock.protocol, knock.port)
 }
 
@@ -106,19 +161,24 @@ struct Stem {
     through: usize,
     /// The longest `within` of the doors that go through, in ticks.
     within: u32,
-    /// The doors that end here.
+    /// The paths that end here.
     ends: Vec<usize>,
+    /// The path that goes on depending on who knocks, and the place of that knock, from 1.
+    bound: Option<(usize, u8)>,
     children: Edges,
 }
 
 struct Builder<'d> {
     doors: &'d [Door],
+    paths: &'d [Path],
     stems: Vec<Stem>,
     firsts: BTreeMap<u16, Edges>,
     /// Pairs of doors whose `step_timeout` should be the same, the later one first, and after how
     /// many knocks.
     at_odds: BTreeMap<(usize, usize), Odds>,
     crowded: BTreeSet<Vec<usize>>,
+    /// Pairs of doors whose knocks that depend on who knocks would follow the same ones.
+    mixed: BTreeSet<(usize, usize)>,
 }
 
 /// How two doors with different `step_timeout` meet.
@@ -128,13 +188,15 @@ struct Odds {
 }
 
 impl<'d> Builder<'d> {
-    fn new(doors: &'d [Door]) -> Self {
+    fn new(doors: &'d [Door], paths: &'d [Path]) -> Self {
         Self {
             doors,
+            paths,
             stems: Vec::new(),
             firsts: BTreeMap::new(),
             at_odds: BTreeMap::new(),
             crowded: BTreeSet::new(),
+            mixed: BTreeSet::new(),
         }
     }
 
@@ -142,30 +204,28 @@ impl<'d> Builder<'d> {
     /// neighbours, so the path to the last one is all that has to be remembered.
     fn plant(&mut self, target: Option<IpAddr>, class: u16) {
         let belongs = |door: &Door| door.target.is_none() || door.target == target;
-        let doors = self.doors;
-        let mut sorted: Vec<(usize, Vec<Symbol>)> = doors
+        let (doors, paths) = (self.doors, self.paths);
+        let mut sorted: Vec<(usize, &Path, &Door)> = paths
             .iter()
             .enumerate()
-            .filter(|(_, door)| belongs(door))
-            .map(|(index, door)| (index, door.knock.iter().copied().map(symbol).collect()))
+            .filter_map(|(place, path)| Some((place, path, doors.get(path.door)?)))
+            .filter(|(_, _, door)| belongs(door))
             .collect();
-        sorted.sort_by(|(i, a), (j, b)| a.cmp(b).then(i.cmp(j)));
+        sorted.sort_by(|(i, a, _), (j, b, _)| a.symbols.cmp(&b.symbols).then(i.cmp(j)));
         let mut path: Vec<u32> = Vec::new();
         let mut firsts = Edges::new();
-        for (index, sequence) in sorted {
-            let Some(door) = doors.get(index) else {
-                continue;
-            };
+        for (place, sequence, door) in sorted {
+            let index = sequence.door;
             let shared = path
                 .iter()
-                .zip(&sequence)
+                .zip(&sequence.symbols)
                 .take_while(|(node, symbol)| self.stems[**node as usize].symbol == **symbol)
                 .count();
             path.truncate(shared);
             for &node in &path {
                 self.pass(node, index, door);
             }
-            for (&symbol, depth) in sequence.iter().zip(1..).skip(shared) {
+            for (&symbol, depth) in sequence.symbols.iter().zip(1..).skip(shared) {
                 let node = self.stems.len() as u32;
                 let siblings = match path.last() {
                     Some(&parent) => &mut self.stems[parent as usize].children,
@@ -179,15 +239,34 @@ impl<'d> Builder<'d> {
                     through: index,
                     within: ticks(door.within),
                     ends: Vec::new(),
+                    bound: None,
                     children: Edges::new(),
                 });
                 path.push(node);
             }
             if let Some(&node) = path.last() {
-                self.stems[node as usize].ends.push(index);
+                self.stems[node as usize].ends.push(place);
             }
+            self.bind(place, sequence, &path);
         }
         self.firsts.insert(class, firsts);
+    }
+
+    /// Says of the nodes along a path from which the next knock depends on who knocks.
+    fn bind(&mut self, place: usize, sequence: &Path, along: &[u32]) {
+        let fixed = along.len() - usize::from(sequence.bound);
+        let binding = along.iter().skip(fixed.saturating_sub(1));
+        for (&node, knock) in binding.zip(1..=sequence.bound) {
+            let bound = &mut self.stems[node as usize].bound;
+            match *bound {
+                None => *bound = Some((place, knock)),
+                Some((other, _)) => {
+                    let other = self.paths.get(other).map_or(0, |path| path.door);
+                    self.mixed
+                        .insert((sequence.door.max(other), sequence.door.min(other)));
+                }
+            }
+        }
     }
 
     /// Takes a door through a node that others made.
@@ -226,6 +305,12 @@ impl<'d> Builder<'d> {
         let mut fails: Vec<u32> = vec![ROOT; stems.len()];
         let mut nodes: Vec<Node> = Vec::with_capacity(stems.len());
         let mut edges: Vec<Edges> = Vec::with_capacity(stems.len());
+        let mut ways = vec![(EdgeFrom::Root(0), Symbol::default()); stems.len()];
+        for (&class, firsts) in &self.firsts {
+            for &(symbol, node) in firsts {
+                ways[node as usize] = (EdgeFrom::Root(class), symbol);
+            }
+        }
         let mut count = 0;
         let mut odds = Vec::new();
         let mut crowded = BTreeSet::new();
@@ -233,6 +318,7 @@ impl<'d> Builder<'d> {
             let fail = fails[number as usize];
             let inherited = edges.get(fail as usize).map_or(&[][..], Vec::as_slice);
             for &(symbol, child) in &stem.children {
+                ways[child as usize] = (EdgeFrom::Node(number), symbol);
                 fails[child as usize] = self.longest_other(&fails, fail, symbol, stem.class);
             }
             count += stem.children.len() + inherited.len();
@@ -247,8 +333,13 @@ impl<'d> Builder<'d> {
             }
             let (completes, all) = completes(&stem.ends, &shorter);
             if all.len() > DOORS_PER_NODE {
-                crowded.insert(all);
+                let door = |path: &usize| self.paths.get(*path).map_or(0, |path| path.door);
+                crowded.insert(all.iter().map(door).collect());
             }
+            let (sequence, bound) = match stem.bound {
+                Some((path, knock)) => (one_based(path), knock),
+                None => (shorter.sequence, shorter.bound),
+            };
             let door = self.doors.get(stem.through);
             nodes.push(Node {
                 symbol: stem.symbol,
@@ -259,6 +350,8 @@ impl<'d> Builder<'d> {
                 depth: stem.depth,
                 through: u16::try_from(stem.through).unwrap_or(u16::MAX),
                 completes,
+                bound,
+                sequence,
                 ..Node::default()
             });
             edges.push(own);
@@ -276,12 +369,17 @@ impl<'d> Builder<'d> {
             nodes,
             edges,
             firsts: self.firsts,
+            ways,
         })
     }
 
     /// The longest beginning that a path ends in when `symbol` follows one of which `shorter` is
     /// the longest other beginning.
     fn longest_other(&self, fails: &[u32], shorter: u32, symbol: Symbol, class: u16) -> u32 {
+        // Which knock that stands for depends on the path.
+        if symbol == Symbol::BOUND {
+            return ROOT;
+        }
         let mut node = shorter;
         while node != ROOT {
             if let Some(next) = find(&self.stems[node as usize].children, symbol) {
@@ -339,6 +437,7 @@ impl<'d> Builder<'d> {
             through: 0,
             within: 0,
             ends: Vec::new(),
+            bound: None,
             children: Edges::new(),
         };
         self.stems.push(root);
@@ -372,6 +471,17 @@ impl<'d> Builder<'d> {
                      make both the same",
                     step(later),
                     step(earlier),
+                    name(earlier)
+                ),
+            ));
+        }
+        for &(later, earlier) in &self.mixed {
+            conflicts.push(Conflict::of_door(
+                later,
+                "otp",
+                format!(
+                    "its knocks that do not depend on who knocks are the same as those of door \
+                     \"{}\": give it another secret",
                     name(earlier)
                 ),
             ));
@@ -422,7 +532,11 @@ fn merge(stem: &Stem, inherited: &[(Symbol, u32)]) -> Edges {
     merged
 }
 
-/// The doors that a node completes: those that end there and those of the `shorter` one. First as
+fn one_based(path: usize) -> u16 {
+    u16::try_from(path + 1).unwrap_or(0)
+}
+
+/// The paths that a node completes: those that end there and those of the `shorter` one. First as
 /// the map has them, then all as indices.
 fn completes(ends: &[usize], shorter: &Node) -> ([u16; DOORS_PER_NODE], Vec<usize>) {
     let others = shorter.completes.iter().filter(|one_based| **one_based > 0);
@@ -430,7 +544,7 @@ fn completes(ends: &[usize], shorter: &Node) -> ([u16; DOORS_PER_NODE], Vec<usiz
     let all: Vec<usize> = ends.iter().copied().chain(others).collect();
     let mut completes = [0; DOORS_PER_NODE];
     for (slot, index) in completes.iter_mut().zip(&all) {
-        *slot = u16::try_from(index + 1).unwrap_or(0);
+        *slot = one_based(*index);
     }
     (completes, all)
 }

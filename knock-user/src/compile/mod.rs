@@ -6,6 +6,7 @@
 mod automaton;
 mod decoys;
 mod numbers;
+mod places;
 mod services;
 mod strength;
 mod tables;
@@ -21,22 +22,28 @@ use std::{
 use knock_common::{
     event::NO_DOOR,
     layout::{
-        self, Config, DOORS_MAX, FLAG_CLASSES, Features, FlagClass, PortRule, TARGETS_MAX,
+        self, Config, DOORS_MAX, FLAG_CLASSES, Features, FlagClass, PortRule, Symbol, TARGETS_MAX,
         TRUST_MAX,
     },
     packet::Protocol,
     time::ticks_in,
 };
 
-use self::{automaton::Automaton, numbers::Numbering, services::Services};
+use self::{
+    automaton::{Automaton, Path, symbol},
+    numbers::Numbering,
+    places::Places,
+    services::Services,
+};
 pub use self::{
     numbers::Numbers,
+    places::Room,
     strength::{SYMBOLS, key_bits},
     tables::{EdgeFrom, Tables, grant_keys},
 };
 use crate::{
     config::{
-        checked::{Decoys, Door, Exempt, Knock, Lockout, Ports, Scope, Settings},
+        checked::{Decoys, Door, Exempt, Knock, Lockout, Ports, Scope, Sequence, Settings},
         ports::PortSet,
         value::spell_flags,
     },
@@ -83,14 +90,30 @@ pub struct Given<'a> {
     pub known: &'a Numbers,
     /// Random numbers to draw decoys with.
     pub draw: &'a mut dyn FnMut() -> u64,
+    /// What is listened to now.
+    pub sequences: &'a Sequences,
+    /// If only changing sequences are others than before.
+    pub before: Option<Before<'a>>,
 }
+
+/// What stays as it was when sequences change.
+#[derive(Clone, Copy, Debug)]
+pub struct Before<'a> {
+    /// The tables that the maps were filled with.
+    pub tables: &'a Tables,
+    /// The time, in milliseconds since boot.
+    pub now_ms: u64,
+}
+
+/// The sequences of the doors that have changing ones, by their places in the configuration.
+pub type Sequences = BTreeMap<usize, Vec<Sequence>>;
 
 /// Compiles a configuration.
 ///
 /// # Errors
 /// Everything that stands in the way.
 pub fn compile(settings: &Settings, given: &mut Given<'_>) -> Result<Tables, Vec<Conflict>> {
-    let plan = Plan::new(settings, given.known)?;
+    let plan = Plan::new(settings, given.known, given.sequences, given.before)?;
     let doors = &settings.doors;
     let mut ports = PortTable::default();
     ports.exempt(settings, given.host);
@@ -99,38 +122,32 @@ pub fn compile(settings: &Settings, given: &mut Given<'_>) -> Result<Tables, Vec
             ports.put_range(range, PortRule::protected(*service));
         }
     }
-    for &knock in doors.iter().flat_map(|door| &door.knock) {
+    for knock in knocks(doors, given.sequences) {
         let class = plan.flags.of_knock(knock);
         let first = plan.automaton.first(knock);
         ports.put(knock.protocol, knock.port, PortRule::knock(class, first));
     }
-    match &settings.decoys {
-        Decoys::Listed(listed) => {
-            for &range in listed {
-                ports.put_range(range, PortRule::DECOY);
-            }
-        }
-        Decoys::Drawn { count, range } => {
-            let taken = |port| ports.has(Protocol::Tcp, port);
-            let drawn = decoys::draw(*count, range, taken, given.host, given.draw)?;
-            for port in drawn {
-                ports.put(Protocol::Tcp, port, PortRule::DECOY);
-            }
-        }
-    }
-    let (nodes, edges) = plan.automaton.into_tables(&plan.numbers);
-    let entries = doors
-        .iter()
-        .zip(plan.services.of_doors)
-        .map(|(door, services)| door_entry(door, &plan.classes, &services));
+    let drawn = ports.decoys(settings, given)?;
+    let (nodes, edges) = plan.automaton.into_tables(&plan.numbers, &plan.paths);
+    let entries: Vec<layout::Door> = (doors.iter().zip(&plan.numbers))
+        .zip(&plan.services.of_doors)
+        .map(|((door, number), services)| door_entry(door, *number, &plan.classes, services))
+        .collect();
+    let mut by_entry = by_number(&plan.numbers, entries.iter().copied());
+    add_sequences(&mut by_entry, &entries, &plan.paths, given.sequences);
     let names = doors.iter().map(|door| door.name.clone());
+    let room = match &plan.places {
+        Some(places) => places.room(edges.len()),
+        None => Room::of(nodes.len(), edges.len(), by_entry.len()),
+    };
     Ok(Tables {
         features: features(settings),
         config: config(settings, &plan.flags, given),
         ports: ports.rules,
+        drawn,
         nodes,
         edges,
-        doors: by_number(&plan.numbers, entries),
+        doors: by_entry,
         targets: plan
             .classes
             .iter()
@@ -144,7 +161,41 @@ pub fn compile(settings: &Settings, given: &mut Given<'_>) -> Result<Tables, Vec
         services: plan.services.ports,
         names: by_number(&plan.numbers, names),
         numbers: plan.used,
+        room,
+        places: plan.places,
     })
+}
+
+/// All knocks, those of changing sequences as they are now.
+fn knocks<'a>(doors: &'a [Door], sequences: &'a Sequences) -> impl Iterator<Item = Knock> + 'a {
+    let moving = sequences.values().flatten();
+    let fixed = doors.iter().flat_map(|door| &door.knock);
+    fixed
+        .chain(moving.flat_map(|sequence| &sequence.knocks))
+        .copied()
+}
+
+/// Gives each sequence of a door that has several an entry of its own.
+fn add_sequences(
+    by_entry: &mut Vec<layout::Door>,
+    doors: &[layout::Door],
+    paths: &[Path],
+    sequences: &Sequences,
+) {
+    for (&place, sequences) in sequences {
+        let own = paths.iter().filter(|path| path.door == place);
+        for (path, sequence) in own.zip(sequences) {
+            let entry = usize::from(path.entry);
+            if by_entry.len() <= entry {
+                by_entry.resize(entry + 1, layout::Door::default());
+            }
+            by_entry[entry] = layout::Door {
+                mark: sequence.mark,
+                good_until_ms: sequence.good_until_ms,
+                ..doors[place]
+            };
+        }
+    }
 }
 
 /// What belongs to the doors in their order, by their numbers; there may be gaps.
@@ -167,7 +218,7 @@ fn by_number<T: Clone + Default>(numbers: &[u16], items: impl Iterator<Item = T>
 /// # Errors
 /// Everything that does.
 pub fn check(settings: &Settings) -> Result<(), Vec<Conflict>> {
-    Plan::new(settings, &Numbers::default()).map(|_| ())
+    Plan::new(settings, &Numbers::default(), &Sequences::new(), None).map(|_| ())
 }
 
 /// The parts that can fail, before they are put together.
@@ -180,11 +231,19 @@ struct Plan {
     classes: BTreeMap<IpAddr, u16>,
     flags: Flags,
     services: Services,
+    paths: Vec<Path>,
     automaton: Automaton,
+    /// Numbers that stay while sequences change; none if no door has such.
+    places: Option<Places>,
 }
 
 impl Plan {
-    fn new(settings: &Settings, known: &Numbers) -> Result<Self, Vec<Conflict>> {
+    fn new(
+        settings: &Settings,
+        known: &Numbers,
+        sequences: &Sequences,
+        before: Option<Before<'_>>,
+    ) -> Result<Self, Vec<Conflict>> {
         let mut conflicts = Vec::new();
         let mut numbering = Numbering::new(known);
         let doors = &settings.doors;
@@ -194,24 +253,88 @@ impl Plan {
         if !conflicts.is_empty() {
             return Err(conflicts);
         }
-        let flags = Flags::new(doors, &mut conflicts);
+        let flags = Flags::new(doors, sequences, &mut conflicts);
         let numbers = doors.iter().map(|door| numbering.door(&door.name));
         // Within the limits, two configurations' doors have numbers enough.
         let numbers: Vec<u16> = numbers.map(|number| number.unwrap_or(NO_DOOR)).collect();
         let services = Services::new(settings, &numbers, &mut numbering, &mut conflicts);
-        let automaton = Automaton::new(doors, &classes, &mut conflicts);
+        let mut places = places(doors, &numbers, sequences, before);
+        let paths = paths(doors, &numbers, sequences, places.as_mut()).map_err(|c| vec![c])?;
+        let automaton = Automaton::new(doors, &paths, &classes, &mut conflicts);
         match (services, automaton) {
-            (Some(services), Some(automaton)) if conflicts.is_empty() => Ok(Self {
-                numbers,
-                used: numbering.used,
-                classes,
-                flags,
-                services,
-                automaton,
-            }),
+            (Some(services), Some(mut automaton)) if conflicts.is_empty() => {
+                if let Some(places) = &mut places {
+                    let own = places.number(&automaton, before.map(|before| before.now_ms));
+                    automaton.renumber(&own.map_err(|conflict| vec![conflict])?);
+                }
+                Ok(Self {
+                    numbers,
+                    used: numbering.used,
+                    classes,
+                    flags,
+                    services,
+                    paths,
+                    automaton,
+                    places,
+                })
+            }
             _ => Err(conflicts),
         }
     }
+}
+
+/// What keeps its number while sequences change, if there are any that do.
+fn places(
+    doors: &[Door],
+    numbers: &[u16],
+    sequences: &Sequences,
+    before: Option<Before<'_>>,
+) -> Option<Places> {
+    let moving = doors.iter().any(|door| door.moving.is_some());
+    moving.then(|| match before {
+        Some(Before { tables, now_ms }) => {
+            let mut places = tables.places.clone().unwrap_or_default();
+            places.begin(now_ms);
+            places
+        }
+        None => {
+            let end = numbers.iter().max().map_or(0, |&most| u32::from(most) + 1);
+            let longest = doors.iter().map(|door| ticks(door.within)).max();
+            Places::new(end, sequences, longest.unwrap_or(0))
+        }
+    })
+}
+
+/// The sequences that the automaton is to find.
+fn paths(
+    doors: &[Door],
+    numbers: &[u16],
+    sequences: &Sequences,
+    mut places: Option<&mut Places>,
+) -> Result<Vec<Path>, Conflict> {
+    let mut paths = Vec::with_capacity(doors.len());
+    for (place, (door, &number)) in doors.iter().zip(numbers).enumerate() {
+        if door.moving.is_none() {
+            paths.push(Path {
+                door: place,
+                entry: number,
+                symbols: door.knock.iter().copied().map(symbol).collect(),
+                bound: 0,
+            });
+        }
+        for sequence in sequences.get(&place).into_iter().flatten() {
+            let entry = places.as_mut().and_then(|p| p.entry(number, sequence.mark));
+            let fixed = sequence.knocks.iter().copied().map(symbol);
+            let bound = sequence.bound.iter().map(|_| Symbol::BOUND);
+            paths.push(Path {
+                door: place,
+                entry: entry.ok_or_else(places::no_room)?,
+                symbols: fixed.chain(bound).collect(),
+                bound: u8::try_from(sequence.bound.len()).unwrap_or(u8::MAX),
+            });
+        }
+    }
+    Ok(paths)
 }
 
 fn within_limits(settings: &Settings, conflicts: &mut Vec<Conflict>) {
@@ -262,7 +385,7 @@ struct Flags {
 }
 
 impl Flags {
-    fn new(doors: &[Door], conflicts: &mut Vec<Conflict>) -> Self {
+    fn new(doors: &[Door], sequences: &Sequences, conflicts: &mut Vec<Conflict>) -> Self {
         let mut flags = Self {
             classes: vec![FlagClass::SYN],
             by_port: BTreeMap::new(),
@@ -271,7 +394,9 @@ impl Flags {
         for (index, door) in doors.iter().enumerate() {
             let number = flags.number(door.tcp_flags);
             let tcp = |knock: &&Knock| knock.protocol == Protocol::Tcp;
-            for knock in door.knock.iter().filter(tcp) {
+            let moving = sequences.get(&index).into_iter().flatten();
+            let moving = moving.flat_map(|sequence| &sequence.knocks);
+            for knock in door.knock.iter().chain(moving).filter(tcp) {
                 let owner = *owners.entry(knock.port).or_insert(index);
                 let Some(other) = doors.get(owner) else {
                     continue;
@@ -348,6 +473,34 @@ impl PortTable {
         self.rules.contains_key(&(protocol, port))
     }
 
+    /// Puts decoys where nothing else is; returns those that were drawn.
+    fn decoys(
+        &mut self,
+        settings: &Settings,
+        given: &mut Given<'_>,
+    ) -> Result<Vec<u16>, Vec<Conflict>> {
+        let drawn = match (&settings.decoys, given.before) {
+            (Decoys::Listed(listed), _) => {
+                for &range in listed {
+                    self.put_range(range, PortRule::DECOY);
+                }
+                return Ok(Vec::new());
+            }
+            (Decoys::Drawn { .. }, Some(before)) => before.tables.drawn.clone(),
+            (Decoys::Drawn { count, range }, None) => {
+                let taken = |port| self.has(Protocol::Tcp, port);
+                decoys::draw(*count, range, taken, given.host, given.draw)?
+            }
+        };
+        for &port in &drawn {
+            // A sequence that changed may have it now.
+            if !self.has(Protocol::Tcp, port) {
+                self.put(Protocol::Tcp, port, PortRule::DECOY);
+            }
+        }
+        Ok(drawn)
+    }
+
     fn exempt(&mut self, settings: &Settings, host: &Host) {
         match &settings.exempt {
             Exempt::Listed(listed) => {
@@ -401,8 +554,14 @@ fn config(settings: &Settings, flags: &Flags, given: &Given<'_>) -> Config {
     }
 }
 
-fn door_entry(door: &Door, classes: &BTreeMap<IpAddr, u16>, services: &[u16]) -> layout::Door {
+fn door_entry(
+    door: &Door,
+    number: u16,
+    classes: &BTreeMap<IpAddr, u16>,
+    services: &[u16],
+) -> layout::Door {
     let mut entry = layout::Door {
+        number,
         open_for_ms: millis(door.open_for),
         within: ticks(door.within),
         class: door

@@ -11,7 +11,10 @@ use knock_common::{
     packet::Protocol,
 };
 
-use super::Numbers;
+use super::{
+    Numbers,
+    places::{Places, Room},
+};
 use crate::{config::checked::Ports, sockets::Connection};
 
 /// Where an edge begins.
@@ -32,11 +35,14 @@ pub struct Tables {
     pub config: Config,
     /// Ports that are something; the others are ordinary.
     pub ports: BTreeMap<(Protocol, u16), PortRule>,
+    /// Decoys that were drawn: TCP ports.
+    pub drawn: Vec<u16>,
     /// Nodes by number; number 0 is never read.
     pub nodes: Vec<Node>,
     /// Edges: from, knock, number of the node that they lead to.
     pub edges: Vec<(EdgeFrom, Symbol, u32)>,
-    /// Doors by number; a number that no door has leads to an empty one.
+    /// Doors by number, then the sequences of those that have several; a number that no door has
+    /// leads to an empty one.
     pub doors: Vec<Door>,
     /// The class of each destination address that doors are for.
     pub targets: Vec<(Address, u16)>,
@@ -48,6 +54,10 @@ pub struct Tables {
     pub names: Vec<String>,
     /// The numbers of doors, services and destination classes.
     pub numbers: Numbers,
+    /// How large the maps have to be.
+    pub room: Room,
+    /// Numbers that stay when sequences change, if any do.
+    pub(super) places: Option<Places>,
 }
 
 impl Tables {

@@ -28,6 +28,8 @@ fn tables_on(settings: &Settings, host: &Host) -> Tables {
                 drawn += 1;
                 drawn * 7919
             },
+            sequences: &Sequences::new(),
+            before: None,
         },
     )
     .unwrap()
@@ -269,6 +271,7 @@ fn ten_thousand_doors(ports: impl Fn(u64) -> u16) -> Settings {
     settings.doors = (0..10_000)
         .map(|index: u16| Door {
             name: format!("door{index}"),
+            moving: None,
             knock: (0..6)
                 .map(|_| Knock {
                     protocol: if next() % 2 == 0 {

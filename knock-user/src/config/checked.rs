@@ -233,8 +233,10 @@ pub struct Control {
 pub struct Door {
     /// Its name, unique in the file.
     pub name: String,
-    /// 1 to 128 knocks.
+    /// 1 to 128 knocks; none if `moving` says what they are.
     pub knock: Vec<Knock>,
+    /// Where its sequences come from, if they are not always the same.
+    pub moving: Option<Moving>,
     /// What the sequence does.
     pub effect: Effect,
     /// How long a grant lasts.
@@ -254,6 +256,14 @@ pub struct Door {
 }
 
 impl Door {
+    /// How many knocks it has, if always as many.
+    pub fn length(&self) -> Option<usize> {
+        match self.moving {
+            None => Some(self.knock.len()),
+            Some(Moving::OneTime(_)) => None,
+        }
+    }
+
     /// The ports that the door opens.
     pub fn opened(&self) -> &[Ports] {
         match &self.effect {
@@ -269,6 +279,35 @@ impl Door {
             Effect::Close(ports) => ports,
         }
     }
+}
+
+/// Where the sequences of a door come from that change.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Moving {
+    /// A file with sequences that are good once each.
+    OneTime(OneTime),
+}
+
+/// `one_time`, `lookahead`.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct OneTime {
+    /// The file with the sequences.
+    pub file: PathBuf,
+    /// How many of them are listened to at a time, at least 1.
+    pub lookahead: u16,
+}
+
+/// A sequence as it is now.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Sequence {
+    /// At least one knock.
+    pub knocks: Vec<Knock>,
+    /// Which of its door's sequences it is, from 1: each is good once.
+    pub mark: u32,
+    /// When it ends to be good, in milliseconds since boot.
+    pub good_until_ms: u64,
+    /// The protocols of knocks that follow and depend on who knocks.
+    pub bound: Vec<Protocol>,
 }
 
 /// What a door's sequence does.

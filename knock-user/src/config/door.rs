@@ -5,7 +5,7 @@ use std::{net::IpAddr, path::PathBuf, time::Duration};
 use knock_common::layout::{FlagClass, KNOCKS_MAX};
 
 use super::{
-    checked::{Command, Door, Effect, Knock, Ports},
+    checked::{Command, Door, Effect, Knock, Moving, OneTime, Ports},
     problem::Report,
     section::{Item, Section},
     value,
@@ -25,6 +25,7 @@ pub(super) const KEYS: &[&str] = &[
     "command_timeout",
     "target",
     "one_time",
+    "lookahead",
     "otp",
     "verify",
     "reply",
@@ -36,6 +37,11 @@ const OPEN_FOR: Duration = Duration::from_secs(30);
 const WITHIN: Duration = Duration::from_secs(25);
 /// How long a command may run.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Sequences of a one-time file that are listened to at a time.
+const LOOKAHEAD: u16 = 1;
+/// More would make guessing too easy.
+const LOOKAHEAD_MOST: u16 = 64;
 
 /// A month: what is to be open for longer should not be closed at all.
 const OPEN_FOR_MOST: Duration = Duration::from_secs(30 * 86_400);
@@ -60,14 +66,22 @@ pub(super) fn read(section: &mut Section<'_, '_>, report: &mut Report) -> Option
             "missing: every door needs one, as in name = \"ssh\"",
         );
     }
-    let later = report_unsupported(section, report);
+    report_unsupported(section, report);
+    let moving = moving(section, report);
     let knock = section.get("knock", report, knocks);
-    if section.lacks("knock") && !later {
-        report.add(
+    let sources = ["knock", "one_time", "otp"];
+    match sources.iter().filter(|key| !section.lacks(key)).count() {
+        0 => report.add(
             section.line,
             "knock",
             "missing: every door needs a sequence, as in knock = [\"tcp/7000\", \"udp/8000\"]",
-        );
+        ),
+        1 => {}
+        _ => report.add(
+            section.line,
+            "knock",
+            "a door has one of knock, one_time and otp: leave out the others, or make more doors",
+        ),
     }
     let timeout = section.or(
         "command_timeout",
@@ -98,7 +112,11 @@ pub(super) fn read(section: &mut Section<'_, '_>, report: &mut Report) -> Option
     (report.problems.len() == before).then_some(())?;
     Some(Door {
         name: name?,
-        knock: knock?,
+        knock: match moving {
+            Some(_) => Vec::new(),
+            None => knock?,
+        },
+        moving,
         effect,
         open_for,
         within,
@@ -110,16 +128,34 @@ pub(super) fn read(section: &mut Section<'_, '_>, report: &mut Report) -> Option
     })
 }
 
-/// Reports keys whose meaning is known but not implemented; tells whether one of them stands for
-/// the sequence.
-fn report_unsupported(section: &mut Section<'_, '_>, report: &mut Report) -> bool {
-    let mut sequence = false;
-    for key in ["one_time", "otp"] {
-        if let Some(item) = section.item(key, report) {
-            sequence = true;
-            let reason = "not supported yet: give the sequence with knock = [\"tcp/7000\", ...]";
-            item.wrong::<()>(report, reason);
+/// Reads where changing sequences come from.
+fn moving(section: &mut Section<'_, '_>, report: &mut Report) -> Option<Moving> {
+    let lookahead = section.or("lookahead", report, LOOKAHEAD, |item, report| {
+        item.number(report, 1..=LOOKAHEAD_MOST)
+    });
+    if section.lacks("one_time") && !section.lacks("lookahead") {
+        let line = section.lines.get("lookahead").copied();
+        report.add(
+            line.unwrap_or(section.line),
+            "lookahead",
+            "only a door with one_time has one: leave it out",
+        );
+    }
+    let file = section.get("one_time", report, |item, report| {
+        let path = item.text(report)?;
+        match path.is_empty() {
+            true => item.wrong(report, "empty: name the file with the sequences"),
+            false => Some(PathBuf::from(path)),
         }
+    })?;
+    Some(Moving::OneTime(OneTime { file, lookahead }))
+}
+
+/// Reports keys whose meaning is known but not implemented.
+fn report_unsupported(section: &mut Section<'_, '_>, report: &mut Report) {
+    if let Some(item) = section.item("otp", report) {
+        let reason = "not supported yet: give the sequence with knock = [\"tcp/7000\", ...]";
+        item.wrong::<()>(report, reason);
     }
     section.get("verify", report, |item, report| {
         if item.word(report, &[("packet", false), ("handshake", true)])? {
@@ -133,7 +169,6 @@ fn report_unsupported(section: &mut Section<'_, '_>, report: &mut Report) -> boo
         }
         Some(())
     });
-    sequence
 }
 
 /// Names appear in commands' environments, on the console and as arguments.

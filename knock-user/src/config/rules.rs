@@ -96,7 +96,8 @@ impl Rules<'_> {
         let mut distinct = true;
         // For each sequence: the first door with it for each target.
         let mut first: HashMap<&[Knock], BTreeMap<Option<IpAddr>, usize>> = HashMap::new();
-        for (index, door) in self.settings.doors.iter().enumerate() {
+        let doors = self.settings.doors.iter().enumerate();
+        for (index, door) in doors.filter(|(_, door)| door.moving.is_none()) {
             let others = first.entry(&door.knock).or_default();
             let other = match door.target {
                 Some(target) => others.get(&Some(target)).or_else(|| others.get(&None)),

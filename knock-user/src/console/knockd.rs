@@ -34,7 +34,7 @@ impl<W: Write> Console<W> {
         }
         let knocks = |name: &str| {
             let door = self.doors.iter().find(|door| door.name == name);
-            door.map_or(0, |door| door.knocks)
+            door.and_then(|door| door.knocks)
         };
         self.tell_as_knockd(at_ns, &lines(what, record, knocks));
     }
@@ -51,18 +51,19 @@ impl<W: Write> Console<W> {
     }
 }
 
-/// What knockd would say; `knocks` is how many a door has.
-fn lines(what: What, record: &Record<'_>, knocks: impl Fn(&str) -> usize) -> Vec<String> {
+/// What knockd would say; `knocks` is how many a door has, if that is known.
+fn lines(what: What, record: &Record<'_>, knocks: impl Fn(&str) -> Option<usize>) -> Vec<String> {
     let source = record.source.map(|source| source.to_string());
     let about = |door: &str, said: &str| {
         let source = source.as_deref().unwrap_or_default();
         format!("{source}: {door}: {said}")
     };
     let opens = |door: &str| {
-        vec![
-            about(door, &format!("Stage {}", knocks(door))),
-            about(door, "OPEN SESAME"),
-        ]
+        let stage = knocks(door).map(|knocks| about(door, &format!("Stage {knocks}")));
+        stage
+            .into_iter()
+            .chain([about(door, "OPEN SESAME")])
+            .collect()
     };
     match (what, record.door) {
         (What::Opened | What::Refreshed, Some(door)) if record.by.is_none() => opens(door),

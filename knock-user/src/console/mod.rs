@@ -64,7 +64,8 @@ const DOOR_WIDTH_MAX: usize = 16;
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct DoorText {
     name: String,
-    knocks: usize,
+    /// How many knocks it has, if always as many.
+    knocks: Option<usize>,
     ports: Vec<String>,
 }
 
@@ -73,7 +74,7 @@ impl From<&checked::Door> for DoorText {
         let (Effect::Open(ports) | Effect::Close(ports)) = &door.effect;
         Self {
             name: harmless(&door.name).into_owned(),
-            knocks: door.knock.len(),
+            knocks: door.length(),
             ports: ports.iter().map(ToString::to_string).collect(),
         }
     }

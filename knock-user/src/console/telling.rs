@@ -50,7 +50,7 @@ impl<W: Write> Console<W> {
             port: source.map(|_| event.port),
             source_port: source.map(|_| event.source_port),
             stage: has_stage.then_some(event.stage),
-            of: door.filter(|_| has_stage).map(|door| door.knocks),
+            of: door.filter(|_| has_stage).and_then(|door| door.knocks),
             reason: event.reason().map(Reason::name),
             until: tells_end.then(|| self.utc(event.until_ms.saturating_mul(NANOS_PER_MILLI))),
             seconds: tells_end.then(|| seconds(length_of(event.until_ms, event.at_ns))),
@@ -292,7 +292,10 @@ impl DoorText {
 /// What an event is and why, in words.
 fn describe(reason: Reason, event: &Event, door: Option<&DoorText>, port: &str) -> (What, String) {
     let opens = door.map(DoorText::ports_text).unwrap_or_default();
-    let stage = door.map(|door| format!("{}/{}", event.stage, door.knocks));
+    let stage = door.map(|door| match door.knocks {
+        Some(knocks) => format!("{}/{knocks}", event.stage),
+        None => event.stage.to_string(),
+    });
     let at_stage = stage
         .clone()
         .map_or(port.to_owned(), |stage| format!("{stage} {port}"));
@@ -311,6 +314,7 @@ fn describe(reason: Reason, event: &Event, door: Option<&DoorText>, port: &str) 
         Reason::NotBegun => (What::Knock, format!("{port} begins nothing")),
         Reason::WrongKnock | Reason::Scanned => (What::Reset, after(reason.text())),
         Reason::TooLate => (What::Late, after("came too late")),
+        Reason::Spent => (What::Reset, after(reason.text())),
         Reason::Decoy => (What::Decoy, after(reason.text())),
         Reason::LockedOut => (What::Locked, after(reason.text())),
         Reason::NoGrant => (What::Denied, after(reason.text())),

@@ -109,8 +109,14 @@ fn stage(event: &Event, known: &Known<'_>) -> Option<String> {
         Reason::WrongKnock | Reason::Scanned | Reason::Decoy | Reason::TooLate
     );
     let after = if ended { "after " } else { "" };
-    let of = door.knock.len();
-    (event.stage > 0).then(|| format!("{after}{} of {of} of {name}", event.stage))
+    let of = whole(door);
+    (event.stage > 0).then(|| format!("{after}{}{of} of {name}", event.stage))
+}
+
+/// How many knocks there are, behind how many were made.
+fn whole(door: &Door) -> String {
+    door.length()
+        .map_or(String::new(), |of| format!(" of {of}"))
 }
 
 /// A packet, and where the answers about it come from.
@@ -269,13 +275,7 @@ impl<L: Live> About<'_, L> {
         let made = node.depth;
         let whole = door.map_or_else(
             || format!("{made} knocks made"),
-            |door| {
-                format!(
-                    "{made} of {} knocks of {} made",
-                    door.knock.len(),
-                    door.name
-                )
-            },
+            |door| format!("{made}{} knocks of {} made", whole(door), door.name),
         );
         let rest = if node.step < within { "next" } else { "rest" };
         Some(format!("{whole}, {} left for the {rest}", seconds(left_ms)))

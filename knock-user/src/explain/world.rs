@@ -13,7 +13,8 @@ use knock_common::{
     Address, Tally, World,
     event::Event,
     layout::{
-        Config, Door, EdgeKey, Features, FlowKey, GrantKey, Node, PortRule, ProgressKey, WAYS,
+        Config, Door, EdgeKey, Features, FlowKey, GrantKey, Node, PortRule, ProgressKey, SpentKey,
+        WAYS,
     },
     reason::Telling,
     sim::{Cells, Words},
@@ -38,6 +39,7 @@ pub(super) struct Seen<'a, L> {
     allow: Copies<'a, L, GrantKey>,
     flows: Copies<'a, L, FlowKey>,
     lockouts: Copies<'a, L, Address>,
+    spent: Copies<'a, L, SpentKey>,
     events: RefCell<Vec<Event>>,
 }
 
@@ -60,6 +62,7 @@ impl<'a, L: Live> Seen<'a, L> {
             allow: Copies::new("ALLOW", &from),
             flows: Copies::new("FLOWS", &from),
             lockouts: Copies::new("LOCKOUTS", &from),
+            spent: Copies::new("SPENT", &from),
             events: RefCell::default(),
             from,
         }
@@ -163,6 +166,10 @@ impl<L: Live> World for Seen<'_, L> {
 
     fn lockouts(&self) -> &impl Table<Address, Word = Self::Word> {
         &self.lockouts
+    }
+
+    fn spent(&self) -> &impl Table<SpentKey, Word = Self::Word> {
+        &self.spent
     }
 
     /// One that is always open.

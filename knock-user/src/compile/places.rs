@@ -1,0 +1,277 @@
+//! Numbers that nodes and sequences keep while the sequences of a configuration change.
+//!
+//! Sources that are on their way through a sequence are remembered by the number of a node. So a
+//! beginning that stays keeps its number, and the number of one that goes is not given to another
+//! before every attempt that was there is over.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    hash::Hash,
+    ops::Range,
+};
+
+use knock_common::{
+    layout::{DOOR_ENTRIES_MAX, FIRST_NODES_MAX, NODES_MAX, Symbol},
+    time::Moment,
+};
+
+use super::{Conflict, Sequences, automaton::Automaton, tables::EdgeFrom};
+use crate::config::checked::Sequence;
+
+/// Numbers that are kept free for each one that changing sequences take at first: so often they may
+/// all change within the time of an attempt.
+const SPARE: u32 = 16;
+/// And for sequences that become longer.
+const MORE: u32 = 1_024;
+
+/// What has which number.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Places {
+    firsts: Numbered<(EdgeFrom, Symbol)>,
+    deeper: Numbered<(EdgeFrom, Symbol)>,
+    /// Entries of `DOORS`, by number of the door and mark.
+    entries: Numbered<(u16, u32)>,
+    /// Numbers of nodes beyond those that are needed at first.
+    spare: u32,
+    /// The longest time of an attempt.
+    horizon_ticks: u32,
+}
+
+/// How many elements the maps need that grow while it runs.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Room {
+    /// Elements of `NODES`.
+    pub nodes: u32,
+    /// Elements of `EDGES`.
+    pub edges: u32,
+    /// Elements of `DOORS`.
+    pub doors: u32,
+}
+
+impl Room {
+    /// Room for this and no more.
+    pub(super) fn of(nodes: usize, edges: usize, doors: usize) -> Self {
+        let [nodes, edges, doors] =
+            [nodes, edges, doors].map(|count| u32::try_from(count).unwrap_or(u32::MAX));
+        Self {
+            nodes,
+            edges,
+            doors,
+        }
+    }
+}
+
+impl Places {
+    /// Numbers for sequences that change: their entries come behind those of the doors.
+    pub(super) fn new(doors_end: u32, sequences: &Sequences, horizon_ticks: u32) -> Self {
+        let all = || sequences.values().flatten();
+        let length = |sequence: &Sequence| sequence.knocks.len() + sequence.bound.len();
+        let entries = spare(all().count());
+        let end = doors_end.saturating_add(entries).min(DOOR_ENTRIES_MAX);
+        Self {
+            entries: Numbered::within(doors_end..end),
+            spare: spare(all().map(length).sum()),
+            horizon_ticks,
+            ..Self::default()
+        }
+    }
+
+    /// Makes room for the nodes of an automaton.
+    fn make_room(&mut self, automaton: &Automaton) {
+        let all = automaton.ways().len() as u32;
+        let firsts = automaton.first_count() as u32;
+        let spare = self.spare;
+        let first_end = firsts.saturating_add(spare).min(FIRST_NODES_MAX) + 1;
+        let end = first_end.saturating_add(all - firsts).saturating_add(spare);
+        // 0 is the root.
+        self.firsts = Numbered::within(1..first_end);
+        self.deeper = Numbered::within(first_end..end.min(NODES_MAX));
+    }
+
+    /// The number of the entry of a door's sequence.
+    pub(super) fn entry(&mut self, door: u16, mark: u32) -> Option<u16> {
+        let number = self.entries.number((door, mark))?;
+        u16::try_from(number).ok()
+    }
+
+    /// The number of each node, by the one that it has in the automaton. What was not asked for is
+    /// let go of, for the time that attempts can last from `changed_ms` on, in milliseconds since
+    /// boot.
+    ///
+    /// # Errors
+    /// There is none left.
+    pub(super) fn number(
+        &mut self,
+        automaton: &Automaton,
+        changed_ms: Option<u64>,
+    ) -> Result<Vec<u32>, Conflict> {
+        if changed_ms.is_none() {
+            self.make_room(automaton);
+        }
+        let mut numbers: Vec<u32> = vec![0; automaton.ways().len().max(1)];
+        let ways = (0..).zip(automaton.ways()).skip(1);
+        for (node, &(from, symbol)) in ways {
+            let (from, table) = match from {
+                EdgeFrom::Root(_) => (from, &mut self.firsts),
+                // A node comes after the one that it is reached from.
+                EdgeFrom::Node(before) => {
+                    (EdgeFrom::Node(numbers[before as usize]), &mut self.deeper)
+                }
+            };
+            numbers[node] = table.number((from, symbol)).ok_or_else(no_room)?;
+        }
+        self.let_go(changed_ms.unwrap_or(0));
+        Ok(numbers)
+    }
+
+    /// Begins to ask again.
+    pub(super) fn begin(&mut self, now_ms: u64) {
+        self.firsts.begin(now_ms);
+        self.deeper.begin(now_ms);
+        self.entries.begin(now_ms);
+    }
+
+    fn let_go(&mut self, now_ms: u64) {
+        let lasts_ms = Moment::default().after_ticks(self.horizon_ticks).millis();
+        // A second more: not every CPU has the same time.
+        let until_ms = now_ms.saturating_add(lasts_ms).saturating_add(1_000);
+        self.firsts.finish(until_ms);
+        self.deeper.finish(until_ms);
+        self.entries.finish(until_ms);
+    }
+
+    /// How large the maps have to be, with so many edges now.
+    pub(super) fn room(&self, edges: usize) -> Room {
+        let edges = u32::try_from(edges).unwrap_or(u32::MAX);
+        Room {
+            nodes: self.deeper.range.end,
+            edges: edges.saturating_mul(2).saturating_add(SPARE * MORE),
+            doors: self.entries.range.end,
+        }
+    }
+}
+
+/// How many numbers to have for so many that are needed at first.
+fn spare(needed: usize) -> u32 {
+    let needed = u32::try_from(needed).unwrap_or(u32::MAX);
+    needed.saturating_mul(SPARE).saturating_add(MORE)
+}
+
+pub(super) fn no_room() -> Conflict {
+    Conflict::of_file(
+        "door",
+        "sequences change faster than attempts to knock them end: lower within, or use fewer \
+         sequences at a time"
+            .to_owned(),
+    )
+}
+
+/// Numbers of a range, by what has them.
+#[derive(Clone, Debug)]
+struct Numbered<K> {
+    range: Range<u32>,
+    known: HashMap<K, Held>,
+    /// Numbers that were let go of, and when they may be given again, in milliseconds since boot.
+    resting: BTreeMap<u32, u64>,
+    free: Vec<u32>,
+    /// The lowest number that was never given.
+    next: u32,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    number: u32,
+    asked: bool,
+}
+
+impl<K> Default for Numbered<K> {
+    fn default() -> Self {
+        Self {
+            range: 0..0,
+            known: HashMap::new(),
+            resting: BTreeMap::new(),
+            free: Vec::new(),
+            next: 0,
+        }
+    }
+}
+
+impl<K: Eq + Hash> Numbered<K> {
+    fn within(range: Range<u32>) -> Self {
+        Self {
+            next: range.start,
+            range,
+            ..Self::default()
+        }
+    }
+
+    fn begin(&mut self, now_ms: u64) {
+        for held in self.known.values_mut() {
+            held.asked = false;
+        }
+        let rested = self
+            .resting
+            .extract_if(.., |_, until_ms| *until_ms <= now_ms);
+        self.free.extend(rested.map(|(number, _)| number));
+    }
+
+    fn number(&mut self, key: K) -> Option<u32> {
+        if let Some(held) = self.known.get_mut(&key) {
+            held.asked = true;
+            return Some(held.number);
+        }
+        let number = match self.free.pop() {
+            Some(number) => number,
+            None => {
+                let fresh = self.range.contains(&self.next).then_some(self.next)?;
+                self.next += 1;
+                fresh
+            }
+        };
+        let asked = true;
+        self.known.insert(key, Held { number, asked });
+        Some(number)
+    }
+
+    fn finish(&mut self, until_ms: u64) {
+        let gone = self.known.extract_if(|_, held| !held.asked);
+        self.resting
+            .extend(gone.map(|(_, held)| (held.number, until_ms)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_rest_before_they_are_given_again() {
+        let mut numbered = Numbered::within(5..8);
+        let mut at = |now_ms: u64, wanted: [&'static str; 2]| {
+            numbered.begin(now_ms);
+            let given = wanted.map(|key| numbered.number(key)).to_vec();
+            numbered.finish(now_ms + 100);
+            given
+        };
+        for (name, now_ms, wanted, given) in [
+            ("from the start", 0, ["a", "b"], vec![Some(5), Some(6)]),
+            (
+                "one stays, one comes",
+                10,
+                ["b", "c"],
+                vec![Some(6), Some(7)],
+            ),
+            ("none is left", 20, ["b", "d"], vec![Some(6), None]),
+            (
+                "the first has rested",
+                110,
+                ["b", "d"],
+                vec![Some(6), Some(5)],
+            ),
+            ("the next one too", 120, ["e", "d"], vec![Some(7), Some(5)]),
+        ] {
+            let found: Vec<Option<u32>> = at(now_ms, wanted);
+            assert_eq!(found, given, "{name}");
+        }
+    }
+}
