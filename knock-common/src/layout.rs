@@ -137,6 +137,13 @@ pub struct PortRule {
 }
 
 impl PortRule {
+    /// A port that is nothing.
+    pub const ORDINARY: Self = Self {
+        kind: 0,
+        flag_class: 0,
+        service: 0,
+        first: 0,
+    };
     /// A port that is nothing and is never a wrong knock.
     pub const EXEMPT: Self = Self {
         kind: 1,

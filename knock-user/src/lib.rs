@@ -28,6 +28,7 @@ pub mod interface;
 pub mod ledger;
 pub mod links;
 pub mod maps;
+pub mod moving;
 pub mod netlink;
 pub mod one_time;
 pub mod output;

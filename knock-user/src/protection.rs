@@ -21,7 +21,9 @@ use crate::{
     firewall::{self, Attached, Firewall, Options},
     instance::{Instance, Locked},
     interface::{self, Interface, Search},
-    maps, pins,
+    maps,
+    moving::Kept,
+    pins,
     registry::Registry,
     sockets,
     start::Plan,
@@ -88,6 +90,7 @@ pub struct Protection {
     instance: Locked,
     firewall: Firewall,
     registry: Registry,
+    kept: Kept,
     mode: Mode,
     unsettled: Option<Unsettled>,
     /// Names that interfaces had, and those that they have.
@@ -129,10 +132,17 @@ impl Protection {
             interfaces,
             how,
         };
-        let (firewall, registry, put, unsettled) = change.make()?;
+        let Made {
+            firewall,
+            kept,
+            registry,
+            put,
+            unsettled,
+        } = change.make()?;
         let protection = Self {
             instance,
             firewall,
+            kept,
             registry,
             mode: how.mode,
             unsettled: Some(unsettled),
@@ -153,8 +163,15 @@ impl Protection {
             interfaces,
             how,
         };
-        let (firewall, registry, put, unsettled) = change.make()?;
+        let Made {
+            firewall,
+            kept,
+            registry,
+            put,
+            unsettled,
+        } = change.make()?;
         self.firewall = firewall;
+        self.kept = kept;
         self.registry = registry;
         self.mode = how.mode;
         self.unsettled = Some(unsettled);
@@ -260,6 +277,24 @@ impl Protection {
         Ok(followed)
     }
 
+    /// Puts away sequences that were used, and puts in place those that are listened to now.
+    ///
+    /// # Errors
+    /// As for [`Kept::follow`].
+    pub fn follow_sequences(&mut self, plan: &Plan) -> Result<()> {
+        self.kept.follow(plan, &mut self.firewall)
+    }
+
+    /// Whether sequences ever change.
+    pub fn has_moving_doors(&self) -> bool {
+        self.kept.is_moving()
+    }
+
+    /// When sequences change by themselves, in milliseconds since boot.
+    pub fn sequences_change_ms(&self, now_ms: u64) -> Option<u64> {
+        self.kept.changes_ms(now_ms)
+    }
+
     /// The kernel side.
     pub fn firewall(&mut self) -> &mut Firewall {
         &mut self.firewall
@@ -298,9 +333,18 @@ struct Change<'a> {
     how: How,
 }
 
+/// What came of it.
+struct Made {
+    firewall: Firewall,
+    kept: Kept,
+    registry: Registry,
+    put: Put,
+    unsettled: Unsettled,
+}
+
 impl Change<'_> {
     /// Makes it, or leaves everything as it was.
-    fn make(&self) -> Result<(Firewall, Registry, Put, Unsettled)> {
+    fn make(&self) -> Result<Made> {
         let made = self.try_to_make();
         if made.is_err() {
             let undone = match self.before {
@@ -315,10 +359,10 @@ impl Change<'_> {
         made
     }
 
-    fn try_to_make(&self) -> Result<(Firewall, Registry, Put, Unsettled)> {
+    fn try_to_make(&self) -> Result<Made> {
         let known = self.before.map(|before| before.numbers.clone());
         let known = known.unwrap_or_default();
-        let tables = self.plan.compile(&known)?;
+        let (kept, tables) = self.plan.compile(&known)?;
         let interfaces = self.find()?;
         let registry = self.registry(&known, &tables);
         registry.write(&self.instance.registry())?;
@@ -375,7 +419,13 @@ impl Change<'_> {
             before: self.before.cloned(),
             is_first,
         };
-        Ok((firewall, registry, put, unsettled))
+        Ok(Made {
+            firewall,
+            kept,
+            registry,
+            put,
+            unsettled,
+        })
     }
 
     fn find(&self) -> Result<Vec<Interface>> {

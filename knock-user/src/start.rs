@@ -8,12 +8,13 @@ use anyhow::{Context as _, Result, bail};
 use crate::{
     cli::Run,
     clock,
-    compile::{self, Given, Numbers, Tables},
+    compile::{self, Before, Conflict, Given, Numbers, Sequences, Tables},
     config::{
         self, Checked,
         checked::{Door, Effect, Settings},
     },
     host::Host,
+    moving::Kept,
     protection::How,
 };
 
@@ -53,24 +54,50 @@ impl Plan {
         &self.checked.settings
     }
 
-    /// Compiles it; what is known keeps its number.
+    /// Compiles it with the sequences that its doors have now; what is known keeps its number.
     ///
     /// # Errors
     /// A [`config::Problems`] with what this host can't do of it.
-    pub fn compile(&self, known: &Numbers) -> Result<Tables> {
+    pub fn compile(&self, known: &Numbers) -> Result<(Kept, Tables)> {
         let mut random = Random::open()?;
         let cell_key = random.key()?;
         let mut draw = || random.next();
+        let settings = self.settings();
+        Kept::compile(settings, |sequences| {
+            let mut given = Given {
+                host: &self.host,
+                cell_key,
+                known,
+                draw: &mut draw,
+                sequences,
+                before: None,
+            };
+            compile::compile(settings, &mut given)
+        })
+        .map_err(|conflicts| self.checked.problems(conflicts).into())
+    }
+
+    /// Compiles it again with other sequences of the doors that have changing ones; everything else
+    /// stays as it is in these tables.
+    ///
+    /// # Errors
+    /// The sequences do not go together.
+    pub fn recompile(
+        &self,
+        sequences: &Sequences,
+        tables: &Tables,
+        now_ms: u64,
+    ) -> Result<Tables, Vec<Conflict>> {
         let mut given = Given {
             host: &self.host,
-            cell_key,
-            known,
-            draw: &mut draw,
-            sequences: &compile::Sequences::new(),
-            before: None,
+            cell_key: tables.config.cell_key,
+            known: &tables.numbers,
+            // Decoys stay where they were drawn.
+            draw: &mut || 0,
+            sequences,
+            before: Some(Before { tables, now_ms }),
         };
-        compile::compile(&self.checked.settings, &mut given)
-            .map_err(|conflicts| self.checked.problems(conflicts).into())
+        compile::compile(self.settings(), &mut given)
     }
 
     /// The interfaces that are to be protected: those of the command line, or of the file.

@@ -1,6 +1,6 @@
 //! What the maps hold, without the maps.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use knock_common::{
     Address,
@@ -12,10 +12,13 @@ use knock_common::{
 };
 
 use super::{
-    Numbers,
+    Numbers, Sequences,
     places::{Places, Room},
 };
-use crate::{config::checked::Ports, sockets::Connection};
+use crate::{
+    config::checked::{Ports, Sequence, Settings},
+    sockets::Connection,
+};
 
 /// Where an edge begins.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -77,6 +80,28 @@ impl Tables {
             };
             (key, to)
         })
+    }
+
+    /// The same tables with other ends of the times for which sequences are good.
+    #[must_use]
+    pub fn renewed(&self, settings: &Settings, sequences: &Sequences) -> Self {
+        let mut renewed = self.clone();
+        let until: HashMap<_, u64> = sequences
+            .iter()
+            .filter_map(|(&place, sequences)| Some((settings.doors.get(place)?, sequences)))
+            .filter_map(|(door, all)| Some((*self.numbers.doors.get(&door.name)?, all)))
+            .flat_map(|(number, all)| {
+                let until =
+                    move |sequence: &Sequence| ((number, sequence.mark), sequence.good_until_ms);
+                all.iter().map(until)
+            })
+            .collect();
+        for entry in renewed.doors.iter_mut().filter(|entry| entry.mark != 0) {
+            if let Some(&until_ms) = until.get(&(entry.number, entry.mark)) {
+                entry.good_until_ms = until_ms;
+            }
+        }
+        renewed
     }
 
     /// The flow of a TCP connection to a protected port; none if its port is not protected.

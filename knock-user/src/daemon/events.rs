@@ -21,6 +21,15 @@ impl<W: Write> Daemon<W> {
     /// Hears events, a batch at most, so that signals and deadlines get their turn; tells whether
     /// there were no more.
     pub(super) fn hear_all(&mut self, events: &mut RingBuf<MapData>) -> bool {
+        self.some_are_spent = false;
+        let all = self.hear_batch(events);
+        if self.some_are_spent {
+            self.follow_sequences();
+        }
+        all
+    }
+
+    fn hear_batch(&mut self, events: &mut RingBuf<MapData>) -> bool {
         for _ in 0..BATCH {
             let Some(item) = events.next() else {
                 return true;
@@ -43,8 +52,21 @@ impl<W: Write> Daemon<W> {
         if !told_by_ledger {
             self.console.event(event);
         }
+        let door = self.door(event.door);
+        self.some_are_spent |= door.is_some_and(|door| door.moving.is_some())
+            && matches!(
+                event.reason(),
+                Some(Reason::Opened | Reason::Refreshed | Reason::Closed | Reason::GrantsFull)
+            );
         let actions = self.ledger.hear(event, clock::boot_ms());
         self.act(&actions, event.at_ns);
+    }
+
+    /// Puts away sequences that were used, and listens to those that are next.
+    pub(super) fn follow_sequences(&mut self) {
+        if let Err(error) = self.protection.follow_sequences(&self.plan) {
+            tracing::warn!("{error:#}");
+        }
     }
 
     /// Does what the ledger asks for: all of it, also after something that failed.

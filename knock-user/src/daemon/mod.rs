@@ -77,6 +77,8 @@ pub struct Daemon<W> {
     horizon_ticks: u32,
     tallies: Tallies,
     untracked: u64,
+    /// Whether sequences that are good once were used in the events that were heard last.
+    some_are_spent: bool,
     since_ns: u64,
     /// Whether it was said that standard output is closed.
     is_mute: bool,
@@ -131,6 +133,7 @@ impl<W: Write> Daemon<W> {
             horizon_ticks: put.horizon_ticks,
             tallies: Tallies::new(&[]),
             untracked: 0,
+            some_are_spent: false,
             since_ns: clock::boot_ns(),
             is_mute: false,
         };
@@ -195,7 +198,7 @@ impl<W: Write> Daemon<W> {
                 }
                 () = sleep_until(deadline) => match self.end_trial() {
                     Some(outcome) => break outcome,
-                    None => self.end_what_is_due(),
+                    None => self.do_what_is_due(),
                 },
                 Some(report) = self.reports.recv() => {
                     tell_report(&report);
@@ -301,6 +304,8 @@ impl<W: Write> Daemon<W> {
         if self.trial.is_none() {
             self.settle()?;
         }
+        // Also what no event told.
+        self.follow_sequences();
         self.end_what_is_due()
     }
 

@@ -32,9 +32,19 @@ impl<W: Write> Daemon<W> {
             .next_deadline()
             .map_or(u64::from(u32::MAX), |at| at.saturating_sub(now_ms));
         let trial = self.trial.as_ref().map(|trial| trial.until_ms);
-        let trial_ms = trial.map_or(u64::MAX, |until_ms| until_ms.saturating_sub(now_ms));
+        let changes = self.protection.sequences_change_ms(now_ms);
+        let [trial_ms, change_ms] = [trial, changes]
+            .map(|at_ms| at_ms.map_or(u64::MAX, |at_ms| at_ms.saturating_sub(now_ms)));
         // CLOCK_BOOTTIME counts suspend and tokio's clock does not: look at least once a minute.
-        Instant::now() + Duration::from_millis(wait_ms.min(trial_ms).min(60_000))
+        Instant::now() + Duration::from_millis(wait_ms.min(trial_ms).min(change_ms).min(60_000))
+    }
+
+    /// Does what is due at this moment.
+    pub(super) fn do_what_is_due(&mut self) -> Result<()> {
+        if self.protection.has_moving_doors() {
+            self.follow_sequences();
+        }
+        self.end_what_is_due()
     }
 
     pub(super) fn end_what_is_due(&mut self) -> Result<()> {
