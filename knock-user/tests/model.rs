@@ -183,6 +183,7 @@ fn settings() -> impl Strategy<Value = Settings> {
                 }),
                 decoys: Decoys::Listed(vec![DECOY.into()]),
                 control: Control::default(),
+                index: None,
                 doors,
             }
         })

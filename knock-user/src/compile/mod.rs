@@ -514,6 +514,10 @@ impl PortTable {
                 }
             }
         }
+        // It is asked in the middle of things.
+        if let Some(index) = settings.index {
+            self.put(Protocol::Tcp, index.port(), PortRule::EXEMPT);
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use knock_common::packet::Protocol;
 
 use super::{
     Checked, Problem,
-    checked::{Decoys, Door, Exempt, Knock, Ports, Scope, Settings},
+    checked::{Decoys, Door, Exempt, Knock, Moving, Ports, Scope, Settings},
     ports::PortSet,
     rules::Harmless,
     value::spell,
@@ -26,7 +26,9 @@ pub(super) fn advise(checked: &Checked, host: &Host) -> Vec<Problem> {
         problems: Vec::new(),
     };
     for (index, door) in checked.settings.doors.iter().enumerate() {
-        advice.sequence(index, door);
+        if door.moving.is_none() {
+            advice.sequence(index, door);
+        }
         advice.grant(index, door);
         advice.served_knocks(index, door);
     }
@@ -34,6 +36,7 @@ pub(super) fn advise(checked: &Checked, host: &Host) -> Vec<Problem> {
     advice.ephemeral_ports();
     advice.trust();
     advice.lockout();
+    advice.index();
     advice.nothing();
     advice.problems
 }
@@ -271,6 +274,17 @@ impl Advice<'_> {
                 "lockout",
                 "scope = \"global\": anybody who knocks wrong locks everybody out, you too; \
                  \"source\" locks out only the one who failed",
+            );
+        }
+    }
+
+    fn index(&mut self) {
+        let doors = &self.settings().doors;
+        let is_one_time = |door: &Door| matches!(door.moving, Some(Moving::OneTime(_)));
+        if self.settings().index.is_some() && !doors.iter().any(is_one_time) {
+            self.of_file(
+                "index",
+                "no door has a one_time file, so there is nothing to tell: leave [index] out",
             );
         }
     }

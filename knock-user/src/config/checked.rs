@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
     time::Duration,
 };
@@ -32,6 +32,8 @@ pub struct Settings {
     pub decoys: Decoys,
     /// Who may control the daemon besides root.
     pub control: Control,
+    /// Where clients are told which line of a one-time file is next, if anywhere.
+    pub index: Option<SocketAddr>,
     /// The doors, in the order of the file.
     pub doors: Vec<Door>,
 }
@@ -79,6 +81,15 @@ pub struct Prefix {
 }
 
 impl Ports {
+    /// One TCP port.
+    pub const fn tcp(port: u16) -> Self {
+        Self {
+            protocol: Protocol::Tcp,
+            first: port,
+            last: port,
+        }
+    }
+
     /// Every port of a protocol.
     pub const fn all(protocol: Protocol) -> Self {
         Self {

@@ -1,6 +1,6 @@
 //! Reading a whole file.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use toml::de::DeTable;
 
@@ -23,6 +23,7 @@ const KEYS: &[&str] = &[
     "lockout",
     "decoys",
     "control",
+    "index",
     "door",
 ];
 
@@ -102,6 +103,7 @@ pub(super) fn read(text: &str, report: &mut Report) -> Option<Read> {
         lockout: lockout(top, report),
         decoys: decoys(top, report),
         control: control(top, report),
+        index: index(top, report),
         doors: Vec::new(),
     };
     let mut places = Places::default();
@@ -239,6 +241,30 @@ fn control(top: &mut Section<'_, '_>, report: &mut Report) -> Control {
         });
         Some(Control { group })
     })
+}
+
+fn index(top: &mut Section<'_, '_>, report: &mut Report) -> Option<SocketAddr> {
+    top.get("index", report, |item, report| {
+        let mut section = item.section("[index]", &["listen"], report)?;
+        if section.lacks("listen") {
+            report.add(
+                section.line,
+                "listen",
+                "missing: an address and a TCP port, as in listen = \"[::]:7001\"",
+            );
+        }
+        section.get("listen", report, |item, report| item.parsed(report, listen))
+    })
+}
+
+fn listen(text: &str) -> Result<SocketAddr, String> {
+    match text.parse::<SocketAddr>() {
+        Ok(at) if at.port() != 0 => Ok(at),
+        _ => Err(format!(
+            "{text:?} is not an address with a TCP port: write \"[::]:7001\" for all addresses of \
+             this host, or one, as in \"192.0.2.1:7001\""
+        )),
+    }
 }
 
 /// Whether there is such a group, only the host knows that runs the daemon.

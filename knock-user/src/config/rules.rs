@@ -4,12 +4,13 @@ use std::{
     collections::{BTreeMap, HashMap},
     fmt,
     net::IpAddr,
+    path::Path,
 };
 
 use knock_common::{layout::FlagClass, packet::Protocol};
 
 use super::{
-    checked::{Decoys, Door, Exempt, Knock, Ports, Settings},
+    checked::{Decoys, Door, Exempt, Knock, Moving, Ports, Settings},
     file::{Places, Read},
     ports::PortSet,
     problem::Report,
@@ -36,6 +37,8 @@ pub(super) fn check(read: &Read, report: &mut Report) {
     rules.knocks_stay_open();
     rules.decoys();
     rules.exempt();
+    rules.index();
+    rules.files();
     rules.scans();
     // A door that could not be read may be the one that opens what another closes.
     if *complete {
@@ -127,7 +130,7 @@ impl Rules<'_> {
             let Some(knock) = door.knock.iter().find(is_protected) else {
                 continue;
             };
-            let by = self.protector(*knock);
+            let by = self.protector((*knock).into());
             self.add(
                 index,
                 "knock",
@@ -137,8 +140,7 @@ impl Rules<'_> {
     }
 
     /// Why a port is protected, in words.
-    fn protector(&self, knock: Knock) -> String {
-        let ports = Ports::from(knock);
+    fn protector(&self, ports: Ports) -> String {
         let opens = |door: &&Door| door.opened().iter().any(|opened| opened.overlaps(ports));
         match self.settings.doors.iter().find(opens) {
             Some(door) => format!("opened by door \"{}\"", door.name),
@@ -202,6 +204,49 @@ impl Rules<'_> {
                      take it out"
                 );
                 self.add_to_file("exempt", reason);
+            }
+        }
+    }
+
+    /// Clients have to reach it without a knock.
+    fn index(&mut self) {
+        let Some(index) = self.settings.index else {
+            return;
+        };
+        let port = Ports::tcp(index.port());
+        let is_decoy = match &self.settings.decoys {
+            Decoys::Listed(listed) => listed.iter().any(|ports| ports.overlaps(port)),
+            Decoys::Drawn { .. } => false,
+        };
+        let what = if self.knocks.touches(port) {
+            "a knock".to_owned()
+        } else if self.protected.touches(port) {
+            self.protector(port)
+        } else if is_decoy {
+            "a decoy".to_owned()
+        } else {
+            return;
+        };
+        let reason = format!("{port} is {what}, so nobody can ask there: listen elsewhere");
+        self.add_to_file("index", reason);
+    }
+
+    /// What one door marks as used, the other would use.
+    fn files(&mut self) {
+        let mut first: HashMap<&Path, usize> = HashMap::new();
+        for (index, door) in self.settings.doors.iter().enumerate() {
+            let Some(Moving::OneTime(one_time)) = &door.moving else {
+                continue;
+            };
+            let other = *first.entry(&one_time.file).or_insert(index);
+            if other != index {
+                let name = &self.settings.doors[other].name;
+                let line = self.line(other);
+                let reason = format!(
+                    "door \"{name}\" of line {line} has this file: a sequence works once, so give \
+                     each door its own"
+                );
+                self.add(index, "one_time", reason);
             }
         }
     }
@@ -318,9 +363,11 @@ impl<'a> Harmless<'a> {
         exempt: impl IntoIterator<Item = &'p Ports>,
     ) -> Self {
         let protected = compile::protected(settings).ranges();
+        let index = settings.index.map(|index| Ports::tcp(index.port()));
+        let always = exempt.into_iter().copied().chain(protected).chain(index);
         Self {
             settings,
-            always: exempt.into_iter().copied().chain(protected).collect(),
+            always: always.collect(),
             by_flags: BTreeMap::new(),
         }
     }
