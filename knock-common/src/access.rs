@@ -244,7 +244,8 @@ pub fn use_door<W: World>(world: &W, visit: &Visit, completed: Completed) -> Rea
         return Reason::TooLate;
     };
     let now = visit.now();
-    let (reason, until_ms) = if completed.elapsed > door.within || !is_good(door, now) {
+    let begun = now.before_ticks(completed.elapsed);
+    let (reason, until_ms) = if completed.elapsed > door.within || !is_good(door, begun) {
         (Reason::TooLate, 0)
     } else if !spend(world, door, now) {
         (Reason::Spent, 0)
@@ -267,9 +268,10 @@ pub fn use_door<W: World>(world: &W, visit: &Visit, completed: Completed) -> Rea
     reason
 }
 
+/// Whether an attempt began while its sequence was good.
 #[inline(always)]
-const fn is_good(door: &Door, now: Moment) -> bool {
-    door.mark == 0 || now.millis() < door.good_until_ms
+const fn is_good(door: &Door, begun: Moment) -> bool {
+    door.mark == 0 || begun.millis() < door.good_until_ms
 }
 
 /// Uses up a sequence that is good once; `false` if somebody was faster, or nobody could tell the

@@ -6,8 +6,10 @@
 
 use crate::{
     World,
-    layout::{EdgeKey, NODE_BITS, Node, Symbol},
+    layout::{EdgeKey, Features, NODE_BITS, Node, Symbol},
+    otp::{Bound, Place},
     time::{TICK_BITS, Tick},
+    visit::Visit,
 };
 
 const ELAPSED_BITS: u32 = 64 - NODE_BITS - TICK_BITS;
@@ -98,6 +100,8 @@ pub enum Outcome {
     Late,
     /// There was no attempt and it began none.
     NotBegun,
+    /// What it was depends on who knocks, and has to be worked out first.
+    Unknown,
 }
 
 /// A knock's effect.
@@ -109,9 +113,11 @@ pub struct Step {
     pub outcome: Outcome,
 }
 
-/// Advances `held` by a knock at `now`; `first` is the node that the knock begins, or 0.
+/// Advances `held` by a knock; `first` is the node that the knock begins, or 0, and `bound` what was
+/// worked out about the source.
 #[inline(always)]
-pub fn step<W: World>(world: &W, held: Progress, symbol: Symbol, first: u32, now: Tick) -> Step {
+pub fn step<W: World>(world: &W, held: Progress, visit: &Visit, first: u32, bound: Bound) -> Step {
+    let now = visit.now().tick();
     let afresh = |begun: Outcome, not_begun: Outcome| match first {
         0 => Step {
             progress: Progress::NONE,
@@ -132,7 +138,23 @@ pub fn step<W: World>(world: &W, held: Progress, symbol: Symbol, first: u32, now
         return afresh(Outcome::First, Outcome::Late);
     }
     let elapsed = held.elapsed_at(now);
-    if let Some(next) = world.edge(&EdgeKey::from_node(held.node, symbol)) {
+    let symbol = visit.symbol();
+    let bound = if !world.features().has(Features::BOUND) || node.bound == 0 {
+        Bound::NONE
+    } else if bound.place() == Place::of(node) {
+        bound
+    } else {
+        return Step {
+            progress: held,
+            outcome: Outcome::Unknown,
+        };
+    };
+    let label = if bound.is_next(symbol) {
+        Symbol::BOUND
+    } else {
+        symbol
+    };
+    if let Some(next) = world.edge(&EdgeKey::from_node(held.node, label)) {
         let deeper = world.node(next).is_some_and(|next| next.depth > node.depth);
         let outcome = if deeper {
             Outcome::Next
@@ -150,7 +172,7 @@ pub fn step<W: World>(world: &W, held: Progress, symbol: Symbol, first: u32, now
     }
     // A door with a single knock is refreshed by knocking again.
     let single = node.depth == 1 && node.ends_sequence();
-    if symbol == node.symbol && !single {
+    if (symbol == node.symbol || bound.is_last(symbol)) && !single {
         return Step {
             progress: held,
             outcome: Outcome::Duplicate,

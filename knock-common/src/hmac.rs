@@ -29,11 +29,12 @@ pub struct Text {
 }
 
 impl Text {
-    /// Without anything in it.
-    pub const EMPTY: Self = Self {
-        bytes: [0; TEXT_BYTES],
-        length: 0,
-    };
+    /// Takes everything out.
+    #[inline(always)]
+    pub const fn clear(&mut self) {
+        self.bytes = [0; TEXT_BYTES];
+        self.length = 0;
+    }
 
     /// Adds a byte; one too many overwrites an earlier one.
     ///
@@ -66,7 +67,7 @@ impl Text {
     }
 }
 
-/// What a digest is worked out in: 412 bytes, too many for the kernel's stack.
+/// What a digest is worked out in: 432 bytes, too many for the kernel's stack.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 pub struct Scratch {
@@ -76,40 +77,34 @@ pub struct Scratch {
     pub message: Text,
     /// The key as a block.
     key_block: [u32; BLOCK_WORDS],
+    /// The digest of the message, before it is hashed once more.
+    inner: [u32; DIGEST_WORDS],
     work: Work,
 }
 
 impl Scratch {
     /// Without key and message.
-    pub const EMPTY: Self = Self {
-        key: Text::EMPTY,
-        message: Text::EMPTY,
-        key_block: [0; BLOCK_WORDS],
-        work: Work {
-            state: START,
-            block: [0; BLOCK_WORDS],
-        },
-    };
+    pub fn empty() -> Self {
+        Self::zeroed()
+    }
 
     /// The digest of the message under the key, as numbers. Both are used up.
     ///
     /// `compress` is [`crate::sha1::compress`], which the kernel side has as a part of its own.
     #[inline(always)]
-    pub fn digest(&mut self, compress: impl Fn(&mut Work)) -> [u32; DIGEST_WORDS] {
+    pub fn digest(&mut self, compress: impl Fn(&mut Work)) -> &[u32; DIGEST_WORDS] {
         let Self {
             key,
             message,
             key_block,
+            inner,
             work,
         } = self;
         let key_bits = key.length.wrapping_mul(8);
         key.block(0, key_block);
         if key.length as usize > BLOCK_BYTES {
             key.push(END);
-            *work = Work {
-                state: START,
-                block: *key_block,
-            };
+            begin(work, key_block, 0);
             compress(work);
             key.block(BLOCK_BYTES, &mut work.block);
             set_bits(&mut work.block, key_bits);
@@ -125,16 +120,16 @@ impl Scratch {
         set_bits(&mut work.block, bits.wrapping_mul(8));
         compress(work);
 
-        let inner = work.state;
+        *inner = work.state;
         begin(work, key_block, OUTER);
         compress(work);
-        write_digest(&mut work.block, &inner);
+        write_digest(&mut work.block, inner);
         if let Some(word) = work.block.get_mut(DIGEST_WORDS) {
             *word = u32::from(END) << 24;
         }
         set_bits(&mut work.block, OUTER_BITS);
         compress(work);
-        work.state
+        &work.state
     }
 }
 

@@ -9,6 +9,7 @@ use crate::{
     hint::{self, Hint},
     layout::{Config, EdgeKey, FLAG_CLASSES, Features, Node, PortKind, PortRule, ProgressKey},
     lockout,
+    otp::{self, Bound},
     packet::{Protocol, Segment},
     time::TICK_BITS,
     visit::Visit,
@@ -45,7 +46,12 @@ pub fn knock<B: Bytes + ?Sized, W: World>(
     Ok(match rule.kind() {
         PortKind::Decoy => world.reset(&visit, Reason::Decoy),
         PortKind::Ordinary | PortKind::Exempt | PortKind::Protected | PortKind::Knock => {
-            let decision = world.advance(&visit, rule.first);
+            let mut decision = world.advance(&visit, rule.first, Bound::NONE);
+            if world.features().has(Features::BOUND)
+                && let Some(place) = decision.asked()
+            {
+                decision = world.advance(&visit, rule.first, world.bound(&visit, place));
+            }
             match decision.completed() {
                 Some(progress) => complete(world, &visit, progress),
                 None => {
@@ -194,13 +200,16 @@ impl<'a, W: World> Attempt<'a, W> {
     }
 }
 
-/// What a knock came to: an event to tell, or the end of a sequence; one word, so that it can be
-/// handed back by a function as it is.
+/// What a knock came to: an event to tell, the end of a sequence, or the question what the source has
+/// to knock; one word, so that it can be handed back by a function as it is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Decision(u64);
 
 impl Decision {
     const COMPLETED: u64 = 1 << 63;
+    const ASKS: u64 = 1 << 62;
+    /// The event to tell, if the answer comes when the question is another one, lies below.
+    const PLACE_SHIFT: u32 = 32;
 
     #[inline(always)]
     const fn tell(what: What) -> Self {
@@ -213,6 +222,12 @@ impl Decision {
         Self(Self::COMPLETED | progress.to_word() >> TICK_BITS)
     }
 
+    #[inline(always)]
+    const fn ask(place: otp::Place) -> Self {
+        let otherwise = What::new(Reason::Contended).to_word();
+        Self(Self::ASKS | place.to_word() << Self::PLACE_SHIFT | otherwise)
+    }
+
     /// The word.
     #[inline(always)]
     pub const fn to_word(self) -> u64 {
@@ -223,6 +238,15 @@ impl Decision {
     #[inline(always)]
     pub const fn from_word(word: u64) -> Self {
         Self(word)
+    }
+
+    /// What has to be worked out before the knock can be judged.
+    #[inline(always)]
+    const fn asked(self) -> Option<otp::Place> {
+        if self.0 & (Self::COMPLETED | Self::ASKS) != Self::ASKS {
+            return None;
+        }
+        Some(otp::Place::from_word(self.0 >> Self::PLACE_SHIFT))
     }
 
     #[inline(always)]
@@ -240,9 +264,9 @@ impl Decision {
 }
 
 /// Advances a source by its knock; `first` is the node that the knock leads to as a first one for
-/// any destination, or 0.
+/// any destination, or 0, and `bound` what was worked out about the source.
 #[inline(always)]
-pub fn advance<W: World>(world: &W, visit: &Visit, first: u32) -> Decision {
+pub fn advance<W: World>(world: &W, visit: &Visit, first: u32, bound: Bound) -> Decision {
     let Visit { source, class, .. } = *visit;
     let now = visit.now();
     let Some(config) = world.config() else {
@@ -251,15 +275,22 @@ pub fn advance<W: World>(world: &W, visit: &Visit, first: u32) -> Decision {
     if lockout::is_locked_out(world, source, config, now) {
         return Decision::tell(What::new(Reason::LockedOut));
     }
-    let symbol = visit.symbol();
     let first = match class {
         0 => first,
-        class => world.edge(&EdgeKey::from_root(class, symbol)).unwrap_or(0),
+        class => world
+            .edge(&EdgeKey::from_root(class, visit.symbol()))
+            .unwrap_or(0),
     };
     let attempt = Attempt::of(world, config, visit);
     for _ in 0..TRIES {
         let held = attempt.load();
-        let step = automaton::step(world, held.progress, symbol, first, now.tick());
+        let step = automaton::step(world, held.progress, visit, first, bound);
+        if step.outcome == Outcome::Unknown {
+            let node = world.node(held.progress.node);
+            return node.map_or(Decision::tell(What::new(Reason::NotBegun)), |node| {
+                Decision::ask(otp::Place::of(node))
+            });
+        }
         if step.outcome == Outcome::Duplicate {
             return Decision::tell(What::new(Reason::Duplicate));
         }
@@ -284,7 +315,7 @@ fn conclude<W: World>(world: &W, held: Progress, step: Step) -> Decision {
         Outcome::Restarted => Reason::Restarted,
         Outcome::Wrong => Reason::WrongKnock,
         Outcome::Late => Reason::TooLate,
-        Outcome::NotBegun => return Decision::tell(What::new(Reason::NotBegun)),
+        Outcome::NotBegun | Outcome::Unknown => return Decision::tell(What::new(Reason::NotBegun)),
     };
     let goes_on = !step.progress.is_none();
     let reached = if goes_on { step.progress } else { held };

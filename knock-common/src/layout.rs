@@ -7,6 +7,7 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::{
     Address,
+    otp::Secret,
     packet::{Protocol, flag},
 };
 
@@ -16,7 +17,8 @@ pub const VERSION: u32 = 3;
 /// Names of the maps, as in the object and in `bpftool map`.
 pub const MAPS: &[&str] = &[
     "ALLOW", "CLOCK", "CONFIG", "COUNTERS", "DOORS", "EDGES", "EVENTS", "FIRST", "FLOWS", "GATES",
-    "HINTS", "LOCKOUTS", "NODES", "PORTS", "PROGRESS", "SPENT", "TARGETS", "TRUST",
+    "HINTS", "LOCKOUTS", "NODES", "OTP", "PORTS", "PROGRESS", "SCRATCH", "SPENT", "TARGETS",
+    "TRUST",
 ];
 
 /// Doors that a configuration may have. `DOORS` takes 64 bytes each: 0.6 MB.
@@ -94,6 +96,8 @@ impl Features {
     pub const DRY_RUN: Self = Self(1 << 6);
     /// The configuration awaits a confirmation, and everything passes if it does not come in time.
     pub const CONFIRM: Self = Self(1 << 7);
+    /// There are sequences that depend on who knocks.
+    pub const BOUND: Self = Self(1 << 8);
 
     /// Whether all of `features` are used.
     #[inline(always)]
@@ -248,6 +252,12 @@ impl Symbol {
         Self((protocol as u32) << 16 | port as u32)
     }
 
+    /// The number that protocol and port are, below 2¹⁷.
+    #[inline(always)]
+    pub const fn number(self) -> u32 {
+        self.0
+    }
+
     /// What leads on from a node whose next knock depends on who knocks: no packet has it.
     pub const BOUND: Self = Self(1 << 31);
 }
@@ -321,7 +331,7 @@ impl EdgeKey {
 pub struct Door {
     /// How long a grant lasts, in milliseconds.
     pub open_for_ms: u64,
-    /// When a sequence with a mark ends to be good, in milliseconds since boot.
+    /// Until when a sequence with a mark may be begun, in milliseconds since boot.
     pub good_until_ms: u64,
     /// First to last knock, in ticks.
     pub within: u32,
@@ -337,6 +347,31 @@ pub struct Door {
     pub mark: u32,
     /// The services that it opens or closes.
     pub services: [u16; SERVICES_PER_DOOR],
+}
+
+/// What the knocks of a door are made of that depend on who knocks.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Pod, Zeroable)]
+pub struct Otp {
+    /// The secret of both halves.
+    pub secret: Secret,
+    /// The knocks that are UDP, as bits.
+    pub udp: u32,
+    /// What is added to each octet.
+    pub base: u16,
+    /// Explicit padding.
+    pub padding: u16,
+}
+
+impl Otp {
+    /// The protocol of a knock, counted from 0 within its half.
+    #[inline(always)]
+    pub const fn protocol(&self, knock: u8) -> Protocol {
+        match self.udp >> (knock & 31) & 1 {
+            0 => Protocol::Tcp,
+            _ => Protocol::Udp,
+        }
+    }
 }
 
 /// The key of a source's progress past its first knock.

@@ -7,15 +7,24 @@
 use bytemuck::{Pod, Zeroable};
 
 use crate::{
-    Address,
+    Address, World,
     hmac::{KEY_MOST, MESSAGE_MOST, Scratch, Text},
+    layout::{Node, Symbol},
+    packet::Protocol,
     sha1::{DIGEST_BYTES, DIGEST_WORDS, Work, compress},
+    visit::Visit,
 };
 
 /// The longest secret, in bytes.
 pub const SECRET_MOST: usize = 31;
 /// The most knocks of a half.
 pub const HALF_MOST: usize = 32;
+/// How long a period is if nobody says, in seconds: what the fork's examples have, as the rest.
+pub const PERIOD_SECS: u64 = 45;
+/// What is added to each octet if nobody says.
+pub const BASE: u16 = 20_000;
+/// The protocols of a half if nobody says.
+pub const PROTOCOLS: [Protocol; 3] = [Protocol::Tcp, Protocol::Udp, Protocol::Tcp];
 /// Octets after which they come again: the fork reads one more than a digest has, which is zero.
 const CYCLE: u8 = DIGEST_BYTES as u8 + 1;
 
@@ -68,49 +77,167 @@ pub struct Octets([u32; DIGEST_WORDS]);
 impl Octets {
     /// Those of a period. With a source they are those of the half that is bound to it.
     pub fn of(secret: &Secret, source: Option<Address>, period: u64) -> Self {
-        let mut scratch = Scratch::EMPTY;
-        Self::work_out(&mut scratch, secret, source, period, compress)
-    }
-
-    /// The same where the stack is small and [`compress`] is a part of its own.
-    #[inline(always)]
-    pub fn work_out(
-        scratch: &mut Scratch,
-        secret: &Secret,
-        source: Option<Address>,
-        period: u64,
-        compress: impl Fn(&mut Work),
-    ) -> Self {
-        scratch.key = Text::EMPTY;
-        scratch.message = Text::EMPTY;
-        secret.write(&mut scratch.key);
-        if let Some(source) = source {
-            write_address(&mut scratch.key, source);
-        }
-        write_decimal(&mut scratch.message, period);
-        Self(scratch.digest(compress))
+        let mut scratch = Scratch::empty();
+        Self(*digest(&mut scratch, secret, source, period, compress))
     }
 
     /// The octet of a knock, counted from 0 within its half.
-    #[inline(always)]
     pub fn get(&self, knock: u8) -> u8 {
-        let knock = knock.checked_rem(CYCLE).unwrap_or(0);
-        let word = self.0.get(usize::from(knock >> 2)).copied();
-        // The octet after the last is the zero that the fork reads.
-        let [a, b, c, d] = word.unwrap_or(0).to_be_bytes();
-        match knock & 3 {
-            0 => a,
-            1 => b,
-            2 => c,
-            _ => d,
-        }
+        octet(&self.0, knock)
     }
 
     /// The port of a knock.
-    #[inline(always)]
     pub fn port(&self, base: u16, knock: u8) -> u16 {
         base.wrapping_add(u16::from(self.get(knock)))
     }
+}
+
+/// The digest that a half of a period's sequence is made of.
+#[inline(always)]
+fn digest<'s>(
+    scratch: &'s mut Scratch,
+    secret: &Secret,
+    source: Option<Address>,
+    period: u64,
+    compress: impl Fn(&mut Work),
+) -> &'s [u32; DIGEST_WORDS] {
+    scratch.key.clear();
+    scratch.message.clear();
+    secret.write(&mut scratch.key);
+    if let Some(source) = source {
+        write_address(&mut scratch.key, source);
+    }
+    write_decimal(&mut scratch.message, period);
+    scratch.digest(compress)
+}
+
+/// The octet of a knock, counted from 0 within its half. After the last byte of the digest comes
+/// the zero that the fork reads there, and then the first again.
+#[inline(always)]
+fn octet(digest: &[u32; DIGEST_WORDS], knock: u8) -> u8 {
+    let knock = knock.checked_rem(CYCLE).unwrap_or(0);
+    // One word after the other: a number that the verifier does not know is no index for the stack.
+    let mut octet = 0;
+    for (at, word) in (0..).zip(digest) {
+        if knock >> 2 == at {
+            octet = word.wrapping_shl(8_u32.wrapping_mul(u32::from(knock & 3))) >> 24;
+        }
+    }
+    octet as u8
+}
+
+/// A place in a half that is bound to the source.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Place {
+    /// Which knock of the half comes next, from 1.
+    pub knock: u8,
+    /// The index of the sequence's entry in `DOORS` plus one.
+    pub sequence: u16,
+}
+
+impl Place {
+    /// Where a node is.
+    #[inline(always)]
+    pub const fn of(node: &Node) -> Self {
+        Self {
+            knock: node.bound,
+            sequence: node.sequence,
+        }
+    }
+
+    /// A word below 2²⁴.
+    #[inline(always)]
+    pub const fn to_word(self) -> u64 {
+        (self.knock as u64) << 16 | self.sequence as u64
+    }
+
+    /// From the word.
+    #[inline(always)]
+    pub const fn from_word(word: u64) -> Self {
+        Self {
+            knock: (word >> 16) as u8,
+            sequence: word as u16,
+        }
+    }
+}
+
+/// What a source has to knock at a place, and what it has knocked before.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Bound(u64);
+
+impl Bound {
+    /// That nothing is known: there is no such place, and no packet has these symbols.
+    pub const NONE: Self = Self(Self::NOTHING << Self::SYMBOL_BITS | Self::NOTHING);
+
+    /// A protocol and a port take one bit less.
+    const SYMBOL_BITS: u32 = 18;
+    const SYMBOL_MASK: u64 = (1 << Self::SYMBOL_BITS) - 1;
+    const NOTHING: u64 = Self::SYMBOL_MASK;
+
+    #[inline(always)]
+    const fn new(place: Place, next: Symbol, last: Option<Symbol>) -> Self {
+        let last = match last {
+            Some(last) => last.number() as u64,
+            None => Self::NOTHING,
+        };
+        let symbols = last << Self::SYMBOL_BITS | next.number() as u64;
+        Self(place.to_word() << (2 * Self::SYMBOL_BITS) | symbols)
+    }
+
+    /// The word.
+    #[inline(always)]
+    pub const fn to_word(self) -> u64 {
+        self.0
+    }
+
+    /// From the word.
+    #[inline(always)]
+    pub const fn from_word(word: u64) -> Self {
+        Self(word)
+    }
+
+    /// The place.
+    #[inline(always)]
+    pub const fn place(self) -> Place {
+        Place::from_word(self.0 >> (2 * Self::SYMBOL_BITS))
+    }
+
+    /// Whether a knock is the next one.
+    #[inline(always)]
+    pub const fn is_next(self, knock: Symbol) -> bool {
+        self.0 & Self::SYMBOL_MASK == knock.number() as u64
+    }
+
+    /// Whether a knock is the last one once more.
+    #[inline(always)]
+    pub const fn is_last(self, knock: Symbol) -> bool {
+        self.0 >> Self::SYMBOL_BITS & Self::SYMBOL_MASK == knock.number() as u64
+    }
+}
+
+/// Works out what a source has to knock at a place.
+#[inline(always)]
+pub fn bound<W: World>(
+    world: &W,
+    visit: &Visit,
+    place: Place,
+    scratch: &mut Scratch,
+    compress: impl Fn(&mut Work),
+) -> Bound {
+    let Some(door) = world.door(place.sequence.wrapping_sub(1).into()) else {
+        return Bound::NONE;
+    };
+    let Some(otp) = world.otp(door.number) else {
+        return Bound::NONE;
+    };
+    let (period, source) = (u64::from(door.mark), Some(visit.source));
+    let digest = digest(scratch, &otp.secret, source, period, compress);
+    let symbol = |knock: u8| {
+        let port = otp.base.wrapping_add(octet(digest, knock).into());
+        Symbol::new(otp.protocol(knock), port)
+    };
+    let last = place.knock.checked_sub(2).map(symbol);
+    Bound::new(place, symbol(place.knock.wrapping_sub(1)), last)
 }
 
 /// The text of a number.
@@ -194,7 +321,8 @@ fn write_v6(text: &mut Text, address: Address) {
 fn gap(address: Address) -> u32 {
     let mut zeros = 0;
     for group in 0..GROUPS {
-        zeros |= u32::from(group_of(address, group) == 0) << group;
+        // Without a branch: the verifier would follow each of the ways to get here.
+        zeros |= group_of(address, group).wrapping_sub(1) >> 31 << group;
     }
     // Where runs of two, of three, and so on begin.
     let mut starts = zeros & zeros >> 1;
@@ -394,7 +522,7 @@ mod tests {
     }
 
     fn address_text(address: IpAddr) -> String {
-        let mut text = Text::EMPTY;
+        let mut text = Text::zeroed();
         write_address(&mut text, address.into());
         String::from_utf8(text.as_bytes().to_vec()).expect("ASCII")
     }
@@ -443,7 +571,7 @@ mod tests {
         #[test]
         fn numbers_as_the_library_has_them(number: u64, shift in 0..64_u32) {
             let number = number >> shift;
-            let mut text = Text::EMPTY;
+            let mut text = Text::zeroed();
             write_decimal(&mut text, number);
             let number = number.to_string();
             prop_assert_eq!(text.as_bytes(), number.as_bytes());

@@ -13,8 +13,8 @@ use crate::{
     Address, Tally, World,
     event::Event,
     layout::{
-        Config, Door, EdgeKey, Features, FlowKey, GrantKey, Node, PortRule, ProgressKey, SpentKey,
-        WAYS,
+        Config, Door, EdgeKey, Features, FlowKey, GrantKey, Node, Otp, PortRule, ProgressKey,
+        SpentKey, WAYS,
     },
     reason::Telling,
     time::Moment,
@@ -111,6 +111,8 @@ pub struct Sim {
     pub edges: HashMap<EdgeKey, u32>,
     /// Doors by index.
     pub doors: Vec<Door>,
+    /// What the knocks of doors are made of that depend on who knocks, by number of the door.
+    pub otp: HashMap<u16, Otp>,
     /// Destination addresses with a class.
     pub targets: HashMap<Address, u16>,
     /// Trusted prefixes: address and length in bits.
@@ -177,6 +179,10 @@ impl World for Sim {
 
     fn door(&self, index: u32) -> Option<&Door> {
         self.doors.get(index as usize)
+    }
+
+    fn otp(&self, door: u16) -> Option<&Otp> {
+        self.otp.get(&door)
     }
 
     fn target(&self, address: Address) -> u16 {

@@ -60,6 +60,12 @@ impl Moment {
         Self(self.0.wrapping_add((ticks as u64) << TICK_SHIFT))
     }
 
+    /// The moment `ticks` earlier.
+    #[inline(always)]
+    pub const fn before_ticks(self, ticks: u32) -> Self {
+        Self(self.0.wrapping_sub((ticks as u64) << TICK_SHIFT))
+    }
+
     /// The tick that this moment lies in.
     #[inline(always)]
     pub const fn tick(self) -> Tick {

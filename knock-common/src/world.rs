@@ -5,11 +5,15 @@ use crate::{
     access::{self, Completed},
     event::{self, Event, What},
     first, hint,
+    hmac::Scratch,
     knock::{self, Decision},
     layout::{
-        Config, Door, EdgeKey, Features, FlowKey, GrantKey, Node, PortRule, ProgressKey, SpentKey,
+        Config, Door, EdgeKey, Features, FlowKey, GrantKey, Node, Otp, PortRule, ProgressKey,
+        SpentKey,
     },
+    otp::{self, Bound, Place},
     reason::Telling,
+    sha1,
     time::Moment,
     visit::Visit,
 };
@@ -75,6 +79,9 @@ pub trait World: Sized {
 
     /// A door.
     fn door(&self, index: u32) -> Option<&Door>;
+
+    /// What the knocks of a door are made of that depend on who knocks.
+    fn otp(&self, door: u16) -> Option<&Otp>;
 
     /// The class of a destination address; 0 if no door is for it alone.
     fn target(&self, address: Address) -> u16;
@@ -145,9 +152,14 @@ pub trait World: Sized {
         access::use_door(self, visit, completed)
     }
 
+    /// See [`otp::bound`].
+    fn bound(&self, visit: &Visit, place: Place) -> Bound {
+        otp::bound(self, visit, place, &mut Scratch::empty(), sha1::compress)
+    }
+
     /// See [`knock::advance`].
-    fn advance(&self, visit: &Visit, first: u32) -> Decision {
-        knock::advance(self, visit, first)
+    fn advance(&self, visit: &Visit, first: u32, bound: Bound) -> Decision {
+        knock::advance(self, visit, first, bound)
     }
 
     /// See [`knock::reset`].

@@ -5,10 +5,11 @@ use std::{fs, mem::size_of, path::Path};
 use knock_common::{
     Address, Reason, Tally, Verdict,
     event::Event,
+    hmac::Scratch,
     layout::{
-        ALLOW_MAX, BUCKETS, Config, Door, EVENTS_BYTES, EdgeKey, FLOWS_MAX, FlowKey, GrantKey,
-        HINT_SLOTS, LOCKOUTS_MAX, MAPS, Node, PORT_RULES, PROGRESS_MAX, PortRule, ProgressKey,
-        SPENT_MAX, SpentKey, TARGETS_MAX, TRUST_MAX, VERSION, WAYS,
+        ALLOW_MAX, BUCKETS, Config, DOORS_MAX, Door, EVENTS_BYTES, EdgeKey, FLOWS_MAX, FlowKey,
+        GrantKey, HINT_SLOTS, LOCKOUTS_MAX, MAPS, Node, Otp, PORT_RULES, PROGRESS_MAX, PortRule,
+        ProgressKey, SPENT_MAX, SpentKey, TARGETS_MAX, TRUST_MAX, VERSION, WAYS,
     },
     reason::{COUNTERS_MAX, Telling},
 };
@@ -60,8 +61,10 @@ fn maps() -> Vec<Map> {
         map("HINTS", INDEX, WORD, HINT_SLOTS),
         map("LOCKOUTS", size_of::<Address>(), WORD, LOCKOUTS_MAX),
         as_needed("NODES", INDEX, size_of::<Node>()),
+        map("OTP", INDEX, size_of::<Otp>(), DOORS_MAX),
         map("PORTS", INDEX, size_of::<PortRule>(), PORT_RULES),
         map("PROGRESS", size_of::<ProgressKey>(), WORD, PROGRESS_MAX),
+        map("SCRATCH", INDEX, size_of::<Scratch>(), 1),
         map("SPENT", size_of::<SpentKey>(), WORD, SPENT_MAX),
         map("TARGETS", size_of::<Address>(), INDEX, TARGETS_MAX),
         map(

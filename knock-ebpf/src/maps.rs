@@ -16,12 +16,15 @@ use knock_common::{
     Address, Reason, Tally, World,
     access::Completed,
     event::{Event, What},
+    hmac::Scratch,
     knock::Decision,
     layout::{
-        ALLOW_MAX, BUCKETS, Config, DOOR_ENTRIES_MAX, Door, EVENTS_BYTES, EdgeKey, FLOWS_MAX,
-        Features, FlowKey, GrantKey, HINT_SLOTS, LOCKOUTS_MAX, NODES_MAX, Node, PORT_RULES,
-        PROGRESS_MAX, PortRule, ProgressKey, SPENT_MAX, SpentKey, TARGETS_MAX, TRUST_MAX, WAYS,
+        ALLOW_MAX, BUCKETS, Config, DOOR_ENTRIES_MAX, DOORS_MAX, Door, EVENTS_BYTES, EdgeKey,
+        FLOWS_MAX, Features, FlowKey, GrantKey, HINT_SLOTS, LOCKOUTS_MAX, NODES_MAX, Node, Otp,
+        PORT_RULES, PROGRESS_MAX, PortRule, ProgressKey, SPENT_MAX, SpentKey, TARGETS_MAX,
+        TRUST_MAX, WAYS,
     },
+    otp::{Bound, Place},
     reason::{COUNTERS_MAX, Telling},
     time::Moment,
     visit::Visit,
@@ -50,6 +53,9 @@ static NODES: Array<Node, { NODES_MAX as usize }> = Array::new();
 static EDGES: HashMap<EdgeKey, u32, { NODES_MAX as usize }, GROWING> = HashMap::new();
 #[btf_map]
 static DOORS: Array<Door, { DOOR_ENTRIES_MAX as usize }> = Array::new();
+/// By number of the door.
+#[btf_map]
+static OTP: HashMap<u32, Otp, { DOORS_MAX as usize }, GROWING> = HashMap::new();
 #[btf_map]
 static TARGETS: HashMap<Address, u32, { TARGETS_MAX as usize }, GROWING> = HashMap::new();
 #[btf_map]
@@ -78,6 +84,9 @@ static EVENTS: RingBuf<Event, { EVENTS_BYTES as usize }> = RingBuf::new();
 /// The time at the last timer tick that this CPU saw, and that tick.
 #[btf_map]
 static CLOCK: PerCpuArray<[u64; 2], 1> = PerCpuArray::new();
+/// Where HMACs are worked out.
+#[btf_map]
+static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
 
 use crate::parts;
 
@@ -152,6 +161,14 @@ impl Bucket for Cells {
     }
 }
 
+/// This CPU's place to work out HMACs.
+#[inline(always)]
+pub(crate) fn scratch() -> Option<&'static mut Scratch> {
+    let scratch = SCRATCH.get_ptr_mut(0)?;
+    // SAFETY: a CPU judges one packet at a time, and only `parts::bound` asks.
+    unsafe { scratch.as_mut() }
+}
+
 /// Counts one event under a number of a reason or tally.
 #[inline(always)]
 pub(crate) fn count(number: u32) {
@@ -222,6 +239,12 @@ impl World for Maps {
     #[inline(always)]
     fn door(&self, index: u32) -> Option<&Door> {
         DOORS.get(index)
+    }
+
+    #[inline(always)]
+    fn otp(&self, door: u16) -> Option<&Otp> {
+        // SAFETY: the map is written only before the program is attached.
+        unsafe { OTP.get(u32::from(door)) }
     }
 
     #[inline(always)]
@@ -336,8 +359,13 @@ impl World for Maps {
     }
 
     #[inline(always)]
-    fn advance(&self, visit: &Visit, first: u32) -> Decision {
-        Decision::from_word(parts::advance(visit, first))
+    fn bound(&self, visit: &Visit, place: Place) -> Bound {
+        Bound::from_word(parts::bound(visit, place.to_word()))
+    }
+
+    #[inline(always)]
+    fn advance(&self, visit: &Visit, first: u32, bound: Bound) -> Decision {
+        Decision::from_word(parts::advance(visit, first, bound.to_word()))
     }
 
     #[inline(always)]

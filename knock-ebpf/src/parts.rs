@@ -6,10 +6,12 @@ use knock_common::{
     access::{self, Completed},
     event::{self, What},
     first, hint, knock,
+    otp::{self, Bound, Place},
+    sha1::{self, Work},
     visit::Visit,
 };
 
-use crate::maps::Maps;
+use crate::maps::{self, Maps};
 
 /// What a part returns without its argument. The verifier takes a pointer argument for possibly
 /// null; our callers never pass null.
@@ -68,11 +70,39 @@ pub(crate) extern "C" fn use_door(visit: *const Visit, entry: u16, stage: u8, el
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn advance(visit: *const Visit, first: u32) -> u64 {
+pub(crate) extern "C" fn compress(work: *mut Work) -> u64 {
+    // SAFETY: the caller's work, which nobody else has during the call, or null.
+    if let Some(work) = unsafe { work.as_mut() } {
+        sha1::compress(work);
+    }
+    0
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn bound(visit: *const Visit, place: u64) -> u64 {
+    let none = Bound::NONE.to_word();
+    // SAFETY: the caller's visit, alive during the call, or null.
+    let Some(visit) = (unsafe { visit.as_ref() }) else {
+        return none;
+    };
+    let Some(scratch) = maps::scratch() else {
+        return none;
+    };
+    let compress = |work: &mut Work| {
+        compress(work);
+    };
+    let place = Place::from_word(place);
+    otp::bound(&Maps, visit, place, scratch, compress).to_word()
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn advance(visit: *const Visit, first: u32, bound: u64) -> u64 {
     // SAFETY: the caller's visit, alive during the call, or null.
     let visit = unsafe { visit.as_ref() };
     visit.map_or(NO_ARGUMENT, |visit| {
-        knock::advance(&Maps, visit, first).to_word()
+        knock::advance(&Maps, visit, first, Bound::from_word(bound)).to_word()
     })
 }
 

@@ -26,6 +26,11 @@ pub fn boot_ms_after(time: Duration) -> u64 {
     boot_ms().saturating_add(millis)
 }
 
+/// Milliseconds since 1970, as the wall clock has it.
+pub fn unix_ms() -> u64 {
+    u64::try_from(Timestamp::now().as_millisecond()).unwrap_or(0)
+}
+
 /// The wall time at which `CLOCK_BOOTTIME` was 0.
 pub fn booted_at() -> Timestamp {
     let since = i64::try_from(boot_ns()).unwrap_or(i64::MAX);

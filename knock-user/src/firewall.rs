@@ -349,6 +349,8 @@ fn fill(ebpf: &mut Ebpf, tables: &Tables) -> Result<()> {
     maps::set(ebpf, "NODES", (0..).zip(tables.nodes.iter().copied()))?;
     maps::set(ebpf, "DOORS", (0..).zip(tables.doors.iter().copied()))?;
     maps::insert(ebpf, "EDGES", tables.edge_entries())?;
+    let otp = tables.otp.iter();
+    maps::insert(ebpf, "OTP", otp.map(|&(door, otp)| (u32::from(door), otp)))?;
     let targets = tables
         .targets
         .iter()

@@ -31,6 +31,7 @@ pub mod maps;
 pub mod moving;
 pub mod netlink;
 pub mod one_time;
+pub mod otp;
 pub mod output;
 pub mod pins;
 pub mod privileges;

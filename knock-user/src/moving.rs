@@ -19,6 +19,7 @@ use crate::{
     firewall::Firewall,
     maps,
     one_time::OneTimeFile,
+    otp::{Clocks, Timed},
     start::Plan,
 };
 
@@ -34,6 +35,7 @@ pub struct Sources(BTreeMap<usize, Source>);
 #[derive(Debug)]
 enum Source {
     OneTime(OneTimeFile),
+    Otp(Timed),
 }
 
 impl Sources {
@@ -42,7 +44,7 @@ impl Sources {
         let protected = compile::protected(settings);
         let doors = settings.doors.iter().enumerate();
         let source = |(place, door): (_, &Door)| {
-            Some((place, Source::open(door.moving.as_ref()?, &protected)))
+            Some((place, Source::open(door, door.moving.as_ref()?, &protected)))
         };
         Self(doors.filter_map(source).collect())
     }
@@ -69,13 +71,14 @@ impl Sources {
 }
 
 impl Source {
-    fn open(moving: &Moving, protected: &PortSet) -> Self {
+    fn open(door: &Door, moving: &Moving, protected: &PortSet) -> Self {
         match moving {
             Moving::OneTime(one_time) => {
                 let refuses = |knocks: &[_]| compile::unfit(knocks, protected);
                 let file = OneTimeFile::open(&one_time.file, one_time.lookahead, refuses);
                 Self::OneTime(file)
             }
+            Moving::Otp(otp) => Self::Otp(Timed::new(otp, door.within)),
         }
     }
 
@@ -91,12 +94,14 @@ impl Source {
                 };
                 current.map(sequence).collect()
             }
+            Self::Otp(timed) => timed.sequences(Clocks::at(now_ms)),
         }
     }
 
     fn changes_ms(&self, now_ms: u64) -> u64 {
         match self {
             Self::OneTime(_) => lease(now_ms, 1),
+            Self::Otp(timed) => timed.changes_ms(Clocks::at(now_ms)),
         }
     }
 
@@ -109,6 +114,7 @@ impl Source {
                     false
                 }
             },
+            Self::Otp(timed) => timed.is_over(mark, Clocks::at(clock::boot_ms())),
         }
     }
 }

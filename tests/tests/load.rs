@@ -30,6 +30,7 @@ const MEMORY_MOST: &[(&str, u64)] = &[
     ("HINTS", 3 << 20),
     ("LOCKOUTS", 8 << 20),
     ("NODES", 8 << 20),
+    ("OTP", 512 << 10),
     ("PORTS", 2 << 20),
     ("PROGRESS", 8 << 20),
     ("TARGETS", 1 << 20),

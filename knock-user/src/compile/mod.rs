@@ -43,7 +43,7 @@ pub use self::{
 };
 use crate::{
     config::{
-        checked::{Decoys, Door, Exempt, Knock, Lockout, Ports, Scope, Sequence, Settings},
+        checked::{Decoys, Door, Exempt, Knock, Lockout, Moving, Ports, Scope, Sequence, Settings},
         ports::PortSet,
         value::spell_flags,
     },
@@ -127,6 +127,12 @@ pub fn compile(settings: &Settings, given: &mut Given<'_>) -> Result<Tables, Vec
         let first = plan.automaton.first(knock);
         ports.put(knock.protocol, knock.port, PortRule::knock(class, first));
     }
+    for door in doors {
+        // Each may be a knock one day, and some are, depending on who knocks.
+        if let Some(Moving::Otp(otp)) = &door.moving {
+            ports.fill(otp.ports(), &plan.flags);
+        }
+    }
     let drawn = ports.decoys(settings, given)?;
     let (nodes, edges) = plan.automaton.into_tables(&plan.numbers, &plan.paths);
     let entries: Vec<layout::Door> = (doors.iter().zip(&plan.numbers))
@@ -148,6 +154,7 @@ pub fn compile(settings: &Settings, given: &mut Given<'_>) -> Result<Tables, Vec
         nodes,
         edges,
         doors: by_entry,
+        otp: otp(doors, &plan.numbers),
         targets: plan
             .classes
             .iter()
@@ -164,6 +171,23 @@ pub fn compile(settings: &Settings, given: &mut Given<'_>) -> Result<Tables, Vec
         room,
         places: plan.places,
     })
+}
+
+/// Whether knocks of a door depend on who knocks.
+fn is_bound(door: &Door) -> bool {
+    match &door.moving {
+        Some(Moving::Otp(otp)) => otp.bind_source,
+        Some(Moving::OneTime(_)) | None => false,
+    }
+}
+
+/// What the knocks of doors are made of that depend on who knocks.
+fn otp(doors: &[Door], numbers: &[u16]) -> Vec<(u16, layout::Otp)> {
+    let entry = |(door, &number): (&Door, &u16)| match &door.moving {
+        Some(Moving::Otp(otp)) if otp.bind_source => Some((number, otp.entry())),
+        Some(Moving::Otp(_) | Moving::OneTime(_)) | None => None,
+    };
+    doors.iter().zip(numbers).filter_map(entry).collect()
 }
 
 /// All knocks, those of changing sequences as they are now.
@@ -394,6 +418,13 @@ impl Flags {
         for (index, door) in doors.iter().enumerate() {
             let number = flags.number(door.tcp_flags);
             let tcp = |knock: &&Knock| knock.protocol == Protocol::Tcp;
+            if let Some(Moving::Otp(otp)) = &door.moving
+                && number != FlagClass::SYN_INDEX
+            {
+                let ports = otp.ports().filter(|p| p.protocol == Protocol::Tcp);
+                let ports = ports.flat_map(|ports| ports.first..=ports.last);
+                flags.by_port.extend(ports.map(|port| (port, number)));
+            }
             let moving = sequences.get(&index).into_iter().flatten();
             let moving = moving.flat_map(|sequence| &sequence.knocks);
             for knock in door.knock.iter().chain(moving).filter(tcp) {
@@ -473,6 +504,22 @@ impl PortTable {
         self.rules.contains_key(&(protocol, port))
     }
 
+    /// Puts knocks that begin nothing where nothing else is.
+    fn fill(&mut self, ranges: impl Iterator<Item = Ports>, flags: &Flags) {
+        for Ports {
+            protocol,
+            first,
+            last,
+        } in ranges
+        {
+            for port in first..=last {
+                let class = flags.of_knock(Knock { protocol, port });
+                let rule = PortRule::knock(class, 0);
+                self.rules.entry((protocol, port)).or_insert(rule);
+            }
+        }
+    }
+
     /// Puts decoys where nothing else is; returns those that were drawn.
     fn decoys(
         &mut self,
@@ -531,6 +578,7 @@ pub fn features(settings: &Settings) -> Features {
         (!settings.trust.is_empty(), Features::TRUST),
         (targets, Features::TARGETS),
         (settings.lockout.is_some(), Features::LOCKOUT),
+        (settings.doors.iter().any(is_bound), Features::BOUND),
         (
             settings.lockout.as_ref().is_some_and(global),
             Features::LOCKOUT_GLOBAL,

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use knock_common::{
     Address,
     layout::{
-        Config, Door, EdgeKey, Features, FlowKey, GrantKey, Node, PortKind, PortRule, Symbol,
+        Config, Door, EdgeKey, Features, FlowKey, GrantKey, Node, Otp, PortKind, PortRule, Symbol,
         port_index,
     },
     packet::Protocol,
@@ -47,6 +47,8 @@ pub struct Tables {
     /// Doors by number, then the sequences of those that have several; a number that no door has
     /// leads to an empty one.
     pub doors: Vec<Door>,
+    /// What knocks that depend on who knocks are made of, by number of the door.
+    pub otp: Vec<(u16, Otp)>,
     /// The class of each destination address that doors are for.
     pub targets: Vec<(Address, u16)>,
     /// Trusted prefixes and their lengths in bits.
@@ -132,6 +134,7 @@ impl Tables {
             nodes: self.nodes.clone(),
             edges: self.edge_entries().collect(),
             doors: self.doors.clone(),
+            otp: self.otp.iter().copied().collect(),
             targets: self.targets.iter().copied().collect(),
             trust: self.trust.clone(),
             ..knock_common::sim::Sim::default()

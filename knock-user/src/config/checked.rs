@@ -9,6 +9,8 @@ use std::{
 
 use knock_common::{Address, layout::FlagClass, packet::Protocol};
 
+pub use super::otp::Otp;
+
 /// A whole configuration.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
@@ -269,9 +271,10 @@ pub struct Door {
 impl Door {
     /// How many knocks it has, if always as many.
     pub fn length(&self) -> Option<usize> {
-        match self.moving {
+        match &self.moving {
             None => Some(self.knock.len()),
             Some(Moving::OneTime(_)) => None,
+            Some(Moving::Otp(otp)) => Some(otp.length()),
         }
     }
 
@@ -297,6 +300,8 @@ impl Door {
 pub enum Moving {
     /// A file with sequences that are good once each.
     OneTime(OneTime),
+    /// The time, and a secret.
+    Otp(Otp),
 }
 
 /// `one_time`, `lookahead`.

@@ -6,6 +6,7 @@ use knock_common::layout::{FlagClass, KNOCKS_MAX};
 
 use super::{
     checked::{Command, Door, Effect, Knock, Moving, OneTime, Ports},
+    otp,
     problem::Report,
     section::{Item, Section},
     value,
@@ -67,7 +68,10 @@ pub(super) fn read(section: &mut Section<'_, '_>, report: &mut Report) -> Option
         );
     }
     report_unsupported(section, report);
-    let moving = moving(section, report);
+    let within = section.or("within", report, WITHIN, |item, report| {
+        item.duration(report, WITHIN_LEAST, WITHIN_MOST)
+    });
+    let moving = moving(section, within, report);
     let knock = section.get("knock", report, knocks);
     let sources = ["knock", "one_time", "otp"];
     match sources.iter().filter(|key| !section.lacks(key)).count() {
@@ -99,9 +103,6 @@ pub(super) fn read(section: &mut Section<'_, '_>, report: &mut Report) -> Option
     let open_for = section.or("open_for", report, OPEN_FOR, |item, report| {
         item.duration(report, SECOND, OPEN_FOR_MOST)
     });
-    let within = section.or("within", report, WITHIN, |item, report| {
-        item.duration(report, WITHIN_LEAST, WITHIN_MOST)
-    });
     let step_timeout = section.get("step_timeout", report, |item, report| {
         step_timeout(item, within, report)
     });
@@ -129,7 +130,7 @@ pub(super) fn read(section: &mut Section<'_, '_>, report: &mut Report) -> Option
 }
 
 /// Reads where changing sequences come from.
-fn moving(section: &mut Section<'_, '_>, report: &mut Report) -> Option<Moving> {
+fn moving(section: &mut Section<'_, '_>, within: Duration, report: &mut Report) -> Option<Moving> {
     let lookahead = section.or("lookahead", report, LOOKAHEAD, |item, report| {
         item.number(report, 1..=LOOKAHEAD_MOST)
     });
@@ -140,6 +141,9 @@ fn moving(section: &mut Section<'_, '_>, report: &mut Report) -> Option<Moving> 
             "lookahead",
             "only a door with one_time has one: leave it out",
         );
+    }
+    if let Some(item) = section.item("otp", report) {
+        return otp::read(&item, within, report).map(Moving::Otp);
     }
     let file = section.get("one_time", report, |item, report| {
         let path = item.text(report)?;
@@ -153,10 +157,6 @@ fn moving(section: &mut Section<'_, '_>, report: &mut Report) -> Option<Moving> 
 
 /// Reports keys whose meaning is known but not implemented.
 fn report_unsupported(section: &mut Section<'_, '_>, report: &mut Report) {
-    if let Some(item) = section.item("otp", report) {
-        let reason = "not supported yet: give the sequence with knock = [\"tcp/7000\", ...]";
-        item.wrong::<()>(report, reason);
-    }
     section.get("verify", report, |item, report| {
         if item.word(report, &[("packet", false), ("handshake", true)])? {
             return item.wrong(report, "\"handshake\" is not supported yet: leave it out");

@@ -14,6 +14,7 @@ use super::{
     file::{Places, Read},
     ports::PortSet,
     problem::Report,
+    ranges,
     value::spell_flags,
 };
 use crate::compile;
@@ -29,12 +30,17 @@ pub(super) fn check(read: &Read, report: &mut Report) {
         settings,
         places,
         protected: compile::protected(settings),
-        knocks: PortSet::new(knocks(settings).map(Ports::from)),
+        knocks: PortSet::new(
+            knocks(settings)
+                .map(Ports::from)
+                .chain(ranges::ports(settings)),
+        ),
         report,
     };
     rules.names();
     let distinct = rules.sequences();
     rules.knocks_stay_open();
+    rules.ranges();
     rules.decoys();
     rules.exempt();
     rules.index();
@@ -136,6 +142,13 @@ impl Rules<'_> {
                 "knock",
                 format!("{knock} is {by}, so it can't be a knock: knock elsewhere"),
             );
+        }
+    }
+
+    fn ranges(&mut self) {
+        let protector = |ports| self.protector(ports);
+        for (index, key, reason) in ranges::check(self.settings, &self.protected, protector) {
+            self.add(index, key, reason);
         }
     }
 

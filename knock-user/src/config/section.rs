@@ -21,6 +21,10 @@ const ALIASES: &[(&str, &str)] = &[
     ("iface", "interfaces"),
     ("whitelist", "trust"),
     ("allow", "trust"),
+    ("seed", "secret"),
+    ("otp_change_time", "period"),
+    ("port_base", "base"),
+    ("ip_protection", "bind_source"),
 ];
 
 /// Lines of keys, for errors that show only when the whole file is read.

@@ -13,8 +13,8 @@ use knock_common::{
     Address, Tally, World,
     event::Event,
     layout::{
-        Config, Door, EdgeKey, Features, FlowKey, GrantKey, Node, PortRule, ProgressKey, SpentKey,
-        WAYS,
+        Config, Door, EdgeKey, Features, FlowKey, GrantKey, Node, Otp, PortRule, ProgressKey,
+        SpentKey, WAYS,
     },
     reason::Telling,
     sim::{Cells, Words},
@@ -33,6 +33,7 @@ pub(super) struct Seen<'a, L> {
     config: OnceCell<Option<Config>>,
     nodes: Chain<Node>,
     doors: Chain<Door>,
+    otp: Chain<Otp>,
     hints: RefCell<HashMap<u32, Rc<Cell<u64>>>>,
     buckets: RefCell<HashMap<u32, Cells>>,
     progress: Copies<'a, L, ProgressKey>,
@@ -56,6 +57,7 @@ impl<'a, L: Live> Seen<'a, L> {
             config: OnceCell::new(),
             nodes: Chain::new(),
             doors: Chain::new(),
+            otp: Chain::new(),
             hints: RefCell::default(),
             buckets: RefCell::default(),
             progress: Copies::new("PROGRESS", &from),
@@ -121,6 +123,11 @@ impl<L: Live> World for Seen<'_, L> {
 
     fn door(&self, index: u32) -> Option<&Door> {
         self.doors.get(index, || self.from.element("DOORS", index))
+    }
+
+    fn otp(&self, door: u16) -> Option<&Otp> {
+        let door = u32::from(door);
+        self.otp.get(door, || self.from.entry("OTP", door))
     }
 
     fn target(&self, address: Address) -> u16 {

@@ -1,0 +1,161 @@
+//! What cannot work about the ports of time-based sequences, of which any may be a knock one day.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::Duration,
+};
+
+use knock_common::layout::FlagClass;
+
+use super::{
+    checked::{Door, Knock, Moving, Otp, Ports, Settings},
+    ports::PortSet,
+    value::{spell, spell_flags},
+};
+
+/// A problem of a door: its place, the key, and the reason.
+pub(super) type Found = (usize, &'static str, String);
+
+/// The doors with time-based sequences, and their places.
+pub(super) fn timed(settings: &Settings) -> impl Iterator<Item = (usize, &Door, &Otp)> {
+    let doors = settings.doors.iter().enumerate();
+    doors.filter_map(|(index, door)| match &door.moving {
+        Some(Moving::Otp(otp)) => Some((index, door, otp)),
+        Some(Moving::OneTime(_)) | None => None,
+    })
+}
+
+/// All ports that time-based knocks may be on.
+pub(super) fn ports(settings: &Settings) -> impl Iterator<Item = Ports> {
+    timed(settings).flat_map(|(_, _, otp)| otp.ports())
+}
+
+/// The range that a door's knocks are in, in words.
+pub(super) fn words(otp: &Otp) -> String {
+    let words: Vec<String> = otp.ports().map(|ports| ports.to_string()).collect();
+    words.join(" and ")
+}
+
+/// Everything that cannot work; `protector` says why a port is protected.
+pub(super) fn check(
+    settings: &Settings,
+    protected: &PortSet,
+    protector: impl Fn(Ports) -> String,
+) -> Vec<Found> {
+    let mut found = protected_ports(settings, protected, protector);
+    found.extend(same(settings));
+    found.extend(at_odds(settings));
+    found
+}
+
+fn protected_ports(
+    settings: &Settings,
+    protected: &PortSet,
+    protector: impl Fn(Ports) -> String,
+) -> Vec<Found> {
+    let closed = protected.ranges();
+    let mut found = Vec::new();
+    for (index, _, otp) in timed(settings) {
+        let within = |own: Ports| closed.iter().find(move |ports| ports.overlaps(own));
+        if let Some(ports) = otp.ports().find_map(within) {
+            let reason = format!(
+                "its knocks may be on all of {}, and {ports} is {}: take another base",
+                words(otp),
+                protector(*ports)
+            );
+            found.push((index, "otp", reason));
+        }
+    }
+    found
+}
+
+/// Doors that can't be told apart.
+fn same(settings: &Settings) -> Vec<Found> {
+    let mut first: BTreeMap<_, BTreeMap<Option<IpAddr>, usize>> = BTreeMap::new();
+    let mut found = Vec::new();
+    for (index, door, otp) in timed(settings) {
+        let protocols: Vec<u8> = otp.protocols.iter().map(|&one| one as u8).collect();
+        let entry = otp.entry();
+        let key = (
+            bytemuck::bytes_of(&entry).to_vec(),
+            protocols,
+            otp.period,
+            otp.bind_source,
+        );
+        let others = first.entry(key).or_default();
+        let other = match door.target {
+            Some(target) => others.get(&Some(target)).or_else(|| others.get(&None)),
+            None => others.values().min(),
+        };
+        if let Some(name) = other.and_then(|&other| settings.doors.get(other)) {
+            let reason = format!(
+                "door \"{}\" has the same sequences: give it another secret, or let one door open \
+                 the ports of both",
+                name.name
+            );
+            found.push((index, "otp", reason));
+        }
+        others.entry(door.target).or_insert(index);
+    }
+    found
+}
+
+/// What doors must have in common that share ports.
+type Manner = (FlagClass, Option<Duration>);
+
+const fn manner(door: &Door) -> Manner {
+    (door.tcp_flags, door.step_timeout)
+}
+
+/// Doors that would get into each other's way on the day that they share a knock.
+fn at_odds(settings: &Settings) -> Vec<Found> {
+    // For each manner: the first door that has it, and all ports of such doors.
+    let mut manners: BTreeMap<Manner, (usize, BTreeSet<Ports>)> = BTreeMap::new();
+    let mut found = Vec::new();
+    for (index, door, otp) in timed(settings) {
+        let own: Vec<Ports> = otp.ports().collect();
+        let others = manners.iter().filter(|(other, _)| **other != manner(door));
+        let shares = |ports: &BTreeSet<Ports>| {
+            (own.iter()).any(|own| ports.iter().any(|other| own.overlaps(*other)))
+        };
+        if let Some((_, (other, _))) = { others }.find(|(_, (_, ports))| shares(ports)) {
+            found.push(differs(settings, index, *other, words(otp)));
+        }
+        let entry = manners.entry(manner(door));
+        entry.or_insert((index, BTreeSet::new())).1.extend(own);
+    }
+    let manners: Vec<(Manner, usize, PortSet)> = manners
+        .into_iter()
+        .map(|(manner, (index, ports))| (manner, index, PortSet::new(ports)))
+        .collect();
+    for (index, door) in settings.doors.iter().enumerate() {
+        for (_, other, ports) in manners.iter().filter(|(other, ..)| *other != manner(door)) {
+            let shared = |knock: &&Knock| ports.has(knock.protocol, knock.port);
+            if let Some(knock) = door.knock.iter().find(shared) {
+                found.push(differs(settings, index, *other, knock.to_string()));
+            }
+        }
+    }
+    found
+}
+
+fn differs(settings: &Settings, index: usize, other: usize, ports: String) -> Found {
+    let doors = &settings.doors;
+    let (Some(door), Some(other)) = (doors.get(index), doors.get(other)) else {
+        return (index, "otp", String::new());
+    };
+    let (key, own, others) = if door.step_timeout == other.step_timeout {
+        let [own, others] = [door, other].map(|door| spell_flags(door.tcp_flags));
+        ("tcp_flags", own, others)
+    } else {
+        let step = |door: &Door| door.step_timeout.map_or("none".to_owned(), spell);
+        ("step_timeout", step(door), step(other))
+    };
+    let reason = format!(
+        "{own}, but {others} for door \"{}\", whose time-based knocks may be on {ports} too: make \
+         both the same, or take another base",
+        other.name
+    );
+    (index, key, reason)
+}

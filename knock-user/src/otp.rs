@@ -1,0 +1,120 @@
+//! Which time-based sequences are listened to, and from when to when.
+
+use std::{ops::RangeInclusive, time::Duration};
+
+use knock_common::otp::Octets;
+
+use crate::{
+    clock,
+    config::checked::{Knock, Otp, Sequence},
+};
+
+/// Clocks that are read one after the other show a little more the second time; what is worked out
+/// from them should be the same.
+const STEP_MS: u64 = 250;
+
+/// After this at the latest it is noticed that somebody has set the clock, in milliseconds.
+const NOTICE_MS: u64 = 2_000;
+
+/// For how long a sequence is remembered as used when its time is over, in milliseconds: so far back
+/// may the clock be set.
+const MEMORY_MS: u64 = 3_600_000;
+
+/// What two clocks show at the same moment, in milliseconds.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Clocks {
+    /// Since 1970: what knockers know, and what somebody may set.
+    pub unix_ms: u64,
+    /// Since boot: what the kernel side knows.
+    pub boot_ms: u64,
+}
+
+impl Clocks {
+    /// Now, which is this moment since boot.
+    pub fn at(boot_ms: u64) -> Self {
+        Self {
+            unix_ms: clock::unix_ms(),
+            boot_ms,
+        }
+    }
+}
+
+/// The sequences of one door.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Timed {
+    otp: Otp,
+    period_ms: u64,
+    within_ms: u64,
+}
+
+impl Timed {
+    /// Those of a door on which knocking may take as long as `within`.
+    pub fn new(otp: &Otp, within: Duration) -> Self {
+        Self {
+            otp: otp.clone(),
+            period_ms: millis(otp.period).max(1),
+            within_ms: millis(within),
+        }
+    }
+
+    /// What is listened to at a moment.
+    pub fn sequences(&self, now: Clocks) -> Vec<Sequence> {
+        let booted_ms = now.unix_ms.saturating_sub(now.boot_ms) / STEP_MS * STEP_MS;
+        let sequence = |period: u64| {
+            Some(Sequence {
+                knocks: knocks(&self.otp, period)?,
+                // 0 is none.
+                mark: u32::try_from(period).ok().filter(|&mark| mark > 0)?,
+                good_until_ms: self.end_ms(period).saturating_sub(booted_ms),
+                bound: match self.otp.bind_source {
+                    true => self.otp.protocols.clone(),
+                    false => Vec::new(),
+                },
+            })
+        };
+        self.periods(now).filter_map(sequence).collect()
+    }
+
+    /// The current period, as many before and after as the door tolerates, and before those the ones
+    /// in which somebody may have begun who is still on the way.
+    fn periods(&self, now: Clocks) -> RangeInclusive<u64> {
+        let skew = u64::from(self.otp.skew);
+        let oldest = now.unix_ms.saturating_sub(self.within_ms) / self.period_ms;
+        oldest.saturating_sub(skew)..=now.unix_ms / self.period_ms + skew
+    }
+
+    /// Until when a period's sequence may be begun, in milliseconds since 1970.
+    fn end_ms(&self, period: u64) -> u64 {
+        let periods = period.saturating_add(u64::from(self.otp.skew) + 1);
+        periods.saturating_mul(self.period_ms)
+    }
+
+    /// When to look again, in milliseconds since boot: something else may be listened to.
+    pub fn changes_ms(&self, now: Clocks) -> u64 {
+        let ahead = |time: u64| self.period_ms - time % self.period_ms;
+        let begins = ahead(now.unix_ms);
+        let ends = ahead(now.unix_ms.saturating_sub(self.within_ms));
+        now.boot_ms + begins.min(ends).min(NOTICE_MS)
+    }
+
+    /// Whether a period is over for so long that nobody will listen to its sequence any more.
+    pub fn is_over(&self, mark: u32, now: Clocks) -> bool {
+        let end = self.end_ms(mark.into()).saturating_add(self.within_ms);
+        end.saturating_add(MEMORY_MS) < now.unix_ms
+    }
+}
+
+/// The half of a period's sequence that is the same for everybody. There is none if a knock would be
+/// on port 0, on which nobody can knock.
+pub fn knocks(otp: &Otp, period: u64) -> Option<Vec<Knock>> {
+    let octets = Octets::of(&otp.secret, None, period);
+    let knock = |(number, &protocol)| {
+        let port = octets.port(otp.base, number);
+        (port > 0).then_some(Knock { protocol, port })
+    };
+    (0..).zip(&otp.protocols).map(knock).collect()
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
