@@ -1,7 +1,7 @@
 //! The kernel side: loaded, filled with a configuration, attached; in that order, so that the first
 //! packet meets all of it.
 
-use std::{collections::HashMap, fs, path::Path};
+use std::{fs, path::Path};
 
 use anyhow::{Context as _, Result, anyhow};
 use aya::{
@@ -14,14 +14,11 @@ use knock_common::{
     Address, Tally,
     access::{Flow, Grant},
     hint,
-    layout::{
-        ALLOW_MAX, Door, EdgeKey, Features, FlowKey, GrantKey, PortRule, ProgressKey, SpentKey,
-        port_index,
-    },
+    layout::{ALLOW_MAX, EdgeKey, Features, FlowKey, GrantKey, ProgressKey, SpentKey},
 };
 
 use crate::{
-    compile::Tables,
+    compile::{Difference, Tables},
     config::checked::Mode,
     instance::Instance,
     interface::{self, Interface},
@@ -262,37 +259,18 @@ impl Firewall {
         Ok(Table::try_from(maps::map_mut(&mut self.ebpf, "SPENT")?)?)
     }
 
-    /// Changes the sequences from those of one compilation to those of another, while packets are
-    /// judged. What leads somewhere comes after what it leads to; what stays is not touched.
+    /// Changes sequences while packets are judged.
     ///
     /// # Errors
     /// The maps can't be written; the same again mends that.
-    pub fn rearrange(&mut self, old: &Tables, new: &Tables) -> Result<()> {
+    pub fn rearrange(&mut self, difference: Difference) -> Result<()> {
         let ebpf = &mut self.ebpf;
-        // Attempts may still be at nodes that no sequence has any more: those stay as they are.
-        let doors = changed(&old.doors, &new.doors).filter(|(_, door)| *door != Door::default());
-        maps::set(ebpf, "DOORS", doors)?;
-        let nodes = changed(&old.nodes, &new.nodes).filter(|(_, node)| node.depth != 0);
-        maps::set(ebpf, "NODES", nodes)?;
-        let mut gone: HashMap<_, _> = old.edge_entries().collect();
-        let fresh = new.edge_entries();
-        let fresh: Vec<_> = fresh
-            .filter(|(key, to)| gone.remove(key) != Some(*to))
-            .collect();
-        maps::insert(ebpf, "EDGES", fresh)?;
-        let ordinary = old
-            .ports
-            .keys()
-            .filter(|port| !new.ports.contains_key(port));
-        let ordinary = ordinary.map(|port| (port, &PortRule::ORDINARY));
-        let rules = new.ports.iter();
-        let rules = rules.filter(|(port, rule)| old.ports.get(port) != Some(*rule));
-        let rules = rules
-            .chain(ordinary)
-            .map(|(&(protocol, port), &rule)| (port_index(protocol, port), rule));
-        maps::set(ebpf, "PORTS", rules)?;
+        maps::set(ebpf, "DOORS", difference.doors)?;
+        maps::set(ebpf, "NODES", difference.nodes)?;
+        maps::insert(ebpf, "EDGES", difference.edges)?;
+        maps::set(ebpf, "PORTS", difference.ports)?;
         let mut edges = Table::<_, EdgeKey, u32>::try_from(maps::map_mut(ebpf, "EDGES")?)?;
-        for key in gone.into_keys() {
+        for key in difference.gone {
             maps::delete(&mut edges, key).context("removing a way through a sequence")?;
         }
         Ok(())
@@ -360,15 +338,6 @@ fn fill(ebpf: &mut Ebpf, tables: &Tables) -> Result<()> {
     maps::insert_prefixes(ebpf, "TRUST", prefixes)?;
     maps::set(ebpf, "PORTS", tables.port_entries())?;
     maps::set(ebpf, "CONFIG", [(0, tables.config)])
-}
-
-/// Elements that are others than before, with their places.
-fn changed<'a, T: Copy + PartialEq>(
-    old: &'a [T],
-    new: &'a [T],
-) -> impl Iterator<Item = (u32, T)> + 'a {
-    let new = (0..).zip(new.iter().copied());
-    new.filter(|&(place, element): &(u32, T)| old.get(place as usize) != Some(&element))
 }
 
 fn is_busy(error: &ProgramError) -> bool {

@@ -11,7 +11,7 @@ use knock_common::layout::{SPENT_MAX, SpentKey};
 
 use crate::{
     clock,
-    compile::{self, Conflict, Sequences, Tables},
+    compile::{self, Conflict, Difference, Sequences, Tables},
     config::{
         checked::{Door, Moving, Sequence, Settings},
         ports::PortSet,
@@ -192,7 +192,7 @@ impl Kept {
                     .map_err(|conflicts| plan.checked.problems(conflicts))?,
             };
             firewall
-                .rearrange(tables, &moved)
+                .rearrange(Difference::new(tables, &moved))
                 .context("changing sequences")?;
             *tables = moved;
             self.sequences = sequences;

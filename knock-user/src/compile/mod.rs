@@ -4,7 +4,10 @@
 //! plain tables that the loader writes out.
 
 mod automaton;
+#[cfg(test)]
+mod changing;
 mod decoys;
+mod difference;
 mod numbers;
 mod places;
 mod services;
@@ -36,6 +39,7 @@ use self::{
     services::Services,
 };
 pub use self::{
+    difference::Difference,
     numbers::Numbers,
     places::Room,
     strength::{SYMBOLS, key_bits},

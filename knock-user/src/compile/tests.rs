@@ -10,7 +10,7 @@ use crate::config::{
     checked::{Effect, Knock},
 };
 
-fn settings(text: &str) -> Settings {
+pub(super) fn settings(text: &str) -> Settings {
     config::parse(text, "test.toml")
         .unwrap_or_else(|problems| panic!("{problems}"))
         .settings

@@ -1,0 +1,174 @@
+//! Sequences that change while packets are judged.
+
+use knock_common::{Reason, judge, layout::SpentKey, sim::Sim};
+use proptest::prelude::*;
+
+use super::{tests::settings, *};
+
+/// Sequences of few different knocks, so that they begin and end like each other.
+fn some_sequences() -> impl Strategy<Value = Vec<Vec<u16>>> {
+    prop::collection::vec(prop::collection::vec(7000..7004_u16, 1..5), 0..4)
+}
+
+fn sequences(marks: &mut u32, ports: &[Vec<u16>]) -> Vec<Sequence> {
+    let knock = |&port: &u16| Knock {
+        protocol: Protocol::Tcp,
+        port,
+    };
+    let sequence = |ports: &Vec<u16>| {
+        *marks += 1;
+        Sequence {
+            knocks: ports.iter().map(knock).collect(),
+            mark: *marks,
+            good_until_ms: u64::MAX,
+            bound: Vec::new(),
+        }
+    };
+    ports.iter().map(sequence).collect()
+}
+
+fn syn(port: u16) -> Vec<u8> {
+    let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0];
+    frame.extend([0x45, 0, 0, 40, 0, 0, 0, 0, 64, 6, 0, 0]);
+    frame.extend([198, 51, 100, 1, 192, 0, 2, 1, 0x9c, 0x40]);
+    frame.extend(port.to_be_bytes());
+    frame.extend([0, 0, 0, 1, 0, 0, 0, 0, 0x50, 2, 0, 0, 0, 0, 0, 0]);
+    frame
+}
+
+/// A configuration with changing sequences, and the maps that were changed with them.
+struct Changing {
+    settings: Settings,
+    tables: Tables,
+    sim: Sim,
+    marks: u32,
+    now_ms: u64,
+}
+
+impl Changing {
+    fn new() -> Self {
+        let settings = settings(
+            "[[door]]\nname = \"fixed\"\nknock = [\"tcp/7001\", \"tcp/7000\", \"tcp/7002\"]\n\
+             open = [\"tcp/22\"]\n[[door]]\nname = \"a\"\none_time = \"a\"\nopen = [\"tcp/23\"]\n\
+             [[door]]\nname = \"b\"\none_time = \"b\"\nopen = [\"tcp/24\"]\n",
+        );
+        let tables = compiled(&settings, &Sequences::new(), None).unwrap();
+        let mut sim = tables.simulate();
+        sim.doors
+            .resize(tables.room.doors as usize, layout::Door::default());
+        sim.nodes
+            .resize(tables.room.nodes as usize, layout::Node::default());
+        Self {
+            settings,
+            tables,
+            sim,
+            marks: 0,
+            now_ms: 0,
+        }
+    }
+
+    /// Gives the two doors other sequences; returns them, or nothing if they do not go together.
+    fn change(&mut self, a: &[Vec<u16>], b: &[Vec<u16>]) -> Option<Sequences> {
+        let marks = &mut self.marks;
+        let now = [(1, sequences(marks, a)), (2, sequences(marks, b))].into();
+        self.now_ms += 60_000;
+        let before = Before {
+            tables: &self.tables,
+            now_ms: self.now_ms,
+        };
+        let next = compiled(&self.settings, &now, Some(before)).ok()?;
+        let difference = Difference::new(&self.tables, &next);
+        for (place, door) in difference.doors {
+            self.sim.doors[place as usize] = door;
+        }
+        for (place, node) in difference.nodes {
+            self.sim.nodes[place as usize] = node;
+        }
+        self.sim.edges.extend(difference.edges);
+        self.sim.ports.extend(difference.ports);
+        for key in difference.gone {
+            self.sim.edges.remove(&key);
+        }
+        self.tables = next;
+        Some(now)
+    }
+
+    fn knock(&self, port: u16) -> Reason {
+        judge(&syn(port)[..], &self.sim)
+    }
+}
+
+fn compiled(
+    settings: &Settings,
+    sequences: &Sequences,
+    before: Option<Before<'_>>,
+) -> Result<Tables, Vec<Conflict>> {
+    let known = Numbers::default();
+    let mut given = Given {
+        host: &Host::default(),
+        cell_key: [3; 12],
+        known: before.map_or(&known, |before| &before.tables.numbers),
+        draw: &mut || 0,
+        sequences,
+        before,
+    };
+    compile(settings, &mut given)
+}
+
+#[test]
+fn knocks_in_progress_go_on_while_sequences_change() {
+    let mut world = Changing::new();
+    world
+        .change(&[vec![7001, 7003, 7000]], &[vec![7000]])
+        .unwrap();
+    assert_eq!(world.knock(7001), Reason::FirstKnock);
+    world.change(&[vec![7003], vec![7000, 7001]], &[]).unwrap();
+    assert_eq!(world.knock(7000), Reason::NextKnock);
+    world
+        .change(
+            &[vec![7001, 7000, 7003], vec![7002, 7001]],
+            &[vec![7000, 7003]],
+        )
+        .unwrap();
+    assert_eq!(world.knock(7002), Reason::Opened);
+    // What is no more leads nowhere.
+    assert_eq!(world.knock(7000), Reason::FirstKnock);
+    world.change(&[vec![7002, 7000]], &[]).unwrap();
+    assert_eq!(world.knock(7003), Reason::Scanned);
+}
+
+#[test]
+fn a_sequence_that_is_good_once_opens_once() {
+    let mut world = Changing::new();
+    world.change(&[vec![7000, 7003]], &[]).unwrap();
+    let knock = |world: &Changing| [7000, 7003].map(|port| world.knock(port));
+    assert_eq!(knock(&world), [Reason::FirstKnock, Reason::Opened]);
+    assert_eq!(knock(&world), [Reason::FirstKnock, Reason::Spent]);
+    let key = SpentKey { door: 1, mark: 1 };
+    assert_eq!(world.sim.spent.value(&key), Some(0));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Maps in which sequences were changed again and again are as good as new ones.
+    #[test]
+    fn rearranged_maps_judge_like_fresh_ones(
+        times in prop::collection::vec([some_sequences(), some_sequences()], 1..6),
+        knocks in prop::collection::vec(7000..7005_u16, 1..30),
+    ) {
+        let mut world = Changing::new();
+        let mut now = Sequences::new();
+        for [a, b] in &times {
+            match world.change(a, b) {
+                Some(changed) => now = changed,
+                None => prop_assume!(false),
+            }
+        }
+        let fresh = compiled(&world.settings, &now, None).unwrap().simulate();
+        for port in knocks {
+            let wanted = judge(&syn(port)[..], &fresh);
+            prop_assert_eq!(world.knock(port), wanted);
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! What changes in the maps when sequences change, in the order in which it has to be written.
+
+use std::collections::HashMap;
+
+use knock_common::layout::{Door, EdgeKey, Node, PortRule, port_index};
+
+use super::Tables;
+
+/// What leads somewhere comes after what it leads to, so that packets may be judged meanwhile.
+#[derive(Debug, Default)]
+pub struct Difference {
+    /// Elements of `DOORS`.
+    pub doors: Vec<(u32, Door)>,
+    /// Elements of `NODES`.
+    pub nodes: Vec<(u32, Node)>,
+    /// Entries of `EDGES`.
+    pub edges: Vec<(EdgeKey, u32)>,
+    /// Elements of `PORTS`.
+    pub ports: Vec<(u32, PortRule)>,
+    /// Keys of `EDGES` that go, last of all.
+    pub gone: Vec<EdgeKey>,
+}
+
+impl Difference {
+    /// From the tables that the maps have been filled with to others of the same configuration.
+    pub fn new(old: &Tables, new: &Tables) -> Self {
+        // Attempts may still be at nodes that no sequence has any more: those stay as they are, and
+        // nothing leads there.
+        let doors = changed(&old.doors, &new.doors).filter(|(_, door)| *door != Door::default());
+        let nodes = changed(&old.nodes, &new.nodes).filter(|(_, node)| node.depth != 0);
+        let mut gone: HashMap<_, _> = old.edge_entries().collect();
+        let edges = new.edge_entries();
+        let edges = edges.filter(|(key, to)| gone.remove(key) != Some(*to));
+        let edges = edges.collect();
+        let free = old
+            .ports
+            .keys()
+            .filter(|port| !new.ports.contains_key(port));
+        let free = free.map(|port| (port, &PortRule::ORDINARY));
+        let rules = new.ports.iter();
+        let rules = rules.filter(|(port, rule)| old.ports.get(port) != Some(*rule));
+        Self {
+            doors: doors.collect(),
+            nodes: nodes.collect(),
+            edges,
+            ports: rules
+                .chain(free)
+                .map(|(&(protocol, port), &rule)| (port_index(protocol, port), rule))
+                .collect(),
+            gone: gone.into_keys().collect(),
+        }
+    }
+}
+
+/// Elements that are others than before, with their places.
+fn changed<'a, T: Copy + PartialEq>(
+    old: &'a [T],
+    new: &'a [T],
+) -> impl Iterator<Item = (u32, T)> + 'a {
+    let new = (0..).zip(new.iter().copied());
+    new.filter(|&(place, element): &(u32, T)| old.get(place as usize) != Some(&element))
+}
