@@ -22,11 +22,13 @@ use knock_common::{
     time::Moment,
 };
 use knock_user::{
+    clock,
     compile::{self, Given, Numbers, Tables},
     config,
     firewall::{Firewall, Options},
     host::Host,
     maps::{self, Table},
+    moving::Sources,
 };
 use nix::{
     sched::{CloneFlags, unshare},
@@ -48,6 +50,7 @@ pub const FRAME_LEAST: usize = 14;
 /// Everything that is wrong with it.
 pub fn compile(text: &str) -> Result<Tables> {
     let checked = config::parse(text, "test.toml").map_err(|problems| anyhow!("{problems}"))?;
+    let sequences = Sources::open(&checked.settings).sequences(clock::boot_ms());
     let mut drawn = 0;
     let mut given = Given {
         host: &Host::default(),
@@ -57,7 +60,7 @@ pub fn compile(text: &str) -> Result<Tables> {
             drawn += 1;
             drawn
         },
-        sequences: &knock_user::compile::Sequences::new(),
+        sequences: &sequences,
         before: None,
     };
     compile::compile(&checked.settings, &mut given)
