@@ -11,10 +11,11 @@ use crate::{
     compile::{self, SYMBOLS, key_bits},
     config::{
         self, Checked,
-        checked::{Door, Effect, Ports, Settings},
+        checked::{Door, Effect, Moving, OneTime, Ports, Settings},
         value::spell,
     },
     host::Host,
+    one_time::{self, Book},
 };
 
 /// Tries a second that a patient attacker makes without being noticed at once.
@@ -35,7 +36,11 @@ pub fn run(path: &Path, out: &mut impl Write) -> Result<()> {
 /// # Errors
 /// The text can't be written.
 pub fn check(checked: &Checked, host: &Host, out: &mut impl Write) -> io::Result<()> {
-    for warning in checked.warnings(host) {
+    for warning in checked
+        .warnings(host)
+        .into_iter()
+        .chain(checked.file_warnings())
+    {
         writeln!(out, "{}", warning.told("warning", &checked.file))?;
     }
     describe(&checked.settings, out)
@@ -44,13 +49,15 @@ pub fn check(checked: &Checked, host: &Host, out: &mut impl Write) -> io::Result
 fn describe(settings: &Settings, out: &mut impl Write) -> io::Result<()> {
     for door in &settings.doors {
         writeln!(out, "door {}", door.name)?;
-        writeln!(out, "  knock    {}", words(&door.knock))?;
+        writeln!(out, "  knock    {}", sequence(door))?;
         writeln!(out, "  within   {}", time_limits(door))?;
         writeln!(out, "  effect   {}", effect(door))?;
         if let Some(target) = door.target {
             writeln!(out, "  target   {target}")?;
         }
-        writeln!(out, "  guessing {}", strength(door.knock.len()))?;
+        if let Some(knocks) = length(door) {
+            writeln!(out, "  guessing {}", strength(knocks))?;
+        }
     }
     let protected: Vec<Ports> = compile::protected(settings).ranges();
     let closed = match protected.as_slice() {
@@ -62,6 +69,54 @@ fn describe(settings: &Settings, out: &mut impl Write) -> io::Result<()> {
         writeln!(out, "without knocking: {}", words(&settings.trust))?;
     }
     Ok(())
+}
+
+/// What has to be knocked.
+fn sequence(door: &Door) -> String {
+    let one_time = match &door.moving {
+        None => return words(&door.knock),
+        Some(Moving::OneTime(one_time)) => one_time,
+        Some(Moving::Otp(_)) => return "others in each period, from a secret".to_owned(),
+    };
+    let lines = match book(one_time) {
+        Some(book) => {
+            let next: Vec<String> = book
+                .unused()
+                .take(one_time.lookahead.into())
+                .map(|(line, _)| line.to_string())
+                .collect();
+            match next.as_slice() {
+                [] => "none is left".to_owned(),
+                [only] => format!("{} left, line {only} is next", book.unused().count()),
+                many => format!(
+                    "{} left, any of lines {} is next",
+                    book.unused().count(),
+                    many.join(" ")
+                ),
+            }
+        }
+        None => "none can be read".to_owned(),
+    };
+    let path = one_time.file.display();
+    format!("the sequences of {path}, each once: {lines}")
+}
+
+/// How many knocks it takes at least, if that can be said.
+fn length(door: &Door) -> Option<usize> {
+    match &door.moving {
+        None => Some(door.knock.len()),
+        Some(Moving::OneTime(one_time)) => {
+            let book = book(one_time)?;
+            let knocks = book.unused().map(|(_, knocks)| knocks.len());
+            knocks.min()
+        }
+        Some(Moving::Otp(otp)) => Some(otp.length()),
+    }
+}
+
+fn book(one_time: &OneTime) -> Option<Book> {
+    // What does not fit is told as a warning.
+    one_time::inspect(&one_time.file, |_| None).ok()
 }
 
 fn time_limits(door: &Door) -> String {

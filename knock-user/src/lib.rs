@@ -28,6 +28,7 @@ pub mod interface;
 pub mod ledger;
 pub mod links;
 pub mod maps;
+#[cfg(feature = "object")]
 pub mod moving;
 pub mod netlink;
 pub mod one_time;

@@ -11,10 +11,10 @@ use knock_common::layout::{SPENT_MAX, SpentKey};
 
 use crate::{
     clock,
-    compile::{self, Conflict, Difference, Sequences, Tables},
+    compile::{Conflict, Difference, Sequences, Tables},
     config::{
+        Lines,
         checked::{Door, Moving, Sequence, Settings},
-        ports::PortSet,
     },
     firewall::Firewall,
     maps,
@@ -41,10 +41,9 @@ enum Source {
 impl Sources {
     /// Opens what a configuration names. What can't be had disables its door and nothing else.
     pub fn open(settings: &Settings) -> Self {
-        let protected = compile::protected(settings);
         let doors = settings.doors.iter().enumerate();
         let source = |(place, door): (_, &Door)| {
-            Some((place, Source::open(door, door.moving.as_ref()?, &protected)))
+            Some((place, Source::open(settings, door, door.moving.as_ref()?)))
         };
         Self(doors.filter_map(source).collect())
     }
@@ -71,10 +70,11 @@ impl Sources {
 }
 
 impl Source {
-    fn open(door: &Door, moving: &Moving, protected: &PortSet) -> Self {
+    fn open(settings: &Settings, door: &Door, moving: &Moving) -> Self {
         match moving {
             Moving::OneTime(one_time) => {
-                let refuses = |knocks: &[_]| compile::unfit(knocks, protected);
+                let mut lines = Lines::new(settings, door);
+                let refuses = |knocks: &[_]| lines.refuse(knocks);
                 let file = OneTimeFile::open(&one_time.file, one_time.lookahead, refuses);
                 Self::OneTime(file)
             }

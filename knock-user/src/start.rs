@@ -39,6 +39,7 @@ impl Plan {
         let checked = config::read(&run.config)?;
         let host = Host::inspect().context("asking the kernel what this host serves")?;
         let warnings = checked.warnings(&host).into_iter();
+        let warnings = warnings.chain(checked.file_warnings());
         Ok(Self {
             path: run.config.clone(),
             warnings: warnings

@@ -644,15 +644,6 @@ fn ticks(duration: Duration) -> u32 {
     u32::try_from(ticks_in(nanos)).unwrap_or(u32::MAX)
 }
 
-/// Why these knocks can't be a sequence beside these protected ports; `None` if they can.
-pub fn unfit(knocks: &[Knock], protected: &PortSet) -> Option<String> {
-    let is_protected = |knock: &&Knock| protected.has(knock.protocol, knock.port);
-    let knock = knocks.iter().find(is_protected)?;
-    Some(format!(
-        "{knock} is protected, so it can't be a knock: knock elsewhere"
-    ))
-}
-
 /// The ports that need a grant.
 pub fn protected(settings: &Settings) -> PortSet {
     let opened = settings.doors.iter().flat_map(Door::opened);

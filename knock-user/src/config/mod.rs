@@ -10,6 +10,7 @@ mod advice;
 pub mod checked;
 mod door;
 mod file;
+mod files;
 mod otp;
 pub mod ports;
 mod problem;
@@ -26,8 +27,12 @@ use std::{
 
 pub(crate) use self::door::WITHIN_MOST;
 pub use self::problem::{Problem, Problems};
-pub(crate) use self::rules::is_scan;
-use self::{checked::Settings, file::Places, problem::Report};
+use self::{
+    checked::{Moving, Settings},
+    file::Places,
+    problem::Report,
+};
+pub(crate) use self::{files::Lines, rules::is_scan};
 use crate::{compile::Conflict, host::Host};
 
 /// Twice what 10 000 doors of 128 knocks take; `/dev/zero` is longer.
@@ -50,7 +55,7 @@ pub struct Checked {
 pub fn read(path: &Path) -> Result<Checked, Problems> {
     let file = path.display().to_string();
     match read_text(path) {
-        Ok(text) => parse(&text, &file),
+        Ok(text) => parse(&text, &file).map(|checked| checked.relative_to(path)),
         Err(error) => Err(Problems {
             file,
             list: vec![Problem {
@@ -104,6 +109,17 @@ pub fn parse(text: &str, file: &str) -> Result<Checked, Problems> {
 }
 
 impl Checked {
+    /// With the files that it names where they are meant: beside it.
+    fn relative_to(mut self, file: &Path) -> Self {
+        let directory = file.parent().unwrap_or(Path::new(""));
+        for door in &mut self.settings.doors {
+            if let Some(Moving::OneTime(one_time)) = &mut door.moving {
+                one_time.file = directory.join(&one_time.file);
+            }
+        }
+        self
+    }
+
     /// What is unwise in it on a certain host, in the order of the lines.
     pub fn warnings(&self, host: &Host) -> Vec<Problem> {
         let mut warnings = advice::advise(self, host);

@@ -428,7 +428,7 @@ pub(super) enum Direction {
 
 impl Direction {
     /// That of some scan in which the knocks come in their order, whatever comes between them.
-    fn of(knocks: &[Knock]) -> Option<Self> {
+    pub(super) fn of(knocks: &[Knock]) -> Option<Self> {
         Self::find(knocks, Order::walks)
     }
 

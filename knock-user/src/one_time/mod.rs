@@ -93,6 +93,24 @@ fn whoever() -> String {
     }
 }
 
+/// Reads a file without asking for more. What can't be a sequence of its door for another reason
+/// than its form, `refuses` says.
+///
+/// # Errors
+/// It can't be read.
+pub fn inspect(
+    path: &Path,
+    refuses: impl FnMut(&[Knock]) -> Option<String>,
+) -> Result<Book, OneTimeError> {
+    let text = disk::read(path).map_err(|cause| OneTimeError::Unreadable {
+        path: path.to_owned(),
+        cause,
+    })?;
+    let mut book = Book::new(text);
+    book.refuse(refuses);
+    Ok(book)
+}
+
 /// A file, and what of it works now.
 #[derive(Debug)]
 pub struct OneTimeFile {
@@ -106,8 +124,7 @@ pub struct OneTimeFile {
 }
 
 impl OneTimeFile {
-    /// Reads a file, of which so many sequences are to work at a time. What can't be a sequence of
-    /// its door for another reason than its form, `refuses` says.
+    /// Reads a file as [`inspect`] does, of which so many sequences are to work at a time.
     ///
     /// This takes what the process may do now: call it when it has given up what it does not need.
     pub fn open(
@@ -130,9 +147,7 @@ impl OneTimeFile {
         &mut self,
         refuses: impl FnMut(&[Knock]) -> Option<String>,
     ) -> Result<(), OneTimeError> {
-        let text = disk::read(&self.path).map_err(|cause| self.unreadable(cause))?;
-        self.book = Book::new(text);
-        self.book.refuse(refuses);
+        self.book = inspect(&self.path, refuses)?;
         // Better now than when it has let somebody in.
         disk::try_to_replace(&self.path).map_err(|cause| self.unmarkable(cause))?;
         self.not_exhausted()
@@ -175,7 +190,7 @@ impl OneTimeFile {
     /// A line was used: it and all before it work no more.
     ///
     /// When this returns without an error, that is on the disk, whatever happens then. With an error
-    /// it is not, and until [`Self::retry`] has put it there no sequence works. To mark what is
+    /// it is not, and until the same again has put it there no sequence works. To mark what is
     /// marked changes nothing.
     ///
     /// # Errors
@@ -188,11 +203,6 @@ impl OneTimeFile {
             None | Some(OneTimeError::Exhausted { .. }) => Ok(()),
             Some(failure) => Err(failure),
         }
-    }
-
-    /// Tries again to mark what was used; tells whether that changed anything.
-    pub fn retry(&mut self) -> bool {
-        self.owed.is_some_and(|line| self.mark_used(line).is_ok())
     }
 
     fn mark(&mut self, line: u32) -> Result<(), OneTimeError> {

@@ -359,12 +359,11 @@ fn a_file_that_somebody_else_changed() {
         "nothing works until it is known what"
     );
     assert_eq!(place.text(), " 1000\n 7000\n 8000\n");
-    assert!(!file.retry());
+    assert!(file.mark_used(1).is_err());
     fs::write(&place.path, " 7000\n 8000\n").unwrap();
-    assert!(file.retry());
+    file.mark_used(1).unwrap();
     assert_eq!(place.text(), "#7000\n 8000\n");
     assert_eq!(lines(&file), [2]);
-    assert!(!file.retry(), "nothing is owed");
 }
 
 #[test]

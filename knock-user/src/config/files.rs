@@ -1,0 +1,270 @@
+//! The files of one-time sequences that a configuration names, and whether their lines fit it.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use knock_common::packet::Protocol;
+
+use super::{
+    Checked, Problem,
+    checked::{Decoys, Door, Exempt, Knock, Moving, OneTime, Ports, Settings},
+    ports::PortSet,
+    rules::{Direction, Harmless},
+};
+use crate::{
+    compile,
+    one_time::{self, Book, OneTimeError},
+};
+
+/// Lines of one file that are told of, each by itself.
+const TOLD: usize = 5;
+
+impl Checked {
+    /// What is wrong or unwise with the files that it names: none of it is in the way of the other
+    /// doors.
+    pub fn file_warnings(&self) -> Vec<Problem> {
+        let mut warnings = Vec::new();
+        for (index, door) in self.settings.doors.iter().enumerate() {
+            let Some(Moving::OneTime(one_time)) = &door.moving else {
+                continue;
+            };
+            let line = self.places.of_door(index, "one_time");
+            let problem = |reason| Problem {
+                line,
+                key: "one_time".to_owned(),
+                reason,
+            };
+            warnings.extend(self.of_file(door, one_time).into_iter().map(problem));
+        }
+        warnings
+    }
+
+    fn of_file(&self, door: &Door, one_time: &OneTime) -> Vec<String> {
+        let path = one_time.file.display();
+        let told = |error: &OneTimeError| format!("nobody can open the door: {error}");
+        let mut lines = Lines::new(&self.settings, door);
+        let book = match one_time::inspect(&one_time.file, |knocks| lines.refuse(knocks)) {
+            Ok(book) => book,
+            Err(error) => return vec![told(&error)],
+        };
+        let mut reasons: Vec<String> = one_time::exposure(&one_time.file).into_iter().collect();
+        let flaws = book.flaws().take(TOLD);
+        reasons.extend(flaws.map(|flaw| {
+            format!(
+                "{path}:{}: {}; the line is not used",
+                flaw.line, flaw.reason
+            )
+        }));
+        let more = book.flaws().count().saturating_sub(TOLD);
+        if more > 0 {
+            reasons.push(format!("{path}: {more} more lines are not used"));
+        }
+        reasons.extend(exhausted(&book, one_time).as_ref().map(told));
+        reasons
+    }
+}
+
+fn exhausted(book: &Book, one_time: &OneTime) -> Option<OneTimeError> {
+    let path = one_time.file.clone();
+    let none = book.unused().next().is_none();
+    none.then_some(OneTimeError::Exhausted { path })
+}
+
+/// Says which sequences of a file can't be a door's: what would be an error in the configuration.
+pub(crate) struct Lines<'a> {
+    settings: &'a Settings,
+    door: &'a Door,
+    protected: PortSet,
+    /// What else is no knock, and what it is.
+    taken: Vec<(Ports, &'static str)>,
+    /// Doors with one sequence, by that.
+    fixed: BTreeMap<&'a [Knock], &'a Door>,
+    harmless: Harmless<'a>,
+}
+
+impl<'a> Lines<'a> {
+    pub(crate) fn new(settings: &'a Settings, door: &'a Door) -> Self {
+        let meets = |target: Option<IpAddr>| {
+            target.is_none() || door.target.is_none() || target == door.target
+        };
+        let others = settings.doors.iter();
+        let others = others.filter(|other| other.moving.is_none() && meets(other.target));
+        let mut taken: Vec<(Ports, &str)> = Vec::new();
+        let mut exempt: &[Ports] = &[];
+        if let Decoys::Listed(listed) = &settings.decoys {
+            taken.extend(listed.iter().map(|&ports| (ports, "a decoy")));
+        }
+        if let Exempt::Listed(listed) = &settings.exempt {
+            exempt = listed;
+            taken.extend(listed.iter().map(|&ports| (ports, "exempt")));
+        }
+        let index = settings.index.map(|index| Ports::tcp(index.port()));
+        taken.extend(index.map(|ports| (ports, "where [index] listens")));
+        Self {
+            settings,
+            door,
+            protected: compile::protected(settings),
+            taken,
+            fixed: others
+                .map(|other| (other.knock.as_slice(), other))
+                .collect(),
+            harmless: Harmless::new(settings, exempt),
+        }
+    }
+
+    /// Why a sequence can't be one of the door's; `None` if it can.
+    pub(crate) fn refuse(&mut self, knocks: &[Knock]) -> Option<String> {
+        for &knock in knocks {
+            if self.protected.has(knock.protocol, knock.port) {
+                return Some(format!("{knock} is protected, so it can't be a knock"));
+            }
+            let overlaps = |(ports, _): &&(Ports, &str)| ports.overlaps(knock.into());
+            if let Some((_, what)) = self.taken.iter().find(overlaps) {
+                return Some(format!("{knock} is {what}, so it can't be a knock"));
+            }
+            if let Some(other) = self.other_flags(knock) {
+                return Some(format!(
+                    "door \"{}\" wants other tcp_flags for {knock}",
+                    other.name
+                ));
+            }
+        }
+        if let Some(other) = self.fixed.get(knocks) {
+            return Some(format!("door \"{}\" has the same sequence", other.name));
+        }
+        // That a single knock opens to any scan is what its writer wants.
+        if knocks.len() < 2 {
+            return None;
+        }
+        let direction = match self.settings.strict {
+            true => self.harmless.walk(knocks, self.door.tcp_flags),
+            false => Direction::of(knocks),
+        };
+        direction.map(|direction| direction.to_string())
+    }
+
+    /// The door that knocks there too, with other flags.
+    fn other_flags(&self, knock: Knock) -> Option<&'a Door> {
+        let differs =
+            |other: &&Door| other.tcp_flags != self.door.tcp_flags && other.knock.contains(&knock);
+        let doors = &self.settings.doors;
+        doors
+            .iter()
+            .filter(|_| knock.protocol == Protocol::Tcp)
+            .find(differs)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+
+    const CONFIG: &str = "
+        strict = STRICT
+        protect = [\"tcp/3306\"]
+        exempt = [\"tcp/443\"]
+        decoys = { ports = [\"tcp/4000\"] }
+        [index]
+        listen = \"[::]:7001\"
+        [[door]]
+        name = \"once\"
+        one_time = \"once\"
+        open = [\"tcp/22\"]
+        [[door]]
+        name = \"fixed\"
+        knock = [\"tcp/7002\", \"udp/8000\", \"tcp/6000\"]
+        open = [\"tcp/80\"]
+        [[door]]
+        name = \"flags\"
+        knock = [\"tcp/7003\", \"udp/8000\", \"tcp/6001\"]
+        tcp_flags = \"syn,ack\"
+        open = [\"tcp/81\"]
+    ";
+
+    #[test]
+    fn which_lines_fit() {
+        let rows: [(&str, bool, &[&str], Option<&str>); 12] = [
+            (
+                "a good one",
+                true,
+                &["tcp/7000", "udp/9000", "tcp/5000"],
+                None,
+            ),
+            ("one knock", true, &["tcp/7000"], None),
+            (
+                "ascending, with others between",
+                true,
+                &["tcp/1000", "tcp/2000"],
+                None,
+            ),
+            (
+                "ascending, and nothing resets",
+                false,
+                &["tcp/1000", "tcp/2000"],
+                Some("a scan of the ports in ascending order would knock this"),
+            ),
+            (
+                "neighbours",
+                true,
+                &["tcp/1000", "tcp/1001"],
+                Some("a scan of the ports in ascending order would knock this"),
+            ),
+            (
+                "opened",
+                true,
+                &["udp/1", "tcp/22"],
+                Some("tcp/22 is protected"),
+            ),
+            (
+                "protected",
+                true,
+                &["udp/1", "tcp/3306"],
+                Some("tcp/3306 is protected"),
+            ),
+            (
+                "exempt",
+                true,
+                &["udp/1", "tcp/443"],
+                Some("tcp/443 is exempt"),
+            ),
+            (
+                "a decoy",
+                true,
+                &["udp/1", "tcp/4000"],
+                Some("tcp/4000 is a decoy"),
+            ),
+            (
+                "the index",
+                true,
+                &["tcp/7001", "udp/1"],
+                Some("tcp/7001 is where [index] listens"),
+            ),
+            (
+                "another door's",
+                true,
+                &["tcp/7002", "udp/8000", "tcp/6000"],
+                Some("door \"fixed\" has the same sequence"),
+            ),
+            (
+                "another door's flags",
+                true,
+                &["tcp/6001", "udp/1"],
+                Some("door \"flags\" wants other tcp_flags for tcp/6001"),
+            ),
+        ];
+        for (name, strict, knocks, expected) in rows {
+            let text = CONFIG.replace("STRICT", &strict.to_string());
+            let checked = config::parse(&text, "test.toml");
+            let checked = checked.unwrap_or_else(|problems| panic!("{problems}"));
+            let settings = &checked.settings;
+            let knocks: Vec<Knock> = knocks.iter().map(|knock| knock.parse().unwrap()).collect();
+            let told = Lines::new(settings, &settings.doors[0]).refuse(&knocks);
+            assert_eq!(told.is_some(), expected.is_some(), "{name}: {told:?}");
+            let told = told.unwrap_or_default();
+            assert!(
+                told.starts_with(expected.unwrap_or_default()),
+                "{name}: {told}"
+            );
+        }
+    }
+}
