@@ -3,9 +3,11 @@
 use crate::duration::parse_duration;
 use crate::index::Index;
 use crate::knock::{Knock, Protocol, Word};
+use crate::otp::{self, Hidden, Period, Protocols};
 use crate::report::Style;
 use crate::target::Family;
 use clap::{Args, Parser, Subcommand};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -21,6 +23,7 @@ Examples:
   knock-client fe80::1%eth0 udp/7000 udp/8000 --delay 20ms -v
   knock-client -6 example.org 7000 8000:udp 9000:tcp
   knock-client example.org --one-time ~/once --then-connect 22 --retries 2
+  knock-client example.org --otp ~/secret --then-connect 22
   knock-client home
   ssh -o 'ProxyCommand knock-client proxy %h %p' home
 
@@ -119,6 +122,38 @@ pub struct Options {
     #[arg(long, value_name = "PORT[/DOOR]")]
     pub index: Option<Index>,
 
+    /// Knock the sequence of the time, which is made of the secret in this file
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["knocks", "file", "one_time"])]
+    pub otp: Option<PathBuf>,
+
+    /// The same with the secret in this environment variable
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["knocks", "file", "one_time", "otp"])]
+    pub otp_env: Option<String>,
+
+    /// The same with this secret, which others on this machine can see
+    #[arg(long, value_name = "SECRET", conflicts_with_all = ["knocks", "file", "one_time", "otp", "otp_env"])]
+    pub otp_secret: Option<Hidden>,
+
+    /// How long a sequence of the time lasts [default: 45s]
+    #[arg(long, value_name = "DURATION")]
+    pub otp_period: Option<Period>,
+
+    /// The lowest port of the sequences of the time [default: 20000]
+    #[arg(long, value_name = "PORT")]
+    pub otp_base: Option<u16>,
+
+    /// The knocks of the sequences of the time [default: tcp,udp,tcp]
+    #[arg(long, value_name = "LIST")]
+    pub otp_protocols: Option<Protocols>,
+
+    /// The sequences of the time have no second half that depends on the source
+    #[arg(long, conflicts_with = "source")]
+    pub otp_unbound: bool,
+
+    /// The own address as the server sees it, if another one is in between
+    #[arg(long, value_name = "ADDRESS")]
+    pub source: Option<IpAddr>,
+
     /// Where the profiles are [default: ~/.config/knock/config.toml]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -186,6 +221,21 @@ impl Families {
 }
 
 impl Options {
+    /// What is said about sequences of the time.
+    #[must_use]
+    pub fn otp(&self) -> otp::Settings {
+        otp::Settings {
+            secret: self.otp_secret.clone(),
+            secret_file: self.otp.clone(),
+            secret_env: self.otp_env.clone(),
+            period: self.otp_period,
+            base: self.otp_base,
+            protocols: self.otp_protocols.clone(),
+            bind_source: self.otp_unbound.then_some(false),
+            source: self.source,
+        }
+    }
+
     /// Which versions of IP to use, if that is said.
     #[must_use]
     pub fn families(&self) -> Option<Families> {

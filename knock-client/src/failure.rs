@@ -4,6 +4,7 @@ use crate::connect::ConnectError;
 use crate::index::IndexError;
 use crate::log::LogError;
 use crate::one_time::OneTimeError;
+use crate::otp::OtpError;
 use crate::profile::ProfileError;
 use crate::send::SendError;
 use crate::sequence::SequenceError;
@@ -31,6 +32,9 @@ pub enum Failure {
     /// There is no sequence that was not used.
     #[error(transparent)]
     OneTime(#[from] OneTimeError),
+    /// There is no sequence of the time.
+    #[error(transparent)]
+    Otp(#[from] OtpError),
     /// It is not known which sequence is next.
     #[error(transparent)]
     Index(#[from] IndexError),
@@ -66,12 +70,21 @@ impl Failure {
             | Self::Profile(_)
             | Self::Sequence(_)
             | Self::IndexOfNothing
-            | Self::OneTime(OneTimeError::Line { .. }) => true,
+            | Self::OneTime(OneTimeError::Line { .. })
+            | Self::Otp(
+                OtpError::Which
+                | OtpError::NoVariable(_)
+                | OtpError::Bad { .. }
+                | OtpError::OtherFamily { .. },
+            ) => true,
             Self::OneTime(
                 OneTimeError::Unreadable { .. }
                 | OneTimeError::Unmarkable { .. }
                 | OneTimeError::NoLine { .. }
                 | OneTimeError::Exhausted { .. },
+            )
+            | Self::Otp(
+                OtpError::Unreadable { .. } | OtpError::NoSource { .. } | OtpError::Zero(_),
             )
             | Self::Index(_)
             | Self::Resolve(_)

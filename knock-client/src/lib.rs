@@ -4,7 +4,7 @@
 //! ```text
 //! words ─▶ cli ─▶ plan ─▶ Sequence ─▶ send ─▶ connect ─▶ proxy
 //!        profile ──┘ │
-//!   sequence, one_time
+//!   sequence, one_time, otp
 //! ```
 //!
 //! A [`Sequence`] is all that sending needs to know: where its knocks come from (the
@@ -32,6 +32,7 @@ pub mod index;
 mod knock;
 mod log;
 pub mod one_time;
+pub mod otp;
 pub mod plan;
 pub mod profile;
 pub mod proxy;
@@ -69,8 +70,9 @@ pub fn run(plan: &Plan, report: &mut Report<impl Write>) -> Result<Option<TcpStr
     }
     let targets = resolve(plan, report)?;
     let mut retry = 0;
+    let mut round = 0;
     loop {
-        let knocked = knock(plan, &targets, report)?;
+        let knocked = knock(plan, &targets, &mut round, report)?;
         let Some(port) = plan.then_connect else {
             return Ok(None);
         };
@@ -102,17 +104,19 @@ fn resolve(plan: &Plan, report: &mut Report<impl Write>) -> Result<Vec<Target>, 
     Ok(targets)
 }
 
-/// Knocks on each address. It is enough if one can be knocked on.
+/// Knocks on each address. It is enough if one can be knocked on. `round` counts the sequences.
 fn knock(
     plan: &Plan,
     targets: &[Target],
+    round: &mut u32,
     report: &mut Report<impl Write>,
 ) -> Result<Vec<Knocked>, Failure> {
     let mut knocked = Vec::new();
     let mut failed = None;
     for &target in targets {
         let line = plan.next_line(&target)?;
-        let (knocks, taken) = plan.source.next(line)?;
+        let (knocks, taken) = plan.source.next(line, &target, *round)?;
+        *round = round.wrapping_add(1);
         if let Some(taken) = taken {
             report.taken(&taken);
         }

@@ -5,6 +5,7 @@ use crate::failure::Failure;
 use crate::index::Index;
 use crate::knock::{Sequence, Word};
 use crate::one_time::{self, Taken};
+use crate::otp::{self, Otp};
 use crate::profile::{self, Profile};
 use crate::sequence;
 use crate::target::Target;
@@ -48,6 +49,8 @@ pub enum Source {
     Sequence(Sequence),
     /// Each time the next line of this file.
     OneTime(PathBuf),
+    /// Each time what the time says.
+    Otp(Otp),
 }
 
 /// Asks a person for the knocks of a host; `None` if there is nobody who answers.
@@ -85,6 +88,7 @@ impl Plan {
         let given = match (&options.file, &options.one_time) {
             (Some(file), _) => Some(Source::Sequence(sequence::read(file)?)),
             (None, Some(file)) => Some(Source::OneTime(file.clone())),
+            (None, None) if options.otp().is_given() => Some(Source::Otp(options.otp().check()?)),
             (None, None) if words.is_empty() => None,
             (None, None) => {
                 let knocks = words.iter().map(|word| word.knock(options.bare()));
@@ -99,7 +103,7 @@ impl Plan {
         .unwrap_or_default();
         let source = match given {
             Some(source) => source,
-            None => match source(&profile)? {
+            None => match source(&profile, options)? {
                 Some(source) => source,
                 None => Source::Sequence(ask(host).ok_or_else(|| Failure::NoKnocks {
                     host: host.to_owned(),
@@ -142,15 +146,21 @@ impl Plan {
 }
 
 impl Source {
-    /// The knocks to send now, and from where they were taken: from this line of a one-time file,
-    /// or from the next.
+    /// The knocks to send to a target now, and from where they were taken: from this line of a
+    /// one-time file, or from the next. `round` is how many sequences there were before.
     ///
     /// # Errors
     ///
     /// There are no more.
-    pub fn next(&self, line: Option<usize>) -> Result<(Sequence, Option<Taken>), Failure> {
+    pub fn next(
+        &self,
+        line: Option<usize>,
+        target: &Target,
+        round: u32,
+    ) -> Result<(Sequence, Option<Taken>), Failure> {
         match self {
             Self::Sequence(knocks) => Ok((knocks.clone(), None)),
+            Self::Otp(otp) => Ok((otp.sequence(target, round)?, None)),
             Self::OneTime(file) => {
                 let taken = match line {
                     Some(line) => one_time::take_line(file, line)?,
@@ -170,7 +180,16 @@ fn profile(host: &str, options: &Options) -> Result<Option<Profile>, Failure> {
     }
 }
 
-fn source(profile: &Profile) -> Result<Option<Source>, Failure> {
+fn source(profile: &Profile, options: &Options) -> Result<Option<Source>, Failure> {
+    if let Some(otp) = &profile.otp {
+        // Where it runs, only the command line may know.
+        let source = options.source.or(otp.source);
+        let otp = otp::Settings {
+            source,
+            ..otp.clone()
+        };
+        return Ok(Some(Source::Otp(otp.check()?)));
+    }
     Ok(match (&profile.knock, &profile.file, &profile.one_time) {
         (Some(knocks), _, _) => Some(Source::Sequence(knocks.clone())),
         (_, Some(file), _) => Some(Source::Sequence(sequence::read(file)?)),

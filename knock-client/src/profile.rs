@@ -4,6 +4,7 @@ use crate::cli::{Families, parse_tcp_port, parse_timeout};
 use crate::duration::parse_duration;
 use crate::index::Index;
 use crate::knock::Knock;
+use crate::otp;
 use crate::sequence::text;
 use serde::{Deserialize, Deserializer, de::Error as _};
 use std::collections::BTreeMap;
@@ -39,6 +40,8 @@ pub struct Profile {
     pub file: Option<PathBuf>,
     /// A file of sequences that work once each.
     pub one_time: Option<PathBuf>,
+    /// What the sequences of the time are made of.
+    pub otp: Option<otp::Settings>,
     /// Who says which of them is next.
     #[serde(default, deserialize_with = "index")]
     pub index: Option<Index>,
@@ -125,11 +128,12 @@ pub fn find(path: &Path, name: &str, must_exist: bool) -> Result<Option<Profile>
             profile.knock.is_some(),
             profile.file.is_some(),
             profile.one_time.is_some(),
+            profile.otp.is_some(),
         ];
         if sources.iter().filter(|&&is_there| is_there).count() != 1 {
             let header = format!("[profile.{name}]");
             let line = text.lines().position(|line| line.trim() == header);
-            let reason = format!("{header} needs one of knock, file and one_time");
+            let reason = format!("{header} needs one of knock, file, one_time and otp");
             return Err(wrong(line.map_or(1, |line| line + 1), reason));
         }
     }
@@ -144,8 +148,9 @@ impl Profile {
     /// With paths as they are meant: from the home directory, or from where the file is.
     fn relative_to(mut self, file: &Path) -> Self {
         let directory = file.parent().unwrap_or(Path::new(""));
-        let paths = [&mut self.file, &mut self.one_time, &mut self.log];
-        for path in paths.into_iter().flatten() {
+        let otp = self.otp.as_mut().and_then(|otp| otp.secret_file.as_mut());
+        let paths = [&mut self.file, &mut self.one_time, &mut self.log].into_iter();
+        for path in paths.flatten().chain(otp) {
             *path = match (path.strip_prefix("~"), env::home_dir()) {
                 (Ok(rest), Some(home)) => home.join(rest),
                 _ => directory.join(&*path),
@@ -302,7 +307,7 @@ mod tests {
             (
                 "no source",
                 "[profile.b]\nknock = [\"1\"]\n\n[profile.a]\n",
-                "DIR/config.toml:4: [profile.a] needs one of knock, file and one_time",
+                "DIR/config.toml:4: [profile.a] needs one of knock, file, one_time and otp",
             ),
             (
                 "two sources",

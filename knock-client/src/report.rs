@@ -245,6 +245,7 @@ impl From<&Failure> for Failed {
             Failure::Profile(_) => plain("profile", None),
             Failure::Sequence(_) => plain("sequence", None),
             Failure::OneTime(_) => plain("one_time", None),
+            Failure::Otp(_) => plain("otp", None),
             Failure::Index(_) | Failure::IndexOfNothing => plain("index", None),
             Failure::Broken(_) => plain("broken", None),
             Failure::Log(_) => plain("log", None),

@@ -52,6 +52,25 @@ impl Secret {
         Some(Self { bytes, length })
     }
 
+    /// The secret that a person wrote: a line, whose end does not count.
+    ///
+    /// # Errors
+    /// It is none, and why.
+    pub fn of_line(line: &[u8]) -> Result<Self, BadSecret> {
+        let text = line.strip_suffix(b"\n").unwrap_or(line);
+        let text = text.strip_suffix(b"\r").unwrap_or(text);
+        if text.contains(&b'\n') || text.contains(&b'\r') {
+            return Err(BadSecret::Lines);
+        }
+        if text.contains(&0) {
+            return Err(BadSecret::Zero);
+        }
+        Self::new(text).ok_or(match text.len() {
+            0 => BadSecret::Empty,
+            length => BadSecret::Long(length),
+        })
+    }
+
     #[inline(always)]
     fn write(&self, text: &mut Text) {
         for (at, &byte) in (0..).zip(&self.bytes) {
@@ -62,6 +81,38 @@ impl Secret {
         }
     }
 }
+
+/// Why a text is no secret.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum BadSecret {
+    /// There is nothing.
+    Empty,
+    /// It has so many bytes.
+    Long(usize),
+    /// It has more than one line.
+    Lines,
+    /// It has a zero byte.
+    Zero,
+}
+
+impl core::fmt::Display for BadSecret {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Empty => write!(f, "the secret is empty: write 1 to {SECRET_MOST} bytes"),
+            Self::Long(length) => write!(
+                f,
+                "the secret has {length} bytes, and there may be {SECRET_MOST}: shorten it on both \
+                 sides"
+            ),
+            Self::Lines => f.write_str("the secret has more than one line: write one"),
+            Self::Zero => {
+                f.write_str("the secret has a zero byte, which nobody can type: write text")
+            }
+        }
+    }
+}
+
+impl core::error::Error for BadSecret {}
 
 /// It is not for logs.
 impl core::fmt::Debug for Secret {

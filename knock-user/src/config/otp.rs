@@ -2,6 +2,7 @@
 
 use std::{
     env,
+    fmt::Display,
     fs::File,
     io::{self, Read as _},
     path::{Path, PathBuf},
@@ -10,7 +11,7 @@ use std::{
 
 use knock_common::{
     layout,
-    otp::{self, HALF_MOST, SECRET_MOST, Secret},
+    otp::{self, HALF_MOST, Secret},
     packet::Protocol,
 };
 
@@ -206,13 +207,13 @@ fn secret(section: &mut Section<'_, '_>, report: &mut Report) -> Option<(Secret,
         }
     }
     if let Some(item) = written {
-        let secret = checked(item.text(report)?.as_bytes());
+        let secret = Secret::of_line(item.text(report)?.as_bytes());
         return told(&item, report, secret).map(|secret| (secret, None));
     }
     if let Some(item) = variable {
         let name = item.text(report)?;
         let secret = match env::var_os(name).filter(|_| is_variable(name)) {
-            Some(value) => checked(value.as_encoded_bytes())
+            Some(value) => Secret::of_line(value.as_encoded_bytes())
                 .map_err(|reason| format!("the environment variable {name}: {reason}")),
             None => Err(format!(
                 "there is no environment variable {name:?}: set it for the service, or use \
@@ -231,46 +232,23 @@ fn is_variable(name: &str) -> bool {
     !name.is_empty() && !name.contains(['=', '\0'])
 }
 
-fn told<T>(item: &Item<'_, '_>, report: &mut Report, secret: Result<T, String>) -> Option<T> {
+fn told<T>(item: &Item<'_, '_>, report: &mut Report, secret: Result<T, impl Display>) -> Option<T> {
     match secret {
         Ok(secret) => Some(secret),
         Err(reason) => item.wrong(report, reason),
     }
 }
 
-/// The secret in a file, without the end of its line.
+/// The secret in a file.
 fn read_secret(path: &Path) -> Result<Secret, String> {
     let mut text = Vec::new();
     let read = File::open(path).and_then(|file| {
         let length = file.take(SECRET_FILE_MAX + 1).read_to_end(&mut text)?;
         match length as u64 > SECRET_FILE_MAX {
-            true => Err(io::Error::new(
-                io::ErrorKind::FileTooLarge,
-                "it is no secret, but a long file",
-            )),
+            true => Err(io::Error::other("it is no secret, but a long file")),
             false => Ok(()),
         }
     });
     read.map_err(|error| format!("can't be read: {error}"))?;
-    let line = text.strip_suffix(b"\n").unwrap_or(&text);
-    checked(line.strip_suffix(b"\r").unwrap_or(line))
-}
-
-fn checked(text: &[u8]) -> Result<Secret, String> {
-    if text.contains(&b'\n') || text.contains(&b'\r') {
-        return Err("the secret has more than one line: write one".to_owned());
-    }
-    if text.contains(&0) {
-        return Err("the secret has a zero byte, which nobody can type: write text".to_owned());
-    }
-    match (Secret::new(text), text.len()) {
-        (Some(secret), _) => Ok(secret),
-        (None, 0) => Err(format!(
-            "the secret is empty: write 1 to {SECRET_MOST} bytes"
-        )),
-        (None, length) => Err(format!(
-            "the secret has {length} bytes, and there may be {SECRET_MOST}: shorten it on both \
-             sides"
-        )),
-    }
+    Secret::of_line(&text).map_err(|reason| reason.to_string())
 }

@@ -1,0 +1,326 @@
+//! Time-based sequences: what to knock now.
+
+use crate::duration::parse_duration;
+use crate::knock::{Knock, Protocol, Sequence};
+use crate::target::Target;
+use knock_common::Address;
+use knock_common::otp::{BASE, BadSecret, HALF_MOST, Octets, PERIOD_SECS, PROTOCOLS, Secret};
+use knock_common::packet;
+use serde::Deserialize;
+use std::env;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// A longer file has no secret in it.
+const FILE_MAX: u64 = 4096;
+
+/// What time-based sequences are made of; what is `None` is as it mostly is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// The secret itself.
+    pub secret: Option<Hidden>,
+    /// The file that has it.
+    pub secret_file: Option<PathBuf>,
+    /// The environment variable that has it.
+    pub secret_env: Option<String>,
+    /// How long a sequence is the current one.
+    pub period: Option<Period>,
+    /// The lowest port.
+    pub base: Option<u16>,
+    /// The protocols of a half.
+    pub protocols: Option<Protocols>,
+    /// Whether a second half follows that depends on the source.
+    pub bind_source: Option<bool>,
+    /// The source, as the server sees it.
+    pub source: Option<IpAddr>,
+}
+
+/// A text that is not for logs.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+pub struct Hidden(String);
+
+impl std::fmt::Debug for Hidden {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Hidden(…)")
+    }
+}
+
+impl std::str::FromStr for Hidden {
+    type Err = std::convert::Infallible;
+
+    fn from_str(word: &str) -> Result<Self, Self::Err> {
+        Ok(Self(word.to_owned()))
+    }
+}
+
+/// A whole number of seconds, at least one: `45s`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Period(u64);
+
+impl std::str::FromStr for Period {
+    type Err = String;
+
+    fn from_str(word: &str) -> Result<Self, String> {
+        let period = parse_duration(word).map_err(|error| error.to_string())?;
+        match (period.as_secs(), period.subsec_nanos()) {
+            (seconds @ 1.., 0) => Ok(Self(seconds)),
+            _ => Err(format!(
+                "'{word}' is no period: write whole seconds, such as 45s"
+            )),
+        }
+    }
+}
+
+impl TryFrom<String> for Period {
+    type Error = String;
+
+    fn try_from(word: String) -> Result<Self, String> {
+        word.parse()
+    }
+}
+
+/// The protocols of a half: `tcp,udp,tcp`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "Vec<String>")]
+pub struct Protocols(Vec<Protocol>);
+
+impl std::str::FromStr for Protocols {
+    type Err = String;
+
+    fn from_str(words: &str) -> Result<Self, String> {
+        let words = words.split(',').map(|word| word.trim().to_owned());
+        Self::try_from(words.collect::<Vec<String>>())
+    }
+}
+
+impl TryFrom<Vec<String>> for Protocols {
+    type Error = String;
+
+    fn try_from(words: Vec<String>) -> Result<Self, String> {
+        let protocol = |word: &String| match word.as_str() {
+            "tcp" => Ok(Protocol::Tcp),
+            "udp" => Ok(Protocol::Udp),
+            _ => Err(format!("'{word}' is not a protocol: write tcp or udp")),
+        };
+        match words.len() {
+            1..=HALF_MOST => words
+                .iter()
+                .map(protocol)
+                .collect::<Result<_, _>>()
+                .map(Self),
+            count => Err(format!(
+                "{count} protocols: a half has 1 to {HALF_MOST} knocks"
+            )),
+        }
+    }
+}
+
+/// Why there is no time-based sequence.
+#[derive(Debug, thiserror::Error)]
+pub enum OtpError {
+    /// It is not said which the secret is, or more than once.
+    #[error(
+        "which secret? Name one of a file (--otp, secret_file), an environment variable \
+         (--otp-env, secret_env) and the secret itself (--otp-secret, secret)"
+    )]
+    Which,
+    /// A file can't be read.
+    #[error("cannot read the secret in {}: {cause}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        cause: io::Error,
+    },
+    /// There is no such variable.
+    #[error("there is no environment variable {0}, which should have the secret: set it")]
+    NoVariable(String),
+    /// What is there is no secret.
+    #[error("{place}: {reason}")]
+    Bad {
+        /// Where it is.
+        place: String,
+        /// What is wrong with it.
+        reason: BadSecret,
+    },
+    /// The own address could not be found out.
+    #[error(
+        "cannot find out which address is used to reach {target}: {cause}; name the one that the \
+         server sees with --source"
+    )]
+    NoSource {
+        /// Whom to knock on.
+        target: Target,
+        /// What the system said.
+        cause: io::Error,
+    },
+    /// The source is of the wrong family.
+    #[error(
+        "{from} can't be the source of knocks on {target}: leave --source out, or use -4 or -6"
+    )]
+    OtherFamily {
+        /// What was said to be the source.
+        from: IpAddr,
+        /// Whom to knock on.
+        target: Target,
+    },
+    /// A knock would be on port 0.
+    #[error(
+        "one knock of this period would be on port 0, on which nobody can knock: try again in {0:?}"
+    )]
+    Zero(Duration),
+}
+
+/// Where time-based sequences come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Otp {
+    secret: Secret,
+    period: u64,
+    base: u16,
+    protocols: Vec<Protocol>,
+    bind_source: bool,
+    source: Option<IpAddr>,
+}
+
+impl Settings {
+    /// Whether there is a secret, or anything for which there should be one.
+    #[must_use]
+    pub fn is_given(&self) -> bool {
+        // The address may be said for what a profile has.
+        let nothing = Self {
+            source: self.source,
+            ..Self::default()
+        };
+        *self != nothing
+    }
+
+    /// What they mean.
+    ///
+    /// # Errors
+    ///
+    /// There is no secret.
+    pub fn check(&self) -> Result<Otp, OtpError> {
+        let common = |protocol: packet::Protocol| match protocol {
+            packet::Protocol::Tcp => Protocol::Tcp,
+            packet::Protocol::Udp => Protocol::Udp,
+        };
+        let protocols = match &self.protocols {
+            Some(Protocols(protocols)) => protocols.clone(),
+            None => PROTOCOLS.map(common).to_vec(),
+        };
+        Ok(Otp {
+            secret: self.secret()?,
+            period: self.period.map_or(PERIOD_SECS, |Period(seconds)| seconds),
+            base: self.base.unwrap_or(BASE),
+            protocols,
+            bind_source: self.bind_source.unwrap_or(true),
+            source: self.source,
+        })
+    }
+
+    fn secret(&self) -> Result<Secret, OtpError> {
+        let bad = |place: &str| {
+            let place = place.to_owned();
+            move |reason| OtpError::Bad { place, reason }
+        };
+        match (&self.secret, &self.secret_file, &self.secret_env) {
+            (Some(Hidden(text)), None, None) => {
+                Secret::of_line(text.as_bytes()).map_err(bad("secret"))
+            }
+            (None, Some(path), None) => {
+                let text = text(path).map_err(|cause| OtpError::Unreadable {
+                    path: path.clone(),
+                    cause,
+                })?;
+                Secret::of_line(&text).map_err(bad(&path.display().to_string()))
+            }
+            (None, None, Some(name)) => {
+                let is_name = !name.is_empty() && !name.contains(['=', '\0']);
+                let value = env::var_os(name).filter(|_| is_name);
+                let value = value.ok_or_else(|| OtpError::NoVariable(name.clone()))?;
+                Secret::of_line(value.as_encoded_bytes()).map_err(bad(name))
+            }
+            _ => Err(OtpError::Which),
+        }
+    }
+}
+
+impl Otp {
+    /// What to knock on a target now. Each sequence opens once, and the server knows the previous
+    /// and the next one too: `round` counts the sequences that were asked for, and goes through them.
+    ///
+    /// # Errors
+    ///
+    /// There is none, and why.
+    pub fn sequence(&self, target: &Target, round: u32) -> Result<Sequence, OtpError> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        self.sequence_at(now.unwrap_or_default().as_secs(), target, round)
+    }
+
+    fn sequence_at(&self, now: u64, target: &Target, round: u32) -> Result<Sequence, OtpError> {
+        let away = [0, 1, -1][round as usize % 3];
+        let period = (now / self.period).saturating_add_signed(away);
+        let mut sources = vec![None];
+        if self.bind_source {
+            sources.push(Some(Address::from(self.source(target)?)));
+        }
+        let mut knocks = Vec::new();
+        for source in sources {
+            let octets = Octets::of(&self.secret, source, period);
+            for (number, &protocol) in (0..).zip(&self.protocols) {
+                let port = octets.port(self.base, number);
+                if port == 0 {
+                    let left = self.period - now % self.period;
+                    return Err(OtpError::Zero(Duration::from_secs(left)));
+                }
+                knocks.push(Knock { protocol, port });
+            }
+        }
+        Ok(knocks)
+    }
+
+    /// The address that the server sees.
+    fn source(&self, target: &Target) -> Result<IpAddr, OtpError> {
+        let is_v4 = target.at(0).is_ipv4();
+        match self.source.map(|source| source.to_canonical()) {
+            Some(source) if source.is_ipv4() == is_v4 => Ok(source),
+            Some(from) => Err(OtpError::OtherFamily {
+                from,
+                target: *target,
+            }),
+            None => own(target).map_err(|cause| OtpError::NoSource {
+                target: *target,
+                cause,
+            }),
+        }
+    }
+}
+
+/// The own address from which packets go to a target; nothing is sent.
+fn own(target: &Target) -> io::Result<IpAddr> {
+    // Any port but 0, which can't be connected to.
+    let to = target.at(9);
+    let any: IpAddr = match to.is_ipv4() {
+        true => Ipv4Addr::UNSPECIFIED.into(),
+        false => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let socket = UdpSocket::bind((any, 0))?;
+    socket.connect(to)?;
+    Ok(socket.local_addr()?.ip().to_canonical())
+}
+
+fn text(path: &Path) -> io::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    let length = File::open(path)?
+        .take(FILE_MAX + 1)
+        .read_to_end(&mut text)?;
+    if length as u64 > FILE_MAX {
+        return Err(io::Error::other("it is no secret, but a long file"));
+    }
+    Ok(text)
+}
