@@ -2,6 +2,7 @@
 
 use crate::{
     Address, Bytes, Reason, Tally, World,
+    answer::Answer,
     event::What,
     hint::{self, Hint},
     layout::{Door, Features, FlowKey, GrantKey, PortRule, SpentKey},
@@ -258,7 +259,12 @@ pub fn use_door<W: World>(world: &W, visit: &Visit, completed: Completed) -> Rea
             until_ms,
             door: door.number,
         };
-        (open(world, door, grant, visit.source, now), until_ms)
+        let reason = open(world, door, grant, visit.source, now);
+        let opened = matches!(reason, Reason::Opened | Reason::Refreshed);
+        if opened && world.features().has(Features::ANSWERS) && door.reply != 0 {
+            world.answer(Answer::Port(door.reply));
+        }
+        (reason, until_ms)
     };
     world.tell(
         visit,

@@ -1,5 +1,10 @@
 //! Where packet bytes come from.
 
+use crate::{
+    World,
+    handshake::{self, Shake},
+};
+
 /// A packet that can be read at any offset.
 ///
 /// A slice is not a packet for the kernel's verifier: it accepts only pointers that were compared
@@ -12,6 +17,11 @@ pub trait Bytes {
     #[inline(always)]
     fn u8(&self, offset: usize) -> Option<u8> {
         self.read::<1>(offset).map(|[byte]| byte)
+    }
+
+    /// See [`handshake::shake`]: the kernel side overrides it with a function of its own.
+    fn shake<W: World>(&self, world: &W) -> Shake {
+        handshake::shake(self, world)
     }
 
     /// The big-endian 16-bit number at `offset`.

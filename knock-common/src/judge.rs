@@ -119,6 +119,8 @@ mod tests {
             Just(PortRule::DECOY),
             any::<u16>().prop_map(PortRule::protected),
             any::<(u8, u32)>().prop_map(|(class, first)| PortRule::knock(class, first % NODES)),
+            (0..NODES).prop_map(|first| PortRule::knock(0, first).proved()),
+            Just(PortRule::DECOY.proved()),
         ]
     }
 
@@ -148,6 +150,7 @@ mod tests {
                     features: Features(features),
                     config: Config {
                         cell_key,
+                        cookie_key: [words[0], words[1]],
                         lockout_failures: failures,
                         lockout_ms: words[3],
                         flow_idle_ms: words[2],

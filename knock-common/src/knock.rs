@@ -30,7 +30,8 @@ pub fn knock<B: Bytes + ?Sized, W: World>(
     rule: PortRule,
     world: &W,
 ) -> Judged<Reason> {
-    if segment.protocol == Protocol::Tcp {
+    let is_proved = world.features().has(Features::ANSWERS) && rule.is_proved();
+    if segment.protocol == Protocol::Tcp && !is_proved {
         let config = world.config();
         // A mask, not a comparison: Linux 6.1 forgets the bound of a number that was on the stack.
         let index = usize::from(rule.flag_class) & (FLAG_CLASSES - 1);
@@ -43,6 +44,13 @@ pub fn knock<B: Bytes + ?Sized, W: World>(
         return Ok(Reason::Ordinary);
     }
     let visit = Visit::of(bytes, segment, world)?;
+    if segment.protocol == Protocol::Tcp
+        && is_proved
+        && let Some(reason) = bytes.shake(world).no_knock()
+    {
+        world.tell(&visit, What::new(reason), 0);
+        return Ok(reason);
+    }
     Ok(match rule.kind() {
         PortKind::Decoy => world.reset(&visit, Reason::Decoy),
         PortKind::Ordinary | PortKind::Exempt | PortKind::Protected | PortKind::Knock => {

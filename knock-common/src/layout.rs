@@ -16,9 +16,9 @@ pub const VERSION: u32 = 3;
 
 /// Names of the maps, as in the object and in `bpftool map`.
 pub const MAPS: &[&str] = &[
-    "ALLOW", "CLOCK", "CONFIG", "COUNTERS", "DOORS", "EDGES", "EVENTS", "FIRST", "FLOWS", "GATES",
-    "HINTS", "LOCKOUTS", "NODES", "OTP", "PORTS", "PROGRESS", "SCRATCH", "SPENT", "TARGETS",
-    "TRUST",
+    "ALLOW", "ANSWER", "CLOCK", "CONFIG", "COUNTERS", "DOORS", "EDGES", "EVENTS", "FIRST", "FLOWS",
+    "GATES", "HINTS", "LOCKOUTS", "NODES", "OTP", "PORTS", "PROGRESS", "SCRATCH", "SPENT",
+    "TARGETS", "TRUST",
 ];
 
 /// Doors that a configuration may have. `DOORS` takes 64 bytes each: 0.6 MB.
@@ -98,6 +98,8 @@ impl Features {
     pub const CONFIRM: Self = Self(1 << 7);
     /// There are sequences that depend on who knocks.
     pub const BOUND: Self = Self(1 << 8);
+    /// Some packets are answered: handshakes, or the last knock of a door.
+    pub const ANSWERS: Self = Self(1 << 9);
 
     /// Whether all of `features` are used.
     #[inline(always)]
@@ -132,7 +134,7 @@ pub enum PortKind {
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Pod, Zeroable)]
 pub struct PortRule {
     kind: u8,
-    /// Index of the flag class that makes a TCP packet to this port a knock.
+    /// Index of the flag class that makes a TCP packet to this port a knock, or [`Self::PROVED`].
     pub flag_class: u8,
     /// The group of ports that this one belongs to, if it is protected.
     pub service: u16,
@@ -155,6 +157,8 @@ impl PortRule {
         service: 0,
         first: 0,
     };
+    /// In place of a flag class: TCP knocks here count when a handshake has proved their source.
+    pub const PROVED: u8 = 0x80;
     /// A port that resets whoever touches it.
     pub const DECOY: Self = Self {
         kind: 4,
@@ -181,6 +185,21 @@ impl PortRule {
             service: 0,
             first,
         }
+    }
+
+    /// The same port, where TCP knocks count when a handshake has proved their source.
+    #[must_use]
+    pub const fn proved(self) -> Self {
+        Self {
+            flag_class: Self::PROVED,
+            ..self
+        }
+    }
+
+    /// Whether TCP knocks count when a handshake has proved their source.
+    #[inline(always)]
+    pub const fn is_proved(self) -> bool {
+        self.flag_class & Self::PROVED != 0
     }
 
     /// What the port is. Numbers that were never written mean [`PortKind::Ordinary`].
@@ -232,6 +251,8 @@ pub struct Config {
     pub lockout_ms: u64,
     /// The secret key of the first-knock table.
     pub cell_key: [u64; 12],
+    /// The secret key of handshakes.
+    pub cookie_key: [u64; 2],
     /// Failed attempts that lock out.
     pub lockout_failures: u32,
     /// The longest that any attempt lives, in ticks.
@@ -345,6 +366,10 @@ pub struct Door {
     pub number: u16,
     /// Which sequence of the door this is, if it is good once; else 0.
     pub mark: u32,
+    /// The port that a knocker is told, or 0.
+    pub reply: u16,
+    /// Explicit padding.
+    pub padding: [u16; 3],
     /// The services that it opens or closes.
     pub services: [u16; SERVICES_PER_DOOR],
 }

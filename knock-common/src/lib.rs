@@ -27,10 +27,13 @@
 
 pub mod access;
 pub mod address;
+pub mod answer;
 pub mod automaton;
 pub mod bytes;
+pub mod cookie;
 pub mod event;
 pub mod first;
+pub mod handshake;
 pub mod hint;
 pub mod hmac;
 pub mod judge;
@@ -39,6 +42,7 @@ pub mod layout;
 pub mod lockout;
 pub mod otp;
 pub mod packet;
+pub mod question;
 pub mod reason;
 pub mod sha1;
 #[cfg(any(test, feature = "sim"))]

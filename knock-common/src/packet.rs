@@ -41,6 +41,25 @@ impl Protocol {
             Self::Udp => "udp",
         }
     }
+
+    /// The number in IP headers.
+    #[inline(always)]
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Tcp => TCP,
+            Self::Udp => UDP,
+        }
+    }
+
+    /// The protocol with a number in IP headers.
+    #[inline(always)]
+    pub const fn from_number(number: u8) -> Option<Self> {
+        match number {
+            TCP => Some(Self::Tcp),
+            UDP => Some(Self::Udp),
+            _ => None,
+        }
+    }
 }
 
 /// The bits of the TCP flags octet.
@@ -153,6 +172,29 @@ struct Transport {
 pub fn parse<B: Bytes + ?Sized>(bytes: &B) -> Result<Segment, Reason> {
     let group = bytes.u8(0).ok_or(Reason::Truncated)?;
     let unicast = group & 1 == 0;
+    let (ethertype, network) = link(bytes)?;
+    match ethertype {
+        ETHERTYPE_IPV4 => ipv4(bytes, network, unicast),
+        ETHERTYPE_IPV6 => ipv6(bytes, network, unicast),
+        ETHERTYPE_VLAN | ETHERTYPE_QINQ => Err(Reason::VlanTooDeep),
+        _ => Err(Reason::NotIp),
+    }
+}
+
+/// Where the IP header of a frame is, and whether it is IPv6; `None` if there is none.
+#[inline(always)]
+pub fn network<B: Bytes + ?Sized>(bytes: &B) -> Option<(usize, bool)> {
+    let (ethertype, network) = link(bytes).ok()?;
+    match ethertype {
+        ETHERTYPE_IPV4 => Some((network, false)),
+        ETHERTYPE_IPV6 => Some((network, true)),
+        _ => None,
+    }
+}
+
+/// Reads past the VLAN tags.
+#[inline(always)]
+fn link<B: Bytes + ?Sized>(bytes: &B) -> Result<(u16, usize), Reason> {
     let mut ethertype = bytes.be16(12).ok_or(Reason::Truncated)?;
     let mut network = ETHERNET_HEADER;
     for _ in 0..VLAN_TAGS_MAX {
@@ -164,12 +206,7 @@ pub fn parse<B: Bytes + ?Sized>(bytes: &B) -> Result<Segment, Reason> {
             .ok_or(Reason::Truncated)?;
         network = network.wrapping_add(VLAN_TAG);
     }
-    match ethertype {
-        ETHERTYPE_IPV4 => ipv4(bytes, network, unicast),
-        ETHERTYPE_IPV6 => ipv6(bytes, network, unicast),
-        ETHERTYPE_VLAN | ETHERTYPE_QINQ => Err(Reason::VlanTooDeep),
-        _ => Err(Reason::NotIp),
-    }
+    Ok((ethertype, network))
 }
 
 #[inline(always)]

@@ -5,8 +5,10 @@
 pub enum Verdict {
     /// The packet goes on to the network stack.
     Pass,
-    /// The packet ends here, without an answer.
+    /// The packet ends here, mostly without an answer.
     Drop,
+    /// The packet ends here, and is answered.
+    Answer,
 }
 
 /// Who gets to hear of an outcome.
@@ -92,6 +94,13 @@ reasons! {
     20 => BadHeader, "bad-header", "impossible IP header", Drop, Drops;
 
     32 => NoGrant, "no-grant", "no grant", Drop, Drops;
+
+    /// A SYN to a knock that is proved by a handshake, or to a decoy beside it: nothing has happened yet.
+    40 => Offered, "offered", "asked to prove its address", Answer, Never;
+    41 => Parted, "parted", "end of a handshake", Answer, Never;
+    /// An ACK of what was never sent, or long ago: somebody forges them.
+    42 => Unproven, "unproven", "address not proved", Drop, Knocks;
+    43 => Leftover, "leftover", "rest of a handshake", Drop, Never;
 
     48 => FirstKnock, "first-knock", "first knock", Drop, Knocks;
     49 => NextKnock, "next-knock", "right knock", Drop, Knocks;

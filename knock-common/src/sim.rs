@@ -11,6 +11,7 @@ use std::{
 
 use crate::{
     Address, Tally, World,
+    answer::Answer,
     event::Event,
     layout::{
         Config, Door, EdgeKey, Features, FlowKey, GrantKey, Node, Otp, PortRule, ProgressKey,
@@ -135,6 +136,8 @@ pub struct Sim {
     pub gates: [Rc<Cell<u64>>; 2],
     /// The events that were emitted.
     pub events: RefCell<Vec<Event>>,
+    /// The last answer.
+    pub answer: Cell<Option<Answer>>,
     /// The tallies that were counted.
     pub tallies: RefCell<HashMap<Tally, u64>>,
 }
@@ -237,6 +240,10 @@ impl World for Sim {
     fn emit(&self, event: &Event) -> bool {
         self.events.borrow_mut().push(*event);
         true
+    }
+
+    fn answer(&self, answer: Answer) {
+        self.answer.set(Some(answer));
     }
 
     fn tally(&self, tally: Tally) {

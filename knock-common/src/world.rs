@@ -3,6 +3,8 @@
 use crate::{
     Address, Reason, Tally,
     access::{self, Completed},
+    answer::Answer,
+    cookie::{self, Connection},
     event::{self, Event, What},
     first, hint,
     hmac::Scratch,
@@ -119,8 +121,17 @@ pub trait World: Sized {
     /// Counts something that is not a reason.
     fn tally(&self, tally: Tally);
 
+    /// Has the packet answered; the last answer is the one that counts.
+    fn answer(&self, _answer: Answer) {}
+
     // The rest is what the kernel side overrides with functions of their own, which the verifier
     // walks once and not at every call: hence numbers and plain structs as arguments.
+
+    /// See [`cookie::of`].
+    fn cookie(&self, connection: &Connection, epoch: u32) -> u32 {
+        let key = self.config().map_or([0; 2], |config| config.cookie_key);
+        cookie::of(key, connection, epoch)
+    }
 
     /// See [`first::recall_cell`].
     fn recall_first(&self, bucket: u32, tag: u64) -> u64 {

@@ -46,6 +46,7 @@ fn maps() -> Vec<Map> {
     };
     vec![
         map("ALLOW", size_of::<GrantKey>(), WORD, ALLOW_MAX),
+        map("ANSWER", INDEX, WORD, 1),
         map("CLOCK", INDEX, 2 * WORD, 1),
         map("CONFIG", INDEX, size_of::<Config>(), 1),
         map("COUNTERS", INDEX, WORD, COUNTERS_MAX),
@@ -105,6 +106,7 @@ fn every_reason_is_on_the_page() {
             let verdict = match reason.verdict() {
                 Verdict::Pass => "pass",
                 Verdict::Drop => "drop",
+                Verdict::Answer => "answer",
             };
             let told = match reason.telling() {
                 Telling::Never => "",

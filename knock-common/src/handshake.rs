@@ -1,0 +1,93 @@
+//! Knocks that count when their source has proved its address by a TCP handshake. No socket and no
+//! state takes part: a SYN is answered with a cookie, and the ACK that returns it is the knock.
+//!
+//! ```text
+//! client  SYN ─▶          offered    answered with SYN and ACK; nothing else happens
+//!         ACK ─▶          the knock  answered with FIN and ACK, so `connect` has succeeded
+//!         ACK, of our FIN leftover   nothing
+//!         FIN ─▶          parted     answered with RST
+//! ```
+
+use crate::{Bytes, Reason, World, answer::Answer, cookie, packet::flag, question::Question};
+
+const KIND: u8 = flag::SYN | flag::ACK | flag::FIN | flag::RST;
+const ENDS: u8 = flag::FIN | flag::ACK;
+
+/// What a packet is in a handshake.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Shake {
+    /// It asks for a connection.
+    Offered = 0,
+    /// It brings a cookie back.
+    Proved = 1,
+    /// It brings a number that is no cookie.
+    Unproven = 2,
+    /// It ends a connection.
+    Parted = 3,
+    /// It is anything else.
+    Leftover = 4,
+}
+
+impl Shake {
+    /// The reason why a packet is no knock; `None` if it is one.
+    #[inline(always)]
+    pub const fn no_knock(self) -> Option<Reason> {
+        match self {
+            Self::Offered => Some(Reason::Offered),
+            Self::Proved => None,
+            Self::Unproven => Some(Reason::Unproven),
+            Self::Parted => Some(Reason::Parted),
+            Self::Leftover => Some(Reason::Leftover),
+        }
+    }
+
+    /// The one with this number.
+    #[inline(always)]
+    pub const fn from_number(number: u64) -> Self {
+        match number {
+            0 => Self::Offered,
+            1 => Self::Proved,
+            2 => Self::Unproven,
+            3 => Self::Parted,
+            _ => Self::Leftover,
+        }
+    }
+}
+
+/// Tells what a packet is in a handshake, and has it answered.
+#[inline(always)]
+pub fn shake<B: Bytes + ?Sized, W: World>(bytes: &B, world: &W) -> Shake {
+    let Some(question) = Question::find(bytes) else {
+        return Shake::Leftover;
+    };
+    let Question {
+        connection,
+        flags,
+        acknowledged,
+        ..
+    } = question;
+    let now = world.now();
+    match flags & KIND {
+        flag::SYN => {
+            world.answer(Answer::SynAck(cookie::make(world, &connection, now)));
+            Shake::Offered
+        }
+        flag::ACK if flags & flag::PSH == 0 => {
+            let number = acknowledged.wrapping_sub(1);
+            match cookie::distance(world, &connection, number, now) {
+                0 => {
+                    world.answer(Answer::FinAck);
+                    Shake::Proved
+                }
+                // Our FIN was one more.
+                1 => Shake::Leftover,
+                _ => Shake::Unproven,
+            }
+        }
+        ENDS => {
+            world.answer(Answer::Reset);
+            Shake::Parted
+        }
+        _ => Shake::Leftover,
+    }
+}

@@ -1,0 +1,100 @@
+//! A packet that can be answered: whole, and from one host to another.
+
+use crate::{
+    Address, Bytes,
+    cookie::Connection,
+    packet::{self, Protocol},
+};
+
+/// Another fragment follows, or this is not the first.
+const FRAGMENT: u16 = 0x3fff;
+/// Multicast, reserved, and broadcast: RFC 1112, 919.
+const V4_GROUPS: u8 = 224;
+const V6_GROUPS: u8 = 0xff;
+
+/// What an answer is made of.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Question {
+    /// Who asks whom.
+    pub connection: Connection,
+    /// The TCP flags octet; zero for UDP.
+    pub flags: u8,
+    /// The TCP sequence number; zero for UDP.
+    pub sequence: u32,
+    /// The TCP acknowledgement; zero for UDP.
+    pub acknowledged: u32,
+    /// Whether it is an IPv6 packet.
+    pub v6: bool,
+    /// Where the IP header is.
+    pub network: usize,
+}
+
+impl Question {
+    /// The question that a frame is; `None` if it can't be answered.
+    #[inline(always)]
+    pub fn find<B: Bytes + ?Sized>(bytes: &B) -> Option<Self> {
+        let (network, v6) = packet::network(bytes)?;
+        Self::read(bytes, network, v6)
+    }
+
+    /// Fragments are not answered, nor are packets with IPv6 extension headers, which nobody needs
+    /// to knock.
+    #[inline(always)]
+    fn read<B: Bytes + ?Sized>(bytes: &B, network: usize, v6: bool) -> Option<Self> {
+        let at = |offset: usize| network.wrapping_add(offset);
+        let between_hosts = (bytes.u8(0)? | bytes.u8(6)?) & 1 == 0;
+        let (protocol, transport, source, destination) = if v6 {
+            let [next] = bytes.read(at(6))?;
+            let source = Address::from_v6(bytes.read(at(8))?);
+            let destination = Address::from_v6(bytes.read(at(24))?);
+            (next, at(40), source, destination)
+        } else {
+            let words = usize::from(bytes.u8(network)? & 0x0f);
+            if bytes.be16(at(6))? & FRAGMENT != 0 {
+                return None;
+            }
+            let [protocol] = bytes.read(at(9))?;
+            let source = Address::from_v4(bytes.read(at(12))?);
+            let destination = Address::from_v4(bytes.read(at(16))?);
+            (protocol, at(words.wrapping_mul(4)), source, destination)
+        };
+        if !between_hosts || !is_host(source, v6) || !is_host(destination, v6) {
+            return None;
+        }
+        let (ports, sequence, acknowledged, flags) = match Protocol::from_number(protocol)? {
+            Protocol::Tcp => {
+                let [a, b, c, d, e, f, g, h, i, j, k, l, _, flags]: [u8; 14] =
+                    bytes.read(transport)?;
+                ([a, b, c, d], [e, f, g, h], [i, j, k, l], flags)
+            }
+            Protocol::Udp => (bytes.read(transport)?, [0; 4], [0; 4], 0),
+        };
+        let [a, b, c, d] = ports;
+        Some(Self {
+            connection: Connection {
+                source,
+                destination,
+                source_port: u16::from_be_bytes([a, b]),
+                port: u16::from_be_bytes([c, d]),
+            },
+            flags,
+            sequence: u32::from_be_bytes(sequence),
+            acknowledged: u32::from_be_bytes(acknowledged),
+            v6,
+            network,
+        })
+    }
+}
+
+/// Whether an address is that of one host.
+#[inline(always)]
+fn is_host(address: Address, v6: bool) -> bool {
+    let [a, b, c, d] = address.words;
+    if v6 {
+        let [first, ..] = a.to_ne_bytes();
+        first != V6_GROUPS && a | b | c | d != 0
+    } else {
+        let [first, ..] = d.to_ne_bytes();
+        first != 0 && first < V4_GROUPS
+    }
+}
