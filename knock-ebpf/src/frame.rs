@@ -1,7 +1,14 @@
-//! Reading packets.
+//! Reading packets, and turning one round.
 
-use aya_ebpf::programs::XdpContext;
-use knock_common::Bytes;
+use aya_ebpf::{
+    EbpfContext as _,
+    bindings::xdp_md,
+    helpers::{bpf_xdp_adjust_tail, bpf_xdp_get_buff_len},
+    programs::XdpContext,
+};
+use knock_common::{Bytes, World, answer::Turn, handshake::Shake};
+
+use crate::parts;
 
 /// No header that is read begins further in; the verifier needs a bound.
 const OFFSET_MAX: usize = 0x3fff;
@@ -10,6 +17,7 @@ const OFFSET_MAX: usize = 0x3fff;
 pub(crate) struct Frame {
     start: *const u8,
     end: *const u8,
+    context: *mut xdp_md,
 }
 
 impl Frame {
@@ -19,6 +27,7 @@ impl Frame {
         Self {
             start: context.data() as *const u8,
             end: context.data_end() as *const u8,
+            context: context.as_ptr().cast(),
         }
     }
 }
@@ -36,5 +45,72 @@ impl Bytes for Frame {
         }
         // SAFETY: `from..from + N` was just shown to lie in the frame; byte arrays have alignment 1.
         Some(unsafe { from.cast::<[u8; N]>().read() })
+    }
+
+    #[inline(always)]
+    fn shake<W: World>(&self, _world: &W) -> Shake {
+        Shake::from_number(parts::shake(self.context))
+    }
+}
+
+/// The frame under judgement, to be changed where it is.
+pub(crate) struct Turned<'c> {
+    frame: Frame,
+    context: &'c XdpContext,
+}
+
+impl<'c> Turned<'c> {
+    /// The frame of a context.
+    #[inline(always)]
+    pub(crate) fn of(context: &'c XdpContext) -> Self {
+        Self {
+            frame: Frame::of(context),
+            context,
+        }
+    }
+}
+
+impl Bytes for Turned<'_> {
+    #[inline(always)]
+    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        self.frame.read(offset)
+    }
+}
+
+impl Turn for Turned<'_> {
+    #[inline(always)]
+    fn length(&self) -> Option<usize> {
+        // SAFETY: the context is the one that the kernel gave this run of the program.
+        let whole = unsafe { bpf_xdp_get_buff_len(self.context.as_ptr().cast()) };
+        let here = self.context.data_end().wrapping_sub(self.context.data());
+        (whole == here as u64).then_some(here)
+    }
+
+    #[inline(always)]
+    fn write<const N: usize>(&mut self, offset: usize, bytes: [u8; N]) -> Option<()> {
+        if offset > OFFSET_MAX {
+            return None;
+        }
+        let to = self.frame.start.wrapping_add(offset);
+        if to.wrapping_add(N) > self.frame.end {
+            return None;
+        }
+        // SAFETY: `to..to + N` was just shown to lie in the frame, which is this program's alone to
+        // read and write; byte arrays have alignment 1.
+        unsafe { to.cast_mut().cast::<[u8; N]>().write(bytes) };
+        Some(())
+    }
+
+    #[inline(always)]
+    fn cut(&mut self, length: usize) -> Option<()> {
+        let more = (length as i32).wrapping_sub(self.length()? as i32);
+        if more == 0 {
+            return Some(());
+        }
+        // SAFETY: as in `length`. The kernel refuses lengths that can't be. Pointers into the frame
+        // are no longer good, and this one is made empty.
+        let refused = unsafe { bpf_xdp_adjust_tail(self.context.as_ptr().cast(), more) };
+        self.frame.end = self.frame.start;
+        (refused == 0).then_some(())
     }
 }

@@ -11,7 +11,7 @@ mod frame;
 mod maps;
 mod parts;
 
-use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
+use aya_ebpf::{EbpfContext as _, bindings::xdp_action, macros::xdp, programs::XdpContext};
 use aya_log_common::Level;
 use aya_log_ebpf::log;
 use knock_common::{Verdict, World as _, judge, layout::Features, reason::Telling};
@@ -32,8 +32,13 @@ fn knock(context: XdpContext) -> u32 {
     log!(&context, level, "{}", reason.name());
     match reason.verdict() {
         Verdict::Pass => xdp_action::XDP_PASS,
-        Verdict::Drop if Maps.features().has(Features::DRY_RUN) => xdp_action::XDP_PASS,
-        Verdict::Drop => xdp_action::XDP_DROP,
+        Verdict::Drop | Verdict::Answer if Maps.features().has(Features::DRY_RUN) => {
+            xdp_action::XDP_PASS
+        }
+        Verdict::Drop | Verdict::Answer if Maps.features().has(Features::ANSWERS) => {
+            parts::answer(context.as_ptr().cast())
+        }
+        Verdict::Drop | Verdict::Answer => xdp_action::XDP_DROP,
     }
 }
 

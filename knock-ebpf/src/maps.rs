@@ -15,6 +15,8 @@ use aya_ebpf::{
 use knock_common::{
     Address, Reason, Tally, World,
     access::Completed,
+    answer::Answer,
+    cookie::{self, Connection},
     event::{Event, What},
     hmac::Scratch,
     knock::Decision,
@@ -87,6 +89,10 @@ static CLOCK: PerCpuArray<[u64; 2], 1> = PerCpuArray::new();
 /// Where HMACs are worked out.
 #[btf_map]
 static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
+
+/// What is to be answered to the packet under judgement, as a word; 0 is nothing.
+#[btf_map]
+static ANSWER: PerCpuArray<u64, 1> = PerCpuArray::new();
 
 use crate::parts;
 
@@ -175,6 +181,21 @@ pub(crate) fn count(number: u32) {
     if let Some(word) = COUNTERS.get_ptr_mut(number).and_then(Slot::new) {
         word.store(word.load().wrapping_add(1));
     }
+}
+
+/// The answer that was left for this packet.
+#[inline(always)]
+pub(crate) fn take_answer() -> Option<Answer> {
+    let word = ANSWER.get_ptr_mut(0).and_then(Slot::new)?;
+    let answer = Answer::from_word(word.load())?;
+    word.store(0);
+    Some(answer)
+}
+
+/// The secret key of handshakes.
+#[inline(always)]
+pub(crate) fn cookie_key() -> cookie::Key {
+    CONFIG.get(0).map_or([0; 2], |config| config.cookie_key)
 }
 
 /// The world made of the maps above.
@@ -321,6 +342,18 @@ impl World for Maps {
     #[inline(always)]
     fn tally(&self, tally: Tally) {
         count(tally as u32);
+    }
+
+    #[inline(always)]
+    fn answer(&self, answer: Answer) {
+        if let Some(word) = ANSWER.get_ptr_mut(0).and_then(Slot::new) {
+            word.store(answer.to_word());
+        }
+    }
+
+    #[inline(always)]
+    fn cookie(&self, connection: &Connection, epoch: u32) -> u32 {
+        parts::cookie(connection, epoch) as u32
     }
 
     #[inline(always)]

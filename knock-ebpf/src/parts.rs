@@ -1,17 +1,26 @@
 //! Parts of the decision that the verifier walks once each, not once at every place they are
 //! called from (BPF global functions). The fast path calls none of them.
 
+use aya_ebpf::{
+    bindings::{xdp_action, xdp_md},
+    programs::XdpContext,
+};
 use knock_common::{
     Reason,
     access::{self, Completed},
+    answer,
+    cookie::{self, Connection},
     event::{self, What},
-    first, hint, knock,
+    first, handshake, hint, knock,
     otp::{self, Bound, Place},
     sha1::{self, Work},
     visit::Visit,
 };
 
-use crate::maps::{self, Maps};
+use crate::{
+    frame::{Frame, Turned},
+    maps::{self, Maps},
+};
 
 /// What a part returns without its argument. The verifier takes a pointer argument for possibly
 /// null; our callers never pass null.
@@ -114,6 +123,36 @@ pub(crate) extern "C" fn reset(visit: *const Visit, cause: u64) -> u64 {
     visit.map_or(NO_ARGUMENT, |visit| {
         knock::reset(&Maps, visit, reason(cause)) as u64
     })
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn cookie(connection: *const Connection, epoch: u32) -> u64 {
+    // SAFETY: the caller's connection, alive during the call, or null.
+    let connection = unsafe { connection.as_ref() };
+    connection.map_or(0, |connection| {
+        let key = maps::cookie_key();
+        cookie::of(key, connection, epoch).into()
+    })
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn shake(context: *mut xdp_md) -> u64 {
+    handshake::shake(&Frame::of(&XdpContext::new(context)), &Maps) as u64
+}
+
+/// Sends the answer that was left for this packet, in its place; what there is none for is dropped.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn answer(context: *mut xdp_md) -> u32 {
+    let context = XdpContext::new(context);
+    let sent =
+        maps::take_answer().and_then(|answer| answer::turn(&mut Turned::of(&context), answer));
+    match sent {
+        Some(()) => xdp_action::XDP_TX,
+        None => xdp_action::XDP_DROP,
+    }
 }
 
 /// The reason with a number that came through a register.
