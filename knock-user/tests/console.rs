@@ -22,7 +22,7 @@ use knock_common::{
 };
 use knock_user::{
     commands::{Job, Occasion},
-    config::checked::{Command, Door, Effect, Knock, Ports},
+    config::checked::{Command, Door, Effect, Knock, Ports, Verify},
     console::{Attached, Console, DoorText, Style},
     ledger::{Action, Ending},
 };
@@ -56,6 +56,8 @@ fn door(name: &str, knocks: usize, effect: Effect) -> DoorText {
         on_open: None,
         on_close: None,
         target: None,
+        verify: Verify::Packet,
+        reply: false,
     })
 }
 

@@ -728,6 +728,7 @@ fn words_and_verdict_in_every_situation() {
         let verdict = match reason.verdict() {
             Verdict::Pass => "pass",
             Verdict::Drop => "drop",
+            Verdict::Answer => "answer",
         };
         assert_eq!(explained.verdict, verdict, "{name}");
     }

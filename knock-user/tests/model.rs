@@ -23,7 +23,7 @@ use knock_user::{
     compile::{Given, Numbers, compile},
     config::checked::{
         Control, Decoys, Door, Effect, Established, Exempt, Knock, Lockout, Mode, Ports, Scope,
-        Settings,
+        Settings, Verify,
     },
     host::Host,
 };
@@ -141,6 +141,8 @@ fn door(index: usize, sketch: &Sketch, everyones_step: Option<u64>) -> Door {
         on_open: None,
         on_close: None,
         target: sketch.target.map(|i| address(DESTINATIONS[i][0])),
+        verify: Verify::Packet,
+        reply: false,
     }
 }
 

@@ -8,6 +8,7 @@ mod automaton;
 mod changing;
 mod decoys;
 mod difference;
+mod handshake;
 mod numbers;
 mod places;
 mod services;
@@ -23,6 +24,7 @@ use std::{
 };
 
 use knock_common::{
+    cookie,
     event::NO_DOOR,
     layout::{
         self, Config, DOORS_MAX, FLAG_CLASSES, Features, FlagClass, PortRule, Symbol, TARGETS_MAX,
@@ -47,7 +49,9 @@ pub use self::{
 };
 use crate::{
     config::{
-        checked::{Decoys, Door, Exempt, Knock, Lockout, Moving, Ports, Scope, Sequence, Settings},
+        checked::{
+            Decoys, Door, Exempt, Knock, Lockout, Moving, Ports, Scope, Sequence, Settings, Verify,
+        },
         ports::PortSet,
         value::spell_flags,
     },
@@ -282,6 +286,7 @@ impl Plan {
             return Err(conflicts);
         }
         let flags = Flags::new(doors, sequences, &mut conflicts);
+        handshake::check(doors, sequences, &mut conflicts);
         let numbers = doors.iter().map(|door| numbering.door(&door.name));
         // Within the limits, two configurations' doors have numbers enough.
         let numbers: Vec<u16> = numbers.map(|number| number.unwrap_or(NO_DOOR)).collect();
@@ -408,7 +413,7 @@ fn classes(
 /// The flags that make TCP packets knocks, by port.
 struct Flags {
     classes: Vec<FlagClass>,
-    /// Of the ports whose class is not the default.
+    /// Of the ports whose class is not the default, or that ask for a handshake.
     by_port: BTreeMap<u16, u8>,
 }
 
@@ -454,6 +459,15 @@ impl Flags {
                 if number != FlagClass::SYN_INDEX {
                     flags.by_port.insert(knock.port, number);
                 }
+            }
+        }
+        for (index, door) in doors.iter().enumerate() {
+            if door.verify == Verify::Handshake {
+                let ports = handshake::ports(index, door, sequences);
+                let ports = ports.flat_map(|ports| ports.first..=ports.last);
+                flags
+                    .by_port
+                    .extend(ports.map(|port| (port, PortRule::PROVED)));
             }
         }
         if flags.classes.len() > FLAG_CLASSES {
@@ -530,23 +544,30 @@ impl PortTable {
         settings: &Settings,
         given: &mut Given<'_>,
     ) -> Result<Vec<u16>, Vec<Conflict>> {
+        let decoy = match settings.has_handshakes() {
+            true => PortRule::DECOY.proved(),
+            false => PortRule::DECOY,
+        };
         let drawn = match (&settings.decoys, given.before) {
             (Decoys::Listed(listed), _) => {
                 for &range in listed {
-                    self.put_range(range, PortRule::DECOY);
+                    self.put_range(range, decoy);
                 }
                 return Ok(Vec::new());
             }
             (Decoys::Drawn { .. }, Some(before)) => before.tables.drawn.clone(),
             (Decoys::Drawn { count, range }, None) => {
-                let taken = |port| self.has(Protocol::Tcp, port);
+                // A scan that only asks for connections passes decoys that answer: beside silent
+                // knocks there has to be something that resets it.
+                let beside = handshake::beside(settings);
+                let taken = |port| self.has(Protocol::Tcp, port) || beside.contains(&port);
                 decoys::draw(*count, range, taken, given.host, given.draw)?
             }
         };
         for &port in &drawn {
             // A sequence that changed may have it now.
             if !self.has(Protocol::Tcp, port) {
-                self.put(Protocol::Tcp, port, PortRule::DECOY);
+                self.put(Protocol::Tcp, port, decoy);
             }
         }
         Ok(drawn)
@@ -575,12 +596,14 @@ impl PortTable {
 /// What a configuration uses.
 pub fn features(settings: &Settings) -> Features {
     let targets = settings.doors.iter().any(|door| door.target.is_some());
+    let reply = settings.doors.iter().any(|door| door.reply);
     let global = |lockout: &Lockout| lockout.scope == Scope::Global;
     [
         (settings.strict, Features::STRICT),
         (settings.established.keep, Features::KEEP),
         (!settings.trust.is_empty(), Features::TRUST),
         (targets, Features::TARGETS),
+        (settings.has_handshakes() || reply, Features::ANSWERS),
         (settings.lockout.is_some(), Features::LOCKOUT),
         (settings.doors.iter().any(is_bound), Features::BOUND),
         (
@@ -604,6 +627,7 @@ fn config(settings: &Settings, flags: &Flags, given: &Given<'_>) -> Config {
         flow_idle_ms: millis(settings.established.idle),
         lockout_ms: lockout.map_or(0, |lockout| millis(lockout.duration)),
         cell_key: given.cell_key,
+        cookie_key: cookie::key(given.cell_key),
         lockout_failures: lockout.map_or(0, |lockout| lockout.failures.into()),
         horizon_ticks: longest.unwrap_or(0),
         flag_classes,
@@ -625,6 +649,7 @@ fn door_entry(
             .and_then(|target| classes.get(&target).copied())
             .unwrap_or(0),
         closes: u16::from(!door.closed().is_empty()),
+        reply: door.first_tcp().filter(|_| door.reply).unwrap_or(0),
         ..layout::Door::default()
     };
     for (slot, service) in entry.services.iter_mut().zip(services) {

@@ -7,7 +7,7 @@ use knock_common::layout::{DOORS_PER_NODE, EdgeKey, PortKind, Symbol};
 use super::*;
 use crate::config::{
     self,
-    checked::{Effect, Knock},
+    checked::{Effect, Knock, Verify},
 };
 
 pub(super) fn settings(text: &str) -> Settings {
@@ -294,6 +294,8 @@ fn ten_thousand_doors(ports: impl Fn(u64) -> u16) -> Settings {
             on_open: None,
             on_close: None,
             target: None,
+            verify: Verify::Packet,
+            reply: false,
         })
         .collect();
     settings

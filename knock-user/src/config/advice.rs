@@ -6,9 +6,9 @@ use knock_common::packet::Protocol;
 
 use super::{
     Checked, Problem,
-    checked::{Decoys, Door, Exempt, Knock, Moving, Ports, Scope, Settings},
+    checked::{Decoys, Door, Exempt, Knock, Moving, Ports, Scope, Settings, Verify},
     ports::PortSet,
-    rules::Harmless,
+    rules::{Harmless, Touch},
     value::spell,
 };
 use crate::{compile, host::Host};
@@ -31,6 +31,8 @@ pub(super) fn advise(checked: &Checked, host: &Host) -> Vec<Problem> {
         }
         advice.grant(index, door);
         advice.served_knocks(index, door);
+        advice.silence(index, door);
+        advice.reply(index, door);
     }
     advice.scans();
     advice.ephemeral_ports();
@@ -125,7 +127,7 @@ impl Advice<'_> {
         let mut harmless = Harmless::new(settings, &served);
         for (index, door) in settings.doors.iter().enumerate() {
             if door.knock.len() > 1
-                && let Some(direction) = harmless.walk(&door.knock, door.tcp_flags)
+                && let Some(direction) = harmless.walk(&door.knock, Touch::of(door))
             {
                 self.of_door(
                     index,
@@ -167,6 +169,34 @@ impl Advice<'_> {
                 format!(
                     "this host listens on {knock}, and nobody will be able to connect there any \
                      more, because knocks are dropped: knock elsewhere"
+                ),
+            );
+        }
+    }
+
+    /// Where some ports answer, those that don't show what they are.
+    fn silence(&mut self, index: usize, door: &Door) {
+        if door.verify == Verify::Packet && self.settings().has_handshakes() {
+            self.of_door(
+                index,
+                "verify",
+                "its knock ports are silent, while those of doors with verify = \"handshake\" and \
+                 decoys answer: whoever scans can tell them apart; take \"handshake\" for all doors",
+            );
+        }
+    }
+
+    fn reply(&mut self, index: usize, door: &Door) {
+        let last = door.knock.last().copied();
+        if door.reply
+            && let Some(knock) = last.filter(|knock| knock.protocol == Protocol::Tcp)
+        {
+            self.of_door(
+                index,
+                "reply",
+                format!(
+                    "the last knock is {knock}, and no address translation or firewall before the \
+                     knocker lets a datagram in as the answer to it: let the last knock be UDP"
                 ),
             );
         }

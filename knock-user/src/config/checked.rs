@@ -40,6 +40,14 @@ pub struct Settings {
     pub doors: Vec<Door>,
 }
 
+impl Settings {
+    /// Whether some door's knocks are proved by handshakes; then decoys answer, too.
+    pub fn has_handshakes(&self) -> bool {
+        let mut doors = self.doors.iter();
+        doors.any(|door| door.verify == Verify::Handshake)
+    }
+}
+
 /// How the program is attached to an interface.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, clap::ValueEnum, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -266,6 +274,33 @@ pub struct Door {
     pub on_close: Option<Command>,
     /// The destination address that knocks and grants are for, if not any.
     pub target: Option<IpAddr>,
+    /// What shows that a knock's source address is not forged.
+    pub verify: Verify,
+    /// Whether the knocker is told the opened port.
+    pub reply: bool,
+}
+
+/// What shows that a knock's source address is not forged.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Verify {
+    /// Nothing: a packet is a knock.
+    #[default]
+    Packet,
+    /// A TCP handshake.
+    Handshake,
+}
+
+impl Verify {
+    /// Both, with their words.
+    pub const WORDS: [(&str, Self); 2] = [("packet", Self::Packet), ("handshake", Self::Handshake)];
+
+    /// The word in the file.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Packet => "packet",
+            Self::Handshake => "handshake",
+        }
+    }
 }
 
 impl Door {
@@ -276,6 +311,12 @@ impl Door {
             Some(Moving::OneTime(_)) => None,
             Some(Moving::Otp(otp)) => Some(otp.length()),
         }
+    }
+
+    /// The first TCP port that the door opens: the one that a knocker is told.
+    pub fn first_tcp(&self) -> Option<u16> {
+        let tcp = |ports: &&Ports| ports.protocol == Protocol::Tcp;
+        self.opened().iter().find(tcp).map(|ports| ports.first)
     }
 
     /// The ports that the door opens.

@@ -5,7 +5,7 @@ use std::{net::IpAddr, path::PathBuf, time::Duration};
 use knock_common::layout::{FlagClass, KNOCKS_MAX};
 
 use super::{
-    checked::{Command, Door, Effect, Knock, Moving, OneTime, Ports},
+    checked::{Command, Door, Effect, Knock, Moving, OneTime, Ports, Verify},
     otp,
     problem::Report,
     section::{Item, Section},
@@ -67,7 +67,6 @@ pub(super) fn read(section: &mut Section<'_, '_>, report: &mut Report) -> Option
             "missing: every door needs one, as in name = \"ssh\"",
         );
     }
-    report_unsupported(section, report);
     let within = section.or("within", report, WITHIN, |item, report| {
         item.duration(report, WITHIN_LEAST, WITHIN_MOST)
     });
@@ -110,6 +109,10 @@ pub(super) fn read(section: &mut Section<'_, '_>, report: &mut Report) -> Option
         item.parsed(report, value::tcp_flags)
     });
     let target = section.get("target", report, target);
+    let verify = section.or("verify", report, Verify::Packet, |item, report| {
+        item.word(report, &Verify::WORDS)
+    });
+    let reply = section.or("reply", report, false, Item::boolean);
     (report.problems.len() == before).then_some(())?;
     Some(Door {
         name: name?,
@@ -126,6 +129,8 @@ pub(super) fn read(section: &mut Section<'_, '_>, report: &mut Report) -> Option
         on_open,
         on_close,
         target,
+        verify,
+        reply,
     })
 }
 
@@ -153,22 +158,6 @@ fn moving(section: &mut Section<'_, '_>, within: Duration, report: &mut Report) 
         }
     })?;
     Some(Moving::OneTime(OneTime { file, lookahead }))
-}
-
-/// Reports keys whose meaning is known but not implemented.
-fn report_unsupported(section: &mut Section<'_, '_>, report: &mut Report) {
-    section.get("verify", report, |item, report| {
-        if item.word(report, &[("packet", false), ("handshake", true)])? {
-            return item.wrong(report, "\"handshake\" is not supported yet: leave it out");
-        }
-        Some(())
-    });
-    section.get("reply", report, |item, report| {
-        if item.boolean(report)? {
-            return item.wrong(report, "true is not supported yet: leave it out");
-        }
-        Some(())
-    });
 }
 
 /// Names appear in commands' environments, on the console and as arguments.

@@ -10,7 +10,7 @@ use std::{
 use knock_common::{layout::FlagClass, packet::Protocol};
 
 use super::{
-    checked::{Decoys, Door, Exempt, Knock, Moving, Ports, Settings},
+    checked::{Decoys, Door, Exempt, Knock, Moving, Ports, Settings, Verify},
     file::{Places, Read},
     ports::PortSet,
     problem::Report,
@@ -41,6 +41,7 @@ pub(super) fn check(read: &Read, report: &mut Report) {
     let distinct = rules.sequences();
     rules.knocks_stay_open();
     rules.ranges();
+    rules.replies();
     rules.decoys();
     rules.exempt();
     rules.index();
@@ -149,6 +150,16 @@ impl Rules<'_> {
         let protector = |ports| self.protector(ports);
         for (index, key, reason) in ranges::check(self.settings, &self.protected, protector) {
             self.add(index, key, reason);
+        }
+    }
+
+    fn replies(&mut self) {
+        for (index, door) in self.settings.doors.iter().enumerate() {
+            if door.reply && door.first_tcp().is_none() {
+                let reason = "true tells the knocker the TCP port that was opened, and this door \
+                              opens none: leave it out";
+                self.add(index, "reply", reason.to_owned());
+            }
         }
     }
 
@@ -313,11 +324,15 @@ impl Rules<'_> {
                 );
                 continue;
             }
-            let Some(direction) = harmless.walk(&door.knock, door.tcp_flags) else {
+            let Some(direction) = harmless.walk(&door.knock, Touch::of(door)) else {
                 continue;
             };
             // What is left with the flags that the message would ask for is the sequence's fault.
-            if opens(door.tcp_flags) || harmless.walk(&door.knock, FlagClass::SYN).is_some() {
+            let touch = Touch {
+                flags: FlagClass::SYN,
+                ..Touch::of(door)
+            };
+            if opens(door.tcp_flags) || harmless.walk(&door.knock, touch).is_some() {
                 self.add(
                     index,
                     "knock",
@@ -361,13 +376,32 @@ const fn implies(flags: FlagClass, wider: FlagClass) -> bool {
     flags.mask & wider.mask == wider.mask && flags.value & wider.mask == wider.value
 }
 
+/// What a scan does to each TCP port.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(super) struct Touch {
+    /// The flags of its packets.
+    flags: FlagClass,
+    /// Whether it completes handshakes.
+    connects: bool,
+}
+
+impl Touch {
+    /// What it takes to knock on the ports of a door.
+    pub(super) fn of(door: &Door) -> Self {
+        Self {
+            flags: door.tcp_flags,
+            connects: door.verify == Verify::Handshake,
+        }
+    }
+}
+
 /// The ports that don't reset those who scan, strictly.
 pub(super) struct Harmless<'a> {
     settings: &'a Settings,
     /// Ports that are never wrong knocks.
     always: Vec<Ports>,
-    /// By the flags that the scan's TCP packets have.
-    by_flags: BTreeMap<FlagClass, PortSet>,
+    /// By what the scan does to each port.
+    by_touch: BTreeMap<Touch, PortSet>,
 }
 
 impl<'a> Harmless<'a> {
@@ -381,34 +415,45 @@ impl<'a> Harmless<'a> {
         Self {
             settings,
             always: always.collect(),
-            by_flags: BTreeMap::new(),
+            by_touch: BTreeMap::new(),
         }
     }
 
-    /// The direction of a scan that would knock this, with TCP packets that `flags` admits.
-    pub(super) fn walk(&mut self, knocks: &[Knock], flags: FlagClass) -> Option<Direction> {
+    /// The direction of a scan that would knock this.
+    pub(super) fn walk(&mut self, knocks: &[Knock], touch: Touch) -> Option<Direction> {
         // Most sequences are in no order, and need no set.
         Direction::of(knocks)?;
-        let harmless = self.to(flags);
+        let harmless = self.to(touch);
         Direction::find(knocks, |order, knocks| {
             order.walks_undisturbed(knocks, harmless)
         })
     }
 
-    fn to(&mut self, flags: FlagClass) -> &PortSet {
+    fn to(&mut self, touch: Touch) -> &PortSet {
         let Self {
             settings, always, ..
         } = self;
-        self.by_flags.entry(flags).or_insert_with(|| {
+        let Touch { flags, connects } = touch;
+        self.by_touch.entry(touch).or_insert_with(|| {
             let all = (!opens(flags)).then_some(Ports::all(Protocol::Tcp));
             // A packet with flags that are no knock's passes a knock port without a trace.
+            // One that only asks for a connection passes those that want a handshake.
+            let unproved = |door: &&Door| door.verify == Verify::Handshake && !connects;
             let passed = settings
                 .doors
                 .iter()
-                .filter(|door| !implies(flags, door.tcp_flags))
+                .filter(|door| !implies(flags, door.tcp_flags) || unproved(door))
                 .flat_map(|door| &door.knock)
                 .filter(|knock| knock.protocol == Protocol::Tcp);
             let passed = passed.copied().map(Ports::from);
+            let decoys = match &settings.decoys {
+                Decoys::Listed(listed) if settings.has_handshakes() && !connects => &listed[..],
+                Decoys::Listed(_) | Decoys::Drawn { .. } => &[],
+            };
+            let decoys = decoys
+                .iter()
+                .filter(|ports| ports.protocol == Protocol::Tcp);
+            let passed = passed.chain(decoys.copied());
             PortSet::new(always.iter().copied().chain(all).chain(passed))
         })
     }

@@ -316,6 +316,8 @@ fn describe(reason: Reason, event: &Event, door: Option<&DoorText>, port: &str) 
         Reason::TooLate => (What::Late, after("came too late")),
         Reason::Spent => (What::Reset, after(reason.text())),
         Reason::Decoy => (What::Decoy, after(reason.text())),
+        Reason::Offered | Reason::Parted => (What::Knock, join(port, reason.text())),
+        Reason::Unproven => (What::Denied, after(reason.text())),
         Reason::LockedOut => (What::Locked, after(reason.text())),
         Reason::NoGrant => (What::Denied, after(reason.text())),
         Reason::GrantsFull => (What::Full, join(&opens, reason.text())),
@@ -324,7 +326,8 @@ fn describe(reason: Reason, event: &Event, door: Option<&DoorText>, port: &str) 
         | Reason::TinyFragment
         | Reason::ExtensionsTooLong
         | Reason::VlanTooDeep
-        | Reason::BadHeader => (What::Dropped, reason.text().to_owned()),
+        | Reason::BadHeader
+        | Reason::Leftover => (What::Dropped, reason.text().to_owned()),
         Reason::NotIp
         | Reason::OtherProtocol
         | Reason::LaterFragment

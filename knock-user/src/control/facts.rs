@@ -169,6 +169,7 @@ pub const fn verdict(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Pass => "pass",
         Verdict::Drop => "drop",
+        Verdict::Answer => "answer",
     }
 }
 

@@ -82,6 +82,8 @@ pub(super) fn outcome(
         (Verdict::Pass, _) => "would pass",
         (Verdict::Drop, false) => "would be dropped",
         (Verdict::Drop, true) => "would be dropped if this were no dry run",
+        (Verdict::Answer, false) => "would be answered",
+        (Verdict::Answer, true) => "would be answered if this were no dry run",
     };
     let detail = event.and_then(|event| stage(&event, known));
     let detail = detail.map_or_else(String::new, |detail| format!(" ({detail})"));

@@ -1,0 +1,96 @@
+//! Doors whose knocks are proved by a TCP handshake.
+
+use std::collections::BTreeSet;
+
+use knock_common::{layout::FlagClass, packet::Protocol};
+
+use super::{Conflict, Sequences};
+use crate::config::{
+    checked::{Door, Moving, Ports, Settings, Verify},
+    ports::PortSet,
+    value::spell_flags,
+};
+
+/// The TCP ports on which a door's knocks may be.
+pub(super) fn ports<'a>(
+    index: usize,
+    door: &'a Door,
+    sequences: &'a Sequences,
+) -> impl Iterator<Item = Ports> + 'a {
+    all_ports(index, door, sequences).filter(|ports| ports.protocol == Protocol::Tcp)
+}
+
+fn all_ports<'a>(
+    index: usize,
+    door: &'a Door,
+    sequences: &'a Sequences,
+) -> impl Iterator<Item = Ports> + 'a {
+    let moving = sequences.get(&index).into_iter().flatten();
+    let moving = moving.flat_map(|sequence| &sequence.knocks);
+    let timed = match &door.moving {
+        Some(Moving::Otp(otp)) => otp.ports().collect(),
+        Some(Moving::OneTime(_)) | None => Vec::new(),
+    };
+    let knocks = door.knock.iter().chain(moving).copied();
+    knocks.map(Ports::from).chain(timed)
+}
+
+/// Finds what no handshake can prove, and ports that would have to answer and to be silent.
+pub(super) fn check(doors: &[Door], sequences: &Sequences, conflicts: &mut Vec<Conflict>) {
+    let proved = |door: &&(usize, &Door)| door.1.verify == Verify::Handshake;
+    let all: Vec<(usize, &Door)> = doors.iter().enumerate().collect();
+    if !all.iter().any(|door| proved(&door)) {
+        return;
+    }
+    let others = || all.iter().filter(|door| !proved(door));
+    let silent = others().flat_map(|(index, door)| ports(*index, door, sequences));
+    let silent = PortSet::new(silent);
+    for &(index, door) in all.iter().filter(proved) {
+        of_door(index, door, sequences, conflicts);
+        let Some(shared) = ports(index, door, sequences).find(|ports| silent.touches(*ports))
+        else {
+            continue;
+        };
+        let has = |(index, door): &&(usize, &Door)| {
+            ports(*index, door, sequences).any(|ports| ports.overlaps(shared))
+        };
+        let name = others().find(has).map_or("", |(_, other)| &other.name);
+        let reason = format!(
+            "{shared} is a knock of door \"{name}\" too, which has verify = \"{}\": a port \
+             answers or is silent, so give both doors the same, or take another port",
+            Verify::Packet.name()
+        );
+        conflicts.push(Conflict::of_door(index, "verify", reason));
+    }
+}
+
+fn of_door(index: usize, door: &Door, sequences: &Sequences, conflicts: &mut Vec<Conflict>) {
+    let is_udp = |ports: &Ports| ports.protocol == Protocol::Udp;
+    if let Some(knock) = all_ports(index, door, sequences).find(is_udp) {
+        let reason = format!(
+            "{knock} can't be proved: UDP has no handshake, so its source address can be forged; \
+             knock over TCP only, or leave verify = \"handshake\" out"
+        );
+        conflicts.push(Conflict::of_door(index, "verify", reason));
+    }
+    if door.tcp_flags != FlagClass::SYN {
+        let reason = format!(
+            "packets with tcp_flags = \"{}\" don't begin a handshake: leave tcp_flags out",
+            spell_flags(door.tcp_flags)
+        );
+        conflicts.push(Conflict::of_door(index, "verify", reason));
+    }
+}
+
+/// The ports on both sides of silent knocks, if decoys answer.
+pub(super) fn beside(settings: &Settings) -> BTreeSet<u16> {
+    if !settings.has_handshakes() {
+        return BTreeSet::new();
+    }
+    let doors = settings.doors.iter();
+    let silent = doors.filter(|door| door.verify == Verify::Packet);
+    let knocks = silent.flat_map(|door| &door.knock);
+    let tcp = knocks.filter(|knock| knock.protocol == Protocol::Tcp);
+    tcp.flat_map(|knock| [knock.port.saturating_sub(1), knock.port.saturating_add(1)])
+        .collect()
+}
