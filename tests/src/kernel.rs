@@ -41,6 +41,7 @@ const LOOPBACK: u32 = 1;
 /// What XDP programs return (`linux/bpf.h`).
 const XDP_DROP: u32 = 1;
 const XDP_PASS: u32 = 2;
+const XDP_TX: u32 = 3;
 /// The kernel refuses shorter frames: an Ethernet header is the least (`bpf_prog_test_run_xdp`).
 pub const FRAME_LEAST: usize = 14;
 
@@ -187,6 +188,7 @@ impl Kernel {
         match run.return_value {
             XDP_DROP => Ok(Verdict::Drop),
             XDP_PASS => Ok(Verdict::Pass),
+            XDP_TX => Ok(Verdict::Answer),
             other => bail!("the program returned {other}"),
         }
     }

@@ -24,6 +24,7 @@ const PRODUCER: &[u8] = b"(rustc version ";
 
 /// What a configuration can have: each set of features is a program of its own in the kernel.
 const CONFIGURATIONS: &[(&str, &str)] = &[
+    ("answers", ""),
     ("least", "strict = false\nestablished = { keep = false }\n"),
     ("usual", ""),
     (
@@ -37,6 +38,9 @@ const DOOR: &str = "[[door]]\nname = \"ssh\"\nknock = [\"tcp/9000\", \"udp/7000\
                     open = [\"tcp/22\"]\n";
 /// A door for one address, which is another feature.
 const TARGET: &str = "target = \"192.0.2.1\"\n";
+/// A door that answers, which is another one.
+const PROVED: &str = "reply = true\n[[door]]\nname = \"proved\"\nverify = \"handshake\"\n\
+                      knock = [\"tcp/9001\", \"tcp/7001\"]\nopen = [\"tcp/22\"]\n";
 
 /// The file.
 #[derive(Debug, Deserialize, PartialEq, Serialize)]
@@ -94,8 +98,12 @@ fn compiled() -> BTreeMap<String, u64> {
 }
 
 fn loaded(name: &str, settings: &str) -> Loaded {
-    let target = if name == "everything" { TARGET } else { "" };
-    let tables = compile(&format!("{settings}{DOOR}{target}")).unwrap();
+    let more = match name {
+        "everything" => TARGET,
+        "answers" => PROVED,
+        _ => "",
+    };
+    let tables = compile(&format!("{settings}{DOOR}{more}")).unwrap();
     let mut kernel = Kernel::with(&tables, Options::default()).unwrap();
     let info = kernel.firewall().program().unwrap().info().unwrap();
     Loaded {

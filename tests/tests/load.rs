@@ -18,6 +18,7 @@ const INSTRUCTIONS_MOST_BEFORE_6_12: u32 = 250_000;
 const MEMORY_MOST: &[(&str, u64)] = &[
     ("ALLOW", 8 << 20),
     ("AYA_LOGS", 512 << 10),
+    ("ANSWER", 8 << 10),
     ("CLOCK", 8 << 10),
     ("CONFIG", 8 << 10),
     ("COUNTERS", 256 << 10),
