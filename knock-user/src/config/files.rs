@@ -6,9 +6,9 @@ use knock_common::packet::Protocol;
 
 use super::{
     Checked, Problem,
-    checked::{Decoys, Door, Exempt, Knock, Moving, OneTime, Ports, Settings},
+    checked::{Decoys, Door, Exempt, Knock, Moving, OneTime, Ports, Settings, Verify},
     ports::PortSet,
-    rules::{Direction, Harmless},
+    rules::{Direction, Harmless, Touch},
 };
 use crate::{
     compile,
@@ -121,7 +121,17 @@ impl<'a> Lines<'a> {
             if let Some((_, what)) = self.taken.iter().find(overlaps) {
                 return Some(format!("{knock} is {what}, so it can't be a knock"));
             }
-            if let Some(other) = self.other_flags(knock) {
+            if self.door.verify == Verify::Handshake && knock.protocol == Protocol::Udp {
+                return Some(format!("{knock} can't be proved: UDP has no handshake"));
+            }
+            if let Some(other) = self.other(knock, |other| other.verify != self.door.verify) {
+                return Some(format!(
+                    "{knock} is a knock of door \"{}\", which has verify = \"{}\"",
+                    other.name,
+                    other.verify.name()
+                ));
+            }
+            if let Some(other) = self.other(knock, |other| other.tcp_flags != self.door.tcp_flags) {
                 return Some(format!(
                     "door \"{}\" wants other tcp_flags for {knock}",
                     other.name
@@ -136,21 +146,19 @@ impl<'a> Lines<'a> {
             return None;
         }
         let direction = match self.settings.strict {
-            true => self.harmless.walk(knocks, self.door.tcp_flags),
+            true => self.harmless.walk(knocks, Touch::of(self.door)),
             false => Direction::of(knocks),
         };
         direction.map(|direction| direction.to_string())
     }
 
-    /// The door that knocks there too, with other flags.
-    fn other_flags(&self, knock: Knock) -> Option<&'a Door> {
-        let differs =
-            |other: &&Door| other.tcp_flags != self.door.tcp_flags && other.knock.contains(&knock);
+    /// The door that knocks there too, but over TCP differently.
+    fn other(&self, knock: Knock, differs: impl Fn(&Door) -> bool) -> Option<&'a Door> {
         let doors = &self.settings.doors;
         doors
             .iter()
             .filter(|_| knock.protocol == Protocol::Tcp)
-            .find(differs)
+            .find(|other| differs(other) && other.knock.contains(&knock))
     }
 }
 
