@@ -18,6 +18,7 @@ use knock_user::{
     daemon::{Daemon, Signals},
     generate::{self, Unsuitable},
     import,
+    index::Index,
     instance::Instance,
     output::Output,
     privileges,
@@ -88,7 +89,9 @@ fn run(options: &Run, stderr: Stderr) -> Result<()> {
         let watchers = Watchers::default();
         let access = Access::new(plan.settings().control.group.as_deref())?;
         let control = Server::listen(&instance.socket(), access, watchers.clone())?;
-        // The last thing that takes more: the socket may belong to another group.
+        let mut index = Index::default();
+        index.listen(plan.settings().index);
+        // What takes more was before: the socket may belong to another group, and a port to root.
         privileges::drop_to_needed()?;
         if let Some(unreadable) = privileges::unreadable(&options.config) {
             tracing::warn!("{unreadable}");
@@ -96,7 +99,7 @@ fn run(options: &Run, stderr: Stderr) -> Result<()> {
         let how = plan.how(options);
         let (protection, put) = Protection::begin(instance, &plan, &interfaces, how)?;
         let out = Output::new(io::stdout());
-        let daemon = Daemon::new(options.clone(), plan, protection, put, |doors| {
+        let daemon = Daemon::new(options.clone(), plan, protection, put, index, |doors| {
             let console = Console::new(out, style, doors, clock::booted_at());
             let console = console.with_watchers(watchers);
             match options.log_format {

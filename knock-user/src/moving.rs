@@ -18,7 +18,7 @@ use crate::{
     },
     firewall::Firewall,
     maps,
-    one_time::OneTimeFile,
+    one_time::{OneTimeFile, Standing},
     otp::{Clocks, Timed},
     start::Plan,
 };
@@ -62,6 +62,14 @@ impl Sources {
         sources.map(|source| source.changes_ms(now_ms)).min()
     }
 
+    /// How it is with the files of one-time sequences, by the places of their doors.
+    fn files(&self) -> BTreeMap<usize, Standing> {
+        let sources = self.0.iter();
+        sources
+            .filter_map(|(&place, source)| Some((place, source.file()?.standing())))
+            .collect()
+    }
+
     /// Puts a sequence away that was used; tells whether it is, for good.
     fn put_away(&mut self, place: usize, mark: u32) -> bool {
         let source = self.0.get_mut(&place);
@@ -79,6 +87,13 @@ impl Source {
                 Self::OneTime(file)
             }
             Moving::Otp(otp) => Self::Otp(Timed::new(otp, door.within)),
+        }
+    }
+
+    const fn file(&self) -> Option<&OneTimeFile> {
+        match self {
+            Self::OneTime(file) => Some(file),
+            Self::Otp(_) => None,
         }
     }
 
@@ -107,13 +122,8 @@ impl Source {
 
     fn put_away(&mut self, mark: u32) -> bool {
         match self {
-            Self::OneTime(file) => match file.mark_used(mark) {
-                Ok(()) => true,
-                Err(error) => {
-                    tracing::warn!("{error}");
-                    false
-                }
-            },
+            // Why not is told of the file.
+            Self::OneTime(file) => file.mark_used(mark).is_ok(),
             Self::Otp(timed) => timed.is_over(mark, Clocks::at(clock::boot_ms())),
         }
     }
@@ -164,6 +174,11 @@ impl Kept {
     /// When to look again, in milliseconds since boot; `None` if nothing ever changes by itself.
     pub fn changes_ms(&self, now_ms: u64) -> Option<u64> {
         self.sources.changes_ms(now_ms)
+    }
+
+    /// How it is with the files of one-time sequences, by the places of their doors.
+    pub fn files(&self) -> BTreeMap<usize, Standing> {
+        self.sources.files()
     }
 
     /// Puts away what was used, and puts in place what is listened to now.

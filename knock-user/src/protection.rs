@@ -23,6 +23,7 @@ use crate::{
     interface::{self, Interface, Search},
     maps,
     moving::Kept,
+    one_time::Standing,
     pins,
     registry::Registry,
     sockets,
@@ -283,6 +284,11 @@ impl Protection {
     /// As for [`Kept::follow`].
     pub fn follow_sequences(&mut self, plan: &Plan) -> Result<()> {
         self.kept.follow(plan, &mut self.firewall)
+    }
+
+    /// How it is with the files of one-time sequences, by the places of their doors.
+    pub fn files(&self) -> BTreeMap<usize, Standing> {
+        self.kept.files()
     }
 
     /// Whether sequences ever change.

@@ -15,7 +15,8 @@ use knock_user::{
     control::{
         Answer,
         answers::{
-            Confirmed, Detached, Explanation, Granted, Interface, Reloaded, Revoked, Status,
+            Confirmed, Detached, Explanation, Granted, Interface, OneTime, Reloaded, Revoked,
+            Status,
         },
         client,
         facts::{self, Clock, DoorFacts, Doors, Grant, Process},
@@ -111,7 +112,19 @@ fn the_status_of_a_running_one() {
         since_ms: 60_000,
         watchers: 1,
     };
-    let answer = Answer::Status(status(&registry(), Some(process)));
+    let one_time = |door: &str, next, because: Option<&str>| OneTime {
+        door: door.to_owned(),
+        next,
+        left: next.map_or(0, |_| 988),
+        because: because.map(str::to_owned),
+    };
+    let answer = Answer::Status(Status {
+        one_time: vec![
+            one_time("ssh", Some(12), None),
+            one_time("web", None, Some("no sequence is left")),
+        ],
+        ..status(&registry(), Some(process))
+    });
     assert_text(
         &answer,
         &[
@@ -122,6 +135,8 @@ fn the_status_of_a_running_one() {
             "               eth1 generic",
             "               wan not attached",
             "protected      tcp/22, tcp/80, tcp/443",
+            "one-time       ssh: line 12 is next, 988 left",
+            "               web: nobody can open it: no sequence is left",
             "grants         2",
             "connections    1",
             "watching       1",
@@ -140,7 +155,9 @@ fn the_status_of_a_running_one() {
             r#"{"name":"eth1","attached":true,"mode":"generic"},"#,
             r#"{"name":"wan","attached":false,"mode":null}],"#,
             r#""ports":["tcp/22","tcp/80","tcp/443"],"dry_run":false,"unconfirmed":null,"#,
-            r#""doors":2,"grants":2,"flows":1,"watchers":1,"counters":["#,
+            r#""doors":2,"one_time":[{"door":"ssh","next":12,"left":988,"because":null},"#,
+            r#"{"door":"web","next":null,"left":0,"because":"no sequence is left"}],"#,
+            r#""grants":2,"flows":1,"watchers":1,"counters":["#,
             r#"{"name":"ordinary","text":"not a port of ours","verdict":"pass","count":123456},"#,
             r#"{"name":"no-grant","text":"no grant","verdict":"drop","count":78},"#,
             r#"{"name":"events-left-out","text":"events not told: too many at once","verdict":null,"count":9}]}"#,

@@ -252,7 +252,22 @@ fn everything_else_is_told_in_lines() {
     let one = ["tcp/22".to_owned()];
     let two = ["tcp/22".to_owned(), "udp/60000-61000".to_owned()];
     type Tell<'a> = Box<dyn Fn(&mut Console<Vec<u8>>) + 'a>;
-    let rows: [(&str, Tell<'_>, &str); 9] = [
+    let rows: [(&str, Tell<'_>, &str); 12] = [
+        (
+            "used",
+            Box::new(|c| c.used("ssh", 12, 988, SECOND)),
+            "10:00:01.000 used    -  ssh  line 12, 988 left\n",
+        ),
+        (
+            "disabled",
+            Box::new(|c| c.usable("ssh", Some("no\nsequence"), SECOND)),
+            "10:00:01.000 disabled  -  ssh  no\\nsequence\n",
+        ),
+        (
+            "enabled",
+            Box::new(|c| c.usable("ssh", None, SECOND)),
+            "10:00:01.000 enabled  -  ssh\n",
+        ),
         (
             "flow",
             Box::new(|c| c.flow_closed(&flow, Duration::from_secs(7200), SECOND)),
@@ -326,7 +341,7 @@ fn with_json_a_line_is_an_object() {
     let ports = ["tcp/22".to_owned()];
     type Tell<'a> = Box<dyn Fn(&mut Console<Vec<u8>>) + 'a>;
     #[rustfmt::skip]
-    let rows: [(&str, bool, Tell<'_>, &str); 11] = [
+    let rows: [(&str, bool, Tell<'_>, &str); 14] = [
         ("opened by hand", false, Box::new(|c| c.action(&Action::Opened { source, door: 0, until_ms: 31_000, by: Some(0) }, SECOND)),
             r#"{"time":"2026-03-01T08:00:01.000Z","event":"opened","source":"2001:db8::9","door":"ssh","reason":"granted","by":"uid 0","until":"2026-03-01T08:00:31.000Z","seconds":30.0,"ports":["tcp/22"]}"#),
         ("closed by hand", false, Box::new(|c| c.action(&Action::Closed { source, door: 0, ending: Ending::Revoked { by: 1000 } }, SECOND)),
@@ -343,6 +358,12 @@ fn with_json_a_line_is_an_object() {
             r#"{"time":"2026-03-01T08:00:01.000Z","event":"closed","source":"2001:db8::9","protocol":"udp","port":53,"source_port":40000,"reason":"idle","seconds":1.5}"#),
         ("left out", false, Box::new(|c| c.left_out(7, 8, SECOND)),
             r#"{"time":"2026-03-01T08:00:01.000Z","event":"left-out","left_out":7,"lost":8}"#),
+        ("used", false, Box::new(|c| c.used("ssh", 12, 988, SECOND)),
+            r#"{"time":"2026-03-01T08:00:01.000Z","event":"used","door":"ssh","line":12,"sequences_left":988}"#),
+        ("disabled", false, Box::new(|c| c.usable("ssh", Some("no sequence is left"), SECOND)),
+            r#"{"time":"2026-03-01T08:00:01.000Z","event":"disabled","door":"ssh","because":"no sequence is left"}"#),
+        ("enabled", false, Box::new(|c| c.usable("ssh", None, SECOND)),
+            r#"{"time":"2026-03-01T08:00:01.000Z","event":"enabled","door":"ssh"}"#),
         ("protecting", false, Box::new(|c| c.protecting(&ports, "eth0", Attached::Native, SECOND)),
             r#"{"time":"2026-03-01T08:00:01.000Z","event":"protecting","ports":["tcp/22"],"interface":"eth0","mode":"native","doors":5}"#),
         ("attached", false, Box::new(|c| c.attached_generic("eth0", "no", SECOND)),

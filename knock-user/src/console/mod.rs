@@ -31,6 +31,8 @@
 //! | `lost` | number | events that were lost, because they were not read in time, since the last such line |
 //! | `count` | number | how often there was no room, since the last such line |
 //! | `changes` | array of strings | what a reload changed |
+//! | `line` | number | the line of a one-time file that was used |
+//! | `sequences_left` | number | how many of its lines are left |
 //! | `dry_run` | `true` | nothing is dropped |
 //!
 //! Those who watch over the control socket choose for themselves; for lines that they did not read

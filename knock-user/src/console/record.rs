@@ -49,6 +49,10 @@ pub(super) struct Record<'a> {
     pub(super) count: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) changes: Option<&'a [String]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) line: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) sequences_left: Option<usize>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub(super) dry_run: bool,
 }
@@ -98,6 +102,12 @@ pub enum What {
     Reloaded,
     /// There was no room for something.
     Pressure,
+    /// A sequence that works once was used, and is marked.
+    Used,
+    /// Nobody can open a door.
+    Disabled,
+    /// A door can be opened again.
+    Enabled,
 }
 
 impl What {
@@ -125,6 +135,9 @@ impl What {
             Self::Gone => "gone",
             Self::Reloaded => "reloaded",
             Self::Pressure => "pressure",
+            Self::Used => "used",
+            Self::Disabled => "disabled",
+            Self::Enabled => "enabled",
         }
     }
 
@@ -152,7 +165,10 @@ impl What {
             | Self::Left
             | Self::Gone
             | Self::Reloaded
-            | Self::Pressure => self.name(),
+            | Self::Pressure
+            | Self::Used
+            | Self::Disabled
+            | Self::Enabled => self.name(),
         }
     }
 }

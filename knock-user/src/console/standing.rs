@@ -93,6 +93,43 @@ impl<W: Write> Console<W> {
         self.say(at_ns, What::Reloaded, &text, record);
     }
 
+    /// Tells that a line of a one-time file was used: `used - ssh line 12, 988 left`.
+    pub fn used(&mut self, door: &str, line: u32, left: usize, at_ns: u64) {
+        let record = Record {
+            door: Some(door),
+            line: Some(line),
+            sequences_left: Some(left),
+            ..Record::default()
+        };
+        let line = Line {
+            what: What::Used,
+            source: "-".to_owned(),
+            door: door.to_owned(),
+            why: format!("line {line}, {left} left"),
+        };
+        self.tell(at_ns, &line, record);
+    }
+
+    /// Tells that nobody can open a door, and why; or, without a reason, that it can be opened
+    /// again.
+    pub fn usable(&mut self, door: &str, because: Option<&str>, at_ns: u64) {
+        let record = Record {
+            door: Some(door),
+            because,
+            ..Record::default()
+        };
+        let line = Line {
+            what: match because {
+                Some(_) => What::Disabled,
+                None => What::Enabled,
+            },
+            source: "-".to_owned(),
+            door: door.to_owned(),
+            why: because.map(harmless).unwrap_or_default().into_owned(),
+        };
+        self.tell(at_ns, &line, record);
+    }
+
     /// Tells that there was no room for something, and how often since the last such line.
     pub fn pressure(&mut self, what: &str, times: u64, at_ns: u64) {
         let record = Record {

@@ -27,6 +27,9 @@ pub struct Status {
     pub unconfirmed: Option<f64>,
     /// How many doors there are.
     pub doors: usize,
+    /// The doors with one-time sequences; none if no process runs.
+    #[serde(default)]
+    pub one_time: Vec<OneTime>,
     /// How many grants are valid: a source and a door each.
     pub grants: usize,
     /// How many connections are kept.
@@ -35,6 +38,19 @@ pub struct Status {
     pub watchers: usize,
     /// What was counted, without the zeros.
     pub counters: Vec<Counter>,
+}
+
+/// A door with one-time sequences.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct OneTime {
+    /// Its name.
+    pub door: String,
+    /// The line of its file that is next; none if nobody can open the door.
+    pub next: Option<u32>,
+    /// How many lines are left.
+    pub left: usize,
+    /// Why nobody can open the door.
+    pub because: Option<String>,
 }
 
 /// An interface.

@@ -76,6 +76,7 @@ pub fn status(
             .confirm_by_ms
             .map(|by_ms| clock.seconds_until(by_ms)),
         doors: registry.ports.len(),
+        one_time: Vec::new(),
         grants,
         flows,
         watchers: process.map_or(0, |process| process.watchers),

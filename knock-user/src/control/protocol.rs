@@ -89,6 +89,10 @@ pub enum Incoming {
 /// What comes back.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one at a time, and it is soon written out"
+)]
 pub enum Reply {
     /// It is done.
     Done(Answer),

@@ -5,7 +5,7 @@ use std::{fmt::Write as _, time::Duration};
 use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 
 use super::{
-    answers::{Detached, Granted, Grants, Reloaded, Revoked, Status},
+    answers::{Detached, Granted, Grants, OneTime, Reloaded, Revoked, Status},
     protocol::Answer,
 };
 use crate::console::text::{count, harmless, length as length_of, list};
@@ -77,6 +77,10 @@ impl Told {
             }
             Some(_) => row("unconfirmed", "no confirmation came in time".to_owned()),
             None => {}
+        }
+        for (index, one_time) in status.one_time.iter().enumerate() {
+            let name = if index == 0 { "one-time" } else { "" };
+            row(name, one_time_text(one_time));
         }
         row("grants", status.grants.to_string());
         row("connections", status.flows.to_string());
@@ -244,4 +248,14 @@ fn table<const N: usize>(rows: &[[String; N]], sides: [Side; N]) -> Vec<String> 
         line.trim_end().to_owned()
     };
     rows.iter().map(line).collect()
+}
+
+/// `ssh: line 12 is next, 988 left`.
+fn one_time_text(one_time: &OneTime) -> String {
+    let door = &one_time.door;
+    match (one_time.next, &one_time.because) {
+        (Some(line), _) => format!("{door}: line {line} is next, {} left", one_time.left),
+        (None, Some(because)) => format!("{door}: nobody can open it: {because}"),
+        (None, None) => format!("{door}: nobody can open it"),
+    }
 }

@@ -49,14 +49,18 @@ impl<W: Write> Daemon<W> {
         let instance = self.protection.instance();
         let interfaces = facts::interfaces(instance)?;
         let registry = self.protection.registry();
-        Ok(facts::status(
+        let status = facts::status(
             instance.name(),
             registry,
             interfaces,
             Some(process),
             held,
             clock,
-        ))
+        );
+        Ok(Status {
+            one_time: self.file_answers(),
+            ..status
+        })
     }
 
     pub(super) fn list(&self) -> Grants {

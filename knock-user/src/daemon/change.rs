@@ -95,6 +95,7 @@ impl<W: Write> Daemon<W> {
         self.horizon_ticks = put.horizon_ticks;
         self.console
             .set_doors(self.doors.texts(self.plan.settings()));
+        self.reopen_files();
         self.log = super::program_log(&mut self.protection)?;
         Ok((old, put))
     }

@@ -67,6 +67,7 @@ impl<W: Write> Daemon<W> {
         if let Err(error) = self.protection.follow_sequences(&self.plan) {
             tracing::warn!("{error:#}");
         }
+        self.tell_files();
     }
 
     /// Does what the ledger asks for: all of it, also after something that failed.

@@ -30,6 +30,7 @@ use crate::{
     console::{self, Console, DoorText},
     control::{Reply, Request, Server},
     firewall::Attached,
+    index::Index,
     ledger::Ledger,
     links::LinkWatch,
     protection::{Protection, Put},
@@ -41,11 +42,13 @@ mod asked;
 mod change;
 mod doors;
 mod events;
+mod files;
 mod reply;
 mod tallies;
 mod upkeep;
 
 use doors::Doors;
+use files::Files;
 use tallies::Tallies;
 
 type ProgramLog = AsyncFd<EbpfLogger<&'static dyn Log>>;
@@ -77,6 +80,9 @@ pub struct Daemon<W> {
     horizon_ticks: u32,
     tallies: Tallies,
     untracked: u64,
+    /// How it is with the files of one-time sequences, as it was told.
+    files: Files,
+    index: Index,
     /// Whether sequences that are good once were used in the events that were heard last.
     some_are_spent: bool,
     since_ns: u64,
@@ -109,6 +115,7 @@ impl<W: Write> Daemon<W> {
         plan: Plan,
         protection: Protection,
         put: Put,
+        index: Index,
         console: impl FnOnce(Vec<DoorText>) -> Console<W>,
     ) -> Self {
         let settings = plan.settings();
@@ -133,6 +140,8 @@ impl<W: Write> Daemon<W> {
             horizon_ticks: put.horizon_ticks,
             tallies: Tallies::new(&[]),
             untracked: 0,
+            files: Files::new(),
+            index,
             some_are_spent: false,
             since_ns: clock::boot_ns(),
             is_mute: false,

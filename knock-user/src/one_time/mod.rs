@@ -33,6 +33,19 @@ pub struct Current {
     pub knocks: Vec<Knock>,
 }
 
+/// How it is with a file.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Standing {
+    /// The last line that was used while it was open.
+    pub used: Option<u32>,
+    /// The line that is next; none if the file is of no use.
+    pub next: Option<u32>,
+    /// How many sequences are left.
+    pub left: usize,
+    /// Why nobody can open the door.
+    pub failure: Option<String>,
+}
+
 /// Why a file is of no use.
 #[derive(Debug, thiserror::Error)]
 pub enum OneTimeError {
@@ -120,6 +133,8 @@ pub struct OneTimeFile {
     book: Book,
     /// A line that was used and is not marked on the disk.
     owed: Option<u32>,
+    /// The last line that was marked since it was opened.
+    used: Option<u32>,
     failure: Option<OneTimeError>,
 }
 
@@ -137,6 +152,7 @@ impl OneTimeFile {
             lookahead,
             book: Book::default(),
             owed: None,
+            used: None,
             failure: None,
         };
         file.failure = file.read(refuses).err();
@@ -172,19 +188,17 @@ impl OneTimeFile {
             .collect()
     }
 
-    /// Why no sequence works.
-    pub const fn failure(&self) -> Option<&OneTimeError> {
-        self.failure.as_ref()
-    }
-
-    /// How many sequences are left.
-    pub fn left(&self) -> usize {
-        self.book.unused().count()
-    }
-
-    /// What is wrong with its lines.
-    pub fn flaws(&self) -> impl Iterator<Item = Flaw<'_>> {
-        self.book.flaws()
+    /// How it is with the file.
+    pub fn standing(&self) -> Standing {
+        let next = self.book.unused().next();
+        Standing {
+            used: self.used,
+            next: next
+                .filter(|_| self.failure.is_none())
+                .map(|(line, _)| line),
+            left: self.book.unused().count(),
+            failure: self.failure.as_ref().map(ToString::to_string),
+        }
     }
 
     /// A line was used: it and all before it work no more.
@@ -223,6 +237,7 @@ impl OneTimeFile {
         }
         self.book = found;
         self.owed = None;
+        self.used = self.used.max(Some(line));
         self.not_exhausted()
     }
 

@@ -301,7 +301,12 @@ fn one_after_the_other() {
     let place = Place::new("# mine\n 7000\n 8000\n ssh\n 9000\n 10000\n");
     let mut file = place.open(2);
     assert_eq!(lines(&file), [2, 3]);
-    assert_eq!(file.left(), 4);
+    let standing = Standing {
+        left: 4,
+        next: Some(2),
+        ..Standing::default()
+    };
+    assert_eq!(file.standing(), standing);
     file.mark_used(2).unwrap();
     assert_eq!(lines(&file), [3, 5]);
     assert_eq!(lines(&place.open(2)), [3, 5], "read again");
@@ -310,14 +315,18 @@ fn one_after_the_other() {
     assert_eq!(place.text(), "# mine\n#7000\n#8000\n ssh\n#9000\n 10000\n");
     file.mark_used(2).unwrap();
     assert_eq!(lines(&file), [6], "it was marked before");
+    let standing = Standing {
+        used: Some(5),
+        next: Some(6),
+        left: 1,
+        failure: None,
+    };
+    assert_eq!(file.standing(), standing);
     file.mark_used(6).unwrap();
     assert_eq!(lines(&file), [] as [u32; 0]);
-    let failure = file.failure().unwrap();
-    assert!(
-        matches!(failure, OneTimeError::Exhausted { .. }),
-        "{failure}"
-    );
-    let failure = place.open(2).failure().unwrap().to_string();
+    let Standing { next, left, .. } = file.standing();
+    assert_eq!((next, left), (None, 0));
+    let failure = place.open(2).standing().failure.unwrap();
     assert!(failure.contains("no sequence is left"), "{failure}");
     assert_eq!(place.names(), ["once"]);
 }
@@ -378,7 +387,7 @@ fn files_that_are_of_no_use() {
     ];
     for (path, told) in rows {
         let file = OneTimeFile::open(&path, 1, |_| None);
-        let failure = file.failure().unwrap().to_string();
+        let failure = file.standing().failure.unwrap();
         assert!(
             failure.contains("/proc") || failure.contains(told),
             "{failure}"
@@ -386,12 +395,9 @@ fn files_that_are_of_no_use() {
         assert_eq!(lines(&file), [] as [u32; 0]);
     }
     let file = OneTimeFile::open(Path::new("/proc/version"), 1, |_| None);
-    let failure = file.failure().unwrap();
-    assert!(
-        matches!(failure, OneTimeError::Unmarkable { .. }),
-        "{failure}"
-    );
-    assert!(failure.to_string().contains("sudo install"), "{failure}");
+    let failure = file.standing().failure.unwrap();
+    assert!(failure.starts_with("cannot mark what is used"), "{failure}");
+    assert!(failure.contains("sudo install"), "{failure}");
 }
 
 #[test]
