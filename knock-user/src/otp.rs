@@ -11,7 +11,7 @@ use crate::{
 
 /// Clocks that are read one after the other show a little more the second time; what is worked out
 /// from them should be the same.
-const STEP_MS: u64 = 250;
+const STEP_MS: u64 = 50;
 
 /// After this at the latest it is noticed that somebody has set the clock, in milliseconds.
 const NOTICE_MS: u64 = 2_000;

@@ -4,21 +4,54 @@
     reason = "clippy.toml's exception does not reach helpers of tests"
 )]
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::{
+    net::{IpAddr, Ipv6Addr},
+    time::Duration,
+};
 
 use knock_common::{Reason, packet::Protocol};
 use knock_tests::{
+    daemon::Daemon,
     frame::{SYN, eth},
     kernel::Kernel,
-    otp::Otp,
+    net::{self, Family},
+    otp::{Otp, unix, words},
     random::{Random, number},
+    server::Server,
+    source::Source,
+    ssh::SSH,
+    wait,
 };
+use nix::sys::signal::Signal;
+use serde_json::json;
+
+/// Packets cross the link while they are being sent.
+const SHORT: Duration = Duration::from_millis(50);
 
 fn door(otp: &Otp) -> String {
+    named("ssh", otp)
+}
+
+fn named(name: &str, otp: &Otp) -> String {
     format!(
-        "[[door]]\nname = \"ssh\"\nopen = [\"tcp/22\"]\n{}\n",
+        "[[door]]\nname = \"{name}\"\nopen = [\"tcp/22\"]\n{}\n",
         otp.key()
     )
+}
+
+/// Knocks what the source itself has to knock in a period.
+fn knock(source: &Source<'_>, otp: &Otp, period: u64) {
+    source.knock(&otp.words(period, source.from));
+}
+
+fn opens(daemon: &Daemon, source: &Source<'_>, door: &str) {
+    daemon.tells(&json!({"event": "opened", "source": source.name(), "door": door}));
+}
+
+/// Whether a source was told to have opened anything.
+fn has_opened(daemon: &Daemon, source: &Source<'_>) -> bool {
+    let opened = json!({"event": "opened", "source": source.name()});
+    !daemon.told(&opened).is_empty()
 }
 
 fn frame(source: IpAddr, (protocol, port): (Protocol, u16)) -> Vec<u8> {
@@ -104,4 +137,291 @@ fn the_kernel_makes_the_same_knocks() {
             }
         }
     }
+}
+
+#[test]
+fn who_knocks_without_a_pause_gets_in() {
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH]);
+        for bind_source in [true, false] {
+            let otp = Otp {
+                bind_source,
+                ..Otp::steady("without a pause")
+            };
+            let daemon = Daemon::start(&net.server, &door(&otp));
+            // Each sequence opens once.
+            for (family, period) in Family::ALL.into_iter().zip(otp.now()..) {
+                let source = net.stranger(family);
+                source.finds_closed(SSH, &family.to_string());
+                let words = otp.words(period, source.from);
+                let connected = source.knock_and_connect(&words, SSH);
+                assert!(connected.is_ok(), "{family}, {words}: {connected:?}");
+                opens(&daemon, &source, "ssh");
+            }
+            daemon.stop();
+        }
+    });
+}
+
+/// Whoever saw the knocks can't use them, neither as another source nor as the same, neither from a
+/// reload nor from a restart on.
+#[test]
+fn a_sequence_opens_once() {
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH]);
+        for bind_source in [true, false] {
+            let otp = Otp {
+                bind_source,
+                skew: 0,
+                ..Otp::steady("once")
+            };
+            let config = door(&otp);
+            let mut daemon = Daemon::start(&net.server, &config);
+            let period = otp.now();
+            let first = net.stranger(Family::V4);
+            let seen = otp.words(period, first.from);
+            first.knock(&seen);
+            opens(&daemon, &first, "ssh");
+            let refused = |daemon: &Daemon, when: &str| {
+                first.knock(&seen);
+                let spent = json!({"reason": "spent", "source": first.name(), "door": "ssh"});
+                daemon.tells(&spent);
+                for family in Family::ALL {
+                    let other = net.stranger(family);
+                    other.knock(&seen);
+                    other.finds_closed(SSH, when);
+                    let own = net.stranger(family);
+                    knock(&own, &otp, period);
+                    own.finds_closed(SSH, when);
+                }
+            };
+            refused(&daemon, "at once");
+            daemon.reload(&format!("{config}open_for = \"31s\"\n"));
+            refused(&daemon, "after a reload");
+            daemon.kill();
+            let daemon = Daemon::start(&net.server, &config);
+            refused(&daemon, "after a crash");
+            daemon.stop();
+        }
+    });
+}
+
+#[test]
+fn the_half_of_another_source_is_wrong() {
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let otp = Otp::steady("halves");
+        let daemon = Daemon::start(&net.server, &door(&otp));
+        for (family, period) in Family::ALL.into_iter().zip(otp.now()..) {
+            let (source, other) = (net.stranger(family), net.stranger(family));
+            let own = otp.knocks(period, source.from);
+            let others = otp.knocks(period, other.from);
+            assert_eq!(own[..3], others[..3]);
+            other.knock(&words(&own));
+            other.finds_closed(SSH, &family.to_string());
+            assert!(!has_opened(&daemon, &other));
+            // Nobody has used it up.
+            source.knock(&words(&own));
+            opens(&daemon, &source, "ssh");
+        }
+        daemon.stop();
+    });
+}
+
+#[test]
+fn which_periods_open() {
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH]);
+        for skew in [0, 1, 2] {
+            let secrets = ["of IPv4", "of IPv6"];
+            let otp = secrets.map(|secret| Otp {
+                skew,
+                ..Otp::steady(secret)
+            });
+            let config = named("v4", &otp[0]) + &named("v6", &otp[1]);
+            let daemon = Daemon::start(&net.server, &config);
+            for (family, otp) in Family::ALL.into_iter().zip(&otp) {
+                for away in [-3_i64, -2, -1, 0, 1, 2, 3] {
+                    let source = net.stranger(family);
+                    knock(&source, otp, otp.now().saturating_add_signed(away));
+                    let row = format!("skew {skew}, {family}, {away} periods away");
+                    source.finds(away.unsigned_abs() <= skew, SSH, &row);
+                }
+            }
+            daemon.stop();
+        }
+    });
+}
+
+/// Who began in time goes on when the period is over; who begins then does not.
+#[test]
+fn a_knock_goes_on_when_the_period_changes() {
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let otp = ["of IPv4", "of IPv6"].map(|secret| Otp {
+            skew: 0,
+            ..Otp::every(4, secret)
+        });
+        let daemon = Daemon::start(&net.server, &(named("v4", &otp[0]) + &named("v6", &otp[1])));
+        for (family, otp) in Family::ALL.into_iter().zip(&otp) {
+            // For each place in the sequence one who is there when the period changes.
+            let begun = |period: u64, source: &Source<'_>, count: usize| {
+                let knocks = otp.knocks(period, source.from);
+                source.knock(&words(&knocks[..count]));
+                let stage = json!({"event": "knock", "source": source.name(), "stage": count});
+                let told = || (!daemon.told(&stage).is_empty()).then_some(());
+                wait::poll(Duration::from_secs(1), told).is_some()
+            };
+            let (period, sources) = wait::poll(wait::PATIENCE, || {
+                let period = otp.now();
+                let sources: Vec<_> = (1..6).map(|count| (net.stranger(family), count)).collect();
+                let mut each = sources.iter();
+                let all = each.all(|(source, count)| begun(period, source, *count));
+                (all && otp.now() == period).then_some((period, sources))
+            })
+            .unwrap();
+            wait::until("the period is over by a second", || {
+                unix() > (period + 1) * otp.period
+            });
+            let late = net.stranger(family);
+            knock(&late, otp, period);
+            late.finds_closed(SSH, &format!("{family}, too late"));
+            wait::until("the next period's sequence opens", || {
+                let source = net.stranger(family);
+                knock(&source, otp, otp.now());
+                source.connect(SSH, SHORT).is_ok()
+            });
+            let rest = |source: &Source<'_>, count: usize| {
+                source.knock(&words(&otp.knocks(period, source.from)[count..]));
+            };
+            // Each sequence opens once.
+            let mut sources = sources.iter();
+            let (first, count) = sources.next().unwrap();
+            rest(first, *count);
+            first.finds_open(SSH, &format!("{family}, in time"));
+            for (source, count) in sources {
+                rest(source, *count);
+                daemon.tells(&json!({"reason": "spent", "source": source.name()}));
+            }
+        }
+        daemon.stop();
+    });
+}
+
+/// What the kernel side knows is good for its time, also if nobody tells it any more.
+#[test]
+fn a_daemon_that_stands_still_does_not_hold_the_time() {
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let otp = Otp {
+            skew: 1,
+            ..Otp::every(4, "stands still")
+        };
+        let mut daemon = Daemon::start(&net.server, &door(&otp));
+        let period = otp.now();
+        daemon.process_mut().signal(Signal::SIGSTOP);
+        let good = net.stranger(Family::V4);
+        knock(&good, &otp, period);
+        good.finds_open(SSH, "its time is not over");
+        // What it had for later is over a period after that.
+        wait::until("all that it knew is over", || {
+            unix() > (period + 4) * otp.period
+        });
+        for family in Family::ALL {
+            for known in period - 2..=period + 3 {
+                let source = net.stranger(family);
+                knock(&source, &otp, known);
+                source.finds_closed(SSH, &format!("{family}, period {period}: {known}"));
+            }
+        }
+        daemon.process_mut().signal(Signal::SIGCONT);
+        wait::until("it has caught up", || {
+            let source = net.stranger(Family::V6);
+            knock(&source, &otp, otp.now());
+            source.connect(SSH, SHORT).is_ok()
+        });
+        daemon.stop();
+    });
+}
+
+#[test]
+fn a_hundred_doors() {
+    const DOORS: usize = 100;
+    net::test(|net| {
+        let doors: Vec<Otp> = (0..DOORS)
+            .map(|i| Otp::steady(&format!("of door {i}")))
+            .collect();
+        let named: Vec<String> = (doors.iter().enumerate())
+            .map(|(number, otp)| named(&format!("door{number}"), otp))
+            .collect();
+        let daemon = Daemon::start(&net.server, &named.concat());
+        for (number, otp) in doors.iter().enumerate() {
+            let family = Family::ALL[number % 2];
+            let source = net.stranger(family);
+            knock(&source, otp, otp.now());
+            opens(&daemon, &source, &format!("door{number}"));
+        }
+        daemon.stop();
+    });
+}
+
+/// Two doors whose knocks are the same in this period: one of them can't be opened in it, the other
+/// can, and a third does not notice.
+#[test]
+fn doors_that_collide() {
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let one = |secret: &str| Otp {
+            protocols: vec![Protocol::Tcp, Protocol::Udp],
+            skew: 0,
+            ..Otp::steady(secret)
+        };
+        let anybody = Family::V4.client();
+        let first = one("first");
+        let half = |otp: &Otp| otp.knocks(otp.now(), anybody)[..2].to_vec();
+        let twin = (0..).map(|i| one(&format!("twin {i}")));
+        let twin = { twin }.find(|twin| half(twin) == half(&first)).unwrap();
+        let third = one("third");
+        let config = [("first", &first), ("twin", &twin), ("third", &third)];
+        let config = config.map(|(name, otp)| named(name, otp)).concat();
+        let daemon = Daemon::start(&net.server, &config);
+        for (otp, name, opened) in [
+            (&twin, "twin", false),
+            (&first, "first", true),
+            (&third, "third", true),
+        ] {
+            let source = net.stranger(Family::V4);
+            knock(&source, otp, otp.now());
+            source.finds(opened, SSH, name);
+        }
+        daemon.stop();
+    });
+}
+
+#[test]
+fn packets_that_come_twice_or_in_another_order() {
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let otp = Otp {
+            protocols: vec![Protocol::Tcp, Protocol::Udp, Protocol::Tcp, Protocol::Udp],
+            ..Otp::steady("twice")
+        };
+        let daemon = Daemon::start(&net.server, &door(&otp));
+        for (family, period) in Family::ALL.into_iter().zip(otp.now()..) {
+            let source = net.stranger(family);
+            let right = otp.knocks(period, source.from);
+            for at in 0..right.len() - 1 {
+                let mut swapped = right.clone();
+                swapped.swap(at, at + 1);
+                source.knock(&words(&swapped));
+                source.finds_closed(SSH, &format!("{family}: {} swapped", words(&swapped)));
+                // What was left over begins nothing.
+                source.knock("tcp/9");
+            }
+            let twice: Vec<_> = right.iter().flat_map(|&knock| [knock, knock]).collect();
+            source.knock(&words(&twice));
+            source.finds_open(SSH, &format!("{family}: {} twice", words(&right)));
+        }
+        daemon.stop();
+    });
 }
