@@ -5,15 +5,20 @@
 )]
 
 use std::{
+    fs,
     net::{IpAddr, Ipv6Addr},
+    path::Path,
+    process::Command,
     time::Duration,
 };
 
 use knock_common::{Reason, packet::Protocol};
 use knock_tests::{
-    daemon::Daemon,
+    binary::binaries,
+    daemon::{self, Daemon},
     frame::{SYN, eth},
     kernel::Kernel,
+    namespace::text,
     net::{self, Family},
     otp::{Otp, unix, words},
     random::{Random, number},
@@ -24,6 +29,7 @@ use knock_tests::{
 };
 use nix::sys::signal::Signal;
 use serde_json::json;
+use tempfile::tempdir;
 
 /// Packets cross the link while they are being sent.
 const SHORT: Duration = Duration::from_millis(50);
@@ -423,5 +429,186 @@ fn packets_that_come_twice_or_in_another_order() {
             source.finds_open(SSH, &format!("{family}: {} twice", words(&right)));
         }
         daemon.stop();
+    });
+}
+
+/// The client with these words, and no profiles of whoever runs this.
+fn client(words: &[&str]) -> Command {
+    let mut command = Command::new(&binaries().client);
+    command.args(words).env("XDG_CONFIG_HOME", "/nonexistent");
+    command
+}
+
+/// Secrets from everywhere, sources found out and said.
+#[test]
+fn knock_client_gets_in() {
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let directory = tempdir().unwrap();
+        let [secret, profiles] =
+            ["secret", "profiles.toml"].map(|name| directory.path().join(name));
+        let [secret_file, profile_file] = [&secret, &profiles].map(|path| path.to_str().unwrap());
+        let otp = Otp {
+            protocols: vec![Protocol::Udp, Protocol::Tcp],
+            base: 31_000,
+            ..Otp::steady("for the client %$ \"")
+        };
+        fs::write(&secret, format!("{}\n", otp.secret)).unwrap();
+        let period = format!("{}s", otp.period);
+        let made = [
+            "--otp-period",
+            &period,
+            "--otp-base",
+            "31000",
+            "--otp-protocols",
+            "udp,tcp",
+        ];
+        for family in Family::ALL {
+            let host = family.server().to_string();
+            let address = family.client().to_string();
+            fs::write(
+                &profiles,
+                format!(
+                    "[profile.gate]\nhost = \"{host}\"\nthen_connect = 22\notp = {{ secret_file = \
+                     \"secret\", period = \"{period}\", base = 31000, protocols = [\"udp\", \
+                     \"tcp\"] }}\n"
+                ),
+            )
+            .unwrap();
+            let given: [&[&str]; 4] = [
+                &[&host, "--otp", secret_file],
+                &[&host, "--otp-env", "KNOCK_TEST_SECRET"],
+                &[&host, "--otp-secret", &otp.secret, "--source", &address],
+                &["gate", "--config", profile_file],
+            ];
+            for (number, given) in given.into_iter().enumerate() {
+                // A door is opened once in each period.
+                let daemon = Daemon::start(&net.server, &named(&format!("door{number}"), &otp));
+                let mut words = given.to_vec();
+                if number < 3 {
+                    words.extend(made);
+                    words.extend(["--then-connect", "22"]);
+                }
+                let mut command = client(&words);
+                command.env("KNOCK_TEST_SECRET", &otp.secret);
+                let output = net.client.enter(|| command.output()).unwrap();
+                assert!(
+                    output.status.success(),
+                    "{family}, {words:?}: {}",
+                    text(&output)
+                );
+                opens(&daemon, &net.native(family), &format!("door{number}"));
+                daemon.stop();
+            }
+        }
+    });
+}
+
+/// A sequence that was used is not tried again: the next retry has another period's.
+#[test]
+fn knock_client_retries_with_another_period() {
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let otp = Otp {
+            bind_source: false,
+            ..Otp::steady("used")
+        };
+        let daemon = Daemon::start(&net.server, &door(&otp));
+        let other = net.stranger(Family::V4);
+        knock(&other, &otp, otp.now());
+        opens(&daemon, &other, "ssh");
+        let (host, period) = (Family::V4.server().to_string(), format!("{}s", otp.period));
+        let words = [
+            &host,
+            "--otp-secret",
+            "used",
+            "--otp-period",
+            &period,
+            "--otp-unbound",
+            "--then-connect",
+            "22",
+            "--timeout",
+            "1s",
+            "--retries",
+            "2",
+        ];
+        let output = net.client.enter(|| client(&words).output()).unwrap();
+        assert!(output.status.success(), "{}", text(&output));
+        opens(&daemon, &net.native(Family::V4), "ssh");
+        daemon.stop();
+    });
+}
+
+/// What the fork's users have: a script with openssl, and knock or nmap.
+#[test]
+fn the_shell_script_gets_in() {
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let otp = Otp {
+            base: 65_000,
+            ..Otp::steady("AAgR%XXx30O")
+        };
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/otp-knock.sh");
+        for family in Family::ALL {
+            for with in ["knock", "nmap"] {
+                for bind_source in [true, false] {
+                    let otp = Otp {
+                        bind_source,
+                        ..otp.clone()
+                    };
+                    let row = format!("{family}, {with}, bound {bind_source}");
+                    let name = format!("{family}-{with}-{bind_source}");
+                    let daemon = Daemon::start(&net.server, &named(&name, &otp));
+                    let source = net.native(family);
+                    source.finds_closed(SSH, &row);
+                    let mut command = Command::new(&script);
+                    command.arg(family.server().to_string());
+                    if bind_source {
+                        command.arg(family.client().to_string());
+                    }
+                    command.env("OTP_SECRET", &otp.secret).env("OTP_WITH", with);
+                    command.env("OTP_PERIOD", otp.period.to_string());
+                    command.env("OTP_BASE", otp.base.to_string());
+                    let output = net.client.enter(|| command.output()).unwrap();
+                    assert!(output.status.success(), "{row}: {}", text(&output));
+                    opens(&daemon, &source, &name);
+                    drop(source.finds_open(SSH, &row));
+                    daemon.stop();
+                }
+            }
+        }
+    });
+}
+
+/// Nothing that the daemon says, on its own or asked, has the secret in it.
+#[test]
+fn no_output_has_the_secret() {
+    net::test(|net| {
+        let otp = Otp::steady("xyzzy-plugh");
+        let config = door(&otp);
+        let daemon = Daemon::start_with(&net.server, &config, &["--iface", net::SERVER_LINK, "-vv"]);
+        let source = net.stranger(Family::V4);
+        knock(&source, &otp, otp.now());
+        opens(&daemon, &source, "ssh");
+        let name = source.name();
+        let mut said = String::new();
+        for words in [
+            &["status"][..],
+            &["status", "--json"],
+            &["list"],
+            &["explain", &name, "tcp/22"],
+        ] {
+            said += &daemon::ask(&net.server, words).1;
+        }
+        let file = daemon::config_file(config.as_bytes());
+        let path = file.path().to_str().unwrap();
+        said += &daemon::ask(&net.server, &["check", "--config", path]).1;
+        assert!(said.contains("ssh"), "{said}");
+        let ended = daemon.stop();
+        said += &ended.stdout.concat();
+        said += &ended.stderr;
+        for spelling in ["xyzzy", "78797a7a79", "120, 121, 122"] {
+            assert!(!said.contains(spelling), "{spelling}: {said}");
+        }
     });
 }

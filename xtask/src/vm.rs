@@ -84,6 +84,7 @@ impl Selected {
 const SUITES: &[Selected] = &[
     Selected::some("load", &["the_largest_configuration"]).shown(),
     Selected::all("differential").shown(),
+    Selected::some("otp", &["the_kernel_makes_the_same_knocks"]),
     Selected::some(
         "knock",
         &[
