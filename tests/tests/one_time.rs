@@ -1,0 +1,586 @@
+//! Sequences that work once, for ever: whoever repeats them, and whatever becomes of the daemon.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "what a test can't do, it says by a panic"
+)]
+
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+    net::TcpStream,
+    os::unix::fs::{PermissionsExt as _, chown, symlink},
+    path::{Path, PathBuf},
+    process::{Command, Output},
+    time::Duration,
+};
+
+use knock_tests::{
+    binary::binaries,
+    daemon::{Daemon, ask},
+    namespace::text,
+    net::{self, Family, Net},
+    server::Server,
+    source::{FIRST_SYN, Source},
+    ssh::{DOOR, KNOCKS, SSH},
+    wait,
+};
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// Sequences as a client knocks them, and as the lines of a file.
+const ONCE: [(&str, &str); 4] = [
+    (
+        "tcp/7100 udp/8100 tcp/6100",
+        " 7100:tcp,8100:udp,6100:tcp\n",
+    ),
+    ("udp/7200 tcp/8200 udp/6200", " 7200:udp,8200,6200:udp\n"),
+    (
+        "tcp/7300 udp/8300 tcp/6300",
+        " tcp/7300 udp/8300 tcp/6300\n",
+    ),
+    ("tcp/7400 udp/8400 tcp/6400", " 7400,8400:udp,6400\n"),
+];
+const WEB: u16 = 80;
+const INDEX: u16 = 7001;
+
+/// The file of the host.
+struct Book {
+    directory: TempDir,
+    path: PathBuf,
+}
+
+impl Book {
+    fn new(text: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("once");
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        Self { directory, path }
+    }
+
+    /// With so many of the sequences.
+    fn of(count: usize) -> Self {
+        Self::new(&unused(0..count))
+    }
+
+    fn text(&self) -> String {
+        fs::read_to_string(&self.path).unwrap()
+    }
+
+    fn door(&self, lookahead: u16) -> String {
+        door(&self.path, lookahead)
+    }
+
+    /// Waits until the first `used` of `count` sequences are marked, and no others.
+    fn is_marked(&self, used: usize, count: usize) {
+        let expected = marked(0..used) + &unused(used..count);
+        wait::until(&format!("{used} of {count} lines are marked"), || {
+            self.text() == expected
+        });
+    }
+}
+
+fn unused(which: std::ops::Range<usize>) -> String {
+    ONCE[which].iter().map(|(_, line)| *line).collect()
+}
+
+fn marked(which: std::ops::Range<usize>) -> String {
+    let lines = ONCE[which].iter();
+    lines.map(|(_, line)| line.replacen(' ', "#", 1)).collect()
+}
+
+fn door(path: &Path, lookahead: u16) -> String {
+    format!(
+        "[[door]]\nname = \"once\"\none_time = \"{}\"\nlookahead = {lookahead}\n\
+         open = [\"tcp/22\"]\n",
+        path.display()
+    )
+}
+
+fn used(line: u32) -> Value {
+    json!({"event": "used", "door": "once", "line": line})
+}
+
+fn opened(source: &Source<'_>) -> Value {
+    json!({"event": "opened", "source": source.name(), "door": "once"})
+}
+
+fn opens(source: &Source<'_>, line: usize, row: &str) {
+    source.finds_closed(SSH, row);
+    let connected = source.knock_and_connect(ONCE[line - 1].0, SSH);
+    assert!(connected.is_ok(), "{row}: line {line}: {connected:?}");
+}
+
+fn is_dead(source: &Source<'_>, line: usize, row: &str) {
+    source.knock(ONCE[line - 1].0);
+    source.finds_closed(SSH, &format!("{row}: line {line}"));
+}
+
+/// The client with these words, and no profiles of whoever runs this.
+fn client(net: &Net, words: &[&str]) -> Output {
+    let mut command = Command::new(&binaries().client);
+    command.args(words).env("XDG_CONFIG_HOME", "/nonexistent");
+    net.client.enter(|| command.output()).unwrap()
+}
+
+fn succeeds(net: &Net, words: &[&str]) {
+    let output = client(net, words);
+    assert!(output.status.success(), "{words:?}: {}", text(&output));
+}
+
+#[test]
+fn each_line_works_once() {
+    for family in Family::ALL {
+        net::test(|net| {
+            let row = &family.to_string();
+            let _server = Server::tcp(&net.server, &[SSH]);
+            let book = Book::of(3);
+            let daemon = Daemon::start(&net.server, &book.door(1));
+            is_dead(&net.stranger(family), 2, "not its turn");
+
+            opens(&net.stranger(family), 1, row);
+            daemon.tells(&used(1));
+            book.is_marked(1, 3);
+            is_dead(&net.stranger(family), 1, "somebody else");
+            let other_family = family.pick(Family::V6, Family::V4);
+            is_dead(&net.stranger(other_family), 1, "the other family");
+
+            opens(&net.stranger(family), 2, row);
+            daemon.tells(&used(2));
+            opens(&net.stranger(family), 3, row);
+            daemon.tells(&used(3));
+            daemon.tells(&json!({"event": "disabled", "door": "once"}));
+            book.is_marked(3, 3);
+            for line in 1..=3 {
+                is_dead(&net.stranger(family), line, "all are used");
+            }
+            let count = daemon.told(&json!({"event": "opened"})).len();
+            assert_eq!(count, 3, "{:?}", daemon.events());
+            daemon.stop();
+        });
+    }
+}
+
+/// Whoever repeats it at once, and many of them: one gets in.
+#[test]
+fn a_burst_of_repetitions_opens_nothing() {
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let book = Book::of(2);
+        let daemon = Daemon::start(&net.server, &book.door(1));
+        let first = net.stranger(Family::V4);
+        let others: Vec<_> = (0..20)
+            .map(|number| net.stranger(Family::ALL[number % 2]))
+            .collect();
+        first.knock(ONCE[0].0);
+        for other in &others {
+            other.knock(ONCE[0].0);
+        }
+        first.finds(true, SSH, "the first");
+        for other in &others {
+            other.finds_closed(SSH, "a repetition");
+        }
+        daemon.tells(&used(1));
+        book.is_marked(1, 2);
+        assert_eq!(daemon.told(&json!({"event": "opened"})).len(), 1);
+        opens(&others[0], 2, "its turn");
+        daemon.stop();
+    });
+}
+
+/// Who has knocked in vain gets in with the next line, and what was skipped is void.
+#[test]
+fn lines_that_come_later() {
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let book = Book::of(4);
+        let daemon = Daemon::start(&net.server, &book.door(3));
+        is_dead(&net.stranger(Family::V4), 4, "too far ahead");
+        opens(&net.stranger(Family::V4), 3, "two were lost");
+        daemon.tells(&used(3));
+        book.is_marked(3, 4);
+        for line in 1..=3 {
+            is_dead(&net.stranger(Family::V4), line, "skipped or used");
+        }
+        opens(&net.stranger(Family::V6), 4, "its turn");
+        daemon.tells(&used(4));
+        daemon.stop();
+    });
+}
+
+#[test]
+fn a_daemon_that_is_killed_behind_the_knock() {
+    for family in Family::ALL {
+        net::test(|net| {
+            let row = &family.to_string();
+            let _server = Server::tcp(&net.server, &[SSH]);
+            let book = Book::of(3);
+            let daemon = Daemon::start(&net.server, &book.door(2));
+            let source = net.stranger(family);
+            source.knock(ONCE[0].0);
+            daemon.kill();
+            source.finds(true, SSH, row);
+            is_dead(&net.stranger(family), 1, "nobody runs");
+            let daemon = Daemon::start(&net.server, &book.door(2));
+            book.is_marked(1, 3);
+            is_dead(&net.stranger(family), 1, "somebody runs again");
+            opens(&net.stranger(family), 2, row);
+            daemon.tells(&used(2));
+            daemon.stop();
+        });
+    }
+}
+
+/// The daemon has heard nothing of it: what the kernel has noted is all that there is.
+#[test]
+fn a_daemon_that_is_killed_before_it_hears() {
+    for family in Family::ALL {
+        net::test(|net| {
+            let row = &family.to_string();
+            let _server = Server::tcp(&net.server, &[SSH]);
+            let book = Book::of(3);
+            let mut daemon = Daemon::start(&net.server, &book.door(2));
+            let source = net.stranger(family);
+            daemon.process_mut().signal(Signal::SIGSTOP);
+            opens(&source, 1, row);
+            is_dead(&net.stranger(family), 1, "it is held");
+            daemon.kill();
+            is_dead(&net.stranger(family), 1, "it is dead");
+            book.is_marked(0, 3);
+            let daemon = Daemon::start(&net.server, &book.door(2));
+            daemon.tells(&opened(&source));
+            daemon.tells(&used(1));
+            book.is_marked(1, 3);
+            is_dead(&net.stranger(family), 1, "it is back");
+            // Another start finds the mark on the disk alone.
+            daemon.stop();
+            let daemon = Daemon::start(&net.server, &book.door(2));
+            is_dead(&net.stranger(family), 1, "all was removed");
+            opens(&net.stranger(family), 2, row);
+            daemon.tells(&used(2));
+            daemon.stop();
+        });
+    }
+}
+
+#[test]
+fn lines_that_are_none() {
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH, WEB]);
+        let wrong = "# a comment\n\n 0,7000\n 70000\n 7000:icmp\n 7000,,8000\n 7000,22\n";
+        let bytes = [wrong.as_bytes(), b" \xff7000\n", ONCE[0].1.as_bytes()].concat();
+        let book = Book::new("");
+        let text = [&bytes[..], ONCE[0].1.as_bytes(), b" 7400,84"].concat();
+        fs::write(&book.path, &text).unwrap();
+        let web = "[[door]]\nname = \"web\"\nknock = [\"tcp/7000\", \"udp/8000\", \"tcp/9000\"]\n\
+                   open = [\"tcp/80\"]\n";
+        let daemon = Daemon::start(&net.server, &format!("{}{web}", book.door(3)));
+        let place = book.path.display();
+        for told in [
+            format!("{place}:3: \"0\" is not a knock"),
+            format!("{place}:4: \"70000\" is not a knock"),
+            format!("{place}:5: \"7000:icmp\" is not a knock"),
+            format!("{place}:6: nothing stands where a knock belongs"),
+            format!("{place}:7: tcp/22 is protected"),
+            "3 more lines are not used".to_owned(),
+        ] {
+            let stderr = daemon.process().stderr();
+            assert!(stderr.contains(&told), "no {told:?} in {stderr}");
+        }
+        opens(&net.stranger(Family::V4), 1, "the only one");
+        daemon.tells(&used(9));
+        is_dead(&net.stranger(Family::V4), 1, "its double is void");
+        daemon.tells(&json!({"event": "disabled", "door": "once"}));
+        let mut expected = text;
+        let skipped = wrong.len() - " 7000,22\n".len();
+        for mark in [skipped, bytes.len() - ONCE[0].1.len()] {
+            expected[mark] = b'#';
+        }
+        let after = fs::read(&book.path).unwrap();
+        assert_eq!(after, expected, "nothing else is touched");
+        let source = net.stranger(Family::V4);
+        source.knock(KNOCKS);
+        source.finds(true, WEB, "the other door");
+        daemon.stop();
+    });
+}
+
+/// The door is of no use, loudly, and the daemon goes on.
+#[test]
+fn files_that_are_of_no_use() {
+    type Prepare = fn(&Book) -> PathBuf;
+    let rows: [(&str, Prepare, &str); 6] = [
+        (
+            "not there",
+            |book| book.directory.path().join("none"),
+            "cannot read",
+        ),
+        (
+            "a directory",
+            |book| book.directory.path().to_owned(),
+            "cannot read",
+        ),
+        (
+            "used up",
+            |book| {
+                fs::write(&book.path, marked(0..2)).unwrap();
+                book.path.clone()
+            },
+            "no sequence is left",
+        ),
+        (
+            "empty",
+            |book| {
+                fs::write(&book.path, "").unwrap();
+                book.path.clone()
+            },
+            "no sequence is left",
+        ),
+        (
+            "somebody else's",
+            |book| {
+                chown(&book.path, Some(12_345), None).unwrap();
+                book.path.clone()
+            },
+            "sudo install",
+        ),
+        (
+            "in somebody else's directory",
+            |book| {
+                chown(book.directory.path(), Some(12_345), None).unwrap();
+                let open = fs::Permissions::from_mode(0o755);
+                fs::set_permissions(book.directory.path(), open).unwrap();
+                book.path.clone()
+            },
+            "cannot mark what is used",
+        ),
+    ];
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH, WEB]);
+        let web = DOOR.replace("tcp/22", "tcp/80");
+        for (row, prepare, told) in rows {
+            let book = Book::of(2);
+            let path = prepare(&book);
+            let daemon = Daemon::start(&net.server, &(door(&path, 1) + &web));
+            let event = daemon.tells(&json!({"event": "disabled", "door": "once"}));
+            let because = event["because"].as_str().unwrap();
+            assert!(because.contains(told), "{row}: {because}");
+            is_dead(&net.stranger(Family::V4), 1, row);
+            let source = net.stranger(Family::V4);
+            source.knock(KNOCKS);
+            source.finds(true, WEB, row);
+            let (code, status) = ask(&net.server, &["status"]);
+            assert_eq!(code, Some(0), "{row}: {status}");
+            assert!(
+                status.contains("once: nobody can open it"),
+                "{row}: {status}"
+            );
+            daemon.stop();
+        }
+    });
+}
+
+#[test]
+fn a_file_that_comes_later_is_read_by_a_reload() {
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let book = Book::new("");
+        let link = book.directory.path().join("link");
+        symlink(&book.path, &link).unwrap();
+        let config = door(&link, 1);
+        let mut daemon = Daemon::start(&net.server, &config);
+        daemon.tells(&json!({"event": "disabled", "door": "once"}));
+        fs::write(&book.path, unused(0..2)).unwrap();
+        daemon.reload(&config);
+        let (_, status) = ask(&net.server, &["status"]);
+        assert!(status.contains("once: line 1 is next, 2 left"), "{status}");
+        opens(&net.stranger(Family::V4), 1, "read again");
+        daemon.tells(&used(1));
+        book.is_marked(1, 2);
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        daemon.reload(&config);
+        is_dead(&net.stranger(Family::V4), 1, "reloaded");
+        opens(&net.stranger(Family::V4), 2, "reloaded");
+        daemon.stop();
+    });
+}
+
+/// Whoever is on their way through another sequence goes on.
+#[test]
+fn other_attempts_are_not_disturbed() {
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH, WEB]);
+        let book = Book::of(3);
+        let web = DOOR.replace("tcp/22", "tcp/80");
+        let daemon = Daemon::start(&net.server, &(book.door(2) + &web));
+        let [slow, next] = [net.stranger(Family::V4), net.stranger(Family::V6)];
+        slow.knock("tcp/7000 udp/8000");
+        next.knock("udp/7200 tcp/8200");
+        opens(&net.stranger(Family::V4), 1, "another one");
+        daemon.tells(&used(1));
+        slow.knock("tcp/9000");
+        slow.finds(true, WEB, "who was at another door");
+        next.knock("udp/6200");
+        next.finds(true, SSH, "who was at the next line");
+        daemon.tells(&used(2));
+        daemon.stop();
+    });
+}
+
+/// Packets that come twice are one knock, and those in another order are none: the line is still
+/// good.
+#[test]
+fn packets_that_come_twice_or_out_of_order() {
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let book = Book::of(3);
+        let daemon = Daemon::start(&net.server, &book.door(1));
+        for family in Family::ALL {
+            let line = family.pick(1, 2);
+            let knocks: Vec<&str> = ONCE[line - 1].0.split(' ').collect();
+            let [a, b, c] = knocks[..] else { panic!() };
+            let source = net.stranger(family);
+            source.knock(&format!("{a} {c} {b}"));
+            source.finds_closed(SSH, "out of order");
+            book.is_marked(line - 1, 3);
+            source.knock(&format!("{a} {a} {b} {b} {c} {c}"));
+            source.finds(true, SSH, "each twice");
+            daemon.tells(&used(u32::try_from(line).unwrap()));
+            book.is_marked(line, 3);
+            let opened = daemon.told(&opened(&source));
+            assert_eq!(opened.len(), 1, "{family}: {:?}", daemon.events());
+        }
+        daemon.stop();
+    });
+}
+
+#[test]
+fn what_generate_makes_opens_for_knock_client() {
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let directory = tempfile::tempdir().unwrap();
+        let [here, there] = ["host", "client"].map(|name| directory.path().join(name));
+        let mut generate = Command::new(&binaries().user);
+        generate.args(["generate", "--one-time", "3", "--knocks", "6", "--export"]);
+        let output = generate.arg(&here).output().unwrap();
+        assert!(output.status.success(), "{}", text(&output));
+        fs::copy(&here, &there).unwrap();
+        let config = String::from_utf8(output.stdout).unwrap();
+        let daemon = Daemon::start(&net.server, &config);
+        let mut number = 0;
+        for family in [Family::V4, Family::V6, Family::V4] {
+            let host = family.server().to_string();
+            let there = there.to_str().unwrap();
+            succeeds(net, &[&host, "--one-time", there, "--then-connect", "22"]);
+            wait::until("both sides have marked the same", || {
+                let [here, there] = [&here, Path::new(there)].map(fs::read);
+                here.unwrap() == there.unwrap()
+            });
+            // The next line is listened to when this one is told.
+            number += 1;
+            let used = json!({"event": "used"});
+            wait::until("it is told", || daemon.told(&used).len() == number);
+        }
+        daemon.tells(&json!({"event": "disabled", "door": "ssh"}));
+        daemon.stop();
+    });
+}
+
+/// A client whose knocks went nowhere, twice.
+#[test]
+fn a_client_that_is_out_of_step() {
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let nowhere = Family::V4.source(250).to_string();
+        for (row, lookahead, index, expected) in [
+            ("nothing helps", 1, false, false),
+            ("later lines are listened to", 3, false, true),
+            ("the client asks", 1, true, true),
+        ] {
+            for family in Family::ALL {
+                let [book, own] = [Book::of(4), Book::of(4)];
+                let daemon = Daemon::start(&net.server, &(listen() + &book.door(lookahead)));
+                let file = own.path.to_str().unwrap();
+                for _ in 0..2 {
+                    succeeds(net, &[&nowhere, "--one-time", file]);
+                }
+                let host = family.server().to_string();
+                let port = format!("{INDEX}/once");
+                let mut words = vec![host.as_str(), "--one-time", file];
+                words.extend(["--then-connect", "22", "--timeout"]);
+                words.push(if expected { "10s" } else { "300ms" });
+                if index {
+                    words.extend(["--index", &port]);
+                }
+                let output = client(net, &words);
+                let row = format!("{row}, {family}: {}", text(&output));
+                assert_eq!(output.status.success(), expected, "{row}");
+                if expected {
+                    let line = if index { 1 } else { 3 };
+                    daemon.tells(&used(line));
+                }
+                daemon.stop();
+            }
+        }
+    });
+}
+
+fn listen() -> String {
+    format!("[index]\nlisten = \"[::]:{INDEX}\"\n")
+}
+
+/// What the central port says, to whom, and that asking in the middle of an attempt does not end
+/// it.
+#[test]
+fn the_central_port() {
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let book = Book::of(3);
+        let mut daemon = Daemon::start(&net.server, &(listen() + &book.door(1)));
+        for family in Family::ALL {
+            let line = family.pick(1, 2);
+            let source = net.stranger(family);
+            for (question, answer) in [
+                ("once\n", format!("{line}\n")),
+                ("\n", format!("{line}\n")),
+                ("other\n", String::new()),
+                ("GET / HTTP/1.1\r\n\r\n", String::new()),
+                ("once", String::new()),
+            ] {
+                assert_eq!(asked(&source, question), answer, "{family}: {question:?}");
+            }
+            let (begins, last) = ONCE[line - 1].0.rsplit_once(' ').unwrap();
+            source.knock(begins);
+            asked(&source, "once\n");
+            source.knock(last);
+            source.finds(true, SSH, &format!("{family}: asked in between"));
+            daemon.tells(&used(u32::try_from(line).unwrap()));
+        }
+        let source = net.stranger(Family::V4);
+        assert_eq!(asked(&source, "once\n"), "3\n");
+        daemon.reload(&book.door(1));
+        wait::until("nobody listens", || {
+            source.connect(INDEX, FIRST_SYN).is_err()
+        });
+        daemon.reload(&(listen() + &book.door(1)));
+        assert_eq!(asked(&source, "once\n"), "3\n", "it listens again");
+        daemon.stop();
+    });
+}
+
+fn asked(source: &Source<'_>, question: &str) -> String {
+    let ask = |mut stream: TcpStream| {
+        stream.write_all(question.as_bytes())?;
+        // Who has not asked for anything is not waited for.
+        stream.shutdown(std::net::Shutdown::Write)?;
+        stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+        let mut answer = String::new();
+        // What is not read resets the connection.
+        let _reset = stream.read_to_string(&mut answer);
+        Ok::<_, std::io::Error>(answer)
+    };
+    let stream = source.connect(INDEX, FIRST_SYN).unwrap();
+    ask(stream).unwrap()
+}
