@@ -178,6 +178,25 @@ impl Kernel {
         Ok(now.unwrap_or(0) - before.unwrap_or(0))
     }
 
+    /// Judges a frame, and returns the answer too, if there is one; errors as for
+    /// [`Kernel::judge`].
+    pub fn answer(&mut self, frame: &[u8]) -> Result<(Reason, Option<Vec<u8>>)> {
+        let mut answer = vec![0; frame.len()];
+        let run = self.firewall.program()?.test_run(TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(&mut answer),
+            repeat: 1,
+            ..TestRunOptions::new()
+        })?;
+        let verdict = verdict(run.return_value)?;
+        let Run { reasons, .. } = self.since_last_count(verdict)?;
+        let &[(reason, 1)] = &reasons[..] else {
+            bail!("not one reason was counted once, but {reasons:?}");
+        };
+        answer.truncate(usize::try_from(run.data_size_out)?);
+        Ok((reason, (verdict == Verdict::Answer).then_some(answer)))
+    }
+
     /// Runs the program, and returns what it returned.
     fn test_run(&mut self, frame: &[u8], times: u32) -> Result<Verdict> {
         let run = self.firewall.program()?.test_run(TestRunOptions {
@@ -185,12 +204,7 @@ impl Kernel {
             repeat: times,
             ..TestRunOptions::new()
         })?;
-        match run.return_value {
-            XDP_DROP => Ok(Verdict::Drop),
-            XDP_PASS => Ok(Verdict::Pass),
-            XDP_TX => Ok(Verdict::Answer),
-            other => bail!("the program returned {other}"),
-        }
+        verdict(run.return_value)
     }
 
     /// Reads the counters, and returns what they were the last time.
@@ -328,6 +342,15 @@ impl Kernel {
         memory.push(("EVENTS".to_owned(), memlock(self.events.as_fd())?));
         memory.sort();
         Ok(memory)
+    }
+}
+
+fn verdict(returned: u32) -> Result<Verdict> {
+    match returned {
+        XDP_DROP => Ok(Verdict::Drop),
+        XDP_PASS => Ok(Verdict::Pass),
+        XDP_TX => Ok(Verdict::Answer),
+        other => bail!("the program returned {other}"),
     }
 }
 

@@ -14,6 +14,7 @@
 )]
 
 mod access;
+mod answers;
 mod events;
 mod frames;
 mod knocks;

@@ -1,0 +1,382 @@
+//! Handshakes and replies: what is answered, and that the kernel makes the answers that the library
+//! makes.
+
+use knock_common::{
+    Reason::{self, *},
+    answer::{self, Answer, Memory},
+    cookie,
+    question::Question,
+};
+use knock_tests::{
+    frame::{ACK, FIN, Frame, PSH, RST, SYN, SYN_ACK, URG, eth},
+    kernel::{Kernel, compile, now},
+    random::{Random, number},
+};
+use knock_user::{compile::Tables, firewall::Options};
+
+const CONFIG: &str = r#"
+    decoys = { ports = ["tcp/2222", "udp/2223"] }
+    [[door]]
+    name = "ssh"
+    verify = "handshake"
+    knock = ["tcp/7000", "tcp/9000", "tcp/8000"]
+    open = ["tcp/22"]
+    [[door]]
+    name = "silent"
+    knock = ["tcp/7100", "udp/9100", "tcp/8100"]
+    open = ["tcp/23"]
+    [[door]]
+    name = "told"
+    reply = true
+    knock = ["tcp/7200", "udp/8200"]
+    open = ["udp/53", "tcp/2000-2100"]
+    [[door]]
+    name = "told-tcp"
+    reply = true
+    knock = ["udp/7300", "tcp/8300"]
+    open = ["tcp/22"]
+    [[door]]
+    name = "both"
+    verify = "handshake"
+    reply = true
+    knock = ["tcp/7400", "tcp/6400"]
+    open = ["tcp/22"]
+    [[door]]
+    name = "slow"
+    reply = true
+    knock = ["udp/7500", "udp/6500"]
+    open = ["tcp/22"]
+    within = "100ms"
+"#;
+/// The length of time in which cookies are made the same way, in nanoseconds.
+const EPOCH: u64 = 1 << 36;
+
+struct Bench {
+    kernel: Kernel,
+    tables: Tables,
+}
+
+impl Bench {
+    fn new(options: Options<'_>) -> Self {
+        let tables = compile(CONFIG).unwrap();
+        Self {
+            kernel: Kernel::with(&tables, options).unwrap(),
+            tables,
+        }
+    }
+
+    /// The cookie of a frame's connection so many epochs ago.
+    fn cookie(&self, frame: &[u8], ago: u64) -> u32 {
+        let connection = Question::find(frame).unwrap().connection;
+        let epoch = (now().unwrap().nanos() / EPOCH).wrapping_sub(ago) as u32;
+        cookie::of(self.tables.config.cookie_key, &connection, epoch)
+    }
+
+    /// Judges a frame that must be answered like this, or not at all.
+    #[track_caller]
+    fn is(&mut self, frame: &[u8], reason: Reason, answer: Option<Answer>, name: &str) {
+        let (found, answered) = self.kernel.answer(frame).unwrap();
+        assert_eq!(found, reason, "{name}");
+        let expected = answer.map(|answer| turned(frame, answer));
+        assert_eq!(answered, expected, "{name}: {answer:02x?}");
+    }
+
+    /// Asks for a connection, and gets the cookie that the library makes, too.
+    #[track_caller]
+    fn offered(&mut self, frame: &[u8], name: &str) -> u32 {
+        // An epoch may end in between.
+        for _ in 0..2 {
+            let cookie = self.cookie(frame, 0);
+            let (reason, answered) = self.kernel.answer(frame).unwrap();
+            assert_eq!(reason, Offered, "{name}");
+            if answered == Some(turned(frame, Answer::SynAck(cookie))) {
+                return cookie;
+            }
+        }
+        panic!("{name}: another cookie than the library's");
+    }
+
+    /// A whole handshake, of which the ACK is this.
+    #[track_caller]
+    fn connects(&mut self, way: &Frame, port: u16, reason: Reason, answer: Answer, name: &str) {
+        let cookie = self.offered(&tcp(way, port, SYN, 0), name);
+        let ack = tcp(way, port, ACK, cookie.wrapping_add(1));
+        self.is(&ack, reason, Some(answer), &format!("{name}, tcp/{port}"));
+    }
+}
+
+fn turned(frame: &[u8], answer: Answer) -> Vec<u8> {
+    let mut frame = frame.to_vec();
+    let mut memory = Memory(&mut frame);
+    answer::turn(&mut memory, answer).unwrap();
+    memory.0.to_vec()
+}
+
+fn tcp(way: &Frame, port: u16, flags: u8, acknowledged: u32) -> Vec<u8> {
+    let mut frame = way.clone().tcp(40_000, port, flags).bytes();
+    let at = frame.len() - 12;
+    frame[at..at + 4].copy_from_slice(&acknowledged.to_be_bytes());
+    frame
+}
+
+/// A datagram with so many octets.
+fn udp(way: &Frame, port: u16, octets: usize) -> Vec<u8> {
+    let mut frame = way.clone().udp(40_000, port).bytes();
+    frame.extend(vec![0; octets]);
+    frame
+}
+
+/// Every way to the host that can be answered, from a source of its own.
+fn ways(number: u8) -> Vec<(&'static str, Frame)> {
+    let v4 = |frame: Frame| frame.ip4(&format!("198.51.100.{number}"), "192.0.2.2");
+    let v6 = |frame: Frame| frame.ip6(&format!("2001:db8:1::{number:x}"), "2001:db8::2");
+    let tagged = |number: u8| format!("198.51.101.{number}");
+    vec![
+        ("IPv4", v4(eth())),
+        ("IPv6", v6(eth())),
+        (
+            "IPv4, tagged",
+            eth().vlan(7).ip4(&tagged(number), "192.0.2.2"),
+        ),
+        (
+            "IPv6, two tags",
+            eth()
+                .qinq(7)
+                .vlan(8)
+                .ip6(&format!("2001:db8:2::{number:x}"), "2001:db8::2"),
+        ),
+        (
+            "IPv4, options",
+            eth()
+                .ip4(&format!("198.51.102.{number}"), "192.0.2.2")
+                .options(2),
+        ),
+    ]
+}
+
+#[test]
+fn handshakes_knock() {
+    let mut bench = Bench::new(Options::default());
+    for (name, way) in ways(1) {
+        let mut connects = |port, reason| {
+            bench.connects(&way, port, reason, Answer::FinAck, name);
+        };
+        connects(7000, FirstKnock);
+        connects(7000, Duplicate);
+        connects(9000, NextKnock);
+        connects(9000, Duplicate);
+        connects(8000, Opened);
+        connects(8000, Duplicate);
+        connects(7000, FirstKnock);
+        connects(2222, Decoy);
+        connects(9000, NotBegun);
+        connects(7000, FirstKnock);
+        connects(8000, WrongKnock);
+    }
+}
+
+#[test]
+fn what_proves_nothing_changes_nothing() {
+    let mut bench = Bench::new(Options::default());
+    for (name, way) in ways(2) {
+        bench.connects(&way, 7000, FirstKnock, Answer::FinAck, name);
+        for port in [7000, 9000, 8000, 2222] {
+            let syn = tcp(&way, port, SYN, 0);
+            let offer = bench.offered(&syn, name);
+            let next = offer.wrapping_add(1);
+            let older = bench.cookie(&syn, 2).wrapping_add(1);
+            let row = |what: &str| format!("{name}, tcp/{port}, {what}");
+            for (what, number) in [
+                ("the cookie itself", offer),
+                ("nothing", 0),
+                ("the other end", next ^ 1 << 31),
+                ("of an older epoch", older),
+            ] {
+                bench.is(&tcp(&way, port, ACK, number), Unproven, None, &row(what));
+            }
+            let mut is = |flags, reason, answer, what: &str| {
+                bench.is(&tcp(&way, port, flags, next), reason, answer, &row(what));
+            };
+            is(SYN_ACK, Leftover, None, "SYN, ACK");
+            is(SYN | FIN, Leftover, None, "SYN, FIN");
+            is(SYN | RST, Leftover, None, "SYN, RST");
+            is(RST, Leftover, None, "RST");
+            is(RST | ACK, Leftover, None, "RST, ACK");
+            is(PSH | ACK, Leftover, None, "data");
+            is(FIN, Leftover, None, "FIN alone");
+            is(0, Leftover, None, "no flags");
+            is(FIN | PSH | URG, Leftover, None, "Xmas");
+            is(FIN | ACK, Parted, Some(Answer::Reset), "FIN");
+            is(FIN | PSH | ACK, Parted, Some(Answer::Reset), "data and FIN");
+            let end = tcp(&way, port, ACK, next.wrapping_add(1));
+            bench.is(&end, Leftover, None, &row("ACK of our FIN"));
+        }
+        bench.connects(&way, 9000, NextKnock, Answer::FinAck, name);
+        bench.connects(&way, 8000, Opened, Answer::FinAck, name);
+    }
+}
+
+/// Cookies are for one connection: source, destination, both ports.
+#[test]
+fn cookies_of_others_prove_nothing() {
+    let mut bench = Bench::new(Options::default());
+    let way = |source: &str, destination: &str| eth().ip4(source, destination);
+    let own = way("198.51.100.3", "192.0.2.2");
+    let syn = tcp(&own, 7000, SYN, 0);
+    let next = bench.offered(&syn, "own").wrapping_add(1);
+    let from = |way: Frame, source_port, port| {
+        let mut frame = way.tcp(source_port, port, ACK).bytes();
+        let at = frame.len() - 12;
+        frame[at..at + 4].copy_from_slice(&next.to_be_bytes());
+        frame
+    };
+    for (name, frame) in [
+        (
+            "another source",
+            from(way("198.51.100.4", "192.0.2.2"), 40_000, 7000),
+        ),
+        (
+            "another address of the host",
+            from(way("198.51.100.3", "192.0.2.3"), 40_000, 7000),
+        ),
+        ("another source port", from(own.clone(), 40_001, 7000)),
+        ("another knock", from(own.clone(), 40_000, 9000)),
+        ("a decoy", from(own.clone(), 40_000, 2222)),
+    ] {
+        bench.is(&frame, Unproven, None, name);
+    }
+    let ack = from(own, 40_000, 7000);
+    bench.is(&ack, FirstKnock, Some(Answer::FinAck), "its own");
+}
+
+/// The epoch before counts, also for who is slow.
+#[test]
+fn cookies_of_the_last_epoch_are_good() {
+    let mut bench = Bench::new(Options::default());
+    for (name, way) in ways(5) {
+        let last = bench.cookie(&tcp(&way, 7000, SYN, 0), 1).wrapping_add(1);
+        // At the very end of an epoch the next one has begun for the program.
+        let (reason, _) = bench.kernel.answer(&tcp(&way, 7000, ACK, last)).unwrap();
+        assert!(matches!(reason, FirstKnock | Unproven), "{name}");
+        if reason == Unproven {
+            let last = bench.cookie(&tcp(&way, 7000, SYN, 0), 1).wrapping_add(1);
+            let ack = tcp(&way, 7000, ACK, last);
+            bench.is(&ack, FirstKnock, Some(Answer::FinAck), name);
+        }
+    }
+}
+
+#[test]
+fn silent_doors_beside_stay_silent() {
+    let mut bench = Bench::new(Options::default());
+    for (name, way) in ways(6) {
+        for (frame, reason) in [
+            (tcp(&way, 7100, SYN, 0), FirstKnock),
+            (udp(&way, 9100, 20), NextKnock),
+            (tcp(&way, 8100, SYN, 0), Opened),
+            (tcp(&way, 8100, ACK, 5), OtherFlags),
+            (udp(&way, 2223, 20), Decoy),
+            (tcp(&way, 22, SYN, 0), NoGrant),
+        ] {
+            bench.is(&frame, reason, None, name);
+        }
+    }
+}
+
+#[test]
+fn only_the_last_knock_is_told_the_port() {
+    let mut bench = Bench::new(Options::default());
+    for (name, way) in ways(7) {
+        let told = Some(Answer::Port(2000));
+        // The answer has no options.
+        let tight = told.filter(|_| name.ends_with("options"));
+        for (what, frame, reason, answer) in [
+            ("first", tcp(&way, 7200, SYN, 0), FirstKnock, None),
+            ("last", udp(&way, 8200, 8), Opened, told),
+            ("last again", udp(&way, 8200, 8), Duplicate, None),
+            ("first", tcp(&way, 7200, SYN, 0), FirstKnock, None),
+            ("last, no room", udp(&way, 8200, 1), Refreshed, tight),
+            ("first", tcp(&way, 7200, SYN, 0), FirstKnock, None),
+            ("last, just room", udp(&way, 8200, 4), Refreshed, told),
+            ("last alone", udp(&way, 6500, 8), NotBegun, None),
+            ("udp first", udp(&way, 7300, 8), FirstKnock, None),
+            ("wrong", udp(&way, 8200, 8), WrongKnock, None),
+            ("udp first", udp(&way, 7300, 8), FirstKnock, None),
+        ] {
+            bench.is(&frame, reason, answer, &format!("{name}, {what}"));
+        }
+        let last = tcp(&way, 8300, SYN, 0);
+        bench.is(&last, Opened, Some(Answer::Port(22)), name);
+        bench.connects(&way, 7400, FirstKnock, Answer::FinAck, name);
+        bench.connects(&way, 6400, Refreshed, Answer::Port(22), name);
+        bench.is(&udp(&way, 7500, 8), FirstKnock, None, name);
+        std::thread::sleep(std::time::Duration::from_millis(150));
+        bench.is(&udp(&way, 6500, 8), TooLate, None, name);
+    }
+}
+
+#[test]
+fn a_dry_run_answers_nothing() {
+    let mut bench = Bench::new(Options {
+        dry_run: true,
+        ..Options::default()
+    });
+    for (name, way) in ways(8) {
+        bench.is(&tcp(&way, 7000, SYN, 0), Offered, None, name);
+        bench.is(&tcp(&way, 7000, ACK | FIN, 0), Parted, None, name);
+        bench.is(&tcp(&way, 7200, SYN, 0), FirstKnock, None, name);
+        bench.is(&udp(&way, 8200, 8), Opened, None, name);
+    }
+}
+
+/// What passes, passes as it was; what is answered is answered as the library would.
+#[test]
+fn any_frame_is_answered_as_the_library_does() {
+    let mut random = Random::new(number("KNOCK_SEED").unwrap_or(1));
+    let mut bench = Bench::new(Options::default());
+    let mut answers = 0;
+    for round in 0..20_000 {
+        let source = 20 + random.of(&[0, 1, 2]);
+        let mut all = ways(source);
+        let (name, way) = all.swap_remove(random.below(all.len()));
+        let port = random.of(&[7000, 9000, 8000, 2222, 7100, 7400, 6400, 22, 1234]);
+        let flags = random.of(&[SYN, SYN, ACK, FIN | ACK, RST, SYN_ACK, PSH | ACK]);
+        let mut frame = tcp(&way, port, flags, 0);
+        if random.one_in(8) {
+            frame = udp(&way, random.of(&[8200, 9100, 7500]), random.below(30));
+        } else if flags == ACK && !random.one_in(4) {
+            let number = bench.cookie(&frame, 0).wrapping_add(1);
+            frame = tcp(&way, port, flags, number);
+        }
+        frame.extend(vec![0xee; random.below(40)]);
+        if random.one_in(4) {
+            let place = random.below(frame.len());
+            frame[place] = random.next() as u8;
+        }
+        let name = format!("round {round}, {name}: {frame:02x?}");
+        let question = Question::find(&frame[..]);
+        let (reason, answered) = bench.kernel.answer(&frame).unwrap();
+        let Some(answered) = answered else {
+            continue;
+        };
+        answers += 1;
+        let Some(question) = question else {
+            panic!("{name}: answered, but not a question");
+        };
+        assert!(answered.len() <= frame.len(), "{name}");
+        let possible = match reason {
+            Offered => [0, 1]
+                .map(|ago| Answer::SynAck(bench.cookie(&frame, ago)))
+                .to_vec(),
+            Parted => vec![Answer::Reset],
+            _ if question.flags == 0 => vec![Answer::Port(2000), Answer::Port(22)],
+            _ => vec![Answer::FinAck, Answer::Port(22)],
+        };
+        let mut possible = possible.into_iter().map(|answer| turned(&frame, answer));
+        assert!(
+            possible.any(|turned| turned == answered),
+            "{name}: {reason:?} {answered:02x?}"
+        );
+    }
+    assert!(answers > 5_000, "only {answers} were answered");
+}
