@@ -6,6 +6,7 @@ pub mod kernel;
 pub mod manual;
 pub mod namespace;
 pub mod net;
+pub mod other_end;
 pub mod otp;
 pub mod pins;
 pub mod process;

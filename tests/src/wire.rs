@@ -35,6 +35,17 @@ pub struct Path {
     pub to: IpAddr,
 }
 
+impl Path {
+    /// The way back.
+    #[must_use]
+    pub fn back(self) -> Self {
+        Self {
+            from: self.to,
+            to: self.from,
+        }
+    }
+}
+
 /// What an IP packet carries: its protocol and its octets.
 #[derive(Clone, Debug)]
 pub struct Payload {
@@ -62,10 +73,16 @@ pub fn syn(path: Path, source_port: u16, port: u16) -> Payload {
 
 /// A TCP segment without data, with these flags.
 pub fn segment(path: Path, source_port: u16, port: u16, flags: u8) -> Payload {
+    numbered(path, source_port, port, flags, [1, 0])
+}
+
+/// A TCP segment without data, with these flags, and its sequence number and acknowledgement.
+pub fn numbered(path: Path, source_port: u16, port: u16, flags: u8, numbers: [u32; 2]) -> Payload {
     let mut bytes = Vec::new();
     bytes.extend(source_port.to_be_bytes());
     bytes.extend(port.to_be_bytes());
-    bytes.extend([0, 0, 0, 1, 0, 0, 0, 0, 0x50, flags, 0xff, 0xff, 0, 0, 0, 0]);
+    bytes.extend(numbers.map(u32::to_be_bytes).as_flattened());
+    bytes.extend([0x50, flags, 0xff, 0xff, 0, 0, 0, 0]);
     with_checksum(path, TCP, bytes, 16)
 }
 

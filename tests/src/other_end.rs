@@ -1,0 +1,44 @@
+//! A program at the client's end of the link, where everything passes. Without one veth keeps what
+//! the server's program sends back (`veth_xdp_flush` wakes nobody then), as its drivers' users know.
+
+use std::fmt;
+
+use aya::programs::XdpMode;
+use knock_user::firewall::{Firewall, Options};
+use nix::net::if_::if_nametoindex;
+
+use crate::{
+    kernel::compile,
+    net::{CLIENT_LINK, Net},
+};
+
+/// The program, attached as long as this lives.
+pub struct OtherEnd(#[expect(dead_code, reason = "dropping it detaches")] Firewall);
+
+impl OtherEnd {
+    /// Attaches it.
+    ///
+    /// # Panics
+    /// The kernel refuses.
+    #[track_caller]
+    pub fn of(net: &Net) -> Self {
+        let attach = || {
+            let tables = compile("strict = false\nprotect = [\"udp/1\"]")?;
+            let mut firewall = Firewall::load(&tables, Options::default())?;
+            let index = if_nametoindex(CLIENT_LINK)?;
+            let program = firewall.program()?;
+            program.attach_to_if_index(index, XdpMode::Driver)?;
+            anyhow::Ok(firewall)
+        };
+        match net.client.enter(attach) {
+            Ok(firewall) => Self(firewall),
+            Err(error) => panic!("a program in front of {CLIENT_LINK}: {error:#}"),
+        }
+    }
+}
+
+impl fmt::Debug for OtherEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OtherEnd")
+    }
+}

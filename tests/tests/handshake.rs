@@ -1,0 +1,594 @@
+//! Doors with `verify = "handshake"`: clients that connect get in, and nobody else does.
+#![expect(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::{ErrorKind, Read as _},
+    time::Duration,
+};
+
+use knock_tests::{
+    daemon::Daemon,
+    namespace::text,
+    net::{self, Family, Net},
+    other_end::OtherEnd,
+    random::Random,
+    server::Server,
+    source::Source,
+    wait,
+    wire::{self, Path, Wire},
+};
+use serde_json::json;
+
+const SSH: u16 = 22;
+const KNOCKS: [u16; 3] = [7000, 9000, 8000];
+const DECOYS: [u16; 3] = [7500, 8500, 9500];
+const CONFIG: &str = r#"
+    decoys = { ports = ["tcp/7500", "tcp/8500", "tcp/9500"] }
+    [[door]]
+    name = "ssh"
+    verify = "handshake"
+    knock = ["tcp/7000", "tcp/9000", "tcp/8000"]
+    open = ["tcp/22"]
+"#;
+const MIXED: &str = r#"
+    [[door]]
+    name = "silent"
+    knock = ["tcp/7100", "udp/9100", "tcp/8100"]
+    open = ["tcp/80"]
+"#;
+/// Long enough for a connection on a slow machine.
+const LONG: Duration = Duration::from_secs(10);
+
+const SYN: u8 = 0x02;
+const RST: u8 = 0x04;
+const ACK: u8 = 0x10;
+const FIN_ACK: u8 = 0x11;
+const SYN_ACK: u8 = 0x12;
+
+/// Runs a test where the server's program can answer.
+#[track_caller]
+fn test(test: impl FnOnce(&Net)) {
+    net::test(|net| {
+        let other_end = OtherEnd::of(net);
+        test(net);
+        drop(other_end);
+    });
+}
+
+/// Connects, sees the end of the connection, and hangs up.
+#[track_caller]
+fn connects(source: &Source<'_>, port: u16, row: &str) {
+    let mut stream = match source.connect(port, LONG) {
+        Ok(stream) => stream,
+        Err(error) => panic!("{row}: no connection to tcp/{port}: {error}"),
+    };
+    stream.set_read_timeout(Some(LONG)).unwrap();
+    let read = stream.read(&mut [0]);
+    assert_eq!(read.unwrap(), 0, "{row}: tcp/{port} has more to say");
+}
+
+#[track_caller]
+fn knocks(source: &Source<'_>, row: &str) {
+    for port in KNOCKS {
+        connects(source, port, row);
+    }
+}
+
+/// What the daemon said of a source: the names of the events.
+fn told(daemon: &Daemon, source: &Source<'_>) -> Vec<String> {
+    let events = daemon.told(&json!({"source": source.name()}));
+    let names = events.iter().map(|event| event["event"].as_str().unwrap());
+    names.map(str::to_owned).collect()
+}
+
+/// Waits until the daemon has told what happened before; a stranger marks the place.
+#[track_caller]
+fn catch_up(net: &Net, daemon: &Daemon, family: Family) {
+    daemon.catches_up(&net.stranger(family), SSH);
+}
+
+/// Everyday clients, whose connections come about and are closed like others.
+#[test]
+fn clients_that_connect_open_the_door() {
+    type Client = fn(Family, &str) -> Vec<String>;
+    let clients: [(&str, Client); 3] = [
+        ("nc", |_, host| {
+            let each = KNOCKS.map(|port| format!("nc -z -w10 {host} {port}"));
+            each.to_vec()
+        }),
+        ("python", |_, host| {
+            let script = format!(
+                "import socket\nfor port in {KNOCKS:?}:\n  \
+                 s = socket.create_connection(('{host}', port), 10)\n  \
+                 assert s.recv(1) == b''\n  s.close()\n"
+            );
+            vec![format!("python3 -c \"{script}\"")]
+        }),
+        ("nmap", |family, host| {
+            let flag = family.pick("", "-6");
+            let each = KNOCKS.map(|port| format!("nmap {flag} -n -Pn -sT -p {port} {host}"));
+            each.to_vec()
+        }),
+    ];
+    test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH]);
+        for (name, commands) in clients {
+            let daemon = Daemon::start(&net.server, CONFIG);
+            for family in Family::ALL {
+                let row = format!("{name}, {family}");
+                let source = net.native(family);
+                source.finds_closed(SSH, &row);
+                for command in commands(family, &source.to.to_string()) {
+                    let output = net.client.try_run("sh", &["-c", &command]);
+                    assert!(output.status.success(), "{row}: {}", text(&output));
+                }
+                let opened = json!({"event": "opened", "source": source.name()});
+                daemon.tells(&opened);
+                drop(source.finds_open(SSH, &row));
+            }
+            daemon.stop();
+        }
+    });
+}
+
+/// The kernel's own connections, behind the driver too, where no program is needed at the other end.
+#[test]
+fn connections_end_as_others_do() {
+    for mode in ["native", "skb"] {
+        net::test(|net| {
+            let _other_end = (mode == "native").then(|| OtherEnd::of(net));
+            let _server = Server::tcp(&net.server, &[SSH]);
+            let daemon =
+                Daemon::start_with(&net.server, CONFIG, &["--iface", "b0", "--mode", mode]);
+            for family in Family::ALL {
+                let row = format!("{mode}, {family}");
+                let source = net.stranger(family);
+                knocks(&source, &row);
+                drop(source.finds_open(SSH, &row));
+                daemon.tells(&json!({"event": "opened", "source": source.name()}));
+                let events = told(&daemon, &source);
+                assert_eq!(events, ["knock", "knock", "opened"], "{row}");
+                // Nothing of them is left: they were reset when they were closed.
+                let ports = KNOCKS.map(|port| format!("dport = :{port}")).join(" or ");
+                wait::until("connections to knocks are gone", || {
+                    let left = net.client.run("ss", &["-Htan", &format!("( {ports} )")]);
+                    left.lines().all(|line| line.starts_with("TIME-WAIT"))
+                });
+            }
+            daemon.stop();
+        });
+    }
+}
+
+#[test]
+fn wrong_connections_end_the_attempt() {
+    test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let daemon = Daemon::start(&net.server, CONFIG);
+        for family in Family::ALL {
+            for (name, ports) in [
+                ("order", &[7000, 8000, 9000][..]),
+                ("decoy", &[7000, 9000, 8500, 8000]),
+                ("one is missing", &[7000, 8000]),
+                ("backwards", &[8000, 9000, 7000]),
+            ] {
+                let row = format!("{name}, {family}");
+                let source = net.stranger(family);
+                for &port in ports {
+                    connects(&source, port, &row);
+                }
+                source.finds_closed(SSH, &row);
+                knocks(&source, &row);
+                drop(source.finds_open(SSH, &row));
+            }
+            let source = net.stranger(family);
+            let row = format!("another port, {family}");
+            for port in [7000, 9000] {
+                connects(&source, port, &row);
+            }
+            let closed = source.connect(1234, LONG).unwrap_err();
+            assert_eq!(closed.kind(), ErrorKind::ConnectionRefused, "{row}");
+            connects(&source, 8000, &row);
+            source.finds_closed(SSH, &row);
+        }
+        daemon.stop();
+    });
+}
+
+/// What `nmap` says of each port.
+fn scanned(net: &Net, family: Family, kind: &str, ports: &str) -> BTreeMap<u16, String> {
+    let to = family.server().to_string();
+    let mut arguments = vec!["-n", "-Pn", kind, "-p", ports, "-oG", "-"];
+    if family == Family::V6 {
+        arguments.push("-6");
+    }
+    arguments.push(&to);
+    let text = net.client.run("nmap", &arguments);
+    let (_, list) = text
+        .split_once("Ports: ")
+        .unwrap_or_else(|| panic!("{text}"));
+    let list = list.split_terminator(['\t', '\n']).next().unwrap();
+    list.split(", ")
+        .map(|entry| {
+            let mut fields = entry.split('/');
+            let port = fields.next().unwrap().trim().parse().unwrap();
+            (port, fields.next().unwrap().to_owned())
+        })
+        .collect()
+}
+
+/// To a scanner knocks and decoys look alike, and a scan opens nothing.
+#[test]
+fn nmap_tells_no_knock_from_a_decoy() {
+    let kinds = ["-sS", "-sT", "-sF", "-sN", "-sX", "-sA", "-sM", "-sW"];
+    test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let daemon = Daemon::start(&net.server, CONFIG);
+        let ports = "7000,7500,8000,8500,9000,9500";
+        for family in Family::ALL {
+            for kind in kinds {
+                let states = scanned(net, family, kind, ports);
+                let row = format!("{kind}, {family}: {states:?}");
+                let all: BTreeSet<u16> = KNOCKS.into_iter().chain(DECOYS).collect();
+                assert!(states.keys().eq(&all), "{row}");
+                let different: BTreeSet<&String> = states.values().collect();
+                assert_eq!(different.len(), 1, "{row}");
+                if matches!(kind, "-sS" | "-sT") {
+                    assert!(different.iter().all(|state| *state == "open"), "{row}");
+                }
+            }
+            let source = net.native(family);
+            catch_up(net, &daemon, family);
+            source.finds_closed(SSH, "after the scans");
+            // A scan that only asks is no knock; one that connects is judged as such.
+            let events = told(&daemon, &source);
+            assert!(!events.contains(&"opened".to_owned()), "{events:?}");
+            knocks(&source, "after the scans");
+            drop(source.finds_open(SSH, "after the scans"));
+        }
+        daemon.stop();
+    });
+}
+
+/// SYNs alone, from whomever: nothing advances, and nothing is told.
+#[test]
+fn asking_is_no_knock() {
+    test(|net| {
+        let daemon = Daemon::start(&net.server, CONFIG);
+        for family in Family::ALL {
+            let row = family.to_string();
+            let source = net.stranger(family);
+            let forger = Forger::of(net, &source);
+            for port in KNOCKS.into_iter().chain(DECOYS).chain(KNOCKS) {
+                forger.send(port, SYN, 1, 0);
+            }
+            source.finds_closed(SSH, &row);
+            catch_up(net, &daemon, family);
+            assert_eq!(told(&daemon, &source), ["denied"], "{row}");
+        }
+        daemon.stop();
+    });
+}
+
+/// Somebody who can send from an address, and does not see what is sent to it.
+struct Forger {
+    wire: Wire,
+    path: Path,
+}
+
+impl Forger {
+    fn of(net: &Net, source: &Source<'_>) -> Self {
+        Self {
+            wire: Wire::open(&net.client),
+            path: source.path(),
+        }
+    }
+
+    fn send(&self, port: u16, flags: u8, sequence: u32, acknowledged: u32) {
+        let frame = segment(self.path, port, flags, sequence, acknowledged);
+        self.wire.send(&frame);
+    }
+}
+
+const SOURCE_PORT: u16 = 45_678;
+
+fn segment(path: Path, port: u16, flags: u8, sequence: u32, acknowledged: u32) -> Vec<u8> {
+    wire::whole(
+        path,
+        &wire::numbered(path, SOURCE_PORT, port, flags, [sequence, acknowledged]),
+    )
+}
+
+/// Whoever forges an honest source's address neither advances it nor throws it back.
+#[test]
+fn forged_packets_change_nothing() {
+    test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let daemon = Daemon::start(&net.server, CONFIG);
+        let mut random = Random::new(1);
+        for family in Family::ALL {
+            let row = family.to_string();
+            let source = net.stranger(family);
+            let forger = Forger::of(net, &source);
+            let mut forge = || {
+                for port in KNOCKS.into_iter().chain(DECOYS) {
+                    forger.send(port, SYN, 1, 0);
+                    for _ in 0..50 {
+                        forger.send(port, ACK, 2, random.next() as u32);
+                    }
+                    forger.send(port, FIN_ACK, 2, random.next() as u32);
+                    forger.send(port, RST, 2, 0);
+                    forger.send(port, SYN_ACK, 2, random.next() as u32);
+                }
+            };
+            forge();
+            source.finds_closed(SSH, &row);
+            for port in KNOCKS {
+                connects(&source, port, &row);
+                forge();
+            }
+            drop(source.finds_open(SSH, &row));
+        }
+        daemon.tells(&json!({"reason": "unproven"}));
+        daemon.stop();
+    });
+}
+
+/// Waits for an answer with these flags.
+#[track_caller]
+fn gets(wire: &Wire, port: u16, flags: u8, row: &str) -> Vec<u8> {
+    let mut got = None;
+    wait::until(&format!("{row}: the answer of tcp/{port} is here"), || {
+        got = wire.seen().into_iter().find(|frame| {
+            let header = frame.len().checked_sub(20).map(|at| &frame[at..]);
+            header.is_some_and(|header| {
+                header[..2] == port.to_be_bytes()
+                    && header[2..4] == SOURCE_PORT.to_be_bytes()
+                    && header[13] == flags
+            })
+        });
+        got.is_some()
+    });
+    got.unwrap()
+}
+
+/// The sequence number and the acknowledgement of a frame that ends with its TCP header.
+fn numbers(frame: &[u8]) -> [u32; 2] {
+    let header = &frame[frame.len() - 20..];
+    [4, 8].map(|at| u32::from_be_bytes(*header[at..].first_chunk().unwrap()))
+}
+
+/// A client made of frames: what it gets is read off the link.
+struct ByHand {
+    wire: Wire,
+    path: Path,
+    /// How often each frame is sent.
+    times: usize,
+}
+
+impl ByHand {
+    fn send(&self, port: u16, flags: u8, sequence: u32, acknowledged: u32) {
+        let frame = segment(self.path, port, flags, sequence, acknowledged);
+        for _ in 0..self.times {
+            self.wire.send(&frame);
+        }
+    }
+
+    /// Waits for an answer with these flags; gives back its numbers.
+    #[track_caller]
+    fn gets(&self, port: u16, flags: u8) -> [u32; 2] {
+        numbers(&gets(&self.wire, port, flags, "by hand"))
+    }
+
+    /// The ACK that proves the address.
+    #[track_caller]
+    fn asks(&self, port: u16) -> u32 {
+        self.wire.seen();
+        self.send(port, SYN, 1000, 0);
+        let [cookie, acknowledged] = self.gets(port, SYN_ACK);
+        assert_eq!(acknowledged, 1001);
+        cookie.wrapping_add(1)
+    }
+
+    fn proves(&self, port: u16, number: u32) {
+        self.send(port, ACK, 1001, number);
+    }
+}
+
+#[test]
+fn every_frame_twice() {
+    test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let daemon = Daemon::start(&net.server, CONFIG);
+        for family in Family::ALL {
+            for times in [1, 2, 5] {
+                let row = format!("{times} times, {family}");
+                let source = net.stranger(family);
+                let by_hand = ByHand {
+                    wire: Wire::open(&net.client),
+                    path: source.path(),
+                    times,
+                };
+                for port in KNOCKS {
+                    let number = by_hand.asks(port);
+                    by_hand.wire.seen();
+                    by_hand.proves(port, number);
+                    assert_eq!(by_hand.gets(port, FIN_ACK), [number, 1001], "{row}");
+                    // Its FIN comes later, and again, and changes nothing.
+                    by_hand.send(port, FIN_ACK, 1001, number.wrapping_add(1));
+                    by_hand.gets(port, RST);
+                }
+                drop(source.finds_open(SSH, &row));
+            }
+        }
+        daemon.stop();
+    });
+}
+
+/// In a VLAN, answers have the tags of their questions. The kernel takes the outer one off before
+/// anybody sees it; `verdicts` has the frames as they are.
+#[test]
+fn answers_stay_in_their_vlan() {
+    const OUTER: (u16, u16) = (0x88a8, 7);
+    const INNER: (u16, u16) = (0x8100, 8);
+    test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let daemon = Daemon::start(&net.server, CONFIG);
+        for family in Family::ALL {
+            for (name, tags, seen) in [
+                ("one tag", &[INNER][..], &[][..]),
+                ("two tags", &[OUTER, INNER], &[INNER]),
+            ] {
+                let row = format!("{name}, {family}");
+                let source = net.stranger(family);
+                let path = source.path();
+                let wire = Wire::open(&net.client);
+                let send = |port, flags, sequence, acknowledged| {
+                    let frame = segment(path, port, flags, sequence, acknowledged);
+                    wire.send(&wire::tagged(&frame, tags));
+                };
+                for port in KNOCKS {
+                    send(port, SYN, 1000, 0);
+                    let plain = gets(&wire, port, SYN_ACK, &row);
+                    let expected = segment(path.back(), 0, 0, 0, 0);
+                    let expected = wire::tagged(&expected, seen);
+                    let network = 14 + 4 * seen.len();
+                    assert_eq!(plain.len(), expected.len(), "{row}");
+                    assert_eq!(plain[12..network], expected[12..network], "{row}");
+                    let [cookie, _] = numbers(&plain);
+                    send(port, ACK, 1001, cookie.wrapping_add(1));
+                    gets(&wire, port, FIN_ACK, &row);
+                }
+                drop(source.finds_open(SSH, &row));
+            }
+        }
+        daemon.stop();
+    });
+}
+
+/// ACKs are knocks when they come, whatever was asked for when.
+#[test]
+fn what_counts_is_the_order_of_proofs() {
+    test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let daemon = Daemon::start(&net.server, CONFIG);
+        for family in Family::ALL {
+            for (name, order, opens) in [
+                ("in order", &[0, 1, 2][..], true),
+                ("out of order", &[1, 0, 2], false),
+                ("one again, later", &[0, 1, 0, 2], false),
+                ("one again, at once", &[0, 0, 1, 1, 2], true),
+                ("again after a wrong one", &[0, 2, 0, 1, 2], true),
+            ] {
+                let row = format!("{name}, {family}");
+                let source = net.stranger(family);
+                let by_hand = ByHand {
+                    wire: Wire::open(&net.client),
+                    path: source.path(),
+                    times: 1,
+                };
+                // Asked for in another order than they are proved in.
+                let mut numbers = KNOCKS.map(|port| (port, 0));
+                for (port, number) in numbers.iter_mut().rev() {
+                    *number = by_hand.asks(*port);
+                }
+                for &place in order {
+                    let (port, number) = numbers[place];
+                    by_hand.proves(port, number);
+                }
+                source.finds(opens, SSH, &row);
+            }
+        }
+        daemon.stop();
+    });
+}
+
+/// Doors of both kinds in one file.
+#[test]
+fn silent_doors_work_beside() {
+    test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH, 80]);
+        let daemon = Daemon::start(&net.server, &format!("{CONFIG}{MIXED}"));
+        let warned = daemon.process().stderr();
+        assert!(warned.contains("its knock ports are silent"), "{warned}");
+        for family in Family::ALL {
+            let row = family.to_string();
+            let source = net.stranger(family);
+            knocks(&source, &row);
+            drop(source.finds_open(SSH, &row));
+            source.finds_closed(80, &row);
+            source.knock("tcp/7100");
+            // Asking is no wrong knock, a connection is one.
+            let forger = Forger::of(net, &source);
+            for port in [9000, 7500] {
+                forger.send(port, SYN, 1, 0);
+            }
+            source.knock("udp/9100 tcp/8100");
+            drop(source.finds_open(80, &row));
+            let source = net.stranger(family);
+            source.knock("tcp/7100");
+            connects(&source, 7500, &row);
+            source.knock("udp/9100 tcp/8100");
+            source.finds_closed(80, &row);
+            source.finds_closed(7100, &row);
+        }
+        daemon.stop();
+    });
+}
+
+/// At most as many answers as questions, and none longer than its question.
+#[test]
+fn answers_are_no_more_than_questions() {
+    test(|net| {
+        let daemon = Daemon::start(&net.server, CONFIG);
+        for family in Family::ALL {
+            let source = net.stranger(family);
+            let path = source.path();
+            let wire = Wire::open(&net.client);
+            let mut asked = Vec::new();
+            for port in KNOCKS.into_iter().chain(DECOYS) {
+                for flags in 0..=u8::MAX {
+                    asked.push(segment(path, port, flags, 5, 6));
+                }
+            }
+            // All have the same length.
+            let longest = asked[0].len();
+            let (client, _) = net::macs();
+            let mut answers = 0;
+            let mut count = || {
+                let came = wire.seen();
+                for frame in came.iter().filter(|frame| frame[..6] == client) {
+                    assert!(frame.len() <= longest, "{family}: {frame:02x?}");
+                    answers += 1;
+                }
+                answers
+            };
+            for frames in asked.chunks(64) {
+                for frame in frames {
+                    wire.send(frame);
+                }
+                count();
+            }
+            // SYNs with any of PSH, URG, ECE and CWR; FIN with ACK and any of these.
+            let each = KNOCKS.len() + DECOYS.len();
+            wait::until("all answers are here", || count() >= each * 32);
+            catch_up(net, &daemon, family);
+            assert_eq!(count(), each * 32, "{family}");
+        }
+        daemon.stop();
+    });
+}
+
+#[test]
+fn a_dry_run_stays_out_of_it() {
+    test(|net| {
+        let arguments = ["--iface", "b0", "--dry-run"];
+        let daemon = Daemon::start_with(&net.server, CONFIG, &arguments);
+        for family in Family::ALL {
+            let closed = net.stranger(family).connect(7000, LONG).unwrap_err();
+            assert_eq!(closed.kind(), ErrorKind::ConnectionRefused, "{family}");
+        }
+        daemon.stop();
+    });
+}
