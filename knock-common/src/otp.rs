@@ -52,6 +52,11 @@ impl Secret {
         Some(Self { bytes, length })
     }
 
+    /// How many bytes it has.
+    pub fn length(&self) -> usize {
+        self.length.into()
+    }
+
     /// The secret that a person wrote: a line, whose end does not count.
     ///
     /// # Errors

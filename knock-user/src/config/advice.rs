@@ -1,5 +1,7 @@
 //! What works but is unwise, and what to do about it.
 
+mod otp;
+
 use std::{collections::BTreeSet, ops::RangeInclusive, time::Duration};
 
 use knock_common::packet::Protocol;
@@ -34,6 +36,7 @@ pub(super) fn advise(checked: &Checked, host: &Host) -> Vec<Problem> {
         advice.silence(index, door);
         advice.reply(index, door);
     }
+    advice.timed();
     advice.scans();
     advice.ephemeral_ports();
     advice.trust();
@@ -220,6 +223,17 @@ impl Advice<'_> {
                 );
                 found.push((places.of_door(index, "knock"), "knock", what));
                 reserve.extend(knocks.into_iter().map(Ports::from));
+            }
+            if let Some(Moving::Otp(otp)) = &door.moving {
+                let timed = self.usable(&otp.ports().collect::<Vec<_>>());
+                if !timed.is_empty() {
+                    let what = format!(
+                        "{}, and what is sent to them would count as knocks",
+                        listed(&timed)
+                    );
+                    found.push((places.of_door(index, "otp"), "otp", what));
+                    reserve.extend(timed);
+                }
             }
             let opened = self.usable(door.opened());
             if !opened.is_empty() {

@@ -9,7 +9,7 @@ use std::{
 
 use knock_common::{Address, layout::FlagClass, packet::Protocol};
 
-pub use super::otp::Otp;
+pub use super::otp::{Origin, Otp};
 
 /// A whole configuration.
 #[derive(Clone, Debug, PartialEq)]

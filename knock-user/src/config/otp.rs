@@ -52,8 +52,8 @@ const SPAN: u16 = 255;
 pub struct Otp {
     /// What both sides know.
     pub secret: Secret,
-    /// The file that the secret is in, if it is in one.
-    pub secret_file: Option<PathBuf>,
+    /// Where that stands.
+    pub origin: Origin,
     /// How long a sequence is the current one: whole seconds.
     pub period: Duration,
     /// The lowest port.
@@ -64,6 +64,17 @@ pub struct Otp {
     pub bind_source: bool,
     /// How many periods before and after the current one open too.
     pub skew: u16,
+}
+
+/// Where a secret stands.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Origin {
+    /// In the configuration itself.
+    Written,
+    /// In a file of its own.
+    File(PathBuf),
+    /// In the environment.
+    Environment,
 }
 
 impl Otp {
@@ -143,10 +154,10 @@ pub(super) fn read(item: &Item<'_, '_>, within: Duration, report: &mut Report) -
         report.add(line.unwrap_or(section.line), "period", reason);
     }
     (report.problems.len() == before).then_some(())?;
-    let (secret, secret_file) = secret?;
+    let (secret, origin) = secret?;
     Some(Otp {
         secret,
-        secret_file,
+        origin,
         period,
         base,
         protocols,
@@ -185,9 +196,8 @@ fn protocols(item: &Item<'_, '_>, report: &mut Report) -> Option<Vec<Protocol>> 
     }
 }
 
-/// The secret, from one of the places where it may be, and the file if it is that one. No error
-/// shows any of it.
-fn secret(section: &mut Section<'_, '_>, report: &mut Report) -> Option<(Secret, Option<PathBuf>)> {
+/// The secret, from one of the places where it may be. No error shows any of it.
+fn secret(section: &mut Section<'_, '_>, report: &mut Report) -> Option<(Secret, Origin)> {
     let written = section.item("secret", report);
     let file = section.item("secret_file", report);
     let variable = section.item("secret_env", report);
@@ -208,7 +218,7 @@ fn secret(section: &mut Section<'_, '_>, report: &mut Report) -> Option<(Secret,
     }
     if let Some(item) = written {
         let secret = Secret::of_line(item.text(report)?.as_bytes());
-        return told(&item, report, secret).map(|secret| (secret, None));
+        return told(&item, report, secret).map(|secret| (secret, Origin::Written));
     }
     if let Some(item) = variable {
         let name = item.text(report)?;
@@ -220,12 +230,12 @@ fn secret(section: &mut Section<'_, '_>, report: &mut Report) -> Option<(Secret,
                  secret_file"
             )),
         };
-        return told(&item, report, secret).map(|secret| (secret, None));
+        return told(&item, report, secret).map(|secret| (secret, Origin::Environment));
     }
     let item = file?;
     let path = PathBuf::from(item.text(report)?);
     let secret = read_secret(&path).map_err(|reason| format!("{}: {reason}", path.display()));
-    told(&item, report, secret).map(|secret| (secret, Some(path)))
+    told(&item, report, secret).map(|secret| (secret, Origin::File(path)))
 }
 
 fn is_variable(name: &str) -> bool {

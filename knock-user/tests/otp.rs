@@ -1,0 +1,231 @@
+//! Time-based sequences in a configuration: where secrets may come from, and what is listened to.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "clippy.toml's exception does not reach helpers of tests"
+)]
+
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, process::Command, time::Duration};
+
+use knock_user::{
+    config::{self, checked::Moving},
+    otp::{Clocks, Timed},
+};
+use tempfile::tempdir;
+
+fn door(otp: &str) -> String {
+    format!("[[door]]\nname = \"ssh\"\nopen = [\"tcp/22\"]\notp = {{ {otp} }}\n")
+}
+
+/// What is wrong with a door; empty if nothing is.
+fn wrong(otp: &str) -> String {
+    match config::parse(&door(otp), "seq.toml") {
+        Ok(_) => String::new(),
+        Err(problems) => problems.to_string(),
+    }
+}
+
+#[test]
+fn secrets_in_files() {
+    let directory = tempdir().unwrap();
+    let long = "x".repeat(5_000);
+    for (name, text, expected) in [
+        ("a line", "correct horse\n", ""),
+        ("without its end", "correct horse", ""),
+        ("with that of Windows", "correct horse\r\n", ""),
+        ("any bytes", "\u{fc}=#\"$`\\,", ""),
+        ("the longest", "0123456789012345678901234567890\n", ""),
+        (
+            "one byte more",
+            "01234567890123456789012345678901\n",
+            "has 32 bytes, and there may be 31",
+        ),
+        ("nothing", "", "the secret is empty"),
+        ("an empty line", "\n", "the secret is empty"),
+        ("two lines", "correct\nhorse\n", "more than one line"),
+        ("a zero byte", "correct\0horse", "zero byte"),
+        ("something else", &long, "it is no secret, but a long file"),
+    ] {
+        let path = directory.path().join("secret");
+        fs::write(&path, text).unwrap();
+        let told = wrong(&format!("secret_file = {path:?}"));
+        match expected {
+            "" => assert_eq!(told, "", "{name}"),
+            _ => assert!(told.contains(expected), "{name}: {told}"),
+        }
+        assert!(
+            !told.contains("correct") && !told.contains("0123"),
+            "{name}: {told}"
+        );
+    }
+    for (name, path) in [
+        ("none", directory.path().join("nowhere")),
+        ("a directory", directory.path().to_owned()),
+        ("endless", "/dev/zero".into()),
+    ] {
+        let told = wrong(&format!("secret_file = {path:?}"));
+        assert!(
+            told.starts_with("seq.toml:4: secret_file: "),
+            "{name}: {told}"
+        );
+        assert!(told.contains(path.to_str().unwrap()), "{name}: {told}");
+    }
+}
+
+fn check(config: &Path, variable: Option<&str>) -> (bool, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_knock-user"));
+    command.args(["check", "--config"]).arg(config);
+    match variable {
+        Some(value) => command.env("KNOCK_TEST_SECRET", value),
+        None => command.env_remove("KNOCK_TEST_SECRET"),
+    };
+    let output = command.output().unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8(said).unwrap())
+}
+
+#[test]
+fn secrets_in_the_environment() {
+    let directory = tempdir().unwrap();
+    let config = directory.path().join("seq.toml");
+    fs::write(&config, door("secret_env = \"KNOCK_TEST_SECRET\"")).unwrap();
+    for (name, value, expected) in [
+        ("there", Some("battery staple"), ""),
+        ("empty", Some(""), "KNOCK_TEST_SECRET: the secret is empty"),
+        (
+            "long",
+            Some("battery staple battery staple battery"),
+            "has 37 bytes",
+        ),
+        (
+            "not there",
+            None,
+            "no environment variable \"KNOCK_TEST_SECRET\": set it",
+        ),
+    ] {
+        let (is_good, said) = check(&config, value);
+        assert_eq!(is_good, expected.is_empty(), "{name}: {said}");
+        assert!(said.contains(expected), "{name}: {said}");
+        assert!(!said.contains("battery"), "{name}: {said}");
+    }
+}
+
+#[test]
+fn who_else_may_read_the_secret() {
+    let directory = tempdir().unwrap();
+    let [secret, config] = ["secret", "seq.toml"].map(|name| directory.path().join(name));
+    fs::write(&secret, "correct horse battery\n").unwrap();
+    let inside = "secret = \"correct horse battery\"".to_owned();
+    let beside = format!("secret_file = {secret:?}");
+    for (name, otp, modes, told) in [
+        ("the configuration", &inside, (0o600, 0o644), true),
+        ("nobody", &inside, (0o600, 0o640), false),
+        ("the file", &beside, (0o644, 0o600), true),
+        ("not the file", &beside, (0o600, 0o644), false),
+    ] {
+        fs::write(&config, door(otp)).unwrap();
+        for (path, mode) in [(&secret, modes.0), (&config, modes.1)] {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        }
+        let (is_good, said) = check(&config, None);
+        assert!(is_good, "{name}: {said}");
+        let warned = said.contains("every user of this host may read the secret in");
+        assert_eq!(warned, told, "{name}: {said}");
+    }
+}
+
+/// A door with periods of 10 s, on which knocking may take 25 s.
+fn timed(skew: u16) -> Timed {
+    let otp = format!("secret = \"when\", period = \"10s\", skew = {skew}");
+    let checked = config::parse(&door(&otp), "seq.toml").unwrap();
+    let door = &checked.settings.doors[0];
+    let Some(Moving::Otp(otp)) = &door.moving else {
+        panic!("{door:?}");
+    };
+    Timed::new(otp, door.within)
+}
+
+const BOOTED: u64 = 1_700_000_000_000;
+
+fn at(ms: u64) -> Clocks {
+    Clocks {
+        unix_ms: BOOTED + ms,
+        boot_ms: ms,
+    }
+}
+
+#[test]
+fn which_sequences_are_listened_to() {
+    let first = u32::try_from(BOOTED / 10_000).unwrap();
+    for (name, skew, ms, periods, next_ms) in [
+        // Until 25 s after the end of a period somebody may be on the way.
+        ("in the middle", 0, 104_000, 7..=10, 105_000),
+        ("one is over", 0, 105_000, 8..=10, 107_000),
+        ("a period begins", 0, 110_000, 8..=11, 112_000),
+        ("another before and after", 1, 104_000, 6..=11, 105_000),
+        ("many", 3, 104_000, 4..=13, 105_000),
+    ] {
+        let timed = timed(skew);
+        let sequences = timed.sequences(at(ms));
+        let marks: Vec<u32> = sequences.iter().map(|s| s.mark - first).collect();
+        assert_eq!(marks, periods.collect::<Vec<u32>>(), "{name}");
+        for sequence in &sequences {
+            let end = u64::from(sequence.mark - first + 1 + u32::from(skew)) * 10_000;
+            assert_eq!(sequence.good_until_ms, end, "{name}");
+            assert_eq!(
+                (sequence.knocks.len(), sequence.bound.len()),
+                (3, 3),
+                "{name}"
+            );
+        }
+        // Half a period is as long as nobody notices that the clock was set.
+        assert_eq!(timed.changes_ms(at(ms)), next_ms, "{name}");
+    }
+}
+
+#[test]
+fn a_clock_that_is_set_is_followed() {
+    let timed = timed(1);
+    let before = timed.sequences(at(500_000));
+    for (name, seconds) in [
+        ("an hour later", 3_600),
+        ("an hour earlier", -3_600),
+        ("1970", -1_700_000_500),
+    ] {
+        let now = Clocks {
+            unix_ms: (BOOTED + 500_000).saturating_add_signed(seconds * 1_000),
+            boot_ms: 500_000,
+        };
+        let sequences = timed.sequences(now);
+        assert_ne!(sequences, before, "{name}");
+        // What may be begun now ends within two periods, whatever the wall clock says.
+        let ahead = |until: u64| until.saturating_sub(now.boot_ms);
+        assert!(
+            sequences.iter().all(|s| ahead(s.good_until_ms) <= 30_000),
+            "{name}: {sequences:?}"
+        );
+    }
+    // One clock is read a little after the other.
+    let late = Clocks {
+        unix_ms: BOOTED + 500_003,
+        boot_ms: 500_000,
+    };
+    assert_eq!(timed.sequences(late), before);
+}
+
+#[test]
+fn what_was_used_is_remembered_for_an_hour() {
+    let timed = timed(1);
+    let period = u32::try_from(BOOTED / 10_000).unwrap();
+    let hour = Duration::from_secs(3_600).as_millis() as u64;
+    // The period, the next one, and 25 s for those on the way.
+    let end = 20_000 + 25_000;
+    for (name, ms, is_over) in [
+        ("now", 0, false),
+        ("nobody listens to it", end, false),
+        ("the clock might be set back", end + hour, false),
+        ("long ago", end + hour + 1, true),
+    ] {
+        assert_eq!(timed.is_over(period, at(ms)), is_over, "{name}");
+    }
+}
