@@ -1,10 +1,6 @@
 //! What cannot work about the ports of time-based sequences, of which any may be a knock one day.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-    time::Duration,
-};
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use knock_common::layout::FlagClass;
 
@@ -110,34 +106,47 @@ const fn manner(door: &Door) -> Manner {
 
 /// Doors that would get into each other's way on the day that they share a knock.
 fn at_odds(settings: &Settings) -> Vec<Found> {
-    // For each manner: the first door that has it, and all ports of such doors.
-    let mut manners: BTreeMap<Manner, (usize, BTreeSet<Ports>)> = BTreeMap::new();
+    // For each manner: the ports of doors that have it, and the first door with each range.
+    let mut manners: BTreeMap<Manner, BTreeMap<Ports, usize>> = BTreeMap::new();
     let mut found = Vec::new();
     for (index, door, otp) in timed(settings) {
-        let own: Vec<Ports> = otp.ports().collect();
-        let others = manners.iter().filter(|(other, _)| **other != manner(door));
-        let shares = |ports: &BTreeSet<Ports>| {
-            (own.iter()).any(|own| ports.iter().any(|other| own.overlaps(*other)))
-        };
-        if let Some((_, (other, _))) = { others }.find(|(_, (_, ports))| shares(ports)) {
-            found.push(differs(settings, index, *other, words(otp)));
+        let own = || otp.ports();
+        let shared = other_owner(&manners, door, |ports| own().any(|own| own.overlaps(ports)));
+        if let Some(other) = shared {
+            found.push(differs(settings, index, other, words(otp)));
         }
-        let entry = manners.entry(manner(door));
-        entry.or_insert((index, BTreeSet::new())).1.extend(own);
+        let ranges = manners.entry(manner(door)).or_default();
+        for ports in own() {
+            ranges.entry(ports).or_insert(index);
+        }
     }
-    let manners: Vec<(Manner, usize, PortSet)> = manners
-        .into_iter()
-        .map(|(manner, (index, ports))| (manner, index, PortSet::new(ports)))
-        .collect();
     for (index, door) in settings.doors.iter().enumerate() {
-        for (_, other, ports) in manners.iter().filter(|(other, ..)| *other != manner(door)) {
-            let shared = |knock: &&Knock| ports.has(knock.protocol, knock.port);
-            if let Some(knock) = door.knock.iter().find(shared) {
-                found.push(differs(settings, index, *other, knock.to_string()));
-            }
+        let at = |ports: Ports| {
+            let is_in = |knock: &&Knock| ports.overlaps((**knock).into());
+            door.knock.iter().find(is_in)
+        };
+        if let Some(other) = other_owner(&manners, door, |ports| at(ports).is_some()) {
+            let knock = manners
+                .values()
+                .flat_map(BTreeMap::keys)
+                .find_map(|p| at(*p));
+            let knock = knock.map_or_else(String::new, ToString::to_string);
+            found.push(differs(settings, index, other, knock));
         }
     }
     found
+}
+
+/// The first door of another manner whose ports are such.
+fn other_owner(
+    manners: &BTreeMap<Manner, BTreeMap<Ports, usize>>,
+    door: &Door,
+    are_such: impl Fn(Ports) -> bool,
+) -> Option<usize> {
+    let others = manners.iter().filter(|(other, _)| **other != manner(door));
+    let owned = others.flat_map(|(_, ranges)| ranges);
+    let shared = owned.filter(|(ports, _)| are_such(**ports));
+    shared.map(|(_, &index)| index).min()
 }
 
 fn differs(settings: &Settings, index: usize, other: usize, ports: String) -> Found {
