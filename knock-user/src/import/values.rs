@@ -1,6 +1,6 @@
 //! Values of knockd's keys.
 
-use knock_common::{layout::FlagClass, packet::Protocol};
+use knock_common::{layout::FlagClass, otp::SECRET_MOST, packet::Protocol};
 
 use crate::config::{checked::Knock, value};
 
@@ -61,9 +61,6 @@ pub(super) fn flags(value: &str) -> Result<FlagClass, String> {
 
 /// The least that an `otp` line has: secret, period, base, on or off, one protocol.
 const OTP_ITEMS_LEAST: usize = 5;
-/// What the fork has room for.
-const OTP_SECRET_MOST: usize = 31;
-
 pub(super) fn otp(value: &str) -> Result<Otp, String> {
     const FORM: &str = "write SEED, seconds, base port, on or off, and a protocol for each knock, \
                         as in otp = secret, 45, 20000, on, tcp, udp, tcp";
@@ -74,9 +71,9 @@ pub(super) fn otp(value: &str) -> Result<Otp, String> {
     if items.len() < OTP_ITEMS_LEAST {
         return Err(format!("no protocol: {FORM}"));
     }
-    if secret.is_empty() || secret.len() > OTP_SECRET_MOST {
+    if secret.is_empty() || secret.len() > SECRET_MOST {
         return Err(format!(
-            "the seed has {} bytes, and the fork takes 1 to {OTP_SECRET_MOST}",
+            "the seed has {} bytes, and the fork takes 1 to {SECRET_MOST}",
             secret.len()
         ));
     }
