@@ -51,6 +51,8 @@ pub struct Options<'a> {
 #[derive(Debug)]
 pub struct Firewall {
     ebpf: Ebpf,
+    /// Whether it sends answers.
+    answers: bool,
 }
 
 /// How an interface was attached.
@@ -99,7 +101,10 @@ impl Firewall {
         let mut ebpf = loader.load(OBJECT).context("creating the maps")?;
         fill(&mut ebpf, tables)?;
         program(&mut ebpf)?.load().map_err(rejected)?;
-        Ok(Self { ebpf })
+        Ok(Self {
+            ebpf,
+            answers: features.has(Features::ANSWERS) && !options.dry_run,
+        })
     }
 
     /// Instructions that the verifier walked, if the kernel tells.
@@ -128,6 +133,22 @@ impl Firewall {
     /// # Errors
     /// Another program is attached, or the kernel refuses.
     pub fn attach(
+        &mut self,
+        interface: &Interface,
+        mode: Mode,
+        instance: &Instance,
+    ) -> Result<Attached> {
+        let attached = self.put_before(interface, mode, instance)?;
+        if self.answers
+            && attached.native
+            && let Some(warning) = interface.keeps_answers()?
+        {
+            tracing::warn!("{warning}");
+        }
+        Ok(attached)
+    }
+
+    fn put_before(
         &mut self,
         interface: &Interface,
         mode: Mode,

@@ -7,7 +7,10 @@ use netlink_packet_core::{
 };
 use netlink_packet_route::{
     RouteNetlinkMessage,
-    link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMessage, LinkXdp, XdpAttached},
+    link::{
+        InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, LinkXdp,
+        XdpAttached,
+    },
 };
 use netlink_sys::protocols::NETLINK_ROUTE;
 
@@ -28,6 +31,47 @@ pub struct Interface {
     pub native: bool,
     /// Whether its frames begin with an Ethernet header.
     ethernet: bool,
+    /// The other end, if it is one end of a veth pair.
+    other_end: Option<OtherEnd>,
+}
+
+/// Where the other end of a pair is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum OtherEnd {
+    /// In this network namespace, under this number.
+    Here(u32),
+    /// In another one.
+    Elsewhere,
+}
+
+impl Interface {
+    /// Why answers of a program in the driver may never leave here, if they may not.
+    ///
+    /// # Errors
+    /// The kernel does not tell.
+    pub fn keeps_answers(&self) -> Result<Option<String>> {
+        // Frames that are sent back wake the other end only if it has a program (veth_xdp_flush).
+        const WAY_OUT: &str = "put one there that passes everything, or take mode = \"skb\"";
+        let name = &self.name;
+        Ok(match self.other_end {
+            None => None,
+            Some(OtherEnd::Elsewhere) => Some(format!(
+                "{name} is veth, and its other end is in another network namespace: answers to \
+                 knocks get there only if it has an XDP program too; {WAY_OUT}"
+            )),
+            Some(OtherEnd::Here(index)) => {
+                let all = list()?;
+                let other = all.iter().find(|other| other.index == index);
+                other.filter(|other| !other.native).map(|other| {
+                    format!(
+                        "{name} is veth, and its other end, {}, has no XDP program in the driver: \
+                         answers to knocks don't get there; {WAY_OUT}",
+                        other.name
+                    )
+                })
+            }
+        })
+    }
 }
 
 /// How interfaces are looked for.
@@ -163,12 +207,21 @@ pub(crate) fn described(link: &LinkMessage) -> Option<Interface> {
     let mut name = None;
     let mut program = None;
     let mut native = false;
+    let mut is_veth = false;
+    let mut other_end = None;
+    let mut is_elsewhere = false;
     for attribute in &link.attributes {
         if let LinkAttribute::IfName(text) = attribute {
             name = Some(text.clone());
         } else if let LinkAttribute::Xdp(xdp) = attribute {
             program = xdp.iter().find_map(program_id);
             native = xdp.iter().any(is_native);
+        } else if let LinkAttribute::LinkInfo(info) = attribute {
+            is_veth = info.contains(&LinkInfo::Kind(InfoKind::Veth));
+        } else if let LinkAttribute::Link(index) = attribute {
+            other_end = Some(OtherEnd::Here(*index));
+        } else if let LinkAttribute::LinkNetNsId(_) = attribute {
+            is_elsewhere = true;
         }
     }
     Some(Interface {
@@ -181,6 +234,11 @@ pub(crate) fn described(link: &LinkMessage) -> Option<Interface> {
             link.header.link_layer_type,
             LinkLayerType::Ether | LinkLayerType::Loopback
         ),
+        other_end: match is_elsewhere {
+            true => Some(OtherEnd::Elsewhere),
+            false => other_end,
+        }
+        .filter(|_| is_veth),
     })
 }
 

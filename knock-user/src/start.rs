@@ -40,11 +40,15 @@ impl Plan {
         let host = Host::inspect().context("asking the kernel what this host serves")?;
         let warnings = checked.warnings(&host).into_iter();
         let warnings = warnings.chain(checked.file_warnings());
+        let warnings = warnings.map(|warning| warning.told("warning", &checked.file));
+        let unseen = (run.dry_run && checked.settings.has_handshakes()).then(|| {
+            "a dry run answers nothing, so nobody gets through doors with verify = \"handshake\": \
+             try those with --confirm"
+                .to_owned()
+        });
         Ok(Self {
             path: run.config.clone(),
-            warnings: warnings
-                .map(|warning| warning.told("warning", &checked.file))
-                .collect(),
+            warnings: warnings.chain(unseen).collect(),
             checked,
             host,
         })

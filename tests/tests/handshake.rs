@@ -504,6 +504,34 @@ fn what_counts_is_the_order_of_proofs() {
     });
 }
 
+/// Over veth answers need a program at the other end, which nobody can see from here.
+#[test]
+fn what_may_keep_answers_is_warned_of() {
+    const ELSEWHERE: &str = "b0 is veth, and its other end is in another network namespace";
+    net::test(|net| {
+        for (config, mode, warning) in [
+            (CONFIG, "native", true),
+            (CONFIG, "skb", false),
+            (MIXED, "native", false),
+        ] {
+            let arguments = ["--iface", "b0", "--mode", mode];
+            let daemon = Daemon::start_with(&net.server, config, &arguments);
+            let told = daemon.process().stderr();
+            assert_eq!(told.contains(ELSEWHERE), warning, "{mode}: {told}");
+            daemon.stop();
+        }
+        net.server
+            .ip_batch("link add c0 type veth peer name d0\nlink set c0 up\nlink set d0 up");
+        let daemon = Daemon::start_with(&net.server, CONFIG, &["--iface", "c0"]);
+        let told = daemon.process().stderr();
+        assert!(
+            told.contains("its other end, d0, has no XDP program in the driver"),
+            "{told}"
+        );
+        daemon.stop();
+    });
+}
+
 /// Doors of both kinds in one file.
 #[test]
 fn silent_doors_work_beside() {
@@ -585,6 +613,9 @@ fn a_dry_run_stays_out_of_it() {
     test(|net| {
         let arguments = ["--iface", "b0", "--dry-run"];
         let daemon = Daemon::start_with(&net.server, CONFIG, &arguments);
+        let warned = daemon.process().stderr();
+        assert!(warned.contains("a dry run answers nothing"), "{warned}");
+        assert!(!warned.contains("veth"), "{warned}");
         for family in Family::ALL {
             let closed = net.stranger(family).connect(7000, LONG).unwrap_err();
             assert_eq!(closed.kind(), ErrorKind::ConnectionRefused, "{family}");
