@@ -122,7 +122,11 @@ fn one_time_files() {
     let printed = generated(words, 1).unwrap();
     assert_eq!(printed.export, None);
     let Generated { door, export } = generated(&format!("{words} --export once"), 1).unwrap();
-    assert!(door.contains("one_time = \"once\""), "{door}");
+    let file = std::env::current_dir().unwrap().join("once");
+    let key = format!("one_time = \"{}\"", file.display());
+    assert!(door.contains(&key), "{door}");
+    let checked = config::parse(&door, "seq.toml").unwrap();
+    assert_eq!(checked.settings.doors.len(), 1);
     for text in [printed.door, export.unwrap()] {
         let (comments, lines): (Vec<&str>, Vec<&str>) =
             text.lines().partition(|line| line.starts_with('#'));

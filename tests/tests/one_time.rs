@@ -20,6 +20,7 @@ use knock_tests::{
     daemon::{Daemon, ask},
     namespace::text,
     net::{self, Family, Net},
+    process::Process,
     server::Server,
     source::{FIRST_SYN, Source},
     ssh::{DOOR, KNOCKS, SSH},
@@ -469,8 +470,7 @@ fn what_generate_makes_opens_for_knock_client() {
         fs::copy(&here, &there).unwrap();
         let config = String::from_utf8(output.stdout).unwrap();
         let daemon = Daemon::start(&net.server, &config);
-        let mut number = 0;
-        for family in [Family::V4, Family::V6, Family::V4] {
+        for (number, family) in (1..).zip([Family::V4, Family::V6, Family::V4]) {
             let host = family.server().to_string();
             let there = there.to_str().unwrap();
             succeeds(net, &[&host, "--one-time", there, "--then-connect", "22"]);
@@ -479,12 +479,69 @@ fn what_generate_makes_opens_for_knock_client() {
                 here.unwrap() == there.unwrap()
             });
             // The next line is listened to when this one is told.
-            number += 1;
             let used = json!({"event": "used"});
             wait::until("it is told", || daemon.told(&used).len() == number);
         }
         daemon.tells(&json!({"event": "disabled", "door": "ssh"}));
         daemon.stop();
+    });
+}
+
+/// What Debian's knockd does with a file, and what we do with the same one.
+#[test]
+fn knockd_beside_us() {
+    const WEB_KNOCKS: &str = "tcp/7000 tcp/8000 tcp/9000";
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH, WEB]);
+        let book = Book::of(2);
+        let place = |name: &str| book.directory.path().join(name);
+        let (conf, log, path) = (place("conf"), place("log"), book.path.display());
+        let text = format!(
+            "[once]\none_time_sequences = {path}\ntcpflags = syn\n\
+             command = iptables -A INPUT -s %IP% -p tcp --dport 22 -j ACCEPT\n\
+             [web]\nsequence = 7000,8000,9000\ntcpflags = syn\n\
+             command = iptables -A INPUT -s %IP% -p tcp --dport 80 -j ACCEPT\n"
+        );
+        fs::write(&conf, &text).unwrap();
+        let toml = knock_user::import::import(&text, "knockd.conf")
+            .unwrap()
+            .toml;
+
+        // Ours, with a copy of the file under the same name.
+        let daemon = Daemon::start(&net.server, &toml);
+        let source = net.stranger(Family::V4);
+        source.knock(ONCE[0].0);
+        source.finds(true, SSH, "the first line");
+        daemon.tells(&used(1));
+        let ours = book.text();
+        net.stranger(Family::V4).knock(ONCE[1].0);
+        daemon.tells(&json!({"event": "disabled", "door": "once"}));
+        book.is_marked(2, 2);
+        let source = net.stranger(Family::V4);
+        source.knock(WEB_KNOCKS);
+        source.finds(true, WEB, "the other door, when the file is used up");
+        daemon.stop();
+
+        // knockd only tells: its commands need not do anything.
+        fs::write(&book.path, unused(0..2)).unwrap();
+        let quiet = text.replace("command = iptables", "command = /bin/true");
+        fs::write(&conf, quiet).unwrap();
+        let mut knockd = Command::new("knockd");
+        knockd.args(["-i", "b0", "-c"]).arg(&conf);
+        knockd.arg("-p").arg(place("pid")).arg("-g").arg(&log);
+        let mut knockd = Process::start(&net.server, &mut knockd);
+        let told = || fs::read_to_string(&log).unwrap_or_default();
+        wait::until("knockd listens", || told().contains("listening on b0"));
+        // It wants a moment between the knocks.
+        let slowly = |knocks: &str| knocks.replace(' ', " wait/50ms ");
+        net.stranger(Family::V4).knock(&slowly(ONCE[0].0));
+        wait::until("knockd opens", || told().contains("once: OPEN SESAME"));
+        wait::until("knockd marks as we do", || book.text() == ours);
+        // It hears the next line a moment after it has marked the one before.
+        wait::until("knockd ends with its last line", || {
+            net.stranger(Family::V4).knock(&slowly(ONCE[1].0));
+            !knockd.is_running()
+        });
     });
 }
 

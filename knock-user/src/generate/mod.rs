@@ -142,6 +142,11 @@ pub fn generate(options: &Options, random: &mut impl CryptoRng) -> Result<Genera
         drawn.insert(knocks);
     }
     let file = export.as_deref().unwrap_or(Path::new("FILE"));
+    // The configuration may be put elsewhere.
+    let file = match export {
+        Some(_) => std::path::absolute(file).unwrap_or_else(|_| file.to_owned()),
+        None => file.to_owned(),
+    };
     let door = door(options, "one_time", &string(&file.display().to_string()));
     let space = space(options, &urn, *knocks.start());
     let head = comment(&format!(

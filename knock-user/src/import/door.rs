@@ -89,6 +89,12 @@ impl Draft {
             Sequence::Fixed(Entry { line, value }) => self.key("knock", list(value), *line),
             Sequence::OneTime(Entry { line, value }) => {
                 self.key("one_time", string(value), *line);
+                self.note(
+                    *line,
+                    "",
+                    "knock-user marks the lines of this file from now on: see one_time in \
+                     docs/config.md for whom it must belong to",
+                );
             }
             Sequence::Otp(Entry { line, value }) => self.key("otp", otp(value), *line),
         }
