@@ -3,7 +3,7 @@
 use crate::{
     Address, Bytes, Reason, Tally, World,
     answer::Answer,
-    event::What,
+    event::{self, What},
     hint::{self, Hint},
     layout::{Door, Features, FlowKey, GrantKey, PortRule, SpentKey},
     packet::{Protocol, Segment},
@@ -107,7 +107,7 @@ pub fn protected<B: Bytes + ?Sized, W: World>(
     if world.features().has(Features::TRUST) && world.is_trusted(visit.source) {
         return Ok(Reason::Trusted);
     }
-    world.tell(&visit, What::new(Reason::NoGrant), 0);
+    event::tell(world, &visit, What::new(Reason::NoGrant), 0);
     Ok(Reason::NoGrant)
 }
 
@@ -266,7 +266,8 @@ pub fn use_door<W: World>(world: &W, visit: &Visit, completed: Completed) -> Rea
         }
         (reason, until_ms)
     };
-    world.tell(
+    event::tell(
+        world,
         visit,
         What::at(reason, door.number, completed.stage),
         until_ms,

@@ -28,6 +28,10 @@ impl Bytes for Memory<'_> {
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
         self.0.read(offset)
     }
+
+    fn words<const N: usize>(&self, offset: usize) -> Option<[u16; N]> {
+        self.0.words(offset)
+    }
 }
 
 impl Turn for Memory<'_> {

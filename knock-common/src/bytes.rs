@@ -13,6 +13,10 @@ pub trait Bytes {
     /// The `N` bytes at `offset`, or `None` where the packet ends before them.
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
 
+    /// The `N` 16-bit words at `offset`, each as it lies in memory, or `None` where the packet ends
+    /// before them. Headers consist of such words: they are fewer loads than bytes.
+    fn words<const N: usize>(&self, offset: usize) -> Option<[u16; N]>;
+
     /// The byte at `offset`.
     #[inline(always)]
     fn u8(&self, offset: usize) -> Option<u8> {
@@ -27,12 +31,21 @@ pub trait Bytes {
     /// The big-endian 16-bit number at `offset`.
     #[inline(always)]
     fn be16(&self, offset: usize) -> Option<u16> {
-        self.read(offset).map(u16::from_be_bytes)
+        self.words::<1>(offset).map(|[word]| u16::from_be(word))
     }
 }
 
 impl Bytes for [u8] {
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
         self.get(offset..)?.first_chunk().copied()
+    }
+
+    fn words<const N: usize>(&self, offset: usize) -> Option<[u16; N]> {
+        let octets = self.get(offset..)?.get(..2 * N)?;
+        let (pairs, _) = octets.as_chunks();
+        pairs
+            .try_into()
+            .ok()
+            .map(|pairs: &[[u8; 2]; N]| pairs.map(u16::from_ne_bytes))
     }
 }

@@ -96,17 +96,24 @@ impl What {
 #[inline(always)]
 pub fn tell<W: World>(world: &W, visit: &Visit, what: What, until_ms: u64) {
     let telling = what.reason().telling();
-    let admitted = match telling {
+    let is_admitted = match telling {
         Telling::Never => return,
         Telling::Always => true,
         Telling::Drops | Telling::Knocks => world
             .gate(telling)
             .is_some_and(|gate| take(&gate, visit.now())),
     };
-    if !admitted {
+    // A flood of what is told comes here with every packet, and goes no further.
+    if is_admitted {
+        world.hand_over(visit, what, until_ms);
+    } else {
         world.tally(Tally::EventsLeftOut);
-        return;
     }
+}
+
+/// Makes an event and hands it to user space.
+#[inline(always)]
+pub fn hand_over<W: World>(world: &W, visit: &Visit, what: What, until_ms: u64) {
     let event = Event {
         at_ns: visit.now_ns,
         until_ms,

@@ -2,7 +2,7 @@
 
 use crate::{
     Bytes, Reason, World, access,
-    event::What,
+    event::{self, What},
     knock,
     layout::{Features, PortKind, port_index},
     packet,
@@ -25,7 +25,7 @@ pub fn judge<B: Bytes + ?Sized, W: World>(bytes: &B, world: &W) -> Reason {
                 now_ns: world.now().nanos(),
                 ..Visit::default()
             };
-            world.tell(&visit, What::new(reason), 0);
+            event::tell(world, &visit, What::new(reason), 0);
         }
         reason
     })

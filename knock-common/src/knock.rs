@@ -4,7 +4,7 @@ use crate::{
     Bytes, Reason, Tally, World,
     access::Completed,
     automaton::{self, Outcome, Progress, Step},
-    event::What,
+    event::{self, What},
     first::{self, Place},
     hint::{self, Hint},
     layout::{Config, EdgeKey, FLAG_CLASSES, Features, Node, PortKind, PortRule, ProgressKey},
@@ -48,7 +48,7 @@ pub fn knock<B: Bytes + ?Sized, W: World>(
         && is_proved
         && let Some(reason) = bytes.shake(world).no_knock()
     {
-        world.tell(&visit, What::new(reason), 0);
+        event::tell(world, &visit, What::new(reason), 0);
         return Ok(reason);
     }
     Ok(match rule.kind() {
@@ -63,7 +63,7 @@ pub fn knock<B: Bytes + ?Sized, W: World>(
             match decision.completed() {
                 Some(progress) => complete(world, &visit, progress),
                 None => {
-                    world.tell(&visit, decision.what(), 0);
+                    event::tell(world, &visit, decision.what(), 0);
                     decision.what().reason()
                 }
             }
@@ -376,7 +376,7 @@ pub fn reset<W: World>(world: &W, visit: &Visit, cause: Reason) -> Reason {
         None if cause == Reason::Scanned => return Reason::Ordinary,
         None => What::new(cause),
     };
-    world.tell(visit, what, 0);
+    event::tell(world, visit, what, 0);
     cause
 }
 

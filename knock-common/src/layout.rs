@@ -100,6 +100,8 @@ impl Features {
     pub const BOUND: Self = Self(1 << 8);
     /// Some packets are answered: handshakes, or the last knock of a door.
     pub const ANSWERS: Self = Self(1 << 9);
+    /// The program tells what it does, for `-v`.
+    pub const LOG: Self = Self(1 << 10);
 
     /// Whether all of `features` are used.
     #[inline(always)]

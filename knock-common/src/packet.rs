@@ -137,15 +137,15 @@ impl Segment {
         v6: usize,
     ) -> Result<Address, Reason> {
         if !self.v6 {
-            let octets = bytes
-                .read(self.network.wrapping_add(v4))
+            let words: [u16; 2] = bytes
+                .words(self.network.wrapping_add(v4))
                 .ok_or(Reason::Truncated)?;
-            return Ok(Address::from_v4(octets));
+            return Ok(Address::from_v4(bytemuck::cast(words)));
         }
-        let octets = bytes
-            .read(self.network.wrapping_add(v6))
+        let words: [u16; 8] = bytes
+            .words(self.network.wrapping_add(v6))
             .ok_or(Reason::Truncated)?;
-        let address = Address::from_v6(octets);
+        let address = Address::from_v6(bytemuck::cast(words));
         if address.is_v4() {
             Err(Reason::BadHeader)
         } else {
@@ -170,9 +170,11 @@ struct Transport {
 /// protected port's traffic, can't be read, and is dropped.
 #[inline(always)]
 pub fn parse<B: Bytes + ?Sized>(bytes: &B) -> Result<Segment, Reason> {
-    let group = bytes.u8(0).ok_or(Reason::Truncated)?;
-    let unicast = group & 1 == 0;
-    let (ethertype, network) = link(bytes)?;
+    let Link {
+        unicast,
+        ethertype,
+        network,
+    } = link(bytes)?;
     match ethertype {
         ETHERTYPE_IPV4 => ipv4(bytes, network, unicast),
         ETHERTYPE_IPV6 => ipv6(bytes, network, unicast),
@@ -184,7 +186,9 @@ pub fn parse<B: Bytes + ?Sized>(bytes: &B) -> Result<Segment, Reason> {
 /// Where the IP header of a frame is, and whether it is IPv6; `None` if there is none.
 #[inline(always)]
 pub fn network<B: Bytes + ?Sized>(bytes: &B) -> Option<(usize, bool)> {
-    let (ethertype, network) = link(bytes).ok()?;
+    let Link {
+        ethertype, network, ..
+    } = link(bytes).ok()?;
     match ethertype {
         ETHERTYPE_IPV4 => Some((network, false)),
         ETHERTYPE_IPV6 => Some((network, true)),
@@ -192,10 +196,18 @@ pub fn network<B: Bytes + ?Sized>(bytes: &B) -> Option<(usize, bool)> {
     }
 }
 
+/// What the Ethernet header and VLAN tags say.
+struct Link {
+    unicast: bool,
+    ethertype: u16,
+    network: usize,
+}
+
 /// Reads past the VLAN tags.
 #[inline(always)]
-fn link<B: Bytes + ?Sized>(bytes: &B) -> Result<(u16, usize), Reason> {
-    let mut ethertype = bytes.be16(12).ok_or(Reason::Truncated)?;
+fn link<B: Bytes + ?Sized>(bytes: &B) -> Result<Link, Reason> {
+    let header: [u16; 7] = bytes.words(0).ok_or(Reason::Truncated)?;
+    let [group, .., mut ethertype] = header.map(u16::from_be);
     let mut network = ETHERNET_HEADER;
     for _ in 0..VLAN_TAGS_MAX {
         if ethertype != ETHERTYPE_VLAN && ethertype != ETHERTYPE_QINQ {
@@ -206,23 +218,25 @@ fn link<B: Bytes + ?Sized>(bytes: &B) -> Result<(u16, usize), Reason> {
             .ok_or(Reason::Truncated)?;
         network = network.wrapping_add(VLAN_TAG);
     }
-    Ok((ethertype, network))
+    Ok(Link {
+        unicast: group & 0x0100 == 0,
+        ethertype,
+        network,
+    })
 }
 
 #[inline(always)]
 fn ipv4<B: Bytes + ?Sized>(bytes: &B, network: usize, unicast: bool) -> Result<Segment, Reason> {
-    let version_and_length = bytes.u8(network).ok_or(Reason::Truncated)?;
-    let words = usize::from(version_and_length & 0x0f);
-    if version_and_length >> 4 != 4 || words < 5 {
+    let header: [u16; 5] = bytes.words(network).ok_or(Reason::Truncated)?;
+    let [first, _, _, fragment, ttl_and_protocol] = header.map(u16::from_be);
+    let words = usize::from(first >> 8 & 0x0f);
+    if first >> 12 != 4 || words < 5 {
         return Err(Reason::BadHeader);
     }
-    let fragment = bytes
-        .be16(network.wrapping_add(6))
-        .ok_or(Reason::Truncated)?;
     if fragment & 0x1fff != 0 {
         return Err(Reason::LaterFragment);
     }
-    let protocol = bytes.u8(network.wrapping_add(9)).ok_or(Reason::Truncated)?;
+    let protocol = ttl_and_protocol as u8;
     let offset = network.wrapping_add(words.wrapping_mul(4));
     let at = Transport {
         unicast,
@@ -236,10 +250,12 @@ fn ipv4<B: Bytes + ?Sized>(bytes: &B, network: usize, unicast: bool) -> Result<S
 
 #[inline(always)]
 fn ipv6<B: Bytes + ?Sized>(bytes: &B, network: usize, unicast: bool) -> Result<Segment, Reason> {
-    if bytes.u8(network).ok_or(Reason::Truncated)? >> 4 != 6 {
+    let header: [u16; 4] = bytes.words(network).ok_or(Reason::Truncated)?;
+    let [first, _, _, next_and_hops] = header.map(u16::from_be);
+    if first >> 12 != 6 {
         return Err(Reason::BadHeader);
     }
-    let mut next = bytes.u8(network.wrapping_add(6)).ok_or(Reason::Truncated)?;
+    let mut next = (next_and_hops >> 8) as u8;
     let mut offset = network.wrapping_add(IPV6_HEADER);
     let mut fragment = false;
     for _ in 0..EXTENSIONS_MAX {
@@ -293,27 +309,32 @@ fn transport<B: Bytes + ?Sized>(
     };
     // The whole header: the stack needs it too, and a fragment that splits it is an evasion
     // (RFC 3128).
-    let (protocol, flags, ports) = match protocol {
+    let (protocol, flags, source, destination) = match protocol {
         TCP => {
-            let header: [u8; 20] = bytes.read(at.offset).ok_or(truncated)?;
-            let [a, b, c, d, .., flags, _, _, _, _, _, _] = header;
-            (Protocol::Tcp, flags, [a, b, c, d])
+            let header: [u16; 10] = bytes.words(at.offset).ok_or(truncated)?;
+            let [source, destination, _, _, _, _, flags, _, _, _] = header;
+            (
+                Protocol::Tcp,
+                u16::from_be(flags) as u8,
+                source,
+                destination,
+            )
         }
         UDP => {
-            let [a, b, c, d, ..]: [u8; 8] = bytes.read(at.offset).ok_or(truncated)?;
-            (Protocol::Udp, 0, [a, b, c, d])
+            let header: [u16; 4] = bytes.words(at.offset).ok_or(truncated)?;
+            let [source, destination, _, _] = header;
+            (Protocol::Udp, 0, source, destination)
         }
         HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION if at.v6 => {
             return Err(Reason::ExtensionsTooLong);
         }
         _ => return Err(Reason::OtherProtocol),
     };
-    let [a, b, c, d] = ports;
     Ok(Segment {
         protocol,
         flags,
-        source_port: u16::from_be_bytes([a, b]),
-        destination_port: u16::from_be_bytes([c, d]),
+        source_port: u16::from_be(source),
+        destination_port: u16::from_be(destination),
         unicast: at.unicast,
         v6: at.v6,
         network: at.network,

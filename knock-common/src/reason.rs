@@ -36,7 +36,15 @@ macro_rules! reasons {
             $(#[doc = $text] $(#[$doc])* $variant = $code,)+
         }
 
+        // The table and the number say the same.
+        $(const _: () = assert!(
+            matches!(Verdict::$verdict, Verdict::Pass) == (($code as u8) < Reason::DROPPED_FROM)
+        );)+
+
         impl Reason {
+            /// Reasons with a lower number are those of packets that pass.
+            const DROPPED_FROM: u8 = 16;
+
             /// All reasons in the order of their numbers.
             pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
 
@@ -61,7 +69,11 @@ macro_rules! reasons {
             /// What happens to the packet.
             #[inline(always)]
             pub const fn verdict(self) -> Verdict {
-                match self { $(Self::$variant => Verdict::$verdict,)+ }
+                match self {
+                    // One comparison on the way of all ordinary traffic.
+                    _ if (self as u8) < Self::DROPPED_FROM => Verdict::Pass,
+                    $(Self::$variant => Verdict::$verdict,)+
+                }
             }
 
             /// Who gets to hear of it.

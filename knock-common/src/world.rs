@@ -153,9 +153,9 @@ pub trait World: Sized {
         hint::raise_slot(self, slot, floor);
     }
 
-    /// See [`event::tell`].
-    fn tell(&self, visit: &Visit, what: What, until_ms: u64) {
-        event::tell(self, visit, what, until_ms);
+    /// See [`event::hand_over`].
+    fn hand_over(&self, visit: &Visit, what: What, until_ms: u64) {
+        event::hand_over(self, visit, what, until_ms);
     }
 
     /// See [`access::use_door`].

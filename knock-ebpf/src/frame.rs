@@ -32,19 +32,33 @@ impl Frame {
     }
 }
 
-impl Bytes for Frame {
+impl Frame {
+    /// Where `length` bytes at `offset` are, if the frame has them.
     #[inline(always)]
-    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+    fn at(&self, offset: usize, length: usize) -> Option<*const u8> {
         if offset > OFFSET_MAX {
             return None;
         }
         // Pointer arithmetic: with integers LLVM reorders the sum and the verifier loses the range.
         let from = self.start.wrapping_add(offset);
-        if from.wrapping_add(N) > self.end {
-            return None;
-        }
-        // SAFETY: `from..from + N` was just shown to lie in the frame; byte arrays have alignment 1.
+        (from.wrapping_add(length) <= self.end).then_some(from)
+    }
+}
+
+impl Bytes for Frame {
+    #[inline(always)]
+    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        let from = self.at(offset, N)?;
+        // SAFETY: `from..from + N` lies in the frame; byte arrays have alignment 1.
         Some(unsafe { from.cast::<[u8; N]>().read() })
+    }
+
+    #[inline(always)]
+    fn words<const N: usize>(&self, offset: usize) -> Option<[u16; N]> {
+        let from = self.at(offset, size_of::<[u16; N]>())?;
+        // SAFETY: `from..from + 2 * N` lies in the frame. Drivers begin frames at even addresses, and
+        // every header at an even offset; were one not, BPF's loads don't ask for alignment.
+        Some(unsafe { from.cast::<[u16; N]>().read() })
     }
 
     #[inline(always)]
@@ -74,6 +88,11 @@ impl Bytes for Turned<'_> {
     #[inline(always)]
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
         self.frame.read(offset)
+    }
+
+    #[inline(always)]
+    fn words<const N: usize>(&self, offset: usize) -> Option<[u16; N]> {
+        self.frame.words(offset)
     }
 }
 

@@ -22,22 +22,21 @@ use crate::{frame::Frame, maps::Maps};
 #[xdp(frags)]
 #[inline(always)]
 fn knock(context: XdpContext) -> u32 {
-    let reason = judge(&Frame::of(&context), &Maps);
+    let maps = Maps::new();
+    let reason = judge(&Frame::of(&context), &maps);
     maps::count(reason as u32);
-    // The level is fixed when the program is loaded: with it off, none of this is in the kernel.
-    let level = match reason.telling() {
-        Telling::Never => Level::Trace,
-        Telling::Drops | Telling::Knocks | Telling::Always => Level::Debug,
-    };
-    log!(&context, level, "{}", reason.name());
+    if maps.features().has(Features::LOG) {
+        let level = match reason.telling() {
+            Telling::Never => Level::Trace,
+            Telling::Drops | Telling::Knocks | Telling::Always => Level::Debug,
+        };
+        log!(&context, level, "{}", reason.name());
+    }
     match reason.verdict() {
         Verdict::Pass => xdp_action::XDP_PASS,
-        Verdict::Drop | Verdict::Answer if Maps.features().has(Features::DRY_RUN) => {
-            xdp_action::XDP_PASS
-        }
-        Verdict::Drop | Verdict::Answer if Maps.features().has(Features::ANSWERS) => {
-            parts::answer(context.as_ptr().cast())
-        }
+        _ if maps.features().has(Features::DRY_RUN) => xdp_action::XDP_PASS,
+        // A sequence that is complete may have an answer too.
+        _ if maps.features().has(Features::ANSWERS) => parts::answer(context.as_ptr().cast()),
         Verdict::Drop | Verdict::Answer => xdp_action::XDP_DROP,
     }
 }

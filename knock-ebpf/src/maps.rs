@@ -199,7 +199,20 @@ pub(crate) fn cookie_key() -> cookie::Key {
 }
 
 /// The world made of the maps above.
-pub(crate) struct Maps;
+pub(crate) struct Maps {
+    /// Read once: each look would be a load.
+    features: Features,
+}
+
+impl Maps {
+    /// The maps.
+    #[inline(always)]
+    pub(crate) fn new() -> Self {
+        Self {
+            features: Features(FEATURES.load()),
+        }
+    }
+}
 
 impl World for Maps {
     type Word = Slot;
@@ -227,7 +240,7 @@ impl World for Maps {
 
     #[inline(always)]
     fn features(&self) -> Features {
-        Features(FEATURES.load())
+        self.features
     }
 
     #[inline(always)]
@@ -377,8 +390,8 @@ impl World for Maps {
     }
 
     #[inline(always)]
-    fn tell(&self, visit: &Visit, what: What, until_ms: u64) {
-        parts::tell(visit, what.to_word(), until_ms);
+    fn hand_over(&self, visit: &Visit, what: What, until_ms: u64) {
+        parts::hand_over(visit, what.to_word(), until_ms);
     }
 
     #[inline(always)]

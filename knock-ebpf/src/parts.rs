@@ -29,35 +29,35 @@ const NO_ARGUMENT: u64 = Reason::NotBegun as u64;
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn recall_first(bucket: u32, tag: u64) -> u64 {
-    first::recall_cell(&Maps, bucket, tag)
+    first::recall_cell(&Maps::new(), bucket, tag)
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn forget_first(bucket: u32, tag: u64) -> u64 {
-    first::forget_cell(&Maps, bucket, tag);
+    first::forget_cell(&Maps::new(), bucket, tag);
     0
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn remember_first(bucket: u32, cell: u64, horizon_ticks: u32) -> u64 {
-    first::remember_cell(&Maps, bucket, cell, horizon_ticks)
+    first::remember_cell(&Maps::new(), bucket, cell, horizon_ticks)
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn raise_hint(slot: u32, floor: u64) -> u64 {
-    hint::raise_slot(&Maps, slot, floor);
+    hint::raise_slot(&Maps::new(), slot, floor);
     0
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn tell(visit: *const Visit, what: u64, until_ms: u64) -> u64 {
+pub(crate) extern "C" fn hand_over(visit: *const Visit, what: u64, until_ms: u64) -> u64 {
     // SAFETY: the caller's visit, alive during the call, or null.
     if let Some(visit) = unsafe { visit.as_ref() } {
-        event::tell(&Maps, visit, What::from_word(what), until_ms);
+        event::hand_over(&Maps::new(), visit, What::from_word(what), until_ms);
     }
     0
 }
@@ -73,7 +73,7 @@ pub(crate) extern "C" fn use_door(visit: *const Visit, entry: u16, stage: u8, el
     // SAFETY: the caller's visit, alive during the call, or null.
     let visit = unsafe { visit.as_ref() };
     visit.map_or(NO_ARGUMENT, |visit| {
-        access::use_door(&Maps, visit, completed) as u64
+        access::use_door(&Maps::new(), visit, completed) as u64
     })
 }
 
@@ -102,7 +102,7 @@ pub(crate) extern "C" fn bound(visit: *const Visit, place: u64) -> u64 {
         compress(work);
     };
     let place = Place::from_word(place);
-    otp::bound(&Maps, visit, place, scratch, compress).to_word()
+    otp::bound(&Maps::new(), visit, place, scratch, compress).to_word()
 }
 
 #[unsafe(no_mangle)]
@@ -111,7 +111,7 @@ pub(crate) extern "C" fn advance(visit: *const Visit, first: u32, bound: u64) ->
     // SAFETY: the caller's visit, alive during the call, or null.
     let visit = unsafe { visit.as_ref() };
     visit.map_or(NO_ARGUMENT, |visit| {
-        knock::advance(&Maps, visit, first, Bound::from_word(bound)).to_word()
+        knock::advance(&Maps::new(), visit, first, Bound::from_word(bound)).to_word()
     })
 }
 
@@ -121,7 +121,7 @@ pub(crate) extern "C" fn reset(visit: *const Visit, cause: u64) -> u64 {
     // SAFETY: the caller's visit, alive during the call, or null.
     let visit = unsafe { visit.as_ref() };
     visit.map_or(NO_ARGUMENT, |visit| {
-        knock::reset(&Maps, visit, reason(cause)) as u64
+        knock::reset(&Maps::new(), visit, reason(cause)) as u64
     })
 }
 
@@ -139,7 +139,7 @@ pub(crate) extern "C" fn cookie(connection: *const Connection, epoch: u32) -> u6
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn shake(context: *mut xdp_md) -> u64 {
-    handshake::shake(&Frame::of(&XdpContext::new(context)), &Maps) as u64
+    handshake::shake(&Frame::of(&XdpContext::new(context)), &Maps::new()) as u64
 }
 
 /// Sends the answer that was left for this packet, in its place; what there is none for is dropped.

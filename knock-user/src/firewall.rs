@@ -78,6 +78,7 @@ impl Firewall {
         let uses = [
             (options.dry_run, Features::DRY_RUN),
             (options.confirm_by_ms.is_some(), Features::CONFIRM),
+            (options.log_level != 0, Features::LOG),
         ];
         let features = uses
             .into_iter()

@@ -9,6 +9,13 @@ mod frame;
 #[path = "../../src/plan.rs"]
 mod plan;
 
+/// What [`frame`] asks about frames that are answered: here none is.
+mod parts {
+    pub(crate) const fn shake(_context: *mut aya_ebpf::bindings::xdp_md) -> u64 {
+        0
+    }
+}
+
 use aya_ebpf::{
     bindings::xdp_action,
     btf_maps::{Array, PerCpuArray, ProgramArray},
