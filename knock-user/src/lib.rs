@@ -16,6 +16,7 @@ pub mod console;
 pub mod control;
 #[cfg(feature = "object")]
 pub mod daemon;
+pub mod drift;
 pub mod explain;
 #[cfg(feature = "object")]
 pub mod firewall;

@@ -7,9 +7,14 @@
 
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, process::Command, time::Duration};
 
+use knock_common::{Address, Reason, event::Event};
 use knock_user::{
-    config::{self, checked::Moving},
-    otp::{Clocks, Timed},
+    config::{
+        self,
+        checked::{Knock, Moving},
+    },
+    drift::{Astray, Drift},
+    otp::{Clocks, Timed, knocks},
 };
 use tempfile::tempdir;
 
@@ -228,4 +233,57 @@ fn what_was_used_is_remembered_for_an_hour() {
     ] {
         assert_eq!(timed.is_over(period, at(ms)), is_over, "{name}");
     }
+}
+
+/// Knocks one after the other, and what is recognised at the last.
+fn heard(drift: &mut Drift, source: u8, knocks: &[Knock]) -> Option<Astray> {
+    let mut found = None;
+    for knock in knocks {
+        assert_eq!(found, None, "too early");
+        let event = Event {
+            source: Address::from_v4([198, 51, 100, source]),
+            port: knock.port,
+            protocol: knock.protocol as u8,
+            reason: Reason::NotBegun as u8,
+            ..Event::default()
+        };
+        found = drift.hear(&event, BOOTED);
+    }
+    found
+}
+
+#[test]
+fn a_clock_that_is_wrong_is_recognised() {
+    let text = door("secret = \"correct horse battery\"") + &door("secret = \"another one\"");
+    let text = text.replacen("\"ssh\"", "\"first\"", 1);
+    let checked = config::parse(&text, "seq.toml").unwrap();
+    let doors = &checked.settings.doors;
+    let half = |place: usize, away: i64| {
+        let Some(Moving::Otp(otp)) = &doors[place].moving else {
+            panic!("{:?}", doors[place]);
+        };
+        let period = (BOOTED / 45_000).saturating_add_signed(away);
+        knocks(otp, period).unwrap()
+    };
+    let mut drift = Drift::new(&checked.settings);
+    for (name, place, away, behind_s) in [
+        ("now", 0, 0, None),
+        ("within the skew", 0, -1, None),
+        ("a little behind", 0, -2, Some(90)),
+        ("another door", 1, -16, Some(720)),
+        ("ahead", 1, 4, Some(-180)),
+        ("an hour behind", 0, -80, Some(3_600)),
+        ("more than an hour", 0, -81, None),
+    ] {
+        let expected = behind_s.map(|behind_s| Astray { place, behind_s });
+        assert_eq!(heard(&mut drift, 1, &half(place, away)), expected, "{name}");
+    }
+    // Knocks of several sources are not one sequence, nor are others between.
+    let half = half(0, -16);
+    for (source, knock) in (2..).zip(&half) {
+        assert_eq!(heard(&mut drift, source, &[*knock]), None);
+    }
+    let between = [half[0], half[1], half[0], half[2]];
+    assert_eq!(heard(&mut drift, 9, &between), None);
+    assert!(heard(&mut drift, 9, &half).is_some());
 }

@@ -613,3 +613,28 @@ fn no_output_has_the_secret() {
         }
     });
 }
+
+/// Whose clock is off by more than is tolerated learns nothing, but the one who looks for the reason
+/// does.
+#[test]
+fn a_clock_that_is_wrong_is_told() {
+    net::test(|net| {
+        let otp = Otp::every(45, "whose clock is wrong");
+        let daemon = Daemon::start(&net.server, &door(&otp));
+        for (family, away) in [(Family::V4, -16), (Family::V6, 16), (Family::V4, 3)] {
+            let source = net.stranger(family);
+            knock(&source, &otp, otp.now().saturating_add_signed(away));
+            let clock = json!({"event": "clock", "source": source.name(), "door": "ssh"});
+            let told = daemon.tells(&clock);
+            let behind = told["seconds_behind"].as_i64().unwrap();
+            // A period may have begun meanwhile.
+            let expected = -45 * away;
+            assert!(
+                [expected, expected + 45].contains(&behind),
+                "{away}: {told}"
+            );
+            assert!(!has_opened(&daemon, &source));
+        }
+        daemon.stop();
+    });
+}

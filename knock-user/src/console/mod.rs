@@ -33,6 +33,7 @@
 //! | `changes` | array of strings | what a reload changed |
 //! | `line` | number | the line of a one-time file that was used |
 //! | `sequences_left` | number | how many of its lines are left |
+//! | `seconds_behind` | number | how far the knocker's clock seems to be behind this host's; below 0 it is ahead |
 //! | `dry_run` | `true` | nothing is dropped |
 //!
 //! Those who watch over the control socket choose for themselves; for lines that they did not read

@@ -53,6 +53,8 @@ pub(super) struct Record<'a> {
     pub(super) line: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) sequences_left: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) seconds_behind: Option<i64>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub(super) dry_run: bool,
 }
@@ -108,6 +110,8 @@ pub enum What {
     Disabled,
     /// A door can be opened again.
     Enabled,
+    /// A source knocks what would be right at another time.
+    Clock,
 }
 
 impl What {
@@ -138,6 +142,7 @@ impl What {
             Self::Used => "used",
             Self::Disabled => "disabled",
             Self::Enabled => "enabled",
+            Self::Clock => "clock",
         }
     }
 
@@ -168,7 +173,8 @@ impl What {
             | Self::Pressure
             | Self::Used
             | Self::Disabled
-            | Self::Enabled => self.name(),
+            | Self::Enabled
+            | Self::Clock => self.name(),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Lines about the protection itself: what becomes of it, and how it fares.
 
-use std::io::Write;
+use std::{io::Write, net::IpAddr};
 
 use super::{
     Console, What,
@@ -19,7 +19,7 @@ impl<W: Write> Console<W> {
             return;
         };
         let left_ms = adopted.until_ms.saturating_sub(at_ns / NANOS_PER_MILLI);
-        let source = std::net::IpAddr::from(adopted.source);
+        let source = IpAddr::from(adopted.source);
         let record = Record {
             source: Some(source),
             door: Some(&door.name),
@@ -126,6 +126,31 @@ impl<W: Write> Console<W> {
             source: "-".to_owned(),
             door: door.to_owned(),
             why: because.map(harmless).unwrap_or_default().into_owned(),
+        };
+        self.tell(at_ns, &line, record);
+    }
+
+    /// Tells that somebody knocks what would be right at another time.
+    pub fn clock(&mut self, source: IpAddr, door: &str, behind_s: i64, at_ns: u64) {
+        let record = Record {
+            source: Some(source),
+            door: Some(door),
+            seconds_behind: Some(behind_s),
+            ..Record::default()
+        };
+        let away = length(behind_s.unsigned_abs().saturating_mul(1_000));
+        let why = match behind_s {
+            ..0 => format!("the knocks of {away} from now: its clock seems to be ahead by that"),
+            _ => format!(
+                "the knocks of {away} ago: its clock seems to be behind by that, or somebody \
+                 repeats what was seen"
+            ),
+        };
+        let line = Line {
+            what: What::Clock,
+            source: source.to_string(),
+            door: door.to_owned(),
+            why,
         };
         self.tell(at_ns, &line, record);
     }

@@ -13,6 +13,7 @@ use super::{Daemon, Outcome, Trial, ports};
 use crate::{
     clock,
     config::checked::{Door, Settings},
+    drift::Drift,
     firewall::Attached,
     protection::{Ended, Put},
     start::Plan,
@@ -96,6 +97,7 @@ impl<W: Write> Daemon<W> {
         self.console
             .set_doors(self.doors.texts(self.plan.settings()));
         self.reopen_files();
+        self.drift = Drift::new(self.plan.settings());
         self.log = super::program_log(&mut self.protection)?;
         Ok((old, put))
     }

@@ -10,6 +10,7 @@ use super::Daemon;
 use crate::{
     clock,
     commands::{Job, Occasion},
+    drift::Astray,
     ledger::Action,
     maps,
 };
@@ -58,6 +59,13 @@ impl<W: Write> Daemon<W> {
                 event.reason(),
                 Some(Reason::Opened | Reason::Refreshed | Reason::Closed | Reason::GrantsFull)
             );
+        if let Some(Astray { place, behind_s }) = self.drift.hear(event, clock::unix_ms())
+            && let Some(door) = self.plan.settings().doors.get(place)
+        {
+            let source = event.source.into();
+            self.console
+                .clock(source, &door.name, behind_s, event.at_ns);
+        }
         let actions = self.ledger.hear(event, clock::boot_ms());
         self.act(&actions, event.at_ns);
     }

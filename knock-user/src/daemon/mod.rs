@@ -29,6 +29,7 @@ use crate::{
     config::checked::{Door, Settings},
     console::{self, Console, DoorText},
     control::{Reply, Request, Server},
+    drift::Drift,
     firewall::Attached,
     index::Index,
     ledger::Ledger,
@@ -83,6 +84,8 @@ pub struct Daemon<W> {
     /// How it is with the files of one-time sequences, as it was told.
     files: Files,
     index: Index,
+    /// Who knocks with a clock that is wrong.
+    drift: Drift,
     /// Whether sequences that are good once were used in the events that were heard last.
     some_are_spent: bool,
     since_ns: u64,
@@ -122,6 +125,7 @@ impl<W: Write> Daemon<W> {
         let trial = protection.registry().confirm_by_ms;
         let doors = Doors::new(settings, &put.names);
         let (commands, reports) = Runner::new();
+        let drift = Drift::new(settings);
         let mut daemon = Self {
             console: console(doors.texts(settings)),
             doors,
@@ -142,6 +146,7 @@ impl<W: Write> Daemon<W> {
             untracked: 0,
             files: Files::new(),
             index,
+            drift,
             some_are_spent: false,
             since_ns: clock::boot_ns(),
             is_mute: false,

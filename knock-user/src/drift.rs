@@ -1,0 +1,163 @@
+//! Knockers whose clock is wrong: whoever knocks the sequence of another time does not get in, and
+//! what the knocks were says of which time it was.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+
+use knock_common::{Address, Reason, event::Event, packet::Protocol};
+
+use crate::{
+    config::checked::{Knock, Moving, Otp, Settings},
+    otp::knocks,
+};
+
+/// So far off a clock is recognised, in milliseconds.
+const FAR_MS: u64 = 3_600_000;
+/// How many sequences are known, of all doors together: about 10 MB.
+const SEQUENCES_MOST: u64 = 65_536;
+/// Shorter ones would be recognised where there are none: three knocks are 24 bits.
+const KNOCKS_LEAST: usize = 3;
+/// Sources whose knocks are remembered; when there are more, all are forgotten.
+const SOURCES_MOST: usize = 1_024;
+
+/// A source that knocks as it would have been right at another time.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Astray {
+    /// Number of the door in the configuration, from 0.
+    pub place: usize,
+    /// How far its clock seems to be behind ours, in seconds; below 0 it is ahead.
+    pub behind_s: i64,
+}
+
+/// The sequences of other times, and what sources have knocked.
+#[derive(Debug, Default)]
+pub struct Drift {
+    doors: Vec<Door>,
+    /// Doors and periods by the half that is the same for everybody.
+    known: HashMap<Vec<Knock>, Vec<(usize, u64)>>,
+    /// How long those halves are.
+    lengths: BTreeSet<usize>,
+    recent: HashMap<Address, VecDeque<Knock>>,
+}
+
+#[derive(Debug)]
+struct Door {
+    place: usize,
+    otp: Otp,
+    period_ms: u64,
+    /// How many periods are known before the current one, and after it.
+    reach: u64,
+    /// From the first period that is known to the one after the last.
+    known: std::ops::Range<u64>,
+}
+
+impl Drift {
+    /// Watches the doors with time-based sequences.
+    pub fn new(settings: &Settings) -> Self {
+        let doors = settings.doors.iter().enumerate();
+        let timed = doors.filter_map(|(place, door)| match &door.moving {
+            Some(Moving::Otp(otp)) if otp.protocols.len() >= KNOCKS_LEAST => Some((place, otp)),
+            Some(Moving::Otp(_) | Moving::OneTime(_)) | None => None,
+        });
+        let timed: Vec<(usize, &Otp)> = timed.collect();
+        let share = SEQUENCES_MOST / (timed.len() as u64).max(1) / 2;
+        let door = |&(place, otp): &(usize, &Otp)| {
+            let period_ms = u64::try_from(otp.period.as_millis()).unwrap_or(u64::MAX);
+            Door {
+                place,
+                otp: otp.clone(),
+                period_ms: period_ms.max(1),
+                reach: (FAR_MS / period_ms.max(1)).min(share),
+                known: 0..0,
+            }
+        };
+        Self {
+            doors: timed.iter().map(door).collect(),
+            lengths: timed.iter().map(|(_, otp)| otp.protocols.len()).collect(),
+            ..Self::default()
+        }
+    }
+
+    /// Hears what the kernel side says at a time of the wall clock; tells if a knock completed the
+    /// half of a sequence that is not listened to then.
+    pub fn hear(&mut self, event: &Event, unix_ms: u64) -> Option<Astray> {
+        let longest = self.lengths.last().copied()?;
+        if !is_knock(event) {
+            return None;
+        }
+        self.learn(unix_ms);
+        if self.recent.len() >= SOURCES_MOST && !self.recent.contains_key(&event.source) {
+            self.recent.clear();
+        }
+        let recent = self.recent.entry(event.source).or_default();
+        recent.push_back(Knock {
+            protocol: match event.protocol {
+                0 => Protocol::Tcp,
+                _ => Protocol::Udp,
+            },
+            port: event.port,
+        });
+        if recent.len() > longest {
+            recent.pop_front();
+        }
+        let recent: Vec<Knock> = recent.iter().copied().collect();
+        let halves = self.lengths.iter().filter_map(|&length| {
+            let from = recent.len().checked_sub(length)?;
+            self.known.get(recent.get(from..)?)
+        });
+        let astray = |&(index, period): &(usize, u64)| {
+            let door = self.doors.get(index)?;
+            let now = unix_ms / door.period_ms;
+            let away = i64::try_from(now).ok()? - i64::try_from(period).ok()?;
+            (away.unsigned_abs() > u64::from(door.otp.skew)).then_some(Astray {
+                place: door.place,
+                behind_s: away * i64::try_from(door.period_ms / 1_000).ok()?,
+            })
+        };
+        let found = halves.flatten().find_map(astray);
+        if found.is_some() {
+            self.recent.remove(&event.source);
+        }
+        found
+    }
+
+    /// Works out the sequences around a time, and forgets others.
+    fn learn(&mut self, unix_ms: u64) {
+        for (index, door) in self.doors.iter_mut().enumerate() {
+            let now = unix_ms / door.period_ms;
+            let wanted = now.saturating_sub(door.reach)..now.saturating_add(door.reach + 1);
+            if wanted == door.known {
+                continue;
+            }
+            let old = std::mem::replace(&mut door.known, wanted.clone());
+            let half = |period: u64| knocks(&door.otp, period);
+            for period in old.clone().filter(|period| !wanted.contains(period)) {
+                let Some(half) = half(period) else { continue };
+                if let Some(entries) = self.known.get_mut(&half) {
+                    entries.retain(|entry| *entry != (index, period));
+                    if entries.is_empty() {
+                        self.known.remove(&half);
+                    }
+                }
+            }
+            for period in wanted.filter(|period| !old.contains(period)) {
+                let Some(half) = half(period) else { continue };
+                self.known.entry(half).or_default().push((index, period));
+            }
+        }
+    }
+}
+
+/// Whether an event is about a knock that may be one of a sequence.
+fn is_knock(event: &Event) -> bool {
+    matches!(
+        event.reason(),
+        Some(
+            Reason::FirstKnock
+                | Reason::NextKnock
+                | Reason::Restarted
+                | Reason::WrongKnock
+                | Reason::TooLate
+                | Reason::NotBegun
+        )
+    )
+}
