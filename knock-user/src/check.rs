@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result};
 use crate::{
     compile::{self, SYMBOLS, key_bits},
     config::{
-        self, Checked,
+        self, Checked, Lines,
         checked::{Door, Effect, Moving, OneTime, Ports, Settings},
         value::spell,
     },
@@ -49,13 +49,14 @@ pub fn check(checked: &Checked, host: &Host, out: &mut impl Write) -> io::Result
 fn describe(settings: &Settings, out: &mut impl Write) -> io::Result<()> {
     for door in &settings.doors {
         writeln!(out, "door {}", door.name)?;
-        writeln!(out, "  knock    {}", sequence(door))?;
+        let book = book(settings, door);
+        writeln!(out, "  knock    {}", sequence(door, book.as_ref()))?;
         writeln!(out, "  within   {}", time_limits(door))?;
         writeln!(out, "  effect   {}", effect(door))?;
         if let Some(target) = door.target {
             writeln!(out, "  target   {target}")?;
         }
-        if let Some(knocks) = length(door) {
+        if let Some(knocks) = length(door, book.as_ref()) {
             writeln!(out, "  guessing {}", strength(knocks))?;
         }
     }
@@ -65,58 +66,57 @@ fn describe(settings: &Settings, out: &mut impl Write) -> io::Result<()> {
         ports => words(ports),
     };
     writeln!(out, "protected: {closed}")?;
+    if let Some(index) = settings.index {
+        writeln!(
+            out,
+            "index: on {index} everybody may ask which line of a one_time file is next"
+        )?;
+    }
     if !settings.trust.is_empty() {
         writeln!(out, "without knocking: {}", words(&settings.trust))?;
     }
     Ok(())
 }
 
+/// The file of one-time sequences that a door has, if it can be read.
+fn book(settings: &Settings, door: &Door) -> Option<Book> {
+    let Some(Moving::OneTime(OneTime { file, .. })) = &door.moving else {
+        return None;
+    };
+    let mut lines = Lines::new(settings, door);
+    one_time::inspect(file, |knocks| lines.refuse(knocks)).ok()
+}
+
 /// What has to be knocked.
-fn sequence(door: &Door) -> String {
-    let one_time = match &door.moving {
+fn sequence(door: &Door, book: Option<&Book>) -> String {
+    let OneTime { file, lookahead } = match &door.moving {
         None => return words(&door.knock),
-        Some(Moving::OneTime(one_time)) => one_time,
         Some(Moving::Otp(_)) => return "others in each period, from a secret".to_owned(),
+        Some(Moving::OneTime(one_time)) => one_time,
     };
-    let lines = match book(one_time) {
-        Some(book) => {
-            let next: Vec<String> = book
-                .unused()
-                .take(one_time.lookahead.into())
-                .map(|(line, _)| line.to_string())
-                .collect();
-            match next.as_slice() {
-                [] => "none is left".to_owned(),
-                [only] => format!("{} left, line {only} is next", book.unused().count()),
-                many => format!(
-                    "{} left, any of lines {} is next",
-                    book.unused().count(),
-                    many.join(" ")
-                ),
-            }
+    let lines = book.map_or("none can be read".to_owned(), |book| {
+        let next = book.unused().take((*lookahead).into());
+        let next: Vec<String> = next.map(|(line, _)| line.to_string()).collect();
+        let left = book.unused().count();
+        match next.as_slice() {
+            [] => "none is left".to_owned(),
+            [only] => format!("{left} left, line {only} opens"),
+            many => format!("{left} left, any of lines {} opens", many.join(", ")),
         }
-        None => "none can be read".to_owned(),
-    };
-    let path = one_time.file.display();
-    format!("the sequences of {path}, each once: {lines}")
+    });
+    format!("the sequences of {}, each once: {lines}", file.display())
 }
 
 /// How many knocks it takes at least, if that can be said.
-fn length(door: &Door) -> Option<usize> {
+fn length(door: &Door, book: Option<&Book>) -> Option<usize> {
     match &door.moving {
         None => Some(door.knock.len()),
-        Some(Moving::OneTime(one_time)) => {
-            let book = book(one_time)?;
-            let knocks = book.unused().map(|(_, knocks)| knocks.len());
+        Some(Moving::Otp(otp)) => Some(otp.length()),
+        Some(Moving::OneTime(_)) => {
+            let knocks = book?.unused().map(|(_, knocks)| knocks.len());
             knocks.min()
         }
-        Some(Moving::Otp(otp)) => Some(otp.length()),
     }
-}
-
-fn book(one_time: &OneTime) -> Option<Book> {
-    // What does not fit is told as a warning.
-    one_time::inspect(&one_time.file, |_| None).ok()
 }
 
 fn time_limits(door: &Door) -> String {

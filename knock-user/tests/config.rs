@@ -9,6 +9,7 @@
 
 use std::{
     env, fs,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
 };
 
@@ -133,6 +134,75 @@ protected: tcp/22 tcp/5432 tcp/8443 tcp/9090
 without knocking: 198.51.100.0/24 2001:db8:77::/48
 ";
     assert_eq!(String::from_utf8(out).unwrap(), wanted);
+}
+
+/// The file is found beside the configuration, and its lines are looked through.
+#[test]
+fn check_says_what_a_one_time_file_has() {
+    let directory = tempfile::tempdir().unwrap();
+    let [seq, once] = ["seq.toml", "once"].map(|name| directory.path().join(name));
+    fs::write(
+        &seq,
+        "[index]\nlisten = \"[::]:7001\"\n[[door]]\nname = \"ssh\"\none_time = \"once\"\n\
+         lookahead = 2\nopen = [\"tcp/22\"]\n",
+    )
+    .unwrap();
+    let said = || {
+        let checked = config::read(&seq).unwrap();
+        let mut out = Vec::new();
+        check::check(&checked, &Host::default(), &mut out).unwrap();
+        let told = String::from_utf8(out).unwrap();
+        let place = format!("{}/", directory.path().display());
+        told.replace(&place, "")
+    };
+    let used = "#1000,3000,2000\n";
+    let rows: [(&str, u32, &[&str]); 4] = [
+        (
+            " 7000,9000:udp,8000\n 7001,9000,8000\n 7000,22,8000\n 7000,80000\n",
+            0o600,
+            &[
+                "seq.toml:5: warning: one_time: once:3: tcp/7001 is where [index] listens",
+                "seq.toml:5: warning: one_time: once:4: tcp/22 is protected",
+                "seq.toml:5: warning: one_time: once:5: \"80000\" is not a knock",
+                "knock    the sequences of once, each once: 1 left, line 2 opens",
+                "guessing 3 knocks of 131070",
+                "index: on [::]:7001 everybody may ask which line",
+            ],
+        ),
+        (
+            " 7000,9000,8000\n 7000,9000,7500\n 6000,9000,7500\n",
+            0o644,
+            &[
+                "every user of this host may read once, which is all that it takes to get in: \
+                 chmod 600 once",
+                "3 left, any of lines 2, 3 opens",
+            ],
+        ),
+        (
+            "",
+            0o600,
+            &[
+                "seq.toml:5: warning: one_time: nobody can open the door: no sequence is left in once",
+                "none is left",
+            ],
+        ),
+        (" 7000,9000,8000\n", 0o600, &["1 left, line 2 opens"]),
+    ];
+    for (lines, mode, told) in rows {
+        fs::write(&once, format!("{used}{lines}")).unwrap();
+        fs::set_permissions(&once, fs::Permissions::from_mode(mode)).unwrap();
+        let said = said();
+        for told in told {
+            assert!(said.contains(told), "no {told:?} in:\n{said}");
+        }
+    }
+    fs::remove_file(&once).unwrap();
+    let said = said();
+    assert!(
+        said.contains("nobody can open the door: cannot read once"),
+        "{said}"
+    );
+    assert!(said.contains("none can be read"), "{said}");
 }
 
 #[test]

@@ -12,6 +12,7 @@ use std::{
     os::unix::fs::{PermissionsExt as _, chown, symlink},
     path::{Path, PathBuf},
     process::{Command, Output},
+    thread,
     time::Duration,
 };
 
@@ -21,6 +22,7 @@ use knock_tests::{
     namespace::text,
     net::{self, Family, Net},
     process::Process,
+    random::{Random, number},
     server::Server,
     source::{FIRST_SYN, Source},
     ssh::{DOOR, KNOCKS, SSH},
@@ -264,6 +266,61 @@ fn a_daemon_that_is_killed_before_it_hears() {
             daemon.stop();
         });
     }
+}
+
+/// Killed at random moments around the knock: no line opens twice, and each that opened is marked
+/// when it is back.
+#[test]
+fn a_daemon_that_is_killed_again_and_again() {
+    const KILLS: usize = 12;
+    let seed = number("KNOCK_SEED").unwrap_or(1);
+    eprintln!("KNOCK_SEED={seed}");
+    let mut random = Random::new(seed);
+    // Ports that go up and down, and that no other line has.
+    let knocks = |line: usize| {
+        format!(
+            "tcp/{} udp/{} tcp/{}",
+            20_000 + line,
+            30_000 + line,
+            10_000 + line
+        )
+    };
+    let text: String = (1..=KILLS + 1)
+        .map(|line| format!(" {}\n", knocks(line)))
+        .collect();
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let book = Book::new(&text);
+        let marks = || {
+            book.text()
+                .lines()
+                .filter(|line| line.starts_with('#'))
+                .count()
+        };
+        let mut daemon = Daemon::start(&net.server, &book.door(1));
+        for line in 1..=KILLS {
+            let row = &format!("line {line}");
+            let source = net.stranger(Family::ALL[line % 2]);
+            source.knock(&knocks(line));
+            // From before it hears of it to after it has marked it.
+            thread::sleep(Duration::from_micros(random.below(20_000) as u64));
+            daemon.kill();
+            source.finds(true, SSH, row);
+            let other = net.stranger(Family::V4);
+            other.knock(&knocks(line));
+            other.finds_closed(SSH, row);
+            daemon = Daemon::start(&net.server, &book.door(1));
+            wait::until("the line is marked", || marks() == line);
+            let other = net.stranger(Family::V6);
+            other.knock(&knocks(line));
+            other.finds_closed(SSH, row);
+            let next = format!("once: line {} is next", line + 1);
+            wait::until("the next line is listened to", || {
+                ask(&net.server, &["status"]).1.contains(&next)
+            });
+        }
+        daemon.stop();
+    });
 }
 
 #[test]

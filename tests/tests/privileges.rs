@@ -8,7 +8,7 @@
 use std::{
     collections::HashMap,
     fs,
-    os::unix::fs::PermissionsExt as _,
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown},
     path::{Path, PathBuf},
     process::Command,
 };
@@ -135,6 +135,40 @@ fn an_ordinary_user_with_three_capabilities() {
         let ended = process.stop(Signal::SIGTERM);
         assert!(ended.status.success(), "{ended:?}");
         net.stranger(Family::V4).finds(true, SSH, "detached");
+    });
+}
+
+/// With a file of its own in a directory of its own, as the service has it; what is used is marked.
+#[test]
+fn an_ordinary_user_marks_its_own_file() {
+    net::test(|net| {
+        let place = Place::new(|_| {
+            let door = "[[door]]\nname = \"ssh\"\none_time = \"state/once\"\nopen = [\"tcp/22\"]\n";
+            door.to_owned()
+        });
+        let (state, once) = (place.path("state"), place.path("state/once"));
+        fs::create_dir(&state).unwrap();
+        fs::write(&once, " 7000,8000:udp,6000\n 7100,8100:udp,6100\n").unwrap();
+        let nobody = NOBODY.parse().ok();
+        for path in [&state, &once] {
+            chown(path, nobody, None).unwrap();
+        }
+        fs::set_permissions(&once, fs::Permissions::from_mode(0o600)).unwrap();
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let process = place.start(net, Who::Nobody);
+        let source = net.stranger(Family::V4);
+        source.knock("tcp/7000 udp/8000 tcp/6000");
+        source.finds(true, SSH, "the first line");
+        wait::until("it is marked", || {
+            let text = fs::read_to_string(&once).unwrap();
+            text == "#7000,8000:udp,6000\n 7100,8100:udp,6100\n"
+        });
+        let file = fs::metadata(&once).unwrap();
+        assert_eq!((Some(file.uid()), file.mode() & 0o777), (nobody, 0o600));
+        let used = json!({"event": "used", "door": "ssh", "line": 1, "sequences_left": 1});
+        wait::until("it is told", || has(&process, &used));
+        let ended = process.stop(Signal::SIGTERM);
+        assert!(ended.status.success(), "{ended:?}");
     });
 }
 

@@ -14,6 +14,8 @@ const OWNER_ONLY: u32 = 0o600;
 /// Everybody may read, everybody may write.
 const READ_BY_ALL: u32 = 0o004;
 const WRITTEN_BY_ALL: u32 = 0o002;
+/// Its group may do anything.
+const BY_GROUP: u32 = 0o070;
 /// Only its owner may replace a file in such a directory.
 const STICKY: u32 = 0o1000;
 
@@ -135,8 +137,15 @@ fn make(file: &Path) -> io::Result<(PathBuf, File)> {
 fn keep_owner_and_mode(old: &Path, new: &Path) -> io::Result<()> {
     let old = fs::metadata(old)?;
     let made = fs::metadata(new)?;
-    if (made.uid(), made.gid()) != (old.uid(), old.gid()) {
-        chown(new, Some(old.uid()), Some(old.gid()))?;
+    if made.uid() != old.uid() {
+        chown(new, Some(old.uid()), None)?;
+    }
+    if made.gid() != old.gid() {
+        let kept = chown(new, None, Some(old.gid()));
+        // A group that may do nothing with it is none that has to be kept.
+        if old.mode() & BY_GROUP != 0 {
+            kept?;
+        }
     }
     fs::set_permissions(new, fs::Permissions::from_mode(old.mode() & 0o777))
 }
