@@ -4,6 +4,7 @@ use crate::duration::parse_duration;
 use crate::index::Index;
 use crate::knock::{Knock, Protocol, Word};
 use crate::otp::{self, Hidden, Period, Protocols};
+use crate::reply::Goal;
 use crate::report::Style;
 use crate::target::Family;
 use clap::{Args, Parser, Subcommand};
@@ -70,9 +71,10 @@ pub struct Call {
     #[arg(value_name = "KNOCK")]
     pub knocks: Vec<Word>,
 
-    /// After the last knock connect to this TCP port at once, and again until it is open
-    #[arg(long, value_name = "PORT", value_parser = parse_tcp_port)]
-    pub then_connect: Option<u16>,
+    /// After the last knock connect to this TCP port at once, and again until it is open; with
+    /// "reply", to the port that the host replies
+    #[arg(long, value_name = "PORT", value_parser = parse_goal)]
+    pub then_connect: Option<Goal>,
 
     /// Print one JSON object per line for each knock, the connection or the failure
     #[arg(long)]
@@ -161,6 +163,10 @@ pub struct Options {
     /// The pause between knocks, in which they can't overtake each other [default: 5ms]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub delay: Option<Duration>,
+
+    /// Make a whole connection of each TCP knock, for doors with verify = "handshake"
+    #[arg(long)]
+    pub handshake: bool,
 
     /// How long after the last knock to keep trying to connect [default: 10s]
     #[arg(long, value_name = "DURATION", value_parser = parse_timeout)]
@@ -280,6 +286,14 @@ fn parse_host(word: &str) -> Result<String, String> {
 }
 
 /// Reads `22` and `tcp/22`.
+/// A TCP port, or the one that is replied.
+pub(crate) fn parse_goal(word: &str) -> Result<Goal, String> {
+    match word {
+        "reply" => Ok(Goal::Reply),
+        _ => parse_tcp_port(word).map(Goal::Port),
+    }
+}
+
 pub(crate) fn parse_tcp_port(word: &str) -> Result<u16, String> {
     match word.parse::<Knock>() {
         Ok(Knock {

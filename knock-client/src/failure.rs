@@ -6,6 +6,7 @@ use crate::log::LogError;
 use crate::one_time::OneTimeError;
 use crate::otp::OtpError;
 use crate::profile::ProfileError;
+use crate::reply::NoReply;
 use crate::send::SendError;
 use crate::sequence::SequenceError;
 use crate::target::ResolveError;
@@ -47,6 +48,9 @@ pub enum Failure {
     /// A knock could not be sent.
     #[error(transparent)]
     Send(#[from] SendError),
+    /// The host did not reply which port it opened.
+    #[error(transparent)]
+    Reply(#[from] NoReply),
     /// The port did not open.
     #[error(transparent)]
     Connect(#[from] ConnectError),
@@ -62,6 +66,27 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// Whether another knock might help.
+    #[must_use]
+    pub fn is_worth_a_retry(&self) -> bool {
+        match self {
+            Self::Connect(error) => error.is_worth_a_retry(),
+            Self::Reply(_) => true,
+            Self::NoKnocks { .. }
+            | Self::Profile(_)
+            | Self::Sequence(_)
+            | Self::OneTime(_)
+            | Self::Otp(_)
+            | Self::Index(_)
+            | Self::IndexOfNothing
+            | Self::Resolve(_)
+            | Self::Send(_)
+            | Self::Broken(_)
+            | Self::Log(_)
+            | Self::Output(_) => false,
+        }
+    }
+
     /// Whether somebody has to write something else before it can be done.
     #[must_use]
     pub fn is_bad_usage(&self) -> bool {
@@ -89,6 +114,7 @@ impl Failure {
             | Self::Index(_)
             | Self::Resolve(_)
             | Self::Send(_)
+            | Self::Reply(_)
             | Self::Connect(_)
             | Self::Broken(_)
             | Self::Log(_)
@@ -105,6 +131,8 @@ pub(crate) fn remedy(cause: &io::Error) -> &'static str {
         ErrorKind::NetworkUnreachable | ErrorKind::HostUnreachable
     ) {
         "check the address and this machine's routes, or choose the other family with -4 or -6"
+    } else if matches!(kind, ErrorKind::TimedOut | ErrorKind::ConnectionRefused) {
+        "nobody shakes hands there: leave --handshake out if the door's knocks are silent"
     } else if kind == ErrorKind::PermissionDenied {
         "check this machine's own firewall and routes"
     } else {

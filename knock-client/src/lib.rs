@@ -2,7 +2,7 @@
 //! connect to the port that they open.
 //!
 //! ```text
-//! words ─▶ cli ─▶ plan ─▶ Sequence ─▶ send ─▶ connect ─▶ proxy
+//! words ─▶ cli ─▶ plan ─▶ Sequence ─▶ send ─▶ reply ─▶ connect ─▶ proxy
 //!        profile ──┘ │
 //!   sequence, one_time, otp
 //! ```
@@ -36,6 +36,7 @@ pub mod otp;
 pub mod plan;
 pub mod profile;
 pub mod proxy;
+pub mod reply;
 mod report;
 mod send;
 pub mod sequence;
@@ -47,11 +48,12 @@ pub use crate::failure::Failure;
 pub use crate::knock::{Knock, ParseKnockError, Protocol, Sequence, Word};
 pub use crate::log::{Log, LogError};
 pub use crate::report::{Report, Style};
-pub use crate::send::{SendError, send};
+pub use crate::send::{Manner, SendError, Sent, send, send_so};
 pub use crate::target::{Family, ResolveError, Resolved, Target};
 
 use crate::cli::Families;
 use crate::plan::Plan;
+use crate::reply::{Ear, Goal, hear_any};
 use std::io::Write;
 use std::net::TcpStream;
 
@@ -72,24 +74,51 @@ pub fn run(plan: &Plan, report: &mut Report<impl Write>) -> Result<Option<TcpStr
     let mut retry = 0;
     let mut round = 0;
     loop {
-        let knocked = knock(plan, &targets, &mut round, report)?;
-        let Some(port) = plan.then_connect else {
+        let (mut knocked, ears, last) = knock(plan, &targets, &mut round, report)?;
+        let Some(goal) = plan.then_connect else {
             return Ok(None);
         };
-        match connect_any(&knocked, port, plan.timeout) {
-            Some(Ok((target, stream, connected))) => {
-                report.connected(&target, port, &connected);
-                return Ok(Some(stream));
-            }
-            Some(Err(error)) if retry < plan.retries && error.is_worth_a_retry() => {
-                retry += 1;
-                report.retry(retry, plan.retries, &error);
-                report.flush();
-            }
-            Some(Err(error)) => return Err(error.into()),
-            None => return Ok(None),
+        let error = match connect_to(goal, &mut knocked, ears, last, plan, report) {
+            Ok(stream) => return Ok(stream),
+            Err(error) => error,
+        };
+        if retry >= plan.retries || !error.is_worth_a_retry() {
+            return Err(error);
         }
+        retry += 1;
+        report.retry(retry, plan.retries, &error);
+        report.flush();
     }
+}
+
+/// Connects to the port that is wanted, or that the host replies.
+fn connect_to(
+    goal: Goal,
+    knocked: &mut Vec<Knocked>,
+    ears: Vec<Ear>,
+    last: Option<Knock>,
+    plan: &Plan,
+    report: &mut Report<impl Write>,
+) -> Result<Option<TcpStream>, Failure> {
+    let port = match (goal, last) {
+        (Goal::Port(port), _) => port,
+        (Goal::Reply, None) => return Ok(None),
+        (Goal::Reply, Some(last)) => match hear_any(knocked, ears, last, plan.timeout) {
+            Some(told) => {
+                let told = told?;
+                *knocked = knocked.drain(..).skip(told.place).take(1).collect();
+                report.told(told.port, told.after);
+                told.port
+            }
+            None => return Ok(None),
+        },
+    };
+    let Some(connected) = connect_any(knocked, port, plan.timeout) else {
+        return Ok(None);
+    };
+    let (target, stream, connected) = connected?;
+    report.connected(&target, port, &connected);
+    Ok(Some(stream))
 }
 
 fn resolve(plan: &Plan, report: &mut Report<impl Write>) -> Result<Vec<Target>, Failure> {
@@ -104,15 +133,21 @@ fn resolve(plan: &Plan, report: &mut Report<impl Write>) -> Result<Vec<Target>, 
     Ok(targets)
 }
 
+/// Who was knocked on, where their replies arrive if they are wanted, and the last knock.
+type Done = (Vec<Knocked>, Vec<Ear>, Option<Knock>);
+
 /// Knocks on each address. It is enough if one can be knocked on. `round` counts the sequences.
 fn knock(
     plan: &Plan,
     targets: &[Target],
     round: &mut u32,
     report: &mut Report<impl Write>,
-) -> Result<Vec<Knocked>, Failure> {
+) -> Result<Done, Failure> {
     let mut knocked = Vec::new();
+    let mut ears = Vec::new();
+    let mut last = None;
     let mut failed = None;
+    let manner = plan.manner();
     for &target in targets {
         let line = plan.next_line(&target)?;
         let (knocks, taken) = plan.source.next(line, &target, *round)?;
@@ -121,14 +156,21 @@ fn knock(
             report.taken(&taken);
         }
         let of = knocks.len();
-        let sent = send(&target, &knocks, plan.delay, |number, knock| {
+        let sent = send_so(&target, &knocks, manner, |number, knock| {
+            last = Some(knock);
             report.knock(number, of, knock, &target);
             if !plan.delay.is_zero() && number < of {
                 report.flush();
             }
         });
         match sent {
-            Ok(last_knock) => knocked.push(Knocked { target, last_knock }),
+            Ok(Sent {
+                last: last_knock,
+                ear,
+            }) => {
+                knocked.push(Knocked { target, last_knock });
+                ears.extend(ear);
+            }
             Err(error) if targets.len() > 1 => {
                 report.skipped(&error);
                 failed = Some(error);
@@ -138,6 +180,6 @@ fn knock(
     }
     match failed {
         Some(error) if knocked.is_empty() => Err(error.into()),
-        _ => Ok(knocked),
+        _ => Ok((knocked, ears, last)),
     }
 }

@@ -7,6 +7,8 @@ use crate::knock::{Sequence, Word};
 use crate::one_time::{self, Taken};
 use crate::otp::{self, Otp};
 use crate::profile::{self, Profile};
+use crate::reply::Goal;
+use crate::send::Manner;
 use crate::sequence;
 use crate::target::Target;
 use std::path::PathBuf;
@@ -30,8 +32,10 @@ pub struct Plan {
     pub index: Option<Index>,
     /// The pause between knocks.
     pub delay: Duration,
+    /// Whether TCP knocks are whole connections.
+    pub handshake: bool,
     /// The port to connect to, if to one.
-    pub then_connect: Option<u16>,
+    pub then_connect: Option<Goal>,
     /// How long to try to connect.
     pub timeout: Duration,
     /// How often to knock again.
@@ -79,7 +83,7 @@ impl Plan {
     pub fn of_proxy(proxy: &Proxy) -> Result<Self, Failure> {
         let plan = Self::new(&proxy.host, &proxy.knocks, &proxy.options, &mut |_| None)?;
         Ok(Self {
-            then_connect: Some(proxy.port),
+            then_connect: Some(Goal::Port(proxy.port)),
             ..plan
         })
     }
@@ -119,6 +123,7 @@ impl Plan {
             host: profile.host.unwrap_or_else(|| host.to_owned()),
             source,
             delay: options.delay.or(profile.delay).unwrap_or(DELAY),
+            handshake: options.handshake || profile.handshake,
             then_connect: profile.then_connect,
             timeout: options.timeout.or(profile.timeout).unwrap_or(TIMEOUT),
             retries: options.retries.or(profile.retries).unwrap_or(0),
@@ -129,6 +134,16 @@ impl Plan {
 }
 
 impl Plan {
+    /// How knocks are sent.
+    #[must_use]
+    pub fn manner(&self) -> Manner {
+        Manner {
+            delay: self.delay,
+            handshake: self.handshake.then_some(self.timeout),
+            listen: self.then_connect == Some(Goal::Reply),
+        }
+    }
+
     /// The line of a one-time file that a host takes next, if somebody says.
     ///
     /// # Errors

@@ -1,10 +1,11 @@
 //! Profiles: what `knock-client home` means.
 
-use crate::cli::{Families, parse_tcp_port, parse_timeout};
+use crate::cli::{Families, parse_goal, parse_timeout};
 use crate::duration::parse_duration;
 use crate::index::Index;
 use crate::knock::Knock;
 use crate::otp;
+use crate::reply::Goal;
 use crate::sequence::text;
 use serde::{Deserialize, Deserializer, de::Error as _};
 use std::collections::BTreeMap;
@@ -52,8 +53,11 @@ pub struct Profile {
     #[serde(default, deserialize_with = "timeout")]
     pub timeout: Option<Duration>,
     /// The port to connect to.
-    #[serde(default, deserialize_with = "port")]
-    pub then_connect: Option<u16>,
+    #[serde(default, deserialize_with = "goal")]
+    pub then_connect: Option<Goal>,
+    /// Whether TCP knocks are whole connections.
+    #[serde(default)]
+    pub handshake: bool,
     /// How often to knock again.
     pub retries: Option<u32>,
     /// Which versions of IP.
@@ -187,10 +191,10 @@ fn index<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Index>, D::Error> 
     word.parse().map(Some).map_err(D::Error::custom)
 }
 
-/// `22` or `"tcp/22"`.
-fn port<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u16>, D::Error> {
+/// `22`, `"tcp/22"` or `"reply"`.
+fn goal<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Goal>, D::Error> {
     let word = number_or_word(from)?;
-    parse_tcp_port(&word).map(Some).map_err(D::Error::custom)
+    parse_goal(&word).map(Some).map_err(D::Error::custom)
 }
 
 fn number_or_word<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
@@ -245,7 +249,7 @@ mod tests {
             ),
             delay: Some(Duration::from_millis(20)),
             timeout: Some(Duration::from_secs(5)),
-            then_connect: Some(22),
+            then_connect: Some(Goal::Port(22)),
             retries: Some(2),
             family: Some(Families::Both),
             log: env::home_dir().map(|home| home.join("knock.log")),
@@ -255,7 +259,7 @@ mod tests {
         assert_eq!(found(FILE, "example.org"), Ok(Some(home)));
         assert_eq!(found(FILE, "elsewhere"), Ok(None));
         let work = found(FILE, "work").expect("no error").expect("a profile");
-        assert_eq!(work.then_connect, Some(443));
+        assert_eq!(work.then_connect, Some(Goal::Port(443)));
         let once = work.one_time.expect("a path");
         assert!(once.is_absolute() && once.ends_with("once"), "{once:?}");
     }

@@ -50,6 +50,10 @@ enum Line {
         of: u32,
         message: String,
     },
+    Told {
+        port: u16,
+        after_us: u64,
+    },
     Connected {
         port: u16,
         attempt: u32,
@@ -61,7 +65,7 @@ enum Line {
 #[derive(Serialize)]
 struct Failed {
     /// `no_knocks`, `profile`, `sequence`, `one_time`, `index`, `unresolved`, `unsent`,
-    /// `no_answer`, `refused`, `unreachable`, `unable`, `broken`, `log` or `output`.
+    /// `no_reply`, `no_answer`, `refused`, `unreachable`, `unable`, `broken`, `log` or `output`.
     reason: &'static str,
     /// Of the knock that was not sent, or of the connection.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -153,7 +157,7 @@ impl<W: Write> Report<W> {
     }
 
     /// Tells that it is knocked again.
-    pub fn retry(&mut self, number: u32, of: u32, error: &ConnectError) {
+    pub fn retry(&mut self, number: u32, of: u32, error: &Failure) {
         let message = error.to_string();
         let text = format!("knocking again, {number} of {of}: {message}");
         let line = Line::Retry {
@@ -162,6 +166,15 @@ impl<W: Write> Report<W> {
             message,
         };
         self.tell(&[Style::Quiet, Style::Verbose], &text, Some(line));
+    }
+
+    /// Tells which port the host replied.
+    pub fn told(&mut self, port: u16, after: Duration) {
+        let after_us = microseconds(after);
+        let (ms, us) = (after_us / 1000, after_us % 1000);
+        let text = format!("the reply is tcp/{port}, {ms}.{us:03} ms after the last knock");
+        let line = Line::Told { port, after_us };
+        self.tell(&[Style::Verbose], &text, Some(line));
     }
 
     /// Tells that the port is open.
@@ -251,6 +264,7 @@ impl From<&Failure> for Failed {
             Failure::Log(_) => plain("log", None),
             Failure::Resolve(_) => plain("unresolved", None),
             Failure::Send(error) => plain("unsent", Some(error.knock.port)),
+            Failure::Reply(error) => plain("no_reply", Some(error.knock.port)),
             Failure::Connect(ConnectError {
                 port,
                 attempts,

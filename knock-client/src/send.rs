@@ -2,6 +2,7 @@
 
 use crate::failure::remedy;
 use crate::knock::{Knock, Protocol};
+use crate::reply::Ear;
 use crate::target::Target;
 use socket2::{Domain, Socket, Type};
 use std::io;
@@ -11,6 +12,30 @@ use std::time::{Duration, Instant};
 
 /// What a UDP knock carries; one byte, as knockd's client sends.
 const DATAGRAM: [u8; 1] = [0];
+/// The same where a reply is wanted, which is never longer than the knock: room for a port.
+const ROOMY: [u8; 8] = [0; 8];
+/// How often another port is tried where one is taken.
+const BINDS: usize = 8;
+
+/// How knocks are sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Manner {
+    /// The pause between them.
+    pub delay: Duration,
+    /// TCP knocks are whole connections; how long each may take.
+    pub handshake: Option<Duration>,
+    /// Whether the last knock may be replied to.
+    pub listen: bool,
+}
+
+/// What was sent.
+#[derive(Debug)]
+pub struct Sent {
+    /// The moment just before the last knock was handed to the system.
+    pub last: Instant,
+    /// Where its reply arrives, if one is wanted.
+    pub ear: Option<Ear>,
+}
 
 /// A knock that could not be sent.
 #[derive(Debug, thiserror::Error)]
@@ -45,18 +70,41 @@ pub fn send(
     target: &Target,
     sequence: &[Knock],
     delay: Duration,
-    mut sent: impl FnMut(usize, Knock),
+    sent: impl FnMut(usize, Knock),
 ) -> Result<Instant, SendError> {
+    let manner = Manner {
+        delay,
+        ..Manner::default()
+    };
+    Ok(send_so(target, sequence, manner, sent)?.last)
+}
+
+/// The same in another manner.
+///
+/// # Errors
+///
+/// As for [`send`]; and where handshakes are wanted, the first that did not come about.
+pub fn send_so(
+    target: &Target,
+    sequence: &[Knock],
+    manner: Manner,
+    mut sent: impl FnMut(usize, Knock),
+) -> Result<Sent, SendError> {
     let of = sequence.len();
-    let mut last = Instant::now();
+    let mut done = Sent {
+        last: Instant::now(),
+        ear: None,
+    };
     for (number, &knock) in (1..).zip(sequence) {
-        if number > 1 && !delay.is_zero() {
-            thread::sleep(delay);
+        if number > 1 && !manner.delay.is_zero() {
+            thread::sleep(manner.delay);
         }
         let address = target.at(knock.port);
-        last = match knock.protocol {
-            Protocol::Tcp => send_syn(address),
-            Protocol::Udp => send_datagram(address),
+        let listen = manner.listen && number == of;
+        done = match (knock.protocol, manner.handshake) {
+            (Protocol::Tcp, None) => send_syn(address, listen),
+            (Protocol::Tcp, Some(limit)) => shake_hands(address, limit, listen),
+            (Protocol::Udp, _) => send_datagram(address, listen),
         }
         .map_err(|cause| SendError {
             number,
@@ -67,7 +115,7 @@ pub fn send(
         })?;
         sent(number, knock);
     }
-    Ok(last)
+    Ok(done)
 }
 
 /// Begins a connection and gives it up.
@@ -75,27 +123,65 @@ pub fn send(
 /// The SYN is on its way when `connect` returns. The socket must not outlive it by a second: the
 /// system would send the SYN again, which is a wrong knock once the next one has arrived. Closing
 /// a socket that has only sent its SYN sends nothing.
-fn send_syn(address: SocketAddr) -> io::Result<Instant> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+fn send_syn(address: SocketAddr, listen: bool) -> io::Result<Sent> {
+    let (socket, ear) = tcp_socket(address, listen)?;
     socket.set_nonblocking(true)?;
-    let moment = Instant::now();
+    let last = Instant::now();
     match socket.connect(&address.into()) {
         Err(error) if !is_on_its_way(&error) => Err(error),
-        Ok(()) | Err(_) => Ok(moment),
+        Ok(()) | Err(_) => Ok(Sent { last, ear }),
+    }
+}
+
+/// Makes a connection and ends it. The knock has arrived when the system's ACK has, which it sends
+/// before `connect` returns.
+fn shake_hands(address: SocketAddr, limit: Duration, listen: bool) -> io::Result<Sent> {
+    let (socket, ear) = tcp_socket(address, listen)?;
+    socket.connect_timeout(&address.into(), limit)?;
+    let last = Instant::now();
+    Ok(Sent { last, ear })
+}
+
+/// A socket to knock with, and one for datagrams with the same port if a reply is wanted.
+fn tcp_socket(address: SocketAddr, listen: bool) -> io::Result<(Socket, Option<Ear>)> {
+    let new = || Socket::new(Domain::for_address(address), Type::STREAM, None);
+    if !listen {
+        return Ok((new()?, None));
+    }
+    let mut tries = 1;
+    loop {
+        let ear = UdpSocket::bind(any_port(address))?;
+        let socket = new()?;
+        match socket.bind(&ear.local_addr()?.into()) {
+            Ok(()) => return Ok((socket, Some(Ear::new(ear, address)))),
+            Err(error) if tries >= BINDS || error.kind() != io::ErrorKind::AddrInUse => {
+                return Err(error);
+            }
+            Err(_) => tries += 1,
+        }
+    }
+}
+
+/// Any port of this machine, with the family of an address.
+fn any_port(address: SocketAddr) -> SocketAddr {
+    match address {
+        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
     }
 }
 
 /// Sends one datagram, from a socket of its own: what ICMP answers to an earlier knock is not
 /// reported there.
-fn send_datagram(address: SocketAddr) -> io::Result<Instant> {
-    let socket = match address {
-        SocketAddr::V4(_) => UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)),
-        SocketAddr::V6(_) => UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)),
-    }?;
-    let moment = Instant::now();
-    match socket.send_to(&DATAGRAM, address) {
+fn send_datagram(address: SocketAddr, listen: bool) -> io::Result<Sent> {
+    let socket = UdpSocket::bind(any_port(address))?;
+    let datagram = if listen { &ROOMY[..] } else { &DATAGRAM };
+    let last = Instant::now();
+    match socket.send_to(datagram, address) {
         Err(error) if !is_on_its_way(&error) => Err(error),
-        Ok(_) | Err(_) => Ok(moment),
+        Ok(_) | Err(_) => Ok(Sent {
+            last,
+            ear: listen.then(|| Ear::new(socket, address)),
+        }),
     }
 }
 

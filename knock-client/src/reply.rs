@@ -1,0 +1,182 @@
+//! The reply of a door that tells which port it opened.
+
+use crate::connect::Knocked;
+use crate::knock::Knock;
+use crate::target::Target;
+use std::io::ErrorKind;
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// More than a port number has digits.
+const LONGEST: usize = 16;
+
+/// Where to connect to after the last knock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Goal {
+    /// To this TCP port.
+    Port(u16),
+    /// To the TCP port that the host replies.
+    Reply,
+}
+
+/// Where the reply to the last knock arrives.
+#[derive(Debug)]
+pub struct Ear {
+    socket: UdpSocket,
+    from: SocketAddr,
+}
+
+/// Nobody replied in time.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "no reply from {target} to {knock} within {limit:?}: still closed, or this door has no \
+     reply = true, or something on the way lets no datagram in; give the port with --then-connect"
+)]
+pub struct NoReply {
+    /// Who should have replied.
+    pub target: Target,
+    /// To what.
+    pub knock: Knock,
+    /// The time that was allowed.
+    pub limit: Duration,
+}
+
+/// A reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// Whose, by its place among those that were knocked on.
+    pub place: usize,
+    /// The port that is open.
+    pub port: u16,
+    /// The time since the last knock.
+    pub after: Duration,
+}
+
+impl Ear {
+    /// An ear on a socket, for what comes from the knocked port alone.
+    pub(crate) fn new(socket: UdpSocket, from: SocketAddr) -> Self {
+        Self { socket, from }
+    }
+
+    /// Waits for the port until `limit` has passed since `last_knock`.
+    fn hear(&self, last_knock: Instant, limit: Duration) -> Option<u16> {
+        let mut buffer = [0; LONGEST];
+        loop {
+            let left = limit.saturating_sub(last_knock.elapsed());
+            if left.is_zero() || self.socket.set_read_timeout(Some(left)).is_err() {
+                return None;
+            }
+            match self.socket.recv_from(&mut buffer) {
+                Ok((length, from)) if is_same(from, self.from) => {
+                    if let Some(port) = parsed(buffer.get(..length).unwrap_or_default()) {
+                        return Some(port);
+                    }
+                }
+                // From somebody else, or what somebody on the way says of another packet.
+                Ok(_) => {}
+                Err(error) if is_passing(error.kind()) => {}
+                Err(_) => return None,
+            }
+        }
+    }
+}
+
+fn is_passing(kind: ErrorKind) -> bool {
+    matches!(
+        kind,
+        ErrorKind::Interrupted
+            | ErrorKind::WouldBlock
+            | ErrorKind::TimedOut
+            | ErrorKind::ConnectionRefused
+            | ErrorKind::ConnectionReset
+    )
+}
+
+/// The scope and the flow of an IPv6 address are this machine's own.
+fn is_same(one: SocketAddr, other: SocketAddr) -> bool {
+    one.ip() == other.ip() && one.port() == other.port()
+}
+
+/// The port that a datagram names: its digits and nothing else.
+fn parsed(datagram: &[u8]) -> Option<u16> {
+    let text = std::str::from_utf8(datagram).ok()?;
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    let port = digits.then(|| text.parse().ok())??;
+    (port != 0).then_some(port)
+}
+
+/// Waits for the first reply to whoever was knocked on; the others are not waited for.
+///
+/// # Errors
+///
+/// If nobody replied in time.
+pub fn hear_any(
+    knocked: &[Knocked],
+    ears: Vec<Ear>,
+    last: Knock,
+    limit: Duration,
+) -> Option<Result<Told, NoReply>> {
+    let (heard, all) = mpsc::channel();
+    for (place, (knocked, ear)) in knocked.iter().zip(ears).enumerate() {
+        let heard = heard.clone();
+        let last_knock = knocked.last_knock;
+        thread::spawn(move || {
+            if let Some(port) = ear.hear(last_knock, limit) {
+                let after = last_knock.elapsed();
+                // Nobody waits any more for who comes second.
+                let _nobody_waits = heard.send(Told { place, port, after });
+            }
+        });
+    }
+    drop(heard);
+    if let Ok(told) = all.recv() {
+        return Some(Ok(told));
+    }
+    let target = knocked.first()?.target;
+    Some(Err(NoReply {
+        target,
+        knock: last,
+        limit,
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_a_port() {
+        for (name, datagram, port) in [
+            ("ssh", &b"22"[..], Some(22)),
+            ("the highest", b"65535", Some(65_535)),
+            ("leading zeros", b"00022", Some(22)),
+            ("too high", b"65536", None),
+            ("none", b"0", None),
+            ("empty", b"", None),
+            ("a sign", b"+22", None),
+            ("a line", b"22\n", None),
+            ("no text", b"\xff\xff", None),
+            ("words", b"go away", None),
+        ] {
+            assert_eq!(parsed(datagram), port, "{name}");
+        }
+    }
+
+    #[test]
+    fn only_the_knocked_port_is_heard() {
+        let bind = || UdpSocket::bind("127.0.0.1:0").unwrap();
+        let (own, host, other) = (bind(), bind(), bind());
+        let to = own.local_addr().unwrap();
+        other.send_to(b"23", to).unwrap();
+        host.send_to(b"what", to).unwrap();
+        host.send_to(b"22", to).unwrap();
+        let ear = Ear::new(own, host.local_addr().unwrap());
+        let limit = Duration::from_secs(60);
+        assert_eq!(ear.hear(Instant::now(), limit), Some(22));
+        other.send_to(b"23", to).unwrap();
+        let limit = Duration::from_millis(50);
+        assert_eq!(ear.hear(Instant::now(), limit), None);
+    }
+}
