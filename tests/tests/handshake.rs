@@ -8,6 +8,7 @@ use std::{
 };
 
 use knock_tests::{
+    binary::binaries,
     daemon::Daemon,
     namespace::text,
     net::{self, Family, Net},
@@ -92,7 +93,14 @@ fn catch_up(net: &Net, daemon: &Daemon, family: Family) {
 #[test]
 fn clients_that_connect_open_the_door() {
     type Client = fn(Family, &str) -> Vec<String>;
-    let clients: [(&str, Client); 3] = [
+    let clients: [(&str, Client); 4] = [
+        ("knock-client", |_, host| {
+            let client = binaries().client.display();
+            let knocks = KNOCKS.map(|port| port.to_string()).join(" ");
+            vec![format!(
+                "{client} {host} {knocks} --handshake --then-connect 22"
+            )]
+        }),
         ("nc", |_, host| {
             let each = KNOCKS.map(|port| format!("nc -z -w10 {host} {port}"));
             each.to_vec()
