@@ -20,6 +20,7 @@ use knock_tests::{
     kernel::Kernel,
     namespace::text,
     net::{self, Family},
+    other_end::OtherEnd,
     otp::{Otp, unix, words},
     random::{Random, number},
     server::Server,
@@ -378,13 +379,13 @@ fn doors_that_collide() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
         let one = |secret: &str| Otp {
-            protocols: vec![Protocol::Tcp, Protocol::Udp],
+            protocols: vec![Protocol::Tcp],
             skew: 0,
             ..Otp::steady(secret)
         };
         let anybody = Family::V4.client();
         let first = one("first");
-        let half = |otp: &Otp| otp.knocks(otp.now(), anybody)[..2].to_vec();
+        let half = |otp: &Otp| otp.knocks(otp.now(), anybody)[0];
         let twin = (0..).map(|i| one(&format!("twin {i}")));
         let twin = { twin }.find(|twin| half(twin) == half(&first)).unwrap();
         let third = one("third");
@@ -636,5 +637,44 @@ fn a_clock_that_is_wrong_is_told() {
             assert!(!has_opened(&daemon, &source));
         }
         daemon.stop();
+    });
+}
+
+/// Both at once: the knocks of the time, each proved by a handshake.
+#[test]
+fn knocks_that_are_proved() {
+    net::test(|net| {
+        let other_end = OtherEnd::of(net);
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let otp = Otp {
+            protocols: vec![Protocol::Tcp; 3],
+            ..Otp::steady("proved")
+        };
+        let config = format!("{}verify = \"handshake\"\n", door(&otp));
+        let daemon = Daemon::start(&net.server, &config);
+        let period = format!("{}s", otp.period);
+        for family in Family::ALL {
+            let host = family.server().to_string();
+            let words = [
+                &host,
+                "--otp-secret",
+                "proved",
+                "--otp-protocols",
+                "tcp,tcp,tcp",
+                "--otp-period",
+                &period,
+                "--then-connect",
+                "22",
+                "--timeout",
+                "2s",
+                "--retries",
+                "2",
+            ];
+            let output = net.client.enter(|| client(&words).output()).unwrap();
+            assert!(output.status.success(), "{family}: {}", text(&output));
+            opens(&daemon, &net.native(family), "ssh");
+        }
+        daemon.stop();
+        drop(other_end);
     });
 }
