@@ -163,6 +163,30 @@ fn told(actions: &[Action]) -> String {
 }
 
 #[test]
+fn a_closing_sequence_ends_what_was_given_before() {
+    /// The door that closes the service of SSH.
+    const SHUT: u16 = 2;
+    for (name, later_ms, expected) in [
+        ("later", 5, "closed ssh"),
+        ("in the same tick", 0, "closed ssh"),
+        ("on a CPU whose clock is behind", -4, "closed ssh"),
+        ("old news", -100, ""),
+    ] {
+        let mut world = World::new();
+        world.knock_and_hear(A, SSH);
+        let at_ms = world.now_ms.saturating_add_signed(later_ms);
+        let closed = Event {
+            at_ns: at_ms * 1_000_000,
+            source: A,
+            door: SHUT,
+            reason: Reason::Closed as u8,
+            ..Event::default()
+        };
+        assert_eq!(told(&world.hear(&closed)), expected, "{name}");
+    }
+}
+
+#[test]
 fn a_grant_is_told_once_and_ends_by_itself() {
     let mut world = World::new();
     assert_eq!(told(&world.grant(A, BOTH, 10_000)), "opened both Some(0)");

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use knock_common::{
     access::Grant,
     layout::{ALLOW_MAX, GrantKey},
+    time::SKEW_MS,
 };
 
 use super::{
@@ -170,15 +171,17 @@ impl Ledger {
         let Some(source) = keys.first().map(|key| key.source) else {
             return Vec::new();
         };
-        // What an event tells may be older than what was given; what the map tells is not.
+        // What an event tells may be older than what was given; what the map tells is not. The clock
+        // of the CPU that ended it may be behind that of the CPU that gave it.
         let is_old_news = matches!(ending, Ending::Sequence { by: Some(_) });
+        let latest_ns = at_ns.saturating_add(SKEW_MS * NANOS_PER_MILLI);
         let mut actions = Vec::new();
         for holder in self.holders(source) {
             let Some(opening) = self.openings.get_mut(&holder) else {
                 continue;
             };
             let had_ended = opening.until_ms.saturating_mul(NANOS_PER_MILLI) <= at_ns;
-            if had_ended || (is_old_news && opening.given_ns > at_ns) {
+            if had_ended || (is_old_news && opening.given_ns > latest_ns) {
                 continue;
             }
             let count = opening.keys.len();
