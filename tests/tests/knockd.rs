@@ -5,16 +5,20 @@
     reason = "what a test can't do, it says by a panic"
 )]
 
-use std::{thread, time::Duration};
+use std::{fs, process::Command, thread, time::Duration};
 
 use knock_tests::{
     daemon::Daemon,
     net::{self, Family, Net},
+    process::Process,
     server::Server,
     source::Source,
+    wait,
     wire::{Wire, datagram, segment, whole},
 };
+use nix::sys::signal::Signal;
 use serde_json::json;
+use tempfile::{TempDir, tempdir};
 
 const PAGE: &str = include_str!("../../docs/knockd.md");
 const COLUMNS: &str = "| packets | knockd | knock-user | why |";
@@ -24,19 +28,36 @@ const B: (&str, u16) = ("B", 443);
 const C: (&str, u16) = ("C", 5432);
 
 /// The doors that stand above the table.
+const DOORS: [((&str, u16), &str); 3] = [
+    (A, "tcp/7000 tcp/8000 tcp/9000"),
+    (B, "tcp/7000 udp/8500 tcp/9500"),
+    (C, "tcp/3333"),
+];
+
+/// The doors for us.
 fn config() -> String {
-    let doors = [
-        (A, r#"["tcp/7000", "tcp/8000", "tcp/9000"]"#),
-        (B, r#"["tcp/7000", "udp/8500", "tcp/9500"]"#),
-        (C, r#"["tcp/3333"]"#),
-    ];
-    let door = |((name, port), knock): ((&str, u16), &str)| {
+    let door = |((name, port), knocks): ((&str, u16), &str)| {
+        let knocks: Vec<_> = knocks.split(' ').collect();
         format!(
-            "[[door]]\nname = \"{name}\"\nknock = {knock}\nopen = [\"tcp/{port}\"]\n\
+            "[[door]]\nname = \"{name}\"\nknock = {knocks:?}\nopen = [\"tcp/{port}\"]\n\
              within = \"5s\"\n"
         )
     };
-    doors.map(door).concat()
+    DOORS.map(door).concat()
+}
+
+/// The doors for knockd.
+fn knockds_config() -> String {
+    let door = |((name, _), knocks): ((&str, u16), &str)| {
+        let knock = |knock: &str| {
+            let (protocol, port) = knock.split_once('/').expect("a protocol and a port");
+            format!("{port}:{protocol}")
+        };
+        let knocks: Vec<_> = knocks.split(' ').map(knock).collect();
+        let sequence = knocks.join(",");
+        format!("[{name}]\nsequence = {sequence}\nseq_timeout = 5\ntcpflags = syn\n")
+    };
+    DOORS.map(door).concat()
 }
 
 #[derive(Debug)]
@@ -144,13 +165,17 @@ fn send(wire: &Wire, source: &Source<'_>, other: &Source<'_>, word: &str) {
     wire.send(&whole(path, &payload));
 }
 
-/// Sends a row's packets; then this door must be open to the source and no other.
-fn run(net: &Net, source: Source<'_>, other: Source<'_>, packets: &str, opens: &str) {
-    let name = format!("{packets} from {}", source.from);
+fn send_all(net: &Net, source: Source<'_>, other: Source<'_>, packets: &str) {
     let wire = Wire::open(&net.client);
     for word in packets.split(' ') {
         send(&wire, &source, &other, word);
     }
+}
+
+/// Sends a row's packets; then this door must be open to the source and no other.
+fn run(net: &Net, source: Source<'_>, other: Source<'_>, packets: &str, opens: &str) {
+    let name = format!("{packets} from {}", source.from);
+    send_all(net, source, other, packets);
     let expected = opened(opens);
     for door in [A, B, C] {
         source.finds(Some(door) == expected, door.1, &name);
@@ -188,5 +213,84 @@ fn the_table_is_true() {
             assert_eq!(opened.len(), count, "{row:?}: {opened:?}");
         }
         daemon.stop();
+    });
+}
+
+/// Debian's knockd in the server's namespace, and what it says.
+struct Knockd {
+    process: Process,
+    directory: TempDir,
+}
+
+impl Knockd {
+    fn start(net: &Net, conf: &str) -> Self {
+        let directory = tempdir().expect("a directory");
+        let path = directory.path();
+        fs::write(path.join("conf"), conf).expect("the file is written");
+        let mut command = Command::new("knockd");
+        command.args(["-i", "b0", "-c"]).arg(path.join("conf"));
+        command.arg("-p").arg(path.join("pid"));
+        command.arg("-g").arg(path.join("log"));
+        let knockd = Self {
+            process: Process::start(&net.server, &mut command),
+            directory,
+        };
+        wait::until("knockd listens", || {
+            knockd.says("starting up, listening on b0") > 0
+        });
+        knockd
+    }
+
+    /// How often it has said this.
+    fn says(&self, text: &str) -> usize {
+        let log = fs::read_to_string(self.directory.path().join("log")).unwrap_or_default();
+        log.lines().filter(|line| line.contains(text)).count()
+    }
+}
+
+/// `opens C three times` → 3.
+fn times(cell: &str) -> usize {
+    match (opened(cell), cell.contains("three times")) {
+        (None, _) => 0,
+        (Some(_), false) => 1,
+        (Some(_), true) => 3,
+    }
+}
+
+#[test]
+fn what_stands_under_knockd_is_true() {
+    net::test(|net| {
+        for row in table() {
+            // A new one each time: what one source does can end what another has begun.
+            let knockd = Knockd::start(net, &knockds_config());
+            let [source, other, last] = [(); 3].map(|()| net.stranger(Family::V4));
+            send_all(net, source, other, &row.packets);
+            send_all(net, last, other, "7000 8000 9000");
+            let opens = |source: &Source<'_>, door: &str| {
+                knockd.says(&format!(" {}: {door}: OPEN SESAME", source.name()))
+            };
+            wait::until("what came last is told", || opens(&last, A.0) > 0);
+            for (name, _) in [A, B, C] {
+                let is_meant = opened(&row.knockd).is_some_and(|(door, _)| door == name);
+                let expected = if is_meant { times(&row.knockd) } else { 0 };
+                assert_eq!(opens(&source, name), expected, "door {name}: {row:?}");
+                assert_eq!(opens(&other, name), 0, "door {name}, the other: {row:?}");
+            }
+            knockd.process.stop(Signal::SIGTERM);
+        }
+    });
+}
+
+#[test]
+fn knockd_ends_with_its_last_one_time_sequence() {
+    net::test(|net| {
+        let directory = tempdir().expect("a directory");
+        let sequences = directory.path().join("once");
+        fs::write(&sequences, " 7000,8000,9000\n").expect("the file is written");
+        let conf = format!("[once]\none_time_sequences = {}\n", sequences.display());
+        let mut knockd = Knockd::start(net, &conf);
+        net.stranger(Family::V4).knock("tcp/7000 tcp/8000 tcp/9000");
+        wait::until("knockd is no more", || !knockd.process.is_running());
+        assert_eq!(knockd.says("shutting down"), 0);
     });
 }
