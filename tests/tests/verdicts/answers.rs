@@ -364,13 +364,15 @@ fn any_frame_is_answered_as_the_library_does() {
             panic!("{name}: answered, but not a question");
         };
         assert!(answered.len() <= frame.len(), "{name}");
-        let possible = match reason {
-            Offered => [0, 1]
-                .map(|ago| Answer::SynAck(bench.cookie(&frame, ago)))
-                .to_vec(),
-            Parted => vec![Answer::Reset],
-            _ if question.flags == 0 => vec![Answer::Port(2000), Answer::Port(22)],
-            _ => vec![Answer::FinAck, Answer::Port(22)],
+        let possible = if reason == Offered {
+            let cookies = [0, 1].map(|ago| bench.cookie(&frame, ago));
+            cookies.map(Answer::SynAck).to_vec()
+        } else if reason == Parted {
+            vec![Answer::Reset]
+        } else if question.flags == 0 {
+            vec![Answer::Port(2000), Answer::Port(22)]
+        } else {
+            vec![Answer::FinAck, Answer::Port(22)]
         };
         let mut possible = possible.into_iter().map(|answer| turned(&frame, answer));
         assert!(
