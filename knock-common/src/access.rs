@@ -261,8 +261,8 @@ pub fn use_door<W: World>(world: &W, visit: &Visit, completed: Completed) -> Rea
         };
         let reason = open(world, door, grant, visit.source, now);
         let opened = matches!(reason, Reason::Opened | Reason::Refreshed);
-        if opened && world.features().has(Features::ANSWERS) && door.reply != 0 {
-            world.answer(Answer::Port(door.reply));
+        if opened && world.features().has(Features::ANSWERS) && !door.reply.is_empty() {
+            world.answer(Answer::port(door.reply));
         }
         (reason, until_ms)
     };

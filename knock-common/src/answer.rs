@@ -2,6 +2,8 @@
 
 use core::mem;
 
+use bytemuck::{Pod, Zeroable};
+
 use crate::{
     Bytes,
     packet::{Protocol, flag},
@@ -50,42 +52,130 @@ impl Turn for Memory<'_> {
     }
 }
 
-/// What is answered.
+/// What is answered: a TCP segment, or a datagram that names a port.
+///
+/// No enum, which the kernel side would hold in half: what is not written can't be read there.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Answer {
-    /// To a SYN: a SYN with ACK and this sequence number.
-    SynAck(u32),
-    /// To an ACK: that there is nothing more to come. A reset would make the other end's `connect`
-    /// fail if it came before that has returned.
-    FinAck,
-    /// To a FIN: a reset, which needs no further answer.
-    Reset,
-    /// To a knock: a datagram from the knocked port that names a port.
-    Port(u16),
+pub struct Answer {
+    /// The flags of the segment, and then how many digits the port has.
+    kind: u64,
+    /// Sequence number and acknowledgement, or the digits.
+    body: u64,
 }
 
 impl Answer {
-    /// The answer in a word; never 0.
+    const SEGMENT: u64 = 1 << 8;
+    const PORT: u64 = 2 << 8;
+
     #[inline(always)]
-    pub const fn to_word(self) -> u64 {
-        match self {
-            Self::SynAck(cookie) => 1 << 32 | cookie as u64,
-            Self::FinAck => 2 << 32,
-            Self::Reset => 3 << 32,
-            Self::Port(port) => 4 << 32 | port as u64,
+    const fn segment(flags: u8, sequence: u32, acknowledges: u32) -> Self {
+        Self {
+            kind: Self::SEGMENT | flags as u64,
+            body: (sequence as u64) << 32 | acknowledges as u64,
         }
     }
 
-    /// The answer that a word means.
+    /// To a SYN: a SYN with ACK.
     #[inline(always)]
-    pub const fn from_word(word: u64) -> Option<Self> {
-        match word >> 32 {
-            1 => Some(Self::SynAck(word as u32)),
-            2 => Some(Self::FinAck),
-            3 => Some(Self::Reset),
-            4 => Some(Self::Port(word as u16)),
-            _ => None,
+    pub const fn syn_ack(question: &Question, cookie: u32) -> Self {
+        let next = question.sequence.wrapping_add(1);
+        Self::segment(flag::SYN | flag::ACK, cookie, next)
+    }
+
+    /// To an ACK: that there is nothing more to come. A reset would make the other end's `connect`
+    /// fail if it came before that has returned.
+    #[inline(always)]
+    pub const fn fin_ack(question: &Question) -> Self {
+        let Question {
+            sequence,
+            acknowledged,
+            ..
+        } = *question;
+        Self::segment(flag::FIN | flag::ACK, acknowledged, sequence)
+    }
+
+    /// To a FIN: a reset, which needs no further answer.
+    #[inline(always)]
+    pub const fn reset(question: &Question) -> Self {
+        Self::segment(flag::RST, question.acknowledged, 0)
+    }
+
+    /// To a knock: a datagram from the knocked port that names another one.
+    #[inline(always)]
+    pub const fn port(text: Text) -> Self {
+        let [a, b, c, d, e] = text.digits;
+        Self {
+            kind: Self::PORT | text.length as u64,
+            body: u64::from_ne_bytes([a, b, c, d, e, 0, 0, 0]),
         }
+    }
+
+    /// The answer in words, of which the first is never 0.
+    #[inline(always)]
+    pub const fn to_words(self) -> [u64; 2] {
+        [self.kind, self.body]
+    }
+
+    /// From the words.
+    #[inline(always)]
+    pub const fn from_words([kind, body]: [u64; 2]) -> Self {
+        Self { kind, body }
+    }
+
+    #[inline(always)]
+    const fn is_segment(self) -> bool {
+        self.kind & Self::SEGMENT != 0
+    }
+
+    /// How many octets come after the IP header.
+    #[inline(always)]
+    fn length(self) -> usize {
+        if self.is_segment() {
+            TCP_HEADER
+        } else {
+            UDP_HEADER.wrapping_add(self.digits())
+        }
+    }
+
+    #[inline(always)]
+    fn digits(self) -> usize {
+        ((self.kind & 7) as usize).min(DIGITS)
+    }
+}
+
+/// Digits of a port number at most.
+const DIGITS: usize = 5;
+
+/// A port number as text: made by user space, so that the kernel side need not divide.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Pod, Zeroable)]
+pub struct Text {
+    /// Its digits; the octets behind them are zero.
+    digits: [u8; DIGITS],
+    /// How many there are; 0 for no port.
+    length: u8,
+}
+
+impl Text {
+    /// The text of a port number.
+    pub fn of(port: u16) -> Self {
+        let mut text = Self::default();
+        let mut rest = port;
+        while rest > 0 {
+            let [a, b, c, d, _] = text.digits;
+            // Smaller than 58.
+            let digit = b'0'.wrapping_add((rest % 10) as u8);
+            text.digits = [digit, a, b, c, d];
+            text.length = text.length.wrapping_add(1);
+            rest /= 10;
+        }
+        text
+    }
+
+    /// Whether it names no port.
+    #[inline(always)]
+    pub const fn is_empty(self) -> bool {
+        self.length == 0
     }
 }
 
@@ -102,67 +192,56 @@ const V4_HEADER: usize = 20;
 const V6_HEADER: usize = 40;
 const TCP_HEADER: usize = 20;
 const UDP_HEADER: usize = 8;
-/// Digits of a port number.
-const DIGITS: usize = 5;
-
 /// Makes the answer of a frame; `None` if it has none, and then the frame may be spoiled.
 #[inline(always)]
 pub fn turn<F: Turn>(frame: &mut F, answer: Answer) -> Option<()> {
     let question = Question::find(frame)?;
     let length = frame.length()?;
-    let payload = match answer {
-        Answer::SynAck(_) | Answer::FinAck | Answer::Reset => TCP_HEADER,
-        Answer::Port(port) => UDP_HEADER.wrapping_add(digits(port).1),
-    };
     let header = if question.v6 { V6_HEADER } else { V4_HEADER };
     let transport = question.network.wrapping_add(header);
-    let end = transport.wrapping_add(payload);
+    let end = transport.wrapping_add(answer.length());
     if end > length {
         return None;
     }
-    let end = if length < PADDED {
-        end
-    } else {
-        end.max(PADDED)
-    };
+    let mut least = 0;
     if length >= PADDED {
+        least = PADDED;
         frame.write(TRANSPORT_LEAST, [0; PADDED - TRANSPORT_LEAST])?;
     }
     let [a, b, c, d, e, f, g, h, i, j, k, l]: [u8; MACS] = frame.read(0)?;
     frame.write(0, [g, h, i, j, k, l, a, b, c, d, e, f])?;
-    match answer {
-        Answer::SynAck(_) | Answer::FinAck | Answer::Reset => {
-            internet(frame, &question, Protocol::Tcp, payload)?;
-            frame.write(transport, tcp(&question, answer))?;
-        }
-        Answer::Port(port) => {
-            internet(frame, &question, Protocol::Udp, payload)?;
-            let (text, count) = digits(port);
-            frame.write(transport, udp(&question, text, payload))?;
-            for (place, digit) in (0..count).zip(text) {
-                frame.write(
-                    transport.wrapping_add(UDP_HEADER).wrapping_add(place),
-                    [digit],
-                )?;
-            }
+    internet(frame, &question, answer)?;
+    if answer.is_segment() {
+        frame.write(transport, tcp(&question, answer))?;
+    } else {
+        frame.write(transport, udp(&question, answer))?;
+        let behind = transport.wrapping_add(UDP_HEADER);
+        for (place, digit) in (0..answer.digits()).zip(answer.body.to_ne_bytes()) {
+            frame.write(behind.wrapping_add(place), [digit])?;
         }
     }
-    frame.cut(end)
+    frame.cut(end.max(least))
+}
+
+/// Its protocol and length, as in an IP header.
+#[inline(always)]
+fn payload(answer: Answer) -> (u8, u16) {
+    let protocol = if answer.is_segment() {
+        Protocol::Tcp
+    } else {
+        Protocol::Udp
+    };
+    (protocol.number(), answer.length() as u16)
 }
 
 /// Writes the IP header.
 #[inline(always)]
-fn internet<F: Turn>(
-    frame: &mut F,
-    question: &Question,
-    protocol: Protocol,
-    payload: usize,
-) -> Option<()> {
+fn internet<F: Turn>(frame: &mut F, question: &Question, answer: Answer) -> Option<()> {
     let from = question.connection.destination;
     let to = question.connection.source;
-    let number = protocol.number();
+    let (number, length) = payload(answer);
     if question.v6 {
-        let [high, low] = (payload as u16).to_be_bytes();
+        let [high, low] = length.to_be_bytes();
         frame.write(question.network, [0x60, 0, 0, 0, high, low, number, TTL])?;
         let at = |offset: usize| question.network.wrapping_add(offset);
         frame.write(at(8), bytemuck::cast::<_, [u8; 16]>(from.words))?;
@@ -170,7 +249,7 @@ fn internet<F: Turn>(
     } else {
         let [_, _, _, from] = from.words;
         let [_, _, _, to] = to.words;
-        let [high, low] = (payload.wrapping_add(V4_HEADER) as u16).to_be_bytes();
+        let [high, low] = length.wrapping_add(V4_HEADER as u16).to_be_bytes();
         let first = u32::from_ne_bytes([0x45, 0, high, low]);
         let second = u32::from_ne_bytes([0, 0, DONT_FRAGMENT, 0]);
         let [a, b] = sum([first, second, third(number, [0, 0]), from, to]);
@@ -191,53 +270,34 @@ const fn third(protocol: u8, [a, b]: [u8; 2]) -> u32 {
 
 #[inline(always)]
 fn tcp(question: &Question, answer: Answer) -> [u8; TCP_HEADER] {
-    let Question {
-        connection,
-        sequence: asked,
-        acknowledged,
-        ..
-    } = *question;
-    let (flags, sequence, acknowledges, [w, x]) = match answer {
-        Answer::SynAck(cookie) => {
-            let next = asked.wrapping_add(1);
-            (flag::SYN | flag::ACK, cookie, next, WINDOW)
-        }
-        Answer::FinAck => (flag::FIN | flag::ACK, acknowledged, asked, WINDOW),
-        Answer::Reset | Answer::Port(_) => (flag::RST, acknowledged, 0, [0, 0]),
-    };
-    let [a, b] = connection.port.to_be_bytes();
-    let [c, d] = connection.source_port.to_be_bytes();
-    let last = |[y, z]: [u8; 2]| u32::from_ne_bytes([y, z, 0, 0]);
-    let words = |sum| {
+    let (sequence, acknowledges) = ((answer.body >> 32) as u32, answer.body as u32);
+    let [a, b] = question.connection.port.to_be_bytes();
+    let [c, d] = question.connection.source_port.to_be_bytes();
+    let [w, x] = WINDOW;
+    let words = |[y, z]: [u8; 2]| {
         [
             u32::from_ne_bytes([a, b, c, d]),
             sequence.to_be(),
             acknowledges.to_be(),
-            u32::from_ne_bytes([0x50, flags, w, x]),
-            last(sum),
+            u32::from_ne_bytes([0x50, answer.kind as u8, w, x]),
+            u32::from_ne_bytes([y, z, 0, 0]),
         ]
     };
     let [e, f, g, h, i] = words([0, 0]);
-    let pseudo = pseudo(question, Protocol::Tcp, TCP_HEADER);
-    let [j, k, l, m, n, o, p, q, r] = pseudo;
+    let [j, k, l, m, n, o, p, q, r] = pseudo(question, answer);
     bytemuck::cast(words(sum([e, f, g, h, i, j, k, l, m, n, o, p, q, r])))
 }
 
 #[inline(always)]
-fn udp(question: &Question, text: [u8; DIGITS], payload: usize) -> [u8; UDP_HEADER] {
+fn udp(question: &Question, answer: Answer) -> [u8; UDP_HEADER] {
     let [a, b] = question.connection.port.to_be_bytes();
     let [c, d] = question.connection.source_port.to_be_bytes();
-    let [high, low] = (payload as u16).to_be_bytes();
+    let [high, low] = payload(answer).1.to_be_bytes();
     let ports = u32::from_ne_bytes([a, b, c, d]);
     let rest = |[y, z]: [u8; 2]| u32::from_ne_bytes([high, low, y, z]);
-    let [t, u, v, w, x] = text;
-    let pseudo = pseudo(question, Protocol::Udp, payload);
-    let [j, k, l, m, n, o, p, q, r] = pseudo;
+    let [j, k, l, m, n, o, p, q, r] = pseudo(question, answer);
     // Digits that are not there are zero, which adds nothing.
-    let [e, f] = [
-        u32::from_ne_bytes([t, u, v, w]),
-        u32::from_ne_bytes([x, 0, 0, 0]),
-    ];
+    let (e, f) = (answer.body as u32, (answer.body >> 32) as u32);
     let sum = match sum([ports, rest([0, 0]), e, f, j, k, l, m, n, o, p, q, r]) {
         // Zero would mean that there is none (RFC 768).
         [0, 0] => [0xff, 0xff],
@@ -248,11 +308,12 @@ fn udp(question: &Question, text: [u8; DIGITS], payload: usize) -> [u8; UDP_HEAD
 
 /// What the checksums of TCP and UDP are about besides the segment.
 #[inline(always)]
-fn pseudo(question: &Question, protocol: Protocol, payload: usize) -> [u32; 9] {
+fn pseudo(question: &Question, answer: Answer) -> [u32; 9] {
     let [a, b, c, d] = question.connection.source.words;
     let [e, f, g, h] = question.connection.destination.words;
-    let [high, low] = (payload as u16).to_be_bytes();
-    let rest = u32::from_ne_bytes([0, protocol.number(), high, low]);
+    let (protocol, length) = payload(answer);
+    let [high, low] = length.to_be_bytes();
+    let rest = u32::from_ne_bytes([0, protocol, high, low]);
     if question.v6 {
         [a, b, c, d, e, f, g, h, rest]
     } else {
@@ -271,22 +332,4 @@ fn sum<const N: usize>(words: [u32; N]) -> [u8; 2] {
     let fold = |sum: u64| (sum & 0xffff).wrapping_add(sum >> 16);
     let sum = fold(fold(fold(fold(sum))));
     (!sum as u16).to_ne_bytes()
-}
-
-/// A port number as text, and how many digits it has; the others are zero octets behind them.
-#[inline(always)]
-fn digits(port: u16) -> ([u8; DIGITS], usize) {
-    let digit = |unit: u16| u64::from(b'0').wrapping_add(u64::from(port / unit % 10));
-    let text =
-        digit(10_000) << 32 | digit(1_000) << 24 | digit(100) << 16 | digit(10) << 8 | digit(1);
-    let count = match port {
-        0..=9 => 1,
-        10..=99 => 2,
-        100..=999 => 3,
-        1_000..=9_999 => 4,
-        10_000.. => DIGITS,
-    };
-    let missing = DIGITS.wrapping_sub(count) as u32;
-    let [_, _, _, text @ ..] = (text << missing.wrapping_mul(8)).to_be_bytes();
-    (text, count)
 }

@@ -69,14 +69,15 @@ pub fn shake<B: Bytes + ?Sized, W: World>(bytes: &B, world: &W) -> Shake {
     let now = world.now();
     match flags & KIND {
         flag::SYN => {
-            world.answer(Answer::SynAck(cookie::make(world, &connection, now)));
+            let cookie = cookie::make(world, &connection, now);
+            world.answer(Answer::syn_ack(&question, cookie));
             Shake::Offered
         }
         flag::ACK if flags & flag::PSH == 0 => {
             let number = acknowledged.wrapping_sub(1);
             match cookie::distance(world, &connection, number, now) {
                 0 => {
-                    world.answer(Answer::FinAck);
+                    world.answer(Answer::fin_ack(&question));
                     Shake::Proved
                 }
                 // Our FIN was one more.
@@ -85,7 +86,7 @@ pub fn shake<B: Bytes + ?Sized, W: World>(bytes: &B, world: &W) -> Shake {
             }
         }
         ENDS => {
-            world.answer(Answer::Reset);
+            world.answer(Answer::reset(&question));
             Shake::Parted
         }
         _ => Shake::Leftover,

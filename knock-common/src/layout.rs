@@ -7,6 +7,7 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::{
     Address,
+    answer::Text,
     otp::Secret,
     packet::{Protocol, flag},
 };
@@ -368,10 +369,10 @@ pub struct Door {
     pub number: u16,
     /// Which sequence of the door this is, if it is good once; else 0.
     pub mark: u32,
-    /// The port that a knocker is told, or 0.
-    pub reply: u16,
+    /// The port that a knocker is told, if one is.
+    pub reply: Text,
     /// Explicit padding.
-    pub padding: [u16; 3],
+    pub padding: u16,
     /// The services that it opens or closes.
     pub services: [u16; SERVICES_PER_DOOR],
 }

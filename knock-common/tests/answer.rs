@@ -14,7 +14,7 @@ use std::net::IpAddr;
 
 use knock_common::{
     Bytes as _,
-    answer::{self, Answer, Memory},
+    answer::{self, Answer, Memory, Text},
     packet::{self, Protocol},
     question::Question,
 };
@@ -146,10 +146,16 @@ fn be32(bytes: &[u8], at: usize) -> u32 {
 fn handshakes() {
     const SEQUENCE: u32 = 0xffff_ffff;
     const ACKED: u32 = 0x1234_5678;
-    let answers = [
-        ("syn", Answer::SynAck(COOKIE), SYN, (SYN_ACK, COOKIE, 0)),
-        ("ack", Answer::FinAck, ACK, (FIN | ACK, ACKED, SEQUENCE)),
-        ("fin", Answer::Reset, FIN | ACK, (RST, ACKED, 0)),
+    type Make = fn(&Question) -> Answer;
+    let answers: [(_, Make, _, _); 3] = [
+        (
+            "syn",
+            |question| Answer::syn_ack(question, COOKIE),
+            SYN,
+            (SYN_ACK, COOKIE, 0),
+        ),
+        ("ack", Answer::fin_ack, ACK, (FIN | ACK, ACKED, SEQUENCE)),
+        ("fin", Answer::reset, FIN | ACK, (RST, ACKED, 0)),
     ];
     for (way, frame, network) in ways() {
         for (kind, answer, flags, (answered, sequence, acknowledged)) in answers {
@@ -157,6 +163,7 @@ fn handshakes() {
                 let name = format!("{way}, {kind}, {more} octets more");
                 let question = question(&frame, flags, SEQUENCE, ACKED, more);
                 let mut turned = question.clone();
+                let answer = answer(&Question::find(&question[..]).unwrap());
                 turn(&mut turned, answer).unwrap();
                 assert!(turned.len() <= question.len(), "{name}");
                 assert_eq!(turned[..6], question[6..12], "{name}");
@@ -192,7 +199,7 @@ fn ports_are_told_where_there_is_room() {
                 let name = format!("{way}, {port}, {payload} octets and {padding} of padding");
                 let question = datagram(&frame, payload, padding);
                 let mut turned = question.clone();
-                let sent = turn(&mut turned, Answer::Port(port));
+                let sent = turn(&mut turned, Answer::port(Text::of(port)));
                 let header = if frame.bytes()[network] >> 4 == 4 {
                     20
                 } else {
@@ -213,7 +220,7 @@ fn ports_are_told_where_there_is_room() {
         // A knock over TCP always has the room.
         let question = question(&frame, SYN, 1, 0, 0);
         let mut turned = question.clone();
-        turn(&mut turned, Answer::Port(65_535)).unwrap();
+        turn(&mut turned, Answer::port(Text::of(65_535))).unwrap();
         let read = read(&turned, network);
         assert_eq!((read.from_port, read.to_port), (7000, 40_000), "{way}");
         assert_eq!(read.transport[8..], *b"65535", "{way}");
@@ -279,33 +286,37 @@ fn who_is_not_answered() {
         ("ARP", eth().arp().bytes()),
     ] {
         assert_eq!(Question::find(&frame[..]), None, "{name}");
-        assert_eq!(turn(&mut frame.clone(), Answer::FinAck), None, "{name}");
+        assert_eq!(
+            turn(&mut frame.clone(), Answer::port(Text::of(1))),
+            None,
+            "{name}"
+        );
     }
 }
 
 #[test]
-fn answers_survive_their_word() {
-    for answer in [
-        Answer::SynAck(0),
-        Answer::SynAck(u32::MAX),
-        Answer::FinAck,
-        Answer::Reset,
-        Answer::Port(22),
-        Answer::Port(u16::MAX),
-    ] {
-        assert_ne!(answer.to_word(), 0);
-        assert_eq!(Answer::from_word(answer.to_word()), Some(answer));
+fn texts_of_ports() {
+    for port in 0..=u16::MAX {
+        let text = Text::of(port);
+        assert_eq!(text.is_empty(), port == 0, "{port}");
+        let answer = Answer::port(text);
+        assert_ne!(answer.to_words()[0], 0);
+        assert_eq!(Answer::from_words(answer.to_words()), answer);
     }
-    assert_eq!(Answer::from_word(0), None);
 }
 
-fn answer() -> impl Strategy<Value = Answer> {
-    prop_oneof![
-        any::<u32>().prop_map(Answer::SynAck),
-        Just(Answer::FinAck),
-        Just(Answer::Reset),
-        any::<u16>().prop_map(Answer::Port),
-    ]
+/// Any answer that can be made, and whether it is a segment.
+fn answer() -> impl Strategy<Value = (Answer, bool)> {
+    (0..4, any::<u32>(), any::<u16>()).prop_map(|(kind, cookie, port)| {
+        let frame = question(&eth().ip4(CLIENT, SERVER), SYN, cookie, !cookie, 0);
+        let question = Question::find(&frame[..]).unwrap();
+        match kind {
+            0 => (Answer::syn_ack(&question, cookie), true),
+            1 => (Answer::fin_ack(&question), true),
+            2 => (Answer::reset(&question), true),
+            _ => (Answer::port(Text::of(port)), false),
+        }
+    })
 }
 
 proptest! {
@@ -321,7 +332,7 @@ proptest! {
         more in 0..80_usize,
         changes in prop::collection::vec((any::<Index>(), any::<u8>()), 0..4),
         length: Option<Index>,
-        answer in answer(),
+        (answer, is_segment) in answer(),
     ) {
         let (_, frame, _) = ways().swap_remove(way);
         let mut asked = if tcp {
@@ -337,6 +348,7 @@ proptest! {
         if let Some(length) = length {
             asked.truncate(length.index(asked.len()));
         }
+        prop_assert_eq!(Answer::from_words(answer.to_words()), answer);
         let mut turned = asked.clone();
         if turn(&mut turned, answer).is_some() {
             prop_assert!(turned.len() <= asked.len());
@@ -347,10 +359,7 @@ proptest! {
             prop_assert_eq!(read.from, IpAddr::from(there.destination));
             prop_assert_eq!(read.to, IpAddr::from(there.source));
             let back = packet::parse(&turned[..]).unwrap();
-            let protocol = match answer {
-                Answer::Port(_) => Protocol::Udp,
-                Answer::SynAck(_) | Answer::FinAck | Answer::Reset => Protocol::Tcp,
-            };
+            let protocol = if is_segment { Protocol::Tcp } else { Protocol::Udp };
             prop_assert_eq!(back.protocol, protocol);
         }
     }

@@ -46,7 +46,7 @@ fn maps() -> Vec<Map> {
     };
     vec![
         map("ALLOW", size_of::<GrantKey>(), WORD, ALLOW_MAX),
-        map("ANSWER", INDEX, WORD, 1),
+        map("ANSWER", INDEX, 2 * WORD, 1),
         map("CLOCK", INDEX, 2 * WORD, 1),
         map("CONFIG", INDEX, size_of::<Config>(), 1),
         map("COUNTERS", INDEX, WORD, COUNTERS_MAX),

@@ -90,9 +90,9 @@ static CLOCK: PerCpuArray<[u64; 2], 1> = PerCpuArray::new();
 #[btf_map]
 static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
 
-/// What is to be answered to the packet under judgement, as a word; 0 is nothing.
+/// What is to be answered to the packet under judgement, as words; 0 is nothing.
 #[btf_map]
-static ANSWER: PerCpuArray<u64, 1> = PerCpuArray::new();
+static ANSWER: PerCpuArray<[u64; 2], 1> = PerCpuArray::new();
 
 use crate::parts;
 
@@ -183,13 +183,19 @@ pub(crate) fn count(number: u32) {
     }
 }
 
+#[inline(always)]
+fn answer_words() -> Option<[Slot; 2]> {
+    let first = ANSWER.get_ptr_mut(0)?.cast::<u64>();
+    Some([Slot::new(first)?, Slot::new(first.wrapping_add(1))?])
+}
+
 /// The answer that was left for this packet.
 #[inline(always)]
 pub(crate) fn take_answer() -> Option<Answer> {
-    let word = ANSWER.get_ptr_mut(0).and_then(Slot::new)?;
-    let answer = Answer::from_word(word.load())?;
-    word.store(0);
-    Some(answer)
+    let [first, second] = answer_words()?;
+    let kind = first.load();
+    first.store(0);
+    (kind != 0).then(|| Answer::from_words([kind, second.load()]))
 }
 
 /// The secret key of handshakes.
@@ -359,8 +365,10 @@ impl World for Maps {
 
     #[inline(always)]
     fn answer(&self, answer: Answer) {
-        if let Some(word) = ANSWER.get_ptr_mut(0).and_then(Slot::new) {
-            word.store(answer.to_word());
+        if let Some(words) = answer_words() {
+            for (word, value) in words.into_iter().zip(answer.to_words()) {
+                word.store(value);
+            }
         }
     }
 

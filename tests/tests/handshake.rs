@@ -207,7 +207,8 @@ fn wrong_connections_end_the_attempt() {
 /// What `nmap` says of each port.
 fn scanned(net: &Net, family: Family, kind: &str, ports: &str) -> BTreeMap<u16, String> {
     let to = family.server().to_string();
-    let mut arguments = vec!["-n", "-Pn", kind, "-p", ports, "-oG", "-"];
+    // In the order of the ports: by chance some other order would be the sequence's.
+    let mut arguments = vec!["-n", "-Pn", "-r", kind, "-p", ports, "-oG", "-"];
     if family == Family::V6 {
         arguments.push("-6");
     }

@@ -24,6 +24,7 @@ use std::{
 };
 
 use knock_common::{
+    answer::Text,
     cookie,
     event::NO_DOOR,
     layout::{
@@ -649,7 +650,10 @@ fn door_entry(
             .and_then(|target| classes.get(&target).copied())
             .unwrap_or(0),
         closes: u16::from(!door.closed().is_empty()),
-        reply: door.first_tcp().filter(|_| door.reply).unwrap_or(0),
+        reply: door
+            .first_tcp()
+            .filter(|_| door.reply)
+            .map_or_else(Text::default, Text::of),
         ..layout::Door::default()
     };
     for (slot, service) in entry.services.iter_mut().zip(services) {

@@ -3,7 +3,7 @@
 
 use knock_common::{
     Reason::{self, *},
-    answer::{self, Answer, Memory},
+    answer::{self, Answer, Memory, Text},
     cookie,
     question::Question,
 };
@@ -51,6 +51,27 @@ const CONFIG: &str = r#"
 /// The length of time in which cookies are made the same way, in nanoseconds.
 const EPOCH: u64 = 1 << 36;
 
+/// What is answered to a question.
+#[derive(Clone, Copy, Debug)]
+enum Answered {
+    SynAck(u32),
+    FinAck,
+    Reset,
+    Port(u16),
+}
+
+impl Answered {
+    fn to(self, frame: &[u8]) -> Answer {
+        let question = Question::find(frame).unwrap();
+        match self {
+            Self::SynAck(cookie) => Answer::syn_ack(&question, cookie),
+            Self::FinAck => Answer::fin_ack(&question),
+            Self::Reset => Answer::reset(&question),
+            Self::Port(port) => Answer::port(Text::of(port)),
+        }
+    }
+}
+
 struct Bench {
     kernel: Kernel,
     tables: Tables,
@@ -74,7 +95,7 @@ impl Bench {
 
     /// Judges a frame that must be answered like this, or not at all.
     #[track_caller]
-    fn is(&mut self, frame: &[u8], reason: Reason, answer: Option<Answer>, name: &str) {
+    fn is(&mut self, frame: &[u8], reason: Reason, answer: Option<Answered>, name: &str) {
         let (found, answered) = self.kernel.answer(frame).unwrap();
         assert_eq!(found, reason, "{name}");
         let expected = answer.map(|answer| turned(frame, answer));
@@ -89,7 +110,7 @@ impl Bench {
             let cookie = self.cookie(frame, 0);
             let (reason, answered) = self.kernel.answer(frame).unwrap();
             assert_eq!(reason, Offered, "{name}");
-            if answered == Some(turned(frame, Answer::SynAck(cookie))) {
+            if answered == Some(turned(frame, Answered::SynAck(cookie))) {
                 return cookie;
             }
         }
@@ -98,14 +119,15 @@ impl Bench {
 
     /// A whole handshake, of which the ACK is this.
     #[track_caller]
-    fn connects(&mut self, way: &Frame, port: u16, reason: Reason, answer: Answer, name: &str) {
+    fn connects(&mut self, way: &Frame, port: u16, reason: Reason, answer: Answered, name: &str) {
         let cookie = self.offered(&tcp(way, port, SYN, 0), name);
         let ack = tcp(way, port, ACK, cookie.wrapping_add(1));
         self.is(&ack, reason, Some(answer), &format!("{name}, tcp/{port}"));
     }
 }
 
-fn turned(frame: &[u8], answer: Answer) -> Vec<u8> {
+fn turned(frame: &[u8], answer: Answered) -> Vec<u8> {
+    let answer = answer.to(frame);
     let mut frame = frame.to_vec();
     let mut memory = Memory(&mut frame);
     answer::turn(&mut memory, answer).unwrap();
@@ -159,7 +181,7 @@ fn handshakes_knock() {
     let mut bench = Bench::new(Options::default());
     for (name, way) in ways(1) {
         let mut connects = |port, reason| {
-            bench.connects(&way, port, reason, Answer::FinAck, name);
+            bench.connects(&way, port, reason, Answered::FinAck, name);
         };
         connects(7000, FirstKnock);
         connects(7000, Duplicate);
@@ -179,7 +201,7 @@ fn handshakes_knock() {
 fn what_proves_nothing_changes_nothing() {
     let mut bench = Bench::new(Options::default());
     for (name, way) in ways(2) {
-        bench.connects(&way, 7000, FirstKnock, Answer::FinAck, name);
+        bench.connects(&way, 7000, FirstKnock, Answered::FinAck, name);
         for port in [7000, 9000, 8000, 2222] {
             let syn = tcp(&way, port, SYN, 0);
             let offer = bench.offered(&syn, name);
@@ -206,13 +228,18 @@ fn what_proves_nothing_changes_nothing() {
             is(FIN, Leftover, None, "FIN alone");
             is(0, Leftover, None, "no flags");
             is(FIN | PSH | URG, Leftover, None, "Xmas");
-            is(FIN | ACK, Parted, Some(Answer::Reset), "FIN");
-            is(FIN | PSH | ACK, Parted, Some(Answer::Reset), "data and FIN");
+            is(FIN | ACK, Parted, Some(Answered::Reset), "FIN");
+            is(
+                FIN | PSH | ACK,
+                Parted,
+                Some(Answered::Reset),
+                "data and FIN",
+            );
             let end = tcp(&way, port, ACK, next.wrapping_add(1));
             bench.is(&end, Leftover, None, &row("ACK of our FIN"));
         }
-        bench.connects(&way, 9000, NextKnock, Answer::FinAck, name);
-        bench.connects(&way, 8000, Opened, Answer::FinAck, name);
+        bench.connects(&way, 9000, NextKnock, Answered::FinAck, name);
+        bench.connects(&way, 8000, Opened, Answered::FinAck, name);
     }
 }
 
@@ -246,7 +273,7 @@ fn cookies_of_others_prove_nothing() {
         bench.is(&frame, Unproven, None, name);
     }
     let ack = from(own, 40_000, 7000);
-    bench.is(&ack, FirstKnock, Some(Answer::FinAck), "its own");
+    bench.is(&ack, FirstKnock, Some(Answered::FinAck), "its own");
 }
 
 /// The epoch before counts, also for who is slow.
@@ -261,7 +288,7 @@ fn cookies_of_the_last_epoch_are_good() {
         if reason == Unproven {
             let last = bench.cookie(&tcp(&way, 7000, SYN, 0), 1).wrapping_add(1);
             let ack = tcp(&way, 7000, ACK, last);
-            bench.is(&ack, FirstKnock, Some(Answer::FinAck), name);
+            bench.is(&ack, FirstKnock, Some(Answered::FinAck), name);
         }
     }
 }
@@ -287,7 +314,7 @@ fn silent_doors_beside_stay_silent() {
 fn only_the_last_knock_is_told_the_port() {
     let mut bench = Bench::new(Options::default());
     for (name, way) in ways(7) {
-        let told = Some(Answer::Port(2000));
+        let told = Some(Answered::Port(2000));
         // The answer has no options.
         let tight = told.filter(|_| name.ends_with("options"));
         for (what, frame, reason, answer) in [
@@ -306,9 +333,9 @@ fn only_the_last_knock_is_told_the_port() {
             bench.is(&frame, reason, answer, &format!("{name}, {what}"));
         }
         let last = tcp(&way, 8300, SYN, 0);
-        bench.is(&last, Opened, Some(Answer::Port(22)), name);
-        bench.connects(&way, 7400, FirstKnock, Answer::FinAck, name);
-        bench.connects(&way, 6400, Refreshed, Answer::Port(22), name);
+        bench.is(&last, Opened, Some(Answered::Port(22)), name);
+        bench.connects(&way, 7400, FirstKnock, Answered::FinAck, name);
+        bench.connects(&way, 6400, Refreshed, Answered::Port(22), name);
         bench.is(&udp(&way, 7500, 8), FirstKnock, None, name);
         std::thread::sleep(std::time::Duration::from_millis(150));
         bench.is(&udp(&way, 6500, 8), TooLate, None, name);
@@ -366,13 +393,13 @@ fn any_frame_is_answered_as_the_library_does() {
         assert!(answered.len() <= frame.len(), "{name}");
         let possible = if reason == Offered {
             let cookies = [0, 1].map(|ago| bench.cookie(&frame, ago));
-            cookies.map(Answer::SynAck).to_vec()
+            cookies.map(Answered::SynAck).to_vec()
         } else if reason == Parted {
-            vec![Answer::Reset]
+            vec![Answered::Reset]
         } else if question.flags == 0 {
-            vec![Answer::Port(2000), Answer::Port(22)]
+            vec![Answered::Port(2000), Answered::Port(22)]
         } else {
-            vec![Answer::FinAck, Answer::Port(22)]
+            vec![Answered::FinAck, Answered::Port(22)]
         };
         let mut possible = possible.into_iter().map(|answer| turned(&frame, answer));
         assert!(
