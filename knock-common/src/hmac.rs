@@ -1,4 +1,6 @@
 //! HMAC-SHA1 (RFC 2104) of short texts.
+//!
+//! What is `inline(never)` here would take its part of the stack of the one who calls.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -55,7 +57,7 @@ impl Text {
     }
 
     /// The block that begins with this byte, as numbers.
-    #[inline(always)]
+    #[inline(never)]
     fn block(&self, from: usize, block: &mut [u32; BLOCK_WORDS]) {
         for (word, at) in block.iter_mut().zip((from..).step_by(4)) {
             let byte = |after: usize| {
@@ -134,7 +136,7 @@ impl Scratch {
 }
 
 /// A new digest, whose first block is the key under a mask.
-#[inline(always)]
+#[inline(never)]
 fn begin(work: &mut Work, key_block: &[u32; BLOCK_WORDS], mask: u32) {
     work.state = START;
     for (word, key) in work.block.iter_mut().zip(key_block) {
@@ -143,7 +145,7 @@ fn begin(work: &mut Work, key_block: &[u32; BLOCK_WORDS], mask: u32) {
 }
 
 /// Makes a block of a digest and zeros.
-#[inline(always)]
+#[inline(never)]
 fn write_digest(block: &mut [u32; BLOCK_WORDS], digest: &[u32; DIGEST_WORDS]) {
     *block = [0; BLOCK_WORDS];
     for (word, digest) in block.iter_mut().zip(digest) {

@@ -297,7 +297,7 @@ pub fn bound<W: World>(
 }
 
 /// The text of a number.
-#[inline(always)]
+#[inline(never)]
 fn write_decimal(text: &mut Text, number: u64) {
     // The greatest power of ten in 64 bits.
     let mut unit = 10_000_000_000_000_000_000_u64;
@@ -322,7 +322,7 @@ pub fn write_address(text: &mut Text, address: Address) {
     }
 }
 
-#[inline(always)]
+#[inline(never)]
 fn write_v4(text: &mut Text, address: Address) {
     let [.., last] = address.words;
     for (number, octet) in last.to_ne_bytes().into_iter().enumerate() {
@@ -342,7 +342,7 @@ fn write_v4(text: &mut Text, address: Address) {
 /// Groups of an IPv6 address.
 const GROUPS: u32 = 8;
 
-#[inline(always)]
+#[inline(never)]
 fn write_v6(text: &mut Text, address: Address) {
     let gap = gap(address);
     for group in 0..GROUPS {
