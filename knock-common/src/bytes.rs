@@ -41,7 +41,7 @@ impl Bytes for [u8] {
     }
 
     fn words<const N: usize>(&self, offset: usize) -> Option<[u16; N]> {
-        let octets = self.get(offset..)?.get(..2 * N)?;
+        let octets = self.get(offset..)?.get(..size_of::<[u16; N]>())?;
         let (pairs, _) = octets.as_chunks();
         pairs
             .try_into()

@@ -209,10 +209,14 @@ impl<K: Eq + Hash> Numbered<K> {
         for held in self.known.values_mut() {
             held.asked = false;
         }
-        let rested = self
-            .resting
-            .extract_if(.., |_, until_ms| *until_ms <= now_ms);
-        self.free.extend(rested.map(|(number, _)| number));
+        let free = &mut self.free;
+        self.resting.retain(|&number, until_ms| {
+            let rests = *until_ms > now_ms;
+            if !rests {
+                free.push(number);
+            }
+            rests
+        });
     }
 
     fn number(&mut self, key: K) -> Option<u32> {
