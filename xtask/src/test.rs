@@ -70,6 +70,8 @@ pub fn run(sh: &Shell, chosen: Chosen<'_>) -> Result<bool> {
 
     let cargo_test = || cargo(sh).args(["test", "--no-fail-fast"]);
     report.tests("cargo test", cargo_test().args(filter))?;
+    let bench = cargo_test().args(["--package", "knock-bench"]);
+    report.tests("cargo test knock-bench", bench.args(filter))?;
     if root {
         // Says to the tests that a missing right is a failure and not a reason to skip.
         let cmd = cargo_test()
@@ -102,24 +104,31 @@ fn lint(sh: &Shell, kit: &Kit, report: &mut Report) -> Result<()> {
         cargo(sh).args(["clippy", "--all-targets"]).args(STRICT),
     )?;
     // What runs on other kernels only is not among all targets.
-    for (name, targets) in [
-        ("clippy knock-tests", &["--all-targets"][..]),
-        ("clippy knock-tests, clock", &["--test", "clock"]),
+    for (name, package, targets) in [
+        ("clippy knock-tests", "knock-tests", &["--all-targets"][..]),
+        (
+            "clippy knock-tests, clock",
+            "knock-tests",
+            &["--test", "clock"],
+        ),
+        ("clippy knock-bench", "knock-bench", &["--all-targets"]),
     ] {
-        let tests = cargo(sh).args(["clippy", "--package", "knock-tests"]);
-        report.step(name, tests.args(targets).args(STRICT))?;
+        let clippy = cargo(sh).args(["clippy", "--package", package]);
+        report.step(name, clippy.args(targets).args(STRICT))?;
     }
-    let name = "clippy knock-ebpf";
-    match kit.toolchain.clippy(sh) {
-        Some(clippy) => {
-            let clippy = ebpf::for_target(clippy, kit, &ebpf::FIREWALL, &ebpf::target_dir());
-            report.step(name, clippy.args(STRICT))
-        }
-        None => {
-            report.left_out(name, &format!("{} has no clippy", kit.toolchain.origin));
-            Ok(())
+    for (name, package) in [
+        ("clippy knock-ebpf", &ebpf::FIREWALL),
+        ("clippy knock-bench-ebpf", &ebpf::BASELINES),
+    ] {
+        match kit.toolchain.clippy(sh) {
+            Some(clippy) => {
+                let clippy = ebpf::for_target(clippy, kit, package, &ebpf::target_dir());
+                report.step(name, clippy.args(STRICT))?;
+            }
+            None => report.left_out(name, &format!("{} has no clippy", kit.toolchain.origin)),
         }
     }
+    Ok(())
 }
 
 fn cargo(sh: &Shell) -> Cmd<'_> {
