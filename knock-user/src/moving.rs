@@ -70,6 +70,24 @@ impl Sources {
             .collect()
     }
 
+    /// From now on no one-time sequence is listened to.
+    fn withdraw(&mut self) {
+        for source in self.0.values_mut() {
+            match source {
+                Source::OneTime(file) => file.withdraw(),
+                Source::Otp(_) => {}
+            }
+        }
+    }
+
+    /// What was withdrawn is put away.
+    fn close(&self) {
+        self.0
+            .values()
+            .filter_map(Source::file)
+            .for_each(OneTimeFile::close);
+    }
+
     /// Puts a sequence away that was used; tells whether it is, for good.
     fn put_away(&mut self, place: usize, mark: u32) -> bool {
         let source = self.0.get_mut(&place);
@@ -179,6 +197,20 @@ impl Kept {
     /// How it is with the files of one-time sequences, by the places of their doors.
     pub fn files(&self) -> BTreeMap<usize, Standing> {
         self.sources.files()
+    }
+
+    /// Listens to one-time sequences no more, and puts away what was used: after that nothing has to
+    /// be remembered.
+    ///
+    /// # Errors
+    /// As for [`Kept::follow`].
+    pub fn withdraw(&mut self, plan: &Plan, firewall: &mut Firewall) -> Result<()> {
+        self.sources.withdraw();
+        self.follow(plan, firewall)?;
+        // What was used while that was done.
+        self.follow(plan, firewall)?;
+        self.sources.close();
+        Ok(())
     }
 
     /// Puts away what was used, and puts in place what is listened to now.

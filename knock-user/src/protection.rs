@@ -286,6 +286,14 @@ impl Protection {
         self.kept.follow(plan, &mut self.firewall)
     }
 
+    /// Listens to one-time sequences no more, since nobody will be there to put them away.
+    ///
+    /// # Errors
+    /// As for [`Kept::follow`].
+    pub fn withdraw_sequences(&mut self, plan: &Plan) -> Result<()> {
+        self.kept.withdraw(plan, &mut self.firewall)
+    }
+
     /// How it is with the files of one-time sequences, by the places of their doors.
     pub fn files(&self) -> BTreeMap<usize, Standing> {
         self.kept.files()

@@ -20,7 +20,7 @@ use knock_tests::{
     binary::binaries,
     daemon::{Daemon, ask},
     namespace::text,
-    net::{self, Family, Net},
+    net::{self, Family, Net, SERVER_LINK},
     process::Process,
     random::{Random, number},
     server::Server,
@@ -266,6 +266,54 @@ fn a_daemon_that_is_killed_before_it_hears() {
             daemon.stop();
         });
     }
+}
+
+/// With the host goes what the kernel has noted: what was listened to may have been used.
+#[test]
+fn a_host_that_goes_down() {
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let book = Book::of(4);
+        let live = book.directory.path().join(".once.live");
+        let mut daemon = Daemon::start(&net.server, &book.door(2));
+        daemon.process_mut().signal(Signal::SIGSTOP);
+        opens(&net.stranger(Family::V4), 1, "nobody notes it");
+        daemon.kill();
+        let (code, told) = ask(&net.server, &["detach"]);
+        assert_eq!(code, Some(0), "{told}");
+        // Another boot of this host.
+        let text = fs::read_to_string(&live).unwrap();
+        let (_, rest) = text.split_once(' ').unwrap();
+        fs::write(
+            &live,
+            format!("00000000-0000-4000-8000-000000000000 {rest}"),
+        )
+        .unwrap();
+        book.is_marked(0, 4);
+        let daemon = Daemon::start(&net.server, &book.door(2));
+        book.is_marked(2, 4);
+        let stderr = daemon.process().stderr();
+        assert!(
+            stderr.contains("the host went down while the lines up to 2"),
+            "{stderr}"
+        );
+        is_dead(&net.stranger(Family::V4), 1, "it was used");
+        is_dead(&net.stranger(Family::V4), 2, "who knows");
+        opens(&net.stranger(Family::V6), 3, "nobody knew it");
+        daemon.tells(&used(3));
+        // Whoever ends it leaves nothing open: nothing is lost.
+        daemon.stop();
+        assert!(!live.exists());
+        let keep = ["--iface", SERVER_LINK, "--on-exit", "keep"];
+        let daemon = Daemon::start_with(&net.server, &book.door(2), &keep);
+        daemon.leave(Signal::SIGTERM);
+        assert!(!live.exists());
+        is_dead(&net.stranger(Family::V4), 4, "nobody would note it");
+        let daemon = Daemon::start(&net.server, &book.door(2));
+        opens(&net.stranger(Family::V4), 4, "it was not used");
+        daemon.tells(&used(4));
+        daemon.stop();
+    });
 }
 
 /// Killed at random moments around the knock: no line opens twice, and each that opened is marked

@@ -78,6 +78,14 @@ impl<W: Write> Daemon<W> {
         self.tell_files();
     }
 
+    /// Listens to one-time sequences no more.
+    pub(super) fn withdraw_sequences(&mut self) {
+        if let Err(error) = self.protection.withdraw_sequences(&self.plan) {
+            tracing::warn!("{error:#}");
+        }
+        self.tell_files();
+    }
+
     /// Does what the ledger asks for: all of it, also after something that failed.
     pub(super) fn act(&mut self, actions: &[Action], at_ns: u64) {
         for action in actions {

@@ -254,6 +254,10 @@ impl<W: Write> Daemon<W> {
             }
             Outcome::Signal | Outcome::Detach | Outcome::Unconfirmed => outcome,
         };
+        // What was there before listens to them again.
+        if outcome != Outcome::Unconfirmed {
+            self.withdraw_sequences();
+        }
         let keeps = match outcome {
             Outcome::Signal => self.run.on_exit == OnExit::Keep,
             Outcome::Detach => false,

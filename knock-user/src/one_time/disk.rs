@@ -99,6 +99,15 @@ pub(super) fn replace_in_steps(
     sync_directory(&file)
 }
 
+/// Makes or replaces a file that only its owner may read, as [`replace`] does.
+pub(super) fn write(file: &Path, bytes: &[u8]) -> io::Result<()> {
+    let (name, mut new) = make(file)?;
+    new.write_all(bytes)?;
+    new.sync_all()?;
+    fs::rename(&name, file)?;
+    sync_directory(file)
+}
+
 /// Does what replacing begins with, and undoes it.
 pub(super) fn try_to_replace(path: &Path) -> io::Result<()> {
     let file = real(path)?;
@@ -110,17 +119,23 @@ pub(super) fn try_to_replace(path: &Path) -> io::Result<()> {
 }
 
 /// The file itself and not a link to it is what is replaced.
-fn real(path: &Path) -> io::Result<PathBuf> {
+pub(super) fn real(path: &Path) -> io::Result<PathBuf> {
     fs::canonicalize(path)
+}
+
+/// `.once.new` beside `once`.
+pub(super) fn hidden(file: &Path, end: &str) -> io::Result<PathBuf> {
+    let unnamed = || io::Error::other("it has no name");
+    let mut name = OsString::from(".");
+    name.push(file.file_name().ok_or_else(unnamed)?);
+    name.push(end);
+    Ok(file.with_file_name(name))
 }
 
 /// The new file, beside the old one. It always has the same name, so that no more than one is ever
 /// left behind.
 fn make(file: &Path) -> io::Result<(PathBuf, File)> {
-    let mut name = OsString::from(".");
-    name.push(file.file_name().unwrap_or_default());
-    name.push(".new");
-    let name = file.with_file_name(name);
+    let name = hidden(file, ".new")?;
     match fs::remove_file(&name) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         Ok(()) | Err(_) => {}

@@ -12,6 +12,7 @@
 
 mod book;
 mod disk;
+mod live;
 
 use std::{
     io,
@@ -136,6 +137,8 @@ pub struct OneTimeFile {
     /// The last line that was marked since it was opened.
     used: Option<u32>,
     failure: Option<OneTimeError>,
+    /// Whether no sequence is to work any more.
+    is_withdrawn: bool,
 }
 
 impl OneTimeFile {
@@ -154,6 +157,7 @@ impl OneTimeFile {
             owed: None,
             used: None,
             failure: None,
+            is_withdrawn: false,
         };
         file.failure = file.read(refuses).err();
         file
@@ -166,7 +170,43 @@ impl OneTimeFile {
         self.book = inspect(&self.path, refuses)?;
         // Better now than when it has let somebody in.
         disk::try_to_replace(&self.path).map_err(|cause| self.unmarkable(cause))?;
-        self.not_exhausted()
+        let unmarkable = |cause| self.unmarkable(cause);
+        let boot = live::boot().map_err(unmarkable)?;
+        let lost = live::lost(&self.path, &boot, &self.book).map_err(unmarkable)?;
+        if let Some(marked) = lost.and_then(|line| self.book.marked(line)) {
+            disk::replace(&self.path, marked.text()).map_err(unmarkable)?;
+            self.book = marked;
+            tracing::warn!(
+                "{}: the host went down while the lines up to {} could be used and nobody could \
+                 note it: they are void",
+                self.path.display(),
+                lost.unwrap_or_default()
+            );
+        }
+        self.announce()
+    }
+
+    /// Before anybody can use them.
+    fn announce(&self) -> Result<(), OneTimeError> {
+        self.not_exhausted()?;
+        let current = self.book.unused().take(self.lookahead.into()).last();
+        let (line, knocks) = current.unwrap_or_default();
+        let written = live::boot().and_then(|boot| live::write(&self.path, &boot, line, knocks));
+        written.map_err(|cause| self.unmarkable(cause))
+    }
+
+    /// From now on no sequence works.
+    pub const fn withdraw(&mut self) {
+        self.is_withdrawn = true;
+    }
+
+    /// Nobody has used a sequence since it was withdrawn, or it is marked. If the host goes down now,
+    /// the others are as good as ever.
+    pub fn close(&self) {
+        if self.is_withdrawn && self.owed.is_none() {
+            // What stays makes lines void after the next boot that need not be.
+            let _stays = live::remove(&self.path);
+        }
     }
 
     /// As it was named.
@@ -176,7 +216,7 @@ impl OneTimeFile {
 
     /// The sequences that work now; none if the file is of no use.
     pub fn current(&self) -> Vec<Current> {
-        if self.failure.is_some() {
+        if self.failure.is_some() || self.is_withdrawn {
             return Vec::new();
         }
         let sequences = self.book.unused().take(self.lookahead.into());
@@ -238,7 +278,14 @@ impl OneTimeFile {
         self.book = found;
         self.owed = None;
         self.used = self.used.max(Some(line));
-        self.not_exhausted()
+        match self.announce() {
+            // Nothing is listened to, and what was is marked.
+            Err(error @ OneTimeError::Exhausted { .. }) => {
+                let _stays = live::remove(&self.path);
+                Err(error)
+            }
+            announced => announced,
+        }
     }
 
     fn not_exhausted(&self) -> Result<(), OneTimeError> {

@@ -282,6 +282,18 @@ impl Place {
         fs::read_to_string(&self.path).unwrap()
     }
 
+    /// What is listened to, on the disk, of this boot or another.
+    fn live(&self) -> Option<String> {
+        fs::read_to_string(self.directory.path().join(".once.live")).ok()
+    }
+
+    fn reboot(&self) {
+        let live = self.live().unwrap();
+        let (_, rest) = live.split_once(' ').unwrap();
+        let before = format!("00000000-0000-4000-8000-000000000000 {rest}");
+        fs::write(self.directory.path().join(".once.live"), before).unwrap();
+    }
+
     fn names(&self) -> Vec<String> {
         let entries = fs::read_dir(self.directory.path()).unwrap();
         let mut names: Vec<String> = entries
@@ -329,6 +341,43 @@ fn one_after_the_other() {
     let failure = place.open(2).standing().failure.unwrap();
     assert!(failure.contains("no sequence is left"), "{failure}");
     assert_eq!(place.names(), ["once"]);
+}
+
+/// What was listened to when the host went down may have been used.
+#[test]
+fn what_a_reboot_leaves() {
+    const TEXT: &str = " 7000\n 8000\n 9000\n 10000\n";
+    let place = Place::new(TEXT);
+    let mut file = place.open(2);
+    assert!(place.live().unwrap().ends_with(" 2 tcp/8000\n"));
+    assert_eq!(
+        lines(&place.open(2)),
+        [1, 2],
+        "the kernel knows what was used"
+    );
+    file.mark_used(1).unwrap();
+    assert!(place.live().unwrap().ends_with(" 3 tcp/9000\n"));
+    place.reboot();
+    let mut file = place.open(2);
+    assert_eq!(lines(&file), [4]);
+    assert_eq!(place.text(), "#7000\n#8000\n#9000\n 10000\n");
+    assert_eq!(file.standing().used, None);
+
+    file.withdraw();
+    assert_eq!(lines(&file), [] as [u32; 0]);
+    assert!(place.live().is_some(), "not put away yet");
+    file.close();
+    assert_eq!(place.names(), ["once"]);
+    assert_eq!(lines(&place.open(2)), [4], "it ended as it should");
+
+    // Another file in its place.
+    place.reboot();
+    fs::write(&place.path, TEXT.replace("10000", "11000")).unwrap();
+    assert_eq!(lines(&place.open(2)), [1, 2]);
+    for nonsense in ["", "x", "x y z", "x 99 tcp/1", "x 1 tcp/8000"] {
+        fs::write(place.directory.path().join(".once.live"), nonsense).unwrap();
+        assert_eq!(lines(&place.open(2)), [1, 2], "{nonsense:?}");
+    }
 }
 
 #[test]
@@ -421,7 +470,7 @@ fn the_file_stays_what_it_was() {
     assert_eq!(mode(&place.path), 0o640);
     assert_eq!(owner(&place.path), before);
     assert_eq!(place.text(), "#7000\n 8000\n");
-    assert_eq!(place.names(), ["link", "once"]);
+    assert_eq!(place.names(), [".once.live", "link", "once"]);
 }
 
 /// Whoever is killed between two steps leaves the old file or the new one.

@@ -1,0 +1,60 @@
+//! What is listened to, on the disk beside the file: from before it is, until it is no more.
+//!
+//! What the kernel has noted is gone with a reboot. If the host went down while lines were listened
+//! to, nobody knows whether they were used, and they are void.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use super::{book::Book, disk};
+use crate::config::checked::Knock;
+
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
+/// Which boot of the host this is.
+pub(super) fn boot() -> io::Result<String> {
+    fs::read_to_string(BOOT_ID).map(|id| id.trim().to_owned())
+}
+
+/// Writes that this line and those before it are listened to.
+pub(super) fn write(path: &Path, boot: &str, line: u32, knocks: &[Knock]) -> io::Result<()> {
+    let text = format!("{boot} {line} {}\n", words(knocks));
+    disk::write(&beside(path)?, text.as_bytes())
+}
+
+/// Nothing is listened to any more.
+pub(super) fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(beside(path)?) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// The last line that was listened to when the host went down, if it is still in the book.
+pub(super) fn lost(path: &Path, boot: &str, book: &Book) -> io::Result<Option<u32>> {
+    let text = match fs::read_to_string(beside(path)?) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        text => text?,
+    };
+    let mut fields = text.trim_end().splitn(3, ' ');
+    let mut field = || fields.next().unwrap_or_default();
+    let (then, line, knocks) = (field(), field(), field());
+    // Another file may have been put there meanwhile.
+    let line = line.parse().ok().filter(|_| then != boot);
+    Ok(line.filter(|&line| {
+        book.sequence(line)
+            .is_some_and(|found| words(found) == knocks)
+    }))
+}
+
+fn words(knocks: &[Knock]) -> String {
+    let words: Vec<String> = knocks.iter().map(ToString::to_string).collect();
+    words.join(" ")
+}
+
+/// `.once.live` beside `once`.
+fn beside(path: &Path) -> io::Result<PathBuf> {
+    disk::hidden(&disk::real(path)?, ".live")
+}
