@@ -93,6 +93,14 @@ const SUITES: &[Selected] = &[
             "the_packet_right_behind_the_last_knock_gets_in",
         ],
     ),
+    Selected::some(
+        "handshake",
+        &[
+            "forged_packets_change_nothing",
+            "what_counts_is_the_order_of_proofs",
+            "wrong_connections_end_the_attempt",
+        ],
+    ),
     Selected::some("start", &["connections_that_are_there_go_on"]),
     Selected::some(
         "upgrade",
