@@ -105,7 +105,11 @@ struct Kernel {
 
 impl Kernel {
     fn new(features: Features) -> Self {
-        let settings = config::parse(CONFIG, "test.toml").unwrap().settings;
+        Self::with(CONFIG, features)
+    }
+
+    fn with(config: &str, features: Features) -> Self {
+        let settings = config::parse(config, "test.toml").unwrap().settings;
         let mut given = Given {
             host: &Host::default(),
             cell_key: std::array::from_fn(|i| 0x9e37_79b9_7f4a_7c15 ^ (i as u64) << 17),
@@ -731,6 +735,54 @@ fn words_and_verdict_in_every_situation() {
             Verdict::Answer => "answer",
         };
         assert_eq!(explained.verdict, verdict, "{name}");
+    }
+}
+
+/// A SYN is what is asked about, and that is no knock of such a door.
+#[test]
+fn knocks_that_are_proved() {
+    const PROVED: &str = r#"
+        [decoys]
+        ports = ["tcp/7001", "udp/7001"]
+        [[door]]
+        name = "ssh"
+        verify = "handshake"
+        knock = ["tcp/7000", "tcp/9000", "tcp/8000"]
+        open = ["tcp/22"]
+    "#;
+    const COUNTS: &str = "it counts when a handshake has proved where it comes from";
+    let host = Kernel::with(PROVED, Features::default());
+    for source in [A, SIX] {
+        for (port, what, last, verdict) in [
+            (
+                "tcp/9000",
+                format!("tcp/9000 is knock 2 of 3 of ssh; {COUNTS}"),
+                "a new connection would be answered: asked to prove its address",
+                "answer",
+            ),
+            (
+                "tcp/7001",
+                format!("tcp/7001 is a decoy; {COUNTS}"),
+                "a new connection would be answered: asked to prove its address",
+                "answer",
+            ),
+            (
+                "udp/7001",
+                "udp/7001 is a decoy".to_owned(),
+                "a datagram would be dropped: decoy port",
+                "drop",
+            ),
+        ] {
+            let question = Question {
+                source: source.parse().unwrap(),
+                port: port.parse().unwrap(),
+                to: None,
+            };
+            let explained = explain(&question, &host.known(), &host).unwrap();
+            assert_eq!(explained.chain.first().unwrap(), &what);
+            assert_eq!(explained.chain.last().unwrap(), last, "{port}");
+            assert_eq!(explained.verdict, verdict, "{port}");
+        }
     }
 }
 

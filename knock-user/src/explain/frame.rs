@@ -9,14 +9,18 @@ use super::Question;
 const ETHERTYPE_IPV4: [u8; 2] = [0x08, 0x00];
 const ETHERTYPE_IPV6: [u8; 2] = [0x86, 0xdd];
 
+/// Addresses of no host, for which no door is alone: loopback, and RFC 6666.
+const NOWHERE_V4: Ipv4Addr = Ipv4Addr::new(127, 255, 255, 254);
+const NOWHERE_V6: Ipv6Addr = Ipv6Addr::new(0x100, 0, 0, 0, 0, 0, 0, 1);
+
 /// A SYN or a datagram in an Ethernet frame; `None` if the addresses are of two families.
 ///
 /// Its source port is 0, which no connection has: it opens a new one.
 pub(super) fn opening(question: &Question) -> Option<Vec<u8>> {
     let Question { source, port, to } = *question;
     let destination = to.unwrap_or(match source {
-        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        IpAddr::V4(_) => NOWHERE_V4.into(),
+        IpAddr::V6(_) => NOWHERE_V6.into(),
     });
     let (number, transport): (u8, &[u8]) = match port.protocol {
         Protocol::Tcp => (

@@ -181,14 +181,21 @@ impl<L: Live> About<'_, L> {
                     let of = door.knock.len();
                     Some(format!("{} of {of} of {}", place + 1, with_target(door)))
                 });
-                format!("{port} is knock {}", list(places))
+                format!("{port} is knock {}{}", list(places), self.proof())
             }
-            PortKind::Decoy => format!("{port} is a decoy"),
+            PortKind::Decoy => format!("{port} is a decoy{}", self.proof()),
             PortKind::Exempt => format!("{port} is not protected, and no wrong knock either"),
             PortKind::Ordinary if self.has(Features::STRICT) => {
                 format!("{port} is not protected; who touches it while knocking knocks wrong")
             }
             PortKind::Ordinary => format!("{port} is not protected"),
+        }
+    }
+
+    fn proof(&self) -> &'static str {
+        match self.question.port.protocol == Protocol::Tcp && self.rule.is_proved() {
+            true => "; it counts when a handshake has proved where it comes from",
+            false => "",
         }
     }
 
