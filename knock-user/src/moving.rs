@@ -205,6 +205,9 @@ impl Kept {
     /// # Errors
     /// As for [`Kept::follow`].
     pub fn withdraw(&mut self, plan: &Plan, firewall: &mut Firewall) -> Result<()> {
+        if !self.is_moving() {
+            return Ok(());
+        }
         self.sources.withdraw();
         self.follow(plan, firewall)?;
         // What was used while that was done.
