@@ -27,6 +27,10 @@ use crate::{
 /// milliseconds: one to two times this.
 const LEASE_MS: u64 = 30_000;
 
+/// How long a note stays at least, in milliseconds: a packet that was on its way through a sequence
+/// when that was taken away still has to find it.
+const NOTE_MS: u64 = 10_000;
+
 /// Where the changing sequences of a configuration come from, by the places of their doors.
 #[derive(Debug, Default)]
 pub struct Sources(BTreeMap<usize, Source>);
@@ -221,18 +225,18 @@ impl Kept {
     /// # Errors
     /// The maps can't be read or written: nothing is lost, and the next time does it.
     pub fn follow(&mut self, plan: &Plan, firewall: &mut Firewall) -> Result<()> {
-        let spent = maps::entries(&firewall.spent()?, SPENT_MAX);
-        let spent = spent.into_iter().map(|(key, _)| key);
+        let spent = maps::entries(&firewall.spent()?, SPENT_MAX).into_iter();
         let Some(tables) = &mut self.tables else {
-            return forget(firewall, spent);
+            return forget(firewall, spent.map(|(key, _)| key));
         };
         let now_ms = clock::boot_ms();
         let settings = plan.settings();
-        let mut put_away = |key: &SpentKey| {
-            let place = place(settings, tables, *key);
+        let mut put_away = |&(key, used_ms): &(SpentKey, u64)| {
+            let place = place(settings, tables, key);
             place.is_none_or(|place| self.sources.put_away(place, key.mark))
+                && used_ms.saturating_add(NOTE_MS) <= now_ms
         };
-        let done: Vec<SpentKey> = spent.filter(|key| put_away(key)).collect();
+        let done: Vec<_> = spent.filter(|entry| put_away(entry)).collect();
         let sequences = self.sources.sequences(now_ms);
         if sequences != self.sequences {
             let mut compile = |sequences: &Sequences| plan.recompile(sequences, tables, now_ms);
@@ -248,10 +252,8 @@ impl Kept {
             self.sequences = sequences;
         }
         let current: BTreeSet<_> = tables.doors.iter().map(spent_key).collect();
-        forget(
-            firewall,
-            done.into_iter().filter(|key| !current.contains(key)),
-        )
+        let done = done.into_iter().map(|(key, _)| key);
+        forget(firewall, done.filter(|key| !current.contains(key)))
     }
 }
 
