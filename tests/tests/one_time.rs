@@ -513,6 +513,38 @@ fn a_file_that_comes_later_is_read_by_a_reload() {
     });
 }
 
+/// What can't be marked stays noted in the kernel, nobody gets in, and it is marked when it can be.
+#[test]
+fn a_file_that_can_no_longer_be_marked() {
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let book = Book::of(3);
+        let mut daemon = Daemon::start(&net.server, &book.door(2));
+        let directory = book.directory.path();
+        chown(directory, Some(12_345), None).unwrap();
+        fs::set_permissions(directory, fs::Permissions::from_mode(0o755)).unwrap();
+        opens(&net.stranger(Family::V4), 1, "the packet is the kernel's");
+        let event = daemon.tells(&json!({"event": "disabled", "door": "once"}));
+        let because = event["because"].as_str().unwrap();
+        assert!(because.contains("cannot mark what is used"), "{because}");
+        is_dead(&net.stranger(Family::V4), 1, "noted");
+        is_dead(
+            &net.stranger(Family::V6),
+            2,
+            "what is used could not be marked",
+        );
+        book.is_marked(0, 3);
+        chown(directory, Some(0), None).unwrap();
+        daemon.reload(&book.door(2));
+        daemon.tells(&used(1));
+        book.is_marked(1, 3);
+        is_dead(&net.stranger(Family::V4), 1, "marked");
+        opens(&net.stranger(Family::V6), 2, "it works again");
+        daemon.tells(&used(2));
+        daemon.stop();
+    });
+}
+
 /// Whoever is on their way through another sequence goes on.
 #[test]
 fn other_attempts_are_not_disturbed() {

@@ -40,7 +40,8 @@ impl<W: Write> Daemon<W> {
     pub(super) fn reopen_files(&mut self) {
         self.files.clear();
         self.index.listen(self.plan.settings().index);
-        self.tell_files();
+        // Also what was used while they were read.
+        self.follow_sequences();
     }
 
     /// What the status says of the files.
