@@ -236,6 +236,11 @@ mod tests {
         [profile.work]
         one_time = "once"
         then_connect = "tcp/443"
+
+        [profile.told]
+        knock = ["7000"]
+        then_connect = "reply"
+        handshake = true
     "#;
 
     #[test]
@@ -260,6 +265,12 @@ mod tests {
         assert_eq!(found(FILE, "elsewhere"), Ok(None));
         let work = found(FILE, "work").expect("no error").expect("a profile");
         assert_eq!(work.then_connect, Some(Goal::Port(443)));
+        assert!(!work.handshake);
+        let told = found(FILE, "told").expect("no error").expect("a profile");
+        assert_eq!(
+            (told.then_connect, told.handshake),
+            (Some(Goal::Reply), true)
+        );
         let once = work.one_time.expect("a path");
         assert!(once.is_absolute() && once.ends_with("once"), "{once:?}");
     }

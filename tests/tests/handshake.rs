@@ -3,7 +3,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fs::{self, Permissions},
     io::{ErrorKind, Read as _},
+    os::unix::fs::PermissionsExt as _,
+    process::Command,
     time::Duration,
 };
 
@@ -20,6 +23,7 @@ use knock_tests::{
     wire::{self, Path, Wire},
 };
 use serde_json::json;
+use tempfile::tempdir;
 
 const SSH: u16 = 22;
 const KNOCKS: [u16; 3] = [7000, 9000, 8000];
@@ -507,6 +511,65 @@ fn what_counts_is_the_order_of_proofs() {
                     by_hand.proves(port, number);
                 }
                 source.finds(opens, SSH, &row);
+            }
+        }
+        daemon.stop();
+    });
+}
+
+/// Sequences that change are proved like others.
+#[test]
+fn changing_sequences_are_proved_too() {
+    const SECRET: &str = "a secret of a test";
+    let base = |family: Family| family.pick("20000", "30000");
+    let directory = tempdir().unwrap();
+    let [here, there] = ["here", "there"].map(|name| directory.path().join(name));
+    let lines = " 7000,9000,8000\n 7001,9001,8001\n 7002,9002,8002\n";
+    for path in [&here, &there] {
+        fs::write(path, lines).unwrap();
+        fs::set_permissions(path, Permissions::from_mode(0o600)).unwrap();
+    }
+    let mut config = format!(
+        "[[door]]\nname = \"once\"\nverify = \"handshake\"\none_time = {here:?}\n\
+         open = [\"tcp/22\"]\n"
+    );
+    // A sequence of the time opens once, so each family has its own.
+    for base in Family::ALL.map(base) {
+        config += &format!(
+            "[[door]]\nname = \"timed-{base}\"\nverify = \"handshake\"\nopen = [\"tcp/80\"]\n\
+             otp = {{ secret = \"{SECRET}\", protocols = [\"tcp\", \"tcp\", \"tcp\"], \
+             base = {base} }}\n"
+        );
+    }
+    test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH, 80]);
+        let daemon = Daemon::start(&net.server, &config);
+        for family in Family::ALL {
+            let host = family.server().to_string();
+            let there = there.display();
+            let timed = format!("timed-{}", base(family));
+            for (door, port, words) in [
+                ("once", SSH, format!("--one-time {there}")),
+                (
+                    timed.as_str(),
+                    80,
+                    format!("--otp-protocols tcp,tcp,tcp --otp-base {}", base(family)),
+                ),
+            ] {
+                let row = format!("{door}, {family}");
+                let source = net.native(family);
+                source.finds_closed(port, &row);
+                let mut client = Command::new(&binaries().client);
+                client.env("XDG_CONFIG_HOME", "/nonexistent").arg(&host);
+                client.args(words.split_whitespace());
+                if port == 80 {
+                    client.args(["--otp-secret", SECRET]);
+                }
+                client.args(["--handshake", "--retries", "2"]);
+                client.args(["--then-connect", &port.to_string()]);
+                let output = net.client.enter(|| client.output()).unwrap();
+                assert!(output.status.success(), "{row}: {}", text(&output));
+                daemon.tells(&json!({"event": "opened", "source": source.name(), "door": door}));
             }
         }
         daemon.stop();

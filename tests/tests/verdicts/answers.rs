@@ -356,6 +356,19 @@ fn a_dry_run_answers_nothing() {
     }
 }
 
+#[test]
+fn nothing_is_answered_without_a_confirmation() {
+    let mut bench = Bench::new(Options {
+        confirm_by_ms: Some(1),
+        ..Options::default()
+    });
+    for (name, way) in ways(9) {
+        bench.is(&tcp(&way, 7000, SYN, 0), Unconfirmed, None, name);
+        bench.is(&tcp(&way, 7000, ACK | FIN, 0), Unconfirmed, None, name);
+        bench.is(&udp(&way, 8200, 8), Unconfirmed, None, name);
+    }
+}
+
 /// What passes, passes as it was; what is answered is answered as the library would.
 #[test]
 fn any_frame_is_answered_as_the_library_does() {
