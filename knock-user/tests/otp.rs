@@ -9,11 +9,13 @@ use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, process::Command, t
 
 use knock_common::{Address, Reason, event::Event};
 use knock_user::{
+    compile::{Before, Given, Numbers, Sequences, Tables, compile},
     config::{
         self,
         checked::{Knock, Moving},
     },
     drift::{Astray, Drift},
+    host::Host,
     otp::{Clocks, Timed, knocks},
 };
 use tempfile::tempdir;
@@ -286,4 +288,61 @@ fn a_clock_that_is_wrong_is_recognised() {
     let between = [half[0], half[1], half[0], half[2]];
     assert_eq!(heard(&mut drift, 9, &between), None);
     assert!(heard(&mut drift, 9, &half).is_some());
+}
+
+/// Sequences change for hours, with the longest attempts that the rules let there be, and there is
+/// always room for the next ones; what goes on keeps its number.
+#[test]
+fn sequences_change_for_ever() {
+    let slow = "[[door]]\nname = \"slow\"\nopen = [\"tcp/22\"]\nwithin = \"30m\"\n\
+                knock = [\"tcp/7000\", \"udp/8000\", \"tcp/9000\"]\n";
+    for (period_s, skew, doors) in [(40, 1, 5), (120, 0, 5), (6, 10, 2)] {
+        let mut text = slow.to_owned();
+        for number in 0..doors {
+            let otp =
+                format!("secret = \"of door {number}\", period = \"{period_s}s\", skew = {skew}");
+            text += &door(&otp).replace("\"ssh\"", &format!("\"door{number}\""));
+        }
+        let checked = config::parse(&text, "seq.toml").unwrap();
+        let timed: Vec<(usize, Timed)> = (checked.settings.doors.iter().enumerate())
+            .filter_map(|(place, door)| match &door.moving {
+                Some(Moving::Otp(otp)) => Some((place, Timed::new(otp, door.within))),
+                _ => None,
+            })
+            .collect();
+        let mut tables: Option<Tables> = None;
+        let mut room = None;
+        let mut now = at(0);
+        for change in 0..300 {
+            let row = format!("period {period_s}, skew {skew}, change {change}");
+            let sequences: Sequences = (timed.iter())
+                .map(|(place, timed)| (*place, timed.sequences(now)))
+                .collect();
+            let made = compile(
+                &checked.settings,
+                &mut Given {
+                    host: &Host::default(),
+                    cell_key: [0; 12],
+                    known: &Numbers::default(),
+                    draw: &mut || 0,
+                    sequences: &sequences,
+                    before: tables.as_ref().map(|tables| Before {
+                        tables,
+                        now_ms: now.boot_ms,
+                    }),
+                },
+            );
+            let made = made.unwrap_or_else(|conflicts| panic!("{row}: {conflicts:?}"));
+            let room = *room.get_or_insert(made.room);
+            let needed = [made.nodes.len(), made.edges.len(), made.doors.len()];
+            let there = [room.nodes, room.edges, room.doors].map(|count| count as usize);
+            let fits = needed
+                .iter()
+                .zip(&there)
+                .all(|(needed, there)| needed <= there);
+            assert!(fits, "{row}: {needed:?} in {there:?}");
+            tables = Some(made);
+            now = at(now.boot_ms + period_s * 500);
+        }
+    }
 }

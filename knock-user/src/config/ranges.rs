@@ -42,6 +42,7 @@ pub(super) fn check(
     let mut found = protected_ports(settings, protected, protector);
     found.extend(same(settings));
     found.extend(at_odds(settings));
+    found.extend(too_often(settings));
     found
 }
 
@@ -95,6 +96,31 @@ fn same(settings: &Settings) -> Vec<Found> {
         others.entry(door.target).or_insert(index);
     }
     found
+}
+
+/// How often a sequence may change while any attempt lives, for each that is listened to: numbers of
+/// those that are over are not given to others meanwhile, and there is a supply of them
+/// (`compile/places.rs`).
+const CHANGES_MOST: u32 = 15;
+
+/// Doors whose sequences change too often for one on which knocking may take long.
+fn too_often(settings: &Settings) -> Vec<Found> {
+    let Some(slowest) = settings.doors.iter().max_by_key(|door| door.within) else {
+        return Vec::new();
+    };
+    let changes = |otp: &Otp| otp.period * CHANGES_MOST * (2 * u32::from(otp.skew) + 1);
+    let found = timed(settings).filter(|(_, _, otp)| slowest.within > changes(otp));
+    let told = |(index, _, otp): (usize, &Door, &Otp)| {
+        let reason = format!(
+            "its sequences change every {}, too often while knocking on door \"{}\" may take {}: \
+             take a longer period here, or a shorter within there",
+            spell(otp.period),
+            slowest.name,
+            spell(slowest.within)
+        );
+        (index, "otp", reason)
+    };
+    found.map(told).collect()
 }
 
 /// What doors must have in common that share ports.
