@@ -370,3 +370,65 @@ fn give_grant<W: World>(world: &W, key: &GrantKey, new: Grant, now: Moment) -> G
     }
     Given::NoRoom
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{answer::Text, sim::Sim};
+
+    #[test]
+    fn what_is_replied_when() {
+        let door = Door {
+            open_for_ms: 30_000,
+            within: 10,
+            service_count: 1,
+            reply: Text::of(22),
+            ..Door::default()
+        };
+        let silent = Door {
+            reply: Text::default(),
+            ..door
+        };
+        let closing = Door { closes: 1, ..door };
+        let answers = Features::ANSWERS;
+        let told = Some(Answer::port(Text::of(22)));
+        for (name, features, door, capacity, elapsed, reason, answer) in [
+            ("opened", answers, door, 1, 10, Reason::Opened, told),
+            ("too late", answers, door, 1, 11, Reason::TooLate, None),
+            ("no room", answers, door, 0, 10, Reason::GrantsFull, None),
+            (
+                "tells nothing",
+                answers,
+                silent,
+                1,
+                10,
+                Reason::Opened,
+                None,
+            ),
+            ("closing", answers, closing, 1, 10, Reason::Closed, None),
+            (
+                "not used",
+                Features::default(),
+                door,
+                1,
+                10,
+                Reason::Opened,
+                None,
+            ),
+        ] {
+            let mut sim = Sim {
+                features,
+                doors: [door].into(),
+                ..Sim::default()
+            };
+            sim.allow.capacity = capacity;
+            let completed = Completed {
+                entry: 0,
+                stage: 3,
+                elapsed,
+            };
+            let used = use_door(&sim, &Visit::default(), completed);
+            assert_eq!((used, sim.answer.get()), (reason, answer), "{name}");
+        }
+    }
+}
