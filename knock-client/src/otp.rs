@@ -324,3 +324,217 @@ fn text(path: &Path) -> io::Result<Vec<u8>> {
     }
     Ok(text)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::net::SocketAddr;
+
+    fn target(address: &str) -> Target {
+        let ip: IpAddr = address.parse().expect("an address");
+        SocketAddr::new(ip, 0).into()
+    }
+
+    fn settings(secret: &str) -> Settings {
+        Settings {
+            secret: Some(Hidden(secret.to_owned())),
+            ..Settings::default()
+        }
+    }
+
+    fn words(sequence: &[Knock]) -> String {
+        let words: Vec<String> = sequence.iter().map(ToString::to_string).collect();
+        words.join(" ")
+    }
+
+    /// As the fork's own program has them.
+    #[test]
+    fn the_knocks_of_a_time() {
+        let otp = Settings {
+            source: Some("203.0.113.7".parse().expect("an address")),
+            ..settings("AAgR%XXx30O$#")
+        };
+        let tcp = Some(Protocols(vec![Protocol::Tcp; 3]));
+        let unbound = Settings {
+            bind_source: Some(false),
+            protocols: tcp,
+            ..otp.clone()
+        };
+        let first = "tcp/20077 udp/20078 tcp/20127";
+        let next = "tcp/20057 udp/20137 tcp/20037";
+        for (name, settings, now, round, expected) in [
+            (
+                "bound",
+                &otp,
+                0,
+                0,
+                format!("{first} tcp/20119 udp/20228 tcp/20023"),
+            ),
+            (
+                "the next period",
+                &otp,
+                45,
+                0,
+                format!("{next} tcp/20121 udp/20053 tcp/20180"),
+            ),
+            (
+                "the next one's, a period before",
+                &otp,
+                44,
+                1,
+                format!("{next} tcp/20121 udp/20053 tcp/20180"),
+            ),
+            (
+                "the previous one's, a period later",
+                &otp,
+                89,
+                2,
+                format!("{first} tcp/20119 udp/20228 tcp/20023"),
+            ),
+            (
+                "and from the start",
+                &otp,
+                44,
+                3,
+                format!("{first} tcp/20119 udp/20228 tcp/20023"),
+            ),
+            (
+                "one half, TCP",
+                &unbound,
+                44,
+                0,
+                "tcp/20077 tcp/20078 tcp/20127".to_owned(),
+            ),
+        ] {
+            let otp = settings.check().expect(name);
+            let sequence = otp.sequence_at(now, &target("192.0.2.1"), round);
+            assert_eq!(words(&sequence.expect(name)), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn the_own_address_is_found_out() {
+        let otp = settings("secret");
+        for own in ["127.0.0.1", "::1"] {
+            let said = Settings {
+                source: Some(own.parse().expect("an address")),
+                ..otp.clone()
+            };
+            let [found, said] = [&otp, &said].map(|settings| {
+                let otp = settings.check().expect("a secret");
+                otp.sequence_at(1_700_000_000, &target(own), 0).expect(own)
+            });
+            assert_eq!(found, said, "{own}");
+        }
+        let other = Settings {
+            source: Some("::1".parse().expect("an address")),
+            ..otp
+        };
+        let other = other.check().expect("a secret");
+        let error = other.sequence_at(0, &target("127.0.0.1"), 0);
+        let told = error.expect_err("IPv6 for IPv4").to_string();
+        assert!(
+            told.starts_with("::1 can't be the source of knocks on 127.0.0.1"),
+            "{told}"
+        );
+    }
+
+    #[test]
+    fn nobody_can_knock_on_port_0() {
+        let otp = Settings {
+            base: Some(65_281),
+            bind_source: Some(false),
+            ..settings("secret")
+        };
+        let otp = otp.check().expect("a secret");
+        let mut times = (0..)
+            .step_by(45)
+            .map(|now| otp.sequence_at(now, &target("192.0.2.1"), 0));
+        let error = times.find_map(Result::err).expect("some day");
+        assert!(
+            matches!(error, OtpError::Zero(left) if left.as_secs() == 45),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn where_the_secret_is() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("secret");
+        let in_file = |text: &str| {
+            fs::write(&path, text).expect("a file");
+            Settings {
+                secret_file: Some(path.clone()),
+                ..Settings::default()
+            }
+        };
+        for (name, settings, told) in [
+            ("a file", in_file("hunter2\n"), None),
+            ("none", Settings::default(), Some("which secret?")),
+            (
+                "two",
+                Settings {
+                    secret_env: Some("HOME".to_owned()),
+                    ..settings("hunter2")
+                },
+                Some("which secret?"),
+            ),
+            (
+                "no variable",
+                Settings {
+                    secret_env: Some("KNOCK_NOWHERE".to_owned()),
+                    ..Settings::default()
+                },
+                Some("there is no environment variable KNOCK_NOWHERE"),
+            ),
+            (
+                "too long",
+                settings(&"hunter2 ".repeat(4)),
+                Some("secret: the secret has 32 bytes"),
+            ),
+        ] {
+            let checked = settings.check();
+            match (checked, told) {
+                (Ok(otp), None) => assert!(!format!("{otp:?} {settings:?}").contains("hunter2")),
+                (Err(error), Some(told)) => {
+                    let error = error.to_string();
+                    assert!(
+                        error.starts_with(told) && !error.contains("hunter2"),
+                        "{name}: {error}"
+                    );
+                }
+                (checked, _) => panic!("{name}: {checked:?}"),
+            }
+        }
+        for (name, text, told) in [
+            ("empty", "", "the secret is empty"),
+            (
+                "two lines",
+                "hunter2\nhunter3\n",
+                "the secret has more than one line",
+            ),
+            (
+                "long",
+                &"hunter2".repeat(1_000),
+                "it is no secret, but a long file",
+            ),
+        ] {
+            let error = in_file(text).check().expect_err(name).to_string();
+            assert!(error.contains(told), "{name}: {error}");
+        }
+    }
+
+    #[test]
+    fn words_that_are_wrong() {
+        for word in ["45", "0s", "500ms", "soon"] {
+            assert!(word.parse::<Period>().is_err(), "{word}");
+        }
+        assert_eq!("1m".parse(), Ok(Period(60)));
+        for words in ["", "icmp", "tcp,,udp", &"tcp,".repeat(33)] {
+            assert!(words.parse::<Protocols>().is_err(), "{words}");
+        }
+        let both = Protocols(vec![Protocol::Tcp, Protocol::Udp]);
+        assert_eq!("tcp, udp".parse(), Ok(both));
+    }
+}
