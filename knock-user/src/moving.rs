@@ -125,7 +125,7 @@ impl Source {
                 let current = file.current().into_iter();
                 let sequence = |current: crate::one_time::Current| Sequence {
                     knocks: current.knocks,
-                    mark: current.line,
+                    mark: current.mark,
                     good_until_ms: lease(now_ms, 2),
                     bound: Vec::new(),
                 };

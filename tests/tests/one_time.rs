@@ -513,6 +513,27 @@ fn a_file_that_comes_later_is_read_by_a_reload() {
     });
 }
 
+/// The kernel may still have a note of a line that the file before had.
+#[test]
+fn a_new_file_right_after_the_last_line() {
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let book = Book::new(ONCE[0].1);
+        let mut daemon = Daemon::start(&net.server, &book.door(1));
+        opens(&net.stranger(Family::V4), 1, "the last one");
+        daemon.tells(&json!({"event": "disabled", "door": "once"}));
+        let fresh = unused(1..4);
+        fs::write(&book.path, &fresh).unwrap();
+        daemon.reload(&book.door(1));
+        opens(&net.stranger(Family::V4), 2, "the first of the new file");
+        let pattern = json!({"event": "used", "line": 1, "sequences_left": 2});
+        daemon.tells(&pattern);
+        let expected = marked(1..2) + &unused(2..4);
+        wait::until("it alone is marked", || book.text() == expected);
+        daemon.stop();
+    });
+}
+
 /// What can't be marked stays noted in the kernel, nobody gets in, and it is marked when it can be.
 #[test]
 fn a_file_that_can_no_longer_be_marked() {

@@ -6,8 +6,10 @@ use knock_common::layout::KNOCKS_MAX;
 
 use crate::config::checked::Knock;
 
-/// Lines beyond these are not used: a mark has 32 bits, and a file 16 MiB.
-pub const SEQUENCES_MOST: usize = 1 << 20;
+/// Bits of a mark that are the number of a line. The others are of what stands there.
+const LINE_BITS: u32 = 20;
+/// Lines beyond these are not used.
+pub const SEQUENCES_MOST: usize = (1 << LINE_BITS) - 1;
 
 /// What a file says.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -109,6 +111,19 @@ impl Book {
         (!line.knocks.is_empty()).then_some(line.knocks.as_slice())
     }
 
+    /// Whether a line has its mark.
+    pub fn is_marked(&self, line: u32) -> bool {
+        let line = index(line).and_then(|index| self.lines.get(index));
+        line.is_some_and(|line| line.is_marked)
+    }
+
+    /// The line that goes by this in the kernel; none if another sequence stands there now.
+    pub fn line_of(&self, mark: u32) -> Option<u32> {
+        let line = mark & ((1 << LINE_BITS) - 1);
+        let knocks = self.sequence(line)?;
+        (self::mark(line, knocks) == mark).then_some(line)
+    }
+
     /// What is wrong with its lines.
     pub fn flaws(&self) -> impl Iterator<Item = Flaw<'_>> {
         let lines = (1..).zip(&self.lines);
@@ -150,6 +165,22 @@ impl Book {
         }
         any.then_some(Self { text, lines })
     }
+}
+
+/// What a line goes by in the kernel. Notes of it outlive the process, so it stays the same; and it
+/// is another one if another file is put in the place of this one.
+pub(super) fn mark(line: u32, knocks: &[Knock]) -> u32 {
+    // FNV-1a.
+    const BASIS: u32 = 0x811c_9dc5;
+    const PRIME: u32 = 0x0100_0193;
+    let bytes = knocks.iter().flat_map(|knock| {
+        let [high, low] = knock.port.to_be_bytes();
+        [knock.protocol as u8, high, low]
+    });
+    let hash = bytes.fold(BASIS, |hash, byte| {
+        (hash ^ u32::from(byte)).wrapping_mul(PRIME)
+    });
+    (hash ^ hash >> 16) << LINE_BITS | line
 }
 
 fn index(line: u32) -> Option<usize> {

@@ -25,11 +25,11 @@ pub use self::{
 };
 use crate::config::checked::Knock;
 
-/// A sequence that works now, and its line.
+/// A sequence that works now.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Current {
-    /// The line, counted from 1.
-    pub line: u32,
+    /// What it goes by in the kernel.
+    pub mark: u32,
     /// The sequence.
     pub knocks: Vec<Knock>,
 }
@@ -222,7 +222,7 @@ impl OneTimeFile {
         let sequences = self.book.unused().take(self.lookahead.into());
         sequences
             .map(|(line, knocks)| Current {
-                line,
+                mark: book::mark(line, knocks),
                 knocks: knocks.to_vec(),
             })
             .collect()
@@ -241,34 +241,46 @@ impl OneTimeFile {
         }
     }
 
-    /// A line was used: it and all before it work no more.
+    /// What goes by this mark was used: its line and all before it work no more.
     ///
     /// When this returns without an error, that is on the disk, whatever happens then. With an error
     /// it is not, and until the same again has put it there no sequence works. To mark what is
-    /// marked changes nothing.
+    /// marked, or what the file has no more, changes nothing.
     ///
     /// # Errors
     /// What was used can't be marked.
-    pub fn mark_used(&mut self, line: u32) -> Result<(), &OneTimeError> {
+    pub fn mark_used(&mut self, mark: u32) -> Result<(), &OneTimeError> {
+        let Some(line) = self.book.line_of(mark) else {
+            return Ok(());
+        };
+        if self.owed.is_none() && self.book.is_marked(line) {
+            return Ok(());
+        }
         let line = self.owed.map_or(line, |owed| owed.max(line));
         self.owed = Some(line);
         self.failure = self.mark(line).err();
         match &self.failure {
-            None | Some(OneTimeError::Exhausted { .. }) => Ok(()),
-            Some(failure) => Err(failure),
+            None => {}
+            // Nothing is listened to, and what was is marked.
+            Some(OneTimeError::Exhausted { .. }) => {
+                let _stays = live::remove(&self.path);
+            }
+            Some(_) => return self.failure.as_ref().map_or(Ok(()), Err),
         }
+        self.owed = None;
+        self.used = self.used.max(Some(line));
+        Ok(())
     }
 
     fn mark(&mut self, line: u32) -> Result<(), OneTimeError> {
         // What somebody added meanwhile is kept.
         let text = disk::read(&self.path).map_err(|cause| self.unreadable(cause))?;
-        let changed = || OneTimeError::Changed {
-            path: self.path.clone(),
-            line,
-        };
         let mut found = Book::new(text);
         if found.sequence(line).is_none() || found.sequence(line) != self.book.sequence(line) {
-            return Err(changed());
+            return Err(OneTimeError::Changed {
+                path: self.path.clone(),
+                line,
+            });
         }
         found.restrict_to(&self.book);
         if let Some(marked) = found.marked(line) {
@@ -276,16 +288,7 @@ impl OneTimeFile {
             found = marked;
         }
         self.book = found;
-        self.owed = None;
-        self.used = self.used.max(Some(line));
-        match self.announce() {
-            // Nothing is listened to, and what was is marked.
-            Err(error @ OneTimeError::Exhausted { .. }) => {
-                let _stays = live::remove(&self.path);
-                Err(error)
-            }
-            announced => announced,
-        }
+        self.announce()
     }
 
     fn not_exhausted(&self) -> Result<(), OneTimeError> {

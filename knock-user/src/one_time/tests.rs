@@ -305,7 +305,15 @@ impl Place {
 }
 
 fn lines(file: &OneTimeFile) -> Vec<u32> {
-    file.current().iter().map(|current| current.line).collect()
+    let lines = file.current().into_iter();
+    lines
+        .map(|current| file.book.line_of(current.mark).unwrap())
+        .collect()
+}
+
+fn use_up(file: &mut OneTimeFile, line: u32) -> Result<(), String> {
+    let mark = book::mark(line, file.book.sequence(line).unwrap());
+    file.mark_used(mark).map_err(ToString::to_string)
 }
 
 #[test]
@@ -319,13 +327,13 @@ fn one_after_the_other() {
         ..Standing::default()
     };
     assert_eq!(file.standing(), standing);
-    file.mark_used(2).unwrap();
+    use_up(&mut file, 2).unwrap();
     assert_eq!(lines(&file), [3, 5]);
     assert_eq!(lines(&place.open(2)), [3, 5], "read again");
-    file.mark_used(5).unwrap();
+    use_up(&mut file, 5).unwrap();
     assert_eq!(lines(&file), [6], "what was skipped is void");
     assert_eq!(place.text(), "# mine\n#7000\n#8000\n ssh\n#9000\n 10000\n");
-    file.mark_used(2).unwrap();
+    use_up(&mut file, 2).unwrap();
     assert_eq!(lines(&file), [6], "it was marked before");
     let standing = Standing {
         used: Some(5),
@@ -334,7 +342,7 @@ fn one_after_the_other() {
         failure: None,
     };
     assert_eq!(file.standing(), standing);
-    file.mark_used(6).unwrap();
+    use_up(&mut file, 6).unwrap();
     assert_eq!(lines(&file), [] as [u32; 0]);
     let Standing { next, left, .. } = file.standing();
     assert_eq!((next, left), (None, 0));
@@ -355,7 +363,7 @@ fn what_a_reboot_leaves() {
         [1, 2],
         "the kernel knows what was used"
     );
-    file.mark_used(1).unwrap();
+    use_up(&mut file, 1).unwrap();
     assert!(place.live().unwrap().ends_with(" 3 tcp/9000\n"));
     place.reboot();
     let mut file = place.open(2);
@@ -387,11 +395,11 @@ fn what_the_door_refuses_is_not_used() {
     let mut file = OneTimeFile::open(&place.path, 2, refuses);
     assert_eq!(lines(&file), [1, 3]);
     assert_eq!(flaws(&file.book), ["2: protected"]);
-    file.mark_used(1).unwrap();
+    use_up(&mut file, 1).unwrap();
     assert_eq!(lines(&file), [3], "still not");
     // Nobody has asked whether the door takes it.
     fs::write(&place.path, "#7000\n 22\n 8000\n 9000\n").unwrap();
-    file.mark_used(3).unwrap();
+    use_up(&mut file, 3).unwrap();
     assert_eq!(
         place.text(),
         "#7000\n#22\n#8000\n 9000\n",
@@ -401,12 +409,42 @@ fn what_the_door_refuses_is_not_used() {
     assert_eq!(lines(&place.open(1)), [4]);
 }
 
+/// A note of the kernel may be about the file that was there before.
+#[test]
+fn another_file_in_its_place() {
+    let place = Place::new(" 7000\n 8000\n");
+    let notes: Vec<u32> = (1..=2)
+        .map(|line| book::mark(line, place.open(2).book.sequence(line).unwrap()))
+        .collect();
+    const OTHER: &str = " 7001\n 8001\n 9001\n";
+    fs::write(&place.path, OTHER).unwrap();
+    let mut file = place.open(2);
+    for note in notes {
+        file.mark_used(note).unwrap();
+    }
+    assert_eq!(lines(&file), [1, 2]);
+    assert_eq!(place.text(), OTHER);
+    for nonsense in [0, u32::MAX, 1, 4] {
+        file.mark_used(nonsense).unwrap();
+    }
+    assert_eq!(place.text(), OTHER);
+}
+
+/// It is kept by kernels that run, and by processes of other versions.
+#[test]
+fn the_mark_of_a_line() {
+    let knocks = ["tcp/7100", "udp/8100", "tcp/6100"].map(|knock| knock.parse().unwrap());
+    assert_eq!(book::mark(1, &knocks), 0x57f0_0001);
+    assert_eq!(book::mark(2, &knocks), 0x57f0_0001 + 1);
+    assert_eq!(SEQUENCES_MOST, 0xf_ffff);
+}
+
 #[test]
 fn a_file_that_somebody_else_changed() {
     let place = Place::new(" 7000\n 8000\n");
     let mut file = place.open(1);
     fs::write(&place.path, " 1000\n 7000\n 8000\n").unwrap();
-    let error = file.mark_used(1).unwrap_err().to_string();
+    let error = use_up(&mut file, 1).unwrap_err();
     assert!(
         error.contains("line 1 of") && error.contains("reload"),
         "{error}"
@@ -417,9 +455,9 @@ fn a_file_that_somebody_else_changed() {
         "nothing works until it is known what"
     );
     assert_eq!(place.text(), " 1000\n 7000\n 8000\n");
-    assert!(file.mark_used(1).is_err());
+    assert!(use_up(&mut file, 1).is_err());
     fs::write(&place.path, " 7000\n 8000\n").unwrap();
-    file.mark_used(1).unwrap();
+    use_up(&mut file, 1).unwrap();
     assert_eq!(place.text(), "#7000\n 8000\n");
     assert_eq!(lines(&file), [2]);
 }
@@ -465,7 +503,7 @@ fn the_file_stays_what_it_was() {
     }
     let before = owner(&place.path);
     let mut file = OneTimeFile::open(&link, 1, |_| None);
-    file.mark_used(1).unwrap();
+    use_up(&mut file, 1).unwrap();
     assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
     assert_eq!(mode(&place.path), 0o640);
     assert_eq!(owner(&place.path), before);
@@ -498,7 +536,7 @@ fn stopped_between_any_two_steps() {
         // What may be left behind is in nobody's way.
         fs::write(place.directory.path().join(".once.new"), "half").unwrap();
         let mut file = place.open(1);
-        file.mark_used(1).unwrap();
+        use_up(&mut file, 1).unwrap();
         assert_eq!(place.text(), NEW, "{stop:?}");
         assert_eq!(place.names(), ["once"], "{stop:?}");
     }
