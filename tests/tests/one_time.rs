@@ -320,7 +320,7 @@ fn a_host_that_goes_down() {
 /// when it is back.
 #[test]
 fn a_daemon_that_is_killed_again_and_again() {
-    const KILLS: usize = 12;
+    const KILLS: usize = 8;
     let seed = number("KNOCK_SEED").unwrap_or(1);
     eprintln!("KNOCK_SEED={seed}");
     let mut random = Random::new(seed);
