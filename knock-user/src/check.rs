@@ -11,7 +11,7 @@ use crate::{
     compile::{self, SYMBOLS, key_bits},
     config::{
         self, Checked, Lines,
-        checked::{Door, Effect, Moving, OneTime, Ports, Settings},
+        checked::{Door, Effect, Moving, OneTime, Ports, Settings, Verify},
         value::spell,
     },
     host::Host,
@@ -123,7 +123,11 @@ fn time_limits(door: &Door) -> String {
     let step = door
         .step_timeout
         .map(|step| format!(", {} from knock to knock", spell(step)));
-    spell(door.within) + &step.unwrap_or_default()
+    let proof = match door.verify {
+        Verify::Packet => "",
+        Verify::Handshake => ", each proved by a handshake",
+    };
+    spell(door.within) + &step.unwrap_or_default() + proof
 }
 
 fn effect(door: &Door) -> String {
@@ -143,6 +147,9 @@ fn effect(door: &Door) -> String {
         if let Some(command) = command {
             effects.push(format!("{when} {}", command.program.display()));
         }
+    }
+    if let Some(port) = door.first_tcp().filter(|_| door.reply) {
+        effects.push(format!("tells the knocker tcp/{port}"));
     }
     effects.join(", ")
 }

@@ -191,18 +191,21 @@ impl Advice<'_> {
 
     fn reply(&mut self, index: usize, door: &Door) {
         let last = door.knock.last().copied();
-        if door.reply
-            && let Some(knock) = last.filter(|knock| knock.protocol == Protocol::Tcp)
-        {
-            self.of_door(
-                index,
-                "reply",
-                format!(
-                    "the last knock is {knock}, and no address translation or firewall before the \
-                     knocker lets a datagram in as the answer to it: let the last knock be UDP"
-                ),
-            );
-        }
+        let Some(knock) = last.filter(|last| door.reply && last.protocol == Protocol::Tcp) else {
+            return;
+        };
+        let cure = match door.verify {
+            Verify::Packet => "let the last knock be UDP",
+            Verify::Handshake => "who knocks from behind one needs to know the port",
+        };
+        self.of_door(
+            index,
+            "reply",
+            format!(
+                "the last knock is {knock}, and no address translation or firewall before the \
+                 knocker lets a datagram in as the answer to it: {cure}"
+            ),
+        );
     }
 
     /// Ports that sockets of the host get when they ask for none: what is sent to them would be taken
