@@ -231,6 +231,8 @@ fn what_the_host_serves_is_exempt_unless_it_is_something_else() {
 [decoys]
 count = 20
 range = "40000-40040"
+[index]
+listen = "[::]:7001"
 [[door]]
 name = "ssh"
 knock = ["tcp/9", "udp/2", "tcp/3"]
@@ -256,6 +258,7 @@ open = ["tcp/22"]
     let decoys = (40_000..=40_040).filter(|&port| kind(port) == Some(PortKind::Decoy));
     assert_eq!(decoys.count(), 20);
     assert_eq!(kind(40_030), Some(PortKind::Exempt));
+    assert_eq!(kind(7001), Some(PortKind::Exempt), "the central port");
 }
 
 /// Ten thousand doors of six knocks, each opening a range that ten others open too.
