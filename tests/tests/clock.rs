@@ -16,6 +16,7 @@ use jiff::Timestamp;
 use knock_tests::{
     daemon::Daemon,
     net::{self, Family},
+    otp::Otp,
     server::Server,
     source::{Source, echoes},
     ssh::{DOOR, KNOCKS, SSH},
@@ -97,6 +98,36 @@ fn the_wall_clock_is_set() {
                 daemon.tells(
                     &json!({"event": "closed", "source": inside.name(), "reason": "expired"}),
                 );
+            }
+        }
+        daemon.stop();
+    });
+}
+
+/// Knocks that change with the time follow it, and those of the time before are void.
+#[test]
+fn the_wall_clock_is_set_under_time_based_knocks() {
+    assert_it_may_be_done();
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let otp = Otp::every(45, "of the clock");
+        let config = format!(
+            "[[door]]\nname = \"ssh\"\nopen = [\"tcp/{SSH}\"]\n{}\n",
+            otp.key()
+        );
+        let daemon = Daemon::start(&net.server, &config);
+        for (row, hours) in [("back", -2), ("forward", 1), ("forward again", 1)] {
+            let before = otp.now();
+            turn_the_clock(hours);
+            wait::until(row, || {
+                let source = net.stranger(Family::V4);
+                source.knock(&otp.words(otp.now(), source.from));
+                source.connect(SSH, Duration::from_millis(300)).is_ok()
+            });
+            for family in Family::ALL {
+                let source = net.stranger(family);
+                source.knock(&otp.words(before, source.from));
+                source.finds_closed(SSH, row);
             }
         }
         daemon.stop();
