@@ -1,6 +1,6 @@
 //! Sequences that change while packets are judged.
 
-use knock_common::{Reason, judge, layout::SpentKey, sim::Sim};
+use knock_common::{Reason, judge, layout::SpentKey, packet::Protocol, sim::Sim};
 use proptest::prelude::*;
 
 use super::{tests::settings, *};

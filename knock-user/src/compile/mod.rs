@@ -8,9 +8,11 @@ mod automaton;
 mod changing;
 mod decoys;
 mod difference;
+mod flags;
 mod handshake;
 mod numbers;
 mod places;
+mod ports;
 mod services;
 mod strength;
 mod tables;
@@ -31,14 +33,15 @@ use knock_common::{
         self, Config, DOORS_MAX, FLAG_CLASSES, Features, FlagClass, PortRule, Symbol, TARGETS_MAX,
         TRUST_MAX,
     },
-    packet::Protocol,
     time::ticks_in,
 };
 
 use self::{
     automaton::{Automaton, Path, symbol},
+    flags::Flags,
     numbers::Numbering,
     places::Places,
+    ports::PortTable,
     services::Services,
 };
 pub use self::{
@@ -50,11 +53,8 @@ pub use self::{
 };
 use crate::{
     config::{
-        checked::{
-            Decoys, Door, Exempt, Knock, Lockout, Moving, Ports, Scope, Sequence, Settings, Verify,
-        },
+        checked::{Door, Knock, Lockout, Moving, Scope, Sequence, Settings},
         ports::PortSet,
-        value::spell_flags,
     },
     host::Host,
 };
@@ -409,189 +409,6 @@ fn classes(
     }
     let class = |target| Some((target, numbering.target(target)?));
     targets.into_iter().filter_map(class).collect()
-}
-
-/// The flags that make TCP packets knocks, by port.
-struct Flags {
-    classes: Vec<FlagClass>,
-    /// Of the ports whose class is not the default, or that ask for a handshake.
-    by_port: BTreeMap<u16, u8>,
-}
-
-impl Flags {
-    fn new(doors: &[Door], sequences: &Sequences, conflicts: &mut Vec<Conflict>) -> Self {
-        let mut flags = Self {
-            classes: vec![FlagClass::SYN],
-            by_port: BTreeMap::new(),
-        };
-        let mut owners: BTreeMap<u16, usize> = BTreeMap::new();
-        for (index, door) in doors.iter().enumerate() {
-            let number = flags.number(door.tcp_flags);
-            let tcp = |knock: &&Knock| knock.protocol == Protocol::Tcp;
-            if let Some(Moving::Otp(otp)) = &door.moving
-                && number != FlagClass::SYN_INDEX
-            {
-                let ports = otp.ports().filter(|p| p.protocol == Protocol::Tcp);
-                let ports = ports.flat_map(|ports| ports.first..=ports.last);
-                flags.by_port.extend(ports.map(|port| (port, number)));
-            }
-            let moving = sequences.get(&index).into_iter().flatten();
-            let moving = moving.flat_map(|sequence| &sequence.knocks);
-            for knock in door.knock.iter().chain(moving).filter(tcp) {
-                let owner = *owners.entry(knock.port).or_insert(index);
-                let Some(other) = doors.get(owner) else {
-                    continue;
-                };
-                if other.tcp_flags != door.tcp_flags {
-                    conflicts.push(Conflict::of_door(
-                        index,
-                        "tcp_flags",
-                        format!(
-                            "\"{}\" for {knock}, but door \"{}\" wants \"{}\": flags belong to \
-                             the port, so use the same flags or another port",
-                            spell_flags(door.tcp_flags),
-                            other.name,
-                            spell_flags(other.tcp_flags)
-                        ),
-                    ));
-                    // Once for each door.
-                    break;
-                }
-                if number != FlagClass::SYN_INDEX {
-                    flags.by_port.insert(knock.port, number);
-                }
-            }
-        }
-        for (index, door) in doors.iter().enumerate() {
-            if door.verify == Verify::Handshake {
-                let ports = handshake::ports(index, door, sequences);
-                let ports = ports.flat_map(|ports| ports.first..=ports.last);
-                flags
-                    .by_port
-                    .extend(ports.map(|port| (port, PortRule::PROVED)));
-            }
-        }
-        if flags.classes.len() > FLAG_CLASSES {
-            conflicts.push(Conflict::of_file(
-                "door",
-                format!(
-                    "{} different tcp_flags are too many: a file has at most {FLAG_CLASSES}",
-                    flags.classes.len()
-                ),
-            ));
-        }
-        flags
-    }
-
-    fn number(&mut self, class: FlagClass) -> u8 {
-        let found = self.classes.iter().position(|known| *known == class);
-        let number = found.unwrap_or_else(|| {
-            self.classes.push(class);
-            self.classes.len() - 1
-        });
-        // More classes than a byte can number are too many anyway.
-        u8::try_from(number).unwrap_or(u8::MAX)
-    }
-
-    fn of_knock(&self, knock: Knock) -> u8 {
-        match knock.protocol {
-            Protocol::Tcp => self.by_port.get(&knock.port).copied(),
-            Protocol::Udp => None,
-        }
-        .unwrap_or(FlagClass::SYN_INDEX)
-    }
-}
-
-/// Rules of ports; the others are ordinary.
-#[derive(Default)]
-struct PortTable {
-    rules: BTreeMap<(Protocol, u16), PortRule>,
-}
-
-impl PortTable {
-    fn put(&mut self, protocol: Protocol, port: u16, rule: PortRule) {
-        self.rules.insert((protocol, port), rule);
-    }
-
-    fn put_range(&mut self, ports: Ports, rule: PortRule) {
-        for port in ports.first..=ports.last {
-            self.put(ports.protocol, port, rule);
-        }
-    }
-
-    fn has(&self, protocol: Protocol, port: u16) -> bool {
-        self.rules.contains_key(&(protocol, port))
-    }
-
-    /// Puts knocks that begin nothing where nothing else is.
-    fn fill(&mut self, ranges: impl Iterator<Item = Ports>, flags: &Flags) {
-        for Ports {
-            protocol,
-            first,
-            last,
-        } in ranges
-        {
-            for port in first..=last {
-                let class = flags.of_knock(Knock { protocol, port });
-                let rule = PortRule::knock(class, 0);
-                self.rules.entry((protocol, port)).or_insert(rule);
-            }
-        }
-    }
-
-    /// Puts decoys where nothing else is; returns those that were drawn.
-    fn decoys(
-        &mut self,
-        settings: &Settings,
-        given: &mut Given<'_>,
-    ) -> Result<Vec<u16>, Vec<Conflict>> {
-        let decoy = match settings.has_handshakes() {
-            true => PortRule::DECOY.proved(),
-            false => PortRule::DECOY,
-        };
-        let drawn = match (&settings.decoys, given.before) {
-            (Decoys::Listed(listed), _) => {
-                for &range in listed {
-                    self.put_range(range, decoy);
-                }
-                return Ok(Vec::new());
-            }
-            (Decoys::Drawn { .. }, Some(before)) => before.tables.drawn.clone(),
-            (Decoys::Drawn { count, range }, None) => {
-                // A scan that only asks for connections passes decoys that answer: beside silent
-                // knocks there has to be something that resets it.
-                let beside = handshake::beside(settings);
-                let taken = |port| self.has(Protocol::Tcp, port) || beside.contains(&port);
-                decoys::draw(*count, range, taken, given.host, given.draw)?
-            }
-        };
-        for &port in &drawn {
-            // A sequence that changed may have it now.
-            if !self.has(Protocol::Tcp, port) {
-                self.put(Protocol::Tcp, port, decoy);
-            }
-        }
-        Ok(drawn)
-    }
-
-    fn exempt(&mut self, settings: &Settings, host: &Host) {
-        match &settings.exempt {
-            Exempt::Listed(listed) => {
-                for &range in listed {
-                    self.put_range(range, PortRule::EXEMPT);
-                }
-            }
-            Exempt::Served => {
-                for served in &host.served {
-                    self.put(served.protocol, served.port, PortRule::EXEMPT);
-                }
-            }
-        }
-        // It is asked in the middle of things.
-        if let Some(index) = settings.index {
-            self.put(Protocol::Tcp, index.port(), PortRule::EXEMPT);
-        }
-    }
 }
 
 /// What a configuration uses.

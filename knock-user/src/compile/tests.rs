@@ -2,12 +2,15 @@
 
 use std::time::{Duration, Instant};
 
-use knock_common::layout::{DOORS_PER_NODE, EdgeKey, PortKind, Symbol};
+use knock_common::{
+    layout::{DOORS_PER_NODE, EdgeKey, PortKind, Symbol},
+    packet::Protocol,
+};
 
 use super::*;
 use crate::config::{
     self,
-    checked::{Effect, Knock, Verify},
+    checked::{Effect, Knock, Ports, Verify},
 };
 
 pub(super) fn settings(text: &str) -> Settings {

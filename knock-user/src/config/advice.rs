@@ -10,7 +10,7 @@ use super::{
     Checked, Problem,
     checked::{Decoys, Door, Exempt, Knock, Moving, Ports, Scope, Settings, Verify},
     ports::PortSet,
-    rules::{Harmless, Touch},
+    scans::{Harmless, Touch},
     value::spell,
 };
 use crate::{compile, host::Host};

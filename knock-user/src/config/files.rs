@@ -8,7 +8,7 @@ use super::{
     Checked, Problem,
     checked::{Decoys, Door, Exempt, Knock, Moving, OneTime, Ports, Settings, Verify},
     ports::PortSet,
-    rules::{Direction, Harmless, Touch},
+    scans::{Direction, Harmless, Touch},
 };
 use crate::{
     compile,

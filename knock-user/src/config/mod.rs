@@ -16,6 +16,7 @@ pub mod ports;
 mod problem;
 mod ranges;
 mod rules;
+mod scans;
 mod section;
 pub mod value;
 
@@ -32,7 +33,7 @@ use self::{
     file::Places,
     problem::Report,
 };
-pub(crate) use self::{files::Lines, rules::is_scan};
+pub(crate) use self::{files::Lines, scans::is_scan};
 use crate::{compile::Conflict, host::Host};
 
 /// Twice what 10 000 doors of 128 knocks take; `/dev/zero` is longer.

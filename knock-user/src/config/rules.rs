@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    fmt,
     net::IpAddr,
     path::Path,
 };
@@ -10,11 +9,12 @@ use std::{
 use knock_common::{layout::FlagClass, packet::Protocol};
 
 use super::{
-    checked::{Decoys, Door, Exempt, Knock, Moving, Ports, Settings, Verify},
+    checked::{Decoys, Door, Exempt, Knock, Moving, Ports, Settings},
     file::{Places, Read},
     ports::PortSet,
     problem::Report,
     ranges,
+    scans::{Direction, Harmless, Touch, opens},
     value::spell_flags,
 };
 use crate::compile;
@@ -362,233 +362,5 @@ fn target(door: &Door) -> String {
     match door.target {
         Some(address) => format!("{address} only"),
         None => "any address".to_owned(),
-    }
-}
-
-/// Whether all TCP packets that these flags admit ask for a connection. Only those are wrong knocks
-/// on a port that is nothing.
-fn opens(flags: FlagClass) -> bool {
-    implies(flags, FlagClass::SYN)
-}
-
-/// Whether `wider` admits every packet that `flags` admits.
-const fn implies(flags: FlagClass, wider: FlagClass) -> bool {
-    flags.mask & wider.mask == wider.mask && flags.value & wider.mask == wider.value
-}
-
-/// What a scan does to each TCP port.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub(super) struct Touch {
-    /// The flags of its packets.
-    flags: FlagClass,
-    /// Whether it completes handshakes.
-    connects: bool,
-}
-
-impl Touch {
-    /// What it takes to knock on the ports of a door.
-    pub(super) fn of(door: &Door) -> Self {
-        Self {
-            flags: door.tcp_flags,
-            connects: door.verify == Verify::Handshake,
-        }
-    }
-}
-
-/// The ports that don't reset those who scan, strictly.
-pub(super) struct Harmless<'a> {
-    settings: &'a Settings,
-    /// Ports that are never wrong knocks.
-    always: Vec<Ports>,
-    /// By what the scan does to each port.
-    by_touch: BTreeMap<Touch, PortSet>,
-}
-
-impl<'a> Harmless<'a> {
-    pub(super) fn new<'p>(
-        settings: &'a Settings,
-        exempt: impl IntoIterator<Item = &'p Ports>,
-    ) -> Self {
-        let protected = compile::protected(settings).ranges();
-        let index = settings.index.map(|index| Ports::tcp(index.port()));
-        let always = exempt.into_iter().copied().chain(protected).chain(index);
-        Self {
-            settings,
-            always: always.collect(),
-            by_touch: BTreeMap::new(),
-        }
-    }
-
-    /// The direction of a scan that would knock this.
-    pub(super) fn walk(&mut self, knocks: &[Knock], touch: Touch) -> Option<Direction> {
-        // Most sequences are in no order, and need no set.
-        Direction::of(knocks)?;
-        let harmless = self.to(touch);
-        Direction::find(knocks, |order, knocks| {
-            order.walks_undisturbed(knocks, harmless)
-        })
-    }
-
-    fn to(&mut self, touch: Touch) -> &PortSet {
-        let Self {
-            settings, always, ..
-        } = self;
-        let Touch { flags, connects } = touch;
-        self.by_touch.entry(touch).or_insert_with(|| {
-            let all = (!opens(flags)).then_some(Ports::all(Protocol::Tcp));
-            // A packet with flags that are no knock's passes a knock port without a trace.
-            // One that only asks for a connection passes those that want a handshake.
-            let unproved = |door: &&Door| door.verify == Verify::Handshake && !connects;
-            let passed = settings
-                .doors
-                .iter()
-                .filter(|door| !implies(flags, door.tcp_flags) || unproved(door))
-                .flat_map(|door| &door.knock)
-                .filter(|knock| knock.protocol == Protocol::Tcp);
-            let passed = passed.copied().map(Ports::from);
-            let decoys = match &settings.decoys {
-                Decoys::Listed(listed) if settings.has_handshakes() && !connects => &listed[..],
-                Decoys::Listed(_) | Decoys::Drawn { .. } => &[],
-            };
-            let decoys = decoys
-                .iter()
-                .filter(|ports| ports.protocol == Protocol::Tcp);
-            let passed = passed.chain(decoys.copied());
-            PortSet::new(always.iter().copied().chain(all).chain(passed))
-        })
-    }
-}
-
-/// Whether some scan would knock this if nothing between the knocks reset it.
-pub(crate) fn is_scan(knocks: &[Knock]) -> bool {
-    Direction::of(knocks).is_some()
-}
-
-/// Which way a scanner goes through the ports.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Direction {
-    Up,
-    Down,
-}
-
-impl Direction {
-    /// That of some scan in which the knocks come in their order, whatever comes between them.
-    pub(super) fn of(knocks: &[Knock]) -> Option<Self> {
-        Self::find(knocks, Order::walks)
-    }
-
-    /// That in which a scan in some order does what `is_met` says of an ascending one.
-    fn find(knocks: &[Knock], is_met: impl Fn(Order, &[Knock]) -> bool) -> Option<Self> {
-        [Self::Up, Self::Down].into_iter().find(|direction| {
-            let ascending = direction.as_ascending(knocks);
-            Order::ALL.iter().any(|&order| is_met(order, &ascending))
-        })
-    }
-
-    /// The sequence that a scan upwards knocks exactly if one in this direction knocks `knocks`.
-    fn as_ascending(self, knocks: &[Knock]) -> Vec<Knock> {
-        match self {
-            Self::Up => knocks.to_vec(),
-            Self::Down => knocks.iter().rev().copied().collect(),
-        }
-    }
-}
-
-/// What such a scan would do.
-impl fmt::Display for Direction {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let order = match self {
-            Self::Up => "ascending",
-            Self::Down => "descending",
-        };
-        write!(f, "a scan of the ports in {order} order would knock this")
-    }
-}
-
-/// The order in which a scanner tries ports.
-#[derive(Clone, Copy)]
-enum Order {
-    /// All of one protocol, then all of the other.
-    ProtocolFirst(Protocol),
-    /// Port by port, this protocol before the other.
-    PortFirst(Protocol),
-}
-
-impl Order {
-    const ALL: [Self; 4] = [
-        Self::ProtocolFirst(Protocol::Tcp),
-        Self::ProtocolFirst(Protocol::Udp),
-        Self::PortFirst(Protocol::Tcp),
-        Self::PortFirst(Protocol::Udp),
-    ];
-
-    /// When a port's turn is.
-    fn turn(self, knock: Knock) -> u32 {
-        let port = u32::from(knock.port);
-        match self {
-            Self::ProtocolFirst(first) => u32::from(knock.protocol != first) << 16 | port,
-            Self::PortFirst(first) => port << 1 | u32::from(knock.protocol != first),
-        }
-    }
-
-    /// Whether the knocks come in this order.
-    fn walks(self, knocks: &[Knock]) -> bool {
-        knocks.is_sorted_by(|&a, &b| self.turn(a) < self.turn(b))
-    }
-
-    /// Whether they do, and all ports between them are harmless.
-    fn walks_undisturbed(self, knocks: &[Knock], harmless: &PortSet) -> bool {
-        self.walks(knocks)
-            && knocks
-                .iter()
-                .zip(knocks.iter().skip(1))
-                .all(|(&a, &b)| self.harmful_between(a, b, harmless) == 0)
-    }
-
-    /// How many ports that are not harmless the scan touches after `a` and before `b`.
-    fn harmful_between(self, a: Knock, b: Knock, harmless: &PortSet) -> u32 {
-        let harmful = |protocol, after: u16, before: u32| {
-            let (first, end) = (u32::from(after) + 1, before);
-            if first >= end {
-                return 0;
-            }
-            let ports = Ports {
-                protocol,
-                first: after + 1,
-                last: u16::try_from(end - 1).unwrap_or(u16::MAX),
-            };
-            end - first - harmless.count(ports)
-        };
-        let other = match a.protocol {
-            Protocol::Tcp => Protocol::Udp,
-            Protocol::Udp => Protocol::Tcp,
-        };
-        match self {
-            Self::ProtocolFirst(_) if a.protocol == b.protocol => {
-                harmful(a.protocol, a.port, b.port.into())
-            }
-            Self::ProtocolFirst(_) => {
-                harmful(a.protocol, a.port, 1 << 16) + harmful(b.protocol, 0, b.port.into())
-            }
-            Self::PortFirst(first) => {
-                // The other protocol's turn at the ports of `a` and `b` themselves.
-                let at = |knock: Knock, is_between: bool| {
-                    let twin = Knock {
-                        protocol: if knock.protocol == a.protocol {
-                            other
-                        } else {
-                            a.protocol
-                        },
-                        port: knock.port,
-                    };
-                    let is_end = twin == a || twin == b;
-                    u32::from(is_between && !is_end && !harmless.has(twin.protocol, twin.port))
-                };
-                harmful(a.protocol, a.port, b.port.into())
-                    + harmful(other, a.port, b.port.into())
-                    + at(a, a.protocol == first)
-                    + at(b, b.protocol != first)
-            }
-        }
     }
 }

@@ -1,0 +1,109 @@
+//! Which TCP flags make a knock, by port.
+
+use std::collections::BTreeMap;
+
+use knock_common::{
+    layout::{FLAG_CLASSES, FlagClass, PortRule},
+    packet::Protocol,
+};
+
+use super::{Conflict, Sequences, handshake};
+use crate::config::{
+    checked::{Door, Knock, Moving, Verify},
+    value::spell_flags,
+};
+
+/// The flags that make TCP packets knocks, by port.
+pub(super) struct Flags {
+    pub(super) classes: Vec<FlagClass>,
+    /// Of the ports whose class is not the default, or that ask for a handshake.
+    by_port: BTreeMap<u16, u8>,
+}
+
+impl Flags {
+    pub(super) fn new(
+        doors: &[Door],
+        sequences: &Sequences,
+        conflicts: &mut Vec<Conflict>,
+    ) -> Self {
+        let mut flags = Self {
+            classes: vec![FlagClass::SYN],
+            by_port: BTreeMap::new(),
+        };
+        let mut owners: BTreeMap<u16, usize> = BTreeMap::new();
+        for (index, door) in doors.iter().enumerate() {
+            let number = flags.number(door.tcp_flags);
+            let tcp = |knock: &&Knock| knock.protocol == Protocol::Tcp;
+            if let Some(Moving::Otp(otp)) = &door.moving
+                && number != FlagClass::SYN_INDEX
+            {
+                let ports = otp.ports().filter(|p| p.protocol == Protocol::Tcp);
+                let ports = ports.flat_map(|ports| ports.first..=ports.last);
+                flags.by_port.extend(ports.map(|port| (port, number)));
+            }
+            let moving = sequences.get(&index).into_iter().flatten();
+            let moving = moving.flat_map(|sequence| &sequence.knocks);
+            for knock in door.knock.iter().chain(moving).filter(tcp) {
+                let owner = *owners.entry(knock.port).or_insert(index);
+                let Some(other) = doors.get(owner) else {
+                    continue;
+                };
+                if other.tcp_flags != door.tcp_flags {
+                    conflicts.push(Conflict::of_door(
+                        index,
+                        "tcp_flags",
+                        format!(
+                            "\"{}\" for {knock}, but door \"{}\" wants \"{}\": flags belong to \
+                             the port, so use the same flags or another port",
+                            spell_flags(door.tcp_flags),
+                            other.name,
+                            spell_flags(other.tcp_flags)
+                        ),
+                    ));
+                    // Once for each door.
+                    break;
+                }
+                if number != FlagClass::SYN_INDEX {
+                    flags.by_port.insert(knock.port, number);
+                }
+            }
+        }
+        for (index, door) in doors.iter().enumerate() {
+            if door.verify == Verify::Handshake {
+                let ports = handshake::ports(index, door, sequences);
+                let ports = ports.flat_map(|ports| ports.first..=ports.last);
+                flags
+                    .by_port
+                    .extend(ports.map(|port| (port, PortRule::PROVED)));
+            }
+        }
+        if flags.classes.len() > FLAG_CLASSES {
+            conflicts.push(Conflict::of_file(
+                "door",
+                format!(
+                    "{} different tcp_flags are too many: a file has at most {FLAG_CLASSES}",
+                    flags.classes.len()
+                ),
+            ));
+        }
+        flags
+    }
+
+    pub(super) fn number(&mut self, class: FlagClass) -> u8 {
+        let found = self.classes.iter().position(|known| *known == class);
+        let number = found.unwrap_or_else(|| {
+            self.classes.push(class);
+            self.classes.len() - 1
+        });
+        // More classes than a byte can number are too many anyway.
+        u8::try_from(number).unwrap_or(u8::MAX)
+    }
+
+    pub(super) fn of_knock(&self, knock: Knock) -> u8 {
+        match knock.protocol {
+            Protocol::Tcp => self.by_port.get(&knock.port).copied(),
+            Protocol::Udp => None,
+        }
+        .unwrap_or(FlagClass::SYN_INDEX)
+    }
+}
