@@ -4,8 +4,13 @@
 #![no_std]
 #![no_main]
 
+#[expect(dead_code, reason = "nothing is answered here")]
 #[path = "../../../knock-ebpf/src/frame.rs"]
 mod frame;
+#[expect(
+    unreachable_pub,
+    reason = "where the programs are told, others use it too"
+)]
 #[path = "../../src/plan.rs"]
 mod plan;
 
@@ -133,8 +138,9 @@ fn flood(context: XdpContext) -> u32 {
         return xdp_action::XDP_ABORTED;
     };
     if let Some(sent) = SENT.get_ptr_mut(0) {
-        // SAFETY: the pointer is an aligned map value of this CPU alone.
-        unsafe { *sent = (*sent).wrapping_add(1) };
+        // SAFETY: the pointer is an aligned map value of this CPU alone, and there is no other now.
+        let sent = unsafe { &mut *sent };
+        *sent = sent.wrapping_add(1);
     }
     // SAFETY: the helper has no preconditions.
     unsafe { bpf_redirect(link, 0) as u32 }
