@@ -53,6 +53,13 @@ pub fn distance<W: World>(world: &W, connection: &Connection, number: u32, now: 
     newer.min(older)
 }
 
+/// The cookie of a connection in an epoch, under the world's key.
+#[inline(always)]
+pub fn in_epoch<W: World>(world: &W, connection: &Connection, epoch: u32) -> u32 {
+    let key = world.config().map_or([0; 2], |config| config.cookie_key);
+    of(key, connection, epoch)
+}
+
 /// The cookie of a connection in an epoch.
 #[inline(always)]
 pub fn of(key: Key, connection: &Connection, epoch: u32) -> u32 {

@@ -22,7 +22,7 @@ pub const MAPS: &[&str] = &[
     "TARGETS", "TRUST",
 ];
 
-/// Doors that a configuration may have. `DOORS` takes 64 bytes each: 0.6 MB.
+/// Doors that a configuration may have. `DOORS` takes 72 bytes each: 0.7 MB.
 pub const DOORS_MAX: u32 = 10_000;
 /// Entries of `DOORS`: a sequence that may be used once has one of its own.
 pub const DOOR_ENTRIES_MAX: u32 = 0xfffe;

@@ -127,10 +127,9 @@ pub trait World: Sized {
     // The rest is what the kernel side overrides with functions of their own, which the verifier
     // walks once and not at every call: hence numbers and plain structs as arguments.
 
-    /// See [`cookie::of`].
+    /// See [`cookie::in_epoch`].
     fn cookie(&self, connection: &Connection, epoch: u32) -> u32 {
-        let key = self.config().map_or([0; 2], |config| config.cookie_key);
-        cookie::of(key, connection, epoch)
+        cookie::in_epoch(self, connection, epoch)
     }
 
     /// See [`first::recall_cell`].

@@ -107,15 +107,9 @@ impl Turn for Turned<'_> {
 
     #[inline(always)]
     fn write<const N: usize>(&mut self, offset: usize, bytes: [u8; N]) -> Option<()> {
-        if offset > OFFSET_MAX {
-            return None;
-        }
-        let to = self.frame.start.wrapping_add(offset);
-        if to.wrapping_add(N) > self.frame.end {
-            return None;
-        }
-        // SAFETY: `to..to + N` was just shown to lie in the frame, which is this program's alone to
-        // read and write; byte arrays have alignment 1.
+        let to = self.frame.at(offset, N)?;
+        // SAFETY: `to..to + N` lies in the frame, which is this program's alone to read and write;
+        // byte arrays have alignment 1.
         unsafe { to.cast_mut().cast::<[u8; N]>().write(bytes) };
         Some(())
     }

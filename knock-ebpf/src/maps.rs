@@ -16,7 +16,7 @@ use knock_common::{
     Address, Reason, Tally, World,
     access::Completed,
     answer::Answer,
-    cookie::{self, Connection},
+    cookie::Connection,
     event::{Event, What},
     hmac::Scratch,
     knock::Decision,
@@ -196,12 +196,6 @@ pub(crate) fn take_answer() -> Option<Answer> {
     let kind = first.load();
     first.store(0);
     (kind != 0).then(|| Answer::from_words([kind, second.load()]))
-}
-
-/// The secret key of handshakes.
-#[inline(always)]
-pub(crate) fn cookie_key() -> cookie::Key {
-    CONFIG.get(0).map_or([0; 2], |config| config.cookie_key)
 }
 
 /// The world made of the maps above.

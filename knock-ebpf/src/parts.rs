@@ -131,8 +131,7 @@ pub(crate) extern "C" fn cookie(connection: *const Connection, epoch: u32) -> u6
     // SAFETY: the caller's connection, alive during the call, or null.
     let connection = unsafe { connection.as_ref() };
     connection.map_or(0, |connection| {
-        let key = maps::cookie_key();
-        cookie::of(key, connection, epoch).into()
+        cookie::in_epoch(&Maps::new(), connection, epoch).into()
     })
 }
 
