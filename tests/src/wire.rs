@@ -18,6 +18,7 @@ use nix::{
 use crate::{
     namespace::Namespace,
     net::{CLIENT_LINK, macs},
+    wait,
 };
 
 const TCP: u8 = 6;
@@ -214,15 +215,14 @@ impl Wire {
         }
     }
 
-    /// Sends a frame.
+    /// Sends a frame, as soon as the link has room for it: a receiver that waits for its CPU lets
+    /// 256 of them pile up.
     ///
     /// # Panics
-    /// The kernel refuses it.
+    /// The kernel refuses it, or there is no room in time.
     #[track_caller]
     pub fn send(&self, frame: &[u8]) {
-        if let Err(error) = self.put(frame) {
-            panic!("sending a frame of {} octets: {error}", frame.len());
-        }
+        wait::until("the link has room for a frame", || self.try_send(frame));
     }
 
     /// Sends a frame; tells whether the link had room for it.
@@ -233,7 +233,7 @@ impl Wire {
     pub fn try_send(&self, frame: &[u8]) -> bool {
         match self.put(frame) {
             Ok(()) => true,
-            Err(Errno::ENOBUFS) => false,
+            Err(Errno::ENOBUFS | Errno::EAGAIN) => false,
             Err(error) => panic!("sending a frame of {} octets: {error}", frame.len()),
         }
     }

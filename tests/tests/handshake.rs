@@ -334,6 +334,8 @@ fn forged_packets_change_nothing() {
                     forger.send(port, RST, 2, 0);
                     forger.send(port, SYN_ACK, 2, random.next() as u32);
                 }
+                // Or the honest packet behind them finds no room on the link.
+                catch_up(net, &daemon, family);
             };
             forge();
             source.finds_closed(SSH, &row);
