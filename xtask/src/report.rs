@@ -134,6 +134,12 @@ impl Report {
             })
     }
 
+    /// Whether any test ran.
+    pub fn has_tests(&self) -> bool {
+        let (passed, failed, skipped) = self.totals();
+        passed + failed + skipped > 0
+    }
+
     /// Whether nothing failed.
     pub fn is_good(&self) -> bool {
         self.totals().1 == 0
@@ -246,6 +252,7 @@ mod tests {
             let report = Report { rows };
             assert_eq!(report.last_line(), expected, "{name}");
             assert_eq!(report.is_good(), expected.contains(" 0 failed"), "{name}");
+            assert_eq!(report.has_tests(), name != "nothing ran", "{name}");
         }
     }
 }

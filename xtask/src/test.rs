@@ -92,6 +92,11 @@ pub fn run(sh: &Shell, chosen: Chosen<'_>) -> Result<bool> {
             report.fail(&name, 0.0);
         }
     }
+    if let Some(filter) = filter
+        && !report.has_tests()
+    {
+        report.fail(&format!("no test has `{filter}` in its name"), 0.0);
+    }
     report.print();
     Ok(report.is_good())
 }
