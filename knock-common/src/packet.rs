@@ -170,14 +170,15 @@ struct Transport {
 /// protected port's traffic, can't be read, and is dropped.
 #[inline(always)]
 pub fn parse<B: Bytes + ?Sized>(bytes: &B) -> Result<Segment, Reason> {
-    let Link {
-        unicast,
-        ethertype,
-        network,
-    } = link(bytes)?;
+    let ethernet = Ethernet::read(bytes)?;
+    // As below, but most frames have no tag, and at a constant offset headers cost less.
+    if ethernet.ethertype == ETHERTYPE_IPV4 {
+        return ipv4(bytes, ETHERNET_HEADER, ethernet.unicast);
+    }
+    let Link { ethertype, network } = ethernet.link(bytes)?;
     match ethertype {
-        ETHERTYPE_IPV4 => ipv4(bytes, network, unicast),
-        ETHERTYPE_IPV6 => ipv6(bytes, network, unicast),
+        ETHERTYPE_IPV4 => ipv4(bytes, network, ethernet.unicast),
+        ETHERTYPE_IPV6 => ipv6(bytes, network, ethernet.unicast),
         ETHERTYPE_VLAN | ETHERTYPE_QINQ => Err(Reason::VlanTooDeep),
         _ => Err(Reason::NotIp),
     }
@@ -186,9 +187,7 @@ pub fn parse<B: Bytes + ?Sized>(bytes: &B) -> Result<Segment, Reason> {
 /// Where the IP header of a frame is, and whether it is IPv6; `None` if there is none.
 #[inline(always)]
 pub fn network<B: Bytes + ?Sized>(bytes: &B) -> Option<(usize, bool)> {
-    let Link {
-        ethertype, network, ..
-    } = link(bytes).ok()?;
+    let Link { ethertype, network } = Ethernet::read(bytes).and_then(|it| it.link(bytes)).ok()?;
     match ethertype {
         ETHERTYPE_IPV4 => Some((network, false)),
         ETHERTYPE_IPV6 => Some((network, true)),
@@ -196,66 +195,82 @@ pub fn network<B: Bytes + ?Sized>(bytes: &B) -> Option<(usize, bool)> {
     }
 }
 
-/// What the Ethernet header and VLAN tags say.
-struct Link {
+/// What the Ethernet header says.
+struct Ethernet {
     unicast: bool,
+    ethertype: u16,
+}
+
+/// What the last VLAN tag says, or the Ethernet header where there is none.
+struct Link {
     ethertype: u16,
     network: usize,
 }
 
-/// Reads past the VLAN tags.
-#[inline(always)]
-fn link<B: Bytes + ?Sized>(bytes: &B) -> Result<Link, Reason> {
-    let header: [u16; 7] = bytes.words(0).ok_or(Reason::Truncated)?;
-    let [group, .., mut ethertype] = header.map(u16::from_be);
-    let mut network = ETHERNET_HEADER;
-    for _ in 0..VLAN_TAGS_MAX {
-        if ethertype != ETHERTYPE_VLAN && ethertype != ETHERTYPE_QINQ {
-            break;
-        }
-        ethertype = bytes
-            .be16(network.wrapping_add(2))
-            .ok_or(Reason::Truncated)?;
-        network = network.wrapping_add(VLAN_TAG);
+impl Ethernet {
+    #[inline(always)]
+    fn read<B: Bytes + ?Sized>(bytes: &B) -> Result<Self, Reason> {
+        let header: [u16; 7] = bytes.words(0).ok_or(Reason::Truncated)?;
+        let [group, .., ethertype] = header;
+        let [group, _] = group.to_ne_bytes();
+        Ok(Self {
+            unicast: group & 1 == 0,
+            ethertype: u16::from_be(ethertype),
+        })
     }
-    Ok(Link {
-        unicast: group & 0x0100 == 0,
-        ethertype,
-        network,
-    })
+
+    /// Reads past the VLAN tags.
+    #[inline(always)]
+    fn link<B: Bytes + ?Sized>(&self, bytes: &B) -> Result<Link, Reason> {
+        let mut ethertype = self.ethertype;
+        let mut network = ETHERNET_HEADER;
+        for _ in 0..VLAN_TAGS_MAX {
+            if ethertype != ETHERTYPE_VLAN && ethertype != ETHERTYPE_QINQ {
+                break;
+            }
+            ethertype = bytes
+                .be16(network.wrapping_add(2))
+                .ok_or(Reason::Truncated)?;
+            network = network.wrapping_add(VLAN_TAG);
+        }
+        Ok(Link { ethertype, network })
+    }
 }
 
 #[inline(always)]
 fn ipv4<B: Bytes + ?Sized>(bytes: &B, network: usize, unicast: bool) -> Result<Segment, Reason> {
     let header: [u16; 5] = bytes.words(network).ok_or(Reason::Truncated)?;
-    let [first, _, _, fragment, ttl_and_protocol] = header.map(u16::from_be);
-    let words = usize::from(first >> 8 & 0x0f);
-    if first >> 12 != 4 || words < 5 {
+    let [first, _, _, fragment, ttl_and_protocol] = header;
+    let [version_and_words, _] = first.to_ne_bytes();
+    // Version 4, and a header of at least five words.
+    if !(0x45..=0x4f).contains(&version_and_words) {
         return Err(Reason::BadHeader);
     }
-    if fragment & 0x1fff != 0 {
+    let words = usize::from(version_and_words & 0x0f);
+    if fragment & 0x1fff_u16.to_be() != 0 {
         return Err(Reason::LaterFragment);
     }
-    let protocol = ttl_and_protocol as u8;
+    let [_, protocol] = ttl_and_protocol.to_ne_bytes();
     let offset = network.wrapping_add(words.wrapping_mul(4));
     let at = Transport {
         unicast,
         v6: false,
         network,
         offset,
-        fragment: fragment & 0x2000 != 0,
+        fragment: fragment & 0x2000_u16.to_be() != 0,
     };
     transport(bytes, protocol, &at)
 }
 
 #[inline(always)]
 fn ipv6<B: Bytes + ?Sized>(bytes: &B, network: usize, unicast: bool) -> Result<Segment, Reason> {
-    let header: [u16; 4] = bytes.words(network).ok_or(Reason::Truncated)?;
-    let [first, _, _, next_and_hops] = header.map(u16::from_be);
-    if first >> 12 != 6 {
+    let header: [u16; 20] = bytes.words(network).ok_or(Reason::Truncated)?;
+    let [first, _, _, next_and_hops, ..] = header;
+    let [version, _] = first.to_ne_bytes();
+    if version >> 4 != 6 {
         return Err(Reason::BadHeader);
     }
-    let mut next = (next_and_hops >> 8) as u8;
+    let [mut next, _] = next_and_hops.to_ne_bytes();
     let mut offset = network.wrapping_add(IPV6_HEADER);
     let mut fragment = false;
     for _ in 0..EXTENSIONS_MAX {
@@ -302,16 +317,15 @@ fn transport<B: Bytes + ?Sized>(
     protocol: u8,
     at: &Transport,
 ) -> Result<Segment, Reason> {
-    let truncated = if at.fragment {
-        Reason::TinyFragment
-    } else {
-        Reason::Truncated
+    let truncated = || match at.fragment {
+        true => Reason::TinyFragment,
+        false => Reason::Truncated,
     };
     // The whole header: the stack needs it too, and a fragment that splits it is an evasion
     // (RFC 3128).
     let (protocol, flags, source, destination) = match protocol {
         TCP => {
-            let header: [u16; 10] = bytes.words(at.offset).ok_or(truncated)?;
+            let header: [u16; 10] = bytes.words(at.offset).ok_or_else(truncated)?;
             let [source, destination, _, _, _, _, flags, _, _, _] = header;
             (
                 Protocol::Tcp,
@@ -321,7 +335,7 @@ fn transport<B: Bytes + ?Sized>(
             )
         }
         UDP => {
-            let header: [u16; 4] = bytes.words(at.offset).ok_or(truncated)?;
+            let header: [u16; 4] = bytes.words(at.offset).ok_or_else(truncated)?;
             let [source, destination, _, _] = header;
             (Protocol::Udp, 0, source, destination)
         }

@@ -1,4 +1,4 @@
-//! Reading packets, and turning one round.
+//! Reading packets, and changing one that is answered.
 
 use aya_ebpf::{
     EbpfContext as _,
@@ -30,9 +30,7 @@ impl Frame {
             context: context.as_ptr().cast(),
         }
     }
-}
 
-impl Frame {
     /// Where `length` bytes at `offset` are, if the frame has them.
     #[inline(always)]
     fn at(&self, offset: usize, length: usize) -> Option<*const u8> {
@@ -67,47 +65,18 @@ impl Bytes for Frame {
     }
 }
 
-/// The frame under judgement, to be changed where it is.
-pub(crate) struct Turned<'c> {
-    frame: Frame,
-    context: &'c XdpContext,
-}
-
-impl<'c> Turned<'c> {
-    /// The frame of a context.
-    #[inline(always)]
-    pub(crate) fn of(context: &'c XdpContext) -> Self {
-        Self {
-            frame: Frame::of(context),
-            context,
-        }
-    }
-}
-
-impl Bytes for Turned<'_> {
-    #[inline(always)]
-    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
-        self.frame.read(offset)
-    }
-
-    #[inline(always)]
-    fn words<const N: usize>(&self, offset: usize) -> Option<[u16; N]> {
-        self.frame.words(offset)
-    }
-}
-
-impl Turn for Turned<'_> {
+impl Turn for Frame {
     #[inline(always)]
     fn length(&self) -> Option<usize> {
         // SAFETY: the context is the one that the kernel gave this run of the program.
-        let whole = unsafe { bpf_xdp_get_buff_len(self.context.as_ptr().cast()) };
-        let here = self.context.data_end().wrapping_sub(self.context.data());
+        let whole = unsafe { bpf_xdp_get_buff_len(self.context) };
+        let here = (self.end as usize).wrapping_sub(self.start as usize);
         (whole == here as u64).then_some(here)
     }
 
     #[inline(always)]
     fn write<const N: usize>(&mut self, offset: usize, bytes: [u8; N]) -> Option<()> {
-        let to = self.frame.at(offset, N)?;
+        let to = self.at(offset, N)?;
         // SAFETY: `to..to + N` lies in the frame, which is this program's alone to read and write;
         // byte arrays have alignment 1.
         unsafe { to.cast_mut().cast::<[u8; N]>().write(bytes) };
@@ -122,8 +91,8 @@ impl Turn for Turned<'_> {
         }
         // SAFETY: as in `length`. The kernel refuses lengths that can't be. Pointers into the frame
         // are no longer good, and this one is made empty.
-        let refused = unsafe { bpf_xdp_adjust_tail(self.context.as_ptr().cast(), more) };
-        self.frame.end = self.frame.start;
+        let refused = unsafe { bpf_xdp_adjust_tail(self.context, more) };
+        self.end = self.start;
         (refused == 0).then_some(())
     }
 }

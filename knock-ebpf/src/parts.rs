@@ -18,7 +18,7 @@ use knock_common::{
 };
 
 use crate::{
-    frame::{Frame, Turned},
+    frame::Frame,
     maps::{self, Maps},
 };
 
@@ -147,7 +147,7 @@ pub(crate) extern "C" fn shake(context: *mut xdp_md) -> u64 {
 pub(crate) extern "C" fn answer(context: *mut xdp_md) -> u32 {
     let context = XdpContext::new(context);
     let sent =
-        maps::take_answer().and_then(|answer| answer::turn(&mut Turned::of(&context), answer));
+        maps::take_answer().and_then(|answer| answer::turn(&mut Frame::of(&context), answer));
     match sent {
         Some(()) => xdp_action::XDP_TX,
         None => xdp_action::XDP_DROP,

@@ -4,7 +4,6 @@
 #![no_std]
 #![no_main]
 
-#[expect(dead_code, reason = "nothing is answered here")]
 #[path = "../../../knock-ebpf/src/frame.rs"]
 mod frame;
 #[expect(
