@@ -338,8 +338,8 @@ fn close<W: World>(world: &W, door: &Door, source: Address, now: Moment) {
 #[inline(always)]
 fn services(door: &Door) -> impl Iterator<Item = u16> + '_ {
     (0..door.service_count)
-        .zip(door.services)
-        .map(|(_, service)| service)
+        .zip(&door.services)
+        .map(|(_, service)| *service)
 }
 
 enum Given {

@@ -35,9 +35,9 @@ pub struct Event {
     /// Number of the [`Reason`].
     pub reason: u8,
     /// How many knocks of the door have been made.
-    pub stage: u8,
-    /// Explicit padding.
-    pub padding: [u8; 7],
+    pub stage: u32,
+    /// Explicit padding: one word, not octets, which LLVM clears with a function of its own.
+    pub padding: u32,
 }
 
 impl Event {
@@ -123,8 +123,8 @@ pub fn hand_over<W: World>(world: &W, visit: &Visit, what: What, until_ms: u64) 
         port: visit.port,
         protocol: visit.protocol,
         reason: what.0 as u8,
-        stage: (what.0 >> 8) as u8,
-        padding: [0; 7],
+        stage: u32::from((what.0 >> 8) as u8),
+        padding: 0,
     };
     if !world.emit(&event) {
         world.tally(Tally::EventsLost);
@@ -235,7 +235,7 @@ mod tests {
             protocol: 1,
             reason: Reason::Scanned as u8,
             stage: 3,
-            padding: [0; 7],
+            padding: 0,
         };
         assert_eq!(sim.events.take(), [event]);
         assert_eq!(event.reason(), Some(Reason::Scanned));

@@ -47,7 +47,7 @@ fn what_an_event_says() {
         protocol: 1,
         reason: 57,
         stage: 2,
-        padding: [0; 7],
+        padding: 0,
     };
     assert_eq!(opened, expected);
     judge(syn(7002));

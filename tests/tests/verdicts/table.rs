@@ -100,7 +100,7 @@ impl Packet {
 }
 
 /// A door, and how many of its knocks have been made.
-pub(crate) type Place = (&'static str, u8);
+pub(crate) type Place = (&'static str, u32);
 
 /// One step of a row.
 #[derive(Clone)]
@@ -119,7 +119,7 @@ pub(crate) enum Step {
 
 impl Step {
     /// Where the source's attempt is, or what it opened.
-    pub(crate) fn told(self, door: &'static str, stage: u8) -> Self {
+    pub(crate) fn told(self, door: &'static str, stage: u32) -> Self {
         let Self::Packet(packet, reason, _) = self else {
             panic!("only packets are told: {}", self.name());
         };
@@ -127,7 +127,7 @@ impl Step {
     }
 
     /// Another door that the same knock completes.
-    pub(crate) fn and_told(mut self, door: &'static str, stage: u8) -> Self {
+    pub(crate) fn and_told(mut self, door: &'static str, stage: u32) -> Self {
         if let Self::Packet(_, _, told) = &mut self {
             told.push((door, stage));
         }
@@ -264,12 +264,12 @@ impl Table {
         let frame = self.family.frame(&source, packet).bytes();
         self.kernel.open_gates().unwrap();
         let judged = self.kernel.judge(&frame).unwrap();
-        let places: Vec<(String, u8)> = judged
+        let places: Vec<(String, u32)> = judged
             .events
             .iter()
             .map(|event| (self.door(event), event.stage))
             .collect();
-        let wanted: Vec<(String, u8)> = told
+        let wanted: Vec<(String, u32)> = told
             .iter()
             .map(|&(door, stage)| (door.to_owned(), stage))
             .collect();
