@@ -112,8 +112,8 @@ fn event(
         port,
         protocol: protocol as u8,
         reason: reason as u8,
-        stage,
-        padding: [0; 7],
+        stage: stage.into(),
+        padding: 0,
     }
 }
 
