@@ -3,8 +3,16 @@
 
 use std::{
     env,
-    io::{self, Write},
-    os::fd::AsFd,
+    ffi::OsStr,
+    io::{self, ErrorKind, Write},
+    os::{
+        fd::AsFd,
+        linux::net::SocketAddrExt as _,
+        unix::{
+            ffi::OsStrExt as _,
+            net::{SocketAddr, UnixDatagram},
+        },
+    },
     time::Duration,
 };
 
@@ -51,11 +59,32 @@ pub fn ping() {
     tell(&[NotifyState::Watchdog]);
 }
 
-/// Does nothing without `NOTIFY_SOCKET`.
 fn tell(states: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(states) {
+    if let Err(error) = send(states) {
         tracing::warn!("telling the service manager: {error}");
     }
+}
+
+/// Does nothing without `NOTIFY_SOCKET`. As [`sd_notify::notify`], but a manager that does not read
+/// what it is told can't hold this process up.
+fn send(states: &[NotifyState<'_>]) -> io::Result<()> {
+    let Some(path) = env::var_os("NOTIFY_SOCKET") else {
+        return Ok(());
+    };
+    let address = match path.as_bytes() {
+        [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,
+        path => SocketAddr::from_pathname(OsStr::from_bytes(path))?,
+    };
+    let message: String = states.iter().map(|state| format!("{state}\n")).collect();
+    let socket = UnixDatagram::unbound()?;
+    socket.set_nonblocking(true)?;
+    socket
+        .send_to_addr(message.as_bytes(), &address)
+        .map(drop)
+        .map_err(|error| match error.kind() {
+            ErrorKind::WouldBlock => io::Error::other("it does not read what it is told"),
+            _ => error,
+        })
 }
 
 /// Lines are what separates one message to the service manager from the next.

@@ -10,6 +10,8 @@ use std::{
     os::unix::net::UnixDatagram,
     path::{Path, PathBuf},
     process::Command,
+    sync::mpsc,
+    thread,
     time::Duration,
 };
 
@@ -18,14 +20,14 @@ use knock_tests::{
     binary::binaries,
     daemon::{self, attached_programs, config_file},
     namespace::run,
-    net::{self, SERVER_LINK},
+    net::{self, Family, Net, SERVER_LINK},
     process::Process,
-    ssh::DOOR,
+    ssh::{DOOR, KNOCKS},
     wait::{self, PATIENCE},
 };
 use knock_user::cli::Cli;
 use nix::sys::signal::Signal;
-use tempfile::TempDir;
+use tempfile::{NamedTempFile, TempDir};
 
 const INSTALLED: &str = "/usr/local/bin/knock-user";
 /// In tenths; systemd calls 20 and less OK.
@@ -122,7 +124,7 @@ fn the_program_understands_its_commands() {
     }
 }
 
-/// A service manager that listens.
+/// A service manager.
 struct Manager {
     socket: UnixDatagram,
     directory: TempDir,
@@ -136,6 +138,43 @@ impl Manager {
         Self { socket, directory }
     }
 
+    /// Starts the daemon, which has to give a sign of life so often.
+    fn start(&self, net: &Net, config: &NamedTempFile, alive_us: &str) -> Process {
+        let mut command = daemon::command(config);
+        command.args(["--iface", SERVER_LINK]);
+        command.env("NOTIFY_SOCKET", self.directory.path().join("notify"));
+        command.env("WATCHDOG_USEC", alive_us);
+        Process::start(&net.server, &mut command)
+    }
+
+    /// Reads what it is told, always: the kernel keeps ten messages, no more.
+    fn listens(&self) -> Heard {
+        let socket = self.socket.try_clone().unwrap();
+        let (heard, messages) = mpsc::channel();
+        thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(length) = socket.recv(&mut buffer) {
+                let text = String::from_utf8_lossy(&buffer[..length]);
+                if heard
+                    .send(text.lines().map(str::to_owned).collect())
+                    .is_err()
+                {
+                    break;
+                }
+            }
+        });
+        Heard(messages)
+    }
+}
+
+/// What a service manager was told.
+struct Heard(mpsc::Receiver<Vec<String>>);
+
+impl Heard {
+    fn next(&self) -> Vec<String> {
+        self.0.recv_timeout(PATIENCE).unwrap()
+    }
+
     /// The next message that is no sign of life alone.
     fn hears(&self) -> Vec<String> {
         loop {
@@ -145,13 +184,6 @@ impl Manager {
             }
         }
     }
-
-    fn next(&self) -> Vec<String> {
-        let mut buffer = [0; 4096];
-        let length = self.socket.recv(&mut buffer).unwrap();
-        let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
-        text.lines().map(str::to_owned).collect()
-    }
 }
 
 #[test]
@@ -159,11 +191,8 @@ fn the_service_manager_hears_how_it_goes() {
     net::test(|net| {
         let manager = Manager::new();
         let config = config_file(DOOR.as_bytes());
-        let mut command = daemon::command(&config);
-        command.args(["--iface", SERVER_LINK]);
-        command.env("NOTIFY_SOCKET", manager.directory.path().join("notify"));
-        command.env("WATCHDOG_USEC", "200000");
-        let mut process = Process::start(&net.server, &mut command);
+        let mut process = manager.start(net, &config, "200000");
+        let manager = manager.listens();
 
         let ready = manager.hears();
         assert_eq!(ready[0], "READY=1", "{ready:?}");
@@ -191,6 +220,27 @@ fn the_service_manager_hears_how_it_goes() {
     });
 }
 
+/// A manager that hangs holds nothing up: events are told, and the end is one.
+#[test]
+fn the_service_manager_does_not_listen() {
+    net::test(|net| {
+        let manager = Manager::new();
+        let config = config_file(DOOR.as_bytes());
+        let process = manager.start(net, &config, "2000");
+        wait::until("nobody reads", || {
+            let told = process.stderr();
+            told.contains("the service manager: it does not read what it is told")
+        });
+        let source = net.stranger(Family::V4);
+        source.knock(KNOCKS);
+        wait::until("an opening is told", || {
+            process.told().contains(&source.name())
+        });
+        let ended = process.stop(Signal::SIGTERM);
+        assert!(ended.status.success(), "{ended:?}");
+    });
+}
+
 /// How long ago a `MONOTONIC_USEC` was.
 fn clock(text: &str) -> Duration {
     let micros = text.strip_prefix("MONOTONIC_USEC=").unwrap();
@@ -204,10 +254,8 @@ fn a_reload_that_fails_ends_too() {
     net::test(|net| {
         let manager = Manager::new();
         let config = config_file(DOOR.as_bytes());
-        let mut command = daemon::command(&config);
-        command.args(["--iface", SERVER_LINK]);
-        command.env("NOTIFY_SOCKET", manager.directory.path().join("notify"));
-        let mut process = Process::start(&net.server, &mut command);
+        let mut process = manager.start(net, &config, "200000");
+        let manager = manager.listens();
         assert_eq!(manager.hears()[0], "READY=1");
         fs::write(config.path(), "what is this").unwrap();
         process.signal(Signal::SIGHUP);
@@ -243,7 +291,7 @@ fn lines_for_the_journal() {
                     .iter()
                     .any(|line| line.contains("protecting"))
             });
-            let source = net.stranger(net::Family::V4);
+            let source = net.stranger(Family::V4);
             source.finds_closed(knock_tests::ssh::SSH, row);
             let mut denied = None;
             wait::until("it is told", || {
