@@ -13,6 +13,9 @@ use crate::{namespace::Namespace, wire::Path};
 
 /// Less than the second after which a SYN is sent again: what connects does so by its first packet.
 pub const FIRST_SYN: Duration = Duration::from_millis(900);
+/// How long a connection that must come about may take: on a busy machine the link may have no room
+/// for the first SYN.
+const OPEN: Duration = Duration::from_secs(5);
 /// How long a connection that must not come about is waited for. Packets cross the link while they
 /// are being sent, so there is nothing to come later.
 const CLOSED: Duration = Duration::from_millis(60);
@@ -80,13 +83,13 @@ impl Source<'_> {
         self.namespace.enter(|| self.connect_here(port, limit))
     }
 
-    /// The port must be open: the first SYN connects.
+    /// The port must be open.
     ///
     /// # Panics
     /// It is not.
     #[track_caller]
     pub fn finds_open(&self, port: u16, row: &str) -> TcpStream {
-        match self.connect(port, FIRST_SYN) {
+        match self.connect(port, OPEN) {
             Ok(stream) => stream,
             Err(error) => panic!("{row}: tcp/{port} is not open for {}: {error}", self.from),
         }
