@@ -5,12 +5,17 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::{
     Address, World,
+    layout::Config,
     time::{Moment, SKEW_MS},
 };
 
 /// How long a cookie is made the same way, as a power of two of nanoseconds: 68.7 seconds. It is
 /// good until the end of the next such time.
 const EPOCH_SHIFT: u32 = 36;
+
+/// For how many epochs a key is used, as a power of two: 64, which are 73 minutes. Then it is the
+/// other key's turn, and this one can be drawn anew.
+const TURN_SHIFT: u32 = 6;
 
 /// What has to be random about a cookie.
 pub type Key = [u64; 2];
@@ -35,6 +40,37 @@ const fn epoch(now: Moment) -> u32 {
     (now.nanos() >> EPOCH_SHIFT) as u32
 }
 
+/// The number of the turn of keys that an epoch lies in.
+#[inline(always)]
+const fn turn(epoch: u32) -> u32 {
+    epoch >> TURN_SHIFT
+}
+
+/// Which of the two keys is used in a turn.
+#[inline(always)]
+pub const fn place(turn: u32) -> usize {
+    (turn & 1) as usize
+}
+
+/// The key that is used in an epoch.
+#[inline(always)]
+pub fn key_in(config: &Config, epoch: u32) -> Key {
+    let [even, odd] = config.cookie_keys;
+    if place(turn(epoch)) == 0 { even } else { odd }
+}
+
+/// The number of the next turn, whose key can be drawn now; `None` while that is still needed to
+/// tell the cookies of the turn before this one.
+pub const fn next_turn(now: Moment) -> Option<u32> {
+    let epoch = epoch(now);
+    // The last cookies of a turn are good in the first epoch of the next; on a CPU whose clock is
+    // behind, a moment longer.
+    if epoch & ((1 << TURN_SHIFT) - 1) < 2 {
+        return None;
+    }
+    Some(turn(epoch).wrapping_add(1))
+}
+
 /// The cookie that a connection gets now.
 #[inline(always)]
 pub fn make<W: World>(world: &W, connection: &Connection, now: Moment) -> u32 {
@@ -56,7 +92,9 @@ pub fn distance<W: World>(world: &W, connection: &Connection, number: u32, now: 
 /// The cookie of a connection in an epoch, under the world's key.
 #[inline(always)]
 pub fn in_epoch<W: World>(world: &W, connection: &Connection, epoch: u32) -> u32 {
-    let key = world.config().map_or([0; 2], |config| config.cookie_key);
+    let key = world
+        .config()
+        .map_or([0; 2], |config| key_in(config, epoch));
     of(key, connection, epoch)
 }
 
@@ -165,6 +203,8 @@ mod tests {
     use super::*;
     use crate::sim::Sim;
 
+    const EPOCH: u64 = 1 << EPOCH_SHIFT;
+
     #[test]
     fn published_vectors() {
         // Of the reference implementation: key 00 01 … 0f, input 00 01 …, for lengths of whole words.
@@ -232,13 +272,12 @@ mod tests {
 
         /// A cookie is good for at least the length of an epoch, and not for longer than two.
         #[test]
-        fn cookies_age(key: Key, one in connection(), made in 0_u64..1 << 50, later in 0_u64..1 << 38) {
+        fn cookies_age(keys: [Key; 2], one in connection(), made in 0_u64..1 << 50, later in 0_u64..1 << 38) {
             let mut sim = Sim::default();
-            sim.config.cookie_key = key;
+            sim.config.cookie_keys = keys;
             let (made, now) = (Moment::from_nanos(made), Moment::from_nanos(made + later));
             let cookie = make(&sim, &one, made);
             let good = distance(&sim, &one, cookie, now) == 0;
-            const EPOCH: u64 = 1 << EPOCH_SHIFT;
             if later < EPOCH - SKEW_MS * 1_000_000 {
                 prop_assert!(good);
             }
@@ -250,10 +289,55 @@ mod tests {
         }
     }
 
+    proptest! {
+        /// Whenever a key is drawn that can be, no cookie is lost that is younger than an epoch.
+        #[test]
+        fn keys_are_renewed_unseen(
+            keys: [Key; 2],
+            new: Key,
+            one in connection(),
+            made in (1_u64 << 44)..1 << 50,
+            drawn in 0..EPOCH - SKEW_MS * 1_000_000,
+            behind in 0..SKEW_MS * 1_000_000,
+        ) {
+            let mut sim = Sim::default();
+            sim.config.cookie_keys = keys;
+            let made = Moment::from_nanos(made);
+            let cookie = make(&sim, &one, made);
+            let now = Moment::from_nanos(made.nanos() + drawn);
+            let Some(next) = next_turn(now) else { return Ok(()) };
+            prop_assert_ne!(key_in(&sim.config, epoch(now)), keys[place(next)]);
+            sim.config.cookie_keys[place(next)] = new;
+            let now = Moment::from_nanos(now.nanos() - behind.min(drawn));
+            prop_assert_eq!(distance(&sim, &one, cookie, now), 0);
+        }
+    }
+
+    #[test]
+    fn keys_take_turns() {
+        let at = |epoch: u64| Moment::from_nanos(epoch << EPOCH_SHIFT);
+        for (name, epoch, next, key) in [
+            ("the turn before is still needed", 64, None, 'b'),
+            ("for an epoch, and the clocks' difference", 65, None, 'b'),
+            ("no more", 66, Some(2), 'b'),
+            ("until the end", 127, Some(2), 'b'),
+            ("the next turn", 128, None, 'a'),
+            ("which ends, too", 191, Some(3), 'a'),
+        ] {
+            assert_eq!(next_turn(at(epoch)), next, "{name}");
+            let config = Config {
+                cookie_keys: [[1; 2], [2; 2]],
+                ..Config::default()
+            };
+            let expected = if key == 'a' { [1; 2] } else { [2; 2] };
+            assert_eq!(key_in(&config, epoch as u32), expected, "{name}");
+        }
+    }
+
     #[test]
     fn a_clock_that_is_behind() {
         let mut sim = Sim::default();
-        sim.config.cookie_key = [1, 2];
+        sim.config.cookie_keys = [[1, 2], [3, 4]];
         let one = Connection::default();
         let next = Moment::from_nanos(5 << EPOCH_SHIFT);
         let cookie = make(&sim, &one, next);

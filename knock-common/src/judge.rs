@@ -150,7 +150,7 @@ mod tests {
                     features: Features(features),
                     config: Config {
                         cell_key,
-                        cookie_key: [words[0], words[1]],
+                        cookie_keys: [[words[0], words[1]], [words[2], words[3]]],
                         lockout_failures: failures,
                         lockout_ms: words[3],
                         flow_idle_ms: words[2],

@@ -254,8 +254,8 @@ pub struct Config {
     pub lockout_ms: u64,
     /// The secret key of the first-knock table.
     pub cell_key: [u64; 12],
-    /// The secret key of handshakes.
-    pub cookie_key: [u64; 2],
+    /// The secret keys of handshakes, which take turns: see [`crate::cookie`].
+    pub cookie_keys: [[u64; 2]; 2],
     /// Failed attempts that lock out.
     pub lockout_failures: u32,
     /// The longest that any attempt lives, in ticks.

@@ -13,8 +13,9 @@ use aya_obj::programs::XdpAttachType;
 use knock_common::{
     Address, Tally,
     access::{Flow, Grant},
-    hint,
-    layout::{ALLOW_MAX, EdgeKey, Features, FlowKey, GrantKey, ProgressKey, SpentKey},
+    cookie, hint,
+    layout::{ALLOW_MAX, Config, EdgeKey, Features, FlowKey, GrantKey, ProgressKey, SpentKey},
+    time::Moment,
 };
 
 use crate::{
@@ -24,6 +25,7 @@ use crate::{
     interface::{self, Interface},
     maps::{self, Table},
     pins,
+    start::Random,
 };
 
 static OBJECT: &[u8] = include_bytes_aligned!(env!("KNOCK_OBJECT"));
@@ -53,6 +55,10 @@ pub struct Firewall {
     ebpf: Ebpf,
     /// Whether it sends answers.
     answers: bool,
+    /// What the map of that name holds.
+    config: Config,
+    /// The last turn whose cookie key was drawn.
+    drawn: Option<u32>,
 }
 
 /// How an interface was attached.
@@ -105,6 +111,8 @@ impl Firewall {
         Ok(Self {
             ebpf,
             answers: features.has(Features::ANSWERS) && !options.dry_run,
+            config: tables.config,
+            drawn: None,
         })
     }
 
@@ -188,6 +196,25 @@ impl Firewall {
             refused,
             replaced: false,
         })
+    }
+
+    /// Draws the key that cookies have in their next turn, unless that is done or can't be done yet.
+    ///
+    /// # Errors
+    /// There are no random numbers, or the kernel refuses.
+    pub fn renew_cookie_key(&mut self, now: Moment) -> Result<()> {
+        let next = cookie::next_turn(now).filter(|_| self.answers);
+        let Some(next) = next.filter(|next| self.drawn != Some(*next)) else {
+            return Ok(());
+        };
+        let key = Random::open()?.key()?;
+        if let Some(place) = self.config.cookie_keys.get_mut(cookie::place(next)) {
+            *place = key;
+        }
+        // The program may read while this is copied: what it needs now is the same before and after.
+        maps::set(&mut self.ebpf, "CONFIG", [(0, self.config)])?;
+        self.drawn = Some(next);
+        Ok(())
     }
 
     /// Takes the place of another program of ours in a link, whatever interface that is on.

@@ -160,25 +160,25 @@ const fn log_level(verbose: u8) -> u8 {
 }
 
 /// The kernel's random numbers.
-struct Random(File);
+pub(crate) struct Random(File);
 
 impl Random {
-    fn open() -> Result<Self> {
+    pub(crate) fn open() -> Result<Self> {
         File::open("/dev/urandom")
             .map(Self)
             .context("opening /dev/urandom")
     }
 
-    fn key(&mut self) -> Result<[u64; 12]> {
-        let mut key = [0; 12];
+    pub(crate) fn key<const N: usize>(&mut self) -> Result<[u64; N]> {
+        let mut key = [0; N];
         self.0
-            .read_exact(bytemuck::bytes_of_mut(&mut key))
+            .read_exact(bytemuck::cast_slice_mut(&mut key))
             .context("reading /dev/urandom")?;
         Ok(key)
     }
 
     /// For drawing decoys, where zero in place of an unreadable number does no harm.
     fn next(&mut self) -> u64 {
-        self.key().map_or(0, |[number, ..]| number)
+        self.key().map_or(0, |[number]| number)
     }
 }

@@ -5,12 +5,19 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use anyhow::Context as _;
 use aya::{
-    maps::{Map, MapData, PerCpuArray},
-    programs::loaded_programs,
+    maps::{Array, Map, MapData, MapInfo, PerCpuArray},
+    programs::{ProgramInfo, loaded_programs},
 };
-use knock_common::{Reason, layout::GrantKey};
-use knock_user::{instance::Instance, maps::Table};
+use knock_common::{
+    Reason,
+    layout::{Config, GrantKey},
+};
+use knock_user::{
+    instance::Instance,
+    maps::{Plain, Table},
+};
 
 use crate::{daemon::attached_programs, namespace::Namespace, wait};
 
@@ -71,6 +78,29 @@ pub fn counted(instance: &Instance, reason: Reason) -> u64 {
     match counted() {
         Ok(count) => count,
         Err(error) => panic!("reading {}: {error:#}", path.display()),
+    }
+}
+
+/// What the attached program's map `CONFIG` says, which is not pinned.
+///
+/// # Panics
+/// It can't be read.
+#[track_caller]
+pub fn config(instance: &Instance) -> Config {
+    let path = instance.program();
+    let read = || -> anyhow::Result<Config> {
+        let maps = ProgramInfo::from_pin(&path)?.map_ids()?.unwrap_or_default();
+        let named = |id: &u32| {
+            let info = MapInfo::from_id(*id);
+            info.is_ok_and(|info| info.name_as_str() == Some("CONFIG"))
+        };
+        let id = maps.into_iter().find(named).context("no such map")?;
+        let array = Array::<_, Plain<Config>>::try_from(Map::Array(MapData::from_id(id)?))?;
+        Ok(array.get(&0, 0)?.0)
+    };
+    match read() {
+        Ok(config) => config,
+        Err(error) => panic!("reading CONFIG of {}: {error:#}", path.display()),
     }
 }
 

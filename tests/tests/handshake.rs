@@ -10,12 +10,15 @@ use std::{
     time::Duration,
 };
 
+use knock_common::cookie;
 use knock_tests::{
     binary::binaries,
     daemon::Daemon,
+    kernel::now,
     namespace::text,
     net::{self, Family, Net},
     other_end::OtherEnd,
+    pins,
     random::Random,
     server::Server,
     source::Source,
@@ -91,6 +94,27 @@ fn told(daemon: &Daemon, source: &Source<'_>) -> Vec<String> {
 #[track_caller]
 fn catch_up(net: &Net, daemon: &Daemon, family: Family) {
     daemon.catches_up(&net.stranger(family), SSH);
+}
+
+/// A daemon draws the key that cookies have next, and nobody notices.
+#[test]
+fn cookie_keys_are_renewed() {
+    test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let brief = CONFIG.replace("verify", "open_for = \"1s\"\n    verify");
+        let daemon = Daemon::start(&net.server, &brief);
+        let instance = pins::instance(&net.server);
+        wait::until("a key is drawn, if it can be now", || {
+            let source = net.stranger(Family::V4);
+            knocks(&source, "meanwhile");
+            drop(source.finds_open(SSH, "meanwhile"));
+            // The daemon has something to do when a grant ends.
+            daemon.tells(&json!({"event": "closed", "source": source.name()}));
+            let [even, odd] = pins::config(&instance).cookie_keys;
+            even != odd || cookie::next_turn(now().unwrap()).is_none()
+        });
+        daemon.stop();
+    });
 }
 
 /// Everyday clients, whose connections come about and are closed like others.

@@ -445,7 +445,8 @@ fn config(settings: &Settings, flags: &Flags, given: &Given<'_>) -> Config {
         flow_idle_ms: millis(settings.established.idle),
         lockout_ms: lockout.map_or(0, |lockout| millis(lockout.duration)),
         cell_key: given.cell_key,
-        cookie_key: cookie::key(given.cell_key),
+        // One for both turns, until the other one's is drawn.
+        cookie_keys: [cookie::key(given.cell_key); 2],
         lockout_failures: lockout.map_or(0, |lockout| lockout.failures.into()),
         horizon_ticks: longest.unwrap_or(0),
         flag_classes,

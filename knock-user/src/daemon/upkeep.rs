@@ -44,7 +44,9 @@ impl<W: Write> Daemon<W> {
         if self.protection.has_moving_doors() {
             self.follow_sequences();
         }
-        self.end_what_is_due()
+        self.end_what_is_due()?;
+        let now = Moment::from_nanos(clock::boot_ns());
+        self.protection.firewall().renew_cookie_key(now)
     }
 
     pub(super) fn end_what_is_due(&mut self) -> Result<()> {

@@ -6,13 +6,14 @@ use knock_common::{
     answer::{self, Answer, Memory, Text},
     cookie,
     question::Question,
+    time::Moment,
 };
 use knock_tests::{
     frame::{ACK, FIN, Frame, PSH, RST, SYN, SYN_ACK, URG, eth},
     kernel::{Kernel, compile, now},
     random::{Random, number},
 };
-use knock_user::{compile::Tables, firewall::Options};
+use knock_user::firewall::Options;
 
 const CONFIG: &str = r#"
     decoys = { ports = ["tcp/2222", "udp/2223"] }
@@ -50,6 +51,8 @@ const CONFIG: &str = r#"
 "#;
 /// The length of time in which cookies are made the same way, in nanoseconds.
 const EPOCH: u64 = 1 << 36;
+/// How long a key is used.
+const TURN: u64 = 64 * EPOCH;
 
 /// What is answered to a question.
 #[derive(Clone, Copy, Debug)]
@@ -74,15 +77,17 @@ impl Answered {
 
 struct Bench {
     kernel: Kernel,
-    tables: Tables,
+    /// That of the cookies.
+    key: cookie::Key,
 }
 
 impl Bench {
     fn new(options: Options<'_>) -> Self {
         let tables = compile(CONFIG).unwrap();
+        let [key, _] = tables.config.cookie_keys;
         Self {
             kernel: Kernel::with(&tables, options).unwrap(),
-            tables,
+            key,
         }
     }
 
@@ -90,7 +95,7 @@ impl Bench {
     fn cookie(&self, frame: &[u8], ago: u64) -> u32 {
         let connection = Question::find(frame).unwrap().connection;
         let epoch = (now().unwrap().nanos() / EPOCH).wrapping_sub(ago) as u32;
-        cookie::of(self.tables.config.cookie_key, &connection, epoch)
+        cookie::of(self.key, &connection, epoch)
     }
 
     /// Judges a frame that must be answered like this, or not at all.
@@ -240,6 +245,28 @@ fn what_proves_nothing_changes_nothing() {
         }
         bench.connects(&way, 9000, NextKnock, Answered::FinAck, name);
         bench.connects(&way, 8000, Opened, Answered::FinAck, name);
+    }
+}
+
+/// The key of the next turn can be drawn while cookies are on their way, and is then used.
+#[test]
+fn keys_take_turns() {
+    let mut bench = Bench::new(Options::default());
+    let turn = now().unwrap().nanos() / TURN;
+    let way = eth().ip4("198.51.100.9", "192.0.2.2");
+    let syn = tcp(&way, 7000, SYN, 0);
+    let next = bench.offered(&syn, "the first key").wrapping_add(1);
+    let ack = tcp(&way, 7000, ACK, next);
+    for (name, turn, reason) in [
+        ("the next turn's key", turn, FirstKnock),
+        ("the next turn's key, again", turn, Duplicate),
+        ("this turn's key, when it was over", turn + 1, Unproven),
+    ] {
+        let drawn = Moment::from_nanos(turn * TURN + TURN / 2);
+        let firewall = bench.kernel.firewall();
+        firewall.renew_cookie_key(drawn).unwrap();
+        let answer = (reason != Unproven).then_some(Answered::FinAck);
+        bench.is(&ack, reason, answer, name);
     }
 }
 
