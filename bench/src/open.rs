@@ -166,17 +166,18 @@ fn micros(duration: Duration) -> f64 {
 /// Knocks and sends SYNs.
 fn open(wire: &Wire, source: &Source<'_>, knocks: &[Vec<u8>]) -> Result<Opened> {
     let path = source.path();
-    // Made before, so that nothing is computed between the knock and the SYN behind it.
+    // Made before, so that nothing is computed between the knock and the SYN behind it; to ask for
+    // memory took half a millisecond.
     let syns: Vec<_> = (0..u16::try_from(PATIENCE.as_micros() / GAP.as_micros())?)
         .map(|number| whole(path, &syn(path, FIRST_PORT + number, PORT)))
         .collect();
+    let mut sent = Vec::with_capacity(syns.len());
     wire.seen();
     let mut knocked = Instant::now();
     for knock in knocks {
         knocked = Instant::now();
         wire.send(knock);
     }
-    let mut sent = Vec::with_capacity(syns.len());
     let mut answered: Option<u16> = None;
     for syn in &syns {
         // Nothing comes between the last knock and the first SYN, not even a look at the answers.
