@@ -264,6 +264,7 @@ fn ipv4<B: Bytes + ?Sized>(bytes: &B, network: usize, unicast: bool) -> Result<S
 
 #[inline(always)]
 fn ipv6<B: Bytes + ?Sized>(bytes: &B, network: usize, unicast: bool) -> Result<Segment, Reason> {
+    // All of it: LLVM packs eight octets alone into one word, and takes them apart again.
     let header: [u16; 20] = bytes.words(network).ok_or(Reason::Truncated)?;
     let [first, _, _, next_and_hops, ..] = header;
     let [version, _] = first.to_ne_bytes();
