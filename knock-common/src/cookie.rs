@@ -296,13 +296,15 @@ mod tests {
             keys: [Key; 2],
             new: Key,
             one in connection(),
-            made in (1_u64 << 44)..1 << 50,
+            turn in 1_u64..1 << 12,
+            before in 0..3 * EPOCH,
             drawn in 0..EPOCH - SKEW_MS * 1_000_000,
             behind in 0..SKEW_MS * 1_000_000,
         ) {
             let mut sim = Sim::default();
             sim.config.cookie_keys = keys;
-            let made = Moment::from_nanos(made);
+            // Around the beginning of a turn.
+            let made = Moment::from_nanos((turn << TURN_SHIFT) * EPOCH + EPOCH - before);
             let cookie = make(&sim, &one, made);
             let now = Moment::from_nanos(made.nanos() + drawn);
             let Some(next) = next_turn(now) else { return Ok(()) };
