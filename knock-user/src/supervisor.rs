@@ -78,13 +78,12 @@ fn send(states: &[NotifyState<'_>]) -> io::Result<()> {
     let message: String = states.iter().map(|state| format!("{state}\n")).collect();
     let socket = UnixDatagram::unbound()?;
     socket.set_nonblocking(true)?;
-    socket
-        .send_to_addr(message.as_bytes(), &address)
-        .map(drop)
-        .map_err(|error| match error.kind() {
-            ErrorKind::WouldBlock => io::Error::other("it does not read what it is told"),
-            _ => error,
-        })
+    match socket.send_to_addr(message.as_bytes(), &address) {
+        Err(error) if error.kind() == ErrorKind::WouldBlock => {
+            Err(io::Error::other("it does not read what it is told"))
+        }
+        sent => sent.map(drop),
+    }
 }
 
 /// Lines are what separates one message to the service manager from the next.
