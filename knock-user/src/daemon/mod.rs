@@ -2,6 +2,7 @@
 //! commands. It stands in no packet's way: if it stops reading, packets are judged all the same.
 
 use std::{
+    collections::BTreeSet,
     io::{self, Write},
     os::fd::AsRawFd,
     time::Duration,
@@ -312,9 +313,15 @@ impl<W: Write> Daemon<W> {
     /// were not run yet, then the grants that are there without one.
     fn adopt(&mut self, events: &mut RingBuf<MapData>) -> Result<()> {
         self.tallies = Tallies::new(&self.protection.firewall().counters()?);
+        let grants = self.protection.firewall().grants()?;
+        let before: BTreeSet<_> = grants.into_iter().map(|(key, _)| key).collect();
         while !self.hear_all(events) {}
         let now_ms = clock::boot_ms();
         for (key, grant) in self.protection.firewall().grants()? {
+            // Of one that was given since, the event may still come.
+            if !before.contains(&key) {
+                continue;
+            }
             if let Some(adopted) = self.ledger.adopt(key, grant, now_ms) {
                 self.console.adopted(&adopted, clock::boot_ns());
             }
