@@ -287,9 +287,7 @@ mod tests {
             // Who has seen the cookie answers with the next number.
             prop_assert!(!good || distance(&sim, &one, cookie.wrapping_add(1), now) == 1);
         }
-    }
 
-    proptest! {
         /// Whenever a key is drawn that can be, no cookie is lost that is younger than an epoch.
         #[test]
         fn keys_are_renewed_unseen(
