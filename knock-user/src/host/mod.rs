@@ -1,6 +1,15 @@
 //! What this host is like, as far as a configuration depends on it.
 
-use std::{collections::BTreeSet, fs, net::SocketAddr, ops::RangeInclusive};
+mod links;
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    net::{IpAddr, SocketAddr},
+    ops::RangeInclusive,
+};
+
+pub use self::links::{Link, links};
 
 use crate::{config::checked::Knock, sockets};
 use anyhow::{Context as _, Result};
@@ -21,6 +30,8 @@ pub struct Host {
     /// A loopback listener's port is as closed to others as one on which nothing listens, so who
     /// touches it from outside is scanning.
     pub served: BTreeSet<Knock>,
+    /// Its interfaces with their addresses, by their numbers.
+    pub links: Vec<Link>,
 }
 
 impl Default for Host {
@@ -30,6 +41,7 @@ impl Default for Host {
             ephemeral: 32_768..=60_999,
             reserved: Vec::new(),
             served: BTreeSet::new(),
+            links: Vec::new(),
         }
     }
 }
@@ -48,7 +60,30 @@ impl Host {
             ephemeral,
             reserved,
             served: served()?,
+            links: links()?,
         })
+    }
+
+    /// Whether an address is one of this host's own.
+    pub fn has_address(&self, address: IpAddr) -> bool {
+        let mut links = self.links.iter();
+        links.any(|link| link.addresses.contains(&address))
+    }
+
+    /// The interface with this name or other name.
+    pub fn link(&self, name: &str) -> Option<&Link> {
+        self.links.iter().find(|link| link.is_called(name))
+    }
+
+    /// The interfaces through which strangers reach addresses of this host and that are not among
+    /// those that are protected, which are called by a name or another name of theirs.
+    pub fn unprotected<'a>(
+        &'a self,
+        protected: &'a [String],
+    ) -> impl Iterator<Item = &'a Link> + 'a {
+        let is_protected = |link: &Link| protected.iter().any(|name| link.is_called(name));
+        let exposed = self.links.iter().filter(|link| link.is_exposed());
+        exposed.filter(move |link| !is_protected(link))
     }
 
     /// Whether something listens on a TCP port.
@@ -108,6 +143,70 @@ mod tests {
     use std::net::{TcpListener, UdpSocket};
 
     use super::*;
+
+    fn link(name: &str, up: bool, addresses: &[&str]) -> Link {
+        let addresses = addresses.iter().map(|address| address.parse().unwrap());
+        Link {
+            name: name.to_owned(),
+            up,
+            addresses: addresses.collect(),
+            ..Link::default()
+        }
+    }
+
+    #[test]
+    fn interfaces_that_are_exposed_and_not_protected() {
+        let host = Host {
+            links: vec![
+                Link {
+                    loopback: true,
+                    ..link("lo", true, &["127.0.0.1", "::1"])
+                },
+                Link {
+                    altnames: vec!["enp6s18".to_owned()],
+                    ..link("eth0", true, &["192.0.2.1"])
+                },
+                link("eth1", true, &["198.51.100.1", "2001:db8::1"]),
+                link("eth2", false, &["203.0.113.1"]),
+                link("eth3", true, &[]),
+            ],
+            ..Host::default()
+        };
+        let rows: [(&str, &[&str], &[&str]); 5] = [
+            ("no interface", &[], &["eth0", "eth1"]),
+            ("one", &["eth0"], &["eth1"]),
+            ("one by its other name", &["enp6s18"], &["eth1"]),
+            ("all", &["eth0", "eth1"], &[]),
+            ("one that is not there", &["eth9"], &["eth0", "eth1"]),
+        ];
+        for (name, protected, expected) in rows {
+            let protected: Vec<_> = protected.iter().map(ToString::to_string).collect();
+            let found = host.unprotected(&protected).map(|link| link.name.as_str());
+            assert_eq!(found.collect::<Vec<_>>(), expected, "{name}");
+        }
+        for (address, expected) in [
+            ("192.0.2.1", true),
+            ("2001:db8::1", true),
+            ("203.0.113.1", true),
+            ("192.0.2.2", false),
+        ] {
+            assert_eq!(
+                host.has_address(address.parse().unwrap()),
+                expected,
+                "{address}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_loopback_interface_is_listed_with_its_addresses() {
+        let host = Host::inspect().unwrap();
+        let lo = host.link("lo").unwrap();
+        assert!(lo.loopback && lo.ethernet, "{lo:?}");
+        assert_eq!(lo.kind, None);
+        assert!(host.has_address("127.0.0.1".parse().unwrap()), "{lo:?}");
+        assert!(!lo.is_exposed());
+    }
 
     #[test]
     fn the_kernels_lists() {
