@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Draws docs/console.svg: what knock-user tells while knock-client knocks, from a real run between two network
-# namespaces. Needs root, iproute2, netcat, and the two programs: cargo build -p knock-user -p knock-client
+# namespaces. Needs root, iproute2, netcat, script (bsdutils), and the two programs: cargo build -p knock-user -p knock-client
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 programs=$(realpath "${CARGO_TARGET_DIR:-target}/debug")
@@ -29,9 +29,10 @@ cd "$work"
 export PATH=$programs:$PATH
 nsenter --net=/run/netns/$server nc -lkn 22 >/dev/null &
 ssh=$!
-nsenter --net=/run/netns/$server knock-user --iface eth0 --config seq.toml >server.txt &
+# At a terminal, as people see it: lines in a file begin with the date.
+nsenter --net=/run/netns/$server script -qefc "knock-user --iface eth0 --config seq.toml" server.txt >/dev/null </dev/null &
 daemon=$!
-until grep -q protecting server.txt; do sleep 0.1; done
+until grep -qs protecting server.txt; do sleep 0.1; done
 
 # What is shown is what is run.
 run() {
@@ -45,8 +46,9 @@ run() {
     run "nc -zw1 -s 192.0.2.9 192.0.2.2 22 || echo closed to others"
 } >client.txt
 until grep -q closed server.txt; do sleep 0.1; done
-kill $daemon
-wait $daemon
+pkill -TERM -P $daemon
+wait $daemon || true
+sed -i -e '/^Script /d' -e 's/\r$//' server.txt
 cd - >/dev/null
 
 # A window: its title, and the lines of a file in monospaced text. Sets y to where the next begins.
@@ -58,8 +60,6 @@ window() {
     while IFS= read -r line; do
         case $line in
             '$ '*) colour=#79c0ff ;;
-            *' opened '* | connected*) colour=#7ee787 ;;
-            *' denied '* | *' reset '* | closed*) colour=#ffa198 ;;
             *) colour=#d0d7de ;;
         esac
         line=${line//&/&amp;} line=${line//</&lt;}

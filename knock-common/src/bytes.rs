@@ -23,6 +23,12 @@ pub trait Bytes {
         self.read::<1>(offset).map(|[byte]| byte)
     }
 
+    /// Index of the interface that received the packet; 0 where there is none, as for a slice.
+    #[inline(always)]
+    fn interface(&self) -> u32 {
+        0
+    }
+
     /// See [`handshake::shake`]: the kernel side overrides it with a function of its own.
     fn shake<W: World>(&self, world: &W) -> Shake {
         handshake::shake(self, world)

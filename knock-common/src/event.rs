@@ -24,6 +24,8 @@ pub struct Event {
     pub until_ms: u64,
     /// Where the packet came from.
     pub source: Address,
+    /// Which address of this host it was sent to.
+    pub destination: Address,
     /// Index of the door, or [`NO_DOOR`].
     pub door: u16,
     /// Source port.
@@ -36,8 +38,8 @@ pub struct Event {
     pub reason: u8,
     /// How many knocks of the door have been made.
     pub stage: u32,
-    /// Explicit padding: one word, not octets, which LLVM clears with a function of its own.
-    pub padding: u32,
+    /// Index of the interface that received the packet; 0 if the frame could not be read.
+    pub interface: u32,
 }
 
 impl Event {
@@ -118,13 +120,14 @@ pub fn hand_over<W: World>(world: &W, visit: &Visit, what: What, until_ms: u64) 
         at_ns: visit.now_ns,
         until_ms,
         source: visit.source,
+        destination: visit.destination,
         door: (what.0 >> 16) as u16,
         source_port: visit.source_port,
         port: visit.port,
         protocol: visit.protocol,
         reason: what.0 as u8,
         stage: u32::from((what.0 >> 8) as u8),
-        padding: 0,
+        interface: visit.interface,
     };
     if !world.emit(&event) {
         world.tally(Tally::EventsLost);
@@ -158,9 +161,11 @@ mod tests {
     fn visit(ms: u64) -> Visit {
         Visit {
             now_ns: ms * 1_000_000,
+            destination: Address::from_v4([192, 0, 2, 2]),
             source_port: 40_000,
             port: 22,
             protocol: 1,
+            interface: 7,
             ..Visit::default()
         }
     }
@@ -229,13 +234,14 @@ mod tests {
             at_ns: 5_000_000,
             until_ms: 99,
             source: Address::ANY,
+            destination: Address::from_v4([192, 0, 2, 2]),
             door: 7,
             source_port: 40_000,
             port: 22,
             protocol: 1,
             reason: Reason::Scanned as u8,
             stage: 3,
-            padding: 0,
+            interface: 7,
         };
         assert_eq!(sim.events.take(), [event]);
         assert_eq!(event.reason(), Some(Reason::Scanned));

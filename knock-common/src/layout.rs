@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// The version of the map layout.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// Names of the maps, as in the object and in `bpftool map`.
 pub const MAPS: &[&str] = &[

@@ -16,6 +16,8 @@ use crate::{
 pub struct Visit {
     /// Who.
     pub source: Address,
+    /// To which address of this host.
+    pub destination: Address,
     /// When, in nanoseconds since boot.
     pub now_ns: u64,
     /// Class of the destination address.
@@ -28,6 +30,10 @@ pub struct Visit {
     pub protocol: u8,
     /// Explicit padding.
     pub padding: u8,
+    /// Index of the interface that received the packet, in its network namespace.
+    pub interface: u32,
+    /// Explicit padding.
+    pub padding2: u32,
 }
 
 impl Visit {
@@ -41,18 +47,22 @@ impl Visit {
         segment: &Segment,
         world: &W,
     ) -> Judged<Self> {
+        let destination = segment.destination(bytes)?;
         let class = match world.features().has(Features::TARGETS) {
-            true => world.target(segment.destination(bytes)?),
+            true => world.target(destination),
             false => 0,
         };
         Ok(Self {
             source: segment.source(bytes)?,
+            destination,
             now_ns: world.now().nanos(),
             class,
             source_port: segment.source_port,
             port: segment.destination_port,
             protocol: segment.protocol as u8,
             padding: 0,
+            interface: bytes.interface(),
+            padding2: 0,
         })
     }
 

@@ -60,6 +60,12 @@ impl Bytes for Frame {
     }
 
     #[inline(always)]
+    fn interface(&self) -> u32 {
+        // SAFETY: the context is the one that the kernel gave this run of the program.
+        unsafe { (*self.context).ingress_ifindex }
+    }
+
+    #[inline(always)]
     fn shake<W: World>(&self, _world: &W) -> Shake {
         Shake::from_number(parts::shake(self.context))
     }

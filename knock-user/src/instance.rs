@@ -2,7 +2,7 @@
 //! who may change them.
 //!
 //! ```text
-//! /sys/fs/bpf/knock/3/eth0@4026531840/     layout version, first interface, network namespace
+//! /sys/fs/bpf/knock/4/eth0@4026531840/     layout version, first interface, network namespace
 //!     maps/ALLOW …                         what every configuration shares
 //!     links/eth0 …                         what keeps the program attached
 //!     program                              the program that is attached

@@ -13,7 +13,7 @@ use knock_user::{
     cli::{Cli, Command, LogFormat, Run},
     clock,
     config::Problems,
-    console::{Console, Style, watch::Watchers},
+    console::{Console, Stamp, Style, watch::Watchers},
     control::{Access, Misuse, Server},
     daemon::{Daemon, Signals},
     generate::{self, Unsuitable},
@@ -75,7 +75,7 @@ fn run(options: &Run, stderr: Stderr) -> Result<()> {
     let style = Style {
         json: options.is_json(),
         dry_run: options.dry_run,
-        time: !supervisor::is_journal(io::stdout()),
+        stamp: stamp(),
         zone: TimeZone::system(),
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -109,6 +109,17 @@ fn run(options: &Run, stderr: Stderr) -> Result<()> {
         });
         daemon.run(signals, control).await
     })
+}
+
+/// What lines on standard output begin with.
+fn stamp() -> Stamp {
+    if supervisor::is_journal(io::stdout()) {
+        Stamp::None
+    } else if io::stdout().is_terminal() {
+        Stamp::Time
+    } else {
+        Stamp::Date
+    }
 }
 
 /// Says what becomes of the connection over which this is typed, before anything is attached.

@@ -23,7 +23,7 @@ use knock_common::{
 use knock_user::{
     commands::{Job, Occasion},
     config::checked::{Command, Door, Effect, Knock, Ports, Verify},
-    console::{Attached, Console, DoorText, Style},
+    console::{Attached, Console, DoorText, Stamp, Style, watch::Form},
     ledger::{Action, Ending},
 };
 
@@ -78,7 +78,7 @@ fn doors() -> Vec<DoorText> {
 fn console(json: bool, dry_run: bool) -> Console<Vec<u8>> {
     let style = Style {
         json,
-        time: true,
+        stamp: Stamp::Time,
         dry_run,
         zone: TimeZone::fixed(tz::offset(2)),
     };
@@ -107,13 +107,14 @@ fn event(
         at_ns: 7_201 * SECOND + 123_456_789,
         until_ms: 7_231_123,
         source: source.into(),
+        destination: Default::default(),
         door,
         source_port: 40_000,
         port,
         protocol: protocol as u8,
         reason: reason as u8,
         stage: stage.into(),
-        padding: 0,
+        interface: 0,
     }
 }
 
@@ -153,6 +154,117 @@ fn an_event_is_a_line() {
             "{name}"
         );
     }
+}
+
+/// An event of a packet to an address of this host, which came in by the interface with this index.
+fn arrived(interface: u32, to: &str, event: Event) -> Event {
+    Event {
+        destination: to.parse::<IpAddr>().unwrap().into(),
+        interface,
+        ..event
+    }
+}
+
+#[test]
+fn a_line_says_where_the_packet_arrived() {
+    let denied = |interface, to| {
+        let event = event(V4, Reason::NoGrant, NO_DOOR, 0, Tcp, 22);
+        arrived(interface, to, event)
+    };
+    #[rustfmt::skip]
+    let rows = [
+        ("known", denied(2, "192.0.2.2"), "denied  203.0.113.9  -  tcp/22 no grant (192.0.2.2 on eth0)", Some("eth0"), Some("192.0.2.2")),
+        ("IPv6", denied(2, "2001:db8::2"), "denied  203.0.113.9  -  tcp/22 no grant (2001:db8::2 on eth0)", Some("eth0"), Some("2001:db8::2")),
+        ("an interface that is gone", denied(3, "192.0.2.2"), "denied  203.0.113.9  -  tcp/22 no grant (192.0.2.2)", None, Some("192.0.2.2")),
+        ("unreadable", denied(2, "::"), "denied  203.0.113.9  -  tcp/22 no grant (on eth0)", Some("eth0"), None),
+    ];
+    for (name, event, text, interface, to) in rows {
+        let names = [(2, "eth0".to_owned())];
+        let tell = |console: &mut Console<Vec<u8>>| {
+            console.set_interfaces(names.clone().into());
+            console.event(&event);
+        };
+        let line = told(false, false, tell);
+        assert_eq!(line.trim_end().split_once(' ').unwrap().1, text, "{name}");
+        let object: serde_json::Value = serde_json::from_str(&told(true, false, tell)).unwrap();
+        assert_eq!(object["interface"].as_str(), interface, "{name}");
+        assert_eq!(object["to"].as_str(), to, "{name}");
+    }
+    let opened = Action::Opened {
+        source: V4.parse::<IpAddr>().unwrap().into(),
+        door: 0,
+        until_ms: 7_231_123,
+        by: None,
+    };
+    let last = arrived(2, "192.0.2.2", event(V4, Reason::Opened, 0, 3, Tcp, 9000));
+    let line = told(false, false, |console| {
+        console.set_interfaces([(2, "eth0".to_owned())].into());
+        console.action(&opened, Some(&last), last.at_ns);
+    });
+    assert_eq!(
+        line,
+        "12:00:01.123 opened  203.0.113.9  ssh  tcp/22 for 30s (192.0.2.2 on eth0)\n"
+    );
+}
+
+#[test]
+fn a_file_gets_dates_and_a_journal_no_time() {
+    for (name, stamp, event_line, sentence) in [
+        (
+            "terminal",
+            Stamp::Time,
+            "12:00:01.123 denied",
+            "eth0 is gone",
+        ),
+        (
+            "file",
+            Stamp::Date,
+            "2026-03-01 12:00:01.123+02:00 denied",
+            "2026-03-01 10:00:01.000+02:00 eth0 is gone",
+        ),
+        ("journal", Stamp::None, "denied", "eth0 is gone"),
+    ] {
+        let style = Style {
+            json: false,
+            stamp,
+            dry_run: false,
+            zone: TimeZone::fixed(tz::offset(2)),
+        };
+        let boot: Timestamp = "2026-03-01T08:00:00Z".parse().unwrap();
+        let mut console = Console::new(Vec::new(), style, doors(), boot);
+        console.event(&event(V4, Reason::NoGrant, NO_DOOR, 0, Tcp, 22));
+        console.gone("eth0", SECOND);
+        let text = String::from_utf8(console.into_inner()).unwrap();
+        let lines: Vec<_> = text.lines().collect();
+        assert!(lines[0].starts_with(event_line), "{name}: {text}");
+        assert!(lines[1].starts_with(sentence), "{name}: {text}");
+    }
+}
+
+#[test]
+fn repeated_refusals_are_one_line_of_text_and_an_object_each() {
+    let refused = |second: u64, port| Event {
+        at_ns: 7_200 * SECOND + second * SECOND,
+        ..event(V4, Reason::NoGrant, NO_DOOR, 0, Tcp, port)
+    };
+    let tell = |console: &mut Console<Vec<u8>>| {
+        for second in 0..18 {
+            console.event(&refused(second, 22));
+        }
+        console.event(&refused(3, 80));
+        console.sum_up(7_200 * SECOND + 20 * SECOND, false);
+        console.sum_up(7_200 * SECOND + 27 * SECOND, false);
+        console.event(&refused(30, 22));
+        console.sum_up(7_200 * SECOND + 31 * SECOND, true);
+    };
+    assert_eq!(
+        told(false, false, tell),
+        "12:00:00.000 denied  203.0.113.9  -  tcp/22 no grant\n\
+         12:00:03.000 denied  203.0.113.9  -  tcp/80 no grant\n\
+         12:00:17.000 denied  203.0.113.9  -  tcp/22 no grant, 17 times more in 17s\n\
+         12:00:30.000 denied  203.0.113.9  -  tcp/22 no grant\n"
+    );
+    assert_eq!(told(true, false, tell).lines().count(), 20);
 }
 
 #[test]
@@ -208,7 +320,7 @@ fn the_ledger_is_told_in_lines() {
     for (name, action, line) in rows {
         let at_ns = 7_201 * SECOND + 123_000_000;
         assert_eq!(
-            told(false, false, |console| console.action(&action, at_ns)),
+            told(false, false, |console| console.action(&action, None, at_ns)),
             line,
             "{name}"
         );
@@ -317,7 +429,7 @@ fn everything_else_is_told_in_lines() {
     }
     let style = Style {
         json: false,
-        time: true,
+        stamp: Stamp::Time,
         dry_run: false,
         zone: TimeZone::UTC,
     };
@@ -342,9 +454,9 @@ fn with_json_a_line_is_an_object() {
     type Tell<'a> = Box<dyn Fn(&mut Console<Vec<u8>>) + 'a>;
     #[rustfmt::skip]
     let rows: [(&str, bool, Tell<'_>, &str); 14] = [
-        ("opened by hand", false, Box::new(|c| c.action(&Action::Opened { source, door: 0, until_ms: 31_000, by: Some(0) }, SECOND)),
+        ("opened by hand", false, Box::new(|c| c.action(&Action::Opened { source, door: 0, until_ms: 31_000, by: Some(0) }, None, SECOND)),
             r#"{"time":"2026-03-01T08:00:01.000Z","event":"opened","source":"2001:db8::9","door":"ssh","reason":"granted","by":"uid 0","until":"2026-03-01T08:00:31.000Z","seconds":30.0,"ports":["tcp/22"]}"#),
-        ("closed by hand", false, Box::new(|c| c.action(&Action::Closed { source, door: 0, ending: Ending::Revoked { by: 1000 } }, SECOND)),
+        ("closed by hand", false, Box::new(|c| c.action(&Action::Closed { source, door: 0, ending: Ending::Revoked { by: 1000 } }, None, SECOND)),
             r#"{"time":"2026-03-01T08:00:01.000Z","event":"closed","source":"2001:db8::9","door":"ssh","reason":"revoked","by":"uid 1000","ports":["tcp/22"]}"#),
         ("opened", false, Box::new(|c| c.event(&event(V4, Reason::Opened, 0, 3, Tcp, 9000))),
             r#"{"time":"2026-03-01T10:00:01.123Z","event":"opened","source":"203.0.113.9","door":"ssh","protocol":"tcp","port":9000,"source_port":40000,"stage":3,"of":3,"reason":"opened","until":"2026-03-01T10:00:31.123Z","seconds":30.0,"ports":["tcp/22"]}"#),
@@ -352,7 +464,7 @@ fn with_json_a_line_is_an_object() {
             r#"{"time":"2026-03-01T10:00:01.123Z","event":"denied","source":"2001:db8::9","protocol":"tcp","port":22,"source_port":40000,"reason":"no-grant","dry_run":true}"#),
         ("unreadable", false, Box::new(|c| c.event(&Event { source: Default::default(), ..event(V4, Reason::BadHeader, NO_DOOR, 0, Tcp, 0) })),
             r#"{"time":"2026-03-01T10:00:01.123Z","event":"dropped","reason":"bad-header"}"#),
-        ("closed", false, Box::new(|c| c.action(&Action::Closed { source, door: 0, ending: Ending::Sequence { by: Some(2) } }, SECOND)),
+        ("closed", false, Box::new(|c| c.action(&Action::Closed { source, door: 0, ending: Ending::Sequence { by: Some(2) } }, None, SECOND)),
             r#"{"time":"2026-03-01T08:00:01.000Z","event":"closed","source":"2001:db8::9","door":"ssh","reason":"sequence","by":"shut","ports":["tcp/22"]}"#),
         ("flow", false, Box::new(|c| c.flow_closed(&flow, Duration::from_millis(1_500), SECOND)),
             r#"{"time":"2026-03-01T08:00:01.000Z","event":"closed","source":"2001:db8::9","protocol":"udp","port":53,"source_port":40000,"reason":"idle","seconds":1.5}"#),
@@ -403,7 +515,7 @@ fn a_closed_pipe_is_no_reason_to_panic() {
     }
     let style = Style {
         json: false,
-        time: true,
+        stamp: Stamp::Time,
         dry_run: false,
         zone: TimeZone::UTC,
     };
@@ -452,7 +564,7 @@ fn knockds_words() {
         closed(Ending::Removed),
         closed(Ending::Revoked { by: 0 }),
     ] {
-        console.action(&action, at_ns);
+        console.action(&action, None, at_ns);
     }
     for (arguments, program) in [
         (vec!["{source}", "in"], "/bin/log"),
@@ -504,8 +616,8 @@ fn those_who_watch_do_not_get_knockds_words() {
     let console = console(false, false);
     let watchers = console.watchers();
     let (mut text, mut json) = (
-        watchers.watch(false).unwrap(),
-        watchers.watch(true).unwrap(),
+        watchers.watch(Form::Text).unwrap(),
+        watchers.watch(Form::Json).unwrap(),
     );
     let mut console = console.in_knockds_words();
     console.event(&event(V4, Reason::FirstKnock, 0, 1, Tcp, 7000));

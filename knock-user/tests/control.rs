@@ -21,7 +21,7 @@ use std::{
 use jiff::{Timestamp, tz::TimeZone};
 use knock_user::{
     console::{
-        self, Console, Style,
+        self, Console, Stamp, Style,
         watch::{WAITING_MAX, WATCHERS_MAX, Watchers},
     },
     control::{
@@ -185,7 +185,8 @@ fn what_is_sent_is_what_arrives() {
         Request::Confirm {},
         Request::Detach {},
     ];
-    let watch = [true, false].map(|json| Incoming::Watch { json });
+    let watch = [(true, false), (false, true), (false, false)]
+        .map(|(json, dated)| Incoming::Watch { json, dated });
     for incoming in requests.map(Incoming::Request).into_iter().chain(watch) {
         let line = incoming.to_line();
         assert_eq!(line.matches('\n').count(), 1, "{line}");
@@ -215,7 +216,11 @@ fn the_lines_are_stable() {
             r#"{"protocol":1,"command":"grant","source":"203.0.113.9","door":"ssh","for_ms":600000}"#,
         ),
         (
-            Incoming::Watch { json: true }.to_line(),
+            Incoming::Watch {
+                json: true,
+                dated: false,
+            }
+            .to_line(),
             r#"{"protocol":1,"command":"watch","json":true}"#,
         ),
         (
@@ -427,7 +432,7 @@ async fn what_is_at_the_sockets_place() {
 
 fn watch(running: &Running, json: bool) -> BufReader<UnixStream> {
     let mut stream = running.connect();
-    let line = Incoming::Watch { json }.to_line();
+    let line = Incoming::Watch { json, dated: false }.to_line();
     stream.write_all(line.as_bytes()).unwrap();
     let mut reader = BufReader::new(stream);
     assert_eq!(reply(&mut reader), Reply::Done(Answer::Watching {}));
@@ -446,7 +451,7 @@ fn say(running: &mut Running, count: usize) {
 fn console() -> Console<Vec<u8>> {
     let style = Style {
         json: false,
-        time: true,
+        stamp: Stamp::Time,
         dry_run: false,
         zone: TimeZone::UTC,
     };
@@ -476,7 +481,14 @@ fn sixteen_may_watch_and_others_may_ask() {
     let running = Running::start();
     let mut watching: Vec<_> = (0..WATCHERS_MAX).map(|_| watch(&running, false)).collect();
     running.is_well();
-    let one_more = running.ask(Incoming::Watch { json: false }.to_line().as_bytes());
+    let one_more = running.ask(
+        Incoming::Watch {
+            json: false,
+            dated: false,
+        }
+        .to_line()
+        .as_bytes(),
+    );
     assert!(message(&one_more).0.contains("too many watch already"));
     drop(watching.pop());
     // The server notices by itself.

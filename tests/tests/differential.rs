@@ -282,11 +282,12 @@ fn make_time_pass(kernel: &mut Kernel, sim: &Sim, random: &mut Random) {
     }
 }
 
-/// What an event says, but for the times.
+/// What an event says, but for the times and the interface, which a packet in memory does not have.
 fn told(events: &[Event]) -> Vec<Event> {
     let timeless = |event: &Event| Event {
         at_ns: 0,
         until_ms: 0,
+        interface: 0,
         ..*event
     };
     events.iter().map(timeless).collect()

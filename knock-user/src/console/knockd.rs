@@ -4,7 +4,7 @@
 
 use std::io::Write;
 
-use super::{Console, Form, What, record::Record, text::harmless};
+use super::{Console, Form, Stamp, What, record::Record, text::harmless};
 use crate::commands::Job;
 
 /// The time of a line, to the minute: what programs that read these lines expect.
@@ -46,7 +46,11 @@ impl<W: Write> Console<W> {
         let zoned = self.wall(at_ns).to_zoned(self.style.zone.clone());
         let time = zoned.strftime(TIME).to_string();
         for line in lines {
-            self.write(Form::Knockd, &time, line);
+            let stamp = match self.style.stamp {
+                Stamp::None => "",
+                Stamp::Time | Stamp::Date => &time,
+            };
+            self.print(&format!("{stamp}{line}"));
         }
     }
 }

@@ -4,6 +4,10 @@
 //! 12:00:01.123 opened  203.0.113.9  ssh  tcp/22 for 30s
 //! ```
 //!
+//! A line says which address of this host the packet went to, and which interface it came in by:
+//! `(192.0.2.2 on eth0)`. On a terminal the time of day is enough; elsewhere, as in a file, lines
+//! begin with the date. A line that says the same again is counted and summed up later.
+//!
 //! The columns are as wide as what has been told so far. With `--json` a line is an object with
 //! these fields; what an event does not have is left out:
 //!
@@ -16,6 +20,7 @@
 //! | `protocol` | string | `tcp` or `udp` |
 //! | `port` | number | destination port |
 //! | `source_port` | number | source port |
+//! | `to` | string | which address of this host the packet was sent to |
 //! | `stage` | number | how many knocks of the door have been made |
 //! | `of` | number | how many knocks the door has |
 //! | `reason` | string | [`knock_common::Reason::name`], or `granted` by hand, or why it closed: `expired`, `sequence`, `revoked`, `removed`, `idle` |
@@ -23,7 +28,7 @@
 //! | `until` | string | when the grant ends, like `time` |
 //! | `seconds` | number | how long from `time` to `until`, or how long a flow was idle |
 //! | `ports` | array of strings | what is opened, closed or protected: `tcp/22` |
-//! | `interface` | string | name of the interface |
+//! | `interface` | string | name of the interface that is protected, or that the packet came in by |
 //! | `mode` | string | how the program is attached: `native` or `generic` |
 //! | `because` | string | why not otherwise |
 //! | `doors` | number | how many doors there are |
@@ -39,7 +44,10 @@
 //! Those who watch over the control socket choose for themselves; for lines that they did not read
 //! in time they get one with `time`, `event` (`missed`) and `missed`, the number of those lines.
 
-use std::io::{self, Write};
+use std::{
+    collections::BTreeMap,
+    io::{self, Write},
+};
 
 use jiff::{Timestamp, tz::TimeZone};
 
@@ -47,6 +55,7 @@ use crate::config::checked::{self, Effect};
 
 mod knockd;
 mod record;
+mod repeats;
 mod standing;
 mod telling;
 pub mod text;
@@ -54,8 +63,9 @@ pub mod watch;
 
 use record::Record;
 pub use record::What;
+use repeats::Repeats;
 use telling::Line;
-use text::harmless;
+use text::{count, harmless, seconds};
 use watch::Watchers;
 
 /// Wider sources do not widen their column: an IPv6 address with all its digits is rare.
@@ -90,10 +100,21 @@ pub struct Style {
     pub json: bool,
     /// Whether nothing is dropped.
     pub dry_run: bool,
-    /// Whether lines begin with the time; a journal has it anyway.
-    pub time: bool,
+    /// What lines begin with.
+    pub stamp: Stamp,
     /// The time zone of lines; objects are always in UTC.
     pub zone: TimeZone,
+}
+
+/// What a line of text begins with.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Stamp {
+    /// Nothing: a journal has the time anyway.
+    None,
+    /// The time of day, for a terminal.
+    Time,
+    /// Date, time and offset from UTC, for whatever is read later.
+    Date,
 }
 
 /// How the program is attached.
@@ -128,6 +149,9 @@ pub struct Console<W> {
     widths: [usize; 3],
     failure: Option<io::Error>,
     watchers: Watchers,
+    /// Names of this host's interfaces by index.
+    interfaces: BTreeMap<u32, String>,
+    repeats: Repeats<Line>,
     /// The writer gets knockd's lines.
     speaks_knockd: bool,
 }
@@ -143,6 +167,8 @@ impl<W: Write> Console<W> {
             widths: [What::Opened.name().len(), 0, 0],
             failure: None,
             watchers: Watchers::default(),
+            interfaces: BTreeMap::new(),
+            repeats: Repeats::default(),
             speaks_knockd: false,
         }
     }
@@ -163,6 +189,11 @@ impl<W: Write> Console<W> {
         self.doors = doors;
     }
 
+    /// Names the interfaces of this host by their indexes.
+    pub fn set_interfaces(&mut self, interfaces: BTreeMap<u32, String>) {
+        self.interfaces = interfaces;
+    }
+
     /// Wall time was set.
     pub fn set_boot(&mut self, boot: Timestamp) {
         self.boot = boot;
@@ -181,20 +212,63 @@ impl<W: Write> Console<W> {
     /// Writes an event.
     fn tell(&mut self, at_ns: u64, line: &Line, record: Record<'_>) {
         self.translate(at_ns, line.what, &record);
-        if self.wants(Form::Text) {
-            let zoned = self.wall(at_ns).to_zoned(self.style.zone.clone());
-            let time = zoned.strftime("%H:%M:%S%.3f ").to_string();
-            let columns = self.columns(line);
-            self.write(Form::Text, &time, columns.trim_end());
-        }
+        self.write_columns(at_ns, line);
         self.tell_object(at_ns, line.what, record);
+    }
+
+    /// Writes the lines that sum up repetitions: those that are over, or all of them at the end.
+    pub fn sum_up(&mut self, now_ns: u64, at_end: bool) {
+        for repeated in self.repeats.due(now_ns, at_end) {
+            let times = match repeated.times {
+                1 => "once".to_owned(),
+                times => count(times, "time"),
+            };
+            let within_ms = u64::try_from(repeated.within.as_millis()).unwrap_or(u64::MAX);
+            let mut line = repeated.line;
+            line.why = format!("{}, {times} more in {}", line.why, seconds(within_ms));
+            self.write_columns(repeated.last_ns, &line);
+        }
+    }
+
+    fn write_columns(&mut self, at_ns: u64, line: &Line) {
+        if self.wants_text() {
+            let columns = self.columns(line);
+            self.write_text(at_ns, columns.trim_end(), Stamp::Time);
+        }
     }
 
     /// Writes a sentence.
     fn say(&mut self, at_ns: u64, what: What, text: &str, record: Record<'_>) {
         self.translate(at_ns, what, &record);
-        self.write(Form::Text, "", text);
+        // Somebody at a terminal sees when it is said.
+        self.write_text(at_ns, text, Stamp::None);
         self.tell_object(at_ns, what, record);
+    }
+
+    /// Writes a line of text; `brief` is what it begins with where the date does not belong.
+    fn write_text(&mut self, at_ns: u64, text: &str, brief: Stamp) {
+        let brief = format!("{}{text}", self.stamped(at_ns, brief));
+        let dated = format!("{}{text}", self.stamped(at_ns, Stamp::Date));
+        self.watchers.tell(watch::Form::Text, &brief);
+        self.watchers.tell(watch::Form::Dated, &dated);
+        if self.form() == Form::Text {
+            self.print(match self.style.stamp {
+                Stamp::None => text,
+                Stamp::Time => &brief,
+                Stamp::Date => &dated,
+            });
+        }
+    }
+
+    /// What a line begins with, and a blank.
+    fn stamped(&self, at_ns: u64, stamp: Stamp) -> String {
+        let format = match stamp {
+            Stamp::None => return String::new(),
+            Stamp::Time => "%H:%M:%S%.3f ",
+            Stamp::Date => "%Y-%m-%d %H:%M:%S%.3f%:z ",
+        };
+        let zoned = self.wall(at_ns).to_zoned(self.style.zone.clone());
+        zoned.strftime(format).to_string()
     }
 
     fn columns(&mut self, line: &Line) -> String {
@@ -217,21 +291,26 @@ impl<W: Write> Console<W> {
     }
 
     fn tell_object(&mut self, at_ns: u64, what: What, mut record: Record<'_>) {
-        if !self.wants(Form::Json) {
+        if self.form() != Form::Json && !self.watchers.want(&[watch::Form::Json]) {
             return;
         }
         record.event = what.name();
         record.time = self.utc(at_ns);
         record.dry_run = self.style.dry_run;
         match serde_json::to_string(&record) {
-            Ok(text) => self.write(Form::Json, "", &text),
+            Ok(text) => {
+                self.watchers.tell(watch::Form::Json, &text);
+                if self.form() == Form::Json {
+                    self.print(&text);
+                }
+            }
             Err(error) => self.failure = Some(error.into()),
         }
     }
 
-    /// Whether anybody reads lines of this form: they are made once, and only then.
-    fn wants(&self, form: Form) -> bool {
-        self.form() == form || self.watchers.want(form == Form::Json)
+    /// Whether anybody reads text: lines are made once, and only then.
+    fn wants_text(&self) -> bool {
+        self.form() == Form::Text || self.watchers.want(&[watch::Form::Text, watch::Form::Dated])
     }
 
     const fn form(&self) -> Form {
@@ -244,15 +323,11 @@ impl<W: Write> Console<W> {
         }
     }
 
-    fn write(&mut self, form: Form, time: &str, line: &str) {
-        let timed = format!("{time}{line}");
-        if form != Form::Knockd {
-            self.watchers.tell(form == Form::Json, &timed);
-        }
-        if self.failure.is_some() || self.form() != form {
+    /// Writes a line to the writer, unless that failed before.
+    fn print(&mut self, line: &str) {
+        if self.failure.is_some() {
             return;
         }
-        let line = if self.style.time { &timed } else { line };
         // One write, so that lines of several programs in one file stay whole.
         let written = self.out.write_all(format!("{line}\n").as_bytes());
         self.failure = written.and_then(|()| self.out.flush()).err();

@@ -20,6 +20,8 @@ pub(super) struct Record<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) source_port: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) to: Option<IpAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) stage: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) of: Option<usize>,

@@ -20,6 +20,7 @@ use crate::ledger::{Action, Ending};
 const NANOS_PER_MILLI: u64 = 1_000_000;
 
 /// The columns after the time.
+#[derive(Clone, Debug)]
 pub(super) struct Line {
     pub(super) what: What,
     pub(super) source: String,
@@ -43,12 +44,15 @@ impl<W: Write> Console<W> {
         };
         let tells_end = matches!(what, What::Opened | What::Refreshed);
         let has_stage = event.stage != 0;
+        let interface = self.interface(event);
         let record = Record {
             source,
             door: door.map(|door| door.name.as_str()),
             protocol: source.map(|_| protocol(event.protocol)),
             port: source.map(|_| event.port),
             source_port: source.map(|_| event.source_port),
+            to: destination(event),
+            interface: interface.as_deref(),
             stage: has_stage.then_some(event.stage),
             of: door.filter(|_| has_stage).and_then(|door| door.knocks),
             reason: event.reason().map(Reason::name),
@@ -63,13 +67,34 @@ impl<W: Write> Console<W> {
             what,
             source: source.map_or("-".to_owned(), |source| source.to_string()),
             door: door.map_or("-", |door| &door.name).to_owned(),
-            why,
+            why: join(&why, &self.arrival(event)),
         };
+        // Whoever is refused tries again.
+        let may_repeat = matches!(what, What::Denied | What::Dropped | What::Locked);
+        if may_repeat && !self.repeats.is_new(event.into(), &line, event.at_ns) {
+            self.tell_object(event.at_ns, what, record);
+            return;
+        }
         self.tell(event.at_ns, &line, record);
     }
 
-    /// Tells what the ledger said; its housekeeping is not told.
-    pub fn action(&mut self, action: &Action, at_ns: u64) {
+    /// Where the packet of an event arrived: `(192.0.2.2 on eth0)`, as far as that is known.
+    fn arrival(&self, event: &Event) -> String {
+        let to = destination(event).map(|to| to.to_string());
+        let on = self.interface(event).map(|name| format!("on {name}"));
+        match join(&to.unwrap_or_default(), &on.unwrap_or_default()) {
+            nothing if nothing.is_empty() => nothing,
+            arrival => format!("({arrival})"),
+        }
+    }
+
+    fn interface(&self, event: &Event) -> Option<String> {
+        self.interfaces.get(&event.interface).cloned()
+    }
+
+    /// Tells what the ledger said; its housekeeping is not told. `event` is what the kernel side
+    /// reported, if that is why.
+    pub fn action(&mut self, action: &Action, event: Option<&Event>, at_ns: u64) {
         let (source, index, what, until_ms, ending, giver) = match *action {
             Action::Opened {
                 source,
@@ -113,8 +138,16 @@ impl<W: Write> Console<W> {
         } else if let Some(by) = &by {
             why = join(&why, &format!("granted by {by}"));
         }
+        // The same event may end something that another source has.
+        let event = event.filter(|event| IpAddr::from(event.source) == source);
+        if let Some(event) = event {
+            why = join(&why, &self.arrival(event));
+        }
+        let interface = event.and_then(|event| self.interface(event));
         let record = Record {
             source: Some(source),
+            to: event.and_then(destination),
+            interface: interface.as_deref(),
             door: Some(&door.name),
             reason: ending.map(ending_name).or(giver.map(|_| "granted")),
             by: by.as_deref(),
@@ -356,6 +389,12 @@ const fn ending_name(ending: Ending) -> &'static str {
         Ending::Sequence { .. } => "sequence",
         Ending::Revoked { .. } => "revoked",
     }
+}
+
+/// The address of this host that a packet was sent to, if it could be read.
+fn destination(event: &Event) -> Option<IpAddr> {
+    let is_read = event.destination != knock_common::Address::ANY;
+    is_read.then(|| event.destination.into())
 }
 
 /// Whether it is known who sent the packet; not if it could not be read.

@@ -25,10 +25,21 @@ struct Everybody {
     ended: bool,
 }
 
+/// What lines a watcher gets.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Form {
+    /// Text that begins with the time of day, for a terminal.
+    Text,
+    /// Text that begins with date and time, for whatever is read later.
+    Dated,
+    /// JSON objects.
+    Json,
+}
+
 /// What waits for one of them.
 #[derive(Debug)]
 struct Queue {
-    json: bool,
+    form: Form,
     waiting: Mutex<Waiting>,
     /// Somebody should look at what waits.
     changed: Notify,
@@ -56,8 +67,8 @@ pub struct Watcher {
 }
 
 impl Watchers {
-    /// One more, as lines of text or of JSON; `None` if too many watch already.
-    pub fn watch(&self, json: bool) -> Option<Watcher> {
+    /// Adds a watcher, who gets lines of this form; `None` if too many watch already.
+    pub fn watch(&self, form: Form) -> Option<Watcher> {
         let mut everybody = lock(&self.0);
         if everybody.queues.len() >= WATCHERS_MAX {
             return None;
@@ -67,7 +78,7 @@ impl Watchers {
             ..Waiting::default()
         };
         let queue = Arc::new(Queue {
-            json,
+            form,
             waiting: Mutex::new(waiting),
             changed: Notify::new(),
         });
@@ -83,16 +94,18 @@ impl Watchers {
         lock(&self.0).queues.len()
     }
 
-    /// Whether anybody wants lines of this kind.
-    pub(super) fn want(&self, json: bool) -> bool {
-        lock(&self.0).queues.iter().any(|queue| queue.json == json)
+    /// Whether anybody wants lines of one of these forms.
+    pub(super) fn want(&self, forms: &[Form]) -> bool {
+        let everybody = lock(&self.0);
+        let mut queues = everybody.queues.iter();
+        queues.any(|queue| forms.contains(&queue.form))
     }
 
-    /// Gives a line, without its end, to those who want lines of this kind.
-    pub(super) fn tell(&self, json: bool, line: &str) {
+    /// Gives a line, without its end, to those who want lines of this form.
+    pub(super) fn tell(&self, form: Form, line: &str) {
         let everybody = lock(&self.0);
         let queues = everybody.queues.iter();
-        let mut queues = queues.filter(|queue| queue.json == json).peekable();
+        let mut queues = queues.filter(|queue| queue.form == form).peekable();
         if queues.peek().is_none() {
             return;
         }
@@ -137,7 +150,7 @@ impl Watcher {
             };
             match item {
                 Some(Item::Line(line)) => return Some(line),
-                Some(Item::Missed(count)) => return Some(missed(count, self.queue.json).into()),
+                Some(Item::Missed(count)) => return Some(missed(count, self.queue.form).into()),
                 None if ended => return None,
                 None => self.queue.changed.notified().await,
             }
@@ -154,8 +167,8 @@ impl Drop for Watcher {
 }
 
 /// What is told in place of lines that were not read in time.
-fn missed(lines: u64, json: bool) -> String {
-    if json {
+fn missed(lines: u64, form: Form) -> String {
+    if form == Form::Json {
         let time = format!("{:.3}", Timestamp::now());
         format!("{{\"time\":\"{time}\",\"event\":\"missed\",\"missed\":{lines}}}\n")
     } else {

@@ -1,7 +1,7 @@
 //! The commands of an administrator.
 
 use std::{
-    io::{self, BufRead as _, Write},
+    io::{self, BufRead as _, IsTerminal as _, Write},
     net::IpAddr,
     os::unix::net::UnixStream,
     time::Duration,
@@ -122,7 +122,12 @@ impl Ask {
     /// What is sent.
     pub fn incoming(&self) -> Incoming {
         Incoming::Request(match self {
-            Self::Watch(At { json, .. }) => return Incoming::Watch { json: *json },
+            Self::Watch(At { json, .. }) => {
+                return Incoming::Watch {
+                    json: *json,
+                    dated: !io::stdout().is_terminal(),
+                };
+            }
             Self::Status(_) => Request::Status {},
             Self::List(_) => Request::List {},
             Self::Reload { confirm, .. } => Request::Reload {

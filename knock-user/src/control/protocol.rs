@@ -81,6 +81,8 @@ pub enum Incoming {
     Watch {
         /// As JSON objects.
         json: bool,
+        /// Text with dates, not only with the time of day.
+        dated: bool,
     },
     /// Everything else.
     Request(Request),
@@ -203,14 +205,16 @@ impl Incoming {
         struct Watch {
             command: &'static str,
             json: bool,
+            dated: bool,
         }
         let protocol = VERSION;
         match self {
-            &Self::Watch { json } => line(&Versioned {
+            &Self::Watch { json, dated } => line(&Versioned {
                 protocol,
                 request: Watch {
                     command: "watch",
                     json,
+                    dated,
                 },
             }),
             Self::Request(request) => line(&Versioned { protocol, request }),
@@ -229,6 +233,8 @@ impl Incoming {
             _command: String,
             #[serde(default)]
             json: bool,
+            #[serde(default)]
+            dated: bool,
         }
         let request = versioned(line)?;
         let command = request.get("command").and_then(|command| command.as_str());
@@ -240,7 +246,8 @@ impl Incoming {
             ));
         }
         let understood = if command == "watch" {
-            serde_json::from_value(request).map(|Watch { json, .. }| Self::Watch { json })
+            serde_json::from_value(request)
+                .map(|Watch { json, dated, .. }| Self::Watch { json, dated })
         } else {
             serde_json::from_value(request).map(Self::Request)
         };

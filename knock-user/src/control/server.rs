@@ -32,7 +32,7 @@ use super::{
     access::{self, Access, Peer},
     protocol::{Answer, Incoming, Reply, Request},
 };
-use crate::console::watch::{Watcher, Watchers};
+use crate::console::watch::{Form, Watcher, Watchers};
 
 /// Connections that are served at once, besides those that watch; more wait for their turn.
 pub const CONNECTIONS_MAX: usize = 16;
@@ -249,7 +249,7 @@ async fn converse(
     };
     match Incoming::from_line(&line) {
         Err(reason) => send(&mut write, &Reply::bad(reason)).await,
-        Ok(Incoming::Watch { json }) => match entrance.watchers.watch(json) {
+        Ok(Incoming::Watch { json, dated }) => match entrance.watchers.watch(form(json, dated)) {
             Some(watcher) => {
                 // Those who watch stay; others need the turn.
                 drop(turn);
@@ -329,6 +329,15 @@ async fn ask(entrance: &Entrance, request: Request, peer: Peer) -> Reply {
 async fn send(write: &mut OwnedWriteHalf, reply: &Reply) -> io::Result<()> {
     let line = reply.to_line();
     timeout(PATIENCE, write.write_all(line.as_bytes())).await?
+}
+
+/// The lines that a request for watching asks for.
+const fn form(json: bool, dated: bool) -> Form {
+    match (json, dated) {
+        (true, _) => Form::Json,
+        (false, true) => Form::Dated,
+        (false, false) => Form::Text,
+    }
 }
 
 /// Writes lines until there are no more, or until the other side ends or says anything.

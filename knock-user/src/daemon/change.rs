@@ -15,6 +15,7 @@ use crate::{
     config::checked::{Door, Settings},
     drift::Drift,
     firewall::Attached,
+    interface,
     protection::{Ended, Put},
     start::Plan,
     supervisor,
@@ -166,6 +167,9 @@ impl<W: Write> Daemon<W> {
 
     /// Attaches to interfaces that appeared, and tells of those that went away.
     pub(super) fn follow_interfaces(&mut self) -> Result<()> {
+        let names = interface::list()?.into_iter();
+        let names = names.map(|interface| (interface.index, interface.name));
+        self.console.set_interfaces(names.collect());
         let followed = self.protection.follow_interfaces()?;
         if !followed.attached.is_empty() || !followed.gone.is_empty() {
             supervisor::status(&self.standing());

@@ -67,7 +67,7 @@ impl<W: Write> Daemon<W> {
                 .clock(source, &door.name, behind_s, event.at_ns);
         }
         let actions = self.ledger.hear(event, clock::boot_ms());
-        self.act(&actions, event.at_ns);
+        self.act_on(&actions, Some(event), event.at_ns);
     }
 
     /// Puts away sequences that were used, and listens to those that are next.
@@ -88,22 +88,27 @@ impl<W: Write> Daemon<W> {
 
     /// Does what the ledger asks for: all of it, also after something that failed.
     pub(super) fn act(&mut self, actions: &[Action], at_ns: u64) {
+        self.act_on(actions, None, at_ns);
+    }
+
+    /// As [`Daemon::act`]; `event` is why the ledger asks for it.
+    fn act_on(&mut self, actions: &[Action], event: Option<&Event>, at_ns: u64) {
         for action in actions {
             let done = match *action {
                 Action::Remove { key } => self.remove(key),
                 Action::Restore { key, grant } => self.restore(key, grant),
                 Action::Opened { source, door, .. } => {
-                    self.console.action(action, at_ns);
+                    self.console.action(action, event, at_ns);
                     self.command(Occasion::Open, source, door);
                     Ok(())
                 }
                 Action::Closed { source, door, .. } => {
-                    self.console.action(action, at_ns);
+                    self.console.action(action, event, at_ns);
                     self.command(Occasion::Close, source, door);
                     Ok(())
                 }
                 Action::Refreshed { .. } => {
-                    self.console.action(action, at_ns);
+                    self.console.action(action, event, at_ns);
                     Ok(())
                 }
             };

@@ -255,6 +255,7 @@ impl<W: Write> Daemon<W> {
             }
             Outcome::Signal | Outcome::Detach | Outcome::Unconfirmed => outcome,
         };
+        self.console.sum_up(clock::boot_ns(), true);
         // What was there before listens to them again.
         if outcome != Outcome::Unconfirmed {
             self.withdraw_sequences();

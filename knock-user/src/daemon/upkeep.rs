@@ -113,6 +113,7 @@ impl<W: Write> Daemon<W> {
         let counters = self.protection.firewall().counters()?;
         let moved = self.tallies.moved(&counters, clock::boot_ms());
         let now_ns = clock::boot_ns();
+        self.console.sum_up(now_ns, false);
         self.console.left_out(moved.left_out, moved.lost, now_ns);
         for (lack, times) in moved.lacks {
             self.console.pressure(lack, times, now_ns);

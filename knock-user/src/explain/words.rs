@@ -44,12 +44,13 @@ pub(super) fn chain<L: Live>(
         seen,
         visit: Visit {
             source,
+            destination: question.to.map_or(Address::ANY, Address::from),
             now_ns: known.now.nanos(),
             class,
             source_port: 0,
             port,
             protocol: protocol as u8,
-            padding: 0,
+            ..Visit::default()
         },
         rule,
     };

@@ -41,13 +41,15 @@ fn what_an_event_says() {
         at_ns: opened.at_ns,
         until_ms: opened.at_ns / 1_000_000 + 60_000,
         source: Address::from("2001:db8:18::1".parse::<IpAddr>().unwrap()),
+        destination: Address::from("2001:db8::2".parse::<IpAddr>().unwrap()),
         door: 0,
         source_port: 12_345,
         port: 8000,
         protocol: 1,
         reason: 57,
         stage: 2,
-        padding: 0,
+        // Test runs have the loopback interface of their namespace.
+        interface: opened.interface,
     };
     assert_eq!(opened, expected);
     judge(syn(7002));

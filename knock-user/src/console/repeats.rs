@@ -1,0 +1,194 @@
+//! Folds lines that say the same again, such as those of a client that tries a closed port each
+//! half second: the first one is written at once, the others are counted and summed up.
+//!
+//! Only lines of text are folded. Objects (`--json`) are for programs, which count for themselves.
+
+use std::{collections::HashMap, time::Duration};
+
+use knock_common::{Address, event::Event};
+
+/// A repetition is summed up when nothing more came for this long.
+const QUIET: Duration = Duration::from_secs(10);
+/// A repetition that continues is summed up this often.
+const SUM_UP: Duration = Duration::from_secs(60);
+/// How many different lines are remembered; further ones are not folded. A flood of forged sources
+/// would otherwise take memory without limit.
+const KEYS_MAX: usize = 1_024;
+
+/// What makes two lines the same.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub(super) struct Key {
+    source: Address,
+    destination: Address,
+    interface: u32,
+    port: u16,
+    protocol: u8,
+    reason: u8,
+}
+
+impl From<&Event> for Key {
+    fn from(event: &Event) -> Self {
+        Self {
+            source: event.source,
+            destination: event.destination,
+            interface: event.interface,
+            port: event.port,
+            protocol: event.protocol,
+            reason: event.reason,
+        }
+    }
+}
+
+/// Lines that were written once and may come again.
+#[derive(Debug)]
+pub(super) struct Repeats<L> {
+    seen: HashMap<Key, Seen<L>>,
+}
+
+impl<L> Default for Repeats<L> {
+    fn default() -> Self {
+        Self {
+            seen: HashMap::new(),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Seen<L> {
+    line: L,
+    /// When it was written, or summed up, last.
+    written_ns: u64,
+    /// When it came last.
+    last_ns: u64,
+    /// How often it came since it was written.
+    times: u64,
+}
+
+/// A line that came again.
+#[derive(Debug, Eq, PartialEq)]
+pub(super) struct Repeated<L> {
+    pub(super) line: L,
+    /// How often since it was written; at least once.
+    pub(super) times: u64,
+    /// From the line that was written to the last repetition.
+    pub(super) within: Duration,
+    /// When it came last.
+    pub(super) last_ns: u64,
+}
+
+impl<L: Clone> Repeats<L> {
+    /// Returns whether a line is new and is to be written; otherwise it is counted.
+    pub(super) fn is_new(&mut self, key: Key, line: &L, at_ns: u64) -> bool {
+        if let Some(seen) = self.seen.get_mut(&key) {
+            seen.times = seen.times.saturating_add(1);
+            seen.last_ns = seen.last_ns.max(at_ns);
+            return false;
+        }
+        if self.seen.len() < KEYS_MAX {
+            let seen = Seen {
+                line: line.clone(),
+                written_ns: at_ns,
+                last_ns: at_ns,
+                times: 0,
+            };
+            self.seen.insert(key, seen);
+        }
+        true
+    }
+
+    /// Takes the repetitions that are to be summed up now, the earliest first. `at_end` takes all.
+    pub(super) fn due(&mut self, now_ns: u64, at_end: bool) -> Vec<Repeated<L>> {
+        let elapsed = |since_ns| Duration::from_nanos(now_ns.saturating_sub(since_ns));
+        let mut due = Vec::new();
+        self.seen.retain(|_, seen| {
+            let is_over = at_end || elapsed(seen.last_ns) >= QUIET;
+            if seen.times > 0 && (is_over || elapsed(seen.written_ns) >= SUM_UP) {
+                due.push(Repeated {
+                    line: seen.line.clone(),
+                    times: std::mem::take(&mut seen.times),
+                    within: Duration::from_nanos(seen.last_ns.saturating_sub(seen.written_ns)),
+                    last_ns: seen.last_ns,
+                });
+                seen.written_ns = seen.last_ns;
+            }
+            !is_over
+        });
+        due.sort_by_key(|repeated| repeated.last_ns);
+        due
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(port: u16) -> Key {
+        Key::from(&Event {
+            port,
+            ..Event::default()
+        })
+    }
+
+    const fn seconds(count: u64) -> u64 {
+        count * 1_000_000_000
+    }
+
+    #[test]
+    fn repetitions_are_summed_up() {
+        // Lines at these seconds, then a look at another: how often, and within how many seconds.
+        for (name, lines, look, expected) in [
+            ("a single line is not repeated", &[0][..], 100, None),
+            ("the client still tries", &[0, 1, 2], 5, None),
+            ("the client gave up", &[0, 1, 2], 12, Some((2, 2))),
+            (
+                "the client tries for a minute",
+                &[0, 9, 18, 27, 36, 45, 54, 59],
+                60,
+                Some((7, 59)),
+            ),
+        ] {
+            let mut repeats = Repeats::default();
+            for (place, &at) in lines.iter().enumerate() {
+                let is_new = repeats.is_new(key(22), &"denied", seconds(at));
+                assert_eq!(is_new, place == 0, "{name}: line at {at} s");
+            }
+            let due = repeats.due(seconds(look), false);
+            let summed: Vec<_> = due
+                .iter()
+                .map(|repeated| (repeated.times, repeated.within.as_secs()))
+                .collect();
+            assert_eq!(summed, Vec::from_iter(expected), "{name}");
+            assert_eq!(repeats.due(seconds(look), false), [], "{name}: once");
+        }
+    }
+
+    #[test]
+    fn a_line_after_the_sum_is_written_again() {
+        let mut repeats = Repeats::default();
+        assert!(repeats.is_new(key(22), &"denied", 0));
+        assert!(repeats.is_new(key(23), &"denied", 0), "another port");
+        assert!(!repeats.is_new(key(22), &"denied", seconds(1)));
+        assert_eq!(repeats.due(seconds(11), false).len(), 1);
+        assert!(repeats.is_new(key(22), &"denied", seconds(12)));
+    }
+
+    #[test]
+    fn the_end_sums_everything_up() {
+        let mut repeats = Repeats::default();
+        repeats.is_new(key(22), &"denied", 0);
+        repeats.is_new(key(22), &"denied", 1);
+        assert_eq!(repeats.due(2, true).len(), 1);
+    }
+
+    #[test]
+    fn a_flood_takes_no_more_memory() {
+        let mut repeats = Repeats::default();
+        for port in 0..u16::MAX {
+            assert!(repeats.is_new(key(port), &(), 0), "{port}");
+        }
+        assert_eq!(repeats.seen.len(), KEYS_MAX);
+        assert!(repeats.is_new(key(u16::MAX - 1), &(), 1), "not remembered");
+        repeats.due(seconds(11), false);
+        assert!(repeats.seen.is_empty());
+    }
+}
