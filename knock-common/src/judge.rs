@@ -4,20 +4,57 @@ use crate::{
     Bytes, Reason, World, access,
     event::{self, What},
     knock,
-    layout::{Features, PortKind, port_index},
+    layout::{Features, PortKind, PortRule, port_index},
     packet,
-    reason::Telling,
+    reason::{Tally, Telling, Verdict},
     visit::Visit,
     world::Judged,
 };
 
-/// Judges a frame: what it was, in one [`Reason`], which also says whether it passes.
+/// What a frame was, and what happens to it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Judgement {
+    /// What it was.
+    pub reason: Reason,
+    /// Whether it reaches the network stack although its reason says otherwise: a knock on a port
+    /// whose doors have `knock_pass`.
+    pub is_let_pass: bool,
+}
+
+impl Judgement {
+    /// What happens to the frame.
+    #[inline(always)]
+    pub const fn verdict(self) -> Verdict {
+        match self.is_let_pass {
+            true => Verdict::Pass,
+            false => self.reason.verdict(),
+        }
+    }
+}
+
+impl From<Reason> for Judgement {
+    #[inline(always)]
+    fn from(reason: Reason) -> Self {
+        Self {
+            reason,
+            is_let_pass: false,
+        }
+    }
+}
+
+/// Judges a frame and returns what it was: [`decide`] without what happens to knocks that pass.
+#[inline(always)]
+pub fn judge<B: Bytes + ?Sized, W: World>(bytes: &B, world: &W) -> Reason {
+    decide(bytes, world).reason
+}
+
+/// Judges a frame: what it was, in one [`Reason`], and what happens to it.
 ///
 /// Ordinary traffic pays for the parse and one look into the port table.
 #[inline(always)]
-pub fn judge<B: Bytes + ?Sized, W: World>(bytes: &B, world: &W) -> Reason {
+pub fn decide<B: Bytes + ?Sized, W: World>(bytes: &B, world: &W) -> Judgement {
     if is_unconfirmed(world) {
-        return Reason::Unconfirmed;
+        return Reason::Unconfirmed.into();
     }
     judge_segment(bytes, world).unwrap_or_else(|reason| {
         if reason.telling() != Telling::Never {
@@ -27,7 +64,7 @@ pub fn judge<B: Bytes + ?Sized, W: World>(bytes: &B, world: &W) -> Reason {
             };
             event::tell(world, &visit, What::new(reason), 0);
         }
-        reason
+        reason.into()
     })
 }
 
@@ -39,14 +76,33 @@ fn is_unconfirmed<W: World>(world: &W) -> bool {
 
 /// The reason, as an error if the frame could not be read as far as was needed.
 #[inline(always)]
-fn judge_segment<B: Bytes + ?Sized, W: World>(bytes: &B, world: &W) -> Judged<Reason> {
+fn judge_segment<B: Bytes + ?Sized, W: World>(bytes: &B, world: &W) -> Judged<Judgement> {
     let segment = packet::parse(bytes)?;
     let rule = world.port(port_index(segment.protocol, segment.destination_port));
-    match rule.kind() {
-        PortKind::Exempt => Ok(Reason::Ordinary),
-        PortKind::Ordinary => knock::other_port(bytes, &segment, world),
-        PortKind::Protected => access::protected(bytes, &segment, rule, world),
-        PortKind::Knock | PortKind::Decoy => knock::knock(bytes, &segment, rule, world),
+    let reason = match rule.kind() {
+        PortKind::Exempt => Reason::Ordinary,
+        PortKind::Ordinary => knock::other_port(bytes, &segment, world)?,
+        PortKind::Protected => access::protected(bytes, &segment, rule, world)?,
+        PortKind::Knock | PortKind::Decoy => {
+            let reason = knock::knock(bytes, &segment, rule, world)?;
+            return Ok(if_let_pass(reason, rule, world));
+        }
+    };
+    Ok(reason.into())
+}
+
+/// What happens to a knock, which may be let pass.
+#[inline(always)]
+fn if_let_pass<W: World>(reason: Reason, rule: PortRule, world: &W) -> Judgement {
+    let is_let_pass = world.features().has(Features::KNOCK_PASS)
+        && rule.lets_pass()
+        && reason.verdict() != Verdict::Pass;
+    if is_let_pass {
+        world.tally(Tally::KnocksPassed);
+    }
+    Judgement {
+        reason,
+        is_let_pass,
     }
 }
 
@@ -121,6 +177,7 @@ mod tests {
             any::<(u8, u32)>().prop_map(|(class, first)| PortRule::knock(class, first % NODES)),
             (0..NODES).prop_map(|first| PortRule::knock(0, first).proved()),
             Just(PortRule::DECOY.proved()),
+            (0..NODES).prop_map(|first| PortRule::knock(0, first).let_pass()),
         ]
     }
 
@@ -228,6 +285,41 @@ mod tests {
             0x9c, 0x40, 0, port, 0, 0, 0, 1, 0, 0, 0, 0, 0x50, flags, 0, 0, 0, 0, 0, 0,
         ];
         [&ethernet[..], &ip, &tcp].concat()
+    }
+
+    #[test]
+    fn knocks_pass_where_their_doors_say_so() {
+        let on = Features::KNOCK_PASS;
+        let knock = PortRule::knock(0, 0);
+        for (name, features, rule, passes) in [
+            ("knock_pass", on, knock.let_pass(), true),
+            ("another port's door has it", on, knock, false),
+            (
+                "no door has it",
+                Features::default(),
+                knock.let_pass(),
+                false,
+            ),
+            ("a decoy", on, PortRule::DECOY, false),
+            ("a protected port", on, PortRule::protected(0), false),
+        ] {
+            let sim = Sim {
+                features,
+                ports: [(2, rule)].into(),
+                config: Config {
+                    flag_classes: [FlagClass::SYN; 16],
+                    ..Config::default()
+                },
+                ..Sim::default()
+            };
+            let judgement = decide(&frame(Protocol::Tcp, 2, flag::SYN)[..], &sim);
+            let expected = match passes {
+                true => Verdict::Pass,
+                false => Verdict::Drop,
+            };
+            assert_eq!(judgement.verdict(), expected, "{name}");
+            assert_eq!(judgement.reason.verdict(), Verdict::Drop, "{name}");
+        }
     }
 
     #[test]

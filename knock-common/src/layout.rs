@@ -104,6 +104,9 @@ impl Features {
     /// The program tells what it does, for `-v`.
     pub const LOG: Self = Self(1 << 10);
 
+    /// There are doors whose knocks go on to the network stack.
+    pub const KNOCK_PASS: Self = Self(1 << 11);
+
     /// Whether all of `features` are used.
     #[inline(always)]
     pub const fn has(self, features: Self) -> bool {
@@ -137,7 +140,8 @@ pub enum PortKind {
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Pod, Zeroable)]
 pub struct PortRule {
     kind: u8,
-    /// Index of the flag class that makes a TCP packet to this port a knock, or [`Self::PROVED`].
+    /// Index of the flag class that makes a TCP packet to this port a knock, or [`Self::PROVED`];
+    /// with [`Self::LET_PASS`] if knocks go on to the network stack.
     pub flag_class: u8,
     /// The group of ports that this one belongs to, if it is protected.
     pub service: u16,
@@ -162,6 +166,8 @@ impl PortRule {
     };
     /// In place of a flag class: TCP knocks here count when a handshake has proved their source.
     pub const PROVED: u8 = 0x80;
+    /// Beside a flag class: knocks go on to the network stack.
+    pub const LET_PASS: u8 = 0x40;
     /// A port that resets whoever touches it.
     pub const DECOY: Self = Self {
         kind: 4,
@@ -203,6 +209,21 @@ impl PortRule {
     #[inline(always)]
     pub const fn is_proved(self) -> bool {
         self.flag_class & Self::PROVED != 0
+    }
+
+    /// The same port, where knocks go on to the network stack.
+    #[must_use]
+    pub const fn let_pass(self) -> Self {
+        Self {
+            flag_class: self.flag_class | Self::LET_PASS,
+            ..self
+        }
+    }
+
+    /// Whether knocks go on to the network stack.
+    #[inline(always)]
+    pub const fn lets_pass(self) -> bool {
+        self.flag_class & Self::LET_PASS != 0
     }
 
     /// What the port is. Numbers that were never written mean [`PortKind::Ordinary`].

@@ -53,6 +53,6 @@ pub mod world;
 
 pub use address::Address;
 pub use bytes::Bytes;
-pub use judge::judge;
+pub use judge::{Judgement, decide, judge};
 pub use reason::{Reason, Tally, Verdict};
 pub use world::World;

@@ -151,6 +151,8 @@ pub enum Tally {
     FlowsRefused = 67,
     /// Progress that could not be recorded.
     ProgressRefused = 68,
+    /// Knocks that went on to the network stack, because their doors have `knock_pass`.
+    KnocksPassed = 69,
 }
 
 impl Tally {
@@ -164,6 +166,7 @@ impl Tally {
         Self::FirstKnocksEvicted,
         Self::FlowsRefused,
         Self::ProgressRefused,
+        Self::KnocksPassed,
     ];
 
     /// The word used in JSON, metrics and counters.
@@ -174,6 +177,7 @@ impl Tally {
             Self::FirstKnocksEvicted => "first-knocks-evicted",
             Self::FlowsRefused => "flows-refused",
             Self::ProgressRefused => "progress-refused",
+            Self::KnocksPassed => "knocks-passed",
         }
     }
 }

@@ -14,7 +14,7 @@ mod parts;
 use aya_ebpf::{EbpfContext as _, bindings::xdp_action, macros::xdp, programs::XdpContext};
 use aya_log_common::Level;
 use aya_log_ebpf::log;
-use knock_common::{Verdict, World as _, judge, layout::Features, reason::Telling};
+use knock_common::{Verdict, World as _, decide, layout::Features, reason::Telling};
 
 use crate::{frame::Frame, maps::Maps};
 
@@ -23,7 +23,8 @@ use crate::{frame::Frame, maps::Maps};
 #[inline(always)]
 fn knock(context: XdpContext) -> u32 {
     let maps = Maps::new();
-    let reason = judge(&Frame::of(&context), &maps);
+    let judgement = decide(&Frame::of(&context), &maps);
+    let reason = judgement.reason;
     maps::count(reason as u32);
     if maps.features().has(Features::LOG) {
         let level = match reason.telling() {
@@ -32,7 +33,7 @@ fn knock(context: XdpContext) -> u32 {
         };
         log!(&context, level, "{}", reason.name());
     }
-    match reason.verdict() {
+    match judgement.verdict() {
         Verdict::Pass => xdp_action::XDP_PASS,
         _ if maps.features().has(Features::DRY_RUN) => xdp_action::XDP_PASS,
         // A sequence that is complete may have an answer too.

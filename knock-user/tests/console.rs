@@ -58,6 +58,7 @@ fn door(name: &str, knocks: usize, effect: Effect) -> DoorText {
         target: None,
         verify: Verify::Packet,
         reply: false,
+        knock_pass: false,
     })
 }
 

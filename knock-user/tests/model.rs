@@ -143,6 +143,7 @@ fn door(index: usize, sketch: &Sketch, everyones_step: Option<u64>) -> Door {
         target: sketch.target.map(|i| address(DESTINATIONS[i][0])),
         verify: Verify::Packet,
         reply: false,
+        knock_pass: false,
     }
 }
 

@@ -20,7 +20,8 @@ pub(super) fn ports<'a>(
     all_ports(index, door, sequences).filter(|ports| ports.protocol == Protocol::Tcp)
 }
 
-fn all_ports<'a>(
+/// The ports on which a door's knocks may be.
+pub(super) fn all_ports<'a>(
     index: usize,
     door: &'a Door,
     sequences: &'a Sequences,

@@ -11,6 +11,7 @@ mod difference;
 mod flags;
 mod handshake;
 mod numbers;
+mod passing;
 mod places;
 mod ports;
 mod services;
@@ -142,6 +143,7 @@ pub fn compile(settings: &Settings, given: &mut Given<'_>) -> Result<Tables, Vec
             ports.fill(otp.ports(), &plan.flags);
         }
     }
+    passing::mark(&mut ports, doors, given.sequences);
     let drawn = ports.decoys(settings, given)?;
     let (nodes, edges) = plan.automaton.into_tables(&plan.numbers, &plan.paths);
     let entries: Vec<layout::Door> = (doors.iter().zip(&plan.numbers))
@@ -288,6 +290,7 @@ impl Plan {
         }
         let flags = Flags::new(doors, sequences, &mut conflicts);
         handshake::check(doors, sequences, &mut conflicts);
+        passing::check(doors, sequences, &mut conflicts);
         let numbers = doors.iter().map(|door| numbering.door(&door.name));
         // Within the limits, two configurations' doors have numbers enough.
         let numbers: Vec<u16> = numbers.map(|number| number.unwrap_or(NO_DOOR)).collect();
@@ -423,6 +426,10 @@ pub fn features(settings: &Settings) -> Features {
         (targets, Features::TARGETS),
         (settings.has_handshakes() || reply, Features::ANSWERS),
         (settings.lockout.is_some(), Features::LOCKOUT),
+        (
+            settings.doors.iter().any(|door| door.knock_pass),
+            Features::KNOCK_PASS,
+        ),
         (settings.doors.iter().any(is_bound), Features::BOUND),
         (
             settings.lockout.as_ref().is_some_and(global),

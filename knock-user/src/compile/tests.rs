@@ -302,6 +302,7 @@ fn ten_thousand_doors(ports: impl Fn(u64) -> u16) -> Settings {
             target: None,
             verify: Verify::Packet,
             reply: false,
+            knock_pass: false,
         })
         .collect();
     settings

@@ -159,6 +159,9 @@ impl Advice<'_> {
     }
 
     fn served_knocks(&mut self, index: usize, door: &Door) {
+        if door.knock_pass {
+            return;
+        }
         let served: BTreeSet<Knock> = door
             .knock
             .iter()
@@ -171,7 +174,8 @@ impl Advice<'_> {
                 "knock",
                 format!(
                     "this host listens on {knock}, and nobody will be able to connect there any \
-                     more, because knocks are dropped: knock elsewhere"
+                     more, because knocks are dropped: knock elsewhere{}",
+                    pass_hint(door)
                 ),
             );
         }
@@ -345,6 +349,15 @@ impl Advice<'_> {
                 "nothing is protected: no door opens a port, and protect is empty",
             );
         }
+    }
+}
+
+/// What else a door can do whose knock ports have services.
+fn pass_hint(door: &Door) -> &'static str {
+    let has_ports = !door.opened().is_empty() || !door.closed().is_empty();
+    match has_ports {
+        true => "",
+        false => ", or let the knocks pass with knock_pass = true",
     }
 }
 

@@ -278,6 +278,8 @@ pub struct Door {
     pub verify: Verify,
     /// Whether the knocker is told the opened port.
     pub reply: bool,
+    /// Whether knocks go on to the network stack; only a door that just runs commands has this.
+    pub knock_pass: bool,
 }
 
 /// What shows that a knock's source address is not forged.

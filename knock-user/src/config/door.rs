@@ -30,6 +30,7 @@ pub(super) const KEYS: &[&str] = &[
     "otp",
     "verify",
     "reply",
+    "knock_pass",
 ];
 
 /// How long a grant lasts.
@@ -113,6 +114,7 @@ pub(super) fn read(section: &mut Section<'_, '_>, report: &mut Report) -> Option
         item.word(report, &Verify::WORDS)
     });
     let reply = section.or("reply", report, false, Item::boolean);
+    let knock_pass = section.or("knock_pass", report, false, Item::boolean);
     (report.problems.len() == before).then_some(())?;
     Some(Door {
         name: name?,
@@ -131,6 +133,7 @@ pub(super) fn read(section: &mut Section<'_, '_>, report: &mut Report) -> Option
         target,
         verify,
         reply,
+        knock_pass,
     })
 }
 

@@ -9,7 +9,7 @@ use std::{
 use knock_common::{layout::FlagClass, packet::Protocol};
 
 use super::{
-    checked::{Decoys, Door, Exempt, Knock, Moving, Ports, Settings},
+    checked::{Decoys, Door, Exempt, Knock, Moving, Ports, Settings, Verify},
     file::{Places, Read},
     ports::PortSet,
     problem::Report,
@@ -42,6 +42,7 @@ pub(super) fn check(read: &Read, report: &mut Report) {
     rules.knocks_stay_open();
     rules.ranges();
     rules.replies();
+    rules.passing();
     rules.decoys();
     rules.exempt();
     rules.index();
@@ -160,6 +161,26 @@ impl Rules<'_> {
                               opens none: leave it out";
                 self.add(index, "reply", reason.to_owned());
             }
+        }
+    }
+
+    /// Knocks that pass are for services that run on knock ports, and for those alone.
+    fn passing(&mut self) {
+        for (index, door) in self.settings.doors.iter().enumerate() {
+            if !door.knock_pass {
+                continue;
+            }
+            let has_ports = !door.opened().is_empty() || !door.closed().is_empty();
+            let reason = if has_ports {
+                "true is for doors that only run commands, and this one opens or closes ports: \
+                 leave it out"
+            } else if door.verify == Verify::Handshake {
+                "true hands the knocks to the network stack, and with verify = \"handshake\" they \
+                 are answered before it: leave one of them out"
+            } else {
+                continue;
+            };
+            self.add(index, "knock_pass", reason.to_owned());
         }
     }
 

@@ -181,6 +181,7 @@ const fn tally_text(tally: Tally) -> &'static str {
         Tally::FirstKnocksEvicted => "first knocks pushed out by others",
         Tally::FlowsRefused => "connections for which there was no room",
         Tally::ProgressRefused => "knocks for which there was no room",
+        Tally::KnocksPassed => "knocks that passed, as knock_pass says",
     }
 }
 

@@ -10,7 +10,7 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use anyhow::{Result, bail};
-use knock_common::{Reason, judge, layout::Features, time::Moment};
+use knock_common::{Judgement, decide, layout::Features, time::Moment};
 
 use crate::{
     config::checked::{Knock, Settings},
@@ -66,24 +66,24 @@ pub fn explain(question: &Question, known: &Known<'_>, live: &impl Live) -> Resu
     let seen = Seen::new(live, known);
     // Before the judgement, which takes the packet for a knock if it is one.
     let mut chain = words::chain(question, known, &seen)?;
-    let reason = judge(&frame[..], &seen);
-    chain.push(words::outcome(question, known, reason, seen.told()));
+    let judgement = decide(&frame[..], &seen);
+    chain.push(words::outcome(question, known, judgement, seen.told()));
     seen.check()?;
     Ok(Explanation {
         source: question.source,
         port: question.port.to_string(),
         to: question.to,
-        verdict: facts::verdict(verdict(reason, known.features)).to_owned(),
-        reason: reason.name().to_owned(),
+        verdict: facts::verdict(verdict(judgement, known.features)).to_owned(),
+        reason: judgement.reason.name().to_owned(),
         chain,
     })
 }
 
 /// What happens in the end.
-const fn verdict(reason: Reason, features: Features) -> knock_common::Verdict {
+const fn verdict(judgement: Judgement, features: Features) -> knock_common::Verdict {
     if features.has(Features::DRY_RUN) {
         knock_common::Verdict::Pass
     } else {
-        reason.verdict()
+        judgement.verdict()
     }
 }

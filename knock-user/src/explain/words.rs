@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use anyhow::Result;
 use knock_common::{
-    Address, Reason, Verdict, World,
+    Address, Judgement, Reason, Verdict, World,
     access::{Flow, Grant},
     event::{Event, NO_DOOR},
     knock,
@@ -71,7 +71,7 @@ pub(super) fn chain<L: Live>(
 pub(super) fn outcome(
     question: &Question,
     known: &Known<'_>,
-    reason: Reason,
+    judgement: Judgement,
     event: Option<Event>,
 ) -> String {
     let packet = match question.port.protocol {
@@ -79,7 +79,7 @@ pub(super) fn outcome(
         Protocol::Udp => "a datagram",
     };
     let is_dry = known.features.has(Features::DRY_RUN);
-    let happens = match (reason.verdict(), is_dry) {
+    let happens = match (judgement.verdict(), is_dry) {
         (Verdict::Pass, _) => "would pass",
         (Verdict::Drop, false) => "would be dropped",
         (Verdict::Drop, true) => "would be dropped if this were no dry run",
@@ -88,7 +88,7 @@ pub(super) fn outcome(
     };
     let detail = event.and_then(|event| stage(&event, known));
     let detail = detail.map_or_else(String::new, |detail| format!(" ({detail})"));
-    format!("{packet} {happens}: {}{detail}", reason.text())
+    format!("{packet} {happens}: {}{detail}", judgement.reason.text())
 }
 
 /// How far in which door an event is, or what it opens.
@@ -182,7 +182,11 @@ impl<L: Live> About<'_, L> {
                     let of = door.knock.len();
                     Some(format!("{} of {of} of {}", place + 1, with_target(door)))
                 });
-                format!("{port} is knock {}{}", list(places), self.proof())
+                let passes = match self.rule.lets_pass() {
+                    true => ", and knocks pass",
+                    false => "",
+                };
+                format!("{port} is knock {}{passes}{}", list(places), self.proof())
             }
             PortKind::Decoy => format!("{port} is a decoy{}", self.proof()),
             PortKind::Exempt => format!("{port} is not protected, and no wrong knock either"),

@@ -15,13 +15,13 @@ const FEW_KNOCKS: usize = 3;
 
 impl Advice<'_> {
     pub(super) fn timed(&mut self) {
-        for (index, _, otp) in ranges::timed(&self.checked.settings) {
+        for (index, door, otp) in ranges::timed(&self.checked.settings) {
             let found = [
                 self.exposed(otp),
                 weak(otp),
                 few(otp),
                 zero(otp),
-                self.served_range(otp),
+                self.served_range(otp).filter(|_| !door.knock_pass),
             ];
             for reason in found.into_iter().flatten() {
                 self.of_door(index, "otp", reason);
