@@ -1,9 +1,57 @@
 //! The clock of the kernel side, and what the wall clock says to it.
 
-use std::time::Duration;
+use std::{fs, os::unix::fs::MetadataExt as _, time::Duration};
 
+use anyhow::{Result, bail};
 use jiff::{SignedDuration, Timestamp};
 use nix::time::{ClockId, clock_gettime};
+
+/// The inode number of the host's own time namespace (`PROC_TIME_INIT_INO`).
+const HOST_NAMESPACE: u64 = 0xEFFF_FFFA;
+
+/// Checks that this process reads the same `CLOCK_BOOTTIME` as the kernel side, which knows no time
+/// namespaces.
+///
+/// # Errors
+/// It does not, or the kernel does not say.
+pub fn check() -> Result<()> {
+    const CURE: &str = "grants and knocks are timed by the kernel with the host's clock, so they would \
+                        end at other times than knock-user says: run it in the host's time namespace, \
+                        as with `nsenter --time=/proc/1/ns/time knock-user ...`";
+    let namespace = |name| fs::metadata(format!("/proc/self/ns/{name}")).map(|found| found.ino());
+    let own = match namespace("time") {
+        // A kernel without time namespaces has one clock. Without /proc there is nothing to see.
+        Err(_) | Ok(HOST_NAMESPACE) => return Ok(()),
+        Ok(own) => own,
+    };
+    // The file is about the namespace that children get.
+    let offsets = match namespace("time_for_children") {
+        Ok(children) if children == own => fs::read_to_string("/proc/self/timens_offsets").ok(),
+        Ok(_) | Err(_) => None,
+    };
+    match offsets.and_then(|text| boottime_offset(&text)) {
+        Some(0) => Ok(()),
+        Some(offset_ns) => {
+            let seconds = Duration::from_nanos_u128(offset_ns.unsigned_abs()).as_secs_f64();
+            let relation = if offset_ns < 0 { "behind" } else { "ahead of" };
+            bail!(
+                "this time namespace's boot clock is {seconds} s {relation} the host's, and {CURE}"
+            )
+        }
+        None => bail!("this time namespace's boot clock may differ from the host's, and {CURE}"),
+    }
+}
+
+/// The offset of the boot clock in nanoseconds, as in `boottime 86400 0`: seconds, nanoseconds.
+fn boottime_offset(text: &str) -> Option<i128> {
+    text.lines().find_map(|line| {
+        let mut words = line.split_ascii_whitespace();
+        let is_boottime = matches!(words.next()?, "boottime" | "7");
+        let seconds: i64 = words.next()?.parse().ok()?;
+        let nanos: i64 = words.next()?.parse().ok()?;
+        is_boottime.then(|| i128::from(seconds) * 1_000_000_000 + i128::from(nanos))
+    })
+}
 
 /// Nanoseconds of `CLOCK_BOOTTIME`.
 pub fn boot_ns() -> u64 {
@@ -37,4 +85,33 @@ pub fn booted_at() -> Timestamp {
     Timestamp::now()
         .checked_sub(SignedDuration::from_nanos(since))
         .unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn offsets_of_time_namespaces() {
+        for (name, text, expected) in [
+            ("none", "monotonic 0 0\nboottime 0 0\n", Some(0)),
+            (
+                "as the kernel aligns it",
+                "monotonic           0         0\nboottime        86400         0\n",
+                Some(86_400_000_000_000),
+            ),
+            (
+                "negative",
+                "monotonic 5 0\nboottime -60 1\n",
+                Some(-59_999_999_999),
+            ),
+            ("nanoseconds alone", "boottime 0 1\n", Some(1)),
+            ("by number", "1 0 0\n7 3 0\n", Some(3_000_000_000)),
+            ("monotonic alone", "monotonic 86400 0\n", None),
+            ("something else", "boottime x y\n", None),
+            ("empty", "", None),
+        ] {
+            assert_eq!(boottime_offset(text), expected, "{name}");
+        }
+    }
 }

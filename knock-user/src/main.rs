@@ -65,6 +65,7 @@ fn main() -> ExitCode {
 }
 
 fn run(options: &Run, stderr: Stderr) -> Result<()> {
+    clock::check()?;
     let plan = Plan::read(options)?;
     for warning in &plan.warnings {
         stderr.say(Level::WARN, warning);

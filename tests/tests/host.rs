@@ -1,8 +1,22 @@
 //! What knock-user finds out about the host that it runs on.
 
-use std::net::IpAddr;
+#![expect(
+    clippy::unwrap_used,
+    reason = "what a test can't do, it says by a panic"
+)]
 
-use knock_tests::namespace::Namespace;
+use std::{net::IpAddr, process::Command};
+
+use knock_tests::{
+    binary::binaries,
+    daemon::{Daemon, ask, attached_programs, config_file},
+    namespace::{Namespace, text},
+    net::{self, Family, SERVER_LINK},
+    process::Process,
+    server::Server,
+    ssh::{DOOR, KNOCKS, SSH},
+    wait,
+};
 use knock_user::host::{self, Link};
 
 fn links(namespace: &Namespace) -> Vec<Link> {
@@ -117,4 +131,99 @@ fn interfaces_with_their_addresses() {
         let addresses: Result<Vec<IpAddr>, _> = addresses.collect();
         assert_eq!(Ok(&link.addresses), addresses.as_ref(), "{name}");
     }
+}
+
+/// A command in a time namespace whose clocks differ from the host's by so many seconds.
+fn in_time_namespace(monotonic: &str, boottime: &str, arguments: &[&str]) -> Command {
+    let mut command = Command::new("unshare");
+    command
+        .args(["--time", "--fork", "--kill-child"])
+        .args([
+            format!("--monotonic={monotonic}"),
+            format!("--boottime={boottime}"),
+        ])
+        .arg(&binaries().user)
+        .args(arguments);
+    command
+}
+
+#[test]
+fn another_boot_clock_than_the_kernels() {
+    let config = config_file(DOOR.as_bytes());
+    let path = config.path().display().to_string();
+    let start = ["--config", &path, "--iface", SERVER_LINK];
+    for (boottime, expected) in [
+        (
+            "86400",
+            "this time namespace's boot clock is 86400 s ahead of the host's",
+        ),
+        (
+            "-1",
+            "this time namespace's boot clock is 1 s behind the host's",
+        ),
+    ] {
+        for confirm in [&[][..], &["--confirm", "60s"]] {
+            net::test(|net| {
+                let arguments = [&start, confirm].concat();
+                let mut command = in_time_namespace("0", boottime, &arguments);
+                let ended = Process::start(&net.server, &mut command).wait();
+                let told = ended.stderr;
+                assert_eq!(ended.status.code(), Some(1), "{boottime}: {told}");
+                for words in [expected, "nsenter --time=/proc/1/ns/time"] {
+                    assert!(told.contains(words), "{boottime}: no {words:?} in {told}");
+                }
+                assert!(attached_programs(&net.server).is_empty(), "{boottime}");
+            });
+        }
+    }
+}
+
+#[test]
+fn another_monotonic_clock_does_no_harm() {
+    let config = config_file(DOOR.as_bytes());
+    let path = config.path().display().to_string();
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let arguments = ["--config", &path, "--iface", SERVER_LINK];
+        let process = Process::start(
+            &net.server,
+            &mut in_time_namespace("86400", "0", &arguments),
+        );
+        let source = net.stranger(Family::V4);
+        wait::until("tcp/22 is protected", || {
+            process
+                .stdout()
+                .iter()
+                .any(|line| line.contains("protecting"))
+        });
+        source.finds_closed(SSH, "before the knocks");
+        source.knock(KNOCKS);
+        source.finds_open(SSH, "after the knocks");
+        // unshare(1) passes no signals on.
+        let (code, told) = ask(&net.server, &["detach"]);
+        assert_eq!(code, Some(0), "{told}");
+        process.wait();
+    });
+}
+
+#[test]
+fn what_is_kept_is_not_told_by_another_clock() {
+    net::test(|net| {
+        let daemon = Daemon::start(&net.server, DOOR);
+        daemon.kill();
+        for ask in ["status", "list"] {
+            let mut command = in_time_namespace("0", "86400", &[ask]);
+            let output = net.server.enter(|| command.output()).unwrap();
+            let told = text(&output);
+            assert_eq!(output.status.code(), Some(1), "{ask}: {told}");
+            assert!(
+                told.contains("86400 s ahead of the host's"),
+                "{ask}: {told}"
+            );
+        }
+        let mut command = in_time_namespace("0", "86400", &["detach"]);
+        let output = net.server.enter(|| command.output()).unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+        assert!(attached_programs(&net.server).is_empty());
+    });
 }

@@ -14,6 +14,7 @@ use super::{
     facts::{self, Clock},
 };
 use crate::{
+    clock,
     instance::Instance,
     maps::{self, Table},
     pins,
@@ -23,8 +24,9 @@ use crate::{
 /// How it is.
 ///
 /// # Errors
-/// The maps can't be read.
+/// The maps can't be read, or this process has another clock than the kernel side.
 pub fn status(instance: &Instance) -> Result<Status> {
+    clock::check()?;
     let clock = Clock::now();
     let registry = registry(instance)?;
     let doors = facts::doors(&registry);
@@ -47,8 +49,9 @@ pub fn status(instance: &Instance) -> Result<Status> {
 /// Who has grants.
 ///
 /// # Errors
-/// The maps can't be read.
+/// The maps can't be read, or this process has another clock than the kernel side.
 pub fn list(instance: &Instance) -> Result<Grants> {
+    clock::check()?;
     let doors = facts::doors(&registry(instance)?);
     Ok(facts::list(grants(instance)?, &doors, Clock::now()))
 }
