@@ -86,7 +86,8 @@ fn close_stdout() -> io::Result<()> {
 }
 
 fn tell(failure: &Failure) {
-    eprintln!("error: {failure}");
+    // Where nobody reads it, there is nobody to tell.
+    let _gone = writeln!(io::stderr(), "knock-client: {failure}");
 }
 
 fn exit_code<T>(done: Result<T, Failure>) -> ExitCode {

@@ -233,11 +233,14 @@ impl Turn {
         let mut name = file.as_os_str().to_owned();
         name.push(".lock");
         let mut options = File::options();
-        let lock = options
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(name)?;
+        options.write(true).create(true).truncate(false);
+        // Whoever may write beside the file must not choose another file through a link.
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::OpenOptionsExt as _;
+            options.mode(0o600).custom_flags(nix::libc::O_NOFOLLOW);
+        }
+        let lock = options.open(name)?;
         lock.lock()?;
         Ok(Self(lock))
     }

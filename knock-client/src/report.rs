@@ -203,7 +203,7 @@ impl<W: Write> Report<W> {
     /// Writes out what was told so far.
     pub fn flush(&mut self) {
         if let Err(error) = self.out.flush() {
-            self.keep(Failure::Output(error));
+            self.unwritten(error);
         }
         if let Some(Err(error)) = self.log.as_mut().map(Log::flush) {
             self.keep(error.into());
@@ -234,6 +234,14 @@ impl<W: Write> Report<W> {
             (Style::Quiet | Style::Verbose, _) => Ok(()),
         };
         if let Err(error) = written {
+            self.unwritten(error);
+        }
+    }
+
+    /// Standard output can't be written. A reader that ended early, as `head` does, has what it
+    /// wanted.
+    fn unwritten(&mut self, error: io::Error) {
+        if error.kind() != io::ErrorKind::BrokenPipe {
             self.keep(Failure::Output(error));
         }
     }

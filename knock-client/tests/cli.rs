@@ -280,7 +280,7 @@ fn a_port_that_never_opens_is_told_within_the_limit() {
     let begin = Instant::now();
     let outcome = knock_client(&words);
     assert!(begin.elapsed() >= Duration::from_millis(400));
-    assert_eq!(outcome.err, format!("error: {message}\n"));
+    assert_eq!(outcome.err, format!("knock-client: {message}\n"));
     assert_eq!((outcome.out.as_str(), outcome.code), ("", Some(1)));
 
     let outcome = knock_client(&[&words[..], &["--json"]].concat());
@@ -313,7 +313,7 @@ fn a_port_that_stays_silent_is_told_as_closed() {
     assert_eq!(
         outcome.err,
         format!(
-            "error: cannot connect to tcp/{port} on 127.0.0.1 within 300ms: no answer: still \
+            "knock-client: cannot connect to tcp/{port} on 127.0.0.1 within 300ms: no answer: still \
              closed; check that these are the knocks of the door that opens it, and try \
              --delay 50ms in case they overtake each other\n"
         )
@@ -337,7 +337,7 @@ fn an_address_of_the_other_family_is_refused() {
     ];
     for (host, option, message) in rows {
         let outcome = knock_client(&[host, "tcp/7000", option]);
-        assert_eq!(outcome.err, format!("error: {message}\n"));
+        assert_eq!(outcome.err, format!("knock-client: {message}\n"));
         assert_eq!((outcome.out.as_str(), outcome.code), ("", Some(1)));
 
         let outcome = knock_client(&[host, "tcp/7000", option, "--json"]);
@@ -358,7 +358,7 @@ fn an_unknown_name_is_told() {
     assert!(
         outcome
             .err
-            .starts_with("error: cannot find 'host.invalid': "),
+            .starts_with("knock-client: cannot find 'host.invalid': "),
         "{}",
         outcome.err
     );
@@ -419,7 +419,7 @@ fn output_that_cannot_be_written_fails_after_the_knocks() {
 
         assert_eq!(
             String::from_utf8_lossy(&output.stderr),
-            "error: cannot write to standard output: No space left on device (os error 28); \
+            "knock-client: cannot write to standard output: No space left on device (os error 28); \
              what was not written is lost\n",
             "{delay}"
         );

@@ -184,6 +184,6 @@ fn a_port_that_stays_closed_is_told() {
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(output.stdout, b"");
     let told = String::from_utf8_lossy(&output.stderr);
-    let error = format!("error: cannot connect to tcp/{port} on {ip} within 50ms: refused");
+    let error = format!("knock-client: cannot connect to tcp/{port} on {ip} within 50ms: refused");
     assert!(told.starts_with(&error), "{told}");
 }

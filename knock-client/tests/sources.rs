@@ -65,7 +65,7 @@ impl Home {
 fn error(output: &Output) -> String {
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
     let line = told.lines().last().unwrap_or_default();
-    let line = line.strip_prefix("error: ");
+    let line = line.strip_prefix("knock-client: ");
     line.unwrap_or_else(|| panic!("an error: {told}"))
         .to_owned()
 }

@@ -11,26 +11,33 @@
 //! ```
 
 use std::{
-    fs::{self, File, TryLockError},
+    fs::{self, DirBuilder, File, TryLockError},
     io::{ErrorKind, Read as _, Seek as _, Write as _},
-    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use knock_common::layout;
+use nix::libc;
 
 use crate::{
     bpffs::{self, DIRECTORY as PINS},
     interface::{self, Interface},
-    pins,
+    pins, private,
     registry::Registry,
 };
 
 /// Where the files of all instances are.
 pub const RUN: &str = "/run/knock";
+/// Whoever can read a pinned map can see who may pass.
+const PINS_MODE: u32 = 0o700;
+/// How long to wait for a process that has an instance in its hands to end.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How long to wait before looking again.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// One set of interfaces that is protected together.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -226,33 +233,35 @@ impl Instance {
 
     /// The process that has it in its hands.
     pub fn owner(&self) -> Option<u32> {
-        let mut file = File::open(self.run("lock")).ok()?;
+        let mut file = File::options()
+            .read(true)
+            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+            .open(self.run("lock"))
+            .ok()?;
         match file.try_lock_shared() {
             Err(TryLockError::WouldBlock) => pid_in(&mut file).or(Some(0)),
             Ok(()) | Err(TryLockError::Error(_)) => None,
         }
     }
 
-    /// Takes it into the hands of this process, until what is returned is dropped.
+    /// Takes it into the hands of this process, until what is returned is dropped. A process that
+    /// has it may be about to end, so for that it waits up to two seconds.
     ///
     /// # Errors
     /// Another process has it (named), or the directories can't be made.
     pub fn lock(self) -> Result<Locked> {
         make_directory(Path::new(RUN))?;
         let path = self.run("lock");
+        let patience = Instant::now() + PATIENCE;
         let mut file = loop {
-            let mut file = File::options()
-                .create(true)
-                .truncate(false)
-                .read(true)
-                .write(true)
-                .mode(0o600)
-                .open(&path)
-                .map_err(|error| not_made(&path, &error))?;
+            let mut file = private::open(&path).map_err(|error| not_made(&path, &error))?;
             match file.try_lock() {
                 // Whoever had it may have removed it since it was opened.
                 Ok(()) if is_at(&file, &path) => break file,
                 Ok(()) => {}
+                // The kernel takes a moment to end a process that was killed, and only then lets
+                // go of its lock. Somebody may also just look who has it.
+                Err(TryLockError::WouldBlock) if Instant::now() < patience => thread::sleep(PAUSE),
                 Err(TryLockError::WouldBlock) => return Err(self.taken(&mut file)),
                 Err(TryLockError::Error(error)) => {
                     return Err(error).with_context(|| format!("locking {}", path.display()));
@@ -263,7 +272,11 @@ impl Instance {
             .and_then(|()| file.write_all(format!("{}\n", std::process::id()).as_bytes()))
             .with_context(|| format!("writing {}", path.display()))?;
         for directory in [self.maps(), self.links()] {
-            fs::create_dir_all(&directory).map_err(|error| not_made(&directory, &error))?;
+            DirBuilder::new()
+                .recursive(true)
+                .mode(PINS_MODE)
+                .create(&directory)
+                .map_err(|error| not_made(&directory, &error))?;
         }
         Ok(Locked {
             instance: self,
@@ -411,7 +424,7 @@ fn pid_in(file: &mut File) -> Option<u32> {
 }
 
 fn make_directory(path: &Path) -> Result<()> {
-    fs::create_dir_all(path).map_err(|error| not_made(path, &error))
+    private::directory(path).map_err(|error| not_made(path, &error))
 }
 
 fn not_made(path: &Path, error: &std::io::Error) -> anyhow::Error {

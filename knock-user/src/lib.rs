@@ -36,6 +36,7 @@ pub mod one_time;
 pub mod otp;
 pub mod output;
 pub mod pins;
+pub mod private;
 pub mod privileges;
 #[cfg(feature = "object")]
 pub mod protection;

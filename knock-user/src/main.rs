@@ -1,9 +1,6 @@
 //! `knock-user`: makes chosen ports invisible until the right source has knocked.
 
-use std::{
-    io::{self, IsTerminal as _},
-    process::ExitCode,
-};
+use std::{io, process::ExitCode};
 
 use anyhow::{Context as _, Result};
 use clap::Parser as _;
@@ -14,13 +11,13 @@ use knock_user::{
     clock,
     config::Problems,
     console::{Console, Stamp, Style, watch::Watchers},
-    control::{Access, Misuse, Server},
+    control::{Access, BadFile, Misuse, Server},
     daemon::{Daemon, Signals},
     generate::{self, Unsuitable},
     import,
     index::Index,
     instance::Instance,
-    output::Output,
+    output::{Output, Unread},
     privileges,
     protection::Protection,
     session,
@@ -47,18 +44,25 @@ fn main() -> ExitCode {
     log_to(stderr, options.verbose);
     let done = match command {
         None => run(&options, stderr),
-        Some(Command::Check { config }) => check::run(&config, &mut io::stdout().lock()),
-        Some(Command::Generate(options)) => generate::run(&options, &mut io::stdout().lock()),
-        Some(Command::ImportKnockd { file }) => {
-            import::run(&file, &mut io::stdout().lock(), &mut io::stderr().lock())
+        Some(Command::Check { config }) => check::run(&config, &mut Unread(io::stdout().lock())),
+        Some(Command::Generate(options)) => {
+            generate::run(&options, &mut Unread(io::stdout().lock()))
         }
+        Some(Command::ImportKnockd { file }) => import::run(
+            &file,
+            &mut Unread(io::stdout().lock()),
+            &mut Unread(io::stderr().lock()),
+        ),
         Some(Command::Ask(ask)) => ask.run(&mut io::stdout().lock()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             stderr.say(Level::ERROR, &told(&error));
-            let bad = error.is::<Problems>() || error.is::<Unsuitable>() || error.is::<Misuse>();
+            let bad = error.is::<Problems>()
+                || error.is::<BadFile>()
+                || error.is::<Unsuitable>()
+                || error.is::<Misuse>();
             ExitCode::from(if bad { BAD_CONFIGURATION } else { 1 })
         }
     }
@@ -131,13 +135,13 @@ fn warn_of_own_session(plan: &Plan) {
     }
 }
 
-/// Problems of a file are lines of their own; everything else is one line that begins with the
-/// program's name.
+/// Problems of a file are lines of their own, each with the file's name; everything else is one
+/// line that begins with the program's name.
 fn told(error: &anyhow::Error) -> String {
-    if error.is::<Problems>() || error.is::<Misuse>() {
+    if error.is::<Problems>() || error.is::<BadFile>() {
         return error.to_string();
     }
-    format!("knock-user: {error:#}")
+    supervisor::named(Level::ERROR, &format!("{error:#}"))
 }
 
 fn log_to(stderr: Stderr, verbose: u8) {
@@ -153,11 +157,8 @@ fn log_to(stderr: Stderr, verbose: u8) {
         .with_target("aya", of_others(level))
         .with_target("aya_obj", of_others(level));
     let lines = tracing_subscriber::fmt::layer()
-        .with_writer(stderr)
-        .with_ansi(!stderr.is_journal() && io::stderr().is_terminal())
-        .with_level(!stderr.is_journal())
-        .without_time()
-        .with_target(false);
+        .event_format(stderr)
+        .with_writer(stderr);
     tracing_subscriber::registry()
         .with(lines.with_filter(targets))
         .init();

@@ -83,6 +83,30 @@ impl Output {
     }
 }
 
+/// A writer whose reader may go before the end, as `head` does: what comes after that is nobody's
+/// loss and no error.
+#[derive(Debug)]
+pub struct Unread<W>(
+    /// Where everything goes.
+    pub W,
+);
+
+impl<W: Write> Write for Unread<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self.0.write(bytes) {
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(bytes.len()),
+            written => written,
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self.0.flush() {
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+            flushed => flushed,
+        }
+    }
+}
+
 /// Whether it is worth trying again: a disk that is full may not stay so.
 fn may_pass(error: &io::Error) -> bool {
     matches!(

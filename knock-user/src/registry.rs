@@ -2,16 +2,15 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File},
-    io::{ErrorKind, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
+    fs,
+    io::ErrorKind,
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::compile::Numbers;
+use crate::{compile::Numbers, private};
 
 /// What whoever takes an instance over has to know.
 ///
@@ -60,14 +59,7 @@ impl Registry {
     /// It can't be written.
     pub fn write(&self, path: &Path) -> Result<()> {
         let text = serde_json::to_vec(self).context("writing the registry")?;
-        let new = path.with_extension("new");
-        let mut options = File::options();
-        options.create(true).truncate(true).write(true).mode(0o600);
-        let written = options
-            .open(&new)
-            .and_then(|mut file| file.write_all(&text))
-            .and_then(|()| fs::rename(&new, path));
-        written.with_context(|| format!("writing {}", path.display()))
+        private::replace(path, &text).with_context(|| format!("writing {}", path.display()))
     }
 }
 

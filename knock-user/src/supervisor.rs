@@ -4,6 +4,7 @@
 use std::{
     env,
     ffi::OsStr,
+    fmt,
     io::{self, ErrorKind, Write},
     os::{
         fd::AsFd,
@@ -18,8 +19,11 @@ use std::{
 
 use nix::sys::stat::fstat;
 use sd_notify::NotifyState;
-use tracing::{Level, Metadata};
-use tracing_subscriber::fmt::MakeWriter;
+use tracing::{Event, Level, Metadata, Subscriber};
+use tracing_subscriber::{
+    fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter, format::Writer},
+    registry::LookupSpan,
+};
 
 /// Protecting: whoever waits for us may go on. Also the end of a reload.
 pub fn ready(status: &str) {
@@ -122,11 +126,6 @@ impl Stderr {
         }
     }
 
-    /// Whether it is the journal, which has colours, times and levels of its own.
-    pub const fn is_journal(self) -> bool {
-        self.is_journal
-    }
-
     /// Writes text of one or more lines.
     pub fn say(self, level: Level, text: &str) {
         let mut lines = self.lines(level);
@@ -139,6 +138,43 @@ impl Stderr {
             prefix: if self.is_journal { prefix(level) } else { "" },
             out: io::stderr(),
         }
+    }
+}
+
+/// A message as this program writes it where nothing else names the program:
+/// `knock-user: warning: …`.
+pub fn named(level: Level, text: &str) -> String {
+    format!("knock-user: {}{text}", word(level))
+}
+
+/// What comes before a message to say how serious it is; nothing before an error, which is what
+/// a program that failed is expected to say.
+const fn word(level: Level) -> &'static str {
+    match level {
+        Level::ERROR | Level::INFO => "",
+        Level::WARN => "warning: ",
+        Level::DEBUG | Level::TRACE => "debug: ",
+    }
+}
+
+/// Events become [`named`] lines; the journal, which has names and priorities of its own, gets
+/// the text alone.
+impl<S, N> FormatEvent<S, N> for Stderr
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        if !self.is_journal {
+            writer.write_str(&named(*event.metadata().level(), ""))?;
+        }
+        context.format_fields(writer.by_ref(), event)?;
+        writer.write_char('\n')
     }
 }
 
@@ -168,8 +204,9 @@ impl<W: Write> Write for Lines<W> {
             prefixed.extend_from_slice(self.prefix.as_bytes());
             prefixed.extend_from_slice(line);
         }
-        // At once, so that lines of several programs stay whole.
-        self.out.write_all(&prefixed)?;
+        // At once, so that lines of several programs stay whole. Where nobody reads them any more,
+        // there is nobody to tell, and the work goes on.
+        let _gone = self.out.write_all(&prefixed);
         Ok(bytes.len())
     }
 
@@ -218,6 +255,41 @@ mod tests {
         let opened = fstat(file.as_file()).unwrap();
         let text = format!("{}:{}", numbers.st_dev, numbers.st_ino);
         assert!(is_same(&text, opened.st_dev, opened.st_ino));
+    }
+
+    #[test]
+    fn messages_have_one_form() {
+        for (level, expected) in [
+            (Level::ERROR, "knock-user: it failed"),
+            (Level::WARN, "knock-user: warning: it failed"),
+            (Level::INFO, "knock-user: it failed"),
+            (Level::DEBUG, "knock-user: debug: it failed"),
+            (Level::TRACE, "knock-user: debug: it failed"),
+        ] {
+            assert_eq!(named(level, "it failed"), expected);
+        }
+    }
+
+    /// A writer that nobody reads.
+    struct Closed;
+
+    impl Write for Closed {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(ErrorKind::BrokenPipe.into())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn lines_that_nobody_reads_are_no_error() {
+        let mut lines = Lines {
+            prefix: "",
+            out: Closed,
+        };
+        assert_eq!(lines.write(b"one\n").unwrap(), 4);
     }
 
     #[test]

@@ -158,7 +158,7 @@ fn ssh_knocks_and_logs_in() {
             let told = text(&output);
             assert_eq!(output.status.code(), Some(255), "{family}: {told}");
             assert!(
-                told.contains("error: cannot connect to tcp/22 on "),
+                told.contains("knock-client: cannot connect to tcp/22 on "),
                 "{family}: {told}"
             );
 

@@ -218,6 +218,37 @@ fn doors_change_and_who_is_in_stays_in() {
     });
 }
 
+/// What is announced as open is open, and nothing else is announced.
+#[test]
+fn ports_are_announced_and_not_ranges() {
+    let two =
+        |first: &str, second: &str| door("one", 7000, first, "") + &door("two", 7100, second, "");
+    net::test(|net| {
+        let mut daemon = Daemon::start(&net.server, &two("\"tcp/22\"", "\"tcp/2222\""));
+        for (row, config, expected, absent) in [
+            (
+                "a port moves to another door beside a new one",
+                two("\"tcp/22\", \"tcp/2222\"", "\"tcp/2223\""),
+                &["now protected: tcp/2223"][..],
+                "no longer protected",
+            ),
+            (
+                "a range becomes shorter",
+                two("\"tcp/22\"", "\"tcp/2223\""),
+                &["no longer protected: tcp/2222\""],
+                "now protected",
+            ),
+        ] {
+            let told = changes(&daemon.reload(&config));
+            for words in expected {
+                assert!(told.contains(words), "{row}: no {words} in {told}");
+            }
+            assert!(!told.contains(absent), "{row}: {told}");
+        }
+        daemon.stop();
+    });
+}
+
 #[test]
 fn interfaces_come_and_go() {
     let on = |interfaces: &str| format!("interfaces = [{interfaces}]\n{DOOR}");

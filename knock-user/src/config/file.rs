@@ -151,8 +151,9 @@ fn interfaces(item: &Item<'_, '_>, report: &mut Report) -> Option<Vec<String>> {
 
 fn exempt(item: &Item<'_, '_>, report: &mut Report) -> Option<Exempt> {
     if item.is_text() {
+        let list = Some("a list of ports, as in [\"tcp/443\"]");
         return item
-            .word(report, &[("served", ())])
+            .word_or(report, &[("served", ())], list)
             .map(|()| Exempt::Served);
     }
     item.list(report, str::parse).map(Exempt::Listed)

@@ -75,11 +75,21 @@ impl PortSet {
 
     /// The set as ranges that don't touch, in the order of the ports.
     pub fn ranges(&self) -> Vec<Ports> {
+        Self::ranges_of(|protocol, port| self.has(protocol, port))
+    }
+
+    /// The ports of this set that are not in `other`, as ranges that don't touch.
+    pub fn without(&self, other: &Self) -> Vec<Ports> {
+        Self::ranges_of(|protocol, port| self.has(protocol, port) && !other.has(protocol, port))
+    }
+
+    /// The ports that `is_in` accepts, as ranges that don't touch, in the order of the ports.
+    fn ranges_of(is_in: impl Fn(Protocol, u16) -> bool) -> Vec<Ports> {
         let mut ranges: Vec<Ports> = Vec::new();
         for protocol in [Protocol::Tcp, Protocol::Udp] {
             let mut open: Option<Ports> = None;
             for port in 0..=u16::MAX {
-                if self.has(protocol, port) {
+                if is_in(protocol, port) {
                     let first = open.map_or(port, |open| open.first);
                     open = Some(Ports {
                         protocol,
@@ -112,5 +122,33 @@ mod tests {
         assert!(!set.has(Protocol::Udp, 65535));
         let merged: Vec<String> = set.ranges().iter().map(ToString::to_string).collect();
         assert_eq!(merged, ["tcp/10-30", "tcp/65535", "udp/1-2"]);
+    }
+
+    #[test]
+    fn a_difference_is_one_of_ports() {
+        let set = |text: &str| PortSet::new(text.split_whitespace().map(|p| p.parse().unwrap()));
+        for (name, of, without, expected) in [
+            ("nothing", "", "", ""),
+            ("the same", "tcp/22", "tcp/22", ""),
+            ("a range that grows", "tcp/2222", "tcp/2222-2223", ""),
+            (
+                "a range that shrinks",
+                "tcp/2222-2223",
+                "tcp/2222",
+                "tcp/2223",
+            ),
+            (
+                "the middle",
+                "tcp/1-65535",
+                "tcp/22",
+                "tcp/1-21 tcp/23-65535",
+            ),
+            ("another protocol", "tcp/53", "udp/53", "tcp/53"),
+            ("the last port", "udp/65535", "", "udp/65535"),
+        ] {
+            let left = set(of).without(&set(without));
+            let left: Vec<_> = left.iter().map(ToString::to_string).collect();
+            assert_eq!(left.join(" "), expected, "{name}");
+        }
     }
 }

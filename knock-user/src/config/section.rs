@@ -187,6 +187,17 @@ impl<'t, 'i> Item<'t, 'i> {
         report: &mut Report,
         words: &[(&'static str, T)],
     ) -> Option<T> {
+        self.word_or(report, words, None)
+    }
+
+    /// A text that is one of some words, in place of which something else may stand, as `other`
+    /// says to whoever writes none of them.
+    pub(super) fn word_or<T: Copy>(
+        &self,
+        report: &mut Report,
+        words: &[(&'static str, T)],
+        other: Option<&str>,
+    ) -> Option<T> {
         let text = self.text(report)?;
         let found = words.iter().find(|(word, _)| *word == text);
         if let Some((_, meaning)) = found {
@@ -195,7 +206,7 @@ impl<'t, 'i> Item<'t, 'i> {
         let known: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
         let mend = match nearest(text, &known) {
             Some(near) => format!("did you mean \"{near}\"?"),
-            None => format!("it is one of {}", known.join(", ")),
+            None => expected(&known, other),
         };
         self.wrong(report, format!("{text:?} is not known: {mend}"))
     }
@@ -308,6 +319,19 @@ impl<'t, 'i> Item<'t, 'i> {
         }
         self.mistyped::<()>(report, "a table in two brackets");
         Vec::new()
+    }
+}
+
+/// Says what may be written: `write "served", or a list of ports, as in ["tcp/443"]`.
+fn expected(words: &[&str], other: Option<&str>) -> String {
+    let quoted: Vec<_> = words.iter().map(|word| format!("\"{word}\"")).collect();
+    let words = match quoted.as_slice() {
+        [rest @ .., last] if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
+        all => all.concat(),
+    };
+    match other {
+        Some(other) => format!("write {words}, or {other}"),
+        None => format!("write {words}"),
     }
 }
 

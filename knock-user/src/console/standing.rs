@@ -6,7 +6,7 @@ use super::{
     Console, What,
     record::Record,
     telling::Line,
-    text::{count, harmless, length, list},
+    text::{count, harmless, length, list, verb},
 };
 use crate::ledger::Adopted;
 
@@ -39,7 +39,7 @@ impl<W: Write> Console<W> {
 
     /// Tells that the protection goes on without this process.
     pub fn left(&mut self, ports: &[String], interface: &str, at_ns: u64) {
-        let verb = if ports.len() == 1 { "stays" } else { "stay" };
+        let verb = verb(ports, "stays", "stay");
         let text = format!(
             "stopped: {} {verb} protected on {}; `knock-user detach` ends that",
             list(ports),

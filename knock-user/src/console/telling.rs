@@ -13,7 +13,7 @@ use knock_common::{
 use super::{
     Attached, Console, DoorText, What,
     record::Record,
-    text::{count, harmless, length, list},
+    text::{count, harmless, length, list, verb},
 };
 use crate::ledger::{Action, Ending};
 
@@ -285,7 +285,7 @@ impl<W: Write> Console<W> {
         } else {
             "no longer protected"
         };
-        let verb = if ports.len() == 1 { "is" } else { "are" };
+        let verb = verb(ports, "is", "are");
         let text = format!(
             "stopped: {} {verb} {end} on {}",
             list(ports),

@@ -64,6 +64,15 @@ pub fn list(ports: &[String]) -> String {
     }
 }
 
+/// The verb that agrees with [`list`] of these ports: a range is several.
+pub fn verb<'v>(ports: &[String], one: &'v str, many: &'v str) -> &'v str {
+    match ports {
+        [] => one,
+        [only] if !only.contains('-') => one,
+        [..] => many,
+    }
+}
+
 /// `1 door`, `2 doors`.
 pub fn count(number: u64, noun: &str) -> String {
     let plural = if number == 1 { "" } else { "s" };
@@ -86,6 +95,20 @@ mod tests {
             (90_000_000, "1d1h"),
         ] {
             assert_eq!(length(millis), text, "{millis}");
+        }
+    }
+
+    #[test]
+    fn verbs_agree() {
+        for (ports, expected) in [
+            (&[][..], "nothing is"),
+            (&["tcp/22"], "tcp/22 is"),
+            (&["tcp/22-23"], "tcp/22-23 are"),
+            (&["tcp/22", "udp/53"], "tcp/22, udp/53 are"),
+        ] {
+            let ports: Vec<_> = ports.iter().map(|&port| port.to_owned()).collect();
+            let told = format!("{} {}", list(&ports), verb(&ports, "is", "are"));
+            assert_eq!(told, expected);
         }
     }
 

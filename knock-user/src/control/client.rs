@@ -10,6 +10,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, Subcommand};
 use serde::Serialize;
+use tracing::Level;
 
 use super::{
     answers::{Confirmed, Detached},
@@ -20,6 +21,7 @@ use super::{
 use crate::{
     config::{checked::Knock, value},
     instance::Instance,
+    supervisor::Stderr,
 };
 
 /// What a running knock-user is asked for, or its pinned maps.
@@ -239,7 +241,7 @@ fn write(answer: &Answer, json: bool, out: &mut impl Write) -> Result<()> {
     } else {
         if let Answer::Reloaded(reloaded) = answer {
             for warning in &reloaded.warnings {
-                eprintln!("{warning}");
+                Stderr::find().say(Level::WARN, warning);
             }
         }
         Told::here().text(answer)

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow, bail};
 
-use super::protocol::{Answer, Failure, Incoming, Misuse, Reply};
+use super::protocol::{Answer, BadFile, Failure, Incoming, Misuse, Reply};
 
 /// How long a daemon may take to answer: a reload of the largest configuration takes seconds.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -55,7 +55,13 @@ pub(super) fn ask(
         Ok(Reply::Done(answer)) => Ok((answer, reader)),
         Ok(Reply::Failed(Failure {
             message,
+            names_file: true,
+            ..
+        })) => Err(BadFile(message).into()),
+        Ok(Reply::Failed(Failure {
+            message,
             bad_configuration: true,
+            ..
         })) => Err(Misuse(message).into()),
         Ok(Reply::Failed(Failure { message, .. })) => bail!("{message}"),
         Err(reason) => bail!("{reason}"),

@@ -28,7 +28,7 @@ pub(super) fn find(ask: &Ask, interface: Option<&str>) -> Result<Option<Instance
         (several, _) => {
             let list: Vec<_> = several.iter().map(interfaces).collect();
             Err(Misuse(format!(
-                "knock-user: {} are protected apart from each other: say which with --iface",
+                "{} are protected apart from each other: say which with --iface",
                 list.join("; ")
             ))
             .into())

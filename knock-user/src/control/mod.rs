@@ -37,5 +37,5 @@ pub mod server;
 pub mod text;
 
 pub use access::{Access, Peer};
-pub use protocol::{Answer, Failure, Incoming, Misuse, Reply, Request};
+pub use protocol::{Answer, BadFile, Failure, Incoming, Misuse, Reply, Request};
 pub use server::{Call, Server};

@@ -109,12 +109,20 @@ pub struct Failure {
     pub message: String,
     /// Whether the configuration or the request is at fault, and not the circumstances.
     pub bad_configuration: bool,
+    /// Whether each line of the message begins with the file that it is about.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub names_file: bool,
 }
 
 /// Who asked is at fault: bad usage, or a bad configuration.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("{0}")]
 pub struct Misuse(pub String);
+
+/// What is wrong with the configuration of another process: lines that begin with its file.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("{0}")]
+pub struct BadFile(pub String);
 
 /// The outcome of each command.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -146,6 +154,7 @@ impl Reply {
         Self::Failed(Failure {
             message: message.into(),
             bad_configuration: false,
+            names_file: false,
         })
     }
 
@@ -154,6 +163,7 @@ impl Reply {
         Self::Failed(Failure {
             message: message.into(),
             bad_configuration: true,
+            names_file: false,
         })
     }
 
@@ -161,9 +171,12 @@ impl Reply {
     pub fn of(done: anyhow::Result<Answer>) -> Self {
         match done {
             Ok(answer) => Self::Done(answer),
-            Err(error) if error.is::<Problems>() || error.is::<Misuse>() => {
-                Self::bad(error.to_string())
-            }
+            Err(error) if error.is::<Problems>() => Self::Failed(Failure {
+                message: error.to_string(),
+                bad_configuration: true,
+                names_file: true,
+            }),
+            Err(error) if error.is::<Misuse>() => Self::bad(error.to_string()),
             Err(error) => Self::failed(format!("{error:#}")),
         }
     }

@@ -13,10 +13,12 @@ use std::{
     },
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
+    thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail};
+use nix::sys::stat::{Mode, umask};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::{
@@ -32,7 +34,10 @@ use super::{
     access::{self, Access, Peer},
     protocol::{Answer, Incoming, Reply, Request},
 };
-use crate::console::watch::{Form, Watcher, Watchers};
+use crate::{
+    console::watch::{Form, Watcher, Watchers},
+    private,
+};
 
 /// Connections that are served at once, besides those that watch; more wait for their turn.
 pub const CONNECTIONS_MAX: usize = 16;
@@ -44,6 +49,8 @@ pub const PATIENCE: Duration = Duration::from_secs(5);
 const FAREWELL: Duration = Duration::from_secs(1);
 /// How long to wait after a connection could not be taken, as when descriptors are used up.
 const RETRY: Duration = Duration::from_millis(100);
+/// How long a process that ends may still be listening.
+const DYING: Duration = Duration::from_secs(1);
 
 /// A request that waits for its reply.
 #[derive(Debug)]
@@ -84,10 +91,11 @@ impl Server {
     /// Somebody listens there, or the socket can't be made.
     pub fn listen(path: &Path, access: Access, watchers: Watchers) -> Result<Self> {
         make_room(path)?;
-        let listener =
-            UnixListener::bind(path).with_context(|| format!("listening on {}", path.display()))?;
-        // Between these two calls the file has the mode that the umask leaves: whoever connects
-        // then is asked for their credentials like everybody.
+        // Nobody connects before the access is set, whatever the umask is.
+        let before = umask(Mode::from_bits_truncate(0o177));
+        let listener = UnixListener::bind(path);
+        umask(before);
+        let listener = listener.with_context(|| format!("listening on {}", path.display()))?;
         set_access(path, &access)?;
         let (called, calls) = mpsc::channel(CONNECTIONS_MAX);
         let (ending, ended) = watch::channel(false);
@@ -159,7 +167,7 @@ struct Entrance {
 fn make_room(path: &Path) -> Result<()> {
     let shown = path.display();
     if let Some(directory) = path.parent() {
-        fs::create_dir_all(directory)
+        private::directory(directory)
             .with_context(|| format!("making {} for the socket", directory.display()))?;
     }
     match fs::symlink_metadata(path) {
@@ -170,10 +178,15 @@ fn make_room(path: &Path) -> Result<()> {
         }
         Ok(_) => {}
     }
-    match StdStream::connect(path) {
-        Err(error) if error.kind() == ErrorKind::ConnectionRefused => {}
-        Err(error) => return Err(error).with_context(|| format!("trying {shown}")),
-        Ok(_) => bail!("another knock-user listens on {shown}: `knock-user status` shows it"),
+    let patience = Instant::now() + DYING;
+    loop {
+        match StdStream::connect(path) {
+            Err(error) if error.kind() == ErrorKind::ConnectionRefused => break,
+            Err(error) => return Err(error).with_context(|| format!("trying {shown}")),
+            // A process that is about to end may have let go of everything else.
+            Ok(_) if Instant::now() < patience => thread::sleep(RETRY),
+            Ok(_) => bail!("another knock-user listens on {shown}: `knock-user status` shows it"),
+        }
     }
     fs::remove_file(path).with_context(|| format!("removing {shown}, which nobody listens on"))
 }

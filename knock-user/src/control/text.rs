@@ -8,7 +8,7 @@ use super::{
     answers::{Detached, Granted, Grants, OneTime, Reloaded, Revoked, Status},
     protocol::Answer,
 };
-use crate::console::text::{count, harmless, length as length_of, list};
+use crate::console::text::{count, harmless, length as length_of, list, verb};
 
 /// How times are told.
 #[derive(Clone, Debug)]
@@ -198,11 +198,7 @@ fn detached(detached: &Detached) -> Vec<String> {
     if detached.interfaces.is_empty() {
         return vec!["nothing is attached".to_owned()];
     }
-    let verb = if detached.ports.len() == 1 {
-        "is"
-    } else {
-        "are"
-    };
+    let verb = verb(&detached.ports, "is", "are");
     let ports = match detached.ports.as_slice() {
         [] => "what was protected".to_owned(),
         ports => list(ports),

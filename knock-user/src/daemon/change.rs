@@ -11,8 +11,8 @@ use knock_common::layout::FlowKey;
 
 use super::{Daemon, Outcome, Trial, ports};
 use crate::{
-    clock,
-    config::checked::{Door, Settings},
+    clock, compile,
+    config::checked::{Door, Ports, Settings},
     drift::Drift,
     firewall::Attached,
     interface,
@@ -121,11 +121,15 @@ impl<W: Write> Daemon<W> {
                 .stopped(&self.ports, interface, clock::boot_ns());
         }
         for (source, door) in grants {
-            tracing::warn!(
-                "the grant of {} ended: there is no door {} any more",
-                std::net::IpAddr::from(source),
-                door.as_deref().unwrap_or("that is known for it")
-            );
+            let source = std::net::IpAddr::from(source);
+            match door {
+                Some(door) => tracing::warn!(
+                    "the grant of {source} ended: the configuration no longer has the door {door}"
+                ),
+                None => tracing::warn!(
+                    "the grant of {source} ended: it is not known which door gave it"
+                ),
+            }
         }
         Ok(released)
     }
@@ -242,12 +246,11 @@ fn difference(old: &Plan, new: &Plan) -> Vec<String> {
     let changed = new_doors.iter().filter(is_changed);
     let changed: BTreeSet<_> = changed.map(|(name, _)| (*name).to_owned()).collect();
     words.extend(named("changed door", changed.iter()));
-    let (before, after): (BTreeSet<_>, BTreeSet<_>) = (
-        ports(was).into_iter().collect(),
-        ports(is).into_iter().collect(),
-    );
-    words.extend(named("now protected", after.difference(&before)));
-    words.extend(named("no longer protected", before.difference(&after)));
+    let (before, after) = (compile::protected(was), compile::protected(is));
+    let texts = |ports: Vec<Ports>| ports.iter().map(ToString::to_string).collect::<Vec<_>>();
+    words.extend(named("now protected", texts(after.without(&before)).iter()));
+    let open = texts(before.without(&after));
+    words.extend(named("no longer protected", open.iter()));
     let others = |settings: &Settings| {
         let mut others = settings.clone();
         others.doors.clear();

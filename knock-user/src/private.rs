@@ -1,0 +1,199 @@
+//! Files that nobody else may write, wherever the umask stands and whatever was planted in their
+//! place.
+//!
+//! Modes are set explicitly. New files are made with `O_EXCL`, existing ones are opened with
+//! `O_NOFOLLOW`, so a symbolic link is never followed to a file of somebody else.
+
+use std::{
+    fs::{self, DirBuilder, File, Permissions},
+    io::{self, ErrorKind, Write as _},
+    os::unix::fs::{
+        DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
+    },
+    path::Path,
+};
+
+use nix::{libc, unistd::Uid};
+
+/// Its owner may read and write, nobody else anything.
+const FILE_MODE: u32 = 0o600;
+/// Everybody may look up names, which clients of a control socket must; only the owner may change
+/// them.
+const DIRECTORY_MODE: u32 = 0o755;
+/// The group or everybody may write.
+const WRITABLE_BY_OTHERS: u32 = 0o022;
+
+/// Makes a directory, with those above it that are missing. Where it is there already, nobody but
+/// its owner may write to it after this.
+///
+/// # Errors
+/// It can't be made, it is not a directory, it is a symbolic link that another user planted, or
+/// others may write to it and that can't be changed.
+pub fn directory(path: &Path) -> io::Result<()> {
+    let link = match fs::symlink_metadata(path) {
+        Ok(link) => link,
+        Err(error) if error.kind() == ErrorKind::NotFound => return make(path),
+        Err(error) => return Err(error),
+    };
+    let is_trusted = [0, Uid::effective().as_raw()].contains(&link.uid());
+    if link.is_symlink() && !is_trusted {
+        return Err(io::Error::other(format!(
+            "it is a symbolic link of uid {}: remove it",
+            link.uid()
+        )));
+    }
+    let found = fs::metadata(path)?;
+    if !found.is_dir() {
+        return Err(io::Error::other("it is not a directory: remove it"));
+    }
+    let mode = found.mode() & 0o7777;
+    if mode & WRITABLE_BY_OTHERS != 0 {
+        fs::set_permissions(path, Permissions::from_mode(mode & !WRITABLE_BY_OTHERS))?;
+    }
+    Ok(())
+}
+
+fn make(path: &Path) -> io::Result<()> {
+    if let Some(parent) = path.parent()
+        && !parent.exists()
+    {
+        make(parent)?;
+    }
+    match DirBuilder::new().mode(DIRECTORY_MODE).create(path) {
+        // Somebody else was first.
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => directory(path),
+        // The umask may have taken bits that are needed.
+        made => {
+            made.and_then(|()| fs::set_permissions(path, Permissions::from_mode(DIRECTORY_MODE)))
+        }
+    }
+}
+
+/// Opens a file for reading and writing, or makes it; its text stays.
+///
+/// # Errors
+/// It can't be opened, or it is no file of its own: a symbolic link, another name of a file
+/// elsewhere, a device.
+pub fn open(path: &Path) -> io::Result<File> {
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .read(true)
+        .write(true)
+        .mode(FILE_MODE)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+        .open(path)
+        .map_err(|error| match error.raw_os_error() {
+            Some(libc::ELOOP) => io::Error::other("it is a symbolic link: remove it"),
+            _ => error,
+        })?;
+    let found = file.metadata()?;
+    if !found.is_file() || found.nlink() > 1 {
+        return Err(io::Error::other("it is not a file of its own: remove it"));
+    }
+    if found.uid() == Uid::effective().as_raw() && found.mode() & 0o7777 != FILE_MODE {
+        file.set_permissions(Permissions::from_mode(FILE_MODE))?;
+    }
+    Ok(file)
+}
+
+/// Puts bytes in the place of a file in one step: a reader finds the old file or the new one.
+/// Whatever has the name `FILE.new` is removed, and never written to.
+///
+/// # Errors
+/// It can't be written; the old file is still there.
+pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let new = path.with_extension("new");
+    match fs::remove_file(&new) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    let mut file = File::options()
+        .write(true)
+        .create_new(true)
+        .mode(FILE_MODE)
+        .open(&new)?;
+    let written = file
+        .set_permissions(Permissions::from_mode(FILE_MODE))
+        .and_then(|()| file.write_all(bytes))
+        .and_then(|()| fs::rename(&new, path));
+    if written.is_err() {
+        let _stays = fs::remove_file(&new);
+    }
+    written
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        fs::symlink_metadata(path).unwrap().mode() & 0o7777
+    }
+
+    #[test]
+    fn directories_are_for_their_owner() {
+        let at = tempfile::tempdir().unwrap();
+        for (name, before, expected) in [
+            ("missing", None, 0o755),
+            ("everybody writes", Some(0o777), 0o755),
+            ("the group writes", Some(0o770), 0o750),
+            ("private", Some(0o700), 0o700),
+        ] {
+            let path = at.path().join(name).join("knock");
+            if let Some(mode) = before {
+                fs::create_dir_all(&path).unwrap();
+                fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+            }
+            directory(&path).unwrap();
+            assert_eq!(mode(&path), expected, "{name}");
+        }
+        let file = at.path().join("file");
+        fs::write(&file, "").unwrap();
+        let error = directory(&file).unwrap_err().to_string();
+        assert!(error.contains("not a directory"), "{error}");
+    }
+
+    #[test]
+    fn links_are_never_followed() {
+        let at = tempfile::tempdir().unwrap();
+        let victim = at.path().join("victim");
+        fs::write(&victim, "precious").unwrap();
+        for (name, is_hard) in [("symbolic", false), ("hard", true)] {
+            let path = at.path().join(name).with_extension("json");
+            let plant = |at: &Path| match is_hard {
+                true => fs::hard_link(&victim, at).unwrap(),
+                false => symlink(&victim, at).unwrap(),
+            };
+            plant(&path.with_extension("new"));
+            plant(&path);
+            replace(&path, b"new").unwrap();
+            assert_eq!(fs::read(&path).unwrap(), b"new", "{name}");
+            assert!(!path.is_symlink(), "{name}");
+            assert_eq!(mode(&path), 0o600, "{name}");
+
+            let lock = at.path().join(name).with_extension("lock");
+            plant(&lock);
+            let error = open(&lock).unwrap_err().to_string();
+            assert!(error.contains("remove it"), "{name}: {error}");
+            assert_eq!(fs::read(&victim).unwrap(), b"precious", "{name}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_file_is_not_opened() {
+        let at = tempfile::tempdir().unwrap();
+        let pipe = at.path().join("pipe");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
+        let error = open(&pipe).unwrap_err().to_string();
+        assert!(error.contains("not a file of its own"), "{error}");
+        let file = at.path().join("file");
+        fs::write(&file, "7\n").unwrap();
+        fs::set_permissions(&file, Permissions::from_mode(0o666)).unwrap();
+        open(&file).unwrap();
+        assert_eq!(mode(&file), 0o600);
+        assert_eq!(fs::read(&file).unwrap(), b"7\n", "its text stays");
+    }
+}

@@ -1,0 +1,123 @@
+//! The files in /run/knock: who may write them, what is planted in their place, and a start while
+//! the process before is still ending.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "what a test can't do, it says by a panic"
+)]
+
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink},
+    path::Path,
+    process::Command,
+};
+
+use knock_tests::{
+    binary::binaries,
+    daemon::{self, Daemon, config_file},
+    net::{self, Family, SERVER_LINK},
+    pins,
+    process::Process,
+    server::Server,
+    ssh::{DOOR, SSH},
+    wait,
+};
+use knock_user::instance::RUN;
+use nix::sys::signal::Signal::{SIGKILL, SIGTERM};
+
+fn mode(path: &Path) -> u32 {
+    fs::symlink_metadata(path).unwrap().mode() & 0o7777
+}
+
+/// A start by a shell that takes no bit from any mode.
+fn careless(config: &Path) -> Command {
+    let mut command = Command::new("sh");
+    command.args(["-ec", "umask 0; exec \"$@\"", "sh"]);
+    command.arg(&binaries().user);
+    command.args(["--json", "--iface", SERVER_LINK, "--config"]);
+    command.arg(config);
+    command
+}
+
+#[test]
+fn nobody_else_may_write_them() {
+    net::test(|net| {
+        let config = config_file(DOOR.as_bytes());
+        // Another instance of these tests may use the directory, so it is not removed.
+        fs::create_dir_all(RUN).unwrap();
+        fs::set_permissions(RUN, fs::Permissions::from_mode(0o777)).unwrap();
+        let process = Process::start(&net.server, &mut careless(config.path()));
+        wait::until("it protects", || {
+            let protecting = |line: &String| line.contains("\"protecting\"");
+            process.stdout().iter().any(protecting)
+        });
+        let instance = pins::instance(&net.server);
+        let run = Path::new(RUN);
+        assert_eq!(mode(run), 0o755);
+        for end in ["json", "lock", "sock"] {
+            let path = run.join(format!("{}.{end}", instance.name()));
+            assert_eq!(mode(&path), 0o600, "{}", path.display());
+        }
+        for directory in [instance.pins(), instance.maps(), instance.links()] {
+            assert_eq!(mode(&directory), 0o700, "{}", directory.display());
+        }
+        assert!(process.stop(SIGTERM).status.success());
+    });
+}
+
+#[test]
+fn a_link_in_their_place_is_not_followed() {
+    net::test(|net| {
+        let precious = config_file(b"precious");
+        let daemon = Daemon::start_with(
+            &net.server,
+            DOOR,
+            &["--iface", SERVER_LINK, "--on-exit", "keep"],
+        );
+        let instance = pins::instance(&net.server);
+        daemon.leave(SIGTERM);
+        let at = |end: &str| Path::new(RUN).join(format!("{}.{end}", instance.name()));
+        symlink(precious.path(), at("new")).unwrap();
+        Daemon::start_with(
+            &net.server,
+            DOOR,
+            &["--iface", SERVER_LINK, "--on-exit", "keep"],
+        )
+        .leave(SIGTERM);
+        assert!(!at("new").is_symlink());
+
+        fs::remove_file(at("lock")).unwrap();
+        symlink(precious.path(), at("lock")).unwrap();
+        let config = config_file(DOOR.as_bytes());
+        let config = config.path().display().to_string();
+        let start = ["--iface", SERVER_LINK, "--config", &config];
+        let (code, told) = daemon::ask(&net.server, &start);
+        assert_eq!(code, Some(1), "{told}");
+        assert!(told.contains("it is a symbolic link: remove it"), "{told}");
+        fs::remove_file(at("lock")).unwrap();
+        assert_eq!(fs::read(precious.path()).unwrap(), b"precious");
+        let (code, told) = daemon::ask(&net.server, &["detach"]);
+        assert_eq!(code, Some(0), "{told}");
+    });
+}
+
+/// The kernel ends a killed process at its leisure, and the next start may be sooner.
+#[test]
+fn a_start_right_after_a_kill() {
+    const TIMES: usize = 20;
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let start = || Daemon::start(&net.server, DOOR);
+        let mut daemon = start();
+        for time in 0..TIMES {
+            daemon.process_mut().signal(SIGKILL);
+            // Not waited for.
+            let next = start();
+            drop(std::mem::replace(&mut daemon, next));
+            net.stranger(Family::V4)
+                .finds_closed(SSH, &format!("after {time} kills"));
+        }
+        daemon.stop();
+    });
+}
