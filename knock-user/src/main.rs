@@ -1,6 +1,9 @@
 //! `knock-user`: makes chosen ports invisible until the right source has knocked.
 
-use std::{io, process::ExitCode};
+use std::{
+    io::{self, IsTerminal as _},
+    process::ExitCode,
+};
 
 use anyhow::{Context as _, Result};
 use clap::Parser as _;
