@@ -1,6 +1,6 @@
 //! Measures the firewall, and beside it its peers and the bare XDP program, in the same run.
 
-use std::{fs, path::Path, process::ExitCode, time::Instant};
+use std::{fs, panic, path::Path, process::ExitCode, time::Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use clap::{Parser, Subcommand};
@@ -12,6 +12,7 @@ use knock_bench::{
     scale::Scale,
     survive, user,
 };
+use knock_tests::namespace;
 use nix::unistd::Uid;
 
 #[derive(Parser)]
@@ -60,9 +61,13 @@ const SECTIONS: [(&str, Measure); 6] = [
 ];
 
 fn main() -> ExitCode {
-    match run(&Cli::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
+    let cli = Cli::parse();
+    namespace::panic_in_plain_words();
+    // What the harness of the tests can't do, it says by a panic.
+    match panic::catch_unwind(|| run(&cli)) {
+        Err(_) => ExitCode::FAILURE,
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(error)) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
         }

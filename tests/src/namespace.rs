@@ -3,6 +3,7 @@
 use std::{
     fs::File,
     io::{self, Write as _},
+    panic,
     path::Path,
     process::{self, Command, Output, Stdio},
     sync::atomic::{AtomicU32, Ordering},
@@ -63,7 +64,7 @@ impl Namespace {
             work()
         };
         thread::scope(|scope| scope.spawn(inside).join())
-            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            .unwrap_or_else(|panic| panic::resume_unwind(panic))
     }
 
     /// Runs `ip` with these words, split at blanks.
@@ -111,7 +112,7 @@ impl Namespace {
         command.args(arguments).stdin(Stdio::null());
         match self.enter(|| command.output()) {
             Ok(output) => output,
-            Err(error) => panic!("running {}: {error}", line(&command)),
+            Err(error) => panic!("{}", not_started(&command, &error)),
         }
     }
 
@@ -228,12 +229,34 @@ fn check(command: &Command, output: io::Result<Output>) -> String {
     match output {
         Ok(output) if output.status.success() => text(&output),
         Ok(output) => panic!("`{}` {}:\n{}", line(command), output.status, text(&output)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => panic!(
-            "`{}`: there is no such program; `cargo xtask setup` names the package",
-            line(command)
-        ),
-        Err(error) => panic!("`{}`: {error}", line(command)),
+        Err(error) => panic!("{}", not_started(command, &error)),
     }
+}
+
+/// Why a command could not be started, and what to do about it.
+pub fn not_started(command: &Command, error: &io::Error) -> String {
+    if error.kind() == io::ErrorKind::NotFound {
+        let program = command.get_program().to_string_lossy();
+        return format!(
+            "`{}`: there is no program `{program}` on this system; `cargo xtask setup --test` \
+             installs what tests and demo run, or names the packages",
+            line(command)
+        );
+    }
+    format!("`{}` can't be started: {error}", line(command))
+}
+
+/// Has a panic of this process print its message and nothing else, for programs that people run: a
+/// place in the source and a backtrace say nothing to them.
+pub fn panic_in_plain_words() {
+    panic::set_hook(Box::new(|info| {
+        let payload = info.payload();
+        let message = payload
+            .downcast_ref::<String>()
+            .map(String::as_str)
+            .or_else(|| payload.downcast_ref::<&str>().copied());
+        eprintln!("error: {}", message.unwrap_or("an unknown failure"));
+    }));
 }
 
 /// What a program printed: standard output, then standard error.

@@ -14,7 +14,7 @@ use nix::{
 };
 
 use crate::{
-    namespace::{Namespace, line},
+    namespace::{Namespace, line, not_started},
     wait,
 };
 
@@ -55,7 +55,7 @@ impl Process {
             .stderr(Stdio::piped());
         let mut child = match namespace.enter(|| command.spawn()) {
             Ok(child) => child,
-            Err(error) => panic!("starting `{name}`: {error}"),
+            Err(error) => panic!("{}", not_started(command, &error)),
         };
         let stdout = Lines::of(child.stdout.take());
         let stderr = Lines::of(child.stderr.take());

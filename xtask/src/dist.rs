@@ -5,7 +5,10 @@ use std::{fs, path::PathBuf};
 use anyhow::{Context as _, Result};
 use xshell::Shell;
 
-use crate::{launch, shell};
+use crate::{
+    launch::{self, Profile},
+    shell,
+};
 
 /// Builds the programs and puts them, their manual, completions, documents and unit below
 /// `target/dist`; gives back where that is.
@@ -15,17 +18,13 @@ pub fn run(sh: &Shell) -> Result<PathBuf> {
     if prefix.exists() {
         fs::remove_dir_all(&prefix).with_context(|| format!("removing {}", prefix.display()))?;
     }
-    launch::build_programs(sh)?;
+    launch::build_programs(sh, Profile::Release, &[("knock-tests", "manual")])?;
+    let built = Profile::Release.directory();
     for program in ["knock-user", "knock-client"] {
-        let built = target.join("release").join(program);
-        copy(sh, built, prefix.join("bin"))?;
+        copy(sh, built.join(program), prefix.join("bin"))?;
     }
-    shell::cargo(sh)
-        .args(["run", "--release", "--package", "knock-tests"])
-        .args(["--bin", "manual", "--"])
-        .arg(&prefix)
-        .run()
-        .context("writing man pages and completions")?;
+    let manual = sh.cmd(built.join("manual")).arg(&prefix);
+    manual.run().context("writing man pages and completions")?;
     let documents = prefix.join("share/doc/knock");
     for name in [
         "README.md",

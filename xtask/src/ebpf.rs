@@ -2,14 +2,16 @@
 
 use std::{
     env, fs,
+    io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
     process::{self, Command, Stdio},
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use xshell::{Cmd, Shell};
 
 use crate::{
+    network,
     object::{self, Facts},
     setup::{self, Kit},
     shell, toolchain,
@@ -78,10 +80,33 @@ pub fn build(sh: &Shell, kit: &Kit, package: &Package, target_dir: &Path) -> Res
     .args(["--bin", package.binary]);
     let line = cmd.to_string();
     // What a build script prints to stdout are orders to cargo, and cargo has nothing to say there.
-    let status = Command::from(cmd)
+    let mut child = Command::from(cmd)
         .stdout(Stdio::null())
-        .status()
+        .stderr(Stdio::piped())
+        .spawn()
         .with_context(|| format!("running `{line}`"))?;
+    let mut sign = None;
+    for said in child
+        .stderr
+        .take()
+        .into_iter()
+        .flat_map(|pipe| BufReader::new(pipe).lines())
+    {
+        let said = said.with_context(|| format!("reading the output of `{line}`"))?;
+        eprintln!("{said}");
+        if sign.is_none() && network::is_sign(&said) {
+            sign = Some(said);
+        }
+    }
+    let status = child
+        .wait()
+        .with_context(|| format!("waiting for `{line}`"))?;
+    if let Some(sign) = sign.filter(|_| !status.success()) {
+        bail!(
+            "building the kernel object: {}",
+            network::unreachable(&line, sign.trim())
+        );
+    }
     ensure!(
         status.success(),
         "building the kernel object failed: `{line}`"

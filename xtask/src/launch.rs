@@ -1,62 +1,101 @@
-//! `cargo xtask run` and `demo`: building a program and becoming it.
+//! `cargo xtask run`, `demo` and `bench`: building a program and becoming it.
 
-use std::{os::unix::process::CommandExt as _, process::Command};
+use std::{os::unix::process::CommandExt as _, path::PathBuf, process::Command};
 
-use anyhow::{Context as _, Error, Result};
+use anyhow::{Error, Result};
 use xshell::{Cmd, Shell};
 
 use crate::shell;
 
+/// How programs are compiled.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Profile {
+    /// Quickly, and what `cargo xtask test` builds again anyway.
+    Dev,
+    /// As they are installed.
+    Release,
+}
+
+impl Profile {
+    /// Where the programs are then.
+    pub fn directory(self) -> PathBuf {
+        shell::target_dir().join(match self {
+            Self::Dev => "debug",
+            Self::Release => "release",
+        })
+    }
+}
+
 /// Builds knock-user and becomes it; returns only on failure.
 pub fn run(sh: &Shell, args: &[String]) -> Error {
-    become_it(
-        cargo_run(sh)
-            .args(["--package", "knock-user", "--"])
-            .args(args),
-    )
+    let cmd = shell::cargo(sh).arg("run");
+    // Builds as the user, so that no file below `target` ends up root's.
+    let cmd = if shell::is_root() {
+        cmd
+    } else {
+        cmd.args(["--config", "target.'cfg(unix)'.runner = 'sudo'"])
+    };
+    become_it(cmd.args(["--package", "knock-user", "--"]).args(args))
 }
 
 /// Builds the demo with the programs that it shows, and becomes it; returns only on failure.
 pub fn demo(sh: &Shell) -> Error {
-    if let Err(error) = build_programs(sh) {
-        return error;
-    }
-    become_it(cargo_run(sh).args(["--release", "--package", "knock-tests", "--bin", "demo"]))
+    built_and_become(sh, Profile::Dev, ("knock-tests", "demo"), &[])
 }
 
 /// Builds what measures, with the programs that are measured, and becomes it with these arguments;
 /// returns only on failure.
 pub fn bench(sh: &Shell, args: &[String]) -> Error {
-    if let Err(error) = build_programs(sh) {
+    built_and_become(sh, Profile::Release, ("knock-bench", "knock-bench"), args)
+}
+
+fn built_and_become(sh: &Shell, profile: Profile, program: (&str, &str), args: &[String]) -> Error {
+    let (_package, name) = program;
+    if let Err(error) = build_programs(sh, profile, &[program]) {
         return error;
     }
+    let directory = profile.directory();
+    let variable = |name: &str, program: &str| {
+        let mut variable = std::ffi::OsString::from(format!("{name}="));
+        variable.push(directory.join(program));
+        variable
+    };
+    // Through env(1), because sudo forgets variables.
+    let cmd = if shell::is_root() {
+        sh.cmd("env")
+    } else {
+        sh.cmd("sudo").arg("env")
+    };
     become_it(
-        cargo_run(sh)
-            .args(["--release", "--package", "knock-bench", "--"])
+        cmd.arg(variable("KNOCK_USER_BIN", "knock-user"))
+            .arg(variable("KNOCK_CLIENT_BIN", "knock-client"))
+            .arg(directory.join(name))
             .args(args),
     )
 }
 
-/// Builds the programs that are installed.
+/// Builds the programs that are installed, and others, by package and name, in one go: what they
+/// depend on is then built once.
 ///
 /// # Errors
-/// They don't build.
-pub fn build_programs(sh: &Shell) -> Result<()> {
-    let build = shell::cargo(sh).args(["build", "--release"]);
-    build
-        .args(["--package", "knock-user", "--package", "knock-client"])
-        .run()
-        .context("building knock-user and knock-client")
-}
-
-/// Builds as the user, so that no file below `target` ends up root's, and runs the result as root.
-fn cargo_run(sh: &Shell) -> Cmd<'_> {
-    let cmd = shell::cargo(sh).arg("run");
-    if shell::is_root() {
-        cmd
-    } else {
-        cmd.args(["--config", "target.'cfg(unix)'.runner = 'sudo'"])
+/// They don't build, or crates can't be downloaded.
+pub fn build_programs(sh: &Shell, profile: Profile, others: &[(&str, &str)]) -> Result<()> {
+    let mut build = shell::cargo(sh).arg("build");
+    if profile == Profile::Release {
+        build = build.arg("--release");
     }
+    let installed = [
+        ("knock-user", "knock-user"),
+        ("knock-client", "knock-client"),
+    ];
+    let mut names = Vec::new();
+    for (package, name) in installed.iter().chain(others) {
+        build = build.args(["--package", package, "--bin", name]);
+        names.push(*name);
+    }
+    let names = names.join(", ");
+    shell::watch(&format!("building {names}"), build, |_| {})?
+        .or_else(|| format!("building {names} failed: the compiler's messages are above"))
 }
 
 /// Replaces this process: a signal then reaches the program itself and nobody waits in between.

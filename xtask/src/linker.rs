@@ -73,7 +73,7 @@ impl Linker {
             }
         };
         let (a, b, c) = VERSION;
-        println!("linker: building bpf-linker {a}.{b}.{c} for LLVM {major}, about a minute");
+        println!("linker: building bpf-linker {a}.{b}.{c} for LLVM {major}, one to three minutes");
         let install = toolchain
             .cargo(sh)
             .args(["install", NAME, "--locked", "--force"])
@@ -84,7 +84,7 @@ impl Linker {
                 &format!("llvm-{major}"),
             ]);
         let by_hand = format!("LLVM_PREFIX={} {install}", prefix.display());
-        shell::run_quietly(install.env("LLVM_PREFIX", prefix))
+        shell::run_quietly("building bpf-linker", install.env("LLVM_PREFIX", prefix))
             .with_context(|| format!("bpf-linker is missing; run `{by_hand}`"))?;
         Self::find(sh, &toolchain.version)
     }

@@ -6,10 +6,10 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use xtask::{
     dist, ebpf, launch,
-    setup::{self, Purpose},
-    shell,
+    package::Apt,
+    setup, shell,
     test::{self, Chosen},
-    vm,
+    tools, vm,
 };
 
 #[derive(Parser)]
@@ -25,9 +25,9 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
-    /// Find or install what building needs: a compiler for the kernel object and its linker
+    /// Find or install what building and the demo need: compiler and linker for the kernel object, ip
     Setup {
-        /// Also what the tests need: lints and the peers they talk to (knockd, nmap, …)
+        /// Also what the tests need: lints, QEMU, and the peers they talk to (knockd, nmap, …)
         #[arg(long)]
         test: bool,
         /// Also the peers that the firewall is measured beside (xdp-tools, fwknop, nftables, …)
@@ -36,7 +36,7 @@ enum Verb {
     },
     /// Build the kernel object and check it
     BuildEbpf,
-    /// Format check, lints, all tests; the last line is "N passed, N failed"
+    /// Format check, lints, all tests; the last line is "N passed, N failed, N skipped"
     Test {
         /// Leave out the tests that need root
         #[arg(long)]
@@ -44,7 +44,11 @@ enum Verb {
         /// Leave out the tests on other kernels
         #[arg(long)]
         no_vm: bool,
-        /// Run only tests whose name contains this
+        /// Run them so many times, to find one that fails now and then
+        #[arg(long, value_name = "N", default_value_t = 1, requires = "filter",
+              value_parser = clap::value_parser!(u32).range(1..))]
+        repeat: u32,
+        /// Run only tests whose name contains this, and no lints
         filter: Option<String>,
     },
     /// Run root tests on other kernels, in virtual machines; needs no root
@@ -95,19 +99,21 @@ fn main() -> ExitCode {
 /// Whether all is well; a test that failed has said so itself.
 fn run(verb: Verb) -> Result<bool> {
     let sh = shell::at_root()?;
+    let apt = Apt::new(&sh);
     match verb {
         Verb::Setup { test, bench } => {
-            let purpose = if test {
-                Purpose::RootTests
-            } else {
-                Purpose::Build
-            };
-            setup::run(&sh, purpose)?;
+            tools::get(&apt, tools::Verb::Demo)?;
             if test {
-                vm::setup(&sh, &vm::SERIES)?;
+                tools::get(&apt, tools::Verb::Test)?;
             }
             if bench {
-                setup::peers(&sh)?;
+                tools::get(&apt, tools::Verb::Bench)?;
+            }
+            let kit = setup::run(&sh, &apt)?;
+            if test {
+                setup::lints(&sh, &apt)?;
+                setup::kernel_lints(&sh, &kit.toolchain, &apt);
+                vm::get(&sh, &apt, &vm::SERIES)?;
             }
         }
         Verb::BuildEbpf => {
@@ -119,18 +125,21 @@ fn run(verb: Verb) -> Result<bool> {
         Verb::Test {
             no_root,
             no_vm,
+            repeat,
             filter,
         } => {
             let chosen = Chosen {
                 root: !no_root,
                 vm: !no_vm,
                 filter: filter.as_deref(),
+                repeat,
             };
             return test::run(&sh, chosen);
         }
         Verb::Vm { kernels } => return vm::run(&sh, &kernels),
         Verb::Demo => {
-            setup::run(&sh, Purpose::Build)?;
+            tools::get(&apt, tools::Verb::Demo)?;
+            setup::run(&sh, &apt)?;
             return Err(launch::demo(&sh));
         }
         Verb::Bench {
@@ -138,7 +147,8 @@ fn run(verb: Verb) -> Result<bool> {
             plots,
             filter,
         } => {
-            setup::run(&sh, Purpose::Build)?;
+            tools::get(&apt, tools::Verb::Bench)?;
+            setup::run(&sh, &apt)?;
             let flags = [("--quick", quick), ("--plots", plots)];
             let flags = flags.into_iter().filter(|(_, given)| *given);
             let args: Vec<String> = flags
@@ -148,11 +158,13 @@ fn run(verb: Verb) -> Result<bool> {
             return Err(launch::bench(&sh, &args));
         }
         Verb::Dist => {
-            setup::run(&sh, Purpose::Build)?;
+            tools::get(&apt, tools::Verb::Dist)?;
+            setup::run(&sh, &apt)?;
             println!("{}", dist::run(&sh)?.display());
         }
         Verb::Flood { args } => {
-            setup::run(&sh, Purpose::Build)?;
+            tools::get(&apt, tools::Verb::Flood)?;
+            setup::run(&sh, &apt)?;
             let args: Vec<String> = ["flood".to_owned()].into_iter().chain(args).collect();
             return Err(launch::bench(&sh, &args));
         }

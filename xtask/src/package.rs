@@ -1,193 +1,18 @@
-//! Packages of the system: finding out what is missing, and apt-get where there is one.
+//! apt-get, where there is one.
 
-use std::{cell::Cell, fs};
+use std::cell::{Cell, RefCell};
 
 use anyhow::{Context as _, Result, bail};
 use xshell::{Cmd, Shell};
 
 use crate::shell;
 
-/// A program the tests run, and the Debian package that has it.
-struct Tool {
-    program: &'static str,
-    package: &'static str,
-}
-
-const TEST_TOOLS: [Tool; 11] = [
-    Tool {
-        program: "ip",
-        package: "iproute2",
-    },
-    Tool {
-        program: "knockd",
-        package: "knockd",
-    },
-    Tool {
-        program: "ssh",
-        package: "openssh-client",
-    },
-    Tool {
-        program: "sshd",
-        package: "openssh-server",
-    },
-    Tool {
-        program: "nmap",
-        package: "nmap",
-    },
-    Tool {
-        program: "hping3",
-        package: "hping3",
-    },
-    Tool {
-        program: "nc",
-        package: "netcat-openbsd",
-    },
-    Tool {
-        program: "nft",
-        package: "nftables",
-    },
-    Tool {
-        program: "ethtool",
-        package: "ethtool",
-    },
-    Tool {
-        program: "setpriv",
-        package: "util-linux",
-    },
-    Tool {
-        program: "systemd-analyze",
-        package: "systemd",
-    },
-];
-
-const BENCH_TOOLS: [Tool; 7] = [
-    Tool {
-        program: "ip",
-        package: "iproute2",
-    },
-    Tool {
-        program: "ethtool",
-        package: "ethtool",
-    },
-    Tool {
-        program: "nft",
-        package: "nftables",
-    },
-    Tool {
-        program: "knockd",
-        package: "knockd",
-    },
-    Tool {
-        program: "fwknopd",
-        package: "fwknop-server",
-    },
-    Tool {
-        program: "fwknop",
-        package: "fwknop-client",
-    },
-    Tool {
-        program: "xdp-filter",
-        package: "xdp-tools",
-    },
-];
-
-/// The machine, what unpacks kernels and packs programs for it, and what the tests run there.
-const MACHINE_TOOLS: [Tool; 7] = [
-    Tool {
-        program: "qemu-system-x86_64",
-        package: "qemu-system-x86",
-    },
-    Tool {
-        program: "busybox",
-        package: "busybox-static",
-    },
-    Tool {
-        program: "dpkg-deb",
-        package: "dpkg",
-    },
-    Tool {
-        program: "ldd",
-        package: "libc-bin",
-    },
-    Tool {
-        program: "ip",
-        package: "iproute2",
-    },
-    Tool {
-        program: "ethtool",
-        package: "ethtool",
-    },
-    Tool {
-        program: "nft",
-        package: "nftables",
-    },
-];
-
-/// Daemons that a package's installation could start.
-const DAEMONS: [&str; 3] = ["knockd", "fwknopd", "sshd"];
-
-/// Installs the programs that the tests run; one line says what was there or was done.
-pub fn test_tools(apt: &Apt<'_>) -> Result<()> {
-    tools(apt, "test tools", &TEST_TOOLS, "the tests run them")
-}
-
-/// Installs the peers that the firewall is measured beside.
-pub fn bench_tools(apt: &Apt<'_>) -> Result<()> {
-    tools(apt, "bench tools", &BENCH_TOOLS, "they are measured too")
-}
-
-/// Installs what booting other kernels takes.
-pub fn machine_tools(apt: &Apt<'_>) -> Result<()> {
-    tools(
-        apt,
-        "kernel tools",
-        &MACHINE_TOOLS,
-        "tests on other kernels",
-    )
-}
-
-fn tools(apt: &Apt<'_>, what: &str, tools: &[Tool], why: &str) -> Result<()> {
-    let missing: Vec<_> = tools
-        .iter()
-        .filter(|tool| shell::find_program(tool.program).is_none())
-        .map(|tool| tool.package)
-        .collect();
-    if missing.is_empty() {
-        let found: Vec<_> = tools.iter().map(|tool| tool.program).collect();
-        println!("{what}: {} found", found.join(", "));
-        return Ok(());
-    }
-    let before = DAEMONS.map(processes);
-    apt.install(&missing, why)?;
-    for (daemon, before) in DAEMONS.into_iter().zip(before) {
-        if processes(daemon) > before {
-            bail!(
-                "installing {daemon} started it: stop it with `systemctl disable --now {daemon}`"
-            );
-        }
-    }
-    println!("{what}: installed {}", missing.join(", "));
-    if missing.contains(&"openssh-server") {
-        println!(
-            "{what}: openssh-server would start with the next boot; `systemctl disable ssh` if \
-             nobody shall log in"
-        );
-    }
-    Ok(())
-}
-
-fn processes(named: &str) -> usize {
-    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
-    processes
-        .filter_map(|process| fs::read_to_string(process.path().join("comm")).ok())
-        .filter(|name| name.trim_end() == named)
-        .count()
-}
-
 /// apt-get, with its package lists refreshed at most once.
 pub struct Apt<'a> {
     sh: &'a Shell,
     updated: Cell<bool>,
+    /// Why the lists could not be refreshed, if so.
+    stale: RefCell<Option<String>>,
 }
 
 impl<'a> Apt<'a> {
@@ -196,6 +21,7 @@ impl<'a> Apt<'a> {
         Self {
             sh,
             updated: Cell::new(false),
+            stale: RefCell::new(None),
         }
     }
 
@@ -204,39 +30,69 @@ impl<'a> Apt<'a> {
         shell::find_program("apt-get").is_some()
     }
 
-    /// Refreshes the package lists, unless that was done already.
-    pub fn update(&self) -> Result<()> {
+    /// Refreshes the package lists, unless that was tried already. A failure counts only if what is
+    /// wanted then can't be had: a source that nobody needs may be broken, and old lists may do.
+    pub fn update(&self) {
         if self.updated.replace(true) {
-            return Ok(());
+            return;
         }
-        if !Self::is_here() {
-            bail!("this system has no apt-get");
+        let update = self.command().and_then(|cmd| {
+            // A source that can't be reached would otherwise be a warning.
+            let cmd = cmd.args(["update", "-qq", "-o", "APT::Update::Error-Mode=any"]);
+            shell::run_quietly("apt-get update", cmd)
+        });
+        if let Err(why) = update {
+            *self.stale.borrow_mut() = Some(format!("{why:#}"));
         }
-        let update = self.command()?.args(["update", "-qq"]);
-        shell::run_quietly(update).context("package lists: run `sudo apt-get update`")
     }
 
-    /// Installs `packages`; an error names them and the command that would.
+    /// Why the package lists are not fresh, if refreshing them failed.
+    pub fn stale(&self) -> Option<String> {
+        self.stale.borrow().clone()
+    }
+
+    /// Installs `packages`.
+    ///
+    /// # Errors
+    /// They can't be installed, or only by removing others: the error names them and the command that
+    /// would.
     pub fn install(&self, packages: &[&str], why: &str) -> Result<()> {
         let names = packages.join(" ");
-        let by_hand = by_hand(&names);
         if !Self::is_here() {
             bail!("{}", missing(&names, why));
         }
         println!("packages: apt-get install {names} ({why})");
-        self.update().with_context(|| format!("{names} missing"))?;
+        self.update();
         // Nobody asked us to take packages away, such as the rustc that rustc-web conflicts with.
         let install = self
             .command()?
-            .args([
-                "install",
-                "-qq",
-                "-y",
-                "--no-install-recommends",
-                "--no-remove",
-            ])
+            .args(["install", "-qq", "-y"])
+            .args(["--no-install-recommends", "--no-remove"])
             .args(packages);
-        shell::run_quietly(install).with_context(|| format!("{names} missing; run `{by_hand}`"))
+        shell::run_quietly(&format!("apt-get install {names}"), install)
+            .map_err(|error| self.with_stale(error))
+            .with_context(|| format!("{names} missing; run `{}`", by_hand(&names)))
+    }
+
+    /// Downloads `packages` into the shell's directory.
+    ///
+    /// # Errors
+    /// They can't be had.
+    pub fn download(&self, into: &Shell, packages: &[impl AsRef<std::ffi::OsStr>]) -> Result<()> {
+        // As root, it would otherwise become somebody who may not write here.
+        let download = into
+            .cmd("apt-get")
+            .args(["-o", "APT::Sandbox::User=root", "download"])
+            .args(packages);
+        shell::run_quietly("apt-get download", download).map_err(|error| self.with_stale(error))
+    }
+
+    /// A failure after the lists could not be refreshed has that as its reason.
+    fn with_stale(&self, error: anyhow::Error) -> anyhow::Error {
+        match self.stale() {
+            Some(stale) => error.context(stale),
+            None => error,
+        }
     }
 
     fn command(&self) -> Result<Cmd<'a>> {
@@ -250,11 +106,10 @@ impl<'a> Apt<'a> {
             );
         };
         // Packages must not start what they install: systemctl(1) leaves that to the next boot.
-        Ok(cmd.args([
-            "DEBIAN_FRONTEND=noninteractive",
-            "SYSTEMD_OFFLINE=1",
-            "apt-get",
-        ]))
+        Ok(cmd
+            .args(["DEBIAN_FRONTEND=noninteractive", "SYSTEMD_OFFLINE=1"])
+            // Somebody else's apt, such as unattended upgrades, ends within minutes.
+            .args(["apt-get", "-o", "DPkg::Lock::Timeout=600"]))
     }
 }
 

@@ -6,7 +6,7 @@ use anyhow::Result;
 use xshell::Cmd;
 
 use crate::{
-    shell,
+    shell::{self, Outcome},
     suite::{Suite, Suites},
 };
 
@@ -35,6 +35,15 @@ pub enum Row {
         /// The reason.
         why: String,
     },
+    /// What could not run, through no fault of the code: its tests count as skipped.
+    Skipped {
+        /// What it is called.
+        name: String,
+        /// How many tests or suites did not run.
+        count: u32,
+        /// The reason.
+        why: String,
+    },
     /// What libtest reported.
     Suite(Suite),
 }
@@ -43,14 +52,22 @@ impl Report {
     /// Runs a command.
     pub fn step(&mut self, name: &str, cmd: Cmd<'_>) -> Result<()> {
         let start = Instant::now();
-        let passed = shell::watch(cmd, |_| {})?;
-        let seconds = start.elapsed().as_secs_f64();
+        let outcome = shell::watch(name, cmd, |_| {})?;
         self.rows.push(Row::Step {
-            name: name.to_owned(),
-            passed,
-            seconds,
+            name: named(name, &outcome),
+            passed: outcome.passed,
+            seconds: start.elapsed().as_secs_f64(),
         });
         Ok(())
+    }
+
+    /// Says that tests could not run.
+    pub fn skipped(&mut self, name: &str, count: u32, why: &str) {
+        self.rows.push(Row::Skipped {
+            name: name.to_owned(),
+            count,
+            why: why.to_owned(),
+        });
     }
 
     /// Says that something did not run.
@@ -65,11 +82,11 @@ impl Report {
     /// succeeded.
     pub fn build(&mut self, name: &str, cmd: Cmd<'_>, on_line: impl FnMut(&str)) -> Result<bool> {
         let start = Instant::now();
-        let passed = shell::watch(cmd, on_line)?;
-        if !passed {
-            self.fail(name, start.elapsed().as_secs_f64());
+        let outcome = shell::watch(name, cmd, on_line)?;
+        if !outcome.passed {
+            self.fail(&named(name, &outcome), start.elapsed().as_secs_f64());
         }
-        Ok(passed)
+        Ok(outcome.passed)
     }
 
     /// Says that something failed.
@@ -86,37 +103,58 @@ impl Report {
         self.rows.extend(rows);
     }
 
-    /// Runs a `cargo test`.
-    pub fn tests(&mut self, name: &str, cmd: Cmd<'_>) -> Result<()> {
+    /// Runs a `cargo test`; returns whether any test ran.
+    ///
+    /// # Errors
+    /// It can't be started.
+    pub fn tests(&mut self, name: &str, cmd: Cmd<'_>) -> Result<bool> {
         let start = Instant::now();
         let mut suites = Suites::default();
-        let passed = shell::watch(cmd, |line| suites.line(line))?;
+        let passed = shell::watch(name, cmd, |line| suites.line(line))?.passed;
         suites.end();
-        let seconds = start.elapsed().as_secs_f64();
-        let mut explained = suites.list.iter().any(|suite| suite.failed > 0);
+        Ok(self.take(name, suites, passed, start.elapsed().as_secs_f64()))
+    }
+
+    /// Adds what test programs reported, and whether all of them succeeded; returns whether any test
+    /// ran.
+    pub fn take(&mut self, name: &str, suites: Suites, passed: bool, seconds: f64) -> bool {
         let ran = |suite: &Suite| suite.passed + suite.failed + suite.ignored > 0;
-        self.rows
-            .extend(suites.list.into_iter().filter(ran).map(Row::Suite));
+        let any = suites.list.iter().any(ran);
+        let mut explained = suites.list.iter().any(|suite| suite.failed > 0);
+        for suite in suites.list.into_iter().filter(ran) {
+            self.suite(suite);
+        }
         if !passed {
             // A suite with a harness of its own may be silent and well, but then nothing failed.
             explained |= !suites.silent.is_empty();
             for name in suites.silent {
-                self.rows.push(Row::Step {
-                    name,
-                    passed,
-                    seconds,
-                });
+                self.fail(&name, seconds);
             }
         }
         if !passed && !explained {
-            // It did not compile.
-            self.rows.push(Row::Step {
-                name: name.to_owned(),
-                passed,
-                seconds,
-            });
+            self.fail(name, seconds);
         }
-        Ok(())
+        any
+    }
+
+    /// Adds a suite, to its row if it ran before.
+    fn suite(&mut self, suite: Suite) {
+        let before = self.rows.iter_mut().find_map(|row| match row {
+            Row::Suite(before) if before.name == suite.name => Some(before),
+            Row::Suite(_) | Row::Step { .. } | Row::LeftOut { .. } | Row::Skipped { .. } => None,
+        });
+        match before {
+            Some(before) => before.add(&suite),
+            None => self.rows.push(Row::Suite(suite)),
+        }
+    }
+
+    /// The names of the suites of which tests ran.
+    pub fn suites(&self) -> impl Iterator<Item = &str> {
+        self.rows.iter().filter_map(|row| match row {
+            Row::Suite(suite) => Some(suite.name.as_str()),
+            Row::Step { .. } | Row::LeftOut { .. } | Row::Skipped { .. } => None,
+        })
     }
 
     /// A step that failed counts as one failure: "0 failed" shall mean that all is well.
@@ -126,6 +164,7 @@ impl Report {
             .fold((0, 0, 0), |(passed, failed, skipped), row| match row {
                 Row::Step { passed: true, .. } | Row::LeftOut { .. } => (passed, failed, skipped),
                 Row::Step { passed: false, .. } => (passed, failed + 1, skipped),
+                Row::Skipped { count, .. } => (passed, failed, skipped + count),
                 Row::Suite(suite) => (
                     passed + suite.passed,
                     failed + suite.failed,
@@ -145,13 +184,10 @@ impl Report {
         self.totals().1 == 0
     }
 
-    fn last_line(&self) -> String {
+    /// The line that sums the rows up.
+    pub fn last_line(&self) -> String {
         let (passed, failed, skipped) = self.totals();
-        let mut line = format!("{passed} passed, {failed} failed");
-        if skipped > 0 {
-            line += &format!(", {skipped} skipped");
-        }
-        line
+        format!("{passed} passed, {failed} failed, {skipped} skipped")
     }
 
     /// Prints all rows and one line that sums them up.
@@ -171,6 +207,7 @@ impl Report {
                     println!("{name:<44} {ok:>7} {bad:>7} {seconds:>8.2}");
                 }
                 Row::LeftOut { name, why } => println!("{name:<44} left out: {why}"),
+                Row::Skipped { name, why, .. } => println!("{name:<44} skipped: {why}"),
                 Row::Suite(Suite {
                     name,
                     passed,
@@ -192,13 +229,23 @@ impl Report {
                     ..
                 } => Some(name.as_str()),
                 Row::Suite(suite) if suite.failed > 0 => Some(suite.name.as_str()),
-                Row::Step { .. } | Row::Suite(_) | Row::LeftOut { .. } => None,
+                Row::Step { .. } | Row::Suite(_) | Row::LeftOut { .. } | Row::Skipped { .. } => {
+                    None
+                }
             })
             .collect();
         if !bad.is_empty() {
             println!("failed: {}", bad.join(", "));
         }
         println!("{}", self.last_line());
+    }
+}
+
+/// The name of a step, with the reason if that was the network.
+fn named(name: &str, outcome: &Outcome) -> String {
+    match &outcome.unreachable {
+        Some(why) => format!("{name}: {why}"),
+        None => name.to_owned(),
     }
 }
 
@@ -221,26 +268,36 @@ mod tests {
                 ..Suite::default()
             })
         };
+        let skipped = |count| Row::Skipped {
+            name: "kernels".into(),
+            count,
+            why: "no QEMU".into(),
+        };
         let left_out = || Row::LeftOut {
             name: "clippy".into(),
             why: "none".into(),
         };
         let table = [
-            ("nothing ran", vec![], "0 passed, 0 failed"),
+            ("nothing ran", vec![], "0 passed, 0 failed, 0 skipped"),
             (
                 "all well",
                 vec![step(true), suite(3, 0, 0), suite(4, 0, 0)],
-                "7 passed, 0 failed",
+                "7 passed, 0 failed, 0 skipped",
             ),
             (
                 "a test failed",
                 vec![step(true), suite(3, 1, 0)],
-                "3 passed, 1 failed",
+                "3 passed, 1 failed, 0 skipped",
             ),
             (
                 "a step failed",
                 vec![step(false), suite(3, 0, 0)],
-                "3 passed, 1 failed",
+                "3 passed, 1 failed, 0 skipped",
+            ),
+            (
+                "could not run",
+                vec![suite(3, 0, 0), skipped(18)],
+                "3 passed, 0 failed, 18 skipped",
             ),
             (
                 "ignored",

@@ -1,11 +1,11 @@
-//! `cargo xtask setup`: finds or installs what building and testing need, one line each.
+//! Finding or installing what building and linting need, one line each.
 
-use anyhow::{Context as _, Error, Result, bail};
+use anyhow::{Context as _, Result, bail};
 use xshell::Shell;
 
 use crate::{
     linker::Linker,
-    package::{self, Apt},
+    package::Apt,
     shell,
     toolchain::{Origin, Toolchain},
 };
@@ -38,39 +38,18 @@ pub fn ready(sh: &Shell) -> Result<Kit> {
     )
 }
 
-/// What setup is for; each needs what those before it need, too.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Purpose {
-    /// Building everything.
-    Build,
-    /// Format check, lints and tests that any user can run.
-    Check,
-    /// The tests on real packets.
-    RootTests,
-}
-
-/// Installs what is missing and says what it found or did.
-pub fn run(sh: &Shell, purpose: Purpose) -> Result<Kit> {
-    let apt = Apt::new(sh);
+/// Installs what building takes, and says what it found or did.
+///
+/// # Errors
+/// Something can't be installed, or a server can't be reached.
+pub fn run(sh: &Shell, apt: &Apt<'_>) -> Result<Kit> {
     let kit = match ready(sh) {
         Ok(kit) => kit,
-        Err(_) => complete(sh, &apt)?,
+        Err(_) => complete(sh, apt)?,
     };
     println!("compiler: {}", kit.toolchain);
     println!("linker: {}", kit.linker);
-    if purpose >= Purpose::Check {
-        lints(sh, &apt)?;
-    }
-    if purpose >= Purpose::RootTests {
-        kernel_lints(sh, &kit.toolchain, &apt);
-        package::test_tools(&apt)?;
-    }
     Ok(kit)
-}
-
-/// Installs the peers that the firewall is measured beside, and says what it found or did.
-pub fn peers(sh: &Shell) -> Result<()> {
-    package::bench_tools(&Apt::new(sh))
 }
 
 /// Completes one of the toolchains: first one that only lacks its linker, then by installing.
@@ -86,7 +65,10 @@ fn complete(sh: &Shell, apt: &Apt<'_>) -> Result<Kit> {
             Ok(Kit { toolchain, linker })
         });
         kit.map_err(|why| {
-            println!("compiler: {origin} can't be used: {}", in_short(&why));
+            println!(
+                "compiler: {origin} can't be used: {}",
+                shell::in_short(&why)
+            );
             failures.push(format!("{origin}: {why:#}"));
         })
         .ok()
@@ -129,7 +111,7 @@ fn install_toolchain(sh: &Shell, origin: Origin, apt: &Apt<'_>) -> Result<Toolch
                     .args(["toolchain", "install", "nightly", "--profile", "minimal"])
                     .args(["--component", "rust-src", "--component", "clippy"])
             };
-            shell::run_quietly(command)?;
+            shell::run_quietly("installing rustup's nightly", command)?;
         }
         Origin::Distribution => {
             apt.install(
@@ -141,8 +123,11 @@ fn install_toolchain(sh: &Shell, origin: Origin, apt: &Apt<'_>) -> Result<Toolch
     Toolchain::find(sh, origin).context("still incomplete after installing")
 }
 
-/// rustfmt and clippy for everything that is not the kernel object.
-fn lints(sh: &Shell, apt: &Apt<'_>) -> Result<()> {
+/// Installs rustfmt and clippy, for everything that is not the kernel object.
+///
+/// # Errors
+/// They can't be installed, or a server can't be reached.
+pub fn lints(sh: &Shell, apt: &Apt<'_>) -> Result<()> {
     let has = |tool: &str| {
         let ask = shell::cargo(sh).args([tool, "--version"]).quiet();
         ask.ignore_stdout().ignore_stderr().run().is_ok()
@@ -150,10 +135,10 @@ fn lints(sh: &Shell, apt: &Apt<'_>) -> Result<()> {
     if has("fmt") && has("clippy") {
         println!("lints: cargo fmt and cargo clippy found");
     } else if shell::find_program("rustup").is_some() {
-        shell::run_quietly(
-            sh.cmd("rustup")
-                .args(["component", "add", "rustfmt", "clippy"]),
-        )?;
+        let add = sh
+            .cmd("rustup")
+            .args(["component", "add", "rustfmt", "clippy"]);
+        shell::run_quietly("installing rustfmt and clippy", add)?;
         println!("lints: installed rustfmt and clippy with rustup");
     } else {
         apt.install(
@@ -164,36 +149,23 @@ fn lints(sh: &Shell, apt: &Apt<'_>) -> Result<()> {
     Ok(())
 }
 
-/// clippy of the kernel object's compiler. Not everyone offers one, so going without is no error:
-/// the test verb then says that it left those lints out.
-fn kernel_lints(sh: &Shell, toolchain: &Toolchain, apt: &Apt<'_>) {
+/// Installs clippy of the kernel object's compiler. Not everyone offers one, so going without is no
+/// error: the test verb then says that it left those lints out.
+pub fn kernel_lints(sh: &Shell, toolchain: &Toolchain, apt: &Apt<'_>) {
     if toolchain.clippy(sh).is_some() {
         println!("kernel lints: clippy of {} found", toolchain.origin);
         return;
     }
     let installed = match toolchain.origin {
-        Origin::Rustup => shell::run_quietly(sh.cmd("rustup").args([
-            "component",
-            "add",
-            "clippy",
-            "--toolchain",
-            "nightly",
-        ])),
+        Origin::Rustup => {
+            let add = sh.cmd("rustup").args(["component", "add", "clippy"]);
+            let add = add.args(["--toolchain", "nightly"]);
+            shell::run_quietly("installing clippy for nightly", add)
+        }
         Origin::Distribution => apt.install(&["rust-web-clippy"], "lints of the kernel object"),
     };
     match installed {
         Ok(()) => println!("kernel lints: installed clippy of {}", toolchain.origin),
-        Err(why) => println!("kernel lints: none ({})", in_short(&why)),
-    }
-}
-
-/// The end of what a failed command printed is where it says why.
-fn in_short(why: &Error) -> String {
-    let text = format!("{why:#}");
-    let mut lines = text.lines().map(str::trim);
-    let first = lines.next().unwrap_or_default();
-    match lines.next_back() {
-        Some(last) => format!("{first} {last}"),
-        None => first.to_owned(),
+        Err(why) => println!("kernel lints: none ({})", shell::in_short(&why)),
     }
 }

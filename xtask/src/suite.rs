@@ -17,6 +17,16 @@ pub struct Suite {
     pub seconds: f64,
 }
 
+impl Suite {
+    /// Adds what another run, or part, of the same suite reported.
+    pub fn add(&mut self, other: &Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.ignored += other.ignored;
+        self.seconds += other.seconds;
+    }
+}
+
 /// Collects suites from the lines of a `cargo test`.
 #[derive(Debug, Default)]
 pub struct Suites {
@@ -59,12 +69,7 @@ impl Suites {
     fn add(&mut self, suite: Suite) {
         self.reported = true;
         match self.list.last_mut() {
-            Some(last) if last.name == self.name => {
-                last.passed += suite.passed;
-                last.failed += suite.failed;
-                last.ignored += suite.ignored;
-                last.seconds += suite.seconds;
-            }
+            Some(last) if last.name == self.name => last.add(&suite),
             Some(_) | None => self.list.push(Suite {
                 name: self.name.clone(),
                 ..suite
@@ -111,7 +116,7 @@ fn result(line: &str) -> Option<Suite> {
     Some(suite)
 }
 
-fn without_colour(line: &str) -> String {
+pub(crate) fn without_colour(line: &str) -> String {
     let mut plain = String::new();
     let mut chars = line.chars();
     while let Some(c) = chars.next() {

@@ -1,18 +1,16 @@
 //! `cargo xtask test`: format check, lints, all tests, and one line that sums them up.
 
-use std::{
-    env,
-    io::{self, IsTerminal as _},
-};
-
 use anyhow::{Result, bail};
 use xshell::{Cmd, Shell};
 
 use crate::{
     ebpf,
+    package::Apt,
     report::Report,
-    setup::{self, Kit, Purpose},
-    shell, vm,
+    setup::{self, Kit},
+    shell,
+    tools::{self, Verb},
+    vm,
 };
 
 /// What is to run.
@@ -22,8 +20,10 @@ pub struct Chosen<'a> {
     pub root: bool,
     /// Those on other kernels, too.
     pub vm: bool,
-    /// Only tests whose name contains this.
+    /// Only tests whose name contains this, and no lints.
     pub filter: Option<&'a str>,
+    /// How often they run.
+    pub repeat: u32,
 }
 
 impl Chosen<'_> {
@@ -41,6 +41,9 @@ impl Chosen<'_> {
 }
 
 /// Runs everything, going on after failures. Returns whether all is well.
+///
+/// # Errors
+/// The rights, a program or a compiler is missing: nothing was built then.
 pub fn run(sh: &Shell, chosen: Chosen<'_>) -> Result<bool> {
     let Chosen { root, filter, .. } = chosen;
     if root && !shell::is_root() {
@@ -50,63 +53,159 @@ pub fn run(sh: &Shell, chosen: Chosen<'_>) -> Result<bool> {
              or leave them out with `cargo xtask test --no-root`"
         );
     }
-    let kit = setup::run(
-        sh,
-        if root {
-            Purpose::RootTests
-        } else {
-            Purpose::Check
-        },
-    )?;
-    let without_vm = chosen.without_vm();
-    // Now, so that what can't be had is told before all the rest has run.
-    let kernels = match without_vm {
-        None => vm::setup(sh, &vm::SERIES)
-            .inspect_err(|why| println!("kernels: {why:#}; `--no-vm` leaves them out")),
-        Some(_) => Ok(Vec::new()),
-    };
-    let mut report = Report::default();
-    lint(sh, &kit, &mut report)?;
-
-    let cargo_test = || cargo(sh).args(["test", "--no-fail-fast"]);
-    report.tests("cargo test", cargo_test().args(filter))?;
-    let bench = cargo_test().args(["--package", "knock-bench"]);
-    report.tests("cargo test knock-bench", bench.args(filter))?;
+    // First what apt installs: what can't be had is told before anything is built.
+    let apt = Apt::new(sh);
     if root {
-        // Says to the tests that a missing right is a failure and not a reason to skip.
-        let cmd = cargo_test()
-            .env("KNOCK_REQUIRE_ROOT", "1")
-            .args(["--package", "knock-tests"]);
-        // One at a time: they share the machine's network namespaces and bpffs.
-        report.tests(
-            "root tests",
-            cmd.args(["--", "--test-threads=1"]).args(filter),
-        )?;
+        tools::get(&apt, Verb::Test)?;
     }
+    let without_vm = chosen.without_vm();
+    let machines = match without_vm {
+        None => vm::get(sh, &apt, &vm::SERIES).map(Some).inspect_err(|why| {
+            println!("kernels: skipped: {}", shell::in_short(why));
+        }),
+        Some(_) => Ok(None),
+    };
+    let kit = setup::run(sh, &apt)?;
+    let mut report = Report::default();
+    // Who asks for some tests wants their answer now.
+    if filter.is_none() {
+        setup::lints(sh, &apt)?;
+        setup::kernel_lints(sh, &kit.toolchain, &apt);
+        lint(sh, &kit, &mut report)?;
+    }
+    tests(sh, chosen, &mut report)?;
     let name = format!("kernels {}", vm::SERIES.join(", "));
-    match (without_vm, kernels) {
+    match (without_vm, machines) {
         (Some(why), _) => report.left_out(&name, &why),
-        (None, Ok(kernels)) => vm::test(sh, &kernels, &mut report)?,
-        (None, Err(why)) => {
-            println!("\n{name}: {why:#}");
-            report.fail(&name, 0.0);
+        (None, Ok(None)) => {}
+        (None, Ok(Some(machines))) => {
+            if let Err(why) = vm::test(sh, &machines, &mut report) {
+                report.fail(&format!("{name}: {}", shell::in_short(&why)), 0.0);
+            }
         }
+        (None, Err(why)) => report.skipped(&name, vm::suites(), &shell::in_short(&why)),
     }
     if let Some(filter) = filter
         && !report.has_tests()
     {
         report.fail(&format!("no test has `{filter}` in its name"), 0.0);
     }
+    if let Some(filter) = filter {
+        for suite in report.suites() {
+            if let Some(command) = direct(suite, filter) {
+                println!("directly: {command}");
+            }
+        }
+    }
     report.print();
     Ok(report.is_good())
 }
 
+/// Tests that one `cargo test` builds and runs.
+struct Group {
+    name: &'static str,
+    /// A package; the workspace's default members if there is none.
+    package: Option<&'static str>,
+    root: bool,
+}
+
+const GROUPS: [Group; 3] = [
+    Group {
+        name: "cargo test",
+        package: None,
+        root: false,
+    },
+    Group {
+        name: "cargo test knock-bench",
+        package: Some("knock-bench"),
+        root: false,
+    },
+    Group {
+        name: "root tests",
+        package: Some("knock-tests"),
+        root: true,
+    },
+];
+
+impl Group {
+    fn cargo_test<'a>(&self, sh: &'a Shell) -> Cmd<'a> {
+        let cmd = shell::cargo(sh).args(["test", "--no-fail-fast"]);
+        match self.package {
+            Some(package) => cmd.args(["--package", package]),
+            None => cmd,
+        }
+    }
+
+    /// Runs its tests; returns whether there were any.
+    fn run(&self, sh: &Shell, filter: Option<&str>, report: &mut Report) -> Result<bool> {
+        let cmd = self.cargo_test(sh);
+        if self.root {
+            // The variable says to the tests that a missing right is a failure and not a reason to
+            // skip. One at a time: they share the machine's network namespaces and bpffs.
+            let cmd = cmd.env("KNOCK_REQUIRE_ROOT", "1");
+            report.tests(self.name, cmd.args(["--", "--test-threads=1"]).args(filter))
+        } else {
+            report.tests(self.name, cmd.args(filter))
+        }
+    }
+}
+
+/// Builds and runs the tests of the host.
+fn tests(sh: &Shell, chosen: Chosen<'_>, report: &mut Report) -> Result<()> {
+    let mut groups = Vec::new();
+    for group in GROUPS.iter().filter(|group| chosen.root || !group.root) {
+        if report.build(group.name, group.cargo_test(sh).arg("--no-run"), |_| {})? {
+            groups.push(group);
+        }
+    }
+    for round in 1..=chosen.repeat {
+        if chosen.repeat > 1 {
+            println!("\nround {round} of {}", chosen.repeat);
+        }
+        let mut with_tests = Vec::new();
+        for group in groups {
+            if group.run(sh, chosen.filter, report)? {
+                with_tests.push(group);
+            }
+        }
+        groups = with_tests;
+    }
+    Ok(())
+}
+
+/// The cargo command that runs the tests of a suite whose name contains `filter`.
+fn direct(suite: &str, filter: &str) -> Option<String> {
+    let (target, source) = suite.strip_suffix(')')?.split_once(" (")?;
+    let is_root = shell::workspace().join("tests").join(source).exists();
+    Some(match source {
+        "src/lib.rs" => {
+            let package = target.replace('_', "-");
+            format!("cargo test --package {package} --lib {filter}")
+        }
+        "documentation" => {
+            let package = target.replace('_', "-");
+            format!("cargo test --package {package} --doc {filter}")
+        }
+        _ if source.starts_with("src/") => {
+            let program = target.replace('_', "-");
+            format!("cargo test --bin {program} {filter}")
+        }
+        _ if is_root => format!(
+            "KNOCK_REQUIRE_ROOT=1 cargo test --package knock-tests --test {target} -- \
+             --test-threads=1 {filter}"
+        ),
+        _ => format!("cargo test --test {target} {filter}"),
+    })
+}
+
 fn lint(sh: &Shell, kit: &Kit, report: &mut Report) -> Result<()> {
     const STRICT: [&str; 3] = ["--", "--deny", "warnings"];
-    report.step("format", cargo(sh).args(["fmt", "--all", "--check"]))?;
+    report.step("format", shell::cargo(sh).args(["fmt", "--all", "--check"]))?;
     report.step(
         "clippy",
-        cargo(sh).args(["clippy", "--all-targets"]).args(STRICT),
+        shell::cargo(sh)
+            .args(["clippy", "--all-targets"])
+            .args(STRICT),
     )?;
     // What runs on other kernels only is not among all targets.
     for (name, package, targets) in [
@@ -118,7 +217,7 @@ fn lint(sh: &Shell, kit: &Kit, report: &mut Report) -> Result<()> {
         ),
         ("clippy knock-bench", "knock-bench", &["--all-targets"]),
     ] {
-        let clippy = cargo(sh).args(["clippy", "--package", package]);
+        let clippy = shell::cargo(sh).args(["clippy", "--package", package]);
         report.step(name, clippy.args(targets).args(STRICT))?;
     }
     for (name, package) in [
@@ -136,16 +235,6 @@ fn lint(sh: &Shell, kit: &Kit, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-fn cargo(sh: &Shell) -> Cmd<'_> {
-    let cmd = shell::cargo(sh);
-    if env::var_os("CARGO_TERM_COLOR").is_none() && io::stdout().is_terminal() {
-        // It writes into our pipe and can't see the terminal behind it.
-        cmd.env("CARGO_TERM_COLOR", "always")
-    } else {
-        cmd
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -159,8 +248,43 @@ mod tests {
             (true, true, Some("scan"), Some("only tests named `scan`")),
         ];
         for (root, vm, filter, expected) in table {
-            let chosen = Chosen { root, vm, filter };
+            let chosen = Chosen {
+                root,
+                vm,
+                filter,
+                repeat: 1,
+            };
             assert_eq!(chosen.without_vm().as_deref(), expected, "{chosen:?}");
+        }
+    }
+
+    #[test]
+    fn the_command_that_runs_a_suite_directly() {
+        let table = [
+            (
+                "scan (tests/scan.rs)",
+                Some(
+                    "KNOCK_REQUIRE_ROOT=1 cargo test --package knock-tests --test scan -- \
+                     --test-threads=1 x",
+                ),
+            ),
+            (
+                "knock_user (src/lib.rs)",
+                Some("cargo test --package knock-user --lib x"),
+            ),
+            (
+                "knock_user (src/main.rs)",
+                Some("cargo test --bin knock-user x"),
+            ),
+            ("model (tests/model.rs)", Some("cargo test --test model x")),
+            (
+                "knock_common (documentation)",
+                Some("cargo test --package knock-common --doc x"),
+            ),
+            ("load on 6.1.0-56", None),
+        ];
+        for (suite, expected) in table {
+            assert_eq!(direct(suite, "x").as_deref(), expected, "{suite}");
         }
     }
 }

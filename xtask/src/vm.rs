@@ -12,6 +12,7 @@ mod image;
 mod kernel;
 mod machine;
 mod outcome;
+mod qemu;
 
 use std::path::PathBuf;
 
@@ -19,15 +20,16 @@ use anyhow::{Context as _, Result, bail, ensure};
 use xshell::Shell;
 
 use crate::{
-    package::{self, Apt},
+    package::Apt,
     report::Report,
-    setup::{self, Purpose},
-    shell, suite,
+    setup, shell, suite,
+    tools::{self, Verb},
 };
 
 use image::Image;
 use kernel::Kernel;
 use machine::Machine;
+use qemu::Qemu;
 
 /// The kernels that `cargo xtask test` boots: the oldest that is supported, and the next one with
 /// long-term support.
@@ -118,40 +120,65 @@ const SUITES: &[Selected] = &[
 /// Fewer frames than on the host, and longer pauses of strangers: the machine is ten times slower.
 const LESS: &str = "export KNOCK_FRAMES=4000 KNOCK_PAUSE_MS=50\n";
 
+/// What boots: kernels, and what runs them.
+#[derive(Debug)]
+pub struct Machines {
+    qemu: Qemu,
+    kernels: Vec<Kernel>,
+}
+
 /// Boots kernels and prints a summary; returns whether all is well.
+///
+/// # Errors
+/// A kernel, QEMU or another program can't be had.
 pub fn run(sh: &Shell, wanted: &[String]) -> Result<bool> {
     let wanted: Vec<&str> = match wanted {
         [] => SERIES.to_vec(),
         _ => wanted.iter().map(String::as_str).collect(),
     };
-    setup::run(sh, Purpose::Build)?;
-    let kernels = setup(sh, &wanted)?;
+    let apt = Apt::new(sh);
+    let machines = get(sh, &apt, &wanted)?;
+    setup::run(sh, &apt)?;
     let mut report = Report::default();
-    test(sh, &kernels, &mut report)?;
+    test(sh, &machines, &mut report)?;
     report.print();
     Ok(report.is_good())
 }
 
-/// Gets what the machines take, and says what it found or did.
-pub fn setup(sh: &Shell, wanted: &[&str]) -> Result<Vec<Kernel>> {
+/// Finds or gets what the tests on other kernels take, and says what it found or did.
+///
+/// # Errors
+/// A kernel, QEMU or another program can't be had.
+pub fn get(sh: &Shell, apt: &Apt<'_>, wanted: &[&str]) -> Result<Machines> {
     ensure!(
         cfg!(target_arch = "x86_64"),
         "the kernels to test on are there for x86-64 only"
     );
-    let apt = Apt::new(sh);
-    package::machine_tools(&apt)?;
-    let get = |series: &&str| kernel::get(sh, &apt, series);
-    wanted.iter().map(get).collect()
+    tools::get(apt, Verb::Vm)?;
+    let qemu = Qemu::get(sh, apt)?;
+    let kernel = |series: &&str| kernel::get(sh, apt, series);
+    let kernels = wanted.iter().map(kernel).collect::<Result<_>>()?;
+    Ok(Machines { qemu, kernels })
+}
+
+/// How many suites run on all kernels of [`SERIES`].
+pub fn suites() -> u32 {
+    u32::try_from(SUITES.len() * SERIES.len()).unwrap_or(u32::MAX)
 }
 
 /// Runs the suites on each kernel and adds what they reported.
-pub fn test(sh: &Shell, kernels: &[Kernel], report: &mut Report) -> Result<()> {
+///
+/// # Errors
+/// The programs can't be packed, or QEMU does not start.
+pub fn test(sh: &Shell, machines: &Machines, report: &mut Report) -> Result<()> {
+    let Machines { qemu, kernels } = machines;
     let Some(image) = build(sh, kernels, report)? else {
         return Ok(());
     };
-    let accelerator = machine::accelerator(sh, kernels, &image)?;
+    let accelerator = machine::accelerator(sh, qemu, kernels, &image)?;
     for kernel in kernels {
         let machine = Machine {
+            qemu,
             kernel,
             image: &image,
             accelerator,

@@ -125,7 +125,6 @@ impl Tables {
     }
 
     /// A world in memory under this configuration.
-    #[cfg(any(test, feature = "sim"))]
     pub fn simulate(&self) -> knock_common::sim::Sim {
         knock_common::sim::Sim {
             features: self.features,

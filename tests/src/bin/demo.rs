@@ -18,6 +18,7 @@ use std::{
 use knock_tests::{
     binary::{Binaries, binaries},
     daemon::{self, config_file},
+    namespace,
     net::{Family, Net, SERVER_LINK},
     process::Process,
     server::Server,
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
         eprintln!("demo: namespaces and XDP need root: `cargo xtask demo` asks for it");
         return ExitCode::FAILURE;
     }
+    namespace::panic_in_plain_words();
     let stop = Arc::new(AtomicBool::new(false));
     watch_for_signals(&stop);
     // What the harness can't do, it says by a panic; everything is removed on the way here.

@@ -81,7 +81,7 @@ impl<'a> Image<'a> {
         let packed = self.root.with_extension("cpio");
         let pack = "cd \"$1\" && find . | busybox cpio -o -H newc >\"$2\"";
         let pack = self.sh.cmd("sh").args(["-c", pack, "sh"]);
-        shell::run_quietly(pack.args([&self.root, &packed]))?;
+        shell::run_quietly("packing programs", pack.args([&self.root, &packed]))?;
         Ok(packed)
     }
 

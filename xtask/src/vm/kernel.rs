@@ -16,7 +16,7 @@ const SUFFIX: &str = "-cloud-amd64";
 
 /// A kernel package, unpacked.
 #[derive(Debug)]
-pub struct Kernel {
+pub(super) struct Kernel {
     /// As in `6.1.0-56-cloud-amd64`.
     version: String,
     directory: PathBuf,
@@ -79,20 +79,23 @@ fn newest_here(sh: &Shell, apt: &Apt<'_>, series: &str) -> Result<Kernel> {
             println!("kernel {series}: {} found", kernel.release());
             return Ok(kernel);
         }
-        if let Ok(kernel) = download(&package) {
+        if let Ok(kernel) = download(apt, &package) {
             println!("kernel {series}: downloaded {}", kernel.release());
             return Ok(kernel);
         }
     }
     // The package lists are missing, or older than what the archive has kept.
-    apt.update()?;
+    apt.update();
     let Some(package) = known(sh, series) else {
+        if let Some(why) = apt.stale() {
+            bail!(why);
+        }
         bail!(
             "apt knows no package {PREFIX}{series}.*{SUFFIX} (`apt-cache pkgnames {PREFIX}{series}`); \
              Debian 12 with its security updates has 6.1 and 6.12"
         );
     };
-    let kernel = download(&package)
+    let kernel = download(apt, &package)
         .with_context(|| format!("{package} is missing; run `apt-get download {package}`"))?;
     println!("kernel {series}: downloaded {}", kernel.release());
     Ok(kernel)
@@ -143,7 +146,7 @@ fn numbers(version: &str) -> Vec<u64> {
         .collect()
 }
 
-fn download(package: &str) -> Result<Kernel> {
+fn download(apt: &Apt<'_>, package: &str) -> Result<Kernel> {
     let kernel = Kernel::at(package);
     let cache = directory();
     // What is interrupted leaves no directory that looks complete.
@@ -152,14 +155,13 @@ fn download(package: &str) -> Result<Kernel> {
     fs::create_dir_all(&half).with_context(|| format!("making {}", half.display()))?;
     let here = Shell::new().context("starting a shell")?;
     here.change_dir(&half);
-    // As root, it would otherwise become somebody who may not write here.
-    let download = here.cmd("apt-get").args(["-o", "APT::Sandbox::User=root"]);
-    shell::run_quietly(download.args(["download", package]))?;
+    apt.download(&here, &[package])?;
     let archive = fs::read_dir(&half)?
         .filter_map(|entry| Some(entry.ok()?.path()))
         .find(|path| path.extension().is_some_and(|is| is == "deb"));
     let archive = archive.context("apt-get downloaded nothing")?;
-    shell::run_quietly(here.cmd("dpkg-deb").arg("-x").args([&archive, &half]))?;
+    let unpack = here.cmd("dpkg-deb").arg("-x").args([&archive, &half]);
+    shell::run_quietly("unpacking a kernel", unpack)?;
     fs::remove_file(&archive)?;
     index_modules(&here, &kernel.version)?;
     fs::rename(&half, &kernel.directory)
@@ -170,11 +172,12 @@ fn download(package: &str) -> Result<Kernel> {
 /// Unpacks the modules, and lists which needs which: a package leaves that to its installation.
 fn index_modules(sh: &Shell, version: &str) -> Result<()> {
     let unpack = "find lib/modules -name '*.ko.xz' -exec busybox unxz {} +";
-    shell::run_quietly(sh.cmd("sh").args(["-c", unpack]))?;
-    shell::run_quietly(sh.cmd("busybox").args(["depmod", "-b", ".", version]))
+    shell::run_quietly("unpacking modules", sh.cmd("sh").args(["-c", unpack]))?;
+    let depmod = sh.cmd("busybox").args(["depmod", "-b", ".", version]);
+    shell::run_quietly("listing modules", depmod)
 }
 
-fn remove(directory: &Path) -> Result<()> {
+pub(super) fn remove(directory: &Path) -> Result<()> {
     if directory.exists() {
         fs::remove_dir_all(directory)
             .with_context(|| format!("removing {}", directory.display()))?;

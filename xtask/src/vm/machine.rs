@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use xshell::{Cmd, Shell};
 
-use super::{kernel::Kernel, outcome::Log};
+use super::{kernel::Kernel, outcome::Log, qemu::Qemu};
 use crate::shell;
 
 /// After this time a machine hangs. On two busy cores without KVM, all suites take two minutes.
@@ -42,20 +42,26 @@ impl Accelerator {
 
 /// Chooses KVM where a machine comes up with it. A device `/dev/kvm` proves nothing: inside some
 /// virtual machines it is there, and what runs with it hangs.
-pub(super) fn accelerator(sh: &Shell, kernels: &[Kernel], image: &Path) -> Result<Accelerator> {
+pub(super) fn accelerator(
+    sh: &Shell,
+    qemu: &Qemu,
+    kernels: &[Kernel],
+    image: &Path,
+) -> Result<Accelerator> {
     let may = File::options().write(true).open("/dev/kvm").is_ok();
     let (true, Some(kernel)) = (may, kernels.first()) else {
         println!("kernels: no KVM here, QEMU emulates");
         return Ok(Accelerator::Emulation);
     };
     let machine = Machine {
+        qemu,
         kernel,
         image,
         accelerator: Accelerator::Kvm,
     };
     let probe = machine.command(sh, PROBE_LIMIT, "knock.probe").quiet();
     let said = probe.ignore_status().ignore_stderr().output();
-    let said = said.context("running qemu-system-x86_64")?.stdout;
+    let said = said.context("running QEMU")?.stdout;
     if String::from_utf8_lossy(&said).contains(ALIVE) {
         println!("kernels: with KVM");
         return Ok(Accelerator::Kvm);
@@ -67,6 +73,7 @@ pub(super) fn accelerator(sh: &Shell, kernels: &[Kernel], image: &Path) -> Resul
 /// What is to boot.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Machine<'a> {
+    pub(super) qemu: &'a Qemu,
     pub(super) kernel: &'a Kernel,
     pub(super) image: &'a Path,
     pub(super) accelerator: Accelerator,
@@ -78,7 +85,8 @@ impl Machine<'_> {
         let start = Instant::now();
         let mut log = Log::default();
         let cmd = self.command(sh, LIMIT, "");
-        log.exited_well = shell::watch(cmd, |line| log.line(line))?;
+        let what = format!("kernel {}", self.kernel.release());
+        log.exited_well = shell::watch(&what, cmd, |line| log.line(line))?.passed;
         log.took = start.elapsed();
         log.timed_out = log.took >= LIMIT;
         Ok(log)
@@ -88,10 +96,13 @@ impl Machine<'_> {
     /// printed in between what the suites say.
     fn command<'a>(&self, sh: &'a Shell, limit: Duration, append: &str) -> Cmd<'a> {
         let limit = limit.as_secs().to_string();
-        sh.cmd("timeout")
+        let timeout = sh
+            .cmd("timeout")
             // In our process group: Ctrl-C is for it, too.
-            .args(["--foreground", "--kill-after=5", &limit])
-            .args(["qemu-system-x86_64", "-accel", self.accelerator.option()])
+            .args(["--foreground", "--kill-after=5", &limit]);
+        self.qemu
+            .add_to(timeout)
+            .args(["-accel", self.accelerator.option()])
             .args(["-cpu", "max", "-smp", "2", "-m", "1024"])
             .args(["-nodefaults", "-no-reboot", "-display", "none"])
             // Not `stdio`, which would take the terminal's input and change its modes.

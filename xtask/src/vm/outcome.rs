@@ -127,7 +127,7 @@ mod tests {
                     failed.extend((suite.failed > 0).then_some(suite.name));
                 }
                 Row::Step { name, passed, .. } => failed.extend((!passed).then_some(name)),
-                Row::LeftOut { name, .. } => panic!("{name}"),
+                Row::LeftOut { name, .. } | Row::Skipped { name, .. } => panic!("{name}"),
             }
         }
         (passed, failed)

@@ -1,0 +1,128 @@
+//! Recognising that a command failed because a server could not be reached.
+
+/// What apt-get, cargo and rustup print then, in lower case.
+const SIGNS: [&str; 22] = [
+    "temporary failure resolving",
+    "could not resolve",
+    "couldn't resolve",
+    "failed to lookup address",
+    "dns error",
+    "unable to connect to",
+    "could not connect to",
+    "couldn't connect to",
+    "failed to connect to",
+    "connection failed",
+    "connection refused",
+    "connection reset by peer",
+    "connection timed out",
+    "timeout was reached",
+    "operation timed out",
+    "network is unreachable",
+    "no route to host",
+    "spurious network error",
+    "error sending request",
+    "could not download file",
+    "ssl certificate problem",
+    "certificate verification failed",
+];
+
+/// The first line that says that a server could not be reached.
+pub fn sign(said: &str) -> Option<&str> {
+    said.lines().map(str::trim).find(|line| is_sign(line))
+}
+
+/// Whether a line says that a server could not be reached.
+pub fn is_sign(line: &str) -> bool {
+    let line = line.to_lowercase();
+    SIGNS.iter().any(|sign| line.contains(sign))
+}
+
+/// The error for a command that failed with this sign; `command` is its whole line.
+pub fn unreachable(command: &str, sign: &str) -> String {
+    format!("could not reach {}: {sign}", server(command))
+}
+
+fn server(command: &str) -> &'static str {
+    let runs = |program: &str| {
+        let mut words = command.split_whitespace();
+        words.any(|word| word.rsplit('/').next() == Some(program))
+    };
+    if runs("apt-get") || runs("mmdebstrap") {
+        "the package archive (apt's sources)"
+    } else if runs("rustup") {
+        "the server that rustup downloads toolchains from"
+    } else if runs("cargo") {
+        "the crate registry (crates.io)"
+    } else {
+        "a server"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_of_the_network_and_others() {
+        let table = [
+            (
+                "apt, no name server",
+                "apt-get update -qq",
+                "Hit:1 x\nW: Failed to fetch http://deb.debian.org/debian/dists/bookworm/InRelease  Temporary failure resolving 'deb.debian.org'",
+                Some(
+                    "could not reach the package archive (apt's sources): W: Failed to fetch \
+                     http://deb.debian.org/debian/dists/bookworm/InRelease  Temporary failure \
+                     resolving 'deb.debian.org'",
+                ),
+            ),
+            (
+                "apt, proxy",
+                "env A=B /usr/bin/apt-get install x",
+                "E: Unable to connect to 127.0.0.1:1:",
+                Some(
+                    "could not reach the package archive (apt's sources): E: Unable to connect to \
+                     127.0.0.1:1:",
+                ),
+            ),
+            (
+                "cargo",
+                "/root/.cargo/bin/cargo build",
+                "error: failed to download from `https://static.crates.io/x`\n\nCaused by:\n  [6] Could not resolve hostname",
+                Some(
+                    "could not reach the crate registry (crates.io): [6] Could not resolve hostname",
+                ),
+            ),
+            (
+                "rustup",
+                "rustup toolchain install nightly",
+                "error: could not download file from 'https://static.rust-lang.org/x'",
+                Some(
+                    "could not reach the server that rustup downloads toolchains from: error: could \
+                     not download file from 'https://static.rust-lang.org/x'",
+                ),
+            ),
+            (
+                "a compiler's fault",
+                "cargo build",
+                "error[E0425]: cannot find value `x`",
+                None,
+            ),
+            (
+                "apt, a conflict",
+                "apt-get install x",
+                "E: Packages need to be removed but remove is disabled.",
+                None,
+            ),
+            (
+                "apt, unknown package",
+                "apt-get install x",
+                "E: Unable to locate package x",
+                None,
+            ),
+        ];
+        for (name, command, said, expected) in table {
+            let told = sign(said).map(|sign| unreachable(command, sign));
+            assert_eq!(told.as_deref(), expected, "{name}");
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! What a long command is doing, and for how long: nobody waits in front of a silent screen.
+
+use std::{
+    io::{self, IsTerminal as _, Write as _},
+    time::{Duration, Instant},
+};
+
+use crate::suite;
+
+/// How often the line on a terminal changes.
+pub const TICK: Duration = Duration::from_secs(1);
+
+/// How often a line is written where there is no terminal.
+const EACH: Duration = Duration::from_secs(15);
+
+/// How much of what the command printed last is shown.
+const DETAIL: usize = 60;
+
+/// Reports on one command. On a terminal a line shows the elapsed time and changes in place; elsewhere
+/// a line is written each 15 s. Both go to standard error.
+#[derive(Debug)]
+pub struct Progress {
+    what: String,
+    began: Instant,
+    next: Duration,
+    terminal: bool,
+    shown: bool,
+}
+
+impl Progress {
+    /// Begins to count; `what` says in a few words what is waited for.
+    pub fn new(what: impl Into<String>) -> Self {
+        Self {
+            what: what.into(),
+            began: Instant::now(),
+            next: EACH,
+            terminal: io::stderr().is_terminal(),
+            shown: false,
+        }
+    }
+
+    /// Takes note that time has passed; `detail` is what the command printed last.
+    pub fn tick(&mut self, detail: &str) {
+        let passed = self.began.elapsed();
+        if self.terminal {
+            let line = line(&self.what, passed, detail);
+            // A progress line that can't be written is no reason to stop.
+            let _ignored = write!(io::stderr(), "\r\x1b[K{line}");
+            let _ignored = io::stderr().flush();
+            self.shown = true;
+        } else if let Some(next) = due(passed, self.next) {
+            self.next = next;
+            eprintln!("{}", line(&self.what, passed, detail));
+        }
+    }
+
+    /// Removes the line from the terminal, so that other output can follow.
+    pub fn clear(&mut self) {
+        if std::mem::take(&mut self.shown) {
+            let _ignored = write!(io::stderr(), "\r\x1b[K");
+            let _ignored = io::stderr().flush();
+        }
+    }
+
+    /// The time since it began.
+    pub fn elapsed(&self) -> Duration {
+        self.began.elapsed()
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
+
+/// When the next line is due, if one is due now.
+fn due(passed: Duration, next: Duration) -> Option<Duration> {
+    (passed >= next).then(|| {
+        let lines = passed.as_secs() / EACH.as_secs() + 1;
+        EACH * u32::try_from(lines).unwrap_or(u32::MAX)
+    })
+}
+
+fn line(what: &str, passed: Duration, detail: &str) -> String {
+    let detail = suite::without_colour(detail);
+    let detail: String = detail.trim().chars().take(DETAIL).collect();
+    let time = time(passed);
+    if detail.is_empty() {
+        format!("… {what}: {time}")
+    } else {
+        format!("… {what}: {time} ({detail})")
+    }
+}
+
+/// A duration as in `45 s` or `3 min 20 s`.
+pub fn time(passed: Duration) -> String {
+    let seconds = passed.as_secs();
+    match seconds / 60 {
+        0 => format!("{seconds} s"),
+        minutes => format!("{minutes} min {} s", seconds % 60),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_each_15_seconds() {
+        let table = [
+            ("early", 14, 15, None),
+            ("in time", 15, 15, Some(30)),
+            ("late", 29, 15, Some(30)),
+            ("much later", 64, 30, Some(75)),
+        ];
+        for (name, passed, next, expected) in table {
+            let due = due(Duration::from_secs(passed), Duration::from_secs(next));
+            assert_eq!(due, expected.map(Duration::from_secs), "{name}");
+        }
+    }
+
+    #[test]
+    fn lines() {
+        let long = "x".repeat(DETAIL + 1);
+        let table = [
+            ("no detail", 5, " ", "… building: 5 s".to_owned()),
+            (
+                "with detail",
+                200,
+                " Compiling libc\n",
+                "… building: 3 min 20 s (Compiling libc)".to_owned(),
+            ),
+            (
+                "long",
+                0,
+                &long,
+                format!("… building: 0 s ({})", &long[..DETAIL]),
+            ),
+        ];
+        for (name, seconds, detail, expected) in table {
+            let line = line("building", Duration::from_secs(seconds), detail);
+            assert_eq!(line, expected, "{name}");
+        }
+    }
+}
