@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context as _, Result};
 
 use crate::{
-    compile::{self, SYMBOLS, key_bits},
+    compile,
     config::{
         self, Checked, Lines,
         checked::{Door, Effect, Moving, OneTime, Ports, Settings, Verify},
@@ -16,10 +16,8 @@ use crate::{
     },
     host::Host,
     one_time::{self, Book},
+    strength::{Strength, View},
 };
-
-/// Tries a second that a patient attacker makes without being noticed at once.
-const TRIES_PER_SECOND: f64 = 1000.0;
 
 /// Tells a file's warnings on this host, and what it means.
 ///
@@ -47,17 +45,24 @@ pub fn check(checked: &Checked, host: &Host, out: &mut impl Write) -> io::Result
 }
 
 fn describe(settings: &Settings, out: &mut impl Write) -> io::Result<()> {
-    for door in &settings.doors {
+    let books: Vec<Option<Book>> = settings
+        .doors
+        .iter()
+        .map(|door| book(settings, door))
+        .collect();
+    let view = view(settings, &books);
+    for (door, book) in settings.doors.iter().zip(&books) {
+        let book = book.as_ref();
         writeln!(out, "door {}", door.name)?;
-        let book = book(settings, door);
-        writeln!(out, "  knock    {}", sequence(door, book.as_ref()))?;
+        writeln!(out, "  knock    {}", sequence(door, book))?;
         writeln!(out, "  within   {}", time_limits(door))?;
         writeln!(out, "  effect   {}", effect(door))?;
         if let Some(target) = door.target {
             writeln!(out, "  target   {target}")?;
         }
-        if let Some(knocks) = length(door, book.as_ref()) {
-            writeln!(out, "  guessing {}", strength(knocks))?;
+        if let Some(strength) = strength(door, book, &view) {
+            writeln!(out, "  guessing {}", strength.blind())?;
+            writeln!(out, "  scanned  {}", strength.scanned)?;
         }
     }
     let protected: Vec<Ports> = compile::protected(settings).ranges();
@@ -107,16 +112,34 @@ fn sequence(door: &Door, book: Option<&Book>) -> String {
     format!("the sequences of {}, each once: {lines}", file.display())
 }
 
-/// How many knocks it takes at least, if that can be said.
-fn length(door: &Door, book: Option<&Book>) -> Option<usize> {
+/// How hard the door is to guess: its weakest sequence, if there is any.
+fn strength(door: &Door, book: Option<&Book>, view: &View) -> Option<Strength> {
+    let weakest = |book: &Book| {
+        let all = book
+            .unused()
+            .map(|(_, knocks)| Strength::of(door, knocks, view));
+        all.min_by(|a, b| a.bits.total_cmp(&b.bits))
+    };
     match &door.moving {
-        None => Some(door.knock.len()),
-        Some(Moving::Otp(otp)) => Some(otp.length()),
-        Some(Moving::OneTime(_)) => {
-            let knocks = book?.unused().map(|(_, knocks)| knocks.len());
-            knocks.min()
-        }
+        None => Some(Strength::of(door, &door.knock, view)),
+        Some(Moving::Otp(_)) => Strength::timed(door),
+        Some(Moving::OneTime(_)) => weakest(book?),
     }
+}
+
+/// What a scan of the host shows; `books` are those of its doors.
+fn view(settings: &Settings, books: &[Option<Book>]) -> View {
+    let lines = settings.doors.iter().zip(books).flat_map(|(door, book)| {
+        let lookahead = match &door.moving {
+            Some(Moving::OneTime(one_time)) => one_time.lookahead.into(),
+            Some(Moving::Otp(_)) | None => 0,
+        };
+        let next = book
+            .iter()
+            .flat_map(move |book| book.unused().take(lookahead));
+        next.flat_map(move |(_, knocks)| knocks.iter().map(move |&knock| (door, knock)))
+    });
+    View::of(settings, lines)
 }
 
 fn time_limits(door: &Door) -> String {
@@ -152,39 +175,6 @@ fn effect(door: &Door) -> String {
         effects.push(format!("tells the knocker tcp/{port}"));
     }
     effects.join(", ")
-}
-
-fn strength(knocks: usize) -> String {
-    let bits = key_bits(knocks);
-    let plural = if knocks == 1 { "knock" } else { "knocks" };
-    let seconds = (bits - 1.0).exp2() / TRIES_PER_SECOND;
-    format!(
-        "{knocks} {plural} of {SYMBOLS}: about 2^{bits:.0} sequences; one is found after about \
-         2^{:.0} tries, {} at a thousand a second, unless a scan tells the few silent ports from \
-         closed ones that answer",
-        bits - 1.0,
-        span(seconds)
-    )
-}
-
-/// A time in words.
-fn span(seconds: f64) -> String {
-    const YEAR: f64 = 365.25 * 86_400.0;
-    if seconds > 1e6 * YEAR {
-        return "millions of years".to_owned();
-    }
-    for (length, name) in [
-        (YEAR, "years"),
-        (86_400.0, "days"),
-        (3600.0, "hours"),
-        (60.0, "minutes"),
-    ] {
-        let count = seconds / length;
-        if count >= 2.0 {
-            return format!("{count:.0} {name}");
-        }
-    }
-    format!("{seconds:.0} seconds")
 }
 
 fn words<T: ToString>(things: &[T]) -> String {

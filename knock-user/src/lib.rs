@@ -45,5 +45,6 @@ pub mod session;
 pub mod sockets;
 #[cfg(feature = "object")]
 pub mod start;
+pub mod strength;
 pub mod supervisor;
 mod toml_text;

@@ -120,20 +120,82 @@ door ssh
   knock    udp/7431 tcp/2290 udp/19112 tcp/3085
   within   25s
   effect   opens tcp/22 for 30s
-  guessing 4 knocks of 131070: about 2^68 sequences; one is found after about 2^67 tries, \
-millions of years at a thousand a second, unless a scan tells the few silent ports from closed ones \
-that answer
+  guessing 4 knocks on 131070 ports: about 2^68 sequences; one is found after about 2^67 tries, \
+millions of years at a thousand a second
+  scanned  6 ports stand out, silent where closed ports answer: 360 orders, less than a second at a \
+thousand tries a second; nothing stands out if the whole host is silent
 door admin
   knock    udp/7431 tcp/2290 udp/1844 tcp/12007
   within   25s
   effect   opens tcp/8443 tcp/9090 for 10m
-  guessing 4 knocks of 131070: about 2^68 sequences; one is found after about 2^67 tries, \
-millions of years at a thousand a second, unless a scan tells the few silent ports from closed ones \
-that answer
+  guessing 4 knocks on 131070 ports: about 2^68 sequences; one is found after about 2^67 tries, \
+millions of years at a thousand a second
+  scanned  6 ports stand out, silent where closed ports answer: 360 orders, less than a second at a \
+thousand tries a second; nothing stands out if the whole host is silent
 protected: tcp/22 tcp/5432 tcp/8443 tcp/9090
 without knocking: 198.51.100.0/24 2001:db8:77::/48
 ";
     assert_eq!(String::from_utf8(out).unwrap(), wanted);
+}
+
+/// Strengths as they are printed: what an attacker faces who knows nothing, and one who has scanned.
+#[test]
+fn check_says_how_hard_doors_are_to_guess() {
+    let rows: [(&str, &str, &[&str]); 5] = [
+        (
+            "time-based",
+            "otp = { secret = \"0123456789abc\", protocols = [\"tcp\", \"udp\", \"tcp\"] }",
+            &[
+                "guessing 6 knocks on 256 ports: about 2^48 sequences, 3 of them good at a time; one \
+                 is found after about 2^46 tries",
+                "scanned  a scan shows the range and no more",
+            ],
+        ),
+        (
+            "handshakes",
+            "verify = \"handshake\"\nknock = [\"tcp/7000\", \"tcp/9000\", \"tcp/8000\"]",
+            &[
+                "guessing 3 knocks on 65535 ports: about 2^48 sequences",
+                "scanned  8 ports stand out, since they answer: 336 orders, less than a second",
+            ],
+        ),
+        (
+            "one TCP port",
+            "knock = [\"tcp/7000\", \"tcp/7000\", \"tcp/7000\"]",
+            &[
+                "warning: knock: tcp/7000 3 times is one knock: one connection attempt opens this, \
+                 because a client sends its SYN again while nobody answers",
+                "guessing 3 knocks, of which repetition leaves 1: 1 knock on 131070 ports: 131070 \
+                 sequences; one is found after 65535 tries, 66 seconds",
+                "scanned  6 ports stand out, silent where closed ports answer: 6 orders",
+            ],
+        ),
+        (
+            "one UDP port",
+            "knock = [\"udp/7000\", \"udp/7000\"]",
+            &["udp/7000 twice is one knock: whoever sends packets to this one port opens this"],
+        ),
+        (
+            "two ports in turn",
+            "knock = [\"tcp/7000\", \"udp/7000\", \"tcp/7000\", \"udp/7000\"]",
+            &[
+                "the sequence repeats its first 2 knocks, so whoever sends those again and again \
+                 opens the door",
+                "2 knocks are soon guessed, about 2^33 tries",
+            ],
+        ),
+    ];
+    for (name, keys, told) in rows {
+        let text =
+            format!("decoys.count = 5\n[[door]]\nname = \"d\"\n{keys}\nopen = [\"tcp/22\"]\n");
+        let checked = config::parse(&text, "seq.toml").unwrap_or_else(|e| panic!("{name}: {e}"));
+        let mut out = Vec::new();
+        check::check(&checked, &Host::default(), &mut out).unwrap();
+        let said = String::from_utf8(out).unwrap();
+        for told in told {
+            assert!(said.contains(told), "{name}: no {told:?} in:\n{said}");
+        }
+    }
 }
 
 /// The file is found beside the configuration, and its lines are looked through.
@@ -165,7 +227,9 @@ fn check_says_what_a_one_time_file_has() {
                 "seq.toml:5: warning: one_time: once:4: tcp/22 is protected",
                 "seq.toml:5: warning: one_time: once:5: \"80000\" is not a knock",
                 "knock    the sequences of once, each once: 1 left, line 2 opens",
-                "guessing 3 knocks of 131070",
+                "guessing 3 knocks on 131070 ports: about 2^51 sequences, 2 of them good at a time; \
+                 one is found after about 2^49 tries, 23784 years at a thousand a second",
+                "scanned  3 ports stand out, silent where closed ports answer: 6 orders, less than",
                 "index: on [::]:7001 everybody may ask which line",
             ],
         ),

@@ -87,7 +87,8 @@ fn the_key_space_is_told() {
     for (words, told) in [
         (
             "--knocks 6 --range 1-100 --protocol udp --open tcp/22222",
-            "# Key space: 39.6 bits, 6 knocks on UDP ports from 1 to 100.\n",
+            "# Key space: 39.6 bits, 6 knocks on UDP ports from 1 to 100.\n# After a scan, 6 ports stand \
+             out, silent where closed ports answer: 720 orders, ",
         ),
         (
             "",

@@ -15,7 +15,6 @@ mod passing;
 mod places;
 mod ports;
 mod services;
-mod strength;
 mod tables;
 #[cfg(test)]
 mod tests;
@@ -49,7 +48,6 @@ pub use self::{
     difference::Difference,
     numbers::Numbers,
     places::Room,
-    strength::{SYMBOLS, key_bits},
     tables::{EdgeFrom, Tables, grant_keys},
 };
 use crate::{

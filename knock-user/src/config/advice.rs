@@ -1,5 +1,6 @@
 //! What works but is unwise, and what to do about it.
 
+mod guessable;
 mod otp;
 
 use std::{collections::BTreeSet, ops::RangeInclusive, time::Duration};
@@ -17,8 +18,6 @@ use crate::{compile, host::Host};
 
 /// Longer than this, a grant is not for getting in but for staying.
 const LONG: Duration = Duration::from_secs(86_400);
-/// With fewer knocks a sequence is guessed in an hour of a few thousand tries a second.
-const FEW_KNOCKS: usize = 2;
 
 /// Everything that is unwise about a configuration on a certain host.
 pub(super) fn advise(checked: &Checked, host: &Host) -> Vec<Problem> {
@@ -77,36 +76,10 @@ impl Advice<'_> {
 
     fn sequence(&mut self, index: usize, door: &Door) {
         let knocks = &door.knock;
-        match knocks.len() {
-            1 => self.of_door(
-                index,
-                "knock",
-                "one knock: whoever sends a single packet there opens the door, and so does any \
-                 scan; write three or more",
-            ),
-            few if few <= FEW_KNOCKS => self.of_door(
-                index,
-                "knock",
-                format!(
-                    "{few} knocks are soon guessed, about 2^{:.0} tries: write three or more",
-                    compile::key_bits(few) - 1.0
-                ),
-            ),
-            _ => {}
-        }
-        let twice = knocks
-            .iter()
-            .zip(knocks.iter().skip(1))
-            .find(|(a, b)| a == b);
-        if let Some((knock, _)) = twice {
-            self.of_door(
-                index,
-                "knock",
-                format!(
-                    "{knock} twice in a row: a packet that the network doubles, or a SYN that is \
-                     sent again after a second, counts as the second; put another between"
-                ),
-            );
+        if !door.knock_pass {
+            for reason in guessable::reasons(door) {
+                self.of_door(index, "knock", reason);
+            }
         }
         let udp = knocks.iter().all(|knock| knock.protocol == Protocol::Udp);
         let line = self.checked.places.doors.get(index);

@@ -5,9 +5,12 @@ use std::ops::RangeInclusive;
 use knock_common::packet::Protocol;
 use rand::{CryptoRng, RngExt as _, seq::index};
 
-use crate::config::{
-    Problems,
-    checked::{Knock, Ports},
+use crate::{
+    config::{
+        Problems,
+        checked::{Knock, Ports},
+    },
+    strength,
 };
 
 /// How often a sequence is drawn anew that may not be used. More than every second one may, so
@@ -105,13 +108,8 @@ impl Urn {
     }
 
     /// How many sequences of a length there are, as a power of two.
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "there are at most 65 535 ports and two protocols"
-    )]
     pub fn bits(&self, knocks: usize) -> f64 {
-        let choices = (0..knocks).map(|taken| (self.ports.len() - taken) * self.protocols.len());
-        choices.map(|choices| (choices as f64).log2()).sum()
+        strength::arrangements(self.ports.len(), self.protocols.len(), knocks)
     }
 }
 

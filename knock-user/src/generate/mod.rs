@@ -19,10 +19,11 @@ use rand::CryptoRng;
 pub use self::draw::{Unsuitable, Urn};
 use crate::{
     config::{
-        self,
+        self, Checked,
         checked::{Knock, Ports},
         value,
     },
+    strength::{Strength, View},
     toml_text::{comment, commented, list, string},
 };
 
@@ -123,12 +124,15 @@ pub fn generate(options: &Options, random: &mut impl CryptoRng) -> Result<Genera
     // Only with such sequences there can be anything wrong; the others need not be parsed.
     let is_accepted = |knocks: &[Knock]| !config::is_scan(knocks) || check(knocks).is_ok();
     // What is wrong with any sequence is wrong with the door.
-    check(&urn.draw(random, |knocks| !config::is_scan(knocks))?)?;
+    let mut shortest = urn.clone();
+    shortest.knocks = *knocks.start()..=*knocks.start();
+    let sample = check(&shortest.draw(random, |knocks| !config::is_scan(knocks))?)?;
     let Some(count) = one_time else {
         let knocks = urn.draw(random, is_accepted)?;
         let space = comment(&space(options, &urn, knocks.len()));
+        let seen = comment(&seen(&check(&knocks)?));
         return Ok(Generated {
-            door: space + &door(options, "knock", &list(&knocks)),
+            door: space + &seen + &door(options, "knock", &list(&knocks)),
             export: export.as_ref().map(|_| sequence_file(&knocks)),
         });
     };
@@ -148,7 +152,7 @@ pub fn generate(options: &Options, random: &mut impl CryptoRng) -> Result<Genera
         None => file.to_owned(),
     };
     let door = door(options, "one_time", &string(&file.display().to_string()));
-    let space = space(options, &urn, *knocks.start());
+    let space = space(options, &urn, *knocks.start()) + " " + &seen(&sample);
     let head = comment(&format!(
         "{count} sequences, each of which works once; the host and the client get a copy of this \
          file each, and nobody else. What is used gets a # in front. {space}"
@@ -189,6 +193,18 @@ fn space(options: &Options, urn: &Urn, knocks: usize) -> String {
         urn.bits(knocks),
         range.start(),
         range.end()
+    )
+}
+
+/// How hard the only door's sequence is to guess after a scan, in words.
+fn seen(checked: &Checked) -> String {
+    let settings = &checked.settings;
+    let view = View::of(settings, []);
+    let strengths = settings.doors.iter();
+    let mut seen = strengths.map(|door| Strength::of(door, &door.knock, &view).scanned.to_string());
+    format!(
+        "After a scan, {}; [decoys] make more of them stand out.",
+        seen.next().unwrap_or_default()
     )
 }
 

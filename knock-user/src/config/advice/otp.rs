@@ -3,9 +3,12 @@
 use std::{fs, os::unix::fs::MetadataExt as _, path::Path};
 
 use super::Advice;
-use crate::config::{
-    checked::{Knock, Origin, Otp},
-    ranges,
+use crate::{
+    config::{
+        checked::{Door, Knock, Origin, Otp},
+        ranges,
+    },
+    strength::{self, Strength},
 };
 
 /// Whoever has seen a knock can try all shorter secrets at home.
@@ -19,7 +22,7 @@ impl Advice<'_> {
             let found = [
                 self.exposed(otp),
                 weak(otp),
-                few(otp),
+                few(door),
                 zero(otp),
                 self.served_range(otp).filter(|_| !door.knock_pass),
             ];
@@ -73,13 +76,14 @@ fn weak(otp: &Otp) -> Option<String> {
     })
 }
 
-fn few(otp: &Otp) -> Option<String> {
-    let knocks = otp.length();
+fn few(door: &Door) -> Option<String> {
+    let strength = Strength::timed(door)?;
+    let knocks = strength.knocks;
     (knocks < FEW_KNOCKS).then(|| {
-        let bits = 8 * knocks;
         format!(
-            "{knocks} of 256 ports are soon guessed, about 2^{} tries: write more protocols",
-            bits - 1
+            "{knocks} of {} ports are soon guessed, about {} tries: write more protocols",
+            strength.symbols,
+            strength::number(strength.tries_bits())
         )
     })
 }

@@ -1,0 +1,232 @@
+//! How hard a sequence is to guess: for somebody who knows nothing of the host, and for somebody who
+//! has scanned it.
+//!
+//! A wrong knock that begins a sequence begins it, so attempts can overlap and one try costs about
+//! one packet. Knocks that are repeated change nothing, so an attacker sends each as often as it may
+//! be needed, and a run of one knock counts once. For the same reason a sequence whose first part is
+//! repeated is found by whoever repeats that part.
+
+mod repeats;
+mod text;
+
+use knock_common::packet::Protocol;
+
+use self::repeats::{is_distinct, period, without_runs};
+pub use self::text::span;
+use crate::config::{
+    checked::{Decoys, Door, Knock, Moving, Ports, Settings, Verify},
+    ports::PortSet,
+};
+
+pub(crate) use self::{
+    repeats::{Repetition, repetition},
+    text::number,
+};
+
+/// What a knock can be: any port of either protocol.
+pub const SYMBOLS: u32 = 2 * TCP_SYMBOLS;
+/// What a knock can be that is proved by a handshake: any TCP port.
+const TCP_SYMBOLS: u32 = 65_535;
+/// What a time-based knock can be: its ports differ by an octet.
+const TIMED_SYMBOLS: u32 = 256;
+
+/// How hard a door's sequence is to guess.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Strength {
+    /// How many knocks there are.
+    pub knocks: usize,
+    /// How many of them an attacker has to find: runs count once, and so does a part that is repeated.
+    pub counted: usize,
+    /// What each of them can be, to somebody who knows nothing.
+    pub symbols: u32,
+    /// How many sequences open the door at the same time.
+    pub good: u32,
+    /// How many sequences there are for somebody who knows nothing, as a power of two.
+    pub bits: f64,
+    /// What a scan shows.
+    pub scanned: Scanned,
+}
+
+/// What a scan shows of a door's knocks.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Scanned {
+    /// Nothing: knocks pass to the network stack, which answers as for other ports.
+    Nothing,
+    /// Nothing new: all ports that knocks can be on look alike.
+    Range,
+    /// The knock ports are among those that answer nothing, if closed ports answer with a reset.
+    Silent(Candidates),
+    /// The knock ports are among those that complete a handshake, whatever other ports do.
+    Answering(Candidates),
+}
+
+/// The ports among which a scan shows the knocks to be.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Candidates {
+    /// How many: knocks of all doors, and decoys. Protected ports are left out, though they are
+    /// silent too: most are those of well-known services.
+    pub ports: usize,
+    /// How many sequences of them there are, as a power of two.
+    pub bits: f64,
+}
+
+/// What a scan of the host shows.
+#[derive(Clone, Debug)]
+pub struct View {
+    silent: usize,
+    answering: usize,
+}
+
+impl View {
+    /// What is seen of these settings; `current` are the sequences of one-time files that open now.
+    pub fn of<'a>(
+        settings: &Settings,
+        current: impl IntoIterator<Item = (&'a Door, Knock)>,
+    ) -> Self {
+        let mut silent: Vec<Ports> = Vec::new();
+        let mut answering: Vec<Ports> = Vec::new();
+        let mut add = |door: &Door, ports: Ports| {
+            match (door.verify, ports.protocol) {
+                _ if door.knock_pass => {}
+                (Verify::Handshake, Protocol::Tcp) => answering.push(ports),
+                (Verify::Handshake, Protocol::Udp) | (Verify::Packet, _) => silent.push(ports),
+            };
+        };
+        for door in &settings.doors {
+            for &knock in &door.knock {
+                add(door, knock.into());
+            }
+            if let Some(Moving::Otp(otp)) = &door.moving {
+                otp.ports().for_each(|ports| add(door, ports));
+            }
+        }
+        for (door, knock) in current {
+            add(door, knock.into());
+        }
+        // Decoys look like knocks: they answer if some knocks do.
+        let answers = settings.has_handshakes();
+        let mut drawn = 0;
+        match &settings.decoys {
+            Decoys::Drawn { count, .. } => drawn = usize::from(*count),
+            Decoys::Listed(listed) => {
+                for &ports in listed {
+                    match answers && ports.protocol == Protocol::Tcp {
+                        true => answering.push(ports),
+                        false => silent.push(ports),
+                    }
+                }
+            }
+        }
+        let (drawn_silent, drawn_answering) = if answers { (0, drawn) } else { (drawn, 0) };
+        Self {
+            silent: size(silent) + drawn_silent,
+            answering: size(answering) + drawn_answering,
+        }
+    }
+}
+
+fn size(ports: Vec<Ports>) -> usize {
+    let set = PortSet::new(ports);
+    let all = [Protocol::Tcp, Protocol::Udp].map(|protocol| set.count(Ports::all(protocol)));
+    all.into_iter().sum::<u32>() as usize
+}
+
+impl Strength {
+    /// The strength of one of a door's sequences.
+    pub fn of(door: &Door, knocks: &[Knock], view: &View) -> Self {
+        let runs = without_runs(knocks);
+        let counted = period(&runs);
+        let symbols = match door.verify {
+            Verify::Packet => SYMBOLS,
+            Verify::Handshake => TCP_SYMBOLS,
+        };
+        let part = runs.get(..counted).unwrap_or(&runs);
+        let among = |ports: usize| Candidates {
+            ports,
+            bits: match is_distinct(part) {
+                true => arrangements(ports, 1, counted),
+                false => with_repeats(ports, counted),
+            },
+        };
+        let scanned = match door.verify {
+            _ if door.knock_pass => Scanned::Nothing,
+            Verify::Packet => Scanned::Silent(among(view.silent)),
+            Verify::Handshake => Scanned::Answering(among(view.answering)),
+        };
+        Self {
+            knocks: knocks.len(),
+            counted,
+            symbols,
+            good: match &door.moving {
+                Some(Moving::OneTime(one_time)) => one_time.lookahead.into(),
+                Some(Moving::Otp(_)) | None => 1,
+            },
+            bits: blind_bits(symbols, counted),
+            scanned,
+        }
+    }
+
+    /// The strength of a door whose sequences change with the time; `None` for other doors.
+    pub fn timed(door: &Door) -> Option<Self> {
+        let Some(Moving::Otp(otp)) = &door.moving else {
+            return None;
+        };
+        let knocks = otp.length();
+        Some(Self {
+            knocks,
+            counted: knocks,
+            symbols: TIMED_SYMBOLS,
+            good: 2 * u32::from(otp.skew) + 1,
+            bits: blind_bits(TIMED_SYMBOLS, knocks),
+            scanned: match door.knock_pass {
+                true => Scanned::Nothing,
+                false => Scanned::Range,
+            },
+        })
+    }
+
+    /// After how many tries somebody who knows nothing finds a sequence, on average, as a power of
+    /// two.
+    pub fn tries_bits(&self) -> f64 {
+        self.bits - f64::from(self.good + 1).log2()
+    }
+}
+
+/// How many of these knocks an attacker has to find: runs count once, and so does a part that is
+/// repeated.
+pub(crate) fn counted(knocks: &[Knock]) -> usize {
+    period(&without_runs(knocks))
+}
+
+/// How many sequences of so many knocks there are, as a power of two, if each knock is one of
+/// `symbols`.
+pub(crate) fn blind_bits(symbols: u32, knocks: usize) -> f64 {
+    f64::from(symbols).log2() * count(knocks)
+}
+
+/// How many sequences there are of ports that are used once each, as a power of two; each knock is
+/// over one of `protocols`.
+pub fn arrangements(ports: usize, protocols: usize, knocks: usize) -> f64 {
+    let choices = (0..knocks).map(|taken| ports.saturating_sub(taken).max(1) * protocols);
+    choices.map(|choices| count(choices).log2()).sum()
+}
+
+/// How many sequences there are in which a port may come again, but not twice in a row.
+fn with_repeats(ports: usize, knocks: usize) -> f64 {
+    let further = count(ports.saturating_sub(1).max(1)).log2();
+    match knocks {
+        0 => 0.0,
+        knocks => count(ports.max(1)).log2() + further * count(knocks - 1),
+    }
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "a sequence has at most 128 knocks, and there are 131 070 ports"
+)]
+const fn count(number: usize) -> f64 {
+    number as f64
+}
+
+#[cfg(test)]
+mod tests;
