@@ -77,6 +77,11 @@ fn nearest(directory: &Path) -> Result<PathBuf> {
     bail!("{}: not an absolute path", directory.display())
 }
 
+/// Whether there is such a directory, on a bpffs.
+pub fn is_one(directory: &Path) -> bool {
+    is_bpffs(directory).is_ok_and(|is_one| is_one)
+}
+
 fn is_bpffs(path: &Path) -> Result<bool, Errno> {
     Ok(statfs(path)?.filesystem_type() == BPF_FS_MAGIC)
 }

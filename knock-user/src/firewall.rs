@@ -1,13 +1,13 @@
 //! The kernel side: loaded, filled with a configuration, attached; in that order, so that the first
 //! packet meets all of it.
 
-use std::{fs, path::Path};
+use std::{fs, os::fd::AsFd as _, path::Path};
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, bail};
 use aya::{
     Ebpf, EbpfLoader, include_bytes_aligned,
-    maps::{MapData, RingBuf},
-    programs::{ProgramError, Xdp, XdpMode, links::FdLink, xdp::XdpLink},
+    maps::{Map, MapData, RingBuf},
+    programs::{ProgramError, Xdp, links::FdLink},
 };
 use aya_obj::programs::XdpAttachType;
 use knock_common::{
@@ -19,10 +19,11 @@ use knock_common::{
 };
 
 use crate::{
+    attach::{self, Attached},
     compile::{Difference, Tables},
     config::checked::Mode,
     instance::Instance,
-    interface::{self, Interface},
+    interface::Interface,
     maps::{self, Table},
     pins,
     start::Random,
@@ -53,25 +54,14 @@ pub struct Options<'a> {
 #[derive(Debug)]
 pub struct Firewall {
     ebpf: Ebpf,
+    /// The map of that name once it was taken out, to pin it again.
+    events: Option<MapData>,
     /// Whether it sends answers.
     answers: bool,
     /// What the map of that name holds.
     config: Config,
     /// The last turn whose cookie key was drawn.
     drawn: Option<u32>,
-}
-
-/// How an interface was attached.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Attached {
-    /// Its name.
-    pub interface: String,
-    /// Whether the driver runs the program.
-    pub native: bool,
-    /// Why it does not, if that was tried.
-    pub refused: Option<String>,
-    /// Whether it took the place of another program of ours.
-    pub replaced: bool,
 }
 
 impl Firewall {
@@ -110,6 +100,7 @@ impl Firewall {
         program(&mut ebpf)?.load().map_err(rejected)?;
         Ok(Self {
             ebpf,
+            events: None,
             answers: features.has(Features::ANSWERS) && !options.dry_run,
             config: tables.config,
             drawn: None,
@@ -136,66 +127,47 @@ impl Firewall {
         &mut self.ebpf
     }
 
-    /// Puts the program in front of an interface, and pins what keeps it there. A program of ours
-    /// that is there already is replaced in one step: no packet goes by in between.
+    /// Puts the program in front of an interface that has none, and pins what keeps it there under
+    /// the name that is asked for; hands that out if it can't be pinned because bpffs is gone.
     ///
     /// # Errors
-    /// Another program is attached, or the kernel refuses.
+    /// As for [`attach::attach`].
     pub fn attach(
         &mut self,
+        asked_for: &str,
         interface: &Interface,
         mode: Mode,
         instance: &Instance,
+    ) -> Result<(Attached, Option<FdLink>)> {
+        let done = attach::attach(self.program()?, asked_for, interface, mode, instance)?;
+        self.warn_of_answers(done.0.native, interface)?;
+        Ok(done)
+    }
+
+    /// Takes the place of another program of ours in the link that is pinned under a name, in one
+    /// step.
+    ///
+    /// # Errors
+    /// As for [`attach::replace`].
+    pub fn replace(
+        &mut self,
+        asked_for: &str,
+        interface: &Interface,
+        instance: &Instance,
     ) -> Result<Attached> {
-        let attached = self.put_before(interface, mode, instance)?;
+        let attached = attach::replace(self.program()?, asked_for, interface, instance)?;
+        self.warn_of_answers(attached.native, interface)?;
+        Ok(attached)
+    }
+
+    fn warn_of_answers(&self, native: bool, interface: &Interface) -> Result<()> {
         if self.answers
-            && attached.native
+            && native
             && let Some(warning) = interface.keeps_answers()?
         {
             tracing::warn!("{warning}");
         }
-        Ok(attached)
-    }
-
-    fn put_before(
-        &mut self,
-        interface: &Interface,
-        mode: Mode,
-        instance: &Instance,
-    ) -> Result<Attached> {
-        let pin = instance.link(&interface.name);
-        let program = program(&mut self.ebpf)?;
-        if let Some(link) = pins::link(&pin, interface)? {
-            replace(program, link)
-                .with_context(|| format!("replacing the program in front of {}", interface.name))?;
-            return Ok(Attached {
-                interface: interface.name.clone(),
-                native: interface.native,
-                refused: None,
-                replaced: true,
-            });
-        }
-        pins::unlink(&pin)?;
-        let mut attach = |mode| program.attach_to_if_index(interface.index, mode);
-        let (link, native, refused) = match mode {
-            Mode::Native => (attach(XdpMode::Driver), true, None),
-            Mode::Skb => (attach(XdpMode::Skb), false, None),
-            Mode::Auto => match attach(XdpMode::Driver) {
-                Ok(link) => (Ok(link), true, None),
-                Err(error) if is_busy(&error) => (Err(error), true, None),
-                Err(error) => (attach(XdpMode::Skb), false, Some(interface::cause(&error))),
-            },
-        };
-        let link = link.map_err(|error| interface::not_attached(interface, mode, &error))?;
-        FdLink::try_from(program.take_link(link)?)?
-            .pin(&pin)
-            .with_context(|| format!("pinning the link {}", pin.display()))?;
-        Ok(Attached {
-            interface: interface.name.clone(),
-            native,
-            refused,
-            replaced: false,
-        })
+        Ok(())
     }
 
     /// Draws the key that cookies have in their next turn, unless that is done or can't be done yet.
@@ -217,14 +189,6 @@ impl Firewall {
         Ok(())
     }
 
-    /// Takes the place of another program of ours in a link, whatever interface that is on.
-    ///
-    /// # Errors
-    /// The kernel refuses.
-    pub fn replace(&mut self, link: FdLink) -> Result<()> {
-        replace(program(&mut self.ebpf)?, link)
-    }
-
     /// Pins the program as the one that is attached, in place of the one before.
     ///
     /// # Errors
@@ -237,6 +201,26 @@ impl Firewall {
             .pin(&next)
             .with_context(|| format!("pinning the program {}", next.display()))?;
         fs::rename(&next, &path).with_context(|| format!("pinning the program {}", path.display()))
+    }
+
+    /// Pins again what of the shared maps is pinned no more.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn pin_maps(&self, instance: &Instance) -> Result<()> {
+        for shared in pins::SHARED {
+            let path = instance.maps().join(shared.name);
+            if path.exists() {
+                continue;
+            }
+            let pinned = match (self.ebpf.map(shared.name), &self.events) {
+                (Some(map), _) => map.pin(&path),
+                (None, Some(events)) => events.pin(&path),
+                (None, None) => bail!("the object has no map {}", shared.name),
+            };
+            pinned.with_context(|| format!("pinning the map {}", path.display()))?;
+        }
+        Ok(())
     }
 
     /// Records connections that are there already as flows; tells which were not known before.
@@ -285,6 +269,11 @@ impl Firewall {
             .ebpf
             .take_map("EVENTS")
             .context("the events were taken before")?;
+        if let Map::RingBuf(events) = &map {
+            let again = events.fd().as_fd().try_clone_to_owned();
+            let again = again.context("keeping the map EVENTS")?;
+            self.events = Some(MapData::from_fd(again).context("keeping the map EVENTS")?);
+        }
         Ok(RingBuf::try_from(map)?)
     }
 
@@ -340,13 +329,6 @@ impl Firewall {
     }
 }
 
-/// Gives a link to another program. The link stays where it is pinned, not in this process.
-fn replace(program: &mut Xdp, link: FdLink) -> Result<()> {
-    let link = program.attach_to_link(XdpLink::try_from(link)?)?;
-    drop(program.take_link(link)?);
-    Ok(())
-}
-
 /// Puts a program that is pinned in front of the interfaces that have a link of this instance;
 /// `all` are those that there are.
 ///
@@ -355,9 +337,9 @@ fn replace(program: &mut Xdp, link: FdLink) -> Result<()> {
 pub fn put_back(pinned: &Path, all: &[Interface], instance: &Instance) -> Result<()> {
     let mut program = Xdp::from_pin(pinned, XdpAttachType::Interface)
         .with_context(|| format!("opening the program {}", pinned.display()))?;
-    for name in instance.linked() {
-        if let Some((link, interface)) = pins::live(instance, &name, all)? {
-            replace(&mut program, link).with_context(|| {
+    for link in pins::links(instance)? {
+        if let Some(interface) = all.iter().find(|interface| link.holds(interface)) {
+            attach::give(&mut program, link.link).with_context(|| {
                 format!("putting back the program in front of {}", interface.name)
             })?;
         }
@@ -387,11 +369,6 @@ fn fill(ebpf: &mut Ebpf, tables: &Tables) -> Result<()> {
     maps::insert_prefixes(ebpf, "TRUST", prefixes)?;
     maps::set(ebpf, "PORTS", tables.port_entries())?;
     maps::set(ebpf, "CONFIG", [(0, tables.config)])
-}
-
-fn is_busy(error: &ProgramError) -> bool {
-    matches!(error, ProgramError::SyscallError(error)
-        if error.io_error.kind() == std::io::ErrorKind::ResourceBusy)
 }
 
 fn rejected(error: ProgramError) -> anyhow::Error {

@@ -11,6 +11,7 @@
 //! ```
 
 use std::{
+    collections::BTreeSet,
     fs::{self, DirBuilder, File, TryLockError},
     io::{ErrorKind, Read as _, Seek as _, Write as _},
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
@@ -162,7 +163,15 @@ impl Instance {
     /// Whether it protects one of these interfaces, or waits for one.
     pub fn has_any(&self, interfaces: &[String]) -> bool {
         let mine = self.interfaces();
-        interfaces.iter().any(|interface| mine.contains(interface))
+        if interfaces.iter().any(|interface| mine.contains(interface)) {
+            return true;
+        }
+        // One may be asked for under its name, and the other under an alternative name.
+        let all = interface::list().unwrap_or_default();
+        let number = |name: &String| interface::named(name, &all).map(|found| found.index);
+        let mine: BTreeSet<_> = mine.iter().filter_map(number).collect();
+        let mut asked_for = interfaces.iter().filter_map(number);
+        asked_for.any(|index| mine.contains(&index))
     }
 
     /// The interfaces that it protects or waits for.
@@ -332,11 +341,9 @@ impl Instance {
     /// The programs that its links keep on interfaces.
     fn attached(&self) -> Vec<u32> {
         // What can't be seen is not waited for.
-        let all = interface::list().unwrap_or_default();
-        let ours = all
-            .iter()
-            .filter(|interface| pins::is_ours(self, interface));
-        ours.filter_map(|interface| interface.program).collect()
+        let links = pins::links(self).unwrap_or_default();
+        let attached = links.iter().filter(|link| link.index != 0);
+        attached.map(|link| link.program).collect()
     }
 }
 
@@ -378,10 +385,11 @@ fn suffix() -> Result<String> {
     Ok(format!("@{}", namespace.ino()))
 }
 
-/// Whether the kernel would give an interface this name (`dev_valid_name()`).
+/// Whether the kernel would give an interface this name (`dev_valid_name()`), or this alternative
+/// name, which may be longer.
 fn is_name(name: &str) -> bool {
-    /// `IFNAMSIZ`, of which one byte is for the end.
-    const BYTES: usize = 16;
+    /// `ALTIFNAMSIZ`, of which one byte is for the end.
+    const BYTES: usize = 128;
     let is_odd = |byte: u8| byte == b'/' || byte == b':' || byte.is_ascii_whitespace();
     let is_length = (1..BYTES).contains(&name.len());
     is_length && ![".", ".."].contains(&name) && !name.bytes().any(is_odd)
@@ -447,7 +455,9 @@ mod tests {
             ("eth0", true),
             ("eth0.100", true),
             ("enp0s31f6np1-15", true),
-            ("enp0s31f6np1-016", false),
+            ("enp0s31f6np1-016", true),
+            (&"x".repeat(127), true),
+            (&"x".repeat(128), false),
             ("", false),
             ("..", false),
             ("../../etc", false),

@@ -1,36 +1,50 @@
 //! Network interfaces, as the kernel describes them over netlink.
 
-use anyhow::{Result, anyhow, bail};
-use aya::programs::{ProgramError, loaded_programs};
+use anyhow::Result;
 use netlink_packet_core::{
     NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_route::{
     RouteNetlinkMessage,
     link::{
-        InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, LinkXdp,
-        XdpAttached,
+        InfoData, InfoIpVlan, InfoKind, IpVlanMode, LinkAttribute, LinkFlags, LinkInfo,
+        LinkLayerType, LinkMessage, LinkXdp, Prop,
     },
 };
 use netlink_sys::protocols::NETLINK_ROUTE;
 
-use crate::{config::checked::Mode, netlink};
+use crate::netlink;
 
 /// An interface.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Interface {
     /// Its name.
     pub name: String,
+    /// Its alternative names (`ip link property add dev eth0 altname enp6s18`).
+    pub altnames: Vec<String>,
     /// Its number in this network namespace.
     pub index: u32,
     /// Whether it is up.
     pub up: bool,
-    /// Id of the XDP program that is attached to it.
+    /// Id of the XDP program that is attached to it, in the driver or behind it.
     pub program: Option<u32>,
     /// Whether the driver runs that program.
     pub native: bool,
-    /// Whether its frames begin with an Ethernet header.
-    ethernet: bool,
+    /// Id of the XDP program that its hardware runs, which can be there besides the other.
+    pub offloaded: Option<u32>,
+    /// What its frames begin with (`ARPHRD_*`).
+    pub layer: LinkLayerType,
+    /// Which kind of virtual interface it is; none if it is a device.
+    pub kind: Option<InfoKind>,
+    /// The device behind it: bus and name there, such as `pci` and `0000:00:03.0`.
+    pub device: Option<(String, String)>,
+    /// The number of the bridge, bond or other interface that it is a port of.
+    pub master: Option<u32>,
+    /// The number of the interface that carries it, such as that of a VLAN, if that is in this
+    /// network namespace.
+    pub carrier: Option<u32>,
+    /// Whether its packets get to it only behind XDP, as in the mode l3s of ipvlan.
+    pub is_behind_xdp: bool,
     /// The other end, if it is one end of a veth pair.
     other_end: Option<OtherEnd>,
 }
@@ -45,6 +59,19 @@ enum OtherEnd {
 }
 
 impl Interface {
+    /// Whether this is its name, or one of its alternative names.
+    pub fn is_called(&self, name: &str) -> bool {
+        self.name == name || self.altnames.iter().any(|other| other == name)
+    }
+
+    /// Its name, with the one under which it is asked for if that is another: `s0 (enp6s18)`.
+    pub fn shown(&self, asked_for: &str) -> String {
+        if self.name == asked_for {
+            return self.name.clone();
+        }
+        format!("{} ({asked_for})", self.name)
+    }
+
     /// Why answers of a program in the driver may never leave here, if they may not.
     ///
     /// # Errors
@@ -74,110 +101,10 @@ impl Interface {
     }
 }
 
-/// How interfaces are looked for.
-#[derive(Clone, Copy)]
-pub struct Search<'a> {
-    /// Whether one that is not there is no problem: it may appear.
-    pub may_be_absent: &'a dyn Fn(&str) -> bool,
-    /// Whether the program that is attached to one may be replaced.
-    pub is_ours: &'a dyn Fn(&Interface) -> bool,
-}
-
-/// Finds interfaces by name, all of them or none.
-///
-/// # Errors
-/// One line for each that can't be attached to: it does not exist, has no Ethernet frames, or has
-/// another XDP program.
-pub fn find(names: &[String], search: Search<'_>) -> Result<Vec<Interface>> {
-    let all = list()?;
-    let mut found = Vec::new();
-    let mut problems = Vec::new();
-    for name in names {
-        match all.iter().find(|interface| interface.name == *name) {
-            None if (search.may_be_absent)(name) => {}
-            None => problems.push(unknown(name, &all)),
-            Some(interface) => match usable(interface, search) {
-                Ok(()) => found.push(interface.clone()),
-                Err(problem) => problems.push(problem.to_string()),
-            },
-        }
-    }
-    if problems.is_empty() {
-        return Ok(found);
-    }
-    bail!("{}", problems.join("\n"))
-}
-
-fn unknown(name: &str, all: &[Interface]) -> String {
-    let names: Vec<_> = all
-        .iter()
-        .map(|interface| interface.name.as_str())
-        .collect();
-    format!(
-        "there is no interface {name}: this host has {}; see `ip link`, and if it appears later, \
-         start with --wait-for-interfaces",
-        names.join(", ")
-    )
-}
-
-fn usable(interface: &Interface, search: Search<'_>) -> Result<()> {
-    let Interface { name, .. } = interface;
-    if !interface.ethernet {
-        bail!(
-            "{name} has no Ethernet frames, which the program reads: protect the interface that carries it"
-        );
-    }
-    match interface.program {
-        Some(id) if !(search.is_ours)(interface) => Err(occupied(name, id)),
-        Some(_) | None => Ok(()),
-    }
-}
-
-fn occupied(name: &str, id: u32) -> anyhow::Error {
-    let program = loaded_programs()
-        .flatten()
-        .find(|program| program.id() == id)
-        .and_then(|program| Some(format!("`{}` (id {id})", program.name_as_str()?)))
-        .unwrap_or_else(|| format!("id {id}"));
-    anyhow!(
-        "{name} has another XDP program: {program}; see `bpftool prog show id {id}`. Stop what \
-         attached it, such as another knock-user, or detach it: `bpftool link` names its link, \
-         `bpftool link detach id LINK` ends it, and without a link `ip link set dev {name} xdp off`"
-    )
-}
-
-/// Why an interface could not be attached to.
-pub fn not_attached(interface: &Interface, mode: Mode, error: &ProgramError) -> anyhow::Error {
-    let name = &interface.name;
-    let nobodys = Search {
-        may_be_absent: &|_| false,
-        is_ours: &|_| false,
-    };
-    let now = find(std::slice::from_ref(name), nobodys);
-    let advice = match mode {
-        Mode::Native => "; `--mode skb` works on every interface",
-        Mode::Auto | Mode::Skb => "",
-    };
-    match now {
-        Err(problem) => problem,
-        Ok(_) => anyhow!("attaching to {name}: {}{advice}", cause(error)),
-    }
-}
-
-/// What the kernel said, without the system call's name around it.
-pub fn cause(error: &ProgramError) -> String {
-    /// What a driver says whose buffers can't hold a frame of this MTU in one piece.
-    const TOO_LONG: i32 = nix::libc::ERANGE;
-    let ProgramError::SyscallError(error) = error else {
-        return error.to_string();
-    };
-    match error.io_error.raw_os_error() {
-        Some(TOO_LONG) => format!(
-            "{}: the MTU is too large for XDP in this driver",
-            error.io_error
-        ),
-        _ => error.io_error.to_string(),
-    }
+/// The interface of this name, or with this alternative name.
+pub fn named<'i>(name: &str, all: &'i [Interface]) -> Option<&'i Interface> {
+    // The kernel keeps one name space for both, so at most one is found.
+    all.iter().find(|interface| interface.is_called(name))
 }
 
 /// All interfaces of this network namespace.
@@ -204,52 +131,89 @@ pub fn list() -> Result<Vec<Interface>> {
 }
 
 pub(crate) fn described(link: &LinkMessage) -> Option<Interface> {
-    let mut name = None;
-    let mut program = None;
-    let mut native = false;
-    let mut is_veth = false;
-    let mut other_end = None;
-    let mut is_elsewhere = false;
-    for attribute in &link.attributes {
-        if let LinkAttribute::IfName(text) = attribute {
-            name = Some(text.clone());
-        } else if let LinkAttribute::Xdp(xdp) = attribute {
-            program = xdp.iter().find_map(program_id);
-            native = xdp.iter().any(is_native);
-        } else if let LinkAttribute::LinkInfo(info) = attribute {
-            is_veth = info.contains(&LinkInfo::Kind(InfoKind::Veth));
-        } else if let LinkAttribute::Link(index) = attribute {
-            other_end = Some(OtherEnd::Here(*index));
-        } else if let LinkAttribute::LinkNetNsId(_) = attribute {
-            is_elsewhere = true;
-        }
-    }
-    Some(Interface {
-        name: name?,
+    let mut found = Interface {
+        name: String::new(),
+        altnames: Vec::new(),
         index: link.header.index,
         up: link.header.flags.contains(LinkFlags::Up),
-        program,
-        native,
-        ethernet: matches!(
-            link.header.link_layer_type,
-            LinkLayerType::Ether | LinkLayerType::Loopback
-        ),
-        other_end: match is_elsewhere {
-            true => Some(OtherEnd::Elsewhere),
-            false => other_end,
+        program: None,
+        native: false,
+        offloaded: None,
+        layer: link.header.link_layer_type,
+        kind: None,
+        device: None,
+        master: None,
+        carrier: None,
+        is_behind_xdp: false,
+        other_end: None,
+    };
+    let (mut bus, mut device) = (None, None);
+    let mut linked = None;
+    let mut is_elsewhere = false;
+    for attribute in &link.attributes {
+        if let LinkAttribute::IfName(name) = attribute {
+            found.name.clone_from(name);
+        } else if let LinkAttribute::PropList(properties) = attribute {
+            found.altnames = properties.iter().filter_map(altname).collect();
+        } else if let LinkAttribute::Xdp(xdp) = attribute {
+            found.run(xdp);
+        } else if let LinkAttribute::LinkInfo(info) = attribute {
+            found.is_a(info);
+        } else if let LinkAttribute::Link(index) = attribute {
+            linked = Some(*index);
+        } else if let LinkAttribute::LinkNetNsId(_) = attribute {
+            is_elsewhere = true;
+        } else if let LinkAttribute::Controller(index) = attribute {
+            found.master = Some(*index).filter(|index| *index != 0);
+        } else if let LinkAttribute::ParentDevName(name) = attribute {
+            device = Some(name.clone());
+        } else if let LinkAttribute::ParentDevBusName(name) = attribute {
+            bus = Some(name.clone());
         }
-        .filter(|_| is_veth),
-    })
+    }
+    let is_veth = found.kind == Some(InfoKind::Veth);
+    found.other_end = match is_elsewhere {
+        true => Some(OtherEnd::Elsewhere),
+        false => linked.map(OtherEnd::Here),
+    }
+    .filter(|_| is_veth);
+    found.carrier = linked.filter(|index| *index != 0 && !is_veth && !is_elsewhere);
+    found.device = bus.zip(device);
+    (!found.name.is_empty()).then_some(found)
 }
 
-fn program_id(xdp: &LinkXdp) -> Option<u32> {
-    if let LinkXdp::ProgId(id) = xdp {
-        (*id != 0).then_some(*id)
+impl Interface {
+    /// Takes in what the kernel says of its XDP programs: at most one in the driver or behind it, and
+    /// one in the hardware.
+    fn run(&mut self, xdp: &[LinkXdp]) {
+        for said in xdp {
+            if let LinkXdp::DrvProgId(id) = said {
+                self.program = Some(*id);
+                self.native = true;
+            } else if let LinkXdp::SkbProgId(id) = said {
+                self.program = Some(*id);
+            } else if let LinkXdp::HwProgId(id) = said {
+                self.offloaded = Some(*id);
+            }
+        }
+    }
+
+    /// Takes in what the kernel says of its kind.
+    fn is_a(&mut self, info: &[LinkInfo]) {
+        for said in info {
+            if let LinkInfo::Kind(kind) = said {
+                self.kind = Some(kind.clone());
+            } else if let LinkInfo::Data(InfoData::IpVlan(data)) = said {
+                self.is_behind_xdp = data.contains(&InfoIpVlan::Mode(IpVlanMode::L3S));
+            }
+        }
+    }
+}
+
+fn altname(property: &Prop) -> Option<String> {
+    if let Prop::AltIfName(name) = property {
+        Some(name.clone())
     } else {
         None
     }
-}
-
-fn is_native(xdp: &LinkXdp) -> bool {
-    matches!(xdp, LinkXdp::Attached(XdpAttached::Driver))
 }

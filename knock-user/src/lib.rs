@@ -4,6 +4,8 @@
 //! seq.toml ─▶ config (what it means) ─▶ compile (what the kernel reads) ─▶ firewall (maps, links)
 //! EVENTS ─▶ daemon ─▶ ledger (what is open) ─▶ console, commands
 //! ```
+pub mod admission;
+pub mod attach;
 pub mod bpffs;
 pub mod carry;
 pub mod check;
@@ -14,9 +16,11 @@ pub mod compile;
 pub mod config;
 pub mod console;
 pub mod control;
+pub mod coverage;
 #[cfg(feature = "object")]
 pub mod daemon;
 pub mod drift;
+pub mod driver;
 pub mod explain;
 #[cfg(feature = "object")]
 pub mod firewall;

@@ -5,7 +5,7 @@ use std::{fs, io::ErrorKind, path::Path};
 use anyhow::{Context as _, Result, bail};
 use aya::{
     maps::{MapInfo, MapType},
-    programs::links::{FdLink, LinkError, PinnedLink},
+    programs::links::{FdLink, Link as _, LinkError, PinnedLink},
 };
 use knock_common::{
     Address,
@@ -109,56 +109,84 @@ impl Shape {
     }
 }
 
-/// The pinned link that keeps a program on an interface; `None` if there is none, or only one that
-/// was left over when its interface went away.
+/// A pinned link.
+#[derive(Debug)]
+pub struct Pinned {
+    /// The name of an interface under which it is pinned: the one that is asked for.
+    pub name: String,
+    /// The link.
+    pub link: FdLink,
+    /// The number of the interface that it is on; 0 if its interface is gone, or if it was detached.
+    pub index: u32,
+    /// Id of its program.
+    pub program: u32,
+}
+
+impl Pinned {
+    /// Whether it keeps the program on this interface.
+    pub fn holds(&self, interface: &Interface) -> bool {
+        // In another network namespace the same number is another interface.
+        self.index == interface.index && interface.program == Some(self.program)
+    }
+}
+
+/// The pinned links of an instance.
 ///
 /// # Errors
-/// It can't be read.
-pub fn link(path: &Path, interface: &Interface) -> Result<Option<FdLink>> {
-    let link = match PinnedLink::from_pin(path) {
-        Ok(link) => FdLink::from(link),
+/// They can't be read.
+pub fn links(instance: &Instance) -> Result<Vec<Pinned>> {
+    let mut all = Vec::new();
+    for name in instance.linked() {
+        let path = instance.link(&name);
+        let Some(link) = open(&path)? else {
+            continue;
+        };
+        let looked = || format!("looking at the link {}", path.display());
+        let program = link.info().with_context(looked)?.program_id();
+        let index = index(&link).with_context(looked)?;
+        all.push(Pinned {
+            name,
+            link,
+            index,
+            program,
+        });
+    }
+    Ok(all)
+}
+
+/// Opens a pinned link; none if there is none.
+///
+/// # Errors
+/// It can't be opened.
+pub fn open(path: &Path) -> Result<Option<FdLink>> {
+    match PinnedLink::from_pin(path) {
+        Ok(link) => Ok(Some(FdLink::from(link))),
         Err(LinkError::SyscallError(error)) if error.io_error.kind() == ErrorKind::NotFound => {
-            return Ok(None);
+            Ok(None)
         }
-        Err(error) => {
-            return Err(error).with_context(|| format!("opening the link {}", path.display()));
-        }
-    };
-    let program = link
-        .info()
-        .with_context(|| format!("looking at the link {}", path.display()))?
-        .program_id();
-    Ok((interface.program == Some(program)).then_some(link))
+        Err(error) => Err(error).with_context(|| format!("opening the link {}", path.display())),
+    }
 }
 
-/// The link that is pinned under the name of an interface, with the interface that it keeps a
-/// program on: one of `all`, which may have another name by now.
+/// The number of the interface that a link is on; 0 if it is on none any more.
+///
+/// aya keeps `bpf_link_info` to itself, but the kernel tells it here, too
+/// (`bpf_xdp_link_show_fdinfo`).
 ///
 /// # Errors
 /// It can't be read.
-pub fn live<'i>(
-    instance: &Instance,
-    name: &str,
-    all: &'i [Interface],
-) -> Result<Option<(FdLink, &'i Interface)>> {
-    let path = instance.link(name);
-    if let Some(interface) = all.iter().find(|interface| interface.name == name) {
-        return Ok(link(&path, interface)?.map(|link| (link, interface)));
-    }
-    let linked = instance.linked();
-    for interface in all {
-        // All interfaces of an instance have the same program.
-        if !linked.contains(&interface.name)
-            && let Some(link) = link(&path, interface)?
-        {
-            return Ok(Some((link, interface)));
-        }
-    }
-    Ok(None)
+pub fn index(link: &FdLink) -> Result<u32> {
+    let number = format!("{:?}", link.id());
+    let number: String = number.chars().filter(char::is_ascii_digit).collect();
+    let path = format!("/proc/self/fdinfo/{number}");
+    let text = fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
+    let index = text.lines().find_map(|line| line.strip_prefix("ifindex:"));
+    let index = index.and_then(|index| index.trim().parse().ok());
+    index.with_context(|| format!("{path} has no ifindex: is it the link of an XDP program?"))
 }
 
-/// Gives links the names that their interfaces have now, where those are asked for; tells the old
-/// names and the new ones.
+/// Gives links the names under which their interfaces are asked for now; tells the old names and the
+/// new ones. Where that takes a name from a link that is on another interface, that one is released.
 ///
 /// # Errors
 /// They can't be read, or the kernel refuses.
@@ -167,25 +195,36 @@ pub fn follow_names(
     wanted: &[String],
     all: &[Interface],
 ) -> Result<Vec<(String, String)>> {
-    let mut renamed = Vec::new();
-    for old in instance.linked() {
-        if let Some((_, Interface { name, .. })) = live(instance, &old, all)?
-            && *name != old
-            && wanted.contains(name)
-        {
-            let [from, to] = [instance.link(&old), instance.link(name)];
-            fs::rename(&from, &to).with_context(|| {
-                format!("renaming the link {} to {}", from.display(), to.display())
-            })?;
-            renamed.push((old, name.clone()));
+    let pinned = links(instance)?;
+    let mut moves = Vec::new();
+    for link in &pinned {
+        let Some(on) = all.iter().find(|interface| link.holds(interface)) else {
+            continue;
+        };
+        let is_right = on.is_called(&link.name) && wanted.contains(&link.name);
+        if !is_right && let Some(now) = wanted.iter().find(|name| on.is_called(name)) {
+            moves.push((link.name.clone(), now.clone()));
         }
     }
-    Ok(renamed)
+    // Two may have exchanged their names: none takes the place of another on the way.
+    let aside = |number: usize| instance.links().join(format!("%{number}"));
+    for (number, (from, _)) in moves.iter().enumerate() {
+        rename(&instance.link(from), &aside(number))?;
+    }
+    for (number, (_, to)) in moves.iter().enumerate() {
+        rename(&aside(number), &instance.link(to))?;
+    }
+    Ok(moves)
 }
 
-/// Whether the program on an interface is kept there by this instance.
-pub fn is_ours(instance: &Instance, interface: &Interface) -> bool {
-    link(&instance.link(&interface.name), interface).is_ok_and(|link| link.is_some())
+fn rename(from: &Path, to: &Path) -> Result<()> {
+    fs::rename(from, to)
+        .with_context(|| format!("renaming the link {} to {}", from.display(), to.display()))
+}
+
+/// Whether one of these links keeps the program on an interface.
+pub fn is_ours(links: &[Pinned], interface: &Interface) -> bool {
+    links.iter().any(|link| link.holds(interface))
 }
 
 /// Ends the link to an interface, if there is one; tells whether there was.

@@ -7,9 +7,14 @@
 
 mod change;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, mem,
+    path::Path,
+};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
+use aya::programs::links::FdLink;
 use knock_common::{
     Address,
     layout::{Door, FlowKey},
@@ -17,16 +22,20 @@ use knock_common::{
 
 use self::change::{Change, Made, remove_all};
 use crate::{
+    admission::{self, Refusal},
+    attach::{self, Attached},
+    bpffs,
     carry::{self, Carried},
     clock,
     compile::Tables,
     config::checked::Mode,
-    firewall::{self, Attached, Firewall},
+    coverage::{self, Coverage, State},
+    firewall::{self, Firewall},
     instance::{Instance, Locked},
-    interface,
+    interface::{self, Interface},
     moving::Kept,
     one_time::Standing,
-    pins,
+    pins::{self, Pinned},
     registry::Registry,
     start::Plan,
 };
@@ -59,6 +68,9 @@ pub struct Put {
     pub attached: Vec<Attached>,
     /// Interfaces that are waited for.
     pub absent: Vec<String>,
+    /// Interfaces that can't be taken, by the names under which they are asked for: they are tried
+    /// again.
+    pub refused: Vec<(String, Refusal)>,
     /// Connections to protected ports that were there and not known: they go on if connections are
     /// kept at all.
     pub found: Vec<FlowKey>,
@@ -76,14 +88,27 @@ pub struct Ended {
 /// What became of interfaces.
 #[derive(Debug, Default)]
 pub struct Followed {
-    /// Those that appeared, unless the kernel refused.
-    pub attached: Vec<Result<Attached>>,
+    /// Those that were attached to.
+    pub attached: Vec<Attached>,
+    /// Those that can't be taken, if that is new or for another reason than before.
+    pub refused: Vec<(String, Refusal)>,
+    /// Those that had lost our program though they were there all the time; they are among those
+    /// that were attached to, or that can't be taken.
+    pub lost: Vec<String>,
     /// Those that went away.
     pub gone: Vec<String>,
     /// Those that have another name, which is the second one: they stay protected.
     pub renamed: Vec<(String, String)>,
     /// Those that are no longer protected, since another one has their old name.
     pub released: Vec<String>,
+    /// Why nothing can be pinned, if that is new: what is attached ends with this process.
+    pub unpinned: Option<String>,
+    /// Whether everything is pinned again.
+    pub is_pinned_again: bool,
+    /// What else failed, a line each.
+    pub failures: Vec<String>,
+    /// The names of all interfaces, by their numbers.
+    pub names: BTreeMap<u32, String>,
 }
 
 /// A protected instance.
@@ -97,6 +122,22 @@ pub struct Protection {
     unsettled: Option<Unsettled>,
     /// Names that interfaces had, and those that they have.
     renamed: BTreeMap<String, String>,
+    /// The numbers of the interfaces that are attached, by the names under which they are asked for.
+    attached: BTreeMap<String, u32>,
+    /// Why those can't be taken that can't, as it was told.
+    refused: BTreeMap<String, Refusal>,
+    /// Links that can't be pinned because bpffs is gone, by the same names.
+    held: BTreeMap<String, Held>,
+    /// Why nothing can be pinned, as it was told.
+    unpinned: Option<String>,
+}
+
+/// A link that only this process keeps.
+#[derive(Debug)]
+struct Held {
+    link: FdLink,
+    /// The number of its interface.
+    index: u32,
 }
 
 /// What is needed to let go of the configuration before, or to go back to it.
@@ -133,6 +174,7 @@ impl Protection {
             plan,
             interfaces,
             how,
+            is_reload: false,
         };
         let Made {
             firewall,
@@ -141,6 +183,7 @@ impl Protection {
             put,
             unsettled,
         } = change.make()?;
+        let refused = put.refused.iter().cloned().collect();
         let protection = Self {
             instance,
             firewall,
@@ -149,6 +192,10 @@ impl Protection {
             mode: how.mode,
             unsettled: Some(unsettled),
             renamed: BTreeMap::new(),
+            attached: BTreeMap::new(),
+            refused,
+            held: BTreeMap::new(),
+            unpinned: None,
         };
         Ok((protection, put))
     }
@@ -164,6 +211,7 @@ impl Protection {
             plan,
             interfaces,
             how,
+            is_reload: true,
         };
         let Made {
             firewall,
@@ -172,6 +220,7 @@ impl Protection {
             put,
             unsettled,
         } = change.make()?;
+        self.refused = put.refused.iter().cloned().collect();
         self.firewall = firewall;
         self.kept = kept;
         self.registry = registry;
@@ -245,38 +294,204 @@ impl Protection {
         Ok(interfaces)
     }
 
-    /// Looks at the interfaces: attaches to those that appeared, and forgets the links of those
-    /// that went away; tells about both.
+    /// Looks at the interfaces: attaches to those that can be taken, and forgets the links of those
+    /// that went away; tells what is new. What can't be taken is asked again the next time.
     ///
     /// # Errors
-    /// The kernel does not tell, or refuses.
+    /// The kernel does not tell, or the pins can't be read or written.
     pub fn follow_interfaces(&mut self) -> Result<Followed> {
+        let mut followed = Followed::default();
+        let pinned = self.pin_again().err().map(|error| format!("{error:#}"));
+        if pinned != self.unpinned {
+            followed.is_pinned_again = pinned.is_none();
+            followed.unpinned.clone_from(&pinned);
+            self.unpinned = pinned;
+        }
         let all = interface::list()?;
-        let wanted = &self.registry.interfaces;
-        let mut followed = Followed {
-            renamed: pins::follow_names(&self.instance, wanted, &all)?,
-            ..Followed::default()
-        };
-        for name in wanted {
-            if let Some(interface) = all.iter().find(|interface| interface.name == *name) {
-                let old = self.renamed.remove(name);
-                if !pins::is_ours(&self.instance, interface) {
-                    let attached = self.firewall.attach(interface, self.mode, &self.instance);
-                    followed.attached.push(attached);
-                    followed.released.extend(old);
-                }
-            } else if let Some((_, interface)) = pins::live(&self.instance, name, &all)? {
-                let now = interface.name.clone();
+        let names = all.iter().map(|one| (one.index, one.name.clone()));
+        followed.names = names.collect();
+        let wanted = self.registry.interfaces.clone();
+        followed.renamed = pins::follow_names(&self.instance, &wanted, &all)?;
+        let links = pins::links(&self.instance)?;
+        let mut there = Vec::new();
+        for name in &wanted {
+            if let Some(interface) = interface::named(name, &all) {
+                there.push((name, interface));
+            } else if let Some(found) = coverage::renamed(name, &wanted, &links, &all) {
+                let now = found.name.clone();
                 let known = self.renamed.insert(name.clone(), now.clone());
                 if known.as_ref() != Some(&now) {
                     followed.renamed.push((name.clone(), now));
                 }
-            } else if pins::unlink(&self.instance.link(name))? {
+            } else {
+                let was_there = self.attached.remove(name).is_some();
+                self.held.remove(name);
+                self.refused.remove(name);
                 self.renamed.remove(name);
-                followed.gone.push(name.clone());
+                if pins::unlink(&self.instance.link(name))? || was_there {
+                    followed.gone.push(name.clone());
+                }
             }
         }
+        let order: Vec<_> = there.iter().map(|(_, interface)| *interface).collect();
+        let order = admission::in_order(order, &all);
+        for interface in order {
+            if let Some((name, _)) = there.iter().find(|(_, one)| one.index == interface.index) {
+                let done = self.follow(name, interface, &all, &links, &mut followed);
+                if let Err(error) = done {
+                    followed.failures.push(format!("{error:#}"));
+                }
+            }
+        }
+        self.attached.retain(|name, _| wanted.contains(name));
+        self.refused.retain(|name, _| wanted.contains(name));
         Ok(followed)
+    }
+
+    /// Whether everything that is asked for is attached and pinned as it was when it was looked at
+    /// last. This opens the pins and asks nothing else, so it may be asked each second.
+    pub fn is_as_it_was(&self) -> bool {
+        // Another program, or one above, may go without a word; what the kernel itself refused is
+        // tried again with the next change of an interface, and from time to time.
+        let mut refused = self.refused.values();
+        let is_final = refused.all(|refusal| matches!(refusal, Refusal::Kernel { .. }));
+        let is_whole = self.held.is_empty() && self.unpinned.is_none();
+        let Ok(links) = pins::links(&self.instance) else {
+            return false;
+        };
+        let is_pinned = self.attached.iter().all(|(_, index)| {
+            let mut indices = links.iter().map(|link| link.index);
+            indices.any(|on| on == *index)
+        });
+        let is_there = |shape: &pins::Shape| self.instance.maps().join(shape.name).exists();
+        is_final && is_whole && is_pinned && pins::SHARED.iter().all(is_there)
+    }
+
+    /// Does for one interface that is there what [`Protection::follow_interfaces`] does for all.
+    fn follow(
+        &mut self,
+        name: &str,
+        interface: &Interface,
+        all: &[Interface],
+        links: &[Pinned],
+        followed: &mut Followed,
+    ) -> Result<()> {
+        let pinned = links.iter().find(|link| link.holds(interface));
+        let is_held = pinned.is_none() && self.holds(name, interface)?;
+        let old = self.renamed.remove(name);
+        let refusal = match admission::admit(interface, all, pinned.is_some() || is_held) {
+            Ok(()) if pinned.is_some() || is_held => {
+                self.attached.insert(name.to_owned(), interface.index);
+                self.refused.remove(name);
+                return Ok(());
+            }
+            Ok(()) => {
+                let mode = self.mode;
+                let attached = self.firewall.attach(name, interface, mode, &self.instance);
+                match attached.map_err(anyhow::Error::downcast::<Refusal>) {
+                    Ok((attached, link)) => {
+                        let index = interface.index;
+                        let held = link.map(|link| (name.to_owned(), Held { link, index }));
+                        self.held.extend(held);
+                        let before = self.attached.insert(name.to_owned(), interface.index);
+                        if before == Some(interface.index) {
+                            followed.lost.push(name.to_owned());
+                        }
+                        self.refused.remove(name);
+                        followed.attached.push(attached);
+                        followed.released.extend(old);
+                        return Ok(());
+                    }
+                    Err(Ok(refusal)) => refusal,
+                    Err(Err(error)) => return Err(error),
+                }
+            }
+            Err(refusal) => refusal,
+        };
+        // What the program can't read it does not judge.
+        self.held.remove(name);
+        if let Some(pinned) = pinned {
+            pins::unlink(&self.instance.link(&pinned.name))?;
+        }
+        if self.attached.remove(name) == Some(interface.index) {
+            followed.lost.push(name.to_owned());
+        }
+        if self.refused.insert(name.to_owned(), refusal.clone()) != Some(refusal.clone()) {
+            followed.refused.push((name.to_owned(), refusal));
+        }
+        Ok(())
+    }
+
+    /// Whether a link that only this process keeps is on an interface. One that is on another is let
+    /// go.
+    fn holds(&mut self, name: &str, interface: &Interface) -> Result<bool> {
+        let Some(held) = self.held.get(name) else {
+            return Ok(false);
+        };
+        let is_on = pins::index(&held.link)? == interface.index
+            && interface.program == Some(self.firewall.program_id()?);
+        if !is_on {
+            self.held.remove(name);
+        }
+        Ok(is_on)
+    }
+
+    /// Makes sure that everything is pinned that is to outlive this process: bpffs may have been
+    /// unmounted, or somebody removed files.
+    ///
+    /// # Errors
+    /// There is no bpffs, with the cure, or the kernel refuses.
+    pub fn pin_again(&mut self) -> Result<()> {
+        let instance = &self.instance;
+        let directories = [instance.maps(), instance.links()];
+        if !directories.iter().all(|directory| bpffs::is_one(directory)) {
+            bpffs::ensure(Path::new(bpffs::DIRECTORY))?;
+            for directory in directories {
+                fs::create_dir_all(&directory)
+                    .with_context(|| format!("making {}", directory.display()))?;
+            }
+        }
+        self.firewall.pin_maps(instance)?;
+        // What awaits its confirmation is pinned when that comes.
+        if self.unsettled.is_none() && !instance.program().exists() {
+            self.firewall.pin_program(instance)?;
+        }
+        for (name, Held { link, index }) in mem::take(&mut self.held) {
+            if let Some(link) = attach::pin_if_possible(link, &instance.link(&name))? {
+                self.held.insert(name, Held { link, index });
+            }
+        }
+        Ok(())
+    }
+
+    /// What is true of the interfaces that are asked for.
+    ///
+    /// # Errors
+    /// The kernel does not tell, or the pins can't be read.
+    pub fn coverage(&self) -> Result<Vec<Coverage>> {
+        let links = pins::links(&self.instance)?;
+        let interfaces = interface::list()?;
+        let mut all = coverage::among(&self.registry.interfaces, &links, &interfaces);
+        for one in &mut all {
+            if let Some(held) = self.held.get(&one.name)
+                && let Some(on) = interfaces.iter().find(|on| on.index == held.index)
+                && let Some(program) = on.program
+                && pins::index(&held.link)? == held.index
+            {
+                one.state = State::Protected {
+                    native: on.native,
+                    program,
+                    is_pinned: false,
+                };
+            }
+            // What only attaching shows.
+            if one.state == State::Missing
+                && let Some(refusal) = self.refused.get(&one.name)
+            {
+                one.state = State::Refused(refusal.clone());
+            }
+        }
+        Ok(all)
     }
 
     /// Puts away sequences that were used, and puts in place those that are listened to now.

@@ -71,6 +71,7 @@ fn interfaces() -> Vec<Interface> {
         name: name.to_owned(),
         attached: mode.is_some(),
         mode: mode.map(str::to_owned),
+        ..Interface::default()
     };
     vec![
         interface("eth0", Some("native")),
@@ -133,7 +134,7 @@ fn the_status_of_a_running_one() {
             "configuration  /etc/knock/seq.toml, 2 doors",
             "interfaces     eth0 native",
             "               eth1 generic",
-            "               wan not attached",
+            "               wan NOT protected",
             "protected      tcp/22, tcp/80, tcp/443",
             "one-time       ssh: line 12 is next, 988 left",
             "               web: nobody can open it: no sequence is left",
@@ -182,7 +183,7 @@ fn the_status_without_a_process_on_trial_and_dry() {
             "configuration  /etc/knock/seq.toml, 2 doors",
             "interfaces     eth0 native",
             "               eth1 generic",
-            "               wan not attached",
+            "               wan NOT protected",
             "protected      tcp/22, tcp/80, tcp/443",
             "dry run        nothing is dropped",
             "unconfirmed    35s left for `knock-user confirm`",

@@ -401,7 +401,7 @@ fn status_tells_how_it_is() {
         let expected = json!({
             "pid": daemon.process().id(),
             "version": env!("CARGO_PKG_VERSION"),
-            "interfaces": [{"name": SERVER_LINK, "attached": true, "mode": "native"}],
+            "interfaces": [{"name": SERVER_LINK, "attached": true, "mode": "generic"}],
             "ports": ["tcp/22"],
             "dry_run": false,
             "unconfirmed": null,
@@ -433,7 +433,7 @@ fn status_tells_how_it_is() {
         };
         let pid = daemon.process().id().to_string();
         assert!(row("process").contains(&pid), "{text}");
-        assert!(row("interfaces").ends_with("b0 native"), "{text}");
+        assert!(row("interfaces").ends_with("b0 generic"), "{text}");
         assert!(row("protected").ends_with("tcp/22"), "{text}");
         daemon.stop();
     });
@@ -456,7 +456,7 @@ fn without_a_process_the_pins_tell() {
         let expected = json!({
             "pid": null,
             "since": null,
-            "interfaces": [{"name": SERVER_LINK, "attached": true, "mode": "native"}],
+            "interfaces": [{"name": SERVER_LINK, "attached": true, "mode": "generic"}],
             "ports": ["tcp/22"],
             "doors": 1,
             "grants": 1,

@@ -69,7 +69,7 @@ fn frames_larger_than_a_page() {
     let rows: [(&str, &str, &str, bool); 5] = [
         ("native", "native", "native", false),
         ("native, segmented by the driver", "native", "native", true),
-        ("auto", "auto", "native", false),
+        ("auto", "auto", "generic", false),
         ("generic", "skb", "generic", false),
         ("generic, segmented by the driver", "skb", "generic", true),
     ];

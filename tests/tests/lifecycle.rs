@@ -60,7 +60,8 @@ fn lines_for_people() {
                     .any(|line| words.iter().all(|word| line.contains(word)))
             });
         };
-        says(&["protecting tcp/22 on b0 (native), 1 door"]);
+        says(&["attached generic on b0 because native XDP on veth"]);
+        says(&["protecting tcp/22 on b0 (generic), 1 door"]);
         let source = net.stranger(Family::V4);
         source.finds_closed(SSH, "protected");
         says(&["denied", &source.name(), "tcp/22"]);
@@ -103,8 +104,8 @@ fn verbosity() {
 #[test]
 fn modes() {
     let rows: [(&str, &[&str], &str); 4] = [
-        ("default", &[], "native"),
-        ("auto", &["--mode", "auto"], "native"),
+        ("default", &[], "generic"),
+        ("auto", &["--mode", "auto"], "generic"),
         ("native", &["--mode", "native"], "native"),
         ("skb", &["--mode", "skb"], "generic"),
     ];

@@ -23,14 +23,15 @@
 //! | `to` | string | which address of this host the packet was sent to |
 //! | `stage` | number | how many knocks of the door have been made |
 //! | `of` | number | how many knocks the door has |
-//! | `reason` | string | [`knock_common::Reason::name`], or `granted` by hand, or why it closed: `expired`, `sequence`, `revoked`, `removed`, `idle` |
+//! | `reason` | string | [`knock_common::Reason::name`], or `granted` by hand, or why it closed: `expired`, `sequence`, `revoked`, `removed`, `idle`; or why an interface is refused: [`crate::admission::Refusal::name`] |
 //! | `by` | string | name of the door whose sequence closed it, or who opened or closed it by hand: `uid 0` |
 //! | `until` | string | when the grant ends, like `time` |
 //! | `seconds` | number | how long from `time` to `until`, or how long a flow was idle |
 //! | `ports` | array of strings | what is opened, closed or protected: `tcp/22` |
-//! | `interface` | string | name of the interface that is protected, or that the packet came in by |
+//! | `interface` | string | name of the interface that is protected, as it is asked for, or that the packet came in by |
+//! | `now` | string | the name that a protected interface has, if it is asked for by an alternative name |
 //! | `mode` | string | how the program is attached: `native` or `generic` |
-//! | `because` | string | why not otherwise |
+//! | `because` | string | why not otherwise, or why an interface can't be protected and what cures that |
 //! | `doors` | number | how many doors there are |
 //! | `left_out` | number | events that were left out, because there were too many, since the last such line |
 //! | `lost` | number | events that were lost, because they were not read in time, since the last such line |
@@ -124,6 +125,32 @@ pub enum Attached {
     Native,
     /// Behind the driver.
     Generic,
+}
+
+/// An interface by its name.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Named<'a> {
+    /// The name under which it is asked for.
+    pub asked_for: &'a str,
+    /// The name that it has, if that is another.
+    pub now: Option<&'a str>,
+}
+
+impl Named<'_> {
+    /// Both names, for people: `enp6s18 (eth0)`.
+    fn shown(&self) -> String {
+        let now = self.now.map(|now| format!(" ({now})"));
+        format!("{}{}", self.asked_for, now.unwrap_or_default())
+    }
+}
+
+impl<'a> From<&'a str> for Named<'a> {
+    fn from(name: &'a str) -> Self {
+        Self {
+            asked_for: name,
+            now: None,
+        }
+    }
 }
 
 impl Attached {

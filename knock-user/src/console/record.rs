@@ -38,6 +38,8 @@ pub(super) struct Record<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) interface: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) now: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) mode: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) because: Option<&'a str>,
@@ -102,6 +104,10 @@ pub enum What {
     Left,
     /// An interface is not there.
     Gone,
+    /// An interface can't be protected.
+    Refused,
+    /// An interface had lost the program.
+    Lost,
     /// Another configuration is in place.
     Reloaded,
     /// There was no room for something.
@@ -139,6 +145,8 @@ impl What {
             Self::Stopped => "stopped",
             Self::Left => "left",
             Self::Gone => "gone",
+            Self::Refused => "refused",
+            Self::Lost => "lost",
             Self::Reloaded => "reloaded",
             Self::Pressure => "pressure",
             Self::Used => "used",
@@ -171,6 +179,8 @@ impl What {
             | Self::Stopped
             | Self::Left
             | Self::Gone
+            | Self::Refused
+            | Self::Lost
             | Self::Reloaded
             | Self::Pressure
             | Self::Used

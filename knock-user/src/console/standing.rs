@@ -8,7 +8,7 @@ use super::{
     telling::Line,
     text::{count, harmless, length, list, verb},
 };
-use crate::ledger::Adopted;
+use crate::{admission::Refusal, ledger::Adopted};
 
 const NANOS_PER_MILLI: u64 = 1_000_000;
 
@@ -64,6 +64,38 @@ impl<W: Write> Console<W> {
             ..Record::default()
         };
         self.say(at_ns, What::Gone, &text, record);
+    }
+
+    /// Tells that an interface can't be protected, and what cures that.
+    pub fn refused(&mut self, interface: &str, refusal: &Refusal, at_ns: u64) {
+        let text = format!(
+            "{} is NOT protected: {}; it is tried again by itself",
+            harmless(interface),
+            harmless(&refusal.to_string())
+        );
+        let because = refusal.to_string();
+        let record = Record {
+            interface: Some(interface),
+            reason: Some(refusal.name()),
+            because: Some(&because),
+            ..Record::default()
+        };
+        self.say(at_ns, What::Refused, &text, record);
+    }
+
+    /// Tells that an interface was found without our program: what came in since the last look, a
+    /// second ago, was not judged.
+    pub fn lost(&mut self, interface: &str, at_ns: u64) {
+        let text = format!(
+            "{} had lost the program: its pin was removed, bpffs was unmounted, or its link was \
+             detached; packets passed for up to a second",
+            harmless(interface)
+        );
+        let record = Record {
+            interface: Some(interface),
+            ..Record::default()
+        };
+        self.say(at_ns, What::Lost, &text, record);
     }
 
     /// Tells that an interface that is to be protected is not there yet.

@@ -11,7 +11,7 @@ use knock_common::{
 };
 
 use super::{
-    Attached, Console, DoorText, What,
+    Attached, Console, DoorText, Named, What,
     record::Record,
     text::{count, harmless, length, list, verb},
 };
@@ -236,7 +236,14 @@ impl<W: Write> Console<W> {
     }
 
     /// Tells that the program is attached: `protecting tcp/22 on eth0 (native), 1 door`.
-    pub fn protecting(&mut self, ports: &[String], interface: &str, mode: Attached, at_ns: u64) {
+    pub fn protecting<'n>(
+        &mut self,
+        ports: &[String],
+        interface: impl Into<Named<'n>>,
+        mode: Attached,
+        at_ns: u64,
+    ) {
+        let interface = interface.into();
         let doors = self.doors.iter();
         let doors = doors.filter(|door| !door.name.is_empty()).count();
         let text = format!(
@@ -247,13 +254,14 @@ impl<W: Write> Console<W> {
                 "protecting"
             },
             list(ports),
-            harmless(interface),
+            harmless(&interface.shown()),
             mode.name(),
             count(doors as u64, "door"),
         );
         let record = Record {
             ports: Some(ports),
-            interface: Some(interface),
+            interface: Some(interface.asked_for),
+            now: interface.now,
             mode: Some(mode.name()),
             doors: Some(doors),
             ..Record::default()
@@ -262,15 +270,22 @@ impl<W: Write> Console<W> {
     }
 
     /// Tells that the driver did not take the program: `attached generic on eth0 because …`.
-    pub fn attached_generic(&mut self, interface: &str, because: &str, at_ns: u64) {
+    pub fn attached_generic<'n>(
+        &mut self,
+        interface: impl Into<Named<'n>>,
+        because: &str,
+        at_ns: u64,
+    ) {
+        let interface = interface.into();
         let mode = Attached::Generic.name();
         let text = format!(
             "attached {mode} on {} because {}",
-            harmless(interface),
+            harmless(&interface.shown()),
             harmless(because)
         );
         let record = Record {
-            interface: Some(interface),
+            interface: Some(interface.asked_for),
+            now: interface.now,
             mode: Some(mode),
             because: Some(because),
             ..Record::default()

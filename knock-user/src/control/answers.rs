@@ -56,12 +56,19 @@ pub struct OneTime {
 /// An interface.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Interface {
-    /// Its name.
+    /// The name under which it is asked for.
     pub name: String,
+    /// The name that it has, if that is another: it is asked for by an alternative name, or was
+    /// renamed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub now: Option<String>,
     /// Whether its packets are judged now.
     pub attached: bool,
     /// `native` in the driver, `generic` behind it; none if it is not attached.
     pub mode: Option<String>,
+    /// Why its packets are not judged, and what cures that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub because: Option<String>,
 }
 
 /// A counter.

@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::Result;
 use jiff::{SignedDuration, Timestamp};
 use knock_common::{
     Address, Reason, Tally, Verdict,
@@ -15,7 +14,10 @@ use knock_common::{
 
 use super::answers::{Counter, Grants, Held, Interface, Status};
 use crate::{
-    console::Attached, instance::Instance, interface, ledger::Open, pins, registry::Registry,
+    console::Attached,
+    coverage::{Coverage, State},
+    ledger::Open,
+    registry::Registry,
 };
 
 /// What answers say about a door.
@@ -90,27 +92,25 @@ pub fn kept(flows: &[(FlowKey, u64)], idle_ms: u64, clock: Clock) -> usize {
     flows.iter().filter(|&&(_, word)| goes_on(word)).count()
 }
 
-/// The interfaces of an instance.
-///
-/// # Errors
-/// The kernel does not tell.
-pub fn interfaces(instance: &Instance) -> Result<Vec<Interface>> {
-    let all = interface::list()?;
-    let names = instance.interfaces().into_iter();
-    let described = names.map(|name| {
-        let found = all.iter().find(|interface| interface.name == name);
-        let ours = found.filter(|interface| pins::is_ours(instance, interface));
-        let mode = |interface: &interface::Interface| match interface.native {
-            true => Attached::Native,
-            false => Attached::Generic,
+/// The interfaces of an instance, from what is true of them.
+pub fn interfaces(all: Vec<Coverage>) -> Vec<Interface> {
+    let described = all.into_iter().map(|one| {
+        let (mode, because) = match &one.state {
+            State::Protected { native: true, .. } => (Some(Attached::Native), None),
+            State::Protected { native: false, .. } => (Some(Attached::Generic), None),
+            State::Absent => (None, Some("there is no such interface".to_owned())),
+            State::Refused(refusal) => (None, Some(refusal.to_string())),
+            State::Missing => (None, Some("the program is not attached".to_owned())),
         };
         Interface {
-            attached: ours.is_some(),
-            mode: ours.map(|interface| mode(interface).name().to_owned()),
-            name,
+            name: one.name,
+            now: one.now,
+            attached: mode.is_some(),
+            mode: mode.map(|mode| mode.name().to_owned()),
+            because,
         }
     });
-    Ok(described.collect())
+    described.collect()
 }
 
 /// The wall clock of the kernel side.

@@ -14,7 +14,7 @@ use super::{
     facts::{self, Clock},
 };
 use crate::{
-    clock,
+    clock, coverage,
     instance::Instance,
     maps::{self, Table},
     pins,
@@ -35,7 +35,7 @@ pub fn status(instance: &Instance) -> Result<Status> {
     let idle_ms = registry.flow_idle_ms;
     let flows = table::<FlowKey, u64>(instance, "FLOWS", FLOWS_MAX, Map::LruHashMap)?;
     let held = (grants, facts::kept(&flows, idle_ms, clock), &counts[..]);
-    let interfaces = facts::interfaces(instance)?;
+    let interfaces = facts::interfaces(coverage::of(instance, &instance.interfaces())?);
     Ok(facts::status(
         instance.name(),
         &registry,

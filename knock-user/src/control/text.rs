@@ -60,9 +60,17 @@ impl Told {
         row("configuration", format!("{}, {doors}", status.config));
         for (index, interface) in status.interfaces.iter().enumerate() {
             let mode = interface.mode.as_deref().filter(|_| interface.attached);
-            let how = mode.unwrap_or("not attached");
+            let how = match (mode, &interface.because) {
+                (Some(mode), _) => mode.to_owned(),
+                (None, Some(because)) => format!("NOT protected: {because}"),
+                (None, None) => "NOT protected".to_owned(),
+            };
             let name = if index == 0 { "interfaces" } else { "" };
-            row(name, format!("{} {how}", interface.name));
+            let now = interface.now.as_ref().map(|now| format!(" ({now})"));
+            row(
+                name,
+                format!("{}{} {how}", interface.name, now.unwrap_or_default()),
+            );
         }
         row("protected", list(&status.ports));
         if status.dry_run {

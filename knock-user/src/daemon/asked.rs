@@ -46,8 +46,8 @@ impl<W: Write> Daemon<W> {
         let open = self.ledger.open();
         let grants = open.filter(|open| clock.now_ms < open.until_ms).count();
         let held = (grants, flows, &counts[..]);
+        let interfaces = facts::interfaces(self.protection.coverage()?);
         let instance = self.protection.instance();
-        let interfaces = facts::interfaces(instance)?;
         let registry = self.protection.registry();
         let status = facts::status(
             instance.name(),

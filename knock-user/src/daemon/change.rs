@@ -11,11 +11,11 @@ use knock_common::layout::FlowKey;
 
 use super::{Daemon, Outcome, Trial, ports};
 use crate::{
+    admission::Refusal,
+    attach::Attached,
     clock, compile,
     config::checked::{Door, Ports, Settings},
     drift::Drift,
-    firewall::Attached,
-    interface,
     protection::{Ended, Put},
     start::Plan,
     supervisor,
@@ -111,6 +111,7 @@ impl<W: Write> Daemon<W> {
         for interface in put.absent {
             self.console.awaited(&interface, clock::boot_ns());
         }
+        self.say_refused(put.refused);
     }
 
     /// Lets go of the configuration before; returns the interfaces that are no longer protected.
@@ -169,17 +170,27 @@ impl<W: Write> Daemon<W> {
         None
     }
 
-    /// Attaches to interfaces that appeared, and tells of those that went away.
+    /// Attaches to interfaces that can be taken, and tells what is new of them all.
     pub(super) fn follow_interfaces(&mut self) -> Result<()> {
-        let names = interface::list()?.into_iter();
-        let names = names.map(|interface| (interface.index, interface.name));
-        self.console.set_interfaces(names.collect());
         let followed = self.protection.follow_interfaces()?;
-        if !followed.attached.is_empty() || !followed.gone.is_empty() {
+        self.console.set_interfaces(followed.names);
+        let is_changed = !followed.attached.is_empty()
+            || !followed.gone.is_empty()
+            || !followed.refused.is_empty();
+        if is_changed {
             supervisor::status(&self.standing());
         }
+        if let Some(because) = followed.unpinned {
+            tracing::warn!(
+                "nothing can be pinned, so the protection ends with this process: {because}"
+            );
+        }
+        if followed.is_pinned_again {
+            tracing::warn!("everything is pinned again: the protection outlives this process");
+        }
+        let at_ns = clock::boot_ns();
         for interface in followed.gone {
-            self.console.gone(&interface, clock::boot_ns());
+            self.console.gone(&interface, at_ns);
         }
         for (old, now) in followed.renamed {
             let lasts = match self.protection.registry().interfaces.contains(&now) {
@@ -192,16 +203,27 @@ impl<W: Write> Daemon<W> {
             tracing::warn!("{old} is called {now} now: it stays protected{lasts}");
         }
         for interface in followed.released {
-            self.console
-                .stopped(&self.ports, &interface, clock::boot_ns());
+            self.console.stopped(&self.ports, &interface, at_ns);
         }
-        for attached in followed.attached {
-            match attached {
-                Ok(attached) => self.say_protecting(vec![attached]),
-                Err(error) => tracing::warn!("{error:#}"),
+        for interface in followed.lost {
+            self.console.lost(&interface, at_ns);
+        }
+        self.say_refused(followed.refused);
+        self.say_protecting(followed.attached);
+        if self.failures != followed.failures {
+            for failure in &followed.failures {
+                tracing::warn!("{failure}");
             }
+            self.failures = followed.failures;
         }
         Ok(())
+    }
+
+    /// Tells which interfaces can't be protected, and why.
+    pub(super) fn say_refused(&mut self, refused: Vec<(String, Refusal)>) {
+        for (name, refusal) in refused {
+            self.console.refused(&name, &refusal, clock::boot_ns());
+        }
     }
 
     /// Tells of connections that were there before: they go on, unless none is kept.

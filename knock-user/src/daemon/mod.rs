@@ -23,15 +23,15 @@ use tokio::{
 };
 
 use crate::{
+    attach::Attached,
     cli::{OnExit, Run},
     clock,
     commands::{Occasion, Report, Runner},
     compile,
     config::checked::{Door, Settings},
-    console::{self, Console, DoorText},
+    console::{self, Console, DoorText, Named},
     control::{Reply, Request, Server},
     drift::Drift,
-    firewall::Attached,
     index::Index,
     ledger::Ledger,
     links::LinkWatch,
@@ -92,6 +92,8 @@ pub struct Daemon<W> {
     since_ns: u64,
     /// Whether it was said that standard output is closed.
     is_mute: bool,
+    /// What failed when interfaces were looked at, as it was told.
+    failures: Vec<String>,
 }
 
 /// A configuration that awaits its confirmation.
@@ -151,12 +153,14 @@ impl<W: Write> Daemon<W> {
             some_are_spent: false,
             since_ns: clock::boot_ns(),
             is_mute: false,
+            failures: Vec::new(),
         };
         daemon.tell_found(&put.found);
         daemon.say_protecting(put.attached);
         for interface in put.absent {
             daemon.console.awaited(&interface, clock::boot_ns());
         }
+        daemon.say_refused(put.refused);
         daemon
     }
 
@@ -220,7 +224,7 @@ impl<W: Write> Daemon<W> {
                     Ok(())
                 }
                 _ = sweep.tick() => self.sweep(),
-                _ = tally.tick() => self.tell_tallies(),
+                _ = tally.tick() => self.tell_tallies().and_then(|()| self.look_at_interfaces()),
                 () = ticked(&mut watchdog) => {
                     supervisor::ping();
                     Ok(())
@@ -360,14 +364,19 @@ impl<W: Write> Daemon<W> {
     fn say_protecting(&mut self, attached: Vec<Attached>) {
         for Attached {
             interface,
+            now,
             native,
             refused,
             ..
         } in attached
         {
+            let interface = Named {
+                asked_for: &interface,
+                now: now.as_deref(),
+            };
             if let Some(because) = refused {
                 self.console
-                    .attached_generic(&interface, &because, clock::boot_ns());
+                    .attached_generic(interface, &because, clock::boot_ns());
             }
             let mode = if native {
                 console::Attached::Native
@@ -375,7 +384,7 @@ impl<W: Write> Daemon<W> {
                 console::Attached::Generic
             };
             self.console
-                .protecting(&self.ports, &interface, mode, clock::boot_ns());
+                .protecting(&self.ports, interface, mode, clock::boot_ns());
         }
     }
 }

@@ -70,7 +70,8 @@ impl<W: Write> Daemon<W> {
             self.act(&actions, clock::boot_ns());
         }
         self.remove_ended_progress()?;
-        self.remove_ended_flows()
+        self.remove_ended_flows()?;
+        self.follow_interfaces()
     }
 
     /// The kernel side counts ticks modulo 9.8 hours: what is long over must not look fresh again.
@@ -104,6 +105,15 @@ impl<W: Write> Daemon<W> {
             self.console.flow_closed(&key, idle, clock::boot_ns());
         }
         Ok(())
+    }
+
+    /// Looks whether everything is attached that should be: not all that undoes it is told by the
+    /// kernel.
+    pub(super) fn look_at_interfaces(&mut self) -> Result<()> {
+        match self.protection.is_as_it_was() {
+            true => Ok(()),
+            false => self.follow_interfaces(),
+        }
     }
 
     /// Tells what a person should know of what was counted since the last time.

@@ -7,12 +7,14 @@ use knock_common::layout::{ALLOW_MAX, FlowKey, GrantKey};
 
 use super::{How, Put, Unsettled};
 use crate::{
+    admission::{self, Refusal},
+    attach::Attached,
     carry::{self, Carried},
     clock,
     compile::{self, Numbers, Tables},
-    firewall::{self, Attached, Firewall, Options},
+    firewall::{self, Firewall, Options},
     instance::Instance,
-    interface::{self, Interface, Search},
+    interface::{self, Interface},
     maps,
     moving::Kept,
     pins,
@@ -28,6 +30,20 @@ pub(super) struct Change<'a> {
     pub(super) plan: &'a Plan,
     pub(super) interfaces: &'a [String],
     pub(super) how: How,
+    /// Whether this process has it in its hands already: what is refused does not end what goes on.
+    pub(super) is_reload: bool,
+}
+
+/// The interfaces that are asked for, as they are found.
+#[derive(Default)]
+struct Found {
+    /// Those that can be taken, with the names under which they are asked for; what is below another
+    /// comes before it.
+    admitted: Vec<(String, Interface)>,
+    /// Those that can't, and need not.
+    refused: Vec<(String, Refusal)>,
+    /// Those that are not there.
+    absent: Vec<String>,
 }
 
 /// What came of it.
@@ -60,7 +76,7 @@ impl Change<'_> {
         let known = self.before.map(|before| before.numbers.clone());
         let known = known.unwrap_or_default();
         let (kept, tables) = self.plan.compile(&known)?;
-        let interfaces = self.find()?;
+        let mut found = self.find()?;
         let registry = self.registry(&known, &tables);
         registry.write(&self.instance.registry())?;
         // What was never settled is nothing to go back to.
@@ -82,22 +98,19 @@ impl Change<'_> {
             remove_all(&mut firewall, entries.into_iter().map(|(key, _)| key))?;
         }
         give(&mut firewall, &known, &tables)?;
-        let mut found = keep_connections(&mut firewall, &tables)?;
+        let mut connections = keep_connections(&mut firewall, &tables)?;
         let mut attached = Vec::new();
-        let done = self.attach(&mut firewall, &interfaces, &mut attached);
+        let done = self.attach(&mut firewall, &mut found, &mut attached);
         // What was given and connected between the first look and the attaching.
-        let done = done.and_then(|absent| {
+        let done = done.and_then(|()| {
             give(&mut firewall, &registry.numbers, &tables)?;
-            found.extend(keep_connections(&mut firewall, &tables)?);
-            Ok(absent)
+            connections.extend(keep_connections(&mut firewall, &tables)?);
+            Ok(())
         });
-        let absent = match done {
-            Ok(absent) => absent,
-            Err(error) => {
-                self.take_back(&attached)?;
-                return Err(error.context("nothing is changed"));
-            }
-        };
+        if let Err(error) = done {
+            self.take_back(&attached)?;
+            return Err(error.context("nothing is changed"));
+        }
         attached.sort_by(|a, b| a.interface.cmp(&b.interface));
         let fresh = attached.iter().filter(|attached| !attached.replaced);
         let fresh = fresh.map(|attached| attached.interface.clone()).collect();
@@ -106,8 +119,9 @@ impl Change<'_> {
             names: tables.names.clone(),
             horizon_ticks: tables.config.horizon_ticks,
             attached,
-            absent,
-            found,
+            absent: found.absent,
+            refused: found.refused,
+            found: connections,
         };
         let unsettled = Unsettled {
             tables,
@@ -125,20 +139,58 @@ impl Change<'_> {
         })
     }
 
-    fn find(&self) -> Result<Vec<Interface>> {
-        pins::follow_names(self.instance, self.interfaces, &interface::list()?)?;
-        let before = self.before.map_or(&[][..], |before| &before.interfaces);
-        // One that went away is waited for, and not a mistake.
-        let was_there = |name: &str| before.iter().any(|before| before == name);
-        let search = Search {
-            may_be_absent: &|name| self.how.may_be_absent || was_there(name),
-            is_ours: &|interface| pins::is_ours(self.instance, interface),
-        };
-        let interfaces = interface::find(self.interfaces, search)?;
-        for Interface { name, .. } in interfaces.iter().filter(|interface| !interface.up) {
+    /// Finds the interfaces: all of them, but for those that may be absent or refused.
+    ///
+    /// # Errors
+    /// One line for each that is not there or can't be taken.
+    fn find(&self) -> Result<Found> {
+        let all = interface::list()?;
+        pins::follow_names(self.instance, self.interfaces, &all)?;
+        let links = pins::links(self.instance)?;
+        let mut found = Found::default();
+        let mut problems = Vec::new();
+        for name in self.interfaces {
+            let Some(interface) = interface::named(name, &all) else {
+                // One that went away is waited for, and not a mistake.
+                if !self.how.may_be_absent && !self.was_asked_for(name) {
+                    problems.push(unknown(name, &all));
+                }
+                found.absent.push(name.clone());
+                continue;
+            };
+            let same = |(_, other): &(String, Interface)| other.index == interface.index;
+            if found.admitted.iter().any(same) {
+                continue;
+            }
+            match admission::admit(interface, &all, pins::is_ours(&links, interface)) {
+                Ok(()) => found.admitted.push((name.clone(), interface.clone())),
+                Err(refusal) if self.may_be_refused(name) => {
+                    found.refused.push((name.clone(), refusal));
+                }
+                Err(refusal) => problems.push(refusal.to_string()),
+            }
+        }
+        if !problems.is_empty() {
+            bail!("{}", problems.join("\n"));
+        }
+        let order = admission::in_order(found.admitted.iter().map(|(_, one)| one).collect(), &all);
+        let order: Vec<_> = order.into_iter().map(|one| one.index).collect();
+        let place = |(_, one): &(String, Interface)| order.iter().position(|at| *at == one.index);
+        found.admitted.sort_by_key(place);
+        for (_, Interface { name, .. }) in found.admitted.iter().filter(|(_, one)| !one.up) {
             tracing::warn!("{name} is down: it is protected, and stays so when it comes up");
         }
-        Ok(interfaces)
+        Ok(found)
+    }
+
+    fn was_asked_for(&self, name: &str) -> bool {
+        let before = self.before.map_or(&[][..], |before| &before.interfaces);
+        before.iter().any(|before| before == name)
+    }
+
+    /// Whether an interface that can't be taken is waited for, and no reason to give up.
+    fn may_be_refused(&self, name: &str) -> bool {
+        self.how.may_be_absent || (self.is_reload && self.was_asked_for(name))
     }
 
     /// What the registry says until the change is settled: both configurations.
@@ -163,30 +215,50 @@ impl Change<'_> {
     }
 
     /// Attaches to all interfaces: first where the kernel may refuse, then where the program takes
-    /// the place of another. What is attached is noted, also if that comes to an end; those that
-    /// are not there are returned.
+    /// the place of another. What is attached is noted, also if that comes to an end; what is
+    /// refused and need not be taken is noted in `found`.
     fn attach(
         &self,
         firewall: &mut Firewall,
-        interfaces: &[Interface],
+        found: &mut Found,
         attached: &mut Vec<Attached>,
-    ) -> Result<Vec<String>> {
-        let is_ours = |interface: &&Interface| pins::is_ours(self.instance, interface);
-        let (ours, others): (Vec<_>, Vec<_>) = interfaces.iter().partition(is_ours);
-        for interface in others.into_iter().chain(ours) {
-            attached.push(firewall.attach(interface, self.how.mode, self.instance)?);
-        }
-        let all = interface::list()?;
-        let is_there = |name: &&String| interfaces.iter().any(|there| there.name == **name);
-        let mut absent = Vec::new();
-        for name in self.interfaces.iter().filter(|name| !is_there(name)) {
-            match pins::live(self.instance, name, &all)? {
-                // It has another name now.
-                Some((link, _)) => firewall.replace(link)?,
-                None => absent.push(name.clone()),
+    ) -> Result<()> {
+        let links = pins::links(self.instance)?;
+        let is_ours = |(_, interface): &&(String, Interface)| pins::is_ours(&links, interface);
+        for (name, interface) in found.admitted.iter().filter(|one| !is_ours(one)) {
+            match firewall.attach(name, interface, self.how.mode, self.instance) {
+                Ok((new, None)) => attached.push(new),
+                Ok((_, Some(_))) => bail!(
+                    "{} is gone since this began, so nothing can be pinned there",
+                    self.instance.links().display()
+                ),
+                Err(error) => match error.downcast::<Refusal>() {
+                    Ok(refusal) if self.may_be_refused(name) => {
+                        found.refused.push((name.clone(), refusal));
+                    }
+                    Ok(refusal) => return Err(refusal.into()),
+                    Err(error) => return Err(error),
+                },
             }
         }
-        Ok(absent)
+        let all = interface::list()?;
+        for link in &links {
+            // Also one that has another name now, for which nobody asks.
+            if let Some(interface) = all.iter().find(|interface| link.holds(interface)) {
+                let is_refused =
+                    |(_, refusal): &(String, Refusal)| refusal.interface() == interface.name;
+                if found.refused.iter().any(is_refused) {
+                    pins::unlink(&self.instance.link(&link.name))?;
+                    continue;
+                }
+                let replaced = firewall.replace(&link.name, interface, self.instance)?;
+                if self.interfaces.contains(&link.name) {
+                    found.absent.retain(|name| *name != link.name);
+                    attached.push(replaced);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Undoes [`Change::attach`].
@@ -200,6 +272,18 @@ impl Change<'_> {
         }
         firewall::put_back(&program, &interface::list()?, self.instance)
     }
+}
+
+fn unknown(name: &str, all: &[Interface]) -> String {
+    let names: Vec<_> = all
+        .iter()
+        .map(|interface| interface.name.as_str())
+        .collect();
+    format!(
+        "there is no interface {name}: this host has {}; see `ip link`, and if it appears later, \
+         start with --wait-for-interfaces",
+        names.join(", ")
+    )
 }
 
 /// Writes the entries that grants of before need in this configuration; those that they needed stay

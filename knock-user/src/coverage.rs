@@ -1,0 +1,98 @@
+//! Whether what is asked for is in force: for each interface that is named, what is true of it now.
+//!
+//! Plain questions to the kernel and bpffs: it does not matter which process asks.
+
+use anyhow::Result;
+
+use crate::{
+    admission::{self, Refusal},
+    instance::Instance,
+    interface::{self, Interface},
+    pins::{self, Pinned},
+};
+
+/// An interface that is asked for, and what is true of it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Coverage {
+    /// The name under which it is asked for.
+    pub name: String,
+    /// The name that it has, if that is another: it has an alternative name, or was renamed.
+    pub now: Option<String>,
+    /// Its number; none if it is not there.
+    pub index: Option<u32>,
+    /// What is true of it.
+    pub state: State,
+}
+
+/// What is true of an interface.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum State {
+    /// Our program is attached.
+    Protected {
+        /// Whether the driver runs it.
+        native: bool,
+        /// The id of the program.
+        program: u32,
+        /// Whether a pinned link keeps it; otherwise only the process does that attached it.
+        is_pinned: bool,
+    },
+    /// There is no such interface.
+    Absent,
+    /// It can't be protected.
+    Refused(Refusal),
+    /// It could be protected, and nothing of ours is attached.
+    Missing,
+}
+
+/// What is true of each of these names, which belong to an instance.
+///
+/// # Errors
+/// The kernel does not tell, or the pins can't be read.
+pub fn of(instance: &Instance, names: &[String]) -> Result<Vec<Coverage>> {
+    let links = pins::links(instance)?;
+    let all = interface::list()?;
+    Ok(among(names, &links, &all))
+}
+
+/// What is true of each of these names, by these pinned links and these interfaces.
+pub fn among(names: &[String], links: &[Pinned], all: &[Interface]) -> Vec<Coverage> {
+    let each = names.iter().map(|name| {
+        let found = interface::named(name, all).or_else(|| renamed(name, names, links, all));
+        Coverage {
+            name: name.clone(),
+            now: found
+                .filter(|interface| interface.name != *name)
+                .map(|interface| interface.name.clone()),
+            index: found.map(|interface| interface.index),
+            state: found.map_or(State::Absent, |interface| state(interface, links, all)),
+        }
+    });
+    each.collect()
+}
+
+/// The interface that had this name when it was attached to, and has another one now, for which
+/// none of these names asks.
+pub fn renamed<'i>(
+    name: &str,
+    names: &[String],
+    links: &[Pinned],
+    all: &'i [Interface],
+) -> Option<&'i Interface> {
+    let link = links.iter().find(|link| link.name == name)?;
+    let found = all.iter().find(|interface| link.holds(interface))?;
+    let is_asked_for = names.iter().any(|name| found.is_called(name));
+    (!is_asked_for).then_some(found)
+}
+
+fn state(interface: &Interface, links: &[Pinned], all: &[Interface]) -> State {
+    let is_ours = pins::is_ours(links, interface);
+    match (admission::admit(interface, all, is_ours), interface.program) {
+        (Err(refusal), _) => State::Refused(refusal),
+        (Ok(()), Some(program)) if is_ours => State::Protected {
+            native: interface.native,
+            program,
+            is_pinned: true,
+        },
+        (Ok(()), _) => State::Missing,
+    }
+}
