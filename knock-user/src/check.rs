@@ -22,11 +22,25 @@ use crate::{
 /// Tells a file's warnings on this host, and what it means.
 ///
 /// # Errors
-/// [`config::Problems`], everything that is wrong with the file; or what else failed.
+/// [`config::Problems`], everything that is wrong with the file, also that it has no effect; or
+/// what else failed.
 pub fn run(path: &Path, out: &mut impl Write) -> Result<()> {
     let checked = config::read(path)?;
     let host = Host::inspect().context("asking the kernel what this host serves")?;
-    check(&checked, &host, out).context("writing the result")
+    told(&checked, &host, out).context("writing the result")?;
+    checked.has_effect()?;
+    Ok(())
+}
+
+fn told(checked: &Checked, host: &Host, out: &mut impl Write) -> io::Result<()> {
+    if checked.settings.interfaces.is_empty() {
+        let reason = "not set: knock-user then needs --iface, and the unit, which has none, does \
+                      not start; write interfaces = [\"eth0\"]";
+        for problem in checked.problem("interfaces", reason).list {
+            writeln!(out, "{}", problem.told("warning", &checked.file))?;
+        }
+    }
+    check(checked, host, out)
 }
 
 /// Tells the warnings of a configuration on a certain host, and what it means.

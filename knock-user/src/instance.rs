@@ -26,6 +26,7 @@ use nix::libc;
 
 use crate::{
     bpffs::{self, DIRECTORY as PINS},
+    control::Misuse,
     interface::{self, Interface},
     pins, private,
     registry::Registry,
@@ -107,9 +108,10 @@ impl Instance {
     /// Nothing can be pinned, several instances protect them, or one with another map layout does.
     pub fn of(interfaces: &[String]) -> Result<Self> {
         if let Some(name) = interfaces.iter().find(|name| !is_name(name)) {
-            bail!(
+            return Err(Misuse(format!(
                 "{name:?} can't be the name of an interface: `ip link` shows those that there are"
-            );
+            ))
+            .into());
         }
         bpffs::ensure(Path::new(PINS))?;
         let mut owners = Self::of_all_layouts()?;

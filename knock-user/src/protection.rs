@@ -71,6 +71,8 @@ pub struct Put {
     /// Interfaces that can't be taken, by the names under which they are asked for: they are tried
     /// again.
     pub refused: Vec<(String, Refusal)>,
+    /// Ports that the configuration before protected, and this one does not.
+    pub opened: Vec<String>,
     /// Connections to protected ports that were there and not known: they go on if connections are
     /// kept at all.
     pub found: Vec<FlowKey>,

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, fs::File, io::Read as _, path::PathBuf};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 
 use crate::{
     cli::Run,
@@ -13,6 +13,7 @@ use crate::{
         self, Checked,
         checked::{Door, Effect, Settings},
     },
+    control::Misuse,
     host::Host,
     moving::Kept,
     protection::How,
@@ -36,7 +37,19 @@ impl Plan {
     /// # Errors
     /// A [`config::Problems`] with everything that is wrong with the file, or what else failed.
     pub fn read(run: &Run) -> Result<Self> {
-        let checked = config::read(&run.config)?;
+        Self::of(run, config::read(&run.config)?)
+    }
+
+    /// Reads and checks it again, for a reload.
+    ///
+    /// # Errors
+    /// As for [`Plan::read`]; and if it is a pipe, which has nothing more to give.
+    pub fn read_again(run: &Run) -> Result<Self> {
+        Self::of(run, config::read_again(&run.config)?)
+    }
+
+    fn of(run: &Run, checked: Checked) -> Result<Self> {
+        checked.has_effect()?;
         let host = Host::inspect().context("asking the kernel what this host serves")?;
         let warnings = checked.warnings(&host).into_iter();
         let warnings = warnings.chain(checked.file_warnings());
@@ -108,17 +121,18 @@ impl Plan {
     /// The interfaces that are to be protected: those of the command line, or of the file.
     ///
     /// # Errors
-    /// There is none.
+    /// There is none, which is a [`Misuse`].
     pub fn interfaces(&self, run: &Run) -> Result<Vec<String>> {
         let mut names = match run.interfaces.as_slice() {
             [] => self.checked.settings.interfaces.clone(),
             named => named.to_vec(),
         };
         if names.is_empty() {
-            bail!(
+            return Err(Misuse(format!(
                 "no interface to protect: name one with --iface, or with `interfaces = [\"eth0\"]` in {}",
                 self.checked.file
-            );
+            ))
+            .into());
         }
         names.sort();
         names.dedup();

@@ -89,3 +89,63 @@ fn a_failure_stays_one_without_a_reader() {
     let told = output(check.stdout(unread()).stderr(unread()));
     assert_eq!(told.status.code(), Some(2), "{told:?}");
 }
+
+/// A file that does nothing is a mistake, and nothing is put in its place by a shell that emptied
+/// the file before the program failed.
+#[test]
+fn check_refuses_what_has_no_effect() {
+    let directory = directory();
+    for (name, text, code, word) in [
+        ("empty", "", 2, "has no effect"),
+        ("blank", "\n\n", 2, "has no effect"),
+        (
+            "interfaces",
+            "interfaces = [\"eth0\"]\n",
+            2,
+            "has no effect",
+        ),
+        (
+            "protects",
+            "interfaces = [\"eth0\"]\nprotect = [\"tcp/22\"]\n",
+            0,
+            "protected: tcp/22",
+        ),
+        (
+            "names none",
+            "protect = [\"tcp/22\"]\n",
+            0,
+            "warning: interfaces: not set",
+        ),
+        ("missing", "-", 2, "can't be read"),
+    ] {
+        let config = match text {
+            "-" => directory.path().join("missing").display().to_string(),
+            text => file(&directory, name, text),
+        };
+        let told = output(knock_user().args(["check", "--config", &config]));
+        let text = [told.stdout, told.stderr].concat();
+        let text = String::from_utf8_lossy(&text);
+        assert_eq!(told.status.code(), Some(code), "{name}: {text}");
+        assert!(text.contains(word), "{name}: no {word:?} in {text}");
+    }
+}
+
+#[test]
+fn an_import_that_fails_prints_nothing() {
+    let directory = directory();
+    for (name, text) in [
+        ("empty", ""),
+        ("no doors", "[options]\nUseSyslog\n"),
+        ("nonsense", "what is this\n"),
+        ("missing", "-"),
+    ] {
+        let path = match text {
+            "-" => directory.path().join("missing").display().to_string(),
+            text => file(&directory, name, text),
+        };
+        let told = output(knock_user().args(["import-knockd", &path]));
+        assert_eq!(told.status.code(), Some(2), "{name}: {told:?}");
+        assert_eq!(told.stdout, b"", "{name}");
+        assert!(!told.stderr.is_empty(), "{name}");
+    }
+}

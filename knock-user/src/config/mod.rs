@@ -14,6 +14,7 @@ mod files;
 mod otp;
 pub mod ports;
 mod problem;
+mod purpose;
 mod ranges;
 mod rules;
 mod scans;
@@ -23,6 +24,7 @@ pub mod value;
 use std::{
     fs::File,
     io::{self, Read as _},
+    os::unix::fs::OpenOptionsExt as _,
     path::Path,
 };
 
@@ -54,8 +56,34 @@ pub struct Checked {
 /// # Errors
 /// Everything that is wrong with it.
 pub fn read(path: &Path) -> Result<Checked, Problems> {
+    understand(path, read_text(path))
+}
+
+/// Reads and checks a file that was read before: a pipe has nothing more to give, so what it gives
+/// now is not what was meant.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn read_again(path: &Path) -> Result<Checked, Problems> {
+    // A pipe that nobody writes to must not be waited for.
+    let opened = File::options()
+        .read(true)
+        .custom_flags(nix::libc::O_NONBLOCK)
+        .open(path);
+    let text = opened.and_then(|file| {
+        if file.metadata()?.is_file() {
+            return text_of(file);
+        }
+        let reason = "it is not a regular file, and a pipe can be read only once: write the \
+                      configuration to a file and start with that";
+        Err(io::Error::other(reason))
+    });
+    understand(path, text)
+}
+
+fn understand(path: &Path, text: io::Result<String>) -> Result<Checked, Problems> {
     let file = path.display().to_string();
-    match read_text(path) {
+    match text {
         Ok(text) => parse(&text, &file).map(|checked| checked.relative_to(path)),
         Err(error) => Err(Problems {
             file,
@@ -70,10 +98,12 @@ pub fn read(path: &Path) -> Result<Checked, Problems> {
 
 /// Reads a file whole, unless it is longer than any configuration.
 pub(crate) fn read_text(path: &Path) -> io::Result<String> {
+    text_of(File::open(path)?)
+}
+
+fn text_of(file: File) -> io::Result<String> {
     let mut text = String::new();
-    let length = File::open(path)?
-        .take(FILE_MAX + 1)
-        .read_to_string(&mut text)?;
+    let length = file.take(FILE_MAX + 1).read_to_string(&mut text)?;
     if length as u64 > FILE_MAX {
         let problem = format!("it is longer than {} MiB", FILE_MAX >> 20);
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, problem));

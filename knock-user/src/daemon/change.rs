@@ -53,7 +53,7 @@ impl<W: Write> Daemon<W> {
     }
 
     fn try_to_reload(&mut self, confirm: Option<Duration>) -> Result<Changes> {
-        let plan = Plan::read(&self.run)?;
+        let plan = Plan::read_again(&self.run)?;
         let (old, put) = self.put_in_place(plan, confirm)?;
         let mut changes = Changes {
             words: difference(&old, &self.plan),

@@ -155,6 +155,12 @@ impl<W: Write> Daemon<W> {
             is_mute: false,
             failures: Vec::new(),
         };
+        if !put.opened.is_empty() {
+            tracing::warn!(
+                "no longer protected: {}, which the configuration before protected",
+                put.opened.join(", ")
+            );
+        }
         daemon.tell_found(&put.found);
         daemon.say_protecting(put.attached);
         for interface in put.absent {
@@ -190,7 +196,10 @@ impl<W: Write> Daemon<W> {
             let done = tokio::select! {
                 signal = signals.next() => match signal {
                     Asked::ToEnd => break Outcome::Signal,
-                    Asked::ToReload => self.reload(None).map(drop),
+                    Asked::ToReload => self
+                        .reload(None)
+                        .map(drop)
+                        .context("the configuration is not reloaded, and nothing changes"),
                 },
                 ready = events.readable_mut() => {
                     let mut ready = ready?;

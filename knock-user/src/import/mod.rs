@@ -73,6 +73,17 @@ pub fn import(text: &str, file: &str) -> Result<Imported, Problems> {
         file: file.to_owned(),
         list,
     })?;
+    if conf.doors.is_empty() {
+        return Err(Problems {
+            file: file.to_owned(),
+            list: vec![Problem {
+                line: None,
+                key: String::new(),
+                reason: "it has no section with a sequence, so there is nothing to import"
+                    .to_owned(),
+            }],
+        });
+    }
     let mut page = Page::new(&conf, file);
     loop {
         let (toml, places) = page.write();

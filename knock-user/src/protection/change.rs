@@ -73,10 +73,12 @@ impl Change<'_> {
     }
 
     fn try_to_make(&self) -> Result<Made> {
+        self.keeps_something_closed()?;
         let known = self.before.map(|before| before.numbers.clone());
         let known = known.unwrap_or_default();
         let (kept, tables) = self.plan.compile(&known)?;
         let mut found = self.find()?;
+        self.keeps_an_interface(&found)?;
         let registry = self.registry(&known, &tables);
         registry.write(&self.instance.registry())?;
         // What was never settled is nothing to go back to.
@@ -121,6 +123,7 @@ impl Change<'_> {
             attached,
             absent: found.absent,
             refused: found.refused,
+            opened: self.opened(),
             found: connections,
         };
         let unsettled = Unsettled {
@@ -137,6 +140,41 @@ impl Change<'_> {
             put,
             unsettled,
         })
+    }
+
+    /// Where ports are closed, a configuration that closes none does not take the place of the one
+    /// before: it is far more often a file that was emptied than a wish.
+    fn keeps_something_closed(&self) -> Result<()> {
+        let is_attached = !self.instance.linked().is_empty();
+        let before = self.before.filter(|before| is_attached && !before.dry_run);
+        if let Some(before) = before {
+            self.plan.checked.may_replace(&before.protected)?;
+        }
+        Ok(())
+    }
+
+    /// The same for interfaces: those that are protected are not let go for others of which none
+    /// is there.
+    fn keeps_an_interface(&self, found: &Found) -> Result<()> {
+        if !found.admitted.is_empty() {
+            return Ok(());
+        }
+        let all = interface::list()?;
+        let links = pins::links(self.instance)?.into_iter();
+        let released: Vec<_> = links
+            .filter(|link| !self.interfaces.contains(&link.name))
+            .filter(|link| all.iter().any(|interface| link.holds(interface)))
+            .map(|link| link.name)
+            .collect();
+        if released.is_empty() {
+            return Ok(());
+        }
+        bail!(
+            "none of the interfaces asked for can be protected now ({}), and {} would no longer be \
+             protected: nothing is changed; `ip link` shows the interfaces, and `knock-user detach` ends the protection",
+            self.interfaces.join(", "),
+            released.join(", ")
+        )
     }
 
     /// Finds the interfaces: all of them, but for those that may be absent or refused.
@@ -259,6 +297,17 @@ impl Change<'_> {
             }
         }
         Ok(())
+    }
+
+    /// What the configuration before protected and this one does not; a dry run protects nothing.
+    fn opened(&self) -> Vec<String> {
+        let before = self.before.filter(|before| !before.dry_run);
+        let protected = before.map_or(&[][..], |before| &before.protected);
+        if self.how.dry_run {
+            return protected.to_vec();
+        }
+        let open = self.plan.settings().leaves_open(protected);
+        open.iter().map(ToString::to_string).collect()
     }
 
     /// Undoes [`Change::attach`].

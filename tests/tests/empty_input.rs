@@ -1,0 +1,259 @@
+//! Missing or empty input never opens a port: a reload, a signal and a restart over kept
+//! protection change nothing, and say so.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "what a test can't do, it says by a panic"
+)]
+
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt as _, chown},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use knock_tests::{
+    binary::binaries,
+    daemon::{self, attached_programs},
+    net::{self, Family, Net, SERVER_LINK, SERVER_LINK_2},
+    process::Process,
+    server::Server,
+    ssh::{DOOR, KNOCKS, SSH},
+    wait,
+};
+use nix::{
+    sys::{
+        signal::Signal::{SIGHUP, SIGTERM},
+        stat::Mode,
+    },
+    unistd::mkfifo,
+};
+use tempfile::TempDir;
+
+/// What is in the place of the configuration.
+enum Input {
+    Text(&'static str),
+    Missing,
+    Directory,
+    Pipe,
+    /// Of another user, and for nobody else: root that gave up its capabilities can't read it.
+    Unreadable,
+}
+
+const RUNS: &str = "interfaces = [\"b0\"]\n[[door]]\nname = \"ssh\"\n\
+    knock = [\"tcp/7000\", \"udp/8000\", \"tcp/9000\"]\nopen = []\non_open = [\"/bin/true\"]\n";
+
+/// The input, and a word of the error.
+const INPUTS: &[(&str, Input, &str)] = &[
+    ("empty", Input::Text(""), "has no effect"),
+    ("blank", Input::Text(" \n\t\n"), "has no effect"),
+    ("comments", Input::Text("# nothing\n"), "has no effect"),
+    (
+        "interfaces alone",
+        Input::Text("interfaces = [\"b0\"]\n"),
+        "has no effect",
+    ),
+    (
+        "runs a command, and closes nothing",
+        Input::Text(RUNS),
+        "tcp/22 would be open to everybody",
+    ),
+    (
+        "no interface is left",
+        Input::Text("interfaces = []\nprotect = [\"tcp/22\"]\n"),
+        "no interface to protect",
+    ),
+    (
+        "half a line",
+        Input::Text("interfaces = [\"b0\"]\n[[door]]\nname = \"ssh\"\nkno"),
+        ":4",
+    ),
+    ("zeros", Input::Text("\0\0\0\0\0\0\0\0"), "not TOML"),
+    ("missing", Input::Missing, "can't be read"),
+    ("a directory", Input::Directory, "can't be read"),
+];
+
+/// What only a process that runs already must not read.
+const AGAIN: &[(&str, Input, &str)] = &[
+    (
+        "a drained pipe",
+        Input::Pipe,
+        "a pipe can be read only once",
+    ),
+    ("unreadable", Input::Unreadable, "can't be read"),
+];
+
+impl Input {
+    fn put(&self, path: &Path) {
+        let _file = fs::remove_file(path);
+        let _directory = fs::remove_dir(path);
+        match self {
+            Self::Text(text) => fs::write(path, text).unwrap(),
+            Self::Missing => {}
+            Self::Directory => fs::create_dir(path).unwrap(),
+            Self::Pipe => mkfifo(path, Mode::from_bits_truncate(0o600)).unwrap(),
+            Self::Unreadable => {
+                fs::write(path, "").unwrap();
+                fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
+                chown(path, Some(65_534), None).unwrap();
+            }
+        }
+    }
+}
+
+fn config() -> String {
+    format!("interfaces = [\"{SERVER_LINK}\"]\n{DOOR}")
+}
+
+fn start(net: &Net, path: &Path, arguments: &[&str]) -> Process {
+    let mut command = Command::new(&binaries().user);
+    command.args(["--json", "--on-exit", "keep", "--config"]);
+    let command = command.arg(path).args(arguments).stdin(Stdio::null());
+    Process::start(&net.server, command)
+}
+
+#[track_caller]
+fn protects(process: &Process) {
+    wait::until("it protects", || {
+        let protecting = |line: &String| line.contains("\"protecting\"");
+        process.stdout().iter().any(protecting)
+    });
+}
+
+/// Everything is as it was: strangers stay outside, and who knocks gets in.
+#[track_caller]
+fn is_closed(net: &Net, row: &str) {
+    net.stranger(Family::V4).finds_closed(SSH, row);
+    let guest = net.stranger(Family::V6);
+    guest.knock(KNOCKS);
+    guest.finds(true, SSH, row);
+}
+
+fn place() -> (TempDir, PathBuf) {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("live.toml");
+    fs::write(&path, config()).unwrap();
+    (directory, path)
+}
+
+#[test]
+fn a_reload_changes_nothing() {
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let (_directory, path) = place();
+        let mut process = start(net, &path, &[]);
+        protects(&process);
+        let programs = attached_programs(&net.server);
+        for (row, input, word) in INPUTS.iter().chain(AGAIN) {
+            input.put(&path);
+            let (code, told) = daemon::ask(&net.server, &["reload"]);
+            assert_eq!(code, Some(2), "{row}: {told}");
+            assert!(told.contains(word), "{row}: no {word:?} in {told}");
+            let before = process.stderr().len();
+            process.signal(SIGHUP);
+            wait::until(&format!("{row}: a warning"), || {
+                let told = process.stderr();
+                let told = &told[before..];
+                told.contains("warning: the configuration is not reloaded") && told.contains(word)
+            });
+            is_closed(net, row);
+            assert_eq!(attached_programs(&net.server), programs, "{row}");
+        }
+        let ended = process.stop(SIGTERM);
+        let told = daemon::events(&ended.stdout);
+        assert!(!told.iter().any(|event| event["event"] == "reloaded"));
+    });
+}
+
+#[test]
+fn a_restart_changes_nothing() {
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let (_directory, path) = place();
+        let process = start(net, &path, &[]);
+        protects(&process);
+        assert!(process.stop(SIGTERM).status.success());
+        let programs = attached_programs(&net.server);
+        for (row, input, word) in INPUTS {
+            input.put(&path);
+            let ended = start(net, &path, &[]).wait();
+            assert_eq!(ended.status.code(), Some(2), "{row}: {ended:?}");
+            assert!(ended.stderr.contains(word), "{row}: {ended:?}");
+            is_closed(net, row);
+            assert_eq!(attached_programs(&net.server), programs, "{row}");
+        }
+        // Standard input is empty.
+        let ended = start(net, Path::new("/dev/stdin"), &["--iface", SERVER_LINK]).wait();
+        assert_eq!(ended.status.code(), Some(2), "{ended:?}");
+        is_closed(net, "a drained pipe");
+        let (code, told) = daemon::ask(&net.server, &["detach"]);
+        assert_eq!(code, Some(0), "{told}");
+        net.stranger(Family::V4).finds(true, SSH, "detached");
+    });
+}
+
+/// Interfaces that are there are not let go for one that is not.
+#[test]
+fn a_name_that_nothing_has() {
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let (_directory, path) = place();
+        let process = start(net, &path, &["--wait-for-interfaces"]);
+        protects(&process);
+        fs::write(&path, format!("interfaces = [\"etho\"]\n{DOOR}")).unwrap();
+        let (code, told) = daemon::ask(&net.server, &["reload"]);
+        assert_eq!(code, Some(1), "{told}");
+        for words in [
+            "can be protected now (etho)",
+            "b0 would no longer be protected",
+        ] {
+            assert!(told.contains(words), "no {words} in {told}");
+        }
+        is_closed(net, "nothing is changed");
+        assert!(process.stop(SIGTERM).status.success());
+        let (code, told) = daemon::ask(&net.server, &["detach"]);
+        assert_eq!(code, Some(0), "{told}");
+    });
+}
+
+/// What is left out while something else stays is a change like any other, and is announced.
+#[test]
+fn what_is_left_out_is_announced() {
+    net::test(|net| {
+        net.add_second_link();
+        let _server = Server::tcp(&net.server, &[SSH, 80]);
+        let (_directory, path) = place();
+        let both = format!("interfaces = [\"{SERVER_LINK}\", \"{SERVER_LINK_2}\"]\n");
+        fs::write(&path, format!("{both}protect = [\"tcp/80\"]\n{DOOR}")).unwrap();
+        let process = start(net, &path, &[]);
+        protects(&process);
+        fs::write(&path, format!("{both}protect = [\"tcp/80\"]\n")).unwrap();
+        let (code, told) = daemon::ask(&net.server, &["reload"]);
+        assert_eq!(code, Some(0), "{told}");
+        for words in ["no more door: ssh", "no longer protected: tcp/22"] {
+            assert!(told.contains(words), "no {words} in {told}");
+        }
+        assert!(process.stop(SIGTERM).status.success());
+
+        // And by a restart.
+        fs::write(
+            &path,
+            format!("interfaces = [\"{SERVER_LINK}\"]\nprotect = [\"tcp/22\"]\n"),
+        )
+        .unwrap();
+        let process = start(net, &path, &[]);
+        wait::until("ports are announced", || {
+            process
+                .stderr()
+                .contains("warning: no longer protected: tcp/80")
+        });
+        let stopped = serde_json::json!({"event": "stopped", "interface": SERVER_LINK_2});
+        daemon::tells(&process, &stopped);
+        net.stranger(Family::V4).finds_closed(SSH, "protected");
+        net.stranger(Family::V4).finds(true, 80, "announced");
+        assert!(process.stop(SIGTERM).status.success());
+        let (code, told) = daemon::ask(&net.server, &["detach"]);
+        assert_eq!(code, Some(0), "{told}");
+    });
+}
