@@ -28,8 +28,15 @@ Examples:
   knock-client home
   ssh -o 'ProxyCommand knock-client proxy %h %p' home
 
-Exit codes: 0 done (and connected, if asked to), 1 could not do it, 2 bad usage or bad \
-configuration.";
+Exit codes: 0 success (and connected, if asked to), 1 failure, 2 usage or configuration error";
+
+// Headings of `--help`.
+const KNOCKS: &str = "Knocks";
+const ONE_TIME: &str = "One-time sequences";
+const TIME: &str = "Time-based sequences";
+const CONNECTION: &str = "Connection";
+const ADDRESSES: &str = "Addresses";
+const OUTPUT: &str = "Profiles and output";
 
 /// Knock on the ports of a host, so that it opens another one for this machine
 #[derive(Debug, Parser)]
@@ -53,7 +60,7 @@ pub struct Cli {
 /// What to do, if not only to knock.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Knock, connect, and pass on what comes: for ssh's ProxyCommand
+    /// Knock, connect and relay standard input and output, for ssh's ProxyCommand
     ///
     /// In ~/.ssh/config: `ProxyCommand knock-client proxy %h %p`. The knocks are those of the
     /// profile that has this name or this host.
@@ -63,40 +70,46 @@ pub enum Command {
 /// Knocking, and perhaps a connection to see whether it helped.
 #[derive(Args, Debug)]
 pub struct Call {
-    /// Whom to knock on: a name, an IPv4 or IPv6 address, or a profile
+    /// Knock on this host: a name, an IPv4 or IPv6 address, or a profile
     #[arg(value_name = "HOST", value_parser = parse_host, required = true)]
     pub host: Option<String>,
 
-    /// What to knock on, in this order
+    /// Knock on these ports, in this order
     #[arg(value_name = "KNOCK")]
     pub knocks: Vec<Word>,
-
-    /// After the last knock connect to this TCP port at once, and again until it is open; with
-    /// "reply", to the port that the host replies
-    #[arg(long, value_name = "PORT", value_parser = parse_goal)]
-    pub then_connect: Option<Goal>,
-
-    /// Print one JSON object per line for each knock, the connection or the failure
-    #[arg(long)]
-    pub json: bool,
 
     /// How to knock.
     #[command(flatten)]
     pub options: Options,
+
+    /// Connect to this TCP port after the last knock, until it is open; with "reply", to the
+    /// port that the host replies
+    #[arg(
+        long,
+        value_name = "PORT",
+        value_parser = parse_goal,
+        help_heading = CONNECTION,
+        display_order = 0
+    )]
+    pub then_connect: Option<Goal>,
+
+    /// Print a JSON object on a line for each knock, the connection or the failure
+    #[arg(long, help_heading = OUTPUT)]
+    pub json: bool,
 }
 
 /// Knocking for another program, which talks through standard input and output.
 #[derive(Args, Debug)]
 pub struct Proxy {
-    /// Whom to knock on and connect to: a name, an address, or a profile
+    /// Knock on and connect to this host: a name, an address, or a profile
     #[arg(value_name = "HOST", value_parser = parse_host)]
     pub host: String,
 
-    /// The TCP port to connect to
+    /// Connect to this TCP port
     #[arg(value_name = "PORT", value_parser = parse_tcp_port)]
     pub port: u16,
 
-    /// What to knock on, if not what the profile says
+    /// Knock on these ports instead of those in the profile
     #[arg(value_name = "KNOCK")]
     pub knocks: Vec<Word>,
 
@@ -108,92 +121,92 @@ pub struct Proxy {
 /// How to knock.
 #[derive(Args, Debug)]
 pub struct Options {
-    /// Bare ports are UDP, not TCP
-    #[arg(short, long)]
+    /// Take bare ports as UDP, not TCP
+    #[arg(short, long, help_heading = KNOCKS)]
     pub udp: bool,
 
-    /// Knock what this file says, one knock a line; bare ports in it are UDP
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["knocks", "one_time"])]
+    /// Read the knocks from this file, one a line; bare ports in it are UDP
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["knocks", "one_time"], help_heading = KNOCKS)]
     pub file: Option<PathBuf>,
 
-    /// Knock the next sequence of this file, and mark it as used
-    #[arg(long, value_name = "FILE", conflicts_with = "knocks")]
+    /// Use the next sequence of this file, and mark it as used
+    #[arg(long, value_name = "FILE", conflicts_with = "knocks", help_heading = ONE_TIME)]
     pub one_time: Option<PathBuf>,
 
     /// Ask this TCP port of the host (or HOST:PORT) which line of the one-time file is next
-    #[arg(long, value_name = "PORT[/DOOR]")]
+    #[arg(long, value_name = "PORT[/DOOR]", help_heading = ONE_TIME)]
     pub index: Option<Index>,
 
-    /// Knock the sequence of the time, which is made of the secret in this file
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["knocks", "file", "one_time"])]
+    /// Use the current time-based sequence; FILE holds the shared secret
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["knocks", "file", "one_time"], help_heading = TIME)]
     pub otp: Option<PathBuf>,
 
-    /// The same with the secret in this environment variable
-    #[arg(long, value_name = "NAME", conflicts_with_all = ["knocks", "file", "one_time", "otp"])]
+    /// Take the shared secret from this environment variable
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["knocks", "file", "one_time", "otp"], help_heading = TIME)]
     pub otp_env: Option<String>,
 
-    /// The same with this secret, which others on this machine can see
-    #[arg(long, value_name = "SECRET", conflicts_with_all = ["knocks", "file", "one_time", "otp", "otp_env"])]
+    /// Use this shared secret, which other users of this machine can see
+    #[arg(long, value_name = "SECRET", conflicts_with_all = ["knocks", "file", "one_time", "otp", "otp_env"], help_heading = TIME)]
     pub otp_secret: Option<Hidden>,
 
-    /// How long a sequence of the time lasts [default: 45s]
-    #[arg(long, value_name = "DURATION")]
+    /// Change the sequence this often [default: 45s]
+    #[arg(long, value_name = "DURATION", help_heading = TIME)]
     pub otp_period: Option<Period>,
 
-    /// The lowest port of the sequences of the time [default: 20000]
-    #[arg(long, value_name = "PORT")]
+    /// Use the 256 ports from this one on [default: 20000]
+    #[arg(long, value_name = "PORT", help_heading = TIME)]
     pub otp_base: Option<u16>,
 
-    /// The knocks of the sequences of the time [default: tcp,udp,tcp]
-    #[arg(long, value_name = "LIST")]
+    /// Use these protocols for the knocks [default: tcp,udp,tcp]
+    #[arg(long, value_name = "LIST", help_heading = TIME)]
     pub otp_protocols: Option<Protocols>,
 
-    /// The sequences of the time have no second half that depends on the source
-    #[arg(long, conflicts_with = "source")]
+    /// Do not bind the sequence to the source address (server: bind_source = false)
+    #[arg(long, conflicts_with = "source", help_heading = TIME)]
     pub otp_unbound: bool,
 
-    /// The own address as the server sees it, if another one is in between
-    #[arg(long, value_name = "ADDRESS")]
+    /// Name the public address as the server sees it, if behind NAT
+    #[arg(long, value_name = "ADDRESS", help_heading = TIME)]
     pub source: Option<IpAddr>,
 
-    /// Where the profiles are [default: ~/.config/knock/config.toml]
-    #[arg(long, value_name = "FILE")]
+    /// Read profiles from this file [default: ~/.config/knock/config.toml]
+    #[arg(short, long, value_name = "FILE", help_heading = OUTPUT)]
     pub config: Option<PathBuf>,
 
-    /// The pause between knocks, in which they can't overtake each other [default: 5ms]
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    /// Pause between knocks, so that they can't overtake each other [default: 5ms]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, help_heading = KNOCKS)]
     pub delay: Option<Duration>,
 
-    /// Make a whole connection of each TCP knock, for doors with verify = "handshake"
-    #[arg(long)]
+    /// Make each TCP knock a whole connection, for doors with verify = "handshake"
+    #[arg(long, help_heading = KNOCKS)]
     pub handshake: bool,
 
-    /// How long after the last knock to keep trying to connect [default: 10s]
-    #[arg(long, value_name = "DURATION", value_parser = parse_timeout)]
+    /// Keep trying to connect for this long after the last knock [default: 10s]
+    #[arg(long, value_name = "DURATION", value_parser = parse_timeout, help_heading = CONNECTION)]
     pub timeout: Option<Duration>,
 
-    /// How often to knock again if the port did not open within the timeout [default: 0]
-    #[arg(long, value_name = "NUMBER")]
+    /// Knock this many times again if the port does not open in time [default: 0]
+    #[arg(long, value_name = "NUMBER", help_heading = CONNECTION)]
     pub retries: Option<u32>,
 
     /// Use IPv4 only
-    #[arg(short = '4', conflicts_with = "only_v6")]
+    #[arg(short = '4', conflicts_with = "only_v6", help_heading = ADDRESSES)]
     pub only_v4: bool,
 
     /// Use IPv6 only
-    #[arg(short = '6')]
+    #[arg(short = '6', help_heading = ADDRESSES)]
     pub only_v6: bool,
 
-    /// Knock over IPv4 and IPv6: a host opens for each address by itself
-    #[arg(long, conflicts_with_all = ["only_v4", "only_v6"])]
+    /// Knock over IPv4 and IPv6: a host opens for each address separately
+    #[arg(long, conflicts_with_all = ["only_v4", "only_v6"], help_heading = ADDRESSES)]
     pub both: bool,
 
     /// Print the address and each knock
-    #[arg(short, long)]
+    #[arg(short, long, help_heading = OUTPUT)]
     pub verbose: bool,
 
     /// Append what is done, with the time, to this file
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
     pub log: Option<PathBuf>,
 }
 
@@ -285,8 +298,7 @@ fn parse_host(word: &str) -> Result<String, String> {
     Ok(word.to_owned())
 }
 
-/// Reads `22` and `tcp/22`.
-/// A TCP port, or the one that is replied.
+/// Reads a TCP port, or the word for the port that the host replies.
 pub(crate) fn parse_goal(word: &str) -> Result<Goal, String> {
     match word {
         "reply" => Ok(Goal::Reply),
@@ -294,6 +306,7 @@ pub(crate) fn parse_goal(word: &str) -> Result<Goal, String> {
     }
 }
 
+/// Reads `22` and `tcp/22`.
 pub(crate) fn parse_tcp_port(word: &str) -> Result<u16, String> {
     match word.parse::<Knock>() {
         Ok(Knock {

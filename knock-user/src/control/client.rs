@@ -27,67 +27,67 @@ use crate::{
 /// What a running knock-user is asked for, or its pinned maps.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Ask {
-    /// Tell what is protected and how, and what was counted. Works without a running process.
+    /// Show what is protected and how, and the counters
     Status(At),
-    /// Tell who has grants, and for how long. Works without a running process.
+    /// List grants and how long they last
     List(At),
-    /// Tell what happens, from now on.
+    /// Stream events
     Watch(At),
-    /// Let a source in without knocks.
+    /// Admit a source without knocks
     Grant {
-        /// Who.
+        /// Admit this source address
         #[arg(value_name = "SOURCE", value_parser = value::address)]
         source: IpAddr,
-        /// The door whose ports are opened.
+        /// Open the ports of this door
         #[arg(long, value_name = "NAME")]
         door: String,
-        /// For how long, such as 10m. Default: the door's open_for.
+        /// End the grant after TIME, such as 10m [default: the door's open_for]
         #[arg(long = "for", value_name = "TIME", value_parser = value::duration)]
         lasts: Option<Duration>,
         /// Where.
         #[command(flatten)]
         at: At,
     },
-    /// End a source's grants. Connections go on, unless [established] keep = false.
+    /// End a source's grants
     Revoke {
-        /// Whose.
+        /// End the grants of this source address
         #[arg(value_name = "SOURCE", value_parser = value::address)]
         source: IpAddr,
-        /// Only those that this door gave.
+        /// End only grants given by this door
         #[arg(long, value_name = "NAME")]
         door: Option<String>,
         /// Where.
         #[command(flatten)]
         at: At,
     },
-    /// Tell what would happen to a new connection, and why.
+    /// Explain what would happen to a new connection, and why
     Explain {
-        /// Where it would come from.
+        /// Judge a connection from this source address
         #[arg(value_name = "SOURCE", value_parser = value::address)]
         source: IpAddr,
-        /// The port that it would go to, such as tcp/22.
+        /// Judge a connection to this port, such as tcp/22
         #[arg(value_name = "PORT")]
         port: Knock,
-        /// The address that it would go to, where doors have a target.
+        /// Judge a connection to this address of the host; needed where doors have a target
         #[arg(long, value_name = "ADDRESS", value_parser = value::address)]
         to: Option<IpAddr>,
         /// Where.
         #[command(flatten)]
         at: At,
     },
-    /// Read the configuration again. If anything is wrong with it, nothing changes.
+    /// Read the configuration again; an invalid one changes nothing
     Reload {
-        /// Go back to the configuration before after this time, such as 60s, unless `knock-user
-        /// confirm` comes.
+        /// Roll back to the previous configuration after TIME (such as 60s) unless `knock-user
+        /// confirm` is run
         #[arg(long, value_name = "TIME", value_parser = value::duration)]
         confirm: Option<Duration>,
         /// Where.
         #[command(flatten)]
         at: At,
     },
-    /// Keep what was started or reloaded with --confirm.
+    /// Keep what was started or reloaded with --confirm
     Confirm(At),
-    /// End the protection: the ports are open to everybody. Works without a running process.
+    /// End the protection: open the ports to everybody
     Detach(At),
 }
 
@@ -98,10 +98,10 @@ fn millis(time: Duration) -> u64 {
 /// Which instance, and how the answer is told.
 #[derive(Args, Clone, Debug)]
 pub struct At {
-    /// An interface that is protected, if several sets of them are.
-    #[arg(long = "iface", value_name = "IF")]
+    /// Choose the instance by one of its interfaces; needed if several run
+    #[arg(short = 'i', long = "iface", value_name = "IF")]
     pub interface: Option<String>,
-    /// The answer as one JSON object.
+    /// Print JSON
     #[arg(long)]
     pub json: bool,
 }

@@ -39,26 +39,25 @@ const READABLE_BY_OWNER: u32 = 0o600;
 /// What is to be drawn.
 #[derive(Args, Clone, Debug)]
 pub struct Options {
-    /// How many knocks, such as 6, or 10..100 to have that drawn too.
+    /// Draw this many knocks, such as 6, or a random number of them, such as 10..100
     #[arg(long, value_name = "NUMBER", default_value = "6", value_parser = knocks)]
     pub knocks: RangeInclusive<usize>,
-    /// The ports to draw from; each is used at most once in a sequence.
+    /// Draw from these ports; each is used at most once in a sequence
     #[arg(long, value_name = "FIRST-LAST", default_value = RANGE, value_parser = value::range)]
     pub range: RangeInclusive<u16>,
-    /// What the knocks are.
+    /// Draw TCP knocks, UDP knocks or both
     #[arg(long, value_name = "PROTOCOL", default_value = "both")]
     pub protocol: Protocols,
-    /// The name of the door.
+    /// Name the door
     #[arg(long, value_name = "NAME", default_value = "ssh")]
     pub name: String,
-    /// What the door opens.
+    /// Let the door open this port; repeat for more
     #[arg(long, value_name = "PORT", default_value = "tcp/22")]
     pub open: Vec<Ports>,
-    /// Draw so many sequences, each of which works once: a file that the host and the client both
-    /// get a copy of.
+    /// Draw this many one-time sequences; host and client each need a copy of the file
     #[arg(long, value_name = "NUMBER", value_parser = one_time)]
     pub one_time: Option<usize>,
-    /// Write the sequences into this new file, which `knock-client --file`, or `--one-time`, reads.
+    /// Write the sequences to this new file, for `knock-client --file` or `--one-time`
     #[arg(long, value_name = "FILE")]
     pub export: Option<PathBuf>,
 }
