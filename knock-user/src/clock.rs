@@ -32,7 +32,8 @@ pub fn check() -> Result<()> {
     match offsets.and_then(|text| boottime_offset(&text)) {
         Some(0) => Ok(()),
         Some(offset_ns) => {
-            let seconds = Duration::from_nanos_u128(offset_ns.unsigned_abs()).as_secs_f64();
+            let offset = u64::try_from(offset_ns.unsigned_abs()).unwrap_or(u64::MAX);
+            let seconds = Duration::from_nanos(offset).as_secs_f64();
             let relation = if offset_ns < 0 { "behind" } else { "ahead of" };
             bail!(
                 "this time namespace's boot clock is {seconds} s {relation} the host's, and {CURE}"

@@ -221,7 +221,7 @@ fn the_lines_are_stable() {
                 dated: false,
             }
             .to_line(),
-            r#"{"protocol":1,"command":"watch","json":true}"#,
+            r#"{"protocol":1,"command":"watch","json":true,"dated":false}"#,
         ),
         (
             confirmed().to_line(),
