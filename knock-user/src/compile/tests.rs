@@ -1,6 +1,6 @@
-//! What comes out of the compiler, and how fast.
+//! What comes out of the compiler.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use knock_common::{
     layout::{DOORS_PER_NODE, EdgeKey, PortKind, Symbol},
@@ -309,19 +309,11 @@ fn ten_thousand_doors(ports: impl Fn(u64) -> u16) -> Settings {
 }
 
 #[test]
-fn ten_thousand_doors_compile_quickly() {
+fn ten_thousand_doors_compile() {
+    // `cargo xtask bench user` says how long a start with so many takes.
     let settings = ten_thousand_doors(|random| (random % 60_000) as u16);
-    let before = Instant::now();
     let tables = tables_on(&settings, &Host::default());
-    let took = before.elapsed();
-    println!(
-        "{} nodes, {} edges in {took:?}",
-        tables.nodes.len(),
-        tables.edges.len()
-    );
-    assert!(tables.nodes.len() > 50_000);
-    let most = if cfg!(debug_assertions) { 5000 } else { 200 };
-    assert!(took < Duration::from_millis(most), "{took:?}");
+    assert!(tables.nodes.len() > 50_000, "{}", tables.nodes.len());
 }
 
 #[test]
