@@ -64,9 +64,7 @@ enum Line {
 
 #[derive(Serialize)]
 struct Failed {
-    /// `no_knocks`, `profile`, `sequence`, `one_time`, `index`, `unresolved`, `unsent`,
-    /// `no_reply`, `no_answer`, `refused`, `unreachable`, `unable`, `broken`, `log` or `output`.
-    reason: &'static str,
+    reason: Reason,
     /// Of the knock that was not sent, or of the connection.
     #[serde(skip_serializing_if = "Option::is_none")]
     port: Option<u16>,
@@ -75,6 +73,28 @@ struct Failed {
     #[serde(skip_serializing_if = "Option::is_none")]
     after_us: Option<u64>,
     message: String,
+}
+
+/// Why nothing came of it, in a word. docs/client.md lists the words: `ValueEnum` knows them all.
+#[derive(Clone, Copy, Debug, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+enum Reason {
+    NoKnocks,
+    Profile,
+    Sequence,
+    OneTime,
+    Otp,
+    Index,
+    Broken,
+    Log,
+    Unresolved,
+    Unsent,
+    NoReply,
+    NoAnswer,
+    Refused,
+    Unreachable,
+    Unable,
+    Output,
 }
 
 /// Where the lines go. They are kept until [`flush`](Self::flush) or [`finish`](Self::finish),
@@ -262,17 +282,17 @@ impl From<&Failure> for Failed {
             message: String::new(),
         };
         let failed = match failure {
-            Failure::NoKnocks { .. } => plain("no_knocks", None),
-            Failure::Profile(_) => plain("profile", None),
-            Failure::Sequence(_) => plain("sequence", None),
-            Failure::OneTime(_) => plain("one_time", None),
-            Failure::Otp(_) => plain("otp", None),
-            Failure::Index(_) | Failure::IndexOfNothing => plain("index", None),
-            Failure::Broken(_) => plain("broken", None),
-            Failure::Log(_) => plain("log", None),
-            Failure::Resolve(_) => plain("unresolved", None),
-            Failure::Send(error) => plain("unsent", Some(error.knock.port)),
-            Failure::Reply(error) => plain("no_reply", Some(error.knock.port)),
+            Failure::NoKnocks { .. } => plain(Reason::NoKnocks, None),
+            Failure::Profile(_) => plain(Reason::Profile, None),
+            Failure::Sequence(_) => plain(Reason::Sequence, None),
+            Failure::OneTime(_) => plain(Reason::OneTime, None),
+            Failure::Otp(_) => plain(Reason::Otp, None),
+            Failure::Index(_) | Failure::IndexOfNothing => plain(Reason::Index, None),
+            Failure::Broken(_) => plain(Reason::Broken, None),
+            Failure::Log(_) => plain(Reason::Log, None),
+            Failure::Resolve(_) => plain(Reason::Unresolved, None),
+            Failure::Send(error) => plain(Reason::Unsent, Some(error.knock.port)),
+            Failure::Reply(error) => plain(Reason::NoReply, Some(error.knock.port)),
             Failure::Connect(ConnectError {
                 port,
                 attempts,
@@ -284,21 +304,137 @@ impl From<&Failure> for Failed {
                 after_us: Some(microseconds(*after)),
                 ..plain(reason(closed), Some(*port))
             },
-            Failure::Output(_) => plain("output", None),
+            Failure::Output(_) => plain(Reason::Output, None),
         };
         Self { message, ..failed }
     }
 }
 
-fn reason(closed: &Closed) -> &'static str {
+fn reason(closed: &Closed) -> Reason {
     match closed {
-        Closed::NoAnswer => "no_answer",
-        Closed::Refused => "refused",
-        Closed::Unreachable(_) => "unreachable",
-        Closed::Unable(_) => "unable",
+        Closed::NoAnswer => Reason::NoAnswer,
+        Closed::Refused => Reason::Refused,
+        Closed::Unreachable(_) => Reason::Unreachable,
+        Closed::Unable(_) => Reason::Unable,
     }
 }
 
 fn microseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::ValueEnum as _;
+    use std::collections::BTreeMap;
+
+    const PAGE: &str = include_str!("../../docs/client.md");
+
+    /// The words in backquotes of each cell but the last, in the table whose first column has this name.
+    fn table(column: &str) -> Vec<Vec<Vec<&'static str>>> {
+        let (_, table) = PAGE.split_once(&format!("| `{column}` |")).unwrap();
+        let rows = table
+            .lines()
+            .skip(2)
+            .map_while(|row| row.strip_prefix("| "));
+        let words = |cell: &'static str| cell.split('`').skip(1).step_by(2).collect();
+        rows.map(|row| row.split(" | ").map(words).collect())
+            .collect()
+    }
+
+    fn every_line() -> Vec<Line> {
+        let line = Line::Taken { line: 1, left: 1 };
+        // A new kind of line does not compile here until it is in the list below.
+        match line {
+            Line::Taken { .. }
+            | Line::Knock { .. }
+            | Line::Skipped { .. }
+            | Line::Retry { .. }
+            | Line::Told { .. }
+            | Line::Connected { .. }
+            | Line::Failed(_) => {}
+        }
+        vec![
+            line,
+            Line::Knock {
+                number: 1,
+                of: 1,
+                protocol: Protocol::Tcp,
+                port: 1,
+                address: String::new(),
+            },
+            Line::Skipped {
+                address: String::new(),
+                message: String::new(),
+            },
+            Line::Retry {
+                number: 1,
+                of: 1,
+                message: String::new(),
+            },
+            Line::Told {
+                port: 1,
+                after_us: 1,
+            },
+            Line::Connected {
+                port: 1,
+                attempt: 1,
+                after_us: 1,
+            },
+            Line::Failed(Failed {
+                reason: Reason::Otp,
+                port: Some(1),
+                attempts: Some(1),
+                after_us: Some(1),
+                message: String::new(),
+            }),
+        ]
+    }
+
+    #[test]
+    fn every_event_and_field_is_on_the_page() {
+        let found = table("event").into_iter();
+        let found: BTreeMap<_, _> = found
+            .map(|cells| {
+                let mut fields = cells[1].clone();
+                fields.sort_unstable();
+                (cells[0][0].to_owned(), fields.join(" "))
+            })
+            .collect();
+        let expected: BTreeMap<_, _> = every_line()
+            .iter()
+            .map(|line| {
+                let value = serde_json::to_value(line).unwrap();
+                let object = value.as_object().unwrap();
+                let mut fields: Vec<_> = object.keys().map(String::as_str).collect();
+                fields.retain(|field| *field != "event");
+                fields.sort_unstable();
+                let event = value["event"].as_str().unwrap();
+                (event.to_owned(), fields.join(" "))
+            })
+            .collect();
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn every_reason_is_on_the_page() {
+        let mut found: Vec<_> = table("reason")
+            .iter()
+            .map(|cells| cells[0][0].to_owned())
+            .collect();
+        let mut expected: Vec<_> = Reason::value_variants()
+            .iter()
+            .map(|reason| {
+                serde_json::to_value(reason)
+                    .unwrap()
+                    .as_str()
+                    .unwrap()
+                    .to_owned()
+            })
+            .collect();
+        found.sort();
+        expected.sort();
+        assert_eq!(found, expected);
+    }
 }

@@ -1,6 +1,9 @@
 //! `cargo xtask dist`: everything that is installed, as it lies below a prefix.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, Result};
 use xshell::Shell;
@@ -9,6 +12,45 @@ use crate::{
     launch::{self, Profile},
     shell,
 };
+
+/// Where documents are below the prefix.
+const DOCUMENTS: &str = "share/doc/knock";
+
+/// What is installed there, as it lies in the repository, so that links between documents hold.
+const INSTALLED: [&str; 9] = [
+    "README.md",
+    "ARCHITECTURE.md",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "SECURITY.md",
+    "LICENSE-MIT",
+    "LICENSE-APACHE",
+    "docs",
+    "examples",
+];
+
+/// The documents below the root of the repository, and where each is installed below the prefix.
+///
+/// # Errors
+/// A directory can't be read.
+pub fn documents(root: &Path) -> Result<Vec<(PathBuf, PathBuf)>> {
+    let mut documents = Vec::new();
+    let mut left: Vec<PathBuf> = INSTALLED.iter().map(PathBuf::from).collect();
+    while let Some(path) = left.pop() {
+        let from = root.join(&path);
+        if !from.is_dir() {
+            let to = Path::new(DOCUMENTS).join(&path);
+            documents.push((from, to));
+            continue;
+        }
+        let entries = fs::read_dir(&from).with_context(|| format!("reading {}", from.display()))?;
+        for entry in entries {
+            left.push(path.join(entry?.file_name()));
+        }
+    }
+    documents.sort();
+    Ok(documents)
+}
 
 /// Builds the programs and puts them, their manual, completions, documents and unit below
 /// `target/dist`; gives back where that is.
@@ -25,25 +67,10 @@ pub fn run(sh: &Shell) -> Result<PathBuf> {
     }
     let manual = sh.cmd(built.join("manual")).arg(&prefix);
     manual.run().context("writing man pages and completions")?;
-    let documents = prefix.join("share/doc/knock");
-    for name in [
-        "README.md",
-        "CHANGELOG.md",
-        "SECURITY.md",
-        "LICENSE-MIT",
-        "LICENSE-APACHE",
-    ] {
-        copy(sh, name.into(), documents.clone())?;
-    }
-    for (from, place) in [
-        ("docs", "share/doc/knock"),
-        ("examples", "share/doc/knock/examples"),
-    ] {
-        for file in sh.read_dir(from)? {
-            if file.is_file() {
-                copy(sh, file, prefix.join(place))?;
-            }
-        }
+    for (from, to) in documents(&sh.current_dir())? {
+        let to = prefix.join(to);
+        let directory = to.parent().unwrap_or(&prefix).to_owned();
+        copy(sh, from, directory)?;
     }
     copy(
         sh,

@@ -8,39 +8,8 @@
 //! `(192.0.2.2 on eth0)`. On a terminal the time of day is enough; elsewhere, as in a file, lines
 //! begin with the date. A line that says the same again is counted and summed up later.
 //!
-//! The columns are as wide as what has been told so far. With `--json` a line is an object with
-//! these fields; what an event does not have is left out:
-//!
-//! | field | type | meaning |
-//! |---|---|---|
-//! | `time` | string | RFC 3339, UTC, with milliseconds |
-//! | `event` | string | one of the names of [`What`] |
-//! | `source` | string | who: an IPv4 or IPv6 address |
-//! | `door` | string | name of the door |
-//! | `protocol` | string | `tcp` or `udp` |
-//! | `port` | number | destination port |
-//! | `source_port` | number | source port |
-//! | `to` | string | which address of this host the packet was sent to |
-//! | `stage` | number | how many knocks of the door have been made |
-//! | `of` | number | how many knocks the door has |
-//! | `reason` | string | [`knock_common::Reason::name`], or `granted` by hand, or why it closed: `expired`, `sequence`, `revoked`, `removed`, `idle`; or why an interface is refused: [`crate::admission::Refusal::name`] |
-//! | `by` | string | name of the door whose sequence closed it, or who opened or closed it by hand: `uid 0` |
-//! | `until` | string | when the grant ends, like `time` |
-//! | `seconds` | number | how long from `time` to `until`, or how long a flow was idle |
-//! | `ports` | array of strings | what is opened, closed or protected: `tcp/22` |
-//! | `interface` | string | name of the interface that is protected, as it is asked for, or that the packet came in by |
-//! | `now` | string | the name that a protected interface has, if it is asked for by an alternative name |
-//! | `mode` | string | how the program is attached: `native` or `generic` |
-//! | `because` | string | why not otherwise, or why an interface can't be protected and what cures that |
-//! | `doors` | number | how many doors there are |
-//! | `left_out` | number | events that were left out, because there were too many, since the last such line |
-//! | `lost` | number | events that were lost, because they were not read in time, since the last such line |
-//! | `count` | number | how often there was no room, since the last such line |
-//! | `changes` | array of strings | what a reload changed |
-//! | `line` | number | the line of a one-time file that was used |
-//! | `sequences_left` | number | how many of its lines are left |
-//! | `seconds_behind` | number | how far the knocker's clock seems to be behind this host's; below 0 it is ahead |
-//! | `dry_run` | `true` | nothing is dropped |
+//! The columns are as wide as what has been told so far. With `--json` a line is an object:
+//! docs/control.md lists the events and their fields.
 //!
 //! Those who watch over the control socket choose for themselves; for lines that they did not read
 //! in time they get one with `time`, `event` (`missed`) and `missed`, the number of those lines.

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
-/// One line of `--json`; the fields are described at the top of the module.
+/// One line of `--json`; docs/control.md describes the fields.
 #[derive(Debug, Default, Serialize)]
 pub(super) struct Record<'a> {
     pub(super) time: String,
@@ -63,8 +63,8 @@ pub(super) struct Record<'a> {
     pub(super) dry_run: bool,
 }
 
-/// What a line is about.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+/// What a line is about. docs/control.md lists the kinds: `ValueEnum` knows them all.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
 pub enum What {
     /// A door opened.
     Opened,
@@ -188,5 +188,71 @@ impl What {
             | Self::Enabled
             | Self::Clock => self.name(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeSet, net::Ipv4Addr};
+
+    use clap::ValueEnum as _;
+
+    use super::*;
+
+    const PAGE: &str = include_str!("../../../docs/control.md");
+
+    /// The words in backquotes in the first cells of the tables under a heading.
+    fn listed(heading: &str) -> BTreeSet<&'static str> {
+        let (_, section) = PAGE.split_once(&format!("\n### {heading}\n")).unwrap();
+        let section = section.split_once("\n##").map_or(section, |(this, _)| this);
+        let cells = section.lines().filter_map(|line| line.strip_prefix("| "));
+        let cells = cells.filter_map(|row| row.split('|').next());
+        cells
+            .flat_map(|cell| cell.split('`').skip(1).step_by(2))
+            .collect()
+    }
+
+    #[test]
+    fn every_event_is_on_the_page() {
+        let names = What::value_variants().iter().map(|what| what.name());
+        assert_eq!(listed("Events"), names.collect());
+    }
+
+    #[test]
+    fn every_field_is_on_the_page() {
+        // No `..`: a new field has to come here before it compiles.
+        let record = Record {
+            time: String::new(),
+            event: "",
+            source: Some(Ipv4Addr::LOCALHOST.into()),
+            door: Some(""),
+            protocol: Some(""),
+            port: Some(0),
+            source_port: Some(0),
+            to: Some(Ipv4Addr::LOCALHOST.into()),
+            stage: Some(0),
+            of: Some(0),
+            reason: Some(""),
+            by: Some(""),
+            until: Some(String::new()),
+            seconds: Some(0.0),
+            ports: Some(&[]),
+            interface: Some(""),
+            now: Some(""),
+            mode: Some(""),
+            because: Some(""),
+            doors: Some(0),
+            left_out: Some(0),
+            lost: Some(0),
+            count: Some(0),
+            changes: Some(&[]),
+            line: Some(0),
+            sequences_left: Some(0),
+            seconds_behind: Some(0),
+            dry_run: true,
+        };
+        let value = serde_json::to_value(&record).unwrap();
+        let fields = value.as_object().unwrap().keys().map(String::as_str);
+        assert_eq!(listed("Fields of events"), fields.collect());
     }
 }

@@ -78,7 +78,7 @@ pub struct Counter {
     pub name: String,
     /// In words.
     pub text: String,
-    /// `pass` or `drop`; none for what is not about a packet.
+    /// `pass`, `drop` or `answer`; none for what is not about a packet.
     pub verdict: Option<String>,
     /// How often.
     pub count: u64,
@@ -145,7 +145,7 @@ pub struct Explanation {
     pub port: String,
     /// The address that it goes to, if one was named.
     pub to: Option<IpAddr>,
-    /// `pass` or `drop`.
+    /// `pass`, `drop` or `answer`.
     pub verdict: String,
     /// Name of the reason.
     pub reason: String,

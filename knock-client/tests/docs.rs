@@ -1,0 +1,76 @@
+//! What the documentation says about knock-client is so.
+
+#![expect(clippy::unwrap_used, reason = "a helper of a test fails with the test")]
+
+#[path = "../../knock-common/tests/pages/command_lines.rs"]
+mod command_lines;
+#[path = "../../knock-common/tests/pages/mod.rs"]
+mod pages;
+
+use std::fs;
+
+use clap::{Command, CommandFactory as _};
+use knock_client::{cli::Cli, profile};
+
+const PAGE: &str = include_str!("../../docs/client.md");
+
+#[test]
+fn every_option_is_on_the_page() {
+    let command = Cli::command();
+    command_lines::check_arguments(&command, PAGE, "## Options");
+    let names: Vec<_> = command.get_subcommands().map(Command::get_name).collect();
+    assert_eq!(
+        names,
+        ["proxy"],
+        "a new subcommand needs a place on the page"
+    );
+    let options = |command: &Command| {
+        let arguments = command.get_arguments();
+        let options = arguments.filter(|arg| !arg.is_positional());
+        options.map(|arg| arg.get_id().clone()).collect::<Vec<_>>()
+    };
+    let proxy = command.find_subcommand("proxy").unwrap();
+    // The page says that proxy has all but these.
+    let mut expected = options(&command);
+    expected.retain(|id| id != "then_connect" && id != "json");
+    assert_eq!(options(proxy), expected);
+}
+
+#[test]
+fn the_program_accepts_its_command_lines() {
+    let count = command_lines::check_command_lines(&Cli::command());
+    assert!(count > 20, "{count} command lines");
+}
+
+#[test]
+fn every_help_line_is_short_and_imperative() {
+    command_lines::check_help(&Cli::command());
+}
+
+/// The keys that may be at a place of the file, as the error about another one names them.
+fn keys(before: &str) -> Vec<String> {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("config.toml");
+    fs::write(&path, format!("{before}zzzzzz = 1")).unwrap();
+    let error = profile::find(&path, "x", true).unwrap_err().to_string();
+    let (_, known) = error.split_once("expected ").unwrap();
+    let known = known.split('`').skip(1).step_by(2);
+    known.map(str::to_owned).collect()
+}
+
+#[test]
+fn every_key_of_a_profile_is_on_the_page() {
+    for (before, heading) in [
+        ("[profile.x]\n", "## Profiles"),
+        ("[profile.x.otp]\n", "## Knocks of the time"),
+    ] {
+        let mut found: Vec<_> = pages::rows(PAGE, heading)
+            .into_iter()
+            .map(|row| row[0].trim_matches('`').to_owned())
+            .collect();
+        let mut expected = keys(before);
+        found.sort();
+        expected.sort();
+        assert_eq!(found, expected, "{heading}");
+    }
+}

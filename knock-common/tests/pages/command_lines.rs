@@ -1,0 +1,144 @@
+//! Command lines in the project's Markdown.
+
+use clap::{Arg, Command, error::ErrorKind};
+
+use super::pages::{pages, rows};
+
+/// The text before and the words in place of what a reader puts in.
+const PLACEHOLDERS: [(&str, &str); 3] = [
+    ("SOURCE", "192.0.2.1"),
+    ("ADDRESS", "192.0.2.1"),
+    ("PORT", "22"),
+];
+
+/// Asserts that a program accepts each of its command lines in the pages; returns how many there are.
+///
+/// What a sentence leaves out, such as a host, may be missing.
+pub(crate) fn check_command_lines(command: &Command) -> usize {
+    let mut count = 0;
+    for page in pages() {
+        for line in code(&page.text) {
+            let Some(words) = words_of(command.get_name(), line) else {
+                continue;
+            };
+            count += 1;
+            let Err(error) = command.clone().try_get_matches_from(&words) else {
+                continue;
+            };
+            let is_option_alone = words.last().is_some_and(|word| word.starts_with('-'));
+            let is_incomplete = [
+                ErrorKind::DisplayHelp,
+                ErrorKind::DisplayVersion,
+                ErrorKind::MissingRequiredArgument,
+            ];
+            let lacks_value = error.kind() == ErrorKind::InvalidValue && is_option_alone;
+            let is_fine = is_incomplete.contains(&error.kind()) || lacks_value;
+            assert!(is_fine, "{}: {line}\n{error}", page.path.display());
+        }
+    }
+    count
+}
+
+/// Asserts that the tables below a heading have the arguments of a command and their defaults, and no others.
+pub(crate) fn check_arguments(command: &Command, page: &str, heading: &str) {
+    let plain = |text: &str| text.replace('`', "");
+    let row = |row: Vec<&str>| (plain(row[0]), plain(row[1]));
+    let mut found: Vec<_> = rows(page, heading).into_iter().map(row).collect();
+    let arguments = command.get_arguments();
+    let mut expected: Vec<_> = arguments.map(|arg| (spelling(arg), default(arg))).collect();
+    found.sort();
+    expected.sort();
+    assert_eq!(found, expected, "{heading}");
+}
+
+/// Code in backquotes, and lines of code blocks.
+fn code(text: &str) -> Vec<&str> {
+    let mut is_block = false;
+    let mut code = Vec::new();
+    for line in text.lines() {
+        let is_fence = line.trim_start().starts_with("```");
+        is_block ^= is_fence;
+        match is_block {
+            _ if is_fence => {}
+            true => code.push(line),
+            false => code.extend(line.split('`').skip(1).step_by(2)),
+        }
+    }
+    code
+}
+
+/// The words of a command line, if it is one of this program.
+fn words_of(program: &str, line: &str) -> Option<Vec<String>> {
+    let line = line.trim_start_matches(['$', ' ']);
+    let line = line.strip_prefix("sudo ").unwrap_or(line);
+    let line = line.strip_prefix("target/release/").unwrap_or(line);
+    let rest = line.strip_prefix(program)?;
+    if !(rest.is_empty() || rest.starts_with(' ')) || rest.contains('…') {
+        return None;
+    }
+    let end = rest.find([';', '&', '#', '|', '>']).unwrap_or(rest.len());
+    let words = rest[..end].split_whitespace();
+    let words = words.map(|word| word.trim_matches(['[', ']']).to_owned());
+    let words = words.map(|word| {
+        let found = PLACEHOLDERS.iter().find(|(name, _)| *name == word);
+        found.map_or(word, |(_, value)| (*value).to_owned())
+    });
+    Some([program.to_owned()].into_iter().chain(words).collect())
+}
+
+/// How an argument is written: `-i, --iface IF`.
+fn spelling(arg: &Arg) -> String {
+    let short = arg.get_short().map(|short| format!("-{short}"));
+    let long = arg.get_long().map(|long| format!("--{long}"));
+    let names: Vec<_> = short.into_iter().chain(long).collect();
+    let values = arg.get_value_names().unwrap_or_default();
+    let value = values.first().filter(|_| arg.get_action().takes_values());
+    let value = value.map(|value| value.to_string());
+    let parts = (!names.is_empty()).then(|| names.join(", "));
+    parts.into_iter().chain(value).collect::<Vec<_>>().join(" ")
+}
+
+/// The default as `--help` has it; nothing if there is none.
+fn default(arg: &Arg) -> String {
+    let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
+    let told = help.split_once("[default: ").map(|(_, told)| told);
+    if let Some(told) = told {
+        return told.trim_end_matches(']').replace('`', "");
+    }
+    let values = arg.get_default_values().iter();
+    let values: Vec<_> = values.map(|value| value.to_string_lossy()).collect();
+    match arg.get_action().takes_values() {
+        true => values.join(" "),
+        false => String::new(),
+    }
+}
+
+/// Asserts the style of `--help`, of a command and its subcommands: a line in the imperative, without a full stop.
+pub(crate) fn check_help(command: &Command) {
+    let about = command.get_about().map(ToString::to_string);
+    check_line(command.get_name(), &about.unwrap_or_default());
+    for arg in command.get_arguments() {
+        let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
+        check_line(&format!("{} {}", command.get_name(), spelling(arg)), &help);
+        let is_grouped = arg.get_help_heading().is_some() || arg.is_positional();
+        let count = command.get_arguments().count();
+        assert!(is_grouped || count <= 8, "{}: no heading", spelling(arg));
+    }
+    command.get_subcommands().for_each(check_help);
+}
+
+fn check_line(name: &str, help: &str) {
+    assert!(help.len() <= 120, "{name}: too long: {help}");
+    let is_sentence = help.ends_with('.') || help.contains(". ");
+    assert!(!is_sentence, "{name}: a full stop: {help}");
+    assert!(
+        help.starts_with(|first: char| first.is_ascii_uppercase()),
+        "{name}: {help:?}"
+    );
+    // "The door", "Whose", "How long": words that a verb in the imperative never is.
+    let first = help.split(' ').next().unwrap_or_default();
+    let wrong = [
+        "A", "An", "The", "How", "What", "Who", "Whose", "Where", "Whether", "Only", "For", "Which",
+    ];
+    assert!(!wrong.contains(&first), "{name}: no verb first: {help}");
+}

@@ -1,0 +1,385 @@
+//! What the documentation says about knock-user is so.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a helper of a test fails with the test"
+)]
+
+#[path = "../../knock-common/tests/pages/command_lines.rs"]
+mod command_lines;
+#[path = "../../knock-common/tests/pages/mod.rs"]
+mod pages;
+
+use std::collections::BTreeMap;
+
+use clap::CommandFactory as _;
+use knock_common::Verdict;
+use knock_user::{
+    cli::Cli,
+    config::{self, checked::Settings},
+    control::{
+        answers::{
+            Confirmed, Counter, Detached, Explanation, Granted, Grants, Held, Interface, OneTime,
+            Reloaded, Revoked, Status,
+        },
+        facts,
+    },
+};
+use pages::rows;
+use serde::de::DeserializeOwned;
+use serde_aux::serde_introspection::serde_introspect;
+
+const CONFIG: &str = include_str!("../../docs/config.md");
+const CONTROL: &str = include_str!("../../docs/control.md");
+const OPERATING: &str = include_str!("../../docs/operating.md");
+
+#[test]
+fn every_command_and_option_is_on_a_page() {
+    let command = Cli::command();
+    command_lines::check_arguments(&command, OPERATING, "### `knock-user`");
+    let lines = rows(CONTROL, "# Controlling a running knock-user");
+    let mut asked: Vec<_> = lines.iter().map(|row| row[0].trim_matches('`')).collect();
+    for subcommand in command.get_subcommands() {
+        let name = format!("knock-user {}", subcommand.get_name());
+        let heading = format!("### `{name}`");
+        if OPERATING.lines().any(|line| line == heading) {
+            command_lines::check_arguments(subcommand, OPERATING, &heading);
+            continue;
+        }
+        let words = |line: &&str| line.split(' ').take(2).eq(name.split(' '));
+        let index = asked.iter().position(words);
+        let line = asked.remove(index.unwrap_or_else(|| panic!("{name} is on no page")));
+        for arg in subcommand.get_arguments() {
+            // All of them have these two, which the page says once.
+            if let Some(long) = arg.get_long()
+                && !["iface", "json"].contains(&long)
+            {
+                assert!(line.contains(&format!("--{long}")), "{line} lacks --{long}");
+            }
+        }
+    }
+    assert!(asked.is_empty(), "no commands: {asked:?}");
+}
+
+#[test]
+fn the_program_accepts_its_command_lines() {
+    let count = command_lines::check_command_lines(&Cli::command());
+    assert!(count > 60, "{count} command lines");
+}
+
+#[test]
+fn every_help_line_is_short_and_imperative() {
+    command_lines::check_help(&Cli::command());
+}
+
+/// A part of the configuration: the file itself, or a table in it.
+struct Part {
+    /// Such as `door.otp`; empty for the file itself.
+    name: String,
+    /// The text before and after its keys.
+    before: String,
+    after: &'static str,
+}
+
+const UNKNOWN: &str = "zzzzzzzzzzzz";
+
+impl Part {
+    fn file() -> Self {
+        Self {
+            name: String::new(),
+            before: String::new(),
+            after: "",
+        }
+    }
+
+    /// Its keys, as the error about an unknown one names them.
+    fn keys(&self) -> Vec<String> {
+        let reason = self.reason(UNKNOWN, &format!("{UNKNOWN} = 1")).unwrap();
+        let (_, keys) = reason.split_once(" are ").unwrap();
+        keys.split(", ").map(str::to_owned).collect()
+    }
+
+    /// The table that the value of a key is, if it is one.
+    fn table(&self, key: &str) -> Option<Self> {
+        let reason = self.reason(key, &format!("{key} = 1"))?;
+        let (before, after) = match (reason.contains("where a table"), self.name.as_str()) {
+            (false, _) => return None,
+            (true, "") if reason.contains("two brackets") => (format!("[[{key}]]\n"), ""),
+            (true, "") => (format!("[{key}]\n"), ""),
+            (true, _) => (format!("{}{key} = {{ ", self.before), " }"),
+        };
+        Some(Self {
+            name: [self.name.as_str(), key]
+                .join(".")
+                .trim_matches('.')
+                .to_owned(),
+            before,
+            after,
+        })
+    }
+
+    /// What is wrong with a key if that is all that there is.
+    fn reason(&self, key: &str, text: &str) -> Option<String> {
+        let text = format!("{}{text}{}", self.before, self.after);
+        let problems = config::parse(&text, "seq.toml").err()?.list;
+        let wrong = problems.into_iter().find(|problem| problem.key == key);
+        wrong.map(|problem| problem.reason)
+    }
+}
+
+/// All parts of a configuration, with the keys that are no tables.
+fn parts() -> Vec<(Part, Vec<String>)> {
+    let mut todo = vec![Part::file()];
+    let mut parts = Vec::new();
+    while let Some(part) = todo.pop() {
+        let mut keys = part.keys();
+        keys.retain(|key| match part.table(key) {
+            Some(table) => {
+                todo.push(table);
+                false
+            }
+            None => true,
+        });
+        parts.push((part, keys));
+    }
+    parts
+}
+
+/// A key as docs/config.md has it.
+struct Row {
+    /// Such as `open_for = "30s"`.
+    example: &'static str,
+    default: &'static str,
+}
+
+/// The rows of docs/config.md: by part and key.
+fn documented() -> BTreeMap<(String, String), Row> {
+    let mut found = BTreeMap::new();
+    let headings = CONFIG.lines().filter(|line| line.starts_with("##"));
+    for heading in headings {
+        let part = match heading {
+            "## Doors" => "door".to_owned(),
+            "### `otp`" => "door.otp".to_owned(),
+            _ => match heading
+                .split_once("`[")
+                .and_then(|(_, rest)| rest.split_once("]`"))
+            {
+                Some((table, _)) => table.to_owned(),
+                None => String::new(),
+            },
+        };
+        for row in rows(CONFIG, heading) {
+            let example = row[0].trim_matches('`');
+            // Other tables have another number of columns, or no keys.
+            let key = example.split_once(" = ").filter(|_| row.len() == 3);
+            let Some((key, _)) = key.filter(|(key, _)| is_key(key)) else {
+                continue;
+            };
+            let row = Row {
+                example,
+                default: row[1],
+            };
+            let before = found.insert((part.clone(), key.to_owned()), row);
+            assert!(before.is_none(), "{part} {key} twice");
+        }
+    }
+    found
+}
+
+fn is_key(word: &str) -> bool {
+    word.chars().all(|c| c.is_ascii_lowercase() || c == '_')
+}
+
+#[test]
+fn every_key_is_on_the_page() {
+    let keys = parts().into_iter().flat_map(|(part, keys)| {
+        let keyed = move |key| (part.name.clone(), key);
+        keys.into_iter().map(keyed)
+    });
+    let mut expected: Vec<_> = keys.collect();
+    expected.sort();
+    let found: Vec<_> = documented().into_keys().collect();
+    assert_eq!(found, expected);
+}
+
+/// Keys that a part can't be without.
+const NEEDED: [(&str, &str, &str); 5] = [
+    ("door", "name", "name = \"ssh\""),
+    (
+        "door",
+        "knock",
+        "knock = [\"tcp/7000\", \"udp/9000\", \"tcp/8000\"]",
+    ),
+    ("door", "open", "open = [\"tcp/22\"]"),
+    ("door.otp", "secret", "secret = \"0123456789abcdef\""),
+    ("lockout", "failures", "failures = 5"),
+];
+
+/// Keys that go only with another, or only without one of the needed ones.
+const COMPANIONS: [(&str, &str, &str, &str); 7] = [
+    // part, key, with, without
+    ("decoys", "range", "count = 5", ""),
+    ("door", "one_time", "", "knock"),
+    ("door", "lookahead", "one_time = \"once\"", "knock"),
+    ("door", "close", "", "open"),
+    ("door", "command_timeout", "on_open = [\"true\"]", ""),
+    ("door.otp", "secret_file", "", "secret"),
+    ("door.otp", "secret_env", "", "secret"),
+];
+
+/// Their examples name things that this host does not have.
+const ELSEWHERE: [&str; 2] = ["secret_file", "secret_env"];
+
+/// Behind every text: without a door there is no configuration, and without one that opens none that closes.
+const LAST_DOOR: &str = "\n[[door]]\nname = \"last\"\nknock = [\"tcp/1\", \"udp/3\", \"tcp/2\"]\n\
+                         open = [\"tcp/22\"]\n";
+
+/// The settings of a file that says this about a key, or nothing.
+fn settings(part: &Part, key: &str, said: Option<&str>) -> Result<Settings, String> {
+    let companions = COMPANIONS
+        .iter()
+        .filter(|row| (row.0, row.1) == (&part.name, key));
+    let companions: Vec<_> = companions.collect();
+    let is_left_out = |needed| needed == key || companions.iter().any(|row| row.3 == needed);
+    let in_part = |name: &str| {
+        let needed = NEEDED.iter().filter(move |row| row.0 == name);
+        let needed = needed.filter(|row| name != part.name || !is_left_out(row.1));
+        needed.map(|row| row.2.to_owned()).collect::<Vec<_>>()
+    };
+    let mut lines = in_part(&part.name);
+    lines.extend(companions.iter().map(|row| row.2.to_owned()));
+    lines.extend(said.map(str::to_owned));
+    lines.retain(|line| !line.is_empty());
+    let text = match part.name.as_str() {
+        "door.otp" => {
+            let mut door = in_part("door");
+            door.retain(|line| !line.starts_with("knock"));
+            let otp = lines.join(", ");
+            format!("[[door]]\n{}\notp = {{ {otp} }}", door.join("\n"))
+        }
+        _ => format!("{}{}{}", part.before, lines.join("\n"), part.after),
+    };
+    let checked = config::parse(&format!("{text}{LAST_DOOR}"), "seq.toml");
+    checked
+        .map(|checked| checked.settings)
+        .map_err(|problems| format!("{text}\n{problems}"))
+}
+
+/// Words in the column of defaults for keys that have none.
+const NO_DEFAULT: [&str; 6] = [
+    "none",
+    "nobody",
+    "nowhere",
+    "any address",
+    "what `--iface` says",
+    "none but these",
+];
+/// Words for keys of which one is needed.
+const ALTERNATIVES: [&str; 2] = ["", "one of these three"];
+
+#[test]
+fn every_example_and_default_is_right() {
+    let parts = parts();
+    // A table without the one key that it must have is left out.
+    let no_table = |_| settings(&Part::file(), "", None);
+    for ((name, key), row) in documented() {
+        let (part, _) = parts.iter().find(|(part, _)| part.name == name).unwrap();
+        let Row { example, default } = row;
+        let absent = settings(part, &key, None);
+        let given = settings(part, &key, Some(example));
+        if let Err(error) = &given {
+            assert!(ELSEWHERE.contains(&key.as_str()), "{name} {key}: {error}");
+        }
+        let literal = default
+            .strip_prefix('`')
+            .and_then(|rest| rest.split_once('`'));
+        let explicit = match literal {
+            Some((value, _)) => format!("{key} = {value}"),
+            None if default == "shown" => example.to_owned(),
+            None if default == "needed" => {
+                let error = absent.expect_err(&key);
+                assert!(error.contains("missing"), "{name} {key}: {error}");
+                continue;
+            }
+            None if NO_DEFAULT.contains(&default) => {
+                let (absent, given) = (
+                    format!("{:?}", absent.or_else(no_table)),
+                    format!("{given:?}"),
+                );
+                let mut both = absent.char_indices().zip(given.chars());
+                let ((first, _), _) = both.find(|((_, a), b)| a != b).expect(&key);
+                let is_nothing = absent[first..].starts_with("None")
+                    || absent[first..].starts_with("[]")
+                    || absent[first..].starts_with(']');
+                assert!(
+                    is_nothing,
+                    "{name} {key} has a default: {}",
+                    &absent[first..]
+                );
+                continue;
+            }
+            None => {
+                assert!(
+                    ALTERNATIVES.contains(&default),
+                    "{name} {key}: {default:?}?"
+                );
+                continue;
+            }
+        };
+        let explicit = settings(part, &key, Some(&explicit));
+        assert_eq!(explicit, absent.or_else(no_table), "{name} {key}");
+    }
+}
+
+/// The names in backquotes, without `: ` and what follows (the values), in the order of the alphabet.
+fn names(cell: &str) -> Vec<&str> {
+    let mut names: Vec<_> = cell.split('`').skip(1).step_by(2).collect();
+    names.sort_unstable();
+    names
+}
+
+fn fields<T: DeserializeOwned>() -> Vec<&'static str> {
+    serde_introspect::<T>().to_vec()
+}
+
+#[test]
+fn every_field_of_an_answer_is_on_the_page() {
+    let answers = rows(CONTROL, "## As JSON");
+    // With the fields of what is in them, and the values that are named.
+    let mut verdicts = verdicts();
+    let mut status = fields::<Status>();
+    status.extend(fields::<Interface>());
+    status.extend(["native", "generic"]);
+    status.extend(fields::<OneTime>());
+    status.extend(fields::<Counter>());
+    status.extend(&verdicts);
+    let mut list = fields::<Grants>();
+    list.extend(fields::<Held>());
+    verdicts.extend(fields::<Explanation>());
+    let expected = [
+        ("status", status),
+        ("list", list),
+        ("grant", fields::<Granted>()),
+        ("revoke", fields::<Revoked>()),
+        ("explain", verdicts),
+        ("reload", fields::<Reloaded>()),
+        ("confirm", fields::<Confirmed>()),
+        ("detach", fields::<Detached>()),
+    ];
+    assert_eq!(answers.len(), expected.len());
+    for (row, (command, mut fields)) in answers.iter().zip(expected) {
+        assert_eq!(row[0].trim_matches('`'), command);
+        fields.sort_unstable();
+        assert_eq!(names(row[1]), fields, "{command}");
+    }
+}
+
+fn verdicts() -> Vec<&'static str> {
+    let all = [Verdict::Pass, Verdict::Drop, Verdict::Answer];
+    // A new verdict does not compile here until it is in the list above.
+    match all[0] {
+        Verdict::Pass | Verdict::Drop | Verdict::Answer => {}
+    }
+    all.map(facts::verdict).to_vec()
+}
