@@ -2,13 +2,15 @@
 //! who may change them.
 //!
 //! ```text
-//! /sys/fs/bpf/knock/4/eth0@4026531840/     layout version, first interface, network namespace
+//! /sys/fs/bpf/knock/4/eth0@ns1/            layout version, first interface, network namespace
 //!     maps/ALLOW …                         what every configuration shares
 //!     links/eth0 …                         what keeps the program attached
 //!     program                              the program that is attached
-//! /run/knock/eth0@4026531840.json          the registry
-//!                           .lock .sock    the process that may change all this, and its ear
+//! /run/knock/eth0@ns1.json                 the registry
+//!                    .lock .sock           the process that may change all this, and its ear
 //! ```
+//!
+//! The number of a network namespace is its cookie: the kernel gives it to no other one.
 
 use std::{
     collections::BTreeSet,
@@ -28,7 +30,7 @@ use crate::{
     bpffs::{self, DIRECTORY as PINS},
     control::Misuse,
     interface::{self, Interface},
-    pins, private,
+    netns, pins, private,
     registry::Registry,
 };
 
@@ -44,7 +46,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// One set of interfaces that is protected together.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Instance {
-    /// `eth0@4026531840`.
+    /// `eth0@ns1`.
     name: String,
     /// The version of the map layout that its pins have.
     layout: String,
@@ -62,23 +64,65 @@ impl Instance {
         Ok(all)
     }
 
-    /// The instances of this network namespace, also those of older and newer programs.
+    /// The instances of this network namespace, also those of older and newer programs, and those
+    /// that protect an interface which was moved here from another namespace.
+    ///
+    /// # Errors
+    /// The pins or the interfaces can't be read.
+    pub fn of_all_layouts() -> Result<Vec<Self>> {
+        let (mut here, elsewhere) = Self::pinned()?;
+        if !elsewhere.is_empty() {
+            let all = interface::list()?;
+            here.extend(
+                elsewhere
+                    .into_iter()
+                    .filter(|instance| instance.is_attached_to(&all)),
+            );
+            here.sort();
+        }
+        Ok(here)
+    }
+
+    /// All instances that have pins: those that began in this network namespace, and those that
+    /// began in others.
     ///
     /// # Errors
     /// The pins can't be read.
-    pub fn of_all_layouts() -> Result<Vec<Self>> {
+    pub fn pinned() -> Result<(Vec<Self>, Vec<Self>)> {
         let suffix = suffix()?;
         let mut all = Vec::new();
         for layout in names_in(Path::new(PINS))? {
             for name in names_in(&Path::new(PINS).join(&layout))? {
-                if name.ends_with(&suffix) {
-                    let layout = layout.clone();
-                    all.push(Self { name, layout });
-                }
+                let layout = layout.clone();
+                all.push(Self { name, layout });
             }
         }
         all.sort();
-        Ok(all)
+        Ok(all
+            .into_iter()
+            .partition(|instance| instance.name.ends_with(&suffix)))
+    }
+
+    /// Whether one of its links keeps a program on one of these interfaces.
+    fn is_attached_to(&self, all: &[Interface]) -> bool {
+        // What can't be read is nothing that could be taken over.
+        let links = pins::links(self).unwrap_or_default();
+        all.iter().any(|interface| pins::is_ours(&links, interface))
+    }
+
+    /// The names of instances that have files in the directory of registries and sockets.
+    ///
+    /// # Errors
+    /// The directory can't be read.
+    pub fn with_files() -> Result<Vec<Self>> {
+        let names = names_in(Path::new(RUN))?;
+        let names = names.iter().filter_map(|file| file.rsplit_once('.'));
+        let names: BTreeSet<_> = names.map(|(name, _)| name.to_owned()).collect();
+        let instance = |name| Self {
+            name,
+            layout: layout::VERSION.to_string(),
+        };
+        Ok(names.into_iter().map(instance).collect())
     }
 
     /// The instances of this network namespace that have a control socket: what also those find who
@@ -242,6 +286,11 @@ impl Instance {
         Path::new(RUN).join(format!("{}.{extension}", self.name))
     }
 
+    /// The file that its process locks.
+    pub(crate) fn lock_file(&self) -> PathBuf {
+        self.run("lock")
+    }
+
     /// The process that has it in its hands.
     pub fn owner(&self) -> Option<u32> {
         let mut file = File::options()
@@ -313,12 +362,6 @@ impl Instance {
     /// # Errors
     /// Something can't be removed.
     pub fn remove(&self) -> Result<()> {
-        let gone = |done: std::io::Result<()>, path: &Path| match done {
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                Err(error).with_context(|| format!("removing {}", path.display()))
-            }
-            _ => Ok(()),
-        };
         let programs = self.attached();
         // The links first: without maps they would still protect, the other way round they can't.
         for directory in [self.links(), self.maps(), self.pins()] {
@@ -332,11 +375,20 @@ impl Instance {
         for directory in [self.links(), self.maps(), self.pins()] {
             gone(fs::remove_dir(&directory), &directory)?;
         }
+        self.remove_files()?;
+        wait_for_end(&programs);
+        Ok(())
+    }
+
+    /// Removes its registry, its socket and its lock; otherwise as [`Instance::remove`].
+    ///
+    /// # Errors
+    /// One can't be removed.
+    pub(crate) fn remove_files(&self) -> Result<()> {
         // The lock last: as long as it is there, nobody begins anew.
-        for path in [self.registry(), self.socket(), self.run("lock")] {
+        for path in [self.registry(), self.socket(), self.lock_file()] {
             gone(fs::remove_file(&path), &path)?;
         }
-        wait_for_end(&programs);
         Ok(())
     }
 
@@ -346,6 +398,16 @@ impl Instance {
         let links = pins::links(self).unwrap_or_default();
         let attached = links.iter().filter(|link| link.index != 0);
         attached.map(|link| link.program).collect()
+    }
+}
+
+/// What was to be removed is not there any more.
+fn gone(removed: std::io::Result<()>, path: &Path) -> Result<()> {
+    match removed {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("removing {}", path.display()))
+        }
+        Ok(()) | Err(_) => Ok(()),
     }
 }
 
@@ -380,11 +442,9 @@ impl std::ops::Deref for Locked {
     }
 }
 
-/// `@` and the number of this thread's network namespace.
+/// `@ns` and the number of this thread's network namespace.
 fn suffix() -> Result<String> {
-    const NAMESPACE: &str = "/proc/thread-self/ns/net";
-    let namespace = fs::metadata(NAMESPACE).with_context(|| format!("reading {NAMESPACE}"))?;
-    Ok(format!("@{}", namespace.ino()))
+    Ok(format!("@ns{}", netns::cookie()?))
 }
 
 /// Whether the kernel would give an interface this name (`dev_valid_name()`), or this alternative

@@ -31,11 +31,13 @@ pub mod index;
 pub mod instance;
 pub mod interface;
 pub mod ledger;
+pub mod leftovers;
 pub mod links;
 pub mod maps;
 #[cfg(feature = "object")]
 pub mod moving;
 pub mod netlink;
+pub mod netns;
 pub mod one_time;
 pub mod otp;
 pub mod output;

@@ -20,6 +20,7 @@ use knock_user::{
     import,
     index::Index,
     instance::Instance,
+    leftovers,
     output::{Output, Unread},
     privileges,
     protection::Protection,
@@ -93,6 +94,7 @@ fn run(options: &Run, stderr: Stderr) -> Result<()> {
     // Inside the runtime: it is where signals, child processes and timers live.
     runtime.block_on(async {
         let signals = Signals::catch()?;
+        leftovers::sweep();
         let instance = Instance::of(&interfaces)?.lock()?;
         let watchers = Watchers::default();
         let access = Access::new(plan.settings().control.group.as_deref())?;

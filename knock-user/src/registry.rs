@@ -37,6 +37,9 @@ pub struct Registry {
     /// How long a connection without packets is kept, in milliseconds; 0 if none is.
     #[serde(default)]
     pub flow_idle_ms: u64,
+    /// The inode number of the network namespace, which shows whether that still exists.
+    #[serde(default)]
+    pub namespace: Option<u64>,
 }
 
 impl Registry {

@@ -90,7 +90,7 @@ fn counts() -> Vec<u64> {
 
 fn status(registry: &Registry, process: Option<Process>) -> Status {
     let held = (2, 1, &counts()[..]);
-    let name = "eth0@4026531840";
+    let name = "eth0@ns1";
     facts::status(name, registry, interfaces(), process, held, clock())
 }
 
@@ -129,7 +129,7 @@ fn the_status_of_a_running_one() {
     assert_text(
         &answer,
         &[
-            "instance       eth0@4026531840",
+            "instance       eth0@ns1",
             "process        1234, since 10:01:00 (1h59m)",
             "configuration  /etc/knock/seq.toml, 2 doors",
             "interfaces     eth0 native",
@@ -149,7 +149,7 @@ fn the_status_of_a_running_one() {
     assert_json(
         &answer,
         concat!(
-            r#"{"instance":"eth0@4026531840","pid":1234,"version":""#,
+            r#"{"instance":"eth0@ns1","pid":1234,"version":""#,
             env!("CARGO_PKG_VERSION"),
             r#"","config":"/etc/knock/seq.toml","since":"2026-03-01T08:01:00.000Z","#,
             r#""interfaces":[{"name":"eth0","attached":true,"mode":"native"},"#,
@@ -178,7 +178,7 @@ fn the_status_without_a_process_on_trial_and_dry() {
     assert_text(
         &Answer::Status(status.clone()),
         &[
-            "instance       eth0@4026531840",
+            "instance       eth0@ns1",
             "process        none: knocks and grants go on, and nobody tells or runs commands",
             "configuration  /etc/knock/seq.toml, 2 doors",
             "interfaces     eth0 native",

@@ -127,11 +127,23 @@ impl Namespace {
             panic!("{} = {value} in {}: {error}", path.display(), self.name);
         }
     }
+
+    /// Removes it, and leaves what outlives it: pins and files.
+    ///
+    /// # Panics
+    /// `ip` refuses.
+    #[track_caller]
+    pub fn abandon(mut self) {
+        let name = std::mem::take(&mut self.name);
+        run(Command::new("ip").args(["netns", "delete", &name]));
+    }
 }
 
 impl Drop for Namespace {
     fn drop(&mut self) {
-        remove(&self.name);
+        if !self.name.is_empty() {
+            remove(&self.name);
+        }
     }
 }
 
@@ -185,8 +197,8 @@ fn remove(name: &str) {
     }
 }
 
-/// Removes what a knock-user that was killed, or kept its protection, left behind: it would be taken
-/// over by one in a later namespace with the same number.
+/// Removes what a knock-user that was killed, or kept its protection, left behind: its maps would
+/// take memory until another knock-user finds that their namespace is gone.
 fn remove_pins(namespace: &File) {
     let inside = || -> anyhow::Result<()> {
         setns(namespace, CloneFlags::CLONE_NEWNET)?;

@@ -1,10 +1,5 @@
 //! What knock-user finds out about the host that it runs on.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "what a test can't do, it says by a panic"
-)]
-
 use std::{net::IpAddr, process::Command};
 
 use knock_tests::{

@@ -21,6 +21,7 @@ use super::{
 use crate::{
     config::{checked::Knock, value},
     instance::Instance,
+    leftovers,
     supervisor::Stderr,
 };
 
@@ -167,6 +168,9 @@ impl Ask {
     /// Nobody can be asked, or it could not be done: a [`super::Misuse`] if who asked is at fault.
     pub fn run(&self, out: &mut impl Write) -> Result<()> {
         let at = self.at();
+        if matches!(self, Self::Status(_) | Self::Detach(_)) {
+            leftovers::sweep();
+        }
         let Some(instance) = find::find(self, at.interface.as_deref())? else {
             let answer = Answer::Detached(Detached::default());
             return write(&answer, at.json, out);

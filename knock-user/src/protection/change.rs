@@ -17,7 +17,7 @@ use crate::{
     interface::{self, Interface},
     maps,
     moving::Kept,
-    pins,
+    netns, pins,
     registry::Registry,
     sockets,
     start::Plan,
@@ -249,6 +249,7 @@ impl Change<'_> {
                 true => compile::millis(established.idle),
                 false => 0,
             },
+            namespace: netns::inode().ok(),
         }
     }
 

@@ -1,0 +1,96 @@
+//! What is left of instances whose network namespace is gone: nobody can reach it from inside any
+//! more, and its maps take memory until the host boots again.
+
+use std::{fs, time::Duration};
+
+use crate::{instance::Instance, netns::Living, pins, registry::Registry};
+
+/// Files without pins that are younger may be those of a start.
+const SETTLED: Duration = Duration::from_secs(60);
+
+/// Removes what network namespaces that are gone have left, and says so.
+pub fn sweep() {
+    let removed = remove();
+    if !removed.is_empty() {
+        tracing::warn!(
+            "removed the maps and pins of network namespaces that no longer exist: {}",
+            removed.join(", ")
+        );
+    }
+}
+
+/// Removes what network namespaces that are gone have left on bpffs and in the directory of
+/// registries; returns the names of instances whose maps were removed. What this process may not
+/// see or change stays.
+fn remove() -> Vec<String> {
+    let Ok((here, elsewhere)) = Instance::pinned() else {
+        return Vec::new();
+    };
+    let mut living = None;
+    let mut living = || living.get_or_insert_with(Living::find).clone();
+    let mut removed = Vec::new();
+    for instance in &elsewhere {
+        if instance.owner().is_none()
+            && is_dead(instance, &mut living)
+            && remove_pins(instance, &mut living)
+        {
+            removed.push(instance.name().to_owned());
+        }
+    }
+    for instance in Instance::with_files().unwrap_or_default() {
+        let is_it = |other: &Instance| other.name() == instance.name();
+        if !here.iter().chain(&elsewhere).any(is_it) {
+            remove_files(&instance, &mut living);
+        }
+    }
+    removed
+}
+
+fn remove_pins(instance: &Instance, living: &mut impl FnMut() -> Living) -> bool {
+    // Not if a process has it: that one lives somewhere.
+    let Ok(locked) = instance.clone().lock() else {
+        return false;
+    };
+    is_dead(&locked, living) && locked.remove().is_ok()
+}
+
+/// Whether the network namespace of an instance is gone, as far as the kernel shows: none of its
+/// links has an interface, and nothing keeps a namespace with its number. In doubt it is not gone.
+fn is_dead(instance: &Instance, living: &mut impl FnMut() -> Living) -> bool {
+    // What can't be read may be in use.
+    let Ok(links) = pins::links(instance) else {
+        return false;
+    };
+    // One that still has its interface protects it, wherever that is.
+    if links.iter().any(|link| link.index != 0) {
+        return false;
+    }
+    match namespace(instance) {
+        Some(inode) => {
+            let living = living();
+            !living.has(inode) && (!links.is_empty() || living.is_complete())
+        }
+        // Its registry may be in another /run: then only its links can say it.
+        None => !links.is_empty(),
+    }
+}
+
+fn namespace(instance: &Instance) -> Option<u64> {
+    let registry = Registry::read(&instance.registry());
+    registry.ok().flatten()?.namespace
+}
+
+/// Removes the files of an instance without pins, if neither a process nor a namespace has it.
+fn remove_files(instance: &Instance, living: &mut impl FnMut() -> Living) {
+    let lock = fs::metadata(instance.lock_file()).and_then(|found| found.modified());
+    let age = lock.ok().and_then(|written| written.elapsed().ok());
+    if instance.owner().is_some() || age.is_some_and(|age| age < SETTLED) {
+        return;
+    }
+    let living = living();
+    let is_gone = namespace(instance).is_none_or(|inode| !living.has(inode));
+    if is_gone && living.is_complete() {
+        // What can't be removed by this user takes no memory.
+        let _stays = instance.remove_files();
+    }
+}

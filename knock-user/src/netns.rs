@@ -1,0 +1,182 @@
+//! Network namespaces: which one this is, and which ones there are.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    os::unix::{fs::MetadataExt as _, net::UnixDatagram},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result};
+use nix::{getsockopt_impl, libc, sockopt_impl, sys::socket::getsockopt};
+
+sockopt_impl!(
+    /// The number of the socket's network namespace (`SO_NETNS_COOKIE`, Linux 5.14).
+    Cookie,
+    GetOnly,
+    libc::SOL_SOCKET,
+    libc::SO_NETNS_COOKIE,
+    u64
+);
+
+const OWN: &str = "/proc/thread-self/ns/net";
+/// The inode number of the host's own PID namespace (`PROC_PID_INIT_INO`).
+const HOST_PIDS: u64 = 0xEFFF_FFFC;
+
+/// The cookie of the network namespace that this thread is in. The kernel gives each namespace
+/// another one until it boots again, unlike inode numbers, which it uses again.
+///
+/// # Errors
+/// The kernel is older than 5.14, or has no sockets left.
+pub fn cookie() -> Result<u64> {
+    let socket = UnixDatagram::unbound().context("opening a socket")?;
+    getsockopt(&socket, Cookie).context(
+        "asking for the cookie of this network namespace (SO_NETNS_COOKIE), which Linux has since \
+         5.14",
+    )
+}
+
+/// The inode number of the network namespace that this thread is in.
+///
+/// # Errors
+/// /proc can't be read.
+pub fn inode() -> Result<u64> {
+    let found = fs::metadata(OWN).with_context(|| format!("reading {OWN}"))?;
+    Ok(found.ino())
+}
+
+/// Network namespaces that something on this host keeps, by their inode numbers.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Living {
+    inodes: BTreeSet<u64>,
+    /// Whether every process could be looked at.
+    is_complete: bool,
+}
+
+impl Living {
+    /// Looks at all processes that this one may look at: where their threads are, what they have
+    /// open, and what is mounted for them.
+    pub fn find() -> Self {
+        let own = fs::metadata("/proc/self/ns/pid").map(|found| found.ino());
+        let mut living = Self {
+            inodes: BTreeSet::new(),
+            // Processes of other PID namespaces are not shown.
+            is_complete: own.is_ok_and(|own| own == HOST_PIDS),
+        };
+        living.inodes.extend(inode().ok());
+        let mut mounts = BTreeSet::new();
+        for process in numbered(Path::new("/proc")) {
+            living.add_links(&process.join("fd"), |_| true);
+            let tasks = numbered(&process.join("task"));
+            for task in tasks {
+                living.add_links(&task.join("ns"), |name| name == "net");
+            }
+            if let Ok(namespace) = fs::read_link(process.join("ns/mnt"))
+                && mounts.insert(namespace)
+            {
+                let mounted = fs::read_to_string(process.join("mountinfo"));
+                living
+                    .inodes
+                    .extend(mounted_in(&mounted.unwrap_or_default()));
+            }
+        }
+        living
+    }
+
+    /// Whether a namespace with this inode number was found.
+    pub fn has(&self, inode: u64) -> bool {
+        self.inodes.contains(&inode)
+    }
+
+    /// Whether a namespace that was not found is gone, as far as can be seen from here.
+    pub const fn is_complete(&self) -> bool {
+        self.is_complete
+    }
+
+    /// Adds what the links in a directory below /proc lead to.
+    fn add_links(&mut self, directory: &Path, is_wanted: impl Fn(&str) -> bool) {
+        // A process may end at any moment.
+        let gone = |error: &std::io::Error| {
+            error.kind() == std::io::ErrorKind::NotFound
+                || error.raw_os_error() == Some(libc::ESRCH)
+        };
+        let entries = match fs::read_dir(directory) {
+            Ok(entries) => entries,
+            Err(error) => {
+                self.is_complete &= gone(&error);
+                return;
+            }
+        };
+        for entry in entries.flatten() {
+            if !entry.file_name().to_str().is_some_and(&is_wanted) {
+                continue;
+            }
+            match fs::read_link(entry.path()) {
+                Ok(target) => self.inodes.extend(number_of(&target.to_string_lossy())),
+                Err(error) => self.is_complete &= gone(&error),
+            }
+        }
+    }
+}
+
+/// The entries of a directory whose names are numbers.
+fn numbered(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let is_number = |path: &PathBuf| {
+        let name = path.file_name().and_then(|name| name.to_str());
+        name.is_some_and(|name| name.bytes().all(|byte| byte.is_ascii_digit()))
+    };
+    entries
+        .map(|entry| entry.path())
+        .filter(is_number)
+        .collect()
+}
+
+/// `net:[4026531840]`.
+fn number_of(target: &str) -> Option<u64> {
+    target
+        .strip_prefix("net:[")?
+        .strip_suffix(']')?
+        .parse()
+        .ok()
+}
+
+/// The namespaces that a mountinfo lists: `36 25 0:4 net:[4026532281] /run/netns/a rw …`.
+fn mounted_in(mountinfo: &str) -> impl Iterator<Item = u64> + '_ {
+    let roots = mountinfo.lines();
+    roots.filter_map(|line| number_of(line.split(' ').nth(3)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_namespace_has_one_cookie_and_lives() {
+        let cookie = cookie().unwrap();
+        assert_ne!(cookie, 0);
+        assert_eq!(super::cookie().unwrap(), cookie);
+        assert!(Living::find().has(inode().unwrap()));
+    }
+
+    #[test]
+    fn namespaces_in_links_and_mounts() {
+        for (name, text, expected) in [
+            (
+                "a network namespace",
+                "net:[4026531840]",
+                Some(4_026_531_840),
+            ),
+            ("another kind", "mnt:[4026531840]", None),
+            ("a socket", "socket:[17]", None),
+            ("a path", "/net:[1]", None),
+            ("cut off", "net:[1", None),
+        ] {
+            assert_eq!(number_of(text), expected, "{name}");
+        }
+        let mountinfo = "22 1 0:21 / /run rw - tmpfs tmpfs rw\n\
+                         36 22 0:4 net:[4026532281] /run/netns/a rw shared:5 - nsfs nsfs rw\n\
+                         37 22 0:4 mnt:[4026532282] /run/mnt/b rw - nsfs nsfs rw\n";
+        assert_eq!(mounted_in(mountinfo).collect::<Vec<_>>(), [4_026_532_281]);
+    }
+}

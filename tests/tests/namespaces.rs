@@ -1,0 +1,198 @@
+//! What network namespaces leave behind, and what they must not take over from each other.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "what a test can't do, it says by a panic"
+)]
+
+use std::path::PathBuf;
+
+use knock_tests::{
+    daemon::{Daemon, ask, attached_programs},
+    namespace::Namespace,
+    pins,
+    ssh::DOOR,
+    wait,
+};
+use knock_user::{instance::Instance, netns};
+
+const LINK: &str = "v0";
+const START: [&str; 2] = ["--iface", LINK];
+
+/// A namespace with an interface that can be protected.
+fn namespace(role: &str) -> Namespace {
+    let namespace = Namespace::new(role);
+    namespace.ip(&format!("link add {LINK} type veth peer name v1"));
+    namespace.ip(&format!("link set {LINK} up"));
+    namespace
+}
+
+/// Protects the namespace, lets a source in, and kills the process.
+fn protect(namespace: &Namespace) -> (Instance, Vec<u32>) {
+    let daemon = Daemon::start_with(namespace, DOOR, &START);
+    let (code, told) = ask(
+        namespace,
+        &["grant", "192.0.2.2", "--door", "ssh", "--for", "1h"],
+    );
+    assert_eq!(code, Some(0), "{told}");
+    let programs = daemon.programs().to_vec();
+    daemon.kill();
+    (pins::instance(namespace), programs)
+}
+
+/// What an instance has on bpffs and in /run.
+fn files(instance: &Instance) -> Vec<PathBuf> {
+    let files = [instance.pins(), instance.registry(), instance.socket()];
+    files.into_iter().filter(|path| path.exists()).collect()
+}
+
+/// The kernel ends a namespace a moment after the last one has left it.
+fn loses_its_interface(instance: &Instance) {
+    wait::until("the interface is gone", || {
+        let links = knock_user::pins::links(instance).unwrap();
+        links.iter().all(|link| link.index == 0)
+    });
+}
+
+#[test]
+fn what_a_namespace_leaves_is_removed() {
+    for (name, arguments, code) in [
+        ("status", &["status"][..], Some(1)),
+        ("detach", &["detach"], Some(0)),
+        (
+            "detach of an interface",
+            &["detach", "--iface", "b0"],
+            Some(0),
+        ),
+    ] {
+        let gone = namespace("gone");
+        let (instance, programs) = protect(&gone);
+        let other = namespace("other");
+        // As long as the namespace is there, nothing is removed.
+        let (found, told) = ask(&other, arguments);
+        assert_eq!(found, code, "{name}: {told}");
+        assert_eq!(files(&instance).len(), 3, "{name}: {:?}", files(&instance));
+        gone.abandon();
+        loses_its_interface(&instance);
+        let (found, told) = ask(&other, arguments);
+        assert_eq!(found, code, "{name}: {told}");
+        assert!(told.contains(instance.name()), "{name}: {told}");
+        assert_eq!(files(&instance), [] as [PathBuf; 0], "{name}");
+        pins::are_unloaded(&programs);
+    }
+}
+
+#[test]
+fn a_start_removes_what_a_namespace_has_left() {
+    let gone = namespace("gone");
+    let (instance, programs) = protect(&gone);
+    gone.abandon();
+    loses_its_interface(&instance);
+    let other = namespace("other");
+    let daemon = Daemon::start_with(&other, DOOR, &START);
+    assert_eq!(files(&instance), [] as [PathBuf; 0]);
+    pins::are_unloaded(&programs);
+    daemon.stop();
+}
+
+#[test]
+fn what_lives_is_not_removed() {
+    type Make = fn(&Namespace) -> Option<Daemon>;
+    let killed: Make = |namespace| {
+        protect(namespace);
+        None
+    };
+    let without_interface: Make = |namespace| {
+        protect(namespace);
+        namespace.ip(&format!("link delete {LINK}"));
+        None
+    };
+    let runs: Make = |namespace| Some(Daemon::start_with(namespace, DOOR, &START));
+    let runs_without_interface: Make = |namespace| {
+        let daemon = Daemon::start_with(namespace, DOOR, &START);
+        namespace.ip(&format!("link delete {LINK}"));
+        daemon.tells(&serde_json::json!({"event": "gone", "interface": LINK}));
+        Some(daemon)
+    };
+    for (name, make) in [
+        ("a process that was killed", killed),
+        ("no process and no interface", without_interface),
+        ("a process that runs", runs),
+        (
+            "a process that waits for its interface",
+            runs_without_interface,
+        ),
+    ] {
+        let lives = namespace("lives");
+        let daemon = make(&lives);
+        let instance = pins::instance(&lives);
+        let before = files(&instance);
+        assert_eq!(before.len(), 3, "{name}: {before:?}");
+        let other = namespace("other");
+        for arguments in [["status"], ["detach"]] {
+            ask(&other, &arguments);
+        }
+        Daemon::start_with(&other, DOOR, &START).stop();
+        assert_eq!(files(&instance), before, "{name}");
+        drop(daemon);
+    }
+}
+
+/// The kernel gives inode numbers again, mostly at once.
+#[test]
+fn grants_stay_in_their_namespace() {
+    const TRIES: usize = 50;
+    let gone = namespace("gone");
+    let number = gone.enter(netns::inode).unwrap();
+    let (instance, _) = protect(&gone);
+    gone.abandon();
+    loses_its_interface(&instance);
+    let mut others = Vec::new();
+    while others.len() < TRIES {
+        others.push(namespace("other"));
+        if others.last().unwrap().enter(netns::inode).unwrap() == number {
+            break;
+        }
+    }
+    let other = others.pop().unwrap();
+    drop(others);
+    let daemon = Daemon::start_with(&other, DOOR, &START);
+    assert_ne!(pins::instance(&other).name(), instance.name());
+    let cookie = other.enter(netns::cookie).unwrap();
+    assert_eq!(pins::instance(&other).name(), format!("{LINK}@ns{cookie}"));
+    let kept = daemon.told(&serde_json::json!({"event": "kept"}));
+    assert!(kept.is_empty(), "{kept:?}");
+    let (code, told) = ask(&other, &["list"]);
+    assert_eq!(code, Some(0), "{told}");
+    assert!(!told.contains("192.0.2.2"), "{told}");
+    daemon.stop();
+    // Whoever uses its number does not keep what is left of the first one.
+    drop(other);
+    let last = namespace("last");
+    ask(&last, &["detach"]);
+    assert_eq!(files(&instance), [] as [PathBuf; 0]);
+}
+
+#[test]
+fn an_interface_that_was_moved_here_is_found() {
+    let first = namespace("first");
+    let (instance, programs) = protect(&first);
+    let second = Namespace::new("second");
+    // A pair ends with either of its ends.
+    for link in [LINK, "v1"] {
+        first.ip(&format!("link set {link} netns {}", second.name()));
+    }
+    assert_eq!(attached_programs(&second), programs);
+    first.abandon();
+    let (code, told) = ask(&second, &["status"]);
+    assert_eq!(code, Some(0), "{told}");
+    assert!(told.contains(instance.name()), "{told}");
+    let daemon = Daemon::start_with(&second, DOOR, &START);
+    let (_, told) = ask(&second, &["list"]);
+    assert!(told.contains("192.0.2.2"), "{told}");
+    daemon.kill();
+    let (code, told) = ask(&second, &["detach"]);
+    assert_eq!(code, Some(0), "{told}");
+    pins::nothing_is_left(&second, &programs);
+    assert_eq!(files(&instance), [] as [PathBuf; 0]);
+}
