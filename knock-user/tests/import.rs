@@ -71,6 +71,33 @@ fn golden_files() {
     );
 }
 
+/// Comments may be in an older encoding; an error elsewhere names its line.
+#[test]
+fn files_in_latin_1() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("knockd.conf");
+    let run = |bytes: &[u8]| {
+        fs::write(&path, bytes).unwrap();
+        let (mut out, mut told) = (Vec::new(), Vec::new());
+        let result = import::run(&path, &mut out, &mut told);
+        (result, String::from_utf8(out).unwrap())
+    };
+    let (result, toml) = run(
+        b"# f\xfcr den Server\n[a]\nsequence = 7000,9000,8000\n\t#\xa0 \x80\n\
+        command = ufw allow from %IP% to any port 22 proto tcp\n",
+    );
+    result.unwrap();
+    assert!(toml.contains("open = [\"tcp/22\"]"), "{toml}");
+
+    let (result, toml) = run(b"# f\xfcr\n[a]\nsequence = 7000\ncommand = echo f\xfcr\n");
+    let told = result.unwrap_err().to_string();
+    assert!(
+        told.contains("knockd.conf:4: not UTF-8: convert the file"),
+        "{told}"
+    );
+    assert_eq!(toml, "");
+}
+
 /// Not only as a text: the doors are those that somebody meant who writes such a file.
 #[test]
 fn the_doors_of_an_example() {

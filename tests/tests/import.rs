@@ -176,6 +176,12 @@ const ROWS: &[Row] = &[
     neither("a section without a name", "[]\nsequence=7000\n"),
     neither("a door without a sequence", "[a]\ncommand=true\n"),
     neither("a key without a value", "[a]\nsequence\n"),
+    Row {
+        name: "a fork's key",
+        conf: "[a]\nsequence=7000\nseq_cooldown=60\ncommand=true\n",
+        knockd: false,
+        ours: true,
+    },
     neither("an unknown key", "[a]\nsequence=7000\nports=22\n"),
     neither(
         "a door's key among the options",
@@ -375,7 +381,7 @@ fn files_that_cannot_be_read_are_told() {
     assert!(told.contains("can't be read: No such file"), "{told}");
     fs::write(&path, b"[\xff]\n").unwrap();
     let told = refused(&path);
-    assert!(told.contains("can't be read"), "{told}");
+    assert!(told.contains("knockd.conf:1: not UTF-8"), "{told}");
     let told = refused(directory.path());
     assert!(told.contains("can't be read"), "{told}");
 }

@@ -101,14 +101,24 @@ pub(crate) fn read_text(path: &Path) -> io::Result<String> {
     text_of(File::open(path)?)
 }
 
+/// Reads a file whole, in whatever encoding, unless it is longer than any configuration.
+pub(crate) fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
+    bytes_of(File::open(path)?)
+}
+
 fn text_of(file: File) -> io::Result<String> {
-    let mut text = String::new();
-    let length = file.take(FILE_MAX + 1).read_to_string(&mut text)?;
+    let invalid = |_| io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8");
+    String::from_utf8(bytes_of(file)?).map_err(invalid)
+}
+
+fn bytes_of(file: File) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let length = file.take(FILE_MAX + 1).read_to_end(&mut bytes)?;
     if length as u64 > FILE_MAX {
         let problem = format!("it is longer than {} MiB", FILE_MAX >> 20);
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, problem));
     }
-    Ok(text)
+    Ok(bytes)
 }
 
 /// Reads and checks the text of a file, which is called `file` in errors.

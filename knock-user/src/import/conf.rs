@@ -52,6 +52,8 @@ pub(super) struct Door {
     pub(super) stop_6: Option<Entry<String>>,
     /// Seconds.
     pub(super) cmd_timeout: Option<Entry<u64>>,
+    /// Seconds in which the door takes no further sequence; some forks have it.
+    pub(super) seq_cooldown: Option<Entry<u64>>,
 }
 
 /// Where a door's knocks come from.
@@ -93,6 +95,7 @@ struct Draft {
     stop: Option<Entry<String>>,
     stop_6: Option<Entry<String>>,
     cmd_timeout: Option<Entry<u64>>,
+    seq_cooldown: Option<Entry<u64>>,
 }
 
 /// Where the reader is.
@@ -196,6 +199,7 @@ impl Reader {
             stop,
             stop_6,
             cmd_timeout,
+            seq_cooldown,
         } = *door;
         let Some(sequence) = sequence else {
             if !sequence_is_wrong {
@@ -219,6 +223,7 @@ impl Reader {
             stop,
             stop_6,
             cmd_timeout,
+            seq_cooldown,
         });
     }
 
@@ -275,6 +280,7 @@ impl Reader {
                 return self.sequence(line, name, read, door);
             }
             "seq_timeout" | "timeout" => self.seconds(line, name, value, &mut door.seq_timeout),
+            "seq_cooldown" => self.seconds(line, name, value, &mut door.seq_cooldown),
             "cmd_timeout" => self.seconds(line, name, value, &mut door.cmd_timeout),
             "tcpflags" => match flags(value) {
                 Ok(flags) => {
@@ -292,7 +298,7 @@ impl Reader {
             _ => {
                 let reason = "unknown key: those of a door are Sequence, One_Time_Sequences, otp, \
                               Seq_Timeout, TCPFlags, Target, Start_Command, Start_Command_6, \
-                              Stop_Command, Stop_Command_6 and Cmd_Timeout";
+                              Stop_Command, Stop_Command_6, Cmd_Timeout and Seq_Cooldown";
                 return self.wrong(line, name, reason);
             }
         };

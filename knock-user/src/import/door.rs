@@ -8,6 +8,7 @@ use super::{
     conf::{Door, Entry, Sequence},
     firewall::{self, SOURCE},
     meaning::{Effect, Meaning},
+    rights,
     values::Otp,
 };
 use crate::{
@@ -25,6 +26,8 @@ const CMD_TIMEOUT: Duration = Duration::from_secs(10);
 const LONG: Duration = Duration::from_secs(86_400);
 /// For commands alone: while a grant lasts, another knock only makes it last longer.
 const SHORT: Duration = Duration::from_secs(1);
+/// A month, the longest that a grant lasts here.
+const OPEN_FOR_MOST: Duration = Duration::from_secs(30 * 86_400);
 /// How long a kept command may run: knockd sets no limit, and this is the longest.
 const COMMAND_TIMEOUT: &str = "1h";
 
@@ -35,6 +38,12 @@ pub(super) struct Draft {
     pub(super) line: usize,
     pub(super) keys: Vec<Key>,
     pub(super) notes: Vec<Problem>,
+    /// Its name here.
+    pub(super) name: String,
+    /// What it opens.
+    pub(super) opens: Vec<Ports>,
+    /// What it closes.
+    pub(super) closes: Vec<Ports>,
     /// Why it can't be written.
     pub(super) refused: Vec<Problem>,
 }
@@ -49,12 +58,16 @@ pub(super) struct Key {
 }
 
 impl Draft {
-    /// Makes of a door what can be made of it; `interface` is where its knocks come in.
-    pub(super) fn of(door: &Door, name: &str, interface: &str) -> Self {
+    /// Makes of a door what can be made of it; `interface` is where its knocks come in, and
+    /// `closable` are the ports that it can close, if not all.
+    pub(super) fn of(door: &Door, name: &str, interface: &str, closable: Option<&[Ports]>) -> Self {
         let mut draft = Self {
             line: door.name.line,
             keys: Vec::new(),
             notes: Vec::new(),
+            name: name.to_owned(),
+            opens: Vec::new(),
+            closes: Vec::new(),
             refused: Vec::new(),
         };
         draft.key("name", string(name), door.name.line);
@@ -64,8 +77,21 @@ impl Draft {
         }
         draft.sequence(&door.sequence);
         draft.conditions(door);
-        draft.commands(door, interface);
+        draft.commands(door, interface, closable);
+        draft.cooldown(door);
+        draft.passing(door);
         draft
+    }
+
+    /// Whether it has a key.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.value(name).is_some()
+    }
+
+    /// The value of a key as it is written.
+    pub(super) fn value(&self, name: &str) -> Option<&str> {
+        let key = self.keys.iter().find(|key| key.name == name)?;
+        Some(&key.value)
     }
 
     fn key(&mut self, name: &'static str, value: String, source: usize) {
@@ -76,7 +102,7 @@ impl Draft {
         });
     }
 
-    fn note(&mut self, line: usize, key: &str, reason: impl Into<String>) {
+    pub(super) fn note(&mut self, line: usize, key: &str, reason: impl Into<String>) {
         self.notes.push(Problem {
             line: Some(line),
             key: key.to_owned(),
@@ -120,7 +146,7 @@ impl Draft {
         }
     }
 
-    fn commands(&mut self, door: &Door, interface: &str) {
+    fn commands(&mut self, door: &Door, interface: &str, closable: Option<&[Ports]>) {
         let start = self.for_both("start_command", &door.start, &door.start_6, interface);
         let stop = self.for_both("stop_command", &door.stop, &door.stop_6, interface);
         let start_line = first_line(&door.start, &door.start_6).unwrap_or(self.line);
@@ -134,6 +160,7 @@ impl Draft {
         match (start.effect, stop_line) {
             (Effect::Open { ports, open_for }, _) => {
                 self.key("open", list(&ports), start_line);
+                self.opens.clone_from(&ports);
                 let (open_for, line) = match (open_for, stop_line) {
                     (Some(time), _) => (time, start_line),
                     (None, Some(line)) => (timeout, timeout_line.unwrap_or(line)),
@@ -147,8 +174,7 @@ impl Draft {
                 self.closes(&ports, stop, door, stop_line);
             }
             (Effect::Close(ports), None) => {
-                self.key("close", list(&ports), start_line);
-                self.kept("on_open", "start_command", start.rest, start_line);
+                self.closing(&ports, start.rest, door, closable, start_line);
             }
             // It opens nothing, or closes and opens again: the commands are all there is.
             (Effect::Close(_), Some(line)) => {
@@ -160,12 +186,92 @@ impl Draft {
                 self.kept("on_open", "start_command", start.rest, start_line);
                 self.kept_stop(whole(&door.stop, &door.stop_6), timeout, timeout_line, line);
             }
-            (Effect::None, None) => {
-                if start.rest.is_some() {
-                    self.key("open_for", string(&spell(SHORT)), start_line);
-                }
-                self.kept("on_open", "start_command", start.rest, start_line);
-            }
+            (Effect::None, None) => self.only_command(start.rest, start_line),
+        }
+        // Here something has to happen when the sequence is complete.
+        if self.has("on_close") && !self.has("open") && !self.has("on_open") {
+            let line = stop_line.unwrap_or(self.line);
+            self.key("on_open", list(&["/bin/true"]), line);
+        }
+    }
+
+    fn only_command(&mut self, command: Option<String>, line: usize) {
+        if command.is_some() {
+            self.key("open_for", string(&spell(SHORT)), line);
+        }
+        self.kept("on_open", "start_command", command, line);
+    }
+
+    /// A door that closes ports: those that some door opens.
+    fn closing(
+        &mut self,
+        ports: &[Ports],
+        rest: Option<String>,
+        door: &Door,
+        closable: Option<&[Ports]>,
+        line: usize,
+    ) {
+        let can_close = |port: &&Ports| closable.is_none_or(|closable| closable.contains(port));
+        self.closes = ports.iter().filter(can_close).copied().collect();
+        if self.closes.len() == ports.len() {
+            self.key("close", list(ports), line);
+            return self.kept("on_open", "start_command", rest, line);
+        }
+        let others: Vec<Ports> = ports
+            .iter()
+            .filter(|port| !can_close(port))
+            .copied()
+            .collect();
+        let reason = format!(
+            "no door opens {}, so there is nothing to close: kept as a command",
+            shown(&others)
+        );
+        self.note(line, "start_command", reason);
+        let command = whole(&door.start, &door.start_6);
+        if self.closes.is_empty() {
+            return self.only_command(command, line);
+        }
+        self.key("close", list(&self.closes), line);
+        self.kept("on_open", "start_command", command, line);
+    }
+
+    /// What keeps a door from firing again and again.
+    fn cooldown(&mut self, door: &Door) {
+        let Some(Entry {
+            line,
+            value: seconds @ 1..,
+        }) = door.seq_cooldown
+        else {
+            return;
+        };
+        let runs_alone = !self.has("open") && !self.has("close") && !self.has("on_close");
+        let reason = if runs_alone
+            && let Some(key) = self.keys.iter_mut().find(|key| key.name == "open_for")
+        {
+            let cooldown = Duration::from_secs(seconds).clamp(SHORT, OPEN_FOR_MOST);
+            key.value = string(&spell(cooldown));
+            key.source = line;
+            "it is open_for here: until then another sequence runs no command, and makes the time \
+             begin anew"
+        } else if self.has("close") {
+            "not carried over: each sequence closes"
+        } else {
+            "not carried over: as long as open_for lasts, another sequence runs no command, and \
+             makes the time begin anew"
+        };
+        self.note(line, "seq_cooldown", reason);
+    }
+
+    /// Lets knocks pass where a door only runs commands, as knockd does: they may be for a service.
+    fn passing(&mut self, door: &Door) {
+        let line = match &door.sequence {
+            Sequence::Fixed(entry) => entry.line,
+            Sequence::Otp(entry) => entry.line,
+            // Which ports these are changes, and another door may have one of them then.
+            Sequence::OneTime(_) => return,
+        };
+        if self.has("on_open") && !self.has("open") && !self.has("close") {
+            self.key("knock_pass", true.to_string(), line);
         }
     }
 
@@ -268,6 +374,14 @@ impl Draft {
                 ),
             });
         }
+        for (program, capability) in rights::missing(&command) {
+            let reason = format!(
+                "{program} needs {capability}, and commands of knock-user have no more than \
+                 CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON, as a service none: it will fail; \
+                 docs/operating.md says how to have another service do it"
+            );
+            self.note(line, key, reason);
+        }
         if firewall::is_mentioned(&command) {
             let reason = format!(
                 "kept as a command, because what it does to a firewall is not known here; if it \
@@ -285,6 +399,17 @@ impl Draft {
             self.key("command_timeout", string(COMMAND_TIMEOUT), line);
         }
     }
+}
+
+/// Ports in a sentence.
+pub(super) fn shown<T: ToString>(ports: &[T]) -> String {
+    const SHOWN: usize = 4;
+    let words: Vec<String> = ports.iter().take(SHOWN).map(T::to_string).collect();
+    let more = match ports.len().saturating_sub(SHOWN) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    words.join(", ") + &more
 }
 
 /// Both commands as they are, for the family that each is for.

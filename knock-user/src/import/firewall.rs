@@ -2,6 +2,7 @@
 
 use knock_common::packet::Protocol;
 
+use super::helper;
 use crate::config::checked::Ports;
 
 /// What a command does for the source that knocked.
@@ -28,6 +29,7 @@ pub(super) fn rule(words: &[String], interface: &str) -> Option<Rule> {
         | "ip6tables-legacy" => iptables(&words, interface),
         "nft" => nft(&words),
         "ufw" => ufw(&words),
+        name @ ("knock_add" | "knock_del" | "knock_helper_ipt.sh") => helper::rule(name, &words),
         _ => None,
     }
 }
@@ -41,6 +43,12 @@ pub(super) fn is_mentioned(text: &str) -> bool {
         "ufw",
         "firewall-cmd",
         "ipset",
+        "iptables-legacy",
+        "ip6tables-legacy",
+        "knock_add",
+        "knock_del",
+        "csf",
+        "shorewall",
     ]
     .iter()
     .any(|tool| {
@@ -53,7 +61,7 @@ fn base(program: &str) -> &str {
     program.rsplit('/').next().unwrap_or(program)
 }
 
-fn is_source(word: &str) -> bool {
+pub(super) fn is_source(word: &str) -> bool {
     matches!(
         word.strip_prefix(SOURCE),
         Some("" | "/32" | "/128" | "/255.255.255.255")
@@ -62,14 +70,22 @@ fn is_source(word: &str) -> bool {
 
 /// Builds the ports once protocol and numbers are known.
 #[derive(Debug, Default)]
-struct Match<'w> {
-    is_for_source: bool,
-    protocols: Vec<Protocol>,
-    ports: Option<&'w str>,
+pub(super) struct Match<'w> {
+    pub(super) is_for_source: bool,
+    pub(super) protocols: Vec<Protocol>,
+    pub(super) ports: Option<&'w str>,
 }
 
 impl Match<'_> {
-    fn ports(&self) -> Option<Vec<Ports>> {
+    /// For TCP unless another protocol is named.
+    pub(super) fn for_tcp() -> Self {
+        Self {
+            protocols: vec![Protocol::Tcp],
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn ports(&self) -> Option<Vec<Ports>> {
         if !self.is_for_source || self.protocols.is_empty() {
             return None;
         }
@@ -101,7 +117,7 @@ fn port(word: &str) -> Option<u16> {
     }
 }
 
-fn protocol(word: &str) -> Option<Protocol> {
+pub(super) fn protocol(word: &str) -> Option<Protocol> {
     match word {
         "tcp" => Some(Protocol::Tcp),
         "udp" => Some(Protocol::Udp),
@@ -160,7 +176,7 @@ fn iptables(words: &[&str], interface: &str) -> Option<Rule> {
 }
 
 /// Chains of the host's own packets: `INPUT` and those that somebody has made.
-fn is_input(chain: &str) -> bool {
+pub(super) fn is_input(chain: &str) -> bool {
     !matches!(chain, "OUTPUT" | "FORWARD" | "PREROUTING" | "POSTROUTING")
 }
 

@@ -9,8 +9,12 @@
 
 mod conf;
 mod door;
+mod encoding;
 mod firewall;
+mod helper;
 mod meaning;
+mod notes;
+mod rights;
 mod shell;
 mod values;
 
@@ -23,7 +27,7 @@ use self::{
     door::Draft,
 };
 use crate::{
-    config::{self, Problem, Problems},
+    config::{self, Problem, Problems, checked::Ports},
     toml_text::{comment, commented, list},
 };
 
@@ -47,14 +51,18 @@ pub struct Imported {
 /// [`Problems`] if knockd's file has errors; or it can't be written.
 pub fn run(path: &Path, out: &mut impl Write, told: &mut impl Write) -> Result<()> {
     let file = path.display().to_string();
-    let text = config::read_text(path).map_err(|error| Problems {
+    let problems = |list| Problems {
         file: file.clone(),
-        list: vec![Problem {
+        list,
+    };
+    let bytes = config::read_bytes(path).map_err(|error| {
+        problems(vec![Problem {
             line: None,
             key: String::new(),
             reason: format!("can't be read: {error}"),
-        }],
+        }])
     })?;
+    let text = encoding::decode(&bytes).map_err(problems)?;
     let Imported { toml, notes } = import(&text, &file)?;
     out.write_all(toml.as_bytes())
         .context("writing the configuration")?;
@@ -88,21 +96,31 @@ pub fn import(text: &str, file: &str) -> Result<Imported, Problems> {
     loop {
         let (toml, places) = page.write();
         let Err(problems) = config::parse(&toml, file) else {
-            let mut notes = page.notes();
-            notes.sort();
-            return Ok(Imported { toml, notes });
+            break;
         };
         page.leave_out(problems.list, &places);
     }
+    notes::annotate(&mut page.doors, &conf.doors);
+    let (toml, _) = page.write();
+    let mut notes = page.notes();
+    notes.sort();
+    Ok(Imported { toml, notes })
 }
 
 /// The configuration as it will be written.
-struct Page {
+struct Page<'c> {
     title: String,
+    conf: &'c Conf,
     interface: Option<Entry<String>>,
     /// What is said about the file as a whole.
     notes: Vec<Problem>,
     doors: Vec<Draft>,
+}
+
+/// Where the knocks of knockd's doors come in.
+fn knocked_interface(conf: &Conf) -> &str {
+    let interface = conf.interface.as_ref();
+    interface.map_or(INTERFACE, |entry| entry.value.as_str())
 }
 
 /// In which lines the parts stand.
@@ -112,15 +130,17 @@ struct Places {
     doors: Vec<(Range<usize>, usize)>,
 }
 
-impl Page {
-    fn new(conf: &Conf, file: &str) -> Self {
-        let interface = conf.interface.as_ref();
-        let interface = interface.map_or(INTERFACE, |entry| entry.value.as_str());
+impl<'c> Page<'c> {
+    fn new(conf: &'c Conf, file: &str) -> Self {
+        let interface = knocked_interface(conf);
         let mut names = HashSet::new();
         let doors = conf
             .doors
             .iter()
-            .map(|door| Draft::of(door, &unique(&door.name.value, &mut names), interface))
+            .map(|door| {
+                let name = unique(&door.name.value, &mut names);
+                Draft::of(door, &name, interface, None)
+            })
             .collect();
         Self {
             title: format!(
@@ -128,6 +148,7 @@ impl Page {
                  check` look through it too, and take the rules out of the firewall that knockd's \
                  commands have put there."
             ),
+            conf,
             interface: conf.interface.clone(),
             notes: options(conf),
             doors,
@@ -136,8 +157,9 @@ impl Page {
 
     fn notes(&self) -> Vec<Problem> {
         let of_doors = self.doors.iter().flat_map(|door| {
-            let refused = door.refused.iter().map(|problem| Problem {
-                reason: format!("door left out: {}", problem.reason),
+            let lost = notes::lost(door, &self.doors);
+            let refused = door.refused.iter().map(move |problem| Problem {
+                reason: format!("door left out: {}{lost}", problem.reason),
                 ..problem.clone()
             });
             door.notes.iter().cloned().chain(refused)
@@ -175,9 +197,10 @@ impl Page {
                 text += &door.toml();
                 places.doors.push((begin..next_line(&text), index));
             } else {
+                let lost = notes::lost(door, &self.doors);
                 for problem in &door.refused {
                     text += &remark(&Problem {
-                        reason: format!("left out: {}", problem.reason),
+                        reason: format!("left out: {}{lost}", problem.reason),
                         ..problem.clone()
                     });
                 }
@@ -187,13 +210,67 @@ impl Page {
         (text, places)
     }
 
+    /// Whether a problem of a door is gone without leaving the door out.
+    fn mends(&mut self, problem: &Problem, index: Option<usize>) -> bool {
+        let Some((index, draft)) = index.and_then(|index| Some((index, self.doors.get(index)?)))
+        else {
+            return false;
+        };
+        match problem.key.as_str() {
+            "knock_pass" => {
+                let keys = draft.keys.len();
+                if let Some(draft) = self.doors.get_mut(index) {
+                    draft.keys.retain(|key| key.name != "knock_pass");
+                }
+                self.doors
+                    .get(index)
+                    .is_some_and(|draft| draft.keys.len() < keys)
+            }
+            "close" => {
+                let closable = self.closable(draft);
+                let Some(door) = self.conf.doors.get(index) else {
+                    return false;
+                };
+                if closable == draft.closes {
+                    return false;
+                }
+                let interface = knocked_interface(self.conf);
+                let changed = Draft::of(door, &draft.name, interface, Some(&closable));
+                if let Some(draft) = self.doors.get_mut(index) {
+                    *draft = changed;
+                }
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Those of the ports that a door closes which another one opens, for the same target.
+    fn closable(&self, closing: &Draft) -> Vec<Ports> {
+        let opens = |ports: &Ports| {
+            let kept = self.doors.iter().filter(|draft| draft.refused.is_empty());
+            kept.filter(|draft| draft.value("target") == closing.value("target"))
+                .any(|draft| draft.opens.iter().any(|opened| opened.overlaps(*ports)))
+        };
+        closing.closes.iter().copied().filter(opens).collect()
+    }
+
     /// Leaves out what can't work.
     fn leave_out(&mut self, problems: Vec<Problem>, places: &Places) {
         let mut is_less = false;
+        let mut mended = HashSet::new();
         for problem in problems {
             let line = problem.line.unwrap_or_default();
             let reason = places.translated(&problem.reason, &self.doors);
-            if let Some(index) = places.door_at(line)
+            let index = places.door_at(line);
+            // What else is wrong with that door was wrong with what it was.
+            if index.is_some_and(|index| mended.contains(&index)) {
+                continue;
+            }
+            if self.mends(&problem, index) {
+                mended.extend(index);
+                is_less = true;
+            } else if let Some(index) = places.door_at(line)
                 && let Some(door) = self.doors.get_mut(index)
             {
                 let key = door.keys.iter().find(|key| key.name == problem.key);

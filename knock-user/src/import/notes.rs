@@ -1,0 +1,91 @@
+//! What is said about doors once it is known what became of all of them.
+
+use crate::config::checked::Ports;
+
+use super::{
+    conf::{Door, Sequence},
+    door::{Draft, shown},
+};
+
+/// Says of each door what happens to its knocks, and of each that protects nothing that it does not.
+pub(super) fn annotate(drafts: &mut [Draft], doors: &[Door]) {
+    let protected: Vec<Ports> = opened(drafts);
+    for (draft, door) in drafts.iter_mut().zip(doors) {
+        if draft.refused.is_empty() {
+            knocks(draft, door);
+            nothing_protected(draft, door, &protected);
+        }
+    }
+}
+
+/// What the doors open that are not left out.
+fn opened(drafts: &[Draft]) -> Vec<Ports> {
+    let kept = drafts.iter().filter(|draft| draft.refused.is_empty());
+    let mut ports: Vec<Ports> = kept.flat_map(|draft| draft.opens.iter().copied()).collect();
+    ports.sort_unstable();
+    ports.dedup();
+    ports
+}
+
+/// The ports that nothing protects because a door was left out.
+pub(super) fn lost(draft: &Draft, drafts: &[Draft]) -> String {
+    let protected = opened(drafts);
+    let is_lost = |ports: &&Ports| {
+        let covers = |other: &Ports| {
+            other.protocol == ports.protocol
+                && other.first <= ports.first
+                && ports.last <= other.last
+        };
+        !protected.iter().any(covers)
+    };
+    let lost: Vec<Ports> = draft.opens.iter().filter(is_lost).copied().collect();
+    match lost.as_slice() {
+        [] => String::new(),
+        [port] => format!("; so {port} is not protected"),
+        ports => format!("; so {} are not protected", shown(ports)),
+    }
+}
+
+fn knocks(draft: &mut Draft, door: &Door) {
+    let (line, key, place) = match &door.sequence {
+        Sequence::Fixed(entry) => (entry.line, "sequence", shown(&entry.value)),
+        Sequence::Otp(entry) => (entry.line, "otp", "its 256 ports".to_owned()),
+        Sequence::OneTime(entry) => (
+            entry.line,
+            "one_time_sequences",
+            "the ports of the next line".to_owned(),
+        ),
+    };
+    let reason = match draft.has("knock_pass") {
+        true => format!(
+            "knocks go on to what listens on {place}, as with knockd; without knock_pass they are \
+             dropped"
+        ),
+        false => format!(
+            "knocks are dropped here, and knockd lets them pass: nobody can reach what listens on \
+             {place}"
+        ),
+    };
+    draft.note(line, key, reason);
+}
+
+fn nothing_protected(draft: &mut Draft, door: &Door, protected: &[Ports]) {
+    if !draft.opens.is_empty() || !draft.closes.is_empty() {
+        return;
+    }
+    let commands = [&door.start, &door.start_6, &door.stop, &door.stop_6];
+    let line = commands.into_iter().flatten().map(|entry| entry.line).min();
+    let others = match protected {
+        [] => String::new(),
+        [port] => format!("; {port} is protected now, and stays closed to who knocks here"),
+        ports => format!(
+            "; {} are protected now, and stay closed to who knocks here",
+            shown(ports)
+        ),
+    };
+    let reason = format!(
+        "this door protects no port, it only runs a command: if that lets the source in to a port, \
+         write open = [\"tcp/443\"], with that port, and leave knock_pass out{others}"
+    );
+    draft.note(line.unwrap_or(draft.line), "", reason);
+}
