@@ -155,6 +155,7 @@ impl Draft {
             .cmd_timeout
             .as_ref()
             .map_or(CMD_TIMEOUT, |entry| Duration::from_secs(entry.value));
+        let timeout = self.within_limits(timeout, door);
         let timeout_line = door.cmd_timeout.as_ref().map(|entry| entry.line);
 
         match (start.effect, stop_line) {
@@ -193,6 +194,24 @@ impl Draft {
             let line = stop_line.unwrap_or(self.line);
             self.key("on_open", list(&["/bin/true"]), line);
         }
+    }
+
+    /// How long a grant lasts for which knockd waits so long, with a note if that is another time.
+    fn within_limits(&mut self, timeout: Duration, door: &Door) -> Duration {
+        let open_for = timeout.clamp(SHORT, OPEN_FOR_MOST);
+        if open_for != timeout
+            && let Some(Entry { line, .. }) = door.cmd_timeout
+        {
+            let reason = format!(
+                "{} s is {} here: a grant lasts from {} to {}",
+                timeout.as_secs(),
+                spell(open_for),
+                spell(SHORT),
+                spell(OPEN_FOR_MOST)
+            );
+            self.note(line, "cmd_timeout", reason);
+        }
+        open_for
     }
 
     fn only_command(&mut self, command: Option<String>, line: usize) {

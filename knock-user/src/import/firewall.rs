@@ -15,6 +15,28 @@ pub(super) enum Rule {
 /// knockd's word for the source.
 pub(super) const SOURCE: &str = "%IP%";
 
+/// Services that rules name, as in /etc/services.
+const SERVICES: [(&str, u16); 18] = [
+    ("ftp", 21),
+    ("ssh", 22),
+    ("telnet", 23),
+    ("smtp", 25),
+    ("domain", 53),
+    ("http", 80),
+    ("www", 80),
+    ("pop3", 110),
+    ("imap", 143),
+    ("imap2", 143),
+    ("https", 443),
+    ("submission", 587),
+    ("imaps", 993),
+    ("pop3s", 995),
+    ("openvpn", 1194),
+    ("ms-wbt-server", 3389),
+    ("mysql", 3306),
+    ("postgresql", 5432),
+];
+
 /// What a command does on the interface where knocks come in, if that is all that it does; `None`
 /// if it is not known.
 pub(super) fn rule(words: &[String], interface: &str) -> Option<Rule> {
@@ -109,11 +131,10 @@ impl Match<'_> {
 }
 
 fn port(word: &str) -> Option<u16> {
-    match word {
-        "ssh" => Some(22),
-        "http" => Some(80),
-        "https" => Some(443),
-        _ => word.parse().ok().filter(|&port| port > 0),
+    let named = SERVICES.iter().find(|(name, _)| *name == word);
+    match named {
+        Some((_, port)) => Some(*port),
+        None => word.parse().ok().filter(|&port| port > 0),
     }
 }
 
@@ -177,7 +198,10 @@ fn iptables(words: &[&str], interface: &str) -> Option<Rule> {
 
 /// Chains of the host's own packets: `INPUT` and those that somebody has made.
 pub(super) fn is_input(chain: &str) -> bool {
-    !matches!(chain, "OUTPUT" | "FORWARD" | "PREROUTING" | "POSTROUTING")
+    let chain = chain.to_ascii_uppercase();
+    // Docker's chains see ports after they were translated.
+    let others = ["OUTPUT", "FORWARD", "ROUTING", "DOCKER"];
+    !others.iter().any(|other| chain.contains(other))
 }
 
 /// `nft add rule inet filter input ip saddr %IP% tcp dport 22 accept`.
@@ -418,6 +442,14 @@ mod tests {
             (
                 "what is forwarded",
                 "iptables -A FORWARD -s %IP% -p tcp --dport 22 -j ACCEPT",
+            ),
+            (
+                "what is forwarded to a container",
+                "iptables -I DOCKER-USER -s %IP% -p tcp --dport 22 -j ACCEPT",
+            ),
+            (
+                "what is forwarded, in another chain",
+                "iptables -I forwarding_rule -s %IP% -p tcp --dport 22 -j ACCEPT",
             ),
             (
                 "address translation",

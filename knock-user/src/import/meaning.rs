@@ -100,7 +100,10 @@ impl Sum {
         self.open_for.is_none().then_some(())?;
         // Deleted first so that there is one rule and not two.
         self.closed.retain(|closed| !ports.contains(closed));
-        self.opened.extend(ports);
+        // The rules for both families come to the same.
+        let new = ports.into_iter().filter(|port| !self.opened.contains(port));
+        let new: Vec<Ports> = new.collect();
+        self.opened.extend(new);
         Some(())
     }
 
@@ -110,7 +113,9 @@ impl Sum {
             return Some(());
         }
         let undoes = ports.iter().any(|port| self.opened.contains(port));
-        self.closed.extend(ports);
+        let new = ports.into_iter().filter(|port| !self.closed.contains(port));
+        let new: Vec<Ports> = new.collect();
+        self.closed.extend(new);
         (!undoes).then_some(())
     }
 
@@ -197,6 +202,16 @@ mod tests {
             ("close", CLOSE.to_owned(), "close tcp/22"),
             ("nothing", " ".to_owned(), "nothing"),
             ("two", format!("{OPEN}; {web}"), "open tcp/22 tcp/80"),
+            (
+                "for both families",
+                format!("{OPEN}; {}", OPEN.replace("iptables", "ip6tables")),
+                "open tcp/22",
+            ),
+            (
+                "closed for both families",
+                format!("{CLOSE}; {}", CLOSE.replace("iptables", "ip6tables")),
+                "close tcp/22",
+            ),
             ("no rule twice", format!("{CLOSE}; {OPEN}"), "open tcp/22"),
             (
                 "for a time",

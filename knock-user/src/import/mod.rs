@@ -111,16 +111,47 @@ pub fn import(text: &str, file: &str) -> Result<Imported, Problems> {
 struct Page<'c> {
     title: String,
     conf: &'c Conf,
-    interface: Option<Entry<String>>,
+    interfaces: Option<Entry<Vec<String>>>,
     /// What is said about the file as a whole.
     notes: Vec<Problem>,
     doors: Vec<Draft>,
 }
 
-/// Where the knocks of knockd's doors come in.
-fn knocked_interface(conf: &Conf) -> &str {
-    let interface = conf.interface.as_ref();
-    interface.map_or(INTERFACE, |entry| entry.value.as_str())
+/// Where the knocks of knockd's doors come in: the first interface, if there are several.
+fn knocked_interface(interfaces: &Option<Entry<Vec<String>>>) -> &str {
+    let named = interfaces.as_ref().and_then(|entry| entry.value.first());
+    named.map_or(INTERFACE, String::as_str)
+}
+
+/// The interfaces that a file names: forks know several, and `any`.
+fn interfaces(conf: &Conf, notes: &mut Vec<Problem>) -> Option<Entry<Vec<String>>> {
+    let Entry { line, value } = conf.interface.as_ref()?;
+    let mut note = |reason: String| {
+        notes.push(Problem {
+            line: Some(*line),
+            key: "interface".to_owned(),
+            reason,
+        });
+    };
+    let mut names: Vec<String> = Vec::new();
+    for item in value.split(',').map(str::trim) {
+        // What ifconfig calls eth0:1 is an address of eth0.
+        let name = item.split_once(':').map_or(item, |(name, _)| name);
+        if name != item {
+            note(format!(
+                "{item} is an address of {name}, and {name} is meant here"
+            ));
+        }
+        if name == "any" {
+            note("any is no interface: name each one with --iface or here".to_owned());
+            return None;
+        }
+        if !name.is_empty() && !names.iter().any(|other| other == name) {
+            names.push(name.to_owned());
+        }
+    }
+    let value = names;
+    (!value.is_empty()).then_some(Entry { line: *line, value })
 }
 
 /// In which lines the parts stand.
@@ -132,14 +163,15 @@ struct Places {
 
 impl<'c> Page<'c> {
     fn new(conf: &'c Conf, file: &str) -> Self {
-        let interface = knocked_interface(conf);
+        let mut notes = options(conf);
+        let interfaces = interfaces(conf, &mut notes);
         let mut names = HashSet::new();
         let doors = conf
             .doors
             .iter()
             .map(|door| {
                 let name = unique(&door.name.value, &mut names);
-                Draft::of(door, &name, interface, None)
+                Draft::of(door, &name, knocked_interface(&interfaces), None)
             })
             .collect();
         Self {
@@ -149,8 +181,8 @@ impl<'c> Page<'c> {
                  commands have put there."
             ),
             conf,
-            interface: conf.interface.clone(),
-            notes: options(conf),
+            interfaces,
+            notes,
             doors,
         }
     }
@@ -172,13 +204,8 @@ impl<'c> Page<'c> {
         for note in &self.notes {
             text += &remark(note);
         }
-        match &self.interface {
-            Some(entry) => {
-                text += &format!(
-                    "interfaces = {}\n",
-                    list(std::slice::from_ref(&entry.value))
-                );
-            }
+        match &self.interfaces {
+            Some(entry) => text += &format!("interfaces = {}\n", list(&entry.value)),
             None => {
                 text += &comment(&format!(
                     "knockd listens on {INTERFACE} unless it is told otherwise: name the interface \
@@ -234,7 +261,7 @@ impl<'c> Page<'c> {
                 if closable == draft.closes {
                     return false;
                 }
-                let interface = knocked_interface(self.conf);
+                let interface = knocked_interface(&self.interfaces);
                 let changed = Draft::of(door, &draft.name, interface, Some(&closable));
                 if let Some(draft) = self.doors.get_mut(index) {
                     *draft = changed;
@@ -281,7 +308,7 @@ impl<'c> Page<'c> {
                 });
                 is_less = true;
             } else if places.head.contains(&line)
-                && let Some(Entry { line, .. }) = self.interface.take()
+                && let Some(Entry { line, .. }) = self.interfaces.take()
             {
                 self.notes.push(Problem {
                     line: Some(line),
@@ -293,7 +320,7 @@ impl<'c> Page<'c> {
         }
         if !is_less {
             // Whatever it is about, a file without doors has no errors.
-            self.interface = None;
+            self.interfaces = None;
             for door in &mut self.doors {
                 door.refused.push(Problem {
                     line: Some(door.line),
