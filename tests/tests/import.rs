@@ -147,7 +147,7 @@ const fn only_knockd(name: &'static str, conf: &'static str) -> Row {
 }
 
 const ROWS: &[Row] = &[
-    both("nothing", ""),
+    only_knockd("nothing", ""),
     both("the least", "[a]\nsequence=7000\n"),
     both(
         "an indented comment",

@@ -42,7 +42,9 @@ mod tests {
 
     #[test]
     fn comments_are_read_in_any_encoding() {
-        let rows: [(&str, &[u8], Result<&str, &[usize]>); 5] = [
+        /// The text, or the lines that are wrong.
+        type Expected = Result<&'static str, &'static [usize]>;
+        let rows: [(&str, &[u8], Expected); 5] = [
             ("ASCII", b"# f\n[a]\n", Ok("# f\n[a]\n")),
             ("UTF-8", "# für\n".as_bytes(), Ok("# für\n")),
             (
