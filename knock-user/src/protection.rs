@@ -21,6 +21,7 @@ use knock_common::{
 };
 
 use self::change::{Change, Made, remove_all};
+pub use self::change::{Preparation, Prepared};
 use crate::{
     admission::{self, Refusal},
     attach::{self, Attached},
@@ -184,7 +185,10 @@ impl Protection {
             registry,
             put,
             unsettled,
-        } = change.make()?;
+        } = change.make(|| {
+            let preparation = Preparation::new(&instance, before.as_ref(), how);
+            preparation.make(plan, &std::sync::Mutex::new(false))
+        })?;
         let refused = put.refused.iter().cloned().collect();
         let protection = Self {
             instance,
@@ -202,11 +206,23 @@ impl Protection {
         Ok((protection, put))
     }
 
-    /// Puts another configuration in place of the one that is there.
+    /// What is needed to make another configuration ready for [`Protection::change`]. Nothing else
+    /// may be put in place between the two.
+    pub fn preparation(&self, how: How) -> Preparation {
+        Preparation::new(&self.instance, Some(&self.registry), how)
+    }
+
+    /// Puts another configuration, which is ready, in place of the one that is there.
     ///
     /// # Errors
     /// As for [`Protection::begin`].
-    pub fn change(&mut self, plan: &Plan, interfaces: &[String], how: How) -> Result<Put> {
+    pub fn change(
+        &mut self,
+        plan: &Plan,
+        interfaces: &[String],
+        how: How,
+        prepared: Prepared,
+    ) -> Result<Put> {
         let change = Change {
             instance: &self.instance,
             before: Some(&self.registry),
@@ -221,7 +237,7 @@ impl Protection {
             registry,
             put,
             unsettled,
-        } = change.make()?;
+        } = change.make(|| Ok(prepared))?;
         self.refused = put.refused.iter().cloned().collect();
         self.firewall = firewall;
         self.kept = kept;

@@ -98,7 +98,8 @@ fn a_first_start_that_is_confirmed() {
         knocks_lead_in(net, KNOCKS, true, "confirmed");
         guest.finds(true, SSH, "confirmed");
         let (code, told) = daemon::ask(&net.server, &["confirm"]);
-        assert_eq!(code, Some(0), "nothing awaits it: {told}");
+        assert_eq!(code, Some(0), "it is confirmed: {told}");
+        daemon.tells(&json!({"event": "confirmed"}));
         assert_eq!(
             daemon
                 .told(&json!({"event": "opened", "source": guest.name()}))
@@ -210,6 +211,28 @@ fn on_top_of_what_was_kept() {
     });
 }
 
+/// A trial says what it is when it begins, and once more before it ends.
+#[test]
+fn a_trial_is_announced() {
+    net::test(|net| {
+        let trial = start(net, DOOR, &["--confirm", "13s"]);
+        let announced = json!({"event": "trial"});
+        trial.tells(&announced);
+        wait::until("it is announced again", || {
+            trial.told(&announced).len() == 2
+        });
+        let told = trial.told(&announced);
+        let seconds = |number: usize| told[number]["seconds"].as_f64().unwrap_or_default();
+        assert!(seconds(0) > 10.0, "{told:?}");
+        assert!(seconds(1) <= 10.0, "{told:?}");
+        assert_eq!(told[0]["until"], told[1]["until"], "{told:?}");
+        let (code, told) = daemon::ask(&net.server, &["confirm"]);
+        assert_eq!(code, Some(0), "{told}");
+        assert!(told.contains("confirmed: it stays as it is"), "{told}");
+        trial.stop();
+    });
+}
+
 /// Whoever stops it can't confirm it any more.
 #[test]
 fn stopped_before_the_deadline() {
@@ -242,9 +265,19 @@ fn a_reload_on_trial() {
         let stream = Stream::begin(connected.unwrap_or_else(|error| panic!("{error}")));
         strangers.come(SSH);
 
+        let (code, told) = daemon::ask(&net.server, &["confirm"]);
+        assert_eq!(code, Some(1), "nothing was on trial: {told}");
+        assert!(told.contains("nothing to confirm"), "{told}");
         daemon.rewrite(OTHER);
         let (code, told) = daemon::ask(&net.server, &["reload", "--confirm", TRIAL]);
         assert_eq!(code, Some(0), "{told}");
+        let trial = daemon.tells(&json!({"event": "trial"}));
+        let because = trial["because"].as_str().unwrap_or_default();
+        assert!(because.contains("`knock-user confirm`"), "{trial}");
+        assert!(trial["seconds"].as_f64() > Some(0.0), "{trial}");
+        let (code, told) = daemon::ask(&net.server, &["reload"]);
+        assert_eq!(code, Some(1), "{told}");
+        assert!(told.contains("a configuration is on trial"), "{told}");
         knocks_lead_in(net, OTHER_KNOCKS, true, "on trial");
         guest.finds(true, WEB, "on trial: its door opens more");
         wait::until("the old doors are back", || {
@@ -256,6 +289,14 @@ fn a_reload_on_trial() {
         guest.finds(true, SSH, "as it was before");
         net.stranger(Family::V4)
             .finds(true, WEB, "as it was before");
+        let mut told = String::new();
+        wait::until("a confirmation is too late", || {
+            let (code, answer) = daemon::ask(&net.server, &["confirm"]);
+            assert_eq!(code, Some(1), "{answer}");
+            told = answer;
+            told.contains("too late")
+        });
+        assert!(told.contains("was put back"), "{told}");
 
         let (code, told) = daemon::ask(&net.server, &["reload", "--confirm", "1m"]);
         assert_eq!(code, Some(0), "{told}");

@@ -163,6 +163,8 @@ fn a_reload_changes_nothing() {
         let ended = process.stop(SIGTERM);
         let told = daemon::events(&ended.stdout);
         assert!(!told.iter().any(|event| event["event"] == "reloaded"));
+        let (code, told) = daemon::ask(&net.server, &["detach"]);
+        assert_eq!(code, Some(0), "{told}");
     });
 }
 

@@ -110,6 +110,10 @@ pub enum What {
     Lost,
     /// Another configuration is in place.
     Reloaded,
+    /// What was put in place is undone unless it is confirmed.
+    Trial,
+    /// What was on trial stays.
+    Confirmed,
     /// There was no room for something.
     Pressure,
     /// A sequence that works once was used, and is marked.
@@ -148,6 +152,8 @@ impl What {
             Self::Refused => "refused",
             Self::Lost => "lost",
             Self::Reloaded => "reloaded",
+            Self::Trial => "trial",
+            Self::Confirmed => "confirmed",
             Self::Pressure => "pressure",
             Self::Used => "used",
             Self::Disabled => "disabled",
@@ -182,6 +188,8 @@ impl What {
             | Self::Refused
             | Self::Lost
             | Self::Reloaded
+            | Self::Trial
+            | Self::Confirmed
             | Self::Pressure
             | Self::Used
             | Self::Disabled

@@ -6,7 +6,7 @@ use super::{
     Console, What,
     record::Record,
     telling::Line,
-    text::{count, harmless, length, list, verb},
+    text::{count, harmless, length, list, seconds, verb},
 };
 use crate::{admission::Refusal, ledger::Adopted};
 
@@ -123,6 +123,33 @@ impl<W: Write> Console<W> {
             ..Record::default()
         };
         self.say(at_ns, What::Reloaded, &text, record);
+    }
+
+    /// Tells that what is in place is on trial, how long that lasts, and what keeps it; `goes_back`
+    /// says whether there is a configuration to go back to.
+    pub fn trial(&mut self, until_ms: u64, goes_back: bool, at_ns: u64) {
+        let left_ms = until_ms.saturating_sub(at_ns / NANOS_PER_MILLI);
+        let end = match goes_back {
+            true => "the configuration before is put back",
+            false => "everything is undone, and the ports are open",
+        };
+        let text = format!(
+            "on trial: run `knock-user confirm` within {} to keep it; without that {end}",
+            seconds(left_ms)
+        );
+        let record = Record {
+            until: Some(self.utc(until_ms.saturating_mul(NANOS_PER_MILLI))),
+            seconds: Some(std::time::Duration::from_millis(left_ms).as_secs_f64()),
+            because: Some("run `knock-user confirm` to keep it"),
+            ..Record::default()
+        };
+        self.say(at_ns, What::Trial, &text, record);
+    }
+
+    /// Tells that what was on trial stays.
+    pub fn confirmed(&mut self, at_ns: u64) {
+        let text = "confirmed: what was on trial stays";
+        self.say(at_ns, What::Confirmed, text, Record::default());
     }
 
     /// Tells that a line of a one-time file was used: `used - ssh line 12, 988 left`.

@@ -13,8 +13,10 @@ use serde::Serialize;
 use tracing::Level;
 
 use super::{
-    answers::{Confirmed, Detached},
-    connection, find, offline,
+    answers::Detached,
+    connection,
+    facts::Clock,
+    find, offline,
     protocol::{Answer, Incoming, Request},
     text::Told,
 };
@@ -22,6 +24,7 @@ use crate::{
     config::{checked::Knock, value},
     instance::Instance,
     leftovers,
+    registry::Registry,
     supervisor::Stderr,
 };
 
@@ -187,15 +190,12 @@ impl Ask {
             Self::Status(_) => offline::status(instance).map(Answer::Status),
             Self::List(_) => offline::list(instance).map(Answer::List),
             Self::Detach(_) => offline::detach(instance).map(Answer::Detached),
-            Self::Confirm(_) if !is_awaiting(instance) => {
-                Ok(Answer::Confirmed(Confirmed::default()))
-            }
+            Self::Confirm(_) => bail!("{}", unconfirmable(instance)),
             Self::Watch(_)
             | Self::Grant { .. }
             | Self::Revoke { .. }
             | Self::Explain { .. }
-            | Self::Reload { .. }
-            | Self::Confirm(_) => bail!(
+            | Self::Reload { .. } => bail!(
                 "no process runs for {}, so nobody can be asked: start knock-user, which takes \
                  over what is there",
                 find::interfaces(instance)
@@ -204,10 +204,27 @@ impl Ask {
     }
 }
 
-fn is_awaiting(instance: &Instance) -> bool {
-    let registry = crate::registry::Registry::read(&instance.registry());
-    let registry = registry.ok().flatten();
-    registry.is_some_and(|registry| registry.confirm_by_ms.is_some())
+/// Why nothing can be confirmed where no process runs.
+fn unconfirmable(instance: &Instance) -> String {
+    let registry = Registry::read(&instance.registry()).ok().flatten();
+    let until_ms = registry.and_then(|registry| registry.confirm_by_ms);
+    let clock = Clock::now();
+    let of = find::interfaces(instance);
+    match until_ms {
+        None => format!(
+            "there is nothing to confirm: no process runs for {of}, and nothing is on trial"
+        ),
+        Some(until_ms) if until_ms <= clock.now_ms => format!(
+            "too late: no confirmation came until {}, and no process runs for {of} any more; \
+             `knock-user status` shows what is in force, and starting knock-user puts the \
+             configuration in force again",
+            clock.wall(until_ms)
+        ),
+        Some(_) => format!(
+            "the process that was to be asked for {of} has ended: start knock-user, which takes \
+             over what is there"
+        ),
+    }
 }
 
 fn converse(

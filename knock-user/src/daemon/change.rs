@@ -3,13 +3,12 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io::Write,
-    time::Duration,
 };
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use knock_common::layout::FlowKey;
 
-use super::{Daemon, Outcome, Trial, ports};
+use super::{Daemon, making::Ready, ports, trial::Trial};
 use crate::{
     admission::Refusal,
     attach::Attached,
@@ -31,30 +30,9 @@ pub(super) struct Changes {
 }
 
 impl<W: Write> Daemon<W> {
-    /// Reads the configuration again and puts it in place; if that can't be done, nothing changes.
-    ///
-    /// With `confirm`, everything goes back to how it was unless it is confirmed in that time.
-    pub(super) fn reload(&mut self, confirm: Option<Duration>) -> Result<Changes> {
-        if self.trial.is_some() {
-            bail!(
-                "a configuration awaits its confirmation: `knock-user confirm` keeps it, and \
-                 without that everything goes back to how it was"
-            );
-        }
-        supervisor::reloading();
-        let reloaded = self.try_to_reload(confirm);
-        supervisor::ready(&self.standing());
-        let changes = reloaded?;
-        for warning in &changes.warnings {
-            tracing::warn!("{warning}");
-        }
-        self.console.reloaded(&changes.words, clock::boot_ns());
-        Ok(changes)
-    }
-
-    fn try_to_reload(&mut self, confirm: Option<Duration>) -> Result<Changes> {
-        let plan = Plan::read_again(&self.run)?;
-        let (old, put) = self.put_in_place(plan, confirm)?;
+    /// Puts a configuration in place that was read again, and is ready.
+    pub(super) fn reload(&mut self, ready: Ready) -> Result<Changes> {
+        let (old, put) = self.put_in_place(ready)?;
         let mut changes = Changes {
             words: difference(&old, &self.plan),
             warnings: self.plan.warnings.clone(),
@@ -63,12 +41,7 @@ impl<W: Write> Daemon<W> {
             changes.words.push(format!("{interface} is protected"));
         }
         match self.protection.registry().confirm_by_ms {
-            Some(until_ms) => {
-                self.trial = Some(Trial {
-                    until_ms,
-                    back: Some(old),
-                });
-            }
+            Some(until_ms) => self.trial = Some(Trial::new(until_ms, Some(old))),
             None => {
                 let released = self.settle()?.into_iter();
                 changes
@@ -77,15 +50,23 @@ impl<W: Write> Daemon<W> {
             }
         }
         self.tell_new(put);
+        for warning in &changes.warnings {
+            tracing::warn!("{warning}");
+        }
+        self.console.reloaded(&changes.words, clock::boot_ns());
+        self.tell_trial();
         Ok(changes)
     }
 
-    /// Puts a configuration in place and goes on with it; returns the one before.
-    fn put_in_place(&mut self, plan: Plan, confirm: Option<Duration>) -> Result<(Plan, Put)> {
+    /// Puts a configuration in place that is ready, and goes on with it; returns the one before.
+    pub(super) fn put_in_place(&mut self, ready: Ready) -> Result<(Plan, Put)> {
+        let Ready {
+            plan,
+            how,
+            prepared,
+        } = ready;
         let interfaces = plan.interfaces(&self.run)?;
-        let mut how = plan.how(&self.run);
-        how.confirm_by_ms = confirm.map(clock::boot_ms_after);
-        let mut put = self.protection.change(&plan, &interfaces, how)?;
+        let mut put = self.protection.change(&plan, &interfaces, how, prepared)?;
         let actions = self
             .ledger
             .set_doors(std::mem::take(&mut put.doors), clock::boot_ms());
@@ -133,41 +114,6 @@ impl<W: Write> Daemon<W> {
             }
         }
         Ok(released)
-    }
-
-    /// Keeps what awaits its confirmation; tells whether anything did.
-    pub(super) fn confirm(&mut self) -> Result<bool> {
-        let Some(trial) = self.trial.take() else {
-            return Ok(false);
-        };
-        if trial.back.is_none() && self.protection.lets_pass_unconfirmed() {
-            let plan = self.plan.clone();
-            if let Err(error) = self.put_in_place(plan, None) {
-                self.trial = Some(trial);
-                return Err(error);
-            }
-        }
-        self.settle()?;
-        Ok(true)
-    }
-
-    /// Goes back to how it was if the confirmation did not come in time.
-    pub(super) fn end_trial(&mut self) -> Option<Outcome> {
-        let over = |trial: &mut Trial| trial.until_ms <= clock::boot_ms();
-        let trial = self.trial.take_if(over)?;
-        let Some(plan) = trial.back else {
-            return Some(Outcome::Unconfirmed);
-        };
-        tracing::warn!("no confirmation came: the configuration before is put back");
-        let back = self.put_in_place(plan, None).and_then(|(unconfirmed, _)| {
-            let words = difference(&unconfirmed, &self.plan);
-            self.console.reloaded(&words, clock::boot_ns());
-            self.settle()
-        });
-        if let Err(error) = back {
-            tracing::warn!("{error:#}");
-        }
-        None
     }
 
     /// Attaches to interfaces that can be taken, and tells what is new of them all.
@@ -248,7 +194,7 @@ fn by_name(settings: &Settings) -> DoorsByName<'_> {
 }
 
 /// What is different, for people.
-fn difference(old: &Plan, new: &Plan) -> Vec<String> {
+pub(super) fn difference(old: &Plan, new: &Plan) -> Vec<String> {
     let (was, is) = (old.settings(), new.settings());
     let (old_doors, new_doors) = (by_name(was), by_name(is));
     let only_in = |these: &DoorsByName<'_>, others: &DoorsByName<'_>| {

@@ -72,6 +72,11 @@ impl<W: Write> Daemon<W> {
 
     /// Puts away sequences that were used, and listens to those that are next.
     pub(super) fn follow_sequences(&mut self) {
+        // Whoever makes another configuration ready reads the same files: what was used since then
+        // must stay noted in the kernel until that one is in place and has put it away itself.
+        if self.making.is_some() {
+            return;
+        }
         if let Err(error) = self.protection.follow_sequences(&self.plan) {
             tracing::warn!("{error:#}");
         }

@@ -45,13 +45,17 @@ mod change;
 mod doors;
 mod events;
 mod files;
+mod making;
 mod reply;
 mod tallies;
+mod trial;
 mod upkeep;
 
 use doors::Doors;
 use files::Files;
+use making::{Making, made};
 use tallies::Tallies;
+use trial::{LastTrial, Trial};
 
 type ProgramLog = AsyncFd<EbpfLogger<&'static dyn Log>>;
 
@@ -73,6 +77,12 @@ pub struct Daemon<W> {
     ports: Vec<String>,
     /// Until when a confirmation is awaited, and what to go back to.
     trial: Option<Trial>,
+    /// What became of the trial before.
+    last_trial: Option<LastTrial>,
+    /// A configuration that is not ready yet.
+    making: Option<Making>,
+    /// Whether the configuration is to be read once more after that.
+    reloads_again: bool,
     ledger: Ledger,
     console: Console<W>,
     log: Option<ProgramLog>,
@@ -94,13 +104,6 @@ pub struct Daemon<W> {
     is_mute: bool,
     /// What failed when interfaces were looked at, as it was told.
     failures: Vec<String>,
-}
-
-/// A configuration that awaits its confirmation.
-struct Trial {
-    until_ms: u64,
-    /// The configuration before; none if there was none in this process.
-    back: Option<Plan>,
 }
 
 /// Why the loop ended.
@@ -135,10 +138,10 @@ impl<W: Write> Daemon<W> {
             ports: ports(settings),
             ledger: Ledger::new(put.doors),
             log: None,
-            trial: trial.map(|until_ms| Trial {
-                until_ms,
-                back: None,
-            }),
+            trial: trial.map(|until_ms| Trial::new(until_ms, None)),
+            last_trial: None,
+            making: None,
+            reloads_again: false,
             run,
             plan,
             protection,
@@ -167,6 +170,7 @@ impl<W: Write> Daemon<W> {
             daemon.console.awaited(&interface, clock::boot_ns());
         }
         daemon.say_refused(put.refused);
+        daemon.tell_trial();
         daemon
     }
 
@@ -196,11 +200,12 @@ impl<W: Write> Daemon<W> {
             let done = tokio::select! {
                 signal = signals.next() => match signal {
                     Asked::ToEnd => break Outcome::Signal,
-                    Asked::ToReload => self
-                        .reload(None)
-                        .map(drop)
-                        .context("the configuration is not reloaded, and nothing changes"),
+                    Asked::ToReload => {
+                        self.begin_to_reload(None, None);
+                        Ok(())
+                    }
                 },
+                ready = made(&mut self.making) => self.end_making(ready),
                 ready = events.readable_mut() => {
                     let mut ready = ready?;
                     if self.hear_all(ready.get_inner_mut()) {
@@ -215,16 +220,32 @@ impl<W: Write> Daemon<W> {
                     Ok(())
                 }
                 changed = links.changed() => changed.and_then(|_| self.follow_interfaces()),
-                call = control.call() => {
-                    let reply = self.reply(&call.request, &call.peer);
-                    if call.request == (Request::Detach {}) {
+                call = control.call() => match call.request {
+                    Request::Detach {} => {
+                        let reply = self.reply(&call.request, &call.peer);
                         asked = Some((call, reply));
                         break Outcome::Detach;
                     }
-                    call.answer(reply);
-                    Ok(())
-                }
-                () = sleep_until(deadline) => match self.end_trial() {
+                    Request::Reload { confirm_ms } => {
+                        let confirm = confirm_ms.map(Duration::from_millis);
+                        self.begin_to_reload(confirm, Some(call));
+                        Ok(())
+                    }
+                    Request::Confirm {} => {
+                        self.confirm(call);
+                        Ok(())
+                    }
+                    Request::Status {}
+                    | Request::List {}
+                    | Request::Grant { .. }
+                    | Request::Revoke { .. }
+                    | Request::Explain { .. } => {
+                        let reply = self.reply(&call.request, &call.peer);
+                        call.answer(reply);
+                        Ok(())
+                    }
+                },
+                () = sleep_until(deadline) => match self.follow_trial() {
                     Some(outcome) => break outcome,
                     None => self.do_what_is_due(),
                 },
@@ -246,6 +267,9 @@ impl<W: Write> Daemon<W> {
             }
         };
         supervisor::stopping("ending");
+        if let Some(making) = self.making.take() {
+            self.trial = making.give_up().or(self.trial);
+        }
         let ended = self.end(outcome).await;
         // Not before it is true.
         if let Some((call, reply)) = asked {

@@ -2,13 +2,10 @@
 
 use std::{io::Write, time::Duration};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use super::Daemon;
-use crate::control::{
-    Answer, Peer, Reply, Request,
-    answers::{Confirmed, Detached, Reloaded},
-};
+use crate::control::{Answer, Peer, Reply, Request, answers::Detached};
 
 impl<W: Write> Daemon<W> {
     /// Does what is asked, but for the end of the daemon.
@@ -18,17 +15,8 @@ impl<W: Write> Daemon<W> {
 
     fn answer(&mut self, request: &Request, peer: &Peer) -> Result<Answer> {
         match request {
-            Request::Reload { confirm_ms } => {
-                let changes = self.reload(confirm_ms.map(Duration::from_millis))?;
-                Ok(Answer::Reloaded(Reloaded {
-                    config: self.plan.path.display().to_string(),
-                    changes: changes.words,
-                    warnings: changes.warnings,
-                }))
-            }
-            Request::Confirm {} => Ok(Answer::Confirmed(Confirmed {
-                was_unconfirmed: self.confirm()?,
-            })),
+            // These are answered when they are done.
+            Request::Reload { .. } | Request::Confirm {} => bail!("it is answered elsewhere"),
             Request::Status {} => self.status().map(Answer::Status),
             Request::List {} => Ok(Answer::List(self.list())),
             Request::Grant {

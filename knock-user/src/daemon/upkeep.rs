@@ -31,7 +31,7 @@ impl<W: Write> Daemon<W> {
             .ledger
             .next_deadline()
             .map_or(u64::from(u32::MAX), |at| at.saturating_sub(now_ms));
-        let trial = self.trial.as_ref().map(|trial| trial.until_ms);
+        let trial = self.trial_deadline_ms();
         let changes = self.protection.sequences_change_ms(now_ms);
         let [trial_ms, change_ms] = [trial, changes]
             .map(|at_ms| at_ms.map_or(u64::MAX, |at_ms| at_ms.saturating_sub(now_ms)));

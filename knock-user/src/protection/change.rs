@@ -1,6 +1,9 @@
 //! One configuration that takes the place of another.
 
-use std::collections::{BTreeSet, HashSet};
+use std::{
+    collections::{BTreeSet, HashSet},
+    sync::{Mutex, PoisonError},
+};
 
 use anyhow::{Context as _, Result, bail};
 use knock_common::layout::{ALLOW_MAX, FlowKey, GrantKey};
@@ -55,10 +58,87 @@ pub(super) struct Made {
     pub(super) unsettled: Unsettled,
 }
 
+/// What is needed to make a configuration ready. That takes long for a large one, changes nothing,
+/// and can be done by another thread while the configuration before is in force.
+#[derive(Debug)]
+pub struct Preparation {
+    instance: Instance,
+    known: Numbers,
+    how: How,
+    /// Whether there is no confirmed program of ours to go back to.
+    is_first: bool,
+}
+
+/// A configuration that is compiled and loaded, and not in force yet.
+#[derive(Debug)]
+pub struct Prepared {
+    kept: Kept,
+    tables: Tables,
+    firewall: Firewall,
+    is_first: bool,
+}
+
+impl Preparation {
+    pub(super) fn new(instance: &Instance, before: Option<&Registry>, how: How) -> Self {
+        Self {
+            instance: instance.clone(),
+            known: numbers(before),
+            how,
+            // What was never settled is nothing to go back to.
+            is_first: instance.linked().is_empty() || !instance.program().exists(),
+        }
+    }
+
+    /// Compiles and loads a configuration, unless it was given up meanwhile, which `is_given_up`
+    /// says. That is locked while pins may be made: whoever sets it afterwards finds none of them
+    /// half made.
+    ///
+    /// # Errors
+    /// A [`crate::config::Problems`] with what this host can't do of it, the kernel refuses, or it
+    /// was given up.
+    pub fn make(&self, plan: &Plan, is_given_up: &Mutex<bool>) -> Result<Prepared> {
+        let (kept, tables) = plan.compile(&self.known)?;
+        let is_given_up = is_given_up.lock().unwrap_or_else(PoisonError::into_inner);
+        if *is_given_up {
+            bail!("the new configuration is given up");
+        }
+        let options = Options {
+            dry_run: self.how.dry_run,
+            log_level: self.how.log_level,
+            // Where there was protection, letting everything pass would not be going back.
+            confirm_by_ms: self.how.confirm_by_ms.filter(|_| self.is_first),
+            instance: Some(&self.instance),
+        };
+        let mut firewall = Firewall::load(&tables, options)?;
+        if let Some(walked) = firewall.verified_instructions()? {
+            tracing::debug!("the verifier walked {walked} instructions");
+        }
+        Ok(Prepared {
+            kept,
+            tables,
+            firewall,
+            is_first: self.is_first,
+        })
+    }
+}
+
+impl Prepared {
+    /// Whether there is no program to go back to, so that this one lets everything pass by itself
+    /// when its confirmation does not come.
+    pub const fn is_first(&self) -> bool {
+        self.is_first
+    }
+}
+
+fn numbers(before: Option<&Registry>) -> Numbers {
+    let numbers = before.map(|before| before.numbers.clone());
+    numbers.unwrap_or_default()
+}
+
 impl Change<'_> {
     /// Makes it, or leaves everything as it was.
-    pub(super) fn make(&self) -> Result<Made> {
-        let made = self.try_to_make();
+    pub(super) fn make(&self, prepared: impl FnOnce() -> Result<Prepared>) -> Result<Made> {
+        let made = prepared().and_then(|prepared| self.try_to_make(prepared));
         if made.is_err() {
             let undone = match self.before {
                 Some(before) => before.write(&self.instance.registry()),
@@ -72,28 +152,19 @@ impl Change<'_> {
         made
     }
 
-    fn try_to_make(&self) -> Result<Made> {
+    fn try_to_make(&self, prepared: Prepared) -> Result<Made> {
         self.keeps_something_closed()?;
-        let known = self.before.map(|before| before.numbers.clone());
-        let known = known.unwrap_or_default();
-        let (kept, tables) = self.plan.compile(&known)?;
+        let known = numbers(self.before);
+        let Prepared {
+            kept,
+            tables,
+            mut firewall,
+            is_first,
+        } = prepared;
         let mut found = self.find()?;
         self.keeps_an_interface(&found)?;
         let registry = self.registry(&known, &tables);
         registry.write(&self.instance.registry())?;
-        // What was never settled is nothing to go back to.
-        let is_first = self.instance.linked().is_empty() || !self.instance.program().exists();
-        let options = Options {
-            dry_run: self.how.dry_run,
-            log_level: self.how.log_level,
-            // Where there was protection, letting everything pass would not be going back.
-            confirm_by_ms: self.how.confirm_by_ms.filter(|_| is_first),
-            instance: Some(self.instance),
-        };
-        let mut firewall = Firewall::load(&tables, options)?;
-        if let Some(walked) = firewall.verified_instructions()? {
-            tracing::debug!("the verifier walked {walked} instructions");
-        }
         if self.before.is_none() {
             // Nothing says what the numbers in left-over grants stand for.
             let entries = firewall.grants()?;

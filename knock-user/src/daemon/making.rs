@@ -1,0 +1,232 @@
+//! A configuration that is made ready by another thread: reading, compiling and loading the largest
+//! one takes many seconds, in which the loop goes on hearing of interfaces, events and requests.
+
+use std::{
+    io::Write,
+    sync::{Arc, Mutex, PoisonError},
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail};
+use tokio::sync::oneshot;
+
+use super::{Daemon, trial::Trial};
+use crate::{
+    clock,
+    control::{
+        Answer, Call, Reply,
+        answers::{Confirmed, Reloaded},
+    },
+    protection::{How, Prepared},
+    start::Plan,
+    supervisor,
+};
+
+/// A configuration that can be put in place.
+pub(super) struct Ready {
+    pub(super) plan: Plan,
+    pub(super) how: How,
+    pub(super) prepared: Prepared,
+}
+
+/// What is done with a configuration that is ready.
+pub(super) enum Purpose {
+    /// It was read again, and is on trial for so long.
+    Reload(Option<Duration>),
+    /// It is the one in force, without the end of its trial.
+    Confirm(Trial),
+    /// It is the one before the trial.
+    GoBack(Trial),
+}
+
+/// A configuration that is not ready yet.
+pub(super) struct Making {
+    purpose: Purpose,
+    /// Who asked for it, unless a signal did or nobody.
+    asked: Option<Call>,
+    ready: oneshot::Receiver<Result<Ready>>,
+    is_given_up: Arc<Mutex<bool>>,
+    thread: JoinHandle<()>,
+    since_ms: u64,
+}
+
+impl Making {
+    /// What it is for, to whoever asks for something else meanwhile.
+    pub(super) fn told(&self) -> String {
+        let seconds = clock::boot_ms().saturating_sub(self.since_ms) / 1_000;
+        let what = match self.purpose {
+            Purpose::Reload(_) => "a reload is under way",
+            Purpose::Confirm(_) => "a confirmation is under way",
+            Purpose::GoBack(_) => {
+                "the trial ended without a confirmation, and the configuration before is being \
+                 put back"
+            }
+        };
+        format!("{what} (since {seconds}s): ask again when it has ended")
+    }
+
+    /// Sees to it that the thread touches nothing from now on, since nobody needs it any more;
+    /// returns the trial that goes on by that.
+    pub(super) fn give_up(self) -> Option<Trial> {
+        // This waits while the thread makes pins, and not while it reads files.
+        *self
+            .is_given_up
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = true;
+        if let Some(call) = self.asked {
+            call.answer(Reply::failed("the daemon is ending"));
+        }
+        match self.purpose {
+            Purpose::Reload(_) => None,
+            Purpose::Confirm(trial) | Purpose::GoBack(trial) => Some(trial),
+        }
+    }
+}
+
+/// The outcome of what is being made; never if nothing is.
+pub(super) async fn made(making: &mut Option<Making>) -> Result<Ready> {
+    match making {
+        Some(making) => match (&mut making.ready).await {
+            Ok(ready) => ready,
+            Err(_) => bail!("the thread that makes the configuration ready has ended"),
+        },
+        None => std::future::pending().await,
+    }
+}
+
+impl<W: Write> Daemon<W> {
+    /// Begins to read the configuration again; if that can't be done, nothing changes. Whoever
+    /// asked is answered when it is in place.
+    ///
+    /// With `confirm`, everything goes back to how it was unless it is confirmed in that time.
+    pub(super) fn begin_to_reload(&mut self, confirm: Option<Duration>, asked: Option<Call>) {
+        if let Some(making) = &self.making {
+            let told = making.told();
+            match asked {
+                Some(call) => call.answer(Reply::failed(told)),
+                // What is being read may be older than the signal.
+                None => self.reloads_again = true,
+            }
+            return;
+        }
+        if let Some(trial) = &self.trial {
+            let told = trial.told_to_wait();
+            match asked {
+                Some(call) => call.answer(Reply::failed(told)),
+                None => tracing::warn!("the configuration is not reloaded: {told}"),
+            }
+            return;
+        }
+        supervisor::reloading();
+        let run = self.run.clone();
+        let confirm_by_ms = confirm.map(clock::boot_ms_after);
+        self.begin(Purpose::Reload(confirm), asked, confirm_by_ms, move || {
+            Plan::read_again(&run)
+        });
+    }
+
+    /// Begins to make a configuration ready, which `plan` finds.
+    pub(super) fn begin(
+        &mut self,
+        purpose: Purpose,
+        asked: Option<Call>,
+        confirm_by_ms: Option<u64>,
+        plan: impl FnOnce() -> Result<Plan> + Send + 'static,
+    ) {
+        let (done, ready) = oneshot::channel();
+        let is_given_up = Arc::new(Mutex::new(false));
+        let given_up = Arc::clone(&is_given_up);
+        let run = self.run.clone();
+        // What is known now stays true: nothing else is put in place meanwhile. The mode is the
+        // only thing that depends on the plan, and it matters only when that is attached.
+        let preparation = self.protection.preparation(How {
+            confirm_by_ms,
+            ..self.plan.how(&run)
+        });
+        let make = move || -> Result<Ready> {
+            let plan = plan()?;
+            // Before the work that takes long.
+            plan.interfaces(&run)?;
+            let how = How {
+                confirm_by_ms,
+                ..plan.how(&run)
+            };
+            let prepared = preparation.make(&plan, &given_up)?;
+            Ok(Ready {
+                plan,
+                how,
+                prepared,
+            })
+        };
+        let thread = thread::spawn(move || {
+            // Nobody waits for it any more.
+            let _given_up = done.send(make());
+        });
+        self.making = Some(Making {
+            purpose,
+            asked,
+            ready,
+            is_given_up,
+            thread,
+            since_ms: clock::boot_ms(),
+        });
+    }
+
+    /// Puts in place what is ready, or tells why it is not; whoever asked is answered.
+    pub(super) fn end_making(&mut self, ready: Result<Ready>) -> Result<()> {
+        let Some(making) = self.making.take() else {
+            return Ok(());
+        };
+        let Making {
+            purpose,
+            asked,
+            thread,
+            ..
+        } = making;
+        // It has nothing more to do.
+        let _ended = thread.join();
+        let done = match purpose {
+            Purpose::Reload(confirm) => {
+                let changes = ready.and_then(|mut ready| {
+                    // The time to confirm it begins now, unless the program has it as a constant.
+                    if !ready.prepared.is_first() {
+                        ready.how.confirm_by_ms = confirm.map(clock::boot_ms_after);
+                    }
+                    self.reload(ready)
+                });
+                supervisor::ready(&self.standing());
+                changes.map(|changes| {
+                    Answer::Reloaded(Reloaded {
+                        config: self.plan.path.display().to_string(),
+                        changes: changes.words,
+                        warnings: changes.warnings,
+                    })
+                })
+            }
+            Purpose::Confirm(trial) => self.confirm_with(trial, ready).map(|()| {
+                Answer::Confirmed(Confirmed {
+                    was_unconfirmed: true,
+                })
+            }),
+            Purpose::GoBack(trial) => {
+                self.go_back_with(trial, ready);
+                Ok(Answer::Confirmed(Confirmed::default()))
+            }
+        };
+        // What was used while nobody put it away.
+        self.follow_sequences();
+        if std::mem::take(&mut self.reloads_again) {
+            self.begin_to_reload(None, None);
+        }
+        match asked {
+            Some(call) => {
+                call.answer(Reply::of(done));
+                Ok(())
+            }
+            None => done
+                .map(drop)
+                .context("the configuration is not reloaded, and nothing changes"),
+        }
+    }
+}
