@@ -82,6 +82,11 @@ pub fn is_one(directory: &Path) -> bool {
     is_bpffs(directory).is_ok_and(|is_one| is_one)
 }
 
+/// Whether a directory is there and lies on a bpffs.
+pub fn is_mounted_at(path: &Path) -> bool {
+    is_bpffs(path).is_ok_and(|there| there)
+}
+
 fn is_bpffs(path: &Path) -> Result<bool, Errno> {
     Ok(statfs(path)?.filesystem_type() == BPF_FS_MAGIC)
 }

@@ -41,6 +41,7 @@ pub mod netns;
 pub mod one_time;
 pub mod otp;
 pub mod output;
+pub mod persistence;
 pub mod pins;
 pub mod private;
 pub mod privileges;

@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, IsTerminal as _},
+    path::Path,
     process::ExitCode,
 };
 
@@ -9,7 +10,7 @@ use anyhow::{Context as _, Result};
 use clap::Parser as _;
 use jiff::tz::TimeZone;
 use knock_user::{
-    check,
+    bpffs, check,
     cli::{Cli, Command, LogFormat, Run},
     clock,
     config::Problems,
@@ -22,6 +23,7 @@ use knock_user::{
     instance::Instance,
     leftovers,
     output::{Output, Unread},
+    persistence::Persistence,
     privileges,
     protection::Protection,
     session,
@@ -95,7 +97,11 @@ fn run(options: &Run, stderr: Stderr) -> Result<()> {
     runtime.block_on(async {
         let signals = Signals::catch()?;
         leftovers::sweep();
-        let instance = Instance::of(&interfaces)?.lock()?;
+        let was_mounted = bpffs::is_mounted_at(Path::new(bpffs::MOUNT_POINT));
+        let instance = Instance::of(&interfaces)?;
+        let persistence = Persistence::find(was_mounted);
+        persistence.check(options.on_exit)?;
+        let instance = instance.lock()?;
         let watchers = Watchers::default();
         let access = Access::new(plan.settings().control.group.as_deref())?;
         let control = Server::listen(&instance.socket(), access, watchers.clone())?;
@@ -117,7 +123,10 @@ fn run(options: &Run, stderr: Stderr) -> Result<()> {
                 LogFormat::Text | LogFormat::Json => console,
             }
         });
-        daemon.run(signals, control).await
+        daemon
+            .with_persistence(persistence)
+            .run(signals, control)
+            .await
     })
 }
 

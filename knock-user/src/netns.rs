@@ -45,6 +45,17 @@ pub fn inode() -> Result<u64> {
     Ok(found.ino())
 }
 
+/// The name that `ip netns` has for the network namespace that this thread is in.
+pub fn name() -> Option<String> {
+    let own = inode().ok()?;
+    let entries = fs::read_dir("/run/netns").ok()?.flatten();
+    let mut names = entries.filter(|entry| {
+        // Not the entry's own: that is of the file below the mount.
+        fs::metadata(entry.path()).is_ok_and(|found| found.ino() == own)
+    });
+    Some(names.next()?.file_name().to_string_lossy().into_owned())
+}
+
 /// Network namespaces that something on this host keeps, by their inode numbers.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Living {

@@ -1,19 +1,28 @@
 //! Which instance is meant.
 
 use anyhow::{Result, bail};
+use aya::programs::loaded_programs;
 
 use super::{
     client::Ask,
     connection,
     protocol::{Answer, Incoming, Misuse, Request},
 };
-use crate::instance::Instance;
+use crate::{
+    bpffs,
+    instance::Instance,
+    interface::{self, Interface},
+    persistence,
+};
 
 /// The instance that is meant; none if there is none and that is as it should be.
 pub(super) fn find(ask: &Ask, interface: Option<&str>) -> Result<Option<Instance>> {
     let mut all = candidates(ask)?;
     if let Some(interface) = interface {
         all.retain(|instance| protects(instance, interface));
+    }
+    if all.is_empty() {
+        are_none_hidden(interface)?;
     }
     match (all.as_slice(), interface) {
         ([only], _) => Ok(Some(only.clone())),
@@ -34,6 +43,30 @@ pub(super) fn find(ask: &Ask, interface: Option<&str>) -> Result<Option<Instance
             .into())
         }
     }
+}
+
+/// Where pins are not seen, interfaces may still have the program: then it is not true that nothing
+/// is protected.
+fn are_none_hidden(asked: Option<&str>) -> Result<()> {
+    // The name of the program in the kernel object.
+    const PROGRAM: &str = "knock";
+    let is_ours = |id: u32| {
+        let mut programs = loaded_programs().flatten();
+        programs.any(|program| program.id() == id && program.name_as_str() == Some(PROGRAM))
+    };
+    let mut all = interface::list()?;
+    all.retain(|interface| {
+        asked.is_none_or(|name| interface.is_called(name)) && interface.program.is_some_and(is_ours)
+    });
+    let Some(Interface { name, .. }) = all.first() else {
+        return Ok(());
+    };
+    bail!(
+        "{name} has an XDP program of knock-user, and its pins are not in {} here: another mount \
+         namespace has them, and `ip netns exec` hides them; {}",
+        bpffs::MOUNT_POINT,
+        persistence::cure()
+    )
 }
 
 fn candidates(ask: &Ask) -> Result<Vec<Instance>> {

@@ -35,6 +35,7 @@ use crate::{
     index::Index,
     ledger::Ledger,
     links::LinkWatch,
+    persistence::Persistence,
     protection::{Protection, Put},
     start::Plan,
     supervisor,
@@ -43,6 +44,7 @@ use crate::{
 mod asked;
 mod change;
 mod doors;
+mod ending;
 mod events;
 mod files;
 mod making;
@@ -52,6 +54,7 @@ mod trial;
 mod upkeep;
 
 use doors::Doors;
+use ending::Stays;
 use files::Files;
 use making::{Making, made};
 use tallies::Tallies;
@@ -102,6 +105,8 @@ pub struct Daemon<W> {
     since_ns: u64,
     /// Whether it was said that standard output is closed.
     is_mute: bool,
+    /// Whether pins outlive this process, as far as was seen at the start.
+    persistence: Option<Persistence>,
     /// What failed when interfaces were looked at, as it was told.
     failures: Vec<String>,
 }
@@ -156,6 +161,7 @@ impl<W: Write> Daemon<W> {
             some_are_spent: false,
             since_ns: clock::boot_ns(),
             is_mute: false,
+            persistence: None,
             failures: Vec::new(),
         };
         if !put.opened.is_empty() {
@@ -172,6 +178,15 @@ impl<W: Write> Daemon<W> {
         daemon.say_refused(put.refused);
         daemon.tell_trial();
         daemon
+    }
+
+    /// With what was seen of the file system that its links are pinned in.
+    #[must_use]
+    pub fn with_persistence(self, persistence: Persistence) -> Self {
+        Self {
+            persistence: Some(persistence),
+            ..self
+        }
     }
 
     /// Tells what happens and does what is to be done, until something ends it.
@@ -308,22 +323,23 @@ impl<W: Write> Daemon<W> {
                 self.command(Occasion::Close, source, door);
             }
         }
+        let before = self.protected_interfaces();
         let instance = self.protection.instance().clone();
-        let linked = instance.linked();
         let done = match outcome {
             Outcome::Unconfirmed => self.protection.go_back(),
             Outcome::Signal if keeps => Ok(()),
             Outcome::Signal | Outcome::Detach => self.protection.detach().map(drop),
         };
         if done.is_ok() {
-            let stays = instance.linked();
-            for interface in linked {
+            let stays = Stays::find(&instance, self.persistence);
+            for interface in before {
                 let at_ns = clock::boot_ns();
-                match stays.contains(&interface) {
+                match stays.has(&interface) {
                     true => self.console.left(&self.ports, &interface, at_ns),
                     false => self.console.stopped(&self.ports, &interface, at_ns),
                 }
             }
+            stays.warn();
         }
         let mut reports = self.reports;
         let finish = self.commands.finish(STOP_LIMIT);

@@ -1,0 +1,164 @@
+//! Whether what is kept outlives the process, in mount namespaces of every kind.
+
+use std::{path::Path, process::Command};
+
+use knock_tests::{
+    binary::binaries,
+    daemon::{ask, attached_programs, config_file},
+    namespace::text,
+    net::{self, Family, Net, SERVER_LINK},
+    process::Process,
+    server::Server,
+    ssh::{DOOR, SSH},
+    wait,
+};
+use nix::sys::signal::Signal;
+
+const ALONE: &str = "is mounted for this mount namespace alone";
+
+/// A command that starts a program with other mounts.
+type Around = fn(&Net) -> Command;
+
+/// As `ip netns exec`: a /sys of its own, and whatever is mounted there.
+fn ip_netns_exec(net: &Net) -> Command {
+    let mut command = Command::new("ip");
+    command.args(["netns", "exec", net.server.name()]);
+    command
+}
+
+/// Other mounts, with what is mounted as it was.
+fn unshare(propagation: &str) -> Command {
+    let mut command = Command::new("unshare");
+    command.args(["--mount", &format!("--propagation={propagation}")]);
+    command
+}
+
+/// Another bpffs in place of the one that is there.
+fn another_bpffs(_: &Net) -> Command {
+    let mut command = unshare("private");
+    command.args([
+        "sh",
+        "-c",
+        "mount -t bpf bpf /sys/fs/bpf && exec \"$@\"",
+        "sh",
+    ]);
+    command
+}
+
+fn start(net: &Net, around: Option<Around>, config: &Path, arguments: &[&str]) -> Process {
+    let program = &binaries().user;
+    let mut command = match around {
+        Some(around) => {
+            let mut command = around(net);
+            command.arg(program);
+            command
+        }
+        None => Command::new(program),
+    };
+    command.arg("--config").arg(config);
+    command.args(["--iface", SERVER_LINK]).args(arguments);
+    Process::start(&net.server, &mut command)
+}
+
+#[test]
+fn what_would_not_be_kept_is_not_promised() {
+    let rows: [(&str, Around); 2] = [
+        ("ip netns exec", ip_netns_exec),
+        ("another bpffs", another_bpffs),
+    ];
+    let config = config_file(DOOR.as_bytes());
+    for (name, around) in rows {
+        net::test(|net| {
+            let _server = Server::tcp(&net.server, &[SSH]);
+            let cure = format!("nsenter --net=/run/netns/{}", net.server.name());
+            let keep = ["--on-exit", "keep"];
+            let ended = start(net, Some(around), config.path(), &keep).wait();
+            assert_eq!(ended.status.code(), Some(1), "{name}: {}", ended.stderr);
+            for words in [ALONE, "--on-exit keep can't keep anything", &cure] {
+                assert!(ended.stderr.contains(words), "{name}: {}", ended.stderr);
+            }
+            assert!(attached_programs(&net.server).is_empty(), "{name}");
+
+            let process = start(net, Some(around), config.path(), &[]);
+            wait::until("it protects", || !process.stdout().is_empty());
+            net.stranger(Family::V4).finds_closed(SSH, name);
+            let told = process.stderr();
+            for words in [
+                ALONE,
+                "if this process is killed, the ports are open",
+                &cure,
+            ] {
+                assert!(told.contains(words), "{name}: {told}");
+            }
+            // The socket is seen from here, the pins are not.
+            let (code, told) = ask(&net.server, &["status"]);
+            assert_eq!(code, Some(0), "{name}: {told}");
+            process.stop(Signal::SIGKILL);
+            wait::until("the port is open", || {
+                attached_programs(&net.server).is_empty()
+            });
+            net.stranger(Family::V4).finds_open(SSH, name);
+        });
+    }
+}
+
+#[test]
+fn what_is_kept_is_promised() {
+    let rows: [(&str, Option<Around>); 4] = [
+        ("the same mounts", None),
+        ("copies", Some(|_| unshare("private"))),
+        ("copies that follow", Some(|_| unshare("slave"))),
+        ("shared copies", Some(|_| unshare("shared"))),
+    ];
+    let config = config_file(DOOR.as_bytes());
+    for (name, around) in rows {
+        net::test(|net| {
+            let _server = Server::tcp(&net.server, &[SSH]);
+            let process = start(net, around, config.path(), &["--on-exit", "keep"]);
+            wait::until("it protects", || !process.stdout().is_empty());
+            let ended = process.stop(Signal::SIGTERM);
+            assert!(ended.status.success(), "{name}: {}", ended.stderr);
+            let last = ended.stdout.last().map_or("", String::as_str);
+            assert!(
+                last.contains("tcp/22 stays protected on b0"),
+                "{name}: {last}"
+            );
+            assert!(
+                !ended.stderr.contains("warning"),
+                "{name}: {}",
+                ended.stderr
+            );
+            net.stranger(Family::V4).finds_closed(SSH, name);
+        });
+    }
+}
+
+/// The pins are where another mount hides them, so a command there must not say that there are none.
+#[test]
+fn a_command_that_does_not_see_the_pins_says_so() {
+    let config = config_file(DOOR.as_bytes());
+    net::test(|net| {
+        let process = start(net, None, config.path(), &["--on-exit", "keep"]);
+        wait::until("it protects", || !process.stdout().is_empty());
+        process.stop(Signal::SIGTERM);
+        for words in [
+            &["detach"][..],
+            &["status"],
+            &["detach", "--iface", SERVER_LINK],
+        ] {
+            let mut command = ip_netns_exec(net);
+            let output = command.arg(&binaries().user).args(words).output();
+            let output = match output {
+                Ok(output) => output,
+                Err(error) => panic!("{words:?}: {error}"),
+            };
+            let told = text(&output);
+            assert_eq!(output.status.code(), Some(1), "{words:?}: {told}");
+            let cure = format!("nsenter --net=/run/netns/{}", net.server.name());
+            for part in ["b0 has an XDP program of knock-user", &cure] {
+                assert!(told.contains(part), "{words:?}: {told}");
+            }
+        }
+        assert_eq!(attached_programs(&net.server).len(), 1);
+    });
+}
