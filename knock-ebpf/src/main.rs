@@ -11,7 +11,12 @@ mod frame;
 mod maps;
 mod parts;
 
-use aya_ebpf::{EbpfContext as _, bindings::xdp_action, macros::xdp, programs::XdpContext};
+use aya_ebpf::{
+    EbpfContext as _,
+    bindings::{TC_ACT_SHOT, xdp_action},
+    macros::{classifier, xdp},
+    programs::{TcContext, XdpContext},
+};
 use aya_log_common::Level;
 use aya_log_ebpf::log;
 use knock_common::{Verdict, World as _, decide, layout::Features, reason::Telling};
@@ -40,6 +45,13 @@ fn knock(context: XdpContext) -> u32 {
         _ if maps.features().has(Features::ANSWERS) => parts::answer(context.as_ptr().cast()),
         Verdict::Drop | Verdict::Answer => xdp_action::XDP_DROP,
     }
+}
+
+/// Drops whatever comes in behind XDP, for the moment in which no other program can be attached:
+/// between native and generic.
+#[classifier]
+fn knock_gate(_context: TcContext) -> i32 {
+    TC_ACT_SHOT
 }
 
 /// Never reached: a panic path that survives is rejected by the verifier.

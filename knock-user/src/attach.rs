@@ -1,11 +1,11 @@
 //! Puts a loaded program in front of an interface. It takes no more than that program, which may be
 //! the one that an instance has pinned.
 
-use std::path::Path;
+use std::{path::Path, thread, time::Duration};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail, ensure};
 use aya::programs::{
-    ProgramError, Xdp, XdpMode,
+    ProgramError, SchedClassifier, Xdp, XdpMode,
     links::FdLink,
     xdp::{XdpLink, XdpLinkId},
 };
@@ -14,7 +14,7 @@ use nix::errno::Errno;
 use crate::{
     admission, bpffs,
     config::checked::Mode,
-    driver,
+    driver, gate,
     instance::Instance,
     interface::{self, Interface},
     pins,
@@ -33,6 +33,8 @@ pub struct Attached {
     pub refused: Option<String>,
     /// Whether it took the place of another program of ours.
     pub replaced: bool,
+    /// Whether it was moved from the driver to behind it, or the other way.
+    pub switched: bool,
 }
 
 /// Puts a program in front of an interface that has none, and pins what keeps it there under the
@@ -58,6 +60,7 @@ pub fn attach(
         native,
         refused,
         replaced: false,
+        switched: false,
     };
     Ok((attached, held))
 }
@@ -97,7 +100,93 @@ pub fn replace(
         native: interface.native,
         refused: None,
         replaced: true,
+        switched: false,
     })
+}
+
+/// Whether the program runs in another place than this mode asks for. `before` is the mode of before,
+/// if that is known: what `auto` could not have natively then, it need not try again.
+pub fn is_misplaced(interface: &Interface, mode: Mode, before: Option<Mode>) -> bool {
+    match mode {
+        Mode::Native => !interface.native,
+        Mode::Skb => interface.native,
+        Mode::Auto if driver::prefers_generic(interface).is_some() => interface.native,
+        Mode::Auto => !interface.native && before.is_some_and(|before| before != Mode::Auto),
+    }
+}
+
+/// Moves a program of ours from the driver to behind it, or the other way. The kernel has no step for
+/// that, so nothing gets in through the interface meanwhile. `program` takes its place.
+///
+/// # Errors
+/// A [`admission::Refusal`] if the kernel or the driver refuses: the program is where it was then. If not even
+/// that could be done, the gate stays shut, which is said.
+pub fn switch(
+    (program, gate): (&mut Xdp, &mut SchedClassifier),
+    asked_for: &str,
+    interface: &Interface,
+    mode: Mode,
+    instance: &Instance,
+) -> Result<Attached> {
+    let name = &interface.name;
+    gate::shut(gate, interface, instance).with_context(|| {
+        format!(
+            "{name} can't change its mode without a moment in which its ports are open, and \
+             nothing can be put in their place for that moment. Keep the mode, or accept that \
+             moment: `knock-user detach`, then start again"
+        )
+    })?;
+    pins::unlink(&instance.link(asked_for))?;
+    wait_for_end(interface)?;
+    let switched = attach(program, asked_for, interface, mode, instance);
+    let (done, refusal) = match switched {
+        Ok(done) => (Ok(done), None),
+        Err(error) => {
+            let back = match interface.native {
+                true => Mode::Native,
+                false => Mode::Skb,
+            };
+            let back = attach(program, asked_for, interface, back, instance);
+            (back, Some(error))
+        }
+    };
+    let (attached, held) = done.with_context(|| {
+        format!(
+            "{name} lost its program, so nothing gets in through it until it is attached again, \
+             or until `knock-user detach`"
+        )
+    })?;
+    ensure!(
+        held.is_none(),
+        "the link of {name} can't be pinned: bpffs is gone"
+    );
+    gate::open(interface, instance)?;
+    let attached = Attached {
+        replaced: true,
+        switched: true,
+        ..attached
+    };
+    refusal.map_or(Ok(attached), Err)
+}
+
+/// Waits until an interface has no program: the kernel ends a link a moment after its file is
+/// removed.
+fn wait_for_end(interface: &Interface) -> Result<()> {
+    const TRIES: u32 = 400;
+    const PAUSE: Duration = Duration::from_millis(5);
+    for _ in 0..TRIES {
+        let all = interface::list()?;
+        let now = all.iter().find(|now| now.index == interface.index);
+        if now.is_none_or(|now| now.program.is_none()) {
+            return Ok(());
+        }
+        thread::sleep(PAUSE);
+    }
+    bail!(
+        "{0} keeps its program, because another process holds its link, and nothing gets in \
+         through it: end that process and reload; `knock-user detach` opens {0}",
+        interface.name
+    )
 }
 
 /// Gives a link to another program. The link stays where it is pinned, not in this process.

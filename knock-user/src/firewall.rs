@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use aya::{
     Ebpf, EbpfLoader, include_bytes_aligned,
     maps::{Map, MapData, RingBuf},
-    programs::{ProgramError, Xdp, links::FdLink},
+    programs::{ProgramError, SchedClassifier, Xdp, links::FdLink},
 };
 use aya_obj::programs::XdpAttachType;
 use knock_common::{
@@ -22,6 +22,7 @@ use crate::{
     attach::{self, Attached},
     compile::{Difference, Tables},
     config::checked::Mode,
+    gate,
     instance::Instance,
     interface::Interface,
     maps::{self, Table},
@@ -30,6 +31,9 @@ use crate::{
 };
 
 static OBJECT: &[u8] = include_bytes_aligned!(env!("KNOCK_OBJECT"));
+
+const INCOMPLETE: &str =
+    "the kernel object lacks a program: rebuild knock-user with `cargo xtask build-ebpf`";
 
 /// Lines of the verifier's log that say what was wrong.
 const VERIFIER_LINES: usize = 12;
@@ -158,6 +162,55 @@ impl Firewall {
         let attached = attach::replace(self.program()?, asked_for, interface, instance)?;
         self.warn_of_answers(attached.native, interface)?;
         Ok(attached)
+    }
+
+    /// Moves a program of ours from the driver to behind it, or the other way.
+    ///
+    /// # Errors
+    /// As for [`attach::switch`].
+    pub fn switch(
+        &mut self,
+        asked_for: &str,
+        interface: &Interface,
+        mode: Mode,
+        instance: &Instance,
+    ) -> Result<Attached> {
+        let [mut program, mut gate] = [None, None];
+        for (name, one) in self.ebpf.programs_mut() {
+            match name {
+                "knock" => program = Some(one),
+                gate::PROGRAM => gate = Some(one),
+                _ => {}
+            }
+        }
+        let both = program.zip(gate).context(INCOMPLETE)?;
+        let both = (both.0.try_into()?, both.1.try_into()?);
+        let attached = attach::switch(both, asked_for, interface, mode, instance)?;
+        self.warn_of_answers(attached.native, interface)?;
+        Ok(attached)
+    }
+
+    /// The program of the gate.
+    fn gate(&mut self) -> Result<&mut SchedClassifier> {
+        let gate = self.ebpf.program_mut(gate::PROGRAM).context(INCOMPLETE)?;
+        Ok(gate.try_into()?)
+    }
+
+    /// Moves the program that is pinned, in place of this one, from the driver to behind it, or the
+    /// other way.
+    ///
+    /// # Errors
+    /// As for [`attach::switch`].
+    pub fn switch_back(
+        &mut self,
+        asked_for: &str,
+        interface: &Interface,
+        mode: Mode,
+        instance: &Instance,
+    ) -> Result<Attached> {
+        let mut pinned = pinned(&instance.program())?;
+        let both = (&mut pinned, self.gate()?);
+        attach::switch(both, asked_for, interface, mode, instance)
     }
 
     fn warn_of_answers(&self, native: bool, interface: &Interface) -> Result<()> {
@@ -335,8 +388,7 @@ impl Firewall {
 /// # Errors
 /// The kernel refuses.
 pub fn put_back(pinned: &Path, all: &[Interface], instance: &Instance) -> Result<()> {
-    let mut program = Xdp::from_pin(pinned, XdpAttachType::Interface)
-        .with_context(|| format!("opening the program {}", pinned.display()))?;
+    let mut program = self::pinned(pinned)?;
     for link in pins::links(instance)? {
         if let Some(interface) = all.iter().find(|interface| link.holds(interface)) {
             attach::give(&mut program, link.link).with_context(|| {
@@ -347,10 +399,14 @@ pub fn put_back(pinned: &Path, all: &[Interface], instance: &Instance) -> Result
     Ok(())
 }
 
+/// The program that is pinned here.
+fn pinned(path: &Path) -> Result<Xdp> {
+    Xdp::from_pin(path, XdpAttachType::Interface)
+        .with_context(|| format!("opening the program {}", path.display()))
+}
+
 fn program(ebpf: &mut Ebpf) -> Result<&mut Xdp> {
-    let program = ebpf.program_mut("knock").context(
-        "the kernel object has no program knock: rebuild knock-user with `cargo xtask build-ebpf`",
-    )?;
+    let program = ebpf.program_mut("knock").context(INCOMPLETE)?;
     Ok(program.try_into()?)
 }
 

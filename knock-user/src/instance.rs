@@ -29,6 +29,7 @@ use nix::libc;
 use crate::{
     bpffs::{self, DIRECTORY as PINS},
     control::Misuse,
+    gate,
     interface::{self, Interface},
     netns, pins, private,
     registry::Registry,
@@ -267,6 +268,16 @@ impl Instance {
         self.links().join(escaped(interface))
     }
 
+    /// Where its gates are pinned.
+    pub fn gates(&self) -> PathBuf {
+        self.pins().join("gates")
+    }
+
+    /// Where the gate of the interface with this number is pinned.
+    pub fn gate(&self, index: u32) -> PathBuf {
+        self.gates().join(index.to_string())
+    }
+
     /// Where its program is pinned.
     pub fn program(&self) -> PathBuf {
         self.pins().join("program")
@@ -364,7 +375,8 @@ impl Instance {
     pub fn remove(&self) -> Result<()> {
         let programs = self.attached();
         // The links first: without maps they would still protect, the other way round they can't.
-        for directory in [self.links(), self.maps(), self.pins()] {
+        gate::open_all(self)?;
+        for directory in [self.links(), self.gates(), self.maps(), self.pins()] {
             for name in names_in(&directory)? {
                 let path = directory.join(name);
                 if !path.is_dir() {
@@ -372,7 +384,7 @@ impl Instance {
                 }
             }
         }
-        for directory in [self.links(), self.maps(), self.pins()] {
+        for directory in [self.links(), self.gates(), self.maps(), self.pins()] {
             gone(fs::remove_dir(&directory), &directory)?;
         }
         self.remove_files()?;

@@ -24,6 +24,7 @@ pub mod driver;
 pub mod explain;
 #[cfg(feature = "object")]
 pub mod firewall;
+pub mod gate;
 pub mod generate;
 pub mod host;
 pub mod import;

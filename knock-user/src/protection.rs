@@ -32,6 +32,7 @@ use crate::{
     config::checked::Mode,
     coverage::{self, Coverage, State},
     firewall::{self, Firewall},
+    gate,
     instance::{Instance, Locked},
     interface::{self, Interface},
     moving::Kept,
@@ -150,6 +151,8 @@ struct Unsettled {
     interfaces: Vec<String>,
     /// Interfaces that had no program of ours.
     fresh: Vec<String>,
+    /// What was moved from the driver to behind it, or the other way.
+    switched: Vec<Attached>,
     before: Option<Registry>,
     /// Whether no program of ours was there, or only one that nobody ever confirmed.
     is_first: bool,
@@ -284,8 +287,8 @@ impl Protection {
     ///
     /// # Errors
     /// The kernel refuses.
-    pub fn go_back(self) -> Result<()> {
-        let Some(unsettled) = self.unsettled else {
+    pub fn go_back(mut self) -> Result<()> {
+        let Some(unsettled) = self.unsettled.take() else {
             return Ok(());
         };
         if unsettled.is_first {
@@ -293,6 +296,7 @@ impl Protection {
         }
         let program = self.instance.program();
         firewall::put_back(&program, &interface::list()?, &self.instance)?;
+        change::move_back(&mut self.firewall, &unsettled.switched, &self.instance)?;
         for interface in unsettled.fresh {
             pins::unlink(&self.instance.link(&interface))?;
         }
@@ -399,6 +403,7 @@ impl Protection {
         let old = self.renamed.remove(name);
         let refusal = match admission::admit(interface, all, pinned.is_some() || is_held) {
             Ok(()) if pinned.is_some() || is_held => {
+                gate::open(interface, &self.instance)?;
                 self.attached.insert(name.to_owned(), interface.index);
                 self.refused.remove(name);
                 return Ok(());
@@ -408,6 +413,7 @@ impl Protection {
                 let attached = self.firewall.attach(name, interface, mode, &self.instance);
                 match attached.map_err(anyhow::Error::downcast::<Refusal>) {
                     Ok((attached, link)) => {
+                        gate::open(interface, &self.instance)?;
                         let index = interface.index;
                         let held = link.map(|link| (name.to_owned(), Held { link, index }));
                         self.held.extend(held);

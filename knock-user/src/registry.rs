@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::{compile::Numbers, private};
+use crate::{compile::Numbers, config::checked::Mode, private};
 
 /// What whoever takes an instance over has to know.
 ///
@@ -24,6 +24,9 @@ pub struct Registry {
     pub config: PathBuf,
     /// Whether nothing is dropped.
     pub dry_run: bool,
+    /// How the program was to be attached.
+    #[serde(default)]
+    pub mode: Option<Mode>,
     /// Until when a confirmation is waited for, in milliseconds since boot.
     pub confirm_by_ms: Option<u64>,
     /// What stands under which number in the maps: of the configuration that is attached, and of

@@ -40,6 +40,16 @@ impl<W: Write> Daemon<W> {
         for Attached { interface, .. } in put.attached.iter().filter(|new| !new.replaced) {
             changes.words.push(format!("{interface} is protected"));
         }
+        for moved in put.attached.iter().filter(|attached| attached.switched) {
+            let now = if moved.native { "native" } else { "generic" };
+            let because = moved.refused.as_ref();
+            let because = because.map(|because| format!(" because {because}"));
+            changes.words.push(format!(
+                "{} is {now} now{}",
+                moved.interface,
+                because.unwrap_or_default()
+            ));
+        }
         match self.protection.registry().confirm_by_ms {
             Some(until_ms) => self.trial = Some(Trial::new(until_ms, Some(old))),
             None => {
@@ -87,7 +97,7 @@ impl<W: Write> Daemon<W> {
     fn tell_new(&mut self, put: Put) {
         self.tell_found(&put.found);
         let mut attached = put.attached;
-        attached.retain(|attached| !attached.replaced);
+        attached.retain(|attached| !attached.replaced || attached.switched);
         self.say_protecting(attached);
         for interface in put.absent {
             self.console.awaited(&interface, clock::boot_ns());

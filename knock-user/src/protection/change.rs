@@ -11,11 +11,13 @@ use knock_common::layout::{ALLOW_MAX, FlowKey, GrantKey};
 use super::{How, Put, Unsettled};
 use crate::{
     admission::{self, Refusal},
-    attach::Attached,
+    attach::{self, Attached},
     carry::{self, Carried},
     clock,
     compile::{self, Numbers, Tables},
+    config::checked::Mode,
     firewall::{self, Firewall, Options},
+    gate,
     instance::Instance,
     interface::{self, Interface},
     maps,
@@ -181,12 +183,15 @@ impl Change<'_> {
             Ok(())
         });
         if let Err(error) = done {
-            self.take_back(&attached)?;
+            self.take_back(&mut firewall, &attached)?;
             return Err(error.context("nothing is changed"));
         }
         attached.sort_by(|a, b| a.interface.cmp(&b.interface));
         let fresh = attached.iter().filter(|attached| !attached.replaced);
         let fresh = fresh.map(|attached| attached.interface.clone()).collect();
+        let switched = attached.iter().filter(|attached| attached.switched);
+        let switched = switched.cloned().collect();
+        gate::open_all(self.instance)?;
         let put = Put {
             doors: tables.doors.clone(),
             names: tables.names.clone(),
@@ -201,6 +206,7 @@ impl Change<'_> {
             tables,
             interfaces: self.interfaces.to_vec(),
             fresh,
+            switched,
             before: self.before.cloned(),
             is_first,
         };
@@ -312,6 +318,7 @@ impl Change<'_> {
             interfaces: interfaces.into_iter().collect(),
             config: self.plan.path.clone(),
             dry_run: self.how.dry_run,
+            mode: Some(self.how.mode),
             confirm_by_ms: self.how.confirm_by_ms,
             numbers: known.with(&tables.numbers),
             ports: self.plan.ports_by_door(),
@@ -352,6 +359,7 @@ impl Change<'_> {
             }
         }
         let all = interface::list()?;
+        let mut misplaced = Vec::new();
         for link in &links {
             // Also one that has another name now, for which nobody asks.
             if let Some(interface) = all.iter().find(|interface| link.holds(interface)) {
@@ -365,8 +373,19 @@ impl Change<'_> {
                 if self.interfaces.contains(&link.name) {
                     found.absent.retain(|name| *name != link.name);
                     attached.push(replaced);
+                    if attach::is_misplaced(interface, self.how.mode, self.mode_before()) {
+                        misplaced.push((link.name.clone(), interface));
+                    }
                 }
             }
+        }
+        // A link ends when nobody holds it.
+        drop(links);
+        // What can't be done in one step comes last.
+        for (name, interface) in misplaced {
+            let switched = firewall.switch(&name, interface, self.how.mode, self.instance)?;
+            attached.retain(|replaced| replaced.interface != name);
+            attached.push(switched);
         }
         Ok(())
     }
@@ -382,8 +401,12 @@ impl Change<'_> {
         open.iter().map(ToString::to_string).collect()
     }
 
+    fn mode_before(&self) -> Option<Mode> {
+        self.before.and_then(|before| before.mode)
+    }
+
     /// Undoes [`Change::attach`].
-    fn take_back(&self, attached: &[Attached]) -> Result<()> {
+    fn take_back(&self, firewall: &mut Firewall, attached: &[Attached]) -> Result<()> {
         for new in attached.iter().filter(|attached| !attached.replaced) {
             pins::unlink(&self.instance.link(&new.interface))?;
         }
@@ -391,8 +414,32 @@ impl Change<'_> {
         if self.instance.linked().is_empty() || !program.exists() {
             return Ok(());
         }
-        firewall::put_back(&program, &interface::list()?, self.instance)
+        firewall::put_back(&program, &interface::list()?, self.instance)?;
+        move_back(firewall, attached, self.instance)
     }
+}
+
+/// Moves the program that is pinned, and in its links again, to where it was before these were
+/// switched.
+///
+/// # Errors
+/// The kernel refuses.
+pub(super) fn move_back(
+    firewall: &mut Firewall,
+    attached: &[Attached],
+    instance: &Instance,
+) -> Result<()> {
+    for switched in attached.iter().filter(|attached| attached.switched) {
+        let mode = match switched.native {
+            true => Mode::Skb,
+            false => Mode::Native,
+        };
+        let all = interface::list()?;
+        if let Some(interface) = interface::named(&switched.interface, &all) {
+            firewall.switch_back(&switched.interface, interface, mode, instance)?;
+        }
+    }
+    Ok(())
 }
 
 fn unknown(name: &str, all: &[Interface]) -> String {

@@ -1,0 +1,191 @@
+//! The program is moved from the driver to behind it, and back, while strangers send.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "what a test can't do, it says by a panic"
+)]
+
+use knock_tests::{
+    daemon::{self, Daemon},
+    kernel,
+    namespace::Namespace,
+    net::{self, Family, SERVER_LINK},
+    pins,
+    server::Server,
+    ssh::{DOOR, KNOCKS, SSH},
+    strangers::Strangers,
+    wait,
+};
+use knock_user::{
+    firewall::{Firewall, Options},
+    gate, interface,
+};
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+
+/// A configuration with this mode.
+fn with_mode(mode: &str) -> String {
+    format!("interfaces = [\"b0\"]\nmode = \"{mode}\"\n{DOOR}")
+}
+
+/// How the program is attached, as the kernel says: `native` or `generic`.
+#[track_caller]
+fn place(namespace: &Namespace) -> &'static str {
+    let all = namespace.enter(interface::list).unwrap();
+    let found = interface::named(SERVER_LINK, &all).unwrap();
+    assert!(found.program.is_some(), "nothing is attached");
+    if found.native { "native" } else { "generic" }
+}
+
+/// What `status --json` says of the interface.
+#[track_caller]
+fn status(namespace: &Namespace) -> Value {
+    let (_, told) = daemon::ask(namespace, &["status", "--json"]);
+    let line = told.lines().find(|line| line.starts_with('{'));
+    let status: Value = serde_json::from_str(line.unwrap_or(&told)).unwrap();
+    status["interfaces"][0].clone()
+}
+
+/// From one mode to another, and where the program is then.
+const ROWS: [(&str, &str, &str); 4] = [
+    ("native", "skb", "generic"),
+    ("skb", "native", "native"),
+    ("native", "auto", "generic"),
+    ("skb", "auto", "generic"),
+];
+
+#[test]
+fn by_a_reload() {
+    for (from, to, expected) in ROWS {
+        let row = format!("{from} to {to}");
+        net::test(|net| {
+            let mut strangers = Strangers::before_there_is_protection(net, SSH);
+            let _server = Server::tcp(&net.server, &[SSH]);
+            let mut daemon = Daemon::start_with(&net.server, &with_mode(from), &[]);
+            let guest = net.stranger(Family::V4);
+            guest.knock(KNOCKS);
+            guest.finds(true, SSH, &row);
+            strangers.come(SSH);
+            let told = daemon.reload(&with_mode(to));
+            assert_eq!(place(&net.server), expected, "{row}");
+            assert_eq!(status(&net.server)["mode"], expected, "{row}");
+            let is_moved = (from == "skb") != (expected == "generic");
+            let moved = format!("b0 is {expected} now");
+            assert_eq!(
+                told["changes"].to_string().contains(&moved),
+                is_moved,
+                "{row}: {told}"
+            );
+            strangers.stay_outside(&row);
+            guest.finds(true, SSH, &format!("{row}: a grant of before"));
+            let late = net.stranger(Family::V4);
+            late.knock(KNOCKS);
+            late.finds(true, SSH, &format!("{row}: knocked since"));
+            strangers.go();
+            daemon.stop();
+        });
+    }
+}
+
+#[test]
+fn by_a_restart() {
+    for (from, to, expected) in ROWS {
+        let row = format!("{from} to {to}");
+        net::test(|net| {
+            let mut strangers = Strangers::before_there_is_protection(net, SSH);
+            let _server = Server::tcp(&net.server, &[SSH]);
+            let first = Daemon::start_with(&net.server, &with_mode(from), &["--on-exit", "keep"]);
+            let guest = net.stranger(Family::V4);
+            guest.knock(KNOCKS);
+            guest.finds(true, SSH, &row);
+            strangers.come(SSH);
+            first.leave(Signal::SIGTERM);
+            let second = Daemon::start_with(&net.server, &with_mode(to), &[]);
+            assert_eq!(place(&net.server), expected, "{row}");
+            second.tells(&json!({"event": "protecting", "mode": expected}));
+            strangers.stay_outside(&row);
+            guest.finds(true, SSH, &format!("{row}: a grant of before"));
+            strangers.go();
+            second.stop();
+        });
+    }
+}
+
+/// veth wants a receive queue for each queue into which the other end sends, in the driver.
+#[test]
+fn a_driver_that_refuses_leaves_it_where_it_was() {
+    net::test(|net| {
+        net.client.ip(&format!(
+            "link add a2 numtxqueues 4 numrxqueues 1 type veth \
+             peer name b2 numtxqueues 1 numrxqueues 1 netns {}",
+            net.server.name()
+        ));
+        net.client.ip("link set a2 up");
+        net.server.ip("link set b2 up");
+        let config = |mode: &str| with_mode(mode).replace("\"b0\"", "\"b0\", \"b2\"");
+        let mut strangers = Strangers::before_there_is_protection(net, SSH);
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let daemon = Daemon::start_with(&net.server, &config("skb"), &[]);
+        strangers.come(SSH);
+        daemon.rewrite(&config("native"));
+        let (code, told) = daemon::ask(&net.server, &["reload"]);
+        assert_eq!(code, Some(1), "{told}");
+        for word in ["b2", "No space left", "nothing is changed"] {
+            assert!(told.contains(word), "no {word:?} in: {told}");
+        }
+        let all = net.server.enter(interface::list).unwrap();
+        for name in ["b0", "b2"] {
+            let found = interface::named(name, &all).unwrap();
+            assert!(found.program.is_some() && !found.native, "{found:?}");
+        }
+        strangers.stay_outside("refused");
+        let guest = net.stranger(Family::V4);
+        guest.knock(KNOCKS);
+        guest.finds(true, SSH, "no gate is left");
+        strangers.go();
+        daemon.stop();
+    });
+}
+
+/// As it is left by who is killed between native and generic.
+#[test]
+fn a_gate_that_was_left_shut_is_opened_by_the_next_start_and_by_detach() {
+    let tables = kernel::compile(DOOR).unwrap();
+    for next in ["start", "detach"] {
+        net::test(|net| {
+            let mut strangers = Strangers::before_there_is_protection(net, SSH);
+            let _server = Server::tcp(&net.server, &[SSH]);
+            let arguments = ["--iface", SERVER_LINK, "--on-exit", "keep"];
+            let first = Daemon::start_with(&net.server, DOOR, &arguments);
+            first.kill();
+            let instance = pins::instance(&net.server);
+            net.server.enter(|| {
+                let mut firewall = Firewall::load(&tables, Options::default()).unwrap();
+                let gate = firewall.ebpf().program_mut(gate::PROGRAM).unwrap();
+                let all = interface::list().unwrap();
+                let found = interface::named(SERVER_LINK, &all).unwrap();
+                gate::shut(gate.try_into().unwrap(), found, &instance).unwrap();
+                knock_user::pins::unlink(&instance.link(SERVER_LINK)).unwrap();
+            });
+            wait::until("nothing is attached", || {
+                daemon::attached_programs(&net.server).is_empty()
+            });
+            strangers.come(SSH);
+            let source = net.stranger(Family::V4);
+            source.finds_closed(81, "nothing comes in");
+            strangers.stay_outside("the gate is shut");
+            if next == "start" {
+                let second = Daemon::start_with(&net.server, DOOR, &arguments[..2]);
+                source.knock(KNOCKS);
+                source.finds(true, SSH, "the gate is open, and the door, too");
+                strangers.go();
+                second.stop();
+            } else {
+                strangers.go();
+                let (code, told) = daemon::ask(&net.server, &["detach"]);
+                assert_eq!(code, Some(0), "{told}");
+                source.finds(true, SSH, "detached");
+            }
+        });
+    }
+}
