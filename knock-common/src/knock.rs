@@ -306,7 +306,10 @@ pub fn advance<W: World>(world: &W, visit: &Visit, first: u32, bound: Bound) -> 
             continue;
         }
         if step.outcome == Outcome::Wrong {
-            lockout::fail(world, source, config, now);
+            // Looked up anew: one pointer less is kept on the stack, which is full.
+            if let Some(config) = world.config() {
+                lockout::fail(world, visit.source, config, visit.now());
+            }
         }
         return conclude(world, held.progress, step);
     }
