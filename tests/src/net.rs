@@ -17,7 +17,7 @@
 //! client, so that the server meets frames as a network would bring them.
 
 use std::{
-    fmt,
+    fmt, fs,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::{
         Mutex, MutexGuard, PoisonError,
@@ -255,6 +255,26 @@ impl Net {
         let number = self.next_source.fetch_add(1, Ordering::Relaxed);
         assert!(number < 255, "a test has at most 254 sources");
         self.source(family.source(number), family.server())
+    }
+
+    /// How many packets of the client the link had no room for: where the other end is too busy to
+    /// receive them, they are dropped before any program sees them.
+    ///
+    /// # Panics
+    /// The kernel does not say.
+    #[track_caller]
+    pub fn lost(&self) -> u64 {
+        let name = format!("{CLIENT_LINK}:");
+        let told = self
+            .client
+            .enter(|| fs::read_to_string("/proc/thread-self/net/dev"));
+        let told = told.unwrap_or_else(|error| panic!("/proc/thread-self/net/dev: {error}"));
+        let line = told
+            .lines()
+            .find_map(|line| line.trim().strip_prefix(&name));
+        // Eight numbers about what was received, then packets, octets, errors and drops of what was sent.
+        let dropped = line.and_then(|line| line.split_whitespace().nth(11)?.parse().ok());
+        dropped.unwrap_or_else(|| panic!("{CLIENT_LINK} is not in\n{told}"))
     }
 
     /// The client's own address.

@@ -30,6 +30,7 @@ use knock_tests::{
     ssh::{KNOCKS, SSH},
     strangers::Strangers,
     stream::Stream,
+    wait,
 };
 use knock_user::instance::Instance;
 use nix::sys::signal::Signal;
@@ -37,6 +38,10 @@ use serde_json::json;
 use tempfile::NamedTempFile;
 
 const KILLS: u64 = 25;
+/// How long a connection may take on a machine that is busy with other things.
+const SLOWLY: Duration = Duration::from_secs(5);
+/// How often something is tried again on a machine that is busy with other things.
+const ATTEMPTS: u32 = 10;
 /// How long the door `brief` is open.
 const BRIEF: Duration = Duration::from_secs(1);
 const BRIEF_KNOCKS: &str = "udp/7100 tcp/8100 udp/9100";
@@ -158,6 +163,55 @@ impl<'n> Host<'n> {
     }
 }
 
+/// Waits until a start has reported the grant that somebody has since an earlier one.
+///
+/// It is kept, or opened once more: an event stays in the ring until it has been acted on, so a
+/// process that is killed right after it has reported one leaves it to the next.
+#[track_caller]
+fn takes_over(process: &Process, source: Source<'_>) {
+    let of = |event| json!({"event": event, "source": source.name(), "door": "ssh"});
+    let patterns = ["kept", "opened"].map(of);
+    let is_reported = || {
+        let events = daemon::events(&process.stdout());
+        let mut events = events.iter();
+        events.any(|event| patterns.iter().any(|pattern| daemon::has(event, pattern)))
+    };
+    wait::until(&format!("{} is kept or opened", source.from), is_reported);
+}
+
+/// Says each time whether the link has lost packets since the last time: there a busy machine has no
+/// room for all of them, and nobody judges what is lost.
+fn losses(net: &Net) -> impl FnMut() -> bool {
+    let mut before = net.lost();
+    move || {
+        let now = net.lost();
+        std::mem::replace(&mut before, now) < now
+    }
+}
+
+/// A stranger who knocks and connects, and is let in: another one after each of whom it is explained
+/// why that could not be.
+#[track_caller]
+fn is_let_in<'n>(
+    host: &Host<'n>,
+    knocks: &str,
+    port: u16,
+    row: &str,
+    mut is_explained: impl FnMut() -> bool,
+) -> Source<'n> {
+    let mut attempts = 0;
+    loop {
+        let source = host.stranger();
+        let connected = source.knock_and_connect(knocks, port);
+        let Err(error) = connected.or_else(|_| source.connect(port, SLOWLY)) else {
+            return source;
+        };
+        attempts += 1;
+        let goes_on = is_explained() && attempts < ATTEMPTS;
+        assert!(goes_on, "{row}: tcp/{port} for {}: {error}", source.from);
+    }
+}
+
 /// Kills one that runs.
 #[track_caller]
 fn kill(process: Process) {
@@ -226,8 +280,7 @@ fn killed_at_any_moment() {
         });
 
         let last = host.start();
-        let kept = json!({"event": "kept", "source": holder.name(), "door": "ssh"});
-        daemon::tells(&last, &kept);
+        takes_over(&last, holder);
         stream.goes_on("the last start");
         let packets = strangers.go();
         let round_trips = stream.round_trips();
@@ -282,14 +335,12 @@ fn round(host: &mut Host<'_>, holder: Source<'_>, stream: &Stream) {
     }
 
     // Nobody runs: who knocks is let in all the same, and for no longer than was promised.
-    let unattended = host.stranger();
-    let connected = unattended.knock_and_connect(KNOCKS, SSH);
-    assert!(connected.is_ok(), "{row}: nobody runs: {connected:?}");
+    let has_lost = losses(host.net);
+    let unattended = is_let_in(host, KNOCKS, SSH, &row, has_lost);
     holder.finds(true, SSH, &row);
     let brief = host.rounds.is_multiple_of(5).then(|| {
-        let source = host.stranger();
-        let connected = source.knock_and_connect(BRIEF_KNOCKS, WEB);
-        assert!(connected.is_ok(), "{row}: {connected:?}");
+        // A busy machine may take longer for the connection than the door is open.
+        let source = is_let_in(host, BRIEF_KNOCKS, WEB, &row, || true);
         let knocked = Instant::now();
         (source, knocked)
     });
@@ -302,7 +353,7 @@ fn round(host: &mut Host<'_>, holder: Source<'_>, stream: &Stream) {
     // The next start knows all that.
     let running = host.start();
     let of = |event: &str, door: &str, source: Source<'_>| json!({"event": event, "door": door, "source": source.name()});
-    daemon::tells(&running, &of("kept", "ssh", holder));
+    takes_over(&running, holder);
     daemon::tells(&running, &of("opened", "ssh", unattended));
     host.record.gets(&format!("open ssh {}", unattended.name()));
     if let Some((source, _)) = brief {
@@ -316,6 +367,7 @@ fn round(host: &mut Host<'_>, holder: Source<'_>, stream: &Stream) {
     // Killed while somebody knocks.
     let source = host.stranger();
     let delay = Duration::from_micros(host.random.below(20_000) as u64);
+    let mut has_lost = losses(host.net);
     let reloads = host.random.one_in(2);
     thread::scope(|scope| {
         scope.spawn(|| {
@@ -330,10 +382,18 @@ fn round(host: &mut Host<'_>, holder: Source<'_>, stream: &Stream) {
             host.kills.running += 1;
         }
     });
-    if reloads && source.connect(SSH, FIRST_SYN).is_err() {
-        // The old program saw the first knocks and the new one the others.
+    // With a reload, the old program may have seen the first knocks and the new one the others.
+    let mut may_knock_again = reloads;
+    let mut limit = if reloads { FIRST_SYN } else { SLOWLY };
+    while source.connect(SSH, limit).is_err() {
+        let is_explained = may_knock_again || has_lost();
+        assert!(
+            is_explained,
+            "{row}: knocked while it was killed, and not let in"
+        );
+        may_knock_again = false;
+        limit = SLOWLY;
         source.knock(KNOCKS);
     }
-    source.finds(true, SSH, &row);
     stream.goes_on(&row);
 }
