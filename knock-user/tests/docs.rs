@@ -1,10 +1,6 @@
 //! What the documentation says about knock-user is so.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a helper of a test fails with the test"
-)]
+#![expect(clippy::unwrap_used, reason = "a helper of a test fails with the test")]
 
 #[path = "../../knock-common/tests/pages/command_lines.rs"]
 mod command_lines;
