@@ -1,37 +1,27 @@
 //! Durations as people write them: `5ms`.
 
+use knock_common::words;
 use std::time::Duration;
 
 /// Why a word is not a duration.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("'{word}' is not a duration: write a whole number and us, ms, s or m, such as 5ms or 10s")]
+#[error(
+    "'{word}' is not a duration: write whole numbers and us, ms, s, m, h or d, such as 5ms or 1h30m"
+)]
 pub struct ParseDurationError {
     /// What was written.
     pub word: String,
 }
 
-/// Reads `0ms`, `250us`, `5ms`, `1s`, `2m`.
+/// Reads `0ms`, `250us`, `5ms`, `1s`, `1h30m`.
 ///
 /// # Errors
 ///
 /// If the word has no unit, an unknown one, or a number that is not whole or too large.
 pub fn parse_duration(word: &str) -> Result<Duration, ParseDurationError> {
-    parse(word).ok_or_else(|| ParseDurationError {
+    words::duration(word).ok_or_else(|| ParseDurationError {
         word: word.to_owned(),
     })
-}
-
-fn parse(word: &str) -> Option<Duration> {
-    let unit_at = word.find(|c: char| !c.is_ascii_digit())?;
-    let (number, unit) = word.split_at(unit_at);
-    let number: u64 = number.parse().ok()?;
-    match unit {
-        "us" => Some(Duration::from_micros(number)),
-        "ms" => Some(Duration::from_millis(number)),
-        "s" => Some(Duration::from_secs(number)),
-        "m" => number.checked_mul(60).map(Duration::from_secs),
-        _ => None,
-    }
 }
 
 #[cfg(test)]
@@ -79,8 +69,8 @@ mod tests {
         ];
         for (name, word) in rows {
             let error = format!(
-                "'{word}' is not a duration: write a whole number and us, ms, s or m, \
-                 such as 5ms or 10s"
+                "'{word}' is not a duration: write whole numbers and us, ms, s, m, h or d, \
+                 such as 5ms or 1h30m"
             );
             let parsed = parse_duration(word);
             assert_eq!(

@@ -1,5 +1,6 @@
 //! A knock, and the words people write for it.
 
+use knock_common::{packet, words};
 use serde::Serialize;
 use std::fmt;
 use std::str::FromStr;
@@ -86,49 +87,44 @@ impl FromStr for Word {
     type Err = ParseKnockError;
 
     fn from_str(word: &str) -> Result<Self, Self::Err> {
-        let parts = word.split_once('/').or_else(|| {
-            word.split_once(':')
-                .map(|(port, protocol)| (protocol, port))
-        });
-        let (protocol, port) = match parts {
-            Some((protocol, port)) => (Some(protocol), port),
-            None => (None, word),
-        };
-        if port.is_empty() || protocol.is_some_and(str::is_empty) {
-            return Err(ParseKnockError::Form {
-                word: word.to_owned(),
-            });
+        if let Some((protocol, port)) = words::knock(word) {
+            let protocol = protocol.map(Protocol::from);
+            return Ok(Self { protocol, port });
         }
-        let protocol = match protocol.map(|protocol| (Protocol::from_word(protocol), protocol)) {
-            Some((None, protocol)) => {
-                return Err(ParseKnockError::Protocol {
-                    word: word.to_owned(),
-                    protocol: protocol.to_owned(),
-                });
+        Err(why_not(word))
+    }
+}
+
+impl From<packet::Protocol> for Protocol {
+    fn from(protocol: packet::Protocol) -> Self {
+        match protocol {
+            packet::Protocol::Tcp => Self::Tcp,
+            packet::Protocol::Udp => Self::Udp,
+        }
+    }
+}
+
+/// What is wrong with a word that is not a knock.
+fn why_not(word: &str) -> ParseKnockError {
+    let parts = word.split_once('/').or_else(|| {
+        word.split_once(':')
+            .map(|(port, protocol)| (protocol, port))
+    });
+    let word = word.to_owned();
+    match parts {
+        Some((protocol, port)) if !protocol.is_empty() && !port.is_empty() => {
+            if Protocol::from_word(protocol).is_none() {
+                let protocol = protocol.to_owned();
+                return ParseKnockError::Protocol { word, protocol };
             }
-            Some((known, _)) => known,
-            None => None,
-        };
-        // Only digits: u16 would also read a sign.
-        if !port.bytes().all(|byte| byte.is_ascii_digit()) {
-            return Err(if word == port {
-                ParseKnockError::Form {
-                    word: word.to_owned(),
-                }
-            } else {
-                ParseKnockError::Port {
-                    word: word.to_owned(),
-                    port: port.to_owned(),
-                }
-            });
+            let port = port.to_owned();
+            ParseKnockError::Port { word, port }
         }
-        match port.parse() {
-            Ok(port) if port != 0 => Ok(Self { protocol, port }),
-            _ => Err(ParseKnockError::Port {
-                word: word.to_owned(),
-                port: port.to_owned(),
-            }),
+        None if !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_digit()) => {
+            let port = word.clone();
+            ParseKnockError::Port { word, port }
         }
+        Some(_) | None => ParseKnockError::Form { word },
     }
 }
 

@@ -4,7 +4,7 @@
 //! have been used: what marks a line is a `#` in place of the blank that it begins with.
 
 use crate::knock::{Protocol, Sequence, Word};
-use crate::sequence::{KNOCKS_MAX, items, text};
+use crate::sequence::{KNOCKS_MAX, bytes, items};
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -104,7 +104,7 @@ pub fn take_line(path: &Path, line: usize) -> Result<Taken, OneTimeError> {
 
 fn take_with(
     path: &Path,
-    choose: impl FnOnce(&str) -> Result<(Taken, String), Problem>,
+    choose: impl FnOnce(&[u8]) -> Result<(Taken, Vec<u8>), Problem>,
 ) -> Result<Taken, OneTimeError> {
     let unreadable = |cause| OneTimeError::Unreadable {
         path: path.to_owned(),
@@ -116,7 +116,7 @@ fn take_with(
         path: path.to_owned(),
         cause,
     })?;
-    let text = text(&file, FILE_MAX).map_err(unreadable)?;
+    let text = bytes(&file, FILE_MAX).map_err(unreadable)?;
     let (taken, marked) = choose(&text).map_err(|problem| problem.of(path))?;
     replace(&file, &marked).map_err(|cause| OneTimeError::Unmarkable {
         path: path.to_owned(),
@@ -145,20 +145,20 @@ impl Problem {
 }
 
 /// The next sequence of a text, and the text with its mark.
-fn next(text: &str) -> Result<(Taken, String), Problem> {
-    let mut lines = (1..).zip(text.split_inclusive('\n'));
+fn next(text: &[u8]) -> Result<(Taken, Vec<u8>), Problem> {
+    let mut lines = (1..).zip(lines(text));
     let found = lines.find(|(_, line)| is_unused(line));
     let (number, line) = found.ok_or(Problem::Exhausted)?;
     Ok(taken(text, number, knocks(line, number)?))
 }
 
 /// The sequence of a line of a text, and the text with marks as far as that.
-fn at(text: &str, number: usize) -> Result<(Taken, String), Problem> {
+fn at(text: &[u8], number: usize) -> Result<(Taken, Vec<u8>), Problem> {
     let line = number.checked_sub(1);
-    let line = line.and_then(|index| text.split_inclusive('\n').nth(index));
+    let line = line.and_then(|index| lines(text).nth(index));
     let line = line.ok_or(Problem::NoLine(number))?;
     // What was knocked in vain is marked here, and still to come there.
-    let knocks = match line.strip_prefix('#') {
+    let knocks = match line.strip_prefix(b"#") {
         Some(used) => knocks(used, number).unwrap_or_default(),
         None if is_unused(line) => knocks(line, number)?,
         None => Sequence::new(),
@@ -170,21 +170,22 @@ fn at(text: &str, number: usize) -> Result<(Taken, String), Problem> {
 }
 
 /// What was taken, and the text with marks in front of it and what comes before.
-fn taken(text: &str, number: usize, knocks: Sequence) -> (Taken, String) {
-    let mut marked = String::with_capacity(text.len() + 1);
-    let mut lines = text.split_inclusive('\n');
+fn taken(text: &[u8], number: usize, knocks: Sequence) -> (Taken, Vec<u8>) {
+    let mut marked = Vec::with_capacity(text.len() + 1);
+    let mut lines = lines(text);
     for line in lines.by_ref().take(number) {
         if is_unused(line) {
-            marked.push('#');
-            marked += line.strip_prefix([' ', '\t']).unwrap_or(line);
+            marked.push(b'#');
+            let blank = line.strip_prefix(b" ").or(line.strip_prefix(b"\t"));
+            marked.extend_from_slice(blank.unwrap_or(line));
         } else {
-            marked += line;
+            marked.extend_from_slice(line);
         }
     }
     let mut left = 0;
     for line in lines {
         left += usize::from(is_unused(line));
-        marked += line;
+        marked.extend_from_slice(line);
     }
     let taken = Taken {
         knocks,
@@ -195,14 +196,22 @@ fn taken(text: &str, number: usize, knocks: Sequence) -> (Taken, String) {
 }
 
 /// Whether a line is neither blank nor a comment.
-fn is_unused(line: &str) -> bool {
-    let line = line.trim();
-    !line.is_empty() && !line.starts_with('#')
+fn is_unused(line: &[u8]) -> bool {
+    let line = line.trim_ascii();
+    !line.is_empty() && !line.starts_with(b"#")
+}
+
+/// The lines of a file, with their ends. Octets and not text: comments may be in any encoding.
+fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    text.split_inclusive(|&byte| byte == b'\n')
 }
 
 /// The knocks of a line.
-fn knocks(line: &str, number: usize) -> Result<Sequence, Problem> {
+fn knocks(line: &[u8], number: usize) -> Result<Sequence, Problem> {
     let wrong = |reason: String| Err(Problem::Line(number, reason));
+    let Ok(line) = str::from_utf8(line) else {
+        return wrong("not a text in UTF-8".to_owned());
+    };
     // A file that was cut off would give a wrong port.
     if !line.ends_with('\n') {
         return wrong("the line has no end, so the file may have been cut off".to_owned());
@@ -247,10 +256,10 @@ impl Turn {
 }
 
 /// Puts another text in the place of a file, at once or not at all, and on the disk.
-fn replace(file: &Path, text: &str) -> io::Result<()> {
+fn replace(file: &Path, text: &[u8]) -> io::Result<()> {
     let directory = file.parent().unwrap_or(Path::new("."));
     let mut new = NamedTempFile::new_in(directory)?;
-    new.write_all(text.as_bytes())?;
+    new.write_all(text)?;
     let old = fs::metadata(file)?;
     fs::set_permissions(new.path(), old.permissions())?;
     keep_owner(&old, new.path())?;
@@ -343,7 +352,7 @@ mod tests {
             ),
         ];
         for (name, text, told, marked) in rows {
-            let Ok((Taken { knocks, line, left }, found)) = next(text) else {
+            let Ok((Taken { knocks, line, left }, found)) = next(text.as_bytes()) else {
                 panic!("{name}: nothing");
             };
             assert_eq!(
@@ -351,7 +360,7 @@ mod tests {
                 told,
                 "{name}"
             );
-            assert_eq!(found, marked, "{name}");
+            assert_eq!(found, marked.as_bytes(), "{name}");
         }
     }
 
@@ -380,7 +389,7 @@ mod tests {
             ),
         ];
         for (name, text, wrong) in rows {
-            match (next(text), wrong) {
+            match (next(text.as_bytes()), wrong) {
                 (Err(Problem::Exhausted), None) => {}
                 (Err(Problem::Line(line, reason)), Some((at, told))) => {
                     assert_eq!(line, at, "{name}");
@@ -413,18 +422,18 @@ mod tests {
             ("no line", 0, Err(0), text),
         ];
         for (name, number, told, marked) in rows {
-            match (at(text, number), told) {
+            match (at(text.as_bytes(), number), told) {
                 (Ok((taken, found)), Ok(told)) => {
                     let words = format!("{}, {} left", words(&taken.knocks), taken.left);
                     assert_eq!(words, told, "{name}");
                     assert_eq!(taken.line, number, "{name}");
-                    assert_eq!(found, marked, "{name}");
+                    assert_eq!(found, marked.as_bytes(), "{name}");
                 }
                 (Err(Problem::NoLine(line)), Err(told)) => assert_eq!(line, told, "{name}"),
                 _ => panic!("{name}"),
             }
         }
-        let wrong = at(" 7000\n ssh\n", 2);
+        let wrong = at(b" 7000\n ssh\n", 2);
         assert!(matches!(wrong, Err(Problem::Line(2, _))));
     }
 

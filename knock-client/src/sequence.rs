@@ -53,10 +53,12 @@ pub enum SequenceError {
 ///
 /// The file can't be read, or is not a sequence.
 pub fn read(path: &Path) -> Result<Sequence, SequenceError> {
-    let text = text(path, FILE_MAX).map_err(|cause| SequenceError::Unreadable {
+    let bytes = bytes(path, FILE_MAX).map_err(|cause| SequenceError::Unreadable {
         path: path.to_owned(),
         cause,
     })?;
+    // Comments may be in any encoding; a knock that is not ASCII is none.
+    let text = String::from_utf8_lossy(&bytes);
     let wrong = |line: usize, reason: String| SequenceError::Line {
         path: path.to_owned(),
         line,
@@ -107,13 +109,19 @@ pub(crate) fn items(line: &str) -> impl Iterator<Item = &str> {
 
 /// Reads a file whole, unless it is longer than any that is meant.
 pub(crate) fn text(path: &Path, most: u64) -> io::Result<String> {
-    let mut text = String::new();
-    let length = File::open(path)?.take(most + 1).read_to_string(&mut text)?;
+    String::from_utf8(bytes(path, most)?)
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.utf8_error()))
+}
+
+/// As [`text`], whatever its encoding.
+pub(crate) fn bytes(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let length = File::open(path)?.take(most + 1).read_to_end(&mut bytes)?;
     if length as u64 > most {
         let problem = format!("it is longer than {most} bytes");
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, problem));
     }
-    Ok(text)
+    Ok(bytes)
 }
 
 /// Asks a person for a sequence until there is one; `None` at the end of the input.

@@ -5,6 +5,7 @@ use std::{net::IpAddr, ops::RangeInclusive, str::FromStr, time::Duration};
 use knock_common::{
     layout::FlagClass,
     packet::{Protocol, flag},
+    words,
 };
 
 use super::checked::{Knock, Ports, Prefix};
@@ -136,48 +137,32 @@ fn range_end(text: &str, number: &str) -> Parsed<u16> {
     }
 }
 
-const UNITS: [(&str, u64); 5] = [
-    ("d", 86_400_000),
-    ("h", 3_600_000),
-    ("m", 60_000),
-    ("s", 1000),
-    ("ms", 1),
-];
-
-/// Reads `500ms`, `30s`, `10m`, `2h`, `1d`.
+/// Reads `500ms`, `30s`, `10m`, `2h`, `1d`, `1h30m`.
 ///
 /// # Errors
 /// What to write instead.
 pub fn duration(text: &str) -> Parsed<Duration> {
-    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-    let (number, unit) = text.split_at(digits);
-    let wrong = || {
-        let mend = if digits > 0 && unit.is_empty() {
-            format!("write a unit too, as in \"{number}s\"")
-        } else {
-            "write a whole number and ms, s, m, h or d, as in \"30s\"".to_owned()
+    words::duration(text).ok_or_else(|| {
+        let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        let mend = match is_number {
+            true => format!("write a unit too, as in \"{text}s\""),
+            false => "write whole numbers and us, ms, s, m, h or d, as in \"30s\" or \"1h30m\""
+                .to_owned(),
         };
         Invalid(format!("{text:?} is not a duration: {mend}"))
-    };
-    let factor = UNITS
-        .iter()
-        .find_map(|&(name, factor)| (name == unit).then_some(factor))
-        .ok_or_else(wrong)?;
-    let number: u64 = number.parse().map_err(|_| wrong())?;
-    let millis = number.checked_mul(factor).ok_or_else(wrong)?;
-    Ok(Duration::from_millis(millis))
+    })
 }
 
 /// Writes a duration as [`duration`] reads it, in the greatest unit that it is a whole number of.
 pub fn spell(duration: Duration) -> String {
-    let millis = duration.as_millis();
-    for (name, factor) in UNITS {
-        let factor = u128::from(factor);
-        if millis >= factor && millis.is_multiple_of(factor) {
-            return format!("{}{name}", millis / factor);
+    let micros = duration.as_micros();
+    for (name, length) in words::UNITS {
+        let length = length.as_micros();
+        if micros >= length && micros.is_multiple_of(length) {
+            return format!("{}{name}", micros / length);
         }
     }
-    format!("{millis}ms")
+    format!("{}ms", duration.as_millis())
 }
 
 impl FromStr for Prefix {
@@ -297,7 +282,9 @@ mod tests {
         for text in ["tcp/22", "udp/60000-61000", "tcp/65535", "tcp/1"] {
             assert_eq!(text.parse::<Ports>().unwrap().to_string(), text);
         }
-        for text in ["500ms", "30s", "10m", "2h", "1d", "0ms", "90s", "36h"] {
+        for text in [
+            "500ms", "30s", "10m", "2h", "1d", "0ms", "90s", "36h", "250us",
+        ] {
             assert_eq!(spell(duration(text).unwrap()), text);
         }
         for text in ["10.0.0.0/8", "192.0.2.1", "fd00::/8", "::/0", "0.0.0.0/0"] {

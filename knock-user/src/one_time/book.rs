@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use knock_common::layout::KNOCKS_MAX;
+use knock_common::{layout::KNOCKS_MAX, packet::Protocol, words};
 
 use crate::config::checked::Knock;
 
@@ -242,12 +242,11 @@ fn knocks(text: &str) -> Result<Vec<Knock>, String> {
 
 /// `7000`, `7000:tcp`, `tcp/7000`.
 fn knock(word: &str) -> Result<Knock, String> {
-    let ours = match word.split_once(':') {
-        None if word.contains('/') => word.to_owned(),
-        None => format!("tcp/{word}"),
-        Some((port, protocol)) => format!("{}/{port}", protocol.to_ascii_lowercase()),
+    let Some((protocol, port)) = words::knock(word) else {
+        return Err(format!(
+            "{word:?} is not a knock: write 7000:tcp, with a port from 1 to 65535, tcp or udp"
+        ));
     };
-    ours.parse().map_err(|_| {
-        format!("{word:?} is not a knock: write 7000:tcp, with a port from 1 to 65535, tcp or udp")
-    })
+    let protocol = protocol.unwrap_or(Protocol::Tcp);
+    Ok(Knock { protocol, port })
 }

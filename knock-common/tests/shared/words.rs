@@ -1,0 +1,90 @@
+//! What people write, and what both programs read in it.
+
+use std::time::Duration;
+
+/// A word, and the duration that it is.
+pub(crate) const DURATIONS: [(&str, Option<Duration>); 25] = [
+    ("0ms", Some(Duration::ZERO)),
+    ("250us", Some(Duration::from_micros(250))),
+    ("500ms", Some(Duration::from_millis(500))),
+    ("1500ms", Some(Duration::from_millis(1500))),
+    ("30s", Some(Duration::from_secs(30))),
+    ("10m", Some(Duration::from_secs(600))),
+    ("1h", Some(Duration::from_secs(3600))),
+    ("1d", Some(Duration::from_secs(86_400))),
+    ("1h30m", Some(Duration::from_secs(5400))),
+    ("1m30s", Some(Duration::from_secs(90))),
+    ("1d2h3m4s5ms", Some(Duration::from_millis(93_784_005))),
+    ("30s1ms", Some(Duration::from_millis(30_001))),
+    ("", None),
+    ("30", None),
+    ("1h30", None),
+    ("s", None),
+    ("30m1h", None),
+    ("1h1h", None),
+    ("1H", None),
+    ("5min", None),
+    ("5 ms", None),
+    ("+5ms", None),
+    ("0.5s", None),
+    ("1h 30m", None),
+    ("18446744073709551615d", None),
+];
+
+/// A word in a file of one-time sequences, and the knock that it is.
+pub(crate) const KNOCKS: [(&str, Option<&str>); 22] = [
+    ("7000", Some("tcp/7000")),
+    ("7000:tcp", Some("tcp/7000")),
+    ("8000:udp", Some("udp/8000")),
+    ("8000:UDP", Some("udp/8000")),
+    ("tcp/7000", Some("tcp/7000")),
+    ("udp/65535", Some("udp/65535")),
+    ("tcp/1", Some("tcp/1")),
+    ("07000", Some("tcp/7000")),
+    ("TCP/7000", None),
+    ("tcp:7000", None),
+    ("7000/tcp", None),
+    ("0", None),
+    ("tcp/0", None),
+    ("65536", None),
+    ("udp/65536", None),
+    ("-1", None),
+    ("+7000", None),
+    ("tcp/+7000", None),
+    ("tcp/", None),
+    (":tcp", None),
+    ("icmp/7", None),
+    ("7000:tcp:tcp", None),
+];
+
+/// A line, counted from 1, and its knocks.
+type Next = (u32, &'static str);
+
+/// A file of one-time sequences, and the sequence in it that is next: its line, and its knocks.
+pub(crate) const FILES: [(&str, &[u8], Option<Next>); 9] = [
+    ("ours", b" tcp/1 udp/2\n", Some((1, "tcp/1 udp/2"))),
+    (
+        "knockd's",
+        b" 1:tcp,2:udp,3\n",
+        Some((1, "tcp/1 udp/2 tcp/3")),
+    ),
+    ("used", b"#1,2\n 3,4\n", Some((2, "tcp/3 tcp/4"))),
+    ("blank lines", b"\n \r\n 1,2\r\n", Some((3, "tcp/1 tcp/2"))),
+    ("all used", b"#1\n#2\n", None),
+    ("empty", b"", None),
+    (
+        "a comment in Latin-1",
+        b"# f\xfcr den Server\n 1,2\n",
+        Some((2, "tcp/1 tcp/2")),
+    ),
+    (
+        "a comment in UTF-8",
+        "# für den Server\n 1,2\n".as_bytes(),
+        Some((2, "tcp/1 tcp/2")),
+    ),
+    (
+        "octets that are no text",
+        b"#\x00\xff\xfe\n 1,2\n",
+        Some((2, "tcp/1 tcp/2")),
+    ),
+];
