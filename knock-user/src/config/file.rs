@@ -42,8 +42,8 @@ const IDLE_MOST: Duration = Duration::from_secs(30 * 86_400);
 const FAILURES_MOST: u16 = 1000;
 /// A scanner finds more than these without them.
 const DECOYS_MOST: u16 = 10_000;
-/// `IFNAMSIZ`, without its zero byte.
-const INTERFACE_NAME_MOST: usize = 15;
+/// `ALTIFNAMSIZ`, without its zero byte: alternative names may be longer than names.
+const INTERFACE_NAME_MOST: usize = 127;
 /// As useradd(8) and groupadd(8) have it.
 const GROUP_NAME_MOST: usize = 32;
 

@@ -144,8 +144,11 @@ impl<W: Write> Daemon<W> {
             confirm_by_ms,
             ..self.plan.how(&run)
         });
+        // Maps that are not pinned any more would be made anew, without grants.
+        let pinned = self.protection.pin_again();
         let make = move || -> Result<Ready> {
             let plan = plan()?;
+            pinned?;
             // Before the work that takes long.
             plan.interfaces(&run)?;
             let how = How {

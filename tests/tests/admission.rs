@@ -1,0 +1,423 @@
+//! Which interfaces are taken: asked at the start, and of whatever appears, changes or is tried
+//! again later. Nobody is told that an interface is protected through which packets pass unjudged.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "what a test can't do, it says by a panic"
+)]
+
+use std::process::Command;
+
+use aya::programs::XdpMode;
+use knock_tests::{
+    daemon::{self, Daemon, attached_programs, config_file},
+    kernel,
+    namespace::Namespace,
+    net::{self, Family, Net, SERVER_LINK, SERVER_LINK_2},
+    pins,
+    process::Process,
+    server::Server,
+    source::Source,
+    ssh::{DOOR, KNOCKS, SSH},
+    wait,
+};
+use knock_user::firewall::{Firewall, Options};
+use serde_json::{Value, json};
+
+/// Somebody who never knocked, on the second link.
+fn elsewhere(net: &Net) -> Source<'_> {
+    net.stranger(Family::V4).to(Family::V4.second_server())
+}
+
+/// What `status --json` says of an interface.
+#[track_caller]
+fn status(namespace: &Namespace, name: &str) -> Value {
+    let (_, told) = daemon::ask(namespace, &["status", "--json"]);
+    let line = told.lines().find(|line| line.starts_with('{'));
+    let status: Value = serde_json::from_str(line.unwrap_or(&told)).unwrap();
+    let interfaces = status["interfaces"].as_array().unwrap();
+    let mut named = interfaces.iter().filter(|one| one["name"] == name);
+    named
+        .next()
+        .cloned()
+        .unwrap_or_else(|| panic!("no {name} in {told}"))
+}
+
+/// Waits until an event was told this many times.
+#[track_caller]
+fn told(daemon: &Daemon, pattern: &Value, times: usize) {
+    wait::until(&format!("{pattern} {times} times"), || {
+        daemon.told(pattern).len() >= times
+    });
+}
+
+/// A program of somebody else, as long as this lives.
+fn foreign(namespace: &Namespace, link: &str, mode: XdpMode) -> Firewall {
+    let tables = kernel::compile(DOOR).unwrap();
+    namespace.enter(|| {
+        let mut firewall = Firewall::load(&tables, Options::default()).unwrap();
+        firewall.program().unwrap().attach(link, mode).unwrap();
+        firewall
+    })
+}
+
+/// Kinds of interfaces, what makes one called t0, and why it is refused if it is. A kernel may lack
+/// some, but not those of which `true` is said.
+const KINDS: [(&str, &str, Option<&str>, bool); 19] = [
+    ("tun", "tuntap add t0 mode tun", Some("not-ethernet"), true),
+    ("tap", "tuntap add t0 mode tap", None, true),
+    ("veth", "link add t0 type veth peer name p0", None, true),
+    ("bridge", "link add t0 type bridge", None, true),
+    ("vlan", "link add t0 link b1 type vlan id 5", None, false),
+    ("macvlan", "link add t0 link b1 type macvlan", None, false),
+    (
+        "vxlan",
+        "link add t0 type vxlan id 5 dstport 4789 remote 192.0.2.1",
+        None,
+        true,
+    ),
+    ("ifb", "link add t0 type ifb", Some("behind-xdp"), true),
+    (
+        "vrf",
+        "link add t0 type vrf table 5",
+        Some("behind-xdp"),
+        false,
+    ),
+    (
+        "ipvlan l2",
+        "link add t0 link b1 type ipvlan mode l2",
+        None,
+        false,
+    ),
+    (
+        "ipvlan l3s",
+        "link add t0 link b1 type ipvlan mode l3s",
+        Some("behind-xdp"),
+        false,
+    ),
+    ("dummy", "link add t0 type dummy", None, false),
+    ("bond", "link add t0 type bond", None, false),
+    (
+        "wireguard",
+        "link add t0 type wireguard",
+        Some("not-ethernet"),
+        false,
+    ),
+    (
+        "ipip",
+        "link add t0 type ipip local 192.0.2.2 remote 192.0.2.1",
+        Some("not-ethernet"),
+        false,
+    ),
+    (
+        "sit",
+        "link add t0 type sit local 192.0.2.2 remote 192.0.2.1",
+        Some("not-ethernet"),
+        false,
+    ),
+    (
+        "gre",
+        "link add t0 type gre local 192.0.2.2 remote 192.0.2.1",
+        Some("not-ethernet"),
+        false,
+    ),
+    (
+        "gretap",
+        "link add t0 type gretap local 192.0.2.2 remote 192.0.2.1",
+        None,
+        false,
+    ),
+    (
+        "xfrm",
+        "link add t0 type xfrm dev b1 if_id 5",
+        Some("not-ethernet"),
+        false,
+    ),
+];
+
+#[test]
+fn what_appears_is_asked_what_it_is() {
+    net::test(|net| {
+        net.add_second_link();
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let arguments = [
+            "--iface",
+            SERVER_LINK,
+            "--iface",
+            "t0",
+            "--wait-for-interfaces",
+        ];
+        let daemon = Daemon::start_with(&net.server, DOOR, &arguments);
+        let refused = json!({"event": "refused", "interface": "t0"});
+        let protecting = json!({"event": "protecting", "interface": "t0"});
+        for (kind, make, refusal, must_be_there) in KINDS {
+            let words: Vec<_> = ["-n", net.server.name()]
+                .into_iter()
+                .chain(make.split(' '))
+                .collect();
+            let made = Command::new("ip").args(&words).output().unwrap();
+            if !made.status.success() {
+                let why = String::from_utf8_lossy(&made.stderr);
+                assert!(!must_be_there, "{kind}: {why}");
+                eprintln!("this kernel has no {kind}: {why}");
+                continue;
+            }
+            net.server.ip("link set t0 up");
+            let pattern = if refusal.is_some() {
+                &refused
+            } else {
+                &protecting
+            };
+            let before = daemon.told(pattern).len();
+            let is_first = before == 0;
+            told(&daemon, pattern, if is_first { 1 } else { before });
+            wait::until(&format!("{kind} is judged"), || {
+                let status = status(&net.server, "t0");
+                status["attached"] == refusal.is_none()
+                    && status.get("because").is_some() == refusal.is_some()
+            });
+            let status = status(&net.server, "t0");
+            if let Some(reason) = refusal {
+                let last = daemon.told(&refused).pop().unwrap();
+                assert_eq!(last["reason"], reason, "{kind}: {last}");
+                assert_eq!(last["because"], status["because"], "{kind}");
+                assert_eq!(attached_programs(&net.server).len(), 1, "{kind}");
+            } else {
+                assert_eq!(attached_programs(&net.server).len(), 2, "{kind}");
+            }
+            net.stranger(Family::V4)
+                .finds_closed(SSH, &format!("beside {kind}"));
+            let gone = daemon
+                .told(&json!({"event": "gone", "interface": "t0"}))
+                .len();
+            net.server.ip("link delete t0");
+            if refusal.is_none() {
+                told(
+                    &daemon,
+                    &json!({"event": "gone", "interface": "t0"}),
+                    gone + 1,
+                );
+            }
+            wait::until(&format!("{kind} is gone"), || {
+                crate::status(&net.server, "t0")["because"] == "there is no such interface"
+            });
+        }
+        daemon.stop();
+    });
+}
+
+/// The same at the start: an error that names all of them, and nothing is attached.
+#[test]
+fn a_start_names_all_that_can_t_be_taken() {
+    net::test(|net| {
+        net.add_second_link();
+        net.server.ip("tuntap add t0 mode tun");
+        let others = foreign(&net.server, SERVER_LINK_2, XdpMode::Skb);
+        let config = config_file(DOOR.as_bytes());
+        let mut command = daemon::command(&config);
+        for name in [SERVER_LINK, SERVER_LINK_2, "t0", "etho"] {
+            command.args(["--iface", name]);
+        }
+        let ended = Process::start(&net.server, &mut command).wait();
+        assert_eq!(ended.status.code(), Some(1), "{ended:?}");
+        for line in [
+            "b1 has another XDP program",
+            "t0 has no Ethernet frames (tun, link layer none)",
+            "there is no interface etho",
+        ] {
+            assert!(ended.stderr.contains(line), "no {line:?} in {ended:?}");
+        }
+        assert_eq!(
+            attached_programs(&net.server).len(),
+            1,
+            "only the other one"
+        );
+        assert_eq!(pins::instances(&net.server), []);
+        drop(others);
+    });
+}
+
+/// A program of somebody else, wherever it runs, on an interface that appears late; and the moment in
+/// which it is gone, of which the kernel tells nobody.
+#[test]
+fn one_with_another_program_is_taken_when_that_is_gone() {
+    for mode in [XdpMode::Skb, XdpMode::Driver] {
+        net::test(|net| {
+            let _server = Server::tcp(&net.server, &[SSH]);
+            let arguments = ["--iface", "b0", "--iface", "b1", "--wait-for-interfaces"];
+            let daemon = Daemon::start_with(&net.server, DOOR, &arguments);
+            net.add_second_link();
+            let protecting = json!({"event": "protecting", "interface": "b1"});
+            told(&daemon, &protecting, 1);
+            // It gets its name when it has the program.
+            net.server.ip_batch("link set b1 down\nlink set b1 name x1");
+            daemon.process();
+            net.server.ip("link delete x1");
+            daemon.tells(&json!({"event": "gone", "interface": "b1"}));
+            net.client.ip(&format!(
+                "link add a1 address 02:00:00:00:00:a1 type veth \
+                 peer name x1 address 02:00:00:00:00:b1 netns {}",
+                net.server.name()
+            ));
+            let others = foreign(&net.server, "x1", mode);
+            net.server.ip_batch(
+                "link set x1 name b1
+                 address add 192.0.2.130/25 dev b1
+                 link set b1 up
+                 neighbour replace 192.0.2.129 lladdr 02:00:00:00:00:a1 dev b1 nud permanent",
+            );
+            net.client.ip_batch(
+                "address add 192.0.2.129/25 dev a1
+                 link set a1 up
+                 neighbour replace 192.0.2.130 lladdr 02:00:00:00:00:b1 dev a1 nud permanent",
+            );
+            let refused = json!({"event": "refused", "interface": "b1", "reason": "occupied"});
+            daemon.tells(&refused);
+            let because = status(&net.server, "b1")["because"].to_string();
+            assert!(because.contains("another XDP program"), "{because}");
+            net.stranger(Family::V4).finds_closed(SSH, "the other one");
+            drop(others);
+            told(&daemon, &protecting, 2);
+            let source = elsewhere(net);
+            source.finds_closed(SSH, "taken");
+            assert_eq!(daemon.told(&refused).len(), 1, "told once");
+            daemon.stop();
+        });
+    }
+}
+
+/// Its neighbour is protected, and a reload can be made, while one is refused.
+#[test]
+fn a_reload_goes_on_while_one_is_refused() {
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let named = |names: &str, door: &str| format!("interfaces = [{names}]\n{door}");
+        let config = named("\"b0\", \"t0\"", DOOR);
+        let mut daemon = Daemon::start_with(&net.server, &config, &["--wait-for-interfaces"]);
+        net.server.ip("tuntap add t0 mode tun");
+        daemon.tells(&json!({"event": "refused", "interface": "t0"}));
+        let other = DOOR.replace("7000", "7500");
+        daemon.reload(&named("\"b0\", \"t0\"", &other));
+        let source = net.stranger(Family::V4);
+        source.knock("tcp/7500 udp/8000 tcp/9000");
+        source.finds(true, SSH, "reloaded");
+        assert_eq!(status(&net.server, "t0")["attached"], false);
+        daemon.stop();
+    });
+}
+
+/// A bridge and its port: whatever the order in which they are named.
+#[test]
+fn a_bridge_and_its_port() {
+    for names in [["br0", "b0"], ["b0", "br0"]] {
+        net::test(|net| {
+            net.server.ip_batch(
+                "link add br0 type bridge
+                 link set br0 address 02:00:00:00:00:b0 up
+                 address flush dev b0
+                 link set b0 master br0
+                 address add 192.0.2.2/25 dev br0
+                 route replace 198.51.100.0/24 via 192.0.2.1
+                 neighbour replace 192.0.2.1 lladdr 02:00:00:00:00:a0 dev br0 nud permanent",
+            );
+            let _server = Server::tcp(&net.server, &[SSH]);
+            let [one, other] = names;
+            let daemon = Daemon::start_with(&net.server, DOOR, &["--iface", one, "--iface", other]);
+            wait::until("both are attached", || {
+                attached_programs(&net.server).len() == 2
+            });
+            let source = net.stranger(Family::V4);
+            source.finds_closed(SSH, "at both");
+            source.knock(KNOCKS);
+            source.finds(true, SSH, "at both");
+            daemon.stop();
+        });
+    }
+}
+
+/// The kernel attaches nothing to a port of a bridge that has a program: that is said, and where the
+/// port's frames are judged.
+#[test]
+fn a_port_of_a_protected_bridge() {
+    net::test(|net| {
+        net.add_second_link();
+        net.server
+            .ip_batch("link add br0 type bridge\nlink set br0 up\nlink set b1 master br0");
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let config = |names: &str| format!("interfaces = [{names}]\n{DOOR}");
+        let daemon = Daemon::start_with(&net.server, &config("\"b0\", \"br0\""), &[]);
+        daemon.rewrite(&config("\"b0\", \"br0\", \"b1\""));
+        let (code, told) = daemon::ask(&net.server, &["reload"]);
+        assert_eq!(code, Some(1), "{told}");
+        for word in ["b1 is a port of br0", "protect br0 alone"] {
+            assert!(told.contains(word), "no {word:?} in: {told}");
+        }
+        net.stranger(Family::V4)
+            .finds_closed(SSH, "nothing is changed");
+        daemon.stop();
+    });
+}
+
+/// An alternative name is as good as the name.
+#[test]
+fn an_alternative_name() {
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH]);
+        net.server
+            .ip("link property add dev b0 altname enp6s18-with-a-long-name");
+        let config = |name: &str| format!("interfaces = [\"{name}\"]\n{DOOR}");
+        let alternative = "enp6s18-with-a-long-name";
+        let mut daemon = Daemon::start_with(
+            &net.server,
+            &config(alternative),
+            &["--wait-for-interfaces"],
+        );
+        let protecting = json!({"event": "protecting", "interface": alternative, "now": "b0"});
+        daemon.tells(&protecting);
+        net.stranger(Family::V4)
+            .finds_closed(SSH, "under the other name");
+        let known = status(&net.server, alternative);
+        assert_eq!(known["now"], "b0", "{known}");
+        assert_eq!(known["attached"], true, "{known}");
+        for name in ["b0", alternative] {
+            let (code, told) = daemon::ask(&net.server, &["status", "--iface", name]);
+            assert_eq!(code, Some(0), "{told}");
+        }
+        daemon.reload(&config("b0"));
+        net.stranger(Family::V4).finds_closed(SSH, "under its name");
+        assert_eq!(pins::instance(&net.server).linked(), ["b0"]);
+        daemon.reload(&config(alternative));
+        net.stranger(Family::V4)
+            .finds_closed(SSH, "the other name again");
+        assert!(daemon.told(&json!({"event": "stopped"})).is_empty());
+        daemon.stop();
+    });
+}
+
+/// Two exchange their names: each name gets what is configured for it.
+#[test]
+fn exchanged_names() {
+    net::test(|net| {
+        net.add_second_link();
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let config = |names: &str| format!("interfaces = [{names}]\n{DOOR}");
+        let mut daemon = Daemon::start_with(&net.server, &config("\"b0\", \"b1\""), &[]);
+        net.server.ip_batch(
+            "link set b0 down\nlink set b1 down\nlink set b0 name x0\nlink set b1 name b0\n\
+             link set x0 name b1\nlink set b0 up\nlink set b1 up",
+        );
+        wait::until("both are attached", || {
+            attached_programs(&net.server).len() == 2
+                && ["b0", "b1"]
+                    .iter()
+                    .all(|name| status(&net.server, name)["attached"] == true)
+        });
+        daemon.reload(&config("\"b1\""));
+        let all = net.server.enter(knock_user::interface::list).unwrap();
+        for (name, expected) in [("b0", false), ("b1", true)] {
+            let found = knock_user::interface::named(name, &all).unwrap();
+            assert_eq!(found.program.is_some(), expected, "{found:?}");
+        }
+        daemon.stop();
+    });
+}
