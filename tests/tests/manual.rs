@@ -91,6 +91,35 @@ fn every_option_is_in_every_page_and_completion() {
     }
 }
 
+/// The page about the configuration has every key of docs/config.md, and nothing that only Markdown shows.
+#[test]
+fn the_configuration_has_a_page() {
+    let directory = tempfile::tempdir().unwrap();
+    manual::write(directory.path()).unwrap();
+    let page = read(&directory.path().join("share/man/man5/seq.toml.5"));
+    let text = page.replace("\\-", "-").replace("\\.", ".");
+    assert!(page.starts_with(".TH \"seq.toml\" 5"), "{page}");
+    assert!(
+        text.contains("seq.toml - the configuration file of knock-user"),
+        "{text}"
+    );
+    let documented = include_str!("../../docs/config.md");
+    let keys = documented
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split_once('`'));
+    let mut count = 0;
+    for (key, _) in keys {
+        let key = key.replace('…', "...");
+        assert!(text.contains(&key), "{key} is not in\n{text}");
+        count += 1;
+    }
+    assert!(count > 50, "{count} keys and values");
+    assert!(text.contains("2^51 sequences"), "{text}");
+    for mark in ["](", "|---", "| `", "```"] {
+        assert!(!text.contains(mark), "{mark} is in\n{text}");
+    }
+}
+
 /// The shell itself can read what it is given.
 #[test]
 fn bash_takes_its_completions() {
