@@ -6,6 +6,7 @@
 
 pub mod dist;
 pub mod ebpf;
+pub mod fresh;
 pub mod launch;
 pub mod linker;
 pub mod network;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use xtask::{
-    dist, ebpf, launch,
+    dist, ebpf, fresh, launch,
     package::Apt,
     setup, shell,
     test::{self, Chosen},
@@ -58,6 +58,11 @@ enum Verb {
     },
     /// Show a knock opening a port, in network namespaces of its own
     Demo,
+    /// Run README's commands in a pristine Debian 12 with nothing but Rust and a C compiler; needs root
+    Fresh {
+        /// Only these: demo, test
+        verbs: Vec<String>,
+    },
     /// Measure it beside the bare XDP program and its peers; needs root
     Bench {
         /// Take less than two minutes
@@ -142,6 +147,7 @@ fn run(verb: Verb) -> Result<bool> {
             setup::run(&sh, &apt)?;
             return Err(launch::demo(&sh));
         }
+        Verb::Fresh { verbs } => return fresh::run(&sh, &apt, &verbs),
         Verb::Bench {
             quick,
             plots,

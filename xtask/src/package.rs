@@ -51,6 +51,16 @@ impl<'a> Apt<'a> {
         self.stale.borrow().clone()
     }
 
+    /// Whether apt's lists, refreshed, have a package.
+    pub fn knows(&self, sh: &Shell, package: &str) -> bool {
+        if !Self::is_here() {
+            return false;
+        }
+        self.update();
+        let show = sh.cmd("apt-cache").args(["show", package]).quiet();
+        show.ignore_stdout().ignore_stderr().run().is_ok()
+    }
+
     /// Installs `packages`.
     ///
     /// # Errors

@@ -10,6 +10,9 @@ use crate::{
     toolchain::{Origin, Toolchain},
 };
 
+/// Debian's packages of a compiler that is new enough, its cargo and its sources.
+const COMPILER_PACKAGES: [&str; 3] = ["rustc-web", "cargo-web", "rust-web-src"];
+
 /// What building the kernel object takes.
 #[derive(Debug)]
 pub struct Kit {
@@ -80,8 +83,14 @@ fn complete(sh: &Shell, apt: &Apt<'_>) -> Result<Kit> {
             return Ok(kit);
         }
     }
-    // rustup first: it needs no root and changes nothing outside the user's home.
-    for &origin in candidates.iter().rev() {
+    // The distribution's first where it has one: its compiler, its LLVM and so the linker fit together,
+    // while rustup's nightly of today may be newer than any LLVM that is packaged.
+    let has_packages = apt.knows(sh, COMPILER_PACKAGES[0]);
+    let mut candidates = candidates;
+    if !has_packages {
+        candidates.reverse();
+    }
+    for &origin in &candidates {
         if Toolchain::find(sh, origin).is_err()
             && let Some(kit) = attempt(origin, install_toolchain(sh, origin, apt))
         {
@@ -108,16 +117,14 @@ fn install_toolchain(sh: &Shell, origin: Origin, apt: &Apt<'_>) -> Result<Toolch
                 rustup().args(["component", "add", "rust-src", "--toolchain", "nightly"])
             } else {
                 rustup()
-                    .args(["toolchain", "install", "nightly", "--profile", "minimal"])
+                    .args(["toolchain", "install", "nightly", "--no-self-update"])
+                    .args(["--profile", "minimal"])
                     .args(["--component", "rust-src", "--component", "clippy"])
             };
             shell::run_quietly("installing rustup's nightly", command)?;
         }
         Origin::Distribution => {
-            apt.install(
-                &["rustc-web", "cargo-web", "rust-web-src"],
-                "compiler and its sources",
-            )?;
+            apt.install(&COMPILER_PACKAGES, "compiler and its sources")?;
         }
     }
     Toolchain::find(sh, origin).context("still incomplete after installing")

@@ -64,11 +64,16 @@ pub fn cargo(sh: &Shell) -> Cmd<'_> {
     }
 }
 
-/// Where `cargo install` puts programs.
-pub fn cargo_bin() -> PathBuf {
+/// Where cargo keeps what belongs to the user.
+pub fn cargo_home() -> PathBuf {
     let home = env::var_os("CARGO_HOME").map(PathBuf::from);
     let home = home.or_else(|| env::home_dir().map(|home| home.join(".cargo")));
-    home.unwrap_or_default().join("bin")
+    home.unwrap_or_default()
+}
+
+/// Where `cargo install` puts programs.
+pub fn cargo_bin() -> PathBuf {
+    cargo_home().join("bin")
 }
 
 /// Looks a program up on the path, and where programs for root live.

@@ -1,0 +1,308 @@
+//! `cargo xtask fresh`: README's commands on a machine that nobody prepared.
+//!
+//! ```text
+//! mmdebstrap ─ root.rs ─▶ target/fresh/root, pristine ─┐
+//! a clone of HEAD ─────────────────────────────────────┴ overlay, inside.sh ─▶ time and outcome of each command
+//! ```
+//!
+//! The system has what README takes for granted: Rust by rustup, a C compiler, root, apt. It is a Debian
+//! 12 with mounts and process ids of its own: its bpffs, `/run` and `/tmp` are nobody else's. Toolchains
+//! and downloaded crates are the host's, seen through an overlay, so that what is installed there stays
+//! there. The network is the host's.
+
+mod root;
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use xshell::{Cmd, Shell};
+
+use crate::{
+    package::Apt,
+    progress, shell,
+    tools::{self, Verb},
+};
+
+/// What its first process runs.
+const SCRIPT: &str = "inside.sh";
+
+/// Where the clone lies in the system.
+const CHECKOUT: &str = "root/knock";
+
+/// The paragraph of the README that has the commands.
+const README_HEADING: &str = "## Try it";
+
+/// Variables that say how the network is reached: they belong to the machine, not to its user.
+const NETWORK_VARIABLES: [&str; 14] = [
+    "http_proxy",
+    "https_proxy",
+    "ftp_proxy",
+    "all_proxy",
+    "no_proxy",
+    "ssl_cert_file",
+    "ssl_cert_dir",
+    "curl_ca_bundle",
+    "cargo_http_proxy",
+    "cargo_http_cainfo",
+    "cargo_registries_crates_io_protocol",
+    "rustup_dist_server",
+    "rustup_update_root",
+    "rustup_auto_install",
+];
+
+/// What became of a command.
+struct Ran {
+    line: String,
+    passed: bool,
+    took: Duration,
+}
+
+/// Runs README's commands in a pristine system, those of `verbs` or all; returns whether all succeeded.
+///
+/// # Errors
+/// Such a system can't be made here, or README does not have these commands.
+pub fn run(sh: &Shell, apt: &Apt<'_>, verbs: &[String]) -> Result<bool> {
+    let readme = fs::read_to_string("README.md").or_else(|_| {
+        fs::read_to_string(shell::workspace().join("README.md")).context("reading README.md")
+    })?;
+    let commands = chosen(&commands(&readme), verbs)?;
+    ensure!(
+        shell::is_root(),
+        "`cargo xtask fresh` mounts file systems: run it as root"
+    );
+    tools::get(apt, Verb::Fresh)?;
+    let base = shell::target_dir().join("fresh");
+    let root = root::get(sh, &base).context("a pristine system can't be made here")?;
+    let place = Place::new(&base)?;
+    clone(sh, &place.directory.join("system/upper"))?;
+    write_script(sh, &root, &place)?;
+    let mut all = Vec::new();
+    for line in &commands {
+        let began = Instant::now();
+        let cmd = inside(sh, &place, line);
+        let passed = shell::watch(line, cmd, |_| {})?.passed;
+        all.push(Ran {
+            line: line.clone(),
+            passed,
+            took: began.elapsed(),
+        });
+    }
+    println!("\n{:<44} {:>12}", "in a pristine Debian 12", "took");
+    for Ran { line, passed, took } in &all {
+        let outcome = if *passed { "" } else { "  FAILED" };
+        println!("{line:<44} {:>12}{outcome}", progress::time(*took));
+    }
+    Ok(all.iter().all(|ran| ran.passed))
+}
+
+/// The commands of README's paragraph, without their comments.
+fn commands(readme: &str) -> Vec<String> {
+    let paragraph = readme.split(README_HEADING).nth(1).unwrap_or_default();
+    let block = paragraph.split("```sh").nth(1).unwrap_or_default();
+    let block = block.split("```").next().unwrap_or_default();
+    let lines = block
+        .lines()
+        .filter(|line| line.starts_with("cargo xtask "));
+    lines
+        .map(|line| line.split('#').next().unwrap_or_default().trim().to_owned())
+        .collect()
+}
+
+/// Those with these verbs, or all of them.
+fn chosen(commands: &[String], verbs: &[String]) -> Result<Vec<String>> {
+    ensure!(
+        !commands.is_empty(),
+        "README.md has no commands below `{README_HEADING}`"
+    );
+    if verbs.is_empty() {
+        return Ok(commands.to_vec());
+    }
+    let command = |verb: &String| {
+        let found = commands
+            .iter()
+            .find(|line| line.split_whitespace().nth(2) == Some(verb.as_str()));
+        found.cloned().with_context(|| {
+            format!("README.md has no command `cargo xtask {verb}` below `{README_HEADING}`")
+        })
+    };
+    verbs.iter().map(command).collect()
+}
+
+/// The writable half of one run, removed at its end.
+struct Place {
+    directory: PathBuf,
+}
+
+impl Place {
+    fn new(base: &Path) -> Result<Self> {
+        remove_leftovers(base)?;
+        let place = Self {
+            directory: base.join(format!("run-{}", process::id())),
+        };
+        for part in [
+            "root",
+            "system/upper",
+            "system/work",
+            "crates/upper",
+            "crates/work",
+        ] {
+            let path = place.directory.join(part);
+            fs::create_dir_all(&path).with_context(|| format!("making {}", path.display()))?;
+        }
+        Ok(place)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Err(why) = fs::remove_dir_all(&self.directory) {
+            eprintln!("removing {}: {why}", self.directory.display());
+        }
+    }
+}
+
+/// Removes what runs left behind that were killed.
+fn remove_leftovers(base: &Path) -> Result<()> {
+    for entry in fs::read_dir(base).with_context(|| format!("reading {}", base.display()))? {
+        let path = entry?.path();
+        let name = path.file_name().and_then(|name| name.to_str());
+        let maker = name.and_then(|name| name.strip_prefix("run-"));
+        if maker.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+            fs::remove_dir_all(&path).with_context(|| format!("removing {}", path.display()))?;
+        }
+    }
+    Ok(())
+}
+
+/// Puts a clone of what is committed into the system.
+fn clone(sh: &Shell, upper: &Path) -> Result<()> {
+    let git = || sh.cmd("git").args(["-c", "safe.directory=*"]);
+    let changed = git()
+        .args(["status", "--porcelain", "--untracked-files=no"])
+        .quiet();
+    let changed = changed
+        .read()
+        .context("the workspace is no git repository")?;
+    if !changed.is_empty() {
+        println!("fresh: changes that are not committed are not part of it");
+    }
+    let clone = git()
+        .args(["clone", "--quiet", "--no-hardlinks"])
+        .arg(shell::workspace())
+        .arg(upper.join(CHECKOUT));
+    shell::run_quietly("cloning", clone)
+}
+
+/// The command that runs a line in the system. Its mounts end with its processes.
+fn inside<'a>(sh: &'a Shell, place: &Place, line: &str) -> Cmd<'a> {
+    sh.cmd("unshare")
+        .args(["--mount", "--pid", "--ipc", "--uts", "--fork"])
+        .args(["--kill-child", "--propagation", "private"])
+        .args(["env", "--ignore-environment", "sh", "-eu"])
+        .arg(place.directory.join(SCRIPT))
+        .arg(line)
+}
+
+/// Writes the script that the first process of the system runs.
+fn write_script(sh: &Shell, root: &Path, place: &Place) -> Result<()> {
+    let cargo = shell::cargo_home();
+    let overlay = |lower: &Path, part: &str| {
+        let part = place.directory.join(part);
+        format!(
+            "lowerdir={},upperdir={},workdir={}",
+            lower.display(),
+            part.join("upper").display(),
+            part.join("work").display()
+        )
+    };
+    let own = [
+        (
+            "PATH",
+            "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned(),
+        ),
+        ("ROOT", place.directory.join("root").display().to_string()),
+        ("SYSTEM", overlay(root, "system")),
+        ("CRATES", overlay(&cargo.join("registry"), "crates")),
+        ("RUSTUP", rustup_home(sh)?.display().to_string()),
+        ("CARGO", cargo.display().to_string()),
+    ];
+    let mut script = String::new();
+    for (name, value) in own {
+        script += &format!("{name}={}\n", quoted(&value));
+    }
+    for (name, value) in env::vars() {
+        if NETWORK_VARIABLES.contains(&name.to_lowercase().as_str()) || name == "TERM" {
+            script += &format!("export {name}={}\n", quoted(&value));
+        }
+    }
+    script += include_str!("fresh/inside.sh");
+    let path = place.directory.join(SCRIPT);
+    fs::write(&path, script).with_context(|| format!("writing {}", path.display()))
+}
+
+/// A word as a shell reads it.
+fn quoted(word: &str) -> String {
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+fn rustup_home(sh: &Shell) -> Result<PathBuf> {
+    let ask = sh.cmd("rustup").args(["show", "home"]).quiet();
+    let home = ask.ignore_stderr().read();
+    let home = home.context("rustup does not run: the system would have no Rust")?;
+    let home = PathBuf::from(home);
+    if !home.join("toolchains").is_dir() {
+        bail!("rustup has no toolchains in {}", home.display());
+    }
+    Ok(home)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_are_those_of_the_readme() {
+        let readme = fs::read_to_string(shell::workspace().join("README.md")).unwrap();
+        let all = commands(&readme);
+        assert_eq!(all, ["cargo xtask demo", "cargo xtask test"]);
+        type Row = (
+            &'static str,
+            &'static [&'static str],
+            Result<&'static [&'static str], &'static str>,
+        );
+        let table: [Row; 4] = [
+            ("all", &[], Ok(&["cargo xtask demo", "cargo xtask test"])),
+            ("one", &["test"], Ok(&["cargo xtask test"])),
+            (
+                "another",
+                &["dance"],
+                Err("README.md has no command `cargo xtask dance` below `## Try it`"),
+            ),
+            (
+                "the beginning of one",
+                &["dem"],
+                Err("README.md has no command `cargo xtask dem` below `## Try it`"),
+            ),
+        ];
+        for (name, verbs, expected) in table {
+            let verbs: Vec<_> = verbs.iter().map(ToString::to_string).collect();
+            let lines = chosen(&all, &verbs).map_err(|why| why.to_string());
+            let expected = expected.map(|lines| lines.iter().map(ToString::to_string).collect());
+            assert_eq!(lines, expected.map_err(str::to_owned), "{name}");
+        }
+        assert!(chosen(&commands("# x\n"), &[]).is_err());
+    }
+
+    #[test]
+    fn words_for_the_shell() {
+        let table = [("a b", "'a b'"), ("$x'y", r"'$x'\''y'")];
+        for (word, expected) in table {
+            assert_eq!(quoted(word), expected, "{word}");
+        }
+    }
+}
