@@ -7,6 +7,7 @@
 pub mod dist;
 pub mod ebpf;
 pub mod fresh;
+pub mod lanes;
 pub mod launch;
 pub mod linker;
 pub mod network;

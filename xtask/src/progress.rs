@@ -17,7 +17,7 @@ const EACH: Duration = Duration::from_secs(15);
 const DETAIL: usize = 60;
 
 /// Reports on one command. On a terminal a line shows the elapsed time and changes in place; elsewhere
-/// a line is written each 15 s. Both go to standard error.
+/// a line is written after each 15 s without other output. Both go to standard error.
 #[derive(Debug)]
 pub struct Progress {
     what: String,
@@ -48,10 +48,16 @@ impl Progress {
             let _ignored = write!(io::stderr(), "\r\x1b[K{line}");
             let _ignored = io::stderr().flush();
             self.shown = true;
-        } else if let Some(next) = due(passed, self.next) {
-            self.next = next;
+        } else if passed >= self.next {
+            self.next = passed + EACH;
             eprintln!("{}", line(&self.what, passed, detail));
         }
+    }
+
+    /// Takes note that the command printed something that is shown: that says that it goes on.
+    pub fn heard(&mut self) {
+        self.clear();
+        self.next = self.began.elapsed() + EACH;
     }
 
     /// Removes the line from the terminal, so that other output can follow.
@@ -72,14 +78,6 @@ impl Drop for Progress {
     fn drop(&mut self) {
         self.clear();
     }
-}
-
-/// When the next line is due, if one is due now.
-fn due(passed: Duration, next: Duration) -> Option<Duration> {
-    (passed >= next).then(|| {
-        let lines = passed.as_secs() / EACH.as_secs() + 1;
-        EACH * u32::try_from(lines).unwrap_or(u32::MAX)
-    })
 }
 
 fn line(what: &str, passed: Duration, detail: &str) -> String {
@@ -105,20 +103,6 @@ pub fn time(passed: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_line_each_15_seconds() {
-        let table = [
-            ("early", 14, 15, None),
-            ("in time", 15, 15, Some(30)),
-            ("late", 29, 15, Some(30)),
-            ("much later", 64, 30, Some(75)),
-        ];
-        for (name, passed, next, expected) in table {
-            let due = due(Duration::from_secs(passed), Duration::from_secs(next));
-            assert_eq!(due, expected.map(Duration::from_secs), "{name}");
-        }
-    }
 
     #[test]
     fn lines() {

@@ -235,7 +235,7 @@ fn watch_into(
     loop {
         match running.next() {
             Next::Bytes(bytes) => {
-                progress.clear();
+                progress.heard();
                 // At once, so that a test's name shows while it runs.
                 to.write_all(&bytes)
                     .and_then(|()| to.flush())

@@ -81,18 +81,24 @@ impl Suites {
 /// `unittests src/lib.rs (target/debug/deps/knock_common-0f3a)` → `knock_common (src/lib.rs)`.
 fn running(rest: &str) -> Option<String> {
     let (source, program) = rest.trim_end_matches(')').rsplit_once(" (")?;
+    named(source, program)
+}
+
+/// The name of a suite by its source, such as `unittests src/lib.rs`, and its program.
+fn named(source: &str, program: &str) -> Option<String> {
     let source = source.strip_prefix("unittests ").unwrap_or(source);
     let program = program.rsplit('/').next()?;
     let (name, _hash) = program.rsplit_once('-')?;
     Some(format!("{name} ({source})"))
 }
 
-/// The program in a line of `cargo test --no-run`, as in `Executable tests/a.rs (target/debug/deps/a-0f3a)`.
-pub fn executable(line: &str) -> Option<PathBuf> {
+/// The suite and its program in a line of `cargo test --no-run`, as in
+/// `Executable tests/a.rs (target/debug/deps/a-0f3a)`.
+pub fn executable(line: &str) -> Option<(String, PathBuf)> {
     let line = without_colour(line);
     let rest = line.trim().strip_prefix("Executable ")?;
-    let (_source, path) = rest.strip_suffix(')')?.split_once(" (")?;
-    Some(path.into())
+    let (source, path) = rest.strip_suffix(')')?.split_once(" (")?;
+    Some((named(source, path)?, path.into()))
 }
 
 /// `test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.02s`
@@ -180,7 +186,11 @@ all doctests ran in 0.68s; merged doctests compilation took 0.24s";
     #[test]
     fn programs_that_were_built() {
         let line = "\x1b[1m\x1b[92m  Executable\x1b[0m tests/a b/main.rs (/tmp/x (1)/deps/a-0f3a)";
-        assert_eq!(executable(line), Some("/tmp/x (1)/deps/a-0f3a".into()));
+        let expected = (
+            "a (tests/a b/main.rs)".to_owned(),
+            "/tmp/x (1)/deps/a-0f3a".into(),
+        );
+        assert_eq!(executable(line), Some(expected));
         assert_eq!(executable("    Finished `vm` profile (1)"), None);
     }
 

@@ -1,14 +1,16 @@
 //! `cargo xtask test`: format check, lints, all tests, and one line that sums them up.
 
 use anyhow::{Result, bail};
-use xshell::{Cmd, Shell};
+use xshell::Shell;
 
 use crate::{
     ebpf,
+    lanes::{self, Program, Setting},
+    launch::Profile,
     package::Apt,
     report::Report,
     setup::{self, Kit},
-    shell,
+    shell, suite,
     tools::{self, Verb},
     vm,
 };
@@ -101,76 +103,80 @@ pub fn run(sh: &Shell, chosen: Chosen<'_>) -> Result<bool> {
     Ok(report.is_good())
 }
 
-/// Tests that one `cargo test` builds and runs.
-struct Group {
-    name: &'static str,
-    /// A package; the workspace's default members if there is none.
-    package: Option<&'static str>,
-    root: bool,
-}
-
-const GROUPS: [Group; 3] = [
-    Group {
-        name: "cargo test",
-        package: None,
-        root: false,
-    },
-    Group {
-        name: "cargo test knock-bench",
-        package: Some("knock-bench"),
-        root: false,
-    },
-    Group {
-        name: "root tests",
-        package: Some("knock-tests"),
-        root: true,
-    },
+/// Tests that need nothing: the workspace's default members, and the bench.
+const HARMLESS: [(&str, &[&str]); 2] = [
+    ("cargo test", &[]),
+    ("cargo test knock-bench", &["--package", "knock-bench"]),
 ];
-
-impl Group {
-    fn cargo_test<'a>(&self, sh: &'a Shell) -> Cmd<'a> {
-        let cmd = shell::cargo(sh).args(["test", "--no-fail-fast"]);
-        match self.package {
-            Some(package) => cmd.args(["--package", package]),
-            None => cmd,
-        }
-    }
-
-    /// Runs its tests; returns whether there were any.
-    fn run(&self, sh: &Shell, filter: Option<&str>, report: &mut Report) -> Result<bool> {
-        let cmd = self.cargo_test(sh);
-        if self.root {
-            // The variable says to the tests that a missing right is a failure and not a reason to
-            // skip. One at a time: they share the machine's network namespaces and bpffs.
-            let cmd = cmd.env("KNOCK_REQUIRE_ROOT", "1");
-            report.tests(self.name, cmd.args(["--", "--test-threads=1"]).args(filter))
-        } else {
-            report.tests(self.name, cmd.args(filter))
-        }
-    }
-}
 
 /// Builds and runs the tests of the host.
 fn tests(sh: &Shell, chosen: Chosen<'_>, report: &mut Report) -> Result<()> {
-    let mut groups = Vec::new();
-    for group in GROUPS.iter().filter(|group| chosen.root || !group.root) {
-        if report.build(group.name, group.cargo_test(sh).arg("--no-run"), |_| {})? {
-            groups.push(group);
+    let cargo_test = |packages: &[&str]| {
+        let cmd = shell::cargo(sh).args(["test", "--no-fail-fast"]);
+        cmd.args(packages)
+    };
+    let mut harmless = Vec::new();
+    for (name, packages) in HARMLESS {
+        if report.build(name, cargo_test(packages).arg("--no-run"), |_| {})? {
+            harmless.push((name, packages));
         }
     }
+    let mut programs = Vec::new();
+    if chosen.root && !build_root_tests(sh, &mut programs, report)? {
+        programs.clear();
+    }
+    let setting = setting(chosen.filter);
     for round in 1..=chosen.repeat {
         if chosen.repeat > 1 {
             println!("\nround {round} of {}", chosen.repeat);
         }
+        // The next rounds are for those that have such tests.
         let mut with_tests = Vec::new();
-        for group in groups {
-            if group.run(sh, chosen.filter, report)? {
-                with_tests.push(group);
+        for (name, packages) in harmless {
+            if report.tests(name, cargo_test(packages).args(chosen.filter))? {
+                with_tests.push((name, packages));
             }
         }
-        groups = with_tests;
+        harmless = with_tests;
+        programs = lanes::run("root tests", &programs, &setting, report)?;
     }
     Ok(())
+}
+
+/// Builds the tests on real packets and what they start; returns whether they built.
+fn build_root_tests(sh: &Shell, programs: &mut Vec<Program>, report: &mut Report) -> Result<bool> {
+    let tests = shell::cargo(sh).args(["test", "--no-run", "--package", "knock-tests"]);
+    let built = report.build("root tests", tests, |line| {
+        let program = suite::executable(line);
+        programs.extend(program.map(|(suite, path)| Program {
+            suite,
+            path: shell::workspace().join(path),
+        }));
+    })?;
+    let started = shell::cargo(sh)
+        .args(["build", "--package", "knock-user", "--bin", "knock-user"])
+        .args(["--package", "knock-client", "--bin", "knock-client"]);
+    Ok(built && report.build("programs of the root tests", started, |_| {})?)
+}
+
+/// How the tests on real packets run.
+fn setting(filter: Option<&str>) -> Setting {
+    let programs = Profile::Dev.directory();
+    Setting {
+        directory: shell::workspace().join("tests"),
+        variables: vec![
+            // Says to the tests that a missing right is a failure and not a reason to skip.
+            ("KNOCK_REQUIRE_ROOT", "1".into()),
+            ("KNOCK_USER_BIN", programs.join("knock-user").into()),
+            ("KNOCK_CLIENT_BIN", programs.join("knock-client").into()),
+        ],
+        // One at a time: the tests of a program share its bpffs.
+        arguments: ["--test-threads=1"]
+            .into_iter()
+            .chain(filter)
+            .map(str::to_owned)
+            .collect(),
+    }
 }
 
 /// The cargo command that runs the tests of a suite whose name contains `filter`.

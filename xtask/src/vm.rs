@@ -202,7 +202,7 @@ fn build(sh: &Shell, kernels: &[Kernel], report: &mut Report) -> Result<Option<P
     }
     let mut executables = Vec::new();
     let built = report.build("programs for the kernels", tests, |line| {
-        executables.extend(suite::executable(line));
+        executables.extend(suite::executable(line).map(|(_suite, path)| path));
     })?;
     let programs = shell::cargo(sh)
         .args(["build", "--profile", PROFILE])

@@ -52,7 +52,8 @@ pub(super) fn get(sh: &Shell, base: &Path) -> Result<PathBuf> {
     println!("fresh: making a pristine Debian 12 in {}", root.display());
     let make = sh
         .cmd("mmdebstrap")
-        .arg("--variant=minbase")
+        // Nobody minds what a power cut would do to it, and dpkg is several times faster.
+        .args(["--variant=minbase", "--dpkgopt=force-unsafe-io"])
         .arg(format!("--include={PACKAGES}"))
         .args(
             recipe

@@ -1,0 +1,245 @@
+//! Test programs side by side, each in a machine of its own as far as namespaces go.
+//!
+//! Each has its own mounts, process ids and network, its own bpffs and `/run`: links, namespaces, pins and
+//! control sockets of one are not seen by another. They share processors and memory.
+
+use std::{
+    collections::VecDeque,
+    ffi::OsString,
+    path::PathBuf,
+    process::{Command, Output, Stdio},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        mpsc::{self, RecvTimeoutError},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::Result;
+
+use crate::{
+    progress::{self, Progress},
+    report::Report,
+    suite::Suites,
+};
+
+/// After this time a program hangs.
+const LIMIT: Duration = Duration::from_secs(900);
+
+/// What a program is run by: its first process mounts, and reaps those that lose their parents.
+const INSIDE: &str = "mount -t sysfs sysfs /sys; mount -t bpf bpf /sys/fs/bpf; \
+    mount -t tmpfs -o mode=755 run /run; mkdir -p /run/netns /run/sshd /run/lock; \
+    ip link set lo up; \"$@\"";
+
+/// Suites that take longest, longest first: what begins last should be short.
+const LONG: [&str; 10] = [
+    "otp",
+    "one_time",
+    "scan",
+    "flood",
+    "verdicts",
+    "handshake",
+    "proxy",
+    "reload",
+    "crash",
+    "knock",
+];
+
+/// Suites that run while no other does: they ask how fast something is, or fill the machine themselves.
+const ALONE: [&str; 1] = ["load"];
+
+/// A test program.
+#[derive(Clone, Debug)]
+pub struct Program {
+    /// Its suite, as in `scan (tests/scan.rs)`.
+    pub suite: String,
+    /// The executable.
+    pub path: PathBuf,
+}
+
+impl Program {
+    fn target(&self) -> &str {
+        self.suite.split(' ').next().unwrap_or_default()
+    }
+}
+
+/// How programs are run.
+#[derive(Clone, Debug)]
+pub struct Setting {
+    /// The directory they start in.
+    pub directory: PathBuf,
+    /// Variables that they see.
+    pub variables: Vec<(&'static str, OsString)>,
+    /// What they are given: options of libtest and a filter.
+    pub arguments: Vec<String>,
+}
+
+/// Runs programs, as many at a time as there are processors and one more, because they mostly wait, then
+/// those that are to be alone. Adds what they report. Returns those of which tests ran.
+///
+/// # Errors
+/// A program can't be started.
+pub fn run(
+    name: &str,
+    programs: &[Program],
+    setting: &Setting,
+    report: &mut Report,
+) -> Result<Vec<Program>> {
+    let (alone, mut shared): (Vec<_>, Vec<_>) = programs
+        .iter()
+        .cloned()
+        .partition(|program| ALONE.contains(&program.target()));
+    shared.sort_by_key(|program| {
+        let place = LONG.iter().position(|long| *long == program.target());
+        place.unwrap_or(LONG.len())
+    });
+    let lanes = thread::available_parallelism().map_or(2, |processors| processors.get() + 1);
+    let mut progress = Progress::new(name);
+    let mut with_tests = Vec::new();
+    for (lanes, programs) in [(lanes, shared), (1, alone)] {
+        with_tests.extend(side_by_side(
+            lanes,
+            programs,
+            setting,
+            report,
+            &mut progress,
+        )?);
+    }
+    Ok(with_tests)
+}
+
+/// What came of a program.
+struct Ran {
+    program: Program,
+    took: Duration,
+    output: std::io::Result<Output>,
+}
+
+fn side_by_side(
+    lanes: usize,
+    programs: Vec<Program>,
+    setting: &Setting,
+    report: &mut Report,
+    progress: &mut Progress,
+) -> Result<Vec<Program>> {
+    let (all, mut done) = (programs.len(), 0);
+    let mut with_tests = Vec::new();
+    let queue = Mutex::new(VecDeque::from(programs));
+    let running = Mutex::new(Vec::<String>::new());
+    let (sender, results) = mpsc::channel();
+    thread::scope(|scope| {
+        for _ in 0..lanes {
+            let sender = sender.clone();
+            scope.spawn(|| {
+                let sender = sender;
+                loop {
+                    let next = held(&queue).pop_front();
+                    let Some(program) = next else { break };
+                    let target = program.target().to_owned();
+                    held(&running).push(target.clone());
+                    let began = Instant::now();
+                    let output = command(&program, setting).output();
+                    held(&running).retain(|one| *one != target);
+                    let took = began.elapsed();
+                    let ran = Ran {
+                        program,
+                        took,
+                        output,
+                    };
+                    if sender.send(ran).is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+        drop(sender);
+        loop {
+            match results.recv_timeout(progress::TICK) {
+                Ok(ran) => {
+                    done += 1;
+                    progress.heard();
+                    with_tests.extend(show(ran, report)?);
+                }
+                Err(RecvTimeoutError::Timeout) => {
+                    let running = held(&running).join(", ");
+                    progress.tick(&format!("{done} of {all} done, now {running}"));
+                }
+                Err(RecvTimeoutError::Disconnected) => return Ok(with_tests),
+            }
+        }
+    })
+}
+
+fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The command that runs a program; the end of the first process is that of all others.
+fn command(program: &Program, setting: &Setting) -> Command {
+    let mut command = Command::new("timeout");
+    command
+        .args(["--foreground", "--kill-after=5"])
+        .arg(LIMIT.as_secs().to_string())
+        .args(["unshare", "--mount", "--pid", "--net", "--fork"])
+        .args(["--kill-child", "--mount-proc", "--propagation", "private"])
+        .args(["sh", "-euc", INSIDE, "inside"])
+        .arg(&program.path)
+        .args(&setting.arguments)
+        .envs(setting.variables.iter().map(|(name, value)| (name, value)))
+        .current_dir(&setting.directory)
+        .stdin(Stdio::null());
+    command
+}
+
+/// Prints what a program printed and adds it to the report. Gives the program back if it has tests.
+fn show(ran: Ran, report: &mut Report) -> Result<Option<Program>> {
+    let Ran {
+        program,
+        took,
+        output,
+    } = ran;
+    let seconds = took.as_secs_f64();
+    let output = match output {
+        Ok(output) => output,
+        Err(why) => {
+            report.fail(
+                &format!("{}: can't be started: {why}", program.suite),
+                seconds,
+            );
+            return Ok(None);
+        }
+    };
+    let text = String::from_utf8_lossy(&output.stdout).into_owned()
+        + &String::from_utf8_lossy(&output.stderr);
+    let mut suites = Suites::default();
+    suites.line(&format!(
+        "Running {} ({})",
+        source(&program.suite),
+        program.path.display()
+    ));
+    text.lines().for_each(|line| suites.line(line));
+    suites.end();
+    let passed = output.status.success();
+    let name = if took >= LIMIT {
+        format!("{}: no end after {} s", program.suite, LIMIT.as_secs())
+    } else {
+        program.suite.clone()
+    };
+    let any = report.take(&name, suites, passed, seconds);
+    if any || !passed {
+        println!(
+            "\n     Running {} ({})",
+            program.suite,
+            progress::time(took)
+        );
+        print!("{text}");
+    }
+    Ok(any.then_some(program))
+}
+
+/// `tests/scan.rs` of `scan (tests/scan.rs)`.
+fn source(suite: &str) -> &str {
+    let inner = suite.split_once(" (").map(|(_target, rest)| rest);
+    inner.unwrap_or(suite).trim_end_matches(')')
+}
