@@ -2,23 +2,33 @@
 //! checking that object, and running all tests.
 //!
 //! A library, because `knock-user`'s build script builds the object with the same function as
-//! `cargo xtask build-ebpf`: see [`ebpf`].
+//! `cargo xtask build-ebpf`: see [`ebpf`]. What only the command line needs is behind the feature `cli`:
+//! a change there does not make `knock-user` build again.
 
+#[cfg(feature = "cli")]
 pub mod dist;
 pub mod ebpf;
+#[cfg(feature = "cli")]
 pub mod fresh;
+#[cfg(feature = "cli")]
 pub mod lanes;
+#[cfg(feature = "cli")]
 pub mod launch;
 pub mod linker;
 pub mod network;
 pub mod object;
 pub mod package;
 pub mod progress;
+#[cfg(feature = "cli")]
 pub mod report;
 pub mod setup;
 pub mod shell;
+#[cfg(feature = "cli")]
 pub mod suite;
+#[cfg(feature = "cli")]
 pub mod test;
 pub mod toolchain;
+#[cfg(feature = "cli")]
 pub mod tools;
+#[cfg(feature = "cli")]
 pub mod vm;

@@ -73,7 +73,7 @@ impl Linker {
             }
         };
         let (a, b, c) = VERSION;
-        println!("linker: building bpf-linker {a}.{b}.{c} for LLVM {major}, one to three minutes");
+        println!("linker: building bpf-linker {a}.{b}.{c} for LLVM {major}, one to two minutes");
         let install = toolchain
             .cargo(sh)
             .args(["install", NAME, "--locked", "--force"])
@@ -82,7 +82,12 @@ impl Linker {
                 "--no-default-features",
                 "--features",
                 &format!("llvm-{major}"),
-            ]);
+            ])
+            // Its work is LLVM's, which is compiled already: what optimising the rest would take, no
+            // link ever saves.
+            .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "0")
+            .env("CARGO_PROFILE_RELEASE_LTO", "off")
+            .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16");
         let by_hand = format!("LLVM_PREFIX={} {install}", prefix.display());
         shell::run_quietly("building bpf-linker", install.env("LLVM_PREFIX", prefix))
             .with_context(|| format!("bpf-linker is missing; run `{by_hand}`"))?;

@@ -1,5 +1,7 @@
 //! Recognising that a command failed because a server could not be reached.
 
+use anyhow::Error;
+
 /// What apt-get, cargo and rustup print then, in lower case.
 const SIGNS: [&str; 22] = [
     "temporary failure resolving",
@@ -37,9 +39,17 @@ pub fn is_sign(line: &str) -> bool {
     SIGNS.iter().any(|sign| line.contains(sign))
 }
 
+/// How the error for a command begins that failed with such a sign.
+const UNREACHABLE: &str = "could not reach ";
+
 /// The error for a command that failed with this sign; `command` is its whole line.
 pub fn unreachable(command: &str, sign: &str) -> String {
-    format!("could not reach {}: {sign}", server(command))
+    format!("{UNREACHABLE}{}: {sign}", server(command))
+}
+
+/// Whether an error is one of [`unreachable`].
+pub fn is_unreachable(error: &Error) -> bool {
+    format!("{error:#}").contains(UNREACHABLE)
 }
 
 fn server(command: &str) -> &'static str {

@@ -2,10 +2,10 @@
 
 use std::cell::{Cell, RefCell};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Error, Result, anyhow, bail};
 use xshell::{Cmd, Shell};
 
-use crate::shell;
+use crate::{network, shell};
 
 /// apt-get, with its package lists refreshed at most once.
 pub struct Apt<'a> {
@@ -98,8 +98,9 @@ impl<'a> Apt<'a> {
     }
 
     /// A failure after the lists could not be refreshed has that as its reason.
-    fn with_stale(&self, error: anyhow::Error) -> anyhow::Error {
+    fn with_stale(&self, error: Error) -> Error {
         match self.stale() {
+            Some(stale) if network::is_unreachable(&error) => anyhow!(stale),
             Some(stale) => error.context(stale),
             None => error,
         }

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::suite;
+use crate::shell;
 
 /// How often the line on a terminal changes.
 pub const TICK: Duration = Duration::from_secs(1);
@@ -81,7 +81,7 @@ impl Drop for Progress {
 }
 
 fn line(what: &str, passed: Duration, detail: &str) -> String {
-    let detail = suite::without_colour(detail);
+    let detail = shell::without_colour(detail);
     let detail: String = detail.trim().chars().take(DETAIL).collect();
     let time = time(passed);
     if detail.is_empty() {

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::shell::without_colour;
+
 /// What one suite reported.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Suite {
@@ -120,20 +122,6 @@ fn result(line: &str) -> Option<Suite> {
         }
     }
     Some(suite)
-}
-
-pub(crate) fn without_colour(line: &str) -> String {
-    let mut plain = String::new();
-    let mut chars = line.chars();
-    while let Some(c) = chars.next() {
-        if c == '\x1b' {
-            // "ESC [ numbers letter"
-            let _sequence = chars.find(char::is_ascii_alphabetic);
-        } else {
-            plain.push(c);
-        }
-    }
-    plain
 }
 
 #[cfg(test)]
