@@ -68,7 +68,7 @@ const fn tool(program: &'static str, package: &'static str, verbs: &'static [Ver
 
 /// The table. QEMU is not in it: where it comes from is `vm/qemu.rs`'s business.
 /// What every Debian system has (dpkg, coreutils, a shell) is listed where a system without dpkg may lack it.
-const TOOLS: [Tool; 31] = {
+const TOOLS: [Tool; 32] = {
     use Verb::{Bench, Demo, Flood, Fresh, Test, Vm};
     [
         // The networks that everything is tried in.
@@ -94,6 +94,7 @@ const TOOLS: [Tool; 31] = {
         tool("setpriv", "util-linux", &[Test]),
         tool("chrt", "util-linux", &[Bench]),
         tool("unshare", "util-linux", &[Bench, Test, Fresh]),
+        tool("nsenter", "util-linux", &[Test]),
         tool("mount", "mount", &[Bench, Test, Fresh]),
         tool("stdbuf", "coreutils", &[Test]),
         tool("bash", "bash", &[Test]),
