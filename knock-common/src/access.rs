@@ -5,7 +5,7 @@ use crate::{
     answer::Answer,
     event::{self, What},
     hint::{self, Hint},
-    layout::{Door, Features, FlowKey, GrantKey, PortRule, SpentKey},
+    layout::{Door, Features, FlowKey, GrantKey, PortKind, PortRule, SpentKey, port_index},
     packet::{Protocol, Segment},
     time::{Moment, SKEW_MS},
     visit::Visit,
@@ -171,7 +171,12 @@ impl<W: World> Guest<'_, W> {
 
     #[inline(always)]
     fn idle_ms(&self) -> u64 {
-        self.world.config().map_or(0, |config| config.flow_idle_ms)
+        let idle_ms = self.world.config().map(|config| config.flow_idle_ms);
+        let [tcp, udp] = idle_ms.unwrap_or_default();
+        match self.segment.protocol {
+            Protocol::Tcp => tcp,
+            Protocol::Udp => udp,
+        }
     }
 
     #[inline(always)]
@@ -260,8 +265,11 @@ pub fn use_door<W: World>(world: &W, visit: &Visit, completed: Completed) -> Rea
             door: door.number,
         };
         let reason = open(world, door, grant, visit.source, now);
-        let opened = matches!(reason, Reason::Opened | Reason::Refreshed);
-        if opened && world.features().has(Features::ANSWERS) && !door.reply.is_empty() {
+        if reason == Reason::Opened
+            && world.features().has(Features::ANSWERS)
+            && !door.reply.is_empty()
+            && may_be_told(world, visit)
+        {
             world.answer(Answer::port(door.reply));
         }
         (reason, until_ms)
@@ -273,6 +281,23 @@ pub fn use_door<W: World>(world: &W, visit: &Visit, completed: Completed) -> Rea
         until_ms,
     );
     reason
+}
+
+/// The lowest port that a client gets from its host without asking for it.
+const FIRST_CLIENT_PORT: u16 = 1024;
+
+/// Whether a datagram may be answered: not if the answer would go to what could answer it in turn, a
+/// service or another knock. A source address is easily forged, and two hosts that answer each other
+/// never stop (CVE-2024-2169). Nor is a grant that is only refreshed told again.
+#[inline(always)]
+fn may_be_told<W: World>(world: &W, visit: &Visit) -> bool {
+    let to = port_index(Protocol::Udp, visit.source_port);
+    match world.port(to).kind() {
+        PortKind::Knock | PortKind::Decoy => false,
+        PortKind::Ordinary | PortKind::Exempt | PortKind::Protected => {
+            visit.source_port >= FIRST_CLIENT_PORT
+        }
+    }
 }
 
 /// Whether an attempt began while its sequence was good.
@@ -427,8 +452,66 @@ mod tests {
                 stage: 3,
                 elapsed,
             };
-            let used = use_door(&sim, &Visit::default(), completed);
+            let used = use_door(&sim, &from(40_000), completed);
             assert_eq!((used, sim.answer.get()), (reason, answer), "{name}");
+        }
+    }
+
+    fn from(source_port: u16) -> Visit {
+        Visit {
+            source_port,
+            ..Visit::default()
+        }
+    }
+
+    #[test]
+    fn to_whom_is_replied() {
+        let door = Door {
+            open_for_ms: 30_000,
+            service_count: 1,
+            reply: Text::of(22),
+            ..Door::default()
+        };
+        let sim = || Sim {
+            features: Features::ANSWERS,
+            doors: [door].into(),
+            ports: [
+                (Protocol::Udp, 8000, PortRule::knock(0, 1)),
+                (Protocol::Udp, 8001, PortRule::DECOY),
+                (Protocol::Udp, 8002, PortRule::protected(0)),
+                (Protocol::Udp, 8003, PortRule::EXEMPT),
+                (Protocol::Tcp, 8004, PortRule::knock(0, 1)),
+            ]
+            .map(|(protocol, port, rule)| (port_index(protocol, port), rule))
+            .into(),
+            ..Sim::default()
+        };
+        let completed = Completed {
+            entry: 0,
+            stage: 1,
+            elapsed: 0,
+        };
+        for (name, source_port, is_told) in [
+            ("a client", 40_000, true),
+            ("no port", 0, false),
+            ("echo", 7, false),
+            ("chargen", 19, false),
+            ("DNS", 53, false),
+            ("the last port of services", 1023, false),
+            ("the first port of clients", 1024, true),
+            ("a knock", 8000, false),
+            ("a decoy", 8001, false),
+            ("a protected port", 8002, true),
+            ("an exempt port", 8003, true),
+            ("a knock over TCP", 8004, true),
+        ] {
+            let sim = sim();
+            let opened = use_door(&sim, &from(source_port), completed);
+            assert_eq!(opened, Reason::Opened, "{name}");
+            assert_eq!(sim.answer.take().is_some(), is_told, "{name}");
+            let again = use_door(&sim, &from(source_port), completed);
+            assert_eq!(again, Reason::Refreshed, "{name}");
+            assert_eq!(sim.answer.take(), None, "{name}, again");
         }
     }
 }

@@ -45,6 +45,29 @@ impl Address {
         a == 0 && b == 0 && c == MAPPED
     }
 
+    /// Whether a host can have it: not "this network", loopback, multicast, the limited broadcast
+    /// (RFC 1122, 3.2.1.3; RFC 6890), `::`, `::1` or IPv6 multicast (RFC 4291). Linux refuses them as
+    /// sources, too. It does not refuse 240.0.0.0/4, which some networks use, nor is it refused here.
+    #[inline(always)]
+    pub const fn is_host(&self) -> bool {
+        let [a, b, c, d] = self.words;
+        let [first, ..] = d.to_ne_bytes();
+        if a == 0 && b == 0 && c == MAPPED {
+            return first != 0 && first != 127 && first & 0xf0 != 224 && d != u32::MAX;
+        }
+        let [group, ..] = a.to_ne_bytes();
+        let is_low = a == 0 && b == 0 && c == 0 && (d == 0 || d == 1_u32.to_be());
+        group != 0xff && !is_low
+    }
+
+    /// Whether it is an address of the loopback interface: 127.0.0.0/8 or `::1`.
+    #[inline(always)]
+    pub const fn is_loopback(&self) -> bool {
+        let [a, b, c, d] = self.words;
+        let [first, ..] = d.to_ne_bytes();
+        a == 0 && b == 0 && (c == MAPPED && first == 127 || c == 0 && d == 1_u32.to_be())
+    }
+
     /// The octets in network order.
     pub fn octets(&self) -> [u8; 16] {
         bytemuck::cast(self.words)
@@ -69,6 +92,40 @@ impl From<Address> for IpAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn which_addresses_hosts_have() {
+        for (text, is_host, is_loopback) in [
+            ("203.0.113.9", true, false),
+            ("1.0.0.0", true, false),
+            ("0.0.0.0", false, false),
+            ("0.1.2.3", false, false),
+            ("126.255.255.255", true, false),
+            ("127.0.0.1", false, true),
+            ("127.255.255.254", false, true),
+            ("128.0.0.1", true, false),
+            ("223.255.255.255", true, false),
+            ("224.0.0.1", false, false),
+            ("239.255.255.255", false, false),
+            ("240.0.0.1", true, false),
+            ("255.255.255.254", true, false),
+            ("255.255.255.255", false, false),
+            ("::", false, false),
+            ("::1", false, true),
+            ("::2", true, false),
+            ("::1:0:1", true, false),
+            ("1::1", true, false),
+            ("fe80::1", true, false),
+            ("fec0::", true, false),
+            ("ff02::1", false, false),
+            ("ff00::", false, false),
+            ("7f00::1", true, false),
+        ] {
+            let address = Address::from(text.parse::<IpAddr>().unwrap());
+            assert_eq!(address.is_host(), is_host, "{text}");
+            assert_eq!(address.is_loopback(), is_loopback, "{text}");
+        }
+    }
 
     #[test]
     fn addresses_survive_the_way_in_and_out() {

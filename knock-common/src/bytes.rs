@@ -29,6 +29,12 @@ pub trait Bytes {
         0
     }
 
+    /// Whether the packet was received from the loopback interface.
+    #[inline(always)]
+    fn is_looped(&self) -> bool {
+        false
+    }
+
     /// See [`handshake::shake`]: the kernel side overrides it with a function of its own.
     fn shake<W: World>(&self, world: &W) -> Shake {
         handshake::shake(self, world)

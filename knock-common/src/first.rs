@@ -9,7 +9,7 @@
 use crate::{
     Address, Tally, World,
     automaton::Progress,
-    layout::{BUCKETS, Config, FIRST_NODES_MAX, ProgressKey, WAYS},
+    layout::{BUCKETS, CLAIMS, Config, FIRST_NODES_MAX, ProgressKey, WAYS},
     time::{TICK_BITS, TICK_MASK, Tick},
     world::{Bucket, Word},
 };
@@ -21,7 +21,7 @@ const OWN: u32 = TICK_MASK + 1;
 
 /// Another number for each number (the finalizer of `MurmurHash3`: Appleby, 2011).
 #[inline(always)]
-const fn shuffle(number: u32) -> u32 {
+pub(crate) const fn shuffle(number: u32) -> u32 {
     let number = (number ^ number >> 16).wrapping_mul(0x85eb_ca6b);
     let number = (number ^ number >> 13).wrapping_mul(0xc2b2_ae35);
     number ^ number >> 16
@@ -59,6 +59,12 @@ impl Place {
         // The highest bit tells a used cell from an empty one.
         let tag = hash([l0, l1, l2, l3, l4, l5]) >> (32 - (64 - TAG_SHIFT)) | 1 << (63 - TAG_SHIFT);
         Self { bucket, tag }
+    }
+
+    /// The slot of the claim that whoever changes an attempt holds: see [`mod@crate::claim`].
+    #[inline(always)]
+    pub const fn claim(self) -> u32 {
+        self.bucket & (CLAIMS - 1)
     }
 }
 

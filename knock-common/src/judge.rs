@@ -210,7 +210,7 @@ mod tests {
                         cookie_keys: [[words[0], words[1]], [words[2], words[3]]],
                         lockout_failures: failures,
                         lockout_ms: words[3],
-                        flow_idle_ms: words[2],
+                        flow_idle_ms: [words[2], words[0]],
                         horizon_ticks: horizon,
                         flag_classes: [FlagClass::SYN; 16],
                     },
@@ -236,7 +236,12 @@ mod tests {
                     },
                     progress,
                 );
-                sim.lockouts.insert(&source, failed);
+                for bucket in [0, 1] {
+                    let bucket = World::lockouts(&sim, bucket).unwrap();
+                    for (way, cell) in cells.iter().enumerate() {
+                        bucket.cell(way).unwrap().store(cell ^ failed);
+                    }
+                }
                 for service in 0..2 {
                     sim.allow.insert(
                         &GrantKey {

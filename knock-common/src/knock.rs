@@ -8,16 +8,12 @@ use crate::{
     first::{self, Place},
     hint::{self, Hint},
     layout::{Config, EdgeKey, FLAG_CLASSES, Features, Node, PortKind, PortRule, ProgressKey},
-    lockout,
     otp::{self, Bound},
     packet::{Protocol, Segment},
     time::TICK_BITS,
-    visit::Visit,
+    visit::{self, Visit},
     world::{Judged, Table, Word},
 };
-
-/// CPUs that change one source's progress at the same moment are few.
-const TRIES: usize = 3;
 
 /// Judges a packet to a port that is in a sequence, or that looks like one.
 ///
@@ -84,7 +80,9 @@ pub fn other_port<B: Bytes + ?Sized, W: World>(
     if !world.features().has(Features::STRICT) || !segment.opens() || !segment.unicast {
         return Ok(Reason::Ordinary);
     }
-    if Hint::of(world, segment.source(bytes)?).is_empty() {
+    let source = segment.source(bytes)?;
+    // A source that no host can have is the stack's to refuse here: DHCP comes from 0.0.0.0.
+    if Hint::of(world, source).is_empty() || !visit::can_come(bytes, source, world) {
         return Ok(Reason::Ordinary);
     }
     let visit = Visit::of(bytes, segment, world)?;
@@ -135,10 +133,51 @@ impl<'a, W: World> Attempt<'a, W> {
         }
     }
 
+    /// Whether there may be an attempt: if not, nothing has to be claimed to know it.
+    #[inline(always)]
+    fn may_be_there(&self) -> bool {
+        Hint::of(self.world, self.visit.source).may_knock(self.visit.now())
+    }
+
+    /// Claims the attempt: until it is given back, no other CPU changes it. If that takes too long,
+    /// the attempt is removed.
+    #[inline(always)]
+    fn claim(&self) -> bool {
+        let claimed = self.world.claim(self.cell.claim());
+        if !claimed {
+            self.world.tally(Tally::ProgressRefused);
+            self.wipe();
+        }
+        claimed
+    }
+
+    /// Gives the claim back; `false` if another CPU could not wait for it, which has removed the
+    /// attempt.
+    #[inline(always)]
+    fn give_back(&self) -> bool {
+        let slot = self.cell.claim();
+        let is_unspoiled = self.world.give_back(slot);
+        if !is_unspoiled {
+            self.world.tally(Tally::ProgressRefused);
+            self.wipe();
+            self.world.clear_claim(slot);
+        }
+        is_unspoiled
+    }
+
+    /// Removes whatever there is of the attempt.
+    #[inline(always)]
+    fn wipe(&self) {
+        if let Some(deep) = self.world.progress().find(&self.key) {
+            deep.store(0);
+        }
+        first::forget(self.world, self.cell);
+    }
+
     #[inline(always)]
     fn load(&self) -> Held<W::Word> {
         let now = self.visit.now();
-        if !Hint::of(self.world, self.visit.source).may_knock(now) {
+        if !self.may_be_there() {
             return Held {
                 deep: None,
                 word: 0,
@@ -169,7 +208,8 @@ impl<'a, W: World> Attempt<'a, W> {
         }
     }
 
-    /// Replaces what is held by another progress; `false` if another CPU was faster.
+    /// Replaces what is held by another progress; `false` if there is no room, or if the attempt was
+    /// removed meanwhile.
     #[inline(always)]
     fn store(&self, held: &Held<W::Word>, progress: Progress, first: u32) -> bool {
         if progress.is_none() {
@@ -205,6 +245,49 @@ impl<'a, W: World> Attempt<'a, W> {
             Some(deep) => deep.replace(held.word, word),
             None => self.world.progress().insert(&self.key, word),
         }
+    }
+
+    /// Advances the attempt, which is claimed, by the knock.
+    #[inline(always)]
+    fn take_step(&self, first: u32, bound: Bound) -> Decision {
+        let Self { world, visit, .. } = *self;
+        // Asked once more: the claim was perhaps waited for until a failed attempt was counted.
+        if self.world.is_locked_out(self.visit) {
+            return Decision::tell(What::new(Reason::LockedOut));
+        }
+        let held = self.load();
+        let step = automaton::step(world, held.progress, visit, first, bound);
+        if step.outcome == Outcome::Unknown {
+            let node = world.node(held.progress.node);
+            return node.map_or(Decision::tell(What::new(Reason::NotBegun)), |node| {
+                Decision::ask(otp::Place::of(node))
+            });
+        }
+        if step.outcome == Outcome::Duplicate {
+            return Decision::tell(What::new(Reason::Duplicate));
+        }
+        if !self.store(&held, step.progress, first) {
+            world.tally(Tally::ProgressRefused);
+            return Decision::tell(What::new(Reason::Contended));
+        }
+        if step.outcome == Outcome::Wrong {
+            world.fail(visit);
+        }
+        conclude(world, held.progress, step)
+    }
+
+    /// Ends the attempt, which is claimed; tells which one that was, if one was going on.
+    #[inline(always)]
+    fn end(&self) -> Option<What> {
+        let held = self.load();
+        let is_gone = held.progress.is_none() || !self.forget(&held);
+        let node = self.world.node(held.progress.node)?;
+        let now = self.visit.now();
+        if is_gone || node.ends_sequence() || !held.progress.is_alive(node, now.tick()) {
+            return None;
+        }
+        self.world.fail(self.visit);
+        Some(at(Reason::Scanned, node))
     }
 }
 
@@ -275,46 +358,30 @@ impl Decision {
 /// any destination, or 0, and `bound` what was worked out about the source.
 #[inline(always)]
 pub fn advance<W: World>(world: &W, visit: &Visit, first: u32, bound: Bound) -> Decision {
-    let Visit { source, class, .. } = *visit;
-    let now = visit.now();
     let Some(config) = world.config() else {
         return Decision::tell(What::new(Reason::NotBegun));
     };
-    if lockout::is_locked_out(world, source, config, now) {
+    if world.is_locked_out(visit) {
         return Decision::tell(What::new(Reason::LockedOut));
     }
-    let first = match class {
+    let first = match visit.class {
         0 => first,
         class => world
             .edge(&EdgeKey::from_root(class, visit.symbol()))
             .unwrap_or(0),
     };
     let attempt = Attempt::of(world, config, visit);
-    for _ in 0..TRIES {
-        let held = attempt.load();
-        let step = automaton::step(world, held.progress, visit, first, bound);
-        if step.outcome == Outcome::Unknown {
-            let node = world.node(held.progress.node);
-            return node.map_or(Decision::tell(What::new(Reason::NotBegun)), |node| {
-                Decision::ask(otp::Place::of(node))
-            });
-        }
-        if step.outcome == Outcome::Duplicate {
-            return Decision::tell(What::new(Reason::Duplicate));
-        }
-        if !attempt.store(&held, step.progress, first) {
-            continue;
-        }
-        if step.outcome == Outcome::Wrong {
-            // Looked up anew: one pointer less is kept on the stack, which is full.
-            if let Some(config) = world.config() {
-                lockout::fail(world, visit.source, config, visit.now());
-            }
-        }
-        return conclude(world, held.progress, step);
+    if first == 0 && !attempt.may_be_there() {
+        return Decision::tell(What::new(Reason::NotBegun));
     }
-    world.tally(Tally::ProgressRefused);
-    Decision::tell(What::new(Reason::Contended))
+    if !attempt.claim() {
+        return Decision::tell(What::new(Reason::Contended));
+    }
+    let decision = attempt.take_step(first, bound);
+    if !attempt.give_back() {
+        return Decision::tell(What::new(Reason::Contended));
+    }
+    decision
 }
 
 #[inline(always)]
@@ -386,25 +453,12 @@ pub fn reset<W: World>(world: &W, visit: &Visit, cause: Reason) -> Reason {
 /// Ends a source's progress; tells which attempt that was, if one was going on.
 #[inline(always)]
 fn ended<W: World>(world: &W, visit: &Visit) -> Option<What> {
-    let source = visit.source;
-    let now = visit.now();
     let config = world.config()?;
     let attempt = Attempt::of(world, config, visit);
-    for _ in 0..TRIES {
-        let held = attempt.load();
-        if held.progress.is_none() {
-            return None;
-        }
-        if !attempt.forget(&held) {
-            continue;
-        }
-        let node = world.node(held.progress.node)?;
-        if node.ends_sequence() || !held.progress.is_alive(node, now.tick()) {
-            return None;
-        }
-        lockout::fail(world, source, config, now);
-        return Some(at(Reason::Scanned, node));
+    if !attempt.may_be_there() || !attempt.claim() {
+        return None;
     }
-    world.tally(Tally::ProgressRefused);
-    None
+    let what = attempt.end();
+    attempt.give_back();
+    what
 }

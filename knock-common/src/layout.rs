@@ -17,9 +17,9 @@ pub const VERSION: u32 = 4;
 
 /// Names of the maps, as in the object and in `bpftool map`.
 pub const MAPS: &[&str] = &[
-    "ALLOW", "ANSWER", "CLOCK", "CONFIG", "COUNTERS", "DOORS", "EDGES", "EVENTS", "FIRST", "FLOWS",
-    "GATES", "HINTS", "LOCKOUTS", "NODES", "OTP", "PORTS", "PROGRESS", "SCRATCH", "SPENT",
-    "TARGETS", "TRUST",
+    "ALLOW", "ANSWER", "CLAIMS", "CLOCK", "CONFIG", "COUNTERS", "DOORS", "EDGES", "EVENTS",
+    "FIRST", "FLOWS", "GATES", "HINTS", "LOCKOUTS", "NODES", "OTP", "PORTS", "PROGRESS", "SCRATCH",
+    "SPENT", "TARGETS", "TRUST",
 ];
 
 /// Doors that a configuration may have. `DOORS` takes 72 bytes each: 0.7 MB.
@@ -51,14 +51,19 @@ pub const PROGRESS_MAX: u32 = 65_536;
 pub const ALLOW_MAX: u32 = 65_536;
 /// Established flows (LRU): about 25 MB.
 pub const FLOWS_MAX: u32 = 262_144;
-/// Sources with failed attempts (LRU): about 5.8 MB.
-pub const LOCKOUTS_MAX: u32 = 65_536;
+/// Buckets of failed attempts, each of [`WAYS`] cells: 4 MiB.
+pub const LOCKOUT_BUCKETS: u32 = 1 << 16;
+/// Elements of `LOCKOUTS`: the last one holds the key that chooses buckets. It is drawn with the map
+/// and kept as long as it, since the cells mean nothing without it.
+pub const LOCKOUTS_MAX: u32 = LOCKOUT_BUCKETS + 1;
 /// Sequences that were used and that user space has not put away yet (grown when needed).
 pub const SPENT_MAX: u32 = 65_536;
 /// Buckets of the first-knock table.
 pub const BUCKETS: u32 = 1 << 19;
 /// Cells in a bucket: a cache line. `FIRST` has 4 194 304 cells and takes 32 MiB.
 pub const WAYS: usize = 8;
+/// Slots of the claims: see [`crate::claim`]. `CLAIMS` takes 128 KiB.
+pub const CLAIMS: u32 = 1 << 14;
 /// Slots of the hint table: 2 MiB.
 pub const HINT_SLOTS: u32 = 1 << 18;
 /// Bytes of the ring buffer of events.
@@ -106,6 +111,8 @@ impl Features {
 
     /// There are doors whose knocks go on to the network stack.
     pub const KNOCK_PASS: Self = Self(1 << 11);
+    /// The loopback interface is protected, where packets come from loopback addresses.
+    pub const LOOPBACK: Self = Self(1 << 12);
 
     /// Whether all of `features` are used.
     #[inline(always)]
@@ -269,8 +276,8 @@ impl FlagClass {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
 pub struct Config {
-    /// How long a flow without packets lasts, in milliseconds.
-    pub flow_idle_ms: u64,
+    /// How long a flow without packets lasts, in milliseconds: by number of the [`Protocol`].
+    pub flow_idle_ms: [u64; 2],
     /// How long a lockout lasts, and after how long a failed attempt is forgotten, in milliseconds.
     pub lockout_ms: u64,
     /// The secret key of the first-knock table.
@@ -471,4 +478,15 @@ pub struct FlowKey {
     pub class: u16,
     /// TCP or UDP, as the number of [`Protocol`].
     pub protocol: u16,
+}
+
+impl FlowKey {
+    /// The time of those by protocol that is for this flow.
+    pub const fn idle_ms(&self, [tcp, udp]: [u64; 2]) -> u64 {
+        if self.protocol == Protocol::Tcp as u16 {
+            tcp
+        } else {
+            udp
+        }
+    }
 }

@@ -30,6 +30,7 @@ pub mod address;
 pub mod answer;
 pub mod automaton;
 pub mod bytes;
+pub mod claim;
 pub mod cookie;
 pub mod event;
 pub mod first;

@@ -1,90 +1,244 @@
 //! Sources whose attempts failed too often are not listened to for a while.
+//!
+//! Failures are counted for an IPv4 address or an IPv6 /64, since whoever has one address of a /64
+//! has all of them. They are kept like first knocks (see [`mod@crate::first`]), in buckets of cells
+//! that a secret key chooses. In a full bucket a cell gives way to another source's if it is
+//! forgotten, and then the one with the fewest failures, but never one that locks its source out:
+//! nobody sheds a lockout, however many sources are forged. If all of a bucket's cells lock out, the
+//! failures of other sources in it are not counted, and [`Tally::LockoutsFull`] says so.
 
 use crate::{
-    Address, World,
-    layout::{Config, Features},
-    time::Moment,
-    world::{Table, Word},
+    Address, Tally, World,
+    layout::{Config, Features, LOCKOUT_BUCKETS, WAYS},
+    time::{Moment, SKEW_MS},
+    visit::Visit,
+    world::{Bucket, Word},
 };
 
-/// Failed attempts and the last one's time: one word.
+/// Bits of the time in a cell.
+pub const MS_BITS: u32 = 34;
+/// The time in a cell wraps after 198 days; nothing is locked out for more than one.
+const MS_MASK: u64 = (1 << MS_BITS) - 1;
+const COUNT_BITS: u32 = 10;
+const COUNT_MASK: u64 = (1 << COUNT_BITS) - 1;
+const TAG_SHIFT: u32 = MS_BITS + COUNT_BITS;
+const TAG_BITS: u32 = u64::BITS - TAG_SHIFT;
+/// CPUs that change one cell at the same moment are few.
+const TRIES: usize = 3;
+
+/// Failed attempts and the last one's time, as they are in a cell.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Failures {
-    /// The last failed attempt, in milliseconds since boot.
+    /// The last failed attempt, in milliseconds since boot, modulo 2³⁴.
     pub last_ms: u64,
-    /// Failed attempts until then, none of them forgotten.
+    /// Failed attempts until then, none of them forgotten: 1023 at most.
     pub count: u16,
 }
 
 impl Failures {
-    /// The word that the map holds.
+    /// The part of a cell that is not the tag.
     #[inline(always)]
     pub const fn to_word(self) -> u64 {
-        self.last_ms << 16 | self.count as u64
+        (self.count as u64 & COUNT_MASK) << MS_BITS | self.last_ms & MS_MASK
     }
 
-    /// The failures that a word of the map means.
+    /// The failures that a cell means.
     #[inline(always)]
     pub const fn from_word(word: u64) -> Self {
         Self {
-            last_ms: word >> 16,
-            count: word as u16,
+            last_ms: word & MS_MASK,
+            count: (word >> MS_BITS & COUNT_MASK) as u16,
         }
     }
 
+    /// Milliseconds since the last failure; none if another CPU's clock is ahead.
     #[inline(always)]
-    const fn are_remembered(self, now: Moment, config: &Config) -> bool {
-        now.millis() < self.last_ms.saturating_add(config.lockout_ms)
+    const fn age_ms(self, now_ms: u64) -> u64 {
+        let age = now_ms.wrapping_sub(self.last_ms) & MS_MASK;
+        if age > MS_MASK - SKEW_MS { 0 } else { age }
+    }
+
+    /// How long they are still remembered, in milliseconds; 0 if they are forgotten.
+    #[inline(always)]
+    pub const fn left_ms(self, now: Moment, config: &Config) -> u64 {
+        config.lockout_ms.saturating_sub(self.age_ms(now.millis()))
     }
 }
 
+/// The place of a source in the table.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct Place {
+    bucket: u32,
+    tag: u32,
+}
+
+impl Place {
+    /// Two strongly universal hashes, as in [`crate::first::Place::of`].
+    #[inline(always)]
+    fn of(subject: Address, key: &[u64; WAYS]) -> Self {
+        let [k0, k1, k2, k3, l0, l1, l2, l3] = *key;
+        let [a, b, c, d] = subject.words.map(u64::from);
+        let hash = |k: [u64; 4]| {
+            let [k0, k1, k2, k3] = k;
+            let first = k0.wrapping_add(a).wrapping_mul(k1.wrapping_add(b));
+            let second = k2.wrapping_add(c).wrapping_mul(k3.wrapping_add(d));
+            (first.wrapping_add(second) >> 32) as u32
+        };
+        Self {
+            bucket: crate::first::shuffle(hash([k0, k1, k2, k3])) & (LOCKOUT_BUCKETS - 1),
+            tag: hash([l0, l1, l2, l3]) >> (u32::BITS - TAG_BITS),
+        }
+    }
+}
+
+/// Whose failures are counted together: an IPv4 address, an IPv6 /64, or everybody.
 #[inline(always)]
 fn subject(source: Address, features: Features) -> Address {
     if features.has(Features::LOCKOUT_GLOBAL) {
         Address::ANY
-    } else {
+    } else if source.is_v4() {
         source
-    }
-}
-
-/// Whether knocks of a source are not listened to.
-#[inline(always)]
-pub fn is_locked_out<W: World>(world: &W, source: Address, config: &Config, now: Moment) -> bool {
-    let features = world.features();
-    if !features.has(Features::LOCKOUT) {
-        return false;
-    }
-    let Some(word) = world.lockouts().find(&subject(source, features)) else {
-        return false;
-    };
-    let failures = Failures::from_word(word.load());
-    u32::from(failures.count) >= config.lockout_failures && failures.are_remembered(now, config)
-}
-
-/// Counts a failed attempt.
-#[inline(always)]
-pub fn fail<W: World>(world: &W, source: Address, config: &Config, now: Moment) {
-    let features = world.features();
-    if !features.has(Features::LOCKOUT) {
-        return;
-    }
-    let key = subject(source, features);
-    let fresh = Failures {
-        last_ms: now.millis(),
-        count: 1,
-    };
-    let Some(word) = world.lockouts().find(&key) else {
-        world.lockouts().insert(&key, fresh.to_word());
-        return;
-    };
-    let old = Failures::from_word(word.load());
-    let count = if old.are_remembered(now, config) {
-        old.count.saturating_add(1)
     } else {
-        1
+        let [a, b, ..] = source.words;
+        Address {
+            words: [a, b, 0, 0],
+        }
+    }
+}
+
+#[inline(always)]
+fn place<W: World>(world: &W, source: Address) -> Option<Place> {
+    let features = world.features();
+    if !features.has(Features::LOCKOUT) {
+        return None;
+    }
+    let key = world.lockout_key()?;
+    Some(Place::of(subject(source, features), key))
+}
+
+/// The failures of a source that are not forgotten.
+#[inline(always)]
+pub fn failures<W: World>(
+    world: &W,
+    source: Address,
+    config: &Config,
+    now: Moment,
+) -> Option<Failures> {
+    let Place { bucket, tag } = place(world, source)?;
+    let cell = recall_cell(world, bucket, tag);
+    let failures = Failures::from_word(cell);
+    (cell != 0 && failures.left_ms(now, config) > 0).then_some(failures)
+}
+
+/// Whether the knocks of a visitor's source are not listened to.
+#[inline(always)]
+pub fn is_locked_out<W: World>(world: &W, visit: &Visit) -> bool {
+    let Some(config) = world.config() else {
+        return false;
     };
-    // Two CPUs that fail the same source at once may count one; the next failure comes soon.
-    word.replace(old.to_word(), Failures { count, ..fresh }.to_word());
+    failures(world, visit.source, config, visit.now())
+        .is_some_and(|failures| u32::from(failures.count) >= config.lockout_failures)
+}
+
+/// Counts a failed attempt of a visitor's source.
+#[inline(always)]
+pub fn fail<W: World>(world: &W, visit: &Visit) {
+    if let Some(config) = world.config()
+        && let Some(place) = place(world, visit.source)
+    {
+        count(world, place, visit.now().millis(), config);
+    }
+}
+
+#[inline(always)]
+const fn is_tagged(cell: u64, tag: u32) -> bool {
+    cell >> TAG_SHIFT == tag as u64
+}
+
+/// The cell with a tag, or 0.
+#[inline(always)]
+fn recall_cell<W: World>(world: &W, bucket: u32, tag: u32) -> u64 {
+    let Some(bucket) = world.lockouts(bucket) else {
+        return 0;
+    };
+    let mut found = 0;
+    for way in 0..WAYS {
+        let cell = bucket.cell(way).map_or(0, |word| word.load());
+        // If two CPUs made one each, the one with more failures counts.
+        if is_tagged(cell, tag) && cell > found {
+            found = cell;
+        }
+    }
+    found
+}
+
+/// The rank of the source's own cell: it is written before all others.
+const OWN: u64 = 1 << 60;
+/// The rank of a cell that is empty or forgotten.
+const FORGOTTEN: u64 = 1 << 59;
+/// The rank of a cell that locks another source out.
+const NEVER: u64 = 0;
+
+/// How soon a cell may be written by the source with a tag: the greatest rank comes first.
+#[inline(always)]
+pub fn rank(cell: u64, tag: u32, now_ms: u64, lockout_ms: u64, lockout_failures: u32) -> u64 {
+    let failures = Failures::from_word(cell);
+    let age_ms = failures.age_ms(now_ms);
+    if cell == 0 {
+        FORGOTTEN
+    } else if is_tagged(cell, tag) {
+        OWN
+    } else if age_ms >= lockout_ms {
+        FORGOTTEN
+    } else if u32::from(failures.count) >= lockout_failures {
+        NEVER
+    } else {
+        // The fewest failures first, and of those the oldest.
+        COUNT_MASK.wrapping_sub(failures.count.into()) << MS_BITS | age_ms
+    }
+}
+
+/// Counts a failure in the source's cell, or in the one that may be replaced first.
+#[inline(always)]
+fn count<W: World>(world: &W, Place { bucket, tag }: Place, now_ms: u64, config: &Config) {
+    let Some(bucket) = world.lockouts(bucket) else {
+        return;
+    };
+    let Config {
+        lockout_ms,
+        lockout_failures,
+        ..
+    } = *config;
+    let rank = |cell| world.rank_failures(cell, tag, now_ms, lockout_ms, lockout_failures);
+    for _ in 0..TRIES {
+        // Rank and way in one number, so that the verifier has one path to follow, not one per way.
+        let mut first = 0;
+        for way in 0..WAYS {
+            let cell = bucket.cell(way).map_or(0, |word| word.load());
+            first = core::cmp::max(first, rank(cell) << 3 | way as u64);
+        }
+        if first >> 3 == NEVER {
+            world.tally(Tally::LockoutsFull);
+            return;
+        }
+        let Some(word) = bucket.cell(first as usize & (WAYS - 1)) else {
+            return;
+        };
+        let old = word.load();
+        let before = Failures::from_word(old);
+        let count = match rank(old) {
+            NEVER => continue,
+            OWN if before.age_ms(now_ms) < lockout_ms => before.count.saturating_add(1),
+            _ => 1,
+        };
+        let failures = Failures {
+            last_ms: now_ms,
+            count: core::cmp::min(count, COUNT_MASK as u16),
+        };
+        if word.replace(old, u64::from(tag) << TAG_SHIFT | failures.to_word()) {
+            return;
+        }
+    }
 }
 
 #[cfg(test)]
@@ -109,10 +263,19 @@ mod tests {
         }
     }
 
-    fn with_lockout() -> Sim {
+    fn with_lockout(config: Config) -> Sim {
         Sim {
+            config,
             features: Features::LOCKOUT,
             ..Sim::default()
+        }
+    }
+
+    fn visit(source: Address, ms: u64) -> Visit {
+        Visit {
+            source,
+            now_ns: at(ms).nanos(),
+            ..Visit::default()
         }
     }
 
@@ -154,45 +317,130 @@ mod tests {
         ] {
             let sim = Sim {
                 features,
+                config: config(3, 1000),
                 ..Sim::default()
             };
-            let config = config(3, 1000);
             for &ms in fails {
-                fail(&sim, A, &config, at(ms));
+                fail(&sim, &visit(A, ms));
             }
-            let locked_out = |who| is_locked_out(&sim, who, &config, at(now));
+            let locked_out = |who| is_locked_out(&sim, &visit(who, now));
             assert_eq!((locked_out(A), locked_out(B)), (a, b), "{name}");
         }
     }
 
     #[test]
     fn the_count_stays_at_its_end() {
-        let sim = with_lockout();
-        for _ in 0..70_000 {
-            fail(&sim, A, &config(1, u64::MAX), at(5));
+        let sim = with_lockout(config(1, u64::MAX));
+        for _ in 0..2_000 {
+            fail(&sim, &visit(A, 5));
         }
-        let word = sim.lockouts.value(&A).unwrap();
         let most = Failures {
             last_ms: 5,
-            count: u16::MAX,
+            count: 1023,
         };
-        assert_eq!(Failures::from_word(word), most);
+        let held = failures(&sim, A, &sim.config, at(5));
+        assert_eq!(held, Some(most));
+    }
+
+    const FORGED: u32 = 232_448;
+
+    fn forged(number: u32) -> Address {
+        let [a, b, c, d] = number.to_be_bytes();
+        Address::from_v4([a | 64, b, c, d])
+    }
+
+    /// Forged sources that fail as often as they like don't wash out a lockout, and are locked out
+    /// themselves as long as there is room.
+    #[test]
+    fn nobody_sheds_a_lockout() {
+        let sim = with_lockout(config(2, 600_000));
+        let v6 = Address::from_v6((0x2001_0db8_u128 << 96 | 1).to_be_bytes());
+        let punished = [A, Address::from_v4([192, 0, 2, 7]), v6];
+        for source in punished {
+            fail(&sim, &visit(source, 10));
+            fail(&sim, &visit(source, 10));
+        }
+        for number in 0..FORGED {
+            let now_ms = 20 + u64::from(number) / 100;
+            fail(&sim, &visit(forged(number), now_ms));
+            fail(&sim, &visit(forged(number), now_ms));
+        }
+        for source in punished {
+            assert!(is_locked_out(&sim, &visit(source, 600_009)), "{source:?}");
+            assert!(!is_locked_out(&sim, &visit(source, 600_010)), "{source:?}");
+        }
+        let out = (0..FORGED).filter(|&number| is_locked_out(&sim, &visit(forged(number), 9_000)));
+        let out = out.count();
+        println!("{out} of {FORGED} forged sources are locked out");
+        assert!(out > FORGED as usize * 95 / 100, "{out}");
+        // Nobody else is.
+        let strangers = (0..100_000).map(|number| forged(FORGED + number));
+        let innocent = strangers.filter(|&source| is_locked_out(&sim, &visit(source, 9_000)));
+        assert!(innocent.count() <= 3);
+    }
+
+    #[test]
+    fn whose_cell_gives_way() {
+        // A bucket of one source with so many failures at such a time in each cell; then another one
+        // fails. Whose cell is gone?
+        let full = |odd: (u64, u16)| -> [(u64, u16); WAYS] {
+            std::array::from_fn(|way| if way == 3 { odd } else { (100, 3) })
+        };
+        for (name, cells, gone) in [
+            ("the fewest failures", full((150, 1)), Some(3)),
+            ("the oldest", full((90, 3)), Some(3)),
+            ("few before old", full((90, 4)), None),
+            ("forgotten, whatever it has", full((0, 9)), Some(3)),
+            ("all lock out", [(100, 5); WAYS], None),
+        ] {
+            let mut config = config(5, 1000);
+            config.lockout_failures = 5;
+            let sim = with_lockout(config);
+            let bucket = World::lockouts(&sim, 7).unwrap();
+            for (way, (last_ms, count)) in cells.into_iter().enumerate() {
+                let tag = 100 + way as u64;
+                let word = tag << TAG_SHIFT | Failures { last_ms, count }.to_word();
+                bucket.cell(way).unwrap().store(word);
+            }
+            let place = Place { bucket: 7, tag: 1 };
+            let now_ms = if name.starts_with("forgotten") {
+                1000
+            } else {
+                200
+            };
+            count(&sim, place, now_ms, &config);
+            let is_counted = recall_cell(&sim, 7, 1) != 0;
+            let all_locked_out = name == "all lock out";
+            assert_eq!(is_counted, !all_locked_out, "{name}");
+            let tallies = sim.tallies.borrow();
+            let full = tallies.get(&Tally::LockoutsFull).copied();
+            assert_eq!(full, all_locked_out.then_some(1), "{name}");
+            if let Some(way) = gone {
+                assert_eq!(recall_cell(&sim, 7, 100 + way), 0, "{name}");
+            } else {
+                assert_ne!(recall_cell(&sim, 7, 103), 0, "{name}");
+            }
+        }
     }
 
     proptest! {
         #[test]
-        fn failures_survive_their_word(last_ms in 0_u64..1 << 48, count: u16) {
+        fn failures_survive_their_word(last_ms in 0..=MS_MASK, count in 0_u16..1024) {
             let failures = Failures { last_ms, count };
             prop_assert_eq!(Failures::from_word(failures.to_word()), failures);
         }
 
         #[test]
         fn any_word_is_read(word: u64, now: u64, ms: u64, most: u32) {
-            let sim = with_lockout();
-            sim.lockouts.insert(&A, word);
-            let (config, now) = (config(most, ms), Moment::from_nanos(now));
-            is_locked_out(&sim, A, &config, now);
-            fail(&sim, A, &config, now);
+            let sim = with_lockout(config(most, ms));
+            let place = place(&sim, A).unwrap();
+            let bucket = World::lockouts(&sim, place.bucket).unwrap();
+            for way in 0..WAYS {
+                bucket.cell(way).unwrap().store(word.rotate_left(8 * way as u32));
+            }
+            let visit = Visit { source: A, now_ns: now, ..Visit::default() };
+            is_locked_out(&sim, &visit);
+            fail(&sim, &visit);
         }
     }
 }

@@ -8,9 +8,6 @@ use crate::{
 
 /// Another fragment follows, or this is not the first.
 const FRAGMENT: u16 = 0x3fff;
-/// Multicast, reserved, and broadcast: RFC 1112, 919.
-const V4_GROUPS: u8 = 224;
-const V6_GROUPS: u8 = 0xff;
 
 /// What an answer is made of.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -58,7 +55,8 @@ impl Question {
             let destination = Address::from_v4(bytes.read(at(16))?);
             (protocol, at(words.wrapping_mul(4)), source, destination)
         };
-        if !between_hosts || !is_host(source, v6) || !is_host(destination, v6) {
+        let is_one = |address: Address| address.is_host() || address.is_loopback();
+        if !between_hosts || !is_one(source) || !is_one(destination) {
             return None;
         }
         let (ports, sequence, acknowledged, flags) = match Protocol::from_number(protocol)? {
@@ -83,18 +81,5 @@ impl Question {
             v6,
             network,
         })
-    }
-}
-
-/// Whether an address is that of one host.
-#[inline(always)]
-fn is_host(address: Address, v6: bool) -> bool {
-    let [a, b, c, d] = address.words;
-    if v6 {
-        let [first, ..] = a.to_ne_bytes();
-        first != V6_GROUPS && a | b | c | d != 0
-    } else {
-        let [first, ..] = d.to_ne_bytes();
-        first != 0 && first < V4_GROUPS
     }
 }

@@ -153,6 +153,8 @@ pub enum Tally {
     ProgressRefused = 68,
     /// Knocks that went on to the network stack, because their doors have `knock_pass`.
     KnocksPassed = 69,
+    /// Failed attempts that were not counted, since all cells of their bucket lock others out.
+    LockoutsFull = 70,
 }
 
 impl Tally {
@@ -167,6 +169,7 @@ impl Tally {
         Self::FlowsRefused,
         Self::ProgressRefused,
         Self::KnocksPassed,
+        Self::LockoutsFull,
     ];
 
     /// The word used in JSON, metrics and counters.
@@ -178,6 +181,7 @@ impl Tally {
             Self::FlowsRefused => "flows-refused",
             Self::ProgressRefused => "progress-refused",
             Self::KnocksPassed => "knocks-passed",
+            Self::LockoutsFull => "lockouts-full",
         }
     }
 }

@@ -82,7 +82,7 @@ impl<K: Copy + Eq + Hash> Table<K> for Words<K> {
     }
 }
 
-/// A bucket of first-knock cells.
+/// A bucket of cells.
 pub type Cells = Rc<[Rc<Cell<u64>>; WAYS]>;
 
 impl Bucket for Cells {
@@ -90,6 +90,20 @@ impl Bucket for Cells {
 
     fn cell(&self, way: usize) -> Option<Self::Word> {
         self.as_slice().get(way).cloned()
+    }
+}
+
+/// The key that chooses buckets of failed attempts: as good as drawn, unless another one is set.
+#[derive(Debug)]
+pub struct LockoutKey(pub [u64; WAYS]);
+
+impl Default for LockoutKey {
+    fn default() -> Self {
+        Self(std::array::from_fn(|word| {
+            let number = (word as u64).wrapping_add(1);
+            let mixed = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            mixed ^ mixed >> 29
+        }))
     }
 }
 
@@ -122,6 +136,8 @@ pub struct Sim {
     pub hints: RefCell<HashMap<u32, Rc<Cell<u64>>>>,
     /// First knocks by bucket.
     pub buckets: RefCell<HashMap<u32, Cells>>,
+    /// Claims by slot.
+    pub claims: RefCell<HashMap<u32, Rc<Cell<u64>>>>,
     /// See [`World::progress`].
     pub progress: Words<ProgressKey>,
     /// See [`World::allow`].
@@ -129,7 +145,9 @@ pub struct Sim {
     /// See [`World::flows`].
     pub flows: Words<FlowKey>,
     /// See [`World::lockouts`].
-    pub lockouts: Words<Address>,
+    pub lockouts: RefCell<HashMap<u32, Cells>>,
+    /// See [`World::lockout_key`].
+    pub lockout_key: LockoutKey,
     /// See [`World::spent`].
     pub spent: Words<SpentKey>,
     /// The gates for drops and for knocks.
@@ -208,6 +226,10 @@ impl World for Sim {
         Some(self.buckets.borrow_mut().entry(index).or_default().clone())
     }
 
+    fn claim_word(&self, slot: u32) -> Option<Self::Word> {
+        Some(self.claims.borrow_mut().entry(slot).or_default().clone())
+    }
+
     fn progress(&self) -> &impl Table<ProgressKey, Word = Self::Word> {
         &self.progress
     }
@@ -220,8 +242,19 @@ impl World for Sim {
         &self.flows
     }
 
-    fn lockouts(&self) -> &impl Table<Address, Word = Self::Word> {
-        &self.lockouts
+    fn lockouts(&self, bucket: u32) -> Option<impl Bucket<Word = Self::Word>> {
+        Some(
+            self.lockouts
+                .borrow_mut()
+                .entry(bucket)
+                .or_default()
+                .clone(),
+        )
+    }
+
+    fn lockout_key(&self) -> Option<&[u64; WAYS]> {
+        let LockoutKey(key) = &self.lockout_key;
+        Some(key)
     }
 
     fn spent(&self) -> &impl Table<SpentKey, Word = Self::Word> {

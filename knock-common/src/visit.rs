@@ -3,7 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use crate::{
-    Address, Bytes, World,
+    Address, Bytes, Reason, World,
     layout::{Features, Symbol},
     packet::{Protocol, Segment},
     time::Moment,
@@ -40,7 +40,8 @@ impl Visit {
     /// Reads the addresses of a segment.
     ///
     /// # Errors
-    /// The reason why they can't be read.
+    /// The reason why they can't be read; [`Reason::BadHeader`] for a source that no host can have,
+    /// except for loopback addresses on the loopback interface.
     #[inline(always)]
     pub fn of<B: Bytes + ?Sized, W: World>(
         bytes: &B,
@@ -52,8 +53,12 @@ impl Visit {
             true => world.target(destination),
             false => 0,
         };
+        let source = segment.source(bytes)?;
+        if !can_come(bytes, source, world) {
+            return Err(Reason::BadHeader);
+        }
         Ok(Self {
-            source: segment.source(bytes)?,
+            source,
             destination,
             now_ns: world.now().nanos(),
             class,
@@ -82,4 +87,11 @@ impl Visit {
         };
         Symbol::new(protocol, self.port)
     }
+}
+
+/// Whether a packet can come from a source: a host, or this one over the loopback interface.
+#[inline(always)]
+pub(crate) fn can_come<B: Bytes + ?Sized, W: World>(bytes: &B, source: Address, world: &W) -> bool {
+    source.is_host()
+        || world.features().has(Features::LOOPBACK) && source.is_loopback() && bytes.is_looped()
 }

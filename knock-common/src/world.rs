@@ -4,6 +4,7 @@ use crate::{
     Address, Reason, Tally,
     access::{self, Completed},
     answer::Answer,
+    claim,
     cookie::{self, Connection},
     event::{self, Event, What},
     first, hint,
@@ -11,8 +12,9 @@ use crate::{
     knock::{self, Decision},
     layout::{
         Config, Door, EdgeKey, Features, FlowKey, GrantKey, Node, Otp, PortRule, ProgressKey,
-        SpentKey,
+        SpentKey, WAYS,
     },
+    lockout,
     otp::{self, Bound, Place},
     reason::Telling,
     sha1,
@@ -44,7 +46,7 @@ pub trait Table<K> {
     fn insert(&self, key: &K, value: u64) -> bool;
 }
 
-/// A bucket of the first-knock table.
+/// A bucket of cells: of first knocks, or of failed attempts.
 pub trait Bucket {
     /// The cells.
     type Word: Word;
@@ -97,6 +99,9 @@ pub trait World: Sized {
     /// A bucket of the first-knock table.
     fn bucket(&self, index: u32) -> Option<impl Bucket<Word = Self::Word>>;
 
+    /// The word in a slot of the claims.
+    fn claim_word(&self, slot: u32) -> Option<Self::Word>;
+
     /// Progress past the first knock.
     fn progress(&self) -> &impl Table<ProgressKey, Word = Self::Word>;
 
@@ -106,13 +111,16 @@ pub trait World: Sized {
     /// Established flows.
     fn flows(&self) -> &impl Table<FlowKey, Word = Self::Word>;
 
-    /// Failed attempts by source.
-    fn lockouts(&self) -> &impl Table<Address, Word = Self::Word>;
+    /// A bucket of failed attempts.
+    fn lockouts(&self, bucket: u32) -> Option<impl Bucket<Word = Self::Word>>;
+
+    /// The key that chooses those buckets.
+    fn lockout_key(&self) -> Option<&[u64; WAYS]>;
 
     /// Sequences that were used: when, in milliseconds since boot.
     fn spent(&self) -> &impl Table<SpentKey, Word = Self::Word>;
 
-    /// The word of this CPU's gate for a kind of event.
+    /// The word of the gate for a kind of event: one for all CPUs.
     fn gate(&self, telling: Telling) -> Option<Self::Word>;
 
     /// Hands an event to user space; `false` if there is no room.
@@ -132,6 +140,21 @@ pub trait World: Sized {
         cookie::in_epoch(self, connection, epoch)
     }
 
+    /// See [`claim::take`].
+    fn claim(&self, slot: u32) -> bool {
+        claim::take(self, slot) != 0
+    }
+
+    /// See [`claim::give_back`].
+    fn give_back(&self, slot: u32) -> bool {
+        claim::give_back(self, slot) != 0
+    }
+
+    /// See [`claim::clear`].
+    fn clear_claim(&self, slot: u32) {
+        claim::clear(self, slot);
+    }
+
     /// See [`first::recall_cell`].
     fn recall_first(&self, bucket: u32, tag: u64) -> u64 {
         first::recall_cell(self, bucket, tag)
@@ -145,6 +168,28 @@ pub trait World: Sized {
     /// See [`first::remember_cell`].
     fn remember_first(&self, bucket: u32, cell: u64, horizon_ticks: u32) -> u64 {
         first::remember_cell(self, bucket, cell, horizon_ticks)
+    }
+
+    /// See [`lockout::is_locked_out`].
+    fn is_locked_out(&self, visit: &Visit) -> bool {
+        lockout::is_locked_out(self, visit)
+    }
+
+    /// See [`lockout::rank`].
+    fn rank_failures(
+        &self,
+        cell: u64,
+        tag: u32,
+        now_ms: u64,
+        lockout_ms: u64,
+        failures: u32,
+    ) -> u64 {
+        lockout::rank(cell, tag, now_ms, lockout_ms, failures)
+    }
+
+    /// See [`lockout::fail`].
+    fn fail(&self, visit: &Visit) {
+        lockout::fail(self, visit);
     }
 
     /// See [`hint::raise_slot`].

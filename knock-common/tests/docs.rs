@@ -7,9 +7,9 @@ use knock_common::{
     event::Event,
     hmac::Scratch,
     layout::{
-        ALLOW_MAX, BUCKETS, Config, DOORS_MAX, Door, EVENTS_BYTES, EdgeKey, FLOWS_MAX, FlowKey,
-        GrantKey, HINT_SLOTS, LOCKOUTS_MAX, MAPS, Node, Otp, PORT_RULES, PROGRESS_MAX, PortRule,
-        ProgressKey, SPENT_MAX, SpentKey, TARGETS_MAX, TRUST_MAX, VERSION, WAYS,
+        ALLOW_MAX, BUCKETS, CLAIMS, Config, DOORS_MAX, Door, EVENTS_BYTES, EdgeKey, FLOWS_MAX,
+        FlowKey, GrantKey, HINT_SLOTS, LOCKOUTS_MAX, MAPS, Node, Otp, PORT_RULES, PROGRESS_MAX,
+        PortRule, ProgressKey, SPENT_MAX, SpentKey, TARGETS_MAX, TRUST_MAX, VERSION, WAYS,
     },
     reason::{COUNTERS_MAX, Telling},
 };
@@ -47,6 +47,7 @@ fn maps() -> Vec<Map> {
     vec![
         map("ALLOW", size_of::<GrantKey>(), WORD, ALLOW_MAX),
         map("ANSWER", INDEX, 2 * WORD, 1),
+        map("CLAIMS", INDEX, WORD, CLAIMS),
         map("CLOCK", INDEX, 2 * WORD, 1),
         map("CONFIG", INDEX, size_of::<Config>(), 1),
         map("COUNTERS", INDEX, WORD, COUNTERS_MAX),
@@ -60,7 +61,7 @@ fn maps() -> Vec<Map> {
         map("FLOWS", size_of::<FlowKey>(), WORD, FLOWS_MAX),
         map("GATES", INDEX, WORD, 2),
         map("HINTS", INDEX, WORD, HINT_SLOTS),
-        map("LOCKOUTS", size_of::<Address>(), WORD, LOCKOUTS_MAX),
+        map("LOCKOUTS", INDEX, WAYS * WORD, LOCKOUTS_MAX),
         as_needed("NODES", INDEX, size_of::<Node>()),
         map("OTP", INDEX, size_of::<Otp>(), DOORS_MAX),
         map("PORTS", INDEX, size_of::<PortRule>(), PORT_RULES),

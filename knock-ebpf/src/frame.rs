@@ -13,6 +13,9 @@ use crate::parts;
 /// No header that is read begins further in; the verifier needs a bound.
 const OFFSET_MAX: usize = 0x3fff;
 
+/// The index of the loopback interface in each network namespace (`include/net/flow.h`).
+const LOOPBACK_IFINDEX: u32 = 1;
+
 /// The frame under judgement.
 pub(crate) struct Frame {
     start: *const u8,
@@ -63,6 +66,13 @@ impl Bytes for Frame {
     fn interface(&self) -> u32 {
         // SAFETY: the context is the one that the kernel gave this run of the program.
         unsafe { (*self.context).ingress_ifindex }
+    }
+
+    #[inline(always)]
+    fn is_looped(&self) -> bool {
+        // SAFETY: the context is the one that the kernel gave this run of the program.
+        let interface = unsafe { (*self.context).ingress_ifindex };
+        interface == LOOPBACK_IFINDEX
     }
 
     #[inline(always)]

@@ -21,10 +21,10 @@ use knock_common::{
     hmac::Scratch,
     knock::Decision,
     layout::{
-        ALLOW_MAX, BUCKETS, Config, DOOR_ENTRIES_MAX, DOORS_MAX, Door, EVENTS_BYTES, EdgeKey,
-        FLOWS_MAX, Features, FlowKey, GrantKey, HINT_SLOTS, LOCKOUTS_MAX, NODES_MAX, Node, Otp,
-        PORT_RULES, PROGRESS_MAX, PortRule, ProgressKey, SPENT_MAX, SpentKey, TARGETS_MAX,
-        TRUST_MAX, WAYS,
+        ALLOW_MAX, BUCKETS, CLAIMS as CLAIM_SLOTS, Config, DOOR_ENTRIES_MAX, DOORS_MAX, Door,
+        EVENTS_BYTES, EdgeKey, FLOWS_MAX, Features, FlowKey, GrantKey, HINT_SLOTS, LOCKOUT_BUCKETS,
+        LOCKOUTS_MAX, NODES_MAX, Node, Otp, PORT_RULES, PROGRESS_MAX, PortRule, ProgressKey,
+        SPENT_MAX, SpentKey, TARGETS_MAX, TRUST_MAX, WAYS,
     },
     otp::{Bound, Place},
     reason::{COUNTERS_MAX, Telling},
@@ -67,20 +67,22 @@ static HINTS: Array<u64, { HINT_SLOTS as usize }> = Array::new();
 #[btf_map]
 static FIRST: Array<[u64; WAYS], { BUCKETS as usize }> = Array::new();
 #[btf_map]
+static CLAIMS: Array<u64, { CLAIM_SLOTS as usize }> = Array::new();
+#[btf_map]
 static PROGRESS: LruHashMap<ProgressKey, u64, { PROGRESS_MAX as usize }> = LruHashMap::new();
 #[btf_map]
 static ALLOW: HashMap<GrantKey, u64, { ALLOW_MAX as usize }> = HashMap::new();
 #[btf_map]
 static FLOWS: LruHashMap<FlowKey, u64, { FLOWS_MAX as usize }> = LruHashMap::new();
 #[btf_map]
-static LOCKOUTS: LruHashMap<Address, u64, { LOCKOUTS_MAX as usize }> = LruHashMap::new();
+static LOCKOUTS: Array<[u64; WAYS], { LOCKOUTS_MAX as usize }> = Array::new();
 #[btf_map]
 static SPENT: HashMap<SpentKey, u64, { SPENT_MAX as usize }, GROWING> = HashMap::new();
 #[btf_map]
 static COUNTERS: PerCpuArray<u64, { COUNTERS_MAX as usize }> = PerCpuArray::new();
 /// Words of the gates: for drops, for knocks.
 #[btf_map]
-static GATES: PerCpuArray<u64, 2> = PerCpuArray::new();
+static GATES: Array<u64, 2> = Array::new();
 #[btf_map]
 static EVENTS: RingBuf<Event, { EVENTS_BYTES as usize }> = RingBuf::new();
 /// The time at the last timer tick that this CPU saw, and that tick.
@@ -152,10 +154,9 @@ macro_rules! table {
 table!(PROGRESS, Progress, ProgressKey);
 table!(ALLOW, Allow, GrantKey);
 table!(FLOWS, Flows, FlowKey);
-table!(LOCKOUTS, Lockouts, Address);
 table!(SPENT, Spent, SpentKey);
 
-/// A bucket of the first-knock table.
+/// A bucket of cells.
 struct Cells(NonNull<[u64; WAYS]>);
 
 impl Bucket for Cells {
@@ -308,6 +309,11 @@ impl World for Maps {
     }
 
     #[inline(always)]
+    fn claim_word(&self, slot: u32) -> Option<Slot> {
+        CLAIMS.get_ptr_mut(slot).and_then(Slot::new)
+    }
+
+    #[inline(always)]
     fn progress(&self) -> &impl Table<ProgressKey, Word = Slot> {
         &Progress
     }
@@ -323,8 +329,16 @@ impl World for Maps {
     }
 
     #[inline(always)]
-    fn lockouts(&self) -> &impl Table<Address, Word = Slot> {
-        &Lockouts
+    fn lockouts(&self, bucket: u32) -> Option<impl Bucket<Word = Slot>> {
+        LOCKOUTS
+            .get_ptr_mut(bucket)
+            .and_then(NonNull::new)
+            .map(Cells)
+    }
+
+    #[inline(always)]
+    fn lockout_key(&self) -> Option<&[u64; WAYS]> {
+        LOCKOUTS.get(LOCKOUT_BUCKETS)
     }
 
     #[inline(always)]
@@ -372,6 +386,21 @@ impl World for Maps {
     }
 
     #[inline(always)]
+    fn claim(&self, slot: u32) -> bool {
+        parts::claim(slot) != 0
+    }
+
+    #[inline(always)]
+    fn give_back(&self, slot: u32) -> bool {
+        parts::give_back(slot) != 0
+    }
+
+    #[inline(always)]
+    fn clear_claim(&self, slot: u32) {
+        parts::clear_claim(slot);
+    }
+
+    #[inline(always)]
     fn recall_first(&self, bucket: u32, tag: u64) -> u64 {
         parts::recall_first(bucket, tag)
     }
@@ -384,6 +413,30 @@ impl World for Maps {
     #[inline(always)]
     fn remember_first(&self, bucket: u32, cell: u64, horizon_ticks: u32) -> u64 {
         parts::remember_first(bucket, cell, horizon_ticks)
+    }
+
+    #[inline(always)]
+    fn is_locked_out(&self, visit: &Visit) -> bool {
+        self.features.has(Features::LOCKOUT) && parts::is_locked_out(visit) != 0
+    }
+
+    #[inline(always)]
+    fn rank_failures(
+        &self,
+        cell: u64,
+        tag: u32,
+        now_ms: u64,
+        lockout_ms: u64,
+        failures: u32,
+    ) -> u64 {
+        parts::rank_failures(cell, tag, now_ms, lockout_ms, failures)
+    }
+
+    #[inline(always)]
+    fn fail(&self, visit: &Visit) {
+        if self.features.has(Features::LOCKOUT) {
+            parts::fail(visit);
+        }
     }
 
     #[inline(always)]

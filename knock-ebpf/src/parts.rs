@@ -8,10 +8,10 @@ use aya_ebpf::{
 use knock_common::{
     Reason,
     access::{self, Completed},
-    answer,
+    answer, claim,
     cookie::{self, Connection},
     event::{self, What},
-    first, handshake, hint, knock,
+    first, handshake, hint, knock, lockout,
     otp::{self, Bound, Place},
     sha1::{self, Work},
     visit::Visit,
@@ -25,6 +25,25 @@ use crate::{
 /// What a part returns without its argument. The verifier takes a pointer argument for possibly
 /// null; our callers never pass null.
 const NO_ARGUMENT: u64 = Reason::NotBegun as u64;
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn claim(slot: u32) -> u64 {
+    claim::take(&Maps::new(), slot)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn give_back(slot: u32) -> u64 {
+    claim::give_back(&Maps::new(), slot)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn clear_claim(slot: u32) -> u64 {
+    claim::clear(&Maps::new(), slot);
+    0
+}
 
 #[unsafe(no_mangle)]
 #[inline(never)]
@@ -43,6 +62,38 @@ pub(crate) extern "C" fn forget_first(bucket: u32, tag: u64) -> u64 {
 #[inline(never)]
 pub(crate) extern "C" fn remember_first(bucket: u32, cell: u64, horizon_ticks: u32) -> u64 {
     first::remember_cell(&Maps::new(), bucket, cell, horizon_ticks)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn is_locked_out(visit: *const Visit) -> u64 {
+    // SAFETY: the caller's visit, alive during the call, or null.
+    let visit = unsafe { visit.as_ref() };
+    visit
+        .is_some_and(|visit| lockout::is_locked_out(&Maps::new(), visit))
+        .into()
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn rank_failures(
+    cell: u64,
+    tag: u32,
+    now_ms: u64,
+    lockout_ms: u64,
+    failures: u32,
+) -> u64 {
+    lockout::rank(cell, tag, now_ms, lockout_ms, failures)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn fail(visit: *const Visit) -> u64 {
+    // SAFETY: the caller's visit, alive during the call, or null.
+    if let Some(visit) = unsafe { visit.as_ref() } {
+        lockout::fail(&Maps::new(), visit);
+    }
+    0
 }
 
 #[unsafe(no_mangle)]

@@ -6,7 +6,7 @@ use std::{fs, os::fd::AsFd as _, path::Path};
 use anyhow::{Context as _, Result, anyhow, bail};
 use aya::{
     Ebpf, EbpfLoader, include_bytes_aligned,
-    maps::{Map, MapData, RingBuf},
+    maps::{Array, Map, MapData, RingBuf},
     programs::{ProgramError, SchedClassifier, Xdp, links::FdLink},
 };
 use aya_obj::programs::XdpAttachType;
@@ -14,7 +14,10 @@ use knock_common::{
     Address, Tally,
     access::{Flow, Grant},
     cookie, hint,
-    layout::{ALLOW_MAX, Config, EdgeKey, Features, FlowKey, GrantKey, ProgressKey, SpentKey},
+    layout::{
+        ALLOW_MAX, Config, EdgeKey, Features, FlowKey, GrantKey, LOCKOUT_BUCKETS, ProgressKey,
+        SpentKey, WAYS,
+    },
     time::Moment,
 };
 
@@ -47,6 +50,8 @@ pub struct Options<'a> {
     pub log_level: u8,
     /// When the program begins to let everything pass, in milliseconds since boot.
     pub confirm_by_ms: Option<u64>,
+    /// Whether the loopback interface is among those that are protected.
+    pub loopback: bool,
     /// Where the maps are pinned that configurations share; `None` makes maps that end with this
     /// process.
     pub instance: Option<&'a Instance>,
@@ -62,6 +67,8 @@ pub struct Firewall {
     events: Option<MapData>,
     /// Whether it sends answers.
     answers: bool,
+    /// Whether it listens to loopback addresses, on the loopback interface.
+    loopback: bool,
     /// What the map of that name holds.
     config: Config,
     /// The last turn whose cookie key was drawn.
@@ -79,6 +86,7 @@ impl Firewall {
             (options.dry_run, Features::DRY_RUN),
             (options.confirm_by_ms.is_some(), Features::CONFIRM),
             (options.log_level != 0, Features::LOG),
+            (options.loopback, Features::LOOPBACK),
         ];
         let features = uses
             .into_iter()
@@ -101,14 +109,23 @@ impl Firewall {
         }
         let mut ebpf = loader.load(OBJECT).context("creating the maps")?;
         fill(&mut ebpf, tables)?;
+        if features.has(Features::LOCKOUT) {
+            draw_lockout_key(&mut ebpf)?;
+        }
         program(&mut ebpf)?.load().map_err(rejected)?;
         Ok(Self {
             ebpf,
             events: None,
             answers: features.has(Features::ANSWERS) && !options.dry_run,
+            loopback: options.loopback,
             config: tables.config,
             drawn: None,
         })
+    }
+
+    /// Whether packets can come from a source: what no host can have is refused by the program.
+    pub fn may_come_from(&self, source: Address) -> bool {
+        source.is_host() || self.loopback && source.is_loopback()
     }
 
     /// Instructions that the verifier walked, if the kernel tells.
@@ -425,6 +442,21 @@ fn fill(ebpf: &mut Ebpf, tables: &Tables) -> Result<()> {
     maps::insert_prefixes(ebpf, "TRUST", prefixes)?;
     maps::set(ebpf, "PORTS", tables.port_entries())?;
     maps::set(ebpf, "CONFIG", [(0, tables.config)])
+}
+
+/// Draws the key of the lockouts, unless the map was there before: what is in it depends on the key.
+fn draw_lockout_key(ebpf: &mut Ebpf) -> Result<()> {
+    let is_drawn = {
+        let map = maps::map(ebpf, "LOCKOUTS")?;
+        let lockouts = Array::<_, [u64; WAYS]>::try_from(map)?;
+        let key = lockouts.get(&LOCKOUT_BUCKETS, 0);
+        key.context("reading the key of the lockouts")? != [0; WAYS]
+    };
+    if is_drawn {
+        return Ok(());
+    }
+    let key: [u64; WAYS] = Random::open()?.key()?;
+    maps::set(ebpf, "LOCKOUTS", [(LOCKOUT_BUCKETS, key)])
 }
 
 fn rejected(error: ProgramError) -> anyhow::Error {

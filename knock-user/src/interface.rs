@@ -72,6 +72,11 @@ impl Interface {
         format!("{} ({asked_for})", self.name)
     }
 
+    /// Whether it is the loopback interface, which has the same number in each network namespace.
+    pub const fn is_loopback(&self) -> bool {
+        self.index == 1
+    }
+
     /// Why answers of a program in the driver may never leave here, if they may not.
     ///
     /// # Errors

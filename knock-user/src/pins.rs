@@ -8,10 +8,9 @@ use aya::{
     programs::links::{FdLink, Link as _, LinkError, PinnedLink},
 };
 use knock_common::{
-    Address,
     layout::{
         ALLOW_MAX, EVENTS_BYTES, FLOWS_MAX, FlowKey, GrantKey, HINT_SLOTS, LOCKOUTS_MAX, SPENT_MAX,
-        SpentKey, VERSION,
+        SpentKey, VERSION, WAYS,
     },
     reason::COUNTERS_MAX,
 };
@@ -49,13 +48,7 @@ pub const SHARED: [Shape; 7] = [
         8,
         FLOWS_MAX,
     ),
-    shape(
-        "LOCKOUTS",
-        MapType::LruHash,
-        size_of::<Address>(),
-        8,
-        LOCKOUTS_MAX,
-    ),
+    shape("LOCKOUTS", MapType::Array, 4, 8 * WAYS, LOCKOUTS_MAX),
     shape("SPENT", MapType::Hash, size_of::<SpentKey>(), 8, SPENT_MAX),
     shape("HINTS", MapType::Array, 4, 8, HINT_SLOTS),
     shape("COUNTERS", MapType::PerCpuArray, 4, 8, COUNTERS_MAX),

@@ -190,7 +190,7 @@ impl Protection {
             unsettled,
         } = change.make(|| {
             let preparation = Preparation::new(&instance, before.as_ref(), how);
-            preparation.make(plan, &std::sync::Mutex::new(false))
+            preparation.make(plan, interfaces, &std::sync::Mutex::new(false))
         })?;
         let refused = put.refused.iter().cloned().collect();
         let protection = Self {

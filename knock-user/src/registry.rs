@@ -37,15 +37,23 @@ pub struct Registry {
     /// The ports that are protected.
     #[serde(default)]
     pub protected: Vec<String>,
-    /// How long a connection without packets is kept, in milliseconds; 0 if none is.
+    /// How long a TCP connection without packets is kept, in milliseconds; 0 if none is.
     #[serde(default)]
     pub flow_idle_ms: u64,
+    /// The same for UDP.
+    #[serde(default)]
+    pub flow_idle_udp_ms: u64,
     /// The inode number of the network namespace, which shows whether that still exists.
     #[serde(default)]
     pub namespace: Option<u64>,
 }
 
 impl Registry {
+    /// How long a connection without packets is kept, in milliseconds, by number of the protocol.
+    pub const fn idle_ms(&self) -> [u64; 2] {
+        [self.flow_idle_ms, self.flow_idle_udp_ms]
+    }
+
     /// Reads a registry; `None` if there is none.
     ///
     /// # Errors

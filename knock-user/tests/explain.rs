@@ -210,6 +210,15 @@ impl Live for Kernel {
                     std::array::from_fn(|way| bucket.cell(way).unwrap().load());
                 Some(value(cells))
             }
+            "LOCKOUTS" if index == knock_common::layout::LOCKOUT_BUCKETS => {
+                sim.lockout_key().copied().map(value)
+            }
+            "LOCKOUTS" => {
+                let bucket = knock_common::World::lockouts(sim, index).unwrap();
+                let cells: [u64; WAYS] =
+                    std::array::from_fn(|way| bucket.cell(way).unwrap().load());
+                Some(value(cells))
+            }
             other => panic!("no array {other}"),
         })
     }
@@ -225,7 +234,6 @@ impl Live for Kernel {
             "PROGRESS" => sim.progress.value(&key::<ProgressKey, K>(&k)).map(value),
             "ALLOW" => sim.allow.value(&key::<GrantKey, K>(&k)).map(value),
             "FLOWS" => sim.flows.value(&key::<FlowKey, K>(&k)).map(value),
-            "LOCKOUTS" => sim.lockouts.value(&key::<Address, K>(&k)).map(value),
             other => panic!("no table {other}"),
         })
     }
@@ -287,17 +295,12 @@ fn state(sim: &Sim) -> String {
             .iter()
             .map(|entry| format!("{entry:?}")),
     );
-    lines.extend(
-        sim.lockouts
-            .entries
-            .borrow()
-            .iter()
-            .map(|entry| format!("{entry:?}")),
-    );
     let full = |cells: &&knock_common::sim::Cells| cells.iter().any(|cell| cell.get() != 0);
-    let buckets = sim.buckets.borrow();
-    let buckets = buckets.iter().filter(|(_, cells)| full(cells));
-    lines.extend(buckets.map(|bucket| format!("{bucket:?}")));
+    for (map, buckets) in [("FIRST", &sim.buckets), ("LOCKOUTS", &sim.lockouts)] {
+        let buckets = buckets.borrow();
+        let buckets = buckets.iter().filter(|(_, cells)| full(cells));
+        lines.extend(buckets.map(|bucket| format!("{map} {bucket:?}")));
+    }
     lines.push(format!("{} events", sim.events.borrow().len()));
     lines.sort();
     lines.join("\n")

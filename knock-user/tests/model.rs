@@ -178,6 +178,7 @@ fn settings() -> impl Strategy<Value = Settings> {
                 established: Established {
                     keep: true,
                     idle: Duration::from_secs(60),
+                    idle_udp: Duration::from_secs(60),
                 },
                 lockout: lockout.map(|(failures, seconds, global)| Lockout {
                     failures,

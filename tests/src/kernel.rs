@@ -9,16 +9,15 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use aya::{
-    maps::{Map, MapData, PerCpuArray, PerCpuValues, RingBuf},
+    maps::{Array, Map, MapData, RingBuf},
     programs::{TestRun as _, TestRunOptions, Xdp, XdpMode},
-    util::nr_cpus,
 };
 use bytemuck::Pod;
 use knock_common::{
     Address, Reason, Tally, Verdict,
     event::Event,
     hint,
-    layout::{FlowKey, GrantKey, ProgressKey},
+    layout::{FlowKey, GrantKey, ProgressKey, WAYS},
     time::Moment,
 };
 use knock_user::{
@@ -265,10 +264,9 @@ impl Kernel {
     /// Lets the gates forget how many events they let through.
     pub fn open_gates(&mut self) -> Result<()> {
         let map = maps::map_mut(self.firewall.ebpf(), "GATES")?;
-        let mut gates = PerCpuArray::<_, u64>::try_from(map)?;
-        let cpus = nr_cpus().map_err(|(_, error)| error)?;
+        let mut gates = Array::<_, u64>::try_from(map)?;
         for index in 0..gates.len() {
-            gates.set(index, PerCpuValues::try_from(vec![0; cpus])?, 0)?;
+            gates.set(index, 0, 0)?;
         }
         Ok(())
     }
@@ -289,8 +287,18 @@ impl Kernel {
     }
 
     /// Failed attempts by source, as words.
-    pub fn lockouts(&mut self) -> Result<Vec<(Address, u64)>> {
-        self.entries("LOCKOUTS")
+    pub fn lockouts(&mut self) -> Result<Vec<[u64; WAYS]>> {
+        let map = maps::map(self.firewall.ebpf(), "LOCKOUTS")?;
+        let map = Array::<_, [u64; WAYS]>::try_from(map)?;
+        Ok(map.iter().collect::<Result<_, _>>()?)
+    }
+
+    /// Writes elements of `LOCKOUTS`.
+    pub fn set_lockouts(
+        &mut self,
+        elements: impl IntoIterator<Item = (u32, [u64; WAYS])>,
+    ) -> Result<()> {
+        maps::set(self.firewall.ebpf(), "LOCKOUTS", elements)
     }
 
     fn entries<K: Pod>(&mut self, name: &str) -> Result<Vec<(K, u64)>> {

@@ -4,7 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     fmt::Debug,
     hash::Hash,
     time::Instant,
@@ -17,8 +17,9 @@ use knock_common::{
     automaton::Progress,
     event::Event,
     judge,
-    layout::WAYS,
-    sim::{Sim, Words},
+    layout::{LOCKOUT_BUCKETS, WAYS},
+    lockout::MS_BITS,
+    sim::{Cells, LockoutKey, Sim, Words},
     time::TICK_BITS,
 };
 use knock_tests::{
@@ -278,7 +279,15 @@ fn make_time_pass(kernel: &mut Kernel, sim: &Sim, random: &mut Random) {
     if random.one_in(2) {
         end(kernel, "ALLOW", &sim.allow, random);
     } else {
-        end(kernel, "LOCKOUTS", &sim.lockouts, random);
+        let mut buckets: Vec<u32> = sim.lockouts.borrow().keys().copied().collect();
+        buckets.sort_unstable();
+        if !buckets.is_empty() {
+            let bucket = random.of(&buckets);
+            kernel.set_lockouts([(bucket, [0; WAYS])]).unwrap();
+            sim.lockouts.borrow()[&bucket]
+                .iter()
+                .for_each(|cell| cell.set(0));
+        }
     }
 }
 
@@ -324,28 +333,31 @@ fn same_tables(kernel: &mut Kernel, sim: &Sim) {
     assert_eq!(kernel_keys(&allow, low), keys(&sim.allow, low));
     let flows = kernel.flows().unwrap();
     assert_eq!(kernel_keys(&flows, none), keys(&sim.flows, none));
-    let lockouts = kernel.lockouts().unwrap();
-    let firsts = same_firsts(kernel, sim);
-    assert_eq!(kernel_keys(&lockouts, low), keys(&sim.lockouts, low));
+    let firsts = same_cells(kernel, "FIRST", &sim.buckets.borrow(), TICK_BITS);
+    let failed = same_cells(kernel, "LOCKOUTS", &sim.lockouts.borrow(), MS_BITS);
     println!(
-        "{firsts} first knocks, {} attempts, {} grants, {} flows, {} failed sources: the same in both",
+        "{firsts} first knocks, {} attempts, {} grants, {} flows, {failed} failed sources: the same in both",
         progress.len(),
         allow.len(),
         flows.len(),
-        lockouts.len()
     );
 }
 
-/// Compares the first knocks, but for their times; tells how many there are.
-fn same_firsts(kernel: &mut Kernel, sim: &Sim) -> usize {
-    let map = maps::map(kernel.firewall().ebpf(), "FIRST").unwrap();
-    let first = Array::<_, [u64; WAYS]>::try_from(map).unwrap();
-    let timeless = |cell: u64| cell >> TICK_BITS;
+/// Compares buckets of cells, but for the times in their low bits; tells how many are in use.
+fn same_cells(
+    kernel: &mut Kernel,
+    name: &str,
+    buckets: &HashMap<u32, Cells>,
+    time_bits: u32,
+) -> usize {
+    let map = maps::map(kernel.firewall().ebpf(), name).unwrap();
+    let map = Array::<_, [u64; WAYS]>::try_from(map).unwrap();
+    let timeless = |cell: u64| cell >> time_bits;
     let mut count = 0;
-    for (index, cells) in sim.buckets.borrow().iter() {
+    for (index, cells) in buckets {
         let native: Vec<u64> = cells.iter().map(|cell| timeless(cell.get())).collect();
-        let in_kernel = first.get(index, 0).unwrap().map(timeless);
-        assert_eq!(&in_kernel[..], &native[..], "bucket {index}");
+        let in_kernel = map.get(index, 0).unwrap().map(timeless);
+        assert_eq!(&in_kernel[..], &native[..], "{name}, bucket {index}");
         count += native.iter().filter(|cell| **cell != 0).count();
     }
     count
@@ -357,8 +369,9 @@ fn the_kernel_and_the_library_agree() {
     let frames = number("KNOCK_FRAMES").unwrap_or(FRAMES);
     println!("KNOCK_SEED={seed} KNOCK_FRAMES={frames}");
     let tables = compile(CONFIG).unwrap();
-    let sim = tables.simulate();
+    let mut sim = tables.simulate();
     let mut kernel = Kernel::with(&tables, Options::default()).unwrap();
+    sim.lockout_key = LockoutKey(kernel.lockouts().unwrap()[LOCKOUT_BUCKETS as usize]);
     let mut stream = Stream::new(seed);
     let mut met: BTreeMap<Reason, u64> = BTreeMap::new();
     let mut native_only = 0;

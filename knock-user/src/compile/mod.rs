@@ -447,7 +447,7 @@ fn config(settings: &Settings, flags: &Flags, given: &Given<'_>) -> Config {
     let lockout = settings.lockout.as_ref();
     let longest = settings.doors.iter().map(|door| ticks(door.within)).max();
     Config {
-        flow_idle_ms: millis(settings.established.idle),
+        flow_idle_ms: settings.established.idle_ms(),
         lockout_ms: lockout.map_or(0, |lockout| millis(lockout.duration)),
         cell_key: given.cell_key,
         // One for both turns, until the other one's is drawn.

@@ -212,8 +212,17 @@ pub enum Exempt {
 pub struct Established {
     /// Whether connections outlive the grant that let them in.
     pub keep: bool,
-    /// How long a connection without packets is kept.
+    /// How long a TCP connection without packets is kept.
     pub idle: Duration,
+    /// The same for UDP, where nothing says that a connection has ended.
+    pub idle_udp: Duration,
+}
+
+impl Established {
+    /// How long a connection without packets is kept, in milliseconds, by number of the protocol.
+    pub fn idle_ms(&self) -> [u64; 2] {
+        [self.idle, self.idle_udp].map(crate::compile::millis)
+    }
 }
 
 /// `[lockout]`.

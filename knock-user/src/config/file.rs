@@ -29,6 +29,9 @@ const KEYS: &[&str] = &[
 
 /// How long a connection without packets is kept.
 const IDLE: Duration = Duration::from_secs(2 * 3600);
+/// Twice as long as Linux remembers a UDP exchange (`nf_conntrack_udp_timeout_stream`), and as long as
+/// RFC 4787 recommends for NATs, which then give the port to somebody else.
+const IDLE_UDP: Duration = Duration::from_secs(5 * 60);
 /// How long a lockout lasts.
 const LOCKOUT: Duration = Duration::from_secs(60);
 /// The ports that decoys are drawn from.
@@ -163,12 +166,16 @@ fn established(top: &mut Section<'_, '_>, report: &mut Report) -> Established {
     let default = Established {
         keep: true,
         idle: IDLE,
+        idle_udp: IDLE_UDP,
     };
     top.or("established", report, default, |item, report| {
-        let mut section = item.section("[established]", &["keep", "idle"], report)?;
+        let mut section = item.section("[established]", &["keep", "idle", "idle_udp"], report)?;
         Some(Established {
             keep: section.or("keep", report, true, |item, report| item.boolean(report)),
             idle: section.or("idle", report, IDLE, |item, report| {
+                item.duration(report, SECOND, IDLE_MOST)
+            }),
+            idle_udp: section.or("idle_udp", report, IDLE_UDP, |item, report| {
                 item.duration(report, SECOND, IDLE_MOST)
             }),
         })

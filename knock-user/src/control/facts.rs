@@ -87,9 +87,11 @@ pub fn status(
 }
 
 /// How many of these connections, which are words of the map, are kept.
-pub fn kept(flows: &[(FlowKey, u64)], idle_ms: u64, clock: Clock) -> usize {
-    let goes_on = |word| clock.now_ms < Flow::from_word(word).until_ms(idle_ms);
-    flows.iter().filter(|&&(_, word)| goes_on(word)).count()
+pub fn kept(flows: &[(FlowKey, u64)], idle_ms: [u64; 2], clock: Clock) -> usize {
+    let goes_on = |(key, word): &&(FlowKey, u64)| {
+        clock.now_ms < Flow::from_word(*word).until_ms(key.idle_ms(idle_ms))
+    };
+    flows.iter().filter(goes_on).count()
 }
 
 /// The interfaces of an instance, from what is true of them.
@@ -181,6 +183,7 @@ const fn tally_text(tally: Tally) -> &'static str {
         Tally::FirstKnocksEvicted => "first knocks pushed out by others",
         Tally::FlowsRefused => "connections for which there was no room",
         Tally::ProgressRefused => "knocks for which there was no room",
+        Tally::LockoutsFull => "failed attempts not counted: too many sources are locked out",
         Tally::KnocksPassed => "knocks that passed, as knock_pass says",
     }
 }

@@ -32,7 +32,7 @@ pub fn status(instance: &Instance) -> Result<Status> {
     let doors = facts::doors(&registry);
     let grants = facts::list(grants(instance)?, &doors, clock).grants.len();
     let counts = counters(instance)?;
-    let idle_ms = registry.flow_idle_ms;
+    let idle_ms = registry.idle_ms();
     let flows = table::<FlowKey, u64>(instance, "FLOWS", FLOWS_MAX, Map::LruHashMap)?;
     let held = (grants, facts::kept(&flows, idle_ms, clock), &counts[..]);
     let interfaces = facts::interfaces(coverage::of(instance, &instance.interfaces())?);

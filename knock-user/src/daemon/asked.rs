@@ -36,7 +36,7 @@ impl<W: Write> Daemon<W> {
     pub(super) fn status(&mut self) -> Result<Status> {
         let clock = Clock::now();
         let counts = self.protection.firewall().counters()?;
-        let idle_ms = self.protection.registry().flow_idle_ms;
+        let idle_ms = self.protection.registry().idle_ms();
         let flows = facts::kept(&self.flows()?, idle_ms, clock);
         let process = Process {
             pid: std::process::id(),
@@ -88,6 +88,13 @@ impl<W: Write> Daemon<W> {
             .into());
         }
         let address = Address::from(source);
+        if !self.protection.firewall().may_come_from(address) {
+            return Err(Misuse(format!(
+                "{source}: no host on the network has this address, so the grant would let nobody \
+                 in; name the address that the client is seen with"
+            ))
+            .into());
+        }
         let now_ms = clock::boot_ms();
         let grant = Grant {
             until_ms: now_ms.saturating_add(compile::millis(lasts)),
@@ -138,7 +145,7 @@ impl<W: Write> Daemon<W> {
         self.act(&actions, clock::boot_ns());
         let known = facts::doors(self.protection.registry());
         let doors = revocation.doors.iter().filter_map(|door| known.get(door));
-        let idle_ms = self.protection.registry().flow_idle_ms;
+        let idle_ms = self.protection.registry().idle_ms();
         let mut flows = self.flows()?;
         flows.retain(|(flow, _)| flow.source == address);
         Ok(Revoked {

@@ -150,12 +150,12 @@ impl<W: Write> Daemon<W> {
             let plan = plan()?;
             pinned?;
             // Before the work that takes long.
-            plan.interfaces(&run)?;
+            let interfaces = plan.interfaces(&run)?;
             let how = How {
                 confirm_by_ms,
                 ..plan.how(&run)
             };
-            let prepared = preparation.make(&plan, &given_up)?;
+            let prepared = preparation.make(&plan, &interfaces, &given_up)?;
             Ok(Ready {
                 plan,
                 how,

@@ -88,14 +88,16 @@ impl<W: Write> Daemon<W> {
     }
 
     fn remove_ended_flows(&mut self) -> Result<()> {
-        let idle_ms =
-            u64::try_from(self.settings().established.idle.as_millis()).unwrap_or(u64::MAX);
+        let idle_ms = self.settings().established.idle_ms();
         let mut flows = self.protection.firewall().flows()?;
         let now_ms = clock::boot_ms();
         let ended: BTreeMap<_, _> = maps::entries(&flows, FLOWS_MAX)
             .into_iter()
             .map(|(key, word)| (key, Flow::from_word(word)))
-            .filter(|(_, flow)| flow.until_ms(idle_ms).saturating_add(FLOW_GRACE_MS) < now_ms)
+            .filter(|(key, flow)| {
+                let until_ms = flow.until_ms(key.idle_ms(idle_ms));
+                until_ms.saturating_add(FLOW_GRACE_MS) < now_ms
+            })
             .collect();
         for &key in ended.keys() {
             maps::delete(&mut flows, key).context("removing an ended flow")?;

@@ -8,8 +8,8 @@ use knock_common::{
     access::{Flow, Grant},
     event::{Event, NO_DOOR},
     knock,
-    layout::{Config, Features, GrantKey, PortKind, PortRule, port_index},
-    lockout::Failures,
+    layout::{Features, GrantKey, PortKind, PortRule, port_index},
+    lockout,
     packet::Protocol,
     time::Moment,
     visit::Visit,
@@ -253,14 +253,17 @@ impl<L: Live> About<'_, L> {
             return Ok(None);
         }
         let Knock { protocol, port } = self.question.port;
-        let idle_ms = self.seen.config().map_or(0, |config| config.flow_idle_ms);
+        let idle_ms = self
+            .seen
+            .config()
+            .map_or([0; 2], |config| config.flow_idle_ms);
         let flows = self.seen.live().flows()?.into_iter();
         let count = flows
             .filter(|(key, word)| {
                 key.source == self.visit.source
                     && key.protocol == protocol as u16
                     && key.port == port
-                    && self.now_ms() < Flow::from_word(*word).until_ms(idle_ms)
+                    && self.now_ms() < Flow::from_word(*word).until_ms(key.idle_ms(idle_ms))
             })
             .count();
         Ok(match count {
@@ -299,24 +302,12 @@ impl<L: Live> About<'_, L> {
         if !self.has(Features::LOCKOUT) {
             return None;
         }
-        let Config {
-            lockout_ms,
-            lockout_failures,
-            ..
-        } = *self.seen.config()?;
+        let config = self.seen.config()?;
         let everybody = self.has(Features::LOCKOUT_GLOBAL);
-        let key = if everybody {
-            Address::ANY
-        } else {
-            self.visit.source
-        };
-        let word = self.seen.lockouts().find(&key)?.load();
-        let Failures { last_ms, count } = Failures::from_word(word);
-        let end_ms = last_ms.saturating_add(lockout_ms);
-        if end_ms <= self.now_ms() {
-            return None;
-        }
-        let left = self.until(end_ms);
+        let failures = lockout::failures(self.seen, self.visit.source, config, self.known.now)?;
+        let left = seconds(failures.left_ms(self.known.now, config));
+        let lockout_failures = config.lockout_failures;
+        let count = failures.count;
         let who = if everybody { "everybody is " } else { "" };
         Some(if u32::from(count) >= lockout_failures {
             format!("{who}locked out for {left} more: knocks are not listened to")

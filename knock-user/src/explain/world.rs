@@ -13,8 +13,8 @@ use knock_common::{
     Address, Tally, World,
     event::Event,
     layout::{
-        Config, Door, EdgeKey, Features, FlowKey, GrantKey, Node, Otp, PortRule, ProgressKey,
-        SpentKey, WAYS,
+        Config, Door, EdgeKey, Features, FlowKey, GrantKey, LOCKOUT_BUCKETS, Node, Otp, PortRule,
+        ProgressKey, SpentKey, WAYS,
     },
     reason::Telling,
     sim::{Cells, Words},
@@ -39,7 +39,8 @@ pub(super) struct Seen<'a, L> {
     progress: Copies<'a, L, ProgressKey>,
     allow: Copies<'a, L, GrantKey>,
     flows: Copies<'a, L, FlowKey>,
-    lockouts: Copies<'a, L, Address>,
+    lockouts: RefCell<HashMap<u32, Cells>>,
+    lockout_key: OnceCell<Option<[u64; WAYS]>>,
     spent: Copies<'a, L, SpentKey>,
     events: RefCell<Vec<Event>>,
 }
@@ -63,7 +64,8 @@ impl<'a, L: Live> Seen<'a, L> {
             progress: Copies::new("PROGRESS", &from),
             allow: Copies::new("ALLOW", &from),
             flows: Copies::new("FLOWS", &from),
-            lockouts: Copies::new("LOCKOUTS", &from),
+            lockouts: RefCell::default(),
+            lockout_key: OnceCell::new(),
             spent: Copies::new("SPENT", &from),
             events: RefCell::default(),
             from,
@@ -78,6 +80,16 @@ impl<'a, L: Live> Seen<'a, L> {
     /// The last event of the judgement.
     pub(super) fn told(&self) -> Option<Event> {
         self.events.borrow().last().copied()
+    }
+
+    /// A copy of a bucket, made when it is asked for first.
+    fn cells(&self, map: &'static str, copies: &RefCell<HashMap<u32, Cells>>, index: u32) -> Cells {
+        let mut copies = copies.borrow_mut();
+        let cells = copies.entry(index).or_insert_with(|| {
+            let cells: [u64; WAYS] = self.from.element(map, index).unwrap_or_default();
+            Rc::new(cells.map(|cell| Rc::new(Cell::new(cell))))
+        });
+        cells.clone()
     }
 
     /// What went wrong with reading, if anything did.
@@ -151,12 +163,20 @@ impl<L: Live> World for Seen<'_, L> {
     }
 
     fn bucket(&self, index: u32) -> Option<impl Bucket<Word = Self::Word>> {
-        let mut buckets = self.buckets.borrow_mut();
-        let cells = buckets.entry(index).or_insert_with(|| {
-            let cells: [u64; WAYS] = self.from.element("FIRST", index).unwrap_or_default();
-            Rc::new(cells.map(|cell| Rc::new(Cell::new(cell))))
-        });
-        Some(cells.clone())
+        Some(self.cells("FIRST", &self.buckets, index))
+    }
+
+    fn claim_word(&self, _slot: u32) -> Option<Self::Word> {
+        None
+    }
+
+    /// The copies are this judgement's alone.
+    fn claim(&self, _slot: u32) -> bool {
+        true
+    }
+
+    fn give_back(&self, _slot: u32) -> bool {
+        true
     }
 
     fn progress(&self) -> &impl Table<ProgressKey, Word = Self::Word> {
@@ -171,8 +191,13 @@ impl<L: Live> World for Seen<'_, L> {
         &self.flows
     }
 
-    fn lockouts(&self) -> &impl Table<Address, Word = Self::Word> {
-        &self.lockouts
+    fn lockouts(&self, bucket: u32) -> Option<impl Bucket<Word = Self::Word>> {
+        Some(self.cells("LOCKOUTS", &self.lockouts, bucket))
+    }
+
+    fn lockout_key(&self) -> Option<&[u64; WAYS]> {
+        let read = || self.from.element("LOCKOUTS", LOCKOUT_BUCKETS);
+        self.lockout_key.get_or_init(read).as_ref()
     }
 
     fn spent(&self) -> &impl Table<SpentKey, Word = Self::Word> {

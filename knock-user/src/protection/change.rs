@@ -98,7 +98,15 @@ impl Preparation {
     /// # Errors
     /// A [`crate::config::Problems`] with what this host can't do of it, the kernel refuses, or it
     /// was given up.
-    pub fn make(&self, plan: &Plan, is_given_up: &Mutex<bool>) -> Result<Prepared> {
+    pub fn make(
+        &self,
+        plan: &Plan,
+        interfaces: &[String],
+        is_given_up: &Mutex<bool>,
+    ) -> Result<Prepared> {
+        let listed = interface::list()?;
+        let mut loopback = listed.iter().filter(|found| found.is_loopback());
+        let is_named = |found: &Interface| interfaces.iter().any(|name| found.is_called(name));
         let (kept, tables) = plan.compile(&self.known)?;
         let is_given_up = is_given_up.lock().unwrap_or_else(PoisonError::into_inner);
         if *is_given_up {
@@ -109,6 +117,7 @@ impl Preparation {
             log_level: self.how.log_level,
             // Where there was protection, letting everything pass would not be going back.
             confirm_by_ms: self.how.confirm_by_ms.filter(|_| self.is_first),
+            loopback: loopback.any(is_named),
             instance: Some(&self.instance),
         };
         let mut firewall = Firewall::load(&tables, options)?;
@@ -314,6 +323,10 @@ impl Change<'_> {
         let interfaces: BTreeSet<_> = self.interfaces.iter().chain(before).cloned().collect();
         let protected = compile::protected(self.plan.settings()).ranges();
         let established = self.plan.settings().established;
+        let [flow_idle_ms, flow_idle_udp_ms] = match established.keep {
+            true => established.idle_ms(),
+            false => [0; 2],
+        };
         Registry {
             interfaces: interfaces.into_iter().collect(),
             config: self.plan.path.clone(),
@@ -323,10 +336,8 @@ impl Change<'_> {
             numbers: known.with(&tables.numbers),
             ports: self.plan.ports_by_door(),
             protected: protected.iter().map(ToString::to_string).collect(),
-            flow_idle_ms: match established.keep {
-                true => compile::millis(established.idle),
-                false => 0,
-            },
+            flow_idle_ms,
+            flow_idle_udp_ms,
             namespace: netns::inode().ok(),
         }
     }

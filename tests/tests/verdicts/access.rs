@@ -20,7 +20,7 @@ use crate::table::{
 };
 
 pub(crate) const GRANTS: &str = r#"
-    established = { idle = "80s" }
+    established = { idle = "80s", idle_udp = "80s" }
     door = [
         { name = "ssh", knock = ["tcp/7000", "udp/8000"], open = ["tcp/22", "udp/1194"], open_for = "1m" },
         { name = "long", knock = ["tcp/7001", "udp/8000"], open = ["tcp/22", "udp/1194"], open_for = "1h" },
@@ -282,7 +282,7 @@ fn flows_of_connections() {
 
 #[test]
 fn connections_are_cut_if_asked() {
-    let text = GRANTS.replace("idle = \"80s\"", "keep = false");
+    let text = GRANTS.replace("idle = \"80s\", idle_udp = \"80s\"", "keep = false");
     check(
         &text,
         &[opened(

@@ -36,6 +36,7 @@ fn lockouts_of_a_source() {
                     wrong.clone(),
                     syn(7000).is(LockedOut),
                     udp(8000).is(LockedOut),
+                    syn(7000).same_network().is(LockedOut),
                     syn(7000).neighbour().is(FirstKnock).told("ssh", 1),
                     Later(59),
                     syn(7000).is(LockedOut),
@@ -43,6 +44,18 @@ fn lockouts_of_a_source() {
                     first.clone(),
                     second.clone(),
                     third.clone(),
+                ],
+            ),
+            row(
+                "after wrong knocks of two addresses of a /64",
+                [
+                    first.clone(),
+                    wrong.clone(),
+                    syn(7000).same_network().is(FirstKnock).told("ssh", 1),
+                    syn(6000).same_network().is(WrongKnock).told("ssh", 1),
+                    syn(7000).is(LockedOut),
+                    syn(7000).same_network().is(LockedOut),
+                    syn(7000).neighbour().is(FirstKnock).told("ssh", 1),
                 ],
             ),
             row(

@@ -19,4 +19,5 @@ mod events;
 mod frames;
 mod knocks;
 mod lockouts;
+mod martians;
 mod table;

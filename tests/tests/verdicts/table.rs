@@ -6,7 +6,7 @@ use knock_common::{
     Address, Reason, Verdict,
     access::{Flow, Grant},
     event::{Event, NO_DOOR},
-    layout::{FlowKey, GrantKey},
+    layout::{FlowKey, GrantKey, LOCKOUT_BUCKETS, WAYS},
     lockout::Failures,
     packet::Protocol,
     reason::Telling,
@@ -25,6 +25,7 @@ pub(crate) struct Packet {
     flags: u8,
     source_port: u16,
     is_neighbours: bool,
+    is_same_network: bool,
     is_elsewhere: bool,
     is_for_group: bool,
 }
@@ -36,6 +37,7 @@ pub(crate) fn tcp(port: u16, flags: u8) -> Packet {
         flags,
         source_port: 40_000,
         is_neighbours: false,
+        is_same_network: false,
         is_elsewhere: false,
         is_for_group: false,
     }
@@ -61,6 +63,14 @@ impl Packet {
     pub(crate) fn over_port(self, source_port: u16) -> Self {
         Self {
             source_port,
+            ..self
+        }
+    }
+
+    /// From another address of the source's IPv6 /64; for IPv4, from the source itself.
+    pub(crate) fn same_network(self) -> Self {
+        Self {
+            is_same_network: true,
             ..self
         }
     }
@@ -176,7 +186,7 @@ impl Family {
     fn source(self, number: usize) -> String {
         match self {
             Self::V4 => format!("198.18.{}.{}", number >> 8, number & 255),
-            Self::V6 => format!("2001:db8:18::{number:x}"),
+            Self::V6 => format!("2001:db8:18:{number:x}::1"),
         }
     }
 
@@ -261,6 +271,10 @@ impl Table {
 
     pub(crate) fn packet(&mut self, packet: Packet, reason: Reason, told: &[Place], name: &str) {
         let source = self.source(packet.is_neighbours);
+        let source = match packet.is_same_network {
+            true => source.replace("::1", ":ffff:ffff:ffff:ffff"),
+            false => source,
+        };
         let frame = self.family.frame(&source, packet).bytes();
         self.kernel.open_gates().unwrap();
         let judged = self.kernel.judge(&frame).unwrap();
@@ -319,16 +333,27 @@ impl Table {
             Flow { seen_ms }.to_word()
         };
         kernel.change("FLOWS", flow).unwrap();
-        let failures = |_: &Address, word| {
-            let failures = Failures::from_word(word);
-            let last_ms = failures.last_ms.saturating_sub(millis);
-            Failures {
+        let older = |cell: u64| {
+            let failures = Failures::from_word(cell);
+            let tag = cell ^ failures.to_word();
+            let last_ms = failures.last_ms.wrapping_sub(millis);
+            let older = Failures {
                 last_ms,
                 ..failures
-            }
-            .to_word()
+            };
+            tag | older.to_word()
         };
-        kernel.change("LOCKOUTS", failures).unwrap();
+        let lockouts = kernel.lockouts().unwrap();
+        let used = (0..LOCKOUT_BUCKETS)
+            .zip(lockouts)
+            .filter(|(_, cells)| *cells != [0; WAYS]);
+        let older = used.map(|(bucket, cells)| {
+            (
+                bucket,
+                cells.map(|cell| if cell == 0 { 0 } else { older(cell) }),
+            )
+        });
+        kernel.set_lockouts(older).unwrap();
     }
 
     fn grant(&mut self, seconds: u64, door: &str, name: &str) {

@@ -1,0 +1,606 @@
+//! Two packets of one source on two CPUs at once: whatever the order in which the CPUs read and
+//! write, the outcome is that of one packet after the other.
+//!
+//! `loom` runs the judge itself with each order of accesses to the words that it changes, and with
+//! what a CPU with weakly ordered memory may read from them.
+#![expect(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
+
+#[path = "../../tests/src/frame.rs"]
+#[expect(
+    unreachable_pub,
+    dead_code,
+    unused_imports,
+    reason = "shared with the tests on the program in the kernel"
+)]
+mod frame;
+
+use std::{
+    cell::Cell,
+    collections::{BTreeSet, HashMap},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering::Relaxed as StdRelaxed},
+    },
+};
+
+use knock_common::{
+    Address, Reason, Tally, World,
+    answer::Answer,
+    automaton::Progress,
+    claim,
+    cookie::{self, Connection},
+    event::Event,
+    judge, knock,
+    layout::{
+        Config, Door, EdgeKey, Features, FlagClass, FlowKey, GrantKey, Node, Otp, PortRule,
+        ProgressKey, SpentKey, Symbol, WAYS, port_index,
+    },
+    lockout,
+    packet::Protocol::Tcp,
+    reason::Telling,
+    time::Moment,
+    visit::Visit,
+    world::{Bucket, Table, Word},
+};
+use loom::{
+    model::Builder,
+    sync::atomic::{
+        AtomicU64,
+        Ordering::{Relaxed, SeqCst},
+    },
+    thread,
+};
+
+use crate::frame::{ACK, SYN, eth};
+
+const CLIENT: &str = "198.51.100.7";
+const SERVER: &str = "192.0.2.2";
+const CLIENT_PORT: u16 = 40_000;
+const NOW: Moment = Moment::from_nanos(1 << 40);
+const KEY: [u64; 2] = [7, 11];
+/// Nothing is under this key.
+const ABSENT: u64 = u64::MAX;
+
+/// A word that both CPUs see, or one that is 0 and that nobody writes.
+#[derive(Clone)]
+enum Place {
+    Shared(Arc<AtomicU64>),
+    Empty,
+}
+
+impl Place {
+    fn new(value: u64) -> Self {
+        Self::Shared(Arc::new(AtomicU64::new(value)))
+    }
+}
+
+impl Word for Place {
+    fn load(&self) -> u64 {
+        match self {
+            Self::Shared(word) => word.load(Relaxed),
+            Self::Empty => 0,
+        }
+    }
+
+    fn store(&self, value: u64) {
+        match self {
+            Self::Shared(word) => word.store(value, Relaxed),
+            Self::Empty => unreachable!("{value} is written into a cell of nobody"),
+        }
+    }
+
+    fn replace(&self, old: u64, new: u64) -> bool {
+        match self {
+            Self::Shared(word) => word.compare_exchange(old, new, SeqCst, SeqCst).is_ok(),
+            Self::Empty => unreachable!("{new} is written into a cell of nobody"),
+        }
+    }
+}
+
+/// A table with one key: there is one source.
+#[derive(Clone)]
+struct One(Place);
+
+impl<K> Table<K> for One {
+    type Word = Place;
+
+    fn find(&self, _key: &K) -> Option<Place> {
+        (self.0.load() != ABSENT).then(|| self.0.clone())
+    }
+
+    fn insert(&self, _key: &K, value: u64) -> bool {
+        self.0.replace(ABSENT, value)
+    }
+}
+
+/// Grants by service.
+#[derive(Clone)]
+struct Grants(Vec<One>);
+
+impl Table<GrantKey> for Grants {
+    type Word = Place;
+
+    fn find(&self, key: &GrantKey) -> Option<Place> {
+        self.0[usize::from(key.service)].find(key)
+    }
+
+    fn insert(&self, key: &GrantKey, value: u64) -> bool {
+        self.0[usize::from(key.service)].insert(key, value)
+    }
+}
+
+/// A bucket whose last cell, the one that is taken first, is the only one that is ever used.
+#[derive(Clone)]
+struct Single(Place);
+
+impl Bucket for Single {
+    type Word = Place;
+
+    fn cell(&self, way: usize) -> Option<Place> {
+        Some(if way == WAYS - 1 {
+            self.0.clone()
+        } else {
+            Place::Empty
+        })
+    }
+}
+
+/// What user space has written.
+struct Tables {
+    features: Features,
+    config: Config,
+    ports: HashMap<u32, PortRule>,
+    nodes: Vec<Node>,
+    edges: HashMap<EdgeKey, u32>,
+    doors: Vec<Door>,
+}
+
+/// A CPU with the maps that it shares with the other one.
+#[derive(Clone)]
+struct Cpu {
+    tables: Arc<Tables>,
+    hint: Place,
+    first: Place,
+    claim: Place,
+    progress: One,
+    grants: Grants,
+    flows: One,
+    spent: One,
+    lockout: Place,
+    /// Whether attempts are claimed, as they have to be.
+    claims: bool,
+    answer: Cell<Option<Answer>>,
+    /// How often a claim could not be had or was spoiled.
+    refused: Cell<u32>,
+}
+
+impl Cpu {
+    fn new(tables: &Arc<Tables>, claims: bool) -> Self {
+        let empty = || One(Place::new(ABSENT));
+        Self {
+            tables: Arc::clone(tables),
+            hint: Place::new(0),
+            first: Place::new(0),
+            claim: Place::new(0),
+            progress: empty(),
+            grants: Grants((0..tables.doors.len()).map(|_| empty()).collect()),
+            flows: empty(),
+            spent: empty(),
+            lockout: Place::new(0),
+            claims,
+            answer: Cell::default(),
+            refused: Cell::default(),
+        }
+    }
+}
+
+impl World for Cpu {
+    type Word = Place;
+
+    fn now(&self) -> Moment {
+        NOW
+    }
+
+    fn features(&self) -> Features {
+        self.tables.features
+    }
+
+    fn confirm_by_ms(&self) -> u64 {
+        0
+    }
+
+    fn port(&self, index: u32) -> PortRule {
+        self.tables.ports.get(&index).copied().unwrap_or_default()
+    }
+
+    fn config(&self) -> Option<&Config> {
+        Some(&self.tables.config)
+    }
+
+    fn node(&self, index: u32) -> Option<&Node> {
+        self.tables.nodes.get(index as usize)
+    }
+
+    fn edge(&self, key: &EdgeKey) -> Option<u32> {
+        self.tables.edges.get(key).copied()
+    }
+
+    fn door(&self, index: u32) -> Option<&Door> {
+        self.tables.doors.get(index as usize)
+    }
+
+    fn otp(&self, _door: u16) -> Option<&Otp> {
+        None
+    }
+
+    fn target(&self, _address: Address) -> u16 {
+        0
+    }
+
+    fn is_trusted(&self, _source: Address) -> bool {
+        false
+    }
+
+    fn hint(&self, _slot: u32) -> Option<Place> {
+        Some(self.hint.clone())
+    }
+
+    fn bucket(&self, _index: u32) -> Option<impl Bucket<Word = Place>> {
+        Some(Single(self.first.clone()))
+    }
+
+    fn claim_word(&self, _slot: u32) -> Option<Place> {
+        Some(self.claim.clone())
+    }
+
+    fn progress(&self) -> &impl Table<ProgressKey, Word = Place> {
+        &self.progress
+    }
+
+    fn allow(&self) -> &impl Table<GrantKey, Word = Place> {
+        &self.grants
+    }
+
+    fn flows(&self) -> &impl Table<FlowKey, Word = Place> {
+        &self.flows
+    }
+
+    fn lockouts(&self, _bucket: u32) -> Option<impl Bucket<Word = Place>> {
+        Some(Single(self.lockout.clone()))
+    }
+
+    fn lockout_key(&self) -> Option<&[u64; WAYS]> {
+        Some(&[3; WAYS])
+    }
+
+    fn spent(&self) -> &impl Table<SpentKey, Word = Place> {
+        &self.spent
+    }
+
+    fn gate(&self, _telling: Telling) -> Option<Place> {
+        None
+    }
+
+    fn emit(&self, _event: &Event) -> bool {
+        true
+    }
+
+    fn tally(&self, tally: Tally) {
+        if tally == Tally::ProgressRefused {
+            self.refused.set(self.refused.get() + 1);
+        }
+    }
+
+    fn answer(&self, answer: Answer) {
+        self.answer.set(Some(answer));
+    }
+
+    /// Gives up soon, so that this is explored, too.
+    fn claim(&self, slot: u32) -> bool {
+        !self.claims || claim::take_slot(self, slot, 1) != 0
+    }
+
+    fn give_back(&self, slot: u32) -> bool {
+        !self.claims || claim::give_back(self, slot) != 0
+    }
+}
+
+/// A packet of the source.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Packet {
+    /// A SYN to a port.
+    Syn(u16),
+    /// An ACK to a port, with the cookie that its SYN is answered with.
+    Proof(u16),
+    /// An ACK to a port that acknowledges what was never sent.
+    Forged(u16),
+}
+
+use Packet::{Forged, Proof, Syn};
+
+const A: u16 = 7000;
+const B: u16 = 8000;
+const C: u16 = 9000;
+/// The second of two knocks, the first of which is `A`.
+const D: u16 = 7100;
+const SINGLE: u16 = 7200;
+/// Proved by a handshake: the second of two knocks, the first of which is `A`.
+const PROVED: u16 = 7300;
+const DECOY: u16 = 7400;
+const PROTECTED: u16 = 22;
+const UNUSED: u16 = 1234;
+
+/// All kinds of packets: each is something else in some state.
+const PACKETS: [Packet; 11] = [
+    Syn(A),
+    Syn(B),
+    Syn(C),
+    Syn(D),
+    Syn(SINGLE),
+    Syn(PROVED),
+    Proof(PROVED),
+    Forged(PROVED),
+    Syn(DECOY),
+    Syn(PROTECTED),
+    Syn(UNUSED),
+];
+
+/// What has come before, by name.
+const STATES: [(&str, &[Packet]); 7] = [
+    ("nothing", &[]),
+    ("a first knock", &[Syn(A)]),
+    ("two of three knocks", &[Syn(A), Syn(B)]),
+    ("all knocks", &[Syn(A), Syn(B), Syn(C)]),
+    ("a single knock", &[Syn(SINGLE)]),
+    // Two failures lock out: the next wrong knock does.
+    ("a failure and a first knock", &[Syn(A), Syn(C), Syn(A)]),
+    (
+        "a failure and two knocks",
+        &[Syn(A), Syn(C), Syn(A), Syn(B)],
+    ),
+];
+
+fn tables() -> Arc<Tables> {
+    let node = |port: u16, depth: u8, completes: u16| Node {
+        symbol: Symbol::new(Tcp, port),
+        within: 1000,
+        step: 1000,
+        depth,
+        completes: [completes, 0, 0, 0],
+        ..Node::default()
+    };
+    let edge =
+        |from: u32, port: u16, to: u32| (EdgeKey::from_node(from, Symbol::new(Tcp, port)), to);
+    let door = |number: u16| Door {
+        open_for_ms: 30_000,
+        within: 1000,
+        service_count: 1,
+        number,
+        services: std::array::from_fn(|index| if index == 0 { number } else { 0 }),
+        ..Door::default()
+    };
+    let port = |port: u16, rule: PortRule| (port_index(Tcp, port), rule);
+    Arc::new(Tables {
+        features: Features::STRICT
+            .with(Features::LOCKOUT)
+            .with(Features::ANSWERS),
+        config: Config {
+            flow_idle_ms: [60_000; 2],
+            lockout_ms: 60_000,
+            cell_key: std::array::from_fn(|i| 0x9e37_79b9_7f4a_7c15 ^ (i as u64) << 17),
+            cookie_keys: [KEY; 2],
+            lockout_failures: 2,
+            horizon_ticks: 1000,
+            flag_classes: [FlagClass::SYN; 16],
+        },
+        ports: [
+            port(A, PortRule::knock(0, 1)),
+            port(B, PortRule::knock(0, 0)),
+            port(C, PortRule::knock(0, 0)),
+            port(D, PortRule::knock(0, 0)),
+            port(SINGLE, PortRule::knock(0, 5)),
+            port(PROVED, PortRule::knock(0, 0).proved()),
+            port(DECOY, PortRule::DECOY),
+            port(PROTECTED, PortRule::protected(0)),
+        ]
+        .into(),
+        nodes: vec![
+            Node::default(),
+            node(A, 1, 0),
+            node(B, 2, 0),
+            node(C, 3, 1),
+            node(D, 2, 2),
+            node(SINGLE, 1, 3),
+            node(PROVED, 2, 4),
+        ],
+        edges: [
+            edge(1, B, 2),
+            edge(2, C, 3),
+            edge(1, D, 4),
+            edge(5, SINGLE, 5),
+            edge(1, PROVED, 6),
+        ]
+        .into(),
+        doors: (0..4).map(door).collect(),
+    })
+}
+
+fn send(cpu: &Cpu, packet: Packet) -> Reason {
+    let frame = |port: u16, flags: u8, acknowledged: u32| {
+        let mut bytes = eth()
+            .ip4(CLIENT, SERVER)
+            .tcp(CLIENT_PORT, port, flags)
+            .bytes();
+        let at = bytes.len() - 12;
+        bytes[at..at + 4].copy_from_slice(&acknowledged.to_be_bytes());
+        bytes
+    };
+    let address = |text: &str| Address::from(text.parse::<std::net::IpAddr>().unwrap());
+    let bytes = match packet {
+        Syn(port) => frame(port, SYN, 0),
+        Forged(port) => frame(port, ACK, 12_345),
+        Proof(port) => {
+            let connection = Connection {
+                source: address(CLIENT),
+                destination: address(SERVER),
+                source_port: CLIENT_PORT,
+                port,
+            };
+            let cookie = cookie::make(cpu, &connection, NOW);
+            frame(port, ACK, cookie.wrapping_add(1))
+        }
+    };
+    judge(&bytes[..], cpu)
+}
+
+/// What has become of two packets.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+struct Outcome {
+    reasons: [Reason; 2],
+    node: u32,
+    granted: Vec<bool>,
+    failures: u16,
+}
+
+fn outcome(cpu: &Cpu, reasons: [Reason; 2]) -> Outcome {
+    let source = Address::from(CLIENT.parse::<std::net::IpAddr>().unwrap());
+    let visit = Visit {
+        source,
+        now_ns: NOW.nanos(),
+        ..Visit::default()
+    };
+    let Progress { node, .. } = knock::progress(cpu, &visit);
+    let failed = lockout::failures(cpu, source, &cpu.tables.config, NOW);
+    let grants = cpu.grants.0.iter();
+    Outcome {
+        reasons,
+        node,
+        granted: grants.map(|grant| grant.0.load() != ABSENT).collect(),
+        failures: failed.map_or(0, |failures| failures.count),
+    }
+}
+
+fn explore(model: impl Fn() + Send + Sync + 'static) {
+    let mut builder = Builder::new();
+    builder.max_branches = 20_000;
+    builder.check(model);
+}
+
+/// The outcome of one packet after the other, with the reasons in the order of the arguments.
+fn one_after_the_other(history: &'static [Packet], packets: [Packet; 2], swap: bool) -> Outcome {
+    let found = Arc::new(Mutex::new(None));
+    let result = Arc::clone(&found);
+    explore(move || {
+        let cpu = Cpu::new(&tables(), true);
+        history.iter().for_each(|&packet| _ = send(&cpu, packet));
+        let [a, b] = packets;
+        let reasons = if swap {
+            let second = send(&cpu, b);
+            [send(&cpu, a), second]
+        } else {
+            [send(&cpu, a), send(&cpu, b)]
+        };
+        *result.lock().unwrap() = Some(outcome(&cpu, reasons));
+    });
+    let found = found.lock().unwrap().take();
+    found.unwrap()
+}
+
+/// What came of two packets at once, over all orders: outcomes that are allowed, others, and how
+/// many orders there were.
+struct Explored {
+    wrong: BTreeSet<Outcome>,
+    spoiled: usize,
+    orders: usize,
+}
+
+fn at_once(history: &'static [Packet], packets: [Packet; 2], claims: bool) -> Explored {
+    let allowed = [false, true].map(|swap| one_after_the_other(history, packets, swap));
+    let wrong = Arc::new(Mutex::new(BTreeSet::new()));
+    let orders = Arc::new(AtomicUsize::new(0));
+    let spoiled = Arc::new(AtomicUsize::new(0));
+    let (all_wrong, all_orders, all_spoiled) = (wrong.clone(), orders.clone(), spoiled.clone());
+    explore(move || {
+        let cpu = Cpu::new(&tables(), claims);
+        history.iter().for_each(|&packet| _ = send(&cpu, packet));
+        let before = outcome(&cpu, [Reason::Ordinary; 2]);
+        let [a, b] = packets;
+        let other = cpu.clone();
+        let other = thread::spawn(move || (send(&other, b), other.refused.get()));
+        let reason = send(&cpu, a);
+        let (other_reason, other_refused) = other.join().unwrap();
+        let after = outcome(&cpu, [reason, other_reason]);
+        all_orders.fetch_add(1, StdRelaxed);
+        let is_spoiled = claims && cpu.refused.get() + other_refused > 0;
+        let is_right = if is_spoiled {
+            all_spoiled.fetch_add(1, StdRelaxed);
+            // In doubt the attempt ends, and nothing opens.
+            after.node == 0 && after.granted == before.granted
+        } else {
+            allowed.contains(&after)
+        };
+        if !is_right {
+            all_wrong.lock().unwrap().insert(after);
+        }
+    });
+    Explored {
+        wrong: Arc::into_inner(wrong).unwrap().into_inner().unwrap(),
+        spoiled: spoiled.load(StdRelaxed),
+        orders: orders.load(StdRelaxed),
+    }
+}
+
+#[test]
+fn each_pair_of_packets_in_each_state() {
+    let mut orders = 0;
+    let mut spoiled = 0;
+    for (state, history) in STATES {
+        for (index, a) in PACKETS.into_iter().enumerate() {
+            for b in PACKETS.into_iter().skip(index) {
+                let explored = at_once(history, [a, b], true);
+                assert!(
+                    explored.wrong.is_empty(),
+                    "after {state}, {a:?} and {b:?} at once: {:#?}, but one after the other {:#?}",
+                    explored.wrong,
+                    [false, true].map(|swap| one_after_the_other(history, [a, b], swap)),
+                );
+                orders += explored.orders;
+                spoiled += explored.spoiled;
+            }
+        }
+    }
+    println!("{orders} orders of accesses, in {spoiled} of them a CPU did not wait");
+    assert!(spoiled > 0, "giving up was never explored");
+}
+
+/// The search finds what it is for: without claims, a wrong knock and the right one both count.
+#[test]
+fn without_claims_both_knocks_count() {
+    for (name, history, packets, both) in [
+        (
+            "a wrong second knock and the right one",
+            &[Syn(A)][..],
+            [Syn(C), Syn(B)],
+            [Reason::WrongKnock, Reason::NextKnock],
+        ),
+        (
+            "an unused port and the right second knock",
+            &[Syn(A)],
+            [Syn(UNUSED), Syn(B)],
+            [Reason::Scanned, Reason::NextKnock],
+        ),
+        (
+            "a decoy and the last of two knocks",
+            &[Syn(A)],
+            [Syn(DECOY), Syn(D)],
+            [Reason::Decoy, Reason::Opened],
+        ),
+    ] {
+        let explored = at_once(history, packets, false);
+        let both = explored
+            .wrong
+            .iter()
+            .find(|outcome| outcome.reasons == both && (outcome.node != 0));
+        assert!(both.is_some(), "{name}: {:#?}", explored.wrong);
+    }
+}
