@@ -44,6 +44,33 @@ pub enum State {
     Missing,
 }
 
+impl State {
+    /// One word for programs.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Protected { .. } => "protected",
+            Self::Absent => "absent",
+            Self::Refused(_) => "refused",
+            Self::Missing => "missing",
+        }
+    }
+
+    /// Whether the packets of the interface are judged.
+    pub const fn is_protected(&self) -> bool {
+        matches!(self, Self::Protected { .. })
+    }
+
+    /// Why they are not; none if they are.
+    pub fn because(&self) -> Option<String> {
+        match self {
+            Self::Protected { .. } => None,
+            Self::Absent => Some("there is no such interface".to_owned()),
+            Self::Refused(refusal) => Some(refusal.to_string()),
+            Self::Missing => Some("the program is not attached".to_owned()),
+        }
+    }
+}
+
 /// What is true of each of these names, which belong to an instance.
 ///
 /// # Errors

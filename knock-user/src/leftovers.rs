@@ -19,6 +19,33 @@ pub fn sweep() {
     }
 }
 
+/// Looks at the other instances of this network namespace that no process has: one that protects
+/// nothing is removed, one that protects something is warned of.
+pub fn look_around(own: &Instance) {
+    let pinned = Instance::all_here().unwrap_or_default().into_iter();
+    let listed = Instance::listening_here().unwrap_or_default();
+    let mut others: Vec<_> = pinned.chain(listed).collect();
+    others.sort();
+    others.dedup();
+    for other in others {
+        if other == *own || other.owner().is_some() {
+            continue;
+        }
+        if other.linked().is_empty() {
+            // What this user may not remove is not its own.
+            let _stays = other.clone().lock().and_then(|locked| locked.remove());
+            continue;
+        }
+        let interfaces = other.linked().join(", ");
+        let first = other.linked().into_iter().next().unwrap_or_default();
+        tracing::warn!(
+            "{interfaces} is still protected by what an earlier knock-user has left there, and no \
+             process serves it, this one neither: name it in `interfaces`, too, or end that \
+             protection with `knock-user detach --iface {first}`"
+        );
+    }
+}
+
 /// Removes what network namespaces that are gone have left on bpffs and in the directory of
 /// registries; returns the names of instances whose maps were removed. What this process may not
 /// see or change stays.

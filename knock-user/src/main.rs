@@ -15,7 +15,7 @@ use knock_user::{
     clock,
     config::Problems,
     console::{Console, Stamp, Style, watch::Watchers},
-    control::{Access, BadFile, Misuse, Server},
+    control::{Access, BadFile, Misuse, Server, client::Outcome},
     daemon::{Daemon, Signals},
     generate::{self, Unsuitable},
     import,
@@ -59,7 +59,11 @@ fn main() -> ExitCode {
             &mut Unread(io::stdout().lock()),
             &mut Unread(io::stderr().lock()),
         ),
-        Some(Command::Ask(ask)) => ask.run(&mut io::stdout().lock()),
+        Some(Command::Ask(ask)) => match ask.run(&mut io::stdout().lock()) {
+            // The answer says what is missing.
+            Ok(Outcome::NotInForce) => return ExitCode::FAILURE,
+            asked => asked.map(|_| ()),
+        },
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -102,6 +106,7 @@ fn run(options: &Run, stderr: Stderr) -> Result<()> {
         let persistence = Persistence::find(was_mounted);
         persistence.check(options.on_exit)?;
         let instance = instance.lock()?;
+        leftovers::look_around(&instance);
         let watchers = Watchers::default();
         let access = Access::new(plan.settings().control.group.as_deref())?;
         let control = Server::listen(&instance.socket(), access, watchers.clone())?;

@@ -37,6 +37,12 @@ pub struct Registry {
     /// The ports that are protected.
     #[serde(default)]
     pub protected: Vec<String>,
+    /// What is not done while no process runs, a sentence each.
+    #[serde(default)]
+    pub needs_process: Vec<String>,
+    /// Of the text of the configuration; none if it was not a file.
+    #[serde(default)]
+    pub config_digest: Option<u64>,
     /// How long a TCP connection without packets is kept, in milliseconds; 0 if none is.
     #[serde(default)]
     pub flow_idle_ms: u64,

@@ -20,6 +20,7 @@ use knock_user::{
         },
         client,
         facts::{self, Clock, DoorFacts, Doors, Grant, Process},
+        health::{self, Circumstances},
         text::Told,
     },
     registry::Registry,
@@ -69,6 +70,12 @@ fn registry() -> Registry {
 fn interfaces() -> Vec<Interface> {
     let interface = |name: &str, mode: Option<&str>| Interface {
         name: name.to_owned(),
+        state: if mode.is_some() {
+            "protected"
+        } else {
+            "missing"
+        }
+        .to_owned(),
         attached: mode.is_some(),
         mode: mode.map(str::to_owned),
         ..Interface::default()
@@ -119,17 +126,26 @@ fn the_status_of_a_running_one() {
         left: next.map_or(0, |_| 988),
         because: because.map(str::to_owned),
     };
-    let answer = Answer::Status(Status {
+    let plain = Status {
         one_time: vec![
             one_time("ssh", Some(12), None),
             one_time("web", None, Some("no sequence is left")),
         ],
         ..status(&registry(), Some(process))
-    });
+    };
+    let circumstances = Circumstances {
+        under_way: Some("a reload is under way".to_owned()),
+        ..Circumstances::default()
+    };
+    let answer = Answer::Status(health::judged(plain, &registry(), &circumstances));
     assert_text(
         &answer,
         &[
             "instance       eth0@ns1",
+            "in force       NO: 2 shortfalls",
+            "shortfalls     wan is not protected: not attached",
+            "               nobody can open door web: no sequence is left",
+            "notes          a reload is under way",
             "process        1234, since 10:01:00 (1h59m)",
             "configuration  /etc/knock/seq.toml, 2 doors",
             "interfaces     eth0 native",
@@ -152,16 +168,20 @@ fn the_status_of_a_running_one() {
             r#"{"instance":"eth0@ns1","pid":1234,"version":""#,
             env!("CARGO_PKG_VERSION"),
             r#"","config":"/etc/knock/seq.toml","since":"2026-03-01T08:01:00.000Z","#,
-            r#""interfaces":[{"name":"eth0","attached":true,"mode":"native"},"#,
-            r#"{"name":"eth1","attached":true,"mode":"generic"},"#,
-            r#"{"name":"wan","attached":false,"mode":null}],"#,
+            r#""interfaces":[{"name":"eth0","state":"protected","attached":true,"mode":"native"},"#,
+            r#"{"name":"eth1","state":"protected","attached":true,"mode":"generic"},"#,
+            r#"{"name":"wan","state":"missing","attached":false,"mode":null}],"#,
             r#""ports":["tcp/22","tcp/80","tcp/443"],"dry_run":false,"unconfirmed":null,"#,
             r#""doors":2,"one_time":[{"door":"ssh","next":12,"left":988,"because":null},"#,
             r#"{"door":"web","next":null,"left":0,"because":"no sequence is left"}],"#,
             r#""grants":2,"flows":1,"watchers":1,"counters":["#,
             r#"{"name":"ordinary","text":"not a port of ours","verdict":"pass","count":123456},"#,
             r#"{"name":"no-grant","text":"no grant","verdict":"drop","count":78},"#,
-            r#"{"name":"events-left-out","text":"events not told: too many at once","verdict":null,"count":9}]}"#,
+            r#"{"name":"events-left-out","text":"events not told: too many at once","verdict":null,"count":9}],"#,
+            r#""in_force":false,"shortfalls":[{"kind":"missing","interface":"wan","#,
+            r#""text":"wan is not protected: not attached"},{"kind":"door-unusable","interface":null,"#,
+            r#""text":"nobody can open door web: no sequence is left"}],"#,
+            r#""notes":["a reload is under way"]}"#,
         ),
     );
 }
@@ -171,14 +191,21 @@ fn the_status_without_a_process_on_trial_and_dry() {
     let registry = Registry {
         dry_run: true,
         confirm_by_ms: Some(NOW_MS + 34_500),
+        needs_process: vec!["commands of door ssh are not run".to_owned()],
         ..registry()
     };
-    let mut status = status(&registry, None);
+    let status = status(&registry, None);
+    let mut status = health::judged(status, &registry, &Circumstances::default());
     status.counters.clear();
     assert_text(
         &Answer::Status(status.clone()),
         &[
             "instance       eth0@ns1",
+            "in force       NO: 4 shortfalls",
+            "shortfalls     wan is not protected: not attached",
+            "               this is a dry run: nothing is dropped",
+            "               on trial: undone in 34s unless `knock-user confirm` is run",
+            "               no process runs: commands of door ssh are not run",
             "process        none: knocks and grants go on, and nobody tells or runs commands",
             "configuration  /etc/knock/seq.toml, 2 doors",
             "interfaces     eth0 native",

@@ -568,7 +568,18 @@ fn one_of_several() {
         let status = answer(&net.server, "status");
         assert_eq!(status["pid"], one.process().id(), "{status}");
         let two = Daemon::start_with(&net.server, DOOR, &["--iface", SERVER_LINK_2]);
-        for words in ["status", "list", "detach", "grant 203.0.113.9 --door ssh"] {
+        let status = answer(&net.server, "status");
+        assert_eq!(status["in_force"], true, "{status}");
+        let pids = status["instances"].as_array().unwrap();
+        let pids: Vec<_> = pids.iter().map(|one| &one["pid"]).collect();
+        assert_eq!(pids, [one.process().id(), two.process().id()]);
+        for daemon in [&one, &two] {
+            let pid = daemon.process().id();
+            let status = answer(&net.server, &format!("status --process {pid}"));
+            assert_eq!(status["pid"], pid, "{status}");
+        }
+        ask(&net.server, "reload --process 1").fails(COULD_NOT, "no knock-user protects anything");
+        for words in ["list", "detach", "grant 203.0.113.9 --door ssh"] {
             let reason = "b0; b1 are protected apart from each other: say which with --iface";
             ask(&net.server, words).fails(MISUSE, reason);
         }

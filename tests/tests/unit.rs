@@ -74,7 +74,18 @@ fn it_is_not_exposed() {
 
 #[test]
 fn nothing_is_open_before_it_and_nothing_is_forgotten_after_it() {
-    let rows: [(&str, &str, &str); 9] = [
+    let rows: [(&str, &str, &str); 12] = [
+        (
+            "a bad configuration is a failure, and no reason to try again",
+            "RestartPreventExitStatus",
+            "2",
+        ),
+        ("no event is left out", "LogRateLimitIntervalSec", "0"),
+        (
+            "a reload asks its own process",
+            "ExecReload",
+            "/usr/local/bin/knock-user reload --process $MAINPID",
+        ),
         ("the network waits for it", "Before", "network-pre.target"),
         ("and is told so", "Wants", "network-pre.target"),
         (
@@ -110,6 +121,8 @@ fn the_program_understands_its_commands() {
     for key in ["ExecStart", "ExecReload"] {
         for command in values(&unit, key) {
             let words = command.split_whitespace();
+            // systemd puts the number of the process there.
+            let words = words.map(|word| if word == "$MAINPID" { "1" } else { word });
             if let Err(error) = Cli::try_parse_from(words) {
                 panic!("{key}={command}: {error}");
             }

@@ -23,6 +23,7 @@ pub mod value;
 
 use std::{
     fs::File,
+    hash::{DefaultHasher, Hasher as _},
     io::{self, Read as _},
     os::unix::fs::OpenOptionsExt as _,
     path::Path,
@@ -48,6 +49,9 @@ pub struct Checked {
     pub settings: Settings,
     /// The file as the user named it.
     pub file: String,
+    /// A number that another text hardly has; none if the text did not come from a file that can
+    /// be read again.
+    pub digest: Option<u64>,
     places: Places,
 }
 
@@ -65,26 +69,47 @@ pub fn read(path: &Path) -> Result<Checked, Problems> {
 /// # Errors
 /// Everything that is wrong with it.
 pub fn read_again(path: &Path) -> Result<Checked, Problems> {
+    understand(path, read_file(path))
+}
+
+/// The digest of the text that a file has now; see [`Checked::digest`].
+///
+/// # Errors
+/// It can't be read.
+pub fn digest_of_file(path: &Path) -> io::Result<u64> {
+    read_file(path).map(|text| digest(&text))
+}
+
+/// Compared only with what the same build of this program has made.
+fn digest(text: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(text.as_bytes());
+    hasher.finish()
+}
+
+fn read_file(path: &Path) -> io::Result<String> {
     // A pipe that nobody writes to must not be waited for.
     let opened = File::options()
         .read(true)
         .custom_flags(nix::libc::O_NONBLOCK)
         .open(path);
-    let text = opened.and_then(|file| {
+    opened.and_then(|file| {
         if file.metadata()?.is_file() {
             return text_of(file);
         }
         let reason = "it is not a regular file, and a pipe can be read only once: write the \
                       configuration to a file and start with that";
         Err(io::Error::other(reason))
-    });
-    understand(path, text)
+    })
 }
 
 fn understand(path: &Path, text: io::Result<String>) -> Result<Checked, Problems> {
     let file = path.display().to_string();
     match text {
-        Ok(text) => parse(&text, &file).map(|checked| checked.relative_to(path)),
+        Ok(text) => parse(&text, &file).map(|checked| Checked {
+            digest: path.is_file().then(|| digest(&text)),
+            ..checked.relative_to(path)
+        }),
         Err(error) => Err(Problems {
             file,
             list: vec![Problem {
@@ -136,6 +161,7 @@ pub fn parse(text: &str, file: &str) -> Result<Checked, Problems> {
         Some(read) if list.is_empty() => Ok(Checked {
             settings: read.settings,
             file: file.to_owned(),
+            digest: None,
             places: read.places,
         }),
         _ => {

@@ -3,7 +3,7 @@
 
 use super::{
     Checked, Problem, Problems,
-    checked::{Ports, Settings},
+    checked::{Door, Ports, Settings, Verify},
     ports::PortSet,
 };
 use crate::compile;
@@ -18,6 +18,30 @@ impl Settings {
     pub fn runs_commands(&self) -> bool {
         let mut doors = self.doors.iter();
         doors.any(|door| door.on_open.is_some() || door.on_close.is_some())
+    }
+
+    /// What is not done while no process runs, a sentence each.
+    pub fn needs_process(&self) -> Vec<String> {
+        let named = |is_meant: &dyn Fn(&&Door) -> bool| {
+            let doors = self.doors.iter().filter(is_meant);
+            let names: Vec<_> = doors.map(|door| door.name.as_str()).collect();
+            match names.as_slice() {
+                [] => None,
+                [one] => Some(format!("door {one}")),
+                [one, ..] => Some(format!("door {one} and {} more", names.len() - 1)),
+            }
+        };
+        let commands = named(&|door| door.on_open.is_some() || door.on_close.is_some());
+        let moving = named(&|door| door.moving.is_some());
+        let proved = named(&|door| door.verify == Verify::Handshake);
+        [
+            commands.map(|doors| format!("commands of {doors} are not run")),
+            moving.map(|doors| format!("the sequences of {doors} do not change, and soon open nothing")),
+            proved.map(|doors| format!("keys for the handshakes of {doors} are not renewed, and after two hours nobody can open it")),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
     }
 
     /// The ports among these, as texts, that are not protected by this configuration.

@@ -38,6 +38,37 @@ pub struct Status {
     pub watchers: usize,
     /// What was counted, without the zeros.
     pub counters: Vec<Counter>,
+    /// Whether everything that the configuration asks for is in force on every interface it names.
+    #[serde(default)]
+    pub in_force: bool,
+    /// What is missing for that.
+    #[serde(default)]
+    pub shortfalls: Vec<Shortfall>,
+    /// What else is worth knowing.
+    #[serde(default)]
+    pub notes: Vec<String>,
+}
+
+/// Something that the configuration asks for and that is not so.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Shortfall {
+    /// One word for programs: docs/control.md lists them.
+    pub kind: String,
+    /// The interface that it is about, if it is about one.
+    pub interface: Option<String>,
+    /// What is missing, and why.
+    pub text: String,
+}
+
+/// How several firewalls of one network namespace are.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Statuses {
+    /// Whether all of them are in force.
+    pub in_force: bool,
+    /// What is missing, of all of them.
+    pub shortfalls: Vec<Shortfall>,
+    /// Each of them.
+    pub instances: Vec<Status>,
 }
 
 /// A door with one-time sequences.
@@ -62,6 +93,9 @@ pub struct Interface {
     /// renamed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub now: Option<String>,
+    /// `protected`, `absent`, `refused` or `missing`: nothing of ours is attached.
+    #[serde(default)]
+    pub state: String,
     /// Whether its packets are judged now.
     pub attached: bool,
     /// `native` in the driver, `generic` behind it; none if it is not attached.

@@ -18,6 +18,7 @@ use super::{
     facts::Clock,
     find, offline,
     protocol::{Answer, Incoming, Request},
+    statuses,
     text::Told,
 };
 use crate::{
@@ -108,9 +109,26 @@ pub struct At {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+    /// Ask this process and no other, as a service manager does
+    #[arg(long, value_name = "PID")]
+    pub process: Option<u32>,
+}
+
+/// What a command came to.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Outcome {
+    /// It is done.
+    Done,
+    /// `status` was told, and has a shortfall.
+    NotInForce,
 }
 
 impl Ask {
+    /// The process that is meant, if one is named.
+    pub(super) fn process(&self) -> Option<u32> {
+        self.at().process
+    }
+
     fn at(&self) -> &At {
         match self {
             Self::Status(at)
@@ -169,11 +187,22 @@ impl Ask {
     ///
     /// # Errors
     /// Nobody can be asked, or it could not be done: a [`super::Misuse`] if who asked is at fault.
-    pub fn run(&self, out: &mut impl Write) -> Result<()> {
+    pub fn run(&self, out: &mut impl Write) -> Result<Outcome> {
         let at = self.at();
         if matches!(self, Self::Status(_) | Self::Detach(_)) {
             leftovers::sweep();
         }
+        if matches!(self, Self::Status(_)) {
+            let all = find::all(self, at.interface.as_deref())?;
+            return Ok(match statuses::run(at, &all, out)? {
+                true => Outcome::Done,
+                false => Outcome::NotInForce,
+            });
+        }
+        self.ask(at, out).map(|()| Outcome::Done)
+    }
+
+    fn ask(&self, at: &At, out: &mut impl Write) -> Result<()> {
         let Some(instance) = find::find(self, at.interface.as_deref())? else {
             let answer = Answer::Detached(Detached::default());
             return write(&answer, at.json, out);
@@ -187,11 +216,11 @@ impl Ask {
     /// The answer if no process runs.
     fn offline(&self, instance: &Instance) -> Result<Answer> {
         match self {
-            Self::Status(_) => offline::status(instance).map(Answer::Status),
             Self::List(_) => offline::list(instance).map(Answer::List),
             Self::Detach(_) => offline::detach(instance).map(Answer::Detached),
             Self::Confirm(_) => bail!("{}", unconfirmable(instance)),
-            Self::Watch(_)
+            Self::Status(_)
+            | Self::Watch(_)
             | Self::Grant { .. }
             | Self::Revoke { .. }
             | Self::Explain { .. }
@@ -267,6 +296,10 @@ fn write(answer: &Answer, json: bool, out: &mut impl Write) -> Result<()> {
         }
         Told::here().text(answer)
     };
+    written(&text, out)
+}
+
+pub(super) fn written(text: &str, out: &mut impl Write) -> Result<()> {
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Ok(()) => Ok(()),
         Err(error) => ended_by_reader(error),

@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow, bail};
+use nix::sys::socket::{getsockopt, sockopt};
 
 use super::protocol::{Answer, BadFile, Failure, Incoming, Misuse, Reply};
 
@@ -32,6 +33,25 @@ pub(super) fn open(path: &Path) -> Result<Option<UnixStream>> {
     }
 }
 
+/// Whether somebody listens there, also if that is not for this user.
+pub(super) fn is_listened_to(path: &Path) -> bool {
+    !matches!(open(path), Ok(None))
+}
+
+/// Whether this process listens there.
+pub(super) fn is_of(path: &Path, process: u32) -> bool {
+    let Ok(Some(stream)) = open(path) else {
+        return false;
+    };
+    let peer = getsockopt(&stream, sockopt::PeerCredentials);
+    peer.is_ok_and(|peer| u32::try_from(peer.pid()) == Ok(process))
+}
+
+/// The process takes longer to answer than it may.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the process does not answer: `kill` it, and start it again")]
+pub(super) struct NoAnswer;
+
 /// Asks and gets an answer, and what comes after it.
 pub(super) fn ask(
     incoming: &Incoming,
@@ -43,7 +63,7 @@ pub(super) fn ask(
     let mut line = Vec::new();
     match reader.read_until(b'\n', &mut line) {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-            bail!("the process does not answer: `kill` it, and start it again")
+            return Err(NoAnswer.into());
         }
         read => read.context("reading the answer")?,
     };

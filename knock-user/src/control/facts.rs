@@ -83,6 +83,7 @@ pub fn status(
         flows,
         watchers: process.map_or(0, |process| process.watchers),
         counters: counters(counts),
+        ..Status::default()
     }
 }
 
@@ -97,14 +98,14 @@ pub fn kept(flows: &[(FlowKey, u64)], idle_ms: [u64; 2], clock: Clock) -> usize 
 /// The interfaces of an instance, from what is true of them.
 pub fn interfaces(all: Vec<Coverage>) -> Vec<Interface> {
     let described = all.into_iter().map(|one| {
-        let (mode, because) = match &one.state {
-            State::Protected { native: true, .. } => (Some(Attached::Native), None),
-            State::Protected { native: false, .. } => (Some(Attached::Generic), None),
-            State::Absent => (None, Some("there is no such interface".to_owned())),
-            State::Refused(refusal) => (None, Some(refusal.to_string())),
-            State::Missing => (None, Some("the program is not attached".to_owned())),
+        let mode = match &one.state {
+            State::Protected { native: true, .. } => Some(Attached::Native),
+            State::Protected { native: false, .. } => Some(Attached::Generic),
+            State::Absent | State::Refused(_) | State::Missing => None,
         };
+        let because = one.state.because();
         Interface {
+            state: one.state.name().to_owned(),
             name: one.name,
             now: one.now,
             attached: mode.is_some(),

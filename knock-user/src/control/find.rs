@@ -17,23 +17,11 @@ use crate::{
 
 /// The instance that is meant; none if there is none and that is as it should be.
 pub(super) fn find(ask: &Ask, interface: Option<&str>) -> Result<Option<Instance>> {
-    let mut all = candidates(ask)?;
-    if let Some(interface) = interface {
-        all.retain(|instance| protects(instance, interface));
-    }
-    if all.is_empty() {
-        are_none_hidden(interface)?;
-    }
+    let all = all(ask, interface)?;
     match (all.as_slice(), interface) {
         ([only], _) => Ok(Some(only.clone())),
         ([], _) if matches!(ask, Ask::Detach(_)) => Ok(None),
-        ([], Some(interface)) => {
-            bail!("no knock-user protects {interface}; `knock-user status` tells what is protected")
-        }
-        ([], None) => bail!(
-            "no knock-user protects anything in this network namespace: `knock-user --iface eth0 \
-             --config FILE` does"
-        ),
+        ([], interface) => bail!("{}", nothing(interface)),
         (several, _) => {
             let list: Vec<_> = several.iter().map(interfaces).collect();
             Err(Misuse(format!(
@@ -69,6 +57,34 @@ fn are_none_hidden(asked: Option<&str>) -> Result<()> {
     )
 }
 
+/// The instances that are meant.
+pub(super) fn all(ask: &Ask, interface: Option<&str>) -> Result<Vec<Instance>> {
+    let mut all = candidates(ask)?;
+    if let Some(interface) = interface {
+        all.retain(|instance| protects(instance, interface));
+    }
+    if let Some(process) = ask.process() {
+        all.retain(|instance| connection::is_of(&instance.socket(), process));
+    } else if all.is_empty() {
+        are_none_hidden(interface)?;
+    }
+    Ok(all)
+}
+
+/// That there is none.
+pub(super) fn nothing(interface: Option<&str>) -> String {
+    match interface {
+        Some(interface) => {
+            format!(
+                "no knock-user protects {interface}; `knock-user status` tells what is protected"
+            )
+        }
+        None => "no knock-user protects anything in this network namespace: `knock-user --iface \
+                 eth0 --config FILE` does"
+            .to_owned(),
+    }
+}
+
 fn candidates(ask: &Ask) -> Result<Vec<Instance>> {
     let pinned = if matches!(ask, Ask::Detach(_)) {
         // Also what only another version could take over.
@@ -85,6 +101,13 @@ fn candidates(ask: &Ask) -> Result<Vec<Instance>> {
     }
     all.sort();
     all.dedup();
+    // Files alone, which a process has left, protect nothing and answer nothing. They are removed
+    // with everything else.
+    if !matches!(ask, Ask::Detach(_)) {
+        all.retain(|instance| {
+            !instance.linked().is_empty() || connection::is_listened_to(&instance.socket())
+        });
+    }
     Ok(all)
 }
 

@@ -31,9 +31,11 @@ pub mod client;
 mod connection;
 pub mod facts;
 mod find;
+pub mod health;
 pub mod offline;
 pub mod protocol;
 pub mod server;
+mod statuses;
 pub mod text;
 
 pub use access::{Access, Peer};

@@ -12,6 +12,7 @@ use knock_common::{
 use super::{
     answers::{Detached, Grants, Status},
     facts::{self, Clock},
+    health::{self, Circumstances},
 };
 use crate::{
     clock, coverage,
@@ -36,14 +37,8 @@ pub fn status(instance: &Instance) -> Result<Status> {
     let flows = table::<FlowKey, u64>(instance, "FLOWS", FLOWS_MAX, Map::LruHashMap)?;
     let held = (grants, facts::kept(&flows, idle_ms, clock), &counts[..]);
     let interfaces = facts::interfaces(coverage::of(instance, &instance.interfaces())?);
-    Ok(facts::status(
-        instance.name(),
-        &registry,
-        interfaces,
-        None,
-        held,
-        clock,
-    ))
+    let status = facts::status(instance.name(), &registry, interfaces, None, held, clock);
+    Ok(health::judged(status, &registry, &Circumstances::default()))
 }
 
 /// Who has grants.

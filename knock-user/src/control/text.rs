@@ -31,7 +31,7 @@ impl Told {
     /// The lines of an answer, each with its end. Nothing in them does anything to a terminal.
     pub fn text(&self, answer: &Answer) -> String {
         let lines = match answer {
-            Answer::Status(status) => self.status(status),
+            Answer::Status(status) => return self.status_text(status),
             Answer::List(grants) => self.list(grants),
             Answer::Watching {} => Vec::new(),
             Answer::Granted(granted) => vec![self::granted(granted)],
@@ -44,17 +44,29 @@ impl Told {
             Answer::Confirmed(_) => vec!["there is nothing to confirm".to_owned()],
             Answer::Detached(detached) => self::detached(detached),
         };
-        let mut text = String::new();
-        for line in lines {
-            text.push_str(harmless(line.trim_end()).as_ref());
-            text.push('\n');
-        }
-        text
+        lines_of(lines)
+    }
+
+    /// The lines of a status, as [`Told::text`].
+    pub fn status_text(&self, status: &Status) -> String {
+        lines_of(self.status(status))
     }
 
     fn status(&self, status: &Status) -> Vec<String> {
         let mut rows = vec![["instance", &status.instance].map(str::to_owned)];
         let mut row = |name: &str, value: String| rows.push([name.to_owned(), value]);
+        let in_force = match status.in_force {
+            true => "yes".to_owned(),
+            false => format!("NO: {}", count(status.shortfalls.len() as u64, "shortfall")),
+        };
+        row("in force", in_force);
+        for (index, shortfall) in status.shortfalls.iter().enumerate() {
+            let name = if index == 0 { "shortfalls" } else { "" };
+            row(name, shortfall.text.clone());
+        }
+        for (index, note) in status.notes.iter().enumerate() {
+            row(if index == 0 { "notes" } else { "" }, note.clone());
+        }
         row("process", self.process(status));
         let doors = count(status.doors as u64, "door");
         row("configuration", format!("{}, {doors}", status.config));
@@ -160,6 +172,15 @@ impl Told {
         let at: Timestamp = rfc3339.parse().ok()?;
         Some(self.now.duration_since(at))
     }
+}
+
+fn lines_of(lines: Vec<String>) -> String {
+    let mut text = String::new();
+    for line in lines {
+        text.push_str(harmless(line.trim_end()).as_ref());
+        text.push('\n');
+    }
+    text
 }
 
 fn granted(granted: &Granted) -> String {

@@ -21,6 +21,7 @@ use crate::{
         Misuse, Peer,
         answers::{Explanation, Granted, Grants, Revoked, Status},
         facts::{self, Clock, Process},
+        health::{self, Circumstances},
     },
     explain::{self, Known, Question},
     maps::{self, Plain},
@@ -57,10 +58,16 @@ impl<W: Write> Daemon<W> {
             held,
             clock,
         );
-        Ok(Status {
+        let status = Status {
             one_time: self.file_answers(),
             ..status
-        })
+        };
+        let circumstances = Circumstances {
+            reload_failed: self.reload_failed.clone(),
+            under_way: self.making.as_ref().map(super::Making::told),
+            is_mute: self.is_mute,
+        };
+        Ok(health::judged(status, registry, &circumstances))
     }
 
     pub(super) fn list(&self) -> Grants {
@@ -191,7 +198,10 @@ impl<W: Write> Daemon<W> {
             now: Moment::from_nanos(clock::boot_ns()),
             ended_ms: ended.max(),
         };
-        explain::explain(&question, &known, self.protection.firewall().ebpf())
+        let mut explanation =
+            explain::explain(&question, &known, self.protection.firewall().ebpf())?;
+        explain::where_in_force(&mut explanation, &self.protection.coverage()?);
+        Ok(explanation)
     }
 
     fn flows(&mut self) -> Result<Vec<(FlowKey, u64)>> {

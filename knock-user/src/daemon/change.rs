@@ -17,7 +17,6 @@ use crate::{
     drift::Drift,
     protection::{Ended, Put},
     start::Plan,
-    supervisor,
 };
 
 /// What a reload did.
@@ -134,7 +133,7 @@ impl<W: Write> Daemon<W> {
             || !followed.gone.is_empty()
             || !followed.refused.is_empty();
         if is_changed {
-            supervisor::status(&self.standing());
+            self.say_standing();
         }
         if let Some(because) = followed.unpinned {
             tracing::warn!(

@@ -198,7 +198,8 @@ impl<W: Write> Daemon<W> {
                     }
                     self.reload(ready)
                 });
-                supervisor::ready(&self.standing());
+                self.reload_failed = changes.as_ref().err().map(|error| format!("{error:#}"));
+                self.say_ready();
                 changes.map(|changes| {
                     Answer::Reloaded(Reloaded {
                         config: self.plan.path.display().to_string(),

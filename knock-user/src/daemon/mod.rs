@@ -49,9 +49,11 @@ mod events;
 mod files;
 mod making;
 mod reply;
+mod standing;
 mod tallies;
 mod trial;
 mod upkeep;
+mod waiting;
 
 use doors::Doors;
 use ending::Stays;
@@ -59,6 +61,7 @@ use files::Files;
 use making::{Making, made};
 use tallies::Tallies;
 use trial::{LastTrial, Trial};
+use waiting::Waiting;
 
 type ProgramLog = AsyncFd<EbpfLogger<&'static dyn Log>>;
 
@@ -84,6 +87,12 @@ pub struct Daemon<W> {
     last_trial: Option<LastTrial>,
     /// A configuration that is not ready yet.
     making: Option<Making>,
+    /// Why the last reload failed, if it did.
+    reload_failed: Option<String>,
+    /// Interfaces that are not protected.
+    waiting: Waiting,
+    /// What the service manager was told last.
+    told_standing: String,
     /// Whether the configuration is to be read once more after that.
     reloads_again: bool,
     ledger: Ledger,
@@ -146,6 +155,9 @@ impl<W: Write> Daemon<W> {
             trial: trial.map(|until_ms| Trial::new(until_ms, None)),
             last_trial: None,
             making: None,
+            reload_failed: None,
+            waiting: Waiting::default(),
+            told_standing: String::new(),
             reloads_again: false,
             run,
             plan,
@@ -205,7 +217,7 @@ impl<W: Write> Daemon<W> {
         let mut sweep = interval_at(Instant::now() + SWEEP, SWEEP);
         let mut tally = interval(TALLY);
         let mut watchdog = supervisor::ping_interval().map(interval);
-        supervisor::ready(&self.standing());
+        self.say_ready();
         for ticks in [&mut sweep, &mut tally] {
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         }
@@ -390,19 +402,6 @@ impl<W: Write> Daemon<W> {
 
     fn settings(&self) -> &Settings {
         self.plan.settings()
-    }
-
-    /// How it stands, in one line for the service manager.
-    fn standing(&self) -> String {
-        let interfaces = self.protection.instance().linked();
-        if interfaces.is_empty() {
-            return "waiting for interfaces".to_owned();
-        }
-        format!(
-            "protecting {} on {}",
-            self.ports.join(", "),
-            interfaces.join(", ")
-        )
     }
 
     /// The door with a number.

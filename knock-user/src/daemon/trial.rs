@@ -14,7 +14,6 @@ use crate::{
     console::text,
     control::{Answer, Call, Reply, answers::Confirmed, facts::Clock},
     start::Plan,
-    supervisor,
 };
 
 /// How long before its end a trial is announced once more, in milliseconds.
@@ -115,7 +114,7 @@ impl<W: Write> Daemon<W> {
             let until_ms = clock::boot_ms().saturating_add(RETRY_MS);
             self.trial = Some(Trial { until_ms, ..trial });
         }
-        supervisor::status(&self.standing());
+        self.say_standing();
     }
 
     /// Keeps what awaits its confirmation, and answers whoever asked.
@@ -157,7 +156,7 @@ impl<W: Write> Daemon<W> {
             }
             Err(_) => self.trial = Some(trial),
         }
-        supervisor::status(&self.standing());
+        self.say_standing();
         done
     }
 

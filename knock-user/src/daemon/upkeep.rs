@@ -71,7 +71,10 @@ impl<W: Write> Daemon<W> {
         }
         self.remove_ended_progress()?;
         self.remove_ended_flows()?;
-        self.follow_interfaces()
+        self.follow_interfaces()?;
+        self.warn_of_waiting()?;
+        self.say_standing();
+        Ok(())
     }
 
     /// The kernel side counts ticks modulo 9.8 hours: what is long over must not look fresh again.

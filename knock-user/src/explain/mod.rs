@@ -15,6 +15,7 @@ use knock_common::{Judgement, decide, layout::Features, time::Moment};
 use crate::{
     config::checked::{Knock, Settings},
     control::{answers::Explanation, facts},
+    coverage::Coverage,
 };
 
 mod frame;
@@ -77,6 +78,34 @@ pub fn explain(question: &Question, known: &Known<'_>, live: &impl Live) -> Resu
         reason: judgement.reason.name().to_owned(),
         chain,
     })
+}
+
+/// Says where the judgement is not asked: on interfaces that are not protected, everything passes.
+pub fn where_in_force(explanation: &mut Explanation, interfaces: &[Coverage]) {
+    let unprotected = interfaces.iter().filter_map(|one| {
+        let because = one.state.because()?;
+        Some(format!(
+            "{} is not protected, and everything passes there: {because}",
+            one.name
+        ))
+    });
+    let unprotected: Vec<_> = unprotected.collect();
+    let is_in_force = interfaces.iter().any(|one| one.state.is_protected());
+    let outcome = explanation.chain.pop();
+    explanation.chain.extend(unprotected);
+    if is_in_force {
+        explanation.chain.extend(outcome);
+        return;
+    }
+    let packet = match explanation.port.starts_with("udp/") {
+        true => "a datagram",
+        false => "a new connection",
+    };
+    explanation.chain.push(format!(
+        "{packet} would pass: the program is attached to none of the interfaces"
+    ));
+    explanation.verdict = facts::verdict(knock_common::Verdict::Pass).to_owned();
+    explanation.reason = "not-in-force".to_owned();
 }
 
 /// What happens in the end.

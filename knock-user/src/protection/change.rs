@@ -336,6 +336,8 @@ impl Change<'_> {
             numbers: known.with(&tables.numbers),
             ports: self.plan.ports_by_door(),
             protected: protected.iter().map(ToString::to_string).collect(),
+            needs_process: self.plan.settings().needs_process(),
+            config_digest: self.plan.checked.digest,
             flow_idle_ms,
             flow_idle_udp_ms,
             namespace: netns::inode().ok(),

@@ -1,0 +1,147 @@
+//! Whether everything that a configuration asks for is in force, and what is missing.
+//!
+//! A *shortfall* is something that the configuration asks for and that is not so; it makes
+//! `knock-user status` fail. A *note* is worth knowing and changes nothing of what is protected.
+//! docs/control.md lists both.
+
+use std::path::Path;
+
+use super::answers::{Shortfall, Status};
+use crate::{config, console::text, registry::Registry};
+
+/// What only a running process knows.
+#[derive(Clone, Debug, Default)]
+pub struct Circumstances {
+    /// Why the last reload failed, if it did.
+    pub reload_failed: Option<String>,
+    /// What is being done at this moment.
+    pub under_way: Option<String>,
+    /// Whether events can no longer be written.
+    pub is_mute: bool,
+}
+
+/// The status with what is missing of what its configuration asks for.
+#[must_use]
+pub fn judged(mut status: Status, registry: &Registry, circumstances: &Circumstances) -> Status {
+    let mut found = Found::default();
+    found.interfaces(&status);
+    found.mode(&status);
+    found.process(&status, registry);
+    found.doors(&status);
+    found.configuration(registry);
+    if let Some(because) = &circumstances.reload_failed {
+        found.short(
+            "reload-failed",
+            None,
+            format!("the last reload failed, and what was read before is in force: {because}"),
+        );
+    }
+    found.notes.extend(circumstances.under_way.clone());
+    if circumstances.is_mute {
+        let note = "standard output is closed: events are not written there";
+        found.notes.push(note.to_owned());
+    }
+    status.in_force = found.shortfalls.is_empty();
+    status.shortfalls = found.shortfalls;
+    status.notes = found.notes;
+    status
+}
+
+/// A shortfall of an instance as a whole.
+pub fn shortfall(kind: &str, text: impl Into<String>) -> Shortfall {
+    Shortfall {
+        kind: kind.to_owned(),
+        interface: None,
+        text: text.into(),
+    }
+}
+
+#[derive(Default)]
+struct Found {
+    shortfalls: Vec<Shortfall>,
+    notes: Vec<String>,
+}
+
+impl Found {
+    fn short(&mut self, kind: &str, interface: Option<&str>, text: String) {
+        self.shortfalls.push(Shortfall {
+            kind: kind.to_owned(),
+            interface: interface.map(str::to_owned),
+            text,
+        });
+    }
+
+    fn interfaces(&mut self, status: &Status) {
+        if status.interfaces.is_empty() {
+            let text = "no interface is named, so nothing is protected".to_owned();
+            self.short("nothing", None, text);
+        }
+        for interface in status.interfaces.iter().filter(|one| !one.attached) {
+            let because = interface.because.as_deref().unwrap_or("not attached");
+            let text = format!("{} is not protected: {because}", interface.name);
+            self.short(&interface.state, Some(&interface.name), text);
+        }
+    }
+
+    fn mode(&mut self, status: &Status) {
+        if status.dry_run {
+            let text = "this is a dry run: nothing is dropped".to_owned();
+            self.short("dry-run", None, text);
+        }
+        match status.unconfirmed {
+            Some(left_s) if left_s > 0.0 => {
+                let left = text::seconds((left_s * 1_000.0) as u64);
+                let text = format!("on trial: undone in {left} unless `knock-user confirm` is run");
+                self.short("on-trial", None, text);
+            }
+            Some(_) => {
+                let text = "on trial: no confirmation came in time".to_owned();
+                self.short("on-trial", None, text);
+            }
+            None => {}
+        }
+    }
+
+    fn process(&mut self, status: &Status, registry: &Registry) {
+        if status.pid.is_some() {
+            return;
+        }
+        for need in &registry.needs_process {
+            self.short("no-process", None, format!("no process runs: {need}"));
+        }
+        if registry.needs_process.is_empty() {
+            let note = "no process runs: grants end in time, and events are not written";
+            self.notes.push(note.to_owned());
+        }
+    }
+
+    fn doors(&mut self, status: &Status) {
+        for one_time in status.one_time.iter().filter(|one| one.next.is_none()) {
+            let because = one_time.because.as_deref().unwrap_or("no line is left");
+            let text = format!("nobody can open door {}: {because}", one_time.door);
+            self.short("door-unusable", None, text);
+        }
+    }
+
+    fn configuration(&mut self, registry: &Registry) {
+        let Some(digest) = registry.config_digest else {
+            return;
+        };
+        let path: &Path = &registry.config;
+        match config::digest_of_file(path) {
+            Ok(now) if now == digest => {}
+            Ok(_) => self.short(
+                "config-changed",
+                None,
+                format!(
+                    "{} was changed after it was read: `knock-user reload` puts it in force",
+                    path.display()
+                ),
+            ),
+            Err(error) => self.notes.push(format!(
+                "{} can't be compared with what is in force: {error}",
+                path.display()
+            )),
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! `knock-user status`: how each instance of this network namespace is, whether or not its process
+//! answers, and one exit code for all of them.
+
+use std::{io::Write, time::Duration};
+
+use anyhow::Result;
+
+use super::{
+    answers::{Status, Statuses},
+    client::{At, written},
+    connection, find, health, offline,
+    protocol::{Answer, Incoming, Request},
+    text::Told,
+};
+use crate::instance::Instance;
+
+/// How long a process may take to say how it is, before it counts as one that hangs.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Writes how all instances are that are meant; returns whether all of them are in force.
+///
+/// # Errors
+/// None can be asked, or the answer can't be written.
+pub(super) fn run(at: &At, instances: &[Instance], out: &mut impl Write) -> Result<bool> {
+    let statuses: Vec<_> = instances.iter().map(status).collect::<Result<_>>()?;
+    if statuses.is_empty() {
+        return nothing(at, out);
+    }
+    let in_force = statuses.iter().all(|status| status.in_force);
+    let text = match (statuses.as_slice(), at.json) {
+        ([only], true) => serde_json::to_string(only)? + "\n",
+        (_, true) => serde_json::to_string(&together(statuses))? + "\n",
+        (all, false) => {
+            let told = Told::here();
+            let texts = all.iter().map(|status| told.status_text(status));
+            texts.collect::<Vec<_>>().join("\n")
+        }
+    };
+    written(&text, out)?;
+    Ok(in_force)
+}
+
+fn nothing(at: &At, out: &mut impl Write) -> Result<bool> {
+    let text = find::nothing(at.interface.as_deref());
+    if !at.json {
+        anyhow::bail!("{text}");
+    }
+    let none = Statuses {
+        shortfalls: vec![health::shortfall("nothing", text)],
+        ..Statuses::default()
+    };
+    written(&(serde_json::to_string(&none)? + "\n"), out)?;
+    Ok(false)
+}
+
+fn together(instances: Vec<Status>) -> Statuses {
+    Statuses {
+        in_force: instances.iter().all(|status| status.in_force),
+        shortfalls: instances
+            .iter()
+            .flat_map(|status| status.shortfalls.clone())
+            .collect(),
+        instances,
+    }
+}
+
+/// How an instance is. A process that does not answer is a shortfall, and what is pinned tells the
+/// rest.
+fn status(instance: &Instance) -> Result<Status> {
+    let Some(stream) = connection::open(&instance.socket())? else {
+        return offline::status(instance);
+    };
+    stream.set_read_timeout(Some(PATIENCE))?;
+    match connection::ask(&Incoming::Request(Request::Status {}), stream) {
+        Ok((Answer::Status(status), _)) => Ok(status),
+        Ok(_) => anyhow::bail!("the process answers something else: is it another version?"),
+        Err(error) if error.is::<connection::NoAnswer>() => {
+            let mut status = offline::status(instance)?;
+            // What needs a process has one, which does nothing.
+            status
+                .shortfalls
+                .retain(|shortfall| shortfall.kind != "no-process");
+            let owner = instance.owner();
+            status.pid = owner;
+            let pid = owner.map_or_else(String::new, |pid| format!(" {pid}"));
+            let text = format!(
+                "the process{pid} does not answer: `kill` it and start it again; packets are \
+                 judged meanwhile"
+            );
+            status.shortfalls.push(health::shortfall("no-answer", text));
+            status.in_force = false;
+            Ok(status)
+        }
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,132 @@
+//! What is in force, in one line for the service manager, and what is missing for too long.
+
+use std::io::Write;
+
+use anyhow::Result;
+
+use super::Daemon;
+use crate::{
+    clock,
+    console::text::{list, seconds},
+    coverage::Coverage,
+    supervisor,
+};
+
+impl<W: Write> Daemon<W> {
+    /// Tells the service manager that a start or a reload has ended, and what is in force.
+    pub(super) fn say_ready(&mut self) {
+        self.told_standing = self.standing();
+        supervisor::ready(&self.told_standing);
+    }
+
+    /// Tells the service manager what is in force, if that is new.
+    pub(super) fn say_standing(&mut self) {
+        let standing = self.standing();
+        if standing != self.told_standing {
+            supervisor::status(&standing);
+            self.told_standing = standing;
+        }
+    }
+
+    fn standing(&self) -> String {
+        let interfaces = match self.protection.coverage() {
+            Ok(interfaces) => interfaces,
+            Err(error) => return format!("it can't be told what is in force: {error:#}"),
+        };
+        let mut text = sentence(&self.ports, &interfaces, self.run.dry_run);
+        if self.trial.is_some() {
+            text += "; on trial until `knock-user confirm`";
+        }
+        text
+    }
+
+    /// Warns of interfaces that are not protected for longer than a minute, once an hour.
+    pub(super) fn warn_of_waiting(&mut self) -> Result<()> {
+        let interfaces = self.protection.coverage()?;
+        let unprotected = interfaces.iter().filter(|one| !one.state.is_protected());
+        let names = unprotected.map(|one| one.name.as_str());
+        for (name, waited_ms) in self.waiting.overdue(names, clock::boot_ms()) {
+            let state = interfaces.iter().find(|one| one.name == name);
+            let because = state
+                .and_then(|one| one.state.because())
+                .unwrap_or_default();
+            tracing::warn!(
+                "{name} has not been protected for {}: {because}; `knock-user status` fails as \
+                 long as that is so",
+                seconds(waited_ms)
+            );
+        }
+        Ok(())
+    }
+}
+
+/// What is true of the interfaces.
+fn sentence(ports: &[String], interfaces: &[Coverage], is_dry: bool) -> String {
+    let (protected, others): (Vec<_>, Vec<_>) =
+        interfaces.iter().partition(|one| one.state.is_protected());
+    let names = |of: &[&Coverage]| of.iter().map(|one| one.name.clone()).collect::<Vec<_>>();
+    let doing = match is_dry {
+        true => "dry run, nothing is dropped: would protect",
+        false => "protecting",
+    };
+    match (protected.as_slice(), others.as_slice()) {
+        ([], others) => format!("NOT protecting, waiting for {}", names(others).join(", ")),
+        (protected, []) => format!("{doing} {} on {}", list(ports), names(protected).join(", ")),
+        (protected, others) => format!(
+            "{doing} {} on {}; NOT on {}",
+            list(ports),
+            names(protected).join(", "),
+            names(others).join(", ")
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::coverage::State;
+
+    #[test]
+    fn one_line_for_the_service_manager() {
+        let of = |name: &str, state: State| Coverage {
+            name: name.to_owned(),
+            now: None,
+            index: None,
+            state,
+        };
+        let on = |name| {
+            of(
+                name,
+                State::Protected {
+                    native: true,
+                    program: 7,
+                    is_pinned: true,
+                },
+            )
+        };
+        let ports = ["tcp/22".to_owned()];
+        for (name, interfaces, is_dry, expected) in [
+            ("all", vec![on("eth0")], false, "protecting tcp/22 on eth0"),
+            (
+                "a dry run",
+                vec![on("eth0")],
+                true,
+                "dry run, nothing is dropped: would protect tcp/22 on eth0",
+            ),
+            (
+                "none",
+                vec![of("eth0", State::Absent)],
+                false,
+                "NOT protecting, waiting for eth0",
+            ),
+            (
+                "some",
+                vec![on("eth0"), of("eth1", State::Missing)],
+                false,
+                "protecting tcp/22 on eth0; NOT on eth1",
+            ),
+        ] {
+            assert_eq!(sentence(&ports, &interfaces, is_dry), expected, "{name}");
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! `knock-user status` as a health check: its exit code is 0 only if everything that the
+//! configuration asks for is in force.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "what a test can't do, it says by a panic"
+)]
+
+use std::{fs, path::PathBuf, process::Command};
+
+use knock_tests::{
+    binary::binaries,
+    daemon::{self, Daemon},
+    net::{self, Family, Net, SERVER_LINK},
+    pins,
+    process::Process,
+    server::Server,
+    ssh::{DOOR, SSH},
+    wait,
+};
+use nix::sys::signal::Signal::{SIGCONT, SIGKILL, SIGSTOP, SIGTERM};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// The answer of `status --json`, and whether its exit code is 0.
+#[track_caller]
+fn status(net: &Net) -> (bool, Value) {
+    let user = binaries().user.display().to_string();
+    let output = net.server.try_run(&user, &["status", "--json"]);
+    let answer = serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|error| panic!("{error}: {output:?}"));
+    let code = output.status.code();
+    assert!(matches!(code, Some(0 | 1)), "{output:?}");
+    (code == Some(0), answer)
+}
+
+/// What is missing: kinds, and the interfaces that they are about.
+#[track_caller]
+fn shortfalls(net: &Net) -> Vec<String> {
+    let (is_good, answer) = status(net);
+    assert_eq!(answer["in_force"], is_good, "{answer}");
+    let all = answer["shortfalls"].as_array().unwrap();
+    assert_eq!(all.is_empty(), is_good, "{answer}");
+    // The same for people: a line each.
+    let (code, text) = daemon::ask(&net.server, &["status"]);
+    assert_eq!(code == Some(0), is_good, "{text}");
+    let words = all.iter().map(|one| {
+        let told = one["text"].as_str().unwrap();
+        // How much of a trial is left differs from one to the next.
+        assert!(
+            text.contains(told) || one["kind"] == "on-trial",
+            "no {told} in {text}"
+        );
+        match one["interface"].as_str() {
+            Some(interface) => format!("{} {interface}", one["kind"].as_str().unwrap()),
+            None => one["kind"].as_str().unwrap().to_owned(),
+        }
+    });
+    words.collect()
+}
+
+#[track_caller]
+fn start(net: &Net, config: &str, arguments: &[&str]) -> Daemon {
+    let arguments = [&["--iface", SERVER_LINK, "--on-exit", "keep"], arguments].concat();
+    Daemon::start_with(&net.server, config, &arguments)
+}
+
+#[track_caller]
+fn detach(net: &Net) {
+    let (code, told) = daemon::ask(&net.server, &["detach"]);
+    assert_eq!(code, Some(0), "{told}");
+}
+
+const NONE: [&str; 0] = [];
+
+#[test]
+fn what_a_process_knows() {
+    net::test(|net| {
+        assert_eq!(shortfalls(net), ["nothing"]);
+        let daemon = start(net, DOOR, &["--dry-run"]);
+        assert_eq!(shortfalls(net), ["dry-run"]);
+        daemon.leave(SIGTERM);
+        detach(net);
+
+        let daemon = start(net, DOOR, &["--confirm", "5m"]);
+        assert_eq!(shortfalls(net), ["on-trial"]);
+        let (code, told) = daemon::ask(&net.server, &["confirm"]);
+        assert_eq!(code, Some(0), "{told}");
+        assert_eq!(shortfalls(net), NONE);
+
+        daemon.rewrite(&format!("{DOOR}# another text\n"));
+        assert_eq!(shortfalls(net), ["config-changed"]);
+        let reload = |expected| {
+            let (code, told) = daemon::ask(&net.server, &["reload"]);
+            assert_eq!(code, Some(expected), "{told}");
+        };
+        reload(0);
+        assert_eq!(shortfalls(net), NONE);
+        daemon.rewrite("");
+        reload(2);
+        assert_eq!(shortfalls(net), ["config-changed", "reload-failed"]);
+        daemon.rewrite(DOOR);
+        reload(0);
+        assert_eq!(shortfalls(net), NONE);
+        daemon.leave(SIGTERM);
+        detach(net);
+    });
+}
+
+#[test]
+fn interfaces_that_are_not_protected() {
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let arguments = ["--iface", "late0", "--wait-for-interfaces"];
+        let daemon = start(net, DOOR, &arguments);
+        assert_eq!(shortfalls(net), ["absent late0"]);
+        let source = net.stranger(Family::V4).name();
+        let explained = || {
+            let (code, text) = daemon::ask(&net.server, &["explain", &source, "tcp/22"]);
+            assert_eq!(code, Some(0), "{text}");
+            text
+        };
+        let text = explained();
+        assert!(
+            text.contains("late0 is not protected, and everything passes there"),
+            "{text}"
+        );
+        assert!(text.contains("would be dropped: no grant"), "{text}");
+        net.server.ip("link add late0 type dummy");
+        wait::until("it is protected", || shortfalls(net).is_empty());
+        assert!(!explained().contains("not protected"));
+        // One that carries no Ethernet frames.
+        net.server.ip("link delete late0");
+        net.server.ip("tuntap add late0 mode tun");
+        wait::until("it is refused", || shortfalls(net) == ["refused late0"]);
+        daemon.leave(SIGTERM);
+        detach(net);
+
+        // Nothing at all is in force.
+        let arguments = [
+            "--json",
+            "--iface",
+            "late1",
+            "--wait-for-interfaces",
+            "--config",
+        ];
+        let directory = TempDir::new().unwrap();
+        let config: PathBuf = directory.path().join("seq.toml");
+        fs::write(&config, DOOR).unwrap();
+        let mut command = Command::new(&binaries().user);
+        let process = Process::start(&net.server, command.args(arguments).arg(&config));
+        wait::until("it waits", || status(net).1["pid"].is_u64());
+        assert_eq!(shortfalls(net), ["absent late1"]);
+        let text = explained();
+        assert!(text.contains("a new connection would pass"), "{text}");
+        assert!(!text.contains("would be dropped"), "{text}");
+        assert!(process.stop(SIGTERM).status.success());
+    });
+}
+
+#[test]
+fn without_a_process() {
+    net::test(|net| {
+        let kept = |config: &str| {
+            let mut daemon = start(net, config, &[]);
+            assert_eq!(shortfalls(net), NONE);
+            daemon.process_mut().signal(SIGKILL);
+            wait::until("it is gone", || status(net).1["pid"].is_null());
+            daemon
+        };
+        let daemon = kept(DOOR);
+        assert_eq!(shortfalls(net), NONE, "nothing needs one");
+        let link = pins::instance(&net.server).link(SERVER_LINK);
+        fs::remove_file(link).unwrap();
+        wait::until("the link ends", || !status(net).0);
+        assert_eq!(shortfalls(net), [format!("missing {SERVER_LINK}")]);
+        drop(daemon);
+        detach(net);
+
+        let daemon = kept(&format!("{DOOR}on_open = [\"/bin/true\"]\n"));
+        assert_eq!(shortfalls(net), ["no-process"]);
+        drop(daemon);
+        detach(net);
+    });
+}
+
+#[test]
+fn a_process_that_hangs_and_a_file_without_lines() {
+    net::test(|net| {
+        let directory = TempDir::new().unwrap();
+        let once = directory.path().join("once");
+        fs::write(&once, " 7100:tcp,8100:udp,9100:tcp\n").unwrap();
+        let config = format!(
+            "{DOOR}[[door]]\nname = \"once\"\none_time = {:?}\nopen = [\"tcp/8080\"]\n",
+            once.display().to_string()
+        );
+        let mut daemon = start(net, &config, &[]);
+        assert_eq!(shortfalls(net), NONE);
+        daemon.process_mut().signal(SIGSTOP);
+        assert_eq!(shortfalls(net), ["no-answer"]);
+        daemon.process_mut().signal(SIGCONT);
+        assert_eq!(shortfalls(net), NONE);
+        fs::write(&once, "").unwrap();
+        let (code, told) = daemon::ask(&net.server, &["reload"]);
+        assert_eq!(code, Some(0), "{told}");
+        assert_eq!(shortfalls(net), ["door-unusable"]);
+        daemon.leave(SIGTERM);
+        detach(net);
+    });
+}
+
+/// A start with a name that nothing has leaves nothing that is in the way of anything later.
+#[test]
+fn a_start_with_a_wrong_name() {
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH]);
+        start(net, DOOR, &[]).leave(SIGTERM);
+        let directory = TempDir::new().unwrap();
+        let config = directory.path().join("seq.toml");
+        fs::write(&config, format!("interfaces = [\"etho\"]\n{DOOR}")).unwrap();
+        let run = || {
+            let mut command = Command::new(&binaries().user);
+            command.args(["--on-exit", "keep", "--wait-for-interfaces", "--config"]);
+            let process = Process::start(&net.server, command.arg(&config));
+            wait::until("it is there", || {
+                let (_, all) = status(net);
+                all["pid"].is_u64()
+                    || all["instances"]
+                        .as_array()
+                        .is_some_and(|all| all.len() == 2)
+            });
+            process
+        };
+        let process = run();
+        let warning = format!("warning: {SERVER_LINK} is still protected by what an earlier");
+        wait::until("it is warned of", || process.stderr().contains(&warning));
+        assert_eq!(
+            shortfalls(net),
+            ["absent etho"],
+            "and the other one is in force"
+        );
+        let pid = process.id().to_string();
+        let (code, told) = daemon::ask(&net.server, &["reload", "--process", &pid]);
+        assert_eq!(code, Some(0), "{told}");
+        assert!(process.stop(SIGTERM).status.success());
+
+        // What it has left is no instance.
+        assert_eq!(shortfalls(net), NONE);
+        let (code, told) = daemon::ask(&net.server, &["list"]);
+        assert_eq!(code, Some(0), "{told}");
+        net.stranger(Family::V4)
+            .finds_closed(SSH, "protected all the time");
+        // And the next start removes it.
+        let daemon = start(net, DOOR, &[]);
+        let left: Vec<_> = pins::instances(&net.server);
+        assert_eq!(left.len(), 1, "{left:?}");
+        assert!(daemon.told(&json!({"event": "stopped"})).is_empty());
+        daemon.leave(SIGTERM);
+        detach(net);
+    });
+}
