@@ -25,6 +25,7 @@ use tokio::{
     time::{Instant, sleep, sleep_until, timeout},
 };
 
+use crate::refused;
 /// Connections at once; more wait for their turn.
 pub const CONNECTIONS_MAX: usize = 32;
 /// Those of one source; more are ended.
@@ -101,7 +102,10 @@ fn refusal(at: SocketAddr, error: &io::Error) -> String {
     } else {
         "it is tried again"
     };
-    format!("clients can't be told which line is next on {at}: {error}; {help}")
+    format!(
+        "clients can't be told which line is next on {at}: {}; {help}",
+        refused::plain(error)
+    )
 }
 
 fn listener(at: SocketAddr) -> io::Result<TcpListener> {

@@ -31,7 +31,7 @@ use crate::{
     control::Misuse,
     gate,
     interface::{self, Interface},
-    netns, pins, private,
+    netns, pins, private, refused,
     registry::Registry,
 };
 
@@ -513,8 +513,9 @@ fn not_made(path: &Path, error: &std::io::Error) -> anyhow::Error {
     let user = nix::unistd::Uid::effective();
     let directory = path.parent().filter(|parent| parent.starts_with(RUN));
     anyhow!(
-        "making {}: {error}; an ordinary user needs the directory made: `sudo install -d -o {user} {}`",
+        "making {}: {}; an ordinary user needs the directory made: `sudo install -d -o {user} {}`",
         path.display(),
+        refused::plain(error),
         directory.unwrap_or(path).display()
     )
 }

@@ -48,6 +48,7 @@ pub mod private;
 pub mod privileges;
 #[cfg(feature = "object")]
 pub mod protection;
+pub mod refused;
 pub mod registry;
 pub mod session;
 pub mod sockets;

@@ -26,7 +26,7 @@ use knock_user::{
     persistence::Persistence,
     privileges,
     protection::Protection,
-    session,
+    refused, session,
     start::Plan,
     supervisor::{self, Stderr},
 };
@@ -160,7 +160,7 @@ fn told(error: &anyhow::Error) -> String {
     if error.is::<Problems>() || error.is::<BadFile>() {
         return error.to_string();
     }
-    supervisor::named(Level::ERROR, &format!("{error:#}"))
+    supervisor::named(Level::ERROR, &refused::told(error))
 }
 
 fn log_to(stderr: Stderr, verbose: u8) {

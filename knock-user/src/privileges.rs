@@ -6,6 +6,8 @@ use anyhow::{Context as _, Result, bail, ensure};
 use caps::{CapSet, Capability, CapsHashSet};
 use nix::sys::prctl;
 
+use crate::refused;
+
 /// What loading and attaching need.
 const NEEDED: [Capability; 3] = [
     Capability::CAP_BPF,
@@ -108,8 +110,9 @@ pub fn unreadable(file: &Path) -> Option<String> {
     let error = fs::File::open(file).err()?;
     let shown = file.display();
     Some(format!(
-        "{shown} can't be read again ({error}), so a reload of it will fail: move it to where this \
-         user can read it, such as `sudo install -D -m 600 {shown} /etc/knock/seq.toml`"
+        "{shown} can't be read again ({}), so a reload of it will fail: move it to where this \
+         user can read it, such as `sudo install -D -m 600 {shown} /etc/knock/seq.toml`",
+        refused::plain(&error)
     ))
 }
 

@@ -38,6 +38,7 @@ use crate::{
     moving::Kept,
     one_time::Standing,
     pins::{self, Pinned},
+    refused,
     registry::Registry,
     start::Plan,
 };
@@ -171,7 +172,10 @@ impl Protection {
         how: How,
     ) -> Result<(Self, Put)> {
         let before = Registry::read(&instance.registry()).unwrap_or_else(|error| {
-            tracing::warn!("{error:#}; grants that were given before end");
+            tracing::warn!(
+                "{}; grants that were given before end",
+                refused::told(&error)
+            );
             None
         });
         let change = Change {
@@ -323,7 +327,7 @@ impl Protection {
     /// The kernel does not tell, or the pins can't be read or written.
     pub fn follow_interfaces(&mut self) -> Result<Followed> {
         let mut followed = Followed::default();
-        let pinned = self.pin_again().err().map(|error| format!("{error:#}"));
+        let pinned = self.pin_again().err().map(|error| refused::told(&error));
         if pinned != self.unpinned {
             followed.is_pinned_again = pinned.is_none();
             followed.unpinned.clone_from(&pinned);
@@ -361,7 +365,7 @@ impl Protection {
             if let Some((name, _)) = there.iter().find(|(_, one)| one.index == interface.index) {
                 let done = self.follow(name, interface, &all, &links, &mut followed);
                 if let Err(error) = done {
-                    followed.failures.push(format!("{error:#}"));
+                    followed.failures.push(refused::told(&error));
                 }
             }
         }

@@ -274,6 +274,7 @@ fn a_file_that_is_not_there_is_a_problem() {
     let problems = config::read(Path::new("/nonexistent/seq.toml")).unwrap_err();
     assert_eq!(
         problems.to_string(),
-        "/nonexistent/seq.toml: can't be read: No such file or directory (os error 2)"
+        "/nonexistent/seq.toml: can't be read: no such file or directory; check the name: a relative \
+         one begins where the program was started"
     );
 }

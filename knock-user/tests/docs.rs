@@ -17,7 +17,7 @@ use knock_user::{
     control::{
         answers::{
             Confirmed, Counter, Detached, Explanation, Granted, Grants, Held, Interface, OneTime,
-            Reloaded, Revoked, Status,
+            Reloaded, Revoked, Shortfall, Status,
         },
         facts,
     },
@@ -47,9 +47,9 @@ fn every_command_and_option_is_on_a_page() {
         let index = asked.iter().position(words);
         let line = asked.remove(index.unwrap_or_else(|| panic!("{name} is on no page")));
         for arg in subcommand.get_arguments() {
-            // All of them have these two, which the page says once.
+            // All of them have these, which the page says once.
             if let Some(long) = arg.get_long()
-                && !["iface", "json"].contains(&long)
+                && !["iface", "json", "process"].contains(&long)
             {
                 assert!(line.contains(&format!("--{long}")), "{line} lacks --{long}");
             }
@@ -346,6 +346,8 @@ fn every_field_of_an_answer_is_on_the_page() {
     let mut verdicts = verdicts();
     let mut status = fields::<Status>();
     status.extend(fields::<Interface>());
+    status.extend(fields::<Shortfall>());
+    status.extend(["protected", "absent", "refused", "missing"]);
     status.extend(["native", "generic"]);
     status.extend(fields::<OneTime>());
     status.extend(fields::<Counter>());

@@ -378,7 +378,7 @@ fn files_that_cannot_be_read_are_told() {
     let directory = tempdir().unwrap();
     let path = directory.path().join("knockd.conf");
     let told = refused(&path);
-    assert!(told.contains("can't be read: No such file"), "{told}");
+    assert!(told.contains("can't be read: no such file"), "{told}");
     fs::write(&path, b"[\xff]\n").unwrap();
     let told = refused(&path);
     assert!(told.contains("knockd.conf:1: not UTF-8"), "{told}");

@@ -37,7 +37,10 @@ use self::{
     problem::Report,
 };
 pub(crate) use self::{files::Lines, scans::is_scan};
-use crate::{compile::Conflict, host::Host};
+use crate::{
+    refused,
+    {compile::Conflict, host::Host},
+};
 
 /// Twice what 10 000 doors of 128 knocks take; `/dev/zero` is longer.
 const FILE_MAX: u64 = 32 << 20;
@@ -115,7 +118,10 @@ fn understand(path: &Path, text: io::Result<String>) -> Result<Checked, Problems
             list: vec![Problem {
                 line: None,
                 key: String::new(),
-                reason: format!("can't be read: {error}"),
+                reason: format!(
+                    "can't be read: {}",
+                    refused::reason(&error, &path.display().to_string())
+                ),
             }],
         }),
     }

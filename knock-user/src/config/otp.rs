@@ -20,6 +20,7 @@ use super::{
     problem::Report,
     section::{Item, Section},
 };
+use crate::refused;
 
 const KEYS: &[&str] = &[
     "secret",
@@ -259,6 +260,9 @@ fn read_secret(path: &Path) -> Result<Secret, String> {
             false => Ok(()),
         }
     });
-    read.map_err(|error| format!("can't be read: {error}"))?;
+    read.map_err(|error| {
+        let about = path.display().to_string();
+        format!("can't be read: {}", refused::reason(&error, &about))
+    })?;
     Secret::of_line(&text).map_err(|reason| reason.to_string())
 }

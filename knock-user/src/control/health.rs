@@ -7,7 +7,10 @@
 use std::path::Path;
 
 use super::answers::{Shortfall, Status};
-use crate::{config, console::text, registry::Registry};
+use crate::{
+    refused,
+    {config, console::text, registry::Registry},
+};
 
 /// What only a running process knows.
 #[derive(Clone, Debug, Default)]
@@ -139,8 +142,9 @@ impl Found {
                 ),
             ),
             Err(error) => self.notes.push(format!(
-                "{} can't be compared with what is in force: {error}",
-                path.display()
+                "{} can't be compared with what is in force: {}",
+                path.display(),
+                refused::plain(&error)
             )),
         }
     }

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::answers::{
     Confirmed, Detached, Explanation, Granted, Grants, Reloaded, Revoked, Status,
 };
-use crate::config::Problems;
+use crate::{config::Problems, refused};
 
 /// The version of the protocol.
 pub const VERSION: u64 = 1;
@@ -177,7 +177,7 @@ impl Reply {
                 names_file: true,
             }),
             Err(error) if error.is::<Misuse>() => Self::bad(error.to_string()),
-            Err(error) => Self::failed(format!("{error:#}")),
+            Err(error) => Self::failed(refused::told(&error)),
         }
     }
 

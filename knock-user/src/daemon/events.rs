@@ -12,7 +12,7 @@ use crate::{
     commands::{Job, Occasion},
     drift::Astray,
     ledger::Action,
-    maps,
+    maps, refused,
 };
 
 /// Events that are heard before anything else gets its turn.
@@ -78,7 +78,7 @@ impl<W: Write> Daemon<W> {
             return;
         }
         if let Err(error) = self.protection.follow_sequences(&self.plan) {
-            tracing::warn!("{error:#}");
+            tracing::warn!("{}", refused::told(&error));
         }
         self.tell_files();
     }
@@ -86,7 +86,7 @@ impl<W: Write> Daemon<W> {
     /// Listens to one-time sequences no more.
     pub(super) fn withdraw_sequences(&mut self) {
         if let Err(error) = self.protection.withdraw_sequences(&self.plan) {
-            tracing::warn!("{error:#}");
+            tracing::warn!("{}", refused::told(&error));
         }
         self.tell_files();
     }
@@ -118,7 +118,7 @@ impl<W: Write> Daemon<W> {
                 }
             };
             if let Err(error) = done {
-                tracing::warn!("{error:#}");
+                tracing::warn!("{}", refused::told(&error));
             }
         }
     }

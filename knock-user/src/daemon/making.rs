@@ -19,6 +19,7 @@ use crate::{
         answers::{Confirmed, Reloaded},
     },
     protection::{How, Prepared},
+    refused,
     start::Plan,
     supervisor,
 };
@@ -198,7 +199,7 @@ impl<W: Write> Daemon<W> {
                     }
                     self.reload(ready)
                 });
-                self.reload_failed = changes.as_ref().err().map(|error| format!("{error:#}"));
+                self.reload_failed = changes.as_ref().err().map(refused::told);
                 self.say_ready();
                 changes.map(|changes| {
                     Answer::Reloaded(Reloaded {

@@ -37,6 +37,7 @@ use crate::{
     links::LinkWatch,
     persistence::Persistence,
     protection::{Protection, Put},
+    refused,
     start::Plan,
     supervisor,
 };
@@ -290,7 +291,7 @@ impl<W: Write> Daemon<W> {
             // Whatever is refused here, packets are judged all the same, and stopping would end
             // that.
             if let Err(error) = done {
-                tracing::warn!("{error:#}");
+                tracing::warn!("{}", refused::told(&error));
             }
         };
         supervisor::stopping("ending");
@@ -302,7 +303,7 @@ impl<W: Write> Daemon<W> {
         if let Some((call, reply)) = asked {
             call.answer(match &ended {
                 Ok(()) => reply,
-                Err(error) => Reply::failed(format!("{error:#}")),
+                Err(error) => Reply::failed(refused::told(&error)),
             });
         }
         control.finish().await;

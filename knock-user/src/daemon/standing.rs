@@ -9,7 +9,7 @@ use crate::{
     clock,
     console::text::{list, seconds},
     coverage::Coverage,
-    supervisor,
+    refused, supervisor,
 };
 
 impl<W: Write> Daemon<W> {
@@ -31,7 +31,10 @@ impl<W: Write> Daemon<W> {
     fn standing(&self) -> String {
         let interfaces = match self.protection.coverage() {
             Ok(interfaces) => interfaces,
-            Err(error) => return format!("it can't be told what is in force: {error:#}"),
+            Err(error) => {
+                let error = refused::told(&error);
+                return format!("it can't be told what is in force: {error}");
+            }
         };
         let mut text = sentence(&self.ports, &interfaces, self.run.dry_run);
         if self.trial.is_some() {

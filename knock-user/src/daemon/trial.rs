@@ -13,6 +13,7 @@ use crate::{
     clock,
     console::text,
     control::{Answer, Call, Reply, answers::Confirmed, facts::Clock},
+    refused,
     start::Plan,
 };
 
@@ -109,7 +110,8 @@ impl<W: Write> Daemon<W> {
         });
         if let Err(error) = back {
             tracing::warn!(
-                "the configuration before is not back yet, and this is tried again: {error:#}"
+                "the configuration before is not back yet, and this is tried again: {}",
+                refused::told(&error)
             );
             let until_ms = clock::boot_ms().saturating_add(RETRY_MS);
             self.trial = Some(Trial { until_ms, ..trial });

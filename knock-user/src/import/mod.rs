@@ -28,6 +28,7 @@ use self::{
 };
 use crate::{
     config::{self, Problem, Problems, checked::Ports},
+    refused,
     toml_text::{comment, commented, list},
 };
 
@@ -59,7 +60,7 @@ pub fn run(path: &Path, out: &mut impl Write, told: &mut impl Write) -> Result<(
         problems(vec![Problem {
             line: None,
             key: String::new(),
-            reason: format!("can't be read: {error}"),
+            reason: format!("can't be read: {}", refused::reason(&error, &file)),
         }])
     })?;
     let text = encoding::decode(&bytes).map_err(problems)?;

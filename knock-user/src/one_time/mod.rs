@@ -24,6 +24,7 @@ pub use self::{
     disk::exposure,
 };
 use crate::config::checked::Knock;
+use crate::refused;
 
 /// A sequence that works now.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -52,9 +53,9 @@ pub struct Standing {
 pub enum OneTimeError {
     /// It can't be read.
     #[error(
-        "cannot read {}: {cause}; it must belong to who runs knock-user, as after `sudo install -D \
+        "cannot read {}: {}; it must belong to who runs knock-user, as after `sudo install -D \
          -m 600 -o {} {} /var/lib/knock/once`",
-        path.display(), whoever(), path.display()
+        path.display(), refused::plain(cause), whoever(), path.display()
     )]
     Unreadable {
         /// The file.
@@ -64,9 +65,9 @@ pub enum OneTimeError {
     },
     /// What is used can't be marked.
     #[error(
-        "cannot mark what is used in {}: {cause}; the file and its directory must belong to who \
+        "cannot mark what is used in {}: {}; the file and its directory must belong to who \
          runs knock-user, as after `sudo install -D -m 600 -o {} {} /var/lib/knock/once`",
-        path.display(), whoever(), path.display()
+        path.display(), refused::plain(cause), whoever(), path.display()
     )]
     Unmarkable {
         /// The file.

@@ -22,7 +22,7 @@ use crate::{
     interface::{self, Interface},
     maps,
     moving::Kept,
-    netns, pins,
+    netns, pins, refused,
     registry::Registry,
     sockets,
     start::Plan,
@@ -157,7 +157,7 @@ impl Change<'_> {
                 None => Ok(()),
             };
             if let Err(error) = undone {
-                tracing::warn!("{error:#}");
+                tracing::warn!("{}", refused::told(&error));
             }
         }
         made
