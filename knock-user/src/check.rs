@@ -14,8 +14,12 @@ use crate::{
         checked::{Door, Effect, Moving, OneTime, Ports, Settings, Verify},
         value::spell,
     },
+    coverage::{self, State},
     host::Host,
+    instance::Instance,
+    interface,
     one_time::{self, Book},
+    pins,
     strength::{Strength, View},
 };
 
@@ -40,7 +44,45 @@ fn told(checked: &Checked, host: &Host, out: &mut impl Write) -> io::Result<()> 
             writeln!(out, "{}", problem.told("warning", &checked.file))?;
         }
     }
-    check(checked, host, out)
+    for warning in interfaces(&checked.settings) {
+        for problem in checked.problem("interfaces", warning).list {
+            writeln!(out, "{}", problem.told("warning", &checked.file))?;
+        }
+    }
+    for warning in checked.surroundings(host, &checked.settings.interfaces) {
+        writeln!(out, "{}", warning.told("warning", &checked.file))?;
+    }
+    check(checked, host, out)?;
+    if let Some(note) = checked.unserved(host) {
+        writeln!(out, "{}", note.told("note", &checked.file))?;
+    }
+    Ok(())
+}
+
+/// Interfaces of the file that are not there, or that can't be protected.
+fn interfaces(settings: &Settings) -> Vec<String> {
+    let names = &settings.interfaces;
+    let Ok(all) = interface::list() else {
+        return Vec::new();
+    };
+    // Pins may belong to somebody else, and then ours can't be told from others.
+    let instance = Instance::of(names);
+    let links = instance.and_then(|instance| pins::links(&instance));
+    let links = links.unwrap_or_default();
+    let covered = coverage::among(names, &links, &all).into_iter();
+    let reasons = covered.filter_map(|coverage| match coverage.state {
+        State::Absent => {
+            let there: Vec<&str> = all.iter().map(|there| there.name.as_str()).collect();
+            Some(format!(
+                "there is no interface {} now; this host has {}",
+                coverage.name,
+                there.join(", ")
+            ))
+        }
+        State::Refused(refusal) => Some(refusal.to_string()),
+        State::Protected { .. } | State::Missing => None,
+    });
+    reasons.collect()
 }
 
 /// Tells the warnings of a configuration on a certain host, and what it means.

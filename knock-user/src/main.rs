@@ -24,7 +24,7 @@ use knock_user::{
     leftovers,
     output::{Output, Unread},
     persistence::Persistence,
-    privileges,
+    pins, privileges,
     protection::Protection,
     refused, session,
     start::Plan,
@@ -118,6 +118,12 @@ fn run(options: &Run, stderr: Stderr) -> Result<()> {
             tracing::warn!("{unreadable}");
         }
         let how = plan.how(options);
+        if !options.dry_run
+            && pins::links(&instance).is_ok_and(|links| links.is_empty())
+            && let Some(warning) = plan.cuts()
+        {
+            tracing::warn!("{warning}");
+        }
         let (protection, put) = Protection::begin(instance, &plan, &interfaces, how)?;
         let out = Output::new(io::stdout());
         let daemon = Daemon::new(options.clone(), plan, protection, put, index, |doors| {

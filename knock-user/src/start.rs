@@ -1,7 +1,7 @@
 //! From the command line to a configuration that can be put in place: everything that can be wrong
 //! with it is found before anything is touched.
 
-use std::{collections::BTreeMap, fs::File, io::Read as _, path::PathBuf};
+use std::{collections::BTreeMap, fs::File, io::Read as _, net::IpAddr, path::PathBuf};
 
 use anyhow::{Context as _, Result};
 
@@ -14,7 +14,7 @@ use crate::{
         checked::{Door, Effect, Settings},
     },
     control::Misuse,
-    host::Host,
+    host::{Host, tracked},
     moving::Kept,
     protection::How,
 };
@@ -51,8 +51,13 @@ impl Plan {
     fn of(run: &Run, checked: Checked) -> Result<Self> {
         checked.has_effect()?;
         let host = Host::inspect().context("asking the kernel what this host serves")?;
+        let interfaces = match run.interfaces.as_slice() {
+            [] => &checked.settings.interfaces,
+            named => named,
+        };
         let warnings = checked.warnings(&host).into_iter();
         let warnings = warnings.chain(checked.file_warnings());
+        let warnings = warnings.chain(checked.surroundings(&host, interfaces));
         let warnings = warnings.map(|warning| warning.told("warning", &checked.file));
         let unseen = (run.dry_run && checked.settings.has_handshakes()).then(|| {
             "a dry run answers nothing, so nobody gets through doors with verify = \"handshake\": \
@@ -70,6 +75,20 @@ impl Plan {
     /// The settings.
     pub fn settings(&self) -> &Settings {
         &self.checked.settings
+    }
+
+    /// A warning of connections to others that a first start cuts.
+    pub fn cuts(&self) -> Option<String> {
+        if !self.host.forwards {
+            return None;
+        }
+        let protected = compile::protected(self.settings());
+        tracked::warning(&protected, |address| self.host.has_address(address))
+    }
+
+    /// Whether an address is that of a gateway.
+    pub fn is_gateway(&self, address: IpAddr) -> bool {
+        self.host.gateways.contains(&address)
     }
 
     /// Compiles it with the sequences that its doors have now; what is known keeps its number.

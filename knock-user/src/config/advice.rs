@@ -1,16 +1,17 @@
 //! What works but is unwise, and what to do about it.
 
+mod ephemeral;
 mod guessable;
 mod otp;
+mod surroundings;
 
-use std::{collections::BTreeSet, ops::RangeInclusive, time::Duration};
+use std::{collections::BTreeSet, time::Duration};
 
 use knock_common::packet::Protocol;
 
 use super::{
     Checked, Problem,
-    checked::{Decoys, Door, Exempt, Knock, Moving, Ports, Scope, Settings, Verify},
-    ports::PortSet,
+    checked::{Door, Exempt, Knock, Moving, Ports, Scope, Settings, Verify},
     scans::{Harmless, Touch},
     value::spell,
 };
@@ -185,102 +186,6 @@ impl Advice<'_> {
         );
     }
 
-    /// Ports that sockets of the host get when they ask for none: what is sent to them would be taken
-    /// for knocks, or dropped.
-    fn ephemeral_ports(&mut self) {
-        let mut reserve: Vec<Ports> = Vec::new();
-        let mut found: Vec<(Option<usize>, &str, String)> = Vec::new();
-        let places = &self.checked.places;
-        for (index, door) in self.settings().doors.iter().enumerate() {
-            let mut knocks: Vec<Knock> = door.knock.clone();
-            knocks.retain(|knock| self.host.may_use(knock.port));
-            knocks.sort();
-            knocks.dedup();
-            if !knocks.is_empty() {
-                let what = format!(
-                    "{}, and what is sent to them would count as knocks",
-                    listed(&knocks)
-                );
-                found.push((places.of_door(index, "knock"), "knock", what));
-                reserve.extend(knocks.into_iter().map(Ports::from));
-            }
-            if let Some(Moving::Otp(otp)) = &door.moving {
-                let timed = self.usable(&otp.ports().collect::<Vec<_>>());
-                if !timed.is_empty() {
-                    let what = format!(
-                        "{}, and what is sent to them would count as knocks",
-                        listed(&timed)
-                    );
-                    found.push((places.of_door(index, "otp"), "otp", what));
-                    reserve.extend(timed);
-                }
-            }
-            let opened = self.usable(door.opened());
-            if !opened.is_empty() {
-                let what = format!("{}, and answers to them would be dropped", listed(&opened));
-                found.push((places.of_door(index, "open"), "open", what));
-                reserve.extend(opened);
-            }
-        }
-        let file_line = |key: &str| places.keys.get(key).copied();
-        let protected = self.usable(&self.settings().protect);
-        if !protected.is_empty() {
-            let what = format!(
-                "{}, and answers to them would be dropped",
-                listed(&protected)
-            );
-            found.push((file_line("protect"), "protect", what));
-            reserve.extend(protected);
-        }
-        if let Decoys::Listed(decoys) = &self.settings().decoys {
-            let decoys = self.usable(decoys);
-            if !decoys.is_empty() {
-                let what = format!("{}, and answers to them would be dropped", listed(&decoys));
-                found.push((file_line("decoys"), "decoys", what));
-                reserve.extend(decoys);
-            }
-        }
-        let sysctl = self.reserved_ports(&reserve);
-        for (line, key, what) in found {
-            let reason = format!(
-                "this host's own sockets may get {what}; keep them off with \
-                 `sysctl -w net.ipv4.ip_local_reserved_ports={sysctl}`, and the same in \
-                 /etc/sysctl.d"
-            );
-            self.add(line, key, reason);
-        }
-    }
-
-    /// Those of `ranges` in which the host's own connections may get a port.
-    fn usable(&self, ranges: &[Ports]) -> Vec<Ports> {
-        ranges
-            .iter()
-            .copied()
-            .filter(|ports| (ports.first..=ports.last).any(|port| self.host.may_use(port)))
-            .collect()
-    }
-
-    /// The list of reserved ports that the host has, and `more` in its ephemeral range.
-    fn reserved_ports(&self, more: &[Ports]) -> String {
-        let ephemeral = &self.host.ephemeral;
-        let clipped = more.iter().map(|ports| {
-            let first = ports.first.max(*ephemeral.start());
-            first..=ports.last.min(*ephemeral.end())
-        });
-        let all = self.host.reserved.iter().cloned().chain(clipped);
-        // The list knows no protocols.
-        let set = PortSet::new(all.filter(|range| !range.is_empty()).map(as_tcp));
-        let words: Vec<String> = set
-            .ranges()
-            .iter()
-            .map(|ports| match ports.first == ports.last {
-                true => ports.first.to_string(),
-                false => format!("{}-{}", ports.first, ports.last),
-            })
-            .collect();
-        words.join(",")
-    }
-
     fn trust(&mut self) {
         let everybody = self.settings().trust.iter().find(|prefix| prefix.bits == 0);
         if let Some(prefix) = everybody.copied() {
@@ -331,14 +236,6 @@ fn pass_hint(door: &Door) -> &'static str {
     match has_ports {
         true => "",
         false => ", or let the knocks pass with knock_pass = true",
-    }
-}
-
-fn as_tcp(range: RangeInclusive<u16>) -> Ports {
-    Ports {
-        protocol: Protocol::Tcp,
-        first: *range.start(),
-        last: *range.end(),
     }
 }
 

@@ -104,6 +104,7 @@ impl<W: Write> Daemon<W> {
                 Action::Restore { key, grant } => self.restore(key, grant),
                 Action::Opened { source, door, .. } => {
                     self.console.action(action, event, at_ns);
+                    self.warn_of_gateway(source);
                     self.command(Occasion::Open, source, door);
                     Ok(())
                 }
@@ -120,6 +121,17 @@ impl<W: Write> Daemon<W> {
             if let Err(error) = done {
                 tracing::warn!("{}", refused::told(&error));
             }
+        }
+    }
+
+    /// Whoever comes from behind a gateway that masquerades has its address.
+    fn warn_of_gateway(&self, source: Address) {
+        let source = source.into();
+        if self.plan.is_gateway(source) {
+            tracing::warn!(
+                "{source} is a gateway of this host: if it puts its own address in place of those \
+                 behind it, the door is open to all of them"
+            );
         }
     }
 

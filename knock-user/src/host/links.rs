@@ -34,6 +34,8 @@ pub struct Link {
     pub kind: Option<String>,
     /// The number of the bridge, bond or VRF that it belongs to.
     pub master: Option<u32>,
+    /// The number of the interface that carries it, as that of a VLAN.
+    pub carrier: Option<u32>,
     /// The id of the XDP program that is attached to it.
     pub program: Option<u32>,
     /// The addresses that the host has on it.
@@ -107,6 +109,8 @@ fn link(message: LinkMessage) -> Link {
                         None
                     }
                 }));
+        } else if let LinkAttribute::Link(carrier) = attribute {
+            link.carrier = Some(carrier);
         } else if let LinkAttribute::Controller(master) = attribute {
             link.master = Some(master);
         } else if let LinkAttribute::Xdp(xdp) = attribute {

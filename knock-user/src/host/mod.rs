@@ -1,6 +1,9 @@
 //! What this host is like, as far as a configuration depends on it.
 
+mod gateways;
 mod links;
+pub mod tracked;
+mod translations;
 
 use std::{
     collections::BTreeSet,
@@ -9,7 +12,11 @@ use std::{
     ops::RangeInclusive,
 };
 
-pub use self::links::{Link, links};
+pub use self::{
+    gateways::gateways,
+    links::{Link, links},
+    translations::{Translation, translations},
+};
 
 use crate::{config::checked::Knock, sockets};
 use anyhow::{Context as _, Result};
@@ -17,6 +24,12 @@ use knock_common::packet::Protocol;
 
 const EPHEMERAL: &str = "/proc/sys/net/ipv4/ip_local_port_range";
 const RESERVED: &str = "/proc/sys/net/ipv4/ip_local_reserved_ports";
+
+/// For IPv4 and IPv6.
+const FORWARDING: [&str; 2] = [
+    "/proc/sys/net/ipv4/ip_forward",
+    "/proc/sys/net/ipv6/conf/all/forwarding",
+];
 
 /// Facts about a host.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -32,6 +45,12 @@ pub struct Host {
     pub served: BTreeSet<Knock>,
     /// Its interfaces with their addresses, by their numbers.
     pub links: Vec<Link>,
+    /// Whether it forwards packets, as a router or for containers.
+    pub forwards: bool,
+    /// Ports that it translates to others, as far as its rules can be read.
+    pub translations: Vec<Translation>,
+    /// Its gateways.
+    pub gateways: BTreeSet<IpAddr>,
 }
 
 impl Default for Host {
@@ -42,6 +61,9 @@ impl Default for Host {
             reserved: Vec::new(),
             served: BTreeSet::new(),
             links: Vec::new(),
+            forwards: false,
+            translations: Vec::new(),
+            gateways: BTreeSet::new(),
         }
     }
 }
@@ -61,6 +83,9 @@ impl Host {
             reserved,
             served: served()?,
             links: links()?,
+            forwards: FORWARDING.iter().any(|path| is_on(path)),
+            translations: translations(),
+            gateways: gateways(),
         })
     }
 
@@ -98,6 +123,11 @@ impl Host {
     pub fn may_use(&self, port: u16) -> bool {
         self.ephemeral.contains(&port) && !self.reserved.iter().any(|range| range.contains(&port))
     }
+}
+
+/// Whether a switch of the kernel is on; one that is not there is off.
+fn is_on(path: &str) -> bool {
+    fs::read_to_string(path).is_ok_and(|text| text.trim() == "1")
 }
 
 /// `32768\t60999`.

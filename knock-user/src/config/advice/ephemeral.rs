@@ -1,0 +1,353 @@
+//! Ports that the host, or who it forwards for, uses for connections of its own.
+
+use std::{collections::BTreeSet, ops::RangeInclusive};
+
+use super::{Advice, listed};
+use crate::{
+    compile,
+    config::{
+        checked::{Decoys, Knock, Moving, Ports},
+        ports::PortSet,
+        ranges,
+    },
+};
+use knock_common::packet::Protocol;
+
+/// With fewer ephemeral ports, a host that opens many connections to one other runs out of them.
+const EPHEMERAL_LEAST: u32 = 1024;
+/// The first port that any user may listen on.
+const UNPRIVILEGED: u16 = 1024;
+
+impl Advice<'_> {
+    /// Ports that sockets of the host get when they ask for none: what is sent to them would be taken
+    /// for knocks, or dropped.
+    pub(super) fn ephemeral_ports(&mut self) {
+        let mut reserve: Vec<Ports> = Vec::new();
+        let mut found: Vec<(Option<usize>, &str, String)> = Vec::new();
+        let places = &self.checked.places;
+        for (index, door) in self.settings().doors.iter().enumerate() {
+            let mut knocks: Vec<Knock> = door.knock.clone();
+            knocks.retain(|knock| self.host.may_use(knock.port));
+            knocks.sort();
+            knocks.dedup();
+            if !knocks.is_empty() {
+                let what = format!(
+                    "{}, and what is sent to them would count as knocks",
+                    listed(&knocks)
+                );
+                found.push((places.of_door(index, "knock"), "knock", what));
+                reserve.extend(knocks.into_iter().map(Ports::from));
+            }
+            if let Some(Moving::Otp(otp)) = &door.moving {
+                let timed = self.usable(&otp.ports().collect::<Vec<_>>());
+                if !timed.is_empty() {
+                    let what = format!(
+                        "{}, and what is sent to them would count as knocks",
+                        listed(&timed)
+                    );
+                    found.push((places.of_door(index, "otp"), "otp", what));
+                    reserve.extend(timed);
+                }
+            }
+            let opened = self.usable(door.opened());
+            if !opened.is_empty() {
+                let what = format!("{}, and answers to them would be dropped", listed(&opened));
+                found.push((places.of_door(index, "open"), "open", what));
+                reserve.extend(opened);
+            }
+        }
+        let file_line = |key: &str| places.keys.get(key).copied();
+        let protected = self.usable(&self.settings().protect);
+        if !protected.is_empty() {
+            let what = format!(
+                "{}, and answers to them would be dropped",
+                listed(&protected)
+            );
+            found.push((file_line("protect"), "protect", what));
+            reserve.extend(protected);
+        }
+        if let Decoys::Listed(decoys) = &self.settings().decoys {
+            let decoys = self.usable(decoys);
+            if !decoys.is_empty() {
+                let what = format!("{}, and answers to them would be dropped", listed(&decoys));
+                found.push((file_line("decoys"), "decoys", what));
+                reserve.extend(decoys);
+            }
+        }
+        let cure = self.cure(&reserve);
+        for (line, key, what) in found {
+            self.add(
+                line,
+                key,
+                format!("this host's own sockets may get {what}; {cure}"),
+            );
+        }
+        self.masqueraded();
+    }
+
+    /// How the host's own sockets are kept off these ports, if it still has enough of others then.
+    fn cure(&self, reserve: &[Ports]) -> String {
+        let reserved = self.reserved_ports(reserve);
+        let ephemeral = &self.host.ephemeral;
+        let all = u32::from(*ephemeral.end()) + 1 - u32::from(*ephemeral.start());
+        let taken = reserved.count(as_tcp(ephemeral.clone()));
+        if all - taken >= EPHEMERAL_LEAST {
+            return format!(
+                "keep them off with `sysctl -w net.ipv4.ip_local_reserved_ports={}`, and the same \
+                 in /etc/sysctl.d",
+                spelled(&reserved)
+            );
+        }
+        let too_many = format!(
+            "to reserve them would leave {} of its {all} ports for its own connections, which then \
+             fail",
+            all - taken
+        );
+        match self.other_range() {
+            Some(range) => format!(
+                "{too_many}: let it use others, with `sysctl -w \
+                 net.ipv4.ip_local_port_range=\"{} {}\"`, and the same in /etc/sysctl.d",
+                range.start(),
+                range.end()
+            ),
+            None => format!("{too_many}: take fewer ports"),
+        }
+    }
+
+    /// The longest range of ports that are nothing of ours, if it is long enough for the host's own
+    /// connections.
+    fn other_range(&self) -> Option<RangeInclusive<u16>> {
+        let settings = self.settings();
+        let knocks = settings.doors.iter().flat_map(|door| &door.knock);
+        let knocks = knocks.copied().map(Ports::from);
+        let timed = ranges::ports(settings);
+        let decoys: &[Ports] = match &settings.decoys {
+            Decoys::Listed(listed) => listed,
+            Decoys::Drawn { .. } => &[],
+        };
+        let protected = compile::protected(settings).ranges();
+        let all = protected.into_iter().chain(knocks).chain(timed);
+        let all = all.chain(decoys.iter().copied());
+        let reserved = self.host.reserved.iter().cloned().map(as_tcp);
+        let taken = PortSet::new(
+            all.map(|ports| as_tcp(ports.first..=ports.last))
+                .chain(reserved),
+        );
+        let free = PortSet::new([as_tcp(UNPRIVILEGED..=u16::MAX)]).without(&taken);
+        let longest = free
+            .into_iter()
+            .max_by_key(|ports| ports.last - ports.first)?;
+        // The kernel wants one end to be even and the other odd.
+        let last = longest.last - u16::from(longest.first % 2 == longest.last % 2);
+        let length = u32::from(last) + 1 - u32::from(longest.first);
+        (length >= EPHEMERAL_LEAST).then_some(longest.first..=last)
+    }
+
+    /// Ports that masqueraded connections get whatever the host reserves for itself.
+    fn masqueraded(&mut self) {
+        if !self.host.forwards {
+            return;
+        }
+        let settings = self.settings();
+        let knocks = settings.doors.iter().filter(|door| !door.knock_pass);
+        let knocks: Vec<Ports> = knocks
+            .flat_map(|door| &door.knock)
+            .copied()
+            .map(Ports::from)
+            .collect();
+        let timed = ranges::ports(settings);
+        let all = compile::protected(settings).ranges().into_iter();
+        let all = all.chain(knocks).chain(timed);
+        let range = self.host.ephemeral.clone();
+        let found: BTreeSet<Ports> = all
+            .filter(|ports| ports.first <= *range.end() && *range.start() <= ports.last)
+            .collect();
+        if found.is_empty() {
+            return;
+        }
+        let found: Vec<Ports> = found.into_iter().collect();
+        let reason = format!(
+            "this host forwards packets, and a connection that it masquerades, such as one of a \
+             container, may get {} as its port: answers to it would be dropped, or count as \
+             knocks. ip_local_reserved_ports does not prevent that: take ports outside {}-{}",
+            listed(&found),
+            range.start(),
+            range.end()
+        );
+        self.of_file("", reason);
+    }
+
+    /// Those of `ranges` in which the host's own connections may get a port.
+    fn usable(&self, ranges: &[Ports]) -> Vec<Ports> {
+        ranges
+            .iter()
+            .copied()
+            .filter(|ports| (ports.first..=ports.last).any(|port| self.host.may_use(port)))
+            .collect()
+    }
+
+    /// The reserved ports that the host has, and `more` in its ephemeral range: writing the list
+    /// replaces it.
+    fn reserved_ports(&self, more: &[Ports]) -> PortSet {
+        let ephemeral = &self.host.ephemeral;
+        let clipped = more.iter().map(|ports| {
+            let first = ports.first.max(*ephemeral.start());
+            first..=ports.last.min(*ephemeral.end())
+        });
+        let all = self.host.reserved.iter().cloned().chain(clipped);
+        // The list knows no protocols.
+        PortSet::new(all.filter(|range| !range.is_empty()).map(as_tcp))
+    }
+}
+
+/// `7000,8000-8010`, as the kernel reads it.
+fn spelled(set: &PortSet) -> String {
+    let words: Vec<String> = set
+        .ranges()
+        .iter()
+        .map(|ports| match ports.first == ports.last {
+            true => ports.first.to_string(),
+            false => format!("{}-{}", ports.first, ports.last),
+        })
+        .collect();
+    words.join(",")
+}
+
+fn as_tcp(range: RangeInclusive<u16>) -> Ports {
+    Ports {
+        protocol: Protocol::Tcp,
+        first: *range.start(),
+        last: *range.end(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{config, host::Host};
+
+    /// Every piece of advice has the effect that it promises: the test does what it says.
+    #[test]
+    fn advice_leaves_the_host_ports_of_its_own() {
+        struct Row {
+            name: &'static str,
+            keys: &'static str,
+            reserved: &'static [(u16, u16)],
+            forwards: bool,
+            told: &'static [&'static str],
+            not_told: &'static [&'static str],
+        }
+        let rows = [
+            Row {
+                name: "a knock",
+                keys: "protect = [\"udp/40000\"]",
+                reserved: &[],
+                forwards: false,
+                told: &["`sysctl -w net.ipv4.ip_local_reserved_ports=40000`"],
+                not_told: &["masquerades"],
+            },
+            Row {
+                name: "ports that are reserved already stay so",
+                keys: "protect = [\"tcp/40000-40010\"]",
+                reserved: &[(9000, 9000), (40_005, 40_020)],
+                forwards: false,
+                told: &["`sysctl -w net.ipv4.ip_local_reserved_ports=9000,40000-40020`"],
+                not_told: &[],
+            },
+            Row {
+                name: "all ephemeral ports",
+                keys: "protect = [\"tcp/1-6999\", \"tcp/7001-65535\"]",
+                reserved: &[],
+                forwards: false,
+                told: &[
+                    "would leave 0 of its 28232 ports for its own connections",
+                    "take fewer ports",
+                ],
+                not_told: &["sysctl"],
+            },
+            Row {
+                name: "all but 1023 of them",
+                keys: "protect = [\"tcp/32768-59976\"]",
+                reserved: &[],
+                forwards: false,
+                told: &[
+                    "would leave 1023 of its 28232 ports",
+                    "`sysctl -w net.ipv4.ip_local_port_range=\"1024 32767\"`",
+                ],
+                not_told: &["reserved_ports"],
+            },
+            Row {
+                name: "all but 1024 of them",
+                keys: "protect = [\"tcp/32768-59975\"]",
+                reserved: &[],
+                forwards: false,
+                told: &["ip_local_reserved_ports=32768-59975`"],
+                not_told: &["would leave"],
+            },
+            Row {
+                name: "most are reserved for others",
+                keys: "protect = [\"udp/60000-60500\"]",
+                reserved: &[(32_768, 59_500)],
+                forwards: false,
+                told: &[
+                    "would leave 998 of its 28232 ports",
+                    "port_range=\"1024 32767\"`",
+                ],
+                not_told: &["reserved_ports"],
+            },
+            Row {
+                name: "a router",
+                keys: "protect = [\"udp/40000\"]",
+                reserved: &[],
+                forwards: true,
+                told: &[
+                    "ip_local_reserved_ports=40000`",
+                    "a connection that it masquerades, such as one of a container, may get udp/40000",
+                    "take ports outside 32768-60999",
+                ],
+                not_told: &[],
+            },
+            Row {
+                name: "a router with reserved ports",
+                keys: "protect = [\"udp/40000\"]",
+                reserved: &[(40_000, 40_000)],
+                forwards: true,
+                told: &["ip_local_reserved_ports does not prevent that"],
+                not_told: &["sysctl"],
+            },
+            Row {
+                name: "a router with other ports",
+                keys: "protect = [\"udp/4000\"]",
+                reserved: &[],
+                forwards: true,
+                told: &[],
+                not_told: &["masquerades", "sysctl"],
+            },
+        ];
+        for row in rows {
+            let name = row.name;
+            let checked =
+                config::parse(row.keys, "seq.toml").unwrap_or_else(|e| panic!("{name}: {e}"));
+            let reserved = row.reserved.iter().map(|&(first, last)| first..=last);
+            let host = Host {
+                reserved: reserved.collect(),
+                forwards: row.forwards,
+                ..Host::default()
+            };
+            let found: Vec<String> = checked
+                .warnings(&host)
+                .into_iter()
+                .map(|w| w.reason)
+                .collect();
+            let found = found.join("\n");
+            for told in row.told {
+                assert!(found.contains(told), "{name}: no {told:?} in\n{found}");
+            }
+            for not_told in row.not_told {
+                assert!(
+                    !found.contains(not_told),
+                    "{name}: {not_told:?} in\n{found}"
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,399 @@
+//! What a configuration does not reach on a certain host: interfaces that are not protected,
+//! addresses that the host does not have, ports that are translated.
+
+use std::collections::BTreeSet;
+
+use super::{super::Checked, Advice, listed};
+use crate::{
+    compile,
+    config::{Problem, checked::Knock, ports::PortSet},
+    host::{Host, Link},
+};
+
+/// Kinds of interfaces that lie above another, whose frames are judged there with their tags.
+const ABOVE: [&str; 3] = ["vlan", "macvlan", "macvtap"];
+
+impl Checked {
+    /// What a start or reload says of this host, where `interfaces` are protected.
+    pub fn surroundings(&self, host: &Host, interfaces: &[String]) -> Vec<Problem> {
+        let mut advice = Advice {
+            checked: self,
+            host,
+            problems: Vec::new(),
+        };
+        advice.targets();
+        advice.unprotected(interfaces);
+        advice.others_traffic(interfaces);
+        advice.translated();
+        advice.problems.sort();
+        advice.problems.dedup();
+        advice.problems
+    }
+
+    /// Protected ports on which nothing listens now, as a note.
+    pub fn unserved(&self, host: &Host) -> Option<Problem> {
+        let protected = compile::protected(&self.settings).ranges();
+        let is_served = |knock: &Knock| {
+            let mut served = host.served.iter();
+            served.any(|served| served == knock)
+        };
+        let unserved: Vec<_> = protected
+            .into_iter()
+            .filter(|ports| {
+                !(ports.first..=ports.last).any(|port| {
+                    is_served(&Knock {
+                        protocol: ports.protocol,
+                        port,
+                    })
+                })
+            })
+            .collect();
+        (!unserved.is_empty()).then(|| Problem {
+            line: None,
+            key: String::new(),
+            reason: format!(
+                "nothing on this host listens now on what is protected: {}",
+                listed(&unserved)
+            ),
+        })
+    }
+}
+
+impl Advice<'_> {
+    fn targets(&mut self) {
+        if self.host.links.is_empty() {
+            return;
+        }
+        for (index, door) in self.checked.settings.doors.iter().enumerate() {
+            let Some(target) = door.target.filter(|&target| !self.host.has_address(target)) else {
+                continue;
+            };
+            let passed_on = match self.host.forwards {
+                true => ", unless it passes such packets on",
+                false => "",
+            };
+            self.of_door(
+                index,
+                "target",
+                format!(
+                    "this host does not have the address {target}, so nobody can open the \
+                     door{passed_on}: name one that `ip address` lists"
+                ),
+            );
+        }
+    }
+
+    /// Interfaces through which everything is open.
+    fn unprotected(&mut self, interfaces: &[String]) {
+        if interfaces.is_empty() {
+            return;
+        }
+        let open = self.host.unprotected(interfaces);
+        let open: Vec<String> = open
+            .filter(|link| !self.is_judged_below(link, interfaces))
+            .map(|link| format!("{} ({})", link.name, listed(&link.addresses)))
+            .collect();
+        if !open.is_empty() {
+            let reason = format!(
+                "not protected: {}; whoever comes in there needs no knock",
+                open.join(", ")
+            );
+            self.of_file("interfaces", reason);
+        }
+    }
+
+    /// Whether what comes to an interface has passed one that is protected.
+    fn is_judged_below(&self, link: &Link, interfaces: &[String]) -> bool {
+        let links = &self.host.links;
+        let is_protected = |link: &Link| interfaces.iter().any(|name| link.is_called(name));
+        let ports: Vec<&Link> = links
+            .iter()
+            .filter(|port| port.master == Some(link.index))
+            .collect();
+        let is_above = link
+            .kind
+            .as_deref()
+            .is_some_and(|kind| ABOVE.contains(&kind));
+        let carrier = links
+            .iter()
+            .find(|below| is_above && link.carrier == Some(below.index));
+        (!ports.is_empty() && ports.into_iter().all(is_protected))
+            || carrier.is_some_and(is_protected)
+    }
+
+    /// Interfaces whose packets are mostly for others than this host.
+    fn others_traffic(&mut self, interfaces: &[String]) {
+        let host = self.host;
+        let named: BTreeSet<&str> = interfaces
+            .iter()
+            .filter_map(|name| host.link(name))
+            .map(|link| link.name.as_str())
+            .collect();
+        for name in named {
+            let Some(link) = host.link(name) else {
+                continue;
+            };
+            let master = host
+                .links
+                .iter()
+                .find(|master| Some(master.index) == link.master);
+            let kind = |link: &Link, kind: &str| link.kind.as_deref() == Some(kind);
+            let reason = match master {
+                Some(bridge) if kind(bridge, "bridge") => format!(
+                    "{name} is a port of the bridge {}: what it only passes on, such as packets for \
+                     virtual machines and containers, is judged too; name {} to judge what is for \
+                     this host",
+                    bridge.name, bridge.name
+                ),
+                Some(bond) if kind(bond, "bond") || kind(bond, "team") => format!(
+                    "{name} is a port of {}: what comes in by its other ports is not judged here; \
+                     name {} instead",
+                    bond.name, bond.name
+                ),
+                Some(_) | None if link.ethernet && kind(link, "tun") => format!(
+                    "{name} is a tap, mostly the network card of a virtual machine: what that sends \
+                     is judged, not what comes to this host from outside"
+                ),
+                Some(_) | None => continue,
+            };
+            self.of_file("interfaces", reason);
+        }
+    }
+
+    /// Protected ports to which another port is translated, which is then open.
+    fn translated(&mut self) {
+        let protected = compile::protected(self.settings());
+        let host = self.host;
+        for translation in &host.translations {
+            let to = Knock {
+                protocol: translation.from.protocol,
+                port: translation.port,
+            };
+            let is_here = translation.to.is_none_or(|to| host.has_address(to));
+            // What listens here on the port may be what is meant to be protected.
+            let is_meant = is_here || !host.served.contains(&to);
+            if translation.from == to || !is_meant || !has(&protected, to) {
+                continue;
+            }
+            if has(&protected, translation.from) {
+                continue;
+            }
+            let place = translation
+                .to
+                .map_or_else(String::new, |to| format!(" of {to}"));
+            let nothing = match host.served.contains(&to) {
+                true => String::new(),
+                false => format!("nothing here listens on {to}; "),
+            };
+            let from = translation.from;
+            let reason = format!(
+                "{nothing}{from} is translated to {to}{place}, and packets are judged before that: \
+                 {from} is open, protect that port"
+            );
+            self.of_file("", reason);
+        }
+    }
+}
+
+fn has(set: &PortSet, knock: Knock) -> bool {
+    set.has(knock.protocol, knock.port)
+}
+
+#[cfg(test)]
+mod tests {
+    use knock_common::packet::Protocol;
+
+    use super::*;
+    use crate::{config, host::Translation};
+
+    fn link(name: &str, index: u32, addresses: &[&str]) -> Link {
+        Link {
+            name: name.to_owned(),
+            index,
+            up: true,
+            ethernet: true,
+            addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
+            ..Link::default()
+        }
+    }
+
+    fn of_kind(kind: &str, link: Link) -> Link {
+        Link {
+            kind: Some(kind.to_owned()),
+            ..link
+        }
+    }
+
+    fn tcp(port: u16) -> Knock {
+        Knock {
+            protocol: Protocol::Tcp,
+            port,
+        }
+    }
+
+    /// A host with a bridge, a bond, a VLAN, a tap and translated ports.
+    fn host() -> Host {
+        Host {
+            served: BTreeSet::from([tcp(22), tcp(443)]),
+            links: vec![
+                link("eth0", 1, &["192.0.2.1"]),
+                link("eth1", 2, &["198.51.100.1", "2001:db8::1"]),
+                Link {
+                    carrier: Some(1),
+                    ..of_kind("vlan", link("eth0.7", 3, &["203.0.113.1"]))
+                },
+                of_kind("bridge", link("br0", 4, &["10.0.0.1"])),
+                Link {
+                    master: Some(4),
+                    ..link("eth2", 5, &[])
+                },
+                Link {
+                    master: Some(7),
+                    ..link("eth3", 6, &[])
+                },
+                of_kind("bond", link("bond0", 7, &[])),
+                of_kind("tun", link("tap0", 8, &[])),
+            ],
+            translations: vec![
+                Translation {
+                    from: tcp(8080),
+                    to: Some("172.17.0.2".parse().unwrap()),
+                    port: 80,
+                },
+                Translation {
+                    from: tcp(2222),
+                    to: None,
+                    port: 22,
+                },
+                Translation {
+                    from: tcp(8443),
+                    to: Some("172.17.0.3".parse().unwrap()),
+                    port: 443,
+                },
+            ],
+            ..Host::default()
+        }
+    }
+
+    #[test]
+    fn what_is_said_of_a_host() {
+        let door = |keys: &str| {
+            format!(
+                "[[door]]\nname = \"d\"\nknock = [\"tcp/7000\", \"tcp/9000\", \"tcp/8000\"]\n{keys}"
+            )
+        };
+        let ssh = door("open = [\"tcp/5432\"]");
+        let all = ["eth0", "eth1", "br0"];
+        let rows: [(&str, String, &[&str], &[&str]); 11] = [
+            ("all is protected", ssh.clone(), &all, &[]),
+            ("no interface is named", ssh.clone(), &[], &[]),
+            (
+                "one interface",
+                ssh.clone(),
+                &["eth0"],
+                &[
+                    "not protected: eth1 (198.51.100.1, 2001:db8::1), br0 (10.0.0.1); whoever comes in \
+                   there needs no knock",
+                ],
+            ),
+            (
+                "a VLAN without what carries it",
+                ssh.clone(),
+                &["eth1", "br0"],
+                &[
+                    "not protected: eth0 (192.0.2.1), eth0.7 (203.0.113.1); whoever comes in there \
+                   needs no knock",
+                ],
+            ),
+            (
+                "the port of a bridge",
+                ssh.clone(),
+                &["eth0", "eth1", "eth2"],
+                &["eth2 is a port of the bridge br0: what it only passes on"],
+            ),
+            (
+                "the port of a bond",
+                ssh.clone(),
+                &["eth0", "eth1", "br0", "eth3"],
+                &["eth3 is a port of bond0: what comes in by its other ports"],
+            ),
+            (
+                "a tap",
+                ssh.clone(),
+                &["eth0", "eth1", "br0", "tap0"],
+                &["tap0 is a tap, mostly the network card of a virtual machine"],
+            ),
+            (
+                "a target of another host",
+                door("open = [\"tcp/5432\"]\ntarget = \"192.0.2.9\""),
+                &all,
+                &[
+                    "this host does not have the address 192.0.2.9, so nobody can open the door: name",
+                ],
+            ),
+            (
+                "a target of this host",
+                door("open = [\"tcp/5432\"]\ntarget = \"192.0.2.1\""),
+                &all,
+                &[],
+            ),
+            (
+                "a container's port",
+                door("open = [\"tcp/80\"]"),
+                &all,
+                &[
+                    "nothing here listens on tcp/80; tcp/8080 is translated to tcp/80 of 172.17.0.2, \
+                   and packets are judged before that: tcp/8080 is open, protect that port",
+                ],
+            ),
+            (
+                "a port of this host that has another number outside, and one of the same number \
+                 in a container",
+                door("open = [\"tcp/22\", \"tcp/443\"]"),
+                &all,
+                &["tcp/2222 is translated to tcp/22, and packets are judged before that"],
+            ),
+        ];
+        for (name, text, interfaces, expected) in rows {
+            let checked = config::parse(&text, "seq.toml").unwrap();
+            let interfaces: Vec<String> = interfaces.iter().map(ToString::to_string).collect();
+            let found = checked.surroundings(&host(), &interfaces);
+            let found: Vec<&str> = found
+                .iter()
+                .map(|problem| problem.reason.as_str())
+                .collect();
+            assert_eq!(found.len(), expected.len(), "{name}: {found:#?}");
+            for expected in expected {
+                assert!(
+                    found.iter().any(|found| found.starts_with(expected)),
+                    "{name}: no {expected:?} in {found:#?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn ports_on_which_nothing_listens() {
+        let rows = [
+            ("\"tcp/22\"", None),
+            ("\"tcp/20-30\"", None),
+            (
+                "\"tcp/22\", \"tcp/80\", \"udp/22\"",
+                Some("nothing on this host listens now on what is protected: tcp/80, udp/22"),
+            ),
+        ];
+        for (open, expected) in rows {
+            let text = format!(
+                "[[door]]\nname = \"d\"\nknock = [\"tcp/7000\", \"tcp/9000\", \"tcp/8000\"]\n\
+                 open = [{open}]\n"
+            );
+            let checked = config::parse(&text, "seq.toml").unwrap();
+            let found = checked.unserved(&host()).map(|note| note.reason);
+            let fits = match (&found, expected) {
+                (Some(found), Some(expected)) => found.starts_with(expected),
+                (found, expected) => found.is_none() && expected.is_none(),
+            };
+            assert!(fits, "{open}: {found:?}");
+        }
+    }
+}
