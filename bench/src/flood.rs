@@ -14,7 +14,7 @@ use knock_tests::{daemon::Daemon, net::SERVER_LINK};
 use crate::{
     generator::{Generator, Received},
     rate::{Target, one_queue, spoofed},
-    receiver::CONFIG,
+    receiver::{CONFIG, ON_THE_LINK},
 };
 
 /// What is sent, and at what.
@@ -54,7 +54,7 @@ pub fn run(options: &Options) -> Result<()> {
         None => CONFIG.to_owned(),
     };
     let net = one_queue();
-    let _daemon = Daemon::start(&net.server, &config);
+    let _daemon = Daemon::start_with(&net.server, &config, ON_THE_LINK);
     let Target { protocol, port } = options.port;
     println!(
         "flooding {}/{port} from {} sources in network namespaces of their own",

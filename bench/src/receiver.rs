@@ -28,6 +28,9 @@ pub const CONFIG: &str = r#"
     open = ["tcp/22"]
 "#;
 
+/// The interface, and native: `auto` takes generic on veth, and what is compared runs in the driver.
+pub const ON_THE_LINK: &[&str] = &["--iface", SERVER_LINK, "--mode", "native"];
+
 /// Allowed sources in the rule sets that have a set of them.
 const ALLOWED: u32 = 1000;
 
@@ -132,7 +135,7 @@ impl<'n> Receiver<'n> {
     /// Puts it in front of the server.
     pub fn start(net: &'n Net, kind: Kind) -> Result<Self> {
         let in_place = match kind {
-            Kind::Firewall => InPlace::Daemon(Daemon::start(&net.server, CONFIG)),
+            Kind::Firewall => InPlace::Daemon(Daemon::start_with(&net.server, CONFIG, ON_THE_LINK)),
             Kind::Empty => InPlace::Empty(attach_empty(net)?),
             Kind::Filter(features) => {
                 xdp_filter::deny_ssh(&net.server, SERVER_LINK, features);

@@ -12,7 +12,7 @@ use knock_tests::{
     binary::binaries,
     daemon::{self, config_file},
     kernel::{Kernel, compile},
-    net::{Net, SERVER_LINK},
+    net::Net,
     process::Process,
 };
 use knock_user::firewall::Options;
@@ -24,7 +24,7 @@ use crate::{
     generator::Generator,
     plan::Plan,
     rate::{one_queue, spoofed_syns},
-    receiver::{CONFIG, Kind, Receiver},
+    receiver::{CONFIG, Kind, ON_THE_LINK, Receiver},
     report::{Goal, Row, Section, Unit},
     scale::Scale,
     survive::receive_on_one_cpu,
@@ -80,7 +80,7 @@ struct Running {
 fn start(net: &Net, config: &str) -> Result<(Running, Duration)> {
     let config = config_file(config.as_bytes());
     let mut command = daemon::command(&config);
-    command.args(["--json", "--iface", SERVER_LINK]);
+    command.arg("--json").args(ON_THE_LINK);
     let began = Instant::now();
     let process = Process::start(&net.server, &mut command);
     while !process

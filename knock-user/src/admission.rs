@@ -1,209 +1,15 @@
 //! Whether an interface may be taken. One function decides; start, reload, late appearance,
 //! re-creation, rename and retry all ask it, and so do `status` and `check`.
 
-use std::{error::Error, fmt};
-
 use aya::programs::{ProgramError, loaded_programs};
 use netlink_packet_route::link::{InfoKind, LinkLayerType};
 use nix::errno::Errno;
 
 use crate::{config::checked::Mode, interface::Interface};
 
-/// Why an interface can't be protected, and what cures that.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Refusal {
-    /// Its frames do not begin with an Ethernet header: the program can't read them.
-    NotEthernet {
-        /// Its name.
-        interface: String,
-        /// What its frames begin with (`ARPHRD_*`).
-        layer: LinkLayerType,
-        /// Its kind, such as `tun` or `wireguard`.
-        kind: Option<String>,
-    },
-    /// Its packets are given to it behind XDP, or come in elsewhere: a program there judges nothing.
-    BehindXdp {
-        /// Its name.
-        interface: String,
-        /// Its kind.
-        kind: String,
-    },
-    /// It carries frames with the tags of a switch chip.
-    Switch {
-        /// Its name.
-        interface: String,
-        /// The ports of the switch.
-        ports: Vec<String>,
-    },
-    /// It has another XDP program.
-    Occupied {
-        /// Its name.
-        interface: String,
-        /// Id of the program.
-        program: u32,
-        /// The name of the program, if the kernel tells.
-        name: Option<String>,
-        /// Where it runs: `native`, `generic` or `offloaded`.
-        place: &'static str,
-    },
-    /// An interface above it has a program, so the kernel attaches none here.
-    Above {
-        /// Its name.
-        interface: String,
-        /// The interface above it; none if it is in another network namespace.
-        above: Option<String>,
-        /// How they belong together: `port of`, or `carries`.
-        is_port: bool,
-    },
-    /// The kernel or the driver refuses.
-    Kernel {
-        /// Its name.
-        interface: String,
-        /// How it was to be attached.
-        mode: Mode,
-        /// Why, with the number of the error if there is one.
-        because: String,
-        /// What to do.
-        cure: String,
-    },
-}
+mod refusal;
 
-impl Refusal {
-    /// The interface.
-    pub fn interface(&self) -> &str {
-        match self {
-            Self::NotEthernet { interface, .. }
-            | Self::BehindXdp { interface, .. }
-            | Self::Switch { interface, .. }
-            | Self::Occupied { interface, .. }
-            | Self::Above { interface, .. }
-            | Self::Kernel { interface, .. } => interface,
-        }
-    }
-
-    /// One word for programs: `not-ethernet`, `behind-xdp`, `switch`, `occupied`, `above`, `kernel`.
-    pub const fn name(&self) -> &'static str {
-        match self {
-            Self::NotEthernet { .. } => "not-ethernet",
-            Self::BehindXdp { .. } => "behind-xdp",
-            Self::Switch { .. } => "switch",
-            Self::Occupied { .. } => "occupied",
-            Self::Above { .. } => "above",
-            Self::Kernel { .. } => "kernel",
-        }
-    }
-
-    /// The reason, as what follows the name of the interface: `has no Ethernet frames`.
-    pub fn because(&self) -> String {
-        match self {
-            Self::NotEthernet { layer, kind, .. } => {
-                let kind = kind.as_ref().map(|kind| format!("{kind}, "));
-                format!(
-                    "has no Ethernet frames ({}link layer {}), and the program reads no others",
-                    kind.unwrap_or_default(),
-                    layer_name(*layer)
-                )
-            }
-            Self::BehindXdp { kind, .. } => format!(
-                "is of kind {kind}: packets get to it behind XDP, so a program there judges none"
-            ),
-            Self::Switch { ports, .. } => format!(
-                "carries the frames of a switch with the tags of its chip ({}), which the program \
-                 can't read",
-                ports.join(", ")
-            ),
-            Self::Occupied {
-                program,
-                name,
-                place,
-                ..
-            } => {
-                let name = name.as_ref().map(|name| format!("`{name}`, "));
-                format!(
-                    "has another XDP program: {}id {program} ({place})",
-                    name.unwrap_or_default()
-                )
-            }
-            Self::Above { above, is_port, .. } => match (above, is_port) {
-                (Some(above), true) => format!(
-                    "is a port of {above}, which has an XDP program: the kernel attaches none to \
-                     a port then"
-                ),
-                (Some(above), false) => format!(
-                    "carries {above}, which has an XDP program: the kernel attaches none below it \
-                     then"
-                ),
-                (None, _) => "is below an interface that has an XDP program, such as a bridge, a \
-                              bond or a VLAN, perhaps in another network namespace: the kernel \
-                              attaches none below it then"
-                    .to_owned(),
-            },
-            Self::Kernel { mode, because, .. } => {
-                format!("can't be attached to ({}): {because}", mode_name(*mode))
-            }
-        }
-    }
-
-    /// What cures it.
-    pub fn cure(&self) -> String {
-        match self {
-            Self::NotEthernet { interface, .. } => format!(
-                "protect the interface that carries it, and close the ports that can be reached \
-                 through {interface} with another firewall, such as nftables"
-            ),
-            Self::BehindXdp { .. } => {
-                "protect the interfaces through which its packets come in".to_owned()
-            }
-            Self::Switch { ports, .. } => {
-                format!("protect the ports of the switch: {}", ports.join(", "))
-            }
-            Self::Occupied {
-                interface,
-                program,
-                name,
-                ..
-            } => match name.as_deref() {
-                Some("xdp_dispatcher") => format!(
-                    "it is libxdp's: `xdp-loader status {interface}` names what runs in it, and \
-                     `xdp-loader unload {interface} --all` ends that"
-                ),
-                Some(_) | None => format!(
-                    "see `bpftool prog show id {program}`. Stop what attached it, such as another \
-                     knock-user, or detach it: `bpftool link` names its link, `bpftool link detach \
-                     id LINK` ends it, and without a link `ip link set dev {interface} xdp off`"
-                ),
-            },
-            Self::Above {
-                interface, above, ..
-            } => match above {
-                Some(above) => format!(
-                    "protect {above} alone, where frames that reach this host through {interface} \
-                     are judged, or attach to {interface} first: `knock-user detach`, then start \
-                     with both"
-                ),
-                None => format!(
-                    "detach the program above it, `ip -d link` shows which has one, or protect \
-                     that interface in place of {interface}"
-                ),
-            },
-            Self::Kernel { cure, .. } => cure.clone(),
-        }
-    }
-}
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} {}; {}",
-            self.interface(),
-            self.because(),
-            self.cure()
-        )
-    }
-}
-
-impl Error for Refusal {}
+pub use refusal::Refusal;
 
 /// Decides whether an interface may be taken; `all` are those of this network namespace, and
 /// `is_ours` says whether the program that it has is ours.
@@ -247,11 +53,11 @@ pub fn admit(interface: &Interface, all: &[Interface], is_ours: bool) -> Result<
             ports,
         });
     }
-    if let Some(id) = interface.offloaded {
-        return Err(occupied(interface, id, "offloaded"));
-    }
     if is_ours {
         return Ok(());
+    }
+    if let Some(id) = interface.offloaded {
+        return Err(occupied(interface, id, "offloaded"));
     }
     if let Some(id) = interface.program {
         let place = if interface.native {
@@ -283,9 +89,10 @@ pub fn in_order<'i>(
 
 /// How many interfaces are below one; `most` ends what is a circle because it was read in parts.
 fn height(interface: &Interface, all: &[Interface], most: usize) -> usize {
+    let carrier = interface.carrier.filter(|_| lies_above(interface));
     let below = all.iter().filter(|below| {
         below.index != interface.index
-            && above(below, all).any(|above| above.index == interface.index)
+            && (below.master == Some(interface.index) || carrier == Some(below.index))
     });
     let heights = below.map(|below| match most {
         0 => 0,
@@ -411,29 +218,258 @@ pub fn cause(error: &ProgramError) -> String {
     format!("{}: {means}", call.io_error)
 }
 
-const fn mode_name(mode: Mode) -> &'static str {
-    match mode {
-        Mode::Auto => "native or generic",
-        Mode::Native => "native",
-        Mode::Skb => "generic",
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// As `ip link` has it, for those that people meet.
-fn layer_name(layer: LinkLayerType) -> String {
-    const NAMES: [(LinkLayerType, &str); 8] = [
-        (LinkLayerType::Tunnel, "ipip"),
-        (LinkLayerType::Ipgre, "gre"),
-        (LinkLayerType::Ip6gre, "gre6"),
-        (LinkLayerType::Ieee80211, "ieee802.11"),
-        (LinkLayerType::Ieee80211Prism, "ieee802.11/prism"),
-        (LinkLayerType::Ieee80211Radiotap, "ieee802.11/radiotap"),
-        (LinkLayerType::Ieee802154, "ieee802.15.4"),
-        (LinkLayerType::Ieee802154Monitor, "ieee802.15.4/monitor"),
-    ];
-    let name = NAMES.iter().find(|(known, _)| *known == layer);
-    name.map_or_else(
-        || format!("{layer:?}").to_lowercase(),
-        |(_, name)| (*name).to_owned(),
-    )
+    fn ethernet(index: u32, name: &str) -> Interface {
+        Interface {
+            name: name.to_owned(),
+            ..Interface::new(index, LinkLayerType::Ether)
+        }
+    }
+
+    fn of(kind: InfoKind, index: u32, name: &str) -> Interface {
+        Interface {
+            kind: Some(kind),
+            ..ethernet(index, name)
+        }
+    }
+
+    #[test]
+    fn what_is_taken() {
+        use LinkLayerType as Layer;
+        let eth0 = || ethernet(2, "eth0");
+        let layer = |layer| Interface { layer, ..eth0() };
+        let with = |program| Interface {
+            program: Some(program),
+            ..eth0()
+        };
+        let port = || Interface {
+            master: Some(3),
+            ..eth0()
+        };
+        let above = |kind, program| Interface {
+            program,
+            carrier: Some(2),
+            ..of(kind, 3, "up0")
+        };
+        let rows: [(&str, Interface, Vec<Interface>, bool, Option<&str>); 26] = [
+            ("a device", eth0(), vec![], false, None),
+            ("loopback", layer(Layer::Loopback), vec![], false, None),
+            (
+                "tun, WireGuard",
+                layer(Layer::None),
+                vec![],
+                false,
+                Some("not-ethernet"),
+            ),
+            (
+                "PPP",
+                layer(Layer::Ppp),
+                vec![],
+                false,
+                Some("not-ethernet"),
+            ),
+            (
+                "ipip",
+                layer(Layer::Tunnel),
+                vec![],
+                false,
+                Some("not-ethernet"),
+            ),
+            (
+                "sit",
+                layer(Layer::Sit),
+                vec![],
+                false,
+                Some("not-ethernet"),
+            ),
+            (
+                "gre",
+                layer(Layer::Ipgre),
+                vec![],
+                false,
+                Some("not-ethernet"),
+            ),
+            (
+                "a modem",
+                layer(Layer::Rawip),
+                vec![],
+                false,
+                Some("not-ethernet"),
+            ),
+            (
+                "InfiniBand",
+                layer(Layer::Infiniband),
+                vec![],
+                false,
+                Some("not-ethernet"),
+            ),
+            (
+                "monitor",
+                layer(Layer::Ieee80211Radiotap),
+                vec![],
+                false,
+                Some("not-ethernet"),
+            ),
+            (
+                "monitor, and ours",
+                layer(Layer::Ieee80211Radiotap),
+                vec![],
+                true,
+                Some("not-ethernet"),
+            ),
+            (
+                "vrf",
+                of(InfoKind::Vrf, 2, "eth0"),
+                vec![],
+                false,
+                Some("behind-xdp"),
+            ),
+            (
+                "ifb",
+                of(InfoKind::Ifb, 2, "eth0"),
+                vec![],
+                false,
+                Some("behind-xdp"),
+            ),
+            (
+                "ipvlan l3s",
+                Interface {
+                    is_behind_xdp: true,
+                    ..of(InfoKind::IpVlan, 2, "eth0")
+                },
+                vec![],
+                false,
+                Some("behind-xdp"),
+            ),
+            (
+                "it carries a switch",
+                eth0(),
+                vec![above(InfoKind::Dsa, None)],
+                false,
+                Some("switch"),
+            ),
+            ("another program", with(7), vec![], false, Some("occupied")),
+            ("our program", with(7), vec![], true, None),
+            (
+                "another program in the hardware",
+                Interface {
+                    offloaded: Some(7),
+                    ..eth0()
+                },
+                vec![],
+                false,
+                Some("occupied"),
+            ),
+            (
+                "another program in the hardware, and ours",
+                Interface {
+                    offloaded: Some(7),
+                    ..with(8)
+                },
+                vec![],
+                true,
+                None,
+            ),
+            (
+                "a port",
+                port(),
+                vec![of(InfoKind::Bridge, 3, "br0")],
+                false,
+                None,
+            ),
+            (
+                "a port of one with a program",
+                port(),
+                vec![Interface {
+                    program: Some(7),
+                    ..of(InfoKind::Bridge, 3, "br0")
+                }],
+                false,
+                Some("above"),
+            ),
+            (
+                "ours, and a port of one with a program",
+                Interface {
+                    program: Some(7),
+                    ..port()
+                },
+                vec![Interface {
+                    program: Some(7),
+                    ..of(InfoKind::Bond, 3, "bond0")
+                }],
+                true,
+                None,
+            ),
+            (
+                "it carries a VLAN",
+                eth0(),
+                vec![above(InfoKind::Vlan, None)],
+                false,
+                None,
+            ),
+            (
+                "a VLAN with a program",
+                eth0(),
+                vec![above(InfoKind::Vlan, Some(7))],
+                false,
+                Some("above"),
+            ),
+            (
+                "a macvlan with one",
+                eth0(),
+                vec![above(InfoKind::MacVlan, Some(7))],
+                false,
+                Some("above"),
+            ),
+            (
+                "a tunnel with one",
+                eth0(),
+                vec![above(InfoKind::GreTap, Some(7))],
+                false,
+                None,
+            ),
+        ];
+        for (name, interface, others, is_ours, expected) in rows {
+            let all = [vec![interface.clone()], others].concat();
+            let refusal = admit(&interface, &all, is_ours).err();
+            assert_eq!(
+                refusal.as_ref().map(Refusal::name),
+                expected,
+                "{name}: {refusal:?}"
+            );
+            if let Some(refusal) = refusal {
+                let told = refusal.to_string();
+                assert!(
+                    told.starts_with("eth0 ") && told.contains("; "),
+                    "{name}: {told}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_below_comes_first() {
+        let bridge = of(InfoKind::Bridge, 5, "br0");
+        let vlan = Interface {
+            carrier: Some(3),
+            master: Some(5),
+            ..of(InfoKind::Vlan, 4, "bond0.7")
+        };
+        let bond = of(InfoKind::Bond, 3, "bond0");
+        let slave = Interface {
+            master: Some(3),
+            ..ethernet(2, "eth0")
+        };
+        let circle = Interface {
+            carrier: Some(6),
+            ..of(InfoKind::Vlan, 6, "odd")
+        };
+        let all = [bridge, vlan, bond, slave, circle];
+        let order = in_order(all.iter().collect(), &all);
+        let names: Vec<_> = order.iter().map(|one| one.name.as_str()).collect();
+        assert_eq!(names, ["eth0", "odd", "bond0", "bond0.7", "br0"]);
+    }
 }

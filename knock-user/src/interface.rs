@@ -46,12 +46,12 @@ pub struct Interface {
     /// Whether its packets get to it only behind XDP, as in the mode l3s of ipvlan.
     pub is_behind_xdp: bool,
     /// The other end, if it is one end of a veth pair.
-    other_end: Option<OtherEnd>,
+    pub(crate) other_end: Option<OtherEnd>,
 }
 
 /// Where the other end of a pair is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum OtherEnd {
+pub(crate) enum OtherEnd {
     /// In this network namespace, under this number.
     Here(u32),
     /// In another one.
@@ -137,20 +137,8 @@ pub fn list() -> Result<Vec<Interface>> {
 
 pub(crate) fn described(link: &LinkMessage) -> Option<Interface> {
     let mut found = Interface {
-        name: String::new(),
-        altnames: Vec::new(),
-        index: link.header.index,
         up: link.header.flags.contains(LinkFlags::Up),
-        program: None,
-        native: false,
-        offloaded: None,
-        layer: link.header.link_layer_type,
-        kind: None,
-        device: None,
-        master: None,
-        carrier: None,
-        is_behind_xdp: false,
-        other_end: None,
+        ..Interface::new(link.header.index, link.header.link_layer_type)
     };
     let (mut bus, mut device) = (None, None);
     let mut linked = None;
@@ -188,6 +176,26 @@ pub(crate) fn described(link: &LinkMessage) -> Option<Interface> {
 }
 
 impl Interface {
+    /// One of which nothing more is known; it has no name yet.
+    pub(crate) const fn new(index: u32, layer: LinkLayerType) -> Self {
+        Self {
+            name: String::new(),
+            altnames: Vec::new(),
+            index,
+            up: false,
+            program: None,
+            native: false,
+            offloaded: None,
+            layer,
+            kind: None,
+            device: None,
+            master: None,
+            carrier: None,
+            is_behind_xdp: false,
+            other_end: None,
+        }
+    }
+
     /// Takes in what the kernel says of its XDP programs: at most one in the driver or behind it, and
     /// one in the hardware.
     fn run(&mut self, xdp: &[LinkXdp]) {

@@ -17,7 +17,35 @@ use crate::shell;
 const MOUNT_POINTS: [&str; 5] = ["proc", "sys", "dev", "tmp", "run"];
 
 /// Links of the tests, the lists of TCP and UDP sockets, and counters behind the firewall.
-const MODULES: [&str; 5] = ["veth", "tcp_diag", "udp_diag", "nf_tables", "nft_objref"];
+const MODULES: [&str; 27] = [
+    "veth",
+    "tcp_diag",
+    "udp_diag",
+    "nf_tables",
+    "nft_objref",
+    "nft_counter",
+    "sch_ingress",
+    "cls_bpf",
+    "act_bpf",
+    "tun",
+    "bridge",
+    "bonding",
+    "dummy",
+    "8021q",
+    "macvlan",
+    "ipvlan",
+    "vxlan",
+    "vrf",
+    "ifb",
+    "wireguard",
+    "ipip",
+    "sit",
+    "ip_gre",
+    "xfrm_interface",
+    "geneve",
+    "team",
+    "ip6_tunnel",
+];
 
 /// A directory that becomes the machine's file system.
 pub(super) struct Image<'a> {

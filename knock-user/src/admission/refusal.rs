@@ -1,0 +1,230 @@
+//! Why an interface can't be protected.
+
+use std::{error::Error, fmt};
+
+use netlink_packet_route::link::LinkLayerType;
+
+use crate::config::checked::Mode;
+
+/// Why an interface can't be protected, and what cures that.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Refusal {
+    /// Its frames do not begin with an Ethernet header: the program can't read them.
+    NotEthernet {
+        /// Its name.
+        interface: String,
+        /// What its frames begin with (`ARPHRD_*`).
+        layer: LinkLayerType,
+        /// Its kind, such as `tun` or `wireguard`.
+        kind: Option<String>,
+    },
+    /// Its packets are given to it behind XDP, or come in elsewhere: a program there judges nothing.
+    BehindXdp {
+        /// Its name.
+        interface: String,
+        /// Its kind.
+        kind: String,
+    },
+    /// It carries frames with the tags of a switch chip.
+    Switch {
+        /// Its name.
+        interface: String,
+        /// The ports of the switch.
+        ports: Vec<String>,
+    },
+    /// It has another XDP program.
+    Occupied {
+        /// Its name.
+        interface: String,
+        /// Id of the program.
+        program: u32,
+        /// The name of the program, if the kernel tells.
+        name: Option<String>,
+        /// Where it runs: `native`, `generic` or `offloaded`.
+        place: &'static str,
+    },
+    /// An interface above it has a program, so the kernel attaches none here.
+    Above {
+        /// Its name.
+        interface: String,
+        /// The interface above it; none if it is in another network namespace.
+        above: Option<String>,
+        /// How they belong together: `port of`, or `carries`.
+        is_port: bool,
+    },
+    /// The kernel or the driver refuses.
+    Kernel {
+        /// Its name.
+        interface: String,
+        /// How it was to be attached.
+        mode: Mode,
+        /// Why, with the number of the error if there is one.
+        because: String,
+        /// What to do.
+        cure: String,
+    },
+}
+
+impl Refusal {
+    /// The interface.
+    pub fn interface(&self) -> &str {
+        match self {
+            Self::NotEthernet { interface, .. }
+            | Self::BehindXdp { interface, .. }
+            | Self::Switch { interface, .. }
+            | Self::Occupied { interface, .. }
+            | Self::Above { interface, .. }
+            | Self::Kernel { interface, .. } => interface,
+        }
+    }
+
+    /// One word for programs: `not-ethernet`, `behind-xdp`, `switch`, `occupied`, `above`, `kernel`.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::NotEthernet { .. } => "not-ethernet",
+            Self::BehindXdp { .. } => "behind-xdp",
+            Self::Switch { .. } => "switch",
+            Self::Occupied { .. } => "occupied",
+            Self::Above { .. } => "above",
+            Self::Kernel { .. } => "kernel",
+        }
+    }
+
+    /// The reason, as what follows the name of the interface: `has no Ethernet frames`.
+    pub fn because(&self) -> String {
+        match self {
+            Self::NotEthernet { layer, kind, .. } => {
+                let kind = kind.as_ref().map(|kind| format!("{kind}, "));
+                format!(
+                    "has no Ethernet frames ({}link layer {}), and the program reads no others",
+                    kind.unwrap_or_default(),
+                    layer_name(*layer)
+                )
+            }
+            Self::BehindXdp { kind, .. } => format!(
+                "is of kind {kind}: packets get to it behind XDP, so a program there judges none"
+            ),
+            Self::Switch { ports, .. } => format!(
+                "carries the frames of a switch with the tags of its chip ({}), which the program \
+                 can't read",
+                ports.join(", ")
+            ),
+            Self::Occupied {
+                program,
+                name,
+                place,
+                ..
+            } => {
+                let name = name.as_ref().map(|name| format!("`{name}`, "));
+                format!(
+                    "has another XDP program: {}id {program} ({place})",
+                    name.unwrap_or_default()
+                )
+            }
+            Self::Above { above, is_port, .. } => match (above, is_port) {
+                (Some(above), true) => format!(
+                    "is a port of {above}, which has an XDP program: the kernel attaches none to \
+                     a port then"
+                ),
+                (Some(above), false) => format!(
+                    "carries {above}, which has an XDP program: the kernel attaches none below it \
+                     then"
+                ),
+                (None, _) => "is below an interface that has an XDP program, such as a bridge, a \
+                              bond or a VLAN, perhaps in another network namespace: the kernel \
+                              attaches none below it then"
+                    .to_owned(),
+            },
+            Self::Kernel { mode, because, .. } => {
+                format!("can't be attached to ({}): {because}", mode_name(*mode))
+            }
+        }
+    }
+
+    /// What cures it.
+    pub fn cure(&self) -> String {
+        match self {
+            Self::NotEthernet { interface, .. } => format!(
+                "protect the interface that carries it, and close the ports that can be reached \
+                 through {interface} with another firewall, such as nftables"
+            ),
+            Self::BehindXdp { .. } => {
+                "protect the interfaces through which its packets come in".to_owned()
+            }
+            Self::Switch { ports, .. } => {
+                format!("protect the ports of the switch: {}", ports.join(", "))
+            }
+            Self::Occupied {
+                interface,
+                program,
+                name,
+                ..
+            } => match name.as_deref() {
+                Some("xdp_dispatcher") => format!(
+                    "it is libxdp's: `xdp-loader status {interface}` names what runs in it, and \
+                     `xdp-loader unload {interface} --all` ends that"
+                ),
+                Some(_) | None => format!(
+                    "see `bpftool prog show id {program}`. Stop what attached it, such as another \
+                     knock-user, or detach it: `bpftool link` names its link, `bpftool link detach \
+                     id LINK` ends it, and without a link `ip link set dev {interface} xdp off`"
+                ),
+            },
+            Self::Above {
+                interface, above, ..
+            } => match above {
+                Some(above) => format!(
+                    "protect {above} alone, where frames that reach this host through {interface} \
+                     are judged, or attach to {interface} first: `knock-user detach`, then start \
+                     with both"
+                ),
+                None => format!(
+                    "detach the program above it, `ip -d link` shows which has one, or protect \
+                     that interface in place of {interface}"
+                ),
+            },
+            Self::Kernel { cure, .. } => cure.clone(),
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} {}; {}",
+            self.interface(),
+            self.because(),
+            self.cure()
+        )
+    }
+}
+
+impl Error for Refusal {}
+
+const fn mode_name(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Auto => "native or generic",
+        Mode::Native => "native",
+        Mode::Skb => "generic",
+    }
+}
+
+/// As `ip link` has it, for those that people meet.
+fn layer_name(layer: LinkLayerType) -> String {
+    const NAMES: [(LinkLayerType, &str); 8] = [
+        (LinkLayerType::Tunnel, "ipip"),
+        (LinkLayerType::Ipgre, "gre"),
+        (LinkLayerType::Ip6gre, "gre6"),
+        (LinkLayerType::Ieee80211, "ieee802.11"),
+        (LinkLayerType::Ieee80211Prism, "ieee802.11/prism"),
+        (LinkLayerType::Ieee80211Radiotap, "ieee802.11/radiotap"),
+        (LinkLayerType::Ieee802154, "ieee802.15.4"),
+        (LinkLayerType::Ieee802154Monitor, "ieee802.15.4/monitor"),
+    ];
+    let name = NAMES.iter().find(|(known, _)| *known == layer);
+    name.map_or_else(
+        || format!("{layer:?}").to_lowercase(),
+        |(_, name)| (*name).to_owned(),
+    )
+}
