@@ -236,6 +236,15 @@ mod tests {
         }
     }
 
+    /// Its name, the interface, the others, whether its program is ours, the name of the refusal.
+    type Row = (
+        &'static str,
+        Interface,
+        Vec<Interface>,
+        bool,
+        Option<&'static str>,
+    );
+
     #[test]
     fn what_is_taken() {
         use LinkLayerType as Layer;
@@ -254,7 +263,7 @@ mod tests {
             carrier: Some(2),
             ..of(kind, 3, "up0")
         };
-        let rows: [(&str, Interface, Vec<Interface>, bool, Option<&str>); 26] = [
+        let rows: [Row; 26] = [
             ("a device", eth0(), vec![], false, None),
             ("loopback", layer(Layer::Loopback), vec![], false, None),
             (

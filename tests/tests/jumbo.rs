@@ -162,14 +162,6 @@ fn with_too_few_queues(net: &Net) {
 fn a_driver_that_refuses() {
     net::test(|net| {
         with_too_few_queues(net);
-        let daemon = Daemon::start_with(&net.server, DOOR, &["--iface", "b2"]);
-        let protecting = daemon.tells(&json!({"event": "protecting", "interface": "b2"}));
-        assert_eq!(protecting["mode"], "generic", "{protecting}");
-        let attached = daemon.tells(&json!({"event": "attached", "interface": "b2"}));
-        let because = attached["because"].as_str().unwrap_or_default();
-        assert!(because.contains("No space left"), "{attached}");
-        daemon.stop();
-
         // The first is attached when the second refuses.
         let config = config_file(DOOR.as_bytes());
         let mut command = Command::new(&binaries().user);

@@ -7,7 +7,7 @@ use knock_tests::{
     binary::binaries,
     daemon::Daemon,
     namespace::text,
-    net::{self, Family, Net},
+    net::{self, CLIENT_LINK, Family, Net},
     other_end::OtherEnd,
     server::Server,
     source::Source,
@@ -50,6 +50,9 @@ const LONG: Duration = Duration::from_secs(10);
 fn test(test: impl FnOnce(&Net, &Daemon)) {
     net::test(|net| {
         let other_end = OtherEnd::of(net);
+        // As a network brings it: behind the driver, a frame whose checksum is still to be worked out
+        // can't become one of another protocol.
+        net.offload(CLIENT_LINK, &["tx"], false);
         let _server = Server::tcp(&net.server, &[22, 23, 80, 2222]);
         let daemon = Daemon::start(&net.server, CONFIG);
         test(net, &daemon);
