@@ -311,7 +311,7 @@ const fn is_good(door: &Door, begun: Moment) -> bool {
 #[inline(always)]
 fn spend<W: World>(world: &W, door: &Door, now: Moment) -> bool {
     let key = SpentKey {
-        door: door.number.into(),
+        memory: door.memory,
         mark: door.mark,
     };
     door.mark == 0 || world.spent().insert(&key, now.millis())

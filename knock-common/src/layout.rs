@@ -397,6 +397,11 @@ pub struct Door {
     pub number: u16,
     /// Which sequence of the door this is, if it is good once; else 0.
     pub mark: u32,
+    /// Under which number it is noted that the sequence was used: the same for all doors that have
+    /// the same secret or file.
+    pub memory: u32,
+    /// Explicit padding.
+    pub padding2: u32,
     /// The port that a knocker is told, if one is.
     pub reply: Text,
     /// Explicit padding.
@@ -458,8 +463,8 @@ pub struct GrantKey {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Pod, Zeroable)]
 pub struct SpentKey {
-    /// The number of its door.
-    pub door: u32,
+    /// The memory of its door.
+    pub memory: u32,
     /// Its mark.
     pub mark: u32,
 }

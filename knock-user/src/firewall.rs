@@ -23,6 +23,7 @@ use knock_common::{
 
 use crate::{
     attach::{self, Attached},
+    clock,
     compile::{Difference, Tables},
     config::checked::Mode,
     gate,
@@ -365,6 +366,19 @@ impl Firewall {
     /// The sequences that were used and not put away yet, and when that was.
     pub fn spent(&mut self) -> Result<Table<&mut MapData, SpentKey, u64>> {
         Ok(Table::try_from(maps::map_mut(&mut self.ebpf, "SPENT")?)?)
+    }
+
+    /// Notes sequences as used, unless they are.
+    ///
+    /// # Errors
+    /// The map can't be written.
+    pub fn note_used(&mut self, used: &[SpentKey]) -> Result<()> {
+        let mut spent = self.spent()?;
+        for &key in used {
+            maps::insert_new(&mut spent, key, clock::boot_ms())
+                .context("noting a sequence that was used before")?;
+        }
+        Ok(())
     }
 
     /// Changes sequences while packets are judged.

@@ -50,6 +50,7 @@ pub mod privileges;
 pub mod protection;
 pub mod refused;
 pub mod registry;
+pub mod replay;
 pub mod session;
 pub mod sockets;
 #[cfg(feature = "object")]

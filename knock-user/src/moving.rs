@@ -20,6 +20,7 @@ use crate::{
     maps,
     one_time::{OneTimeFile, Standing},
     otp::{Clocks, Timed},
+    replay::{FORGOTTEN_MS, Floor},
     start::Plan,
 };
 
@@ -43,11 +44,13 @@ enum Source {
 }
 
 impl Sources {
-    /// Opens what a configuration names. What can't be had disables its door and nothing else.
-    pub fn open(settings: &Settings) -> Self {
+    /// Opens what a configuration names. What can't be had disables its door and nothing else. What
+    /// was used before `floor` is not known.
+    pub fn open(settings: &Settings, floor: Floor) -> Self {
         let doors = settings.doors.iter().enumerate();
         let source = |(place, door): (_, &Door)| {
-            Some((place, Source::open(settings, door, door.moving.as_ref()?)))
+            let moving = door.moving.as_ref()?;
+            Some((place, Source::open(settings, door, moving, floor)))
         };
         Self(doors.filter_map(source).collect())
     }
@@ -74,12 +77,12 @@ impl Sources {
             .collect()
     }
 
-    /// From now on no one-time sequence is listened to.
+    /// From now on nothing is listened to.
     fn withdraw(&mut self) {
         for source in self.0.values_mut() {
             match source {
                 Source::OneTime(file) => file.withdraw(),
-                Source::Otp(_) => {}
+                Source::Otp(timed) => timed.withdraw(),
             }
         }
     }
@@ -92,15 +95,60 @@ impl Sources {
             .for_each(OneTimeFile::close);
     }
 
-    /// Puts a sequence away that was used; tells whether it is, for good.
-    fn put_away(&mut self, place: usize, mark: u32) -> bool {
-        let source = self.0.get_mut(&place);
-        source.is_none_or(|source| source.put_away(mark))
+    /// Puts a sequence away that was used, wherever it is; tells whether it is, for good. None if no
+    /// door has it.
+    fn put_away(&mut self, key: SpentKey) -> Option<bool> {
+        let of_key = |source: &&Source| source.memory() == key.memory;
+        let file = self.0.values().filter(of_key).find_map(Source::file);
+        let knocks = file.and_then(|file| file.sequence(key.mark).map(<[_]>::to_vec));
+        let mut is_away = None;
+        for source in self.0.values_mut() {
+            // A copy of the file has the same line.
+            let is_copy = knocks.as_deref().is_some_and(|knocks| {
+                let file = source.file();
+                file.and_then(|file| file.sequence(key.mark)) == Some(knocks)
+            });
+            if source.memory() == key.memory || is_copy {
+                is_away = Some(source.put_away(key.mark) && is_away.unwrap_or(true));
+            }
+        }
+        is_away
+    }
+
+    /// Time-based sequences are good only from here on.
+    fn raise(&mut self, floor: Floor) {
+        for source in self.0.values_mut() {
+            match source {
+                Source::Otp(timed) => timed.raise(floor),
+                Source::OneTime(_) => {}
+            }
+        }
+    }
+
+    /// The latest begin of a time-based sequence of these, in milliseconds since 1970.
+    fn begin_ms(&self, keys: &[SpentKey]) -> Option<u64> {
+        let begin = |key: &SpentKey| {
+            let of_key = self
+                .0
+                .values()
+                .filter(|source| source.memory() == key.memory);
+            of_key.filter_map(|source| source.begin_ms(key.mark)).max()
+        };
+        keys.iter().filter_map(begin).max()
+    }
+
+    /// How long it takes until all time-based doors can be opened, in milliseconds.
+    fn waits_ms(&self, now_ms: u64) -> u64 {
+        let waits = self.0.values().map(|source| match source {
+            Source::Otp(timed) => timed.waits_ms(Clocks::at(now_ms)),
+            Source::OneTime(_) => 0,
+        });
+        waits.max().unwrap_or(0)
     }
 }
 
 impl Source {
-    fn open(settings: &Settings, door: &Door, moving: &Moving) -> Self {
+    fn open(settings: &Settings, door: &Door, moving: &Moving, floor: Floor) -> Self {
         match moving {
             Moving::OneTime(one_time) => {
                 let mut lines = Lines::new(settings, door);
@@ -108,7 +156,21 @@ impl Source {
                 let file = OneTimeFile::open(&one_time.file, one_time.lookahead, refuses);
                 Self::OneTime(file)
             }
-            Moving::Otp(otp) => Self::Otp(Timed::new(otp, door.within)),
+            Moving::Otp(otp) => Self::Otp(Timed::new(otp, door.within).after(floor)),
+        }
+    }
+
+    const fn memory(&self) -> u32 {
+        match self {
+            Self::OneTime(file) => file.memory(),
+            Self::Otp(timed) => timed.memory(),
+        }
+    }
+
+    fn begin_ms(&self, mark: u32) -> Option<u64> {
+        match self {
+            Self::OneTime(_) => None,
+            Self::Otp(timed) => Some(timed.begin_ms(mark)),
         }
     }
 
@@ -126,6 +188,7 @@ impl Source {
                 let sequence = |current: crate::one_time::Current| Sequence {
                     knocks: current.knocks,
                     mark: current.mark,
+                    memory: file.memory(),
                     good_until_ms: lease(now_ms, 2),
                     bound: Vec::new(),
                 };
@@ -163,6 +226,8 @@ pub struct Kept {
     sequences: Sequences,
     /// What the maps were filled with, if anything of it changes.
     tables: Option<Tables>,
+    /// What was used before this is not known.
+    floor: Floor,
 }
 
 impl Kept {
@@ -174,9 +239,10 @@ impl Kept {
     /// What `compile` finds wrong with everything else.
     pub fn compile(
         settings: &Settings,
+        floor: Floor,
         mut compile: impl FnMut(&Sequences) -> Result<Tables, Vec<Conflict>>,
     ) -> Result<(Self, Tables), Vec<Conflict>> {
-        let sources = Sources::open(settings);
+        let sources = Sources::open(settings, floor);
         let sequences = sources.sequences(clock::boot_ms());
         let tables = without_conflicts(settings, &sequences, &mut compile)?;
         let moves = !sources.0.is_empty();
@@ -184,8 +250,31 @@ impl Kept {
             sources,
             sequences,
             tables: moves.then(|| tables.clone()),
+            floor,
         };
         Ok((kept, tables))
+    }
+
+    /// From when on it is known what was used.
+    pub const fn floor(&self) -> Floor {
+        self.floor
+    }
+
+    /// Whether a sequence that was used is one of these doors', and its time may still come.
+    pub fn may_come(&self, key: &SpentKey) -> bool {
+        let now = Clocks::at(clock::boot_ms());
+        self.sources.0.values().any(|source| {
+            source.memory() == key.memory
+                && match source {
+                    Source::OneTime(_) => true,
+                    Source::Otp(timed) => !timed.is_over(key.mark, now),
+                }
+        })
+    }
+
+    /// How long it takes until all time-based doors can be opened because of that, in milliseconds.
+    pub fn waits_ms(&self, now_ms: u64) -> u64 {
+        self.sources.waits_ms(now_ms)
     }
 
     /// Whether anything ever changes.
@@ -226,15 +315,17 @@ impl Kept {
     /// The maps can't be read or written: nothing is lost, and the next time does it.
     pub fn follow(&mut self, plan: &Plan, firewall: &mut Firewall) -> Result<()> {
         let spent = maps::entries(&firewall.spent()?, SPENT_MAX).into_iter();
-        let Some(tables) = &mut self.tables else {
-            return forget(firewall, spent.map(|(key, _)| key));
-        };
         let now_ms = clock::boot_ms();
+        // The door may come back.
+        let is_long_ago = |used_ms: u64| used_ms.saturating_add(FORGOTTEN_MS) <= now_ms;
+        let Some(tables) = &mut self.tables else {
+            let old = spent.filter(|&(_, used_ms)| is_long_ago(used_ms));
+            return forget(firewall, old.map(|(key, _)| key));
+        };
         let settings = plan.settings();
-        let mut put_away = |&(key, used_ms): &(SpentKey, u64)| {
-            let place = place(settings, tables, key);
-            place.is_none_or(|place| self.sources.put_away(place, key.mark))
-                && used_ms.saturating_add(NOTE_MS) <= now_ms
+        let mut put_away = |&(key, used_ms): &(SpentKey, u64)| match self.sources.put_away(key) {
+            Some(is_away) => is_away && used_ms.saturating_add(NOTE_MS) <= now_ms,
+            None => is_long_ago(used_ms),
         };
         let done: Vec<_> = spent.filter(|entry| put_away(entry)).collect();
         let sequences = self.sources.sequences(now_ms);
@@ -252,8 +343,14 @@ impl Kept {
             self.sequences = sequences;
         }
         let current: BTreeSet<_> = tables.doors.iter().map(spent_key).collect();
-        let done = done.into_iter().map(|(key, _)| key);
-        forget(firewall, done.filter(|key| !current.contains(key)))
+        let mut done: Vec<_> = done.into_iter().map(|(key, _)| key).collect();
+        done.retain(|key| !current.contains(key));
+        // If the clock is set back that far, their time comes again.
+        if let Some(begin_ms) = self.sources.begin_ms(&done) {
+            self.floor.unix_ms = self.floor.unix_ms.max(begin_ms);
+            self.sources.raise(self.floor);
+        }
+        forget(firewall, done.into_iter())
     }
 }
 
@@ -309,15 +406,9 @@ fn are_renewed(old: &Sequences, new: &Sequences) -> bool {
     timeless(old) == timeless(new)
 }
 
-/// The place of the door that a note is about.
-fn place(settings: &Settings, tables: &Tables, key: SpentKey) -> Option<usize> {
-    let name = tables.names.get(usize::try_from(key.door).ok()?)?;
-    settings.doors.iter().position(|door| door.name == *name)
-}
-
 const fn spent_key(entry: &knock_common::layout::Door) -> SpentKey {
     SpentKey {
-        door: entry.number as u32,
+        memory: entry.memory,
         mark: entry.mark,
     }
 }

@@ -7,6 +7,7 @@ use knock_common::otp::Octets;
 use crate::{
     clock,
     config::checked::{Knock, Otp, Sequence},
+    replay::Floor,
 };
 
 /// Clocks that are read one after the other show a little more the second time; what is worked out
@@ -45,6 +46,9 @@ pub struct Timed {
     otp: Otp,
     period_ms: u64,
     within_ms: u64,
+    memory: u32,
+    floor: Floor,
+    is_withdrawn: bool,
 }
 
 impl Timed {
@@ -54,7 +58,53 @@ impl Timed {
             otp: otp.clone(),
             period_ms: millis(otp.period).max(1),
             within_ms: millis(within),
+            memory: memory(otp),
+            floor: Floor::default(),
+            is_withdrawn: false,
         }
+    }
+
+    /// The same, but only those of periods that begin after this are listened to.
+    #[must_use]
+    pub fn after(self, floor: Floor) -> Self {
+        Self { floor, ..self }
+    }
+
+    /// As [`Timed::after`], from now on.
+    pub const fn raise(&mut self, floor: Floor) {
+        self.floor = floor;
+    }
+
+    /// Under which number it is noted that a sequence was used: the same for all doors that have
+    /// this secret.
+    pub const fn memory(&self) -> u32 {
+        self.memory
+    }
+
+    /// From now on nothing is listened to.
+    pub const fn withdraw(&mut self) {
+        self.is_withdrawn = true;
+    }
+
+    /// The number of the last period that may have been listened to before it is known what was
+    /// used; none if everything is known.
+    fn last_unknown(&self, now: Clocks) -> Option<u64> {
+        let floor_ms = self.floor.at(now.unix_ms, now.boot_ms);
+        (floor_ms > 0).then(|| floor_ms / self.period_ms + u64::from(self.otp.skew))
+    }
+
+    /// How long it takes until a sequence of the current period is listened to, because of what is
+    /// not known, in milliseconds.
+    pub fn waits_ms(&self, now: Clocks) -> u64 {
+        let first = self.last_unknown(now).map_or(0, |last| last + 1);
+        first
+            .saturating_mul(self.period_ms)
+            .saturating_sub(now.unix_ms)
+    }
+
+    /// When a period begins, in milliseconds since 1970.
+    pub fn begin_ms(&self, mark: u32) -> u64 {
+        u64::from(mark).saturating_mul(self.period_ms)
     }
 
     /// What is listened to at a moment.
@@ -65,6 +115,7 @@ impl Timed {
                 knocks: knocks(&self.otp, period)?,
                 // 0 is none.
                 mark: u32::try_from(period).ok().filter(|&mark| mark > 0)?,
+                memory: self.memory,
                 good_until_ms: self.end_ms(period).saturating_sub(booted_ms),
                 bound: match self.otp.bind_source {
                     true => self.otp.protocols.clone(),
@@ -72,7 +123,13 @@ impl Timed {
                 },
             })
         };
-        self.periods(now).filter_map(sequence).collect()
+        if self.is_withdrawn {
+            return Vec::new();
+        }
+        let last_unknown = self.last_unknown(now);
+        let is_known = |period: &u64| last_unknown.is_none_or(|last| *period > last);
+        let periods = self.periods(now).filter(is_known);
+        periods.filter_map(sequence).collect()
     }
 
     /// The current period, as many before and after as the door tolerates, and before those the ones
@@ -102,6 +159,12 @@ impl Timed {
         let end = self.end_ms(mark.into()).saturating_add(self.within_ms);
         end.saturating_add(MEMORY_MS) < now.unix_ms
     }
+}
+
+/// Part of what the secret makes of a period that never comes: it says nothing of those that do.
+fn memory(otp: &Otp) -> u32 {
+    let octets = Octets::of(&otp.secret, None, u64::MAX);
+    u32::from_be_bytes([0, 1, 2, 3].map(|knock| octets.get(knock)))
 }
 
 /// The half of a period's sequence that is the same for everybody. There is none if a knock would be

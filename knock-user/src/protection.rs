@@ -11,13 +11,14 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs, mem,
     path::Path,
+    sync::Arc,
 };
 
 use anyhow::{Context as _, Result};
 use aya::programs::links::FdLink;
 use knock_common::{
     Address,
-    layout::{Door, FlowKey},
+    layout::{Door, FlowKey, SPENT_MAX},
 };
 
 use self::change::{Change, Made, remove_all};
@@ -35,11 +36,13 @@ use crate::{
     gate,
     instance::{Instance, Locked},
     interface::{self, Interface},
+    maps,
     moving::Kept,
     one_time::Standing,
     pins::{self, Pinned},
     refused,
     registry::Registry,
+    replay::Replay,
     start::Plan,
 };
 
@@ -123,6 +126,7 @@ pub struct Protection {
     firewall: Firewall,
     registry: Registry,
     kept: Kept,
+    replay: Arc<Replay>,
     mode: Mode,
     unsettled: Option<Unsettled>,
     /// Names that interfaces had, and those that they have.
@@ -178,6 +182,8 @@ impl Protection {
             );
             None
         });
+        let is_continued = before.is_some() && instance.maps().join("SPENT").exists();
+        let replay = Arc::new(Replay::new(instance.name(), is_continued));
         let change = Change {
             instance: &instance,
             before: before.as_ref(),
@@ -193,7 +199,8 @@ impl Protection {
             put,
             unsettled,
         } = change.make(|| {
-            let preparation = Preparation::new(&instance, before.as_ref(), how);
+            let preparation =
+                Preparation::new(&instance, before.as_ref(), how, Arc::clone(&replay), None);
             preparation.make(plan, interfaces, &std::sync::Mutex::new(false))
         })?;
         let refused = put.refused.iter().cloned().collect();
@@ -201,6 +208,7 @@ impl Protection {
             instance,
             firewall,
             kept,
+            replay,
             registry,
             mode: how.mode,
             unsettled: Some(unsettled),
@@ -216,7 +224,10 @@ impl Protection {
     /// What is needed to make another configuration ready for [`Protection::change`]. Nothing else
     /// may be put in place between the two.
     pub fn preparation(&self, how: How) -> Preparation {
-        Preparation::new(&self.instance, Some(&self.registry), how)
+        let replay = Arc::clone(&self.replay);
+        // Without doors that are time-based nothing was opened that would know.
+        let floor = self.kept.is_moving().then(|| self.kept.floor());
+        Preparation::new(&self.instance, Some(&self.registry), how, replay, floor)
     }
 
     /// Puts another configuration, which is ready, in place of the one that is there.
@@ -530,12 +541,15 @@ impl Protection {
         self.kept.follow(plan, &mut self.firewall)
     }
 
-    /// Listens to one-time sequences no more, since nobody will be there to put them away.
+    /// Listens to changing sequences no more, since nobody will be there to put them away, and writes
+    /// down which were used.
     ///
     /// # Errors
-    /// As for [`Kept::follow`].
+    /// As for [`Kept::follow`], or that can't be written: the next start accepts only later ones.
     pub fn withdraw_sequences(&mut self, plan: &Plan) -> Result<()> {
-        self.kept.withdraw(plan, &mut self.firewall)
+        self.kept.withdraw(plan, &mut self.firewall)?;
+        let used = maps::entries(&self.firewall.spent()?, SPENT_MAX);
+        self.replay.close(&used, self.kept.floor())
     }
 
     /// How it is with the files of one-time sequences, by the places of their doors.

@@ -17,6 +17,7 @@ use crate::{
     host::{Host, tracked},
     moving::Kept,
     protection::How,
+    replay::Floor,
 };
 
 /// A configuration of this host, read and checked.
@@ -92,15 +93,16 @@ impl Plan {
     }
 
     /// Compiles it with the sequences that its doors have now; what is known keeps its number.
+    /// Of time-based ones, those are left out that may have been used before `floor`.
     ///
     /// # Errors
     /// A [`config::Problems`] with what this host can't do of it.
-    pub fn compile(&self, known: &Numbers) -> Result<(Kept, Tables)> {
+    pub fn compile(&self, known: &Numbers, floor: Floor) -> Result<(Kept, Tables)> {
         let mut random = Random::open()?;
         let cell_key = random.key()?;
         let mut draw = || random.next();
         let settings = self.settings();
-        Kept::compile(settings, |sequences| {
+        Kept::compile(settings, floor, |sequences| {
             let mut given = Given {
                 host: &self.host,
                 cell_key,

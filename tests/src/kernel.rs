@@ -50,7 +50,8 @@ pub const FRAME_LEAST: usize = 14;
 /// Everything that is wrong with it.
 pub fn compile(text: &str) -> Result<Tables> {
     let checked = config::parse(text, "test.toml").map_err(|problems| anyhow!("{problems}"))?;
-    let sequences = Sources::open(&checked.settings).sequences(clock::boot_ms());
+    let sequences = Sources::open(&checked.settings, knock_user::replay::Floor::default())
+        .sequences(clock::boot_ms());
     let mut drawn = 0;
     let mut given = Given {
         host: &Host::default(),

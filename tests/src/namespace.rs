@@ -4,7 +4,7 @@ use std::{
     fs::File,
     io::{self, Write as _},
     panic,
-    path::Path,
+    path::{Path, PathBuf},
     process::{self, Command, Output, Stdio},
     sync::atomic::{AtomicU32, Ordering},
     thread,
@@ -19,6 +19,8 @@ use nix::{
 
 const DIRECTORY: &str = "/run/netns";
 const PREFIX: &str = "knock-";
+/// In the directory of [`Namespace::state`].
+pub const STATE_FILE: &str = "used-sequences.json";
 
 /// A network namespace of this process.
 #[derive(Debug)]
@@ -102,6 +104,30 @@ impl Namespace {
         check(&command, output)
     }
 
+    /// The directory where a knock-user of this namespace keeps which sequences were used: at first
+    /// it says that none was.
+    ///
+    /// # Panics
+    /// It can't be made.
+    #[track_caller]
+    pub fn state(&self) -> PathBuf {
+        const NONE_USED: &str = r#"{"open": {}, "unknown_before_ms": 0, "used": []}"#;
+        let directory = state(&self.name);
+        if !directory.exists() {
+            let made = std::fs::create_dir(&directory);
+            let made = made.and_then(|()| std::fs::write(directory.join(STATE_FILE), NONE_USED));
+            if let Err(error) = made {
+                panic!("making {}: {error}", directory.display());
+            }
+        }
+        directory
+    }
+
+    /// As if no sequence had been used: for the next knock-user with the same secret.
+    pub fn forget_used(&self) {
+        let _removed = std::fs::remove_dir_all(state(&self.name));
+    }
+
     /// Runs a program inside, whether or not it fails.
     ///
     /// # Panics
@@ -110,6 +136,7 @@ impl Namespace {
     pub fn try_run(&self, program: &str, arguments: &[&str]) -> Output {
         let mut command = Command::new(program);
         command.args(arguments).stdin(Stdio::null());
+        command.env("STATE_DIRECTORY", self.state());
         match self.enter(|| command.output()) {
             Ok(output) => output,
             Err(error) => panic!("{}", not_started(&command, &error)),
@@ -135,6 +162,7 @@ impl Namespace {
     #[track_caller]
     pub fn abandon(mut self) {
         let name = std::mem::take(&mut self.name);
+        let _removed = std::fs::remove_dir_all(state(&name));
         run(Command::new("ip").args(["netns", "delete", &name]));
     }
 }
@@ -184,7 +212,14 @@ fn maker(name: &str) -> Option<Pid> {
     pid.parse().ok().map(Pid::from_raw)
 }
 
+/// Where it is without its namespace, too.
+fn state(name: &str) -> PathBuf {
+    Path::new("/run").join(format!("{name}.state"))
+}
+
 fn remove(name: &str) {
+    // There is none if nothing ran there.
+    let _removed = std::fs::remove_dir_all(state(name));
     if let Ok(namespace) = File::open(Path::new(DIRECTORY).join(name)) {
         remove_pins(&namespace);
     }

@@ -52,7 +52,8 @@ impl Process {
         command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+            .stderr(Stdio::piped())
+            .env("STATE_DIRECTORY", namespace.state());
         let mut child = match namespace.enter(|| command.spawn()) {
             Ok(child) => child,
             Err(error) => panic!("{}", not_started(command, &error)),

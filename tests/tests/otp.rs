@@ -13,8 +13,8 @@ use knock_tests::{
     daemon::{self, Daemon},
     frame::{SYN, eth},
     kernel::Kernel,
-    namespace::text,
-    net::{self, Family},
+    namespace::{STATE_FILE, text},
+    net::{self, Family, Net, SERVER_LINK},
     other_end::OtherEnd,
     otp::{Otp, unix, words},
     random::{Random, number},
@@ -161,6 +161,7 @@ fn who_knocks_without_a_pause_gets_in() {
                 opens(&daemon, &source, "ssh");
             }
             daemon.stop();
+            net.server.forget_used();
         }
     });
 }
@@ -204,6 +205,7 @@ fn a_sequence_opens_once() {
             let daemon = Daemon::start(&net.server, &config);
             refused(&daemon, "after a crash");
             daemon.stop();
+            net.server.forget_used();
         }
     });
 }
@@ -251,6 +253,7 @@ fn which_periods_open() {
                 }
             }
             daemon.stop();
+            net.server.forget_used();
         }
     });
 }
@@ -495,6 +498,7 @@ fn knock_client_gets_in() {
                 );
                 opens(&daemon, &net.native(family), &format!("door{number}"));
                 daemon.stop();
+                net.server.forget_used();
             }
         }
     });
@@ -570,6 +574,7 @@ fn the_shell_script_gets_in() {
                     opens(&daemon, &source, &name);
                     drop(source.finds_open(SSH, &row));
                     daemon.stop();
+                    net.server.forget_used();
                 }
             }
         }
@@ -671,5 +676,202 @@ fn knocks_that_are_proved() {
         }
         daemon.stop();
         drop(other_end);
+    });
+}
+
+/// What ends the process or its configuration, and what may make it forget.
+type Forget = fn(Daemon, &Net, &str) -> Daemon;
+
+/// A period that is long enough for the test, and has just begun for one that starts later.
+fn restart(net: &Net, config: &str) -> Daemon {
+    Daemon::start(&net.server, config)
+}
+
+fn keep(net: &Net, config: &str) -> Daemon {
+    Daemon::start_with(
+        &net.server,
+        config,
+        &["--iface", SERVER_LINK, "--on-exit", "keep"],
+    )
+}
+
+fn detach(net: &Net) {
+    let (code, told) = daemon::ask(&net.server, &["detach"]);
+    assert_eq!(code, Some(0), "{told}");
+}
+
+const OTHER: &str = "[[door]]\nname = \"other\"\nknock = [\"tcp/7000\", \"tcp/9000\", \
+                     \"tcp/8000\"]\nopen = [\"tcp/23\"]\n";
+
+/// A sequence that was used opens nothing in its period, whatever was done since.
+#[test]
+fn what_was_used_is_remembered() {
+    let rows: [(&str, Forget); 11] = [
+        ("SIGTERM and a start", |daemon, net, config| {
+            daemon.leave(Signal::SIGTERM);
+            restart(net, config)
+        }),
+        ("kill -9 and a start", |daemon, net, config| {
+            daemon.kill();
+            restart(net, config)
+        }),
+        ("kill -9, detach and a start", |daemon, net, config| {
+            daemon.kill();
+            detach(net);
+            restart(net, config)
+        }),
+        ("detach and a start", |daemon, net, config| {
+            detach(net);
+            daemon.wait();
+            restart(net, config)
+        }),
+        ("kept and started", |daemon, net, config| {
+            daemon.leave(Signal::SIGTERM);
+            let kept = keep(net, config);
+            kept.leave(Signal::SIGTERM);
+            restart(net, config)
+        }),
+        ("another name", |mut daemon, _, config| {
+            daemon.reload(&config.replace("\"ssh\"", "\"login\""));
+            daemon
+        }),
+        ("another name after kill -9", |daemon, net, config| {
+            daemon.kill();
+            restart(net, &config.replace("\"ssh\"", "\"login\""))
+        }),
+        ("another name after SIGTERM", |daemon, net, config| {
+            daemon.leave(Signal::SIGTERM);
+            restart(net, &config.replace("\"ssh\"", "\"login\""))
+        }),
+        ("taken out and back", |mut daemon, _, config| {
+            daemon.reload(OTHER);
+            daemon.reload(config);
+            daemon
+        }),
+        (
+            "taken out, restarted and back",
+            |mut daemon, net, config| {
+                daemon.reload(OTHER);
+                daemon.leave(Signal::SIGTERM);
+                let mut daemon = restart(net, OTHER);
+                daemon.reload(config);
+                daemon
+            },
+        ),
+        ("behind another door", |mut daemon, _, config| {
+            daemon.reload(&format!("{OTHER}{config}"));
+            daemon
+        }),
+    ];
+    let otp = Otp::steady("a secret");
+    let config = format!("{}open_for = \"1s\"\n", door(&otp));
+    for (name, forget) in rows {
+        net::test(|net| {
+            let _server = Server::tcp(&net.server, &[SSH]);
+            let source = net.stranger(Family::V4);
+            let daemon = Daemon::start(&net.server, &config);
+            let period = otp.now();
+            knock(&source, &otp, period);
+            opens(&daemon, &source, "ssh");
+            wait::until("the grant has ended", || {
+                !daemon
+                    .told(&json!({"event": "closed", "source": source.name()}))
+                    .is_empty()
+            });
+            let daemon = forget(daemon, net, &config);
+            let opened = json!({"event": "opened", "source": source.name()});
+            let before = daemon.told(&opened).len();
+            knock(&source, &otp, period);
+            source.finds_closed(SSH, name);
+            assert_eq!(daemon.told(&opened).len(), before, "{name}");
+            daemon.stop();
+            net.server.forget_used();
+        });
+    }
+}
+
+/// Where nobody knows what was used, only what begins later is good.
+#[test]
+fn nothing_is_known() {
+    let rows: [(&str, Option<&str>); 4] = [
+        ("no file", None),
+        ("a file that can't be read", Some("{")),
+        (
+            "another boot that did not end in order",
+            Some(r#"{"open": {"b0@ns9": "another boot"}, "unknown_before_ms": 0, "used": []}"#),
+        ),
+        (
+            "it was not known before either",
+            Some(r#"{"open": {}, "unknown_before_ms": NOW, "used": []}"#),
+        ),
+    ];
+    for (name, file) in rows {
+        net::test(|net| {
+            let _server = Server::tcp(&net.server, &[SSH]);
+            let otp = Otp {
+                skew: 0,
+                ..Otp::every(8, "a secret")
+            };
+            // Early in a period, so that the next one is not there by chance.
+            wait::until("a period begins", || unix() % otp.period == 0);
+            let path = net.server.state().join(STATE_FILE);
+            match file {
+                Some(text) => {
+                    let now = format!("{}", unix() * 1_000);
+                    fs::write(&path, text.replace("NOW", &now)).unwrap();
+                }
+                None => fs::remove_file(&path).unwrap(),
+            }
+            let daemon = Daemon::start(&net.server, &door(&otp));
+            let source = net.stranger(Family::V4);
+            let first = otp.now();
+            knock(&source, &otp, first);
+            source.finds_closed(SSH, name);
+            assert_eq!(
+                otp.now(),
+                first,
+                "{name}: the machine is too slow for this test"
+            );
+            assert!(!has_opened(&daemon, &source), "{name}");
+            assert!(
+                daemon
+                    .process()
+                    .stderr()
+                    .contains("time-based doors can be opened in")
+            );
+            wait::until("the next period", || otp.now() > first);
+            let later = net.stranger(Family::V4);
+            wait::until("the next sequence opens", || {
+                knock(&later, &otp, otp.now());
+                has_opened(&daemon, &later)
+            });
+            daemon.stop();
+            net.server.forget_used();
+        });
+    }
+}
+
+/// The two doors know the same, so who has heard one sequence knows the other's.
+#[test]
+fn two_doors_with_the_same_secret() {
+    let otp = Otp::steady("a secret");
+    let other = Otp {
+        base: 30_000,
+        ..otp.clone()
+    };
+    let config = format!("{}{}", door(&otp), named("other", &other));
+    net::test(|net| {
+        let daemon = Daemon::start(&net.server, &config);
+        let source = net.stranger(Family::V4);
+        let period = otp.now();
+        knock(&source, &otp, period);
+        opens(&daemon, &source, "ssh");
+        knock(&source, &other, period);
+        let second = net.stranger(Family::V4);
+        knock(&second, &other, period + 1);
+        opens(&daemon, &second, "other");
+        let by_other = json!({"event": "opened", "source": source.name(), "door": "other"});
+        assert!(daemon.told(&by_other).is_empty());
+        daemon.stop();
     });
 }

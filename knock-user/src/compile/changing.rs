@@ -20,6 +20,7 @@ fn sequences(marks: &mut u32, ports: &[Vec<u16>]) -> Vec<Sequence> {
         Sequence {
             knocks: ports.iter().map(knock).collect(),
             mark: *marks,
+            memory: 7,
             good_until_ms: u64::MAX,
             bound: Vec::new(),
         }
@@ -144,7 +145,7 @@ fn a_sequence_that_is_good_once_opens_once() {
     let knock = |world: &Changing| [7000, 7003].map(|port| world.knock(port));
     assert_eq!(knock(&world), [Reason::FirstKnock, Reason::Opened]);
     assert_eq!(knock(&world), [Reason::FirstKnock, Reason::Spent]);
-    let key = SpentKey { door: 1, mark: 1 };
+    let key = SpentKey { memory: 7, mark: 1 };
     assert_eq!(world.sim.spent.value(&key), Some(0));
 }
 

@@ -224,6 +224,7 @@ fn add_sequences(
             }
             by_entry[entry] = layout::Door {
                 mark: sequence.mark,
+                memory: sequence.memory,
                 good_until_ms: sequence.good_until_ms,
                 ..doors[place]
             };

@@ -382,6 +382,9 @@ pub struct Sequence {
     pub knocks: Vec<Knock>,
     /// Which of its door's sequences it is, from 1: each is good once.
     pub mark: u32,
+    /// Under which number it is noted that it was used: the same for all doors that have the same
+    /// secret or file.
+    pub memory: u32,
     /// When it ends to be good, in milliseconds since boot.
     pub good_until_ms: u64,
     /// The protocols of knocks that follow and depend on who knocks.

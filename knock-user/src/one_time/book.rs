@@ -1,6 +1,6 @@
 //! The lines of a file, without the file.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, os::unix::ffi::OsStrExt as _, path::Path};
 
 use knock_common::{layout::KNOCKS_MAX, packet::Protocol, words};
 
@@ -167,20 +167,29 @@ impl Book {
     }
 }
 
+/// A number for a file.
+pub(super) fn memory(path: &Path) -> u32 {
+    fnv(path.as_os_str().as_bytes().iter().copied())
+}
+
 /// What a line goes by in the kernel. Notes of it outlive the process, so it stays the same; and it
 /// is another one if another file is put in the place of this one.
 pub(super) fn mark(line: u32, knocks: &[Knock]) -> u32 {
-    // FNV-1a.
-    const BASIS: u32 = 0x811c_9dc5;
-    const PRIME: u32 = 0x0100_0193;
     let bytes = knocks.iter().flat_map(|knock| {
         let [high, low] = knock.port.to_be_bytes();
         [knock.protocol as u8, high, low]
     });
-    let hash = bytes.fold(BASIS, |hash, byte| {
-        (hash ^ u32::from(byte)).wrapping_mul(PRIME)
-    });
+    let hash = fnv(bytes);
     (hash ^ hash >> 16) << LINE_BITS | line
+}
+
+/// FNV-1a.
+fn fnv(bytes: impl Iterator<Item = u8>) -> u32 {
+    const BASIS: u32 = 0x811c_9dc5;
+    const PRIME: u32 = 0x0100_0193;
+    bytes.fold(BASIS, |hash, byte| {
+        (hash ^ u32::from(byte)).wrapping_mul(PRIME)
+    })
 }
 
 fn index(line: u32) -> Option<usize> {

@@ -126,12 +126,22 @@ pub fn inspect(
     Ok(book)
 }
 
+/// Makes or replaces a file that only its owner may read, at once or not at all, and on the disk.
+///
+/// # Errors
+/// The system refuses.
+pub fn write_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    disk::write(path, bytes)
+}
+
 /// A file, and what of it works now.
 #[derive(Debug)]
 pub struct OneTimeFile {
     /// As it was named.
     path: PathBuf,
     lookahead: u16,
+    /// Under which number it is noted in the kernel what was used.
+    memory: u32,
     book: Book,
     /// A line that was used and is not marked on the disk.
     owed: Option<u32>,
@@ -154,6 +164,7 @@ impl OneTimeFile {
         let mut file = Self {
             path: path.to_owned(),
             lookahead,
+            memory: book::memory(&disk::real(path).unwrap_or_else(|_| path.to_owned())),
             book: Book::default(),
             owed: None,
             used: None,
@@ -213,6 +224,17 @@ impl OneTimeFile {
     /// As it was named.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Under which number it is noted that one of its sequences was used: the same for all doors
+    /// that have this file.
+    pub const fn memory(&self) -> u32 {
+        self.memory
+    }
+
+    /// The sequence that goes by this mark, if the file has it.
+    pub fn sequence(&self, mark: u32) -> Option<&[Knock]> {
+        self.book.sequence(self.book.line_of(mark)?)
     }
 
     /// The sequences that work now; none if the file is of no use.

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeSet, HashSet},
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -24,6 +24,7 @@ use crate::{
     moving::Kept,
     netns, pins, refused,
     registry::Registry,
+    replay::{Floor, Opened, Replay},
     sockets,
     start::Plan,
 };
@@ -67,6 +68,9 @@ pub struct Preparation {
     instance: Instance,
     known: Numbers,
     how: How,
+    replay: Arc<Replay>,
+    /// As far as this process knows by itself.
+    floor: Option<Floor>,
     /// Whether there is no confirmed program of ours to go back to.
     is_first: bool,
 }
@@ -81,11 +85,19 @@ pub struct Prepared {
 }
 
 impl Preparation {
-    pub(super) fn new(instance: &Instance, before: Option<&Registry>, how: How) -> Self {
+    pub(super) fn new(
+        instance: &Instance,
+        before: Option<&Registry>,
+        how: How,
+        replay: Arc<Replay>,
+        floor: Option<Floor>,
+    ) -> Self {
         Self {
             instance: instance.clone(),
             known: numbers(before),
             how,
+            replay,
+            floor,
             // What was never settled is nothing to go back to.
             is_first: instance.linked().is_empty() || !instance.program().exists(),
         }
@@ -107,7 +119,13 @@ impl Preparation {
         let listed = interface::list()?;
         let mut loopback = listed.iter().filter(|found| found.is_loopback());
         let is_named = |found: &Interface| interfaces.iter().any(|name| found.is_called(name));
-        let (kept, tables) = plan.compile(&self.known)?;
+        let moves = (plan.settings().doors.iter()).any(|door| door.moving.is_some());
+        let replay = match moves {
+            true => self.replay.open(),
+            false => Opened::default(),
+        };
+        let floor = self.floor.unwrap_or(replay.floor);
+        let (kept, tables) = plan.compile(&self.known, floor)?;
         let is_given_up = is_given_up.lock().unwrap_or_else(PoisonError::into_inner);
         if *is_given_up {
             bail!("the new configuration is given up");
@@ -123,6 +141,17 @@ impl Preparation {
         let mut firewall = Firewall::load(&tables, options)?;
         if let Some(walked) = firewall.verified_instructions()? {
             tracing::debug!("the verifier walked {walked} instructions");
+        }
+        let mut used = replay.used;
+        used.retain(|key| kept.may_come(key));
+        firewall.note_used(&used)?;
+        let waits_ms = kept.waits_ms(clock::boot_ms());
+        if waits_ms > 0 {
+            tracing::warn!(
+                "time-based doors can be opened in {} s: which of their sequences were used before \
+                 is not known, so only those that begin now are good",
+                waits_ms.div_ceil(1_000)
+            );
         }
         Ok(Prepared {
             kept,
