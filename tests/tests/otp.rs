@@ -587,8 +587,7 @@ fn no_output_has_the_secret() {
     net::test(|net| {
         let otp = Otp::steady("xyzzy-plugh");
         let config = door(&otp);
-        let daemon =
-            Daemon::start_with(&net.server, &config, &["--iface", net::SERVER_LINK, "-vv"]);
+        let daemon = Daemon::start_with(&net.server, &config, &["--iface", SERVER_LINK, "-vv"]);
         let source = net.stranger(Family::V4);
         knock(&source, &otp, otp.now());
         opens(&daemon, &source, "ssh");
