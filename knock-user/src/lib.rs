@@ -34,6 +34,7 @@ pub mod interface;
 pub mod ledger;
 pub mod leftovers;
 pub mod links;
+pub mod log_files;
 pub mod maps;
 #[cfg(feature = "object")]
 pub mod moving;

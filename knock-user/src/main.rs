@@ -22,6 +22,7 @@ use knock_user::{
     index::Index,
     instance::Instance,
     leftovers,
+    log_files::LogFiles,
     output::{Output, Unread},
     persistence::Persistence,
     pins, privileges,
@@ -79,6 +80,7 @@ fn main() -> ExitCode {
 }
 
 fn run(options: &Run, stderr: Stderr) -> Result<()> {
+    let log_files = LogFiles::find();
     clock::check()?;
     let plan = Plan::read(options)?;
     for warning in &plan.warnings {
@@ -136,6 +138,7 @@ fn run(options: &Run, stderr: Stderr) -> Result<()> {
         });
         daemon
             .with_persistence(persistence)
+            .with_log_files(log_files)
             .run(signals, control)
             .await
     })

@@ -102,6 +102,7 @@ impl<W: Write> Daemon<W> {
     ///
     /// With `confirm`, everything goes back to how it was unless it is confirmed in that time.
     pub(super) fn begin_to_reload(&mut self, confirm: Option<Duration>, asked: Option<Call>) {
+        self.log_files.reopen();
         if let Some(making) = &self.making {
             let told = making.told();
             match asked {

@@ -35,6 +35,7 @@ use crate::{
     index::Index,
     ledger::Ledger,
     links::LinkWatch,
+    log_files::LogFiles,
     persistence::Persistence,
     protection::{Protection, Put},
     refused,
@@ -117,6 +118,8 @@ pub struct Daemon<W> {
     is_mute: bool,
     /// Whether pins outlive this process, as far as was seen at the start.
     persistence: Option<Persistence>,
+    /// What is opened again with each reload.
+    log_files: LogFiles,
     /// What failed when interfaces were looked at, as it was told.
     failures: Vec<String>,
 }
@@ -175,6 +178,7 @@ impl<W: Write> Daemon<W> {
             since_ns: clock::boot_ns(),
             is_mute: false,
             persistence: None,
+            log_files: LogFiles::default(),
             failures: Vec::new(),
         };
         if !put.opened.is_empty() {
@@ -200,6 +204,12 @@ impl<W: Write> Daemon<W> {
             persistence: Some(persistence),
             ..self
         }
+    }
+
+    /// Opens these files again with each reload, so that they can be rotated.
+    #[must_use]
+    pub fn with_log_files(self, log_files: LogFiles) -> Self {
+        Self { log_files, ..self }
     }
 
     /// Tells what happens and does what is to be done, until something ends it.
