@@ -26,9 +26,8 @@ pub fn warning(protected: &PortSet, is_own: impl Fn(IpAddr) -> bool) -> Option<S
             };
             (cut > 0).then(|| {
                 format!(
-                    "{cut} {plural} that this host passes on to others, such as containers, use \
-                     protected ports and are cut by this start: the other end has to knock and to \
-                     connect again"
+                    "this start cuts {cut} {plural} on protected ports that this host passes on to \
+                     others, such as containers: the other end has to knock and to connect again"
                 )
             })
         }

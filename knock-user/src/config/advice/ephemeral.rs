@@ -15,6 +15,8 @@ use knock_common::packet::Protocol;
 
 /// With fewer ephemeral ports, a host that opens many connections to one other runs out of them.
 const EPHEMERAL_LEAST: u32 = 1024;
+/// The kernel reads a page less one octet of the list (`proc_do_large_bitmap`).
+const LIST_MOST: usize = 4095;
 /// The first port that any user may listen on.
 const UNPRIVILEGED: u16 = 1024;
 
@@ -92,10 +94,18 @@ impl Advice<'_> {
         let all = u32::from(*ephemeral.end()) + 1 - u32::from(*ephemeral.start());
         let taken = reserved.count(as_tcp(ephemeral.clone()));
         if all - taken >= EPHEMERAL_LEAST {
+            let list = spelled(&reserved);
+            if list.len() > LIST_MOST {
+                return format!(
+                    "the list of all of them is longer than the {LIST_MOST} characters that the \
+                     kernel takes as ip_local_reserved_ports: take ports outside {}-{}",
+                    ephemeral.start(),
+                    ephemeral.end()
+                );
+            }
             return format!(
-                "keep them off with `sysctl -w net.ipv4.ip_local_reserved_ports={}`, and the same \
-                 in /etc/sysctl.d",
-                spelled(&reserved)
+                "keep them off with `sysctl -w net.ipv4.ip_local_reserved_ports={list}`, and the \
+                 same in /etc/sysctl.d"
             );
         }
         let too_many = format!(
@@ -226,6 +236,23 @@ mod tests {
     use crate::{config, host::Host};
 
     /// Every piece of advice has the effect that it promises: the test does what it says.
+    #[test]
+    fn a_list_is_not_longer_than_the_kernel_takes() {
+        let ports = |count: u16| {
+            let ports = (0..count).map(|n| format!("\"udp/{}\"", 40_000 + 2 * n));
+            format!("protect = [{}]", ports.collect::<Vec<_>>().join(", "))
+        };
+        // Five digits and a comma each.
+        for (count, fits) in [(682, true), (683, false)] {
+            let checked = config::parse(&ports(count), "seq.toml").unwrap();
+            let found = checked.warnings(&Host::default());
+            let told = &found[0].reason;
+            assert_eq!(told.contains("sysctl -w"), fits, "{count}: {told}");
+            let other = told.contains("longer than the 4095 characters");
+            assert_eq!(other, !fits, "{count}: {told}");
+        }
+    }
+
     #[test]
     fn advice_leaves_the_host_ports_of_its_own() {
         struct Row {
