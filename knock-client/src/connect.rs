@@ -1,6 +1,7 @@
 //! Connecting to the port that the knocks open.
 
 use crate::failure::remedy;
+use crate::refused;
 use crate::target::Target;
 use std::fmt;
 use std::io::{self, ErrorKind};
@@ -110,9 +111,14 @@ impl fmt::Display for ConnectError {
                  start the service, or check its port"
             ),
             Closed::Unreachable(cause) => {
-                write!(f, " within {limit:?}: {cause}; {}", remedy(cause))
+                write!(
+                    f,
+                    " within {limit:?}: {}; {}",
+                    refused::plain(cause),
+                    remedy(cause)
+                )
             }
-            Closed::Unable(cause) => write!(f, ": {cause}; {}", remedy(cause)),
+            Closed::Unable(cause) => write!(f, ": {}; {}", refused::plain(cause), remedy(cause)),
         }
     }
 }

@@ -6,6 +6,7 @@ use crate::log::LogError;
 use crate::one_time::OneTimeError;
 use crate::otp::OtpError;
 use crate::profile::ProfileError;
+use crate::refused;
 use crate::reply::NoReply;
 use crate::send::SendError;
 use crate::sequence::SequenceError;
@@ -55,13 +56,13 @@ pub enum Failure {
     #[error(transparent)]
     Connect(#[from] ConnectError),
     /// The connection broke.
-    #[error("the connection broke: {0}")]
+    #[error("the connection broke: {}; connect again", refused::plain(.0))]
     Broken(io::Error),
     /// The work was done or not, but could not be noted.
     #[error(transparent)]
     Log(#[from] LogError),
     /// The work was done or not, but could not be told.
-    #[error("cannot write to standard output: {0}; what was not written is lost")]
+    #[error("cannot write to standard output: {}; what was not written is lost", refused::plain(.0))]
     Output(io::Error),
 }
 

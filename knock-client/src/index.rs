@@ -4,6 +4,7 @@
 //! line end, or nothing. Nobody proves who they are: whoever can answer in the host's place can make
 //! a client skip lines.
 
+use crate::refused;
 use crate::target::{Family, ResolveError, Resolved, Target};
 use std::fmt;
 use std::io::{self, Read as _, Write as _};
@@ -37,8 +38,9 @@ pub enum IndexError {
     Resolve(#[from] ResolveError),
     /// It could not be asked.
     #[error(
-        "cannot ask {index} on {host} which line is next: {cause}; check --index, or leave it out \
-         to take the next line that was not used here"
+        "cannot ask {index} on {host} which line is next: {}; check --index, or leave it out to \
+         take the next line that was not used here",
+        refused::plain(cause)
     )]
     Unasked {
         /// Whom.

@@ -36,6 +36,7 @@ pub mod otp;
 pub mod plan;
 pub mod profile;
 pub mod proxy;
+mod refused;
 pub mod reply;
 mod report;
 mod send;

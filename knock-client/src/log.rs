@@ -1,5 +1,6 @@
 //! The client's own log.
 
+use crate::refused;
 use jiff::Timestamp;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
@@ -18,7 +19,7 @@ pub struct Log {
 
 /// A log that can't be written.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot write the log {}: {cause}", path.display())]
+#[error("cannot write the log {}: {}", path.display(), refused::of_file(cause))]
 pub struct LogError {
     /// The file.
     pub path: PathBuf,

@@ -4,6 +4,7 @@
 //! have been used: what marks a line is a `#` in place of the blank that it begins with.
 
 use crate::knock::{Protocol, Sequence, Word};
+use crate::refused;
 use crate::sequence::{KNOCKS_MAX, bytes, items};
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -28,7 +29,7 @@ pub struct Taken {
 #[derive(Debug, thiserror::Error)]
 pub enum OneTimeError {
     /// The file can't be read.
-    #[error("cannot read {}: {cause}", path.display())]
+    #[error("cannot read {}: {}", path.display(), refused::of_file(cause))]
     Unreadable {
         /// The file.
         path: PathBuf,
@@ -37,9 +38,9 @@ pub enum OneTimeError {
     },
     /// The file can't be changed.
     #[error(
-        "cannot mark the next line of {} as used: {cause}; nothing was sent, since a line must not \
+        "cannot mark the next line of {} as used: {}; nothing was sent, since a line must not \
          be used twice",
-        path.display()
+        path.display(), refused::of_file(cause)
     )]
     Unmarkable {
         /// The file.

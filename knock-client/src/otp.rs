@@ -2,6 +2,7 @@
 
 use crate::duration::parse_duration;
 use crate::knock::{Knock, Protocol, Sequence};
+use crate::refused;
 use crate::target::Target;
 use knock_common::Address;
 use knock_common::otp::{BASE, BadSecret, HALF_MOST, Octets, PERIOD_SECS, PROTOCOLS, Secret};
@@ -130,7 +131,7 @@ pub enum OtpError {
     )]
     Which,
     /// A file can't be read.
-    #[error("cannot read the secret in {}: {cause}", path.display())]
+    #[error("cannot read the secret in {}: {}", path.display(), refused::of_file(cause))]
     Unreadable {
         /// The file.
         path: PathBuf,
@@ -150,8 +151,9 @@ pub enum OtpError {
     },
     /// The own address could not be found out.
     #[error(
-        "cannot find out which address is used to reach {target}: {cause}; name the one that the \
-         server sees with --source"
+        "cannot find out which address is used to reach {target}: {}; name the one that the \
+         server sees with --source",
+        refused::plain(cause)
     )]
     NoSource {
         /// Whom to knock on.

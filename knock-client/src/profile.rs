@@ -5,6 +5,7 @@ use crate::duration::parse_duration;
 use crate::index::Index;
 use crate::knock::Knock;
 use crate::otp;
+use crate::refused;
 use crate::reply::Goal;
 use crate::sequence::text;
 use serde::{Deserialize, Deserializer, de::Error as _};
@@ -70,7 +71,7 @@ pub struct Profile {
 #[derive(Debug, thiserror::Error)]
 pub enum ProfileError {
     /// It can't be read.
-    #[error("cannot read {}: {cause}", path.display())]
+    #[error("cannot read {}: {}", path.display(), refused::of_file(cause))]
     Unreadable {
         /// The file.
         path: PathBuf,

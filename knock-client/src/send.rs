@@ -2,6 +2,7 @@
 
 use crate::failure::remedy;
 use crate::knock::{Knock, Protocol};
+use crate::refused;
 use crate::reply::Ear;
 use crate::target::Target;
 use socket2::{Domain, Socket, Type};
@@ -40,7 +41,8 @@ pub struct Sent {
 /// A knock that could not be sent.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "cannot send knock {number} of {of} ({knock}) to {target}: {cause}; {}",
+    "cannot send knock {number} of {of} ({knock}) to {target}: {}; {}",
+    refused::plain(cause),
     remedy(cause)
 )]
 pub struct SendError {

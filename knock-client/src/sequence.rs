@@ -1,6 +1,7 @@
 //! Sequences as texts: in a file, or as somebody types them.
 
 use crate::knock::{Protocol, Sequence, Word};
+use crate::refused;
 use std::fs::File;
 use std::io::{self, BufRead, Read as _, Write};
 use std::path::{Path, PathBuf};
@@ -15,7 +16,7 @@ const FILE_MAX: u64 = 64 * 1024;
 #[derive(Debug, thiserror::Error)]
 pub enum SequenceError {
     /// It can't be read.
-    #[error("cannot read {}: {cause}", path.display())]
+    #[error("cannot read {}: {}", path.display(), refused::of_file(cause))]
     Unreadable {
         /// The file.
         path: PathBuf,

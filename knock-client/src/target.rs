@@ -1,5 +1,6 @@
 //! Whom to knock on: one address of the host that was named.
 
+use crate::refused;
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -152,7 +153,10 @@ fn choose(host: &str, family: Option<Family>, found: &[Target]) -> Result<Resolv
 #[derive(Debug, thiserror::Error)]
 pub enum ResolveError {
     /// The name is not known.
-    #[error("cannot find '{host}': {cause}; check the spelling, or give the address instead")]
+    #[error(
+        "cannot find '{host}': {}; check the spelling, or give the address instead",
+        refused::plain(cause)
+    )]
     Unknown {
         /// The name.
         host: String,

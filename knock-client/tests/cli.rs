@@ -419,7 +419,7 @@ fn output_that_cannot_be_written_fails_after_the_knocks() {
 
         assert_eq!(
             String::from_utf8_lossy(&output.stderr),
-            "knock-client: cannot write to standard output: No space left on device (os error 28); \
+            "knock-client: cannot write to standard output: no space left on device; \
              what was not written is lost\n",
             "{delay}"
         );

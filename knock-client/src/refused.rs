@@ -1,0 +1,61 @@
+//! What the system refused, in words: without its number, and for files with the cure.
+
+use std::io::{self, ErrorKind};
+
+/// The reason that the system gives, without its number: `permission denied`.
+pub(crate) fn plain(error: &io::Error) -> String {
+    let text = error.to_string();
+    let text = match (error.raw_os_error(), text.rsplit_once(" (os error ")) {
+        (Some(_), Some((reason, _))) => reason,
+        _ => return text,
+    };
+    let mut letters = text.chars();
+    let first = letters.next().map(|first| first.to_ascii_lowercase());
+    first.into_iter().chain(letters).collect()
+}
+
+/// The reason why a file could not be read or written, and what to do.
+pub(crate) fn of_file(error: &io::Error) -> String {
+    let cure = match error.kind() {
+        ErrorKind::PermissionDenied => {
+            "`ls -l` shows who may; choose a file that this user may use"
+        }
+        ErrorKind::NotFound => {
+            "check the name: a relative one begins where the program was started"
+        }
+        ErrorKind::IsADirectory => "it is a directory: name a file in it",
+        ErrorKind::NotADirectory => "a part of the path is not a directory",
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "make room on the disk",
+        ErrorKind::ReadOnlyFilesystem => "it is mounted read-only",
+        _ => return plain(error),
+    };
+    format!("{}; {cure}", plain(error))
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_are_words() {
+        for (name, error, expected) in [
+            (
+                "a file of somebody else",
+                io::Error::from_raw_os_error(13),
+                "permission denied; `ls -l` shows who may; choose a file that this user may use",
+            ),
+            (
+                "no cure",
+                io::Error::from_raw_os_error(5),
+                "input/output error",
+            ),
+            (
+                "not of the system",
+                io::Error::other("It is no secret"),
+                "It is no secret",
+            ),
+        ] {
+            assert_eq!(of_file(&error), expected, "{name}");
+        }
+    }
+}
