@@ -14,22 +14,36 @@ pub(crate) fn plain(error: &io::Error) -> String {
     first.into_iter().chain(letters).collect()
 }
 
+/// What cures a file that can't be read or written.
+const CURES: [(ErrorKind, &str); 7] = [
+    (
+        ErrorKind::PermissionDenied,
+        "`ls -l` shows who may; choose a file that this user may use",
+    ),
+    (
+        ErrorKind::NotFound,
+        "check the name: a relative one begins where the program was started",
+    ),
+    (
+        ErrorKind::IsADirectory,
+        "it is a directory: name a file in it",
+    ),
+    (
+        ErrorKind::NotADirectory,
+        "a part of the path is not a directory",
+    ),
+    (ErrorKind::StorageFull, "make room on the disk"),
+    (ErrorKind::QuotaExceeded, "make room on the disk"),
+    (ErrorKind::ReadOnlyFilesystem, "it is mounted read-only"),
+];
+
 /// The reason why a file could not be read or written, and what to do.
 pub(crate) fn of_file(error: &io::Error) -> String {
-    let cure = match error.kind() {
-        ErrorKind::PermissionDenied => {
-            "`ls -l` shows who may; choose a file that this user may use"
-        }
-        ErrorKind::NotFound => {
-            "check the name: a relative one begins where the program was started"
-        }
-        ErrorKind::IsADirectory => "it is a directory: name a file in it",
-        ErrorKind::NotADirectory => "a part of the path is not a directory",
-        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "make room on the disk",
-        ErrorKind::ReadOnlyFilesystem => "it is mounted read-only",
-        _ => return plain(error),
-    };
-    format!("{}; {cure}", plain(error))
+    let cure = CURES.iter().find(|(kind, _)| *kind == error.kind());
+    match cure {
+        Some((_, cure)) => format!("{}; {cure}", plain(error)),
+        None => plain(error),
+    }
 }
 
 #[cfg(all(test, target_os = "linux"))]

@@ -167,7 +167,7 @@ fn waited_for_from_the_beginning() {
             &json!({"event": "gone", "interface": SERVER_LINK_2}),
         );
         let (code, told) = daemon::ask(&net.server, &["status"]);
-        assert_eq!(code, Some(0), "{told}");
+        assert_eq!(code, Some(1), "it is waited for: {told}");
         net.add_second_link();
         daemon::tells(
             &process,

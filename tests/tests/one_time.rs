@@ -478,7 +478,7 @@ fn files_that_are_of_no_use() {
             source.knock(KNOCKS);
             source.finds(true, WEB, row);
             let (code, status) = ask(&net.server, &["status"]);
-            assert_eq!(code, Some(0), "{row}: {status}");
+            assert_eq!(code, Some(1), "{row}: {status}");
             assert!(
                 status.contains("once: nobody can open it"),
                 "{row}: {status}"

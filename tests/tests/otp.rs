@@ -812,7 +812,7 @@ fn nothing_is_known() {
                 ..Otp::every(8, "a secret")
             };
             // Early in a period, so that the next one is not there by chance.
-            wait::until("a period begins", || unix() % otp.period == 0);
+            wait::until("a period begins", || unix().is_multiple_of(otp.period));
             let path = net.server.state().join(STATE_FILE);
             match file {
                 Some(text) => {

@@ -102,6 +102,29 @@ fn a_link_in_their_place_is_not_followed() {
     });
 }
 
+/// Somebody who may not look is told why, and who may.
+#[test]
+fn an_ordinary_user_is_told_who_may_look() {
+    net::test(|net| {
+        let keep = ["--iface", SERVER_LINK, "--on-exit", "keep"];
+        Daemon::start_with(&net.server, DOOR, &keep).leave(SIGTERM);
+        let user = binaries().user.display().to_string();
+        for command in ["status", "list", "detach"] {
+            let nobody = ["--reuid=65534", "--regid=65534", "--clear-groups"];
+            let arguments = [&nobody[..], &[&user, command]].concat();
+            let output = net.server.try_run("setpriv", &arguments);
+            let told = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(1), "{command}: {told}");
+            for words in ["knock-user: ", "permission denied; only root", "use sudo"] {
+                assert!(told.contains(words), "{command}: no {words} in {told}");
+            }
+            assert!(!told.contains("os error"), "{command}: {told}");
+        }
+        let (code, told) = daemon::ask(&net.server, &["detach"]);
+        assert_eq!(code, Some(0), "{told}");
+    });
+}
+
 /// The kernel ends a killed process at its leisure, and the next start may be sooner.
 #[test]
 fn a_start_right_after_a_kill() {

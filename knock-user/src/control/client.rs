@@ -193,10 +193,17 @@ impl Ask {
             leftovers::sweep();
         }
         if matches!(self, Self::Status(_)) {
-            let all = find::all(self, at.interface.as_deref())?;
-            return Ok(match statuses::run(at, &all, out)? {
-                true => Outcome::Done,
-                false => Outcome::NotInForce,
+            let all = find::all(self, at.interface.as_deref());
+            let told = all.and_then(|all| statuses::run(at, &all, out));
+            return Ok(match told {
+                Ok(true) => Outcome::Done,
+                Ok(false) => Outcome::NotInForce,
+                // Who reads objects gets one.
+                Err(error) if at.json => {
+                    statuses::unknown(&error, out)?;
+                    Outcome::NotInForce
+                }
+                Err(error) => return Err(error),
             });
         }
         self.ask(at, out).map(|()| Outcome::Done)

@@ -12,7 +12,7 @@ use super::{
     protocol::{Answer, Incoming, Request},
     text::Told,
 };
-use crate::instance::Instance;
+use crate::{instance::Instance, refused};
 
 /// How long a process may take to say how it is, before it counts as one that hangs.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -45,12 +45,24 @@ fn nothing(at: &At, out: &mut impl Write) -> Result<bool> {
     if !at.json {
         anyhow::bail!("{text}");
     }
+    short("nothing", text, out)?;
+    Ok(false)
+}
+
+/// Writes that it can't be told what is in force, as an object.
+///
+/// # Errors
+/// It can't be written.
+pub(super) fn unknown(error: &anyhow::Error, out: &mut impl Write) -> Result<()> {
+    short("unknown", refused::told(error), out)
+}
+
+fn short(kind: &str, text: String, out: &mut impl Write) -> Result<()> {
     let none = Statuses {
-        shortfalls: vec![health::shortfall("nothing", text)],
+        shortfalls: vec![health::shortfall(kind, text)],
         ..Statuses::default()
     };
-    written(&(serde_json::to_string(&none)? + "\n"), out)?;
-    Ok(false)
+    written(&(serde_json::to_string(&none)? + "\n"), out)
 }
 
 fn together(instances: Vec<Status>) -> Statuses {

@@ -313,7 +313,7 @@ impl<W: Write> Daemon<W> {
         if let Some((call, reply)) = asked {
             call.answer(match &ended {
                 Ok(()) => reply,
-                Err(error) => Reply::failed(refused::told(&error)),
+                Err(error) => Reply::failed(refused::told(error)),
             });
         }
         control.finish().await;
