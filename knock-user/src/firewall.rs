@@ -1,7 +1,7 @@
 //! The kernel side: loaded, filled with a configuration, attached; in that order, so that the first
 //! packet meets all of it.
 
-use std::{fs, os::fd::AsFd as _, path::Path};
+use std::{collections::BTreeSet, fs, os::fd::AsFd as _, path::Path};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use aya::{
@@ -15,8 +15,8 @@ use knock_common::{
     access::{Flow, Grant},
     cookie, hint,
     layout::{
-        ALLOW_MAX, Config, EdgeKey, Features, FlowKey, GrantKey, LOCKOUT_BUCKETS, ProgressKey,
-        SpentKey, WAYS,
+        ALLOW_MAX, Config, EdgeKey, Features, FlowKey, GrantKey, LOCKOUT_BUCKETS, PortRule,
+        ProgressKey, SpentKey, WAYS, port_index,
     },
     time::Moment,
 };
@@ -25,11 +25,11 @@ use crate::{
     attach::{self, Attached},
     clock,
     compile::{Difference, Tables},
-    config::checked::Mode,
+    config::checked::{Knock, Mode},
     gate,
     instance::Instance,
     interface::Interface,
-    maps::{self, Table},
+    maps::{self, Plain, Table},
     pins,
     start::Random,
 };
@@ -366,6 +366,31 @@ impl Firewall {
     /// The sequences that were used and not put away yet, and when that was.
     pub fn spent(&mut self) -> Result<Table<&mut MapData, SpentKey, u64>> {
         Ok(Table::try_from(maps::map_mut(&mut self.ebpf, "SPENT")?)?)
+    }
+
+    /// Makes ports exempt on which the host listens now, and ordinary those on which it listened
+    /// before. Ports that are anything else stay what they are.
+    ///
+    /// # Errors
+    /// The map can't be read or written; the same again mends that.
+    pub fn follow_served(&mut self, before: &BTreeSet<Knock>, now: &BTreeSet<Knock>) -> Result<()> {
+        let mut ports =
+            Array::<_, Plain<PortRule>>::try_from(maps::map_mut(&mut self.ebpf, "PORTS")?)
+                .context("map PORTS")?;
+        let ended = before.difference(now);
+        let ended = ended.map(|port| (port, PortRule::EXEMPT, PortRule::ORDINARY));
+        let served = now.iter();
+        let served = served.map(|port| (port, PortRule::ORDINARY, PortRule::EXEMPT));
+        for (port, from, to) in ended.chain(served) {
+            let index = port_index(port.protocol, port.port);
+            let Plain(rule) = ports.get(&index, 0).context("reading map PORTS")?;
+            if rule == from {
+                ports
+                    .set(index, Plain(to), 0)
+                    .context("writing map PORTS")?;
+            }
+        }
+        Ok(())
     }
 
     /// Notes sequences as used, unless they are.

@@ -1,7 +1,13 @@
 //! From the command line to a configuration that can be put in place: everything that can be wrong
 //! with it is found before anything is touched.
 
-use std::{collections::BTreeMap, fs::File, io::Read as _, net::IpAddr, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs::File,
+    io::Read as _,
+    net::IpAddr,
+    path::PathBuf,
+};
 
 use anyhow::{Context as _, Result};
 
@@ -11,7 +17,7 @@ use crate::{
     compile::{self, Before, Conflict, Given, Numbers, Sequences, Tables},
     config::{
         self, Checked,
-        checked::{Door, Effect, Settings},
+        checked::{Door, Effect, Exempt, Knock, Settings},
     },
     control::Misuse,
     host::{Host, tracked},
@@ -71,6 +77,24 @@ impl Plan {
             checked,
             host,
         })
+    }
+
+    /// The ports that are exempt because the host listened there when it was looked at last, if other
+    /// ones are to be exempt now.
+    pub fn served_before(&self, now: &BTreeSet<Knock>) -> Option<BTreeSet<Knock>> {
+        let before = &self.host.served;
+        if self.settings().exempt != Exempt::Served || before == now {
+            return None;
+        }
+        // It is exempt whoever listens there.
+        let index = self.settings().index.map(|index| index.port());
+        let is_other = |knock: &&Knock| Some(knock.port) != index;
+        Some(before.iter().filter(is_other).copied().collect())
+    }
+
+    /// Takes note of the ports on which the host listens now.
+    pub fn set_served(&mut self, served: BTreeSet<Knock>) {
+        self.host.served = served;
     }
 
     /// The settings.

@@ -1,6 +1,10 @@
 //! What knock-user finds out about the host that it runs on.
 
-use std::{net::IpAddr, process::Command};
+use std::{
+    net::{IpAddr, TcpListener},
+    process::Command,
+    time::Duration,
+};
 
 use knock_tests::{
     binary::binaries,
@@ -9,6 +13,7 @@ use knock_tests::{
     net::{self, Family, SERVER_LINK},
     process::Process,
     server::Server,
+    source::Source,
     ssh::{DOOR, KNOCKS, SSH},
     wait,
 };
@@ -220,5 +225,38 @@ fn what_is_kept_is_not_told_by_another_clock() {
         let output = net.server.enter(|| command.output()).unwrap();
         assert_eq!(output.status.code(), Some(0), "{}", text(&output));
         assert!(attached_programs(&net.server).is_empty());
+    });
+}
+
+/// A service that begins later, and one that ends.
+#[test]
+fn served_ports_are_followed() {
+    const SERVED: &str = "tcp/7000 tcp/8443 udp/8000 tcp/9000";
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let daemon = Daemon::start(&net.server, &format!("{DOOR}\nopen_for = \"1s\"\n"));
+        let source = net.stranger(Family::V4);
+        let gets_in = |source: &Source<'_>| {
+            source.knock(SERVED);
+            source.connect(SSH, Duration::from_millis(200)).is_ok()
+        };
+        assert!(!gets_in(&source), "nothing listens on tcp/8443");
+        let listen = |port| {
+            net.server
+                .enter(|| TcpListener::bind(("0.0.0.0", port)))
+                .unwrap()
+        };
+        let service = listen(8443);
+        wait::until("tcp/8443 is exempt", || gets_in(&source));
+        // Ports that are something else stay that.
+        let _knock = listen(7000);
+        drop(service);
+        wait::until("tcp/8443 is not exempt", || !gets_in(&source));
+        net.stranger(Family::V4).finds_closed(SSH, "protected");
+        net.stranger(Family::V4).finds_closed(7000, "a knock port");
+        let last = net.stranger(Family::V4);
+        last.knock(KNOCKS);
+        last.finds_open(SSH, "after the knocks");
+        daemon.stop();
     });
 }

@@ -120,6 +120,8 @@ pub struct Daemon<W> {
     persistence: Option<Persistence>,
     /// What is opened again with each reload.
     log_files: LogFiles,
+    /// When it was looked on which ports the host listens, in milliseconds since boot.
+    served_at_ms: u64,
     /// What failed when interfaces were looked at, as it was told.
     failures: Vec<String>,
 }
@@ -179,6 +181,7 @@ impl<W: Write> Daemon<W> {
             is_mute: false,
             persistence: None,
             log_files: LogFiles::default(),
+            served_at_ms: clock::boot_ms(),
             failures: Vec::new(),
         };
         if !put.opened.is_empty() {

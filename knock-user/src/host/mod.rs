@@ -81,7 +81,13 @@ impl Host {
         Ok(Self {
             ephemeral,
             reserved,
-            served: served()?,
+            served: served().unwrap_or_else(|error| {
+                tracing::warn!(
+                    "on which ports this host listens can't be seen ({error:#}): with exempt = \
+                     \"served\" none is exempt"
+                );
+                BTreeSet::new()
+            }),
             links: links()?,
             forwards: FORWARDING.iter().any(|path| is_on(path)),
             translations: translations(),
@@ -147,8 +153,12 @@ fn reserved(text: &str) -> Option<Vec<RangeInclusive<u16>>> {
         .collect()
 }
 
-/// Ports of listening TCP sockets and of UDP sockets that take datagrams from anybody.
-fn served() -> Result<BTreeSet<Knock>> {
+/// Ports of listening TCP sockets and of UDP sockets that take datagrams from anybody, in the network
+/// namespace that this thread is in.
+///
+/// # Errors
+/// The kernel does not list them.
+pub fn served() -> Result<BTreeSet<Knock>> {
     let mut served = BTreeSet::new();
     for protocol in [Protocol::Tcp, Protocol::Udp] {
         let listeners = sockets::listeners(protocol)?;

@@ -534,7 +534,13 @@ pub(super) fn remove_all(
 /// Records the connections to protected ports that exist, so that they go on if connections are
 /// kept at all; tells which were not recorded before.
 fn keep_connections(firewall: &mut Firewall, tables: &Tables) -> Result<Vec<FlowKey>> {
-    let connections = sockets::connections()?;
+    let connections = sockets::connections().unwrap_or_else(|error| {
+        tracing::warn!(
+            "which connections there are can't be seen ({error:#}): those to protected ports stop \
+             until their source knocks"
+        );
+        Vec::new()
+    });
     let flows = connections
         .iter()
         .filter_map(|connection| tables.flow_of(connection));
