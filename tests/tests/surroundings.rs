@@ -1,0 +1,103 @@
+//! What `check` and a start say of the host around a configuration.
+
+use std::process::Command;
+
+use knock_tests::{
+    binary::binaries,
+    daemon::{Daemon, config_file},
+    namespace::text,
+    net::{self, Family, SERVER_LINK},
+    ssh::{DOOR, KNOCKS},
+    wait,
+};
+use serde_json::json;
+
+#[test]
+fn check_names_what_a_file_does_not_reach() {
+    net::test(|net| {
+        net.server.ip("link add br9 type bridge");
+        net.server.ip("link add p9 type veth peer name q9");
+        net.server.ip("link set p9 master br9");
+        net.server.ip("link add t9 type veth peer name u9");
+        net.server
+            .ip("link property add dev t9 altname other-name-of-t9");
+        net.server.ip("tuntap add w9 mode tun");
+        let rows: [(&str, &str, &[&str], &[&str]); 5] = [
+            (
+                "another interface is open",
+                "\"t9\"",
+                &[
+                    "not protected: b0 (192.0.2.2, ",
+                    "whoever comes in there needs no knock",
+                ],
+                &["there is no interface"],
+            ),
+            (
+                "no such interface",
+                "\"b0\", \"etho\"",
+                &["there is no interface etho now; this host has ", "b0"],
+                &[],
+            ),
+            (
+                "another name of an interface",
+                "\"b0\", \"other-name-of-t9\"",
+                &[],
+                &["there is no interface", "can't", "b0 (192.0.2.2"],
+            ),
+            (
+                "no Ethernet",
+                "\"b0\", \"w9\"",
+                &["w9 has no Ethernet frames"],
+                &["w9 is a tap"],
+            ),
+            (
+                "the port of a bridge",
+                "\"b0\", \"p9\"",
+                &["p9 is a port of the bridge br9"],
+                &[],
+            ),
+        ];
+        for (name, interfaces, told, not_told) in rows {
+            let file = config_file(
+                format!("interfaces = [{interfaces}]\n{DOOR}\ntarget = \"192.0.2.99\"").as_bytes(),
+            );
+            let mut command = Command::new(&binaries().user);
+            command.args(["check", "--config"]).arg(file.path());
+            let output = net.server.enter(|| command.output()).unwrap();
+            let said = text(&output);
+            assert_eq!(output.status.code(), Some(0), "{name}: {said}");
+            let always = [
+                "this host does not have the address 192.0.2.99",
+                "nothing on this host listens now on what is protected: tcp/22",
+            ];
+            for told in told.iter().chain(&always) {
+                assert!(said.contains(told), "{name}: no {told:?} in\n{said}");
+            }
+            for not_told in not_told {
+                assert!(!said.contains(not_told), "{name}: {not_told:?} in\n{said}");
+            }
+        }
+    });
+}
+
+#[test]
+fn a_gateway_that_opens_a_door_is_named() {
+    net::test(|net| {
+        let gateway = Family::V4.client();
+        net.server.ip(&format!(
+            "route add default via {gateway} dev {SERVER_LINK}"
+        ));
+        let daemon = Daemon::start(&net.server, DOOR);
+        let warning = format!("warning: {gateway} is a gateway of this host");
+        let stranger = net.stranger(Family::V4);
+        stranger.knock(KNOCKS);
+        daemon.tells(&json!({"event": "opened", "source": stranger.name()}));
+        assert!(!daemon.process().stderr().contains("is a gateway"));
+        net.source(gateway, Family::V4.server()).knock(KNOCKS);
+        daemon.tells(&json!({"event": "opened", "source": gateway.to_string()}));
+        wait::until("the warning", || {
+            daemon.process().stderr().contains(&warning)
+        });
+        daemon.stop();
+    });
+}
