@@ -16,6 +16,9 @@ const SUITE: &str = "bookworm";
 /// could not have been downloaded.
 const PACKAGES: &str = "ca-certificates,gcc,libc6-dev";
 
+/// Nobody minds what a power cut would do to it, and so dpkg is several times faster.
+const DPKG: &str = "force-unsafe-io";
+
 /// Where packages come from if the host does not say otherwise.
 const MIRROR: &str = "http://deb.debian.org/debian";
 const SECURITY: &str = "http://deb.debian.org/debian-security";
@@ -52,8 +55,8 @@ pub(super) fn get(sh: &Shell, base: &Path) -> Result<PathBuf> {
     println!("fresh: making a pristine Debian 12 in {}", root.display());
     let make = sh
         .cmd("mmdebstrap")
-        // Nobody minds what a power cut would do to it, and dpkg is several times faster.
-        .args(["--variant=minbase", "--dpkgopt=force-unsafe-io"])
+        .arg("--variant=minbase")
+        .arg(format!("--dpkgopt={DPKG}"))
         .arg(format!("--include={PACKAGES}"))
         .args(
             recipe
@@ -99,7 +102,7 @@ struct Recipe {
 impl Recipe {
     fn text(&self) -> String {
         let lines = [&self.sources[..], &self.settings[..]].concat();
-        format!("{PACKAGES}\n{}\n", lines.join("\n"))
+        format!("{PACKAGES}\n{DPKG}\n{}\n", lines.join("\n"))
     }
 }
 
