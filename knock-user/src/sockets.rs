@@ -157,7 +157,9 @@ mod tests {
     #[test]
     fn lists_that_are_missing() {
         const LINE: &str = "  sl  local_address\n   0: 0200000A:0016 00000000:0000 0A 0\n";
-        let rows: [(&str, &[(&str, &str)], Option<usize>); 4] = [
+        /// Names of lists, and what is in them.
+        type Lists = &'static [(&'static str, &'static str)];
+        let rows: [(&str, Lists, Option<usize>); 4] = [
             ("both families", &[("tcp", LINE), ("tcp6", LINE)], Some(2)),
             ("no IPv6", &[("tcp", LINE)], Some(1)),
             ("none", &[], None),
