@@ -31,8 +31,9 @@ pub struct Ear {
 /// Nobody replied in time.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "no reply from {target} to {knock} within {limit:?}: still closed, or this door has no \
-     reply = true, or something on the way lets no datagram in; give the port with --then-connect"
+    "no reply from {target} to {knock} within {limit:?}: still closed, or open already, or this \
+     door has no reply = true, or something on the way lets no datagram in; give the port with \
+     --then-connect"
 )]
 pub struct NoReply {
     /// Who should have replied.

@@ -53,6 +53,7 @@ pub mod refused;
 pub mod registry;
 pub mod replay;
 pub mod session;
+pub mod share;
 pub mod sockets;
 #[cfg(feature = "object")]
 pub mod start;

@@ -121,6 +121,12 @@ pub fn insert_new<M: BorrowMut<MapData>, K: Pod, V: Pod>(
     }
 }
 
+/// Whether a map has no room for another entry.
+pub fn is_full(error: &MapError) -> bool {
+    matches!(error, MapError::SyscallError(error)
+        if error.io_error.raw_os_error() == Some(nix::libc::E2BIG))
+}
+
 /// Writes a grant, unless there is one that ends later.
 pub fn raise<M: BorrowMut<MapData>>(
     table: &mut Table<M, GrantKey, u64>,

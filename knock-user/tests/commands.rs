@@ -259,11 +259,19 @@ async fn commands_are_bounded_and_what_is_left_out_is_counted() {
     for number in 0..RUNNING_MAX + WAITING_MAX {
         runner.run(nth(Occasion::Open, number)).unwrap();
     }
+    // The newest of a network with more that wait makes room for one of a network with fewer.
+    let last = RUNNING_MAX + WAITING_MAX - 1;
+    let refused = runner.run(nth(Occasion::Open, 1_023)).unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        r#"door "ssh": on_open for 10.0.3.255 was left out: too many commands wait"#
+    );
     let refused = runner.run(nth(Occasion::Open, 60_000)).unwrap_err();
     assert_eq!(
         refused.to_string(),
-        r#"door "ssh": on_open for 10.0.234.96 was left out: too many commands wait"#
+        r#"door "ssh": on_open for 10.0.3.255 was left out: too many commands wait"#
     );
+    assert_eq!(runner.pending(), last + 1);
     for number in 0..WAITING_MAX {
         runner
             .run(nth(Occasion::Close, number))

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use crate::config::checked::Command;
+use crate::{config::checked::Command, share::network};
 
 /// A command to run for a source.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -47,6 +47,11 @@ impl Occasion {
 }
 
 impl Job {
+    /// Whose share of the waiting commands it takes.
+    pub(super) fn share(&self) -> (&str, IpAddr) {
+        (&self.door, network(self.source))
+    }
+
     pub(super) fn turn(&self) -> super::Turn {
         (self.source, self.door.clone())
     }

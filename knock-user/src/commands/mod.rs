@@ -9,7 +9,7 @@
 //! for: `on_close` never overtakes its `on_open`.
 
 use std::{
-    collections::{HashSet, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -70,19 +70,27 @@ impl Runner {
     /// Runs a command as soon as it is its turn. Must be called inside a tokio runtime.
     ///
     /// # Errors
-    /// Too many commands wait: this one is left out.
+    /// Too many commands wait: this one is left out, or the last one of a door or network for which
+    /// many more wait.
     pub fn run(&self, job: Job) -> Result<(), LeftOut> {
         let mut state = self.shared.lock();
         let room = match job.occasion {
             Occasion::Open => WAITING_MAX,
             Occasion::Close => 2 * WAITING_MAX,
         };
-        if state.is_stopped || state.waiting.len() >= room {
+        if state.is_stopped {
             return Err(LeftOut(Box::new(job)));
         }
+        let left_out = if state.waiting.len() < room {
+            None
+        } else if let Some(other) = state.make_room(&job) {
+            Some(other)
+        } else {
+            return Err(LeftOut(Box::new(job)));
+        };
         state.waiting.push_back(job);
         self.shared.start(&mut state);
-        Ok(())
+        left_out.map_or(Ok(()), |other| Err(LeftOut(Box::new(other))))
     }
 
     /// How many commands run or wait.
@@ -117,6 +125,40 @@ impl Drop for Runner {
         state.is_stopped = true;
         state.waiting.clear();
         state.tasks.abort_all();
+    }
+}
+
+impl State {
+    /// Takes out a job of the same occasion that waits for a door or a network with a larger share
+    /// than the new one's: the last of the largest.
+    fn make_room(&mut self, new: &Job) -> Option<Job> {
+        let mut doors: HashMap<&str, usize> = HashMap::new();
+        let mut networks: HashMap<(&str, IpAddr), usize> = HashMap::new();
+        let alike = |job: &&Job| job.occasion == new.occasion;
+        for job in self.waiting.iter().filter(alike) {
+            *doors.entry(&job.door).or_default() += 1;
+            *networks.entry(job.share()).or_default() += 1;
+        }
+        let shares = |job: &Job| {
+            let door = doors.get(job.door.as_str()).copied().unwrap_or(0);
+            let network = networks.get(&job.share()).copied().unwrap_or(0);
+            (door, network)
+        };
+        let waiting = self.waiting.iter().enumerate();
+        let (index, last) = waiting
+            .filter(|(_, job)| alike(job))
+            .max_by_key(|(_, job)| shares(job))?;
+        let (theirs, ours) = (shares(last), shares(new));
+        // Two more: with one more, the two would only change places.
+        let is_larger = if last.door == new.door {
+            theirs.1 >= ours.1 + 2
+        } else {
+            theirs.0 >= ours.0 + 2
+        };
+        if !is_larger {
+            return None;
+        }
+        self.waiting.remove(index)
     }
 }
 

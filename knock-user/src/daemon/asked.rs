@@ -108,11 +108,8 @@ impl<W: Write> Daemon<W> {
             door: number,
         };
         self.protection.firewall().expect([address])?;
-        let mut allow = self.protection.firewall().allow()?;
         for key in self.ledger.entries_of(address, number) {
-            maps::raise(&mut allow, key, grant).context(
-                "writing the grant; if there is no room, `knock-user list` shows who has one",
-            )?;
+            self.give_by_hand(key, grant)?;
         }
         let actions = self.ledger.granted(address, grant, peer.uid, now_ms);
         self.act(&actions, now_ms * 1_000_000);

@@ -50,6 +50,7 @@ impl<W: Write> Daemon<W> {
             event.reason(),
             Some(Reason::Opened | Reason::Refreshed | Reason::Closed)
         );
+        self.is_full |= event.reason() == Some(Reason::GrantsFull);
         if !told_by_ledger {
             self.console.event(event);
         }
@@ -164,7 +165,8 @@ impl<W: Write> Daemon<W> {
         };
         self.console.running(&job, clock::boot_ns());
         if let Err(left_out) = self.commands.run(job) {
-            tracing::warn!("{left_out}");
+            self.left_outs.note(left_out);
+            self.tell_left_outs();
         }
     }
 

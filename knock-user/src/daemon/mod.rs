@@ -49,8 +49,10 @@ mod doors;
 mod ending;
 mod events;
 mod files;
+mod left_out;
 mod making;
 mod reply;
+mod room;
 mod standing;
 mod tallies;
 mod trial;
@@ -60,6 +62,7 @@ mod waiting;
 use doors::Doors;
 use ending::Stays;
 use files::Files;
+use left_out::LeftOuts;
 use making::{Making, made};
 use tallies::Tallies;
 use trial::{LastTrial, Trial};
@@ -111,6 +114,10 @@ pub struct Daemon<W> {
     index: Index,
     /// Who knocks with a clock that is wrong.
     drift: Drift,
+    /// Commands that were left out and not told yet.
+    left_outs: LeftOuts,
+    /// Whether the kernel side had no room for a grant.
+    is_full: bool,
     /// Whether sequences that are good once were used in the events that were heard last.
     some_are_spent: bool,
     since_ns: u64,
@@ -176,6 +183,8 @@ impl<W: Write> Daemon<W> {
             files: Files::new(),
             index,
             drift,
+            left_outs: LeftOuts::default(),
+            is_full: false,
             some_are_spent: false,
             since_ns: clock::boot_ns(),
             is_mute: false,

@@ -150,6 +150,13 @@ impl<W: Write> Daemon<W> {
         Ok(())
     }
 
+    /// Tells that commands were left out, once a second.
+    pub(super) fn tell_left_outs(&mut self) {
+        if let Some(line) = self.left_outs.line(std::time::Instant::now()) {
+            tracing::warn!("{line}");
+        }
+    }
+
     /// Tells what a person should know of what was counted since the last time.
     pub(super) fn tell_tallies(&mut self) -> Result<()> {
         self.follow_served()?;
@@ -163,6 +170,8 @@ impl<W: Write> Daemon<W> {
         for (lack, times) in moved.lacks {
             self.console.pressure(lack, times, now_ns);
         }
+        self.tell_left_outs();
+        self.keep_room()?;
         let untracked = self.ledger.untracked();
         let more = untracked.saturating_sub(std::mem::replace(&mut self.untracked, untracked));
         if more > 0 {

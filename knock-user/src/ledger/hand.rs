@@ -115,6 +115,12 @@ impl Ledger {
         revocation
     }
 
+    /// Takes in that these entries of a source were removed to make room.
+    pub fn removed(&mut self, keys: &[GrantKey], now_ms: u64) -> Vec<Action> {
+        let at_ns = now_ms.saturating_mul(NANOS_PER_MILLI);
+        self.cut(keys, at_ns, Ending::Removed, now_ms)
+    }
+
     /// Takes in that a user ended these grants, and that the map says so.
     pub fn revoked(
         &mut self,

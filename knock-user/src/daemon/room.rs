@@ -1,0 +1,88 @@
+//! Room in the table of grants.
+//!
+//! Whoever knows a door's sequence can fill it with forged sources. So part of it is kept free: when
+//! less is left, grants end before their time, first those of the door and network that have the
+//! most, and those given by hand never.
+
+use std::{collections::HashSet, io::Write};
+
+use anyhow::{Context as _, Result, bail};
+use knock_common::{
+    access::Grant,
+    layout::{ALLOW_MAX, GrantKey},
+};
+
+use super::Daemon;
+use crate::{
+    clock, maps,
+    share::{self, Taken},
+};
+
+/// With so many grants room is made.
+const HIGH: usize = ALLOW_MAX as usize / 8 * 7;
+/// So many are left then.
+const LOW: usize = ALLOW_MAX as usize / 4 * 3;
+
+impl<W: Write> Daemon<W> {
+    /// Makes room if there is little left.
+    pub(super) fn keep_room(&mut self) -> Result<()> {
+        let is_full = std::mem::take(&mut self.is_full);
+        if !is_full && self.ledger.openings().count() < HIGH {
+            return Ok(());
+        }
+        let held = maps::entries(&self.protection.firewall().allow()?, ALLOW_MAX).len();
+        if held < HIGH {
+            return Ok(());
+        }
+        let ended = self.make_room(held.saturating_sub(LOW))?;
+        tracing::warn!(
+            "{held} of {ALLOW_MAX} grants are in use: {ended} have ended before their time, those of \
+             the doors and networks with the most first; who knows a sequence may be forging sources"
+        );
+        Ok(())
+    }
+
+    /// Writes a grant by hand, for which room is made if there is none.
+    pub(super) fn give_by_hand(&mut self, key: GrantKey, grant: Grant) -> Result<()> {
+        match maps::raise(&mut self.protection.firewall().allow()?, key, grant) {
+            Err(error) if maps::is_full(&error) => {}
+            other => return other.context("writing the grant"),
+        }
+        if self.make_room(1)? == 0 {
+            bail!(
+                "there is no room for another grant: all {ALLOW_MAX} are given by hand; `knock-user \
+                 list` shows them, and `knock-user revoke` ends one"
+            );
+        }
+        maps::raise(&mut self.protection.firewall().allow()?, key, grant).context(
+            "writing the grant: the room that was made for it is taken already; try it again",
+        )
+    }
+
+    /// Ends so many grants that were not given by hand; tells how many it could.
+    fn make_room(&mut self, count: usize) -> Result<usize> {
+        let now_ms = clock::boot_ms();
+        let by_hand = self.ledger.open().filter(|open| open.by.is_some());
+        let by_hand: HashSet<_> = by_hand.map(|open| (open.source, open.door)).collect();
+        let mut allow = self.protection.firewall().allow()?;
+        let taken = maps::entries(&allow, ALLOW_MAX).into_iter();
+        let taken = taken.map(|(key, word)| (key, Grant::from_word(word)));
+        let taken = taken
+            .filter(|(key, grant)| !by_hand.contains(&(key.source, grant.door)))
+            .map(|(key, grant)| Taken {
+                door: grant.door,
+                source: key.source.into(),
+                rank: grant.until_ms,
+                what: key,
+            });
+        let gone: Vec<GrantKey> = share::to_go(taken, count);
+        for &key in &gone {
+            maps::delete(&mut allow, key).context("ending a grant to make room")?;
+        }
+        for key in &gone {
+            let actions = self.ledger.removed(&[*key], now_ms);
+            self.act(&actions, now_ms.saturating_mul(1_000_000));
+        }
+        Ok(gone.len())
+    }
+}

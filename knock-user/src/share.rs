@@ -1,0 +1,177 @@
+//! Fair shares of what there is a fixed number of: of the doors, and of the networks that sources are
+//! in. Whoever has the most makes room first.
+//!
+//! Somebody who knows one door's sequence can open it in the names of as many addresses as they can
+//! forge. That must not take the room from other doors and networks.
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BinaryHeap, HashMap},
+    hash::Hash,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+/// The network that a source has its share with: an IPv4 /24 or an IPv6 /64.
+pub fn network(source: IpAddr) -> IpAddr {
+    match source.to_canonical() {
+        IpAddr::V4(v4) => Ipv4Addr::from_bits(v4.to_bits() & !0xff).into(),
+        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX)).into(),
+    }
+}
+
+/// Something that takes up room.
+#[derive(Clone, Copy, Debug)]
+pub struct Taken<D, T> {
+    /// The door that it is for.
+    pub door: D,
+    /// The source that it is for.
+    pub source: IpAddr,
+    /// What goes first of the fullest share is what has the least of this, such as the earliest end.
+    pub rank: u64,
+    /// What it is.
+    pub what: T,
+}
+
+/// Chooses what makes room: so many, each from the network with the most of the door with the most.
+pub fn to_go<D: Copy + Ord + Hash, T>(
+    taken: impl IntoIterator<Item = Taken<D, T>>,
+    count: usize,
+) -> Vec<T> {
+    let mut doors: HashMap<D, BTreeMap<IpAddr, Vec<(u64, T)>>> = HashMap::new();
+    for Taken {
+        door,
+        source,
+        rank,
+        what,
+    } in taken
+    {
+        let networks = doors.entry(door).or_default();
+        let share = networks.entry(network(source)).or_default();
+        share.push((rank, what));
+    }
+    let mut fullest_doors = BinaryHeap::new();
+    let mut fullest_networks: HashMap<D, BinaryHeap<(usize, Reverse<u64>, IpAddr)>> =
+        HashMap::new();
+    for (door, networks) in &mut doors {
+        let mut heap = BinaryHeap::new();
+        let mut all = 0;
+        for (network, share) in networks {
+            // The first to go is the last of the list.
+            share.sort_by_key(|(rank, _)| Reverse(*rank));
+            all += share.len();
+            heap.push((share.len(), Reverse(first_rank(share)), *network));
+        }
+        fullest_doors.push((all, *door));
+        fullest_networks.insert(*door, heap);
+    }
+    let mut gone = Vec::new();
+    while gone.len() < count
+        && let Some((all, door)) = fullest_doors.pop()
+    {
+        let Some(heap) = fullest_networks.get_mut(&door) else {
+            continue;
+        };
+        let Some((_, _, network)) = heap.pop() else {
+            continue;
+        };
+        let share = doors.get_mut(&door).and_then(|it| it.get_mut(&network));
+        let Some(share) = share else { continue };
+        gone.extend(share.pop().map(|(_, what)| what));
+        if !share.is_empty() {
+            heap.push((share.len(), Reverse(first_rank(share)), network));
+        }
+        fullest_doors.push((all.saturating_sub(1), door));
+    }
+    gone
+}
+
+fn first_rank<T>(share: &[(u64, T)]) -> u64 {
+    share.last().map_or(u64::MAX, |(rank, _)| *rank)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_shares_a_network() {
+        for (a, b, same) in [
+            ("203.0.113.1", "203.0.113.254", true),
+            ("203.0.113.1", "203.0.112.1", false),
+            ("2001:db8::1", "2001:db8::ffff:ffff:ffff:ffff", true),
+            ("2001:db8::1", "2001:db8:0:1::1", false),
+            ("::ffff:203.0.113.1", "203.0.113.9", true),
+        ] {
+            let [a_network, b_network] = [a, b].map(|text| network(text.parse().unwrap()));
+            assert_eq!(a_network == b_network, same, "{a} and {b}");
+        }
+    }
+
+    #[test]
+    fn who_makes_room() {
+        let many = |door: char, networks: u8, hosts: u8| {
+            (0..networks).flat_map(move |network| {
+                (0..hosts).map(move |host| (door, format!("10.{network}.0.{host}"), 100))
+            })
+        };
+        let one = |door: char, source: &str, rank: u64| (door, source.to_owned(), rank);
+        type Row = (char, String, u64);
+        let rows: Vec<(&str, Vec<Row>, usize, Vec<&str>)> = vec![
+            ("nothing", vec![], 3, vec![]),
+            (
+                "the earliest end",
+                vec![
+                    one('a', "10.0.0.1", 9),
+                    one('a', "10.0.0.2", 8),
+                    one('a', "10.0.0.3", 10),
+                ],
+                2,
+                vec!["10.0.0.2", "10.0.0.1"],
+            ),
+            (
+                "the fullest network, not the earliest end",
+                vec![
+                    one('a', "10.0.0.1", 9),
+                    one('a', "10.1.0.2", 1),
+                    one('a', "10.0.0.3", 10),
+                ],
+                1,
+                vec!["10.0.0.1"],
+            ),
+            (
+                "the fullest door, not the fullest network",
+                many('a', 3, 1)
+                    .chain([one('b', "10.9.0.1", 1), one('b', "10.9.0.2", 1)])
+                    .collect(),
+                1,
+                vec!["10.2.0.0"],
+            ),
+        ];
+        for (name, taken, count, gone) in rows {
+            let taken = taken.into_iter().map(|(door, source, rank)| Taken {
+                door,
+                source: source.parse().unwrap(),
+                rank,
+                what: source,
+            });
+            let found = to_go(taken, count);
+            assert_eq!(found, gone, "{name}");
+        }
+    }
+
+    /// One door flooded from anywhere: the others lose nothing until it has no more than they.
+    #[test]
+    fn a_flooded_door_makes_room_for_all() {
+        let forged = (0..60_000_u32).map(|number| ("flooded", Ipv4Addr::from_bits(number << 8)));
+        let honest = (0..1_000_u32).map(|number| ("quiet", Ipv4Addr::from_bits(number)));
+        let taken = forged.chain(honest).map(|(door, source)| Taken {
+            door,
+            source: source.into(),
+            rank: u64::from(source.to_bits()),
+            what: door,
+        });
+        let gone = to_go(taken, 59_000);
+        assert_eq!(gone.len(), 59_000);
+        assert!(gone.iter().all(|door| *door == "flooded"));
+    }
+}
