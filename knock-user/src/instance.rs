@@ -5,6 +5,7 @@
 //! /sys/fs/bpf/knock/4/eth0@ns1/            layout version, first interface, network namespace
 //!     maps/ALLOW …                         what every configuration shares
 //!     links/eth0 …                         what keeps the program attached
+//!     gates/2 …                            what lets nothing in while it can't be, by interface number
 //!     program                              the program that is attached
 //! /run/knock/eth0@ns1.json                 the registry
 //!                    .lock .sock           the process that may change all this, and its ear

@@ -88,7 +88,7 @@ impl<W: Write> Console<W> {
     pub fn lost(&mut self, interface: &str, at_ns: u64) {
         let text = format!(
             "{} had lost the program: its pin was removed, bpffs was unmounted, or its link was \
-             detached; packets passed for up to a second",
+             detached; what came in since was not judged",
             harmless(interface)
         );
         let record = Record {
