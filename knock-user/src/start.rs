@@ -88,7 +88,10 @@ impl Plan {
         }
         // It is exempt whoever listens there.
         let index = self.settings().index.map(|index| index.port());
-        let is_other = |knock: &&Knock| Some(knock.port) != index;
+        let translations = &self.host.translations;
+        let is_other = |knock: &&Knock| {
+            Some(knock.port) != index && !translations.iter().any(|rule| rule.from == **knock)
+        };
         Some(before.iter().filter(is_other).copied().collect())
     }
 

@@ -90,7 +90,8 @@ impl PortTable {
                 }
             }
             Exempt::Served => {
-                for served in &host.served {
+                let translated = host.translations.iter().map(|rule| &rule.from);
+                for served in host.served.iter().chain(translated) {
                     self.put(served.protocol, served.port, PortRule::EXEMPT);
                 }
             }

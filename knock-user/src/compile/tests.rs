@@ -244,6 +244,14 @@ open = ["tcp/22"]
     let host = Host {
         ephemeral: 40_000..=40_020,
         served: ["tcp/22", "tcp/80", "tcp/9", "tcp/40030"].map(knock).into(),
+        // A protected port stays protected, whatever it is translated to.
+        translations: ["tcp/8080", "tcp/22"]
+            .map(|from| crate::host::Translation {
+                from: knock(from),
+                to: None,
+                port: 80,
+            })
+            .into(),
         ..Host::default()
     };
     let tables = tables_on(&settings(text), &host);
@@ -256,6 +264,7 @@ open = ["tcp/22"]
     assert_eq!(kind(22), Some(PortKind::Protected));
     assert_eq!(kind(80), Some(PortKind::Exempt));
     assert_eq!(kind(9), Some(PortKind::Knock));
+    assert_eq!(kind(8080), Some(PortKind::Exempt), "a published port");
     assert_eq!(kind(81), None);
     // 19 ports are free outside the ephemeral range, so it has to be used too.
     let decoys = (40_000..=40_040).filter(|&port| kind(port) == Some(PortKind::Decoy));
