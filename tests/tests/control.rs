@@ -401,7 +401,9 @@ fn status_tells_how_it_is() {
         let expected = json!({
             "pid": daemon.process().id(),
             "version": env!("CARGO_PKG_VERSION"),
-            "interfaces": [{"name": SERVER_LINK, "attached": true, "mode": "generic"}],
+            "interfaces": [{
+                "name": SERVER_LINK, "state": "protected", "attached": true, "mode": "generic",
+            }],
             "ports": ["tcp/22"],
             "dry_run": false,
             "unconfirmed": null,
@@ -456,7 +458,9 @@ fn without_a_process_the_pins_tell() {
         let expected = json!({
             "pid": null,
             "since": null,
-            "interfaces": [{"name": SERVER_LINK, "attached": true, "mode": "generic"}],
+            "interfaces": [{
+                "name": SERVER_LINK, "state": "protected", "attached": true, "mode": "generic",
+            }],
             "ports": ["tcp/22"],
             "doors": 1,
             "grants": 1,
@@ -693,7 +697,7 @@ fn only_root_and_the_group_are_let_in() {
             ran(
                 &net.server,
                 "setpriv",
-                &[&uid, &gid, groups, user, "status", "--json"],
+                &[&uid, &gid, groups, user, "list", "--json"],
             )
         };
         let daemon = Daemon::start(&net.server, DOOR);
@@ -701,8 +705,8 @@ fn only_root_and_the_group_are_let_in() {
         daemon.stop();
         let daemon = Daemon::start(&net.server, &format!("[control]\ngroup = \"adm\"\n{DOOR}"));
         ask_as(NOBODY, "--clear-groups").fails(COULD_NOT, "is for root: try `sudo`");
-        let status = ask_as(ADM, "--clear-groups").answer();
-        assert_eq!(status["pid"], daemon.process().id());
+        let listed = ask_as(ADM, "--clear-groups").answer();
+        assert_eq!(listed, json!({"grants": []}));
         // The file's mode lets this one through, who is no member.
         ask_as(NOBODY, "--groups=4").fails(
             COULD_NOT,

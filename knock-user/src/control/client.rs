@@ -198,12 +198,13 @@ impl Ask {
             return Ok(match told {
                 Ok(true) => Outcome::Done,
                 Ok(false) => Outcome::NotInForce,
-                // Who reads objects gets one.
-                Err(error) if at.json => {
-                    statuses::unknown(&error, out)?;
-                    Outcome::NotInForce
+                Err(error) => {
+                    // Who reads objects gets one.
+                    if at.json {
+                        statuses::unknown(&error, out)?;
+                    }
+                    return Err(error);
                 }
-                Err(error) => return Err(error),
             });
         }
         self.ask(at, out).map(|()| Outcome::Done)
