@@ -114,7 +114,8 @@ fn both_families_are_let_in() {
         fs::write(&hosts, lines.concat()).unwrap();
         // A name with two addresses, for this process alone, whether or not there is such a file.
         let script = format!(
-            "mount -t tmpfs hosts /etc && echo hosts: files >/etc/nsswitch.conf && cp {} /etc/hosts && exec {} gate.example {KNOCKS} --both --then-connect 22",
+            "mount -t tmpfs hosts /etc && echo hosts: files >/etc/nsswitch.conf && echo multi on >/etc/host.conf \
+             && cp {} /etc/hosts && exec {} gate.example {KNOCKS} --both --then-connect 22",
             hosts.display(),
             binaries().client.display()
         );

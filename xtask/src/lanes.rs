@@ -46,8 +46,9 @@ const LONG: [&str; 10] = [
     "knock",
 ];
 
-/// Suites that run while no other does: they ask how fast something is, or fill the machine themselves.
-const ALONE: [&str; 1] = ["load"];
+/// Suites that run while no other does: they have a time within which something must be done, or ask for
+/// the machine's memory.
+const ALONE: [&str; 2] = ["confirm", "load"];
 
 /// A test program.
 #[derive(Clone, Debug)]
