@@ -23,8 +23,6 @@ const COUNT_BITS: u32 = 10;
 const COUNT_MASK: u64 = (1 << COUNT_BITS) - 1;
 const TAG_SHIFT: u32 = MS_BITS + COUNT_BITS;
 const TAG_BITS: u32 = u64::BITS - TAG_SHIFT;
-/// CPUs that change one cell at the same moment are few.
-const TRIES: usize = 3;
 
 /// Failed attempts and the last one's time, as they are in a cell.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -200,45 +198,57 @@ pub fn rank(cell: u64, tag: u32, now_ms: u64, lockout_ms: u64, lockout_failures:
 
 /// Counts a failure in the source's cell, or in the one that may be replaced first.
 #[inline(always)]
-fn count<W: World>(world: &W, Place { bucket, tag }: Place, now_ms: u64, config: &Config) {
-    let Some(bucket) = world.lockouts(bucket) else {
+fn count<W: World>(world: &W, place: Place, now_ms: u64, config: &Config) {
+    let Some(bucket) = world.lockouts(place.bucket) else {
         return;
     };
+    // No loop: LLVM makes one that falls into its own beginning, which Linux 6.1 takes for a jump back
+    // that it does not allow (check_cfg, "back-edge").
+    let _given_up = count_once(world, &bucket, place, now_ms, config)
+        || count_once(world, &bucket, place, now_ms, config)
+        || count_once(world, &bucket, place, now_ms, config);
+}
+
+/// Tries to count a failure; `false` if another CPU was faster.
+#[inline(always)]
+fn count_once<W: World>(
+    world: &W,
+    bucket: &impl Bucket<Word = W::Word>,
+    Place { tag, .. }: Place,
+    now_ms: u64,
+    config: &Config,
+) -> bool {
     let Config {
         lockout_ms,
         lockout_failures,
         ..
     } = *config;
     let rank = |cell| world.rank_failures(cell, tag, now_ms, lockout_ms, lockout_failures);
-    for _ in 0..TRIES {
-        // Rank and way in one number, so that the verifier has one path to follow, not one per way.
-        let mut first = 0;
-        for way in 0..WAYS {
-            let cell = bucket.cell(way).map_or(0, |word| word.load());
-            first = core::cmp::max(first, rank(cell) << 3 | way as u64);
-        }
-        if first >> 3 == NEVER {
-            world.tally(Tally::LockoutsFull);
-            return;
-        }
-        let Some(word) = bucket.cell(first as usize & (WAYS - 1)) else {
-            return;
-        };
-        let old = word.load();
-        let before = Failures::from_word(old);
-        let count = match rank(old) {
-            NEVER => continue,
-            OWN if before.age_ms(now_ms) < lockout_ms => before.count.saturating_add(1),
-            _ => 1,
-        };
-        let failures = Failures {
-            last_ms: now_ms,
-            count: core::cmp::min(count, COUNT_MASK as u16),
-        };
-        if word.replace(old, u64::from(tag) << TAG_SHIFT | failures.to_word()) {
-            return;
-        }
+    // Rank and way in one number, so that the verifier has one path to follow, not one per way.
+    let mut first = 0;
+    for way in 0..WAYS {
+        let cell = bucket.cell(way).map_or(0, |word| word.load());
+        first = core::cmp::max(first, rank(cell) << 3 | way as u64);
     }
+    if first >> 3 == NEVER {
+        world.tally(Tally::LockoutsFull);
+        return true;
+    }
+    let Some(word) = bucket.cell(first as usize & (WAYS - 1)) else {
+        return true;
+    };
+    let old = word.load();
+    let before = Failures::from_word(old);
+    let count = match rank(old) {
+        NEVER => return false,
+        OWN if before.age_ms(now_ms) < lockout_ms => before.count.saturating_add(1),
+        _ => 1,
+    };
+    let failures = Failures {
+        last_ms: now_ms,
+        count: core::cmp::min(count, COUNT_MASK as u16),
+    };
+    word.replace(old, u64::from(tag) << TAG_SHIFT | failures.to_word())
 }
 
 #[cfg(test)]
