@@ -167,7 +167,7 @@ impl Net {
              link set lo up
              link set a0 up
              route add local 198.51.100.0/24 dev lo
-             route add local 2001:db8:a::/64 dev lo
+             route add local 2001:db8:a::/56 dev lo
              {}",
             neighbours("a0", Family::server, Family::other_server, SERVER_MAC)
         ));
@@ -179,7 +179,7 @@ impl Net {
              link set lo up
              link set b0 up
              route add 198.51.100.0/24 via 192.0.2.1
-             route add 2001:db8:a::/64 via 2001:db8::1
+             route add 2001:db8:a::/56 via 2001:db8::1
              {}",
             neighbours("b0", Family::client, Family::client, CLIENT_MAC)
         ));

@@ -7,7 +7,7 @@
 
 use std::{
     io::{Read as _, Write as _},
-    net::IpAddr,
+    net::{IpAddr, Ipv6Addr},
     os::unix::net::UnixStream,
     path::PathBuf,
     process::Command,
@@ -292,8 +292,15 @@ fn what_is_explained_is_what_a_packet_finds() {
             let _server = Server::tcp(&net.server, &[SSH, 443, 3306, 5555]);
             let _echo = Server::tcp(&net.server, &[]).and_udp(&net.server, 5353);
             let daemon = Daemon::start(&net.server, HOUSE);
-            for &(name, steps, port, outcome) in SITUATIONS {
-                let source = net.stranger(family);
+            for (number, &(name, steps, port, outcome)) in (1_u128..).zip(SITUATIONS) {
+                // Lockouts of IPv6 are for a /64, so each row has one of its own.
+                let source = match family {
+                    Family::V4 => net.stranger(family),
+                    Family::V6 => {
+                        let from = (0x2001_0db8_000a << 80) | (number << 64) | 9;
+                        net.source(Ipv6Addr::from(from).into(), family.server())
+                    }
+                };
                 happens(net, &source, steps);
                 let explained = explained(net, source.from, port);
                 assert_eq!(last_sentence(&explained), outcome, "{family}: {name}");
