@@ -154,7 +154,9 @@ fn build_root_tests(sh: &Shell, programs: &mut Vec<Program>, report: &mut Report
         }));
     })?;
     let started = shell::cargo(sh)
-        .args(["build", "--package", "knock-user", "--bin", "knock-user"])
+        // With the package of the tests, so that dependencies have the same features and are built once.
+        .args(["build", "--package", "knock-tests"])
+        .args(["--package", "knock-user", "--bin", "knock-user"])
         .args(["--package", "knock-client", "--bin", "knock-client"]);
     Ok(built && report.build("programs of the root tests", started, |_| {})?)
 }
