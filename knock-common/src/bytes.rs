@@ -35,6 +35,11 @@ pub trait Bytes {
         false
     }
 
+    /// Takes note for user space that the packet is neither IPv4 nor IPv6; see [`crate::seen`]. Natively nobody
+    /// asks.
+    #[inline(always)]
+    fn note_other(&self) {}
+
     /// See [`handshake::shake`]: the kernel side overrides it with a function of its own.
     fn shake<W: World>(&self, world: &W) -> Shake {
         handshake::shake(self, world)

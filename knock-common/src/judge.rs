@@ -77,7 +77,11 @@ fn is_unconfirmed<W: World>(world: &W) -> bool {
 /// The reason, as an error if the frame could not be read as far as was needed.
 #[inline(always)]
 fn judge_segment<B: Bytes + ?Sized, W: World>(bytes: &B, world: &W) -> Judged<Judgement> {
-    let segment = packet::parse(bytes)?;
+    let segment = packet::parse(bytes).inspect_err(|&reason| {
+        if reason == Reason::NotIp {
+            bytes.note_other();
+        }
+    })?;
     let rule = world.port(port_index(segment.protocol, segment.destination_port));
     let reason = match rule.kind() {
         PortKind::Exempt => Reason::Ordinary,

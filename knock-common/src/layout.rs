@@ -19,7 +19,7 @@ pub const VERSION: u32 = 4;
 pub const MAPS: &[&str] = &[
     "ALLOW", "ANSWER", "CLAIMS", "CLOCK", "CONFIG", "COUNTERS", "DOORS", "EDGES", "EVENTS",
     "FIRST", "FLOWS", "GATES", "HINTS", "LOCKOUTS", "NODES", "OTP", "PORTS", "PROGRESS", "SCRATCH",
-    "SPENT", "TARGETS", "TRUST",
+    "SEEN", "SPENT", "TARGETS", "TRUST",
 ];
 
 /// Doors that a configuration may have. `DOORS` takes 72 bytes each: 0.7 MB.

@@ -45,6 +45,7 @@ pub mod otp;
 pub mod packet;
 pub mod question;
 pub mod reason;
+pub mod seen;
 pub mod sha1;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;

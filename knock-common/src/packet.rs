@@ -195,6 +195,14 @@ pub fn network<B: Bytes + ?Sized>(bytes: &B) -> Option<(usize, bool)> {
     }
 }
 
+/// The EtherType behind the VLAN tags, or a length if it is below 1536; `None` if the frame ends before
+/// it.
+#[inline(always)]
+pub fn ethertype<B: Bytes + ?Sized>(bytes: &B) -> Option<u16> {
+    let link = Ethernet::read(bytes).and_then(|it| it.link(bytes)).ok()?;
+    Some(link.ethertype)
+}
+
 /// What the Ethernet header says.
 struct Ethernet {
     unicast: bool,

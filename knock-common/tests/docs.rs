@@ -12,6 +12,7 @@ use knock_common::{
         PortRule, ProgressKey, SPENT_MAX, SpentKey, TARGETS_MAX, TRUST_MAX, VERSION, WAYS,
     },
     reason::{COUNTERS_MAX, Telling},
+    seen::{self, Seen},
 };
 
 const PAGE: &str = include_str!("../../docs/maps.md");
@@ -67,6 +68,7 @@ fn maps() -> Vec<Map> {
         map("PORTS", INDEX, size_of::<PortRule>(), PORT_RULES),
         map("PROGRESS", size_of::<ProgressKey>(), WORD, PROGRESS_MAX),
         map("SCRATCH", INDEX, size_of::<Scratch>(), 1),
+        map("SEEN", INDEX, size_of::<Seen>(), seen::SLOTS),
         map("SPENT", size_of::<SpentKey>(), WORD, SPENT_MAX),
         map("TARGETS", size_of::<Address>(), INDEX, TARGETS_MAX),
         map(

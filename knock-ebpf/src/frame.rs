@@ -76,6 +76,11 @@ impl Bytes for Frame {
     }
 
     #[inline(always)]
+    fn note_other(&self) {
+        parts::note_other(self.context);
+    }
+
+    #[inline(always)]
     fn shake<W: World>(&self, _world: &W) -> Shake {
         Shake::from_number(parts::shake(self.context))
     }

@@ -19,7 +19,7 @@ use aya_ebpf::{
 };
 use aya_log_common::Level;
 use aya_log_ebpf::log;
-use knock_common::{Verdict, World as _, decide, layout::Features, reason::Telling};
+use knock_common::{Bytes as _, Verdict, World as _, decide, layout::Features, reason::Telling};
 
 use crate::{frame::Frame, maps::Maps};
 
@@ -28,7 +28,9 @@ use crate::{frame::Frame, maps::Maps};
 #[inline(always)]
 fn knock(context: XdpContext) -> u32 {
     let maps = Maps::new();
-    let judgement = decide(&Frame::of(&context), &maps);
+    let frame = Frame::of(&context);
+    maps::note(frame.interface());
+    let judgement = decide(&frame, &maps);
     let reason = judgement.reason;
     maps::count(reason as u32);
     if maps.features().has(Features::LOG) {

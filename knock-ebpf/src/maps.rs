@@ -28,6 +28,7 @@ use knock_common::{
     },
     otp::{Bound, Place},
     reason::{COUNTERS_MAX, Telling},
+    seen::{self, Seen},
     time::Moment,
     visit::Visit,
     world::{Bucket, Table, Word},
@@ -76,6 +77,9 @@ static ALLOW: HashMap<GrantKey, u64, { ALLOW_MAX as usize }> = HashMap::new();
 static FLOWS: LruHashMap<FlowKey, u64, { FLOWS_MAX as usize }> = LruHashMap::new();
 #[btf_map]
 static LOCKOUTS: Array<[u64; WAYS], { LOCKOUTS_MAX as usize }> = Array::new();
+/// By slot of the interface.
+#[btf_map]
+static SEEN: Array<Seen, { seen::SLOTS as usize }> = Array::new();
 #[btf_map]
 static SPENT: HashMap<SpentKey, u64, { SPENT_MAX as usize }, GROWING> = HashMap::new();
 #[btf_map]
@@ -181,6 +185,27 @@ pub(crate) fn scratch() -> Option<&'static mut Scratch> {
 pub(crate) fn count(number: u32) {
     if let Some(word) = COUNTERS.get_ptr_mut(number).and_then(Slot::new) {
         word.store(word.load().wrapping_add(1));
+    }
+}
+
+/// Takes note that a frame of an interface got here. All CPUs share the word, and mostly find that it is written.
+#[inline(always)]
+pub(crate) fn note(interface: u32) {
+    let word = SEEN.get_ptr_mut(seen::slot(interface));
+    if let Some(word) = word.and_then(|seen| Slot::new(seen.cast()))
+        && word.load() == 0
+    {
+        word.store(1);
+    }
+}
+
+/// Takes note of the type of a frame of an interface that is neither IPv4 nor IPv6.
+#[inline(always)]
+pub(crate) fn note_foreign(interface: u32, ethertype: u16) {
+    let seen = SEEN.get_ptr_mut(seen::slot(interface));
+    let word = seen.and_then(|seen| Slot::new(seen.cast::<u64>().wrapping_add(1)));
+    if let Some(word) = word {
+        word.store(Seen::and_foreign(word.load(), ethertype));
     }
 }
 

@@ -6,13 +6,14 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use knock_common::{
-    Reason,
+    Bytes as _, Reason,
     access::{self, Completed},
     answer, claim,
     cookie::{self, Connection},
     event::{self, What},
     first, handshake, hint, knock, lockout,
     otp::{self, Bound, Place},
+    seen,
     sha1::{self, Work},
     visit::Visit,
 };
@@ -203,6 +204,17 @@ pub(crate) extern "C" fn answer(context: *mut xdp_md) -> u32 {
         Some(()) => xdp_action::XDP_TX,
         None => xdp_action::XDP_DROP,
     }
+}
+
+/// Takes note of a frame that is neither IPv4 nor IPv6.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn note_other(context: *mut xdp_md) -> u64 {
+    let frame = Frame::of(&XdpContext::new(context));
+    if let Some(ethertype) = seen::foreign_type(&frame) {
+        maps::note_foreign(frame.interface(), ethertype);
+    }
+    0
 }
 
 /// The reason with a number that came through a register.

@@ -47,6 +47,21 @@ pub const FRAME_LEAST: usize = 14;
 /// Compiles the text of a configuration; nothing in the tables is random.
 ///
 /// # Errors
+/// The first two numbers of this kernel's version.
+///
+/// # Panics
+/// The kernel does not tell.
+#[track_caller]
+pub fn version() -> (u32, u32) {
+    let path = "/proc/sys/kernel/osrelease";
+    let release = fs::read_to_string(path).unwrap_or_default();
+    let mut numbers = release.split('.').map(|number| number.parse().ok());
+    match (numbers.next().flatten(), numbers.next().flatten()) {
+        (Some(major), Some(minor)) => (major, minor),
+        _ => panic!("{path} has no version: {release}"),
+    }
+}
+
 /// Everything that is wrong with it.
 pub fn compile(text: &str) -> Result<Tables> {
     let checked = config::parse(text, "test.toml").map_err(|problems| anyhow!("{problems}"))?;

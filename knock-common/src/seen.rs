@@ -1,0 +1,170 @@
+//! What the program leaves for user space to tell whether frames reach it, and whether they are of the kind
+//! that it can judge.
+//!
+//! A driver can lose the program while the kernel still reports it as attached. User space therefore compares
+//! what the kernel counts as received with [`Seen`]. A frame costs a load and a comparison; only the first one
+//! since user space looked costs a store, so CPUs don't contend for the cache line.
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::{Bytes, packet};
+
+/// Slots of `SEEN`. Interfaces whose numbers are equal in the lowest eight bits share one.
+pub const SLOTS: u32 = 1 << 8;
+
+/// Values below this are the length of an IEEE 802.3 frame, not a type.
+const ETHERTYPE_MIN: u16 = 0x0600;
+
+/// What the program saw on the interfaces of a slot since user space last cleared it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, Eq, Pod, PartialEq, Zeroable)]
+pub struct Seen {
+    /// Not 0 if any frame got to the program.
+    pub arrived: u64,
+    /// Frames of types that may carry something of which the program knows nothing: how many << 16, and the type
+    /// of the last one. CPUs that write at the same time may lose some.
+    pub foreign: u64,
+}
+
+impl Seen {
+    /// How many frames were of such a type.
+    pub const fn foreign_frames(&self) -> u64 {
+        self.foreign >> 16
+    }
+
+    /// The type of the last one of these.
+    pub const fn foreign_type(&self) -> u16 {
+        self.foreign as u16
+    }
+
+    /// The word [`Seen::foreign`] after one more frame.
+    #[inline(always)]
+    pub const fn and_foreign(word: u64, ethertype: u16) -> u64 {
+        (word >> 16).wrapping_add(1) << 16 | ethertype as u64
+    }
+
+    /// What was seen on either of two interfaces.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        let frames = self.foreign_frames().saturating_add(other.foreign_frames());
+        let last = match other.foreign {
+            0 => self.foreign_type(),
+            _ => other.foreign_type(),
+        };
+        Self {
+            arrived: self.arrived | other.arrived,
+            foreign: frames << 16 | last as u64,
+        }
+    }
+}
+
+/// The slot of an interface, by its number.
+#[inline(always)]
+pub const fn slot(interface: u32) -> u32 {
+    interface & (SLOTS - 1)
+}
+
+/// The EtherType of a frame that is neither IPv4 nor IPv6, if it is none that serves the link itself: it may
+/// carry IP to another interface, or the bytes are no Ethernet header at all.
+#[inline(always)]
+pub fn foreign_type<B: Bytes + ?Sized>(bytes: &B) -> Option<u16> {
+    packet::ethertype(bytes).filter(|&ethertype| !serves_link(ethertype))
+}
+
+/// Whether frames of this type never carry IP: 802.3 frames (STP, CDP, …), and the types that IEEE 802 and
+/// IETF protocols use for the link itself.
+const fn serves_link(ethertype: u16) -> bool {
+    matches!(
+        ethertype,
+        // 802.3, ARP, Wake-on-LAN, TRILL's IS-IS, RARP, loopback.
+        ..ETHERTYPE_MIN | 0x0806 | 0x0842 | 0x22f4 | 0x8035 | 0x9000
+        // Pause and priority flow control, LACP and its kin, 802.1X, LLDP, MRP, PTP, CFM, MVRP, MMRP.
+        | 0x8808 | 0x8809 | 0x888e | 0x88cc | 0x88e3 | 0x88f7 | 0x8902 | 0x88f5 | 0x88f6
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn types_that_may_carry_what_is_not_judged() {
+        let frame = |types: &[u16]| {
+            let mut frame = std::vec![2; 12];
+            for (place, ethertype) in types.iter().enumerate() {
+                if place > 0 {
+                    frame.extend([0, 7]);
+                }
+                frame.extend(ethertype.to_be_bytes());
+            }
+            frame.extend([0; 46]);
+            frame
+        };
+        let bare_ip = {
+            let mut bytes = std::vec![0x45, 0, 0, 60, 0, 0, 0x40, 0, 64, 6, 0, 0];
+            bytes.extend([192, 0, 2, 1, 192, 0, 2, 2]);
+            bytes.extend([0; 40]);
+            bytes
+        };
+        for (name, bytes, expected) in [
+            ("ARP", frame(&[0x0806]), None),
+            ("ARP in a VLAN", frame(&[0x8100, 0x0806]), None),
+            ("spanning tree", frame(&[0x0027]), None),
+            ("LLDP", frame(&[0x88cc]), None),
+            ("PPPoE", frame(&[0x8864]), Some(0x8864)),
+            ("PPPoE in a VLAN", frame(&[0x8100, 0x8864]), Some(0x8864)),
+            (
+                "PPPoE in two",
+                frame(&[0x88a8, 0x8100, 0x8864]),
+                Some(0x8864),
+            ),
+            ("MACsec", frame(&[0x88e5]), Some(0x88e5)),
+            ("MPLS", frame(&[0x8847]), Some(0x8847)),
+            ("an IPv4 packet without Ethernet", bare_ip, Some(0xc000)),
+            ("cut before the type", std::vec![2; 13], None),
+        ] {
+            assert_eq!(foreign_type(&bytes[..]), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn words_of_foreign_frames() {
+        let mut word = 0;
+        for (ethertype, frames) in [(0x8864, 1), (0x8864, 2), (0xffff, 3), (0x8847, 4)] {
+            word = Seen::and_foreign(word, ethertype);
+            let seen = Seen {
+                arrived: 1,
+                foreign: word,
+            };
+            assert_eq!(
+                (seen.foreign_frames(), seen.foreign_type()),
+                (frames, ethertype)
+            );
+        }
+        let one = Seen {
+            arrived: 0,
+            foreign: word,
+        };
+        let other = Seen {
+            arrived: 1,
+            foreign: 0,
+        };
+        for (both, name) in [(one.and(other), "left"), (other.and(one), "right")] {
+            assert_eq!(
+                both,
+                Seen {
+                    arrived: 1,
+                    foreign: word
+                },
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn slots() {
+        for (interface, expected) in [(0, 0), (1, 1), (255, 255), (256, 0), (u32::MAX, 255)] {
+            assert_eq!(slot(interface), expected, "{interface}");
+        }
+    }
+}
