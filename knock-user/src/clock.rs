@@ -64,6 +64,13 @@ pub fn boot_ns() -> u64 {
     seconds * 1_000_000_000 + u64::try_from(time.tv_nsec()).unwrap_or(0)
 }
 
+/// How long the machine was suspended since boot, as far as the clocks tell: they are read one after the other.
+pub fn slept() -> Duration {
+    let read = |clock| clock_gettime(clock).map_or(Duration::ZERO, Duration::from);
+    let awake = read(ClockId::CLOCK_MONOTONIC);
+    read(ClockId::CLOCK_BOOTTIME).saturating_sub(awake)
+}
+
 /// Milliseconds of `CLOCK_BOOTTIME`: the unit in which grants and flows end.
 pub fn boot_ms() -> u64 {
     boot_ns() / 1_000_000

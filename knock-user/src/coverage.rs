@@ -9,6 +9,7 @@ use crate::{
     instance::Instance,
     interface::{self, Interface},
     pins::{self, Pinned},
+    watchdog::{self, Shortfall},
 };
 
 /// An interface that is asked for, and what is true of it.
@@ -36,6 +37,13 @@ pub enum State {
         /// Whether a pinned link keeps it; otherwise only the process does that attached it.
         is_pinned: bool,
     },
+    /// Our program is attached, and what arrives does not get to it, or not as what it can judge.
+    Bypassed {
+        /// Whether the driver is to run it.
+        native: bool,
+        /// What was found, and since when it is so.
+        shortfall: Shortfall,
+    },
     /// There is no such interface.
     Absent,
     /// It can't be protected.
@@ -49,6 +57,7 @@ impl State {
     pub const fn name(&self) -> &'static str {
         match self {
             Self::Protected { .. } => "protected",
+            Self::Bypassed { .. } => "bypassed",
             Self::Absent => "absent",
             Self::Refused(_) => "refused",
             Self::Missing => "missing",
@@ -64,6 +73,7 @@ impl State {
     pub fn because(&self) -> Option<String> {
         match self {
             Self::Protected { .. } => None,
+            Self::Bypassed { shortfall, .. } => Some(watchdog::shortfall_text(shortfall.finding)),
             Self::Absent => Some("there is no such interface".to_owned()),
             Self::Refused(refusal) => Some(refusal.to_string()),
             Self::Missing => Some("the program is not attached".to_owned()),

@@ -36,6 +36,15 @@ pub fn prefers_generic(interface: &Interface) -> Option<&'static str> {
     known.map(|known| known.because)
 }
 
+/// Drivers that take the link down, or close it, for each program that they are handed, also in the place of another;
+/// all of them keep it over whatever they do (docs/drivers.md).
+const RESETS: [&str; 7] = ["bnxt_en", "fec", "gve", "igc", "nicvf", "qede", "rvu_nicpf"];
+
+/// Whether the driver of this interface disturbs it for each program that it is handed.
+pub fn resets_for_a_program(interface: &Interface) -> bool {
+    name(interface).is_some_and(|name| RESETS.contains(&name.as_str()))
+}
+
 /// The name of the driver of a device, or the kind of a virtual interface; none if the kernel does
 /// not tell.
 pub fn name(interface: &Interface) -> Option<String> {

@@ -18,6 +18,7 @@ use knock_common::{
         ALLOW_MAX, Config, EdgeKey, Features, FlowKey, GrantKey, LOCKOUT_BUCKETS, PortRule,
         ProgressKey, SpentKey, WAYS, port_index,
     },
+    seen::Seen,
     time::Moment,
 };
 
@@ -33,6 +34,8 @@ use crate::{
     pins,
     start::Random,
 };
+
+mod copies;
 
 static OBJECT: &[u8] = include_bytes_aligned!(env!("KNOCK_OBJECT"));
 
@@ -70,6 +73,8 @@ pub struct Firewall {
     answers: bool,
     /// Whether it listens to loopback addresses, on the loopback interface.
     loopback: bool,
+    /// The other loaded copy of the program, if there is one.
+    copy: Option<Xdp>,
     /// What the map of that name holds.
     config: Config,
     /// The last turn whose cookie key was drawn.
@@ -117,6 +122,7 @@ impl Firewall {
         Ok(Self {
             ebpf,
             events: None,
+            copy: None,
             answers: features.has(Features::ANSWERS) && !options.dry_run,
             loopback: options.loopback,
             config: tables.config,
@@ -141,7 +147,12 @@ impl Firewall {
 
     /// The program.
     pub fn program(&mut self) -> Result<&mut Xdp> {
-        program(&mut self.ebpf)
+        let own = program(&mut self.ebpf)?;
+        match &mut self.copy {
+            // It could not be loaded a second time.
+            Some(copy) if own.fd().is_err() => Ok(copy),
+            Some(_) | None => Ok(own),
+        }
     }
 
     /// The object with its maps.
@@ -421,6 +432,21 @@ impl Firewall {
             maps::delete(&mut edges, key).context("removing a way through a sequence")?;
         }
         Ok(())
+    }
+
+    /// What the program saw of the interfaces with a slot since this was asked last; see [`knock_common::seen`].
+    ///
+    /// # Errors
+    /// The map can't be read or written.
+    pub fn take_seen(&mut self, slot: u32) -> Result<Seen> {
+        let mut slots = Array::<_, Plain<Seen>>::try_from(maps::map_mut(&mut self.ebpf, "SEEN")?)?;
+        let Plain(seen) = slots.get(&slot, 0).context("reading the map SEEN")?;
+        if seen != Seen::default() {
+            slots
+                .set(slot, Plain(Seen::default()), 0)
+                .context("clearing the map SEEN")?;
+        }
+        Ok(seen)
     }
 
     /// Counters that are not about reasons, summed over all CPUs.

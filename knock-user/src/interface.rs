@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use netlink_packet_core::{
-    NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_route::{
     RouteNetlinkMessage,
@@ -133,6 +133,35 @@ pub fn list() -> Result<Vec<Interface>> {
         },
     )?;
     Ok(interfaces)
+}
+
+/// How many frames the kernel has counted as received on the interface with this number; none if there is no
+/// such interface.
+///
+/// # Errors
+/// The kernel does not tell.
+pub fn received(index: u32) -> Result<Option<u64>> {
+    let mut link = LinkMessage::default();
+    link.header.index = index;
+    let request = NetlinkMessage::new(
+        NetlinkHeader::default(),
+        NetlinkPayload::from(RouteNetlinkMessage::GetLink(link)),
+    );
+    let mut received = None;
+    // With an acknowledgement, which ends what is read.
+    let flags = NLM_F_REQUEST | NLM_F_ACK;
+    netlink::dump(NETLINK_ROUTE, request, flags, |answer| {
+        if let RouteNetlinkMessage::NewLink(link) = answer {
+            received = link.attributes.iter().find_map(|attribute| {
+                if let LinkAttribute::Stats64(stats) = attribute {
+                    Some(stats.rx_packets)
+                } else {
+                    None
+                }
+            });
+        }
+    })?;
+    Ok(received)
 }
 
 pub(crate) fn described(link: &LinkMessage) -> Option<Interface> {

@@ -60,3 +60,4 @@ pub mod start;
 pub mod strength;
 pub mod supervisor;
 mod toml_text;
+pub mod watchdog;

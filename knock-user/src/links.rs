@@ -45,6 +45,9 @@ pub enum LinkChangeKind {
         /// Whether it is up.
         up: bool,
     },
+    /// The kernel told of it again, and neither its name nor whether it is up is different: its MTU, its carrier
+    /// or something else is, or its driver had it make itself known.
+    Touched,
     /// There is no such interface in this network namespace any more.
     Gone,
 }
@@ -236,9 +239,10 @@ impl Known {
         let kind = match self.0.get(&index) {
             Some((known, was_up)) if *known == name => {
                 if *was_up == up {
-                    return;
+                    LinkChangeKind::Touched
+                } else {
+                    LinkChangeKind::Changed { up }
                 }
-                LinkChangeKind::Changed { up }
             }
             Some(_) => {
                 self.gone(index, changes);
@@ -358,7 +362,7 @@ mod tests {
 
     #[test]
     fn what_changes() {
-        use LinkChangeKind::{Appeared, Changed, Gone};
+        use LinkChangeKind::{Appeared, Changed, Gone, Touched};
         let gone = |index| Message::Gone { index };
         let rows = [
             (
@@ -374,7 +378,11 @@ mod tests {
                     change(7, "eth0", Changed { up: true }),
                 ],
             ),
-            ("something else of it", vec![is(7, "eth0", true)], vec![]),
+            (
+                "something else of it",
+                vec![is(7, "eth0", true)],
+                vec![change(7, "eth0", Touched)],
+            ),
             (
                 "renamed",
                 vec![is(7, "wan", true)],

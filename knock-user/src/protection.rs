@@ -6,6 +6,7 @@
 //! the old program with the old maps or by the new one with the new maps, never by half of each.
 
 mod change;
+mod frames;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,7 +23,10 @@ use knock_common::{
 };
 
 use self::change::{Change, Made, remove_all};
-pub use self::change::{Preparation, Prepared};
+pub use self::{
+    change::{Preparation, Prepared},
+    frames::Noticed,
+};
 use crate::{
     admission::{self, Refusal},
     attach::{self, Attached},
@@ -44,6 +48,7 @@ use crate::{
     registry::Registry,
     replay::Replay,
     start::Plan,
+    watchdog::Watchdog,
 };
 
 /// How a program is put in place.
@@ -139,6 +144,8 @@ pub struct Protection {
     held: BTreeMap<String, Held>,
     /// Why nothing can be pinned, as it was told.
     unpinned: Option<String>,
+    /// Whether frames get to the program.
+    watchdog: Watchdog,
 }
 
 /// A link that only this process keeps.
@@ -217,6 +224,7 @@ impl Protection {
             refused,
             held: BTreeMap::new(),
             unpinned: None,
+            watchdog: Watchdog::default(),
         };
         Ok((protection, put))
     }
@@ -382,6 +390,7 @@ impl Protection {
         }
         self.attached.retain(|name, _| wanted.contains(name));
         self.refused.retain(|name, _| wanted.contains(name));
+        self.follow_attachments()?;
         Ok(followed)
     }
 
@@ -468,7 +477,10 @@ impl Protection {
             return Ok(false);
         };
         let is_on = pins::index(&held.link)? == interface.index
-            && interface.program == Some(self.firewall.program_id()?);
+            && match interface.program {
+                Some(id) => self.firewall.has_program(id)?,
+                None => false,
+            };
         if !is_on {
             self.held.remove(name);
         }
@@ -522,6 +534,11 @@ impl Protection {
                     program,
                     is_pinned: false,
                 };
+            }
+            if let State::Protected { native, .. } = one.state
+                && let Some(shortfall) = one.index.and_then(|index| self.watchdog.shortfall(index))
+            {
+                one.state = State::Bypassed { native, shortfall };
             }
             // What only attaching shows.
             if one.state == State::Missing

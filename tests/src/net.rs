@@ -204,20 +204,31 @@ impl Net {
              peer name b1 address 02:00:00:00:00:b1 netns {}",
             b.name()
         ));
-        a.ip_batch(
+        self.address_second_link(["02:00:00:00:00:a1", "02:00:00:00:00:b1"]);
+    }
+
+    /// Gives the ends of the second link, `a1` and `b1`, their addresses; `macs` are the MAC addresses that they
+    /// have.
+    ///
+    /// # Panics
+    /// `ip` refuses.
+    #[track_caller]
+    pub fn address_second_link(&self, macs: [&str; 2]) {
+        let [a1, b1] = macs;
+        self.client.ip_batch(&format!(
             "address add 192.0.2.129/25 dev a1
              address add 2001:db8:1::1/64 dev a1 nodad
              link set a1 up
-             neighbour replace 192.0.2.130 lladdr 02:00:00:00:00:b1 dev a1 nud permanent
-             neighbour replace 2001:db8:1::2 lladdr 02:00:00:00:00:b1 dev a1 nud permanent",
-        );
-        b.ip_batch(
+             neighbour replace 192.0.2.130 lladdr {b1} dev a1 nud permanent
+             neighbour replace 2001:db8:1::2 lladdr {b1} dev a1 nud permanent",
+        ));
+        self.server.ip_batch(&format!(
             "address add 192.0.2.130/25 dev b1
              address add 2001:db8:1::2/64 dev b1 nodad
              link set b1 up
-             neighbour replace 192.0.2.129 lladdr 02:00:00:00:00:a1 dev b1 nud permanent
-             neighbour replace 2001:db8:1::1 lladdr 02:00:00:00:00:a1 dev b1 nud permanent",
-        );
+             neighbour replace 192.0.2.129 lladdr {a1} dev b1 nud permanent
+             neighbour replace 2001:db8:1::1 lladdr {a1} dev b1 nud permanent",
+        ));
     }
 
     /// Switches features of the client's interfaces, by their names in `ethtool -K`.

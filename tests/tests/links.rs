@@ -69,7 +69,8 @@ impl Heard {
     async fn hears(&mut self, name: &str, kind: LinkChangeKind) -> u32 {
         loop {
             let change = self.next().await;
-            if change.name == name {
+            // Such messages come with others, or by themselves when a carrier comes.
+            if change.name == name && change.kind != LinkChangeKind::Touched {
                 assert_eq!(change.kind, kind, "{name}");
                 return change.index;
             }

@@ -223,6 +223,11 @@ fn lint(sh: &Shell, kit: &Kit, report: &mut Report) -> Result<()> {
             "knock-tests",
             &["--test", "clock"],
         ),
+        (
+            "clippy knock-tests, drivers",
+            "knock-tests",
+            &["--test", "drivers"],
+        ),
         ("clippy knock-bench", "knock-bench", &["--all-targets"]),
     ] {
         let clippy = shell::cargo(sh).args(["clippy", "--package", package]);

@@ -113,6 +113,7 @@ const SUITES: &[Selected] = &[
     )
     .shown(),
     Selected::all("clock"),
+    Selected::all("drivers").shown(),
     // Last, when the machine has run for as long as some of its rows ask for.
     Selected::all("verdicts"),
 ];

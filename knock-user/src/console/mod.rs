@@ -23,6 +23,7 @@ use jiff::{Timestamp, tz::TimeZone};
 
 use crate::config::checked::{self, Effect};
 
+mod frames;
 mod knockd;
 mod record;
 mod repeats;

@@ -108,6 +108,10 @@ pub enum What {
     Refused,
     /// An interface had lost the program.
     Lost,
+    /// Frames do not get to the program that is attached.
+    Bypassed,
+    /// They get to it again.
+    Judged,
     /// Another configuration is in place.
     Reloaded,
     /// What was put in place is undone unless it is confirmed.
@@ -151,6 +155,8 @@ impl What {
             Self::Gone => "gone",
             Self::Refused => "refused",
             Self::Lost => "lost",
+            Self::Bypassed => "bypassed",
+            Self::Judged => "judged",
             Self::Reloaded => "reloaded",
             Self::Trial => "trial",
             Self::Confirmed => "confirmed",
@@ -187,6 +193,8 @@ impl What {
             | Self::Gone
             | Self::Refused
             | Self::Lost
+            | Self::Bypassed
+            | Self::Judged
             | Self::Reloaded
             | Self::Trial
             | Self::Confirmed

@@ -101,7 +101,7 @@ pub fn interfaces(all: Vec<Coverage>) -> Vec<Interface> {
         let mode = match &one.state {
             State::Protected { native: true, .. } => Some(Attached::Native),
             State::Protected { native: false, .. } => Some(Attached::Generic),
-            State::Absent | State::Refused(_) | State::Missing => None,
+            State::Bypassed { .. } | State::Absent | State::Refused(_) | State::Missing => None,
         };
         let because = one.state.because();
         Interface {

@@ -76,6 +76,9 @@ impl<W: Write> Daemon<W> {
         } = ready;
         let interfaces = plan.interfaces(&self.run)?;
         let mut put = self.protection.change(&plan, &interfaces, how, prepared)?;
+        if let Err(error) = self.protection.follow_attachments() {
+            tracing::warn!("{error:#}");
+        }
         let actions = self
             .ledger
             .set_doors(std::mem::take(&mut put.doors), clock::boot_ms());

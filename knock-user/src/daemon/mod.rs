@@ -41,6 +41,7 @@ use crate::{
     refused,
     start::Plan,
     supervisor,
+    watchdog::resume::Resume,
 };
 
 mod asked;
@@ -49,6 +50,7 @@ mod doors;
 mod ending;
 mod events;
 mod files;
+mod frames;
 mod left_out;
 mod making;
 mod reply;
@@ -233,6 +235,7 @@ impl<W: Write> Daemon<W> {
         let mut events = readable(self.protection.firewall().take_events()?)?;
         self.log = program_log(&mut self.protection)?;
         let mut links = LinkWatch::open()?;
+        let mut resume = Resume::watch();
         // What changed before anybody listened.
         self.follow_interfaces()?;
         self.adopt(events.get_mut())?;
@@ -269,7 +272,8 @@ impl<W: Write> Daemon<W> {
                     ready.clear_ready();
                     Ok(())
                 }
-                changed = links.changed() => changed.and_then(|_| self.follow_interfaces()),
+                changed = links.changed() => changed.and_then(|changes| self.links_changed(&changes)),
+                () = resume.may_have_slept() => self.resumed(resume.was_asleep()),
                 call = control.call() => match call.request {
                     Request::Detach {} => {
                         let reply = self.reply(&call.request, &call.peer);
@@ -304,7 +308,11 @@ impl<W: Write> Daemon<W> {
                     Ok(())
                 }
                 _ = sweep.tick() => self.sweep(),
-                _ = tally.tick() => self.tell_tallies().and_then(|()| self.look_at_interfaces()),
+                _ = tally.tick() => self
+                    .resumed(resume.was_asleep())
+                    .and_then(|()| self.tell_tallies())
+                    .and_then(|()| self.look_at_interfaces())
+                    .and_then(|()| self.watch_frames()),
                 () = ticked(&mut watchdog) => {
                     supervisor::ping();
                     Ok(())

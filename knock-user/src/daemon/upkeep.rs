@@ -38,10 +38,12 @@ impl<W: Write> Daemon<W> {
             .map_or(u64::from(u32::MAX), |at| at.saturating_sub(now_ms));
         let trial = self.trial_deadline_ms();
         let changes = self.protection.sequences_change_ms(now_ms);
-        let [trial_ms, change_ms] = [trial, changes]
+        let rearm = self.protection.rearm_ms();
+        let [trial_ms, change_ms, rearm_ms] = [trial, changes, rearm]
             .map(|at_ms| at_ms.map_or(u64::MAX, |at_ms| at_ms.saturating_sub(now_ms)));
         // CLOCK_BOOTTIME counts suspend and tokio's clock does not: look at least once a minute.
-        Instant::now() + Duration::from_millis(wait_ms.min(trial_ms).min(change_ms).min(60_000))
+        let wait_ms = wait_ms.min(trial_ms).min(change_ms).min(rearm_ms);
+        Instant::now() + Duration::from_millis(wait_ms.min(60_000))
     }
 
     /// Does what is due at this moment.
@@ -50,6 +52,7 @@ impl<W: Write> Daemon<W> {
             self.follow_sequences();
         }
         self.end_what_is_due()?;
+        self.rearm_due()?;
         let now = Moment::from_nanos(clock::boot_ns());
         self.protection.firewall().renew_cookie_key(now)
     }

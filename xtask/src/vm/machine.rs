@@ -19,6 +19,16 @@ const PROBE_LIMIT: Duration = Duration::from_secs(8);
 /// What `vm/init.sh` says when it only has to say something.
 const ALIVE: &str = "machine: alive";
 
+/// Two cards of each driver whose behaviour is tested, which a cable connects. No card has a way out of the
+/// machine.
+#[rustfmt::skip]
+const CARDS: [&str; 16] = [
+    "-netdev", "hubport,id=v0,hubid=0", "-device", "virtio-net-pci,netdev=v0",
+    "-netdev", "hubport,id=v1,hubid=0", "-device", "virtio-net-pci,netdev=v1",
+    "-netdev", "hubport,id=w0,hubid=1", "-device", "vmxnet3,netdev=w0",
+    "-netdev", "hubport,id=w1,hubid=1", "-device", "vmxnet3,netdev=w1",
+];
+
 /// How the machine's instructions are executed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Accelerator {
@@ -107,6 +117,7 @@ impl Machine<'_> {
             .args(["-nodefaults", "-no-reboot", "-display", "none"])
             // Not `stdio`, which would take the terminal's input and change its modes.
             .args(["-serial", "file:/dev/stdout"])
+            .args(CARDS)
             .arg("-kernel")
             .arg(self.kernel.image())
             .arg("-initrd")

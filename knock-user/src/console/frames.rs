@@ -1,0 +1,51 @@
+//! Lines about frames that do not get to the program.
+
+use std::io::Write;
+
+use super::{
+    Console, What,
+    record::Record,
+    text::{harmless, list},
+};
+use crate::watchdog::{frames::Finding, shortfall_text};
+
+impl<W: Write> Console<W> {
+    /// Tells that frames do not get to the program that is attached to an interface, or get to it again; and why
+    /// what was to be done about that could not be done.
+    pub fn frames(
+        &mut self,
+        ports: &[String],
+        interface: &str,
+        finding: Finding,
+        failure: Option<&str>,
+        at_ns: u64,
+    ) {
+        let (what, count) = match finding {
+            Finding::Rearm(frames) | Finding::Generic(frames) | Finding::Blind(frames) => {
+                (What::Bypassed, Some(frames))
+            }
+            Finding::Foreign { frames, .. } => (What::Bypassed, Some(frames)),
+            Finding::Filtered(frames) => (What::Judged, Some(frames)),
+            Finding::Sees => (What::Judged, None),
+        };
+        let mut because = shortfall_text(finding);
+        if let Some(failure) = failure {
+            because.push_str(": ");
+            because.push_str(failure);
+        }
+        let (name, because_shown) = (harmless(interface), harmless(&because));
+        let text = if what == What::Bypassed {
+            format!("{name} is NOT protected ({}): {because_shown}", list(ports))
+        } else {
+            format!("{name}: {because_shown}")
+        };
+        let record = Record {
+            ports: Some(ports),
+            interface: Some(interface),
+            because: Some(&because),
+            count,
+            ..Record::default()
+        };
+        self.say(at_ns, what, &text, record);
+    }
+}

@@ -1,0 +1,439 @@
+//! Compares the frames that the kernel counts on an interface with those that reached the program.
+
+use knock_common::seen::Seen;
+
+/// Frames that are not seen before the driver is handed another copy of the program: few, since that costs
+/// little and while it is necessary, ports are open.
+const REARM_FROM: u64 = 8;
+/// Frames that are not seen before the driver is given up, or the interface is reported.
+const GIVE_UP_FROM: u64 = 32;
+/// A driver that frames pass by again so soon after it was handed another copy, in milliseconds, is given up.
+const AGAIN_MS: u64 = 60_000;
+/// Looks with frames that were not seen, so that frames that were counted and are still on their way to the
+/// program are no reason for anything.
+const LOOKS: u32 = 2;
+/// Frames after which it is looked at how many of them were of types that may carry IP to another interface.
+const FOREIGN_AMONG: u64 = 100;
+/// So many of a hundred are reported: the others serve the link, or got lost when several CPUs counted.
+const FOREIGN_MOST: u64 = 95;
+
+/// An interface at a moment.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Look {
+    /// What the program saw since the last look.
+    pub seen: Seen,
+    /// Frames that the kernel has counted as received.
+    pub received: u64,
+    /// When, in milliseconds since boot.
+    pub now_ms: u64,
+    /// Whether the driver runs the program.
+    pub native: bool,
+    /// Whether each frame that is counted enters the network stack. That is so where software counts; a card
+    /// may count frames that it then filters, such as those of other VLANs.
+    pub counts_what_enters: bool,
+}
+
+/// What follows from a look.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Finding {
+    /// This many frames were not seen: the driver needs another copy of the program.
+    Rearm(u64),
+    /// This many frames were not seen, although the driver was handed another copy: the program must be attached
+    /// behind the driver.
+    Generic(u64),
+    /// This many frames were not seen, and nothing is left to try: nothing is protected.
+    Blind(u64),
+    /// Nor does anything see this many frames behind the driver: the card counts them and does not let them in.
+    Filtered(u64),
+    /// Nearly none of this many frames was IP, and they may carry IP to another interface; the last had this type.
+    Foreign {
+        /// How many frames.
+        frames: u64,
+        /// The EtherType of the last one.
+        ethertype: u16,
+    },
+    /// After one of the others: the program sees frames that it can judge.
+    Sees,
+}
+
+/// What was done about frames that are not seen.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+enum Stage {
+    #[default]
+    Nothing,
+    Rearmed,
+    GivenUp,
+    Reported,
+}
+
+/// The comparison for one interface.
+#[derive(Clone, Debug, Default)]
+pub struct Frames {
+    /// What was counted when no frame had reached the program since the look before.
+    unseen_from: Option<u64>,
+    /// Looks since then that found more frames counted.
+    looks: u32,
+    received: u64,
+    stage: Stage,
+    /// When the driver was handed another copy because of frames.
+    rearmed_ms: Option<u64>,
+    /// Since when frames of foreign types are counted: what was counted then, and how many there were.
+    foreign: Option<(u64, u64)>,
+    foreign_is_reported: bool,
+}
+
+impl Frames {
+    /// Whether what the program saw is enough to know that all is well; then nothing has to be read of the
+    /// interface.
+    pub fn settles(&mut self, seen: &Seen) -> Option<Option<Finding>> {
+        let is_foreign = seen.foreign_frames() > 0 || self.foreign.is_some();
+        if seen.arrived == 0 || is_foreign {
+            return None;
+        }
+        let was_reported = self.is_reported();
+        *self = Self {
+            rearmed_ms: self.rearmed_ms,
+            ..Self::default()
+        };
+        Some(was_reported.then_some(Finding::Sees))
+    }
+
+    /// Whether something is reported of it that still holds.
+    pub fn is_reported(&self) -> bool {
+        self.stage != Stage::Nothing || self.foreign_is_reported
+    }
+
+    /// Takes a look at the interface; tells what is to be done or said.
+    pub fn look(&mut self, look: Look) -> Option<Finding> {
+        if let Some(finding) = self.settles(&look.seen) {
+            return finding;
+        }
+        let Look { received, .. } = look;
+        // A driver that begins anew may count from 0.
+        let is_more = received > self.received;
+        if received < self.received {
+            self.unseen_from = None;
+            self.foreign = None;
+        }
+        self.received = received;
+        if look.seen.arrived != 0 {
+            let was_unseen = self.stage != Stage::Nothing;
+            self.stage = Stage::Nothing;
+            self.unseen_from = Some(received);
+            self.looks = 0;
+            let sees = (was_unseen && !self.foreign_is_reported).then_some(Finding::Sees);
+            return self.look_for_ip(look).or(sees);
+        }
+        let from = *self.unseen_from.get_or_insert(received);
+        self.looks = self
+            .looks
+            .saturating_add(u32::from(is_more && received > from));
+        let unseen = received.saturating_sub(from);
+        let is_soon = |at_ms: u64| look.now_ms < at_ms.saturating_add(AGAIN_MS);
+        let was_rearmed = self.stage == Stage::Rearmed || self.rearmed_ms.is_some_and(is_soon);
+        let (enough, next) = match (self.stage, look.native) {
+            (Stage::Nothing, true) if !was_rearmed => {
+                (REARM_FROM, Some((Stage::Rearmed, Finding::Rearm(unseen))))
+            }
+            (Stage::Nothing | Stage::Rearmed, true) => (
+                GIVE_UP_FROM,
+                Some((Stage::GivenUp, Finding::Generic(unseen))),
+            ),
+            (Stage::Nothing | Stage::Rearmed | Stage::GivenUp, _)
+                if look.native || look.counts_what_enters =>
+            {
+                (
+                    GIVE_UP_FROM,
+                    Some((Stage::Reported, Finding::Blind(unseen))),
+                )
+            }
+            (Stage::Rearmed | Stage::GivenUp, _) => (
+                GIVE_UP_FROM,
+                Some((Stage::Nothing, Finding::Filtered(unseen))),
+            ),
+            (Stage::Nothing | Stage::Reported, _) => (GIVE_UP_FROM, None),
+        };
+        if unseen >= enough && self.looks >= LOOKS {
+            let (stage, finding) = next?;
+            if stage == Stage::Rearmed {
+                self.rearmed_ms = Some(look.now_ms);
+            }
+            self.stage = stage;
+            self.unseen_from = Some(received);
+            self.looks = 0;
+            return Some(finding);
+        }
+        None
+    }
+
+    fn look_for_ip(&mut self, look: Look) -> Option<Finding> {
+        let Look { received, seen, .. } = look;
+        let Some((from, before)) = self.foreign else {
+            self.foreign = Some((received, 0));
+            return None;
+        };
+        let foreign = before.saturating_add(seen.foreign_frames());
+        let frames = received.saturating_sub(from);
+        if frames < FOREIGN_AMONG {
+            self.foreign = Some((from, foreign));
+            return None;
+        }
+        let is_most = foreign.saturating_mul(100) >= frames.saturating_mul(FOREIGN_MOST);
+        self.foreign = (foreign > 0).then_some((received, 0));
+        let was_reported = std::mem::replace(&mut self.foreign_is_reported, is_most);
+        match (was_reported, is_most) {
+            (false, true) => Some(Finding::Foreign {
+                frames,
+                ethertype: seen.foreign_type(),
+            }),
+            (true, false) => Some(Finding::Sees),
+            (true, true) | (false, false) => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOTHING: Seen = Seen {
+        arrived: 0,
+        foreign: 0,
+    };
+    const IP: Seen = Seen {
+        arrived: 1,
+        foreign: 0,
+    };
+    const ARP: Seen = IP;
+
+    fn pppoe(frames: u64) -> Seen {
+        let foreign = frames << 16 | 0x8864;
+        Seen {
+            arrived: 1,
+            foreign,
+        }
+    }
+
+    /// How an interface is attached, and who counts.
+    #[derive(Clone, Copy)]
+    enum Kind {
+        /// In a driver made of software, such as that of veth.
+        Native,
+        /// In the driver of a card, which counts.
+        Card,
+        /// Behind such a driver.
+        Generic,
+        /// Behind one made of software.
+        Software,
+    }
+
+    #[test]
+    fn what_follows_from_counts() {
+        use Finding::{Blind, Filtered, Foreign, Generic, Rearm, Sees};
+        use Kind::{Native, Software};
+        /// What the program saw, what the kernel had counted, and what follows.
+        type Step = (Seen, u64, Option<Finding>);
+        let rows: &[(&str, Kind, &[Step])] = &[
+            (
+                "a host with traffic",
+                Native,
+                &[(IP, 500, None), (IP, 9_000, None)],
+            ),
+            (
+                "a silent link",
+                Native,
+                &[(NOTHING, 7, None), (NOTHING, 7, None), (NOTHING, 7, None)],
+            ),
+            (
+                "only ARP, for long",
+                Native,
+                &[
+                    (ARP, 100, None),
+                    (ARP, 5_000, None),
+                    (NOTHING, 5_000, None),
+                    (ARP, 90_000, None),
+                ],
+            ),
+            (
+                "frames on their way when it was attached",
+                Native,
+                &[(NOTHING, 40, None), (NOTHING, 60, None), (IP, 70, None)],
+            ),
+            (
+                "few frames, at long intervals",
+                Native,
+                &[
+                    (NOTHING, 0, None),
+                    (NOTHING, 2, None),
+                    (NOTHING, 2, None),
+                    (NOTHING, 9, Some(Rearm(9))),
+                ],
+            ),
+            (
+                "the driver forgot, and another copy helps",
+                Native,
+                &[
+                    (IP, 100, None),
+                    (NOTHING, 110, None),
+                    (NOTHING, 115, None),
+                    (NOTHING, 120, Some(Rearm(10))),
+                    (IP, 130, Some(Sees)),
+                    (NOTHING, 130, None),
+                ],
+            ),
+            (
+                "another copy does not help, generic does",
+                Native,
+                &[
+                    (NOTHING, 0, None),
+                    (NOTHING, 50, None),
+                    (NOTHING, 100, Some(Rearm(100))),
+                    (NOTHING, 110, None),
+                    (NOTHING, 140, Some(Generic(40))),
+                    (IP, 150, Some(Sees)),
+                ],
+            ),
+            (
+                "the driver forgets again and again",
+                Native,
+                &[
+                    (NOTHING, 0, None),
+                    (NOTHING, 50, None),
+                    (NOTHING, 100, Some(Rearm(100))),
+                    (IP, 150, Some(Sees)),
+                    (NOTHING, 200, None),
+                    (NOTHING, 220, None),
+                    (NOTHING, 240, Some(Generic(40))),
+                    (IP, 250, Some(Sees)),
+                ],
+            ),
+            (
+                "nothing helps",
+                Native,
+                &[
+                    (NOTHING, 0, None),
+                    (NOTHING, 50, None),
+                    (NOTHING, 100, Some(Rearm(100))),
+                    (NOTHING, 150, None),
+                    (NOTHING, 200, Some(Generic(100))),
+                    (NOTHING, 250, None),
+                    (NOTHING, 300, Some(Blind(100))),
+                    (NOTHING, 400, None),
+                    (NOTHING, 500, None),
+                    (ARP, 600, Some(Sees)),
+                ],
+            ),
+            (
+                "a card that counts frames of other VLANs, and was attached natively",
+                Kind::Card,
+                &[
+                    (NOTHING, 0, None),
+                    (NOTHING, 50, None),
+                    (NOTHING, 100, Some(Rearm(100))),
+                    (NOTHING, 150, None),
+                    (NOTHING, 200, Some(Generic(100))),
+                    (NOTHING, 250, None),
+                    (NOTHING, 300, Some(Filtered(100))),
+                    (NOTHING, 400, None),
+                    (NOTHING, 500, None),
+                    (IP, 600, None),
+                ],
+            ),
+            (
+                "software hands frames past the program",
+                Software,
+                &[
+                    (NOTHING, 0, None),
+                    (NOTHING, 50, None),
+                    (NOTHING, 100, Some(Blind(100))),
+                ],
+            ),
+            (
+                "a card that counts frames of other VLANs",
+                Kind::Generic,
+                &[
+                    (NOTHING, 0, None),
+                    (NOTHING, 500, None),
+                    (NOTHING, 9_000, None),
+                    (NOTHING, 90_000, None),
+                ],
+            ),
+            (
+                "the driver counts from 0 again",
+                Native,
+                &[
+                    (NOTHING, 5_000, None),
+                    (NOTHING, 3, None),
+                    (NOTHING, 3, None),
+                    (NOTHING, 4, None),
+                ],
+            ),
+            (
+                "one burst is not enough",
+                Native,
+                &[
+                    (NOTHING, 0, None),
+                    (NOTHING, 500, None),
+                    (NOTHING, 500, None),
+                    (IP, 501, None),
+                ],
+            ),
+            (
+                "all of it is PPPoE",
+                Native,
+                &[
+                    (pppoe(40), 40, None),
+                    (pppoe(60), 100, None),
+                    (
+                        pppoe(60),
+                        160,
+                        Some(Foreign {
+                            frames: 120,
+                            ethertype: 0x8864,
+                        }),
+                    ),
+                    (pppoe(150), 310, None),
+                    (IP, 400, None),
+                    (IP, 500, Some(Sees)),
+                    (IP, 600, None),
+                ],
+            ),
+            (
+                "PPPoE beside IP",
+                Native,
+                &[
+                    (pppoe(60), 60, None),
+                    (pppoe(90), 160, None),
+                    (pppoe(90), 300, None),
+                    (IP, 400, None),
+                    (pppoe(90), 500, None),
+                ],
+            ),
+            (
+                "some frames of other types beside ARP",
+                Native,
+                &[
+                    (ARP, 0, None),
+                    (pppoe(90), 1_000, None),
+                    (pppoe(90), 2_000, None),
+                ],
+            ),
+        ];
+        for (name, kind, steps) in rows {
+            let mut frames = Frames::default();
+            let mut native = matches!(kind, Native | Kind::Card);
+            for (place, &(seen, received, expected)) in steps.iter().enumerate() {
+                let look = Look {
+                    seen,
+                    received,
+                    now_ms: 1_000 * place as u64,
+                    native,
+                    counts_what_enters: matches!(kind, Native | Software),
+                };
+                let found = frames.look(look);
+                assert_eq!(found, expected, "{name}, step {place}");
+                native &= !matches!(found, Some(Generic(_)));
+            }
+        }
+    }
+}

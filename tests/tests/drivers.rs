@@ -1,0 +1,128 @@
+//! Drivers that lose the program while the kernel still reports it as attached.
+//!
+//! `cargo xtask vm` runs these: they need its network cards, and suspend it.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "what a test can't do, it says by a panic"
+)]
+
+use std::time::{Duration, Instant};
+
+use knock_tests::{
+    daemon::{Daemon, attached_programs},
+    kernel,
+    net::{self, Family, Net, SERVER_LINK_2},
+    nics,
+    server::Server,
+    sleep,
+    ssh::{DOOR, KNOCKS, SSH},
+    wait,
+};
+use nix::sys::signal::Signal;
+
+/// A port that nothing protects: who reaches it has sent frames that arrive.
+const FREE: u16 = 7777;
+/// How long a connection may take that is possible: frames wait for the emulated card.
+const POSSIBLE: Duration = Duration::from_secs(2);
+
+/// Whether a stranger gets in; that frames arrive at all is made sure of before and after.
+#[track_caller]
+fn is_open(net: &Net, row: &str) -> bool {
+    let stranger = || net.stranger(Family::V4).to(Family::V4.second_server());
+    let arrives = || stranger().connect(FREE, POSSIBLE).is_ok();
+    wait::until(&format!("{row}: frames arrive"), arrives);
+    let stranger = stranger();
+    let is_open = stranger.connect(SSH, Duration::from_millis(500)).is_ok();
+    wait::until(&format!("{row}: frames still arrive"), || {
+        stranger.connect(FREE, POSSIBLE).is_ok()
+    });
+    is_open
+}
+
+/// Waits until a stranger does not get in, and says how long that took; then whoever knocks does.
+#[track_caller]
+fn closes(net: &Net, daemon: &Daemon, row: &str) {
+    let start = Instant::now();
+    let closed = wait::poll(wait::PATIENCE, || {
+        (!is_open(net, row)).then(|| start.elapsed())
+    });
+    let Some(closed) = closed else {
+        panic!(
+            "{row}: open\n{}\n{}",
+            net.server.run("ip", &["link", "show", "b1"]),
+            daemon.process().told()
+        );
+    };
+    println!("{row}: closed after {closed:.1?}");
+    assert!(!is_open(net, row), "{row}: open again");
+    let friend = net.stranger(Family::V4).to(Family::V4.second_server());
+    friend.knock(KNOCKS);
+    friend.finds(true, SSH, row);
+}
+
+/// Protects the cards of a driver, does something to them that makes the driver lose the program, and expects that
+/// this is noticed and cured.
+#[track_caller]
+fn is_cured(driver: &str, native_since: (u32, u32), done: &[(&str, &dyn Fn(&Net))]) {
+    sleep::assert_it_may_be_done();
+    net::test(|net| {
+        nics::second_link(net, driver);
+        let _server = Server::tcp(&net.server, &[SSH, FREE]);
+        let is_native = kernel::version() >= native_since;
+        let mode = if is_native { "native" } else { "auto" };
+        let daemon = Daemon::start_with(
+            &net.server,
+            DOOR,
+            &["-v", "--iface", SERVER_LINK_2, "--mode", mode],
+        );
+        if is_native {
+            // It takes seconds here, and is needed from then on.
+            wait::until("the second copy of the program is loaded", || {
+                daemon.process().told().contains("loaded a second time")
+            });
+        }
+        closes(net, &daemon, &format!("{driver}, attached"));
+        for (name, what) in done {
+            what(net);
+            closes(net, &daemon, &format!("{driver}, {name}"));
+            assert_eq!(attached_programs(&net.server).len(), 1, "{name}");
+            let shown = net.server.run("ip", &["link", "show", SERVER_LINK_2]);
+            let is_generic = shown.contains("xdpgeneric");
+            assert_eq!(is_generic, !is_native, "{driver}, {name}: {shown}");
+        }
+        // Not `stop`: vmxnet3 does not give back the programs that it lost, so they stay loaded.
+        daemon.leave(Signal::SIGINT);
+    });
+}
+
+fn set(net: &Net, what: &str) {
+    net.server.ip(&format!("link set {SERVER_LINK_2} {what}"));
+}
+
+#[test]
+fn virtio_net_is_suspended() {
+    is_cured(
+        "virtio_net",
+        (4, 10),
+        &[("suspended", &|_| {
+            sleep::fall_asleep();
+        })],
+    );
+}
+
+#[test]
+fn vmxnet3_goes_down_and_changes_its_mtu() {
+    is_cured(
+        "vmxnet3",
+        (6, 6),
+        &[
+            ("down and up", &|net| {
+                set(net, "down");
+                set(net, "up");
+            }),
+            ("MTU 1400", &|net| set(net, "mtu 1400")),
+            ("MTU 1500", &|net| set(net, "mtu 1500")),
+        ],
+    );
+}

@@ -1,0 +1,165 @@
+//! What arrives must get to the program: links prove nothing.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "what a test can't do, it says by a panic"
+)]
+
+use std::time::Duration;
+
+use aya::programs::xdp::XdpLink;
+use knock_tests::{
+    daemon::{Daemon, ask, attached_programs},
+    kernel::compile,
+    net::{self, Family, Net, SERVER_LINK},
+    pins,
+    server::Server,
+    ssh::{DOOR, KNOCKS, SSH},
+    wait,
+    wire::Wire,
+};
+use knock_user::firewall::{Firewall, Options};
+use serde_json::{Value, json};
+
+const NATIVE: [&str; 4] = ["--iface", SERVER_LINK, "--mode", "native"];
+/// More than any threshold.
+const MANY: u32 = 150;
+
+/// Puts a program in the place of ours that lets everything pass: from then on frames arrive that ours does not see,
+/// and the kernel reports a program of a pinned link, as it does when a driver has lost it.
+#[track_caller]
+fn bypass(net: &Net) {
+    let instance = pins::instance(&net.server);
+    let give = || {
+        let tables = compile("strict = false\nprotect = [\"udp/1\"]")?;
+        let mut firewall = Firewall::load(&tables, Options::default())?;
+        let program = firewall.program()?;
+        for pinned in knock_user::pins::links(&instance)? {
+            let link = program.attach_to_link(XdpLink::try_from(pinned.link)?)?;
+            drop(program.take_link(link)?);
+        }
+        anyhow::Ok(())
+    };
+    net.server.enter(give).unwrap();
+}
+
+fn bypassed() -> Value {
+    json!({"event": "bypassed", "interface": SERVER_LINK})
+}
+
+/// Sends frames until something more is told of them.
+#[track_caller]
+fn sends_until_told(net: &Net, daemon: &Daemon, times: usize) {
+    let stranger = net.stranger(Family::V4);
+    wait::until(&format!("{} is told {times} times", bypassed()), || {
+        let _either = stranger.connect(SSH, Duration::from_millis(20));
+        daemon.told(&bypassed()).len() >= times
+    });
+}
+
+#[track_caller]
+fn is_protected(net: &Net, row: &str) {
+    net.stranger(Family::V4).finds_closed(SSH, row);
+    let friend = net.stranger(Family::V6);
+    friend.knock(KNOCKS);
+    friend.finds(true, SSH, row);
+}
+
+#[test]
+fn frames_that_pass_by_the_program_are_noticed() {
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let daemon = Daemon::start_with(&net.server, DOOR, &NATIVE);
+        is_protected(net, "at first");
+        bypass(net);
+        net.stranger(Family::V4).finds(true, SSH, "bypassed");
+        sends_until_told(net, &daemon, 1);
+        let told = daemon.told(&bypassed());
+        assert!(told[0]["count"].as_u64().unwrap() >= 8, "{told:?}");
+        is_protected(net, "handed to the driver again");
+        daemon.tells(&json!({"event": "judged", "interface": SERVER_LINK}));
+        let (code, status) = ask(&net.server, &["status"]);
+        assert_eq!(code, Some(0), "{status}");
+        daemon.stop();
+    });
+}
+
+#[test]
+fn what_the_driver_does_not_keep_is_attached_behind_it() {
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let daemon = Daemon::start_with(&net.server, DOOR, &NATIVE);
+        let generic = json!({"event": "protecting", "interface": SERVER_LINK, "mode": "generic"});
+        for times in 1..=2 {
+            bypass(net);
+            sends_until_told(net, &daemon, times);
+        }
+        daemon.tells(&generic);
+        let links = net.server.run("ip", &["link", "show", SERVER_LINK]);
+        assert!(links.contains("xdpgeneric"), "{links}");
+        is_protected(net, "behind the driver");
+        daemon.tells(&json!({"event": "judged", "interface": SERVER_LINK}));
+        daemon.leave(nix::sys::signal::Signal::SIGINT);
+    });
+}
+
+#[test]
+fn frames_without_ip_are_reported_unless_they_serve_the_link() {
+    net::test(|net| {
+        let daemon = Daemon::start_with(&net.server, DOOR, &NATIVE);
+        let wire = Wire::open(&net.client);
+        let frame = |ethertype: u16| {
+            let mut frame = vec![0xff; 6];
+            frame.extend([2, 0, 0, 0, 0, 0xa0]);
+            frame.extend(ethertype.to_be_bytes());
+            frame.resize(60, 0);
+            frame
+        };
+        let send = |ethertype| (0..MANY).for_each(|_| wire.send(&frame(ethertype)));
+        // Marked by the tick of the daemon's clock: what is told of a stranger comes after it has looked.
+        let marker = net.stranger(Family::V4);
+        send(0x0806);
+        daemon.catches_up(&marker, SSH);
+        assert!(daemon.told(&bypassed()).is_empty(), "ARP");
+        wait::until("PPPoE is reported", || {
+            send(0x8864);
+            !daemon.told(&bypassed()).is_empty()
+        });
+        let because = daemon.told(&bypassed())[0]["because"].to_string();
+        assert!(because.contains("0x8864 (PPPoE)"), "{because}");
+        let (_, status) = ask(&net.server, &["status"]);
+        assert!(status.contains("NOT protected"), "{status}");
+        let judged = json!({"event": "judged", "interface": SERVER_LINK});
+        wait::until("other frames end that", || {
+            send(0x0806);
+            !daemon.told(&judged).is_empty()
+        });
+        daemon.stop();
+    });
+}
+
+/// Two copies take turns, and no packet gets by while they do.
+#[test]
+fn a_driver_is_handed_another_copy_after_each_event_of_its_link() {
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let daemon = Daemon::start_with(&net.server, DOOR, &NATIVE);
+        let stranger = net.stranger(Family::V4);
+        let mut ids = vec![attached_programs(&net.server)];
+        for mtu in [1400, 1500, 1400, 1500] {
+            net.server.ip(&format!("link set {SERVER_LINK} mtu {mtu}"));
+            let before = ids.last().unwrap().clone();
+            wait::until(&format!("another copy after MTU {mtu}"), || {
+                stranger.finds_closed(SSH, "between two copies");
+                attached_programs(&net.server) != before
+            });
+            ids.push(attached_programs(&net.server));
+        }
+        is_protected(net, "after all of it");
+        let all: std::collections::BTreeSet<_> = ids.iter().flatten().copied().collect();
+        assert!(all.len() <= 3, "more than two copies: {ids:?}");
+        daemon.leave(nix::sys::signal::Signal::SIGINT);
+        let all: Vec<_> = all.into_iter().collect();
+        pins::are_unloaded(&all);
+    });
+}
