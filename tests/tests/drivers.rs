@@ -30,7 +30,8 @@ const POSSIBLE: Duration = Duration::from_secs(2);
 #[track_caller]
 fn is_open(net: &Net, row: &str) -> bool {
     let stranger = || net.stranger(Family::V4).to(Family::V4.second_server());
-    let arrives = || stranger().connect(FREE, POSSIBLE).is_ok();
+    let other = stranger();
+    let arrives = || other.connect(FREE, POSSIBLE).is_ok();
     wait::until(&format!("{row}: frames arrive"), arrives);
     let stranger = stranger();
     let is_open = stranger.connect(SSH, Duration::from_millis(500)).is_ok();
