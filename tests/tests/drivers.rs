@@ -2,11 +2,6 @@
 //!
 //! `cargo xtask vm` runs these: they need its network cards, and suspend it.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "what a test can't do, it says by a panic"
-)]
-
 use std::time::{Duration, Instant};
 
 use knock_tests::{
@@ -25,6 +20,9 @@ use nix::sys::signal::Signal;
 const FREE: u16 = 7777;
 /// How long a connection may take that is possible: frames wait for the emulated card.
 const POSSIBLE: Duration = Duration::from_secs(2);
+
+/// Something that is done to the cards, and its name.
+type Step<'a> = (&'a str, &'a dyn Fn(&Net));
 
 /// Whether a stranger gets in; that frames arrive at all is made sure of before and after.
 #[track_caller]
@@ -65,7 +63,7 @@ fn closes(net: &Net, daemon: &Daemon, row: &str) {
 /// Protects the cards of a driver, does something to them that makes the driver lose the program, and expects that
 /// this is noticed and cured.
 #[track_caller]
-fn is_cured(driver: &str, native_since: (u32, u32), done: &[(&str, &dyn Fn(&Net))]) {
+fn is_cured(driver: &str, native_since: (u32, u32), done: &[Step<'_>]) {
     sleep::assert_it_may_be_done();
     net::test(|net| {
         nics::second_link(net, driver);
