@@ -10,7 +10,7 @@ use std::{
 };
 
 use knock_common::{
-    Reason, Tally,
+    Address, Reason, Tally,
     layout::{GrantKey, PROGRESS_MAX},
 };
 use knock_tests::{
@@ -91,7 +91,7 @@ fn shuffle(number: u32) -> u32 {
 
 fn random_v4(number: u32) -> Option<IpAddr> {
     let source = Ipv4Addr::from(shuffle(number));
-    (source.octets()[0] != NETWORK[0]).then(|| source.into())
+    (source.octets()[0] != NETWORK[0]).then(|| host(source.into()))?
 }
 
 fn neighbours_v4(number: u32) -> Option<IpAddr> {
@@ -101,7 +101,12 @@ fn neighbours_v4(number: u32) -> Option<IpAddr> {
 fn random_v6(number: u32) -> Option<IpAddr> {
     let words = [0, 1 << 30, 2 << 30, 3 << 30].map(|part| shuffle(part + number));
     let bits = words.iter().fold(0, |bits, &w| bits << 32 | u128::from(w));
-    Some(Ipv6Addr::from(bits).into())
+    host(Ipv6Addr::from(bits).into())
+}
+
+/// An address, if a host can have it: packets from others are bad headers.
+fn host(address: IpAddr) -> Option<IpAddr> {
+    Address::from(address).is_host().then_some(address)
 }
 
 fn neighbours_v6(number: u32) -> Option<IpAddr> {

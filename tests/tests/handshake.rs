@@ -620,7 +620,8 @@ fn what_may_keep_answers_is_warned_of() {
         }
         net.server
             .ip_batch("link add c0 type veth peer name d0\nlink set c0 up\nlink set d0 up");
-        let daemon = Daemon::start_with(&net.server, CONFIG, &["--iface", "c0"]);
+        let daemon =
+            Daemon::start_with(&net.server, CONFIG, &["--iface", "c0", "--mode", "native"]);
         let told = daemon.process().stderr();
         assert!(
             told.contains("its other end, d0, has no XDP program in the driver"),

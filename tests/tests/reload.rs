@@ -60,9 +60,20 @@ fn a_file_with_errors_changes_nothing() {
         knock = ["tcp/7000", "udp/8000", "tcp/9000"]
         open = ["tcp/22"]
     "#;
-    let rows: [(&str, &str, i32, &[&str]); 5] = [
+    let rows: [(&str, &str, i32, &[&str]); 6] = [
         ("no TOML", "[[door", 2, &[":1"]),
-        ("no interface", "", 1, &["no interface", "interfaces"]),
+        (
+            "nothing",
+            "",
+            2,
+            &["protects no port", "`knock-user detach`"],
+        ),
+        (
+            "no interface",
+            "[[door]]\nname = \"ssh\"\nknock = [\"tcp/7000\", \"udp/8000\", \"tcp/9000\"]\nopen = [\"tcp/22\"]\n",
+            2,
+            &["no interface", "interfaces"],
+        ),
         (
             "three errors",
             "interfaces = [\"b0\"]\n[[door]]\nnam = \"ssh\"\nknock = [\"tcp/70000\"]\nopen = [\"tcp/22\"]\nopen_for = \"soon\"",
