@@ -71,7 +71,7 @@ fn frame(source: IpAddr, (protocol, port): (Protocol, u16)) -> Vec<u8> {
 /// An address whose text may be short or long.
 fn address(random: &mut Random) -> IpAddr {
     if random.one_in(3) {
-        return IpAddr::from((random.next() as u32 & 0x3fff_ffff | 0x4000_0000).to_be_bytes());
+        return IpAddr::from((random.next() as u32 & 0x1fff_ffff | 0x4000_0000).to_be_bytes());
     }
     let mut groups = [0; 8];
     for group in &mut groups {
