@@ -22,6 +22,7 @@ use knock_tests::{
     wait,
 };
 use knock_user::firewall::{Firewall, Options};
+use nix::sys::signal::Signal::SIGTERM;
 use serde_json::{Value, json};
 
 /// Somebody who never knocked, on the second link.
@@ -304,6 +305,28 @@ fn a_reload_goes_on_while_one_is_refused() {
         assert_eq!(status(&net.server, "t0")["attached"], false);
         daemon.stop();
     });
+}
+
+/// Nothing ends where nothing was protected, however the process ends.
+#[test]
+fn the_end_of_a_refused_interface_is_not_reported() {
+    for on_exit in ["detach", "keep"] {
+        net::test(|net| {
+            net.server.ip("tuntap add t0 mode tun");
+            let config = format!("interfaces = [\"b0\", \"t0\"]\n{DOOR}");
+            let arguments = ["--wait-for-interfaces", "--on-exit", on_exit];
+            let daemon = Daemon::start_with(&net.server, &config, &arguments);
+            daemon.tells(&json!({"event": "refused", "interface": "t0"}));
+            let ended = daemon.leave(SIGTERM);
+            let ends = daemon::events(&ended.stdout).into_iter().filter(|event| {
+                ["stopped", "left"]
+                    .iter()
+                    .any(|name| event["event"] == *name)
+            });
+            let interfaces: Vec<_> = ends.map(|event| event["interface"].clone()).collect();
+            assert_eq!(interfaces, ["b0"], "{on_exit}");
+        });
+    }
 }
 
 /// A bridge and its port: whatever the order in which they are named.

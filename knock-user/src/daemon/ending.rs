@@ -4,6 +4,7 @@ use std::{collections::BTreeSet, io::Write};
 
 use super::Daemon;
 use crate::{
+    coverage::State,
     instance::Instance,
     interface::{self, Interface},
     persistence::{Lifetime, Persistence},
@@ -11,13 +12,24 @@ use crate::{
 };
 
 impl<W: Write> Daemon<W> {
-    /// The interfaces of which has to be said what becomes of them: those that are linked, and
-    /// those that should be and are there.
+    /// The interfaces whose end must be reported: those that are linked, and those that should be
+    /// and exist. A refused interface was never protected, so nothing ends there.
     pub(super) fn protected_interfaces(&self) -> BTreeSet<String> {
         let all = interface::list().unwrap_or_default();
         let wanted = self.protection.registry().interfaces.iter();
         let there = wanted.filter(|name| all.iter().any(|interface| interface.is_called(name)));
         let mut names: BTreeSet<_> = there.cloned().collect();
+        for one in self.protection.coverage().unwrap_or_default() {
+            match one.state {
+                State::Refused(_) => {
+                    names.remove(&one.name);
+                }
+                State::Protected { .. }
+                | State::Bypassed { .. }
+                | State::Absent
+                | State::Missing => {}
+            }
+        }
         names.extend(self.protection.instance().linked());
         names
     }
