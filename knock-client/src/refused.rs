@@ -22,7 +22,7 @@ const CURES: [(ErrorKind, &str); 7] = [
     ),
     (
         ErrorKind::NotFound,
-        "check the name: a relative one begins where the program was started",
+        "check the path: a relative one starts at the current directory",
     ),
     (
         ErrorKind::IsADirectory,

@@ -38,8 +38,8 @@ pub fn run(path: &Path, out: &mut impl Write) -> Result<()> {
 
 fn told(checked: &Checked, host: &Host, out: &mut impl Write) -> io::Result<()> {
     if checked.settings.interfaces.is_empty() {
-        let reason = "not set: knock-user then needs --iface, and the unit, which has none, does \
-                      not start; write interfaces = [\"eth0\"]";
+        let reason = "not set: start knock-user with --iface, or write interfaces = [\"eth0\"]; \
+                      the systemd unit passes no --iface and fails without it";
         for problem in checked.problem("interfaces", reason).list {
             writeln!(out, "{}", problem.told("warning", &checked.file))?;
         }

@@ -127,7 +127,7 @@ fn cure(
             "this user may not: `ls -l` shows the owner and the mode; root may"
         }
         libc::ENOENT if is_ours => "start knock-user, which makes it",
-        libc::ENOENT => "check the name: a relative one begins where the program was started",
+        libc::ENOENT => "check the path: a relative one starts at the current directory",
         libc::EISDIR => "it is a directory: name a file in it",
         libc::ENOTDIR => "a part of the path is not a directory",
         libc::ELOOP => "it is a symbolic link, or one that leads back to itself: remove it",

@@ -274,7 +274,7 @@ fn a_file_that_is_not_there_is_a_problem() {
     let problems = config::read(Path::new("/nonexistent/seq.toml")).unwrap_err();
     assert_eq!(
         problems.to_string(),
-        "/nonexistent/seq.toml: can't be read: no such file or directory; check the name: a relative \
-         one begins where the program was started"
+        "/nonexistent/seq.toml: can't be read: no such file or directory; check the path: a relative \
+         one starts at the current directory"
     );
 }
