@@ -133,6 +133,54 @@ fn what_is_kept_is_promised() {
     }
 }
 
+/// Process 1 of its own PID namespace, with a bpffs that was mounted there before it.
+fn process_1(_: &Net) -> Command {
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--pid", "--fork", "--kill-child=SIGTERM"]);
+    command.args(["--mount-proc", "--propagation=private", "sh", "-c"]);
+    command.args(["mount -t bpf bpf /sys/fs/bpf && exec \"$@\"", "sh"]);
+    command
+}
+
+#[test]
+fn what_cannot_be_seen_is_not_promised() {
+    let config = config_file(DOOR.as_bytes());
+    for json in [false, true] {
+        net::test(|net| {
+            let _server = Server::tcp(&net.server, &[SSH]);
+            let arguments = ["--on-exit", "keep", "--json"];
+            let arguments = if json {
+                &arguments[..]
+            } else {
+                &arguments[..2]
+            };
+            let process = start(net, Some(process_1), config.path(), arguments);
+            wait::until("it protects", || !process.stdout().is_empty());
+            net.stranger(Family::V4).finds_closed(SSH, "it runs");
+            let warning = "warning: whether the ports stay closed without this process can't be \
+                           seen from here";
+            assert!(process.stderr().contains(warning), "{}", process.stderr());
+            // Process 1 gets SIGTERM when what waits for it is killed.
+            let ended = process.stop(Signal::SIGKILL);
+            let last = ended.stdout.last().map_or("", String::as_str);
+            let words = match json {
+                true => "\"event\":\"uncertain\"",
+                false => {
+                    "it can't be seen whether tcp/22 stays protected on b0; look with \
+                          `knock-user status`"
+                }
+            };
+            assert!(last.contains(words), "{last}");
+            assert!(!last.contains("\"left\""), "{last}");
+            wait::until("the port is open", || {
+                attached_programs(&net.server).is_empty()
+            });
+            net.stranger(Family::V4)
+                .finds_open(SSH, "the pins are gone");
+        });
+    }
+}
+
 /// The pins are where another mount hides them, so a command there must not say that there are none.
 #[test]
 fn a_command_that_does_not_see_the_pins_says_so() {

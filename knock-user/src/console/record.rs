@@ -102,6 +102,8 @@ pub enum What {
     Stopped,
     /// The program stays attached without this process.
     Left,
+    /// The process ends, and whether the program stays attached can't be seen.
+    Uncertain,
     /// An interface is not there.
     Gone,
     /// An interface can't be protected.
@@ -152,6 +154,7 @@ impl What {
             Self::Attached => "attached",
             Self::Stopped => "stopped",
             Self::Left => "left",
+            Self::Uncertain => "uncertain",
             Self::Gone => "gone",
             Self::Refused => "refused",
             Self::Lost => "lost",
@@ -190,6 +193,7 @@ impl What {
             | Self::Attached
             | Self::Stopped
             | Self::Left
+            | Self::Uncertain
             | Self::Gone
             | Self::Refused
             | Self::Lost

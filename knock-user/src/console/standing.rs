@@ -53,6 +53,24 @@ impl<W: Write> Console<W> {
         self.say(at_ns, What::Left, &text, record);
     }
 
+    /// Tells that the process has ended, and that it can't be seen whether the program stays
+    /// attached.
+    pub fn uncertain(&mut self, ports: &[String], interface: &str, at_ns: u64) {
+        let verb = verb(ports, "stays", "stay");
+        let text = format!(
+            "stopped: it can't be seen whether {} {verb} protected on {}; look with `knock-user \
+             status`",
+            list(ports),
+            harmless(interface)
+        );
+        let record = Record {
+            ports: Some(ports),
+            interface: Some(interface),
+            ..Record::default()
+        };
+        self.say(at_ns, What::Uncertain, &text, record);
+    }
+
     /// Tells that an interface went away.
     pub fn gone(&mut self, interface: &str, at_ns: u64) {
         let text = format!(

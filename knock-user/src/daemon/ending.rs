@@ -35,9 +35,21 @@ impl<W: Write> Daemon<W> {
     }
 }
 
+/// What becomes of the protection of an interface when the process has ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Fate {
+    /// The program stays attached.
+    Stays,
+    /// Whether it does can't be seen from here.
+    Unknown,
+    /// Nothing keeps it.
+    Ends,
+}
+
 /// What stays when the process has ended.
 pub(super) struct Stays {
-    links: Vec<Pinned>,
+    /// None if they can't be read.
+    links: Option<Vec<Pinned>>,
     all: Vec<Interface>,
     lifetime: Lifetime,
 }
@@ -45,25 +57,29 @@ pub(super) struct Stays {
 impl Stays {
     /// Looks at the links that are pinned now.
     pub(super) fn find(instance: &Instance, persistence: Option<Persistence>) -> Self {
+        let (links, all) = match (pins::links(instance), interface::list()) {
+            (Ok(links), Ok(all)) => (Some(links), all),
+            (Err(_), _) | (_, Err(_)) => (None, Vec::new()),
+        };
         Self {
-            // What can't be seen is not promised.
-            links: pins::links(instance).unwrap_or_default(),
-            all: interface::list().unwrap_or_default(),
+            links,
+            all,
             lifetime: persistence.map_or(Lifetime::Unknown, Persistence::now),
         }
     }
 
-    /// Whether a program is attached to an interface and stays so.
-    pub(super) fn has(&self, name: &str) -> bool {
-        let is_attached = self.links.iter().any(|link| {
-            link.name == name && self.all.iter().any(|interface| link.holds(interface))
+    /// What becomes of an interface.
+    pub(super) fn fate(&self, name: &str) -> Fate {
+        let is_attached = self.links.as_ref().map(|links| {
+            let mut links = links.iter().filter(|link| link.name == name);
+            links.any(|link| self.all.iter().any(|interface| link.holds(interface)))
         });
-        is_attached && self.lifetime != Lifetime::Mounts
+        fate(is_attached, self.lifetime)
     }
 
     /// Says what may come otherwise.
     pub(super) fn warn(&self) {
-        if self.links.is_empty() {
+        if self.links.as_ref().is_none_or(Vec::is_empty) {
             return;
         }
         match self.lifetime {
@@ -76,6 +92,46 @@ impl Stays {
                 "whether the ports stay closed can't be seen from here: they do if the file system \
                  with the pins is mounted on the host, too"
             ),
+        }
+    }
+}
+
+/// `is_attached` is `None` where that can't be seen.
+const fn fate(is_attached: Option<bool>, lifetime: Lifetime) -> Fate {
+    match (is_attached, lifetime) {
+        (Some(true), Lifetime::Host | Lifetime::Container) => Fate::Stays,
+        (Some(true), Lifetime::Unknown) | (None, _) => Fate::Unknown,
+        (Some(true), Lifetime::Mounts) | (Some(false), _) => Fate::Ends,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_seen_is_promised() {
+        use Lifetime::{Container, Host, Mounts, Unknown};
+        for (name, is_attached, lifetime, expected) in [
+            ("on the host", Some(true), Host, Fate::Stays),
+            ("in a container", Some(true), Container, Fate::Stays),
+            ("a bpffs of its own", Some(true), Mounts, Fate::Ends),
+            (
+                "nobody knows the mounts",
+                Some(true),
+                Unknown,
+                Fate::Unknown,
+            ),
+            ("detached", Some(false), Host, Fate::Ends),
+            (
+                "detached, and nobody knows",
+                Some(false),
+                Unknown,
+                Fate::Ends,
+            ),
+            ("links that can't be read", None, Host, Fate::Unknown),
+        ] {
+            assert_eq!(fate(is_attached, lifetime), expected, "{name}");
         }
     }
 }

@@ -62,7 +62,7 @@ mod upkeep;
 mod waiting;
 
 use doors::Doors;
-use ending::Stays;
+use ending::{Fate, Stays};
 use files::Files;
 use left_out::LeftOuts;
 use making::{Making, made};
@@ -377,9 +377,10 @@ impl<W: Write> Daemon<W> {
             let stays = Stays::find(&instance, self.persistence);
             for interface in before {
                 let at_ns = clock::boot_ns();
-                match stays.has(&interface) {
-                    true => self.console.left(&self.ports, &interface, at_ns),
-                    false => self.console.stopped(&self.ports, &interface, at_ns),
+                match stays.fate(&interface) {
+                    Fate::Stays => self.console.left(&self.ports, &interface, at_ns),
+                    Fate::Unknown => self.console.uncertain(&self.ports, &interface, at_ns),
+                    Fate::Ends => self.console.stopped(&self.ports, &interface, at_ns),
                 }
             }
             stays.warn();
