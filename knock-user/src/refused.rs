@@ -3,7 +3,7 @@
 
 use std::{error::Error, fs, io};
 
-use aya::sys::SyscallError;
+use aya::{maps::MapError, sys::SyscallError};
 use caps::{CapSet, Capability};
 use nix::libc;
 
@@ -48,6 +48,10 @@ fn cure_of(number: i32, about: &str) -> Option<String> {
 fn system_error(error: &(dyn Error + 'static)) -> Option<(i32, Option<&'static str>)> {
     if let Some(error) = error.downcast_ref::<SyscallError>() {
         return Some((error.io_error.raw_os_error()?, Some(error.call)));
+    }
+    // aya keeps no name of the call here.
+    if let Some(MapError::CreateError { io_error, .. }) = error.downcast_ref() {
+        return Some((io_error.raw_os_error()?, Some("bpf_map_create")));
     }
     if let Some(error) = error.downcast_ref::<nix::errno::Errno>() {
         return Some((*error as i32, None));
@@ -272,6 +276,16 @@ mod tests {
                 "no memory",
                 of_bpf("bpf_map_create", libc::ENOMEM, "creating the maps"),
                 ["creating the maps: ", "82 MB"],
+            ),
+            (
+                "no memory, as aya reports it",
+                Err::<(), _>(MapError::CreateError {
+                    name: "FLOWS".to_owned(),
+                    io_error: system(libc::ENOMEM),
+                })
+                .context("creating the maps")
+                .unwrap_err(),
+                ["`FLOWS`", "82 MB"],
             ),
         ] {
             let told = told(&error);
