@@ -141,11 +141,26 @@ pub fn is_locked_out<W: World>(world: &W, visit: &Visit) -> bool {
 /// Counts a failed attempt of a visitor's source.
 #[inline(always)]
 pub fn fail<W: World>(world: &W, visit: &Visit) {
-    if let Some(config) = world.config()
-        && let Some(place) = place(world, visit.source)
-    {
-        count(world, place, visit.now().millis(), config);
+    if !world.features().has(Features::LOCKOUT) {
+        return;
     }
+    let place = world.place_failures(visit);
+    let (bucket, tag) = ((place >> 32) as u32, place as u32);
+    let now_ms = visit.now().millis();
+    // No loop: LLVM makes one that falls into its own beginning, which Linux 6.1 takes for a jump back
+    // that it does not allow (check_cfg, "back-edge").
+    let _given_up = world.count_failure(bucket, tag, now_ms)
+        || world.count_failure(bucket, tag, now_ms)
+        || world.count_failure(bucket, tag, now_ms);
+}
+
+/// Where the failures of a visitor's source are: the bucket above, the tag below. Without a key it is
+/// no bucket.
+#[inline(always)]
+pub fn place_word<W: World>(world: &W, visit: &Visit) -> u64 {
+    place(world, visit.source).map_or(u64::MAX, |Place { bucket, tag }| {
+        u64::from(bucket) << 32 | u64::from(tag)
+    })
 }
 
 #[inline(always)]
@@ -172,6 +187,8 @@ fn recall_cell<W: World>(world: &W, bucket: u32, tag: u32) -> u64 {
 
 /// The rank of the source's own cell: it is written before all others.
 const OWN: u64 = 1 << 60;
+/// The rank of the source's own cell if it is forgotten: what it counts begins again.
+const OWN_FORGOTTEN: u64 = OWN | 1;
 /// The rank of a cell that is empty or forgotten.
 const FORGOTTEN: u64 = 1 << 59;
 /// The rank of a cell that locks another source out.
@@ -179,16 +196,23 @@ const NEVER: u64 = 0;
 
 /// How soon a cell may be written by the source with a tag: the greatest rank comes first.
 #[inline(always)]
-pub fn rank(cell: u64, tag: u32, now_ms: u64, lockout_ms: u64, lockout_failures: u32) -> u64 {
+pub fn rank<W: World>(world: &W, cell: u64, tag: u32, now_ms: u64) -> u64 {
+    // Read here and not by the caller: its stack has no room for them (check_max_stack_depth).
+    let Some(config) = world.config() else {
+        return NEVER;
+    };
     let failures = Failures::from_word(cell);
     let age_ms = failures.age_ms(now_ms);
     if cell == 0 {
         FORGOTTEN
     } else if is_tagged(cell, tag) {
-        OWN
-    } else if age_ms >= lockout_ms {
+        match age_ms < config.lockout_ms {
+            true => OWN,
+            false => OWN_FORGOTTEN,
+        }
+    } else if age_ms >= config.lockout_ms {
         FORGOTTEN
-    } else if u32::from(failures.count) >= lockout_failures {
+    } else if u32::from(failures.count) >= config.lockout_failures {
         NEVER
     } else {
         // The fewest failures first, and of those the oldest.
@@ -196,34 +220,14 @@ pub fn rank(cell: u64, tag: u32, now_ms: u64, lockout_ms: u64, lockout_failures:
     }
 }
 
-/// Counts a failure in the source's cell, or in the one that may be replaced first.
+/// Tries to count a failure in the source's cell, or in the one that may be replaced first; `false`
+/// if another CPU was faster.
 #[inline(always)]
-fn count<W: World>(world: &W, place: Place, now_ms: u64, config: &Config) {
-    let Some(bucket) = world.lockouts(place.bucket) else {
-        return;
+pub fn count_once<W: World>(world: &W, bucket: u32, tag: u32, now_ms: u64) -> bool {
+    let Some(bucket) = world.lockouts(bucket) else {
+        return true;
     };
-    // No loop: LLVM makes one that falls into its own beginning, which Linux 6.1 takes for a jump back
-    // that it does not allow (check_cfg, "back-edge").
-    let _given_up = count_once(world, &bucket, place, now_ms, config)
-        || count_once(world, &bucket, place, now_ms, config)
-        || count_once(world, &bucket, place, now_ms, config);
-}
-
-/// Tries to count a failure; `false` if another CPU was faster.
-#[inline(always)]
-fn count_once<W: World>(
-    world: &W,
-    bucket: &impl Bucket<Word = W::Word>,
-    Place { tag, .. }: Place,
-    now_ms: u64,
-    config: &Config,
-) -> bool {
-    let Config {
-        lockout_ms,
-        lockout_failures,
-        ..
-    } = *config;
-    let rank = |cell| world.rank_failures(cell, tag, now_ms, lockout_ms, lockout_failures);
+    let rank = |cell| world.rank_failures(cell, tag, now_ms);
     // Rank and way in one number, so that the verifier has one path to follow, not one per way.
     let mut first = 0;
     for way in 0..WAYS {
@@ -241,7 +245,7 @@ fn count_once<W: World>(
     let before = Failures::from_word(old);
     let count = match rank(old) {
         NEVER => return false,
-        OWN if before.age_ms(now_ms) < lockout_ms => before.count.saturating_add(1),
+        OWN => before.count.saturating_add(1),
         _ => 1,
     };
     let failures = Failures {
@@ -412,13 +416,12 @@ mod tests {
                 let word = tag << TAG_SHIFT | Failures { last_ms, count }.to_word();
                 bucket.cell(way).unwrap().store(word);
             }
-            let place = Place { bucket: 7, tag: 1 };
             let now_ms = if name.starts_with("forgotten") {
                 1000
             } else {
                 200
             };
-            count(&sim, place, now_ms, &config);
+            assert!(count_once(&sim, 7, 1, now_ms), "{name}");
             let is_counted = recall_cell(&sim, 7, 1) != 0;
             let all_locked_out = name == "all lock out";
             assert_eq!(is_counted, !all_locked_out, "{name}");

@@ -175,16 +175,19 @@ pub trait World: Sized {
         lockout::is_locked_out(self, visit)
     }
 
+    /// See [`lockout::place_word`].
+    fn place_failures(&self, visit: &Visit) -> u64 {
+        lockout::place_word(self, visit)
+    }
+
+    /// See [`lockout::count_once`].
+    fn count_failure(&self, bucket: u32, tag: u32, now_ms: u64) -> bool {
+        lockout::count_once(self, bucket, tag, now_ms)
+    }
+
     /// See [`lockout::rank`].
-    fn rank_failures(
-        &self,
-        cell: u64,
-        tag: u32,
-        now_ms: u64,
-        lockout_ms: u64,
-        failures: u32,
-    ) -> u64 {
-        lockout::rank(cell, tag, now_ms, lockout_ms, failures)
+    fn rank_failures(&self, cell: u64, tag: u32, now_ms: u64) -> u64 {
+        lockout::rank(self, cell, tag, now_ms)
     }
 
     /// See [`lockout::fail`].

@@ -446,15 +446,18 @@ impl World for Maps {
     }
 
     #[inline(always)]
-    fn rank_failures(
-        &self,
-        cell: u64,
-        tag: u32,
-        now_ms: u64,
-        lockout_ms: u64,
-        failures: u32,
-    ) -> u64 {
-        parts::rank_failures(cell, tag, now_ms, lockout_ms, failures)
+    fn place_failures(&self, visit: &Visit) -> u64 {
+        parts::place_failures(visit)
+    }
+
+    #[inline(always)]
+    fn count_failure(&self, bucket: u32, tag: u32, now_ms: u64) -> bool {
+        parts::count_failure(bucket, tag, now_ms) != 0
+    }
+
+    #[inline(always)]
+    fn rank_failures(&self, cell: u64, tag: u32, now_ms: u64) -> u64 {
+        parts::rank_failures(cell, tag, now_ms)
     }
 
     #[inline(always)]

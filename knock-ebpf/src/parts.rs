@@ -77,14 +77,22 @@ pub(crate) extern "C" fn is_locked_out(visit: *const Visit) -> u64 {
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn rank_failures(
-    cell: u64,
-    tag: u32,
-    now_ms: u64,
-    lockout_ms: u64,
-    failures: u32,
-) -> u64 {
-    lockout::rank(cell, tag, now_ms, lockout_ms, failures)
+pub(crate) extern "C" fn place_failures(visit: *const Visit) -> u64 {
+    // SAFETY: the caller's visit, alive during the call, or null.
+    let visit = unsafe { visit.as_ref() };
+    visit.map_or(u64::MAX, |visit| lockout::place_word(&Maps::new(), visit))
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn count_failure(bucket: u32, tag: u32, now_ms: u64) -> u64 {
+    lockout::count_once(&Maps::new(), bucket, tag, now_ms).into()
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn rank_failures(cell: u64, tag: u32, now_ms: u64) -> u64 {
+    lockout::rank(&Maps::new(), cell, tag, now_ms)
 }
 
 #[unsafe(no_mangle)]

@@ -546,7 +546,8 @@ fn what_counts_is_the_order_of_proofs() {
 /// Sequences that change are proved like others.
 #[test]
 fn changing_sequences_are_proved_too() {
-    const SECRET: &str = "a secret of a test";
+    // A sequence of the time opens once, whatever door has its secret, so each family has its own.
+    let secret = |family: Family| format!("a secret of a test, {family}");
     let base = |family: Family| family.pick("20000", "30000");
     let directory = tempdir().unwrap();
     let [here, there] = ["here", "there"].map(|name| directory.path().join(name));
@@ -559,11 +560,11 @@ fn changing_sequences_are_proved_too() {
         "[[door]]\nname = \"once\"\nverify = \"handshake\"\none_time = {here:?}\n\
          open = [\"tcp/22\"]\n"
     );
-    // A sequence of the time opens once, so each family has its own.
-    for base in Family::ALL.map(base) {
+    for family in Family::ALL {
+        let (base, secret) = (base(family), secret(family));
         config += &format!(
             "[[door]]\nname = \"timed-{base}\"\nverify = \"handshake\"\nopen = [\"tcp/80\"]\n\
-             otp = {{ secret = \"{SECRET}\", protocols = [\"tcp\", \"tcp\", \"tcp\"], \
+             otp = {{ secret = \"{secret}\", protocols = [\"tcp\", \"tcp\", \"tcp\"], \
              base = {base} }}\n"
         );
     }
@@ -589,7 +590,7 @@ fn changing_sequences_are_proved_too() {
                 client.env("XDG_CONFIG_HOME", "/nonexistent").arg(&host);
                 client.args(words.split_whitespace());
                 if port == 80 {
-                    client.args(["--otp-secret", SECRET]);
+                    client.args(["--otp-secret", &secret(family)]);
                 }
                 client.args(["--handshake", "--retries", "2"]);
                 client.args(["--then-connect", &port.to_string()]);
