@@ -235,7 +235,7 @@ impl Protection {
         let replay = Arc::clone(&self.replay);
         // Without doors that are time-based nothing was opened that would know.
         let floor = self.kept.is_moving().then(|| self.kept.floor());
-        Preparation::new(&self.instance, Some(&self.registry), how, replay, floor)
+        Preparation::new(&self.instance, Some(&self.registry), how, replay, floor).in_place_of_one()
     }
 
     /// Puts another configuration, which is ready, in place of the one that is there.

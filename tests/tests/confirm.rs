@@ -311,3 +311,97 @@ fn a_reload_on_trial() {
         daemon.stop();
     });
 }
+
+/// A program that was loaded while none was attached has no end either once it is confirmed.
+#[test]
+fn a_reload_that_is_confirmed_while_no_interface_is_there() {
+    net::test(|net| {
+        net.add_second_link();
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let arguments = ["--iface", SERVER_LINK_2, "--wait-for-interfaces"];
+        let daemon = Daemon::start_with(&net.server, DOOR, &arguments);
+        net.server.ip(&format!("link delete {SERVER_LINK_2}"));
+        daemon.tells(&json!({"event": "gone", "interface": SERVER_LINK_2}));
+        let (code, told) = daemon::ask(&net.server, &["reload", "--confirm", TRIAL]);
+        let deadline = Instant::now() + TRIAL_LASTS;
+        assert_eq!(code, Some(0), "{told}");
+        let (code, told) = daemon::ask(&net.server, &["confirm"]);
+        assert_eq!(code, Some(0), "{told}");
+        net.add_second_link();
+        wait::until("it is attached", || {
+            attached_programs(&net.server).len() == 1
+        });
+        let elsewhere = || net.stranger(Family::V4).to(Family::V4.second_server());
+        elsewhere().finds_closed(SSH, "before the end of the trial");
+        thread::sleep(deadline.saturating_duration_since(Instant::now()));
+        elsewhere().finds_closed(SSH, "after the end of the trial");
+        let instance = pins::instance(&net.server);
+        assert_eq!(pins::counted(&instance, Reason::Unconfirmed), 0);
+        daemon.stop_by(SIGTERM);
+    });
+}
+
+/// Open ports are what was promised if no confirmation comes, so nothing refuses to go back to them.
+#[test]
+fn a_reload_on_trial_goes_back_to_open_ports() {
+    const COMMAND: &str = r#"
+        [[door]]
+        name = "command"
+        knock = ["tcp/7000", "udp/8000", "tcp/9000"]
+        on_open = ["/bin/true"]
+    "#;
+    let on = |link: &str| format!("interfaces = [\"{link}\"]\n{DOOR}");
+    let rows = [
+        (
+            "nothing was protected",
+            format!("interfaces = [\"{SERVER_LINK}\"]\n{COMMAND}"),
+        ),
+        ("the interface before is gone", on(SERVER_LINK_2)),
+    ];
+    for (row, before) in rows {
+        net::test(|net| {
+            net.add_second_link();
+            let _server = Server::tcp(&net.server, &[SSH]);
+            let daemon = Daemon::start_with(&net.server, &before, &["--wait-for-interfaces"]);
+            net.stranger(Family::V4).finds(true, SSH, row);
+            daemon.rewrite(&on(SERVER_LINK));
+            let (code, told) = daemon::ask(&net.server, &["reload", "--confirm", TRIAL]);
+            assert_eq!(code, Some(0), "{row}: {told}");
+            net.stranger(Family::V4).finds_closed(SSH, row);
+            net.server.ip(&format!("link delete {SERVER_LINK_2}"));
+            wait::until(row, || {
+                let source = net.stranger(Family::V4);
+                source.connect(SSH, Duration::from_millis(100)).is_ok()
+            });
+            wait::until("nothing is on trial", || {
+                let (code, told) = daemon::ask(&net.server, &["confirm"]);
+                assert_eq!(code, Some(1), "{row}: {told}");
+                told.contains("too late")
+            });
+            daemon.leave(SIGTERM);
+        });
+    }
+}
+
+/// The last line names what is protected now, and not what was on trial.
+#[test]
+fn the_ports_that_stay_closed_after_a_trial() {
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH, WEB]);
+        let daemon = start(net, DOOR, &["--on-exit", "keep"]);
+        daemon.rewrite(OTHER);
+        let (code, told) = daemon::ask(&net.server, &["reload", "--confirm", "1m"]);
+        assert_eq!(code, Some(0), "{told}");
+        net.stranger(Family::V4).finds_closed(WEB, "on trial");
+        let ended = daemon.end_by(SIGTERM);
+        let told = daemon::events(&ended.stdout);
+        let left = told
+            .iter()
+            .find(|event| daemon::has(event, &json!({"event": "left"})));
+        let ports = left.map(|left| &left["ports"]);
+        assert_eq!(ports, Some(&json!(["tcp/22"])), "{told:?}");
+        net.stranger(Family::V4).finds_closed(SSH, "kept");
+        net.stranger(Family::V4)
+            .finds(true, WEB, "the configuration before");
+    });
+}

@@ -39,6 +39,7 @@ use crate::{
     persistence::Persistence,
     protection::{Protection, Put},
     refused,
+    registry::Registry,
     start::Plan,
     supervisor,
     watchdog::resume::Resume,
@@ -374,13 +375,18 @@ impl<W: Write> Daemon<W> {
             Outcome::Signal | Outcome::Detach => self.protection.detach().map(drop),
         };
         if done.is_ok() {
+            // After going back, those of the configuration before.
+            let ports = match Registry::read(&instance.registry()) {
+                Ok(Some(registry)) if keeps => registry.protected,
+                Ok(_) | Err(_) => self.ports,
+            };
             let stays = Stays::find(&instance, self.persistence);
             for interface in before {
                 let at_ns = clock::boot_ns();
                 match stays.fate(&interface) {
-                    Fate::Stays => self.console.left(&self.ports, &interface, at_ns),
-                    Fate::Unknown => self.console.uncertain(&self.ports, &interface, at_ns),
-                    Fate::Ends => self.console.stopped(&self.ports, &interface, at_ns),
+                    Fate::Stays => self.console.left(&ports, &interface, at_ns),
+                    Fate::Unknown => self.console.uncertain(&ports, &interface, at_ns),
+                    Fate::Ends => self.console.stopped(&ports, &interface, at_ns),
                 }
             }
             stays.warn();

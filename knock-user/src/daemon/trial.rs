@@ -129,7 +129,8 @@ impl<W: Write> Daemon<W> {
             call.answer(Reply::of(self.nothing_to_confirm().map(Answer::Confirmed)));
             return;
         };
-        if trial.back.is_none() && self.protection.lets_pass_unconfirmed() {
+        // Such a program would let everything pass at its end, confirmed or not.
+        if self.protection.lets_pass_unconfirmed() {
             let plan = self.plan.clone();
             self.begin(Purpose::Confirm(trial), Some(call), None, move || Ok(plan));
             return;

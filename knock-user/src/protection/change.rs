@@ -103,6 +103,15 @@ impl Preparation {
         }
     }
 
+    /// The same for a process that has the instance in its hands: its configuration is what to go
+    /// back to, also where none of its interfaces is there at the moment.
+    pub(super) fn in_place_of_one(self) -> Self {
+        Self {
+            is_first: false,
+            ..self
+        }
+    }
+
     /// Compiles and loads a configuration, unless it was given up meanwhile, which `is_given_up`
     /// says. That is locked while pins may be made: whoever sets it afterwards finds none of them
     /// half made.
@@ -257,9 +266,21 @@ impl Change<'_> {
         })
     }
 
+    /// Whether this confirms what this process has on trial, or goes back to what was before: going
+    /// back to open ports is what was promised.
+    fn ends_a_trial(&self) -> bool {
+        let is_on_trial = self
+            .before
+            .is_some_and(|before| before.confirm_by_ms.is_some());
+        self.is_reload && is_on_trial
+    }
+
     /// Where ports are closed, a configuration that closes none does not take the place of the one
     /// before: it is far more often a file that was emptied than a wish.
     fn keeps_something_closed(&self) -> Result<()> {
+        if self.ends_a_trial() {
+            return Ok(());
+        }
         let is_attached = !self.instance.linked().is_empty();
         let before = self.before.filter(|before| is_attached && !before.dry_run);
         if let Some(before) = before {
@@ -271,7 +292,7 @@ impl Change<'_> {
     /// The same for interfaces: those that are protected are not let go for others of which none
     /// is there.
     fn keeps_an_interface(&self, found: &Found) -> Result<()> {
-        if !found.admitted.is_empty() {
+        if !found.admitted.is_empty() || self.ends_a_trial() {
             return Ok(());
         }
         let all = interface::list()?;
