@@ -17,6 +17,7 @@ use knock_tests::{
     binary::binaries,
     daemon::{self, attached_programs},
     net::{self, Family, Net, SERVER_LINK, SERVER_LINK_2},
+    pins,
     process::Process,
     server::Server,
     ssh::{DOOR, KNOCKS, SSH},
@@ -193,6 +194,40 @@ fn a_restart_changes_nothing() {
         assert_eq!(code, Some(0), "{told}");
         net.stranger(Family::V4).finds(true, SSH, "detached");
     });
+}
+
+/// Nothing says which ports are closed, so none of them is opened.
+#[test]
+fn a_restart_without_a_readable_registry() {
+    for (row, registry) in [("damaged", Some("garbage")), ("missing", None)] {
+        net::test(|net| {
+            let _server = Server::tcp(&net.server, &[SSH]);
+            let (_directory, path) = place();
+            let process = start(net, &path, &[]);
+            protects(&process);
+            assert!(process.stop(SIGTERM).status.success());
+            let programs = attached_programs(&net.server);
+            let kept = pins::instance(&net.server).registry();
+            match registry {
+                Some(text) => fs::write(&kept, text).unwrap(),
+                None => fs::remove_file(&kept).unwrap(),
+            }
+            fs::write(&path, RUNS).unwrap();
+            let ended = start(net, &path, &[]).wait();
+            assert_eq!(ended.status.code(), Some(2), "{row}: {ended:?}");
+            for words in [
+                "protects no port",
+                "can't be read from",
+                "knock-user detach",
+            ] {
+                assert!(ended.stderr.contains(words), "{row}: {words}: {ended:?}");
+            }
+            net.stranger(Family::V4).finds_closed(SSH, row);
+            assert_eq!(attached_programs(&net.server), programs, "{row}");
+            let (code, told) = daemon::ask(&net.server, &["detach"]);
+            assert_eq!(code, Some(0), "{told}");
+        });
+    }
 }
 
 /// Interfaces that are there are not let go for one that is not.

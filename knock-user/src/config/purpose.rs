@@ -1,6 +1,8 @@
 //! What a configuration is for. One that has no effect is far more often a file that was emptied
 //! by mistake than a wish, and putting it in place would open every port.
 
+use std::path::Path;
+
 use super::{
     Checked, Problem, Problems,
     checked::{Door, Ports, Settings, Verify},
@@ -81,6 +83,26 @@ impl Checked {
                 "it protects no port, and {} would be open to everybody: nothing is changed; \
                  `knock-user detach` ends the protection, if that is what you want",
                 protected.join(", ")
+            ),
+        ))
+    }
+
+    /// Checks that the file may take the place of a configuration of which nothing is known, since
+    /// its registry can't be read.
+    ///
+    /// # Errors
+    /// The file protects nothing.
+    pub fn may_replace_unknown(&self, registry: &Path) -> Result<(), Problems> {
+        if self.settings.protects() {
+            return Ok(());
+        }
+        Err(self.problem(
+            "",
+            format!(
+                "it protects no port, and which ports the program that is attached protects can't \
+                 be read from {}: nothing is changed; `knock-user detach` ends the protection, if \
+                 that is what you want",
+                registry.display()
             ),
         ))
     }

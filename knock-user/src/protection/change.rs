@@ -281,12 +281,15 @@ impl Change<'_> {
         if self.ends_a_trial() {
             return Ok(());
         }
-        let is_attached = !self.instance.linked().is_empty();
-        let before = self.before.filter(|before| is_attached && !before.dry_run);
-        if let Some(before) = before {
-            self.plan.checked.may_replace(&before.protected)?;
+        if self.instance.linked().is_empty() {
+            return Ok(());
         }
-        Ok(())
+        match self.before {
+            Some(before) if before.dry_run => Ok(()),
+            Some(before) => Ok(self.plan.checked.may_replace(&before.protected)?),
+            // What is closed now is not known, so it counts as something.
+            None => Ok((self.plan.checked).may_replace_unknown(&self.instance.registry())?),
+        }
     }
 
     /// The same for interfaces: those that are protected are not let go for others of which none
