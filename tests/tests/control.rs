@@ -722,3 +722,55 @@ fn only_root_and_the_group_are_let_in() {
         daemon.stop();
     });
 }
+
+/// Runs `list` as a user of the group adm.
+fn list_as_adm(net: &Net) -> Asked {
+    let user = binaries().user.to_str().unwrap();
+    let words = ["--reuid=65534", "--regid=4", "--clear-groups", user];
+    let words = [&words[..], &["list", "--json"]].concat();
+    ran(&net.server, "setpriv", &words)
+}
+
+#[test]
+fn a_reload_changes_who_is_let_in() {
+    net::test(|net| {
+        let with_adm = format!("[control]\ngroup = \"adm\"\n{DOOR}");
+        let mut daemon = Daemon::start(&net.server, &with_adm);
+        list_as_adm(net).answer();
+        let user = binaries().user.to_str().unwrap();
+        let mut watch = Command::new("setpriv");
+        watch.args([
+            "--reuid=65534",
+            "--regid=4",
+            "--clear-groups",
+            user,
+            "watch",
+        ]);
+        let watching = Process::start(&net.server, &mut watch);
+        let guest = net.stranger(Family::V4);
+        wait::until("it watches", || {
+            guest.knock(KNOCKS);
+            !watching.stdout().is_empty()
+        });
+
+        daemon.rewrite(DOOR);
+        let reloaded = ask(&net.server, "reload --confirm 1s");
+        assert_eq!(reloaded.code, Some(0), "{reloaded:?}");
+        list_as_adm(net).fails(COULD_NOT, "is for root: try `sudo`");
+        watching.wait();
+        wait::until("the configuration before is back", || {
+            list_as_adm(net).code == Some(0)
+        });
+
+        daemon.reload(DOOR);
+        list_as_adm(net).fails(COULD_NOT, "is for root: try `sudo`");
+        daemon.reload(&with_adm);
+        list_as_adm(net).answer();
+
+        // That takes a capability that the daemon has given up.
+        daemon.rewrite(&format!("[control]\ngroup = \"daemon\"\n{DOOR}"));
+        ask(&net.server, "reload").fails(COULD_NOT, "restart it for that");
+        list_as_adm(net).answer();
+        daemon.stop();
+    });
+}

@@ -8,7 +8,7 @@ use std::{
     fs,
     io::{self, ErrorKind},
     os::unix::{
-        fs::{FileTypeExt as _, PermissionsExt as _, chown},
+        fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _, chown},
         net::UnixStream as StdStream,
     },
     path::{Path, PathBuf},
@@ -77,6 +77,10 @@ pub struct Server {
     calls: mpsc::Receiver<Call>,
     listening: JoinHandle<()>,
     watchers: Watchers,
+    /// Who is let in now.
+    access: watch::Sender<Access>,
+    /// Who was let in before the last change.
+    before: Option<Access>,
     /// Tells connections that the daemon ends; closed when the last of them has ended.
     ending: watch::Sender<bool>,
     /// The socket's file, until it is removed.
@@ -99,8 +103,9 @@ impl Server {
         set_access(path, &access)?;
         let (called, calls) = mpsc::channel(CONNECTIONS_MAX);
         let (ending, ended) = watch::channel(false);
+        let (access, current) = watch::channel(access);
         let door = Entrance {
-            access,
+            access: current,
             called,
             watchers: watchers.clone(),
             ended,
@@ -109,9 +114,44 @@ impl Server {
             calls,
             listening: tokio::spawn(accept(listener, Arc::new(door))),
             watchers,
+            access,
+            before: None,
             ending,
             path: Some(path.to_owned()),
         })
+    }
+
+    /// Lets others in from now on. Connections of a user who is no longer let in end.
+    ///
+    /// # Errors
+    /// The socket can't be given to the group, which needs a capability that this process has given
+    /// up; nothing changes.
+    pub fn admit(&mut self, access: Access) -> Result<()> {
+        if let Some(path) = self
+            .path
+            .as_ref()
+            .filter(|_| *self.access.borrow() != access)
+        {
+            change_access(path, &access)?;
+        }
+        self.before = Some(self.access.send_replace(access));
+        Ok(())
+    }
+
+    /// Lets in whom the last [`Server::admit`] replaced.
+    ///
+    /// # Errors
+    /// The socket's mode can't be set: the credentials of whoever connects decide all the same.
+    pub fn admit_as_before(&mut self) -> Result<()> {
+        let Some(access) = self.before.take() else {
+            return Ok(());
+        };
+        let changed = match self.path.as_ref() {
+            Some(path) if *self.access.borrow() != access => change_access(path, &access),
+            Some(_) | None => Ok(()),
+        };
+        self.access.send_replace(access);
+        changed
     }
 
     /// The next request; never if there is none.
@@ -158,7 +198,7 @@ impl Drop for Server {
 /// What every connection needs.
 #[derive(Debug)]
 struct Entrance {
-    access: Access,
+    access: watch::Receiver<Access>,
     called: mpsc::Sender<Call>,
     watchers: Watchers,
     ended: watch::Receiver<bool>,
@@ -192,21 +232,45 @@ fn make_room(path: &Path) -> Result<()> {
 }
 
 fn set_access(path: &Path, access: &Access) -> Result<()> {
+    if let Some(gid) = access.gid() {
+        chown(path, None, Some(gid)).with_context(|| {
+            format!(
+                "giving {} to the group that [control] names: knock-user must be root or a member \
+                 of it",
+                path.display()
+            )
+        })?;
+    }
+    set_mode(path, access)
+}
+
+fn set_mode(path: &Path, access: &Access) -> Result<()> {
     let mode = match access.gid() {
-        Some(gid) => {
-            chown(path, None, Some(gid)).with_context(|| {
-                format!(
-                    "giving {} to the group that [control] names: knock-user must be root or a \
-                     member of it",
-                    path.display()
-                )
-            })?;
-            0o660
-        }
+        Some(_) => 0o660,
         None => 0o600,
     };
     fs::set_permissions(path, fs::Permissions::from_mode(mode))
         .with_context(|| format!("setting the mode of {}", path.display()))
+}
+
+/// Sets the access of a socket that is in use. The group stays when none is let in any more: the mode
+/// keeps it out, and it can be let in again without the capability to give files away.
+fn change_access(path: &Path, access: &Access) -> Result<()> {
+    let shown = path.display();
+    let file = match fs::symlink_metadata(path) {
+        // Nobody can connect to it.
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        file => file.with_context(|| format!("looking at {shown}"))?,
+    };
+    if let Some(gid) = access.gid().filter(|gid| *gid != file.gid()) {
+        chown(path, None, Some(gid)).with_context(|| {
+            format!(
+                "{shown} can't be given to the group that [control] names while knock-user runs: \
+                 restart it for that, or leave `[control] group` unchanged"
+            )
+        })?;
+    }
+    set_mode(path, access)
 }
 
 async fn accept(listener: UnixListener, entrance: Arc<Entrance>) {
@@ -242,8 +306,10 @@ async fn converse(
 ) -> io::Result<()> {
     let peer = peer_of(&stream)?;
     let (read, mut write) = stream.into_split();
-    if !is_admitted(&entrance.access, peer).await {
-        return send(&mut write, &Reply::failed(entrance.access.refusal(&peer))).await;
+    let mut access = entrance.access.clone();
+    let admitting = access.borrow_and_update().clone();
+    if !is_admitted(&admitting, peer).await {
+        return send(&mut write, &Reply::failed(admitting.refusal(&peer))).await;
     }
     let mut read = BufReader::new(read);
     let mut ended = entrance.ended.clone();
@@ -267,7 +333,10 @@ async fn converse(
                 // Those who watch stay; others need the turn.
                 drop(turn);
                 send(&mut write, &Reply::Done(Answer::Watching {})).await?;
-                stream_lines(watcher, &mut read, &mut write).await
+                tokio::select! {
+                    streamed = stream_lines(watcher, &mut read, &mut write) => streamed,
+                    () = excluded(access, peer) => Ok(()),
+                }
             }
             None => {
                 let reason = "too many watch already: end one of them";
@@ -275,6 +344,11 @@ async fn converse(
             }
         },
         Ok(Incoming::Request(request)) => {
+            // It may have taken its time to ask.
+            let admitting = access.borrow_and_update().clone();
+            if !is_admitted(&admitting, peer).await {
+                return send(&mut write, &Reply::failed(admitting.refusal(&peer))).await;
+            }
             let reply = ask(entrance, request, peer).await;
             send(&mut write, &reply).await
         }
@@ -298,6 +372,20 @@ async fn is_admitted(access: &Access, peer: Peer) -> bool {
     let asked = tokio::task::spawn_blocking(move || access::groups_of(peer.uid));
     let groups = asked.await.unwrap_or_default();
     access.admits(&peer, |_| groups)
+}
+
+/// Returns when a peer is no longer let in.
+async fn excluded(mut access: watch::Receiver<Access>, peer: Peer) {
+    loop {
+        let admitting = access.borrow_and_update().clone();
+        if !is_admitted(&admitting, peer).await {
+            return;
+        }
+        if access.changed().await.is_err() {
+            // The daemon ends, which ends the connection in its own time.
+            return std::future::pending().await;
+        }
+    }
 }
 
 /// The line that a client sends; none if it says nothing at all.

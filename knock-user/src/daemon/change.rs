@@ -73,6 +73,7 @@ impl<W: Write> Daemon<W> {
             plan,
             how,
             prepared,
+            ..
         } = ready;
         let interfaces = plan.interfaces(&self.run)?;
         let mut put = self.protection.change(&plan, &interfaces, how, prepared)?;

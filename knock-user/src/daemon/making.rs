@@ -15,7 +15,7 @@ use super::{Daemon, trial::Trial};
 use crate::{
     clock,
     control::{
-        Answer, Call, Reply,
+        Access, Answer, Call, Reply, Server,
         answers::{Confirmed, Reloaded},
     },
     protection::{How, Prepared},
@@ -29,6 +29,8 @@ pub(super) struct Ready {
     pub(super) plan: Plan,
     pub(super) how: How,
     pub(super) prepared: Prepared,
+    /// Who may ask from now on, if that was read again.
+    access: Option<Access>,
 }
 
 /// What is done with a configuration that is ready.
@@ -148,9 +150,13 @@ impl<W: Write> Daemon<W> {
         });
         // Maps that are not pinned any more would be made anew, without grants.
         let pinned = self.protection.pin_again();
+        let is_read = matches!(purpose, Purpose::Reload(_));
         let make = move || -> Result<Ready> {
             let plan = plan()?;
             pinned?;
+            let group = plan.settings().control.group.as_deref();
+            // The database of groups may be far away.
+            let access = is_read.then(|| Access::new(group)).transpose()?;
             // Before the work that takes long.
             let interfaces = plan.interfaces(&run)?;
             let how = How {
@@ -162,6 +168,7 @@ impl<W: Write> Daemon<W> {
                 plan,
                 how,
                 prepared,
+                access,
             })
         };
         let thread = thread::spawn(move || {
@@ -179,7 +186,7 @@ impl<W: Write> Daemon<W> {
     }
 
     /// Puts in place what is ready, or tells why it is not; whoever asked is answered.
-    pub(super) fn end_making(&mut self, ready: Result<Ready>) -> Result<()> {
+    pub(super) fn end_making(&mut self, ready: Result<Ready>, control: &mut Server) -> Result<()> {
         let Some(making) = self.making.take() else {
             return Ok(());
         };
@@ -198,7 +205,11 @@ impl<W: Write> Daemon<W> {
                     if !ready.prepared.is_first() {
                         ready.how.confirm_by_ms = confirm.map(clock::boot_ms_after);
                     }
-                    self.reload(ready)
+                    // What can't be applied is refused before anything changes.
+                    if let Some(access) = ready.access.take() {
+                        control.admit(access)?;
+                    }
+                    self.reload(ready).inspect_err(|_| admit_as_before(control))
                 });
                 self.reload_failed = changes.as_ref().err().map(refused::told);
                 self.say_ready();
@@ -216,6 +227,7 @@ impl<W: Write> Daemon<W> {
                 })
             }),
             Purpose::GoBack(trial) => {
+                admit_as_before(control);
                 self.go_back_with(trial, ready);
                 Ok(Answer::Confirmed(Confirmed::default()))
             }
@@ -234,5 +246,11 @@ impl<W: Write> Daemon<W> {
                 .map(drop)
                 .context("the configuration is not reloaded, and nothing changes"),
         }
+    }
+}
+
+fn admit_as_before(control: &mut Server) {
+    if let Err(error) = control.admit_as_before() {
+        tracing::warn!("{error:#}");
     }
 }

@@ -259,7 +259,7 @@ impl<W: Write> Daemon<W> {
                         Ok(())
                     }
                 },
-                ready = made(&mut self.making) => self.end_making(ready),
+                ready = made(&mut self.making) => self.end_making(ready, &mut control),
                 ready = events.readable_mut() => {
                     let mut ready = ready?;
                     if self.hear_all(ready.get_inner_mut()) {
