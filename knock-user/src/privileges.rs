@@ -1,10 +1,10 @@
 //! What the kernel must allow this process, and what it gives up.
 
-use std::{fs, path::Path};
+use std::{fs, os::unix::fs::OpenOptionsExt as _, path::Path};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use caps::{CapSet, Capability, CapsHashSet};
-use nix::sys::prctl;
+use nix::{libc, sys::prctl};
 
 use crate::refused;
 
@@ -107,7 +107,10 @@ fn kept(permitted: &CapsHashSet) -> CapsHashSet {
 /// Why a file that was read before can't be read again, and what to do, if that is so: root without
 /// all its capabilities reads what its owner and mode allow.
 pub fn unreadable(file: &Path) -> Option<String> {
-    let error = fs::File::open(file).err()?;
+    // A pipe that nobody writes to must not be waited for.
+    let mut options = fs::File::options();
+    let opened = options.read(true).custom_flags(libc::O_NONBLOCK).open(file);
+    let error = opened.err()?;
     let shown = file.display();
     Some(format!(
         "{shown} can't be read again ({}), so a reload of it will fail: move it to where this \

@@ -18,6 +18,7 @@ use knock_user::{
     host::Host,
     otp::{Clocks, Timed, knocks},
 };
+use nix::{sys::stat::Mode, unistd::mkfifo};
 use tempfile::tempdir;
 
 fn door(otp: &str) -> String {
@@ -65,8 +66,11 @@ fn secrets_in_files() {
             "{name}: {told}"
         );
     }
+    let pipe = directory.path().join("pipe");
+    mkfifo(&pipe, Mode::from_bits_truncate(0o600)).unwrap();
     for (name, path) in [
         ("none", directory.path().join("nowhere")),
+        ("a pipe that nobody writes to", pipe),
         ("a directory", directory.path().to_owned()),
         ("endless", "/dev/zero".into()),
     ] {

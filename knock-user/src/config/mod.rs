@@ -91,6 +91,13 @@ fn digest(text: &str) -> u64 {
 }
 
 fn read_file(path: &Path) -> io::Result<String> {
+    let reason = "it is not a regular file, and a pipe can be read only once: write the \
+                  configuration to a file and start with that";
+    text_of(open_regular(path, reason)?)
+}
+
+/// Opens a regular file; `otherwise` is the error for anything else, which is never waited for.
+pub(crate) fn open_regular(path: &Path, otherwise: &str) -> io::Result<File> {
     // A pipe that nobody writes to must not be waited for.
     let opened = File::options()
         .read(true)
@@ -98,11 +105,9 @@ fn read_file(path: &Path) -> io::Result<String> {
         .open(path);
     opened.and_then(|file| {
         if file.metadata()?.is_file() {
-            return text_of(file);
+            return Ok(file);
         }
-        let reason = "it is not a regular file, and a pipe can be read only once: write the \
-                      configuration to a file and start with that";
-        Err(io::Error::other(reason))
+        Err(io::Error::other(otherwise))
     })
 }
 

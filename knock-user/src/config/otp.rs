@@ -3,7 +3,6 @@
 use std::{
     env,
     fmt::Display,
-    fs::File,
     io::{self, Read as _},
     path::{Path, PathBuf},
     time::Duration,
@@ -253,7 +252,9 @@ fn told<T>(item: &Item<'_, '_>, report: &mut Report, secret: Result<T, impl Disp
 /// The secret in a file.
 fn read_secret(path: &Path) -> Result<Secret, String> {
     let mut text = Vec::new();
-    let read = File::open(path).and_then(|file| {
+    let otherwise =
+        "it is not a regular file: a reload reads the secret again, so write it to a file";
+    let read = super::open_regular(path, otherwise).and_then(|file| {
         let length = file.take(SECRET_FILE_MAX + 1).read_to_end(&mut text)?;
         match length as u64 > SECRET_FILE_MAX {
             true => Err(io::Error::other("it is no secret, but a long file")),

@@ -8,6 +8,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use crate::config;
+
 /// A hundred thousand sequences of a dozen knocks each; `/dev/zero` is longer.
 const FILE_MAX: u64 = 16 << 20;
 const OWNER_ONLY: u32 = 0o600;
@@ -21,12 +23,8 @@ const STICKY: u32 = 0o1000;
 
 /// The bytes of a file.
 pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
-    // A pipe would be waited for.
-    if !fs::metadata(path)?.is_file() {
-        return Err(io::Error::other("it is not a file"));
-    }
     let mut text = Vec::new();
-    let length = File::open(path)?
+    let length = config::open_regular(path, "it is not a file")?
         .take(FILE_MAX + 1)
         .read_to_end(&mut text)?;
     if length as u64 > FILE_MAX {

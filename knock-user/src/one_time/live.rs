@@ -34,10 +34,11 @@ pub(super) fn remove(path: &Path) -> io::Result<()> {
 
 /// The last line that was listened to when the host went down, if it is still in the book.
 pub(super) fn lost(path: &Path, boot: &str, book: &Book) -> io::Result<Option<u32>> {
-    let text = match fs::read_to_string(beside(path)?) {
+    let text = match disk::read(&beside(path)?) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         text => text?,
     };
+    let text = String::from_utf8_lossy(&text);
     let mut fields = text.trim_end().splitn(3, ' ');
     let mut field = || fields.next().unwrap_or_default();
     let (then, line, knocks) = (field(), field(), field());
