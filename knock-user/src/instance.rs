@@ -120,11 +120,15 @@ impl Instance {
         let names = names_in(Path::new(RUN))?;
         let names = names.iter().filter_map(|file| file.rsplit_once('.'));
         let names: BTreeSet<_> = names.map(|(name, _)| name.to_owned()).collect();
-        let instance = |name| Self {
-            name,
+        Ok(names.iter().map(|name| Self::named(name)).collect())
+    }
+
+    /// The instance with a name, whether or not it has pins and files.
+    pub(crate) fn named(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
             layout: layout::VERSION.to_string(),
-        };
-        Ok(names.into_iter().map(instance).collect())
+        }
     }
 
     /// The instances of this network namespace that have a control socket: what also those find who

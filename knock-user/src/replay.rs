@@ -8,14 +8,18 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     env, fs,
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, PoisonError, TryLockError},
 };
 
 use anyhow::{Context as _, Result};
 use knock_common::layout::SpentKey;
 use serde::{Deserialize, Serialize};
 
-use crate::{clock, instance::RUN, one_time, private};
+use crate::{
+    clock,
+    instance::{Instance, RUN},
+    one_time, private,
+};
 
 /// Where it is without systemd, which names another directory.
 const DIRECTORY: &str = "/var/lib/knock";
@@ -142,9 +146,12 @@ impl Replay {
         let boot = boot()?;
         let _turn = turn(&path)?;
         let found = State::read(&path);
+        // What one that nobody serves has used is noted only in its own map, if at all.
+        let is_served =
+            |name: &str, began: &str| began == boot && Instance::named(name).owner().is_some();
         let is_closed = found.as_ref().is_some_and(|state| {
-            let mut others = state.open.values();
-            !state.open.contains_key(&self.instance) && others.all(|other| *other == boot)
+            let mut open = state.open.iter();
+            open.all(|(name, began)| *name != self.instance && is_served(name, began))
         });
         let is_unknown = !is_closed && !self.is_continued;
         let mut state = found.unwrap_or_default();
@@ -152,7 +159,11 @@ impl Replay {
         if is_unknown {
             floor.boot_ms = Some(clock::boot_ms());
             state.unknown_before_ms = state.unknown_before_ms.max(clock::unix_ms());
-            state.open.retain(|_, other| *other == boot);
+            // What those have used that are removed is before this moment. Pins without a process let
+            // more be used.
+            state.open.retain(|name, began| {
+                is_served(name, began) || (*began == boot && Instance::named(name).pins().exists())
+            });
         }
         floor.unix_ms = state.unknown_before_ms;
         state.open.insert(self.instance.clone(), boot);
@@ -170,7 +181,12 @@ impl Replay {
     /// # Errors
     /// The file can't be written: the next start knows nothing.
     pub fn close(&self, used: &[(SpentKey, u64)], floor: Floor) -> Result<()> {
-        let opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        let opened = match self.opened.try_lock() {
+            Ok(opened) => opened,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            // A reload that is given up still waits for its turn: nothing was used yet.
+            Err(TryLockError::WouldBlock) => return Ok(()),
+        };
         let Some(path) = opened.as_ref().and_then(|opened| opened.path.as_ref()) else {
             return Ok(());
         };

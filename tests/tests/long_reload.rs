@@ -5,7 +5,7 @@
     reason = "what a test can't do, it says by a panic"
 )]
 
-use std::{fs, io::ErrorKind, path::PathBuf, process::Command, time::Duration};
+use std::{fs::File, io::ErrorKind, process::Command, time::Duration};
 
 use knock_tests::{
     binary::binaries,
@@ -17,57 +17,30 @@ use knock_tests::{
     ssh::{DOOR, KNOCKS, SSH},
     wait,
 };
-use nix::{
-    sys::{
-        signal::Signal::{SIGHUP, SIGTERM},
-        stat::Mode,
-    },
-    unistd::mkfifo,
-};
+use nix::sys::signal::Signal::{SIGHUP, SIGTERM};
 use serde_json::json;
-use tempfile::TempDir;
 
 const UNDER_WAY: &str = "a reload is under way";
 
-/// A secret whose reader waits for as long as the test wants.
-struct Secret {
-    directory: TempDir,
+/// A time-based door, whose first start reads which sequences were used.
+fn config() -> String {
+    format!(
+        "{DOOR}\n[[door]]\nname = \"timed\"\nopen = [\"tcp/8080\"]\n\
+         otp = {{ secret = \"correct horse battery\", protocols = [\"tcp\", \"udp\", \"tcp\"] }}\n"
+    )
 }
 
-impl Secret {
-    fn new() -> Self {
-        let secret = Self {
-            directory: TempDir::new().unwrap(),
-        };
-        fs::write(secret.path(), "correct horse battery\n").unwrap();
-        secret
-    }
-
-    fn path(&self) -> PathBuf {
-        self.directory.path().join("secret")
-    }
-
-    /// From now on whoever reads it waits.
-    fn hold(&self) {
-        fs::remove_file(self.path()).unwrap();
-        mkfifo(&self.path(), Mode::from_bits_truncate(0o600)).unwrap();
-    }
-
-    /// Lets the reader go on, and all later ones.
-    fn release(&self) {
-        let held = self.directory.path().join("held");
-        fs::rename(self.path(), &held).unwrap();
-        fs::write(self.path(), "correct horse battery\n").unwrap();
-        fs::write(held, "correct horse battery\n").unwrap();
-    }
-
-    fn config(&self) -> String {
-        format!(
-            "{DOOR}\n[[door]]\nname = \"timed\"\nopen = [\"tcp/8080\"]\n\
-             otp = {{ secret_file = {:?}, protocols = [\"tcp\", \"udp\", \"tcp\"] }}\n",
-            self.path().display().to_string()
-        )
-    }
+/// Takes the turn at the file of used sequences, as another instance does: until this is dropped,
+/// whoever begins to use time-based doors waits.
+fn hold(net: &Net) -> File {
+    let lock = net.server.state().join("used-sequences.lock");
+    let lock = File::options()
+        .create(true)
+        .append(true)
+        .open(lock)
+        .unwrap();
+    lock.lock().unwrap();
+    lock
 }
 
 fn reload(net: &Net) -> Process {
@@ -89,14 +62,14 @@ fn interfaces_are_protected_and_requests_answered_meanwhile() {
     net::test(|net| {
         net.add_second_link();
         let _server = Server::tcp(&net.server, &[SSH]);
-        let secret = Secret::new();
-        let mut daemon = Daemon::start_with(&net.server, &secret.config(), &BOTH);
+        let mut daemon = Daemon::start_with(&net.server, DOOR, &BOTH);
         let protecting = json!({"event": "protecting", "interface": SERVER_LINK_2});
         let reloaded = json!({"event": "reloaded"});
         wait::until("both are protected", || {
             !daemon.told(&protecting).is_empty()
         });
-        secret.hold();
+        let held = hold(net);
+        daemon.rewrite(&config());
         let reloading = reload(net);
         is_under_way(net);
 
@@ -136,7 +109,7 @@ fn interfaces_are_protected_and_requests_answered_meanwhile() {
         // What a signal asks for is not forgotten.
         daemon.process_mut().signal(SIGHUP);
         assert!(daemon.told(&reloaded).is_empty());
-        secret.release();
+        drop(held);
         let ended = reloading.wait();
         assert!(ended.status.success(), "{ended:?}");
         wait::until("it is reloaded again", || daemon.told(&reloaded).len() == 2);
@@ -146,14 +119,14 @@ fn interfaces_are_protected_and_requests_answered_meanwhile() {
     });
 }
 
-/// Nobody waits for a file that can't be read.
+/// An end waits for no lock that another process holds.
 #[test]
 fn an_end_meanwhile() {
     net::test(|net| {
-        let secret = Secret::new();
-        let daemon = Daemon::start(&net.server, &secret.config());
+        let daemon = Daemon::start(&net.server, DOOR);
         let programs = daemon.programs().to_vec();
-        secret.hold();
+        let _held = hold(net);
+        daemon.rewrite(&config());
         let reloading = reload(net);
         is_under_way(net);
         let ended = daemon.end_by(SIGTERM);

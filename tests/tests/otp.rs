@@ -792,8 +792,12 @@ fn what_was_used_is_remembered() {
 /// Where nobody knows what was used, only what begins later is good.
 #[test]
 fn nothing_is_known() {
-    let rows: [(&str, Option<&str>); 4] = [
+    let rows: [(&str, Option<&str>); 5] = [
         ("no file", None),
+        (
+            "another instance of this boot that no process serves",
+            Some(r#"{"open": {"b0@ns9": "BOOT"}, "unknown_before_ms": 0, "used": []}"#),
+        ),
         ("a file that can't be read", Some("{")),
         (
             "another boot that did not end in order",
@@ -817,7 +821,9 @@ fn nothing_is_known() {
             match file {
                 Some(text) => {
                     let now = format!("{}", unix() * 1_000);
-                    fs::write(&path, text.replace("NOW", &now)).unwrap();
+                    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+                    let text = text.replace("NOW", &now).replace("BOOT", boot.trim());
+                    fs::write(&path, text).unwrap();
                 }
                 None => fs::remove_file(&path).unwrap(),
             }
