@@ -82,7 +82,8 @@ fn remove_pins(instance: &Instance, living: &mut impl FnMut() -> Living) -> bool
 }
 
 /// Whether the network namespace of an instance is gone, as far as the kernel shows: none of its
-/// links has an interface, and nothing keeps a namespace with its number. In doubt it is not gone.
+/// links has an interface, and nothing keeps the namespace that its registry names. In doubt it is
+/// not gone.
 fn is_dead(instance: &Instance, living: &mut impl FnMut() -> Living) -> bool {
     // What can't be read may be in use.
     let Ok(links) = pins::links(instance) else {
@@ -97,8 +98,9 @@ fn is_dead(instance: &Instance, living: &mut impl FnMut() -> Living) -> bool {
             let living = living();
             !living.has(inode) && (!links.is_empty() || living.is_complete())
         }
-        // Its registry may be in another /run: then only its links can say it.
-        None => !links.is_empty(),
+        // Its registry may be in another /run, with a process that holds its lock there and waits for
+        // its interface. Nothing else tells which namespace it is in.
+        None => false,
     }
 }
 
