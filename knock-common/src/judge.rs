@@ -71,7 +71,9 @@ pub fn decide<B: Bytes + ?Sized, W: World>(bytes: &B, world: &W) -> Judgement {
 /// Whether the configuration had to be confirmed, and was not in time.
 #[inline(always)]
 fn is_unconfirmed<W: World>(world: &W) -> bool {
-    world.features().has(Features::CONFIRM) && world.now().millis() >= world.confirm_by_ms()
+    world.features().has(Features::CONFIRM)
+        && world.now().millis() >= world.confirm_by_ms()
+        && world.config().is_none_or(|config| config.confirmed == 0)
 }
 
 /// The reason, as an error if the frame could not be read as far as was needed.
@@ -210,6 +212,7 @@ mod tests {
                 let sim = Sim {
                     features: Features(features),
                     config: Config {
+                        confirmed: 0,
                         cell_key,
                         cookie_keys: [[words[0], words[1]], [words[2], words[3]]],
                         lockout_failures: failures,
@@ -333,14 +336,31 @@ mod tests {
 
     #[test]
     fn without_a_confirmation_everything_passes() {
-        for (name, features, now_ms, expected) in [
-            ("in time", Features::CONFIRM, 59_999, Reason::NoGrant),
-            ("too late", Features::CONFIRM, 60_000, Reason::Unconfirmed),
-            ("not awaited", Features::default(), 60_000, Reason::NoGrant),
+        for (name, features, now_ms, confirmed, expected) in [
+            ("in time", Features::CONFIRM, 59_999, 0, Reason::NoGrant),
+            (
+                "too late",
+                Features::CONFIRM,
+                60_000,
+                0,
+                Reason::Unconfirmed,
+            ),
+            ("confirmed", Features::CONFIRM, 60_000, 1, Reason::NoGrant),
+            (
+                "not awaited",
+                Features::default(),
+                60_000,
+                0,
+                Reason::NoGrant,
+            ),
         ] {
             let sim = Sim {
                 features,
                 confirm_by_ms: 60_000,
+                config: Config {
+                    confirmed,
+                    ..Config::default()
+                },
                 ports: [(2, PortRule::protected(0))].into(),
                 ..Sim::default()
             };

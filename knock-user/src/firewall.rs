@@ -271,6 +271,16 @@ impl Firewall {
         Ok(())
     }
 
+    /// Has a program that awaits a confirmation stay in force, or end in time as before.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn confirm(&mut self, is_confirmed: bool) -> Result<()> {
+        self.config.confirmed = is_confirmed.into();
+        // One aligned word changes, which the program reads as a whole.
+        maps::set(&mut self.ebpf, "CONFIG", [(0, self.config)])
+    }
+
     /// Pins the program as the one that is attached, in place of the one before.
     ///
     /// # Errors

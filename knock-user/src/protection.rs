@@ -599,6 +599,21 @@ impl Protection {
         &self.instance
     }
 
+    /// Has a program that ends without a confirmation stay in force, or end in time as before: one
+    /// without an end takes longer to load than may be left.
+    ///
+    /// # Errors
+    /// The map or the registry can't be written.
+    pub fn outlast(&mut self, is_confirmed: bool) -> Result<()> {
+        self.firewall.confirm(is_confirmed)?;
+        let confirm_by_ms = self.registry.confirm_by_ms.filter(|_| !is_confirmed);
+        let told = Registry {
+            confirm_by_ms,
+            ..self.registry.clone()
+        };
+        told.write(&self.instance.registry())
+    }
+
     /// Whether [`Protection::go_back`] goes back to a program that protects.
     pub fn goes_back_to_protection(&self) -> bool {
         let unsettled = self.unsettled.as_ref();

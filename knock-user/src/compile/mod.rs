@@ -450,6 +450,7 @@ fn config(settings: &Settings, flags: &Flags, given: &Given<'_>) -> Config {
     Config {
         flow_idle_ms: settings.established.idle_ms(),
         lockout_ms: lockout.map_or(0, |lockout| millis(lockout.duration)),
+        confirmed: 0,
         cell_key: given.cell_key,
         // One for both turns, until the other one's is drawn.
         cookie_keys: [cookie::key(given.cell_key); 2],

@@ -129,8 +129,15 @@ impl<W: Write> Daemon<W> {
             call.answer(Reply::of(self.nothing_to_confirm().map(Answer::Confirmed)));
             return;
         };
-        // Such a program would let everything pass at its end, confirmed or not.
+        // Such a program ends unless another one takes its place, which takes time to load.
         if self.protection.lets_pass_unconfirmed() {
+            if let Err(error) = self.protection.outlast(true) {
+                let done = self.is_confirmed(trial, Err(error));
+                call.answer(Reply::of(
+                    done.map(|()| Answer::Confirmed(Confirmed::default())),
+                ));
+                return;
+            }
             let plan = self.plan.clone();
             self.begin(Purpose::Confirm(trial), Some(call), None, move || Ok(plan));
             return;
@@ -157,7 +164,14 @@ impl<W: Write> Daemon<W> {
                 self.last_trial = Some(LastTrial::Confirmed);
                 self.console.confirmed(clock::boot_ns());
             }
-            Err(_) => self.trial = Some(trial),
+            Err(_) => {
+                if self.protection.lets_pass_unconfirmed()
+                    && let Err(error) = self.protection.outlast(false)
+                {
+                    tracing::warn!("{}", refused::told(&error));
+                }
+                self.trial = Some(trial);
+            }
         }
         self.say_standing();
         done

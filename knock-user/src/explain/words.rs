@@ -150,7 +150,9 @@ impl<L: Live> About<'_, L> {
         if self.has(Features::DRY_RUN) {
             sentences.push("this is a dry run: nothing is dropped".to_owned());
         }
-        if self.has(Features::CONFIRM) {
+        let config = self.seen.config();
+        let is_confirmed = config.is_some_and(|config| config.confirmed != 0);
+        if self.has(Features::CONFIRM) && !is_confirmed {
             let end_ms = self.known.confirm_by_ms;
             sentences.push(if end_ms <= self.now_ms() {
                 "no confirmation came in time: everything passes".to_owned()

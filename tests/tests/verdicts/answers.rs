@@ -415,6 +415,22 @@ fn nothing_is_answered_without_a_confirmation() {
     }
 }
 
+/// A program that has a constant for its end stays in force from the moment of the confirmation, also
+/// where the one that takes its place takes longer to load.
+#[test]
+fn a_confirmation_outlasts_the_end() {
+    let mut bench = Bench::new(Options {
+        confirm_by_ms: Some(1),
+        ..Options::default()
+    });
+    for (name, way) in ways(10) {
+        for (is_confirmed, reason) in [(true, NoGrant), (false, Unconfirmed)] {
+            bench.kernel.firewall().confirm(is_confirmed).unwrap();
+            bench.is(&tcp(&way, 22, SYN, 0), reason, None, name);
+        }
+    }
+}
+
 /// What passes, passes as it was; what is answered is answered as the library would.
 #[test]
 fn any_frame_is_answered_as_the_library_does() {
