@@ -20,7 +20,7 @@ use crate::{
         checked::{Door, Effect, Exempt, Knock, Settings},
     },
     control::Misuse,
-    host::{Host, tracked},
+    host::{Host, Link, tracked},
     moving::Kept,
     protection::How,
     replay::Floor,
@@ -58,10 +58,7 @@ impl Plan {
     fn of(run: &Run, checked: Checked) -> Result<Self> {
         checked.has_effect()?;
         let host = Host::inspect().context("asking the kernel what this host serves")?;
-        let interfaces = match run.interfaces.as_slice() {
-            [] => &checked.settings.interfaces,
-            named => named,
-        };
+        let interfaces = asked_for(run, &checked);
         let warnings = checked.warnings(&host).into_iter();
         let warnings = warnings.chain(checked.file_warnings());
         let warnings = warnings.chain(checked.surroundings(&host, interfaces));
@@ -77,6 +74,31 @@ impl Plan {
             checked,
             host,
         })
+    }
+
+    /// What it does not reach where the host has these interfaces and addresses, as lines.
+    pub fn surroundings(&self, links: Vec<Link>, run: &Run) -> Vec<String> {
+        let found = self
+            .checked
+            .surroundings(&self.host_with(links), asked_for(run, &self.checked));
+        let lines = found.into_iter();
+        lines
+            .map(|warning| warning.told("warning", &self.checked.file))
+            .collect()
+    }
+
+    /// The interfaces through which strangers reach the host without a knock, in words, where it has
+    /// these interfaces and addresses.
+    pub fn unprotected(&self, links: Vec<Link>, run: &Run) -> Option<String> {
+        self.checked
+            .unprotected(&self.host_with(links), asked_for(run, &self.checked))
+    }
+
+    fn host_with(&self, links: Vec<Link>) -> Host {
+        Host {
+            links,
+            ..self.host.clone()
+        }
     }
 
     /// The ports that are exempt because the host listened there when it was looked at last, if other
@@ -242,5 +264,12 @@ impl Random {
     /// For drawing decoys, where zero in place of an unreadable number does no harm.
     fn next(&mut self) -> u64 {
         self.key().map_or(0, |[number]| number)
+    }
+}
+/// The interfaces that the command line names, or else the configuration.
+fn asked_for<'a>(run: &'a Run, checked: &'a Checked) -> &'a [String] {
+    match run.interfaces.as_slice() {
+        [] => &checked.settings.interfaces,
+        named => named,
     }
 }

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use knock_tests::{
     binary::binaries,
-    daemon::{Daemon, config_file},
+    daemon::{self, Daemon, config_file},
     namespace::text,
     net::{self, Family, SERVER_LINK},
     ssh::{DOOR, KNOCKS},
@@ -98,6 +98,30 @@ fn a_gateway_that_opens_a_door_is_named() {
         wait::until("the warning", || {
             daemon.process().stderr().contains(&warning)
         });
+        daemon.stop();
+    });
+}
+
+/// At boot, addresses come after the start.
+#[test]
+fn an_interface_that_gets_an_address_later_is_named() {
+    net::test(|net| {
+        let daemon = Daemon::start(&net.server, DOOR);
+        let notes = || {
+            let (_, told) = daemon::ask(&net.server, &["status"]);
+            told
+        };
+        let note = "not protected: t9 (198.51.100.9)";
+        assert!(!notes().contains("not protected: t9"));
+        net.server.ip("link add t9 type veth peer name u9");
+        net.server.ip("address add 198.51.100.9/24 dev t9");
+        net.server.ip("link set t9 up");
+        wait::until("the warning", || daemon.process().stderr().contains(note));
+        let told = notes();
+        assert!(told.contains(note), "{told}");
+        net.server.ip("link set t9 down");
+        let told = notes();
+        assert!(!told.contains("not protected: t9"), "{told}");
         daemon.stop();
     });
 }

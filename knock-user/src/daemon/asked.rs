@@ -67,7 +67,9 @@ impl<W: Write> Daemon<W> {
             under_way: self.making.as_ref().map(super::Making::told),
             is_mute: self.is_mute,
         };
-        Ok(health::judged(status, registry, &circumstances))
+        let mut status = health::judged(status, registry, &circumstances);
+        status.notes.extend(self.unprotected_note());
+        Ok(status)
     }
 
     pub(super) fn list(&self) -> Grants {

@@ -57,6 +57,7 @@ mod making;
 mod reply;
 mod room;
 mod standing;
+mod surroundings;
 mod tallies;
 mod trial;
 mod upkeep;
@@ -67,6 +68,7 @@ use ending::{Fate, Stays};
 use files::Files;
 use left_out::LeftOuts;
 use making::{Making, made};
+use surroundings::Surroundings;
 use tallies::Tallies;
 use trial::{LastTrial, Trial};
 use waiting::Waiting;
@@ -134,6 +136,8 @@ pub struct Daemon<W> {
     served_at_ms: u64,
     /// What failed when interfaces were looked at, as it was told.
     failures: Vec<String>,
+    /// What the configuration does not reach.
+    surroundings: Surroundings,
 }
 
 /// Why the loop ended.
@@ -195,6 +199,7 @@ impl<W: Write> Daemon<W> {
             log_files: LogFiles::default(),
             served_at_ms: clock::boot_ms(),
             failures: Vec::new(),
+            surroundings: Surroundings::default(),
         };
         if !put.opened.is_empty() {
             tracing::warn!(

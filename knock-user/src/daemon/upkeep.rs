@@ -81,6 +81,7 @@ impl<W: Write> Daemon<W> {
         self.remove_ended_flows()?;
         self.follow_interfaces()?;
         self.warn_of_waiting()?;
+        self.follow_surroundings()?;
         self.say_standing();
         Ok(())
     }

@@ -30,6 +30,17 @@ impl Checked {
         advice.problems
     }
 
+    /// The interfaces of this host that are up, have addresses and are not among `interfaces`, in
+    /// words.
+    pub fn unprotected(&self, host: &Host, interfaces: &[String]) -> Option<String> {
+        let advice = Advice {
+            checked: self,
+            host,
+            problems: Vec::new(),
+        };
+        advice.open(interfaces)
+    }
+
     /// Protected ports on which nothing listens now, as a note.
     pub fn unserved(&self, host: &Host) -> Option<Problem> {
         let protected = compile::protected(&self.settings).ranges();
@@ -85,21 +96,26 @@ impl Advice<'_> {
 
     /// Interfaces through which everything is open.
     fn unprotected(&mut self, interfaces: &[String]) {
+        if let Some(reason) = self.open(interfaces) {
+            self.of_file("interfaces", reason);
+        }
+    }
+
+    fn open(&self, interfaces: &[String]) -> Option<String> {
         if interfaces.is_empty() {
-            return;
+            return None;
         }
         let open = self.host.unprotected(interfaces);
         let open: Vec<String> = open
             .filter(|link| !self.is_judged_below(link, interfaces))
             .map(|link| format!("{} ({})", link.name, listed(&link.addresses)))
             .collect();
-        if !open.is_empty() {
-            let reason = format!(
+        (!open.is_empty()).then(|| {
+            format!(
                 "not protected: {}; whoever comes in there needs no knock",
                 open.join(", ")
-            );
-            self.of_file("interfaces", reason);
-        }
+            )
+        })
     }
 
     /// Whether what comes to an interface has passed one that is protected.
