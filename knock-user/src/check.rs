@@ -80,7 +80,7 @@ fn interfaces(settings: &Settings) -> Vec<String> {
             ))
         }
         State::Refused(refusal) => Some(refusal.to_string()),
-        State::Protected { .. } | State::Bypassed { .. } | State::Missing => None,
+        State::Protected { .. } | State::Bypassed { .. } | State::Blocked | State::Missing => None,
     });
     reasons.collect()
 }

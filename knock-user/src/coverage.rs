@@ -6,6 +6,7 @@ use anyhow::Result;
 
 use crate::{
     admission::{self, Refusal},
+    gate,
     instance::Instance,
     interface::{self, Interface},
     pins::{self, Pinned},
@@ -44,6 +45,8 @@ pub enum State {
         /// What was found, and since when it is so.
         shortfall: Shortfall,
     },
+    /// Nothing gets in through it: its gate was left shut.
+    Blocked,
     /// There is no such interface.
     Absent,
     /// It can't be protected.
@@ -58,6 +61,7 @@ impl State {
         match self {
             Self::Protected { .. } => "protected",
             Self::Bypassed { .. } => "bypassed",
+            Self::Blocked => "blocked",
             Self::Absent => "absent",
             Self::Refused(_) => "refused",
             Self::Missing => "missing",
@@ -74,6 +78,12 @@ impl State {
         match self {
             Self::Protected { .. } => None,
             Self::Bypassed { shortfall, .. } => Some(watchdog::shortfall_text(shortfall.finding)),
+            Self::Blocked => Some(
+                "nothing gets in through it, not even with a grant, since a change of its mode \
+                 did not come to its end: reload, or start knock-user again; `knock-user detach` \
+                 opens it"
+                    .to_owned(),
+            ),
             Self::Absent => Some("there is no such interface".to_owned()),
             Self::Refused(refusal) => Some(refusal.to_string()),
             Self::Missing => Some("the program is not attached".to_owned()),
@@ -88,7 +98,19 @@ impl State {
 pub fn of(instance: &Instance, names: &[String]) -> Result<Vec<Coverage>> {
     let links = pins::links(instance)?;
     let all = interface::list()?;
-    Ok(among(names, &links, &all))
+    let mut found = among(names, &links, &all);
+    note_gates(instance, &mut found, &all);
+    Ok(found)
+}
+
+/// Notes which of these interfaces have a gate that is shut, whatever else is true of them.
+pub fn note_gates(instance: &Instance, found: &mut [Coverage], all: &[Interface]) {
+    for one in found {
+        let on = all.iter().find(|on| Some(on.index) == one.index);
+        if on.is_some_and(|on| gate::is_shut(on, instance)) {
+            one.state = State::Blocked;
+        }
+    }
 }
 
 /// What is true of each of these names, by these pinned links and these interfaces.

@@ -112,6 +112,16 @@ fn remove_filter(interface: &Interface) -> Result<()> {
     }
 }
 
+/// Whether the gate of any interface that is there is shut.
+pub fn are_any_shut(instance: &Instance) -> bool {
+    // Without a gate, as almost always, the kernel is not asked.
+    if !instance.gates().exists() {
+        return false;
+    }
+    let all = interface::list().unwrap_or_default();
+    all.iter().any(|interface| is_shut(interface, instance))
+}
+
 /// Whether the gate of an interface is shut.
 pub fn is_shut(interface: &Interface, instance: &Instance) -> bool {
     Path::exists(&instance.gate(interface.index))

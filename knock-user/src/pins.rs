@@ -199,6 +199,32 @@ pub fn follow_names(
             moves.push((link.name.clone(), now.clone()));
         }
     }
+    move_all(instance, &moves)?;
+    Ok(moves)
+}
+
+/// Gives links whose interfaces have lost their names to others the names that these have now, so
+/// that the others can be attached under the old ones. Call it after [`follow_names`], which knows
+/// the names that are asked for.
+///
+/// # Errors
+/// They can't be read, or the kernel refuses.
+pub fn step_aside(instance: &Instance, all: &[Interface]) -> Result<()> {
+    let mut moves = Vec::new();
+    for link in links(instance)? {
+        let on = all.iter().find(|interface| link.holds(interface));
+        let is_taken = all.iter().any(|interface| interface.is_called(&link.name));
+        if let Some(on) = on
+            && is_taken
+            && !on.is_called(&link.name)
+        {
+            moves.push((link.name, on.name.clone()));
+        }
+    }
+    move_all(instance, &moves)
+}
+
+fn move_all(instance: &Instance, moves: &[(String, String)]) -> Result<()> {
     // Two may have exchanged their names: none takes the place of another on the way.
     let aside = |number: usize| instance.links().join(format!("%{number}"));
     for (number, (from, _)) in moves.iter().enumerate() {
@@ -207,7 +233,7 @@ pub fn follow_names(
     for (number, (_, to)) in moves.iter().enumerate() {
         rename(&aside(number), &instance.link(to))?;
     }
-    Ok(moves)
+    Ok(())
 }
 
 fn rename(from: &Path, to: &Path) -> Result<()> {

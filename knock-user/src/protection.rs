@@ -424,7 +424,12 @@ impl Protection {
     ) -> Result<()> {
         let pinned = links.iter().find(|link| link.holds(interface));
         let is_held = pinned.is_none() && self.holds(name, interface)?;
-        let old = self.renamed.remove(name);
+        // One that had this name, and is still attached under it.
+        let mut named = links.iter().filter(|link| link.name == name);
+        let old = named.find_map(|link| all.iter().find(|other| link.holds(other)));
+        let old = old.filter(|old| old.index != interface.index);
+        let old = old.map(|old| old.name.clone());
+        let old = old.or(self.renamed.remove(name));
         let refusal = match admission::admit(interface, all, pinned.is_some() || is_held) {
             Ok(()) if pinned.is_some() || is_held => {
                 gate::open(interface, &self.instance)?;
@@ -515,6 +520,11 @@ impl Protection {
         Ok(())
     }
 
+    /// Why nothing can be pinned, if that was so when interfaces were looked at last.
+    pub fn unpinned(&self) -> Option<&str> {
+        self.unpinned.as_deref()
+    }
+
     /// What is true of the interfaces that are asked for.
     ///
     /// # Errors
@@ -547,6 +557,7 @@ impl Protection {
                 one.state = State::Refused(refusal.clone());
             }
         }
+        coverage::note_gates(&self.instance, &mut all, &interfaces);
         Ok(all)
     }
 

@@ -11,7 +11,7 @@ use std::{fs, path::PathBuf, process::Command};
 use knock_tests::{
     binary::binaries,
     daemon::{self, Daemon},
-    net::{self, Family, Net, SERVER_LINK},
+    net::{self, Family, Net, SERVER_LINK, SERVER_LINK_2},
     pins,
     process::Process,
     server::Server,
@@ -133,6 +133,27 @@ fn interfaces_that_are_not_protected() {
         net.server.ip("link delete late0");
         net.server.ip("tuntap add late0 mode tun");
         wait::until("it is refused", || shortfalls(net) == ["refused late0"]);
+        // A packet to an address there is judged by nobody.
+        net.server.ip("link delete late0");
+        net.server.ip("link add late0 type veth peer name late9");
+        net.server.ip("address add 203.0.113.1/24 dev late0");
+        wait::until("it is protected again", || shortfalls(net).is_empty());
+        let verdict_at = |to: &str| {
+            let words = ["explain", &source, "tcp/22", "--to", to, "--json"];
+            let (code, text) = daemon::ask(&net.server, &words);
+            assert_eq!(code, Some(0), "{text}");
+            let answer: Value = serde_json::from_str(&text).unwrap();
+            answer["verdict"].as_str().unwrap().to_owned()
+        };
+        assert_eq!(verdict_at("203.0.113.1"), "drop");
+        net.server.ip("link delete late0");
+        net.server.ip("tuntap add late0 mode tun");
+        net.server.ip("address add 203.0.113.1/24 dev late0");
+        wait::until("it is refused again", || {
+            shortfalls(net) == ["refused late0"]
+        });
+        assert_eq!(verdict_at("203.0.113.1"), "pass");
+        assert_eq!(verdict_at(&Family::V4.server().to_string()), "drop");
         daemon.leave(SIGTERM);
         detach(net);
 
@@ -255,6 +276,28 @@ fn a_start_with_a_wrong_name() {
         let left: Vec<_> = pins::instances(&net.server);
         assert_eq!(left.len(), 1, "{left:?}");
         assert!(daemon.told(&json!({"event": "stopped"})).is_empty());
+        daemon.leave(SIGTERM);
+        detach(net);
+    });
+}
+
+/// An instance whose registry is gone hides none of the others.
+#[test]
+fn one_of_two_that_cannot_be_asked() {
+    net::test(|net| {
+        net.add_second_link();
+        start(net, DOOR, &[]).leave(SIGTERM);
+        fs::remove_file(pins::instance(&net.server).registry()).unwrap();
+        let daemon = Daemon::start_with(&net.server, DOOR, &["--iface", SERVER_LINK_2]);
+        assert_eq!(shortfalls(net), ["unknown"]);
+        let (_, all) = status(net);
+        let all = all["instances"].as_array().unwrap();
+        let in_force: Vec<_> = all.iter().map(|one| &one["in_force"]).collect();
+        assert_eq!(in_force, [false, true], "{all:?}");
+        let (_, text) = daemon::ask(&net.server, &["status"]);
+        for words in ["interfaces  b0 ", "b1@ns", ".json is gone"] {
+            assert!(text.contains(words), "no {words} in {text}");
+        }
         daemon.leave(SIGTERM);
         detach(net);
     });

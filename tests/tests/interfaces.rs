@@ -266,6 +266,31 @@ fn another_one_gets_the_name() {
     });
 }
 
+/// Who gets the name gets the protection at a start, too, and who lost it is reported as released.
+#[test]
+fn names_that_are_exchanged_while_nobody_runs() {
+    net::test(|net| {
+        net.add_second_link();
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let arguments = ["--iface", SERVER_LINK_2, "--on-exit", "keep"];
+        Daemon::start_with(&net.server, DOOR, &arguments).leave(Signal::SIGTERM);
+        elsewhere(net).finds_closed(SSH, "kept");
+        rename(net, SERVER_LINK_2, "wan");
+        net.server
+            .ip(&format!("link add {SERVER_LINK_2} type veth peer name x1"));
+        let daemon = Daemon::start_with(&net.server, DOOR, &arguments);
+        let protecting = daemon.tells(&json!({"event": "protecting"}));
+        assert_eq!(protecting["interface"], SERVER_LINK_2, "{protecting}");
+        assert!(protecting["now"].is_null(), "{protecting}");
+        daemon.tells(&json!({"event": "stopped", "interface": "wan"}));
+        assert_eq!(pins::instance(&net.server).linked(), [SERVER_LINK_2]);
+        elsewhere(net).finds(true, SSH, "as was told");
+        daemon.leave(Signal::SIGTERM);
+        let (code, told) = daemon::ask(&net.server, &["detach"]);
+        assert_eq!(code, Some(0), "{told}");
+    });
+}
+
 /// One that may have either name, as before and after udev.
 #[test]
 fn both_names_are_configured() {

@@ -174,6 +174,13 @@ fn a_gate_that_was_left_shut_is_opened_by_the_next_start_and_by_detach() {
             let source = net.stranger(Family::V4);
             source.finds_closed(81, "nothing comes in");
             strangers.stay_outside("the gate is shut");
+            let output = daemon::ask(&net.server, &["status"]);
+            assert_eq!(output.0, Some(1), "{}", output.1);
+            assert!(
+                output.1.contains("b0 is blocked: nothing gets in"),
+                "{}",
+                output.1
+            );
             if next == "start" {
                 let second = Daemon::start_with(&net.server, DOOR, &arguments[..2]);
                 source.knock(KNOCKS);

@@ -100,6 +100,9 @@ pub struct Interface {
     pub attached: bool,
     /// `native` in the driver, `generic` behind it; none if it is not attached.
     pub mode: Option<String>,
+    /// Whether only the process keeps the program attached, because nothing can be pinned.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ends_with_process: bool,
     /// Why its packets are not judged, and what cures that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub because: Option<String>,

@@ -101,8 +101,19 @@ pub fn interfaces(all: Vec<Coverage>) -> Vec<Interface> {
         let mode = match &one.state {
             State::Protected { native: true, .. } => Some(Attached::Native),
             State::Protected { native: false, .. } => Some(Attached::Generic),
-            State::Bypassed { .. } | State::Absent | State::Refused(_) | State::Missing => None,
+            State::Bypassed { .. }
+            | State::Blocked
+            | State::Absent
+            | State::Refused(_)
+            | State::Missing => None,
         };
+        let is_held = matches!(
+            one.state,
+            State::Protected {
+                is_pinned: false,
+                ..
+            }
+        );
         let because = one.state.because();
         Interface {
             state: one.state.name().to_owned(),
@@ -110,6 +121,7 @@ pub fn interfaces(all: Vec<Coverage>) -> Vec<Interface> {
             now: one.now,
             attached: mode.is_some(),
             mode: mode.map(|mode| mode.name().to_owned()),
+            ends_with_process: is_held,
             because,
         }
     });

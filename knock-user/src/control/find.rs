@@ -9,7 +9,7 @@ use super::{
     protocol::{Answer, Incoming, Misuse, Request},
 };
 use crate::{
-    bpffs,
+    bpffs, gate,
     instance::Instance,
     interface::{self, Interface},
     persistence,
@@ -105,7 +105,10 @@ fn candidates(ask: &Ask) -> Result<Vec<Instance>> {
     // with everything else.
     if !matches!(ask, Ask::Detach(_)) {
         all.retain(|instance| {
-            !instance.linked().is_empty() || connection::is_listened_to(&instance.socket())
+            // A gate that is shut lets nothing in, with or without a link.
+            !instance.linked().is_empty()
+                || gate::are_any_shut(instance)
+                || connection::is_listened_to(&instance.socket())
         });
     }
     Ok(all)

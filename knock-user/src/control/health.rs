@@ -8,6 +8,7 @@ use std::path::Path;
 
 use super::answers::{Shortfall, Status};
 use crate::{
+    coverage::State,
     refused,
     {config, console::text, registry::Registry},
 };
@@ -19,6 +20,10 @@ pub struct Circumstances {
     pub reload_failed: Option<String>,
     /// What is being done at this moment.
     pub under_way: Option<String>,
+    /// Whether the protection is to outlive the process.
+    pub is_to_stay: bool,
+    /// Why nothing can be pinned, if that is so.
+    pub unpinned: Option<String>,
     /// Whether events can no longer be written.
     pub is_mute: bool,
 }
@@ -28,6 +33,7 @@ pub struct Circumstances {
 pub fn judged(mut status: Status, registry: &Registry, circumstances: &Circumstances) -> Status {
     let mut found = Found::default();
     found.interfaces(&status);
+    found.pins(&status, circumstances);
     found.mode(&status);
     found.process(&status, registry);
     found.doors(&status);
@@ -81,8 +87,28 @@ impl Found {
         }
         for interface in status.interfaces.iter().filter(|one| !one.attached) {
             let because = interface.because.as_deref().unwrap_or("not attached");
-            let text = format!("{} is not protected: {because}", interface.name);
+            let is = match interface.state == State::Blocked.name() {
+                true => "is blocked",
+                false => "is not protected",
+            };
+            let text = format!("{} {is}: {because}", interface.name);
             self.short(&interface.state, Some(&interface.name), text);
+        }
+    }
+
+    /// What is not pinned ends with the process, however that ends.
+    fn pins(&mut self, status: &Status, circumstances: &Circumstances) {
+        let because = circumstances.unpinned.as_deref();
+        let because = because.map_or_else(String::new, |because| format!(": {because}"));
+        for interface in status.interfaces.iter().filter(|one| one.ends_with_process) {
+            let text = format!(
+                "the protection of {} ends with the process{because}",
+                interface.name
+            );
+            match circumstances.is_to_stay {
+                true => self.short("not-pinned", Some(&interface.name), text),
+                false => self.notes.push(text),
+            }
         }
     }
 

@@ -8,11 +8,11 @@ use anyhow::Result;
 use super::{
     answers::{Status, Statuses},
     client::{At, written},
-    connection, find, health, offline,
+    connection, facts, find, health, offline,
     protocol::{Answer, Incoming, Request},
     text::Told,
 };
-use crate::{instance::Instance, refused};
+use crate::{coverage, instance::Instance, refused};
 
 /// How long a process may take to say how it is, before it counts as one that hangs.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -22,7 +22,14 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// # Errors
 /// None can be asked, or the answer can't be written.
 pub(super) fn run(at: &At, instances: &[Instance], out: &mut impl Write) -> Result<bool> {
-    let statuses: Vec<_> = instances.iter().map(status).collect::<Result<_>>()?;
+    let statuses: Vec<_> = match instances {
+        [only] => vec![status(only)?],
+        // One that can't be asked says nothing about the others.
+        all => all
+            .iter()
+            .map(|one| status(one).unwrap_or_else(|error| unasked(one, &error)))
+            .collect(),
+    };
     if statuses.is_empty() {
         return nothing(at, out);
     }
@@ -73,6 +80,18 @@ fn together(instances: Vec<Status>) -> Statuses {
             .flat_map(|status| status.shortfalls.clone())
             .collect(),
         instances,
+    }
+}
+
+/// What is known of an instance whose state can't be told.
+fn unasked(instance: &Instance, error: &anyhow::Error) -> Status {
+    let covered = coverage::of(instance, &instance.interfaces());
+    Status {
+        instance: instance.name().to_owned(),
+        pid: instance.owner(),
+        interfaces: covered.map(facts::interfaces).unwrap_or_default(),
+        shortfalls: vec![health::shortfall("unknown", refused::told(error))],
+        ..Status::default()
     }
 }
 

@@ -8,7 +8,10 @@ use super::{
     answers::{Detached, Granted, Grants, OneTime, Reloaded, Revoked, Status},
     protocol::Answer,
 };
-use crate::console::text::{count, harmless, length as length_of, list, verb};
+use crate::{
+    console::text::{count, harmless, length as length_of, list, verb},
+    coverage::State,
+};
 
 /// How times are told.
 #[derive(Clone, Debug)]
@@ -67,13 +70,20 @@ impl Told {
         for (index, note) in status.notes.iter().enumerate() {
             row(if index == 0 { "notes" } else { "" }, note.clone());
         }
-        row("process", self.process(status));
-        let doors = count(status.doors as u64, "door");
-        row("configuration", format!("{}, {doors}", status.config));
+        // Of what can't be asked, no more is known than its interfaces.
+        let is_known = !status.config.is_empty();
+        if is_known {
+            row("process", self.process(status));
+            let doors = count(status.doors as u64, "door");
+            row("configuration", format!("{}, {doors}", status.config));
+        }
         for (index, interface) in status.interfaces.iter().enumerate() {
             let mode = interface.mode.as_deref().filter(|_| interface.attached);
             let how = match (mode, &interface.because) {
                 (Some(mode), _) => mode.to_owned(),
+                (None, Some(because)) if interface.state == State::Blocked.name() => {
+                    format!("BLOCKED: {because}")
+                }
                 (None, Some(because)) => format!("NOT protected: {because}"),
                 (None, None) => "NOT protected".to_owned(),
             };
@@ -84,6 +94,10 @@ impl Told {
                 format!("{}{} {how}", interface.name, now.unwrap_or_default()),
             );
         }
+        if !is_known {
+            return table(&rows, [Side::Left, Side::Left]);
+        }
+        let mut row = |name: &str, value: String| rows.push([name.to_owned(), value]);
         row("protected", list(&status.ports));
         if status.dry_run {
             row("dry run", "nothing is dropped".to_owned());

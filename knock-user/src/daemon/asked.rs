@@ -12,6 +12,7 @@ use knock_common::{
 
 use super::Daemon;
 use crate::{
+    cli::OnExit,
     clock, compile,
     config::{
         checked::{Effect, Knock, Ports},
@@ -24,6 +25,7 @@ use crate::{
         health::{self, Circumstances},
     },
     explain::{self, Known, Question},
+    host,
     maps::{self, Plain},
 };
 
@@ -65,6 +67,8 @@ impl<W: Write> Daemon<W> {
         let circumstances = Circumstances {
             reload_failed: self.reload_failed.clone(),
             under_way: self.making.as_ref().map(super::Making::told),
+            is_to_stay: self.run.on_exit == OnExit::Keep,
+            unpinned: self.protection.unpinned().map(str::to_owned),
             is_mute: self.is_mute,
         };
         let mut status = health::judged(status, registry, &circumstances);
@@ -199,7 +203,11 @@ impl<W: Write> Daemon<W> {
         };
         let mut explanation =
             explain::explain(&question, &known, self.protection.firewall().ebpf())?;
-        explain::where_in_force(&mut explanation, &self.protection.coverage()?);
+        // What can't be listed leaves the answer that is right for most addresses.
+        let links = to.map_or_else(Vec::new, |_| host::links().unwrap_or_default());
+        let has_it = |link: &&host::Link| to.is_some_and(|to| link.addresses.contains(&to));
+        let arrives = links.iter().find(has_it).map(|link| link.index);
+        explain::where_in_force(&mut explanation, &self.protection.coverage()?, arrives);
         Ok(explanation)
     }
 

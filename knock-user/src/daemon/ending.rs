@@ -26,6 +26,7 @@ impl<W: Write> Daemon<W> {
                 }
                 State::Protected { .. }
                 | State::Bypassed { .. }
+                | State::Blocked
                 | State::Absent
                 | State::Missing => {}
             }

@@ -8,7 +8,7 @@ use super::Daemon;
 use crate::{
     clock,
     console::text::{list, seconds},
-    coverage::Coverage,
+    coverage::{Coverage, State},
     refused, supervisor,
 };
 
@@ -67,12 +67,15 @@ impl<W: Write> Daemon<W> {
 fn sentence(ports: &[String], interfaces: &[Coverage], is_dry: bool) -> String {
     let (protected, others): (Vec<_>, Vec<_>) =
         interfaces.iter().partition(|one| one.state.is_protected());
+    let is_blocked = |one: &&Coverage| one.state == State::Blocked;
+    let (blocked, others): (Vec<_>, Vec<_>) = others.into_iter().partition(is_blocked);
     let names = |of: &[&Coverage]| of.iter().map(|one| one.name.clone()).collect::<Vec<_>>();
     let doing = match is_dry {
         true => "dry run, nothing is dropped: would protect",
         false => "protecting",
     };
-    match (protected.as_slice(), others.as_slice()) {
+    let text = match (protected.as_slice(), others.as_slice()) {
+        ([], []) if !blocked.is_empty() => "NOT protecting".to_owned(),
         ([], others) => format!("NOT protecting, waiting for {}", names(others).join(", ")),
         (protected, []) => format!("{doing} {} on {}", list(ports), names(protected).join(", ")),
         (protected, others) => format!(
@@ -81,13 +84,19 @@ fn sentence(ports: &[String], interfaces: &[Coverage], is_dry: bool) -> String {
             names(protected).join(", "),
             names(others).join(", ")
         ),
+    };
+    match blocked.as_slice() {
+        [] => text,
+        blocked => format!(
+            "{text}; nothing gets in through {}",
+            names(blocked).join(", ")
+        ),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::coverage::State;
 
     #[test]
     fn one_line_for_the_service_manager() {
@@ -121,6 +130,18 @@ mod tests {
                 vec![of("eth0", State::Absent)],
                 false,
                 "NOT protecting, waiting for eth0",
+            ),
+            (
+                "one that is blocked",
+                vec![on("eth0"), of("eth1", State::Blocked)],
+                false,
+                "protecting tcp/22 on eth0; nothing gets in through eth1",
+            ),
+            (
+                "blocked",
+                vec![of("eth0", State::Blocked)],
+                false,
+                "NOT protecting; nothing gets in through eth0",
             ),
             (
                 "some",

@@ -7,7 +7,7 @@
 //!            live maps ─▶ Seen (a World: each entry is copied when it is asked for)
 //! ```
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, net::IpAddr, slice};
 
 use anyhow::{Result, bail};
 use knock_common::{Judgement, decide, layout::Features, time::Moment};
@@ -15,7 +15,7 @@ use knock_common::{Judgement, decide, layout::Features, time::Moment};
 use crate::{
     config::checked::{Knock, Settings},
     control::{answers::Explanation, facts},
-    coverage::Coverage,
+    coverage::{Coverage, State},
 };
 
 mod frame;
@@ -80,17 +80,28 @@ pub fn explain(question: &Question, known: &Known<'_>, live: &impl Live) -> Resu
     })
 }
 
-/// Says where the judgement is not asked: on interfaces that are not protected, everything passes.
-pub fn where_in_force(explanation: &mut Explanation, interfaces: &[Coverage]) {
+/// Says where the judgement is not asked: on interfaces that are not protected, everything passes,
+/// and through those that are blocked nothing gets in. `arrives` is the number of the interface that
+/// has the packet's destination, if one is named.
+pub fn where_in_force(
+    explanation: &mut Explanation,
+    interfaces: &[Coverage],
+    arrives: Option<u32>,
+) {
     let unprotected = interfaces.iter().filter_map(|one| {
         let because = one.state.because()?;
+        if one.state == State::Blocked {
+            return Some(format!("{} is blocked: {because}", one.name));
+        }
         Some(format!(
             "{} is not protected, and everything passes there: {because}",
             one.name
         ))
     });
     let unprotected: Vec<_> = unprotected.collect();
-    let is_in_force = interfaces.iter().any(|one| one.state.is_protected());
+    let at = arrives.and_then(|index| interfaces.iter().find(|one| one.index == Some(index)));
+    let decisive = at.map_or(interfaces, slice::from_ref);
+    let is_in_force = decisive.iter().any(|one| one.state.is_protected());
     let outcome = explanation.chain.pop();
     explanation.chain.extend(unprotected);
     if is_in_force {
@@ -101,9 +112,21 @@ pub fn where_in_force(explanation: &mut Explanation, interfaces: &[Coverage]) {
         true => "a datagram",
         false => "a new connection",
     };
-    explanation.chain.push(format!(
-        "{packet} would pass: the program is attached to none of the interfaces"
-    ));
+    if !decisive.is_empty() && decisive.iter().all(|one| one.state == State::Blocked) {
+        explanation
+            .chain
+            .push(format!("{packet} would be dropped: nothing gets in"));
+        explanation.verdict = facts::verdict(knock_common::Verdict::Drop).to_owned();
+        explanation.reason = "blocked".to_owned();
+        return;
+    }
+    let because = match at {
+        Some(at) => format!("{} is not protected", at.name),
+        None => "the program is attached to none of the interfaces".to_owned(),
+    };
+    explanation
+        .chain
+        .push(format!("{packet} would pass: {because}"));
     explanation.verdict = facts::verdict(knock_common::Verdict::Pass).to_owned();
     explanation.reason = "not-in-force".to_owned();
 }

@@ -406,6 +406,8 @@ impl Change<'_> {
         found: &mut Found,
         attached: &mut Vec<Attached>,
     ) -> Result<()> {
+        // What another interface has the name of stays protected until this is settled.
+        pins::step_aside(self.instance, &interface::list()?)?;
         let links = pins::links(self.instance)?;
         let is_ours = |(_, interface): &&(String, Interface)| pins::is_ours(&links, interface);
         for (name, interface) in found.admitted.iter().filter(|one| !is_ours(one)) {
