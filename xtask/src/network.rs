@@ -96,7 +96,7 @@ mod tests {
             ),
             (
                 "cargo",
-                "/root/.cargo/bin/cargo build",
+                "/home/dev/.cargo/bin/cargo build",
                 "error: failed to download from `https://static.crates.io/x`\n\nCaused by:\n  [6] Could not resolve hostname",
                 Some(
                     "could not reach the crate registry (crates.io): [6] Could not resolve hostname",
