@@ -347,7 +347,14 @@ fn every_field_of_an_answer_is_on_the_page() {
     let mut status = fields::<Status>();
     status.extend(fields::<Interface>());
     status.extend(fields::<Shortfall>());
-    status.extend(["protected", "bypassed", "absent", "refused", "missing"]);
+    status.extend([
+        "protected",
+        "bypassed",
+        "blocked",
+        "absent",
+        "refused",
+        "missing",
+    ]);
     status.extend(["native", "generic"]);
     status.extend(fields::<OneTime>());
     status.extend(fields::<Counter>());

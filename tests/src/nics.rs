@@ -9,6 +9,8 @@ use std::{
 use crate::{net::Net, wait};
 
 const INTERFACES: &str = "/sys/class/net";
+/// Part of the virtual machine's busybox.
+const MODPROBE: &str = "modprobe";
 
 /// Loads a driver and puts its two cards in the place of the second link: `a1` at the client, `b1` at the server.
 ///
@@ -17,8 +19,8 @@ const INTERFACES: &str = "/sys/class/net";
 #[track_caller]
 pub fn second_link(net: &Net, driver: &str) {
     // The bus of virtio's cards: a module of Linux 6.1, built in later, where there is no such module.
-    let _built_in = Command::new("modprobe").arg("virtio_pci").status();
-    run("modprobe", &[driver]);
+    let _built_in = Command::new(MODPROBE).arg("virtio_pci").status();
+    run(MODPROBE, &[driver]);
     let mut cards = Vec::new();
     wait::until(&format!("two cards of {driver} are there"), || {
         cards = of_driver(driver);
