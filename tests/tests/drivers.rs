@@ -11,6 +11,7 @@ use knock_tests::{
     nics,
     server::Server,
     sleep,
+    source::Source,
     ssh::{DOOR, KNOCKS, SSH},
     wait,
 };
@@ -24,14 +25,12 @@ const POSSIBLE: Duration = Duration::from_secs(2);
 /// Something that is done to the cards, and its name.
 type Step<'a> = (&'a str, &'a dyn Fn(&Net));
 
-/// Whether a stranger gets in; that frames arrive at all is made sure of before and after.
+/// Whether a stranger gets in; that its frames arrive at all is made sure of before and after.
 #[track_caller]
-fn is_open(net: &Net, row: &str) -> bool {
-    let stranger = || net.stranger(Family::V4).to(Family::V4.second_server());
-    let other = stranger();
-    let arrives = || other.connect(FREE, POSSIBLE).is_ok();
-    wait::until(&format!("{row}: frames arrive"), arrives);
-    let stranger = stranger();
+fn is_open(stranger: &Source<'_>, row: &str) -> bool {
+    wait::until(&format!("{row}: frames arrive"), || {
+        stranger.connect(FREE, POSSIBLE).is_ok()
+    });
     let is_open = stranger.connect(SSH, Duration::from_millis(500)).is_ok();
     wait::until(&format!("{row}: frames still arrive"), || {
         stranger.connect(FREE, POSSIBLE).is_ok()
@@ -43,8 +42,9 @@ fn is_open(net: &Net, row: &str) -> bool {
 #[track_caller]
 fn closes(net: &Net, daemon: &Daemon, row: &str) {
     let start = Instant::now();
+    let stranger = net.stranger(Family::V4).to(Family::V4.second_server());
     let closed = wait::poll(wait::PATIENCE, || {
-        (!is_open(net, row)).then(|| start.elapsed())
+        (!is_open(&stranger, row)).then(|| start.elapsed())
     });
     let Some(closed) = closed else {
         panic!(
@@ -54,7 +54,7 @@ fn closes(net: &Net, daemon: &Daemon, row: &str) {
         );
     };
     println!("{row}: closed after {closed:.1?}");
-    assert!(!is_open(net, row), "{row}: open again");
+    assert!(!is_open(&stranger, row), "{row}: open again");
     let friend = net.stranger(Family::V4).to(Family::V4.second_server());
     friend.knock(KNOCKS);
     friend.finds(true, SSH, row);
