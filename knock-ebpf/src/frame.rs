@@ -70,9 +70,7 @@ impl Bytes for Frame {
 
     #[inline(always)]
     fn is_looped(&self) -> bool {
-        // SAFETY: the context is the one that the kernel gave this run of the program.
-        let interface = unsafe { (*self.context).ingress_ifindex };
-        interface == LOOPBACK_IFINDEX
+        self.interface() == LOOPBACK_IFINDEX
     }
 
     #[inline(always)]
