@@ -1,13 +1,13 @@
 //! The command line.
 
-use crate::duration::parse_duration;
 use crate::index::Index;
-use crate::knock::{Knock, Protocol, Word};
 use crate::otp::{self, Hidden, Period, Protocols};
 use crate::reply::Goal;
 use crate::report::Style;
 use crate::target::Family;
 use clap::{Args, Parser, Subcommand};
+use knock_sequence::duration::parse_duration;
+use knock_sequence::knock::{Knock, Protocol, Word};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;

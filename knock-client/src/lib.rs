@@ -26,10 +26,8 @@
 
 pub mod cli;
 mod connect;
-mod duration;
 mod failure;
 pub mod index;
-mod knock;
 mod log;
 pub mod one_time;
 pub mod otp;
@@ -44,13 +42,13 @@ pub mod sequence;
 mod target;
 
 pub use crate::connect::{Closed, ConnectError, Connected, Knocked, connect, connect_any};
-pub use crate::duration::{ParseDurationError, parse_duration};
 pub use crate::failure::Failure;
-pub use crate::knock::{Knock, ParseKnockError, Protocol, Sequence, Word};
 pub use crate::log::{Log, LogError};
 pub use crate::report::{Report, Style};
 pub use crate::send::{Manner, SendError, Sent, send, send_so};
 pub use crate::target::{Family, ResolveError, Resolved, Target};
+pub use knock_sequence::duration::{ParseDurationError, parse_duration};
+pub use knock_sequence::knock::{Knock, ParseKnockError, Protocol, Sequence, Word};
 
 use crate::cli::Families;
 use crate::plan::Plan;

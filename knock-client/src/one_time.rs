@@ -3,9 +3,9 @@
 //! A line is a sequence, in knockd's form or in ours. Lines that begin with `#` are comments, or
 //! have been used: what marks a line is a `#` in place of the blank that it begins with.
 
-use crate::knock::{Protocol, Sequence, Word};
 use crate::refused;
 use crate::sequence::{KNOCKS_MAX, bytes, items};
+use knock_sequence::knock::{Protocol, Sequence, Word};
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};

@@ -1,12 +1,12 @@
 //! Time-based sequences: what to knock now.
 
-use crate::duration::parse_duration;
-use crate::knock::{Knock, Protocol, Sequence};
 use crate::refused;
 use crate::target::Target;
 use knock_common::Address;
 use knock_common::otp::{BASE, BadSecret, HALF_MOST, Octets, PERIOD_SECS, PROTOCOLS, Secret};
 use knock_common::packet;
+use knock_sequence::duration::parse_duration;
+use knock_sequence::knock::{Knock, Protocol, Sequence};
 use serde::Deserialize;
 use std::env;
 use std::fs::File;

@@ -3,7 +3,6 @@
 use crate::cli::{Call, Families, Options, Proxy};
 use crate::failure::Failure;
 use crate::index::Index;
-use crate::knock::{Sequence, Word};
 use crate::one_time::{self, Taken};
 use crate::otp::{self, Otp};
 use crate::profile::{self, Profile};
@@ -11,6 +10,7 @@ use crate::reply::Goal;
 use crate::send::Manner;
 use crate::sequence;
 use crate::target::Target;
+use knock_sequence::knock::{Sequence, Word};
 use std::path::PathBuf;
 use std::time::Duration;
 

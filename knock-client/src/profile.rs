@@ -1,13 +1,13 @@
 //! Profiles: what `knock-client home` means.
 
 use crate::cli::{Families, parse_goal, parse_timeout};
-use crate::duration::parse_duration;
 use crate::index::Index;
-use crate::knock::Knock;
 use crate::otp;
 use crate::refused;
 use crate::reply::Goal;
 use crate::sequence::text;
+use knock_sequence::duration::parse_duration;
+use knock_sequence::knock::Knock;
 use serde::{Deserialize, Deserializer, de::Error as _};
 use std::collections::BTreeMap;
 use std::env;

@@ -1,8 +1,8 @@
 //! The reply of a door that tells which port it opened.
 
 use crate::connect::Knocked;
-use crate::knock::Knock;
 use crate::target::Target;
+use knock_sequence::knock::Knock;
 use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::mpsc;

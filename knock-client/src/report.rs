@@ -2,11 +2,11 @@
 
 use crate::connect::{Closed, ConnectError, Connected};
 use crate::failure::Failure;
-use crate::knock::{Knock, Protocol};
 use crate::log::Log;
 use crate::one_time::Taken;
 use crate::send::SendError;
 use crate::target::{Target, list};
+use knock_sequence::knock::{Knock, Protocol};
 use serde::Serialize;
 use std::io::{self, BufWriter, Write};
 use std::time::Duration;

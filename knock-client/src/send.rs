@@ -1,10 +1,10 @@
 //! Sending knocks, each without waiting for an answer.
 
 use crate::failure::remedy;
-use crate::knock::{Knock, Protocol};
 use crate::refused;
 use crate::reply::Ear;
 use crate::target::Target;
+use knock_sequence::knock::{Knock, Protocol};
 use socket2::{Domain, Socket, Type};
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};

@@ -1,7 +1,7 @@
 //! Sequences as texts: in a file, or as somebody types them.
 
-use crate::knock::{Protocol, Sequence, Word};
 use crate::refused;
+use knock_sequence::knock::{Protocol, Sequence, Word};
 use std::fs::File;
 use std::io::{self, BufRead, Read as _, Write};
 use std::path::{Path, PathBuf};

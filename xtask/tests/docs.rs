@@ -132,11 +132,12 @@ fn every_link_of_an_installed_document_leads_somewhere() {
 }
 
 /// The directories of the repository whose paths appear in pages.
-const DIRECTORIES: [&str; 9] = [
+const DIRECTORIES: [&str; 10] = [
     "knock-common/",
     "knock-ebpf/",
     "knock-user/",
     "knock-client/",
+    "knock-sequence/",
     "tests/",
     "bench/",
     "xtask/",

@@ -1,0 +1,11 @@
+//! What a host and its clients agree on: knocks, protocols, sets of ports, durations, files of
+//! one-time sequences and the parameters of time-based ones, each with one reader and one writer.
+//!
+//! The crate is used by knock-client, knock-user and the tests, so no format is read in two ways.
+//! It may use std and [`knock_common`]; it builds for every operating system. It must not know
+//! configuration files, command lines, sockets, the kernel or the clock: callers pass texts, octets
+//! and times in, and decide what to do with an error.
+#![forbid(unsafe_code)]
+
+pub mod duration;
+pub mod knock;
