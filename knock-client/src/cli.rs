@@ -7,7 +7,7 @@ use crate::report::Style;
 use crate::target::Family;
 use clap::{Args, Parser, Subcommand};
 use knock_sequence::duration::parse_duration;
-use knock_sequence::knock::{Knock, Protocol, Word};
+use knock_sequence::{Knock, Protocol, Word};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -308,7 +308,7 @@ pub(crate) fn parse_goal(word: &str) -> Result<Goal, String> {
 
 /// Reads `22` and `tcp/22`.
 pub(crate) fn parse_tcp_port(word: &str) -> Result<u16, String> {
-    match word.parse::<Knock>() {
+    match word.parse::<Word>().map(|word| word.knock(Protocol::Tcp)) {
         Ok(Knock {
             protocol: Protocol::Tcp,
             port,

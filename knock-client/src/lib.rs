@@ -48,7 +48,7 @@ pub use crate::report::{Report, Style};
 pub use crate::send::{Manner, SendError, Sent, send, send_so};
 pub use crate::target::{Family, ResolveError, Resolved, Target};
 pub use knock_sequence::duration::{ParseDurationError, parse_duration};
-pub use knock_sequence::knock::{Knock, ParseKnockError, Protocol, Sequence, Word};
+pub use knock_sequence::{Invalid, Knock, Protocol, Sequence, Word};
 
 use crate::cli::Families;
 use crate::plan::Plan;

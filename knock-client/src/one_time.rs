@@ -5,7 +5,7 @@
 
 use crate::refused;
 use crate::sequence::{KNOCKS_MAX, bytes, items};
-use knock_sequence::knock::{Protocol, Sequence, Word};
+use knock_sequence::{Protocol, Sequence, Word};
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -371,11 +371,15 @@ mod tests {
         let rows = [
             ("nothing", "", None),
             ("all used", "# mine\n#7000\n\n  \n", None),
-            ("a word", "#7000\n ssh\n", Some((2, "'ssh' is not a knock"))),
+            (
+                "a word",
+                "#7000\n ssh\n",
+                Some((2, "\"ssh\" is not a knock")),
+            ),
             (
                 "a wrong port",
                 " 7000,70000\n",
-                Some((1, "'70000' names the port '70000'")),
+                Some((1, "\"70000\" names the port \"70000\"")),
             ),
             ("cut off", " 7000,80", Some((1, "the line has no end"))),
             (

@@ -4,9 +4,8 @@ use crate::refused;
 use crate::target::Target;
 use knock_common::Address;
 use knock_common::otp::{BASE, BadSecret, HALF_MOST, Octets, PERIOD_SECS, PROTOCOLS, Secret};
-use knock_common::packet;
 use knock_sequence::duration::parse_duration;
-use knock_sequence::knock::{Knock, Protocol, Sequence};
+use knock_sequence::{Knock, Protocol, Sequence};
 use serde::Deserialize;
 use std::env;
 use std::fs::File;
@@ -207,13 +206,9 @@ impl Settings {
     ///
     /// There is no secret.
     pub fn check(&self) -> Result<Otp, OtpError> {
-        let common = |protocol: packet::Protocol| match protocol {
-            packet::Protocol::Tcp => Protocol::Tcp,
-            packet::Protocol::Udp => Protocol::Udp,
-        };
         let protocols = match &self.protocols {
             Some(Protocols(protocols)) => protocols.clone(),
-            None => PROTOCOLS.map(common).to_vec(),
+            None => PROTOCOLS.to_vec(),
         };
         Ok(Otp {
             secret: self.secret()?,

@@ -10,7 +10,7 @@ use crate::reply::Goal;
 use crate::send::Manner;
 use crate::sequence;
 use crate::target::Target;
-use knock_sequence::knock::{Sequence, Word};
+use knock_sequence::{Sequence, Word};
 use std::path::PathBuf;
 use std::time::Duration;
 

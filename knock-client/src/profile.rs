@@ -7,7 +7,7 @@ use crate::refused;
 use crate::reply::Goal;
 use crate::sequence::text;
 use knock_sequence::duration::parse_duration;
-use knock_sequence::knock::Knock;
+use knock_sequence::{Invalid, Knock, Protocol, Word};
 use serde::{Deserialize, Deserializer, de::Error as _};
 use std::collections::BTreeMap;
 use std::env;
@@ -172,7 +172,10 @@ fn knocks<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<Knock>>, D::E
             "no knocks: write [\"tcp/7000\", \"udp/8000\"]",
         ));
     }
-    let knocks: Result<_, _> = words.iter().map(|word| word.parse()).collect();
+    let knocks: Result<_, Invalid> = words
+        .iter()
+        .map(|word| Ok(word.parse::<Word>()?.knock(Protocol::Tcp)))
+        .collect();
     knocks.map(Some).map_err(D::Error::custom)
 }
 
@@ -293,7 +296,7 @@ mod tests {
             (
                 "a knock",
                 "[profile.a]\nknock = [\"ssh\"]\n",
-                "DIR/config.toml:2: 'ssh' is not a knock",
+                "DIR/config.toml:2: \"ssh\" is not a knock",
             ),
             (
                 "no knocks",

@@ -2,7 +2,7 @@
 
 use crate::connect::Knocked;
 use crate::target::Target;
-use knock_sequence::knock::Knock;
+use knock_sequence::Knock;
 use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::mpsc;

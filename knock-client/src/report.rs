@@ -6,7 +6,7 @@ use crate::log::Log;
 use crate::one_time::Taken;
 use crate::send::SendError;
 use crate::target::{Target, list};
-use knock_sequence::knock::{Knock, Protocol};
+use knock_sequence::Knock;
 use serde::Serialize;
 use std::io::{self, BufWriter, Write};
 use std::time::Duration;
@@ -37,7 +37,7 @@ enum Line {
     Knock {
         number: usize,
         of: usize,
-        protocol: Protocol,
+        protocol: &'static str,
         port: u16,
         address: String,
     },
@@ -161,7 +161,7 @@ impl<W: Write> Report<W> {
         let line = Line::Knock {
             number,
             of,
-            protocol,
+            protocol: protocol.name(),
             port,
             address,
         };
@@ -360,7 +360,7 @@ mod tests {
             Line::Knock {
                 number: 1,
                 of: 1,
-                protocol: Protocol::Tcp,
+                protocol: "tcp",
                 port: 1,
                 address: String::new(),
             },

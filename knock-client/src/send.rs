@@ -4,7 +4,7 @@ use crate::failure::remedy;
 use crate::refused;
 use crate::reply::Ear;
 use crate::target::Target;
-use knock_sequence::knock::{Knock, Protocol};
+use knock_sequence::{Knock, Protocol};
 use socket2::{Domain, Socket, Type};
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};

@@ -1,7 +1,7 @@
 //! Sequences as texts: in a file, or as somebody types them.
 
 use crate::refused;
-use knock_sequence::knock::{Protocol, Sequence, Word};
+use knock_sequence::{Protocol, Sequence, Word};
 use std::fs::File;
 use std::io::{self, BufRead, Read as _, Write};
 use std::path::{Path, PathBuf};
@@ -214,13 +214,13 @@ mod tests {
             (
                 "no knock",
                 "1025\nssh\n".to_owned(),
-                "FILE:2: 'ssh' is not a knock: write tcp/PORT or udp/PORT, such as tcp/7000"
+                "FILE:2: \"ssh\" is not a knock: write tcp/PORT or udp/PORT, such as tcp/7000"
                     .to_owned(),
             ),
             (
                 "cut off",
                 "tcp/7000\nudp/".to_owned(),
-                "FILE:2: 'udp/' is not a knock: write tcp/PORT or udp/PORT, such as tcp/7000"
+                "FILE:2: \"udp/\" is not a knock: write tcp/PORT or udp/PORT, such as tcp/7000"
                     .to_owned(),
             ),
             (
@@ -265,7 +265,7 @@ mod tests {
         let question = "Knocks for home, such as tcp/7000 udp/8000: ";
         let told = String::from_utf8(told).expect("text");
         assert_eq!(told.matches(question).count(), 3, "{told}");
-        assert!(told.contains("'ssh' is not a knock"), "{told}");
+        assert!(told.contains("\"ssh\" is not a knock"), "{told}");
 
         let nobody = ask("home", Protocol::Tcp, &mut io::empty(), &mut Vec::new());
         assert_eq!(nobody.expect("no error"), None);

@@ -56,19 +56,19 @@ fn bad_usage_is_told_and_exits_with_2() {
             "port 0",
             &["h", "tcp/0"],
             "error: invalid value 'tcp/0' for '[KNOCK]...': \
-             'tcp/0' names the port '0': a port is a whole number from 1 to 65535",
+             \"tcp/0\" names the port \"0\": a port is a whole number from 1 to 65535",
         ),
         (
             "the third knock",
             &["h", "tcp/1", "2", "icmp/3"],
             "error: invalid value 'icmp/3' for '[KNOCK]...': \
-             'icmp/3' names the protocol 'icmp': write tcp/PORT or udp/PORT",
+             \"icmp/3\" names the protocol \"icmp\": write tcp/PORT or udp/PORT",
         ),
         (
             "not a knock",
             &["h", "ssh"],
             "error: invalid value 'ssh' for '[KNOCK]...': \
-             'ssh' is not a knock: write tcp/PORT or udp/PORT, such as tcp/7000",
+             \"ssh\" is not a knock: write tcp/PORT or udp/PORT, such as tcp/7000",
         ),
         (
             "no host",

@@ -303,7 +303,7 @@ fn what_is_wrong_with_files_is_told() {
         (
             &["h", "--file", &word],
             2,
-            format!("{word}:2: 'ssh' is not a knock"),
+            format!("{word}:2: \"ssh\" is not a knock"),
         ),
         (
             &["h", "--file", "/nonexistent"],
@@ -340,7 +340,7 @@ fn what_is_wrong_with_files_is_told() {
     let told = home.fails(&["home"], 2);
     let place = home.path("knock/config.toml");
     assert!(
-        told.starts_with(&format!("{}:2: 'ssh' is not a knock", place.display())),
+        told.starts_with(&format!("{}:2: \"ssh\" is not a knock", place.display())),
         "{told}"
     );
     // Who says what to knock on needs no profile.
@@ -522,7 +522,7 @@ fn a_person_is_asked() {
     let question = "Knocks for 127.0.0.1, such as tcp/7000 udp/8000: ";
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(
-        told.starts_with(&format!("{question}'ssh' is not a knock")),
+        told.starts_with(&format!("{question}\"ssh\" is not a knock")),
         "{told}"
     );
     assert!(told.ends_with(question), "{told}");

@@ -1,54 +1,60 @@
-//! A knock, and the words people write for it.
+//! A knock, and the two forms in which people write it.
 
-use knock_common::{packet, words};
-use serde::Serialize;
-use std::fmt;
-use std::str::FromStr;
+use std::{fmt, str::FromStr};
+
+use crate::{Invalid, Ports, Protocol, ports::port};
 
 /// Knocks in the order in which they are sent.
 pub type Sequence = Vec<Knock>;
 
-/// What a knock is made of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Protocol {
-    /// A SYN.
-    Tcp,
-    /// A datagram.
-    Udp,
+/// One knock: a packet to one port.
+///
+/// Its text is strict, as in configuration files: `tcp/7000`. A [`Word`] is read more liberally.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Knock {
+    /// TCP for a SYN, UDP for a datagram.
+    pub protocol: Protocol,
+    /// The destination port, at least 1 in a knock that was read from a text.
+    pub port: u16,
 }
 
-impl Protocol {
-    fn from_word(word: &str) -> Option<Self> {
-        match word {
-            "tcp" => Some(Self::Tcp),
-            "udp" => Some(Self::Udp),
-            _ => None,
-        }
+impl fmt::Display for Knock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Ports::from(*self).fmt(f)
     }
 }
 
-impl fmt::Display for Protocol {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Tcp => "tcp",
-            Self::Udp => "udp",
+impl FromStr for Knock {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let ports: Ports = text.parse()?;
+        if ports.first != ports.last {
+            return Err(Invalid::new(format!(
+                "{text:?} is a range, and a knock is one port, as in \"{}/{}\"",
+                ports.protocol.name(),
+                ports.first
+            )));
+        }
+        Ok(Self {
+            protocol: ports.protocol,
+            port: ports.first,
         })
     }
 }
 
-/// What people write for a knock: `tcp/7000` and `udp/8000`, and what knockd's client takes: `7000`,
-/// `7000:tcp` and `8000:udp`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// A knock as people type it and as one-time files have it: `tcp/7000`, or one of knockd's forms
+/// `7000`, `7000:tcp`, `8000:UDP`.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct Word {
-    /// What is sent, if that is written.
+    /// The protocol; none for a bare port.
     pub protocol: Option<Protocol>,
-    /// Where to; never 0.
+    /// The port, at least 1.
     pub port: u16,
 }
 
 impl Word {
-    /// The knock; a bare port is one of this protocol.
+    /// Returns the knock; a bare port gets the protocol `bare`.
     #[must_use]
     pub fn knock(self, bare: Protocol) -> Knock {
         Knock {
@@ -58,101 +64,50 @@ impl Word {
     }
 }
 
-/// One knock: `tcp/7000`.
-///
-/// It is read from the same as a [`Word`]; a bare port is TCP.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Knock {
-    /// What is sent.
-    pub protocol: Protocol,
-    /// Where to; never 0 in a knock that was read from a word.
-    pub port: u16,
-}
-
-impl fmt::Display for Knock {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.protocol, self.port)
-    }
-}
-
-impl FromStr for Knock {
-    type Err = ParseKnockError;
-
-    fn from_str(word: &str) -> Result<Self, Self::Err> {
-        Ok(word.parse::<Word>()?.knock(Protocol::Tcp))
-    }
-}
-
 impl FromStr for Word {
-    type Err = ParseKnockError;
+    type Err = Invalid;
 
-    fn from_str(word: &str) -> Result<Self, Self::Err> {
-        if let Some((protocol, port)) = words::knock(word) {
-            let protocol = protocol.map(Protocol::from);
-            return Ok(Self { protocol, port });
-        }
-        Err(why_not(word))
-    }
-}
-
-impl From<packet::Protocol> for Protocol {
-    fn from(protocol: packet::Protocol) -> Self {
-        match protocol {
-            packet::Protocol::Tcp => Self::Tcp,
-            packet::Protocol::Udp => Self::Udp,
-        }
-    }
-}
-
-/// What is wrong with a word that is not a knock.
-fn why_not(word: &str) -> ParseKnockError {
-    let parts = word.split_once('/').or_else(|| {
-        word.split_once(':')
-            .map(|(port, protocol)| (protocol, port))
-    });
-    let word = word.to_owned();
-    match parts {
-        Some((protocol, port)) if !protocol.is_empty() && !port.is_empty() => {
-            if Protocol::from_word(protocol).is_none() {
-                let protocol = protocol.to_owned();
-                return ParseKnockError::Protocol { word, protocol };
+    fn from_str(word: &str) -> Result<Self, Invalid> {
+        let (protocol, number) = match (word.split_once('/'), word.split_once(':')) {
+            (Some((name, number)), _) => (Some((name, protocol(name))), number),
+            (None, Some((number, name))) => {
+                // knockd's client writes UDP in capitals.
+                (Some((name, protocol(&name.to_ascii_lowercase()))), number)
             }
-            let port = port.to_owned();
-            ParseKnockError::Port { word, port }
+            (None, None) if word.bytes().all(|byte| byte.is_ascii_digit()) => (None, word),
+            (None, None) => return Err(not_a_knock(word)),
+        };
+        if number.is_empty() || protocol.is_some_and(|(name, _)| name.is_empty()) {
+            return Err(not_a_knock(word));
         }
-        None if !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_digit()) => {
-            let port = word.clone();
-            ParseKnockError::Port { word, port }
-        }
-        Some(_) | None => ParseKnockError::Form { word },
+        let protocol = match protocol {
+            None => None,
+            Some((_, Some(protocol))) => Some(protocol),
+            Some((name, None)) => {
+                return Err(Invalid::new(format!(
+                    "{word:?} names the protocol {name:?}: write tcp/PORT or udp/PORT"
+                )));
+            }
+        };
+        let port = port(number).ok_or_else(|| {
+            Invalid::new(format!(
+                "{word:?} names the port {number:?}: a port is a whole number from 1 to 65535"
+            ))
+        })?;
+        Ok(Self { protocol, port })
     }
 }
 
-/// Why a word is not a knock.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ParseKnockError {
-    /// It lacks the protocol or the port.
-    #[error("'{word}' is not a knock: write tcp/PORT or udp/PORT, such as tcp/7000")]
-    Form {
-        /// What was written.
-        word: String,
-    },
-    /// It names another protocol.
-    #[error("'{word}' names the protocol '{protocol}': write tcp/PORT or udp/PORT")]
-    Protocol {
-        /// What was written.
-        word: String,
-        /// The part of it that should be a protocol.
-        protocol: String,
-    },
-    /// It names a port that does not exist.
-    #[error("'{word}' names the port '{port}': a port is a whole number from 1 to 65535")]
-    Port {
-        /// What was written.
-        word: String,
-        /// The part of it that should be a port.
-        port: String,
-    },
+fn not_a_knock(word: &str) -> Invalid {
+    Invalid::new(format!(
+        "{word:?} is not a knock: write tcp/PORT or udp/PORT, such as tcp/7000"
+    ))
+}
+
+/// Returns the protocol with a name in lower case.
+pub(crate) fn protocol(name: &str) -> Option<Protocol> {
+    let both = [Protocol::Tcp, Protocol::Udp];
+    both.into_iter().find(|protocol| protocol.name() == name)
 }
 
 #[cfg(test)]
@@ -180,7 +135,8 @@ mod tests {
             ("knockd, udp", "8000:udp", udp(8000), "udp/8000"),
         ];
         for (name, word, knock, written) in rows {
-            assert_eq!(word.parse(), Ok(knock), "{name}: {word}");
+            let read = word.parse::<Word>().map(|word| word.knock(Protocol::Tcp));
+            assert_eq!(read, Ok(knock), "{name}: {word}");
             assert_eq!(knock.to_string(), written, "{name}: {word}");
         }
     }
@@ -191,95 +147,97 @@ mod tests {
         const PROTOCOL: &str = "write tcp/PORT or udp/PORT";
         const PORT: &str = "a port is a whole number from 1 to 65535";
         let rows = [
-            ("empty", "", format!("'' {FORM}")),
-            ("a word", "ssh", format!("'ssh' {FORM}")),
-            ("no port", "tcp/", format!("'tcp/' {FORM}")),
-            ("no protocol", "/7000", format!("'/7000' {FORM}")),
-            ("only the separator", "/", format!("'/' {FORM}")),
+            ("empty", "", format!("\"\" {FORM}")),
+            ("a word", "ssh", format!("\"ssh\" {FORM}")),
+            ("no port", "tcp/", format!("\"tcp/\" {FORM}")),
+            ("no protocol", "/7000", format!("\"/7000\" {FORM}")),
+            ("only the separator", "/", format!("\"/\" {FORM}")),
             (
                 "knockd, no protocol after the colon",
                 "7000:",
-                format!("'7000:' {FORM}"),
+                format!("\"7000:\" {FORM}"),
             ),
-            ("knockd, no port", ":udp", format!("':udp' {FORM}")),
+            ("knockd, no port", ":udp", format!("\":udp\" {FORM}")),
             ("a list", "tcp/7000,udp/8000", {
-                format!("'tcp/7000,udp/8000' names the port '7000,udp/8000': {PORT}")
+                format!("\"tcp/7000,udp/8000\" names the port \"7000,udp/8000\": {PORT}")
             }),
-            ("bare negative", "-1", format!("'-1' {FORM}")),
+            ("bare negative", "-1", format!("\"-1\" {FORM}")),
             (
                 "bare, too high",
                 "65536",
-                format!("'65536' names the port '65536': {PORT}"),
+                format!("\"65536\" names the port \"65536\": {PORT}"),
             ),
             (
                 "port 0",
                 "tcp/0",
-                format!("'tcp/0' names the port '0': {PORT}"),
+                format!("\"tcp/0\" names the port \"0\": {PORT}"),
             ),
             (
                 "one too high",
                 "tcp/65536",
-                format!("'tcp/65536' names the port '65536': {PORT}"),
+                format!("\"tcp/65536\" names the port \"65536\": {PORT}"),
             ),
             ("far too high", "udp/99999999999999999999", {
-                format!("'udp/99999999999999999999' names the port '99999999999999999999': {PORT}")
+                format!(
+                    "\"udp/99999999999999999999\" names the port \"99999999999999999999\": {PORT}"
+                )
             }),
             (
                 "sign",
                 "tcp/+7000",
-                format!("'tcp/+7000' names the port '+7000': {PORT}"),
+                format!("\"tcp/+7000\" names the port \"+7000\": {PORT}"),
             ),
             (
                 "negative",
                 "tcp/-1",
-                format!("'tcp/-1' names the port '-1': {PORT}"),
+                format!("\"tcp/-1\" names the port \"-1\": {PORT}"),
             ),
             (
                 "blank",
                 "tcp/ 7000",
-                format!("'tcp/ 7000' names the port ' 7000': {PORT}"),
+                format!("\"tcp/ 7000\" names the port \" 7000\": {PORT}"),
             ),
             (
                 "other digits",
                 "tcp/٧",
-                format!("'tcp/٧' names the port '٧': {PORT}"),
+                format!("\"tcp/٧\" names the port \"٧\": {PORT}"),
             ),
             (
                 "service name",
                 "tcp/ssh",
-                format!("'tcp/ssh' names the port 'ssh': {PORT}"),
+                format!("\"tcp/ssh\" names the port \"ssh\": {PORT}"),
             ),
             (
                 "range",
                 "tcp/1-9",
-                format!("'tcp/1-9' names the port '1-9': {PORT}"),
+                format!("\"tcp/1-9\" names the port \"1-9\": {PORT}"),
             ),
             (
                 "knockd, port 0",
                 "0:udp",
-                format!("'0:udp' names the port '0': {PORT}"),
+                format!("\"0:udp\" names the port \"0\": {PORT}"),
             ),
             (
                 "icmp",
                 "icmp/7",
-                format!("'icmp/7' names the protocol 'icmp': {PROTOCOL}"),
+                format!("\"icmp/7\" names the protocol \"icmp\": {PROTOCOL}"),
             ),
             (
                 "capitals",
                 "TCP/7000",
-                format!("'TCP/7000' names the protocol 'TCP': {PROTOCOL}"),
+                format!("\"TCP/7000\" names the protocol \"TCP\": {PROTOCOL}"),
             ),
             ("turned round", "7000/tcp", {
-                format!("'7000/tcp' names the protocol '7000': {PROTOCOL}")
+                format!("\"7000/tcp\" names the protocol \"7000\": {PROTOCOL}")
             }),
             ("knockd turned round", "tcp:7000", {
-                format!("'tcp:7000' names the protocol '7000': {PROTOCOL}")
+                format!("\"tcp:7000\" names the protocol \"7000\": {PROTOCOL}")
             }),
         ];
         for (name, word, error) in rows {
-            let parsed = word.parse::<Knock>();
+            let parsed = word.parse::<Word>();
             assert_eq!(
-                parsed.map_err(|e| e.to_string()),
+                parsed.map_err(|error| error.to_string()),
                 Err(error),
                 "{name}: {word}"
             );

@@ -8,4 +8,15 @@
 #![forbid(unsafe_code)]
 
 pub mod duration;
-pub mod knock;
+mod invalid;
+mod knock;
+mod port_set;
+pub mod ports;
+
+pub use crate::{
+    invalid::Invalid,
+    knock::{Knock, Sequence, Word},
+    port_set::PortSet,
+    ports::Ports,
+};
+pub use knock_common::packet::Protocol;

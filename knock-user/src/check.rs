@@ -7,11 +7,13 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
+use knock_sequence::Ports;
+
 use crate::{
     compile,
     config::{
         self, Checked, Lines,
-        checked::{Door, Effect, Moving, OneTime, Ports, Settings, Verify},
+        checked::{Door, Effect, Moving, OneTime, Settings, Verify},
         value::spell,
     },
     coverage::{self, State},

@@ -4,9 +4,10 @@
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use knock_common::{Address, Reason, event::Event, packet::Protocol};
+use knock_sequence::Knock;
 
 use crate::{
-    config::checked::{Knock, Moving, Otp, Settings},
+    config::checked::{Moving, Otp, Settings},
     otp::knocks,
 };
 

@@ -21,12 +21,13 @@ use knock_common::{
     seen::Seen,
     time::Moment,
 };
+use knock_sequence::Knock;
 
 use crate::{
     attach::{self, Attached},
     clock,
     compile::{Difference, Tables},
-    config::checked::{Knock, Mode},
+    config::checked::Mode,
     gate,
     instance::Instance,
     interface::Interface,

@@ -3,10 +3,11 @@
 use std::{ops::RangeInclusive, time::Duration};
 
 use knock_common::otp::Octets;
+use knock_sequence::Knock;
 
 use crate::{
     clock,
-    config::checked::{Knock, Otp, Sequence},
+    config::checked::{Otp, Sequence},
     replay::Floor,
 };
 

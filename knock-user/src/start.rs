@@ -11,13 +11,15 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
+use knock_sequence::Knock;
+
 use crate::{
     cli::Run,
     clock,
     compile::{self, Before, Conflict, Given, Numbers, Sequences, Tables},
     config::{
         self, Checked,
-        checked::{Door, Effect, Exempt, Knock, Settings},
+        checked::{Door, Effect, Exempt, Settings},
     },
     control::Misuse,
     host::{Host, Link, tracked},

@@ -20,9 +20,10 @@ use knock_common::{
     layout::{FlagClass, FlowKey, GrantKey},
     packet::Protocol::{self, Tcp, Udp},
 };
+use knock_sequence::{Knock, Ports};
 use knock_user::{
     commands::{Job, Occasion},
-    config::checked::{Command, Door, Effect, Knock, Ports, Verify},
+    config::checked::{Command, Door, Effect, Verify},
     console::{Attached, Console, DoorText, Stamp, Style, watch::Form},
     ledger::{Action, Ending},
 };

@@ -9,8 +9,9 @@ use std::{collections::HashSet, fs, os::unix::fs::PermissionsExt as _};
 
 use clap::Parser;
 use knock_common::packet::Protocol;
+use knock_sequence::Knock;
 use knock_user::{
-    config::{self, checked::Knock},
+    config::{self},
     generate::{self, Generated, Options, Unsuitable},
     host::Host,
 };

@@ -19,11 +19,11 @@ use knock_common::{
     sim::Sim,
     time::Moment,
 };
+use knock_sequence::{Knock, Ports};
 use knock_user::{
     compile::{Given, Numbers, compile},
     config::checked::{
-        Control, Decoys, Door, Effect, Established, Exempt, Knock, Lockout, Mode, Ports, Scope,
-        Settings, Verify,
+        Control, Decoys, Door, Effect, Established, Exempt, Lockout, Mode, Scope, Settings, Verify,
     },
     host::Host,
 };

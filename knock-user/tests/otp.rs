@@ -8,12 +8,10 @@
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, process::Command, time::Duration};
 
 use knock_common::{Address, Reason, event::Event};
+use knock_sequence::Knock;
 use knock_user::{
     compile::{Before, Given, Numbers, Sequences, Tables, compile},
-    config::{
-        self,
-        checked::{Knock, Moving},
-    },
+    config::{self, checked::Moving},
     drift::{Astray, Drift},
     host::Host,
     otp::{Clocks, Timed, knocks},

@@ -6,10 +6,11 @@ use knock_common::{
     layout::{FLAG_CLASSES, FlagClass, PortRule},
     packet::Protocol,
 };
+use knock_sequence::Knock;
 
 use super::{Conflict, Sequences, handshake};
 use crate::config::{
-    checked::{Door, Knock, Moving, Verify},
+    checked::{Door, Moving, Verify},
     value::spell_flags,
 };
 

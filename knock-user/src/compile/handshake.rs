@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 
 use knock_common::{layout::FlagClass, packet::Protocol};
+use knock_sequence::{PortSet, Ports};
 
 use super::{Conflict, Sequences};
 use crate::config::{
-    checked::{Door, Moving, Ports, Settings, Verify},
-    ports::PortSet,
+    checked::{Door, Moving, Settings, Verify},
     value::spell_flags,
 };
 

@@ -35,6 +35,7 @@ use knock_common::{
     },
     time::ticks_in,
 };
+use knock_sequence::{Knock, PortSet};
 
 use self::{
     automaton::{Automaton, Path, symbol},
@@ -51,10 +52,7 @@ pub use self::{
     tables::{EdgeFrom, Tables, grant_keys},
 };
 use crate::{
-    config::{
-        checked::{Door, Knock, Lockout, Moving, Scope, Sequence, Settings},
-        ports::PortSet,
-    },
+    config::checked::{Door, Lockout, Moving, Scope, Sequence, Settings},
     host::Host,
 };
 

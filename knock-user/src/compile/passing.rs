@@ -1,9 +1,10 @@
 //! Doors whose knocks go on to the network stack.
 
 use knock_common::layout::PortKind;
+use knock_sequence::PortSet;
 
 use super::{Conflict, Sequences, handshake::all_ports, ports::PortTable};
-use crate::config::{checked::Door, ports::PortSet};
+use crate::config::checked::Door;
 
 /// Marks the knock ports of doors with `knock_pass`.
 pub(super) fn mark(ports: &mut PortTable, doors: &[Door], sequences: &Sequences) {

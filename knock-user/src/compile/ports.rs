@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use knock_common::{layout::PortRule, packet::Protocol};
+use knock_sequence::{Knock, Ports};
 
 use super::{Conflict, Given, decoys, flags::Flags, handshake};
 use crate::{
-    config::checked::{Decoys, Exempt, Knock, Ports, Settings},
+    config::checked::{Decoys, Exempt, Settings},
     host::Host,
 };
 

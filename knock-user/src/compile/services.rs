@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, HashMap};
 
 use knock_common::{layout::SERVICES_PER_DOOR, packet::Protocol};
+use knock_sequence::Ports;
 
 use super::{Conflict, numbers::Numbering};
-use crate::config::checked::{Door, Ports, Settings};
+use crate::config::checked::{Door, Settings};
 
 /// The services of a configuration.
 pub(super) struct Services {

@@ -10,13 +10,14 @@ use knock_common::{
     },
     packet::Protocol,
 };
+use knock_sequence::Ports;
 
 use super::{
     Numbers, Sequences,
     places::{Places, Room},
 };
 use crate::{
-    config::checked::{Ports, Sequence, Settings},
+    config::checked::{Sequence, Settings},
     sockets::Connection,
 };
 

@@ -6,11 +6,12 @@ use knock_common::{
     layout::{DOORS_PER_NODE, EdgeKey, PortKind, Symbol},
     packet::Protocol,
 };
+use knock_sequence::{Knock, Ports};
 
 use super::*;
 use crate::config::{
     self,
-    checked::{Effect, Knock, Ports, Verify},
+    checked::{Effect, Verify},
 };
 
 pub(super) fn settings(text: &str) -> Settings {

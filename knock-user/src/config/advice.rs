@@ -8,10 +8,11 @@ mod surroundings;
 use std::{collections::BTreeSet, time::Duration};
 
 use knock_common::packet::Protocol;
+use knock_sequence::{Knock, Ports};
 
 use super::{
     Checked, Problem,
-    checked::{Door, Exempt, Knock, Moving, Ports, Scope, Settings, Verify},
+    checked::{Door, Exempt, Moving, Scope, Settings, Verify},
     scans::{Harmless, Touch},
     value::spell,
 };

@@ -8,6 +8,7 @@ use std::{
 };
 
 use knock_common::{Address, layout::FlagClass, packet::Protocol};
+use knock_sequence::{Knock, Ports};
 
 pub use super::otp::{Origin, Otp};
 
@@ -71,26 +72,6 @@ pub enum Mode {
     Skb,
 }
 
-/// One port or a range of ports of one protocol: `tcp/22`, `udp/60000-61000`.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub struct Ports {
-    /// TCP or UDP.
-    pub protocol: Protocol,
-    /// The first port, at least 1.
-    pub first: u16,
-    /// The last port, at least `first`.
-    pub last: u16,
-}
-
-/// One knock: `tcp/7000`.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub struct Knock {
-    /// TCP or UDP.
-    pub protocol: Protocol,
-    /// The port, at least 1.
-    pub port: u16,
-}
-
 /// An address prefix: `10.0.0.0/8`, `fd00::/8`, `192.0.2.1`.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct Prefix {
@@ -98,57 +79,6 @@ pub struct Prefix {
     pub address: IpAddr,
     /// Length in bits: at most 32 for IPv4, 128 for IPv6.
     pub bits: u8,
-}
-
-impl Ports {
-    /// One TCP port.
-    pub const fn tcp(port: u16) -> Self {
-        Self {
-            protocol: Protocol::Tcp,
-            first: port,
-            last: port,
-        }
-    }
-
-    /// Every port of a protocol.
-    pub const fn all(protocol: Protocol) -> Self {
-        Self {
-            protocol,
-            first: 1,
-            last: u16::MAX,
-        }
-    }
-
-    /// Whether `other` has a port of these.
-    pub fn overlaps(self, other: Self) -> bool {
-        self.protocol == other.protocol && self.first <= other.last && other.first <= self.last
-    }
-}
-
-impl From<Knock> for Ports {
-    fn from(knock: Knock) -> Self {
-        Self {
-            protocol: knock.protocol,
-            first: knock.port,
-            last: knock.port,
-        }
-    }
-}
-
-impl fmt::Display for Ports {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.protocol.name(), self.first)?;
-        if self.last != self.first {
-            write!(f, "-{}", self.last)?;
-        }
-        Ok(())
-    }
-}
-
-impl fmt::Display for Knock {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        Ports::from(*self).fmt(f)
-    }
 }
 
 impl Prefix {

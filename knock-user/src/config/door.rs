@@ -3,9 +3,10 @@
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use knock_common::layout::{FlagClass, KNOCKS_MAX};
+use knock_sequence::{Knock, Ports};
 
 use super::{
-    checked::{Command, Door, Effect, Knock, Moving, OneTime, Ports, Verify},
+    checked::{Command, Door, Effect, Moving, OneTime, Verify},
     otp,
     problem::Report,
     section::{Item, Section},

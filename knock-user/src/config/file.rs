@@ -9,7 +9,6 @@ use super::{
     door,
     problem::Report,
     section::{Item, Lines, Section},
-    value,
 };
 
 const KEYS: &[&str] = &[
@@ -226,7 +225,7 @@ fn decoys(top: &mut Section<'_, '_>, report: &mut Report) -> Decoys {
             item.number(report, 0..=DECOYS_MOST)
         });
         let range = section.or("range", report, DECOY_RANGE, |item, report| {
-            item.parsed(report, value::range)
+            item.parsed(report, knock_sequence::ports::range)
         });
         let Some(ports) = listed else {
             return Some(Decoys::Drawn { count, range });

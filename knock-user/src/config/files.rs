@@ -3,11 +3,11 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use knock_common::packet::Protocol;
+use knock_sequence::{Knock, PortSet, Ports};
 
 use super::{
     Checked, Problem,
-    checked::{Decoys, Door, Exempt, Knock, Moving, OneTime, Ports, Settings, Verify},
-    ports::PortSet,
+    checked::{Decoys, Door, Exempt, Moving, OneTime, Settings, Verify},
     scans::{Direction, Harmless, Touch},
 };
 use crate::{

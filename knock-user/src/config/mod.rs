@@ -12,7 +12,6 @@ mod door;
 mod file;
 mod files;
 mod otp;
-pub mod ports;
 mod problem;
 mod purpose;
 mod ranges;

@@ -13,9 +13,9 @@ use knock_common::{
     otp::{self, HALF_MOST, Secret},
     packet::Protocol,
 };
+use knock_sequence::Ports;
 
 use super::{
-    checked::Ports,
     problem::Report,
     section::{Item, Section},
 };

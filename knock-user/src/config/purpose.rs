@@ -3,10 +3,11 @@
 
 use std::path::Path;
 
+use knock_sequence::{PortSet, Ports};
+
 use super::{
     Checked, Problem, Problems,
-    checked::{Door, Ports, Settings, Verify},
-    ports::PortSet,
+    checked::{Door, Settings, Verify},
 };
 use crate::compile;
 

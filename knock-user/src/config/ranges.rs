@@ -3,10 +3,10 @@
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use knock_common::layout::FlagClass;
+use knock_sequence::{Knock, PortSet, Ports};
 
 use super::{
-    checked::{Door, Knock, Moving, Otp, Ports, Settings},
-    ports::PortSet,
+    checked::{Door, Moving, Otp, Settings},
     value::{spell, spell_flags},
 };
 

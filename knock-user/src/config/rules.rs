@@ -7,11 +7,11 @@ use std::{
 };
 
 use knock_common::{layout::FlagClass, packet::Protocol};
+use knock_sequence::{Knock, PortSet, Ports};
 
 use super::{
-    checked::{Decoys, Door, Exempt, Knock, Moving, Ports, Settings, Verify},
+    checked::{Decoys, Door, Exempt, Moving, Settings, Verify},
     file::{Places, Read},
-    ports::PortSet,
     problem::Report,
     ranges,
     scans::{Direction, Harmless, Touch, opens},

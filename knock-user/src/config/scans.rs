@@ -3,11 +3,9 @@
 use std::{collections::BTreeMap, fmt};
 
 use knock_common::{layout::FlagClass, packet::Protocol};
+use knock_sequence::{Knock, PortSet, Ports};
 
-use super::{
-    checked::{Decoys, Door, Knock, Ports, Settings, Verify},
-    ports::PortSet,
-};
+use super::checked::{Decoys, Door, Settings, Verify};
 use crate::compile;
 
 /// Whether all TCP packets that these flags admit ask for a connection. Only those are wrong knocks

@@ -1,140 +1,16 @@
-//! Single values as people write them: ports, durations, prefixes, flags.
+//! Single values as people write them: durations, prefixes, flags.
 
-use std::{net::IpAddr, ops::RangeInclusive, str::FromStr, time::Duration};
+use std::{net::IpAddr, str::FromStr, time::Duration};
 
-use knock_common::{
-    layout::FlagClass,
-    packet::{Protocol, flag},
-    words,
-};
+use knock_common::{layout::FlagClass, packet::flag, words};
+use knock_sequence::Invalid;
 
-use super::checked::{Knock, Ports, Prefix};
-
-/// Why a text is not the value that it should be, and what to write instead.
-#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("{0}")]
-pub struct Invalid(String);
+use super::checked::Prefix;
 
 type Parsed<T> = Result<T, Invalid>;
 
 fn invalid<T>(reason: String) -> Parsed<T> {
-    Err(Invalid(reason))
-}
-
-impl FromStr for Ports {
-    type Err = Invalid;
-
-    fn from_str(text: &str) -> Parsed<Self> {
-        let Some((protocol, numbers)) = text.split_once('/') else {
-            return invalid(without_protocol(text));
-        };
-        let protocol = match protocol {
-            "tcp" => Protocol::Tcp,
-            "udp" => Protocol::Udp,
-            _ => return invalid(wrong_protocol(text, protocol, numbers)),
-        };
-        let (first, last) = match numbers.split_once('-') {
-            Some((first, last)) => (port(text, first)?, port(text, last)?),
-            None => {
-                let only = port(text, numbers)?;
-                (only, only)
-            }
-        };
-        if last < first {
-            return invalid(format!(
-                "{text:?} runs backwards: write \"{}/{last}-{first}\"",
-                protocol.name()
-            ));
-        }
-        Ok(Self {
-            protocol,
-            first,
-            last,
-        })
-    }
-}
-
-impl FromStr for Knock {
-    type Err = Invalid;
-
-    fn from_str(text: &str) -> Parsed<Self> {
-        let ports: Ports = text.parse()?;
-        if ports.first != ports.last {
-            return invalid(format!(
-                "{text:?} is a range, and a knock is one port, as in \"{}/{}\"",
-                ports.protocol.name(),
-                ports.first
-            ));
-        }
-        Ok(Self {
-            protocol: ports.protocol,
-            port: ports.first,
-        })
-    }
-}
-
-/// The number of a port in `text`.
-fn port(text: &str, number: &str) -> Parsed<u16> {
-    if number.is_empty() || !number.bytes().all(|byte| byte.is_ascii_digit()) {
-        return invalid(format!(
-            "{text:?} is not a port: write a protocol and a number, as in \"tcp/22\""
-        ));
-    }
-    match number.parse() {
-        Ok(port) if port > 0 => Ok(port),
-        _ => invalid(format!("{text:?} is not a port: ports go from 1 to 65535")),
-    }
-}
-
-fn without_protocol(text: &str) -> String {
-    // knockd writes the protocol behind the port, and may leave it out.
-    let (number, protocol) = text.split_once(':').unwrap_or((text, "tcp"));
-    match format!("{protocol}/{number}").parse::<Ports>() {
-        Ok(ports) => format!("{text:?} is not a port: write the protocol first, as in \"{ports}\""),
-        Err(_) => {
-            format!("{text:?} is not a port: write a protocol and a number, as in \"tcp/22\"")
-        }
-    }
-}
-
-fn wrong_protocol(text: &str, protocol: &str, rest: &str) -> String {
-    let lower = protocol.trim().to_ascii_lowercase();
-    let swapped = format!("{rest}/{protocol}");
-    for meant in [format!("{lower}/{}", rest.trim()), swapped] {
-        if (meant.starts_with("tcp/") || meant.starts_with("udp/"))
-            && let Ok(ports) = meant.parse::<Ports>()
-        {
-            return format!("{text:?} is not a port: write \"{ports}\"");
-        }
-    }
-    format!("{text:?} is not a port: the protocol is tcp or udp, as in \"tcp/22\"")
-}
-
-/// Reads `1024-65535`.
-///
-/// # Errors
-/// What to write instead.
-pub fn range(text: &str) -> Parsed<RangeInclusive<u16>> {
-    let Some((first, last)) = text.split_once('-') else {
-        return invalid(format!(
-            "{text:?} is not a range of ports: write \"1024-65535\""
-        ));
-    };
-    let (first, last) = (range_end(text, first)?, range_end(text, last)?);
-    if last < first {
-        return invalid(format!("{text:?} runs backwards: write \"{last}-{first}\""));
-    }
-    Ok(first..=last)
-}
-
-fn range_end(text: &str, number: &str) -> Parsed<u16> {
-    match number.parse() {
-        Ok(port) if port > 0 => Ok(port),
-        _ => invalid(format!(
-            "{text:?} is not a range of ports: write two numbers from 1 to 65535, \
-             as in \"1024-65535\""
-        )),
-    }
+    Err(Invalid::new(reason))
 }
 
 /// Reads `500ms`, `30s`, `10m`, `2h`, `1d`, `1h30m`.
@@ -149,7 +25,7 @@ pub fn duration(text: &str) -> Parsed<Duration> {
             false => "write whole numbers and us, ms, s, m, h or d, as in \"30s\" or \"1h30m\""
                 .to_owned(),
         };
-        Invalid(format!("{text:?} is not a duration: {mend}"))
+        Invalid::new(format!("{text:?} is not a duration: {mend}"))
     })
 }
 
@@ -279,9 +155,6 @@ mod tests {
 
     #[test]
     fn values_are_written_as_they_are_read() {
-        for text in ["tcp/22", "udp/60000-61000", "tcp/65535", "tcp/1"] {
-            assert_eq!(text.parse::<Ports>().unwrap().to_string(), text);
-        }
         for text in [
             "500ms", "30s", "10m", "2h", "1d", "0ms", "90s", "36h", "250us",
         ] {

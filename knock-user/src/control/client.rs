@@ -12,6 +12,8 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 use tracing::Level;
 
+use knock_sequence::Knock;
+
 use super::{
     answers::Detached,
     connection,
@@ -21,13 +23,7 @@ use super::{
     statuses,
     text::Told,
 };
-use crate::{
-    config::{checked::Knock, value},
-    instance::Instance,
-    leftovers,
-    registry::Registry,
-    supervisor::Stderr,
-};
+use crate::{config::value, instance::Instance, leftovers, registry::Registry, supervisor::Stderr};
 
 /// What a running knock-user is asked for, or its pinned maps.
 #[derive(Clone, Debug, Subcommand)]

@@ -9,15 +9,13 @@ use knock_common::{
     layout::{FLOWS_MAX, Features, FlowKey},
     time::Moment,
 };
+use knock_sequence::{Knock, Ports};
 
 use super::Daemon;
 use crate::{
     cli::OnExit,
     clock, compile,
-    config::{
-        checked::{Effect, Knock, Ports},
-        value::spell,
-    },
+    config::{checked::Effect, value::spell},
     control::{
         Misuse, Peer,
         answers::{Explanation, Granted, Grants, Revoked, Status},

@@ -7,13 +7,14 @@ use std::{
 
 use anyhow::Result;
 use knock_common::layout::FlowKey;
+use knock_sequence::Ports;
 
 use super::{Daemon, making::Ready, ports, trial::Trial};
 use crate::{
     admission::Refusal,
     attach::Attached,
     clock, compile,
-    config::checked::{Door, Ports, Settings},
+    config::checked::{Door, Settings},
     drift::Drift,
     protection::{Ended, Put},
     start::Plan,

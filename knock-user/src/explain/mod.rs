@@ -11,9 +11,10 @@ use std::{collections::BTreeMap, net::IpAddr, slice};
 
 use anyhow::{Result, bail};
 use knock_common::{Judgement, decide, layout::Features, time::Moment};
+use knock_sequence::Knock;
 
 use crate::{
-    config::checked::{Knock, Settings},
+    config::checked::Settings,
     control::{answers::Explanation, facts},
     coverage::{Coverage, State},
 };

@@ -15,12 +15,10 @@ use knock_common::{
     visit::Visit,
     world::{Table as _, Word as _},
 };
+use knock_sequence::{Knock, Ports};
 
 use super::{Known, Live, Question, world::Seen};
-use crate::{
-    config::checked::{Door, Knock, Ports},
-    console::text::seconds,
-};
+use crate::{config::checked::Door, console::text::seconds};
 
 /// Names of doors in one sentence.
 const DOORS_SHOWN: usize = 5;

@@ -3,15 +3,10 @@
 use std::ops::RangeInclusive;
 
 use knock_common::packet::Protocol;
+use knock_sequence::{Knock, Ports};
 use rand::{CryptoRng, RngExt as _, seq::index};
 
-use crate::{
-    config::{
-        Problems,
-        checked::{Knock, Ports},
-    },
-    strength,
-};
+use crate::{config::Problems, strength};
 
 /// How often a sequence is drawn anew that may not be used. More than every second one may, so
 /// that this many in a row are none.

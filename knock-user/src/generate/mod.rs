@@ -14,15 +14,12 @@ use std::{
 use anyhow::{Context as _, Result};
 use clap::{Args, ValueEnum};
 use knock_common::{layout::KNOCKS_MAX, packet::Protocol};
+use knock_sequence::{Knock, Ports};
 use rand::CryptoRng;
 
 pub use self::draw::{Unsuitable, Urn};
 use crate::{
-    config::{
-        self, Checked,
-        checked::{Knock, Ports},
-        value,
-    },
+    config::{self, Checked},
     strength::{Strength, View},
     toml_text::{comment, commented, list, string},
 };
@@ -43,7 +40,7 @@ pub struct Options {
     #[arg(long, value_name = "NUMBER", default_value = "6", value_parser = knocks)]
     pub knocks: RangeInclusive<usize>,
     /// Draw from these ports; each is used at most once in a sequence
-    #[arg(long, value_name = "FIRST-LAST", default_value = RANGE, value_parser = value::range)]
+    #[arg(long, value_name = "FIRST-LAST", default_value = RANGE, value_parser = knock_sequence::ports::range)]
     pub range: RangeInclusive<u16>,
     /// Draw TCP knocks, UDP knocks or both
     #[arg(long, value_name = "PROTOCOL", default_value = "both")]

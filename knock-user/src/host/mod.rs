@@ -18,9 +18,10 @@ pub use self::{
     translations::{Translation, translations},
 };
 
-use crate::{config::checked::Knock, sockets};
+use crate::sockets;
 use anyhow::{Context as _, Result};
 use knock_common::packet::Protocol;
+use knock_sequence::Knock;
 
 const EPHEMERAL: &str = "/proc/sys/net/ipv4/ip_local_port_range";
 const RESERVED: &str = "/proc/sys/net/ipv4/ip_local_reserved_ports";

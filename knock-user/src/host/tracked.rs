@@ -4,8 +4,7 @@
 use std::{fs, net::IpAddr};
 
 use knock_common::packet::Protocol;
-
-use crate::config::ports::PortSet;
+use knock_sequence::PortSet;
 
 const TABLE: &str = "/proc/net/nf_conntrack";
 const COUNT: &str = "/proc/sys/net/netfilter/nf_conntrack_count";
@@ -68,8 +67,9 @@ fn is_cut(line: &str, protected: &PortSet, is_own: impl Fn(IpAddr) -> bool) -> b
 
 #[cfg(test)]
 mod tests {
+    use knock_sequence::Ports;
+
     use super::*;
-    use crate::config::checked::Ports;
 
     #[test]
     fn which_connections_are_cut() {

@@ -3,8 +3,7 @@
 use std::{fs, net::IpAddr, process::Command};
 
 use knock_common::packet::Protocol;
-
-use crate::config::checked::Knock;
+use knock_sequence::Knock;
 
 /// Names of the tables that iptables-legacy has.
 const LEGACY_TABLES: &str = "/proc/net/ip_tables_names";

@@ -4,9 +4,10 @@
 //! that is no number, a key given twice.
 
 use knock_common::layout::FlagClass;
+use knock_sequence::Knock;
 
 use super::values::{Otp, flags, otp, sequence, whole};
-use crate::config::{Problem, checked::Knock};
+use crate::config::Problem;
 
 /// The section that is no door; knockd wants it in small letters.
 const OPTIONS: &str = "options";

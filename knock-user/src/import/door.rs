@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use knock_common::{layout::FlagClass, packet::flag};
+use knock_sequence::Ports;
 
 use super::{
     conf::{Door, Entry, Sequence},
@@ -14,7 +15,6 @@ use super::{
 use crate::{
     config::{
         Problem, WITHIN_MOST,
-        checked::Ports,
         value::{spell, spell_flags},
     },
     toml_text::{list, string},

@@ -1,9 +1,9 @@
 //! What the commands of iptables, nft and ufw do for one source.
 
 use knock_common::packet::Protocol;
+use knock_sequence::Ports;
 
 use super::helper;
-use crate::config::checked::Ports;
 
 /// What a command does for the source that knocked.
 #[derive(Clone, Debug, Eq, PartialEq)]

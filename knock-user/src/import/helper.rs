@@ -61,8 +61,9 @@ fn split(word: &str) -> Option<(char, Option<&str>)> {
 
 #[cfg(test)]
 mod tests {
+    use knock_sequence::Ports;
+
     use super::*;
-    use crate::config::checked::Ports;
 
     #[test]
     fn what_the_helper_does() {

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use knock_sequence::Ports;
+
 use super::{
     firewall::{self, Rule},
     shell,
 };
-use crate::config::checked::Ports;
 
 /// What is left of a line when its firewall commands are taken out, and what those do.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]

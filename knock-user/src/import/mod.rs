@@ -26,8 +26,10 @@ use self::{
     conf::{Conf, Entry},
     door::Draft,
 };
+use knock_sequence::Ports;
+
 use crate::{
-    config::{self, Problem, Problems, checked::Ports},
+    config::{self, Problem, Problems},
     refused,
     toml_text::{comment, commented, list},
 };

@@ -1,6 +1,6 @@
 //! What is said about doors once it is known what became of all of them.
 
-use crate::config::checked::Ports;
+use knock_sequence::Ports;
 
 use super::{
     conf::{Door, Sequence},

@@ -1,8 +1,9 @@
 //! Values of knockd's keys.
 
 use knock_common::{layout::FlagClass, otp::SECRET_MOST, packet::Protocol};
+use knock_sequence::Knock;
 
-use crate::config::{checked::Knock, value};
+use crate::config::value;
 
 /// `otp = SEED, period, base, on|off, protocol...`.
 #[derive(Clone, Debug, Eq, PartialEq)]

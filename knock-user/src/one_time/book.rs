@@ -3,8 +3,7 @@
 use std::{collections::HashMap, os::unix::ffi::OsStrExt as _, path::Path};
 
 use knock_common::{layout::KNOCKS_MAX, packet::Protocol, words};
-
-use crate::config::checked::Knock;
+use knock_sequence::Knock;
 
 /// Bits of a mark that are the number of a line. The others are of what stands there.
 const LINE_BITS: u32 = 20;

@@ -8,8 +8,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use knock_sequence::Knock;
+
 use super::{book::Book, disk};
-use crate::config::checked::Knock;
 
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 

@@ -23,7 +23,8 @@ pub use self::{
     book::{Book, Flaw, SEQUENCES_MOST},
     disk::exposure,
 };
-use crate::config::checked::Knock;
+use knock_sequence::Knock;
+
 use crate::refused;
 
 /// A sequence that works now.

@@ -10,13 +10,11 @@ mod repeats;
 mod text;
 
 use knock_common::packet::Protocol;
+use knock_sequence::{Knock, PortSet, Ports};
 
 use self::repeats::{is_distinct, period, without_runs};
 pub use self::text::span;
-use crate::config::{
-    checked::{Decoys, Door, Knock, Moving, Ports, Settings, Verify},
-    ports::PortSet,
-};
+use crate::config::checked::{Decoys, Door, Moving, Settings, Verify};
 
 pub(crate) use self::{
     repeats::{Repetition, repetition},

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use knock_common::packet::Protocol;
-use knock_user::config::checked::Knock;
+use knock_sequence::Knock;
 
 /// A packet in an Ethernet frame.
 #[derive(Clone, Copy, Debug)]

@@ -6,12 +6,12 @@ use super::{Advice, listed};
 use crate::{
     compile,
     config::{
-        checked::{Decoys, Knock, Moving, Ports},
-        ports::PortSet,
+        checked::{Decoys, Moving},
         ranges,
     },
 };
 use knock_common::packet::Protocol;
+use knock_sequence::{Knock, PortSet, Ports};
 
 /// With fewer ephemeral ports, a host that opens many connections to one other runs out of them.
 const EPHEMERAL_LEAST: u32 = 1024;

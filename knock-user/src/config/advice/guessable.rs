@@ -1,9 +1,10 @@
 //! Sequences that are easier to guess than their length suggests.
 
 use knock_common::packet::Protocol;
+use knock_sequence::Knock;
 
 use crate::{
-    config::checked::{Door, Knock, Verify},
+    config::checked::{Door, Verify},
     strength::{self, Repetition, SYMBOLS},
 };
 

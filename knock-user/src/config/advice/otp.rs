@@ -2,10 +2,12 @@
 
 use std::{fs, os::unix::fs::MetadataExt as _, path::Path};
 
+use knock_sequence::Knock;
+
 use super::Advice;
 use crate::{
     config::{
-        checked::{Door, Knock, Origin, Otp},
+        checked::{Door, Origin, Otp},
         ranges,
     },
     strength::{self, Strength},

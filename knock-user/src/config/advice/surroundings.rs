@@ -3,10 +3,12 @@
 
 use std::collections::BTreeSet;
 
+use knock_sequence::{Knock, PortSet};
+
 use super::{super::Checked, Advice, listed};
 use crate::{
     compile,
-    config::{Problem, checked::Knock, ports::PortSet},
+    config::Problem,
     host::{Host, Link},
 };
 

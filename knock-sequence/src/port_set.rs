@@ -1,8 +1,6 @@
 //! Sets of ports.
 
-use knock_common::packet::Protocol;
-
-use super::checked::Ports;
+use crate::{Ports, Protocol};
 
 const PORTS: usize = 1 << 16;
 
@@ -107,6 +105,7 @@ impl PortSet {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
 
