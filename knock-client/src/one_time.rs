@@ -1,18 +1,13 @@
-//! Files of sequences that work once each.
-//!
-//! A line is a sequence, in knockd's form or in ours. Lines that begin with `#` are comments, or
-//! have been used: what marks a line is a `#` in place of the blank that it begins with.
+//! Taking sequences from a file in which each works once; [`knock_sequence::one_time`] has the format.
 
 use crate::refused;
-use crate::sequence::{KNOCKS_MAX, bytes, items};
-use knock_sequence::{Protocol, Sequence, Word};
+use crate::sequence::bytes;
+use knock_sequence::one_time::{Book, FILE_MOST, Flaw, Next};
+use knock_sequence::{Knock, Sequence};
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
-
-/// A hundred thousand sequences of a dozen knocks each.
-const FILE_MAX: u64 = 16 << 20;
 
 /// A sequence that was taken from a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,12 +95,12 @@ pub fn take(path: &Path) -> Result<Taken, OneTimeError> {
 ///
 /// There is none, or it can't be marked.
 pub fn take_line(path: &Path, line: usize) -> Result<Taken, OneTimeError> {
-    take_with(path, |text| at(text, line))
+    take_with(path, |book| at(book, line))
 }
 
 fn take_with(
     path: &Path,
-    choose: impl FnOnce(&[u8]) -> Result<(Taken, Vec<u8>), Problem>,
+    choose: impl FnOnce(&Book) -> Result<(Taken, Vec<u8>), Problem>,
 ) -> Result<Taken, OneTimeError> {
     let unreadable = |cause| OneTimeError::Unreadable {
         path: path.to_owned(),
@@ -117,8 +112,8 @@ fn take_with(
         path: path.to_owned(),
         cause,
     })?;
-    let text = bytes(&file, FILE_MAX).map_err(unreadable)?;
-    let (taken, marked) = choose(&text).map_err(|problem| problem.of(path))?;
+    let text = bytes(&file, FILE_MOST).map_err(unreadable)?;
+    let (taken, marked) = choose(&Book::new(text)).map_err(|problem| problem.of(path))?;
     replace(&file, &marked).map_err(|cause| OneTimeError::Unmarkable {
         path: path.to_owned(),
         cause,
@@ -134,6 +129,12 @@ enum Problem {
     Exhausted,
 }
 
+impl From<Flaw<'_>> for Problem {
+    fn from(flaw: Flaw<'_>) -> Self {
+        Self::Line(flaw.line as usize, flaw.reason.to_owned())
+    }
+}
+
 impl Problem {
     fn of(self, path: &Path) -> OneTimeError {
         let path = path.to_owned();
@@ -145,93 +146,37 @@ impl Problem {
     }
 }
 
-/// The next sequence of a text, and the text with its mark.
-fn next(text: &[u8]) -> Result<(Taken, Vec<u8>), Problem> {
-    let mut lines = (1..).zip(lines(text));
-    let found = lines.find(|(_, line)| is_unused(line));
-    let (number, line) = found.ok_or(Problem::Exhausted)?;
-    Ok(taken(text, number, knocks(line, number)?))
+/// The next sequence of a file, and the text with its mark.
+fn next(book: &Book) -> Result<(Taken, Vec<u8>), Problem> {
+    match book.next().ok_or(Problem::Exhausted)? {
+        Next::Sequence(line, knocks) => Ok(taken(book, line, knocks)),
+        Next::Flawed(flaw) => Err(flaw.into()),
+    }
 }
 
-/// The sequence of a line of a text, and the text with marks as far as that.
-fn at(text: &[u8], number: usize) -> Result<(Taken, Vec<u8>), Problem> {
-    let line = number.checked_sub(1);
-    let line = line.and_then(|index| lines(text).nth(index));
-    let line = line.ok_or(Problem::NoLine(number))?;
+/// The sequence of a line, and the text with marks as far as that.
+fn at(book: &Book, number: usize) -> Result<(Taken, Vec<u8>), Problem> {
+    let line = u32::try_from(number).map_err(|_| Problem::NoLine(number))?;
     // What was knocked in vain is marked here, and still to come there.
-    let knocks = match line.strip_prefix(b"#") {
-        Some(used) => knocks(used, number).unwrap_or_default(),
-        None if is_unused(line) => knocks(line, number)?,
-        None => Sequence::new(),
-    };
-    if knocks.is_empty() {
-        return Err(Problem::NoLine(number));
+    if !book.is_marked(line)
+        && let Some(flaw) = book.flaw(line)
+    {
+        return Err(flaw.into());
     }
-    Ok(taken(text, number, knocks))
+    let knocks = book.sequence(line).ok_or(Problem::NoLine(number))?;
+    Ok(taken(book, line, knocks))
 }
 
 /// What was taken, and the text with marks in front of it and what comes before.
-fn taken(text: &[u8], number: usize, knocks: Sequence) -> (Taken, Vec<u8>) {
-    let mut marked = Vec::with_capacity(text.len() + 1);
-    let mut lines = lines(text);
-    for line in lines.by_ref().take(number) {
-        if is_unused(line) {
-            marked.push(b'#');
-            let blank = line.strip_prefix(b" ").or(line.strip_prefix(b"\t"));
-            marked.extend_from_slice(blank.unwrap_or(line));
-        } else {
-            marked.extend_from_slice(line);
-        }
-    }
-    let mut left = 0;
-    for line in lines {
-        left += usize::from(is_unused(line));
-        marked.extend_from_slice(line);
-    }
+fn taken(book: &Book, line: u32, knocks: &[Knock]) -> (Taken, Vec<u8>) {
+    let marked = book.marked(line);
+    let text = marked.as_ref().unwrap_or(book).text().to_vec();
     let taken = Taken {
-        knocks,
-        line: number,
-        left,
+        knocks: knocks.to_vec(),
+        line: line as usize,
+        left: book.unused().filter(|(later, _)| *later > line).count(),
     };
-    (taken, marked)
-}
-
-/// Whether a line is neither blank nor a comment.
-fn is_unused(line: &[u8]) -> bool {
-    let line = line.trim_ascii();
-    !line.is_empty() && !line.starts_with(b"#")
-}
-
-/// The lines of a file, with their ends. Octets and not text: comments may be in any encoding.
-fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
-    text.split_inclusive(|&byte| byte == b'\n')
-}
-
-/// The knocks of a line.
-fn knocks(line: &[u8], number: usize) -> Result<Sequence, Problem> {
-    let wrong = |reason: String| Err(Problem::Line(number, reason));
-    let Ok(line) = str::from_utf8(line) else {
-        return wrong("not a text in UTF-8".to_owned());
-    };
-    // A file that was cut off would give a wrong port.
-    if !line.ends_with('\n') {
-        return wrong("the line has no end, so the file may have been cut off".to_owned());
-    }
-    // Hosts don't use such a line.
-    if line.split(',').any(|part| part.trim().is_empty()) {
-        return wrong("nothing stands where a knock belongs, beside a comma".to_owned());
-    }
-    let knocks: Result<Sequence, _> = items(line)
-        .map(|item| item.parse::<Word>().map(|word| word.knock(Protocol::Tcp)))
-        .collect();
-    match knocks {
-        Err(error) => wrong(error.to_string()),
-        Ok(knocks) if knocks.len() > KNOCKS_MAX => wrong(format!(
-            "{} knocks: a sequence has at most {KNOCKS_MAX}",
-            knocks.len()
-        )),
-        Ok(knocks) => Ok(knocks),
-    }
+    (taken, text)
 }
 
 /// The right to change a file, which only one program has at a time.
@@ -301,7 +246,7 @@ mod tests {
     use super::*;
     use std::thread;
 
-    fn words(knocks: &[crate::Knock]) -> String {
+    fn words(knocks: &[Knock]) -> String {
         let words: Vec<String> = knocks.iter().map(ToString::to_string).collect();
         words.join(" ")
     }
@@ -348,12 +293,12 @@ mod tests {
             (
                 "something wrong later",
                 " 7000\n ssh\n",
-                "1: tcp/7000, 1 left",
+                "1: tcp/7000, 0 left",
                 "#7000\n ssh\n",
             ),
         ];
         for (name, text, told, marked) in rows {
-            let Ok((Taken { knocks, line, left }, found)) = next(text.as_bytes()) else {
+            let Ok((Taken { knocks, line, left }, found)) = next(&Book::new(text.into())) else {
                 panic!("{name}: nothing");
             };
             assert_eq!(
@@ -392,9 +337,14 @@ mod tests {
                 &long,
                 Some((1, "129 knocks: a sequence has at most 128")),
             ),
+            (
+                "the same as a used one",
+                "#7000\n tcp/7000\n",
+                Some((2, "the same as line 1, and a sequence works once")),
+            ),
         ];
         for (name, text, wrong) in rows {
-            match (next(text.as_bytes()), wrong) {
+            match (next(&Book::new(text.into())), wrong) {
                 (Err(Problem::Exhausted), None) => {}
                 (Err(Problem::Line(line, reason)), Some((at, told))) => {
                     assert_eq!(line, at, "{name}");
@@ -407,27 +357,28 @@ mod tests {
 
     #[test]
     fn a_line_that_the_host_names_is_taken() {
-        let text = "# mine\n#7000\n 8000\n 9000:udp\n 1000\n";
+        let text = "# mine\n#7000\n 8000\n 9000:udp\n 1000\n#2000";
         let rows = [
             (
                 "the next",
                 3,
                 Ok("tcp/8000, 2 left"),
-                "# mine\n#7000\n#8000\n 9000:udp\n 1000\n",
+                "# mine\n#7000\n#8000\n 9000:udp\n 1000\n#2000",
             ),
             (
                 "further on",
                 4,
                 Ok("udp/9000, 1 left"),
-                "# mine\n#7000\n#8000\n#9000:udp\n 1000\n",
+                "# mine\n#7000\n#8000\n#9000:udp\n 1000\n#2000",
             ),
             ("knocked in vain", 2, Ok("tcp/7000, 3 left"), text),
             ("a comment", 1, Err(1), text),
-            ("beyond the end", 6, Err(6), text),
+            ("used, and cut off", 6, Err(6), text),
+            ("beyond the end", 7, Err(7), text),
             ("no line", 0, Err(0), text),
         ];
         for (name, number, told, marked) in rows {
-            match (at(text.as_bytes(), number), told) {
+            match (at(&Book::new(text.into()), number), told) {
                 (Ok((taken, found)), Ok(told)) => {
                     let words = format!("{}, {} left", words(&taken.knocks), taken.left);
                     assert_eq!(words, told, "{name}");
@@ -438,7 +389,7 @@ mod tests {
                 _ => panic!("{name}"),
             }
         }
-        let wrong = at(b" 7000\n ssh\n", 2);
+        let wrong = at(&Book::new(b" 7000\n ssh\n".to_vec()), 2);
         assert!(matches!(wrong, Err(Problem::Line(2, _))));
     }
 

@@ -10,6 +10,7 @@
 pub mod duration;
 mod invalid;
 mod knock;
+pub mod one_time;
 mod port_set;
 pub mod ports;
 

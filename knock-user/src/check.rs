@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use knock_sequence::Ports;
+use knock_sequence::{Ports, one_time::Book};
 
 use crate::{
     compile,
@@ -19,9 +19,7 @@ use crate::{
     coverage::{self, State},
     host::Host,
     instance::Instance,
-    interface,
-    one_time::{self, Book},
-    pins,
+    interface, one_time, pins,
     strength::{Strength, View},
 };
 

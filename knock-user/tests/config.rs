@@ -225,7 +225,7 @@ fn check_says_what_a_one_time_file_has() {
             &[
                 "seq.toml:5: warning: one_time: once:3: tcp/7001 is where [index] listens",
                 "seq.toml:5: warning: one_time: once:4: tcp/22 is protected",
-                "seq.toml:5: warning: one_time: once:5: \"80000\" is not a knock",
+                "seq.toml:5: warning: one_time: once:5: \"80000\" names the port \"80000\"",
                 "knock    the sequences of once, each once: 1 left, line 2 opens",
                 "guessing 3 knocks on 131070 ports: about 2^51 sequences, 2 of them good at a time; \
                  one is found after about 2^49 tries, 23784 years at a thousand a second",

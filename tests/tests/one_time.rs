@@ -385,9 +385,9 @@ fn lines_that_are_none() {
         let daemon = Daemon::start(&net.server, &format!("{}{web}", book.door(3)));
         let place = book.path.display();
         for told in [
-            format!("{place}:3: \"0\" is not a knock"),
-            format!("{place}:4: \"70000\" is not a knock"),
-            format!("{place}:5: \"7000:icmp\" is not a knock"),
+            format!("{place}:3: \"0\" names the"),
+            format!("{place}:4: \"70000\" names the"),
+            format!("{place}:5: \"7000:icmp\" names the"),
             format!("{place}:6: nothing stands where a knock belongs"),
             format!("{place}:7: tcp/22 is protected"),
             "3 more lines are not used".to_owned(),

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use knock_common::packet::Protocol;
-use knock_sequence::{Knock, PortSet, Ports};
+use knock_sequence::{Knock, PortSet, Ports, one_time::Book};
 
 use super::{
     Checked, Problem,
@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     compile,
-    one_time::{self, Book, OneTimeError},
+    one_time::{self, OneTimeError},
 };
 
 /// Lines of one file that are told of, each by itself.

@@ -8,10 +8,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use knock_sequence::one_time::FILE_MOST;
+
 use crate::config;
 
-/// A hundred thousand sequences of a dozen knocks each; `/dev/zero` is longer.
-const FILE_MAX: u64 = 16 << 20;
 const OWNER_ONLY: u32 = 0o600;
 /// Everybody may read, everybody may write.
 const READ_BY_ALL: u32 = 0o004;
@@ -25,10 +25,10 @@ const STICKY: u32 = 0o1000;
 pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut text = Vec::new();
     let length = config::open_regular(path, "it is not a file")?
-        .take(FILE_MAX + 1)
+        .take(FILE_MOST + 1)
         .read_to_end(&mut text)?;
-    if length as u64 > FILE_MAX {
-        let problem = format!("it is longer than {} MiB", FILE_MAX >> 20);
+    if length as u64 > FILE_MOST {
+        let problem = format!("it is longer than {} MiB", FILE_MOST >> 20);
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, problem));
     }
     Ok(text)

@@ -8,9 +8,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use knock_sequence::Knock;
+use knock_sequence::{Knock, one_time::Book};
 
-use super::{book::Book, disk};
+use super::disk;
 
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 

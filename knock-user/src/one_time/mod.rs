@@ -6,24 +6,20 @@
 //!   └── disk (replace, at once, fsync) ◀─────┘
 //! ```
 //!
-//! A line is a sequence in knockd's form (`7000:tcp,8000:udp`) or in ours (`tcp/7000 udp/8000`). A
-//! line that begins with `#` has been used, or is a comment. When a line has been used, it and all
-//! lines before it are marked: who knocked those in vain has shown them to whoever listened.
+//! [`knock_sequence::one_time`] has the format. When a line has been used, it and all lines before it
+//! are marked: who knocked those in vain has shown them to whoever listened.
 
-mod book;
 mod disk;
 mod live;
+mod mark;
 
 use std::{
     io,
     path::{Path, PathBuf},
 };
 
-pub use self::{
-    book::{Book, Flaw, SEQUENCES_MOST},
-    disk::exposure,
-};
-use knock_sequence::Knock;
+pub use self::disk::exposure;
+use knock_sequence::{Knock, one_time::Book};
 
 use crate::refused;
 
@@ -165,7 +161,7 @@ impl OneTimeFile {
         let mut file = Self {
             path: path.to_owned(),
             lookahead,
-            memory: book::memory(&disk::real(path).unwrap_or_else(|_| path.to_owned())),
+            memory: mark::memory(&disk::real(path).unwrap_or_else(|_| path.to_owned())),
             book: Book::default(),
             owed: None,
             used: None,
@@ -235,7 +231,7 @@ impl OneTimeFile {
 
     /// The sequence that goes by this mark, if the file has it.
     pub fn sequence(&self, mark: u32) -> Option<&[Knock]> {
-        self.book.sequence(self.book.line_of(mark)?)
+        self.book.sequence(mark::line_of(&self.book, mark)?)
     }
 
     /// The sequences that work now; none if the file is of no use.
@@ -246,7 +242,7 @@ impl OneTimeFile {
         let sequences = self.book.unused().take(self.lookahead.into());
         sequences
             .map(|(line, knocks)| Current {
-                mark: book::mark(line, knocks),
+                mark: mark::mark(line, knocks),
                 knocks: knocks.to_vec(),
             })
             .collect()
@@ -274,7 +270,7 @@ impl OneTimeFile {
     /// # Errors
     /// What was used can't be marked.
     pub fn mark_used(&mut self, mark: u32) -> Result<(), &OneTimeError> {
-        let Some(line) = self.book.line_of(mark) else {
+        let Some(line) = mark::line_of(&self.book, mark) else {
             return Ok(());
         };
         if self.owed.is_none() && self.book.is_marked(line) {

@@ -3,263 +3,9 @@ use std::{
     os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink},
 };
 
-use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::{disk::Step, *};
-
-fn words(knocks: &[Knock]) -> String {
-    let words: Vec<String> = knocks.iter().map(ToString::to_string).collect();
-    words.join(" ")
-}
-
-fn unused(book: &Book) -> Vec<String> {
-    let unused = book.unused();
-    unused
-        .map(|(line, knocks)| format!("{line}: {}", words(knocks)))
-        .collect()
-}
-
-fn flaws(book: &Book) -> Vec<String> {
-    let flaws = book.flaws();
-    flaws
-        .map(|flaw| format!("{}: {}", flaw.line, flaw.reason))
-        .collect()
-}
-
-/// Name, file, sequences, flaws.
-type LineRow<'a> = (&'a str, &'a [u8], &'a [&'a str], &'a [&'a str]);
-
-#[test]
-fn what_lines_are() {
-    let long = format!(" {}7000\n", "7000,".repeat(128));
-    let rows: [LineRow<'_>; 20] = [
-        ("nothing", b"", &[], &[]),
-        (
-            "knockd's form",
-            b" 7000:tcp,8000:udp,9000\n",
-            &["1: tcp/7000 udp/8000 tcp/9000"],
-            &[],
-        ),
-        (
-            "ours",
-            b"tcp/7000 udp/8000\n",
-            &["1: tcp/7000 udp/8000"],
-            &[],
-        ),
-        ("capitals", b" 7000:UDP\n", &["1: udp/7000"], &[]),
-        (
-            "blanks, comments, used ones",
-            b"# mine\n\n  \n #7000\n#8000,9000\n 9000\n",
-            &["6: tcp/9000"],
-            &[],
-        ),
-        (
-            "Windows line ends",
-            b" 7000\r\n 8000\r\n",
-            &["1: tcp/7000", "2: tcp/8000"],
-            &[],
-        ),
-        (
-            "port 0",
-            b" 0,8000\n 9000\n",
-            &["2: tcp/9000"],
-            &["1: \"0\" is not a knock: write 7000:tcp, with a port from 1 to 65535, tcp or udp"],
-        ),
-        (
-            "a port too high",
-            b" 70000\n",
-            &[],
-            &[
-                "1: \"70000\" is not a knock: write 7000:tcp, with a port from 1 to 65535, tcp or udp",
-            ],
-        ),
-        (
-            "an unknown protocol",
-            b" 7000:icmp\n",
-            &[],
-            &[
-                "1: \"7000:icmp\" is not a knock: write 7000:tcp, with a port from 1 to 65535, tcp or udp",
-            ],
-        ),
-        (
-            "no port",
-            b" :tcp\n",
-            &[],
-            &[
-                "1: \":tcp\" is not a knock: write 7000:tcp, with a port from 1 to 65535, tcp or udp",
-            ],
-        ),
-        (
-            "a sign",
-            b" -1,7000\n",
-            &[],
-            &["1: \"-1\" is not a knock: write 7000:tcp, with a port from 1 to 65535, tcp or udp"],
-        ),
-        (
-            "an empty item",
-            b" 7000,,8000\n",
-            &[],
-            &["1: nothing stands where a knock belongs, beside a comma"],
-        ),
-        (
-            "a comma at the end",
-            b" 7000,\n",
-            &[],
-            &["1: nothing stands where a knock belongs, beside a comma"],
-        ),
-        (
-            "too many knocks",
-            long.as_bytes(),
-            &[],
-            &["1: 129 knocks: a sequence has at most 128"],
-        ),
-        (
-            "not UTF-8",
-            b" 7000\xff\n 9000\n",
-            &["2: tcp/9000"],
-            &["1: not a text in UTF-8"],
-        ),
-        (
-            "a comment that is not UTF-8",
-            b"#\xff\n 9000\n",
-            &["2: tcp/9000"],
-            &[],
-        ),
-        (
-            "cut off",
-            b" 7000\n 8000,90",
-            &["1: tcp/7000"],
-            &["2: the line has no end, so the file may have been cut off"],
-        ),
-        (
-            "twice",
-            b" 7000\n 8000\n7000:tcp\n",
-            &["1: tcp/7000", "2: tcp/8000"],
-            &["3: the same as line 1, and a sequence works once"],
-        ),
-        (
-            "used before",
-            b"#7000\n 8000\n 7000\n",
-            &["2: tcp/8000"],
-            &["3: the same as line 1, and a sequence works once"],
-        ),
-        ("used, and cut off", b" 7000\n#8000", &["1: tcp/7000"], &[]),
-    ];
-    for (name, text, sequences, wrong) in rows {
-        let book = Book::new(text.to_vec());
-        assert_eq!(unused(&book), sequences, "{name}");
-        assert_eq!(flaws(&book), wrong, "{name}");
-        assert_eq!(book.text(), text, "{name}");
-    }
-}
-
-/// Name, file, line, the file with the mark.
-type MarkRow<'a> = (&'a str, &'a [u8], u32, Option<&'a [u8]>);
-
-#[test]
-fn what_is_marked() {
-    let rows: [MarkRow<'_>; 9] = [
-        ("the first", b" 7000\n 8000\n", 1, Some(b"#7000\n 8000\n")),
-        (
-            "and those before",
-            b" 7000\n\t8000\n 9000\n",
-            2,
-            Some(b"#7000\n#8000\n 9000\n"),
-        ),
-        (
-            "no blank in front",
-            b"7000\n8000\n",
-            1,
-            Some(b"#7000\n8000\n"),
-        ),
-        ("two blanks", b"  7000\n", 1, Some(b"# 7000\n")),
-        (
-            "Windows line ends",
-            b" 7000\r\n 8000\r\n",
-            1,
-            Some(b"#7000\r\n 8000\r\n"),
-        ),
-        (
-            "what else is there stays",
-            b"# mine\n\n ssh\n\xff\n 7000\n 8000,9",
-            5,
-            Some(b"# mine\n\n ssh\n\xff\n#7000\n 8000,9"),
-        ),
-        (
-            "twice",
-            b" 7000\n 7000\n 8000\n",
-            2,
-            Some(b"#7000\n#7000\n 8000\n"),
-        ),
-        ("marked", b"#7000\n 8000\n", 1, None),
-        ("no line", b" 7000\n", 0, None),
-    ];
-    for (name, text, line, marked) in rows {
-        let found = Book::new(text.to_vec()).marked(line);
-        let text = found.as_ref().map(Book::text);
-        assert_eq!(text, marked, "{name}");
-        if let Some(found) = &found {
-            let again = Book::new(found.text().to_vec());
-            assert_eq!(unused(found), unused(&again), "{name}");
-            assert_eq!(found.marked(line), None, "{name}");
-        }
-    }
-}
-
-/// Something like a file: mostly what is meant, some of it broken.
-fn any_text() -> impl Strategy<Value = Vec<u8>> {
-    let piece = prop_oneof![
-        Just(b" 7000:tcp,8000:udp".to_vec()),
-        (1_u16..9).prop_map(|port| format!(" {port}").into_bytes()),
-        Just(b"tcp/7000 udp/8000".to_vec()),
-        Just(b"#".to_vec()),
-        Just(b"\n".to_vec()),
-        Just(b"\n".to_vec()),
-        Just(b"\r\n".to_vec()),
-        Just(b",".to_vec()),
-        proptest::collection::vec(any::<u8>(), 0..4),
-    ];
-    proptest::collection::vec(piece, 0..40).prop_map(|pieces| pieces.concat())
-}
-
-proptest! {
-    /// Whatever is in a file: a mark ends its line and those before it, once, and changes nothing
-    /// else.
-    #[test]
-    fn marking(text in any_text(), choice: prop::sample::Index) {
-        let book = Book::new(text.clone());
-        let lines: Vec<u32> = book.unused().map(|(line, _)| line).collect();
-        prop_assume!(!lines.is_empty());
-        let line = lines[choice.index(lines.len())];
-        let marked = book.marked(line).unwrap();
-        prop_assert_eq!(marked.marked(line), None, "idempotent");
-        let later: Vec<u32> = lines.iter().copied().filter(|&later| later > line).collect();
-        let left: Vec<u32> = marked.unused().map(|(line, _)| line).collect();
-        prop_assert_eq!(&left, &later);
-        let again = Book::new(marked.text().to_vec());
-        prop_assert_eq!(unused(&marked), unused(&again), "as it is read again");
-        // Without marks and the blanks that they replace, the lines are the same.
-        let bare = |text: &[u8]| -> Vec<Vec<u8>> {
-            let lines = text.split(|&byte| byte == b'\n');
-            lines
-                .map(|line| {
-                    let line = line.strip_prefix(b"#").unwrap_or(line);
-                    line.trim_ascii_start().to_vec()
-                })
-                .collect()
-        };
-        prop_assert_eq!(bare(marked.text()), bare(&text));
-        let end = marked.text().len() - book_end(&book, line);
-        prop_assert_eq!(&marked.text()[end..], &text[text.len() - book_end(&book, line)..]);
-    }
-}
-
-/// How many bytes stand behind a line.
-fn book_end(book: &Book, line: u32) -> usize {
-    let lines = book.text().split_inclusive(|&byte| byte == b'\n');
-    lines.skip(line as usize).map(<[u8]>::len).sum()
-}
 
 struct Place {
     directory: TempDir,
@@ -307,12 +53,12 @@ impl Place {
 fn lines(file: &OneTimeFile) -> Vec<u32> {
     let lines = file.current().into_iter();
     lines
-        .map(|current| file.book.line_of(current.mark).unwrap())
+        .map(|current| mark::line_of(&file.book, current.mark).unwrap())
         .collect()
 }
 
 fn use_up(file: &mut OneTimeFile, line: u32) -> Result<(), String> {
-    let mark = book::mark(line, file.book.sequence(line).unwrap());
+    let mark = mark::mark(line, file.book.sequence(line).unwrap());
     file.mark_used(mark).map_err(ToString::to_string)
 }
 
@@ -394,7 +140,7 @@ fn what_the_door_refuses_is_not_used() {
     let refuses = |knocks: &[Knock]| (knocks[0].port == 22).then(|| "protected".to_owned());
     let mut file = OneTimeFile::open(&place.path, 2, refuses);
     assert_eq!(lines(&file), [1, 3]);
-    assert_eq!(flaws(&file.book), ["2: protected"]);
+    assert_eq!(file.book.flaw(2).map(|flaw| flaw.reason), Some("protected"));
     use_up(&mut file, 1).unwrap();
     assert_eq!(lines(&file), [3], "still not");
     // Nobody has asked whether the door takes it.
@@ -414,7 +160,7 @@ fn what_the_door_refuses_is_not_used() {
 fn another_file_in_its_place() {
     let place = Place::new(" 7000\n 8000\n");
     let notes: Vec<u32> = (1..=2)
-        .map(|line| book::mark(line, place.open(2).book.sequence(line).unwrap()))
+        .map(|line| mark::mark(line, place.open(2).book.sequence(line).unwrap()))
         .collect();
     const OTHER: &str = " 7001\n 8001\n 9001\n";
     fs::write(&place.path, OTHER).unwrap();
@@ -434,9 +180,8 @@ fn another_file_in_its_place() {
 #[test]
 fn the_mark_of_a_line() {
     let knocks = ["tcp/7100", "udp/8100", "tcp/6100"].map(|knock| knock.parse().unwrap());
-    assert_eq!(book::mark(1, &knocks), 0x57f0_0001);
-    assert_eq!(book::mark(2, &knocks), 0x57f0_0001 + 1);
-    assert_eq!(SEQUENCES_MOST, 0xf_ffff);
+    assert_eq!(mark::mark(1, &knocks), 0x57f0_0001);
+    assert_eq!(mark::mark(2, &knocks), 0x57f0_0001 + 1);
 }
 
 #[test]

@@ -1,9 +1,13 @@
 //! What people write, and what both programs read in it.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::time::Duration;
 
+use knock_sequence::{Protocol, Word, duration::parse_duration, one_time::Book};
+
 /// A word, and the duration that it is.
-pub(crate) const DURATIONS: [(&str, Option<Duration>); 25] = [
+const DURATIONS: [(&str, Option<Duration>); 25] = [
     ("0ms", Some(Duration::ZERO)),
     ("250us", Some(Duration::from_micros(250))),
     ("500ms", Some(Duration::from_millis(500))),
@@ -32,7 +36,7 @@ pub(crate) const DURATIONS: [(&str, Option<Duration>); 25] = [
 ];
 
 /// A word in a file of one-time sequences, and the knock that it is.
-pub(crate) const KNOCKS: [(&str, Option<&str>); 22] = [
+const KNOCKS: [(&str, Option<&str>); 22] = [
     ("7000", Some("tcp/7000")),
     ("7000:tcp", Some("tcp/7000")),
     ("8000:udp", Some("udp/8000")),
@@ -61,7 +65,7 @@ pub(crate) const KNOCKS: [(&str, Option<&str>); 22] = [
 type Next = (u32, &'static str);
 
 /// A file of one-time sequences, and the sequence in it that is next: its line, and its knocks.
-pub(crate) const FILES: [(&str, &[u8], Option<Next>); 9] = [
+const FILES: [(&str, &[u8], Option<Next>); 9] = [
     ("ours", b" tcp/1 udp/2\n", Some((1, "tcp/1 udp/2"))),
     (
         "knockd's",
@@ -88,3 +92,53 @@ pub(crate) const FILES: [(&str, &[u8], Option<Next>); 9] = [
         Some((2, "tcp/1 tcp/2")),
     ),
 ];
+
+#[test]
+fn durations() {
+    for (word, duration) in DURATIONS {
+        assert_eq!(parse_duration(word).ok(), duration, "{word:?}");
+    }
+}
+
+/// The next line of a file, and its knocks.
+fn next(octets: &[u8]) -> Option<(u32, String)> {
+    let book = Book::new(octets.to_vec());
+    let (line, knocks) = book.unused().next()?;
+    let knocks: Vec<_> = knocks.iter().map(ToString::to_string).collect();
+    Some((line, knocks.join(" ")))
+}
+
+#[test]
+fn knocks() {
+    for (word, knock) in KNOCKS {
+        let read = word.parse::<Word>().ok();
+        let read = read.map(|word| word.knock(Protocol::Tcp).to_string());
+        assert_eq!(read.as_deref(), knock, "{word:?}");
+        let in_a_file = next(format!(" {word}\n").as_bytes());
+        let expected = knock.map(|knock| (1, knock.to_owned()));
+        assert_eq!(in_a_file, expected, "{word:?}");
+    }
+}
+
+#[test]
+fn one_time_files() {
+    for (name, octets, expected) in FILES {
+        let expected = expected.map(|(line, knocks)| (line, knocks.to_owned()));
+        assert_eq!(next(octets), expected, "{name}");
+        // Only the mark is new.
+        let Some((line, _)) = expected else { continue };
+        let mut after = Book::new(octets.to_vec())
+            .marked(line)
+            .unwrap()
+            .text()
+            .to_vec();
+        let lines = octets.split(|octet| *octet == b'\n');
+        let begin: usize = lines
+            .take(line as usize - 1)
+            .map(|line| line.len() + 1)
+            .sum();
+        assert_eq!(after[begin], b'#', "{name}");
+        after[begin] = b' ';
+        assert_eq!(after, octets, "{name}");
+    }
+}

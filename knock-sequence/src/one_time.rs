@@ -1,16 +1,21 @@
-//! The lines of a file, without the file.
+//! The format of files with sequences that work once each, without the file.
+//!
+//! A line is a sequence in knockd's form (`7000:tcp,8000:udp`) or in ours (`tcp/7000 udp/8000`).
+//! Lines that begin with `#` are comments, or sequences that have been used: what marks a line is a
+//! `#` in place of the blank that it begins with.
 
-use std::{collections::HashMap, os::unix::ffi::OsStrExt as _, path::Path};
+use std::collections::HashMap;
 
-use knock_common::{layout::KNOCKS_MAX, packet::Protocol, words};
-use knock_sequence::Knock;
+use knock_common::layout::KNOCKS_MAX;
 
-/// Bits of a mark that are the number of a line. The others are of what stands there.
-const LINE_BITS: u32 = 20;
-/// Lines beyond these are not used.
-pub const SEQUENCES_MOST: usize = (1 << LINE_BITS) - 1;
+use crate::{Invalid, Knock, Protocol, Word};
 
-/// What a file says.
+/// The most lines of a file that are used; those beyond are ignored.
+pub const SEQUENCES_MOST: usize = (1 << 20) - 1;
+/// The most octets of a file: a hundred thousand sequences of a dozen knocks each.
+pub const FILE_MOST: u64 = 16 << 20;
+
+/// The lines of a file.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Book {
     text: Vec<u8>,
@@ -24,6 +29,15 @@ pub struct Flaw<'a> {
     pub line: u32,
     /// What is wrong.
     pub reason: &'a str,
+}
+
+/// What a client finds when it looks for its next sequence.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Next<'a> {
+    /// A line, counted from 1, and its sequence.
+    Sequence(u32, &'a [Knock]),
+    /// A line that can't be used.
+    Flawed(Flaw<'a>),
 }
 
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -83,7 +97,7 @@ impl Book {
     }
 
     /// Uses only what an earlier reading of the file used: nobody has looked at the rest.
-    pub(super) fn restrict_to(&mut self, earlier: &Self) {
+    pub fn restrict_to(&mut self, earlier: &Self) {
         for (index, line) in self.lines.iter_mut().enumerate() {
             let known = earlier.lines.get(index);
             let known = known.filter(|known| known.knocks == line.knocks);
@@ -110,17 +124,31 @@ impl Book {
         (!line.knocks.is_empty()).then_some(line.knocks.as_slice())
     }
 
+    /// The first line that is neither blank, nor a comment, nor marked, whether it can be used or
+    /// not; a client does not skip what its writer meant to be a sequence.
+    pub fn next(&self) -> Option<Next<'_>> {
+        let lines = (1..).zip(&self.lines);
+        let mut meant =
+            lines.filter(|(_, line)| !line.is_marked && (line.flaw.is_some() || line.is_unused()));
+        meant.next().map(|(number, line)| match &line.flaw {
+            Some(reason) => Next::Flawed(Flaw {
+                line: number,
+                reason,
+            }),
+            None => Next::Sequence(number, &line.knocks),
+        })
+    }
+
+    /// What is wrong with a line, if anything is.
+    pub fn flaw(&self, line: u32) -> Option<Flaw<'_>> {
+        let reason = self.lines.get(index(line)?)?.flaw.as_deref()?;
+        Some(Flaw { line, reason })
+    }
+
     /// Whether a line has its mark.
     pub fn is_marked(&self, line: u32) -> bool {
         let line = index(line).and_then(|index| self.lines.get(index));
         line.is_some_and(|line| line.is_marked)
-    }
-
-    /// The line that goes by this in the kernel; none if another sequence stands there now.
-    pub fn line_of(&self, mark: u32) -> Option<u32> {
-        let line = mark & ((1 << LINE_BITS) - 1);
-        let knocks = self.sequence(line)?;
-        (self::mark(line, knocks) == mark).then_some(line)
     }
 
     /// What is wrong with its lines.
@@ -166,31 +194,6 @@ impl Book {
     }
 }
 
-/// A number for a file.
-pub(super) fn memory(path: &Path) -> u32 {
-    fnv(path.as_os_str().as_bytes().iter().copied())
-}
-
-/// What a line goes by in the kernel. Notes of it outlive the process, so it stays the same; and it
-/// is another one if another file is put in the place of this one.
-pub(super) fn mark(line: u32, knocks: &[Knock]) -> u32 {
-    let bytes = knocks.iter().flat_map(|knock| {
-        let [high, low] = knock.port.to_be_bytes();
-        [knock.protocol as u8, high, low]
-    });
-    let hash = fnv(bytes);
-    (hash ^ hash >> 16) << LINE_BITS | line
-}
-
-/// FNV-1a.
-fn fnv(bytes: impl Iterator<Item = u8>) -> u32 {
-    const BASIS: u32 = 0x811c_9dc5;
-    const PRIME: u32 = 0x0100_0193;
-    bytes.fold(BASIS, |hash, byte| {
-        (hash ^ u32::from(byte)).wrapping_mul(PRIME)
-    })
-}
-
 fn index(line: u32) -> Option<usize> {
     usize::try_from(line).ok()?.checked_sub(1)
 }
@@ -213,8 +216,10 @@ fn read(bytes: &[u8], start: usize) -> Line {
     }
     if let Some(used) = written.strip_prefix('#') {
         line.is_marked = true;
-        // A comment, if it is none.
-        line.knocks = knocks(used).unwrap_or_default();
+        // What is no sequence is a comment, and so is one whose last port may have been cut off.
+        if text.ends_with('\n') {
+            line.knocks = knocks(used).unwrap_or_default();
+        }
         return line;
     }
     // A file that was cut off would give a wrong port.
@@ -237,7 +242,8 @@ fn knocks(text: &str) -> Result<Vec<Knock>, String> {
             return Err("nothing stands where a knock belongs, beside a comma".to_owned());
         }
         for word in part.split_whitespace() {
-            knocks.push(knock(word)?);
+            let word: Word = word.parse().map_err(|error: Invalid| error.to_string())?;
+            knocks.push(word.knock(Protocol::Tcp));
         }
     }
     match knocks.len() {
@@ -246,15 +252,4 @@ fn knocks(text: &str) -> Result<Vec<Knock>, String> {
         )),
         _ => Ok(knocks),
     }
-}
-
-/// `7000`, `7000:tcp`, `tcp/7000`.
-fn knock(word: &str) -> Result<Knock, String> {
-    let Some((protocol, port)) = words::knock(word) else {
-        return Err(format!(
-            "{word:?} is not a knock: write 7000:tcp, with a port from 1 to 65535, tcp or udp"
-        ));
-    };
-    let protocol = protocol.unwrap_or(Protocol::Tcp);
-    Ok(Knock { protocol, port })
 }
