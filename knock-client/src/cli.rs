@@ -6,7 +6,7 @@ use crate::reply::Goal;
 use crate::report::Style;
 use crate::target::Family;
 use clap::{Args, Parser, Subcommand};
-use knock_sequence::duration::parse_duration;
+use knock_sequence::duration;
 use knock_sequence::{Knock, Protocol, Word};
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -174,7 +174,7 @@ pub struct Options {
     pub config: Option<PathBuf>,
 
     /// Pause between knocks, so that they can't overtake each other [default: 5ms]
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration, help_heading = KNOCKS)]
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse, help_heading = KNOCKS)]
     pub delay: Option<Duration>,
 
     /// Make each TCP knock a whole connection, for doors with verify = "handshake"
@@ -327,7 +327,7 @@ pub(crate) fn parse_tcp_port(word: &str) -> Result<u16, String> {
 
 /// Reads a duration in which something can be tried.
 pub(crate) fn parse_timeout(word: &str) -> Result<Duration, String> {
-    match parse_duration(word) {
+    match duration::parse(word) {
         Ok(Duration::ZERO) => Err(format!(
             "'{word}' leaves no time to connect: write 1ms or more"
         )),

@@ -47,7 +47,6 @@ pub use crate::log::{Log, LogError};
 pub use crate::report::{Report, Style};
 pub use crate::send::{Manner, SendError, Sent, send, send_so};
 pub use crate::target::{Family, ResolveError, Resolved, Target};
-pub use knock_sequence::duration::{ParseDurationError, parse_duration};
 pub use knock_sequence::{Invalid, Knock, Protocol, Sequence, Word};
 
 use crate::cli::Families;

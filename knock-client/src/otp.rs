@@ -4,7 +4,7 @@ use crate::refused;
 use crate::target::Target;
 use knock_common::Address;
 use knock_common::otp::{BASE, BadSecret, HALF_MOST, Octets, PERIOD_SECS, PROTOCOLS, Secret};
-use knock_sequence::duration::parse_duration;
+use knock_sequence::duration;
 use knock_sequence::{Knock, Protocol, Sequence};
 use serde::Deserialize;
 use std::env;
@@ -66,7 +66,7 @@ impl std::str::FromStr for Period {
     type Err = String;
 
     fn from_str(word: &str) -> Result<Self, String> {
-        let period = parse_duration(word).map_err(|error| error.to_string())?;
+        let period = duration::parse(word).map_err(|error| error.to_string())?;
         match (period.as_secs(), period.subsec_nanos()) {
             (seconds @ 1.., 0) => Ok(Self(seconds)),
             _ => Err(format!(

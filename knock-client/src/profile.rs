@@ -6,7 +6,7 @@ use crate::otp;
 use crate::refused;
 use crate::reply::Goal;
 use crate::sequence::text;
-use knock_sequence::duration::parse_duration;
+use knock_sequence::duration;
 use knock_sequence::{Invalid, Knock, Protocol, Word};
 use serde::{Deserialize, Deserializer, de::Error as _};
 use std::collections::BTreeMap;
@@ -181,7 +181,7 @@ fn knocks<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<Knock>>, D::E
 
 fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
     let word = String::deserialize(from)?;
-    parse_duration(&word).map(Some).map_err(D::Error::custom)
+    duration::parse(&word).map(Some).map_err(D::Error::custom)
 }
 
 fn timeout<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
@@ -306,7 +306,7 @@ mod tests {
             (
                 "a duration",
                 "[profile.a]\nknock = [\"1\"]\ndelay = \"5\"\n",
-                "DIR/config.toml:3: '5' is not a duration",
+                "DIR/config.toml:3: \"5\" is not a duration",
             ),
             (
                 "no time",

@@ -80,13 +80,13 @@ fn bad_usage_is_told_and_exits_with_2() {
             "delay without unit",
             &["h", "1", "--delay", "5"],
             "error: invalid value '5' for '--delay <DURATION>': \
-             '5' is not a duration: write whole numbers and us, ms, s, m, h or d, such as 5ms or 1h30m",
+             \"5\" is not a duration: write a unit too, as in \"5s\"",
         ),
         (
             "timeout without unit",
             &["h", "1", "--timeout", "5"],
             "error: invalid value '5' for '--timeout <DURATION>': \
-             '5' is not a duration: write whole numbers and us, ms, s, m, h or d, such as 5ms or 1h30m",
+             \"5\" is not a duration: write a unit too, as in \"5s\"",
         ),
         (
             "no timeout",

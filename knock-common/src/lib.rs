@@ -51,7 +51,6 @@ pub mod sha1;
 pub mod sim;
 pub mod time;
 pub mod visit;
-pub mod words;
 pub mod world;
 
 pub use address::Address;

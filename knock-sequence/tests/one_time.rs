@@ -1,7 +1,5 @@
 //! What a file of one-time sequences says, and what a mark changes in it.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use knock_sequence::{Knock, one_time::Book};
 use proptest::prelude::*;
 

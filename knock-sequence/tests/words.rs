@@ -1,39 +1,6 @@
 //! What people write, and what both programs read in it.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-use std::time::Duration;
-
-use knock_sequence::{Protocol, Word, duration::parse_duration, one_time::Book};
-
-/// A word, and the duration that it is.
-const DURATIONS: [(&str, Option<Duration>); 25] = [
-    ("0ms", Some(Duration::ZERO)),
-    ("250us", Some(Duration::from_micros(250))),
-    ("500ms", Some(Duration::from_millis(500))),
-    ("1500ms", Some(Duration::from_millis(1500))),
-    ("30s", Some(Duration::from_secs(30))),
-    ("10m", Some(Duration::from_secs(600))),
-    ("1h", Some(Duration::from_secs(3600))),
-    ("1d", Some(Duration::from_secs(86_400))),
-    ("1h30m", Some(Duration::from_secs(5400))),
-    ("1m30s", Some(Duration::from_secs(90))),
-    ("1d2h3m4s5ms", Some(Duration::from_millis(93_784_005))),
-    ("30s1ms", Some(Duration::from_millis(30_001))),
-    ("", None),
-    ("30", None),
-    ("1h30", None),
-    ("s", None),
-    ("30m1h", None),
-    ("1h1h", None),
-    ("1H", None),
-    ("5min", None),
-    ("5 ms", None),
-    ("+5ms", None),
-    ("0.5s", None),
-    ("1h 30m", None),
-    ("18446744073709551615d", None),
-];
+use knock_sequence::{Protocol, Word, one_time::Book};
 
 /// A word in a file of one-time sequences, and the knock that it is.
 const KNOCKS: [(&str, Option<&str>); 22] = [
@@ -92,13 +59,6 @@ const FILES: [(&str, &[u8], Option<Next>); 9] = [
         Some((2, "tcp/1 tcp/2")),
     ),
 ];
-
-#[test]
-fn durations() {
-    for (word, duration) in DURATIONS {
-        assert_eq!(parse_duration(word).ok(), duration, "{word:?}");
-    }
-}
 
 /// The next line of a file, and its knocks.
 fn next(octets: &[u8]) -> Option<(u32, String)> {

@@ -7,14 +7,13 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use knock_sequence::{Ports, one_time::Book};
+use knock_sequence::{Ports, duration::spell, one_time::Book};
 
 use crate::{
     compile,
     config::{
         self, Checked, Lines,
         checked::{Door, Effect, Moving, OneTime, Settings, Verify},
-        value::spell,
     },
     coverage::{self, State},
     host::Host,

@@ -4,11 +4,9 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
-use crate::{
-    config::{checked::Mode, value},
-    control::client::Ask,
-    generate,
-};
+use knock_sequence::duration;
+
+use crate::{config::checked::Mode, control::client::Ask, generate};
 
 /// Where the configuration is unless `--config` names another file.
 const CONFIG: &str = "/etc/knock/seq.toml";
@@ -98,7 +96,7 @@ pub struct Run {
     pub dry_run: bool,
     /// Roll back after TIME (such as 60s) unless `knock-user confirm` is run; use it on remote
     /// machines
-    #[arg(long, value_name = "TIME", value_parser = value::duration, help_heading = CAREFULLY)]
+    #[arg(long, value_name = "TIME", value_parser = duration::parse, help_heading = CAREFULLY)]
     pub confirm: Option<Duration>,
     /// Choose what happens to the protection when this process ends
     #[arg(long, value_name = "WHAT", default_value = "detach", help_heading = CAREFULLY)]

@@ -4,6 +4,8 @@ use std::{fs, os::unix::fs::MetadataExt as _, time::Duration};
 
 use anyhow::{Result, bail};
 use jiff::{SignedDuration, Timestamp};
+use knock_sequence::duration::millis;
+
 use nix::time::{ClockId, clock_gettime};
 
 /// The inode number of the host's own time namespace (`PROC_TIME_INIT_INO`).
@@ -78,8 +80,7 @@ pub fn boot_ms() -> u64 {
 
 /// Milliseconds of `CLOCK_BOOTTIME` when this time will have passed.
 pub fn boot_ms_after(time: Duration) -> u64 {
-    let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-    boot_ms().saturating_add(millis)
+    boot_ms().saturating_add(millis(time))
 }
 
 /// Milliseconds since 1970, as the wall clock has it.

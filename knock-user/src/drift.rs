@@ -4,7 +4,7 @@
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use knock_common::{Address, Reason, event::Event, packet::Protocol};
-use knock_sequence::Knock;
+use knock_sequence::{Knock, duration::millis};
 
 use crate::{
     config::checked::{Moving, Otp, Settings},
@@ -62,7 +62,7 @@ impl Drift {
         let timed: Vec<(usize, &Otp)> = timed.collect();
         let share = SEQUENCES_MOST / (timed.len() as u64).max(1) / 2;
         let door = |&(place, otp): &(usize, &Otp)| {
-            let period_ms = u64::try_from(otp.period.as_millis()).unwrap_or(u64::MAX);
+            let period_ms = millis(otp.period);
             Door {
                 place,
                 otp: otp.clone(),

@@ -3,7 +3,7 @@
 use std::{ops::RangeInclusive, time::Duration};
 
 use knock_common::otp::Octets;
-use knock_sequence::Knock;
+use knock_sequence::{Knock, duration::millis};
 
 use crate::{
     clock,
@@ -177,8 +177,4 @@ pub fn knocks(otp: &Otp, period: u64) -> Option<Vec<Knock>> {
         (port > 0).then_some(Knock { protocol, port })
     };
     (0..).zip(&otp.protocols).map(knock).collect()
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

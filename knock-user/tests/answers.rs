@@ -204,7 +204,7 @@ fn the_status_without_a_process_on_trial_and_dry() {
             "in force       NO: 4 shortfalls",
             "shortfalls     wan is not protected: not attached",
             "               this is a dry run: nothing is dropped",
-            "               on trial: undone in 34s unless `knock-user confirm` is run",
+            "               on trial: undone in 35s unless `knock-user confirm` is run",
             "               no process runs: commands of door ssh are not run",
             "process        none: knocks and grants go on, and nobody tells or runs commands",
             "configuration  /etc/knock/seq.toml, 2 doors",

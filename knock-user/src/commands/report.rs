@@ -2,8 +2,10 @@
 
 use std::{fmt, io, os::unix::process::ExitStatusExt as _, process::ExitStatus};
 
+use knock_sequence::duration::spell;
+
 use super::Job;
-use crate::console::text::{harmless, length};
+use crate::console::text::harmless;
 
 /// What became of a command.
 #[derive(Debug)]
@@ -58,11 +60,10 @@ impl fmt::Display for Report {
                 (None, None) => write!(f, "{status}")?,
             },
             Outcome::TimedOut => {
-                let limit = u64::try_from(command.timeout.as_millis()).unwrap_or(u64::MAX);
                 write!(
                     f,
                     "not done after {}, ended; a longer command_timeout would give it more time",
-                    length(limit)
+                    spell(command.timeout)
                 )?;
             }
             Outcome::NotStarted(error) => write!(f, "{}", not_started(error))?,

@@ -13,10 +13,10 @@ use knock_common::{
     event::NO_DOOR,
     layout::{DOORS_PER_NODE, FIRST_NODES_MAX, NODES_MAX, Node, Symbol},
 };
-use knock_sequence::Knock;
+use knock_sequence::{Knock, duration::spell};
 
 use super::{Conflict, EdgeFrom, ticks};
-use crate::config::{checked::Door, value::spell};
+use crate::config::checked::Door;
 
 /// The root of every class: its number is taken, so that 0 can mean "no node".
 const ROOT: u32 = 0;

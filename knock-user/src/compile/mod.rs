@@ -35,7 +35,7 @@ use knock_common::{
     },
     time::ticks_in,
 };
-use knock_sequence::{Knock, PortSet};
+use knock_sequence::{Knock, PortSet, duration::millis};
 
 use self::{
     automaton::{Automaton, Path, symbol},
@@ -484,10 +484,6 @@ fn door_entry(
         entry.service_count += 1;
     }
     entry
-}
-
-pub(crate) fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A time limit in the kernel side's ticks.

@@ -8,13 +8,12 @@ mod surroundings;
 use std::{collections::BTreeSet, time::Duration};
 
 use knock_common::packet::Protocol;
-use knock_sequence::{Knock, Ports};
+use knock_sequence::{Knock, Ports, duration::spell};
 
 use super::{
     Checked, Problem,
     checked::{Door, Exempt, Moving, Scope, Settings, Verify},
     scans::{Harmless, Touch},
-    value::spell,
 };
 use crate::{compile, host::Host};
 

@@ -8,7 +8,7 @@ use std::{
 };
 
 use knock_common::{Address, layout::FlagClass, packet::Protocol};
-use knock_sequence::{Knock, Ports};
+use knock_sequence::{Knock, Ports, duration};
 
 pub use super::otp::{Origin, Otp};
 
@@ -151,7 +151,7 @@ pub struct Established {
 impl Established {
     /// How long a connection without packets is kept, in milliseconds, by number of the protocol.
     pub fn idle_ms(&self) -> [u64; 2] {
-        [self.idle, self.idle_udp].map(crate::compile::millis)
+        [self.idle, self.idle_udp].map(duration::millis)
     }
 }
 

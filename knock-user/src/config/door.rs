@@ -3,7 +3,7 @@
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use knock_common::layout::{FlagClass, KNOCKS_MAX};
-use knock_sequence::{Knock, Ports};
+use knock_sequence::{Knock, Ports, duration};
 
 use super::{
     checked::{Command, Door, Effect, Moving, OneTime, Verify},
@@ -311,8 +311,8 @@ fn step_timeout(item: &Item<'_, '_>, within: Duration, report: &mut Report) -> O
     if step > within {
         let reason = format!(
             "\"{}\" is longer than within, which is {}: the whole sequence would be over first",
-            value::spell(step),
-            value::spell(within)
+            duration::spell(step),
+            duration::spell(within)
         );
         return item.wrong(report, reason);
     }

@@ -13,7 +13,7 @@ use knock_common::{
     otp::{self, HALF_MOST, Secret},
     packet::Protocol,
 };
-use knock_sequence::Ports;
+use knock_sequence::{Ports, duration};
 
 use super::{
     problem::Report,
@@ -147,8 +147,8 @@ pub(super) fn read(item: &Item<'_, '_>, within: Duration, report: &mut Report) -
         let reason = format!(
             "{} is too short for within, which is {}: sequences must not change more than \
              {CHANGES_MOST} times while somebody knocks",
-            super::value::spell(period),
-            super::value::spell(within),
+            duration::spell(period),
+            duration::spell(within),
         );
         let line = section.lines.get("period").copied();
         report.add(line.unwrap_or(section.line), "period", reason);

@@ -3,11 +3,11 @@
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use knock_common::layout::FlagClass;
-use knock_sequence::{Knock, PortSet, Ports};
+use knock_sequence::{Knock, PortSet, Ports, duration::spell};
 
 use super::{
     checked::{Door, Moving, Otp, Settings},
-    value::{spell, spell_flags},
+    value::spell_flags,
 };
 
 /// A problem of a door: its place, the key, and the reason.

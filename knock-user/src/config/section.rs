@@ -4,7 +4,9 @@ use std::{collections::BTreeMap, fmt::Display, time::Duration};
 
 use toml::de::{DeTable, DeValue};
 
-use super::{problem::Report, value};
+use knock_sequence::duration;
+
+use super::problem::Report;
 
 /// Words that other knockers use for keys of ours.
 const ALIASES: &[(&str, &str)] = &[
@@ -264,16 +266,16 @@ impl<'t, 'i> Item<'t, 'i> {
             let reason = format!("{number} has no unit: write \"{number}s\" for seconds");
             return self.wrong(report, reason);
         }
-        let duration = self.parsed(report, value::duration)?;
+        let duration = self.parsed(report, duration::parse)?;
         if (least..=most).contains(&duration) {
             return Some(duration);
         }
-        let (least, most) = (value::spell(least), value::spell(most));
+        let (least, most) = (duration::spell(least), duration::spell(most));
         self.wrong(
             report,
             format!(
                 "\"{}\" is out of range: it goes from {least} to {most}",
-                value::spell(duration)
+                duration::spell(duration)
             ),
         )
     }

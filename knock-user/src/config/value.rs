@@ -1,8 +1,8 @@
-//! Single values as people write them: durations, prefixes, flags.
+//! Single values as people write them: prefixes, addresses, flags.
 
-use std::{net::IpAddr, str::FromStr, time::Duration};
+use std::{net::IpAddr, str::FromStr};
 
-use knock_common::{layout::FlagClass, packet::flag, words};
+use knock_common::{layout::FlagClass, packet::flag};
 use knock_sequence::Invalid;
 
 use super::checked::Prefix;
@@ -11,34 +11,6 @@ type Parsed<T> = Result<T, Invalid>;
 
 fn invalid<T>(reason: String) -> Parsed<T> {
     Err(Invalid::new(reason))
-}
-
-/// Reads `500ms`, `30s`, `10m`, `2h`, `1d`, `1h30m`.
-///
-/// # Errors
-/// What to write instead.
-pub fn duration(text: &str) -> Parsed<Duration> {
-    words::duration(text).ok_or_else(|| {
-        let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-        let mend = match is_number {
-            true => format!("write a unit too, as in \"{text}s\""),
-            false => "write whole numbers and us, ms, s, m, h or d, as in \"30s\" or \"1h30m\""
-                .to_owned(),
-        };
-        Invalid::new(format!("{text:?} is not a duration: {mend}"))
-    })
-}
-
-/// Writes a duration as [`duration`] reads it, in the greatest unit that it is a whole number of.
-pub fn spell(duration: Duration) -> String {
-    let micros = duration.as_micros();
-    for (name, length) in words::UNITS {
-        let length = length.as_micros();
-        if micros >= length && micros.is_multiple_of(length) {
-            return format!("{}{name}", micros / length);
-        }
-    }
-    format!("{}ms", duration.as_millis())
 }
 
 impl FromStr for Prefix {
@@ -155,11 +127,6 @@ mod tests {
 
     #[test]
     fn values_are_written_as_they_are_read() {
-        for text in [
-            "500ms", "30s", "10m", "2h", "1d", "0ms", "90s", "36h", "250us",
-        ] {
-            assert_eq!(spell(duration(text).unwrap()), text);
-        }
         for text in ["10.0.0.0/8", "192.0.2.1", "fd00::/8", "::/0", "0.0.0.0/0"] {
             assert_eq!(text.parse::<Prefix>().unwrap().to_string(), text);
         }

@@ -21,6 +21,8 @@ use std::{
 
 use jiff::{Timestamp, tz::TimeZone};
 
+use knock_sequence::duration::spell_short;
+
 use crate::config::checked::{self, Effect};
 
 mod frames;
@@ -36,7 +38,7 @@ use record::Record;
 pub use record::What;
 use repeats::Repeats;
 use telling::Line;
-use text::{count, harmless, seconds};
+use text::{count, harmless};
 use watch::Watchers;
 
 /// Wider sources do not widen their column: an IPv6 address with all its digits is rare.
@@ -220,9 +222,12 @@ impl<W: Write> Console<W> {
                 1 => "once".to_owned(),
                 times => count(times, "time"),
             };
-            let within_ms = u64::try_from(repeated.within.as_millis()).unwrap_or(u64::MAX);
             let mut line = repeated.line;
-            line.why = format!("{}, {times} more in {}", line.why, seconds(within_ms));
+            line.why = format!(
+                "{}, {times} more in {}",
+                line.why,
+                spell_short(repeated.within)
+            );
             self.write_columns(repeated.last_ns, &line);
         }
     }

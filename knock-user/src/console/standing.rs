@@ -1,12 +1,14 @@
 //! Lines about the protection itself: what becomes of it, and how it fares.
 
-use std::{io::Write, net::IpAddr};
+use std::{io::Write, net::IpAddr, time::Duration};
+
+use knock_sequence::duration::{spell, spell_short};
 
 use super::{
     Console, What,
     record::Record,
     telling::Line,
-    text::{count, harmless, length, list, seconds, verb},
+    text::{count, harmless, list, verb},
 };
 use crate::{admission::Refusal, ledger::Adopted};
 
@@ -24,7 +26,7 @@ impl<W: Write> Console<W> {
             source: Some(source),
             door: Some(&door.name),
             until: Some(self.utc(adopted.until_ms.saturating_mul(NANOS_PER_MILLI))),
-            seconds: Some(std::time::Duration::from_millis(left_ms).as_secs_f64()),
+            seconds: Some(Duration::from_millis(left_ms).as_secs_f64()),
             ports: Some(&door.ports),
             ..Record::default()
         };
@@ -32,7 +34,11 @@ impl<W: Write> Console<W> {
             what: What::Kept,
             source: source.to_string(),
             door: door.name.clone(),
-            why: format!("{} for {} more", list(&door.ports), length(left_ms)),
+            why: format!(
+                "{} for {} more",
+                list(&door.ports),
+                spell(Duration::from_millis(left_ms))
+            ),
         };
         self.tell(at_ns, &line, record);
     }
@@ -153,11 +159,11 @@ impl<W: Write> Console<W> {
         };
         let text = format!(
             "on trial: run `knock-user confirm` within {} to keep it; without that {end}",
-            seconds(left_ms)
+            spell_short(Duration::from_millis(left_ms))
         );
         let record = Record {
             until: Some(self.utc(until_ms.saturating_mul(NANOS_PER_MILLI))),
-            seconds: Some(std::time::Duration::from_millis(left_ms).as_secs_f64()),
+            seconds: Some(Duration::from_millis(left_ms).as_secs_f64()),
             because: Some("run `knock-user confirm` to keep it"),
             ..Record::default()
         };
@@ -215,7 +221,7 @@ impl<W: Write> Console<W> {
             seconds_behind: Some(behind_s),
             ..Record::default()
         };
-        let away = length(behind_s.unsigned_abs().saturating_mul(1_000));
+        let away = spell(Duration::from_secs(behind_s.unsigned_abs()));
         let why = match behind_s {
             ..0 => format!("the knocks of {away} from now: its clock seems to be ahead by that"),
             _ => format!(

@@ -9,11 +9,12 @@ use knock_common::{
     layout::FlowKey,
     packet::Protocol,
 };
+use knock_sequence::duration::spell;
 
 use super::{
     Attached, Console, DoorText, Named, What,
     record::Record,
-    text::{count, harmless, length, list, verb},
+    text::{count, harmless, list, verb},
 };
 use crate::ledger::{Action, Ending};
 
@@ -131,7 +132,10 @@ impl<W: Write> Console<W> {
         let lasts_ms = until_ms.map(|until_ms| length_of(until_ms, at_ns));
         let mut why = door.ports_text();
         if let Some(lasts_ms) = lasts_ms {
-            why = join(&why, &format!("for {}", length(lasts_ms)));
+            why = join(
+                &why,
+                &format!("for {}", spell(Duration::from_millis(lasts_ms))),
+            );
         }
         if let Some(ending) = ending {
             why = join(&why, &ending_text(ending, by.as_deref()));
@@ -175,16 +179,15 @@ impl<W: Write> Console<W> {
 
     /// Tells that a connection without packets is no longer kept.
     pub fn flow_closed(&mut self, flow: &FlowKey, idle: Duration, at_ns: u64) {
-        let idle_ms = u64::try_from(idle.as_millis()).unwrap_or(u64::MAX);
         let record = Record {
             reason: Some("idle"),
-            seconds: Some(seconds(idle_ms)),
+            seconds: Some(idle.as_secs_f64()),
             ..Record::default()
         };
         let why = format!(
             "connection from port {} idle for {}",
             flow.source_port,
-            length(idle_ms)
+            spell(idle)
         );
         self.flow(What::Closed, flow, why, record, at_ns);
     }
@@ -347,7 +350,10 @@ fn describe(reason: Reason, event: &Event, door: Option<&DoorText>, port: &str) 
     let at_stage = stage
         .clone()
         .map_or(port.to_owned(), |stage| format!("{stage} {port}"));
-    let lasts = || format!("for {}", length(length_of(event.until_ms, event.at_ns)));
+    let lasts = || {
+        let lasts_ms = length_of(event.until_ms, event.at_ns);
+        format!("for {}", spell(Duration::from_millis(lasts_ms)))
+    };
     let after = |text: &str| match (&stage, event.stage) {
         (Some(stage), 1..) => format!("{port} {text} after {stage}"),
         _ => format!("{port} {text}"),

@@ -1,6 +1,6 @@
 //! Words and numbers as people read them.
 
-use std::{borrow::Cow, fmt::Write as _};
+use std::borrow::Cow;
 
 /// `text` without anything that moves a terminal's cursor, ends the line or turns its direction.
 pub fn harmless(text: &str) -> Cow<'_, str> {
@@ -22,38 +22,6 @@ fn is_harmful(character: char) -> bool {
     character.is_control()
         || matches!(character,
             '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
-}
-
-/// A length of time: `30s`, `1h30m`, `250ms`.
-pub fn length(millis: u64) -> String {
-    const UNITS: [(&str, u64); 5] = [
-        ("d", 86_400_000),
-        ("h", 3_600_000),
-        ("m", 60_000),
-        ("s", 1_000),
-        ("ms", 1),
-    ];
-    let mut text = String::new();
-    let mut rest = millis;
-    for (unit, size) in UNITS {
-        if rest >= size {
-            let _infallible = write!(text, "{}{unit}", rest / size);
-            rest %= size;
-        }
-    }
-    if text.is_empty() {
-        "0s".to_owned()
-    } else {
-        text
-    }
-}
-
-/// A length of time without fractions of a second, unless it is shorter than one.
-pub fn seconds(millis: u64) -> String {
-    match millis {
-        1_000.. => length(millis / 1_000 * 1_000),
-        _ => length(millis),
-    }
 }
 
 /// Ports as people read them.
@@ -82,21 +50,6 @@ pub fn count(number: u64, noun: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn lengths_are_short() {
-        for (millis, text) in [
-            (0, "0s"),
-            (250, "250ms"),
-            (30_000, "30s"),
-            (30_001, "30s1ms"),
-            (90_000, "1m30s"),
-            (7_200_000, "2h"),
-            (90_000_000, "1d1h"),
-        ] {
-            assert_eq!(length(millis), text, "{millis}");
-        }
-    }
 
     #[test]
     fn verbs_agree() {

@@ -12,7 +12,10 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 use tracing::Level;
 
-use knock_sequence::Knock;
+use knock_sequence::{
+    Knock,
+    duration::{self, millis},
+};
 
 use super::{
     answers::Detached,
@@ -43,7 +46,7 @@ pub enum Ask {
         #[arg(long, value_name = "NAME")]
         door: String,
         /// End the grant after TIME, such as 10m [default: the door's open_for]
-        #[arg(long = "for", value_name = "TIME", value_parser = value::duration)]
+        #[arg(long = "for", value_name = "TIME", value_parser = duration::parse)]
         lasts: Option<Duration>,
         /// Where.
         #[command(flatten)]
@@ -80,7 +83,7 @@ pub enum Ask {
     Reload {
         /// Roll back to the previous configuration after TIME (such as 60s) unless `knock-user
         /// confirm` is run
-        #[arg(long, value_name = "TIME", value_parser = value::duration)]
+        #[arg(long, value_name = "TIME", value_parser = duration::parse)]
         confirm: Option<Duration>,
         /// Where.
         #[command(flatten)]
@@ -90,10 +93,6 @@ pub enum Ask {
     Confirm(At),
     /// End the protection: open the ports to everybody
     Detach(At),
-}
-
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Which instance, and how the answer is told.

@@ -4,13 +4,15 @@
 //! `knock-user status` fail. A *note* is worth knowing and changes nothing of what is protected.
 //! docs/control.md lists both.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
+
+use knock_sequence::duration::spell_short;
 
 use super::answers::{Shortfall, Status};
 use crate::{
     coverage::State,
     refused,
-    {config, console::text, registry::Registry},
+    {config, registry::Registry},
 };
 
 /// What only a running process knows.
@@ -119,7 +121,7 @@ impl Found {
         }
         match status.unconfirmed {
             Some(left_s) if left_s > 0.0 => {
-                let left = text::seconds((left_s * 1_000.0) as u64);
+                let left = spell_short(Duration::try_from_secs_f64(left_s).unwrap_or_default());
                 let text = format!("on trial: undone in {left} unless `knock-user confirm` is run");
                 self.short("on-trial", None, text);
             }

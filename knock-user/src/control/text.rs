@@ -4,12 +4,14 @@ use std::{fmt::Write as _, time::Duration};
 
 use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 
+use knock_sequence::duration::spell_short;
+
 use super::{
     answers::{Detached, Granted, Grants, OneTime, Reloaded, Revoked, Status},
     protocol::Answer,
 };
 use crate::{
-    console::text::{count, harmless, length as length_of, list, verb},
+    console::text::{count, harmless, list, verb},
     coverage::State,
 };
 
@@ -250,15 +252,9 @@ fn detached(detached: &Detached) -> Vec<String> {
     detached.interfaces.iter().map(told).collect()
 }
 
-/// Seconds as people read them: to the nearest whole one, unless there is less than one.
+/// Seconds as people read them.
 fn short(length_s: f64) -> String {
-    let whole = if length_s < 1.0 {
-        length_s
-    } else {
-        length_s.round()
-    };
-    let length = Duration::try_from_secs_f64(whole).unwrap_or_default();
-    length_of(u64::try_from(length.as_millis()).unwrap_or(u64::MAX))
+    spell_short(Duration::try_from_secs_f64(length_s).unwrap_or_default())
 }
 
 /// At which side of its column a cell stands.

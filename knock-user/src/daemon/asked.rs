@@ -9,13 +9,16 @@ use knock_common::{
     layout::{FLOWS_MAX, Features, FlowKey},
     time::Moment,
 };
-use knock_sequence::{Knock, Ports};
+use knock_sequence::{
+    Knock, Ports,
+    duration::{millis, spell},
+};
 
 use super::Daemon;
 use crate::{
     cli::OnExit,
     clock, compile,
-    config::{checked::Effect, value::spell},
+    config::checked::Effect,
     control::{
         Misuse, Peer,
         answers::{Explanation, Granted, Grants, Revoked, Status},
@@ -108,7 +111,7 @@ impl<W: Write> Daemon<W> {
         }
         let now_ms = clock::boot_ms();
         let grant = Grant {
-            until_ms: now_ms.saturating_add(compile::millis(lasts)),
+            until_ms: now_ms.saturating_add(millis(lasts)),
             door: number,
         };
         self.protection.firewall().expect([address])?;

@@ -1,13 +1,15 @@
 //! What is in force, in one line for the service manager, and what is missing for too long.
 
-use std::io::Write;
+use std::{io::Write, time::Duration};
 
 use anyhow::Result;
+
+use knock_sequence::duration::spell_short;
 
 use super::Daemon;
 use crate::{
     clock,
-    console::text::{list, seconds},
+    console::text::list,
     coverage::{Coverage, State},
     refused, supervisor,
 };
@@ -56,7 +58,7 @@ impl<W: Write> Daemon<W> {
             tracing::warn!(
                 "{name} has not been protected for {}: {because}; `knock-user status` fails as \
                  long as that is so",
-                seconds(waited_ms)
+                spell_short(Duration::from_millis(waited_ms))
             );
         }
         Ok(())

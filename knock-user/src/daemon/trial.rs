@@ -1,8 +1,10 @@
 //! A configuration on trial: it is undone unless somebody confirms it.
 
-use std::io::Write;
+use std::{io::Write, time::Duration};
 
 use anyhow::{Result, bail};
+
+use knock_sequence::duration::spell_short;
 
 use super::{
     Daemon, Outcome,
@@ -11,7 +13,6 @@ use super::{
 };
 use crate::{
     clock,
-    console::text,
     control::{Answer, Call, Reply, answers::Confirmed, facts::Clock},
     refused,
     start::Plan,
@@ -63,7 +64,7 @@ impl Trial {
         format!(
             "a configuration is on trial for another {}: `knock-user confirm` keeps it, and \
              without that everything goes back to how it was",
-            text::seconds(left_ms)
+            spell_short(Duration::from_millis(left_ms))
         )
     }
 }

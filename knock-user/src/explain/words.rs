@@ -1,6 +1,6 @@
 //! The reasons in words, a sentence each.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, time::Duration};
 
 use anyhow::Result;
 use knock_common::{
@@ -15,10 +15,10 @@ use knock_common::{
     visit::Visit,
     world::{Table as _, Word as _},
 };
-use knock_sequence::{Knock, Ports};
+use knock_sequence::{Knock, Ports, duration::spell_short};
 
 use super::{Known, Live, Question, world::Seen};
-use crate::{config::checked::Door, console::text::seconds};
+use crate::config::checked::Door;
 
 /// Names of doors in one sentence.
 const DOORS_SHOWN: usize = 5;
@@ -99,7 +99,11 @@ fn stage(event: &Event, known: &Known<'_>) -> Option<String> {
     if matches!(reason, Reason::Opened | Reason::Refreshed) {
         return Some(match door.opened() {
             [] => format!("{name} runs its command"),
-            opened => format!("{name} opens {} for {}", ports(opened), seconds(lasts_ms)),
+            opened => format!(
+                "{name} opens {} for {}",
+                ports(opened),
+                spell_short(Duration::from_millis(lasts_ms))
+            ),
         });
     }
     if reason == Reason::Closed {
@@ -140,7 +144,7 @@ impl<L: Live> About<'_, L> {
 
     /// `12s`, from now until then.
     fn until(&self, at_ms: u64) -> String {
-        seconds(at_ms.saturating_sub(self.now_ms()))
+        spell_short(Duration::from_millis(at_ms.saturating_sub(self.now_ms())))
     }
 
     fn trial(&self) -> Vec<String> {
@@ -241,7 +245,8 @@ impl<L: Live> About<'_, L> {
         let ended = ended.chain(self.known.ended_ms).max();
         vec![match ended {
             Some(ended_ms) => {
-                let ago = seconds(self.now_ms().saturating_sub(ended_ms));
+                let ago = Duration::from_millis(self.now_ms().saturating_sub(ended_ms));
+                let ago = spell_short(ago);
                 format!("no grant (the last ended {ago} ago)")
             }
             None => "no grant".to_owned(),
@@ -295,7 +300,10 @@ impl<L: Live> About<'_, L> {
             |door| format!("{made}{} knocks of {} made", whole(door), door.name),
         );
         let rest = if node.step < within { "next" } else { "rest" };
-        Some(format!("{whole}, {} left for the {rest}", seconds(left_ms)))
+        Some(format!(
+            "{whole}, {} left for the {rest}",
+            spell_short(Duration::from_millis(left_ms))
+        ))
     }
 
     fn lockout(&self) -> Option<String> {
@@ -305,7 +313,9 @@ impl<L: Live> About<'_, L> {
         let config = self.seen.config()?;
         let everybody = self.has(Features::LOCKOUT_GLOBAL);
         let failures = lockout::failures(self.seen, self.visit.source, config, self.known.now)?;
-        let left = seconds(failures.left_ms(self.known.now, config));
+        let left = spell_short(Duration::from_millis(
+            failures.left_ms(self.known.now, config),
+        ));
         let lockout_failures = config.lockout_failures;
         let count = failures.count;
         let who = if everybody { "everybody is " } else { "" };

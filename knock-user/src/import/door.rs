@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use knock_common::{layout::FlagClass, packet::flag};
-use knock_sequence::Ports;
+use knock_sequence::{Ports, duration::spell};
 
 use super::{
     conf::{Door, Entry, Sequence},
@@ -13,10 +13,7 @@ use super::{
     values::Otp,
 };
 use crate::{
-    config::{
-        Problem, WITHIN_MOST,
-        value::{spell, spell_flags},
-    },
+    config::{Problem, WITHIN_MOST, value::spell_flags},
     toml_text::{list, string},
 };
 
