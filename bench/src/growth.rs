@@ -67,7 +67,7 @@ fn data(frame: Frame) -> Frame {
 
 const CASES: &[Case] = &[
     Case {
-        what: "SYN, port that is nothing",
+        what: "SYN, unused port",
         packet: other_port,
         before: &[],
         reasons: &[Reason::Ordinary],

@@ -95,12 +95,11 @@ fn run(cli: &Cli) -> Result<()> {
     }
     let machine = Machine::here()?;
     let (met, goals) = report.goals();
-    let table = format!(
-        "{machine}\n\nSpectre: {}\n{}\n{met} of {goals} goals are met\n",
-        Machine::mitigation(),
+    let conditions = format!("{machine}\n\nSpectre: {}\n", Machine::mitigation());
+    print!(
+        "{conditions}{}\n{met} of {goals} goals are met\n",
         report.table()
     );
-    print!("{table}");
     if cli.plots {
         let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/performance");
         for name in plots::draw(&report, &machine, &directory)? {
@@ -108,9 +107,9 @@ fn run(cli: &Cli) -> Result<()> {
         }
         if cli.filter.is_none() {
             let path = directory.join("figures.md");
-            let head = "# Figures of one run\n\nWritten by `cargo xtask bench --plots`; \
-                        [performance.md](../performance.md) says what they mean.\n\n";
-            fs::write(&path, format!("{head}{table}"))
+            let head = "# Figures of one run\n\n`cargo xtask bench --plots` writes this page; \
+                        [performance.md](../performance.md) explains it.\n\n";
+            fs::write(&path, format!("{head}{conditions}{}", report.page()))
                 .with_context(|| format!("writing {}", path.display()))?;
             println!("written: docs/performance/figures.md");
         }

@@ -149,7 +149,7 @@ fn data(frame: Frame) -> Frame {
 
 const CASES: &[Case] = &[
     Case {
-        what: "TCP data, port that is nothing",
+        what: "TCP data, unused port",
         class: Class::Ordinary,
         who: STRANGER,
         packet: |frame| frame.tcp(40_000, 443, ACK),
@@ -157,7 +157,7 @@ const CASES: &[Case] = &[
         reasons: &[Reason::Ordinary],
     },
     Case {
-        what: "SYN, port that is nothing",
+        what: "SYN, unused port",
         class: Class::Ordinary,
         who: STRANGER,
         packet: other_port,
@@ -165,7 +165,7 @@ const CASES: &[Case] = &[
         reasons: &[Reason::Ordinary],
     },
     Case {
-        what: "UDP, port that is nothing",
+        what: "UDP, unused port",
         class: Class::Ordinary,
         who: STRANGER,
         packet: |frame| frame.udp(40_000, 443),

@@ -130,8 +130,8 @@ fn opening(report: &Report) -> Option<Picture<'static>> {
 
 fn packets(report: &Report) -> Option<Picture<'static>> {
     const ROWS: [&str; 8] = [
-        "TCP data, port that is nothing",
-        "SYN, port that is nothing",
+        "TCP data, unused port",
+        "SYN, unused port",
         "SYN, protected port, stranger",
         "SYN, protected port, grant",
         "data, protected port, established flow",
@@ -163,7 +163,7 @@ fn growing(report: &Report) -> Option<Vec<Line>> {
         "first knock",
         "SYN, protected port, grant",
         "SYN, protected port, stranger",
-        "SYN, port that is nothing",
+        "SYN, unused port",
     ];
     let section = report.sections.iter().find(|s| s.title == growth::TITLE)?;
     let of_doors = |what: &&str| {

@@ -181,7 +181,7 @@ pub fn measure(scale: Scale) -> Result<Section> {
          (`BPF_F_TEST_XDP_LIVE_FRAMES`) and sent over a veth pair of one queue; CPU {CPU} sends and \
          receives. CPU time of the sender with its soft interrupts and of ksoftirqd, divided by what \
          the receiver itself counted as dropped; the least of {} rounds. Making and sending a frame \
-         is in all figures, the same for each. The stream goes to a port that is nothing; CPU {CPU} \
+         is in all figures, the same for each. The stream goes to an unused port; CPU {CPU} \
          only sends the flood then, and CPU {OTHER_CPU} has the link's interrupts and both ends of \
          the stream. What it loses is in comparison with itself without the flood.",
         scale.floods

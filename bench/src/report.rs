@@ -1,4 +1,4 @@
-//! The table: a figure of ours, the goal for it, and what stands beside it.
+//! Tables of figures: with goals for developers, with peers alone for the page.
 
 use std::fmt::{self, Write as _};
 
@@ -78,7 +78,7 @@ impl Unit {
     }
 }
 
-/// A bound that a figure is to keep.
+/// A bound for a figure. Goals are for developers: the page has none.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Goal {
     value: f64,
@@ -126,12 +126,12 @@ impl fmt::Display for Goal {
     }
 }
 
-/// Something that stands beside a figure of ours.
+/// The figure of a peer, beside that of knock-user.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Beside {
-    /// Whose figure.
+    /// The name of the peer.
     pub whose: String,
-    /// The figure, or why there is none.
+    /// The figure, or the reason for its absence.
     pub figure: Result<f64, String>,
 }
 
@@ -185,6 +185,22 @@ impl Row {
         self
     }
 
+    /// Returns the cells of the page; a peer without a figure has none.
+    fn page(&self, peers: &[&str]) -> Vec<String> {
+        let figure = |peer: &&str| {
+            let beside = self.beside.iter().find(|beside| beside.whose == *peer);
+            match beside.map(|beside| &beside.figure) {
+                Some(Ok(figure)) => self.unit.show(*figure),
+                Some(Err(why)) => why.clone(),
+                None => String::new(),
+            }
+        };
+        [self.what.clone(), self.unit.show(self.ours)]
+            .into_iter()
+            .chain(peers.iter().map(figure))
+            .collect()
+    }
+
     fn cells(&self) -> [String; 4] {
         let joined = |texts: Vec<String>| texts.join(", ");
         let goals = self.goals.iter().map(Goal::to_string).collect();
@@ -212,6 +228,54 @@ pub struct Section {
     pub rows: Vec<Row>,
 }
 
+impl Section {
+    fn page(&self) -> String {
+        let mut peers: Vec<&str> = Vec::new();
+        for beside in self.rows.iter().flat_map(|row| &row.beside) {
+            if !peers.contains(&beside.whose.as_str()) {
+                peers.push(&beside.whose);
+            }
+        }
+        let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
+        let head = ["what", "knock-user"]
+            .into_iter()
+            .chain(peers.iter().copied());
+        let head: Vec<String> = head.map(str::to_owned).collect();
+        let rows: String = self
+            .rows
+            .iter()
+            .map(|row| line(&row.page(&peers)))
+            .collect();
+        format!(
+            "\n## {}\n\n{}\n\n{}|---|{}\n{rows}",
+            self.title,
+            wrapped(&self.method),
+            line(&head),
+            "--:|".repeat(head.len() - 1),
+        )
+    }
+}
+
+/// Breaks a paragraph into lines of at most 118 characters.
+fn wrapped(text: &str) -> String {
+    const COLUMNS: usize = 118;
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        if let Some(line) = lines.last_mut() {
+            if line.is_empty() {
+                line.push_str(word);
+                continue;
+            }
+            if line.chars().count() + 1 + word.chars().count() <= COLUMNS {
+                line.extend([" ", word]);
+                continue;
+            }
+        }
+        lines.push(word.to_owned());
+    }
+    lines.join("\n")
+}
+
 /// Everything of a run.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
@@ -237,9 +301,15 @@ impl Report {
         (met, goals.len())
     }
 
-    /// The table, in Markdown that also reads well in a terminal.
+    /// Returns the sections for docs/performance/figures.md: the figures of each peer in a column,
+    /// without goals.
+    pub fn page(&self) -> String {
+        self.sections.iter().map(Section::page).collect()
+    }
+
+    /// Returns all figures with their goals, in Markdown that also reads well in a terminal.
     pub fn table(&self) -> String {
-        const HEAD: [&str; 4] = ["what", "ours", "goal", "beside it"];
+        const HEAD: [&str; 4] = ["what", "knock-user", "goal", "peers"];
         let rows = self.sections.iter().flat_map(|section| &section.rows);
         let cells: Vec<[String; 4]> = rows.map(Row::cells).collect();
         let width = |column: usize| {
@@ -308,9 +378,38 @@ mod tests {
         assert_eq!(
             last,
             Some(
-                "| a packet | 28.2 ns | 1.30× ≤ 1.40× ok | empty 21.5 ns, knockd (not installed) |"
+                "| a packet |    28.2 ns | 1.30× ≤ 1.40× ok | empty 21.5 ns, knockd (not installed) |"
             )
         );
         assert_eq!(report.goals(), (1, 1));
+    }
+
+    #[test]
+    fn the_page_has_a_column_for_each_peer_and_no_goals() {
+        let rows = vec![
+            Row::new("a packet", 28.25, Unit::Nanos)
+                .goal(Goal::at_most(9.0, 1.4, Unit::Times))
+                .beside("empty", 21.5)
+                .beside_or("knockd", Err("not installed".into())),
+            Row::new("another", 3.0, Unit::Nanos),
+        ];
+        let report = Report {
+            sections: vec![Section {
+                title: "packets",
+                method: "word ".repeat(30).trim_end().to_owned(),
+                rows,
+            }],
+        };
+        let (first, second) = ("word ".repeat(23), "word ".repeat(7));
+        let expected = format!(
+            "\n## packets\n\n{}\n{}\n\n\
+             | what | knock-user | empty | knockd |\n\
+             |---|--:|--:|--:|\n\
+             | a packet | 28.2 ns | 21.5 ns | not installed |\n\
+             | another | 3.0 ns |  |  |\n",
+            first.trim_end(),
+            second.trim_end()
+        );
+        assert_eq!(report.page(), expected);
     }
 }

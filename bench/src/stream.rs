@@ -1,4 +1,4 @@
-//! An honest TCP connection to a port that is nothing, as fast as it goes.
+//! An honest TCP connection to an unused port, as fast as it goes.
 
 use std::{
     io::{Read as _, Write as _},

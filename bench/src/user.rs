@@ -56,8 +56,8 @@ pub fn measure(scale: Scale) -> Result<Section> {
     rows.push(events(scale)?);
     rows.extend(sizes()?);
     let method = format!(
-        "Processes as their users start them. \"Protected\" is when knock-user says so, which is \
-         after it has attached; the peers' time is until they say that they listen (nft: until it \
+        "Processes as their users start them. \"Protected\" is when knock-user reports it, which is \
+         after it has attached; the peers' time is until they report that they listen (nft: until it \
          ends). Medians of {}. CPU is of one, over {} s. Resident memory includes the pages of the \
          program itself.",
         scale.starts,
@@ -312,7 +312,7 @@ fn events(scale: Scale) -> Result<Row> {
         kept_up = rate;
     }
     Ok(Row::new(
-        "openings a second told, with their ends, none lost",
+        "openings reported per second, with their ends, none lost",
         kept_up / 1e3,
         Unit::Thousands,
     ))
