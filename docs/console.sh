@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Draws docs/console.svg: what knock-user tells while knock-client knocks, from a real run between two network
-# namespaces. Needs root, iproute2, netcat, script (bsdutils), and the two programs: cargo build -p knock-user -p knock-client
+# Draws docs/console.svg: the console of knock-user while knock-client knocks, from a real run between two network
+# namespaces. Needs root, iproute2, netcat, script (bsdutils), and the two programs:
+# cargo build -p knock-user -p knock-client
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 programs=$(realpath "${CARGO_TARGET_DIR:-target}/debug")
@@ -30,7 +31,8 @@ export PATH=$programs:$PATH
 nsenter --net=/run/netns/$server nc -lkn 22 >/dev/null &
 ssh=$!
 # At a terminal, as people see it: lines in a file begin with the date.
-nsenter --net=/run/netns/$server script -qefc "knock-user --iface eth0 --config seq.toml" server.txt >/dev/null </dev/null &
+nsenter --net=/run/netns/$server \
+    script -qefc "knock-user --iface eth0 --config seq.toml" server.txt >/dev/null </dev/null &
 daemon=$!
 until grep -qs protecting server.txt; do sleep 0.1; done
 
@@ -73,7 +75,8 @@ window() {
     body=$(window "server, 192.0.2.2" "$work/server.txt"; window "client, 192.0.2.1" "$work/client.txt"; echo "$y")
     height=$((${body##*$'\n'} - 8))
     echo "<svg xmlns='http://www.w3.org/2000/svg' width='760' height='$height' viewBox='0 0 760 $height'"
-    echo " font-family='ui-monospace, Menlo, Consolas, DejaVu Sans Mono, monospace' font-size='13.5' xml:space='preserve' style='white-space: pre'>"
+    echo " font-family='ui-monospace, Menlo, Consolas, DejaVu Sans Mono, monospace' font-size='13.5'"
+    echo " xml:space='preserve' style='white-space: pre'>"
     echo "<title>The console of knock-user while knock-client knocks</title>"
     echo "${body%$'\n'*}"
     echo "</svg>"

@@ -62,7 +62,7 @@ fn keys(before: &str) -> Vec<String> {
 fn every_key_of_a_profile_is_on_the_page() {
     for (before, heading) in [
         ("[profile.x]\n", "## Profiles"),
-        ("[profile.x.otp]\n", "## Knocks of the time"),
+        ("[profile.x.otp]\n", "### Time-based sequences"),
     ] {
         let mut found: Vec<_> = pages::rows(PAGE, heading)
             .into_iter()

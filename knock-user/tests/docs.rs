@@ -28,19 +28,19 @@ use serde_aux::serde_introspection::serde_introspect;
 
 const CONFIG: &str = include_str!("../../docs/config.md");
 const CONTROL: &str = include_str!("../../docs/control.md");
-const OPERATING: &str = include_str!("../../docs/operating.md");
+const COMMANDS: &str = include_str!("../../docs/commands.md");
 
 #[test]
 fn every_command_and_option_is_on_a_page() {
     let command = Cli::command();
-    command_lines::check_arguments(&command, OPERATING, "### `knock-user`");
+    command_lines::check_arguments(&command, COMMANDS, "### `knock-user`");
     let lines = rows(CONTROL, "# Controlling a running knock-user");
     let mut asked: Vec<_> = lines.iter().map(|row| row[0].trim_matches('`')).collect();
     for subcommand in command.get_subcommands() {
         let name = format!("knock-user {}", subcommand.get_name());
         let heading = format!("### `{name}`");
-        if OPERATING.lines().any(|line| line == heading) {
-            command_lines::check_arguments(subcommand, OPERATING, &heading);
+        if COMMANDS.lines().any(|line| line == heading) {
+            command_lines::check_arguments(subcommand, COMMANDS, &heading);
             continue;
         }
         let words = |line: &&str| line.split(' ').take(2).eq(name.split(' '));
