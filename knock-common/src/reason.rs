@@ -25,7 +25,10 @@ pub enum Telling {
 }
 
 macro_rules! reasons {
-    ($($(#[$doc:meta])* $code:literal => $variant:ident, $name:literal, $text:literal, $verdict:ident, $telling:ident;)+) => {
+    ($(
+        $(#[$doc:meta])*
+        $code:literal => $variant:ident, $name:literal, $text:literal, $verdict:ident, $telling:ident;
+    )+) => {
         /// Why a packet passed or was dropped.
         ///
         /// The numbers are part of the map layout: the index of the counter, and a field of the

@@ -176,7 +176,8 @@ impl Replay {
         })
     }
 
-    /// Writes what was used by now (key, and milliseconds since boot), after which nothing is used any more; not if nothing was opened.
+    /// Writes the sequences used until now (key, and milliseconds since boot), after which none is
+    /// used any more; does nothing if none was opened.
     ///
     /// # Errors
     /// The file can't be written: the next start knows nothing.

@@ -1,6 +1,6 @@
 # The first process of the system: mounts it, becomes part of it, runs one command line.
-# `cargo xtask fresh` puts variables before it: ROOT (an empty directory), SYSTEM and CRATES (options of overlays), RUSTUP and
-# CARGO (the host's directories of these).
+# `cargo xtask fresh` puts variables before it: ROOT (an empty directory), SYSTEM and CRATES (options of overlays),
+# RUSTUP and CARGO (the host's directories of these).
 
 mount -t overlay system -o "$SYSTEM" "$ROOT"
 cd "$ROOT"

@@ -16,7 +16,8 @@ use crate::shell;
 /// Directories that others are mounted on.
 const MOUNT_POINTS: [&str; 5] = ["proc", "sys", "dev", "tmp", "run"];
 
-/// Links of the tests, the drivers of the machine's cards, the lists of TCP and UDP sockets, and counters behind the firewall.
+/// Links of the tests, the drivers of the machine's cards, the lists of TCP and UDP sockets, and
+/// counters behind the firewall.
 const MODULES: [&str; 30] = [
     "veth",
     "virtio_pci",
