@@ -2,7 +2,6 @@
 
 use std::{
     fs,
-    io::Read as _,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::Command,
@@ -48,7 +47,7 @@ pub fn start(net: &Net, mode: Mode) -> Result<Fwknopd> {
     let directory = tempfile::tempdir().context("making a directory for fwknopd")?;
     let at = |name: &str| directory.path().join(name);
     let here = directory.path().display();
-    let keys = format!("KEY_BASE64 {}\nHMAC_KEY_BASE64 {}\n", key()?, key()?);
+    let keys = format!("KEY_BASE64 {}\nHMAC_KEY_BASE64 {}\n", key(), key());
     // A replayed packet is of no interest here, and its file would take time.
     write_private(
         &at("fwknopd.conf"),
@@ -121,10 +120,9 @@ fn write_private(path: &PathBuf, text: &str) -> Result<()> {
     Ok(())
 }
 
-fn key() -> Result<String> {
-    let mut random = [0; 20];
-    fs::File::open("/dev/urandom")?.read_exact(&mut random)?;
+fn key() -> String {
+    let random: [u8; 20] = rand::random();
     let digits: Vec<_> = random.iter().map(|octet| format!("{octet:02x}")).collect();
     // Hexadecimal digits are base64 too: of a key of 30 octets, and 32 are the most.
-    Ok(digits.concat())
+    digits.concat()
 }

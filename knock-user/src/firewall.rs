@@ -32,8 +32,7 @@ use crate::{
     instance::Instance,
     interface::Interface,
     maps::{self, Plain, Table},
-    pins,
-    start::Random,
+    pins, random,
 };
 
 mod copies;
@@ -262,7 +261,7 @@ impl Firewall {
         let Some(next) = next.filter(|next| self.drawn != Some(*next)) else {
             return Ok(());
         };
-        let key = Random::open()?.key()?;
+        let key = random::key()?;
         if let Some(place) = self.config.cookie_keys.get_mut(cookie::place(next)) {
             *place = key;
         }
@@ -531,7 +530,7 @@ fn draw_lockout_key(ebpf: &mut Ebpf) -> Result<()> {
     if is_drawn {
         return Ok(());
     }
-    let key: [u64; WAYS] = Random::open()?.key()?;
+    let key: [u64; WAYS] = random::key()?;
     maps::set(ebpf, "LOCKOUTS", [(LOCKOUT_BUCKETS, key)])
 }
 

@@ -49,6 +49,8 @@ pub mod private;
 pub mod privileges;
 #[cfg(feature = "object")]
 pub mod protection;
+#[cfg(feature = "object")]
+mod random;
 pub mod refused;
 pub mod registry;
 pub mod replay;

@@ -3,8 +3,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs::File,
-    io::Read as _,
     net::IpAddr,
     path::PathBuf,
 };
@@ -12,6 +10,7 @@ use std::{
 use anyhow::{Context as _, Result};
 
 use knock_sequence::Knock;
+use rand::Rng as _;
 
 use crate::{
     cli::Run,
@@ -25,6 +24,7 @@ use crate::{
     host::{Host, Link, tracked},
     moving::Kept,
     protection::How,
+    random,
     replay::Floor,
 };
 
@@ -149,9 +149,9 @@ impl Plan {
     /// # Errors
     /// A [`config::Problems`] with what this host can't do of it.
     pub fn compile(&self, known: &Numbers, floor: Floor) -> Result<(Kept, Tables)> {
-        let mut random = Random::open()?;
-        let cell_key = random.key()?;
-        let mut draw = || random.next();
+        let cell_key = random::key()?;
+        let mut decoys = rand::rng();
+        let mut draw = || decoys.next_u64();
         let settings = self.settings();
         Kept::compile(settings, floor, |sequences| {
             let mut given = Given {
@@ -245,29 +245,6 @@ const fn log_level(verbose: u8) -> u8 {
     }
 }
 
-/// The kernel's random numbers.
-pub(crate) struct Random(File);
-
-impl Random {
-    pub(crate) fn open() -> Result<Self> {
-        File::open("/dev/urandom")
-            .map(Self)
-            .context("opening /dev/urandom")
-    }
-
-    pub(crate) fn key<const N: usize>(&mut self) -> Result<[u64; N]> {
-        let mut key = [0; N];
-        self.0
-            .read_exact(bytemuck::cast_slice_mut(&mut key))
-            .context("reading /dev/urandom")?;
-        Ok(key)
-    }
-
-    /// For drawing decoys, where zero in place of an unreadable number does no harm.
-    fn next(&mut self) -> u64 {
-        self.key().map_or(0, |[number]| number)
-    }
-}
 /// The interfaces that the command line names, or else the configuration.
 fn asked_for<'a>(run: &'a Run, checked: &'a Checked) -> &'a [String] {
     match run.interfaces.as_slice() {
