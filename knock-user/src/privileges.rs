@@ -51,7 +51,7 @@ fn granting(needed: Capability, set: &CapsHashSet) -> Option<Capability> {
 }
 
 /// Gives up everything but what loading and attaching need, for good: this process and the commands
-/// that it runs can't get it back, not even by programs that are set-user-id. Tells what is kept.
+/// that it runs can't get it back, not even by programs that are set-user-id.
 ///
 /// What is left is enough to load, attach, pin and reload. It is not enough to mount bpffs, or to
 /// read files and other processes' environments against their modes: that comes before.
@@ -61,7 +61,7 @@ fn granting(needed: Capability, set: &CapsHashSet) -> Option<Capability> {
 ///
 /// # Errors
 /// There is a second thread already, or the kernel refuses.
-pub fn drop_to_needed() -> Result<Vec<Capability>> {
+pub fn drop_to_needed() -> Result<()> {
     let threads = fs::read_dir("/proc/self/task")
         .context("counting our threads")?
         .count();
@@ -73,7 +73,7 @@ pub fn drop_to_needed() -> Result<Vec<Capability>> {
 }
 
 /// Does so for the thread that calls it.
-fn of_this_thread() -> Result<Vec<Capability>> {
+fn of_this_thread() -> Result<()> {
     let permitted = caps::read(None, CapSet::Permitted).context("asking for our capabilities")?;
     let kept = kept(&permitted);
     prctl::set_no_new_privs().context("giving up new privileges")?;
@@ -92,9 +92,7 @@ fn of_this_thread() -> Result<Vec<Capability>> {
     for set in [CapSet::Effective, CapSet::Permitted] {
         caps::set(None, set, &kept).context("giving up capabilities")?;
     }
-    let mut kept: Vec<_> = kept.into_iter().collect();
-    kept.sort_by_key(Capability::index);
-    Ok(kept)
+    Ok(())
 }
 
 fn kept(permitted: &CapsHashSet) -> CapsHashSet {
