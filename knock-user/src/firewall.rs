@@ -31,7 +31,7 @@ use crate::{
     gate,
     instance::Instance,
     interface::Interface,
-    maps::{self, Plain, Table},
+    maps::{self, Counters, Plain, Table},
     pins, random,
 };
 
@@ -461,16 +461,17 @@ impl Firewall {
 
     /// Counters that are not about reasons, summed over all CPUs.
     pub fn tallies<const N: usize>(&self, tallies: [Tally; N]) -> Result<[u64; N]> {
+        let counters = Counters::of(maps::map(&self.ebpf, "COUNTERS")?)?;
         let mut counts = [0; N];
         for (count, tally) in counts.iter_mut().zip(tallies) {
-            *count = maps::counter(&self.ebpf, tally as u32)?;
+            *count = counters.get(tally as u32)?;
         }
         Ok(counts)
     }
 
     /// The counters by number of reason or tally, summed over all CPUs.
     pub fn counters(&self) -> Result<Vec<u64>> {
-        maps::counters(&self.ebpf)
+        Counters::of(maps::map(&self.ebpf, "COUNTERS")?)?.all()
     }
 }
 

@@ -155,18 +155,37 @@ pub fn delete<M: BorrowMut<MapData>, K: Pod, V: Pod>(
     }
 }
 
-/// A counter, summed over all CPUs.
-pub fn counter(ebpf: &Ebpf, number: u32) -> Result<u64> {
-    let counters = PerCpuArray::<_, u64>::try_from(map(ebpf, "COUNTERS")?)?;
-    let values = counters
-        .get(&number, 0)
-        .with_context(|| format!("reading counter {number}"))?;
-    Ok(values.iter().sum())
-}
+/// The counters, each summed over all CPUs when it is read.
+pub struct Counters<M>(PerCpuArray<M, u64>);
 
-/// All counters by the number of their reason or tally, summed over all CPUs.
-pub fn counters(ebpf: &Ebpf) -> Result<Vec<u64>> {
-    (0..COUNTERS_MAX)
-        .map(|number| counter(ebpf, number))
-        .collect()
+impl<M: Borrow<MapData>> Counters<M> {
+    /// The counters in the map `COUNTERS`, of a loaded object or of a pin.
+    ///
+    /// # Errors
+    /// The map is another one.
+    pub fn of<A>(map: A) -> Result<Self>
+    where
+        PerCpuArray<M, u64>: TryFrom<A, Error = MapError>,
+    {
+        let counters = PerCpuArray::try_from(map).context("map COUNTERS")?;
+        Ok(Self(counters))
+    }
+
+    /// Returns the counter with the number of a reason or tally.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn get(&self, number: u32) -> Result<u64> {
+        let values = self.0.get(&number, 0);
+        let values = values.with_context(|| format!("reading counter {number}"))?;
+        Ok(values.iter().sum())
+    }
+
+    /// Returns all counters by their numbers.
+    ///
+    /// # Errors
+    /// As for [`Counters::get`].
+    pub fn all(&self) -> Result<Vec<u64>> {
+        (0..COUNTERS_MAX).map(|number| self.get(number)).collect()
+    }
 }

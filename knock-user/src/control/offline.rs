@@ -1,12 +1,11 @@
 //! What can be said of an instance that no process runs for: its maps are pinned.
 
 use anyhow::{Context as _, Result, bail};
-use aya::maps::{Map, MapData, PerCpuArray};
+use aya::maps::{Map, MapData};
 use bytemuck::Pod;
 use knock_common::{
     access,
     layout::{ALLOW_MAX, FLOWS_MAX, FlowKey, GrantKey},
-    reason::COUNTERS_MAX,
 };
 
 use super::{
@@ -17,7 +16,7 @@ use super::{
 use crate::{
     clock, coverage,
     instance::Instance,
-    maps::{self, Table},
+    maps::{self, Counters, Table},
     pins,
     registry::Registry,
 };
@@ -98,14 +97,7 @@ fn table<K: Pod, V: Pod>(
 }
 
 fn counters(instance: &Instance) -> Result<Vec<u64>> {
-    let map = Map::PerCpuArray(pinned(instance, "COUNTERS")?);
-    let counters = PerCpuArray::<_, u64>::try_from(map).context("the pinned map COUNTERS")?;
-    let sum = |number| -> Result<u64> {
-        let values = counters.get(&number, 0);
-        let values = values.with_context(|| format!("reading counter {number}"))?;
-        Ok(values.iter().sum())
-    };
-    (0..COUNTERS_MAX).map(sum).collect()
+    Counters::of(Map::PerCpuArray(pinned(instance, "COUNTERS")?))?.all()
 }
 
 fn pinned(instance: &Instance, name: &str) -> Result<MapData> {
