@@ -1,5 +1,5 @@
 #!/bin/sh
-# Three UDP knocks open a web server on port 8080: what a scanner sees before, meanwhile and after.
+# Three UDP knocks open a web server on port 8080: what a scanner sees before, during and after.
 #
 # On the host that serves 8080:  sudo knock-user --iface eth0 --config examples/demo.toml
 # From another machine, as root, with nmap and knock-client:  examples/knockknock.sh HOST
@@ -11,7 +11,7 @@ case $host in
 *) family=-4 ;;
 esac
 
-# Ports in ascending order, each once: the three of them again and again would in time be the knocks.
+# Ports in ascending order, each once: repeated scans of the three would complete the sequence.
 scan() {
     nmap "$family" -n -Pn -r --max-retries 0 "$@" "$host"
 }
@@ -24,18 +24,18 @@ knock() {
     "${KNOCK_CLIENT:-knock-client}" "$host" -u "$@"
 }
 
-tell() {
+report() {
     printf '%-55s 8080 is %s\n' "$1" "$(web)"
 }
 
-tell 'before'
+report 'before'
 scan -sU -p 1123,1234,1456 | awk '$1 ~ /udp$/ { print "  a scan of " $1 " says " $2 }'
 knock 1234 1456
-tell 'two knocks of three (1234 1456)'
+report 'two knocks of three (1234 1456)'
 scan -sU -p 1100-1500 > /dev/null
-tell 'a scan of 1100 to 1500, which has the third one'
+report 'a scan of 1100 to 1500, which has the third one'
 knock 1123 1456 1234
-tell 'three in another order (1123 1456 1234)'
-# A wrong knock is looked at again: the second 1234 here ends one attempt and begins the next.
+report 'three in another order (1123 1456 1234)'
+# A wrong knock can be a first knock: the second 1234 ends one attempt and starts the next.
 knock 1234 1456 1234 1456 1123
-tell 'a slip, and three right ones (1234 1456 1234 1456 1123)'
+report 'a slip, and three right ones (1234 1456 1234 1456 1123)'

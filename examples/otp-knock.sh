@@ -1,14 +1,14 @@
 #!/bin/sh
-# Time-based knocks with what most machines have: openssl, and knock (package knockd) or nmap.
+# Time-based knocks with common tools: openssl, and knock (package knockd) or nmap.
 #
 #   OTP_SECRET=... examples/otp-knock.sh HOST ADDRESS
 #
-# ADDRESS is this machine's as HOST sees it, for instance from
+# ADDRESS is the address of this machine as HOST sees it, for instance from
 #   dig +short myip.opendns.com @resolver1.opendns.com
-# and is left out if the door has bind_source = false. The rest has the defaults of otp = { ... }:
+# Leave it out if the door has bind_source = false. The rest has the defaults of otp = { ... }:
 #   OTP_PERIOD=45  OTP_BASE=20000  OTP_PROTOCOLS='tcp udp tcp'  OTP_WITH=knock|nmap
 #
-# Mind the quotes: within double ones a shell takes $, `, " and \ for its own.
+# Use single quotes: a shell interprets $, `, " and \ in double quotes.
 set -eu
 
 host=${1:?usage: OTP_SECRET=... otp-knock.sh HOST [ADDRESS]}
@@ -20,7 +20,7 @@ case $host in
 esac
 period=$(($(date +%s) / ${OTP_PERIOD:-45}))
 
-# The knocks under a key: an octet of the digest each, above the base.
+# Prints the knocks for a key: each is an octet of the digest, added to the base.
 half() {
     digest=$(printf %s "$period" | openssl dgst -sha1 -hmac "$1" | sed 's/.* //')
     for protocol in ${OTP_PROTOCOLS:-tcp udp tcp}; do

@@ -4,8 +4,12 @@
 
 #[path = "../../knock-common/tests/pages/command_lines.rs"]
 mod command_lines;
+#[path = "../../knock-common/tests/pages/help.rs"]
+mod help;
 #[path = "../../knock-common/tests/pages/mod.rs"]
 mod pages;
+#[path = "../../knock-common/tests/pages/words.rs"]
+mod words;
 
 use std::fs;
 
@@ -44,7 +48,7 @@ fn the_program_accepts_its_command_lines() {
 
 #[test]
 fn every_help_line_is_short_and_imperative() {
-    command_lines::check_help(&Cli::command());
+    help::check_help(&Cli::command());
 }
 
 /// The keys that may be at a place of the file, as the error about another one names them.

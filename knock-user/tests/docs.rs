@@ -4,8 +4,12 @@
 
 #[path = "../../knock-common/tests/pages/command_lines.rs"]
 mod command_lines;
+#[path = "../../knock-common/tests/pages/help.rs"]
+mod help;
 #[path = "../../knock-common/tests/pages/mod.rs"]
 mod pages;
+#[path = "../../knock-common/tests/pages/words.rs"]
+mod words;
 
 use std::collections::BTreeMap;
 
@@ -66,7 +70,7 @@ fn the_program_accepts_its_command_lines() {
 
 #[test]
 fn every_help_line_is_short_and_imperative() {
-    command_lines::check_help(&Cli::command());
+    help::check_help(&Cli::command());
 }
 
 /// A part of the configuration: the file itself, or a table in it.

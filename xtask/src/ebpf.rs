@@ -117,7 +117,7 @@ pub fn build(sh: &Shell, kit: &Kit, package: &Package, target_dir: &Path) -> Res
 
 /// Completes a cargo command of the kit's toolchain with what makes it build for the kernel.
 pub fn for_target<'a>(cargo: Cmd<'a>, kit: &Kit, package: &Package, target_dir: &Path) -> Cmd<'a> {
-    // BTF tells the kernel, and the verifier's log, about types and source lines.
+    // BTF gives types and source lines to the kernel and to the verifier's log.
     let flags = [
         "-Cdebuginfo=2".to_owned(),
         "-Clink-arg=--btf".to_owned(),
@@ -137,10 +137,10 @@ pub fn for_target<'a>(cargo: Cmd<'a>, kit: &Kit, package: &Package, target_dir: 
         .arg(target_dir)
 }
 
-/// For a build script: builds the object of a package, or takes one that was built elsewhere, and
-/// tells the crate its path by the package's variable.
+/// Builds the object of a package for a build script, or takes one that was built elsewhere, and
+/// passes its path to the crate in the package's variable.
 ///
-/// Installs nothing; when something is missing, the error says to run `cargo xtask setup`.
+/// Installs nothing; if something is missing, the error names `cargo xtask setup`.
 pub fn embed(package: &Package) -> Result<()> {
     let prebuilt = format!("{}_PREBUILT", package.variable);
     for variable in [prebuilt.as_str(), toolchain::ORIGIN_VARIABLE] {

@@ -125,7 +125,8 @@ fn parse_version(said: &str) -> Option<(u32, u32, u32)> {
     Some((next()?, next()?, next()?))
 }
 
-/// Which libLLVM the program at `path` loads. `--version` doesn't tell, the dynamic section does.
+/// Returns the libLLVM that the program at `path` loads. `--version` lacks it, the dynamic section
+/// has it.
 fn llvm_major(path: &Path) -> Result<Option<u32>> {
     let reading = || format!("reading {}", path.display());
     let data = fs::read(path).with_context(reading)?;

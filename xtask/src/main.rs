@@ -1,5 +1,16 @@
 //! `cargo xtask VERB`: the developer's commands.
 
+#[cfg(test)]
+#[path = "../../knock-common/tests/pages/help.rs"]
+mod help;
+#[cfg(test)]
+#[path = "../../knock-common/tests/pages/mod.rs"]
+#[expect(dead_code, reason = "helpers that tests of pages share")]
+mod pages;
+#[cfg(test)]
+#[path = "../../knock-common/tests/pages/words.rs"]
+mod words;
+
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -27,16 +38,16 @@ struct Cli {
 enum Verb {
     /// Find or install what building and the demo need: compiler and linker for the kernel object, ip
     Setup {
-        /// Also what the tests need: lints, QEMU, and the peers they talk to (knockd, nmap, …)
+        /// Install what the tests need too: lints, QEMU, and peers such as knockd and nmap
         #[arg(long)]
         test: bool,
-        /// Also the peers that the firewall is measured beside (xdp-tools, fwknop, nftables, …)
+        /// Install the peers of the benchmark too, such as xdp-tools, fwknop and nftables
         #[arg(long)]
         bench: bool,
     },
     /// Build the kernel object and check it
     BuildEbpf,
-    /// Format check, lints, all tests; the last line is "N passed, N failed, N skipped"
+    /// Check format, lint and test everything; the last line is "N passed, N failed, N skipped"
     Test {
         /// Leave out the tests that need root
         #[arg(long)]
@@ -44,7 +55,7 @@ enum Verb {
         /// Leave out the tests on other kernels
         #[arg(long)]
         no_vm: bool,
-        /// Run them so many times, to find one that fails now and then
+        /// Repeat the run, to find a test that fails now and then
         #[arg(long, value_name = "N", default_value_t = 1, requires = "filter",
               value_parser = clap::value_parser!(u32).range(1..))]
         repeat: u32,
@@ -53,38 +64,38 @@ enum Verb {
     },
     /// Run root tests on other kernels, in virtual machines; needs no root
     Vm {
-        /// Versions or their beginnings: 6.1, 6.12.9 (default: 6.1 and 6.12)
+        /// Use these versions or their beginnings, such as 6.12.9 [default: 6.1 6.12]
         kernels: Vec<String>,
     },
     /// Show a knock opening a port, in network namespaces of its own
     Demo,
     /// Run README's commands in a pristine Debian 12 with nothing but Rust and a C compiler; needs root
     Fresh {
-        /// Only these: demo, test
+        /// Run only these commands: demo, test
         verbs: Vec<String>,
     },
-    /// Measure it beside the bare XDP program and its peers; needs root
+    /// Measure knock-user beside an empty XDP program and its peers; needs root
     Bench {
         /// Take less than two minutes
         #[arg(long)]
         quick: bool,
-        /// Also draw the pictures of docs/performance.md
+        /// Draw the pictures of docs/performance.md, and write its page of figures
         #[arg(long)]
         plots: bool,
-        /// Only packet, growth, flood, open, survive or user
+        /// Measure only packet, growth, flood, open, survive or user
         filter: Option<String>,
     },
     /// Put programs, man pages, completions, documents and unit into target/dist, as under a prefix
     Dist,
-    /// Spoofed packets at a knock-user, in network namespaces of their own; needs root
+    /// Send spoofed packets to a knock-user, in network namespaces of their own; needs root
     Flood {
-        /// What is sent; `cargo xtask flood -- --help` tells
+        /// Pass these options to the generator; see `cargo xtask flood -- --help`
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
     /// Build knock-user and run it with these arguments (with sudo when not root)
     Run {
-        /// What follows goes to knock-user
+        /// Pass these arguments to knock-user
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
@@ -177,4 +188,16 @@ fn run(verb: Verb) -> Result<bool> {
         Verb::Run { args } => return Err(launch::run(&sh, &args)),
     }
     Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::{Cli, help};
+
+    #[test]
+    fn every_help_line_is_short_and_imperative() {
+        help::check_help(&Cli::command());
+    }
 }

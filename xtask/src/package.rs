@@ -143,13 +143,13 @@ mod tests {
 
     #[test]
     fn what_cannot_be_installed_is_named_with_the_command() {
-        let told = missing("nmap knockd", "the tests knock with them");
+        let message = missing("nmap knockd", "the tests knock with them");
         for part in [
             "nmap knockd",
             "the tests knock with them",
             "`sudo apt-get install -y nmap knockd`",
         ] {
-            assert!(told.contains(part), "{part}: {told}");
+            assert!(message.contains(part), "{part}: {message}");
         }
     }
 }

@@ -54,7 +54,7 @@ impl Progress {
         }
     }
 
-    /// Takes note that the command printed something that is shown: that says that it goes on.
+    /// Notes that the command printed a line that is shown, which proves that it continues.
     pub fn heard(&mut self) {
         self.clear();
         self.next = self.began.elapsed() + EACH;

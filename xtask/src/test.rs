@@ -42,7 +42,7 @@ impl Chosen<'_> {
     }
 }
 
-/// Runs everything, going on after failures. Returns whether all is well.
+/// Runs everything, also after failures. Returns whether all is well.
 ///
 /// # Errors
 /// The rights, a program or a compiler is missing: nothing was built then.
@@ -55,7 +55,7 @@ pub fn run(sh: &Shell, chosen: Chosen<'_>) -> Result<bool> {
              or leave them out with `cargo xtask test --no-root`"
         );
     }
-    // First what apt installs: what can't be had is told before anything is built.
+    // Packages first: what is unavailable is reported before anything is built.
     let apt = Apt::new(sh);
     if root {
         tools::get(&apt, Verb::Test)?;

@@ -72,7 +72,8 @@ fn listed_words_do_not_spread_in_source_files() {
         counts.values().sum::<usize>(),
         allowed.values().sum::<usize>(),
     );
-    if env::var_os("KNOCK_BLESS").is_some() && sum <= most.max(usize::from(most == 0) * sum) {
+    let may_write = allowed.is_empty() || sum <= most;
+    if may_write && env::var_os("KNOCK_BLESS").is_some() {
         let lines = counts
             .iter()
             .map(|(path, count)| format!("{count} {}\n", path.display()));
@@ -196,9 +197,9 @@ fn the_rule_for_subjects_finds_faults() {
 #[test]
 fn prose_is_what_people_read() {
     let rust =
-        "//! Says so.\nfn f() { let told = \"is told\"; } // ends\n#[test]\nfn what_is_told() {}\n";
-    let page = "# A\n\nSee `told` and [told](told.md).\n\n```sh\ntold\n```\n";
-    let listed = ["told".to_owned()];
+        "//! Ends.\nfn f() { let word = \"a word\"; } // ends\n#[test]\nfn what_a_word_is() {}\n";
+    let page = "# A\n\nSee `word` and [word](word.md).\n\n```sh\nword\n```\n";
+    let listed = ["word".to_owned()];
     let lines = |text: String| {
         words::find(&text, &listed)
             .iter()
@@ -211,10 +212,10 @@ fn prose_is_what_people_read() {
         "code"
     );
     assert_eq!(lines(prose::markdown(page)), [3], "page");
-    let listed = ["is no more".to_owned()];
+    let listed = ["is no less".to_owned()];
     let count = |text| words::find(text, &listed).len();
     assert_eq!(
-        count("a door that is no\nmore, and is no more than a door"),
+        count("a door that is no\nless, and is no less than a door"),
         1
     );
 }

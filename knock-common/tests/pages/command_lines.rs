@@ -112,33 +112,3 @@ fn default(arg: &Arg) -> String {
         false => String::new(),
     }
 }
-
-/// Asserts the style of `--help`, of a command and its subcommands: a line in the imperative, without a full stop.
-pub(crate) fn check_help(command: &Command) {
-    let about = command.get_about().map(ToString::to_string);
-    check_line(command.get_name(), &about.unwrap_or_default());
-    for arg in command.get_arguments() {
-        let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
-        check_line(&format!("{} {}", command.get_name(), spelling(arg)), &help);
-        let is_grouped = arg.get_help_heading().is_some() || arg.is_positional();
-        let count = command.get_arguments().count();
-        assert!(is_grouped || count <= 8, "{}: no heading", spelling(arg));
-    }
-    command.get_subcommands().for_each(check_help);
-}
-
-fn check_line(name: &str, help: &str) {
-    assert!(help.len() <= 120, "{name}: too long: {help}");
-    let is_sentence = help.ends_with('.') || help.contains(". ");
-    assert!(!is_sentence, "{name}: a full stop: {help}");
-    assert!(
-        help.starts_with(|first: char| first.is_ascii_uppercase()),
-        "{name}: {help:?}"
-    );
-    // "The door", "Whose", "How long": words that a verb in the imperative never is.
-    let first = help.split(' ').next().unwrap_or_default();
-    let wrong = [
-        "A", "An", "The", "How", "What", "Who", "Whose", "Where", "Whether", "Only", "For", "Which",
-    ];
-    assert!(!wrong.contains(&first), "{name}: no verb first: {help}");
-}

@@ -58,7 +58,7 @@ pub(super) struct Image<'a> {
 }
 
 impl<'a> Image<'a> {
-    /// Begins anew.
+    /// Creates an empty image, and removes an earlier one.
     pub(super) fn new(sh: &'a Shell, root: &Path) -> Result<Self> {
         if root.exists() {
             fs::remove_dir_all(root).with_context(|| format!("removing {}", root.display()))?;

@@ -23,7 +23,7 @@ $b mount -t tmpfs run /run
 # Links of a kind, and answers of a kind, come with a module that the kernel asks for.
 echo /sbin/modprobe >/proc/sys/kernel/modprobe
 
-# KNOCK_VM says that nobody minds what becomes of this machine's clock.
+# KNOCK_VM permits tests to change this machine's clock.
 export KNOCK_VM=1 KNOCK_REQUIRE_ROOT=1
 export KNOCK_USER_BIN=/bin/knock-user KNOCK_CLIENT_BIN=/bin/knock-client
 release=$($b uname -r)

@@ -42,7 +42,7 @@ impl Accelerator {
     const fn option(self) -> &'static str {
         match self {
             Self::Kvm => "kvm",
-            // All processors in one thread. With a thread each, QEMU 7.2 goes on with code that
+            // All processors in one thread. With a thread each, QEMU 7.2 continues with code that
             // another processor has changed: an interface gets another program while packets come,
             // and the kernel meets a breakpoint that is no longer there (`bpf_dispatcher_xdp_func`).
             Self::Emulation => "tcg,thread=single",
