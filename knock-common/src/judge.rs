@@ -4,7 +4,7 @@ use crate::{
     Bytes, Reason, World, access,
     event::{self, What},
     knock,
-    layout::{Features, PortKind, PortRule, port_index},
+    layout::{Config, Features, PortKind, PortRule, port_index},
     packet,
     reason::{Tally, Telling, Verdict},
     visit::Visit,
@@ -71,9 +71,8 @@ pub fn decide<B: Bytes + ?Sized, W: World>(bytes: &B, world: &W) -> Judgement {
 /// Whether the configuration had to be confirmed, and was not in time.
 #[inline(always)]
 fn is_unconfirmed<W: World>(world: &W) -> bool {
-    world.features().has(Features::CONFIRM)
-        && world.now().millis() >= world.confirm_by_ms()
-        && world.config().is_none_or(|config| config.confirmed == 0)
+    let is_over = |config: &Config| world.now().millis() >= config.confirm_by_ms;
+    world.features().has(Features::CONFIRM) && world.config().is_some_and(is_over)
 }
 
 /// The reason, as an error if the frame could not be read as far as was needed.
@@ -212,7 +211,7 @@ mod tests {
                 let sim = Sim {
                     features: Features(features),
                     config: Config {
-                        confirmed: 0,
+                        confirm_by_ms: words[1],
                         cell_key,
                         cookie_keys: [[words[0], words[1]], [words[2], words[3]]],
                         lockout_failures: failures,
@@ -336,29 +335,18 @@ mod tests {
 
     #[test]
     fn without_a_confirmation_everything_passes() {
-        for (name, features, now_ms, confirmed, expected) in [
-            ("in time", Features::CONFIRM, 59_999, 0, Reason::NoGrant),
-            (
-                "too late",
-                Features::CONFIRM,
-                60_000,
-                0,
-                Reason::Unconfirmed,
-            ),
-            ("confirmed", Features::CONFIRM, 60_000, 1, Reason::NoGrant),
-            (
-                "not awaited",
-                Features::default(),
-                60_000,
-                0,
-                Reason::NoGrant,
-            ),
+        let on_trial = Features::CONFIRM;
+        let others = Features::default();
+        for (name, features, now_ms, confirm_by_ms, expected) in [
+            ("in time", on_trial, 59_999, 60_000, Reason::NoGrant),
+            ("too late", on_trial, 60_000, 60_000, Reason::Unconfirmed),
+            ("confirmed", on_trial, 60_000, u64::MAX, Reason::NoGrant),
+            ("not awaited", others, 60_000, 60_000, Reason::NoGrant),
         ] {
             let sim = Sim {
                 features,
-                confirm_by_ms: 60_000,
                 config: Config {
-                    confirmed,
+                    confirm_by_ms,
                     ..Config::default()
                 },
                 ports: [(2, PortRule::protected(0))].into(),

@@ -280,9 +280,9 @@ pub struct Config {
     pub flow_idle_ms: [u64; 2],
     /// How long a lockout lasts, and after how long a failed attempt is forgotten, in milliseconds.
     pub lockout_ms: u64,
-    /// Not 0 once the configuration is confirmed. Only a program with [`Features::CONFIRM`] asks, and
-    /// not before its time is over.
-    pub confirmed: u64,
+    /// When everything begins to pass because no confirmation came, in milliseconds since boot;
+    /// `u64::MAX` once it is confirmed. Only a program with [`Features::CONFIRM`] reads it.
+    pub confirm_by_ms: u64,
     /// The secret key of the first-knock table.
     pub cell_key: [u64; 12],
     /// The secret keys of handshakes, which take turns: see [`crate::cookie`].

@@ -114,8 +114,6 @@ pub struct Sim {
     pub now: Cell<u64>,
     /// See [`World::features`].
     pub features: Features,
-    /// See [`World::confirm_by_ms`].
-    pub confirm_by_ms: u64,
     /// The settings.
     pub config: Config,
     /// Rules that were set; the others are ordinary.
@@ -176,10 +174,6 @@ impl World for Sim {
 
     fn features(&self) -> Features {
         self.features
-    }
-
-    fn confirm_by_ms(&self) -> u64 {
-        self.confirm_by_ms
     }
 
     fn port(&self, index: u32) -> PortRule {

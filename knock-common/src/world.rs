@@ -66,9 +66,6 @@ pub trait World: Sized {
     /// What the configuration uses.
     fn features(&self) -> Features;
 
-    /// When everything begins to pass if a confirmation is awaited, in milliseconds since boot.
-    fn confirm_by_ms(&self) -> u64;
-
     /// The rule at an index of the port table.
     fn port(&self, index: u32) -> PortRule;
 

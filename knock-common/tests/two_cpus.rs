@@ -205,10 +205,6 @@ impl World for Cpu {
         self.tables.features
     }
 
-    fn confirm_by_ms(&self) -> u64 {
-        0
-    }
-
     fn port(&self, index: u32) -> PortRule {
         self.tables.ports.get(&index).copied().unwrap_or_default()
     }
@@ -385,7 +381,7 @@ fn tables() -> Arc<Tables> {
             .with(Features::LOCKOUT)
             .with(Features::ANSWERS),
         config: Config {
-            confirmed: 0,
+            confirm_by_ms: u64::MAX,
             flow_idle_ms: [60_000; 2],
             lockout_ms: 60_000,
             cell_key: std::array::from_fn(|i| 0x9e37_79b9_7f4a_7c15 ^ (i as u64) << 17),

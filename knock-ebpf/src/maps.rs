@@ -40,10 +40,6 @@ const GROWING: usize = BPF_F_NO_PREALLOC as usize;
 #[unsafe(no_mangle)]
 static FEATURES: Global<u32> = Global::new(0);
 
-/// See [`World::confirm_by_ms`].
-#[unsafe(no_mangle)]
-static CONFIRM_BY_MS: Global<u64> = Global::new(u64::MAX);
-
 #[btf_map]
 static CONFIG: Array<Config, 1> = Array::new();
 #[btf_map]
@@ -267,11 +263,6 @@ impl World for Maps {
     #[inline(always)]
     fn features(&self) -> Features {
         self.features
-    }
-
-    #[inline(always)]
-    fn confirm_by_ms(&self) -> u64 {
-        CONFIRM_BY_MS.load()
     }
 
     #[inline(always)]

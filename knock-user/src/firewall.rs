@@ -98,11 +98,13 @@ impl Firewall {
             .into_iter()
             .filter_map(|(is_used, feature)| is_used.then_some(feature))
             .fold(tables.features, Features::with);
-        let confirm_by_ms = options.confirm_by_ms.unwrap_or(u64::MAX);
+        let config = Config {
+            confirm_by_ms: options.confirm_by_ms.unwrap_or(u64::MAX),
+            ..tables.config
+        };
         let mut loader = EbpfLoader::new();
         loader
             .override_global("FEATURES", &features.0, true)
-            .override_global("CONFIRM_BY_MS", &confirm_by_ms, true)
             .override_global("AYA_LOG_LEVEL", &options.log_level, false)
             .map_max_entries("NODES", tables.room.nodes.max(1))
             .map_max_entries("EDGES", tables.room.edges.max(1))
@@ -115,6 +117,7 @@ impl Firewall {
         }
         let mut ebpf = loader.load(OBJECT).context("creating the maps")?;
         fill(&mut ebpf, tables)?;
+        maps::set(&mut ebpf, "CONFIG", [(0, config)])?;
         if features.has(Features::LOCKOUT) {
             draw_lockout_key(&mut ebpf)?;
         }
@@ -125,7 +128,7 @@ impl Firewall {
             copy: None,
             answers: features.has(Features::ANSWERS) && !options.dry_run,
             loopback: options.loopback,
-            config: tables.config,
+            config,
             drawn: None,
         })
     }
@@ -271,27 +274,37 @@ impl Firewall {
         Ok(())
     }
 
-    /// Has a program that awaits a confirmation stay in force, or end in time as before.
+    /// Sets when a program that was loaded with an end lets everything pass, in milliseconds since
+    /// boot; never with `None`. A program without an end has no such moment.
     ///
     /// # Errors
     /// The kernel refuses.
-    pub fn confirm(&mut self, is_confirmed: bool) -> Result<()> {
-        self.config.confirmed = is_confirmed.into();
+    pub fn set_confirm_by(&mut self, confirm_by_ms: Option<u64>) -> Result<()> {
+        self.config.confirm_by_ms = confirm_by_ms.unwrap_or(u64::MAX);
         // One aligned word changes, which the program reads as a whole.
         maps::set(&mut self.ebpf, "CONFIG", [(0, self.config)])
     }
 
-    /// Pins the program as the one that is attached, in place of the one before.
+    /// Pins the program as the one of a configuration that is not settled yet.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn pin_next(&mut self, instance: &Instance) -> Result<()> {
+        let next = instance.next_program();
+        pins::unlink(&next)?;
+        self.program()?
+            .pin(&next)
+            .with_context(|| format!("pinning the program {}", next.display()))
+    }
+
+    /// Pins the program as the one of the configuration that is settled, in place of the one before.
     ///
     /// # Errors
     /// The kernel refuses.
     pub fn pin_program(&mut self, instance: &Instance) -> Result<()> {
         let path = instance.program();
-        let next = instance.pins().join("next");
-        pins::unlink(&next)?;
-        self.program()?
-            .pin(&next)
-            .with_context(|| format!("pinning the program {}", next.display()))?;
+        let next = instance.next_program();
+        self.pin_next(instance)?;
         fs::rename(&next, &path).with_context(|| format!("pinning the program {}", path.display()))
     }
 
@@ -493,7 +506,10 @@ pub fn put_back(pinned: &Path, all: &[Interface], instance: &Instance) -> Result
 }
 
 /// The program that is pinned here.
-fn pinned(path: &Path) -> Result<Xdp> {
+///
+/// # Errors
+/// There is none, or it can't be opened.
+pub fn pinned(path: &Path) -> Result<Xdp> {
     Xdp::from_pin(path, XdpAttachType::Interface)
         .with_context(|| format!("opening the program {}", path.display()))
 }
@@ -516,8 +532,7 @@ fn fill(ebpf: &mut Ebpf, tables: &Tables) -> Result<()> {
     maps::insert(ebpf, "TARGETS", targets)?;
     let prefixes = tables.trust.iter().map(|&(address, bits)| (bits, address));
     maps::insert_prefixes(ebpf, "TRUST", prefixes)?;
-    maps::set(ebpf, "PORTS", tables.port_entries())?;
-    maps::set(ebpf, "CONFIG", [(0, tables.config)])
+    maps::set(ebpf, "PORTS", tables.port_entries())
 }
 
 /// Draws the key of the lockouts, unless the map was there before: what is in it depends on the key.

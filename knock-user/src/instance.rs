@@ -6,8 +6,10 @@
 //!     maps/ALLOW …                         what every configuration shares
 //!     links/eth0 …                         what keeps the program attached
 //!     gates/2 …                            what lets nothing in while it can't be, by interface number
-//!     program                              the program that is attached
+//!     program                              the program of the configuration that was settled last
+//!     next                                 the program of a configuration that is not settled yet
 //! /run/knock/eth0@ns1.json                 the registry
+//!                    .settled .next        the texts of these configurations
 //!                    .lock .sock           the process that may change all this, and its ear
 //! ```
 //!
@@ -288,9 +290,24 @@ impl Instance {
         self.pins().join("program")
     }
 
+    /// Where a program is pinned that takes the place of that one when its configuration is settled.
+    pub fn next_program(&self) -> PathBuf {
+        self.pins().join("next")
+    }
+
     /// The file of its registry.
     pub fn registry(&self) -> PathBuf {
         self.run("json")
+    }
+
+    /// The text of the configuration that was settled last; see [`crate::texts`].
+    pub(crate) fn settled_text(&self) -> PathBuf {
+        self.run("settled")
+    }
+
+    /// The text of the configuration that is being put in place, or is on trial.
+    pub(crate) fn next_text(&self) -> PathBuf {
+        self.run("next")
     }
 
     /// The socket of its control.
@@ -403,7 +420,13 @@ impl Instance {
     /// One can't be removed.
     pub(crate) fn remove_files(&self) -> Result<()> {
         // The lock last: as long as it is there, nobody begins anew.
-        for path in [self.registry(), self.socket(), self.lock_file()] {
+        for path in [
+            self.next_text(),
+            self.settled_text(),
+            self.registry(),
+            self.socket(),
+            self.lock_file(),
+        ] {
             gone(fs::remove_file(&path), &path)?;
         }
         Ok(())

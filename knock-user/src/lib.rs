@@ -61,5 +61,8 @@ pub mod sockets;
 pub mod start;
 pub mod strength;
 pub mod supervisor;
+pub mod texts;
 mod toml_text;
+#[cfg(feature = "object")]
+pub mod unconfirmed;
 pub mod watchdog;

@@ -30,6 +30,7 @@ use knock_user::{
     refused, session,
     start::Plan,
     supervisor::{self, Stderr},
+    unconfirmed::{self, Start},
 };
 use tracing::Level;
 use tracing_subscriber::{
@@ -82,6 +83,8 @@ fn main() -> ExitCode {
 fn run(options: &Run, stderr: Stderr) -> Result<()> {
     let log_files = LogFiles::find();
     clock::check()?;
+    // Before anything of this start can be wrong.
+    unconfirmed::end_overdue();
     let plan = Plan::read(options)?;
     for warning in &plan.warnings {
         stderr.say(Level::WARN, warning);
@@ -104,11 +107,16 @@ fn run(options: &Run, stderr: Stderr) -> Result<()> {
         let signals = Signals::catch()?;
         leftovers::sweep();
         let was_mounted = bpffs::is_mounted_at(Path::new(bpffs::MOUNT_POINT));
-        let instance = Instance::of(&interfaces)?;
+        let instance = match unconfirmed::instance_of(&plan) {
+            Some(instance) => instance,
+            None => Instance::of(&interfaces)?,
+        };
         let persistence = Persistence::find(was_mounted);
         persistence.check(options.on_exit)?;
         let instance = instance.lock()?;
         leftovers::look_around(&instance);
+        let Start { plan, how, back } = unconfirmed::start(&instance, plan, options)?;
+        let interfaces = plan.interfaces(options)?;
         let watchers = Watchers::default();
         let access = Access::new(plan.settings().control.group.as_deref())?;
         let control = Server::listen(&instance.socket(), access, watchers.clone())?;
@@ -119,7 +127,6 @@ fn run(options: &Run, stderr: Stderr) -> Result<()> {
         if let Some(unreadable) = privileges::unreadable(&options.config) {
             tracing::warn!("{unreadable}");
         }
-        let how = plan.how(options);
         if !options.dry_run
             && pins::links(&instance).is_ok_and(|links| links.is_empty())
             && let Some(warning) = plan.cuts()
@@ -139,6 +146,7 @@ fn run(options: &Run, stderr: Stderr) -> Result<()> {
         daemon
             .with_persistence(persistence)
             .with_log_files(log_files)
+            .with_fallback(back)
             .run(signals, control)
             .await
     })

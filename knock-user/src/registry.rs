@@ -52,12 +52,47 @@ pub struct Registry {
     /// The inode number of the network namespace, which shows whether that still exists.
     #[serde(default)]
     pub namespace: Option<u64>,
+    /// The digest of the text of the configuration, from wherever it was read; see
+    /// [`crate::texts`]. None if an older version wrote this.
+    #[serde(default)]
+    pub text: Option<u64>,
+    /// The kernel's ids of the loaded copies of the program that has this configuration; empty if
+    /// an older version wrote this.
+    #[serde(default)]
+    pub programs: Vec<u32>,
+    /// What was in force before, until this configuration is settled: it is attached, and confirmed
+    /// if it was on trial. None also where nothing was in force.
+    #[serde(default)]
+    pub fallback: Option<Box<Fallback>>,
+    /// The digest of the text that was on trial last, if nobody confirmed it: a restart does not put
+    /// it in force.
+    #[serde(default)]
+    pub rejected: Option<u64>,
+}
+
+/// What was in force before a change.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Fallback {
+    /// What is known about it. Its program is the one that is pinned.
+    pub registry: Registry,
+    /// The numbers of the interfaces that it was attached to.
+    pub indices: Vec<u32>,
 }
 
 impl Registry {
     /// How long a connection without packets is kept, in milliseconds, by number of the protocol.
     pub const fn idle_ms(&self) -> [u64; 2] {
         [self.flow_idle_ms, self.flow_idle_udp_ms]
+    }
+
+    /// Whether a program is known to have another configuration than this one.
+    pub fn is_foreign(&self, program: u32) -> bool {
+        !self.programs.is_empty() && !self.programs.contains(&program)
+    }
+
+    /// Whether this configuration awaits its confirmation.
+    pub const fn is_on_trial(&self) -> bool {
+        self.confirm_by_ms.is_some()
     }
 
     /// Reads a registry; `None` if there is none.
@@ -95,6 +130,10 @@ mod tests {
         let registry = Registry {
             interfaces: vec!["eth0".into()],
             confirm_by_ms: Some(7),
+            fallback: Some(Box::new(Fallback {
+                indices: vec![2],
+                ..Fallback::default()
+            })),
             ..Registry::default()
         };
         registry.write(&path).unwrap();

@@ -57,6 +57,14 @@ impl Plan {
         Self::of(run, config::read_again(&run.config)?)
     }
 
+    /// Takes a configuration whose text was kept from an earlier start or reload.
+    ///
+    /// # Errors
+    /// It protects nothing and runs nothing, or the kernel does not tell what this host serves.
+    pub fn of_kept(run: &Run, checked: Checked) -> Result<Self> {
+        Self::of(run, checked)
+    }
+
     fn of(run: &Run, checked: Checked) -> Result<Self> {
         checked.has_effect()?;
         let host = Host::inspect().context("asking the kernel what this host serves")?;
@@ -219,6 +227,7 @@ impl Plan {
             log_level: log_level(run.verbose),
             may_be_absent: run.wait_for_interfaces,
             confirm_by_ms: run.confirm.map(clock::boot_ms_after),
+            rejected: None,
         }
     }
 

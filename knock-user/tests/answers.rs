@@ -204,7 +204,8 @@ fn the_status_without_a_process_on_trial_and_dry() {
             "in force       NO: 4 shortfalls",
             "shortfalls     wan is not protected: not attached",
             "               this is a dry run: nothing is dropped",
-            "               on trial: undone in 35s unless `knock-user confirm` is run",
+            "               on trial: everything passes in 35s, and no process can take a confirmation; \
+             start knock-user, which continues the trial",
             "               no process runs: commands of door ssh are not run",
             "process        none: knocks and grants go on, and nobody tells or runs commands",
             "configuration  /etc/knock/seq.toml, 2 doors",
@@ -213,7 +214,7 @@ fn the_status_without_a_process_on_trial_and_dry() {
             "               wan NOT protected",
             "protected      tcp/22, tcp/80, tcp/443",
             "dry run        nothing is dropped",
-            "unconfirmed    35s left for `knock-user confirm`",
+            "unconfirmed    35s left, and no process can take a confirmation",
             "grants         2",
             "connections    1",
         ],
@@ -235,6 +236,95 @@ fn a_confirmation_that_did_not_come() {
         text.contains("unconfirmed    no confirmation came in time\n"),
         "{text}"
     );
+}
+
+/// What becomes of a trial depends on whether something was in force before, and on whether a process
+/// runs that does anything.
+#[test]
+fn what_becomes_of_a_trial() {
+    let running = Process {
+        pid: 7,
+        since_ms: 0,
+        watchers: 0,
+    };
+    let left = Some(NOW_MS + 34_500);
+    let over = Some(NOW_MS - 1);
+    let rows = [
+        (
+            "it runs",
+            left,
+            Some(running),
+            true,
+            false,
+            "undone in 35s unless",
+        ),
+        (
+            "it hangs",
+            left,
+            Some(running),
+            true,
+            true,
+            "no process can undo it",
+        ),
+        (
+            "none runs",
+            left,
+            None,
+            true,
+            false,
+            "no process can undo it",
+        ),
+        (
+            "none runs, nothing before",
+            left,
+            None,
+            false,
+            false,
+            "everything passes in 35s",
+        ),
+        ("over", over, Some(running), true, false, "being put back"),
+        (
+            "over, none runs",
+            over,
+            None,
+            true,
+            false,
+            "no process undoes it",
+        ),
+        (
+            "over, it hangs",
+            over,
+            Some(running),
+            true,
+            true,
+            "no process undoes it",
+        ),
+        (
+            "over, nothing before",
+            over,
+            None,
+            false,
+            false,
+            "so everything passes",
+        ),
+    ];
+    for (name, confirm_by_ms, process, has_fallback, is_hanging, expected) in rows {
+        let registry = Registry {
+            confirm_by_ms,
+            fallback: has_fallback.then(Box::default),
+            ..registry()
+        };
+        let circumstances = Circumstances {
+            is_hanging,
+            ..Circumstances::default()
+        };
+        let status = health::judged(status(&registry, process), &registry, &circumstances);
+        let mut trials = status.shortfalls.iter();
+        let trial = trials
+            .find(|shortfall| shortfall.kind == "on-trial")
+            .unwrap();
+        assert!(trial.text.contains(expected), "{name}: {}", trial.text);
+    }
 }
 
 fn doors() -> Doors {

@@ -121,7 +121,7 @@ impl Kernel {
         let tables = compile(&settings, &mut given).unwrap();
         let mut sim = tables.simulate();
         sim.features = sim.features.with(features);
-        sim.confirm_by_ms = 100_000;
+        sim.config.confirm_by_ms = 100_000;
         let host = Self {
             settings,
             tables,
@@ -178,7 +178,6 @@ impl Kernel {
             settings: &self.settings,
             numbers: &self.tables.numbers.doors,
             features: self.sim.features,
-            confirm_by_ms: self.sim.confirm_by_ms,
             now: self.sim.now(),
             ended_ms: None,
         }

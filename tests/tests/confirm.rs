@@ -98,7 +98,8 @@ fn a_first_start_that_is_confirmed() {
         knocks_lead_in(net, KNOCKS, true, "confirmed");
         guest.finds(true, SSH, "confirmed");
         let (code, told) = daemon::ask(&net.server, &["confirm"]);
-        assert_eq!(code, Some(0), "it is confirmed: {told}");
+        assert_eq!(code, Some(1), "nothing awaits a confirmation: {told}");
+        assert!(told.contains("was confirmed at"), "{told}");
         daemon.tells(&json!({"event": "confirmed"}));
         assert_eq!(
             daemon

@@ -448,7 +448,7 @@ fn config(settings: &Settings, flags: &Flags, given: &Given<'_>) -> Config {
     Config {
         flow_idle_ms: settings.established.idle_ms(),
         lockout_ms: lockout.map_or(0, |lockout| millis(lockout.duration)),
-        confirmed: 0,
+        confirm_by_ms: u64::MAX,
         cell_key: given.cell_key,
         // One for both turns, until the other one's is drawn.
         cookie_keys: [cookie::key(given.cell_key); 2],

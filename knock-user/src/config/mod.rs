@@ -26,6 +26,7 @@ use std::{
     io::{self, Read as _},
     os::unix::fs::OpenOptionsExt as _,
     path::Path,
+    sync::Arc,
 };
 
 pub(crate) use self::door::WITHIN_MOST;
@@ -54,6 +55,8 @@ pub struct Checked {
     /// A number that another text hardly has; none if the text did not come from a file that can
     /// be read again.
     pub digest: Option<u64>,
+    /// The text itself.
+    pub text: Arc<str>,
     places: Places,
 }
 
@@ -74,6 +77,19 @@ pub fn read_again(path: &Path) -> Result<Checked, Problems> {
     understand(path, read_file(path))
 }
 
+/// Checks the text that a file had when it was read before. `can_be_read_again` says whether it was
+/// a file, and no pipe.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn read_kept(path: &Path, text: &str, can_be_read_again: bool) -> Result<Checked, Problems> {
+    let checked = parse(text, &path.display().to_string())?;
+    Ok(Checked {
+        digest: can_be_read_again.then(|| digest(text)),
+        ..checked.relative_to(path)
+    })
+}
+
 /// The digest of the text that a file has now; see [`Checked::digest`].
 ///
 /// # Errors
@@ -83,7 +99,7 @@ pub fn digest_of_file(path: &Path) -> io::Result<u64> {
 }
 
 /// Compared only with what the same build of this program has made.
-fn digest(text: &str) -> u64 {
+pub(crate) fn digest(text: &str) -> u64 {
     let mut hasher = DefaultHasher::new();
     hasher.write(text.as_bytes());
     hasher.finish()
@@ -172,6 +188,7 @@ pub fn parse(text: &str, file: &str) -> Result<Checked, Problems> {
             settings: read.settings,
             file: file.to_owned(),
             digest: None,
+            text: text.into(),
             places: read.places,
         }),
         _ => {

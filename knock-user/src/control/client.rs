@@ -239,7 +239,16 @@ impl Ask {
 /// Why nothing can be confirmed where no process runs.
 fn unconfirmable(instance: &Instance) -> String {
     let registry = Registry::read(&instance.registry()).ok().flatten();
-    let until_ms = registry.and_then(|registry| registry.confirm_by_ms);
+    let fallback = registry
+        .as_ref()
+        .and_then(|registry| registry.fallback.as_ref());
+    let next = match fallback {
+        Some(_) => "goes back to the configuration before",
+        None => "puts the configuration in force again",
+    };
+    let until_ms = registry
+        .as_ref()
+        .and_then(|registry| registry.confirm_by_ms);
     let clock = Clock::now();
     let of = find::interfaces(instance);
     match until_ms {
@@ -248,13 +257,12 @@ fn unconfirmable(instance: &Instance) -> String {
         ),
         Some(until_ms) if until_ms <= clock.now_ms => format!(
             "too late: no confirmation came until {}, and no process runs for {of} any more; \
-             `knock-user status` shows what is in force, and starting knock-user puts the \
-             configuration in force again",
+             `knock-user status` shows what is in force, and starting knock-user {next}",
             clock.wall(until_ms)
         ),
         Some(_) => format!(
-            "the process that was to be asked for {of} has ended: start knock-user, which takes \
-             over what is there"
+            "the process that was to be asked for {of} has ended: start knock-user, which goes on \
+             with the trial, and confirm it then"
         ),
     }
 }

@@ -28,6 +28,10 @@ pub struct Circumstances {
     pub unpinned: Option<String>,
     /// Whether events can no longer be written.
     pub is_mute: bool,
+    /// Why what is in force is not what was put in place last, if that is so.
+    pub interrupted: Option<String>,
+    /// Whether the process that there is does nothing.
+    pub is_hanging: bool,
 }
 
 /// The status with what is missing of what its configuration asks for.
@@ -37,6 +41,10 @@ pub fn judged(mut status: Status, registry: &Registry, circumstances: &Circumsta
     found.interfaces(&status);
     found.pins(&status, circumstances);
     found.mode(&status);
+    found.trial(&status, registry, circumstances);
+    if let Some(because) = &circumstances.interrupted {
+        found.short("interrupted", None, because.clone());
+    }
     found.process(&status, registry);
     found.doors(&status);
     found.configuration(registry);
@@ -119,18 +127,39 @@ impl Found {
             let text = "this is a dry run: nothing is dropped".to_owned();
             self.short("dry-run", None, text);
         }
-        match status.unconfirmed {
-            Some(left_s) if left_s > 0.0 => {
-                let left = spell_short(Duration::try_from_secs_f64(left_s).unwrap_or_default());
-                let text = format!("on trial: undone in {left} unless `knock-user confirm` is run");
-                self.short("on-trial", None, text);
+    }
+
+    /// What happens to a configuration on trial: the kernel side ends one alone if nothing was in
+    /// force before, and only a process goes back to another configuration.
+    fn trial(&mut self, status: &Status, registry: &Registry, circumstances: &Circumstances) {
+        let Some(left_s) = status.unconfirmed else {
+            return;
+        };
+        let left = spell_short(Duration::try_from_secs_f64(left_s).unwrap_or_default());
+        let is_attended = status.pid.is_some() && !circumstances.is_hanging;
+        let text = match (left_s > 0.0, is_attended, &registry.fallback) {
+            (true, true, _) => {
+                format!("on trial: undone in {left} unless `knock-user confirm` is run")
             }
-            Some(_) => {
-                let text = "on trial: no confirmation came in time".to_owned();
-                self.short("on-trial", None, text);
+            (true, false, None) => format!(
+                "on trial: everything passes in {left}, and no process can take a confirmation; \
+                 start knock-user, which continues the trial"
+            ),
+            (true, false, Some(_)) => format!(
+                "on trial for another {left}, and no process can undo it: start knock-user, which \
+                 continues the trial, or goes back if it is over"
+            ),
+            (false, _, None) => {
+                "on trial: no confirmation came in time, so everything passes".to_owned()
             }
-            None => {}
-        }
+            (false, true, Some(_)) => "on trial: no confirmation came in time, and the \
+                                       configuration before is being put back"
+                .to_owned(),
+            (false, false, Some(_)) => "on trial: no confirmation came in time, and no process \
+                                        undoes it: start knock-user, which goes back"
+                .to_owned(),
+        };
+        self.short("on-trial", None, text);
     }
 
     fn process(&mut self, status: &Status, registry: &Registry) {
@@ -161,6 +190,15 @@ impl Found {
         let path: &Path = &registry.config;
         match config::digest_of_file(path) {
             Ok(now) if now == digest => {}
+            Ok(now) if registry.rejected == Some(now) => self.short(
+                "config-changed",
+                None,
+                format!(
+                    "{} was on trial and was not confirmed, so the configuration before it is in \
+                     force: `knock-user reload` puts it in force",
+                    path.display()
+                ),
+            ),
             Ok(_) => self.short(
                 "config-changed",
                 None,

@@ -14,30 +14,95 @@ use super::{
     health::{self, Circumstances},
 };
 use crate::{
-    clock, coverage,
+    clock,
+    console::text,
+    coverage::{self, Coverage, State},
     instance::Instance,
     maps::{self, Counters, Table},
     pins,
     registry::Registry,
 };
 
-/// How it is.
+/// How it is. `hanging` is the process that has it and does not answer, if there is one.
 ///
 /// # Errors
 /// The maps can't be read, or this process has another clock than the kernel side.
-pub fn status(instance: &Instance) -> Result<Status> {
+pub fn status(instance: &Instance, hanging: Option<u32>) -> Result<Status> {
     clock::check()?;
     let clock = Clock::now();
-    let registry = registry(instance)?;
+    let covered = coverage::of(instance, &instance.interfaces())?;
+    let (registry, interrupted) = in_force(registry(instance)?, &covered);
     let doors = facts::doors(&registry);
     let grants = facts::list(grants(instance)?, &doors, clock).grants.len();
     let counts = counters(instance)?;
     let idle_ms = registry.idle_ms();
     let flows = table::<FlowKey, u64>(instance, "FLOWS", FLOWS_MAX, Map::LruHashMap)?;
     let held = (grants, facts::kept(&flows, idle_ms, clock), &counts[..]);
-    let interfaces = facts::interfaces(coverage::of(instance, &instance.interfaces())?);
+    let interfaces = facts::interfaces(covered);
     let status = facts::status(instance.name(), &registry, interfaces, None, held, clock);
-    Ok(health::judged(status, &registry, &Circumstances::default()))
+    let status = Status {
+        pid: hanging,
+        ..status
+    };
+    let circumstances = Circumstances {
+        interrupted,
+        is_hanging: hanging.is_some(),
+        ..Circumstances::default()
+    };
+    Ok(health::judged(status, &registry, &circumstances))
+}
+
+/// What is known of the configuration that is in force. The registry is written before programs are
+/// attached, so where somebody was killed in between, the one before is; then why, in words.
+fn in_force(registry: Registry, covered: &[Coverage]) -> (Registry, Option<String>) {
+    let attached = covered.iter().filter_map(|one| match one.state {
+        State::Protected { program, .. } => Some((one, program)),
+        State::Bypassed { .. }
+        | State::Blocked
+        | State::Absent
+        | State::Refused(_)
+        | State::Missing => None,
+    });
+    let (before, now): (Vec<_>, Vec<_>) =
+        attached.partition(|(_, program)| registry.is_foreign(*program));
+    if before.is_empty() {
+        return (registry, None);
+    }
+    let next = match registry.is_on_trial() {
+        true => {
+            "start knock-user, which puts the configuration before in force everywhere".to_owned()
+        }
+        false => format!(
+            "start knock-user, which puts {} in force everywhere",
+            registry.config.display()
+        ),
+    };
+    let interrupted = "a change of the configuration was interrupted";
+    let Some(fallback) = registry.fallback.clone() else {
+        return (
+            registry,
+            Some(format!(
+                "{interrupted}, and what is in force is not known: {next}"
+            )),
+        );
+    };
+    let ports = text::list(&fallback.registry.protected);
+    if now.is_empty() {
+        let before = Registry {
+            interfaces: registry.interfaces,
+            numbers: registry.numbers,
+            ..fallback.registry
+        };
+        let because =
+            format!("{interrupted}, and the one before is in force, with {ports}: {next}");
+        return (before, Some(because));
+    }
+    let names: Vec<_> = before.iter().map(|(one, _)| one.name.as_str()).collect();
+    let because = format!(
+        "{interrupted}, and the one before is in force on {}, with {ports}: {next}",
+        names.join(", ")
+    );
+    (registry, Some(because))
 }
 
 /// Who has grants.
@@ -103,4 +168,81 @@ fn counters(instance: &Instance) -> Result<Vec<u64>> {
 fn pinned(instance: &Instance, name: &str) -> Result<MapData> {
     let path = instance.maps().join(name);
     MapData::from_pin(&path).with_context(|| format!("opening the pinned map {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry::Fallback;
+
+    /// Who is killed between two interfaces leaves one with each configuration.
+    #[test]
+    fn what_is_in_force_is_what_is_attached() {
+        let before = Registry {
+            programs: vec![1, 2],
+            protected: vec!["tcp/22".to_owned()],
+            ..Registry::default()
+        };
+        let registry = Registry {
+            programs: vec![3, 4],
+            protected: vec!["tcp/80".to_owned()],
+            fallback: Some(Box::new(Fallback {
+                registry: before,
+                indices: vec![],
+            })),
+            ..Registry::default()
+        };
+        let unknown = Registry {
+            programs: vec![],
+            ..registry.clone()
+        };
+        let no_more = Registry {
+            fallback: None,
+            ..registry.clone()
+        };
+        for (name, registry, programs, ports, because) in [
+            ("the new one", &registry, &[3, 4][..], "tcp/80", None),
+            ("nothing is attached", &registry, &[], "tcp/80", None),
+            (
+                "the one before",
+                &registry,
+                &[1, 2],
+                "tcp/22",
+                Some("the one before is in force, with tcp/22"),
+            ),
+            (
+                "one of each",
+                &registry,
+                &[4, 1],
+                "tcp/80",
+                Some("the one before is in force on eth1, with tcp/22"),
+            ),
+            ("an older version wrote it", &unknown, &[1], "tcp/80", None),
+            (
+                "somebody else's",
+                &no_more,
+                &[9],
+                "tcp/80",
+                Some("is not known"),
+            ),
+        ] {
+            let covered = (0..).zip(programs).map(|(number, &program)| Coverage {
+                name: format!("eth{number}"),
+                now: None,
+                index: None,
+                state: State::Protected {
+                    native: true,
+                    program,
+                    is_pinned: true,
+                },
+            });
+            let (in_force, told) = in_force(registry.clone(), &covered.collect::<Vec<_>>());
+            assert_eq!(in_force.protected, [ports], "{name}");
+            let told = told.unwrap_or_default();
+            match because {
+                Some(because) => assert!(told.contains(because), "{name}: {told}"),
+                None => assert_eq!(told, "", "{name}"),
+            }
+        }
+    }
 }

@@ -99,24 +99,26 @@ fn unasked(instance: &Instance, error: &anyhow::Error) -> Status {
 /// rest.
 fn status(instance: &Instance) -> Result<Status> {
     let Some(stream) = connection::open(&instance.socket())? else {
-        return offline::status(instance);
+        return offline::status(instance, None);
     };
     stream.set_read_timeout(Some(PATIENCE))?;
     match connection::ask(&Incoming::Request(Request::Status {}), stream) {
         Ok((Answer::Status(status), _)) => Ok(status),
         Ok(_) => anyhow::bail!("the process answers something else: is it another version?"),
         Err(error) if error.is::<connection::NoAnswer>() => {
-            let mut status = offline::status(instance)?;
-            // What needs a process has one, which does nothing.
-            status
-                .shortfalls
-                .retain(|shortfall| shortfall.kind != "no-process");
             let owner = instance.owner();
-            status.pid = owner;
-            let pid = owner.map_or_else(String::new, |pid| format!(" {pid}"));
+            let mut status = offline::status(instance, owner)?;
+            let Some(pid) = owner else {
+                return Ok(status);
+            };
+            let is_attached = status.interfaces.iter().any(|one| one.attached);
+            let meanwhile = match is_attached {
+                true => "; packets are judged meanwhile",
+                false => "",
+            };
             let text = format!(
-                "the process{pid} does not answer: `kill` it and start it again; packets are \
-                 judged meanwhile"
+                "process {pid} does not answer within {} s: `kill` it and start it again{meanwhile}",
+                PATIENCE.as_secs()
             );
             status.shortfalls.push(health::shortfall("no-answer", text));
             status.in_force = false;

@@ -105,6 +105,13 @@ impl Told {
             row("dry run", "nothing is dropped".to_owned());
         }
         match status.unconfirmed {
+            Some(left) if left > 0.0 && status.pid.is_none() => row(
+                "unconfirmed",
+                format!(
+                    "{} left, and no process can take a confirmation",
+                    short(left)
+                ),
+            ),
             Some(left) if left > 0.0 => {
                 row(
                     "unconfirmed",

@@ -71,6 +71,8 @@ impl<W: Write> Daemon<W> {
             is_to_stay: self.run.on_exit == OnExit::Keep,
             unpinned: self.protection.unpinned().map(str::to_owned),
             is_mute: self.is_mute,
+            interrupted: None,
+            is_hanging: false,
         };
         let mut status = health::judged(status, registry, &circumstances);
         status.notes.extend(self.unprotected_note());
@@ -182,7 +184,6 @@ impl<W: Write> Daemon<W> {
         if registry.dry_run {
             features = features.with(Features::DRY_RUN);
         }
-        let confirm_by_ms = registry.confirm_by_ms.unwrap_or(u64::MAX);
         if self.protection.lets_pass_unconfirmed() {
             features = features.with(Features::CONFIRM);
         }
@@ -198,7 +199,6 @@ impl<W: Write> Daemon<W> {
             settings,
             numbers: &numbers,
             features,
-            confirm_by_ms,
             now: Moment::from_nanos(clock::boot_ns()),
             ended_ms: ended.max(),
         };

@@ -2,16 +2,109 @@
 
 use std::{collections::BTreeSet, io::Write};
 
-use super::Daemon;
+use anyhow::{Result, bail};
+
+use super::{Daemon, Outcome, STOP_LIMIT, tell_report};
 use crate::{
+    cli::OnExit,
+    clock,
+    commands::Occasion,
+    console::text::list,
     coverage::State,
     instance::Instance,
     interface::{self, Interface},
     persistence::{Lifetime, Persistence},
     pins::{self, Pinned},
+    registry::Registry,
 };
 
 impl<W: Write> Daemon<W> {
+    /// Ends or leaves the protection, and lets the commands come to an end; where the protection
+    /// ends, what `on_open` has done is undone.
+    pub(super) async fn end(mut self, outcome: Outcome) -> Result<()> {
+        let was_asked = outcome == Outcome::Signal;
+        let outcome = match outcome {
+            // Nobody can confirm it any more.
+            Outcome::Signal if self.trial.is_some() && self.run.on_exit == OnExit::Keep => {
+                Outcome::Unconfirmed
+            }
+            Outcome::Signal | Outcome::Detach | Outcome::Unconfirmed => outcome,
+        };
+        self.console.sum_up(clock::boot_ns(), true);
+        // What was there before listens to them again.
+        if outcome != Outcome::Unconfirmed {
+            self.withdraw_sequences();
+        }
+        let keeps = match outcome {
+            Outcome::Signal => self.run.on_exit == OnExit::Keep,
+            Outcome::Detach => false,
+            Outcome::Unconfirmed => self.protection.goes_back_to_protection(),
+        };
+        if !keeps {
+            let openings: Vec<_> = self.ledger.openings().collect();
+            for (source, door, _) in openings {
+                self.command(Occasion::Close, source, door);
+            }
+        }
+        let before = self.protected_interfaces();
+        let instance = self.protection.instance().clone();
+        let mut after = String::new();
+        let is_on_trial = self.trial.is_some();
+        let done = match outcome {
+            Outcome::Unconfirmed => self.protection.go_back(),
+            Outcome::Signal if keeps => Ok(()),
+            Outcome::Signal | Outcome::Detach => self.protection.detach().map(drop),
+        };
+        if done.is_ok() {
+            // After going back, those of the configuration before.
+            let ports = match Registry::read(&instance.registry()) {
+                Ok(Some(registry)) if keeps => registry.protected,
+                Ok(_) | Err(_) => self.ports,
+            };
+            let stays = Stays::find(&instance, self.persistence);
+            let mut fates = Vec::new();
+            for interface in before {
+                let at_ns = clock::boot_ns();
+                let fate = stays.fate(&interface);
+                match fate {
+                    Fate::Stays => self.console.left(&ports, &interface, at_ns),
+                    Fate::Unknown => self.console.uncertain(&ports, &interface, at_ns),
+                    Fate::Ends => self.console.stopped(&ports, &interface, at_ns),
+                }
+                fates.push(fate);
+            }
+            stays.warn();
+            after = after_trial(&fates, &ports);
+        }
+        let mut reports = self.reports;
+        let finish = self.commands.finish(STOP_LIMIT);
+        tokio::pin!(finish);
+        let unfinished = loop {
+            tokio::select! {
+                Some(report) = reports.recv() => tell_report(&report),
+                unfinished = &mut finish => break unfinished,
+            }
+        };
+        while let Ok(report) = reports.try_recv() {
+            tell_report(&report);
+        }
+        if unfinished > 0 {
+            tracing::warn!("{unfinished} commands did not come to their end and were ended");
+        }
+        done?;
+        if outcome == Outcome::Unconfirmed {
+            let when = match was_asked {
+                true => "before the process was ended",
+                false => "in time",
+            };
+            bail!("no confirmation came {when}: {after}");
+        }
+        if is_on_trial {
+            tracing::warn!("no confirmation came before the process was ended: {after}");
+        }
+        Ok(())
+    }
+
     /// The interfaces whose end must be reported: those that are linked, and those that should be
     /// and exist. A refused interface was never protected, so nothing ends there.
     pub(super) fn protected_interfaces(&self) -> BTreeSet<String> {
@@ -97,6 +190,23 @@ impl Stays {
     }
 }
 
+/// What is true after a trial that was not confirmed, of interfaces that these ports may be protected
+/// on.
+pub(super) fn after_trial(fates: &[Fate], ports: &[String]) -> String {
+    if fates.contains(&Fate::Unknown) {
+        return "whether anything is protected now can't be seen from here: `knock-user status` \
+                shows it"
+            .to_owned();
+    }
+    match fates.contains(&Fate::Stays) {
+        true => format!(
+            "the configuration before is in force again, with {}, and no process serves it",
+            list(ports)
+        ),
+        false => "nothing is protected now".to_owned(),
+    }
+}
+
 /// `is_attached` is `None` where that can't be seen.
 const fn fate(is_attached: Option<bool>, lifetime: Lifetime) -> Fate {
     match (is_attached, lifetime) {
@@ -109,6 +219,27 @@ const fn fate(is_attached: Option<bool>, lifetime: Lifetime) -> Fate {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_true_after_a_trial() {
+        use Fate::{Ends, Stays, Unknown};
+        let back =
+            "the configuration before is in force again, with tcp/22, and no process serves it";
+        for (name, fates, expected) in [
+            ("nothing before", &[Ends][..], "nothing is protected now"),
+            ("no interface", &[], "nothing is protected now"),
+            ("protection before", &[Stays], back),
+            ("on fewer interfaces", &[Stays, Ends], back),
+            (
+                "nobody knows",
+                &[Stays, Unknown],
+                "whether anything is protected now can't be seen from here: `knock-user status` shows it",
+            ),
+        ] {
+            let text = after_trial(fates, &["tcp/22".to_owned()]);
+            assert_eq!(text, expected, "{name}");
+        }
+    }
 
     #[test]
     fn only_what_is_seen_is_promised() {

@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 
 use super::{Daemon, trial::Trial};
 use crate::{
-    clock,
+    clock, config,
     control::{
         Access, Answer, Call, Reply, Server,
         answers::{Confirmed, Reloaded},
@@ -35,10 +35,13 @@ pub(super) struct Ready {
 
 /// What is done with a configuration that is ready.
 pub(super) enum Purpose {
-    /// It was read again, and is on trial for so long.
-    Reload(Option<Duration>),
-    /// It is the one in force, without the end of its trial.
-    Confirm(Trial),
+    /// It was read again.
+    Reload {
+        /// For how long it is on trial, if it is.
+        confirm: Option<Duration>,
+        /// The digest of what a restart did not put in force before, if this one is on trial.
+        rejected: Option<u64>,
+    },
     /// It is the one before the trial.
     GoBack(Trial),
 }
@@ -59,8 +62,7 @@ impl Making {
     pub(super) fn told(&self) -> String {
         let seconds = clock::boot_ms().saturating_sub(self.since_ms) / 1_000;
         let what = match self.purpose {
-            Purpose::Reload(_) => "a reload is under way",
-            Purpose::Confirm(_) => "a confirmation is under way",
+            Purpose::Reload { .. } => "a reload is under way",
             Purpose::GoBack(_) => {
                 "the trial ended without a confirmation, and the configuration before is being \
                  put back"
@@ -81,8 +83,8 @@ impl Making {
             call.answer(Reply::failed("the daemon is ending"));
         }
         match self.purpose {
-            Purpose::Reload(_) => None,
-            Purpose::Confirm(trial) | Purpose::GoBack(trial) => Some(trial),
+            Purpose::Reload { .. } => None,
+            Purpose::GoBack(trial) => Some(trial),
         }
     }
 }
@@ -122,10 +124,25 @@ impl<W: Write> Daemon<W> {
             }
             return;
         }
+        // Whoever is killed before it is in force leaves nothing that puts it there without a trial.
+        let rejected = match confirm.map(|_| config::digest_of_file(&self.run.config)) {
+            Some(Ok(text)) => match self.protection.set_rejected(Some(text)) {
+                Ok(before) => before,
+                Err(error) => {
+                    let error = error.context("the configuration is not reloaded");
+                    match asked {
+                        Some(call) => call.answer(Reply::of(Err(error))),
+                        None => tracing::warn!("{}", refused::told(&error)),
+                    }
+                    return;
+                }
+            },
+            // What can't be read is not put in force either.
+            Some(Err(_)) | None => self.protection.registry().rejected,
+        };
         supervisor::reloading();
         let run = self.run.clone();
-        let confirm_by_ms = confirm.map(clock::boot_ms_after);
-        self.begin(Purpose::Reload(confirm), asked, confirm_by_ms, move || {
+        self.begin(Purpose::Reload { confirm, rejected }, asked, move || {
             Plan::read_again(&run)
         });
     }
@@ -135,7 +152,6 @@ impl<W: Write> Daemon<W> {
         &mut self,
         purpose: Purpose,
         asked: Option<Call>,
-        confirm_by_ms: Option<u64>,
         plan: impl FnOnce() -> Result<Plan> + Send + 'static,
     ) {
         let (done, ready) = oneshot::channel();
@@ -144,13 +160,19 @@ impl<W: Write> Daemon<W> {
         let run = self.run.clone();
         // What is known now stays true: nothing else is put in place meanwhile. The mode is the
         // only thing that depends on the plan, and it matters only when that is attached.
+        // A trial is one of the kernel side only where nothing was in force before.
         let preparation = self.protection.preparation(How {
-            confirm_by_ms,
+            confirm_by_ms: None,
             ..self.plan.how(&run)
         });
+        // What is gone back from is not put in force by a restart either.
+        let rejected = match purpose {
+            Purpose::Reload { .. } => None,
+            Purpose::GoBack(_) => self.protection.registry().text,
+        };
         // Maps that are not pinned any more would be made anew, without grants.
         let pinned = self.protection.pin_again();
-        let is_read = matches!(purpose, Purpose::Reload(_));
+        let is_read = matches!(purpose, Purpose::Reload { .. });
         let make = move || -> Result<Ready> {
             let plan = plan()?;
             pinned?;
@@ -160,7 +182,8 @@ impl<W: Write> Daemon<W> {
             // Before the work that takes long.
             let interfaces = plan.interfaces(&run)?;
             let how = How {
-                confirm_by_ms,
+                confirm_by_ms: None,
+                rejected,
                 ..plan.how(&run)
             };
             let prepared = preparation.make(&plan, &interfaces, &given_up)?;
@@ -199,18 +222,22 @@ impl<W: Write> Daemon<W> {
         // It has nothing more to do.
         let _ended = thread.join();
         let done = match purpose {
-            Purpose::Reload(confirm) => {
+            Purpose::Reload { confirm, rejected } => {
                 let changes = ready.and_then(|mut ready| {
-                    // The time to confirm it begins now, unless the program has it as a constant.
-                    if !ready.prepared.is_first() {
-                        ready.how.confirm_by_ms = confirm.map(clock::boot_ms_after);
-                    }
+                    // The time to confirm it begins now.
+                    ready.how.confirm_by_ms = confirm.map(clock::boot_ms_after);
                     // What can't be applied is refused before anything changes.
                     if let Some(access) = ready.access.take() {
                         control.admit(access)?;
                     }
                     self.reload(ready).inspect_err(|_| admit_as_before(control))
                 });
+                if changes.is_err()
+                    && confirm.is_some()
+                    && let Err(error) = self.protection.set_rejected(rejected)
+                {
+                    tracing::warn!("{}", refused::told(&error));
+                }
                 self.reload_failed = changes.as_ref().err().map(refused::told);
                 self.say_ready();
                 changes.map(|changes| {
@@ -221,11 +248,6 @@ impl<W: Write> Daemon<W> {
                     })
                 })
             }
-            Purpose::Confirm(trial) => self.confirm_with(trial, ready).map(|()| {
-                Answer::Confirmed(Confirmed {
-                    was_unconfirmed: true,
-                })
-            }),
             Purpose::GoBack(trial) => {
                 admit_as_before(control);
                 self.go_back_with(trial, ready);

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use aya::maps::{MapData, RingBuf};
 use aya_log::EbpfLogger;
 use log::Log;
@@ -24,9 +24,9 @@ use tokio::{
 
 use crate::{
     attach::Attached,
-    cli::{OnExit, Run},
+    cli::Run,
     clock,
-    commands::{Occasion, Report, Runner},
+    commands::{Report, Runner},
     compile,
     config::checked::{Door, Settings},
     console::{self, Console, DoorText, Named},
@@ -39,7 +39,6 @@ use crate::{
     persistence::Persistence,
     protection::{Protection, Put},
     refused,
-    registry::Registry,
     start::Plan,
     supervisor,
     watchdog::resume::Resume,
@@ -64,7 +63,6 @@ mod upkeep;
 mod waiting;
 
 use doors::Doors;
-use ending::{Fate, Stays};
 use files::Files;
 use left_out::LeftOuts;
 use making::{Making, made};
@@ -226,6 +224,16 @@ impl<W: Write> Daemon<W> {
         }
     }
 
+    /// Goes back to this configuration, and not to the end of the process, if a trial ends that an
+    /// earlier process began.
+    #[must_use]
+    pub fn with_fallback(mut self, back: Option<Plan>) -> Self {
+        if let Some(trial) = &mut self.trial {
+            trial.back = back;
+        }
+        self
+    }
+
     /// Opens these files again with each reload, so that they can be rotated.
     #[must_use]
     pub fn with_log_files(self, log_files: LogFiles) -> Self {
@@ -344,78 +352,6 @@ impl<W: Write> Daemon<W> {
         }
         control.finish().await;
         ended
-    }
-
-    /// Ends or leaves the protection, and lets the commands come to an end; where the protection
-    /// ends, what `on_open` has done is undone.
-    async fn end(mut self, outcome: Outcome) -> Result<()> {
-        let outcome = match outcome {
-            // Nobody can confirm it any more.
-            Outcome::Signal if self.trial.is_some() && self.run.on_exit == OnExit::Keep => {
-                Outcome::Unconfirmed
-            }
-            Outcome::Signal | Outcome::Detach | Outcome::Unconfirmed => outcome,
-        };
-        self.console.sum_up(clock::boot_ns(), true);
-        // What was there before listens to them again.
-        if outcome != Outcome::Unconfirmed {
-            self.withdraw_sequences();
-        }
-        let keeps = match outcome {
-            Outcome::Signal => self.run.on_exit == OnExit::Keep,
-            Outcome::Detach => false,
-            Outcome::Unconfirmed => self.protection.goes_back_to_protection(),
-        };
-        if !keeps {
-            let openings: Vec<_> = self.ledger.openings().collect();
-            for (source, door, _) in openings {
-                self.command(Occasion::Close, source, door);
-            }
-        }
-        let before = self.protected_interfaces();
-        let instance = self.protection.instance().clone();
-        let done = match outcome {
-            Outcome::Unconfirmed => self.protection.go_back(),
-            Outcome::Signal if keeps => Ok(()),
-            Outcome::Signal | Outcome::Detach => self.protection.detach().map(drop),
-        };
-        if done.is_ok() {
-            // After going back, those of the configuration before.
-            let ports = match Registry::read(&instance.registry()) {
-                Ok(Some(registry)) if keeps => registry.protected,
-                Ok(_) | Err(_) => self.ports,
-            };
-            let stays = Stays::find(&instance, self.persistence);
-            for interface in before {
-                let at_ns = clock::boot_ns();
-                match stays.fate(&interface) {
-                    Fate::Stays => self.console.left(&ports, &interface, at_ns),
-                    Fate::Unknown => self.console.uncertain(&ports, &interface, at_ns),
-                    Fate::Ends => self.console.stopped(&ports, &interface, at_ns),
-                }
-            }
-            stays.warn();
-        }
-        let mut reports = self.reports;
-        let finish = self.commands.finish(STOP_LIMIT);
-        tokio::pin!(finish);
-        let unfinished = loop {
-            tokio::select! {
-                Some(report) = reports.recv() => tell_report(&report),
-                unfinished = &mut finish => break unfinished,
-            }
-        };
-        while let Ok(report) = reports.try_recv() {
-            tell_report(&report);
-        }
-        if unfinished > 0 {
-            tracing::warn!("{unfinished} commands did not come to their end and were ended");
-        }
-        done?;
-        if outcome == Outcome::Unconfirmed {
-            bail!("no confirmation came: everything is as it was before");
-        }
-        Ok(())
     }
 
     /// Takes in what happened while nobody listened: first the events that wait, of which commands

@@ -2,7 +2,7 @@
 
 use std::{io::Write, time::Duration};
 
-use anyhow::{Result, bail};
+use anyhow::{Error, Result, anyhow, bail};
 
 use knock_sequence::duration::spell_short;
 
@@ -36,8 +36,8 @@ pub(super) struct Trial {
 /// What became of the last trial.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum LastTrial {
-    /// It was confirmed.
-    Confirmed,
+    /// It was confirmed at this moment, in milliseconds since boot.
+    Confirmed(u64),
     /// No confirmation came until this moment, in milliseconds since boot.
     Undone(u64),
 }
@@ -97,7 +97,7 @@ impl<W: Write> Daemon<W> {
         self.last_trial = Some(LastTrial::Undone(now_ms));
         tracing::warn!("no confirmation came: the configuration before is being put back");
         trial.back = Some(plan.clone());
-        self.begin(Purpose::GoBack(trial), None, None, move || Ok(plan));
+        self.begin(Purpose::GoBack(trial), None, move || Ok(plan));
         None
     }
 
@@ -126,68 +126,49 @@ impl<W: Write> Daemon<W> {
             call.answer(Reply::failed(making.told()));
             return;
         }
-        let Some(trial) = self.trial.take() else {
-            call.answer(Reply::of(self.nothing_to_confirm().map(Answer::Confirmed)));
-            return;
-        };
-        // Such a program ends unless another one takes its place, which takes time to load.
-        if self.protection.lets_pass_unconfirmed() {
-            if let Err(error) = self.protection.outlast(true) {
-                let done = self.is_confirmed(trial, Err(error));
-                call.answer(Reply::of(
-                    done.map(|()| Answer::Confirmed(Confirmed::default())),
-                ));
-                return;
-            }
-            let plan = self.plan.clone();
-            self.begin(Purpose::Confirm(trial), Some(call), None, move || Ok(plan));
-            return;
-        }
-        let done = self.settle().map(drop);
-        let done = self.is_confirmed(trial, done);
-        call.answer(Reply::of(done.map(|()| {
-            Answer::Confirmed(Confirmed {
-                was_unconfirmed: true,
-            })
-        })));
-    }
-
-    /// Keeps what awaits its confirmation, in a form that has no end and is ready.
-    pub(super) fn confirm_with(&mut self, trial: Trial, ready: Result<Ready>) -> Result<()> {
-        let done = ready.and_then(|ready| self.put_in_place(ready));
-        let done = done.and_then(|_| self.settle().map(drop));
-        self.is_confirmed(trial, done)
-    }
-
-    fn is_confirmed(&mut self, trial: Trial, done: Result<()>) -> Result<()> {
-        match done {
-            Ok(()) => {
-                self.last_trial = Some(LastTrial::Confirmed);
-                self.console.confirmed(clock::boot_ns());
-            }
-            Err(_) => {
-                if self.protection.lets_pass_unconfirmed()
-                    && let Err(error) = self.protection.outlast(false)
-                {
-                    tracing::warn!("{}", refused::told(&error));
-                }
-                self.trial = Some(trial);
-            }
-        }
+        let confirmed = self.keep_unconfirmed();
         self.say_standing();
-        done
+        call.answer(Reply::of(confirmed.map(Answer::Confirmed)));
     }
 
-    fn nothing_to_confirm(&self) -> Result<Confirmed> {
+    fn keep_unconfirmed(&mut self) -> Result<Confirmed> {
+        let Some(trial) = &self.trial else {
+            return Err(self.nothing_to_confirm());
+        };
+        // What undoes it may come a moment later than this.
+        if trial.until_ms <= clock::boot_ms() {
+            bail!(
+                "too late: no confirmation came until {}",
+                Clock::now().wall(trial.until_ms)
+            );
+        }
+        self.protection.confirm()?;
+        self.trial = None;
+        self.last_trial = Some(LastTrial::Confirmed(clock::boot_ms()));
+        self.console.confirmed(clock::boot_ns());
+        // It stays, whatever this leaves to the next start.
+        if let Err(error) = self.settle() {
+            tracing::warn!("{}", refused::told(&error));
+        }
+        Ok(Confirmed {
+            was_unconfirmed: true,
+        })
+    }
+
+    fn nothing_to_confirm(&self) -> Error {
         let clock = Clock::now();
         match self.last_trial {
-            Some(LastTrial::Confirmed) => Ok(Confirmed::default()),
-            Some(LastTrial::Undone(at_ms)) => bail!(
+            Some(LastTrial::Confirmed(at_ms)) => anyhow!(
+                "there is nothing to confirm: what is in force was confirmed at {}, and nothing \
+                 has been on trial since",
+                clock.wall(at_ms)
+            ),
+            Some(LastTrial::Undone(at_ms)) => anyhow!(
                 "too late: no confirmation came until {}, and the configuration before was put \
                  back then",
                 clock.wall(at_ms)
             ),
-            None => bail!(
+            None => anyhow!(
                 "there is nothing to confirm: neither this start nor a reload was on trial \
                  (--confirm TIME)"
             ),

@@ -47,8 +47,6 @@ pub struct Known<'a> {
     pub numbers: &'a BTreeMap<String, u16>,
     /// What the program was loaded with.
     pub features: Features,
-    /// When it begins to let everything pass, if [`Features::CONFIRM`] is among them.
-    pub confirm_by_ms: u64,
     /// Now.
     pub now: Moment,
     /// When the source's last grant for the port ended, if it is remembered, in milliseconds since

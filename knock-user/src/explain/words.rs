@@ -152,10 +152,9 @@ impl<L: Live> About<'_, L> {
         if self.has(Features::DRY_RUN) {
             sentences.push("this is a dry run: nothing is dropped".to_owned());
         }
-        let config = self.seen.config();
-        let is_confirmed = config.is_some_and(|config| config.confirmed != 0);
-        if self.has(Features::CONFIRM) && !is_confirmed {
-            let end_ms = self.known.confirm_by_ms;
+        let end_ms = self.seen.config().map(|config| config.confirm_by_ms);
+        let is_awaited = |end_ms: &u64| self.has(Features::CONFIRM) && *end_ms != u64::MAX;
+        if let Some(end_ms) = end_ms.filter(is_awaited) {
             sentences.push(if end_ms <= self.now_ms() {
                 "no confirmation came in time: everything passes".to_owned()
             } else {

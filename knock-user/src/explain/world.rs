@@ -28,7 +28,6 @@ use super::{Known, Live};
 pub(super) struct Seen<'a, L> {
     from: From<'a, L>,
     features: Features,
-    confirm_by_ms: u64,
     now: Moment,
     config: OnceCell<Option<Config>>,
     nodes: Chain<Node>,
@@ -53,7 +52,6 @@ impl<'a, L: Live> Seen<'a, L> {
         };
         Self {
             features: known.features,
-            confirm_by_ms: known.confirm_by_ms,
             now: known.now,
             config: OnceCell::new(),
             nodes: Chain::new(),
@@ -110,10 +108,6 @@ impl<L: Live> World for Seen<'_, L> {
 
     fn features(&self) -> Features {
         self.features
-    }
-
-    fn confirm_by_ms(&self) -> u64 {
-        self.confirm_by_ms
     }
 
     fn port(&self, index: u32) -> PortRule {

@@ -17,13 +17,14 @@ use crate::{
 };
 
 impl Firewall {
-    /// Loads the second copy, unless that is done. It takes as long as the first one took, and some 100 kB.
+    /// Loads the second copy, unless that is done; tells whether it was loaded now. It takes as long as the
+    /// first one took, and some 100 kB.
     ///
     /// # Errors
     /// The kernel refuses; the first copy stays what it is.
-    pub fn load_copy(&mut self, instance: &Instance) -> Result<()> {
+    pub fn load_copy(&mut self, instance: &Instance) -> Result<bool> {
         if self.copy.is_some() {
-            return Ok(());
+            return Ok(false);
         }
         // aya has one descriptor for a program, and bpffs gives another.
         let pin = instance.pins().join("copy");
@@ -39,16 +40,16 @@ impl Firewall {
         own.unload().context("loading the program a second time")?;
         own.load().map_err(rejected)?;
         tracing::debug!("the program is loaded a second time");
-        Ok(())
+        Ok(true)
     }
 
     /// Hands the driver below a pinned link the copy of the program that the link does not have, in one step: no
-    /// packet goes by in between. Where the driver has not lost the program, that is one pointer.
+    /// packet goes by in between. Where the driver has not lost the program, that is one pointer. The second copy
+    /// must have been loaded.
     ///
     /// # Errors
     /// The kernel refuses.
-    pub fn rearm(&mut self, pinned: Pinned, instance: &Instance) -> Result<()> {
-        self.load_copy(instance)?;
+    pub fn rearm(&mut self, pinned: Pinned) -> Result<()> {
         let own = program(&mut self.ebpf)?;
         let has_own = own.info().is_ok_and(|info| info.id() == pinned.program);
         let other = match &mut self.copy {
@@ -61,10 +62,17 @@ impl Firewall {
 
     /// Whether this is the kernel's number of one of the copies.
     pub fn has_program(&mut self, id: u32) -> Result<bool> {
-        if self.program_id()? == id {
-            return Ok(true);
-        }
+        Ok(self.program_ids()?.contains(&id))
+    }
+
+    /// The kernel's numbers of the loaded copies.
+    ///
+    /// # Errors
+    /// The kernel does not tell.
+    pub fn program_ids(&mut self) -> Result<Vec<u32>> {
         let copy = self.copy.as_ref().map(|copy| copy.info()).transpose()?;
-        Ok(copy.is_some_and(|copy| copy.id() == id))
+        let mut all = vec![self.program_id()?];
+        all.extend(copy.map(|copy| copy.id()).filter(|id| !all.contains(id)));
+        Ok(all)
     }
 }

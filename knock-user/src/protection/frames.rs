@@ -94,7 +94,18 @@ impl Protection {
             return Ok(());
         };
         tracing::debug!("the driver of {} is handed the program again", pinned.name);
-        self.firewall.rearm(pinned, &self.instance)
+        self.load_copy()?;
+        self.firewall.rearm(pinned)
+    }
+
+    /// Loads the second copy of the program, unless that is done, and notes its number before it may be
+    /// attached.
+    fn load_copy(&mut self) -> Result<()> {
+        if self.firewall.load_copy(&self.instance)? {
+            self.registry.programs = self.firewall.program_ids()?;
+            self.registry.write(&self.instance.registry())?;
+        }
+        Ok(())
     }
 
     /// Compares the frames that arrived with those that the program saw, and does what follows.
@@ -104,7 +115,7 @@ impl Protection {
     pub fn watch_frames(&mut self, now_ms: u64) -> Result<Vec<Noticed>> {
         // Not when it is needed: ports are open then.
         if self.watchdog.has_native() {
-            self.firewall.load_copy(&self.instance)?;
+            self.load_copy()?;
         }
         let firewall = &mut self.firewall;
         let received = |index| Ok(interface::received(index)?.unwrap_or_default());

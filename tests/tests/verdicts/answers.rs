@@ -415,8 +415,7 @@ fn nothing_is_answered_without_a_confirmation() {
     }
 }
 
-/// A program that has a constant for its end stays in force from the moment of the confirmation, also
-/// where the one that takes its place takes longer to load.
+/// A confirmation is one word of a map, so it takes effect at once and no other program is loaded.
 #[test]
 fn a_confirmation_outlasts_the_end() {
     let mut bench = Bench::new(Options {
@@ -424,8 +423,8 @@ fn a_confirmation_outlasts_the_end() {
         ..Options::default()
     });
     for (name, way) in ways(10) {
-        for (is_confirmed, reason) in [(true, NoGrant), (false, Unconfirmed)] {
-            bench.kernel.firewall().confirm(is_confirmed).unwrap();
+        for (end_ms, reason) in [(None, NoGrant), (Some(1), Unconfirmed)] {
+            bench.kernel.firewall().set_confirm_by(end_ms).unwrap();
             bench.is(&tcp(&way, 22, SYN, 0), reason, None, name);
         }
     }

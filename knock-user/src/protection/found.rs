@@ -1,0 +1,102 @@
+//! The interfaces that a configuration asks for, as they are when it is put in place.
+
+use anyhow::{Result, bail};
+
+use super::change::Change;
+use crate::{
+    admission::{self, Refusal},
+    interface::{self, Interface},
+    pins,
+};
+
+/// The interfaces that are asked for, as they are found.
+#[derive(Default)]
+pub(super) struct Found {
+    /// Those that can be taken, with the names under which they are asked for; what is below another
+    /// comes before it.
+    pub(super) admitted: Vec<(String, Interface)>,
+    /// Those that can't, and need not.
+    pub(super) refused: Vec<(String, Refusal)>,
+    /// Those that are not there.
+    pub(super) absent: Vec<String>,
+}
+
+impl Change<'_> {
+    /// Finds the interfaces: all of them, but for those that may be absent or refused.
+    ///
+    /// # Errors
+    /// One line for each that is not there or can't be taken.
+    pub(super) fn find(&self, all: &[Interface]) -> Result<Found> {
+        pins::follow_names(self.instance, self.interfaces, all)?;
+        let links = pins::links(self.instance)?;
+        let mut found = Found::default();
+        let mut problems = Vec::new();
+        for name in self.interfaces {
+            let Some(interface) = interface::named(name, all) else {
+                // One that went away is waited for, and not a mistake.
+                if !self.how.may_be_absent && !self.was_asked_for(name) {
+                    problems.push(unknown(name, all));
+                }
+                found.absent.push(name.clone());
+                continue;
+            };
+            let same = |(_, other): &(String, Interface)| other.index == interface.index;
+            if found.admitted.iter().any(same) {
+                continue;
+            }
+            match admission::admit(interface, all, pins::is_ours(&links, interface)) {
+                Ok(()) => found.admitted.push((name.clone(), interface.clone())),
+                Err(refusal) if self.may_be_refused(name) => {
+                    found.refused.push((name.clone(), refusal));
+                }
+                Err(refusal) => problems.push(refusal.to_string()),
+            }
+        }
+        if !problems.is_empty() {
+            bail!("{}", problems.join("\n"));
+        }
+        let order = admission::in_order(found.admitted.iter().map(|(_, one)| one).collect(), all);
+        let order: Vec<_> = order.into_iter().map(|one| one.index).collect();
+        let place = |(_, one): &(String, Interface)| order.iter().position(|at| *at == one.index);
+        found.admitted.sort_by_key(place);
+        for (_, Interface { name, .. }) in found.admitted.iter().filter(|(_, one)| !one.up) {
+            tracing::warn!("{name} is down: it is protected, and stays so when it comes up");
+        }
+        Ok(found)
+    }
+
+    /// Interfaces that are protected are not let go for others of which none
+    /// is there.
+    pub(super) fn keeps_an_interface(&self, found: &Found, all: &[Interface]) -> Result<()> {
+        if !found.admitted.is_empty() || self.ends_a_trial() {
+            return Ok(());
+        }
+        let links = pins::links(self.instance)?.into_iter();
+        let released: Vec<_> = links
+            .filter(|link| !self.interfaces.contains(&link.name))
+            .filter(|link| all.iter().any(|interface| link.holds(interface)))
+            .map(|link| link.name)
+            .collect();
+        if released.is_empty() {
+            return Ok(());
+        }
+        bail!(
+            "none of the interfaces asked for can be protected now ({}), and {} would no longer be \
+             protected: nothing is changed; `ip link` shows the interfaces, and `knock-user detach` ends the protection",
+            self.interfaces.join(", "),
+            released.join(", ")
+        )
+    }
+}
+
+fn unknown(name: &str, all: &[Interface]) -> String {
+    let names: Vec<_> = all
+        .iter()
+        .map(|interface| interface.name.as_str())
+        .collect();
+    format!(
+        "there is no interface {name}: this host has {}; see `ip link`, and if it appears later, \
+         start with --wait-for-interfaces",
+        names.join(", ")
+    )
+}

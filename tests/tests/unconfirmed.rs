@@ -1,0 +1,442 @@
+//! A configuration that nobody has confirmed does not become the one in force because its process
+//! was killed, and one that was put in place halfway is not reported as the one in force.
+//!
+//! `KNOCK_KILLS` says how often a reload is killed, `KNOCK_SEED` replays the moments.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "what a test can't do, it says by a panic"
+)]
+
+use std::{fs, thread, time::Duration};
+
+use knock_tests::{
+    binary::binaries,
+    daemon::{self, attached_programs, config_file},
+    kernel::now,
+    net::{self, Family, Net, SERVER_LINK},
+    pins,
+    process::Process,
+    random::{Random, number},
+    server::Server,
+    ssh::{DOOR, KNOCKS, SSH},
+    strangers::Strangers,
+    wait,
+};
+use knock_user::registry::Registry;
+use nix::sys::signal::Signal::{SIGKILL, SIGTERM};
+use serde_json::{Value, json};
+use tempfile::NamedTempFile;
+
+const WEB: u16 = 80;
+const KILLS: u64 = 14;
+/// The same port behind other knocks, and one more.
+const OTHER: &str = r#"
+    [[door]]
+    name = "ssh"
+    knock = ["tcp/7500", "udp/8500", "tcp/9500"]
+    open = ["tcp/22", "tcp/80"]
+"#;
+const OTHER_KNOCKS: &str = "tcp/7500 udp/8500 tcp/9500";
+/// A third one.
+const THIRD: &str = r#"
+    [[door]]
+    name = "ssh"
+    knock = ["tcp/7700", "udp/8700", "tcp/9700"]
+    open = ["tcp/22", "tcp/80", "tcp/8080"]
+"#;
+
+/// A host with one configuration file, on which processes come and go.
+struct Host<'n> {
+    net: &'n Net,
+    config: NamedTempFile,
+    _server: Server,
+}
+
+impl<'n> Host<'n> {
+    fn new(net: &'n Net) -> Self {
+        Self {
+            net,
+            config: config_file(DOOR.as_bytes()),
+            _server: Server::tcp(&net.server, &[SSH, WEB]),
+        }
+    }
+
+    fn write(&self, text: &str) {
+        fs::write(self.config.path(), text).unwrap();
+    }
+
+    /// Begins to start one, whose protection outlives it unless an argument says otherwise.
+    fn spawn(&self, arguments: &[&str]) -> Process {
+        let mut command = daemon::command(&self.config);
+        command.args(["--json", "--iface", SERVER_LINK]);
+        if !arguments.contains(&"--on-exit") {
+            command.args(["--on-exit", "keep"]);
+        }
+        command.args(arguments);
+        Process::start(&self.net.server, &mut command)
+    }
+
+    /// Starts one, and waits until it protects.
+    #[track_caller]
+    fn start(&self, arguments: &[&str]) -> Process {
+        let process = self.spawn(arguments);
+        daemon::tells(&process, &json!({"event": "protecting"}));
+        process
+    }
+
+    /// The configuration that is protected by: that of which the knocks lead in.
+    #[track_caller]
+    fn is_in_force(&self, knocks: &str, row: &str) {
+        for known in [KNOCKS, OTHER_KNOCKS] {
+            let source = self.net.stranger(Family::V4);
+            source.knock(known);
+            source.finds(known == knocks, SSH, row);
+        }
+        // The one protects tcp/80, and the other does not.
+        let web = self.net.stranger(Family::V4);
+        web.finds(knocks == KNOCKS, WEB, row);
+    }
+
+    #[track_caller]
+    fn asks(&self, arguments: &[&str], code: i32) -> String {
+        let (ended, told) = daemon::ask(&self.net.server, arguments);
+        assert_eq!(ended, Some(code), "{arguments:?}: {told}");
+        told
+    }
+
+    #[track_caller]
+    fn status(&self) -> Value {
+        let user = binaries().user.display().to_string();
+        let output = self.net.server.try_run(&user, &["status", "--json"]);
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
+    }
+
+    /// What is missing of the status, as kinds.
+    #[track_caller]
+    fn shortfalls(&self) -> Vec<String> {
+        let status = self.status();
+        let all = status["shortfalls"].as_array().unwrap().iter();
+        all.map(|one| one["kind"].as_str().unwrap().to_owned())
+            .collect()
+    }
+
+    /// One that runs with `DOOR`, and has put `OTHER` on trial for so long.
+    #[track_caller]
+    fn on_trial(&self, lasts: &str) -> Process {
+        self.write(DOOR);
+        let process = self.start(&[]);
+        self.write(OTHER);
+        self.asks(&["reload", "--confirm", lasts], 0);
+        process
+    }
+
+    #[track_caller]
+    fn waits_for_the_end(&self) {
+        wait::until("the trial is over", || {
+            self.status()["unconfirmed"] == json!(0.0)
+        });
+    }
+}
+
+#[track_caller]
+fn kill(process: Process) {
+    let ended = process.stop(SIGKILL);
+    assert!(!ended.status.success(), "it ended before: {ended:?}");
+    assert!(!ended.stderr.contains("panicked"), "{ended:?}");
+}
+
+/// Whoever starts in time continues the trial.
+#[test]
+fn killed_and_started_again_in_time() {
+    net::test(|net| {
+        let mut strangers = Strangers::before_there_is_protection(net, SSH);
+        let host = Host::new(net);
+        let first = host.on_trial("1m");
+        strangers.come(SSH);
+        kill(first);
+        host.is_in_force(OTHER_KNOCKS, "no process");
+        assert_eq!(host.shortfalls(), ["on-trial"], "no process");
+        let told = host.asks(&["confirm"], 1);
+        assert!(told.contains("start knock-user"), "{told}");
+
+        // A file that was changed meanwhile is neither confirmed nor on trial.
+        host.write(THIRD);
+        let again = host.start(&[]);
+        let trial = daemon::tells(&again, &json!({"event": "trial"}));
+        assert!(trial["seconds"].as_f64() < Some(60.0), "{trial}");
+        assert_eq!(host.shortfalls(), ["on-trial", "config-changed"]);
+        host.is_in_force(OTHER_KNOCKS, "started again");
+        let told = host.asks(&["confirm"], 0);
+        assert!(told.contains("it stays"), "{told}");
+        let told = host.asks(&["confirm"], 1);
+        assert!(told.contains("was confirmed at"), "{told}");
+        host.write(OTHER);
+        assert!(host.shortfalls().is_empty(), "{:?}", host.status());
+        kill(again);
+
+        let last = host.start(&[]);
+        assert!(host.shortfalls().is_empty(), "{:?}", host.status());
+        host.is_in_force(OTHER_KNOCKS, "confirmed, and started again");
+        strangers.stay_outside("at the end");
+        strangers.go();
+        last.stop(SIGTERM);
+    });
+}
+
+/// It goes back in the process that went on with it, and stays back for those that come later.
+#[test]
+fn killed_and_started_again_and_not_confirmed() {
+    net::test(|net| {
+        let mut strangers = Strangers::before_there_is_protection(net, SSH);
+        let host = Host::new(net);
+        let first = host.on_trial("8s");
+        strangers.come(SSH);
+        kill(first);
+        let mut running = host.start(&[]);
+        daemon::tells(&running, &json!({"event": "trial"}));
+        daemon::tells(&running, &json!({"event": "reloaded"}));
+        wait::until("it is settled", || host.shortfalls() == ["config-changed"]);
+        host.is_in_force(KNOCKS, "gone back");
+        let told = host.asks(&["confirm"], 1);
+        assert!(told.contains("too late"), "{told}");
+
+        for row in ["killed", "killed once more", "stopped"] {
+            match row {
+                "stopped" => assert!(running.stop(SIGTERM).status.success(), "{row}"),
+                _ => kill(running),
+            }
+            host.is_in_force(KNOCKS, row);
+            running = host.start(&[]);
+            let warned = running.stderr();
+            assert!(warned.contains("was not confirmed"), "{row}: {warned}");
+            host.is_in_force(KNOCKS, row);
+            assert_eq!(host.shortfalls(), ["config-changed"], "{row}");
+        }
+        strangers.stay_outside("at the end");
+        strangers.go();
+        // Whoever asks for it gets it.
+        host.asks(&["reload"], 0);
+        host.is_in_force(OTHER_KNOCKS, "reloaded");
+        assert!(host.shortfalls().is_empty(), "{:?}", host.status());
+        kill(running);
+        let last = host.start(&[]);
+        host.is_in_force(OTHER_KNOCKS, "reloaded, and started again");
+        last.stop(SIGTERM);
+    });
+}
+
+/// The start that comes when the trial is over goes back before anything else.
+#[test]
+fn killed_and_started_again_too_late() {
+    // What the file has when the next process starts, and whether that can start.
+    for (row, text, starts) in [
+        ("the file on trial", OTHER, true),
+        ("the file before", DOOR, true),
+        ("a broken file", "[[door]]\nname = 7", false),
+        ("an empty file", "", false),
+    ] {
+        net::test(|net| {
+            let mut strangers = Strangers::before_there_is_protection(net, SSH);
+            let host = Host::new(net);
+            let first = host.on_trial("2s");
+            strangers.come(SSH);
+            kill(first);
+            host.waits_for_the_end();
+            let status = host.status().to_string();
+            assert!(status.contains("no process undoes it"), "{row}: {status}");
+            let told = host.asks(&["confirm"], 1);
+            assert!(told.contains("goes back"), "{row}: {told}");
+            host.is_in_force(OTHER_KNOCKS, row);
+
+            host.write(text);
+            if starts {
+                let again = host.start(&[]);
+                assert!(
+                    daemon::events(&again.stdout())
+                        .iter()
+                        .all(|event| event["event"] != "trial")
+                );
+                let expected = match text == DOOR {
+                    true => &[][..],
+                    false => &["config-changed"],
+                };
+                assert_eq!(host.shortfalls(), expected, "{row}");
+                host.is_in_force(KNOCKS, row);
+                again.stop(SIGTERM);
+            } else {
+                let ended = host.spawn(&[]).wait();
+                assert_eq!(ended.status.code(), Some(2), "{row}: {ended:?}");
+            }
+            host.is_in_force(KNOCKS, row);
+            strangers.stay_outside(row);
+            strangers.go();
+        });
+    }
+}
+
+/// Whoever puts the file back has ended the trial.
+#[test]
+fn killed_and_the_file_is_put_back() {
+    net::test(|net| {
+        let host = Host::new(net);
+        kill(host.on_trial("1m"));
+        host.write(DOOR);
+        let again = host.start(&[]);
+        assert!(host.shortfalls().is_empty(), "{:?}", host.status());
+        host.is_in_force(KNOCKS, "the file before");
+        host.asks(&["confirm"], 1);
+        again.stop(SIGTERM);
+    });
+}
+
+/// Another trial takes the place of the one that was left, and goes back to what was confirmed.
+#[test]
+fn killed_and_started_on_trial() {
+    net::test(|net| {
+        let host = Host::new(net);
+        kill(host.on_trial("1m"));
+        let again = host.start(&["--confirm", "3s"]);
+        host.is_in_force(OTHER_KNOCKS, "on trial again");
+        let ended = again.wait();
+        assert_eq!(ended.status.code(), Some(1), "{ended:?}");
+        let expected = "no confirmation came in time: the configuration before is in force again, \
+                        with tcp/22, and no process serves it";
+        assert!(ended.stderr.contains(expected), "{ended:?}");
+        host.is_in_force(KNOCKS, "gone back");
+    });
+}
+
+/// Where nothing was protected, a trial goes on, too, and it ends with open ports.
+#[test]
+fn a_first_start_that_is_killed_and_started_again_in_time() {
+    net::test(|net| {
+        let host = Host::new(net);
+        let first = host.start(&["--confirm", "6s"]);
+        kill(first);
+        let again = host.start(&[]);
+        let programs = attached_programs(&net.server);
+        daemon::tells(&again, &json!({"event": "trial"}));
+        net.stranger(Family::V4).finds_closed(SSH, "on trial");
+        let ended = again.wait();
+        assert_eq!(ended.status.code(), Some(1), "{ended:?}");
+        let expected = "no confirmation came in time: nothing is protected now";
+        assert!(ended.stderr.contains(expected), "{ended:?}");
+        net.stranger(Family::V4)
+            .finds(true, SSH, "it was open before");
+        pins::nothing_is_left(&net.server, &programs);
+    });
+}
+
+/// What ends before it is confirmed says what is true then.
+#[test]
+fn stopped_on_trial() {
+    for (row, on_exit, expected) in [
+        (
+            "kept",
+            "keep",
+            "the configuration before is in force again, with tcp/22",
+        ),
+        ("detached", "detach", "nothing is protected now"),
+    ] {
+        net::test(|net| {
+            let host = Host::new(net);
+            let first = host.start(&[]);
+            assert!(first.stop(SIGTERM).status.success(), "{row}");
+            host.write(OTHER);
+            let trial = host.start(&["--confirm", "1m", "--on-exit", on_exit]);
+            let ended = trial.stop(SIGTERM);
+            let told = format!("no confirmation came before the process was ended: {expected}");
+            assert!(ended.stderr.contains(&told), "{row}: {ended:?}");
+            let source = net.stranger(Family::V4);
+            source.finds(on_exit == "detach", SSH, row);
+        });
+    }
+}
+
+/// Killed at any moment of a reload, `status` describes what is in force, and the next start puts in
+/// force what was confirmed, or what the file has if nothing was on trial.
+#[test]
+fn killed_in_a_reload() {
+    let seed = number("KNOCK_SEED").unwrap_or_else(|| now().unwrap().nanos());
+    let kills = number("KNOCK_KILLS").unwrap_or(KILLS);
+    println!("KNOCK_SEED={seed} KNOCK_KILLS={kills}");
+    let mut random = Random::new(seed);
+    net::test(|net| {
+        let mut strangers = Strangers::before_there_is_protection(net, SSH);
+        let host = Host::new(net);
+        let mut seen = [0_u32; 3];
+        let mut running = host.start(&[]);
+        strangers.come(SSH);
+        for kill_number in 0..kills {
+            let is_trial = kill_number % 2 == 0;
+            let row = format!("kill {kill_number}, on trial: {is_trial}");
+            host.write(OTHER);
+            let user = binaries().user.display().to_string();
+            let arguments: &[&str] = match is_trial {
+                true => &["reload", "--confirm", "1m"],
+                false => &["reload"],
+            };
+            let delay = Duration::from_micros(random.below(60_000) as u64);
+            thread::scope(|scope| {
+                let reload = scope.spawn(|| net.server.try_run(&user, arguments));
+                thread::sleep(delay);
+                kill(running);
+                reload.join().unwrap();
+            });
+            let registry = Registry::read(&pins::instance(&net.server).registry());
+            // Whether the request was read before the process ended.
+            let is_noted = registry
+                .unwrap()
+                .is_some_and(|registry| registry.rejected.is_some());
+            let status = host.status();
+            let is_new = status["ports"] == json!(["tcp/22", "tcp/80"]);
+            let is_interrupted = host.shortfalls().contains(&"interrupted".to_owned());
+            seen[usize::from(is_new) + 2 * usize::from(is_interrupted)] += 1;
+            let in_force = if is_new { OTHER_KNOCKS } else { KNOCKS };
+            host.is_in_force(in_force, &format!("{row}: {status}"));
+            assert!(!(is_new && is_interrupted), "{row}: {status}");
+
+            running = host.start(&[]);
+            // What came to its end goes on; what did not is undone if it was on trial.
+            let expected = match (is_trial, is_new) {
+                (true, false) if is_noted => KNOCKS,
+                (false, _) | (true, _) => OTHER_KNOCKS,
+            };
+            let was_on_trial = is_trial && is_new;
+            let is_told = host.shortfalls().contains(&"on-trial".to_owned());
+            assert_eq!(is_told, was_on_trial, "{row}: {}", host.status());
+            host.is_in_force(expected, &row);
+            if was_on_trial {
+                host.asks(&["confirm"], 0);
+            }
+            host.write(DOOR);
+            host.asks(&["reload"], 0);
+        }
+        println!("before, after, interrupted: {seen:?}");
+        strangers.stay_outside("at the end");
+        strangers.go();
+        running.stop(SIGTERM);
+    });
+}
+
+/// A trial of what is in force already refuses nothing.
+#[test]
+fn a_trial_of_the_same_text() {
+    net::test(|net| {
+        let host = Host::new(net);
+        let running = host.start(&[]);
+        host.asks(&["reload", "--confirm", "1s"], 0);
+        wait::until("it is undone", || {
+            let (_, told) = daemon::ask(&net.server, &["confirm"]);
+            told.contains("was put back")
+        });
+        wait::until("it is settled", || host.shortfalls().is_empty());
+        kill(running);
+        let again = host.start(&[]);
+        let told = again.stderr();
+        assert!(!told.contains("not confirmed"), "{told}");
+        assert!(host.shortfalls().is_empty(), "{:?}", host.status());
+        again.stop(SIGTERM);
+    });
+}
