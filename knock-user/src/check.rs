@@ -16,6 +16,7 @@ use crate::{
         checked::{Door, Effect, Moving, OneTime, Settings, Verify},
     },
     coverage::{self, State},
+    guards,
     host::Host,
     instance::Instance,
     interface, one_time, pins,
@@ -29,7 +30,8 @@ use crate::{
 /// what else failed.
 pub fn run(path: &Path, out: &mut impl Write) -> Result<()> {
     let checked = config::read(path)?;
-    let host = Host::inspect().context("asking the kernel what this host serves")?;
+    let mut host = Host::inspect().context("asking the kernel what this host serves")?;
+    guards::note(&mut host.links);
     told(&checked, &host, out).context("writing the result")?;
     checked.has_effect()?;
     Ok(())

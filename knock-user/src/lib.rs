@@ -26,6 +26,7 @@ pub mod explain;
 pub mod firewall;
 pub mod gate;
 pub mod generate;
+pub mod guards;
 pub mod host;
 pub mod import;
 pub mod index;

@@ -21,6 +21,7 @@ use crate::{
         checked::{Door, Effect, Exempt, Settings},
     },
     control::Misuse,
+    guards,
     host::{Host, Link, tracked},
     moving::Kept,
     protection::How,
@@ -67,7 +68,8 @@ impl Plan {
 
     fn of(run: &Run, checked: Checked) -> Result<Self> {
         checked.has_effect()?;
-        let host = Host::inspect().context("asking the kernel what this host serves")?;
+        let mut host = Host::inspect().context("asking the kernel what this host serves")?;
+        guards::note(&mut host.links);
         let interfaces = asked_for(run, &checked);
         let warnings = checked.warnings(&host).into_iter();
         let warnings = warnings.chain(checked.file_warnings());

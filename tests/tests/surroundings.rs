@@ -6,7 +6,7 @@ use knock_tests::{
     binary::binaries,
     daemon::{self, Daemon, config_file},
     namespace::text,
-    net::{self, Family, SERVER_LINK},
+    net::{self, Family, SERVER_LINK, SERVER_LINK_2},
     ssh::{DOOR, KNOCKS},
     wait,
 };
@@ -123,5 +123,32 @@ fn an_interface_that_gets_an_address_later_is_named() {
         let told = notes();
         assert!(!told.contains("not protected: t9"), "{told}");
         daemon.stop();
+    });
+}
+
+/// Several knock-user may share a namespace: what another one protects is protected.
+#[test]
+fn an_interface_of_another_instance_is_not_named() {
+    net::test(|net| {
+        net.add_second_link();
+        let other = Daemon::start_with(&net.server, DOOR, &["--iface", SERVER_LINK_2]);
+        let daemon = Daemon::start(&net.server, DOOR);
+        let status = || daemon::ask(&net.server, &["status", "--iface", SERVER_LINK]).1;
+        assert!(!status().contains("not protected: "), "{}", status());
+        let told = daemon.process().stderr();
+        assert!(!told.contains("not protected: "), "{told}");
+        other.stop();
+        let open = format!("not protected: {SERVER_LINK_2} (");
+        assert!(status().contains(&open), "{}", status());
+        daemon.stop();
+
+        // What drops nothing protects nothing.
+        let arguments = ["--iface", SERVER_LINK_2, "--dry-run"];
+        let other = Daemon::start_with(&net.server, DOOR, &arguments);
+        let daemon = Daemon::start(&net.server, DOOR);
+        let told = daemon.process().stderr();
+        assert!(told.contains(&open), "{told}");
+        daemon.stop();
+        other.stop();
     });
 }

@@ -6,7 +6,10 @@ use std::{collections::BTreeSet, io::Write};
 use anyhow::Result;
 
 use super::Daemon;
-use crate::host::{self, Link};
+use crate::{
+    guards,
+    host::{self, Link},
+};
 
 /// What was seen of the host, and reported.
 #[derive(Default)]
@@ -18,7 +21,8 @@ pub(super) struct Surroundings {
 impl<W: Write> Daemon<W> {
     /// Warns of what is new since interfaces or addresses have changed, of each thing once.
     pub(super) fn follow_surroundings(&mut self) -> Result<()> {
-        let links = host::links()?;
+        let mut links = host::links()?;
+        guards::note(&mut links);
         if links == self.surroundings.links {
             return Ok(());
         }
@@ -36,7 +40,8 @@ impl<W: Write> Daemon<W> {
 
     /// The interfaces that are up, have addresses and are not protected at this moment, as a note.
     pub(super) fn unprotected_note(&self) -> Option<String> {
-        let links = host::links().ok()?;
+        let mut links = host::links().ok()?;
+        guards::note(&mut links);
         self.plan.unprotected(links, &self.run)
     }
 }

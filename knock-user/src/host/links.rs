@@ -40,6 +40,8 @@ pub struct Link {
     pub program: Option<u32>,
     /// The addresses that the host has on it.
     pub addresses: Vec<IpAddr>,
+    /// The instance of knock-user that protects it, if that was looked for and seen.
+    pub guard: Option<String>,
 }
 
 impl Link {

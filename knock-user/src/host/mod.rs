@@ -108,14 +108,22 @@ impl Host {
     }
 
     /// The interfaces through which strangers reach addresses of this host and that are not among
-    /// those that are protected, which are called by a name or another name of theirs.
+    /// those that are protected, which are called by a name or another name of theirs. What another
+    /// instance protects is protected, too.
     pub fn unprotected<'a>(
         &'a self,
         protected: &'a [String],
     ) -> impl Iterator<Item = &'a Link> + 'a {
         let is_protected = |link: &Link| protected.iter().any(|name| link.is_called(name));
+        let own = self.links.iter().filter(|link| is_protected(link));
+        let own: BTreeSet<_> = own.filter_map(|link| link.guard.as_ref()).collect();
+        // What this instance lets go of is not protected any more.
+        let is_guarded = move |link: &Link| {
+            let guard = link.guard.as_ref();
+            guard.is_some_and(|guard| !own.contains(guard))
+        };
         let exposed = self.links.iter().filter(|link| link.is_exposed());
-        exposed.filter(move |link| !is_protected(link))
+        exposed.filter(move |link| !is_protected(link) && !is_guarded(link))
     }
 
     /// Whether something listens on a TCP port.
@@ -222,6 +230,19 @@ mod tests {
         ];
         for (name, protected, expected) in rows {
             let protected: Vec<_> = protected.iter().map(ToString::to_string).collect();
+            let found = host.unprotected(&protected).map(|link| link.name.as_str());
+            assert_eq!(found.collect::<Vec<_>>(), expected, "{name}");
+        }
+        // eth0 is protected by the same instance as eth1, or by another one.
+        for (name, guards, expected) in [
+            ("another instance", ["a", "b"], &[][..]),
+            ("the same instance", ["a", "a"], &["eth0"]),
+        ] {
+            let mut host = host.clone();
+            for (link, guard) in host.links.iter_mut().zip(guards) {
+                link.guard = Some(guard.to_owned());
+            }
+            let protected = ["eth1".to_owned()];
             let found = host.unprotected(&protected).map(|link| link.name.as_str());
             assert_eq!(found.collect::<Vec<_>>(), expected, "{name}");
         }
