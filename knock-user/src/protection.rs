@@ -11,6 +11,7 @@ mod follow;
 mod found;
 mod frames;
 mod given;
+mod meanwhile;
 mod preparation;
 
 use std::{
@@ -205,7 +206,7 @@ impl Protection {
         } = change.make(|| {
             let preparation =
                 Preparation::new(&instance, before.as_ref(), how, Arc::clone(&replay), None);
-            preparation.make(plan, interfaces, &std::sync::Mutex::new(false))
+            meanwhile::prepare(&preparation, plan, interfaces, &instance, before.as_ref())
         })?;
         let refused = put.refused.iter().cloned().collect();
         let protection = Self {

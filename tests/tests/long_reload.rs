@@ -9,7 +9,7 @@ use std::{fs::File, io::ErrorKind, process::Command, time::Duration};
 
 use knock_tests::{
     binary::binaries,
-    daemon::{self, Daemon},
+    daemon::{self, Daemon, attached_programs, config_file},
     net::{self, Family, Net, SERVER_LINK, SERVER_LINK_2},
     pins,
     process::Process,
@@ -135,5 +135,50 @@ fn an_end_meanwhile() {
         assert_eq!(reload.status.code(), Some(1), "{reload:?}");
         assert!(reload.stderr.contains("the daemon is ending"), "{reload:?}");
         pins::nothing_is_left(&net.server, &programs);
+    });
+}
+
+/// What is kept protects an interface that appears while the next start compiles.
+#[test]
+fn interfaces_are_protected_while_a_restart_prepares() {
+    const BOTH: [&str; 6] = [
+        "--iface",
+        SERVER_LINK,
+        "--iface",
+        SERVER_LINK_2,
+        "--on-exit",
+        "keep",
+    ];
+    net::test(|net| {
+        net.add_second_link();
+        let _server = Server::tcp(&net.server, &[SSH]);
+        Daemon::start_with(&net.server, DOOR, &BOTH).leave(SIGTERM);
+        net.server.ip(&format!("link delete {SERVER_LINK_2}"));
+
+        let held = hold(net);
+        let file = config_file(config().as_bytes());
+        let mut command = daemon::command(&file);
+        command.args(BOTH).args(["--json", "--wait-for-interfaces"]);
+        let starting = Process::start(&net.server, &mut command);
+        net.add_second_link();
+        wait::until("both have a program", || {
+            attached_programs(&net.server).len() == 2
+        });
+        let elsewhere = || net.stranger(Family::V4).to(Family::V4.second_server());
+        wait::until("the link carries packets", || {
+            elsewhere()
+                .connect(81, Duration::from_millis(50))
+                .is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
+        });
+        elsewhere().finds_closed(SSH, "while the start prepares");
+        let told = daemon::events(&starting.stdout());
+        assert!(told.is_empty(), "it is not ready: {told:?}");
+        drop(held);
+        daemon::tells(
+            &starting,
+            &json!({"event": "protecting", "interface": SERVER_LINK_2}),
+        );
+        elsewhere().finds_closed(SSH, "after the start");
+        assert!(starting.stop(SIGTERM).status.success());
     });
 }
