@@ -11,7 +11,7 @@ const DIGITS: u32 = 22;
 /// Ports that are opened.
 const PORTS: u32 = 1000;
 
-/// So many doors, which share beginnings.
+/// Returns this many doors, which share beginnings.
 pub fn many(count: u32) -> String {
     let mut text = String::new();
     for door in 0..count {

@@ -20,19 +20,19 @@ use crate::{
 /// What is sent, and at what.
 #[derive(Args, Clone, Debug)]
 pub struct Options {
-    /// Packets a second; 0 is as many as can be sent
+    /// Send this many packets a second; 0 sends as many as possible
     #[arg(long, default_value_t = 1_000_000)]
     rate: u32,
-    /// Where to, such as tcp/22 or udp/8000
+    /// Send them to this port, such as tcp/22 or udp/8000
     #[arg(long, default_value = "tcp/22")]
     port: Target,
-    /// So many spoofed sources; a power of two
+    /// Spoof this many sources; a power of two
     #[arg(long, default_value_t = 1 << 16, value_parser = power_of_two)]
     sources: u32,
-    /// For so long
+    /// Send for this many seconds
     #[arg(long, default_value_t = 5)]
     seconds: u64,
-    /// The configuration of the knock-user that is flooded, instead of the README's door
+    /// Read the configuration of the flooded knock-user from this file, instead of the README's door
     #[arg(long)]
     config: Option<PathBuf>,
 }
@@ -45,7 +45,7 @@ fn power_of_two(text: &str) -> Result<u32, String> {
     }
 }
 
-/// Floods, and tells each second what became of it.
+/// Floods, and prints the result each second.
 pub fn run(options: &Options) -> Result<()> {
     let config = match &options.config {
         Some(path) => {

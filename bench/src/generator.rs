@@ -32,7 +32,7 @@ use crate::{baselines::Baselines, plan::Plan, timing};
 const BATCH: u32 = 64;
 /// Bursts a second, at most: interfaces interrupt each some 30 µs for everything that came since.
 const BURSTS: u32 = 31_250;
-/// What can be stopped is looked at after so many frames, sent or not: some hundredths of a second.
+/// A generator checks after this many frames, sent or not, whether it is to stop: some hundredths of a second.
 const BETWEEN_LOOKS: u32 = 200_000;
 
 /// Makes frames.
@@ -57,7 +57,7 @@ impl Sent {
         self.frames as f64 / self.wall.as_secs_f64()
     }
 
-    /// Nanoseconds of the CPU for each of so many frames.
+    /// Returns the CPU time for each of this many frames, in nanoseconds.
     pub fn nanos_for(&self, frames: u64) -> f64 {
         timing::nanos(self.cpu) / frames as f64
     }
@@ -75,7 +75,7 @@ impl Generator {
         self.baselines.choices(ports)
     }
 
-    /// Sends so many frames from a CPU, as fast as they go.
+    /// Sends this many frames from a CPU, as fast as possible.
     pub fn blast(
         &mut self,
         net: &Net,
@@ -99,7 +99,7 @@ impl Generator {
         Ok(Sent { frames, wall, cpu })
     }
 
-    /// Sends so many frames a second from a CPU, or as many as go if that is 0, until it is stopped.
+    /// Sends this many frames a second from a CPU until it is stopped; 0 sends as fast as possible.
     pub fn flow(
         mut self,
         net: &Net,
@@ -163,7 +163,7 @@ pub struct Flow {
 }
 
 impl Flow {
-    /// Ends it and tells what was sent.
+    /// Stops it, and returns what was sent.
     pub fn stop(mut self) -> Result<Sent> {
         self.end()
             .unwrap_or_else(|| Err(anyhow!("the flood was stopped before")))
@@ -209,11 +209,11 @@ impl Softirqs {
     }
 
     fn time(&self) -> Result<Duration> {
-        let told = fs::read_to_string(&self.path).with_context(|| self.path.clone())?;
-        let nanos = told.split_whitespace().next().unwrap_or_default();
+        let output = fs::read_to_string(&self.path).with_context(|| self.path.clone())?;
+        let nanos = output.split_whitespace().next().unwrap_or_default();
         let nanos = nanos
             .parse()
-            .with_context(|| format!("{}: {told}", self.path))?;
+            .with_context(|| format!("{}: {output}", self.path))?;
         Ok(Duration::from_nanos(nanos))
     }
 }

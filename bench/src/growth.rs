@@ -179,7 +179,7 @@ impl Case {
     }
 }
 
-/// What was measured with so many of something.
+/// What was measured for one number of doors, sources or grants.
 #[derive(Clone, Debug, Default)]
 struct Measured {
     hot: Samples,

@@ -1,5 +1,16 @@
 //! Measures the firewall, and beside it its peers and the bare XDP program, in the same run.
 
+#[cfg(test)]
+#[path = "../../knock-common/tests/pages/help.rs"]
+mod help;
+#[cfg(test)]
+#[path = "../../knock-common/tests/pages/mod.rs"]
+#[expect(dead_code, reason = "helpers that tests of pages share")]
+mod pages;
+#[cfg(test)]
+#[path = "../../knock-common/tests/pages/words.rs"]
+mod words;
+
 use std::{fs, panic, path::Path, process::ExitCode, time::Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -19,6 +30,7 @@ use nix::unistd::Uid;
 #[command(
     name = "cargo xtask bench",
     bin_name = "cargo xtask bench",
+    about = "Measure knock-user beside an empty XDP program and its peers",
     args_conflicts_with_subcommands = true
 )]
 struct Cli {
@@ -27,10 +39,10 @@ struct Cli {
     /// Take less than two minutes
     #[arg(long)]
     quick: bool,
-    /// Also draw the pictures of docs/performance.md, and write its table
+    /// Draw the pictures of docs/performance.md, and write its page of figures
     #[arg(long)]
     plots: bool,
-    /// Only this section
+    /// Measure only this section
     #[arg(value_parser = SECTIONS.map(|(name, _)| name))]
     filter: Option<String>,
 }
@@ -38,7 +50,7 @@ struct Cli {
 /// What else there is to do.
 #[derive(Subcommand)]
 enum Instead {
-    /// Spoofed packets at a knock-user, both in namespaces of their own
+    /// Send spoofed packets to a knock-user, both in namespaces of their own
     #[command(
         name = "flood",
         display_name = "cargo xtask flood",
@@ -115,4 +127,16 @@ fn run(cli: &Cli) -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::{Cli, help};
+
+    #[test]
+    fn every_help_line_is_short_and_imperative() {
+        help::check_help(&Cli::command());
+    }
 }

@@ -54,7 +54,7 @@ impl Measured {
     }
 }
 
-/// Measures everybody who lets somebody in who knocks.
+/// Measures every receiver that admits a client after knocks.
 pub fn measure(scale: Scale) -> Result<Section> {
     let ours = try_often(Kind::Firewall, scale.openings)?;
     let mut at_once = Row::new(
@@ -141,7 +141,7 @@ fn try_often(kind: Kind, openings: u32) -> Result<Measured> {
         ensure!(
             measured.held_up <= openings,
             "{}: the client was held up {} times between its last knock and its first SYN: \
-             measure when less else is going on here",
+             measure when the machine is idle",
             kind.name(),
             measured.held_up
         );

@@ -88,7 +88,7 @@ impl Wrap {
 const STRANGER: u8 = 7;
 const GUEST: u8 = 8;
 
-/// The goal for a kind of packet: so many times the empty program.
+/// The goal for a kind of packet, as a multiple of the empty program.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Class {
     Ordinary,

@@ -1,4 +1,4 @@
-//! What the programs that make packets are told. Compiled into them, too.
+//! The input of the programs that make packets, which are compiled with it.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -28,7 +28,7 @@ pub struct Plan {
     pub link: u32,
     /// Whether sources are drawn in an order that no cache foresees.
     pub shuffled: u32,
-    /// `flood` begins a burst each so many nanoseconds; 0: it sends as fast as it can.
+    /// Nanoseconds from one burst of `flood` to the next; 0 sends as fast as possible.
     pub gap_ns: u64,
     /// When `flood` may begin the next one, in nanoseconds of `CLOCK_MONOTONIC`.
     pub due_ns: u64,

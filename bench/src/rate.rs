@@ -81,7 +81,7 @@ pub fn spoofed_syns(port: u16) -> (Vec<u8>, Plan) {
     spoofed(Target { protocol, port }, SOURCES)
 }
 
-/// New connections to a port of the server, and the plan that has them come from so many sources.
+/// Returns new connections to a port of the server, and a plan with this many sources.
 pub fn spoofed(target: Target, sources: u32) -> (Vec<u8>, Plan) {
     let path = Path {
         from: [10, 0, 0, 0].into(),

@@ -58,7 +58,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Those that let somebody in who knocks, besides the firewall.
+    /// The peers that admit a client after knocks.
     pub const DOORS: [Self; 4] = [
         Self::NftRecipe,
         Self::Knockd,

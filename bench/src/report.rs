@@ -23,7 +23,7 @@ pub enum Unit {
     Thousands,
     /// A number of things.
     Count,
-    /// So many times something else.
+    /// A multiple of something else.
     Times,
 }
 

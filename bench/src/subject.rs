@@ -12,7 +12,7 @@ use crate::{
     timing::{self, Timed},
 };
 
-/// Events of so many packets fit into the ring buffer that nobody reads meanwhile.
+/// The events of this many packets fit into the ring buffer, which nobody reads meanwhile.
 const AT_ONCE: u32 = 4096;
 
 /// A packet from each of many sources.
@@ -72,7 +72,7 @@ impl Subject {
         self.empty.program("pass")
     }
 
-    /// Has the firewall judge a frame so many times.
+    /// Lets the firewall judge a frame this many times.
     pub fn same(&mut self, frame: &[u8], times: u32) -> Result<Timed> {
         timing::run(self.kernel.firewall().program()?, frame, times)
     }

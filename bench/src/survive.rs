@@ -1,4 +1,4 @@
-//! Whether who knocks right gets in while a flood of spoofed packets comes in.
+//! Whether clients get in while a flood of spoofed packets arrives.
 
 use std::{
     thread,

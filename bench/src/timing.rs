@@ -10,8 +10,8 @@ use nix::{
     unistd::Pid,
 };
 
-/// From so many packets on, the call around them costs less than a tenth of a nanosecond each, and
-/// this thread's own clock tells more than the kernel, which rounds down to a nanosecond.
+/// From this many packets on, the call around them costs less than a tenth of a nanosecond each, and
+/// this thread's own clock is more exact than the kernel, which rounds down to a nanosecond.
 const MANY: u32 = 50_000;
 
 /// One run of a program.
@@ -23,7 +23,7 @@ pub struct Timed {
     pub nanos: f64,
 }
 
-/// Has a program judge a frame so many times.
+/// Lets a program judge a frame this many times.
 ///
 /// # Errors
 /// The kernel refuses.

@@ -76,7 +76,7 @@ struct Running {
     config: NamedTempFile,
 }
 
-/// Starts it and waits until it protects; tells how long that took.
+/// Starts it, waits until it protects, and returns how long that took.
 fn start(net: &Net, config: &str) -> Result<(Running, Duration)> {
     let config = config_file(config.as_bytes());
     let mut command = daemon::command(&config);
@@ -172,8 +172,8 @@ fn reload(scale: Scale) -> Result<Row> {
 /// Asks a running knock-user, and gives back its answer as data.
 fn ask(net: &Net, words: &[&str]) -> Result<Value> {
     let user = binaries().user.to_string_lossy().into_owned();
-    let told = net.server.run(&user, &[words, &["--json"]].concat());
-    serde_json::from_str(&told).with_context(|| format!("knock-user answered {told}"))
+    let answer = net.server.run(&user, &[words, &["--json"]].concat());
+    serde_json::from_str(&answer).with_context(|| format!("knock-user answered {answer}"))
 }
 
 /// Memory and CPU, while nothing happens and while a lot does.
@@ -256,7 +256,7 @@ impl Taken {
         let sent = flow.stop()?;
         ensure!(
             sent.rate() > f64::from(FLOOD) * 0.8,
-            "only {:.0} packets a second were sent: measure when less else is going on here",
+            "only {:.0} packets a second were sent: measure when the machine is idle",
             sent.rate()
         );
         Ok(Self {
@@ -284,7 +284,7 @@ const PORT_AT: u32 = 14 + 20 + 2;
 /// Openings a second that are tried.
 const OPENINGS: [u32; 6] = [2_000, 5_000, 10_000, 20_000, 40_000, 60_000];
 
-/// How many openings a second are told, each with its end, without one event being lost.
+/// Measures how many openings per second are reported, each with its end, without a lost event.
 fn events(scale: Scale) -> Result<Row> {
     let mut kept_up = 0.0;
     let steps = if scale.quick { 2 } else { 1 };

@@ -36,7 +36,7 @@ impl Features {
 /// Has it deny tcp/22 on an interface.
 ///
 /// # Panics
-/// It fails; what it said is told.
+/// It fails; the error has its output.
 pub fn deny_ssh(namespace: &Namespace, link: &str, features: Features) {
     let flags = features.flags();
     // It keeps its maps below /sys/fs/bpf: this mount is its own and goes away with the shell.

@@ -6,10 +6,7 @@
 
 #[path = "../../../knock-ebpf/src/frame.rs"]
 mod frame;
-#[expect(
-    unreachable_pub,
-    reason = "where the programs are told, others use it too"
-)]
+#[expect(unreachable_pub, reason = "the user side of the bench uses the rest")]
 #[path = "../../src/plan.rs"]
 mod plan;
 
@@ -40,7 +37,7 @@ use crate::{
 
 /// No field that a plan changes is further in; the verifier needs a bound.
 const OFFSET_MAX: usize = 0xff;
-/// A generator that was held up for longer goes on from where it is.
+/// A generator that was delayed for longer skips what it missed.
 const BEHIND_MOST_NS: u64 = 1_000_000;
 /// The port that the firewall protects where it is compared with [`deny`].
 const DENIED: u16 = 22;
@@ -177,7 +174,7 @@ fn is_early() -> bool {
     false
 }
 
-/// Makes the packet the next one of the plan, and tells through which interface it is to leave.
+/// Makes the packet the next one of the plan, and returns the interface through which it leaves.
 #[inline(always)]
 fn change(context: &XdpContext) -> Option<u32> {
     let plan = PLAN.get_ptr_mut(0)?;
