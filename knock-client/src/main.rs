@@ -86,8 +86,17 @@ fn close_stdout() -> io::Result<()> {
 }
 
 fn tell(failure: &Failure) {
+    // A file or a server may have put anything into it, also what moves a terminal's cursor.
+    let text: String = failure.to_string().chars().map(shown).collect();
     // Where nobody reads it, there is nobody to tell.
-    let _gone = writeln!(io::stderr(), "knock-client: {failure}");
+    let _gone = writeln!(io::stderr(), "knock-client: {text}");
+}
+
+fn shown(character: char) -> String {
+    match character.is_control() && character != '\n' {
+        true => character.escape_default().to_string(),
+        false => character.to_string(),
+    }
 }
 
 fn exit_code<T>(done: Result<T, Failure>) -> ExitCode {

@@ -139,6 +139,18 @@ fn bad_usage_is_told_and_exits_with_2() {
     }
 }
 
+/// A sequence may come from somebody else.
+#[test]
+fn an_error_about_a_file_moves_no_cursor() {
+    let directory = tempfile::tempdir().expect("a path");
+    let path = directory.path().join("once");
+    std::fs::write(&path, "tcp/7000 \u{1b}[2J\u{7}\n").expect("a path");
+    let outcome = knock_client(&["127.0.0.1", "--one-time", path.to_str().expect("a path")]);
+    assert_eq!(outcome.code, Some(2), "{}", outcome.err);
+    assert!(outcome.err.contains("\\u{1b}[2J\\u{7}"), "{}", outcome.err);
+    assert!(!outcome.err.contains('\u{1b}'), "{:?}", outcome.err);
+}
+
 #[test]
 fn help_has_examples() {
     let outcome = knock_client(&["--help"]);

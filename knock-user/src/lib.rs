@@ -62,6 +62,7 @@ pub mod sockets;
 pub mod start;
 pub mod strength;
 pub mod supervisor;
+pub mod terminal;
 pub mod texts;
 mod toml_text;
 #[cfg(feature = "object")]

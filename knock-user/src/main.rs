@@ -30,6 +30,7 @@ use knock_user::{
     refused, session,
     start::Plan,
     supervisor::{self, Stderr},
+    terminal::harmless_lines,
     unconfirmed::{self, Start},
 };
 use tracing::Level;
@@ -175,9 +176,9 @@ fn warn_of_own_session(plan: &Plan) {
 /// line that begins with the program's name.
 fn told(error: &anyhow::Error) -> String {
     if error.is::<Problems>() || error.is::<BadFile>() {
-        return error.to_string();
+        return harmless_lines(&error.to_string());
     }
-    supervisor::named(Level::ERROR, &refused::told(error))
+    supervisor::named(Level::ERROR, &harmless_lines(&refused::told(error)))
 }
 
 fn log_to(stderr: Stderr, verbose: u8) {

@@ -5,7 +5,7 @@ use std::{fmt, io, os::unix::process::ExitStatusExt as _, process::ExitStatus};
 use knock_sequence::duration::spell;
 
 use super::Job;
-use crate::console::text::harmless;
+use crate::terminal::harmless;
 
 /// What became of a command.
 #[derive(Debug)]

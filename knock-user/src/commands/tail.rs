@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::console::text::harmless;
+use crate::terminal::harmless;
 
 /// How much is kept.
 const KEPT_BYTES: usize = 4_096;

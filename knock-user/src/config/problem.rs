@@ -2,6 +2,8 @@
 
 use std::{fmt, ops::Range};
 
+use crate::terminal::harmless;
+
 /// One thing that is wrong, or unwise.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd, serde::Serialize)]
 pub struct Problem {
@@ -36,7 +38,7 @@ impl fmt::Display for Problems {
 
 impl Problem {
     /// The line that tells it, as compilers do: `seq.toml:7: open: ...`, where `word` comes before
-    /// the key if it is not empty.
+    /// the key if it is not empty. Nothing in it does anything to a terminal, whatever the file holds.
     pub fn told(&self, word: &str, file: &str) -> String {
         let mut text = file.to_owned();
         if let Some(line) = self.line {
@@ -49,7 +51,8 @@ impl Problem {
         if !self.key.is_empty() {
             text += &format!("{}: ", self.key);
         }
-        text + &self.reason
+        text += &self.reason;
+        harmless(&text).into_owned()
     }
 }
 
@@ -80,5 +83,23 @@ impl Report {
             key: key.to_owned(),
             reason: reason.into(),
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_problem_is_one_line_that_moves_no_cursor() {
+        let problem = Problem {
+            line: Some(7),
+            key: "na\u{1b}[2Jme".to_owned(),
+            reason: "unknown key\nseq.toml:1: \u{9b}31m".to_owned(),
+        };
+        assert_eq!(
+            problem.told("", "se\u{7}q.toml"),
+            "se\\u{7}q.toml:7: na\\u{1b}[2Jme: unknown key\\nseq.toml:1: \\u{9b}31m"
+        );
     }
 }

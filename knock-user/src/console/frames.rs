@@ -2,12 +2,11 @@
 
 use std::io::Write;
 
-use super::{
-    Console, What,
-    record::Record,
-    text::{harmless, list},
+use super::{Console, What, record::Record, text::list};
+use crate::{
+    terminal::harmless,
+    watchdog::{frames::Finding, shortfall_text},
 };
-use crate::watchdog::{frames::Finding, shortfall_text};
 
 impl<W: Write> Console<W> {
     /// Tells that frames do not get to the program that is attached to an interface, or get to it again; and why

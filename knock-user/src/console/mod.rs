@@ -23,7 +23,10 @@ use jiff::{Timestamp, tz::TimeZone};
 
 use knock_sequence::duration::spell_short;
 
-use crate::config::checked::{self, Effect};
+use crate::{
+    config::checked::{self, Effect},
+    terminal::harmless,
+};
 
 mod frames;
 mod knockd;
@@ -38,7 +41,7 @@ use record::Record;
 pub use record::What;
 use repeats::Repeats;
 use telling::Line;
-use text::{count, harmless};
+use text::count;
 use watch::Watchers;
 
 /// Wider sources do not widen their column: an IPv6 address with all its digits is rare.

@@ -8,9 +8,9 @@ use super::{
     Console, What,
     record::Record,
     telling::Line,
-    text::{count, harmless, list, verb},
+    text::{count, list, verb},
 };
-use crate::{admission::Refusal, ledger::Adopted};
+use crate::{admission::Refusal, ledger::Adopted, terminal::harmless};
 
 const NANOS_PER_MILLI: u64 = 1_000_000;
 

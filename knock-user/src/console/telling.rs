@@ -14,9 +14,12 @@ use knock_sequence::duration::spell;
 use super::{
     Attached, Console, DoorText, Named, What,
     record::Record,
-    text::{count, harmless, list, verb},
+    text::{count, list, verb},
 };
-use crate::ledger::{Action, Ending};
+use crate::{
+    ledger::{Action, Ending},
+    terminal::harmless,
+};
 
 const NANOS_PER_MILLI: u64 = 1_000_000;
 

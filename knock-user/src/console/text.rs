@@ -1,29 +1,5 @@
 //! Words and numbers as people read them.
 
-use std::borrow::Cow;
-
-/// `text` without anything that moves a terminal's cursor, ends the line or turns its direction.
-pub fn harmless(text: &str) -> Cow<'_, str> {
-    if !text.contains(is_harmful) {
-        return Cow::Borrowed(text);
-    }
-    let mut safe = String::with_capacity(text.len() + 8);
-    for character in text.chars() {
-        if is_harmful(character) {
-            safe.extend(character.escape_default());
-        } else {
-            safe.push(character);
-        }
-    }
-    Cow::Owned(safe)
-}
-
-fn is_harmful(character: char) -> bool {
-    character.is_control()
-        || matches!(character,
-            '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
-}
-
 /// Ports as people read them.
 pub fn list(ports: &[String]) -> String {
     match ports {
@@ -62,22 +38,6 @@ mod tests {
             let ports: Vec<_> = ports.iter().map(|&port| port.to_owned()).collect();
             let told = format!("{} {}", list(&ports), verb(&ports, "is", "are"));
             assert_eq!(told, expected);
-        }
-    }
-
-    #[test]
-    fn text_does_nothing_to_a_terminal() {
-        for (name, text, safe) in [
-            ("plain", "ssh", "ssh"),
-            ("other letters", "Tür 門", "Tür 門"),
-            ("escape sequence", "\u{1b}[2J", "\\u{1b}[2J"),
-            ("line ends", "a\r\nb", "a\\r\\nb"),
-            ("C1 control", "\u{9b}31m", "\\u{9b}31m"),
-            ("right to left", "a\u{202e}b", "a\\u{202e}b"),
-            ("line separator", "a\u{2028}b", "a\\u{2028}b"),
-            ("no width", "a\u{200b}b", "a\\u{200b}b"),
-        ] {
-            assert_eq!(harmless(text), safe, "{name}");
         }
     }
 }

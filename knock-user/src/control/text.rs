@@ -11,8 +11,9 @@ use super::{
     protocol::Answer,
 };
 use crate::{
-    console::text::{count, harmless, list, verb},
+    console::text::{count, list, verb},
     coverage::State,
+    terminal::harmless,
 };
 
 /// How times are told.
