@@ -120,7 +120,8 @@ impl Index {
     }
 }
 
-fn line_in(answer: &[u8]) -> Option<usize> {
+/// The line that an answer names, from 1: digits and a line end, and nothing else.
+pub fn line_in(answer: &[u8]) -> Option<usize> {
     let digits = str::from_utf8(answer).ok()?.strip_suffix('\n')?;
     // Only digits: usize would also read a sign.
     let is_number = digits.bytes().all(|byte| byte.is_ascii_digit());

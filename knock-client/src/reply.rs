@@ -71,7 +71,7 @@ impl Ear {
             }
             match self.socket.recv_from(&mut buffer) {
                 Ok((length, from)) if is_same(from, self.from) => {
-                    if let Some(port) = parsed(buffer.get(..length).unwrap_or_default()) {
+                    if let Some(port) = port_in(buffer.get(..length).unwrap_or_default()) {
                         return Some(port);
                     }
                 }
@@ -101,7 +101,7 @@ fn is_same(one: SocketAddr, other: SocketAddr) -> bool {
 }
 
 /// The port that a datagram names: its digits and nothing else.
-fn parsed(datagram: &[u8]) -> Option<u16> {
+pub fn port_in(datagram: &[u8]) -> Option<u16> {
     let text = std::str::from_utf8(datagram).ok()?;
     let digits = text.bytes().all(|byte| byte.is_ascii_digit());
     let port = digits.then(|| text.parse().ok())??;
@@ -161,7 +161,7 @@ mod tests {
             ("no text", b"\xff\xff", None),
             ("words", b"go away", None),
         ] {
-            assert_eq!(parsed(datagram), port, "{name}");
+            assert_eq!(port_in(datagram), port, "{name}");
         }
     }
 

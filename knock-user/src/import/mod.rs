@@ -65,14 +65,26 @@ pub fn run(path: &Path, out: &mut impl Write, told: &mut impl Write) -> Result<(
             reason: format!("can't be read: {}", refused::reason(&error, &file)),
         }])
     })?;
-    let text = encoding::decode(&bytes).map_err(problems)?;
-    let Imported { toml, notes } = import(&text, &file)?;
+    let Imported { toml, notes } = import_bytes(&bytes, &file)?;
     out.write_all(toml.as_bytes())
         .context("writing the configuration")?;
     for note in notes {
         writeln!(told, "{}", note.told("note", &file)).context("writing the notes")?;
     }
     Ok(())
+}
+
+/// Makes a configuration of the bytes of a file of knockd's, which is called `file` in errors. Comments may be
+/// in an older encoding.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn import_bytes(bytes: &[u8], file: &str) -> Result<Imported, Problems> {
+    let text = encoding::decode(bytes).map_err(|list| Problems {
+        file: file.to_owned(),
+        list,
+    })?;
+    import(&text, file)
 }
 
 /// Makes a configuration of the text of a file of knockd's, which is called `file` in errors.

@@ -1,0 +1,171 @@
+//! Settings as a configuration, every key written out.
+
+use std::{fmt::Display, time::Duration};
+
+use knock_common::packet::Protocol;
+use knock_sequence::duration;
+use knock_user::config::{
+    checked::{Command, Decoys, Door, Effect, Exempt, Mode, Moving, Origin, Otp, Scope, Settings},
+    value,
+};
+
+/// The text of settings.
+pub(super) fn settings(settings: &Settings) -> String {
+    let mode = match settings.mode {
+        Mode::Auto => "auto",
+        Mode::Native => "native",
+        Mode::Skb => "skb",
+    };
+    let mut text = Text::default();
+    text.list("interfaces", &settings.interfaces);
+    text.string("mode", mode);
+    text.list("protect", &settings.protect);
+    text.list("trust", &settings.trust);
+    text.raw("strict", settings.strict);
+    match &settings.exempt {
+        Exempt::Served => text.string("exempt", "served"),
+        Exempt::Listed(ports) => text.list("exempt", ports),
+    }
+    text.table("[established]");
+    text.raw("keep", settings.established.keep);
+    text.duration("idle", settings.established.idle);
+    text.duration("idle_udp", settings.established.idle_udp);
+    if let Some(lockout) = settings.lockout {
+        text.table("[lockout]");
+        text.raw("failures", lockout.failures);
+        text.duration("for", lockout.duration);
+        let scope = match lockout.scope {
+            Scope::Source => "source",
+            Scope::Global => "global",
+        };
+        text.string("scope", scope);
+    }
+    text.table("[decoys]");
+    match &settings.decoys {
+        Decoys::Drawn { count, range } => {
+            text.raw("count", count);
+            text.string("range", &format!("{}-{}", range.start(), range.end()));
+        }
+        Decoys::Listed(ports) => text.list("ports", ports),
+    }
+    text.table("[control]");
+    if let Some(group) = &settings.control.group {
+        text.string("group", group);
+    }
+    if let Some(index) = settings.index {
+        text.table("[index]");
+        text.string("listen", &index.to_string());
+    }
+    for one in &settings.doors {
+        door(&mut text, one);
+    }
+    text.0
+}
+
+fn door(text: &mut Text, door: &Door) {
+    text.table("[[door]]");
+    text.string("name", &door.name);
+    match &door.moving {
+        None => text.list("knock", &door.knock),
+        Some(Moving::OneTime(one_time)) => {
+            text.string("one_time", &one_time.file.to_string_lossy());
+            text.raw("lookahead", one_time.lookahead);
+        }
+        Some(Moving::Otp(otp)) => text.raw("otp", self::otp(otp)),
+    }
+    match &door.effect {
+        Effect::Open(ports) => {
+            text.list("open", ports);
+            text.duration("open_for", door.open_for);
+        }
+        Effect::Close(ports) => text.list("close", ports),
+    }
+    text.duration("within", door.within);
+    if let Some(step) = door.step_timeout {
+        text.duration("step_timeout", step);
+    }
+    text.string("tcp_flags", &value::spell_flags(door.tcp_flags));
+    for (key, command) in [("on_open", &door.on_open), ("on_close", &door.on_close)] {
+        if let Some(command) = command {
+            text.list(key, &words(command));
+        }
+    }
+    if let Some(command) = door.on_open.as_ref().or(door.on_close.as_ref()) {
+        text.duration("command_timeout", command.timeout);
+    }
+    if let Some(target) = door.target {
+        text.string("target", &target.to_string());
+    }
+    text.string("verify", door.verify.name());
+    text.raw("reply", door.reply);
+    text.raw("knock_pass", door.knock_pass);
+}
+
+fn words(command: &Command) -> Vec<String> {
+    let program = command.program.to_string_lossy().into_owned();
+    let mut words = vec![program];
+    words.extend(command.arguments.iter().cloned());
+    words
+}
+
+fn otp(otp: &Otp) -> String {
+    let (key, place) = match &otp.origin {
+        Origin::Written => ("secret", secret(otp)),
+        Origin::File(path) => ("secret_file", path.to_string_lossy().into_owned()),
+        Origin::Environment => panic!("no such variable is set"),
+    };
+    let protocols: Vec<&str> = otp.protocols.iter().copied().map(Protocol::name).collect();
+    format!(
+        "{{ {key} = {}, period = \"{}s\", base = {}, protocols = {}, bind_source = {}, skew = {} }}",
+        quoted(&place),
+        otp.period.as_secs(),
+        otp.base,
+        list(&protocols),
+        otp.bind_source,
+        otp.skew
+    )
+}
+
+/// The text of a secret that was written in the file, so it is a text.
+fn secret(otp: &Otp) -> String {
+    let bytes = bytemuck::bytes_of(&otp.secret);
+    let bytes = &bytes[..otp.secret.length()];
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[derive(Default)]
+struct Text(String);
+
+impl Text {
+    fn table(&mut self, header: &str) {
+        self.0 += &format!("\n{header}\n");
+    }
+
+    fn raw(&mut self, key: &str, value: impl Display) {
+        self.0 += &format!("{key} = {value}\n");
+    }
+
+    fn string(&mut self, key: &str, value: &str) {
+        self.raw(key, quoted(value));
+    }
+
+    fn list<T: Display>(&mut self, key: &str, items: &[T]) {
+        self.raw(key, list(items));
+    }
+
+    fn duration(&mut self, key: &str, duration: Duration) {
+        self.string(key, &duration::spell(duration));
+    }
+}
+
+fn list<T: Display>(items: &[T]) -> String {
+    let items: Vec<String> = items.iter().map(|item| quoted(&item.to_string())).collect();
+    format!("[{}]", items.join(", "))
+}
+
+/// A basic string, as JSON has it: TOML takes the same escapes.
+fn quoted(text: &str) -> String {
+    let quoted = serde_json::Value::from(text).to_string();
+    // The one control character that JSON does not escape.
+    quoted.replace('\u{7f}', "\\u007f")
+}

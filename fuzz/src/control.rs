@@ -1,0 +1,61 @@
+//! Lines on the control socket, from either side.
+
+use jiff::{Timestamp, tz::TimeZone};
+use knock_user::control::{
+    protocol::{Incoming, Reply},
+    text::Told,
+};
+
+use crate::text::assert_harmless;
+
+/// A line as a request to the daemon, and as a reply to the client.
+pub fn check(line: &[u8]) {
+    match Incoming::from_line(line) {
+        Ok(incoming) => {
+            let written = incoming.to_line();
+            assert_line(&written);
+            assert_eq!(
+                Incoming::from_line(written.as_bytes()),
+                Ok(incoming),
+                "{written}"
+            );
+        }
+        Err(reason) => {
+            let reply = Reply::bad(reason);
+            let written = reply.to_line();
+            assert_line(&written);
+            assert_eq!(Reply::from_line(written.as_bytes()), Ok(reply), "{written}");
+        }
+    }
+    if let Ok(reply) = Reply::from_line(line) {
+        check_reply(&reply);
+    }
+}
+
+/// What a daemon replies is shown to a person, whoever sent it.
+fn check_reply(reply: &Reply) {
+    let written = reply.to_line();
+    assert_line(&written);
+    let again = Reply::from_line(written.as_bytes());
+    let again = again.map(|again| again.to_line());
+    assert!(again.is_ok(), "{again:?}: {written}");
+    if let Reply::Done(answer) = reply {
+        let reader = Told {
+            zone: TimeZone::UTC,
+            now: Timestamp::UNIX_EPOCH,
+        };
+        let text = reader.text(answer);
+        assert_harmless(&text);
+        assert!(text.is_empty() || text.ends_with('\n'), "{text:?}");
+    }
+}
+
+/// One line with one JSON object.
+fn assert_line(line: &str) {
+    let Some(object) = line.strip_suffix('\n') else {
+        panic!("a line without its end: {line:?}");
+    };
+    assert!(!object.contains('\n'), "{line:?}");
+    let value = serde_json::from_str::<serde_json::Value>(object);
+    assert!(value.is_ok_and(|value| value.is_object()), "{line:?}");
+}

@@ -1,0 +1,304 @@
+//! Events from the kernel side: what the console says of any of them, and what the ledger makes of them.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::OnceLock,
+};
+
+use bytemuck::Zeroable as _;
+use jiff::{Timestamp, tz::TimeZone};
+use knock_common::{
+    Address, Reason,
+    access::Grant,
+    event::Event,
+    layout::{Door, GrantKey, SERVICES_PER_DOOR},
+};
+use knock_user::{
+    config,
+    console::{Console, DoorText, Stamp, Style},
+    ledger::{Action, Ledger, Look},
+};
+
+use crate::{input::Input, text::assert_harmless};
+
+const DOORS: &str = r#"
+    [[door]]
+    name = "ssh"
+    knock = ["tcp/7000", "udp/8000", "tcp/5000"]
+    open = ["tcp/22"]
+    [[door]]
+    name = "web"
+    knock = ["udp/8100", "tcp/7000"]
+    open = ["tcp/80", "tcp/443"]
+    [[door]]
+    name = "shut"
+    knock = ["udp/8200", "tcp/7000", "udp/8000"]
+    close = ["tcp/22"]
+"#;
+
+/// What may happen in one input.
+const STEPS_MOST: usize = 100;
+
+/// Plays a script: events, entries of the allow map, and pauses.
+pub fn check(script: &[u8]) {
+    let mut consoles = Consoles::new();
+    let mut daemon = Daemon::new();
+    let mut input = Input(script);
+    for _ in 0..STEPS_MOST {
+        if input.is_empty() {
+            break;
+        }
+        match input.u8() {
+            0..100 => {
+                let event = event(&mut input, daemon.now_ms);
+                consoles.report(&event);
+                daemon.hear(&event, &mut consoles);
+            }
+            100..140 => {
+                let mut bytes = Event::zeroed();
+                let raw = input.take(size_of::<Event>());
+                bytemuck::bytes_of_mut(&mut bytes)[..raw.len()].copy_from_slice(raw);
+                consoles.report(&bytes);
+                daemon.hear(&bytes, &mut consoles);
+            }
+            140..170 => {
+                let key = GrantKey {
+                    source: source(&mut input),
+                    service: input.u8().into(),
+                    class: 0,
+                };
+                let grant = Grant {
+                    until_ms: daemon.now_ms + u64::from(input.u16()),
+                    door: input.u8().into(),
+                };
+                daemon.map.insert((key.source, key.service), grant);
+                daemon.observe(key, grant, &mut consoles);
+            }
+            170..200 => daemon.due(&mut consoles),
+            200.. => daemon.now_ms += u64::from(input.u16()),
+        }
+    }
+    daemon.end(&mut consoles);
+    consoles.end();
+}
+
+/// An event that is more likely than any 64 bytes.
+fn event(input: &mut Input<'_>, now_ms: u64) -> Event {
+    let reason = input.choice(Reason::ALL);
+    Event {
+        at_ns: now_ms * 1_000_000,
+        until_ms: now_ms + u64::from(input.u16()),
+        source: source(input),
+        destination: Address::from_v4([192, 0, 2, 1]),
+        door: u16::from(input.u8() % 5),
+        source_port: 40_000,
+        port: input.u16(),
+        protocol: input.u8() & 3,
+        reason: reason as u8,
+        stage: input.u8().into(),
+        interface: u32::from(input.u8() & 1),
+    }
+}
+
+fn source(input: &mut Input<'_>) -> Address {
+    Address::from_v4([203, 0, 113, input.u8() & 3])
+}
+
+/// The doors, read once.
+fn doors() -> &'static [DoorText] {
+    static ALL: OnceLock<Vec<DoorText>> = OnceLock::new();
+    ALL.get_or_init(|| match config::parse(DOORS, "seq.toml") {
+        Ok(checked) => checked.settings.doors.iter().map(DoorText::from).collect(),
+        Err(problems) => panic!("{problems}"),
+    })
+}
+
+/// The same console three times: as text, as objects, and in knockd's words.
+struct Consoles {
+    text: Console<Vec<u8>>,
+    json: Console<Vec<u8>>,
+    knockd: Console<Vec<u8>>,
+    reported: usize,
+}
+
+impl Consoles {
+    fn new() -> Self {
+        let doors = doors();
+        let console = |json| {
+            let style = Style {
+                json,
+                dry_run: false,
+                stamp: Stamp::Date,
+                zone: TimeZone::UTC,
+            };
+            let mut console =
+                Console::new(Vec::new(), style, doors.to_vec(), Timestamp::UNIX_EPOCH);
+            console.set_interfaces(BTreeMap::from([(1, "eth0".to_owned())]));
+            console
+        };
+        Self {
+            text: console(false),
+            json: console(true),
+            knockd: console(false).in_knockds_words(),
+            reported: 0,
+        }
+    }
+
+    fn all(&mut self) -> [&mut Console<Vec<u8>>; 3] {
+        [&mut self.text, &mut self.json, &mut self.knockd]
+    }
+
+    /// As the daemon does: what the ledger reports is not reported twice.
+    fn report(&mut self, event: &Event) {
+        let is_the_ledgers = matches!(
+            event.reason(),
+            Some(Reason::Opened | Reason::Refreshed | Reason::Closed)
+        );
+        if is_the_ledgers {
+            return;
+        }
+        for console in self.all() {
+            console.event(event);
+        }
+        self.reported += 1;
+    }
+
+    fn act(&mut self, action: &Action, event: Option<&Event>, at_ns: u64) {
+        for console in self.all() {
+            console.action(action, event, at_ns);
+        }
+        let is_reported = matches!(
+            action,
+            Action::Opened { .. } | Action::Refreshed { .. } | Action::Closed { .. }
+        );
+        self.reported += usize::from(is_reported);
+    }
+
+    /// Each event and action is one object; texts are lines that do nothing to a terminal.
+    fn end(mut self) {
+        for console in self.all() {
+            console.sum_up(u64::MAX, true);
+        }
+        for console in [self.text, self.knockd] {
+            let lines = String::from_utf8_lossy(&console.into_inner()).into_owned();
+            assert_harmless(&lines);
+            assert!(lines.is_empty() || lines.ends_with('\n'), "{lines:?}");
+        }
+        let objects = self.json.into_inner();
+        let objects: Vec<&[u8]> = objects.split_inclusive(|&byte| byte == b'\n').collect();
+        assert_eq!(objects.len(), self.reported);
+        for object in objects {
+            let object = serde_json::from_slice::<serde_json::Value>(object);
+            let Ok(serde_json::Value::Object(fields)) = object else {
+                panic!("not an object: {object:?}");
+            };
+            let time = fields.get("time").and_then(|time| time.as_str());
+            let time = time.map(str::parse::<Timestamp>);
+            assert!(time.is_some_and(|time| time.is_ok()), "{fields:?}");
+            let event = fields.get("event").and_then(|event| event.as_str());
+            assert!(event.is_some_and(|event| !event.is_empty()), "{fields:?}");
+        }
+    }
+}
+
+/// The ledger, and what it must have said: a door opens for a source before it is refreshed or closed.
+struct Daemon {
+    now_ms: u64,
+    ledger: Ledger,
+    map: BTreeMap<(Address, u16), Grant>,
+    open: BTreeSet<(Address, u16)>,
+}
+
+impl Daemon {
+    fn new() -> Self {
+        let door = |open_for_ms, services: &[u16], closes| {
+            let mut all = [0; SERVICES_PER_DOOR];
+            all[..services.len()].copy_from_slice(services);
+            Door {
+                open_for_ms,
+                closes,
+                service_count: u16::try_from(services.len()).unwrap_or_default(),
+                services: all,
+                ..Door::default()
+            }
+        };
+        Self {
+            now_ms: 1_000_000,
+            ledger: Ledger::new(vec![
+                door(30_000, &[1], 0),
+                door(60_000, &[1, 2], 0),
+                door(0, &[1], 1),
+            ]),
+            map: BTreeMap::new(),
+            open: BTreeSet::new(),
+        }
+    }
+
+    fn hear(&mut self, event: &Event, consoles: &mut Consoles) {
+        let actions = self.ledger.hear(event, self.now_ms);
+        self.follow(&actions, Some(event), consoles);
+    }
+
+    fn observe(&mut self, key: GrantKey, grant: Grant, consoles: &mut Consoles) {
+        let actions = self.ledger.observe(key, grant, self.now_ms);
+        self.follow(&actions, None, consoles);
+    }
+
+    fn due(&mut self, consoles: &mut Consoles) {
+        let map = &self.map;
+        let actions = self.ledger.due(self.now_ms, |key| {
+            match map.get(&(key.source, key.service)) {
+                Some(grant) => Look::Found(*grant),
+                None => Look::Absent,
+            }
+        });
+        self.follow(&actions, None, consoles);
+    }
+
+    fn follow(&mut self, actions: &[Action], event: Option<&Event>, consoles: &mut Consoles) {
+        for action in actions {
+            match *action {
+                Action::Opened { source, door, .. } => {
+                    assert!(self.open.insert((source, door)), "opened twice: {action:?}");
+                }
+                Action::Refreshed { source, door, .. } => {
+                    assert!(self.open.contains(&(source, door)), "not open: {action:?}");
+                }
+                Action::Closed { source, door, .. } => {
+                    assert!(self.open.remove(&(source, door)), "not open: {action:?}");
+                }
+                Action::Remove { key } => {
+                    let removed = self.map.remove(&(key.source, key.service));
+                    let is_valid = removed.is_some_and(|grant| grant.until_ms > self.now_ms);
+                    assert!(!is_valid, "a valid grant is removed: {removed:?}");
+                }
+                Action::Restore { key, grant } => {
+                    self.map.entry((key.source, key.service)).or_insert(grant);
+                }
+            }
+            consoles.act(action, event, self.now_ms.saturating_mul(1_000_000));
+        }
+        let open: BTreeSet<_> = self
+            .ledger
+            .openings()
+            .map(|(source, door, _)| (source, door))
+            .collect();
+        assert_eq!(open, self.open);
+    }
+
+    /// Whatever is open ends.
+    fn end(mut self, consoles: &mut Consoles) {
+        self.map.clear();
+        self.now_ms = u64::MAX / 1_000_000;
+        for _ in 0..STEPS_MOST {
+            let Some(deadline_ms) = self.ledger.next_deadline() else {
+                break;
+            };
+            if deadline_ms > self.now_ms {
+                return;
+            }
+            self.due(consoles);
+        }
+        assert!(self.open.is_empty(), "never closed: {:?}", self.open);
+    }
+}

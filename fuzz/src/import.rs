@@ -1,0 +1,94 @@
+//! knockd's files: whatever is read, what is written is a configuration without errors, and opens and
+//! listens to nothing that the file does not name.
+
+use std::collections::BTreeSet;
+
+use knock_common::packet::Protocol;
+use knock_sequence::Ports;
+use knock_user::{
+    config::{self, checked::Door},
+    import::{self, Imported},
+};
+
+use crate::text::assert_harmless;
+
+const FILE: &str = "knockd.conf";
+
+/// The names of services that rules may have in place of ports.
+const SERVICES: [(&str, u16); 18] = [
+    ("ftp", 21),
+    ("ssh", 22),
+    ("telnet", 23),
+    ("smtp", 25),
+    ("domain", 53),
+    ("http", 80),
+    ("www", 80),
+    ("pop3", 110),
+    ("imap", 143),
+    ("imap2", 143),
+    ("https", 443),
+    ("submission", 587),
+    ("imaps", 993),
+    ("pop3s", 995),
+    ("openvpn", 1194),
+    ("ms-wbt-server", 3389),
+    ("mysql", 3306),
+    ("postgresql", 5432),
+];
+
+/// Imports bytes.
+pub fn check(bytes: &[u8]) {
+    let lines = bytes.split(|&byte| byte == b'\n').count();
+    let check_line = |line: Option<usize>| {
+        assert!(
+            line.is_none_or(|line| (1..=lines).contains(&line)),
+            "line {line:?} of {lines}"
+        );
+    };
+    let Imported { toml, notes } = match import::import_bytes(bytes, FILE) {
+        Ok(imported) => imported,
+        Err(problems) => {
+            assert!(!problems.list.is_empty(), "refused without a reason");
+            problems
+                .list
+                .iter()
+                .for_each(|problem| check_line(problem.line));
+            return assert_harmless(&problems.to_string());
+        }
+    };
+    for note in &notes {
+        check_line(note.line);
+        assert_harmless(&note.told("note", FILE));
+    }
+    let settings = match config::parse(&toml, FILE) {
+        Ok(checked) => checked.settings,
+        Err(problems) => panic!("{problems}\nin\n{toml}"),
+    };
+    let named = named_ports(&String::from_utf8_lossy(bytes));
+    let is_named = |ports: &Ports| named.contains(&ports.first) && named.contains(&ports.last);
+    for door in &settings.doors {
+        for ports in door.opened().iter().chain(door.closed()) {
+            let is_whole =
+                *ports == Ports::all(Protocol::Tcp) || *ports == Ports::all(Protocol::Udp);
+            assert!(
+                is_whole || is_named(ports),
+                "{ports} is nowhere in the file\n{toml}"
+            );
+        }
+        assert!(has_named_knocks(door, &named), "{:?}\n{toml}", door.knock);
+    }
+}
+
+fn has_named_knocks(door: &Door, named: &BTreeSet<u16>) -> bool {
+    door.knock.iter().all(|knock| named.contains(&knock.port))
+}
+
+/// Every number that a text could mean as a port.
+fn named_ports(text: &str) -> BTreeSet<u16> {
+    let numbers = text.split(|c: char| !c.is_ascii_digit());
+    let mut named: BTreeSet<u16> = numbers.filter_map(|number| number.parse().ok()).collect();
+    let lower = text.to_lowercase();
+    let services = SERVICES.iter().filter(|(name, _)| lower.contains(name));
+    named.extend(services.map(|(_, port)| port));
+    named
+}

@@ -1,0 +1,138 @@
+//! Every target on its corpus and on mutations of it. `KNOCK_SEED` and `KNOCK_MUTATIONS` choose others.
+//!
+//! A failure prints the input; put it into the corpus, and the test fails until the cause is mended.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "clippy.toml's exception does not reach helpers of tests"
+)]
+
+use std::{
+    collections::BTreeSet,
+    env, fs,
+    panic::{self, AssertUnwindSafe},
+    path::{Path, PathBuf},
+};
+
+use knock_fuzz::{
+    TARGETS,
+    mutate::{Mutator, dictionary},
+};
+
+const SEED: u64 = 0x006b_6e6f_636b;
+/// All inputs of all targets together, in bytes.
+const CORPUS_MOST: u64 = 300_000;
+
+macro_rules! targets {
+    ($($test:ident: $target:literal),+ $(,)?) => {
+        $(#[test]
+        fn $test() {
+            run($target);
+        })+
+
+        #[test]
+        fn every_target_has_a_test_a_program_and_a_corpus() {
+            let names: BTreeSet<_> = TARGETS.iter().map(|target| target.name).collect();
+            assert_eq!(names, BTreeSet::from([$($target),+]));
+            let files = |directory: &str, end: &str| -> BTreeSet<String> {
+                let entries = fs::read_dir(here().join(directory)).unwrap();
+                let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+                names.map(|name| name.strip_suffix(end).unwrap().to_owned()).collect()
+            };
+            let names: BTreeSet<_> = names.into_iter().map(str::to_owned).collect();
+            assert_eq!(files("fuzz_targets", ".rs"), names);
+            assert_eq!(files("corpus", ""), names);
+            assert!(files("dict", ".dict").is_subset(&names));
+        }
+    };
+}
+
+targets! {
+    the_parser_agrees_with_two_others: "parser",
+    the_judge_does_what_the_configuration_says: "judge",
+    events_become_lines_and_openings: "events",
+    an_accepted_configuration_compiles_and_means_the_same_when_written: "config",
+    a_one_time_file_works_once: "one_time",
+    a_control_line_gets_a_line_with_json: "control",
+    an_imported_file_is_a_configuration: "import",
+    a_reply_is_understood_as_it_was_meant: "reply",
+    a_word_is_read_as_it_was_written: "words",
+}
+
+#[test]
+fn the_corpus_is_small() {
+    let sizes = TARGETS.iter().flat_map(|target| corpus(target.name));
+    let bytes: u64 = sizes
+        .map(|(path, _)| fs::metadata(path).unwrap().len())
+        .sum();
+    assert!(bytes < CORPUS_MOST, "{bytes} bytes");
+}
+
+fn run(name: &str) {
+    let target = TARGETS.iter().find(|target| target.name == name).unwrap();
+    let corpus = corpus(name);
+    assert!(!corpus.is_empty(), "no corpus");
+    for (path, input) in &corpus {
+        checked(target.check, input, &path.display().to_string());
+    }
+    let seed = number("KNOCK_SEED").unwrap_or(SEED);
+    let mutations = number("KNOCK_MUTATIONS").unwrap_or(target.mutations.into());
+    println!(
+        "{name}: {} inputs, {mutations} mutations, KNOCK_SEED={seed}",
+        corpus.len()
+    );
+    let inputs: Vec<Vec<u8>> = corpus.into_iter().map(|(_, input)| input).collect();
+    let words = words(name);
+    let mut mutator = Mutator::new(seed, &inputs, &words);
+    for number in 0..mutations {
+        let input = mutator.next_input();
+        checked(
+            target.check,
+            &input,
+            &format!("mutation {number} of KNOCK_SEED={seed}"),
+        );
+    }
+}
+
+fn checked(check: fn(&[u8]), input: &[u8], name: &str) {
+    let result = panic::catch_unwind(AssertUnwindSafe(|| check(input)));
+    if let Err(panic) = result {
+        eprintln!("{name}: b\"{}\"", input.escape_ascii());
+        panic::resume_unwind(panic);
+    }
+}
+
+fn number(variable: &str) -> Option<u64> {
+    let value = env::var(variable).ok()?;
+    Some(
+        value
+            .parse()
+            .unwrap_or_else(|_| panic!("{variable}={value} is not a number")),
+    )
+}
+
+/// The inputs of a target with their files, in the order of their names.
+fn corpus(name: &str) -> Vec<(PathBuf, Vec<u8>)> {
+    let entries = fs::read_dir(here().join("corpus").join(name)).unwrap();
+    let mut paths: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    let read = |path: PathBuf| {
+        let input = fs::read(&path).unwrap();
+        (path, input)
+    };
+    paths.into_iter().map(read).collect()
+}
+
+fn words(name: &str) -> Vec<Vec<u8>> {
+    let path = here().join("dict").join(name).with_extension("dict");
+    match fs::read_to_string(&path) {
+        Ok(text) => {
+            dictionary(&text).unwrap_or_else(|line| panic!("{}:{line}: not a word", path.display()))
+        }
+        Err(_) => Vec::new(),
+    }
+}
+
+fn here() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
