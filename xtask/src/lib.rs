@@ -6,10 +6,16 @@
 //! a change there does not make `knock-user` build again.
 
 #[cfg(feature = "cli")]
+pub mod audit;
+#[cfg(feature = "cli")]
+pub mod crates;
+#[cfg(feature = "cli")]
 pub mod dist;
 pub mod ebpf;
 #[cfg(feature = "cli")]
 pub mod fresh;
+#[cfg(feature = "cli")]
+pub mod fuzz;
 #[cfg(feature = "cli")]
 pub mod lanes;
 #[cfg(feature = "cli")]

@@ -11,12 +11,12 @@ mod pages;
 #[path = "../../knock-common/tests/pages/words.rs"]
 mod words;
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use xtask::{
-    dist, ebpf, fresh, launch,
+    audit, dist, ebpf, fresh, fuzz, launch,
     package::Apt,
     setup, shell,
     test::{self, Chosen},
@@ -85,6 +85,16 @@ enum Verb {
         /// Measure only packet, growth, flood, open, survive or user
         filter: Option<String>,
     },
+    /// Run the fuzz targets with libFuzzer, one after the other
+    Fuzz {
+        /// Run this target alone: parser, judge, events, config, one_time, control, import, reply or words
+        target: Option<String>,
+        /// Run each target for this long, such as 30s, 10m or 1h30m
+        #[arg(long = "for", value_name = "DURATION", default_value = "1m", value_parser = fuzz::length)]
+        length: Duration,
+    },
+    /// Check spelling, and licences, duplicates, sources and vulnerabilities of the dependencies
+    Audit,
     /// Put programs, man pages, completions, documents and unit into target/dist, as under a prefix
     Dist,
     /// Send spoofed packets to a knock-user, in network namespaces of their own; needs root
@@ -174,6 +184,10 @@ fn run(verb: Verb) -> Result<bool> {
                 .collect();
             return Err(launch::bench(&sh, &args));
         }
+        Verb::Fuzz { target, length } => {
+            return fuzz::run(&sh, &apt, target.as_deref(), length);
+        }
+        Verb::Audit => return audit::run(&sh),
         Verb::Dist => {
             tools::get(&apt, tools::Verb::Dist)?;
             setup::run(&sh, &apt)?;

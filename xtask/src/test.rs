@@ -103,10 +103,24 @@ pub fn run(sh: &Shell, chosen: Chosen<'_>) -> Result<bool> {
     Ok(report.is_good())
 }
 
-/// Tests that need nothing: the workspace's default members, and the bench.
-const HARMLESS: [(&str, &[&str]); 2] = [
+/// Tests that need nothing: the workspace's default members, the bench, and the fuzz targets on their corpus.
+const HARMLESS: [(&str, &[&str]); 3] = [
     ("cargo test", &[]),
     ("cargo test knock-bench", &["--package", "knock-bench"]),
+    // Together with knock-user, so that its features are the same and it is built once; it has no such tests.
+    (
+        "cargo test knock-fuzz",
+        &[
+            "--package",
+            "knock-fuzz",
+            "--package",
+            "knock-user",
+            "--test",
+            "targets",
+            "--test",
+            "mutate",
+        ],
+    ),
 ];
 
 /// Builds and runs the tests of the host.
@@ -202,6 +216,9 @@ fn direct(suite: &str, filter: &str) -> Option<String> {
             "KNOCK_REQUIRE_ROOT=1 cargo test --package knock-tests --test {target} -- \
              --test-threads=1 {filter}"
         ),
+        _ if shell::workspace().join("fuzz").join(source).exists() => {
+            format!("cargo test --package knock-fuzz --test {target} {filter}")
+        }
         _ => format!("cargo test --test {target} {filter}"),
     })
 }
@@ -229,6 +246,7 @@ fn lint(sh: &Shell, kit: &Kit, report: &mut Report) -> Result<()> {
             &["--test", "drivers"],
         ),
         ("clippy knock-bench", "knock-bench", &["--all-targets"]),
+        ("clippy knock-fuzz", "knock-fuzz", &["--all-targets"]),
     ] {
         let clippy = shell::cargo(sh).args(["clippy", "--package", package]);
         report.step(name, clippy.args(targets).args(STRICT))?;
@@ -290,6 +308,10 @@ mod tests {
                 Some("cargo test --bin knock-user x"),
             ),
             ("model (tests/model.rs)", Some("cargo test --test model x")),
+            (
+                "targets (tests/targets.rs)",
+                Some("cargo test --package knock-fuzz --test targets x"),
+            ),
             (
                 "knock_common (documentation)",
                 Some("cargo test --package knock-common --doc x"),

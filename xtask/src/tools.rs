@@ -23,11 +23,13 @@ pub enum Verb {
     Dist,
     /// `fresh`.
     Fresh,
+    /// `fuzz`.
+    Fuzz,
 }
 
 impl Verb {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Demo,
         Self::Flood,
         Self::Bench,
@@ -35,6 +37,7 @@ impl Verb {
         Self::Vm,
         Self::Dist,
         Self::Fresh,
+        Self::Fuzz,
     ];
 
     /// Its word on the command line.
@@ -47,6 +50,7 @@ impl Verb {
             Self::Vm => "vm",
             Self::Dist => "dist",
             Self::Fresh => "fresh",
+            Self::Fuzz => "fuzz",
         }
     }
 }
@@ -68,8 +72,8 @@ const fn tool(program: &'static str, package: &'static str, verbs: &'static [Ver
 
 /// The table. QEMU is not in it: where it comes from is `vm/qemu.rs`'s business.
 /// What every Debian system has (dpkg, coreutils, a shell) is listed where a system without dpkg may lack it.
-const TOOLS: [Tool; 32] = {
-    use Verb::{Bench, Demo, Flood, Fresh, Test, Vm};
+const TOOLS: [Tool; 33] = {
+    use Verb::{Bench, Demo, Flood, Fresh, Fuzz, Test, Vm};
     [
         // The networks that everything is tried in.
         tool("ip", "iproute2", &[Demo, Flood, Bench, Test, Vm]),
@@ -108,6 +112,8 @@ const TOOLS: [Tool; 32] = {
         tool("mmdebstrap", "mmdebstrap", &[Fresh]),
         tool("git", "git", &[Fresh]),
         tool("chroot", "coreutils", &[Fresh]),
+        // libFuzzer is C++.
+        tool("c++", "g++", &[Fuzz]),
     ]
 };
 

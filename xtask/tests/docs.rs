@@ -132,7 +132,7 @@ fn every_link_of_an_installed_document_leads_somewhere() {
 }
 
 /// The directories of the repository whose paths appear in pages.
-const DIRECTORIES: [&str; 10] = [
+const DIRECTORIES: [&str; 11] = [
     "knock-common/",
     "knock-ebpf/",
     "knock-user/",
@@ -140,6 +140,7 @@ const DIRECTORIES: [&str; 10] = [
     "knock-sequence/",
     "tests/",
     "bench/",
+    "fuzz/",
     "xtask/",
     "docs/",
     "examples/",

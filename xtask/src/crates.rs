@@ -1,0 +1,62 @@
+//! Programs that cargo builds from crates.io.
+
+use anyhow::{Context as _, Result};
+use xshell::Shell;
+
+use crate::shell;
+
+/// A program, and the version of its crate that `cargo xtask` installs. Any version that is installed already is
+/// used.
+#[derive(Clone, Copy, Debug)]
+pub struct Program {
+    name: &'static str,
+    package: &'static str,
+    version: &'static str,
+}
+
+/// Drives libFuzzer.
+pub const CARGO_FUZZ: Program = Program {
+    name: "cargo-fuzz",
+    package: "cargo-fuzz",
+    version: "0.13.2",
+};
+
+/// Checks licences, duplicates and sources of dependencies.
+pub const CARGO_DENY: Program = Program {
+    name: "cargo-deny",
+    package: "cargo-deny",
+    version: "0.20.2",
+};
+
+/// Checks spelling.
+pub const TYPOS: Program = Program {
+    name: "typos",
+    package: "typos-cli",
+    version: "1.52.0",
+};
+
+/// Finds a program or installs it, which takes minutes. Prints one line.
+///
+/// # Errors
+/// It does not build, or crates.io can't be reached: the error has the command that installs it.
+pub fn get(sh: &Shell, program: Program) -> Result<()> {
+    let Program {
+        name,
+        package,
+        version,
+    } = program;
+    if shell::find_program(name).is_some() || shell::cargo_bin().join(name).is_file() {
+        println!("{name}: found");
+        return Ok(());
+    }
+    println!("{name}: building {package} {version}, some minutes");
+    let install = shell::without_outer_cargo(shell::cargo(sh)).args([
+        "install",
+        package,
+        "--locked",
+        "--version",
+        version,
+    ]);
+    let by_hand = format!("{name} is missing; run `cargo install {package} --locked`");
+    shell::run_quietly(&format!("building {name}"), install).context(by_hand)
+}
