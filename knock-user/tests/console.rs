@@ -6,7 +6,7 @@
 
 use std::{
     io::{self, Write},
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr},
     time::Duration,
 };
 
@@ -267,6 +267,75 @@ fn repeated_refusals_are_one_line_of_text_and_an_object_each() {
          12:00:30.000 denied  203.0.113.9  -  tcp/22 no grant\n"
     );
     assert_eq!(told(true, false, tell).lines().count(), 20);
+}
+
+/// Whoever knows a sequence can use it in the name of any source, and as often as they like.
+#[test]
+fn too_many_lines_of_a_kind_are_summed_up() {
+    let at_ns = 7_200 * SECOND;
+    let until_ms = 7_230_000;
+    let tell = |console: &mut Console<Vec<u8>>| {
+        for number in 0..1_000_u32 {
+            let source: IpAddr = Ipv4Addr::from_bits(0x0a00_0000 + (number << 8)).into();
+            let source = source.into();
+            let opened = Action::Opened {
+                source,
+                door: 0,
+                until_ms,
+                by: None,
+            };
+            console.action(&opened, None, at_ns);
+        }
+        let source = V4.parse::<IpAddr>().unwrap().into();
+        let ending = Ending::Expired;
+        for door in [1, 0] {
+            let opened = Action::Opened {
+                source,
+                door,
+                until_ms,
+                by: None,
+            };
+            console.action(&opened, None, at_ns);
+            console.action(
+                &Action::Closed {
+                    source,
+                    door,
+                    ending,
+                },
+                None,
+                at_ns,
+            );
+        }
+        console.sum_up(at_ns + SECOND, false);
+        console.sum_up(at_ns + 2 * SECOND, true);
+    };
+    let text = told(false, false, tell);
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(lines[127].contains("opened  10.0.127.0"), "{text}");
+    let rest: Vec<Vec<&str>> = lines[128..]
+        .iter()
+        .map(|line| line.split_whitespace().collect())
+        .collect();
+    let words = |line: &'static str| line.split_whitespace().collect::<Vec<_>>();
+    assert_eq!(
+        rest,
+        [
+            words("12:00:00.000 opened 203.0.113.9 games udp/60000-61000, tcp/80 for 30s"),
+            words("12:00:00.000 closed 203.0.113.9 games udp/60000-61000, tcp/80 time is over"),
+            words("12:00:00.000 closed 203.0.113.9 ssh tcp/22 time is over"),
+            words(
+                "12:00:01.000 left out - - 873 lines of opened (873 sources, 1 door): too many at once"
+            ),
+        ]
+    );
+    let objects = told(true, false, tell);
+    assert_eq!(
+        objects.lines().last(),
+        Some(
+            r#"{"time":"2026-03-01T10:00:01.000Z","event":"left-out","doors":1,"left_out":873,"kind":"opened","sources":873}"#
+        )
+    );
+    assert_eq!(objects.lines().count(), 128 + 3 + 1);
 }
 
 #[test]

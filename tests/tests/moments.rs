@@ -158,6 +158,56 @@ fn events_that_overrun_the_ring_buffer_are_counted_and_nothing_else_is_lost() {
     });
 }
 
+/// Whoever knows a door can open it for any number of forged sources: what is written about that is
+/// limited, and what is not written is counted. Another door's lines are all there.
+#[test]
+fn a_flood_of_openings_is_a_limited_number_of_lines() {
+    const SOURCES: u16 = 12_000;
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let one_knock = "[[door]]\nname = \"one\"\nknock = [\"udp/4000\"]\nopen = [\"tcp/443\"]\n";
+        let daemon = Daemon::start(&net.server, &format!("{DOOR}\n{one_knock}"));
+        let wire = Wire::open(&net.client);
+        let began = Instant::now();
+        let guest = net.stranger(Family::V4);
+        for number in 0..SOURCES {
+            let [high, low] = number.to_be_bytes();
+            let path = Path {
+                from: Ipv4Addr::new(203, high, low, 1).into(),
+                to: Family::V4.server(),
+            };
+            wire.send(&whole(path, &datagram(path, 40_000, 4000, &[0])));
+            if number == SOURCES / 2 {
+                guest.knock(KNOCKS);
+            }
+        }
+        let knocked = daemon::ask(&net.server, &["status", "--json"]);
+        let status: serde_json::Value = serde_json::from_str(&knocked.1).unwrap();
+        let counters = status["counters"].as_array().unwrap();
+        let opened = counters.iter().find(|it| it["name"] == "opened").unwrap();
+        let opened = opened["count"].as_u64().unwrap();
+        assert_eq!(opened, u64::from(SOURCES) + 1, "counters are exact");
+        let of_one = json!({"event": "opened", "door": "one"});
+        let left_out = json!({"event": "left-out", "kind": "opened"});
+        let sum = || {
+            let left_out = daemon.told(&left_out);
+            let left_out = left_out.iter().map(|it| it["left_out"].as_u64().unwrap());
+            let left_out: u64 = left_out.sum();
+            daemon.told(&of_one).len() as u64 + left_out
+        };
+        wait::until("each opening is written or counted", || {
+            sum() == u64::from(SOURCES)
+        });
+        let lines = daemon.told(&of_one).len() as u64;
+        let seconds = began.elapsed().as_secs() + 2;
+        assert!(lines <= 128 * seconds, "{lines} lines in {seconds} s");
+        assert!(lines < u64::from(SOURCES), "{lines}");
+        let guests = daemon.told(&json!({"event": "opened", "source": guest.name()}));
+        assert_eq!(guests.len(), 1, "the line of another door");
+        daemon.stop();
+    });
+}
+
 #[test]
 fn a_full_allow_map_makes_room() {
     net::test(|net| {

@@ -22,6 +22,10 @@ impl<W: Write> Console<W> {
 
     /// Tells that a command runs; only knockd's words have that.
     pub fn running(&mut self, job: &Job, at_ns: u64) {
+        let source = job.source;
+        if self.form() != Form::Knockd || !self.quota.admits(COMMAND, source, &job.door, at_ns) {
+            return;
+        }
         let command = job.line();
         let line = format!("{}: running command: {command}", job.door);
         self.tell_as_knockd(at_ns, &[harmless(&line).into_owned()]);
@@ -39,7 +43,7 @@ impl<W: Write> Console<W> {
         self.tell_as_knockd(at_ns, &lines(what, record, knocks));
     }
 
-    fn tell_as_knockd(&mut self, at_ns: u64, lines: &[String]) {
+    pub(super) fn tell_as_knockd(&mut self, at_ns: u64, lines: &[String]) {
         if self.form() != Form::Knockd {
             return;
         }
@@ -94,6 +98,9 @@ fn lines(what: What, record: &Record<'_>, knocks: impl Fn(&str) -> Option<usize>
         _ => Vec::new(),
     }
 }
+
+/// The kind of lines that say which command runs.
+const COMMAND: &str = "command";
 
 /// A repeat of the last right knock: nothing has changed.
 const DUPLICATE: &str = knock_common::Reason::Duplicate.name();

@@ -30,6 +30,7 @@ use crate::{
 
 mod frames;
 mod knockd;
+mod quota;
 mod record;
 mod repeats;
 mod standing;
@@ -37,6 +38,7 @@ mod telling;
 pub mod text;
 pub mod watch;
 
+use quota::{LeftOut, Quota};
 use record::Record;
 pub use record::What;
 use repeats::Repeats;
@@ -154,6 +156,7 @@ pub struct Console<W> {
     /// Names of this host's interfaces by index.
     interfaces: BTreeMap<u32, String>,
     repeats: Repeats<Line>,
+    quota: Quota,
     /// The writer gets knockd's lines.
     speaks_knockd: bool,
 }
@@ -171,6 +174,7 @@ impl<W: Write> Console<W> {
             watchers: Watchers::default(),
             interfaces: BTreeMap::new(),
             repeats: Repeats::default(),
+            quota: Quota::default(),
             speaks_knockd: false,
         }
     }
@@ -218,8 +222,12 @@ impl<W: Write> Console<W> {
         self.tell_object(at_ns, line.what, record);
     }
 
-    /// Writes the lines that sum up repetitions: those that are over, or all of them at the end.
+    /// Writes the lines that sum up what was not written: repetitions that are over, or all of them
+    /// at the end, and lines for which there were too many.
     pub fn sum_up(&mut self, now_ns: u64, at_end: bool) {
+        for left_out in self.quota.take_left_out() {
+            self.lines_left_out(left_out, now_ns);
+        }
         for repeated in self.repeats.due(now_ns, at_end) {
             let times = match repeated.times {
                 1 => "once".to_owned(),
@@ -233,6 +241,37 @@ impl<W: Write> Console<W> {
             );
             self.write_columns(repeated.last_ns, &line);
         }
+    }
+
+    /// Tells how many lines of a kind were too many.
+    fn lines_left_out(&mut self, left_out: LeftOut, at_ns: u64) {
+        let LeftOut {
+            kind,
+            lines,
+            sources,
+            doors,
+        } = left_out;
+        let why = format!(
+            "{} of {kind} ({}, {}): too many at once",
+            count(lines, "line"),
+            count(sources as u64, "source"),
+            count(doors as u64, "door"),
+        );
+        let record = Record {
+            left_out: Some(lines),
+            kind: Some(kind),
+            sources: Some(sources),
+            doors: Some(doors),
+            ..Record::default()
+        };
+        self.tell_as_knockd(at_ns, &[format!("left out: {why}")]);
+        let line = Line {
+            what: What::LeftOut,
+            source: "-".to_owned(),
+            door: "-".to_owned(),
+            why,
+        };
+        self.tell(at_ns, &line, record);
     }
 
     fn write_columns(&mut self, at_ns: u64, line: &Line) {

@@ -48,6 +48,10 @@ pub(super) struct Record<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) left_out: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) kind: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) sources: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) lost: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) count: Option<u64>,
@@ -263,6 +267,8 @@ mod tests {
             because: Some(""),
             doors: Some(0),
             left_out: Some(0),
+            kind: Some(""),
+            sources: Some(0),
             lost: Some(0),
             count: Some(0),
             changes: Some(&[]),

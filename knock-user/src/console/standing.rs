@@ -22,6 +22,12 @@ impl<W: Write> Console<W> {
         };
         let left_ms = adopted.until_ms.saturating_sub(at_ns / NANOS_PER_MILLI);
         let source = IpAddr::from(adopted.source);
+        if !self
+            .quota
+            .admits(What::Kept.name(), source, &door.name, at_ns)
+        {
+            return;
+        }
         let record = Record {
             source: Some(source),
             door: Some(&door.name),

@@ -123,6 +123,9 @@ impl<W: Write> Console<W> {
         let Some(door) = self.door(index).cloned() else {
             return;
         };
+        if !self.quota.admits(what.name(), source, &door.name, at_ns) {
+            return;
+        }
         let by = match ending {
             Some(Ending::Sequence { by }) => {
                 let by = by.and_then(|by| self.door(by));
@@ -198,6 +201,10 @@ impl<W: Write> Console<W> {
     fn flow(&mut self, what: What, flow: &FlowKey, why: String, rest: Record<'_>, at_ns: u64) {
         let source = IpAddr::from(flow.source);
         let number = u8::try_from(flow.protocol).unwrap_or(u8::MAX);
+        let port = port_text(number, flow.port);
+        if !self.quota.admits(what.name(), source, &port, at_ns) {
+            return;
+        }
         let record = Record {
             source: Some(source),
             protocol: Some(protocol(number)),
@@ -208,7 +215,7 @@ impl<W: Write> Console<W> {
         let line = Line {
             what,
             source: source.to_string(),
-            door: port_text(number, flow.port),
+            door: port,
             why,
         };
         self.tell(at_ns, &line, record);

@@ -20,6 +20,9 @@ use crate::{
     start::Plan,
 };
 
+/// Grants that a reload ended and that are told, each in a line.
+const ENDED_TOLD: usize = 64;
+
 /// What a reload did.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Changes {
@@ -116,7 +119,8 @@ impl<W: Write> Daemon<W> {
             self.console
                 .stopped(&self.ports, interface, clock::boot_ns());
         }
-        for (source, door) in grants {
+        let more = grants.len().saturating_sub(ENDED_TOLD);
+        for (source, door) in grants.into_iter().take(ENDED_TOLD) {
             let source = std::net::IpAddr::from(source);
             match door {
                 Some(door) => tracing::warn!(
@@ -126,6 +130,9 @@ impl<W: Write> Daemon<W> {
                     "the grant of {source} ended: it is not known which door gave it"
                 ),
             }
+        }
+        if more > 0 {
+            tracing::warn!("{more} more grants ended for the same reasons");
         }
         Ok(released)
     }

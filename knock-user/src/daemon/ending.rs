@@ -81,12 +81,15 @@ impl<W: Write> Daemon<W> {
         tokio::pin!(finish);
         let unfinished = loop {
             tokio::select! {
-                Some(report) = reports.recv() => tell_report(&report),
+                Some(report) = reports.recv() => tell_report(&mut self.failed_commands, &report),
                 unfinished = &mut finish => break unfinished,
             }
         };
         while let Ok(report) = reports.try_recv() {
-            tell_report(&report);
+            tell_report(&mut self.failed_commands, &report);
+        }
+        for line in self.failed_commands.rest() {
+            tracing::warn!("{line}");
         }
         if unfinished > 0 {
             tracing::warn!("{unfinished} commands did not come to their end and were ended");

@@ -1,6 +1,6 @@
 //! What the kernel side says, and what comes of it.
 
-use std::io::Write;
+use std::{io::Write, time::Instant};
 
 use anyhow::{Context as _, Result};
 use aya::maps::{MapData, RingBuf};
@@ -126,14 +126,19 @@ impl<W: Write> Daemon<W> {
     }
 
     /// Whoever comes from behind a gateway that masquerades has its address.
-    fn warn_of_gateway(&self, source: Address) {
+    fn warn_of_gateway(&mut self, source: Address) {
         let source = source.into();
-        if self.plan.is_gateway(source) {
-            tracing::warn!(
-                "{source} is a gateway of this host: if it puts its own address in place of those \
-                 behind it, the door is open to all of them"
-            );
+        if !self.plan.is_gateway(source) {
+            return;
         }
+        let line = format!(
+            "{source} is a gateway of this host: if it puts its own address in place of those \
+             behind it, the door is open to all of them"
+        );
+        let line = self
+            .gateways
+            .note(&source.to_string(), line, Instant::now());
+        line.inspect(|line| tracing::warn!("{line}"));
     }
 
     fn remove(&mut self, key: GrantKey) -> Result<()> {
@@ -165,8 +170,11 @@ impl<W: Write> Daemon<W> {
         };
         self.console.running(&job, clock::boot_ns());
         if let Err(left_out) = self.commands.run(job) {
-            self.left_outs.note(left_out);
-            self.tell_left_outs();
+            // One for all doors: which of them is left out says little.
+            let line = self
+                .left_outs
+                .note("", left_out.to_string(), Instant::now());
+            line.inspect(|line| tracing::warn!("{line}"));
         }
     }
 

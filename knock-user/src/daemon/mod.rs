@@ -51,10 +51,10 @@ mod ending;
 mod events;
 mod files;
 mod frames;
-mod left_out;
 mod making;
 mod reply;
 mod room;
+mod seldom;
 mod standing;
 mod surroundings;
 mod tallies;
@@ -64,8 +64,8 @@ mod waiting;
 
 use doors::Doors;
 use files::Files;
-use left_out::LeftOuts;
 use making::{Making, made};
+use seldom::Seldom;
 use surroundings::Surroundings;
 use tallies::Tallies;
 use trial::{LastTrial, Trial};
@@ -79,6 +79,9 @@ const SWEEP: Duration = Duration::from_secs(30);
 const TALLY: Duration = Duration::from_secs(1);
 /// How long commands may take to come to their end when the daemon stops.
 const STOP_LIMIT: Duration = Duration::from_secs(15);
+
+/// Commands of a door that failed and are told in a second, each in a line.
+const FAILED_TOLD: u32 = 16;
 
 /// A firewall that is attached, and everybody who is told of it.
 pub struct Daemon<W> {
@@ -118,7 +121,12 @@ pub struct Daemon<W> {
     /// Who knocks with a clock that is wrong.
     drift: Drift,
     /// Commands that were left out and not told yet.
-    left_outs: LeftOuts,
+    /// Commands that were left out.
+    left_outs: Seldom,
+    /// Commands that failed.
+    failed_commands: Seldom,
+    /// Gateways that have been let in.
+    gateways: Seldom,
     /// Whether the kernel side had no room for a grant.
     is_full: bool,
     /// Whether sequences that are good once were used in the events that were heard last.
@@ -188,7 +196,9 @@ impl<W: Write> Daemon<W> {
             files: Files::new(),
             index,
             drift,
-            left_outs: LeftOuts::default(),
+            left_outs: Seldom::new(1, "more commands"),
+            failed_commands: Seldom::new(FAILED_TOLD, "more commands of this door that failed"),
+            gateways: Seldom::new(1, "more openings"),
             is_full: false,
             some_are_spent: false,
             since_ns: clock::boot_ns(),
@@ -318,7 +328,7 @@ impl<W: Write> Daemon<W> {
                     None => self.do_what_is_due(),
                 },
                 Some(report) = self.reports.recv() => {
-                    tell_report(&report);
+                    tell_report(&mut self.failed_commands, &report);
                     Ok(())
                 }
                 _ = sweep.tick() => self.sweep(),
@@ -421,11 +431,15 @@ fn ports(settings: &Settings) -> Vec<String> {
     ranges.iter().map(ToString::to_string).collect()
 }
 
-fn tell_report(report: &Report) {
+fn tell_report(failed: &mut Seldom, report: &Report) {
     if report.is_success() {
         tracing::debug!("{report}");
-    } else {
-        tracing::warn!("{report}");
+    } else if let Some(line) = failed.note(
+        &report.job.door,
+        report.to_string(),
+        std::time::Instant::now(),
+    ) {
+        tracing::warn!("{line}");
     }
 }
 

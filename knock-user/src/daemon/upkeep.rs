@@ -154,9 +154,15 @@ impl<W: Write> Daemon<W> {
         Ok(())
     }
 
-    /// Tells that commands were left out, once a second.
-    pub(super) fn tell_left_outs(&mut self) {
-        if let Some(line) = self.left_outs.line(std::time::Instant::now()) {
+    /// Writes the warnings that waited because others about the same thing came before.
+    fn tell_seldom(&mut self) {
+        let now = std::time::Instant::now();
+        let all = [
+            &mut self.left_outs,
+            &mut self.failed_commands,
+            &mut self.gateways,
+        ];
+        for line in all.into_iter().flat_map(|seldom| seldom.due(now)) {
             tracing::warn!("{line}");
         }
     }
@@ -174,7 +180,7 @@ impl<W: Write> Daemon<W> {
         for (lack, times) in moved.lacks {
             self.console.pressure(lack, times, now_ns);
         }
-        self.tell_left_outs();
+        self.tell_seldom();
         self.keep_room()?;
         let untracked = self.ledger.untracked();
         let more = untracked.saturating_sub(std::mem::replace(&mut self.untracked, untracked));
