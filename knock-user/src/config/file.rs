@@ -1,6 +1,6 @@
 //! Reading a whole file.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{borrow::Cow, net::SocketAddr, time::Duration};
 
 use toml::de::DeTable;
 
@@ -9,6 +9,7 @@ use super::{
     door,
     problem::Report,
     section::{Item, Lines, Section},
+    statements,
 };
 
 const KEYS: &[&str] = &[
@@ -73,14 +74,11 @@ pub(super) struct Read {
 
 /// Reads everything that a file says; what is wrong is reported and left out.
 pub(super) fn read(text: &str, report: &mut Report) -> Option<Read> {
-    let root = match DeTable::parse(text) {
-        Ok(root) => root,
-        Err(error) => {
-            let line = report.line(&error.span().unwrap_or_default());
-            report.add(line, "", format!("not TOML: {}", error.message()));
-            return None;
-        }
-    };
+    let mut rest = Cow::Borrowed(text);
+    if let Err(error) = DeTable::parse(text) {
+        rest = statements::readable(text, &error, report).into();
+    }
+    let root = DeTable::parse(&rest).ok()?;
     let mut top = Section::new("the file", 1, root.get_ref(), KEYS, report);
     let top = &mut top;
     let mut settings = Settings {
@@ -109,7 +107,7 @@ pub(super) fn read(text: &str, report: &mut Report) -> Option<Read> {
         doors: Vec::new(),
     };
     let mut places = Places::default();
-    let mut complete = true;
+    let mut complete = report.broken.is_empty();
     if let Some(item) = top.item("door", report) {
         for mut section in item.sections("a door", door::KEYS, report) {
             let Some(door) = door::read(&mut section, report) else {

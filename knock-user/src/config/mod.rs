@@ -18,6 +18,7 @@ mod ranges;
 mod rules;
 mod scans;
 mod section;
+mod statements;
 pub mod value;
 
 use std::{
@@ -158,8 +159,12 @@ pub(crate) fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
 }
 
 fn text_of(file: File) -> io::Result<String> {
-    let invalid = |_| io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8");
-    String::from_utf8(bytes_of(file)?).map_err(invalid)
+    String::from_utf8(bytes_of(file)?).map_err(|error| {
+        let before = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let line = before.iter().filter(|&&byte| byte == b'\n').count() + 1;
+        let problem = format!("line {line} is not UTF-8: save the file in that encoding");
+        io::Error::new(io::ErrorKind::InvalidData, problem)
+    })
 }
 
 fn bytes_of(file: File) -> io::Result<Vec<u8>> {

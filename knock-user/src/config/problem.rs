@@ -61,6 +61,8 @@ pub(super) struct Report {
     /// Where lines begin, from the second on.
     starts: Vec<usize>,
     pub(super) problems: Vec<Problem>,
+    /// Keys whose statements can't be read, with the line of the table that they are in.
+    pub(super) broken: Vec<(usize, String)>,
 }
 
 impl Report {
@@ -69,6 +71,7 @@ impl Report {
         Self {
             starts: ends.map(|(index, _)| index + 1).collect(),
             problems: Vec::new(),
+            broken: Vec::new(),
         }
     }
 

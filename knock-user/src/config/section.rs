@@ -42,7 +42,7 @@ pub(super) struct Section<'t, 'i> {
     known: &'static [&'static str],
     /// Where the keys that were asked for are.
     pub(super) lines: Lines,
-    /// Known keys that unknown ones were taken for.
+    /// Known keys that unknown ones were taken for, and those whose values can't be read.
     meant: Vec<&'static str>,
 }
 
@@ -71,6 +71,10 @@ impl<'t, 'i> Section<'t, 'i> {
             meant: Vec::new(),
         };
         section.report_unknown(report);
+        // What can't be read is there.
+        let broken = report.broken.iter().filter(|(at, _)| *at == line);
+        let broken = broken.filter_map(|(_, key)| known.iter().find(|known| *known == key));
+        section.meant.extend(broken);
         section
     }
 

@@ -1,0 +1,184 @@
+//! Reading a file that is not TOML as far as it is: one statement that can't be read must not hide
+//! what is wrong with the others.
+//!
+//! A statement is a table header or a key with its value, from the line that it begins in to the
+//! next one. Those that can't be read are reported and replaced by blanks, which keeps the lines of
+//! all others.
+
+use std::ops::Range;
+
+use toml::de::{DeTable, Error};
+
+use super::problem::Report;
+
+/// Statements that repeat something and are reported; each takes one more look at the whole file.
+const REPEATED_MAX: usize = 50;
+/// Statements that may be parts of one, such as the lines of an inline table.
+const PARTS_MAX: usize = 32;
+
+/// Part of a text.
+struct Statement {
+    span: Range<usize>,
+    /// Whether it begins a table.
+    is_header: bool,
+}
+
+/// Reports why a text is not TOML, and returns what is left of it when the statements that can't be
+/// read are taken out. `error` is the first error.
+pub(super) fn readable(text: &str, error: &Error, report: &mut Report) -> String {
+    // A text of several lines may look like statements.
+    if text.contains("\"\"\"") || text.contains("'''") {
+        report.add(line(error, 0, report), "", not_toml(error));
+        return String::new();
+    }
+    let statements = statements(text);
+    let mut rest = text.to_owned();
+    let mut header_line = 1;
+    let mut is_lost = false;
+    let mut index = 0;
+    while let Some(statement) = statements.get(index) {
+        let (count, broken) = parts(text, &statements[index..]);
+        let end = statements[index + count - 1].span.end;
+        let span = statement.span.start..end;
+        if statement.is_header {
+            header_line = report.line(&span);
+            // What follows a header that can't be read belongs to no other table.
+            is_lost = broken.is_some();
+        }
+        if let Some(error) = &broken {
+            let part = &text[span.clone()];
+            let key = key(part);
+            let reason = unreadable(part).unwrap_or_else(|| not_toml(error));
+            report.add(line(error, span.start, report), key, reason);
+        }
+        if is_lost || broken.is_some() {
+            let key = key(&text[span.clone()]).to_owned();
+            report.broken.push((header_line, key));
+            blank(&mut rest, span.clone());
+        }
+        // What follows an inline table that is not closed may be meant for it.
+        is_lost |= broken.is_some() && value(&text[span]).is_some_and(|it| it.starts_with('{'));
+        index += count;
+    }
+    repeated(&statements, &mut rest, report);
+    rest
+}
+
+/// How many statements are one, at least 1, and why that can't be read. The lines of an inline table
+/// look like statements.
+fn parts(text: &str, statements: &[Statement]) -> (usize, Option<Error>) {
+    let Some(first) = statements.first() else {
+        return (1, None);
+    };
+    let Err(error) = DeTable::parse(&text[first.span.clone()]) else {
+        return (1, None);
+    };
+    if first.is_header {
+        return (1, Some(error));
+    }
+    let more = statements.iter().take(PARTS_MAX).skip(1);
+    let mut more = more.take_while(|part| !part.is_header);
+    match more.position(|part| is_toml(&text[first.span.start..part.span.end])) {
+        Some(place) => (place + 2, None),
+        None => (1, Some(error)),
+    }
+}
+
+/// Takes out keys and tables that repeat others.
+fn repeated(statements: &[Statement], rest: &mut String, report: &mut Report) {
+    for _ in 0..REPEATED_MAX {
+        let Err(error) = DeTable::parse(rest) else {
+            return;
+        };
+        let at = error.span().unwrap_or_default().start;
+        let place = statements.partition_point(|it| it.span.start <= at);
+        let Some(statement) = statements.get(place.saturating_sub(1)) else {
+            break;
+        };
+        let key = key(&rest[statement.span.clone()]).to_owned();
+        report.add(line(&error, 0, report), &key, not_toml(&error));
+        blank(rest, statement.span.clone());
+    }
+    if !is_toml(rest) {
+        rest.clear();
+    }
+}
+
+fn is_toml(text: &str) -> bool {
+    DeTable::parse(text).is_ok()
+}
+
+fn not_toml(error: &Error) -> String {
+    format!("not TOML: {}", error.message())
+}
+
+/// The line of an error in a part of the text that begins at `start`.
+fn line(error: &Error, start: usize, report: &Report) -> usize {
+    let span = error.span().unwrap_or_default();
+    report.line(&(start + span.start..start + span.end))
+}
+
+/// What is wrong with a bare word as a value: the parser takes it for the beginning of a number.
+fn unreadable(statement: &str) -> Option<String> {
+    let value = value(statement)?;
+    if value.is_empty() {
+        return Some("a value is missing after =".to_owned());
+    }
+    let is_word = |c: char| c.is_ascii_alphanumeric() || "./_:-".contains(c);
+    value.chars().all(is_word).then(|| {
+        format!(
+            "{value} is not a value: write true or false, a number, a list, or a text in quotes, \
+             as in \"{value}\""
+        )
+    })
+}
+
+/// The first line of the value of a statement, if that has one.
+fn value(statement: &str) -> Option<&str> {
+    let (_, value) = statement.split_once('=')?;
+    Some(value.split(['#', '\n']).next()?.trim())
+}
+
+/// The key that a statement begins with; empty if it is none of ours.
+fn key(statement: &str) -> &str {
+    let key = statement.split_once('=').map_or("", |(key, _)| key.trim());
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    if key.chars().all(is_plain) { key } else { "" }
+}
+
+fn statements(text: &str) -> Vec<Statement> {
+    let mut statements: Vec<Statement> = Vec::new();
+    // Whether the last statement may have more lines.
+    let mut is_open = false;
+    let mut at = 0;
+    for line in text.split_inclusive('\n') {
+        let span = at..at + line.len();
+        at = span.end;
+        let words = line.trim();
+        let is_header = words.starts_with('[');
+        let is_key = line.split_once('=').is_some_and(|(key, _)| {
+            let is_bare = |c: char| c.is_ascii_alphanumeric() || "_-.\" \t".contains(c);
+            !key.trim().is_empty() && key.chars().all(is_bare)
+        });
+        let is_empty = words.is_empty() || words.starts_with('#');
+        match statements.last_mut() {
+            Some(last) if is_empty || (is_open && !is_header && !is_key) => {
+                last.span.end = span.end;
+            }
+            Some(_) | None => {
+                is_open = is_key && !is_toml(line);
+                statements.push(Statement { span, is_header });
+            }
+        }
+    }
+    statements
+}
+
+/// Replaces a part by blanks, line ends excepted.
+fn blank(text: &mut String, span: Range<usize>) {
+    let blanks: String = text[span.clone()]
+        .bytes()
+        .map(|byte| if byte == b'\n' { '\n' } else { ' ' })
+        .collect();
+    text.replace_range(span, &blanks);
+}
