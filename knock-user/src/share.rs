@@ -26,64 +26,73 @@ pub struct Taken<D, T> {
     pub door: D,
     /// The source that it is for.
     pub source: IpAddr,
+    /// Whether it is used at present: within a door, this goes after all that is not.
+    pub is_in_use: bool,
     /// What goes first of the fullest share is what has the least of this, such as the earliest end.
     pub rank: u64,
     /// What it is.
     pub what: T,
 }
 
-/// Chooses what makes room: so many, each from the network with the most of the door with the most.
+/// Chooses what makes room: so many, each from the door with the most; there first what is not in
+/// use, from the network that has the most of that.
 pub fn to_go<D: Copy + Ord + Hash, T>(
     taken: impl IntoIterator<Item = Taken<D, T>>,
     count: usize,
 ) -> Vec<T> {
-    let mut doors: HashMap<D, BTreeMap<IpAddr, Vec<(u64, T)>>> = HashMap::new();
+    let mut doors: HashMap<D, BTreeMap<Share, Vec<(u64, T)>>> = HashMap::new();
     for Taken {
         door,
         source,
+        is_in_use,
         rank,
         what,
     } in taken
     {
-        let networks = doors.entry(door).or_default();
-        let share = networks.entry(network(source)).or_default();
-        share.push((rank, what));
+        let shares = doors.entry(door).or_default();
+        let share = shares.entry((Reverse(is_in_use), network(source)));
+        share.or_default().push((rank, what));
     }
     let mut fullest_doors = BinaryHeap::new();
-    let mut fullest_networks: HashMap<D, BinaryHeap<(usize, Reverse<u64>, IpAddr)>> =
-        HashMap::new();
-    for (door, networks) in &mut doors {
+    let mut fullest_shares: HashMap<D, BinaryHeap<Next>> = HashMap::new();
+    for (door, shares) in &mut doors {
         let mut heap = BinaryHeap::new();
         let mut all = 0;
-        for (network, share) in networks {
+        for (&(in_use, network), share) in shares {
             // The first to go is the last of the list.
             share.sort_by_key(|(rank, _)| Reverse(*rank));
             all += share.len();
-            heap.push((share.len(), Reverse(first_rank(share)), *network));
+            heap.push((in_use, share.len(), Reverse(first_rank(share)), network));
         }
         fullest_doors.push((all, *door));
-        fullest_networks.insert(*door, heap);
+        fullest_shares.insert(*door, heap);
     }
     let mut gone = Vec::new();
     while gone.len() < count
         && let Some((all, door)) = fullest_doors.pop()
     {
-        let Some(heap) = fullest_networks.get_mut(&door) else {
+        let Some(heap) = fullest_shares.get_mut(&door) else {
             continue;
         };
-        let Some((_, _, network)) = heap.pop() else {
+        let Some((in_use, _, _, network)) = heap.pop() else {
             continue;
         };
-        let share = doors.get_mut(&door).and_then(|it| it.get_mut(&network));
+        let shares = doors.get_mut(&door);
+        let share = shares.and_then(|it| it.get_mut(&(in_use, network)));
         let Some(share) = share else { continue };
         gone.extend(share.pop().map(|(_, what)| what));
         if !share.is_empty() {
-            heap.push((share.len(), Reverse(first_rank(share)), network));
+            heap.push((in_use, share.len(), Reverse(first_rank(share)), network));
         }
         fullest_doors.push((all.saturating_sub(1), door));
     }
     gone
 }
+
+/// What a network has of a door, in use or not; what is not comes first in a heap.
+type Share = (Reverse<bool>, IpAddr);
+/// A share in the order in which they make room: the last of the order does so first.
+type Next = (Reverse<bool>, usize, Reverse<u64>, IpAddr);
 
 fn first_rank<T>(share: &[(u64, T)]) -> u64 {
     share.last().map_or(u64::MAX, |(rank, _)| *rank)
@@ -146,11 +155,34 @@ mod tests {
                 1,
                 vec!["10.2.0.0"],
             ),
+            (
+                "what is not in use, not the fullest network",
+                vec![
+                    one('a', "10.0.0.200", 1),
+                    one('a', "10.0.1.200", 5),
+                    one('a', "10.0.1.201", 2),
+                    one('a', "10.1.0.1", 9),
+                    one('a', "10.2.0.1", 8),
+                ],
+                4,
+                vec!["10.0.1.201", "10.2.0.1", "10.1.0.1", "10.0.0.200"],
+            ),
+            (
+                "the fullest door, though all of it is in use",
+                vec![
+                    one('a', "10.0.0.200", 1),
+                    one('a', "10.0.1.200", 2),
+                    one('b', "10.2.0.1", 8),
+                ],
+                1,
+                vec!["10.0.0.200"],
+            ),
         ];
         for (name, taken, count, gone) in rows {
             let taken = taken.into_iter().map(|(door, source, rank)| Taken {
                 door,
                 source: source.parse().unwrap(),
+                is_in_use: source.ends_with(".200"),
                 rank,
                 what: source,
             });
@@ -167,6 +199,7 @@ mod tests {
         let taken = forged.chain(honest).map(|(door, source)| Taken {
             door,
             source: source.into(),
+            is_in_use: false,
             rank: u64::from(source.to_bits()),
             what: door,
         });

@@ -255,6 +255,85 @@ fn a_full_allow_map_makes_room() {
     });
 }
 
+/// Fills the table with grants of the only door, each in a network of its own, that last longer than
+/// any other; returns how many.
+fn flood_grants(server: &Namespace) -> usize {
+    let mut allow = allow(server);
+    let until_ms = clock::boot_ms() + 3_600_000;
+    let grant = Grant { until_ms, door: 0 };
+    (1..=ALLOW_MAX)
+        .map(|number| GrantKey {
+            source: Address::from_v4((0x1400_0001 + (number << 8)).to_be_bytes()),
+            service: 0,
+            class: 0,
+        })
+        .filter(|key| maps::insert_new(&mut allow, *key, grant.to_word()).is_ok())
+        .count()
+}
+
+fn notes(server: &Namespace) -> String {
+    let (_, text) = daemon::ask(server, &["status", "--json"]);
+    let status: serde_json::Value = serde_json::from_str(&text).unwrap();
+    status["notes"].to_string()
+}
+
+/// A flood of one door from everywhere: nothing tells forged sources from others but that those who
+/// are connected have received answers.
+#[test]
+fn a_client_that_is_connected_keeps_its_grant_in_a_flood_of_its_door() {
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let daemon = Daemon::start(&net.server, DOOR);
+        let [connected, idle] = [(); 2].map(|()| net.stranger(Family::V4));
+        for guest in [&connected, &idle] {
+            guest.knock(KNOCKS);
+            daemon.tells(&json!({"event": "opened", "source": guest.name()}));
+        }
+        let connection = connected.connect(SSH, Duration::from_secs(5)).unwrap();
+        assert!(flood_grants(&net.server) > ALLOW_MAX as usize / 2);
+        let late = net.stranger(Family::V4);
+        wait::until("room is made", || {
+            late.knock(KNOCKS);
+            late.connect(SSH, Duration::from_millis(100)).is_ok()
+        });
+        connected.finds(true, SSH, "the grant of a client that is connected stays");
+        drop(connection);
+        daemon.stop();
+    });
+}
+
+/// Nobody makes room then, and `status` says so.
+#[test]
+fn a_full_allow_map_without_a_process_is_a_note_and_refuses_newcomers() {
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let daemon = Daemon::start(&net.server, DOOR);
+        assert!(!notes(&net.server).contains("table of grants"));
+        let guest = net.stranger(Family::V4);
+        guest.knock(KNOCKS);
+        daemon.tells(&json!({"event": "opened", "source": guest.name()}));
+        daemon.kill();
+        flood_grants(&net.server);
+        assert!(notes(&net.server).contains("the table of grants is full (65536)"));
+        let late = net.stranger(Family::V4);
+        late.knock(KNOCKS);
+        late.finds_closed(SSH, "there is no room");
+        guest.knock(KNOCKS);
+        guest.finds(
+            true,
+            SSH,
+            "a client with a grant keeps it, and can refresh it",
+        );
+        let daemon = Daemon::start(&net.server, DOOR);
+        wait::until("the next start makes room", || {
+            late.knock(KNOCKS);
+            late.connect(SSH, Duration::from_millis(100)).is_ok()
+        });
+        assert!(!notes(&net.server).contains("is full"));
+        daemon.stop();
+    });
+}
+
 #[test]
 fn a_daemon_that_was_held_tells_what_it_missed() {
     net::test(|net| {

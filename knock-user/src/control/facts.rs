@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use knock_common::{
     Address, Reason, Tally, Verdict,
     access::{self, Flow},
-    layout::{FlowKey, GrantKey},
+    layout::{ALLOW_MAX, FlowKey, GrantKey},
 };
 
 use super::answers::{Counter, Grants, Held, Interface, Status};
@@ -84,6 +84,28 @@ pub fn status(
         watchers: process.map_or(0, |process| process.watchers),
         counters: counters(counts),
         ..Status::default()
+    }
+}
+
+/// What there is to say about the room for grants, of which so many are in the map, expired ones
+/// among them.
+pub fn room(entries: usize, has_process: bool) -> Option<String> {
+    let most = ALLOW_MAX as usize;
+    let is_full = entries >= most;
+    match (is_full, has_process) {
+        (true, true) => Some(format!(
+            "the table of grants is full ({most}): clients that knock are not let in until \
+             knock-user has made room, which it does every second"
+        )),
+        (true, false) => Some(format!(
+            "the table of grants is full ({most}): clients that have no entry are not let in until \
+             knock-user is started, which removes expired ones and makes room"
+        )),
+        (false, _) if entries >= most / 8 * 7 => Some(format!(
+            "the table of grants has {entries} of {most} entries: grants may end before their time \
+             to make room"
+        )),
+        (false, _) => None,
     }
 }
 
@@ -191,8 +213,8 @@ pub const fn verdict(verdict: Verdict) -> &'static str {
 
 const fn tally_text(tally: Tally) -> &'static str {
     match tally {
-        Tally::EventsLeftOut => "events not told: too many at once",
-        Tally::EventsLost => "events not told: not read in time",
+        Tally::EventsLeftOut => "events not reported: too many at once",
+        Tally::EventsLost => "events not reported: not read in time",
         Tally::FirstKnocksEvicted => "first knocks pushed out by others",
         Tally::FlowsRefused => "connections for which there was no room",
         Tally::ProgressRefused => "knocks for which there was no room",

@@ -33,7 +33,9 @@ pub fn status(instance: &Instance, hanging: Option<u32>) -> Result<Status> {
     let covered = coverage::of(instance, &instance.interfaces())?;
     let (registry, interrupted) = in_force(registry(instance)?, &covered);
     let doors = facts::doors(&registry);
-    let grants = facts::list(grants(instance)?, &doors, clock).grants.len();
+    let held = grants(instance)?;
+    let room = facts::room(held.len(), false);
+    let grants = facts::list(held, &doors, clock).grants.len();
     let counts = counters(instance)?;
     let idle_ms = registry.idle_ms();
     let flows = table::<FlowKey, u64>(instance, "FLOWS", FLOWS_MAX, Map::LruHashMap)?;
@@ -49,7 +51,9 @@ pub fn status(instance: &Instance, hanging: Option<u32>) -> Result<Status> {
         is_hanging: hanging.is_some(),
         ..Circumstances::default()
     };
-    Ok(health::judged(status, &registry, &circumstances))
+    let mut status = health::judged(status, &registry, &circumstances);
+    status.notes.extend(room);
+    Ok(status)
 }
 
 /// What is known of the configuration that is in force. The registry is written before programs are

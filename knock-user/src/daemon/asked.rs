@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use knock_common::{
     Address,
     access::Grant,
-    layout::{FLOWS_MAX, Features, FlowKey},
+    layout::{ALLOW_MAX, FLOWS_MAX, Features, FlowKey},
     time::Moment,
 };
 use knock_sequence::{
@@ -76,6 +76,8 @@ impl<W: Write> Daemon<W> {
         };
         let mut status = health::judged(status, registry, &circumstances);
         status.notes.extend(self.unprotected_note());
+        let entries = maps::entries(&self.protection.firewall().allow()?, ALLOW_MAX).len();
+        status.notes.extend(facts::room(entries, true));
         Ok(status)
     }
 
@@ -212,7 +214,7 @@ impl<W: Write> Daemon<W> {
         Ok(explanation)
     }
 
-    fn flows(&mut self) -> Result<Vec<(FlowKey, u64)>> {
+    pub(super) fn flows(&mut self) -> Result<Vec<(FlowKey, u64)>> {
         Ok(maps::entries(
             &self.protection.firewall().flows()?,
             FLOWS_MAX,

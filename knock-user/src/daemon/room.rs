@@ -1,14 +1,19 @@
 //! Room in the table of grants.
 //!
 //! Whoever knows a door's sequence can fill it with forged sources. So part of it is kept free: when
-//! less is left, grants end before their time, first those of the door and network that have the
-//! most, and those given by hand never.
+//! less is left, grants end before their time: those of the door that has the most; of these first
+//! the ones without a connection, from the network that has the most of them, the earliest end first.
+//! Who was let in and is connected goes last, and grants by hand never end so.
 
-use std::{collections::HashSet, io::Write};
+use std::{
+    collections::{HashMap, HashSet},
+    io::Write,
+};
 
 use anyhow::{Context as _, Result, bail};
 use knock_common::{
-    access::Grant,
+    Address,
+    access::{Flow, Grant},
     layout::{ALLOW_MAX, GrantKey},
 };
 
@@ -37,7 +42,8 @@ impl<W: Write> Daemon<W> {
         let ended = self.make_room(held.saturating_sub(LOW))?;
         tracing::warn!(
             "{held} of {ALLOW_MAX} grants are in use: {ended} have ended before their time, those of \
-             the doors and networks with the most first; who knows a sequence may be forging sources"
+             the doors and networks with the most first; somebody who knows a sequence may be forging \
+             sources"
         );
         Ok(())
     }
@@ -59,21 +65,41 @@ impl<W: Write> Daemon<W> {
         )
     }
 
+    /// Sources with connections to protected ports, and when the last packet of each came, in
+    /// milliseconds since boot.
+    fn connected(&mut self, now_ms: u64) -> Result<HashMap<Address, u64>> {
+        let idle_ms = self.settings().established.idle_ms();
+        let mut connected = HashMap::new();
+        for (key, word) in self.flows()? {
+            let flow = Flow::from_word(word);
+            if now_ms < flow.until_ms(key.idle_ms(idle_ms)) {
+                let seen_ms: &mut u64 = connected.entry(key.source).or_default();
+                *seen_ms = (*seen_ms).max(flow.seen_ms);
+            }
+        }
+        Ok(connected)
+    }
+
     /// Ends so many grants that were not given by hand; tells how many it could.
     fn make_room(&mut self, count: usize) -> Result<usize> {
         let now_ms = clock::boot_ms();
         let by_hand = self.ledger.open().filter(|open| open.by.is_some());
         let by_hand: HashSet<_> = by_hand.map(|open| (open.source, open.door)).collect();
+        let connected = self.connected(now_ms)?;
         let mut allow = self.protection.firewall().allow()?;
         let taken = maps::entries(&allow, ALLOW_MAX).into_iter();
         let taken = taken.map(|(key, word)| (key, Grant::from_word(word)));
         let taken = taken
             .filter(|(key, grant)| !by_hand.contains(&(key.source, grant.door)))
-            .map(|(key, grant)| Taken {
-                door: grant.door,
-                source: key.source.into(),
-                rank: grant.until_ms,
-                what: key,
+            .map(|(key, grant)| {
+                let seen_ms = connected.get(&key.source).copied();
+                Taken {
+                    door: grant.door,
+                    source: key.source.into(),
+                    is_in_use: seen_ms.is_some(),
+                    rank: seen_ms.unwrap_or(grant.until_ms),
+                    what: key,
+                }
             });
         let gone: Vec<GrantKey> = share::to_go(taken, count);
         for &key in &gone {

@@ -36,6 +36,14 @@ fn no_host_has_these_addresses() {
         ("ff0e::1:2", false),
         // Linux takes these for hosts, and so do networks that have run out of other addresses.
         ("240.0.0.1", true),
+        ("255.255.255.254", true),
+        // Whether it is the first or last address of its network, only that network knows.
+        ("10.0.0.0", true),
+        ("10.0.0.255", true),
+        ("192.0.2.255", true),
+        // This host's own, which its network stack refuses.
+        ("192.0.2.2", true),
+        ("2001:db8::2", true),
         ("10.0.0.1", true),
         ("169.254.1.1", true),
         ("fe80::1", true),
@@ -66,5 +74,5 @@ fn no_host_has_these_addresses() {
     let request = eth().ip4("0.0.0.0", "255.255.255.255").udp(68, 67).bytes();
     assert_eq!(kernel.judge(&request).unwrap().reason, Ordinary);
     let grants = kernel.allow().unwrap();
-    assert_eq!(grants.len(), 5, "of hosts alone: {grants:?}");
+    assert_eq!(grants.len(), 11, "of hosts alone: {grants:?}");
 }
