@@ -10,7 +10,7 @@ use std::{fs, path::PathBuf, process::Command};
 
 use knock_tests::{
     binary::binaries,
-    daemon::{self, Daemon},
+    daemon::{self, Daemon, attached_programs},
     net::{self, Family, Net, SERVER_LINK, SERVER_LINK_2},
     pins,
     process::Process,
@@ -18,7 +18,11 @@ use knock_tests::{
     ssh::{DOOR, SSH},
     wait,
 };
-use nix::sys::signal::Signal::{SIGCONT, SIGKILL, SIGSTOP, SIGTERM};
+use knock_user::bpffs::MOUNT_POINT;
+use nix::{
+    mount::{MntFlags, MsFlags, mount, umount2},
+    sys::signal::Signal::{SIGCONT, SIGKILL, SIGSTOP, SIGTERM},
+};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -282,6 +286,61 @@ fn a_start_with_a_wrong_name() {
         daemon.leave(SIGTERM);
         detach(net);
     });
+}
+
+/// A file system at the place for pins: what is mounted there is seen again when this is dropped.
+struct Mounted;
+
+impl Mounted {
+    fn new(kind: &str) -> Self {
+        let none = MsFlags::empty();
+        mount(Some(kind), MOUNT_POINT, Some(kind), none, None::<&str>).unwrap();
+        Self
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        if let Err(error) = umount2(MOUNT_POINT, MntFlags::MNT_DETACH) {
+            eprintln!("unmounting {MOUNT_POINT}: {error}");
+        }
+    }
+}
+
+/// Whoever asks for a protection that outlives the process has not got it without a bpffs.
+#[test]
+fn a_protection_that_ends_with_its_process() {
+    for (row, on_exit, expected) in [
+        ("it is to stay", "keep", &["not-pinned b0"][..]),
+        ("it is to end", "detach", &[]),
+    ] {
+        net::test(|net| {
+            let _server = Server::tcp(&net.server, &[SSH]);
+            // What is below the bpffs of the test must be none, and that of the machine stays.
+            let _nothing = Mounted::new("tmpfs");
+            let bpffs = Mounted::new("bpf");
+            let arguments = ["--iface", SERVER_LINK, "--on-exit", on_exit];
+            let daemon = Daemon::start_with(&net.server, DOOR, &arguments);
+            assert_eq!(shortfalls(net), NONE, "{row}: pinned");
+            drop(bpffs);
+            wait::until(&format!("{row}: nothing is pinned"), || {
+                status(net).1["interfaces"][0]["ends_with_process"] == true
+            });
+            assert_eq!(shortfalls(net), expected, "{row}");
+            let (_, answer) = status(net);
+            let notes = answer["notes"].to_string();
+            let is_note = notes.contains("the protection of b0 ends with the process");
+            assert_eq!(is_note, expected.is_empty(), "{row}: {notes}");
+            net.stranger(Family::V4)
+                .finds_closed(SSH, &format!("{row}: it is attached all the same"));
+            let ended = daemon.end_by(SIGTERM);
+            assert!(ended.status.success(), "{row}: {ended:?}");
+            assert!(attached_programs(&net.server).is_empty(), "{row}");
+            net.stranger(Family::V4)
+                .finds(true, SSH, &format!("{row}: open, as it was said"));
+            assert_eq!(shortfalls(net), ["nothing"], "{row}: and `status` says so");
+        });
+    }
 }
 
 /// An instance whose registry is gone hides none of the others.
