@@ -2,20 +2,16 @@
 
 use crate::refused;
 use crate::target::Target;
-use knock_common::Address;
-use knock_common::otp::{BASE, BadSecret, HALF_MOST, Octets, PERIOD_SECS, PROTOCOLS, Secret};
-use knock_sequence::duration;
-use knock_sequence::{Knock, Protocol, Sequence};
+use knock_common::otp::{BASE, BadSecret, PROTOCOLS, Secret};
+use knock_sequence::duration::{self, spell};
+use knock_sequence::otp::{self, PERIOD, PERIODS, SecretError, TimeBased};
+use knock_sequence::{Invalid, Protocol, Sequence};
 use serde::Deserialize;
-use std::env;
 use std::fs::File;
-use std::io::{self, Read as _};
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-
-/// A longer file has no secret in it.
-const FILE_MAX: u64 = 4096;
 
 /// What time-based sequences are made of; what is `None` is as it mostly is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -57,29 +53,24 @@ impl std::str::FromStr for Hidden {
     }
 }
 
-/// A whole number of seconds, at least one: `45s`.
+/// A whole number of seconds, within [`PERIODS`]: `45s`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
-pub struct Period(u64);
+pub struct Period(Duration);
 
 impl std::str::FromStr for Period {
-    type Err = String;
+    type Err = Invalid;
 
-    fn from_str(word: &str) -> Result<Self, String> {
-        let period = duration::parse(word).map_err(|error| error.to_string())?;
-        match (period.as_secs(), period.subsec_nanos()) {
-            (seconds @ 1.., 0) => Ok(Self(seconds)),
-            _ => Err(format!(
-                "'{word}' is no period: write whole seconds, such as 45s"
-            )),
-        }
+    fn from_str(word: &str) -> Result<Self, Invalid> {
+        let period = duration::within(duration::parse(word)?, PERIODS)?;
+        otp::whole_seconds(period).map(Self)
     }
 }
 
 impl TryFrom<String> for Period {
-    type Error = String;
+    type Error = Invalid;
 
-    fn try_from(word: String) -> Result<Self, String> {
+    fn try_from(word: String) -> Result<Self, Invalid> {
         word.parse()
     }
 }
@@ -90,33 +81,25 @@ impl TryFrom<String> for Period {
 pub struct Protocols(Vec<Protocol>);
 
 impl std::str::FromStr for Protocols {
-    type Err = String;
+    type Err = Invalid;
 
-    fn from_str(words: &str) -> Result<Self, String> {
-        let words = words.split(',').map(|word| word.trim().to_owned());
-        Self::try_from(words.collect::<Vec<String>>())
+    fn from_str(words: &str) -> Result<Self, Invalid> {
+        Self::of(words.split(',').map(str::trim))
     }
 }
 
 impl TryFrom<Vec<String>> for Protocols {
-    type Error = String;
+    type Error = Invalid;
 
-    fn try_from(words: Vec<String>) -> Result<Self, String> {
-        let protocol = |word: &String| match word.as_str() {
-            "tcp" => Ok(Protocol::Tcp),
-            "udp" => Ok(Protocol::Udp),
-            _ => Err(format!("'{word}' is not a protocol: write tcp or udp")),
-        };
-        match words.len() {
-            1..=HALF_MOST => words
-                .iter()
-                .map(protocol)
-                .collect::<Result<_, _>>()
-                .map(Self),
-            count => Err(format!(
-                "{count} protocols: a half has 1 to {HALF_MOST} knocks"
-            )),
-        }
+    fn try_from(words: Vec<String>) -> Result<Self, Invalid> {
+        Self::of(words.iter().map(String::as_str))
+    }
+}
+
+impl Protocols {
+    fn of<'w>(words: impl Iterator<Item = &'w str>) -> Result<Self, Invalid> {
+        let protocols: Result<_, Invalid> = words.map(otp::protocol).collect();
+        otp::protocols(protocols?).map(Self)
     }
 }
 
@@ -172,7 +155,7 @@ pub enum OtpError {
     },
     /// A knock would be on port 0.
     #[error(
-        "one knock of this period would be on port 0, on which nobody can knock: try again in {0:?}"
+        "one knock of this period would be on port 0, on which nobody can knock: try again in {}", spell(*.0)
     )]
     Zero(Duration),
 }
@@ -180,11 +163,7 @@ pub enum OtpError {
 /// Where time-based sequences come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Otp {
-    secret: Secret,
-    period: u64,
-    base: u16,
-    protocols: Vec<Protocol>,
-    bind_source: bool,
+    sequences: TimeBased,
     source: Option<IpAddr>,
 }
 
@@ -211,11 +190,13 @@ impl Settings {
             None => PROTOCOLS.to_vec(),
         };
         Ok(Otp {
-            secret: self.secret()?,
-            period: self.period.map_or(PERIOD_SECS, |Period(seconds)| seconds),
-            base: self.base.unwrap_or(BASE),
-            protocols,
-            bind_source: self.bind_source.unwrap_or(true),
+            sequences: TimeBased {
+                secret: self.secret()?,
+                period: self.period.map_or(PERIOD, |Period(period)| period),
+                base: self.base.unwrap_or(BASE),
+                protocols,
+                bind_source: self.bind_source.unwrap_or(true),
+            },
             source: self.source,
         })
     }
@@ -230,17 +211,20 @@ impl Settings {
                 Secret::of_line(text.as_bytes()).map_err(bad("secret"))
             }
             (None, Some(path), None) => {
-                let text = text(path).map_err(|cause| OtpError::Unreadable {
-                    path: path.clone(),
-                    cause,
-                })?;
-                Secret::of_line(&text).map_err(bad(&path.display().to_string()))
+                let file = File::open(path).map_err(SecretError::from);
+                file.and_then(otp::read_secret)
+                    .map_err(|error| match error {
+                        SecretError::Unreadable(cause) => OtpError::Unreadable {
+                            path: path.clone(),
+                            cause,
+                        },
+                        SecretError::Bad(reason) => bad(&path.display().to_string())(reason),
+                    })
             }
             (None, None, Some(name)) => {
-                let is_name = !name.is_empty() && !name.contains(['=', '\0']);
-                let value = env::var_os(name).filter(|_| is_name);
-                let value = value.ok_or_else(|| OtpError::NoVariable(name.clone()))?;
-                Secret::of_line(value.as_encoded_bytes()).map_err(bad(name))
+                let secret = otp::secret_in_environment(name);
+                let secret = secret.ok_or_else(|| OtpError::NoVariable(name.clone()))?;
+                secret.map_err(bad(name))
             }
             _ => Err(OtpError::Which),
         }
@@ -261,22 +245,17 @@ impl Otp {
 
     fn sequence_at(&self, now: u64, target: &Target, round: u32) -> Result<Sequence, OtpError> {
         let away = [0, 1, -1][round as usize % 3];
-        let period = (now / self.period).saturating_add_signed(away);
+        let length = self.sequences.period.as_secs();
+        let period = (now / length).saturating_add_signed(away);
         let mut sources = vec![None];
-        if self.bind_source {
-            sources.push(Some(Address::from(self.source(target)?)));
+        if self.sequences.bind_source {
+            sources.push(Some(self.source(target)?));
         }
         let mut knocks = Vec::new();
         for source in sources {
-            let octets = Octets::of(&self.secret, source, period);
-            for (number, &protocol) in (0..).zip(&self.protocols) {
-                let port = octets.port(self.base, number);
-                if port == 0 {
-                    let left = self.period - now % self.period;
-                    return Err(OtpError::Zero(Duration::from_secs(left)));
-                }
-                knocks.push(Knock { protocol, port });
-            }
+            let half = self.sequences.half(source, period);
+            let left = length - now % length;
+            knocks.extend(half.ok_or(OtpError::Zero(Duration::from_secs(left)))?);
         }
         Ok(knocks)
     }
@@ -311,20 +290,10 @@ fn own(target: &Target) -> io::Result<IpAddr> {
     Ok(socket.local_addr()?.ip().to_canonical())
 }
 
-fn text(path: &Path) -> io::Result<Vec<u8>> {
-    let mut text = Vec::new();
-    let length = File::open(path)?
-        .take(FILE_MAX + 1)
-        .read_to_end(&mut text)?;
-    if length as u64 > FILE_MAX {
-        return Err(io::Error::other("it is no secret, but a long file"));
-    }
-    Ok(text)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use knock_sequence::Knock;
     use std::fs;
     use std::net::SocketAddr;
 
@@ -524,10 +493,10 @@ mod tests {
 
     #[test]
     fn words_that_are_wrong() {
-        for word in ["45", "0s", "500ms", "soon"] {
+        for word in ["45", "0s", "500ms", "1500ms", "2d", "soon"] {
             assert!(word.parse::<Period>().is_err(), "{word}");
         }
-        assert_eq!("1m".parse(), Ok(Period(60)));
+        assert_eq!("1m".parse(), Ok(Period(Duration::from_secs(60))));
         for words in ["", "icmp", "tcp,,udp", &"tcp,".repeat(33)] {
             assert!(words.parse::<Protocols>().is_err(), "{words}");
         }

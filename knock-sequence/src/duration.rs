@@ -3,7 +3,7 @@
 //! The format is the friendly one of [`jiff`], with days of 24 hours. All of it is read
 //! (`1 hour 30 minutes`, `1.5h`), and one form of it is written.
 
-use std::time::Duration;
+use std::{ops::RangeInclusive, time::Duration};
 
 use jiff::{
     Span, SpanRelativeTo, SpanRound, Unit,
@@ -68,6 +68,22 @@ fn with_small_numbers(text: &str) -> String {
         was_digit = is_digit;
     }
     small
+}
+
+/// Checks that a duration is within a range.
+///
+/// # Errors
+/// It is shorter or longer.
+pub fn within(duration: Duration, range: RangeInclusive<Duration>) -> Result<Duration, Invalid> {
+    if range.contains(&duration) {
+        return Ok(duration);
+    }
+    Err(Invalid::new(format!(
+        "{:?} is out of range: it goes from {} to {}",
+        spell(duration),
+        spell(*range.start()),
+        spell(*range.end())
+    )))
 }
 
 /// Writes a duration as [`parse`] reads it, exactly: `1d2h`, `1m30s`, `250us`, `0s`.

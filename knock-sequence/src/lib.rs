@@ -3,14 +3,15 @@
 //!
 //! The crate is used by knock-client, knock-user and the tests, so no format is read in two ways.
 //! It may use std and [`knock_common`]; it builds for every operating system. It must not know
-//! configuration files, command lines, sockets, the kernel or the clock: callers pass texts, octets
-//! and times in, and decide what to do with an error.
+//! configuration files, command lines, sockets, the kernel or the clock, and opens no files: callers
+//! pass texts, octets, opened files and times in, and decide what to do with an error.
 #![forbid(unsafe_code)]
 
 pub mod duration;
 mod invalid;
 mod knock;
 pub mod one_time;
+pub mod otp;
 mod port_set;
 pub mod ports;
 

@@ -6,10 +6,7 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use knock_common::{Address, Reason, event::Event, packet::Protocol};
 use knock_sequence::{Knock, duration::millis};
 
-use crate::{
-    config::checked::{Moving, Otp, Settings},
-    otp::knocks,
-};
+use crate::config::checked::{Moving, Otp, Settings};
 
 /// So far off a clock is recognised, in milliseconds.
 const FAR_MS: u64 = 3_600_000;
@@ -56,13 +53,15 @@ impl Drift {
     pub fn new(settings: &Settings) -> Self {
         let doors = settings.doors.iter().enumerate();
         let timed = doors.filter_map(|(place, door)| match &door.moving {
-            Some(Moving::Otp(otp)) if otp.protocols.len() >= KNOCKS_LEAST => Some((place, otp)),
+            Some(Moving::Otp(otp)) if otp.sequences.protocols.len() >= KNOCKS_LEAST => {
+                Some((place, otp))
+            }
             Some(Moving::Otp(_) | Moving::OneTime(_)) | None => None,
         });
         let timed: Vec<(usize, &Otp)> = timed.collect();
         let share = SEQUENCES_MOST / (timed.len() as u64).max(1) / 2;
         let door = |&(place, otp): &(usize, &Otp)| {
-            let period_ms = millis(otp.period);
+            let period_ms = millis(otp.sequences.period);
             Door {
                 place,
                 otp: otp.clone(),
@@ -73,7 +72,10 @@ impl Drift {
         };
         Self {
             doors: timed.iter().map(door).collect(),
-            lengths: timed.iter().map(|(_, otp)| otp.protocols.len()).collect(),
+            lengths: timed
+                .iter()
+                .map(|(_, otp)| otp.sequences.protocols.len())
+                .collect(),
             ..Self::default()
         }
     }
@@ -130,7 +132,7 @@ impl Drift {
                 continue;
             }
             let old = std::mem::replace(&mut door.known, wanted.clone());
-            let half = |period: u64| knocks(&door.otp, period);
+            let half = |period: u64| door.otp.sequences.half(None, period);
             for period in old.clone().filter(|period| !wanted.contains(period)) {
                 let Some(half) = half(period) else { continue };
                 if let Some(entries) = self.known.get_mut(&half) {

@@ -3,7 +3,7 @@
 use std::{ops::RangeInclusive, time::Duration};
 
 use knock_common::otp::Octets;
-use knock_sequence::{Knock, duration::millis};
+use knock_sequence::duration::millis;
 
 use crate::{
     clock,
@@ -57,7 +57,7 @@ impl Timed {
     pub fn new(otp: &Otp, within: Duration) -> Self {
         Self {
             otp: otp.clone(),
-            period_ms: millis(otp.period).max(1),
+            period_ms: millis(otp.sequences.period).max(1),
             within_ms: millis(within),
             memory: memory(otp),
             floor: Floor::default(),
@@ -113,13 +113,13 @@ impl Timed {
         let booted_ms = now.unix_ms.saturating_sub(now.boot_ms) / STEP_MS * STEP_MS;
         let sequence = |period: u64| {
             Some(Sequence {
-                knocks: knocks(&self.otp, period)?,
+                knocks: self.otp.sequences.half(None, period)?,
                 // 0 is none.
                 mark: u32::try_from(period).ok().filter(|&mark| mark > 0)?,
                 memory: self.memory,
                 good_until_ms: self.end_ms(period).saturating_sub(booted_ms),
-                bound: match self.otp.bind_source {
-                    true => self.otp.protocols.clone(),
+                bound: match self.otp.sequences.bind_source {
+                    true => self.otp.sequences.protocols.clone(),
                     false => Vec::new(),
                 },
             })
@@ -164,17 +164,6 @@ impl Timed {
 
 /// Part of what the secret makes of a period that never comes: it says nothing of those that do.
 fn memory(otp: &Otp) -> u32 {
-    let octets = Octets::of(&otp.secret, None, u64::MAX);
+    let octets = Octets::of(&otp.sequences.secret, None, u64::MAX);
     u32::from_be_bytes([0, 1, 2, 3].map(|knock| octets.get(knock)))
-}
-
-/// The half of a period's sequence that is the same for everybody. There is none if a knock would be
-/// on port 0, on which nobody can knock.
-pub fn knocks(otp: &Otp, period: u64) -> Option<Vec<Knock>> {
-    let octets = Octets::of(&otp.secret, None, period);
-    let knock = |(number, &protocol)| {
-        let port = octets.port(otp.base, number);
-        (port > 0).then_some(Knock { protocol, port })
-    };
-    (0..).zip(&otp.protocols).map(knock).collect()
 }

@@ -14,7 +14,7 @@ use knock_user::{
     config::{self, checked::Moving},
     drift::{Astray, Drift},
     host::Host,
-    otp::{Clocks, Timed, knocks},
+    otp::{Clocks, Timed},
 };
 use nix::{sys::stat::Mode, unistd::mkfifo};
 use tempfile::tempdir;
@@ -267,7 +267,7 @@ fn a_clock_that_is_wrong_is_recognised() {
             panic!("{:?}", doors[place]);
         };
         let period = (BOOTED / 45_000).saturating_add_signed(away);
-        knocks(otp, period).unwrap()
+        otp.sequences.half(None, period).unwrap()
     };
     let mut drift = Drift::new(&checked.settings);
     for (name, place, away, behind_s) in [

@@ -38,7 +38,10 @@ impl Flags {
             if let Some(Moving::Otp(otp)) = &door.moving
                 && number != FlagClass::SYN_INDEX
             {
-                let ports = otp.ports().filter(|p| p.protocol == Protocol::Tcp);
+                let ports = otp
+                    .sequences
+                    .ports()
+                    .filter(|p| p.protocol == Protocol::Tcp);
                 let ports = ports.flat_map(|ports| ports.first..=ports.last);
                 flags.by_port.extend(ports.map(|port| (port, number)));
             }

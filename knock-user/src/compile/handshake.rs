@@ -29,7 +29,7 @@ pub(super) fn all_ports<'a>(
     let moving = sequences.get(&index).into_iter().flatten();
     let moving = moving.flat_map(|sequence| &sequence.knocks);
     let timed = match &door.moving {
-        Some(Moving::Otp(otp)) => otp.ports().collect(),
+        Some(Moving::Otp(otp)) => otp.sequences.ports().collect(),
         Some(Moving::OneTime(_)) | None => Vec::new(),
     };
     let knocks = door.knock.iter().chain(moving).copied();

@@ -136,7 +136,7 @@ pub fn compile(settings: &Settings, given: &mut Given<'_>) -> Result<Tables, Vec
     for door in doors {
         // Each may be a knock one day, and some are, depending on who knocks.
         if let Some(Moving::Otp(otp)) = &door.moving {
-            ports.fill(otp.ports(), &plan.flags);
+            ports.fill(otp.sequences.ports(), &plan.flags);
         }
     }
     passing::mark(&mut ports, doors, given.sequences);
@@ -183,7 +183,7 @@ pub fn compile(settings: &Settings, given: &mut Given<'_>) -> Result<Tables, Vec
 /// Whether knocks of a door depend on who knocks.
 fn is_bound(door: &Door) -> bool {
     match &door.moving {
-        Some(Moving::Otp(otp)) => otp.bind_source,
+        Some(Moving::Otp(otp)) => otp.sequences.bind_source,
         Some(Moving::OneTime(_)) | None => false,
     }
 }
@@ -191,7 +191,7 @@ fn is_bound(door: &Door) -> bool {
 /// What the knocks of doors are made of that depend on who knocks.
 fn otp(doors: &[Door], numbers: &[u16]) -> Vec<(u16, layout::Otp)> {
     let entry = |(door, &number): (&Door, &u16)| match &door.moving {
-        Some(Moving::Otp(otp)) if otp.bind_source => Some((number, otp.entry())),
+        Some(Moving::Otp(otp)) if otp.sequences.bind_source => Some((number, otp.entry())),
         Some(Moving::Otp(_) | Moving::OneTime(_)) | None => None,
     };
     doors.iter().zip(numbers).filter_map(entry).collect()

@@ -260,7 +260,7 @@ impl Door {
         match &self.moving {
             None => Some(self.knock.len()),
             Some(Moving::OneTime(_)) => None,
-            Some(Moving::Otp(otp)) => Some(otp.length()),
+            Some(Moving::Otp(otp)) => Some(otp.sequences.length()),
         }
     }
 

@@ -1,19 +1,19 @@
 //! Reading `otp = { … }`.
 
 use std::{
-    env,
     fmt::Display,
-    io::{self, Read as _},
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use knock_common::{
     layout,
-    otp::{self, HALF_MOST, Secret},
-    packet::Protocol,
+    otp::{BASE, PROTOCOLS, Secret},
 };
-use knock_sequence::{Ports, duration};
+use knock_sequence::{
+    Protocol, duration,
+    otp::{self, PERIOD, PERIODS, SecretError, TimeBased},
+};
 
 use super::{
     problem::Report,
@@ -32,36 +32,20 @@ const KEYS: &[&str] = &[
     "skew",
 ];
 
-const PERIOD: Duration = Duration::from_secs(otp::PERIOD_SECS);
-/// Periods are numbered in 32 bits, which last till 2106.
-const PERIOD_LEAST: Duration = Duration::from_secs(1);
-const PERIOD_MOST: Duration = Duration::from_secs(86_400);
 /// Periods before and after the current one whose sequences open.
 const SKEW: u16 = 1;
 /// More would make guessing too easy.
 const SKEW_MOST: u16 = 10;
 /// How often sequences may change while somebody knocks one.
 const CHANGES_MOST: u32 = 8;
-/// A longer one is no secret with a line end behind it.
-const SECRET_FILE_MAX: u64 = 4096;
-/// Octets go from 0 to this.
-const SPAN: u16 = 255;
 
 /// What the sequences of a door are made of that change with time.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Otp {
-    /// What both sides know.
-    pub secret: Secret,
-    /// Where that stands.
+    /// What clients know, too.
+    pub sequences: TimeBased,
+    /// Where the secret is configured.
     pub origin: Origin,
-    /// How long a sequence is the current one: whole seconds.
-    pub period: Duration,
-    /// The lowest port.
-    pub base: u16,
-    /// The protocol of each knock of a half: 1 to 32.
-    pub protocols: Vec<Protocol>,
-    /// Whether a second half follows, which is another for each source.
-    pub bind_source: bool,
     /// How many periods before and after the current one open too.
     pub skew: u16,
 }
@@ -78,50 +62,17 @@ pub enum Origin {
 }
 
 impl Otp {
-    /// How many knocks a sequence has.
-    pub fn length(&self) -> usize {
-        self.protocols.len() * if self.bind_source { 2 } else { 1 }
-    }
-
-    /// All ports that can be knocks; 0 is none.
-    pub fn ports(&self) -> impl Iterator<Item = Ports> + '_ {
-        let wraps = u16::MAX - self.base < SPAN;
-        let last = self.base.wrapping_add(SPAN);
-        let ranges = match wraps {
-            true => [
-                Some((self.base.max(1), u16::MAX)),
-                (last > 0).then_some((1, last)),
-            ],
-            false => [Some((self.base.max(1), last)), None],
-        };
-        let used = [Protocol::Tcp, Protocol::Udp].into_iter();
-        let used = used.filter(|protocol| self.protocols.contains(protocol));
-        used.flat_map(move |protocol| {
-            let ranges = ranges.into_iter().flatten();
-            ranges.map(move |(first, last)| Ports {
-                protocol,
-                first,
-                last,
-            })
-        })
-    }
-
     /// The knocks of a half as the kernel side makes them.
     pub fn entry(&self) -> layout::Otp {
-        let udp = (self.protocols.iter().enumerate())
+        let udp = (self.sequences.protocols.iter().enumerate())
             .filter(|(_, protocol)| **protocol == Protocol::Udp)
             .fold(0, |udp, (knock, _)| udp | 1 << knock);
         layout::Otp {
-            secret: self.secret,
+            secret: self.sequences.secret,
             udp,
-            base: self.base,
+            base: self.sequences.base,
             padding: 0,
         }
-    }
-
-    /// Whether a knock may be on port 0, which nobody can knock on.
-    pub const fn may_be_zero(&self) -> bool {
-        self.base == 0 || u16::MAX - self.base < SPAN
     }
 }
 
@@ -133,10 +84,10 @@ pub(super) fn read(item: &Item<'_, '_>, within: Duration, report: &mut Report) -
     let period = section.or("period", report, PERIOD, |item, report| {
         period(item, report)
     });
-    let base = section.or("base", report, otp::BASE, |item, report| {
+    let base = section.or("base", report, BASE, |item, report| {
         item.number(report, 0..=u16::MAX)
     });
-    let protocols = section.or("protocols", report, otp::PROTOCOLS.to_vec(), protocols);
+    let protocols = section.or("protocols", report, PROTOCOLS.to_vec(), protocols);
     let bind_source = section.or("bind_source", report, true, |item, report| {
         item.boolean(report)
     });
@@ -156,44 +107,28 @@ pub(super) fn read(item: &Item<'_, '_>, within: Duration, report: &mut Report) -
     (report.problems.len() == before).then_some(())?;
     let (secret, origin) = secret?;
     Some(Otp {
-        secret,
+        sequences: TimeBased {
+            secret,
+            period,
+            base,
+            protocols,
+            bind_source,
+        },
         origin,
-        period,
-        base,
-        protocols,
-        bind_source,
         skew,
     })
 }
 
 fn period(item: &Item<'_, '_>, report: &mut Report) -> Option<Duration> {
-    let period = item.duration(report, PERIOD_LEAST, PERIOD_MOST)?;
-    if period.subsec_nanos() != 0 {
-        return item.wrong(
-            report,
-            "not a whole number of seconds, in which periods are counted",
-        );
-    }
-    Some(period)
+    let period = item.duration(report, *PERIODS.start(), *PERIODS.end())?;
+    told(item, report, otp::whole_seconds(period))
 }
 
 fn protocols(item: &Item<'_, '_>, report: &mut Report) -> Option<Vec<Protocol>> {
     let before = report.problems.len();
-    let protocols = item.list(report, |word| match word {
-        "tcp" => Ok(Protocol::Tcp),
-        "udp" => Ok(Protocol::Udp),
-        _ => Err(format!(
-            "{word:?} is not a protocol: write \"tcp\" or \"udp\""
-        )),
-    })?;
+    let protocols = item.list(report, otp::protocol)?;
     (report.problems.len() == before).then_some(())?;
-    match protocols.len() {
-        1..=HALF_MOST => Some(protocols),
-        count => item.wrong(
-            report,
-            format!("{count} knocks: write the protocols of 1 to {HALF_MOST}, as in [\"tcp\", \"udp\", \"tcp\"]"),
-        ),
-    }
+    told(item, report, otp::protocols(protocols))
 }
 
 /// The secret, from one of the places where it may be. No error shows any of it.
@@ -222,9 +157,10 @@ fn secret(section: &mut Section<'_, '_>, report: &mut Report) -> Option<(Secret,
     }
     if let Some(item) = variable {
         let name = item.text(report)?;
-        let secret = match env::var_os(name).filter(|_| is_variable(name)) {
-            Some(value) => Secret::of_line(value.as_encoded_bytes())
-                .map_err(|reason| format!("the environment variable {name}: {reason}")),
+        let secret = match otp::secret_in_environment(name) {
+            Some(secret) => {
+                secret.map_err(|reason| format!("the environment variable {name}: {reason}"))
+            }
             None => Err(format!(
                 "there is no environment variable {name:?}: set it for the service, or use \
                  secret_file"
@@ -238,32 +174,29 @@ fn secret(section: &mut Section<'_, '_>, report: &mut Report) -> Option<(Secret,
     told(&item, report, secret).map(|secret| (secret, Origin::File(path)))
 }
 
-fn is_variable(name: &str) -> bool {
-    !name.is_empty() && !name.contains(['=', '\0'])
-}
-
-fn told<T>(item: &Item<'_, '_>, report: &mut Report, secret: Result<T, impl Display>) -> Option<T> {
-    match secret {
-        Ok(secret) => Some(secret),
+fn told<T>(
+    item: &Item<'_, '_>,
+    report: &mut Report,
+    checked: Result<T, impl Display>,
+) -> Option<T> {
+    match checked {
+        Ok(value) => Some(value),
         Err(reason) => item.wrong(report, reason),
     }
 }
 
 /// The secret in a file.
 fn read_secret(path: &Path) -> Result<Secret, String> {
-    let mut text = Vec::new();
     let otherwise =
         "it is not a regular file: a reload reads the secret again, so write it to a file";
-    let read = super::open_regular(path, otherwise).and_then(|file| {
-        let length = file.take(SECRET_FILE_MAX + 1).read_to_end(&mut text)?;
-        match length as u64 > SECRET_FILE_MAX {
-            true => Err(io::Error::other("it is no secret, but a long file")),
-            false => Ok(()),
+    let read = super::open_regular(path, otherwise)
+        .map_err(SecretError::from)
+        .and_then(otp::read_secret);
+    read.map_err(|error| match error {
+        SecretError::Unreadable(error) => {
+            let about = path.display().to_string();
+            format!("can't be read: {}", refused::reason(&error, &about))
         }
-    });
-    read.map_err(|error| {
-        let about = path.display().to_string();
-        format!("can't be read: {}", refused::reason(&error, &about))
-    })?;
-    Secret::of_line(&text).map_err(|reason| reason.to_string())
+        SecretError::Bad(reason) => reason.to_string(),
+    })
 }

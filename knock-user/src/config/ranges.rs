@@ -24,12 +24,16 @@ pub(super) fn timed(settings: &Settings) -> impl Iterator<Item = (usize, &Door, 
 
 /// All ports that time-based knocks may be on.
 pub(super) fn ports(settings: &Settings) -> impl Iterator<Item = Ports> {
-    timed(settings).flat_map(|(_, _, otp)| otp.ports())
+    timed(settings).flat_map(|(_, _, otp)| otp.sequences.ports())
 }
 
 /// The range that a door's knocks are in, in words.
 pub(super) fn words(otp: &Otp) -> String {
-    let words: Vec<String> = otp.ports().map(|ports| ports.to_string()).collect();
+    let words: Vec<String> = otp
+        .sequences
+        .ports()
+        .map(|ports| ports.to_string())
+        .collect();
     words.join(" and ")
 }
 
@@ -55,7 +59,7 @@ fn protected_ports(
     let mut found = Vec::new();
     for (index, _, otp) in timed(settings) {
         let within = |own: Ports| closed.iter().find(move |ports| ports.overlaps(own));
-        if let Some(ports) = otp.ports().find_map(within) {
+        if let Some(ports) = otp.sequences.ports().find_map(within) {
             let reason = format!(
                 "its knocks may be on all of {}, and {ports} is {}: take another base",
                 words(otp),
@@ -72,13 +76,18 @@ fn same(settings: &Settings) -> Vec<Found> {
     let mut first: BTreeMap<_, BTreeMap<Option<IpAddr>, usize>> = BTreeMap::new();
     let mut found = Vec::new();
     for (index, door, otp) in timed(settings) {
-        let protocols: Vec<u8> = otp.protocols.iter().map(|&one| one as u8).collect();
+        let protocols: Vec<u8> = otp
+            .sequences
+            .protocols
+            .iter()
+            .map(|&one| one as u8)
+            .collect();
         let entry = otp.entry();
         let key = (
             bytemuck::bytes_of(&entry).to_vec(),
             protocols,
-            otp.period,
-            otp.bind_source,
+            otp.sequences.period,
+            otp.sequences.bind_source,
         );
         let others = first.entry(key).or_default();
         let other = match door.target {
@@ -108,13 +117,13 @@ fn too_often(settings: &Settings) -> Vec<Found> {
     let Some(slowest) = settings.doors.iter().max_by_key(|door| door.within) else {
         return Vec::new();
     };
-    let changes = |otp: &Otp| otp.period * CHANGES_MOST * (2 * u32::from(otp.skew) + 1);
+    let changes = |otp: &Otp| otp.sequences.period * CHANGES_MOST * (2 * u32::from(otp.skew) + 1);
     let found = timed(settings).filter(|(_, _, otp)| slowest.within > changes(otp));
     let told = |(index, _, otp): (usize, &Door, &Otp)| {
         let reason = format!(
             "its sequences change every {}, too often while knocking on door \"{}\" may take {}: \
              take a longer period here, or a shorter within there",
-            spell(otp.period),
+            spell(otp.sequences.period),
             slowest.name,
             spell(slowest.within)
         );
@@ -136,7 +145,7 @@ fn at_odds(settings: &Settings) -> Vec<Found> {
     let mut manners: BTreeMap<Manner, BTreeMap<Ports, usize>> = BTreeMap::new();
     let mut found = Vec::new();
     for (index, door, otp) in timed(settings) {
-        let own = || otp.ports();
+        let own = || otp.sequences.ports();
         let shared = other_owner(&manners, door, |ports| own().any(|own| own.overlaps(ports)));
         if let Some(other) = shared {
             found.push(differs(settings, index, other, words(otp)));

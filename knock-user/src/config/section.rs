@@ -270,18 +270,9 @@ impl<'t, 'i> Item<'t, 'i> {
             let reason = format!("{number} has no unit: write \"{number}s\" for seconds");
             return self.wrong(report, reason);
         }
-        let duration = self.parsed(report, duration::parse)?;
-        if (least..=most).contains(&duration) {
-            return Some(duration);
-        }
-        let (least, most) = (duration::spell(least), duration::spell(most));
-        self.wrong(
-            report,
-            format!(
-                "\"{}\" is out of range: it goes from {least} to {most}",
-                duration::spell(duration)
-            ),
-        )
+        self.parsed(report, |text| {
+            duration::within(duration::parse(text)?, least..=most)
+        })
     }
 
     /// A table of its own.

@@ -11,7 +11,7 @@ use knock_common::{
 };
 use knock_sequence::{
     Knock, Ports,
-    duration::{millis, spell},
+    duration::{self, millis},
 };
 
 use super::Daemon;
@@ -96,15 +96,8 @@ impl<W: Write> Daemon<W> {
     ) -> Result<Granted> {
         let (number, ports, open_for) = self.opening(door)?;
         let lasts = lasts.unwrap_or(open_for);
-        if !LASTS.contains(&lasts) {
-            return Err(Misuse(format!(
-                "--for {}: it goes from {} to {}",
-                spell(lasts),
-                spell(*LASTS.start()),
-                spell(*LASTS.end())
-            ))
-            .into());
-        }
+        let lasts =
+            duration::within(lasts, LASTS).map_err(|error| Misuse(format!("--for: {error}")))?;
         let address = Address::from(source);
         if !self.protection.firewall().may_come_from(address) {
             return Err(Misuse(format!(

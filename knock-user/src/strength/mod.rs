@@ -95,7 +95,7 @@ impl View {
                 add(door, knock.into());
             }
             if let Some(Moving::Otp(otp)) = &door.moving {
-                otp.ports().for_each(|ports| add(door, ports));
+                otp.sequences.ports().for_each(|ports| add(door, ports));
             }
         }
         for (door, knock) in current {
@@ -169,7 +169,7 @@ impl Strength {
         let Some(Moving::Otp(otp)) = &door.moving else {
             return None;
         };
-        let knocks = otp.length();
+        let knocks = otp.sequences.length();
         Some(Self {
             knocks,
             counted: knocks,

@@ -41,7 +41,7 @@ impl Advice<'_> {
                 reserve.extend(knocks.into_iter().map(Ports::from));
             }
             if let Some(Moving::Otp(otp)) = &door.moving {
-                let timed = self.usable(&otp.ports().collect::<Vec<_>>());
+                let timed = self.usable(&otp.sequences.ports().collect::<Vec<_>>());
                 if !timed.is_empty() {
                     let what = format!(
                         "{}, and what is sent to them would count as knocks",

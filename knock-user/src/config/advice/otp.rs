@@ -56,19 +56,23 @@ impl Advice<'_> {
     }
 
     fn served_range(&self, otp: &Otp) -> Option<String> {
-        let is_knock = |knock: &&Knock| otp.ports().any(|ports| ports.overlaps((**knock).into()));
+        let is_knock = |knock: &&Knock| {
+            otp.sequences
+                .ports()
+                .any(|ports| ports.overlaps((**knock).into()))
+        };
         let served = self.host.served.iter().find(is_knock)?;
         Some(format!(
             "this host listens on {served}, which is among its knocks in some periods, and nobody \
              will be able to connect there then; nor can the half that is bound to the source be \
              knocked there: take another base than {}",
-            otp.base
+            otp.sequences.base
         ))
     }
 }
 
 fn weak(otp: &Otp) -> Option<String> {
-    let length = otp.secret.length();
+    let length = otp.sequences.secret.length();
     (length < SECRET_LEAST).then(|| {
         format!(
             "the secret has {length} bytes, and whoever has seen one sequence can try all such \
@@ -91,11 +95,11 @@ fn few(door: &Door) -> Option<String> {
 }
 
 fn zero(otp: &Otp) -> Option<String> {
-    otp.may_be_zero().then(|| {
+    otp.sequences.may_be_zero().then(|| {
         format!(
             "base = {} leads to port 0, on which nobody can knock: in some periods the door can't \
              be opened; take a base from 1 to {}",
-            otp.base,
+            otp.sequences.base,
             u16::MAX - 255
         )
     })
