@@ -167,6 +167,37 @@ fn every_path_in_a_page_exists() {
     assert!(count > 50, "{count} paths");
 }
 
+/// Pages name source files by the end of their path, such as `config/door.rs`.
+#[test]
+fn every_source_file_in_a_page_exists() {
+    let mut sources = Vec::new();
+    let mut directories = vec![root()];
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_str().unwrap();
+            if path.is_dir() && name != "target" && !name.starts_with('.') {
+                directories.push(path);
+            } else if name.ends_with(".rs") {
+                sources.push(path);
+            }
+        }
+    }
+    let (mut missing, mut count) = (Vec::new(), 0);
+    for page in pages() {
+        for word in page.text.split('`').skip(1).step_by(2) {
+            let name = word.split("::").next().unwrap_or_default();
+            let is_name = name.ends_with(".rs") && !name.contains([' ', '*', '{']);
+            count += usize::from(is_name);
+            if is_name && !sources.iter().any(|source| source.ends_with(name)) {
+                missing.push(format!("{}: {name}", page.path.display()));
+            }
+        }
+    }
+    assert_eq!(missing, Vec::<String>::new());
+    assert!(count > 100, "{count} source files");
+}
+
 fn text(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap()
 }
