@@ -94,12 +94,12 @@ reasons! {
     /// Without the first fragment, which was judged, the stack can't use it.
     2 => LaterFragment, "later-fragment", "fragment after the first", Pass, Never;
     3 => Ordinary, "ordinary", "not a port of ours", Pass, Never;
-    4 => Trusted, "trusted", "source need not knock", Pass, Never;
+    4 => Trusted, "trusted", "source is trusted", Pass, Never;
     5 => Flow, "flow", "established connection", Pass, Never;
     6 => Granted, "granted", "source has a grant", Pass, Never;
     7 => OtherFlags, "other-flags", "knock port, but not a knock", Pass, Never;
     /// A new connection to a port that is in no sequence, from a source that was knocking.
-    8 => Scanned, "scanned", "other port touched while knocking", Pass, Knocks;
+    8 => Scanned, "scanned", "packet to an unused port while knocking", Pass, Knocks;
     9 => Unconfirmed, "unconfirmed", "configuration not confirmed in time", Pass, Never;
 
     16 => Truncated, "truncated", "frame ends inside a header", Drop, Drops;
@@ -121,10 +121,10 @@ reasons! {
     49 => NextKnock, "next-knock", "right knock", Drop, Knocks;
     /// SYN retransmission, doubled packet: nothing changes.
     50 => Duplicate, "duplicate", "repeated knock", Drop, Never;
-    51 => Restarted, "restarted", "wrong knock that begins a sequence", Drop, Knocks;
+    51 => Restarted, "restarted", "wrong knock, which begins a new attempt", Drop, Knocks;
     52 => WrongKnock, "wrong-knock", "wrong knock", Drop, Knocks;
     53 => TooLate, "too-late", "knock came too late", Drop, Knocks;
-    54 => NotBegun, "not-begun", "knock that begins nothing", Drop, Knocks;
+    54 => NotBegun, "not-begun", "no sequence begins with this knock", Drop, Knocks;
     55 => Decoy, "decoy", "decoy port", Drop, Knocks;
     56 => LockedOut, "locked-out", "locked out", Drop, Knocks;
     57 => Opened, "opened", "sequence complete", Drop, Always;

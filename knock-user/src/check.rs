@@ -229,7 +229,7 @@ fn effect(door: &Door) -> String {
         }
     }
     if let Some(port) = door.first_tcp().filter(|_| door.reply) {
-        effects.push(format!("tells the knocker tcp/{port}"));
+        effects.push(format!("replies to the client with tcp/{port}"));
     }
     effects.join(", ")
 }

@@ -100,10 +100,10 @@ fn refusal(at: SocketAddr, error: &io::Error) -> String {
         "ports below 1024 can be had at the start only, and by root: choose a higher one for \
          [index] listen"
     } else {
-        "it is tried again"
+        "knock-user tries again every few seconds"
     };
     format!(
-        "clients can't be told which line is next on {at}: {}; {help}",
+        "[index] can't listen on {at}: {}; {help}",
         refused::plain(error)
     )
 }

@@ -187,7 +187,7 @@ impl Instance {
                     .map(|owner| owner.interfaces().join(" and "))
                     .collect();
                 bail!(
-                    "{} are protected apart from each other: {}. Start one for each, or end \
+                    "several instances of knock-user protect {}: {}. Start one for each, or end \
                      one: `knock-user detach --iface {}`",
                     interfaces.join(", "),
                     list.join("; "),

@@ -128,7 +128,7 @@ impl Fate {
     pub fn warning(&self) -> Option<String> {
         match self {
             Self::Untouched => None,
-            Self::GoesOn(needs) => Some(format!("{needs} goes on, {}", needs.of_the_next())),
+            Self::GoesOn(needs) => Some(format!("{needs} continues, {}", needs.of_the_next())),
             Self::Cut(needs) => Some(format!(
                 "{needs} will be cut, because of [established] keep = false, {}; to keep it, set \
                  keep = true, or trust = [\"{}\"]",
@@ -358,19 +358,19 @@ mod tests {
             (
                 "goes on",
                 Fate::GoesOn(needs(&["ssh"])),
-                "your SSH connection from 203.0.113.9 to tcp/22 goes on, and a new one needs a knock \
+                "your SSH connection from 203.0.113.9 to tcp/22 continues, and a new one needs a knock \
                  at door \"ssh\"",
             ),
             (
                 "two doors",
                 Fate::GoesOn(needs(&["ssh", "all"])),
-                "your SSH connection from 203.0.113.9 to tcp/22 goes on, and a new one needs a knock \
+                "your SSH connection from 203.0.113.9 to tcp/22 continues, and a new one needs a knock \
                  at door \"ssh\" or \"all\"",
             ),
             (
                 "no door",
                 Fate::GoesOn(needs(&[])),
-                "your SSH connection from 203.0.113.9 to tcp/22 goes on, and no door opens tcp/22 for \
+                "your SSH connection from 203.0.113.9 to tcp/22 continues, and no door opens tcp/22 for \
                  another one: add one, or trust = [\"203.0.113.9\"]",
             ),
             (

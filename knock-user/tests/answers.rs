@@ -159,7 +159,7 @@ fn the_status_of_a_running_one() {
             "watching       1",
             "counted        123456  not a port of ours",
             "                   78  no grant",
-            "                    9  events not told: too many at once",
+            "                    9  events not reported: too many at once",
         ],
     );
     assert_json(
@@ -177,7 +177,7 @@ fn the_status_of_a_running_one() {
             r#""grants":2,"flows":1,"watchers":1,"counters":["#,
             r#"{"name":"ordinary","text":"not a port of ours","verdict":"pass","count":123456},"#,
             r#"{"name":"no-grant","text":"no grant","verdict":"drop","count":78},"#,
-            r#"{"name":"events-left-out","text":"events not told: too many at once","verdict":null,"count":9}],"#,
+            r#"{"name":"events-left-out","text":"events not reported: too many at once","verdict":null,"count":9}],"#,
             r#""in_force":false,"shortfalls":[{"kind":"missing","interface":"wan","#,
             r#""text":"wan is not protected: not attached"},{"kind":"door-unusable","interface":null,"#,
             r#""text":"nobody can open door web: no sequence is left"}],"#,
@@ -207,7 +207,7 @@ fn the_status_without_a_process_on_trial_and_dry() {
             "               on trial: everything passes in 35s, and no process can take a confirmation; \
              start knock-user, which continues the trial",
             "               no process runs: commands of door ssh are not run",
-            "process        none: knocks and grants go on, and nobody tells or runs commands",
+            "process        none; the kernel still judges knocks and grants, but events are not reported and commands not run",
             "configuration  /etc/knock/seq.toml, 2 doors",
             "interfaces     eth0 native",
             "               eth1 generic",
@@ -398,7 +398,7 @@ fn the_list_of_what_the_map_holds() {
         ],
     );
     let nobody = Answer::List(facts::list([], &doors(), clock()));
-    assert_text(&nobody, &["nobody has a grant"]);
+    assert_text(&nobody, &["no grants"]);
     assert_json(&nobody, r#"{"grants":[]}"#);
 }
 
@@ -454,15 +454,15 @@ fn everything_else() {
             r#"{"source":"203.0.113.9","door":"ssh","ports":["tcp/22"],"until":"2026-03-01T10:10:00.000Z","seconds":599.9}"#),
         (revoked(&["ssh", "web"], 0), &["203.0.113.9 may no longer use ssh, web"],
             r#"{"source":"203.0.113.9","doors":["ssh","web"],"flows":0}"#),
-        (revoked(&["ssh"], 2), &["203.0.113.9 may no longer use ssh; 2 connections of it go on"],
+        (revoked(&["ssh"], 2), &["203.0.113.9 may no longer use ssh; 2 connections from it continue"],
             r#"{"source":"203.0.113.9","doors":["ssh"],"flows":2}"#),
-        (revoked(&[], 1), &["203.0.113.9 has no such grant; 1 connection of it goes on"],
+        (revoked(&[], 1), &["203.0.113.9 has no such grant; 1 connection from it continues"],
             r#"{"source":"203.0.113.9","doors":[],"flows":1}"#),
         (Answer::Explained(explained), &["tcp/22 is protected; opened by ssh", "no grant"],
             r#"{"source":"203.0.113.9","port":"tcp/22","to":null,"verdict":"drop","reason":"no-grant","chain":["tcp/22 is protected; opened by ssh","no grant"]}"#),
         (Answer::Reloaded(reloaded), &["reloaded /etc/knock/seq.toml", "  new door: web", "  no longer protected: tcp/3306"],
             r#"{"config":"/etc/knock/seq.toml","changes":["new door: web","no longer protected: tcp/3306"],"warnings":["seq.toml:3: warning"]}"#),
-        (confirmed(true), &["confirmed: it stays as it is"], r#"{"was_unconfirmed":true}"#),
+        (confirmed(true), &["confirmed: the configuration stays in force"], r#"{"was_unconfirmed":true}"#),
         (confirmed(false), &["there is nothing to confirm"], r#"{"was_unconfirmed":false}"#),
         (detached(&["eth0", "eth1"], &["tcp/22"]), &["tcp/22 is no longer protected on eth0", "tcp/22 is no longer protected on eth1"],
             r#"{"interfaces":["eth0","eth1"],"ports":["tcp/22"]}"#),
@@ -480,6 +480,6 @@ fn answers_do_nothing_to_a_terminal() {
         config: "evil\u{1b}[2J".to_owned(),
         ..Reloaded::default()
     });
-    let lines = ["reloaded evil\\u{1b}[2J", "  nothing is different"];
+    let lines = ["reloaded evil\\u{1b}[2J", "  no changes"];
     assert_text(&answer, &lines);
 }

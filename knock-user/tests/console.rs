@@ -131,11 +131,11 @@ fn an_event_is_a_line() {
         ("closed", event(V4, Reason::Closed, 2, 2, Tcp, 9000), "12:00:01.123 closed  203.0.113.9  shut  tcp/22 closing sequence complete"),
         ("first knock", event(V4, Reason::FirstKnock, 0, 1, Tcp, 7000), "12:00:01.123 knock   203.0.113.9  ssh  1/3 tcp/7000"),
         ("next knock", event(V6, Reason::NextKnock, 0, 2, Udp, 8000), "12:00:01.123 knock   2001:db8::9  ssh  2/3 udp/8000"),
-        ("begins anew", event(V4, Reason::Restarted, 0, 1, Tcp, 7000), "12:00:01.123 knock   203.0.113.9  ssh  1/3 tcp/7000 begins anew"),
-        ("begins nothing", event(V4, Reason::NotBegun, NO_DOOR, 0, Tcp, 8000), "12:00:01.123 knock   203.0.113.9  -  tcp/8000 begins nothing"),
+        ("begins anew", event(V4, Reason::Restarted, 0, 1, Tcp, 7000), "12:00:01.123 knock   203.0.113.9  ssh  1/3 tcp/7000 begins a new attempt"),
+        ("begins nothing", event(V4, Reason::NotBegun, NO_DOOR, 0, Tcp, 8000), "12:00:01.123 knock   203.0.113.9  -  tcp/8000 begins no sequence"),
         ("repeated", event(V4, Reason::Duplicate, 0, 1, Tcp, 7000), "12:00:01.123 knock   203.0.113.9  ssh  1/3 tcp/7000 again"),
         ("wrong knock", event(V4, Reason::WrongKnock, 0, 2, Tcp, 9001), "12:00:01.123 reset   203.0.113.9  ssh  tcp/9001 wrong knock after 2/3"),
-        ("scan", event(V4, Reason::Scanned, 0, 1, Tcp, 443), "12:00:01.123 reset   203.0.113.9  ssh  tcp/443 other port touched while knocking after 1/3"),
+        ("scan", event(V4, Reason::Scanned, 0, 1, Tcp, 443), "12:00:01.123 reset   203.0.113.9  ssh  tcp/443 packet to an unused port while knocking after 1/3"),
         ("late", event(V4, Reason::TooLate, 0, 2, Tcp, 9000), "12:00:01.123 late    203.0.113.9  ssh  tcp/9000 came too late after 2/3"),
         ("decoy", event(V4, Reason::Decoy, NO_DOOR, 0, Tcp, 4444), "12:00:01.123 decoy   203.0.113.9  -  tcp/4444 decoy port"),
         ("decoy on the way", event(V4, Reason::Decoy, 0, 2, Tcp, 4444), "12:00:01.123 decoy   203.0.113.9  ssh  tcp/4444 decoy port after 2/3"),
@@ -144,7 +144,7 @@ fn an_event_is_a_line() {
         ("full", event(V4, Reason::GrantsFull, 0, 3, Tcp, 9000), "12:00:01.123 full    203.0.113.9  ssh  tcp/22 no room for another grant"),
         ("contended", event(V4, Reason::Contended, NO_DOOR, 0, Tcp, 7000), "12:00:01.123 dropped  203.0.113.9  -  tcp/7000 progress changed by other CPUs"),
         ("unreadable", Event { source: Default::default(), ..event(V4, Reason::Truncated, NO_DOOR, 0, Tcp, 0) }, "12:00:01.123 dropped  -  -  frame ends inside a header"),
-        ("passed", event(V4, Reason::Trusted, NO_DOOR, 0, Tcp, 22), "12:00:01.123 passed  203.0.113.9  -  tcp/22 source need not knock"),
+        ("passed", event(V4, Reason::Trusted, NO_DOOR, 0, Tcp, 22), "12:00:01.123 passed  203.0.113.9  -  tcp/22 source is trusted"),
         ("a door that is not there", event(V4, Reason::FirstKnock, 77, 1, Tcp, 7000), "12:00:01.123 knock   203.0.113.9  -  tcp/7000"),
         ("a reason of another version", Event { reason: 250, ..event(V4, Reason::Opened, NO_DOOR, 0, Tcp, 22) }, "12:00:01.123 dropped  203.0.113.9  -  reason 250"),
         ("a name that does something", event(V4, Reason::Opened, 4, 1, Tcp, 22), "12:00:01.123 opened  203.0.113.9  e\\u{1b}[31mvil\\n  for 30s"),
@@ -263,7 +263,7 @@ fn repeated_refusals_are_one_line_of_text_and_an_object_each() {
         told(false, false, tell),
         "12:00:00.000 denied  203.0.113.9  -  tcp/22 no grant\n\
          12:00:03.000 denied  203.0.113.9  -  tcp/80 no grant\n\
-         12:00:17.000 denied  203.0.113.9  -  tcp/22 no grant, 17 times more in 17s\n\
+         12:00:17.000 denied  203.0.113.9  -  tcp/22 no grant, 17 more times in 17s\n\
          12:00:30.000 denied  203.0.113.9  -  tcp/22 no grant\n"
     );
     assert_eq!(told(true, false, tell).lines().count(), 20);
@@ -321,8 +321,8 @@ fn too_many_lines_of_a_kind_are_summed_up() {
         rest,
         [
             words("12:00:00.000 opened 203.0.113.9 games udp/60000-61000, tcp/80 for 30s"),
-            words("12:00:00.000 closed 203.0.113.9 games udp/60000-61000, tcp/80 time is over"),
-            words("12:00:00.000 closed 203.0.113.9 ssh tcp/22 time is over"),
+            words("12:00:00.000 closed 203.0.113.9 games udp/60000-61000, tcp/80 expired"),
+            words("12:00:00.000 closed 203.0.113.9 ssh tcp/22 expired"),
             words(
                 "12:00:01.000 left out - - 873 lines of opened (873 sources, 1 door): too many at once"
             ),
@@ -381,11 +381,11 @@ fn the_ledger_is_told_in_lines() {
         ("opened by hand", Action::Opened { source, door: 0, until_ms, by: Some(0) }, "12:00:01.123 opened  203.0.113.9  ssh  tcp/22 for 1m30s granted by uid 0\n"),
         ("refreshed", Action::Refreshed { source, door: 0, until_ms, by: None }, "12:00:01.123 refreshed  203.0.113.9  ssh  tcp/22 for 1m30s\n"),
         ("refreshed by hand", Action::Refreshed { source, door: 0, until_ms, by: Some(1000) }, "12:00:01.123 refreshed  203.0.113.9  ssh  tcp/22 for 1m30s granted by uid 1000\n"),
-        ("expired", closed(0, Ending::Expired), "12:00:01.123 closed  203.0.113.9  ssh  tcp/22 time is over\n"),
-        ("by a sequence", closed(0, Ending::Sequence { by: Some(2) }), "12:00:01.123 closed  203.0.113.9  ssh  tcp/22 closing sequence shut\n"),
-        ("by some sequence", closed(0, Ending::Sequence { by: None }), "12:00:01.123 closed  203.0.113.9  ssh  tcp/22 closing sequence\n"),
+        ("expired", closed(0, Ending::Expired), "12:00:01.123 closed  203.0.113.9  ssh  tcp/22 expired\n"),
+        ("by a sequence", closed(0, Ending::Sequence { by: Some(2) }), "12:00:01.123 closed  203.0.113.9  ssh  tcp/22 by the closing sequence shut\n"),
+        ("by some sequence", closed(0, Ending::Sequence { by: None }), "12:00:01.123 closed  203.0.113.9  ssh  tcp/22 by a closing sequence\n"),
         ("by hand", closed(0, Ending::Revoked { by: 0 }), "12:00:01.123 closed  203.0.113.9  ssh  tcp/22 revoked by uid 0\n"),
-        ("no longer configured", closed(0, Ending::Removed), "12:00:01.123 closed  203.0.113.9  ssh  tcp/22 the configuration no longer has it\n"),
+        ("no longer configured", closed(0, Ending::Removed), "12:00:01.123 closed  203.0.113.9  ssh  tcp/22 removed from the configuration\n"),
         ("a removal", Action::Remove { key }, ""),
     ];
     for (name, action, line) in rows {

@@ -325,7 +325,7 @@ const PLAIN: Row = Row {
 
 const PROTECTED: &str = "tcp/22 is protected; opened by ssh, wide, inner (to 198.51.100.1)";
 const UNTRUSTED: &str = "203.0.113.7 is not trusted";
-const IDLE: &str = "it is not knocking";
+const IDLE: &str = "no attempt is under way";
 const NO_GRANT: &str = "a new connection would be dropped: no grant";
 const GRANTED: &str = "a new connection would pass: source has a grant";
 
@@ -355,7 +355,7 @@ const ROWS: &[Row] = &[
             "192.0.2.9 is trusted",
             "no grant",
             IDLE,
-            "a new connection would pass: source need not knock",
+            "a new connection would pass: source is trusted",
         ],
         ..PLAIN
     },
@@ -367,7 +367,7 @@ const ROWS: &[Row] = &[
             "2001:db8:1::9 is trusted",
             "no grant",
             IDLE,
-            "a new connection would pass: source need not knock",
+            "a new connection would pass: source is trusted",
         ],
         ..PLAIN
     },
@@ -389,7 +389,7 @@ const ROWS: &[Row] = &[
         chain: &[
             PROTECTED,
             UNTRUSTED,
-            "it has a grant of ssh, 12s left",
+            "it has a grant for ssh, 12s left",
             IDLE,
             GRANTED,
         ],
@@ -402,7 +402,7 @@ const ROWS: &[Row] = &[
         chain: &[
             PROTECTED,
             "2001:db8::7 is not trusted",
-            "it has a grant of wide, 10m left",
+            "it has a grant for wide, 10m left",
             IDLE,
             GRANTED,
         ],
@@ -440,7 +440,7 @@ const ROWS: &[Row] = &[
             PROTECTED,
             UNTRUSTED,
             "no grant",
-            "1 connection of it goes on",
+            "1 connection from it continues",
             IDLE,
             NO_GRANT,
         ],
@@ -454,7 +454,7 @@ const ROWS: &[Row] = &[
             "udp/60500 is protected; opened by wide",
             UNTRUSTED,
             "no grant",
-            "1 connection of it goes on",
+            "1 connection from it continues",
             IDLE,
             "a datagram would be dropped: no grant",
         ],
@@ -507,7 +507,7 @@ const ROWS: &[Row] = &[
         chain: &[
             "tcp/9000 is knock 3 of 3 of ssh",
             IDLE,
-            "a new connection would be dropped: knock that begins nothing",
+            "a new connection would be dropped: no sequence begins with this knock",
         ],
         ..PLAIN
     },
@@ -544,12 +544,12 @@ const ROWS: &[Row] = &[
         ..PLAIN
     },
     Row {
-        name: "a knock that begins nothing",
+        name: "a no sequence begins with this knock",
         port: "tcp/9000",
         chain: &[
             "tcp/9000 is knock 3 of 3 of ssh",
             IDLE,
-            "a new connection would be dropped: knock that begins nothing",
+            "a new connection would be dropped: no sequence begins with this knock",
         ],
         ..PLAIN
     },
@@ -591,9 +591,9 @@ const ROWS: &[Row] = &[
         steps: &[SSH[0]],
         port: "tcp/5555",
         chain: &[
-            "tcp/5555 is not protected; who touches it while knocking knocks wrong",
+            "tcp/5555 is an unused port: packets pass, and a new connection to it resets an attempt",
             "1 of 3 knocks of ssh made, 25s left for the rest",
-            "a new connection would pass: other port touched while knocking (after 1 of 3 of ssh)",
+            "a new connection would pass: packet to an unused port while knocking (after 1 of 3 of ssh)",
         ],
         ..PLAIN
     },
@@ -601,7 +601,7 @@ const ROWS: &[Row] = &[
         name: "another port",
         port: "tcp/5555",
         chain: &[
-            "tcp/5555 is not protected; who touches it while knocking knocks wrong",
+            "tcp/5555 is an unused port: packets pass, and a new connection to it resets an attempt",
             "a new connection would pass: not a port of ours",
         ],
         ..PLAIN
@@ -611,7 +611,7 @@ const ROWS: &[Row] = &[
         steps: &[SSH[0]],
         port: "tcp/443",
         chain: &[
-            "tcp/443 is not protected, and no wrong knock either",
+            "tcp/443 is exempt: packets pass, and reset no attempt",
             "1 of 3 knocks of ssh made, 25s left for the rest",
             "a new connection would pass: not a port of ours",
         ],
@@ -625,7 +625,7 @@ const ROWS: &[Row] = &[
             UNTRUSTED,
             "no grant",
             IDLE,
-            "1 of 2 failed attempts that lock out",
+            "1 of 2 failed attempts before a lockout",
             NO_GRANT,
         ],
         ..PLAIN
@@ -643,7 +643,7 @@ const ROWS: &[Row] = &[
         chain: &[
             "tcp/7000 is knock 1 of 3 of ssh",
             IDLE,
-            "locked out for 40s more: knocks are not listened to",
+            "locked out for 40s more: knocks are ignored",
             "a new connection would be dropped: locked out",
         ],
         ..PLAIN
@@ -672,7 +672,7 @@ const ROWS: &[Row] = &[
         chain: &[
             PROTECTED,
             UNTRUSTED,
-            "it has a grant of inner, 30s left",
+            "it has a grant for inner, 30s left",
             IDLE,
             GRANTED,
         ],
@@ -692,7 +692,7 @@ const ROWS: &[Row] = &[
         chain: &[
             PROTECTED,
             UNTRUSTED,
-            "it has a grant of ssh, 30s left",
+            "it has a grant for ssh, 30s left",
             IDLE,
             GRANTED,
         ],
@@ -752,7 +752,7 @@ fn knocks_that_are_proved() {
         knock = ["tcp/7000", "tcp/9000", "tcp/8000"]
         open = ["tcp/22"]
     "#;
-    const COUNTS: &str = "it counts when a handshake has proved where it comes from";
+    const COUNTS: &str = "it counts once a TCP handshake has proved the source";
     let host = Kernel::with(PROVED, Features::default());
     for source in [A, SIX] {
         for (port, what, last, verdict) in [
@@ -801,14 +801,14 @@ fn on_trial_and_in_a_dry_run() {
             Features::DRY_RUN,
             0,
             "this is a dry run: nothing is dropped",
-            "a new connection would be dropped if this were no dry run: no grant",
+            "a new connection would be dropped if this were not a dry run: no grant",
             "pass",
         ),
         (
             "not confirmed yet",
             Features::CONFIRM,
             0,
-            "everything passes in 40s, unless it is confirmed",
+            "on trial: everything passes in 40s unless `knock-user confirm` is run",
             NO_GRANT,
             "drop",
         ),

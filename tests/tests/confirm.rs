@@ -229,7 +229,10 @@ fn a_trial_is_announced() {
         assert_eq!(told[0]["until"], told[1]["until"], "{told:?}");
         let (code, told) = daemon::ask(&net.server, &["confirm"]);
         assert_eq!(code, Some(0), "{told}");
-        assert!(told.contains("confirmed: it stays as it is"), "{told}");
+        assert!(
+            told.contains("confirmed: the configuration stays in force"),
+            "{told}"
+        );
         trial.stop();
     });
 }

@@ -277,9 +277,9 @@ const SITUATIONS: &[Situation] = &[
     ("a last knock", &[Knock("tcp/7000 udp/8000")], "tcp/9000", "a new connection would be dropped: sequence complete (ssh opens tcp/22, udp/5353 for 10m)"),
     ("half way", &[Knock("tcp/7000 udp/8000")], "tcp/22", "a new connection would be dropped: no grant"),
     ("a wrong knock", &[Knock("tcp/7000")], "tcp/9000", "a new connection would be dropped: wrong knock (after 1 of 3 of ssh)"),
-    ("a knock that begins nothing", &[], "udp/8000", "a datagram would be dropped: knock that begins nothing"),
+    ("a no sequence begins with this knock", &[], "udp/8000", "a datagram would be dropped: no sequence begins with this knock"),
     ("a decoy", &[Knock("tcp/7000")], "tcp/7001", "a new connection would be dropped: decoy port (after 1 of 3 of ssh)"),
-    ("another port", &[Knock("tcp/7000")], "tcp/5555", "a new connection would pass: other port touched while knocking (after 1 of 3 of ssh)"),
+    ("another port", &[Knock("tcp/7000")], "tcp/5555", "a new connection would pass: packet to an unused port while knocking (after 1 of 3 of ssh)"),
     ("another port, not knocking", &[], "tcp/5555", "a new connection would pass: not a port of ours"),
     ("an exempt port", &[Knock("tcp/7000")], "tcp/443", "a new connection would pass: not a port of ours"),
     ("locked out", &[Knock("tcp/7000 tcp/9000 tcp/7000 tcp/9000")], "tcp/7000", "a new connection would be dropped: locked out"),
@@ -311,7 +311,7 @@ fn what_is_explained_is_what_a_packet_finds() {
             let explained = explained(net, trusted.from, "tcp/22");
             assert_eq!(
                 last_sentence(&explained),
-                "a new connection would pass: source need not knock"
+                "a new connection would pass: source is trusted"
             );
             trusted.finds_open(SSH, "trusted");
             daemon.stop();
@@ -591,7 +591,7 @@ fn one_of_several() {
         }
         ask(&net.server, "reload --process 1").fails(COULD_NOT, "no knock-user protects anything");
         for words in ["list", "detach", "grant 203.0.113.9 --door ssh"] {
-            let reason = "b0; b1 are protected apart from each other: say which with --iface";
+            let reason = "choose one with --iface: several instances of knock-user run here, which protect b0; b1";
             ask(&net.server, words).fails(MISUSE, reason);
         }
         for (link, daemon) in [(SERVER_LINK, &one), (SERVER_LINK_2, &two)] {

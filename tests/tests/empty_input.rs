@@ -268,7 +268,7 @@ fn what_is_left_out_is_announced() {
         fs::write(&path, format!("{both}protect = [\"tcp/80\"]\n")).unwrap();
         let (code, told) = daemon::ask(&net.server, &["reload"]);
         assert_eq!(code, Some(0), "{told}");
-        for words in ["no more door: ssh", "no longer protected: tcp/22"] {
+        for words in ["removed door: ssh", "no longer protected: tcp/22"] {
             assert!(told.contains(words), "no {words} in {told}");
         }
         assert!(process.stop(SIGTERM).status.success());

@@ -130,7 +130,7 @@ fn a_file_with_errors_changes_nothing() {
         }
         assert_eq!(daemon.told(&json!({"event": "reloaded"})), [] as [Value; 0]);
         let told = daemon.reload(BEFORE);
-        assert_eq!(changes(&told), "[]", "nothing is different");
+        assert_eq!(changes(&told), "[]", "no changes");
         daemon.stop();
     });
 }
@@ -169,7 +169,7 @@ fn doors_change_and_who_is_in_stays_in() {
         let told = daemon.reload(&after);
         for words in [
             "new door: new",
-            "no more door: web",
+            "removed door: web",
             "changed door: ssh",
             "tcp/8080",
         ] {

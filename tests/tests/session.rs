@@ -20,7 +20,7 @@ fn ones_own_connection() {
             "kept",
             "",
             true,
-            Some("goes on, and a new one needs a knock at door \"ssh\""),
+            Some("continues, and a new one needs a knock at door \"ssh\""),
         ),
         (
             "cut",

@@ -28,7 +28,7 @@ fn check_names_what_a_file_does_not_reach() {
                 "\"t9\"",
                 &[
                     "not protected: b0 (192.0.2.2, ",
-                    "whoever comes in there needs no knock",
+                    "clients need no knock there",
                 ],
                 &["there is no interface"],
             ),

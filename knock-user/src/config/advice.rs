@@ -174,14 +174,14 @@ impl Advice<'_> {
         };
         let cure = match door.verify {
             Verify::Packet => "let the last knock be UDP",
-            Verify::Handshake => "who knocks from behind one needs to know the port",
+            Verify::Handshake => "clients behind one need to know the port",
         };
         self.of_door(
             index,
             "reply",
             format!(
                 "the last knock is {knock}, and no address translation or firewall before the \
-                 knocker lets a datagram in as the answer to it: {cure}"
+                 client lets a datagram in as the answer to it: {cure}"
             ),
         );
     }
@@ -191,7 +191,7 @@ impl Advice<'_> {
         if let Some(prefix) = everybody.copied() {
             self.of_file(
                 "trust",
-                format!("{prefix} is everybody, so nobody of that family need knock: narrow it"),
+                format!("{prefix} covers every address of its family, so nobody needs to knock: narrow it"),
             );
         }
     }
@@ -201,8 +201,8 @@ impl Advice<'_> {
         if lockout.is_some_and(|lockout| lockout.scope == Scope::Global) {
             self.of_file(
                 "lockout",
-                "scope = \"global\": anybody who knocks wrong locks everybody out, you too; \
-                 \"source\" locks out only the one who failed",
+                "scope = \"global\": anybody can lock everybody out with wrong knocks, you too; \
+                 \"source\" locks out only the source that failed",
             );
         }
     }

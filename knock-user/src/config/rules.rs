@@ -157,7 +157,7 @@ impl Rules<'_> {
     fn replies(&mut self) {
         for (index, door) in self.settings.doors.iter().enumerate() {
             if door.reply && door.first_tcp().is_none() {
-                let reason = "true tells the knocker the TCP port that was opened, and this door \
+                let reason = "true tells the client the TCP port that was opened, and this door \
                               opens none: leave it out";
                 self.add(index, "reply", reason.to_owned());
             }

@@ -229,16 +229,9 @@ impl<W: Write> Console<W> {
             self.lines_left_out(left_out, now_ns);
         }
         for repeated in self.repeats.due(now_ns, at_end) {
-            let times = match repeated.times {
-                1 => "once".to_owned(),
-                times => count(times, "time"),
-            };
+            let times = count(repeated.times, "more time");
             let mut line = repeated.line;
-            line.why = format!(
-                "{}, {times} more in {}",
-                line.why,
-                spell_short(repeated.within)
-            );
+            line.why = format!("{}, {times} in {}", line.why, spell_short(repeated.within));
             self.write_columns(repeated.last_ns, &line);
         }
     }

@@ -8,7 +8,7 @@ use super::{
     Console, What,
     record::Record,
     telling::Line,
-    text::{count, list, verb},
+    text::{about, count, list, verb},
 };
 use crate::{admission::Refusal, ledger::Adopted, terminal::harmless};
 
@@ -99,9 +99,9 @@ impl<W: Write> Console<W> {
     /// Tells that an interface can't be protected, and what cures that.
     pub fn refused(&mut self, interface: &str, refusal: &Refusal, at_ns: u64) {
         let text = format!(
-            "{} is NOT protected: {}; it is tried again by itself",
+            "{} is NOT protected: {}; knock-user tries again every second",
             harmless(interface),
-            harmless(&refusal.to_string())
+            harmless(&about(refusal.interface(), &refusal.to_string()))
         );
         let because = refusal.to_string();
         let record = Record {
@@ -144,7 +144,7 @@ impl<W: Write> Console<W> {
     /// Tells that another configuration is in place, and what is different.
     pub fn reloaded(&mut self, changes: &[String], at_ns: u64) {
         let what = match changes {
-            [] => "nothing is different".to_owned(),
+            [] => "no changes".to_owned(),
             changes => changes.join("; "),
         };
         let text = format!("reloaded: {}", harmless(&what));
@@ -160,7 +160,7 @@ impl<W: Write> Console<W> {
     pub fn trial(&mut self, until_ms: u64, goes_back: bool, at_ns: u64) {
         let left_ms = until_ms.saturating_sub(at_ns / NANOS_PER_MILLI);
         let end = match goes_back {
-            true => "the configuration before is put back",
+            true => "the previous configuration is restored",
             false => "everything is undone, and the ports are open",
         };
         let text = format!(
@@ -178,7 +178,7 @@ impl<W: Write> Console<W> {
 
     /// Tells that what was on trial stays.
     pub fn confirmed(&mut self, at_ns: u64) {
-        let text = "confirmed: what was on trial stays";
+        let text = "confirmed: the configuration stays in force";
         self.say(at_ns, What::Confirmed, text, Record::default());
     }
 

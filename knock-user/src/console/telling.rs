@@ -178,7 +178,7 @@ impl<W: Write> Console<W> {
     /// Tells which connections were there before the program, and go on.
     pub fn kept(&mut self, flows: &[FlowKey], at_ns: u64) {
         for flow in flows {
-            let why = format!("connection from port {} goes on", flow.source_port);
+            let why = format!("connection from port {} continues", flow.source_port);
             self.flow(What::Kept, flow, why, Record::default(), at_ns);
         }
     }
@@ -374,8 +374,8 @@ fn describe(reason: Reason, event: &Event, door: Option<&DoorText>, port: &str) 
         Reason::Closed => (What::Closed, join(&opens, reason.text())),
         Reason::FirstKnock | Reason::NextKnock => (What::Knock, at_stage),
         Reason::Duplicate => (What::Knock, format!("{at_stage} again")),
-        Reason::Restarted => (What::Knock, format!("{at_stage} begins anew")),
-        Reason::NotBegun => (What::Knock, format!("{port} begins nothing")),
+        Reason::Restarted => (What::Knock, format!("{at_stage} begins a new attempt")),
+        Reason::NotBegun => (What::Knock, format!("{port} begins no sequence")),
         Reason::WrongKnock | Reason::Scanned => (What::Reset, after(reason.text())),
         Reason::TooLate => (What::Late, after("came too late")),
         Reason::Spent => (What::Reset, after(reason.text())),
@@ -406,9 +406,11 @@ fn describe(reason: Reason, event: &Event, door: Option<&DoorText>, port: &str) 
 
 fn ending_text(ending: Ending, by: Option<&str>) -> String {
     match ending {
-        Ending::Expired => "time is over".to_owned(),
-        Ending::Removed => "the configuration no longer has it".to_owned(),
-        Ending::Sequence { .. } => join("closing sequence", by.unwrap_or_default()),
+        Ending::Expired => "expired".to_owned(),
+        Ending::Removed => "removed from the configuration".to_owned(),
+        Ending::Sequence { .. } => by.map_or("by a closing sequence".to_owned(), |by| {
+            format!("by the closing sequence {by}")
+        }),
         Ending::Revoked { .. } => join("revoked by", by.unwrap_or_default()),
     }
 }

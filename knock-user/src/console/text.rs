@@ -17,6 +17,15 @@ pub fn verb<'v>(ports: &[String], one: &'v str, many: &'v str) -> &'v str {
     }
 }
 
+/// A reason that begins with the name of what it is about, for a sentence that has the name already:
+/// `it has no Ethernet frames`.
+pub fn about(name: &str, because: &str) -> String {
+    match because.strip_prefix(name) {
+        Some(rest) if rest.starts_with(' ') => format!("it{rest}"),
+        Some(_) | None => because.to_owned(),
+    }
+}
+
 /// `1 door`, `2 doors`.
 pub fn count(number: u64, noun: &str) -> String {
     let plural = if number == 1 { "" } else { "s" };
@@ -38,6 +47,29 @@ mod tests {
             let ports: Vec<_> = ports.iter().map(|&port| port.to_owned()).collect();
             let told = format!("{} {}", list(&ports), verb(&ports, "is", "are"));
             assert_eq!(told, expected);
+        }
+    }
+
+    #[test]
+    fn a_name_is_written_once() {
+        for (name, because, text) in [
+            (
+                "tun0",
+                "tun0 has no Ethernet frames",
+                "it has no Ethernet frames",
+            ),
+            (
+                "eth",
+                "eth0 has no Ethernet frames",
+                "eth0 has no Ethernet frames",
+            ),
+            (
+                "tun0",
+                "there is no such interface",
+                "there is no such interface",
+            ),
+        ] {
+            assert_eq!(about(name, because), text, "{because}");
         }
     }
 }

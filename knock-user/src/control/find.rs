@@ -25,7 +25,7 @@ pub(super) fn find(ask: &Ask, interface: Option<&str>) -> Result<Option<Instance
         (several, _) => {
             let list: Vec<_> = several.iter().map(interfaces).collect();
             Err(Misuse(format!(
-                "{} are protected apart from each other: say which with --iface",
+                "choose one with --iface: several instances of knock-user run here, which protect {}",
                 list.join("; ")
             ))
             .into())
@@ -76,7 +76,7 @@ pub(super) fn nothing(interface: Option<&str>) -> String {
     match interface {
         Some(interface) => {
             format!(
-                "no knock-user protects {interface}; `knock-user status` tells what is protected"
+                "no knock-user protects {interface}; `knock-user status` shows what is protected"
             )
         }
         None => "no knock-user protects anything in this network namespace: `knock-user --iface \

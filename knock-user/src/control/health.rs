@@ -10,6 +10,7 @@ use knock_sequence::duration::spell_short;
 
 use super::answers::{Shortfall, Status};
 use crate::{
+    console::text::about,
     coverage::State,
     refused,
     {config, registry::Registry},
@@ -52,7 +53,9 @@ pub fn judged(mut status: Status, registry: &Registry, circumstances: &Circumsta
         found.short(
             "reload-failed",
             None,
-            format!("the last reload failed, and what was read before is in force: {because}"),
+            format!(
+                "the last reload failed, and the previous configuration is in force: {because}"
+            ),
         );
     }
     found.notes.extend(circumstances.under_way.clone());
@@ -101,6 +104,8 @@ impl Found {
                 true => "is blocked",
                 false => "is not protected",
             };
+            let known = interface.now.as_ref().unwrap_or(&interface.name);
+            let because = about(known, because);
             let text = format!("{} {is}: {because}", interface.name);
             self.short(&interface.state, Some(&interface.name), text);
         }
@@ -170,7 +175,7 @@ impl Found {
             self.short("no-process", None, format!("no process runs: {need}"));
         }
         if registry.needs_process.is_empty() {
-            let note = "no process runs: grants end in time, and events are not written";
+            let note = "no process runs: grants still expire, but events are not reported and commands not run";
             self.notes.push(note.to_owned());
         }
     }

@@ -11,7 +11,7 @@ use super::{
     protocol::Answer,
 };
 use crate::{
-    console::text::{count, list, verb},
+    console::text::{about, count, list, verb},
     coverage::State,
     terminal::harmless,
 };
@@ -45,7 +45,7 @@ impl Told {
             Answer::Explained(explanation) => explanation.chain.clone(),
             Answer::Reloaded(reloaded) => self::reloaded(reloaded),
             Answer::Confirmed(confirmed) if confirmed.was_unconfirmed => {
-                vec!["confirmed: it stays as it is".to_owned()]
+                vec!["confirmed: the configuration stays in force".to_owned()]
             }
             Answer::Confirmed(_) => vec!["there is nothing to confirm".to_owned()],
             Answer::Detached(detached) => self::detached(detached),
@@ -87,7 +87,10 @@ impl Told {
                 (None, Some(because)) if interface.state == State::Blocked.name() => {
                     format!("BLOCKED: {because}")
                 }
-                (None, Some(because)) => format!("NOT protected: {because}"),
+                (None, Some(because)) => {
+                    let known = interface.now.as_ref().unwrap_or(&interface.name);
+                    format!("NOT protected: {}", about(known, because))
+                }
                 (None, None) => "NOT protected".to_owned(),
             };
             let name = if index == 0 { "interfaces" } else { "" };
@@ -144,7 +147,7 @@ impl Told {
 
     fn process(&self, status: &Status) -> String {
         let Some(pid) = status.pid else {
-            return "none: knocks and grants go on, and nobody tells or runs commands".to_owned();
+            return "none; the kernel still judges knocks and grants, but events are not reported and commands not run".to_owned();
         };
         let mut text = pid.to_string();
         if let Some(since) = status.since.as_deref() {
@@ -158,7 +161,7 @@ impl Told {
 
     fn list(&self, grants: &Grants) -> Vec<String> {
         if grants.grants.is_empty() {
-            return vec!["nobody has a grant".to_owned()];
+            return vec!["no grants".to_owned()];
         }
         let mut rows = vec![["SOURCE", "DOOR", "PORTS", "LEFT", "SINCE", "BY"].map(str::to_owned)];
         let unknown = || "-".to_owned();
@@ -233,8 +236,8 @@ fn revoked(revoked: &Revoked) -> String {
     };
     match flows {
         0 => what,
-        1 => format!("{what}; 1 connection of it goes on"),
-        _ => format!("{what}; {flows} connections of it go on"),
+        1 => format!("{what}; 1 connection from it continues"),
+        _ => format!("{what}; {flows} connections from it continue"),
     }
 }
 
@@ -242,7 +245,7 @@ fn reloaded(reloaded: &Reloaded) -> Vec<String> {
     let mut lines = vec![format!("reloaded {}", reloaded.config)];
     lines.extend(reloaded.changes.iter().map(|change| format!("  {change}")));
     if reloaded.changes.is_empty() {
-        lines.push("  nothing is different".to_owned());
+        lines.push("  no changes".to_owned());
     }
     lines
 }

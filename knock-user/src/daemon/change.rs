@@ -124,7 +124,7 @@ impl<W: Write> Daemon<W> {
             let source = std::net::IpAddr::from(source);
             match door {
                 Some(door) => tracing::warn!(
-                    "the grant of {source} ended: the configuration no longer has the door {door}"
+                    "the grant of {source} ended: door {door} was removed from the configuration"
                 ),
                 None => tracing::warn!(
                     "the grant of {source} ended: it is not known which door gave it"
@@ -227,7 +227,7 @@ pub(super) fn difference(old: &Plan, new: &Plan) -> Vec<String> {
     let mut words = Vec::new();
     words.extend(named("new door", only_in(&new_doors, &old_doors).iter()));
     words.extend(named(
-        "no more door",
+        "removed door",
         only_in(&old_doors, &new_doors).iter(),
     ));
     let is_changed =

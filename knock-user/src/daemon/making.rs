@@ -64,7 +64,7 @@ impl Making {
         let what = match self.purpose {
             Purpose::Reload { .. } => "a reload is under way",
             Purpose::GoBack(_) => {
-                "the trial ended without a confirmation, and the configuration before is being \
+                "the trial ended without a confirmation, and the previous configuration is being \
                  put back"
             }
         };

@@ -211,7 +211,7 @@ impl<W: Write> Daemon<W> {
         };
         if !put.opened.is_empty() {
             tracing::warn!(
-                "no longer protected: {}, which the configuration before protected",
+                "no longer protected: {}, which the previous configuration protected",
                 put.opened.join(", ")
             );
         }

@@ -9,7 +9,7 @@ use knock_sequence::duration::spell_short;
 use super::Daemon;
 use crate::{
     clock,
-    console::text::list,
+    console::text::{about, list},
     coverage::{Coverage, State},
     refused, supervisor,
 };
@@ -35,7 +35,7 @@ impl<W: Write> Daemon<W> {
             Ok(interfaces) => interfaces,
             Err(error) => {
                 let error = refused::told(&error);
-                return format!("it can't be told what is in force: {error}");
+                return format!("what is in force can't be read: {error}");
             }
         };
         let mut text = sentence(&self.ports, &interfaces, self.run.dry_run);
@@ -56,9 +56,9 @@ impl<W: Write> Daemon<W> {
                 .and_then(|one| one.state.because())
                 .unwrap_or_default();
             tracing::warn!(
-                "{name} has not been protected for {}: {because}; `knock-user status` fails as \
-                 long as that is so",
-                spell_short(Duration::from_millis(waited_ms))
+                "{name} has not been protected for {}: {}; until it is, `knock-user status` fails",
+                spell_short(Duration::from_millis(waited_ms)),
+                about(&name, &because)
             );
         }
         Ok(())

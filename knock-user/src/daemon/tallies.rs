@@ -54,11 +54,11 @@ impl Tallies {
                 ),
                 lack(
                     Tally::ProgressRefused as usize,
-                    "no room for progress: knocks were not taken",
+                    "no room for progress: knocks were ignored",
                 ),
                 lack(
                     Reason::GrantsFull as usize,
-                    "no room for another grant: who knocked was not let in",
+                    "no room for another grant: the client was not let in",
                 ),
             ],
         }

@@ -95,7 +95,7 @@ impl<W: Write> Daemon<W> {
             return Some(Outcome::Unconfirmed);
         };
         self.last_trial = Some(LastTrial::Undone(now_ms));
-        tracing::warn!("no confirmation came: the configuration before is being put back");
+        tracing::warn!("no confirmation came: the previous configuration is being restored");
         trial.back = Some(plan.clone());
         self.begin(Purpose::GoBack(trial), None, move || Ok(plan));
         None
@@ -111,7 +111,7 @@ impl<W: Write> Daemon<W> {
         });
         if let Err(error) = back {
             tracing::warn!(
-                "the configuration before is not back yet, and this is tried again: {}",
+                "the previous configuration could not be restored, and knock-user tries again: {}",
                 refused::told(&error)
             );
             let until_ms = clock::boot_ms().saturating_add(RETRY_MS);

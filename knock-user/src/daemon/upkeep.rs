@@ -186,11 +186,11 @@ impl<W: Write> Daemon<W> {
         let more = untracked.saturating_sub(std::mem::replace(&mut self.untracked, untracked));
         if more > 0 {
             tracing::warn!(
-                "{more} grants beyond {ALLOW_MAX} are not told, and their commands not run"
+                "{more} grants beyond {ALLOW_MAX} are not reported, and their commands not run"
             );
         }
         if let Some(error) = self.console.failure().filter(|_| !self.is_mute) {
-            tracing::warn!("nothing more is told on standard output: {error}");
+            tracing::warn!("events are no longer written to standard output: {error}");
             self.is_mute = true;
         }
         if moved.lost > 0 {

@@ -80,9 +80,9 @@ pub(super) fn outcome(
     let happens = match (judgement.verdict(), is_dry) {
         (Verdict::Pass, _) => "would pass",
         (Verdict::Drop, false) => "would be dropped",
-        (Verdict::Drop, true) => "would be dropped if this were no dry run",
+        (Verdict::Drop, true) => "would be dropped if this were not a dry run",
         (Verdict::Answer, false) => "would be answered",
-        (Verdict::Answer, true) => "would be answered if this were no dry run",
+        (Verdict::Answer, true) => "would be answered if this were not a dry run",
     };
     let detail = event.and_then(|event| stage(&event, known));
     let detail = detail.map_or_else(String::new, |detail| format!(" ({detail})"));
@@ -159,7 +159,7 @@ impl<L: Live> About<'_, L> {
                 "no confirmation came in time: everything passes".to_owned()
             } else {
                 let left = self.until(end_ms);
-                format!("everything passes in {left}, unless it is confirmed")
+                format!("on trial: everything passes in {left} unless `knock-user confirm` is run")
             });
         }
         sentences
@@ -192,17 +192,19 @@ impl<L: Live> About<'_, L> {
                 format!("{port} is knock {}{passes}{}", list(places), self.proof())
             }
             PortKind::Decoy => format!("{port} is a decoy{}", self.proof()),
-            PortKind::Exempt => format!("{port} is not protected, and no wrong knock either"),
+            PortKind::Exempt => format!("{port} is exempt: packets pass, and reset no attempt"),
             PortKind::Ordinary if self.has(Features::STRICT) => {
-                format!("{port} is not protected; who touches it while knocking knocks wrong")
+                format!(
+                    "{port} is an unused port: packets pass, and a new connection to it resets an attempt"
+                )
             }
-            PortKind::Ordinary => format!("{port} is not protected"),
+            PortKind::Ordinary => format!("{port} is an unused port: packets pass"),
         }
     }
 
     fn proof(&self) -> &'static str {
         match self.question.port.protocol == Protocol::Tcp && self.rule.is_proved() {
-            true => "; it counts when a handshake has proved where it comes from",
+            true => "; it counts once a TCP handshake has proved the source",
             false => "",
         }
     }
@@ -233,8 +235,8 @@ impl<L: Live> About<'_, L> {
             .map(|grant| {
                 let left = self.until(grant.until_ms);
                 let door = self.known.door(grant.door);
-                let door = door.map_or("a door that is no more", |door| &door.name);
-                format!("it has a grant of {door}, {left} left")
+                let door = door.map_or("a door that was removed", |door| &door.name);
+                format!("it has a grant for {door}, {left} left")
             })
             .collect();
         if !sentences.is_empty() {
@@ -272,8 +274,8 @@ impl<L: Live> About<'_, L> {
             .count();
         Ok(match count {
             0 => None,
-            1 => Some("1 connection of it goes on".to_owned()),
-            _ => Some(format!("{count} connections of it go on")),
+            1 => Some("1 connection from it continues".to_owned()),
+            _ => Some(format!("{count} connections from it continue")),
         })
     }
 
@@ -284,7 +286,7 @@ impl<L: Live> About<'_, L> {
         let alive = node.filter(|node| !progress.is_none() && progress.is_alive(node, now));
         let Some(node) = alive.filter(|node| !node.ends_sequence()) else {
             let matters = matches!(self.rule.kind(), PortKind::Protected | PortKind::Knock);
-            return matters.then(|| "it is not knocking".to_owned());
+            return matters.then(|| "no attempt is under way".to_owned());
         };
         let door = self.known.door(node.through);
         let since = now.since(progress.last);
@@ -319,9 +321,9 @@ impl<L: Live> About<'_, L> {
         let count = failures.count;
         let who = if everybody { "everybody is " } else { "" };
         Some(if u32::from(count) >= lockout_failures {
-            format!("{who}locked out for {left} more: knocks are not listened to")
+            format!("{who}locked out for {left} more: knocks are ignored")
         } else {
-            format!("{count} of {lockout_failures} failed attempts that lock out")
+            format!("{count} of {lockout_failures} failed attempts before a lockout")
         })
     }
 }

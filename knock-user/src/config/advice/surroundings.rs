@@ -114,7 +114,7 @@ impl Advice<'_> {
             .collect();
         (!open.is_empty()).then(|| {
             format!(
-                "not protected: {}; whoever comes in there needs no knock",
+                "not protected: {}; clients need no knock there",
                 open.join(", ")
             )
         })
@@ -310,8 +310,8 @@ mod tests {
                 ssh.clone(),
                 &["eth0"],
                 &[
-                    "not protected: eth1 (198.51.100.1, 2001:db8::1), br0 (10.0.0.1); whoever comes in \
-                   there needs no knock",
+                    "not protected: eth1 (198.51.100.1, 2001:db8::1), br0 (10.0.0.1); clients need no \
+                     knock there",
                 ],
             ),
             (
@@ -319,8 +319,8 @@ mod tests {
                 ssh.clone(),
                 &["eth1", "br0"],
                 &[
-                    "not protected: eth0 (192.0.2.1), eth0.7 (203.0.113.1); whoever comes in there \
-                   needs no knock",
+                    "not protected: eth0 (192.0.2.1), eth0.7 (203.0.113.1); clients need no \
+                     knock there",
                 ],
             ),
             (
