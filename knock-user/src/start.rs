@@ -61,7 +61,7 @@ impl Plan {
     /// Takes a configuration whose text was kept from an earlier start or reload.
     ///
     /// # Errors
-    /// It protects nothing and runs nothing, or the kernel does not tell what this host serves.
+    /// It protects nothing and runs nothing, or the listening sockets of this host can't be listed.
     pub fn of_kept(run: &Run, checked: Checked) -> Result<Self> {
         Self::of(run, checked)
     }

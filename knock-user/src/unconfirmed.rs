@@ -3,7 +3,7 @@
 //!
 //! The registry says what is on trial, until when, and what was in force before; the program of the
 //! configuration before is pinned, and its text is kept ([`crate::texts`]). Nothing of that depends on
-//! a process, so any later one can go back, or go on with the trial.
+//! a process, so any later one can go back, or continue the trial.
 
 use anyhow::{Context as _, Result};
 use aya::programs::ProgramInfo;
@@ -29,16 +29,16 @@ use crate::{
 pub struct Start {
     /// The configuration.
     pub plan: Plan,
-    /// How it is put in place.
+    /// The way to put it in place.
     pub how: How,
-    /// The configuration to go back to, if this start goes on with a trial.
+    /// The configuration to go back to, if this start continues a trial.
     pub back: Option<Plan>,
 }
 
 /// Ends the trials that are over, of all instances of this network namespace that no process has:
-/// that was promised, whatever becomes of the start that comes next. What can't be done is reported.
+/// that was promised, even if the start that comes next fails. What can't be done is reported.
 pub fn end_overdue() {
-    // Who may not do anything is told by the start.
+    // The start reports missing capabilities.
     if privileges::check().is_err() {
         return;
     }
@@ -65,7 +65,7 @@ pub fn instance_of(plan: &Plan) -> Option<Instance> {
 }
 
 /// What a start puts in place that was given a configuration, after what earlier processes have
-/// left: a configuration that nobody confirmed does not get in force because a process begins anew.
+/// left: a configuration that nobody confirmed does not get in force because of a restart.
 ///
 /// # Errors
 /// The configuration before can't be read any more, or it can't be put back.
@@ -279,7 +279,7 @@ pub fn put_program_back(instance: &Instance, all: &[Interface]) -> Result<()> {
 
 /// Lets go of what only the configuration had that is gone back from: of interfaces other than those
 /// with the numbers `indices`, and of its place in the registry. `is_moved_back` says whether the
-/// programs are back in the driver, or behind it, as they were before.
+/// programs are back in the driver, or behind it, where they ran before.
 ///
 /// # Errors
 /// The pins or the registry can't be written.

@@ -238,10 +238,10 @@ fn a_confirmation_that_did_not_come() {
     );
 }
 
-/// What becomes of a trial depends on whether something was in force before, and on whether a process
+/// How a trial ends depends on whether something was in force before, and on whether a process
 /// runs that does anything.
 #[test]
-fn what_becomes_of_a_trial() {
+fn how_a_trial_ends() {
     let running = Process {
         pid: 7,
         since_ms: 0,

@@ -171,8 +171,8 @@ fn interfaces_are_protected_while_a_restart_prepares() {
                 .is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
         });
         elsewhere().finds_closed(SSH, "while the start prepares");
-        let told = daemon::events(&starting.stdout());
-        assert!(told.is_empty(), "it is not ready: {told:?}");
+        let events = daemon::events(&starting.stdout());
+        assert!(events.is_empty(), "it is not ready: {events:?}");
         drop(held);
         daemon::tells(
             &starting,

@@ -135,8 +135,8 @@ fn an_interface_of_another_instance_is_not_named() {
         let daemon = Daemon::start(&net.server, DOOR);
         let status = || daemon::ask(&net.server, &["status", "--iface", SERVER_LINK]).1;
         assert!(!status().contains("not protected: "), "{}", status());
-        let told = daemon.process().stderr();
-        assert!(!told.contains("not protected: "), "{told}");
+        let said = daemon.process().stderr();
+        assert!(!said.contains("not protected: "), "{said}");
         other.stop();
         let open = format!("not protected: {SERVER_LINK_2} (");
         assert!(status().contains(&open), "{}", status());
@@ -146,8 +146,8 @@ fn an_interface_of_another_instance_is_not_named() {
         let arguments = ["--iface", SERVER_LINK_2, "--dry-run"];
         let other = Daemon::start_with(&net.server, DOOR, &arguments);
         let daemon = Daemon::start(&net.server, DOOR);
-        let told = daemon.process().stderr();
-        assert!(told.contains(&open), "{told}");
+        let said = daemon.process().stderr();
+        assert!(said.contains(&open), "{said}");
         daemon.stop();
         other.stop();
     });

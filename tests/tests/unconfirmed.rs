@@ -100,9 +100,9 @@ impl<'n> Host<'n> {
 
     #[track_caller]
     fn asks(&self, arguments: &[&str], code: i32) -> String {
-        let (ended, told) = daemon::ask(&self.net.server, arguments);
-        assert_eq!(ended, Some(code), "{arguments:?}: {told}");
-        told
+        let (ended, answer) = daemon::ask(&self.net.server, arguments);
+        assert_eq!(ended, Some(code), "{arguments:?}: {answer}");
+        answer
     }
 
     #[track_caller]
@@ -157,8 +157,8 @@ fn killed_and_started_again_in_time() {
         kill(first);
         host.is_in_force(OTHER_KNOCKS, "no process");
         assert_eq!(host.shortfalls(), ["on-trial"], "no process");
-        let told = host.asks(&["confirm"], 1);
-        assert!(told.contains("start knock-user"), "{told}");
+        let answer = host.asks(&["confirm"], 1);
+        assert!(answer.contains("start knock-user"), "{answer}");
 
         // A file that was changed meanwhile is neither confirmed nor on trial.
         host.write(THIRD);
@@ -167,10 +167,10 @@ fn killed_and_started_again_in_time() {
         assert!(trial["seconds"].as_f64() < Some(60.0), "{trial}");
         assert_eq!(host.shortfalls(), ["on-trial", "config-changed"]);
         host.is_in_force(OTHER_KNOCKS, "started again");
-        let told = host.asks(&["confirm"], 0);
-        assert!(told.contains("it stays"), "{told}");
-        let told = host.asks(&["confirm"], 1);
-        assert!(told.contains("was confirmed at"), "{told}");
+        let answer = host.asks(&["confirm"], 0);
+        assert!(answer.contains("it stays"), "{answer}");
+        let answer = host.asks(&["confirm"], 1);
+        assert!(answer.contains("was confirmed at"), "{answer}");
         host.write(OTHER);
         assert!(host.shortfalls().is_empty(), "{:?}", host.status());
         kill(again);
@@ -198,8 +198,8 @@ fn killed_and_started_again_and_not_confirmed() {
         daemon::tells(&running, &json!({"event": "reloaded"}));
         wait::until("it is settled", || host.shortfalls() == ["config-changed"]);
         host.is_in_force(KNOCKS, "gone back");
-        let told = host.asks(&["confirm"], 1);
-        assert!(told.contains("too late"), "{told}");
+        let answer = host.asks(&["confirm"], 1);
+        assert!(answer.contains("too late"), "{answer}");
 
         for row in ["killed", "killed once more", "stopped"] {
             match row {
@@ -245,8 +245,8 @@ fn killed_and_started_again_too_late() {
             host.waits_for_the_end();
             let status = host.status().to_string();
             assert!(status.contains("no process undoes it"), "{row}: {status}");
-            let told = host.asks(&["confirm"], 1);
-            assert!(told.contains("goes back"), "{row}: {told}");
+            let answer = host.asks(&["confirm"], 1);
+            assert!(answer.contains("goes back"), "{row}: {answer}");
             host.is_in_force(OTHER_KNOCKS, row);
 
             host.write(text);
@@ -307,7 +307,7 @@ fn killed_and_started_on_trial() {
     });
 }
 
-/// Where nothing was protected, a trial goes on, too, and it ends with open ports.
+/// Where nothing was protected, a trial continues, too, and it ends with open ports.
 #[test]
 fn a_first_start_that_is_killed_and_started_again_in_time() {
     net::test(|net| {
@@ -346,8 +346,8 @@ fn stopped_on_trial() {
             host.write(OTHER);
             let trial = host.start(&["--confirm", "1m", "--on-exit", on_exit]);
             let ended = trial.stop(SIGTERM);
-            let told = format!("no confirmation came before the process was ended: {expected}");
-            assert!(ended.stderr.contains(&told), "{row}: {ended:?}");
+            let answer = format!("no confirmation came before the process was ended: {expected}");
+            assert!(ended.stderr.contains(&answer), "{row}: {ended:?}");
             let source = net.stranger(Family::V4);
             source.finds(on_exit == "detach", SSH, row);
         });
@@ -398,7 +398,7 @@ fn killed_in_a_reload() {
             assert!(!(is_new && is_interrupted), "{row}: {status}");
 
             running = host.start(&[]);
-            // What came to its end goes on; what did not is undone if it was on trial.
+            // What came to its end continues; what did not is undone if it was on trial.
             let expected = match (is_trial, is_new) {
                 (true, false) if is_noted => KNOCKS,
                 (false, _) | (true, _) => OTHER_KNOCKS,
@@ -428,14 +428,14 @@ fn a_trial_of_the_same_text() {
         let running = host.start(&[]);
         host.asks(&["reload", "--confirm", "1s"], 0);
         wait::until("it is undone", || {
-            let (_, told) = daemon::ask(&net.server, &["confirm"]);
-            told.contains("was put back")
+            let (_, answer) = daemon::ask(&net.server, &["confirm"]);
+            answer.contains("was put back")
         });
         wait::until("it is settled", || host.shortfalls().is_empty());
         kill(running);
         let again = host.start(&[]);
-        let told = again.stderr();
-        assert!(!told.contains("not confirmed"), "{told}");
+        let answer = again.stderr();
+        assert!(!answer.contains("not confirmed"), "{answer}");
         assert!(host.shortfalls().is_empty(), "{:?}", host.status());
         again.stop(SIGTERM);
     });

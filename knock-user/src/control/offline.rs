@@ -23,7 +23,7 @@ use crate::{
     registry::Registry,
 };
 
-/// How it is. `hanging` is the process that has it and does not answer, if there is one.
+/// The status of an instance. `hanging` is the process that has it and does not answer, if there is one.
 ///
 /// # Errors
 /// The maps can't be read, or this process has another clock than the kernel side.
@@ -240,12 +240,12 @@ mod tests {
                     is_pinned: true,
                 },
             });
-            let (in_force, told) = in_force(registry.clone(), &covered.collect::<Vec<_>>());
+            let (in_force, text) = in_force(registry.clone(), &covered.collect::<Vec<_>>());
             assert_eq!(in_force.protected, [ports], "{name}");
-            let told = told.unwrap_or_default();
+            let text = text.unwrap_or_default();
             match because {
-                Some(because) => assert!(told.contains(because), "{name}: {told}"),
-                None => assert_eq!(told, "", "{name}"),
+                Some(because) => assert!(text.contains(because), "{name}: {text}"),
+                None => assert_eq!(text, "", "{name}"),
             }
         }
     }

@@ -17,7 +17,7 @@ use crate::{
 };
 
 impl Firewall {
-    /// Loads the second copy, unless that is done; tells whether it was loaded now. It takes as long as the
+    /// Loads the second copy, unless that is done; returns whether it was loaded now. It takes as long as the
     /// first one took, and some 100 kB.
     ///
     /// # Errors

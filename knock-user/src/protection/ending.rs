@@ -11,8 +11,8 @@ use crate::{
 };
 
 impl Protection {
-    /// Makes the configuration that is attached the one that stays, whatever becomes of this
-    /// process: from here on there is no way back. [`Protection::settle`] cleans up after it.
+    /// Makes the configuration that is attached the one that stays, also if this process is
+    /// killed: from here on there is no way back. [`Protection::settle`] cleans up after it.
     ///
     /// # Errors
     /// The map or the registry can't be written; the configuration is then as much on trial as it

@@ -1,4 +1,4 @@
-//! What becomes of the interfaces of an instance while a process has it.
+//! Interfaces of an instance that change while a process has it.
 
 use std::{fs, mem, path::Path};
 
@@ -17,10 +17,10 @@ use crate::{
 
 impl Protection {
     /// Looks at the interfaces: attaches to those that can be taken, and forgets the links of those
-    /// that went away; tells what is new. What can't be taken is asked again the next time.
+    /// that went away; returns what is new. What can't be taken is asked again the next time.
     ///
     /// # Errors
-    /// The kernel does not tell, or the pins can't be read or written.
+    /// The interfaces can't be listed, or the pins can't be read or written.
     pub fn follow_interfaces(&mut self) -> Result<Followed> {
         let mut followed = Followed::default();
         let pinned = self.pin_again().err().map(|error| refused::told(&error));
@@ -71,7 +71,7 @@ impl Protection {
         Ok(followed)
     }
 
-    /// Whether everything that is asked for is attached and pinned as it was when it was looked at
+    /// Whether everything that is asked for is attached and pinned still, as it was looked at
     /// last. This opens the pins and asks nothing else, so it may be asked each second.
     pub fn is_as_it_was(&self) -> bool {
         // Another program, or one above, may go without a word; what the kernel itself refused is
@@ -205,7 +205,7 @@ impl Protection {
     /// What is true of the interfaces that are asked for.
     ///
     /// # Errors
-    /// The kernel does not tell, or the pins can't be read.
+    /// The interfaces can't be listed, or the pins can't be read.
     pub fn coverage(&self) -> Result<Vec<Coverage>> {
         let links = pins::links(&self.instance)?;
         let interfaces = interface::list()?;

@@ -13,7 +13,7 @@ use crate::{
     maps, sockets,
 };
 
-/// Writes the entries that grants of before need in this configuration; those that they needed stay
+/// Writes the entries that existing grants need in this configuration; those that they needed stay
 /// until it is settled.
 pub(super) fn give(firewall: &mut Firewall, known: &Numbers, tables: &Tables) -> Result<()> {
     let held = firewall.grants()?;
@@ -48,8 +48,8 @@ pub(super) fn remove_all(
     Ok(())
 }
 
-/// Records the connections to protected ports that exist, so that they go on if connections are
-/// kept at all; tells which were not recorded before.
+/// Records the connections to protected ports that exist, so that they continue if connections are
+/// kept at all; returns which were not recorded before.
 pub(super) fn keep_connections(firewall: &mut Firewall, tables: &Tables) -> Result<Vec<FlowKey>> {
     let connections = sockets::connections().unwrap_or_else(|error| {
         tracing::warn!(
