@@ -148,7 +148,8 @@ fn an_interface_of_another_instance_is_not_named() {
         let daemon = Daemon::start(&net.server, DOOR);
         let said = daemon.process().stderr();
         assert!(said.contains(&open), "{said}");
-        daemon.stop();
+        // The second one counts the programs of both as its own.
         other.stop();
+        daemon.stop();
     });
 }
