@@ -219,9 +219,9 @@ mod tests {
             ("too many days", "18446744073709551615d", LONG),
             ("too large a number", "99999999999999999999s", LONG),
         ];
-        for (name, text, told) in rows {
+        for (name, text, expected) in rows {
             let error = parse(text).map_err(|error| error.to_string());
-            assert_eq!(error, Err(format!("{text:?} {told}")), "{name}");
+            assert_eq!(error, Err(format!("{text:?} {expected}")), "{name}");
         }
     }
 

@@ -249,7 +249,7 @@ mod tests {
 
     #[test]
     fn a_secret_is_one_short_line() {
-        for (name, text, told) in [
+        for (name, text, expected) in [
             ("a line", "hunter2\n", None),
             ("no line end", "hunter2", None),
             ("nothing", "", Some("the secret is empty")),
@@ -272,9 +272,11 @@ mod tests {
             let error = read_secret(text.as_bytes())
                 .err()
                 .map(|error| error.to_string());
-            match (&error, told) {
+            match (&error, expected) {
                 (None, None) => {}
-                (Some(error), Some(told)) => assert!(error.starts_with(told), "{name}: {error}"),
+                (Some(error), Some(expected)) => {
+                    assert!(error.starts_with(expected), "{name}: {error}")
+                }
                 _ => panic!("{name}: {error:?}"),
             }
         }

@@ -114,22 +114,28 @@ fn otp(otp: &Otp) -> String {
         Origin::File(path) => ("secret_file", path.to_string_lossy().into_owned()),
         Origin::Environment => panic!("no such variable is set"),
     };
-    let protocols: Vec<&str> = otp.protocols.iter().copied().map(Protocol::name).collect();
+    let protocols: Vec<&str> = otp
+        .sequences
+        .protocols
+        .iter()
+        .copied()
+        .map(Protocol::name)
+        .collect();
     format!(
         "{{ {key} = {}, period = \"{}s\", base = {}, protocols = {}, bind_source = {}, skew = {} }}",
         quoted(&place),
-        otp.period.as_secs(),
-        otp.base,
+        otp.sequences.period.as_secs(),
+        otp.sequences.base,
         list(&protocols),
-        otp.bind_source,
+        otp.sequences.bind_source,
         otp.skew
     )
 }
 
 /// The text of a secret that was written in the file, so it is a text.
 fn secret(otp: &Otp) -> String {
-    let bytes = bytemuck::bytes_of(&otp.secret);
-    let bytes = &bytes[..otp.secret.length()];
+    let bytes = bytemuck::bytes_of(&otp.sequences.secret);
+    let bytes = &bytes[..otp.sequences.secret.length()];
     String::from_utf8_lossy(bytes).into_owned()
 }
 

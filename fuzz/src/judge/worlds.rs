@@ -70,7 +70,7 @@ fn compiled(text: &str) -> Compiled {
 fn changing(settings: &Settings) -> Vec<Ports> {
     let doors = settings.doors.iter();
     let changing = doors.filter_map(|door| match &door.moving {
-        Some(Moving::Otp(otp)) => Some(otp.ports()),
+        Some(Moving::Otp(otp)) => Some(otp.sequences.ports()),
         Some(Moving::OneTime(_)) | None => None,
     });
     changing.flatten().collect()
