@@ -66,9 +66,9 @@ fn grants() {
                 "valid and over",
                 [
                     Step::Grant(60, "ssh"),
-                    Later(55),
+                    Later(45),
                     syn(22).is(Granted),
-                    Later(5),
+                    Later(15),
                     syn(22).is(NoGrant),
                     udp(1194).is(NoGrant),
                 ],
@@ -209,10 +209,10 @@ fn flows_of_connections() {
             opened(
                 "a SYN at the last moment is one",
                 [
-                    Later(57),
+                    Later(45),
                     syn(22).is(Granted),
                     Flows(1),
-                    Later(4),
+                    Later(16),
                     ack(22).is(Reason::Flow),
                 ],
             ),
