@@ -143,6 +143,28 @@ fn frames_without_ip_are_reported_unless_they_serve_the_link() {
     });
 }
 
+/// What happens to a link while the second copy is still being loaded is made good as soon as that is
+/// there, at the start and after a reload.
+#[test]
+fn events_that_come_before_the_second_copy_are_not_lost() {
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let mut daemon = Daemon::start_with(&net.server, DOOR, &NATIVE);
+        for (row, mtu) in [("the start", 1400), ("a reload", 1500)] {
+            let before = attached_programs(&net.server);
+            net.server.ip(&format!("link set {SERVER_LINK} mtu {mtu}"));
+            let (code, told) = ask(&net.server, &["status"]);
+            assert_eq!(code, Some(0), "{row}: {told}");
+            wait::until(&format!("another copy after {row}"), || {
+                net.stranger(Family::V4).finds_closed(SSH, row);
+                attached_programs(&net.server) != before
+            });
+            daemon.reload(&DOOR.replace("7000", "7500"));
+        }
+        daemon.leave(nix::sys::signal::Signal::SIGINT);
+    });
+}
+
 /// Two copies take turns, and no packet gets by while they do.
 #[test]
 fn a_driver_is_handed_another_copy_after_each_event_of_its_link() {

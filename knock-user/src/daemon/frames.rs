@@ -1,14 +1,49 @@
 //! Drivers that lose the program: what is noticed of that is told.
 
-use std::io::Write;
+use std::{future::pending, io::Write};
 
 use anyhow::Result;
+use tokio::sync::oneshot;
 
 use super::Daemon;
 use crate::{
     clock,
-    links::{LinkChange, LinkChangeKind},
+    firewall::LoadedCopy,
+    links::{LinkChange, LinkChangeKind, LinkWatch},
+    watchdog::resume::Resume,
 };
+
+/// What can cost a driver the program, heard of from before the program is attached.
+#[derive(Debug)]
+pub struct Watches {
+    pub(super) links: LinkWatch,
+    pub(super) resume: Resume,
+}
+
+impl Watches {
+    /// Begins to listen; inside a runtime.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn open() -> Result<Self> {
+        Ok(Self {
+            links: LinkWatch::open()?,
+            resume: Resume::watch(),
+        })
+    }
+}
+
+/// The second copy of the program; never if none is being loaded.
+pub(super) async fn loaded_copy(copy: &mut Option<oneshot::Receiver<LoadedCopy>>) -> LoadedCopy {
+    if let Some(loading) = copy
+        && let Ok(loaded) = loading.await
+    {
+        return loaded;
+    }
+    // A thread that ended without a word is none.
+    *copy = None;
+    pending().await
+}
 
 impl<W: Write> Daemon<W> {
     /// Does what changes of interfaces ask for; first what keeps ports closed.
@@ -34,8 +69,23 @@ impl<W: Write> Daemon<W> {
         self.protection.rearm_due(clock::boot_ms())
     }
 
+    /// Begins to load the second copy of the program, unless that was begun.
+    pub(super) fn begin_copy(&mut self) -> Result<()> {
+        if let Some(loading) = self.protection.begin_copy()? {
+            self.copy = Some(loading);
+        }
+        Ok(())
+    }
+
+    /// Takes in the second copy, and does what drivers need it for already.
+    pub(super) fn take_copy(&mut self, loaded: LoadedCopy) -> Result<()> {
+        self.copy = None;
+        self.protection.take_copy(loaded, clock::boot_ms())
+    }
+
     /// Compares the frames that arrived with those that the program saw.
     pub(super) fn watch_frames(&mut self) -> Result<()> {
+        self.begin_copy()?;
         let noticed = self.protection.watch_frames(clock::boot_ms())?;
         if noticed.is_empty() {
             return Ok(());

@@ -254,6 +254,8 @@ impl<W: Write> Daemon<W> {
                 Ok(Answer::Confirmed(Confirmed::default()))
             }
         };
+        // What fails here is tried again, and reported, with the next look at frames.
+        let _tried_again = self.begin_copy();
         // What was used while nobody put it away.
         self.follow_sequences();
         if std::mem::take(&mut self.reloads_again) {
@@ -273,6 +275,6 @@ impl<W: Write> Daemon<W> {
 
 fn admit_as_before(control: &mut Server) {
     if let Err(error) = control.admit_as_before() {
-        tracing::warn!("{error:#}");
+        tracing::warn!("{}", refused::told(&error));
     }
 }

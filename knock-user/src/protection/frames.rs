@@ -1,6 +1,7 @@
 //! What a protected instance does about drivers that lose the program.
 
 use anyhow::{Context as _, Result};
+use tokio::sync::oneshot;
 
 use super::Protection;
 use crate::{
@@ -8,9 +9,10 @@ use crate::{
     config::checked::Mode,
     coverage::State,
     driver,
+    firewall::LoadedCopy,
     interface::{self, Interface},
     links::{LinkChange, LinkChangeKind},
-    pins,
+    pins, refused,
     watchdog::{Attachment, frames::Finding},
 };
 
@@ -69,7 +71,33 @@ impl Protection {
 
     /// When a driver is next handed another copy of the program, in milliseconds since boot.
     pub fn rearm_ms(&self) -> Option<u64> {
-        self.watchdog.next_ms()
+        // What is due before there is a copy is done as soon as there is.
+        self.watchdog.next_ms().filter(|_| self.firewall.has_copy())
+    }
+
+    /// Begins to load the second copy of the program in another thread, if a driver may need it and that was
+    /// not begun; what is returned hands out what [`Protection::take_copy`] takes.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn begin_copy(&mut self) -> Result<Option<oneshot::Receiver<LoadedCopy>>> {
+        // Not when it is needed: ports are open then.
+        match self.watchdog.has_native() {
+            true => self.firewall.begin_copy(&self.instance),
+            false => Ok(None),
+        }
+    }
+
+    /// Takes the second copy in, and hands it to the drivers that may have lost the program meanwhile.
+    ///
+    /// # Errors
+    /// It could not be loaded, or the kernel refuses.
+    pub fn take_copy(&mut self, loaded: LoadedCopy, now_ms: u64) -> Result<()> {
+        self.firewall.take_copy(loaded)?;
+        // Its number is noted before it may be attached.
+        self.registry.programs = self.firewall.program_ids()?;
+        self.registry.write(&self.instance.registry())?;
+        self.rearm_due(now_ms)
     }
 
     /// Hands another copy of the program to the drivers that may have lost it.
@@ -78,6 +106,9 @@ impl Protection {
     /// The kernel refuses; the others were handed theirs.
     pub fn rearm_due(&mut self, now_ms: u64) -> Result<()> {
         let mut done = Ok(());
+        if !self.firewall.has_copy() {
+            return done;
+        }
         for index in self.watchdog.due(now_ms) {
             let rearmed = self.rearm(index, now_ms);
             done = done.and(rearmed);
@@ -87,6 +118,10 @@ impl Protection {
 
     /// Hands a driver another copy of the program.
     fn rearm(&mut self, index: u32, now_ms: u64) -> Result<()> {
+        if !self.firewall.has_copy() {
+            self.watchdog.event(index, now_ms);
+            return Ok(());
+        }
         self.watchdog.rearmed(index, now_ms);
         let links = pins::links(&self.instance)?;
         // One that is not pinned is told as such.
@@ -94,18 +129,7 @@ impl Protection {
             return Ok(());
         };
         tracing::debug!("the driver of {} is handed the program again", pinned.name);
-        self.load_copy()?;
         self.firewall.rearm(pinned)
-    }
-
-    /// Loads the second copy of the program, unless that is done, and notes its number before it may be
-    /// attached.
-    fn load_copy(&mut self) -> Result<()> {
-        if self.firewall.load_copy(&self.instance)? {
-            self.registry.programs = self.firewall.program_ids()?;
-            self.registry.write(&self.instance.registry())?;
-        }
-        Ok(())
     }
 
     /// Compares the frames that arrived with those that the program saw, and does what follows.
@@ -113,10 +137,6 @@ impl Protection {
     /// # Errors
     /// The kernel does not tell.
     pub fn watch_frames(&mut self, now_ms: u64) -> Result<Vec<Noticed>> {
-        // Not when it is needed: ports are open then.
-        if self.watchdog.has_native() {
-            self.load_copy()?;
-        }
         let firewall = &mut self.firewall;
         let received = |index| Ok(interface::received(index)?.unwrap_or_default());
         let findings = self
@@ -138,7 +158,7 @@ impl Protection {
                 interface: self.name_of(index),
                 finding,
                 attached,
-                failure: failure.map(|error| format!("{error:#}")),
+                failure: failure.map(|error| refused::told(&error)),
             }
         });
         let noticed: Vec<_> = noticed.collect();
