@@ -22,7 +22,7 @@ use crate::{
     },
     control::Misuse,
     guards,
-    host::{Host, Link, tracked},
+    host::{Host, Link, Reading, tracked},
     moving::Kept,
     protection::How,
     random,
@@ -106,6 +106,12 @@ impl Plan {
             .unprotected(&self.host_with(links), asked_for(run, &self.checked))
     }
 
+    /// Ports that lead to protected ones where the host has these interfaces and addresses, and rules
+    /// that can't be read, in words.
+    pub fn translated(&self, links: Vec<Link>) -> Vec<String> {
+        self.checked.translated(&self.host_with(links))
+    }
+
     fn host_with(&self, links: Vec<Link>) -> Host {
         Host {
             links,
@@ -113,25 +119,32 @@ impl Plan {
         }
     }
 
-    /// The ports that are exempt because the host listened there when it was looked at last, if other
-    /// ones are to be exempt now.
-    pub fn served_before(&self, now: &BTreeSet<Knock>) -> Option<BTreeSet<Knock>> {
-        let before = &self.host.served;
-        if self.settings().exempt != Exempt::Served || before == now {
+    /// The ports that are exempt because they are open on this host, as it was looked at last; none if
+    /// that is not why ports are exempt.
+    pub fn open_ports(&self) -> Option<BTreeSet<Knock>> {
+        if self.settings().exempt != Exempt::Served {
             return None;
         }
+        let mut open = self.host.open_ports();
         // It is exempt whoever listens there.
         let index = self.settings().index.map(|index| index.port());
-        let translations = &self.host.translations;
-        let is_other = |knock: &&Knock| {
-            Some(knock.port) != index && !translations.iter().any(|rule| rule.from == **knock)
-        };
-        Some(before.iter().filter(is_other).copied().collect())
+        open.retain(|knock| Some(knock.port) != index);
+        Some(open)
     }
 
     /// Takes note of the ports on which the host listens now.
     pub fn set_served(&mut self, served: BTreeSet<Knock>) {
         self.host.served = served;
+    }
+
+    /// The rules that translate ports, as they were read last.
+    pub const fn rules(&self) -> &Reading {
+        &self.host.rules
+    }
+
+    /// Takes note of the rules that translate ports now.
+    pub fn set_rules(&mut self, rules: Reading) {
+        self.host.rules = rules;
     }
 
     /// The settings.

@@ -72,13 +72,17 @@ const fn tool(program: &'static str, package: &'static str, verbs: &'static [Ver
 
 /// The table. QEMU is not in it: where it comes from is `vm/qemu.rs`'s business.
 /// What every Debian system has (dpkg, coreutils, a shell) is listed where a system without dpkg may lack it.
-const TOOLS: [Tool; 33] = {
+const TOOLS: [Tool; 37] = {
     use Verb::{Bench, Demo, Flood, Fresh, Fuzz, Test, Vm};
     [
         // The networks that everything is tried in.
         tool("ip", "iproute2", &[Demo, Flood, Bench, Test, Vm]),
         tool("ethtool", "ethtool", &[Demo, Flood, Bench, Test, Vm]),
         tool("nft", "nftables", &[Bench, Test, Vm]),
+        tool("iptables-nft", "iptables", &[Test]),
+        tool("iptables-legacy", "iptables", &[Test]),
+        tool("ip6tables-nft", "iptables", &[Test]),
+        tool("ip6tables-legacy", "iptables", &[Test]),
         tool("nstat", "iproute2", &[Flood, Bench, Test, Vm]),
         tool("ss", "iproute2", &[Test]),
         // Others' programs that the tests talk to.

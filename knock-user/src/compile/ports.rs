@@ -91,8 +91,7 @@ impl PortTable {
                 }
             }
             Exempt::Served => {
-                let translated = host.translations.iter().map(|rule| &rule.from);
-                for served in host.served.iter().chain(translated) {
+                for served in host.open_ports() {
                     self.put(served.protocol, served.port, PortRule::EXEMPT);
                 }
             }

@@ -246,13 +246,15 @@ open = ["tcp/22"]
         ephemeral: 40_000..=40_020,
         served: ["tcp/22", "tcp/80", "tcp/9", "tcp/40030"].map(knock).into(),
         // A protected port stays protected, whatever it is translated to.
-        translations: ["tcp/8080", "tcp/22"]
-            .map(|from| crate::host::Translation {
-                from: knock(from),
-                to: None,
-                port: 80,
-            })
-            .into(),
+        rules: crate::host::Reading::of(
+            ["tcp/8080", "tcp/22", "tcp/8100-8110", "tcp/10000-20000"]
+                .map(|from| crate::host::Translation {
+                    from: from.parse().unwrap(),
+                    to: None,
+                    port: Some((80, 80)),
+                })
+                .into(),
+        ),
         ..Host::default()
     };
     let tables = tables_on(&settings(text), &host);
@@ -266,6 +268,8 @@ open = ["tcp/22"]
     assert_eq!(kind(80), Some(PortKind::Exempt));
     assert_eq!(kind(9), Some(PortKind::Knock));
     assert_eq!(kind(8080), Some(PortKind::Exempt), "a published port");
+    assert_eq!(kind(8105), Some(PortKind::Exempt), "one of several");
+    assert_eq!(kind(10_500), None, "one of too many");
     assert_eq!(kind(81), None);
     // 19 ports are free outside the ephemeral range, so it has to be used too.
     let decoys = (40_000..=40_040).filter(|&port| kind(port) == Some(PortKind::Decoy));

@@ -18,7 +18,7 @@ use tokio::{
         unix::{AsyncFd, AsyncFdReadyMutGuard},
     },
     signal::unix::{Signal, SignalKind, signal},
-    sync::mpsc,
+    sync::{mpsc, oneshot},
     time::{Instant, Interval, MissedTickBehavior, interval, interval_at, sleep_until},
 };
 
@@ -32,16 +32,15 @@ use crate::{
     console::{self, Console, DoorText, Named},
     control::{Reply, Request, Server},
     drift::Drift,
+    firewall::LoadedCopy,
     index::Index,
     ledger::Ledger,
-    links::LinkWatch,
     log_files::LogFiles,
     persistence::Persistence,
     protection::{Protection, Put},
     refused,
     start::Plan,
     supervisor,
-    watchdog::resume::Resume,
 };
 
 mod asked;
@@ -62,8 +61,11 @@ mod trial;
 mod upkeep;
 mod waiting;
 
+pub use frames::Watches;
+
 use doors::Doors;
 use files::Files;
+use frames::loaded_copy;
 use making::{Making, made};
 use seldom::Seldom;
 use surroundings::Surroundings;
@@ -98,6 +100,8 @@ pub struct Daemon<W> {
     last_trial: Option<LastTrial>,
     /// A configuration that is not ready yet.
     making: Option<Making>,
+    /// The second copy of the program, while it is being loaded.
+    copy: Option<oneshot::Receiver<LoadedCopy>>,
     /// Why the last reload failed, if it did.
     reload_failed: Option<String>,
     /// Interfaces that are not protected.
@@ -138,8 +142,8 @@ pub struct Daemon<W> {
     persistence: Option<Persistence>,
     /// What is opened again with each reload.
     log_files: LogFiles,
-    /// When it was looked on which ports the host listens, in milliseconds since boot.
-    served_at_ms: u64,
+    /// When it was looked which ports of the host are open, in milliseconds since boot.
+    host_at_ms: u64,
     /// What failed when interfaces were looked at, as it was told.
     failures: Vec<String>,
     /// What the configuration does not reach.
@@ -181,6 +185,7 @@ impl<W: Write> Daemon<W> {
             trial: trial.map(|until_ms| Trial::new(until_ms, None)),
             last_trial: None,
             making: None,
+            copy: None,
             reload_failed: None,
             waiting: Waiting::default(),
             told_standing: String::new(),
@@ -205,7 +210,7 @@ impl<W: Write> Daemon<W> {
             is_mute: false,
             persistence: None,
             log_files: LogFiles::default(),
-            served_at_ms: clock::boot_ms(),
+            host_at_ms: clock::boot_ms(),
             failures: Vec::new(),
             surroundings: Surroundings::default(),
         };
@@ -255,13 +260,21 @@ impl<W: Write> Daemon<W> {
     /// # Errors
     /// The events, the maps or the control socket can't be had, an interface can't be detached, or
     /// the configuration was not confirmed.
-    pub async fn run(mut self, mut signals: Signals, mut control: Server) -> Result<()> {
+    pub async fn run(
+        mut self,
+        mut signals: Signals,
+        mut control: Server,
+        watches: Watches,
+    ) -> Result<()> {
         let mut events = readable(self.protection.firewall().take_events()?)?;
         self.log = program_log(&mut self.protection)?;
-        let mut links = LinkWatch::open()?;
-        let mut resume = Resume::watch();
+        let Watches {
+            mut links,
+            mut resume,
+        } = watches;
         // What changed before anybody listened.
         self.follow_interfaces()?;
+        self.begin_copy()?;
         self.adopt(events.get_mut())?;
         // Not at once: events that come first would lack what only they tell.
         let mut sweep = interval_at(Instant::now() + SWEEP, SWEEP);
@@ -282,6 +295,7 @@ impl<W: Write> Daemon<W> {
                         Ok(())
                     }
                 },
+                loaded = loaded_copy(&mut self.copy) => self.take_copy(loaded),
                 ready = made(&mut self.making) => self.end_making(ready, &mut control),
                 ready = events.readable_mut() => {
                     let mut ready = ready?;

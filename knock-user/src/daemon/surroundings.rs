@@ -1,21 +1,29 @@
 //! What the configuration does not reach on this host. Interfaces and addresses may come after the
 //! start, as when the host boots.
 
-use std::{collections::BTreeSet, io::Write};
+use std::{collections::BTreeSet, io::Write, thread};
 
 use anyhow::Result;
+use tokio::sync::oneshot;
 
 use super::Daemon;
 use crate::{
-    guards,
-    host::{self, Link},
+    clock, guards,
+    host::{self, Link, Reading},
 };
+
+/// How often it is looked which ports of the host are open, in milliseconds.
+const LOOK_MS: u64 = 5_000;
 
 /// What was seen of the host, and reported.
 #[derive(Default)]
 pub(super) struct Surroundings {
     links: Vec<Link>,
     told: BTreeSet<String>,
+    /// Rules that translate ports, while another thread reads them.
+    reading: Option<oneshot::Receiver<Reading>>,
+    /// Whether they are others since what they mean was reported.
+    are_others: bool,
 }
 
 impl<W: Write> Daemon<W> {
@@ -23,7 +31,8 @@ impl<W: Write> Daemon<W> {
     pub(super) fn follow_surroundings(&mut self) -> Result<()> {
         let mut links = host::links()?;
         guards::note(&mut links);
-        if links == self.surroundings.links {
+        let are_others = std::mem::take(&mut self.surroundings.are_others);
+        if links == self.surroundings.links && !are_others {
             return Ok(());
         }
         self.surroundings.links.clone_from(&links);
@@ -38,10 +47,71 @@ impl<W: Write> Daemon<W> {
         Ok(())
     }
 
-    /// The interfaces that are up, have addresses and are not protected at this moment, as a note.
-    pub(super) fn unprotected_note(&self) -> Option<String> {
-        let mut links = host::links().ok()?;
+    /// Exempts the ports that have opened on this host, and no longer those that have closed; looks at
+    /// the rules that translate ports.
+    pub(super) fn follow_host(&mut self) -> Result<()> {
+        let now_ms = clock::boot_ms();
+        // Whoever makes another configuration ready has looked by itself.
+        if now_ms < self.host_at_ms.saturating_add(LOOK_MS) || self.making.is_some() {
+            return Ok(());
+        }
+        self.host_at_ms = now_ms;
+        let before = self.plan.open_ports();
+        if before.is_some()
+            // A list that can't be read was warned of at the start.
+            && let Ok(served) = host::served()
+        {
+            self.plan.set_served(served);
+        }
+        let has_other_rules = self.follow_rules();
+        if let Some((before, now)) = before.zip(self.plan.open_ports())
+            && before != now
+        {
+            self.protection.firewall().follow_served(&before, &now)?;
+        }
+        match has_other_rules {
+            true => self.follow_surroundings(),
+            false => Ok(()),
+        }
+    }
+
+    /// Takes in rules that were read, and has them read if they may be others; tells whether they are.
+    fn follow_rules(&mut self) -> bool {
+        if let Some(mut reading) = self.surroundings.reading.take() {
+            match reading.try_recv() {
+                Ok(rules) => {
+                    let are_others = !self.plan.rules().says_the_same(&rules);
+                    self.plan.set_rules(rules);
+                    self.surroundings.are_others |= are_others;
+                    return are_others;
+                }
+                Err(oneshot::error::TryRecvError::Empty) => {
+                    self.surroundings.reading = Some(reading);
+                    return false;
+                }
+                // It is begun anew.
+                Err(oneshot::error::TryRecvError::Closed) => {}
+            }
+        }
+        if self.plan.rules().is_old() {
+            let (done, reading) = oneshot::channel();
+            self.surroundings.reading = Some(reading);
+            // It runs programs, which may take long.
+            thread::spawn(move || {
+                // Nobody waits for it any more.
+                let _ended = done.send(Reading::now());
+            });
+        }
+        false
+    }
+
+    /// The interfaces that are up, have addresses and are not protected at this moment, and ports that
+    /// lead to protected ones or may do so, as notes.
+    pub(super) fn host_notes(&self) -> Vec<String> {
+        let mut links = host::links().unwrap_or_default();
         guards::note(&mut links);
-        self.plan.unprotected(links, &self.run)
+        let translated = self.plan.translated(links.clone());
+        let unprotected = self.plan.unprotected(links, &self.run);
+        unprotected.into_iter().chain(translated).collect()
     }
 }

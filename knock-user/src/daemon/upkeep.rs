@@ -15,18 +15,14 @@ use tokio::time::Instant;
 use super::Daemon;
 use crate::{
     clock,
-    config::checked::Exempt,
-    host,
     ledger::Look,
     maps::{self, Plain},
+    refused,
 };
 
 /// A flow that ended this long ago is removed, in milliseconds: the kernel side has long judged the
 /// packet that could have raced with the removal.
 const FLOW_GRACE_MS: u64 = 5_000;
-
-/// How often it is looked on which ports the host listens, in milliseconds.
-const SERVED_MS: u64 = 5_000;
 
 impl<W: Write> Daemon<W> {
     /// When the ledger has something to do; far away if never.
@@ -130,30 +126,6 @@ impl<W: Write> Daemon<W> {
         }
     }
 
-    /// Exempts the ports on which the host has begun to listen, and no longer those on which it has
-    /// ended to.
-    fn follow_served(&mut self) -> Result<()> {
-        let now_ms = clock::boot_ms();
-        // Whoever makes another configuration ready has looked by itself.
-        if now_ms < self.served_at_ms.saturating_add(SERVED_MS) || self.making.is_some() {
-            return Ok(());
-        }
-        self.served_at_ms = now_ms;
-        if self.settings().exempt != Exempt::Served {
-            return Ok(());
-        }
-        // A list that can't be read was warned of at the start.
-        let Ok(served) = host::served() else {
-            return Ok(());
-        };
-        if let Some(before) = self.plan.served_before(&served) {
-            let firewall = self.protection.firewall();
-            firewall.follow_served(&before, &served)?;
-            self.plan.set_served(served);
-        }
-        Ok(())
-    }
-
     /// Writes the warnings that waited because others about the same thing came before.
     fn tell_seldom(&mut self) {
         let now = std::time::Instant::now();
@@ -169,7 +141,7 @@ impl<W: Write> Daemon<W> {
 
     /// Tells what a person should know of what was counted since the last time.
     pub(super) fn tell_tallies(&mut self) -> Result<()> {
-        self.follow_served()?;
+        self.follow_host()?;
         // The wall clock may have been set.
         self.console.set_boot(clock::booted_at());
         let counters = self.protection.firewall().counters()?;
@@ -190,7 +162,10 @@ impl<W: Write> Daemon<W> {
             );
         }
         if let Some(error) = self.console.failure().filter(|_| !self.is_mute) {
-            tracing::warn!("events are no longer written to standard output: {error}");
+            tracing::warn!(
+                "events are no longer written to standard output: {}",
+                refused::reason(error, "standard output")
+            );
             self.is_mute = true;
         }
         if moved.lost > 0 {

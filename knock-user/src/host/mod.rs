@@ -15,10 +15,10 @@ use std::{
 pub use self::{
     gateways::gateways,
     links::{Link, links},
-    translations::{Translation, translations},
+    translations::{Reading, Translation},
 };
 
-use crate::sockets;
+use crate::{refused, sockets};
 use anyhow::{Context as _, Result};
 use knock_common::packet::Protocol;
 use knock_sequence::Knock;
@@ -49,7 +49,7 @@ pub struct Host {
     /// Whether it forwards packets, as a router or for containers.
     pub forwards: bool,
     /// Ports that it translates to others, as far as its rules can be read.
-    pub translations: Vec<Translation>,
+    pub rules: Reading,
     /// Its gateways.
     pub gateways: BTreeSet<IpAddr>,
 }
@@ -63,7 +63,7 @@ impl Default for Host {
             served: BTreeSet::new(),
             links: Vec::new(),
             forwards: false,
-            translations: Vec::new(),
+            rules: Reading::default(),
             gateways: BTreeSet::new(),
         }
     }
@@ -84,16 +84,29 @@ impl Host {
             reserved,
             served: served().unwrap_or_else(|error| {
                 tracing::warn!(
-                    "on which ports this host listens can't be seen ({error:#}): with exempt = \
-                     \"served\" none is exempt"
+                    "on which ports this host listens can't be seen ({}): with exempt = \"served\" none is \
+                     exempt",
+                    refused::told(&error)
                 );
                 BTreeSet::new()
             }),
             links: links()?,
             forwards: FORWARDING.iter().any(|path| is_on(path)),
-            translations: translations(),
+            rules: Reading::now(),
             gateways: gateways(),
         })
+    }
+
+    /// The ports that are exempt with `exempt = "served"`: those on which it listens, and those that
+    /// it translates, which are as open.
+    pub fn open_ports(&self) -> BTreeSet<Knock> {
+        let translations = self.rules.translations.iter();
+        let translated = translations.filter(|translation| translation.is_served());
+        let translated = translated.flat_map(|Translation { from, .. }| {
+            let protocol = from.protocol;
+            (from.first..=from.last).map(move |port| Knock { protocol, port })
+        });
+        self.served.iter().copied().chain(translated).collect()
     }
 
     /// Whether an address is one of this host's own.

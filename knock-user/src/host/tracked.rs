@@ -6,6 +6,8 @@ use std::{fs, net::IpAddr};
 use knock_common::packet::Protocol;
 use knock_sequence::PortSet;
 
+use crate::refused;
+
 const TABLE: &str = "/proc/net/nf_conntrack";
 const COUNT: &str = "/proc/sys/net/netfilter/nf_conntrack_count";
 
@@ -36,7 +38,8 @@ pub fn warning(protected: &PortSet, is_own: impl Fn(IpAddr) -> bool) -> Option<S
             Some(format!(
                 "this host passes packets on to others, such as containers, and tracks {count} \
                  connections; those among them that use protected ports are cut by this start, and \
-                 how many can't be read from {TABLE}: {error}"
+                 how many can't be read from {TABLE}: {}",
+                refused::reason(&error, TABLE)
             ))
         }
     }

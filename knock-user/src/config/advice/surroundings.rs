@@ -3,13 +3,13 @@
 
 use std::collections::BTreeSet;
 
-use knock_sequence::{Knock, PortSet};
+use knock_sequence::{Knock, PortSet, Ports};
 
 use super::{super::Checked, Advice, listed};
 use crate::{
     compile,
-    config::Problem,
-    host::{Host, Link},
+    config::{Problem, checked::Exempt},
+    host::{Host, Link, Translation},
 };
 
 /// Kinds of interfaces that lie above another, whose frames are judged there with their tags.
@@ -27,6 +27,7 @@ impl Checked {
         advice.unprotected(interfaces);
         advice.others_traffic(interfaces);
         advice.translated();
+        advice.unread_rules();
         advice.problems.sort();
         advice.problems.dedup();
         advice.problems
@@ -41,6 +42,19 @@ impl Checked {
             problems: Vec::new(),
         };
         advice.open(interfaces)
+    }
+
+    /// Ports that lead to protected ones, and rules that can't be read, in words.
+    pub fn translated(&self, host: &Host) -> Vec<String> {
+        let mut advice = Advice {
+            checked: self,
+            host,
+            problems: Vec::new(),
+        };
+        advice.translated();
+        advice.unread_rules();
+        let found = advice.problems.into_iter();
+        found.map(|problem| problem.reason).collect()
     }
 
     /// Protected ports on which nothing listens now, as a note.
@@ -178,43 +192,92 @@ impl Advice<'_> {
         }
     }
 
-    /// Protected ports to which another port is translated, which is then open.
+    /// Protected ports to which other ports are translated, which are then open.
     fn translated(&mut self) {
         let protected = compile::protected(self.settings());
         let host = self.host;
-        for translation in &host.translations {
-            let to = Knock {
-                protocol: translation.from.protocol,
-                port: translation.port,
+        for translation in &host.rules.translations {
+            let Translation {
+                from,
+                to,
+                port: Some((first, last)),
+            } = *translation
+            else {
+                continue;
             };
-            let is_here = translation.to.is_none_or(|to| host.has_address(to));
+            let protocol = from.protocol;
+            let is_here = to.is_none_or(|to| host.has_address(to));
             // What listens here on the port may be what is meant to be protected.
-            let is_meant = is_here || !host.served.contains(&to);
-            if translation.from == to || !is_meant || !has(&protected, to) {
+            let is_meant = |port| is_here || !host.served.contains(&Knock { protocol, port });
+            let mut ports = first..=last;
+            if !ports.any(|port| protected.has(protocol, port) && is_meant(port)) {
                 continue;
             }
-            if has(&protected, translation.from) {
-                continue;
-            }
-            let place = translation
-                .to
-                .map_or_else(String::new, |to| format!(" of {to}"));
-            let nothing = match host.served.contains(&to) {
-                true => String::new(),
-                false => format!("nothing here listens on {to}; "),
+            let open = PortSet::new([from]).without(&protected);
+            // A port that stays the same is no other one.
+            let open = open
+                .into_iter()
+                .filter(|open| (open.first, open.last) != (first, last) || first != last);
+            let to_ports = Ports {
+                protocol,
+                first,
+                last,
             };
-            let from = translation.from;
-            let reason = format!(
-                "{nothing}{from} is translated to {to}{place}, and packets are judged before that: \
-                 {from} is open, protect that port"
-            );
-            self.of_file("", reason);
+            let place = to.map_or_else(String::new, |to| format!(" of {to}"));
+            let port = Knock {
+                protocol,
+                port: first,
+            };
+            let nothing = match first != last || host.served.contains(&port) {
+                true => String::new(),
+                false => format!("nothing here listens on {to_ports}; "),
+            };
+            for from in open.collect::<Vec<_>>() {
+                let (are, them) = match from.first == from.last {
+                    true => ("is", "that port"),
+                    false => ("are", "those ports"),
+                };
+                let reason = format!(
+                    "{nothing}{from} {are} translated to {to_ports}{place}, and packets are judged \
+                     before that: {from} {are} open, protect {them}"
+                );
+                self.of_file("", reason);
+            }
         }
     }
-}
 
-fn has(set: &PortSet, knock: Knock) -> bool {
-    set.has(knock.protocol, knock.port)
+    /// Rules that may open what is protected, or that are to be exempt, and can't be read.
+    fn unread_rules(&mut self) {
+        let host = self.host;
+        for unread in &host.rules.unread {
+            self.of_file(
+                "",
+                format!(
+                    "a translation of ports that can't be read: {unread}; if it leads from another \
+                     port to a protected one, that other port is open"
+                ),
+            );
+        }
+        if self.settings().exempt != Exempt::Served {
+            return;
+        }
+        let protected = compile::protected(self.settings());
+        let many = host.rules.translations.iter();
+        let many = many.filter(|translation| !translation.is_served());
+        for from in many
+            .map(|translation| translation.from)
+            .collect::<BTreeSet<_>>()
+        {
+            let rest = PortSet::new([from]).without(&protected);
+            if !rest.is_empty() {
+                let reason = format!(
+                    "{from} are translated, which is too many to be exempt as served ports: list \
+                     those that are used, such as `exempt = [\"tcp/443\"]`"
+                );
+                self.of_file("exempt", reason);
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -222,7 +285,7 @@ mod tests {
     use knock_common::packet::Protocol;
 
     use super::*;
-    use crate::{config, host::Translation};
+    use crate::{config, host::Reading};
 
     fn link(name: &str, index: u32, addresses: &[&str]) -> Link {
         Link {
@@ -249,6 +312,14 @@ mod tests {
         }
     }
 
+    fn translation(from: u16, to: Option<&str>, port: u16) -> Translation {
+        Translation {
+            from: Ports::tcp(from),
+            to: to.map(|to| to.parse().unwrap()),
+            port: Some((port, port)),
+        }
+    }
+
     /// A host with a bridge, a bond, a VLAN, a tap and translated ports.
     fn host() -> Host {
         Host {
@@ -272,23 +343,25 @@ mod tests {
                 of_kind("bond", link("bond0", 7, &[])),
                 of_kind("tun", link("tap0", 8, &[])),
             ],
-            translations: vec![
+            rules: Reading::of(vec![
+                translation(8080, Some("172.17.0.2"), 80),
+                translation(2222, None, 22),
+                translation(8443, Some("172.17.0.3"), 443),
                 Translation {
-                    from: tcp(8080),
-                    to: Some("172.17.0.2".parse().unwrap()),
-                    port: 80,
-                },
-                Translation {
-                    from: tcp(2222),
+                    from: Ports {
+                        protocol: Protocol::Tcp,
+                        first: 9000,
+                        last: 9010,
+                    },
                     to: None,
-                    port: 22,
+                    port: Some((7070, 7080)),
                 },
                 Translation {
-                    from: tcp(8443),
-                    to: Some("172.17.0.3".parse().unwrap()),
-                    port: 443,
+                    from: Ports::tcp(7071),
+                    to: Some("172.17.0.4".parse().unwrap()),
+                    port: None,
                 },
-            ],
+            ]),
             ..Host::default()
         }
     }
@@ -302,7 +375,7 @@ mod tests {
         };
         let ssh = door("open = [\"tcp/5432\"]");
         let all = ["eth0", "eth1", "br0"];
-        let rows: [(&str, String, &[&str], &[&str]); 11] = [
+        let rows: [(&str, String, &[&str], &[&str]); 12] = [
             ("all is protected", ssh.clone(), &all, &[]),
             ("no interface is named", ssh.clone(), &[], &[]),
             (
@@ -370,6 +443,16 @@ mod tests {
                 door("open = [\"tcp/22\", \"tcp/443\"]"),
                 &all,
                 &["tcp/2222 is translated to tcp/22, and packets are judged before that"],
+            ),
+            (
+                "a range of ports",
+                door("open = [\"tcp/7071\", \"tcp/9005\"]"),
+                &all,
+                &[
+                    "tcp/9000-9004 are translated to tcp/7070-7080, and packets are judged before \
+                     that: tcp/9000-9004 are open, protect those ports",
+                    "tcp/9006-9010 are translated to tcp/7070-7080, and packets",
+                ],
             ),
         ];
         for (name, text, interfaces, expected) in rows {

@@ -1,0 +1,189 @@
+//! Asks the kernel and the programs that know its rules.
+
+use std::{
+    fs,
+    io::{self, Read as _},
+    process::{Command, Stdio},
+    sync::mpsc,
+    thread,
+    time::Duration,
+};
+
+use caps::{CapSet, Capability};
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
+use nix::errno::Errno;
+
+use crate::{netlink, refused};
+
+/// Where these programs are.
+const DIRECTORIES: [&str; 4] = ["/usr/sbin", "/sbin", "/usr/bin", "/bin"];
+/// How long one may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The most that one may write, in bytes.
+const MOST: u64 = 64 << 20;
+
+/// What the kernel says of the rules of nftables in this network namespace.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Generation {
+    /// The kernel has no nftables.
+    Absent,
+    /// Every change of them makes this number another one.
+    Number(u32),
+    /// It refuses to tell.
+    Refused(Errno),
+}
+
+impl Generation {
+    /// Whether there can be rules.
+    pub(super) const fn has_rules(self) -> bool {
+        /// That of a network namespace in which nothing was changed yet.
+        const FIRST: u32 = 1;
+        match self {
+            Self::Absent => false,
+            Self::Number(number) => number > FIRST,
+            Self::Refused(_) => true,
+        }
+    }
+}
+
+/// Asks for the generation of the rules of nftables (`NFT_MSG_GETGEN`): cheap, and without a program.
+/// It takes CAP_NET_ADMIN.
+pub(super) fn generation() -> Generation {
+    match asked() {
+        Ok(Some(number)) => Generation::Number(number),
+        Ok(None) => Generation::Absent,
+        Err(error) => match Errno::from_raw(error.raw_os_error().unwrap_or_default()) {
+            // nfnetlink_rcv_msg() knows no such subsystem, or there is no nfnetlink.
+            Errno::EINVAL | Errno::EOPNOTSUPP | Errno::EPROTONOSUPPORT | Errno::ECONNREFUSED => {
+                Generation::Absent
+            }
+            errno => Generation::Refused(errno),
+        },
+    }
+}
+
+fn asked() -> io::Result<Option<u32>> {
+    /// `NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETGEN`.
+    const GET: u16 = 10 << 8 | 16;
+    const REQUEST: u16 = 1;
+    /// `NLMSG_ERROR`.
+    const ERROR: u16 = 2;
+    /// `NFTA_GEN_ID`.
+    const ID: u16 = 1;
+    let mut socket = Socket::new(NETLINK_NETFILTER)?;
+    socket.bind_auto()?;
+    socket.connect(&SocketAddr::new(0, 0))?;
+    // The answer is there when the request was taken.
+    socket.set_non_blocking(true)?;
+    // nlmsghdr, and nfgenmsg: no family, version 0.
+    let mut request = Vec::new();
+    request.extend(20_u32.to_ne_bytes());
+    request.extend(GET.to_ne_bytes());
+    request.extend(REQUEST.to_ne_bytes());
+    request.extend([0; 12]);
+    socket.send(&request, 0)?;
+    let mut answer = Vec::with_capacity(netlink::DATAGRAM);
+    socket.recv(&mut answer, 0)?;
+    let word = |at: usize| -> Option<[u8; 4]> { answer.get(at..at + 4)?.try_into().ok() };
+    let half = |at: usize| -> Option<u16> {
+        let bytes = answer.get(at..at + 2)?.try_into().ok()?;
+        Some(u16::from_ne_bytes(bytes))
+    };
+    if half(4) == Some(ERROR) {
+        let code = word(16).map_or(0, i32::from_ne_bytes);
+        return Err(io::Error::from_raw_os_error(-code));
+    }
+    // Attributes follow both headers: length, kind, value.
+    let mut at = 20;
+    while let (Some(length), Some(kind)) = (half(at), half(at + 2)) {
+        if kind == ID {
+            return Ok(word(at + 4).map(u32::from_be_bytes));
+        }
+        at += usize::from(length.max(4)).next_multiple_of(4);
+    }
+    Ok(None)
+}
+
+/// Whether the kernel has such tables of iptables-legacy: none if that can't be read.
+pub(super) fn has_legacy(tables: &[&str]) -> Option<bool> {
+    let mut is_known = true;
+    for path in ["/proc/net/ip_tables_names", "/proc/net/ip6_tables_names"] {
+        match fs::read_to_string(path) {
+            Ok(names) if names.lines().any(|name| tables.contains(&name)) => return Some(true),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(_) => is_known = false,
+        }
+    }
+    is_known.then_some(false)
+}
+
+/// What the first of these programs that is installed writes, or why it writes nothing.
+pub(super) fn output(programs: &[&str], arguments: &[&str]) -> Result<String, String> {
+    let found = programs.iter().find_map(|program| {
+        let mut paths = DIRECTORIES.iter();
+        let path = paths
+            .find(|directory| fs::exists(format!("{directory}/{program}")).unwrap_or(false))?;
+        Some(format!("{path}/{program}"))
+    });
+    let Some(path) = found else {
+        return Err(format!("{} is not installed", programs.join(" or ")));
+    };
+    let mut command = Command::new(&path);
+    command.args(arguments);
+    // Capabilities belong to threads: the child alone gets it.
+    let done = thread::spawn(move || {
+        lend();
+        run(command)
+    });
+    let done = done.join();
+    let output = done.unwrap_or_else(|_| Err("it could not be started".to_owned()));
+    output.map_err(|because| format!("{path}: {because}"))
+}
+
+/// Has the programs that this thread starts keep CAP_NET_ADMIN, if it has it: those of a user other than
+/// root have none by themselves.
+fn lend() {
+    for set in [CapSet::Inheritable, CapSet::Ambient] {
+        // Without it the program says what it may not.
+        let _without = caps::raise(None, set, Capability::CAP_NET_ADMIN);
+    }
+}
+
+fn run(mut command: Command) -> Result<String, String> {
+    let command = command.env_clear().env("LC_ALL", "C");
+    let pipes = command.stdin(Stdio::null()).stdout(Stdio::piped());
+    let started = pipes.stderr(Stdio::piped()).spawn();
+    let mut child = started.map_err(|error| refused::plain(&error))?;
+    let (streams, read) = mpsc::channel();
+    let (out, err) = (child.stdout.take(), child.stderr.take());
+    thread::spawn(move || {
+        let mut text = String::new();
+        let told = out.map_or(Ok(0), |out| out.take(MOST).read_to_string(&mut text));
+        let mut complaint = String::new();
+        let _silent = err.map(|err| err.take(MOST).read_to_string(&mut complaint));
+        // Nobody waits any more.
+        let _late = streams.send(told.map(|_| (text, complaint)));
+    });
+    let read = read.recv_timeout(PATIENCE);
+    if read.is_err() {
+        let _ended = child.kill();
+    }
+    let status = child.wait().map_err(|error| refused::plain(&error))?;
+    let (text, complaint) = match read {
+        Ok(Ok(read)) => read,
+        Ok(Err(error)) => return Err(format!("what it writes: {}", refused::plain(&error))),
+        Err(_) => return Err(format!("it took longer than {} s", PATIENCE.as_secs())),
+    };
+    if text.len() as u64 == MOST {
+        return Err("there are too many rules".to_owned());
+    }
+    if !status.success() {
+        let complaint = complaint
+            .lines()
+            .map(str::trim)
+            .find(|line| !line.is_empty());
+        return Err(complaint.unwrap_or("it failed without a word").to_owned());
+    }
+    Ok(text)
+}

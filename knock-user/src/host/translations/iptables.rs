@@ -1,0 +1,141 @@
+//! Rules as `iptables-save` writes them.
+
+use knock_common::packet::Protocol;
+
+use super::{
+    space::Space,
+    walk::{Act, Rules, Step},
+};
+
+/// The chains in which packets from outside begin.
+const ENTRIES: [&str; 1] = ["PREROUTING"];
+
+/// Takes in what `iptables-save` writes of all tables; `program` names it.
+pub(super) fn take(text: &str, program: &str, rules: &mut Rules) {
+    let mut table = "";
+    let name = |table: &str, chain: &str| format!("chain {chain} of table {table} ({program})");
+    for line in text.lines() {
+        if let Some(begun) = line.strip_prefix('*') {
+            table = begun.trim();
+        } else if let Some(chain) = line.strip_prefix(':') {
+            let chain = chain.split_whitespace().next().unwrap_or_default();
+            if ENTRIES.contains(&chain) {
+                rules.entries.push(name(table, chain));
+            }
+        } else if let Some(rule) = line.strip_prefix("-A ") {
+            let words: Vec<&str> = rule.split_whitespace().collect();
+            let Some((chain, words)) = words.split_first() else {
+                continue;
+            };
+            let steps = steps(words, |chain| name(table, chain));
+            rules
+                .chains
+                .entry(name(table, chain))
+                .or_default()
+                .push(steps);
+        }
+    }
+}
+
+/// `! -i docker0 -p tcp -m tcp --dport 8080 -j DNAT --to-destination 172.17.0.2:80`.
+fn steps(words: &[&str], name: impl Fn(&str) -> String) -> Vec<Step> {
+    let mut steps = Vec::new();
+    let value = |at: usize| words.get(at + 1).copied().unwrap_or_default();
+    let option = |sought: &str| {
+        let at = words.iter().position(|word| *word == sought)?;
+        words.get(at + 1).copied()
+    };
+    for (at, word) in words.iter().enumerate() {
+        let is_not = at > 0 && words.get(at - 1) == Some(&"!");
+        let space = match *word {
+            "-p" | "--protocol" => match value(at) {
+                "tcp" | "6" => Space::of(Protocol::Tcp),
+                "udp" | "17" => Space::of(Protocol::Udp),
+                "all" | "0" => Space::all(),
+                _ => Space::none(),
+            },
+            "--dport" | "--destination-port" | "--dports" | "--destination-ports" => {
+                match ranges(value(at)) {
+                    Some(ranges) => Space::of_ports(ranges),
+                    None => {
+                        steps.push(Step::Hidden);
+                        continue;
+                    }
+                }
+            }
+            // The source may be meant, or a part that is a port.
+            "--ports" | "--port" | "--match-set" | "--mark" | "--u32" | "--bytecode" => {
+                steps.push(Step::Hidden);
+                continue;
+            }
+            _ => continue,
+        };
+        let space = if is_not { space.inverted() } else { space };
+        steps.push(Step::Narrow(space));
+    }
+    let target = |text: Option<&str>| match text.and_then(target_of) {
+        Some(act) => act,
+        None => Act::Unread,
+    };
+    let ports = |text: Option<&str>| match text.map(range) {
+        Some(Some(port)) => Act::Translate {
+            to: None,
+            port: Some(port),
+        },
+        Some(None) => Act::Unread,
+        // Without a port only the address becomes another.
+        None => Act::Translate {
+            to: None,
+            port: None,
+        },
+    };
+    let act = match option("-j").or(option("--jump")) {
+        Some("DNAT") => Some(target(option("--to-destination"))),
+        Some("REDIRECT") => Some(ports(option("--to-ports"))),
+        Some("TPROXY") => Some(ports(option("--on-port").filter(|port| *port != "0"))),
+        Some("NETMAP") => Some(ports(None)),
+        Some(chain) => Some(Act::Follow(name(chain))),
+        None => option("-g")
+            .or(option("--goto"))
+            .map(|chain| Act::Follow(name(chain))),
+    };
+    steps.extend(act.map(Step::Do));
+    steps
+}
+
+/// `80,443,8000:8010`.
+fn ranges(text: &str) -> Option<Vec<(u16, u16)>> {
+    text.split(',').map(range).collect()
+}
+
+/// `80`, `8000:8010` or `6900-6910/6900`.
+fn range(text: &str) -> Option<(u16, u16)> {
+    let text = text.split('/').next()?;
+    let (first, last) = text.split_once([':', '-']).unwrap_or((text, text));
+    let last = if last.is_empty() { "65535" } else { last };
+    let first = if first.is_empty() { "0" } else { first };
+    Some((first.parse().ok()?, last.parse().ok()?))
+}
+
+/// `10.88.0.2:80`, `10.88.0.2-10.88.0.9:80-90`, `[fd00::2]:80`, `fd00::2` or `:22`.
+fn target_of(text: &str) -> Option<Act> {
+    let first = |address: &str| {
+        let address = address.split('-').next()?;
+        address.trim_matches(['[', ']']).parse().ok()
+    };
+    // An IPv6 address without brackets has no port.
+    let is_bare = text.matches(':').count() > 1 && !text.starts_with('[');
+    let (address, port) = match text.rsplit_once(':') {
+        Some((address, port)) if !is_bare && !port.ends_with(']') => (address, Some(port)),
+        Some(_) | None => (text, None),
+    };
+    let to = match address {
+        "" => None,
+        address => Some(first(address)?),
+    };
+    let port = match port {
+        Some(port) => Some(range(port)?),
+        None => None,
+    };
+    Some(Act::Translate { to, port })
+}

@@ -1,0 +1,415 @@
+//! Rules as `nft -j` lists them (libnftables-json(5)).
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use serde_json::Value;
+
+use super::{
+    space::Space,
+    walk::{Act, Rules, Step},
+};
+
+/// The hooks in which packets from outside come by before this host takes them.
+const HOOKS: [&str; 2] = ["prerouting", "ingress"];
+/// Targets of iptables that give a packet another port.
+const TARGETS: [&str; 3] = ["DNAT", "REDIRECT", "TPROXY"];
+
+/// What was taken in.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Taken {
+    /// Whether rules of iptables are there that only `iptables-nft-save` can write.
+    pub(super) has_iptables: bool,
+}
+
+/// Asks for the elements of a set or map: family, table, name.
+pub(super) type Elements<'e> = &'e mut dyn FnMut(&str, &str, &str) -> Option<Vec<Value>>;
+
+/// Takes in the objects that `nft -j list ruleset` lists.
+pub(super) fn take(list: &Value, elements: Elements<'_>, rules: &mut Rules) -> Taken {
+    let objects = list["nftables"].as_array().map_or(&[][..], Vec::as_slice);
+    let mut taken = Taken::default();
+    let mut known = BTreeMap::new();
+    for object in objects {
+        if let Some(chain) = object.get("chain")
+            && chain["hook"]
+                .as_str()
+                .is_some_and(|hook| HOOKS.contains(&hook))
+        {
+            let place = Place::of(chain);
+            rules.entries.push(place.chain(text(&chain["name"])));
+        } else if let Some(rule) = object.get("rule") {
+            let mut reader = Reader {
+                place: Place::of(rule),
+                elements: &mut *elements,
+                known: &mut known,
+                taken: &mut taken,
+            };
+            let steps = reader.steps(&rule["expr"]);
+            let chain = reader.place.chain(text(&rule["chain"]));
+            rules.chains.entry(chain).or_default().push(steps);
+        }
+    }
+    taken
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
+
+/// Where a rule is.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+struct Place {
+    family: String,
+    table: String,
+}
+
+impl Place {
+    fn of(object: &Value) -> Self {
+        Self {
+            family: text(&object["family"]).to_owned(),
+            table: text(&object["table"]).to_owned(),
+        }
+    }
+
+    fn chain(&self, name: &str) -> String {
+        format!("chain {name} of table {} {} (nft)", self.family, self.table)
+    }
+}
+
+struct Reader<'r> {
+    place: Place,
+    elements: Elements<'r>,
+    known: &'r mut BTreeMap<(Place, String), Option<Vec<Value>>>,
+    taken: &'r mut Taken,
+}
+
+/// A part of a key that says something about ports.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Part {
+    /// The destination port, of these protocols.
+    Port(Option<u16>),
+    /// The number of the protocol.
+    Protocol,
+    /// Another one.
+    Other,
+    /// One that may hide ports.
+    Hidden,
+}
+
+impl Reader<'_> {
+    fn steps(&mut self, expressions: &Value) -> Vec<Step> {
+        let all = expressions.as_array().map_or(&[][..], Vec::as_slice);
+        all.iter().flat_map(|one| self.statement(one)).collect()
+    }
+
+    fn statement(&mut self, statement: &Value) -> Vec<Step> {
+        let Some((kind, body)) = statement.as_object().and_then(|one| one.iter().next()) else {
+            return Vec::new();
+        };
+        match kind.as_str() {
+            "match" => self.condition(body),
+            "jump" | "goto" => vec![Step::Do(self.follow(body))],
+            "vmap" => {
+                let Some(ways) = self.mapped(body) else {
+                    return vec![Step::Do(Act::Unread)];
+                };
+                let ways = ways.into_iter().map(|(space, verdict)| {
+                    let target = verdict.get("jump").or(verdict.get("goto"));
+                    let act = target.map(|target| self.follow(target));
+                    act.map(|act| (space, act))
+                });
+                vec![Step::Branch(ways.flatten().collect())]
+            }
+            "dnat" | "redirect" | "tproxy" => self.translation(body),
+            "mangle" if self.part(&body["key"]) == Part::Other => Vec::new(),
+            "mangle" => match self.part(&body["key"]) {
+                Part::Port(_) => self.ports(&body["value"], None),
+                Part::Protocol | Part::Other | Part::Hidden => vec![],
+            },
+            "xt" => {
+                let name = text(&body["name"]);
+                let is_target = text(&body["type"]) == "target" && TARGETS.contains(&name);
+                // Old ones tell nothing of it.
+                self.taken.has_iptables |= is_target || body.is_null();
+                Vec::new()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    fn follow(&self, target: &Value) -> Act {
+        Act::Follow(self.place.chain(text(&target["target"])))
+    }
+
+    fn condition(&mut self, body: &Value) -> Vec<Step> {
+        let key = self.key(&body["left"]);
+        if key.iter().all(|part| *part == Part::Other) {
+            return Vec::new();
+        }
+        let right = match self.listed(&body["right"]) {
+            Some(right) => right,
+            None => return vec![Step::Hidden],
+        };
+        let spaces = right.iter().map(|value| space(&key, value));
+        let Some(spaces) = spaces.collect::<Option<Vec<_>>>() else {
+            return vec![Step::Hidden];
+        };
+        let space = spaces.into_iter().fold(Space::none(), Space::or);
+        let space = match text(&body["op"]) {
+            "==" | "in" | "" => space,
+            // Nothing follows for other parts of the key.
+            "!=" if key.len() == 1 => protocol_of(&key).and(&space.inverted()),
+            "<" | "<=" | ">" | ">=" => match compared(&key, &body["op"], &right) {
+                Some(space) => space,
+                None => return vec![Step::Hidden],
+            },
+            "!=" => return Vec::new(),
+            _ => return vec![Step::Hidden],
+        };
+        vec![Step::Narrow(space)]
+    }
+
+    /// `{"addr": …, "port": …}`, each of which may be a map.
+    fn translation(&mut self, body: &Value) -> Vec<Step> {
+        let (address, port) = (&body["addr"], &body["port"]);
+        if let Some(map) = address.get("map") {
+            let Some(ways) = self.mapped(map) else {
+                return vec![Step::Do(Act::Unread)];
+            };
+            let mut steps = Vec::new();
+            let plain = ways.into_iter().map(|(space, value)| {
+                // An address, or an address and a port.
+                let act = match value["concat"].as_array().map(Vec::as_slice) {
+                    Some([to, port]) => act(to, port),
+                    Some(_) => Act::Unread,
+                    None if port.get("map").is_some() => act(&value, &Value::Null),
+                    None => act(&value, port),
+                };
+                (space, act)
+            });
+            steps.push(Step::Branch(plain.collect()));
+            if port.get("map").is_some() {
+                steps.extend(self.ports(port, None));
+            }
+            return steps;
+        }
+        let to = first_address(address);
+        if to.is_none() && !address.is_null() {
+            return vec![Step::Do(Act::Unread)];
+        }
+        self.ports(port, to)
+    }
+
+    /// A new port, which may come from a map.
+    fn ports(&mut self, port: &Value, to: Option<IpAddr>) -> Vec<Step> {
+        let Some(map) = port.get("map") else {
+            let act = match (port, range(port)) {
+                (Value::Null, _) => Act::Translate { to, port: None },
+                (_, Some(port)) => Act::Translate {
+                    to,
+                    port: Some(port),
+                },
+                (_, None) => Act::Unread,
+            };
+            return vec![Step::Do(act)];
+        };
+        let Some(ways) = self.mapped(map) else {
+            return vec![Step::Do(Act::Unread)];
+        };
+        let ways = ways.into_iter().map(|(space, value)| {
+            let act = match range(&value) {
+                Some(port) => Act::Translate {
+                    to,
+                    port: Some(port),
+                },
+                None => Act::Unread,
+            };
+            (space, act)
+        });
+        vec![Step::Branch(ways.collect())]
+    }
+
+    /// The elements of a map: the ports that each key stands for, and its value.
+    fn mapped(&mut self, map: &Value) -> Option<Vec<(Space, Value)>> {
+        let key = self.key(&map["key"]);
+        let elements = self.listed(&map["data"])?;
+        let each = elements.iter().map(|element| {
+            let pair = element.as_array()?;
+            let [found, value] = pair.as_slice() else {
+                return None;
+            };
+            Some((space(&key, found)?, value.clone()))
+        });
+        each.collect()
+    }
+
+    /// The elements of a set or a map, which may have a name, or the value itself.
+    fn listed(&mut self, value: &Value) -> Option<Vec<Value>> {
+        if let Some(set) = value.get("set") {
+            return Some(match set {
+                Value::Array(elements) => elements.clone(),
+                one => vec![one.clone()],
+            });
+        }
+        let Some(name) = value.as_str().and_then(|name| name.strip_prefix('@')) else {
+            return Some(vec![value.clone()]);
+        };
+        let known = (self.place.clone(), name.to_owned());
+        if let Some(elements) = self.known.get(&known) {
+            return elements.clone();
+        }
+        let elements = (self.elements)(&self.place.family, &self.place.table, name);
+        self.known.insert(known, elements.clone());
+        elements
+    }
+
+    fn key(&self, key: &Value) -> Vec<Part> {
+        match key["concat"].as_array() {
+            Some(parts) => parts.iter().map(|part| self.part(part)).collect(),
+            None => vec![self.part(key)],
+        }
+    }
+
+    fn part(&self, part: &Value) -> Part {
+        if let Some(payload) = part.get("payload") {
+            return match (text(&payload["protocol"]), text(&payload["field"])) {
+                ("tcp", "dport") => Part::Port(Some(6)),
+                ("udp", "dport") => Part::Port(Some(17)),
+                ("th", "dport") => Part::Port(None),
+                // Other protocols with ports.
+                (_, "dport") => Part::Other,
+                ("ip", "protocol") | ("ip6", "nexthdr") => Part::Protocol,
+                // Raw bytes.
+                ("", "") => Part::Hidden,
+                _ => Part::Other,
+            };
+        }
+        match part["meta"]["key"].as_str().or(part["ct"]["key"].as_str()) {
+            Some("l4proto") => Part::Protocol,
+            Some("mark" | "proto-dst" | "original proto-dst") => Part::Hidden,
+            // A part of a port, such as its upper bits.
+            None if ["&", "|", "^", "<<", ">>"]
+                .iter()
+                .any(|op| part.get(op).is_some()) =>
+            {
+                Part::Hidden
+            }
+            Some(_) | None => Part::Other,
+        }
+    }
+}
+
+/// The ports that a value of a key stands for; none if that can't be known.
+fn space(key: &[Part], value: &Value) -> Option<Space> {
+    // An element with a comment, a timeout or a counter.
+    let value = value.get("elem").map_or(value, |elem| &elem["val"]);
+    let values = match (key, value["concat"].as_array()) {
+        ([_], None) => std::slice::from_ref(value),
+        (_, Some(values)) => values.as_slice(),
+        // Everything, as in `* : accept`.
+        (_, None) => return (value.as_str() == Some("*")).then(Space::all),
+    };
+    if values.len() != key.len() {
+        return None;
+    }
+    let mut space = Space::all();
+    for (part, value) in key.iter().zip(values) {
+        let narrowed = match part {
+            Part::Other => continue,
+            Part::Hidden => return None,
+            _ if value.as_str() == Some("*") => continue,
+            Part::Port(protocol) => {
+                let ports = Space::of_ports(vec![range(value)?]);
+                match protocol {
+                    Some(number) => ports.and(&Space::of_protocols(&[(*number, *number)])),
+                    None => ports,
+                }
+            }
+            Part::Protocol => Space::of_protocols(&[protocols(value)?]),
+        };
+        space = space.and(&narrowed);
+    }
+    Some(space)
+}
+
+/// What a key says of protocols, whatever its value is.
+fn protocol_of(key: &[Part]) -> Space {
+    match key {
+        [Part::Port(Some(number))] => Space::of_protocols(&[(*number, *number)]),
+        _ => Space::all(),
+    }
+}
+
+/// `tcp dport >= 1024`.
+fn compared(key: &[Part], operator: &Value, right: &[Value]) -> Option<Space> {
+    let ([Part::Port(_)], [right]) = (key, right) else {
+        return None;
+    };
+    let port = u16::try_from(right.as_u64()?).ok()?;
+    let range = match text(operator) {
+        "<" => (0, port.checked_sub(1)?),
+        "<=" => (0, port),
+        ">" => (port.checked_add(1)?, u16::MAX),
+        ">=" => (port, u16::MAX),
+        _ => return None,
+    };
+    Some(protocol_of(key).and(&Space::of_ports(vec![range])))
+}
+
+/// `80`, `{"range": [80, 90]}` or `{"prefix": {"addr": 1024, "len": 6}}`.
+fn range(value: &Value) -> Option<(u16, u16)> {
+    let port = |value: &Value| {
+        let number = value
+            .as_u64()
+            .or_else(|| value.as_str().and_then(|text| text.parse().ok()));
+        number.and_then(|number| u16::try_from(number).ok())
+    };
+    if let Some([first, last]) = value["range"].as_array().map(Vec::as_slice) {
+        return Some((port(first)?, port(last)?));
+    }
+    if let Some(prefix) = value.get("prefix") {
+        let first = port(&prefix["addr"])?;
+        let bits = u32::try_from(prefix["len"].as_u64()?).ok()?;
+        let rest = u16::MAX.checked_shr(bits).unwrap_or(0);
+        return Some((first & !rest, first | rest));
+    }
+    Some((port(value)?, port(value)?))
+}
+
+fn protocols(value: &Value) -> Option<(u16, u16)> {
+    match value.as_str() {
+        Some("tcp") => Some((6, 6)),
+        Some("udp") => Some((17, 17)),
+        // Others have no ports that matter here.
+        Some(name) if name.parse::<u16>().is_err() => Some((0, 0)),
+        Some(_) | None => range(value),
+    }
+}
+
+fn act(to: &Value, port: &Value) -> Act {
+    let Some(to) = first_address(to) else {
+        return Act::Unread;
+    };
+    match (port, range(port)) {
+        (Value::Null, _) => Act::Translate {
+            to: Some(to),
+            port: None,
+        },
+        (_, Some(port)) => Act::Translate {
+            to: Some(to),
+            port: Some(port),
+        },
+        (_, None) => Act::Unread,
+    }
+}
+
+/// The address, or the first one of a range or prefix.
+fn first_address(value: &Value) -> Option<IpAddr> {
+    if let Some([first, _]) = value["range"].as_array().map(Vec::as_slice) {
+        return first_address(first);
+    }
+    if let Some(prefix) = value.get("prefix") {
+        return first_address(&prefix["addr"]);
+    }
+    value.as_str()?.parse().ok()
+}

@@ -1,0 +1,279 @@
+//! Ports that lead to others by rules of nftables and iptables: those that open what is protected are
+//! named, those that are served are exempt, and what can't be read is reported.
+
+use std::{fs, os::unix::fs::PermissionsExt as _, process::Command};
+
+use knock_tests::{
+    binary::binaries,
+    daemon::{Daemon, config_file},
+    namespace::{Namespace, text},
+    net::{self, Family},
+    ssh::{DOOR, SSH},
+    wait,
+};
+use serde_json::json;
+
+/// Who makes rules.
+#[derive(Clone, Copy, Debug)]
+enum By {
+    /// nft, from a text.
+    Nft(&'static str),
+    /// These commands, one a line.
+    Commands(&'static str),
+}
+
+impl By {
+    fn make(self, namespace: &Namespace) {
+        match self {
+            Self::Nft(rules) => {
+                let file = config_file(rules.as_bytes());
+                namespace.run("nft", &["-f", &file.path().display().to_string()]);
+            }
+            Self::Commands(lines) => {
+                for line in lines.lines() {
+                    let words: Vec<&str> = line.split_whitespace().collect();
+                    if let [program, arguments @ ..] = words.as_slice() {
+                        namespace.run(program, arguments);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Rules, and the lines that `check` says of them; tcp/22 is protected.
+const ROWS: &[(&str, By, &[&str])] = &[
+    (
+        "one port",
+        By::Nft("table ip t { chain c { type nat hook prerouting priority dstnat;
+            tcp dport 2222 redirect to :22; }; }"),
+        &["tcp/2222 is translated to tcp/22, and"],
+    ),
+    (
+        "a range",
+        By::Nft("table ip t { chain c { type nat hook prerouting priority dstnat;
+            tcp dport 8000-8010 dnat to 192.0.2.2:22; }; }"),
+        &["tcp/8000-8010 are translated to tcp/22 of 192.0.2.2"],
+    ),
+    (
+        "maps, named and not",
+        By::Nft("table ip t {
+            map m { type inet_service : ipv4_addr . inet_service; elements = { 2201 : 10.0.0.2 . 22 }; }
+            map p { type inet_service : inet_service; flags interval; elements = { 2300-2310 : 22 }; }
+            chain c { type nat hook prerouting priority dstnat;
+            dnat ip to tcp dport map @m
+            meta l4proto tcp redirect to :tcp dport map @p
+            dnat ip to tcp dport map { 2202 : 10.0.0.2 . 22, 2203-2204 : 10.0.0.3 . 22 }
+            dnat ip to ip daddr . tcp dport map { 192.0.2.2 . 2205 : 10.0.0.3 . 22 }; }; }"),
+        &[
+            "tcp/2201 is translated to tcp/22 of 10.0.0.2",
+            "tcp/2202 is translated to tcp/22 of 10.0.0.2",
+            "tcp/2203-2204 are translated to tcp/22 of 10.0.0.3",
+            "tcp/2205 is translated to tcp/22 of 10.0.0.3",
+            "tcp/2300-2310 are translated to tcp/22, and",
+        ],
+    ),
+    (
+        "maps of verdicts",
+        By::Nft("table ip t {
+            map v { type ipv4_addr . inet_proto . inet_service : verdict;
+                    elements = { 192.0.2.2 . tcp . 2210 : goto in }; }
+            chain in { meta l4proto tcp redirect to :22; }
+            chain c { type nat hook prerouting priority dstnat;
+            ip daddr . meta l4proto . th dport vmap @v
+            tcp dport vmap { 2211 : jump in, 2212-2213 : goto in }; }; }"),
+        &[
+            "tcp/2210 is translated to tcp/22, and",
+            "tcp/2211-2213 are translated to tcp/22, and",
+        ],
+    ),
+    (
+        "both families",
+        By::Nft("table inet t { chain c { type nat hook prerouting priority dstnat;
+            tcp dport 2220 dnat ip6 to [2001:db8::2]:22; tcp dport { 2221, 2223 } redirect to :22; }; }"),
+        &[
+            "tcp/2220 is translated to tcp/22 of 2001:db8::2",
+            "tcp/2221 is translated to tcp/22, and",
+            "tcp/2223 is translated to tcp/22, and",
+        ],
+    ),
+    (
+        "written into packets",
+        By::Nft("table netdev t { chain c { type filter hook ingress device b0 priority 0;
+            tcp dport 2230 tcp dport set 22; }; }"),
+        &["tcp/2230 is translated to tcp/22, and"],
+    ),
+    (
+        "by a mark",
+        By::Nft("table ip t { chain c { type nat hook prerouting priority dstnat;
+            meta mark 1 meta l4proto tcp redirect to :22; }; }"),
+        &["a translation of ports that can't be read: chain c of table ip t (nft) translates ports that \
+           are chosen elsewhere"],
+    ),
+    (
+        "iptables-nft",
+        By::Commands("iptables-nft -t nat -N WEB
+            iptables-nft -t nat -A PREROUTING -p tcp --dport 2240 -j WEB
+            iptables-nft -t nat -A WEB -p tcp -j REDIRECT --to-ports 22
+            iptables-nft -t nat -A PREROUTING -p tcp -m multiport --dports 2241,2250:2259 -j DNAT --to-destination 10.0.0.1:20-30
+            ip6tables-nft -t nat -A PREROUTING -p tcp --dport 2242 -j DNAT --to-destination [2001:db8::9]:22"),
+        &[
+            "tcp/2240 is translated to tcp/22, and",
+            "tcp/2241 is translated to tcp/20-30 of 10.0.0.1",
+            "tcp/2250-2259 are translated to tcp/20-30 of 10.0.0.1",
+            "tcp/2242 is translated to tcp/22 of 2001:db8::9",
+        ],
+    ),
+    (
+        "iptables-legacy",
+        By::Commands("iptables-legacy -t nat -A PREROUTING -p tcp --dport 2260:2269 -j REDIRECT --to-ports 22
+            ip6tables-legacy -t nat -A PREROUTING -p tcp --dport 2270 -j DNAT --to-destination [2001:db8::9]:22"),
+        &[
+            "tcp/2260-2269 are translated to tcp/22, and",
+            "tcp/2270 is translated to tcp/22 of 2001:db8::9",
+        ],
+    ),
+    (
+        "others' ports",
+        By::Nft("table ip t { chain c { type nat hook prerouting priority dstnat;
+            tcp dport 8080 redirect to :80; udp dport 2222 redirect to :22; }
+            chain o { type nat hook output priority -100; tcp dport 2222 redirect to :22; }; }"),
+        &[],
+    ),
+];
+
+/// What `check` says of translations, after `prepared` in a mount namespace of its own.
+fn said(namespace: &Namespace, prepared: &str) -> Vec<String> {
+    let file = config_file(format!("interfaces = [\"b0\"]\n{DOOR}").as_bytes());
+    let script = format!("{prepared}; exec \"$@\"");
+    let mut command = Command::new("unshare");
+    command.args([
+        "--mount",
+        "--propagation",
+        "private",
+        "sh",
+        "-ec",
+        &script,
+        "sh",
+    ]);
+    command.arg(&binaries().user);
+    command.args(["check", "--config"]).arg(file.path());
+    let output = match namespace.enter(|| command.output()) {
+        Ok(output) => output,
+        Err(error) => panic!("unshare: {error}"),
+    };
+    let said = text(&output);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    let about = |line: &&str| line.contains(" translated to ") || line.contains("translation");
+    said.lines().filter(about).map(str::to_owned).collect()
+}
+
+#[test]
+fn rules_that_open_what_is_protected_are_named() {
+    for (name, rules, expected) in ROWS {
+        net::test(|net| {
+            rules.make(&net.server);
+            let said = said(&net.server, ":");
+            for expected in *expected {
+                assert!(
+                    said.iter().any(|line| line.contains(expected)),
+                    "{name}: no {expected:?} in {said:#?}"
+                );
+            }
+            assert_eq!(said.len(), expected.len(), "{name}: {said:#?}");
+        });
+    }
+}
+
+#[test]
+fn rules_that_cannot_be_read_are_reported() {
+    net::test(|net| {
+        let without = "for at in /usr/sbin /sbin; do mount --bind /dev/null $at/nft; done";
+        assert_eq!(
+            said(&net.server, without),
+            [] as [&str; 0],
+            "there are none"
+        );
+        By::Nft("table ip t { }").make(&net.server);
+        let said = said(&net.server, without);
+        assert_eq!(said.len(), 1, "{said:#?}");
+        for words in [
+            "can't be read: rules of nftables: ",
+            "/nft: permission denied",
+        ] {
+            assert!(said.iter().all(|line| line.contains(words)), "{said:#?}");
+        }
+    });
+}
+
+/// As the unit runs it: nft gets the one capability that it needs.
+#[test]
+fn rules_are_read_without_root() {
+    net::test(|net| {
+        By::Nft(
+            "table ip t { chain c { type nat hook prerouting priority dstnat;
+            tcp dport 2222 redirect to :22; }; }",
+        )
+        .make(&net.server);
+        let capabilities = "-all,+bpf,+net_admin,+perfmon";
+        let file = config_file(format!("interfaces = [\"b0\"]\n{DOOR}").as_bytes());
+        let everybody = fs::Permissions::from_mode(0o644);
+        if let Err(error) = fs::set_permissions(file.path(), everybody) {
+            panic!("{}: {error}", file.path().display());
+        }
+        for (name, capabilities, expected) in [
+            (
+                "with capabilities",
+                capabilities,
+                "tcp/2222 is translated to tcp/22",
+            ),
+            ("without", "-all", "can't be read: rules of nftables: "),
+        ] {
+            let mut command = Command::new("setpriv");
+            command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]);
+            command.arg(format!("--inh-caps={capabilities}"));
+            command.arg(format!("--ambient-caps={capabilities}"));
+            command.arg(&binaries().user).args(["check", "--config"]);
+            command.arg(file.path());
+            let output = match net.server.enter(|| command.output()) {
+                Ok(output) => text(&output),
+                Err(error) => panic!("{name}: {error}"),
+            };
+            assert!(
+                output.contains(expected),
+                "{name}: no {expected:?} in {output}"
+            );
+        }
+    });
+}
+
+/// Rules that change while it runs: new ones are warned of, and their ports are exempt as long as they
+/// are there.
+#[test]
+fn rules_are_followed() {
+    net::test(|net| {
+        let daemon = Daemon::start(&net.server, DOOR);
+        let opens = || {
+            let stranger = net.stranger(Family::V4);
+            stranger.knock("tcp/7000 tcp/2222 udp/8000 tcp/9000");
+            let opened = json!({"event": "opened", "source": stranger.name()});
+            let marker = net.stranger(Family::V4);
+            daemon.catches_up(&marker, SSH);
+            !daemon.told(&opened).is_empty()
+        };
+        assert!(!opens(), "nothing leads elsewhere");
+        By::Nft(
+            "table ip t { chain c { type nat hook prerouting priority dstnat;
+            tcp dport 2222 redirect to :22; }; }",
+        )
+        .make(&net.server);
+        wait::until("the warning", || {
+            let told = daemon.process().stderr();
+            told.contains("tcp/2222 is translated to tcp/22")
+        });
+        wait::until("its port is exempt", &opens);
+        net.server.run("nft", &["delete", "table", "ip", "t"]);
+        wait::until("it no longer is", || !opens());
+        daemon.stop();
+    });
+}
