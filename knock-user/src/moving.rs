@@ -139,11 +139,16 @@ impl Sources {
 
     /// How long it takes until all time-based doors can be opened, in milliseconds.
     fn waits_ms(&self, now_ms: u64) -> u64 {
-        let waits = self.0.values().map(|source| match source {
-            Source::Otp(timed) => timed.waits_ms(Clocks::at(now_ms)),
-            Source::OneTime(_) => 0,
+        let waits = self.door_waits_ms(now_ms);
+        waits.into_values().max().unwrap_or(0)
+    }
+
+    fn door_waits_ms(&self, now_ms: u64) -> BTreeMap<usize, u64> {
+        let waits = self.0.iter().map(|(&place, source)| match source {
+            Source::Otp(timed) => (place, timed.waits_ms(Clocks::at(now_ms))),
+            Source::OneTime(_) => (place, 0),
         });
-        waits.max().unwrap_or(0)
+        waits.collect()
     }
 }
 
@@ -275,6 +280,11 @@ impl Kept {
     /// How long it takes until all time-based doors can be opened because of that, in milliseconds.
     pub fn waits_ms(&self, now_ms: u64) -> u64 {
         self.sources.waits_ms(now_ms)
+    }
+
+    /// The same for each door with changing sequences, by its place.
+    pub fn door_waits_ms(&self, now_ms: u64) -> BTreeMap<usize, u64> {
+        self.sources.door_waits_ms(now_ms)
     }
 
     /// Whether anything ever changes.

@@ -111,6 +111,69 @@ fn what_a_process_knows() {
     });
 }
 
+/// Doors that nobody can open yet, and a secret that is not in force.
+#[test]
+fn time_based_doors() {
+    net::test(|net| {
+        let directory = TempDir::new().unwrap();
+        let secret = directory.path().join("secret");
+        fs::write(&secret, "correct horse battery staple\n").unwrap();
+        let config = |period: &str| {
+            format!(
+                "[[door]]\nname = \"ssh\"\nopen = [\"tcp/22\"]\n\
+                 otp = {{ secret_file = \"{}\", period = \"{period}\" }}\n",
+                secret.display()
+            )
+        };
+        let daemon = start(net, &config("1h"), &[]);
+        assert_eq!(shortfalls(net), ["door-waits"]);
+        fs::write(&secret, "another one altogether, and long\n").unwrap();
+        assert_eq!(shortfalls(net), ["door-waits", "secret-changed"]);
+        let (code, told) = daemon::ask(&net.server, &["reload"]);
+        assert_eq!(code, Some(0), "{told}");
+        assert!(!shortfalls(net).contains(&"secret-changed".to_owned()));
+        fs::remove_file(&secret).unwrap();
+        let (_, answer) = status(net);
+        assert!(
+            answer["notes"].to_string().contains("can't be compared"),
+            "{answer}"
+        );
+        daemon.leave(SIGTERM);
+        detach(net);
+    });
+}
+
+/// With no process, nobody makes room for those who knock.
+#[test]
+fn a_table_of_grants_that_is_full() {
+    net::test(|net| {
+        let daemon = start(net, DOOR, &[]);
+        daemon.leave(SIGTERM);
+        assert_eq!(shortfalls(net), NONE);
+        let instance = pins::instance(&net.server);
+        let mut allow = pins::allow(&instance);
+        let mut number = 0_u32;
+        let fills = |allow: &mut _, number: u32| {
+            let source = std::net::IpAddr::from(std::net::Ipv4Addr::from(0x0a00_0000 + number));
+            let key = knock_common::layout::GrantKey {
+                source: source.into(),
+                service: 1,
+                class: 0,
+            };
+            let grant = knock_common::access::Grant {
+                until_ms: u64::MAX >> 16,
+                door: 0,
+            };
+            knock_user::maps::raise(allow, key, grant).is_ok()
+        };
+        while number <= knock_common::layout::ALLOW_MAX && fills(&mut allow, number) {
+            number += 1;
+        }
+        assert_eq!(shortfalls(net), ["full"]);
+        detach(net);
+    });
+}
+
 #[test]
 fn interfaces_that_are_not_protected() {
     net::test(|net| {

@@ -16,6 +16,8 @@ use knock_sequence::{
 };
 
 use super::{
+    Checked,
+    checked::Moving,
     problem::Report,
     section::{Item, Section},
 };
@@ -172,6 +174,28 @@ fn secret(section: &mut Section<'_, '_>, report: &mut Report) -> Option<(Secret,
     let path = PathBuf::from(item.text(report)?);
     let secret = read_secret(&path).map_err(|reason| format!("{}: {reason}", path.display()));
     told(&item, report, secret).map(|secret| (secret, Origin::File(path)))
+}
+
+impl Checked {
+    /// The time-based doors whose secret file has another secret now than when it was read, with that
+    /// file; or with why the two can't be compared.
+    pub fn other_secrets(&self) -> Vec<(String, PathBuf, Option<String>)> {
+        let doors = self.settings.doors.iter();
+        let other = doors.filter_map(|door| {
+            let Some(Moving::Otp(otp)) = &door.moving else {
+                return None;
+            };
+            let Origin::File(path) = &otp.origin else {
+                return None;
+            };
+            match read_secret(path) {
+                Ok(secret) if secret == otp.secret => None,
+                Ok(_) => Some((door.name.clone(), path.clone(), None)),
+                Err(because) => Some((door.name.clone(), path.clone(), Some(because))),
+            }
+        });
+        other.collect()
+    }
 }
 
 fn told<T>(

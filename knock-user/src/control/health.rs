@@ -4,21 +4,28 @@
 //! `knock-user status` fail. A *note* is worth knowing and changes nothing of what is protected.
 //! docs/control.md lists both.
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
+use knock_common::layout::ALLOW_MAX;
 use knock_sequence::duration::spell_short;
 
 use super::answers::{Shortfall, Status};
 use crate::{
+    commands,
     console::text::about,
     coverage::State,
     refused,
     {config, registry::Registry},
 };
 
-/// What only a running process knows.
+/// What the maps say, and what only a running process knows.
 #[derive(Clone, Debug, Default)]
 pub struct Circumstances {
+    /// Entries of the table of grants that are in use.
+    pub entries: usize,
     /// Why the last reload failed, if it did.
     pub reload_failed: Option<String>,
     /// What is being done at this moment.
@@ -33,6 +40,15 @@ pub struct Circumstances {
     pub interrupted: Option<String>,
     /// Whether the process that there is does nothing.
     pub is_hanging: bool,
+    /// Time-based doors that nobody can open yet, and in how many milliseconds that ends.
+    pub waiting_doors: Vec<(String, u64)>,
+    /// Time-based doors whose secret file has another secret than the one in force, with that file; or
+    /// why the two can't be compared.
+    pub other_secrets: Vec<(String, PathBuf, Option<String>)>,
+    /// Commands that run or wait.
+    pub commands: usize,
+    /// What else is worth knowing of the host around it.
+    pub notes: Vec<String>,
 }
 
 /// The status with what is missing of what its configuration asks for.
@@ -48,6 +64,9 @@ pub fn judged(mut status: Status, registry: &Registry, circumstances: &Circumsta
     }
     found.process(&status, registry);
     found.doors(&status);
+    found.time_based_doors(circumstances);
+    found.room(circumstances.entries, status.pid.is_some());
+    found.commands(circumstances.commands);
     found.configuration(registry);
     if let Some(because) = &circumstances.reload_failed {
         found.short(
@@ -63,6 +82,7 @@ pub fn judged(mut status: Status, registry: &Registry, circumstances: &Circumsta
         let note = "standard output is closed: events are not written there";
         found.notes.push(note.to_owned());
     }
+    found.notes.extend(circumstances.notes.iter().cloned());
     status.in_force = found.shortfalls.is_empty();
     status.shortfalls = found.shortfalls;
     status.notes = found.notes;
@@ -185,6 +205,65 @@ impl Found {
             let because = one_time.because.as_deref().unwrap_or("no line is left");
             let text = format!("nobody can open door {}: {because}", one_time.door);
             self.short("door-unusable", None, text);
+        }
+    }
+
+    fn time_based_doors(&mut self, circumstances: &Circumstances) {
+        for (door, wait_ms) in &circumstances.waiting_doors {
+            let text = format!(
+                "nobody can open door {door} for another {}: which of its sequences were used before \
+                 is not known, so only those that begin later are good; that ends by itself",
+                spell_short(Duration::from_millis(*wait_ms))
+            );
+            self.short("door-waits", None, text);
+        }
+        for (door, file, because) in &circumstances.other_secrets {
+            let file = file.display();
+            match because {
+                None => self.short(
+                    "secret-changed",
+                    None,
+                    format!(
+                        "{file} has another secret than the one of door {door} that is in force: \
+                         `knock-user reload` reads it"
+                    ),
+                ),
+                Some(because) => self.notes.push(format!(
+                    "the secret of door {door} can't be compared with what is in force: {file}: \
+                     {because}"
+                )),
+            }
+        }
+    }
+
+    /// Whether there is room for somebody who knocks.
+    fn room(&mut self, entries: usize, is_served: bool) {
+        if entries < ALLOW_MAX as usize {
+            return;
+        }
+        let ends = match is_served {
+            true => "grants end before their time to make room, except for those given by hand",
+            false => "no process runs that makes room",
+        };
+        let text = format!(
+            "the table of grants is full ({ALLOW_MAX} entries), so nobody else can open a door; {ends}: \
+             `knock-user list` shows them, and `knock-user revoke` ends some"
+        );
+        self.short("full", None, text);
+    }
+
+    fn commands(&mut self, pending: usize) {
+        if pending >= commands::WAITING_MAX {
+            let text = format!(
+                "{pending} commands run or wait, so on_open of others is left out: see why they take \
+                 so long, and set a shorter command_timeout"
+            );
+            self.short("commands-left-out", None, text);
+        } else if pending > commands::RUNNING_MAX {
+            self.notes.push(format!(
+                "{pending} commands run or wait, and {} run at the same time: later ones come late",
+                commands::RUNNING_MAX
+            ));
         }
     }
 

@@ -34,6 +34,7 @@ pub fn status(instance: &Instance, hanging: Option<u32>) -> Result<Status> {
     let (registry, interrupted) = in_force(registry(instance)?, &covered);
     let doors = facts::doors(&registry);
     let held = grants(instance)?;
+    let entries = held.len();
     let room = facts::room(held.len(), false);
     let grants = facts::list(held, &doors, clock).grants.len();
     let counts = counters(instance)?;
@@ -47,6 +48,7 @@ pub fn status(instance: &Instance, hanging: Option<u32>) -> Result<Status> {
         ..status
     };
     let circumstances = Circumstances {
+        entries,
         interrupted,
         is_hanging: hanging.is_some(),
         ..Circumstances::default()

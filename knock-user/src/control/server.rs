@@ -36,7 +36,7 @@ use super::{
 };
 use crate::{
     console::watch::{Form, Watcher, Watchers},
-    private,
+    private, refused,
 };
 
 /// Connections that are served at once, besides those that watch; more wait for their turn.
@@ -285,7 +285,10 @@ async fn accept(listener: UnixListener, entrance: Arc<Entrance>) {
                 tokio::spawn(serve(stream, Arc::clone(&entrance), turn));
             }
             Err(error) => {
-                tracing::debug!("a control connection could not be taken: {error}");
+                tracing::debug!(
+                    "a control connection could not be taken: {}",
+                    refused::plain(&error)
+                );
                 sleep(RETRY).await;
             }
         }

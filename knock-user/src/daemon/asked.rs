@@ -49,6 +49,7 @@ impl<W: Write> Daemon<W> {
         };
         let open = self.ledger.open();
         let grants = open.filter(|open| clock.now_ms < open.until_ms).count();
+        let entries = maps::entries(&self.protection.firewall().allow()?, ALLOW_MAX).len();
         let held = (grants, flows, &counts[..]);
         let interfaces = facts::interfaces(self.protection.coverage()?);
         let instance = self.protection.instance();
@@ -66,6 +67,7 @@ impl<W: Write> Daemon<W> {
             ..status
         };
         let circumstances = Circumstances {
+            entries,
             reload_failed: self.reload_failed.clone(),
             under_way: self.making.as_ref().map(super::Making::told),
             is_to_stay: self.run.on_exit == OnExit::Keep,
@@ -73,12 +75,24 @@ impl<W: Write> Daemon<W> {
             is_mute: self.is_mute,
             interrupted: None,
             is_hanging: false,
+            waiting_doors: self.waiting_doors(clock.now_ms),
+            other_secrets: self.plan.checked.other_secrets(),
+            commands: self.commands.pending(),
+            notes: self.host_notes(),
         };
         let mut status = health::judged(status, registry, &circumstances);
-        status.notes.extend(self.unprotected_note());
-        let entries = maps::entries(&self.protection.firewall().allow()?, ALLOW_MAX).len();
         status.notes.extend(facts::room(entries, true));
         Ok(status)
+    }
+
+    /// Time-based doors that nobody can open yet, and for how long, in milliseconds.
+    fn waiting_doors(&self, now_ms: u64) -> Vec<(String, u64)> {
+        let doors = &self.plan.settings().doors;
+        let waits = self.protection.waits_ms(now_ms).into_iter();
+        let waits = waits.filter(|(_, wait_ms)| *wait_ms > 0);
+        let named =
+            waits.filter_map(|(place, wait_ms)| Some((doors.get(place)?.name.clone(), wait_ms)));
+        named.collect()
     }
 
     pub(super) fn list(&self) -> Grants {
