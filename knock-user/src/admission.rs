@@ -1,15 +1,23 @@
 //! Whether an interface may be taken. One function decides; start, reload, late appearance,
 //! re-creation, rename and retry all ask it, and so do `status` and `check`.
 
+use std::{collections::BTreeMap, sync::OnceLock};
+
 use aya::programs::{ProgramError, loaded_programs};
 use netlink_packet_route::link::{InfoKind, LinkLayerType};
 use nix::errno::Errno;
 
-use crate::{config::checked::Mode, interface::Interface};
+use crate::{config::checked::Mode, interface::Interface, refused};
 
 mod refusal;
 
 pub use refusal::Refusal;
+
+/// The name of the program in the object.
+pub const PROGRAM: &str = "knock";
+
+/// The names of the programs that were loaded when this process still had all its rights.
+static SEEN: OnceLock<BTreeMap<u32, String>> = OnceLock::new();
 
 /// Decides whether an interface may be taken; `all` are those of this network namespace, and
 /// `is_ours` says whether the program that it has is ours.
@@ -132,18 +140,37 @@ const fn has_program(interface: &Interface) -> bool {
 }
 
 fn occupied(interface: &Interface, program: u32, place: &'static str) -> Refusal {
-    let loaded = loaded_programs().flatten();
-    let mut named = loaded.filter(|loaded| loaded.id() == program);
-    let name = named.next().and_then(|loaded| {
-        let name = loaded.name_as_str()?;
-        Some(name.to_owned())
-    });
-    Refusal::Occupied {
-        interface: interface.name.clone(),
-        program,
-        name,
-        place,
+    let mut name = names().remove(&program);
+    if name.is_none() {
+        name = SEEN.get().and_then(|seen| seen.get(&program)).cloned();
     }
+    let interface = interface.name.clone();
+    match name {
+        Some(name) if name == PROGRAM => Refusal::Hidden {
+            interface,
+            program,
+            place,
+        },
+        name => Refusal::Occupied {
+            interface,
+            program,
+            name,
+            place,
+        },
+    }
+}
+
+/// Takes note of the names of all loaded programs. Naming them takes CAP_SYS_ADMIN, which a process
+/// gives up before it attaches.
+pub fn note_names() {
+    SEEN.get_or_init(names);
+}
+
+/// The names of the loaded programs by their ids; none without CAP_SYS_ADMIN.
+fn names() -> BTreeMap<u32, String> {
+    let loaded = loaded_programs().flatten();
+    let named = loaded.filter_map(|loaded| Some((loaded.id(), loaded.name_as_str()?.to_owned())));
+    named.collect()
 }
 
 /// Why the kernel did not attach to an interface that was admitted; `all` are the interfaces as they
@@ -203,7 +230,7 @@ fn errno(error: &ProgramError) -> Option<Errno> {
     error.io_error.raw_os_error().map(Errno::from_raw)
 }
 
-/// What the kernel said, with what that means for XDP, and without the system call around it.
+/// What the kernel's refusal means for XDP, in words, without the system call around it.
 pub fn cause(error: &ProgramError) -> String {
     let ProgramError::SyscallError(call) = error else {
         return error.to_string();
@@ -213,9 +240,9 @@ pub fn cause(error: &ProgramError) -> String {
         Some(Errno::EOPNOTSUPP) => "the driver runs no XDP programs, or not with these settings",
         Some(Errno::ENOSPC) => "the driver has too few queues for XDP",
         Some(Errno::ENODEV) => "there is no such interface any more",
-        Some(_) | None => return call.io_error.to_string(),
+        Some(_) | None => return refused::plain(&call.io_error).to_lowercase(),
     };
-    format!("{}: {means}", call.io_error)
+    means.to_owned()
 }
 
 #[cfg(test)]

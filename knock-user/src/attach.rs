@@ -153,7 +153,7 @@ pub fn switch(
     let (attached, held) = done.with_context(|| {
         format!(
             "{name} lost its program, so nothing gets in through it until it is attached again, \
-             or until `knock-user detach`"
+             or until `knock-user detach`, which opens its ports"
         )
     })?;
     ensure!(

@@ -98,7 +98,7 @@ fn mount_bpffs(directory: &Path) -> Result<bool> {
         format!("opening {MOUNT_POINT}, where bpffs belongs: is /sys mounted, and does this kernel have CONFIG_BPF_SYSCALL?")
     })?;
     let _turn = Flock::lock(below, FlockArg::LockExclusive)
-        .map_err(|(_, error)| anyhow!("waiting for whoever mounts bpffs: {error}"))?;
+        .map_err(|(_, error)| anyhow!("waiting for whoever mounts bpffs: {}", error.desc()))?;
     if is_bpffs(at).is_ok_and(|there| there) {
         return Ok(false);
     }

@@ -24,6 +24,7 @@ use knock_common::{
 use knock_sequence::Knock;
 
 use crate::{
+    admission,
     attach::{self, Attached},
     clock,
     compile::{Difference, Tables},
@@ -32,10 +33,13 @@ use crate::{
     instance::Instance,
     interface::Interface,
     maps::{self, Counters, Plain, Table},
-    pins, random,
+    pins, random, refused,
 };
 
 mod copies;
+
+use copies::Copy;
+pub use copies::LoadedCopy;
 
 static OBJECT: &[u8] = include_bytes_aligned!(env!("KNOCK_OBJECT"));
 
@@ -73,8 +77,8 @@ pub struct Firewall {
     answers: bool,
     /// Whether it listens to loopback addresses, on the loopback interface.
     loopback: bool,
-    /// The other loaded copy of the program, if there is one.
-    copy: Option<Xdp>,
+    /// The other loaded copy of the program.
+    copy: Copy,
     /// What the map of that name holds.
     config: Config,
     /// The last turn whose cookie key was drawn.
@@ -125,7 +129,7 @@ impl Firewall {
         Ok(Self {
             ebpf,
             events: None,
-            copy: None,
+            copy: Copy::Absent,
             answers: features.has(Features::ANSWERS) && !options.dry_run,
             loopback: options.loopback,
             config,
@@ -150,12 +154,7 @@ impl Firewall {
 
     /// The program.
     pub fn program(&mut self) -> Result<&mut Xdp> {
-        let own = program(&mut self.ebpf)?;
-        match &mut self.copy {
-            // It could not be loaded a second time.
-            Some(copy) if own.fd().is_err() => Ok(copy),
-            Some(_) | None => Ok(own),
-        }
+        program(&mut self.ebpf)
     }
 
     /// The object with its maps.
@@ -210,7 +209,7 @@ impl Firewall {
         let [mut program, mut gate] = [None, None];
         for (name, one) in self.ebpf.programs_mut() {
             match name {
-                "knock" => program = Some(one),
+                admission::PROGRAM => program = Some(one),
                 gate::PROGRAM => gate = Some(one),
                 _ => {}
             }
@@ -303,6 +302,14 @@ impl Firewall {
     /// The kernel refuses.
     pub fn pin_program(&mut self, instance: &Instance) -> Result<()> {
         let path = instance.program();
+        let ports = instance.ports();
+        let next_ports = instance.pins().join("next-ports");
+        pins::unlink(&next_ports)?;
+        maps::map(&self.ebpf, "PORTS")?
+            .pin(&next_ports)
+            .with_context(|| format!("pinning the map {}", next_ports.display()))?;
+        fs::rename(&next_ports, &ports)
+            .with_context(|| format!("pinning the map {}", ports.display()))?;
         let next = instance.next_program();
         self.pin_next(instance)?;
         fs::rename(&next, &path).with_context(|| format!("pinning the program {}", path.display()))
@@ -515,7 +522,7 @@ pub fn pinned(path: &Path) -> Result<Xdp> {
 }
 
 fn program(ebpf: &mut Ebpf) -> Result<&mut Xdp> {
-    let program = ebpf.program_mut("knock").context(INCOMPLETE)?;
+    let program = ebpf.program_mut(admission::PROGRAM).context(INCOMPLETE)?;
     Ok(program.try_into()?)
 }
 
@@ -557,8 +564,9 @@ fn rejected(error: ProgramError) -> anyhow::Error {
     } = error
     {
         anyhow!(
-            "the kernel rejected the program: {io_error}\n  kernels from 6.1 on accept it; the \
+            "the kernel rejected the program: {}\n  kernels from 6.1 on accept it; the \
              verifier's last lines are:\n    {}",
+            refused::plain(&io_error),
             last_lines(&verifier_log.to_string()).join("\n    ")
         )
     } else {

@@ -157,7 +157,9 @@ async fn serve(at: SocketAddr, mut listener: Option<TcpListener>, lines: Arc<Lin
                 }
             }
             // As when descriptors are used up; the pace keeps this from spinning.
-            Err(error) => tracing::debug!("a client could not be heard: {error}"),
+            Err(error) => {
+                tracing::debug!("a client could not be heard: {}", refused::plain(&error))
+            }
         }
     }
 }

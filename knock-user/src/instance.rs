@@ -8,6 +8,7 @@
 //!     gates/2 …                            what lets nothing in while it can't be, by interface number
 //!     program                              the program of the configuration that was settled last
 //!     next                                 the program of a configuration that is not settled yet
+//!     ports                                its port table, for when there is no registry
 //! /run/knock/eth0@ns1.json                 the registry
 //!                    .settled .next        the texts of these configurations
 //!                    .lock .sock           the process that may change all this, and its ear
@@ -173,7 +174,8 @@ impl Instance {
             bail!(
                 "{} is protected by a knock-user whose maps have layout {}, and this one has \
                  layout {current}: grants can't be taken over. `knock-user detach` ends that \
-                 protection and its grants; start again right after it",
+                 protection and its grants, and the ports are open until the next start: start \
+                 again right after it",
                 other.interfaces().join(", "),
                 other.layout
             );
@@ -188,7 +190,7 @@ impl Instance {
                     .collect();
                 bail!(
                     "several instances of knock-user protect {}: {}. Start one for each, or end \
-                     one: `knock-user detach --iface {}`",
+                     one, which opens its ports: `knock-user detach --iface {}`",
                     interfaces.join(", "),
                     list.join("; "),
                     owners.last().map_or_else(String::new, |last| last.first())
@@ -222,6 +224,13 @@ impl Instance {
         }
         // One may be asked for under its name, and the other under an alternative name.
         let all = interface::list().unwrap_or_default();
+        // Or it was renamed since: what keeps the program on it knows it by its number.
+        let links = pins::links(self).unwrap_or_default();
+        let asked = interfaces.iter();
+        let mut asked = asked.filter_map(|name| interface::named(name, &all));
+        if asked.any(|interface| pins::is_ours(&links, interface)) {
+            return true;
+        }
         let number = |name: &String| interface::named(name, &all).map(|found| found.index);
         let mine: BTreeSet<_> = mine.iter().filter_map(number).collect();
         let mut asked_for = interfaces.iter().filter_map(number);
@@ -293,6 +302,12 @@ impl Instance {
     /// Where a program is pinned that takes the place of that one when its configuration is settled.
     pub fn next_program(&self) -> PathBuf {
         self.pins().join("next")
+    }
+
+    /// Where the port table of its program is pinned: what says which ports are closed when the
+    /// registry can't be read.
+    pub fn ports(&self) -> PathBuf {
+        self.pins().join("ports")
     }
 
     /// The file of its registry.
@@ -385,7 +400,8 @@ impl Instance {
         };
         anyhow!(
             "another knock-user, process {pid}, {does}: `knock-user status` shows it, \
-             `knock-user reload` gives it another configuration, `kill {pid}` ends it"
+             `knock-user reload` gives it another configuration, `kill {pid}` ends it and opens \
+             its ports unless it was started with --on-exit keep"
         )
     }
 

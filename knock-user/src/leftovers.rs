@@ -3,7 +3,7 @@
 
 use std::{fs, time::Duration};
 
-use crate::{instance::Instance, netns::Living, pins, registry::Registry};
+use crate::{instance::Instance, interface, netns::Living, pins, registry::Registry};
 
 /// Files without pins that are younger may be those of a start.
 const SETTLED: Duration = Duration::from_secs(60);
@@ -32,6 +32,10 @@ pub fn look_around(own: &Instance) {
             continue;
         }
         if other.linked().is_empty() {
+            // Its pins may be in the bpffs of another mount namespace.
+            if has_programs(&other) {
+                continue;
+            }
             // What this user may not remove is not its own.
             let _stays = other.clone().lock().and_then(|locked| locked.remove());
             continue;
@@ -41,9 +45,17 @@ pub fn look_around(own: &Instance) {
         tracing::warn!(
             "{interfaces} is still protected by what an earlier knock-user has left there, and no \
              process serves it, this one neither: name it in `interfaces`, too, or end that \
-             protection with `knock-user detach --iface {first}`"
+             protection, which opens its ports, with `knock-user detach --iface {first}`"
         );
     }
+}
+
+/// Whether any of its interfaces has a program, whosever it is.
+fn has_programs(instance: &Instance) -> bool {
+    let all = interface::list().unwrap_or_default();
+    let names = instance.interfaces();
+    let mut named = names.iter().filter_map(|name| interface::named(name, &all));
+    named.any(|interface| interface.program.is_some())
 }
 
 /// Removes what network namespaces that are gone have left on bpffs and in the directory of

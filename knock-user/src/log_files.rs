@@ -19,6 +19,8 @@ use nix::{
     libc, unistd,
 };
 
+use crate::refused;
+
 /// The files that are written to, if any.
 #[derive(Debug, Default)]
 pub struct LogFiles {
@@ -109,9 +111,10 @@ fn put(file: Option<File>, dup: impl FnOnce(&File) -> nix::Result<()>) -> Result
 fn warn(path: &Path, done: Result<()>) {
     if let Err(error) = done {
         tracing::warn!(
-            "{} can't be opened again: {error:#}; lines still go to the file that was moved away: \
+            "{} can't be opened again: {}; lines still go to the file that was moved away: \
              let this user write there, and reload again",
-            path.display()
+            path.display(),
+            refused::told(&error)
         );
     }
 }

@@ -10,13 +10,13 @@ use anyhow::{Context as _, Result};
 use clap::Parser as _;
 use jiff::tz::TimeZone;
 use knock_user::{
-    bpffs, check,
+    admission, bpffs, check,
     cli::{Cli, Command, LogFormat, Run},
     clock,
     config::Problems,
     console::{Console, Stamp, Style, watch::Watchers},
     control::{Access, BadFile, Misuse, Server, client::Outcome},
-    daemon::{Daemon, Signals},
+    daemon::{Daemon, Signals, Watches},
     generate::{self, Unsuitable},
     import,
     index::Index,
@@ -123,6 +123,7 @@ fn run(options: &Run, stderr: Stderr) -> Result<()> {
         let control = Server::listen(&instance.socket(), access, watchers.clone())?;
         let mut index = Index::default();
         index.listen(plan.settings().index);
+        admission::note_names();
         // What takes more was before: the socket may belong to another group, and a port to root.
         privileges::drop_to_needed()?;
         if let Some(unreadable) = privileges::unreadable(&options.config) {
@@ -134,6 +135,8 @@ fn run(options: &Run, stderr: Stderr) -> Result<()> {
         {
             tracing::warn!("{warning}");
         }
+        // Whatever happens to a driver once the program is attached is heard.
+        let watches = Watches::open()?;
         let (protection, put) = Protection::begin(instance, &plan, &interfaces, how)?;
         let out = Output::new(io::stdout());
         let daemon = Daemon::new(options.clone(), plan, protection, put, index, |doors| {
@@ -148,7 +151,7 @@ fn run(options: &Run, stderr: Stderr) -> Result<()> {
             .with_persistence(persistence)
             .with_log_files(log_files)
             .with_fallback(back)
-            .run(signals, control)
+            .run(signals, control, watches)
             .await
     })
 }

@@ -11,6 +11,8 @@ use std::{
     time::Duration,
 };
 
+use crate::refused;
+
 /// Lines that wait to be written.
 const WAITING_MAX: usize = 4_096;
 /// How long the last lines may take to be written.
@@ -47,7 +49,10 @@ impl Output {
                     Ok(()) => {}
                     Err(error) if may_pass(&error) => {
                         if unwritten == 0 {
-                            tracing::warn!("standard output can't be written for now: {error}");
+                            tracing::warn!(
+                                "standard output can't be written for now: {}",
+                                refused::reason(&error, "standard output")
+                            );
                         }
                         unwritten = unwritten.saturating_add(1);
                     }

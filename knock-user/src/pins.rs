@@ -4,18 +4,24 @@ use std::{fs, io::ErrorKind, path::Path};
 
 use anyhow::{Context as _, Result, bail};
 use aya::{
-    maps::{MapInfo, MapType},
+    maps::{Array, Map, MapData, MapInfo, MapType},
     programs::links::{FdLink, Link as _, LinkError, PinnedLink},
 };
 use knock_common::{
     layout::{
-        ALLOW_MAX, EVENTS_BYTES, FLOWS_MAX, FlowKey, GrantKey, HINT_SLOTS, LOCKOUTS_MAX, SPENT_MAX,
-        SpentKey, VERSION, WAYS,
+        self, ALLOW_MAX, EVENTS_BYTES, FLOWS_MAX, FlowKey, GrantKey, HINT_SLOTS, LOCKOUTS_MAX,
+        PortKind, PortRule, SPENT_MAX, SpentKey, VERSION, WAYS,
     },
+    packet::Protocol,
     reason::COUNTERS_MAX,
 };
 
-use crate::{instance::Instance, interface::Interface};
+use crate::{
+    config::{checked::Ports, ports::PortSet},
+    instance::Instance,
+    interface::Interface,
+    maps::Plain,
+};
 
 /// A map that all configurations of an instance share.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -78,8 +84,8 @@ pub fn check(instance: &Instance) -> Result<()> {
         if found != wanted {
             bail!(
                 "the pinned map {} is not as this knock-user makes it (map layout {VERSION}): it \
-                 has {}, not {}. `knock-user detach` ends that protection with its grants and \
-                 removes it; start again right after it",
+                 has {}, not {}. `knock-user detach` ends that protection with its grants, and \
+                 the ports are open until the next start: start again right after it",
                 path.display(),
                 found.told(),
                 wanted.told()
@@ -145,6 +151,35 @@ pub fn links(instance: &Instance) -> Result<Vec<Pinned>> {
         });
     }
     Ok(all)
+}
+
+/// The ports that the pinned program protects, as ranges; none if its port table is not pinned.
+///
+/// # Errors
+/// The table is not as this program makes it, or can't be read.
+pub fn protected(instance: &Instance) -> Result<Option<Vec<Ports>>> {
+    let path = instance.ports();
+    if !path.exists() {
+        return Ok(None);
+    }
+    let read = || format!("reading the port table {}", path.display());
+    let map = MapData::from_pin(&path).with_context(read)?;
+    let table = Array::<_, Plain<PortRule>>::try_from(Map::Array(map)).with_context(read)?;
+    let mut protected = Vec::new();
+    for protocol in [Protocol::Tcp, Protocol::Udp] {
+        for port in 0..=u16::MAX {
+            let index = layout::port_index(protocol, port);
+            let Plain(rule) = table.get(&index, 0).with_context(read)?;
+            if rule.kind() == PortKind::Protected {
+                protected.push(Ports {
+                    protocol,
+                    first: port,
+                    last: port,
+                });
+            }
+        }
+    }
+    Ok(Some(PortSet::new(protected).ranges()))
 }
 
 /// Opens a pinned link; none if there is none.

@@ -187,6 +187,12 @@ impl Protection {
             );
             None
         });
+        let found_protected = match before {
+            None if !instance.linked().is_empty() => pins::protected(&instance)?,
+            Some(_) | None => None,
+        };
+        let found_protected =
+            found_protected.map(|found| found.iter().map(ToString::to_string).collect());
         let is_continued = before.is_some() && instance.maps().join("SPENT").exists();
         let replay = Arc::new(Replay::new(instance.name(), is_continued));
         let change = Change {
@@ -196,6 +202,7 @@ impl Protection {
             interfaces,
             how,
             is_reload: false,
+            found_protected,
         };
         let Made {
             firewall,
@@ -254,6 +261,7 @@ impl Protection {
             interfaces,
             how,
             is_reload: true,
+            found_protected: None,
         };
         let Made {
             firewall,
@@ -298,6 +306,12 @@ impl Protection {
     /// Whether sequences ever change.
     pub fn has_moving_doors(&self) -> bool {
         self.kept.is_moving()
+    }
+
+    /// How long it takes until time-based doors can be opened, in milliseconds, by the places of the
+    /// doors: what was used before is not known.
+    pub fn waits_ms(&self, now_ms: u64) -> BTreeMap<usize, u64> {
+        self.kept.door_waits_ms(now_ms)
     }
 
     /// When sequences change by themselves, in milliseconds since boot.

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     clock,
     instance::{Instance, RUN},
-    one_time, private,
+    one_time, private, refused,
 };
 
 /// Where it is without systemd, which names another directory.
@@ -118,7 +118,7 @@ impl Replay {
         for directory in directories() {
             match self.read_in(&directory) {
                 Ok(opened) => return opened,
-                Err(error) => failures.push(format!("{error:#}")),
+                Err(error) => failures.push(refused::told(&error)),
             }
         }
         tracing::warn!(

@@ -25,6 +25,8 @@ use tracing_subscriber::{
     registry::LookupSpan,
 };
 
+use crate::refused;
+
 /// Protecting: whoever waits for us may go on. Also the end of a reload.
 pub fn ready(status: &str) {
     tell(&[NotifyState::Ready, NotifyState::Status(&one_line(status))]);
@@ -34,7 +36,7 @@ pub fn ready(status: &str) {
 pub fn reloading() {
     match NotifyState::monotonic_usec_now() {
         Ok(now) => tell(&[NotifyState::Reloading, now]),
-        Err(error) => tracing::warn!("asking for the time: {error}"),
+        Err(error) => tracing::warn!("asking for the time: {}", refused::plain(&error)),
     }
 }
 
@@ -65,7 +67,10 @@ pub fn ping() {
 
 fn tell(states: &[NotifyState<'_>]) {
     if let Err(error) = send(states) {
-        tracing::warn!("telling the service manager: {error}");
+        tracing::warn!(
+            "telling the service manager: {}; NOTIFY_SOCKET names the socket that it listens on",
+            refused::plain(&error)
+        );
     }
 }
 

@@ -222,7 +222,7 @@ fn a_start_names_all_that_can_t_be_taken() {
         let ended = Process::start(&net.server, &mut command).wait();
         assert_eq!(ended.status.code(), Some(1), "{ended:?}");
         for line in [
-            "b1 has another XDP program",
+            "b1 has the XDP program of another knock-user",
             "t0 has no Ethernet frames (tun, link layer none)",
             "there is no interface etho",
         ] {

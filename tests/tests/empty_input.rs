@@ -196,37 +196,110 @@ fn a_restart_changes_nothing() {
     });
 }
 
-/// Nothing says which ports are closed, so none of them is opened.
+/// The program itself says which ports are closed, and if that can't be read either, none of them is
+/// opened.
 #[test]
 fn a_restart_without_a_readable_registry() {
-    for (row, registry) in [("damaged", Some("garbage")), ("missing", None)] {
-        net::test(|net| {
-            let _server = Server::tcp(&net.server, &[SSH]);
-            let (_directory, path) = place();
-            let process = start(net, &path, &[]);
-            protects(&process);
-            assert!(process.stop(SIGTERM).status.success());
-            let programs = attached_programs(&net.server);
-            let kept = pins::instance(&net.server).registry();
-            match registry {
-                Some(text) => fs::write(&kept, text).unwrap(),
-                None => fs::remove_file(&kept).unwrap(),
-            }
-            fs::write(&path, RUNS).unwrap();
-            let ended = start(net, &path, &[]).wait();
-            assert_eq!(ended.status.code(), Some(2), "{row}: {ended:?}");
-            for words in [
-                "protects no port",
-                "can't be read from",
-                "knock-user detach",
-            ] {
-                assert!(ended.stderr.contains(words), "{row}: {words}: {ended:?}");
-            }
-            net.stranger(Family::V4).finds_closed(SSH, row);
-            assert_eq!(attached_programs(&net.server), programs, "{row}");
-            let (code, told) = daemon::ask(&net.server, &["detach"]);
-            assert_eq!(code, Some(0), "{told}");
-        });
+    /// A file, more arguments, whether the port table is pinned, the exit code of a start that is
+    /// refused, and words of what it says.
+    type Row = (
+        &'static str,
+        String,
+        &'static [&'static str],
+        bool,
+        Option<i32>,
+        &'static [&'static str],
+    );
+    let other = format!("interfaces = [\"{SERVER_LINK}\"]\nprotect = [\"tcp/80\"]\n");
+    let rows: [Row; 6] = [
+        (
+            "nothing is closed",
+            RUNS.to_owned(),
+            &[],
+            true,
+            Some(2),
+            &["protects no port", "tcp/22 would be open", "detach"],
+        ),
+        (
+            "a dry run",
+            config(),
+            &["--dry-run"],
+            true,
+            Some(1),
+            &[
+                "a dry run protects nothing",
+                "tcp/22 would be open",
+                "detach",
+            ],
+        ),
+        (
+            "another port",
+            other.clone(),
+            &[],
+            true,
+            None,
+            &["warning: no longer protected: tcp/22"],
+        ),
+        ("the same", config(), &[], true, None, &["grants that were"]),
+        (
+            "another port, and no port table",
+            other,
+            &[],
+            false,
+            Some(2),
+            &["can't be read from", "would open some of them", "detach"],
+        ),
+        (
+            "a dry run, and no port table",
+            config(),
+            &["--dry-run"],
+            false,
+            Some(2),
+            &["can't be read from", "detach"],
+        ),
+    ];
+    for (damage, registry) in [("damaged", Some("garbage")), ("missing", None)] {
+        for (row, text, arguments, has_ports, code, words) in &rows {
+            let row = format!("{damage}, {row}");
+            net::test(|net| {
+                let _server = Server::tcp(&net.server, &[SSH]);
+                let (_directory, path) = place();
+                let process = start(net, &path, &[]);
+                protects(&process);
+                assert!(process.stop(SIGTERM).status.success());
+                let programs = attached_programs(&net.server);
+                let kept = pins::instance(&net.server);
+                match registry {
+                    Some(text) => fs::write(kept.registry(), text).unwrap(),
+                    None => fs::remove_file(kept.registry()).unwrap(),
+                }
+                if !has_ports {
+                    fs::remove_file(kept.ports()).unwrap();
+                }
+                fs::write(&path, text).unwrap();
+                let process = start(net, &path, arguments);
+                if code.is_none() {
+                    protects(&process);
+                }
+                let ended = match code {
+                    Some(_) => process.wait(),
+                    None => process.stop(SIGTERM),
+                };
+                assert_eq!(ended.status.code(), code.or(Some(0)), "{row}: {ended:?}");
+                // A registry that is only missing is no reason for a word.
+                let is_said = |words: &&&str| !(registry.is_none() && words.starts_with("grants"));
+                for words in words.iter().filter(is_said) {
+                    assert!(ended.stderr.contains(words), "{row}: {words}: {ended:?}");
+                }
+                let is_open = ended.stderr.contains("no longer protected: tcp/22");
+                net.stranger(Family::V4).finds(is_open, SSH, &row);
+                if code.is_some() {
+                    assert_eq!(attached_programs(&net.server), programs, "{row}");
+                }
+                let (code, told) = daemon::ask(&net.server, &["detach"]);
+                assert_eq!(code, Some(0), "{told}");
+            });
+        }
     }
 }
 

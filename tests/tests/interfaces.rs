@@ -291,6 +291,32 @@ fn names_that_are_exchanged_while_nobody_runs() {
     });
 }
 
+/// Protection that was kept under one name is taken over under the other: it never ends meanwhile.
+#[test]
+fn renamed_while_nobody_runs() {
+    net::test(|net| {
+        net.add_second_link();
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let named = |name| ["--iface", name, "--on-exit", "keep"];
+        let daemon = Daemon::start_with(&net.server, DOOR, &named(SERVER_LINK_2));
+        let guest = elsewhere(net);
+        guest.knock(KNOCKS);
+        guest.finds(true, SSH, "before");
+        daemon.leave(Signal::SIGTERM);
+        rename(net, SERVER_LINK_2, "wan");
+        let daemon = Daemon::start_with(&net.server, DOOR, &named("wan"));
+        let protecting = daemon.tells(&json!({"event": "protecting"}));
+        assert_eq!(protecting["interface"], "wan", "{protecting}");
+        assert_eq!(pins::instance(&net.server).linked(), ["wan"]);
+        elsewhere(net).finds_closed(SSH, "taken over");
+        guest.finds(true, SSH, "and the grant with it");
+        daemon.leave(Signal::SIGTERM);
+        elsewhere(net).finds_closed(SSH, "kept again");
+        let (code, told) = daemon::ask(&net.server, &["detach"]);
+        assert_eq!(code, Some(0), "{told}");
+    });
+}
+
 /// One that may have either name, as before and after udev.
 #[test]
 fn both_names_are_configured() {

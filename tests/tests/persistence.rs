@@ -7,6 +7,7 @@ use knock_tests::{
     daemon::{ask, attached_programs, config_file},
     namespace::text,
     net::{self, Family, Net, SERVER_LINK},
+    pins,
     process::Process,
     server::Server,
     ssh::{DOOR, SSH},
@@ -98,6 +99,44 @@ fn what_would_not_be_kept_is_not_promised() {
                 attached_programs(&net.server).is_empty()
             });
             net.stranger(Family::V4).finds_open(SSH, name);
+        });
+    }
+}
+
+/// Whoever can't see the pins is told where they are, and not how to open the ports.
+#[test]
+fn what_is_kept_elsewhere_stays_closed() {
+    let rows: [(&str, Around); 2] = [
+        ("ip netns exec", ip_netns_exec),
+        ("another bpffs", another_bpffs),
+    ];
+    let config = config_file(DOOR.as_bytes());
+    for (name, around) in rows {
+        net::test(|net| {
+            let _server = Server::tcp(&net.server, &[SSH]);
+            let process = start(net, None, config.path(), &["--on-exit", "keep"]);
+            wait::until("it protects", || !process.stdout().is_empty());
+            assert!(process.stop(Signal::SIGTERM).status.success(), "{name}");
+            let registry = pins::instance(&net.server).registry();
+            let programs = attached_programs(&net.server);
+
+            let ended = start(net, Some(around), config.path(), &[]).wait();
+            assert_eq!(ended.status.code(), Some(1), "{name}: {}", ended.stderr);
+            let cure = format!("nsenter --net=/run/netns/{}", net.server.name());
+            for words in ["the XDP program of another knock-user", &cure] {
+                assert!(ended.stderr.contains(words), "{name}: {}", ended.stderr);
+            }
+            for words in ["bpftool link detach", "xdp off"] {
+                assert!(!ended.stderr.contains(words), "{name}: {}", ended.stderr);
+            }
+            assert_eq!(attached_programs(&net.server), programs, "{name}");
+            net.stranger(Family::V4).finds_closed(SSH, name);
+            assert!(registry.exists(), "{name}");
+
+            let process = start(net, None, config.path(), &[]);
+            wait::until("it protects", || !process.stdout().is_empty());
+            net.stranger(Family::V4).finds_closed(SSH, name);
+            assert!(process.stop(Signal::SIGTERM).status.success(), "{name}");
         });
     }
 }

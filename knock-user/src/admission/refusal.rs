@@ -4,7 +4,8 @@ use std::{error::Error, fmt};
 
 use netlink_packet_route::link::LinkLayerType;
 
-use crate::config::checked::Mode;
+use super::PROGRAM;
+use crate::{bpffs::MOUNT_POINT, config::checked::Mode, persistence};
 
 /// Why an interface can't be protected, and what cures that.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -43,6 +44,15 @@ pub enum Refusal {
         /// Where it runs: `native`, `generic` or `offloaded`.
         place: &'static str,
     },
+    /// It has the program of a knock-user whose pins are not in the bpffs of this mount namespace.
+    Hidden {
+        /// Its name.
+        interface: String,
+        /// Id of the program.
+        program: u32,
+        /// Where it runs: `native`, `generic` or `offloaded`.
+        place: &'static str,
+    },
     /// An interface above it has a program, so the kernel attaches none here.
     Above {
         /// Its name.
@@ -58,7 +68,7 @@ pub enum Refusal {
         interface: String,
         /// How it was to be attached.
         mode: Mode,
-        /// Why, with the number of the error if there is one.
+        /// Why, in words.
         because: String,
         /// What to do.
         cure: String,
@@ -73,18 +83,21 @@ impl Refusal {
             | Self::BehindXdp { interface, .. }
             | Self::Switch { interface, .. }
             | Self::Occupied { interface, .. }
+            | Self::Hidden { interface, .. }
             | Self::Above { interface, .. }
             | Self::Kernel { interface, .. } => interface,
         }
     }
 
-    /// One word for programs: `not-ethernet`, `behind-xdp`, `switch`, `occupied`, `above`, `kernel`.
+    /// One word for programs: `not-ethernet`, `behind-xdp`, `switch`, `occupied`,
+    /// `hidden`, `above`, `kernel`.
     pub const fn name(&self) -> &'static str {
         match self {
             Self::NotEthernet { .. } => "not-ethernet",
             Self::BehindXdp { .. } => "behind-xdp",
             Self::Switch { .. } => "switch",
             Self::Occupied { .. } => "occupied",
+            Self::Hidden { .. } => "hidden",
             Self::Above { .. } => "above",
             Self::Kernel { .. } => "kernel",
         }
@@ -121,6 +134,10 @@ impl Refusal {
                     name.unwrap_or_default()
                 )
             }
+            Self::Hidden { program, place, .. } => format!(
+                "has the XDP program of another knock-user: id {program} ({place}), whose pins are \
+                 not in this {MOUNT_POINT}"
+            ),
             Self::Above { above, is_port, .. } => match (above, is_port) {
                 (Some(above), true) => format!(
                     "is a port of {above}, which has an XDP program: the kernel attaches none to \
@@ -162,25 +179,36 @@ impl Refusal {
             } => match name.as_deref() {
                 Some("xdp_dispatcher") => format!(
                     "it is libxdp's: `xdp-loader status {interface}` names what runs in it, and \
-                     `xdp-loader unload {interface} --all` ends that"
+                     `xdp-loader unload {interface} --all` ends that, and whatever it \
+                     filters is open then"
                 ),
-                Some(_) | None => format!(
-                    "see `bpftool prog show id {program}`. Stop what attached it, such as another \
-                     knock-user, or detach it: `bpftool link` names its link, `bpftool link detach \
-                     id LINK` ends it, and without a link `ip link set dev {interface} xdp off`"
+                Some(_) => detached(interface),
+                None => format!(
+                    "`bpftool prog show id {program}` names it. If it is `{PROGRAM}`, a knock-user \
+                     protects {interface} whose pins are not in this {MOUNT_POINT}: {}. If it is \
+                     another one, {}",
+                    persistence::cure(),
+                    detached(interface)
                 ),
             },
+            Self::Hidden { interface, .. } => format!(
+                "{}, where that one was started: it is taken over there, or ended by `knock-user \
+                 detach`. Detaching its program in another way opens what it protects on \
+                 {interface}",
+                persistence::cure()
+            ),
             Self::Above {
                 interface, above, ..
             } => match above {
                 Some(above) => format!(
                     "protect {above} alone, where frames that reach this host through {interface} \
-                     are judged, or attach to {interface} first: `knock-user detach`, then start \
+                     are judged, or attach to {interface} first: if the program of {above} \
+                     is knock-user's, `knock-user detach`, which opens its ports, and then start \
                      with both"
                 ),
                 None => format!(
-                    "detach the program above it, `ip -d link` shows which has one, or protect \
-                     that interface in place of {interface}"
+                    "protect the interface above it in place of {interface}: `ip -d link` shows \
+                     which has a program. Detaching that program opens what it filters"
                 ),
             },
             Self::Kernel { cure, .. } => cure.clone(),
@@ -201,6 +229,15 @@ impl fmt::Display for Refusal {
 }
 
 impl Error for Refusal {}
+
+/// How a program of somebody else is detached.
+fn detached(interface: &str) -> String {
+    format!(
+        "stop what attached it, or detach it, which opens whatever it filters: `bpftool link` names \
+         its link, `bpftool link detach id LINK` ends that, and without a link `ip link set dev \
+         {interface} xdp off`"
+    )
+}
 
 const fn mode_name(mode: Mode) -> &'static str {
     match mode {

@@ -89,20 +89,18 @@ impl Checked {
     }
 
     /// Checks that the file may take the place of a configuration of which nothing is known, since
-    /// its registry can't be read.
+    /// neither its registry nor the port table of its program can be read.
     ///
     /// # Errors
-    /// The file protects nothing.
+    /// It may not: any port may be one that would be open by that.
     pub fn may_replace_unknown(&self, registry: &Path) -> Result<(), Problems> {
-        if self.settings.protects() {
-            return Ok(());
-        }
         Err(self.problem(
             "",
             format!(
-                "it protects no port, and which ports the program that is attached protects can't \
-                 be read from {}: nothing is changed; `knock-user detach` ends the protection, if \
-                 that is what you want",
+                "which ports the program that is attached protects can't be read from {}, so \
+                 whether this file would open some of them is not known: nothing is changed. \
+                 `knock-user detach` ends that protection, and the ports are open until the next \
+                 start: start again right after it",
                 registry.display()
             ),
         ))

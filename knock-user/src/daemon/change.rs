@@ -17,6 +17,7 @@ use crate::{
     config::checked::{Door, Settings},
     drift::Drift,
     protection::{Ended, Put},
+    refused,
     start::Plan,
 };
 
@@ -82,7 +83,7 @@ impl<W: Write> Daemon<W> {
         let interfaces = plan.interfaces(&self.run)?;
         let mut put = self.protection.change(&plan, &interfaces, how, prepared)?;
         if let Err(error) = self.protection.follow_attachments() {
-            tracing::warn!("{error:#}");
+            tracing::warn!("{}", refused::told(&error));
         }
         let actions = self
             .ledger

@@ -35,6 +35,8 @@ pub(super) struct Change<'a> {
     pub(super) how: How,
     /// Whether this process has it in its hands already: what is refused does not end what goes on.
     pub(super) is_reload: bool,
+    /// What the program of before protects, by its own port table, where no registry says it.
+    pub(super) found_protected: Option<Vec<String>>,
 }
 
 /// What came of it.
@@ -161,9 +163,28 @@ impl Change<'_> {
         match self.before {
             Some(before) if before.dry_run => Ok(()),
             Some(before) => Ok(self.plan.checked.may_replace(&before.protected)?),
-            // What is closed now is not known, so it counts as something.
-            None => Ok((self.plan.checked).may_replace_unknown(&self.instance.registry())?),
+            None => self.keeps_closed_without_registry(),
         }
+    }
+
+    /// The same where nothing but the program of before says what is closed, if that does: whether
+    /// that program was a dry run is not known, so it counts as one that protects.
+    fn keeps_closed_without_registry(&self) -> Result<()> {
+        let checked = &self.plan.checked;
+        let registry = self.instance.registry();
+        let Some(protected) = &self.found_protected else {
+            return Ok(checked.may_replace_unknown(&registry)?);
+        };
+        if self.how.dry_run && !protected.is_empty() {
+            bail!(
+                "a dry run protects nothing, and {} would be open to everybody; {} can't be read, \
+                 so whether that is meant can't be seen: nothing is changed. `knock-user detach` \
+                 opens these ports; start the dry run after it",
+                protected.join(", "),
+                registry.display()
+            );
+        }
+        Ok(checked.may_replace(protected)?)
     }
 
     pub(super) fn was_asked_for(&self, name: &str) -> bool {
@@ -293,8 +314,12 @@ impl Change<'_> {
 
     /// What the configuration before protected and this one does not; a dry run protects nothing.
     fn opened(&self) -> Vec<String> {
-        let before = self.before.filter(|before| !before.dry_run);
-        let protected = before.map_or(&[][..], |before| &before.protected);
+        let protected: &[String] = match (self.before, &self.found_protected) {
+            (Some(before), _) if before.dry_run => &[],
+            (Some(before), _) => &before.protected,
+            (None, Some(found)) => found,
+            (None, None) => &[],
+        };
         if self.how.dry_run {
             return protected.to_vec();
         }
