@@ -15,13 +15,9 @@ use knock_common::{
     packet::Protocol,
     reason::COUNTERS_MAX,
 };
+use knock_sequence::{PortSet, Ports};
 
-use crate::{
-    config::{checked::Ports, ports::PortSet},
-    instance::Instance,
-    interface::Interface,
-    maps::Plain,
-};
+use crate::{instance::Instance, interface::Interface, maps::Plain};
 
 /// A map that all configurations of an instance share.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -188,7 +188,7 @@ impl Protection {
             None
         });
         let found_protected = match before {
-            None if !instance.linked().is_empty() => pins::protected(&instance)?,
+            None if !instance.linked().is_empty() => crate::pins::protected(&instance)?,
             Some(_) | None => None,
         };
         let found_protected =

@@ -296,8 +296,8 @@ fn a_restart_without_a_readable_registry() {
                 if code.is_some() {
                     assert_eq!(attached_programs(&net.server), programs, "{row}");
                 }
-                let (code, told) = daemon::ask(&net.server, &["detach"]);
-                assert_eq!(code, Some(0), "{told}");
+                let (code, answer) = daemon::ask(&net.server, &["detach"]);
+                assert_eq!(code, Some(0), "{answer}");
             });
         }
     }

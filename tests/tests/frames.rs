@@ -153,8 +153,8 @@ fn events_that_come_before_the_second_copy_are_not_lost() {
         for (row, mtu) in [("the start", 1400), ("a reload", 1500)] {
             let before = attached_programs(&net.server);
             net.server.ip(&format!("link set {SERVER_LINK} mtu {mtu}"));
-            let (code, told) = ask(&net.server, &["status"]);
-            assert_eq!(code, Some(0), "{row}: {told}");
+            let (code, answer) = ask(&net.server, &["status"]);
+            assert_eq!(code, Some(0), "{row}: {answer}");
             wait::until(&format!("another copy after {row}"), || {
                 net.stranger(Family::V4).finds_closed(SSH, row);
                 attached_programs(&net.server) != before

@@ -312,8 +312,8 @@ fn renamed_while_nobody_runs() {
         guest.finds(true, SSH, "and the grant with it");
         daemon.leave(Signal::SIGTERM);
         elsewhere(net).finds_closed(SSH, "kept again");
-        let (code, told) = daemon::ask(&net.server, &["detach"]);
-        assert_eq!(code, Some(0), "{told}");
+        let (code, answer) = daemon::ask(&net.server, &["detach"]);
+        assert_eq!(code, Some(0), "{answer}");
     });
 }
 

@@ -3,14 +3,21 @@
 
 use std::{fs, os::unix::fs::PermissionsExt as _, process::Command};
 
+use aya::maps::{Array, Map, MapData};
+use knock_common::{
+    layout::{PortKind, PortRule, port_index},
+    packet::Protocol,
+};
 use knock_tests::{
     binary::binaries,
     daemon::{Daemon, config_file},
     namespace::{Namespace, text},
     net::{self, Family},
+    pins,
     ssh::{DOOR, SSH},
     wait,
 };
+use knock_user::maps::Plain;
 use serde_json::json;
 
 /// Who makes rules.
@@ -66,10 +73,8 @@ const ROWS: &[(&str, By, &[&str])] = &[
             dnat ip to tcp dport map { 2202 : 10.0.0.2 . 22, 2203-2204 : 10.0.0.3 . 22 }
             dnat ip to ip daddr . tcp dport map { 192.0.2.2 . 2205 : 10.0.0.3 . 22 }; }; }"),
         &[
-            "tcp/2201 is translated to tcp/22 of 10.0.0.2",
-            "tcp/2202 is translated to tcp/22 of 10.0.0.2",
-            "tcp/2203-2204 are translated to tcp/22 of 10.0.0.3",
-            "tcp/2205 is translated to tcp/22 of 10.0.0.3",
+            "tcp/2201-2202 are translated to tcp/22 of 10.0.0.2",
+            "tcp/2203-2205 are translated to tcp/22 of 10.0.0.3",
             "tcp/2300-2310 are translated to tcp/22, and",
         ],
     ),
@@ -115,7 +120,8 @@ const ROWS: &[(&str, By, &[&str])] = &[
         By::Commands("iptables-nft -t nat -N WEB
             iptables-nft -t nat -A PREROUTING -p tcp --dport 2240 -j WEB
             iptables-nft -t nat -A WEB -p tcp -j REDIRECT --to-ports 22
-            iptables-nft -t nat -A PREROUTING -p tcp -m multiport --dports 2241,2250:2259 -j DNAT --to-destination 10.0.0.1:20-30
+            iptables-nft -t nat -A PREROUTING -p tcp -m multiport --dports 2241,2250:2259 \
+                -j DNAT --to-destination 10.0.0.1:20-30
             ip6tables-nft -t nat -A PREROUTING -p tcp --dport 2242 -j DNAT --to-destination [2001:db8::9]:22"),
         &[
             "tcp/2240 is translated to tcp/22, and",
@@ -268,12 +274,21 @@ fn rules_are_followed() {
         )
         .make(&net.server);
         wait::until("the warning", || {
-            let told = daemon.process().stderr();
-            told.contains("tcp/2222 is translated to tcp/22")
+            let lines = daemon.process().stderr();
+            lines.contains("tcp/2222 is translated to tcp/22")
         });
-        wait::until("its port is exempt", &opens);
+        let instance = pins::instance(&net.server);
+        let is_exempt = || {
+            let map = MapData::from_pin(instance.ports()).unwrap();
+            let table = Array::<_, Plain<PortRule>>::try_from(Map::Array(map)).unwrap();
+            let Plain(rule) = table.get(&port_index(Protocol::Tcp, 2222), 0).unwrap();
+            rule.kind() == PortKind::Exempt
+        };
+        wait::until("its port is exempt", is_exempt);
+        assert!(opens(), "translated");
         net.server.run("nft", &["delete", "table", "ip", "t"]);
-        wait::until("it no longer is", || !opens());
+        wait::until("it no longer is", || !is_exempt());
+        assert!(!opens(), "no longer translated");
         daemon.stop();
     });
 }

@@ -189,7 +189,7 @@ impl Checked {
                 return None;
             };
             match read_secret(path) {
-                Ok(secret) if secret == otp.secret => None,
+                Ok(secret) if secret == otp.sequences.secret => None,
                 Ok(_) => Some((door.name.clone(), path.clone(), None)),
                 Err(because) => Some((door.name.clone(), path.clone(), Some(because))),
             }

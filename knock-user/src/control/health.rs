@@ -236,7 +236,7 @@ impl Found {
         }
     }
 
-    /// Whether there is room for somebody who knocks.
+    /// Whether there is room for somebody knocking.
     fn room(&mut self, entries: usize, is_served: bool) {
         if entries < ALLOW_MAX as usize {
             return;

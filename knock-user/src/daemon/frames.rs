@@ -1,4 +1,4 @@
-//! Drivers that lose the program: what is noticed of that is told.
+//! Reports drivers that lose the program.
 
 use std::{future::pending, io::Write};
 
@@ -13,7 +13,7 @@ use crate::{
     watchdog::resume::Resume,
 };
 
-/// What can cost a driver the program, heard of from before the program is attached.
+/// What can cost a driver the program, watched from before the program is attached.
 #[derive(Debug)]
 pub struct Watches {
     pub(super) links: LinkWatch,

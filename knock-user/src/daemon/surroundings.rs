@@ -19,7 +19,7 @@ const LOOK_MS: u64 = 5_000;
 #[derive(Default)]
 pub(super) struct Surroundings {
     links: Vec<Link>,
-    told: BTreeSet<String>,
+    reported: BTreeSet<String>,
     /// Rules that translate ports, while another thread reads them.
     reading: Option<oneshot::Receiver<Reading>>,
     /// Whether they are others since what they mean was reported.
@@ -39,7 +39,7 @@ impl<W: Write> Daemon<W> {
         let warnings = self.plan.surroundings(links, &self.run);
         for warning in warnings {
             if !self.plan.warnings.contains(&warning)
-                && self.surroundings.told.insert(warning.clone())
+                && self.surroundings.reported.insert(warning.clone())
             {
                 tracing::warn!("{warning}");
             }
@@ -75,7 +75,7 @@ impl<W: Write> Daemon<W> {
         }
     }
 
-    /// Takes in rules that were read, and has them read if they may be others; tells whether they are.
+    /// Takes in rules that were read, and has them read if they may be others; returns whether they are.
     fn follow_rules(&mut self) -> bool {
         if let Some(mut reading) = self.surroundings.reading.take() {
             match reading.try_recv() {
@@ -89,7 +89,7 @@ impl<W: Write> Daemon<W> {
                     self.surroundings.reading = Some(reading);
                     return false;
                 }
-                // It is begun anew.
+                // The rules are read again.
                 Err(oneshot::error::TryRecvError::Closed) => {}
             }
         }

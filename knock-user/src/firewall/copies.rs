@@ -1,9 +1,8 @@
 //! A second loaded copy of the program, for drivers that lose it.
 //!
-//! Some drivers make their queues anew, forget the program, and nobody tells the core, which goes on reporting
-//! it. A link's update with the program that it has already is a no-op there (`bpf_xdp_link_update()`); with
-//! another one it is handed to the driver. Both copies have the same maps, so it does not matter which of them
-//! judges a packet.
+//! Some drivers make new queues and forget the program, and the core still reports it. A link's update with
+//! the program that it has already is a no-op there (`bpf_xdp_link_update()`); with another one it is handed
+//! to the driver. Both copies have the same maps, so it does not matter which of them judges a packet.
 
 use std::{mem, thread};
 
@@ -72,7 +71,7 @@ impl Firewall {
         Ok(Some(loaded))
     }
 
-    /// The program as it was before it was loaded; what is loaded stays in its place.
+    /// The program before it was loaded; the loaded one stays in its place.
     fn spare(&mut self, instance: &Instance) -> Result<Box<Xdp>> {
         // aya has one descriptor for a program, and bpffs gives another.
         let pin = instance.pins().join("copy");

@@ -35,7 +35,7 @@ pub(super) struct Change<'a> {
     pub(super) how: How,
     /// Whether this process has it in its hands already: what is refused does not end what goes on.
     pub(super) is_reload: bool,
-    /// What the program of before protects, by its own port table, where no registry says it.
+    /// What the earlier program protects, by its own port table, where no registry says it.
     pub(super) found_protected: Option<Vec<String>>,
 }
 
@@ -167,7 +167,7 @@ impl Change<'_> {
         }
     }
 
-    /// The same where nothing but the program of before says what is closed, if that does: whether
+    /// The same where only the earlier program says what is closed, if it does: whether
     /// that program was a dry run is not known, so it counts as one that protects.
     fn keeps_closed_without_registry(&self) -> Result<()> {
         let checked = &self.plan.checked;

@@ -53,8 +53,9 @@ pub(super) fn remove_all(
 pub(super) fn keep_connections(firewall: &mut Firewall, tables: &Tables) -> Result<Vec<FlowKey>> {
     let connections = sockets::connections().unwrap_or_else(|error| {
         tracing::warn!(
-            "which connections there are can't be seen ({error:#}): those to protected ports stop \
-             until their source knocks"
+            "which connections there are can't be seen ({}): those to protected ports stop \
+             until their source knocks",
+            crate::refused::told(&error)
         );
         Vec::new()
     });

@@ -29,7 +29,7 @@ pub(super) enum Generation {
     Absent,
     /// Every change of them makes this number another one.
     Number(u32),
-    /// It refuses to tell.
+    /// It refuses to answer.
     Refused(Errno),
 }
 
@@ -52,13 +52,18 @@ pub(super) fn generation() -> Generation {
     match asked() {
         Ok(Some(number)) => Generation::Number(number),
         Ok(None) => Generation::Absent,
-        Err(error) => match Errno::from_raw(error.raw_os_error().unwrap_or_default()) {
+        Err(error) => {
+            let errno = Errno::from_raw(error.raw_os_error().unwrap_or_default());
             // nfnetlink_rcv_msg() knows no such subsystem, or there is no nfnetlink.
-            Errno::EINVAL | Errno::EOPNOTSUPP | Errno::EPROTONOSUPPORT | Errno::ECONNREFUSED => {
-                Generation::Absent
+            let is_absent = matches!(
+                errno,
+                Errno::EINVAL | Errno::EOPNOTSUPP | Errno::EPROTONOSUPPORT | Errno::ECONNREFUSED
+            );
+            match is_absent {
+                true => Generation::Absent,
+                false => Generation::Refused(errno),
             }
-            errno => Generation::Refused(errno),
-        },
+        }
     }
 }
 
@@ -159,11 +164,11 @@ fn run(mut command: Command) -> Result<String, String> {
     let (out, err) = (child.stdout.take(), child.stderr.take());
     thread::spawn(move || {
         let mut text = String::new();
-        let told = out.map_or(Ok(0), |out| out.take(MOST).read_to_string(&mut text));
+        let read = out.map_or(Ok(0), |out| out.take(MOST).read_to_string(&mut text));
         let mut complaint = String::new();
         let _silent = err.map(|err| err.take(MOST).read_to_string(&mut complaint));
         // Nobody waits any more.
-        let _late = streams.send(told.map(|_| (text, complaint)));
+        let _late = streams.send(read.map(|_| (text, complaint)));
     });
     let read = read.recv_timeout(PATIENCE);
     if read.is_err() {

@@ -20,7 +20,9 @@ use self::{
     ask::{Generation, generation},
     walk::Rules,
 };
-use crate::{clock, config::checked::Ports, refused};
+use knock_sequence::Ports;
+
+use crate::{clock, refused};
 
 /// Tables in which iptables gives packets other ports.
 const TABLES: [&str; 2] = ["nat", "mangle"];
@@ -62,7 +64,7 @@ pub struct Reading {
     stamp: Option<Stamp>,
 }
 
-/// Tells whether rules may be others than those that were read.
+/// Shows whether rules may be others than those that were read.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 struct Stamp {
     generation: Generation,
@@ -217,7 +219,7 @@ fn legacy(has_legacy: Option<bool>, rules: &mut Rules) -> Result<(), String> {
         Some(true) => {}
         None => {
             return Err(
-                "rules of iptables-legacy: whether there are any is told to root alone; those of \
+                "rules of iptables-legacy: only root can see whether there are any; those of \
                  iptables-nft can be read"
                     .to_owned(),
             );

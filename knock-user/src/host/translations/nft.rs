@@ -129,7 +129,7 @@ impl Reader<'_> {
             "xt" => {
                 let name = text(&body["name"]);
                 let is_target = text(&body["type"]) == "target" && TARGETS.contains(&name);
-                // Old ones tell nothing of it.
+                // Old releases name nothing.
                 self.taken.has_iptables |= is_target || body.is_null();
                 Vec::new()
             }
@@ -246,10 +246,8 @@ impl Reader<'_> {
     /// The elements of a set or a map, which may have a name, or the value itself.
     fn listed(&mut self, value: &Value) -> Option<Vec<Value>> {
         if let Some(set) = value.get("set") {
-            return Some(match set {
-                Value::Array(elements) => elements.clone(),
-                one => vec![one.clone()],
-            });
+            let elements = set.as_array().cloned();
+            return Some(elements.unwrap_or_else(|| vec![set.clone()]));
         }
         let Some(name) = value.as_str().and_then(|name| name.strip_prefix('@')) else {
             return Some(vec![value.clone()]);

@@ -2,7 +2,7 @@
 
 use knock_common::packet::Protocol;
 
-use crate::config::checked::Ports;
+use knock_sequence::Ports;
 
 /// The largest port.
 const LAST: u16 = u16::MAX;
@@ -175,7 +175,7 @@ mod tests {
         assert!(Space::of(Protocol::Tcp).is_unbounded());
         assert!(!ports(&[(1, 2)]).is_unbounded());
         let tcp = Space::of(Protocol::Tcp).and(&ports(&[(0, 22)]));
-        let told: Vec<_> = tcp.ranges().map(|ports| ports.to_string()).collect();
-        assert_eq!(told, ["tcp/1-22"]);
+        let shown: Vec<_> = tcp.ranges().map(|ports| ports.to_string()).collect();
+        assert_eq!(shown, ["tcp/1-22"]);
     }
 }

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{Reading, iptables, nft, walk::Rules};
 
-fn told(reading: &Reading) -> Vec<String> {
+fn shown(reading: &Reading) -> Vec<String> {
     let translations = reading.translations.iter();
     let translations = translations.map(|translation| {
         let to = translation
@@ -23,7 +23,7 @@ fn told(reading: &Reading) -> Vec<String> {
 fn followed(rules: &Rules) -> Vec<String> {
     let mut reading = Reading::default();
     rules.follow(&mut reading);
-    told(&reading)
+    shown(&reading)
 }
 
 fn tcp_dport(right: Value) -> Value {
