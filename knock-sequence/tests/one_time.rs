@@ -1,6 +1,9 @@
 //! What a file of one-time sequences says, and what a mark changes in it.
 
-use knock_sequence::{Knock, one_time::Book};
+use knock_sequence::{
+    Knock,
+    one_time::{Book, Next},
+};
 use proptest::prelude::*;
 
 fn words(knocks: &[Knock]) -> String {
@@ -248,4 +251,36 @@ proptest! {
 fn book_end(book: &Book, line: u32) -> usize {
     let lines = book.text().split_inclusive(|&byte| byte == b'\n');
     lines.skip(line as usize).map(<[u8]>::len).sum()
+}
+
+/// What a client does with a file: it takes the next line, or stops at one that can't be used.
+#[test]
+fn a_client_does_not_skip_a_line_that_cannot_be_used() {
+    for (name, text, expected) in [
+        ("the first", " 7000\n 8000\n", "1: tcp/7000"),
+        (
+            "comments and used ones",
+            "# mine\n#7000\n\n 8000\n",
+            "4: tcp/8000",
+        ),
+        ("no knock", "#7000\n ssh\n 8000\n", "2 is wrong"),
+        ("the same as a used one", "#7000\n tcp/7000\n", "2 is wrong"),
+        ("cut off", " 80", "1 is wrong"),
+        ("nothing left", "#7000\n# mine\n", "nothing"),
+    ] {
+        let book = Book::new(text.into());
+        let found = match book.next() {
+            Some(Next::Sequence(line, knocks)) => format!("{line}: {}", words(knocks)),
+            Some(Next::Flawed(flaw)) => format!("{} is wrong", flaw.line),
+            None => "nothing".to_owned(),
+        };
+        assert_eq!(found, expected, "{name}");
+    }
+}
+
+#[test]
+fn a_used_line_that_was_cut_off_is_a_comment() {
+    let book = Book::new(b"#7000\n#8000".to_vec());
+    assert!(book.sequence(1).is_some());
+    assert_eq!(book.sequence(2), None);
 }
