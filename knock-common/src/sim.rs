@@ -2,12 +2,15 @@
 
 use std::{
     borrow::ToOwned,
-    cell::{Cell, RefCell},
+    boxed::Box,
+    cell::{Cell, OnceCell, RefCell},
     collections::HashMap,
     hash::Hash,
     rc::Rc,
     vec::Vec,
 };
+
+use bytemuck::Pod;
 
 use crate::{
     Address, Tally, World,
@@ -107,9 +110,51 @@ impl Default for LockoutKey {
     }
 }
 
+/// Maps that a world in memory is laid over, by their names in [`crate::layout::MAPS`]. The world reads each
+/// entry once, when that is first used.
+pub trait Below {
+    /// An element of an array; `None` if there is none.
+    fn element<V: Pod>(&self, map: &'static str, index: u32) -> Option<V>;
+
+    /// An entry of a hash map; `None` if there is none.
+    fn entry<K: Pod, V: Pod>(&self, map: &'static str, key: &K) -> Option<V>;
+
+    /// Whether a prefix of a trie has an address.
+    fn has_prefix_of(&self, map: &'static str, address: Address) -> bool;
+}
+
+/// No maps: a world in memory has what is put into it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Nothing;
+
+impl Below for Nothing {
+    fn element<V: Pod>(&self, _map: &'static str, _index: u32) -> Option<V> {
+        None
+    }
+
+    fn entry<K: Pod, V: Pod>(&self, _map: &'static str, _key: &K) -> Option<V> {
+        None
+    }
+
+    fn has_prefix_of(&self, _map: &'static str, _address: Address) -> bool {
+        false
+    }
+}
+
 /// The maps in memory, and a clock that stands where it is put.
+pub type Sim = Overlay<Nothing>;
+
+/// A world in memory over other maps, which it never changes.
 #[derive(Debug, Default)]
-pub struct Sim {
+pub struct Overlay<B> {
+    /// The maps for what is not in memory.
+    pub below: B,
+    /// Nodes that were read from there.
+    pub nodes_below: Chain<Node>,
+    /// Doors that were read from there.
+    pub doors_below: Chain<Door>,
+    /// Secrets that were read from there.
+    pub otp_below: Chain<Otp>,
     /// The time.
     pub now: Cell<u64>,
     /// See [`World::features`].
@@ -158,14 +203,14 @@ pub struct Sim {
     pub tallies: RefCell<HashMap<Tally, u64>>,
 }
 
-impl Sim {
+impl<B> Overlay<B> {
     /// Puts the clock at a moment.
     pub fn set_now(&self, now: Moment) {
         self.now.set(now.nanos());
     }
 }
 
-impl World for Sim {
+impl<B: Below> World for Overlay<B> {
     type Word = Rc<Cell<u64>>;
 
     fn now(&self) -> Moment {
@@ -177,7 +222,9 @@ impl World for Sim {
     }
 
     fn port(&self, index: u32) -> PortRule {
-        self.ports.get(&index).copied().unwrap_or_default()
+        let rule = self.ports.get(&index).copied();
+        rule.or_else(|| self.below.element("PORTS", index))
+            .unwrap_or_default()
     }
 
     fn config(&self) -> Option<&Config> {
@@ -185,39 +232,60 @@ impl World for Sim {
     }
 
     fn node(&self, index: u32) -> Option<&Node> {
-        self.nodes.get(index as usize)
-    }
-
-    fn edge(&self, key: &EdgeKey) -> Option<u32> {
-        self.edges.get(key).copied()
-    }
-
-    fn door(&self, index: u32) -> Option<&Door> {
-        self.doors.get(index as usize)
-    }
-
-    fn otp(&self, door: u16) -> Option<&Otp> {
-        self.otp.get(&door)
-    }
-
-    fn target(&self, address: Address) -> u16 {
-        self.targets.get(&address).copied().unwrap_or(0)
-    }
-
-    fn is_trusted(&self, source: Address) -> bool {
-        let source = u128::from_be_bytes(source.octets());
-        self.trust.iter().any(|&(prefix, bits)| {
-            let different = source ^ u128::from_be_bytes(prefix.octets());
-            different.leading_zeros() >= bits
+        let node = self.nodes.get(index as usize);
+        node.or_else(|| {
+            self.nodes_below
+                .get(index, || self.below.element("NODES", index))
         })
     }
 
+    fn edge(&self, key: &EdgeKey) -> Option<u32> {
+        let node = self.edges.get(key).copied();
+        node.or_else(|| self.below.entry("EDGES", key))
+    }
+
+    fn door(&self, index: u32) -> Option<&Door> {
+        let door = self.doors.get(index as usize);
+        door.or_else(|| {
+            self.doors_below
+                .get(index, || self.below.element("DOORS", index))
+        })
+    }
+
+    fn otp(&self, door: u16) -> Option<&Otp> {
+        let index = u32::from(door);
+        let read = || self.below.entry("OTP", &index);
+        let otp = self.otp.get(&door);
+        otp.or_else(|| self.otp_below.get(index, read))
+    }
+
+    fn target(&self, address: Address) -> u16 {
+        let class = self.targets.get(&address).copied();
+        let read = || u16::try_from(self.below.entry::<_, u32>("TARGETS", &address)?).ok();
+        class.or_else(read).unwrap_or(0)
+    }
+
+    fn is_trusted(&self, source: Address) -> bool {
+        let octets = u128::from_be_bytes(source.octets());
+        let mut prefixes = self.trust.iter();
+        prefixes.any(|&(prefix, bits)| {
+            let different = octets ^ u128::from_be_bytes(prefix.octets());
+            different.leading_zeros() >= bits
+        }) || self.below.has_prefix_of("TRUST", source)
+    }
+
     fn hint(&self, slot: u32) -> Option<Self::Word> {
-        Some(self.hints.borrow_mut().entry(slot).or_default().clone())
+        let mut hints = self.hints.borrow_mut();
+        let word = hints
+            .entry(slot)
+            .or_insert_with(|| Rc::new(Cell::new(self.below.element("HINTS", slot).unwrap_or(0))));
+        Some(word.clone())
     }
 
     fn bucket(&self, index: u32) -> Option<impl Bucket<Word = Self::Word>> {
-        Some(self.buckets.borrow_mut().entry(index).or_default().clone())
+        Some(cells(&self.buckets, index, || {
+            self.below.element("FIRST", index)
+        }))
     }
 
     fn claim_word(&self, slot: u32) -> Option<Self::Word> {
@@ -225,25 +293,21 @@ impl World for Sim {
     }
 
     fn progress(&self) -> &impl Table<ProgressKey, Word = Self::Word> {
-        &self.progress
+        self
     }
 
     fn allow(&self) -> &impl Table<GrantKey, Word = Self::Word> {
-        &self.allow
+        self
     }
 
     fn flows(&self) -> &impl Table<FlowKey, Word = Self::Word> {
-        &self.flows
+        self
     }
 
     fn lockouts(&self, bucket: u32) -> Option<impl Bucket<Word = Self::Word>> {
-        Some(
-            self.lockouts
-                .borrow_mut()
-                .entry(bucket)
-                .or_default()
-                .clone(),
-        )
+        Some(cells(&self.lockouts, bucket, || {
+            self.below.element("LOCKOUTS", bucket)
+        }))
     }
 
     fn lockout_key(&self) -> Option<&[u64; WAYS]> {
@@ -252,7 +316,7 @@ impl World for Sim {
     }
 
     fn spent(&self) -> &impl Table<SpentKey, Word = Self::Word> {
-        &self.spent
+        self
     }
 
     fn gate(&self, telling: Telling) -> Option<Self::Word> {
@@ -277,5 +341,157 @@ impl World for Sim {
         let mut tallies = self.tallies.borrow_mut();
         let count = tallies.entry(tally).or_default();
         *count = count.saturating_add(1);
+    }
+}
+
+/// The tables of an overlay, each by the type of its keys.
+macro_rules! tables {
+    ($($key:ty: $words:ident, $map:literal;)+) => {
+        $(impl<B: Below> Table<$key> for Overlay<B> {
+            type Word = Rc<Cell<u64>>;
+
+            fn find(&self, key: &$key) -> Option<Self::Word> {
+                self.$words.find(key).or_else(|| {
+                    let value = self.below.entry($map, key)?;
+                    self.$words.insert(key, value);
+                    self.$words.find(key)
+                })
+            }
+
+            fn insert(&self, key: &$key, value: u64) -> bool {
+                Table::<$key>::find(self, key).is_none() && self.$words.insert(key, value)
+            }
+        })+
+    };
+}
+
+tables! {
+    ProgressKey: progress, "PROGRESS";
+    GrantKey: allow, "ALLOW";
+    FlowKey: flows, "FLOWS";
+    SpentKey: spent, "SPENT";
+}
+
+/// A bucket, which is read when it is first used.
+fn cells(
+    buckets: &RefCell<HashMap<u32, Cells>>,
+    index: u32,
+    read: impl FnOnce() -> Option<[u64; WAYS]>,
+) -> Cells {
+    let mut buckets = buckets.borrow_mut();
+    let cells = buckets.entry(index).or_insert_with(|| {
+        let cells = read().unwrap_or_default();
+        Rc::new(cells.map(|cell| Rc::new(Cell::new(cell))))
+    });
+    cells.clone()
+}
+
+/// Elements of an array that were read: few, and each stays at its place in memory.
+#[derive(Debug)]
+pub struct Chain<T>(OnceCell<Box<Element<T>>>);
+
+#[derive(Debug)]
+struct Element<T> {
+    index: u32,
+    value: Option<T>,
+    next: Chain<T>,
+}
+
+impl<T> Default for Chain<T> {
+    fn default() -> Self {
+        Self(OnceCell::new())
+    }
+}
+
+impl<T> Chain<T> {
+    /// The element at an index, which `read` reads if it is not there yet.
+    fn get(&self, index: u32, read: impl Fn() -> Option<T>) -> Option<&T> {
+        let mut chain = self;
+        loop {
+            let element = chain.0.get_or_init(|| {
+                Box::new(Element {
+                    index,
+                    value: read(),
+                    next: Self::default(),
+                })
+            });
+            if element.index == index {
+                return element.value.as_ref();
+            }
+            chain = &element.next;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytemuck::Zeroable as _;
+
+    use super::*;
+
+    /// Maps of zeros that count how often they are read.
+    #[derive(Debug, Default)]
+    struct Zeros(Cell<u32>);
+
+    impl Zeros {
+        fn read<V: Pod>(&self) -> Option<V> {
+            self.0.set(self.0.get() + 1);
+            Some(V::zeroed())
+        }
+    }
+
+    impl Below for Zeros {
+        fn element<V: Pod>(&self, _map: &'static str, _index: u32) -> Option<V> {
+            self.read()
+        }
+
+        fn entry<K: Pod, V: Pod>(&self, map: &'static str, _key: &K) -> Option<V> {
+            if map == "SPENT" { None } else { self.read() }
+        }
+
+        fn has_prefix_of(&self, _map: &'static str, _address: Address) -> bool {
+            true
+        }
+    }
+
+    #[test]
+    fn an_overlay_reads_each_entry_once_and_changes_its_copy() {
+        let world = Overlay::<Zeros>::default();
+        let key = GrantKey::zeroed();
+        for expected in [0, 10] {
+            let hint = world.hint(3).unwrap();
+            let cell = World::bucket(&world, 4).unwrap().cell(2).unwrap();
+            let grant = world.allow().find(&key).unwrap();
+            for word in [hint, cell, grant] {
+                assert_eq!(word.load(), expected);
+                word.store(10);
+            }
+            assert!(!world.allow().insert(&key, 1), "it exists below");
+            for index in [8, 9] {
+                assert_eq!(world.node(index), Some(&Node::default()));
+            }
+        }
+        assert_eq!(world.below.0.get(), 5);
+    }
+
+    #[test]
+    fn memory_hides_the_maps_below() {
+        let node = Node {
+            within: 7,
+            ..Node::default()
+        };
+        let world = Overlay::<Zeros> {
+            nodes: [node].into(),
+            ..Overlay::default()
+        };
+        let (grant, spent) = (GrantKey::zeroed(), SpentKey::zeroed());
+        assert!(world.allow.insert(&grant, 1));
+        let held = world.allow().find(&grant);
+        assert_eq!(held.map(|word| word.load()), Some(1));
+        assert_eq!(world.node(0), Some(&node));
+        assert!(world.spent().insert(&spent, 2));
+        let used = world.spent().find(&spent);
+        assert_eq!(used.map(|word| word.load()), Some(2));
+        assert_eq!(world.below.0.get(), 0);
     }
 }

@@ -4,7 +4,7 @@
 //! ```text
 //! Question ─▶ frame ─▶ knock_common::judge ─▶ Reason ─▶ Explanation
 //!                           ▲
-//!            live maps ─▶ Seen (a World: each entry is copied when it is asked for)
+//!            live maps ─▶ Overlay (a World: each entry is copied when it is first used)
 //! ```
 
 use std::{collections::BTreeMap, net::IpAddr, slice};
@@ -25,7 +25,6 @@ mod words;
 mod world;
 
 pub use live::Live;
-use world::Seen;
 
 /// What somebody wants to know.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -63,12 +62,17 @@ pub fn explain(question: &Question, known: &Known<'_>, live: &impl Live) -> Resu
     let Some(frame) = frame else {
         bail!("the source and --to are addresses of two families: name two of one");
     };
-    let seen = Seen::new(live, known);
+    let seen = world::over(live, known);
     // Before the judgement, which takes the packet for a knock if it is one.
     let mut chain = words::chain(question, known, &seen)?;
     let judgement = decide(&frame[..], &seen);
-    chain.push(words::outcome(question, known, judgement, seen.told()));
-    seen.check()?;
+    chain.push(words::outcome(
+        question,
+        known,
+        judgement,
+        seen.events.borrow().last().copied(),
+    ));
+    seen.below.check()?;
     Ok(Explanation {
         source: question.source,
         port: question.port.to_string(),

@@ -263,7 +263,7 @@ impl<L: Live> About<'_, L> {
             .seen
             .config()
             .map_or([0; 2], |config| config.flow_idle_ms);
-        let flows = self.seen.live().flows()?.into_iter();
+        let flows = self.seen.below.flows()?.into_iter();
         let count = flows
             .filter(|(key, word)| {
                 key.source == self.visit.source
