@@ -1,13 +1,11 @@
 //! Sequences as texts: in a file, or as somebody types them.
 
 use crate::refused;
+use knock_common::layout::KNOCKS_MAX;
 use knock_sequence::{Protocol, Sequence, Word};
 use std::fs::File;
 use std::io::{self, BufRead, Read as _, Write};
 use std::path::{Path, PathBuf};
-
-/// As many as a door can have.
-pub const KNOCKS_MAX: usize = 128;
 
 /// More than any sequence takes; `/dev/zero` is longer.
 const FILE_MAX: u64 = 64 * 1024;
