@@ -43,7 +43,7 @@ pub(super) enum Purpose {
         rejected: Option<u64>,
     },
     /// It is the one before the trial.
-    GoBack(Trial),
+    GoBack(Box<Trial>),
 }
 
 /// A configuration that is not ready yet.
@@ -84,7 +84,7 @@ impl Making {
         }
         match self.purpose {
             Purpose::Reload { .. } => None,
-            Purpose::GoBack(trial) => Some(trial),
+            Purpose::GoBack(trial) => Some(*trial),
         }
     }
 }
@@ -250,7 +250,7 @@ impl<W: Write> Daemon<W> {
             }
             Purpose::GoBack(trial) => {
                 admit_as_before(control);
-                self.go_back_with(trial, ready);
+                self.go_back_with(*trial, ready);
                 Ok(Answer::Confirmed(Confirmed::default()))
             }
         };

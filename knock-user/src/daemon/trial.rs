@@ -97,7 +97,7 @@ impl<W: Write> Daemon<W> {
         self.last_trial = Some(LastTrial::Undone(now_ms));
         tracing::warn!("no confirmation came: the previous configuration is being restored");
         trial.back = Some(plan.clone());
-        self.begin(Purpose::GoBack(trial), None, move || Ok(plan));
+        self.begin(Purpose::GoBack(Box::new(trial)), None, move || Ok(plan));
         None
     }
 
