@@ -29,7 +29,8 @@ impl FromStr for Knock {
 
     fn from_str(text: &str) -> Result<Self, Invalid> {
         let ports: Ports = text.parse()?;
-        if ports.first != ports.last {
+        // Also a range of one port.
+        if text.contains('-') {
             return Err(Invalid::new(format!(
                 "{text:?} is a range, and a knock is one port, as in \"{}/{}\"",
                 ports.protocol.name(),
@@ -138,6 +139,15 @@ mod tests {
             let read = word.parse::<Word>().map(|word| word.knock(Protocol::Tcp));
             assert_eq!(read, Ok(knock), "{name}: {word}");
             assert_eq!(knock.to_string(), written, "{name}: {word}");
+        }
+    }
+
+    #[test]
+    fn a_range_is_not_a_knock() {
+        for text in ["udp/8000-8010", "udp/8000-8000"] {
+            let error = text.parse::<Knock>().unwrap_err().to_string();
+            let expected = "is a range, and a knock is one port, as in \"udp/8000\"";
+            assert_eq!(error, format!("{text:?} {expected}"));
         }
     }
 
