@@ -4,8 +4,9 @@ mod write;
 
 use knock_user::{
     compile::{Given, Numbers, Sequences, compile},
-    config::{self, Problems, checked::Settings},
+    config,
     host::Host,
+    model::{problem::Problems, settings::Settings},
 };
 
 use crate::text::assert_harmless;

@@ -6,8 +6,9 @@ use std::collections::BTreeSet;
 use knock_common::packet::Protocol;
 use knock_sequence::Ports;
 use knock_user::{
-    config::{self, checked::Door},
+    config,
     import::{self, Imported},
+    model::settings::Door,
 };
 
 use crate::text::assert_harmless;

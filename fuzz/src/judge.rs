@@ -21,7 +21,7 @@ use knock_common::{
     time::Moment,
 };
 use knock_sequence::Ports;
-use knock_user::config::checked::{Decoys, Door, Exempt, Settings};
+use knock_user::model::settings::{Decoys, Door, Exempt, Settings};
 
 use self::{
     history::{History, Packet},

@@ -7,7 +7,7 @@ use aya::programs::{ProgramError, loaded_programs};
 use netlink_packet_route::link::{InfoKind, LinkLayerType};
 use nix::errno::Errno;
 
-use crate::{config::checked::Mode, interface::Interface, refused};
+use crate::{interface::Interface, model::settings::Mode, refused};
 
 mod refusal;
 

@@ -12,11 +12,10 @@ use aya::programs::{
 use nix::errno::Errno;
 
 use crate::{
-    admission, bpffs,
-    config::checked::Mode,
-    driver, gate,
+    admission, bpffs, driver, gate,
     instance::Instance,
     interface::{self, Interface},
+    model::settings::Mode,
     pins,
 };
 

@@ -11,15 +11,14 @@ use knock_sequence::{Ports, duration::spell, one_time::Book};
 
 use crate::{
     compile,
-    config::{
-        self, Checked, Lines,
-        checked::{Door, Effect, Moving, OneTime, Settings, Verify},
-    },
+    config::{self, Checked, Lines},
     coverage::{self, State},
     guards,
     host::Host,
     instance::Instance,
-    interface, one_time, pins,
+    interface,
+    model::settings::{Door, Effect, Moving, OneTime, Settings, Verify},
+    one_time, pins,
     strength::{Strength, View},
 };
 

@@ -6,7 +6,7 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use knock_common::{Address, Reason, event::Event, packet::Protocol};
 use knock_sequence::{Knock, duration::millis};
 
-use crate::config::checked::{Moving, Otp, Settings};
+use crate::model::settings::{Moving, Otp, Settings};
 
 /// So far off a clock is recognised, in milliseconds.
 const FAR_MS: u64 = 3_600_000;

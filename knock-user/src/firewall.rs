@@ -28,11 +28,11 @@ use crate::{
     attach::{self, Attached},
     clock,
     compile::{Difference, Tables},
-    config::checked::Mode,
     gate,
     instance::Instance,
     interface::Interface,
     maps::{self, Counters, Plain, Table},
+    model::settings::Mode,
     pins, random, refused,
 };
 

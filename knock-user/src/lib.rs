@@ -37,6 +37,7 @@ pub mod leftovers;
 pub mod links;
 pub mod log_files;
 pub mod maps;
+pub mod model;
 #[cfg(feature = "object")]
 pub mod moving;
 pub mod netlink;
@@ -56,13 +57,11 @@ pub mod refused;
 pub mod registry;
 pub mod replay;
 pub mod session;
-pub mod share;
 pub mod sockets;
 #[cfg(feature = "object")]
 pub mod start;
 pub mod strength;
 pub mod supervisor;
-pub mod terminal;
 pub mod texts;
 mod toml_text;
 #[cfg(feature = "object")]

@@ -13,7 +13,6 @@ use knock_user::{
     admission, bpffs, check,
     cli::{Cli, Command, LogFormat, Run},
     clock,
-    config::Problems,
     console::{Console, Stamp, Style, watch::Watchers},
     control::{Access, BadFile, Misuse, Server, client::Outcome},
     daemon::{Daemon, Signals, Watches},
@@ -23,6 +22,7 @@ use knock_user::{
     instance::Instance,
     leftovers,
     log_files::LogFiles,
+    model::{problem::Problems, terminal::harmless_lines},
     output::{Output, Unread},
     persistence::Persistence,
     pins, privileges,
@@ -30,7 +30,6 @@ use knock_user::{
     refused, session,
     start::Plan,
     supervisor::{self, Stderr},
-    terminal::harmless_lines,
     unconfirmed::{self, Start},
 };
 use tracing::Level;

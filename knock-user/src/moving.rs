@@ -12,12 +12,10 @@ use knock_common::layout::{SPENT_MAX, SpentKey};
 use crate::{
     clock,
     compile::{Conflict, Difference, Sequences, Tables},
-    config::{
-        Lines,
-        checked::{Door, Moving, Sequence, Settings},
-    },
+    config::Lines,
     firewall::Firewall,
     maps,
+    model::settings::{Door, Moving, Sequence, Settings},
     one_time::{OneTimeFile, Standing},
     otp::{Clocks, Timed},
     replay::{FORGOTTEN_MS, Floor},

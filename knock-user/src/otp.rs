@@ -7,7 +7,7 @@ use knock_sequence::duration::millis;
 
 use crate::{
     clock,
-    config::checked::{Otp, Sequence},
+    model::settings::{Otp, Sequence},
     replay::Floor,
 };
 

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::{compile::Numbers, config::checked::Mode, private};
+use crate::{compile::Numbers, model::settings::Mode, private};
 
 /// What whoever takes an instance over has to know.
 ///

@@ -11,7 +11,7 @@ use knock_common::{Address, packet::Protocol};
 
 use crate::{
     compile,
-    config::checked::{Door, Settings},
+    model::settings::{Door, Settings},
     sockets::{self, Connection},
 };
 

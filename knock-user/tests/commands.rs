@@ -15,7 +15,7 @@ use std::{
 
 use knock_user::{
     commands::{Job, Occasion, Outcome, RUNNING_MAX, Report, Runner, WAITING_MAX},
-    config::checked::Command,
+    model::settings::Command,
 };
 use nix::{errno::Errno, sys::signal::killpg, unistd::Pid};
 use tokio::{sync::mpsc::Receiver, time::timeout};

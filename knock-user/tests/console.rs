@@ -23,9 +23,9 @@ use knock_common::{
 use knock_sequence::{Knock, Ports};
 use knock_user::{
     commands::{Job, Occasion},
-    config::checked::{Command, Door, Effect, Verify},
     console::{Attached, Console, DoorText, Stamp, Style, watch::Form},
     ledger::{Action, Ending},
+    model::settings::{Command, Door, Effect, Verify},
 };
 
 const SECOND: u64 = 1_000_000_000;

@@ -17,7 +17,7 @@ use clap::CommandFactory as _;
 use knock_common::Verdict;
 use knock_user::{
     cli::Cli,
-    config::{self, checked::Settings},
+    config,
     control::{
         answers::{
             Confirmed, Counter, Detached, Explanation, Granted, Grants, Held, Interface, OneTime,
@@ -25,6 +25,7 @@ use knock_user::{
         },
         facts,
     },
+    model::settings::Settings,
 };
 use pages::rows;
 use serde::de::DeserializeOwned;

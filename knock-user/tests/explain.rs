@@ -17,9 +17,10 @@ use knock_common::{
 };
 use knock_user::{
     compile::{Given, Numbers, Tables, compile, grant_keys},
-    config::{self, checked::Settings},
+    config,
     explain::{Known, Live, Question, explain},
     host::Host,
+    model::settings::Settings,
 };
 
 mod frame;

@@ -14,8 +14,9 @@ use std::{
 };
 
 use knock_user::{
-    config::{self, checked::Effect},
+    config,
     import::{self, Imported},
+    model::settings::Effect,
 };
 use proptest::prelude::*;
 

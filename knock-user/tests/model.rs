@@ -22,10 +22,10 @@ use knock_common::{
 use knock_sequence::{Knock, Ports};
 use knock_user::{
     compile::{Given, Numbers, compile},
-    config::checked::{
+    host::Host,
+    model::settings::{
         Control, Decoys, Door, Effect, Established, Exempt, Lockout, Mode, Scope, Settings, Verify,
     },
-    host::Host,
 };
 use proptest::prelude::*;
 

@@ -11,9 +11,10 @@ use knock_common::{Address, Reason, event::Event};
 use knock_sequence::Knock;
 use knock_user::{
     compile::{Before, Given, Numbers, Sequences, Tables, compile},
-    config::{self, checked::Moving},
+    config,
     drift::{Astray, Drift},
     host::Host,
+    model::settings::Moving,
     otp::{Clocks, Timed},
 };
 use nix::{sys::stat::Mode, unistd::mkfifo};

@@ -4,8 +4,8 @@ use std::{fmt::Display, time::Duration};
 
 use knock_common::packet::Protocol;
 use knock_sequence::duration;
-use knock_user::config::{
-    checked::{Command, Decoys, Door, Effect, Exempt, Mode, Moving, Origin, Otp, Scope, Settings},
+use knock_user::model::{
+    settings::{Command, Decoys, Door, Effect, Exempt, Mode, Moving, Origin, Otp, Scope, Settings},
     value,
 };
 

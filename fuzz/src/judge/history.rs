@@ -5,7 +5,7 @@ use knock_common::{
     packet::{Protocol, flag},
 };
 use knock_sequence::Knock;
-use knock_user::config::checked::{Door, Verify};
+use knock_user::model::settings::{Door, Verify};
 
 use crate::parser::slow::Read;
 

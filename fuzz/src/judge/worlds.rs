@@ -6,11 +6,9 @@ use knock_common::packet::Protocol;
 use knock_sequence::Ports;
 use knock_user::{
     compile::{Given, Numbers, Sequences, Tables, compile},
-    config::{
-        self,
-        checked::{Decoys, Exempt, Moving, Settings},
-    },
+    config,
     host::Host,
+    model::settings::{Decoys, Exempt, Moving, Settings},
 };
 
 /// Configurations that use everything together: each is one world.

@@ -5,7 +5,7 @@ use std::{error::Error, fmt};
 use netlink_packet_route::link::LinkLayerType;
 
 use super::PROGRAM;
-use crate::{bpffs::MOUNT_POINT, config::checked::Mode, persistence};
+use crate::{bpffs::MOUNT_POINT, model::settings::Mode, persistence};
 
 /// Why an interface can't be protected, and what cures that.
 #[derive(Clone, Debug, Eq, PartialEq)]

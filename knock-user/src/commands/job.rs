@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use crate::{config::checked::Command, share::network};
+use crate::model::{fair_shares::network, settings::Command};
 
 /// A command to run for a source.
 #[derive(Clone, Debug, Eq, PartialEq)]

@@ -5,7 +5,7 @@ use std::{fmt, io, os::unix::process::ExitStatusExt as _, process::ExitStatus};
 use knock_sequence::duration::spell;
 
 use super::Job;
-use crate::{refused, terminal::harmless};
+use crate::{model::terminal::harmless, refused};
 
 /// What became of a command.
 #[derive(Debug)]

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::terminal::harmless;
+use crate::model::terminal::harmless;
 
 /// How much is kept.
 const KEPT_BYTES: usize = 4_096;

@@ -16,7 +16,7 @@ use knock_common::{
 use knock_sequence::{Knock, duration::spell};
 
 use super::{Conflict, EdgeFrom, ticks};
-use crate::config::checked::Door;
+use crate::model::settings::Door;
 
 /// The root of every class: its number is taken, so that 0 can mean "no node".
 const ROOT: u32 = 0;

@@ -9,8 +9,8 @@ use knock_common::{
 use knock_sequence::Knock;
 
 use super::{Conflict, Sequences, handshake};
-use crate::config::{
-    checked::{Door, Moving, Verify},
+use crate::model::{
+    settings::{Door, Moving, Verify},
     value::spell_flags,
 };
 

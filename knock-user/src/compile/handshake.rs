@@ -6,8 +6,8 @@ use knock_common::{layout::FlagClass, packet::Protocol};
 use knock_sequence::{PortSet, Ports};
 
 use super::{Conflict, Sequences};
-use crate::config::{
-    checked::{Door, Moving, Settings, Verify},
+use crate::model::{
+    settings::{Door, Moving, Settings, Verify},
     value::spell_flags,
 };
 

@@ -52,8 +52,8 @@ pub use self::{
     tables::{EdgeFrom, Tables, grant_keys},
 };
 use crate::{
-    config::checked::{Door, Lockout, Moving, Scope, Sequence, Settings},
     host::Host,
+    model::settings::{Door, Lockout, Moving, Scope, Sequence, Settings},
 };
 
 /// Something that the tables can't hold, or that the kernel side could not tell apart.

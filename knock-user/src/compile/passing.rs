@@ -4,7 +4,7 @@ use knock_common::layout::PortKind;
 use knock_sequence::PortSet;
 
 use super::{Conflict, Sequences, handshake::all_ports, ports::PortTable};
-use crate::config::checked::Door;
+use crate::model::settings::Door;
 
 /// Marks the knock ports of doors with `knock_pass`.
 pub(super) fn mark(ports: &mut PortTable, doors: &[Door], sequences: &Sequences) {

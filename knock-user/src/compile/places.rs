@@ -16,7 +16,7 @@ use knock_common::{
 };
 
 use super::{Conflict, Sequences, automaton::Automaton, tables::EdgeFrom};
-use crate::config::checked::Sequence;
+use crate::model::settings::Sequence;
 
 /// Numbers that are kept free for each one that changing sequences take at first: so often they may
 /// all change within the time of an attempt.

@@ -7,8 +7,8 @@ use knock_sequence::{Knock, Ports};
 
 use super::{Conflict, Given, decoys, flags::Flags, handshake};
 use crate::{
-    config::checked::{Decoys, Exempt, Settings},
     host::Host,
+    model::settings::{Decoys, Exempt, Settings},
 };
 
 /// Rules of ports; the others are ordinary.

@@ -6,7 +6,7 @@ use knock_common::{layout::SERVICES_PER_DOOR, packet::Protocol};
 use knock_sequence::Ports;
 
 use super::{Conflict, numbers::Numbering};
-use crate::config::checked::{Door, Settings};
+use crate::model::settings::{Door, Settings};
 
 /// The services of a configuration.
 pub(super) struct Services {

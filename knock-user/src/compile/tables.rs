@@ -17,7 +17,7 @@ use super::{
     places::{Places, Room},
 };
 use crate::{
-    config::checked::{Sequence, Settings},
+    model::settings::{Sequence, Settings},
     sockets::Connection,
 };
 

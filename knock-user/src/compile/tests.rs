@@ -9,9 +9,9 @@ use knock_common::{
 use knock_sequence::{Knock, Ports};
 
 use super::*;
-use crate::config::{
-    self,
-    checked::{Effect, Verify},
+use crate::{
+    config,
+    model::settings::{Effect, Verify},
 };
 
 pub(super) fn settings(text: &str) -> Settings {

@@ -11,11 +11,17 @@ use knock_common::packet::Protocol;
 use knock_sequence::{Knock, Ports, duration::spell};
 
 use super::{
-    Checked, Problem,
-    checked::{Door, Exempt, Moving, Scope, Settings, Verify},
+    Checked,
     scans::{Harmless, Touch},
 };
-use crate::{compile, host::Host};
+use crate::{
+    compile,
+    host::Host,
+    model::{
+        problem::Problem,
+        settings::{Door, Exempt, Moving, Scope, Settings, Verify},
+    },
+};
 
 /// Longer than this, a grant is not for getting in but for staying.
 const LONG: Duration = Duration::from_secs(86_400);

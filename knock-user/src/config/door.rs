@@ -6,10 +6,12 @@ use knock_common::layout::{FlagClass, KNOCKS_MAX};
 use knock_sequence::{Knock, Ports, duration};
 
 use super::{
-    checked::{Command, Door, Effect, Moving, OneTime, Verify},
     otp,
-    problem::Report,
     section::{Item, Section},
+};
+use crate::model::{
+    problem::Report,
+    settings::{Command, Door, Effect, Moving, OneTime, Verify},
     value,
 };
 
@@ -248,7 +250,7 @@ fn report_empty(section: &mut Section<'_, '_>, report: &mut Report) {
     let Some(line) = section.lines.get("open").copied() else {
         return;
     };
-    let told = |problem: &super::problem::Problem| {
+    let told = |problem: &crate::model::problem::Problem| {
         problem.key == "open" && problem.line.is_some_and(|at| at >= line)
     };
     if !report.problems.iter().any(told) {

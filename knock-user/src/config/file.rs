@@ -5,11 +5,13 @@ use std::{borrow::Cow, net::SocketAddr, time::Duration};
 use toml::de::DeTable;
 
 use super::{
-    checked::{Control, Decoys, Established, Exempt, Lockout, Mode, Prefix, Scope, Settings},
     door,
-    problem::Report,
     section::{Item, Lines, Section},
     statements,
+};
+use crate::model::{
+    problem::Report,
+    settings::{Control, Decoys, Established, Exempt, Lockout, Mode, Prefix, Scope, Settings},
 };
 
 const KEYS: &[&str] = &[

@@ -6,12 +6,15 @@ use knock_common::packet::Protocol;
 use knock_sequence::{Knock, PortSet, Ports, one_time::Book};
 
 use super::{
-    Checked, Problem,
-    checked::{Decoys, Door, Exempt, Moving, OneTime, Settings, Verify},
+    Checked,
     scans::{Direction, Harmless, Touch},
 };
 use crate::{
     compile,
+    model::{
+        problem::Problem,
+        settings::{Decoys, Door, Exempt, Moving, OneTime, Settings, Verify},
+    },
     one_time::{self, OneTimeError},
 };
 

@@ -7,19 +7,16 @@
 //! A file is read and checked as a whole: everything that is wrong with it is told at once.
 
 mod advice;
-pub mod checked;
 mod door;
 mod file;
 mod files;
 mod otp;
-mod problem;
 mod purpose;
 mod ranges;
 mod rules;
 mod scans;
 mod section;
 mod statements;
-pub mod value;
 
 use std::{
     fs::File,
@@ -31,16 +28,17 @@ use std::{
 };
 
 pub(crate) use self::door::WITHIN_MOST;
-pub use self::problem::{Problem, Problems};
-use self::{
-    checked::{Moving, Settings},
-    file::Places,
-    problem::Report,
-};
+use self::file::Places;
 pub(crate) use self::{files::Lines, scans::is_scan};
+pub use crate::model::problem::{Problem, Problems};
 use crate::{
+    compile::Conflict,
+    host::Host,
+    model::{
+        problem::Report,
+        settings::{Moving, Settings},
+    },
     refused,
-    {compile::Conflict, host::Host},
 };
 
 /// Twice what 10 000 doors of 128 knocks take; `/dev/zero` is longer.

@@ -17,11 +17,12 @@ use knock_sequence::{
 
 use super::{
     Checked,
-    checked::Moving,
-    problem::Report,
     section::{Item, Section},
 };
-use crate::refused;
+use crate::{
+    model::{problem::Report, settings::Moving},
+    refused,
+};
 
 const KEYS: &[&str] = &[
     "secret",

@@ -5,11 +5,14 @@ use std::path::Path;
 
 use knock_sequence::{PortSet, Ports};
 
-use super::{
-    Checked, Problem, Problems,
-    checked::{Door, Settings, Verify},
+use super::Checked;
+use crate::{
+    compile,
+    model::{
+        problem::{Problem, Problems},
+        settings::{Door, Settings, Verify},
+    },
 };
-use crate::compile;
 
 impl Settings {
     /// Whether a port is closed to those who did not knock.

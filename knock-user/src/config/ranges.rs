@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 use knock_common::layout::FlagClass;
 use knock_sequence::{Knock, PortSet, Ports, duration::spell};
 
-use super::{
-    checked::{Door, Moving, Otp, Settings},
+use crate::model::{
+    settings::{Door, Moving, Otp, Settings},
     value::spell_flags,
 };
 

@@ -10,14 +10,18 @@ use knock_common::{layout::FlagClass, packet::Protocol};
 use knock_sequence::{Knock, PortSet, Ports};
 
 use super::{
-    checked::{Decoys, Door, Exempt, Moving, Settings, Verify},
     file::{Places, Read},
-    problem::Report,
     ranges,
     scans::{Direction, Harmless, Touch, opens},
-    value::spell_flags,
 };
-use crate::compile;
+use crate::{
+    compile,
+    model::{
+        problem::Report,
+        settings::{Decoys, Door, Exempt, Moving, Settings, Verify},
+        value::spell_flags,
+    },
+};
 
 /// Reports everything that cannot work.
 pub(super) fn check(read: &Read, report: &mut Report) {

@@ -5,8 +5,10 @@ use std::{collections::BTreeMap, fmt};
 use knock_common::{layout::FlagClass, packet::Protocol};
 use knock_sequence::{Knock, PortSet, Ports};
 
-use super::checked::{Decoys, Door, Settings, Verify};
-use crate::compile;
+use crate::{
+    compile,
+    model::settings::{Decoys, Door, Settings, Verify},
+};
 
 /// Whether all TCP packets that these flags admit ask for a connection. Only those are wrong knocks
 /// on a port that is nothing.

@@ -6,7 +6,7 @@ use toml::de::{DeTable, DeValue};
 
 use knock_sequence::duration;
 
-use super::problem::Report;
+use crate::model::problem::Report;
 
 /// Words that other knockers use for keys of ours.
 const ALIASES: &[(&str, &str)] = &[

@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use toml::de::{DeTable, Error};
 
-use super::problem::Report;
+use crate::model::problem::Report;
 
 /// Statements that repeat something and are reported; each takes one more look at the whole file.
 const REPEATED_MAX: usize = 50;

@@ -2,9 +2,9 @@
 
 use std::io::Write;
 
-use super::{Console, What, record::Record, text::list};
+use super::{Console, What, record::Record};
 use crate::{
-    terminal::harmless,
+    model::{terminal::harmless, text::list},
     watchdog::{frames::Finding, shortfall_text},
 };
 

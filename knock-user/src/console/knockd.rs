@@ -5,7 +5,7 @@
 use std::io::Write;
 
 use super::{Console, Form, Stamp, What, record::Record};
-use crate::{commands::Job, terminal::harmless};
+use crate::{commands::Job, model::terminal::harmless};
 
 /// The time of a line, to the minute: what programs that read these lines expect.
 const TIME: &str = "[%Y-%m-%d %H:%M] ";

@@ -23,9 +23,10 @@ use jiff::{Timestamp, tz::TimeZone};
 
 use knock_sequence::duration::spell_short;
 
-use crate::{
-    config::checked::{self, Effect},
+use crate::model::{
+    settings::{self, Effect},
     terminal::harmless,
+    text::count,
 };
 
 mod frames;
@@ -35,7 +36,6 @@ mod record;
 mod repeats;
 mod standing;
 mod telling;
-pub mod text;
 pub mod watch;
 
 use quota::{LeftOut, Quota};
@@ -43,7 +43,6 @@ use record::Record;
 pub use record::What;
 use repeats::Repeats;
 use telling::Line;
-use text::count;
 use watch::Watchers;
 
 /// Wider sources do not widen their column: an IPv6 address with all its digits is rare.
@@ -60,8 +59,8 @@ pub struct DoorText {
     ports: Vec<String>,
 }
 
-impl From<&checked::Door> for DoorText {
-    fn from(door: &checked::Door) -> Self {
+impl From<&settings::Door> for DoorText {
+    fn from(door: &settings::Door) -> Self {
         let (Effect::Open(ports) | Effect::Close(ports)) = &door.effect;
         Self {
             name: harmless(&door.name).into_owned(),

@@ -13,7 +13,7 @@ use std::{
     net::IpAddr,
 };
 
-use crate::share;
+use crate::model::fair_shares;
 
 /// Lines of a kind that are written in a second, of all doors together.
 pub(super) const LINES_MAX: u32 = 256;
@@ -77,7 +77,7 @@ impl Quota {
             lines.doors.clear();
             lines.networks.clear();
         }
-        let network = (door.to_owned(), share::network(source));
+        let network = (door.to_owned(), fair_shares::network(source));
         let of_door = lines.doors.get(door).copied().unwrap_or(0);
         let of_network = lines.networks.get(&network).copied().unwrap_or(0);
         let has_room =

@@ -4,13 +4,15 @@ use std::{io::Write, net::IpAddr, time::Duration};
 
 use knock_sequence::duration::{spell, spell_short};
 
-use super::{
-    Console, What,
-    record::Record,
-    telling::Line,
-    text::{about, count, list, verb},
+use super::{Console, What, record::Record, telling::Line};
+use crate::{
+    admission::Refusal,
+    ledger::Adopted,
+    model::{
+        terminal::harmless,
+        text::{about, count, list, verb},
+    },
 };
-use crate::{admission::Refusal, ledger::Adopted, terminal::harmless};
 
 const NANOS_PER_MILLI: u64 = 1_000_000;
 

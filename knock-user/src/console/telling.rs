@@ -11,14 +11,13 @@ use knock_common::{
 };
 use knock_sequence::duration::spell;
 
-use super::{
-    Attached, Console, DoorText, Named, What,
-    record::Record,
-    text::{count, list, verb},
-};
+use super::{Attached, Console, DoorText, Named, What, record::Record};
 use crate::{
     ledger::{Action, Ending},
-    terminal::harmless,
+    model::{
+        terminal::harmless,
+        text::{count, list, verb},
+    },
 };
 
 const NANOS_PER_MILLI: u64 = 1_000_000;

@@ -8,7 +8,7 @@ use std::{
 use jiff::Timestamp;
 use tokio::sync::Notify;
 
-use super::text::count;
+use crate::model::text::count;
 
 /// How many may watch at the same time.
 pub const WATCHERS_MAX: usize = 16;

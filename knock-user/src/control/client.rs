@@ -26,7 +26,7 @@ use super::{
     statuses,
     text::Told,
 };
-use crate::{config::value, instance::Instance, leftovers, registry::Registry, supervisor::Stderr};
+use crate::{instance::Instance, leftovers, model::value, registry::Registry, supervisor::Stderr};
 
 /// What a running knock-user is asked for, or its pinned maps.
 #[derive(Clone, Debug, Subcommand)]

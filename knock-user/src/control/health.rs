@@ -13,13 +13,7 @@ use knock_common::layout::ALLOW_MAX;
 use knock_sequence::duration::spell_short;
 
 use super::answers::{Shortfall, Status};
-use crate::{
-    commands,
-    console::text::about,
-    coverage::State,
-    refused,
-    {config, registry::Registry},
-};
+use crate::{commands, config, coverage::State, model::text::about, refused, registry::Registry};
 
 /// What the maps say, and what only a running process knows.
 #[derive(Clone, Debug, Default)]

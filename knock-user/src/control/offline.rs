@@ -15,10 +15,10 @@ use super::{
 };
 use crate::{
     clock,
-    console::text,
     coverage::{self, Coverage, State},
     instance::Instance,
     maps::{self, Counters, Table},
+    model::text,
     pins,
     registry::Registry,
 };

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::answers::{
     Confirmed, Detached, Explanation, Granted, Grants, Reloaded, Revoked, Status,
 };
-use crate::{config::Problems, refused};
+use crate::{model::problem::Problems, refused};
 
 /// The version of the protocol.
 pub const VERSION: u64 = 1;

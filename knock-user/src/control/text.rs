@@ -11,9 +11,11 @@ use super::{
     protocol::Answer,
 };
 use crate::{
-    console::text::{about, count, list, verb},
     coverage::State,
-    terminal::harmless,
+    model::{
+        terminal::harmless,
+        text::{about, count, list, verb},
+    },
 };
 
 /// How times are told.

@@ -18,7 +18,6 @@ use super::Daemon;
 use crate::{
     cli::OnExit,
     clock, compile,
-    config::checked::Effect,
     control::{
         Misuse, Peer,
         answers::{Explanation, Granted, Grants, Revoked, Status},
@@ -28,6 +27,7 @@ use crate::{
     explain::{self, Known, Question},
     host,
     maps::{self, Plain},
+    model::settings::Effect,
 };
 
 /// How long somebody may be let in: as long as a door's `open_for` may be.

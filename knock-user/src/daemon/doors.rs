@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use crate::{
-    config::checked::{Door, Settings},
     console::DoorText,
+    model::settings::{Door, Settings},
 };
 
 /// Where in a configuration the door with a number is.

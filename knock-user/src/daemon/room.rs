@@ -20,7 +20,7 @@ use knock_common::{
 use super::Daemon;
 use crate::{
     clock, maps,
-    share::{self, Taken},
+    model::fair_shares::{self, Taken},
 };
 
 /// With so many grants room is made.
@@ -101,7 +101,7 @@ impl<W: Write> Daemon<W> {
                     what: key,
                 }
             });
-        let gone: Vec<GrantKey> = share::to_go(taken, count);
+        let gone: Vec<GrantKey> = fair_shares::to_go(taken, count);
         for &key in &gone {
             maps::delete(&mut allow, key).context("ending a grant to make room")?;
         }

@@ -9,8 +9,8 @@ use knock_sequence::duration::spell_short;
 use super::Daemon;
 use crate::{
     clock,
-    console::text::{about, list},
     coverage::{Coverage, State},
+    model::text::{about, list},
     refused, supervisor,
 };
 

@@ -14,9 +14,9 @@ use knock_common::{Judgement, decide, layout::Features, time::Moment};
 use knock_sequence::Knock;
 
 use crate::{
-    config::checked::Settings,
     control::{answers::Explanation, facts},
     coverage::{Coverage, State},
+    model::settings::Settings,
 };
 
 mod frame;

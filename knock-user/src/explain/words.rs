@@ -18,7 +18,7 @@ use knock_common::{
 use knock_sequence::{Knock, Ports, duration::spell_short};
 
 use super::{Known, Live, Question, world::Seen};
-use crate::config::checked::Door;
+use crate::model::settings::Door;
 
 /// Names of doors in one sentence.
 const DOORS_SHOWN: usize = 5;

@@ -6,7 +6,7 @@ use knock_common::packet::Protocol;
 use knock_sequence::{Knock, Ports};
 use rand::{CryptoRng, RngExt as _, seq::index};
 
-use crate::{config::Problems, strength};
+use crate::{model::problem::Problems, strength};
 
 /// How often a sequence is drawn anew that may not be used. More than every second one may, so
 /// that this many in a row are none.

@@ -7,7 +7,7 @@ use knock_common::layout::FlagClass;
 use knock_sequence::Knock;
 
 use super::values::{Otp, flags, otp, sequence, whole};
-use crate::config::Problem;
+use crate::model::problem::Problem;
 
 /// The section that is no door; knockd wants it in small letters.
 const OPTIONS: &str = "options";

@@ -13,7 +13,8 @@ use super::{
     values::Otp,
 };
 use crate::{
-    config::{Problem, WITHIN_MOST, value::spell_flags},
+    config::WITHIN_MOST,
+    model::{problem::Problem, value::spell_flags},
     toml_text::{list, string},
 };
 

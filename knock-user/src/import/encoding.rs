@@ -1,6 +1,6 @@
 //! The text of a file whose comments may be in an older encoding.
 
-use crate::config::Problem;
+use crate::model::problem::Problem;
 
 /// The bytes as text: comments that are not UTF-8 are read as Latin-1.
 ///

@@ -325,7 +325,8 @@ fn ufw(words: &[&str]) -> Option<Rule> {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::shell, *};
+    use super::*;
+    use crate::import::shell;
 
     /// `open tcp/22`, or nothing.
     fn told(line: &str) -> String {

@@ -29,7 +29,8 @@ use self::{
 use knock_sequence::Ports;
 
 use crate::{
-    config::{self, Problem, Problems},
+    config,
+    model::problem::{Problem, Problems},
     refused,
     toml_text::{comment, commented, list},
 };

@@ -3,7 +3,7 @@
 use knock_common::{layout::FlagClass, otp::SECRET_MOST, packet::Protocol};
 use knock_sequence::Knock;
 
-use crate::config::value;
+use crate::model::value;
 
 /// `otp = SEED, period, base, on|off, protocol...`.
 #[derive(Clone, Debug, Eq, PartialEq)]

@@ -6,12 +6,12 @@ use tokio::sync::oneshot;
 use super::Protection;
 use crate::{
     attach::Attached,
-    config::checked::Mode,
     coverage::State,
     driver,
     firewall::LoadedCopy,
     interface::{self, Interface},
     links::{LinkChange, LinkChangeKind},
+    model::settings::Mode,
     pins, refused,
     watchdog::{Attachment, frames::Finding},
 };

@@ -10,10 +10,11 @@ use super::{Preparation, Prepared};
 use crate::{
     admission,
     attach::{self, Attached},
-    config::checked::Mode,
     firewall,
     instance::Instance,
-    interface, pins, refused,
+    interface,
+    model::settings::Mode,
+    pins, refused,
     registry::Registry,
     start::Plan,
 };

@@ -75,7 +75,7 @@ impl Preparation {
     /// half made.
     ///
     /// # Errors
-    /// A [`crate::config::Problems`] with what this host can't do of it, the kernel refuses, or it
+    /// A [`crate::model::problem::Problems`] with what this host can't do of it, the kernel refuses, or it
     /// was given up.
     pub fn make(
         &self,

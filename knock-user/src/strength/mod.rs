@@ -14,7 +14,7 @@ use knock_sequence::{Knock, PortSet, Ports};
 
 use self::repeats::{is_distinct, period, without_runs};
 pub use self::text::span;
-use crate::config::checked::{Decoys, Door, Moving, Settings, Verify};
+use crate::model::settings::{Decoys, Door, Moving, Settings, Verify};
 
 pub(crate) use self::{
     repeats::{Repetition, repetition},

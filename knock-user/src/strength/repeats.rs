@@ -5,7 +5,7 @@ use std::{collections::HashSet, time::Duration};
 use knock_common::packet::{Protocol, flag};
 use knock_sequence::Knock;
 
-use crate::config::checked::{Door, Verify};
+use crate::model::settings::{Door, Verify};
 
 /// When a client sends the SYNs of one connection attempt, in seconds: with Linux's
 /// `tcp_syn_linear_timeouts` = 4 and `tcp_syn_retries` = 6. Other systems send fewer.

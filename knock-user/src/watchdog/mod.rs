@@ -16,7 +16,7 @@ pub mod frames;
 pub mod rearm;
 pub mod resume;
 
-use crate::console::text::count;
+use crate::model::text::count;
 use frames::{Finding, Frames, Look};
 use rearm::Rearm;
 

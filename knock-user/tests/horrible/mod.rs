@@ -8,7 +8,7 @@ use std::{
 
 use knock_common::{Reason, packet::Protocol};
 use knock_sequence::{Knock, Ports};
-use knock_user::config::checked::{Decoys, Door, Effect, Exempt, Lockout, Scope, Settings};
+use knock_user::model::settings::{Decoys, Door, Effect, Exempt, Lockout, Scope, Settings};
 
 use crate::{TICK_NS, frame::Frame};
 

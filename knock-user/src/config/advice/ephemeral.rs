@@ -5,10 +5,8 @@ use std::{collections::BTreeSet, ops::RangeInclusive};
 use super::{Advice, listed};
 use crate::{
     compile,
-    config::{
-        checked::{Decoys, Moving},
-        ranges,
-    },
+    config::ranges,
+    model::settings::{Decoys, Moving},
 };
 use knock_common::packet::Protocol;
 use knock_sequence::{Knock, PortSet, Ports};

@@ -4,7 +4,7 @@ use knock_common::packet::Protocol;
 use knock_sequence::Knock;
 
 use crate::{
-    config::checked::{Door, Verify},
+    model::settings::{Door, Verify},
     strength::{self, Repetition, SYMBOLS},
 };
 

@@ -6,10 +6,8 @@ use knock_sequence::Knock;
 
 use super::Advice;
 use crate::{
-    config::{
-        checked::{Door, Origin, Otp},
-        ranges,
-    },
+    config::ranges,
+    model::settings::{Door, Origin, Otp},
     strength::{self, Strength},
 };
 

@@ -8,8 +8,8 @@ use knock_sequence::{Knock, PortSet, Ports};
 use super::{super::Checked, Advice, listed};
 use crate::{
     compile,
-    config::{Problem, checked::Exempt},
     host::{Host, Link, Translation},
+    model::{problem::Problem, settings::Exempt},
 };
 
 /// Kinds of interfaces that lie above another, whose frames are judged there with their tags.

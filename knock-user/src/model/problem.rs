@@ -2,7 +2,7 @@
 
 use std::{fmt, ops::Range};
 
-use crate::terminal::harmless;
+use crate::model::terminal::harmless;
 
 /// One thing that is wrong, or unwise.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd, serde::Serialize)]
@@ -57,16 +57,16 @@ impl Problem {
 }
 
 /// Collects problems while a text is read.
-pub(super) struct Report {
+pub(crate) struct Report {
     /// Where lines begin, from the second on.
     starts: Vec<usize>,
-    pub(super) problems: Vec<Problem>,
+    pub(crate) problems: Vec<Problem>,
     /// Keys whose statements can't be read, with the line of the table that they are in.
-    pub(super) broken: Vec<(usize, String)>,
+    pub(crate) broken: Vec<(usize, String)>,
 }
 
 impl Report {
-    pub(super) fn new(text: &str) -> Self {
+    pub(crate) fn new(text: &str) -> Self {
         let ends = text.bytes().enumerate().filter(|&(_, byte)| byte == b'\n');
         Self {
             starts: ends.map(|(index, _)| index + 1).collect(),
@@ -76,11 +76,11 @@ impl Report {
     }
 
     /// The line that a span begins in.
-    pub(super) fn line(&self, span: &Range<usize>) -> usize {
+    pub(crate) fn line(&self, span: &Range<usize>) -> usize {
         self.starts.partition_point(|&start| start <= span.start) + 1
     }
 
-    pub(super) fn add(&mut self, line: usize, key: &str, reason: impl Into<String>) {
+    pub(crate) fn add(&mut self, line: usize, key: &str, reason: impl Into<String>) {
         self.problems.push(Problem {
             line: Some(line),
             key: key.to_owned(),

@@ -5,7 +5,7 @@ use std::{net::IpAddr, str::FromStr};
 use knock_common::{layout::FlagClass, packet::flag};
 use knock_sequence::Invalid;
 
-use super::checked::Prefix;
+use super::settings::Prefix;
 
 type Parsed<T> = Result<T, Invalid>;
 
