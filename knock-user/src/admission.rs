@@ -7,7 +7,10 @@ use aya::programs::{ProgramError, loaded_programs};
 use netlink_packet_route::link::{InfoKind, LinkLayerType};
 use nix::errno::Errno;
 
-use crate::{interface::Interface, model::settings::Mode, refused};
+use crate::{
+    host::{interface::Interface, os_error},
+    model::settings::Mode,
+};
 
 mod refusal;
 
@@ -240,7 +243,7 @@ pub fn cause(error: &ProgramError) -> String {
         Some(Errno::EOPNOTSUPP) => "the driver runs no XDP programs, or not with these settings",
         Some(Errno::ENOSPC) => "the driver has too few queues for XDP",
         Some(Errno::ENODEV) => "there is no such interface any more",
-        Some(_) | None => return refused::plain(&call.io_error).to_lowercase(),
+        Some(_) | None => return os_error::plain(&call.io_error).to_lowercase(),
     };
     means.to_owned()
 }

@@ -13,8 +13,8 @@ use nix::errno::Errno;
 
 use crate::{
     admission, bpffs, driver, gate,
+    host::interface::{self, Interface},
     instance::Instance,
-    interface::{self, Interface},
     model::settings::Mode,
     pins,
 };

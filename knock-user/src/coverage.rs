@@ -7,8 +7,8 @@ use anyhow::Result;
 use crate::{
     admission::{self, Refusal},
     gate,
+    host::interface::{self, Interface},
     instance::Instance,
-    interface::{self, Interface},
     pins::{self, Pinned},
     watchdog::{self, Shortfall},
 };

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use crate::interface::Interface;
+use crate::host::interface::Interface;
 
 /// A driver, or a kind of virtual interface, where generic is the better choice.
 struct Known {

@@ -26,14 +26,13 @@ use knock_sequence::Knock;
 use crate::{
     admission,
     attach::{self, Attached},
-    clock,
     compile::{Difference, Tables},
     gate,
+    host::{clock, interface::Interface, os_error, random},
     instance::Instance,
-    interface::Interface,
     maps::{self, Counters, Plain, Table},
     model::settings::Mode,
-    pins, random, refused,
+    pins,
 };
 
 mod copies;
@@ -566,7 +565,7 @@ fn rejected(error: ProgramError) -> anyhow::Error {
         anyhow!(
             "the kernel rejected the program: {}\n  kernels from 6.1 on accept it; the \
              verifier's last lines are:\n    {}",
-            refused::plain(&io_error),
+            os_error::plain(&io_error),
             last_lines(&verifier_log.to_string()).join("\n    ")
         )
     } else {

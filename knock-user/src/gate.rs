@@ -17,8 +17,8 @@ use aya::{
 };
 
 use crate::{
+    host::interface::{self, Interface},
     instance::Instance,
-    interface::{self, Interface},
     pins,
 };
 

@@ -25,7 +25,7 @@ use tokio::{
     time::{Instant, sleep, sleep_until, timeout},
 };
 
-use crate::refused;
+use crate::host::os_error;
 /// Connections at once; more wait for their turn.
 pub const CONNECTIONS_MAX: usize = 32;
 /// Those of one source; more are ended.
@@ -104,7 +104,7 @@ fn refusal(at: SocketAddr, error: &io::Error) -> String {
     };
     format!(
         "[index] can't listen on {at}: {}; {help}",
-        refused::plain(error)
+        os_error::plain(error)
     )
 }
 
@@ -158,7 +158,7 @@ async fn serve(at: SocketAddr, mut listener: Option<TcpListener>, lines: Arc<Lin
             }
             // As when descriptors are used up; the pace keeps this from spinning.
             Err(error) => {
-                tracing::debug!("a client could not be heard: {}", refused::plain(&error))
+                tracing::debug!("a client could not be heard: {}", os_error::plain(&error))
             }
         }
     }

@@ -34,8 +34,11 @@ use crate::{
     bpffs::{self, DIRECTORY as PINS},
     control::Misuse,
     gate,
-    interface::{self, Interface},
-    netns, pins, private, refused,
+    host::{
+        interface::{self, Interface},
+        netns, os_error, private_files,
+    },
+    pins,
     registry::Registry,
 };
 
@@ -362,7 +365,7 @@ impl Instance {
         let path = self.run("lock");
         let patience = Instant::now() + PATIENCE;
         let mut file = loop {
-            let mut file = private::open(&path).map_err(|error| not_made(&path, &error))?;
+            let mut file = private_files::open(&path).map_err(|error| not_made(&path, &error))?;
             match file.try_lock() {
                 // Whoever had it may have removed it since it was opened.
                 Ok(()) if is_at(&file, &path) => break file,
@@ -550,7 +553,7 @@ fn pid_in(file: &mut File) -> Option<u32> {
 }
 
 fn make_directory(path: &Path) -> Result<()> {
-    private::directory(path).map_err(|error| not_made(path, &error))
+    private_files::directory(path).map_err(|error| not_made(path, &error))
 }
 
 fn not_made(path: &Path, error: &std::io::Error) -> anyhow::Error {
@@ -559,7 +562,7 @@ fn not_made(path: &Path, error: &std::io::Error) -> anyhow::Error {
     anyhow!(
         "making {}: {}; an ordinary user needs the directory made: `sudo install -d -o {user} {}`",
         path.display(),
-        refused::plain(error),
+        os_error::plain(error),
         directory.unwrap_or(path).display()
     )
 }

@@ -3,7 +3,12 @@
 
 use std::{fs, time::Duration};
 
-use crate::{instance::Instance, interface, netns::Living, pins, registry::Registry};
+use crate::{
+    host::{interface, netns::Living},
+    instance::Instance,
+    pins,
+    registry::Registry,
+};
 
 /// Files without pins that are younger may be those of a start.
 const SETTLED: Duration = Duration::from_secs(60);

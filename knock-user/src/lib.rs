@@ -10,7 +10,6 @@ pub mod bpffs;
 pub mod carry;
 pub mod check;
 pub mod cli;
-pub mod clock;
 pub mod commands;
 pub mod compile;
 pub mod config;
@@ -31,37 +30,26 @@ pub mod host;
 pub mod import;
 pub mod index;
 pub mod instance;
-pub mod interface;
 pub mod ledger;
 pub mod leftovers;
-pub mod links;
 pub mod log_files;
 pub mod maps;
 pub mod model;
 #[cfg(feature = "object")]
 pub mod moving;
-pub mod netlink;
-pub mod netns;
 pub mod one_time;
 pub mod otp;
 pub mod output;
 pub mod persistence;
 pub mod pins;
-pub mod private;
-pub mod privileges;
 #[cfg(feature = "object")]
 pub mod protection;
-#[cfg(feature = "object")]
-mod random;
-pub mod refused;
 pub mod registry;
 pub mod replay;
 pub mod session;
-pub mod sockets;
 #[cfg(feature = "object")]
 pub mod start;
 pub mod strength;
-pub mod supervisor;
 pub mod texts;
 mod toml_text;
 #[cfg(feature = "object")]

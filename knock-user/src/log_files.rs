@@ -19,7 +19,7 @@ use nix::{
     libc, unistd,
 };
 
-use crate::refused;
+use crate::host::os_error;
 
 /// The files that are written to, if any.
 #[derive(Debug, Default)]
@@ -114,7 +114,7 @@ fn warn(path: &Path, done: Result<()>) {
             "{} can't be opened again: {}; lines still go to the file that was moved away: \
              let this user write there, and reload again",
             path.display(),
-            refused::told(&error)
+            os_error::told(&error)
         );
     }
 }

@@ -12,11 +12,14 @@ use jiff::tz::TimeZone;
 use knock_user::{
     admission, bpffs, check,
     cli::{Cli, Command, LogFormat, Run},
-    clock,
     console::{Console, Stamp, Style, watch::Watchers},
     control::{Access, BadFile, Misuse, Server, client::Outcome},
     daemon::{Daemon, Signals, Watches},
     generate::{self, Unsuitable},
+    host::{
+        clock, os_error, privileges,
+        service_manager::{self, Stderr},
+    },
     import,
     index::Index,
     instance::Instance,
@@ -25,11 +28,10 @@ use knock_user::{
     model::{problem::Problems, terminal::harmless_lines},
     output::{Output, Unread},
     persistence::Persistence,
-    pins, privileges,
+    pins,
     protection::Protection,
-    refused, session,
+    session,
     start::Plan,
-    supervisor::{self, Stderr},
     unconfirmed::{self, Start},
 };
 use tracing::Level;
@@ -157,7 +159,7 @@ fn run(options: &Run, stderr: Stderr) -> Result<()> {
 
 /// What lines on standard output begin with.
 fn stamp() -> Stamp {
-    if supervisor::is_journal(io::stdout()) {
+    if service_manager::is_journal(io::stdout()) {
         Stamp::None
     } else if io::stdout().is_terminal() {
         Stamp::Time
@@ -180,7 +182,7 @@ fn told(error: &anyhow::Error) -> String {
     if error.is::<Problems>() || error.is::<BadFile>() {
         return harmless_lines(&error.to_string());
     }
-    supervisor::named(Level::ERROR, &harmless_lines(&refused::told(error)))
+    service_manager::named(Level::ERROR, &harmless_lines(&os_error::told(error)))
 }
 
 fn log_to(stderr: Stderr, verbose: u8) {

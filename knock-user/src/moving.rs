@@ -10,10 +10,10 @@ use anyhow::{Context as _, Result};
 use knock_common::layout::{SPENT_MAX, SpentKey};
 
 use crate::{
-    clock,
     compile::{Conflict, Difference, Sequences, Tables},
     config::Lines,
     firewall::Firewall,
+    host::clock,
     maps,
     model::settings::{Door, Moving, Sequence, Settings},
     one_time::{OneTimeFile, Standing},

@@ -6,7 +6,7 @@ use knock_common::otp::Octets;
 use knock_sequence::duration::millis;
 
 use crate::{
-    clock,
+    host::clock,
     model::settings::{Otp, Sequence},
     replay::Floor,
 };

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use crate::refused;
+use crate::host::os_error;
 
 /// Lines that wait to be written.
 const WAITING_MAX: usize = 4_096;
@@ -51,7 +51,7 @@ impl Output {
                         if unwritten == 0 {
                             tracing::warn!(
                                 "standard output can't be written for now: {}",
-                                refused::reason(&error, "standard output")
+                                os_error::reason(&error, "standard output")
                             );
                         }
                         unwritten = unwritten.saturating_add(1);

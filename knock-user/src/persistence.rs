@@ -11,7 +11,7 @@ use nix::sys::stat::{major, minor};
 use crate::{
     bpffs::{self, DIRECTORY, MOUNT_POINT},
     cli::OnExit,
-    netns,
+    host::netns,
 };
 
 /// The inode number of the host's own PID namespace (`PROC_PID_INIT_INO`).

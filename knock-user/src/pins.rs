@@ -17,7 +17,7 @@ use knock_common::{
 };
 use knock_sequence::{PortSet, Ports};
 
-use crate::{instance::Instance, interface::Interface, maps::Plain};
+use crate::{host::interface::Interface, instance::Instance, maps::Plain};
 
 /// A map that all configurations of an instance share.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -36,12 +36,12 @@ use crate::{
     attach::Attached,
     compile::Tables,
     firewall::Firewall,
+    host::os_error,
     instance::{Instance, Locked},
     maps,
     model::settings::Mode,
     moving::Kept,
     one_time::Standing,
-    refused,
     registry::Registry,
     replay::Replay,
     start::Plan,
@@ -183,7 +183,7 @@ impl Protection {
         let before = Registry::read(&instance.registry()).unwrap_or_else(|error| {
             tracing::warn!(
                 "{}; grants that were given before end",
-                refused::told(&error)
+                os_error::told(&error)
             );
             None
         });

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::{compile::Numbers, model::settings::Mode, private};
+use crate::{compile::Numbers, host::private_files, model::settings::Mode};
 
 /// What whoever takes an instance over has to know.
 ///
@@ -114,7 +114,7 @@ impl Registry {
     /// It can't be written.
     pub fn write(&self, path: &Path) -> Result<()> {
         let text = serde_json::to_vec(self).context("writing the registry")?;
-        private::replace(path, &text).with_context(|| format!("writing {}", path.display()))
+        private_files::replace(path, &text).with_context(|| format!("writing {}", path.display()))
     }
 }
 

@@ -16,9 +16,9 @@ use knock_common::layout::SpentKey;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    clock,
+    host::{clock, os_error, private_files},
     instance::{Instance, RUN},
-    one_time, private, refused,
+    one_time,
 };
 
 /// Where it is without systemd, which names another directory.
@@ -118,7 +118,7 @@ impl Replay {
         for directory in directories() {
             match self.read_in(&directory) {
                 Ok(opened) => return opened,
-                Err(error) => failures.push(refused::told(&error)),
+                Err(error) => failures.push(os_error::told(&error)),
             }
         }
         tracing::warn!(
@@ -141,7 +141,8 @@ impl Replay {
     }
 
     fn read_in(&self, directory: &Path) -> Result<Opened> {
-        private::directory(directory).with_context(|| format!("making {}", directory.display()))?;
+        private_files::directory(directory)
+            .with_context(|| format!("making {}", directory.display()))?;
         let path = directory.join(FILE);
         let boot = boot()?;
         let _turn = turn(&path)?;
@@ -252,6 +253,6 @@ fn boot() -> Result<String> {
 /// Instances read and write one after the other.
 fn turn(path: &Path) -> Result<fs::File> {
     let lock = path.with_extension("lock");
-    let locked = private::open(&lock).and_then(|file| file.lock().map(|()| file));
+    let locked = private_files::open(&lock).and_then(|file| file.lock().map(|()| file));
     locked.with_context(|| format!("locking {}", lock.display()))
 }

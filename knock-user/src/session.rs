@@ -11,8 +11,8 @@ use knock_common::{Address, packet::Protocol};
 
 use crate::{
     compile,
+    host::sockets::{self, Connection},
     model::settings::{Door, Settings},
-    sockets::{self, Connection},
 };
 
 /// What sshd gives to those who log in.

@@ -14,16 +14,14 @@ use rand::Rng as _;
 
 use crate::{
     cli::Run,
-    clock,
     compile::{self, Before, Conflict, Given, Numbers, Sequences, Tables},
     config::{self, Checked},
     control::Misuse,
     guards,
-    host::{Host, Link, Reading, tracked},
+    host::{Host, Reading, addresses::Link, clock, random, tracked},
     model::settings::{Door, Effect, Exempt, Settings},
     moving::Kept,
     protection::How,
-    random,
     replay::Floor,
 };
 

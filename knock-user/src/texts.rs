@@ -15,8 +15,8 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::{
     config::{self, Checked},
+    host::private_files,
     instance::Instance,
-    private,
     registry::Registry,
 };
 
@@ -26,7 +26,8 @@ use crate::{
 /// It can't be written.
 pub fn keep_next(instance: &Instance, text: &str) -> Result<()> {
     let path = instance.next_text();
-    private::replace(&path, text.as_bytes()).with_context(|| format!("writing {}", path.display()))
+    private_files::replace(&path, text.as_bytes())
+        .with_context(|| format!("writing {}", path.display()))
 }
 
 /// The text that was kept last is that of the configuration that is settled.

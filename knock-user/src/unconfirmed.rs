@@ -10,15 +10,17 @@ use aya::programs::ProgramInfo;
 
 use crate::{
     cli::Run,
-    clock,
     config::{self, Checked},
     control::facts::Clock,
     firewall,
+    host::{
+        clock,
+        interface::{self, Interface},
+        os_error, privileges,
+    },
     instance::{Instance, Locked},
-    interface::{self, Interface},
-    pins, privileges,
+    pins,
     protection::How,
-    refused,
     registry::{Fallback, Registry},
     start::Plan,
     texts,
@@ -47,7 +49,7 @@ pub fn end_overdue() {
         if is_left && instance.owner().is_none() {
             let done = instance.lock().and_then(|instance| recover(&instance));
             if let Err(error) = done {
-                tracing::warn!("{}", refused::told(&error));
+                tracing::warn!("{}", os_error::told(&error));
             }
         }
     }
@@ -152,7 +154,7 @@ fn go_on(instance: &Locked, registry: &Registry, given: Start, run: &Run) -> Res
         tracing::warn!(
             "the configuration before the trial can't be read, so this process ends if the trial \
              does: {}",
-            refused::told(&error)
+            os_error::told(&error)
         );
         None
     });

@@ -166,7 +166,7 @@ fn files_are_new_and_their_owner_s() {
     );
 
     let error = generate::run(&options(&words), &mut Vec::new()).unwrap_err();
-    let told = knock_user::refused::told(&error);
+    let told = knock_user::host::os_error::told(&error);
     assert!(told.ends_with("a new file: file exists"), "{told}");
     assert_eq!(fs::read_to_string(&path).unwrap(), written);
 }

@@ -21,11 +21,10 @@ use knock_common::{
     time::Moment,
 };
 use knock_user::{
-    clock,
     compile::{self, Given, Numbers, Tables},
     config,
     firewall::{Firewall, Options},
-    host::Host,
+    host::{Host, clock},
     maps::{self, Table},
     moving::Sources,
 };

@@ -438,9 +438,9 @@ fn exchanged_names() {
         daemon.reload(&config("\"b1\""));
         // The kernel lets go of a program a moment after its link is gone.
         wait::until("only b1 is attached", || {
-            let all = net.server.enter(knock_user::interface::list).unwrap();
+            let all = net.server.enter(knock_user::host::interface::list).unwrap();
             ["b0", "b1"].map(|name| {
-                let found = knock_user::interface::named(name, &all).unwrap();
+                let found = knock_user::host::interface::named(name, &all).unwrap();
                 found.program.is_some()
             }) == [false, true]
         });

@@ -17,7 +17,7 @@ use knock_tests::{
     ssh::{DOOR, KNOCKS, SSH},
     wait,
 };
-use knock_user::host::{self, Link};
+use knock_user::host::{self, addresses::Link};
 
 fn links(namespace: &Namespace) -> Vec<Link> {
     match namespace.enter(host::links) {

@@ -18,7 +18,7 @@ use knock_tests::{
     ssh::{DOOR, KNOCKS, SSH},
     wait::{self, PATIENCE},
 };
-use knock_user::links::{
+use knock_user::host::link_events::{
     LinkChange,
     LinkChangeKind::{self, Appeared, Changed, Gone},
     LinkWatch,

@@ -18,7 +18,8 @@ use knock_tests::{
 };
 use knock_user::{
     firewall::{Firewall, Options},
-    gate, interface,
+    gate,
+    host::interface,
 };
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};

@@ -31,7 +31,7 @@ use knock_tests::{
     wire::{Path, Wire, datagram, whole},
 };
 use knock_user::{
-    clock,
+    host::clock,
     instance::Instance,
     maps::{self, Table},
 };

@@ -14,7 +14,7 @@ use knock_tests::{
     ssh::DOOR,
     wait,
 };
-use knock_user::{instance::Instance, netns};
+use knock_user::{host::netns, instance::Instance};
 
 const LINK: &str = "v0";
 const START: [&str; 2] = ["--iface", LINK];

@@ -5,7 +5,7 @@ use std::{fmt, io, os::unix::process::ExitStatusExt as _, process::ExitStatus};
 use knock_sequence::duration::spell;
 
 use super::Job;
-use crate::{model::terminal::harmless, refused};
+use crate::{host::os_error, model::terminal::harmless};
 
 /// What became of a command.
 #[derive(Debug)]
@@ -67,7 +67,7 @@ impl fmt::Display for Report {
                 )?;
             }
             Outcome::NotStarted(error) => write!(f, "{}", not_started(error))?,
-            Outcome::Unknown(error) => write!(f, "lost sight of it: {}", refused::plain(error))?,
+            Outcome::Unknown(error) => write!(f, "lost sight of it: {}", os_error::plain(error))?,
         }
         if !self.output.is_empty() {
             write!(f, "; it printed: {}", self.output.join(" | "))?;
@@ -87,6 +87,6 @@ fn not_started(error: &io::Error) -> String {
     } else if error.raw_os_error() == Some(nix::libc::ENOEXEC) {
         "is not a program; a script begins with #! and the path of its interpreter".to_owned()
     } else {
-        format!("could not be started: {}", refused::reason(error, ""))
+        format!("could not be started: {}", os_error::reason(error, ""))
     }
 }

@@ -17,8 +17,8 @@ use super::{
     places::{Places, Room},
 };
 use crate::{
+    host::sockets::Connection,
     model::settings::{Sequence, Settings},
-    sockets::Connection,
 };
 
 /// Where an edge begins.

@@ -33,12 +33,11 @@ pub(crate) use self::{files::Lines, scans::is_scan};
 pub use crate::model::problem::{Problem, Problems};
 use crate::{
     compile::Conflict,
-    host::Host,
+    host::{Host, os_error},
     model::{
         problem::Report,
         settings::{Moving, Settings},
     },
-    refused,
 };
 
 /// Twice what 10 000 doors of 128 knocks take; `/dev/zero` is longer.
@@ -139,7 +138,7 @@ fn understand(path: &Path, text: io::Result<String>) -> Result<Checked, Problems
                 key: String::new(),
                 reason: format!(
                     "can't be read: {}",
-                    refused::reason(&error, &path.display().to_string())
+                    os_error::reason(&error, &path.display().to_string())
                 ),
             }],
         }),

@@ -20,8 +20,8 @@ use super::{
     section::{Item, Section},
 };
 use crate::{
+    host::os_error,
     model::{problem::Report, settings::Moving},
-    refused,
 };
 
 const KEYS: &[&str] = &[
@@ -220,7 +220,7 @@ fn read_secret(path: &Path) -> Result<Secret, String> {
     read.map_err(|error| match error {
         SecretError::Unreadable(error) => {
             let about = path.display().to_string();
-            format!("can't be read: {}", refused::reason(&error, &about))
+            format!("can't be read: {}", os_error::reason(&error, &about))
         }
         SecretError::Bad(reason) => reason.to_string(),
     })

@@ -26,7 +26,9 @@ use super::{
     statuses,
     text::Told,
 };
-use crate::{instance::Instance, leftovers, model::value, registry::Registry, supervisor::Stderr};
+use crate::{
+    host::service_manager::Stderr, instance::Instance, leftovers, model::value, registry::Registry,
+};
 
 /// What a running knock-user is asked for, or its pinned maps.
 #[derive(Clone, Debug, Subcommand)]

@@ -163,8 +163,8 @@ impl Clock {
     /// Now.
     pub fn now() -> Self {
         Self {
-            now_ms: crate::clock::boot_ms(),
-            boot: crate::clock::booted_at(),
+            now_ms: crate::host::clock::boot_ms(),
+            boot: crate::host::clock::booted_at(),
         }
     }
 

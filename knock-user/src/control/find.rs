@@ -10,8 +10,8 @@ use super::{
 };
 use crate::{
     bpffs, gate,
+    host::interface::{self, Interface},
     instance::Instance,
-    interface::{self, Interface},
     persistence,
 };
 

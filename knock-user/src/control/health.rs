@@ -13,7 +13,9 @@ use knock_common::layout::ALLOW_MAX;
 use knock_sequence::duration::spell_short;
 
 use super::answers::{Shortfall, Status};
-use crate::{commands, config, coverage::State, model::text::about, refused, registry::Registry};
+use crate::{
+    commands, config, coverage::State, host::os_error, model::text::about, registry::Registry,
+};
 
 /// What the maps say, and what only a running process knows.
 #[derive(Clone, Debug, Default)]
@@ -288,7 +290,7 @@ impl Found {
             Err(error) => self.notes.push(format!(
                 "{} can't be compared with what is in force: {}",
                 path.display(),
-                refused::plain(&error)
+                os_error::plain(&error)
             )),
         }
     }

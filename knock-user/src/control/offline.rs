@@ -14,8 +14,8 @@ use super::{
     health::{self, Circumstances},
 };
 use crate::{
-    clock,
     coverage::{self, Coverage, State},
+    host::clock,
     instance::Instance,
     maps::{self, Counters, Table},
     model::text,

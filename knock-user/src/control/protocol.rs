@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::answers::{
     Confirmed, Detached, Explanation, Granted, Grants, Reloaded, Revoked, Status,
 };
-use crate::{model::problem::Problems, refused};
+use crate::{host::os_error, model::problem::Problems};
 
 /// The version of the protocol.
 pub const VERSION: u64 = 1;
@@ -177,7 +177,7 @@ impl Reply {
                 names_file: true,
             }),
             Err(error) if error.is::<Misuse>() => Self::bad(error.to_string()),
-            Err(error) => Self::failed(refused::told(&error)),
+            Err(error) => Self::failed(os_error::told(&error)),
         }
     }
 

@@ -36,7 +36,7 @@ use super::{
 };
 use crate::{
     console::watch::{Form, Watcher, Watchers},
-    private, refused,
+    host::{os_error, private_files},
 };
 
 /// Connections that are served at once, besides those that watch; more wait for their turn.
@@ -207,7 +207,7 @@ struct Entrance {
 fn make_room(path: &Path) -> Result<()> {
     let shown = path.display();
     if let Some(directory) = path.parent() {
-        private::directory(directory)
+        private_files::directory(directory)
             .with_context(|| format!("making {} for the socket", directory.display()))?;
     }
     match fs::symlink_metadata(path) {
@@ -287,7 +287,7 @@ async fn accept(listener: UnixListener, entrance: Arc<Entrance>) {
             Err(error) => {
                 tracing::debug!(
                     "a control connection could not be taken: {}",
-                    refused::plain(&error)
+                    os_error::plain(&error)
                 );
                 sleep(RETRY).await;
             }

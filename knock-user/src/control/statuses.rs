@@ -12,7 +12,7 @@ use super::{
     protocol::{Answer, Incoming, Request},
     text::Told,
 };
-use crate::{coverage, instance::Instance, refused};
+use crate::{coverage, host::os_error, instance::Instance};
 
 /// How long a process may take to say how it is, before it counts as one that hangs.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -61,7 +61,7 @@ fn nothing(at: &At, out: &mut impl Write) -> Result<bool> {
 /// # Errors
 /// It can't be written.
 pub(super) fn unknown(error: &anyhow::Error, out: &mut impl Write) -> Result<()> {
-    short("unknown", refused::told(error), out)
+    short("unknown", os_error::told(error), out)
 }
 
 fn short(kind: &str, text: String, out: &mut impl Write) -> Result<()> {
@@ -90,7 +90,7 @@ fn unasked(instance: &Instance, error: &anyhow::Error) -> Status {
         instance: instance.name().to_owned(),
         pid: instance.owner(),
         interfaces: covered.map(facts::interfaces).unwrap_or_default(),
-        shortfalls: vec![health::shortfall("unknown", refused::told(error))],
+        shortfalls: vec![health::shortfall("unknown", os_error::told(error))],
         ..Status::default()
     }
 }

@@ -17,7 +17,7 @@ use knock_sequence::{
 use super::Daemon;
 use crate::{
     cli::OnExit,
-    clock, compile,
+    compile,
     control::{
         Misuse, Peer,
         answers::{Explanation, Granted, Grants, Revoked, Status},
@@ -25,7 +25,7 @@ use crate::{
         health::{self, Circumstances},
     },
     explain::{self, Known, Question},
-    host,
+    host::{self, clock},
     maps::{self, Plain},
     model::settings::Effect,
 };

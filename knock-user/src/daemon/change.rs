@@ -13,11 +13,11 @@ use super::{Daemon, making::Ready, ports, trial::Trial};
 use crate::{
     admission::Refusal,
     attach::Attached,
-    clock, compile,
+    compile,
     drift::Drift,
+    host::{clock, os_error},
     model::settings::{Door, Settings},
     protection::{Ended, Put},
-    refused,
     start::Plan,
 };
 
@@ -83,7 +83,7 @@ impl<W: Write> Daemon<W> {
         let interfaces = plan.interfaces(&self.run)?;
         let mut put = self.protection.change(&plan, &interfaces, how, prepared)?;
         if let Err(error) = self.protection.follow_attachments() {
-            tracing::warn!("{}", refused::told(&error));
+            tracing::warn!("{}", os_error::told(&error));
         }
         let actions = self
             .ledger

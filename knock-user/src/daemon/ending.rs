@@ -7,11 +7,13 @@ use anyhow::{Result, bail};
 use super::{Daemon, Outcome, STOP_LIMIT, tell_report};
 use crate::{
     cli::OnExit,
-    clock,
     commands::Occasion,
     coverage::State,
+    host::{
+        clock,
+        interface::{self, Interface},
+    },
     instance::Instance,
-    interface::{self, Interface},
     model::text::list,
     persistence::{Lifetime, Persistence},
     pins::{self, Pinned},

@@ -8,11 +8,11 @@ use knock_common::{Address, Reason, access::Grant, event::Event, layout::GrantKe
 
 use super::Daemon;
 use crate::{
-    clock,
     commands::{Job, Occasion},
     drift::Astray,
+    host::{clock, os_error},
     ledger::Action,
-    maps, refused,
+    maps,
 };
 
 /// Events that are heard before anything else gets its turn.
@@ -79,7 +79,7 @@ impl<W: Write> Daemon<W> {
             return;
         }
         if let Err(error) = self.protection.follow_sequences(&self.plan) {
-            tracing::warn!("{}", refused::told(&error));
+            tracing::warn!("{}", os_error::told(&error));
         }
         self.tell_files();
     }
@@ -87,7 +87,7 @@ impl<W: Write> Daemon<W> {
     /// Listens to one-time sequences no more.
     pub(super) fn withdraw_sequences(&mut self) {
         if let Err(error) = self.protection.withdraw_sequences(&self.plan) {
-            tracing::warn!("{}", refused::told(&error));
+            tracing::warn!("{}", os_error::told(&error));
         }
         self.tell_files();
     }
@@ -120,7 +120,7 @@ impl<W: Write> Daemon<W> {
                 }
             };
             if let Err(error) = done {
-                tracing::warn!("{}", refused::told(&error));
+                tracing::warn!("{}", os_error::told(&error));
             }
         }
     }

@@ -7,9 +7,11 @@ use tokio::sync::oneshot;
 
 use super::Daemon;
 use crate::{
-    clock,
     firewall::LoadedCopy,
-    links::{LinkChange, LinkChangeKind, LinkWatch},
+    host::{
+        clock,
+        link_events::{LinkChange, LinkChangeKind, LinkWatch},
+    },
     watchdog::resume::Resume,
 };
 

@@ -13,15 +13,14 @@ use tokio::sync::oneshot;
 
 use super::{Daemon, trial::Trial};
 use crate::{
-    clock, config,
+    config,
     control::{
         Access, Answer, Call, Reply, Server,
         answers::{Confirmed, Reloaded},
     },
+    host::{clock, os_error, service_manager},
     protection::{How, Prepared},
-    refused,
     start::Plan,
-    supervisor,
 };
 
 /// A configuration that can be put in place.
@@ -132,7 +131,7 @@ impl<W: Write> Daemon<W> {
                     let error = error.context("the configuration is not reloaded");
                     match asked {
                         Some(call) => call.answer(Reply::of(Err(error))),
-                        None => tracing::warn!("{}", refused::told(&error)),
+                        None => tracing::warn!("{}", os_error::told(&error)),
                     }
                     return;
                 }
@@ -140,7 +139,7 @@ impl<W: Write> Daemon<W> {
             // What can't be read is not put in force either.
             Some(Err(_)) | None => self.protection.registry().rejected,
         };
-        supervisor::reloading();
+        service_manager::reloading();
         let run = self.run.clone();
         self.begin(Purpose::Reload { confirm, rejected }, asked, move || {
             Plan::read_again(&run)
@@ -236,9 +235,9 @@ impl<W: Write> Daemon<W> {
                     && confirm.is_some()
                     && let Err(error) = self.protection.set_rejected(rejected)
                 {
-                    tracing::warn!("{}", refused::told(&error));
+                    tracing::warn!("{}", os_error::told(&error));
                 }
-                self.reload_failed = changes.as_ref().err().map(refused::told);
+                self.reload_failed = changes.as_ref().err().map(os_error::told);
                 self.say_ready();
                 changes.map(|changes| {
                     Answer::Reloaded(Reloaded {
@@ -275,6 +274,6 @@ impl<W: Write> Daemon<W> {
 
 fn admit_as_before(control: &mut Server) {
     if let Err(error) = control.admit_as_before() {
-        tracing::warn!("{}", refused::told(&error));
+        tracing::warn!("{}", os_error::told(&error));
     }
 }

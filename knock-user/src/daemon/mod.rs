@@ -25,22 +25,20 @@ use tokio::{
 use crate::{
     attach::Attached,
     cli::Run,
-    clock,
     commands::{Report, Runner},
     compile,
     console::{self, Console, DoorText, Named},
     control::{Reply, Request, Server},
     drift::Drift,
     firewall::LoadedCopy,
+    host::{clock, os_error, service_manager},
     index::Index,
     ledger::Ledger,
     log_files::LogFiles,
     model::settings::{Door, Settings},
     persistence::Persistence,
     protection::{Protection, Put},
-    refused,
     start::Plan,
-    supervisor,
 };
 
 mod asked;
@@ -279,7 +277,7 @@ impl<W: Write> Daemon<W> {
         // Not at once: events that come first would lack what only they tell.
         let mut sweep = interval_at(Instant::now() + SWEEP, SWEEP);
         let mut tally = interval(TALLY);
-        let mut watchdog = supervisor::ping_interval().map(interval);
+        let mut watchdog = service_manager::ping_interval().map(interval);
         self.say_ready();
         for ticks in [&mut sweep, &mut tally] {
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -352,17 +350,17 @@ impl<W: Write> Daemon<W> {
                     .and_then(|()| self.look_at_interfaces())
                     .and_then(|()| self.watch_frames()),
                 () = ticked(&mut watchdog) => {
-                    supervisor::ping();
+                    service_manager::ping();
                     Ok(())
                 }
             };
             // Whatever is refused here, packets are judged all the same, and stopping would end
             // that.
             if let Err(error) = done {
-                tracing::warn!("{}", refused::told(&error));
+                tracing::warn!("{}", os_error::told(&error));
             }
         };
-        supervisor::stopping("ending");
+        service_manager::stopping("ending");
         if let Some(making) = self.making.take() {
             self.trial = making.give_up().or(self.trial);
         }
@@ -371,7 +369,7 @@ impl<W: Write> Daemon<W> {
         if let Some((call, reply)) = asked {
             call.answer(match &ended {
                 Ok(()) => reply,
-                Err(error) => Reply::failed(refused::told(error)),
+                Err(error) => Reply::failed(os_error::told(error)),
             });
         }
         control.finish().await;

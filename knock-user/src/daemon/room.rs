@@ -19,7 +19,8 @@ use knock_common::{
 
 use super::Daemon;
 use crate::{
-    clock, maps,
+    host::clock,
+    maps,
     model::fair_shares::{self, Taken},
 };
 

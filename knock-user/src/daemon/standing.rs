@@ -8,24 +8,23 @@ use knock_sequence::duration::spell_short;
 
 use super::Daemon;
 use crate::{
-    clock,
     coverage::{Coverage, State},
+    host::{clock, os_error, service_manager},
     model::text::{about, list},
-    refused, supervisor,
 };
 
 impl<W: Write> Daemon<W> {
     /// Tells the service manager that a start or a reload has ended, and what is in force.
     pub(super) fn say_ready(&mut self) {
         self.told_standing = self.standing();
-        supervisor::ready(&self.told_standing);
+        service_manager::ready(&self.told_standing);
     }
 
     /// Tells the service manager what is in force, if that is new.
     pub(super) fn say_standing(&mut self) {
         let standing = self.standing();
         if standing != self.told_standing {
-            supervisor::status(&standing);
+            service_manager::status(&standing);
             self.told_standing = standing;
         }
     }
@@ -34,7 +33,7 @@ impl<W: Write> Daemon<W> {
         let interfaces = match self.protection.coverage() {
             Ok(interfaces) => interfaces,
             Err(error) => {
-                let error = refused::told(&error);
+                let error = os_error::told(&error);
                 return format!("what is in force can't be read: {error}");
             }
         };

@@ -8,8 +8,8 @@ use tokio::sync::oneshot;
 
 use super::Daemon;
 use crate::{
-    clock, guards,
-    host::{self, Link, Reading},
+    guards,
+    host::{self, Reading, addresses::Link, clock},
 };
 
 /// How often it is looked which ports of the host are open, in milliseconds.

@@ -12,9 +12,8 @@ use super::{
     making::{Purpose, Ready},
 };
 use crate::{
-    clock,
     control::{Answer, Call, Reply, answers::Confirmed, facts::Clock},
-    refused,
+    host::{clock, os_error},
     start::Plan,
 };
 
@@ -112,7 +111,7 @@ impl<W: Write> Daemon<W> {
         if let Err(error) = back {
             tracing::warn!(
                 "the previous configuration could not be restored, and knock-user tries again: {}",
-                refused::told(&error)
+                os_error::told(&error)
             );
             let until_ms = clock::boot_ms().saturating_add(RETRY_MS);
             self.trial = Some(Trial { until_ms, ..trial });
@@ -148,7 +147,7 @@ impl<W: Write> Daemon<W> {
         self.console.confirmed(clock::boot_ns());
         // It stays, whatever this leaves to the next start.
         if let Err(error) = self.settle() {
-            tracing::warn!("{}", refused::told(&error));
+            tracing::warn!("{}", os_error::told(&error));
         }
         Ok(Confirmed {
             was_unconfirmed: true,

@@ -14,10 +14,9 @@ use tokio::time::Instant;
 
 use super::Daemon;
 use crate::{
-    clock,
+    host::{clock, os_error},
     ledger::Look,
     maps::{self, Plain},
-    refused,
 };
 
 /// A flow that ended this long ago is removed, in milliseconds: the kernel side has long judged the
@@ -164,7 +163,7 @@ impl<W: Write> Daemon<W> {
         if let Some(error) = self.console.failure().filter(|_| !self.is_mute) {
             tracing::warn!(
                 "events are no longer written to standard output: {}",
-                refused::reason(error, "standard output")
+                os_error::reason(error, "standard output")
             );
             self.is_mute = true;
         }

@@ -13,7 +13,8 @@ use tokio::sync::oneshot;
 
 use super::{Firewall, program, rejected};
 use crate::{
-    attach, clock,
+    attach,
+    host::clock,
     instance::Instance,
     pins::{self, Pinned},
 };

@@ -1,7 +1,19 @@
 //! What this host is like, as far as a configuration depends on it.
 
+pub mod addresses;
+pub mod clock;
 mod gateways;
-mod links;
+pub mod interface;
+pub mod link_events;
+pub mod netlink;
+pub mod netns;
+pub mod os_error;
+pub mod private_files;
+pub mod privileges;
+#[cfg(feature = "object")]
+pub mod random;
+pub mod service_manager;
+pub mod sockets;
 pub mod tracked;
 mod translations;
 
@@ -13,12 +25,11 @@ use std::{
 };
 
 pub use self::{
+    addresses::{Link, links},
     gateways::gateways,
-    links::{Link, links},
     translations::{Reading, Translation},
 };
 
-use crate::{refused, sockets};
 use anyhow::{Context as _, Result};
 use knock_common::packet::Protocol;
 use knock_sequence::Knock;
@@ -86,7 +97,7 @@ impl Host {
                 tracing::warn!(
                     "on which ports this host listens can't be seen ({}): with exempt = \"served\" none is \
                      exempt",
-                    refused::told(&error)
+                    os_error::told(&error)
                 );
                 BTreeSet::new()
             }),

@@ -6,7 +6,7 @@ use std::{fs, net::IpAddr};
 use knock_common::packet::Protocol;
 use knock_sequence::PortSet;
 
-use crate::refused;
+use crate::host::os_error;
 
 const TABLE: &str = "/proc/net/nf_conntrack";
 const COUNT: &str = "/proc/sys/net/netfilter/nf_conntrack_count";
@@ -39,7 +39,7 @@ pub fn warning(protected: &PortSet, is_own: impl Fn(IpAddr) -> bool) -> Option<S
                 "this host passes packets on to others, such as containers, and tracks {count} \
                  connections; those among them that use protected ports are cut by this start, and \
                  how many can't be read from {TABLE}: {}",
-                refused::reason(&error, TABLE)
+                os_error::reason(&error, TABLE)
             ))
         }
     }

@@ -30,8 +30,8 @@ use knock_sequence::Ports;
 
 use crate::{
     config,
+    host::os_error,
     model::problem::{Problem, Problems},
-    refused,
     toml_text::{comment, commented, list},
 };
 
@@ -63,7 +63,7 @@ pub fn run(path: &Path, out: &mut impl Write, told: &mut impl Write) -> Result<(
         problems(vec![Problem {
             line: None,
             key: String::new(),
-            reason: format!("can't be read: {}", refused::reason(&error, &file)),
+            reason: format!("can't be read: {}", os_error::reason(&error, &file)),
         }])
     })?;
     let Imported { toml, notes } = import_bytes(&bytes, &file)?;

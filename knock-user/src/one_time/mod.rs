@@ -21,7 +21,7 @@ use std::{
 pub use self::disk::exposure;
 use knock_sequence::{Knock, one_time::Book};
 
-use crate::refused;
+use crate::host::os_error;
 
 /// A sequence that works now.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -52,7 +52,7 @@ pub enum OneTimeError {
     #[error(
         "cannot read {}: {}; it must belong to who runs knock-user, as after `sudo install -D \
          -m 600 -o {} {} /var/lib/knock/once`",
-        path.display(), refused::plain(cause), whoever(), path.display()
+        path.display(), os_error::plain(cause), whoever(), path.display()
     )]
     Unreadable {
         /// The file.
@@ -64,7 +64,7 @@ pub enum OneTimeError {
     #[error(
         "cannot mark what is used in {}: {}; the file and its directory must belong to who \
          runs knock-user, as after `sudo install -D -m 600 -o {} {} /var/lib/knock/once`",
-        path.display(), refused::plain(cause), whoever(), path.display()
+        path.display(), os_error::plain(cause), whoever(), path.display()
     )]
     Unmarkable {
         /// The file.

@@ -17,11 +17,14 @@ use crate::{
     config,
     firewall::{self, Firewall},
     gate,
+    host::{
+        interface::{self, Interface},
+        netns, os_error,
+    },
     instance::Instance,
-    interface::{self, Interface},
     model::settings::Mode,
     moving::Kept,
-    netns, pins, refused,
+    pins,
     registry::{Fallback, Registry},
     start::Plan,
     texts,
@@ -61,7 +64,7 @@ impl Change<'_> {
                 None => Ok(()),
             };
             if let Err(error) = undone.and(unpinned) {
-                tracing::warn!("{}", refused::told(&error));
+                tracing::warn!("{}", os_error::told(&error));
             }
         }
         made

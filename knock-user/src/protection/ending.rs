@@ -5,7 +5,8 @@ use anyhow::Result;
 use super::{Ended, Protection, Unsettled, change, given::remove_all};
 use crate::{
     carry::{self, Carried},
-    clock, interface, pins,
+    host::{clock, interface},
+    pins,
     registry::Registry,
     texts, unconfirmed,
 };

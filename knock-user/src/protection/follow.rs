@@ -10,9 +10,11 @@ use crate::{
     attach, bpffs,
     coverage::{self, Coverage, State},
     gate,
-    interface::{self, Interface},
+    host::{
+        interface::{self, Interface},
+        os_error,
+    },
     pins::{self, Pinned},
-    refused,
 };
 
 impl Protection {
@@ -23,7 +25,7 @@ impl Protection {
     /// The interfaces can't be listed, or the pins can't be read or written.
     pub fn follow_interfaces(&mut self) -> Result<Followed> {
         let mut followed = Followed::default();
-        let pinned = self.pin_again().err().map(|error| refused::told(&error));
+        let pinned = self.pin_again().err().map(|error| os_error::told(&error));
         if pinned != self.unpinned {
             followed.is_pinned_again = pinned.is_none();
             followed.unpinned.clone_from(&pinned);
@@ -61,7 +63,7 @@ impl Protection {
             if let Some((name, _)) = there.iter().find(|(_, one)| one.index == interface.index) {
                 let done = self.follow(name, interface, &all, &links, &mut followed);
                 if let Err(error) = done {
-                    followed.failures.push(refused::told(&error));
+                    followed.failures.push(os_error::told(&error));
                 }
             }
         }

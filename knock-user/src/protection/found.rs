@@ -5,7 +5,7 @@ use anyhow::{Result, bail};
 use super::change::Change;
 use crate::{
     admission::{self, Refusal},
-    interface::{self, Interface},
+    host::interface::{self, Interface},
     pins,
 };
 

@@ -9,10 +9,13 @@ use crate::{
     coverage::State,
     driver,
     firewall::LoadedCopy,
-    interface::{self, Interface},
-    links::{LinkChange, LinkChangeKind},
+    host::{
+        interface::{self, Interface},
+        link_events::{LinkChange, LinkChangeKind},
+        os_error,
+    },
     model::settings::Mode,
-    pins, refused,
+    pins,
     watchdog::{Attachment, frames::Finding},
 };
 
@@ -158,7 +161,7 @@ impl Protection {
                 interface: self.name_of(index),
                 finding,
                 attached,
-                failure: failure.map(|error| refused::told(&error)),
+                failure: failure.map(|error| os_error::told(&error)),
             }
         });
         let noticed: Vec<_> = noticed.collect();

@@ -7,10 +7,10 @@ use knock_common::layout::{ALLOW_MAX, FlowKey, GrantKey};
 
 use crate::{
     carry::{self, Carried},
-    clock,
     compile::{Numbers, Tables},
     firewall::Firewall,
-    maps, sockets,
+    host::{clock, sockets},
+    maps,
 };
 
 /// Writes the entries that existing grants need in this configuration; those that they needed stay
@@ -55,7 +55,7 @@ pub(super) fn keep_connections(firewall: &mut Firewall, tables: &Tables) -> Resu
         tracing::warn!(
             "which connections there are can't be seen ({}): those to protected ports stop \
              until their source knocks",
-            crate::refused::told(&error)
+            crate::host::os_error::told(&error)
         );
         Vec::new()
     });

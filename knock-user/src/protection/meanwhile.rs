@@ -11,10 +11,10 @@ use crate::{
     admission,
     attach::{self, Attached},
     firewall,
+    host::{interface, os_error},
     instance::Instance,
-    interface,
     model::settings::Mode,
-    pins, refused,
+    pins,
     registry::Registry,
     start::Plan,
 };
@@ -51,7 +51,7 @@ pub(super) fn prepare(
         if let Some(mut kept) = kept {
             loop {
                 if let Err(error) = kept.look() {
-                    tracing::warn!("{}", refused::told(&error));
+                    tracing::warn!("{}", os_error::told(&error));
                 }
                 if making.is_finished() {
                     break;
@@ -113,7 +113,7 @@ impl<'a> Kept<'a> {
                 Ok((Attached { .. }, Some(_))) => {}
                 Err(error) => tracing::warn!(
                     "{name} is not protected before the new configuration is ready: {}",
-                    refused::told(&error)
+                    os_error::told(&error)
                 ),
             }
         }

@@ -6,11 +6,13 @@ use anyhow::{Result, bail};
 
 use super::How;
 use crate::{
-    clock,
     compile::{Numbers, Tables},
     firewall::{Firewall, Options},
+    host::{
+        clock,
+        interface::{self, Interface},
+    },
     instance::Instance,
-    interface::{self, Interface},
     moving::Kept,
     registry::Registry,
     replay::{Floor, Opened, Replay},

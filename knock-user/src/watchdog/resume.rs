@@ -17,7 +17,7 @@ use nix::{
 };
 use tokio::io::{Interest, unix::AsyncFd};
 
-use crate::clock;
+use crate::host::clock;
 
 /// The clocks that count suspend and that don't are read one after the other: so much is no suspend.
 const LEAST: Duration = Duration::from_millis(50);

@@ -8,7 +8,7 @@ use knock_sequence::{Knock, PortSet, Ports};
 use super::{super::Checked, Advice, listed};
 use crate::{
     compile,
-    host::{Host, Link, Translation},
+    host::{Host, Translation, addresses::Link},
     model::{problem::Problem, settings::Exempt},
 };
 

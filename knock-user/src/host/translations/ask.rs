@@ -13,7 +13,7 @@ use caps::{CapSet, Capability};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 use nix::errno::Errno;
 
-use crate::{netlink, refused};
+use crate::host::{netlink, os_error};
 
 /// Where these programs are.
 const DIRECTORIES: [&str; 4] = ["/usr/sbin", "/sbin", "/usr/bin", "/bin"];
@@ -159,7 +159,7 @@ fn run(mut command: Command) -> Result<String, String> {
     let command = command.env_clear().env("LC_ALL", "C");
     let pipes = command.stdin(Stdio::null()).stdout(Stdio::piped());
     let started = pipes.stderr(Stdio::piped()).spawn();
-    let mut child = started.map_err(|error| refused::plain(&error))?;
+    let mut child = started.map_err(|error| os_error::plain(&error))?;
     let (streams, read) = mpsc::channel();
     let (out, err) = (child.stdout.take(), child.stderr.take());
     thread::spawn(move || {
@@ -174,10 +174,10 @@ fn run(mut command: Command) -> Result<String, String> {
     if read.is_err() {
         let _ended = child.kill();
     }
-    let status = child.wait().map_err(|error| refused::plain(&error))?;
+    let status = child.wait().map_err(|error| os_error::plain(&error))?;
     let (text, complaint) = match read {
         Ok(Ok(read)) => read,
-        Ok(Err(error)) => return Err(format!("what it writes: {}", refused::plain(&error))),
+        Ok(Err(error)) => return Err(format!("what it writes: {}", os_error::plain(&error))),
         Err(_) => return Err(format!("it took longer than {} s", PATIENCE.as_secs())),
     };
     if text.len() as u64 == MOST {

@@ -22,7 +22,7 @@ use self::{
 };
 use knock_sequence::Ports;
 
-use crate::{clock, refused};
+use crate::host::{clock, os_error};
 
 /// Tables in which iptables gives packets other ports.
 const TABLES: [&str; 2] = ["nat", "mangle"];
@@ -156,7 +156,7 @@ impl Reading {
             )
         };
         if let Generation::Refused(errno) = generation {
-            return Err(cannot(&refused::plain(&errno.into())));
+            return Err(cannot(&os_error::plain(&errno.into())));
         }
         let listed = |arguments: &[&str]| -> Result<Value, String> {
             let text = ask::output(&["nft"], arguments)?;

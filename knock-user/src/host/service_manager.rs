@@ -25,7 +25,7 @@ use tracing_subscriber::{
     registry::LookupSpan,
 };
 
-use crate::refused;
+use crate::host::os_error;
 
 /// Protecting: whoever waits for us may go on. Also the end of a reload.
 pub fn ready(status: &str) {
@@ -36,7 +36,7 @@ pub fn ready(status: &str) {
 pub fn reloading() {
     match NotifyState::monotonic_usec_now() {
         Ok(now) => tell(&[NotifyState::Reloading, now]),
-        Err(error) => tracing::warn!("asking for the time: {}", refused::plain(&error)),
+        Err(error) => tracing::warn!("asking for the time: {}", os_error::plain(&error)),
     }
 }
 
@@ -69,7 +69,7 @@ fn tell(states: &[NotifyState<'_>]) {
     if let Err(error) = send(states) {
         tracing::warn!(
             "telling the service manager: {}; NOTIFY_SOCKET names the socket that it listens on",
-            refused::plain(&error)
+            os_error::plain(&error)
         );
     }
 }

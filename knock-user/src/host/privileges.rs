@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use caps::{CapSet, Capability, CapsHashSet};
 use nix::{libc, sys::prctl};
 
-use crate::refused;
+use crate::host::os_error;
 
 /// What loading and attaching need.
 const NEEDED: [Capability; 3] = [
@@ -113,7 +113,7 @@ pub fn unreadable(file: &Path) -> Option<String> {
     Some(format!(
         "{shown} can't be read again ({}), so a reload of it will fail: move it to where this \
          user can read it, such as `sudo install -D -m 600 {shown} /etc/knock/seq.toml`",
-        refused::plain(&error)
+        os_error::plain(&error)
     ))
 }
 

@@ -13,7 +13,7 @@ use netlink_packet_route::{
 };
 use netlink_sys::protocols::NETLINK_ROUTE;
 
-use crate::netlink;
+use crate::host::netlink;
 
 /// An interface.
 #[derive(Clone, Debug, Eq, PartialEq)]

@@ -13,7 +13,7 @@ use netlink_packet_route::{
 };
 use netlink_sys::protocols::NETLINK_ROUTE;
 
-use crate::netlink;
+use crate::host::netlink;
 
 /// An interface of this host, as far as advice depends on it.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]

@@ -9,7 +9,7 @@ use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use nix::libc::ENOBUFS;
 use tokio::io::{Interest, unix::AsyncFd};
 
-use crate::{
+use crate::host::{
     interface::{self, Interface},
     netlink,
 };
