@@ -17,7 +17,8 @@ use crate::{
     host::{Host, interface},
     instance::Instance,
     model::settings::{Door, Effect, Moving, OneTime, Settings, Verify},
-    one_time, pins,
+    pins,
+    sequences::one_time,
     strength::{Strength, View},
 };
 

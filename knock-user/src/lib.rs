@@ -18,7 +18,6 @@ pub mod control;
 pub mod coverage;
 #[cfg(feature = "object")]
 pub mod daemon;
-pub mod drift;
 pub mod driver;
 pub mod explain;
 #[cfg(feature = "object")]
@@ -28,7 +27,6 @@ pub mod generate;
 pub mod guards;
 pub mod host;
 pub mod import;
-pub mod index;
 pub mod instance;
 pub mod ledger;
 pub mod leftovers;
@@ -37,15 +35,13 @@ pub mod maps;
 pub mod model;
 #[cfg(feature = "object")]
 pub mod moving;
-pub mod one_time;
-pub mod otp;
 pub mod output;
 pub mod persistence;
 pub mod pins;
 #[cfg(feature = "object")]
 pub mod protection;
 pub mod registry;
-pub mod replay;
+pub mod sequences;
 pub mod session;
 #[cfg(feature = "object")]
 pub mod start;

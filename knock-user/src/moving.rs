@@ -16,9 +16,11 @@ use crate::{
     host::clock,
     maps,
     model::settings::{Door, Moving, Sequence, Settings},
-    one_time::{OneTimeFile, Standing},
-    otp::{Clocks, Timed},
-    replay::{FORGOTTEN_MS, Floor},
+    sequences::{
+        one_time::{OneTimeFile, Standing},
+        replay_cache::{FORGOTTEN_MS, Floor},
+        time_based::{Clocks, Timed},
+    },
     start::Plan,
 };
 
@@ -188,7 +190,7 @@ impl Source {
         match self {
             Self::OneTime(file) => {
                 let current = file.current().into_iter();
-                let sequence = |current: crate::one_time::Current| Sequence {
+                let sequence = |current: crate::sequences::one_time::Current| Sequence {
                     knocks: current.knocks,
                     mark: current.mark,
                     memory: file.memory(),

@@ -41,9 +41,8 @@ use crate::{
     maps,
     model::settings::Mode,
     moving::Kept,
-    one_time::Standing,
     registry::Registry,
-    replay::Replay,
+    sequences::{one_time::Standing, replay_cache::Replay},
     start::Plan,
     watchdog::Watchdog,
 };

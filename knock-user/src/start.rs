@@ -22,7 +22,7 @@ use crate::{
     model::settings::{Door, Effect, Exempt, Settings},
     moving::Kept,
     protection::How,
-    replay::Floor,
+    sequences::replay_cache::Floor,
 };
 
 /// A configuration of this host, read and checked.

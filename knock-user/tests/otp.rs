@@ -12,10 +12,12 @@ use knock_sequence::Knock;
 use knock_user::{
     compile::{Before, Given, Numbers, Sequences, Tables, compile},
     config,
-    drift::{Astray, Drift},
     host::Host,
     model::settings::Moving,
-    otp::{Clocks, Timed},
+    sequences::{
+        clock_skew::{Astray, Drift},
+        time_based::{Clocks, Timed},
+    },
 };
 use nix::{sys::stat::Mode, unistd::mkfifo};
 use tempfile::tempdir;

@@ -64,8 +64,11 @@ pub fn version() -> (u32, u32) {
 /// Everything that is wrong with it.
 pub fn compile(text: &str) -> Result<Tables> {
     let checked = config::parse(text, "test.toml").map_err(|problems| anyhow!("{problems}"))?;
-    let sequences = Sources::open(&checked.settings, knock_user::replay::Floor::default())
-        .sequences(clock::boot_ms());
+    let sequences = Sources::open(
+        &checked.settings,
+        knock_user::sequences::replay_cache::Floor::default(),
+    )
+    .sequences(clock::boot_ms());
     let mut drawn = 0;
     let mut given = Given {
         host: &Host::default(),

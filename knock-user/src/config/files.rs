@@ -15,7 +15,7 @@ use crate::{
         problem::Problem,
         settings::{Decoys, Door, Exempt, Moving, OneTime, Settings, Verify},
     },
-    one_time::{self, OneTimeError},
+    sequences::one_time::{self, OneTimeError},
 };
 
 /// Lines of one file that are told of, each by itself.

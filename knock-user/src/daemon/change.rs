@@ -14,10 +14,10 @@ use crate::{
     admission::Refusal,
     attach::Attached,
     compile,
-    drift::Drift,
     host::{clock, os_error},
     model::settings::{Door, Settings},
     protection::{Ended, Put},
+    sequences::clock_skew::Drift,
     start::Plan,
 };
 

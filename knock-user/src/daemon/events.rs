@@ -9,10 +9,10 @@ use knock_common::{Address, Reason, access::Grant, event::Event, layout::GrantKe
 use super::Daemon;
 use crate::{
     commands::{Job, Occasion},
-    drift::Astray,
     host::{clock, os_error},
     ledger::Action,
     maps,
+    sequences::clock_skew::Astray,
 };
 
 /// Events that are heard before anything else gets its turn.

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, io::Write, mem};
 
 use super::Daemon;
-use crate::{control::answers, host::clock, one_time::Standing};
+use crate::{control::answers, host::clock, sequences::one_time::Standing};
 
 /// How it is with the files, by the names of their doors.
 pub(super) type Files = BTreeMap<String, Standing>;

@@ -29,15 +29,14 @@ use crate::{
     compile,
     console::{self, Console, DoorText, Named},
     control::{Reply, Request, Server},
-    drift::Drift,
     firewall::LoadedCopy,
     host::{clock, os_error, service_manager},
-    index::Index,
     ledger::Ledger,
     log_files::LogFiles,
     model::settings::{Door, Settings},
     persistence::Persistence,
     protection::{Protection, Put},
+    sequences::{clock_skew::Drift, next_line_server::Index},
     start::Plan,
 };
 

@@ -15,7 +15,7 @@ use crate::{
     instance::Instance,
     moving::Kept,
     registry::Registry,
-    replay::{Floor, Opened, Replay},
+    sequences::replay_cache::{Floor, Opened, Replay},
     start::Plan,
 };
 

@@ -8,7 +8,7 @@ use knock_sequence::duration::millis;
 use crate::{
     host::clock,
     model::settings::{Otp, Sequence},
-    replay::Floor,
+    sequences::replay_cache::Floor,
 };
 
 /// Clocks that are read one after the other show a little more the second time; what is worked out

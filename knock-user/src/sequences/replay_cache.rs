@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     host::{clock, os_error, private_files},
     instance::{Instance, RUN},
-    one_time,
+    sequences::one_time,
 };
 
 /// Where it is without systemd, which names another directory.
