@@ -9,7 +9,7 @@ use aya::{
     programs::{ProgramFd, Xdp, XdpMode},
 };
 use knock_tests::{kernel::attach_nowhere, namespace::Namespace};
-use knock_user::maps;
+use knock_user::kernel::maps;
 
 use crate::plan::{CHOICES_MAX, Plan};
 

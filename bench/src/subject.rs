@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 use aya::programs::Xdp;
 use knock_common::Reason;
 use knock_tests::kernel::Kernel;
-use knock_user::{compile::Tables, firewall::Options};
+use knock_user::{compile::Tables, kernel::program::Options};
 
 use crate::{
     baselines::Baselines,

@@ -15,7 +15,7 @@ use knock_tests::{
     net::Net,
     process::Process,
 };
-use knock_user::firewall::Options;
+use knock_user::kernel::program::Options;
 use serde_json::Value;
 use tempfile::NamedTempFile;
 

@@ -12,11 +12,10 @@ use aya::programs::{
 use nix::errno::Errno;
 
 use crate::{
-    admission, bpffs, driver, gate,
+    admission, driver,
     host::interface::{self, Interface},
-    instance::Instance,
+    kernel::{barrier, bpffs, instance::Instance, pins},
     model::settings::Mode,
-    pins,
 };
 
 /// How an interface was attached.
@@ -128,7 +127,7 @@ pub fn switch(
     instance: &Instance,
 ) -> Result<Attached> {
     let name = &interface.name;
-    gate::shut(gate, interface, instance).with_context(|| {
+    barrier::shut(gate, interface, instance).with_context(|| {
         format!(
             "{name} can't change its mode without a moment in which its ports are open, and \
              nothing can be put in their place for that moment. Keep the mode, or accept that \
@@ -159,7 +158,7 @@ pub fn switch(
         held.is_none(),
         "the link of {name} can't be pinned: bpffs is gone"
     );
-    gate::open(interface, instance)?;
+    barrier::open(interface, instance)?;
     let attached = Attached {
         replaced: true,
         switched: true,

@@ -15,9 +15,8 @@ use crate::{
     coverage::{self, State},
     guards,
     host::{Host, interface},
-    instance::Instance,
+    kernel::{instance::Instance, pins},
     model::settings::{Door, Effect, Moving, OneTime, Settings, Verify},
-    pins,
     sequences::one_time,
     strength::{Strength, View},
 };

@@ -6,10 +6,12 @@ use anyhow::Result;
 
 use crate::{
     admission::{self, Refusal},
-    gate,
     host::interface::{self, Interface},
-    instance::Instance,
-    pins::{self, Pinned},
+    kernel::{
+        barrier,
+        instance::Instance,
+        pins::{self, Pinned},
+    },
     watchdog::{self, Shortfall},
 };
 
@@ -107,7 +109,7 @@ pub fn of(instance: &Instance, names: &[String]) -> Result<Vec<Coverage>> {
 pub fn note_gates(instance: &Instance, found: &mut [Coverage], all: &[Interface]) {
     for one in found {
         let on = all.iter().find(|on| Some(on.index) == one.index);
-        if on.is_some_and(|on| gate::is_shut(on, instance)) {
+        if on.is_some_and(|on| barrier::is_shut(on, instance)) {
             one.state = State::Blocked;
         }
     }

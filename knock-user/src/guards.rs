@@ -1,6 +1,9 @@
 //! Which interfaces are protected by which instance: several knock-user may share a network namespace.
 
-use crate::{host::addresses::Link, instance::Instance, pins, registry::Registry};
+use crate::{
+    host::addresses::Link,
+    kernel::{instance::Instance, pins, registry::Registry},
+};
 
 /// Notes which instance protects each of these interfaces, as far as this process may see that.
 pub fn note(links: &mut [Link]) {

@@ -6,7 +6,6 @@
 //! ```
 pub mod admission;
 pub mod attach;
-pub mod bpffs;
 pub mod carry;
 pub mod check;
 pub mod cli;
@@ -20,27 +19,19 @@ pub mod coverage;
 pub mod daemon;
 pub mod driver;
 pub mod explain;
-#[cfg(feature = "object")]
-pub mod firewall;
-pub mod gate;
 pub mod generate;
 pub mod guards;
 pub mod host;
 pub mod import;
-pub mod instance;
+pub mod kernel;
 pub mod ledger;
-pub mod leftovers;
 pub mod log_files;
-pub mod maps;
 pub mod model;
 #[cfg(feature = "object")]
 pub mod moving;
 pub mod output;
-pub mod persistence;
-pub mod pins;
 #[cfg(feature = "object")]
 pub mod protection;
-pub mod registry;
 pub mod sequences;
 pub mod session;
 #[cfg(feature = "object")]

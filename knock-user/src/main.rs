@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result};
 use clap::Parser as _;
 use jiff::tz::TimeZone;
 use knock_user::{
-    admission, bpffs, check,
+    admission, check,
     cli::{Cli, Command, LogFormat, Run},
     console::{Console, Stamp, Style, watch::Watchers},
     control::{Access, BadFile, Misuse, Server, client::Outcome},
@@ -21,13 +21,10 @@ use knock_user::{
         service_manager::{self, Stderr},
     },
     import,
-    instance::Instance,
-    leftovers,
+    kernel::{bpffs, instance::Instance, leftovers, persistence::Persistence, pins},
     log_files::LogFiles,
     model::{problem::Problems, terminal::harmless_lines},
     output::{Output, Unread},
-    persistence::Persistence,
-    pins,
     protection::Protection,
     sequences::next_line_server::Index,
     session,

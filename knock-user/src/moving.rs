@@ -12,9 +12,8 @@ use knock_common::layout::{SPENT_MAX, SpentKey};
 use crate::{
     compile::{Conflict, Difference, Sequences, Tables},
     config::Lines,
-    firewall::Firewall,
     host::clock,
-    maps,
+    kernel::{maps, program::Firewall},
     model::settings::{Door, Moving, Sequence, Settings},
     sequences::{
         one_time::{OneTimeFile, Standing},

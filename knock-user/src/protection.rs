@@ -35,13 +35,15 @@ use crate::{
     admission::Refusal,
     attach::Attached,
     compile::Tables,
-    firewall::Firewall,
     host::os_error,
-    instance::{Instance, Locked},
-    maps,
+    kernel::{
+        instance::{Instance, Locked},
+        maps,
+        program::Firewall,
+        registry::Registry,
+    },
     model::settings::Mode,
     moving::Kept,
-    registry::Registry,
     sequences::{one_time::Standing, replay_cache::Replay},
     start::Plan,
     watchdog::Watchdog,
@@ -187,7 +189,7 @@ impl Protection {
             None
         });
         let found_protected = match before {
-            None if !instance.linked().is_empty() => crate::pins::protected(&instance)?,
+            None if !instance.linked().is_empty() => crate::kernel::pins::protected(&instance)?,
             Some(_) | None => None,
         };
         let found_protected =

@@ -16,8 +16,7 @@ use anyhow::{Context as _, Result, bail};
 use crate::{
     config::{self, Checked},
     host::private_files,
-    instance::Instance,
-    registry::Registry,
+    kernel::{instance::Instance, registry::Registry},
 };
 
 /// Keeps the text of a configuration before that is put in place.

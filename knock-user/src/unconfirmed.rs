@@ -12,16 +12,17 @@ use crate::{
     cli::Run,
     config::{self, Checked},
     control::facts::Clock,
-    firewall,
     host::{
         clock,
         interface::{self, Interface},
         os_error, privileges,
     },
-    instance::{Instance, Locked},
-    pins,
+    kernel::{
+        instance::{Instance, Locked},
+        pins, program,
+        registry::{Fallback, Registry},
+    },
     protection::How,
-    registry::{Fallback, Registry},
     start::Plan,
     texts,
 };
@@ -276,7 +277,7 @@ fn go_back(instance: &Locked, registry: &Registry) -> Result<()> {
 /// # Errors
 /// The kernel refuses.
 pub fn put_program_back(instance: &Instance, all: &[Interface]) -> Result<()> {
-    firewall::put_back(&instance.program(), all, instance)
+    program::put_back(&instance.program(), all, instance)
 }
 
 /// Lets go of what only the configuration had that is gone back from: of interfaces other than those

@@ -23,7 +23,7 @@ use knock_user::{
         health::{self, Circumstances},
         text::Told,
     },
-    registry::Registry,
+    kernel::registry::Registry,
 };
 
 const V4: &str = "203.0.113.9";

@@ -23,9 +23,11 @@ use knock_common::{
 use knock_user::{
     compile::{self, Given, Numbers, Tables},
     config,
-    firewall::{Firewall, Options},
     host::{Host, clock},
-    maps::{self, Table},
+    kernel::{
+        maps::{self, Table},
+        program::{Firewall, Options},
+    },
     moving::Sources,
 };
 use nix::{

@@ -10,7 +10,7 @@ use std::{
     thread,
 };
 
-use knock_user::instance::Instance;
+use knock_user::kernel::instance::Instance;
 use nix::{
     sched::{CloneFlags, setns},
     sys::signal,

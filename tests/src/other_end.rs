@@ -4,7 +4,7 @@
 use std::fmt;
 
 use aya::programs::XdpMode;
-use knock_user::firewall::{Firewall, Options};
+use knock_user::kernel::program::{Firewall, Options};
 use nix::net::if_::if_nametoindex;
 
 use crate::{

@@ -14,7 +14,7 @@ use knock_common::{
     Reason,
     layout::{Config, GrantKey},
 };
-use knock_user::{
+use knock_user::kernel::{
     instance::Instance,
     maps::{Plain, Table},
 };

@@ -21,7 +21,7 @@ use knock_tests::{
     ssh::{DOOR, KNOCKS, SSH},
     wait,
 };
-use knock_user::firewall::{Firewall, Options};
+use knock_user::kernel::program::{Firewall, Options};
 use nix::sys::signal::Signal::SIGTERM;
 use serde_json::{Value, json};
 

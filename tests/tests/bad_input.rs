@@ -13,7 +13,7 @@ use knock_tests::{
     server::Server,
     ssh::{DOOR, SSH},
 };
-use knock_user::firewall::{Firewall, Options};
+use knock_user::kernel::program::{Firewall, Options};
 use tempfile::TempDir;
 
 /// Runs a command to its end; gives back its exit code and what it said.

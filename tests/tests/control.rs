@@ -25,7 +25,7 @@ use knock_tests::{
     ssh::{DOOR, KNOCKS, SSH},
     wait::{self, PATIENCE},
 };
-use knock_user::instance::Instance;
+use knock_user::kernel::instance::Instance;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 

@@ -32,7 +32,7 @@ use knock_tests::{
     stream::Stream,
     wait,
 };
-use knock_user::instance::Instance;
+use knock_user::kernel::instance::Instance;
 use nix::sys::signal::Signal;
 use serde_json::json;
 use tempfile::NamedTempFile;

@@ -28,7 +28,7 @@ use knock_tests::{
     random::{Random, number},
     shapes,
 };
-use knock_user::{firewall::Options, maps};
+use knock_user::kernel::{maps, program::Options};
 
 const FRAMES: u64 = 20_000;
 

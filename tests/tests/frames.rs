@@ -18,7 +18,7 @@ use knock_tests::{
     wait,
     wire::Wire,
 };
-use knock_user::firewall::{Firewall, Options};
+use knock_user::kernel::program::{Firewall, Options};
 use serde_json::{Value, json};
 
 const NATIVE: [&str; 4] = ["--iface", SERVER_LINK, "--mode", "native"];
@@ -34,7 +34,7 @@ fn bypass(net: &Net) {
         let tables = compile("strict = false\nprotect = [\"udp/1\"]")?;
         let mut firewall = Firewall::load(&tables, Options::default())?;
         let program = firewall.program()?;
-        for pinned in knock_user::pins::links(&instance)? {
+        for pinned in knock_user::kernel::pins::links(&instance)? {
             let link = program.attach_to_link(XdpLink::try_from(pinned.link)?)?;
             drop(program.take_link(link)?);
         }

@@ -18,7 +18,7 @@ use knock_tests::{
     ssh::{DOOR, SSH},
     wait,
 };
-use knock_user::bpffs::MOUNT_POINT;
+use knock_user::kernel::bpffs::MOUNT_POINT;
 use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
     sys::signal::Signal::{SIGCONT, SIGKILL, SIGSTOP, SIGTERM},
@@ -168,7 +168,7 @@ fn a_table_of_grants_that_is_full() {
                 until_ms: u64::MAX >> 16,
                 door: 0,
             };
-            knock_user::maps::raise(allow, key, grant).is_ok()
+            knock_user::kernel::maps::raise(allow, key, grant).is_ok()
         };
         while number <= knock_common::layout::ALLOW_MAX && fills(&mut allow, number) {
             number += 1;

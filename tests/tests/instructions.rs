@@ -8,7 +8,7 @@
 use std::{collections::BTreeMap, env, fs, path::Path};
 
 use knock_tests::kernel::{Kernel, compile};
-use knock_user::firewall::Options;
+use knock_user::kernel::program::Options;
 use nix::sys::utsname::uname;
 use object::{Object as _, ObjectSymbol as _, SymbolKind};
 use serde::{Deserialize, Serialize};

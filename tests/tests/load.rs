@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use knock_common::layout::{DOORS_MAX, FLAG_CLASSES, TARGETS_MAX};
 use knock_tests::kernel::{Kernel, compile, version};
-use knock_user::{compile::Tables, firewall::Options};
+use knock_user::{compile::Tables, kernel::program::Options};
 
 /// The kernel walks a million at most; a fraction leaves room for kernels that walk more than this
 /// one.

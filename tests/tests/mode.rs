@@ -17,9 +17,11 @@ use knock_tests::{
     wait,
 };
 use knock_user::{
-    firewall::{Firewall, Options},
-    gate,
     host::interface,
+    kernel::{
+        barrier,
+        program::{Firewall, Options},
+    },
 };
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
@@ -162,11 +164,11 @@ fn a_gate_that_was_left_shut_is_opened_by_the_next_start_and_by_detach() {
             let instance = pins::instance(&net.server);
             net.server.enter(|| {
                 let mut firewall = Firewall::load(&tables, Options::default()).unwrap();
-                let gate = firewall.ebpf().program_mut(gate::PROGRAM).unwrap();
+                let gate = firewall.ebpf().program_mut(barrier::PROGRAM).unwrap();
                 let all = interface::list().unwrap();
                 let found = interface::named(SERVER_LINK, &all).unwrap();
-                gate::shut(gate.try_into().unwrap(), found, &instance).unwrap();
-                knock_user::pins::unlink(&instance.link(SERVER_LINK)).unwrap();
+                barrier::shut(gate.try_into().unwrap(), found, &instance).unwrap();
+                knock_user::kernel::pins::unlink(&instance.link(SERVER_LINK)).unwrap();
             });
             wait::until("nothing is attached", || {
                 daemon::attached_programs(&net.server).is_empty()

@@ -32,8 +32,10 @@ use knock_tests::{
 };
 use knock_user::{
     host::clock,
-    instance::Instance,
-    maps::{self, Table},
+    kernel::{
+        instance::Instance,
+        maps::{self, Table},
+    },
 };
 use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},

@@ -14,7 +14,7 @@ use knock_tests::{
     ssh::DOOR,
     wait,
 };
-use knock_user::{host::netns, instance::Instance};
+use knock_user::{host::netns, kernel::instance::Instance};
 
 const LINK: &str = "v0";
 const START: [&str; 2] = ["--iface", LINK];
@@ -49,7 +49,7 @@ fn files(instance: &Instance) -> Vec<PathBuf> {
 /// The kernel ends a namespace a moment after the last one has left it.
 fn loses_its_interface(instance: &Instance) {
     wait::until("the interface is gone", || {
-        let links = knock_user::pins::links(instance).unwrap();
+        let links = knock_user::kernel::pins::links(instance).unwrap();
         links.iter().all(|link| link.index == 0)
     });
 }

@@ -25,7 +25,7 @@ use knock_tests::{
     stream::Stream,
     wait,
 };
-use knock_user::maps::{self, Plain};
+use knock_user::kernel::maps::{self, Plain};
 use nix::sys::signal::Signal::SIGHUP;
 use serde_json::{Value, json};
 

@@ -17,7 +17,7 @@ use knock_tests::{
     ssh::{DOOR, SSH},
     wait,
 };
-use knock_user::maps::Plain;
+use knock_user::kernel::maps::Plain;
 use serde_json::json;
 
 /// Who makes rules.

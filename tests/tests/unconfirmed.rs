@@ -23,7 +23,7 @@ use knock_tests::{
     strangers::Strangers,
     wait,
 };
-use knock_user::registry::Registry;
+use knock_user::kernel::registry::Registry;
 use nix::sys::signal::Signal::{SIGKILL, SIGTERM};
 use serde_json::{Value, json};
 use tempfile::NamedTempFile;

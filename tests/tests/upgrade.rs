@@ -16,7 +16,7 @@ use knock_tests::{
     stream::{self, Stream},
     wait,
 };
-use knock_user::bpffs;
+use knock_user::kernel::bpffs;
 use nix::sys::signal::Signal::SIGTERM;
 use serde_json::json;
 

@@ -5,7 +5,10 @@ use std::{error::Error, fmt};
 use netlink_packet_route::link::LinkLayerType;
 
 use super::PROGRAM;
-use crate::{bpffs::MOUNT_POINT, model::settings::Mode, persistence};
+use crate::{
+    kernel::{bpffs::MOUNT_POINT, persistence},
+    model::settings::Mode,
+};
 
 /// Why an interface can't be protected, and what cures that.
 #[derive(Clone, Debug, Eq, PartialEq)]

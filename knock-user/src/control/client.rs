@@ -27,7 +27,9 @@ use super::{
     text::Told,
 };
 use crate::{
-    host::service_manager::Stderr, instance::Instance, leftovers, model::value, registry::Registry,
+    host::service_manager::Stderr,
+    kernel::{instance::Instance, leftovers, registry::Registry},
+    model::value,
 };
 
 /// What a running knock-user is asked for, or its pinned maps.

@@ -16,8 +16,8 @@ use super::answers::{Counter, Grants, Held, Interface, Status};
 use crate::{
     console::Attached,
     coverage::{Coverage, State},
+    kernel::registry::Registry,
     ledger::Open,
-    registry::Registry,
 };
 
 /// What answers say about a door.

@@ -9,10 +9,8 @@ use super::{
     protocol::{Answer, Incoming, Misuse, Request},
 };
 use crate::{
-    bpffs, gate,
     host::interface::{self, Interface},
-    instance::Instance,
-    persistence,
+    kernel::{barrier, bpffs, instance::Instance, persistence},
 };
 
 /// The instance that is meant; none if there is none and that is as it should be.
@@ -107,7 +105,7 @@ fn candidates(ask: &Ask) -> Result<Vec<Instance>> {
         all.retain(|instance| {
             // A gate that is shut lets nothing in, with or without a link.
             !instance.linked().is_empty()
-                || gate::are_any_shut(instance)
+                || barrier::are_any_shut(instance)
                 || connection::is_listened_to(&instance.socket())
         });
     }

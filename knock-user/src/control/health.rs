@@ -14,7 +14,8 @@ use knock_sequence::duration::spell_short;
 
 use super::answers::{Shortfall, Status};
 use crate::{
-    commands, config, coverage::State, host::os_error, model::text::about, registry::Registry,
+    commands, config, coverage::State, host::os_error, kernel::registry::Registry,
+    model::text::about,
 };
 
 /// What the maps say, and what only a running process knows.

@@ -16,11 +16,13 @@ use super::{
 use crate::{
     coverage::{self, Coverage, State},
     host::clock,
-    instance::Instance,
-    maps::{self, Counters, Table},
+    kernel::{
+        instance::Instance,
+        maps::{self, Counters, Table},
+        pins,
+        registry::Registry,
+    },
     model::text,
-    pins,
-    registry::Registry,
 };
 
 /// The status of an instance. `hanging` is the process that has it and does not answer, if there is one.
@@ -179,7 +181,7 @@ fn pinned(instance: &Instance, name: &str) -> Result<MapData> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::registry::Fallback;
+    use crate::kernel::registry::Fallback;
 
     /// Who is killed between two interfaces leaves one with each configuration.
     #[test]

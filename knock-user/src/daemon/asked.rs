@@ -26,7 +26,7 @@ use crate::{
     },
     explain::{self, Known, Question},
     host::{self, clock},
-    maps::{self, Plain},
+    kernel::maps::{self, Plain},
     model::settings::Effect,
 };
 

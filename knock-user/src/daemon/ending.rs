@@ -13,11 +13,13 @@ use crate::{
         clock,
         interface::{self, Interface},
     },
-    instance::Instance,
+    kernel::{
+        instance::Instance,
+        persistence::{Lifetime, Persistence},
+        pins::{self, Pinned},
+        registry::Registry,
+    },
     model::text::list,
-    persistence::{Lifetime, Persistence},
-    pins::{self, Pinned},
-    registry::Registry,
 };
 
 impl<W: Write> Daemon<W> {

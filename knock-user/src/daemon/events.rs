@@ -10,8 +10,8 @@ use super::Daemon;
 use crate::{
     commands::{Job, Occasion},
     host::{clock, os_error},
+    kernel::maps,
     ledger::Action,
-    maps,
     sequences::clock_skew::Astray,
 };
 

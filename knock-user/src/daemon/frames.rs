@@ -7,11 +7,11 @@ use tokio::sync::oneshot;
 
 use super::Daemon;
 use crate::{
-    firewall::LoadedCopy,
     host::{
         clock,
         link_events::{LinkChange, LinkChangeKind, LinkWatch},
     },
+    kernel::program::LoadedCopy,
     watchdog::resume::Resume,
 };
 

@@ -20,7 +20,7 @@ use knock_common::{
 use super::Daemon;
 use crate::{
     host::clock,
-    maps,
+    kernel::maps,
     model::fair_shares::{self, Taken},
 };
 

@@ -15,8 +15,8 @@ use tokio::time::Instant;
 use super::Daemon;
 use crate::{
     host::{clock, os_error},
+    kernel::maps::{self, Plain},
     ledger::Look,
-    maps::{self, Plain},
 };
 
 /// A flow that ended this long ago is removed, in milliseconds: the kernel side has long judged the

@@ -11,7 +11,7 @@ use knock_common::{
     layout::{FLOWS_MAX, FlowKey},
 };
 
-use crate::maps::{self, Plain, Table};
+use crate::kernel::maps::{self, Plain, Table};
 
 /// What can be read of the live maps.
 pub trait Live {

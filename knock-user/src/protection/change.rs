@@ -15,17 +15,19 @@ use crate::{
     attach::{self, Attached},
     compile::{self, Numbers, Tables},
     config,
-    firewall::{self, Firewall},
-    gate,
     host::{
         interface::{self, Interface},
         netns, os_error,
     },
-    instance::Instance,
+    kernel::{
+        barrier,
+        instance::Instance,
+        pins,
+        program::{self, Firewall},
+        registry::{Fallback, Registry},
+    },
     model::settings::Mode,
     moving::Kept,
-    pins,
-    registry::{Fallback, Registry},
     start::Plan,
     texts,
 };
@@ -119,7 +121,7 @@ impl Change<'_> {
         attached.sort_by(|a, b| a.interface.cmp(&b.interface));
         let switched = attached.iter().filter(|attached| attached.switched);
         let switched = switched.cloned().collect();
-        gate::open_all(self.instance)?;
+        barrier::open_all(self.instance)?;
         let put = Put {
             doors: tables.doors.clone(),
             names: tables.names.clone(),
@@ -344,7 +346,7 @@ impl Change<'_> {
         if self.instance.linked().is_empty() || !program.exists() {
             return Ok(());
         }
-        firewall::put_back(&program, &interface::list()?, self.instance)?;
+        program::put_back(&program, &interface::list()?, self.instance)?;
         move_back(firewall, attached, self.instance)
     }
 }

@@ -6,8 +6,7 @@ use super::{Ended, Protection, Unsettled, change, given::remove_all};
 use crate::{
     carry::{self, Carried},
     host::{clock, interface},
-    pins,
-    registry::Registry,
+    kernel::{pins, registry::Registry},
     texts, unconfirmed,
 };
 

@@ -7,14 +7,16 @@ use anyhow::{Context as _, Result};
 use super::{Followed, Held, Protection};
 use crate::{
     admission::{self, Refusal},
-    attach, bpffs,
+    attach,
     coverage::{self, Coverage, State},
-    gate,
     host::{
         interface::{self, Interface},
         os_error,
     },
-    pins::{self, Pinned},
+    kernel::{
+        barrier, bpffs,
+        pins::{self, Pinned},
+    },
 };
 
 impl Protection {
@@ -111,7 +113,7 @@ impl Protection {
         let old = old.or(self.renamed.remove(name));
         let refusal = match admission::admit(interface, all, pinned.is_some() || is_held) {
             Ok(()) if pinned.is_some() || is_held => {
-                gate::open(interface, &self.instance)?;
+                barrier::open(interface, &self.instance)?;
                 self.attached.insert(name.to_owned(), interface.index);
                 self.refused.remove(name);
                 return Ok(());
@@ -121,7 +123,7 @@ impl Protection {
                 let attached = self.firewall.attach(name, interface, mode, &self.instance);
                 match attached.map_err(anyhow::Error::downcast::<Refusal>) {
                     Ok((attached, link)) => {
-                        gate::open(interface, &self.instance)?;
+                        barrier::open(interface, &self.instance)?;
                         let index = interface.index;
                         let held = link.map(|link| (name.to_owned(), Held { link, index }));
                         self.held.extend(held);

@@ -6,7 +6,7 @@ use super::change::Change;
 use crate::{
     admission::{self, Refusal},
     host::interface::{self, Interface},
-    pins,
+    kernel::pins,
 };
 
 /// The interfaces that are asked for, as they are found.

@@ -8,14 +8,13 @@ use crate::{
     attach::Attached,
     coverage::State,
     driver,
-    firewall::LoadedCopy,
     host::{
         interface::{self, Interface},
         link_events::{LinkChange, LinkChangeKind},
         os_error,
     },
+    kernel::{pins, program::LoadedCopy},
     model::settings::Mode,
-    pins,
     watchdog::{Attachment, frames::Finding},
 };
 

@@ -8,9 +8,8 @@ use knock_common::layout::{ALLOW_MAX, FlowKey, GrantKey};
 use crate::{
     carry::{self, Carried},
     compile::{Numbers, Tables},
-    firewall::Firewall,
     host::{clock, sockets},
-    maps,
+    kernel::{maps, program::Firewall},
 };
 
 /// Writes the entries that existing grants need in this configuration; those that they needed stay

@@ -10,12 +10,9 @@ use super::{Preparation, Prepared};
 use crate::{
     admission,
     attach::{self, Attached},
-    firewall,
     host::{interface, os_error},
-    instance::Instance,
+    kernel::{instance::Instance, pins, program, registry::Registry},
     model::settings::Mode,
-    pins,
-    registry::Registry,
     start::Plan,
 };
 
@@ -75,7 +72,7 @@ impl<'a> Kept<'a> {
             Some(_) => instance.next_program(),
             None => instance.program(),
         };
-        let program = firewall::pinned(&path).ok()?;
+        let program = program::pinned(&path).ok()?;
         Some(Self {
             instance,
             registry,

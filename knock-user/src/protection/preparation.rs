@@ -7,14 +7,16 @@ use anyhow::{Result, bail};
 use super::How;
 use crate::{
     compile::{Numbers, Tables},
-    firewall::{Firewall, Options},
     host::{
         clock,
         interface::{self, Interface},
     },
-    instance::Instance,
+    kernel::{
+        instance::Instance,
+        program::{Firewall, Options},
+        registry::Registry,
+    },
     moving::Kept,
-    registry::Registry,
     sequences::replay_cache::{Floor, Opened, Replay},
     start::Plan,
 };

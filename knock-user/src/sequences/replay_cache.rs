@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     host::{clock, os_error, private_files},
-    instance::{Instance, RUN},
+    kernel::instance::{Instance, RUN},
     sequences::one_time,
 };
 

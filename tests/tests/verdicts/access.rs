@@ -11,7 +11,7 @@ use knock_tests::{
     frame::{ACK, FIN, PSH, RST, SYN_ACK},
     kernel::now,
 };
-use knock_user::firewall::Options;
+use knock_user::kernel::program::Options;
 
 use crate::table::{
     Family, Place, Row,

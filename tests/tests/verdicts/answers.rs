@@ -14,7 +14,7 @@ use knock_tests::{
     kernel::{Kernel, compile, now},
     random::{Random, number},
 };
-use knock_user::firewall::Options;
+use knock_user::kernel::program::Options;
 
 const CONFIG: &str = r#"
     decoys = { ports = ["tcp/2222", "udp/2223"] }

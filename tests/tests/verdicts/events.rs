@@ -12,7 +12,7 @@ use knock_tests::{
     frame::eth,
     kernel::{Kernel, now},
 };
-use knock_user::firewall::Options;
+use knock_user::kernel::program::Options;
 use nix::{
     sched::{CpuSet, sched_getaffinity, sched_setaffinity},
     unistd::Pid,

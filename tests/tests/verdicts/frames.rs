@@ -9,7 +9,7 @@ use knock_tests::{
     kernel::{FRAME_LEAST, Kernel},
     shapes,
 };
-use knock_user::firewall::Options;
+use knock_user::kernel::program::Options;
 
 use crate::{
     knocks::opens_ssh,

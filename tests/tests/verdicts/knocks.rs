@@ -5,7 +5,7 @@ use knock_common::Reason::{
     OtherFlags, Refreshed, Restarted, Scanned, TooLate, WrongKnock,
 };
 use knock_tests::frame::{ACK, FIN, RST, SYN, SYN_ACK, URG};
-use knock_user::firewall::Options;
+use knock_user::kernel::program::Options;
 
 use crate::table::{
     Family,

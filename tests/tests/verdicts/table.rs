@@ -15,7 +15,7 @@ use knock_tests::{
     frame::{ACK, Frame, SYN, eth},
     kernel::{Kernel, compile, now},
 };
-use knock_user::{compile::Tables, firewall::Options};
+use knock_user::{compile::Tables, kernel::program::Options};
 
 /// A packet of the row's source, or of its neighbour.
 #[derive(Clone, Copy)]

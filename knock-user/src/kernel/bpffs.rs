@@ -17,7 +17,7 @@ use nix::{
     unistd::{AccessFlags, Uid, User, faccessat},
 };
 
-use crate::instance::RUN;
+use crate::kernel::instance::RUN;
 
 /// Where systemd mounts it, and everybody looks for it.
 pub const MOUNT_POINT: &str = "/sys/fs/bpf";

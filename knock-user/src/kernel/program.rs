@@ -27,12 +27,14 @@ use crate::{
     admission,
     attach::{self, Attached},
     compile::{Difference, Tables},
-    gate,
     host::{clock, interface::Interface, os_error, random},
-    instance::Instance,
-    maps::{self, Counters, Plain, Table},
+    kernel::{
+        barrier,
+        instance::Instance,
+        maps::{self, Counters, Plain, Table},
+        pins,
+    },
     model::settings::Mode,
-    pins,
 };
 
 mod copies;
@@ -209,7 +211,7 @@ impl Firewall {
         for (name, one) in self.ebpf.programs_mut() {
             match name {
                 admission::PROGRAM => program = Some(one),
-                gate::PROGRAM => gate = Some(one),
+                barrier::PROGRAM => gate = Some(one),
                 _ => {}
             }
         }
@@ -222,7 +224,10 @@ impl Firewall {
 
     /// The program of the gate.
     fn gate(&mut self) -> Result<&mut SchedClassifier> {
-        let gate = self.ebpf.program_mut(gate::PROGRAM).context(INCOMPLETE)?;
+        let gate = self
+            .ebpf
+            .program_mut(barrier::PROGRAM)
+            .context(INCOMPLETE)?;
         Ok(gate.try_into()?)
     }
 

@@ -5,9 +5,7 @@ use std::{fs, time::Duration};
 
 use crate::{
     host::{interface, netns::Living},
-    instance::Instance,
-    pins,
-    registry::Registry,
+    kernel::{instance::Instance, pins, registry::Registry},
 };
 
 /// Files without pins that are younger may be those of a start.

@@ -15,8 +15,10 @@ use super::{Firewall, program, rejected};
 use crate::{
     attach,
     host::clock,
-    instance::Instance,
-    pins::{self, Pinned},
+    kernel::{
+        instance::Instance,
+        pins::{self, Pinned},
+    },
 };
 
 /// How long to wait before loading is tried again, in milliseconds.

@@ -31,15 +31,17 @@ use knock_common::layout;
 use nix::libc;
 
 use crate::{
-    bpffs::{self, DIRECTORY as PINS},
     control::Misuse,
-    gate,
     host::{
         interface::{self, Interface},
         netns, os_error, private_files,
     },
-    pins,
-    registry::Registry,
+    kernel::{
+        barrier,
+        bpffs::{self, DIRECTORY as PINS},
+        pins,
+        registry::Registry,
+    },
 };
 
 /// Where the files of all instances are.
@@ -416,7 +418,7 @@ impl Instance {
     pub fn remove(&self) -> Result<()> {
         let programs = self.attached();
         // The links first: without maps they would still protect, the other way round they can't.
-        gate::open_all(self)?;
+        barrier::open_all(self)?;
         for directory in [self.links(), self.gates(), self.maps(), self.pins()] {
             for name in names_in(&directory)? {
                 let path = directory.join(name);

@@ -18,8 +18,7 @@ use aya::{
 
 use crate::{
     host::interface::{self, Interface},
-    instance::Instance,
-    pins,
+    kernel::{instance::Instance, pins},
 };
 
 /// The name of the program, by which a filter is found again.

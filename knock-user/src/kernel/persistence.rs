@@ -9,9 +9,9 @@ use anyhow::{Result, bail};
 use nix::sys::stat::{major, minor};
 
 use crate::{
-    bpffs::{self, DIRECTORY, MOUNT_POINT},
     cli::OnExit,
     host::netns,
+    kernel::bpffs::{self, DIRECTORY, MOUNT_POINT},
 };
 
 /// The inode number of the host's own PID namespace (`PROC_PID_INIT_INO`).

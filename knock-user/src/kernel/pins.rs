@@ -17,7 +17,10 @@ use knock_common::{
 };
 use knock_sequence::{PortSet, Ports};
 
-use crate::{host::interface::Interface, instance::Instance, maps::Plain};
+use crate::{
+    host::interface::Interface,
+    kernel::{instance::Instance, maps::Plain},
+};
 
 /// A map that all configurations of an instance share.
 #[derive(Clone, Copy, Debug, PartialEq)]
