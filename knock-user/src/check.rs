@@ -12,9 +12,11 @@ use knock_sequence::{Ports, duration::spell, one_time::Book};
 use crate::{
     compile,
     config::{self, Checked, Lines},
-    coverage::{self, State},
-    guards,
     host::{Host, interface},
+    interfaces::{
+        coverage::{self, State},
+        guards,
+    },
     kernel::{instance::Instance, pins},
     model::settings::{Door, Effect, Moving, OneTime, Settings, Verify},
     sequences::one_time,

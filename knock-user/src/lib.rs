@@ -4,8 +4,6 @@
 //! seq.toml ─▶ config (what it means) ─▶ compile (what the kernel reads) ─▶ firewall (maps, links)
 //! EVENTS ─▶ daemon ─▶ ledger (what is open) ─▶ console, commands
 //! ```
-pub mod admission;
-pub mod attach;
 pub mod carry;
 pub mod check;
 pub mod cli;
@@ -14,15 +12,13 @@ pub mod compile;
 pub mod config;
 pub mod console;
 pub mod control;
-pub mod coverage;
 #[cfg(feature = "object")]
 pub mod daemon;
-pub mod driver;
 pub mod explain;
 pub mod generate;
-pub mod guards;
 pub mod host;
 pub mod import;
+pub mod interfaces;
 pub mod kernel;
 pub mod ledger;
 pub mod log_files;
@@ -41,4 +37,3 @@ pub mod texts;
 mod toml_text;
 #[cfg(feature = "object")]
 pub mod unconfirmed;
-pub mod watchdog;

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result};
 use clap::Parser as _;
 use jiff::tz::TimeZone;
 use knock_user::{
-    admission, check,
+    check,
     cli::{Cli, Command, LogFormat, Run},
     console::{Console, Stamp, Style, watch::Watchers},
     control::{Access, BadFile, Misuse, Server, client::Outcome},
@@ -21,6 +21,7 @@ use knock_user::{
         service_manager::{self, Stderr},
     },
     import,
+    interfaces::admission,
     kernel::{bpffs, instance::Instance, leftovers, persistence::Persistence, pins},
     log_files::LogFiles,
     model::{problem::Problems, terminal::harmless_lines},

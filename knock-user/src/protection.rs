@@ -32,10 +32,9 @@ pub use self::{
     preparation::{Preparation, Prepared},
 };
 use crate::{
-    admission::Refusal,
-    attach::Attached,
     compile::Tables,
     host::os_error,
+    interfaces::{admission::Refusal, attach::Attached, watchdog::Watchdog},
     kernel::{
         instance::{Instance, Locked},
         maps,
@@ -46,7 +45,6 @@ use crate::{
     moving::Kept,
     sequences::{one_time::Standing, replay_cache::Replay},
     start::Plan,
-    watchdog::Watchdog,
 };
 
 /// How a program is put in place.

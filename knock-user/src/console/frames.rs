@@ -4,8 +4,8 @@ use std::io::Write;
 
 use super::{Console, What, record::Record};
 use crate::{
+    interfaces::watchdog::{frames::Finding, shortfall_text},
     model::{terminal::harmless, text::list},
-    watchdog::{frames::Finding, shortfall_text},
 };
 
 impl<W: Write> Console<W> {

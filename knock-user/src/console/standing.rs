@@ -6,7 +6,7 @@ use knock_sequence::duration::{spell, spell_short};
 
 use super::{Console, What, record::Record, telling::Line};
 use crate::{
-    admission::Refusal,
+    interfaces::admission::Refusal,
     ledger::Adopted,
     model::{
         terminal::harmless,

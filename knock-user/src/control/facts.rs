@@ -15,7 +15,7 @@ use knock_common::{
 use super::answers::{Counter, Grants, Held, Interface, Status};
 use crate::{
     console::Attached,
-    coverage::{Coverage, State},
+    interfaces::coverage::{Coverage, State},
     kernel::registry::Registry,
     ledger::Open,
 };

@@ -14,7 +14,7 @@ use knock_sequence::duration::spell_short;
 
 use super::answers::{Shortfall, Status};
 use crate::{
-    commands, config, coverage::State, host::os_error, kernel::registry::Registry,
+    commands, config, host::os_error, interfaces::coverage::State, kernel::registry::Registry,
     model::text::about,
 };
 

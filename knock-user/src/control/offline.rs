@@ -14,8 +14,8 @@ use super::{
     health::{self, Circumstances},
 };
 use crate::{
-    coverage::{self, Coverage, State},
     host::clock,
+    interfaces::coverage::{self, Coverage, State},
     kernel::{
         instance::Instance,
         maps::{self, Counters, Table},

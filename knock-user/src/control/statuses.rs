@@ -12,7 +12,7 @@ use super::{
     protocol::{Answer, Incoming, Request},
     text::Told,
 };
-use crate::{coverage, host::os_error, kernel::instance::Instance};
+use crate::{host::os_error, interfaces::coverage, kernel::instance::Instance};
 
 /// How long a process may take to say how it is, before it counts as one that hangs.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -11,7 +11,7 @@ use super::{
     protocol::Answer,
 };
 use crate::{
-    coverage::State,
+    interfaces::coverage::State,
     model::{
         terminal::harmless,
         text::{about, count, list, verb},

@@ -11,10 +11,9 @@ use knock_sequence::Ports;
 
 use super::{Daemon, making::Ready, ports, trial::Trial};
 use crate::{
-    admission::Refusal,
-    attach::Attached,
     compile,
     host::{clock, os_error},
+    interfaces::{admission::Refusal, attach::Attached},
     model::settings::{Door, Settings},
     protection::{Ended, Put},
     sequences::clock_skew::Drift,

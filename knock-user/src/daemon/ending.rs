@@ -8,11 +8,11 @@ use super::{Daemon, Outcome, STOP_LIMIT, tell_report};
 use crate::{
     cli::OnExit,
     commands::Occasion,
-    coverage::State,
     host::{
         clock,
         interface::{self, Interface},
     },
+    interfaces::coverage::State,
     kernel::{
         instance::Instance,
         persistence::{Lifetime, Persistence},

@@ -11,8 +11,8 @@ use crate::{
         clock,
         link_events::{LinkChange, LinkChangeKind, LinkWatch},
     },
+    interfaces::watchdog::resume::Resume,
     kernel::program::LoadedCopy,
-    watchdog::resume::Resume,
 };
 
 /// What can cost a driver the program, watched from before the program is attached.

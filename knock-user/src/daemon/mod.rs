@@ -23,13 +23,13 @@ use tokio::{
 };
 
 use crate::{
-    attach::Attached,
     cli::Run,
     commands::{Report, Runner},
     compile,
     console::{self, Console, DoorText, Named},
     control::{Reply, Request, Server},
     host::{clock, os_error, service_manager},
+    interfaces::attach::Attached,
     kernel::{persistence::Persistence, program::LoadedCopy},
     ledger::Ledger,
     log_files::LogFiles,

@@ -8,8 +8,8 @@ use knock_sequence::duration::spell_short;
 
 use super::Daemon;
 use crate::{
-    coverage::{Coverage, State},
     host::{clock, os_error, service_manager},
+    interfaces::coverage::{Coverage, State},
     model::text::{about, list},
 };
 

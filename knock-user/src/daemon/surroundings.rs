@@ -8,8 +8,8 @@ use tokio::sync::oneshot;
 
 use super::Daemon;
 use crate::{
-    guards,
     host::{self, Reading, addresses::Link, clock},
+    interfaces::guards,
 };
 
 /// How often it is looked which ports of the host are open, in milliseconds.

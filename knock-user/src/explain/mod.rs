@@ -15,7 +15,7 @@ use knock_sequence::Knock;
 
 use crate::{
     control::{answers::Explanation, facts},
-    coverage::{Coverage, State},
+    interfaces::coverage::{Coverage, State},
     model::settings::Settings,
 };
 

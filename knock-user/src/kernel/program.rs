@@ -24,10 +24,12 @@ use knock_common::{
 use knock_sequence::Knock;
 
 use crate::{
-    admission,
-    attach::{self, Attached},
     compile::{Difference, Tables},
     host::{clock, interface::Interface, os_error, random},
+    interfaces::{
+        admission,
+        attach::{self, Attached},
+    },
     kernel::{
         barrier,
         instance::Instance,

@@ -11,13 +11,15 @@ use super::{
     preparation::numbers,
 };
 use crate::{
-    admission::Refusal,
-    attach::{self, Attached},
     compile::{self, Numbers, Tables},
     config,
     host::{
         interface::{self, Interface},
         netns, os_error,
+    },
+    interfaces::{
+        admission::Refusal,
+        attach::{self, Attached},
     },
     kernel::{
         barrier,

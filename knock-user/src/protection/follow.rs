@@ -6,12 +6,14 @@ use anyhow::{Context as _, Result};
 
 use super::{Followed, Held, Protection};
 use crate::{
-    admission::{self, Refusal},
-    attach,
-    coverage::{self, Coverage, State},
     host::{
         interface::{self, Interface},
         os_error,
+    },
+    interfaces::{
+        admission::{self, Refusal},
+        attach,
+        coverage::{self, Coverage, State},
     },
     kernel::{
         barrier, bpffs,

@@ -4,8 +4,8 @@ use anyhow::{Result, bail};
 
 use super::change::Change;
 use crate::{
-    admission::{self, Refusal},
     host::interface::{self, Interface},
+    interfaces::admission::{self, Refusal},
     kernel::pins,
 };
 

@@ -5,17 +5,19 @@ use tokio::sync::oneshot;
 
 use super::Protection;
 use crate::{
-    attach::Attached,
-    coverage::State,
-    driver,
     host::{
         interface::{self, Interface},
         link_events::{LinkChange, LinkChangeKind},
         os_error,
     },
+    interfaces::{
+        attach::Attached,
+        coverage::State,
+        driver,
+        watchdog::{Attachment, frames::Finding},
+    },
     kernel::{pins, program::LoadedCopy},
     model::settings::Mode,
-    watchdog::{Attachment, frames::Finding},
 };
 
 /// What was noticed of the frames of an interface.

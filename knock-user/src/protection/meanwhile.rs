@@ -8,9 +8,11 @@ use aya::programs::Xdp;
 
 use super::{Preparation, Prepared};
 use crate::{
-    admission,
-    attach::{self, Attached},
     host::{interface, os_error},
+    interfaces::{
+        admission,
+        attach::{self, Attached},
+    },
     kernel::{instance::Instance, pins, program, registry::Registry},
     model::settings::Mode,
     start::Plan,

@@ -13,8 +13,8 @@ use tokio::sync::oneshot;
 
 use super::{Firewall, program, rejected};
 use crate::{
-    attach,
     host::clock,
+    interfaces::attach,
     kernel::{
         instance::Instance,
         pins::{self, Pinned},

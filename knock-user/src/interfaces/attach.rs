@@ -12,8 +12,8 @@ use aya::programs::{
 use nix::errno::Errno;
 
 use crate::{
-    admission, driver,
     host::interface::{self, Interface},
+    interfaces::{admission, driver},
     kernel::{barrier, bpffs, instance::Instance, pins},
     model::settings::Mode,
 };

@@ -5,14 +5,16 @@
 use anyhow::Result;
 
 use crate::{
-    admission::{self, Refusal},
     host::interface::{self, Interface},
+    interfaces::{
+        admission::{self, Refusal},
+        watchdog::{self, Shortfall},
+    },
     kernel::{
         barrier,
         instance::Instance,
         pins::{self, Pinned},
     },
-    watchdog::{self, Shortfall},
 };
 
 /// An interface that is asked for, and what is true of it.
