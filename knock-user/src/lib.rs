@@ -21,11 +21,9 @@ pub mod import;
 pub mod interfaces;
 pub mod kernel;
 pub mod ledger;
-pub mod log_files;
 pub mod model;
 #[cfg(feature = "object")]
 pub mod moving;
-pub mod output;
 #[cfg(feature = "object")]
 pub mod protection;
 pub mod sequences;

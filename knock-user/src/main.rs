@@ -12,7 +12,12 @@ use jiff::tz::TimeZone;
 use knock_user::{
     check,
     cli::{Cli, Command, LogFormat, Run},
-    console::{Console, Stamp, Style, watch::Watchers},
+    console::{
+        Console, Stamp, Style,
+        log_files::LogFiles,
+        stdout::{Output, Unread},
+        watch::Watchers,
+    },
     control::{Access, BadFile, Misuse, Server, client::Outcome},
     daemon::{Daemon, Signals, Watches},
     generate::{self, Unsuitable},
@@ -23,9 +28,7 @@ use knock_user::{
     import,
     interfaces::admission,
     kernel::{bpffs, instance::Instance, leftovers, persistence::Persistence, pins},
-    log_files::LogFiles,
     model::{problem::Problems, terminal::harmless_lines},
-    output::{Output, Unread},
     protection::Protection,
     sequences::next_line_server::Index,
     session,

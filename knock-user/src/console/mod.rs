@@ -29,20 +29,22 @@ use crate::model::{
     text::count,
 };
 
+pub mod event_lines;
 mod frames;
 mod knockd;
+pub mod lifecycle_lines;
+pub mod log_files;
 mod quota;
 mod record;
 mod repeats;
-mod standing;
-mod telling;
+pub mod stdout;
 pub mod watch;
 
+use self::event_lines::Line;
 use quota::{LeftOut, Quota};
 use record::Record;
 pub use record::What;
 use repeats::Repeats;
-use telling::Line;
 use watch::Watchers;
 
 /// Wider sources do not widen their column: an IPv6 address with all its digits is rare.

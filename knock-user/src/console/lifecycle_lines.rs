@@ -4,7 +4,7 @@ use std::{io::Write, net::IpAddr, time::Duration};
 
 use knock_sequence::duration::{spell, spell_short};
 
-use super::{Console, What, record::Record, telling::Line};
+use super::{Console, What, event_lines::Line, record::Record};
 use crate::{
     interfaces::admission::Refusal,
     ledger::Adopted,
