@@ -4,7 +4,8 @@
 //! seq.toml ─▶ config (what it means) ─▶ compile (what the kernel reads) ─▶ firewall (maps, links)
 //! EVENTS ─▶ daemon ─▶ ledger (what is open) ─▶ console, commands
 //! ```
-pub mod carry;
+#[cfg(feature = "object")]
+pub mod apply;
 pub mod check;
 pub mod cli;
 pub mod commands;
@@ -22,16 +23,6 @@ pub mod interfaces;
 pub mod kernel;
 pub mod ledger;
 pub mod model;
-#[cfg(feature = "object")]
-pub mod moving;
-#[cfg(feature = "object")]
-pub mod protection;
 pub mod sequences;
-pub mod session;
-#[cfg(feature = "object")]
-pub mod start;
 pub mod strength;
-pub mod texts;
 mod toml_text;
-#[cfg(feature = "object")]
-pub mod unconfirmed;

@@ -10,6 +10,11 @@ use anyhow::{Context as _, Result};
 use clap::Parser as _;
 use jiff::tz::TimeZone;
 use knock_user::{
+    apply::{
+        Protection, own_session,
+        plan::Plan,
+        unconfirmed::{self, Start},
+    },
     check,
     cli::{Cli, Command, LogFormat, Run},
     console::{
@@ -29,11 +34,7 @@ use knock_user::{
     interfaces::admission,
     kernel::{bpffs, instance::Instance, leftovers, persistence::Persistence, pins},
     model::{problem::Problems, terminal::harmless_lines},
-    protection::Protection,
     sequences::next_line_server::Index,
-    session,
-    start::Plan,
-    unconfirmed::{self, Start},
 };
 use tracing::Level;
 use tracing_subscriber::{
@@ -171,7 +172,7 @@ fn stamp() -> Stamp {
 
 /// Says what becomes of the connection over which this is typed, before anything is attached.
 fn warn_of_own_session(plan: &Plan) {
-    let fate = session::own().map(|connection| session::fate(connection, plan.settings()));
+    let fate = own_session::own().map(|connection| own_session::fate(connection, plan.settings()));
     if let Some(warning) = fate.and_then(|fate| fate.warning()) {
         tracing::warn!("{warning}");
     }

@@ -21,6 +21,7 @@ use knock_common::{
     time::Moment,
 };
 use knock_user::{
+    apply::dynamic::Sources,
     compile::{self, Given, Numbers, Tables},
     config,
     host::{Host, clock},
@@ -28,7 +29,6 @@ use knock_user::{
         maps::{self, Table},
         program::{Firewall, Options},
     },
-    moving::Sources,
 };
 use nix::{
     sched::{CloneFlags, unshare},

@@ -11,13 +11,12 @@ use knock_sequence::Ports;
 
 use super::{Daemon, making::Ready, ports, trial::Trial};
 use crate::{
+    apply::{Ended, Put, plan::Plan},
     compile,
     host::{clock, os_error},
     interfaces::{admission::Refusal, attach::Attached},
     model::settings::{Door, Settings},
-    protection::{Ended, Put},
     sequences::clock_skew::Drift,
-    start::Plan,
 };
 
 /// Grants that a reload ended and that are told, each in a line.

@@ -13,14 +13,13 @@ use tokio::sync::oneshot;
 
 use super::{Daemon, trial::Trial};
 use crate::{
+    apply::{How, Prepared, plan::Plan},
     config,
     control::{
         Access, Answer, Call, Reply, Server,
         answers::{Confirmed, Reloaded},
     },
     host::{clock, os_error, service_manager},
-    protection::{How, Prepared},
-    start::Plan,
 };
 
 /// A configuration that can be put in place.

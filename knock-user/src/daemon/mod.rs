@@ -23,6 +23,7 @@ use tokio::{
 };
 
 use crate::{
+    apply::{Protection, Put, plan::Plan},
     cli::Run,
     commands::{Report, Runner},
     compile,
@@ -33,9 +34,7 @@ use crate::{
     kernel::{persistence::Persistence, program::LoadedCopy},
     ledger::Ledger,
     model::settings::{Door, Settings},
-    protection::{Protection, Put},
     sequences::{clock_skew::Drift, next_line_server::Index},
-    start::Plan,
 };
 
 mod asked;

@@ -12,9 +12,9 @@ use super::{
     making::{Purpose, Ready},
 };
 use crate::{
+    apply::plan::Plan,
     control::{Answer, Call, Reply, answers::Confirmed, facts::Clock},
     host::{clock, os_error},
-    start::Plan,
 };
 
 /// How long before its end a trial is announced once more, in milliseconds.

@@ -320,7 +320,7 @@ impl Instance {
         self.run("json")
     }
 
-    /// The text of the configuration that was settled last; see [`crate::texts`].
+    /// The text of the configuration that was settled last; see [`crate::apply::texts`].
     pub(crate) fn settled_text(&self) -> PathBuf {
         self.run("settled")
     }

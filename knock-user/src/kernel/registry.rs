@@ -53,7 +53,7 @@ pub struct Registry {
     #[serde(default)]
     pub namespace: Option<u64>,
     /// The digest of the text of the configuration, from wherever it was read; see
-    /// [`crate::texts`]. None if an older version wrote this.
+    /// [`crate::apply::texts`]. None if an older version wrote this.
     #[serde(default)]
     pub text: Option<u64>,
     /// The kernel's ids of the loaded copies of the program that has this configuration; empty if

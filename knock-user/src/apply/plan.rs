@@ -13,6 +13,7 @@ use knock_sequence::Knock;
 use rand::Rng as _;
 
 use crate::{
+    apply::{How, dynamic::Kept},
     cli::Run,
     compile::{self, Before, Conflict, Given, Numbers, Sequences, Tables},
     config::{self, Checked},
@@ -20,8 +21,6 @@ use crate::{
     host::{Host, Reading, addresses::Link, clock, random, tracked},
     interfaces::guards,
     model::settings::{Door, Effect, Exempt, Settings},
-    moving::Kept,
-    protection::How,
     sequences::replay_cache::Floor,
 };
 

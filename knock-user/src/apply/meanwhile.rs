@@ -8,6 +8,7 @@ use aya::programs::Xdp;
 
 use super::{Preparation, Prepared};
 use crate::{
+    apply::plan::Plan,
     host::{interface, os_error},
     interfaces::{
         admission,
@@ -15,7 +16,6 @@ use crate::{
     },
     kernel::{instance::Instance, pins, program, registry::Registry},
     model::settings::Mode,
-    start::Plan,
 };
 
 /// How long an interface may be there before it is noticed.

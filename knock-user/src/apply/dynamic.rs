@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result};
 use knock_common::layout::{SPENT_MAX, SpentKey};
 
 use crate::{
+    apply::plan::Plan,
     compile::{Conflict, Difference, Sequences, Tables},
     config::Lines,
     host::clock,
@@ -20,7 +21,6 @@ use crate::{
         replay_cache::{FORGOTTEN_MS, Floor},
         time_based::{Clocks, Timed},
     },
-    start::Plan,
 };
 
 /// For how long a sequence is good without this process, which alone can put it away, in

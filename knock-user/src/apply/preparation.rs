@@ -6,6 +6,7 @@ use anyhow::{Result, bail};
 
 use super::How;
 use crate::{
+    apply::{dynamic::Kept, plan::Plan},
     compile::{Numbers, Tables},
     host::{
         clock,
@@ -16,9 +17,7 @@ use crate::{
         program::{Firewall, Options},
         registry::Registry,
     },
-    moving::Kept,
     sequences::replay_cache::{Floor, Opened, Replay},
-    start::Plan,
 };
 
 /// What is needed to make a configuration ready. That takes long for a large one, changes nothing,

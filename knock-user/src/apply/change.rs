@@ -11,6 +11,7 @@ use super::{
     preparation::numbers,
 };
 use crate::{
+    apply::{dynamic::Kept, plan::Plan, texts},
     compile::{self, Numbers, Tables},
     config,
     host::{
@@ -29,9 +30,6 @@ use crate::{
         registry::{Fallback, Registry},
     },
     model::settings::Mode,
-    moving::Kept,
-    start::Plan,
-    texts,
 };
 
 /// What takes which place.

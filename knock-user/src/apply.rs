@@ -5,14 +5,23 @@
 //! share; then each interface's link is given to the new program in one step. A packet is judged by
 //! the old program with the old maps or by the new one with the new maps, never by half of each.
 
+pub mod carry_grants;
 mod change;
+#[cfg(feature = "object")]
+pub mod dynamic;
 mod ending;
 mod follow;
 mod found;
 mod frames;
 mod given;
 mod meanwhile;
+pub mod own_session;
+#[cfg(feature = "object")]
+pub mod plan;
 mod preparation;
+pub mod texts;
+#[cfg(feature = "object")]
+pub mod unconfirmed;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -32,6 +41,7 @@ pub use self::{
     preparation::{Preparation, Prepared},
 };
 use crate::{
+    apply::{dynamic::Kept, plan::Plan},
     compile::Tables,
     host::os_error,
     interfaces::{admission::Refusal, attach::Attached, watchdog::Watchdog},
@@ -42,9 +52,7 @@ use crate::{
         registry::Registry,
     },
     model::settings::Mode,
-    moving::Kept,
     sequences::{one_time::Standing, replay_cache::Replay},
-    start::Plan,
 };
 
 /// How a program is put in place.

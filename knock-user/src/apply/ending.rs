@@ -4,10 +4,12 @@ use anyhow::Result;
 
 use super::{Ended, Protection, Unsettled, change, given::remove_all};
 use crate::{
-    carry::{self, Carried},
+    apply::{
+        carry_grants::{self, Carried},
+        texts, unconfirmed,
+    },
     host::{clock, interface},
     kernel::{pins, registry::Registry},
-    texts, unconfirmed,
 };
 
 impl Protection {
@@ -58,7 +60,7 @@ impl Protection {
         let held = self.firewall.grants()?;
         let now_ms = clock::boot_ms();
         let Carried { remove, ended, .. } =
-            carry::grants(&held, &self.registry.numbers, &tables, now_ms);
+            carry_grants::grants(&held, &self.registry.numbers, &tables, now_ms);
         remove_all(&mut self.firewall, remove)?;
         let mut released = Vec::new();
         for interface in self.instance.linked() {

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, bail};
 use knock_common::layout::{ALLOW_MAX, FlowKey, GrantKey};
 
 use crate::{
-    carry::{self, Carried},
+    apply::carry_grants::{self, Carried},
     compile::{Numbers, Tables},
     host::{clock, sockets},
     kernel::{maps, program::Firewall},
@@ -16,7 +16,7 @@ use crate::{
 /// until it is settled.
 pub(super) fn give(firewall: &mut Firewall, known: &Numbers, tables: &Tables) -> Result<()> {
     let held = firewall.grants()?;
-    let Carried { write, .. } = carry::grants(&held, known, tables, clock::boot_ms());
+    let Carried { write, .. } = carry_grants::grants(&held, known, tables, clock::boot_ms());
     let there: HashSet<_> = held.iter().map(|(key, _)| *key).collect();
     let more = write.keys().filter(|key| !there.contains(key)).count();
     if there.len().saturating_add(more) > ALLOW_MAX as usize {

@@ -2,13 +2,14 @@
 //! left on trial, or half put in place.
 //!
 //! The registry says what is on trial, until when, and what was in force before; the program of the
-//! configuration before is pinned, and its text is kept ([`crate::texts`]). Nothing of that depends on
+//! configuration before is pinned, and its text is kept ([`crate::apply::texts`]). Nothing of that depends on
 //! a process, so any later one can go back, or continue the trial.
 
 use anyhow::{Context as _, Result};
 use aya::programs::ProgramInfo;
 
 use crate::{
+    apply::{How, plan::Plan, texts},
     cli::Run,
     config::{self, Checked},
     control::facts::Clock,
@@ -22,9 +23,6 @@ use crate::{
         pins, program,
         registry::{Fallback, Registry},
     },
-    protection::How,
-    start::Plan,
-    texts,
 };
 
 /// What a start puts in place.
