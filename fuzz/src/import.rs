@@ -7,8 +7,8 @@ use knock_common::packet::Protocol;
 use knock_sequence::Ports;
 use knock_user::{
     config,
-    import::{self, Imported},
     model::settings::Door,
+    tools::import::{self, Imported},
 };
 
 use crate::text::assert_harmless;

@@ -6,7 +6,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use knock_sequence::duration;
 
-use crate::{control::client::Ask, generate, model::settings::Mode};
+use crate::{control::client::Ask, model::settings::Mode, tools::generate};
 
 /// Where the configuration is unless `--config` names another file.
 const CONFIG: &str = "/etc/knock/seq.toml";

@@ -6,7 +6,6 @@
 //! ```
 #[cfg(feature = "object")]
 pub mod apply;
-pub mod check;
 pub mod cli;
 pub mod commands;
 pub mod compile;
@@ -16,13 +15,11 @@ pub mod control;
 #[cfg(feature = "object")]
 pub mod daemon;
 pub mod explain;
-pub mod generate;
 pub mod host;
-pub mod import;
 pub mod interfaces;
 pub mod kernel;
 pub mod ledger;
 pub mod model;
 pub mod sequences;
 pub mod strength;
-mod toml_text;
+pub mod tools;

@@ -15,7 +15,6 @@ use knock_user::{
         plan::Plan,
         unconfirmed::{self, Start},
     },
-    check,
     cli::{Cli, Command, LogFormat, Run},
     console::{
         Console, Stamp, Style,
@@ -25,16 +24,19 @@ use knock_user::{
     },
     control::{Access, BadFile, Misuse, Server, client::Outcome},
     daemon::{Daemon, Signals, Watches},
-    generate::{self, Unsuitable},
     host::{
         clock, os_error, privileges,
         service_manager::{self, Stderr},
     },
-    import,
     interfaces::admission,
     kernel::{bpffs, instance::Instance, leftovers, persistence::Persistence, pins},
     model::{problem::Problems, terminal::harmless_lines},
     sequences::next_line_server::Index,
+    tools::{
+        check,
+        generate::{self, Unsuitable},
+        import,
+    },
 };
 use tracing::Level;
 use tracing_subscriber::{

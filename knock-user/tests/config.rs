@@ -14,10 +14,10 @@ use std::{
 };
 
 use knock_user::{
-    check,
     compile::{Given, Numbers, compile},
     config,
     host::Host,
+    tools::check,
 };
 
 /// What is said about a file.

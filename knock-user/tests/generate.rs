@@ -11,9 +11,9 @@ use clap::Parser;
 use knock_common::packet::Protocol;
 use knock_sequence::Knock;
 use knock_user::{
-    config::{self},
-    generate::{self, Generated, Options, Unsuitable},
+    config,
     host::Host,
+    tools::generate::{self, Generated, Options, Unsuitable},
 };
 use rand::{SeedableRng as _, rngs::StdRng};
 

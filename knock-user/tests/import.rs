@@ -15,8 +15,8 @@ use std::{
 
 use knock_user::{
     config,
-    import::{self, Imported},
     model::settings::Effect,
+    tools::import::{self, Imported},
 };
 use proptest::prelude::*;
 

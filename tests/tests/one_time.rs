@@ -661,7 +661,7 @@ fn knockd_beside_us() {
              command = iptables -A INPUT -s %IP% -p tcp --dport 80 -j ACCEPT\n"
         );
         fs::write(&conf, &text).unwrap();
-        let toml = knock_user::import::import(&text, "knockd.conf")
+        let toml = knock_user::tools::import::import(&text, "knockd.conf")
             .unwrap()
             .toml;
 

@@ -21,7 +21,7 @@ pub use self::draw::{Unsuitable, Urn};
 use crate::{
     config::{self, Checked},
     strength::{Strength, View},
-    toml_text::{comment, commented, list, string},
+    tools::toml_text::{comment, commented, list, string},
 };
 
 /// Fewer are soon guessed.

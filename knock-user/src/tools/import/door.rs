@@ -15,7 +15,7 @@ use super::{
 use crate::{
     config::WITHIN_MOST,
     model::{problem::Problem, value::spell_flags},
-    toml_text::{list, string},
+    tools::toml_text::{list, string},
 };
 
 /// What knockd takes if no time is written.

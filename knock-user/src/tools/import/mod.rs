@@ -32,7 +32,7 @@ use crate::{
     config,
     host::os_error,
     model::problem::{Problem, Problems},
-    toml_text::{comment, commented, list},
+    tools::toml_text::{comment, commented, list},
 };
 
 /// Where knockd listens if nobody says anything else.

@@ -326,7 +326,7 @@ fn ufw(words: &[&str]) -> Option<Rule> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::import::shell;
+    use crate::tools::import::shell;
 
     /// `open tcp/22`, or nothing.
     fn told(line: &str) -> String {
