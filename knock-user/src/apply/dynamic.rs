@@ -12,7 +12,7 @@ use knock_common::layout::{SPENT_MAX, SpentKey};
 use crate::{
     apply::plan::Plan,
     compile::{Conflict, Difference, Sequences, Tables},
-    config::Lines,
+    config::one_time_lines::Lines,
     host::clock,
     kernel::{maps, program::Firewall},
     model::settings::{Door, Moving, Sequence, Settings},

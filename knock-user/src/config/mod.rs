@@ -6,17 +6,17 @@
 //!
 //! A file is read and checked as a whole: everything that is wrong with it is told at once.
 
-mod advice;
 mod door;
-mod file;
-mod files;
+pub mod one_time_lines;
 mod otp;
+pub mod otp_rules;
 mod purpose;
-mod ranges;
+pub mod reader;
 mod rules;
 mod scans;
 mod section;
 mod statements;
+pub mod warnings;
 
 use std::{
     fs::File,
@@ -28,8 +28,8 @@ use std::{
 };
 
 pub(crate) use self::door::WITHIN_MOST;
-use self::file::Places;
-pub(crate) use self::{files::Lines, scans::is_scan};
+use self::reader::Places;
+pub(crate) use self::{one_time_lines::Lines, scans::is_scan};
 pub use crate::model::problem::{Problem, Problems};
 use crate::{
     compile::Conflict,
@@ -180,7 +180,7 @@ fn bytes_of(file: File) -> io::Result<Vec<u8>> {
 /// Everything that is wrong with it.
 pub fn parse(text: &str, file: &str) -> Result<Checked, Problems> {
     let mut report = Report::new(text);
-    let read = file::read(text, &mut report);
+    let read = reader::read(text, &mut report);
     if let Some(read) = &read {
         rules::check(read, &mut report);
     }
@@ -218,7 +218,7 @@ impl Checked {
 
     /// What is unwise in it on a certain host, in the order of the lines.
     pub fn warnings(&self, host: &Host) -> Vec<Problem> {
-        let mut warnings = advice::advise(self, host);
+        let mut warnings = warnings::advise(self, host);
         warnings.sort();
         warnings.dedup();
         warnings

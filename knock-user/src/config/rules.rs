@@ -10,8 +10,8 @@ use knock_common::{layout::FlagClass, packet::Protocol};
 use knock_sequence::{Knock, PortSet, Ports};
 
 use super::{
-    file::{Places, Read},
-    ranges,
+    otp_rules,
+    reader::{Places, Read},
     scans::{Direction, Harmless, Touch, opens},
 };
 use crate::{
@@ -37,7 +37,7 @@ pub(super) fn check(read: &Read, report: &mut Report) {
         knocks: PortSet::new(
             knocks(settings)
                 .map(Ports::from)
-                .chain(ranges::ports(settings)),
+                .chain(otp_rules::ports(settings)),
         ),
         report,
     };
@@ -153,7 +153,7 @@ impl Rules<'_> {
 
     fn ranges(&mut self) {
         let protector = |ports| self.protector(ports);
-        for (index, key, reason) in ranges::check(self.settings, &self.protected, protector) {
+        for (index, key, reason) in otp_rules::check(self.settings, &self.protected, protector) {
             self.add(index, key, reason);
         }
     }

@@ -11,7 +11,7 @@ use knock_sequence::{Ports, duration::spell, one_time::Book};
 
 use crate::{
     compile,
-    config::{self, Checked, Lines},
+    config::{self, Checked, one_time_lines::Lines},
     host::{Host, interface},
     interfaces::{
         coverage::{self, State},

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, ops::RangeInclusive};
 use super::{Advice, listed};
 use crate::{
     compile,
-    config::ranges,
+    config::otp_rules,
     model::settings::{Decoys, Moving},
 };
 use knock_common::packet::Protocol;
@@ -128,7 +128,7 @@ impl Advice<'_> {
         let settings = self.settings();
         let knocks = settings.doors.iter().flat_map(|door| &door.knock);
         let knocks = knocks.copied().map(Ports::from);
-        let timed = ranges::ports(settings);
+        let timed = otp_rules::ports(settings);
         let decoys: &[Ports] = match &settings.decoys {
             Decoys::Listed(listed) => listed,
             Decoys::Drawn { .. } => &[],
@@ -163,7 +163,7 @@ impl Advice<'_> {
             .copied()
             .map(Ports::from)
             .collect();
-        let timed = ranges::ports(settings);
+        let timed = otp_rules::ports(settings);
         let all = compile::protected(settings).ranges().into_iter();
         let all = all.chain(knocks).chain(timed);
         let range = self.host.ephemeral.clone();

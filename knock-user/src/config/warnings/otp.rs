@@ -6,7 +6,7 @@ use knock_sequence::Knock;
 
 use super::Advice;
 use crate::{
-    config::ranges,
+    config::otp_rules,
     model::settings::{Door, Origin, Otp},
     strength::{self, Strength},
 };
@@ -18,7 +18,7 @@ const FEW_KNOCKS: usize = 3;
 
 impl Advice<'_> {
     pub(super) fn timed(&mut self) {
-        for (index, door, otp) in ranges::timed(&self.checked.settings) {
+        for (index, door, otp) in otp_rules::timed(&self.checked.settings) {
             let found = [
                 self.exposed(otp),
                 weak(otp),
