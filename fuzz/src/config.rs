@@ -3,7 +3,7 @@
 mod write;
 
 use knock_user::{
-    compile::{Given, Numbers, Sequences, compile},
+    compile::{Given, Sequences, compile, stable_ids::Numbers},
     config,
     host::Host,
     model::{problem::Problems, settings::Settings},

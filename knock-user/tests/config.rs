@@ -14,7 +14,7 @@ use std::{
 };
 
 use knock_user::{
-    compile::{Given, Numbers, compile},
+    compile::{Given, compile, stable_ids::Numbers},
     config,
     host::Host,
     tools::check,

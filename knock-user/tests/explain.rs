@@ -16,7 +16,7 @@ use knock_common::{
     world::{Bucket as _, Table as _, Word as _},
 };
 use knock_user::{
-    compile::{Given, Numbers, Tables, compile, grant_keys},
+    compile::{Given, Tables, compile, grant_keys, stable_ids::Numbers},
     config,
     explain::{Known, Live, Question, explain},
     host::Host,

@@ -21,7 +21,7 @@ use knock_common::{
 };
 use knock_sequence::{Knock, Ports};
 use knock_user::{
-    compile::{Given, Numbers, compile},
+    compile::{Given, compile, stable_ids::Numbers},
     host::Host,
     model::settings::{
         Control, Decoys, Door, Effect, Established, Exempt, Lockout, Mode, Scope, Settings, Verify,

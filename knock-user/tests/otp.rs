@@ -10,7 +10,7 @@ use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, process::Command, t
 use knock_common::{Address, Reason, event::Event};
 use knock_sequence::Knock;
 use knock_user::{
-    compile::{Before, Given, Numbers, Sequences, Tables, compile},
+    compile::{Before, Given, Sequences, Tables, compile, stable_ids::Numbers},
     config,
     host::Host,
     model::settings::Moving,

@@ -22,7 +22,7 @@ use knock_common::{
 };
 use knock_user::{
     apply::dynamic::Sources,
-    compile::{self, Given, Numbers, Tables},
+    compile::{self, Given, Tables, stable_ids::Numbers},
     config,
     host::{Host, clock},
     kernel::{

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use knock_common::packet::Protocol;
 use knock_sequence::Ports;
 use knock_user::{
-    compile::{Given, Numbers, Sequences, Tables, compile},
+    compile::{Given, Sequences, Tables, compile, stable_ids::Numbers},
     config,
     host::Host,
     model::settings::{Decoys, Exempt, Moving, Settings},

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use knock_common::{Address, access::Grant, layout::GrantKey};
 
-use crate::compile::{Numbers, Tables, grant_keys};
+use crate::compile::{Tables, grant_keys, stable_ids::Numbers};
 
 /// What is to be done with the entries of the allow map.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]

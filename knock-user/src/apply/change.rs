@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     apply::{dynamic::Kept, plan::Plan, texts},
-    compile::{self, Numbers, Tables},
+    compile::{self, Tables, stable_ids::Numbers},
     config,
     host::{
         interface::{self, Interface},

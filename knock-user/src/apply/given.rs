@@ -7,7 +7,7 @@ use knock_common::layout::{ALLOW_MAX, FlowKey, GrantKey};
 
 use crate::{
     apply::carry_grants::{self, Carried},
-    compile::{Numbers, Tables},
+    compile::{Tables, stable_ids::Numbers},
     host::{clock, sockets},
     kernel::{maps, program::Firewall},
 };

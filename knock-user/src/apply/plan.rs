@@ -15,7 +15,7 @@ use rand::Rng as _;
 use crate::{
     apply::{How, dynamic::Kept},
     cli::Run,
-    compile::{self, Before, Conflict, Given, Numbers, Sequences, Tables},
+    compile::{self, Before, Conflict, Given, Sequences, Tables, stable_ids::Numbers},
     config::{self, Checked},
     control::Misuse,
     host::{Host, Reading, addresses::Link, clock, random, tracked},

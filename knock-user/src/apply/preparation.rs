@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use super::How;
 use crate::{
     apply::{dynamic::Kept, plan::Plan},
-    compile::{Numbers, Tables},
+    compile::{Tables, stable_ids::Numbers},
     host::{
         clock,
         interface::{self, Interface},

@@ -10,11 +10,11 @@ mod decoys;
 mod difference;
 mod flags;
 mod handshake;
-mod numbers;
+pub mod id_pool;
 mod passing;
-mod places;
 mod ports;
 mod services;
+pub mod stable_ids;
 mod tables;
 #[cfg(test)]
 mod tests;
@@ -40,15 +40,15 @@ use knock_sequence::{Knock, PortSet, duration::millis};
 use self::{
     automaton::{Automaton, Path, symbol},
     flags::Flags,
-    numbers::Numbering,
-    places::Places,
+    id_pool::Places,
     ports::PortTable,
     services::Services,
+    stable_ids::Numbering,
 };
 pub use self::{
     difference::Difference,
-    numbers::Numbers,
-    places::Room,
+    id_pool::Room,
+    stable_ids::Numbers,
     tables::{EdgeFrom, Tables, grant_keys},
 };
 use crate::{
@@ -362,7 +362,7 @@ fn paths(
             let bound = sequence.bound.iter().map(|_| Symbol::BOUND);
             paths.push(Path {
                 door: place,
-                entry: entry.ok_or_else(places::no_room)?,
+                entry: entry.ok_or_else(id_pool::no_room)?,
                 symbols: fixed.chain(bound).collect(),
                 bound: u8::try_from(sequence.bound.len()).unwrap_or(u8::MAX),
             });

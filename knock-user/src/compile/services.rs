@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use knock_common::{layout::SERVICES_PER_DOOR, packet::Protocol};
 use knock_sequence::Ports;
 
-use super::{Conflict, numbers::Numbering};
+use super::{Conflict, stable_ids::Numbering};
 use crate::model::settings::{Door, Settings};
 
 /// The services of a configuration.

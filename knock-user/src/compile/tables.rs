@@ -13,8 +13,9 @@ use knock_common::{
 use knock_sequence::Ports;
 
 use super::{
-    Numbers, Sequences,
-    places::{Places, Room},
+    Sequences,
+    id_pool::{Places, Room},
+    stable_ids::Numbers,
 };
 use crate::{
     host::sockets::Connection,

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::{compile::Numbers, host::private_files, model::settings::Mode};
+use crate::{compile::stable_ids::Numbers, host::private_files, model::settings::Mode};
 
 /// What whoever takes an instance over has to know.
 ///
