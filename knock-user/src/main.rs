@@ -11,26 +11,33 @@ use clap::Parser as _;
 use jiff::tz::TimeZone;
 use knock_user::{
     apply::{
-        Protection, own_session,
+        Protection,
+        options::Run,
+        own_session,
         plan::Plan,
         unconfirmed::{self, Start},
     },
-    cli::{Cli, Command, LogFormat, Run},
+    cli::{Cli, Command},
     console::{
-        Console, Stamp, Style,
+        Console, LogFormat, Stamp, Style,
         log_files::LogFiles,
         stdout::{Output, Unread},
         watch::Watchers,
     },
-    control::{Access, BadFile, Misuse, Server, client::Outcome},
+    control::{Access, BadFile, Server, client::Outcome},
     daemon::{Daemon, Signals, Watches},
     host::{
-        clock, os_error, privileges,
+        clock, os_error,
+        paths::MOUNT_POINT,
+        privileges,
         service_manager::{self, Stderr},
     },
     interfaces::admission,
     kernel::{bpffs, instance::Instance, leftovers, persistence::Persistence, pins},
-    model::{problem::Problems, terminal::harmless_lines},
+    model::{
+        problem::{Misuse, Problems},
+        terminal::harmless_lines,
+    },
     sequences::next_line_server::Index,
     tools::{
         check,
@@ -112,7 +119,7 @@ fn run(options: &Run, stderr: Stderr) -> Result<()> {
     runtime.block_on(async {
         let signals = Signals::catch()?;
         leftovers::sweep();
-        let was_mounted = bpffs::is_mounted_at(Path::new(bpffs::MOUNT_POINT));
+        let was_mounted = bpffs::is_mounted_at(Path::new(MOUNT_POINT));
         let instance = match unconfirmed::instance_of(&plan) {
             Some(instance) => instance,
             None => Instance::of(&interfaces)?,

@@ -10,7 +10,10 @@ use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, process::Command, t
 
 use caps::CapSet;
 use knock_tests::namespace::run;
-use knock_user::kernel::bpffs::{self, DIRECTORY, MOUNT_POINT};
+use knock_user::{
+    host::paths::MOUNT_POINT,
+    kernel::bpffs::{self, DIRECTORY},
+};
 use nix::{
     mount::{MsFlags, mount, umount},
     sched::{CloneFlags, unshare},

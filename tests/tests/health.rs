@@ -18,7 +18,7 @@ use knock_tests::{
     ssh::{DOOR, SSH},
     wait,
 };
-use knock_user::kernel::bpffs::MOUNT_POINT;
+use knock_user::host::paths::MOUNT_POINT;
 use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
     sys::signal::Signal::{SIGCONT, SIGKILL, SIGSTOP, SIGTERM},

@@ -23,7 +23,7 @@ use knock_tests::{
     ssh::{DOOR, SSH},
     wait,
 };
-use knock_user::kernel::instance::RUN;
+use knock_user::host::paths::RUN;
 use nix::sys::signal::Signal::{SIGKILL, SIGTERM};
 
 fn mode(path: &Path) -> u32 {

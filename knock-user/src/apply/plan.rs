@@ -13,14 +13,15 @@ use knock_sequence::Knock;
 use rand::Rng as _;
 
 use crate::{
-    apply::{How, dynamic::Kept},
-    cli::Run,
+    apply::{How, dynamic::Kept, options::Run},
     compile::{self, Before, Conflict, Given, Sequences, Tables, stable_ids::Numbers},
     config::{self, Checked},
-    control::Misuse,
     host::{Host, Reading, addresses::Link, clock, random, tracked},
     interfaces::guards,
-    model::settings::{Door, Effect, Exempt, Settings},
+    model::{
+        problem::Misuse,
+        settings::{Door, Effect, Exempt, Settings},
+    },
     sequences::replay_cache::Floor,
 };
 

@@ -9,8 +9,7 @@ use anyhow::{Context as _, Result};
 use aya::programs::ProgramInfo;
 
 use crate::{
-    apply::{How, plan::Plan, texts},
-    cli::Run,
+    apply::{How, options::Run, plan::Plan, texts},
     config::{self, Checked},
     control::facts::Clock,
     host::{

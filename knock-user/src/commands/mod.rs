@@ -7,6 +7,8 @@
 //!
 //! For one source and door, commands run one after the other in the order in which they were asked
 //! for: `on_close` never overtakes its `on_open`.
+//!
+//! May use `model`. Must not know events or grants.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},

@@ -1,7 +1,9 @@
-//! From what a configuration means to what the maps hold.
+//! Turns settings into the tables that the kernel side reads.
 //!
-//! Everything that can make it fail is found here and told as [`Conflict`]s; what is left is
-//! plain tables that the loader writes out.
+//! Every error is found here and reported as a [`Conflict`]; the result is plain [`Tables`], which
+//! the loader writes out.
+//!
+//! May use `model` and the facts in `host`. Must not know where settings come from, nor BPF maps.
 
 mod automaton;
 #[cfg(test)]

@@ -1,10 +1,13 @@
-//! From the text of a file to what it means.
+//! From the text of a file to [`Settings`], with every error and warning.
 //!
 //! ```text
-//! text ─▶ file, door, section, value ─▶ Settings ─▶ rules (errors) ─▶ Checked ─▶ advice (warnings)
+//! text ─▶ reader, door, section ─▶ Settings ─▶ rules (errors) ─▶ Checked ─▶ warnings
 //! ```
 //!
-//! A file is read and checked as a whole: everything that is wrong with it is told at once.
+//! A file is read and checked as a whole: all errors are reported together.
+//!
+//! May use `model`, `compile` (for conflicts), `strength` and `sequences`. Must not know the running
+//! program.
 
 mod door;
 pub mod one_time_lines;
@@ -22,18 +25,17 @@ use std::{
     fs::File,
     hash::{DefaultHasher, Hasher as _},
     io::{self, Read as _},
-    os::unix::fs::OpenOptionsExt as _,
     path::Path,
     sync::Arc,
 };
 
 pub(crate) use self::door::WITHIN_MOST;
 use self::reader::Places;
-pub(crate) use self::{one_time_lines::Lines, scans::is_scan};
+pub(crate) use self::scans::is_scan;
 pub use crate::model::problem::{Problem, Problems};
 use crate::{
     compile::Conflict,
-    host::{Host, os_error},
+    host::{Host, files, os_error},
     model::{
         problem::Report,
         settings::{Moving, Settings},
@@ -106,22 +108,7 @@ pub(crate) fn digest(text: &str) -> u64 {
 fn read_file(path: &Path) -> io::Result<String> {
     let reason = "it is not a regular file, and a pipe can be read only once: write the \
                   configuration to a file and start with that";
-    text_of(open_regular(path, reason)?)
-}
-
-/// Opens a regular file; `otherwise` is the error for anything else, which is never waited for.
-pub(crate) fn open_regular(path: &Path, otherwise: &str) -> io::Result<File> {
-    // A pipe that nobody writes to must not be waited for.
-    let opened = File::options()
-        .read(true)
-        .custom_flags(nix::libc::O_NONBLOCK)
-        .open(path);
-    opened.and_then(|file| {
-        if file.metadata()?.is_file() {
-            return Ok(file);
-        }
-        Err(io::Error::other(otherwise))
-    })
+    text_of(files::open_regular(path, reason)?)
 }
 
 fn understand(path: &Path, text: io::Result<String>) -> Result<Checked, Problems> {

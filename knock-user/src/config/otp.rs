@@ -6,10 +6,7 @@ use std::{
     time::Duration,
 };
 
-use knock_common::{
-    layout,
-    otp::{BASE, PROTOCOLS, Secret},
-};
+use knock_common::otp::{BASE, PROTOCOLS, Secret};
 use knock_sequence::{
     Protocol, duration,
     otp::{self, PERIOD, PERIODS, SecretError, TimeBased},
@@ -21,7 +18,11 @@ use super::{
 };
 use crate::{
     host::os_error,
-    model::{problem::Report, settings::Moving},
+    model::{
+        otp::{Origin, Otp},
+        problem::Report,
+        settings::Moving,
+    },
 };
 
 const KEYS: &[&str] = &[
@@ -41,43 +42,6 @@ const SKEW: u16 = 1;
 const SKEW_MOST: u16 = 10;
 /// How often sequences may change while somebody knocks one.
 const CHANGES_MOST: u32 = 8;
-
-/// What the sequences of a door are made of that change with time.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Otp {
-    /// What clients know, too.
-    pub sequences: TimeBased,
-    /// Where the secret is configured.
-    pub origin: Origin,
-    /// How many periods before and after the current one open too.
-    pub skew: u16,
-}
-
-/// Where a secret stands.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Origin {
-    /// In the configuration itself.
-    Written,
-    /// In a file of its own.
-    File(PathBuf),
-    /// In the environment.
-    Environment,
-}
-
-impl Otp {
-    /// The knocks of a half as the kernel side makes them.
-    pub fn entry(&self) -> layout::Otp {
-        let udp = (self.sequences.protocols.iter().enumerate())
-            .filter(|(_, protocol)| **protocol == Protocol::Udp)
-            .fold(0, |udp, (knock, _)| udp | 1 << knock);
-        layout::Otp {
-            secret: self.sequences.secret,
-            udp,
-            base: self.sequences.base,
-            padding: 0,
-        }
-    }
-}
 
 /// Reads the table; `within` is how long knocking may take.
 pub(super) fn read(item: &Item<'_, '_>, within: Duration, report: &mut Report) -> Option<Otp> {
@@ -214,7 +178,7 @@ fn told<T>(
 fn read_secret(path: &Path) -> Result<Secret, String> {
     let otherwise =
         "it is not a regular file: a reload reads the secret again, so write it to a file";
-    let read = super::open_regular(path, otherwise)
+    let read = crate::host::files::open_regular(path, otherwise)
         .map_err(SecretError::from)
         .and_then(otp::read_secret);
     read.map_err(|error| match error {

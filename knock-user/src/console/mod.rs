@@ -13,6 +13,8 @@
 //!
 //! Those who watch over the control socket choose for themselves; for lines that they did not read
 //! in time they get one with `time`, `event` (`missed`) and `missed`, the number of those lines.
+//!
+//! May use `ledger`, `commands` and `interfaces` for what lines are about. Must not know the daemon.
 
 use std::{
     collections::BTreeMap,
@@ -30,6 +32,7 @@ use crate::model::{
 };
 
 pub mod event_lines;
+mod format;
 mod frames;
 mod knockd;
 pub mod lifecycle_lines;
@@ -41,6 +44,7 @@ pub mod stdout;
 pub mod watch;
 
 use self::event_lines::Line;
+pub use format::LogFormat;
 use quota::{LeftOut, Quota};
 use record::Record;
 pub use record::What;

@@ -185,7 +185,7 @@ impl Ask {
     /// Asks, and writes the answer.
     ///
     /// # Errors
-    /// Nobody can be asked, or it could not be done: a [`super::Misuse`] if who asked is at fault.
+    /// Nobody can be asked, or it could not be done: a [`crate::model::problem::Misuse`] if who asked is at fault.
     pub fn run(&self, out: &mut impl Write) -> Result<Outcome> {
         let at = self.at();
         if matches!(self, Self::Status(_) | Self::Detach(_)) {

@@ -10,7 +10,8 @@ use std::{
 use anyhow::{Context as _, Result, anyhow, bail};
 use nix::sys::socket::{getsockopt, sockopt};
 
-use super::protocol::{Answer, BadFile, Failure, Incoming, Misuse, Reply};
+use super::protocol::{Answer, BadFile, Failure, Incoming, Reply};
+use crate::model::problem::Misuse;
 
 /// How long a daemon may take to answer: a reload of the largest configuration takes seconds.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -6,11 +6,15 @@ use aya::programs::loaded_programs;
 use super::{
     client::Ask,
     connection,
-    protocol::{Answer, Incoming, Misuse, Request},
+    protocol::{Answer, Incoming, Request},
 };
 use crate::{
-    host::interface::{self, Interface},
-    kernel::{barrier, bpffs, instance::Instance, persistence},
+    host::{
+        interface::{self, Interface},
+        paths::MOUNT_POINT,
+    },
+    kernel::{barrier, instance::Instance, persistence},
+    model::problem::Misuse,
 };
 
 /// The instance that is meant; none if there is none and that is as it should be.
@@ -50,7 +54,7 @@ fn are_none_hidden(asked: Option<&str>) -> Result<()> {
     bail!(
         "{name} has an XDP program of knock-user, and its pins are not in {} here: another mount \
          namespace has them, and `ip netns exec` hides them; {}",
-        bpffs::MOUNT_POINT,
+        MOUNT_POINT,
         persistence::cure()
     )
 }

@@ -38,6 +38,7 @@ pub mod server;
 mod statuses;
 pub mod text;
 
+pub use crate::model::problem::Misuse;
 pub use access::{Access, Peer};
-pub use protocol::{Answer, BadFile, Failure, Incoming, Misuse, Reply, Request};
+pub use protocol::{Answer, BadFile, Failure, Incoming, Reply, Request};
 pub use server::{Call, Server};

@@ -16,7 +16,10 @@ use serde::{Deserialize, Serialize};
 use super::answers::{
     Confirmed, Detached, Explanation, Granted, Grants, Reloaded, Revoked, Status,
 };
-use crate::{host::os_error, model::problem::Problems};
+use crate::{
+    host::os_error,
+    model::problem::{Misuse, Problems},
+};
 
 /// The version of the protocol.
 pub const VERSION: u64 = 1;
@@ -113,11 +116,6 @@ pub struct Failure {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub names_file: bool,
 }
-
-/// Who asked is at fault: bad usage, or a bad configuration.
-#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("{0}")]
-pub struct Misuse(pub String);
 
 /// What is wrong with the configuration of another process: lines that begin with its file.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]

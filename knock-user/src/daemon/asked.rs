@@ -16,18 +16,20 @@ use knock_sequence::{
 
 use super::Daemon;
 use crate::{
-    cli::OnExit,
     compile,
     control::{
-        Misuse, Peer,
+        Peer,
         answers::{Explanation, Granted, Grants, Revoked, Status},
         facts::{self, Clock, Process},
         health::{self, Circumstances},
     },
     explain::{self, Known, Question},
     host::{self, clock},
-    kernel::maps::{self, Plain},
-    model::settings::Effect,
+    kernel::{
+        maps::{self, Plain},
+        persistence::OnExit,
+    },
+    model::{problem::Misuse, settings::Effect},
 };
 
 /// How long somebody may be let in: as long as a door's `open_for` may be.

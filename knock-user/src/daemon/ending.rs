@@ -6,7 +6,6 @@ use anyhow::{Result, bail};
 
 use super::{Daemon, Outcome, STOP_LIMIT, tell_report};
 use crate::{
-    cli::OnExit,
     commands::Occasion,
     host::{
         clock,
@@ -15,7 +14,7 @@ use crate::{
     interfaces::coverage::State,
     kernel::{
         instance::Instance,
-        persistence::{Lifetime, Persistence},
+        persistence::{Lifetime, OnExit, Persistence},
         pins::{self, Pinned},
         registry::Registry,
     },

@@ -1,5 +1,9 @@
 //! The loop: what the kernel side says becomes lines on the console, entries in the ledger, and
 //! commands. It stands in no packet's way: if it stops reading, packets are judged all the same.
+//!
+//! May use every room but `tools`. Nothing but `main.rs` uses it.
+//!
+//! May use every room but `tools`. Nothing but `main.rs` uses it.
 
 use std::{
     collections::BTreeSet,
@@ -23,8 +27,7 @@ use tokio::{
 };
 
 use crate::{
-    apply::{Protection, Put, plan::Plan},
-    cli::Run,
+    apply::{Protection, Put, options::Run, plan::Plan},
     commands::{Report, Runner},
     compile,
     console::{self, Console, DoorText, Named, log_files::LogFiles},

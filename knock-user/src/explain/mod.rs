@@ -6,6 +6,8 @@
 //!                           ▲
 //!            live maps ─▶ Overlay (a World: each entry is copied when it is first used)
 //! ```
+//!
+//! May use `kernel` for the live maps. Must not know the daemon.
 
 use std::{collections::BTreeMap, net::IpAddr, slice};
 

@@ -1,13 +1,17 @@
-//! What this host is like, as far as a configuration depends on it.
+//! What this machine says: clock, interfaces, addresses, sockets, privileges, the service manager.
+//!
+//! May use `model`. Must not know configurations, BPF objects or instances.
 
 pub mod addresses;
 pub mod clock;
+pub mod files;
 mod gateways;
 pub mod interface;
 pub mod link_events;
 pub mod netlink;
 pub mod netns;
 pub mod os_error;
+pub mod paths;
 pub mod private_files;
 pub mod privileges;
 #[cfg(feature = "object")]

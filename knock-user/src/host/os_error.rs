@@ -7,7 +7,7 @@ use aya::{maps::MapError, sys::SyscallError};
 use caps::{CapSet, Capability};
 use nix::libc;
 
-use crate::kernel::{bpffs::MOUNT_POINT, instance::RUN};
+use crate::host::paths::{MOUNT_POINT, RUN};
 
 /// An error with everything that is known about it, in one line: what was done, the reason, and the
 /// cure.

@@ -9,15 +9,13 @@ use nix::errno::Errno;
 
 use crate::{
     host::{interface::Interface, os_error},
+    kernel::PROGRAM,
     model::settings::Mode,
 };
 
 mod refusal;
 
 pub use refusal::Refusal;
-
-/// The name of the program in the object.
-pub const PROGRAM: &str = "knock";
 
 /// The names of the programs that were loaded when this process still had all its rights.
 static SEEN: OnceLock<BTreeMap<u32, String>> = OnceLock::new();

@@ -1,20 +1,18 @@
 //! Puts a loaded program in front of an interface. It takes no more than that program, which may be
 //! the one that an instance has pinned.
 
+mod loaded;
+
 use std::{path::Path, thread, time::Duration};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use aya::programs::{
-    ProgramError, SchedClassifier, Xdp, XdpMode,
-    links::FdLink,
-    xdp::{XdpLink, XdpLinkId},
-};
+use aya::programs::{ProgramError, SchedClassifier, Xdp, XdpMode, links::FdLink, xdp::XdpLinkId};
 use nix::errno::Errno;
 
 use crate::{
     host::interface::{self, Interface},
     interfaces::{admission, driver},
-    kernel::{barrier, bpffs, instance::Instance, pins},
+    kernel::{barrier, bpffs, instance::Instance, pins, program},
     model::settings::Mode,
 };
 
@@ -90,7 +88,7 @@ pub fn replace(
     let path = instance.link(asked_for);
     let link = pins::open(&path)?;
     let link = link.with_context(|| format!("there is no link {}", path.display()))?;
-    give(program, link)
+    program::give(program, link)
         .with_context(|| format!("replacing the program in front of {}", interface.name))?;
     Ok(Attached {
         interface: asked_for.to_owned(),
@@ -185,13 +183,6 @@ fn wait_for_end(interface: &Interface) -> Result<()> {
          through it: end that process and reload; `knock-user detach` opens {0}",
         interface.name
     )
-}
-
-/// Gives a link to another program. The link stays where it is pinned, not in this process.
-pub(crate) fn give(program: &mut Xdp, link: FdLink) -> Result<()> {
-    let link = program.attach_to_link(XdpLink::try_from(link)?)?;
-    drop(program.take_link(link)?);
-    Ok(())
 }
 
 /// Attaches, and hands out the link: whether the driver runs the program, and why not if `auto`

@@ -17,10 +17,8 @@ use nix::{
     unistd::{AccessFlags, Uid, User, faccessat},
 };
 
-use crate::kernel::instance::RUN;
+use crate::host::paths::{MOUNT_POINT, RUN};
 
-/// Where systemd mounts it, and everybody looks for it.
-pub const MOUNT_POINT: &str = "/sys/fs/bpf";
 /// Where links and maps are pinned.
 pub const DIRECTORY: &str = "/sys/fs/bpf/knock";
 /// Whoever can read a pinned map can see who may pass.

@@ -31,10 +31,11 @@ use knock_common::layout;
 use nix::libc;
 
 use crate::{
-    control::Misuse,
     host::{
         interface::{self, Interface},
-        netns, os_error, private_files,
+        netns, os_error,
+        paths::RUN,
+        private_files,
     },
     kernel::{
         barrier,
@@ -42,10 +43,9 @@ use crate::{
         pins,
         registry::Registry,
     },
+    model::problem::Misuse,
 };
 
-/// Where the files of all instances are.
-pub const RUN: &str = "/run/knock";
 /// Whoever can read a pinned map can see who may pass.
 const PINS_MODE: u32 = 0o700;
 /// How long to wait for a process that has an instance in its hands to end.

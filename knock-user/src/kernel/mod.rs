@@ -1,4 +1,8 @@
-//! TODO room
+//! Everything that is a BPF object or a pin: the program with its maps, the files on bpffs that keep
+//! them without a process, and the instance to which they belong.
+//!
+//! May use `model`, `host` and the tables of `compile`. Must not know interfaces' drivers, doors'
+//! commands or who asks for something.
 
 pub mod barrier;
 pub mod bpffs;
@@ -10,3 +14,6 @@ pub mod pins;
 #[cfg(feature = "object")]
 pub mod program;
 pub mod registry;
+
+/// The name of the program in the object.
+pub const PROGRAM: &str = "knock";

@@ -6,16 +6,25 @@
 use std::{fs, os::unix::fs::MetadataExt as _, path::Path, process};
 
 use anyhow::{Result, bail};
+use clap::ValueEnum;
 use nix::sys::stat::{major, minor};
 
 use crate::{
-    cli::OnExit,
-    host::netns,
-    kernel::bpffs::{self, DIRECTORY, MOUNT_POINT},
+    host::{netns, paths::MOUNT_POINT},
+    kernel::bpffs::{self, DIRECTORY},
 };
 
 /// The inode number of the host's own PID namespace (`PROC_PID_INIT_INO`).
 const HOST_PIDS: u64 = 0xEFFF_FFFC;
+
+/// What becomes of the protection when the process ends.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum OnExit {
+    /// It ends: the ports are open to everybody.
+    Detach,
+    /// It goes on: grants end in time, and the next start takes it over.
+    Keep,
+}
 
 /// How long pins stay.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use aya::{
     Ebpf, EbpfLoader, include_bytes_aligned,
     maps::{Array, Map, MapData, RingBuf},
-    programs::{ProgramError, SchedClassifier, Xdp, links::FdLink},
+    programs::{ProgramError, Xdp, links::FdLink, xdp::XdpLink},
 };
 use aya_obj::programs::XdpAttachType;
 use knock_common::{
@@ -26,17 +26,12 @@ use knock_sequence::Knock;
 use crate::{
     compile::{Difference, Tables},
     host::{clock, interface::Interface, os_error, random},
-    interfaces::{
-        admission,
-        attach::{self, Attached},
-    },
     kernel::{
-        barrier,
+        PROGRAM,
         instance::Instance,
         maps::{self, Counters, Plain, Table},
         pins,
     },
-    model::settings::Mode,
 };
 
 mod copies;
@@ -46,7 +41,7 @@ pub use copies::LoadedCopy;
 
 static OBJECT: &[u8] = include_bytes_aligned!(env!("KNOCK_OBJECT"));
 
-const INCOMPLETE: &str =
+pub(crate) const INCOMPLETE: &str =
     "the kernel object lacks a program: rebuild knock-user with `cargo xtask build-ebpf`";
 
 /// Lines of the verifier's log that say what was wrong.
@@ -160,104 +155,14 @@ impl Firewall {
         program(&mut self.ebpf)
     }
 
+    /// Whether the program sends answers.
+    pub(crate) const fn answers(&self) -> bool {
+        self.answers
+    }
+
     /// The object with its maps.
     pub fn ebpf(&mut self) -> &mut Ebpf {
         &mut self.ebpf
-    }
-
-    /// Puts the program in front of an interface that has none, and pins what keeps it there under
-    /// the name that is asked for; hands that out if it can't be pinned because bpffs is gone.
-    ///
-    /// # Errors
-    /// As for [`attach::attach`].
-    pub fn attach(
-        &mut self,
-        asked_for: &str,
-        interface: &Interface,
-        mode: Mode,
-        instance: &Instance,
-    ) -> Result<(Attached, Option<FdLink>)> {
-        let done = attach::attach(self.program()?, asked_for, interface, mode, instance)?;
-        self.warn_of_answers(done.0.native, interface)?;
-        Ok(done)
-    }
-
-    /// Takes the place of another program of ours in the link that is pinned under a name, in one
-    /// step.
-    ///
-    /// # Errors
-    /// As for [`attach::replace`].
-    pub fn replace(
-        &mut self,
-        asked_for: &str,
-        interface: &Interface,
-        instance: &Instance,
-    ) -> Result<Attached> {
-        let attached = attach::replace(self.program()?, asked_for, interface, instance)?;
-        self.warn_of_answers(attached.native, interface)?;
-        Ok(attached)
-    }
-
-    /// Moves a program of ours from the driver to behind it, or the other way.
-    ///
-    /// # Errors
-    /// As for [`attach::switch`].
-    pub fn switch(
-        &mut self,
-        asked_for: &str,
-        interface: &Interface,
-        mode: Mode,
-        instance: &Instance,
-    ) -> Result<Attached> {
-        let [mut program, mut gate] = [None, None];
-        for (name, one) in self.ebpf.programs_mut() {
-            match name {
-                admission::PROGRAM => program = Some(one),
-                barrier::PROGRAM => gate = Some(one),
-                _ => {}
-            }
-        }
-        let both = program.zip(gate).context(INCOMPLETE)?;
-        let both = (both.0.try_into()?, both.1.try_into()?);
-        let attached = attach::switch(both, asked_for, interface, mode, instance)?;
-        self.warn_of_answers(attached.native, interface)?;
-        Ok(attached)
-    }
-
-    /// The program of the gate.
-    fn gate(&mut self) -> Result<&mut SchedClassifier> {
-        let gate = self
-            .ebpf
-            .program_mut(barrier::PROGRAM)
-            .context(INCOMPLETE)?;
-        Ok(gate.try_into()?)
-    }
-
-    /// Moves the program that is pinned, in place of this one, from the driver to behind it, or the
-    /// other way.
-    ///
-    /// # Errors
-    /// As for [`attach::switch`].
-    pub fn switch_back(
-        &mut self,
-        asked_for: &str,
-        interface: &Interface,
-        mode: Mode,
-        instance: &Instance,
-    ) -> Result<Attached> {
-        let mut pinned = pinned(&instance.program())?;
-        let both = (&mut pinned, self.gate()?);
-        attach::switch(both, asked_for, interface, mode, instance)
-    }
-
-    fn warn_of_answers(&self, native: bool, interface: &Interface) -> Result<()> {
-        if self.answers
-            && native
-            && let Some(warning) = interface.keeps_answers()?
-        {
-            tracing::warn!("{warning}");
-        }
-        Ok(())
     }
 
     /// Draws the key that cookies have in their next turn, unless that is done or can't be done yet.
@@ -501,6 +406,13 @@ impl Firewall {
     }
 }
 
+/// Gives a link to another program. The link stays where it is pinned, not in this process.
+pub(crate) fn give(program: &mut Xdp, link: FdLink) -> Result<()> {
+    let link = program.attach_to_link(XdpLink::try_from(link)?)?;
+    drop(program.take_link(link)?);
+    Ok(())
+}
+
 /// Puts a program that is pinned in front of the interfaces that have a link of this instance;
 /// `all` are those that there are.
 ///
@@ -510,7 +422,7 @@ pub fn put_back(pinned: &Path, all: &[Interface], instance: &Instance) -> Result
     let mut program = self::pinned(pinned)?;
     for link in pins::links(instance)? {
         if let Some(interface) = all.iter().find(|interface| link.holds(interface)) {
-            attach::give(&mut program, link.link).with_context(|| {
+            give(&mut program, link.link).with_context(|| {
                 format!("putting back the program in front of {}", interface.name)
             })?;
         }
@@ -528,7 +440,7 @@ pub fn pinned(path: &Path) -> Result<Xdp> {
 }
 
 fn program(ebpf: &mut Ebpf) -> Result<&mut Xdp> {
-    let program = ebpf.program_mut(admission::PROGRAM).context(INCOMPLETE)?;
+    let program = ebpf.program_mut(PROGRAM).context(INCOMPLETE)?;
     Ok(program.try_into()?)
 }
 

@@ -8,6 +8,9 @@
 //! Two rules make it exact, both because the kernel side writes the map before it emits the event:
 //! what was looked up is told at once, with no event read in between; and the actions of one call
 //! are carried out before the next one.
+//!
+//! May use `compile` for the doors of a configuration. Must not know the kernel, the console or the
+//! clock.
 
 use std::collections::{BTreeMap, BTreeSet};
 

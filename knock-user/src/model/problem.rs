@@ -106,3 +106,8 @@ mod tests {
         );
     }
 }
+
+/// Who asked is at fault: bad usage, or a bad configuration.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("{0}")]
+pub struct Misuse(pub String);

@@ -10,7 +10,7 @@ use std::{
 use knock_common::{Address, layout::FlagClass, packet::Protocol};
 use knock_sequence::{Knock, Ports, duration};
 
-pub use crate::config::otp::{Origin, Otp};
+pub use super::otp::{Origin, Otp};
 
 /// A whole configuration.
 #[derive(Clone, Debug, PartialEq)]

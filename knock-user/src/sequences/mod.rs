@@ -1,4 +1,8 @@
-//! TODO room
+//! Sequences that change: one-time sequences from a file, time-based sequences from a secret, the
+//! replay cache, clients whose clock is wrong, and the port that tells clients which line is next.
+//!
+//! May use `kernel` (for the instance that a replay cache belongs to) and the rooms below it. Must
+//! not know how a change of sequences reaches the maps: that is in `apply`.
 
 pub mod clock_skew;
 pub mod next_line_server;

@@ -16,8 +16,8 @@ use knock_common::layout::SpentKey;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    host::{clock, os_error, private_files},
-    kernel::instance::{Instance, RUN},
+    host::{clock, os_error, paths::RUN, private_files},
+    kernel::instance::Instance,
     sequences::one_time,
 };
 

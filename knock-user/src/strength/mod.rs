@@ -1,10 +1,12 @@
-//! How hard a sequence is to guess: for somebody who knows nothing of the host, and for somebody who
+//! How hard a sequence is to guess: for an attacker who knows nothing about the host, and for one who
 //! has scanned it.
 //!
-//! A wrong knock that begins a sequence begins it, so attempts can overlap and one try costs about
-//! one packet. Knocks that are repeated change nothing, so an attacker sends each as often as it may
-//! be needed, and a run of one knock counts once. For the same reason a sequence whose first part is
-//! repeated is found by whoever repeats that part.
+//! May use `model`. Must not know the kernel.
+//!
+//! A wrong knock that is the first of a sequence starts that sequence, so attempts can overlap and
+//! one try costs about one packet. Repeated knocks change nothing, so an attacker sends each as often
+//! as it may be needed, and a run of one knock counts once. For the same reason an attacker who
+//! repeats the first part of a sequence finds any sequence in which that part is repeated.
 
 mod repeats;
 mod text;

@@ -1,4 +1,6 @@
-//! TODO room
+//! Subcommands that touch no kernel: `check`, `generate`, `import-knockd`.
+//!
+//! May use `config` and the rooms below it. Must not know the running program.
 
 pub mod check;
 pub mod generate;

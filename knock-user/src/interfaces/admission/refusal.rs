@@ -4,11 +4,8 @@ use std::{error::Error, fmt};
 
 use netlink_packet_route::link::LinkLayerType;
 
-use super::PROGRAM;
-use crate::{
-    kernel::{bpffs::MOUNT_POINT, persistence},
-    model::settings::Mode,
-};
+use crate::kernel::PROGRAM;
+use crate::{host::paths::MOUNT_POINT, kernel::persistence, model::settings::Mode};
 
 /// Why an interface can't be protected, and what cures that.
 #[derive(Clone, Debug, Eq, PartialEq)]

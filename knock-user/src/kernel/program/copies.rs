@@ -11,10 +11,9 @@ use aya::programs::Xdp;
 use aya_obj::programs::XdpAttachType;
 use tokio::sync::oneshot;
 
-use super::{Firewall, program, rejected};
+use super::{Firewall, give, program, rejected};
 use crate::{
     host::clock,
-    interfaces::attach,
     kernel::{
         instance::Instance,
         pins::{self, Pinned},
@@ -134,7 +133,7 @@ impl Firewall {
         let own = program(&mut self.ebpf)?;
         let has_own = own.info().is_ok_and(|info| info.id() == pinned.program);
         let other = if has_own { copy } else { own };
-        attach::give(other, pinned.link)
+        give(other, pinned.link)
             .with_context(|| format!("handing the driver of {name} the program again"))
     }
 

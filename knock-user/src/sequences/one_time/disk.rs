@@ -10,7 +10,7 @@ use std::{
 
 use knock_sequence::one_time::FILE_MOST;
 
-use crate::config;
+use crate::host::files;
 
 const OWNER_ONLY: u32 = 0o600;
 /// Everybody may read, everybody may write.
@@ -24,7 +24,7 @@ const STICKY: u32 = 0o1000;
 /// The bytes of a file.
 pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut text = Vec::new();
-    let length = config::open_regular(path, "it is not a file")?
+    let length = files::open_regular(path, "it is not a file")?
         .take(FILE_MOST + 1)
         .read_to_end(&mut text)?;
     if length as u64 > FILE_MOST {

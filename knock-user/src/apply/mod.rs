@@ -1,9 +1,13 @@
-//! An instance in the hands of this process: puts configurations in place, one after the other.
+//! Puts configurations in force, one after the other. Start, restart, upgrade and reload are one
+//! operation.
 //!
-//! Start, restart, upgrade and reload are one operation. A program is loaded with maps of its own
-//! for everything that a configuration says, and with the pinned maps that all configurations
-//! share; then each interface's link is given to the new program in one step. A packet is judged by
-//! the old program with the old maps or by the new one with the new maps, never by half of each.
+//! A program is loaded with maps of its own for everything that a configuration says, and with the
+//! pinned maps that all configurations share; then each interface's link is given to the new program
+//! in one step. A packet is judged by the old program with the old maps or by the new one with the
+//! new maps, never by half of each.
+//!
+//! May use `kernel`, `interfaces`, `sequences`, `config` and the rooms below them. Must not know the
+//! console, the ledger or the control socket.
 
 pub mod carry_grants;
 mod change;
@@ -15,6 +19,7 @@ mod found;
 mod frames;
 mod given;
 mod meanwhile;
+pub mod options;
 pub mod own_session;
 #[cfg(feature = "object")]
 pub mod plan;

@@ -1,0 +1,112 @@
+//! Puts the program that this process has loaded in front of interfaces.
+
+use anyhow::{Context as _, Result};
+use aya::programs::{SchedClassifier, links::FdLink};
+
+use super::{Attached, attach, replace, switch};
+use crate::{
+    host::interface::Interface,
+    kernel::{
+        PROGRAM, barrier,
+        instance::Instance,
+        program::{Firewall, INCOMPLETE, pinned},
+    },
+    model::settings::Mode,
+};
+
+impl Firewall {
+    /// Puts the program in front of an interface that has none, and pins what keeps it there under
+    /// the name that is asked for; hands that out if it can't be pinned because bpffs is gone.
+    ///
+    /// # Errors
+    /// As for [`attach`].
+    pub fn attach(
+        &mut self,
+        asked_for: &str,
+        interface: &Interface,
+        mode: Mode,
+        instance: &Instance,
+    ) -> Result<(Attached, Option<FdLink>)> {
+        let done = attach(self.program()?, asked_for, interface, mode, instance)?;
+        self.warn_of_answers(done.0.native, interface)?;
+        Ok(done)
+    }
+
+    /// Takes the place of another program of ours in the link that is pinned under a name, in one
+    /// step.
+    ///
+    /// # Errors
+    /// As for [`replace`].
+    pub fn replace(
+        &mut self,
+        asked_for: &str,
+        interface: &Interface,
+        instance: &Instance,
+    ) -> Result<Attached> {
+        let attached = replace(self.program()?, asked_for, interface, instance)?;
+        self.warn_of_answers(attached.native, interface)?;
+        Ok(attached)
+    }
+
+    /// Moves a program of ours from the driver to behind it, or the other way.
+    ///
+    /// # Errors
+    /// As for [`switch`].
+    pub fn switch(
+        &mut self,
+        asked_for: &str,
+        interface: &Interface,
+        mode: Mode,
+        instance: &Instance,
+    ) -> Result<Attached> {
+        let [mut program, mut gate] = [None, None];
+        for (name, one) in self.ebpf().programs_mut() {
+            match name {
+                PROGRAM => program = Some(one),
+                barrier::PROGRAM => gate = Some(one),
+                _ => {}
+            }
+        }
+        let both = program.zip(gate).context(INCOMPLETE)?;
+        let both = (both.0.try_into()?, both.1.try_into()?);
+        let attached = switch(both, asked_for, interface, mode, instance)?;
+        self.warn_of_answers(attached.native, interface)?;
+        Ok(attached)
+    }
+
+    /// The program of the gate.
+    fn gate(&mut self) -> Result<&mut SchedClassifier> {
+        let gate = self
+            .ebpf()
+            .program_mut(barrier::PROGRAM)
+            .context(INCOMPLETE)?;
+        Ok(gate.try_into()?)
+    }
+
+    /// Moves the program that is pinned, in place of this one, from the driver to behind it, or the
+    /// other way.
+    ///
+    /// # Errors
+    /// As for [`switch`].
+    pub fn switch_back(
+        &mut self,
+        asked_for: &str,
+        interface: &Interface,
+        mode: Mode,
+        instance: &Instance,
+    ) -> Result<Attached> {
+        let mut pinned = pinned(&instance.program())?;
+        let both = (&mut pinned, self.gate()?);
+        switch(both, asked_for, interface, mode, instance)
+    }
+
+    fn warn_of_answers(&self, native: bool, interface: &Interface) -> Result<()> {
+        if self.answers()
+            && native
+            && let Some(warning) = interface.keeps_answers()?
+        {
+            tracing::warn!("{warning}");
+        }
+        Ok(())
+    }
+}
