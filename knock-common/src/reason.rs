@@ -11,6 +11,17 @@ pub enum Verdict {
     Answer,
 }
 
+impl Verdict {
+    /// Its name in JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::Drop => "drop",
+            Self::Answer => "answer",
+        }
+    }
+}
+
 /// Who gets to hear of an outcome.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Telling {

@@ -14,15 +14,14 @@ use knock_common::{Address, Reason, Tally, access, layout::GrantKey, reason::COU
 use knock_user::{
     control::{
         Answer,
-        answers::{
-            Confirmed, Detached, Explanation, Granted, Interface, OneTime, Reloaded, Revoked,
-            Status,
-        },
+        answers::{Confirmed, Detached, Granted, Interface, OneTime, Reloaded, Revoked, Status},
         client,
-        facts::{self, Clock, DoorFacts, Doors, Grant, Process},
+        facts::{self, DoorFacts, Doors, Grant, Process},
         health::{self, Circumstances},
         text::Told,
     },
+    explain::Explanation,
+    host::clock::Clock,
     kernel::registry::Registry,
 };
 

@@ -18,13 +18,11 @@ use knock_common::Verdict;
 use knock_user::{
     cli::Cli,
     config,
-    control::{
-        answers::{
-            Confirmed, Counter, Detached, Explanation, Granted, Grants, Held, Interface, OneTime,
-            Reloaded, Revoked, Shortfall, Status,
-        },
-        facts,
+    control::answers::{
+        Confirmed, Counter, Detached, Granted, Grants, Held, Interface, OneTime, Reloaded, Revoked,
+        Shortfall, Status,
     },
+    explain::Explanation,
     model::settings::Settings,
 };
 use pages::rows;
@@ -391,5 +389,5 @@ fn verdicts() -> Vec<&'static str> {
     match all[0] {
         Verdict::Pass | Verdict::Drop | Verdict::Answer => {}
     }
-    all.map(facts::verdict).to_vec()
+    all.map(Verdict::name).to_vec()
 }

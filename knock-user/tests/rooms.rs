@@ -71,7 +71,11 @@ fn files(room: &str) -> Vec<PathBuf> {
     let mut rest = vec![source().join(room), source().join(format!("{room}.rs"))];
     while let Some(path) = rest.pop() {
         if path.is_dir() {
-            rest.extend(fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()));
+            rest.extend(
+                fs::read_dir(path)
+                    .unwrap()
+                    .map(|entry| entry.unwrap().path()),
+            );
         } else if path.is_file() {
             files.push(path);
         }

@@ -11,9 +11,8 @@ use aya::programs::ProgramInfo;
 use crate::{
     apply::{How, options::Run, plan::Plan, texts},
     config::{self, Checked},
-    control::facts::Clock,
     host::{
-        clock,
+        clock::{self, Clock},
         interface::{self, Interface},
         os_error, privileges,
     },

@@ -173,23 +173,6 @@ pub struct Revoked {
     pub flows: usize,
 }
 
-/// What would happen to a packet.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-pub struct Explanation {
-    /// Where it comes from.
-    pub source: IpAddr,
-    /// The port that it goes to: `tcp/22`.
-    pub port: String,
-    /// The address that it goes to, if one was named.
-    pub to: Option<IpAddr>,
-    /// `pass`, `drop` or `answer`.
-    pub verdict: String,
-    /// Name of the reason.
-    pub reason: String,
-    /// Why, in words, a sentence each; the last one is the outcome.
-    pub chain: Vec<String>,
-}
-
 /// What `reload` did.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Reloaded {

@@ -19,15 +19,13 @@ use knock_sequence::{
 
 use super::{
     answers::Detached,
-    connection,
-    facts::Clock,
-    find, offline,
+    connection, find, offline,
     protocol::{Answer, Incoming, Request},
     statuses,
     text::Told,
 };
 use crate::{
-    host::service_manager::Stderr,
+    host::{clock::Clock, service_manager::Stderr},
     kernel::{instance::Instance, leftovers, registry::Registry},
     model::value,
 };

@@ -5,9 +5,8 @@
 
 use std::collections::BTreeMap;
 
-use jiff::{SignedDuration, Timestamp};
 use knock_common::{
-    Address, Reason, Tally, Verdict,
+    Address, Reason, Tally,
     access::{self, Flow},
     layout::{ALLOW_MAX, FlowKey, GrantKey},
 };
@@ -15,6 +14,7 @@ use knock_common::{
 use super::answers::{Counter, Grants, Held, Interface, Status};
 use crate::{
     console::Attached,
+    host::clock::Clock,
     interfaces::coverage::{Coverage, State},
     kernel::registry::Registry,
     ledger::Open,
@@ -150,46 +150,13 @@ pub fn interfaces(all: Vec<Coverage>) -> Vec<Interface> {
     described.collect()
 }
 
-/// The wall clock of the kernel side.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Clock {
-    /// Now, in milliseconds since boot.
-    pub now_ms: u64,
-    /// The wall time at which that was 0.
-    pub boot: Timestamp,
-}
-
-impl Clock {
-    /// Now.
-    pub fn now() -> Self {
-        Self {
-            now_ms: crate::host::clock::boot_ms(),
-            boot: crate::host::clock::booted_at(),
-        }
-    }
-
-    /// A moment as RFC 3339.
-    pub fn wall(&self, at_ms: u64) -> String {
-        let since_boot = SignedDuration::from_millis(i64::try_from(at_ms).unwrap_or(i64::MAX));
-        format!(
-            "{:.3}",
-            self.boot.saturating_add(since_boot).unwrap_or(self.boot)
-        )
-    }
-
-    /// Seconds from now until a moment.
-    pub fn seconds_until(&self, at_ms: u64) -> f64 {
-        std::time::Duration::from_millis(at_ms.saturating_sub(self.now_ms)).as_secs_f64()
-    }
-}
-
 /// The counters that are not zero; `counts` has them by number.
 pub fn counters(counts: &[u64]) -> Vec<Counter> {
     let count_of = |number: u8| counts.get(usize::from(number)).copied().unwrap_or(0);
     let reasons = Reason::ALL.iter().map(|&reason| Counter {
         name: reason.name().to_owned(),
         text: reason.text().to_owned(),
-        verdict: Some(verdict(reason.verdict()).to_owned()),
+        verdict: Some(reason.verdict().name().to_owned()),
         count: count_of(reason as u8),
     });
     let tallies = Tally::ALL.iter().map(|&tally| Counter {
@@ -200,15 +167,6 @@ pub fn counters(counts: &[u64]) -> Vec<Counter> {
     });
     let all = reasons.chain(tallies);
     all.filter(|counter| counter.count > 0).collect()
-}
-
-/// The word for what happens to a packet.
-pub const fn verdict(verdict: Verdict) -> &'static str {
-    match verdict {
-        Verdict::Pass => "pass",
-        Verdict::Drop => "drop",
-        Verdict::Answer => "answer",
-    }
 }
 
 const fn tally_text(tally: Tally) -> &'static str {

@@ -10,11 +10,11 @@ use knock_common::{
 
 use super::{
     answers::{Detached, Grants, Status},
-    facts::{self, Clock},
+    facts,
     health::{self, Circumstances},
 };
 use crate::{
-    host::clock,
+    host::clock::{self, Clock},
     interfaces::coverage::{self, Coverage, State},
     kernel::{
         instance::Instance,

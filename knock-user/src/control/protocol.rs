@@ -13,10 +13,9 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::answers::{
-    Confirmed, Detached, Explanation, Granted, Grants, Reloaded, Revoked, Status,
-};
+use super::answers::{Confirmed, Detached, Granted, Grants, Reloaded, Revoked, Status};
 use crate::{
+    explain::Explanation,
     host::os_error,
     model::problem::{Misuse, Problems},
 };

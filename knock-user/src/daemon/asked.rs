@@ -19,12 +19,15 @@ use crate::{
     compile,
     control::{
         Peer,
-        answers::{Explanation, Granted, Grants, Revoked, Status},
-        facts::{self, Clock, Process},
+        answers::{Granted, Grants, Revoked, Status},
+        facts::{self, Process},
         health::{self, Circumstances},
     },
-    explain::{self, Known, Question},
-    host::{self, clock},
+    explain::{self, Explanation, Known, Question},
+    host::{
+        self,
+        clock::{self, Clock},
+    },
     kernel::{
         maps::{self, Plain},
         persistence::OnExit,

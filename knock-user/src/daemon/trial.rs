@@ -13,8 +13,11 @@ use super::{
 };
 use crate::{
     apply::plan::Plan,
-    control::{Answer, Call, Reply, answers::Confirmed, facts::Clock},
-    host::{clock, os_error},
+    control::{Answer, Call, Reply, answers::Confirmed},
+    host::{
+        clock::{self, Clock},
+        os_error,
+    },
 };
 
 /// How long before its end a trial is announced once more, in milliseconds.

@@ -12,11 +12,11 @@
 use std::{collections::BTreeMap, net::IpAddr, slice};
 
 use anyhow::{Result, bail};
-use knock_common::{Judgement, decide, layout::Features, time::Moment};
+use knock_common::{Judgement, Verdict, decide, layout::Features, time::Moment};
 use knock_sequence::Knock;
+use serde::{Deserialize, Serialize};
 
 use crate::{
-    control::{answers::Explanation, facts},
     interfaces::coverage::{Coverage, State},
     model::settings::Settings,
 };
@@ -27,6 +27,23 @@ mod words;
 mod world;
 
 pub use live::Live;
+
+/// What would happen to a packet.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Explanation {
+    /// Where it comes from.
+    pub source: IpAddr,
+    /// The port that it goes to: `tcp/22`.
+    pub port: String,
+    /// The address that it goes to, if one was named.
+    pub to: Option<IpAddr>,
+    /// `pass`, `drop` or `answer`.
+    pub verdict: String,
+    /// Name of the reason.
+    pub reason: String,
+    /// Why, in words, a sentence each; the last one is the outcome.
+    pub chain: Vec<String>,
+}
 
 /// What somebody wants to know.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -79,7 +96,7 @@ pub fn explain(question: &Question, known: &Known<'_>, live: &impl Live) -> Resu
         source: question.source,
         port: question.port.to_string(),
         to: question.to,
-        verdict: facts::verdict(verdict(judgement, known.features)).to_owned(),
+        verdict: verdict(judgement, known.features).name().to_owned(),
         reason: judgement.reason.name().to_owned(),
         chain,
     })
@@ -121,7 +138,7 @@ pub fn where_in_force(
         explanation
             .chain
             .push(format!("{packet} would be dropped: nothing gets in"));
-        explanation.verdict = facts::verdict(knock_common::Verdict::Drop).to_owned();
+        explanation.verdict = Verdict::Drop.name().to_owned();
         explanation.reason = "blocked".to_owned();
         return;
     }
@@ -132,14 +149,14 @@ pub fn where_in_force(
     explanation
         .chain
         .push(format!("{packet} would pass: {because}"));
-    explanation.verdict = facts::verdict(knock_common::Verdict::Pass).to_owned();
+    explanation.verdict = Verdict::Pass.name().to_owned();
     explanation.reason = "not-in-force".to_owned();
 }
 
 /// What happens in the end.
-const fn verdict(judgement: Judgement, features: Features) -> knock_common::Verdict {
+const fn verdict(judgement: Judgement, features: Features) -> Verdict {
     if features.has(Features::DRY_RUN) {
-        knock_common::Verdict::Pass
+        Verdict::Pass
     } else {
         judgement.verdict()
     }

@@ -96,6 +96,39 @@ pub fn booted_at() -> Timestamp {
         .unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
+/// The wall clock of the kernel side.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Clock {
+    /// Now, in milliseconds since boot.
+    pub now_ms: u64,
+    /// The wall time at which that was 0.
+    pub boot: Timestamp,
+}
+
+impl Clock {
+    /// Now.
+    pub fn now() -> Self {
+        Self {
+            now_ms: boot_ms(),
+            boot: booted_at(),
+        }
+    }
+
+    /// A moment as RFC 3339.
+    pub fn wall(&self, at_ms: u64) -> String {
+        let since_boot = SignedDuration::from_millis(i64::try_from(at_ms).unwrap_or(i64::MAX));
+        format!(
+            "{:.3}",
+            self.boot.saturating_add(since_boot).unwrap_or(self.boot)
+        )
+    }
+
+    /// Seconds from now until a moment.
+    pub fn seconds_until(&self, at_ms: u64) -> f64 {
+        Duration::from_millis(at_ms.saturating_sub(self.now_ms)).as_secs_f64()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
