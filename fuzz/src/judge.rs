@@ -20,8 +20,8 @@ use knock_common::{
     sim::Sim,
     time::Moment,
 };
-use knock_sequence::Ports;
-use knock_user::model::settings::{Decoys, Door, Exempt, Settings};
+use knock_sequence::{Knock, Ports};
+use knock_user::model::settings::{Decoys, Door, Exempt, Sequence, Settings};
 
 use self::{
     history::{History, Packet},
@@ -82,6 +82,7 @@ impl Play {
         let before = Before {
             expected: self.expected(frame, now),
             grants: self.grants(now),
+            spent: self.sim.spent.entries.borrow().len(),
             events: self.sim.events.borrow().len(),
         };
         let judgement = decide(frame, &self.sim);
@@ -144,10 +145,25 @@ impl Play {
                 grant.until_ms <= now.millis() + open_ms,
                 "too long a grant of {name}: {context}"
             );
+            let knocked =
+                |knocks: &[Knock]| self.history.has_knocked(door, knocks, self.tick, &packet);
             if door.moving.is_none() {
-                let knocked = self.history.has_knocked(door, self.tick, &packet);
-                assert!(knocked, "{name} opened without its knocks: {context}");
+                assert!(
+                    knocked(&door.knock),
+                    "{name} opened without its knocks: {context}"
+                );
+                continue;
             }
+            assert_eq!(
+                self.sim.spent.entries.borrow().len(),
+                before.spent + 1,
+                "a sequence that {name} may use again: {context}"
+            );
+            let mut sequences = self.compiled.sequences_of(name);
+            assert!(
+                sequences.any(|sequence| !sequence.bound.is_empty() || knocked(&sequence.knocks)),
+                "{name} opened without its knocks: {context}"
+            );
         }
     }
 
@@ -233,6 +249,8 @@ impl Play {
 struct Before {
     expected: Expected,
     grants: Vec<(GrantKey, Grant)>,
+    /// How many sequences were used.
+    spent: usize,
     /// How many events there were.
     events: usize,
 }
@@ -315,6 +333,17 @@ impl Compiled {
     fn door(&self, name: &str) -> &Door {
         let found = self.settings.doors.iter().find(|door| door.name == name);
         found.unwrap_or_else(|| panic!("no door {name:?}"))
+    }
+
+    /// The changing sequences of a door.
+    fn sequences_of(&self, name: &str) -> impl Iterator<Item = &Sequence> {
+        let place = self
+            .settings
+            .doors
+            .iter()
+            .position(|door| door.name == name);
+        let sequences = place.and_then(|place| self.sequences.get(&place));
+        sequences.into_iter().flatten()
     }
 
     /// The class of a destination address.

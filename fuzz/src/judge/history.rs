@@ -58,9 +58,15 @@ impl History {
         self.0.push((tick, packet));
     }
 
-    /// Whether the source of `last` has sent all knocks of a door in their order within its time, the
+    /// Whether the source of `last` has sent these knocks of a door in their order within its time, the
     /// last one just now. It does not matter here that others may have come between them.
-    pub(super) fn has_knocked(&self, door: &Door, now: u64, last: &Packet) -> bool {
+    pub(super) fn has_knocked(
+        &self,
+        door: &Door,
+        knocks: &[Knock],
+        now: u64,
+        last: &Packet,
+    ) -> bool {
         // Rounded up, and a tick for either end.
         let ticks = door.within.as_nanos() / (1 << 22) + 2;
         let since = now.saturating_sub(u64::try_from(ticks).unwrap_or(u64::MAX));
@@ -75,14 +81,14 @@ impl History {
                 && is_for(packet)
                 && is_knock(packet, door)
         });
-        let mut wanted = door.knock.iter();
+        let mut wanted = knocks.iter();
         let mut next = wanted.next();
         for (_, packet) in packets {
             if next == Some(&packet.to) {
                 next = wanted.next();
             }
         }
-        next.is_none() && door.knock.last() == Some(&last.to) && is_for(last)
+        next.is_none() && knocks.last() == Some(&last.to) && is_for(last)
     }
 }
 

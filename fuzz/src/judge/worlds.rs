@@ -8,21 +8,27 @@ use knock_user::{
     compile::{Given, Sequences, Tables, compile, stable_ids::Numbers},
     config,
     host::Host,
-    model::settings::{Decoys, Exempt, Moving, Settings},
+    model::settings::{Decoys, Exempt, Moving, Sequence, Settings},
 };
 
 /// Configurations that use everything together: each is one world.
-const TEXTS: [&str; 4] = [
+const TEXTS: [&str; 5] = [
     include_str!("worlds/plain.toml"),
     include_str!("worlds/targets.toml"),
     include_str!("worlds/handshake.toml"),
     include_str!("worlds/loose.toml"),
+    include_str!("worlds/once.toml"),
 ];
+
+/// When the sequence of a time-based door ends, in milliseconds since boot: a minute after the script begins.
+const TIME_BASED_UNTIL_MS: u64 = 100_000;
 
 /// A configuration, ready to be simulated.
 pub(super) struct Compiled {
     pub(super) settings: Settings,
     pub(super) tables: Tables,
+    /// The changing sequences, by the place of their door.
+    pub(super) sequences: Sequences,
     /// Ports that scripts name by a number: all that the settings name, and one of nobody.
     pub(super) ports: Vec<(Protocol, u16)>,
     /// Ports that may be knocks of changing sequences.
@@ -40,6 +46,7 @@ fn compiled(text: &str) -> Compiled {
         Ok(checked) => checked.settings,
         Err(problems) => panic!("{problems}"),
     };
+    let sequences = sequences(&settings);
     let tables = compile(
         &settings,
         &mut Given {
@@ -49,7 +56,7 @@ fn compiled(text: &str) -> Compiled {
             }),
             known: &Numbers::default(),
             draw: &mut || 0,
-            sequences: &Sequences::new(),
+            sequences: &sequences,
             before: None,
         },
     );
@@ -58,23 +65,64 @@ fn compiled(text: &str) -> Compiled {
         Err(conflicts) => panic!("{conflicts:?}"),
     };
     Compiled {
-        ports: ports(&settings),
-        changing: changing(&settings),
+        ports: ports(&settings, &sequences),
+        changing: changing(&settings, &sequences),
         settings,
         tables,
+        sequences,
     }
 }
 
-fn changing(settings: &Settings) -> Vec<Ports> {
+/// Two sequences for each one-time door, and one for each time-based door, which ends some time after the
+/// script begins.
+fn sequences(settings: &Settings) -> Sequences {
+    let mut sequences = Sequences::new();
+    for (place, door) in settings.doors.iter().enumerate() {
+        let own = match &door.moving {
+            None => continue,
+            Some(Moving::OneTime(_)) => vec![
+                sequence(1, &["tcp/7000", "udp/8000", "tcp/5000"], u64::MAX, &[]),
+                sequence(2, &["tcp/7000", "udp/8000", "udp/8100"], u64::MAX, &[]),
+            ],
+            Some(Moving::Otp(_)) => vec![sequence(
+                7,
+                &["udp/20010", "tcp/20020"],
+                TIME_BASED_UNTIL_MS,
+                &[Protocol::Udp, Protocol::Tcp],
+            )],
+        };
+        sequences.insert(place, own);
+    }
+    sequences
+}
+
+fn sequence(mark: u32, knocks: &[&str], good_until_ms: u64, bound: &[Protocol]) -> Sequence {
+    Sequence {
+        knocks: knocks
+            .iter()
+            .filter_map(|knock| knock.parse().ok())
+            .collect(),
+        mark,
+        memory: 9,
+        good_until_ms,
+        bound: bound.to_vec(),
+    }
+}
+
+fn changing(settings: &Settings, sequences: &Sequences) -> Vec<Ports> {
     let doors = settings.doors.iter();
     let changing = doors.filter_map(|door| match &door.moving {
         Some(Moving::Otp(otp)) => Some(otp.sequences.ports()),
         Some(Moving::OneTime(_)) | None => None,
     });
-    changing.flatten().collect()
+    let mut changing: Vec<Ports> = changing.flatten().collect();
+    let sequences = sequences.values().flatten();
+    let knocks = sequences.flat_map(|sequence| &sequence.knocks);
+    changing.extend(knocks.copied().map(Ports::from));
+    changing
 }
 
-fn ports(settings: &Settings) -> Vec<(Protocol, u16)> {
+fn ports(settings: &Settings, sequences: &Sequences) -> Vec<(Protocol, u16)> {
     let mut ports = vec![(Protocol::Tcp, 55_555), (Protocol::Udp, 55_555)];
     let mut ends = |all: &[Ports]| {
         for one in all {
@@ -91,6 +139,10 @@ fn ports(settings: &Settings) -> Vec<(Protocol, u16)> {
     for door in &settings.doors {
         ends(door.opened());
         let knocks: Vec<Ports> = door.knock.iter().copied().map(Ports::from).collect();
+        ends(&knocks);
+    }
+    for sequence in sequences.values().flatten() {
+        let knocks: Vec<Ports> = sequence.knocks.iter().copied().map(Ports::from).collect();
         ends(&knocks);
     }
     ports
