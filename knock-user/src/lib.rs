@@ -4,7 +4,6 @@
 //! seq.toml ─▶ config (what it means) ─▶ compile (what the kernel reads) ─▶ firewall (maps, links)
 //! EVENTS ─▶ daemon ─▶ ledger (what is open) ─▶ console, commands
 //! ```
-#[cfg(feature = "object")]
 pub mod apply;
 pub mod cli;
 pub mod commands;
@@ -12,7 +11,6 @@ pub mod compile;
 pub mod config;
 pub mod console;
 pub mod control;
-#[cfg(feature = "object")]
 pub mod daemon;
 pub mod explain;
 pub mod host;

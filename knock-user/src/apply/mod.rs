@@ -11,7 +11,6 @@
 
 pub mod carry_grants;
 mod change;
-#[cfg(feature = "object")]
 pub mod dynamic;
 mod ending;
 mod follow;
@@ -21,11 +20,9 @@ mod given;
 mod meanwhile;
 pub mod options;
 pub mod own_session;
-#[cfg(feature = "object")]
 pub mod plan;
 mod preparation;
 pub mod texts;
-#[cfg(feature = "object")]
 pub mod unconfirmed;
 
 use std::{

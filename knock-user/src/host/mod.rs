@@ -14,7 +14,6 @@ pub mod os_error;
 pub mod paths;
 pub mod private_files;
 pub mod privileges;
-#[cfg(feature = "object")]
 pub mod random;
 pub mod service_manager;
 pub mod sockets;

@@ -11,7 +11,6 @@ pub mod leftovers;
 pub mod maps;
 pub mod persistence;
 pub mod pins;
-#[cfg(feature = "object")]
 pub mod program;
 pub mod registry;
 

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fs, os::fd::AsFd as _, path::Path};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use aya::{
-    Ebpf, EbpfLoader, include_bytes_aligned,
+    Ebpf, EbpfLoader,
     maps::{Array, Map, MapData, RingBuf},
     programs::{ProgramError, Xdp, links::FdLink, xdp::XdpLink},
 };
@@ -39,7 +39,12 @@ mod copies;
 use copies::Copy;
 pub use copies::LoadedCopy;
 
-static OBJECT: &[u8] = include_bytes_aligned!(env!("KNOCK_OBJECT"));
+#[cfg(feature = "object")]
+static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("KNOCK_OBJECT"));
+
+/// The library alone has nothing to load, and [`Firewall::load`] returns an error.
+#[cfg(not(feature = "object"))]
+static OBJECT: &[u8] = &[];
 
 pub(crate) const INCOMPLETE: &str =
     "the kernel object lacks a program: rebuild knock-user with `cargo xtask build-ebpf`";
