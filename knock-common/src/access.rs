@@ -5,7 +5,7 @@ use crate::{
     answer::Answer,
     event::{self, What},
     hint::{self, Hint},
-    layout::{Door, Features, FlowKey, GrantKey, PortKind, PortRule, SpentKey, port_index},
+    layout::{Door, Features, FlowKey, GrantKey, PortKind, PortRule, UsedKey, port_index},
     packet::{Protocol, Segment},
     time::{Moment, SKEW_MS},
     visit::Visit,
@@ -310,11 +310,11 @@ const fn is_good(door: &Door, begun: Moment) -> bool {
 /// next one that it is used.
 #[inline(always)]
 fn spend<W: World>(world: &W, door: &Door, now: Moment) -> bool {
-    let key = SpentKey {
+    let key = UsedKey {
         memory: door.memory,
         mark: door.mark,
     };
-    door.mark == 0 || world.spent().insert(&key, now.millis())
+    door.mark == 0 || world.used().insert(&key, now.millis())
 }
 
 #[inline(always)]

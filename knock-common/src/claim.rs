@@ -1,9 +1,9 @@
 //! The right to change how far a source has come.
 //!
-//! An attempt is a cell of `FIRST` or a word of `PROGRESS`. Each changes in one step, but a packet
+//! An attempt is a cell of `FIRST_KNOCKS` or a word of `PROGRESS`. Each changes in one step, but a packet
 //! reads and writes both, and two CPUs that did so at once could both have their packet count. So
 //! a CPU claims one more word by compare-and-exchange before it reads either place, and gives it
-//! back when it has written them. All sources of a bucket of `FIRST` share a claim.
+//! back when it has written them. All sources of a bucket of `FIRST_KNOCKS` share a claim.
 //!
 //! A CPU waits for a claim no longer than [`TRIES`] attempts take: the holder may be a virtual CPU
 //! that does not run. Then it *spoils* the claim and removes the attempt of its own source, and the

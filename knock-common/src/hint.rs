@@ -4,12 +4,12 @@
 //! flow, and until when an attempt, of any of them. A slot that is too late costs a lookup, nothing
 //! else, so the hash has no key and user space may write [`ALWAYS`].
 
-use crate::{Address, World, layout::HINT_SLOTS, time::Moment, world::Word};
+use crate::{Address, World, layout::PRESENCE_SLOTS, time::Moment, world::Word};
 
 /// The slot says: look.
 pub const ALWAYS: u64 = u64::MAX;
 
-const SLOT_BITS: u32 = HINT_SLOTS.trailing_zeros();
+const SLOT_BITS: u32 = PRESENCE_SLOTS.trailing_zeros();
 
 /// CPUs that write to one slot at the same moment are few; after this many tries it says [`ALWAYS`].
 const TRIES: usize = 4;
@@ -160,7 +160,7 @@ mod tests {
             let sim = Sim::default();
             for &(words, pass, until) in &announced {
                 let (source, until) = (Address { words }, Moment::from_nanos(until));
-                prop_assert!(slot(source) < HINT_SLOTS);
+                prop_assert!(slot(source) < PRESENCE_SLOTS);
                 match pass {
                     true => expect_pass(&sim, source, until),
                     false => expect_knock(&sim, source, until),

@@ -13,13 +13,33 @@ use crate::{
 };
 
 /// The version of the map layout.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 
 /// Names of the maps, as in the object and in `bpftool map`.
 pub const MAPS: &[&str] = &[
-    "ALLOW", "ANSWER", "CLAIMS", "CLOCK", "CONFIG", "COUNTERS", "DOORS", "EDGES", "EVENTS",
-    "FIRST", "FLOWS", "GATES", "HINTS", "LOCKOUTS", "NODES", "OTP", "PORTS", "PROGRESS", "SCRATCH",
-    "SEEN", "SPENT", "TARGETS", "TRUST",
+    "ALLOW",
+    "ANSWER",
+    "CLAIMS",
+    "CLOCK",
+    "CONFIG",
+    "COUNTERS",
+    "DOORS",
+    "EDGES",
+    "EVENTS",
+    "EVENT_LIMITS",
+    "FIRST_KNOCKS",
+    "FLOWS",
+    "FRAMES_SEEN",
+    "LOCKOUTS",
+    "NODES",
+    "OTP",
+    "PORTS",
+    "PRESENCE",
+    "PROGRESS",
+    "SCRATCH",
+    "TARGETS",
+    "TRUST",
+    "USED",
 ];
 
 /// Doors that a configuration may have. `DOORS` takes 72 bytes each: 0.7 MB.
@@ -57,15 +77,15 @@ pub const LOCKOUT_BUCKETS: u32 = 1 << 16;
 /// and kept as long as it, since the cells mean nothing without it.
 pub const LOCKOUTS_MAX: u32 = LOCKOUT_BUCKETS + 1;
 /// Sequences that were used and that user space has not put away yet (grown when needed).
-pub const SPENT_MAX: u32 = 65_536;
+pub const USED_MAX: u32 = 65_536;
 /// Buckets of the first-knock table.
 pub const BUCKETS: u32 = 1 << 19;
-/// Cells in a bucket: a cache line. `FIRST` has 4 194 304 cells and takes 32 MiB.
+/// Cells in a bucket: a cache line. `FIRST_KNOCKS` has 4 194 304 cells and takes 32 MiB.
 pub const WAYS: usize = 8;
 /// Slots of the claims: see [`crate::claim`]. `CLAIMS` takes 128 KiB.
 pub const CLAIMS: u32 = 1 << 14;
 /// Slots of the hint table: 2 MiB.
-pub const HINT_SLOTS: u32 = 1 << 18;
+pub const PRESENCE_SLOTS: u32 = 1 << 18;
 /// Bytes of the ring buffer of events.
 pub const EVENTS_BYTES: u32 = 1 << 20;
 
@@ -465,7 +485,7 @@ pub struct GrantKey {
 /// The key of a sequence that was used.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Pod, Zeroable)]
-pub struct SpentKey {
+pub struct UsedKey {
     /// The memory of its door.
     pub memory: u32,
     /// Its mark.

@@ -9,7 +9,7 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::{Bytes, packet};
 
-/// Slots of `SEEN`. Interfaces whose numbers are equal in the lowest eight bits share one.
+/// Slots of `FRAMES_SEEN`. Interfaces whose numbers are equal in the lowest eight bits share one.
 pub const SLOTS: u32 = 1 << 8;
 
 /// Values below this are the length of an IEEE 802.3 frame, not a type.

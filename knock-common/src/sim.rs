@@ -18,7 +18,7 @@ use crate::{
     event::Event,
     layout::{
         Config, Door, EdgeKey, Features, FlowKey, GrantKey, Node, Otp, PortRule, ProgressKey,
-        SpentKey, WAYS,
+        UsedKey, WAYS,
     },
     reason::Telling,
     time::Moment,
@@ -191,8 +191,8 @@ pub struct Overlay<B> {
     pub lockouts: RefCell<HashMap<u32, Cells>>,
     /// See [`World::lockout_key`].
     pub lockout_key: LockoutKey,
-    /// See [`World::spent`].
-    pub spent: Words<SpentKey>,
+    /// See [`World::used`].
+    pub used: Words<UsedKey>,
     /// The gates for drops and for knocks.
     pub gates: [Rc<Cell<u64>>; 2],
     /// The events that were emitted.
@@ -276,15 +276,15 @@ impl<B: Below> World for Overlay<B> {
 
     fn hint(&self, slot: u32) -> Option<Self::Word> {
         let mut hints = self.hints.borrow_mut();
-        let word = hints
-            .entry(slot)
-            .or_insert_with(|| Rc::new(Cell::new(self.below.element("HINTS", slot).unwrap_or(0))));
+        let word = hints.entry(slot).or_insert_with(|| {
+            Rc::new(Cell::new(self.below.element("PRESENCE", slot).unwrap_or(0)))
+        });
         Some(word.clone())
     }
 
     fn bucket(&self, index: u32) -> Option<impl Bucket<Word = Self::Word>> {
         Some(cells(&self.buckets, index, || {
-            self.below.element("FIRST", index)
+            self.below.element("FIRST_KNOCKS", index)
         }))
     }
 
@@ -315,7 +315,7 @@ impl<B: Below> World for Overlay<B> {
         Some(key)
     }
 
-    fn spent(&self) -> &impl Table<SpentKey, Word = Self::Word> {
+    fn used(&self) -> &impl Table<UsedKey, Word = Self::Word> {
         self
     }
 
@@ -369,7 +369,7 @@ tables! {
     ProgressKey: progress, "PROGRESS";
     GrantKey: allow, "ALLOW";
     FlowKey: flows, "FLOWS";
-    SpentKey: spent, "SPENT";
+    UsedKey: used, "USED";
 }
 
 /// A bucket, which is read when it is first used.
@@ -446,7 +446,7 @@ mod tests {
         }
 
         fn entry<K: Pod, V: Pod>(&self, map: &'static str, _key: &K) -> Option<V> {
-            if map == "SPENT" { None } else { self.read() }
+            if map == "USED" { None } else { self.read() }
         }
 
         fn has_prefix_of(&self, _map: &'static str, _address: Address) -> bool {
@@ -484,13 +484,13 @@ mod tests {
             nodes: [node].into(),
             ..Overlay::default()
         };
-        let (grant, spent) = (GrantKey::zeroed(), SpentKey::zeroed());
+        let (grant, used) = (GrantKey::zeroed(), UsedKey::zeroed());
         assert!(world.allow.insert(&grant, 1));
         let held = world.allow().find(&grant);
         assert_eq!(held.map(|word| word.load()), Some(1));
         assert_eq!(world.node(0), Some(&node));
-        assert!(world.spent().insert(&spent, 2));
-        let used = world.spent().find(&spent);
+        assert!(world.used().insert(&used, 2));
+        let used = world.used().find(&used);
         assert_eq!(used.map(|word| word.load()), Some(2));
         assert_eq!(world.below.0.get(), 0);
     }

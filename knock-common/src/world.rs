@@ -12,7 +12,7 @@ use crate::{
     knock::{self, Decision},
     layout::{
         Config, Door, EdgeKey, Features, FlowKey, GrantKey, Node, Otp, PortRule, ProgressKey,
-        SpentKey, WAYS,
+        UsedKey, WAYS,
     },
     lockout,
     otp::{self, Bound, Place},
@@ -115,7 +115,7 @@ pub trait World: Sized {
     fn lockout_key(&self) -> Option<&[u64; WAYS]>;
 
     /// Sequences that were used: when, in milliseconds since boot.
-    fn spent(&self) -> &impl Table<SpentKey, Word = Self::Word>;
+    fn used(&self) -> &impl Table<UsedKey, Word = Self::Word>;
 
     /// The word of the gate for a kind of event: one for all CPUs.
     fn gate(&self, telling: Telling) -> Option<Self::Word>;

@@ -8,8 +8,8 @@ use knock_common::{
     hmac::Scratch,
     layout::{
         ALLOW_MAX, BUCKETS, CLAIMS, Config, DOORS_MAX, Door, EVENTS_BYTES, EdgeKey, FLOWS_MAX,
-        FlowKey, GrantKey, HINT_SLOTS, LOCKOUTS_MAX, MAPS, Node, Otp, PORT_RULES, PROGRESS_MAX,
-        PortRule, ProgressKey, SPENT_MAX, SpentKey, TARGETS_MAX, TRUST_MAX, VERSION, WAYS,
+        FlowKey, GrantKey, LOCKOUTS_MAX, MAPS, Node, Otp, PORT_RULES, PRESENCE_SLOTS, PROGRESS_MAX,
+        PortRule, ProgressKey, TARGETS_MAX, TRUST_MAX, USED_MAX, UsedKey, VERSION, WAYS,
     },
     reason::{COUNTERS_MAX, Telling},
     seen::{self, Seen},
@@ -58,18 +58,17 @@ fn maps() -> Vec<Map> {
             entries: format!("{EVENTS_BYTES} B"),
             ..map("EVENTS", 0, size_of::<Event>(), 0)
         },
-        map("FIRST", INDEX, WAYS * WORD, BUCKETS),
+        map("EVENT_LIMITS", INDEX, WORD, 2),
+        map("FIRST_KNOCKS", INDEX, WAYS * WORD, BUCKETS),
         map("FLOWS", size_of::<FlowKey>(), WORD, FLOWS_MAX),
-        map("GATES", INDEX, WORD, 2),
-        map("HINTS", INDEX, WORD, HINT_SLOTS),
+        map("FRAMES_SEEN", INDEX, size_of::<Seen>(), seen::SLOTS),
         map("LOCKOUTS", INDEX, WAYS * WORD, LOCKOUTS_MAX),
         as_needed("NODES", INDEX, size_of::<Node>()),
         map("OTP", INDEX, size_of::<Otp>(), DOORS_MAX),
         map("PORTS", INDEX, size_of::<PortRule>(), PORT_RULES),
+        map("PRESENCE", INDEX, WORD, PRESENCE_SLOTS),
         map("PROGRESS", size_of::<ProgressKey>(), WORD, PROGRESS_MAX),
         map("SCRATCH", INDEX, size_of::<Scratch>(), 1),
-        map("SEEN", INDEX, size_of::<Seen>(), seen::SLOTS),
-        map("SPENT", size_of::<SpentKey>(), WORD, SPENT_MAX),
         map("TARGETS", size_of::<Address>(), INDEX, TARGETS_MAX),
         map(
             "TRUST",
@@ -77,6 +76,7 @@ fn maps() -> Vec<Map> {
             INDEX,
             TRUST_MAX,
         ),
+        map("USED", size_of::<UsedKey>(), WORD, USED_MAX),
     ]
 }
 

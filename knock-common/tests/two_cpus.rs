@@ -33,7 +33,7 @@ use knock_common::{
     judge, knock,
     layout::{
         Config, Door, EdgeKey, Features, FlagClass, FlowKey, GrantKey, Node, Otp, PortRule,
-        ProgressKey, SpentKey, Symbol, WAYS, port_index,
+        ProgressKey, Symbol, UsedKey, WAYS, port_index,
     },
     lockout,
     packet::Protocol::Tcp,
@@ -165,7 +165,7 @@ struct Cpu {
     progress: One,
     grants: Grants,
     flows: One,
-    spent: One,
+    used: One,
     lockout: Place,
     /// Whether attempts are claimed, as they have to be.
     claims: bool,
@@ -185,7 +185,7 @@ impl Cpu {
             progress: empty(),
             grants: Grants((0..tables.doors.len()).map(|_| empty()).collect()),
             flows: empty(),
-            spent: empty(),
+            used: empty(),
             lockout: Place::new(0),
             claims,
             answer: Cell::default(),
@@ -269,8 +269,8 @@ impl World for Cpu {
         Some(&[3; WAYS])
     }
 
-    fn spent(&self) -> &impl Table<SpentKey, Word = Place> {
-        &self.spent
+    fn used(&self) -> &impl Table<UsedKey, Word = Place> {
+        &self.used
     }
 
     fn gate(&self, _telling: Telling) -> Option<Place> {

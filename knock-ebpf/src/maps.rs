@@ -22,9 +22,9 @@ use knock_common::{
     knock::Decision,
     layout::{
         ALLOW_MAX, BUCKETS, CLAIMS as CLAIM_SLOTS, Config, DOOR_ENTRIES_MAX, DOORS_MAX, Door,
-        EVENTS_BYTES, EdgeKey, FLOWS_MAX, Features, FlowKey, GrantKey, HINT_SLOTS, LOCKOUT_BUCKETS,
-        LOCKOUTS_MAX, NODES_MAX, Node, Otp, PORT_RULES, PROGRESS_MAX, PortRule, ProgressKey,
-        SPENT_MAX, SpentKey, TARGETS_MAX, TRUST_MAX, WAYS,
+        EVENTS_BYTES, EdgeKey, FLOWS_MAX, Features, FlowKey, GrantKey, LOCKOUT_BUCKETS,
+        LOCKOUTS_MAX, NODES_MAX, Node, Otp, PORT_RULES, PRESENCE_SLOTS, PROGRESS_MAX, PortRule,
+        ProgressKey, TARGETS_MAX, TRUST_MAX, USED_MAX, UsedKey, WAYS,
     },
     otp::{Bound, Place},
     reason::{COUNTERS_MAX, Telling},
@@ -60,9 +60,9 @@ static TARGETS: HashMap<Address, u32, { TARGETS_MAX as usize }, GROWING> = HashM
 #[btf_map]
 static TRUST: LpmTrie<Address, u32, { TRUST_MAX as usize }> = LpmTrie::new();
 #[btf_map]
-static HINTS: Array<u64, { HINT_SLOTS as usize }> = Array::new();
+static PRESENCE: Array<u64, { PRESENCE_SLOTS as usize }> = Array::new();
 #[btf_map]
-static FIRST: Array<[u64; WAYS], { BUCKETS as usize }> = Array::new();
+static FIRST_KNOCKS: Array<[u64; WAYS], { BUCKETS as usize }> = Array::new();
 #[btf_map]
 static CLAIMS: Array<u64, { CLAIM_SLOTS as usize }> = Array::new();
 #[btf_map]
@@ -75,14 +75,14 @@ static FLOWS: LruHashMap<FlowKey, u64, { FLOWS_MAX as usize }> = LruHashMap::new
 static LOCKOUTS: Array<[u64; WAYS], { LOCKOUTS_MAX as usize }> = Array::new();
 /// By slot of the interface.
 #[btf_map]
-static SEEN: Array<Seen, { seen::SLOTS as usize }> = Array::new();
+static FRAMES_SEEN: Array<Seen, { seen::SLOTS as usize }> = Array::new();
 #[btf_map]
-static SPENT: HashMap<SpentKey, u64, { SPENT_MAX as usize }, GROWING> = HashMap::new();
+static USED: HashMap<UsedKey, u64, { USED_MAX as usize }, GROWING> = HashMap::new();
 #[btf_map]
 static COUNTERS: PerCpuArray<u64, { COUNTERS_MAX as usize }> = PerCpuArray::new();
 /// Words of the gates: for drops, for knocks.
 #[btf_map]
-static GATES: Array<u64, 2> = Array::new();
+static EVENT_LIMITS: Array<u64, 2> = Array::new();
 #[btf_map]
 static EVENTS: RingBuf<Event, { EVENTS_BYTES as usize }> = RingBuf::new();
 /// The time at the last timer tick that this CPU saw, and that tick.
@@ -154,7 +154,7 @@ macro_rules! table {
 table!(PROGRESS, Progress, ProgressKey);
 table!(ALLOW, Allow, GrantKey);
 table!(FLOWS, Flows, FlowKey);
-table!(SPENT, Spent, SpentKey);
+table!(USED, Used, UsedKey);
 
 /// A bucket of cells.
 struct Cells(NonNull<[u64; WAYS]>);
@@ -187,7 +187,7 @@ pub(crate) fn count(number: u32) {
 /// Takes note that a frame of an interface got here. All CPUs share the word, and mostly find that it is written.
 #[inline(always)]
 pub(crate) fn note(interface: u32) {
-    let word = SEEN.get_ptr_mut(seen::slot(interface));
+    let word = FRAMES_SEEN.get_ptr_mut(seen::slot(interface));
     if let Some(word) = word.and_then(|seen| Slot::new(seen.cast()))
         && word.load() == 0
     {
@@ -198,7 +198,7 @@ pub(crate) fn note(interface: u32) {
 /// Takes note of the type of a frame of an interface that is neither IPv4 nor IPv6.
 #[inline(always)]
 pub(crate) fn note_foreign(interface: u32, ethertype: u16) {
-    let seen = SEEN.get_ptr_mut(seen::slot(interface));
+    let seen = FRAMES_SEEN.get_ptr_mut(seen::slot(interface));
     let word = seen.and_then(|seen| Slot::new(seen.cast::<u64>().wrapping_add(1)));
     if let Some(word) = word {
         word.store(Seen::and_foreign(word.load(), ethertype));
@@ -316,12 +316,15 @@ impl World for Maps {
 
     #[inline(always)]
     fn hint(&self, slot: u32) -> Option<Slot> {
-        HINTS.get_ptr_mut(slot).and_then(Slot::new)
+        PRESENCE.get_ptr_mut(slot).and_then(Slot::new)
     }
 
     #[inline(always)]
     fn bucket(&self, index: u32) -> Option<impl Bucket<Word = Slot>> {
-        FIRST.get_ptr_mut(index).and_then(NonNull::new).map(Cells)
+        FIRST_KNOCKS
+            .get_ptr_mut(index)
+            .and_then(NonNull::new)
+            .map(Cells)
     }
 
     #[inline(always)]
@@ -358,8 +361,8 @@ impl World for Maps {
     }
 
     #[inline(always)]
-    fn spent(&self) -> &impl Table<SpentKey, Word = Slot> {
-        &Spent
+    fn used(&self) -> &impl Table<UsedKey, Word = Slot> {
+        &Used
     }
 
     #[inline(always)]
@@ -369,7 +372,7 @@ impl World for Maps {
             Telling::Knocks => 1,
             Telling::Never | Telling::Always => return None,
         };
-        GATES.get_ptr_mut(index).and_then(Slot::new)
+        EVENT_LIMITS.get_ptr_mut(index).and_then(Slot::new)
     }
 
     #[inline(always)]

@@ -203,8 +203,8 @@ impl Live for Kernel {
             "PORTS" => Some(value(sim.port(index))),
             "NODES" => sim.node(index).copied().map(value),
             "DOORS" => sim.door(index).copied().map(value),
-            "HINTS" => sim.hint(index).map(|word| value(word.load())),
-            "FIRST" => {
+            "PRESENCE" => sim.hint(index).map(|word| value(word.load())),
+            "FIRST_KNOCKS" => {
                 let bucket = sim.bucket(index).unwrap();
                 let cells: [u64; WAYS] =
                     std::array::from_fn(|way| bucket.cell(way).unwrap().load());
@@ -296,7 +296,7 @@ fn state(sim: &Sim) -> String {
             .map(|entry| format!("{entry:?}")),
     );
     let full = |cells: &&knock_common::sim::Cells| cells.iter().any(|cell| cell.get() != 0);
-    for (map, buckets) in [("FIRST", &sim.buckets), ("LOCKOUTS", &sim.lockouts)] {
+    for (map, buckets) in [("FIRST_KNOCKS", &sim.buckets), ("LOCKOUTS", &sim.lockouts)] {
         let buckets = buckets.borrow();
         let buckets = buckets.iter().filter(|(_, cells)| full(cells));
         lines.extend(buckets.map(|bucket| format!("{map} {bucket:?}")));
@@ -896,14 +896,21 @@ fn a_map_that_cant_be_read_is_no_explanation() {
         explain(&question, &host.known(), &Broken(&host, map))
     };
     for map in [
-        "PORTS", "HINTS", "TARGETS", "TRUST", "ALLOW", "FLOWS", "LOCKOUTS",
+        "PORTS", "PRESENCE", "TARGETS", "TRUST", "ALLOW", "FLOWS", "LOCKOUTS",
     ] {
         let error = ask("tcp/22", map).unwrap_err().to_string();
         assert_eq!(error, format!("reading map {map}: no"));
     }
-    for map in ["CONFIG", "NODES", "EDGES", "DOORS", "FIRST", "PROGRESS"] {
+    for map in [
+        "CONFIG",
+        "NODES",
+        "EDGES",
+        "DOORS",
+        "FIRST_KNOCKS",
+        "PROGRESS",
+    ] {
         let found = ask("tcp/9000", map).map_err(|error| error.to_string());
-        if map == "FIRST" {
+        if map == "FIRST_KNOCKS" {
             assert!(
                 found.is_ok(),
                 "who is past the first knock is not looked for there"

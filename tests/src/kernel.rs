@@ -283,7 +283,7 @@ impl Kernel {
 
     /// Lets the gates forget how many events they let through.
     pub fn open_gates(&mut self) -> Result<()> {
-        let map = maps::map_mut(self.firewall.ebpf(), "GATES")?;
+        let map = maps::map_mut(self.firewall.ebpf(), "EVENT_LIMITS")?;
         let mut gates = Array::<_, u64>::try_from(map)?;
         for index in 0..gates.len() {
             gates.set(index, 0, 0)?;
@@ -345,7 +345,7 @@ impl Kernel {
     pub fn raise_hint(&mut self, source: Address) -> Result<()> {
         maps::set(
             self.firewall.ebpf(),
-            "HINTS",
+            "PRESENCE",
             [(hint::slot(source), hint::ALWAYS)],
         )
     }

@@ -333,7 +333,7 @@ fn same_tables(kernel: &mut Kernel, sim: &Sim) {
     assert_eq!(kernel_keys(&allow, low), keys(&sim.allow, low));
     let flows = kernel.flows().unwrap();
     assert_eq!(kernel_keys(&flows, none), keys(&sim.flows, none));
-    let firsts = same_cells(kernel, "FIRST", &sim.buckets.borrow(), TICK_BITS);
+    let firsts = same_cells(kernel, "FIRST_KNOCKS", &sim.buckets.borrow(), TICK_BITS);
     let failed = same_cells(kernel, "LOCKOUTS", &sim.lockouts.borrow(), MS_BITS);
     println!(
         "{firsts} first knocks, {} attempts, {} grants, {} flows, {failed} failed sources: the same in both",

@@ -1,13 +1,13 @@
 //! Doors whose sequences change: what is listened to now, and what becomes of what was used.
 //!
-//! The kernel side gives a grant for a sequence once and notes that in `SPENT` before. Here it is
+//! The kernel side gives a grant for a sequence once and notes that in `USED` before. Here it is
 //! put away for good, another sequence takes its place, and the note goes. Until then nobody opens
 //! with it again, whatever becomes of this process.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context as _, Result};
-use knock_common::layout::{SPENT_MAX, SpentKey};
+use knock_common::layout::{USED_MAX, UsedKey};
 
 use crate::{
     apply::plan::Plan,
@@ -96,7 +96,7 @@ impl Sources {
 
     /// Puts a sequence away that was used, wherever it is; tells whether it is, for good. None if no
     /// door has it.
-    fn put_away(&mut self, key: SpentKey) -> Option<bool> {
+    fn put_away(&mut self, key: UsedKey) -> Option<bool> {
         let of_key = |source: &&Source| source.memory() == key.memory;
         let file = self.0.values().filter(of_key).find_map(Source::file);
         let knocks = file.and_then(|file| file.sequence(key.mark).map(<[_]>::to_vec));
@@ -125,8 +125,8 @@ impl Sources {
     }
 
     /// The latest begin of a time-based sequence of these, in milliseconds since 1970.
-    fn begin_ms(&self, keys: &[SpentKey]) -> Option<u64> {
-        let begin = |key: &SpentKey| {
+    fn begin_ms(&self, keys: &[UsedKey]) -> Option<u64> {
+        let begin = |key: &UsedKey| {
             let of_key = self
                 .0
                 .values()
@@ -265,7 +265,7 @@ impl Kept {
     }
 
     /// Whether a sequence that was used is one of these doors', and its time may still come.
-    pub fn may_come(&self, key: &SpentKey) -> bool {
+    pub fn may_come(&self, key: &UsedKey) -> bool {
         let now = Clocks::at(clock::boot_ms());
         self.sources.0.values().any(|source| {
             source.memory() == key.memory
@@ -323,20 +323,20 @@ impl Kept {
     /// # Errors
     /// The maps can't be read or written: nothing is lost, and the next time does it.
     pub fn follow(&mut self, plan: &Plan, firewall: &mut Firewall) -> Result<()> {
-        let spent = maps::entries(&firewall.spent()?, SPENT_MAX).into_iter();
+        let used = maps::entries(&firewall.used()?, USED_MAX).into_iter();
         let now_ms = clock::boot_ms();
         // The door may come back.
         let is_long_ago = |used_ms: u64| used_ms.saturating_add(FORGOTTEN_MS) <= now_ms;
         let Some(tables) = &mut self.tables else {
-            let old = spent.filter(|&(_, used_ms)| is_long_ago(used_ms));
+            let old = used.filter(|&(_, used_ms)| is_long_ago(used_ms));
             return forget(firewall, old.map(|(key, _)| key));
         };
         let settings = plan.settings();
-        let mut put_away = |&(key, used_ms): &(SpentKey, u64)| match self.sources.put_away(key) {
+        let mut put_away = |&(key, used_ms): &(UsedKey, u64)| match self.sources.put_away(key) {
             Some(is_away) => is_away && used_ms.saturating_add(NOTE_MS) <= now_ms,
             None => is_long_ago(used_ms),
         };
-        let done: Vec<_> = spent.filter(|entry| put_away(entry)).collect();
+        let done: Vec<_> = used.filter(|entry| put_away(entry)).collect();
         let sequences = self.sources.sequences(now_ms);
         if sequences != self.sequences {
             let mut compile = |sequences: &Sequences| plan.recompile(sequences, tables, now_ms);
@@ -351,7 +351,7 @@ impl Kept {
             *tables = moved;
             self.sequences = sequences;
         }
-        let current: BTreeSet<_> = tables.doors.iter().map(spent_key).collect();
+        let current: BTreeSet<_> = tables.doors.iter().map(used_key).collect();
         let mut done: Vec<_> = done.into_iter().map(|(key, _)| key).collect();
         done.retain(|key| !current.contains(key));
         // If the clock is set back that far, their time comes again.
@@ -363,10 +363,10 @@ impl Kept {
     }
 }
 
-fn forget(firewall: &mut Firewall, keys: impl Iterator<Item = SpentKey>) -> Result<()> {
-    let mut spent = firewall.spent()?;
+fn forget(firewall: &mut Firewall, keys: impl Iterator<Item = UsedKey>) -> Result<()> {
+    let mut used = firewall.used()?;
     for key in keys {
-        maps::delete(&mut spent, key).context("forgetting a sequence that was put away")?;
+        maps::delete(&mut used, key).context("forgetting a sequence that was put away")?;
     }
     Ok(())
 }
@@ -415,8 +415,8 @@ fn are_renewed(old: &Sequences, new: &Sequences) -> bool {
     timeless(old) == timeless(new)
 }
 
-const fn spent_key(entry: &knock_common::layout::Door) -> SpentKey {
-    SpentKey {
+const fn used_key(entry: &knock_common::layout::Door) -> UsedKey {
+    UsedKey {
         memory: entry.memory,
         mark: entry.mark,
     }

@@ -34,7 +34,7 @@ use anyhow::Result;
 use aya::programs::links::FdLink;
 use knock_common::{
     Address,
-    layout::{Door, FlowKey, SPENT_MAX},
+    layout::{Door, FlowKey, USED_MAX},
 };
 
 use self::change::{Change, Made};
@@ -202,7 +202,7 @@ impl Protection {
         };
         let found_protected =
             found_protected.map(|found| found.iter().map(ToString::to_string).collect());
-        let is_continued = before.is_some() && instance.maps().join("SPENT").exists();
+        let is_continued = before.is_some() && instance.maps().join("USED").exists();
         let replay = Arc::new(Replay::new(instance.name(), is_continued));
         let change = Change {
             instance: &instance,
@@ -303,7 +303,7 @@ impl Protection {
     /// As for [`Kept::follow`], or that can't be written: the next start accepts only later ones.
     pub fn withdraw_sequences(&mut self, plan: &Plan) -> Result<()> {
         self.kept.withdraw(plan, &mut self.firewall)?;
-        let used = maps::entries(&self.firewall.spent()?, SPENT_MAX);
+        let used = maps::entries(&self.firewall.used()?, USED_MAX);
         self.replay.close(&used, self.kept.floor())
     }
 

@@ -1,6 +1,6 @@
 //! Sequences that change while packets are judged.
 
-use knock_common::{Reason, judge, layout::SpentKey, packet::Protocol, sim::Sim};
+use knock_common::{Reason, judge, layout::UsedKey, packet::Protocol, sim::Sim};
 use proptest::prelude::*;
 
 use super::{tests::settings, *};
@@ -145,8 +145,8 @@ fn a_sequence_that_is_good_once_opens_once() {
     let knock = |world: &Changing| [7000, 7003].map(|port| world.knock(port));
     assert_eq!(knock(&world), [Reason::FirstKnock, Reason::Opened]);
     assert_eq!(knock(&world), [Reason::FirstKnock, Reason::Spent]);
-    let key = SpentKey { memory: 7, mark: 1 };
-    assert_eq!(world.sim.spent.value(&key), Some(0));
+    let key = UsedKey { memory: 7, mark: 1 };
+    assert_eq!(world.sim.used.value(&key), Some(0));
 }
 
 proptest! {

@@ -9,8 +9,8 @@ use aya::{
 };
 use knock_common::{
     layout::{
-        self, ALLOW_MAX, EVENTS_BYTES, FLOWS_MAX, FlowKey, GrantKey, HINT_SLOTS, LOCKOUTS_MAX,
-        PortKind, PortRule, SPENT_MAX, SpentKey, VERSION, WAYS,
+        self, ALLOW_MAX, EVENTS_BYTES, FLOWS_MAX, FlowKey, GrantKey, LOCKOUTS_MAX, PRESENCE_SLOTS,
+        PortKind, PortRule, USED_MAX, UsedKey, VERSION, WAYS,
     },
     packet::Protocol,
     reason::COUNTERS_MAX,
@@ -54,8 +54,8 @@ pub const SHARED: [Shape; 7] = [
         FLOWS_MAX,
     ),
     shape("LOCKOUTS", MapType::Array, 4, 8 * WAYS, LOCKOUTS_MAX),
-    shape("SPENT", MapType::Hash, size_of::<SpentKey>(), 8, SPENT_MAX),
-    shape("HINTS", MapType::Array, 4, 8, HINT_SLOTS),
+    shape("USED", MapType::Hash, size_of::<UsedKey>(), 8, USED_MAX),
+    shape("PRESENCE", MapType::Array, 4, 8, PRESENCE_SLOTS),
     shape("COUNTERS", MapType::PerCpuArray, 4, 8, COUNTERS_MAX),
     shape("EVENTS", MapType::RingBuf, 0, 0, EVENTS_BYTES),
 ];

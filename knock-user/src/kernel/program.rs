@@ -16,7 +16,7 @@ use knock_common::{
     cookie, hint,
     layout::{
         ALLOW_MAX, Config, EdgeKey, Features, FlowKey, GrantKey, LOCKOUT_BUCKETS, PortRule,
-        ProgressKey, SpentKey, WAYS, port_index,
+        ProgressKey, UsedKey, WAYS, port_index,
     },
     seen::Seen,
     time::Moment,
@@ -278,7 +278,7 @@ impl Firewall {
     pub fn expect(&mut self, sources: impl IntoIterator<Item = Address>) -> Result<()> {
         let slots = sources.into_iter();
         let slots = slots.map(|source| (hint::slot(source), hint::ALWAYS));
-        maps::set(&mut self.ebpf, "HINTS", slots)
+        maps::set(&mut self.ebpf, "PRESENCE", slots)
     }
 
     /// What is in the allow map now.
@@ -321,8 +321,8 @@ impl Firewall {
     }
 
     /// The sequences that were used and not put away yet, and when that was.
-    pub fn spent(&mut self) -> Result<Table<&mut MapData, SpentKey, u64>> {
-        Ok(Table::try_from(maps::map_mut(&mut self.ebpf, "SPENT")?)?)
+    pub fn used(&mut self) -> Result<Table<&mut MapData, UsedKey, u64>> {
+        Ok(Table::try_from(maps::map_mut(&mut self.ebpf, "USED")?)?)
     }
 
     /// Makes ports exempt on which the host listens now, and ordinary those on which it listened
@@ -354,10 +354,10 @@ impl Firewall {
     ///
     /// # Errors
     /// The map can't be written.
-    pub fn note_used(&mut self, used: &[SpentKey]) -> Result<()> {
-        let mut spent = self.spent()?;
+    pub fn note_used(&mut self, used: &[UsedKey]) -> Result<()> {
+        let mut table = self.used()?;
         for &key in used {
-            maps::insert_new(&mut spent, key, clock::boot_ms())
+            maps::insert_new(&mut table, key, clock::boot_ms())
                 .context("noting a sequence that was used before")?;
         }
         Ok(())
@@ -385,12 +385,13 @@ impl Firewall {
     /// # Errors
     /// The map can't be read or written.
     pub fn take_seen(&mut self, slot: u32) -> Result<Seen> {
-        let mut slots = Array::<_, Plain<Seen>>::try_from(maps::map_mut(&mut self.ebpf, "SEEN")?)?;
-        let Plain(seen) = slots.get(&slot, 0).context("reading the map SEEN")?;
+        let mut slots =
+            Array::<_, Plain<Seen>>::try_from(maps::map_mut(&mut self.ebpf, "FRAMES_SEEN")?)?;
+        let Plain(seen) = slots.get(&slot, 0).context("reading the map FRAMES_SEEN")?;
         if seen != Seen::default() {
             slots
                 .set(slot, Plain(Seen::default()), 0)
-                .context("clearing the map SEEN")?;
+                .context("clearing the map FRAMES_SEEN")?;
         }
         Ok(seen)
     }

@@ -1,6 +1,6 @@
 //! Which sequences were used, kept on the disk between one process and the next.
 //!
-//! While a process runs, or its pins stay, the map `SPENT` knows it. What ends both in order leaves a
+//! While a process runs, or its pins stay, the map `USED` knows it. What ends both in order leaves a
 //! file; after anything else nobody knows, and time-based sequences of periods that may have been
 //! listened to before are void.
 
@@ -12,7 +12,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use knock_common::layout::SpentKey;
+use knock_common::layout::UsedKey;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -68,8 +68,8 @@ struct Used {
 }
 
 impl Used {
-    const fn key(&self) -> SpentKey {
-        SpentKey {
+    const fn key(&self) -> UsedKey {
+        UsedKey {
             memory: self.memory,
             mark: self.mark,
         }
@@ -91,7 +91,7 @@ pub struct Opened {
     /// From when on time-based sequences are good.
     pub floor: Floor,
     /// Those that are void all the same.
-    pub used: Vec<SpentKey>,
+    pub used: Vec<UsedKey>,
     /// Whether that is so because nothing is known.
     pub is_unknown: bool,
     path: Option<PathBuf>,
@@ -182,7 +182,7 @@ impl Replay {
     ///
     /// # Errors
     /// The file can't be written: the next start knows nothing.
-    pub fn close(&self, used: &[(SpentKey, u64)], floor: Floor) -> Result<()> {
+    pub fn close(&self, used: &[(UsedKey, u64)], floor: Floor) -> Result<()> {
         let opened = match self.opened.try_lock() {
             Ok(opened) => opened,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
@@ -202,7 +202,7 @@ impl Replay {
 
 impl State {
     /// Adds what was used, and forgets what was used so long ago that its time is over.
-    fn close(&mut self, used: &[(SpentKey, u64)], floor: Floor, unix_ms: u64, boot_ms: u64) {
+    fn close(&mut self, used: &[(UsedKey, u64)], floor: Floor, unix_ms: u64, boot_ms: u64) {
         let mut known: BTreeSet<_> = self.used.iter().map(Used::key).collect();
         for &(key, used_ms) in used {
             if known.insert(key) {

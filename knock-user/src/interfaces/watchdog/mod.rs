@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! link events, resume ─▶ rearm ─▶ another copy of the program is due
-//! rx_packets, SEEN    ─▶ frames ─▶ finding: another copy, generic, or not protected
+//! rx_packets, FRAMES_SEEN ─▶ frames ─▶ finding: another copy, generic, or not protected
 //! ```
 //!
 //! Nothing here asks the kernel or the clock: what it says is put in, what is to be done comes out.
@@ -198,7 +198,7 @@ impl Watchdog {
         self.watched.get(&index)?.shortfall
     }
 
-    /// Compares what arrived with what the program saw: `take_seen` reads a slot of `SEEN` and clears it,
+    /// Compares what arrived with what the program saw: `take_seen` reads a slot of `FRAMES_SEEN` and clears it,
     /// `received` reads how many frames the kernel has counted on an interface.
     ///
     /// # Errors
