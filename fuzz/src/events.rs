@@ -11,7 +11,7 @@ use knock_common::{
     Address, Reason,
     access::Grant,
     event::Event,
-    layout::{Door, GrantKey, SERVICES_PER_DOOR},
+    layout::{Door, GrantKey, PORT_GROUPS_PER_DOOR},
 };
 use knock_user::{
     config,
@@ -64,14 +64,14 @@ pub fn check(script: &[u8]) {
             140..170 => {
                 let key = GrantKey {
                     source: source(&mut input),
-                    service: input.u8().into(),
-                    class: 0,
+                    port_group: input.u8().into(),
+                    target_id: 0,
                 };
                 let grant = Grant {
                     until_ms: daemon.now_ms + u64::from(input.u16()),
                     door: input.u8().into(),
                 };
-                daemon.map.insert((key.source, key.service), grant);
+                daemon.map.insert((key.source, key.port_group), grant);
                 daemon.observe(key, grant, &mut consoles);
             }
             170..200 => daemon.due(&mut consoles),
@@ -211,14 +211,14 @@ struct Daemon {
 
 impl Daemon {
     fn new() -> Self {
-        let door = |open_for_ms, services: &[u16], closes| {
-            let mut all = [0; SERVICES_PER_DOOR];
-            all[..services.len()].copy_from_slice(services);
+        let door = |open_for_ms, port_groups: &[u16], closes| {
+            let mut all = [0; PORT_GROUPS_PER_DOOR];
+            all[..port_groups.len()].copy_from_slice(port_groups);
             Door {
                 open_for_ms,
                 closes,
-                service_count: u16::try_from(services.len()).unwrap_or_default(),
-                services: all,
+                port_group_count: u16::try_from(port_groups.len()).unwrap_or_default(),
+                port_groups: all,
                 ..Door::default()
             }
         };
@@ -247,7 +247,7 @@ impl Daemon {
     fn due(&mut self, consoles: &mut Consoles) {
         let map = &self.map;
         let actions = self.ledger.due(self.now_ms, |key| {
-            match map.get(&(key.source, key.service)) {
+            match map.get(&(key.source, key.port_group)) {
                 Some(grant) => Look::Found(*grant),
                 None => Look::Absent,
             }
@@ -268,7 +268,7 @@ impl Daemon {
                     assert!(self.open.remove(&(source, door)), "not open: {action:?}");
                 }
                 Action::Remove { key } => {
-                    let removed = self.map.remove(&(key.source, key.service));
+                    let removed = self.map.remove(&(key.source, key.port_group));
                     // After a closing sequence, a newer grant may go, too: its own event brings it back.
                     let is_valid = removed.is_some_and(|grant| grant.until_ms > self.now_ms);
                     assert!(
@@ -277,7 +277,9 @@ impl Daemon {
                     );
                 }
                 Action::Restore { key, grant } => {
-                    self.map.entry((key.source, key.service)).or_insert(grant);
+                    self.map
+                        .entry((key.source, key.port_group))
+                        .or_insert(grant);
                 }
             }
             consoles.act(action, event, self.now_ms.saturating_mul(1_000_000));

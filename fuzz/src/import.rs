@@ -89,7 +89,7 @@ fn named_ports(text: &str) -> BTreeSet<u16> {
     let numbers = text.split(|c: char| !c.is_ascii_digit());
     let mut named: BTreeSet<u16> = numbers.filter_map(|number| number.parse().ok()).collect();
     let lower = text.to_lowercase();
-    let services = SERVICES.iter().filter(|(name, _)| lower.contains(name));
-    named.extend(services.map(|(_, port)| port));
+    let port_groups = SERVICES.iter().filter(|(name, _)| lower.contains(name));
+    named.extend(port_groups.map(|(_, port)| port));
     named
 }

@@ -184,7 +184,7 @@ impl Play {
             source: packet.source,
             source_port: packet.source_port,
             port: packet.to.port,
-            class: self.compiled.class(packet.destination),
+            target_id: self.compiled.target_id(packet.destination),
             protocol: packet.to.protocol as u16,
         };
         let seen = self.sim.flows.value(&wanted);
@@ -197,9 +197,10 @@ impl Play {
     fn has_grant(&self, packet: &Packet, now: Moment) -> bool {
         let port = Ports::from(packet.to);
         self.grants(now).iter().any(|(key, _)| {
-            let opened = self.compiled.tables.services.get(&key.service);
+            let opened = self.compiled.tables.port_groups.get(&key.port_group);
             let opens = opened.is_some_and(|ports| ports.iter().any(|ports| ports.overlaps(port)));
-            let is_here = key.class == 0 || key.class == self.compiled.class(packet.destination);
+            let is_here =
+                key.target_id == 0 || key.target_id == self.compiled.target_id(packet.destination);
             key.source == packet.source && opens && is_here
         })
     }
@@ -347,10 +348,10 @@ impl Compiled {
     }
 
     /// The class of a destination address.
-    fn class(&self, destination: Address) -> u16 {
+    fn target_id(&self, destination: Address) -> u16 {
         let mut targets = self.tables.targets.iter();
         let found = targets.find(|(target, _)| *target == destination);
-        found.map_or(0, |(_, class)| *class)
+        found.map_or(0, |(_, target_id)| *target_id)
     }
 }
 

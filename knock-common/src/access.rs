@@ -4,9 +4,9 @@ use crate::{
     Address, Bytes, Reason, Tally, World,
     answer::Answer,
     event::{self, What},
-    hint::{self, Hint},
     layout::{Door, Features, FlowKey, GrantKey, PortKind, PortRule, UsedKey, port_index},
     packet::{Protocol, Segment},
+    presence::{self, Presence},
     time::{Moment, SKEW_MS},
     visit::Visit,
     world::{Judged, Table, Word},
@@ -93,12 +93,12 @@ pub fn protected<B: Bytes + ?Sized, W: World>(
     world: &W,
 ) -> Judged<Reason> {
     let visit = Visit::of(bytes, segment, world)?;
-    if Hint::of(world, visit.source).may_pass(visit.now()) {
+    if Presence::of(world, visit.source).may_pass(visit.now()) {
         let guest = Guest {
             world,
             segment,
             visit: &visit,
-            service: rule.service,
+            port_group: rule.port_group,
         };
         if let Some(reason) = guest.judge() {
             return Ok(reason);
@@ -116,7 +116,7 @@ struct Guest<'a, W> {
     world: &'a W,
     segment: &'a Segment,
     visit: &'a Visit,
-    service: u16,
+    port_group: u16,
 }
 
 impl<W: World> Guest<'_, W> {
@@ -128,9 +128,9 @@ impl<W: World> Guest<'_, W> {
         if keep && !syn && self.flow_goes_on() {
             return Some(Reason::Flow);
         }
-        let grant = self.grant(0).or_else(|| match self.visit.class {
+        let grant = self.grant(0).or_else(|| match self.visit.target_id {
             0 => None,
-            class => self.grant(class),
+            target_id => self.grant(target_id),
         })?;
         let ends_soon = grant.until_ms.saturating_sub(self.visit.now().millis()) < HANDSHAKE_MS;
         if keep && !self.segment.ends() && (!syn || ends_soon) {
@@ -140,11 +140,11 @@ impl<W: World> Guest<'_, W> {
     }
 
     #[inline(always)]
-    fn grant(&self, class: u16) -> Option<Grant> {
+    fn grant(&self, target_id: u16) -> Option<Grant> {
         let key = GrantKey {
             source: self.visit.source,
-            service: self.service,
-            class,
+            port_group: self.port_group,
+            target_id,
         };
         let grant = Grant::from_word(self.world.allow().find(&key)?.load());
         grant.is_valid(self.visit.now()).then_some(grant)
@@ -156,7 +156,7 @@ impl<W: World> Guest<'_, W> {
             source,
             source_port,
             port,
-            class,
+            target_id,
             protocol,
             ..
         } = *self.visit;
@@ -164,7 +164,7 @@ impl<W: World> Guest<'_, W> {
             source,
             source_port,
             port,
-            class,
+            target_id,
             protocol: protocol.into(),
         }
     }
@@ -224,7 +224,7 @@ impl<W: World> Guest<'_, W> {
     fn hint_flow(&self, idle_ms: u64) {
         // Two seconds more than the flow: it is refreshed without telling the hint for one.
         let until = self.visit.now().after_millis(idle_ms.saturating_add(2_000));
-        hint::expect_pass(self.world, self.visit.source, until);
+        presence::expect_pass(self.world, self.visit.source, until);
     }
 }
 
@@ -251,29 +251,30 @@ pub fn use_door<W: World>(world: &W, visit: &Visit, completed: Completed) -> Rea
     };
     let now = visit.now();
     let begun = now.before_ticks(completed.elapsed);
-    let (reason, until_ms) = if completed.elapsed > door.within || !is_good(door, begun) {
-        (Reason::TooLate, 0)
-    } else if !spend(world, door, now) {
-        (Reason::Spent, 0)
-    } else if door.closes != 0 {
-        close(world, door, visit.source, now);
-        (Reason::Closed, now.millis())
-    } else {
-        let until_ms = now.millis().saturating_add(door.open_for_ms);
-        let grant = Grant {
-            until_ms,
-            door: door.number,
+    let (reason, until_ms) =
+        if completed.elapsed > door.sequence_timeout_ticks || !is_good(door, begun) {
+            (Reason::TooLate, 0)
+        } else if !spend(world, door, now) {
+            (Reason::Spent, 0)
+        } else if door.closes != 0 {
+            close(world, door, visit.source, now);
+            (Reason::Closed, now.millis())
+        } else {
+            let until_ms = now.millis().saturating_add(door.open_for_ms);
+            let grant = Grant {
+                until_ms,
+                door: door.number,
+            };
+            let reason = open(world, door, grant, visit.source, now);
+            if reason == Reason::Opened
+                && world.features().has(Features::ANSWERS)
+                && !door.reply.is_empty()
+                && may_be_told(world, visit)
+            {
+                world.answer(Answer::port(door.reply));
+            }
+            (reason, until_ms)
         };
-        let reason = open(world, door, grant, visit.source, now);
-        if reason == Reason::Opened
-            && world.features().has(Features::ANSWERS)
-            && !door.reply.is_empty()
-            && may_be_told(world, visit)
-        {
-            world.answer(Answer::port(door.reply));
-        }
-        (reason, until_ms)
-    };
     event::tell(
         world,
         visit,
@@ -303,7 +304,7 @@ fn may_be_told<W: World>(world: &W, visit: &Visit) -> bool {
 /// Whether an attempt began while its sequence was good.
 #[inline(always)]
 const fn is_good(door: &Door, begun: Moment) -> bool {
-    door.mark == 0 || begun.millis() < door.good_until_ms
+    door.sequence_id == 0 || begun.millis() < door.good_until_ms
 }
 
 /// Uses up a sequence that is good once; `false` if somebody was faster, or nobody could tell the
@@ -311,21 +312,21 @@ const fn is_good(door: &Door, begun: Moment) -> bool {
 #[inline(always)]
 fn spend<W: World>(world: &W, door: &Door, now: Moment) -> bool {
     let key = UsedKey {
-        memory: door.memory,
-        mark: door.mark,
+        replay_domain: door.replay_domain,
+        sequence_id: door.sequence_id,
     };
-    door.mark == 0 || world.used().insert(&key, now.millis())
+    door.sequence_id == 0 || world.used().insert(&key, now.millis())
 }
 
 #[inline(always)]
 fn open<W: World>(world: &W, door: &Door, new: Grant, source: Address, now: Moment) -> Reason {
-    hint::expect_pass(world, source, now.after_millis(door.open_for_ms));
+    presence::expect_pass(world, source, now.after_millis(door.open_for_ms));
     let mut reason = Reason::Opened;
-    for service in services(door) {
+    for port_group in port_groups(door) {
         let key = GrantKey {
             source,
-            service,
-            class: door.class,
+            port_group,
+            target_id: door.target_id,
         };
         match give_grant(world, &key, new, now) {
             Given::New => {}
@@ -341,11 +342,11 @@ fn open<W: World>(world: &W, door: &Door, new: Grant, source: Address, now: Mome
 fn close<W: World>(world: &W, door: &Door, source: Address, now: Moment) {
     // Other CPUs, whose clock may be behind, must see an end that is over.
     let until_ms = now.millis().saturating_sub(SKEW_MS);
-    for service in services(door) {
+    for port_group in port_groups(door) {
         let key = GrantKey {
             source,
-            service,
-            class: door.class,
+            port_group,
+            target_id: door.target_id,
         };
         let Some(word) = world.allow().find(&key) else {
             continue;
@@ -361,10 +362,10 @@ fn close<W: World>(world: &W, door: &Door, source: Address, now: Moment) {
 }
 
 #[inline(always)]
-fn services(door: &Door) -> impl Iterator<Item = u16> + '_ {
-    (0..door.service_count)
-        .zip(&door.services)
-        .map(|(_, service)| *service)
+fn port_groups(door: &Door) -> impl Iterator<Item = u16> + '_ {
+    (0..door.port_group_count)
+        .zip(&door.port_groups)
+        .map(|(_, port_group)| *port_group)
 }
 
 enum Given {
@@ -405,8 +406,8 @@ mod tests {
     fn what_is_replied_when() {
         let door = Door {
             open_for_ms: 30_000,
-            within: 10,
-            service_count: 1,
+            sequence_timeout_ticks: 10,
+            port_group_count: 1,
             reply: Text::of(22),
             ..Door::default()
         };
@@ -468,7 +469,7 @@ mod tests {
     fn to_whom_is_replied() {
         let door = Door {
             open_for_ms: 30_000,
-            service_count: 1,
+            port_group_count: 1,
             reply: Text::of(22),
             ..Door::default()
         };

@@ -7,13 +7,13 @@
 use crate::{
     World,
     layout::{EdgeKey, Features, NODE_BITS, Node, Symbol},
-    otp::{Bound, Place},
+    otp::{Place, SourceKnocks},
     time::{TICK_BITS, Tick},
     visit::Visit,
 };
 
 const ELAPSED_BITS: u32 = 64 - NODE_BITS - TICK_BITS;
-/// The longest `within` that progress can hold, in ticks: 73 minutes.
+/// The longest `sequence_timeout` that progress can hold, in ticks: 73 minutes.
 pub const WITHIN_MAX: u32 = (1 << ELAPSED_BITS) - 1;
 const NODE_MASK: u64 = (1 << NODE_BITS) - 1;
 
@@ -61,7 +61,8 @@ impl Progress {
     /// Whether a knock at `now` still belongs to the attempt; `node` is the one that it is at.
     #[inline(always)]
     pub const fn is_alive(self, node: &Node, now: Tick) -> bool {
-        now.since(self.last) <= node.step && self.elapsed_at(now) <= node.within
+        now.since(self.last) <= node.step_timeout_ticks
+            && self.elapsed_at(now) <= node.sequence_timeout_ticks
     }
 
     /// The word that the map holds.
@@ -113,10 +114,16 @@ pub struct Step {
     pub outcome: Outcome,
 }
 
-/// Advances `held` by a knock; `first` is the node that the knock begins, or 0, and `bound` what was
+/// Advances `held` by a knock; `first` is the node that the knock begins, or 0, and `source_knocks` what was
 /// worked out about the source.
 #[inline(always)]
-pub fn step<W: World>(world: &W, held: Progress, visit: &Visit, first: u32, bound: Bound) -> Step {
+pub fn step<W: World>(
+    world: &W,
+    held: Progress,
+    visit: &Visit,
+    first: u32,
+    source_knocks: SourceKnocks,
+) -> Step {
     let now = visit.now().tick();
     let afresh = |begun: Outcome, not_begun: Outcome| match first {
         0 => Step {
@@ -139,18 +146,18 @@ pub fn step<W: World>(world: &W, held: Progress, visit: &Visit, first: u32, boun
     }
     let elapsed = held.elapsed_at(now);
     let symbol = visit.symbol();
-    let bound = if !world.features().has(Features::BOUND) || node.bound == 0 {
-        Bound::NONE
-    } else if bound.place() == Place::of(node) {
-        bound
+    let source_knocks = if !world.features().has(Features::PER_SOURCE) || node.per_source == 0 {
+        SourceKnocks::NONE
+    } else if source_knocks.place() == Place::of(node) {
+        source_knocks
     } else {
         return Step {
             progress: held,
             outcome: Outcome::Unknown,
         };
     };
-    let label = if bound.is_next(symbol) {
-        Symbol::BOUND
+    let label = if source_knocks.is_next(symbol) {
+        Symbol::PER_SOURCE
     } else {
         symbol
     };
@@ -172,7 +179,7 @@ pub fn step<W: World>(world: &W, held: Progress, visit: &Visit, first: u32, boun
     }
     // A door with a single knock is refreshed by knocking again.
     let single = node.depth == 1 && node.ends_sequence();
-    if (symbol == node.symbol || bound.is_last(symbol)) && !single {
+    if (symbol == node.symbol || source_knocks.is_last(symbol)) && !single {
         return Step {
             progress: held,
             outcome: Outcome::Duplicate,

@@ -7,12 +7,12 @@ use crate::{
 };
 
 /// Events that a gate lets through in a window, of all CPUs together: 238 a second.
-const GATE_EVENTS: u64 = 64;
+const LIMIT_EVENTS: u64 = 64;
 /// The window of a gate, as a power of two of nanoseconds: 268 ms.
-const GATE_WINDOW_SHIFT: u32 = 28;
+const LIMIT_WINDOW_SHIFT: u32 = 28;
 
 /// CPUs that take from a gate at the same moment are few, and what they leave out is counted.
-const GATE_TRIES: usize = 4;
+const LIMIT_TRIES: usize = 4;
 
 /// No door.
 pub const NO_DOOR: u16 = u16::MAX;
@@ -105,8 +105,8 @@ pub fn tell<W: World>(world: &W, visit: &Visit, what: What, until_ms: u64) {
         Telling::Never => return,
         Telling::Always => true,
         Telling::Drops | Telling::Knocks => world
-            .gate(telling)
-            .is_some_and(|gate| take(&gate, visit.now())),
+            .event_limit(telling)
+            .is_some_and(|event_limit| take(&event_limit, visit.now())),
     };
     // A flood of what is told comes here with every packet, and goes no further.
     if is_admitted {
@@ -140,20 +140,20 @@ pub fn hand_over<W: World>(world: &W, visit: &Visit, what: What, until_ms: u64) 
 /// Takes one of the window's events. A gate that is shut is only read, so a flood does not have CPUs
 /// write to the same word.
 #[inline(always)]
-fn take(gate: &impl Word, now: Moment) -> bool {
-    let window = now.nanos() >> GATE_WINDOW_SHIFT;
-    for _ in 0..GATE_TRIES {
-        let held = gate.load();
+fn take(event_limit: &impl Word, now: Moment) -> bool {
+    let window = now.nanos() >> LIMIT_WINDOW_SHIFT;
+    for _ in 0..LIMIT_TRIES {
+        let held = event_limit.load();
         // A CPU whose clock is behind takes from the window that another one has begun.
         let (window, used) = if held >> 16 >= window {
             (held >> 16, held & 0xffff)
         } else {
             (window, 0)
         };
-        if used >= GATE_EVENTS {
+        if used >= LIMIT_EVENTS {
             return false;
         }
-        if gate.replace(held, window << 16 | used.wrapping_add(1)) {
+        if event_limit.replace(held, window << 16 | used.wrapping_add(1)) {
             return true;
         }
     }
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn gates() {
+    fn event_limits() {
         let sim = Sim::default();
         for (name, reason, times, ms, told) in [
             ("drops", Reason::NoGrant, 64, 1000, (64, 0)),
@@ -267,11 +267,11 @@ mod tests {
 
         /// Not more than the gate lets through, whatever its word was.
         #[test]
-        fn a_gate_after_any_word(word: u64, ms in 0_u64..1 << 40) {
+        fn any_word_of_an_event_limit_is_understood(word: u64, ms in 0_u64..1 << 40) {
             let sim = Sim::default();
-            sim.gates[0].set(word);
+            sim.event_limits[0].set(word);
             let (told, left_out) = tell_all(&sim, Reason::NoGrant, 100, ms);
-            prop_assert!(told as u64 <= GATE_EVENTS);
+            prop_assert!(told as u64 <= LIMIT_EVENTS);
             prop_assert_eq!(told as u64 + left_out, 100);
         }
     }

@@ -42,7 +42,7 @@ impl Place {
         let [k0, k1, k2, k3, k4, k5, l0, l1, l2, l3, l4, l5] = config.cell_key;
         let ProgressKey {
             source: Address { words },
-            class,
+            target_id,
             padding: _,
         } = *key;
         let [a, b, c, d] = words.map(u64::from);
@@ -50,7 +50,7 @@ impl Place {
             let [k0, k1, k2, k3, k4, k5] = k;
             let first = k0.wrapping_add(a).wrapping_mul(k1.wrapping_add(b));
             let second = k2.wrapping_add(c).wrapping_mul(k3.wrapping_add(d));
-            let third = k4.wrapping_mul(class.into()).wrapping_add(k5);
+            let third = k4.wrapping_mul(target_id.into()).wrapping_add(k5);
             first.wrapping_add(second).wrapping_add(third) >> 32
         };
         // The products are linear, and would heap neighbours up under one key in twenty. Shuffled,
@@ -96,7 +96,7 @@ pub fn forget<W: World>(world: &W, place: Place) {
 pub fn remember<W: World>(world: &W, place: Place, first: Progress, config: &Config) -> bool {
     let node = u64::from(first.node & FIRST_NODES_MAX);
     let cell = place.tag << TAG_SHIFT | node << TICK_BITS | u64::from(first.last.number());
-    world.remember_first(place.bucket, cell, config.horizon_ticks) != 0
+    world.remember_first(place.bucket, cell, config.attempt_max_ticks) != 0
 }
 
 /// The cell with a tag, or 0.
@@ -134,7 +134,7 @@ pub fn forget_cell<W: World>(world: &W, bucket: u32, tag: u64) {
 /// Writes a cell in the place of the one with the same tag, an empty one, or the oldest; `0` if
 /// other CPUs kept changing it.
 #[inline(always)]
-pub fn remember_cell<W: World>(world: &W, bucket: u32, new: u64, horizon_ticks: u32) -> u64 {
+pub fn remember_cell<W: World>(world: &W, bucket: u32, new: u64, attempt_max_ticks: u32) -> u64 {
     let Some(bucket) = world.bucket(bucket) else {
         return 0;
     };
@@ -155,7 +155,7 @@ pub fn remember_cell<W: World>(world: &W, bucket: u32, new: u64, horizon_ticks: 
         };
         let old = word.load();
         if word.replace(old, new) {
-            if oldest >> 3 <= u64::from(horizon_ticks) {
+            if oldest >> 3 <= u64::from(attempt_max_ticks) {
                 world.tally(Tally::FirstKnocksEvicted);
             }
             return 1;
@@ -177,7 +177,7 @@ mod tests {
         let random = |i: usize| (i as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         Config {
             cell_key: std::array::from_fn(|i| random(i) ^ random(i) >> 29),
-            horizon_ticks: 1000,
+            attempt_max_ticks: 1000,
             ..Config::default()
         }
     }
@@ -185,7 +185,7 @@ mod tests {
     fn key(words: [u32; 4]) -> ProgressKey {
         ProgressKey {
             source: Address { words },
-            class: 0,
+            target_id: 0,
             padding: 0,
         }
     }
@@ -314,7 +314,13 @@ mod tests {
             ("second word", key([1, 0, 3, 4])),
             ("third word", key([1, 2, 0, 4])),
             ("fourth word", key([1, 2, 3, 0])),
-            ("class", ProgressKey { class: 1, ..base }),
+            (
+                "class",
+                ProgressKey {
+                    target_id: 1,
+                    ..base
+                },
+            ),
         ] {
             assert_ne!(Place::of(&other, &config()), place, "{name}");
         }
@@ -361,12 +367,12 @@ mod tests {
 
         /// Whatever a cell holds, it is read without harm.
         #[test]
-        fn any_cells(cells: [u64; WAYS], new: u64, horizon: u32) {
+        fn any_cells(cells: [u64; WAYS], new: u64, attempt_max: u32) {
             let sim = Sim::default();
             for (way, cell) in cells.into_iter().enumerate() {
                 sim.bucket(0).unwrap().cell(way).unwrap().store(cell);
             }
-            remember_cell(&sim, 0, new, horizon);
+            remember_cell(&sim, 0, new, attempt_max);
             prop_assert_eq!(recall_cell(&sim, 0, new >> TAG_SHIFT), new);
             forget_cell(&sim, 0, new >> TAG_SHIFT);
         }

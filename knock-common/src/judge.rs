@@ -100,7 +100,7 @@ fn judge_segment<B: Bytes + ?Sized, W: World>(bytes: &B, world: &W) -> Judged<Ju
 #[inline(always)]
 fn if_let_pass<W: World>(reason: Reason, rule: PortRule, world: &W) -> Judgement {
     let is_let_pass = world.features().has(Features::KNOCK_PASS)
-        && rule.lets_pass()
+        && rule.passes_knocks()
         && reason.verdict() != Verdict::Pass;
     if is_let_pass {
         world.tally(Tally::KnocksPassed);
@@ -120,12 +120,12 @@ mod tests {
     use super::*;
     use crate::{
         Address,
-        hint::ALWAYS,
         layout::{
             Config, Door, EdgeKey, FlagClass, FlowKey, GrantKey, Node, PortRule, ProgressKey,
             Symbol,
         },
         packet::{Protocol, flag},
+        presence::ALWAYS,
         sim::Sim,
         world::{Bucket as _, Table as _, Word as _},
     };
@@ -145,12 +145,18 @@ mod tests {
             any::<[u8; 4]>(),
         )
             .prop_map(
-                |(protocol, port, [within, step], [depth, through], completes)| Node {
+                |(
+                    protocol,
+                    port,
+                    [sequence_timeout_ticks, step_timeout_ticks],
+                    [depth, via_door],
+                    completes,
+                )| Node {
                     symbol: Symbol::new(protocol, port),
-                    within,
-                    step,
+                    sequence_timeout_ticks,
+                    step_timeout_ticks,
                     depth: depth % 4,
-                    through: through.into(),
+                    via_door: via_door.into(),
                     completes: completes.map(|door| u16::from(door % 4)),
                     ..Node::default()
                 },
@@ -159,15 +165,23 @@ mod tests {
 
     fn door() -> impl Strategy<Value = Door> {
         any::<(u64, u32, bool, bool, u16, u32, [u16; 16])>().prop_map(
-            |(open_for_ms, within, class, closes, service_count, mark, services)| Door {
+            |(
+                open_for_ms,
+                sequence_timeout_ticks,
+                target_id,
+                closes,
+                port_group_count,
+                sequence_id,
+                port_groups,
+            )| Door {
                 open_for_ms: open_for_ms >> 24,
                 good_until_ms: open_for_ms,
-                mark: mark % 3,
-                within,
-                class: class.into(),
+                sequence_id: sequence_id % 3,
+                sequence_timeout_ticks,
+                target_id: target_id.into(),
                 closes: closes.into(),
-                service_count,
-                services,
+                port_group_count,
+                port_groups,
                 ..Door::default()
             },
         )
@@ -180,9 +194,9 @@ mod tests {
             Just(PortRule::DECOY),
             any::<u16>().prop_map(PortRule::protected),
             any::<(u8, u32)>().prop_map(|(class, first)| PortRule::knock(class, first % NODES)),
-            (0..NODES).prop_map(|first| PortRule::knock(0, first).proved()),
-            Just(PortRule::DECOY.proved()),
-            (0..NODES).prop_map(|first| PortRule::knock(0, first).let_pass()),
+            (0..NODES).prop_map(|first| PortRule::knock(0, first).with_handshake()),
+            Just(PortRule::DECOY.with_handshake()),
+            (0..NODES).prop_map(|first| PortRule::knock(0, first).passing_knocks()),
         ]
     }
 
@@ -200,8 +214,8 @@ mod tests {
                 nodes,
                 edges,
                 doors,
-                (words, cells, hints),
-                (features, now, cell_key, failures, horizon),
+                (words, cells, looks),
+                (features, now, cell_key, failures, attempt_max),
             )| {
                 let ports = (0..).zip(rules);
                 let symbol = |port: u16| match port {
@@ -217,7 +231,7 @@ mod tests {
                         lockout_failures: failures,
                         lockout_ms: words[3],
                         flow_idle_ms: [words[2], words[0]],
-                        horizon_ticks: horizon,
+                        attempt_max_ticks: attempt_max,
                         flag_classes: [FlagClass::SYN; 16],
                     },
                     ports: ports
@@ -237,7 +251,7 @@ mod tests {
                 sim.progress.insert(
                     &ProgressKey {
                         source,
-                        class: 0,
+                        target_id: 0,
                         padding: 0,
                     },
                     progress,
@@ -248,12 +262,12 @@ mod tests {
                         bucket.cell(way).unwrap().store(cell ^ failed);
                     }
                 }
-                for service in 0..2 {
+                for port_group in 0..2 {
                     sim.allow.insert(
                         &GrantKey {
                             source,
-                            service,
-                            class: 0,
+                            port_group,
+                            target_id: 0,
                         },
                         grant,
                     );
@@ -263,7 +277,7 @@ mod tests {
                         source,
                         source_port: 40_000,
                         port: port % 4,
-                        class: 0,
+                        target_id: 0,
                         protocol,
                     };
                     sim.flows.insert(&key, flow);
@@ -274,8 +288,10 @@ mod tests {
                         bucket.cell(way).unwrap().store(*cell);
                     }
                 }
-                if hints {
-                    sim.hint(crate::hint::slot(source)).unwrap().store(ALWAYS);
+                if looks {
+                    sim.presence(crate::presence::slot(source))
+                        .unwrap()
+                        .store(ALWAYS);
                 }
                 sim
             },
@@ -303,12 +319,12 @@ mod tests {
         let on = Features::KNOCK_PASS;
         let knock = PortRule::knock(0, 0);
         for (name, features, rule, passes) in [
-            ("knock_pass", on, knock.let_pass(), true),
+            ("knock_pass", on, knock.passing_knocks(), true),
             ("another port's door has it", on, knock, false),
             (
                 "no door has it",
                 Features::default(),
-                knock.let_pass(),
+                knock.passing_knocks(),
                 false,
             ),
             ("a decoy", on, PortRule::DECOY, false),

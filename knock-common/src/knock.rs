@@ -6,10 +6,10 @@ use crate::{
     automaton::{self, Outcome, Progress, Step},
     event::{self, What},
     first::{self, Place},
-    hint::{self, Hint},
     layout::{Config, EdgeKey, FLAG_CLASSES, Features, Node, PortKind, PortRule, ProgressKey},
-    otp::{self, Bound},
+    otp::{self, SourceKnocks},
     packet::{Protocol, Segment},
+    presence::{self, Presence},
     time::TICK_BITS,
     visit::{self, Visit},
     world::{Judged, Table, Word},
@@ -26,8 +26,8 @@ pub fn knock<B: Bytes + ?Sized, W: World>(
     rule: PortRule,
     world: &W,
 ) -> Judged<Reason> {
-    let is_proved = world.features().has(Features::ANSWERS) && rule.is_proved();
-    if segment.protocol == Protocol::Tcp && !is_proved {
+    let needs_handshake = world.features().has(Features::ANSWERS) && rule.needs_handshake();
+    if segment.protocol == Protocol::Tcp && !needs_handshake {
         let config = world.config();
         // A mask, not a comparison: Linux 6.1 forgets the bound of a number that was on the stack.
         let index = usize::from(rule.flag_class) & (FLAG_CLASSES - 1);
@@ -41,7 +41,7 @@ pub fn knock<B: Bytes + ?Sized, W: World>(
     }
     let visit = Visit::of(bytes, segment, world)?;
     if segment.protocol == Protocol::Tcp
-        && is_proved
+        && needs_handshake
         && let Some(reason) = bytes.shake(world).no_knock()
     {
         event::tell(world, &visit, What::new(reason), 0);
@@ -50,11 +50,11 @@ pub fn knock<B: Bytes + ?Sized, W: World>(
     Ok(match rule.kind() {
         PortKind::Decoy => world.reset(&visit, Reason::Decoy),
         PortKind::Ordinary | PortKind::Exempt | PortKind::Protected | PortKind::Knock => {
-            let mut decision = world.advance(&visit, rule.first, Bound::NONE);
-            if world.features().has(Features::BOUND)
+            let mut decision = world.advance(&visit, rule.first, SourceKnocks::NONE);
+            if world.features().has(Features::PER_SOURCE)
                 && let Some(place) = decision.asked()
             {
-                decision = world.advance(&visit, rule.first, world.bound(&visit, place));
+                decision = world.advance(&visit, rule.first, world.source_knocks(&visit, place));
             }
             match decision.completed() {
                 Some(progress) => complete(world, &visit, progress),
@@ -82,7 +82,7 @@ pub fn other_port<B: Bytes + ?Sized, W: World>(
     }
     let source = segment.source(bytes)?;
     // A source that no host can have is the stack's to refuse here: DHCP comes from 0.0.0.0.
-    if Hint::of(world, source).is_empty() || !visit::can_come(bytes, source, world) {
+    if Presence::of(world, source).is_empty() || !visit::can_come(bytes, source, world) {
         return Ok(Reason::Ordinary);
     }
     let visit = Visit::of(bytes, segment, world)?;
@@ -92,7 +92,7 @@ pub fn other_port<B: Bytes + ?Sized, W: World>(
 /// A node as an event shows it: a door that goes through it, and how many knocks lead to it.
 #[inline(always)]
 const fn at(reason: Reason, node: &Node) -> What {
-    What::at(reason, node.through, node.depth)
+    What::at(reason, node.via_door, node.depth)
 }
 
 /// The progress of a source, and where it is kept.
@@ -118,10 +118,12 @@ struct Held<T> {
 impl<'a, W: World> Attempt<'a, W> {
     #[inline(always)]
     fn of(world: &'a W, config: &'a Config, visit: &'a Visit) -> Self {
-        let Visit { source, class, .. } = *visit;
+        let Visit {
+            source, target_id, ..
+        } = *visit;
         let key = ProgressKey {
             source,
-            class,
+            target_id,
             padding: 0,
         };
         Self {
@@ -136,7 +138,7 @@ impl<'a, W: World> Attempt<'a, W> {
     /// Whether there may be an attempt: if not, nothing has to be claimed to know it.
     #[inline(always)]
     fn may_be_there(&self) -> bool {
-        Hint::of(self.world, self.visit.source).may_knock(self.visit.now())
+        Presence::of(self.world, self.visit.source).may_knock(self.visit.now())
     }
 
     /// Claims the attempt: until it is given back, no other CPU changes it. If that takes too long,
@@ -190,7 +192,7 @@ impl<'a, W: World> Attempt<'a, W> {
         let progress = Progress::from_word(word);
         // A first knock that came when the hint said that there was nothing to find has left the
         // word of an older attempt behind, which was over by then.
-        let is_over = now.tick().since(progress.last) > self.config.horizon_ticks;
+        let is_over = now.tick().since(progress.last) > self.config.attempt_max_ticks;
         if !progress.is_none() && !is_over {
             return Held {
                 deep,
@@ -215,8 +217,8 @@ impl<'a, W: World> Attempt<'a, W> {
         if progress.is_none() {
             return self.forget(held);
         }
-        let until = self.visit.now().after_ticks(self.config.horizon_ticks);
-        hint::expect_knock(self.world, self.key.source, until);
+        let until = self.visit.now().after_ticks(self.config.attempt_max_ticks);
+        presence::expect_knock(self.world, self.key.source, until);
         if progress.node == first {
             return (held.word == 0 || self.replace(held, 0))
                 && first::remember(self.world, self.cell, progress, self.config);
@@ -249,14 +251,14 @@ impl<'a, W: World> Attempt<'a, W> {
 
     /// Advances the attempt, which is claimed, by the knock.
     #[inline(always)]
-    fn take_step(&self, first: u32, bound: Bound) -> Decision {
+    fn take_step(&self, first: u32, source_knocks: SourceKnocks) -> Decision {
         let Self { world, visit, .. } = *self;
         // Asked once more: the claim was perhaps waited for until a failed attempt was counted.
         if self.world.is_locked_out(self.visit) {
             return Decision::tell(What::new(Reason::LockedOut));
         }
         let held = self.load();
-        let step = automaton::step(world, held.progress, visit, first, bound);
+        let step = automaton::step(world, held.progress, visit, first, source_knocks);
         if step.outcome == Outcome::Unknown {
             let node = world.node(held.progress.node);
             return node.map_or(Decision::tell(What::new(Reason::NotBegun)), |node| {
@@ -355,19 +357,24 @@ impl Decision {
 }
 
 /// Advances a source by its knock; `first` is the node that the knock leads to as a first one for
-/// any destination, or 0, and `bound` what was worked out about the source.
+/// any destination, or 0, and `source_knocks` what was worked out about the source.
 #[inline(always)]
-pub fn advance<W: World>(world: &W, visit: &Visit, first: u32, bound: Bound) -> Decision {
+pub fn advance<W: World>(
+    world: &W,
+    visit: &Visit,
+    first: u32,
+    source_knocks: SourceKnocks,
+) -> Decision {
     let Some(config) = world.config() else {
         return Decision::tell(What::new(Reason::NotBegun));
     };
     if world.is_locked_out(visit) {
         return Decision::tell(What::new(Reason::LockedOut));
     }
-    let first = match visit.class {
+    let first = match visit.target_id {
         0 => first,
-        class => world
-            .edge(&EdgeKey::from_root(class, visit.symbol()))
+        target_id => world
+            .edge(&EdgeKey::from_root(target_id, visit.symbol()))
             .unwrap_or(0),
     };
     let attempt = Attempt::of(world, config, visit);
@@ -377,7 +384,7 @@ pub fn advance<W: World>(world: &W, visit: &Visit, first: u32, bound: Bound) -> 
     if !attempt.claim() {
         return Decision::tell(What::new(Reason::Contended));
     }
-    let decision = attempt.take_step(first, bound);
+    let decision = attempt.take_step(first, source_knocks);
     if !attempt.give_back() {
         return Decision::tell(What::new(Reason::Contended));
     }

@@ -49,7 +49,7 @@ pub const DOOR_ENTRIES_MAX: u32 = 0xfffe;
 /// Knocks that a door may have.
 pub const KNOCKS_MAX: usize = 128;
 /// Services that one door may open: groups of ports that the same doors open.
-pub const SERVICES_PER_DOOR: usize = 16;
+pub const PORT_GROUPS_PER_DOOR: usize = 16;
 /// Doors that one knock may complete, where a sequence ends another.
 pub const DOORS_PER_NODE: usize = 4;
 /// Different `tcp_flags` that a configuration may use.
@@ -123,7 +123,7 @@ impl Features {
     /// The configuration awaits a confirmation, and everything passes if it does not come in time.
     pub const CONFIRM: Self = Self(1 << 7);
     /// There are sequences that depend on who knocks.
-    pub const BOUND: Self = Self(1 << 8);
+    pub const PER_SOURCE: Self = Self(1 << 8);
     /// Some packets are answered: handshakes, or the last knock of a door.
     pub const ANSWERS: Self = Self(1 << 9);
     /// The program tells what it does, for `-v`.
@@ -167,11 +167,11 @@ pub enum PortKind {
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Pod, Zeroable)]
 pub struct PortRule {
     kind: u8,
-    /// Index of the flag class that makes a TCP packet to this port a knock, or [`Self::PROVED`];
-    /// with [`Self::LET_PASS`] if knocks go on to the network stack.
+    /// Index of the flag class that makes a TCP packet to this port a knock, or [`Self::HANDSHAKE`];
+    /// with [`Self::PASS_KNOCKS`] if knocks go on to the network stack.
     pub flag_class: u8,
     /// The group of ports that this one belongs to, if it is protected.
-    pub service: u16,
+    pub port_group: u16,
     /// The node that a first knock on this port leads to, or 0.
     pub first: u32,
 }
@@ -181,34 +181,34 @@ impl PortRule {
     pub const ORDINARY: Self = Self {
         kind: 0,
         flag_class: 0,
-        service: 0,
+        port_group: 0,
         first: 0,
     };
     /// A port that is nothing and is never a wrong knock.
     pub const EXEMPT: Self = Self {
         kind: 1,
         flag_class: 0,
-        service: 0,
+        port_group: 0,
         first: 0,
     };
     /// In place of a flag class: TCP knocks here count when a handshake has proved their source.
-    pub const PROVED: u8 = 0x80;
+    pub const HANDSHAKE: u8 = 0x80;
     /// Beside a flag class: knocks go on to the network stack.
-    pub const LET_PASS: u8 = 0x40;
+    pub const PASS_KNOCKS: u8 = 0x40;
     /// A port that resets whoever touches it.
     pub const DECOY: Self = Self {
         kind: 4,
         flag_class: FlagClass::SYN_INDEX,
-        service: 0,
+        port_group: 0,
         first: 0,
     };
 
-    /// A port that is closed without a grant for `service`.
-    pub const fn protected(service: u16) -> Self {
+    /// A port that is closed without a grant for `port_group`.
+    pub const fn protected(port_group: u16) -> Self {
         Self {
             kind: 2,
             flag_class: 0,
-            service,
+            port_group,
             first: 0,
         }
     }
@@ -218,39 +218,39 @@ impl PortRule {
         Self {
             kind: 3,
             flag_class,
-            service: 0,
+            port_group: 0,
             first,
         }
     }
 
     /// The same port, where TCP knocks count when a handshake has proved their source.
     #[must_use]
-    pub const fn proved(self) -> Self {
+    pub const fn with_handshake(self) -> Self {
         Self {
-            flag_class: Self::PROVED,
+            flag_class: Self::HANDSHAKE,
             ..self
         }
     }
 
     /// Whether TCP knocks count when a handshake has proved their source.
     #[inline(always)]
-    pub const fn is_proved(self) -> bool {
-        self.flag_class & Self::PROVED != 0
+    pub const fn needs_handshake(self) -> bool {
+        self.flag_class & Self::HANDSHAKE != 0
     }
 
     /// The same port, where knocks go on to the network stack.
     #[must_use]
-    pub const fn let_pass(self) -> Self {
+    pub const fn passing_knocks(self) -> Self {
         Self {
-            flag_class: self.flag_class | Self::LET_PASS,
+            flag_class: self.flag_class | Self::PASS_KNOCKS,
             ..self
         }
     }
 
     /// Whether knocks go on to the network stack.
     #[inline(always)]
-    pub const fn lets_pass(self) -> bool {
-        self.flag_class & Self::LET_PASS != 0
+    pub const fn passes_knocks(self) -> bool {
+        self.flag_class & Self::PASS_KNOCKS != 0
     }
 
     /// What the port is. Numbers that were never written mean [`PortKind::Ordinary`].
@@ -310,7 +310,7 @@ pub struct Config {
     /// Failed attempts that lock out.
     pub lockout_failures: u32,
     /// The longest that any attempt lives, in ticks.
-    pub horizon_ticks: u32,
+    pub attempt_max_ticks: u32,
     /// The flag classes that port rules name.
     pub flag_classes: [FlagClass; FLAG_CLASSES],
 }
@@ -334,7 +334,7 @@ impl Symbol {
     }
 
     /// What leads on from a node whose next knock depends on who knocks: no packet has it.
-    pub const BOUND: Self = Self(1 << 31);
+    pub const PER_SOURCE: Self = Self(1 << 31);
 }
 
 /// A node of the automaton: a beginning of some sequence.
@@ -343,16 +343,16 @@ impl Symbol {
 pub struct Node {
     /// The knock that leads here.
     pub symbol: Symbol,
-    /// The longest `within` of the doors that can still be reached from here, in ticks.
-    pub within: u32,
+    /// The longest `sequence_timeout` of the doors that can still be reached from here, in ticks.
+    pub sequence_timeout_ticks: u32,
     /// The `step_timeout` of the doors that go through here, in ticks.
-    pub step: u32,
+    pub step_timeout_ticks: u32,
     /// How many knocks lead here.
     pub depth: u8,
     /// If the next knock depends on who knocks: its place among those that do, from 1; else 0.
-    pub bound: u8,
+    pub per_source: u8,
     /// A door that goes through here, for the console.
-    pub through: u16,
+    pub via_door: u16,
     /// The sequences that end here, each as the index of its entry in `DOORS` plus one; 0 ends the
     /// list.
     pub completes: [u16; DOORS_PER_NODE],
@@ -392,9 +392,9 @@ impl EdgeKey {
 
     /// An edge that leaves the root of the doors for one destination address.
     #[inline(always)]
-    pub const fn from_root(class: u16, symbol: Symbol) -> Self {
+    pub const fn from_root(target_id: u16, symbol: Symbol) -> Self {
         Self {
-            from: Self::ROOT | class as u32,
+            from: Self::ROOT | target_id as u32,
             symbol,
         }
     }
@@ -409,20 +409,20 @@ pub struct Door {
     /// Until when a sequence with a mark may be begun, in milliseconds since boot.
     pub good_until_ms: u64,
     /// First to last knock, in ticks.
-    pub within: u32,
+    pub sequence_timeout_ticks: u32,
     /// The destination class that its grants are for; 0 is any.
-    pub class: u16,
+    pub target_id: u16,
     /// Whether it ends grants instead of giving them.
     pub closes: u16,
-    /// How many of `services` count.
-    pub service_count: u16,
+    /// How many of `port_groups` count.
+    pub port_group_count: u16,
     /// The number of the door: grants and events have it.
     pub number: u16,
     /// Which sequence of the door this is, if it is good once; else 0.
-    pub mark: u32,
+    pub sequence_id: u32,
     /// Under which number it is noted that the sequence was used: the same for all doors that have
     /// the same secret or file.
-    pub memory: u32,
+    pub replay_domain: u32,
     /// Explicit padding.
     pub padding2: u32,
     /// The port that a knocker is told, if one is.
@@ -430,7 +430,7 @@ pub struct Door {
     /// Explicit padding.
     pub padding: u16,
     /// The services that it opens or closes.
-    pub services: [u16; SERVICES_PER_DOOR],
+    pub port_groups: [u16; PORT_GROUPS_PER_DOOR],
 }
 
 /// What the knocks of a door are made of that depend on who knocks.
@@ -465,7 +465,7 @@ pub struct ProgressKey {
     /// Who knocks.
     pub source: Address,
     /// Class of the destination address.
-    pub class: u16,
+    pub target_id: u16,
     /// Explicit padding.
     pub padding: u16,
 }
@@ -477,9 +477,9 @@ pub struct GrantKey {
     /// Who may pass.
     pub source: Address,
     /// The ports that the grant is for.
-    pub service: u16,
+    pub port_group: u16,
     /// Class of the destination address; 0 is any.
-    pub class: u16,
+    pub target_id: u16,
 }
 
 /// The key of a sequence that was used.
@@ -487,9 +487,9 @@ pub struct GrantKey {
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Pod, Zeroable)]
 pub struct UsedKey {
     /// The memory of its door.
-    pub memory: u32,
+    pub replay_domain: u32,
     /// Its mark.
-    pub mark: u32,
+    pub sequence_id: u32,
 }
 
 /// The key of a flow.
@@ -503,7 +503,7 @@ pub struct FlowKey {
     /// The protected port.
     pub port: u16,
     /// Class of the destination address.
-    pub class: u16,
+    pub target_id: u16,
     /// TCP or UDP, as the number of [`Protocol`].
     pub protocol: u16,
 }

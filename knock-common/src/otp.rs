@@ -196,7 +196,7 @@ impl Place {
     #[inline(always)]
     pub const fn of(node: &Node) -> Self {
         Self {
-            knock: node.bound,
+            knock: node.per_source,
             sequence: node.sequence,
         }
     }
@@ -219,9 +219,9 @@ impl Place {
 
 /// What a source has to knock at a place, and what it has knocked before.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Bound(u64);
+pub struct SourceKnocks(u64);
 
-impl Bound {
+impl SourceKnocks {
     /// That nothing is known: there is no such place, and no packet has these symbols.
     pub const NONE: Self = Self(Self::NOTHING << Self::SYMBOL_BITS | Self::NOTHING);
 
@@ -273,27 +273,27 @@ impl Bound {
 
 /// Works out what a source has to knock at a place.
 #[inline(always)]
-pub fn bound<W: World>(
+pub fn source_knocks<W: World>(
     world: &W,
     visit: &Visit,
     place: Place,
     scratch: &mut Scratch,
     compress: impl Fn(&mut Work),
-) -> Bound {
+) -> SourceKnocks {
     let Some(door) = world.door(place.sequence.wrapping_sub(1).into()) else {
-        return Bound::NONE;
+        return SourceKnocks::NONE;
     };
     let Some(otp) = world.otp(door.number) else {
-        return Bound::NONE;
+        return SourceKnocks::NONE;
     };
-    let (period, source) = (u64::from(door.mark), Some(visit.source));
+    let (period, source) = (u64::from(door.sequence_id), Some(visit.source));
     let digest = digest(scratch, &otp.secret, source, period, compress);
     let symbol = |knock: u8| {
         let port = otp.base.wrapping_add(octet(digest, knock).into());
         Symbol::new(otp.protocol(knock), port)
     };
     let last = place.knock.checked_sub(2).map(symbol);
-    Bound::new(place, symbol(place.knock.wrapping_sub(1)), last)
+    SourceKnocks::new(place, symbol(place.knock.wrapping_sub(1)), last)
 }
 
 /// The text of a number.
@@ -449,7 +449,7 @@ mod tests {
     #[test]
     fn vectors_of_the_fork() {
         let source = "203.0.113.7";
-        for (name, time, secret, source, timed, bound) in [
+        for (name, time, secret, source, timed, source_knocks) in [
             (
                 "the first second",
                 0,
@@ -516,7 +516,11 @@ mod tests {
             ),
         ] {
             assert_eq!(ports(secret, None, time, 3), timed, "{name}");
-            assert_eq!(ports(secret, Some(source), time, 3), bound, "{name}, bound");
+            assert_eq!(
+                ports(secret, Some(source), time, 3),
+                source_knocks,
+                "{name}, bound"
+            );
         }
     }
 

@@ -176,7 +176,7 @@ pub struct Overlay<B> {
     /// Trusted prefixes: address and length in bits.
     pub trust: Vec<(Address, u32)>,
     /// Hints by slot.
-    pub hints: RefCell<HashMap<u32, Rc<Cell<u64>>>>,
+    pub presence: RefCell<HashMap<u32, Rc<Cell<u64>>>>,
     /// First knocks by bucket.
     pub buckets: RefCell<HashMap<u32, Cells>>,
     /// Claims by slot.
@@ -194,7 +194,7 @@ pub struct Overlay<B> {
     /// See [`World::used`].
     pub used: Words<UsedKey>,
     /// The gates for drops and for knocks.
-    pub gates: [Rc<Cell<u64>>; 2],
+    pub event_limits: [Rc<Cell<u64>>; 2],
     /// The events that were emitted.
     pub events: RefCell<Vec<Event>>,
     /// The last answer.
@@ -274,9 +274,9 @@ impl<B: Below> World for Overlay<B> {
         }) || self.below.has_prefix_of("TRUST", source)
     }
 
-    fn hint(&self, slot: u32) -> Option<Self::Word> {
-        let mut hints = self.hints.borrow_mut();
-        let word = hints.entry(slot).or_insert_with(|| {
+    fn presence(&self, slot: u32) -> Option<Self::Word> {
+        let mut presence = self.presence.borrow_mut();
+        let word = presence.entry(slot).or_insert_with(|| {
             Rc::new(Cell::new(self.below.element("PRESENCE", slot).unwrap_or(0)))
         });
         Some(word.clone())
@@ -319,8 +319,8 @@ impl<B: Below> World for Overlay<B> {
         self
     }
 
-    fn gate(&self, telling: Telling) -> Option<Self::Word> {
-        let [drops, knocks] = &self.gates;
+    fn event_limit(&self, telling: Telling) -> Option<Self::Word> {
+        let [drops, knocks] = &self.event_limits;
         match telling {
             Telling::Drops => Some(drops.to_owned()),
             Telling::Knocks => Some(knocks.to_owned()),
@@ -459,10 +459,10 @@ mod tests {
         let world = Overlay::<Zeros>::default();
         let key = GrantKey::zeroed();
         for expected in [0, 10] {
-            let hint = world.hint(3).unwrap();
+            let presence = world.presence(3).unwrap();
             let cell = World::bucket(&world, 4).unwrap().cell(2).unwrap();
             let grant = world.allow().find(&key).unwrap();
-            for word in [hint, cell, grant] {
+            for word in [presence, cell, grant] {
                 assert_eq!(word.load(), expected);
                 word.store(10);
             }

@@ -21,7 +21,7 @@ pub struct Visit {
     /// When, in nanoseconds since boot.
     pub now_ns: u64,
     /// Class of the destination address.
-    pub class: u16,
+    pub target_id: u16,
     /// Source port.
     pub source_port: u16,
     /// Destination port.
@@ -49,7 +49,7 @@ impl Visit {
         world: &W,
     ) -> Judged<Self> {
         let destination = segment.destination(bytes)?;
-        let class = match world.features().has(Features::TARGETS) {
+        let target_id = match world.features().has(Features::TARGETS) {
             true => world.target(destination),
             false => 0,
         };
@@ -61,7 +61,7 @@ impl Visit {
             source,
             destination,
             now_ns: world.now().nanos(),
-            class,
+            target_id,
             source_port: segment.source_port,
             port: segment.destination_port,
             protocol: segment.protocol as u8,

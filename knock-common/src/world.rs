@@ -7,7 +7,7 @@ use crate::{
     claim,
     cookie::{self, Connection},
     event::{self, Event, What},
-    first, hint,
+    first,
     hmac::Scratch,
     knock::{self, Decision},
     layout::{
@@ -15,7 +15,8 @@ use crate::{
         UsedKey, WAYS,
     },
     lockout,
-    otp::{self, Bound, Place},
+    otp::{self, Place, SourceKnocks},
+    presence,
     reason::Telling,
     sha1,
     time::Moment,
@@ -91,7 +92,7 @@ pub trait World: Sized {
     fn is_trusted(&self, source: Address) -> bool;
 
     /// The word of a hint slot.
-    fn hint(&self, slot: u32) -> Option<Self::Word>;
+    fn presence(&self, slot: u32) -> Option<Self::Word>;
 
     /// A bucket of the first-knock table.
     fn bucket(&self, index: u32) -> Option<impl Bucket<Word = Self::Word>>;
@@ -118,7 +119,7 @@ pub trait World: Sized {
     fn used(&self) -> &impl Table<UsedKey, Word = Self::Word>;
 
     /// The word of the gate for a kind of event: one for all CPUs.
-    fn gate(&self, telling: Telling) -> Option<Self::Word>;
+    fn event_limit(&self, telling: Telling) -> Option<Self::Word>;
 
     /// Hands an event to user space; `false` if there is no room.
     fn emit(&self, event: &Event) -> bool;
@@ -163,8 +164,8 @@ pub trait World: Sized {
     }
 
     /// See [`first::remember_cell`].
-    fn remember_first(&self, bucket: u32, cell: u64, horizon_ticks: u32) -> u64 {
-        first::remember_cell(self, bucket, cell, horizon_ticks)
+    fn remember_first(&self, bucket: u32, cell: u64, attempt_max_ticks: u32) -> u64 {
+        first::remember_cell(self, bucket, cell, attempt_max_ticks)
     }
 
     /// See [`lockout::is_locked_out`].
@@ -192,9 +193,9 @@ pub trait World: Sized {
         lockout::fail(self, visit);
     }
 
-    /// See [`hint::raise_slot`].
-    fn raise_hint(&self, slot: u32, floor: u64) {
-        hint::raise_slot(self, slot, floor);
+    /// See [`presence::raise_slot`].
+    fn raise_presence(&self, slot: u32, floor: u64) {
+        presence::raise_slot(self, slot, floor);
     }
 
     /// See [`event::hand_over`].
@@ -207,14 +208,14 @@ pub trait World: Sized {
         access::use_door(self, visit, completed)
     }
 
-    /// See [`otp::bound`].
-    fn bound(&self, visit: &Visit, place: Place) -> Bound {
-        otp::bound(self, visit, place, &mut Scratch::empty(), sha1::compress)
+    /// See [`otp::source_knocks`].
+    fn source_knocks(&self, visit: &Visit, place: Place) -> SourceKnocks {
+        otp::source_knocks(self, visit, place, &mut Scratch::empty(), sha1::compress)
     }
 
     /// See [`knock::advance`].
-    fn advance(&self, visit: &Visit, first: u32, bound: Bound) -> Decision {
-        knock::advance(self, visit, first, bound)
+    fn advance(&self, visit: &Visit, first: u32, source_knocks: SourceKnocks) -> Decision {
+        knock::advance(self, visit, first, source_knocks)
     }
 
     /// See [`knock::reset`].

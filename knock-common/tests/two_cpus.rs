@@ -121,11 +121,11 @@ impl Table<GrantKey> for Grants {
     type Word = Place;
 
     fn find(&self, key: &GrantKey) -> Option<Place> {
-        self.0[usize::from(key.service)].find(key)
+        self.0[usize::from(key.port_group)].find(key)
     }
 
     fn insert(&self, key: &GrantKey, value: u64) -> bool {
-        self.0[usize::from(key.service)].insert(key, value)
+        self.0[usize::from(key.port_group)].insert(key, value)
     }
 }
 
@@ -159,7 +159,7 @@ struct Tables {
 #[derive(Clone)]
 struct Cpu {
     tables: Arc<Tables>,
-    hint: Place,
+    presence: Place,
     first: Place,
     claim: Place,
     progress: One,
@@ -179,7 +179,7 @@ impl Cpu {
         let empty = || One(Place::new(ABSENT));
         Self {
             tables: Arc::clone(tables),
-            hint: Place::new(0),
+            presence: Place::new(0),
             first: Place::new(0),
             claim: Place::new(0),
             progress: empty(),
@@ -237,8 +237,8 @@ impl World for Cpu {
         false
     }
 
-    fn hint(&self, _slot: u32) -> Option<Place> {
-        Some(self.hint.clone())
+    fn presence(&self, _slot: u32) -> Option<Place> {
+        Some(self.presence.clone())
     }
 
     fn bucket(&self, _index: u32) -> Option<impl Bucket<Word = Place>> {
@@ -273,7 +273,7 @@ impl World for Cpu {
         &self.used
     }
 
-    fn gate(&self, _telling: Telling) -> Option<Place> {
+    fn event_limit(&self, _telling: Telling) -> Option<Place> {
         None
     }
 
@@ -359,8 +359,8 @@ const STATES: [(&str, &[Packet]); 7] = [
 fn tables() -> Arc<Tables> {
     let node = |port: u16, depth: u8, completes: u16| Node {
         symbol: Symbol::new(Tcp, port),
-        within: 1000,
-        step: 1000,
+        sequence_timeout_ticks: 1000,
+        step_timeout_ticks: 1000,
         depth,
         completes: [completes, 0, 0, 0],
         ..Node::default()
@@ -369,10 +369,10 @@ fn tables() -> Arc<Tables> {
         |from: u32, port: u16, to: u32| (EdgeKey::from_node(from, Symbol::new(Tcp, port)), to);
     let door = |number: u16| Door {
         open_for_ms: 30_000,
-        within: 1000,
-        service_count: 1,
+        sequence_timeout_ticks: 1000,
+        port_group_count: 1,
         number,
-        services: std::array::from_fn(|index| if index == 0 { number } else { 0 }),
+        port_groups: std::array::from_fn(|index| if index == 0 { number } else { 0 }),
         ..Door::default()
     };
     let port = |port: u16, rule: PortRule| (port_index(Tcp, port), rule);
@@ -387,7 +387,7 @@ fn tables() -> Arc<Tables> {
             cell_key: std::array::from_fn(|i| 0x9e37_79b9_7f4a_7c15 ^ (i as u64) << 17),
             cookie_keys: [KEY; 2],
             lockout_failures: 2,
-            horizon_ticks: 1000,
+            attempt_max_ticks: 1000,
             flag_classes: [FlagClass::SYN; 16],
         },
         ports: [
@@ -396,7 +396,7 @@ fn tables() -> Arc<Tables> {
             port(C, PortRule::knock(0, 0)),
             port(D, PortRule::knock(0, 0)),
             port(SINGLE, PortRule::knock(0, 5)),
-            port(PROVED, PortRule::knock(0, 0).proved()),
+            port(PROVED, PortRule::knock(0, 0).with_handshake()),
             port(DECOY, PortRule::DECOY),
             port(PROTECTED, PortRule::protected(0)),
         ]

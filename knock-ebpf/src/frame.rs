@@ -8,7 +8,7 @@ use aya_ebpf::{
 };
 use knock_common::{Bytes, World, answer::Turn, handshake::Shake};
 
-use crate::parts;
+use crate::subprograms;
 
 /// No header that is read begins further in; the verifier needs a bound.
 const OFFSET_MAX: usize = 0x3fff;
@@ -75,12 +75,12 @@ impl Bytes for Frame {
 
     #[inline(always)]
     fn note_other(&self) {
-        parts::note_other(self.context);
+        subprograms::note_other(self.context);
     }
 
     #[inline(always)]
     fn shake<W: World>(&self, _world: &W) -> Shake {
-        Shake::from_number(parts::shake(self.context))
+        Shake::from_number(subprograms::shake(self.context))
     }
 }
 

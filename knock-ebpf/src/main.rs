@@ -9,7 +9,7 @@
 
 mod frame;
 mod maps;
-mod parts;
+mod subprograms;
 
 use aya_ebpf::{
     EbpfContext as _,
@@ -44,7 +44,7 @@ fn knock(context: XdpContext) -> u32 {
         Verdict::Pass => xdp_action::XDP_PASS,
         _ if maps.features().has(Features::DRY_RUN) => xdp_action::XDP_PASS,
         // A sequence that is complete may have an answer too.
-        _ if maps.features().has(Features::ANSWERS) => parts::answer(context.as_ptr().cast()),
+        _ if maps.features().has(Features::ANSWERS) => subprograms::answer(context.as_ptr().cast()),
         Verdict::Drop | Verdict::Answer => xdp_action::XDP_DROP,
     }
 }
@@ -52,7 +52,7 @@ fn knock(context: XdpContext) -> u32 {
 /// Drops whatever comes in behind XDP, for the moment in which no other program can be attached:
 /// between native and generic.
 #[classifier]
-fn knock_gate(_context: TcContext) -> i32 {
+fn knock_barrier(_context: TcContext) -> i32 {
     TC_ACT_SHOT
 }
 

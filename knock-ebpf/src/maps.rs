@@ -26,7 +26,7 @@ use knock_common::{
         LOCKOUTS_MAX, NODES_MAX, Node, Otp, PORT_RULES, PRESENCE_SLOTS, PROGRESS_MAX, PortRule,
         ProgressKey, TARGETS_MAX, TRUST_MAX, USED_MAX, UsedKey, WAYS,
     },
-    otp::{Bound, Place},
+    otp::{Place, SourceKnocks},
     reason::{COUNTERS_MAX, Telling},
     seen::{self, Seen},
     time::Moment,
@@ -96,7 +96,7 @@ static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
 #[btf_map]
 static ANSWER: PerCpuArray<[u64; 2], 1> = PerCpuArray::new();
 
-use crate::parts;
+use crate::subprograms;
 
 /// A word in a map.
 #[derive(Clone, Copy)]
@@ -172,7 +172,7 @@ impl Bucket for Cells {
 #[inline(always)]
 pub(crate) fn scratch() -> Option<&'static mut Scratch> {
     let scratch = SCRATCH.get_ptr_mut(0)?;
-    // SAFETY: a CPU judges one packet at a time, and only `parts::bound` asks.
+    // SAFETY: a CPU judges one packet at a time, and only `subprograms::source_knocks` asks.
     unsafe { scratch.as_mut() }
 }
 
@@ -306,7 +306,7 @@ impl World for Maps {
     fn target(&self, address: Address) -> u16 {
         // SAFETY: the value is copied out at once, and the map is written only before the program
         // is attached.
-        unsafe { TARGETS.get(&address) }.map_or(0, |&class| class as u16)
+        unsafe { TARGETS.get(&address) }.map_or(0, |&target_id| target_id as u16)
     }
 
     #[inline(always)]
@@ -315,7 +315,7 @@ impl World for Maps {
     }
 
     #[inline(always)]
-    fn hint(&self, slot: u32) -> Option<Slot> {
+    fn presence(&self, slot: u32) -> Option<Slot> {
         PRESENCE.get_ptr_mut(slot).and_then(Slot::new)
     }
 
@@ -366,7 +366,7 @@ impl World for Maps {
     }
 
     #[inline(always)]
-    fn gate(&self, telling: Telling) -> Option<Slot> {
+    fn event_limit(&self, telling: Telling) -> Option<Slot> {
         let index = match telling {
             Telling::Drops => 0,
             Telling::Knocks => 1,
@@ -401,74 +401,74 @@ impl World for Maps {
 
     #[inline(always)]
     fn cookie(&self, connection: &Connection, epoch: u32) -> u32 {
-        parts::cookie(connection, epoch) as u32
+        subprograms::cookie(connection, epoch) as u32
     }
 
     #[inline(always)]
     fn claim(&self, slot: u32) -> bool {
-        parts::claim(slot) != 0
+        subprograms::claim(slot) != 0
     }
 
     #[inline(always)]
     fn give_back(&self, slot: u32) -> bool {
-        parts::give_back(slot) != 0
+        subprograms::give_back(slot) != 0
     }
 
     #[inline(always)]
     fn clear_claim(&self, slot: u32) {
-        parts::clear_claim(slot);
+        subprograms::clear_claim(slot);
     }
 
     #[inline(always)]
     fn recall_first(&self, bucket: u32, tag: u64) -> u64 {
-        parts::recall_first(bucket, tag)
+        subprograms::recall_first(bucket, tag)
     }
 
     #[inline(always)]
     fn forget_first(&self, bucket: u32, tag: u64) {
-        parts::forget_first(bucket, tag);
+        subprograms::forget_first(bucket, tag);
     }
 
     #[inline(always)]
-    fn remember_first(&self, bucket: u32, cell: u64, horizon_ticks: u32) -> u64 {
-        parts::remember_first(bucket, cell, horizon_ticks)
+    fn remember_first(&self, bucket: u32, cell: u64, attempt_max_ticks: u32) -> u64 {
+        subprograms::remember_first(bucket, cell, attempt_max_ticks)
     }
 
     #[inline(always)]
     fn is_locked_out(&self, visit: &Visit) -> bool {
-        self.features.has(Features::LOCKOUT) && parts::is_locked_out(visit) != 0
+        self.features.has(Features::LOCKOUT) && subprograms::is_locked_out(visit) != 0
     }
 
     #[inline(always)]
     fn place_failures(&self, visit: &Visit) -> u64 {
-        parts::place_failures(visit)
+        subprograms::place_failures(visit)
     }
 
     #[inline(always)]
     fn count_failure(&self, bucket: u32, tag: u32, now_ms: u64) -> bool {
-        parts::count_failure(bucket, tag, now_ms) != 0
+        subprograms::count_failure(bucket, tag, now_ms) != 0
     }
 
     #[inline(always)]
     fn rank_failures(&self, cell: u64, tag: u32, now_ms: u64) -> u64 {
-        parts::rank_failures(cell, tag, now_ms)
+        subprograms::rank_failures(cell, tag, now_ms)
     }
 
     #[inline(always)]
     fn fail(&self, visit: &Visit) {
         if self.features.has(Features::LOCKOUT) {
-            parts::fail(visit);
+            subprograms::fail(visit);
         }
     }
 
     #[inline(always)]
-    fn raise_hint(&self, slot: u32, floor: u64) {
-        parts::raise_hint(slot, floor);
+    fn raise_presence(&self, slot: u32, floor: u64) {
+        subprograms::raise_presence(slot, floor);
     }
 
     #[inline(always)]
     fn hand_over(&self, visit: &Visit, what: What, until_ms: u64) {
-        parts::hand_over(visit, what.to_word(), until_ms);
+        subprograms::hand_over(visit, what.to_word(), until_ms);
     }
 
     #[inline(always)]
@@ -478,21 +478,21 @@ impl World for Maps {
             stage,
             elapsed,
         } = completed;
-        parts::reason(parts::use_door(visit, entry, stage, elapsed))
+        subprograms::reason(subprograms::use_door(visit, entry, stage, elapsed))
     }
 
     #[inline(always)]
-    fn bound(&self, visit: &Visit, place: Place) -> Bound {
-        Bound::from_word(parts::bound(visit, place.to_word()))
+    fn source_knocks(&self, visit: &Visit, place: Place) -> SourceKnocks {
+        SourceKnocks::from_word(subprograms::source_knocks(visit, place.to_word()))
     }
 
     #[inline(always)]
-    fn advance(&self, visit: &Visit, first: u32, bound: Bound) -> Decision {
-        Decision::from_word(parts::advance(visit, first, bound.to_word()))
+    fn advance(&self, visit: &Visit, first: u32, source_knocks: SourceKnocks) -> Decision {
+        Decision::from_word(subprograms::advance(visit, first, source_knocks.to_word()))
     }
 
     #[inline(always)]
     fn reset(&self, visit: &Visit, cause: Reason) -> Reason {
-        parts::reason(parts::reset(visit, cause as u64))
+        subprograms::reason(subprograms::reset(visit, cause as u64))
     }
 }

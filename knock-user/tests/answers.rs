@@ -374,11 +374,11 @@ fn the_list_of_those_who_were_let_in() {
 #[test]
 fn the_list_of_what_the_map_holds() {
     // Two services of one door, of which one was refreshed by another door; and a door of before.
-    let entry = |service, until_ms, door| {
+    let entry = |port_group, until_ms, door| {
         let key = GrantKey {
             source: Address::from(ip(V4)),
-            service,
-            class: 0,
+            port_group,
+            target_id: 0,
         };
         Grant::from((key, access::Grant { until_ms, door }))
     };

@@ -6,7 +6,7 @@ use knock_common::{
     Address, Reason,
     access::Grant,
     event::Event,
-    layout::{Door, GrantKey, SERVICES_PER_DOOR},
+    layout::{Door, GrantKey, PORT_GROUPS_PER_DOOR},
     time::SKEW_MS,
 };
 use knock_user::ledger::{Action, Ending, Ledger, Look, Revocation};
@@ -24,14 +24,14 @@ const A: Address = Address { words: [1; 4] };
 const B: Address = Address { words: [2; 4] };
 const ROOT: u32 = 0;
 
-fn door(services: &[u16], closes: bool) -> Door {
-    let mut all = [0; SERVICES_PER_DOOR];
-    all[..services.len()].copy_from_slice(services);
+fn door(port_groups: &[u16], closes: bool) -> Door {
+    let mut all = [0; PORT_GROUPS_PER_DOOR];
+    all[..port_groups.len()].copy_from_slice(port_groups);
     Door {
         open_for_ms: 30_000,
         closes: closes.into(),
-        service_count: services.len() as u16,
-        services: all,
+        port_group_count: port_groups.len() as u16,
+        port_groups: all,
         ..Door::default()
     }
 }
@@ -132,11 +132,11 @@ impl World {
     }
 
     /// Until when the map lets a source get to a service, from now on.
-    fn lets_in(&self, source: Address, service: u16) -> Option<u64> {
+    fn lets_in(&self, source: Address, port_group: u16) -> Option<u64> {
         let key = GrantKey {
             source,
-            service,
-            class: 0,
+            port_group,
+            target_id: 0,
         };
         let until_ms = self.allow.get(&key)?.until_ms;
         until_ms.checked_sub(self.now_ms).filter(|left| *left > 0)

@@ -51,7 +51,7 @@ fn door(name: &str, knocks: usize, effect: Effect) -> DoorText {
         moving: None,
         effect,
         open_for: Duration::from_secs(30),
-        within: Duration::from_secs(25),
+        sequence_timeout: Duration::from_secs(25),
         step_timeout: None,
         tcp_flags: FlagClass::SYN,
         on_open: None,
@@ -371,8 +371,8 @@ fn the_ledger_is_told_in_lines() {
     };
     let key = GrantKey {
         source,
-        service: 1,
-        class: 0,
+        port_group: 1,
+        target_id: 0,
     };
     let until_ms = 7_291_123;
     #[rustfmt::skip]
@@ -429,7 +429,7 @@ fn everything_else_is_told_in_lines() {
         source,
         source_port: 40_000,
         port: 22,
-        class: 0,
+        target_id: 0,
         protocol: Tcp as u16,
     };
     let one = ["tcp/22".to_owned()];
@@ -518,7 +518,7 @@ fn with_json_a_line_is_an_object() {
         source,
         source_port: 40_000,
         port: 53,
-        class: 0,
+        target_id: 0,
         protocol: Udp as u16,
     };
     let ports = ["tcp/22".to_owned()];

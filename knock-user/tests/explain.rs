@@ -8,9 +8,10 @@ use std::net::IpAddr;
 
 use bytemuck::Pod;
 use knock_common::{
-    Address, Verdict, World as _, hint, judge,
+    Address, Verdict, World as _, judge,
     layout::{EdgeKey, Features, FlowKey, GrantKey, ProgressKey, WAYS},
     packet::flag,
+    presence,
     sim::Sim,
     time::Moment,
     world::{Bucket as _, Table as _, Word as _},
@@ -149,7 +150,7 @@ impl Kernel {
                         source: address(source),
                         source_port: 40_000,
                         port,
-                        class: 0,
+                        target_id: 0,
                         protocol,
                     };
                     self.sim.flows.insert(&key, self.now_ms);
@@ -158,9 +159,9 @@ impl Kernel {
                     let number = self.tables.numbers.doors[door];
                     let source = address(source);
                     self.sim
-                        .hint(hint::slot(source))
+                        .presence(presence::slot(source))
                         .unwrap()
-                        .store(hint::ALWAYS);
+                        .store(presence::ALWAYS);
                     let grant = knock_common::access::Grant {
                         until_ms: self.now_ms + lasts_ms,
                         door: number,
@@ -203,7 +204,7 @@ impl Live for Kernel {
             "PORTS" => Some(value(sim.port(index))),
             "NODES" => sim.node(index).copied().map(value),
             "DOORS" => sim.door(index).copied().map(value),
-            "PRESENCE" => sim.hint(index).map(|word| value(word.load())),
+            "PRESENCE" => sim.presence(index).map(|word| value(word.load())),
             "FIRST_KNOCKS" => {
                 let bucket = sim.bucket(index).unwrap();
                 let cells: [u64; WAYS] =
@@ -229,7 +230,7 @@ impl Live for Kernel {
             "EDGES" => sim.edge(&key::<EdgeKey, K>(&k)).map(value),
             "TARGETS" => match sim.target(key(&k)) {
                 0 => None,
-                class => Some(value(u32::from(class))),
+                target_id => Some(value(u32::from(target_id))),
             },
             "PROGRESS" => sim.progress.value(&key::<ProgressKey, K>(&k)).map(value),
             "ALLOW" => sim.allow.value(&key::<GrantKey, K>(&k)).map(value),

@@ -9,7 +9,7 @@ use knock_common::{
     Address, Reason,
     access::Grant,
     event::Event,
-    layout::{ALLOW_MAX, Door, GrantKey, SERVICES_PER_DOOR},
+    layout::{ALLOW_MAX, Door, GrantKey, PORT_GROUPS_PER_DOOR},
     time::SKEW_MS,
 };
 use knock_user::ledger::{Action, Ending, Ledger, Look};
@@ -50,14 +50,14 @@ fn source(number: u8) -> Address {
     Address::from_v4([203, 0, 113, number])
 }
 
-fn door(open_for_ms: u64, services: &[u16], closes: bool) -> Door {
-    let mut all = [0; SERVICES_PER_DOOR];
-    all[..services.len()].copy_from_slice(services);
+fn door(open_for_ms: u64, port_groups: &[u16], closes: bool) -> Door {
+    let mut all = [0; PORT_GROUPS_PER_DOOR];
+    all[..port_groups.len()].copy_from_slice(port_groups);
     Door {
         open_for_ms,
         closes: closes.into(),
-        service_count: services.len() as u16,
-        services: all,
+        port_group_count: port_groups.len() as u16,
+        port_groups: all,
         ..Door::default()
     }
 }
@@ -130,10 +130,10 @@ impl Host {
                 self.read_one();
             }
             Sweep => {
-                for ((source, service), grant) in self.map.clone() {
+                for ((source, port_group), grant) in self.map.clone() {
                     let actions = self
                         .ledger
-                        .observe(key(source, service), grant, self.now_ms);
+                        .observe(key(source, port_group), grant, self.now_ms);
                     self.carry_out(actions);
                 }
             }
@@ -158,7 +158,7 @@ impl Host {
     fn due(&mut self, meanwhile: impl FnOnce(&mut Self)) {
         let map = &self.map;
         let actions = self.ledger.due(self.now_ms, |key| {
-            map.get(&(key.source, key.service))
+            map.get(&(key.source, key.port_group))
                 .map_or(Look::Absent, |&grant| Look::Found(grant))
         });
         meanwhile(self);
@@ -171,7 +171,7 @@ impl Host {
             self.actions.push(action);
             match action {
                 Action::Remove { key } => {
-                    let Some(was) = self.map.remove(&(key.source, key.service)) else {
+                    let Some(was) = self.map.remove(&(key.source, key.port_group)) else {
                         continue;
                     };
                     if self.now_ms < was.until_ms {
@@ -179,7 +179,9 @@ impl Host {
                     }
                 }
                 Action::Restore { key, grant } => {
-                    self.map.entry((key.source, key.service)).or_insert(grant);
+                    self.map
+                        .entry((key.source, key.port_group))
+                        .or_insert(grant);
                 }
                 Action::Opened { .. } | Action::Refreshed { .. } | Action::Closed { .. } => {}
             }
@@ -200,8 +202,8 @@ fn use_door(
     } else {
         Reason::Closed
     };
-    for &service in &door.services[..door.service_count as usize] {
-        let key = (who, service);
+    for &port_group in &door.port_groups[..door.port_group_count as usize] {
+        let key = (who, port_group);
         let old = map
             .get(&key)
             .copied()
@@ -229,11 +231,11 @@ fn use_door(
     reason
 }
 
-fn key(source: Address, service: u16) -> GrantKey {
+fn key(source: Address, port_group: u16) -> GrantKey {
     GrantKey {
         source,
-        service,
-        class: 0,
+        port_group,
+        target_id: 0,
     }
 }
 
@@ -252,11 +254,11 @@ fn show(action: &Action) -> String {
             };
             format!("closed {} {why}", name(door))
         }
-        Action::Remove { key } => format!("remove {}", key.service),
+        Action::Remove { key } => format!("remove {}", key.port_group),
         Action::Restore { key, grant } => {
             format!(
                 "restore {} {} {}",
-                key.service,
+                key.port_group,
                 name(grant.door),
                 grant.until_ms
             )
@@ -361,9 +363,9 @@ fn the_next_deadline_is_the_moment_when_something_is_due() {
 #[test]
 fn sources_and_destination_classes_are_apart() {
     let mut there = door(30_000, &[1], false);
-    there.class = 7;
+    there.target_id = 7;
     let mut shut = door(0, &[1], true);
-    shut.class = 7;
+    shut.target_id = 7;
     let mut ledger = Ledger::new(vec![door(30_000, &[1], false), there, shut]);
     let event = |number, door, reason: Reason| Event {
         source: source(number),

@@ -88,7 +88,7 @@ struct Sketch {
     opens: Vec<usize>,
     closes: bool,
     target: Option<usize>,
-    within_ms: u64,
+    sequence_timeout_ms: u64,
     open_for_s: u64,
     step_ms: Option<u64>,
 }
@@ -105,13 +105,22 @@ fn sketch() -> impl Strategy<Value = Sketch> {
         prop::sample::select(vec![None, None, None, None, None, None, Some(200)]),
     )
         .prop_map(
-            |(alphabet, knocks, opens, closes, target, within_ms, open_for_s, step_ms)| Sketch {
+            |(
                 alphabet,
                 knocks,
                 opens,
                 closes,
                 target,
-                within_ms,
+                sequence_timeout_ms,
+                open_for_s,
+                step_ms,
+            )| Sketch {
+                alphabet,
+                knocks,
+                opens,
+                closes,
+                target,
+                sequence_timeout_ms,
                 open_for_s,
                 step_ms,
             },
@@ -135,7 +144,7 @@ fn door(index: usize, sketch: &Sketch, everyones_step: Option<u64>) -> Door {
             Effect::Open(ports)
         },
         open_for: Duration::from_secs(sketch.open_for_s),
-        within: Duration::from_millis(sketch.within_ms),
+        sequence_timeout: Duration::from_millis(sketch.sequence_timeout_ms),
         step_timeout: step.map(Duration::from_millis),
         tcp_flags: FLAGS[sketch.alphabet],
         on_open: None,

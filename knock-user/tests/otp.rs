@@ -154,7 +154,7 @@ fn timed(skew: u16) -> Timed {
     let Some(Moving::Otp(otp)) = &door.moving else {
         panic!("{door:?}");
     };
-    Timed::new(otp, door.within)
+    Timed::new(otp, door.sequence_timeout)
 }
 
 const BOOTED: u64 = 1_700_000_000_000;
@@ -179,13 +179,13 @@ fn which_sequences_are_listened_to() {
     ] {
         let timed = timed(skew);
         let sequences = timed.sequences(at(ms));
-        let marks: Vec<u32> = sequences.iter().map(|s| s.mark - first).collect();
+        let marks: Vec<u32> = sequences.iter().map(|s| s.sequence_id - first).collect();
         assert_eq!(marks, periods.collect::<Vec<u32>>(), "{name}");
         for sequence in &sequences {
-            let end = u64::from(sequence.mark - first + 1 + u32::from(skew)) * 10_000;
+            let end = u64::from(sequence.sequence_id - first + 1 + u32::from(skew)) * 10_000;
             assert_eq!(sequence.good_until_ms, end, "{name}");
             assert_eq!(
-                (sequence.knocks.len(), sequence.bound.len()),
+                (sequence.knocks.len(), sequence.per_source.len()),
                 (3, 3),
                 "{name}"
             );
@@ -311,7 +311,7 @@ fn sequences_change_for_ever() {
         let checked = config::parse(&text, "seq.toml").unwrap();
         let timed: Vec<(usize, Timed)> = (checked.settings.doors.iter().enumerate())
             .filter_map(|(place, door)| match &door.moving {
-                Some(Moving::Otp(otp)) => Some((place, Timed::new(otp, door.within))),
+                Some(Moving::Otp(otp)) => Some((place, Timed::new(otp, door.sequence_timeout))),
                 _ => None,
             })
             .collect();

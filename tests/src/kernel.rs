@@ -16,8 +16,8 @@ use bytemuck::Pod;
 use knock_common::{
     Address, Reason, Tally, Verdict,
     event::Event,
-    hint,
     layout::{FlowKey, GrantKey, ProgressKey, WAYS},
+    presence,
     time::Moment,
 };
 use knock_user::{
@@ -282,11 +282,11 @@ impl Kernel {
     }
 
     /// Lets the gates forget how many events they let through.
-    pub fn open_gates(&mut self) -> Result<()> {
+    pub fn reset_event_limits(&mut self) -> Result<()> {
         let map = maps::map_mut(self.firewall.ebpf(), "EVENT_LIMITS")?;
-        let mut gates = Array::<_, u64>::try_from(map)?;
-        for index in 0..gates.len() {
-            gates.set(index, 0, 0)?;
+        let mut event_limits = Array::<_, u64>::try_from(map)?;
+        for index in 0..event_limits.len() {
+            event_limits.set(index, 0, 0)?;
         }
         Ok(())
     }
@@ -342,11 +342,11 @@ impl Kernel {
     }
 
     /// Makes the program look whether there is anything about a source.
-    pub fn raise_hint(&mut self, source: Address) -> Result<()> {
+    pub fn raise_presence(&mut self, source: Address) -> Result<()> {
         maps::set(
             self.firewall.ebpf(),
             "PRESENCE",
-            [(hint::slot(source), hint::ALWAYS)],
+            [(presence::slot(source), presence::ALWAYS)],
         )
     }
 

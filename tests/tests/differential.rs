@@ -398,8 +398,10 @@ fn the_kernel_and_the_library_agree() {
         *met.entry(native).or_default() += 1;
         judged += 1;
         // The two clocks would open the gates at different moments.
-        kernel.open_gates().unwrap();
-        sim.gates.iter().for_each(|gate| gate.set(0));
+        kernel.reset_event_limits().unwrap();
+        sim.event_limits
+            .iter()
+            .for_each(|event_limit| event_limit.set(0));
         if judged % 20 == 0 {
             make_time_pass(&mut kernel, &sim, &mut stream.random);
         }

@@ -161,7 +161,7 @@ fn a_table_of_grants_that_is_full() {
             let source = std::net::IpAddr::from(std::net::Ipv4Addr::from(0x0a00_0000 + number));
             let key = knock_common::layout::GrantKey {
                 source: source.into(),
-                service: 1,
+                port_group: 1,
                 class: 0,
             };
             let grant = knock_common::access::Grant {

@@ -144,7 +144,7 @@ fn a_driver_that_refuses_leaves_it_where_it_was() {
         strangers.stay_outside("refused");
         let guest = net.stranger(Family::V4);
         guest.knock(KNOCKS);
-        guest.finds(true, SSH, "no gate is left");
+        guest.finds(true, SSH, "no barrier is left");
         strangers.go();
         daemon.stop();
     });
@@ -152,7 +152,7 @@ fn a_driver_that_refuses_leaves_it_where_it_was() {
 
 /// As it is left by who is killed between native and generic.
 #[test]
-fn a_gate_that_was_left_shut_is_opened_by_the_next_start_and_by_detach() {
+fn a_barrier_that_was_left_shut_is_opened_by_the_next_start_and_by_detach() {
     let tables = kernel::compile(DOOR).unwrap();
     for next in ["start", "detach"] {
         net::test(|net| {
@@ -164,10 +164,10 @@ fn a_gate_that_was_left_shut_is_opened_by_the_next_start_and_by_detach() {
             let instance = pins::instance(&net.server);
             net.server.enter(|| {
                 let mut firewall = Firewall::load(&tables, Options::default()).unwrap();
-                let gate = firewall.ebpf().program_mut(barrier::PROGRAM).unwrap();
+                let barrier = firewall.ebpf().program_mut(barrier::PROGRAM).unwrap();
                 let all = interface::list().unwrap();
                 let found = interface::named(SERVER_LINK, &all).unwrap();
-                barrier::shut(gate.try_into().unwrap(), found, &instance).unwrap();
+                barrier::shut(barrier.try_into().unwrap(), found, &instance).unwrap();
                 knock_user::kernel::pins::unlink(&instance.link(SERVER_LINK)).unwrap();
             });
             wait::until("nothing is attached", || {
@@ -176,7 +176,7 @@ fn a_gate_that_was_left_shut_is_opened_by_the_next_start_and_by_detach() {
             strangers.come(SSH);
             let source = net.stranger(Family::V4);
             source.finds_closed(81, "nothing comes in");
-            strangers.stay_outside("the gate is shut");
+            strangers.stay_outside("the barrier is shut");
             let output = daemon::ask(&net.server, &["status"]);
             assert_eq!(output.0, Some(1), "{}", output.1);
             assert!(
@@ -187,7 +187,7 @@ fn a_gate_that_was_left_shut_is_opened_by_the_next_start_and_by_detach() {
             if next == "start" {
                 let second = Daemon::start_with(&net.server, DOOR, &arguments[..2]);
                 source.knock(KNOCKS);
-                source.finds(true, SSH, "the gate is open, and the door, too");
+                source.finds(true, SSH, "the barrier is open, and the door, too");
                 strangers.go();
                 second.stop();
             } else {

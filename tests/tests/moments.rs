@@ -225,8 +225,8 @@ fn a_full_allow_map_makes_room() {
             (1..=ALLOW_MAX)
                 .map(|number| GrantKey {
                     source: Address::from_v4((0xcb00_0000 + number).to_be_bytes()),
-                    service: 0,
-                    class: 0,
+                    port_group: 0,
+                    target_id: 0,
                 })
                 .filter(|key| maps::insert_new(&mut allow, *key, grant.to_word()).is_ok())
                 .count()
@@ -266,8 +266,8 @@ fn flood_grants(server: &Namespace) -> usize {
     (1..=ALLOW_MAX)
         .map(|number| GrantKey {
             source: Address::from_v4((0x1400_0001 + (number << 8)).to_be_bytes()),
-            service: 0,
-            class: 0,
+            port_group: 0,
+            target_id: 0,
         })
         .filter(|key| maps::insert_new(&mut allow, *key, grant.to_word()).is_ok())
         .count()

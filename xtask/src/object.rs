@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, bail};
 use object::{Object as _, ObjectSection as _, ObjectSymbol as _, SectionKind, SymbolKind};
 
 /// The programs of the object: section and function.
-const PROGRAMS: [(&str, &str); 2] = [("classifier", "knock_gate"), ("xdp.frags", "knock")];
+const PROGRAMS: [(&str, &str); 2] = [("classifier", "knock_barrier"), ("xdp.frags", "knock")];
 
 /// Comes and goes with the log statements.
 const LOG_MAP: &str = "AYA_LOGS";

@@ -11,7 +11,7 @@ mod frame;
 mod plan;
 
 /// The subprograms that [`frame`] calls: nothing is answered or counted here.
-mod parts {
+mod subprograms {
     use aya_ebpf::bindings::xdp_md;
 
     pub(crate) const fn shake(_context: *mut xdp_md) -> u64 {

@@ -80,7 +80,7 @@ fn door(text: &mut Text, door: &Door) {
         }
         Effect::Close(ports) => text.list("close", ports),
     }
-    text.duration("within", door.within);
+    text.duration("within", door.sequence_timeout);
     if let Some(step) = door.step_timeout {
         text.duration("step_timeout", step);
     }

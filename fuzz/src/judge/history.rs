@@ -68,7 +68,7 @@ impl History {
         last: &Packet,
     ) -> bool {
         // Rounded up, and a tick for either end.
-        let ticks = door.within.as_nanos() / (1 << 22) + 2;
+        let ticks = door.sequence_timeout.as_nanos() / (1 << 22) + 2;
         let since = now.saturating_sub(u64::try_from(ticks).unwrap_or(u64::MAX));
         let is_for = |packet: &Packet| {
             let target = door.target.map(Address::from);

@@ -125,7 +125,7 @@ impl Change<'_> {
         let put = Put {
             doors: tables.doors.clone(),
             names: tables.names.clone(),
-            horizon_ticks: tables.config.horizon_ticks,
+            attempt_max_ticks: tables.config.attempt_max_ticks,
             attached,
             absent: found.absent,
             refused: found.refused,

@@ -97,18 +97,18 @@ impl Sources {
     /// Puts a sequence away that was used, wherever it is; tells whether it is, for good. None if no
     /// door has it.
     fn put_away(&mut self, key: UsedKey) -> Option<bool> {
-        let of_key = |source: &&Source| source.memory() == key.memory;
+        let of_key = |source: &&Source| source.replay_domain() == key.replay_domain;
         let file = self.0.values().filter(of_key).find_map(Source::file);
-        let knocks = file.and_then(|file| file.sequence(key.mark).map(<[_]>::to_vec));
+        let knocks = file.and_then(|file| file.sequence(key.sequence_id).map(<[_]>::to_vec));
         let mut is_away = None;
         for source in self.0.values_mut() {
             // A copy of the file has the same line.
             let is_copy = knocks.as_deref().is_some_and(|knocks| {
                 let file = source.file();
-                file.and_then(|file| file.sequence(key.mark)) == Some(knocks)
+                file.and_then(|file| file.sequence(key.sequence_id)) == Some(knocks)
             });
-            if source.memory() == key.memory || is_copy {
-                is_away = Some(source.put_away(key.mark) && is_away.unwrap_or(true));
+            if source.replay_domain() == key.replay_domain || is_copy {
+                is_away = Some(source.put_away(key.sequence_id) && is_away.unwrap_or(true));
             }
         }
         is_away
@@ -130,8 +130,10 @@ impl Sources {
             let of_key = self
                 .0
                 .values()
-                .filter(|source| source.memory() == key.memory);
-            of_key.filter_map(|source| source.begin_ms(key.mark)).max()
+                .filter(|source| source.replay_domain() == key.replay_domain);
+            of_key
+                .filter_map(|source| source.begin_ms(key.sequence_id))
+                .max()
         };
         keys.iter().filter_map(begin).max()
     }
@@ -160,21 +162,21 @@ impl Source {
                 let file = OneTimeFile::open(&one_time.file, one_time.lookahead, refuses);
                 Self::OneTime(file)
             }
-            Moving::Otp(otp) => Self::Otp(Timed::new(otp, door.within).after(floor)),
+            Moving::Otp(otp) => Self::Otp(Timed::new(otp, door.sequence_timeout).after(floor)),
         }
     }
 
-    const fn memory(&self) -> u32 {
+    const fn replay_domain(&self) -> u32 {
         match self {
-            Self::OneTime(file) => file.memory(),
-            Self::Otp(timed) => timed.memory(),
+            Self::OneTime(file) => file.replay_domain(),
+            Self::Otp(timed) => timed.replay_domain(),
         }
     }
 
-    fn begin_ms(&self, mark: u32) -> Option<u64> {
+    fn begin_ms(&self, sequence_id: u32) -> Option<u64> {
         match self {
             Self::OneTime(_) => None,
-            Self::Otp(timed) => Some(timed.begin_ms(mark)),
+            Self::Otp(timed) => Some(timed.begin_ms(sequence_id)),
         }
     }
 
@@ -191,10 +193,10 @@ impl Source {
                 let current = file.current().into_iter();
                 let sequence = |current: crate::sequences::one_time::Current| Sequence {
                     knocks: current.knocks,
-                    mark: current.mark,
-                    memory: file.memory(),
+                    sequence_id: current.sequence_id,
+                    replay_domain: file.replay_domain(),
                     good_until_ms: lease(now_ms, 2),
-                    bound: Vec::new(),
+                    per_source: Vec::new(),
                 };
                 current.map(sequence).collect()
             }
@@ -209,11 +211,11 @@ impl Source {
         }
     }
 
-    fn put_away(&mut self, mark: u32) -> bool {
+    fn put_away(&mut self, sequence_id: u32) -> bool {
         match self {
             // Why not is told of the file.
-            Self::OneTime(file) => file.mark_used(mark).is_ok(),
-            Self::Otp(timed) => timed.is_over(mark, Clocks::at(clock::boot_ms())),
+            Self::OneTime(file) => file.mark_used(sequence_id).is_ok(),
+            Self::Otp(timed) => timed.is_over(sequence_id, Clocks::at(clock::boot_ms())),
         }
     }
 }
@@ -268,10 +270,10 @@ impl Kept {
     pub fn may_come(&self, key: &UsedKey) -> bool {
         let now = Clocks::at(clock::boot_ms());
         self.sources.0.values().any(|source| {
-            source.memory() == key.memory
+            source.replay_domain() == key.replay_domain
                 && match source {
                     Source::OneTime(_) => true,
-                    Source::Otp(timed) => !timed.is_over(key.mark, now),
+                    Source::Otp(timed) => !timed.is_over(key.sequence_id, now),
                 }
         })
     }
@@ -417,7 +419,7 @@ fn are_renewed(old: &Sequences, new: &Sequences) -> bool {
 
 const fn used_key(entry: &knock_common::layout::Door) -> UsedKey {
     UsedKey {
-        memory: entry.memory,
-        mark: entry.mark,
+        replay_domain: entry.replay_domain,
+        sequence_id: entry.sequence_id,
     }
 }

@@ -20,8 +20,8 @@ impl Protection {
     /// The map or the registry can't be written; the configuration is then as much on trial as it
     /// was.
     pub fn confirm(&mut self) -> Result<()> {
-        let lets_pass = self.lets_pass_unconfirmed();
-        if lets_pass {
+        let passes_knocks = self.lets_pass_unconfirmed();
+        if passes_knocks {
             self.firewall.set_confirm_by(None)?;
         }
         let settled = Registry {
@@ -30,7 +30,7 @@ impl Protection {
             ..self.registry.clone()
         };
         if let Err(error) = settled.write(&self.instance.registry()) {
-            if lets_pass {
+            if passes_knocks {
                 self.firewall.set_confirm_by(self.registry.confirm_by_ms)?;
             }
             return Err(error);

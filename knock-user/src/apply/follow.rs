@@ -241,7 +241,7 @@ impl Protection {
                 one.state = State::Refused(refusal.clone());
             }
         }
-        coverage::note_gates(&self.instance, &mut all, &interfaces);
+        coverage::note_barriers(&self.instance, &mut all, &interfaces);
         Ok(all)
     }
 }

@@ -82,7 +82,7 @@ pub struct Put {
     /// Their names; empty where no door has the number.
     pub names: Vec<String>,
     /// The longest that any attempt lives.
-    pub horizon_ticks: u32,
+    pub attempt_max_ticks: u32,
     /// Where, and how.
     pub attached: Vec<Attached>,
     /// Interfaces that are waited for.

@@ -49,7 +49,7 @@ pub(super) struct Path {
     /// Its knocks.
     pub(super) symbols: Vec<Symbol>,
     /// How many of the last ones depend on who knocks.
-    pub(super) bound: u8,
+    pub(super) per_source: u8,
 }
 
 impl Automaton {
@@ -57,16 +57,16 @@ impl Automaton {
     pub(super) fn new(
         doors: &[Door],
         paths: &[Path],
-        classes: &BTreeMap<IpAddr, u16>,
+        target_ids: &BTreeMap<IpAddr, u16>,
         conflicts: &mut Vec<Conflict>,
     ) -> Option<Self> {
         let mut builder = Builder::new(doors, paths);
         let everybody = [(None, 0)].into_iter();
-        let targets = classes
+        let targets = target_ids
             .iter()
-            .map(|(target, class)| (Some(*target), *class));
-        for (target, class) in everybody.chain(targets) {
-            builder.plant(target, class);
+            .map(|(target, target_id)| (Some(*target), *target_id));
+        for (target, target_id) in everybody.chain(targets) {
+            builder.plant(target, target_id);
         }
         builder.finish(conflicts)
     }
@@ -122,7 +122,7 @@ impl Automaton {
                 .map_or(0, |path| path.entry + 1)
         };
         for node in &mut self.nodes {
-            node.through = number(node.through).unwrap_or(NO_DOOR);
+            node.via_door = number(node.via_door).unwrap_or(NO_DOOR);
             let sequences = node.completes.iter_mut().chain([&mut node.sequence]);
             for one_based in sequences.filter(|one_based| **one_based > 0) {
                 *one_based = entry(*one_based - 1);
@@ -130,8 +130,8 @@ impl Automaton {
         }
         let count = self.edges.iter().map(Vec::len).sum();
         let mut edges = Vec::with_capacity(count);
-        for (&class, firsts) in self.firsts.iter().filter(|(class, _)| **class != 0) {
-            let from = EdgeFrom::Root(class);
+        for (&target_id, firsts) in self.firsts.iter().filter(|(target_id, _)| **target_id != 0) {
+            let from = EdgeFrom::Root(target_id);
             edges.extend(firsts.iter().map(|&(symbol, to)| (from, symbol, to)));
         }
         for (from, own) in (0..).map(EdgeFrom::Node).zip(&self.edges) {
@@ -154,15 +154,15 @@ fn find(edges: &[(Symbol, u32)], symbol: Symbol) -> Option<u32> {
 struct Stem {
     symbol: Symbol,
     depth: u8,
-    class: u16,
+    target_id: u16,
     /// The door with the lowest index that goes through.
-    through: usize,
-    /// The longest `within` of the doors that go through, in ticks.
-    within: u32,
+    via_door: usize,
+    /// The longest `sequence_timeout` of the doors that go through, in ticks.
+    sequence_timeout_ticks: u32,
     /// The paths that end here.
     ends: Vec<usize>,
     /// The path that goes on depending on who knocks, and the place of that knock, from 1.
-    bound: Option<(usize, u8)>,
+    per_source: Option<(usize, u8)>,
     children: Edges,
 }
 
@@ -200,7 +200,7 @@ impl<'d> Builder<'d> {
 
     /// Grows the tree of a destination class. Sorted sequences share their beginnings with their
     /// neighbours, so the path to the last one is all that has to be remembered.
-    fn plant(&mut self, target: Option<IpAddr>, class: u16) {
+    fn plant(&mut self, target: Option<IpAddr>, target_id: u16) {
         let belongs = |door: &Door| door.target.is_none() || door.target == target;
         let (doors, paths) = (self.doors, self.paths);
         let mut sorted: Vec<(usize, &Path, &Door)> = paths
@@ -233,11 +233,11 @@ impl<'d> Builder<'d> {
                 self.stems.push(Stem {
                     symbol,
                     depth,
-                    class,
-                    through: index,
-                    within: ticks(door.within),
+                    target_id,
+                    via_door: index,
+                    sequence_timeout_ticks: ticks(door.sequence_timeout),
                     ends: Vec::new(),
-                    bound: None,
+                    per_source: None,
                     children: Edges::new(),
                 });
                 path.push(node);
@@ -247,17 +247,17 @@ impl<'d> Builder<'d> {
             }
             self.bind(place, sequence, &path);
         }
-        self.firsts.insert(class, firsts);
+        self.firsts.insert(target_id, firsts);
     }
 
     /// Says of the nodes along a path from which the next knock depends on who knocks.
     fn bind(&mut self, place: usize, sequence: &Path, along: &[u32]) {
-        let fixed = along.len() - usize::from(sequence.bound);
+        let fixed = along.len() - usize::from(sequence.per_source);
         let binding = along.iter().skip(fixed.saturating_sub(1));
-        for (&node, knock) in binding.zip(1..=sequence.bound) {
-            let bound = &mut self.stems[node as usize].bound;
-            match *bound {
-                None => *bound = Some((place, knock)),
+        for (&node, knock) in binding.zip(1..=sequence.per_source) {
+            let per_source = &mut self.stems[node as usize].per_source;
+            match *per_source {
+                None => *per_source = Some((place, knock)),
                 Some((other, _)) => {
                     let other = self.paths.get(other).map_or(0, |path| path.door);
                     self.mixed
@@ -270,9 +270,11 @@ impl<'d> Builder<'d> {
     /// Takes a door through a node that others made.
     fn pass(&mut self, node: u32, index: usize, door: &Door) {
         let stem = &mut self.stems[node as usize];
-        stem.within = stem.within.max(ticks(door.within));
-        let (other, knocks) = (stem.through, stem.depth);
-        stem.through = stem.through.min(index);
+        stem.sequence_timeout_ticks = stem
+            .sequence_timeout_ticks
+            .max(ticks(door.sequence_timeout));
+        let (other, knocks) = (stem.via_door, stem.depth);
+        stem.via_door = stem.via_door.min(index);
         self.compare(index, other, knocks, false);
     }
 
@@ -304,9 +306,9 @@ impl<'d> Builder<'d> {
         let mut nodes: Vec<Node> = Vec::with_capacity(stems.len());
         let mut edges: Vec<Edges> = Vec::with_capacity(stems.len());
         let mut ways = vec![(EdgeFrom::Root(0), Symbol::default()); stems.len()];
-        for (&class, firsts) in &self.firsts {
+        for (&target_id, firsts) in &self.firsts {
             for &(symbol, node) in firsts {
-                ways[node as usize] = (EdgeFrom::Root(class), symbol);
+                ways[node as usize] = (EdgeFrom::Root(target_id), symbol);
             }
         }
         let mut count = 0;
@@ -317,7 +319,7 @@ impl<'d> Builder<'d> {
             let inherited = edges.get(fail as usize).map_or(&[][..], Vec::as_slice);
             for &(symbol, child) in &stem.children {
                 ways[child as usize] = (EdgeFrom::Node(number), symbol);
-                fails[child as usize] = self.longest_other(&fails, fail, symbol, stem.class);
+                fails[child as usize] = self.longest_other(&fails, fail, symbol, stem.target_id);
             }
             count += stem.children.len() + inherited.len();
             if count > EDGES_MAX {
@@ -327,28 +329,30 @@ impl<'d> Builder<'d> {
             let own = merge(stem, inherited);
             let shorter = nodes.get(fail as usize).copied().unwrap_or_default();
             if shorter.depth >= 2 {
-                odds.push((stem.through, usize::from(shorter.through), shorter.depth));
+                odds.push((stem.via_door, usize::from(shorter.via_door), shorter.depth));
             }
             let (completes, all) = completes(&stem.ends, &shorter);
             if all.len() > DOORS_PER_NODE {
                 let door = |path: &usize| self.paths.get(*path).map_or(0, |path| path.door);
                 crowded.insert(all.iter().map(door).collect());
             }
-            let (sequence, bound) = match stem.bound {
+            let (sequence, per_source) = match stem.per_source {
                 Some((path, knock)) => (one_based(path), knock),
-                None => (shorter.sequence, shorter.bound),
+                None => (shorter.sequence, shorter.per_source),
             };
-            let door = self.doors.get(stem.through);
+            let door = self.doors.get(stem.via_door);
             nodes.push(Node {
                 symbol: stem.symbol,
-                within: stem.within.max(shorter.within),
-                step: door
+                sequence_timeout_ticks: stem
+                    .sequence_timeout_ticks
+                    .max(shorter.sequence_timeout_ticks),
+                step_timeout_ticks: door
                     .and_then(|door| door.step_timeout)
                     .map_or(u32::MAX, ticks),
                 depth: stem.depth,
-                through: u16::try_from(stem.through).unwrap_or(u16::MAX),
+                via_door: u16::try_from(stem.via_door).unwrap_or(u16::MAX),
                 completes,
-                bound,
+                per_source,
                 sequence,
                 ..Node::default()
             });
@@ -373,9 +377,9 @@ impl<'d> Builder<'d> {
 
     /// The longest beginning that a path ends in when `symbol` follows one of which `shorter` is
     /// the longest other beginning.
-    fn longest_other(&self, fails: &[u32], shorter: u32, symbol: Symbol, class: u16) -> u32 {
+    fn longest_other(&self, fails: &[u32], shorter: u32, symbol: Symbol, target_id: u16) -> u32 {
         // Which knock that stands for depends on the path.
-        if symbol == Symbol::BOUND {
+        if symbol == Symbol::PER_SOURCE {
             return ROOT;
         }
         let mut node = shorter;
@@ -385,7 +389,7 @@ impl<'d> Builder<'d> {
             }
             node = fails[node as usize];
         }
-        let firsts = self.firsts.get(&class).map_or(&[][..], Vec::as_slice);
+        let firsts = self.firsts.get(&target_id).map_or(&[][..], Vec::as_slice);
         find(firsts, symbol).unwrap_or(ROOT)
     }
 
@@ -431,11 +435,11 @@ impl<'d> Builder<'d> {
         let root = Stem {
             symbol: Symbol::default(),
             depth: 0,
-            class: 0,
-            through: 0,
-            within: 0,
+            target_id: 0,
+            via_door: 0,
+            sequence_timeout_ticks: 0,
             ends: Vec::new(),
-            bound: None,
+            per_source: None,
             children: Edges::new(),
         };
         self.stems.push(root);
@@ -502,9 +506,9 @@ impl<'d> Builder<'d> {
 }
 
 fn too_entangled(stem: &Stem, doors: &[Door]) -> Conflict {
-    let name = doors.get(stem.through).map_or("", |door| &door.name);
+    let name = doors.get(stem.via_door).map_or("", |door| &door.name);
     Conflict::of_door(
-        stem.through,
+        stem.via_door,
         "knock",
         format!(
             "the sequences are too entangled: more than {EDGES_MAX} ways lead on from their \

@@ -10,19 +10,19 @@ fn some_sequences() -> impl Strategy<Value = Vec<Vec<u16>>> {
     prop::collection::vec(prop::collection::vec(7000..7004_u16, 1..5), 0..4)
 }
 
-fn sequences(marks: &mut u32, ports: &[Vec<u16>]) -> Vec<Sequence> {
+fn sequences(sequence_ids: &mut u32, ports: &[Vec<u16>]) -> Vec<Sequence> {
     let knock = |&port: &u16| Knock {
         protocol: Protocol::Tcp,
         port,
     };
     let sequence = |ports: &Vec<u16>| {
-        *marks += 1;
+        *sequence_ids += 1;
         Sequence {
             knocks: ports.iter().map(knock).collect(),
-            mark: *marks,
-            memory: 7,
+            sequence_id: *sequence_ids,
+            replay_domain: 7,
             good_until_ms: u64::MAX,
-            bound: Vec::new(),
+            per_source: Vec::new(),
         }
     };
     ports.iter().map(sequence).collect()
@@ -42,7 +42,7 @@ struct Changing {
     settings: Settings,
     tables: Tables,
     sim: Sim,
-    marks: u32,
+    sequence_ids: u32,
     now_ms: u64,
 }
 
@@ -63,15 +63,19 @@ impl Changing {
             settings,
             tables,
             sim,
-            marks: 0,
+            sequence_ids: 0,
             now_ms: 0,
         }
     }
 
     /// Gives the two doors other sequences; returns them, or nothing if they do not go together.
     fn change(&mut self, a: &[Vec<u16>], b: &[Vec<u16>]) -> Option<Sequences> {
-        let marks = &mut self.marks;
-        let now = [(1, sequences(marks, a)), (2, sequences(marks, b))].into();
+        let sequence_ids = &mut self.sequence_ids;
+        let now = [
+            (1, sequences(sequence_ids, a)),
+            (2, sequences(sequence_ids, b)),
+        ]
+        .into();
         self.now_ms += 60_000;
         let before = Before {
             tables: &self.tables,
@@ -145,7 +149,10 @@ fn a_sequence_that_is_good_once_opens_once() {
     let knock = |world: &Changing| [7000, 7003].map(|port| world.knock(port));
     assert_eq!(knock(&world), [Reason::FirstKnock, Reason::Opened]);
     assert_eq!(knock(&world), [Reason::FirstKnock, Reason::Spent]);
-    let key = UsedKey { memory: 7, mark: 1 };
+    let key = UsedKey {
+        replay_domain: 7,
+        sequence_id: 1,
+    };
     assert_eq!(world.sim.used.value(&key), Some(0));
 }
 

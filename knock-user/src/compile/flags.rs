@@ -78,7 +78,7 @@ impl Flags {
                 let ports = ports.flat_map(|ports| ports.first..=ports.last);
                 flags
                     .by_port
-                    .extend(ports.map(|port| (port, PortRule::PROVED)));
+                    .extend(ports.map(|port| (port, PortRule::HANDSHAKE)));
             }
         }
         if flags.classes.len() > FLAG_CLASSES {

@@ -34,7 +34,7 @@ pub(super) struct Places {
     /// Numbers of nodes beyond those that are needed at first.
     spare: u32,
     /// The longest time of an attempt.
-    horizon_ticks: u32,
+    attempt_max_ticks: u32,
 }
 
 /// How many elements the maps need that grow while it runs.
@@ -63,15 +63,15 @@ impl Room {
 
 impl Places {
     /// Numbers for sequences that change: their entries come behind those of the doors.
-    pub(super) fn new(doors_end: u32, sequences: &Sequences, horizon_ticks: u32) -> Self {
+    pub(super) fn new(doors_end: u32, sequences: &Sequences, attempt_max_ticks: u32) -> Self {
         let all = || sequences.values().flatten();
-        let length = |sequence: &Sequence| sequence.knocks.len() + sequence.bound.len();
+        let length = |sequence: &Sequence| sequence.knocks.len() + sequence.per_source.len();
         let entries = spare(all().count());
         let end = doors_end.saturating_add(entries).min(DOOR_ENTRIES_MAX);
         Self {
             entries: Numbered::within(doors_end..end),
             spare: spare(all().map(length).sum()),
-            horizon_ticks,
+            attempt_max_ticks,
             ..Self::default()
         }
     }
@@ -89,8 +89,8 @@ impl Places {
     }
 
     /// The number of the entry of a door's sequence.
-    pub(super) fn entry(&mut self, door: u16, mark: u32) -> Option<u16> {
-        let number = self.entries.number((door, mark))?;
+    pub(super) fn entry(&mut self, door: u16, sequence_id: u32) -> Option<u16> {
+        let number = self.entries.number((door, sequence_id))?;
         u16::try_from(number).ok()
     }
 
@@ -132,7 +132,9 @@ impl Places {
     }
 
     fn let_go(&mut self, now_ms: u64) {
-        let lasts_ms = Moment::default().after_ticks(self.horizon_ticks).millis();
+        let lasts_ms = Moment::default()
+            .after_ticks(self.attempt_max_ticks)
+            .millis();
         // A second more: not every CPU has the same time.
         let until_ms = now_ms.saturating_add(lasts_ms).saturating_add(1_000);
         self.firsts.finish(until_ms);

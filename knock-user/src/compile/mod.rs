@@ -14,8 +14,8 @@ mod flags;
 mod handshake;
 pub mod id_pool;
 mod passing;
+mod port_groups;
 mod ports;
-mod services;
 pub mod stable_ids;
 mod tables;
 #[cfg(test)]
@@ -43,8 +43,8 @@ use self::{
     automaton::{Automaton, Path, symbol},
     flags::Flags,
     id_pool::Places,
+    port_groups::PortGroups,
     ports::PortTable,
-    services::Services,
     stable_ids::Numbering,
 };
 pub use self::{
@@ -125,9 +125,9 @@ pub fn compile(settings: &Settings, given: &mut Given<'_>) -> Result<Tables, Vec
     let doors = &settings.doors;
     let mut ports = PortTable::default();
     ports.exempt(settings, given.host);
-    for (service, ranges) in plan.services.ports.iter() {
+    for (port_group, ranges) in plan.port_groups.ports.iter() {
         for &range in ranges {
-            ports.put_range(range, PortRule::protected(*service));
+            ports.put_range(range, PortRule::protected(*port_group));
         }
     }
     for knock in knocks(doors, given.sequences) {
@@ -145,8 +145,10 @@ pub fn compile(settings: &Settings, given: &mut Given<'_>) -> Result<Tables, Vec
     let drawn = ports.decoys(settings, given)?;
     let (nodes, edges) = plan.automaton.into_tables(&plan.numbers, &plan.paths);
     let entries: Vec<layout::Door> = (doors.iter().zip(&plan.numbers))
-        .zip(&plan.services.of_doors)
-        .map(|((door, number), services)| door_entry(door, *number, &plan.classes, services))
+        .zip(&plan.port_groups.of_doors)
+        .map(|((door, number), port_groups)| {
+            door_entry(door, *number, &plan.target_ids, port_groups)
+        })
         .collect();
     let mut by_entry = by_number(&plan.numbers, entries.iter().copied());
     add_sequences(&mut by_entry, &entries, &plan.paths, given.sequences);
@@ -165,16 +167,16 @@ pub fn compile(settings: &Settings, given: &mut Given<'_>) -> Result<Tables, Vec
         doors: by_entry,
         otp: otp(doors, &plan.numbers),
         targets: plan
-            .classes
+            .target_ids
             .iter()
-            .map(|(&address, &class)| (address.into(), class))
+            .map(|(&address, &target_id)| (address.into(), target_id))
             .collect(),
         trust: settings
             .trust
             .iter()
             .map(|prefix| prefix.mapped())
             .collect(),
-        services: plan.services.ports,
+        port_groups: plan.port_groups.ports,
         names: by_number(&plan.numbers, names),
         numbers: plan.used,
         room,
@@ -183,7 +185,7 @@ pub fn compile(settings: &Settings, given: &mut Given<'_>) -> Result<Tables, Vec
 }
 
 /// Whether knocks of a door depend on who knocks.
-fn is_bound(door: &Door) -> bool {
+fn is_per_source(door: &Door) -> bool {
     match &door.moving {
         Some(Moving::Otp(otp)) => otp.sequences.bind_source,
         Some(Moving::OneTime(_)) | None => false,
@@ -223,8 +225,8 @@ fn add_sequences(
                 by_entry.resize(entry + 1, layout::Door::default());
             }
             by_entry[entry] = layout::Door {
-                mark: sequence.mark,
-                memory: sequence.memory,
+                sequence_id: sequence.sequence_id,
+                replay_domain: sequence.replay_domain,
                 good_until_ms: sequence.good_until_ms,
                 ..doors[place]
             };
@@ -262,9 +264,9 @@ struct Plan {
     /// The numbers of everything.
     used: Numbers,
     /// The class of each destination address that doors are for.
-    classes: BTreeMap<IpAddr, u16>,
+    target_ids: BTreeMap<IpAddr, u16>,
     flags: Flags,
-    services: Services,
+    port_groups: PortGroups,
     paths: Vec<Path>,
     automaton: Automaton,
     /// Numbers that stay while sequences change; none if no door has such.
@@ -282,7 +284,7 @@ impl Plan {
         let mut numbering = Numbering::new(known);
         let doors = &settings.doors;
         within_limits(settings, &mut conflicts);
-        let classes = classes(doors, &mut numbering, &mut conflicts);
+        let target_ids = target_ids(doors, &mut numbering, &mut conflicts);
         // Beyond the limits, numbers would not fit their types.
         if !conflicts.is_empty() {
             return Err(conflicts);
@@ -293,12 +295,12 @@ impl Plan {
         let numbers = doors.iter().map(|door| numbering.door(&door.name));
         // Within the limits, two configurations' doors have numbers enough.
         let numbers: Vec<u16> = numbers.map(|number| number.unwrap_or(NO_DOOR)).collect();
-        let services = Services::new(settings, &numbers, &mut numbering, &mut conflicts);
+        let port_groups = PortGroups::new(settings, &numbers, &mut numbering, &mut conflicts);
         let mut places = places(doors, &numbers, sequences, before);
         let paths = paths(doors, &numbers, sequences, places.as_mut()).map_err(|c| vec![c])?;
-        let automaton = Automaton::new(doors, &paths, &classes, &mut conflicts);
-        match (services, automaton) {
-            (Some(services), Some(mut automaton)) if conflicts.is_empty() => {
+        let automaton = Automaton::new(doors, &paths, &target_ids, &mut conflicts);
+        match (port_groups, automaton) {
+            (Some(port_groups), Some(mut automaton)) if conflicts.is_empty() => {
                 if let Some(places) = &mut places {
                     let own = places.number(&automaton, before.map(|before| before.now_ms));
                     automaton.renumber(&own.map_err(|conflict| vec![conflict])?);
@@ -306,9 +308,9 @@ impl Plan {
                 Ok(Self {
                     numbers,
                     used: numbering.used,
-                    classes,
+                    target_ids,
                     flags,
-                    services,
+                    port_groups,
                     paths,
                     automaton,
                     places,
@@ -335,7 +337,7 @@ fn places(
         }
         None => {
             let end = numbers.iter().max().map_or(0, |&most| u32::from(most) + 1);
-            let longest = doors.iter().map(|door| ticks(door.within)).max();
+            let longest = doors.iter().map(|door| ticks(door.sequence_timeout)).max();
             Places::new(end, sequences, longest.unwrap_or(0))
         }
     })
@@ -355,18 +357,20 @@ fn paths(
                 door: place,
                 entry: number,
                 symbols: door.knock.iter().copied().map(symbol).collect(),
-                bound: 0,
+                per_source: 0,
             });
         }
         for sequence in sequences.get(&place).into_iter().flatten() {
-            let entry = places.as_mut().and_then(|p| p.entry(number, sequence.mark));
+            let entry = places
+                .as_mut()
+                .and_then(|p| p.entry(number, sequence.sequence_id));
             let fixed = sequence.knocks.iter().copied().map(symbol);
-            let bound = sequence.bound.iter().map(|_| Symbol::BOUND);
+            let per_source = sequence.per_source.iter().map(|_| Symbol::PER_SOURCE);
             paths.push(Path {
                 door: place,
                 entry: entry.ok_or_else(id_pool::no_room)?,
-                symbols: fixed.chain(bound).collect(),
-                bound: u8::try_from(sequence.bound.len()).unwrap_or(u8::MAX),
+                symbols: fixed.chain(per_source).collect(),
+                per_source: u8::try_from(sequence.per_source.len()).unwrap_or(u8::MAX),
             });
         }
     }
@@ -394,7 +398,7 @@ fn within_limits(settings: &Settings, conflicts: &mut Vec<Conflict>) {
     }
 }
 
-fn classes(
+fn target_ids(
     doors: &[Door],
     numbering: &mut Numbering<'_>,
     conflicts: &mut Vec<Conflict>,
@@ -409,8 +413,8 @@ fn classes(
             ),
         ));
     }
-    let class = |target| Some((target, numbering.target(target)?));
-    targets.into_iter().filter_map(class).collect()
+    let target_id = |target| Some((target, numbering.target(target)?));
+    targets.into_iter().filter_map(target_id).collect()
 }
 
 /// What a configuration uses.
@@ -429,7 +433,10 @@ pub fn features(settings: &Settings) -> Features {
             settings.doors.iter().any(|door| door.knock_pass),
             Features::KNOCK_PASS,
         ),
-        (settings.doors.iter().any(is_bound), Features::BOUND),
+        (
+            settings.doors.iter().any(is_per_source),
+            Features::PER_SOURCE,
+        ),
         (
             settings.lockout.as_ref().is_some_and(global),
             Features::LOCKOUT_GLOBAL,
@@ -446,7 +453,11 @@ fn config(settings: &Settings, flags: &Flags, given: &Given<'_>) -> Config {
         *entry = *class;
     }
     let lockout = settings.lockout.as_ref();
-    let longest = settings.doors.iter().map(|door| ticks(door.within)).max();
+    let longest = settings
+        .doors
+        .iter()
+        .map(|door| ticks(door.sequence_timeout))
+        .max();
     Config {
         flow_idle_ms: settings.established.idle_ms(),
         lockout_ms: lockout.map_or(0, |lockout| millis(lockout.duration)),
@@ -455,7 +466,7 @@ fn config(settings: &Settings, flags: &Flags, given: &Given<'_>) -> Config {
         // One for both turns, until the other one's is drawn.
         cookie_keys: [cookie::key(given.cell_key); 2],
         lockout_failures: lockout.map_or(0, |lockout| lockout.failures.into()),
-        horizon_ticks: longest.unwrap_or(0),
+        attempt_max_ticks: longest.unwrap_or(0),
         flag_classes,
     }
 }
@@ -463,16 +474,16 @@ fn config(settings: &Settings, flags: &Flags, given: &Given<'_>) -> Config {
 fn door_entry(
     door: &Door,
     number: u16,
-    classes: &BTreeMap<IpAddr, u16>,
-    services: &[u16],
+    target_ids: &BTreeMap<IpAddr, u16>,
+    port_groups: &[u16],
 ) -> layout::Door {
     let mut entry = layout::Door {
         number,
         open_for_ms: millis(door.open_for),
-        within: ticks(door.within),
-        class: door
+        sequence_timeout_ticks: ticks(door.sequence_timeout),
+        target_id: door
             .target
-            .and_then(|target| classes.get(&target).copied())
+            .and_then(|target| target_ids.get(&target).copied())
             .unwrap_or(0),
         closes: u16::from(!door.closed().is_empty()),
         reply: door
@@ -481,9 +492,9 @@ fn door_entry(
             .map_or_else(Text::default, Text::of),
         ..layout::Door::default()
     };
-    for (slot, service) in entry.services.iter_mut().zip(services) {
-        *slot = *service;
-        entry.service_count += 1;
+    for (slot, port_group) in entry.port_groups.iter_mut().zip(port_groups) {
+        *slot = *port_group;
+        entry.port_group_count += 1;
     }
     entry
 }

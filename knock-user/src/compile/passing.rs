@@ -14,7 +14,7 @@ pub(super) fn mark(ports: &mut PortTable, doors: &[Door], sequences: &Sequences)
             if let Some(rule) = ports.rules.get_mut(&(range.protocol, port))
                 && rule.kind() == PortKind::Knock
             {
-                *rule = rule.let_pass();
+                *rule = rule.passing_knocks();
             }
         }
     }

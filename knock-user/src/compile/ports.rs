@@ -55,7 +55,7 @@ impl PortTable {
         given: &mut Given<'_>,
     ) -> Result<Vec<u16>, Vec<Conflict>> {
         let decoy = match settings.has_handshakes() {
-            true => PortRule::DECOY.proved(),
+            true => PortRule::DECOY.with_handshake(),
             false => PortRule::DECOY,
         };
         let drawn = match (&settings.decoys, given.before) {

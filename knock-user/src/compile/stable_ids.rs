@@ -17,14 +17,14 @@ pub struct Numbers {
     /// Doors by name.
     pub doors: BTreeMap<String, u16>,
     /// Services by the doors that open or close them; the list is sorted.
-    pub services: BTreeSet<Service>,
+    pub port_groups: BTreeSet<PortGroup>,
     /// Classes by destination address; class 0 is every other address.
     pub targets: BTreeMap<IpAddr, u16>,
 }
 
 /// A group of ports that the same doors open.
 #[derive(Clone, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
-pub struct Service {
+pub struct PortGroup {
     /// The numbers of these doors, in order; none if the ports are protected and no door opens them.
     pub doors: Vec<u16>,
     /// Its own number.
@@ -37,7 +37,7 @@ impl Numbers {
     pub fn with(&self, others: &Self) -> Self {
         let mut all = self.clone();
         all.doors.extend(others.doors.clone());
-        all.services.extend(others.services.iter().cloned());
+        all.port_groups.extend(others.port_groups.iter().cloned());
         all.targets.extend(others.targets.clone());
         all
     }
@@ -54,9 +54,9 @@ impl Numbers {
 /// Gives numbers to what a configuration has: those that are known, otherwise free ones.
 pub(super) struct Numbering<'k> {
     known: &'k Numbers,
-    services: BTreeMap<&'k [u16], u16>,
+    port_groups: BTreeMap<&'k [u16], u16>,
     free_doors: Free,
-    free_services: Free,
+    free_port_groups: Free,
     free_targets: Free,
     /// What was asked for.
     pub(super) used: Numbers,
@@ -64,15 +64,15 @@ pub(super) struct Numbering<'k> {
 
 impl<'k> Numbering<'k> {
     pub(super) fn new(known: &'k Numbers) -> Self {
-        let services = known.services.iter();
+        let port_groups = known.port_groups.iter();
         Self {
             known,
-            services: services
+            port_groups: port_groups
                 .clone()
-                .map(|service| (service.doors.as_slice(), service.number))
+                .map(|port_group| (port_group.doors.as_slice(), port_group.number))
                 .collect(),
             free_doors: Free::besides(known.doors.values().copied()),
-            free_services: Free::besides(services.map(|service| service.number)),
+            free_port_groups: Free::besides(port_groups.map(|port_group| port_group.number)),
             // Class 0 is every other address.
             free_targets: Free::besides(known.targets.values().copied().chain([0])),
             used: Numbers::default(),
@@ -90,12 +90,12 @@ impl<'k> Numbering<'k> {
     }
 
     /// The number of the service of these doors, which are in order; `None` if there is none left.
-    pub(super) fn service(&mut self, doors: Vec<u16>) -> Option<u16> {
-        let number = match self.services.get(doors.as_slice()) {
+    pub(super) fn port_group(&mut self, doors: Vec<u16>) -> Option<u16> {
+        let number = match self.port_groups.get(doors.as_slice()) {
             Some(&number) => number,
-            None => self.free_services.next()?,
+            None => self.free_port_groups.next()?,
         };
-        self.used.services.insert(Service { doors, number });
+        self.used.port_groups.insert(PortGroup { doors, number });
         Some(number)
     }
 
@@ -145,8 +145,8 @@ mod tests {
         let mut first = Numbering::new(&none);
         let names = ["ssh", "web", "vpn"];
         assert_eq!(names.map(|name| first.door(name)), [0, 1, 2].map(Some));
-        assert_eq!(first.service(vec![0, 1]), Some(0));
-        assert_eq!(first.service(vec![2]), Some(1));
+        assert_eq!(first.port_group(vec![0, 1]), Some(0));
+        assert_eq!(first.port_group(vec![2]), Some(1));
         let here: IpAddr = "192.0.2.1".parse().unwrap();
         assert_eq!(first.target(here), Some(1), "0 is every other address");
 
@@ -158,8 +158,8 @@ mod tests {
             "web's number may still be in use"
         );
         assert_eq!(second.door("vpn"), Some(2));
-        assert_eq!(second.service(vec![2]), Some(1));
-        assert_eq!(second.service(vec![2, 3]), Some(2));
+        assert_eq!(second.port_group(vec![2]), Some(1));
+        assert_eq!(second.port_group(vec![2, 3]), Some(2));
         assert_eq!(second.target(here), Some(1));
         assert!(!second.used.doors.contains_key("web"));
         let both = known.with(&second.used);
@@ -181,13 +181,13 @@ mod tests {
             const {
                 &Numbers {
                     doors: BTreeMap::new(),
-                    services: BTreeSet::new(),
+                    port_groups: BTreeSet::new(),
                     targets: BTreeMap::new(),
                 }
             },
         );
         numbering.door("ssh");
-        numbering.service(vec![]);
+        numbering.port_group(vec![]);
         numbering.target("2001:db8::1".parse().unwrap());
         let text = serde_json::to_string(&numbering.used).unwrap();
         assert_eq!(

@@ -56,7 +56,7 @@ pub struct Tables {
     /// Trusted prefixes and their lengths in bits.
     pub trust: Vec<(Address, u32)>,
     /// The ports that each service stands for; none for a door that only runs commands.
-    pub services: BTreeMap<u16, Vec<Ports>>,
+    pub port_groups: BTreeMap<u16, Vec<Ports>>,
     /// Names of the doors by number; empty where no door has it.
     pub names: Vec<String>,
     /// The numbers of doors, services and destination classes.
@@ -79,7 +79,7 @@ impl Tables {
     pub fn edge_entries(&self) -> impl Iterator<Item = (EdgeKey, u32)> {
         self.edges.iter().map(|&(from, symbol, to)| {
             let key = match from {
-                EdgeFrom::Root(class) => EdgeKey::from_root(class, symbol),
+                EdgeFrom::Root(target_id) => EdgeKey::from_root(target_id, symbol),
                 EdgeFrom::Node(node) => EdgeKey::from_node(node, symbol),
             };
             (key, to)
@@ -95,13 +95,18 @@ impl Tables {
             .filter_map(|(&place, sequences)| Some((settings.doors.get(place)?, sequences)))
             .filter_map(|(door, all)| Some((*self.numbers.doors.get(&door.name)?, all)))
             .flat_map(|(number, all)| {
-                let until =
-                    move |sequence: &Sequence| ((number, sequence.mark), sequence.good_until_ms);
+                let until = move |sequence: &Sequence| {
+                    ((number, sequence.sequence_id), sequence.good_until_ms)
+                };
                 all.iter().map(until)
             })
             .collect();
-        for entry in renewed.doors.iter_mut().filter(|entry| entry.mark != 0) {
-            if let Some(&until_ms) = until.get(&(entry.number, entry.mark)) {
+        for entry in renewed
+            .doors
+            .iter_mut()
+            .filter(|entry| entry.sequence_id != 0)
+        {
+            if let Some(&until_ms) = until.get(&(entry.number, entry.sequence_id)) {
                 entry.good_until_ms = until_ms;
             }
         }
@@ -113,15 +118,15 @@ impl Tables {
         let Connection { local, peer } = connection;
         let rule = self.ports.get(&(Protocol::Tcp, local.port()))?;
         let local_address = Address::from(local.ip());
-        let class = self
+        let target_id = self
             .targets
             .iter()
-            .find_map(|&(target, class)| (target == local_address).then_some(class));
+            .find_map(|&(target, target_id)| (target == local_address).then_some(target_id));
         (rule.kind() == PortKind::Protected).then(|| FlowKey {
             source: peer.ip().into(),
             source_port: peer.port(),
             port: local.port(),
-            class: class.unwrap_or(0),
+            target_id: target_id.unwrap_or(0),
             protocol: Protocol::Tcp as u16,
         })
     }
@@ -145,10 +150,10 @@ impl Tables {
 
 /// The entries of the allow map that a grant of a door to a source consists of.
 pub fn grant_keys(door: &Door, source: Address) -> impl Iterator<Item = GrantKey> + '_ {
-    let services = door.services.iter().take(door.service_count as usize);
-    services.map(move |&service| GrantKey {
+    let port_groups = door.port_groups.iter().take(door.port_group_count as usize);
+    port_groups.map(move |&port_group| GrantKey {
         source,
-        service,
-        class: door.class,
+        port_group,
+        target_id: door.target_id,
     })
 }

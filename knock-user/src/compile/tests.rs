@@ -151,13 +151,13 @@ open = ["tcp/24"]
 #[test]
 fn an_attempt_lives_as_long_as_any_door_that_it_may_open() {
     let tables = tables(OVERLAPS);
-    let within = |path: &[&str]| tables.nodes[walk(&tables, path) as usize].within;
+    let longest = |path: &[&str]| tables.nodes[walk(&tables, path) as usize].sequence_timeout_ticks;
     let seconds = |seconds| ticks(Duration::from_secs(seconds));
-    assert_eq!(within(&["tcp/9"]), seconds(10));
-    assert_eq!(within(&["tcp/9", "udp/20"]), seconds(20));
-    assert_eq!(within(&["udp/20", "tcp/5"]), seconds(5));
-    assert_eq!(within(&["udp/20"]), seconds(20));
-    assert_eq!(tables.config.horizon_ticks, seconds(20));
+    assert_eq!(longest(&["tcp/9"]), seconds(10));
+    assert_eq!(longest(&["tcp/9", "udp/20"]), seconds(20));
+    assert_eq!(longest(&["udp/20", "tcp/5"]), seconds(5));
+    assert_eq!(longest(&["udp/20"]), seconds(20));
+    assert_eq!(tables.config.attempt_max_ticks, seconds(20));
 }
 
 #[test]
@@ -186,9 +186,9 @@ on_open = ["true"]
     );
     let of = |door: usize| {
         let door = &tables.doors[door];
-        let mut ports: Vec<String> = door.services[..door.service_count as usize]
+        let mut ports: Vec<String> = door.port_groups[..door.port_group_count as usize]
             .iter()
-            .flat_map(|service| &tables.services[service])
+            .flat_map(|port_group| &tables.port_groups[port_group])
             .map(ToString::to_string)
             .collect();
         ports.sort();
@@ -209,9 +209,9 @@ on_open = ["true"]
         ["tcp/140-149", "tcp/150-160", "tcp/161-170", "tcp/22"]
     );
     assert_eq!(of(3), [""; 0]);
-    assert_eq!(tables.doors[3].service_count, 1, "a grant of its own");
+    assert_eq!(tables.doors[3].port_group_count, 1, "a grant of its own");
     // a alone, a+c, a+b+c, protect alone, run.
-    assert_eq!(tables.services.len(), 5);
+    assert_eq!(tables.port_groups.len(), 5);
     for (ports, kind) in [
         ("tcp/22", PortKind::Protected),
         ("udp/5009", PortKind::Protected),
@@ -223,7 +223,7 @@ on_open = ["true"]
     for (&(protocol, port), rule) in &tables.ports {
         let only: Ports = Knock { protocol, port }.into();
         if rule.kind() == PortKind::Protected {
-            let ports = &tables.services[&rule.service];
+            let ports = &tables.port_groups[&rule.port_group];
             assert!(ports.iter().any(|ports| ports.overlaps(only)), "{only}");
         }
     }
@@ -308,7 +308,7 @@ fn ten_thousand_doors(ports: impl Fn(u64) -> u16) -> Settings {
                 last: 1 + index / 10,
             }]),
             open_for: Duration::from_secs(30),
-            within: Duration::from_secs(25),
+            sequence_timeout: Duration::from_secs(25),
             step_timeout: None,
             tcp_flags: FlagClass::SYN,
             on_open: None,

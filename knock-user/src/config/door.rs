@@ -39,7 +39,7 @@ pub(super) const KEYS: &[&str] = &[
 /// How long a grant lasts.
 const OPEN_FOR: Duration = Duration::from_secs(30);
 /// First to last knock.
-const WITHIN: Duration = Duration::from_secs(25);
+const SEQUENCE_TIMEOUT: Duration = Duration::from_secs(25);
 /// How long a command may run.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -51,9 +51,9 @@ const LOOKAHEAD_MOST: u16 = 64;
 /// A month: what is to be open for longer should not be closed at all.
 const OPEN_FOR_MOST: Duration = Duration::from_secs(30 * 86_400);
 /// Less than a packet may take.
-const WITHIN_LEAST: Duration = Duration::from_millis(100);
+const SEQUENCE_TIMEOUT_LEAST: Duration = Duration::from_millis(100);
 /// The kernel side counts an attempt's time in 20 bits of 4.19 ms: 73 minutes.
-pub(crate) const WITHIN_MOST: Duration = Duration::from_secs(30 * 60);
+pub(crate) const SEQUENCE_TIMEOUT_MOST: Duration = Duration::from_secs(30 * 60);
 /// A few of the kernel side's ticks.
 const STEP_LEAST: Duration = Duration::from_millis(20);
 const SECOND: Duration = Duration::from_secs(1);
@@ -71,10 +71,10 @@ pub(super) fn read(section: &mut Section<'_, '_>, report: &mut Report) -> Option
             "missing: every door needs one, as in name = \"ssh\"",
         );
     }
-    let within = section.or("within", report, WITHIN, |item, report| {
-        item.duration(report, WITHIN_LEAST, WITHIN_MOST)
+    let sequence_timeout = section.or("within", report, SEQUENCE_TIMEOUT, |item, report| {
+        item.duration(report, SEQUENCE_TIMEOUT_LEAST, SEQUENCE_TIMEOUT_MOST)
     });
-    let moving = moving(section, within, report);
+    let moving = moving(section, sequence_timeout, report);
     let knock = section.get("knock", report, knocks);
     let sources = ["knock", "one_time", "otp"];
     match sources.iter().filter(|key| !section.lacks(key)).count() {
@@ -107,7 +107,7 @@ pub(super) fn read(section: &mut Section<'_, '_>, report: &mut Report) -> Option
         item.duration(report, SECOND, OPEN_FOR_MOST)
     });
     let step_timeout = section.get("step_timeout", report, |item, report| {
-        step_timeout(item, within, report)
+        step_timeout(item, sequence_timeout, report)
     });
     let tcp_flags = section.or("tcp_flags", report, FlagClass::SYN, |item, report| {
         item.parsed(report, value::tcp_flags)
@@ -128,7 +128,7 @@ pub(super) fn read(section: &mut Section<'_, '_>, report: &mut Report) -> Option
         moving,
         effect,
         open_for,
-        within,
+        sequence_timeout,
         step_timeout,
         tcp_flags,
         on_open,
@@ -141,7 +141,11 @@ pub(super) fn read(section: &mut Section<'_, '_>, report: &mut Report) -> Option
 }
 
 /// Reads where changing sequences come from.
-fn moving(section: &mut Section<'_, '_>, within: Duration, report: &mut Report) -> Option<Moving> {
+fn moving(
+    section: &mut Section<'_, '_>,
+    sequence_timeout: Duration,
+    report: &mut Report,
+) -> Option<Moving> {
     let lookahead = section.or("lookahead", report, LOOKAHEAD, |item, report| {
         item.number(report, 1..=LOOKAHEAD_MOST)
     });
@@ -154,7 +158,7 @@ fn moving(section: &mut Section<'_, '_>, within: Duration, report: &mut Report) 
         );
     }
     if let Some(item) = section.item("otp", report) {
-        return otp::read(&item, within, report).map(Moving::Otp);
+        return otp::read(&item, sequence_timeout, report).map(Moving::Otp);
     }
     let file = section.get("one_time", report, |item, report| {
         let path = item.text(report)?;
@@ -308,13 +312,17 @@ fn placeholders(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-fn step_timeout(item: &Item<'_, '_>, within: Duration, report: &mut Report) -> Option<Duration> {
-    let step = item.duration(report, STEP_LEAST, WITHIN_MOST)?;
-    if step > within {
+fn step_timeout(
+    item: &Item<'_, '_>,
+    sequence_timeout: Duration,
+    report: &mut Report,
+) -> Option<Duration> {
+    let step = item.duration(report, STEP_LEAST, SEQUENCE_TIMEOUT_MOST)?;
+    if step > sequence_timeout {
         let reason = format!(
             "\"{}\" is longer than within, which is {}: the whole sequence would be over first",
             duration::spell(step),
-            duration::spell(within)
+            duration::spell(sequence_timeout)
         );
         return item.wrong(report, reason);
     }

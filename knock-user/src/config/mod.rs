@@ -29,7 +29,7 @@ use std::{
     sync::Arc,
 };
 
-pub(crate) use self::door::WITHIN_MOST;
+pub(crate) use self::door::SEQUENCE_TIMEOUT_MOST;
 use self::reader::Places;
 pub(crate) use self::scans::is_scan;
 pub use crate::model::problem::{Problem, Problems};

@@ -44,7 +44,11 @@ const SKEW_MOST: u16 = 10;
 const CHANGES_MOST: u32 = 8;
 
 /// Reads the table; `within` is how long knocking may take.
-pub(super) fn read(item: &Item<'_, '_>, within: Duration, report: &mut Report) -> Option<Otp> {
+pub(super) fn read(
+    item: &Item<'_, '_>,
+    sequence_timeout: Duration,
+    report: &mut Report,
+) -> Option<Otp> {
     let before = report.problems.len();
     let mut section = item.section("otp", KEYS, report)?;
     let secret = secret(&mut section, report);
@@ -61,12 +65,12 @@ pub(super) fn read(item: &Item<'_, '_>, within: Duration, report: &mut Report) -
     let skew = section.or("skew", report, SKEW, |item, report| {
         item.number(report, 0..=SKEW_MOST)
     });
-    if within > period * CHANGES_MOST {
+    if sequence_timeout > period * CHANGES_MOST {
         let reason = format!(
             "{} is too short for within, which is {}: sequences must not change more than \
              {CHANGES_MOST} times while somebody knocks",
             duration::spell(period),
-            duration::spell(within),
+            duration::spell(sequence_timeout),
         );
         let line = section.lines.get("period").copied();
         report.add(line.unwrap_or(section.line), "period", reason);

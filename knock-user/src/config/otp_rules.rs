@@ -114,18 +114,22 @@ const CHANGES_MOST: u32 = 15;
 
 /// Doors whose sequences change too often for one on which knocking may take long.
 fn too_often(settings: &Settings) -> Vec<Found> {
-    let Some(slowest) = settings.doors.iter().max_by_key(|door| door.within) else {
+    let Some(slowest) = settings
+        .doors
+        .iter()
+        .max_by_key(|door| door.sequence_timeout)
+    else {
         return Vec::new();
     };
     let changes = |otp: &Otp| otp.sequences.period * CHANGES_MOST * (2 * u32::from(otp.skew) + 1);
-    let found = timed(settings).filter(|(_, _, otp)| slowest.within > changes(otp));
+    let found = timed(settings).filter(|(_, _, otp)| slowest.sequence_timeout > changes(otp));
     let told = |(index, _, otp): (usize, &Door, &Otp)| {
         let reason = format!(
             "its sequences change every {}, too often while knocking on door \"{}\" may take {}: \
              take a longer period here, or a shorter within there",
             spell(otp.sequences.period),
             slowest.name,
-            spell(slowest.within)
+            spell(slowest.sequence_timeout)
         );
         (index, "otp", reason)
     };

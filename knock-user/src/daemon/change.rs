@@ -91,7 +91,7 @@ impl<W: Write> Daemon<W> {
         let old = std::mem::replace(&mut self.plan, plan);
         self.doors = super::Doors::new(self.plan.settings(), &put.names);
         self.ports = ports(self.plan.settings());
-        self.horizon_ticks = put.horizon_ticks;
+        self.attempt_max_ticks = put.attempt_max_ticks;
         self.console
             .set_doors(self.doors.texts(self.plan.settings()));
         self.reopen_files();

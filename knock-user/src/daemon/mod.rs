@@ -113,7 +113,7 @@ pub struct Daemon<W> {
     commands: Runner,
     reports: mpsc::Receiver<Report>,
     /// The longest that any attempt lives.
-    horizon_ticks: u32,
+    attempt_max_ticks: u32,
     tallies: Tallies,
     untracked: u64,
     /// How it is with the files of one-time sequences, as it was told.
@@ -192,7 +192,7 @@ impl<W: Write> Daemon<W> {
             protection,
             commands,
             reports,
-            horizon_ticks: put.horizon_ticks,
+            attempt_max_ticks: put.attempt_max_ticks,
             tallies: Tallies::new(&[]),
             untracked: 0,
             files: Files::new(),

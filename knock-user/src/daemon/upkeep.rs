@@ -87,7 +87,7 @@ impl<W: Write> Daemon<W> {
         let mut progress = self.protection.firewall().progress()?;
         for (key, word) in maps::entries(&progress, PROGRESS_MAX) {
             let age = now.since(Progress::from_word(word).last);
-            if age > 2 * self.horizon_ticks {
+            if age > 2 * self.attempt_max_ticks {
                 maps::delete(&mut progress, key).context("removing an ended attempt")?;
             }
         }

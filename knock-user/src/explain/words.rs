@@ -32,7 +32,7 @@ pub(super) fn chain<L: Live>(
     let source = Address::from(question.source);
     let Knock { protocol, port } = question.port;
     let rule = seen.port(port_index(protocol, port));
-    let class = match question.to {
+    let target_id = match question.to {
         Some(to) if known.features.has(Features::TARGETS) => seen.target(to.into()),
         _ => 0,
     };
@@ -44,7 +44,7 @@ pub(super) fn chain<L: Live>(
             source,
             destination: question.to.map_or(Address::ANY, Address::from),
             now_ns: known.now.nanos(),
-            class,
+            target_id,
             source_port: 0,
             port,
             protocol: protocol as u8,
@@ -185,7 +185,7 @@ impl<L: Live> About<'_, L> {
                     let of = door.knock.len();
                     Some(format!("{} of {of} of {}", place + 1, with_target(door)))
                 });
-                let passes = match self.rule.lets_pass() {
+                let passes = match self.rule.passes_knocks() {
                     true => ", and knocks pass",
                     false => "",
                 };
@@ -203,7 +203,7 @@ impl<L: Live> About<'_, L> {
     }
 
     fn proof(&self) -> &'static str {
-        match self.question.port.protocol == Protocol::Tcp && self.rule.is_proved() {
+        match self.question.port.protocol == Protocol::Tcp && self.rule.needs_handshake() {
             true => "; it counts once a TCP handshake has proved the source",
             false => "",
         }
@@ -217,15 +217,15 @@ impl<L: Live> About<'_, L> {
     }
 
     fn grants(&self) -> Vec<String> {
-        let classes = match self.visit.class {
+        let target_ids = match self.visit.target_id {
             0 => vec![0],
-            class => vec![0, class],
+            target_id => vec![0, target_id],
         };
-        let held = classes.into_iter().filter_map(|class| {
+        let held = target_ids.into_iter().filter_map(|target_id| {
             let key = GrantKey {
                 source: self.visit.source,
-                service: self.rule.service,
-                class,
+                port_group: self.rule.port_group,
+                target_id,
             };
             self.seen.allow().find(&key)
         });
@@ -288,19 +288,23 @@ impl<L: Live> About<'_, L> {
             let matters = matches!(self.rule.kind(), PortKind::Protected | PortKind::Knock);
             return matters.then(|| "no attempt is under way".to_owned());
         };
-        let door = self.known.door(node.through);
+        let door = self.known.door(node.via_door);
         let since = now.since(progress.last);
-        let within = node
-            .within
+        let sequence_timeout_ticks = node
+            .sequence_timeout_ticks
             .saturating_sub(progress.elapsed.saturating_add(since));
-        let left_ticks = within.min(node.step.saturating_sub(since));
+        let left_ticks = sequence_timeout_ticks.min(node.step_timeout_ticks.saturating_sub(since));
         let left_ms = Moment::default().after_ticks(left_ticks).millis();
         let made = node.depth;
         let whole = door.map_or_else(
             || format!("{made} knocks made"),
             |door| format!("{made}{} knocks of {} made", whole(door), door.name),
         );
-        let rest = if node.step < within { "next" } else { "rest" };
+        let rest = if node.step_timeout_ticks < sequence_timeout_ticks {
+            "next"
+        } else {
+            "rest"
+        };
         Some(format!(
             "{whole}, {} left for the {rest}",
             spell_short(Duration::from_millis(left_ms))

@@ -116,16 +116,16 @@ pub fn is_misplaced(interface: &Interface, mode: Mode, before: Option<Mode>) -> 
 ///
 /// # Errors
 /// A [`admission::Refusal`] if the kernel or the driver refuses: the program is where it was then. If not even
-/// that could be done, the gate stays shut, which is said.
+/// that could be done, the barrier stays shut, which is said.
 pub fn switch(
-    (program, gate): (&mut Xdp, &mut SchedClassifier),
+    (program, barrier): (&mut Xdp, &mut SchedClassifier),
     asked_for: &str,
     interface: &Interface,
     mode: Mode,
     instance: &Instance,
 ) -> Result<Attached> {
     let name = &interface.name;
-    barrier::shut(gate, interface, instance).with_context(|| {
+    barrier::shut(barrier, interface, instance).with_context(|| {
         format!(
             "{name} can't change its mode without a moment in which its ports are open, and \
              nothing can be put in their place for that moment. Keep the mode, or accept that \

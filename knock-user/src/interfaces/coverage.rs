@@ -103,12 +103,12 @@ pub fn of(instance: &Instance, names: &[String]) -> Result<Vec<Coverage>> {
     let links = pins::links(instance)?;
     let all = interface::list()?;
     let mut found = among(names, &links, &all);
-    note_gates(instance, &mut found, &all);
+    note_barriers(instance, &mut found, &all);
     Ok(found)
 }
 
-/// Notes which of these interfaces have a gate that is shut, whatever else is true of them.
-pub fn note_gates(instance: &Instance, found: &mut [Coverage], all: &[Interface]) {
+/// Notes which of these interfaces have a barrier that is shut, whatever else is true of them.
+pub fn note_barriers(instance: &Instance, found: &mut [Coverage], all: &[Interface]) {
     for one in found {
         let on = all.iter().find(|on| Some(on.index) == one.index);
         if on.is_some_and(|on| barrier::is_shut(on, instance)) {

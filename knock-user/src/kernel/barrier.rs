@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// The name of the program, by which a filter is found again.
-pub const PROGRAM: &str = "knock_gate";
+pub const PROGRAM: &str = "knock_barrier";
 /// Before all other filters.
 const PRIORITY: u16 = 1;
 
@@ -36,12 +36,14 @@ pub fn shut(
     instance: &Instance,
 ) -> Result<()> {
     if program.fd().is_err() {
-        program.load().context("loading the program of the gate")?;
+        program
+            .load()
+            .context("loading the program of the barrier")?;
     }
-    let pin = instance.gate(interface.index);
-    std::fs::create_dir_all(instance.gates())
-        .with_context(|| format!("making {}", instance.gates().display()))?;
-    let pinning = || format!("pinning the gate {}", pin.display());
+    let pin = instance.barrier(interface.index);
+    std::fs::create_dir_all(instance.barriers())
+        .with_context(|| format!("making {}", instance.barriers().display()))?;
+    let pinning = || format!("pinning the barrier {}", pin.display());
     let ingress = TcAttachType::Ingress;
     if has_links() {
         let first = TcAttachOptions::TcxOrder(LinkOrder::first());
@@ -66,12 +68,12 @@ pub fn shut(
     Ok(())
 }
 
-/// Opens the gate of an interface, if it is shut.
+/// Opens the barrier of an interface, if it is shut.
 ///
 /// # Errors
 /// The kernel refuses.
 pub fn open(interface: &Interface, instance: &Instance) -> Result<()> {
-    let pin = instance.gate(interface.index);
+    let pin = instance.barrier(interface.index);
     if !pin.exists() {
         return Ok(());
     }
@@ -85,7 +87,7 @@ pub fn open(interface: &Interface, instance: &Instance) -> Result<()> {
 /// # Errors
 /// The kernel refuses, or the pins can't be read.
 pub fn open_all(instance: &Instance) -> Result<()> {
-    if !instance.gates().exists() {
+    if !instance.barriers().exists() {
         return Ok(());
     }
     for interface in interface::list()? {
@@ -111,17 +113,17 @@ fn remove_filter(interface: &Interface) -> Result<()> {
     }
 }
 
-/// Whether the gate of any interface that is there is shut.
+/// Whether the barrier of any interface that is there is shut.
 pub fn are_any_shut(instance: &Instance) -> bool {
-    // Without a gate, as almost always, the kernel is not asked.
-    if !instance.gates().exists() {
+    // Without a barrier, as almost always, the kernel is not asked.
+    if !instance.barriers().exists() {
         return false;
     }
     let all = interface::list().unwrap_or_default();
     all.iter().any(|interface| is_shut(interface, instance))
 }
 
-/// Whether the gate of an interface is shut.
+/// Whether the barrier of an interface is shut.
 pub fn is_shut(interface: &Interface, instance: &Instance) -> bool {
-    Path::exists(&instance.gate(interface.index))
+    Path::exists(&instance.barrier(interface.index))
 }

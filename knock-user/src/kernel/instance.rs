@@ -290,13 +290,13 @@ impl Instance {
     }
 
     /// Where its gates are pinned.
-    pub fn gates(&self) -> PathBuf {
-        self.pins().join("gates")
+    pub fn barriers(&self) -> PathBuf {
+        self.pins().join("barriers")
     }
 
-    /// Where the gate of the interface with this number is pinned.
-    pub fn gate(&self, index: u32) -> PathBuf {
-        self.gates().join(index.to_string())
+    /// Where the barrier of the interface with this number is pinned.
+    pub fn barrier(&self, index: u32) -> PathBuf {
+        self.barriers().join(index.to_string())
     }
 
     /// Where its program is pinned.
@@ -419,7 +419,7 @@ impl Instance {
         let programs = self.attached();
         // The links first: without maps they would still protect, the other way round they can't.
         barrier::open_all(self)?;
-        for directory in [self.links(), self.gates(), self.maps(), self.pins()] {
+        for directory in [self.links(), self.barriers(), self.maps(), self.pins()] {
             for name in names_in(&directory)? {
                 let path = directory.join(name);
                 if !path.is_dir() {
@@ -427,7 +427,7 @@ impl Instance {
                 }
             }
         }
-        for directory in [self.links(), self.gates(), self.maps(), self.pins()] {
+        for directory in [self.links(), self.barriers(), self.maps(), self.pins()] {
             gone(fs::remove_dir(&directory), &directory)?;
         }
         self.remove_files()?;

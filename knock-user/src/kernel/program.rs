@@ -13,11 +13,12 @@ use aya_obj::programs::XdpAttachType;
 use knock_common::{
     Address, Tally,
     access::{Flow, Grant},
-    cookie, hint,
+    cookie,
     layout::{
         ALLOW_MAX, Config, EdgeKey, Features, FlowKey, GrantKey, LOCKOUT_BUCKETS, PortRule,
         ProgressKey, UsedKey, WAYS, port_index,
     },
+    presence,
     seen::Seen,
     time::Moment,
 };
@@ -277,7 +278,7 @@ impl Firewall {
     /// The map can't be written.
     pub fn expect(&mut self, sources: impl IntoIterator<Item = Address>) -> Result<()> {
         let slots = sources.into_iter();
-        let slots = slots.map(|source| (hint::slot(source), hint::ALWAYS));
+        let slots = slots.map(|source| (presence::slot(source), presence::ALWAYS));
         maps::set(&mut self.ebpf, "PRESENCE", slots)
     }
 
@@ -459,7 +460,7 @@ fn fill(ebpf: &mut Ebpf, tables: &Tables) -> Result<()> {
     let targets = tables
         .targets
         .iter()
-        .map(|&(address, class)| (address, u32::from(class)));
+        .map(|&(address, target_id)| (address, u32::from(target_id)));
     maps::insert(ebpf, "TARGETS", targets)?;
     let prefixes = tables.trust.iter().map(|&(address, bits)| (bits, address));
     maps::insert_prefixes(ebpf, "TRUST", prefixes)?;

@@ -66,11 +66,11 @@ impl Ledger {
                 break;
             }
             self.suspects.pop_first();
-            let (source, service, class) = entry;
+            let (source, port_group, target_id) = entry;
             let key = GrantKey {
                 source,
-                service,
-                class,
+                port_group,
+                target_id,
             };
             self.question(key, &mut round);
         }
@@ -214,7 +214,7 @@ impl Ledger {
 
     /// Remembers to look at an entry at its end.
     pub(super) fn suspect(&mut self, key: GrantKey, end_ms: u64) {
-        let entry: Entry = (key.source, key.service, key.class);
+        let entry: Entry = (key.source, key.port_group, key.target_id);
         // What there is no room for, a later sweep finds.
         if self.suspects.len() < ALLOW_MAX as usize {
             self.suspects.insert((end_ms, entry));

@@ -212,7 +212,7 @@ pub struct Door {
     /// How long a grant lasts.
     pub open_for: Duration,
     /// First to last knock.
-    pub within: Duration,
+    pub sequence_timeout: Duration,
     /// Knock to knock, if limited.
     pub step_timeout: Option<Duration>,
     /// What makes a TCP packet a knock.
@@ -311,14 +311,14 @@ pub struct Sequence {
     /// At least one knock.
     pub knocks: Vec<Knock>,
     /// Which of its door's sequences it is, from 1: each is good once.
-    pub mark: u32,
+    pub sequence_id: u32,
     /// Under which number it is noted that it was used: the same for all doors that have the same
     /// secret or file.
-    pub memory: u32,
+    pub replay_domain: u32,
     /// When it ends to be good, in milliseconds since boot.
     pub good_until_ms: u64,
     /// The protocols of knocks that follow and depend on who knocks.
-    pub bound: Vec<Protocol>,
+    pub per_source: Vec<Protocol>,
 }
 
 /// What a door's sequence does.

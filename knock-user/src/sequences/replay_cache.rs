@@ -61,8 +61,8 @@ struct State {
 /// A sequence that was used.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 struct Used {
-    memory: u32,
-    mark: u32,
+    replay_domain: u32,
+    sequence_id: u32,
     /// When, in milliseconds since 1970.
     at_ms: u64,
 }
@@ -70,8 +70,8 @@ struct Used {
 impl Used {
     const fn key(&self) -> UsedKey {
         UsedKey {
-            memory: self.memory,
-            mark: self.mark,
+            replay_domain: self.replay_domain,
+            sequence_id: self.sequence_id,
         }
     }
 }
@@ -207,8 +207,8 @@ impl State {
         for &(key, used_ms) in used {
             if known.insert(key) {
                 self.used.push(Used {
-                    memory: key.memory,
-                    mark: key.mark,
+                    replay_domain: key.replay_domain,
+                    sequence_id: key.sequence_id,
                     at_ms: unix_ms.saturating_sub(boot_ms.saturating_sub(used_ms)),
                 });
             }

@@ -46,20 +46,20 @@ impl Clocks {
 pub struct Timed {
     otp: Otp,
     period_ms: u64,
-    within_ms: u64,
-    memory: u32,
+    sequence_timeout_ms: u64,
+    replay_domain: u32,
     floor: Floor,
     is_withdrawn: bool,
 }
 
 impl Timed {
     /// Those of a door on which knocking may take as long as `within`.
-    pub fn new(otp: &Otp, within: Duration) -> Self {
+    pub fn new(otp: &Otp, sequence_timeout: Duration) -> Self {
         Self {
             otp: otp.clone(),
             period_ms: millis(otp.sequences.period).max(1),
-            within_ms: millis(within),
-            memory: memory(otp),
+            sequence_timeout_ms: millis(sequence_timeout),
+            replay_domain: replay_domain(otp),
             floor: Floor::default(),
             is_withdrawn: false,
         }
@@ -78,8 +78,8 @@ impl Timed {
 
     /// Under which number it is noted that a sequence was used: the same for all doors that have
     /// this secret.
-    pub const fn memory(&self) -> u32 {
-        self.memory
+    pub const fn replay_domain(&self) -> u32 {
+        self.replay_domain
     }
 
     /// From now on nothing is listened to.
@@ -104,8 +104,8 @@ impl Timed {
     }
 
     /// When a period begins, in milliseconds since 1970.
-    pub fn begin_ms(&self, mark: u32) -> u64 {
-        u64::from(mark).saturating_mul(self.period_ms)
+    pub fn begin_ms(&self, sequence_id: u32) -> u64 {
+        u64::from(sequence_id).saturating_mul(self.period_ms)
     }
 
     /// What is listened to at a moment.
@@ -115,10 +115,12 @@ impl Timed {
             Some(Sequence {
                 knocks: self.otp.sequences.half(None, period)?,
                 // 0 is none.
-                mark: u32::try_from(period).ok().filter(|&mark| mark > 0)?,
-                memory: self.memory,
+                sequence_id: u32::try_from(period)
+                    .ok()
+                    .filter(|&sequence_id| sequence_id > 0)?,
+                replay_domain: self.replay_domain,
                 good_until_ms: self.end_ms(period).saturating_sub(booted_ms),
-                bound: match self.otp.sequences.bind_source {
+                per_source: match self.otp.sequences.bind_source {
                     true => self.otp.sequences.protocols.clone(),
                     false => Vec::new(),
                 },
@@ -137,7 +139,7 @@ impl Timed {
     /// in which somebody may have begun who is still on the way.
     fn periods(&self, now: Clocks) -> RangeInclusive<u64> {
         let skew = u64::from(self.otp.skew);
-        let oldest = now.unix_ms.saturating_sub(self.within_ms) / self.period_ms;
+        let oldest = now.unix_ms.saturating_sub(self.sequence_timeout_ms) / self.period_ms;
         oldest.saturating_sub(skew)..=now.unix_ms / self.period_ms + skew
     }
 
@@ -151,19 +153,21 @@ impl Timed {
     pub fn changes_ms(&self, now: Clocks) -> u64 {
         let ahead = |time: u64| self.period_ms - time % self.period_ms;
         let begins = ahead(now.unix_ms);
-        let ends = ahead(now.unix_ms.saturating_sub(self.within_ms));
+        let ends = ahead(now.unix_ms.saturating_sub(self.sequence_timeout_ms));
         now.boot_ms + begins.min(ends).min(NOTICE_MS)
     }
 
     /// Whether a period is over for so long that nobody will listen to its sequence any more.
-    pub fn is_over(&self, mark: u32, now: Clocks) -> bool {
-        let end = self.end_ms(mark.into()).saturating_add(self.within_ms);
+    pub fn is_over(&self, sequence_id: u32, now: Clocks) -> bool {
+        let end = self
+            .end_ms(sequence_id.into())
+            .saturating_add(self.sequence_timeout_ms);
         end.saturating_add(MEMORY_MS) < now.unix_ms
     }
 }
 
 /// Part of what the secret makes of a period that never comes: it says nothing of those that do.
-fn memory(otp: &Otp) -> u32 {
+fn replay_domain(otp: &Otp) -> u32 {
     let octets = Octets::of(&otp.sequences.secret, None, u64::MAX);
     u32::from_be_bytes([0, 1, 2, 3].map(|knock| octets.get(knock)))
 }

@@ -101,7 +101,7 @@ fn is_one_attempt(door: &Door, knock: Knock, times: usize) -> bool {
     let longest_gap = gaps.map(|(before, after)| after - before).max();
     let last = sent.last().copied().unwrap_or_default();
     let fits = |limit: Duration, seconds: u64| Duration::from_secs(seconds) <= limit;
-    fits(door.within, last)
+    fits(door.sequence_timeout, last)
         && door
             .step_timeout
             .is_none_or(|step| fits(step, longest_gap.unwrap_or_default()))

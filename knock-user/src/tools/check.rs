@@ -207,7 +207,7 @@ fn time_limits(door: &Door) -> String {
         Verify::Packet => "",
         Verify::Handshake => ", each proved by a handshake",
     };
-    spell(door.within) + &step.unwrap_or_default() + proof
+    spell(door.sequence_timeout) + &step.unwrap_or_default() + proof
 }
 
 fn effect(door: &Door) -> String {

@@ -142,10 +142,10 @@ impl<'s> Horrible<'s> {
         let history = &attempt.history;
         let suffixes: Vec<&[Knock]> = (0..history.len()).map(|from| &history[from..]).collect();
         let reachable = |door: &&Door| suffixes.iter().any(|s| door.knock.starts_with(s));
-        let within = self
+        let sequence_timeout = self
             .doors(target)
             .filter(reachable)
-            .map(|door| ticks(door.within))
+            .map(|door| ticks(door.sequence_timeout))
             .max();
         let through = self
             .doors(target)
@@ -153,7 +153,9 @@ impl<'s> Horrible<'s> {
         let step = through
             .and_then(|door| door.step_timeout)
             .map_or(u64::MAX, ticks);
-        now - attempt.last <= step && within.is_some_and(|within| now - attempt.start <= within)
+        now - attempt.last <= step
+            && sequence_timeout
+                .is_some_and(|sequence_timeout| now - attempt.start <= sequence_timeout)
     }
 
     fn knock(&mut self, source: IpAddr, target: Target, knock: Knock, now: u64) -> Vec<Reason> {
@@ -219,7 +221,7 @@ impl<'s> Horrible<'s> {
             .settings
             .doors
             .iter()
-            .map(|door| ticks(door.within))
+            .map(|door| ticks(door.sequence_timeout))
             .max();
         let overdue = longest.is_some_and(|longest| now - attempt.last > longest);
         if overdue {
@@ -267,7 +269,7 @@ impl<'s> Horrible<'s> {
         }
         let mut reason = Reason::TooLate;
         for door in ended {
-            if elapsed <= ticks(door.within) {
+            if elapsed <= ticks(door.sequence_timeout) {
                 reason = self.use_door(source, door, now * TICK_NS / 1_000_000);
             }
         }

@@ -305,7 +305,7 @@ fn connections_are_cut_if_asked() {
 #[test]
 fn grants_that_were_written() {
     let mut table = Table::new(GRANTS, Options::default());
-    let service = *table.tables.services.keys().next().unwrap();
+    let port_group = *table.tables.port_groups.keys().next().unwrap();
     let now_ms = now().unwrap().millis();
     for (name, seconds, reason) in [
         ("in the past", -1, NoGrant),
@@ -317,14 +317,14 @@ fn grants_that_were_written() {
         let until_ms = now_ms.saturating_add_signed(seconds * 1000);
         let key = GrantKey {
             source,
-            service,
-            class: 0,
+            port_group,
+            target_id: 0,
         };
         let word = Grant { until_ms, door: 0 }.to_word();
         table.kernel.write("ALLOW", [(key, word)]).unwrap();
         // Without a hint nothing is looked up.
         table.packet(syn(22), NoGrant, &[("", 0)], name);
-        table.kernel.raise_hint(source).unwrap();
+        table.kernel.raise_presence(source).unwrap();
         let told: &[Place] = match reason.verdict() {
             Verdict::Drop => &[("", 0)],
             Verdict::Pass | Verdict::Answer => &[],
@@ -342,8 +342,8 @@ fn no_room_for_grants() {
     let others = (0..ALLOW_MAX).map(|number| {
         let key = GrantKey {
             source: Address::from_v4(number.to_be_bytes()),
-            service: u16::MAX,
-            class: 0,
+            port_group: u16::MAX,
+            target_id: 0,
         };
         (key, u64::MAX)
     });

@@ -119,7 +119,7 @@ fn a_full_ring_buffer() {
 
 /// What several CPUs have to tell goes through one gate.
 #[test]
-fn one_gate_for_all_cpus() {
+fn one_event_limit_for_all_cpus() {
     const TIMES: u32 = 20_000;
     // The window of a gate.
     let window_ns: u64 = 1 << 28;
@@ -128,7 +128,7 @@ fn one_gate_for_all_cpus() {
     let kernel = &mut table.kernel;
     let cpus = allowed_cpus();
     assert!(cpus.len() > 1, "one CPU shows nothing");
-    kernel.open_gates().unwrap();
+    kernel.reset_event_limits().unwrap();
     let begun = now().unwrap().nanos();
     let mut told = 0;
     for &cpu in cpus.iter().cycle().take(4 * cpus.len()) {

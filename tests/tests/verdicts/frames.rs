@@ -25,7 +25,7 @@ fn shapes_of_frames() {
             kernel.judge(&frame).unwrap_err();
             continue;
         }
-        kernel.open_gates().unwrap();
+        kernel.reset_event_limits().unwrap();
         let judged = kernel.judge(&frame).unwrap();
         let (reason, source) = match shape.read {
             Ok(_) => (NoGrant, 40_000),

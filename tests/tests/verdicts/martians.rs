@@ -55,7 +55,7 @@ fn no_host_has_these_addresses() {
         };
         // A neighbour's grant or attempt in the same slot of the hints makes the judge look closer.
         kernel
-            .raise_hint(source.parse::<std::net::IpAddr>().unwrap().into())
+            .raise_presence(source.parse::<std::net::IpAddr>().unwrap().into())
             .unwrap();
         let reasons: &[Reason] = match is_host {
             true => &[NoGrant, FirstKnock, Scanned],

@@ -276,7 +276,7 @@ impl Table {
             false => source,
         };
         let frame = self.family.frame(&source, packet).bytes();
-        self.kernel.open_gates().unwrap();
+        self.kernel.reset_event_limits().unwrap();
         let judged = self.kernel.judge(&frame).unwrap();
         let places: Vec<(String, u32)> = judged
             .events

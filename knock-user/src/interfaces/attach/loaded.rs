@@ -59,28 +59,28 @@ impl Firewall {
         mode: Mode,
         instance: &Instance,
     ) -> Result<Attached> {
-        let [mut program, mut gate] = [None, None];
+        let [mut program, mut barrier] = [None, None];
         for (name, one) in self.ebpf().programs_mut() {
             match name {
                 PROGRAM => program = Some(one),
-                barrier::PROGRAM => gate = Some(one),
+                barrier::PROGRAM => barrier = Some(one),
                 _ => {}
             }
         }
-        let both = program.zip(gate).context(INCOMPLETE)?;
+        let both = program.zip(barrier).context(INCOMPLETE)?;
         let both = (both.0.try_into()?, both.1.try_into()?);
         let attached = switch(both, asked_for, interface, mode, instance)?;
         self.warn_of_answers(attached.native, interface)?;
         Ok(attached)
     }
 
-    /// The program of the gate.
-    fn gate(&mut self) -> Result<&mut SchedClassifier> {
-        let gate = self
+    /// The program of the barrier.
+    fn barrier(&mut self) -> Result<&mut SchedClassifier> {
+        let barrier = self
             .ebpf()
             .program_mut(barrier::PROGRAM)
             .context(INCOMPLETE)?;
-        Ok(gate.try_into()?)
+        Ok(barrier.try_into()?)
     }
 
     /// Moves the program that is pinned, in place of this one, from the driver to behind it, or the
@@ -96,7 +96,7 @@ impl Firewall {
         instance: &Instance,
     ) -> Result<Attached> {
         let mut pinned = pinned(&instance.program())?;
-        let both = (&mut pinned, self.gate()?);
+        let both = (&mut pinned, self.barrier()?);
         switch(both, asked_for, interface, mode, instance)
     }
 

@@ -12,13 +12,13 @@ const LINE_BITS: u32 = 20;
 const _: () = assert!(SEQUENCES_MOST < 1 << LINE_BITS);
 
 /// A number for a file.
-pub(super) fn memory(path: &Path) -> u32 {
+pub(super) fn replay_domain(path: &Path) -> u32 {
     fnv(path.as_os_str().as_bytes().iter().copied())
 }
 
 /// What a line goes by in the kernel. Notes of it outlive the process, so it stays the same; and it
 /// is another one if another file is put in the place of this one.
-pub(super) fn mark(line: u32, knocks: &[Knock]) -> u32 {
+pub(super) fn sequence_id(line: u32, knocks: &[Knock]) -> u32 {
     let bytes = knocks.iter().flat_map(|knock| {
         let [high, low] = knock.port.to_be_bytes();
         [knock.protocol as u8, high, low]
@@ -37,8 +37,8 @@ fn fnv(bytes: impl Iterator<Item = u8>) -> u32 {
 }
 
 /// The line that goes by this in the kernel; none if another sequence stands there now.
-pub(super) fn line_of(book: &Book, mark: u32) -> Option<u32> {
-    let line = mark & ((1 << LINE_BITS) - 1);
+pub(super) fn line_of(book: &Book, sequence_id: u32) -> Option<u32> {
+    let line = sequence_id & ((1 << LINE_BITS) - 1);
     let knocks = book.sequence(line)?;
-    (self::mark(line, knocks) == mark).then_some(line)
+    (self::sequence_id(line, knocks) == sequence_id).then_some(line)
 }

@@ -27,7 +27,7 @@ use crate::host::os_error;
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Current {
     /// What it goes by in the kernel.
-    pub mark: u32,
+    pub sequence_id: u32,
     /// The sequence.
     pub knocks: Vec<Knock>,
 }
@@ -138,7 +138,7 @@ pub struct OneTimeFile {
     path: PathBuf,
     lookahead: u16,
     /// Under which number it is noted in the kernel what was used.
-    memory: u32,
+    replay_domain: u32,
     book: Book,
     /// A line that was used and is not marked on the disk.
     owed: Option<u32>,
@@ -161,7 +161,9 @@ impl OneTimeFile {
         let mut file = Self {
             path: path.to_owned(),
             lookahead,
-            memory: mark::memory(&disk::real(path).unwrap_or_else(|_| path.to_owned())),
+            replay_domain: mark::replay_domain(
+                &disk::real(path).unwrap_or_else(|_| path.to_owned()),
+            ),
             book: Book::default(),
             owed: None,
             used: None,
@@ -225,13 +227,13 @@ impl OneTimeFile {
 
     /// Under which number it is noted that one of its sequences was used: the same for all doors
     /// that have this file.
-    pub const fn memory(&self) -> u32 {
-        self.memory
+    pub const fn replay_domain(&self) -> u32 {
+        self.replay_domain
     }
 
     /// The sequence that goes by this mark, if the file has it.
-    pub fn sequence(&self, mark: u32) -> Option<&[Knock]> {
-        self.book.sequence(mark::line_of(&self.book, mark)?)
+    pub fn sequence(&self, sequence_id: u32) -> Option<&[Knock]> {
+        self.book.sequence(mark::line_of(&self.book, sequence_id)?)
     }
 
     /// The sequences that work now; none if the file is of no use.
@@ -242,7 +244,7 @@ impl OneTimeFile {
         let sequences = self.book.unused().take(self.lookahead.into());
         sequences
             .map(|(line, knocks)| Current {
-                mark: mark::mark(line, knocks),
+                sequence_id: mark::sequence_id(line, knocks),
                 knocks: knocks.to_vec(),
             })
             .collect()
@@ -269,8 +271,8 @@ impl OneTimeFile {
     ///
     /// # Errors
     /// What was used can't be marked.
-    pub fn mark_used(&mut self, mark: u32) -> Result<(), &OneTimeError> {
-        let Some(line) = mark::line_of(&self.book, mark) else {
+    pub fn mark_used(&mut self, sequence_id: u32) -> Result<(), &OneTimeError> {
+        let Some(line) = mark::line_of(&self.book, sequence_id) else {
             return Ok(());
         };
         if self.owed.is_none() && self.book.is_marked(line) {

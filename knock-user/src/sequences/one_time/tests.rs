@@ -53,13 +53,13 @@ impl Place {
 fn lines(file: &OneTimeFile) -> Vec<u32> {
     let lines = file.current().into_iter();
     lines
-        .map(|current| mark::line_of(&file.book, current.mark).unwrap())
+        .map(|current| mark::line_of(&file.book, current.sequence_id).unwrap())
         .collect()
 }
 
 fn use_up(file: &mut OneTimeFile, line: u32) -> Result<(), String> {
-    let mark = mark::mark(line, file.book.sequence(line).unwrap());
-    file.mark_used(mark).map_err(ToString::to_string)
+    let sequence_id = mark::sequence_id(line, file.book.sequence(line).unwrap());
+    file.mark_used(sequence_id).map_err(ToString::to_string)
 }
 
 #[test]
@@ -160,7 +160,7 @@ fn what_the_door_refuses_is_not_used() {
 fn another_file_in_its_place() {
     let place = Place::new(" 7000\n 8000\n");
     let notes: Vec<u32> = (1..=2)
-        .map(|line| mark::mark(line, place.open(2).book.sequence(line).unwrap()))
+        .map(|line| mark::sequence_id(line, place.open(2).book.sequence(line).unwrap()))
         .collect();
     const OTHER: &str = " 7001\n 8001\n 9001\n";
     fs::write(&place.path, OTHER).unwrap();
@@ -180,8 +180,8 @@ fn another_file_in_its_place() {
 #[test]
 fn the_mark_of_a_line() {
     let knocks = ["tcp/7100", "udp/8100", "tcp/6100"].map(|knock| knock.parse().unwrap());
-    assert_eq!(mark::mark(1, &knocks), 0x57f0_0001);
-    assert_eq!(mark::mark(2, &knocks), 0x57f0_0001 + 1);
+    assert_eq!(mark::sequence_id(1, &knocks), 0x57f0_0001);
+    assert_eq!(mark::sequence_id(2, &knocks), 0x57f0_0001 + 1);
 }
 
 #[test]

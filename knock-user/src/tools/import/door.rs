@@ -13,7 +13,7 @@ use super::{
     values::Otp,
 };
 use crate::{
-    config::WITHIN_MOST,
+    config::SEQUENCE_TIMEOUT_MOST,
     model::{problem::Problem, value::spell_flags},
     tools::toml_text::{list, string},
 };
@@ -127,12 +127,12 @@ impl Draft {
     fn conditions(&mut self, door: &Door) {
         if let Some(Entry { line, value }) = door.seq_timeout {
             let written = Duration::from_secs(value);
-            let within = written.min(WITHIN_MOST);
-            if within < written {
-                let reason = format!("{value} s is {} here, the longest", spell(within));
+            let sequence_timeout = written.min(SEQUENCE_TIMEOUT_MOST);
+            if sequence_timeout < written {
+                let reason = format!("{value} s is {} here, the longest", spell(sequence_timeout));
                 self.note(line, "seq_timeout", reason);
             }
-            self.key("within", string(&spell(within)), line);
+            self.key("within", string(&spell(sequence_timeout)), line);
         }
         if let Some(Entry { line, value }) = door.tcp_flags
             && !is_any_syn(value)

@@ -2,21 +2,21 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use knock_common::{layout::SERVICES_PER_DOOR, packet::Protocol};
+use knock_common::{layout::PORT_GROUPS_PER_DOOR, packet::Protocol};
 use knock_sequence::Ports;
 
 use super::{Conflict, stable_ids::Numbering};
 use crate::model::settings::{Door, Settings};
 
 /// The services of a configuration.
-pub(super) struct Services {
+pub(super) struct PortGroups {
     /// The ports of each service; none for the private service of a door that opens nothing.
     pub(super) ports: BTreeMap<u16, Vec<Ports>>,
     /// The services that each door opens or closes.
     pub(super) of_doors: Vec<Vec<u16>>,
 }
 
-impl Services {
+impl PortGroups {
     /// Divides the protected ports; `None` if that can't be done, which is a conflict.
     pub(super) fn new(
         settings: &Settings,
@@ -32,7 +32,7 @@ impl Services {
                 return None;
             }
         }
-        let mut services = Self {
+        let mut port_groups = Self {
             ports: BTreeMap::new(),
             of_doors: vec![Vec::new(); doors.len()],
         };
@@ -44,18 +44,18 @@ impl Services {
         for (by, ports) in groups.list.into_iter().chain(private) {
             let mut names: Vec<u16> = by.iter().map(|&door| numbers[door]).collect();
             names.sort_unstable();
-            let Some(id) = numbering.service(names) else {
+            let Some(id) = numbering.port_group(names) else {
                 let reason = "the doors divide the protected ports into more than 65534 groups: \
                               give them the same ranges";
                 conflicts.push(Conflict::of_file("door", reason.to_owned()));
                 return None;
             };
             for door in by {
-                services.of_doors[door].push(id);
+                port_groups.of_doors[door].push(id);
             }
-            services.ports.insert(id, ports);
+            port_groups.ports.insert(id, ports);
         }
-        Some(services)
+        Some(port_groups)
     }
 }
 
@@ -140,7 +140,7 @@ impl Groups {
         }
         for &door in &by {
             self.per_door[door] += 1;
-            if self.per_door[door] > SERVICES_PER_DOOR {
+            if self.per_door[door] > PORT_GROUPS_PER_DOOR {
                 return Err(door);
             }
         }
@@ -183,7 +183,7 @@ fn too_many(doors: &[Door], index: usize) -> Conflict {
         index,
         key,
         format!(
-            "other doors open parts of these ports, which makes more than {SERVICES_PER_DOOR} \
+            "other doors open parts of these ports, which makes more than {PORT_GROUPS_PER_DOOR} \
              groups of them: use the same ranges in the doors that share ports, or fewer ports"
         ),
     )

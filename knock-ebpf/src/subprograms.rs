@@ -11,9 +11,9 @@ use knock_common::{
     answer, claim,
     cookie::{self, Connection},
     event::{self, What},
-    first, handshake, hint, knock, lockout,
-    otp::{self, Bound, Place},
-    seen,
+    first, handshake, knock, lockout,
+    otp::{self, Place, SourceKnocks},
+    presence, seen,
     sha1::{self, Work},
     visit::Visit,
 };
@@ -61,8 +61,8 @@ pub(crate) extern "C" fn forget_first(bucket: u32, tag: u64) -> u64 {
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn remember_first(bucket: u32, cell: u64, horizon_ticks: u32) -> u64 {
-    first::remember_cell(&Maps::new(), bucket, cell, horizon_ticks)
+pub(crate) extern "C" fn remember_first(bucket: u32, cell: u64, attempt_max_ticks: u32) -> u64 {
+    first::remember_cell(&Maps::new(), bucket, cell, attempt_max_ticks)
 }
 
 #[unsafe(no_mangle)]
@@ -107,8 +107,8 @@ pub(crate) extern "C" fn fail(visit: *const Visit) -> u64 {
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn raise_hint(slot: u32, floor: u64) -> u64 {
-    hint::raise_slot(&Maps::new(), slot, floor);
+pub(crate) extern "C" fn raise_presence(slot: u32, floor: u64) -> u64 {
+    presence::raise_slot(&Maps::new(), slot, floor);
     0
 }
 
@@ -149,8 +149,8 @@ pub(crate) extern "C" fn compress(work: *mut Work) -> u64 {
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn bound(visit: *const Visit, place: u64) -> u64 {
-    let none = Bound::NONE.to_word();
+pub(crate) extern "C" fn source_knocks(visit: *const Visit, place: u64) -> u64 {
+    let none = SourceKnocks::NONE.to_word();
     // SAFETY: the caller's visit, alive during the call, or null.
     let Some(visit) = (unsafe { visit.as_ref() }) else {
         return none;
@@ -162,16 +162,22 @@ pub(crate) extern "C" fn bound(visit: *const Visit, place: u64) -> u64 {
         compress(work);
     };
     let place = Place::from_word(place);
-    otp::bound(&Maps::new(), visit, place, scratch, compress).to_word()
+    otp::source_knocks(&Maps::new(), visit, place, scratch, compress).to_word()
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn advance(visit: *const Visit, first: u32, bound: u64) -> u64 {
+pub(crate) extern "C" fn advance(visit: *const Visit, first: u32, source_knocks: u64) -> u64 {
     // SAFETY: the caller's visit, alive during the call, or null.
     let visit = unsafe { visit.as_ref() };
     visit.map_or(NO_ARGUMENT, |visit| {
-        knock::advance(&Maps::new(), visit, first, Bound::from_word(bound)).to_word()
+        knock::advance(
+            &Maps::new(),
+            visit,
+            first,
+            SourceKnocks::from_word(source_knocks),
+        )
+        .to_word()
     })
 }
 

@@ -25,13 +25,17 @@ pub fn slot(source: Address) -> u32 {
 
 /// What a slot says at a moment.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Hint(u64);
+pub struct Presence(u64);
 
-impl Hint {
+impl Presence {
     /// What is known of a source.
     #[inline(always)]
     pub fn of<W: World>(world: &W, source: Address) -> Self {
-        Self(world.hint(slot(source)).map_or(ALWAYS, |word| word.load()))
+        Self(
+            world
+                .presence(slot(source))
+                .map_or(ALWAYS, |word| word.load()),
+        )
     }
 
     /// Whether there was never anything: no clock is needed to say so.
@@ -74,9 +78,9 @@ const fn seconds(moment: Moment) -> u64 {
 #[inline(always)]
 fn raise<W: World>(world: &W, source: Address, floor: u64) {
     let slot = slot(source);
-    let held = world.hint(slot).map_or(ALWAYS, |word| word.load());
+    let held = world.presence(slot).map_or(ALWAYS, |word| word.load());
     if merge(held, floor) != held {
-        world.raise_hint(slot, floor);
+        world.raise_presence(slot, floor);
     }
 }
 
@@ -90,7 +94,9 @@ fn merge(held: u64, floor: u64) -> u64 {
 /// Raises both halves of a slot to at least those of `floor`.
 #[inline(always)]
 pub fn raise_slot<W: World>(world: &W, slot: u32, floor: u64) {
-    let Some(word) = world.hint(slot) else { return };
+    let Some(word) = world.presence(slot) else {
+        return;
+    };
     for _ in 0..TRIES {
         let old = word.load();
         if word.replace(old, merge(old, floor)) {
@@ -119,12 +125,15 @@ mod tests {
     fn each_half_for_itself() {
         let sim = Sim::default();
         let says = |now| {
-            let hint = Hint::of(&sim, SOURCE);
-            (hint.may_pass(second(now)), hint.may_knock(second(now)))
+            let presence = Presence::of(&sim, SOURCE);
+            (
+                presence.may_pass(second(now)),
+                presence.may_knock(second(now)),
+            )
         };
-        assert!(Hint::of(&sim, SOURCE).is_empty());
+        assert!(Presence::of(&sim, SOURCE).is_empty());
         expect_knock(&sim, SOURCE, second(5));
-        assert!(!Hint::of(&sim, SOURCE).is_empty());
+        assert!(!Presence::of(&sim, SOURCE).is_empty());
         assert_eq!((says(5), says(6)), ((false, true), (false, false)));
         expect_pass(&sim, SOURCE, second(9));
         assert_eq!(
@@ -143,11 +152,11 @@ mod tests {
     #[test]
     fn user_space_may_write_always() {
         let sim = Sim::default();
-        sim.hint(slot(SOURCE)).unwrap().store(ALWAYS);
+        sim.presence(slot(SOURCE)).unwrap().store(ALWAYS);
         expect_pass(&sim, SOURCE, second(7));
-        let hint = Hint::of(&sim, SOURCE);
-        assert!(!hint.is_empty());
-        assert!(hint.may_pass(second(0xffff_ffff)) && hint.may_knock(second(0xffff_ffff)));
+        let presence = Presence::of(&sim, SOURCE);
+        assert!(!presence.is_empty());
+        assert!(presence.may_pass(second(0xffff_ffff)) && presence.may_knock(second(0xffff_ffff)));
     }
 
     proptest! {
@@ -167,10 +176,10 @@ mod tests {
                 }
             }
             for &(words, pass, until) in announced.iter().filter(|(.., until)| now <= *until) {
-                let hint = Hint::of(&sim, Address { words });
+                let presence = Presence::of(&sim, Address { words });
                 let now = Moment::from_nanos(now);
-                prop_assert!(!hint.is_empty() || until >> 30 == 0);
-                let may = if pass { hint.may_pass(now) } else { hint.may_knock(now) };
+                prop_assert!(!presence.is_empty() || until >> 30 == 0);
+                let may = if pass { presence.may_pass(now) } else { presence.may_knock(now) };
                 prop_assert!(may);
             }
         }
