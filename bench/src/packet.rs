@@ -250,7 +250,7 @@ const CASES: &[Case] = &[
         who: STRANGER,
         packet: third,
         before: &[],
-        reasons: &[Reason::NotBegun],
+        reasons: &[Reason::OutOfSequence],
     },
     Case {
         what: "duplicate knock",

@@ -1,7 +1,7 @@
 //! Who may pass to a protected port: grants, flows, trusted prefixes.
 
 use crate::{
-    Address, Bytes, Reason, Tally, World,
+    Address, Bytes, Reason, Stat, World,
     answer::Answer,
     event::{self, What},
     layout::{Door, Features, FlowKey, GrantKey, PortKind, PortRule, UsedKey, port_index},
@@ -216,7 +216,7 @@ impl<W: World> Guest<'_, W> {
         if let Some(old) = self.world.flows().find(&key) {
             old.store(word);
         } else if !self.world.flows().insert(&key, word) {
-            self.world.tally(Tally::FlowsRefused);
+            self.world.count(Stat::FlowsRefused);
         }
     }
 
@@ -243,7 +243,7 @@ pub struct Completed {
 /// before if it is good once.
 ///
 /// Returns [`Reason::Opened`], [`Reason::Refreshed`], [`Reason::Closed`], [`Reason::GrantsFull`],
-/// [`Reason::TooLate`] or [`Reason::Spent`], and tells user space.
+/// [`Reason::TooLate`] or [`Reason::SequenceReused`], and tells user space.
 #[inline(always)]
 pub fn use_door<W: World>(world: &W, visit: &Visit, completed: Completed) -> Reason {
     let Some(door) = world.door(completed.entry.into()) else {
@@ -255,7 +255,7 @@ pub fn use_door<W: World>(world: &W, visit: &Visit, completed: Completed) -> Rea
         if completed.elapsed > door.sequence_timeout_ticks || !is_good(door, begun) {
             (Reason::TooLate, 0)
         } else if !spend(world, door, now) {
-            (Reason::Spent, 0)
+            (Reason::SequenceReused, 0)
         } else if door.closes != 0 {
             close(world, door, visit.source, now);
             (Reason::Closed, now.millis())

@@ -100,7 +100,7 @@ pub enum Outcome {
     /// It would have gone on with an attempt that was over, and began none.
     Late,
     /// There was no attempt and it began none.
-    NotBegun,
+    OutOfSequence,
     /// What it was depends on who knocks, and has to be worked out first.
     Unknown,
 }
@@ -136,10 +136,10 @@ pub fn step<W: World>(
         },
     };
     if held.is_none() {
-        return afresh(Outcome::First, Outcome::NotBegun);
+        return afresh(Outcome::First, Outcome::OutOfSequence);
     }
     let Some(node) = world.node(held.node) else {
-        return afresh(Outcome::First, Outcome::NotBegun);
+        return afresh(Outcome::First, Outcome::OutOfSequence);
     };
     if !held.is_alive(node, now) {
         return afresh(Outcome::First, Outcome::Late);
@@ -186,7 +186,7 @@ pub fn step<W: World>(
         };
     }
     if node.ends_sequence() {
-        return afresh(Outcome::First, Outcome::NotBegun);
+        return afresh(Outcome::First, Outcome::OutOfSequence);
     }
     afresh(Outcome::Restarted, Outcome::Wrong)
 }

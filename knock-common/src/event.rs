@@ -3,7 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use crate::{
-    Address, Reason, Tally, World, reason::Telling, time::Moment, visit::Visit, world::Word,
+    Address, Reason, Stat, World, reason::Reporting, time::Moment, visit::Visit, world::Word,
 };
 
 /// Events that a gate lets through in a window, of all CPUs together: 238 a second.
@@ -87,12 +87,12 @@ impl What {
         Self(word)
     }
 
-    /// The reason; [`Reason::NotBegun`] for a number that is none.
+    /// The reason; [`Reason::OutOfSequence`] for a number that is none.
     #[inline(always)]
     pub const fn reason(self) -> Reason {
         match Reason::from_code(self.0 as u8) {
             Some(reason) => reason,
-            None => Reason::NotBegun,
+            None => Reason::OutOfSequence,
         }
     }
 }
@@ -100,19 +100,19 @@ impl What {
 /// Tells user space, if the reason is to be told and the gate lets it through.
 #[inline(always)]
 pub fn tell<W: World>(world: &W, visit: &Visit, what: What, until_ms: u64) {
-    let telling = what.reason().telling();
-    let is_admitted = match telling {
-        Telling::Never => return,
-        Telling::Always => true,
-        Telling::Drops | Telling::Knocks => world
-            .event_limit(telling)
+    let reporting = what.reason().reporting();
+    let is_admitted = match reporting {
+        Reporting::Never => return,
+        Reporting::Always => true,
+        Reporting::Drops | Reporting::Knocks => world
+            .event_limit(reporting)
             .is_some_and(|event_limit| take(&event_limit, visit.now())),
     };
     // A flood of what is told comes here with every packet, and goes no further.
     if is_admitted {
         world.hand_over(visit, what, until_ms);
     } else {
-        world.tally(Tally::EventsLeftOut);
+        world.count(Stat::EventsSuppressed);
     }
 }
 
@@ -133,7 +133,7 @@ pub fn hand_over<W: World>(world: &W, visit: &Visit, what: What, until_ms: u64) 
         interface: visit.interface,
     };
     if !world.emit(&event) {
-        world.tally(Tally::EventsLost);
+        world.count(Stat::EventsLost);
     }
 }
 
@@ -182,12 +182,12 @@ mod tests {
     /// How many of so many events get through, and how many are counted as left out.
     fn tell_all(sim: &Sim, reason: Reason, times: u32, ms: u64) -> (usize, u64) {
         sim.events.take();
-        sim.tallies.take();
+        sim.stats.take();
         for _ in 0..times {
             tell(sim, &visit(ms), What::new(reason), 0);
         }
-        let tallies = sim.tallies.borrow();
-        let left_out = tallies.get(&Tally::EventsLeftOut).copied().unwrap_or(0);
+        let stats = sim.stats.borrow();
+        let left_out = stats.get(&Stat::EventsSuppressed).copied().unwrap_or(0);
         (sim.events.borrow().len(), left_out)
     }
 
@@ -237,7 +237,7 @@ mod tests {
     #[test]
     fn what_is_told() {
         let sim = Sim::default();
-        let what = What::at(Reason::WrongKnock, 7, 3).because(Reason::Scanned);
+        let what = What::at(Reason::WrongKnock, 7, 3).because(Reason::StrayPort);
         tell(&sim, &visit(5), what, 99);
         let event = Event {
             at_ns: 5_000_000,
@@ -248,12 +248,12 @@ mod tests {
             source_port: 40_000,
             port: 22,
             protocol: 1,
-            reason: Reason::Scanned as u8,
+            reason: Reason::StrayPort as u8,
             stage: 3,
             interface: 7,
         };
         assert_eq!(sim.events.take(), [event]);
-        assert_eq!(event.reason(), Some(Reason::Scanned));
+        assert_eq!(event.reason(), Some(Reason::StrayPort));
     }
 
     proptest! {

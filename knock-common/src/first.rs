@@ -7,7 +7,7 @@
 //! one of 524 288 buckets.
 
 use crate::{
-    Address, Tally, World,
+    Address, Stat, World,
     automaton::Progress,
     layout::{BUCKETS, CLAIMS, Config, FIRST_NODES_MAX, ProgressKey, WAYS},
     time::{TICK_BITS, TICK_MASK, Tick},
@@ -156,7 +156,7 @@ pub fn remember_cell<W: World>(world: &W, bucket: u32, new: u64, attempt_max_tic
         let old = word.load();
         if word.replace(old, new) {
             if oldest >> 3 <= u64::from(attempt_max_ticks) {
-                world.tally(Tally::FirstKnocksEvicted);
+                world.count(Stat::FirstKnocksEvicted);
             }
             return 1;
         }
@@ -207,11 +207,8 @@ mod tests {
     }
 
     fn evicted(sim: &Sim) -> u64 {
-        let tallies = sim.tallies.borrow();
-        tallies
-            .get(&Tally::FirstKnocksEvicted)
-            .copied()
-            .unwrap_or(0)
+        let stats = sim.stats.borrow();
+        stats.get(&Stat::FirstKnocksEvicted).copied().unwrap_or(0)
     }
 
     #[test]

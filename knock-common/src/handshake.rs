@@ -2,10 +2,10 @@
 //! state takes part: a SYN is answered with a cookie, and the ACK that returns it is the knock.
 //!
 //! ```text
-//! client  SYN ─▶          offered    answered with SYN and ACK; nothing else happens
-//!         ACK ─▶          the knock  answered with FIN and ACK, so `connect` has succeeded
-//!         ACK, of our FIN leftover   nothing
-//!         FIN ─▶          parted     answered with RST
+//! client  SYN ─▶          syn-cookie-sent   answered with SYN and ACK; nothing else happens
+//!         ACK ─▶          the knock         answered with FIN and ACK, so `connect` has succeeded
+//!         ACK, of our FIN handshake-rest    nothing
+//!         FIN ─▶          handshake-closed  answered with RST
 //! ```
 
 use crate::{Bytes, Reason, World, answer::Answer, cookie, packet::flag, question::Question};
@@ -17,15 +17,15 @@ const ENDS: u8 = flag::FIN | flag::ACK;
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Shake {
     /// It asks for a connection.
-    Offered = 0,
+    SynCookieSent = 0,
     /// It brings a cookie back.
     Proved = 1,
     /// It brings a number that is no cookie.
-    Unproven = 2,
+    BadCookie = 2,
     /// It ends a connection.
-    Parted = 3,
+    HandshakeClosed = 3,
     /// It is anything else.
-    Leftover = 4,
+    HandshakeRest = 4,
 }
 
 impl Shake {
@@ -33,11 +33,11 @@ impl Shake {
     #[inline(always)]
     pub const fn no_knock(self) -> Option<Reason> {
         match self {
-            Self::Offered => Some(Reason::Offered),
+            Self::SynCookieSent => Some(Reason::SynCookieSent),
             Self::Proved => None,
-            Self::Unproven => Some(Reason::Unproven),
-            Self::Parted => Some(Reason::Parted),
-            Self::Leftover => Some(Reason::Leftover),
+            Self::BadCookie => Some(Reason::BadCookie),
+            Self::HandshakeClosed => Some(Reason::HandshakeClosed),
+            Self::HandshakeRest => Some(Reason::HandshakeRest),
         }
     }
 
@@ -45,11 +45,11 @@ impl Shake {
     #[inline(always)]
     pub const fn from_number(number: u64) -> Self {
         match number {
-            0 => Self::Offered,
+            0 => Self::SynCookieSent,
             1 => Self::Proved,
-            2 => Self::Unproven,
-            3 => Self::Parted,
-            _ => Self::Leftover,
+            2 => Self::BadCookie,
+            3 => Self::HandshakeClosed,
+            _ => Self::HandshakeRest,
         }
     }
 }
@@ -58,7 +58,7 @@ impl Shake {
 #[inline(always)]
 pub fn shake<B: Bytes + ?Sized, W: World>(bytes: &B, world: &W) -> Shake {
     let Some(question) = Question::find(bytes) else {
-        return Shake::Leftover;
+        return Shake::HandshakeRest;
     };
     let Question {
         connection,
@@ -71,7 +71,7 @@ pub fn shake<B: Bytes + ?Sized, W: World>(bytes: &B, world: &W) -> Shake {
         flag::SYN => {
             let cookie = cookie::make(world, &connection, now);
             world.answer(Answer::syn_ack(&question, cookie));
-            Shake::Offered
+            Shake::SynCookieSent
         }
         flag::ACK if flags & flag::PSH == 0 => {
             let number = acknowledged.wrapping_sub(1);
@@ -81,14 +81,14 @@ pub fn shake<B: Bytes + ?Sized, W: World>(bytes: &B, world: &W) -> Shake {
                     Shake::Proved
                 }
                 // Our FIN was one more.
-                1 => Shake::Leftover,
-                _ => Shake::Unproven,
+                1 => Shake::HandshakeRest,
+                _ => Shake::BadCookie,
             }
         }
         ENDS => {
             world.answer(Answer::reset(&question));
-            Shake::Parted
+            Shake::HandshakeClosed
         }
-        _ => Shake::Leftover,
+        _ => Shake::HandshakeRest,
     }
 }

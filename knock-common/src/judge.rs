@@ -6,7 +6,7 @@ use crate::{
     knock,
     layout::{Config, Features, PortKind, PortRule, port_index},
     packet,
-    reason::{Tally, Telling, Verdict},
+    reason::{Reporting, Stat, Verdict},
     visit::Visit,
     world::Judged,
 };
@@ -53,11 +53,11 @@ pub fn judge<B: Bytes + ?Sized, W: World>(bytes: &B, world: &W) -> Reason {
 /// Ordinary traffic pays for the parse and one look into the port table.
 #[inline(always)]
 pub fn decide<B: Bytes + ?Sized, W: World>(bytes: &B, world: &W) -> Judgement {
-    if is_unconfirmed(world) {
-        return Reason::Unconfirmed.into();
+    if is_trial_expired(world) {
+        return Reason::TrialExpired.into();
     }
     judge_segment(bytes, world).unwrap_or_else(|reason| {
-        if reason.telling() != Telling::Never {
+        if reason.reporting() != Reporting::Never {
             let visit = Visit {
                 now_ns: world.now().nanos(),
                 ..Visit::default()
@@ -70,7 +70,7 @@ pub fn decide<B: Bytes + ?Sized, W: World>(bytes: &B, world: &W) -> Judgement {
 
 /// Whether the configuration had to be confirmed, and was not in time.
 #[inline(always)]
-fn is_unconfirmed<W: World>(world: &W) -> bool {
+fn is_trial_expired<W: World>(world: &W) -> bool {
     let is_over = |config: &Config| world.now().millis() >= config.confirm_by_ms;
     world.features().has(Features::CONFIRM) && world.config().is_some_and(is_over)
 }
@@ -103,7 +103,7 @@ fn if_let_pass<W: World>(reason: Reason, rule: PortRule, world: &W) -> Judgement
         && rule.passes_knocks()
         && reason.verdict() != Verdict::Pass;
     if is_let_pass {
-        world.tally(Tally::KnocksPassed);
+        world.count(Stat::KnocksPassed);
     }
     Judgement {
         reason,
@@ -355,7 +355,7 @@ mod tests {
         let others = Features::default();
         for (name, features, now_ms, confirm_by_ms, expected) in [
             ("in time", on_trial, 59_999, 60_000, Reason::NoGrant),
-            ("too late", on_trial, 60_000, 60_000, Reason::Unconfirmed),
+            ("too late", on_trial, 60_000, 60_000, Reason::TrialExpired),
             ("confirmed", on_trial, 60_000, u64::MAX, Reason::NoGrant),
             ("not awaited", others, 60_000, 60_000, Reason::NoGrant),
         ] {
@@ -388,7 +388,7 @@ mod tests {
                 for flags in [flags, flag::SYN] {
                     world.events.take();
                     let reason = judge(&frame(protocol, port, flags)[..], &world);
-                    if reason.telling() == Telling::Never {
+                    if reason.reporting() == Reporting::Never {
                         prop_assert!(world.events.borrow().is_empty());
                     }
                 }

@@ -1,7 +1,7 @@
 //! Knocks, and what counts as a wrong one.
 
 use crate::{
-    Bytes, Reason, Tally, World,
+    Bytes, Reason, Stat, World,
     access::Completed,
     automaton::{self, Outcome, Progress, Step},
     event::{self, What},
@@ -86,7 +86,7 @@ pub fn other_port<B: Bytes + ?Sized, W: World>(
         return Ok(Reason::Ordinary);
     }
     let visit = Visit::of(bytes, segment, world)?;
-    Ok(world.reset(&visit, Reason::Scanned))
+    Ok(world.reset(&visit, Reason::StrayPort))
 }
 
 /// A node as an event shows it: a door that goes through it, and how many knocks lead to it.
@@ -147,7 +147,7 @@ impl<'a, W: World> Attempt<'a, W> {
     fn claim(&self) -> bool {
         let claimed = self.world.claim(self.cell.claim());
         if !claimed {
-            self.world.tally(Tally::ProgressRefused);
+            self.world.count(Stat::ProgressRefused);
             self.wipe();
         }
         claimed
@@ -160,7 +160,7 @@ impl<'a, W: World> Attempt<'a, W> {
         let slot = self.cell.claim();
         let is_unspoiled = self.world.give_back(slot);
         if !is_unspoiled {
-            self.world.tally(Tally::ProgressRefused);
+            self.world.count(Stat::ProgressRefused);
             self.wipe();
             self.world.clear_claim(slot);
         }
@@ -261,7 +261,7 @@ impl<'a, W: World> Attempt<'a, W> {
         let step = automaton::step(world, held.progress, visit, first, source_knocks);
         if step.outcome == Outcome::Unknown {
             let node = world.node(held.progress.node);
-            return node.map_or(Decision::tell(What::new(Reason::NotBegun)), |node| {
+            return node.map_or(Decision::tell(What::new(Reason::OutOfSequence)), |node| {
                 Decision::ask(otp::Place::of(node))
             });
         }
@@ -269,7 +269,7 @@ impl<'a, W: World> Attempt<'a, W> {
             return Decision::tell(What::new(Reason::Duplicate));
         }
         if !self.store(&held, step.progress, first) {
-            world.tally(Tally::ProgressRefused);
+            world.count(Stat::ProgressRefused);
             return Decision::tell(What::new(Reason::Contended));
         }
         if step.outcome == Outcome::Wrong {
@@ -289,7 +289,7 @@ impl<'a, W: World> Attempt<'a, W> {
             return None;
         }
         self.world.fail(self.visit);
-        Some(at(Reason::Scanned, node))
+        Some(at(Reason::StrayPort, node))
     }
 }
 
@@ -366,7 +366,7 @@ pub fn advance<W: World>(
     source_knocks: SourceKnocks,
 ) -> Decision {
     let Some(config) = world.config() else {
-        return Decision::tell(What::new(Reason::NotBegun));
+        return Decision::tell(What::new(Reason::OutOfSequence));
     };
     if world.is_locked_out(visit) {
         return Decision::tell(What::new(Reason::LockedOut));
@@ -379,7 +379,7 @@ pub fn advance<W: World>(
     };
     let attempt = Attempt::of(world, config, visit);
     if first == 0 && !attempt.may_be_there() {
-        return Decision::tell(What::new(Reason::NotBegun));
+        return Decision::tell(What::new(Reason::OutOfSequence));
     }
     if !attempt.claim() {
         return Decision::tell(What::new(Reason::Contended));
@@ -400,7 +400,9 @@ fn conclude<W: World>(world: &W, held: Progress, step: Step) -> Decision {
         Outcome::Restarted => Reason::Restarted,
         Outcome::Wrong => Reason::WrongKnock,
         Outcome::Late => Reason::TooLate,
-        Outcome::NotBegun | Outcome::Unknown => return Decision::tell(What::new(Reason::NotBegun)),
+        Outcome::OutOfSequence | Outcome::Unknown => {
+            return Decision::tell(What::new(Reason::OutOfSequence));
+        }
     };
     let goes_on = !step.progress.is_none();
     let reached = if goes_on { step.progress } else { held };
@@ -423,7 +425,7 @@ pub fn progress<W: World>(world: &W, visit: &Visit) -> Progress {
 #[inline(always)]
 fn complete<W: World>(world: &W, visit: &Visit, progress: Progress) -> Reason {
     let Some(node) = world.node(progress.node) else {
-        return Reason::NotBegun;
+        return Reason::OutOfSequence;
     };
     let mut reason = Reason::TooLate;
     for one_based in node.completes {
@@ -450,7 +452,7 @@ fn complete<W: World>(world: &W, visit: &Visit, progress: Progress) -> Reason {
 pub fn reset<W: World>(world: &W, visit: &Visit, cause: Reason) -> Reason {
     let what = match ended(world, visit) {
         Some(what) => what.because(cause),
-        None if cause == Reason::Scanned => return Reason::Ordinary,
+        None if cause == Reason::StrayPort => return Reason::Ordinary,
         None => What::new(cause),
     };
     event::tell(world, visit, what, 0);

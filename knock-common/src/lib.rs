@@ -56,5 +56,5 @@ pub mod world;
 pub use address::Address;
 pub use bytes::Bytes;
 pub use judge::{Judgement, decide, judge};
-pub use reason::{Reason, Tally, Verdict};
+pub use reason::{Reason, Stat, Verdict};
 pub use world::World;

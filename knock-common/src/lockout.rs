@@ -5,10 +5,10 @@
 //! that a secret key chooses. In a full bucket a cell gives way to another source's if it is
 //! forgotten, and then the one with the fewest failures, but never one that locks its source out:
 //! nobody sheds a lockout, however many sources are forged. If all of a bucket's cells lock out, the
-//! failures of other sources in it are not counted, and [`Tally::LockoutsFull`] says so.
+//! failures of other sources in it are not counted, and [`Stat::LockoutsFull`] says so.
 
 use crate::{
-    Address, Tally, World,
+    Address, Stat, World,
     layout::{Config, Features, LOCKOUT_BUCKETS, WAYS},
     time::{Moment, SKEW_MS},
     visit::Visit,
@@ -235,7 +235,7 @@ pub fn count_once<W: World>(world: &W, bucket: u32, tag: u32, now_ms: u64) -> bo
         first = core::cmp::max(first, rank(cell) << 3 | way as u64);
     }
     if first >> 3 == NEVER {
-        world.tally(Tally::LockoutsFull);
+        world.count(Stat::LockoutsFull);
         return true;
     }
     let Some(word) = bucket.cell(first as usize & (WAYS - 1)) else {
@@ -425,8 +425,8 @@ mod tests {
             let is_counted = recall_cell(&sim, 7, 1) != 0;
             let all_locked_out = name == "all lock out";
             assert_eq!(is_counted, !all_locked_out, "{name}");
-            let tallies = sim.tallies.borrow();
-            let full = tallies.get(&Tally::LockoutsFull).copied();
+            let stats = sim.stats.borrow();
+            let full = stats.get(&Stat::LockoutsFull).copied();
             assert_eq!(full, all_locked_out.then_some(1), "{name}");
             if let Some(way) = gone {
                 assert_eq!(recall_cell(&sim, 7, 100 + way), 0, "{name}");

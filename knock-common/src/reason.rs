@@ -24,7 +24,7 @@ impl Verdict {
 
 /// Who gets to hear of an outcome.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Telling {
+pub enum Reporting {
     /// Nobody: it is counted only.
     Never,
     /// An event, as far as the gate for drops lets it through.
@@ -38,7 +38,7 @@ pub enum Telling {
 macro_rules! reasons {
     ($(
         $(#[$doc:meta])*
-        $code:literal => $variant:ident, $name:literal, $text:literal, $verdict:ident, $telling:ident;
+        $code:literal => $variant:ident, $name:literal, $text:literal, $verdict:ident, $reporting:ident;
     )+) => {
         /// Why a packet passed or was dropped.
         ///
@@ -92,8 +92,8 @@ macro_rules! reasons {
 
             /// Who gets to hear of it.
             #[inline(always)]
-            pub const fn telling(self) -> Telling {
-                match self { $(Self::$variant => Telling::$telling,)+ }
+            pub const fn reporting(self) -> Reporting {
+                match self { $(Self::$variant => Reporting::$reporting,)+ }
             }
         }
     };
@@ -104,14 +104,14 @@ reasons! {
     1 => OtherProtocol, "other-protocol", "neither TCP nor UDP", Pass, Never;
     /// Without the first fragment, which was judged, the stack can't use it.
     2 => LaterFragment, "later-fragment", "fragment after the first", Pass, Never;
-    3 => Ordinary, "ordinary", "not a port of ours", Pass, Never;
+    3 => Ordinary, "ordinary", "port not configured", Pass, Never;
     4 => Trusted, "trusted", "source is trusted", Pass, Never;
     5 => Flow, "flow", "established connection", Pass, Never;
     6 => Granted, "granted", "source has a grant", Pass, Never;
     7 => OtherFlags, "other-flags", "knock port, but not a knock", Pass, Never;
     /// A new connection to a port that is in no sequence, from a source that was knocking.
-    8 => Scanned, "scanned", "packet to an unused port while knocking", Pass, Knocks;
-    9 => Unconfirmed, "unconfirmed", "configuration not confirmed in time", Pass, Never;
+    8 => StrayPort, "stray-port", "packet to an unused port while knocking", Pass, Knocks;
+    9 => TrialExpired, "trial-expired", "configuration not confirmed in time", Pass, Never;
 
     16 => Truncated, "truncated", "frame ends inside a header", Drop, Drops;
     17 => TinyFragment, "tiny-fragment", "first fragment without its ports", Drop, Drops;
@@ -122,20 +122,20 @@ reasons! {
     32 => NoGrant, "no-grant", "no grant", Drop, Drops;
 
     /// A SYN to a knock that is proved by a handshake, or to a decoy beside it: nothing has happened yet.
-    40 => Offered, "offered", "asked to prove its address", Answer, Never;
-    41 => Parted, "parted", "end of a handshake", Answer, Never;
+    40 => SynCookieSent, "syn-cookie-sent", "SYN answered with a SYN cookie", Answer, Never;
+    41 => HandshakeClosed, "handshake-closed", "end of a handshake", Answer, Never;
     /// An ACK of what was never sent, or long ago: somebody forges them.
-    42 => Unproven, "unproven", "address not proved", Drop, Knocks;
-    43 => Leftover, "leftover", "rest of a handshake", Drop, Never;
+    42 => BadCookie, "bad-cookie", "ACK without a valid SYN cookie", Drop, Knocks;
+    43 => HandshakeRest, "handshake-rest", "rest of a handshake", Drop, Never;
 
     48 => FirstKnock, "first-knock", "first knock", Drop, Knocks;
-    49 => NextKnock, "next-knock", "right knock", Drop, Knocks;
+    49 => NextKnock, "next-knock", "correct knock", Drop, Knocks;
     /// SYN retransmission, doubled packet: nothing changes.
     50 => Duplicate, "duplicate", "repeated knock", Drop, Never;
     51 => Restarted, "restarted", "wrong knock, which begins a new attempt", Drop, Knocks;
     52 => WrongKnock, "wrong-knock", "wrong knock", Drop, Knocks;
     53 => TooLate, "too-late", "knock came too late", Drop, Knocks;
-    54 => NotBegun, "not-begun", "no sequence begins with this knock", Drop, Knocks;
+    54 => OutOfSequence, "out-of-sequence", "no sequence begins with this knock", Drop, Knocks;
     55 => Decoy, "decoy", "decoy port", Drop, Knocks;
     56 => LockedOut, "locked-out", "locked out", Drop, Knocks;
     57 => Opened, "opened", "sequence complete", Drop, Always;
@@ -144,19 +144,19 @@ reasons! {
     59 => Closed, "closed", "closing sequence complete", Drop, Knocks;
     60 => GrantsFull, "grants-full", "no room for another grant", Drop, Knocks;
     /// Several CPUs changed the same progress at once, more often than is retried.
-    61 => Contended, "contended", "progress changed by other CPUs", Drop, Knocks;
-    62 => Spent, "spent", "sequence was used before", Drop, Knocks;
+    61 => Contended, "contended", "attempt changed by another CPU", Drop, Knocks;
+    62 => SequenceReused, "sequence-reused", "sequence used before", Drop, Knocks;
 }
 
-/// How many counters there are: reasons below [`Tally::FIRST`], tallies from there.
+/// How many counters there are: reasons below [`Stat::FIRST`], stats from there.
 pub const COUNTERS_MAX: u32 = 80;
 
 /// Things that are counted besides the reasons.
 #[repr(u8)]
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub enum Tally {
-    /// Events that the gates left out.
-    EventsLeftOut = 64,
+pub enum Stat {
+    /// Events that a limit suppressed.
+    EventsSuppressed = 64,
     /// Events that the full ring buffer lost.
     EventsLost = 65,
     /// First knocks that were still good and were overwritten by others: pressure on the table.
@@ -171,13 +171,13 @@ pub enum Tally {
     LockoutsFull = 70,
 }
 
-impl Tally {
-    /// The lowest number of a tally.
+impl Stat {
+    /// The lowest number of a stat.
     pub const FIRST: u32 = 64;
 
-    /// All tallies in the order of their numbers.
+    /// All stats in the order of their numbers.
     pub const ALL: &'static [Self] = &[
-        Self::EventsLeftOut,
+        Self::EventsSuppressed,
         Self::EventsLost,
         Self::FirstKnocksEvicted,
         Self::FlowsRefused,
@@ -189,7 +189,7 @@ impl Tally {
     /// The word used in JSON, metrics and counters.
     pub const fn name(self) -> &'static str {
         match self {
-            Self::EventsLeftOut => "events-left-out",
+            Self::EventsSuppressed => "events-suppressed",
             Self::EventsLost => "events-lost",
             Self::FirstKnocksEvicted => "first-knocks-evicted",
             Self::FlowsRefused => "flows-refused",
@@ -207,19 +207,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_and_names_are_unique_and_below_the_tallies() {
+    fn numbers_and_names_are_unique_and_below_the_stats() {
         let mut names = HashSet::new();
         for &reason in Reason::ALL {
             assert_eq!(Reason::from_code(reason as u8), Some(reason));
-            assert!(u32::from(reason as u8) < Tally::FIRST, "{reason:?}");
+            assert!(u32::from(reason as u8) < Stat::FIRST, "{reason:?}");
             assert!(names.insert(reason.name()), "{reason:?}");
         }
-        for &tally in Tally::ALL {
+        for &stat in Stat::ALL {
             assert!(
-                (Tally::FIRST..COUNTERS_MAX).contains(&u32::from(tally as u8)),
-                "{tally:?}"
+                (Stat::FIRST..COUNTERS_MAX).contains(&u32::from(stat as u8)),
+                "{stat:?}"
             );
-            assert!(names.insert(tally.name()), "{tally:?}");
+            assert!(names.insert(stat.name()), "{stat:?}");
         }
         assert_eq!(Reason::from_code(255), None);
     }

@@ -13,14 +13,14 @@ use std::{
 use bytemuck::Pod;
 
 use crate::{
-    Address, Tally, World,
+    Address, Stat, World,
     answer::Answer,
     event::Event,
     layout::{
         Config, Door, EdgeKey, Features, FlowKey, GrantKey, Node, Otp, PortRule, ProgressKey,
         UsedKey, WAYS,
     },
-    reason::Telling,
+    reason::Reporting,
     time::Moment,
     world::{Bucket, Table, Word},
 };
@@ -200,7 +200,7 @@ pub struct Overlay<B> {
     /// The last answer.
     pub answer: Cell<Option<Answer>>,
     /// The tallies that were counted.
-    pub tallies: RefCell<HashMap<Tally, u64>>,
+    pub stats: RefCell<HashMap<Stat, u64>>,
 }
 
 impl<B> Overlay<B> {
@@ -319,12 +319,12 @@ impl<B: Below> World for Overlay<B> {
         self
     }
 
-    fn event_limit(&self, telling: Telling) -> Option<Self::Word> {
+    fn event_limit(&self, reporting: Reporting) -> Option<Self::Word> {
         let [drops, knocks] = &self.event_limits;
-        match telling {
-            Telling::Drops => Some(drops.to_owned()),
-            Telling::Knocks => Some(knocks.to_owned()),
-            Telling::Never | Telling::Always => None,
+        match reporting {
+            Reporting::Drops => Some(drops.to_owned()),
+            Reporting::Knocks => Some(knocks.to_owned()),
+            Reporting::Never | Reporting::Always => None,
         }
     }
 
@@ -337,9 +337,9 @@ impl<B: Below> World for Overlay<B> {
         self.answer.set(Some(answer));
     }
 
-    fn tally(&self, tally: Tally) {
-        let mut tallies = self.tallies.borrow_mut();
-        let count = tallies.entry(tally).or_default();
+    fn count(&self, stat: Stat) {
+        let mut stats = self.stats.borrow_mut();
+        let count = stats.entry(stat).or_default();
         *count = count.saturating_add(1);
     }
 }

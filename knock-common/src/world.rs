@@ -1,7 +1,7 @@
 //! What the judge needs from outside: maps, a clock, and somewhere to tell what happened.
 
 use crate::{
-    Address, Reason, Tally,
+    Address, Reason, Stat,
     access::{self, Completed},
     answer::Answer,
     claim,
@@ -17,7 +17,7 @@ use crate::{
     lockout,
     otp::{self, Place, SourceKnocks},
     presence,
-    reason::Telling,
+    reason::Reporting,
     sha1,
     time::Moment,
     visit::Visit,
@@ -119,13 +119,13 @@ pub trait World: Sized {
     fn used(&self) -> &impl Table<UsedKey, Word = Self::Word>;
 
     /// The word of the gate for a kind of event: one for all CPUs.
-    fn event_limit(&self, telling: Telling) -> Option<Self::Word>;
+    fn event_limit(&self, reporting: Reporting) -> Option<Self::Word>;
 
     /// Hands an event to user space; `false` if there is no room.
     fn emit(&self, event: &Event) -> bool;
 
     /// Counts something that is not a reason.
-    fn tally(&self, tally: Tally);
+    fn count(&self, stat: Stat);
 
     /// Has the packet answered; the last answer is the one that counts.
     fn answer(&self, _answer: Answer) {}

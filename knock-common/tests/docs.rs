@@ -3,7 +3,7 @@
 use std::{fs, mem::size_of, path::Path};
 
 use knock_common::{
-    Address, Reason, Tally, Verdict,
+    Address, Reason, Stat, Verdict,
     event::Event,
     hmac::Scratch,
     layout::{
@@ -11,7 +11,7 @@ use knock_common::{
         FlowKey, GrantKey, LOCKOUTS_MAX, MAPS, Node, Otp, PORT_RULES, PRESENCE_SLOTS, PROGRESS_MAX,
         PortRule, ProgressKey, TARGETS_MAX, TRUST_MAX, USED_MAX, UsedKey, VERSION, WAYS,
     },
-    reason::{COUNTERS_MAX, Telling},
+    reason::{COUNTERS_MAX, Reporting},
     seen::{self, Seen},
 };
 
@@ -111,11 +111,11 @@ fn every_reason_is_on_the_page() {
                 Verdict::Drop => "drop",
                 Verdict::Answer => "answer",
             };
-            let told = match reason.telling() {
-                Telling::Never => "",
-                Telling::Drops => "drops",
-                Telling::Knocks => "knocks",
-                Telling::Always => "always",
+            let told = match reason.reporting() {
+                Reporting::Never => "",
+                Reporting::Drops => "drops",
+                Reporting::Knocks => "knocks",
+                Reporting::Always => "always",
             };
             let name = format!("`{}`", reason.name());
             let code = (reason as u8).to_string();
@@ -137,9 +137,9 @@ fn every_tally_is_on_the_page() {
         .into_iter()
         .map(|row| [row[0], row[1]])
         .collect();
-    let expected: Vec<_> = Tally::ALL
+    let expected: Vec<_> = Stat::ALL
         .iter()
-        .map(|&tally| [(tally as u8).to_string(), format!("`{}`", tally.name())])
+        .map(|&stat| [(stat as u8).to_string(), format!("`{}`", stat.name())])
         .collect();
     assert_eq!(found, expected);
 }

@@ -24,7 +24,7 @@ use std::{
 };
 
 use knock_common::{
-    Address, Reason, Tally, World,
+    Address, Reason, Stat, World,
     answer::Answer,
     automaton::Progress,
     claim,
@@ -37,7 +37,7 @@ use knock_common::{
     },
     lockout,
     packet::Protocol::Tcp,
-    reason::Telling,
+    reason::Reporting,
     time::Moment,
     visit::Visit,
     world::{Bucket, Table, Word},
@@ -273,7 +273,7 @@ impl World for Cpu {
         &self.used
     }
 
-    fn event_limit(&self, _telling: Telling) -> Option<Place> {
+    fn event_limit(&self, _telling: Reporting) -> Option<Place> {
         None
     }
 
@@ -281,8 +281,8 @@ impl World for Cpu {
         true
     }
 
-    fn tally(&self, tally: Tally) {
-        if tally == Tally::ProgressRefused {
+    fn count(&self, stat: Stat) {
+        if stat == Stat::ProgressRefused {
             self.refused.set(self.refused.get() + 1);
         }
     }
@@ -584,7 +584,7 @@ fn without_claims_both_knocks_count() {
             "an unused port and the right second knock",
             &[Syn(A)],
             [Syn(UNUSED), Syn(B)],
-            [Reason::Scanned, Reason::NextKnock],
+            [Reason::StrayPort, Reason::NextKnock],
         ),
         (
             "a decoy and the last of two knocks",

@@ -19,7 +19,7 @@ use aya_ebpf::{
 };
 use aya_log_common::Level;
 use aya_log_ebpf::log;
-use knock_common::{Bytes as _, Verdict, World as _, decide, layout::Features, reason::Telling};
+use knock_common::{Bytes as _, Verdict, World as _, decide, layout::Features, reason::Reporting};
 
 use crate::{frame::Frame, maps::Maps};
 
@@ -34,9 +34,9 @@ fn knock(context: XdpContext) -> u32 {
     let reason = judgement.reason;
     maps::count(reason as u32);
     if maps.features().has(Features::LOG) {
-        let level = match reason.telling() {
-            Telling::Never => Level::Trace,
-            Telling::Drops | Telling::Knocks | Telling::Always => Level::Debug,
+        let level = match reason.reporting() {
+            Reporting::Never => Level::Trace,
+            Reporting::Drops | Reporting::Knocks | Reporting::Always => Level::Debug,
         };
         log!(&context, level, "{}", reason.name());
     }

@@ -13,7 +13,7 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use knock_common::{
-    Address, Reason, Tally, World,
+    Address, Reason, Stat, World,
     access::Completed,
     answer::Answer,
     cookie::Connection,
@@ -27,7 +27,7 @@ use knock_common::{
         ProgressKey, TARGETS_MAX, TRUST_MAX, USED_MAX, UsedKey, WAYS,
     },
     otp::{Place, SourceKnocks},
-    reason::{COUNTERS_MAX, Telling},
+    reason::{COUNTERS_MAX, Reporting},
     seen::{self, Seen},
     time::Moment,
     visit::Visit,
@@ -366,11 +366,11 @@ impl World for Maps {
     }
 
     #[inline(always)]
-    fn event_limit(&self, telling: Telling) -> Option<Slot> {
-        let index = match telling {
-            Telling::Drops => 0,
-            Telling::Knocks => 1,
-            Telling::Never | Telling::Always => return None,
+    fn event_limit(&self, reporting: Reporting) -> Option<Slot> {
+        let index = match reporting {
+            Reporting::Drops => 0,
+            Reporting::Knocks => 1,
+            Reporting::Never | Reporting::Always => return None,
         };
         EVENT_LIMITS.get_ptr_mut(index).and_then(Slot::new)
     }
@@ -386,8 +386,8 @@ impl World for Maps {
     }
 
     #[inline(always)]
-    fn tally(&self, tally: Tally) {
-        count(tally as u32);
+    fn count(&self, stat: Stat) {
+        count(stat as u32);
     }
 
     #[inline(always)]

@@ -25,7 +25,7 @@ use crate::{
 
 /// What a part returns without its argument. The verifier takes a pointer argument for possibly
 /// null; our callers never pass null.
-const NO_ARGUMENT: u64 = Reason::NotBegun as u64;
+const NO_ARGUMENT: u64 = Reason::OutOfSequence as u64;
 
 #[unsafe(no_mangle)]
 #[inline(never)]
@@ -234,5 +234,5 @@ pub(crate) extern "C" fn note_other(context: *mut xdp_md) -> u64 {
 /// The reason with a number that came through a register.
 #[inline(always)]
 pub(crate) fn reason(code: u64) -> Reason {
-    Reason::from_code(code as u8).unwrap_or(Reason::NotBegun)
+    Reason::from_code(code as u8).unwrap_or(Reason::OutOfSequence)
 }

@@ -10,7 +10,7 @@ use jiff::{
     Timestamp,
     tz::{self, TimeZone},
 };
-use knock_common::{Address, Reason, Tally, access, layout::GrantKey, reason::COUNTERS_MAX};
+use knock_common::{Address, Reason, Stat, access, layout::GrantKey, reason::COUNTERS_MAX};
 use knock_user::{
     control::{
         Answer,
@@ -90,7 +90,7 @@ fn counts() -> Vec<u64> {
     let mut counts = vec![0; COUNTERS_MAX as usize];
     counts[Reason::Ordinary as usize] = 123_456;
     counts[Reason::NoGrant as usize] = 78;
-    counts[Tally::EventsLeftOut as usize] = 9;
+    counts[Stat::EventsSuppressed as usize] = 9;
     counts
 }
 
@@ -156,7 +156,7 @@ fn the_status_of_a_running_one() {
             "grants         2",
             "connections    1",
             "watching       1",
-            "counted        123456  not a port of ours",
+            "counted        123456  port not configured",
             "                   78  no grant",
             "                    9  events not reported: too many at once",
         ],
@@ -174,9 +174,9 @@ fn the_status_of_a_running_one() {
             r#""doors":2,"one_time":[{"door":"ssh","next":12,"left":988,"because":null},"#,
             r#"{"door":"web","next":null,"left":0,"because":"no sequence is left"}],"#,
             r#""grants":2,"flows":1,"watchers":1,"counters":["#,
-            r#"{"name":"ordinary","text":"not a port of ours","verdict":"pass","count":123456},"#,
+            r#"{"name":"ordinary","text":"port not configured","verdict":"pass","count":123456},"#,
             r#"{"name":"no-grant","text":"no grant","verdict":"drop","count":78},"#,
-            r#"{"name":"events-left-out","text":"events not reported: too many at once","verdict":null,"count":9}],"#,
+            r#"{"name":"events-suppressed","text":"events not reported: too many at once","verdict":null,"count":9}],"#,
             r#""in_force":false,"shortfalls":[{"kind":"missing","interface":"wan","#,
             r#""text":"wan is not protected: not attached"},{"kind":"door-unusable","interface":null,"#,
             r#""text":"nobody can open door web: no sequence is left"}],"#,

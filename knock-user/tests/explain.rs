@@ -604,7 +604,7 @@ const ROWS: &[Row] = &[
         port: "tcp/5555",
         chain: &[
             "tcp/5555 is an unused port: packets pass, and a new connection to it resets an attempt",
-            "a new connection would pass: not a port of ours",
+            "a new connection would pass: port not configured",
         ],
         ..PLAIN
     },
@@ -615,7 +615,7 @@ const ROWS: &[Row] = &[
         chain: &[
             "tcp/443 is exempt: packets pass, and reset no attempt",
             "1 of 3 knocks of ssh made, 25s left for the rest",
-            "a new connection would pass: not a port of ours",
+            "a new connection would pass: port not configured",
         ],
         ..PLAIN
     },
@@ -761,13 +761,13 @@ fn knocks_that_are_proved() {
             (
                 "tcp/9000",
                 format!("tcp/9000 is knock 2 of 3 of ssh; {COUNTS}"),
-                "a new connection would be answered: asked to prove its address",
+                "a new connection would be answered: SYN answered with a SYN cookie",
                 "answer",
             ),
             (
                 "tcp/7001",
                 format!("tcp/7001 is a decoy; {COUNTS}"),
-                "a new connection would be answered: asked to prove its address",
+                "a new connection would be answered: SYN answered with a SYN cookie",
                 "answer",
             ),
             (

@@ -251,7 +251,7 @@ fn heard(drift: &mut Drift, source: u8, knocks: &[Knock]) -> Option<Astray> {
             source: Address::from_v4([198, 51, 100, source]),
             port: knock.port,
             protocol: knock.protocol as u8,
-            reason: Reason::NotBegun as u8,
+            reason: Reason::OutOfSequence as u8,
             ..Event::default()
         };
         found = drift.hear(&event, BOOTED);

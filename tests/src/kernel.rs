@@ -14,7 +14,7 @@ use aya::{
 };
 use bytemuck::Pod;
 use knock_common::{
-    Address, Reason, Tally, Verdict,
+    Address, Reason, Stat, Verdict,
     event::Event,
     layout::{FlowKey, GrantKey, ProgressKey, WAYS},
     presence,
@@ -102,7 +102,7 @@ pub struct Judged {
     /// What the program returned.
     pub verdict: Verdict,
     /// Other counters that moved.
-    pub tallies: Vec<Tally>,
+    pub stats: Vec<Stat>,
     /// What was told.
     pub events: Vec<Event>,
 }
@@ -115,7 +115,7 @@ pub struct Run {
     /// The reasons and how often each was counted.
     pub reasons: Vec<(Reason, u64)>,
     /// Other counters that moved, and by how much.
-    pub tallies: Vec<(Tally, u64)>,
+    pub stats: Vec<(Stat, u64)>,
     /// What was told.
     pub events: Vec<Event>,
 }
@@ -171,7 +171,7 @@ impl Kernel {
         let Run {
             verdict,
             reasons,
-            tallies,
+            stats,
             events,
         } = self.repeat(frame, 1)?;
         let &[(reason, 1)] = &reasons[..] else {
@@ -180,7 +180,7 @@ impl Kernel {
         Ok(Judged {
             reason,
             verdict,
-            tallies: tallies.into_iter().map(|(tally, _)| tally).collect(),
+            stats: stats.into_iter().map(|(stat, _)| stat).collect(),
             events,
         })
     }
@@ -192,7 +192,7 @@ impl Kernel {
             self.test_run(&frame, 1)?;
         }
         let before = self.count()?;
-        let lost = |counters: &[u64]| counters.get(Tally::EventsLost as usize).copied();
+        let lost = |counters: &[u64]| counters.get(Stat::EventsLost as usize).copied();
         let (now, before) = (lost(&self.counters), lost(&before));
         Ok(now.unwrap_or(0) - before.unwrap_or(0))
     }
@@ -254,14 +254,14 @@ impl Kernel {
             Some(count(&self.counters) - count(&before)).filter(|by| *by > 0)
         };
         let reasons = Reason::ALL.iter();
-        let tallies = Tally::ALL.iter();
+        let stats = Stat::ALL.iter();
         Ok(Run {
             verdict,
             reasons: reasons
                 .filter_map(|&reason| Some((reason, moved(reason as u8)?)))
                 .collect(),
-            tallies: tallies
-                .filter_map(|&tally| Some((tally, moved(tally as u8)?)))
+            stats: stats
+                .filter_map(|&stat| Some((stat, moved(stat as u8)?)))
                 .collect(),
             events: self.events()?,
         })

@@ -129,7 +129,7 @@ fn a_first_start_that_is_killed() {
             source.connect(SSH, Duration::from_millis(60)).is_ok()
         });
         assert!(started.elapsed() >= TRIAL_LASTS, "too early");
-        assert!(pins::counted(&instance, Reason::Unconfirmed) > 0);
+        assert!(pins::counted(&instance, Reason::TrialExpired) > 0);
 
         // Nobody confirms the next one either: there is nothing to go back to but an open host.
         let second = start(net, OTHER, &["--confirm", TRIAL]);
@@ -340,7 +340,7 @@ fn a_reload_that_is_confirmed_while_no_interface_is_there() {
         thread::sleep(deadline.saturating_duration_since(Instant::now()));
         elsewhere().finds_closed(SSH, "after the end of the trial");
         let instance = pins::instance(&net.server);
-        assert_eq!(pins::counted(&instance, Reason::Unconfirmed), 0);
+        assert_eq!(pins::counted(&instance, Reason::TrialExpired), 0);
         daemon.stop_by(SIGTERM);
     });
 }

@@ -273,15 +273,15 @@ const SITUATIONS: &[Situation] = &[
     ("let in by hand", &[Ask("grant SOURCE --door ssh")], "tcp/22", "a new connection would pass: source has a grant"),
     ("revoked", &[Knock(KNOCKS), Ask("revoke SOURCE")], "tcp/22", "a new connection would be dropped: no grant"),
     ("a first knock", &[], "tcp/7000", "a new connection would be dropped: first knock (1 of 3 of ssh)"),
-    ("a next knock", &[Knock("tcp/7000")], "udp/8000", "a datagram would be dropped: right knock (2 of 3 of ssh)"),
+    ("a next knock", &[Knock("tcp/7000")], "udp/8000", "a datagram would be dropped: correct knock (2 of 3 of ssh)"),
     ("a last knock", &[Knock("tcp/7000 udp/8000")], "tcp/9000", "a new connection would be dropped: sequence complete (ssh opens tcp/22, udp/5353 for 10m)"),
     ("half way", &[Knock("tcp/7000 udp/8000")], "tcp/22", "a new connection would be dropped: no grant"),
     ("a wrong knock", &[Knock("tcp/7000")], "tcp/9000", "a new connection would be dropped: wrong knock (after 1 of 3 of ssh)"),
     ("a no sequence begins with this knock", &[], "udp/8000", "a datagram would be dropped: no sequence begins with this knock"),
     ("a decoy", &[Knock("tcp/7000")], "tcp/7001", "a new connection would be dropped: decoy port (after 1 of 3 of ssh)"),
     ("another port", &[Knock("tcp/7000")], "tcp/5555", "a new connection would pass: packet to an unused port while knocking (after 1 of 3 of ssh)"),
-    ("another port, not knocking", &[], "tcp/5555", "a new connection would pass: not a port of ours"),
-    ("an exempt port", &[Knock("tcp/7000")], "tcp/443", "a new connection would pass: not a port of ours"),
+    ("another port, not knocking", &[], "tcp/5555", "a new connection would pass: port not configured"),
+    ("an exempt port", &[Knock("tcp/7000")], "tcp/443", "a new connection would pass: port not configured"),
     ("locked out", &[Knock("tcp/7000 tcp/9000 tcp/7000 tcp/9000")], "tcp/7000", "a new connection would be dropped: locked out"),
 ];
 

@@ -10,7 +10,7 @@ use std::{
 };
 
 use knock_common::{
-    Address, Reason, Tally,
+    Address, Reason, Stat,
     layout::{GrantKey, PROGRESS_MAX},
 };
 use knock_tests::{
@@ -149,8 +149,8 @@ fn count(run: &Run, reason: Reason) -> u64 {
 }
 
 fn evicted(run: &Run) -> u64 {
-    let tallies = run.tallies.iter();
-    let mut evicted = tallies.filter(|(tally, _)| *tally == Tally::FirstKnocksEvicted);
+    let stats = run.stats.iter();
+    let mut evicted = stats.filter(|(stat, _)| *stat == Stat::FirstKnocksEvicted);
     evicted.next().map_or(0, |(_, count)| *count)
 }
 
@@ -252,7 +252,7 @@ fn wrong_knocks_count() {
     let knocked = send(&mut kernel, &one, both, Reason::FirstKnock);
     assert_eq!(knocked, 2 * u64::from(CLIENTS));
     flood(&mut kernel, &one, strangers(random_v4, 0, MILLION / 2));
-    let reset = send(&mut kernel, &nothing, clients(wrong), Reason::Scanned);
+    let reset = send(&mut kernel, &nothing, clients(wrong), Reason::StrayPort);
     flood(
         &mut kernel,
         &one,

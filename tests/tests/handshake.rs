@@ -369,7 +369,7 @@ fn forged_packets_change_nothing() {
             }
             drop(source.finds_open(SSH, &row));
         }
-        daemon.tells(&json!({"reason": "unproven"}));
+        daemon.tells(&json!({"reason": "bad-cookie"}));
         daemon.stop();
     });
 }

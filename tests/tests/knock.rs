@@ -221,7 +221,12 @@ fn only_the_right_knocks_open() {
             "slowly, but in time",
             "tcp/7000 wait/300ms udp/8000 wait/300ms tcp/9000",
         ),
-        fails("no knock that counts", "tcp/9000", "knock", "not-begun"),
+        fails(
+            "no knock that counts",
+            "tcp/9000",
+            "knock",
+            "out-of-sequence",
+        ),
         fails(
             "one is missing at the end",
             "tcp/7000 udp/8000",
@@ -238,7 +243,7 @@ fn only_the_right_knocks_open() {
             "one is missing at the start",
             "udp/8000 tcp/9000",
             "knock",
-            "not-begun",
+            "out-of-sequence",
         ),
         fails(
             "backwards",
@@ -268,7 +273,7 @@ fn only_the_right_knocks_open() {
             "the other protocol, once",
             "tcp/7000 tcp/8000 tcp/9000",
             "reset",
-            "scanned",
+            "stray-port",
         ),
         fails(
             "the wrong knock of another door",
@@ -280,13 +285,13 @@ fn only_the_right_knocks_open() {
             "a port of no door, tcp",
             "tcp/7000 udp/8000 tcp/12345 tcp/9000",
             "reset",
-            "scanned",
+            "stray-port",
         ),
         fails(
             "a port of no door, udp",
             "tcp/7000 udp/12345 udp/8000 tcp/9000",
             "reset",
-            "scanned",
+            "stray-port",
         ),
         fails(
             "too late for the last",

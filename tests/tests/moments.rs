@@ -15,7 +15,7 @@ use std::{
 
 use aya::maps::{Map, MapData, PerCpuArray};
 use knock_common::{
-    Address, Tally,
+    Address, Stat,
     access::Grant,
     layout::{ALLOW_MAX, GrantKey},
 };
@@ -122,7 +122,7 @@ fn allow(server: &Namespace) -> Table<MapData, GrantKey, u64> {
 fn events_lost(server: &Namespace) -> u64 {
     let counters = pinned(server, "COUNTERS");
     let counters = PerCpuArray::<_, u64>::try_from(Map::PerCpuArray(counters)).unwrap();
-    let lost = counters.get(&(Tally::EventsLost as u32), 0).unwrap();
+    let lost = counters.get(&(Stat::EventsLost as u32), 0).unwrap();
     lost.iter().sum()
 }
 

@@ -118,7 +118,7 @@ fn the_kernel_makes_the_same_knocks() {
             }
             let (protocol, port) = knocks[wrong];
             let judged = kernel.judge(&frame(source, (protocol, port + 1))).unwrap();
-            let passed = [Reason::NextKnock, Reason::Opened, Reason::Spent];
+            let passed = [Reason::NextKnock, Reason::Opened, Reason::SequenceReused];
             assert!(
                 !passed.contains(&judged.reason),
                 "{row}, one higher: {judged:?}"
@@ -131,7 +131,7 @@ fn the_kernel_makes_the_same_knocks() {
                 let is_last = at + 1 == knocks.len();
                 let rights: &[Reason] = match at {
                     0 => &[Reason::FirstKnock],
-                    _ if is_last => &[Reason::Opened, Reason::Spent],
+                    _ if is_last => &[Reason::Opened, Reason::SequenceReused],
                     _ => &[Reason::NextKnock],
                 };
                 let right = rights.contains(&judged.reason);
@@ -187,7 +187,8 @@ fn a_sequence_opens_once() {
             opens(&daemon, &first, "ssh");
             let refused = |daemon: &Daemon, when: &str| {
                 first.knock(&seen);
-                let spent = json!({"reason": "spent", "source": first.name(), "door": "ssh"});
+                let spent =
+                    json!({"reason": "sequence-reused", "source": first.name(), "door": "ssh"});
                 daemon.tells(&spent);
                 for family in Family::ALL {
                     let other = net.stranger(family);
@@ -306,7 +307,7 @@ fn a_knock_goes_on_when_the_period_changes() {
             first.finds_open(SSH, &format!("{family}, in time"));
             for (source, count) in sources {
                 rest(source, *count);
-                daemon.tells(&json!({"reason": "spent", "source": source.name()}));
+                daemon.tells(&json!({"reason": "sequence-reused", "source": source.name()}));
             }
         }
         daemon.stop();

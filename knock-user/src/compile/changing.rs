@@ -139,7 +139,7 @@ fn knocks_in_progress_go_on_while_sequences_change() {
     // What is no more leads nowhere.
     assert_eq!(world.knock(7000), Reason::FirstKnock);
     world.change(&[vec![7002, 7000]], &[]).unwrap();
-    assert_eq!(world.knock(7003), Reason::Scanned);
+    assert_eq!(world.knock(7003), Reason::StrayPort);
 }
 
 #[test]
@@ -148,7 +148,7 @@ fn a_sequence_that_is_good_once_opens_once() {
     world.change(&[vec![7000, 7003]], &[]).unwrap();
     let knock = |world: &Changing| [7000, 7003].map(|port| world.knock(port));
     assert_eq!(knock(&world), [Reason::FirstKnock, Reason::Opened]);
-    assert_eq!(knock(&world), [Reason::FirstKnock, Reason::Spent]);
+    assert_eq!(knock(&world), [Reason::FirstKnock, Reason::SequenceReused]);
     let key = UsedKey {
         replay_domain: 7,
         sequence_id: 1,

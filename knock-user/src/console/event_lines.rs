@@ -374,13 +374,13 @@ fn describe(reason: Reason, event: &Event, door: Option<&DoorText>, port: &str) 
         Reason::FirstKnock | Reason::NextKnock => (What::Knock, at_stage),
         Reason::Duplicate => (What::Knock, format!("{at_stage} again")),
         Reason::Restarted => (What::Knock, format!("{at_stage} begins a new attempt")),
-        Reason::NotBegun => (What::Knock, format!("{port} begins no sequence")),
-        Reason::WrongKnock | Reason::Scanned => (What::Reset, after(reason.text())),
+        Reason::OutOfSequence => (What::Knock, format!("{port} begins no sequence")),
+        Reason::WrongKnock | Reason::StrayPort => (What::Reset, after(reason.text())),
         Reason::TooLate => (What::Late, after("came too late")),
-        Reason::Spent => (What::Reset, after(reason.text())),
+        Reason::SequenceReused => (What::Reset, after(reason.text())),
         Reason::Decoy => (What::Decoy, after(reason.text())),
-        Reason::Offered | Reason::Parted => (What::Knock, join(port, reason.text())),
-        Reason::Unproven => (What::Denied, after(reason.text())),
+        Reason::SynCookieSent | Reason::HandshakeClosed => (What::Knock, join(port, reason.text())),
+        Reason::BadCookie => (What::Denied, after(reason.text())),
         Reason::LockedOut => (What::Locked, after(reason.text())),
         Reason::NoGrant => (What::Denied, after(reason.text())),
         Reason::GrantsFull => (What::Full, join(&opens, reason.text())),
@@ -390,7 +390,7 @@ fn describe(reason: Reason, event: &Event, door: Option<&DoorText>, port: &str) 
         | Reason::ExtensionsTooLong
         | Reason::VlanTooDeep
         | Reason::BadHeader
-        | Reason::Leftover => (What::Dropped, reason.text().to_owned()),
+        | Reason::HandshakeRest => (What::Dropped, reason.text().to_owned()),
         Reason::NotIp
         | Reason::OtherProtocol
         | Reason::LaterFragment
@@ -399,7 +399,7 @@ fn describe(reason: Reason, event: &Event, door: Option<&DoorText>, port: &str) 
         | Reason::Flow
         | Reason::Granted
         | Reason::OtherFlags
-        | Reason::Unconfirmed => (What::Passed, join(port, reason.text())),
+        | Reason::TrialExpired => (What::Passed, join(port, reason.text())),
     }
 }
 

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use knock_common::{
-    Address, Reason, Tally,
+    Address, Reason, Stat,
     access::{self, Flow},
     layout::{ALLOW_MAX, FlowKey, GrantKey},
 };
@@ -159,25 +159,25 @@ pub fn counters(counts: &[u64]) -> Vec<Counter> {
         verdict: Some(reason.verdict().name().to_owned()),
         count: count_of(reason as u8),
     });
-    let tallies = Tally::ALL.iter().map(|&tally| Counter {
-        name: tally.name().to_owned(),
-        text: tally_text(tally).to_owned(),
+    let stats = Stat::ALL.iter().map(|&stat| Counter {
+        name: stat.name().to_owned(),
+        text: stat_text(stat).to_owned(),
         verdict: None,
-        count: count_of(tally as u8),
+        count: count_of(stat as u8),
     });
-    let all = reasons.chain(tallies);
+    let all = reasons.chain(stats);
     all.filter(|counter| counter.count > 0).collect()
 }
 
-const fn tally_text(tally: Tally) -> &'static str {
-    match tally {
-        Tally::EventsLeftOut => "events not reported: too many at once",
-        Tally::EventsLost => "events not reported: not read in time",
-        Tally::FirstKnocksEvicted => "first knocks pushed out by others",
-        Tally::FlowsRefused => "connections for which there was no room",
-        Tally::ProgressRefused => "knocks for which there was no room",
-        Tally::LockoutsFull => "failed attempts not counted: too many sources are locked out",
-        Tally::KnocksPassed => "knocks that passed, as knock_pass says",
+const fn stat_text(stat: Stat) -> &'static str {
+    match stat {
+        Stat::EventsSuppressed => "events not reported: too many at once",
+        Stat::EventsLost => "events not reported: not read in time",
+        Stat::FirstKnocksEvicted => "first knocks pushed out by others",
+        Stat::FlowsRefused => "connections for which there was no room",
+        Stat::ProgressRefused => "knocks for which there was no room",
+        Stat::LockoutsFull => "failed attempts not counted: too many sources are locked out",
+        Stat::KnocksPassed => "knocks that passed, as knock_pass says",
     }
 }
 

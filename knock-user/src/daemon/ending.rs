@@ -29,19 +29,19 @@ impl<W: Write> Daemon<W> {
         let outcome = match outcome {
             // Nobody can confirm it any more.
             Outcome::Signal if self.trial.is_some() && self.run.on_exit == OnExit::Keep => {
-                Outcome::Unconfirmed
+                Outcome::TrialExpired
             }
-            Outcome::Signal | Outcome::Detach | Outcome::Unconfirmed => outcome,
+            Outcome::Signal | Outcome::Detach | Outcome::TrialExpired => outcome,
         };
         self.console.sum_up(clock::boot_ns(), true);
         // What was there before listens to them again.
-        if outcome != Outcome::Unconfirmed {
+        if outcome != Outcome::TrialExpired {
             self.withdraw_sequences();
         }
         let keeps = match outcome {
             Outcome::Signal => self.run.on_exit == OnExit::Keep,
             Outcome::Detach => false,
-            Outcome::Unconfirmed => self.protection.goes_back_to_protection(),
+            Outcome::TrialExpired => self.protection.goes_back_to_protection(),
         };
         if !keeps {
             let openings: Vec<_> = self.ledger.openings().collect();
@@ -54,7 +54,7 @@ impl<W: Write> Daemon<W> {
         let mut after = String::new();
         let is_on_trial = self.trial.is_some();
         let done = match outcome {
-            Outcome::Unconfirmed => self.protection.go_back(),
+            Outcome::TrialExpired => self.protection.go_back(),
             Outcome::Signal if keeps => Ok(()),
             Outcome::Signal | Outcome::Detach => self.protection.detach().map(drop),
         };
@@ -98,7 +98,7 @@ impl<W: Write> Daemon<W> {
             tracing::warn!("{unfinished} commands did not come to their end and were ended");
         }
         done?;
-        if outcome == Outcome::Unconfirmed {
+        if outcome == Outcome::TrialExpired {
             let when = match was_asked {
                 true => "before the process was ended",
                 false => "in time",

@@ -155,7 +155,7 @@ enum Outcome {
     /// Somebody wants it to end.
     Detach,
     /// The confirmation did not come.
-    Unconfirmed,
+    TrialExpired,
 }
 
 impl<W: Write> Daemon<W> {
@@ -275,10 +275,10 @@ impl<W: Write> Daemon<W> {
         self.adopt(events.get_mut())?;
         // Not at once: events that come first would lack what only they tell.
         let mut sweep = interval_at(Instant::now() + SWEEP, SWEEP);
-        let mut tally = interval(TALLY);
+        let mut stat = interval(TALLY);
         let mut watchdog = service_manager::ping_interval().map(interval);
         self.say_ready();
-        for ticks in [&mut sweep, &mut tally] {
+        for ticks in [&mut sweep, &mut stat] {
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         }
         let mut asked = None;
@@ -343,7 +343,7 @@ impl<W: Write> Daemon<W> {
                     Ok(())
                 }
                 _ = sweep.tick() => self.sweep(),
-                _ = tally.tick() => self
+                _ = stat.tick() => self
                     .resumed(resume.was_asleep())
                     .and_then(|()| self.tell_tallies())
                     .and_then(|()| self.look_at_interfaces())

@@ -1,6 +1,6 @@
 //! Counters that a person should hear of when they move.
 
-use knock_common::{Reason, Tally};
+use knock_common::{Reason, Stat};
 
 /// How often at most the same lack of room is told, in milliseconds.
 const AGAIN_MS: u64 = 10_000;
@@ -41,19 +41,19 @@ impl Tallies {
             told_ms: None,
         };
         Self {
-            left_out: count(counters, Tally::EventsLeftOut as usize),
-            lost: count(counters, Tally::EventsLost as usize),
+            left_out: count(counters, Stat::EventsSuppressed as usize),
+            lost: count(counters, Stat::EventsLost as usize),
             lacks: [
                 lack(
-                    Tally::FirstKnocksEvicted as usize,
+                    Stat::FirstKnocksEvicted as usize,
                     "first knocks pushed out by those of others",
                 ),
                 lack(
-                    Tally::FlowsRefused as usize,
+                    Stat::FlowsRefused as usize,
                     "no room for a connection: it lasts no longer than its grant",
                 ),
                 lack(
-                    Tally::ProgressRefused as usize,
+                    Stat::ProgressRefused as usize,
                     "no room for progress: knocks were ignored",
                 ),
                 lack(
@@ -71,8 +71,8 @@ impl Tallies {
             now.saturating_sub(std::mem::replace(before, now))
         };
         let mut moved = Moved {
-            left_out: more(&mut self.left_out, Tally::EventsLeftOut as usize),
-            lost: more(&mut self.lost, Tally::EventsLost as usize),
+            left_out: more(&mut self.left_out, Stat::EventsSuppressed as usize),
+            lost: more(&mut self.lost, Stat::EventsLost as usize),
             lacks: Vec::new(),
         };
         for lack in &mut self.lacks {
@@ -112,8 +112,8 @@ mod tests {
             ("all since then", 11_000, 12, 7, vec![6], 0),
             ("nothing more", 30_000, 12, 7, vec![], 0),
         ] {
-            counters[Tally::FirstKnocksEvicted as usize] = evicted;
-            counters[Tally::EventsLost as usize] = lost;
+            counters[Stat::FirstKnocksEvicted as usize] = evicted;
+            counters[Stat::EventsLost as usize] = lost;
             let moved = tallies.moved(&counters, at_ms);
             let times: Vec<_> = moved.lacks.iter().map(|(_, times)| *times).collect();
             assert_eq!(times, lacks, "{name}");

@@ -94,7 +94,7 @@ impl<W: Write> Daemon<W> {
         }
         let mut trial = self.trial.take()?;
         let Some(plan) = trial.back.take() else {
-            return Some(Outcome::Unconfirmed);
+            return Some(Outcome::TrialExpired);
         };
         self.last_trial = Some(LastTrial::Undone(now_ms));
         tracing::warn!("no confirmation came: the previous configuration is being restored");

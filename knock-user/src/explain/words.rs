@@ -111,7 +111,7 @@ fn stage(event: &Event, known: &Known<'_>) -> Option<String> {
     }
     let ended = matches!(
         reason,
-        Reason::WrongKnock | Reason::Scanned | Reason::Decoy | Reason::TooLate
+        Reason::WrongKnock | Reason::StrayPort | Reason::Decoy | Reason::TooLate
     );
     let after = if ended { "after " } else { "" };
     let of = whole(door);

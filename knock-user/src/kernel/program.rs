@@ -11,7 +11,7 @@ use aya::{
 };
 use aya_obj::programs::XdpAttachType;
 use knock_common::{
-    Address, Tally,
+    Address, Stat,
     access::{Flow, Grant},
     cookie,
     layout::{
@@ -398,11 +398,11 @@ impl Firewall {
     }
 
     /// Counters that are not about reasons, summed over all CPUs.
-    pub fn tallies<const N: usize>(&self, tallies: [Tally; N]) -> Result<[u64; N]> {
+    pub fn tallies<const N: usize>(&self, tallies: [Stat; N]) -> Result<[u64; N]> {
         let counters = Counters::of(maps::map(&self.ebpf, "COUNTERS")?)?;
         let mut counts = [0; N];
-        for (count, tally) in counts.iter_mut().zip(tallies) {
-            *count = counters.get(tally as u32)?;
+        for (count, stat) in counts.iter_mut().zip(tallies) {
+            *count = counters.get(stat as u32)?;
         }
         Ok(counts)
     }

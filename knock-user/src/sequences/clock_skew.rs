@@ -160,7 +160,7 @@ fn is_knock(event: &Event) -> bool {
                 | Reason::Restarted
                 | Reason::WrongKnock
                 | Reason::TooLate
-                | Reason::NotBegun
+                | Reason::OutOfSequence
         )
     )
 }

@@ -113,7 +113,7 @@ impl<'s> Horrible<'s> {
             return vec![Reason::Decoy];
         }
         if settings.strict && opens && self.reset(source, target, now) {
-            return vec![Reason::Scanned];
+            return vec![Reason::StrayPort];
         }
         vec![Reason::Ordinary]
     }
@@ -169,7 +169,7 @@ impl<'s> Horrible<'s> {
             .cloned()
             .unwrap_or_default();
         let begun = [Reason::FirstKnock];
-        let either = [Reason::NotBegun, Reason::TooLate];
+        let either = [Reason::OutOfSequence, Reason::TooLate];
         if attempt.history.is_empty() {
             let overdue = self.overdue.contains(&(source, target));
             let not_begun = if overdue { &either[..] } else { &either[..1] };

@@ -120,7 +120,7 @@ impl Bench {
         for _ in 0..2 {
             let cookie = self.cookie(frame, 0);
             let (reason, answered) = self.kernel.answer(frame).unwrap();
-            assert_eq!(reason, Offered, "{name}");
+            assert_eq!(reason, SynCookieSent, "{name}");
             if answered == Some(turned(frame, Answered::SynAck(cookie))) {
                 return cookie;
             }
@@ -202,7 +202,7 @@ fn handshakes_knock() {
         connects(8000, Duplicate);
         connects(7000, FirstKnock);
         connects(2222, Decoy);
-        connects(9000, NotBegun);
+        connects(9000, OutOfSequence);
         connects(7000, FirstKnock);
         connects(8000, WrongKnock);
     }
@@ -225,29 +225,29 @@ fn what_proves_nothing_changes_nothing() {
                 ("the other end", next ^ 1 << 31),
                 ("of an older epoch", older),
             ] {
-                bench.is(&tcp(&way, port, ACK, number), Unproven, None, &row(what));
+                bench.is(&tcp(&way, port, ACK, number), BadCookie, None, &row(what));
             }
             let mut is = |flags, reason, answer, what: &str| {
                 bench.is(&tcp(&way, port, flags, next), reason, answer, &row(what));
             };
-            is(SYN_ACK, Leftover, None, "SYN, ACK");
-            is(SYN | FIN, Leftover, None, "SYN, FIN");
-            is(SYN | RST, Leftover, None, "SYN, RST");
-            is(RST, Leftover, None, "RST");
-            is(RST | ACK, Leftover, None, "RST, ACK");
-            is(PSH | ACK, Leftover, None, "data");
-            is(FIN, Leftover, None, "FIN alone");
-            is(0, Leftover, None, "no flags");
-            is(FIN | PSH | URG, Leftover, None, "Xmas");
-            is(FIN | ACK, Parted, Some(Answered::Reset), "FIN");
+            is(SYN_ACK, HandshakeRest, None, "SYN, ACK");
+            is(SYN | FIN, HandshakeRest, None, "SYN, FIN");
+            is(SYN | RST, HandshakeRest, None, "SYN, RST");
+            is(RST, HandshakeRest, None, "RST");
+            is(RST | ACK, HandshakeRest, None, "RST, ACK");
+            is(PSH | ACK, HandshakeRest, None, "data");
+            is(FIN, HandshakeRest, None, "FIN alone");
+            is(0, HandshakeRest, None, "no flags");
+            is(FIN | PSH | URG, HandshakeRest, None, "Xmas");
+            is(FIN | ACK, HandshakeClosed, Some(Answered::Reset), "FIN");
             is(
                 FIN | PSH | ACK,
-                Parted,
+                HandshakeClosed,
                 Some(Answered::Reset),
                 "data and FIN",
             );
             let end = tcp(&way, port, ACK, next.wrapping_add(1));
-            bench.is(&end, Leftover, None, &row("ACK of our FIN"));
+            bench.is(&end, HandshakeRest, None, &row("ACK of our FIN"));
         }
         bench.connects(&way, 9000, NextKnock, Answered::FinAck, name);
         bench.connects(&way, 8000, Opened, Answered::FinAck, name);
@@ -266,12 +266,12 @@ fn keys_take_turns() {
     for (name, turn, reason) in [
         ("the next turn's key", turn, FirstKnock),
         ("the next turn's key, again", turn, Duplicate),
-        ("this turn's key, when it was over", turn + 1, Unproven),
+        ("this turn's key, when it was over", turn + 1, BadCookie),
     ] {
         let drawn = Moment::from_nanos(turn * TURN + TURN / 2);
         let firewall = bench.kernel.firewall();
         firewall.renew_cookie_key(drawn).unwrap();
-        let answer = (reason != Unproven).then_some(Answered::FinAck);
+        let answer = (reason != BadCookie).then_some(Answered::FinAck);
         bench.is(&ack, reason, answer, name);
     }
 }
@@ -303,7 +303,7 @@ fn cookies_of_others_prove_nothing() {
         ("another knock", from(own.clone(), 40_000, 9000)),
         ("a decoy", from(own.clone(), 40_000, 2222)),
     ] {
-        bench.is(&frame, Unproven, None, name);
+        bench.is(&frame, BadCookie, None, name);
     }
     let ack = from(own, 40_000, 7000);
     bench.is(&ack, FirstKnock, Some(Answered::FinAck), "its own");
@@ -317,8 +317,8 @@ fn cookies_of_the_last_epoch_are_good() {
         let last = bench.cookie(&tcp(&way, 7000, SYN, 0), 1).wrapping_add(1);
         // At the very end of an epoch the next one has begun for the program.
         let (reason, _) = bench.kernel.answer(&tcp(&way, 7000, ACK, last)).unwrap();
-        assert!(matches!(reason, FirstKnock | Unproven), "{name}");
-        if reason == Unproven {
+        assert!(matches!(reason, FirstKnock | BadCookie), "{name}");
+        if reason == BadCookie {
             let last = bench.cookie(&tcp(&way, 7000, SYN, 0), 1).wrapping_add(1);
             let ack = tcp(&way, 7000, ACK, last);
             bench.is(&ack, FirstKnock, Some(Answered::FinAck), name);
@@ -365,7 +365,7 @@ fn only_the_last_knock_is_told_the_port() {
             ("over, no room", udp(&way, 8200, 1), Opened, tight),
             ("first", tcp(&way, 7200, SYN, 0), FirstKnock, None),
             ("over, just room", udp(&way, 8200, 4), Opened, told),
-            ("last alone", udp(&way, 6500, 8), NotBegun, None),
+            ("last alone", udp(&way, 6500, 8), OutOfSequence, None),
             ("udp first", udp(&way, 7300, 8), FirstKnock, None),
             ("wrong", udp(&way, 8200, 8), WrongKnock, None),
             ("udp first", udp(&way, 7300, 8), FirstKnock, None),
@@ -395,8 +395,8 @@ fn a_dry_run_answers_nothing() {
         ..Options::default()
     });
     for (name, way) in ways(8) {
-        bench.is(&tcp(&way, 7000, SYN, 0), Offered, None, name);
-        bench.is(&tcp(&way, 7000, ACK | FIN, 0), Parted, None, name);
+        bench.is(&tcp(&way, 7000, SYN, 0), SynCookieSent, None, name);
+        bench.is(&tcp(&way, 7000, ACK | FIN, 0), HandshakeClosed, None, name);
         bench.is(&tcp(&way, 7200, SYN, 0), FirstKnock, None, name);
         bench.is(&udp(&way, 8200, 8), Opened, None, name);
     }
@@ -409,9 +409,9 @@ fn nothing_is_answered_without_a_confirmation() {
         ..Options::default()
     });
     for (name, way) in ways(9) {
-        bench.is(&tcp(&way, 7000, SYN, 0), Unconfirmed, None, name);
-        bench.is(&tcp(&way, 7000, ACK | FIN, 0), Unconfirmed, None, name);
-        bench.is(&udp(&way, 8200, 8), Unconfirmed, None, name);
+        bench.is(&tcp(&way, 7000, SYN, 0), TrialExpired, None, name);
+        bench.is(&tcp(&way, 7000, ACK | FIN, 0), TrialExpired, None, name);
+        bench.is(&udp(&way, 8200, 8), TrialExpired, None, name);
     }
 }
 
@@ -423,7 +423,7 @@ fn a_confirmation_outlasts_the_end() {
         ..Options::default()
     });
     for (name, way) in ways(10) {
-        for (end_ms, reason) in [(None, NoGrant), (Some(1), Unconfirmed)] {
+        for (end_ms, reason) in [(None, NoGrant), (Some(1), TrialExpired)] {
             bench.kernel.firewall().set_confirm_by(end_ms).unwrap();
             bench.is(&tcp(&way, 22, SYN, 0), reason, None, name);
         }
@@ -465,10 +465,10 @@ fn any_frame_is_answered_as_the_library_does() {
             panic!("{name}: answered, but not a question");
         };
         assert!(answered.len() <= frame.len(), "{name}");
-        let possible = if reason == Offered {
+        let possible = if reason == SynCookieSent {
             let cookies = [0, 1].map(|ago| bench.cookie(&frame, ago));
             cookies.map(Answered::SynAck).to_vec()
-        } else if reason == Parted {
+        } else if reason == HandshakeClosed {
             vec![Answered::Reset]
         } else if question.flags == 0 {
             vec![Answered::Port(2000), Answered::Port(22)]

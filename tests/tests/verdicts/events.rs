@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use knock_common::{
     Address,
-    Reason::{Duplicate, NoGrant, NotBegun},
-    Tally,
+    Reason::{Duplicate, NoGrant, OutOfSequence},
+    Stat,
     event::{Event, NO_DOOR},
 };
 use knock_tests::{
@@ -77,19 +77,19 @@ fn gates_for_events() {
         let all: Vec<_> = run.events.iter().map(|event| event.reason()).collect();
         assert!(all.iter().all(|told| *told == Some(reason)));
         assert!(told >= 64, "{told}");
-        assert_eq!(run.tallies, [(Tally::EventsLeftOut, TIMES - told)]);
+        assert_eq!(run.stats, [(Stat::EventsSuppressed, TIMES - told)]);
         assert!(TIMES - told >= left_out_least, "{told} were told");
     };
     flood(syn(22), NoGrant, TIMES / 2);
     // The gate for knocks is another one.
-    flood(udp(8000), NotBegun, TIMES / 2);
+    flood(udp(8000), OutOfSequence, TIMES / 2);
     // What opens is told in any case, and a duplicate never.
     kernel.repeat(&frame(syn(7000)), 1).unwrap();
     let opened = kernel.repeat(&frame(udp(8000)), 1).unwrap();
     assert_eq!(opened.events.len(), 1, "{opened:?}");
     let again = kernel.repeat(&frame(udp(8000)), 100).unwrap();
     assert_eq!(again.reasons, [(Duplicate, 100)]);
-    assert_eq!((again.events.len(), again.tallies), (0, vec![]));
+    assert_eq!((again.events.len(), again.stats), (0, vec![]));
 }
 
 /// Events that nobody reads are lost in the end, and counted.

@@ -1,8 +1,8 @@
 //! Sequences: which knock follows which, in what time, with what between.
 
 use knock_common::Reason::{
-    self, Decoy, Duplicate, FirstKnock, Granted, NextKnock, NoGrant, NotBegun, Opened, Ordinary,
-    OtherFlags, Refreshed, Restarted, Scanned, TooLate, WrongKnock,
+    self, Decoy, Duplicate, FirstKnock, Granted, NextKnock, NoGrant, Opened, Ordinary, OtherFlags,
+    OutOfSequence, Refreshed, Restarted, StrayPort, TooLate, WrongKnock,
 };
 use knock_tests::frame::{ACK, FIN, RST, SYN, SYN_ACK, URG};
 use knock_user::kernel::program::Options;
@@ -62,8 +62,8 @@ fn sequences() {
             row(
                 "backwards",
                 [
-                    syn(9000).is(NotBegun),
-                    udp(8000).is(NotBegun),
+                    syn(9000).is(OutOfSequence),
+                    udp(8000).is(OutOfSequence),
                     a.clone(),
                     syn(22).is(NoGrant),
                 ],
@@ -73,8 +73,8 @@ fn sequences() {
                 [
                     a.clone(),
                     syn(9000).is(WrongKnock).told("ssh", 1),
-                    udp(8000).is(NotBegun),
-                    syn(9000).is(NotBegun),
+                    udp(8000).is(OutOfSequence),
+                    syn(9000).is(OutOfSequence),
                     syn(22).is(NoGrant),
                 ],
             ),
@@ -84,7 +84,7 @@ fn sequences() {
                     a.clone(),
                     b.clone(),
                     syn(3000).is(WrongKnock).told("ssh", 2),
-                    syn(9000).is(NotBegun),
+                    syn(9000).is(OutOfSequence),
                 ],
             ),
             row(
@@ -223,9 +223,9 @@ fn sequences() {
                 "two sources between each other",
                 [
                     a.clone(),
-                    udp(8000).neighbour().is(NotBegun),
+                    udp(8000).neighbour().is(OutOfSequence),
                     b.clone(),
-                    syn(9000).neighbour().is(NotBegun),
+                    syn(9000).neighbour().is(OutOfSequence),
                     syn(7000).neighbour().is(FirstKnock).told("ssh", 1),
                     c.clone(),
                     syn(22).neighbour().is(NoGrant),
@@ -252,9 +252,9 @@ fn strict() {
                 "a SYN to another port",
                 [
                     a.clone(),
-                    syn(1234).is(Scanned).told("ssh", 1),
+                    syn(1234).is(StrayPort).told("ssh", 1),
                     syn(1234).is(Ordinary),
-                    udp(8000).is(NotBegun),
+                    udp(8000).is(OutOfSequence),
                 ],
             ),
             row(
@@ -262,20 +262,20 @@ fn strict() {
                 [
                     a.clone(),
                     b.clone(),
-                    udp(1234).is(Scanned).told("ssh", 2),
-                    syn(9000).is(NotBegun),
+                    udp(1234).is(StrayPort).told("ssh", 2),
+                    syn(9000).is(OutOfSequence),
                 ],
             ),
             row(
                 "a knock's port with the other protocol",
-                [a.clone(), syn(8000).is(Scanned).told("ssh", 1)],
+                [a.clone(), syn(8000).is(StrayPort).told("ssh", 1)],
             ),
             row(
                 "a decoy",
                 [
                     a.clone(),
                     syn(2222).is(Decoy).told("ssh", 1),
-                    udp(8000).is(NotBegun),
+                    udp(8000).is(OutOfSequence),
                 ],
             ),
             row(
@@ -284,7 +284,7 @@ fn strict() {
                     a.clone(),
                     b.clone(),
                     udp(2223).is(Decoy).told("ssh", 2),
-                    syn(9000).is(NotBegun),
+                    syn(9000).is(OutOfSequence),
                 ],
             ),
             row(
@@ -368,7 +368,7 @@ fn time_limits() {
                     udp(8000).is(FirstKnock).told("total", 1),
                     Wait(550),
                     syn(7000).is(TooLate).told("total", 1),
-                    syn(7000).is(NotBegun),
+                    syn(7000).is(OutOfSequence),
                 ],
             ),
             row(
@@ -379,7 +379,7 @@ fn time_limits() {
                     syn(7000).is(NextKnock).told("total", 2),
                     Wait(300),
                     udp(6000).is(TooLate).told("total", 2),
-                    udp(6000).is(NotBegun),
+                    udp(6000).is(OutOfSequence),
                 ],
             ),
             row(
@@ -440,7 +440,7 @@ fn time_limits() {
                     udp(8000).is(FirstKnock).told("total", 1),
                     Wait(550),
                     syn(1234).is(Ordinary),
-                    syn(7000).is(NotBegun),
+                    syn(7000).is(OutOfSequence),
                 ],
             ),
         ],
@@ -531,7 +531,7 @@ fn targets() {
                     "half of it there",
                     [
                         syn(7000).elsewhere().is(FirstKnock).told("there", 1),
-                        udp(8000).is(NotBegun),
+                        udp(8000).is(OutOfSequence),
                         udp(8000).elsewhere().is(Opened).told("there", 2),
                     ],
                 ),

@@ -1,8 +1,8 @@
 //! Sources that are not listened to.
 
 use knock_common::Reason::{
-    Decoy, Duplicate, FirstKnock, Granted, LockedOut, NextKnock, NoGrant, NotBegun, Opened,
-    Ordinary, Scanned, WrongKnock,
+    Decoy, Duplicate, FirstKnock, Granted, LockedOut, NextKnock, NoGrant, Opened, Ordinary,
+    OutOfSequence, StrayPort, WrongKnock,
 };
 
 use crate::table::{Step::Later, check, row, syn, udp};
@@ -20,7 +20,7 @@ fn lockouts_of_a_source() {
     "#;
     let first = syn(7000).is(FirstKnock).told("ssh", 1);
     let wrong = syn(6000).is(WrongKnock).told("ssh", 1);
-    let scanned = syn(1234).is(Scanned).told("ssh", 1);
+    let scanned = syn(1234).is(StrayPort).told("ssh", 1);
     let decoy = syn(2222).is(Decoy).told("ssh", 1);
     let second = udp(8000).is(NextKnock).told("ssh", 2);
     let third = syn(6000).is(Opened).told("ssh", 3);
@@ -82,8 +82,8 @@ fn lockouts_of_a_source() {
             row(
                 "what fails no attempt counts nothing",
                 [
-                    udp(8000).is(NotBegun),
-                    syn(6000).is(NotBegun),
+                    udp(8000).is(OutOfSequence),
+                    syn(6000).is(OutOfSequence),
                     syn(2222).is(Decoy),
                     syn(1234).is(Ordinary),
                     syn(22).is(NoGrant),

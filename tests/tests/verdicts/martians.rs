@@ -1,6 +1,6 @@
 //! Sources that no host has.
 
-use knock_common::Reason::{self, BadHeader, FirstKnock, NoGrant, Ordinary, Scanned};
+use knock_common::Reason::{self, BadHeader, FirstKnock, NoGrant, Ordinary, StrayPort};
 use knock_tests::{
     frame::{SYN, eth},
     kernel::Kernel,
@@ -58,7 +58,7 @@ fn no_host_has_these_addresses() {
             .raise_presence(source.parse::<std::net::IpAddr>().unwrap().into())
             .unwrap();
         let reasons: &[Reason] = match is_host {
-            true => &[NoGrant, FirstKnock, Scanned],
+            true => &[NoGrant, FirstKnock, StrayPort],
             false => &[BadHeader, BadHeader, Ordinary],
         };
         for (port, reason) in [23, 7001, 1234].into_iter().zip(reasons) {

@@ -9,7 +9,7 @@ use knock_common::{
     layout::{FlowKey, GrantKey, LOCKOUT_BUCKETS, WAYS},
     lockout::Failures,
     packet::Protocol,
-    reason::Telling,
+    reason::Reporting,
 };
 use knock_tests::{
     frame::{ACK, Frame, SYN, eth},
@@ -101,9 +101,9 @@ impl Packet {
 
     /// What it is to be. If that is ever told, it is told once and without a door.
     pub(crate) fn is(self, reason: Reason) -> Step {
-        let told = match reason.telling() {
-            Telling::Never => vec![],
-            Telling::Drops | Telling::Knocks | Telling::Always => vec![("", 0)],
+        let told = match reason.reporting() {
+            Reporting::Never => vec![],
+            Reporting::Drops | Reporting::Knocks | Reporting::Always => vec![("", 0)],
         };
         Step::Packet(self, reason, told)
     }
@@ -293,7 +293,7 @@ impl Table {
             false => reason.verdict(),
         };
         assert_eq!(judged.verdict, verdict, "{name}");
-        assert_eq!(judged.tallies, [], "{name}");
+        assert_eq!(judged.stats, [], "{name}");
         for event in judged.events {
             let ip: IpAddr = event.source.into();
             assert_eq!(ip.to_string(), source, "{name}");
