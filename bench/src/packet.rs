@@ -29,7 +29,7 @@ const CONFIG: &str = r#"
     knock = ["tcp/7000", "udp/8000", "tcp/9000"]
     open = ["tcp/22"]
     open_for = "1h"
-    within = "30m"
+    sequence_timeout = "30m"
 "#;
 
 /// Sources that take turns: their entries stay in the cache.

@@ -2,7 +2,7 @@
 
 use etherparse::{LaxSlicedPacket, PacketBuilder, TransportSlice};
 use knock_client::{
-    index::{self, Index},
+    next_line::{self, NextLineServer},
     reply,
 };
 use knock_common::answer::{Answer, Memory, Text, turn};
@@ -19,7 +19,7 @@ pub fn check(bytes: &[u8]) {
     let line = bytes.strip_suffix(b"\n").and_then(number_in);
     let line = line.and_then(|line| usize::try_from(line).ok());
     assert_eq!(
-        index::line_in(bytes),
+        next_line::line_in(bytes),
         line.filter(|line| *line > 0),
         "{bytes:?}"
     );
@@ -62,8 +62,8 @@ fn check_sent(port: u16) {
 
 /// Whom to ask: what is understood has the port that was written.
 fn check_index(word: &str) {
-    match word.parse::<Index>() {
-        Ok(Index { port, door, .. }) => {
+    match word.parse::<NextLineServer>() {
+        Ok(NextLineServer { port, door, .. }) => {
             let place = word.split('/').next().unwrap_or_default();
             let digits = place.rsplit(':').next().unwrap_or_default();
             assert_eq!(number_in(digits.as_bytes()), Some(port.into()), "{word:?}");

@@ -1,6 +1,6 @@
 //! The command line.
 
-use crate::index::Index;
+use crate::next_line::NextLineServer;
 use crate::otp::{self, Hidden, Period, Protocols};
 use crate::reply::Goal;
 use crate::report::Style;
@@ -135,7 +135,7 @@ pub struct Options {
 
     /// Ask this TCP port of the host (or HOST:PORT) which line of the one-time file is next
     #[arg(long, value_name = "PORT[/DOOR]", help_heading = ONE_TIME)]
-    pub index: Option<Index>,
+    pub next_line: Option<NextLineServer>,
 
     /// Use the current time-based sequence; FILE holds the shared secret
     #[arg(long, value_name = "FILE", conflicts_with_all = ["knocks", "file", "one_time"], help_heading = TIME)]
@@ -224,7 +224,8 @@ pub enum Families {
     #[serde(rename = "ipv6")]
     V6,
     /// Each that the host has.
-    Both,
+    #[serde(rename = "dual-stack")]
+    DualStack,
 }
 
 impl Families {
@@ -234,7 +235,7 @@ impl Families {
         match self {
             Self::V4 => Some(Family::V4),
             Self::V6 => Some(Family::V6),
-            Self::Any | Self::Both => None,
+            Self::Any | Self::DualStack => None,
         }
     }
 }
@@ -248,7 +249,7 @@ impl Options {
             secret_file: self.otp.clone(),
             secret_env: self.otp_env.clone(),
             period: self.otp_period,
-            base: self.otp_base,
+            port_base: self.otp_base,
             protocols: self.otp_protocols.clone(),
             bind_source: self.otp_unbound.then_some(false),
             source: self.source,
@@ -261,7 +262,7 @@ impl Options {
         match (self.only_v4, self.only_v6, self.both) {
             (true, _, _) => Some(Families::V4),
             (_, true, _) => Some(Families::V6),
-            (_, _, true) => Some(Families::Both),
+            (_, _, true) => Some(Families::DualStack),
             (false, false, false) => None,
         }
     }

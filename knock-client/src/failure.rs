@@ -1,8 +1,8 @@
 //! What could not be done.
 
 use crate::connect::ConnectError;
-use crate::index::IndexError;
 use crate::log::LogError;
+use crate::next_line::NextLineError;
 use crate::one_time::OneTimeError;
 use crate::otp::OtpError;
 use crate::profile::ProfileError;
@@ -39,10 +39,10 @@ pub enum Failure {
     Otp(#[from] OtpError),
     /// It is not known which sequence is next.
     #[error(transparent)]
-    Index(#[from] IndexError),
+    NextLine(#[from] NextLineError),
     /// A line is asked for where there are none.
     #[error("--index asks which line of a file is next: give --one-time FILE, or leave it out")]
-    IndexOfNothing,
+    NextLineOfNothing,
     /// There is nobody to knock on.
     #[error(transparent)]
     Resolve(#[from] ResolveError),
@@ -78,8 +78,8 @@ impl Failure {
             | Self::Sequence(_)
             | Self::OneTime(_)
             | Self::Otp(_)
-            | Self::Index(_)
-            | Self::IndexOfNothing
+            | Self::NextLine(_)
+            | Self::NextLineOfNothing
             | Self::Resolve(_)
             | Self::Send(_)
             | Self::Broken(_)
@@ -95,7 +95,7 @@ impl Failure {
             Self::NoKnocks { .. }
             | Self::Profile(_)
             | Self::Sequence(_)
-            | Self::IndexOfNothing
+            | Self::NextLineOfNothing
             | Self::OneTime(OneTimeError::Line { .. })
             | Self::Otp(
                 OtpError::Which
@@ -112,7 +112,7 @@ impl Failure {
             | Self::Otp(
                 OtpError::Unreadable { .. } | OtpError::NoSource { .. } | OtpError::Zero(_),
             )
-            | Self::Index(_)
+            | Self::NextLine(_)
             | Self::Resolve(_)
             | Self::Send(_)
             | Self::Reply(_)

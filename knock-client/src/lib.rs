@@ -27,8 +27,8 @@
 pub mod cli;
 mod connect;
 mod failure;
-pub mod index;
 mod log;
+pub mod next_line;
 pub mod one_time;
 pub mod otp;
 pub mod plan;
@@ -121,7 +121,7 @@ fn connect_to(
 
 fn resolve(plan: &Plan, report: &mut Report<impl Write>) -> Result<Vec<Target>, Failure> {
     let host = &plan.host;
-    let (targets, others) = if plan.families == Families::Both {
+    let (targets, others) = if plan.families == Families::DualStack {
         (Target::resolve_both(host)?, Vec::new())
     } else {
         let Resolved { first, others } = Target::resolve(host, plan.families.only())?;

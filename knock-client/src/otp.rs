@@ -26,7 +26,7 @@ pub struct Settings {
     /// How long a sequence is the current one.
     pub period: Option<Period>,
     /// The lowest port.
-    pub base: Option<u16>,
+    pub port_base: Option<u16>,
     /// The protocols of a half.
     pub protocols: Option<Protocols>,
     /// Whether a second half follows that depends on the source.
@@ -193,7 +193,7 @@ impl Settings {
             sequences: TimeBased {
                 secret: self.secret()?,
                 period: self.period.map_or(PERIOD, |Period(period)| period),
-                base: self.base.unwrap_or(BASE),
+                base: self.port_base.unwrap_or(BASE),
                 protocols,
                 bind_source: self.bind_source.unwrap_or(true),
             },
@@ -409,7 +409,7 @@ mod tests {
     #[test]
     fn nobody_can_knock_on_port_0() {
         let otp = Settings {
-            base: Some(65_281),
+            port_base: Some(65_281),
             bind_source: Some(false),
             ..settings("secret")
         };

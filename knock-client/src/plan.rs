@@ -2,7 +2,7 @@
 
 use crate::cli::{Call, Families, Options, Proxy};
 use crate::failure::Failure;
-use crate::index::Index;
+use crate::next_line::NextLineServer;
 use crate::one_time::{self, Taken};
 use crate::otp::{self, Otp};
 use crate::profile::{self, Profile};
@@ -29,7 +29,7 @@ pub struct Plan {
     /// Where the knocks come from.
     pub source: Source,
     /// Who says which line of a one-time file is next.
-    pub index: Option<Index>,
+    pub next_line: Option<NextLineServer>,
     /// The pause between knocks.
     pub delay: Duration,
     /// Whether TCP knocks are whole connections.
@@ -114,12 +114,12 @@ impl Plan {
                 })?),
             },
         };
-        let index = options.index.clone().or(profile.index);
-        if index.is_some() && !matches!(source, Source::OneTime(_)) {
-            return Err(Failure::IndexOfNothing);
+        let next_line = options.next_line.clone().or(profile.next_line);
+        if next_line.is_some() && !matches!(source, Source::OneTime(_)) {
+            return Err(Failure::NextLineOfNothing);
         }
         Ok(Self {
-            index,
+            next_line,
             host: profile.host.unwrap_or_else(|| host.to_owned()),
             source,
             delay: options.delay.or(profile.delay).unwrap_or(DELAY),
@@ -150,13 +150,13 @@ impl Plan {
     ///
     /// Who should say does not.
     pub fn next_line(&self, target: &Target) -> Result<Option<usize>, Failure> {
-        let Some(index) = &self.index else {
+        let Some(next_line) = &self.next_line else {
             return Ok(None);
         };
         // Where the name has several addresses, each may be another host.
         let here = target.to_string();
-        let family = index.host.as_ref().and_then(|_| self.families.only());
-        Ok(Some(index.ask(&here, family, self.timeout)?))
+        let family = next_line.host.as_ref().and_then(|_| self.families.only());
+        Ok(Some(next_line.ask(&here, family, self.timeout)?))
     }
 }
 

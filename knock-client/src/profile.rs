@@ -1,7 +1,7 @@
 //! Profiles: what `knock-client home` means.
 
 use crate::cli::{Families, parse_goal, parse_timeout};
-use crate::index::Index;
+use crate::next_line::NextLineServer;
 use crate::otp;
 use crate::refused;
 use crate::reply::Goal;
@@ -45,8 +45,8 @@ pub struct Profile {
     /// What the sequences of the time are made of.
     pub otp: Option<otp::Settings>,
     /// Who says which of them is next.
-    #[serde(default, deserialize_with = "index")]
-    pub index: Option<Index>,
+    #[serde(default, deserialize_with = "next_line")]
+    pub next_line: Option<NextLineServer>,
     /// The pause between knocks.
     #[serde(default, deserialize_with = "duration")]
     pub delay: Option<Duration>,
@@ -190,7 +190,7 @@ fn timeout<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Er
 }
 
 /// `7001` or `"example.org:7001/ssh"`.
-fn index<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Index>, D::Error> {
+fn next_line<'de, D: Deserializer<'de>>(from: D) -> Result<Option<NextLineServer>, D::Error> {
     let word = number_or_word(from)?;
     word.parse().map(Some).map_err(D::Error::custom)
 }
@@ -234,7 +234,7 @@ mod tests {
         timeout = "5s"
         then_connect = 22
         retries = 2
-        family = "both"
+        family = "dual-stack"
         log = "~/knock.log"
 
         [profile.work]
@@ -260,7 +260,7 @@ mod tests {
             timeout: Some(Duration::from_secs(5)),
             then_connect: Some(Goal::Port(22)),
             retries: Some(2),
-            family: Some(Families::Both),
+            family: Some(Families::DualStack),
             log: env::home_dir().map(|home| home.join("knock.log")),
             ..Profile::default()
         };

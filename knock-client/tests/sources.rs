@@ -167,7 +167,7 @@ fn the_line_that_the_host_names_is_knocked() {
         }
     });
     home.profiles(&format!(
-        "[profile.home]\nhost = \"127.0.0.1\"\none_time = \"../once\"\nindex = \"{port}/ssh\"\n"
+        "[profile.home]\nhost = \"127.0.0.1\"\none_time = \"../once\"\nnext_line = \"{port}/ssh\"\n"
     ));
     let told = home.knocks(&["home", "-v"]);
     assert!(told.contains("took line 2, 1 left\n"), "{told}");
@@ -178,8 +178,8 @@ fn the_line_that_the_host_names_is_knocked() {
     home.knocks(&["home"]);
     heard(&ears, &[1, 0, 0]);
     assert_eq!(home.read("once"), marked, "gone back");
-    let index = format!("127.0.0.1:{port}/ssh");
-    let words = ["127.0.0.1", "--one-time", &file, "--index", &index];
+    let next_line = format!("127.0.0.1:{port}/ssh");
+    let words = ["127.0.0.1", "--one-time", &file, "--index", &next_line];
     home.knocks(&words);
     heard(&ears, &[0, 0, 1]);
     let used = home.read("once");

@@ -22,7 +22,7 @@ pub const SKEW_MS: u64 = (SKEW as u64) << TICK_SHIFT >> 20;
 
 /// Knock times are kept in ticks of 2²² ns (4.19 ms), modulo 2²³ (9.8 hours).
 ///
-/// `within` and `step_timeout` are therefore exact to one tick; grants are not counted in ticks.
+/// `sequence_timeout` and `step_timeout` are therefore exact to one tick; grants are not counted in ticks.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Tick(u32);
 

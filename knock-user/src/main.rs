@@ -38,7 +38,7 @@ use knock_user::{
         problem::{Misuse, Problems},
         terminal::harmless_lines,
     },
-    sequences::next_line_server::Index,
+    sequences::next_line_server::NextLineServer,
     tools::{
         check,
         generate::{self, Unsuitable},
@@ -133,8 +133,8 @@ fn run(options: &Run, stderr: Stderr) -> Result<()> {
         let watchers = Watchers::default();
         let access = Access::new(plan.settings().control.group.as_deref())?;
         let control = Server::listen(&instance.socket(), access, watchers.clone())?;
-        let mut index = Index::default();
-        index.listen(plan.settings().index);
+        let mut index = NextLineServer::default();
+        index.listen(plan.settings().next_line);
         admission::note_names();
         // What takes more was before: the socket may belong to another group, and a port to root.
         privileges::drop_to_needed()?;

@@ -118,7 +118,7 @@ fn check_says_what_a_file_means() {
     let wanted = "\
 door ssh
   knock    udp/7431 tcp/2290 udp/19112 tcp/3085
-  within   25s
+  timeout  25s
   effect   opens tcp/22 for 30s
   guessing 4 knocks on 131070 ports: about 2^68 sequences; one is found after about 2^67 tries, \
 millions of years at a thousand a second
@@ -126,7 +126,7 @@ millions of years at a thousand a second
 thousand tries a second; nothing stands out if the whole host is silent
 door admin
   knock    udp/7431 tcp/2290 udp/1844 tcp/12007
-  within   25s
+  timeout  25s
   effect   opens tcp/8443 tcp/9090 for 10m
   guessing 4 knocks on 131070 ports: about 2^68 sequences; one is found after about 2^67 tries, \
 millions of years at a thousand a second
@@ -205,7 +205,7 @@ fn check_says_what_a_one_time_file_has() {
     let [seq, once] = ["seq.toml", "once"].map(|name| directory.path().join(name));
     fs::write(
         &seq,
-        "[index]\nlisten = \"[::]:7001\"\n[[door]]\nname = \"ssh\"\none_time = \"once\"\n\
+        "[next_line]\nlisten = \"[::]:7001\"\n[[door]]\nname = \"ssh\"\none_time = \"once\"\n\
          lookahead = 2\nopen = [\"tcp/22\"]\n",
     )
     .unwrap();
@@ -223,14 +223,14 @@ fn check_says_what_a_one_time_file_has() {
             " 7000,9000:udp,8000\n 7001,9000,8000\n 7000,22,8000\n 7000,80000\n",
             0o600,
             &[
-                "seq.toml:5: warning: one_time: once:3: tcp/7001 is where [index] listens",
+                "seq.toml:5: warning: one_time: once:3: tcp/7001 is where [next_line] listens",
                 "seq.toml:5: warning: one_time: once:4: tcp/22 is protected",
                 "seq.toml:5: warning: one_time: once:5: \"80000\" names the port \"80000\"",
                 "knock    the sequences of once, each once: 1 left, line 2 opens",
                 "guessing 3 knocks on 131070 ports: about 2^51 sequences, 2 of them good at a time; \
                  one is found after about 2^49 tries, 23784 years at a thousand a second",
                 "scanned  3 ports stand out, silent where closed ports answer: 6 orders, less than",
-                "index: on [::]:7001 everybody may ask which line",
+                "next_line: on [::]:7001 everybody may ask which line",
             ],
         ),
         (

@@ -196,7 +196,7 @@ fn settings() -> impl Strategy<Value = Settings> {
                 }),
                 decoys: Decoys::Listed(vec![DECOY.into()]),
                 control: Control::default(),
-                index: None,
+                next_line: None,
                 doors,
             }
         })

@@ -55,7 +55,7 @@ impl Otp {
     pub fn key(&self) -> String {
         let protocols: Vec<&str> = self.protocols.iter().map(|p| p.name()).collect();
         format!(
-            "otp = {{ secret = {:?}, period = \"{}s\", base = {}, protocols = {protocols:?}, \
+            "otp = {{ secret = {:?}, period = \"{}s\", port_base = {}, protocols = {protocols:?}, \
              bind_source = {}, skew = {} }}",
             self.secret, self.period, self.base, self.bind_source, self.skew
         )

@@ -21,8 +21,8 @@ use knock_tests::{
 /// Attempts outlast every flood here: no first knock is too old to be evicted.
 const CONFIG: &str = r#"
     door = [
-        { name = "three", knock = ["tcp/7000", "udp/8000", "tcp/9000"], open = ["tcp/22"], within = "30m", open_for = "1d" },
-        { name = "two", knock = ["udp/7001", "tcp/8001"], open = ["tcp/23"], within = "30m", open_for = "1d" },
+        { name = "three", knock = ["tcp/7000", "udp/8000", "tcp/9000"], open = ["tcp/22"], sequence_timeout = "30m", open_for = "1d" },
+        { name = "two", knock = ["udp/7001", "tcp/8001"], open = ["tcp/23"], sequence_timeout = "30m", open_for = "1d" },
     ]
 "#;
 

@@ -565,7 +565,7 @@ fn changing_sequences_are_proved_too() {
         config += &format!(
             "[[door]]\nname = \"timed-{base}\"\nverify = \"handshake\"\nopen = [\"tcp/80\"]\n\
              otp = {{ secret = \"{secret}\", protocols = [\"tcp\", \"tcp\", \"tcp\"], \
-             base = {base} }}\n"
+             port_base = {base} }}\n"
         );
     }
     test(|net| {

@@ -310,7 +310,7 @@ fn only_the_right_knocks_open() {
         let server = Server::tcp(&net.server, &[SSH, 80]);
         let config = format!(
             r#"{DOOR}
-            within = "1s"
+            sequence_timeout = "1s"
             [[door]]
             name = "other"
             knock = ["tcp/5000", "tcp/4000"]

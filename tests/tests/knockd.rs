@@ -40,7 +40,7 @@ fn config() -> String {
         let knocks: Vec<_> = knocks.split(' ').collect();
         format!(
             "[[door]]\nname = \"{name}\"\nknock = {knocks:?}\nopen = [\"tcp/{port}\"]\n\
-             within = \"5s\"\n"
+             sequence_timeout = \"5s\"\n"
         )
     };
     DOORS.map(door).concat()

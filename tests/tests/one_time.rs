@@ -743,7 +743,7 @@ fn a_client_that_is_out_of_step() {
 }
 
 fn listen() -> String {
-    format!("[index]\nlisten = \"[::]:{INDEX}\"\n")
+    format!("[next_line]\nlisten = \"[::]:{INDEX}\"\n")
 }
 
 /// What the central port says, to whom, and that asking in the middle of an attempt does not end

@@ -470,7 +470,7 @@ fn knock_client_gets_in() {
                 &profiles,
                 format!(
                     "[profile.gate]\nhost = \"{host}\"\nthen_connect = 22\notp = {{ secret_file = \
-                     \"secret\", period = \"{period}\", base = 31000, protocols = [\"udp\", \
+                     \"secret\", period = \"{period}\", port_base = 31000, protocols = [\"udp\", \
                      \"tcp\"] }}\n"
                 ),
             )

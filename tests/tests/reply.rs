@@ -40,7 +40,7 @@ const CONFIG: &str = r#"
     reply = true
     knock = ["udp/7400", "udp/6400"]
     open = ["tcp/22"]
-    within = "300ms"
+    sequence_timeout = "300ms"
 "#;
 /// How long an answer that must not come is waited for.
 const NOTHING: Duration = Duration::from_millis(60);

@@ -95,7 +95,7 @@ fn no_scan_opens_a_door() {
                 let source = net.stranger(family);
                 let start = Instant::now();
                 scan(&source);
-                // Slower than `within` it would prove nothing.
+                // Slower than `sequence_timeout` it would prove nothing.
                 assert!(start.elapsed() < Duration::from_secs(20), "{row}: slow");
                 nothing_opened(&daemon, &source, &row);
                 source.knock("tcp/7000 tcp/9000");

@@ -23,7 +23,7 @@ pub(super) fn settings(settings: &Settings) -> String {
     text.list("trust", &settings.trust);
     text.raw("strict", settings.strict);
     match &settings.exempt {
-        Exempt::Served => text.string("exempt", "served"),
+        Exempt::Listening => text.string("exempt", "listening"),
         Exempt::Listed(ports) => text.list("exempt", ports),
     }
     text.table("[established]");
@@ -52,8 +52,8 @@ pub(super) fn settings(settings: &Settings) -> String {
     if let Some(group) = &settings.control.group {
         text.string("group", group);
     }
-    if let Some(index) = settings.index {
-        text.table("[index]");
+    if let Some(index) = settings.next_line {
+        text.table("[next_line]");
         text.string("listen", &index.to_string());
     }
     for one in &settings.doors {
@@ -80,7 +80,7 @@ fn door(text: &mut Text, door: &Door) {
         }
         Effect::Close(ports) => text.list("close", ports),
     }
-    text.duration("within", door.sequence_timeout);
+    text.duration("sequence_timeout", door.sequence_timeout);
     if let Some(step) = door.step_timeout {
         text.duration("step_timeout", step);
     }
@@ -122,7 +122,7 @@ fn otp(otp: &Otp) -> String {
         .map(Protocol::name)
         .collect();
     format!(
-        "{{ {key} = {}, period = \"{}s\", base = {}, protocols = {}, bind_source = {}, skew = {} }}",
+        "{{ {key} = {}, period = \"{}s\", port_base = {}, protocols = {}, bind_source = {}, skew = {} }}",
         quoted(&place),
         otp.sequences.period.as_secs(),
         otp.sequences.base,

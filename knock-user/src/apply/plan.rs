@@ -118,12 +118,12 @@ impl Plan {
     /// The ports that are exempt because they are open on this host, as it was looked at last; none if
     /// that is not why ports are exempt.
     pub fn open_ports(&self) -> Option<BTreeSet<Knock>> {
-        if self.settings().exempt != Exempt::Served {
+        if self.settings().exempt != Exempt::Listening {
             return None;
         }
         let mut open = self.host.open_ports();
         // It is exempt whoever listens there.
-        let index = self.settings().index.map(|index| index.port());
+        let index = self.settings().next_line.map(|index| index.port());
         open.retain(|knock| Some(knock.port) != index);
         Some(open)
     }

@@ -162,7 +162,7 @@ fn spare(needed: usize) -> u32 {
 pub(super) fn no_room() -> Conflict {
     Conflict::of_file(
         "door",
-        "sequences change faster than attempts to knock them end: lower within, or use fewer \
+        "sequences change faster than attempts to knock them end: lower sequence_timeout, or use fewer \
          sequences at a time"
             .to_owned(),
     )

@@ -90,14 +90,14 @@ impl PortTable {
                     self.put_range(range, PortRule::EXEMPT);
                 }
             }
-            Exempt::Served => {
+            Exempt::Listening => {
                 for served in host.open_ports() {
                     self.put(served.protocol, served.port, PortRule::EXEMPT);
                 }
             }
         }
         // It is asked in the middle of things.
-        if let Some(index) = settings.index {
+        if let Some(index) = settings.next_line {
             self.put(Protocol::Tcp, index.port(), PortRule::EXEMPT);
         }
     }

@@ -77,17 +77,17 @@ const OVERLAPS: &str = r#"
 name = "long"
 knock = ["tcp/9", "udp/20", "tcp/3", "tcp/4"]
 open = ["tcp/22"]
-within = "10s"
+sequence_timeout = "10s"
 [[door]]
 name = "inner"
 knock = ["udp/20", "tcp/3"]
 open = ["tcp/22"]
-within = "20s"
+sequence_timeout = "20s"
 [[door]]
 name = "branch"
 knock = ["udp/20", "tcp/5", "tcp/1"]
 open = ["tcp/23"]
-within = "5s"
+sequence_timeout = "5s"
 "#;
 
 #[test]
@@ -235,7 +235,7 @@ fn what_the_host_serves_is_exempt_unless_it_is_something_else() {
 [decoys]
 count = 20
 range = "40000-40040"
-[index]
+[next_line]
 listen = "[::]:7001"
 [[door]]
 name = "ssh"

@@ -21,7 +21,7 @@ pub(super) const KEYS: &[&str] = &[
     "open",
     "close",
     "open_for",
-    "within",
+    "sequence_timeout",
     "step_timeout",
     "tcp_flags",
     "on_open",
@@ -71,9 +71,12 @@ pub(super) fn read(section: &mut Section<'_, '_>, report: &mut Report) -> Option
             "missing: every door needs one, as in name = \"ssh\"",
         );
     }
-    let sequence_timeout = section.or("within", report, SEQUENCE_TIMEOUT, |item, report| {
-        item.duration(report, SEQUENCE_TIMEOUT_LEAST, SEQUENCE_TIMEOUT_MOST)
-    });
+    let sequence_timeout = section.or(
+        "sequence_timeout",
+        report,
+        SEQUENCE_TIMEOUT,
+        |item, report| item.duration(report, SEQUENCE_TIMEOUT_LEAST, SEQUENCE_TIMEOUT_MOST),
+    );
     let moving = moving(section, sequence_timeout, report);
     let knock = section.get("knock", report, knocks);
     let sources = ["knock", "one_time", "otp"];
@@ -320,7 +323,7 @@ fn step_timeout(
     let step = item.duration(report, STEP_LEAST, SEQUENCE_TIMEOUT_MOST)?;
     if step > sequence_timeout {
         let reason = format!(
-            "\"{}\" is longer than within, which is {}: the whole sequence would be over first",
+            "\"{}\" is longer than sequence_timeout, which is {}: the whole sequence would be over first",
             duration::spell(step),
             duration::spell(sequence_timeout)
         );

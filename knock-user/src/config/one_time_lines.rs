@@ -100,8 +100,10 @@ impl<'a> Lines<'a> {
             exempt = listed;
             taken.extend(listed.iter().map(|&ports| (ports, "exempt")));
         }
-        let index = settings.index.map(|index| Ports::tcp(index.port()));
-        taken.extend(index.map(|ports| (ports, "where [index] listens")));
+        let next_line = settings
+            .next_line
+            .map(|next_line| Ports::tcp(next_line.port()));
+        taken.extend(next_line.map(|ports| (ports, "where [next_line] listens")));
         Self {
             settings,
             door,
@@ -175,7 +177,7 @@ mod tests {
         protect = [\"tcp/3306\"]
         exempt = [\"tcp/443\"]
         decoys = { ports = [\"tcp/4000\"] }
-        [index]
+        [next_line]
         listen = \"[::]:7001\"
         [[door]]
         name = \"once\"
@@ -248,7 +250,7 @@ mod tests {
                 "the index",
                 true,
                 &["tcp/7001", "udp/1"],
-                Some("tcp/7001 is where [index] listens"),
+                Some("tcp/7001 is where [next_line] listens"),
             ),
             (
                 "another door's",

@@ -30,7 +30,7 @@ const KEYS: &[&str] = &[
     "secret_file",
     "secret_env",
     "period",
-    "base",
+    "port_base",
     "protocols",
     "bind_source",
     "skew",
@@ -43,7 +43,7 @@ const SKEW_MOST: u16 = 10;
 /// How often sequences may change while somebody knocks one.
 const CHANGES_MOST: u32 = 8;
 
-/// Reads the table; `within` is how long knocking may take.
+/// Reads the table; `sequence_timeout` is how long knocking may take.
 pub(super) fn read(
     item: &Item<'_, '_>,
     sequence_timeout: Duration,
@@ -55,7 +55,7 @@ pub(super) fn read(
     let period = section.or("period", report, PERIOD, |item, report| {
         period(item, report)
     });
-    let base = section.or("base", report, BASE, |item, report| {
+    let base = section.or("port_base", report, BASE, |item, report| {
         item.number(report, 0..=u16::MAX)
     });
     let protocols = section.or("protocols", report, PROTOCOLS.to_vec(), protocols);
@@ -67,7 +67,7 @@ pub(super) fn read(
     });
     if sequence_timeout > period * CHANGES_MOST {
         let reason = format!(
-            "{} is too short for within, which is {}: sequences must not change more than \
+            "{} is too short for sequence_timeout, which is {}: sequences must not change more than \
              {CHANGES_MOST} times while somebody knocks",
             duration::spell(period),
             duration::spell(sequence_timeout),

@@ -61,7 +61,7 @@ fn protected_ports(
         let within = |own: Ports| closed.iter().find(move |ports| ports.overlaps(own));
         if let Some(ports) = otp.sequences.ports().find_map(within) {
             let reason = format!(
-                "its knocks may be on all of {}, and {ports} is {}: take another base",
+                "its knocks may be on all of {}, and {ports} is {}: take another port_base",
                 words(otp),
                 protector(*ports)
             );
@@ -126,7 +126,7 @@ fn too_often(settings: &Settings) -> Vec<Found> {
     let told = |(index, _, otp): (usize, &Door, &Otp)| {
         let reason = format!(
             "its sequences change every {}, too often while knocking on door \"{}\" may take {}: \
-             take a longer period here, or a shorter within there",
+             take a longer period here, or a shorter sequence_timeout there",
             spell(otp.sequences.period),
             slowest.name,
             spell(slowest.sequence_timeout)
@@ -202,7 +202,7 @@ fn differs(settings: &Settings, index: usize, other: usize, ports: String) -> Fo
     };
     let reason = format!(
         "{own}, but {others} for door \"{}\", whose time-based knocks may be on {ports} too: make \
-         both the same, or take another base",
+         both the same, or take another port_base",
         other.name
     );
     (index, key, reason)

@@ -25,7 +25,7 @@ const KEYS: &[&str] = &[
     "lockout",
     "decoys",
     "control",
-    "index",
+    "next_line",
     "door",
 ];
 
@@ -100,12 +100,12 @@ pub(super) fn read(text: &str, report: &mut Report) -> Option<Read> {
             item.list(report, str::parse::<Prefix>)
         }),
         strict: top.or("strict", report, true, |item, report| item.boolean(report)),
-        exempt: top.or("exempt", report, Exempt::Served, exempt),
+        exempt: top.or("exempt", report, Exempt::Listening, exempt),
         established: established(top, report),
         lockout: lockout(top, report),
         decoys: decoys(top, report),
         control: control(top, report),
-        index: index(top, report),
+        next_line: next_line(top, report),
         doors: Vec::new(),
     };
     let mut places = Places::default();
@@ -155,8 +155,8 @@ fn exempt(item: &Item<'_, '_>, report: &mut Report) -> Option<Exempt> {
     if item.is_text() {
         let list = Some("a list of ports, as in [\"tcp/443\"]");
         return item
-            .word_or(report, &[("served", ())], list)
-            .map(|()| Exempt::Served);
+            .word_or(report, &[("listening", ())], list)
+            .map(|()| Exempt::Listening);
     }
     item.list(report, str::parse).map(Exempt::Listed)
 }
@@ -250,9 +250,9 @@ fn control(top: &mut Section<'_, '_>, report: &mut Report) -> Control {
     })
 }
 
-fn index(top: &mut Section<'_, '_>, report: &mut Report) -> Option<SocketAddr> {
-    top.get("index", report, |item, report| {
-        let mut section = item.section("[index]", &["listen"], report)?;
+fn next_line(top: &mut Section<'_, '_>, report: &mut Report) -> Option<SocketAddr> {
+    top.get("next_line", report, |item, report| {
+        let mut section = item.section("[next_line]", &["listen"], report)?;
         if section.lacks("listen") {
             report.add(
                 section.line,

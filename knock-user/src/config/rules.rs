@@ -49,7 +49,7 @@ pub(super) fn check(read: &Read, report: &mut Report) {
     rules.passing();
     rules.decoys();
     rules.exempt();
-    rules.index();
+    rules.next_line();
     rules.files();
     rules.scans();
     // A door that could not be read may be the one that opens what another closes.
@@ -258,11 +258,11 @@ impl Rules<'_> {
     }
 
     /// Clients have to reach it without a knock.
-    fn index(&mut self) {
-        let Some(index) = self.settings.index else {
+    fn next_line(&mut self) {
+        let Some(next_line) = self.settings.next_line else {
             return;
         };
-        let port = Ports::tcp(index.port());
+        let port = Ports::tcp(next_line.port());
         let is_decoy = match &self.settings.decoys {
             Decoys::Listed(listed) => listed.iter().any(|ports| ports.overlaps(port)),
             Decoys::Drawn { .. } => false,
@@ -277,7 +277,7 @@ impl Rules<'_> {
             return;
         };
         let reason = format!("{port} is {what}, so nobody can ask there: listen elsewhere");
-        self.add_to_file("index", reason);
+        self.add_to_file("next_line", reason);
     }
 
     /// What one door marks as used, the other would use.
@@ -331,7 +331,7 @@ impl Rules<'_> {
         let exempt: &[Ports] = match &self.settings.exempt {
             Exempt::Listed(listed) => listed,
             // Which ports are served is not the file's to say.
-            Exempt::Served => &[],
+            Exempt::Listening => &[],
         };
         let mut harmless = Harmless::new(self.settings, exempt);
         for (index, door) in self.settings.doors.iter().enumerate() {

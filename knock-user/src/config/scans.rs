@@ -55,8 +55,14 @@ impl<'a> Harmless<'a> {
         exempt: impl IntoIterator<Item = &'p Ports>,
     ) -> Self {
         let protected = compile::protected(settings).ranges();
-        let index = settings.index.map(|index| Ports::tcp(index.port()));
-        let always = exempt.into_iter().copied().chain(protected).chain(index);
+        let next_line = settings
+            .next_line
+            .map(|next_line| Ports::tcp(next_line.port()));
+        let always = exempt
+            .into_iter()
+            .copied()
+            .chain(protected)
+            .chain(next_line);
         Self {
             settings,
             always: always.collect(),

@@ -12,8 +12,9 @@ use crate::model::problem::Report;
 const ALIASES: &[(&str, &str)] = &[
     ("sequence", "knock"),
     ("knocks", "knock"),
-    ("seq_timeout", "within"),
-    ("timeout", "within"),
+    ("seq_timeout", "sequence_timeout"),
+    ("within", "sequence_timeout"),
+    ("timeout", "sequence_timeout"),
     ("start_command", "on_open"),
     ("command", "on_open"),
     ("stop_command", "on_close"),
@@ -25,7 +26,8 @@ const ALIASES: &[(&str, &str)] = &[
     ("allow", "trust"),
     ("seed", "secret"),
     ("otp_change_time", "period"),
-    ("port_base", "base"),
+    ("base", "port_base"),
+    ("index", "next_line"),
     ("ip_protection", "bind_source"),
 ];
 

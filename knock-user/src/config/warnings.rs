@@ -47,7 +47,7 @@ pub(super) fn advise(checked: &Checked, host: &Host) -> Vec<Problem> {
     advice.ephemeral_ports();
     advice.trust();
     advice.lockout();
-    advice.index();
+    advice.next_line();
     advice.nothing();
     advice.problems
 }
@@ -103,7 +103,7 @@ impl Advice<'_> {
     fn scans(&mut self) {
         let checked = self.checked;
         let settings = &checked.settings;
-        if settings.exempt != Exempt::Served {
+        if settings.exempt != Exempt::Listening {
             return;
         }
         let served: Vec<Ports> = self.host.served.iter().copied().map(Ports::from).collect();
@@ -213,13 +213,13 @@ impl Advice<'_> {
         }
     }
 
-    fn index(&mut self) {
+    fn next_line(&mut self) {
         let doors = &self.settings().doors;
         let is_one_time = |door: &Door| matches!(door.moving, Some(Moving::OneTime(_)));
-        if self.settings().index.is_some() && !doors.iter().any(is_one_time) {
+        if self.settings().next_line.is_some() && !doors.iter().any(is_one_time) {
             self.of_file(
-                "index",
-                "no door has a one_time file, so there is nothing to tell: leave [index] out",
+                "next_line",
+                "no door has a one_time file, so there is nothing to tell: leave [next_line] out",
             );
         }
     }

@@ -19,7 +19,7 @@ impl<W: Write> Daemon<W> {
             .collect();
         let next = files.iter();
         let next = next.map(|(door, standing)| (door.clone(), standing.next));
-        self.index.tell(next.collect());
+        self.next_line.tell(next.collect());
         let before = mem::take(&mut self.files);
         let at_ns = clock::boot_ns();
         for (door, standing) in &files {
@@ -39,7 +39,7 @@ impl<W: Write> Daemon<W> {
     /// Another configuration is in place, which opened its files anew.
     pub(super) fn reopen_files(&mut self) {
         self.files.clear();
-        self.index.listen(self.plan.settings().index);
+        self.next_line.listen(self.plan.settings().next_line);
         // Also what was used while they were read.
         self.follow_sequences();
     }

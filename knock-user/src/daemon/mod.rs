@@ -37,7 +37,7 @@ use crate::{
     kernel::{persistence::Persistence, program::LoadedCopy},
     ledger::Ledger,
     model::settings::{Door, Settings},
-    sequences::{clock_skew::Drift, next_line_server::Index},
+    sequences::{clock_skew::Drift, next_line_server::NextLineServer},
 };
 
 mod asked;
@@ -118,7 +118,7 @@ pub struct Daemon<W> {
     untracked: u64,
     /// How it is with the files of one-time sequences, as it was told.
     files: Files,
-    index: Index,
+    next_line: NextLineServer,
     /// Who knocks with a clock that is wrong.
     drift: Drift,
     /// Commands that were left out and not told yet.
@@ -165,7 +165,7 @@ impl<W: Write> Daemon<W> {
         plan: Plan,
         protection: Protection,
         put: Put,
-        index: Index,
+        next_line: NextLineServer,
         console: impl FnOnce(Vec<DoorText>) -> Console<W>,
     ) -> Self {
         let settings = plan.settings();
@@ -196,7 +196,7 @@ impl<W: Write> Daemon<W> {
             tallies: Tallies::new(&[]),
             untracked: 0,
             files: Files::new(),
-            index,
+            next_line,
             drift,
             left_outs: Seldom::new(1, "more commands"),
             failed_commands: Seldom::new(FAILED_TOLD, "more commands of this door that failed"),

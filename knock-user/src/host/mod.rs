@@ -98,7 +98,7 @@ impl Host {
             reserved,
             served: served().unwrap_or_else(|error| {
                 tracing::warn!(
-                    "on which ports this host listens can't be seen ({}): with exempt = \"served\" none is \
+                    "on which ports this host listens can't be seen ({}): with exempt = \"listening\" none is \
                      exempt",
                     os_error::told(&error)
                 );

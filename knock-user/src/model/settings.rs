@@ -36,7 +36,7 @@ pub struct Settings {
     /// Who may control the daemon besides root.
     pub control: Control,
     /// Where clients are told which line of a one-time file is next, if anywhere.
-    pub index: Option<SocketAddr>,
+    pub next_line: Option<SocketAddr>,
     /// The doors, in the order of the file.
     pub doors: Vec<Door>,
 }
@@ -132,7 +132,7 @@ impl fmt::Display for Prefix {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Exempt {
     /// Those on which this host listens when the configuration is loaded.
-    Served,
+    Listening,
     /// These.
     Listed(Vec<Ports>),
 }

@@ -47,7 +47,7 @@ const NETWORK_BITS: u32 = 64;
 
 /// The service, perhaps.
 #[derive(Debug, Default)]
-pub struct Index {
+pub struct NextLineServer {
     at: Option<SocketAddr>,
     lines: Arc<Lines>,
     listening: Option<JoinHandle<()>>,
@@ -56,7 +56,7 @@ pub struct Index {
 /// Which line is next, by the name of the door; none if its file is of no use.
 type Lines = Mutex<BTreeMap<String, Option<u32>>>;
 
-impl Index {
+impl NextLineServer {
     /// Listens there from now on, or nowhere. It must be called inside a tokio runtime; where it
     /// can't listen, which is said, it goes on trying.
     pub fn listen(&mut self, at: Option<SocketAddr>) {
@@ -84,7 +84,7 @@ impl Index {
     }
 }
 
-impl Drop for Index {
+impl Drop for NextLineServer {
     fn drop(&mut self) {
         if let Some(listening) = self.listening.take() {
             listening.abort();
@@ -95,15 +95,15 @@ impl Drop for Index {
 fn refusal(at: SocketAddr, error: &io::Error) -> String {
     let kind = error.kind();
     let help = if kind == ErrorKind::AddrInUse {
-        "somebody else listens there: choose another port for [index] listen"
+        "somebody else listens there: choose another port for [next_line] listen"
     } else if kind == ErrorKind::PermissionDenied {
         "ports below 1024 can be had at the start only, and by root: choose a higher one for \
-         [index] listen"
+         [next_line] listen"
     } else {
         "knock-user tries again every few seconds"
     };
     format!(
-        "[index] can't listen on {at}: {}; {help}",
+        "[next_line] can't listen on {at}: {}; {help}",
         os_error::plain(error)
     )
 }
@@ -279,18 +279,18 @@ mod tests {
     }
 
     /// A service somewhere.
-    fn started(doors: &[(&str, Option<u32>)]) -> (Index, SocketAddr) {
+    fn started(doors: &[(&str, Option<u32>)]) -> (NextLineServer, SocketAddr) {
         let listener = listener(HERE).unwrap();
         let at = listener.local_addr().unwrap();
-        let index = Index::default();
-        index.tell(lines(doors));
-        let serving = tokio::spawn(serve(at, Some(listener), Arc::clone(&index.lines)));
-        let index = Index {
+        let server = NextLineServer::default();
+        server.tell(lines(doors));
+        let serving = tokio::spawn(serve(at, Some(listener), Arc::clone(&server.lines)));
+        let server = NextLineServer {
             at: Some(at),
-            lines: Arc::clone(&index.lines),
+            lines: Arc::clone(&server.lines),
             listening: Some(serving),
         };
-        (index, at)
+        (server, at)
     }
 
     /// Everything that is said to who sends this; a connection that is reset has an end too.
@@ -334,7 +334,7 @@ mod tests {
         ];
         run(async {
             for (name, doors, question, answer) in rows {
-                let (_index, at) = started(doors);
+                let (_server, at) = started(doors);
                 assert_eq!(told(at, question).await, answer, "{name}");
             }
         });
@@ -343,9 +343,9 @@ mod tests {
     #[test]
     fn what_is_told_changes() {
         run(async {
-            let (index, at) = started(&[("ssh", Some(1))]);
+            let (server, at) = started(&[("ssh", Some(1))]);
             assert_eq!(told(at, b"ssh\n").await, "1\n");
-            index.tell(lines(&[("ssh", Some(2))]));
+            server.tell(lines(&[("ssh", Some(2))]));
             assert_eq!(told(at, b"ssh\n").await, "2\n");
         });
     }
@@ -354,7 +354,7 @@ mod tests {
     #[test]
     fn who_says_nothing_is_let_go() {
         run(async {
-            let (_index, at) = started(&[("ssh", Some(1))]);
+            let (_server, at) = started(&[("ssh", Some(1))]);
             let mut silent = Vec::new();
             for _ in 0..OF_A_SOURCE_MAX {
                 silent.push(TcpStream::connect(at).await.unwrap());
@@ -377,9 +377,9 @@ mod tests {
         run(async {
             let taken = listener(HERE).unwrap();
             let at = taken.local_addr().unwrap();
-            let mut index = Index::default();
-            index.tell(lines(&[("ssh", Some(1))]));
-            index.listen(Some(at));
+            let mut server = NextLineServer::default();
+            server.tell(lines(&[("ssh", Some(1))]));
+            server.listen(Some(at));
             drop(taken);
             // What could not be had at first is had later.
             let end = Instant::now() + LONG;
@@ -388,12 +388,12 @@ mod tests {
                 sleep(Duration::from_millis(10)).await;
             }
             assert_eq!(told(at, b"ssh\n").await, "1\n");
-            index.listen(None);
+            server.listen(None);
             while TcpStream::connect(at).await.is_ok() {
                 assert!(Instant::now() < end, "it goes on");
                 sleep(Duration::from_millis(10)).await;
             }
-            index.listen(Some(at));
+            server.listen(Some(at));
             assert_eq!(told(at, b"ssh\n").await, "1\n");
         });
     }

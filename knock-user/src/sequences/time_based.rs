@@ -53,7 +53,7 @@ pub struct Timed {
 }
 
 impl Timed {
-    /// Those of a door on which knocking may take as long as `within`.
+    /// Those of a door on which knocking may take as long as `sequence_timeout`.
     pub fn new(otp: &Otp, sequence_timeout: Duration) -> Self {
         Self {
             otp: otp.clone(),

@@ -209,7 +209,7 @@ fn what_one_connection_attempt_sends() {
         ("sent again three times", 3, "", true),
         ("as often as in 25 s", 9, "", true),
         ("more often than in 25 s", 10, "", false),
-        ("in less time", 4, "within = \"2s\"", false),
+        ("in less time", 4, "sequence_timeout = \"2s\"", false),
         (
             "with less time between",
             3,

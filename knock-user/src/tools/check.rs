@@ -112,7 +112,7 @@ fn describe(settings: &Settings, out: &mut impl Write) -> io::Result<()> {
         let book = book.as_ref();
         writeln!(out, "door {}", door.name)?;
         writeln!(out, "  knock    {}", sequence(door, book))?;
-        writeln!(out, "  within   {}", time_limits(door))?;
+        writeln!(out, "  timeout  {}", time_limits(door))?;
         writeln!(out, "  effect   {}", effect(door))?;
         if let Some(target) = door.target {
             writeln!(out, "  target   {target}")?;
@@ -128,10 +128,10 @@ fn describe(settings: &Settings, out: &mut impl Write) -> io::Result<()> {
         ports => words(ports),
     };
     writeln!(out, "protected: {closed}")?;
-    if let Some(index) = settings.index {
+    if let Some(next_line) = settings.next_line {
         writeln!(
             out,
-            "index: on {index} everybody may ask which line of a one_time file is next"
+            "next_line: on {next_line} everybody may ask which line of a one_time file is next"
         )?;
     }
     if !settings.trust.is_empty() {

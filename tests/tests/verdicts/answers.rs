@@ -48,7 +48,7 @@ const CONFIG: &str = r#"
     reply = true
     knock = ["udp/7500", "udp/6500"]
     open = ["tcp/22"]
-    within = "100ms"
+    sequence_timeout = "100ms"
 "#;
 /// The length of time in which cookies are made the same way, in nanoseconds.
 const EPOCH: u64 = 1 << 36;

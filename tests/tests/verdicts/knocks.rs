@@ -344,10 +344,10 @@ fn not_strict() {
 fn time_limits() {
     let text = r#"
         door = [
-            { name = "total", knock = ["udp/8000", "tcp/7000", "udp/6000"], open = ["tcp/22"], within = "500ms" },
+            { name = "total", knock = ["udp/8000", "tcp/7000", "udp/6000"], open = ["tcp/22"], sequence_timeout = "500ms" },
             { name = "step", knock = ["udp/8001", "tcp/7001", "udp/6001"], open = ["tcp/23"], step_timeout = "300ms" },
-            { name = "quick", knock = ["udp/8002", "tcp/7002"], open = ["tcp/24"], within = "300ms" },
-            { name = "slow", knock = ["udp/8002", "tcp/7002", "udp/6002"], open = ["tcp/25"], within = "10s" },
+            { name = "quick", knock = ["udp/8002", "tcp/7002"], open = ["tcp/24"], sequence_timeout = "300ms" },
+            { name = "slow", knock = ["udp/8002", "tcp/7002", "udp/6002"], open = ["tcp/25"], sequence_timeout = "10s" },
         ]
     "#;
     // One family is enough for what takes real time.

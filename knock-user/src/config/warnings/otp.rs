@@ -63,7 +63,7 @@ impl Advice<'_> {
         Some(format!(
             "this host listens on {served}, which is among its knocks in some periods, and nobody \
              will be able to connect there then; nor can the half that is bound to the source be \
-             knocked there: take another base than {}",
+             knocked there: take another port_base than {}",
             otp.sequences.base
         ))
     }
@@ -95,8 +95,8 @@ fn few(door: &Door) -> Option<String> {
 fn zero(otp: &Otp) -> Option<String> {
     otp.sequences.may_be_zero().then(|| {
         format!(
-            "base = {} leads to port 0, on which nobody can knock: in some periods the door can't \
-             be opened; take a base from 1 to {}",
+            "port_base = {} leads to port 0, on which nobody can knock: in some periods the door can't \
+             be opened; take a port_base from 1 to {}",
             otp.sequences.base,
             u16::MAX - 255
         )

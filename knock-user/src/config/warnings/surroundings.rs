@@ -258,7 +258,7 @@ impl Advice<'_> {
                 ),
             );
         }
-        if self.settings().exempt != Exempt::Served {
+        if self.settings().exempt != Exempt::Listening {
             return;
         }
         let protected = compile::protected(self.settings());

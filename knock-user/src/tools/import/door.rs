@@ -132,7 +132,7 @@ impl Draft {
                 let reason = format!("{value} s is {} here, the longest", spell(sequence_timeout));
                 self.note(line, "seq_timeout", reason);
             }
-            self.key("within", string(&spell(sequence_timeout)), line);
+            self.key("sequence_timeout", string(&spell(sequence_timeout)), line);
         }
         if let Some(Entry { line, value }) = door.tcp_flags
             && !is_any_syn(value)
@@ -484,7 +484,7 @@ fn otp(otp: &Otp) -> String {
         .map(|protocol| string(protocol.name()))
         .collect();
     format!(
-        "{{ secret = {}, period = \"{period}s\", base = {base}, protocols = [{}], \
+        "{{ secret = {}, period = \"{period}s\", port_base = {base}, protocols = [{}], \
          bind_source = {bind_source} }}",
         string(secret),
         protocols.join(", ")

@@ -21,7 +21,7 @@ const MOMENT: Duration = Duration::from_millis(1);
 
 /// Whom to ask: `[HOST:]PORT[/DOOR]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Index {
+pub struct NextLineServer {
     /// The host, if it is not the one to knock on.
     pub host: Option<String>,
     /// The TCP port.
@@ -32,19 +32,19 @@ pub struct Index {
 
 /// Why it is not known which line is next.
 #[derive(Debug, thiserror::Error)]
-pub enum IndexError {
+pub enum NextLineError {
     /// There is nobody to ask.
     #[error(transparent)]
     Resolve(#[from] ResolveError),
     /// It could not be asked.
     #[error(
-        "cannot ask {index} on {host} which line is next: {}; check --index, or leave it out to \
+        "cannot ask {next_line} on {host} which line is next: {}; check --index, or leave it out to \
          take the next line that was not used here",
         refused::plain(cause)
     )]
     Unasked {
         /// Whom.
-        index: Index,
+        next_line: NextLineServer,
         /// Where.
         host: String,
         /// What the system said.
@@ -52,18 +52,18 @@ pub enum IndexError {
     },
     /// It does not say.
     #[error(
-        "{index} on {host} does not say which line is next: the door may have another name (--index \
+        "{next_line} on {host} does not say which line is next: the door may have another name (--index \
          PORT/DOOR), or its file is used up"
     )]
     Untold {
         /// Who.
-        index: Index,
+        next_line: NextLineServer,
         /// Where.
         host: String,
     },
 }
 
-impl Index {
+impl NextLineServer {
     /// The line that is next, counted from 1. `host` is the one to knock on.
     ///
     /// # Errors
@@ -74,7 +74,7 @@ impl Index {
         host: &str,
         family: Option<Family>,
         limit: Duration,
-    ) -> Result<usize, IndexError> {
+    ) -> Result<usize, NextLineError> {
         let end = Instant::now() + limit;
         let host = self.host.as_deref().unwrap_or(host);
         let Resolved { first, others } = Target::resolve(host, family)?;
@@ -84,13 +84,13 @@ impl Index {
                 asked = self.ask_at(&other, end);
             }
         }
-        let answer = asked.map_err(|cause| IndexError::Unasked {
-            index: self.clone(),
+        let answer = asked.map_err(|cause| NextLineError::Unasked {
+            next_line: self.clone(),
             host: host.to_owned(),
             cause,
         })?;
-        line_in(&answer).ok_or_else(|| IndexError::Untold {
-            index: self.clone(),
+        line_in(&answer).ok_or_else(|| NextLineError::Untold {
+            next_line: self.clone(),
             host: host.to_owned(),
         })
     }
@@ -129,7 +129,7 @@ pub fn line_in(answer: &[u8]) -> Option<usize> {
     (is_number && line > 0).then_some(line)
 }
 
-impl FromStr for Index {
+impl FromStr for NextLineServer {
     type Err = String;
 
     fn from_str(word: &str) -> Result<Self, Self::Err> {
@@ -173,7 +173,7 @@ impl FromStr for Index {
     }
 }
 
-impl fmt::Display for Index {
+impl fmt::Display for NextLineServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "tcp/{}", self.port)
     }
@@ -186,8 +186,8 @@ mod tests {
     use std::net::TcpListener;
     use std::thread;
 
-    fn index(host: Option<&str>, port: u16, door: Option<&str>) -> Index {
-        Index {
+    fn next_line(host: Option<&str>, port: u16, door: Option<&str>) -> NextLineServer {
+        NextLineServer {
             host: host.map(str::to_owned),
             port,
             door: door.map(str::to_owned),
@@ -197,18 +197,21 @@ mod tests {
     #[test]
     fn words() {
         let rows = [
-            ("7001", index(None, 7001, None)),
-            (":7001", index(None, 7001, None)),
-            ("7001/ssh", index(None, 7001, Some("ssh"))),
-            ("example.org:7001", index(Some("example.org"), 7001, None)),
+            ("7001", next_line(None, 7001, None)),
+            (":7001", next_line(None, 7001, None)),
+            ("7001/ssh", next_line(None, 7001, Some("ssh"))),
+            (
+                "example.org:7001",
+                next_line(Some("example.org"), 7001, None),
+            ),
             (
                 "192.0.2.1:7001/a.b-c_d",
-                index(Some("192.0.2.1"), 7001, Some("a.b-c_d")),
+                next_line(Some("192.0.2.1"), 7001, Some("a.b-c_d")),
             ),
-            ("[::1]:7001/ssh", index(Some("::1"), 7001, Some("ssh"))),
+            ("[::1]:7001/ssh", next_line(Some("::1"), 7001, Some("ssh"))),
             (
                 "[fe80::1%eth0]:7001",
-                index(Some("fe80::1%eth0"), 7001, None),
+                next_line(Some("fe80::1%eth0"), 7001, None),
             ),
         ];
         for (word, expected) in rows {
@@ -229,7 +232,7 @@ mod tests {
             ("[]:7001", "half an address"),
         ];
         for (word, told) in wrong {
-            let error = word.parse::<Index>().expect_err(word);
+            let error = word.parse::<NextLineServer>().expect_err(word);
             assert!(error.contains(told), "{word}: {error}");
         }
     }
@@ -265,8 +268,8 @@ mod tests {
             let _gone = stream.write_all(answer);
             question
         });
-        let index = index(None, port, Some("ssh"));
-        let told = index.ask("127.0.0.1", None, Duration::from_secs(10));
+        let next_line = next_line(None, port, Some("ssh"));
+        let told = next_line.ask("127.0.0.1", None, Duration::from_secs(10));
         let told = told.map_err(|error| error.to_string());
         (told, host.join().expect("no panic"))
     }
@@ -285,11 +288,11 @@ mod tests {
     fn nobody_answers() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
         let port = listener.local_addr().expect("its address").port();
-        let slow = index(None, port, None).ask("127.0.0.1", None, Duration::from_millis(50));
+        let slow = next_line(None, port, None).ask("127.0.0.1", None, Duration::from_millis(50));
         let error = slow.expect_err("nobody accepts").to_string();
         assert!(error.contains("cannot ask"), "{error}");
         drop(listener);
-        let gone = index(None, port, None).ask("127.0.0.1", None, Duration::from_secs(10));
+        let gone = next_line(None, port, None).ask("127.0.0.1", None, Duration::from_secs(10));
         let error = gone.expect_err("nobody listens").to_string();
         assert!(error.contains("cannot ask"), "{error}");
     }
