@@ -155,7 +155,7 @@ pub struct Options {
 
     /// Use the 256 ports from this one on [default: 20000]
     #[arg(long, value_name = "PORT", help_heading = TIME)]
-    pub otp_base: Option<u16>,
+    pub otp_port_base: Option<u16>,
 
     /// Use these protocols for the knocks [default: tcp,udp,tcp]
     #[arg(long, value_name = "LIST", help_heading = TIME)]
@@ -163,7 +163,7 @@ pub struct Options {
 
     /// Do not bind the sequence to the source address (server: bind_source = false)
     #[arg(long, conflicts_with = "source", help_heading = TIME)]
-    pub otp_unbound: bool,
+    pub otp_no_bind_source: bool,
 
     /// Name the public address as the server sees it, if behind NAT
     #[arg(long, value_name = "ADDRESS", help_heading = TIME)]
@@ -199,7 +199,7 @@ pub struct Options {
 
     /// Knock over IPv4 and IPv6: a host opens for each address separately
     #[arg(long, conflicts_with_all = ["only_v4", "only_v6"], help_heading = ADDRESSES)]
-    pub both: bool,
+    pub dual_stack: bool,
 
     /// Print the address and each knock
     #[arg(short, long, help_heading = OUTPUT)]
@@ -249,9 +249,9 @@ impl Options {
             secret_file: self.otp.clone(),
             secret_env: self.otp_env.clone(),
             period: self.otp_period,
-            port_base: self.otp_base,
+            port_base: self.otp_port_base,
             protocols: self.otp_protocols.clone(),
-            bind_source: self.otp_unbound.then_some(false),
+            bind_source: self.otp_no_bind_source.then_some(false),
             source: self.source,
         }
     }
@@ -259,7 +259,7 @@ impl Options {
     /// Which versions of IP to use, if that is said.
     #[must_use]
     pub fn families(&self) -> Option<Families> {
-        match (self.only_v4, self.only_v6, self.both) {
+        match (self.only_v4, self.only_v6, self.dual_stack) {
             (true, _, _) => Some(Families::V4),
             (_, true, _) => Some(Families::V6),
             (_, _, true) => Some(Families::DualStack),

@@ -41,7 +41,7 @@ pub enum Failure {
     #[error(transparent)]
     NextLine(#[from] NextLineError),
     /// A line is asked for where there are none.
-    #[error("--index asks which line of a file is next: give --one-time FILE, or leave it out")]
+    #[error("--next-line asks which line of a file is next: give --one-time FILE, or leave it out")]
     NextLineOfNothing,
     /// There is nobody to knock on.
     #[error(transparent)]

@@ -38,7 +38,7 @@ pub enum NextLineError {
     Resolve(#[from] ResolveError),
     /// It could not be asked.
     #[error(
-        "cannot ask {next_line} on {host} which line is next: {}; check --index, or leave it out to \
+        "cannot ask {next_line} on {host} which line is next: {}; check --next-line, or leave it out to \
          take the next line that was not used here",
         refused::plain(cause)
     )]
@@ -52,7 +52,7 @@ pub enum NextLineError {
     },
     /// It does not say.
     #[error(
-        "{next_line} on {host} does not say which line is next: the door may have another name (--index \
+        "{next_line} on {host} does not say which line is next: the door may have another name (--next-line \
          PORT/DOOR), or its file is used up"
     )]
     Untold {

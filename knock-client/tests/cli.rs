@@ -120,8 +120,8 @@ fn bad_usage_is_told_and_exits_with_2() {
         ),
         (
             "one family, and both",
-            &["h", "1", "-4", "--both"],
-            "error: the argument '-4' cannot be used with '--both'\n\n\
+            &["h", "1", "-4", "--dual-stack"],
+            "error: the argument '-4' cannot be used with '--dual-stack'\n\n\
              Usage: knock-client -4 <HOST> <KNOCK>...",
         ),
         (

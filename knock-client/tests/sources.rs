@@ -179,7 +179,7 @@ fn the_line_that_the_host_names_is_knocked() {
     heard(&ears, &[1, 0, 0]);
     assert_eq!(home.read("once"), marked, "gone back");
     let next_line = format!("127.0.0.1:{port}/ssh");
-    let words = ["127.0.0.1", "--one-time", &file, "--index", &next_line];
+    let words = ["127.0.0.1", "--one-time", &file, "--next-line", &next_line];
     home.knocks(&words);
     heard(&ears, &[0, 0, 1]);
     let used = home.read("once");
@@ -281,12 +281,12 @@ fn what_is_wrong_with_files_is_told() {
     let line = home.write("line", " 7000\n");
     let rows: [(&[&str], i32, String); 10] = [
         (
-            &["h", "tcp/7000", "--index", "7001"],
+            &["h", "tcp/7000", "--next-line", "7001"],
             2,
-            "--index asks which line of a file is next: ".to_owned(),
+            "--next-line asks which line of a file is next: ".to_owned(),
         ),
         (
-            &["127.0.0.1", "--one-time", &line, "--index", "1/ssh"],
+            &["127.0.0.1", "--one-time", &line, "--next-line", "1/ssh"],
             1,
             "cannot ask tcp/1 on 127.0.0.1 which line is next: ".to_owned(),
         ),
@@ -427,7 +427,7 @@ fn both_families_are_knocked_on() {
     // A name that has both addresses on every machine there is not.
     let rows: [(&str, &[usize]); 2] = [("127.0.0.1", &[1, 0]), ("::1", &[0, 1])];
     for (host, times) in rows {
-        home.knocks(&[host, &knocks[0], &knocks[1], "--both"]);
+        home.knocks(&[host, &knocks[0], &knocks[1], "--dual-stack"]);
         heard(&ears, times);
     }
     let has_both = fs::read_to_string("/etc/hosts").is_ok_and(|hosts| {
@@ -440,7 +440,7 @@ fn both_families_are_knocked_on() {
         lines("127.0.0.1") && lines("::1")
     });
     if has_both {
-        let told = home.knocks(&["localhost", &knocks[0], &knocks[1], "--both", "-v"]);
+        let told = home.knocks(&["localhost", &knocks[0], &knocks[1], "--dual-stack", "-v"]);
         heard(&ears, &[1, 1]);
         assert!(
             told.contains(&format!("knock 1 of 2 on ::1: {}", knocks[0])),

@@ -115,7 +115,7 @@ fn both_families_are_let_in() {
         // A name with two addresses, for this process alone, whether or not there is such a file.
         let script = format!(
             "mount -t tmpfs hosts /etc && echo hosts: files >/etc/nsswitch.conf && echo multi on >/etc/host.conf \
-             && cp {} /etc/hosts && exec {} gate.example {KNOCKS} --both --then-connect 22",
+             && cp {} /etc/hosts && exec {} gate.example {KNOCKS} --dual-stack --then-connect 22",
             hosts.display(),
             binaries().client.display()
         );

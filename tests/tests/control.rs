@@ -586,10 +586,10 @@ fn one_of_several() {
         assert_eq!(pids, [one.process().id(), two.process().id()]);
         for daemon in [&one, &two] {
             let pid = daemon.process().id();
-            let status = answer(&net.server, &format!("status --process {pid}"));
+            let status = answer(&net.server, &format!("status --pid {pid}"));
             assert_eq!(status["pid"], pid, "{status}");
         }
-        ask(&net.server, "reload --process 1").fails(COULD_NOT, "no knock-user protects anything");
+        ask(&net.server, "reload --pid 1").fails(COULD_NOT, "no knock-user protects anything");
         for words in ["list", "detach", "grant 203.0.113.9 --door ssh"] {
             let reason = "choose one with --iface: several instances of knock-user run here, which protect b0; b1";
             ask(&net.server, words).fails(MISUSE, reason);

@@ -580,7 +580,10 @@ fn changing_sequences_are_proved_too() {
                 (
                     timed.as_str(),
                     80,
-                    format!("--otp-protocols tcp,tcp,tcp --otp-base {}", base(family)),
+                    format!(
+                        "--otp-protocols tcp,tcp,tcp --otp-port-base {}",
+                        base(family)
+                    ),
                 ),
             ] {
                 let row = format!("{door}, {family}");

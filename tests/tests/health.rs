@@ -335,7 +335,7 @@ fn a_start_with_a_wrong_name() {
             "and the other one is in force"
         );
         let pid = process.id().to_string();
-        let (code, told) = daemon::ask(&net.server, &["reload", "--process", &pid]);
+        let (code, told) = daemon::ask(&net.server, &["reload", "--pid", &pid]);
         assert_eq!(code, Some(0), "{told}");
         assert!(process.stop(SIGTERM).status.success());
 

@@ -727,7 +727,7 @@ fn a_client_that_is_out_of_step() {
                 words.extend(["--then-connect", "22", "--timeout"]);
                 words.push(if expected { "10s" } else { "300ms" });
                 if index {
-                    words.extend(["--index", &port]);
+                    words.extend(["--next-line", &port]);
                 }
                 let output = client(net, &words);
                 let row = format!("{row}, {family}: {}", text(&output));

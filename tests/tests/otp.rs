@@ -458,7 +458,7 @@ fn knock_client_gets_in() {
         let made = [
             "--otp-period",
             &period,
-            "--otp-base",
+            "--otp-port-base",
             "31000",
             "--otp-protocols",
             "udp,tcp",
@@ -525,7 +525,7 @@ fn knock_client_retries_with_another_period() {
             "used",
             "--otp-period",
             &period,
-            "--otp-unbound",
+            "--otp-no-bind-source",
             "--then-connect",
             "22",
             "--timeout",

@@ -84,7 +84,7 @@ fn nothing_is_open_before_it_and_nothing_is_forgotten_after_it() {
         (
             "a reload asks its own process",
             "ExecReload",
-            "/usr/local/bin/knock-user reload --process $MAINPID",
+            "/usr/local/bin/knock-user reload --pid $MAINPID",
         ),
         ("the network waits for it", "Before", "network-pre.target"),
         ("and is told so", "Wants", "network-pre.target"),

@@ -108,7 +108,7 @@ pub struct At {
     pub json: bool,
     /// Ask this process and no other, as a service manager does
     #[arg(long, value_name = "PID")]
-    pub process: Option<u32>,
+    pub pid: Option<u32>,
 }
 
 /// What a command came to.
@@ -123,7 +123,7 @@ pub enum Outcome {
 impl Ask {
     /// The process that is meant, if one is named.
     pub(super) fn process(&self) -> Option<u32> {
-        self.at().process
+        self.at().pid
     }
 
     fn at(&self) -> &At {
