@@ -81,7 +81,7 @@ fn interfaces() -> Vec<Interface> {
     };
     vec![
         interface("eth0", Some("native")),
-        interface("eth1", Some("generic")),
+        interface("eth1", Some("skb")),
         interface("wan", None),
     ]
 }
@@ -121,8 +121,8 @@ fn the_status_of_a_running_one() {
     };
     let one_time = |door: &str, next, because: Option<&str>| OneTime {
         door: door.to_owned(),
-        next,
-        left: next.map_or(0, |_| 988),
+        next_line: next,
+        sequences_left: next.map_or(0, |_| 988),
         because: because.map(str::to_owned),
     };
     let plain = Status {
@@ -148,7 +148,7 @@ fn the_status_of_a_running_one() {
             "process        1234, since 10:01:00 (1h59m)",
             "configuration  /etc/knock/seq.toml, 2 doors",
             "interfaces     eth0 native",
-            "               eth1 generic",
+            "               eth1 skb",
             "               wan NOT protected",
             "protected      tcp/22, tcp/80, tcp/443",
             "one-time       ssh: line 12 is next, 988 left",
@@ -168,11 +168,11 @@ fn the_status_of_a_running_one() {
             env!("CARGO_PKG_VERSION"),
             r#"","config":"/etc/knock/seq.toml","since":"2026-03-01T08:01:00.000Z","#,
             r#""interfaces":[{"name":"eth0","state":"protected","attached":true,"mode":"native"},"#,
-            r#"{"name":"eth1","state":"protected","attached":true,"mode":"generic"},"#,
+            r#"{"name":"eth1","state":"protected","attached":true,"mode":"skb"},"#,
             r#"{"name":"wan","state":"missing","attached":false,"mode":null}],"#,
-            r#""ports":["tcp/22","tcp/80","tcp/443"],"dry_run":false,"unconfirmed":null,"#,
-            r#""doors":2,"one_time":[{"door":"ssh","next":12,"left":988,"because":null},"#,
-            r#"{"door":"web","next":null,"left":0,"because":"no sequence is left"}],"#,
+            r#""ports":["tcp/22","tcp/80","tcp/443"],"dry_run":false,"trial_seconds":null,"#,
+            r#""doors":2,"one_time":[{"door":"ssh","next_line":12,"sequences_left":988,"because":null},"#,
+            r#"{"door":"web","next_line":null,"sequences_left":0,"because":"no sequence is left"}],"#,
             r#""grants":2,"flows":1,"watchers":1,"counters":["#,
             r#"{"name":"ordinary","text":"port not configured","verdict":"pass","count":123456},"#,
             r#"{"name":"no-grant","text":"no grant","verdict":"drop","count":78},"#,
@@ -209,11 +209,11 @@ fn the_status_without_a_process_on_trial_and_dry() {
             "process        none; the kernel still judges knocks and grants, but events are not reported and commands not run",
             "configuration  /etc/knock/seq.toml, 2 doors",
             "interfaces     eth0 native",
-            "               eth1 generic",
+            "               eth1 skb",
             "               wan NOT protected",
             "protected      tcp/22, tcp/80, tcp/443",
             "dry run        nothing is dropped",
-            "unconfirmed    35s left, and no process can take a confirmation",
+            "on trial       35s left, and no process can take a confirmation",
             "grants         2",
             "connections    1",
         ],
@@ -232,7 +232,7 @@ fn a_confirmation_that_did_not_come() {
     };
     let text = told().text(&Answer::Status(status(&registry, None)));
     assert!(
-        text.contains("unconfirmed    no confirmation came in time\n"),
+        text.contains("on trial       no confirmation came in time\n"),
         "{text}"
     );
 }
@@ -436,17 +436,17 @@ fn everything_else() {
     let explained = Explanation {
         source: ip(V4),
         port: "tcp/22".to_owned(),
-        to: None,
+        destination: None,
         verdict: "drop".to_owned(),
         reason: "no-grant".to_owned(),
-        chain: ports(&["tcp/22 is protected; opened by ssh", "no grant"]),
+        steps: ports(&["tcp/22 is protected; opened by ssh", "no grant"]),
     };
     let reloaded = Reloaded {
         config: "/etc/knock/seq.toml".to_owned(),
         changes: ports(&["new door: web", "no longer protected: tcp/3306"]),
         warnings: ports(&["seq.toml:3: warning"]),
     };
-    let confirmed = |was_unconfirmed| Answer::Confirmed(Confirmed { was_unconfirmed });
+    let confirmed = |was_on_trial| Answer::Confirmed(Confirmed { was_on_trial });
     #[rustfmt::skip]
     let rows: [(Answer, &[&str], &str); 10] = [
         (Answer::Granted(granted), &["203.0.113.9 may use ssh (tcp/22) for 10m"],
@@ -458,11 +458,11 @@ fn everything_else() {
         (revoked(&[], 1), &["203.0.113.9 has no such grant; 1 connection from it continues"],
             r#"{"source":"203.0.113.9","doors":[],"flows":1}"#),
         (Answer::Explained(explained), &["tcp/22 is protected; opened by ssh", "no grant"],
-            r#"{"source":"203.0.113.9","port":"tcp/22","to":null,"verdict":"drop","reason":"no-grant","chain":["tcp/22 is protected; opened by ssh","no grant"]}"#),
+            r#"{"source":"203.0.113.9","port":"tcp/22","destination":null,"verdict":"drop","reason":"no-grant","steps":["tcp/22 is protected; opened by ssh","no grant"]}"#),
         (Answer::Reloaded(reloaded), &["reloaded /etc/knock/seq.toml", "  new door: web", "  no longer protected: tcp/3306"],
             r#"{"config":"/etc/knock/seq.toml","changes":["new door: web","no longer protected: tcp/3306"],"warnings":["seq.toml:3: warning"]}"#),
-        (confirmed(true), &["confirmed: the configuration stays in force"], r#"{"was_unconfirmed":true}"#),
-        (confirmed(false), &["there is nothing to confirm"], r#"{"was_unconfirmed":false}"#),
+        (confirmed(true), &["confirmed: the configuration stays in force"], r#"{"was_on_trial":true}"#),
+        (confirmed(false), &["there is nothing to confirm"], r#"{"was_on_trial":false}"#),
         (detached(&["eth0", "eth1"], &["tcp/22"]), &["tcp/22 is no longer protected on eth0", "tcp/22 is no longer protected on eth1"],
             r#"{"interfaces":["eth0","eth1"],"ports":["tcp/22"]}"#),
         (detached(&[], &[]), &["nothing is attached"], r#"{"interfaces":[],"ports":[]}"#),

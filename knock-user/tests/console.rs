@@ -139,7 +139,7 @@ fn an_event_is_a_line() {
         ("late", event(V4, Reason::TooLate, 0, 2, Tcp, 9000), "12:00:01.123 late    203.0.113.9  ssh  tcp/9000 came too late after 2/3"),
         ("decoy", event(V4, Reason::Decoy, NO_DOOR, 0, Tcp, 4444), "12:00:01.123 decoy   203.0.113.9  -  tcp/4444 decoy port"),
         ("decoy on the way", event(V4, Reason::Decoy, 0, 2, Tcp, 4444), "12:00:01.123 decoy   203.0.113.9  ssh  tcp/4444 decoy port after 2/3"),
-        ("locked", event(V4, Reason::LockedOut, NO_DOOR, 0, Tcp, 7000), "12:00:01.123 locked  203.0.113.9  -  tcp/7000 locked out"),
+        ("locked", event(V4, Reason::LockedOut, NO_DOOR, 0, Tcp, 7000), "12:00:01.123 locked-out  203.0.113.9  -  tcp/7000 locked out"),
         ("denied", event(V6, Reason::NoGrant, NO_DOOR, 0, Tcp, 22), "12:00:01.123 denied  2001:db8::9  -  tcp/22 no grant"),
         ("full", event(V4, Reason::GrantsFull, 0, 3, Tcp, 9000), "12:00:01.123 full    203.0.113.9  ssh  tcp/22 no room for another grant"),
         ("contended", event(V4, Reason::Contended, NO_DOOR, 0, Tcp, 7000), "12:00:01.123 dropped  203.0.113.9  -  tcp/7000 attempt changed by another CPU"),
@@ -190,7 +190,7 @@ fn a_line_says_where_the_packet_arrived() {
         assert_eq!(line.trim_end().split_once(' ').unwrap().1, text, "{name}");
         let object: serde_json::Value = serde_json::from_str(&told(true, false, tell)).unwrap();
         assert_eq!(object["interface"].as_str(), interface, "{name}");
-        assert_eq!(object["to"].as_str(), to, "{name}");
+        assert_eq!(object["destination"].as_str(), to, "{name}");
     }
     let opened = Action::Opened {
         source: V4.parse::<IpAddr>().unwrap().into(),
@@ -332,7 +332,7 @@ fn too_many_lines_of_a_kind_are_summed_up() {
     assert_eq!(
         objects.lines().last(),
         Some(
-            r#"{"time":"2026-03-01T10:00:01.000Z","event":"left-out","doors":1,"left_out":873,"kind":"opened","sources":873}"#
+            r#"{"time":"2026-03-01T10:00:01.000Z","event":"suppressed","doors":1,"left_out":873,"kind":"opened","sources":873}"#
         )
     );
     assert_eq!(objects.lines().count(), 128 + 3 + 1);
@@ -349,7 +349,7 @@ fn in_a_dry_run_packets_would_be_dropped() {
         (
             "locked",
             Reason::LockedOut,
-            "12:00:01.123 locked  203.0.113.9  -  tcp/22 locked out\n",
+            "12:00:01.123 locked-out  203.0.113.9  -  tcp/22 locked out\n",
         ),
     ] {
         let event = event(V4, reason, NO_DOOR, 0, Tcp, 22);
@@ -458,15 +458,19 @@ fn everything_else_is_told_in_lines() {
         ),
         (
             "left out",
-            Box::new(|c| c.left_out(120, 0, SECOND)),
-            "10:00:01.000 left out  -  -  120 events: too many at once\n",
+            Box::new(|c| c.suppressed(120, 0, SECOND)),
+            "10:00:01.000 suppressed  -  -  120 events: too many at once\n",
         ),
         (
             "lost, too",
-            Box::new(|c| c.left_out(120, 1, SECOND)),
-            "10:00:01.000 left out  -  -  120 events: too many at once, 1 event: not read in time\n",
+            Box::new(|c| c.suppressed(120, 1, SECOND)),
+            "10:00:01.000 suppressed  -  -  120 events: too many at once, 1 event: not read in time\n",
         ),
-        ("none left out", Box::new(|c| c.left_out(0, 0, SECOND)), ""),
+        (
+            "none left out",
+            Box::new(|c| c.suppressed(0, 0, SECOND)),
+            "",
+        ),
         (
             "protecting",
             Box::new(|c| {
@@ -477,22 +481,22 @@ fn everything_else_is_told_in_lines() {
         (
             "protecting much",
             Box::new(|c| c.protecting(&two, "eth0", Attached::Generic, SECOND)),
-            "protecting tcp/22, udp/60000-61000 on eth0 (generic), 5 doors\n",
+            "protecting tcp/22, udp/60000-61000 on eth0 (skb), 5 doors\n",
         ),
         (
             "attached",
-            Box::new(|c| c.attached_generic("eth0", "the driver\nsaid no", SECOND)),
-            "attached generic on eth0 because the driver\\nsaid no\n",
+            Box::new(|c| c.fallback("eth0", "the driver\nsaid no", SECOND)),
+            "fallback to skb on eth0 because the driver\\nsaid no\n",
         ),
         (
             "stopped",
-            Box::new(|c| c.stopped(&one, "eth0", SECOND)),
-            "stopped: tcp/22 is no longer protected on eth0\n",
+            Box::new(|c| c.detached(&one, "eth0", SECOND)),
+            "detached: tcp/22 is no longer protected on eth0\n",
         ),
         (
             "stopped much",
-            Box::new(|c| c.stopped(&two, "eth0", SECOND)),
-            "stopped: tcp/22, udp/60000-61000 are no longer protected on eth0\n",
+            Box::new(|c| c.detached(&two, "eth0", SECOND)),
+            "detached: tcp/22, udp/60000-61000 are no longer protected on eth0\n",
         ),
     ];
     for (name, tell, line) in rows {
@@ -530,7 +534,7 @@ fn with_json_a_line_is_an_object() {
         ("closed by hand", false, Box::new(|c| c.action(&Action::Closed { source, door: 0, ending: Ending::Revoked { by: 1000 } }, None, SECOND)),
             r#"{"time":"2026-03-01T08:00:01.000Z","event":"closed","source":"2001:db8::9","door":"ssh","reason":"revoked","by":"uid 1000","ports":["tcp/22"]}"#),
         ("opened", false, Box::new(|c| c.event(&event(V4, Reason::Opened, 0, 3, Tcp, 9000))),
-            r#"{"time":"2026-03-01T10:00:01.123Z","event":"opened","source":"203.0.113.9","door":"ssh","protocol":"tcp","port":9000,"source_port":40000,"stage":3,"of":3,"reason":"opened","until":"2026-03-01T10:00:31.123Z","seconds":30.0,"ports":["tcp/22"]}"#),
+            r#"{"time":"2026-03-01T10:00:01.123Z","event":"opened","source":"203.0.113.9","door":"ssh","protocol":"tcp","port":9000,"source_port":40000,"stage":3,"stages":3,"reason":"opened","until":"2026-03-01T10:00:31.123Z","seconds":30.0,"ports":["tcp/22"]}"#),
         ("denied in a dry run", true, Box::new(|c| c.event(&event(V6, Reason::NoGrant, NO_DOOR, 0, Tcp, 22))),
             r#"{"time":"2026-03-01T10:00:01.123Z","event":"denied","source":"2001:db8::9","protocol":"tcp","port":22,"source_port":40000,"reason":"no-grant","dry_run":true}"#),
         ("unreadable", false, Box::new(|c| c.event(&Event { source: Default::default(), ..event(V4, Reason::BadHeader, NO_DOOR, 0, Tcp, 0) })),
@@ -539,8 +543,8 @@ fn with_json_a_line_is_an_object() {
             r#"{"time":"2026-03-01T08:00:01.000Z","event":"closed","source":"2001:db8::9","door":"ssh","reason":"sequence","by":"shut","ports":["tcp/22"]}"#),
         ("flow", false, Box::new(|c| c.flow_closed(&flow, Duration::from_millis(1_500), SECOND)),
             r#"{"time":"2026-03-01T08:00:01.000Z","event":"closed","source":"2001:db8::9","protocol":"udp","port":53,"source_port":40000,"reason":"idle","seconds":1.5}"#),
-        ("left out", false, Box::new(|c| c.left_out(7, 8, SECOND)),
-            r#"{"time":"2026-03-01T08:00:01.000Z","event":"left-out","left_out":7,"lost":8}"#),
+        ("left out", false, Box::new(|c| c.suppressed(7, 8, SECOND)),
+            r#"{"time":"2026-03-01T08:00:01.000Z","event":"suppressed","events_suppressed":7,"events_lost":8}"#),
         ("used", false, Box::new(|c| c.used("ssh", 12, 988, SECOND)),
             r#"{"time":"2026-03-01T08:00:01.000Z","event":"used","door":"ssh","line":12,"sequences_left":988}"#),
         ("disabled", false, Box::new(|c| c.usable("ssh", Some("no sequence is left"), SECOND)),
@@ -549,10 +553,10 @@ fn with_json_a_line_is_an_object() {
             r#"{"time":"2026-03-01T08:00:01.000Z","event":"enabled","door":"ssh"}"#),
         ("protecting", false, Box::new(|c| c.protecting(&ports, "eth0", Attached::Native, SECOND)),
             r#"{"time":"2026-03-01T08:00:01.000Z","event":"protecting","ports":["tcp/22"],"interface":"eth0","mode":"native","doors":5}"#),
-        ("attached", false, Box::new(|c| c.attached_generic("eth0", "no", SECOND)),
-            r#"{"time":"2026-03-01T08:00:01.000Z","event":"attached","interface":"eth0","mode":"generic","because":"no"}"#),
-        ("stopped", false, Box::new(|c| c.stopped(&ports, "eth0", SECOND)),
-            r#"{"time":"2026-03-01T08:00:01.000Z","event":"stopped","ports":["tcp/22"],"interface":"eth0"}"#),
+        ("attached", false, Box::new(|c| c.fallback("eth0", "no", SECOND)),
+            r#"{"time":"2026-03-01T08:00:01.000Z","event":"fallback","interface":"eth0","mode":"skb","because":"no"}"#),
+        ("stopped", false, Box::new(|c| c.detached(&ports, "eth0", SECOND)),
+            r#"{"time":"2026-03-01T08:00:01.000Z","event":"detached","ports":["tcp/22"],"interface":"eth0"}"#),
     ];
     for (name, dry_run, tell, line) in rows {
         assert_eq!(told(true, dry_run, tell), format!("{line}\n"), "{name}");
@@ -562,10 +566,10 @@ fn with_json_a_line_is_an_object() {
 #[test]
 fn wall_time_may_be_set_meanwhile() {
     let text = told(false, false, |console| {
-        console.left_out(1, 0, SECOND);
+        console.suppressed(1, 0, SECOND);
         console.set_boot("2026-03-01T09:30:00Z".parse().unwrap());
-        console.left_out(1, 0, u64::MAX);
-        console.left_out(1, 0, SECOND);
+        console.suppressed(1, 0, u64::MAX);
+        console.suppressed(1, 0, SECOND);
     });
     let lines: Vec<&str> = text.lines().collect();
     assert!(lines[0].starts_with("10:00:01.000 "), "{text}");
@@ -591,8 +595,8 @@ fn a_closed_pipe_is_no_reason_to_panic() {
         zone: TimeZone::UTC,
     };
     let mut console = Console::new(Closed(0), style, doors(), Timestamp::UNIX_EPOCH);
-    console.left_out(1, 0, SECOND);
-    console.left_out(1, 0, SECOND);
+    console.suppressed(1, 0, SECOND);
+    console.suppressed(1, 0, SECOND);
     let failure = console.failure().map(io::Error::kind);
     assert_eq!(failure, Some(io::ErrorKind::BrokenPipe));
     assert_eq!(console.into_inner().0, 1, "not tried again");
@@ -655,7 +659,7 @@ fn knockds_words() {
         };
         console.running(&job, at_ns);
     }
-    console.stopped(&["tcp/22".to_owned()], "eth0", at_ns);
+    console.detached(&["tcp/22".to_owned()], "eth0", at_ns);
     let told = String::from_utf8(console.into_inner()).unwrap();
     let lines: Vec<&str> = told
         .lines()

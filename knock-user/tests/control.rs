@@ -139,9 +139,7 @@ fn confirm() -> String {
 }
 
 fn confirmed() -> Reply {
-    Reply::Done(Answer::Confirmed(Confirmed {
-        was_unconfirmed: true,
-    }))
+    Reply::Done(Answer::Confirmed(Confirmed { was_on_trial: true }))
 }
 
 fn reply(from: &mut BufReader<UnixStream>) -> Reply {
@@ -179,7 +177,7 @@ fn what_is_sent_is_what_arrives() {
         Request::Explain {
             source: SOURCE,
             port: "tcp/22".to_owned(),
-            to: Some(SOURCE),
+            destination: Some(SOURCE),
         },
         Request::Reload { confirm_ms: None },
         Request::Confirm {},
@@ -225,7 +223,7 @@ fn the_lines_are_stable() {
         ),
         (
             confirmed().to_line(),
-            r#"{"protocol":1,"done":{"confirmed":{"was_unconfirmed":true}}}"#,
+            r#"{"protocol":1,"done":{"confirmed":{"was_on_trial":true}}}"#,
         ),
         (
             Reply::bad("no such thing").to_line(),

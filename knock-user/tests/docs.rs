@@ -358,7 +358,7 @@ fn every_field_of_an_answer_is_on_the_page() {
         "refused",
         "missing",
     ]);
-    status.extend(["native", "generic"]);
+    status.extend(["native", "skb"]);
     status.extend(fields::<OneTime>());
     status.extend(fields::<Counter>());
     status.extend(&verdicts);

@@ -724,11 +724,11 @@ fn words_and_verdict_in_every_situation() {
         let question = Question {
             source: row.source.parse().unwrap(),
             port: row.port.parse().unwrap(),
-            to: row.to.map(|to| to.parse().unwrap()),
+            destination: row.to.map(|to| to.parse().unwrap()),
         };
         let before = state(&host.sim);
         let explained = explain(&question, &host.known(), &host).unwrap();
-        assert_eq!(explained.chain, row.chain, "{name}");
+        assert_eq!(explained.steps, row.chain, "{name}");
         assert_eq!(state(&host.sim), before, "{name}: nothing changes");
 
         let reason = judge(&frame(row.source, row.port, row.to)[..], &host.sim);
@@ -780,11 +780,11 @@ fn knocks_that_are_proved() {
             let question = Question {
                 source: source.parse().unwrap(),
                 port: port.parse().unwrap(),
-                to: None,
+                destination: None,
             };
             let explained = explain(&question, &host.known(), &host).unwrap();
-            assert_eq!(explained.chain.first().unwrap(), &what);
-            assert_eq!(explained.chain.last().unwrap(), last, "{port}");
+            assert_eq!(explained.steps.first().unwrap(), &what);
+            assert_eq!(explained.steps.last().unwrap(), last, "{port}");
             assert_eq!(explained.verdict, verdict, "{port}");
         }
     }
@@ -795,7 +795,7 @@ fn on_trial_and_in_a_dry_run() {
     let question = Question {
         source: A.parse().unwrap(),
         port: "tcp/22".parse().unwrap(),
-        to: None,
+        destination: None,
     };
     for (name, features, wait_ms, first, last, verdict) in [
         (
@@ -826,8 +826,8 @@ fn on_trial_and_in_a_dry_run() {
         let mut host = Kernel::new(features);
         host.do_all(A, &[Wait(wait_ms)]);
         let explained = explain(&question, &host.known(), &host).unwrap();
-        assert_eq!(explained.chain.first().unwrap(), first, "{name}");
-        assert_eq!(explained.chain.last().unwrap(), last, "{name}");
+        assert_eq!(explained.steps.first().unwrap(), first, "{name}");
+        assert_eq!(explained.steps.last().unwrap(), last, "{name}");
         assert_eq!(explained.verdict, verdict, "{name}");
     }
 }
@@ -838,14 +838,14 @@ fn an_end_that_only_the_daemon_remembers() {
     let question = Question {
         source: A.parse().unwrap(),
         port: "tcp/22".parse().unwrap(),
-        to: None,
+        destination: None,
     };
     let known = Known {
         ended_ms: Some(START_MS - 7_300),
         ..host.known()
     };
     let explained = explain(&question, &known, &host).unwrap();
-    assert_eq!(explained.chain[2], "no grant (the last ended 7s ago)");
+    assert_eq!(explained.steps[2], "no grant (the last ended 7s ago)");
 }
 
 #[test]
@@ -854,7 +854,7 @@ fn addresses_of_two_families() {
     let question = Question {
         source: A.parse().unwrap(),
         port: "tcp/22".parse().unwrap(),
-        to: Some(SIX.parse().unwrap()),
+        destination: Some(SIX.parse().unwrap()),
     };
     let error = explain(&question, &host.known(), &host).unwrap_err();
     assert!(error.to_string().contains("two families"), "{error}");
@@ -892,7 +892,7 @@ fn a_map_that_cant_be_read_is_no_explanation() {
         let question = Question {
             source: A.parse().unwrap(),
             port: port.parse().unwrap(),
-            to: Some(OTHER.parse().unwrap()),
+            destination: Some(OTHER.parse().unwrap()),
         };
         explain(&question, &host.known(), &Broken(&host, map))
     };

@@ -189,13 +189,13 @@ fn what_appears_is_asked_what_it_is() {
             net.stranger(Family::V4)
                 .finds_closed(SSH, &format!("beside {kind}"));
             let gone = daemon
-                .told(&json!({"event": "gone", "interface": "t0"}))
+                .told(&json!({"event": "absent", "interface": "t0"}))
                 .len();
             net.server.ip("link delete t0");
             if refusal.is_none() {
                 told(
                     &daemon,
-                    &json!({"event": "gone", "interface": "t0"}),
+                    &json!({"event": "absent", "interface": "t0"}),
                     gone + 1,
                 );
             }
@@ -254,7 +254,7 @@ fn one_with_another_program_is_taken_when_that_is_gone() {
             net.server.ip_batch("link set b1 down\nlink set b1 name x1");
             daemon.process();
             net.server.ip("link delete x1");
-            daemon.tells(&json!({"event": "gone", "interface": "b1"}));
+            daemon.tells(&json!({"event": "absent", "interface": "b1"}));
             net.client.ip(&format!(
                 "link add a1 address 02:00:00:00:00:a1 type veth \
                  peer name x1 address 02:00:00:00:00:b1 netns {}",
@@ -319,7 +319,7 @@ fn the_end_of_a_refused_interface_is_not_reported() {
             daemon.tells(&json!({"event": "refused", "interface": "t0"}));
             let ended = daemon.leave(SIGTERM);
             let ends = daemon::events(&ended.stdout).into_iter().filter(|event| {
-                ["stopped", "left"]
+                ["detached", "left-on"]
                     .iter()
                     .any(|name| event["event"] == *name)
             });
@@ -395,12 +395,13 @@ fn an_alternative_name() {
             &config(alternative),
             &["--wait-for-interfaces"],
         );
-        let protecting = json!({"event": "protecting", "interface": alternative, "now": "b0"});
+        let protecting =
+            json!({"event": "protecting", "interface": alternative, "current_name": "b0"});
         daemon.tells(&protecting);
         net.stranger(Family::V4)
             .finds_closed(SSH, "under the other name");
         let known = status(&net.server, alternative);
-        assert_eq!(known["now"], "b0", "{known}");
+        assert_eq!(known["current_name"], "b0", "{known}");
         assert_eq!(known["attached"], true, "{known}");
         for name in ["b0", alternative] {
             let (code, told) = daemon::ask(&net.server, &["status", "--iface", name]);
@@ -412,7 +413,7 @@ fn an_alternative_name() {
         daemon.reload(&config(alternative));
         net.stranger(Family::V4)
             .finds_closed(SSH, "the other name again");
-        assert!(daemon.told(&json!({"event": "stopped"})).is_empty());
+        assert!(daemon.told(&json!({"event": "detached"})).is_empty());
         daemon.stop();
     });
 }

@@ -182,7 +182,7 @@ fn on_top_of_what_was_kept() {
         elsewhere().finds_closed(SSH, "on trial");
         guest.finds(true, SSH, "on trial");
         let told = is_not_confirmed(trial);
-        for (event, interface) in [("left", SERVER_LINK), ("stopped", SERVER_LINK_2)] {
+        for (event, interface) in [("left-on", SERVER_LINK), ("detached", SERVER_LINK_2)] {
             let pattern = json!({"event": event, "interface": interface});
             let is_told = told.iter().any(|event| daemon::has(event, &pattern));
             assert!(is_told, "no {pattern} in {told:?}");
@@ -325,7 +325,7 @@ fn a_reload_that_is_confirmed_while_no_interface_is_there() {
         let arguments = ["--iface", SERVER_LINK_2, "--wait-for-interfaces"];
         let daemon = Daemon::start_with(&net.server, DOOR, &arguments);
         net.server.ip(&format!("link delete {SERVER_LINK_2}"));
-        daemon.tells(&json!({"event": "gone", "interface": SERVER_LINK_2}));
+        daemon.tells(&json!({"event": "absent", "interface": SERVER_LINK_2}));
         let (code, told) = daemon::ask(&net.server, &["reload", "--confirm", TRIAL]);
         let deadline = Instant::now() + TRIAL_LASTS;
         assert_eq!(code, Some(0), "{told}");
@@ -401,7 +401,7 @@ fn the_ports_that_stay_closed_after_a_trial() {
         let told = daemon::events(&ended.stdout);
         let left = told
             .iter()
-            .find(|event| daemon::has(event, &json!({"event": "left"})));
+            .find(|event| daemon::has(event, &json!({"event": "left-on"})));
         let ports = left.map(|left| &left["ports"]);
         assert_eq!(ports, Some(&json!(["tcp/22"])), "{told:?}");
         net.stranger(Family::V4).finds_closed(SSH, "kept");

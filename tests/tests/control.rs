@@ -337,7 +337,7 @@ fn explained(net: &Net, source: IpAddr, port: &str) -> Value {
 }
 
 fn last_sentence(explained: &Value) -> &str {
-    explained["chain"]
+    explained["steps"]
         .as_array()
         .unwrap()
         .last()
@@ -409,11 +409,11 @@ fn status_tells_how_it_is() {
             "pid": daemon.process().id(),
             "version": env!("CARGO_PKG_VERSION"),
             "interfaces": [{
-                "name": SERVER_LINK, "state": "protected", "attached": true, "mode": "generic",
+                "name": SERVER_LINK, "state": "protected", "attached": true, "mode": "skb",
             }],
             "ports": ["tcp/22"],
             "dry_run": false,
-            "unconfirmed": null,
+            "trial_seconds": null,
             "doors": 1,
             "grants": 1,
             "flows": 1,
@@ -442,7 +442,7 @@ fn status_tells_how_it_is() {
         };
         let pid = daemon.process().id().to_string();
         assert!(row("process").contains(&pid), "{text}");
-        assert!(row("interfaces").ends_with("b0 generic"), "{text}");
+        assert!(row("interfaces").ends_with("b0 skb"), "{text}");
         assert!(row("protected").ends_with("tcp/22"), "{text}");
         daemon.stop();
     });
@@ -466,7 +466,7 @@ fn without_a_process_the_pins_tell() {
             "pid": null,
             "since": null,
             "interfaces": [{
-                "name": SERVER_LINK, "state": "protected", "attached": true, "mode": "generic",
+                "name": SERVER_LINK, "state": "protected", "attached": true, "mode": "skb",
             }],
             "ports": ["tcp/22"],
             "doors": 1,
@@ -525,7 +525,7 @@ fn detaching_a_running_one() {
         );
         net.stranger(Family::V4).finds(true, SSH, "detached");
         assert_eq!(sockets(&net.server), [] as [PathBuf; 0]);
-        daemon.tells(&json!({"event": "stopped", "interface": SERVER_LINK}));
+        daemon.tells(&json!({"event": "detached", "interface": SERVER_LINK}));
     });
 }
 
@@ -563,7 +563,7 @@ fn everybody_who_watches_hears_of_it() {
             assert_eq!(ended.status.code(), COULD_NOT);
             assert!(ended.stderr.contains("the process has ended"), "{ended:?}");
             assert!(
-                ended.stdout.last().unwrap().contains("stopped"),
+                ended.stdout.last().unwrap().contains("detached"),
                 "the last line comes through: {ended:?}"
             );
         }

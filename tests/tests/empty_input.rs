@@ -358,7 +358,7 @@ fn what_is_left_out_is_announced() {
                 .stderr()
                 .contains("warning: no longer protected: tcp/80")
         });
-        let stopped = serde_json::json!({"event": "stopped", "interface": SERVER_LINK_2});
+        let stopped = serde_json::json!({"event": "detached", "interface": SERVER_LINK_2});
         daemon::tells(&process, &stopped);
         net.stranger(Family::V4).finds_closed(SSH, "protected");
         net.stranger(Family::V4).finds(true, 80, "announced");

@@ -83,7 +83,7 @@ fn frames_that_pass_by_the_program_are_noticed() {
         let told = daemon.told(&bypassed());
         assert!(told[0]["count"].as_u64().unwrap() >= 8, "{told:?}");
         is_protected(net, "handed to the driver again");
-        daemon.tells(&json!({"event": "judged", "interface": SERVER_LINK}));
+        daemon.tells(&json!({"event": "recovered", "interface": SERVER_LINK}));
         let (code, status) = ask(&net.server, &["status"]);
         assert_eq!(code, Some(0), "{status}");
         daemon.stop();
@@ -95,7 +95,7 @@ fn what_the_driver_does_not_keep_is_attached_behind_it() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
         let daemon = Daemon::start_with(&net.server, DOOR, &NATIVE);
-        let generic = json!({"event": "protecting", "interface": SERVER_LINK, "mode": "generic"});
+        let generic = json!({"event": "protecting", "interface": SERVER_LINK, "mode": "skb"});
         for times in 1..=2 {
             bypass_until_reported(net, &daemon, times);
         }
@@ -103,7 +103,7 @@ fn what_the_driver_does_not_keep_is_attached_behind_it() {
         let links = net.server.run("ip", &["link", "show", SERVER_LINK]);
         assert!(links.contains("xdpgeneric"), "{links}");
         is_protected(net, "behind the driver");
-        daemon.tells(&json!({"event": "judged", "interface": SERVER_LINK}));
+        daemon.tells(&json!({"event": "recovered", "interface": SERVER_LINK}));
         daemon.leave(nix::sys::signal::Signal::SIGINT);
     });
 }
@@ -134,7 +134,7 @@ fn frames_without_ip_are_reported_unless_they_serve_the_link() {
         assert!(because.contains("0x8864 (PPPoE)"), "{because}");
         let (_, status) = ask(&net.server, &["status"]);
         assert!(status.contains("NOT protected"), "{status}");
-        let judged = json!({"event": "judged", "interface": SERVER_LINK});
+        let judged = json!({"event": "recovered", "interface": SERVER_LINK});
         wait::until("other frames end that", || {
             send(0x0806);
             !daemon.told(&judged).is_empty()

@@ -349,7 +349,7 @@ fn a_start_with_a_wrong_name() {
         let daemon = start(net, DOOR, &[]);
         let left: Vec<_> = pins::instances(&net.server);
         assert_eq!(left.len(), 1, "{left:?}");
-        assert!(daemon.told(&json!({"event": "stopped"})).is_empty());
+        assert!(daemon.told(&json!({"event": "detached"})).is_empty());
         daemon.leave(SIGTERM);
         detach(net);
     });

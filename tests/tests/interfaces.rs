@@ -67,7 +67,7 @@ fn down_and_up() {
         late.knock(KNOCKS);
         late.finds(true, SSH, "knocked");
         daemon.tells(&json!({"event": "opened", "source": late.name()}));
-        assert!(daemon.told(&json!({"event": "gone"})).is_empty());
+        assert!(daemon.told(&json!({"event": "absent"})).is_empty());
         assert_eq!(daemon.told(&json!({"event": "protecting"})).len(), 1);
         daemon.stop();
     });
@@ -81,7 +81,7 @@ fn deleted_and_made_anew() {
         let daemon = Daemon::start_with(&net.server, DOOR, &BOTH);
         let (guest, stream) = guest(net);
         let protecting = json!({"event": "protecting", "interface": SERVER_LINK_2});
-        let gone = json!({"event": "gone", "interface": SERVER_LINK_2});
+        let gone = json!({"event": "absent", "interface": SERVER_LINK_2});
         for count in 1..=3 {
             net.server.ip(&format!("link delete {SERVER_LINK_2}"));
             wait::until("it is told", || daemon.told(&gone).len() == count);
@@ -117,7 +117,7 @@ fn made_anew_while_nobody_runs() {
 
         // It was there: that it is not is no mistake of who starts.
         let second = Daemon::start_with(&net.server, DOOR, &BOTH);
-        second.tells(&json!({"event": "gone", "interface": SERVER_LINK_2}));
+        second.tells(&json!({"event": "absent", "interface": SERVER_LINK_2}));
         second.kill();
         net.add_second_link();
         let third = Daemon::start_with(&net.server, DOOR, &BOTH);
@@ -139,7 +139,7 @@ fn waited_for() {
         let _server = Server::tcp(&net.server, &[SSH]);
         let arguments = [&BOTH[..], &["--wait-for-interfaces"]].concat();
         let daemon = Daemon::start_with(&net.server, DOOR, &arguments);
-        daemon.tells(&json!({"event": "gone", "interface": SERVER_LINK_2}));
+        daemon.tells(&json!({"event": "absent", "interface": SERVER_LINK_2}));
         let (guest, stream) = guest(net);
         net.add_second_link();
         daemon.tells(&json!({"event": "protecting", "interface": SERVER_LINK_2}));
@@ -164,7 +164,7 @@ fn waited_for_from_the_beginning() {
         let process = Process::start(&net.server, &mut command);
         daemon::tells(
             &process,
-            &json!({"event": "gone", "interface": SERVER_LINK_2}),
+            &json!({"event": "absent", "interface": SERVER_LINK_2}),
         );
         let (code, told) = daemon::ask(&net.server, &["status"]);
         assert_eq!(code, Some(1), "it is waited for: {told}");
@@ -238,8 +238,8 @@ fn renamed() {
         stays("the old name again");
         daemon.reload(&both(DOOR));
         stays("as it was");
-        assert!(daemon.told(&json!({"event": "gone"})).is_empty());
-        assert!(daemon.told(&json!({"event": "stopped"})).is_empty());
+        assert!(daemon.told(&json!({"event": "absent"})).is_empty());
+        assert!(daemon.told(&json!({"event": "detached"})).is_empty());
         stream.goes_on("the other one");
         stream.end();
         daemon.stop();
@@ -257,7 +257,7 @@ fn another_one_gets_the_name() {
         says(&daemon, &["b1 is called wan now"]);
         net.server
             .ip(&format!("link add {SERVER_LINK_2} type veth peer name x1"));
-        daemon.tells(&json!({"event": "stopped", "interface": "wan"}));
+        daemon.tells(&json!({"event": "detached", "interface": "wan"}));
         let protecting = json!({"event": "protecting", "interface": SERVER_LINK_2});
         wait::until("it is protected", || daemon.told(&protecting).len() == 2);
         carries_packets(elsewhere(net));
@@ -281,8 +281,8 @@ fn names_that_are_exchanged_while_nobody_runs() {
         let daemon = Daemon::start_with(&net.server, DOOR, &arguments);
         let protecting = daemon.tells(&json!({"event": "protecting"}));
         assert_eq!(protecting["interface"], SERVER_LINK_2, "{protecting}");
-        assert!(protecting["now"].is_null(), "{protecting}");
-        daemon.tells(&json!({"event": "stopped", "interface": "wan"}));
+        assert!(protecting["current_name"].is_null(), "{protecting}");
+        daemon.tells(&json!({"event": "detached", "interface": "wan"}));
         assert_eq!(pins::instance(&net.server).linked(), [SERVER_LINK_2]);
         elsewhere(net).finds(true, SSH, "as was told");
         daemon.leave(Signal::SIGTERM);
@@ -325,7 +325,7 @@ fn both_names_are_configured() {
         let _server = Server::tcp(&net.server, &[SSH]);
         let arguments = [&BOTH[..], &["--iface", "wan", "--wait-for-interfaces"]].concat();
         let daemon = Daemon::start_with(&net.server, DOOR, &arguments);
-        daemon.tells(&json!({"event": "gone", "interface": "wan"}));
+        daemon.tells(&json!({"event": "absent", "interface": "wan"}));
         rename(net, SERVER_LINK_2, "wan");
         says(&daemon, &["b1 is called wan now"]);
         net.server
@@ -337,7 +337,7 @@ fn both_names_are_configured() {
         let mut linked = pins::instance(&net.server).linked();
         linked.sort();
         assert_eq!(linked, [SERVER_LINK, SERVER_LINK_2, "wan"]);
-        assert!(daemon.told(&json!({"event": "stopped"})).is_empty());
+        assert!(daemon.told(&json!({"event": "detached"})).is_empty());
         daemon.stop();
     });
 }
@@ -352,7 +352,7 @@ fn moved_to_another_namespace_and_back() {
         let away = Namespace::new("away");
         net.server
             .ip(&format!("link set {SERVER_LINK_2} netns {}", away.name()));
-        daemon.tells(&json!({"event": "gone", "interface": SERVER_LINK_2}));
+        daemon.tells(&json!({"event": "absent", "interface": SERVER_LINK_2}));
         stream.goes_on("the other one");
         away.ip(&format!(
             "link set {SERVER_LINK_2} netns {}",

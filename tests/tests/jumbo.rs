@@ -69,9 +69,9 @@ fn frames_larger_than_a_page() {
     let rows: [(&str, &str, &str, bool); 5] = [
         ("native", "native", "native", false),
         ("native, segmented by the driver", "native", "native", true),
-        ("auto", "auto", "generic", false),
-        ("generic", "skb", "generic", false),
-        ("generic, segmented by the driver", "skb", "generic", true),
+        ("auto", "auto", "skb", false),
+        ("generic", "skb", "skb", false),
+        ("generic, segmented by the driver", "skb", "skb", true),
     ];
     for (name, mode, attached, offload) in rows {
         net::test(|net| {

@@ -592,7 +592,7 @@ fn wrong_knocks_lock_out_for_a_while() {
             source.knock(KNOCKS);
             source.finds_closed(SSH, "two failures");
             daemon.tells(
-                &json!({"event": "locked", "reason": "locked-out", "source": source.name()}),
+                &json!({"event": "locked-out", "reason": "locked-out", "source": source.name()}),
             );
         }
         let stranger = net.stranger(Family::V4);

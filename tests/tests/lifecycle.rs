@@ -36,7 +36,7 @@ fn a_stop_detaches_and_says_what_is_open_now() {
             let ended = daemon.stop_by(signal);
             let last = daemon::events(&ended.stdout).pop().unwrap();
             let expected =
-                json!({"event": "stopped", "interface": SERVER_LINK, "ports": ["tcp/22"]});
+                json!({"event": "detached", "interface": SERVER_LINK, "ports": ["tcp/22"]});
             assert!(daemon::has(&last, &expected), "{signal}: {last}");
             assert_eq!(attached_programs(&net.server), [] as [u32; 0], "{signal}");
             net.stranger(Family::V4)
@@ -60,8 +60,8 @@ fn lines_for_people() {
                     .any(|line| words.iter().all(|word| line.contains(word)))
             });
         };
-        says(&["attached generic on b0 because native XDP on veth"]);
-        says(&["protecting tcp/22 on b0 (generic), 1 door"]);
+        says(&["fallback to skb on b0 because native XDP on veth"]);
+        says(&["protecting tcp/22 on b0 (skb), 1 door"]);
         let source = net.stranger(Family::V4);
         source.finds_closed(SSH, "protected");
         says(&["denied", &source.name(), "tcp/22"]);
@@ -71,7 +71,7 @@ fn lines_for_people() {
         assert!(ended.status.success(), "{ended:?}");
         let last = ended.stdout.last().map_or("", String::as_str);
         assert!(
-            last.ends_with(" stopped: tcp/22 is no longer protected on b0"),
+            last.ends_with(" detached: tcp/22 is no longer protected on b0"),
             "{last}"
         );
     });
@@ -105,10 +105,10 @@ fn verbosity() {
 #[test]
 fn modes() {
     let rows: [(&str, &[&str], &str); 4] = [
-        ("default", &[], "generic"),
-        ("auto", &["--mode", "auto"], "generic"),
+        ("default", &[], "skb"),
+        ("auto", &["--mode", "auto"], "skb"),
         ("native", &["--mode", "native"], "native"),
-        ("skb", &["--mode", "skb"], "generic"),
+        ("skb", &["--mode", "skb"], "skb"),
     ];
     for (name, arguments, mode) in rows {
         net::test(|net| {
@@ -160,7 +160,7 @@ fn interfaces_share_knocks_and_grants() {
         }
         let ended = daemon.stop();
         for link in [SERVER_LINK, SERVER_LINK_2] {
-            let stopped = json!({"event": "stopped", "interface": link});
+            let stopped = json!({"event": "detached", "interface": link});
             let told = daemon::events(&ended.stdout);
             assert!(
                 told.iter().any(|event| daemon::has(event, &stopped)),

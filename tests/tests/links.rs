@@ -226,7 +226,7 @@ fn one_that_is_made_anew_is_protected_again_and_the_others_go_on() {
         for time in 1..=3 {
             let row = &format!("made anew, time {time}");
             net.client.ip("link delete a1");
-            wait_for(&daemon, "gone", time);
+            wait_for(&daemon, "absent", time);
             net.stranger(Family::V4).finds_closed(SSH, row);
             friend.finds(true, SSH, row);
             net.add_second_link();

@@ -31,13 +31,13 @@ fn with_mode(mode: &str) -> String {
     format!("interfaces = [\"b0\"]\nmode = \"{mode}\"\n{DOOR}")
 }
 
-/// How the program is attached, as the kernel says: `native` or `generic`.
+/// How the program is attached, as the kernel says: `native` or `skb`.
 #[track_caller]
 fn place(namespace: &Namespace) -> &'static str {
     let all = namespace.enter(interface::list).unwrap();
     let found = interface::named(SERVER_LINK, &all).unwrap();
     assert!(found.program.is_some(), "nothing is attached");
-    if found.native { "native" } else { "generic" }
+    if found.native { "native" } else { "skb" }
 }
 
 /// What `status --json` says of the interface.
@@ -51,10 +51,10 @@ fn status(namespace: &Namespace) -> Value {
 
 /// From one mode to another, and where the program is then.
 const ROWS: [(&str, &str, &str); 4] = [
-    ("native", "skb", "generic"),
+    ("native", "skb", "skb"),
     ("skb", "native", "native"),
-    ("native", "auto", "generic"),
-    ("skb", "auto", "generic"),
+    ("native", "auto", "skb"),
+    ("skb", "auto", "skb"),
 ];
 
 #[test]
@@ -72,7 +72,7 @@ fn by_a_reload() {
             let told = daemon.reload(&with_mode(to));
             assert_eq!(place(&net.server), expected, "{row}");
             assert_eq!(status(&net.server)["mode"], expected, "{row}");
-            let is_moved = (from == "skb") != (expected == "generic");
+            let is_moved = (from == "skb") != (expected == "skb");
             let moved = format!("b0 is {expected} now");
             assert_eq!(
                 told["changes"].to_string().contains(&moved),

@@ -190,7 +190,7 @@ fn a_flood_of_openings_is_a_limited_number_of_lines() {
         let opened = opened["count"].as_u64().unwrap();
         assert_eq!(opened, u64::from(SOURCES) + 1, "counters are exact");
         let of_one = json!({"event": "opened", "door": "one"});
-        let left_out = json!({"event": "left-out", "kind": "opened"});
+        let left_out = json!({"event": "suppressed", "kind": "opened"});
         let sum = || {
             let left_out = daemon.told(&left_out);
             let left_out = left_out.iter().map(|it| it["left_out"].as_u64().unwrap());

@@ -111,7 +111,7 @@ fn what_lives_is_not_removed() {
     let runs_without_interface: Make = |namespace| {
         let daemon = Daemon::start_with(namespace, DOOR, &START);
         namespace.ip(&format!("link delete {LINK}"));
-        daemon.tells(&serde_json::json!({"event": "gone", "interface": LINK}));
+        daemon.tells(&serde_json::json!({"event": "absent", "interface": LINK}));
         Some(daemon)
     };
     let registered_elsewhere: Make = |namespace| {

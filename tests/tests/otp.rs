@@ -625,7 +625,7 @@ fn a_clock_that_is_wrong_is_told() {
         for (family, away) in [(Family::V4, -16), (Family::V6, 16), (Family::V4, 3)] {
             let source = net.stranger(family);
             knock(&source, &otp, otp.now().saturating_add_signed(away));
-            let clock = json!({"event": "clock", "source": source.name(), "door": "ssh"});
+            let clock = json!({"event": "clock-skew", "source": source.name(), "door": "ssh"});
             let told = daemon.tells(&clock);
             let behind = told["seconds_behind"].as_i64().unwrap();
             // A period may have begun meanwhile.

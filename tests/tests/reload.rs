@@ -290,7 +290,7 @@ fn interfaces_come_and_go() {
             changes(&told).contains("b0 is no longer protected"),
             "{told}"
         );
-        daemon.tells(&json!({"event": "stopped", "interface": SERVER_LINK}));
+        daemon.tells(&json!({"event": "detached", "interface": SERVER_LINK}));
         stranger().finds(true, SSH, "no longer protected");
         elsewhere().finds_closed(SSH, "the other one");
         there.finds(true, SSH, "grants stay");

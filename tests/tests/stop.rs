@@ -42,7 +42,7 @@ fn a_protection_that_ends() {
             let ended = daemon.stop_by(signal);
             let last = daemon::events(&ended.stdout).pop().unwrap();
             let stopped =
-                json!({"event": "stopped", "interface": SERVER_LINK, "ports": ["tcp/22"]});
+                json!({"event": "detached", "interface": SERVER_LINK, "ports": ["tcp/22"]});
             assert!(daemon::has(&last, &stopped), "{row}: {last}");
             pins::nothing_is_left(&net.server, &programs);
             net.stranger(Family::V4).finds(true, SSH, row);
@@ -69,9 +69,9 @@ fn a_protection_that_goes_on() {
 
             let ended = daemon.leave(signal);
             let told = daemon::events(&ended.stdout);
-            let left = json!({"event": "left", "interface": SERVER_LINK, "ports": ["tcp/22"]});
+            let left = json!({"event": "left-on", "interface": SERVER_LINK, "ports": ["tcp/22"]});
             assert!(daemon::has(told.last().unwrap(), &left), "{row}: {told:?}");
-            let stopped = json!({"event": "stopped"});
+            let stopped = json!({"event": "detached"});
             assert!(!told.iter().any(|event| daemon::has(event, &stopped)));
 
             assert_eq!(attached_programs(&net.server), programs, "{row}");

@@ -54,10 +54,10 @@ impl<W: Write> Console<W> {
             protocol: source.map(|_| protocol(event.protocol)),
             port: source.map(|_| event.port),
             source_port: source.map(|_| event.source_port),
-            to: destination(event),
+            destination: destination(event),
             interface: interface.as_deref(),
             stage: has_stage.then_some(event.stage),
-            of: door.filter(|_| has_stage).and_then(|door| door.knocks),
+            stages: door.filter(|_| has_stage).and_then(|door| door.knocks),
             reason: event.reason().map(Reason::name),
             until: tells_end.then(|| self.utc(event.until_ms.saturating_mul(NANOS_PER_MILLI))),
             seconds: tells_end.then(|| seconds(length_of(event.until_ms, event.at_ns))),
@@ -73,7 +73,7 @@ impl<W: Write> Console<W> {
             why: join(&why, &self.arrival(event)),
         };
         // Whoever is refused tries again.
-        let may_repeat = matches!(what, What::Denied | What::Dropped | What::Locked);
+        let may_repeat = matches!(what, What::Denied | What::Dropped | What::LockedOut);
         if may_repeat && !self.repeats.is_new(event.into(), &line, event.at_ns) {
             self.tell_object(event.at_ns, what, record);
             return;
@@ -155,7 +155,7 @@ impl<W: Write> Console<W> {
         let interface = event.and_then(|event| self.interface(event));
         let record = Record {
             source: Some(source),
-            to: event.and_then(destination),
+            destination: event.and_then(destination),
             interface: interface.as_deref(),
             door: Some(&door.name),
             reason: ending.map(ending_name).or(giver.map(|_| "granted")),
@@ -222,10 +222,10 @@ impl<W: Write> Console<W> {
 
     /// Tells how many events were not told since the last such line: left out in the kernel because
     /// there were too many, or lost because they were not read in time. Nothing if there were none.
-    pub fn left_out(&mut self, left_out: u64, lost: u64, at_ns: u64) {
+    pub fn suppressed(&mut self, suppressed: u64, lost: u64, at_ns: u64) {
         let mut parts = Vec::new();
-        if left_out > 0 {
-            parts.push(format!("{}: too many at once", count(left_out, "event")));
+        if suppressed > 0 {
+            parts.push(format!("{}: too many at once", count(suppressed, "event")));
         }
         if lost > 0 {
             parts.push(format!("{}: not read in time", count(lost, "event")));
@@ -234,12 +234,12 @@ impl<W: Write> Console<W> {
             return;
         }
         let record = Record {
-            left_out: Some(left_out),
-            lost: Some(lost),
+            events_suppressed: Some(suppressed),
+            events_lost: Some(lost),
             ..Record::default()
         };
         let line = Line {
-            what: What::LeftOut,
+            what: What::Suppressed,
             source: "-".to_owned(),
             door: "-".to_owned(),
             why: parts.join(", "),
@@ -273,7 +273,7 @@ impl<W: Write> Console<W> {
         let record = Record {
             ports: Some(ports),
             interface: Some(interface.asked_for),
-            now: interface.now,
+            current_name: interface.now,
             mode: Some(mode.name()),
             doors: Some(doors),
             ..Record::default()
@@ -281,32 +281,27 @@ impl<W: Write> Console<W> {
         self.say(at_ns, What::Protecting, &text, record);
     }
 
-    /// Tells that the driver did not take the program: `attached generic on eth0 because …`.
-    pub fn attached_generic<'n>(
-        &mut self,
-        interface: impl Into<Named<'n>>,
-        because: &str,
-        at_ns: u64,
-    ) {
+    /// Tells that the driver did not take the program: `fallback to skb on eth0 because …`.
+    pub fn fallback<'n>(&mut self, interface: impl Into<Named<'n>>, because: &str, at_ns: u64) {
         let interface = interface.into();
         let mode = Attached::Generic.name();
         let text = format!(
-            "attached {mode} on {} because {}",
+            "fallback to {mode} on {} because {}",
             harmless(&interface.shown()),
             harmless(because)
         );
         let record = Record {
             interface: Some(interface.asked_for),
-            now: interface.now,
+            current_name: interface.now,
             mode: Some(mode),
             because: Some(because),
             ..Record::default()
         };
-        self.say(at_ns, What::Attached, &text, record);
+        self.say(at_ns, What::Fallback, &text, record);
     }
 
-    /// Tells that the program is detached: `stopped: tcp/22 is no longer protected on eth0`.
-    pub fn stopped(&mut self, ports: &[String], interface: &str, at_ns: u64) {
+    /// Tells that the program is detached: `detached: tcp/22 is no longer protected on eth0`.
+    pub fn detached(&mut self, ports: &[String], interface: &str, at_ns: u64) {
         let end = if self.style.dry_run {
             "not protected in the dry run"
         } else {
@@ -314,7 +309,7 @@ impl<W: Write> Console<W> {
         };
         let verb = verb(ports, "is", "are");
         let text = format!(
-            "stopped: {} {verb} {end} on {}",
+            "detached: {} {verb} {end} on {}",
             list(ports),
             harmless(interface)
         );
@@ -323,7 +318,7 @@ impl<W: Write> Console<W> {
             interface: Some(interface),
             ..Record::default()
         };
-        self.say(at_ns, What::Stopped, &text, record);
+        self.say(at_ns, What::Detached, &text, record);
     }
 
     pub(super) fn wall(&self, at_ns: u64) -> Timestamp {
@@ -381,7 +376,7 @@ fn describe(reason: Reason, event: &Event, door: Option<&DoorText>, port: &str) 
         Reason::Decoy => (What::Decoy, after(reason.text())),
         Reason::SynCookieSent | Reason::HandshakeClosed => (What::Knock, join(port, reason.text())),
         Reason::BadCookie => (What::Denied, after(reason.text())),
-        Reason::LockedOut => (What::Locked, after(reason.text())),
+        Reason::LockedOut => (What::LockedOut, after(reason.text())),
         Reason::NoGrant => (What::Denied, after(reason.text())),
         Reason::GrantsFull => (What::Full, join(&opens, reason.text())),
         Reason::Contended => (What::Dropped, after(reason.text())),

@@ -24,8 +24,8 @@ impl<W: Write> Console<W> {
                 (What::Bypassed, Some(frames))
             }
             Finding::Foreign { frames, .. } => (What::Bypassed, Some(frames)),
-            Finding::Filtered(frames) => (What::Judged, Some(frames)),
-            Finding::Sees => (What::Judged, None),
+            Finding::Filtered(frames) => (What::Recovered, Some(frames)),
+            Finding::Sees => (What::Recovered, None),
         };
         let mut because = shortfall_text(finding);
         if let Some(failure) = failure {

@@ -94,7 +94,7 @@ fn lines(what: What, record: &Record<'_>, knocks: impl Fn(&str) -> Option<usize>
             let interface = record.interface.map(harmless).unwrap_or_default();
             vec![format!("starting up, listening on {interface}")]
         }
-        (What::Stopped | What::Left | What::Uncertain, _) => vec!["shutting down".to_owned()],
+        (What::Detached | What::LeftOn | What::Uncertain, _) => vec!["shutting down".to_owned()],
         _ => Vec::new(),
     }
 }

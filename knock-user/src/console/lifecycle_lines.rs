@@ -55,7 +55,7 @@ impl<W: Write> Console<W> {
     pub fn left(&mut self, ports: &[String], interface: &str, at_ns: u64) {
         let verb = verb(ports, "stays", "stay");
         let text = format!(
-            "stopped: {} {verb} protected on {}; `knock-user detach` ends that",
+            "detached: {} {verb} protected on {}; `knock-user detach` ends that",
             list(ports),
             harmless(interface)
         );
@@ -64,7 +64,7 @@ impl<W: Write> Console<W> {
             interface: Some(interface),
             ..Record::default()
         };
-        self.say(at_ns, What::Left, &text, record);
+        self.say(at_ns, What::LeftOn, &text, record);
     }
 
     /// Tells that the process has ended, and that it can't be seen whether the program stays
@@ -72,7 +72,7 @@ impl<W: Write> Console<W> {
     pub fn uncertain(&mut self, ports: &[String], interface: &str, at_ns: u64) {
         let verb = verb(ports, "stays", "stay");
         let text = format!(
-            "stopped: it can't be seen whether {} {verb} protected on {}; look with `knock-user \
+            "detached: it can't be seen whether {} {verb} protected on {}; look with `knock-user \
              status`",
             list(ports),
             harmless(interface)
@@ -95,7 +95,7 @@ impl<W: Write> Console<W> {
             interface: Some(interface),
             ..Record::default()
         };
-        self.say(at_ns, What::Gone, &text, record);
+        self.say(at_ns, What::Absent, &text, record);
     }
 
     /// Tells that an interface can't be protected, and what cures that.
@@ -140,7 +140,7 @@ impl<W: Write> Console<W> {
             interface: Some(interface),
             ..Record::default()
         };
-        self.say(at_ns, What::Gone, &text, record);
+        self.say(at_ns, What::Absent, &text, record);
     }
 
     /// Tells that another configuration is in place, and what is different.
@@ -238,7 +238,7 @@ impl<W: Write> Console<W> {
             ),
         };
         let line = Line {
-            what: What::Clock,
+            what: What::ClockSkew,
             source: source.to_string(),
             door: door.to_owned(),
             why,

@@ -140,7 +140,7 @@ impl Attached {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Native => "native",
-            Self::Generic => "generic",
+            Self::Generic => "skb",
         }
     }
 }
@@ -256,7 +256,7 @@ impl<W: Write> Console<W> {
             count(doors as u64, "door"),
         );
         let record = Record {
-            left_out: Some(lines),
+            events_suppressed: Some(lines),
             kind: Some(kind),
             sources: Some(sources),
             doors: Some(doors),
@@ -264,7 +264,7 @@ impl<W: Write> Console<W> {
         };
         self.tell_as_knockd(at_ns, &[format!("left out: {why}")]);
         let line = Line {
-            what: What::LeftOut,
+            what: What::Suppressed,
             source: "-".to_owned(),
             door: "-".to_owned(),
             why,

@@ -20,11 +20,11 @@ pub(super) struct Record<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) source_port: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) to: Option<IpAddr>,
+    pub(super) destination: Option<IpAddr>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) stage: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) of: Option<usize>,
+    pub(super) stages: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) reason: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -38,7 +38,7 @@ pub(super) struct Record<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) interface: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) now: Option<&'a str>,
+    pub(super) current_name: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) mode: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -46,13 +46,13 @@ pub(super) struct Record<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) doors: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) left_out: Option<u64>,
+    pub(super) events_suppressed: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) kind: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) sources: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) lost: Option<u64>,
+    pub(super) events_lost: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) count: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -89,7 +89,7 @@ pub enum What {
     /// A packet to a decoy.
     Decoy,
     /// A packet of a source that is not listened to.
-    Locked,
+    LockedOut,
     /// A packet that can't be read, or a knock that could not be taken.
     Dropped,
     /// No room for another grant.
@@ -97,19 +97,19 @@ pub enum What {
     /// A packet that passed.
     Passed,
     /// Events that are not told.
-    LeftOut,
+    Suppressed,
     /// The program is attached.
     Protecting,
     /// The program is attached behind the driver.
-    Attached,
+    Fallback,
     /// The program is detached.
-    Stopped,
+    Detached,
     /// The program stays attached without this process.
-    Left,
+    LeftOn,
     /// The process ends, and whether the program stays attached can't be seen.
     Uncertain,
     /// An interface is not there.
-    Gone,
+    Absent,
     /// An interface can't be protected.
     Refused,
     /// An interface had lost the program.
@@ -117,7 +117,7 @@ pub enum What {
     /// Frames do not get to the program that is attached.
     Bypassed,
     /// They get to it again.
-    Judged,
+    Recovered,
     /// Another configuration is in place.
     Reloaded,
     /// What was put in place is undone unless it is confirmed.
@@ -133,7 +133,7 @@ pub enum What {
     /// A door can be opened again.
     Enabled,
     /// A source knocks what would be right at another time.
-    Clock,
+    ClockSkew,
 }
 
 impl What {
@@ -149,21 +149,21 @@ impl What {
             Self::Late => "late",
             Self::Denied => "denied",
             Self::Decoy => "decoy",
-            Self::Locked => "locked",
+            Self::LockedOut => "locked-out",
             Self::Dropped => "dropped",
             Self::Full => "full",
             Self::Passed => "passed",
-            Self::LeftOut => "left-out",
+            Self::Suppressed => "suppressed",
             Self::Protecting => "protecting",
-            Self::Attached => "attached",
-            Self::Stopped => "stopped",
-            Self::Left => "left",
+            Self::Fallback => "fallback",
+            Self::Detached => "detached",
+            Self::LeftOn => "left-on",
             Self::Uncertain => "uncertain",
-            Self::Gone => "gone",
+            Self::Absent => "absent",
             Self::Refused => "refused",
             Self::Lost => "lost",
             Self::Bypassed => "bypassed",
-            Self::Judged => "judged",
+            Self::Recovered => "recovered",
             Self::Reloaded => "reloaded",
             Self::Trial => "trial",
             Self::Confirmed => "confirmed",
@@ -171,7 +171,7 @@ impl What {
             Self::Used => "used",
             Self::Disabled => "disabled",
             Self::Enabled => "enabled",
-            Self::Clock => "clock",
+            Self::ClockSkew => "clock-skew",
         }
     }
 
@@ -179,7 +179,6 @@ impl What {
     pub(super) const fn word(self, dry_run: bool) -> &'static str {
         match self {
             Self::Denied | Self::Dropped if dry_run => "would drop",
-            Self::LeftOut => "left out",
             Self::Opened
             | Self::Refreshed
             | Self::Closed
@@ -189,20 +188,21 @@ impl What {
             | Self::Late
             | Self::Denied
             | Self::Decoy
-            | Self::Locked
+            | Self::LockedOut
             | Self::Dropped
             | Self::Full
             | Self::Passed
+            | Self::Suppressed
             | Self::Protecting
-            | Self::Attached
-            | Self::Stopped
-            | Self::Left
+            | Self::Fallback
+            | Self::Detached
+            | Self::LeftOn
             | Self::Uncertain
-            | Self::Gone
+            | Self::Absent
             | Self::Refused
             | Self::Lost
             | Self::Bypassed
-            | Self::Judged
+            | Self::Recovered
             | Self::Reloaded
             | Self::Trial
             | Self::Confirmed
@@ -210,7 +210,7 @@ impl What {
             | Self::Used
             | Self::Disabled
             | Self::Enabled
-            | Self::Clock => self.name(),
+            | Self::ClockSkew => self.name(),
         }
     }
 }
@@ -253,23 +253,23 @@ mod tests {
             protocol: Some(""),
             port: Some(0),
             source_port: Some(0),
-            to: Some(Ipv4Addr::LOCALHOST.into()),
+            destination: Some(Ipv4Addr::LOCALHOST.into()),
             stage: Some(0),
-            of: Some(0),
+            stages: Some(0),
             reason: Some(""),
             by: Some(""),
             until: Some(String::new()),
             seconds: Some(0.0),
             ports: Some(&[]),
             interface: Some(""),
-            now: Some(""),
+            current_name: Some(""),
             mode: Some(""),
             because: Some(""),
             doors: Some(0),
-            left_out: Some(0),
+            events_suppressed: Some(0),
             kind: Some(""),
             sources: Some(0),
-            lost: Some(0),
+            events_lost: Some(0),
             count: Some(0),
             changes: Some(&[]),
             line: Some(0),

@@ -24,7 +24,7 @@ pub struct Status {
     /// Whether nothing is dropped.
     pub dry_run: bool,
     /// In how many seconds everything goes back, unless it is confirmed.
-    pub unconfirmed: Option<f64>,
+    pub trial_seconds: Option<f64>,
     /// How many doors there are.
     pub doors: usize,
     /// The doors with one-time sequences; none if no process runs.
@@ -77,9 +77,9 @@ pub struct OneTime {
     /// Its name.
     pub door: String,
     /// The line of its file that is next; none if nobody can open the door.
-    pub next: Option<u32>,
+    pub next_line: Option<u32>,
     /// How many lines are left.
-    pub left: usize,
+    pub sequences_left: usize,
     /// Why nobody can open the door.
     pub because: Option<String>,
 }
@@ -92,13 +92,13 @@ pub struct Interface {
     /// The name that it has, if that is another: it is asked for by an alternative name, or was
     /// renamed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub now: Option<String>,
+    pub current_name: Option<String>,
     /// `protected`, `absent`, `refused` or `missing`: nothing of ours is attached.
     #[serde(default)]
     pub state: String,
     /// Whether its packets are judged now.
     pub attached: bool,
-    /// `native` in the driver, `generic` behind it; none if it is not attached.
+    /// `native` in the driver, `skb` behind it; none if it is not attached.
     pub mode: Option<String>,
     /// Whether only the process keeps the program attached, because nothing can be pinned.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -188,7 +188,7 @@ pub struct Reloaded {
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Confirmed {
     /// Whether there was something to confirm.
-    pub was_unconfirmed: bool,
+    pub was_on_trial: bool,
 }
 
 /// What `detach` did.

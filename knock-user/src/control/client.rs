@@ -175,7 +175,7 @@ impl Ask {
             } => Request::Explain {
                 source: *source,
                 port: port.to_string(),
-                to: *to,
+                destination: *to,
             },
         })
     }

@@ -74,7 +74,7 @@ pub fn status(
         interfaces,
         ports: registry.protected.clone(),
         dry_run: registry.dry_run,
-        unconfirmed: registry
+        trial_seconds: registry
             .confirm_by_ms
             .map(|by_ms| clock.seconds_until(by_ms)),
         doors: registry.ports.len(),
@@ -140,7 +140,7 @@ pub fn interfaces(all: Vec<Coverage>) -> Vec<Interface> {
         Interface {
             state: one.state.name().to_owned(),
             name: one.name,
-            now: one.now,
+            current_name: one.now,
             attached: mode.is_some(),
             mode: mode.map(|mode| mode.name().to_owned()),
             ends_with_process: is_held,

@@ -121,7 +121,7 @@ impl Found {
                 true => "is blocked",
                 false => "is not protected",
             };
-            let known = interface.now.as_ref().unwrap_or(&interface.name);
+            let known = interface.current_name.as_ref().unwrap_or(&interface.name);
             let because = about(known, because);
             let text = format!("{} {is}: {because}", interface.name);
             self.short(&interface.state, Some(&interface.name), text);
@@ -154,7 +154,7 @@ impl Found {
     /// What happens to a configuration on trial: the kernel side ends one alone if nothing was in
     /// force before, and only a process goes back to another configuration.
     fn trial(&mut self, status: &Status, registry: &Registry, circumstances: &Circumstances) {
-        let Some(left_s) = status.unconfirmed else {
+        let Some(left_s) = status.trial_seconds else {
             return;
         };
         let left = spell_short(Duration::try_from_secs_f64(left_s).unwrap_or_default());
@@ -198,7 +198,7 @@ impl Found {
     }
 
     fn doors(&mut self, status: &Status) {
-        for one_time in status.one_time.iter().filter(|one| one.next.is_none()) {
+        for one_time in status.one_time.iter().filter(|one| one.next_line.is_none()) {
             let because = one_time.because.as_deref().unwrap_or("no line is left");
             let text = format!("nobody can open door {}: {because}", one_time.door);
             self.short("door-unusable", None, text);

@@ -57,7 +57,7 @@ pub enum Request {
         port: String,
         /// The address that it goes to, if that matters.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        to: Option<IpAddr>,
+        destination: Option<IpAddr>,
     },
     /// Read the configuration again.
     Reload {

@@ -44,9 +44,9 @@ impl Told {
             Answer::Watching {} => Vec::new(),
             Answer::Granted(granted) => vec![self::granted(granted)],
             Answer::Revoked(revoked) => vec![self::revoked(revoked)],
-            Answer::Explained(explanation) => explanation.chain.clone(),
+            Answer::Explained(explanation) => explanation.steps.clone(),
             Answer::Reloaded(reloaded) => self::reloaded(reloaded),
-            Answer::Confirmed(confirmed) if confirmed.was_unconfirmed => {
+            Answer::Confirmed(confirmed) if confirmed.was_on_trial => {
                 vec!["confirmed: the configuration stays in force".to_owned()]
             }
             Answer::Confirmed(_) => vec!["there is nothing to confirm".to_owned()],
@@ -90,13 +90,16 @@ impl Told {
                     format!("BLOCKED: {because}")
                 }
                 (None, Some(because)) => {
-                    let known = interface.now.as_ref().unwrap_or(&interface.name);
+                    let known = interface.current_name.as_ref().unwrap_or(&interface.name);
                     format!("NOT protected: {}", about(known, because))
                 }
                 (None, None) => "NOT protected".to_owned(),
             };
             let name = if index == 0 { "interfaces" } else { "" };
-            let now = interface.now.as_ref().map(|now| format!(" ({now})"));
+            let now = interface
+                .current_name
+                .as_ref()
+                .map(|now| format!(" ({now})"));
             row(
                 name,
                 format!("{}{} {how}", interface.name, now.unwrap_or_default()),
@@ -110,9 +113,9 @@ impl Told {
         if status.dry_run {
             row("dry run", "nothing is dropped".to_owned());
         }
-        match status.unconfirmed {
+        match status.trial_seconds {
             Some(left) if left > 0.0 && status.pid.is_none() => row(
-                "unconfirmed",
+                "on trial",
                 format!(
                     "{} left, and no process can take a confirmation",
                     short(left)
@@ -120,11 +123,11 @@ impl Told {
             ),
             Some(left) if left > 0.0 => {
                 row(
-                    "unconfirmed",
+                    "on trial",
                     format!("{} left for `knock-user confirm`", short(left)),
                 );
             }
-            Some(_) => row("unconfirmed", "no confirmation came in time".to_owned()),
+            Some(_) => row("on trial", "no confirmation came in time".to_owned()),
             None => {}
         }
         for (index, one_time) in status.one_time.iter().enumerate() {
@@ -301,8 +304,11 @@ fn table<const N: usize>(rows: &[[String; N]], sides: [Side; N]) -> Vec<String> 
 /// `ssh: line 12 is next, 988 left`.
 fn one_time_text(one_time: &OneTime) -> String {
     let door = &one_time.door;
-    match (one_time.next, &one_time.because) {
-        (Some(line), _) => format!("{door}: line {line} is next, {} left", one_time.left),
+    match (one_time.next_line, &one_time.because) {
+        (Some(line), _) => format!(
+            "{door}: line {line} is next, {} left",
+            one_time.sequences_left
+        ),
         (None, Some(because)) => format!("{door}: nobody can open it: {because}"),
         (None, None) => format!("{door}: nobody can open it"),
     }

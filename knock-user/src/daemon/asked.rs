@@ -190,7 +190,11 @@ impl<W: Write> Daemon<W> {
         to: Option<IpAddr>,
     ) -> Result<Explanation> {
         let port: Knock = port.parse().map_err(|error| Misuse(format!("{error}")))?;
-        let question = Question { source, port, to };
+        let question = Question {
+            source,
+            port,
+            destination: to,
+        };
         let now_ms = clock::boot_ms();
         let registry = self.protection.registry();
         let numbers = registry.numbers.doors.clone();

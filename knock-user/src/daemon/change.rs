@@ -43,7 +43,7 @@ impl<W: Write> Daemon<W> {
             changes.words.push(format!("{interface} is protected"));
         }
         for moved in put.attached.iter().filter(|attached| attached.switched) {
-            let now = if moved.native { "native" } else { "generic" };
+            let now = if moved.native { "native" } else { "skb" };
             let because = moved.refused.as_ref();
             let because = because.map(|because| format!(" because {because}"));
             changes.words.push(format!(
@@ -116,7 +116,7 @@ impl<W: Write> Daemon<W> {
         let Ended { released, grants } = self.protection.settle()?;
         for interface in &released {
             self.console
-                .stopped(&self.ports, interface, clock::boot_ns());
+                .detached(&self.ports, interface, clock::boot_ns());
         }
         let more = grants.len().saturating_sub(ENDED_TOLD);
         for (source, door) in grants.into_iter().take(ENDED_TOLD) {
@@ -169,7 +169,7 @@ impl<W: Write> Daemon<W> {
             tracing::warn!("{old} is called {now} now: it stays protected{lasts}");
         }
         for interface in followed.released {
-            self.console.stopped(&self.ports, &interface, at_ns);
+            self.console.detached(&self.ports, &interface, at_ns);
         }
         for interface in followed.lost {
             self.console.lost(&interface, at_ns);

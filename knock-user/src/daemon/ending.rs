@@ -72,7 +72,7 @@ impl<W: Write> Daemon<W> {
                 match fate {
                     Fate::Stays => self.console.left(&ports, &interface, at_ns),
                     Fate::Unknown => self.console.uncertain(&ports, &interface, at_ns),
-                    Fate::Ends => self.console.stopped(&ports, &interface, at_ns),
+                    Fate::Ends => self.console.detached(&ports, &interface, at_ns),
                 }
                 fates.push(fate);
             }

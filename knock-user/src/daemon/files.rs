@@ -50,8 +50,8 @@ impl<W: Write> Daemon<W> {
         files
             .map(|(door, standing)| answers::OneTime {
                 door: door.clone(),
-                next: standing.next,
-                left: standing.left,
+                next_line: standing.next,
+                sequences_left: standing.left,
                 because: standing.failure.clone(),
             })
             .collect()

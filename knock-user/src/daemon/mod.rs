@@ -423,8 +423,7 @@ impl<W: Write> Daemon<W> {
                 now: now.as_deref(),
             };
             if let Some(because) = refused {
-                self.console
-                    .attached_generic(interface, &because, clock::boot_ns());
+                self.console.fallback(interface, &because, clock::boot_ns());
             }
             let mode = if native {
                 console::Attached::Native

@@ -32,7 +32,11 @@ impl<W: Write> Daemon<W> {
                 let revoked = self.revoke(*source, door.as_deref(), peer)?;
                 Ok(Answer::Revoked(revoked))
             }
-            Request::Explain { source, port, to } => {
+            Request::Explain {
+                source,
+                port,
+                destination: to,
+            } => {
                 let explanation = self.explain(*source, port, *to)?;
                 Ok(Answer::Explained(explanation))
             }

@@ -7,7 +7,7 @@ const AGAIN_MS: u64 = 10_000;
 
 /// The counters as they were when they were told.
 pub(super) struct Tallies {
-    left_out: u64,
+    suppressed: u64,
     lost: u64,
     lacks: [Lack; 4],
 }
@@ -24,7 +24,7 @@ struct Lack {
 #[derive(Debug, Default, Eq, PartialEq)]
 pub(super) struct Moved {
     /// Events that the kernel side left out.
-    pub(super) left_out: u64,
+    pub(super) suppressed: u64,
     /// Events that were not read in time.
     pub(super) lost: u64,
     /// What there was no room for, and how often.
@@ -41,7 +41,7 @@ impl Tallies {
             told_ms: None,
         };
         Self {
-            left_out: count(counters, Stat::EventsSuppressed as usize),
+            suppressed: count(counters, Stat::EventsSuppressed as usize),
             lost: count(counters, Stat::EventsLost as usize),
             lacks: [
                 lack(
@@ -71,7 +71,7 @@ impl Tallies {
             now.saturating_sub(std::mem::replace(before, now))
         };
         let mut moved = Moved {
-            left_out: more(&mut self.left_out, Stat::EventsSuppressed as usize),
+            suppressed: more(&mut self.suppressed, Stat::EventsSuppressed as usize),
             lost: more(&mut self.lost, Stat::EventsLost as usize),
             lacks: Vec::new(),
         };

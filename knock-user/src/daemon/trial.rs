@@ -152,9 +152,7 @@ impl<W: Write> Daemon<W> {
         if let Err(error) = self.settle() {
             tracing::warn!("{}", os_error::told(&error));
         }
-        Ok(Confirmed {
-            was_unconfirmed: true,
-        })
+        Ok(Confirmed { was_on_trial: true })
     }
 
     fn nothing_to_confirm(&self) -> Error {

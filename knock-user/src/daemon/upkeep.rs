@@ -147,7 +147,8 @@ impl<W: Write> Daemon<W> {
         let moved = self.tallies.moved(&counters, clock::boot_ms());
         let now_ns = clock::boot_ns();
         self.console.sum_up(now_ns, false);
-        self.console.left_out(moved.left_out, moved.lost, now_ns);
+        self.console
+            .suppressed(moved.suppressed, moved.lost, now_ns);
         for (lack, times) in moved.lacks {
             self.console.pressure(lack, times, now_ns);
         }

@@ -17,7 +17,11 @@ const NOWHERE_V6: Ipv6Addr = Ipv6Addr::new(0x100, 0, 0, 0, 0, 0, 0, 1);
 ///
 /// Its source port is 0, which no connection has: it opens a new one.
 pub(super) fn opening(question: &Question) -> Option<Vec<u8>> {
-    let Question { source, port, to } = *question;
+    let Question {
+        source,
+        port,
+        destination: to,
+    } = *question;
     let destination = to.unwrap_or(match source {
         IpAddr::V4(_) => NOWHERE_V4.into(),
         IpAddr::V6(_) => NOWHERE_V6.into(),

@@ -36,13 +36,13 @@ pub struct Explanation {
     /// The port that it goes to: `tcp/22`.
     pub port: String,
     /// The address that it goes to, if one was named.
-    pub to: Option<IpAddr>,
+    pub destination: Option<IpAddr>,
     /// `pass`, `drop` or `answer`.
     pub verdict: String,
     /// Name of the reason.
     pub reason: String,
     /// Why, in words, a sentence each; the last one is the outcome.
-    pub chain: Vec<String>,
+    pub steps: Vec<String>,
 }
 
 /// What somebody wants to know.
@@ -53,7 +53,7 @@ pub struct Question {
     /// Where it goes to.
     pub port: Knock,
     /// The address that it goes to; any that no door is for alone if none is named.
-    pub to: Option<IpAddr>,
+    pub destination: Option<IpAddr>,
 }
 
 /// What is known besides the maps.
@@ -83,9 +83,9 @@ pub fn explain(question: &Question, known: &Known<'_>, live: &impl Live) -> Resu
     };
     let seen = world::over(live, known);
     // Before the judgement, which takes the packet for a knock if it is one.
-    let mut chain = words::chain(question, known, &seen)?;
+    let mut steps = words::steps(question, known, &seen)?;
     let judgement = decide(&frame[..], &seen);
-    chain.push(words::outcome(
+    steps.push(words::outcome(
         question,
         known,
         judgement,
@@ -95,10 +95,10 @@ pub fn explain(question: &Question, known: &Known<'_>, live: &impl Live) -> Resu
     Ok(Explanation {
         source: question.source,
         port: question.port.to_string(),
-        to: question.to,
+        destination: question.destination,
         verdict: verdict(judgement, known.features).name().to_owned(),
         reason: judgement.reason.name().to_owned(),
-        chain,
+        steps,
     })
 }
 
@@ -124,10 +124,10 @@ pub fn where_in_force(
     let at = arrives.and_then(|index| interfaces.iter().find(|one| one.index == Some(index)));
     let decisive = at.map_or(interfaces, slice::from_ref);
     let is_in_force = decisive.iter().any(|one| one.state.is_protected());
-    let outcome = explanation.chain.pop();
-    explanation.chain.extend(unprotected);
+    let outcome = explanation.steps.pop();
+    explanation.steps.extend(unprotected);
     if is_in_force {
-        explanation.chain.extend(outcome);
+        explanation.steps.extend(outcome);
         return;
     }
     let packet = match explanation.port.starts_with("udp/") {
@@ -136,7 +136,7 @@ pub fn where_in_force(
     };
     if !decisive.is_empty() && decisive.iter().all(|one| one.state == State::Blocked) {
         explanation
-            .chain
+            .steps
             .push(format!("{packet} would be dropped: nothing gets in"));
         explanation.verdict = Verdict::Drop.name().to_owned();
         explanation.reason = "blocked".to_owned();
@@ -147,7 +147,7 @@ pub fn where_in_force(
         None => "the program is attached to none of the interfaces".to_owned(),
     };
     explanation
-        .chain
+        .steps
         .push(format!("{packet} would pass: {because}"));
     explanation.verdict = Verdict::Pass.name().to_owned();
     explanation.reason = "not-in-force".to_owned();

@@ -24,7 +24,7 @@ use crate::model::settings::Door;
 const DOORS_SHOWN: usize = 5;
 
 /// What there is to know before the packet is judged, in the order in which it counts.
-pub(super) fn chain<L: Live>(
+pub(super) fn steps<L: Live>(
     question: &Question,
     known: &Known<'_>,
     seen: &Seen<'_, L>,
@@ -32,7 +32,7 @@ pub(super) fn chain<L: Live>(
     let source = Address::from(question.source);
     let Knock { protocol, port } = question.port;
     let rule = seen.port(port_index(protocol, port));
-    let target_id = match question.to {
+    let target_id = match question.destination {
         Some(to) if known.features.has(Features::TARGETS) => seen.target(to.into()),
         _ => 0,
     };
@@ -42,7 +42,7 @@ pub(super) fn chain<L: Live>(
         seen,
         visit: Visit {
             source,
-            destination: question.to.map_or(Address::ANY, Address::from),
+            destination: question.destination.map_or(Address::ANY, Address::from),
             now_ns: known.now.nanos(),
             target_id,
             source_port: 0,
@@ -52,17 +52,17 @@ pub(super) fn chain<L: Live>(
         },
         rule,
     };
-    let mut chain = Vec::new();
-    chain.extend(about.trial());
-    chain.push(about.port());
+    let mut steps = Vec::new();
+    steps.extend(about.trial());
+    steps.push(about.port());
     if rule.kind() == PortKind::Protected {
-        chain.push(about.trust());
-        chain.extend(about.grants());
-        chain.extend(about.flows()?);
+        steps.push(about.trust());
+        steps.extend(about.grants());
+        steps.extend(about.flows()?);
     }
-    chain.extend(about.attempt());
-    chain.extend(about.lockout());
-    Ok(chain)
+    steps.extend(about.attempt());
+    steps.extend(about.lockout());
+    Ok(steps)
 }
 
 /// What happens to the packet; `event` is what the judge told of it.

@@ -69,11 +69,7 @@ pub fn admit(interface: &Interface, all: &[Interface], is_ours: bool) -> Result<
         return Err(occupied(interface, id, "offloaded"));
     }
     if let Some(id) = interface.program {
-        let place = if interface.native {
-            "native"
-        } else {
-            "generic"
-        };
+        let place = if interface.native { "native" } else { "skb" };
         return Err(occupied(interface, id, place));
     }
     match above(interface, all).find(|above| has_program(above)) {

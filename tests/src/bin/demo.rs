@@ -315,7 +315,7 @@ impl<'s> Stage<'s> {
         }
         self.hears(
             "it says what is open now",
-            &["stopped", "no longer protected"],
+            &["detached", "no longer protected"],
         )?;
         let ended = self.console.take().map(Process::wait);
         let clean = ended.is_some_and(|ended| ended.status.success());

@@ -41,7 +41,7 @@ pub enum Refusal {
         program: u32,
         /// The name of the program, if the kernel tells.
         name: Option<String>,
-        /// Where it runs: `native`, `generic` or `offloaded`.
+        /// Where it runs: `native`, `skb` or `offloaded`.
         place: &'static str,
     },
     /// It has the program of a knock-user whose pins are not in the bpffs of this mount namespace.
@@ -50,7 +50,7 @@ pub enum Refusal {
         interface: String,
         /// Id of the program.
         program: u32,
-        /// Where it runs: `native`, `generic` or `offloaded`.
+        /// Where it runs: `native`, `skb` or `offloaded`.
         place: &'static str,
     },
     /// An interface above it has a program, so the kernel attaches none here.
@@ -241,9 +241,9 @@ fn detached(interface: &str) -> String {
 
 const fn mode_name(mode: Mode) -> &'static str {
     match mode {
-        Mode::Auto => "native or generic",
+        Mode::Auto => "native or skb",
         Mode::Native => "native",
-        Mode::Skb => "generic",
+        Mode::Skb => "skb",
     }
 }
 
