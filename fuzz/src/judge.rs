@@ -13,7 +13,7 @@ use std::net::IpAddr;
 use knock_common::{
     Address, Judgement, Reason, Verdict,
     access::{Flow, Grant},
-    answer::{Memory, turn},
+    answer::{Memory, rewrite_as_reply},
     decide,
     layout::{Features, FlowKey, GrantKey},
     packet::{Protocol, flag},
@@ -222,7 +222,7 @@ impl Play {
         assert!(self.sim.features.has(Features::ANSWERS), "{frame:02x?}");
         let mut bytes = frame.to_vec();
         let mut memory = Memory(&mut bytes);
-        if turn(&mut memory, answer).is_none() {
+        if rewrite_as_reply(&mut memory, answer).is_none() {
             return;
         }
         let answer = memory.0.to_vec();

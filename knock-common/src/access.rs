@@ -1,15 +1,15 @@
 //! Who may pass to a protected port: grants, flows, trusted prefixes.
 
 use crate::{
-    Address, Bytes, Reason, Stat, World,
+    Address, Bytes, Env, Reason, Stat,
     answer::Answer,
-    event::{self, What},
+    env::{Judged, Table, Word},
+    event::{self, EventHead},
     layout::{Door, Features, FlowKey, GrantKey, PortKind, PortRule, UsedKey, port_index},
     packet::{Protocol, Segment},
+    packet_info::PacketInfo,
     presence::{self, Presence},
     time::{Moment, SKEW_MS},
-    visit::Visit,
-    world::{Judged, Table, Word},
 };
 
 /// A handshake that begins this close to the end of its grant is recorded at its SYN, in
@@ -86,53 +86,53 @@ impl Flow {
 /// # Errors
 /// The reason why the addresses can't be read.
 #[inline(always)]
-pub fn protected<B: Bytes + ?Sized, W: World>(
+pub fn protected<B: Bytes + ?Sized, W: Env>(
     bytes: &B,
     segment: &Segment,
     rule: PortRule,
-    world: &W,
+    env: &W,
 ) -> Judged<Reason> {
-    let visit = Visit::of(bytes, segment, world)?;
-    if Presence::of(world, visit.source).may_pass(visit.now()) {
+    let info = PacketInfo::of(bytes, segment, env)?;
+    if Presence::of(env, info.source).may_pass(info.now()) {
         let guest = Guest {
-            world,
+            env,
             segment,
-            visit: &visit,
+            info: &info,
             port_group: rule.port_group,
         };
         if let Some(reason) = guest.judge() {
             return Ok(reason);
         }
     }
-    if world.features().has(Features::TRUST) && world.is_trusted(visit.source) {
+    if env.features().has(Features::TRUST) && env.is_trusted(info.source) {
         return Ok(Reason::Trusted);
     }
-    event::tell(world, &visit, What::new(Reason::NoGrant), 0);
+    event::tell(env, &info, EventHead::new(Reason::NoGrant), 0);
     Ok(Reason::NoGrant)
 }
 
 /// A packet to a protected port from a source that may have been let in.
 struct Guest<'a, W> {
-    world: &'a W,
+    env: &'a W,
     segment: &'a Segment,
-    visit: &'a Visit,
+    info: &'a PacketInfo,
     port_group: u16,
 }
 
-impl<W: World> Guest<'_, W> {
+impl<W: Env> Guest<'_, W> {
     #[inline(always)]
     fn judge(&self) -> Option<Reason> {
-        let keep = self.world.features().has(Features::KEEP);
+        let keep = self.env.features().has(Features::KEEP);
         // A SYN asks for a new connection, even with the ports of an old one: it needs a grant.
         let syn = self.segment.opens() && self.segment.protocol == Protocol::Tcp;
         if keep && !syn && self.flow_goes_on() {
             return Some(Reason::Flow);
         }
-        let grant = self.grant(0).or_else(|| match self.visit.target_id {
+        let grant = self.grant(0).or_else(|| match self.info.target_id {
             0 => None,
             target_id => self.grant(target_id),
         })?;
-        let ends_soon = grant.until_ms.saturating_sub(self.visit.now().millis()) < HANDSHAKE_MS;
+        let ends_soon = grant.until_ms.saturating_sub(self.info.now().millis()) < HANDSHAKE_MS;
         if keep && !self.segment.ends() && (!syn || ends_soon) {
             self.record_flow();
         }
@@ -142,24 +142,24 @@ impl<W: World> Guest<'_, W> {
     #[inline(always)]
     fn grant(&self, target_id: u16) -> Option<Grant> {
         let key = GrantKey {
-            source: self.visit.source,
+            source: self.info.source,
             port_group: self.port_group,
             target_id,
         };
-        let grant = Grant::from_word(self.world.allow().find(&key)?.load());
-        grant.is_valid(self.visit.now()).then_some(grant)
+        let grant = Grant::from_word(self.env.allow().find(&key)?.load());
+        grant.is_valid(self.info.now()).then_some(grant)
     }
 
     #[inline(always)]
     fn flow_key(&self) -> FlowKey {
-        let Visit {
+        let PacketInfo {
             source,
             source_port,
             port,
             target_id,
             protocol,
             ..
-        } = *self.visit;
+        } = *self.info;
         FlowKey {
             source,
             source_port,
@@ -171,7 +171,7 @@ impl<W: World> Guest<'_, W> {
 
     #[inline(always)]
     fn idle_ms(&self) -> u64 {
-        let idle_ms = self.world.config().map(|config| config.flow_idle_ms);
+        let idle_ms = self.env.config().map(|config| config.flow_idle_ms);
         let [tcp, udp] = idle_ms.unwrap_or_default();
         match self.segment.protocol {
             Protocol::Tcp => tcp,
@@ -182,14 +182,14 @@ impl<W: World> Guest<'_, W> {
     #[inline(always)]
     fn flow_now(&self) -> Flow {
         Flow {
-            seen_ms: self.visit.now().millis(),
+            seen_ms: self.info.now().millis(),
         }
     }
 
     /// Refreshes the flow of this packet; `false` if there is none.
     #[inline(always)]
     fn flow_goes_on(&self) -> bool {
-        let Some(word) = self.world.flows().find(&self.flow_key()) else {
+        let Some(word) = self.env.flows().find(&self.flow_key()) else {
             return false;
         };
         let flow = Flow::from_word(word.load());
@@ -213,18 +213,18 @@ impl<W: World> Guest<'_, W> {
         self.hint_flow(self.idle_ms());
         let key = self.flow_key();
         let word = self.flow_now().to_word();
-        if let Some(old) = self.world.flows().find(&key) {
+        if let Some(old) = self.env.flows().find(&key) {
             old.store(word);
-        } else if !self.world.flows().insert(&key, word) {
-            self.world.count(Stat::FlowsRefused);
+        } else if !self.env.flows().insert(&key, word) {
+            self.env.count(Stat::FlowsRefused);
         }
     }
 
     #[inline(always)]
     fn hint_flow(&self, idle_ms: u64) {
         // Two seconds more than the flow: it is refreshed without telling the hint for one.
-        let until = self.visit.now().after_millis(idle_ms.saturating_add(2_000));
-        presence::expect_pass(self.world, self.visit.source, until);
+        let until = self.info.now().after_millis(idle_ms.saturating_add(2_000));
+        presence::expect_pass(self.env, self.info.source, until);
     }
 }
 
@@ -245,19 +245,19 @@ pub struct Completed {
 /// Returns [`Reason::Opened`], [`Reason::Refreshed`], [`Reason::Closed`], [`Reason::GrantsFull`],
 /// [`Reason::TooLate`] or [`Reason::SequenceReused`], and tells user space.
 #[inline(always)]
-pub fn use_door<W: World>(world: &W, visit: &Visit, completed: Completed) -> Reason {
-    let Some(door) = world.door(completed.entry.into()) else {
+pub fn use_door<W: Env>(env: &W, info: &PacketInfo, completed: Completed) -> Reason {
+    let Some(door) = env.door(completed.entry.into()) else {
         return Reason::TooLate;
     };
-    let now = visit.now();
+    let now = info.now();
     let begun = now.before_ticks(completed.elapsed);
     let (reason, until_ms) =
         if completed.elapsed > door.sequence_timeout_ticks || !is_good(door, begun) {
             (Reason::TooLate, 0)
-        } else if !spend(world, door, now) {
+        } else if !spend(env, door, now) {
             (Reason::SequenceReused, 0)
         } else if door.closes != 0 {
-            close(world, door, visit.source, now);
+            close(env, door, info.source, now);
             (Reason::Closed, now.millis())
         } else {
             let until_ms = now.millis().saturating_add(door.open_for_ms);
@@ -265,20 +265,20 @@ pub fn use_door<W: World>(world: &W, visit: &Visit, completed: Completed) -> Rea
                 until_ms,
                 door: door.number,
             };
-            let reason = open(world, door, grant, visit.source, now);
+            let reason = open(env, door, grant, info.source, now);
             if reason == Reason::Opened
-                && world.features().has(Features::ANSWERS)
+                && env.features().has(Features::ANSWERS)
                 && !door.reply.is_empty()
-                && may_be_told(world, visit)
+                && may_be_told(env, info)
             {
-                world.answer(Answer::port(door.reply));
+                env.answer(Answer::port(door.reply));
             }
             (reason, until_ms)
         };
     event::tell(
-        world,
-        visit,
-        What::at(reason, door.number, completed.stage),
+        env,
+        info,
+        EventHead::at(reason, door.number, completed.stage),
         until_ms,
     );
     reason
@@ -291,12 +291,12 @@ const FIRST_CLIENT_PORT: u16 = 1024;
 /// service or another knock. A source address is easily forged, and two hosts that answer each other
 /// never stop (CVE-2024-2169). Nor is a grant that is only refreshed told again.
 #[inline(always)]
-fn may_be_told<W: World>(world: &W, visit: &Visit) -> bool {
-    let to = port_index(Protocol::Udp, visit.source_port);
-    match world.port(to).kind() {
+fn may_be_told<W: Env>(env: &W, info: &PacketInfo) -> bool {
+    let to = port_index(Protocol::Udp, info.source_port);
+    match env.port(to).kind() {
         PortKind::Knock | PortKind::Decoy => false,
         PortKind::Ordinary | PortKind::Exempt | PortKind::Protected => {
-            visit.source_port >= FIRST_CLIENT_PORT
+            info.source_port >= FIRST_CLIENT_PORT
         }
     }
 }
@@ -310,17 +310,17 @@ const fn is_good(door: &Door, begun: Moment) -> bool {
 /// Uses up a sequence that is good once; `false` if somebody was faster, or nobody could tell the
 /// next one that it is used.
 #[inline(always)]
-fn spend<W: World>(world: &W, door: &Door, now: Moment) -> bool {
+fn spend<W: Env>(env: &W, door: &Door, now: Moment) -> bool {
     let key = UsedKey {
         replay_domain: door.replay_domain,
         sequence_id: door.sequence_id,
     };
-    door.sequence_id == 0 || world.used().insert(&key, now.millis())
+    door.sequence_id == 0 || env.used().insert(&key, now.millis())
 }
 
 #[inline(always)]
-fn open<W: World>(world: &W, door: &Door, new: Grant, source: Address, now: Moment) -> Reason {
-    presence::expect_pass(world, source, now.after_millis(door.open_for_ms));
+fn open<W: Env>(env: &W, door: &Door, new: Grant, source: Address, now: Moment) -> Reason {
+    presence::expect_pass(env, source, now.after_millis(door.open_for_ms));
     let mut reason = Reason::Opened;
     for port_group in port_groups(door) {
         let key = GrantKey {
@@ -328,7 +328,7 @@ fn open<W: World>(world: &W, door: &Door, new: Grant, source: Address, now: Mome
             port_group,
             target_id: door.target_id,
         };
-        match give_grant(world, &key, new, now) {
+        match give_grant(env, &key, new, now) {
             Given::New => {}
             Given::Refreshed if reason == Reason::Opened => reason = Reason::Refreshed,
             Given::Refreshed => {}
@@ -339,7 +339,7 @@ fn open<W: World>(world: &W, door: &Door, new: Grant, source: Address, now: Mome
 }
 
 #[inline(always)]
-fn close<W: World>(world: &W, door: &Door, source: Address, now: Moment) {
+fn close<W: Env>(env: &W, door: &Door, source: Address, now: Moment) {
     // Other CPUs, whose clock may be behind, must see an end that is over.
     let until_ms = now.millis().saturating_sub(SKEW_MS);
     for port_group in port_groups(door) {
@@ -348,7 +348,7 @@ fn close<W: World>(world: &W, door: &Door, source: Address, now: Moment) {
             port_group,
             target_id: door.target_id,
         };
-        let Some(word) = world.allow().find(&key) else {
+        let Some(word) = env.allow().find(&key) else {
             continue;
         };
         for _ in 0..TRIES {
@@ -375,10 +375,10 @@ enum Given {
 }
 
 #[inline(always)]
-fn give_grant<W: World>(world: &W, key: &GrantKey, new: Grant, now: Moment) -> Given {
+fn give_grant<W: Env>(env: &W, key: &GrantKey, new: Grant, now: Moment) -> Given {
     for _ in 0..TRIES {
-        let Some(word) = world.allow().find(key) else {
-            if world.allow().insert(key, new.to_word()) {
+        let Some(word) = env.allow().find(key) else {
+            if env.allow().insert(key, new.to_word()) {
                 return Given::New;
             }
             continue;
@@ -458,10 +458,10 @@ mod tests {
         }
     }
 
-    fn from(source_port: u16) -> Visit {
-        Visit {
+    fn from(source_port: u16) -> PacketInfo {
+        PacketInfo {
             source_port,
-            ..Visit::default()
+            ..PacketInfo::default()
         }
     }
 

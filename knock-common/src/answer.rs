@@ -7,11 +7,11 @@ use bytemuck::{Pod, Zeroable};
 use crate::{
     Bytes,
     packet::{Protocol, flag},
-    question::Question,
+    repliable::Repliable,
 };
 
 /// A frame that can be changed where it is.
-pub trait Turn: Bytes {
+pub trait Reflect: Bytes {
     /// Its length; `None` if it is in several pieces.
     fn length(&self) -> Option<usize>;
 
@@ -36,7 +36,7 @@ impl Bytes for Memory<'_> {
     }
 }
 
-impl Turn for Memory<'_> {
+impl Reflect for Memory<'_> {
     fn length(&self) -> Option<usize> {
         Some(self.0.len())
     }
@@ -77,27 +77,27 @@ impl Answer {
 
     /// To a SYN: a SYN with ACK.
     #[inline(always)]
-    pub const fn syn_ack(question: &Question, cookie: u32) -> Self {
-        let next = question.sequence.wrapping_add(1);
+    pub const fn syn_ack(repliable: &Repliable, cookie: u32) -> Self {
+        let next = repliable.sequence.wrapping_add(1);
         Self::segment(flag::SYN | flag::ACK, cookie, next)
     }
 
     /// To an ACK: that there is nothing more to come. A reset would make the other end's `connect`
     /// fail if it came before that has returned.
     #[inline(always)]
-    pub const fn fin_ack(question: &Question) -> Self {
-        let Question {
+    pub const fn fin_ack(repliable: &Repliable) -> Self {
+        let Repliable {
             sequence,
             acknowledged,
             ..
-        } = *question;
+        } = *repliable;
         Self::segment(flag::FIN | flag::ACK, acknowledged, sequence)
     }
 
     /// To a FIN: a reset, which needs no further answer.
     #[inline(always)]
-    pub const fn reset(question: &Question) -> Self {
-        Self::segment(flag::RST, question.acknowledged, 0)
+    pub const fn reset(repliable: &Repliable) -> Self {
+        Self::segment(flag::RST, repliable.acknowledged, 0)
     }
 
     /// To a knock: a datagram from the knocked port that names another one.
@@ -194,11 +194,11 @@ const TCP_HEADER: usize = 20;
 const UDP_HEADER: usize = 8;
 /// Makes the answer of a frame; `None` if it has none, and then the frame may be spoiled.
 #[inline(always)]
-pub fn turn<F: Turn>(frame: &mut F, answer: Answer) -> Option<()> {
-    let question = Question::find(frame)?;
+pub fn rewrite_as_reply<F: Reflect>(frame: &mut F, answer: Answer) -> Option<()> {
+    let repliable = Repliable::find(frame)?;
     let length = frame.length()?;
-    let header = if question.v6 { V6_HEADER } else { V4_HEADER };
-    let transport = question.network.wrapping_add(header);
+    let header = if repliable.v6 { V6_HEADER } else { V4_HEADER };
+    let transport = repliable.network.wrapping_add(header);
     let end = transport.wrapping_add(answer.length());
     if end > length {
         return None;
@@ -210,11 +210,11 @@ pub fn turn<F: Turn>(frame: &mut F, answer: Answer) -> Option<()> {
     }
     let [a, b, c, d, e, f, g, h, i, j, k, l]: [u8; MACS] = frame.read(0)?;
     frame.write(0, [g, h, i, j, k, l, a, b, c, d, e, f])?;
-    internet(frame, &question, answer)?;
+    internet(frame, &repliable, answer)?;
     if answer.is_segment() {
-        frame.write(transport, tcp(&question, answer))?;
+        frame.write(transport, tcp(&repliable, answer))?;
     } else {
-        frame.write(transport, udp(&question, answer))?;
+        frame.write(transport, udp(&repliable, answer))?;
         let behind = transport.wrapping_add(UDP_HEADER);
         for (place, digit) in (0..answer.digits()).zip(answer.body.to_ne_bytes()) {
             frame.write(behind.wrapping_add(place), [digit])?;
@@ -236,14 +236,14 @@ fn payload(answer: Answer) -> (u8, u16) {
 
 /// Writes the IP header.
 #[inline(always)]
-fn internet<F: Turn>(frame: &mut F, question: &Question, answer: Answer) -> Option<()> {
-    let from = question.connection.destination;
-    let to = question.connection.source;
+fn internet<F: Reflect>(frame: &mut F, repliable: &Repliable, answer: Answer) -> Option<()> {
+    let from = repliable.connection.destination;
+    let to = repliable.connection.source;
     let (number, length) = payload(answer);
-    if question.v6 {
+    if repliable.v6 {
         let [high, low] = length.to_be_bytes();
-        frame.write(question.network, [0x60, 0, 0, 0, high, low, number, TTL])?;
-        let at = |offset: usize| question.network.wrapping_add(offset);
+        frame.write(repliable.network, [0x60, 0, 0, 0, high, low, number, TTL])?;
+        let at = |offset: usize| repliable.network.wrapping_add(offset);
         frame.write(at(8), bytemuck::cast::<_, [u8; 16]>(from.words))?;
         frame.write(at(24), bytemuck::cast::<_, [u8; 16]>(to.words))?;
     } else {
@@ -255,7 +255,7 @@ fn internet<F: Turn>(frame: &mut F, question: &Question, answer: Answer) -> Opti
         let [a, b] = sum([first, second, third(number, [0, 0]), from, to]);
         let header = [first, second, third(number, [a, b]), from, to];
         frame.write(
-            question.network,
+            repliable.network,
             bytemuck::cast::<_, [u8; V4_HEADER]>(header),
         )?;
     }
@@ -269,10 +269,10 @@ const fn third(protocol: u8, [a, b]: [u8; 2]) -> u32 {
 }
 
 #[inline(always)]
-fn tcp(question: &Question, answer: Answer) -> [u8; TCP_HEADER] {
+fn tcp(repliable: &Repliable, answer: Answer) -> [u8; TCP_HEADER] {
     let (sequence, acknowledges) = ((answer.body >> 32) as u32, answer.body as u32);
-    let [a, b] = question.connection.port.to_be_bytes();
-    let [c, d] = question.connection.source_port.to_be_bytes();
+    let [a, b] = repliable.connection.port.to_be_bytes();
+    let [c, d] = repliable.connection.source_port.to_be_bytes();
     let [w, x] = WINDOW;
     let words = |[y, z]: [u8; 2]| {
         [
@@ -284,18 +284,18 @@ fn tcp(question: &Question, answer: Answer) -> [u8; TCP_HEADER] {
         ]
     };
     let [e, f, g, h, i] = words([0, 0]);
-    let [j, k, l, m, n, o, p, q, r] = pseudo(question, answer);
+    let [j, k, l, m, n, o, p, q, r] = pseudo(repliable, answer);
     bytemuck::cast(words(sum([e, f, g, h, i, j, k, l, m, n, o, p, q, r])))
 }
 
 #[inline(always)]
-fn udp(question: &Question, answer: Answer) -> [u8; UDP_HEADER] {
-    let [a, b] = question.connection.port.to_be_bytes();
-    let [c, d] = question.connection.source_port.to_be_bytes();
+fn udp(repliable: &Repliable, answer: Answer) -> [u8; UDP_HEADER] {
+    let [a, b] = repliable.connection.port.to_be_bytes();
+    let [c, d] = repliable.connection.source_port.to_be_bytes();
     let [high, low] = payload(answer).1.to_be_bytes();
     let ports = u32::from_ne_bytes([a, b, c, d]);
     let rest = |[y, z]: [u8; 2]| u32::from_ne_bytes([high, low, y, z]);
-    let [j, k, l, m, n, o, p, q, r] = pseudo(question, answer);
+    let [j, k, l, m, n, o, p, q, r] = pseudo(repliable, answer);
     // Digits that are not there are zero, which adds nothing.
     let (e, f) = (answer.body as u32, (answer.body >> 32) as u32);
     let sum = match sum([ports, rest([0, 0]), e, f, j, k, l, m, n, o, p, q, r]) {
@@ -308,13 +308,13 @@ fn udp(question: &Question, answer: Answer) -> [u8; UDP_HEADER] {
 
 /// What the checksums of TCP and UDP are about besides the segment.
 #[inline(always)]
-fn pseudo(question: &Question, answer: Answer) -> [u32; 9] {
-    let [a, b, c, d] = question.connection.source.words;
-    let [e, f, g, h] = question.connection.destination.words;
+fn pseudo(repliable: &Repliable, answer: Answer) -> [u32; 9] {
+    let [a, b, c, d] = repliable.connection.source.words;
+    let [e, f, g, h] = repliable.connection.destination.words;
     let (protocol, length) = payload(answer);
     let [high, low] = length.to_be_bytes();
     let rest = u32::from_ne_bytes([0, protocol, high, low]);
-    if question.v6 {
+    if repliable.v6 {
         [a, b, c, d, e, f, g, h, rest]
     } else {
         [d, h, rest, 0, 0, 0, 0, 0, 0]

@@ -5,11 +5,11 @@
 //! edge that is missing means: as a first knock.
 
 use crate::{
-    World,
+    Env,
     layout::{EdgeKey, Features, NODE_BITS, Node, Symbol},
     otp::{Place, SourceKnocks},
+    packet_info::PacketInfo,
     time::{TICK_BITS, Tick},
-    visit::Visit,
 };
 
 const ELAPSED_BITS: u32 = 64 - NODE_BITS - TICK_BITS;
@@ -117,14 +117,14 @@ pub struct Step {
 /// Advances `held` by a knock; `first` is the node that the knock begins, or 0, and `source_knocks` what was
 /// worked out about the source.
 #[inline(always)]
-pub fn step<W: World>(
-    world: &W,
+pub fn step<W: Env>(
+    env: &W,
     held: Progress,
-    visit: &Visit,
+    info: &PacketInfo,
     first: u32,
     source_knocks: SourceKnocks,
 ) -> Step {
-    let now = visit.now().tick();
+    let now = info.now().tick();
     let afresh = |begun: Outcome, not_begun: Outcome| match first {
         0 => Step {
             progress: Progress::NONE,
@@ -138,15 +138,15 @@ pub fn step<W: World>(
     if held.is_none() {
         return afresh(Outcome::First, Outcome::OutOfSequence);
     }
-    let Some(node) = world.node(held.node) else {
+    let Some(node) = env.node(held.node) else {
         return afresh(Outcome::First, Outcome::OutOfSequence);
     };
     if !held.is_alive(node, now) {
         return afresh(Outcome::First, Outcome::Late);
     }
     let elapsed = held.elapsed_at(now);
-    let symbol = visit.symbol();
-    let source_knocks = if !world.features().has(Features::PER_SOURCE) || node.per_source == 0 {
+    let symbol = info.symbol();
+    let source_knocks = if !env.features().has(Features::PER_SOURCE) || node.per_source == 0 {
         SourceKnocks::NONE
     } else if source_knocks.place() == Place::of(node) {
         source_knocks
@@ -161,8 +161,8 @@ pub fn step<W: World>(
     } else {
         symbol
     };
-    if let Some(next) = world.edge(&EdgeKey::from_node(held.node, label)) {
-        let deeper = world.node(next).is_some_and(|next| next.depth > node.depth);
+    if let Some(next) = env.edge(&EdgeKey::from_node(held.node, label)) {
+        let deeper = env.node(next).is_some_and(|next| next.depth > node.depth);
         let outcome = if deeper {
             Outcome::Next
         } else {

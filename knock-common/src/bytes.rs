@@ -1,8 +1,8 @@
 //! Where packet bytes come from.
 
 use crate::{
-    World,
-    handshake::{self, Shake},
+    Env,
+    handshake::{self, HandshakeStep},
 };
 
 /// A packet that can be read at any offset.
@@ -40,9 +40,9 @@ pub trait Bytes {
     #[inline(always)]
     fn note_other(&self) {}
 
-    /// See [`handshake::shake`]: the kernel side overrides it with a function of its own.
-    fn shake<W: World>(&self, world: &W) -> Shake {
-        handshake::shake(self, world)
+    /// See [`handshake::classify`]: the kernel side overrides it with a function of its own.
+    fn classify<W: Env>(&self, env: &W) -> HandshakeStep {
+        handshake::classify(self, env)
     }
 
     /// The big-endian 16-bit number at `offset`.

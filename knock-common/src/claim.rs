@@ -10,7 +10,7 @@
 //! holder, who sees that when it gives the claim back, removes the attempt that it was changing. A
 //! packet that was not judged in its turn therefore ends attempts and never lets one go on.
 
-use crate::{World, world::Word};
+use crate::{Env, env::Word};
 
 /// How often a CPU tries to get a claim that another one holds: longer than a knock takes.
 const TRIES: usize = 24;
@@ -21,8 +21,8 @@ const SPOILED: u64 = 2;
 
 /// Claims the word in a slot; 0 if another CPU holds it for too long, which is then spoiled.
 #[inline(always)]
-pub fn take_slot<W: World>(world: &W, slot: u32, tries: usize) -> u64 {
-    let Some(word) = world.claim_word(slot) else {
+pub fn take_slot<W: Env>(env: &W, slot: u32, tries: usize) -> u64 {
+    let Some(word) = env.claim_word(slot) else {
         return 0;
     };
     for _ in 0..tries {
@@ -44,21 +44,21 @@ pub fn take_slot<W: World>(world: &W, slot: u32, tries: usize) -> u64 {
 
 /// [`take_slot`] with as many tries as suit a machine.
 #[inline(always)]
-pub fn take<W: World>(world: &W, slot: u32) -> u64 {
-    take_slot(world, slot, TRIES)
+pub fn take<W: Env>(env: &W, slot: u32) -> u64 {
+    take_slot(env, slot, TRIES)
 }
 
 /// Gives a claim back; 0 if it was spoiled. Then it is still held, for [`clear`].
 #[inline(always)]
-pub fn give_back<W: World>(world: &W, slot: u32) -> u64 {
-    let word = world.claim_word(slot);
+pub fn give_back<W: Env>(env: &W, slot: u32) -> u64 {
+    let word = env.claim_word(slot);
     word.is_some_and(|word| word.replace(HELD, FREE)).into()
 }
 
 /// Frees a spoiled claim.
 #[inline(always)]
-pub fn clear<W: World>(world: &W, slot: u32) {
-    if let Some(word) = world.claim_word(slot) {
+pub fn clear<W: Env>(env: &W, slot: u32) {
+    if let Some(word) = env.claim_word(slot) {
         word.replace(SPOILED, FREE);
     }
 }

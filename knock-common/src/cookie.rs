@@ -4,7 +4,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use crate::{
-    Address, World,
+    Address, Env,
     layout::Config,
     time::{Moment, SKEW_MS},
 };
@@ -73,28 +73,26 @@ pub const fn next_turn(now: Moment) -> Option<u32> {
 
 /// The cookie that a connection gets now.
 #[inline(always)]
-pub fn make<W: World>(world: &W, connection: &Connection, now: Moment) -> u32 {
-    world.cookie(connection, epoch(now))
+pub fn make<W: Env>(env: &W, connection: &Connection, now: Moment) -> u32 {
+    env.cookie(connection, epoch(now))
 }
 
 /// How far a number is from a good cookie of the connection: 0 if it is one.
 ///
 /// Of two good cookies, this and the last time's, it is the distance to the nearer one.
 #[inline(always)]
-pub fn distance<W: World>(world: &W, connection: &Connection, number: u32, now: Moment) -> u32 {
+pub fn distance<W: Env>(env: &W, connection: &Connection, number: u32, now: Moment) -> u32 {
     // Another CPU's clock may be ahead, and in the next time already.
     let latest = epoch(now.after_millis(SKEW_MS));
-    let newer = number.wrapping_sub(world.cookie(connection, latest));
-    let older = number.wrapping_sub(world.cookie(connection, latest.wrapping_sub(1)));
+    let newer = number.wrapping_sub(env.cookie(connection, latest));
+    let older = number.wrapping_sub(env.cookie(connection, latest.wrapping_sub(1)));
     newer.min(older)
 }
 
 /// The cookie of a connection in an epoch, under the world's key.
 #[inline(always)]
-pub fn in_epoch<W: World>(world: &W, connection: &Connection, epoch: u32) -> u32 {
-    let key = world
-        .config()
-        .map_or([0; 2], |config| key_in(config, epoch));
+pub fn in_epoch<W: Env>(env: &W, connection: &Connection, epoch: u32) -> u32 {
+    let key = env.config().map_or([0; 2], |config| key_in(config, epoch));
     of(key, connection, epoch)
 }
 

@@ -3,7 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use crate::{
-    Address, Reason, Stat, World, reason::Reporting, time::Moment, visit::Visit, world::Word,
+    Address, Env, Reason, Stat, env::Word, packet_info::PacketInfo, reason::Reporting, time::Moment,
 };
 
 /// Events that a gate lets through in a window, of all CPUs together: 238 a second.
@@ -54,9 +54,9 @@ impl Event {
 
 /// What an event says besides who came: one word, so that it can be handed to a function as it is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct What(u64);
+pub struct EventHead(u64);
 
-impl What {
+impl EventHead {
     /// A reason, and nothing more.
     #[inline(always)]
     pub const fn new(reason: Reason) -> Self {
@@ -99,41 +99,41 @@ impl What {
 
 /// Tells user space, if the reason is to be told and the gate lets it through.
 #[inline(always)]
-pub fn tell<W: World>(world: &W, visit: &Visit, what: What, until_ms: u64) {
-    let reporting = what.reason().reporting();
+pub fn tell<W: Env>(env: &W, info: &PacketInfo, head: EventHead, until_ms: u64) {
+    let reporting = head.reason().reporting();
     let is_admitted = match reporting {
         Reporting::Never => return,
         Reporting::Always => true,
-        Reporting::Drops | Reporting::Knocks => world
+        Reporting::Drops | Reporting::Knocks => env
             .event_limit(reporting)
-            .is_some_and(|event_limit| take(&event_limit, visit.now())),
+            .is_some_and(|event_limit| take(&event_limit, info.now())),
     };
     // A flood of what is told comes here with every packet, and goes no further.
     if is_admitted {
-        world.hand_over(visit, what, until_ms);
+        env.hand_over(info, head, until_ms);
     } else {
-        world.count(Stat::EventsSuppressed);
+        env.count(Stat::EventsSuppressed);
     }
 }
 
 /// Makes an event and hands it to user space.
 #[inline(always)]
-pub fn hand_over<W: World>(world: &W, visit: &Visit, what: What, until_ms: u64) {
+pub fn hand_over<W: Env>(env: &W, info: &PacketInfo, head: EventHead, until_ms: u64) {
     let event = Event {
-        at_ns: visit.now_ns,
+        at_ns: info.now_ns,
         until_ms,
-        source: visit.source,
-        destination: visit.destination,
-        door: (what.0 >> 16) as u16,
-        source_port: visit.source_port,
-        port: visit.port,
-        protocol: visit.protocol,
-        reason: what.0 as u8,
-        stage: u32::from((what.0 >> 8) as u8),
-        interface: visit.interface,
+        source: info.source,
+        destination: info.destination,
+        door: (head.0 >> 16) as u16,
+        source_port: info.source_port,
+        port: info.port,
+        protocol: info.protocol,
+        reason: head.0 as u8,
+        stage: u32::from((head.0 >> 8) as u8),
+        interface: info.interface,
     };
-    if !world.emit(&event) {
-        world.count(Stat::EventsLost);
+    if !env.emit(&event) {
+        env.count(Stat::EventsLost);
     }
 }
 
@@ -167,15 +167,15 @@ mod tests {
     use super::*;
     use crate::sim::Sim;
 
-    fn visit(ms: u64) -> Visit {
-        Visit {
+    fn info(ms: u64) -> PacketInfo {
+        PacketInfo {
             now_ns: ms * 1_000_000,
             destination: Address::from_v4([192, 0, 2, 2]),
             source_port: 40_000,
             port: 22,
             protocol: 1,
             interface: 7,
-            ..Visit::default()
+            ..PacketInfo::default()
         }
     }
 
@@ -184,7 +184,7 @@ mod tests {
         sim.events.take();
         sim.stats.take();
         for _ in 0..times {
-            tell(sim, &visit(ms), What::new(reason), 0);
+            tell(sim, &info(ms), EventHead::new(reason), 0);
         }
         let stats = sim.stats.borrow();
         let left_out = stats.get(&Stat::EventsSuppressed).copied().unwrap_or(0);
@@ -237,8 +237,8 @@ mod tests {
     #[test]
     fn what_is_told() {
         let sim = Sim::default();
-        let what = What::at(Reason::WrongKnock, 7, 3).because(Reason::StrayPort);
-        tell(&sim, &visit(5), what, 99);
+        let head = EventHead::at(Reason::WrongKnock, 7, 3).because(Reason::StrayPort);
+        tell(&sim, &info(5), head, 99);
         let event = Event {
             at_ns: 5_000_000,
             until_ms: 99,
@@ -260,9 +260,9 @@ mod tests {
         #[test]
         fn any_word_is_a_what(word: u64, now: u64) {
             let sim = Sim::default();
-            let what = What::from_word(word);
-            prop_assert_eq!(What::from_word(what.to_word()), what);
-            tell(&sim, &Visit { now_ns: now, ..Visit::default() }, what, 0);
+            let head = EventHead::from_word(word);
+            prop_assert_eq!(EventHead::from_word(head.to_word()), head);
+            tell(&sim, &PacketInfo { now_ns: now, ..PacketInfo::default() }, head, 0);
         }
 
         /// Not more than the gate lets through, whatever its word was.

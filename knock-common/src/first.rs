@@ -7,11 +7,11 @@
 //! one of 524 288 buckets.
 
 use crate::{
-    Address, Stat, World,
+    Address, Env, Stat,
     automaton::Progress,
+    env::{Bucket, Word},
     layout::{BUCKETS, CLAIMS, Config, FIRST_NODES_MAX, ProgressKey, WAYS},
     time::{TICK_BITS, TICK_MASK, Tick},
-    world::{Bucket, Word},
 };
 
 const NODE_BITS: u32 = 16;
@@ -80,29 +80,29 @@ fn tick(cell: u64) -> Tick {
 
 /// The progress of a source that has made its first knock, or none.
 #[inline(always)]
-pub fn find<W: World>(world: &W, place: Place) -> Progress {
-    let cell = world.recall_first(place.bucket, place.tag);
+pub fn find<W: Env>(env: &W, place: Place) -> Progress {
+    let cell = env.recall_first(place.bucket, place.tag);
     Progress::first((cell >> TICK_BITS) as u32 & FIRST_NODES_MAX, tick(cell))
 }
 
 /// Forgets a source's first knock.
 #[inline(always)]
-pub fn forget<W: World>(world: &W, place: Place) {
-    world.forget_first(place.bucket, place.tag);
+pub fn forget<W: Env>(env: &W, place: Place) {
+    env.forget_first(place.bucket, place.tag);
 }
 
 /// Remembers a first knock; `false` if other CPUs kept changing the cell.
 #[inline(always)]
-pub fn remember<W: World>(world: &W, place: Place, first: Progress, config: &Config) -> bool {
+pub fn remember<W: Env>(env: &W, place: Place, first: Progress, config: &Config) -> bool {
     let node = u64::from(first.node & FIRST_NODES_MAX);
     let cell = place.tag << TAG_SHIFT | node << TICK_BITS | u64::from(first.last.number());
-    world.remember_first(place.bucket, cell, config.attempt_max_ticks) != 0
+    env.remember_first(place.bucket, cell, config.attempt_max_ticks) != 0
 }
 
 /// The cell with a tag, or 0.
 #[inline(always)]
-pub fn recall_cell<W: World>(world: &W, bucket: u32, tag: u64) -> u64 {
-    let Some(bucket) = world.bucket(bucket) else {
+pub fn recall_cell<W: Env>(env: &W, bucket: u32, tag: u64) -> u64 {
+    let Some(bucket) = env.bucket(bucket) else {
         return 0;
     };
     for way in 0..WAYS {
@@ -116,8 +116,8 @@ pub fn recall_cell<W: World>(world: &W, bucket: u32, tag: u64) -> u64 {
 
 /// Empties the cell with a tag.
 #[inline(always)]
-pub fn forget_cell<W: World>(world: &W, bucket: u32, tag: u64) {
-    let Some(bucket) = world.bucket(bucket) else {
+pub fn forget_cell<W: Env>(env: &W, bucket: u32, tag: u64) {
+    let Some(bucket) = env.bucket(bucket) else {
         return;
     };
     for way in 0..WAYS {
@@ -134,8 +134,8 @@ pub fn forget_cell<W: World>(world: &W, bucket: u32, tag: u64) {
 /// Writes a cell in the place of the one with the same tag, an empty one, or the oldest; `0` if
 /// other CPUs kept changing it.
 #[inline(always)]
-pub fn remember_cell<W: World>(world: &W, bucket: u32, new: u64, attempt_max_ticks: u32) -> u64 {
-    let Some(bucket) = world.bucket(bucket) else {
+pub fn remember_cell<W: Env>(env: &W, bucket: u32, new: u64, attempt_max_ticks: u32) -> u64 {
+    let Some(bucket) = env.bucket(bucket) else {
         return 0;
     };
     for _ in 0..2 {
@@ -156,7 +156,7 @@ pub fn remember_cell<W: World>(world: &W, bucket: u32, new: u64, attempt_max_tic
         let old = word.load();
         if word.replace(old, new) {
             if oldest >> 3 <= u64::from(attempt_max_ticks) {
-                world.count(Stat::FirstKnocksEvicted);
+                env.count(Stat::FirstKnocksEvicted);
             }
             return 1;
         }

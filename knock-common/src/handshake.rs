@@ -8,14 +8,14 @@
 //!         FIN ─▶          handshake-closed  answered with RST
 //! ```
 
-use crate::{Bytes, Reason, World, answer::Answer, cookie, packet::flag, question::Question};
+use crate::{Bytes, Env, Reason, answer::Answer, cookie, packet::flag, repliable::Repliable};
 
 const KIND: u8 = flag::SYN | flag::ACK | flag::FIN | flag::RST;
 const ENDS: u8 = flag::FIN | flag::ACK;
 
 /// What a packet is in a handshake.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Shake {
+pub enum HandshakeStep {
     /// It asks for a connection.
     SynCookieSent = 0,
     /// It brings a cookie back.
@@ -28,7 +28,7 @@ pub enum Shake {
     HandshakeRest = 4,
 }
 
-impl Shake {
+impl HandshakeStep {
     /// The reason why a packet is no knock; `None` if it is one.
     #[inline(always)]
     pub const fn no_knock(self) -> Option<Reason> {
@@ -56,39 +56,39 @@ impl Shake {
 
 /// Tells what a packet is in a handshake, and has it answered.
 #[inline(always)]
-pub fn shake<B: Bytes + ?Sized, W: World>(bytes: &B, world: &W) -> Shake {
-    let Some(question) = Question::find(bytes) else {
-        return Shake::HandshakeRest;
+pub fn classify<B: Bytes + ?Sized, W: Env>(bytes: &B, env: &W) -> HandshakeStep {
+    let Some(repliable) = Repliable::find(bytes) else {
+        return HandshakeStep::HandshakeRest;
     };
-    let Question {
+    let Repliable {
         connection,
         flags,
         acknowledged,
         ..
-    } = question;
-    let now = world.now();
+    } = repliable;
+    let now = env.now();
     match flags & KIND {
         flag::SYN => {
-            let cookie = cookie::make(world, &connection, now);
-            world.answer(Answer::syn_ack(&question, cookie));
-            Shake::SynCookieSent
+            let cookie = cookie::make(env, &connection, now);
+            env.answer(Answer::syn_ack(&repliable, cookie));
+            HandshakeStep::SynCookieSent
         }
         flag::ACK if flags & flag::PSH == 0 => {
             let number = acknowledged.wrapping_sub(1);
-            match cookie::distance(world, &connection, number, now) {
+            match cookie::distance(env, &connection, number, now) {
                 0 => {
-                    world.answer(Answer::fin_ack(&question));
-                    Shake::Proved
+                    env.answer(Answer::fin_ack(&repliable));
+                    HandshakeStep::Proved
                 }
                 // Our FIN was one more.
-                1 => Shake::HandshakeRest,
-                _ => Shake::BadCookie,
+                1 => HandshakeStep::HandshakeRest,
+                _ => HandshakeStep::BadCookie,
             }
         }
         ENDS => {
-            world.answer(Answer::reset(&question));
-            Shake::HandshakeClosed
+            env.answer(Answer::reset(&repliable));
+            HandshakeStep::HandshakeClosed
         }
-        _ => Shake::HandshakeRest,
+        _ => HandshakeStep::HandshakeRest,
     }
 }

@@ -1,14 +1,14 @@
 //! The order in which a frame is judged.
 
 use crate::{
-    Bytes, Reason, World, access,
-    event::{self, What},
+    Bytes, Env, Reason, access,
+    env::Judged,
+    event::{self, EventHead},
     knock,
     layout::{Config, Features, PortKind, PortRule, port_index},
     packet,
+    packet_info::PacketInfo,
     reason::{Reporting, Stat, Verdict},
-    visit::Visit,
-    world::Judged,
 };
 
 /// What a frame was, and what happens to it.
@@ -44,25 +44,25 @@ impl From<Reason> for Judgement {
 
 /// Judges a frame and returns what it was: [`decide`] without what happens to knocks that pass.
 #[inline(always)]
-pub fn judge<B: Bytes + ?Sized, W: World>(bytes: &B, world: &W) -> Reason {
-    decide(bytes, world).reason
+pub fn judge<B: Bytes + ?Sized, W: Env>(bytes: &B, env: &W) -> Reason {
+    decide(bytes, env).reason
 }
 
 /// Judges a frame: what it was, in one [`Reason`], and what happens to it.
 ///
 /// Ordinary traffic pays for the parse and one look into the port table.
 #[inline(always)]
-pub fn decide<B: Bytes + ?Sized, W: World>(bytes: &B, world: &W) -> Judgement {
-    if is_trial_expired(world) {
+pub fn decide<B: Bytes + ?Sized, W: Env>(bytes: &B, env: &W) -> Judgement {
+    if is_trial_expired(env) {
         return Reason::TrialExpired.into();
     }
-    judge_segment(bytes, world).unwrap_or_else(|reason| {
+    judge_segment(bytes, env).unwrap_or_else(|reason| {
         if reason.reporting() != Reporting::Never {
-            let visit = Visit {
-                now_ns: world.now().nanos(),
-                ..Visit::default()
+            let info = PacketInfo {
+                now_ns: env.now().nanos(),
+                ..PacketInfo::default()
             };
-            event::tell(world, &visit, What::new(reason), 0);
+            event::tell(env, &info, EventHead::new(reason), 0);
         }
         reason.into()
     })
@@ -70,27 +70,27 @@ pub fn decide<B: Bytes + ?Sized, W: World>(bytes: &B, world: &W) -> Judgement {
 
 /// Whether the configuration had to be confirmed, and was not in time.
 #[inline(always)]
-fn is_trial_expired<W: World>(world: &W) -> bool {
-    let is_over = |config: &Config| world.now().millis() >= config.confirm_by_ms;
-    world.features().has(Features::CONFIRM) && world.config().is_some_and(is_over)
+fn is_trial_expired<W: Env>(env: &W) -> bool {
+    let is_over = |config: &Config| env.now().millis() >= config.confirm_by_ms;
+    env.features().has(Features::CONFIRM) && env.config().is_some_and(is_over)
 }
 
 /// The reason, as an error if the frame could not be read as far as was needed.
 #[inline(always)]
-fn judge_segment<B: Bytes + ?Sized, W: World>(bytes: &B, world: &W) -> Judged<Judgement> {
+fn judge_segment<B: Bytes + ?Sized, W: Env>(bytes: &B, env: &W) -> Judged<Judgement> {
     let segment = packet::parse(bytes).inspect_err(|&reason| {
         if reason == Reason::NotIp {
             bytes.note_other();
         }
     })?;
-    let rule = world.port(port_index(segment.protocol, segment.destination_port));
+    let rule = env.port(port_index(segment.protocol, segment.destination_port));
     let reason = match rule.kind() {
         PortKind::Exempt => Reason::Ordinary,
-        PortKind::Ordinary => knock::other_port(bytes, &segment, world)?,
-        PortKind::Protected => access::protected(bytes, &segment, rule, world)?,
+        PortKind::Ordinary => knock::other_port(bytes, &segment, env)?,
+        PortKind::Protected => access::protected(bytes, &segment, rule, env)?,
         PortKind::Knock | PortKind::Decoy => {
-            let reason = knock::knock(bytes, &segment, rule, world)?;
-            return Ok(if_let_pass(reason, rule, world));
+            let reason = knock::knock(bytes, &segment, rule, env)?;
+            return Ok(if_let_pass(reason, rule, env));
         }
     };
     Ok(reason.into())
@@ -98,12 +98,12 @@ fn judge_segment<B: Bytes + ?Sized, W: World>(bytes: &B, world: &W) -> Judged<Ju
 
 /// What happens to a knock, which may be let pass.
 #[inline(always)]
-fn if_let_pass<W: World>(reason: Reason, rule: PortRule, world: &W) -> Judgement {
-    let is_let_pass = world.features().has(Features::KNOCK_PASS)
+fn if_let_pass<W: Env>(reason: Reason, rule: PortRule, env: &W) -> Judgement {
+    let is_let_pass = env.features().has(Features::KNOCK_PASS)
         && rule.passes_knocks()
         && reason.verdict() != Verdict::Pass;
     if is_let_pass {
-        world.count(Stat::KnocksPassed);
+        env.count(Stat::KnocksPassed);
     }
     Judgement {
         reason,
@@ -120,6 +120,7 @@ mod tests {
     use super::*;
     use crate::{
         Address,
+        env::{Bucket as _, Table as _, Word as _},
         layout::{
             Config, Door, EdgeKey, FlagClass, FlowKey, GrantKey, Node, PortRule, ProgressKey,
             Symbol,
@@ -127,7 +128,6 @@ mod tests {
         packet::{Protocol, flag},
         presence::ALWAYS,
         sim::Sim,
-        world::{Bucket as _, Table as _, Word as _},
     };
 
     const NODES: u32 = 6;
@@ -201,7 +201,7 @@ mod tests {
     }
 
     /// Maps with anything in them, whether user space would write it or not.
-    fn world() -> impl Strategy<Value = Sim> {
+    fn env() -> impl Strategy<Value = Sim> {
         let rules = prop::collection::vec(rule(), 8);
         let nodes = prop::collection::vec(node(), NODES as usize);
         let edges = prop::collection::vec((0..NODES, 0..8_u16, 0..NODES + 2), 0..20);
@@ -257,7 +257,7 @@ mod tests {
                     progress,
                 );
                 for bucket in [0, 1] {
-                    let bucket = World::lockouts(&sim, bucket).unwrap();
+                    let bucket = Env::lockouts(&sim, bucket).unwrap();
                     for (way, cell) in cells.iter().enumerate() {
                         bucket.cell(way).unwrap().store(cell ^ failed);
                     }
@@ -380,28 +380,28 @@ mod tests {
         /// No panic, no overflow, and an event only where one may be.
         #[test]
         fn any_packets_in_any_world(
-            world in world(),
+            env in env(),
             packets in prop::collection::vec((protocol(), 0..4_u8, any::<u8>(), 0_u64..1 << 40), 1..12),
         ) {
             for (protocol, port, flags, later) in packets {
-                world.now.set(world.now.get().wrapping_add(later));
+                env.now.set(env.now.get().wrapping_add(later));
                 for flags in [flags, flag::SYN] {
-                    world.events.take();
-                    let reason = judge(&frame(protocol, port, flags)[..], &world);
+                    env.events.take();
+                    let reason = judge(&frame(protocol, port, flags)[..], &env);
                     if reason.reporting() == Reporting::Never {
-                        prop_assert!(world.events.borrow().is_empty());
+                        prop_assert!(env.events.borrow().is_empty());
                     }
                 }
             }
         }
 
         #[test]
-        fn any_bytes_in_any_world(world in world(), bytes in prop::collection::vec(any::<u8>(), 0..120)) {
-            let world = Rc::new(world);
-            judge(&bytes[..], &*world);
+        fn any_bytes_in_any_world(env in env(), bytes in prop::collection::vec(any::<u8>(), 0..120)) {
+            let env = Rc::new(env);
+            judge(&bytes[..], &*env);
             // Bytes at random are rarely IP.
             let ethernet = [2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0, 0x45];
-            judge(&[&ethernet[..], &bytes].concat()[..], &*world);
+            judge(&[&ethernet[..], &bytes].concat()[..], &*env);
         }
     }
 }

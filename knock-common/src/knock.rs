@@ -1,18 +1,18 @@
 //! Knocks, and what counts as a wrong one.
 
 use crate::{
-    Bytes, Reason, Stat, World,
+    Bytes, Env, Reason, Stat,
     access::Completed,
     automaton::{self, Outcome, Progress, Step},
-    event::{self, What},
+    env::{Judged, Table, Word},
+    event::{self, EventHead},
     first::{self, Place},
     layout::{Config, EdgeKey, FLAG_CLASSES, Features, Node, PortKind, PortRule, ProgressKey},
     otp::{self, SourceKnocks},
     packet::{Protocol, Segment},
+    packet_info::{self, PacketInfo},
     presence::{self, Presence},
     time::TICK_BITS,
-    visit::{self, Visit},
-    world::{Judged, Table, Word},
 };
 
 /// Judges a packet to a port that is in a sequence, or that looks like one.
@@ -20,15 +20,15 @@ use crate::{
 /// # Errors
 /// The reason why the addresses can't be read.
 #[inline(always)]
-pub fn knock<B: Bytes + ?Sized, W: World>(
+pub fn knock<B: Bytes + ?Sized, W: Env>(
     bytes: &B,
     segment: &Segment,
     rule: PortRule,
-    world: &W,
+    env: &W,
 ) -> Judged<Reason> {
-    let needs_handshake = world.features().has(Features::ANSWERS) && rule.needs_handshake();
+    let needs_handshake = env.features().has(Features::ANSWERS) && rule.needs_handshake();
     if segment.protocol == Protocol::Tcp && !needs_handshake {
-        let config = world.config();
+        let config = env.config();
         // A mask, not a comparison: Linux 6.1 forgets the bound of a number that was on the stack.
         let index = usize::from(rule.flag_class) & (FLAG_CLASSES - 1);
         let class = config.and_then(|c| c.flag_classes.get(index));
@@ -39,28 +39,28 @@ pub fn knock<B: Bytes + ?Sized, W: World>(
     if !segment.unicast {
         return Ok(Reason::Ordinary);
     }
-    let visit = Visit::of(bytes, segment, world)?;
+    let info = PacketInfo::of(bytes, segment, env)?;
     if segment.protocol == Protocol::Tcp
         && needs_handshake
-        && let Some(reason) = bytes.shake(world).no_knock()
+        && let Some(reason) = bytes.classify(env).no_knock()
     {
-        event::tell(world, &visit, What::new(reason), 0);
+        event::tell(env, &info, EventHead::new(reason), 0);
         return Ok(reason);
     }
     Ok(match rule.kind() {
-        PortKind::Decoy => world.reset(&visit, Reason::Decoy),
+        PortKind::Decoy => env.reset(&info, Reason::Decoy),
         PortKind::Ordinary | PortKind::Exempt | PortKind::Protected | PortKind::Knock => {
-            let mut decision = world.advance(&visit, rule.first, SourceKnocks::NONE);
-            if world.features().has(Features::PER_SOURCE)
+            let mut decision = env.advance(&info, rule.first, SourceKnocks::NONE);
+            if env.features().has(Features::PER_SOURCE)
                 && let Some(place) = decision.asked()
             {
-                decision = world.advance(&visit, rule.first, world.source_knocks(&visit, place));
+                decision = env.advance(&info, rule.first, env.source_knocks(&info, place));
             }
             match decision.completed() {
-                Some(progress) => complete(world, &visit, progress),
+                Some(progress) => complete(env, &info, progress),
                 None => {
-                    event::tell(world, &visit, decision.what(), 0);
-                    decision.what().reason()
+                    event::tell(env, &info, decision.head(), 0);
+                    decision.head().reason()
                 }
             }
         }
@@ -72,34 +72,34 @@ pub fn knock<B: Bytes + ?Sized, W: World>(
 /// # Errors
 /// The reason why the addresses can't be read.
 #[inline(always)]
-pub fn other_port<B: Bytes + ?Sized, W: World>(
+pub fn other_port<B: Bytes + ?Sized, W: Env>(
     bytes: &B,
     segment: &Segment,
-    world: &W,
+    env: &W,
 ) -> Judged<Reason> {
-    if !world.features().has(Features::STRICT) || !segment.opens() || !segment.unicast {
+    if !env.features().has(Features::STRICT) || !segment.opens() || !segment.unicast {
         return Ok(Reason::Ordinary);
     }
     let source = segment.source(bytes)?;
     // A source that no host can have is the stack's to refuse here: DHCP comes from 0.0.0.0.
-    if Presence::of(world, source).is_empty() || !visit::can_come(bytes, source, world) {
+    if Presence::of(env, source).is_empty() || !packet_info::can_come(bytes, source, env) {
         return Ok(Reason::Ordinary);
     }
-    let visit = Visit::of(bytes, segment, world)?;
-    Ok(world.reset(&visit, Reason::StrayPort))
+    let info = PacketInfo::of(bytes, segment, env)?;
+    Ok(env.reset(&info, Reason::StrayPort))
 }
 
 /// A node as an event shows it: a door that goes through it, and how many knocks lead to it.
 #[inline(always)]
-const fn at(reason: Reason, node: &Node) -> What {
-    What::at(reason, node.via_door, node.depth)
+const fn at(reason: Reason, node: &Node) -> EventHead {
+    EventHead::at(reason, node.via_door, node.depth)
 }
 
 /// The progress of a source, and where it is kept.
-struct Attempt<'a, W: World> {
-    world: &'a W,
+struct Attempt<'a, W: Env> {
+    env: &'a W,
     config: &'a Config,
-    visit: &'a Visit,
+    info: &'a PacketInfo,
     key: ProgressKey,
     cell: Place,
 }
@@ -115,21 +115,21 @@ struct Held<T> {
     progress: Progress,
 }
 
-impl<'a, W: World> Attempt<'a, W> {
+impl<'a, W: Env> Attempt<'a, W> {
     #[inline(always)]
-    fn of(world: &'a W, config: &'a Config, visit: &'a Visit) -> Self {
-        let Visit {
+    fn of(env: &'a W, config: &'a Config, info: &'a PacketInfo) -> Self {
+        let PacketInfo {
             source, target_id, ..
-        } = *visit;
+        } = *info;
         let key = ProgressKey {
             source,
             target_id,
             padding: 0,
         };
         Self {
-            world,
+            env,
             config,
-            visit,
+            info,
             key,
             cell: Place::of(&key, config),
         }
@@ -138,16 +138,16 @@ impl<'a, W: World> Attempt<'a, W> {
     /// Whether there may be an attempt: if not, nothing has to be claimed to know it.
     #[inline(always)]
     fn may_be_there(&self) -> bool {
-        Presence::of(self.world, self.visit.source).may_knock(self.visit.now())
+        Presence::of(self.env, self.info.source).may_knock(self.info.now())
     }
 
     /// Claims the attempt: until it is given back, no other CPU changes it. If that takes too long,
     /// the attempt is removed.
     #[inline(always)]
     fn claim(&self) -> bool {
-        let claimed = self.world.claim(self.cell.claim());
+        let claimed = self.env.claim(self.cell.claim());
         if !claimed {
-            self.world.count(Stat::ProgressRefused);
+            self.env.count(Stat::ProgressRefused);
             self.wipe();
         }
         claimed
@@ -158,11 +158,11 @@ impl<'a, W: World> Attempt<'a, W> {
     #[inline(always)]
     fn give_back(&self) -> bool {
         let slot = self.cell.claim();
-        let is_unspoiled = self.world.give_back(slot);
+        let is_unspoiled = self.env.give_back(slot);
         if !is_unspoiled {
-            self.world.count(Stat::ProgressRefused);
+            self.env.count(Stat::ProgressRefused);
             self.wipe();
-            self.world.clear_claim(slot);
+            self.env.clear_claim(slot);
         }
         is_unspoiled
     }
@@ -170,15 +170,15 @@ impl<'a, W: World> Attempt<'a, W> {
     /// Removes whatever there is of the attempt.
     #[inline(always)]
     fn wipe(&self) {
-        if let Some(deep) = self.world.progress().find(&self.key) {
+        if let Some(deep) = self.env.progress().find(&self.key) {
             deep.store(0);
         }
-        first::forget(self.world, self.cell);
+        first::forget(self.env, self.cell);
     }
 
     #[inline(always)]
     fn load(&self) -> Held<W::Word> {
-        let now = self.visit.now();
+        let now = self.info.now();
         if !self.may_be_there() {
             return Held {
                 deep: None,
@@ -187,7 +187,7 @@ impl<'a, W: World> Attempt<'a, W> {
                 progress: Progress::NONE,
             };
         }
-        let deep = self.world.progress().find(&self.key);
+        let deep = self.env.progress().find(&self.key);
         let word = deep.as_ref().map_or(0, |word| word.load());
         let progress = Progress::from_word(word);
         // A first knock that came when the hint said that there was nothing to find has left the
@@ -201,7 +201,7 @@ impl<'a, W: World> Attempt<'a, W> {
                 progress,
             };
         }
-        let progress = first::find(self.world, self.cell);
+        let progress = first::find(self.env, self.cell);
         Held {
             deep,
             word,
@@ -217,15 +217,15 @@ impl<'a, W: World> Attempt<'a, W> {
         if progress.is_none() {
             return self.forget(held);
         }
-        let until = self.visit.now().after_ticks(self.config.attempt_max_ticks);
-        presence::expect_knock(self.world, self.key.source, until);
+        let until = self.info.now().after_ticks(self.config.attempt_max_ticks);
+        presence::expect_knock(self.env, self.key.source, until);
         if progress.node == first {
             return (held.word == 0 || self.replace(held, 0))
-                && first::remember(self.world, self.cell, progress, self.config);
+                && first::remember(self.env, self.cell, progress, self.config);
         }
         let stored = self.replace(held, progress.to_word());
         if stored && held.is_first {
-            first::forget(self.world, self.cell);
+            first::forget(self.env, self.cell);
         }
         stored
     }
@@ -236,7 +236,7 @@ impl<'a, W: World> Attempt<'a, W> {
             return false;
         }
         if held.is_first {
-            first::forget(self.world, self.cell);
+            first::forget(self.env, self.cell);
         }
         true
     }
@@ -245,50 +245,51 @@ impl<'a, W: World> Attempt<'a, W> {
     fn replace(&self, held: &Held<W::Word>, word: u64) -> bool {
         match &held.deep {
             Some(deep) => deep.replace(held.word, word),
-            None => self.world.progress().insert(&self.key, word),
+            None => self.env.progress().insert(&self.key, word),
         }
     }
 
     /// Advances the attempt, which is claimed, by the knock.
     #[inline(always)]
     fn take_step(&self, first: u32, source_knocks: SourceKnocks) -> Decision {
-        let Self { world, visit, .. } = *self;
+        let Self { env, info, .. } = *self;
         // Asked once more: the claim was perhaps waited for until a failed attempt was counted.
-        if self.world.is_locked_out(self.visit) {
-            return Decision::tell(What::new(Reason::LockedOut));
+        if self.env.is_locked_out(self.info) {
+            return Decision::tell(EventHead::new(Reason::LockedOut));
         }
         let held = self.load();
-        let step = automaton::step(world, held.progress, visit, first, source_knocks);
+        let step = automaton::step(env, held.progress, info, first, source_knocks);
         if step.outcome == Outcome::Unknown {
-            let node = world.node(held.progress.node);
-            return node.map_or(Decision::tell(What::new(Reason::OutOfSequence)), |node| {
-                Decision::ask(otp::Place::of(node))
-            });
+            let node = env.node(held.progress.node);
+            return node.map_or(
+                Decision::tell(EventHead::new(Reason::OutOfSequence)),
+                |node| Decision::ask(otp::Place::of(node)),
+            );
         }
         if step.outcome == Outcome::Duplicate {
-            return Decision::tell(What::new(Reason::Duplicate));
+            return Decision::tell(EventHead::new(Reason::Duplicate));
         }
         if !self.store(&held, step.progress, first) {
-            world.count(Stat::ProgressRefused);
-            return Decision::tell(What::new(Reason::Contended));
+            env.count(Stat::ProgressRefused);
+            return Decision::tell(EventHead::new(Reason::Contended));
         }
         if step.outcome == Outcome::Wrong {
-            world.fail(visit);
+            env.fail(info);
         }
-        conclude(world, held.progress, step)
+        conclude(env, held.progress, step)
     }
 
     /// Ends the attempt, which is claimed; tells which one that was, if one was going on.
     #[inline(always)]
-    fn end(&self) -> Option<What> {
+    fn end(&self) -> Option<EventHead> {
         let held = self.load();
         let is_gone = held.progress.is_none() || !self.forget(&held);
-        let node = self.world.node(held.progress.node)?;
-        let now = self.visit.now();
+        let node = self.env.node(held.progress.node)?;
+        let now = self.info.now();
         if is_gone || node.ends_sequence() || !held.progress.is_alive(node, now.tick()) {
             return None;
         }
-        self.world.fail(self.visit);
+        self.env.fail(self.info);
         Some(at(Reason::StrayPort, node))
     }
 }
@@ -305,8 +306,8 @@ impl Decision {
     const PLACE_SHIFT: u32 = 32;
 
     #[inline(always)]
-    const fn tell(what: What) -> Self {
-        Self(what.to_word())
+    const fn tell(head: EventHead) -> Self {
+        Self(head.to_word())
     }
 
     /// Only the node and the time that it took are kept.
@@ -317,7 +318,7 @@ impl Decision {
 
     #[inline(always)]
     const fn ask(place: otp::Place) -> Self {
-        let otherwise = What::new(Reason::Contended).to_word();
+        let otherwise = EventHead::new(Reason::Contended).to_word();
         Self(Self::ASKS | place.to_word() << Self::PLACE_SHIFT | otherwise)
     }
 
@@ -351,48 +352,48 @@ impl Decision {
     }
 
     #[inline(always)]
-    const fn what(self) -> What {
-        What::from_word(self.0)
+    const fn head(self) -> EventHead {
+        EventHead::from_word(self.0)
     }
 }
 
 /// Advances a source by its knock; `first` is the node that the knock leads to as a first one for
 /// any destination, or 0, and `source_knocks` what was worked out about the source.
 #[inline(always)]
-pub fn advance<W: World>(
-    world: &W,
-    visit: &Visit,
+pub fn advance<W: Env>(
+    env: &W,
+    info: &PacketInfo,
     first: u32,
     source_knocks: SourceKnocks,
 ) -> Decision {
-    let Some(config) = world.config() else {
-        return Decision::tell(What::new(Reason::OutOfSequence));
+    let Some(config) = env.config() else {
+        return Decision::tell(EventHead::new(Reason::OutOfSequence));
     };
-    if world.is_locked_out(visit) {
-        return Decision::tell(What::new(Reason::LockedOut));
+    if env.is_locked_out(info) {
+        return Decision::tell(EventHead::new(Reason::LockedOut));
     }
-    let first = match visit.target_id {
+    let first = match info.target_id {
         0 => first,
-        target_id => world
-            .edge(&EdgeKey::from_root(target_id, visit.symbol()))
+        target_id => env
+            .edge(&EdgeKey::from_root(target_id, info.symbol()))
             .unwrap_or(0),
     };
-    let attempt = Attempt::of(world, config, visit);
+    let attempt = Attempt::of(env, config, info);
     if first == 0 && !attempt.may_be_there() {
-        return Decision::tell(What::new(Reason::OutOfSequence));
+        return Decision::tell(EventHead::new(Reason::OutOfSequence));
     }
     if !attempt.claim() {
-        return Decision::tell(What::new(Reason::Contended));
+        return Decision::tell(EventHead::new(Reason::Contended));
     }
     let decision = attempt.take_step(first, source_knocks);
     if !attempt.give_back() {
-        return Decision::tell(What::new(Reason::Contended));
+        return Decision::tell(EventHead::new(Reason::Contended));
     }
     decision
 }
 
 #[inline(always)]
-fn conclude<W: World>(world: &W, held: Progress, step: Step) -> Decision {
+fn conclude<W: Env>(env: &W, held: Progress, step: Step) -> Decision {
     let reason = match step.outcome {
         Outcome::First => Reason::FirstKnock,
         Outcome::Next => Reason::NextKnock,
@@ -401,30 +402,28 @@ fn conclude<W: World>(world: &W, held: Progress, step: Step) -> Decision {
         Outcome::Wrong => Reason::WrongKnock,
         Outcome::Late => Reason::TooLate,
         Outcome::OutOfSequence | Outcome::Unknown => {
-            return Decision::tell(What::new(Reason::OutOfSequence));
+            return Decision::tell(EventHead::new(Reason::OutOfSequence));
         }
     };
     let goes_on = !step.progress.is_none();
     let reached = if goes_on { step.progress } else { held };
-    match world.node(reached.node) {
+    match env.node(reached.node) {
         Some(node) if goes_on && node.ends_sequence() => Decision::complete(step.progress),
         Some(node) => Decision::tell(at(reason, node)),
-        None => Decision::tell(What::new(reason)),
+        None => Decision::tell(EventHead::new(reason)),
     }
 }
 
 /// How far a source has come with its attempt, which may be over.
-pub fn progress<W: World>(world: &W, visit: &Visit) -> Progress {
-    let attempt = world
-        .config()
-        .map(|config| Attempt::of(world, config, visit));
+pub fn progress<W: Env>(env: &W, info: &PacketInfo) -> Progress {
+    let attempt = env.config().map(|config| Attempt::of(env, config, info));
     attempt.map_or(Progress::NONE, |attempt| attempt.load().progress)
 }
 
 /// Uses the doors whose sequences end where a source has come to.
 #[inline(always)]
-fn complete<W: World>(world: &W, visit: &Visit, progress: Progress) -> Reason {
-    let Some(node) = world.node(progress.node) else {
+fn complete<W: Env>(env: &W, info: &PacketInfo, progress: Progress) -> Reason {
+    let Some(node) = env.node(progress.node) else {
         return Reason::OutOfSequence;
     };
     let mut reason = Reason::TooLate;
@@ -437,7 +436,7 @@ fn complete<W: World>(world: &W, visit: &Visit, progress: Progress) -> Reason {
             stage: node.depth,
             elapsed: progress.elapsed,
         };
-        let used = world.use_door(visit, completed);
+        let used = env.use_door(info, completed);
         if used != Reason::TooLate {
             reason = used;
         }
@@ -449,25 +448,25 @@ fn complete<W: World>(world: &W, visit: &Visit, progress: Progress) -> Reason {
 ///
 /// Returns `cause`, or [`Reason::Ordinary`] for a port that is nothing and ended no attempt.
 #[inline(always)]
-pub fn reset<W: World>(world: &W, visit: &Visit, cause: Reason) -> Reason {
-    let what = match ended(world, visit) {
-        Some(what) => what.because(cause),
+pub fn reset<W: Env>(env: &W, info: &PacketInfo, cause: Reason) -> Reason {
+    let head = match ended(env, info) {
+        Some(head) => head.because(cause),
         None if cause == Reason::StrayPort => return Reason::Ordinary,
-        None => What::new(cause),
+        None => EventHead::new(cause),
     };
-    event::tell(world, visit, what, 0);
+    event::tell(env, info, head, 0);
     cause
 }
 
 /// Ends a source's progress; tells which attempt that was, if one was going on.
 #[inline(always)]
-fn ended<W: World>(world: &W, visit: &Visit) -> Option<What> {
-    let config = world.config()?;
-    let attempt = Attempt::of(world, config, visit);
+fn ended<W: Env>(env: &W, info: &PacketInfo) -> Option<EventHead> {
+    let config = env.config()?;
+    let attempt = Attempt::of(env, config, info);
     if !attempt.may_be_there() || !attempt.claim() {
         return None;
     }
-    let what = attempt.end();
+    let head = attempt.end();
     attempt.give_back();
-    what
+    head
 }

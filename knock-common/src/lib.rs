@@ -8,9 +8,9 @@
 //!                                      World (maps, clock, events)
 //! ```
 //!
-//! The same functions run in the XDP program, where [`World`] is made of BPF maps, and natively,
+//! The same functions run in the XDP program, where [`Env`] is made of BPF maps, and natively,
 //! where [`sim::Sim`] keeps the maps in memory. Nothing here panics, allocates, reads a clock or
-//! does I/O; time and packets come in through [`World`] and [`Bytes`].
+//! does I/O; time and packets come in through [`Env`] and [`Bytes`].
 //!
 //! Read in this order: [`packet`], [`mod@judge`], [`knock`], [`automaton`].
 #![cfg_attr(not(any(test, feature = "sim")), no_std)]
@@ -32,6 +32,7 @@ pub mod automaton;
 pub mod bytes;
 pub mod claim;
 pub mod cookie;
+pub mod env;
 pub mod event;
 pub mod first;
 pub mod handshake;
@@ -42,19 +43,18 @@ pub mod layout;
 pub mod lockout;
 pub mod otp;
 pub mod packet;
+pub mod packet_info;
 pub mod presence;
-pub mod question;
 pub mod reason;
+pub mod repliable;
 pub mod seen;
 pub mod sha1;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
 pub mod time;
-pub mod visit;
-pub mod world;
 
 pub use address::Address;
 pub use bytes::Bytes;
+pub use env::Env;
 pub use judge::{Judgement, decide, judge};
 pub use reason::{Reason, Stat, Verdict};
-pub use world::World;

@@ -8,11 +8,11 @@
 //! failures of other sources in it are not counted, and [`Stat::LockoutsFull`] says so.
 
 use crate::{
-    Address, Stat, World,
+    Address, Env, Stat,
+    env::{Bucket, Word},
     layout::{Config, Features, LOCKOUT_BUCKETS, WAYS},
+    packet_info::PacketInfo,
     time::{Moment, SKEW_MS},
-    visit::Visit,
-    world::{Bucket, Word},
 };
 
 /// Bits of the time in a cell.
@@ -105,60 +105,60 @@ fn subject(source: Address, features: Features) -> Address {
 }
 
 #[inline(always)]
-fn place<W: World>(world: &W, source: Address) -> Option<Place> {
-    let features = world.features();
+fn place<W: Env>(env: &W, source: Address) -> Option<Place> {
+    let features = env.features();
     if !features.has(Features::LOCKOUT) {
         return None;
     }
-    let key = world.lockout_key()?;
+    let key = env.lockout_key()?;
     Some(Place::of(subject(source, features), key))
 }
 
 /// The failures of a source that are not forgotten.
 #[inline(always)]
-pub fn failures<W: World>(
-    world: &W,
+pub fn failures<W: Env>(
+    env: &W,
     source: Address,
     config: &Config,
     now: Moment,
 ) -> Option<Failures> {
-    let Place { bucket, tag } = place(world, source)?;
-    let cell = recall_cell(world, bucket, tag);
+    let Place { bucket, tag } = place(env, source)?;
+    let cell = recall_cell(env, bucket, tag);
     let failures = Failures::from_word(cell);
     (cell != 0 && failures.left_ms(now, config) > 0).then_some(failures)
 }
 
 /// Whether the knocks of a visitor's source are not listened to.
 #[inline(always)]
-pub fn is_locked_out<W: World>(world: &W, visit: &Visit) -> bool {
-    let Some(config) = world.config() else {
+pub fn is_locked_out<W: Env>(env: &W, info: &PacketInfo) -> bool {
+    let Some(config) = env.config() else {
         return false;
     };
-    failures(world, visit.source, config, visit.now())
+    failures(env, info.source, config, info.now())
         .is_some_and(|failures| u32::from(failures.count) >= config.lockout_failures)
 }
 
 /// Counts a failed attempt of a visitor's source.
 #[inline(always)]
-pub fn fail<W: World>(world: &W, visit: &Visit) {
-    if !world.features().has(Features::LOCKOUT) {
+pub fn fail<W: Env>(env: &W, info: &PacketInfo) {
+    if !env.features().has(Features::LOCKOUT) {
         return;
     }
-    let place = world.place_failures(visit);
+    let place = env.place_failures(info);
     let (bucket, tag) = ((place >> 32) as u32, place as u32);
-    let now_ms = visit.now().millis();
+    let now_ms = info.now().millis();
     // No loop: LLVM makes one that falls into its own beginning, which Linux 6.1 takes for a jump back
     // that it does not allow (check_cfg, "back-edge").
-    let _given_up = world.count_failure(bucket, tag, now_ms)
-        || world.count_failure(bucket, tag, now_ms)
-        || world.count_failure(bucket, tag, now_ms);
+    let _given_up = env.count_failure(bucket, tag, now_ms)
+        || env.count_failure(bucket, tag, now_ms)
+        || env.count_failure(bucket, tag, now_ms);
 }
 
 /// Where the failures of a visitor's source are: the bucket above, the tag below. Without a key it is
 /// no bucket.
 #[inline(always)]
-pub fn place_word<W: World>(world: &W, visit: &Visit) -> u64 {
-    place(world, visit.source).map_or(u64::MAX, |Place { bucket, tag }| {
+pub fn place_word<W: Env>(env: &W, info: &PacketInfo) -> u64 {
+    place(env, info.source).map_or(u64::MAX, |Place { bucket, tag }| {
         u64::from(bucket) << 32 | u64::from(tag)
     })
 }
@@ -170,8 +170,8 @@ const fn is_tagged(cell: u64, tag: u32) -> bool {
 
 /// The cell with a tag, or 0.
 #[inline(always)]
-fn recall_cell<W: World>(world: &W, bucket: u32, tag: u32) -> u64 {
-    let Some(bucket) = world.lockouts(bucket) else {
+fn recall_cell<W: Env>(env: &W, bucket: u32, tag: u32) -> u64 {
+    let Some(bucket) = env.lockouts(bucket) else {
         return 0;
     };
     let mut found = 0;
@@ -196,9 +196,9 @@ const NEVER: u64 = 0;
 
 /// How soon a cell may be written by the source with a tag: the greatest rank comes first.
 #[inline(always)]
-pub fn rank<W: World>(world: &W, cell: u64, tag: u32, now_ms: u64) -> u64 {
+pub fn rank<W: Env>(env: &W, cell: u64, tag: u32, now_ms: u64) -> u64 {
     // Read here and not by the caller: its stack has no room for them (check_max_stack_depth).
-    let Some(config) = world.config() else {
+    let Some(config) = env.config() else {
         return NEVER;
     };
     let failures = Failures::from_word(cell);
@@ -223,11 +223,11 @@ pub fn rank<W: World>(world: &W, cell: u64, tag: u32, now_ms: u64) -> u64 {
 /// Tries to count a failure in the source's cell, or in the one that may be replaced first; `false`
 /// if another CPU was faster.
 #[inline(always)]
-pub fn count_once<W: World>(world: &W, bucket: u32, tag: u32, now_ms: u64) -> bool {
-    let Some(bucket) = world.lockouts(bucket) else {
+pub fn count_once<W: Env>(env: &W, bucket: u32, tag: u32, now_ms: u64) -> bool {
+    let Some(bucket) = env.lockouts(bucket) else {
         return true;
     };
-    let rank = |cell| world.rank_failures(cell, tag, now_ms);
+    let rank = |cell| env.rank_failures(cell, tag, now_ms);
     // Rank and way in one number, so that the verifier has one path to follow, not one per way.
     let mut first = 0;
     for way in 0..WAYS {
@@ -235,7 +235,7 @@ pub fn count_once<W: World>(world: &W, bucket: u32, tag: u32, now_ms: u64) -> bo
         first = core::cmp::max(first, rank(cell) << 3 | way as u64);
     }
     if first >> 3 == NEVER {
-        world.count(Stat::LockoutsFull);
+        env.count(Stat::LockoutsFull);
         return true;
     }
     let Some(word) = bucket.cell(first as usize & (WAYS - 1)) else {
@@ -285,11 +285,11 @@ mod tests {
         }
     }
 
-    fn visit(source: Address, ms: u64) -> Visit {
-        Visit {
+    fn info(source: Address, ms: u64) -> PacketInfo {
+        PacketInfo {
             source,
             now_ns: at(ms).nanos(),
-            ..Visit::default()
+            ..PacketInfo::default()
         }
     }
 
@@ -335,9 +335,9 @@ mod tests {
                 ..Sim::default()
             };
             for &ms in fails {
-                fail(&sim, &visit(A, ms));
+                fail(&sim, &info(A, ms));
             }
-            let locked_out = |who| is_locked_out(&sim, &visit(who, now));
+            let locked_out = |who| is_locked_out(&sim, &info(who, now));
             assert_eq!((locked_out(A), locked_out(B)), (a, b), "{name}");
         }
     }
@@ -346,7 +346,7 @@ mod tests {
     fn the_count_stays_at_its_end() {
         let sim = with_lockout(config(1, u64::MAX));
         for _ in 0..2_000 {
-            fail(&sim, &visit(A, 5));
+            fail(&sim, &info(A, 5));
         }
         let most = Failures {
             last_ms: 5,
@@ -371,25 +371,25 @@ mod tests {
         let v6 = Address::from_v6((0x2001_0db8_u128 << 96 | 1).to_be_bytes());
         let punished = [A, Address::from_v4([192, 0, 2, 7]), v6];
         for source in punished {
-            fail(&sim, &visit(source, 10));
-            fail(&sim, &visit(source, 10));
+            fail(&sim, &info(source, 10));
+            fail(&sim, &info(source, 10));
         }
         for number in 0..FORGED {
             let now_ms = 20 + u64::from(number) / 100;
-            fail(&sim, &visit(forged(number), now_ms));
-            fail(&sim, &visit(forged(number), now_ms));
+            fail(&sim, &info(forged(number), now_ms));
+            fail(&sim, &info(forged(number), now_ms));
         }
         for source in punished {
-            assert!(is_locked_out(&sim, &visit(source, 600_009)), "{source:?}");
-            assert!(!is_locked_out(&sim, &visit(source, 600_010)), "{source:?}");
+            assert!(is_locked_out(&sim, &info(source, 600_009)), "{source:?}");
+            assert!(!is_locked_out(&sim, &info(source, 600_010)), "{source:?}");
         }
-        let out = (0..FORGED).filter(|&number| is_locked_out(&sim, &visit(forged(number), 9_000)));
+        let out = (0..FORGED).filter(|&number| is_locked_out(&sim, &info(forged(number), 9_000)));
         let out = out.count();
         println!("{out} of {FORGED} forged sources are locked out");
         assert!(out > FORGED as usize * 95 / 100, "{out}");
         // Nobody else is.
         let strangers = (0..100_000).map(|number| forged(FORGED + number));
-        let innocent = strangers.filter(|&source| is_locked_out(&sim, &visit(source, 9_000)));
+        let innocent = strangers.filter(|&source| is_locked_out(&sim, &info(source, 9_000)));
         assert!(innocent.count() <= 3);
     }
 
@@ -410,7 +410,7 @@ mod tests {
             let mut config = config(5, 1000);
             config.lockout_failures = 5;
             let sim = with_lockout(config);
-            let bucket = World::lockouts(&sim, 7).unwrap();
+            let bucket = Env::lockouts(&sim, 7).unwrap();
             for (way, (last_ms, count)) in cells.into_iter().enumerate() {
                 let tag = 100 + way as u64;
                 let word = tag << TAG_SHIFT | Failures { last_ms, count }.to_word();
@@ -447,13 +447,13 @@ mod tests {
         fn any_word_is_read(word: u64, now: u64, ms: u64, most: u32) {
             let sim = with_lockout(config(most, ms));
             let place = place(&sim, A).unwrap();
-            let bucket = World::lockouts(&sim, place.bucket).unwrap();
+            let bucket = Env::lockouts(&sim, place.bucket).unwrap();
             for way in 0..WAYS {
                 bucket.cell(way).unwrap().store(word.rotate_left(8 * way as u32));
             }
-            let visit = Visit { source: A, now_ns: now, ..Visit::default() };
-            is_locked_out(&sim, &visit);
-            fail(&sim, &visit);
+            let info = PacketInfo { source: A, now_ns: now, ..PacketInfo::default() };
+            is_locked_out(&sim, &info);
+            fail(&sim, &info);
         }
     }
 }

@@ -7,12 +7,12 @@
 use bytemuck::{Pod, Zeroable};
 
 use crate::{
-    Address, World,
+    Address, Env,
     hmac::{KEY_MOST, MESSAGE_MOST, Scratch, Text},
     layout::{Node, Symbol},
     packet::Protocol,
+    packet_info::PacketInfo,
     sha1::{DIGEST_BYTES, DIGEST_WORDS, Work, compress},
-    visit::Visit,
 };
 
 /// The longest secret, in bytes.
@@ -273,20 +273,20 @@ impl SourceKnocks {
 
 /// Works out what a source has to knock at a place.
 #[inline(always)]
-pub fn source_knocks<W: World>(
-    world: &W,
-    visit: &Visit,
+pub fn source_knocks<W: Env>(
+    env: &W,
+    info: &PacketInfo,
     place: Place,
     scratch: &mut Scratch,
     compress: impl Fn(&mut Work),
 ) -> SourceKnocks {
-    let Some(door) = world.door(place.sequence.wrapping_sub(1).into()) else {
+    let Some(door) = env.door(place.sequence.wrapping_sub(1).into()) else {
         return SourceKnocks::NONE;
     };
-    let Some(otp) = world.otp(door.number) else {
+    let Some(otp) = env.otp(door.number) else {
         return SourceKnocks::NONE;
     };
-    let (period, source) = (u64::from(door.sequence_id), Some(visit.source));
+    let (period, source) = (u64::from(door.sequence_id), Some(info.source));
     let digest = digest(scratch, &otp.secret, source, period, compress);
     let symbol = |knock: u8| {
         let port = otp.base.wrapping_add(octet(digest, knock).into());

@@ -4,7 +4,7 @@
 //! flow, and until when an attempt, of any of them. A slot that is too late costs a lookup, nothing
 //! else, so the hash has no key and user space may write [`ALWAYS`].
 
-use crate::{Address, World, layout::PRESENCE_SLOTS, time::Moment, world::Word};
+use crate::{Address, Env, env::Word, layout::PRESENCE_SLOTS, time::Moment};
 
 /// The slot says: look.
 pub const ALWAYS: u64 = u64::MAX;
@@ -30,10 +30,9 @@ pub struct Presence(u64);
 impl Presence {
     /// What is known of a source.
     #[inline(always)]
-    pub fn of<W: World>(world: &W, source: Address) -> Self {
+    pub fn of<W: Env>(env: &W, source: Address) -> Self {
         Self(
-            world
-                .presence(slot(source))
+            env.presence(slot(source))
                 .map_or(ALWAYS, |word| word.load()),
         )
     }
@@ -59,14 +58,14 @@ impl Presence {
 
 /// Says that there may be a grant or a flow of `source` until `until`.
 #[inline(always)]
-pub fn expect_pass<W: World>(world: &W, source: Address, until: Moment) {
-    raise(world, source, seconds(until) << 32);
+pub fn expect_pass<W: Env>(env: &W, source: Address, until: Moment) {
+    raise(env, source, seconds(until) << 32);
 }
 
 /// Says that an attempt of `source` may be in progress until `until`.
 #[inline(always)]
-pub fn expect_knock<W: World>(world: &W, source: Address, until: Moment) {
-    raise(world, source, seconds(until));
+pub fn expect_knock<W: Env>(env: &W, source: Address, until: Moment) {
+    raise(env, source, seconds(until));
 }
 
 #[inline(always)]
@@ -76,11 +75,11 @@ const fn seconds(moment: Moment) -> u64 {
 }
 
 #[inline(always)]
-fn raise<W: World>(world: &W, source: Address, floor: u64) {
+fn raise<W: Env>(env: &W, source: Address, floor: u64) {
     let slot = slot(source);
-    let held = world.presence(slot).map_or(ALWAYS, |word| word.load());
+    let held = env.presence(slot).map_or(ALWAYS, |word| word.load());
     if merge(held, floor) != held {
-        world.raise_presence(slot, floor);
+        env.raise_presence(slot, floor);
     }
 }
 
@@ -93,8 +92,8 @@ fn merge(held: u64, floor: u64) -> u64 {
 
 /// Raises both halves of a slot to at least those of `floor`.
 #[inline(always)]
-pub fn raise_slot<W: World>(world: &W, slot: u32, floor: u64) {
-    let Some(word) = world.presence(slot) else {
+pub fn raise_slot<W: Env>(env: &W, slot: u32, floor: u64) {
+    let Some(word) = env.presence(slot) else {
         return;
     };
     for _ in 0..TRIES {

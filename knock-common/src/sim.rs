@@ -13,8 +13,9 @@ use std::{
 use bytemuck::Pod;
 
 use crate::{
-    Address, Stat, World,
+    Address, Env, Stat,
     answer::Answer,
+    env::{Bucket, Table, Word},
     event::Event,
     layout::{
         Config, Door, EdgeKey, Features, FlowKey, GrantKey, Node, Otp, PortRule, ProgressKey,
@@ -22,7 +23,6 @@ use crate::{
     },
     reason::Reporting,
     time::Moment,
-    world::{Bucket, Table, Word},
 };
 
 impl Word for Rc<Cell<u64>> {
@@ -157,7 +157,7 @@ pub struct Overlay<B> {
     pub otp_below: Chain<Otp>,
     /// The time.
     pub now: Cell<u64>,
-    /// See [`World::features`].
+    /// See [`Env::features`].
     pub features: Features,
     /// The settings.
     pub config: Config,
@@ -181,17 +181,17 @@ pub struct Overlay<B> {
     pub buckets: RefCell<HashMap<u32, Cells>>,
     /// Claims by slot.
     pub claims: RefCell<HashMap<u32, Rc<Cell<u64>>>>,
-    /// See [`World::progress`].
+    /// See [`Env::progress`].
     pub progress: Words<ProgressKey>,
-    /// See [`World::allow`].
+    /// See [`Env::allow`].
     pub allow: Words<GrantKey>,
-    /// See [`World::flows`].
+    /// See [`Env::flows`].
     pub flows: Words<FlowKey>,
-    /// See [`World::lockouts`].
+    /// See [`Env::lockouts`].
     pub lockouts: RefCell<HashMap<u32, Cells>>,
-    /// See [`World::lockout_key`].
+    /// See [`Env::lockout_key`].
     pub lockout_key: LockoutKey,
-    /// See [`World::used`].
+    /// See [`Env::used`].
     pub used: Words<UsedKey>,
     /// The gates for drops and for knocks.
     pub event_limits: [Rc<Cell<u64>>; 2],
@@ -210,7 +210,7 @@ impl<B> Overlay<B> {
     }
 }
 
-impl<B: Below> World for Overlay<B> {
+impl<B: Below> Env for Overlay<B> {
     type Word = Rc<Cell<u64>>;
 
     fn now(&self) -> Moment {
@@ -456,22 +456,22 @@ mod tests {
 
     #[test]
     fn an_overlay_reads_each_entry_once_and_changes_its_copy() {
-        let world = Overlay::<Zeros>::default();
+        let env = Overlay::<Zeros>::default();
         let key = GrantKey::zeroed();
         for expected in [0, 10] {
-            let presence = world.presence(3).unwrap();
-            let cell = World::bucket(&world, 4).unwrap().cell(2).unwrap();
-            let grant = world.allow().find(&key).unwrap();
+            let presence = env.presence(3).unwrap();
+            let cell = Env::bucket(&env, 4).unwrap().cell(2).unwrap();
+            let grant = env.allow().find(&key).unwrap();
             for word in [presence, cell, grant] {
                 assert_eq!(word.load(), expected);
                 word.store(10);
             }
-            assert!(!world.allow().insert(&key, 1), "it exists below");
+            assert!(!env.allow().insert(&key, 1), "it exists below");
             for index in [8, 9] {
-                assert_eq!(world.node(index), Some(&Node::default()));
+                assert_eq!(env.node(index), Some(&Node::default()));
             }
         }
-        assert_eq!(world.below.0.get(), 5);
+        assert_eq!(env.below.0.get(), 5);
     }
 
     #[test]
@@ -480,18 +480,18 @@ mod tests {
             within: 7,
             ..Node::default()
         };
-        let world = Overlay::<Zeros> {
+        let env = Overlay::<Zeros> {
             nodes: [node].into(),
             ..Overlay::default()
         };
         let (grant, used) = (GrantKey::zeroed(), UsedKey::zeroed());
-        assert!(world.allow.insert(&grant, 1));
-        let held = world.allow().find(&grant);
+        assert!(env.allow.insert(&grant, 1));
+        let held = env.allow().find(&grant);
         assert_eq!(held.map(|word| word.load()), Some(1));
-        assert_eq!(world.node(0), Some(&node));
-        assert!(world.used().insert(&used, 2));
-        let used = world.used().find(&used);
+        assert_eq!(env.node(0), Some(&node));
+        assert!(env.used().insert(&used, 2));
+        let used = env.used().find(&used);
         assert_eq!(used.map(|word| word.load()), Some(2));
-        assert_eq!(world.below.0.get(), 0);
+        assert_eq!(env.below.0.get(), 0);
     }
 }

@@ -16,7 +16,7 @@ use knock_common::{
     Bytes as _,
     answer::{self, Answer, Memory, Text},
     packet::{self, Protocol},
-    question::Question,
+    repliable::Repliable,
 };
 use proptest::{prelude::*, sample::Index};
 
@@ -50,9 +50,9 @@ fn ways() -> Vec<(&'static str, Frame, usize)> {
 }
 
 /// Turns a frame in memory.
-fn turn(frame: &mut Vec<u8>, answer: Answer) -> Option<()> {
+fn rewrite_as_reply(frame: &mut Vec<u8>, answer: Answer) -> Option<()> {
     let mut memory = Memory(frame);
-    answer::turn(&mut memory, answer)?;
+    answer::rewrite_as_reply(&mut memory, answer)?;
     let length = memory.0.len();
     frame.truncate(length);
     Some(())
@@ -146,7 +146,7 @@ fn be32(bytes: &[u8], at: usize) -> u32 {
 fn handshakes() {
     const SEQUENCE: u32 = 0xffff_ffff;
     const ACKED: u32 = 0x1234_5678;
-    type Make = fn(&Question) -> Answer;
+    type Make = fn(&Repliable) -> Answer;
     let answers: [(_, Make, _, _); 3] = [
         (
             "syn",
@@ -163,8 +163,8 @@ fn handshakes() {
                 let name = format!("{way}, {kind}, {more} octets more");
                 let question = question(&frame, flags, SEQUENCE, ACKED, more);
                 let mut turned = question.clone();
-                let answer = answer(&Question::find(&question[..]).unwrap());
-                turn(&mut turned, answer).unwrap();
+                let answer = answer(&Repliable::find(&question[..]).unwrap());
+                rewrite_as_reply(&mut turned, answer).unwrap();
                 assert!(turned.len() <= question.len(), "{name}");
                 assert_eq!(turned[..6], question[6..12], "{name}");
                 assert_eq!(turned[6..12], question[..6], "{name}");
@@ -199,7 +199,7 @@ fn ports_are_told_where_there_is_room() {
                 let name = format!("{way}, {port}, {payload} octets and {padding} of padding");
                 let question = datagram(&frame, payload, padding);
                 let mut turned = question.clone();
-                let sent = turn(&mut turned, Answer::port(Text::of(port)));
+                let sent = rewrite_as_reply(&mut turned, Answer::port(Text::of(port)));
                 let header = if frame.bytes()[network] >> 4 == 4 {
                     20
                 } else {
@@ -220,7 +220,7 @@ fn ports_are_told_where_there_is_room() {
         // A knock over TCP always has the room.
         let question = question(&frame, SYN, 1, 0, 0);
         let mut turned = question.clone();
-        turn(&mut turned, Answer::port(Text::of(65_535))).unwrap();
+        rewrite_as_reply(&mut turned, Answer::port(Text::of(65_535))).unwrap();
         let read = read(&turned, network);
         assert_eq!((read.from_port, read.to_port), (7000, 40_000), "{way}");
         assert_eq!(read.transport[8..], *b"65535", "{way}");
@@ -285,9 +285,9 @@ fn who_is_not_answered() {
         ),
         ("ARP", eth().arp().bytes()),
     ] {
-        assert_eq!(Question::find(&frame[..]), None, "{name}");
+        assert_eq!(Repliable::find(&frame[..]), None, "{name}");
         assert_eq!(
-            turn(&mut frame.clone(), Answer::port(Text::of(1))),
+            rewrite_as_reply(&mut frame.clone(), Answer::port(Text::of(1))),
             None,
             "{name}"
         );
@@ -309,7 +309,7 @@ fn texts_of_ports() {
 fn answer() -> impl Strategy<Value = (Answer, bool)> {
     (0..4, any::<u32>(), any::<u16>()).prop_map(|(kind, cookie, port)| {
         let frame = question(&eth().ip4(CLIENT, SERVER), SYN, cookie, !cookie, 0);
-        let question = Question::find(&frame[..]).unwrap();
+        let question = Repliable::find(&frame[..]).unwrap();
         match kind {
             0 => (Answer::syn_ack(&question, cookie), true),
             1 => (Answer::fin_ack(&question), true),
@@ -350,10 +350,10 @@ proptest! {
         }
         prop_assert_eq!(Answer::from_words(answer.to_words()), answer);
         let mut turned = asked.clone();
-        if turn(&mut turned, answer).is_some() {
+        if rewrite_as_reply(&mut turned, answer).is_some() {
             prop_assert!(turned.len() <= asked.len());
             let (network, _) = packet::network(&asked[..]).unwrap();
-            let there = Question::find(&asked[..]).unwrap().connection;
+            let there = Repliable::find(&asked[..]).unwrap().connection;
             let read = read(&turned, network);
             prop_assert_eq!((read.from_port, read.to_port), (there.port, there.source_port));
             prop_assert_eq!(read.from, IpAddr::from(there.destination));

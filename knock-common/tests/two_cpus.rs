@@ -24,11 +24,12 @@ use std::{
 };
 
 use knock_common::{
-    Address, Reason, Stat, World,
+    Address, Env, Reason, Stat,
     answer::Answer,
     automaton::Progress,
     claim,
     cookie::{self, Connection},
+    env::{Bucket, Table, Word},
     event::Event,
     judge, knock,
     layout::{
@@ -37,10 +38,9 @@ use knock_common::{
     },
     lockout,
     packet::Protocol::Tcp,
+    packet_info::PacketInfo,
     reason::Reporting,
     time::Moment,
-    visit::Visit,
-    world::{Bucket, Table, Word},
 };
 use loom::{
     model::Builder,
@@ -194,7 +194,7 @@ impl Cpu {
     }
 }
 
-impl World for Cpu {
+impl Env for Cpu {
     type Word = Place;
 
     fn now(&self) -> Moment {
@@ -461,12 +461,12 @@ struct Outcome {
 
 fn outcome(cpu: &Cpu, reasons: [Reason; 2]) -> Outcome {
     let source = Address::from(CLIENT.parse::<std::net::IpAddr>().unwrap());
-    let visit = Visit {
+    let info = PacketInfo {
         source,
         now_ns: NOW.nanos(),
-        ..Visit::default()
+        ..PacketInfo::default()
     };
-    let Progress { node, .. } = knock::progress(cpu, &visit);
+    let Progress { node, .. } = knock::progress(cpu, &info);
     let failed = lockout::failures(cpu, source, &cpu.tables.config, NOW);
     let grants = cpu.grants.0.iter();
     Outcome {

@@ -6,7 +6,7 @@ use aya_ebpf::{
     helpers::{bpf_xdp_adjust_tail, bpf_xdp_get_buff_len},
     programs::XdpContext,
 };
-use knock_common::{Bytes, World, answer::Turn, handshake::Shake};
+use knock_common::{Bytes, Env, answer::Reflect, handshake::HandshakeStep};
 
 use crate::subprograms;
 
@@ -79,12 +79,12 @@ impl Bytes for Frame {
     }
 
     #[inline(always)]
-    fn shake<W: World>(&self, _world: &W) -> Shake {
-        Shake::from_number(subprograms::shake(self.context))
+    fn classify<W: Env>(&self, _world: &W) -> HandshakeStep {
+        HandshakeStep::from_number(subprograms::classify(self.context))
     }
 }
 
-impl Turn for Frame {
+impl Reflect for Frame {
     #[inline(always)]
     fn length(&self) -> Option<usize> {
         // SAFETY: the context is the one that the kernel gave this run of the program.

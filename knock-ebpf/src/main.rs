@@ -19,7 +19,7 @@ use aya_ebpf::{
 };
 use aya_log_common::Level;
 use aya_log_ebpf::log;
-use knock_common::{Bytes as _, Verdict, World as _, decide, layout::Features, reason::Reporting};
+use knock_common::{Bytes as _, Env as _, Verdict, decide, layout::Features, reason::Reporting};
 
 use crate::{frame::Frame, maps::Maps};
 

@@ -13,11 +13,12 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use knock_common::{
-    Address, Reason, Stat, World,
+    Address, Env, Reason, Stat,
     access::Completed,
     answer::Answer,
     cookie::Connection,
-    event::{Event, What},
+    env::{Bucket, Table, Word},
+    event::{Event, EventHead},
     hmac::Scratch,
     knock::Decision,
     layout::{
@@ -27,11 +28,10 @@ use knock_common::{
         ProgressKey, TARGETS_MAX, TRUST_MAX, USED_MAX, UsedKey, WAYS,
     },
     otp::{Place, SourceKnocks},
+    packet_info::PacketInfo,
     reason::{COUNTERS_MAX, Reporting},
     seen::{self, Seen},
     time::Moment,
-    visit::Visit,
-    world::{Bucket, Table, Word},
 };
 
 const GROWING: usize = BPF_F_NO_PREALLOC as usize;
@@ -236,7 +236,7 @@ impl Maps {
     }
 }
 
-impl World for Maps {
+impl Env for Maps {
     type Word = Slot;
 
     /// `CLOCK_BOOTTIME` as of the timer tick: reading it costs 37 ns, reading the tick count one.
@@ -435,13 +435,13 @@ impl World for Maps {
     }
 
     #[inline(always)]
-    fn is_locked_out(&self, visit: &Visit) -> bool {
-        self.features.has(Features::LOCKOUT) && subprograms::is_locked_out(visit) != 0
+    fn is_locked_out(&self, info: &PacketInfo) -> bool {
+        self.features.has(Features::LOCKOUT) && subprograms::is_locked_out(info) != 0
     }
 
     #[inline(always)]
-    fn place_failures(&self, visit: &Visit) -> u64 {
-        subprograms::place_failures(visit)
+    fn place_failures(&self, info: &PacketInfo) -> u64 {
+        subprograms::place_failures(info)
     }
 
     #[inline(always)]
@@ -455,9 +455,9 @@ impl World for Maps {
     }
 
     #[inline(always)]
-    fn fail(&self, visit: &Visit) {
+    fn fail(&self, info: &PacketInfo) {
         if self.features.has(Features::LOCKOUT) {
-            subprograms::fail(visit);
+            subprograms::fail(info);
         }
     }
 
@@ -467,32 +467,32 @@ impl World for Maps {
     }
 
     #[inline(always)]
-    fn hand_over(&self, visit: &Visit, what: What, until_ms: u64) {
-        subprograms::hand_over(visit, what.to_word(), until_ms);
+    fn hand_over(&self, info: &PacketInfo, head: EventHead, until_ms: u64) {
+        subprograms::hand_over(info, head.to_word(), until_ms);
     }
 
     #[inline(always)]
-    fn use_door(&self, visit: &Visit, completed: Completed) -> Reason {
+    fn use_door(&self, info: &PacketInfo, completed: Completed) -> Reason {
         let Completed {
             entry,
             stage,
             elapsed,
         } = completed;
-        subprograms::reason(subprograms::use_door(visit, entry, stage, elapsed))
+        subprograms::reason(subprograms::use_door(info, entry, stage, elapsed))
     }
 
     #[inline(always)]
-    fn source_knocks(&self, visit: &Visit, place: Place) -> SourceKnocks {
-        SourceKnocks::from_word(subprograms::source_knocks(visit, place.to_word()))
+    fn source_knocks(&self, info: &PacketInfo, place: Place) -> SourceKnocks {
+        SourceKnocks::from_word(subprograms::source_knocks(info, place.to_word()))
     }
 
     #[inline(always)]
-    fn advance(&self, visit: &Visit, first: u32, source_knocks: SourceKnocks) -> Decision {
-        Decision::from_word(subprograms::advance(visit, first, source_knocks.to_word()))
+    fn advance(&self, info: &PacketInfo, first: u32, source_knocks: SourceKnocks) -> Decision {
+        Decision::from_word(subprograms::advance(info, first, source_knocks.to_word()))
     }
 
     #[inline(always)]
-    fn reset(&self, visit: &Visit, cause: Reason) -> Reason {
-        subprograms::reason(subprograms::reset(visit, cause as u64))
+    fn reset(&self, info: &PacketInfo, cause: Reason) -> Reason {
+        subprograms::reason(subprograms::reset(info, cause as u64))
     }
 }

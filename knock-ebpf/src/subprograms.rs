@@ -10,12 +10,12 @@ use knock_common::{
     access::{self, Completed},
     answer, claim,
     cookie::{self, Connection},
-    event::{self, What},
+    event::{self, EventHead},
     first, handshake, knock, lockout,
     otp::{self, Place, SourceKnocks},
+    packet_info::PacketInfo,
     presence, seen,
     sha1::{self, Work},
-    visit::Visit,
 };
 
 use crate::{
@@ -67,20 +67,19 @@ pub(crate) extern "C" fn remember_first(bucket: u32, cell: u64, attempt_max_tick
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn is_locked_out(visit: *const Visit) -> u64 {
+pub(crate) extern "C" fn is_locked_out(info: *const PacketInfo) -> u64 {
     // SAFETY: the caller's visit, alive during the call, or null.
-    let visit = unsafe { visit.as_ref() };
-    visit
-        .is_some_and(|visit| lockout::is_locked_out(&Maps::new(), visit))
+    let info = unsafe { info.as_ref() };
+    info.is_some_and(|info| lockout::is_locked_out(&Maps::new(), info))
         .into()
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn place_failures(visit: *const Visit) -> u64 {
+pub(crate) extern "C" fn place_failures(info: *const PacketInfo) -> u64 {
     // SAFETY: the caller's visit, alive during the call, or null.
-    let visit = unsafe { visit.as_ref() };
-    visit.map_or(u64::MAX, |visit| lockout::place_word(&Maps::new(), visit))
+    let info = unsafe { info.as_ref() };
+    info.map_or(u64::MAX, |info| lockout::place_word(&Maps::new(), info))
 }
 
 #[unsafe(no_mangle)]
@@ -97,10 +96,10 @@ pub(crate) extern "C" fn rank_failures(cell: u64, tag: u32, now_ms: u64) -> u64 
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn fail(visit: *const Visit) -> u64 {
+pub(crate) extern "C" fn fail(info: *const PacketInfo) -> u64 {
     // SAFETY: the caller's visit, alive during the call, or null.
-    if let Some(visit) = unsafe { visit.as_ref() } {
-        lockout::fail(&Maps::new(), visit);
+    if let Some(info) = unsafe { info.as_ref() } {
+        lockout::fail(&Maps::new(), info);
     }
     0
 }
@@ -114,26 +113,31 @@ pub(crate) extern "C" fn raise_presence(slot: u32, floor: u64) -> u64 {
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn hand_over(visit: *const Visit, what: u64, until_ms: u64) -> u64 {
+pub(crate) extern "C" fn hand_over(info: *const PacketInfo, head: u64, until_ms: u64) -> u64 {
     // SAFETY: the caller's visit, alive during the call, or null.
-    if let Some(visit) = unsafe { visit.as_ref() } {
-        event::hand_over(&Maps::new(), visit, What::from_word(what), until_ms);
+    if let Some(info) = unsafe { info.as_ref() } {
+        event::hand_over(&Maps::new(), info, EventHead::from_word(head), until_ms);
     }
     0
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn use_door(visit: *const Visit, entry: u16, stage: u8, elapsed: u32) -> u64 {
+pub(crate) extern "C" fn use_door(
+    info: *const PacketInfo,
+    entry: u16,
+    stage: u8,
+    elapsed: u32,
+) -> u64 {
     let completed = Completed {
         entry,
         stage,
         elapsed,
     };
     // SAFETY: the caller's visit, alive during the call, or null.
-    let visit = unsafe { visit.as_ref() };
-    visit.map_or(NO_ARGUMENT, |visit| {
-        access::use_door(&Maps::new(), visit, completed) as u64
+    let info = unsafe { info.as_ref() };
+    info.map_or(NO_ARGUMENT, |info| {
+        access::use_door(&Maps::new(), info, completed) as u64
     })
 }
 
@@ -149,10 +153,10 @@ pub(crate) extern "C" fn compress(work: *mut Work) -> u64 {
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn source_knocks(visit: *const Visit, place: u64) -> u64 {
+pub(crate) extern "C" fn source_knocks(info: *const PacketInfo, place: u64) -> u64 {
     let none = SourceKnocks::NONE.to_word();
     // SAFETY: the caller's visit, alive during the call, or null.
-    let Some(visit) = (unsafe { visit.as_ref() }) else {
+    let Some(info) = (unsafe { info.as_ref() }) else {
         return none;
     };
     let Some(scratch) = maps::scratch() else {
@@ -162,18 +166,18 @@ pub(crate) extern "C" fn source_knocks(visit: *const Visit, place: u64) -> u64 {
         compress(work);
     };
     let place = Place::from_word(place);
-    otp::source_knocks(&Maps::new(), visit, place, scratch, compress).to_word()
+    otp::source_knocks(&Maps::new(), info, place, scratch, compress).to_word()
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn advance(visit: *const Visit, first: u32, source_knocks: u64) -> u64 {
+pub(crate) extern "C" fn advance(info: *const PacketInfo, first: u32, source_knocks: u64) -> u64 {
     // SAFETY: the caller's visit, alive during the call, or null.
-    let visit = unsafe { visit.as_ref() };
-    visit.map_or(NO_ARGUMENT, |visit| {
+    let info = unsafe { info.as_ref() };
+    info.map_or(NO_ARGUMENT, |info| {
         knock::advance(
             &Maps::new(),
-            visit,
+            info,
             first,
             SourceKnocks::from_word(source_knocks),
         )
@@ -183,11 +187,11 @@ pub(crate) extern "C" fn advance(visit: *const Visit, first: u32, source_knocks:
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn reset(visit: *const Visit, cause: u64) -> u64 {
+pub(crate) extern "C" fn reset(info: *const PacketInfo, cause: u64) -> u64 {
     // SAFETY: the caller's visit, alive during the call, or null.
-    let visit = unsafe { visit.as_ref() };
-    visit.map_or(NO_ARGUMENT, |visit| {
-        knock::reset(&Maps::new(), visit, reason(cause)) as u64
+    let info = unsafe { info.as_ref() };
+    info.map_or(NO_ARGUMENT, |info| {
+        knock::reset(&Maps::new(), info, reason(cause)) as u64
     })
 }
 
@@ -203,8 +207,8 @@ pub(crate) extern "C" fn cookie(connection: *const Connection, epoch: u32) -> u6
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn shake(context: *mut xdp_md) -> u64 {
-    handshake::shake(&Frame::of(&XdpContext::new(context)), &Maps::new()) as u64
+pub(crate) extern "C" fn classify(context: *mut xdp_md) -> u64 {
+    handshake::classify(&Frame::of(&XdpContext::new(context)), &Maps::new()) as u64
 }
 
 /// Sends the answer that was left for this packet, in its place; what there is none for is dropped.
@@ -212,8 +216,8 @@ pub(crate) extern "C" fn shake(context: *mut xdp_md) -> u64 {
 #[inline(never)]
 pub(crate) extern "C" fn answer(context: *mut xdp_md) -> u32 {
     let context = XdpContext::new(context);
-    let sent =
-        maps::take_answer().and_then(|answer| answer::turn(&mut Frame::of(&context), answer));
+    let sent = maps::take_answer()
+        .and_then(|answer| answer::rewrite_as_reply(&mut Frame::of(&context), answer));
     match sent {
         Some(()) => xdp_action::XDP_TX,
         None => xdp_action::XDP_DROP,

@@ -37,13 +37,13 @@ fn door(port_groups: &[u16], closes: bool) -> Door {
 }
 
 /// A ledger, and the map as the kernel side and whoever acts by hand write it.
-struct World {
+struct Env {
     ledger: Ledger,
     allow: HashMap<GrantKey, Grant>,
     now_ms: u64,
 }
 
-impl World {
+impl Env {
     fn new() -> Self {
         let doors = vec![
             door(&[1], false),
@@ -172,7 +172,7 @@ fn a_closing_sequence_ends_what_was_given_before() {
         ("on a CPU whose clock is behind", -4, "closed ssh"),
         ("old news", -100, ""),
     ] {
-        let mut world = World::new();
+        let mut world = Env::new();
         world.knock_and_hear(A, SSH);
         let at_ms = world.now_ms.saturating_add_signed(later_ms);
         let closed = Event {
@@ -188,7 +188,7 @@ fn a_closing_sequence_ends_what_was_given_before() {
 
 #[test]
 fn a_grant_is_told_once_and_ends_by_itself() {
-    let mut world = World::new();
+    let mut world = Env::new();
     assert_eq!(told(&world.grant(A, BOTH, 10_000)), "opened both Some(0)");
     assert_eq!(world.lets_in(A, 1), Some(10_000));
     assert_eq!(world.lets_in(A, 2), Some(10_000));
@@ -200,7 +200,7 @@ fn a_grant_is_told_once_and_ends_by_itself() {
 
 #[test]
 fn the_longest_end_wins() {
-    let mut world = World::new();
+    let mut world = Env::new();
     assert_eq!(told(&world.knock_and_hear(A, SSH)), "opened ssh None");
     assert_eq!(
         told(&world.grant(A, SSH, 10_000)),
@@ -236,7 +236,7 @@ fn the_longest_end_wins() {
 
 #[test]
 fn doors_that_give_no_grants() {
-    let world = World::new();
+    let world = Env::new();
     for (name, door) in [
         ("one that closes", SHUT),
         ("none", NONE),
@@ -248,7 +248,7 @@ fn doors_that_give_no_grants() {
 
 #[test]
 fn revoking_ends_at_once_and_is_told_once() {
-    let mut world = World::new();
+    let mut world = Env::new();
     world.grant(A, BOTH, 10_000);
     world.knock_and_hear(B, SSH);
     let (revocation, actions) = world.revoke(A, None);
@@ -275,7 +275,7 @@ fn revoking_ends_at_once_and_is_told_once() {
 
 #[test]
 fn what_another_door_opens_stays_open() {
-    let mut world = World::new();
+    let mut world = Env::new();
     // The map holds the grant that ends later, of the other door.
     world.grant(A, SSH, 10_000);
     world.knock_and_hear(A, BOTH);
@@ -283,7 +283,7 @@ fn what_another_door_opens_stays_open() {
     assert_eq!(world.lets_in(A, 1), Some(30_000));
 
     // The map holds the grant that is revoked, which hid the other.
-    let mut world = World::new();
+    let mut world = Env::new();
     world.knock_and_hear(A, BOTH);
     world.grant(A, SSH, 60_000);
     assert_eq!(world.lets_in(A, 1), Some(60_000));
@@ -292,7 +292,7 @@ fn what_another_door_opens_stays_open() {
     assert_eq!(world.lets_in(A, 2), Some(30_000));
     assert_eq!(told(&world.wait(31_000)), "expired both");
 
-    let mut world = World::new();
+    let mut world = Env::new();
     world.knock_and_hear(A, BOTH);
     world.grant(A, SSH, 60_000);
     assert_eq!(
@@ -304,7 +304,7 @@ fn what_another_door_opens_stays_open() {
 
 #[test]
 fn what_was_not_heard_yet_is_revoked_too() {
-    let mut world = World::new();
+    let mut world = Env::new();
     let late = world.knock(A, SSH);
     let (revocation, actions) = world.revoke(A, None);
     assert_eq!(told(&actions), "", "what was never told is not told to end");
@@ -321,7 +321,7 @@ fn what_was_not_heard_yet_is_revoked_too() {
 
 #[test]
 fn nothing_to_revoke() {
-    let mut world = World::new();
+    let mut world = Env::new();
     world.knock_and_hear(B, SSH);
     world.grant(A, SSH, 1_000);
     world.wait(2_000);

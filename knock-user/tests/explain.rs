@@ -8,13 +8,14 @@ use std::net::IpAddr;
 
 use bytemuck::Pod;
 use knock_common::{
-    Address, Verdict, World as _, judge,
+    Address, Env as _, Verdict,
+    env::{Bucket as _, Table as _, Word as _},
+    judge,
     layout::{EdgeKey, Features, FlowKey, GrantKey, ProgressKey, WAYS},
     packet::flag,
     presence,
     sim::Sim,
     time::Moment,
-    world::{Bucket as _, Table as _, Word as _},
 };
 use knock_user::{
     compile::{Given, Tables, compile, grant_keys, stable_ids::Numbers},
@@ -215,7 +216,7 @@ impl Live for Kernel {
                 sim.lockout_key().copied().map(value)
             }
             "LOCKOUTS" => {
-                let bucket = knock_common::World::lockouts(sim, index).unwrap();
+                let bucket = knock_common::Env::lockouts(sim, index).unwrap();
                 let cells: [u64; WAYS] =
                     std::array::from_fn(|way| bucket.cell(way).unwrap().load());
                 Some(value(cells))

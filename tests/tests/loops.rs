@@ -104,7 +104,7 @@ impl Host {
 fn turned(frame: &[u8], answer: answer::Answer) -> Option<Vec<u8>> {
     let mut frame = frame.to_vec();
     let mut memory = Memory(&mut frame);
-    answer::turn(&mut memory, answer)?;
+    answer::rewrite_as_reply(&mut memory, answer)?;
     Some(memory.0.to_vec())
 }
 

@@ -14,7 +14,7 @@ mod plan;
 mod subprograms {
     use aya_ebpf::bindings::xdp_md;
 
-    pub(crate) const fn shake(_context: *mut xdp_md) -> u64 {
+    pub(crate) const fn classify(_context: *mut xdp_md) -> u64 {
         0
     }
 

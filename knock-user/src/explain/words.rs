@@ -4,16 +4,16 @@ use std::{net::IpAddr, time::Duration};
 
 use anyhow::Result;
 use knock_common::{
-    Address, Judgement, Reason, Verdict, World,
+    Address, Env, Judgement, Reason, Verdict,
     access::{Flow, Grant},
+    env::{Table as _, Word as _},
     event::{Event, NO_DOOR},
     knock,
     layout::{Features, GrantKey, PortKind, PortRule, port_index},
     lockout,
     packet::Protocol,
+    packet_info::PacketInfo,
     time::Moment,
-    visit::Visit,
-    world::{Table as _, Word as _},
 };
 use knock_sequence::{Knock, Ports, duration::spell_short};
 
@@ -40,7 +40,7 @@ pub(super) fn steps<L: Live>(
         question,
         known,
         seen,
-        visit: Visit {
+        info: PacketInfo {
             source,
             destination: question.destination.map_or(Address::ANY, Address::from),
             now_ns: known.now.nanos(),
@@ -48,7 +48,7 @@ pub(super) fn steps<L: Live>(
             source_port: 0,
             port,
             protocol: protocol as u8,
-            ..Visit::default()
+            ..PacketInfo::default()
         },
         rule,
     };
@@ -129,7 +129,7 @@ struct About<'a, L> {
     question: &'a Question,
     known: &'a Known<'a>,
     seen: &'a Seen<'a, L>,
-    visit: Visit,
+    info: PacketInfo,
     rule: PortRule,
 }
 
@@ -211,19 +211,19 @@ impl<L: Live> About<'_, L> {
 
     fn trust(&self) -> String {
         let source = self.question.source;
-        let is_trusted = self.has(Features::TRUST) && self.seen.is_trusted(self.visit.source);
+        let is_trusted = self.has(Features::TRUST) && self.seen.is_trusted(self.info.source);
         let word = if is_trusted { "is" } else { "is not" };
         format!("{source} {word} trusted")
     }
 
     fn grants(&self) -> Vec<String> {
-        let target_ids = match self.visit.target_id {
+        let target_ids = match self.info.target_id {
             0 => vec![0],
             target_id => vec![0, target_id],
         };
         let held = target_ids.into_iter().filter_map(|target_id| {
             let key = GrantKey {
-                source: self.visit.source,
+                source: self.info.source,
                 port_group: self.rule.port_group,
                 target_id,
             };
@@ -266,7 +266,7 @@ impl<L: Live> About<'_, L> {
         let flows = self.seen.below.flows()?.into_iter();
         let count = flows
             .filter(|(key, word)| {
-                key.source == self.visit.source
+                key.source == self.info.source
                     && key.protocol == protocol as u16
                     && key.port == port
                     && self.now_ms() < Flow::from_word(*word).until_ms(key.idle_ms(idle_ms))
@@ -281,7 +281,7 @@ impl<L: Live> About<'_, L> {
 
     fn attempt(&self) -> Option<String> {
         let now = self.known.now.tick();
-        let progress = knock::progress(self.seen, &self.visit);
+        let progress = knock::progress(self.seen, &self.info);
         let node = self.seen.node(progress.node);
         let alive = node.filter(|node| !progress.is_none() && progress.is_alive(node, now));
         let Some(node) = alive.filter(|node| !node.ends_sequence()) else {
@@ -317,7 +317,7 @@ impl<L: Live> About<'_, L> {
         }
         let config = self.seen.config()?;
         let everybody = self.has(Features::LOCKOUT_GLOBAL);
-        let failures = lockout::failures(self.seen, self.visit.source, config, self.known.now)?;
+        let failures = lockout::failures(self.seen, self.info.source, config, self.known.now)?;
         let left = spell_short(Duration::from_millis(
             failures.left_ms(self.known.now, config),
         ));

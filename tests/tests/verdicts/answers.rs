@@ -6,7 +6,7 @@ use knock_common::{
     answer::{self, Answer, Memory, Text},
     cookie,
     layout::GrantKey,
-    question::Question,
+    repliable::Repliable,
     time::Moment,
 };
 use knock_tests::{
@@ -66,7 +66,7 @@ enum Answered {
 
 impl Answered {
     fn to(self, frame: &[u8]) -> Answer {
-        let question = Question::find(frame).unwrap();
+        let question = Repliable::find(frame).unwrap();
         match self {
             Self::SynAck(cookie) => Answer::syn_ack(&question, cookie),
             Self::FinAck => Answer::fin_ack(&question),
@@ -94,7 +94,7 @@ impl Bench {
 
     /// The cookie of a frame's connection so many epochs ago.
     fn cookie(&self, frame: &[u8], ago: u64) -> u32 {
-        let connection = Question::find(frame).unwrap().connection;
+        let connection = Repliable::find(frame).unwrap().connection;
         let epoch = (now().unwrap().nanos() / EPOCH).wrapping_sub(ago) as u32;
         cookie::of(self.key, &connection, epoch)
     }
@@ -141,7 +141,7 @@ fn turned(frame: &[u8], answer: Answered) -> Vec<u8> {
     let answer = answer.to(frame);
     let mut frame = frame.to_vec();
     let mut memory = Memory(&mut frame);
-    answer::turn(&mut memory, answer).unwrap();
+    answer::rewrite_as_reply(&mut memory, answer).unwrap();
     memory.0.to_vec()
 }
 
@@ -455,7 +455,7 @@ fn any_frame_is_answered_as_the_library_does() {
             frame[place] = random.next() as u8;
         }
         let name = format!("round {round}, {name}: {frame:02x?}");
-        let question = Question::find(&frame[..]);
+        let question = Repliable::find(&frame[..]);
         let (reason, answered) = bench.kernel.answer(&frame).unwrap();
         let Some(answered) = answered else {
             continue;

@@ -3,17 +3,17 @@
 use bytemuck::{Pod, Zeroable};
 
 use crate::{
-    Address, Bytes, Reason, World,
+    Address, Bytes, Env, Reason,
+    env::Judged,
     layout::{Features, Symbol},
     packet::{Protocol, Segment},
     time::Moment,
-    world::Judged,
 };
 
 /// Who came when, to which port.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
-pub struct Visit {
+pub struct PacketInfo {
     /// Who.
     pub source: Address,
     /// To which address of this host.
@@ -36,31 +36,27 @@ pub struct Visit {
     pub padding2: u32,
 }
 
-impl Visit {
+impl PacketInfo {
     /// Reads the addresses of a segment.
     ///
     /// # Errors
     /// The reason why they can't be read; [`Reason::BadHeader`] for a source that no host can have,
     /// except for loopback addresses on the loopback interface.
     #[inline(always)]
-    pub fn of<B: Bytes + ?Sized, W: World>(
-        bytes: &B,
-        segment: &Segment,
-        world: &W,
-    ) -> Judged<Self> {
+    pub fn of<B: Bytes + ?Sized, W: Env>(bytes: &B, segment: &Segment, env: &W) -> Judged<Self> {
         let destination = segment.destination(bytes)?;
-        let target_id = match world.features().has(Features::TARGETS) {
-            true => world.target(destination),
+        let target_id = match env.features().has(Features::TARGETS) {
+            true => env.target(destination),
             false => 0,
         };
         let source = segment.source(bytes)?;
-        if !can_come(bytes, source, world) {
+        if !can_come(bytes, source, env) {
             return Err(Reason::BadHeader);
         }
         Ok(Self {
             source,
             destination,
-            now_ns: world.now().nanos(),
+            now_ns: env.now().nanos(),
             target_id,
             source_port: segment.source_port,
             port: segment.destination_port,
@@ -91,7 +87,7 @@ impl Visit {
 
 /// Whether a packet can come from a source: a host, or this one over the loopback interface.
 #[inline(always)]
-pub(crate) fn can_come<B: Bytes + ?Sized, W: World>(bytes: &B, source: Address, world: &W) -> bool {
+pub(crate) fn can_come<B: Bytes + ?Sized, W: Env>(bytes: &B, source: Address, env: &W) -> bool {
     source.is_host()
-        || world.features().has(Features::LOOPBACK) && source.is_loopback() && bytes.is_looped()
+        || env.features().has(Features::LOOPBACK) && source.is_loopback() && bytes.is_looped()
 }

@@ -11,7 +11,7 @@ const FRAGMENT: u16 = 0x3fff;
 
 /// What an answer is made of.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Question {
+pub struct Repliable {
     /// Who asks whom.
     pub connection: Connection,
     /// The TCP flags octet; zero for UDP.
@@ -26,7 +26,7 @@ pub struct Question {
     pub network: usize,
 }
 
-impl Question {
+impl Repliable {
     /// The question that a frame is; `None` if it can't be answered.
     #[inline(always)]
     pub fn find<B: Bytes + ?Sized>(bytes: &B) -> Option<Self> {

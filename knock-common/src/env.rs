@@ -6,7 +6,7 @@ use crate::{
     answer::Answer,
     claim,
     cookie::{self, Connection},
-    event::{self, Event, What},
+    event::{self, Event, EventHead},
     first,
     hmac::Scratch,
     knock::{self, Decision},
@@ -16,11 +16,11 @@ use crate::{
     },
     lockout,
     otp::{self, Place, SourceKnocks},
+    packet_info::PacketInfo,
     presence,
     reason::Reporting,
     sha1,
     time::Moment,
-    visit::Visit,
 };
 
 /// A 64-bit word in a map that several CPUs may change at once.
@@ -57,7 +57,7 @@ pub trait Bucket {
 }
 
 /// The maps and the clock around a judgement.
-pub trait World: Sized {
+pub trait Env: Sized {
     /// The words in its maps.
     type Word: Word;
 
@@ -169,13 +169,13 @@ pub trait World: Sized {
     }
 
     /// See [`lockout::is_locked_out`].
-    fn is_locked_out(&self, visit: &Visit) -> bool {
-        lockout::is_locked_out(self, visit)
+    fn is_locked_out(&self, info: &PacketInfo) -> bool {
+        lockout::is_locked_out(self, info)
     }
 
     /// See [`lockout::place_word`].
-    fn place_failures(&self, visit: &Visit) -> u64 {
-        lockout::place_word(self, visit)
+    fn place_failures(&self, info: &PacketInfo) -> u64 {
+        lockout::place_word(self, info)
     }
 
     /// See [`lockout::count_once`].
@@ -189,8 +189,8 @@ pub trait World: Sized {
     }
 
     /// See [`lockout::fail`].
-    fn fail(&self, visit: &Visit) {
-        lockout::fail(self, visit);
+    fn fail(&self, info: &PacketInfo) {
+        lockout::fail(self, info);
     }
 
     /// See [`presence::raise_slot`].
@@ -199,28 +199,28 @@ pub trait World: Sized {
     }
 
     /// See [`event::hand_over`].
-    fn hand_over(&self, visit: &Visit, what: What, until_ms: u64) {
-        event::hand_over(self, visit, what, until_ms);
+    fn hand_over(&self, info: &PacketInfo, head: EventHead, until_ms: u64) {
+        event::hand_over(self, info, head, until_ms);
     }
 
     /// See [`access::use_door`].
-    fn use_door(&self, visit: &Visit, completed: Completed) -> Reason {
-        access::use_door(self, visit, completed)
+    fn use_door(&self, info: &PacketInfo, completed: Completed) -> Reason {
+        access::use_door(self, info, completed)
     }
 
     /// See [`otp::source_knocks`].
-    fn source_knocks(&self, visit: &Visit, place: Place) -> SourceKnocks {
-        otp::source_knocks(self, visit, place, &mut Scratch::empty(), sha1::compress)
+    fn source_knocks(&self, info: &PacketInfo, place: Place) -> SourceKnocks {
+        otp::source_knocks(self, info, place, &mut Scratch::empty(), sha1::compress)
     }
 
     /// See [`knock::advance`].
-    fn advance(&self, visit: &Visit, first: u32, source_knocks: SourceKnocks) -> Decision {
-        knock::advance(self, visit, first, source_knocks)
+    fn advance(&self, info: &PacketInfo, first: u32, source_knocks: SourceKnocks) -> Decision {
+        knock::advance(self, info, first, source_knocks)
     }
 
     /// See [`knock::reset`].
-    fn reset(&self, visit: &Visit, cause: Reason) -> Reason {
-        knock::reset(self, visit, cause)
+    fn reset(&self, info: &PacketInfo, cause: Reason) -> Reason {
+        knock::reset(self, info, cause)
     }
 }
 
