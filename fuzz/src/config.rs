@@ -3,7 +3,7 @@
 mod write;
 
 use knock_user::{
-    compile::{Given, Sequences, compile, stable_ids::Numbers},
+    compile::{Input, Sequences, compile, stable_ids::StableIds},
     config,
     host::Host,
     model::{problem::Problems, settings::Settings},
@@ -66,10 +66,10 @@ fn check_line(text: &str, line: Option<usize>) {
 fn compiles(settings: &Settings) {
     let tables = compile(
         settings,
-        &mut Given {
+        &mut Input {
             host: &Host::default(),
             cell_key: [1; 12],
-            known: &Numbers::default(),
+            known: &StableIds::default(),
             draw: &mut || 7,
             sequences: &Sequences::new(),
             before: None,

@@ -16,7 +16,7 @@ use knock_common::{
 use knock_user::{
     config,
     console::{Console, DoorText, Stamp, Style},
-    ledger::{Action, Ledger, Look},
+    ledger::{Action, Ledger, Lookup},
 };
 
 use crate::{input::Input, text::assert_harmless};
@@ -248,8 +248,8 @@ impl Daemon {
         let map = &self.map;
         let actions = self.ledger.due(self.now_ms, |key| {
             match map.get(&(key.source, key.port_group)) {
-                Some(grant) => Look::Found(*grant),
-                None => Look::Absent,
+                Some(grant) => Lookup::Found(*grant),
+                None => Lookup::Absent,
             }
         });
         self.follow(&actions, None, consoles);

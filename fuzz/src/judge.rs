@@ -79,7 +79,7 @@ impl Play {
         let now = Moment::from_nanos(self.tick * TICK_NS);
         self.sim.set_now(now);
         self.sim.answer.set(None);
-        let before = Before {
+        let before = Previous {
             expected: self.expected(frame, now),
             grants: self.grants(now),
             spent: self.sim.spent.entries.borrow().len(),
@@ -123,7 +123,7 @@ impl Play {
     }
 
     /// A new grant belongs to the source that made the knocks, and lasts no longer than the door says.
-    fn check_grants(&self, before: &Before, reason: Reason, now: Moment, context: &str) {
+    fn check_grants(&self, before: &Previous, reason: Reason, now: Moment, context: &str) {
         for (key, grant) in self.grants(now) {
             let old = before.grants.iter().find(|(other, _)| *other == key);
             if old.is_some_and(|(_, old)| old.until_ms >= grant.until_ms) {
@@ -247,7 +247,7 @@ impl Play {
 }
 
 /// How things were before a frame was judged, and what has to become of it.
-struct Before {
+struct Previous {
     expected: Expected,
     grants: Vec<(GrantKey, Grant)>,
     /// How many sequences were used.

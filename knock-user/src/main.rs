@@ -128,7 +128,11 @@ fn run(options: &Run, stderr: Stderr) -> Result<()> {
         persistence.check(options.on_exit)?;
         let instance = instance.lock()?;
         leftovers::look_around(&instance);
-        let Start { plan, how, back } = unconfirmed::start(&instance, plan, options)?;
+        let Start {
+            plan,
+            attach_options,
+            back,
+        } = unconfirmed::start(&instance, plan, options)?;
         let interfaces = plan.interfaces(options)?;
         let watchers = Watchers::default();
         let access = Access::new(plan.settings().control.group.as_deref())?;
@@ -149,16 +153,24 @@ fn run(options: &Run, stderr: Stderr) -> Result<()> {
         }
         // Whatever happens to a driver once the program is attached is heard.
         let watches = Watches::open()?;
-        let (protection, put) = Protection::begin(instance, &plan, &interfaces, how)?;
+        let (protection, deployed) =
+            Protection::begin(instance, &plan, &interfaces, attach_options)?;
         let out = Output::new(io::stdout());
-        let daemon = Daemon::new(options.clone(), plan, protection, put, index, |doors| {
-            let console = Console::new(out, style, doors, clock::booted_at());
-            let console = console.with_watchers(watchers);
-            match options.log_format {
-                LogFormat::Knockd => console.in_knockds_words(),
-                LogFormat::Text | LogFormat::Json => console,
-            }
-        });
+        let daemon = Daemon::new(
+            options.clone(),
+            plan,
+            protection,
+            deployed,
+            index,
+            |doors| {
+                let console = Console::new(out, style, doors, clock::booted_at());
+                let console = console.with_watchers(watchers);
+                match options.log_format {
+                    LogFormat::Knockd => console.in_knockds_words(),
+                    LogFormat::Text | LogFormat::Json => console,
+                }
+            },
+        );
         daemon
             .with_persistence(persistence)
             .with_log_files(log_files)
@@ -181,7 +193,8 @@ fn stamp() -> Stamp {
 
 /// Says what becomes of the connection over which this is typed, before anything is attached.
 fn warn_of_own_session(plan: &Plan) {
-    let fate = own_session::own().map(|connection| own_session::fate(connection, plan.settings()));
+    let fate =
+        own_session::own().map(|connection| own_session::impact(connection, plan.settings()));
     if let Some(warning) = fate.and_then(|fate| fate.warning()) {
         tracing::warn!("{warning}");
     }

@@ -9,7 +9,7 @@ use knock_common::{
     layout::{Door, GrantKey, PORT_GROUPS_PER_DOOR},
     time::SKEW_MS,
 };
-use knock_user::ledger::{Action, Ending, Ledger, Look, Revocation};
+use knock_user::ledger::{Action, Ending, Ledger, Lookup, Revocation};
 
 /// Opens service 1.
 const SSH: u16 = 0;
@@ -120,7 +120,7 @@ impl Env {
         let look = |key: &GrantKey| {
             allow
                 .get(key)
-                .map_or(Look::Absent, |&grant| Look::Found(grant))
+                .map_or(Lookup::Absent, |&grant| Lookup::Found(grant))
         };
         let actions = self.ledger.due(self.now_ms, look);
         for action in &actions {

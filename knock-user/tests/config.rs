@@ -14,7 +14,7 @@ use std::{
 };
 
 use knock_user::{
-    compile::{Given, compile, stable_ids::Numbers},
+    compile::{Input, compile, stable_ids::StableIds},
     config,
     host::Host,
     tools::check,
@@ -92,10 +92,10 @@ fn examples_are_accepted() {
         let mut random = 0_u64;
         let tables = compile(
             &checked.settings,
-            &mut Given {
+            &mut Input {
                 host: &Host::default(),
                 cell_key: [1; 12],
-                known: &Numbers::default(),
+                known: &StableIds::default(),
                 draw: &mut || {
                     random += 1;
                     random.wrapping_mul(0x9e37_79b9_7f4a_7c15)

@@ -48,7 +48,7 @@ fn door(name: &str, knocks: usize, effect: Effect) -> DoorText {
     DoorText::from(&Door {
         name: name.to_owned(),
         knock: vec![knock; knocks],
-        moving: None,
+        dynamic: None,
         effect,
         open_for: Duration::from_secs(30),
         sequence_timeout: Duration::from_secs(25),

@@ -18,9 +18,9 @@ use knock_common::{
     time::Moment,
 };
 use knock_user::{
-    compile::{Given, Tables, compile, grant_keys, stable_ids::Numbers},
+    compile::{Input, Tables, compile, grant_keys, stable_ids::StableIds},
     config,
-    explain::{Known, Live, Question, explain},
+    explain::{Known, Live, Query, explain},
     host::Host,
     model::settings::Settings,
 };
@@ -113,10 +113,10 @@ impl Kernel {
 
     fn with(config: &str, features: Features) -> Self {
         let settings = config::parse(config, "test.toml").unwrap().settings;
-        let mut given = Given {
+        let mut given = Input {
             host: &Host::default(),
             cell_key: std::array::from_fn(|i| 0x9e37_79b9_7f4a_7c15 ^ (i as u64) << 17),
-            known: &Numbers::default(),
+            known: &StableIds::default(),
             draw: &mut || 0,
             sequences: &knock_user::compile::Sequences::new(),
             before: None,
@@ -722,13 +722,13 @@ fn words_and_verdict_in_every_situation() {
         let name = row.name;
         let mut host = Kernel::new(no_features);
         host.do_all(row.source, row.steps);
-        let question = Question {
+        let query = Query {
             source: row.source.parse().unwrap(),
             port: row.port.parse().unwrap(),
             destination: row.to.map(|to| to.parse().unwrap()),
         };
         let before = state(&host.sim);
-        let explained = explain(&question, &host.known(), &host).unwrap();
+        let explained = explain(&query, &host.known(), &host).unwrap();
         assert_eq!(explained.steps, row.chain, "{name}");
         assert_eq!(state(&host.sim), before, "{name}: nothing changes");
 
@@ -778,12 +778,12 @@ fn knocks_that_are_proved() {
                 "drop",
             ),
         ] {
-            let question = Question {
+            let query = Query {
                 source: source.parse().unwrap(),
                 port: port.parse().unwrap(),
                 destination: None,
             };
-            let explained = explain(&question, &host.known(), &host).unwrap();
+            let explained = explain(&query, &host.known(), &host).unwrap();
             assert_eq!(explained.steps.first().unwrap(), &what);
             assert_eq!(explained.steps.last().unwrap(), last, "{port}");
             assert_eq!(explained.verdict, verdict, "{port}");
@@ -793,7 +793,7 @@ fn knocks_that_are_proved() {
 
 #[test]
 fn on_trial_and_in_a_dry_run() {
-    let question = Question {
+    let query = Query {
         source: A.parse().unwrap(),
         port: "tcp/22".parse().unwrap(),
         destination: None,
@@ -826,7 +826,7 @@ fn on_trial_and_in_a_dry_run() {
     ] {
         let mut host = Kernel::new(features);
         host.do_all(A, &[Wait(wait_ms)]);
-        let explained = explain(&question, &host.known(), &host).unwrap();
+        let explained = explain(&query, &host.known(), &host).unwrap();
         assert_eq!(explained.steps.first().unwrap(), first, "{name}");
         assert_eq!(explained.steps.last().unwrap(), last, "{name}");
         assert_eq!(explained.verdict, verdict, "{name}");
@@ -836,7 +836,7 @@ fn on_trial_and_in_a_dry_run() {
 #[test]
 fn an_end_that_only_the_daemon_remembers() {
     let host = Kernel::new(Features::default());
-    let question = Question {
+    let query = Query {
         source: A.parse().unwrap(),
         port: "tcp/22".parse().unwrap(),
         destination: None,
@@ -845,19 +845,19 @@ fn an_end_that_only_the_daemon_remembers() {
         ended_ms: Some(START_MS - 7_300),
         ..host.known()
     };
-    let explained = explain(&question, &known, &host).unwrap();
+    let explained = explain(&query, &known, &host).unwrap();
     assert_eq!(explained.steps[2], "no grant (the last ended 7s ago)");
 }
 
 #[test]
 fn addresses_of_two_families() {
     let host = Kernel::new(Features::default());
-    let question = Question {
+    let query = Query {
         source: A.parse().unwrap(),
         port: "tcp/22".parse().unwrap(),
         destination: Some(SIX.parse().unwrap()),
     };
-    let error = explain(&question, &host.known(), &host).unwrap_err();
+    let error = explain(&query, &host.known(), &host).unwrap_err();
     assert!(error.to_string().contains("two families"), "{error}");
 }
 
@@ -890,12 +890,12 @@ fn a_map_that_cant_be_read_is_no_explanation() {
     let mut host = Kernel::new(Features::default());
     host.do_all(A, &[SSH[0], SSH[1]]);
     let ask = |port: &str, map| {
-        let question = Question {
+        let query = Query {
             source: A.parse().unwrap(),
             port: port.parse().unwrap(),
             destination: Some(OTHER.parse().unwrap()),
         };
-        explain(&question, &host.known(), &Broken(&host, map))
+        explain(&query, &host.known(), &Broken(&host, map))
     };
     for map in [
         "PORTS", "PRESENCE", "TARGETS", "TRUST", "ALLOW", "FLOWS", "LOCKOUTS",

@@ -12,7 +12,7 @@ use knock_common::{
     layout::{ALLOW_MAX, Door, GrantKey, PORT_GROUPS_PER_DOOR},
     time::SKEW_MS,
 };
-use knock_user::ledger::{Action, Ending, Ledger, Look};
+use knock_user::ledger::{Action, Ending, Ledger, Lookup};
 use proptest::prelude::*;
 
 const SSH: u16 = 0;
@@ -140,7 +140,7 @@ impl Host {
             Due => self.due(|_| {}),
             DueRaced(door) => self.due(|host| host.knock(who, door, false)),
             DueBlind => {
-                let actions = self.ledger.due(self.now_ms, |_| Look::Failed);
+                let actions = self.ledger.due(self.now_ms, |_| Lookup::Failed);
                 self.carry_out(actions);
             }
         }
@@ -159,7 +159,7 @@ impl Host {
         let map = &self.map;
         let actions = self.ledger.due(self.now_ms, |key| {
             map.get(&(key.source, key.port_group))
-                .map_or(Look::Absent, |&grant| Look::Found(grant))
+                .map_or(Lookup::Absent, |&grant| Lookup::Found(grant))
         });
         meanwhile(self);
         self.carry_out(actions);
@@ -418,7 +418,7 @@ fn nonsense_changes_nothing() {
     };
     assert_eq!(ledger.observe(key(source(1), 1), stray, 0), []);
     assert_eq!(ledger.due(82, |_| panic!("not over yet")), []);
-    let actions = ledger.due(83, |_| Look::Found(stray));
+    let actions = ledger.due(83, |_| Lookup::Found(stray));
     assert_eq!(
         actions,
         [Action::Remove {
@@ -448,7 +448,7 @@ fn memory_is_bounded() {
         1,
         "known ones go on"
     );
-    let closed = ledger.due(30_033, |_| Look::Absent);
+    let closed = ledger.due(30_033, |_| Lookup::Absent);
     assert_eq!(
         closed.len(),
         ALLOW_MAX as usize - 1,

@@ -21,7 +21,7 @@ use knock_common::{
 };
 use knock_sequence::{Knock, Ports};
 use knock_user::{
-    compile::{Given, compile, stable_ids::Numbers},
+    compile::{Input, compile, stable_ids::StableIds},
     host::Host,
     model::settings::{
         Control, Decoys, Door, Effect, Established, Exempt, Lockout, Mode, Scope, Settings, Verify,
@@ -132,7 +132,7 @@ fn door(index: usize, sketch: &Sketch, everyones_step: Option<u64>) -> Door {
     let step = sketch.step_ms.or(everyones_step);
     Door {
         name: format!("door{index}"),
-        moving: None,
+        dynamic: None,
         knock: sketch
             .knocks
             .iter()
@@ -334,10 +334,10 @@ fn aim(touch: Touch, doors: &[Door], intent: &mut Intent) -> (Knock, u8) {
 fn world(settings: &Settings) -> Option<Sim> {
     let tables = compile(
         settings,
-        &mut Given {
+        &mut Input {
             host: &Host::default(),
             cell_key: std::array::from_fn(|i| (i as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)),
-            known: &Numbers::default(),
+            known: &StableIds::default(),
             draw: &mut || 0,
             sequences: &knock_user::compile::Sequences::new(),
             before: None,

@@ -10,12 +10,12 @@ use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, process::Command, t
 use knock_common::{Address, Reason, event::Event};
 use knock_sequence::Knock;
 use knock_user::{
-    compile::{Before, Given, Sequences, Tables, compile, stable_ids::Numbers},
+    compile::{Input, Previous, Sequences, Tables, compile, stable_ids::StableIds},
     config,
     host::Host,
-    model::settings::Moving,
+    model::settings::Dynamic,
     sequences::{
-        clock_skew::{Astray, Drift},
+        clock_skew::{SkewDetector, SkewedKnock},
         time_based::{Clocks, Timed},
     },
 };
@@ -151,7 +151,7 @@ fn timed(skew: u16) -> Timed {
     let otp = format!("secret = \"when\", period = \"10s\", skew = {skew}");
     let checked = config::parse(&door(&otp), "seq.toml").unwrap();
     let door = &checked.settings.doors[0];
-    let Some(Moving::Otp(otp)) = &door.moving else {
+    let Some(Dynamic::Otp(otp)) = &door.dynamic else {
         panic!("{door:?}");
     };
     Timed::new(otp, door.sequence_timeout)
@@ -243,7 +243,7 @@ fn what_was_used_is_remembered_for_an_hour() {
 }
 
 /// Knocks one after the other, and what is recognised at the last.
-fn heard(drift: &mut Drift, source: u8, knocks: &[Knock]) -> Option<Astray> {
+fn heard(skew_detector: &mut SkewDetector, source: u8, knocks: &[Knock]) -> Option<SkewedKnock> {
     let mut found = None;
     for knock in knocks {
         assert_eq!(found, None, "too early");
@@ -254,7 +254,7 @@ fn heard(drift: &mut Drift, source: u8, knocks: &[Knock]) -> Option<Astray> {
             reason: Reason::OutOfSequence as u8,
             ..Event::default()
         };
-        found = drift.hear(&event, BOOTED);
+        found = skew_detector.hear(&event, BOOTED);
     }
     found
 }
@@ -266,13 +266,13 @@ fn a_clock_that_is_wrong_is_recognised() {
     let checked = config::parse(&text, "seq.toml").unwrap();
     let doors = &checked.settings.doors;
     let half = |place: usize, away: i64| {
-        let Some(Moving::Otp(otp)) = &doors[place].moving else {
+        let Some(Dynamic::Otp(otp)) = &doors[place].dynamic else {
             panic!("{:?}", doors[place]);
         };
         let period = (BOOTED / 45_000).saturating_add_signed(away);
         otp.sequences.half(None, period).unwrap()
     };
-    let mut drift = Drift::new(&checked.settings);
+    let mut skew_detector = SkewDetector::new(&checked.settings);
     for (name, place, away, behind_s) in [
         ("now", 0, 0, None),
         ("within the skew", 0, -1, None),
@@ -282,17 +282,21 @@ fn a_clock_that_is_wrong_is_recognised() {
         ("an hour behind", 0, -80, Some(3_600)),
         ("more than an hour", 0, -81, None),
     ] {
-        let expected = behind_s.map(|behind_s| Astray { place, behind_s });
-        assert_eq!(heard(&mut drift, 1, &half(place, away)), expected, "{name}");
+        let expected = behind_s.map(|behind_s| SkewedKnock { place, behind_s });
+        assert_eq!(
+            heard(&mut skew_detector, 1, &half(place, away)),
+            expected,
+            "{name}"
+        );
     }
     // Knocks of several sources are not one sequence, nor are others between.
     let half = half(0, -16);
     for (source, knock) in (2..).zip(&half) {
-        assert_eq!(heard(&mut drift, source, &[*knock]), None);
+        assert_eq!(heard(&mut skew_detector, source, &[*knock]), None);
     }
     let between = [half[0], half[1], half[0], half[2]];
-    assert_eq!(heard(&mut drift, 9, &between), None);
-    assert!(heard(&mut drift, 9, &half).is_some());
+    assert_eq!(heard(&mut skew_detector, 9, &between), None);
+    assert!(heard(&mut skew_detector, 9, &half).is_some());
 }
 
 /// Sequences change for hours, with the longest attempts that the rules let there be, and there is
@@ -310,8 +314,8 @@ fn sequences_change_for_ever() {
         }
         let checked = config::parse(&text, "seq.toml").unwrap();
         let timed: Vec<(usize, Timed)> = (checked.settings.doors.iter().enumerate())
-            .filter_map(|(place, door)| match &door.moving {
-                Some(Moving::Otp(otp)) => Some((place, Timed::new(otp, door.sequence_timeout))),
+            .filter_map(|(place, door)| match &door.dynamic {
+                Some(Dynamic::Otp(otp)) => Some((place, Timed::new(otp, door.sequence_timeout))),
                 _ => None,
             })
             .collect();
@@ -325,13 +329,13 @@ fn sequences_change_for_ever() {
                 .collect();
             let made = compile(
                 &checked.settings,
-                &mut Given {
+                &mut Input {
                     host: &Host::default(),
                     cell_key: [0; 12],
-                    known: &Numbers::default(),
+                    known: &StableIds::default(),
                     draw: &mut || 0,
                     sequences: &sequences,
-                    before: tables.as_ref().map(|tables| Before {
+                    before: tables.as_ref().map(|tables| Previous {
                         tables,
                         now_ms: now.boot_ms,
                     }),

@@ -22,12 +22,12 @@ use knock_common::{
 };
 use knock_user::{
     apply::dynamic::Sources,
-    compile::{self, Given, Tables, stable_ids::Numbers},
+    compile::{self, Input, Tables, stable_ids::StableIds},
     config,
     host::{Host, clock},
     kernel::{
         maps::{self, Table},
-        program::{Firewall, Options},
+        program::{Options, XdpProgram},
     },
 };
 use nix::{
@@ -72,10 +72,10 @@ pub fn compile(text: &str) -> Result<Tables> {
     )
     .sequences(clock::boot_ms());
     let mut drawn = 0;
-    let mut given = Given {
+    let mut given = Input {
         host: &Host::default(),
         cell_key: std::array::from_fn(|i| (i as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)),
-        known: &Numbers::default(),
+        known: &StableIds::default(),
         draw: &mut || {
             drawn += 1;
             drawn
@@ -122,7 +122,7 @@ pub struct Run {
 
 /// A firewall in the kernel that no packet reaches.
 pub struct Kernel {
-    firewall: Firewall,
+    firewall: XdpProgram,
     events: RingBuf<MapData>,
     counters: Vec<u64>,
     /// The interface that the program is attached to goes away with its namespace.
@@ -146,7 +146,7 @@ impl Kernel {
              `sudo --preserve-env env \"PATH=$PATH\" cargo xtask test`, or leave them out with \
              `cargo xtask test --no-root`"
         );
-        let mut firewall = Firewall::load(tables, options)?;
+        let mut firewall = XdpProgram::load(tables, options)?;
         let namespace = attach_nowhere(firewall.program()?)?;
         let events = firewall.take_events()?;
         let counters = firewall.counters()?;
@@ -159,7 +159,7 @@ impl Kernel {
     }
 
     /// The firewall itself.
-    pub fn firewall(&mut self) -> &mut Firewall {
+    pub fn firewall(&mut self) -> &mut XdpProgram {
         &mut self.firewall
     }
 

@@ -4,7 +4,7 @@
 use std::fmt;
 
 use aya::programs::XdpMode;
-use knock_user::kernel::program::{Firewall, Options};
+use knock_user::kernel::program::{Options, XdpProgram};
 use nix::net::if_::if_nametoindex;
 
 use crate::{
@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// The program, attached as long as this lives.
-pub struct OtherEnd(#[expect(dead_code, reason = "dropping it detaches")] Firewall);
+pub struct OtherEnd(#[expect(dead_code, reason = "dropping it detaches")] XdpProgram);
 
 impl OtherEnd {
     /// Attaches it.
@@ -24,7 +24,7 @@ impl OtherEnd {
     pub fn of(net: &Net) -> Self {
         let attach = || {
             let tables = compile("strict = false\nprotect = [\"udp/1\"]")?;
-            let mut firewall = Firewall::load(&tables, Options::default())?;
+            let mut firewall = XdpProgram::load(&tables, Options::default())?;
             let index = if_nametoindex(CLIENT_LINK)?;
             let program = firewall.program()?;
             program.attach_to_if_index(index, XdpMode::Driver)?;

@@ -21,7 +21,7 @@ use knock_tests::{
     ssh::{DOOR, KNOCKS, SSH},
     wait,
 };
-use knock_user::kernel::program::{Firewall, Options};
+use knock_user::kernel::program::{Options, XdpProgram};
 use nix::sys::signal::Signal::SIGTERM;
 use serde_json::{Value, json};
 
@@ -53,10 +53,10 @@ fn told(daemon: &Daemon, pattern: &Value, times: usize) {
 }
 
 /// A program of somebody else, as long as this lives.
-fn foreign(namespace: &Namespace, link: &str, mode: XdpMode) -> Firewall {
+fn foreign(namespace: &Namespace, link: &str, mode: XdpMode) -> XdpProgram {
     let tables = kernel::compile(DOOR).unwrap();
     namespace.enter(|| {
-        let mut firewall = Firewall::load(&tables, Options::default()).unwrap();
+        let mut firewall = XdpProgram::load(&tables, Options::default()).unwrap();
         firewall.program().unwrap().attach(link, mode).unwrap();
         firewall
     })

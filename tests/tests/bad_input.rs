@@ -13,7 +13,7 @@ use knock_tests::{
     server::Server,
     ssh::{DOOR, SSH},
 };
-use knock_user::kernel::program::{Firewall, Options};
+use knock_user::kernel::program::{Options, XdpProgram};
 use tempfile::TempDir;
 
 /// Runs a command to its end; gives back its exit code and what it said.
@@ -94,7 +94,7 @@ fn another_program_is_attached() {
         let _server = Server::tcp(&net.server, &[SSH]);
         let tables = kernel::compile(DOOR).unwrap();
         let others = net.server.enter(|| {
-            let mut firewall = Firewall::load(&tables, Options::default()).unwrap();
+            let mut firewall = XdpProgram::load(&tables, Options::default()).unwrap();
             let program = firewall.program().unwrap();
             program.attach(SERVER_LINK, XdpMode::Skb).unwrap();
             firewall

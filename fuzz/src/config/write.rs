@@ -5,7 +5,9 @@ use std::{fmt::Display, time::Duration};
 use knock_common::packet::Protocol;
 use knock_sequence::duration;
 use knock_user::model::{
-    settings::{Command, Decoys, Door, Effect, Exempt, Mode, Moving, Origin, Otp, Scope, Settings},
+    settings::{
+        Command, Decoys, Door, Dynamic, Effect, Exempt, Mode, Origin, Otp, Scope, Settings,
+    },
     value,
 };
 
@@ -65,13 +67,13 @@ pub(super) fn settings(settings: &Settings) -> String {
 fn door(text: &mut Text, door: &Door) {
     text.table("[[door]]");
     text.string("name", &door.name);
-    match &door.moving {
+    match &door.dynamic {
         None => text.list("knock", &door.knock),
-        Some(Moving::OneTime(one_time)) => {
+        Some(Dynamic::OneTime(one_time)) => {
             text.string("one_time", &one_time.file.to_string_lossy());
             text.raw("lookahead", one_time.lookahead);
         }
-        Some(Moving::Otp(otp)) => text.raw("otp", self::otp(otp)),
+        Some(Dynamic::Otp(otp)) => text.raw("otp", self::otp(otp)),
     }
     match &door.effect {
         Effect::Open(ports) => {

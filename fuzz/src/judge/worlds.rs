@@ -5,10 +5,14 @@ use std::sync::OnceLock;
 use knock_common::packet::Protocol;
 use knock_sequence::Ports;
 use knock_user::{
-    compile::{Given, Sequences, Tables, compile, stable_ids::Numbers},
+    compile::{Input, Sequences, Tables, compile, stable_ids::StableIds},
     config,
     host::Host,
+<<<<<<< HEAD
     model::settings::{Decoys, Exempt, Moving, Sequence, Settings},
+=======
+    model::settings::{Decoys, Dynamic, Exempt, Settings},
+>>>>>>> 1a78d57 (knock-user: name types after what they are)
 };
 
 /// Configurations that use everything together: each is one world.
@@ -49,12 +53,12 @@ fn compiled(text: &str) -> Compiled {
     let sequences = sequences(&settings);
     let tables = compile(
         &settings,
-        &mut Given {
+        &mut Input {
             host: &Host::default(),
             cell_key: std::array::from_fn(|word| {
                 (word as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)
             }),
-            known: &Numbers::default(),
+            known: &StableIds::default(),
             draw: &mut || 0,
             sequences: &sequences,
             before: None,
@@ -111,9 +115,9 @@ fn sequence(mark: u32, knocks: &[&str], good_until_ms: u64, bound: &[Protocol]) 
 
 fn changing(settings: &Settings, sequences: &Sequences) -> Vec<Ports> {
     let doors = settings.doors.iter();
-    let changing = doors.filter_map(|door| match &door.moving {
-        Some(Moving::Otp(otp)) => Some(otp.sequences.ports()),
-        Some(Moving::OneTime(_)) | None => None,
+    let changing = doors.filter_map(|door| match &door.dynamic {
+        Some(Dynamic::Otp(otp)) => Some(otp.sequences.ports()),
+        Some(Dynamic::OneTime(_)) | None => None,
     });
     let mut changing: Vec<Ports> = changing.flatten().collect();
     let sequences = sequences.values().flatten();

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use knock_common::{Address, access::Grant, layout::GrantKey};
 
-use crate::compile::{Tables, grant_keys, stable_ids::Numbers};
+use crate::compile::{Tables, grant_keys, stable_ids::StableIds};
 
 /// What is to be done with the entries of the allow map.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -24,7 +24,7 @@ pub struct Carried {
 /// is still there are left for the ledger to tell.
 pub fn grants(
     entries: &[(GrantKey, Grant)],
-    known: &Numbers,
+    known: &StableIds,
     tables: &Tables,
     now_ms: u64,
 ) -> Carried {
@@ -74,9 +74,9 @@ mod tests {
     const SOURCE: Address = Address { words: [1; 4] };
     const NOW_MS: u64 = 1_000;
 
-    fn tables(text: &str, known: &Numbers) -> Tables {
+    fn tables(text: &str, known: &StableIds) -> Tables {
         let checked = config::parse(text, "test.toml").unwrap();
-        let mut given = compile::Given {
+        let mut input = compile::Input {
             host: &Host::default(),
             cell_key: [1; 12],
             known,
@@ -84,7 +84,7 @@ mod tests {
             sequences: &compile::Sequences::new(),
             before: None,
         };
-        compile::compile(&checked.settings, &mut given).unwrap()
+        compile::compile(&checked.settings, &mut input).unwrap()
     }
 
     fn door(name: &str, first: u16, open: &str) -> String {
@@ -112,7 +112,7 @@ mod tests {
         const SSH: &str = "\"tcp/22\"";
         const BOTH: &str = "\"tcp/22\", \"tcp/443\"";
         let old = [door("ssh", 7000, SSH), door("web", 8000, "\"tcp/443\"")].concat();
-        let none = Numbers::default();
+        let none = StableIds::default();
         let before = tables(&old, &none);
         for (name, new, ends_ms, write, remove, ended) in [
             ("the same doors", old.clone(), 2_000, 0, 0, false),
@@ -177,7 +177,7 @@ mod tests {
 
     #[test]
     fn grants_under_unknown_numbers_end() {
-        let none = Numbers::default();
+        let none = StableIds::default();
         let before = tables(&door("ssh", 7000, "\"tcp/22\""), &none);
         let held = entries(&before, "ssh", 2_000);
         let carried = grants(&held, &none, &before, NOW_MS);

@@ -5,14 +5,14 @@ use std::collections::BTreeSet;
 use anyhow::{Result, bail};
 
 use super::{
-    How, Prepared, Put, Unsettled,
+    AttachOptions, Deployed, Prepared, Rollback,
     found::Found,
     given::{give, keep_connections, remove_all},
     preparation::numbers,
 };
 use crate::{
-    apply::{dynamic::Kept, plan::Plan, texts},
-    compile::{self, Tables, stable_ids::Numbers},
+    apply::{dynamic::LiveTables, plan::Plan, texts},
+    compile::{self, Tables, stable_ids::StableIds},
     config,
     host::{
         interface::{self, Interface},
@@ -26,7 +26,7 @@ use crate::{
         barrier,
         instance::Instance,
         pins,
-        program::{self, Firewall},
+        program::{self, XdpProgram},
         registry::{Fallback, Registry},
     },
     model::settings::Mode,
@@ -38,7 +38,7 @@ pub(super) struct Change<'a> {
     pub(super) before: Option<&'a Registry>,
     pub(super) plan: &'a Plan,
     pub(super) interfaces: &'a [String],
-    pub(super) how: How,
+    pub(super) attach_options: AttachOptions,
     /// Whether this process has it in its hands already: what is refused does not end what goes on.
     pub(super) is_reload: bool,
     /// What the earlier program protects, by its own port table, where no registry says it.
@@ -46,17 +46,17 @@ pub(super) struct Change<'a> {
 }
 
 /// What came of it.
-pub(super) struct Made {
-    pub(super) firewall: Firewall,
-    pub(super) kept: Kept,
+pub(super) struct Transition {
+    pub(super) firewall: XdpProgram,
+    pub(super) kept: LiveTables,
     pub(super) registry: Registry,
-    pub(super) put: Put,
-    pub(super) unsettled: Unsettled,
+    pub(super) deployed: Deployed,
+    pub(super) rollback: Rollback,
 }
 
 impl Change<'_> {
     /// Makes it, or leaves everything as it was.
-    pub(super) fn make(&self, prepared: impl FnOnce() -> Result<Prepared>) -> Result<Made> {
+    pub(super) fn make(&self, prepared: impl FnOnce() -> Result<Prepared>) -> Result<Transition> {
         let made = prepared().and_then(|prepared| self.try_to_make(prepared));
         if made.is_err() {
             let unpinned = pins::unlink(&self.instance.next_program()).map(drop);
@@ -72,7 +72,7 @@ impl Change<'_> {
         made
     }
 
-    fn try_to_make(&self, prepared: Prepared) -> Result<Made> {
+    fn try_to_make(&self, prepared: Prepared) -> Result<Transition> {
         self.keeps_something_closed()?;
         let known = numbers(self.before);
         let Prepared {
@@ -93,7 +93,7 @@ impl Change<'_> {
             false => self.fallback(&indices),
         };
         if is_first {
-            firewall.set_confirm_by(self.how.confirm_by_ms)?;
+            firewall.set_confirm_by(self.attach_options.confirm_by_ms)?;
         }
         // All that a later process needs to go back, or to go on, is there before anything changes.
         texts::keep_next(self.instance, &self.plan.checked.text)?;
@@ -122,7 +122,7 @@ impl Change<'_> {
         let switched = attached.iter().filter(|attached| attached.switched);
         let switched = switched.cloned().collect();
         barrier::open_all(self.instance)?;
-        let put = Put {
+        let deployed = Deployed {
             doors: tables.doors.clone(),
             names: tables.names.clone(),
             attempt_max_ticks: tables.config.attempt_max_ticks,
@@ -132,19 +132,19 @@ impl Change<'_> {
             opened: self.opened(),
             found: connections,
         };
-        let unsettled = Unsettled {
+        let rollback = Rollback {
             tables,
             interfaces: self.interfaces.to_vec(),
             indices,
             switched,
             is_first,
         };
-        Ok(Made {
+        Ok(Transition {
             firewall,
             kept,
             registry,
-            put,
-            unsettled,
+            deployed,
+            rollback,
         })
     }
 
@@ -181,7 +181,7 @@ impl Change<'_> {
         let Some(protected) = &self.found_protected else {
             return Ok(checked.may_replace_unknown(&registry)?);
         };
-        if self.how.dry_run && !protected.is_empty() {
+        if self.attach_options.dry_run && !protected.is_empty() {
             bail!(
                 "a dry run protects nothing, and {} would be open to everybody; {} can't be read, \
                  so whether that is meant can't be seen: nothing is changed. `knock-user detach` \
@@ -200,11 +200,11 @@ impl Change<'_> {
 
     /// Whether an interface that can't be taken is waited for, and no reason to give up.
     pub(super) fn may_be_refused(&self, name: &str) -> bool {
-        self.how.may_be_absent || (self.is_reload && self.was_asked_for(name))
+        self.attach_options.may_be_absent || (self.is_reload && self.was_asked_for(name))
     }
 
     /// What the registry says until the change is settled: both configurations.
-    fn registry(&self, known: &Numbers, tables: &Tables) -> Registry {
+    fn registry(&self, known: &StableIds, tables: &Tables) -> Registry {
         let before = self.before.iter().flat_map(|before| &before.interfaces);
         let interfaces: BTreeSet<_> = self.interfaces.iter().chain(before).cloned().collect();
         let protected = compile::protected(self.plan.settings()).ranges();
@@ -217,9 +217,9 @@ impl Change<'_> {
         Registry {
             interfaces: interfaces.into_iter().collect(),
             config: self.plan.path.clone(),
-            dry_run: self.how.dry_run,
-            mode: Some(self.how.mode),
-            confirm_by_ms: self.how.confirm_by_ms,
+            dry_run: self.attach_options.dry_run,
+            mode: Some(self.attach_options.mode),
+            confirm_by_ms: self.attach_options.confirm_by_ms,
             numbers: known.with(&tables.numbers),
             ports: self.plan.ports_by_door(),
             protected: protected.iter().map(ToString::to_string).collect(),
@@ -232,7 +232,10 @@ impl Change<'_> {
             programs: Vec::new(),
             fallback: None,
             // The trial may have been one of the same text.
-            rejected: self.how.rejected.filter(|rejected| *rejected != text),
+            rejected: self
+                .attach_options
+                .rejected
+                .filter(|rejected| *rejected != text),
         }
     }
 
@@ -241,7 +244,7 @@ impl Change<'_> {
     /// refused and need not be taken is noted in `found`.
     fn attach(
         &self,
-        firewall: &mut Firewall,
+        firewall: &mut XdpProgram,
         found: &mut Found,
         all: &[Interface],
         attached: &mut Vec<Attached>,
@@ -251,7 +254,7 @@ impl Change<'_> {
         let links = pins::links(self.instance)?;
         let is_ours = |(_, interface): &&(String, Interface)| pins::is_ours(&links, interface);
         for (name, interface) in found.admitted.iter().filter(|one| !is_ours(one)) {
-            match firewall.attach(name, interface, self.how.mode, self.instance) {
+            match firewall.attach(name, interface, self.attach_options.mode, self.instance) {
                 Ok((new, None)) => attached.push(new),
                 Ok((_, Some(_))) => bail!(
                     "{} is gone since this began, so nothing can be pinned there",
@@ -280,7 +283,8 @@ impl Change<'_> {
                 if self.interfaces.contains(&link.name) {
                     found.absent.retain(|name| *name != link.name);
                     attached.push(replaced);
-                    if attach::is_misplaced(interface, self.how.mode, self.mode_before()) {
+                    if attach::is_misplaced(interface, self.attach_options.mode, self.mode_before())
+                    {
                         misplaced.push((link.name.clone(), interface));
                     }
                 }
@@ -290,7 +294,8 @@ impl Change<'_> {
         drop(links);
         // What can't be done in one step comes last.
         for (name, interface) in misplaced {
-            let switched = firewall.switch(&name, interface, self.how.mode, self.instance)?;
+            let switched =
+                firewall.switch(&name, interface, self.attach_options.mode, self.instance)?;
             attached.retain(|replaced| replaced.interface != name);
             attached.push(switched);
         }
@@ -326,7 +331,7 @@ impl Change<'_> {
             (None, Some(found)) => found,
             (None, None) => &[],
         };
-        if self.how.dry_run {
+        if self.attach_options.dry_run {
             return protected.to_vec();
         }
         let open = self.plan.settings().leaves_open(protected);
@@ -338,7 +343,7 @@ impl Change<'_> {
     }
 
     /// Undoes [`Change::attach`].
-    fn take_back(&self, firewall: &mut Firewall, attached: &[Attached]) -> Result<()> {
+    fn take_back(&self, firewall: &mut XdpProgram, attached: &[Attached]) -> Result<()> {
         for new in attached.iter().filter(|attached| !attached.replaced) {
             pins::unlink(&self.instance.link(&new.interface))?;
         }
@@ -357,7 +362,7 @@ impl Change<'_> {
 /// # Errors
 /// The kernel refuses.
 pub(super) fn move_back(
-    firewall: &mut Firewall,
+    firewall: &mut XdpProgram,
     attached: &[Attached],
     instance: &Instance,
 ) -> Result<()> {

@@ -14,8 +14,8 @@ use crate::{
     compile::{Conflict, Difference, Sequences, Tables},
     config::one_time_lines::Lines,
     host::clock,
-    kernel::{maps, program::Firewall},
-    model::settings::{Door, Moving, Sequence, Settings},
+    kernel::{maps, program::XdpProgram},
+    model::settings::{Door, Dynamic, Sequence, Settings},
     sequences::{
         one_time::{OneTimeFile, Standing},
         replay_cache::{FORGOTTEN_MS, Floor},
@@ -48,8 +48,8 @@ impl Sources {
     pub fn open(settings: &Settings, floor: Floor) -> Self {
         let doors = settings.doors.iter().enumerate();
         let source = |(place, door): (_, &Door)| {
-            let moving = door.moving.as_ref()?;
-            Some((place, Source::open(settings, door, moving, floor)))
+            let dynamic = door.dynamic.as_ref()?;
+            Some((place, Source::open(settings, door, dynamic, floor)))
         };
         Self(doors.filter_map(source).collect())
     }
@@ -96,7 +96,7 @@ impl Sources {
 
     /// Puts a sequence away that was used, wherever it is; tells whether it is, for good. None if no
     /// door has it.
-    fn put_away(&mut self, key: UsedKey) -> Option<bool> {
+    fn retire(&mut self, key: UsedKey) -> Option<bool> {
         let of_key = |source: &&Source| source.replay_domain() == key.replay_domain;
         let file = self.0.values().filter(of_key).find_map(Source::file);
         let knocks = file.and_then(|file| file.sequence(key.sequence_id).map(<[_]>::to_vec));
@@ -108,7 +108,7 @@ impl Sources {
                 file.and_then(|file| file.sequence(key.sequence_id)) == Some(knocks)
             });
             if source.replay_domain() == key.replay_domain || is_copy {
-                is_away = Some(source.put_away(key.sequence_id) && is_away.unwrap_or(true));
+                is_away = Some(source.retire(key.sequence_id) && is_away.unwrap_or(true));
             }
         }
         is_away
@@ -154,15 +154,15 @@ impl Sources {
 }
 
 impl Source {
-    fn open(settings: &Settings, door: &Door, moving: &Moving, floor: Floor) -> Self {
-        match moving {
-            Moving::OneTime(one_time) => {
+    fn open(settings: &Settings, door: &Door, dynamic: &Dynamic, floor: Floor) -> Self {
+        match dynamic {
+            Dynamic::OneTime(one_time) => {
                 let mut lines = Lines::new(settings, door);
                 let refuses = |knocks: &[_]| lines.refuse(knocks);
                 let file = OneTimeFile::open(&one_time.file, one_time.lookahead, refuses);
                 Self::OneTime(file)
             }
-            Moving::Otp(otp) => Self::Otp(Timed::new(otp, door.sequence_timeout).after(floor)),
+            Dynamic::Otp(otp) => Self::Otp(Timed::new(otp, door.sequence_timeout).after(floor)),
         }
     }
 
@@ -211,7 +211,7 @@ impl Source {
         }
     }
 
-    fn put_away(&mut self, sequence_id: u32) -> bool {
+    fn retire(&mut self, sequence_id: u32) -> bool {
         match self {
             // Why not is told of the file.
             Self::OneTime(file) => file.mark_used(sequence_id).is_ok(),
@@ -227,7 +227,7 @@ const fn lease(now_ms: u64, leases: u64) -> u64 {
 
 /// What the maps of a configuration hold, kept up with its sources.
 #[derive(Debug, Default)]
-pub struct Kept {
+pub struct LiveTables {
     sources: Sources,
     sequences: Sequences,
     /// What the maps were filled with, if anything of it changes.
@@ -236,7 +236,7 @@ pub struct Kept {
     floor: Floor,
 }
 
-impl Kept {
+impl LiveTables {
     /// Compiles a configuration with the sequences that its doors have now, and keeps what is needed
     /// to change them. A door whose sequences do not go together with the others' has none until
     /// they change.
@@ -250,7 +250,7 @@ impl Kept {
     ) -> Result<(Self, Tables), Vec<Conflict>> {
         let sources = Sources::open(settings, floor);
         let sequences = sources.sequences(clock::boot_ms());
-        let tables = without_conflicts(settings, &sequences, &mut compile)?;
+        let tables = compile_without_conflicting(settings, &sequences, &mut compile)?;
         let moves = !sources.0.is_empty();
         let kept = Self {
             sources,
@@ -307,8 +307,8 @@ impl Kept {
     /// be remembered.
     ///
     /// # Errors
-    /// As for [`Kept::follow`].
-    pub fn withdraw(&mut self, plan: &Plan, firewall: &mut Firewall) -> Result<()> {
+    /// As for [`LiveTables::follow`].
+    pub fn withdraw(&mut self, plan: &Plan, firewall: &mut XdpProgram) -> Result<()> {
         if !self.is_moving() {
             return Ok(());
         }
@@ -324,7 +324,7 @@ impl Kept {
     ///
     /// # Errors
     /// The maps can't be read or written: nothing is lost, and the next time does it.
-    pub fn follow(&mut self, plan: &Plan, firewall: &mut Firewall) -> Result<()> {
+    pub fn follow(&mut self, plan: &Plan, firewall: &mut XdpProgram) -> Result<()> {
         let used = maps::entries(&firewall.used()?, USED_MAX).into_iter();
         let now_ms = clock::boot_ms();
         // The door may come back.
@@ -334,17 +334,17 @@ impl Kept {
             return forget(firewall, old.map(|(key, _)| key));
         };
         let settings = plan.settings();
-        let mut put_away = |&(key, used_ms): &(UsedKey, u64)| match self.sources.put_away(key) {
+        let mut retire = |&(key, used_ms): &(UsedKey, u64)| match self.sources.retire(key) {
             Some(is_away) => is_away && used_ms.saturating_add(NOTE_MS) <= now_ms,
             None => is_long_ago(used_ms),
         };
-        let done: Vec<_> = used.filter(|entry| put_away(entry)).collect();
+        let done: Vec<_> = used.filter(|entry| retire(entry)).collect();
         let sequences = self.sources.sequences(now_ms);
         if sequences != self.sequences {
             let mut compile = |sequences: &Sequences| plan.recompile(sequences, tables, now_ms);
             let moved = match are_renewed(&self.sequences, &sequences) {
                 true => tables.renewed(settings, &sequences),
-                false => without_conflicts(settings, &sequences, &mut compile)
+                false => compile_without_conflicting(settings, &sequences, &mut compile)
                     .map_err(|conflicts| plan.checked.problems(conflicts))?,
             };
             firewall
@@ -365,7 +365,7 @@ impl Kept {
     }
 }
 
-fn forget(firewall: &mut Firewall, keys: impl Iterator<Item = UsedKey>) -> Result<()> {
+fn forget(firewall: &mut XdpProgram, keys: impl Iterator<Item = UsedKey>) -> Result<()> {
     let mut used = firewall.used()?;
     for key in keys {
         maps::delete(&mut used, key).context("forgetting a sequence that was put away")?;
@@ -374,7 +374,7 @@ fn forget(firewall: &mut Firewall, keys: impl Iterator<Item = UsedKey>) -> Resul
 }
 
 /// Compiles, and leaves out sequences of doors that stand in the way.
-fn without_conflicts(
+fn compile_without_conflicting(
     settings: &Settings,
     sequences: &Sequences,
     compile: &mut impl FnMut(&Sequences) -> Result<Tables, Vec<Conflict>>,

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::{Ended, Protection, Unsettled, change, given::remove_all};
+use super::{Ended, Protection, Rollback, change, given::remove_all};
 use crate::{
     apply::{
         carry_grants::{self, Carried},
@@ -14,7 +14,7 @@ use crate::{
 
 impl Protection {
     /// Makes the configuration that is attached the one that stays, also if this process is
-    /// killed: from here on there is no way back. [`Protection::settle`] cleans up after it.
+    /// killed: from here on there is no way back. [`Protection::commit`] cleans up after it.
     ///
     /// # Errors
     /// The map or the registry can't be written; the configuration is then as much on trial as it
@@ -43,20 +43,20 @@ impl Protection {
     ///
     /// # Errors
     /// The maps, the pins or the registry can't be written.
-    pub fn settle(&mut self) -> Result<Ended> {
-        if self.unsettled.is_none() {
+    pub fn commit(&mut self) -> Result<Ended> {
+        if self.rollback.is_none() {
             return Ok(Ended::default());
         }
         // This is the step that counts: who is killed after it leaves the new configuration.
         self.confirm()?;
-        let Some(unsettled) = self.unsettled.take() else {
+        let Some(rollback) = self.rollback.take() else {
             return Ok(Ended::default());
         };
-        let Unsettled {
+        let Rollback {
             tables, interfaces, ..
-        } = unsettled;
+        } = rollback;
         self.firewall.pin_program(&self.instance)?;
-        texts::settle(&self.instance)?;
+        texts::commit(&self.instance)?;
         let held = self.firewall.grants()?;
         let now_ms = clock::boot_ms();
         let Carried { remove, ended, .. } =
@@ -82,15 +82,15 @@ impl Protection {
     /// # Errors
     /// The kernel refuses.
     pub fn go_back(mut self) -> Result<()> {
-        let Some(unsettled) = self.unsettled.take() else {
+        let Some(rollback) = self.rollback.take() else {
             return Ok(());
         };
-        if unsettled.is_first {
+        if rollback.is_first {
             return self.instance.remove();
         }
         unconfirmed::put_program_back(&self.instance, &interface::list()?)?;
-        change::move_back(&mut self.firewall, &unsettled.switched, &self.instance)?;
-        unconfirmed::let_go(&self.instance, &self.registry, &unsettled.indices, true)
+        change::move_back(&mut self.firewall, &rollback.switched, &self.instance)?;
+        unconfirmed::let_go(&self.instance, &self.registry, &rollback.indices, true)
     }
 
     /// Ends the protection; what is returned are the interfaces that were protected.
@@ -122,13 +122,13 @@ impl Protection {
 
     /// Whether [`Protection::go_back`] goes back to a program that protects.
     pub fn goes_back_to_protection(&self) -> bool {
-        let unsettled = self.unsettled.as_ref();
-        unsettled.is_some_and(|unsettled| !unsettled.is_first)
+        let rollback = self.rollback.as_ref();
+        rollback.is_some_and(|rollback| !rollback.is_first)
     }
 
     /// Whether the program lets everything pass if the confirmation does not come.
     pub fn lets_pass_unconfirmed(&self) -> bool {
-        let unsettled = self.unsettled.as_ref();
-        self.registry.is_on_trial() && unsettled.is_some_and(|unsettled| unsettled.is_first)
+        let rollback = self.rollback.as_ref();
+        self.registry.is_on_trial() && rollback.is_some_and(|rollback| rollback.is_first)
     }
 }

@@ -193,7 +193,7 @@ impl Protection {
         self.firewall.pin_maps(instance)?;
         // What awaits its confirmation is pinned when that comes.
         let is_pinned = instance.program().exists() && instance.ports().exists();
-        if self.unsettled.is_none() && !is_pinned {
+        if self.rollback.is_none() && !is_pinned {
             self.firewall.pin_program(instance)?;
         }
         for (name, Held { link, index }) in mem::take(&mut self.held) {

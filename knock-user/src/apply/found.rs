@@ -34,7 +34,7 @@ impl Change<'_> {
         for name in self.interfaces {
             let Some(interface) = interface::named(name, all) else {
                 // One that went away is waited for, and not a mistake.
-                if !self.how.may_be_absent && !self.was_asked_for(name) {
+                if !self.attach_options.may_be_absent && !self.was_asked_for(name) {
                     problems.push(unknown(name, all));
                 }
                 found.absent.push(name.clone());

@@ -7,14 +7,14 @@ use knock_common::layout::{ALLOW_MAX, FlowKey, GrantKey};
 
 use crate::{
     apply::carry_grants::{self, Carried},
-    compile::{Tables, stable_ids::Numbers},
+    compile::{Tables, stable_ids::StableIds},
     host::{clock, sockets},
-    kernel::{maps, program::Firewall},
+    kernel::{maps, program::XdpProgram},
 };
 
 /// Writes the entries that existing grants need in this configuration; those that they needed stay
 /// until it is settled.
-pub(super) fn give(firewall: &mut Firewall, known: &Numbers, tables: &Tables) -> Result<()> {
+pub(super) fn give(firewall: &mut XdpProgram, known: &StableIds, tables: &Tables) -> Result<()> {
     let held = firewall.grants()?;
     let Carried { write, .. } = carry_grants::grants(&held, known, tables, clock::boot_ms());
     let there: HashSet<_> = held.iter().map(|(key, _)| *key).collect();
@@ -37,7 +37,7 @@ pub(super) fn give(firewall: &mut Firewall, known: &Numbers, tables: &Tables) ->
 }
 
 pub(super) fn remove_all(
-    firewall: &mut Firewall,
+    firewall: &mut XdpProgram,
     keys: impl IntoIterator<Item = GrantKey>,
 ) -> Result<()> {
     let mut allow = firewall.allow()?;
@@ -49,7 +49,7 @@ pub(super) fn remove_all(
 
 /// Records the connections to protected ports that exist, so that they continue if connections are
 /// kept at all; returns which were not recorded before.
-pub(super) fn keep_connections(firewall: &mut Firewall, tables: &Tables) -> Result<Vec<FlowKey>> {
+pub(super) fn keep_connections(firewall: &mut XdpProgram, tables: &Tables) -> Result<Vec<FlowKey>> {
     let connections = sockets::connections().unwrap_or_else(|error| {
         tracing::warn!(
             "which connections there are can't be seen ({}): those to protected ports stop \

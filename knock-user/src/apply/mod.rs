@@ -37,20 +37,20 @@ use knock_common::{
     layout::{Door, FlowKey, USED_MAX},
 };
 
-use self::change::{Change, Made};
+use self::change::{Change, Transition};
 pub use self::{
     frames::Noticed,
     preparation::{Preparation, Prepared},
 };
 use crate::{
-    apply::{dynamic::Kept, plan::Plan},
+    apply::{dynamic::LiveTables, plan::Plan},
     compile::Tables,
     host::os_error,
     interfaces::{admission::Refusal, attach::Attached, watchdog::Watchdog},
     kernel::{
         instance::{Instance, Locked},
         maps,
-        program::Firewall,
+        program::XdpProgram,
         registry::Registry,
     },
     model::settings::Mode,
@@ -59,7 +59,7 @@ use crate::{
 
 /// How a program is put in place.
 #[derive(Clone, Copy, Debug)]
-pub struct How {
+pub struct AttachOptions {
     /// How it is attached where none of ours is yet.
     pub mode: Mode,
     /// Whether packets are only judged.
@@ -76,7 +76,7 @@ pub struct How {
 
 /// What was put in place.
 #[derive(Debug)]
-pub struct Put {
+pub struct Deployed {
     /// The doors by number.
     pub doors: Vec<Door>,
     /// Their names; empty where no door has the number.
@@ -136,12 +136,12 @@ pub struct Followed {
 #[derive(Debug)]
 pub struct Protection {
     instance: Locked,
-    firewall: Firewall,
+    firewall: XdpProgram,
     registry: Registry,
-    kept: Kept,
+    kept: LiveTables,
     replay: Arc<Replay>,
     mode: Mode,
-    unsettled: Option<Unsettled>,
+    rollback: Option<Rollback>,
     /// Names that interfaces had, and those that they have.
     renamed: BTreeMap<String, String>,
     /// The numbers of the interfaces that are attached, by the names under which they are asked for.
@@ -166,7 +166,7 @@ struct Held {
 
 /// What is needed to let go of the configuration before, or to go back to it.
 #[derive(Debug)]
-struct Unsettled {
+struct Rollback {
     tables: Tables,
     interfaces: Vec<String>,
     /// The numbers of the interfaces that had a program of ours.
@@ -187,8 +187,8 @@ impl Protection {
         instance: Locked,
         plan: &Plan,
         interfaces: &[String],
-        how: How,
-    ) -> Result<(Self, Put)> {
+        attach_options: AttachOptions,
+    ) -> Result<(Self, Deployed)> {
         let before = Registry::read(&instance.registry()).unwrap_or_else(|error| {
             tracing::warn!(
                 "{}; grants that were given before end",
@@ -209,30 +209,35 @@ impl Protection {
             before: before.as_ref(),
             plan,
             interfaces,
-            how,
+            attach_options,
             is_reload: false,
             found_protected,
         };
-        let Made {
+        let Transition {
             firewall,
             kept,
             registry,
-            put,
-            unsettled,
+            deployed,
+            rollback,
         } = change.make(|| {
-            let preparation =
-                Preparation::new(&instance, before.as_ref(), how, Arc::clone(&replay), None);
+            let preparation = Preparation::new(
+                &instance,
+                before.as_ref(),
+                attach_options,
+                Arc::clone(&replay),
+                None,
+            );
             meanwhile::prepare(&preparation, plan, interfaces, &instance, before.as_ref())
         })?;
-        let refused = put.refused.iter().cloned().collect();
+        let refused = deployed.refused.iter().cloned().collect();
         let protection = Self {
             instance,
             firewall,
             kept,
             replay,
             registry,
-            mode: how.mode,
-            unsettled: Some(unsettled),
+            mode: attach_options.mode,
+            rollback: Some(rollback),
             renamed: BTreeMap::new(),
             attached: BTreeMap::new(),
             refused,
@@ -240,16 +245,23 @@ impl Protection {
             unpinned: None,
             watchdog: Watchdog::default(),
         };
-        Ok((protection, put))
+        Ok((protection, deployed))
     }
 
     /// What is needed to make another configuration ready for [`Protection::change`]. Nothing else
     /// may be put in place between the two.
-    pub fn preparation(&self, how: How) -> Preparation {
+    pub fn preparation(&self, attach_options: AttachOptions) -> Preparation {
         let replay = Arc::clone(&self.replay);
         // Without doors that are time-based nothing was opened that would know.
         let floor = self.kept.is_moving().then(|| self.kept.floor());
-        Preparation::new(&self.instance, Some(&self.registry), how, replay, floor).in_place_of_one()
+        Preparation::new(
+            &self.instance,
+            Some(&self.registry),
+            attach_options,
+            replay,
+            floor,
+        )
+        .in_place_of_one()
     }
 
     /// Puts another configuration, which is ready, in place of the one that is there.
@@ -260,38 +272,38 @@ impl Protection {
         &mut self,
         plan: &Plan,
         interfaces: &[String],
-        how: How,
+        attach_options: AttachOptions,
         prepared: Prepared,
-    ) -> Result<Put> {
+    ) -> Result<Deployed> {
         let change = Change {
             instance: &self.instance,
             before: Some(&self.registry),
             plan,
             interfaces,
-            how,
+            attach_options,
             is_reload: true,
             found_protected: None,
         };
-        let Made {
+        let Transition {
             firewall,
             kept,
             registry,
-            put,
-            unsettled,
+            deployed,
+            rollback,
         } = change.make(|| Ok(prepared))?;
-        self.refused = put.refused.iter().cloned().collect();
+        self.refused = deployed.refused.iter().cloned().collect();
         self.firewall = firewall;
         self.kept = kept;
         self.registry = registry;
-        self.mode = how.mode;
-        self.unsettled = Some(unsettled);
-        Ok(put)
+        self.mode = attach_options.mode;
+        self.rollback = Some(rollback);
+        Ok(deployed)
     }
 
     /// Puts away sequences that were used, and puts in place those that are listened to now.
     ///
     /// # Errors
-    /// As for [`Kept::follow`].
+    /// As for [`LiveTables::follow`].
     pub fn follow_sequences(&mut self, plan: &Plan) -> Result<()> {
         self.kept.follow(plan, &mut self.firewall)
     }
@@ -300,7 +312,7 @@ impl Protection {
     /// down which were used.
     ///
     /// # Errors
-    /// As for [`Kept::follow`], or that can't be written: the next start accepts only later ones.
+    /// As for [`LiveTables::follow`], or that can't be written: the next start accepts only later ones.
     pub fn withdraw_sequences(&mut self, plan: &Plan) -> Result<()> {
         self.kept.withdraw(plan, &mut self.firewall)?;
         let used = maps::entries(&self.firewall.used()?, USED_MAX);
@@ -329,7 +341,7 @@ impl Protection {
     }
 
     /// The kernel side.
-    pub fn firewall(&mut self) -> &mut Firewall {
+    pub fn firewall(&mut self) -> &mut XdpProgram {
         &mut self.firewall
     }
 

@@ -71,18 +71,18 @@ fn connection(text: &str) -> Option<Connection> {
 /// What a configuration does to a TCP connection of this host that comes in through an interface
 /// that it protects.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Fate {
+pub enum Impact {
     /// Nothing: its port is not protected, or its source is trusted.
     Untouched,
     /// It goes on, but a new one needs a grant.
-    GoesOn(Needs),
+    GoesOn(Access),
     /// Its packets are dropped until there is a grant.
-    Cut(Needs),
+    Cut(Access),
 }
 
 /// A connection, and what lets another one like it in.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Needs {
+pub struct Access {
     /// The connection.
     pub connection: Connection,
     /// The doors that open its port.
@@ -90,11 +90,11 @@ pub struct Needs {
 }
 
 /// What this configuration would do to this connection.
-pub fn fate(connection: Connection, settings: &Settings) -> Fate {
+pub fn impact(connection: Connection, settings: &Settings) -> Impact {
     let Connection { local, peer } = connection;
     let protected = compile::protected(settings);
     if !protected.has(Protocol::Tcp, local.port()) || is_trusted(peer.ip(), settings) {
-        return Fate::Untouched;
+        return Impact::Untouched;
     }
     let opens = |door: &&Door| {
         door.target.is_none_or(|target| target == local.ip())
@@ -104,14 +104,14 @@ pub fn fate(connection: Connection, settings: &Settings) -> Fate {
             })
     };
     let doors = settings.doors.iter().filter(opens);
-    let needs = Needs {
+    let needs = Access {
         connection,
         doors: doors.map(|door| door.name.clone()).collect(),
     };
     if settings.established.keep {
-        Fate::GoesOn(needs)
+        Impact::GoesOn(needs)
     } else {
-        Fate::Cut(needs)
+        Impact::Cut(needs)
     }
 }
 
@@ -123,7 +123,7 @@ fn is_trusted(source: IpAddr, settings: &Settings) -> bool {
     })
 }
 
-impl Fate {
+impl Impact {
     /// What to tell before anything is attached, if anything.
     pub fn warning(&self) -> Option<String> {
         match self {
@@ -139,7 +139,7 @@ impl Fate {
     }
 }
 
-impl Needs {
+impl Access {
     fn of_the_next(&self) -> String {
         let port = self.connection.local.port();
         match self.doors.as_slice() {
@@ -155,7 +155,7 @@ impl Needs {
     }
 }
 
-impl fmt::Display for Needs {
+impl fmt::Display for Access {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Connection { local, peer } = self.connection;
         write!(
@@ -281,7 +281,7 @@ mod tests {
             ..v4
         };
         let goes_on = |connection, doors: &[&str]| {
-            Fate::GoesOn(Needs {
+            Impact::GoesOn(Access {
                 connection,
                 doors: doors.iter().map(ToString::to_string).collect(),
             })
@@ -295,8 +295,8 @@ mod tests {
                 with_port(23),
                 goes_on(with_port(23), &["all"]),
             ),
-            ("not protected", "", with_port(443), Fate::Untouched),
-            ("UDP alone is", "", with_port(2222), Fate::Untouched),
+            ("not protected", "", with_port(443), Impact::Untouched),
+            ("UDP alone is", "", with_port(2222), Impact::Untouched),
             (
                 "protected without a door",
                 "protect = [\"tcp/443\"]",
@@ -307,21 +307,26 @@ mod tests {
                 "trusted",
                 "trust = [\"203.0.113.0/24\"]",
                 v4,
-                Fate::Untouched,
+                Impact::Untouched,
             ),
             (
                 "trusted alone",
                 "trust = [\"203.0.113.9\"]",
                 v4,
-                Fate::Untouched,
+                Impact::Untouched,
             ),
             (
                 "trusted IPv6",
                 "trust = [\"2001:db8::/32\"]",
                 v6,
-                Fate::Untouched,
+                Impact::Untouched,
             ),
-            ("everybody", "trust = [\"0.0.0.0/0\"]", v4, Fate::Untouched),
+            (
+                "everybody",
+                "trust = [\"0.0.0.0/0\"]",
+                v4,
+                Impact::Untouched,
+            ),
             (
                 "others are trusted",
                 "trust = [\"203.0.113.8\", \"2001:db8::/32\"]",
@@ -336,11 +341,11 @@ mod tests {
                     .unwrap_or_else(|problems| panic!("{name}: {problems}"))
                     .settings;
                 let expected = match expected.clone() {
-                    Fate::GoesOn(needs) if !keep => Fate::Cut(needs),
-                    same @ (Fate::GoesOn(_) | Fate::Untouched | Fate::Cut(_)) => same,
+                    Impact::GoesOn(needs) if !keep => Impact::Cut(needs),
+                    same @ (Impact::GoesOn(_) | Impact::Untouched | Impact::Cut(_)) => same,
                 };
                 assert_eq!(
-                    fate(connection, &settings),
+                    impact(connection, &settings),
                     expected,
                     "{name}, keep = {keep}"
                 );
@@ -350,40 +355,40 @@ mod tests {
 
     #[test]
     fn warnings_say_what_to_do() {
-        let needs = |doors: &[&str]| Needs {
+        let needs = |doors: &[&str]| Access {
             connection: made_of("203.0.113.9:50022", "192.0.2.2:22"),
             doors: doors.iter().map(ToString::to_string).collect(),
         };
-        let rows: [(&str, Fate, &str); 4] = [
+        let rows: [(&str, Impact, &str); 4] = [
             (
                 "goes on",
-                Fate::GoesOn(needs(&["ssh"])),
+                Impact::GoesOn(needs(&["ssh"])),
                 "your SSH connection from 203.0.113.9 to tcp/22 continues, and a new one needs a knock \
                  at door \"ssh\"",
             ),
             (
                 "two doors",
-                Fate::GoesOn(needs(&["ssh", "all"])),
+                Impact::GoesOn(needs(&["ssh", "all"])),
                 "your SSH connection from 203.0.113.9 to tcp/22 continues, and a new one needs a knock \
                  at door \"ssh\" or \"all\"",
             ),
             (
                 "no door",
-                Fate::GoesOn(needs(&[])),
+                Impact::GoesOn(needs(&[])),
                 "your SSH connection from 203.0.113.9 to tcp/22 continues, and no door opens tcp/22 for \
                  another one: add one, or trust = [\"203.0.113.9\"]",
             ),
             (
                 "cut",
-                Fate::Cut(needs(&["ssh"])),
+                Impact::Cut(needs(&["ssh"])),
                 "your SSH connection from 203.0.113.9 to tcp/22 will be cut, because of [established] \
                  keep = false, and a new one needs a knock at door \"ssh\"; to keep it, set keep = \
                  true, or trust = [\"203.0.113.9\"]",
             ),
         ];
-        for (name, fate, expected) in rows {
-            assert_eq!(fate.warning().as_deref(), Some(expected), "{name}");
+        for (name, impact, expected) in rows {
+            assert_eq!(impact.warning().as_deref(), Some(expected), "{name}");
         }
-        assert_eq!(Fate::Untouched.warning(), None);
+        assert_eq!(Impact::Untouched.warning(), None);
     }
 }

@@ -13,8 +13,8 @@ use knock_sequence::Knock;
 use rand::Rng as _;
 
 use crate::{
-    apply::{How, dynamic::Kept, options::Run},
-    compile::{self, Before, Conflict, Given, Sequences, Tables, stable_ids::Numbers},
+    apply::{AttachOptions, dynamic::LiveTables, options::Run},
+    compile::{self, Conflict, Input, Previous, Sequences, Tables, stable_ids::StableIds},
     config::{self, Checked},
     host::{Host, Reading, addresses::Link, clock, random, tracked},
     interfaces::guards,
@@ -167,13 +167,13 @@ impl Plan {
     ///
     /// # Errors
     /// A [`config::Problems`] with what this host can't do of it.
-    pub fn compile(&self, known: &Numbers, floor: Floor) -> Result<(Kept, Tables)> {
+    pub fn compile(&self, known: &StableIds, floor: Floor) -> Result<(LiveTables, Tables)> {
         let cell_key = random::key()?;
         let mut decoys = rand::rng();
         let mut draw = || decoys.next_u64();
         let settings = self.settings();
-        Kept::compile(settings, floor, |sequences| {
-            let mut given = Given {
+        LiveTables::compile(settings, floor, |sequences| {
+            let mut input = Input {
                 host: &self.host,
                 cell_key,
                 known,
@@ -181,7 +181,7 @@ impl Plan {
                 sequences,
                 before: None,
             };
-            compile::compile(settings, &mut given)
+            compile::compile(settings, &mut input)
         })
         .map_err(|conflicts| self.checked.problems(conflicts).into())
     }
@@ -197,16 +197,16 @@ impl Plan {
         tables: &Tables,
         now_ms: u64,
     ) -> Result<Tables, Vec<Conflict>> {
-        let mut given = Given {
+        let mut input = Input {
             host: &self.host,
             cell_key: tables.config.cell_key,
             known: &tables.numbers,
             // Decoys stay where they were drawn.
             draw: &mut || 0,
             sequences,
-            before: Some(Before { tables, now_ms }),
+            before: Some(Previous { tables, now_ms }),
         };
-        compile::compile(self.settings(), &mut given)
+        compile::compile(self.settings(), &mut input)
     }
 
     /// The interfaces that are to be protected: those of the command line, or of the file.
@@ -231,8 +231,8 @@ impl Plan {
     }
 
     /// How the command line wants it to be put in place.
-    pub fn how(&self, run: &Run) -> How {
-        How {
+    pub fn attach_options(&self, run: &Run) -> AttachOptions {
+        AttachOptions {
             mode: run.mode.unwrap_or(self.checked.settings.mode),
             dry_run: run.dry_run,
             log_level: log_level(run.verbose),

@@ -4,17 +4,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Result, bail};
 
-use super::How;
+use super::AttachOptions;
 use crate::{
-    apply::{dynamic::Kept, plan::Plan},
-    compile::{Tables, stable_ids::Numbers},
+    apply::{dynamic::LiveTables, plan::Plan},
+    compile::{Tables, stable_ids::StableIds},
     host::{
         clock,
         interface::{self, Interface},
     },
     kernel::{
         instance::Instance,
-        program::{Firewall, Options},
+        program::{Options, XdpProgram},
         registry::Registry,
     },
     sequences::replay_cache::{Floor, Opened, Replay},
@@ -25,8 +25,8 @@ use crate::{
 #[derive(Debug)]
 pub struct Preparation {
     instance: Instance,
-    known: Numbers,
-    how: How,
+    known: StableIds,
+    attach_options: AttachOptions,
     replay: Arc<Replay>,
     /// As far as this process knows by itself.
     floor: Option<Floor>,
@@ -37,9 +37,9 @@ pub struct Preparation {
 /// A configuration that is compiled and loaded, and not in force yet.
 #[derive(Debug)]
 pub struct Prepared {
-    pub(super) kept: Kept,
+    pub(super) kept: LiveTables,
     pub(super) tables: Tables,
-    pub(super) firewall: Firewall,
+    pub(super) firewall: XdpProgram,
     /// Whether there is no program to go back to, so that this one lets everything pass by itself
     /// when its confirmation does not come.
     pub(super) is_first: bool,
@@ -49,14 +49,14 @@ impl Preparation {
     pub(super) fn new(
         instance: &Instance,
         before: Option<&Registry>,
-        how: How,
+        attach_options: AttachOptions,
         replay: Arc<Replay>,
         floor: Option<Floor>,
     ) -> Self {
         Self {
             instance: instance.clone(),
             known: numbers(before),
-            how,
+            attach_options,
             replay,
             floor,
             // What was never settled is nothing to go back to.
@@ -89,7 +89,7 @@ impl Preparation {
         let listed = interface::list()?;
         let mut loopback = listed.iter().filter(|found| found.is_loopback());
         let is_named = |found: &Interface| interfaces.iter().any(|name| found.is_called(name));
-        let moves = (plan.settings().doors.iter()).any(|door| door.moving.is_some());
+        let moves = (plan.settings().doors.iter()).any(|door| door.dynamic.is_some());
         let replay = match moves {
             true => self.replay.open(),
             false => Opened::default(),
@@ -101,14 +101,14 @@ impl Preparation {
             bail!("the new configuration is given up");
         }
         let options = Options {
-            dry_run: self.how.dry_run,
-            log_level: self.how.log_level,
+            dry_run: self.attach_options.dry_run,
+            log_level: self.attach_options.log_level,
             // Where there was protection, letting everything pass would not be going back.
-            confirm_by_ms: self.how.confirm_by_ms.filter(|_| self.is_first),
+            confirm_by_ms: self.attach_options.confirm_by_ms.filter(|_| self.is_first),
             loopback: loopback.any(is_named),
             instance: Some(&self.instance),
         };
-        let mut firewall = Firewall::load(&tables, options)?;
+        let mut firewall = XdpProgram::load(&tables, options)?;
         if let Some(walked) = firewall.verified_instructions()? {
             tracing::debug!("the verifier walked {walked} instructions");
         }
@@ -132,7 +132,7 @@ impl Preparation {
     }
 }
 
-pub(super) fn numbers(before: Option<&Registry>) -> Numbers {
+pub(super) fn numbers(before: Option<&Registry>) -> StableIds {
     let numbers = before.map(|before| before.numbers.clone());
     numbers.unwrap_or_default()
 }

@@ -33,7 +33,7 @@ pub fn keep_next(instance: &Instance, text: &str) -> Result<()> {
 ///
 /// # Errors
 /// The file can't be renamed.
-pub fn settle(instance: &Instance) -> Result<()> {
+pub fn commit(instance: &Instance) -> Result<()> {
     let (next, settled) = (instance.next_text(), instance.settled_text());
     match fs::rename(&next, &settled) {
         // Whoever was killed after this step had done it.
@@ -51,7 +51,7 @@ pub fn settle(instance: &Instance) -> Result<()> {
 pub fn settle_if(instance: &Instance, registry: &Registry) -> Result<()> {
     let next = text(&instance.next_text())?;
     match next.map(|next| Some(config::digest(&next)) == registry.text) {
-        Some(true) => settle(instance),
+        Some(true) => commit(instance),
         Some(false) => forget_next(instance),
         None => Ok(()),
     }

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result};
 use aya::programs::ProgramInfo;
 
 use crate::{
-    apply::{How, options::Run, plan::Plan, texts},
+    apply::{AttachOptions, options::Run, plan::Plan, texts},
     config::{self, Checked},
     host::{
         clock::{self, Clock},
@@ -29,7 +29,7 @@ pub struct Start {
     /// The configuration.
     pub plan: Plan,
     /// The way to put it in place.
-    pub how: How,
+    pub attach_options: AttachOptions,
     /// The configuration to go back to, if this start continues a trial.
     pub back: Option<Plan>,
 }
@@ -71,10 +71,10 @@ pub fn instance_of(plan: &Plan) -> Option<Instance> {
 pub fn start(instance: &Locked, plan: Plan, run: &Run) -> Result<Start> {
     recover(instance)?;
     let registry = Registry::read(&instance.registry()).ok().flatten();
-    let how = plan.how(run);
+    let attach_options = plan.attach_options(run);
     let given = Start {
         plan,
-        how,
+        attach_options,
         back: None,
     };
     // Whoever asks for a trial gets one.
@@ -102,13 +102,13 @@ pub fn start(instance: &Locked, plan: Plan, run: &Run) -> Result<Start> {
          `knock-user reload --confirm 60s` tries {file} again, `knock-user reload` puts it in force"
     );
     let plan = kept(run, before)?;
-    let how = How {
+    let attach_options = AttachOptions {
         rejected: text,
-        ..plan.how(run)
+        ..plan.attach_options(run)
     };
     Ok(Start {
         plan,
-        how,
+        attach_options,
         back: None,
     })
 }
@@ -161,11 +161,15 @@ fn go_on(instance: &Locked, registry: &Registry, given: Start, run: &Run) -> Res
         plan.checked.file,
         Clock::now().wall(until_ms)
     );
-    let how = How {
+    let attach_options = AttachOptions {
         confirm_by_ms: registry.confirm_by_ms,
-        ..plan.how(run)
+        ..plan.attach_options(run)
     };
-    Ok(Start { plan, how, back })
+    Ok(Start {
+        plan,
+        attach_options,
+        back,
+    })
 }
 
 /// A configuration whose text was kept, with what is unwise about it.

@@ -77,7 +77,7 @@ impl Changing {
         ]
         .into();
         self.now_ms += 60_000;
-        let before = Before {
+        let before = Previous {
             tables: &self.tables,
             now_ms: self.now_ms,
         };
@@ -106,10 +106,10 @@ impl Changing {
 fn compiled(
     settings: &Settings,
     sequences: &Sequences,
-    before: Option<Before<'_>>,
+    before: Option<Previous<'_>>,
 ) -> Result<Tables, Vec<Conflict>> {
-    let known = Numbers::default();
-    let mut given = Given {
+    let known = StableIds::default();
+    let mut input = Input {
         host: &Host::default(),
         cell_key: [3; 12],
         known: before.map_or(&known, |before| &before.tables.numbers),
@@ -117,7 +117,7 @@ fn compiled(
         sequences,
         before,
     };
-    compile(settings, &mut given)
+    compile(settings, &mut input)
 }
 
 #[test]

@@ -10,7 +10,7 @@ use knock_sequence::Knock;
 
 use super::{Conflict, Sequences, handshake};
 use crate::model::{
-    settings::{Door, Moving, Verify},
+    settings::{Door, Dynamic, Verify},
     value::spell_flags,
 };
 
@@ -35,7 +35,7 @@ impl Flags {
         for (index, door) in doors.iter().enumerate() {
             let number = flags.number(door.tcp_flags);
             let tcp = |knock: &&Knock| knock.protocol == Protocol::Tcp;
-            if let Some(Moving::Otp(otp)) = &door.moving
+            if let Some(Dynamic::Otp(otp)) = &door.dynamic
                 && number != FlagClass::SYN_INDEX
             {
                 let ports = otp
@@ -45,9 +45,9 @@ impl Flags {
                 let ports = ports.flat_map(|ports| ports.first..=ports.last);
                 flags.by_port.extend(ports.map(|port| (port, number)));
             }
-            let moving = sequences.get(&index).into_iter().flatten();
-            let moving = moving.flat_map(|sequence| &sequence.knocks);
-            for knock in door.knock.iter().chain(moving).filter(tcp) {
+            let dynamic = sequences.get(&index).into_iter().flatten();
+            let dynamic = dynamic.flat_map(|sequence| &sequence.knocks);
+            for knock in door.knock.iter().chain(dynamic).filter(tcp) {
                 let owner = *owners.entry(knock.port).or_insert(index);
                 let Some(other) = doors.get(owner) else {
                     continue;

@@ -7,7 +7,7 @@ use knock_sequence::{PortSet, Ports};
 
 use super::{Conflict, Sequences};
 use crate::model::{
-    settings::{Door, Moving, Settings, Verify},
+    settings::{Door, Dynamic, Settings, Verify},
     value::spell_flags,
 };
 
@@ -26,13 +26,13 @@ pub(super) fn all_ports<'a>(
     door: &'a Door,
     sequences: &'a Sequences,
 ) -> impl Iterator<Item = Ports> + 'a {
-    let moving = sequences.get(&index).into_iter().flatten();
-    let moving = moving.flat_map(|sequence| &sequence.knocks);
-    let timed = match &door.moving {
-        Some(Moving::Otp(otp)) => otp.sequences.ports().collect(),
-        Some(Moving::OneTime(_)) | None => Vec::new(),
+    let dynamic = sequences.get(&index).into_iter().flatten();
+    let dynamic = dynamic.flat_map(|sequence| &sequence.knocks);
+    let timed = match &door.dynamic {
+        Some(Dynamic::Otp(otp)) => otp.sequences.ports().collect(),
+        Some(Dynamic::OneTime(_)) | None => Vec::new(),
     };
-    let knocks = door.knock.iter().chain(moving).copied();
+    let knocks = door.knock.iter().chain(dynamic).copied();
     knocks.map(Ports::from).chain(timed)
 }
 

@@ -26,11 +26,11 @@ const MORE: u32 = 1_024;
 
 /// What has which number.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Places {
-    firsts: Numbered<(EdgeFrom, Symbol)>,
-    deeper: Numbered<(EdgeFrom, Symbol)>,
+pub(super) struct IdPool {
+    firsts: IdRange<(EdgeFrom, Symbol)>,
+    deeper: IdRange<(EdgeFrom, Symbol)>,
     /// Entries of `DOORS`, by number of the door and mark.
-    entries: Numbered<(u16, u32)>,
+    entries: IdRange<(u16, u32)>,
     /// Numbers of nodes beyond those that are needed at first.
     spare: u32,
     /// The longest time of an attempt.
@@ -39,7 +39,7 @@ pub(super) struct Places {
 
 /// How many elements the maps need that grow while it runs.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Room {
+pub struct Capacity {
     /// Elements of `NODES`.
     pub nodes: u32,
     /// Elements of `EDGES`.
@@ -48,7 +48,7 @@ pub struct Room {
     pub doors: u32,
 }
 
-impl Room {
+impl Capacity {
     /// Room for this and no more.
     pub(super) fn of(nodes: usize, edges: usize, doors: usize) -> Self {
         let [nodes, edges, doors] =
@@ -61,7 +61,7 @@ impl Room {
     }
 }
 
-impl Places {
+impl IdPool {
     /// Numbers for sequences that change: their entries come behind those of the doors.
     pub(super) fn new(doors_end: u32, sequences: &Sequences, attempt_max_ticks: u32) -> Self {
         let all = || sequences.values().flatten();
@@ -69,7 +69,7 @@ impl Places {
         let entries = spare(all().count());
         let end = doors_end.saturating_add(entries).min(DOOR_ENTRIES_MAX);
         Self {
-            entries: Numbered::within(doors_end..end),
+            entries: IdRange::within(doors_end..end),
             spare: spare(all().map(length).sum()),
             attempt_max_ticks,
             ..Self::default()
@@ -84,8 +84,8 @@ impl Places {
         let first_end = firsts.saturating_add(spare).min(FIRST_NODES_MAX) + 1;
         let end = first_end.saturating_add(all - firsts).saturating_add(spare);
         // 0 is the root.
-        self.firsts = Numbered::within(1..first_end);
-        self.deeper = Numbered::within(first_end..end.min(NODES_MAX));
+        self.firsts = IdRange::within(1..first_end);
+        self.deeper = IdRange::within(first_end..end.min(NODES_MAX));
     }
 
     /// The number of the entry of a door's sequence.
@@ -120,7 +120,7 @@ impl Places {
             };
             numbers[node] = table.number((from, symbol)).ok_or_else(no_room)?;
         }
-        self.let_go(changed_ms.unwrap_or(0));
+        self.release(changed_ms.unwrap_or(0));
         Ok(numbers)
     }
 
@@ -131,7 +131,7 @@ impl Places {
         self.entries.begin(now_ms);
     }
 
-    fn let_go(&mut self, now_ms: u64) {
+    fn release(&mut self, now_ms: u64) {
         let lasts_ms = Moment::default()
             .after_ticks(self.attempt_max_ticks)
             .millis();
@@ -143,9 +143,9 @@ impl Places {
     }
 
     /// How large the maps have to be, with so many edges now.
-    pub(super) fn room(&self, edges: usize) -> Room {
+    pub(super) fn room(&self, edges: usize) -> Capacity {
         let edges = u32::try_from(edges).unwrap_or(u32::MAX);
-        Room {
+        Capacity {
             nodes: self.deeper.range.end,
             edges: edges.saturating_mul(2).saturating_add(SPARE * MORE),
             doors: self.entries.range.end,
@@ -170,11 +170,11 @@ pub(super) fn no_room() -> Conflict {
 
 /// Numbers of a range, by what has them.
 #[derive(Clone, Debug)]
-struct Numbered<K> {
+struct IdRange<K> {
     range: Range<u32>,
     known: HashMap<K, Held>,
     /// Numbers that were let go of, and when they may be given again, in milliseconds since boot.
-    resting: BTreeMap<u32, u64>,
+    quarantined: BTreeMap<u32, u64>,
     free: Vec<u32>,
     /// The lowest number that was never given.
     next: u32,
@@ -186,19 +186,19 @@ struct Held {
     asked: bool,
 }
 
-impl<K> Default for Numbered<K> {
+impl<K> Default for IdRange<K> {
     fn default() -> Self {
         Self {
             range: 0..0,
             known: HashMap::new(),
-            resting: BTreeMap::new(),
+            quarantined: BTreeMap::new(),
             free: Vec::new(),
             next: 0,
         }
     }
 }
 
-impl<K: Eq + Hash> Numbered<K> {
+impl<K: Eq + Hash> IdRange<K> {
     fn within(range: Range<u32>) -> Self {
         Self {
             next: range.start,
@@ -212,7 +212,7 @@ impl<K: Eq + Hash> Numbered<K> {
             held.asked = false;
         }
         let free = &mut self.free;
-        self.resting.retain(|&number, until_ms| {
+        self.quarantined.retain(|&number, until_ms| {
             let rests = *until_ms > now_ms;
             if !rests {
                 free.push(number);
@@ -241,7 +241,7 @@ impl<K: Eq + Hash> Numbered<K> {
 
     fn finish(&mut self, until_ms: u64) {
         let gone = self.known.extract_if(|_, held| !held.asked);
-        self.resting
+        self.quarantined
             .extend(gone.map(|(_, held)| (held.number, until_ms)));
     }
 }
@@ -252,14 +252,14 @@ mod tests {
 
     #[test]
     fn numbers_rest_before_they_are_given_again() {
-        let mut numbered = Numbered::within(5..8);
+        let mut numbered = IdRange::within(5..8);
         let mut at = |now_ms: u64, wanted: [&'static str; 2]| {
             numbered.begin(now_ms);
-            let given = wanted.map(|key| numbered.number(key)).to_vec();
+            let input = wanted.map(|key| numbered.number(key)).to_vec();
             numbered.finish(now_ms + 100);
-            given
+            input
         };
-        for (name, now_ms, wanted, given) in [
+        for (name, now_ms, wanted, input) in [
             ("from the start", 0, ["a", "b"], vec![Some(5), Some(6)]),
             (
                 "one stays, one comes",
@@ -277,7 +277,7 @@ mod tests {
             ("the next one too", 120, ["e", "d"], vec![Some(7), Some(5)]),
         ] {
             let found: Vec<Option<u32>> = at(now_ms, wanted);
-            assert_eq!(found, given, "{name}");
+            assert_eq!(found, input, "{name}");
         }
     }
 }

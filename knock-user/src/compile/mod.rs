@@ -42,20 +42,20 @@ use knock_sequence::{Knock, PortSet, duration::millis};
 use self::{
     automaton::{Automaton, Path, symbol},
     flags::Flags,
-    id_pool::Places,
+    id_pool::IdPool,
     port_groups::PortGroups,
     ports::PortTable,
-    stable_ids::Numbering,
+    stable_ids::IdAssigner,
 };
 pub use self::{
     difference::Difference,
-    id_pool::Room,
-    stable_ids::Numbers,
+    id_pool::Capacity,
+    stable_ids::StableIds,
     tables::{EdgeFrom, Tables, grant_keys},
 };
 use crate::{
     host::Host,
-    model::settings::{Door, Lockout, Moving, Scope, Sequence, Settings},
+    model::settings::{Door, Dynamic, Lockout, Scope, Sequence, Settings},
 };
 
 /// Something that the tables can't hold, or that the kernel side could not tell apart.
@@ -89,24 +89,24 @@ impl Conflict {
 }
 
 /// What a configuration is compiled with besides itself.
-pub struct Given<'a> {
+pub struct Input<'a> {
     /// This host.
     pub host: &'a Host,
     /// The secret key of the first-knock table: from the kernel's random numbers, kept for reloads.
     pub cell_key: [u64; 12],
     /// Numbers that are in use already.
-    pub known: &'a Numbers,
+    pub known: &'a StableIds,
     /// Random numbers to draw decoys with.
     pub draw: &'a mut dyn FnMut() -> u64,
     /// What is listened to now.
     pub sequences: &'a Sequences,
     /// If only changing sequences are others than before.
-    pub before: Option<Before<'a>>,
+    pub before: Option<Previous<'a>>,
 }
 
 /// What stays as it was when sequences change.
 #[derive(Clone, Copy, Debug)]
-pub struct Before<'a> {
+pub struct Previous<'a> {
     /// The tables that the maps were filled with.
     pub tables: &'a Tables,
     /// The time, in milliseconds since boot.
@@ -120,53 +120,53 @@ pub type Sequences = BTreeMap<usize, Vec<Sequence>>;
 ///
 /// # Errors
 /// Everything that stands in the way.
-pub fn compile(settings: &Settings, given: &mut Given<'_>) -> Result<Tables, Vec<Conflict>> {
-    let plan = Plan::new(settings, given.known, given.sequences, given.before)?;
+pub fn compile(settings: &Settings, input: &mut Input<'_>) -> Result<Tables, Vec<Conflict>> {
+    let layout = Layout::new(settings, input.known, input.sequences, input.before)?;
     let doors = &settings.doors;
     let mut ports = PortTable::default();
-    ports.exempt(settings, given.host);
-    for (port_group, ranges) in plan.port_groups.ports.iter() {
+    ports.exempt(settings, input.host);
+    for (port_group, ranges) in layout.port_groups.ports.iter() {
         for &range in ranges {
             ports.put_range(range, PortRule::protected(*port_group));
         }
     }
-    for knock in knocks(doors, given.sequences) {
-        let class = plan.flags.of_knock(knock);
-        let first = plan.automaton.first(knock);
+    for knock in knocks(doors, input.sequences) {
+        let class = layout.flags.of_knock(knock);
+        let first = layout.automaton.first(knock);
         ports.put(knock.protocol, knock.port, PortRule::knock(class, first));
     }
     for door in doors {
         // Each may be a knock one day, and some are, depending on who knocks.
-        if let Some(Moving::Otp(otp)) = &door.moving {
-            ports.fill(otp.sequences.ports(), &plan.flags);
+        if let Some(Dynamic::Otp(otp)) = &door.dynamic {
+            ports.fill(otp.sequences.ports(), &layout.flags);
         }
     }
-    passing::mark(&mut ports, doors, given.sequences);
-    let drawn = ports.decoys(settings, given)?;
-    let (nodes, edges) = plan.automaton.into_tables(&plan.numbers, &plan.paths);
-    let entries: Vec<layout::Door> = (doors.iter().zip(&plan.numbers))
-        .zip(&plan.port_groups.of_doors)
+    passing::mark(&mut ports, doors, input.sequences);
+    let drawn = ports.decoys(settings, input)?;
+    let (nodes, edges) = layout.automaton.into_tables(&layout.numbers, &layout.paths);
+    let entries: Vec<layout::Door> = (doors.iter().zip(&layout.numbers))
+        .zip(&layout.port_groups.of_doors)
         .map(|((door, number), port_groups)| {
-            door_entry(door, *number, &plan.target_ids, port_groups)
+            door_entry(door, *number, &layout.target_ids, port_groups)
         })
         .collect();
-    let mut by_entry = by_number(&plan.numbers, entries.iter().copied());
-    add_sequences(&mut by_entry, &entries, &plan.paths, given.sequences);
+    let mut by_entry = by_number(&layout.numbers, entries.iter().copied());
+    add_sequences(&mut by_entry, &entries, &layout.paths, input.sequences);
     let names = doors.iter().map(|door| door.name.clone());
-    let room = match &plan.places {
-        Some(places) => places.room(edges.len()),
-        None => Room::of(nodes.len(), edges.len(), by_entry.len()),
+    let room = match &layout.id_pool {
+        Some(id_pool) => id_pool.room(edges.len()),
+        None => Capacity::of(nodes.len(), edges.len(), by_entry.len()),
     };
     Ok(Tables {
         features: features(settings),
-        config: config(settings, &plan.flags, given),
+        config: config(settings, &layout.flags, input),
         ports: ports.rules,
         drawn,
         nodes,
         edges,
         doors: by_entry,
-        otp: otp(doors, &plan.numbers),
-        targets: plan
+        otp: otp(doors, &layout.numbers),
+        targets: layout
             .target_ids
             .iter()
             .map(|(&address, &target_id)| (address.into(), target_id))
@@ -176,37 +176,37 @@ pub fn compile(settings: &Settings, given: &mut Given<'_>) -> Result<Tables, Vec
             .iter()
             .map(|prefix| prefix.mapped())
             .collect(),
-        port_groups: plan.port_groups.ports,
-        names: by_number(&plan.numbers, names),
-        numbers: plan.used,
+        port_groups: layout.port_groups.ports,
+        names: by_number(&layout.numbers, names),
+        numbers: layout.used,
         room,
-        places: plan.places,
+        id_pool: layout.id_pool,
     })
 }
 
 /// Whether knocks of a door depend on who knocks.
 fn is_per_source(door: &Door) -> bool {
-    match &door.moving {
-        Some(Moving::Otp(otp)) => otp.sequences.bind_source,
-        Some(Moving::OneTime(_)) | None => false,
+    match &door.dynamic {
+        Some(Dynamic::Otp(otp)) => otp.sequences.bind_source,
+        Some(Dynamic::OneTime(_)) | None => false,
     }
 }
 
 /// What the knocks of doors are made of that depend on who knocks.
 fn otp(doors: &[Door], numbers: &[u16]) -> Vec<(u16, layout::Otp)> {
-    let entry = |(door, &number): (&Door, &u16)| match &door.moving {
-        Some(Moving::Otp(otp)) if otp.sequences.bind_source => Some((number, otp.entry())),
-        Some(Moving::Otp(_) | Moving::OneTime(_)) | None => None,
+    let entry = |(door, &number): (&Door, &u16)| match &door.dynamic {
+        Some(Dynamic::Otp(otp)) if otp.sequences.bind_source => Some((number, otp.entry())),
+        Some(Dynamic::Otp(_) | Dynamic::OneTime(_)) | None => None,
     };
     doors.iter().zip(numbers).filter_map(entry).collect()
 }
 
 /// All knocks, those of changing sequences as they are now.
 fn knocks<'a>(doors: &'a [Door], sequences: &'a Sequences) -> impl Iterator<Item = Knock> + 'a {
-    let moving = sequences.values().flatten();
+    let dynamic = sequences.values().flatten();
     let fixed = doors.iter().flat_map(|door| &door.knock);
     fixed
-        .chain(moving.flat_map(|sequence| &sequence.knocks))
+        .chain(dynamic.flat_map(|sequence| &sequence.knocks))
         .copied()
 }
 
@@ -254,15 +254,15 @@ fn by_number<T: Clone + Default>(numbers: &[u16], items: impl Iterator<Item = T>
 /// # Errors
 /// Everything that does.
 pub fn check(settings: &Settings) -> Result<(), Vec<Conflict>> {
-    Plan::new(settings, &Numbers::default(), &Sequences::new(), None).map(|_| ())
+    Layout::new(settings, &StableIds::default(), &Sequences::new(), None).map(|_| ())
 }
 
 /// The parts that can fail, before they are put together.
-struct Plan {
+struct Layout {
     /// The numbers of the doors, in their order.
     numbers: Vec<u16>,
     /// The numbers of everything.
-    used: Numbers,
+    used: StableIds,
     /// The class of each destination address that doors are for.
     target_ids: BTreeMap<IpAddr, u16>,
     flags: Flags,
@@ -270,21 +270,21 @@ struct Plan {
     paths: Vec<Path>,
     automaton: Automaton,
     /// Numbers that stay while sequences change; none if no door has such.
-    places: Option<Places>,
+    id_pool: Option<IdPool>,
 }
 
-impl Plan {
+impl Layout {
     fn new(
         settings: &Settings,
-        known: &Numbers,
+        known: &StableIds,
         sequences: &Sequences,
-        before: Option<Before<'_>>,
+        before: Option<Previous<'_>>,
     ) -> Result<Self, Vec<Conflict>> {
         let mut conflicts = Vec::new();
-        let mut numbering = Numbering::new(known);
+        let mut id_assigner = IdAssigner::new(known);
         let doors = &settings.doors;
         within_limits(settings, &mut conflicts);
-        let target_ids = target_ids(doors, &mut numbering, &mut conflicts);
+        let target_ids = target_ids(doors, &mut id_assigner, &mut conflicts);
         // Beyond the limits, numbers would not fit their types.
         if !conflicts.is_empty() {
             return Err(conflicts);
@@ -292,28 +292,28 @@ impl Plan {
         let flags = Flags::new(doors, sequences, &mut conflicts);
         handshake::check(doors, sequences, &mut conflicts);
         passing::check(doors, sequences, &mut conflicts);
-        let numbers = doors.iter().map(|door| numbering.door(&door.name));
+        let numbers = doors.iter().map(|door| id_assigner.door(&door.name));
         // Within the limits, two configurations' doors have numbers enough.
         let numbers: Vec<u16> = numbers.map(|number| number.unwrap_or(NO_DOOR)).collect();
-        let port_groups = PortGroups::new(settings, &numbers, &mut numbering, &mut conflicts);
-        let mut places = places(doors, &numbers, sequences, before);
-        let paths = paths(doors, &numbers, sequences, places.as_mut()).map_err(|c| vec![c])?;
+        let port_groups = PortGroups::new(settings, &numbers, &mut id_assigner, &mut conflicts);
+        let mut id_pool = id_pool(doors, &numbers, sequences, before);
+        let paths = paths(doors, &numbers, sequences, id_pool.as_mut()).map_err(|c| vec![c])?;
         let automaton = Automaton::new(doors, &paths, &target_ids, &mut conflicts);
         match (port_groups, automaton) {
             (Some(port_groups), Some(mut automaton)) if conflicts.is_empty() => {
-                if let Some(places) = &mut places {
-                    let own = places.number(&automaton, before.map(|before| before.now_ms));
+                if let Some(id_pool) = &mut id_pool {
+                    let own = id_pool.number(&automaton, before.map(|before| before.now_ms));
                     automaton.renumber(&own.map_err(|conflict| vec![conflict])?);
                 }
                 Ok(Self {
                     numbers,
-                    used: numbering.used,
+                    used: id_assigner.used,
                     target_ids,
                     flags,
                     port_groups,
                     paths,
                     automaton,
-                    places,
+                    id_pool,
                 })
             }
             _ => Err(conflicts),
@@ -322,23 +322,23 @@ impl Plan {
 }
 
 /// What keeps its number while sequences change, if there are any that do.
-fn places(
+fn id_pool(
     doors: &[Door],
     numbers: &[u16],
     sequences: &Sequences,
-    before: Option<Before<'_>>,
-) -> Option<Places> {
-    let moving = doors.iter().any(|door| door.moving.is_some());
-    moving.then(|| match before {
-        Some(Before { tables, now_ms }) => {
-            let mut places = tables.places.clone().unwrap_or_default();
-            places.begin(now_ms);
-            places
+    before: Option<Previous<'_>>,
+) -> Option<IdPool> {
+    let dynamic = doors.iter().any(|door| door.dynamic.is_some());
+    dynamic.then(|| match before {
+        Some(Previous { tables, now_ms }) => {
+            let mut id_pool = tables.id_pool.clone().unwrap_or_default();
+            id_pool.begin(now_ms);
+            id_pool
         }
         None => {
             let end = numbers.iter().max().map_or(0, |&most| u32::from(most) + 1);
             let longest = doors.iter().map(|door| ticks(door.sequence_timeout)).max();
-            Places::new(end, sequences, longest.unwrap_or(0))
+            IdPool::new(end, sequences, longest.unwrap_or(0))
         }
     })
 }
@@ -348,11 +348,11 @@ fn paths(
     doors: &[Door],
     numbers: &[u16],
     sequences: &Sequences,
-    mut places: Option<&mut Places>,
+    mut id_pool: Option<&mut IdPool>,
 ) -> Result<Vec<Path>, Conflict> {
     let mut paths = Vec::with_capacity(doors.len());
     for (place, (door, &number)) in doors.iter().zip(numbers).enumerate() {
-        if door.moving.is_none() {
+        if door.dynamic.is_none() {
             paths.push(Path {
                 door: place,
                 entry: number,
@@ -361,7 +361,7 @@ fn paths(
             });
         }
         for sequence in sequences.get(&place).into_iter().flatten() {
-            let entry = places
+            let entry = id_pool
                 .as_mut()
                 .and_then(|p| p.entry(number, sequence.sequence_id));
             let fixed = sequence.knocks.iter().copied().map(symbol);
@@ -400,7 +400,7 @@ fn within_limits(settings: &Settings, conflicts: &mut Vec<Conflict>) {
 
 fn target_ids(
     doors: &[Door],
-    numbering: &mut Numbering<'_>,
+    id_assigner: &mut IdAssigner<'_>,
     conflicts: &mut Vec<Conflict>,
 ) -> BTreeMap<IpAddr, u16> {
     let targets: BTreeSet<IpAddr> = doors.iter().filter_map(|door| door.target).collect();
@@ -413,7 +413,7 @@ fn target_ids(
             ),
         ));
     }
-    let target_id = |target| Some((target, numbering.target(target)?));
+    let target_id = |target| Some((target, id_assigner.target(target)?));
     targets.into_iter().filter_map(target_id).collect()
 }
 
@@ -447,7 +447,7 @@ pub fn features(settings: &Settings) -> Features {
     .fold(Features::default(), Features::with)
 }
 
-fn config(settings: &Settings, flags: &Flags, given: &Given<'_>) -> Config {
+fn config(settings: &Settings, flags: &Flags, input: &Input<'_>) -> Config {
     let mut flag_classes = [FlagClass::default(); FLAG_CLASSES];
     for (entry, class) in flag_classes.iter_mut().zip(&flags.classes) {
         *entry = *class;
@@ -462,9 +462,9 @@ fn config(settings: &Settings, flags: &Flags, given: &Given<'_>) -> Config {
         flow_idle_ms: settings.established.idle_ms(),
         lockout_ms: lockout.map_or(0, |lockout| millis(lockout.duration)),
         confirm_by_ms: u64::MAX,
-        cell_key: given.cell_key,
+        cell_key: input.cell_key,
         // One for both turns, until the other one's is drawn.
-        cookie_keys: [cookie::key(given.cell_key); 2],
+        cookie_keys: [cookie::key(input.cell_key); 2],
         lockout_failures: lockout.map_or(0, |lockout| lockout.failures.into()),
         attempt_max_ticks: longest.unwrap_or(0),
         flag_classes,

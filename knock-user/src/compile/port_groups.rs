@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use knock_common::{layout::PORT_GROUPS_PER_DOOR, packet::Protocol};
 use knock_sequence::Ports;
 
-use super::{Conflict, stable_ids::Numbering};
+use super::{Conflict, stable_ids::IdAssigner};
 use crate::model::settings::{Door, Settings};
 
 /// The services of a configuration.
@@ -21,7 +21,7 @@ impl PortGroups {
     pub(super) fn new(
         settings: &Settings,
         numbers: &[u16],
-        numbering: &mut Numbering<'_>,
+        id_assigner: &mut IdAssigner<'_>,
         conflicts: &mut Vec<Conflict>,
     ) -> Option<Self> {
         let doors = &settings.doors;
@@ -44,7 +44,7 @@ impl PortGroups {
         for (by, ports) in groups.list.into_iter().chain(private) {
             let mut names: Vec<u16> = by.iter().map(|&door| numbers[door]).collect();
             names.sort_unstable();
-            let Some(id) = numbering.port_group(names) else {
+            let Some(id) = id_assigner.port_group(names) else {
                 let reason = "the doors divide the protected ports into more than 65534 groups: \
                               give them the same ranges";
                 conflicts.push(Conflict::of_file("door", reason.to_owned()));

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use knock_common::{layout::PortRule, packet::Protocol};
 use knock_sequence::{Knock, Ports};
 
-use super::{Conflict, Given, decoys, flags::Flags, handshake};
+use super::{Conflict, Input, decoys, flags::Flags, handshake};
 use crate::{
     host::Host,
     model::settings::{Decoys, Exempt, Settings},
@@ -52,13 +52,13 @@ impl PortTable {
     pub(super) fn decoys(
         &mut self,
         settings: &Settings,
-        given: &mut Given<'_>,
+        input: &mut Input<'_>,
     ) -> Result<Vec<u16>, Vec<Conflict>> {
         let decoy = match settings.has_handshakes() {
             true => PortRule::DECOY.with_handshake(),
             false => PortRule::DECOY,
         };
-        let drawn = match (&settings.decoys, given.before) {
+        let drawn = match (&settings.decoys, input.before) {
             (Decoys::Listed(listed), _) => {
                 for &range in listed {
                     self.put_range(range, decoy);
@@ -71,7 +71,7 @@ impl PortTable {
                 // knocks there has to be something that resets it.
                 let beside = handshake::beside(settings);
                 let taken = |port| self.has(Protocol::Tcp, port) || beside.contains(&port);
-                decoys::draw(*count, range, taken, given.host, given.draw)?
+                decoys::draw(*count, range, taken, input.host, input.draw)?
             }
         };
         for &port in &drawn {

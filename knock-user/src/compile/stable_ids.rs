@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 /// write to the same maps: what both know has the same number in both.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(default)]
-pub struct Numbers {
+pub struct StableIds {
     /// Doors by name.
     pub doors: BTreeMap<String, u16>,
     /// Services by the doors that open or close them; the list is sorted.
@@ -31,7 +31,7 @@ pub struct PortGroup {
     pub number: u16,
 }
 
-impl Numbers {
+impl StableIds {
     /// These and others, which must agree about what both know.
     #[must_use]
     pub fn with(&self, others: &Self) -> Self {
@@ -52,18 +52,18 @@ impl Numbers {
 }
 
 /// Gives numbers to what a configuration has: those that are known, otherwise free ones.
-pub(super) struct Numbering<'k> {
-    known: &'k Numbers,
+pub(super) struct IdAssigner<'k> {
+    known: &'k StableIds,
     port_groups: BTreeMap<&'k [u16], u16>,
     free_doors: Free,
     free_port_groups: Free,
     free_targets: Free,
     /// What was asked for.
-    pub(super) used: Numbers,
+    pub(super) used: StableIds,
 }
 
-impl<'k> Numbering<'k> {
-    pub(super) fn new(known: &'k Numbers) -> Self {
+impl<'k> IdAssigner<'k> {
+    pub(super) fn new(known: &'k StableIds) -> Self {
         let port_groups = known.port_groups.iter();
         Self {
             known,
@@ -75,7 +75,7 @@ impl<'k> Numbering<'k> {
             free_port_groups: Free::besides(port_groups.map(|port_group| port_group.number)),
             // Class 0 is every other address.
             free_targets: Free::besides(known.targets.values().copied().chain([0])),
-            used: Numbers::default(),
+            used: StableIds::default(),
         }
     }
 
@@ -141,8 +141,8 @@ mod tests {
 
     #[test]
     fn what_is_known_keeps_its_number_and_what_is_new_gets_a_free_one() {
-        let none = Numbers::default();
-        let mut first = Numbering::new(&none);
+        let none = StableIds::default();
+        let mut first = IdAssigner::new(&none);
         let names = ["ssh", "web", "vpn"];
         assert_eq!(names.map(|name| first.door(name)), [0, 1, 2].map(Some));
         assert_eq!(first.port_group(vec![0, 1]), Some(0));
@@ -151,7 +151,7 @@ mod tests {
         assert_eq!(first.target(here), Some(1), "0 is every other address");
 
         let known = first.used;
-        let mut second = Numbering::new(&known);
+        let mut second = IdAssigner::new(&known);
         assert_eq!(
             second.door("db"),
             Some(3),
@@ -170,29 +170,29 @@ mod tests {
     #[test]
     fn numbers_run_out() {
         let mut free = Free::besides([3].into_iter());
-        let given = std::iter::from_fn(|| free.next()).count();
-        assert_eq!(given, usize::from(u16::MAX) - 1);
+        let input = std::iter::from_fn(|| free.next()).count();
+        assert_eq!(input, usize::from(u16::MAX) - 1);
         assert_eq!(free.next(), None);
     }
 
     #[test]
     fn numbers_survive_a_file() {
-        let mut numbering = Numbering::new(
+        let mut id_assigner = IdAssigner::new(
             const {
-                &Numbers {
+                &StableIds {
                     doors: BTreeMap::new(),
                     port_groups: BTreeSet::new(),
                     targets: BTreeMap::new(),
                 }
             },
         );
-        numbering.door("ssh");
-        numbering.port_group(vec![]);
-        numbering.target("2001:db8::1".parse().unwrap());
-        let text = serde_json::to_string(&numbering.used).unwrap();
+        id_assigner.door("ssh");
+        id_assigner.port_group(vec![]);
+        id_assigner.target("2001:db8::1".parse().unwrap());
+        let text = serde_json::to_string(&id_assigner.used).unwrap();
         assert_eq!(
-            serde_json::from_str::<Numbers>(&text).unwrap(),
-            numbering.used
+            serde_json::from_str::<StableIds>(&text).unwrap(),
+            id_assigner.used
         );
     }
 }

@@ -14,8 +14,8 @@ use knock_sequence::Ports;
 
 use super::{
     Sequences,
-    id_pool::{Places, Room},
-    stable_ids::Numbers,
+    id_pool::{Capacity, IdPool},
+    stable_ids::StableIds,
 };
 use crate::{
     host::sockets::Connection,
@@ -60,11 +60,11 @@ pub struct Tables {
     /// Names of the doors by number; empty where no door has it.
     pub names: Vec<String>,
     /// The numbers of doors, services and destination classes.
-    pub numbers: Numbers,
+    pub numbers: StableIds,
     /// How large the maps have to be.
-    pub room: Room,
+    pub room: Capacity,
     /// Numbers that stay when sequences change, if any do.
-    pub(super) places: Option<Places>,
+    pub(super) id_pool: Option<IdPool>,
 }
 
 impl Tables {

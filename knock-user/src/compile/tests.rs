@@ -24,10 +24,10 @@ fn tables_on(settings: &Settings, host: &Host) -> Tables {
     let mut drawn = 0;
     compile(
         settings,
-        &mut Given {
+        &mut Input {
             host,
             cell_key: [3; 12],
-            known: &Numbers::default(),
+            known: &StableIds::default(),
             draw: &mut || {
                 drawn += 1;
                 drawn * 7919
@@ -291,7 +291,7 @@ fn ten_thousand_doors(ports: impl Fn(u64) -> u16) -> Settings {
     settings.doors = (0..10_000)
         .map(|index: u16| Door {
             name: format!("door{index}"),
-            moving: None,
+            dynamic: None,
             knock: (0..6)
                 .map(|_| Knock {
                     protocol: if next() % 2 == 0 {

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::model::{
     problem::Report,
-    settings::{Command, Door, Effect, Moving, OneTime, Verify},
+    settings::{Command, Door, Dynamic, Effect, OneTime, Verify},
     value,
 };
 
@@ -77,7 +77,7 @@ pub(super) fn read(section: &mut Section<'_, '_>, report: &mut Report) -> Option
         SEQUENCE_TIMEOUT,
         |item, report| item.duration(report, SEQUENCE_TIMEOUT_LEAST, SEQUENCE_TIMEOUT_MOST),
     );
-    let moving = moving(section, sequence_timeout, report);
+    let dynamic = dynamic(section, sequence_timeout, report);
     let knock = section.get("knock", report, knocks);
     let sources = ["knock", "one_time", "otp"];
     match sources.iter().filter(|key| !section.lacks(key)).count() {
@@ -124,11 +124,11 @@ pub(super) fn read(section: &mut Section<'_, '_>, report: &mut Report) -> Option
     (report.problems.len() == before).then_some(())?;
     Some(Door {
         name: name?,
-        knock: match moving {
+        knock: match dynamic {
             Some(_) => Vec::new(),
             None => knock?,
         },
-        moving,
+        dynamic,
         effect,
         open_for,
         sequence_timeout,
@@ -144,11 +144,11 @@ pub(super) fn read(section: &mut Section<'_, '_>, report: &mut Report) -> Option
 }
 
 /// Reads where changing sequences come from.
-fn moving(
+fn dynamic(
     section: &mut Section<'_, '_>,
     sequence_timeout: Duration,
     report: &mut Report,
-) -> Option<Moving> {
+) -> Option<Dynamic> {
     let lookahead = section.or("lookahead", report, LOOKAHEAD, |item, report| {
         item.number(report, 1..=LOOKAHEAD_MOST)
     });
@@ -161,7 +161,7 @@ fn moving(
         );
     }
     if let Some(item) = section.item("otp", report) {
-        return otp::read(&item, sequence_timeout, report).map(Moving::Otp);
+        return otp::read(&item, sequence_timeout, report).map(Dynamic::Otp);
     }
     let file = section.get("one_time", report, |item, report| {
         let path = item.text(report)?;
@@ -170,7 +170,7 @@ fn moving(
             false => Some(PathBuf::from(path)),
         }
     })?;
-    Some(Moving::OneTime(OneTime { file, lookahead }))
+    Some(Dynamic::OneTime(OneTime { file, lookahead }))
 }
 
 /// Names appear in commands' environments, on the console and as arguments.

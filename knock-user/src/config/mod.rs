@@ -38,7 +38,7 @@ use crate::{
     host::{Host, files, os_error},
     model::{
         problem::Report,
-        settings::{Moving, Settings},
+        settings::{Dynamic, Settings},
     },
 };
 
@@ -196,7 +196,7 @@ impl Checked {
     fn relative_to(mut self, file: &Path) -> Self {
         let directory = file.parent().unwrap_or(Path::new(""));
         for door in &mut self.settings.doors {
-            if let Some(Moving::OneTime(one_time)) = &mut door.moving {
+            if let Some(Dynamic::OneTime(one_time)) = &mut door.dynamic {
                 one_time.file = directory.join(&one_time.file);
             }
         }

@@ -13,7 +13,7 @@ use crate::{
     compile,
     model::{
         problem::Problem,
-        settings::{Decoys, Door, Exempt, Moving, OneTime, Settings, Verify},
+        settings::{Decoys, Door, Dynamic, Exempt, OneTime, Settings, Verify},
     },
     sequences::one_time::{self, OneTimeError},
 };
@@ -27,7 +27,7 @@ impl Checked {
     pub fn file_warnings(&self) -> Vec<Problem> {
         let mut warnings = Vec::new();
         for (index, door) in self.settings.doors.iter().enumerate() {
-            let Some(Moving::OneTime(one_time)) = &door.moving else {
+            let Some(Dynamic::OneTime(one_time)) = &door.dynamic else {
                 continue;
             };
             let line = self.places.of_door(index, "one_time");
@@ -90,7 +90,7 @@ impl<'a> Lines<'a> {
             target.is_none() || door.target.is_none() || target == door.target
         };
         let others = settings.doors.iter();
-        let others = others.filter(|other| other.moving.is_none() && meets(other.target));
+        let others = others.filter(|other| other.dynamic.is_none() && meets(other.target));
         let mut taken: Vec<(Ports, &str)> = Vec::new();
         let mut exempt: &[Ports] = &[];
         if let Decoys::Listed(listed) = &settings.decoys {

@@ -21,7 +21,7 @@ use crate::{
     model::{
         otp::{Origin, Otp},
         problem::Report,
-        settings::Moving,
+        settings::Dynamic,
     },
 };
 
@@ -151,7 +151,7 @@ impl Checked {
     pub fn other_secrets(&self) -> Vec<(String, PathBuf, Option<String>)> {
         let doors = self.settings.doors.iter();
         let other = doors.filter_map(|door| {
-            let Some(Moving::Otp(otp)) = &door.moving else {
+            let Some(Dynamic::Otp(otp)) = &door.dynamic else {
                 return None;
             };
             let Origin::File(path) = &otp.origin else {

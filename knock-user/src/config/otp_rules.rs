@@ -6,7 +6,7 @@ use knock_common::layout::FlagClass;
 use knock_sequence::{Knock, PortSet, Ports, duration::spell};
 
 use crate::model::{
-    settings::{Door, Moving, Otp, Settings},
+    settings::{Door, Dynamic, Otp, Settings},
     value::spell_flags,
 };
 
@@ -16,9 +16,9 @@ pub(super) type Found = (usize, &'static str, String);
 /// The doors with time-based sequences, and their places.
 pub(super) fn timed(settings: &Settings) -> impl Iterator<Item = (usize, &Door, &Otp)> {
     let doors = settings.doors.iter().enumerate();
-    doors.filter_map(|(index, door)| match &door.moving {
-        Some(Moving::Otp(otp)) => Some((index, door, otp)),
-        Some(Moving::OneTime(_)) | None => None,
+    doors.filter_map(|(index, door)| match &door.dynamic {
+        Some(Dynamic::Otp(otp)) => Some((index, door, otp)),
+        Some(Dynamic::OneTime(_)) | None => None,
     })
 }
 

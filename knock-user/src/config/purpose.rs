@@ -38,11 +38,11 @@ impl Settings {
             }
         };
         let commands = named(&|door| door.on_open.is_some() || door.on_close.is_some());
-        let moving = named(&|door| door.moving.is_some());
+        let dynamic = named(&|door| door.dynamic.is_some());
         let proved = named(&|door| door.verify == Verify::Handshake);
         [
             commands.map(|doors| format!("commands of {doors} are not run")),
-            moving.map(|doors| format!("the sequences of {doors} do not change, and soon open nothing")),
+            dynamic.map(|doors| format!("the sequences of {doors} do not change, and soon open nothing")),
             proved.map(|doors| format!("keys for the handshakes of {doors} are not renewed, and after two hours nobody can open it")),
         ]
         .into_iter()

@@ -18,7 +18,7 @@ use crate::{
     compile,
     model::{
         problem::Report,
-        settings::{Decoys, Door, Exempt, Moving, Settings, Verify},
+        settings::{Decoys, Door, Dynamic, Exempt, Settings, Verify},
         value::spell_flags,
     },
 };
@@ -112,7 +112,7 @@ impl Rules<'_> {
         // For each sequence: the first door with it for each target.
         let mut first: HashMap<&[Knock], BTreeMap<Option<IpAddr>, usize>> = HashMap::new();
         let doors = self.settings.doors.iter().enumerate();
-        for (index, door) in doors.filter(|(_, door)| door.moving.is_none()) {
+        for (index, door) in doors.filter(|(_, door)| door.dynamic.is_none()) {
             let others = first.entry(&door.knock).or_default();
             let other = match door.target {
                 Some(target) => others.get(&Some(target)).or_else(|| others.get(&None)),
@@ -284,7 +284,7 @@ impl Rules<'_> {
     fn files(&mut self) {
         let mut first: HashMap<&Path, usize> = HashMap::new();
         for (index, door) in self.settings.doors.iter().enumerate() {
-            let Some(Moving::OneTime(one_time)) = &door.moving else {
+            let Some(Dynamic::OneTime(one_time)) = &door.dynamic else {
                 continue;
             };
             let other = *first.entry(&one_time.file).or_insert(index);

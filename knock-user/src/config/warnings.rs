@@ -19,7 +19,7 @@ use crate::{
     host::Host,
     model::{
         problem::Problem,
-        settings::{Door, Exempt, Moving, Scope, Settings, Verify},
+        settings::{Door, Dynamic, Exempt, Scope, Settings, Verify},
     },
 };
 
@@ -34,7 +34,7 @@ pub(super) fn advise(checked: &Checked, host: &Host) -> Vec<Problem> {
         problems: Vec::new(),
     };
     for (index, door) in checked.settings.doors.iter().enumerate() {
-        if door.moving.is_none() {
+        if door.dynamic.is_none() {
             advice.sequence(index, door);
         }
         advice.grant(index, door);
@@ -215,7 +215,7 @@ impl Advice<'_> {
 
     fn next_line(&mut self) {
         let doors = &self.settings().doors;
-        let is_one_time = |door: &Door| matches!(door.moving, Some(Moving::OneTime(_)));
+        let is_one_time = |door: &Door| matches!(door.dynamic, Some(Dynamic::OneTime(_)));
         if self.settings().next_line.is_some() && !doors.iter().any(is_one_time) {
             self.of_file(
                 "next_line",

@@ -11,7 +11,7 @@ use knock_common::{
 };
 use knock_sequence::duration::spell;
 
-use super::{Attached, Console, DoorText, Named, What, record::Record};
+use super::{Attached, Console, DoorText, EventKind, Named, record::Record};
 use crate::{
     ledger::{Action, Ending},
     model::{
@@ -25,7 +25,7 @@ const NANOS_PER_MILLI: u64 = 1_000_000;
 /// The columns after the time.
 #[derive(Clone, Debug)]
 pub(super) struct Line {
-    pub(super) what: What,
+    pub(super) what: EventKind,
     pub(super) source: String,
     pub(super) door: String,
     pub(super) why: String,
@@ -43,9 +43,9 @@ impl<W: Write> Console<W> {
         let port = source.map(|_| port_text(event.protocol, event.port));
         let (what, why) = match event.reason() {
             Some(reason) => describe(reason, event, door, &port.clone().unwrap_or_default()),
-            None => (What::Dropped, format!("reason {}", event.reason)),
+            None => (EventKind::Dropped, format!("reason {}", event.reason)),
         };
-        let tells_end = matches!(what, What::Opened | What::Refreshed);
+        let tells_end = matches!(what, EventKind::Opened | EventKind::Refreshed);
         let has_stage = event.stage != 0;
         let interface = self.interface(event);
         let record = Record {
@@ -62,7 +62,7 @@ impl<W: Write> Console<W> {
             until: tells_end.then(|| self.utc(event.until_ms.saturating_mul(NANOS_PER_MILLI))),
             seconds: tells_end.then(|| seconds(length_of(event.until_ms, event.at_ns))),
             ports: door
-                .filter(|_| tells_end || what == What::Closed)
+                .filter(|_| tells_end || what == EventKind::Closed)
                 .map(|door| door.ports.as_slice()),
             ..Record::default()
         };
@@ -73,7 +73,10 @@ impl<W: Write> Console<W> {
             why: join(&why, &self.arrival(event)),
         };
         // Whoever is refused tries again.
-        let may_repeat = matches!(what, What::Denied | What::Dropped | What::LockedOut);
+        let may_repeat = matches!(
+            what,
+            EventKind::Denied | EventKind::Dropped | EventKind::LockedOut
+        );
         if may_repeat && !self.repeats.is_new(event.into(), &line, event.at_ns) {
             self.tell_object(event.at_ns, what, record);
             return;
@@ -104,18 +107,18 @@ impl<W: Write> Console<W> {
                 door,
                 until_ms,
                 by,
-            } => (source, door, What::Opened, Some(until_ms), None, by),
+            } => (source, door, EventKind::Opened, Some(until_ms), None, by),
             Action::Refreshed {
                 source,
                 door,
                 until_ms,
                 by,
-            } => (source, door, What::Refreshed, Some(until_ms), None, by),
+            } => (source, door, EventKind::Refreshed, Some(until_ms), None, by),
             Action::Closed {
                 source,
                 door,
                 ending,
-            } => (source, door, What::Closed, None, Some(ending), None),
+            } => (source, door, EventKind::Closed, None, Some(ending), None),
             Action::Remove { .. } | Action::Restore { .. } => return,
         };
         let source = IpAddr::from(source);
@@ -178,7 +181,7 @@ impl<W: Write> Console<W> {
     pub fn kept(&mut self, flows: &[FlowKey], at_ns: u64) {
         for flow in flows {
             let why = format!("connection from port {} continues", flow.source_port);
-            self.flow(What::Kept, flow, why, Record::default(), at_ns);
+            self.flow(EventKind::Kept, flow, why, Record::default(), at_ns);
         }
     }
 
@@ -194,10 +197,10 @@ impl<W: Write> Console<W> {
             flow.source_port,
             spell(idle)
         );
-        self.flow(What::Closed, flow, why, record, at_ns);
+        self.flow(EventKind::Closed, flow, why, record, at_ns);
     }
 
-    fn flow(&mut self, what: What, flow: &FlowKey, why: String, rest: Record<'_>, at_ns: u64) {
+    fn flow(&mut self, what: EventKind, flow: &FlowKey, why: String, rest: Record<'_>, at_ns: u64) {
         let source = IpAddr::from(flow.source);
         let number = u8::try_from(flow.protocol).unwrap_or(u8::MAX);
         let port = port_text(number, flow.port);
@@ -239,7 +242,7 @@ impl<W: Write> Console<W> {
             ..Record::default()
         };
         let line = Line {
-            what: What::Suppressed,
+            what: EventKind::Suppressed,
             source: "-".to_owned(),
             door: "-".to_owned(),
             why: parts.join(", "),
@@ -278,7 +281,7 @@ impl<W: Write> Console<W> {
             doors: Some(doors),
             ..Record::default()
         };
-        self.say(at_ns, What::Protecting, &text, record);
+        self.say(at_ns, EventKind::Protecting, &text, record);
     }
 
     /// Tells that the driver did not take the program: `fallback to skb on eth0 because …`.
@@ -297,7 +300,7 @@ impl<W: Write> Console<W> {
             because: Some(because),
             ..Record::default()
         };
-        self.say(at_ns, What::Fallback, &text, record);
+        self.say(at_ns, EventKind::Fallback, &text, record);
     }
 
     /// Tells that the program is detached: `detached: tcp/22 is no longer protected on eth0`.
@@ -318,7 +321,7 @@ impl<W: Write> Console<W> {
             interface: Some(interface),
             ..Record::default()
         };
-        self.say(at_ns, What::Detached, &text, record);
+        self.say(at_ns, EventKind::Detached, &text, record);
     }
 
     pub(super) fn wall(&self, at_ns: u64) -> Timestamp {
@@ -345,7 +348,12 @@ impl DoorText {
 }
 
 /// What an event is and why, in words.
-fn describe(reason: Reason, event: &Event, door: Option<&DoorText>, port: &str) -> (What, String) {
+fn describe(
+    reason: Reason,
+    event: &Event,
+    door: Option<&DoorText>,
+    port: &str,
+) -> (EventKind, String) {
     let opens = door.map(DoorText::ports_text).unwrap_or_default();
     let stage = door.map(|door| match door.knocks {
         Some(knocks) => format!("{}/{knocks}", event.stage),
@@ -363,29 +371,31 @@ fn describe(reason: Reason, event: &Event, door: Option<&DoorText>, port: &str) 
         _ => format!("{port} {text}"),
     };
     match reason {
-        Reason::Opened => (What::Opened, join(&opens, &lasts())),
-        Reason::Refreshed => (What::Refreshed, join(&opens, &lasts())),
-        Reason::Closed => (What::Closed, join(&opens, reason.text())),
-        Reason::FirstKnock | Reason::NextKnock => (What::Knock, at_stage),
-        Reason::Duplicate => (What::Knock, format!("{at_stage} again")),
-        Reason::Restarted => (What::Knock, format!("{at_stage} begins a new attempt")),
-        Reason::OutOfSequence => (What::Knock, format!("{port} begins no sequence")),
-        Reason::WrongKnock | Reason::StrayPort => (What::Reset, after(reason.text())),
-        Reason::TooLate => (What::Late, after("came too late")),
-        Reason::SequenceReused => (What::Reset, after(reason.text())),
-        Reason::Decoy => (What::Decoy, after(reason.text())),
-        Reason::SynCookieSent | Reason::HandshakeClosed => (What::Knock, join(port, reason.text())),
-        Reason::BadCookie => (What::Denied, after(reason.text())),
-        Reason::LockedOut => (What::LockedOut, after(reason.text())),
-        Reason::NoGrant => (What::Denied, after(reason.text())),
-        Reason::GrantsFull => (What::Full, join(&opens, reason.text())),
-        Reason::Contended => (What::Dropped, after(reason.text())),
+        Reason::Opened => (EventKind::Opened, join(&opens, &lasts())),
+        Reason::Refreshed => (EventKind::Refreshed, join(&opens, &lasts())),
+        Reason::Closed => (EventKind::Closed, join(&opens, reason.text())),
+        Reason::FirstKnock | Reason::NextKnock => (EventKind::Knock, at_stage),
+        Reason::Duplicate => (EventKind::Knock, format!("{at_stage} again")),
+        Reason::Restarted => (EventKind::Knock, format!("{at_stage} begins a new attempt")),
+        Reason::OutOfSequence => (EventKind::Knock, format!("{port} begins no sequence")),
+        Reason::WrongKnock | Reason::StrayPort => (EventKind::Reset, after(reason.text())),
+        Reason::TooLate => (EventKind::Late, after("came too late")),
+        Reason::SequenceReused => (EventKind::Reset, after(reason.text())),
+        Reason::Decoy => (EventKind::Decoy, after(reason.text())),
+        Reason::SynCookieSent | Reason::HandshakeClosed => {
+            (EventKind::Knock, join(port, reason.text()))
+        }
+        Reason::BadCookie => (EventKind::Denied, after(reason.text())),
+        Reason::LockedOut => (EventKind::LockedOut, after(reason.text())),
+        Reason::NoGrant => (EventKind::Denied, after(reason.text())),
+        Reason::GrantsFull => (EventKind::Full, join(&opens, reason.text())),
+        Reason::Contended => (EventKind::Dropped, after(reason.text())),
         Reason::Truncated
         | Reason::TinyFragment
         | Reason::ExtensionsTooLong
         | Reason::VlanTooDeep
         | Reason::BadHeader
-        | Reason::HandshakeRest => (What::Dropped, reason.text().to_owned()),
+        | Reason::HandshakeRest => (EventKind::Dropped, reason.text().to_owned()),
         Reason::NotIp
         | Reason::OtherProtocol
         | Reason::LaterFragment
@@ -394,7 +404,7 @@ fn describe(reason: Reason, event: &Event, door: Option<&DoorText>, port: &str) 
         | Reason::Flow
         | Reason::Granted
         | Reason::OtherFlags
-        | Reason::TrialExpired => (What::Passed, join(port, reason.text())),
+        | Reason::TrialExpired => (EventKind::Passed, join(port, reason.text())),
     }
 }
 

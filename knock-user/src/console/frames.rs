@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use super::{Console, What, record::Record};
+use super::{Console, EventKind, record::Record};
 use crate::{
     interfaces::watchdog::{frames::Finding, shortfall_text},
     model::{terminal::harmless, text::list},
@@ -21,11 +21,11 @@ impl<W: Write> Console<W> {
     ) {
         let (what, count) = match finding {
             Finding::Rearm(frames) | Finding::Generic(frames) | Finding::Blind(frames) => {
-                (What::Bypassed, Some(frames))
+                (EventKind::Bypassed, Some(frames))
             }
-            Finding::Foreign { frames, .. } => (What::Bypassed, Some(frames)),
-            Finding::Filtered(frames) => (What::Recovered, Some(frames)),
-            Finding::Sees => (What::Recovered, None),
+            Finding::Foreign { frames, .. } => (EventKind::Bypassed, Some(frames)),
+            Finding::Filtered(frames) => (EventKind::Recovered, Some(frames)),
+            Finding::Sees => (EventKind::Recovered, None),
         };
         let mut because = shortfall_text(finding);
         if let Some(failure) = failure {
@@ -33,7 +33,7 @@ impl<W: Write> Console<W> {
             because.push_str(failure);
         }
         let (name, because_shown) = (harmless(interface), harmless(&because));
-        let text = if what == What::Bypassed {
+        let text = if what == EventKind::Bypassed {
             format!("{name} is NOT protected ({}): {because_shown}", list(ports))
         } else {
             format!("{name}: {because_shown}")

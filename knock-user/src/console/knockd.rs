@@ -4,7 +4,7 @@
 
 use std::io::Write;
 
-use super::{Console, Form, Stamp, What, record::Record};
+use super::{Console, EventKind, Form, Stamp, record::Record};
 use crate::{commands::Job, model::terminal::harmless};
 
 /// The time of a line, to the minute: what programs that read these lines expect.
@@ -32,7 +32,7 @@ impl<W: Write> Console<W> {
     }
 
     /// Tells an event, if knockd would.
-    pub(super) fn translate(&mut self, at_ns: u64, what: What, record: &Record<'_>) {
+    pub(super) fn translate(&mut self, at_ns: u64, what: EventKind, record: &Record<'_>) {
         if self.form() != Form::Knockd {
             return;
         }
@@ -60,7 +60,11 @@ impl<W: Write> Console<W> {
 }
 
 /// What knockd would say; `knocks` is how many a door has, if that is known.
-fn lines(what: What, record: &Record<'_>, knocks: impl Fn(&str) -> Option<usize>) -> Vec<String> {
+fn lines(
+    what: EventKind,
+    record: &Record<'_>,
+    knocks: impl Fn(&str) -> Option<usize>,
+) -> Vec<String> {
     let source = record.source.map(|source| source.to_string());
     let about = |door: &str, said: &str| {
         let source = source.as_deref().unwrap_or_default();
@@ -74,27 +78,31 @@ fn lines(what: What, record: &Record<'_>, knocks: impl Fn(&str) -> Option<usize>
             .collect()
     };
     match (what, record.door) {
-        (What::Opened | What::Refreshed, Some(door)) if record.by.is_none() => opens(door),
-        (What::Closed, Some(door)) => match (record.reason, record.by) {
+        (EventKind::Opened | EventKind::Refreshed, Some(door)) if record.by.is_none() => {
+            opens(door)
+        }
+        (EventKind::Closed, Some(door)) => match (record.reason, record.by) {
             (Some("sequence"), Some(by)) => opens(by),
             (Some("expired"), _) => vec![about(door, "command timeout")],
             _ => Vec::new(),
         },
-        (What::Knock, Some(door)) => match record.stage {
+        (EventKind::Knock, Some(door)) => match record.stage {
             Some(stage) if record.reason != Some(DUPLICATE) => {
                 vec![about(door, &format!("Stage {stage}"))]
             }
             _ => Vec::new(),
         },
-        (What::Late, Some(door)) => {
+        (EventKind::Late, Some(door)) => {
             let stage = record.stage.unwrap_or_default();
             vec![about(door, &format!("sequence timeout (stage {stage})"))]
         }
-        (What::Protecting, _) => {
+        (EventKind::Protecting, _) => {
             let interface = record.interface.map(harmless).unwrap_or_default();
             vec![format!("starting up, listening on {interface}")]
         }
-        (What::Detached | What::LeftOn | What::Uncertain, _) => vec!["shutting down".to_owned()],
+        (EventKind::Detached | EventKind::LeftOn | EventKind::Uncertain, _) => {
+            vec!["shutting down".to_owned()]
+        }
         _ => Vec::new(),
     }
 }

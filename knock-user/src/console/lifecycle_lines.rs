@@ -4,7 +4,7 @@ use std::{io::Write, net::IpAddr, time::Duration};
 
 use knock_sequence::duration::{spell, spell_short};
 
-use super::{Console, What, event_lines::Line, record::Record};
+use super::{Console, EventKind, event_lines::Line, record::Record};
 use crate::{
     interfaces::admission::Refusal,
     ledger::Adopted,
@@ -26,7 +26,7 @@ impl<W: Write> Console<W> {
         let source = IpAddr::from(adopted.source);
         if !self
             .quota
-            .admits(What::Kept.name(), source, &door.name, at_ns)
+            .admits(EventKind::Kept.name(), source, &door.name, at_ns)
         {
             return;
         }
@@ -39,7 +39,7 @@ impl<W: Write> Console<W> {
             ..Record::default()
         };
         let line = Line {
-            what: What::Kept,
+            what: EventKind::Kept,
             source: source.to_string(),
             door: door.name.clone(),
             why: format!(
@@ -64,7 +64,7 @@ impl<W: Write> Console<W> {
             interface: Some(interface),
             ..Record::default()
         };
-        self.say(at_ns, What::LeftOn, &text, record);
+        self.say(at_ns, EventKind::LeftOn, &text, record);
     }
 
     /// Tells that the process has ended, and that it can't be seen whether the program stays
@@ -82,7 +82,7 @@ impl<W: Write> Console<W> {
             interface: Some(interface),
             ..Record::default()
         };
-        self.say(at_ns, What::Uncertain, &text, record);
+        self.say(at_ns, EventKind::Uncertain, &text, record);
     }
 
     /// Tells that an interface went away.
@@ -95,7 +95,7 @@ impl<W: Write> Console<W> {
             interface: Some(interface),
             ..Record::default()
         };
-        self.say(at_ns, What::Absent, &text, record);
+        self.say(at_ns, EventKind::Absent, &text, record);
     }
 
     /// Tells that an interface can't be protected, and what cures that.
@@ -112,7 +112,7 @@ impl<W: Write> Console<W> {
             because: Some(&because),
             ..Record::default()
         };
-        self.say(at_ns, What::Refused, &text, record);
+        self.say(at_ns, EventKind::Refused, &text, record);
     }
 
     /// Tells that an interface was found without our program: what came in since the last look, a
@@ -127,7 +127,7 @@ impl<W: Write> Console<W> {
             interface: Some(interface),
             ..Record::default()
         };
-        self.say(at_ns, What::Lost, &text, record);
+        self.say(at_ns, EventKind::Lost, &text, record);
     }
 
     /// Tells that an interface that is to be protected is not there yet.
@@ -140,7 +140,7 @@ impl<W: Write> Console<W> {
             interface: Some(interface),
             ..Record::default()
         };
-        self.say(at_ns, What::Absent, &text, record);
+        self.say(at_ns, EventKind::Absent, &text, record);
     }
 
     /// Tells that another configuration is in place, and what is different.
@@ -154,7 +154,7 @@ impl<W: Write> Console<W> {
             changes: Some(changes),
             ..Record::default()
         };
-        self.say(at_ns, What::Reloaded, &text, record);
+        self.say(at_ns, EventKind::Reloaded, &text, record);
     }
 
     /// Tells that what is in place is on trial, how long that lasts, and what keeps it; `goes_back`
@@ -175,13 +175,13 @@ impl<W: Write> Console<W> {
             because: Some("run `knock-user confirm` to keep it"),
             ..Record::default()
         };
-        self.say(at_ns, What::Trial, &text, record);
+        self.say(at_ns, EventKind::Trial, &text, record);
     }
 
     /// Tells that what was on trial stays.
     pub fn confirmed(&mut self, at_ns: u64) {
         let text = "confirmed: the configuration stays in force";
-        self.say(at_ns, What::Confirmed, text, Record::default());
+        self.say(at_ns, EventKind::Confirmed, text, Record::default());
     }
 
     /// Tells that a line of a one-time file was used: `used - ssh line 12, 988 left`.
@@ -193,7 +193,7 @@ impl<W: Write> Console<W> {
             ..Record::default()
         };
         let line = Line {
-            what: What::Used,
+            what: EventKind::Used,
             source: "-".to_owned(),
             door: door.to_owned(),
             why: format!("line {line}, {left} left"),
@@ -211,8 +211,8 @@ impl<W: Write> Console<W> {
         };
         let line = Line {
             what: match because {
-                Some(_) => What::Disabled,
-                None => What::Enabled,
+                Some(_) => EventKind::Disabled,
+                None => EventKind::Enabled,
             },
             source: "-".to_owned(),
             door: door.to_owned(),
@@ -238,7 +238,7 @@ impl<W: Write> Console<W> {
             ),
         };
         let line = Line {
-            what: What::ClockSkew,
+            what: EventKind::ClockSkew,
             source: source.to_string(),
             door: door.to_owned(),
             why,
@@ -254,7 +254,7 @@ impl<W: Write> Console<W> {
             ..Record::default()
         };
         let line = Line {
-            what: What::Pressure,
+            what: EventKind::Pressure,
             source: "-".to_owned(),
             door: "-".to_owned(),
             why: format!("{what}, {}", count(times, "time")),

@@ -46,8 +46,8 @@ pub mod watch;
 use self::event_lines::Line;
 pub use format::LogFormat;
 use quota::{LeftOut, Quota};
+pub use record::EventKind;
 use record::Record;
-pub use record::What;
 use repeats::Repeats;
 use watch::Watchers;
 
@@ -174,7 +174,7 @@ impl<W: Write> Console<W> {
             style,
             doors,
             boot,
-            widths: [What::Opened.name().len(), 0, 0],
+            widths: [EventKind::Opened.name().len(), 0, 0],
             failure: None,
             watchers: Watchers::default(),
             interfaces: BTreeMap::new(),
@@ -264,7 +264,7 @@ impl<W: Write> Console<W> {
         };
         self.tell_as_knockd(at_ns, &[format!("left out: {why}")]);
         let line = Line {
-            what: What::Suppressed,
+            what: EventKind::Suppressed,
             source: "-".to_owned(),
             door: "-".to_owned(),
             why,
@@ -280,7 +280,7 @@ impl<W: Write> Console<W> {
     }
 
     /// Writes a sentence.
-    fn say(&mut self, at_ns: u64, what: What, text: &str, record: Record<'_>) {
+    fn say(&mut self, at_ns: u64, what: EventKind, text: &str, record: Record<'_>) {
         self.translate(at_ns, what, &record);
         // Somebody at a terminal sees when it is said.
         self.write_text(at_ns, text, Stamp::None);
@@ -332,7 +332,7 @@ impl<W: Write> Console<W> {
         text
     }
 
-    fn tell_object(&mut self, at_ns: u64, what: What, mut record: Record<'_>) {
+    fn tell_object(&mut self, at_ns: u64, what: EventKind, mut record: Record<'_>) {
         if self.form() != Form::Json && !self.watchers.want(&[watch::Form::Json]) {
             return;
         }

@@ -69,7 +69,7 @@ pub(super) struct Record<'a> {
 
 /// What a line is about. docs/control.md lists the kinds: `ValueEnum` knows them all.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
-pub enum What {
+pub enum EventKind {
     /// A door opened.
     Opened,
     /// A door stays open for longer.
@@ -136,7 +136,7 @@ pub enum What {
     ClockSkew,
 }
 
-impl What {
+impl EventKind {
     /// The word in the field `event`.
     pub const fn name(self) -> &'static str {
         match self {
@@ -238,7 +238,7 @@ mod tests {
 
     #[test]
     fn every_event_is_on_the_page() {
-        let names = What::value_variants().iter().map(|what| what.name());
+        let names = EventKind::value_variants().iter().map(|what| what.name());
         assert_eq!(listed("Events"), names.collect());
     }
 

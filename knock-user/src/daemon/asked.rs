@@ -23,7 +23,7 @@ use crate::{
         facts::{self, Process},
         health::{self, Circumstances},
     },
-    explain::{self, Explanation, Known, Question},
+    explain::{self, Explanation, Known, Query},
     host::{
         self,
         clock::{self, Clock},
@@ -190,7 +190,7 @@ impl<W: Write> Daemon<W> {
         to: Option<IpAddr>,
     ) -> Result<Explanation> {
         let port: Knock = port.parse().map_err(|error| Misuse(format!("{error}")))?;
-        let question = Question {
+        let query = Query {
             source,
             port,
             destination: to,
@@ -220,8 +220,7 @@ impl<W: Write> Daemon<W> {
             now: Moment::from_nanos(clock::boot_ns()),
             ended_ms: ended.max(),
         };
-        let mut explanation =
-            explain::explain(&question, &known, self.protection.firewall().ebpf())?;
+        let mut explanation = explain::explain(&query, &known, self.protection.firewall().ebpf())?;
         // What can't be listed leaves the answer that is right for most addresses.
         let links = to.map_or_else(Vec::new, |_| host::links().unwrap_or_default());
         let has_it = |link: &&host::Link| to.is_some_and(|to| link.addresses.contains(&to));

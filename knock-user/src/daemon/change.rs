@@ -11,12 +11,12 @@ use knock_sequence::Ports;
 
 use super::{Daemon, making::Ready, ports, trial::Trial};
 use crate::{
-    apply::{Ended, Put, plan::Plan},
+    apply::{Deployed, Ended, plan::Plan},
     compile,
     host::{clock, os_error},
     interfaces::{admission::Refusal, attach::Attached},
     model::settings::{Door, Settings},
-    sequences::clock_skew::Drift,
+    sequences::clock_skew::SkewDetector,
 };
 
 /// Grants that a reload ended and that are told, each in a line.
@@ -34,15 +34,19 @@ pub(super) struct Changes {
 impl<W: Write> Daemon<W> {
     /// Puts a configuration in place that was read again, and is ready.
     pub(super) fn reload(&mut self, ready: Ready) -> Result<Changes> {
-        let (old, put) = self.put_in_place(ready)?;
+        let (old, deployed) = self.put_in_place(ready)?;
         let mut changes = Changes {
             words: difference(&old, &self.plan),
             warnings: self.plan.warnings.clone(),
         };
-        for Attached { interface, .. } in put.attached.iter().filter(|new| !new.replaced) {
+        for Attached { interface, .. } in deployed.attached.iter().filter(|new| !new.replaced) {
             changes.words.push(format!("{interface} is protected"));
         }
-        for moved in put.attached.iter().filter(|attached| attached.switched) {
+        for moved in deployed
+            .attached
+            .iter()
+            .filter(|attached| attached.switched)
+        {
             let now = if moved.native { "native" } else { "skb" };
             let because = moved.refused.as_ref();
             let because = because.map(|because| format!(" because {because}"));
@@ -55,13 +59,13 @@ impl<W: Write> Daemon<W> {
         match self.protection.registry().confirm_by_ms {
             Some(until_ms) => self.trial = Some(Trial::new(until_ms, Some(old))),
             None => {
-                let released = self.settle()?.into_iter();
+                let released = self.commit()?.into_iter();
                 changes
                     .words
                     .extend(released.map(|name| format!("{name} is no longer protected")));
             }
         }
-        self.tell_new(put);
+        self.tell_new(deployed);
         for warning in &changes.warnings {
             tracing::warn!("{warning}");
         }
@@ -71,49 +75,51 @@ impl<W: Write> Daemon<W> {
     }
 
     /// Puts a configuration in place that is ready, and goes on with it; returns the one before.
-    pub(super) fn put_in_place(&mut self, ready: Ready) -> Result<(Plan, Put)> {
+    pub(super) fn put_in_place(&mut self, ready: Ready) -> Result<(Plan, Deployed)> {
         let Ready {
             plan,
-            how,
+            attach_options,
             prepared,
             ..
         } = ready;
         let interfaces = plan.interfaces(&self.run)?;
-        let mut put = self.protection.change(&plan, &interfaces, how, prepared)?;
+        let mut deployed = self
+            .protection
+            .change(&plan, &interfaces, attach_options, prepared)?;
         if let Err(error) = self.protection.follow_attachments() {
             tracing::warn!("{}", os_error::told(&error));
         }
         let actions = self
             .ledger
-            .set_doors(std::mem::take(&mut put.doors), clock::boot_ms());
+            .set_doors(std::mem::take(&mut deployed.doors), clock::boot_ms());
         // Doors that are no more still have their names and commands.
         self.act(&actions, clock::boot_ns());
         let old = std::mem::replace(&mut self.plan, plan);
-        self.doors = super::Doors::new(self.plan.settings(), &put.names);
+        self.doors = super::Doors::new(self.plan.settings(), &deployed.names);
         self.ports = ports(self.plan.settings());
-        self.attempt_max_ticks = put.attempt_max_ticks;
+        self.attempt_max_ticks = deployed.attempt_max_ticks;
         self.console
             .set_doors(self.doors.texts(self.plan.settings()));
         self.reopen_files();
-        self.drift = Drift::new(self.plan.settings());
+        self.skew_detector = SkewDetector::new(self.plan.settings());
         self.log = super::program_log(&mut self.protection)?;
-        Ok((old, put))
+        Ok((old, deployed))
     }
 
-    fn tell_new(&mut self, put: Put) {
-        self.tell_found(&put.found);
-        let mut attached = put.attached;
+    fn tell_new(&mut self, deployed: Deployed) {
+        self.tell_found(&deployed.found);
+        let mut attached = deployed.attached;
         attached.retain(|attached| !attached.replaced || attached.switched);
         self.say_protecting(attached);
-        for interface in put.absent {
+        for interface in deployed.absent {
             self.console.awaited(&interface, clock::boot_ns());
         }
-        self.say_refused(put.refused);
+        self.say_refused(deployed.refused);
     }
 
     /// Lets go of the configuration before; returns the interfaces that are no longer protected.
-    pub(super) fn settle(&mut self) -> Result<Vec<String>> {
-        let Ended { released, grants } = self.protection.settle()?;
+    pub(super) fn commit(&mut self) -> Result<Vec<String>> {
+        let Ended { released, grants } = self.protection.commit()?;
         for interface in &released {
             self.console
                 .detached(&self.ports, interface, clock::boot_ns());

@@ -12,7 +12,7 @@ use crate::{
     host::{clock, os_error},
     kernel::maps,
     ledger::Action,
-    sequences::clock_skew::Astray,
+    sequences::clock_skew::SkewedKnock,
 };
 
 /// Events that are heard before anything else gets its turn.
@@ -55,12 +55,13 @@ impl<W: Write> Daemon<W> {
             self.console.event(event);
         }
         let door = self.door(event.door);
-        self.some_are_spent |= door.is_some_and(|door| door.moving.is_some())
+        self.some_are_spent |= door.is_some_and(|door| door.dynamic.is_some())
             && matches!(
                 event.reason(),
                 Some(Reason::Opened | Reason::Refreshed | Reason::Closed | Reason::GrantsFull)
             );
-        if let Some(Astray { place, behind_s }) = self.drift.hear(event, clock::unix_ms())
+        if let Some(SkewedKnock { place, behind_s }) =
+            self.skew_detector.hear(event, clock::unix_ms())
             && let Some(door) = self.plan.settings().doors.get(place)
         {
             let source = event.source.into();

@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 
 use super::{Daemon, trial::Trial};
 use crate::{
-    apply::{How, Prepared, plan::Plan},
+    apply::{AttachOptions, Prepared, plan::Plan},
     config,
     control::{
         Access, Answer, Call, Reply, Server,
@@ -25,7 +25,7 @@ use crate::{
 /// A configuration that can be put in place.
 pub(super) struct Ready {
     pub(super) plan: Plan,
-    pub(super) how: How,
+    pub(super) attach_options: AttachOptions,
     pub(super) prepared: Prepared,
     /// Who may ask from now on, if that was read again.
     access: Option<Access>,
@@ -159,9 +159,9 @@ impl<W: Write> Daemon<W> {
         // What is known now stays true: nothing else is put in place meanwhile. The mode is the
         // only thing that depends on the plan, and it matters only when that is attached.
         // A trial is one of the kernel side only where nothing was in force before.
-        let preparation = self.protection.preparation(How {
+        let preparation = self.protection.preparation(AttachOptions {
             confirm_by_ms: None,
-            ..self.plan.how(&run)
+            ..self.plan.attach_options(&run)
         });
         // What is gone back from is not put in force by a restart either.
         let rejected = match purpose {
@@ -179,15 +179,15 @@ impl<W: Write> Daemon<W> {
             let access = is_read.then(|| Access::new(group)).transpose()?;
             // Before the work that takes long.
             let interfaces = plan.interfaces(&run)?;
-            let how = How {
+            let attach_options = AttachOptions {
                 confirm_by_ms: None,
                 rejected,
-                ..plan.how(&run)
+                ..plan.attach_options(&run)
             };
             let prepared = preparation.make(&plan, &interfaces, &given_up)?;
             Ok(Ready {
                 plan,
-                how,
+                attach_options,
                 prepared,
                 access,
             })
@@ -223,7 +223,7 @@ impl<W: Write> Daemon<W> {
             Purpose::Reload { confirm, rejected } => {
                 let changes = ready.and_then(|mut ready| {
                     // The time to confirm it begins now.
-                    ready.how.confirm_by_ms = confirm.map(clock::boot_ms_after);
+                    ready.attach_options.confirm_by_ms = confirm.map(clock::boot_ms_after);
                     // What can't be applied is refused before anything changes.
                     if let Some(access) = ready.access.take() {
                         control.admit(access)?;

@@ -27,7 +27,7 @@ use tokio::{
 };
 
 use crate::{
-    apply::{Protection, Put, options::Run, plan::Plan},
+    apply::{Deployed, Protection, options::Run, plan::Plan},
     commands::{Report, Runner},
     compile,
     console::{self, Console, DoorText, Named, log_files::LogFiles},
@@ -37,7 +37,7 @@ use crate::{
     kernel::{persistence::Persistence, program::LoadedCopy},
     ledger::Ledger,
     model::settings::{Door, Settings},
-    sequences::{clock_skew::Drift, next_line_server::NextLineServer},
+    sequences::{clock_skew::SkewDetector, next_line_server::NextLineServer},
 };
 
 mod asked;
@@ -52,8 +52,8 @@ mod reply;
 mod room;
 mod seldom;
 mod standing;
+mod stats;
 mod surroundings;
-mod tallies;
 mod trial;
 mod upkeep;
 mod waiting;
@@ -65,8 +65,8 @@ use files::Files;
 use frames::loaded_copy;
 use making::{Making, made};
 use seldom::Seldom;
+use stats::Stats;
 use surroundings::Surroundings;
-use tallies::Tallies;
 use trial::{LastTrial, Trial};
 use waiting::Waiting;
 
@@ -114,13 +114,13 @@ pub struct Daemon<W> {
     reports: mpsc::Receiver<Report>,
     /// The longest that any attempt lives.
     attempt_max_ticks: u32,
-    tallies: Tallies,
+    stats: Stats,
     untracked: u64,
     /// How it is with the files of one-time sequences, as it was told.
     files: Files,
     next_line: NextLineServer,
     /// Who knocks with a clock that is wrong.
-    drift: Drift,
+    skew_detector: SkewDetector,
     /// Commands that were left out and not told yet.
     /// Commands that were left out.
     left_outs: Seldom,
@@ -164,20 +164,20 @@ impl<W: Write> Daemon<W> {
         run: Run,
         plan: Plan,
         protection: Protection,
-        put: Put,
+        deployed: Deployed,
         next_line: NextLineServer,
         console: impl FnOnce(Vec<DoorText>) -> Console<W>,
     ) -> Self {
         let settings = plan.settings();
         let trial = protection.registry().confirm_by_ms;
-        let doors = Doors::new(settings, &put.names);
+        let doors = Doors::new(settings, &deployed.names);
         let (commands, reports) = Runner::new();
-        let drift = Drift::new(settings);
+        let skew_detector = SkewDetector::new(settings);
         let mut daemon = Self {
             console: console(doors.texts(settings)),
             doors,
             ports: ports(settings),
-            ledger: Ledger::new(put.doors),
+            ledger: Ledger::new(deployed.doors),
             log: None,
             trial: trial.map(|until_ms| Trial::new(until_ms, None)),
             last_trial: None,
@@ -192,12 +192,12 @@ impl<W: Write> Daemon<W> {
             protection,
             commands,
             reports,
-            attempt_max_ticks: put.attempt_max_ticks,
-            tallies: Tallies::new(&[]),
+            attempt_max_ticks: deployed.attempt_max_ticks,
+            stats: Stats::new(&[]),
             untracked: 0,
             files: Files::new(),
             next_line,
-            drift,
+            skew_detector,
             left_outs: Seldom::new(1, "more commands"),
             failed_commands: Seldom::new(FAILED_TOLD, "more commands of this door that failed"),
             gateways: Seldom::new(1, "more openings"),
@@ -211,18 +211,18 @@ impl<W: Write> Daemon<W> {
             failures: Vec::new(),
             surroundings: Surroundings::default(),
         };
-        if !put.opened.is_empty() {
+        if !deployed.opened.is_empty() {
             tracing::warn!(
                 "no longer protected: {}, which the previous configuration protected",
-                put.opened.join(", ")
+                deployed.opened.join(", ")
             );
         }
-        daemon.tell_found(&put.found);
-        daemon.say_protecting(put.attached);
-        for interface in put.absent {
+        daemon.tell_found(&deployed.found);
+        daemon.say_protecting(deployed.attached);
+        for interface in deployed.absent {
             daemon.console.awaited(&interface, clock::boot_ns());
         }
-        daemon.say_refused(put.refused);
+        daemon.say_refused(deployed.refused);
         daemon.tell_trial();
         daemon
     }
@@ -378,7 +378,7 @@ impl<W: Write> Daemon<W> {
     /// Takes in what happened while nobody listened: first the events that wait, of which commands
     /// were not run yet, then the grants that are there without one.
     fn adopt(&mut self, events: &mut RingBuf<MapData>) -> Result<()> {
-        self.tallies = Tallies::new(&self.protection.firewall().counters()?);
+        self.stats = Stats::new(&self.protection.firewall().counters()?);
         let grants = self.protection.firewall().grants()?;
         let before: BTreeSet<_> = grants.into_iter().map(|(key, _)| key).collect();
         while !self.hear_all(events) {}
@@ -393,7 +393,7 @@ impl<W: Write> Daemon<W> {
             }
         }
         if self.trial.is_none() {
-            self.settle()?;
+            self.commit()?;
         }
         // Also what no event told.
         self.follow_sequences();

@@ -109,7 +109,7 @@ impl<W: Write> Daemon<W> {
         let back = back.and_then(|(unconfirmed, _)| {
             let words = difference(&unconfirmed, &self.plan);
             self.console.reloaded(&words, clock::boot_ns());
-            self.settle().map(drop)
+            self.commit().map(drop)
         });
         if let Err(error) = back {
             tracing::warn!(
@@ -149,7 +149,7 @@ impl<W: Write> Daemon<W> {
         self.last_trial = Some(LastTrial::Confirmed(clock::boot_ms()));
         self.console.confirmed(clock::boot_ns());
         // It stays, whatever this leaves to the next start.
-        if let Err(error) = self.settle() {
+        if let Err(error) = self.commit() {
             tracing::warn!("{}", os_error::told(&error));
         }
         Ok(Confirmed { was_on_trial: true })

@@ -16,7 +16,7 @@ use super::Daemon;
 use crate::{
     host::{clock, os_error},
     kernel::maps::{self, Plain},
-    ledger::Look,
+    ledger::Lookup,
 };
 
 /// A flow that ended this long ago is removed, in milliseconds: the kernel side has long judged the
@@ -57,9 +57,9 @@ impl<W: Write> Daemon<W> {
         let actions = self
             .ledger
             .due(clock::boot_ms(), |&key| match allow.get(&Plain(key), 0) {
-                Ok(Plain(word)) => Look::Found(Grant::from_word(word)),
-                Err(MapError::KeyNotFound) => Look::Absent,
-                Err(_) => Look::Failed,
+                Ok(Plain(word)) => Lookup::Found(Grant::from_word(word)),
+                Err(MapError::KeyNotFound) => Lookup::Absent,
+                Err(_) => Lookup::Failed,
             });
         self.act(&actions, clock::boot_ns());
         Ok(())
@@ -144,13 +144,13 @@ impl<W: Write> Daemon<W> {
         // The wall clock may have been set.
         self.console.set_boot(clock::booted_at());
         let counters = self.protection.firewall().counters()?;
-        let moved = self.tallies.moved(&counters, clock::boot_ms());
+        let delta = self.stats.delta(&counters, clock::boot_ms());
         let now_ns = clock::boot_ns();
         self.console.sum_up(now_ns, false);
         self.console
-            .suppressed(moved.suppressed, moved.lost, now_ns);
-        for (lack, times) in moved.lacks {
-            self.console.pressure(lack, times, now_ns);
+            .suppressed(delta.suppressed, delta.lost, now_ns);
+        for (shortage, times) in delta.shortages {
+            self.console.pressure(shortage, times, now_ns);
         }
         self.tell_seldom();
         self.keep_room()?;
@@ -168,7 +168,7 @@ impl<W: Write> Daemon<W> {
             );
             self.is_mute = true;
         }
-        if moved.lost > 0 {
+        if delta.lost > 0 {
             self.sweep()?
         }
         Ok(())

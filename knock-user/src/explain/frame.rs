@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use knock_common::packet::{Protocol, flag};
 
-use super::Question;
+use super::Query;
 
 const ETHERTYPE_IPV4: [u8; 2] = [0x08, 0x00];
 const ETHERTYPE_IPV6: [u8; 2] = [0x86, 0xdd];
@@ -16,12 +16,12 @@ const NOWHERE_V6: Ipv6Addr = Ipv6Addr::new(0x100, 0, 0, 0, 0, 0, 0, 1);
 /// A SYN or a datagram in an Ethernet frame; `None` if the addresses are of two families.
 ///
 /// Its source port is 0, which no connection has: it opens a new one.
-pub(super) fn opening(question: &Question) -> Option<Vec<u8>> {
-    let Question {
+pub(super) fn opening(query: &Query) -> Option<Vec<u8>> {
+    let Query {
         source,
         port,
         destination: to,
-    } = *question;
+    } = *query;
     let destination = to.unwrap_or(match source {
         IpAddr::V4(_) => NOWHERE_V4.into(),
         IpAddr::V6(_) => NOWHERE_V6.into(),

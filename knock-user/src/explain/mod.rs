@@ -21,10 +21,10 @@ use crate::{
     model::settings::Settings,
 };
 
+mod copy_on_read;
 mod frame;
 mod live;
 mod words;
-mod world;
 
 pub use live::Live;
 
@@ -47,7 +47,7 @@ pub struct Explanation {
 
 /// What somebody wants to know.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Question {
+pub struct Query {
     /// Where the packet comes from.
     pub source: IpAddr,
     /// Where it goes to.
@@ -76,26 +76,26 @@ pub struct Known<'a> {
 ///
 /// # Errors
 /// The addresses are of two families, or a map can't be read.
-pub fn explain(question: &Question, known: &Known<'_>, live: &impl Live) -> Result<Explanation> {
-    let frame = frame::opening(question);
+pub fn explain(query: &Query, known: &Known<'_>, live: &impl Live) -> Result<Explanation> {
+    let frame = frame::opening(query);
     let Some(frame) = frame else {
         bail!("the source and --to are addresses of two families: name two of one");
     };
     let seen = world::over(live, known);
     // Before the judgement, which takes the packet for a knock if it is one.
-    let mut steps = words::steps(question, known, &seen)?;
+    let mut steps = words::steps(query, known, &seen)?;
     let judgement = decide(&frame[..], &seen);
     steps.push(words::outcome(
-        question,
+        query,
         known,
         judgement,
         seen.events.borrow().last().copied(),
     ));
     seen.below.check()?;
     Ok(Explanation {
-        source: question.source,
-        port: question.port.to_string(),
-        destination: question.destination,
+        source: query.source,
+        port: query.port.to_string(),
+        destination: query.destination,
         verdict: verdict(judgement, known.features).name().to_owned(),
         reason: judgement.reason.name().to_owned(),
         steps,

@@ -17,7 +17,7 @@ use knock_common::{
 };
 use knock_sequence::{Knock, Ports, duration::spell_short};
 
-use super::{Known, Live, Question, world::Seen};
+use super::{Known, Live, Query, copy_on_read::CopyOnRead};
 use crate::model::settings::Door;
 
 /// Names of doors in one sentence.
@@ -25,24 +25,24 @@ const DOORS_SHOWN: usize = 5;
 
 /// What there is to know before the packet is judged, in the order in which it counts.
 pub(super) fn steps<L: Live>(
-    question: &Question,
+    query: &Query,
     known: &Known<'_>,
-    seen: &Seen<'_, L>,
+    seen: &CopyOnRead<'_, L>,
 ) -> Result<Vec<String>> {
-    let source = Address::from(question.source);
-    let Knock { protocol, port } = question.port;
+    let source = Address::from(query.source);
+    let Knock { protocol, port } = query.port;
     let rule = seen.port(port_index(protocol, port));
-    let target_id = match question.destination {
+    let target_id = match query.destination {
         Some(to) if known.features.has(Features::TARGETS) => seen.target(to.into()),
         _ => 0,
     };
     let about = About {
-        question,
+        query,
         known,
         seen,
         info: PacketInfo {
             source,
-            destination: question.destination.map_or(Address::ANY, Address::from),
+            destination: query.destination.map_or(Address::ANY, Address::from),
             now_ns: known.now.nanos(),
             target_id,
             source_port: 0,
@@ -67,12 +67,12 @@ pub(super) fn steps<L: Live>(
 
 /// What happens to the packet; `event` is what the judge told of it.
 pub(super) fn outcome(
-    question: &Question,
+    query: &Query,
     known: &Known<'_>,
     judgement: Judgement,
     event: Option<Event>,
 ) -> String {
-    let packet = match question.port.protocol {
+    let packet = match query.port.protocol {
         Protocol::Tcp => "a new connection",
         Protocol::Udp => "a datagram",
     };
@@ -126,9 +126,9 @@ fn whole(door: &Door) -> String {
 
 /// A packet, and where the answers about it come from.
 struct About<'a, L> {
-    question: &'a Question,
+    query: &'a Query,
     known: &'a Known<'a>,
-    seen: &'a Seen<'a, L>,
+    seen: &'a CopyOnRead<'a, L>,
     info: PacketInfo,
     rule: PortRule,
 }
@@ -166,7 +166,7 @@ impl<L: Live> About<'_, L> {
     }
 
     fn port(&self) -> String {
-        let port = self.question.port;
+        let port = self.query.port;
         let is_here = |ports: &Ports| ports.overlaps(port.into());
         let doors = self.known.settings.doors.iter();
         match self.rule.kind() {
@@ -203,14 +203,14 @@ impl<L: Live> About<'_, L> {
     }
 
     fn proof(&self) -> &'static str {
-        match self.question.port.protocol == Protocol::Tcp && self.rule.needs_handshake() {
+        match self.query.port.protocol == Protocol::Tcp && self.rule.needs_handshake() {
             true => "; it counts once a TCP handshake has proved the source",
             false => "",
         }
     }
 
     fn trust(&self) -> String {
-        let source = self.question.source;
+        let source = self.query.source;
         let is_trusted = self.has(Features::TRUST) && self.seen.is_trusted(self.info.source);
         let word = if is_trusted { "is" } else { "is not" };
         format!("{source} {word} trusted")
@@ -258,7 +258,7 @@ impl<L: Live> About<'_, L> {
         if !self.has(Features::KEEP) {
             return Ok(None);
         }
-        let Knock { protocol, port } = self.question.port;
+        let Knock { protocol, port } = self.query.port;
         let idle_ms = self
             .seen
             .config()

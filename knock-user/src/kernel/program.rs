@@ -73,7 +73,7 @@ pub struct Options<'a> {
 ///
 /// What keeps it attached are the pinned links of its instance, and nothing in this process.
 #[derive(Debug)]
-pub struct Firewall {
+pub struct XdpProgram {
     ebpf: Ebpf,
     /// The map of that name once it was taken out, to pin it again.
     events: Option<MapData>,
@@ -89,7 +89,7 @@ pub struct Firewall {
     drawn: Option<u32>,
 }
 
-impl Firewall {
+impl XdpProgram {
     /// Loads the program and writes a configuration into its maps; nothing is judged yet.
     ///
     /// # Errors

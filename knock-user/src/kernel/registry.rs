@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::{compile::stable_ids::Numbers, host::private_files, model::settings::Mode};
+use crate::{compile::stable_ids::StableIds, host::private_files, model::settings::Mode};
 
 /// What whoever takes an instance over has to know.
 ///
@@ -31,7 +31,7 @@ pub struct Registry {
     pub confirm_by_ms: Option<u64>,
     /// What stands under which number in the maps: of the configuration that is attached, and of
     /// the one before as long as anything of it may be left.
-    pub numbers: Numbers,
+    pub numbers: StableIds,
     /// The ports that each door opens or closes, by its name.
     pub ports: BTreeMap<String, Vec<String>>,
     /// The ports that are protected.

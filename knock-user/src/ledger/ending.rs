@@ -9,7 +9,7 @@ use knock_common::{
 };
 
 use super::{
-    Action, End, Ending, Entry, Holder, Ledger, Look, NANOS_PER_MILLI, SETTLE_MS, is_over,
+    Action, End, Ending, Entry, Holder, Ledger, Lookup, NANOS_PER_MILLI, SETTLE_MS, is_over,
     settled_ns,
 };
 
@@ -25,10 +25,10 @@ struct Round<F> {
     actions: Vec<Action>,
 }
 
-impl<F: FnMut(&GrantKey) -> Look> Round<F> {
-    fn look(&mut self, key: &GrantKey) -> Look {
+impl<F: FnMut(&GrantKey) -> Lookup> Round<F> {
+    fn look(&mut self, key: &GrantKey) -> Lookup {
         if self.gone.contains(key) {
-            Look::Absent
+            Lookup::Absent
         } else {
             (self.look)(key)
         }
@@ -47,7 +47,7 @@ impl Ledger {
     /// Ends what has ended; `look` reads the allow map.
     ///
     /// What the kernel side has refreshed meanwhile goes on, whether or not its event was heard.
-    pub fn due(&mut self, now_ms: u64, look: impl FnMut(&GrantKey) -> Look) -> Vec<Action> {
+    pub fn due(&mut self, now_ms: u64, look: impl FnMut(&GrantKey) -> Lookup) -> Vec<Action> {
         let mut round = Round {
             now_ms,
             look,
@@ -78,7 +78,7 @@ impl Ledger {
     }
 
     /// Ends an opening whose time is over, unless the map knows better.
-    fn end<F: FnMut(&GrantKey) -> Look>(&mut self, holder: Holder, round: &mut Round<F>) {
+    fn end<F: FnMut(&GrantKey) -> Lookup>(&mut self, holder: Holder, round: &mut Round<F>) {
         let now_ms = round.now_ms;
         let (source, door) = holder;
         let Some(opening) = self.openings.get(&holder) else {
@@ -91,15 +91,15 @@ impl Ledger {
         // All of them: one that has ended may have been given anew.
         for key in self.keys_of(source, door) {
             match round.look(&key) {
-                Look::Found(grant) if is_over(grant.until_ms, now_ms) => {
+                Lookup::Found(grant) if is_over(grant.until_ms, now_ms) => {
                     over.push((key, grant.until_ms));
                 }
-                Look::Found(grant) if grant.door == door => {
+                Lookup::Found(grant) if grant.door == door => {
                     newest_ms = newest_ms.max(grant.until_ms);
                 }
-                Look::Found(grant) => others.push((key, grant)),
-                Look::Absent => {}
-                Look::Failed => return self.retry(holder, now_ms),
+                Lookup::Found(grant) => others.push((key, grant)),
+                Lookup::Absent => {}
+                Lookup::Failed => return self.retry(holder, now_ms),
             }
         }
         for (key, grant) in others {
@@ -118,7 +118,7 @@ impl Ledger {
         let closed = self.close(holder, at_ns, Ending::Expired, now_ms);
         round.actions.extend(closed);
         for (key, end_ms) in over {
-            self.bury(key, end_ms, round);
+            self.remove_ended(key, end_ms, round);
         }
     }
 
@@ -130,23 +130,23 @@ impl Ledger {
     }
 
     /// Looks at an entry that no opening answers for.
-    fn question<F: FnMut(&GrantKey) -> Look>(&mut self, key: GrantKey, round: &mut Round<F>) {
+    fn question<F: FnMut(&GrantKey) -> Lookup>(&mut self, key: GrantKey, round: &mut Round<F>) {
         let now_ms = round.now_ms;
         match round.look(&key) {
-            Look::Found(grant) if is_over(grant.until_ms, now_ms) => {
-                self.bury(key, grant.until_ms, round);
+            Lookup::Found(grant) if is_over(grant.until_ms, now_ms) => {
+                self.remove_ended(key, grant.until_ms, round);
             }
-            Look::Found(grant) => round.actions.extend(self.observe(key, grant, now_ms)),
-            Look::Absent => {}
-            Look::Failed => self.suspect(key, now_ms.saturating_add(RETRY_MS)),
+            Lookup::Found(grant) => round.actions.extend(self.observe(key, grant, now_ms)),
+            Lookup::Absent => {}
+            Lookup::Failed => self.recheck_later(key, now_ms.saturating_add(RETRY_MS)),
         }
     }
 
     /// Removes an entry that is over, with whatever was thought to go on because of it.
-    fn bury<F>(&mut self, key: GrantKey, end_ms: u64, round: &mut Round<F>) {
+    fn remove_ended<F>(&mut self, key: GrantKey, end_ms: u64, round: &mut Round<F>) {
         let now_ms = round.now_ms;
         let ending = Ending::Sequence { by: None };
-        let closed = self.cut(&[key], settled_ns(end_ms), ending, now_ms);
+        let closed = self.revoke_entries(&[key], settled_ns(end_ms), ending, now_ms);
         round.actions.extend(closed);
         round.gone.insert(key);
         let removal = self.remove(key, settled_ns(end_ms), now_ms);
@@ -161,7 +161,7 @@ impl Ledger {
     /// Takes entries that ended at `at_ns` from the openings that still counted on them.
     ///
     /// An opening that has none left is closed.
-    pub(super) fn cut(
+    pub(super) fn revoke_entries(
         &mut self,
         keys: &[GrantKey],
         at_ns: u64,
@@ -213,7 +213,7 @@ impl Ledger {
     }
 
     /// Remembers to look at an entry at its end.
-    pub(super) fn suspect(&mut self, key: GrantKey, end_ms: u64) {
+    pub(super) fn recheck_later(&mut self, key: GrantKey, end_ms: u64) {
         let entry: Entry = (key.source, key.port_group, key.target_id);
         // What there is no room for, a later sweep finds.
         if self.suspects.len() < ALLOW_MAX as usize {

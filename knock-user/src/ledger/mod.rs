@@ -25,15 +25,15 @@ use knock_common::{
 use crate::compile::grant_keys;
 
 mod action;
-mod adopt;
 mod ending;
-mod hand;
+mod manual;
 mod recent;
+mod takeover;
 
 pub use action::{Action, Ending};
-pub use adopt::Adopted;
-pub use hand::{Open, Revocation};
+pub use manual::{Open, Revocation};
 use recent::Recent;
+pub use takeover::Adopted;
 
 const NANOS_PER_MILLI: u64 = 1_000_000;
 
@@ -44,7 +44,7 @@ type Entry = (Address, u16, u16);
 
 /// What is in the allow map under a key.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Look {
+pub enum Lookup {
     /// This grant, ended or not.
     Found(Grant),
     /// Nothing.
@@ -115,7 +115,8 @@ impl Ledger {
         } else if reason == Some(Reason::Closed) {
             let keys = self.keys_of(event.source, event.door);
             let by = Some(event.door);
-            let mut actions = self.cut(&keys, event.at_ns, Ending::Sequence { by }, now_ms);
+            let mut actions =
+                self.revoke_entries(&keys, event.at_ns, Ending::Sequence { by }, now_ms);
             for key in keys {
                 let restored = self.restored.find(&key, now_ms);
                 if restored.is_some_and(|given_ns| given_ns <= event.at_ns) {
@@ -123,7 +124,7 @@ impl Ledger {
                     // given anew since, the event that says so brings it back.
                     actions.push(self.remove(key, event.at_ns, now_ms));
                 } else {
-                    self.suspect(key, event.at_ns / NANOS_PER_MILLI);
+                    self.recheck_later(key, event.at_ns / NANOS_PER_MILLI);
                 }
             }
             actions
@@ -142,12 +143,12 @@ impl Ledger {
             let told = self.extend(key.source, grant, given_ns);
             return told.into_iter().collect();
         }
-        self.suspect(key, grant.until_ms);
+        self.recheck_later(key, grant.until_ms);
         if !is_over(grant.until_ms, now_ms) {
             return Vec::new();
         }
         // Only a closing sequence writes an end that is earlier than what was told.
-        self.cut(
+        self.revoke_entries(
             &[key],
             settled_ns(grant.until_ms),
             Ending::Sequence { by: None },

@@ -203,10 +203,10 @@ pub struct Control {
 pub struct Door {
     /// Its name, unique in the file.
     pub name: String,
-    /// 1 to 128 knocks; none if `moving` says what they are.
+    /// 1 to 128 knocks; none if `dynamic` says what they are.
     pub knock: Vec<Knock>,
     /// Where its sequences come from, if they are not always the same.
-    pub moving: Option<Moving>,
+    pub dynamic: Option<Dynamic>,
     /// What the sequence does.
     pub effect: Effect,
     /// How long a grant lasts.
@@ -257,10 +257,10 @@ impl Verify {
 impl Door {
     /// How many knocks it has, if always as many.
     pub fn length(&self) -> Option<usize> {
-        match &self.moving {
+        match &self.dynamic {
             None => Some(self.knock.len()),
-            Some(Moving::OneTime(_)) => None,
-            Some(Moving::Otp(otp)) => Some(otp.sequences.length()),
+            Some(Dynamic::OneTime(_)) => None,
+            Some(Dynamic::Otp(otp)) => Some(otp.sequences.length()),
         }
     }
 
@@ -289,7 +289,7 @@ impl Door {
 
 /// Where the sequences of a door come from that change.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Moving {
+pub enum Dynamic {
     /// A file with sequences that are good once each.
     OneTime(OneTime),
     /// The time, and a secret.

@@ -6,7 +6,7 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use knock_common::{Address, Reason, event::Event, packet::Protocol};
 use knock_sequence::{Knock, duration::millis};
 
-use crate::model::settings::{Moving, Otp, Settings};
+use crate::model::settings::{Dynamic, Otp, Settings};
 
 /// So far off a clock is recognised, in milliseconds.
 const FAR_MS: u64 = 3_600_000;
@@ -19,7 +19,7 @@ const SOURCES_MOST: usize = 1_024;
 
 /// A source that knocks as it would have been right at another time.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Astray {
+pub struct SkewedKnock {
     /// Number of the door in the configuration, from 0.
     pub place: usize,
     /// How far its clock seems to be behind ours, in seconds; below 0 it is ahead.
@@ -28,7 +28,7 @@ pub struct Astray {
 
 /// The sequences of other times, and what sources have knocked.
 #[derive(Debug, Default)]
-pub struct Drift {
+pub struct SkewDetector {
     doors: Vec<Door>,
     /// Doors and periods by the half that is the same for everybody.
     known: HashMap<Vec<Knock>, Vec<(usize, u64)>>,
@@ -48,15 +48,15 @@ struct Door {
     known: std::ops::Range<u64>,
 }
 
-impl Drift {
+impl SkewDetector {
     /// Watches the doors with time-based sequences.
     pub fn new(settings: &Settings) -> Self {
         let doors = settings.doors.iter().enumerate();
-        let timed = doors.filter_map(|(place, door)| match &door.moving {
-            Some(Moving::Otp(otp)) if otp.sequences.protocols.len() >= KNOCKS_LEAST => {
+        let timed = doors.filter_map(|(place, door)| match &door.dynamic {
+            Some(Dynamic::Otp(otp)) if otp.sequences.protocols.len() >= KNOCKS_LEAST => {
                 Some((place, otp))
             }
-            Some(Moving::Otp(_) | Moving::OneTime(_)) | None => None,
+            Some(Dynamic::Otp(_) | Dynamic::OneTime(_)) | None => None,
         });
         let timed: Vec<(usize, &Otp)> = timed.collect();
         let share = SEQUENCES_MOST / (timed.len() as u64).max(1) / 2;
@@ -82,7 +82,7 @@ impl Drift {
 
     /// Hears what the kernel side says at a time of the wall clock; tells if a knock completed the
     /// half of a sequence that is not listened to then.
-    pub fn hear(&mut self, event: &Event, unix_ms: u64) -> Option<Astray> {
+    pub fn hear(&mut self, event: &Event, unix_ms: u64) -> Option<SkewedKnock> {
         let longest = self.lengths.last().copied()?;
         if !is_knock(event) {
             return None;
@@ -111,7 +111,7 @@ impl Drift {
             let door = self.doors.get(index)?;
             let now = unix_ms / door.period_ms;
             let away = i64::try_from(now).ok()? - i64::try_from(period).ok()?;
-            (away.unsigned_abs() > u64::from(door.otp.skew)).then_some(Astray {
+            (away.unsigned_abs() > u64::from(door.otp.skew)).then_some(SkewedKnock {
                 place: door.place,
                 behind_s: away * i64::try_from(door.period_ms / 1_000).ok()?,
             })

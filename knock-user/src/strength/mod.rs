@@ -16,7 +16,7 @@ use knock_sequence::{Knock, PortSet, Ports};
 
 use self::repeats::{is_distinct, period, without_runs};
 pub use self::text::span;
-use crate::model::settings::{Decoys, Door, Moving, Settings, Verify};
+use crate::model::settings::{Decoys, Door, Dynamic, Settings, Verify};
 
 pub(crate) use self::{
     repeats::{Repetition, repetition},
@@ -96,7 +96,7 @@ impl View {
             for &knock in &door.knock {
                 add(door, knock.into());
             }
-            if let Some(Moving::Otp(otp)) = &door.moving {
+            if let Some(Dynamic::Otp(otp)) = &door.dynamic {
                 otp.sequences.ports().for_each(|ports| add(door, ports));
             }
         }
@@ -157,9 +157,9 @@ impl Strength {
             knocks: knocks.len(),
             counted,
             symbols,
-            good: match &door.moving {
-                Some(Moving::OneTime(one_time)) => one_time.lookahead.into(),
-                Some(Moving::Otp(_)) | None => 1,
+            good: match &door.dynamic {
+                Some(Dynamic::OneTime(one_time)) => one_time.lookahead.into(),
+                Some(Dynamic::Otp(_)) | None => 1,
             },
             bits: blind_bits(symbols, counted),
             scanned,
@@ -168,7 +168,7 @@ impl Strength {
 
     /// The strength of a door whose sequences change with the time; `None` for other doors.
     pub fn timed(door: &Door) -> Option<Self> {
-        let Some(Moving::Otp(otp)) = &door.moving else {
+        let Some(Dynamic::Otp(otp)) = &door.dynamic else {
             return None;
         };
         let knocks = otp.sequences.length();

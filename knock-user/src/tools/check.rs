@@ -18,7 +18,7 @@ use crate::{
         guards,
     },
     kernel::{instance::Instance, pins},
-    model::settings::{Door, Effect, Moving, OneTime, Settings, Verify},
+    model::settings::{Door, Dynamic, Effect, OneTime, Settings, Verify},
     sequences::one_time,
     strength::{Strength, View},
 };
@@ -142,7 +142,7 @@ fn describe(settings: &Settings, out: &mut impl Write) -> io::Result<()> {
 
 /// The file of one-time sequences that a door has, if it can be read.
 fn book(settings: &Settings, door: &Door) -> Option<Book> {
-    let Some(Moving::OneTime(OneTime { file, .. })) = &door.moving else {
+    let Some(Dynamic::OneTime(OneTime { file, .. })) = &door.dynamic else {
         return None;
     };
     let mut lines = Lines::new(settings, door);
@@ -151,10 +151,10 @@ fn book(settings: &Settings, door: &Door) -> Option<Book> {
 
 /// What has to be knocked.
 fn sequence(door: &Door, book: Option<&Book>) -> String {
-    let OneTime { file, lookahead } = match &door.moving {
+    let OneTime { file, lookahead } = match &door.dynamic {
         None => return words(&door.knock),
-        Some(Moving::Otp(_)) => return "others in each period, from a secret".to_owned(),
-        Some(Moving::OneTime(one_time)) => one_time,
+        Some(Dynamic::Otp(_)) => return "others in each period, from a secret".to_owned(),
+        Some(Dynamic::OneTime(one_time)) => one_time,
     };
     let lines = book.map_or("none can be read".to_owned(), |book| {
         let next = book.unused().take((*lookahead).into());
@@ -177,19 +177,19 @@ fn strength(door: &Door, book: Option<&Book>, view: &View) -> Option<Strength> {
             .map(|(_, knocks)| Strength::of(door, knocks, view));
         all.min_by(|a, b| a.bits.total_cmp(&b.bits))
     };
-    match &door.moving {
+    match &door.dynamic {
         None => Some(Strength::of(door, &door.knock, view)),
-        Some(Moving::Otp(_)) => Strength::timed(door),
-        Some(Moving::OneTime(_)) => weakest(book?),
+        Some(Dynamic::Otp(_)) => Strength::timed(door),
+        Some(Dynamic::OneTime(_)) => weakest(book?),
     }
 }
 
 /// What a scan of the host shows; `books` are those of its doors.
 fn view(settings: &Settings, books: &[Option<Book>]) -> View {
     let lines = settings.doors.iter().zip(books).flat_map(|(door, book)| {
-        let lookahead = match &door.moving {
-            Some(Moving::OneTime(one_time)) => one_time.lookahead.into(),
-            Some(Moving::Otp(_)) | None => 0,
+        let lookahead = match &door.dynamic {
+            Some(Dynamic::OneTime(one_time)) => one_time.lookahead.into(),
+            Some(Dynamic::Otp(_)) | None => 0,
         };
         let next = book
             .iter()

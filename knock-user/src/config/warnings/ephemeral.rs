@@ -6,7 +6,7 @@ use super::{Advice, listed};
 use crate::{
     compile,
     config::otp_rules,
-    model::settings::{Decoys, Moving},
+    model::settings::{Decoys, Dynamic},
 };
 use knock_common::packet::Protocol;
 use knock_sequence::{Knock, PortSet, Ports};
@@ -38,7 +38,7 @@ impl Advice<'_> {
                 found.push((places.of_door(index, "knock"), "knock", what));
                 reserve.extend(knocks.into_iter().map(Ports::from));
             }
-            if let Some(Moving::Otp(otp)) = &door.moving {
+            if let Some(Dynamic::Otp(otp)) = &door.dynamic {
                 let timed = self.usable(&otp.sequences.ports().collect::<Vec<_>>());
                 if !timed.is_empty() {
                     let what = format!(

@@ -9,12 +9,12 @@ use crate::{
     kernel::{
         PROGRAM, barrier,
         instance::Instance,
-        program::{Firewall, INCOMPLETE, pinned},
+        program::{INCOMPLETE, XdpProgram, pinned},
     },
     model::settings::Mode,
 };
 
-impl Firewall {
+impl XdpProgram {
     /// Puts the program in front of an interface that has none, and pins what keeps it there under
     /// the name that is asked for; hands that out if it can't be pinned because bpffs is gone.
     ///

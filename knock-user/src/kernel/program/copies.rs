@@ -11,7 +11,7 @@ use aya::programs::Xdp;
 use aya_obj::programs::XdpAttachType;
 use tokio::sync::oneshot;
 
-use super::{Firewall, give, program, rejected};
+use super::{XdpProgram, give, program, rejected};
 use crate::{
     host::clock,
     kernel::{
@@ -44,9 +44,9 @@ pub struct LoadedCopy {
     done: Result<()>,
 }
 
-impl Firewall {
+impl XdpProgram {
     /// Begins to load the second copy in another thread, unless that was begun. It takes as long as the first
-    /// one took, and some 100 kB. What is returned hands out what [`Firewall::take_copy`] takes.
+    /// one took, and some 100 kB. What is returned hands out what [`XdpProgram::take_copy`] takes.
     ///
     /// # Errors
     /// The kernel refuses; the first copy stays what it is.

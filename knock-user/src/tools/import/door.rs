@@ -7,7 +7,7 @@ use knock_sequence::{Ports, duration::spell};
 
 use super::{
     conf::{Door, Entry, Sequence},
-    firewall::{self, SOURCE},
+    iptables::{self, SOURCE},
     meaning::{Effect, Meaning},
     rights,
     values::Otp,
@@ -399,7 +399,7 @@ impl Draft {
             );
             self.note(line, key, reason);
         }
-        if firewall::is_mentioned(&command) {
+        if iptables::is_mentioned(&command) {
             let reason = format!(
                 "kept as a command, because what it does to a firewall is not known here; if it \
                  does no more than let the source in or out again, write open = [\"tcp/22\"], with \

@@ -1,6 +1,6 @@
 //! `knock_add` and `knock_del`, the names under which knockd's own helper script is installed.
 
-use super::firewall::{Match, Rule, is_input, is_source, protocol};
+use super::iptables::{Match, Rule, is_input, is_source, protocol};
 
 /// `knock_add -i -c INPUT -p tcp -d 443 -f %IP%`; `None` if it does something else.
 pub(super) fn rule(program: &str, words: &[&str]) -> Option<Rule> {

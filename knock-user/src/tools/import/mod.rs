@@ -10,8 +10,8 @@
 mod conf;
 mod door;
 mod encoding;
-mod firewall;
 mod helper;
+mod iptables;
 mod meaning;
 mod notes;
 mod rights;

@@ -27,7 +27,7 @@ impl Ledger {
         let was_known = self.openings.contains_key(&(key.source, door));
         if !self.knows(door) || was_known {
             // Its own event, or another of its entries, was taken in before.
-            self.suspect(key, until_ms);
+            self.recheck_later(key, until_ms);
             return None;
         }
         let given_ns = self.given_ns(grant, now_ms);

@@ -6,14 +6,14 @@ use knock_common::{Reason, Stat};
 const AGAIN_MS: u64 = 10_000;
 
 /// The counters as they were when they were told.
-pub(super) struct Tallies {
+pub(super) struct Stats {
     suppressed: u64,
     lost: u64,
-    lacks: [Lack; 4],
+    shortages: [Shortage; 4],
 }
 
 /// Something that there was no room for.
-struct Lack {
+struct Shortage {
     number: usize,
     text: &'static str,
     told: u64,
@@ -22,19 +22,19 @@ struct Lack {
 
 /// What is to be told.
 #[derive(Debug, Default, Eq, PartialEq)]
-pub(super) struct Moved {
+pub(super) struct Delta {
     /// Events that the kernel side left out.
     pub(super) suppressed: u64,
     /// Events that were not read in time.
     pub(super) lost: u64,
     /// What there was no room for, and how often.
-    pub(super) lacks: Vec<(&'static str, u64)>,
+    pub(super) shortages: Vec<(&'static str, u64)>,
 }
 
-impl Tallies {
+impl Stats {
     /// From counters by number: what they say already is not told.
     pub(super) fn new(counters: &[u64]) -> Self {
-        let lack = |number: usize, text| Lack {
+        let shortage = |number: usize, text| Shortage {
             number,
             text,
             told: count(counters, number),
@@ -43,20 +43,20 @@ impl Tallies {
         Self {
             suppressed: count(counters, Stat::EventsSuppressed as usize),
             lost: count(counters, Stat::EventsLost as usize),
-            lacks: [
-                lack(
+            shortages: [
+                shortage(
                     Stat::FirstKnocksEvicted as usize,
                     "first knocks pushed out by those of others",
                 ),
-                lack(
+                shortage(
                     Stat::FlowsRefused as usize,
                     "no room for a connection: it lasts no longer than its grant",
                 ),
-                lack(
+                shortage(
                     Stat::ProgressRefused as usize,
                     "no room for progress: knocks were ignored",
                 ),
-                lack(
+                shortage(
                     Reason::GrantsFull as usize,
                     "no room for another grant: the client was not let in",
                 ),
@@ -65,28 +65,28 @@ impl Tallies {
     }
 
     /// Compares with the counters now. A lack is told at once and then only every ten seconds.
-    pub(super) fn moved(&mut self, counters: &[u64], now_ms: u64) -> Moved {
+    pub(super) fn delta(&mut self, counters: &[u64], now_ms: u64) -> Delta {
         let more = |before: &mut u64, number| {
             let now = count(counters, number);
             now.saturating_sub(std::mem::replace(before, now))
         };
-        let mut moved = Moved {
+        let mut delta = Delta {
             suppressed: more(&mut self.suppressed, Stat::EventsSuppressed as usize),
             lost: more(&mut self.lost, Stat::EventsLost as usize),
-            lacks: Vec::new(),
+            shortages: Vec::new(),
         };
-        for lack in &mut self.lacks {
+        for shortage in &mut self.shortages {
             let is_early = |told_ms: u64| now_ms < told_ms.saturating_add(AGAIN_MS);
-            if lack.told_ms.is_some_and(is_early) {
+            if shortage.told_ms.is_some_and(is_early) {
                 continue;
             }
-            let times = more(&mut lack.told, lack.number);
+            let times = more(&mut shortage.told, shortage.number);
             if times > 0 {
-                lack.told_ms = Some(now_ms);
-                moved.lacks.push((lack.text, times));
+                shortage.told_ms = Some(now_ms);
+                delta.shortages.push((shortage.text, times));
             }
         }
-        moved
+        delta
     }
 }
 
@@ -103,8 +103,8 @@ mod tests {
     #[test]
     fn a_lack_of_room_is_told_at_once_and_then_from_time_to_time() {
         let mut counters = vec![5; COUNTERS_MAX as usize];
-        let mut tallies = Tallies::new(&counters);
-        for (name, at_ms, evicted, lost, lacks, told_lost) in [
+        let mut stats = Stats::new(&counters);
+        for (name, at_ms, evicted, lost, shortages, told_lost) in [
             ("nothing moved", 0, 5, 5, vec![], 0),
             ("the first one", 1_000, 6, 5, vec![1], 0),
             ("too early", 2_000, 9, 7, vec![], 2),
@@ -114,10 +114,10 @@ mod tests {
         ] {
             counters[Stat::FirstKnocksEvicted as usize] = evicted;
             counters[Stat::EventsLost as usize] = lost;
-            let moved = tallies.moved(&counters, at_ms);
-            let times: Vec<_> = moved.lacks.iter().map(|(_, times)| *times).collect();
-            assert_eq!(times, lacks, "{name}");
-            assert_eq!(moved.lost, told_lost, "{name}");
+            let delta = stats.delta(&counters, at_ms);
+            let times: Vec<_> = delta.shortages.iter().map(|(_, times)| *times).collect();
+            assert_eq!(times, shortages, "{name}");
+            assert_eq!(delta.lost, told_lost, "{name}");
         }
     }
 }

@@ -118,7 +118,7 @@ impl Ledger {
     /// Takes in that these entries of a source were removed to make room.
     pub fn removed(&mut self, keys: &[GrantKey], now_ms: u64) -> Vec<Action> {
         let at_ns = now_ms.saturating_mul(NANOS_PER_MILLI);
-        self.cut(keys, at_ns, Ending::Removed, now_ms)
+        self.revoke_entries(keys, at_ns, Ending::Removed, now_ms)
     }
 
     /// Takes in that a user ended these grants, and that the map says so.
@@ -141,7 +141,7 @@ impl Ledger {
             }
         }
         for &(key, grant) in &revocation.write {
-            self.suspect(key, grant.until_ms);
+            self.recheck_later(key, grant.until_ms);
         }
         actions
     }

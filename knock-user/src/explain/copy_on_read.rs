@@ -14,23 +14,23 @@ use super::{Known, Live};
 
 /// A world in which the judge may write: each entry is copied when it is first used, and only copies
 /// change.
-pub(super) type Seen<'a, L> = Overlay<LiveMaps<'a, L>>;
+pub(super) type CopyOnRead<'a, L> = Overlay<LiveMaps<'a, L>>;
 
 /// Lays a world in memory over the live maps.
-pub(super) fn over<'a, L: Live>(live: &'a L, known: &Known<'_>) -> Seen<'a, L> {
+pub(super) fn over<'a, L: Live>(live: &'a L, known: &Known<'_>) -> CopyOnRead<'a, L> {
     let below = LiveMaps {
         live: Some(live),
         failure: RefCell::default(),
     };
     let has_lockouts = known.features.has(Features::LOCKOUT);
     let key = has_lockouts.then(|| below.element("LOCKOUTS", LOCKOUT_BUCKETS));
-    Seen {
+    CopyOnRead {
         features: known.features,
         now: Cell::new(known.now.nanos()),
         config: below.element("CONFIG", 0).unwrap_or_default(),
         lockout_key: key.flatten().map(LockoutKey).unwrap_or_default(),
         below,
-        ..Seen::default()
+        ..CopyOnRead::default()
     }
 }
 
