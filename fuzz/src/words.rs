@@ -2,7 +2,7 @@
 
 use std::{fmt::Display, str::FromStr};
 
-use knock_sequence::{Invalid, Knock, Ports, Protocol, Word, duration};
+use knock_sequence::{Invalid, Knock, KnockSpec, Ports, Protocol, duration};
 
 use crate::text::assert_harmless;
 
@@ -24,7 +24,7 @@ pub fn check(text: &[u8]) {
     }
     reads_again::<Ports>(text);
     let knock = reads_again::<Knock>(text);
-    match text.parse::<Word>() {
+    match text.parse::<KnockSpec>() {
         Ok(word) => {
             assert_ne!(word.port, 0, "{text:?}");
             let strict = word.knock(Protocol::Tcp).to_string();

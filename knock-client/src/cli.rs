@@ -2,12 +2,12 @@
 
 use crate::next_line::NextLineServer;
 use crate::otp::{self, Hidden, Period, Protocols};
-use crate::reply::Goal;
+use crate::reply::ConnectTo;
 use crate::report::Style;
 use crate::target::Family;
 use clap::{Args, Parser, Subcommand};
 use knock_sequence::duration;
-use knock_sequence::{Knock, Protocol, Word};
+use knock_sequence::{Knock, KnockSpec, Protocol};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -54,7 +54,7 @@ pub struct Cli {
     pub command: Option<Command>,
     /// What to knock on.
     #[command(flatten)]
-    pub call: Call,
+    pub args: KnockArgs,
 }
 
 /// What to do, if not only to knock.
@@ -69,14 +69,14 @@ pub enum Command {
 
 /// Knocking, and perhaps a connection to see whether it helped.
 #[derive(Args, Debug)]
-pub struct Call {
+pub struct KnockArgs {
     /// Knock on this host: a name, an IPv4 or IPv6 address, or a profile
     #[arg(value_name = "HOST", value_parser = parse_host, required = true)]
     pub host: Option<String>,
 
     /// Knock on these ports, in this order
     #[arg(value_name = "KNOCK")]
-    pub knocks: Vec<Word>,
+    pub knocks: Vec<KnockSpec>,
 
     /// How to knock.
     #[command(flatten)]
@@ -87,11 +87,11 @@ pub struct Call {
     #[arg(
         long,
         value_name = "PORT",
-        value_parser = parse_goal,
+        value_parser = parse_connect_to,
         help_heading = CONNECTION,
         display_order = 0
     )]
-    pub then_connect: Option<Goal>,
+    pub then_connect: Option<ConnectTo>,
 
     /// Print a JSON object on a line for each knock, the connection or the failure
     #[arg(long, help_heading = OUTPUT)]
@@ -111,7 +111,7 @@ pub struct Proxy {
 
     /// Knock on these ports instead of those in the profile
     #[arg(value_name = "KNOCK")]
-    pub knocks: Vec<Word>,
+    pub knocks: Vec<KnockSpec>,
 
     /// How to knock.
     #[command(flatten)]
@@ -278,7 +278,7 @@ impl Options {
     }
 }
 
-impl Call {
+impl KnockArgs {
     /// How to tell what happens.
     #[must_use]
     pub fn style(&self) -> Style {
@@ -300,16 +300,19 @@ fn parse_host(word: &str) -> Result<String, String> {
 }
 
 /// Reads a TCP port, or the word for the port that the host replies.
-pub(crate) fn parse_goal(word: &str) -> Result<Goal, String> {
+pub(crate) fn parse_connect_to(word: &str) -> Result<ConnectTo, String> {
     match word {
-        "reply" => Ok(Goal::Reply),
-        _ => parse_tcp_port(word).map(Goal::Port),
+        "reply" => Ok(ConnectTo::Reply),
+        _ => parse_tcp_port(word).map(ConnectTo::Port),
     }
 }
 
 /// Reads `22` and `tcp/22`.
 pub(crate) fn parse_tcp_port(word: &str) -> Result<u16, String> {
-    match word.parse::<Word>().map(|word| word.knock(Protocol::Tcp)) {
+    match word
+        .parse::<KnockSpec>()
+        .map(|word| word.knock(Protocol::Tcp))
+    {
         Ok(Knock {
             protocol: Protocol::Tcp,
             port,

@@ -45,13 +45,13 @@ pub use crate::connect::{Closed, ConnectError, Connected, Knocked, connect, conn
 pub use crate::failure::Failure;
 pub use crate::log::{Log, LogError};
 pub use crate::report::{Report, Style};
-pub use crate::send::{Manner, SendError, Sent, send, send_so};
+pub use crate::send::{SendError, SendOptions, Sent, send, send_with};
 pub use crate::target::{Family, ResolveError, Resolved, Target};
-pub use knock_sequence::{Invalid, Knock, Protocol, Sequence, Word};
+pub use knock_sequence::{Invalid, Knock, KnockSpec, Protocol, Sequence};
 
 use crate::cli::Families;
 use crate::plan::Plan;
-use crate::reply::{Ear, Goal, hear_any};
+use crate::reply::{ConnectTo, ReplyListener, wait_for_reply};
 use std::io::Write;
 use std::net::TcpStream;
 
@@ -72,11 +72,11 @@ pub fn run(plan: &Plan, report: &mut Report<impl Write>) -> Result<Option<TcpStr
     let mut retry = 0;
     let mut round = 0;
     loop {
-        let (mut knocked, ears, last) = knock(plan, &targets, &mut round, report)?;
+        let (mut knocked, listeners, last) = knock(plan, &targets, &mut round, report)?;
         let Some(goal) = plan.then_connect else {
             return Ok(None);
         };
-        let error = match connect_to(goal, &mut knocked, ears, last, plan, report) {
+        let error = match connect_to(goal, &mut knocked, listeners, last, plan, report) {
             Ok(stream) => return Ok(stream),
             Err(error) => error,
         };
@@ -91,25 +91,27 @@ pub fn run(plan: &Plan, report: &mut Report<impl Write>) -> Result<Option<TcpStr
 
 /// Connects to the port that is wanted, or that the host replies.
 fn connect_to(
-    goal: Goal,
+    goal: ConnectTo,
     knocked: &mut Vec<Knocked>,
-    ears: Vec<Ear>,
+    listeners: Vec<ReplyListener>,
     last: Option<Knock>,
     plan: &Plan,
     report: &mut Report<impl Write>,
 ) -> Result<Option<TcpStream>, Failure> {
     let port = match (goal, last) {
-        (Goal::Port(port), _) => port,
-        (Goal::Reply, None) => return Ok(None),
-        (Goal::Reply, Some(last)) => match hear_any(knocked, ears, last, plan.timeout) {
-            Some(told) => {
-                let told = told?;
-                *knocked = knocked.drain(..).skip(told.place).take(1).collect();
-                report.told(told.port, told.after);
-                told.port
+        (ConnectTo::Port(port), _) => port,
+        (ConnectTo::Reply, None) => return Ok(None),
+        (ConnectTo::Reply, Some(last)) => {
+            match wait_for_reply(knocked, listeners, last, plan.timeout) {
+                Some(told) => {
+                    let told = told?;
+                    *knocked = knocked.drain(..).skip(told.place).take(1).collect();
+                    report.told(told.port, told.after);
+                    told.port
+                }
+                None => return Ok(None),
             }
-            None => return Ok(None),
-        },
+        }
     };
     let Some(connected) = connect_any(knocked, port, plan.timeout) else {
         return Ok(None);
@@ -132,7 +134,7 @@ fn resolve(plan: &Plan, report: &mut Report<impl Write>) -> Result<Vec<Target>, 
 }
 
 /// Who was knocked on, where their replies arrive if they are wanted, and the last knock.
-type Done = (Vec<Knocked>, Vec<Ear>, Option<Knock>);
+type Done = (Vec<Knocked>, Vec<ReplyListener>, Option<Knock>);
 
 /// Knocks on each address. It is enough if one can be knocked on. `round` counts the sequences.
 fn knock(
@@ -142,10 +144,10 @@ fn knock(
     report: &mut Report<impl Write>,
 ) -> Result<Done, Failure> {
     let mut knocked = Vec::new();
-    let mut ears = Vec::new();
+    let mut listeners = Vec::new();
     let mut last = None;
     let mut failed = None;
-    let manner = plan.manner();
+    let send_options = plan.send_options();
     for &target in targets {
         let line = plan.next_line(&target)?;
         let (knocks, taken) = plan.source.next(line, &target, *round)?;
@@ -154,7 +156,7 @@ fn knock(
             report.taken(&taken);
         }
         let of = knocks.len();
-        let sent = send_so(&target, &knocks, manner, |number, knock| {
+        let sent = send_with(&target, &knocks, send_options, |number, knock| {
             last = Some(knock);
             report.knock(number, of, knock, &target);
             if !plan.delay.is_zero() && number < of {
@@ -164,10 +166,10 @@ fn knock(
         match sent {
             Ok(Sent {
                 last: last_knock,
-                ear,
+                listener,
             }) => {
                 knocked.push(Knocked { target, last_knock });
-                ears.extend(ear);
+                listeners.extend(listener);
             }
             Err(error) if targets.len() > 1 => {
                 report.skipped(&error);
@@ -178,6 +180,6 @@ fn knock(
     }
     match failed {
         Some(error) if knocked.is_empty() => Err(error.into()),
-        _ => Ok((knocked, ears, last)),
+        _ => Ok((knocked, listeners, last)),
     }
 }

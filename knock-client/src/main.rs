@@ -1,23 +1,23 @@
 //! The command `knock-client`.
 
 use clap::Parser;
-use knock_client::cli::{Call, Cli, Command, Proxy};
+use knock_client::cli::{Cli, Command, KnockArgs, Proxy};
 use knock_client::plan::Plan;
 use knock_client::{Failure, Report, Sequence, Style, proxy, run, sequence};
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let Cli { command, call } = Cli::parse();
+    let Cli { command, args } = Cli::parse();
     match command {
-        None => knock(&call),
+        None => knock(&args),
         Some(Command::Proxy(proxy)) => pass(&proxy),
     }
 }
 
-fn knock(call: &Call) -> ExitCode {
-    let mut report = Report::new(call.style(), io::stdout());
-    let plan = Plan::of_call(call, &mut |host| ask(host, call));
+fn knock(args: &KnockArgs) -> ExitCode {
+    let mut report = Report::new(args.style(), io::stdout());
+    let plan = Plan::of_args(args, &mut |host| ask(host, args));
     let done = plan.and_then(|plan| run(&plan, &mut report));
     if let Err(failure) = &done {
         report.failed(failure);
@@ -29,7 +29,7 @@ fn knock(call: &Call) -> ExitCode {
         tell(failure);
     }
     if let Err(failure) = &done
-        && (call.style() != Style::Json || told.is_err())
+        && (args.style() != Style::Json || told.is_err())
     {
         tell(failure);
     }
@@ -64,11 +64,11 @@ fn pass(proxy: &Proxy) -> ExitCode {
     exit_code(done)
 }
 
-fn ask(host: &str, call: &Call) -> Option<Sequence> {
+fn ask(host: &str, args: &KnockArgs) -> Option<Sequence> {
     if !io::stdin().is_terminal() {
         return None;
     }
-    let bare = call.options.bare();
+    let bare = args.options.bare();
     sequence::ask(host, bare, &mut io::stdin().lock(), &mut io::stderr()).ok()?
 }
 

@@ -1,16 +1,16 @@
 //! What is to be done: the command line with what a profile adds.
 
-use crate::cli::{Call, Families, Options, Proxy};
+use crate::cli::{Families, KnockArgs, Options, Proxy};
 use crate::failure::Failure;
 use crate::next_line::NextLineServer;
 use crate::one_time::{self, Taken};
 use crate::otp::{self, Otp};
 use crate::profile::{self, Profile};
-use crate::reply::Goal;
-use crate::send::Manner;
+use crate::reply::ConnectTo;
+use crate::send::SendOptions;
 use crate::sequence;
 use crate::target::Target;
-use knock_sequence::{Sequence, Word};
+use knock_sequence::{KnockSpec, Sequence};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -35,7 +35,7 @@ pub struct Plan {
     /// Whether TCP knocks are whole connections.
     pub handshake: bool,
     /// The port to connect to, if to one.
-    pub then_connect: Option<Goal>,
+    pub then_connect: Option<ConnectTo>,
     /// How long to try to connect.
     pub timeout: Duration,
     /// How often to knock again.
@@ -66,11 +66,11 @@ impl Plan {
     /// # Errors
     ///
     /// There are no knocks, or a file is wrong.
-    pub fn of_call(call: &Call, ask: Ask<'_>) -> Result<Self, Failure> {
-        let host = call.host.as_deref().unwrap_or_default();
-        let plan = Self::new(host, &call.knocks, &call.options, ask)?;
+    pub fn of_args(args: &KnockArgs, ask: Ask<'_>) -> Result<Self, Failure> {
+        let host = args.host.as_deref().unwrap_or_default();
+        let plan = Self::new(host, &args.knocks, &args.options, ask)?;
         Ok(Self {
-            then_connect: call.then_connect.or(plan.then_connect),
+            then_connect: args.then_connect.or(plan.then_connect),
             ..plan
         })
     }
@@ -83,12 +83,17 @@ impl Plan {
     pub fn of_proxy(proxy: &Proxy) -> Result<Self, Failure> {
         let plan = Self::new(&proxy.host, &proxy.knocks, &proxy.options, &mut |_| None)?;
         Ok(Self {
-            then_connect: Some(Goal::Port(proxy.port)),
+            then_connect: Some(ConnectTo::Port(proxy.port)),
             ..plan
         })
     }
 
-    fn new(host: &str, words: &[Word], options: &Options, ask: Ask<'_>) -> Result<Self, Failure> {
+    fn new(
+        host: &str,
+        words: &[KnockSpec],
+        options: &Options,
+        ask: Ask<'_>,
+    ) -> Result<Self, Failure> {
         let given = match (&options.file, &options.one_time) {
             (Some(file), _) => Some(Source::Sequence(sequence::read(file)?)),
             (None, Some(file)) => Some(Source::OneTime(file.clone())),
@@ -136,11 +141,11 @@ impl Plan {
 impl Plan {
     /// How knocks are sent.
     #[must_use]
-    pub fn manner(&self) -> Manner {
-        Manner {
+    pub fn send_options(&self) -> SendOptions {
+        SendOptions {
             delay: self.delay,
             handshake: self.handshake.then_some(self.timeout),
-            listen: self.then_connect == Some(Goal::Reply),
+            listen: self.then_connect == Some(ConnectTo::Reply),
         }
     }
 

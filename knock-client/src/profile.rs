@@ -1,13 +1,13 @@
 //! Profiles: what `knock-client home` means.
 
-use crate::cli::{Families, parse_goal, parse_timeout};
+use crate::cli::{Families, parse_connect_to, parse_timeout};
 use crate::next_line::NextLineServer;
 use crate::otp;
 use crate::refused;
-use crate::reply::Goal;
+use crate::reply::ConnectTo;
 use crate::sequence::text;
 use knock_sequence::duration;
-use knock_sequence::{Invalid, Knock, Protocol, Word};
+use knock_sequence::{Invalid, Knock, KnockSpec, Protocol};
 use serde::{Deserialize, Deserializer, de::Error as _};
 use std::collections::BTreeMap;
 use std::env;
@@ -55,7 +55,7 @@ pub struct Profile {
     pub timeout: Option<Duration>,
     /// The port to connect to.
     #[serde(default, deserialize_with = "goal")]
-    pub then_connect: Option<Goal>,
+    pub then_connect: Option<ConnectTo>,
     /// Whether TCP knocks are whole connections.
     #[serde(default)]
     pub handshake: bool,
@@ -174,7 +174,7 @@ fn knocks<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<Knock>>, D::E
     }
     let knocks: Result<_, Invalid> = words
         .iter()
-        .map(|word| Ok(word.parse::<Word>()?.knock(Protocol::Tcp)))
+        .map(|word| Ok(word.parse::<KnockSpec>()?.knock(Protocol::Tcp)))
         .collect();
     knocks.map(Some).map_err(D::Error::custom)
 }
@@ -196,9 +196,9 @@ fn next_line<'de, D: Deserializer<'de>>(from: D) -> Result<Option<NextLineServer
 }
 
 /// `22`, `"tcp/22"` or `"reply"`.
-fn goal<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Goal>, D::Error> {
+fn goal<'de, D: Deserializer<'de>>(from: D) -> Result<Option<ConnectTo>, D::Error> {
     let word = number_or_word(from)?;
-    parse_goal(&word).map(Some).map_err(D::Error::custom)
+    parse_connect_to(&word).map(Some).map_err(D::Error::custom)
 }
 
 fn number_or_word<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
@@ -258,7 +258,7 @@ mod tests {
             ),
             delay: Some(Duration::from_millis(20)),
             timeout: Some(Duration::from_secs(5)),
-            then_connect: Some(Goal::Port(22)),
+            then_connect: Some(ConnectTo::Port(22)),
             retries: Some(2),
             family: Some(Families::DualStack),
             log: env::home_dir().map(|home| home.join("knock.log")),
@@ -268,12 +268,12 @@ mod tests {
         assert_eq!(found(FILE, "example.org"), Ok(Some(home)));
         assert_eq!(found(FILE, "elsewhere"), Ok(None));
         let work = found(FILE, "work").expect("no error").expect("a profile");
-        assert_eq!(work.then_connect, Some(Goal::Port(443)));
+        assert_eq!(work.then_connect, Some(ConnectTo::Port(443)));
         assert!(!work.handshake);
         let told = found(FILE, "told").expect("no error").expect("a profile");
         assert_eq!(
             (told.then_connect, told.handshake),
-            (Some(Goal::Reply), true)
+            (Some(ConnectTo::Reply), true)
         );
         let once = work.one_time.expect("a path");
         assert!(once.is_absolute() && once.ends_with("once"), "{once:?}");

@@ -14,7 +14,7 @@ const LONGEST: usize = 16;
 
 /// Where to connect to after the last knock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Goal {
+pub enum ConnectTo {
     /// To this TCP port.
     Port(u16),
     /// To the TCP port that the host replies.
@@ -23,7 +23,7 @@ pub enum Goal {
 
 /// Where the reply to the last knock arrives.
 #[derive(Debug)]
-pub struct Ear {
+pub struct ReplyListener {
     socket: UdpSocket,
     from: SocketAddr,
 }
@@ -46,7 +46,7 @@ pub struct NoReply {
 
 /// A reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Told {
+pub struct PortReply {
     /// Whose, by its place among those that were knocked on.
     pub place: usize,
     /// The port that is open.
@@ -55,7 +55,7 @@ pub struct Told {
     pub after: Duration,
 }
 
-impl Ear {
+impl ReplyListener {
     /// An ear on a socket, for what comes from the knocked port alone.
     pub(crate) fn new(socket: UdpSocket, from: SocketAddr) -> Self {
         Self { socket, from }
@@ -113,21 +113,21 @@ pub fn port_in(datagram: &[u8]) -> Option<u16> {
 /// # Errors
 ///
 /// If nobody replied in time.
-pub fn hear_any(
+pub fn wait_for_reply(
     knocked: &[Knocked],
-    ears: Vec<Ear>,
+    listeners: Vec<ReplyListener>,
     last: Knock,
     limit: Duration,
-) -> Option<Result<Told, NoReply>> {
+) -> Option<Result<PortReply, NoReply>> {
     let (heard, all) = mpsc::channel();
-    for (place, (knocked, ear)) in knocked.iter().zip(ears).enumerate() {
+    for (place, (knocked, listener)) in knocked.iter().zip(listeners).enumerate() {
         let heard = heard.clone();
         let last_knock = knocked.last_knock;
         thread::spawn(move || {
-            if let Some(port) = ear.hear(last_knock, limit) {
+            if let Some(port) = listener.hear(last_knock, limit) {
                 let after = last_knock.elapsed();
                 // Nobody waits any more for who comes second.
-                let _nobody_waits = heard.send(Told { place, port, after });
+                let _nobody_waits = heard.send(PortReply { place, port, after });
             }
         });
     }
@@ -173,11 +173,11 @@ mod tests {
         other.send_to(b"23", to).unwrap();
         host.send_to(b"what", to).unwrap();
         host.send_to(b"22", to).unwrap();
-        let ear = Ear::new(own, host.local_addr().unwrap());
+        let listener = ReplyListener::new(own, host.local_addr().unwrap());
         let limit = Duration::from_secs(60);
-        assert_eq!(ear.hear(Instant::now(), limit), Some(22));
+        assert_eq!(listener.hear(Instant::now(), limit), Some(22));
         other.send_to(b"23", to).unwrap();
         let limit = Duration::from_millis(50);
-        assert_eq!(ear.hear(Instant::now(), limit), None);
+        assert_eq!(listener.hear(Instant::now(), limit), None);
     }
 }

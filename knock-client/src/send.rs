@@ -2,7 +2,7 @@
 
 use crate::failure::remedy;
 use crate::refused;
-use crate::reply::Ear;
+use crate::reply::ReplyListener;
 use crate::target::Target;
 use knock_sequence::{Knock, Protocol};
 use socket2::{Domain, Socket, Type};
@@ -20,7 +20,7 @@ const BINDS: usize = 8;
 
 /// How knocks are sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Manner {
+pub struct SendOptions {
     /// The pause between them.
     pub delay: Duration,
     /// TCP knocks are whole connections; how long each may take.
@@ -35,7 +35,7 @@ pub struct Sent {
     /// The moment just before the last knock was handed to the system.
     pub last: Instant,
     /// Where its reply arrives, if one is wanted.
-    pub ear: Option<Ear>,
+    pub listener: Option<ReplyListener>,
 }
 
 /// A knock that could not be sent.
@@ -74,11 +74,11 @@ pub fn send(
     delay: Duration,
     sent: impl FnMut(usize, Knock),
 ) -> Result<Instant, SendError> {
-    let manner = Manner {
+    let send_options = SendOptions {
         delay,
-        ..Manner::default()
+        ..SendOptions::default()
     };
-    Ok(send_so(target, sequence, manner, sent)?.last)
+    Ok(send_with(target, sequence, send_options, sent)?.last)
 }
 
 /// The same in another manner.
@@ -86,24 +86,24 @@ pub fn send(
 /// # Errors
 ///
 /// As for [`send`]; and where handshakes are wanted, the first that did not come about.
-pub fn send_so(
+pub fn send_with(
     target: &Target,
     sequence: &[Knock],
-    manner: Manner,
+    send_options: SendOptions,
     mut sent: impl FnMut(usize, Knock),
 ) -> Result<Sent, SendError> {
     let of = sequence.len();
     let mut done = Sent {
         last: Instant::now(),
-        ear: None,
+        listener: None,
     };
     for (number, &knock) in (1..).zip(sequence) {
-        if number > 1 && !manner.delay.is_zero() {
-            thread::sleep(manner.delay);
+        if number > 1 && !send_options.delay.is_zero() {
+            thread::sleep(send_options.delay);
         }
         let address = target.at(knock.port);
-        let listen = manner.listen && number == of;
-        done = match (knock.protocol, manner.handshake) {
+        let listen = send_options.listen && number == of;
+        done = match (knock.protocol, send_options.handshake) {
             (Protocol::Tcp, None) => send_syn(address, listen),
             (Protocol::Tcp, Some(limit)) => shake_hands(address, limit, listen),
             (Protocol::Udp, _) => send_datagram(address, listen),
@@ -126,36 +126,36 @@ pub fn send_so(
 /// system would send the SYN again, which is a wrong knock once the next one has arrived. Closing
 /// a socket that has only sent its SYN sends nothing.
 fn send_syn(address: SocketAddr, listen: bool) -> io::Result<Sent> {
-    let (socket, ear) = tcp_socket(address, listen)?;
+    let (socket, listener) = tcp_socket(address, listen)?;
     socket.set_nonblocking(true)?;
     let last = Instant::now();
     match socket.connect(&address.into()) {
         Err(error) if !is_on_its_way(&error) => Err(error),
-        Ok(()) | Err(_) => Ok(Sent { last, ear }),
+        Ok(()) | Err(_) => Ok(Sent { last, listener }),
     }
 }
 
 /// Makes a connection and ends it. The knock has arrived when the system's ACK has, which it sends
 /// before `connect` returns.
 fn shake_hands(address: SocketAddr, limit: Duration, listen: bool) -> io::Result<Sent> {
-    let (socket, ear) = tcp_socket(address, listen)?;
+    let (socket, listener) = tcp_socket(address, listen)?;
     socket.connect_timeout(&address.into(), limit)?;
     let last = Instant::now();
-    Ok(Sent { last, ear })
+    Ok(Sent { last, listener })
 }
 
 /// A socket to knock with, and one for datagrams with the same port if a reply is wanted.
-fn tcp_socket(address: SocketAddr, listen: bool) -> io::Result<(Socket, Option<Ear>)> {
+fn tcp_socket(address: SocketAddr, listen: bool) -> io::Result<(Socket, Option<ReplyListener>)> {
     let new = || Socket::new(Domain::for_address(address), Type::STREAM, None);
     if !listen {
         return Ok((new()?, None));
     }
     let mut tries = 1;
     loop {
-        let ear = UdpSocket::bind(any_port(address))?;
+        let listener = UdpSocket::bind(any_port(address))?;
         let socket = new()?;
-        match socket.bind(&ear.local_addr()?.into()) {
-            Ok(()) => return Ok((socket, Some(Ear::new(ear, address)))),
+        match socket.bind(&listener.local_addr()?.into()) {
+            Ok(()) => return Ok((socket, Some(ReplyListener::new(listener, address)))),
             Err(error) if tries >= BINDS || error.kind() != io::ErrorKind::AddrInUse => {
                 return Err(error);
             }
@@ -182,7 +182,7 @@ fn send_datagram(address: SocketAddr, listen: bool) -> io::Result<Sent> {
         Err(error) if !is_on_its_way(&error) => Err(error),
         Ok(_) | Err(_) => Ok(Sent {
             last,
-            ear: listen.then(|| Ear::new(socket, address)),
+            listener: listen.then(|| ReplyListener::new(socket, address)),
         }),
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::refused;
 use knock_common::layout::KNOCKS_MAX;
-use knock_sequence::{Protocol, Sequence, Word};
+use knock_sequence::{KnockSpec, Protocol, Sequence};
 use std::fs::File;
 use std::io::{self, BufRead, Read as _, Write};
 use std::path::{Path, PathBuf};
@@ -63,7 +63,7 @@ pub fn read(path: &Path) -> Result<Sequence, SequenceError> {
         line,
         reason,
     };
-    let mut found: Vec<(usize, &str, Word)> = Vec::new();
+    let mut found: Vec<(usize, &str, KnockSpec)> = Vec::new();
     for (number, line) in (1..).zip(text.lines()) {
         for item in items(line) {
             let word = item
@@ -143,7 +143,7 @@ pub fn ask(
             return Ok(None);
         }
         let knocks: Result<Sequence, _> = items(&line)
-            .map(|item| item.parse::<Word>().map(|word| word.knock(bare)))
+            .map(|item| item.parse::<KnockSpec>().map(|word| word.knock(bare)))
             .collect();
         match knocks {
             Ok(knocks) if knocks.is_empty() => {}

@@ -9,7 +9,7 @@ pub type Sequence = Vec<Knock>;
 
 /// One knock: a packet to one port.
 ///
-/// Its text is strict, as in configuration files: `tcp/7000`. A [`Word`] is read more liberally.
+/// Its text is strict, as in configuration files: `tcp/7000`. A [`KnockSpec`] is read more liberally.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Knock {
     /// TCP for a SYN, UDP for a datagram.
@@ -47,14 +47,14 @@ impl FromStr for Knock {
 /// A knock as people type it and as one-time files have it: `tcp/7000`, or one of knockd's forms
 /// `7000`, `7000:tcp`, `8000:UDP`.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub struct Word {
+pub struct KnockSpec {
     /// The protocol; none for a bare port.
     pub protocol: Option<Protocol>,
     /// The port, at least 1.
     pub port: u16,
 }
 
-impl Word {
+impl KnockSpec {
     /// Returns the knock; a bare port gets the protocol `bare`.
     #[must_use]
     pub fn knock(self, bare: Protocol) -> Knock {
@@ -65,7 +65,7 @@ impl Word {
     }
 }
 
-impl FromStr for Word {
+impl FromStr for KnockSpec {
     type Err = Invalid;
 
     fn from_str(word: &str) -> Result<Self, Invalid> {
@@ -136,7 +136,9 @@ mod tests {
             ("knockd, udp", "8000:udp", udp(8000), "udp/8000"),
         ];
         for (name, word, knock, written) in rows {
-            let read = word.parse::<Word>().map(|word| word.knock(Protocol::Tcp));
+            let read = word
+                .parse::<KnockSpec>()
+                .map(|word| word.knock(Protocol::Tcp));
             assert_eq!(read, Ok(knock), "{name}: {word}");
             assert_eq!(knock.to_string(), written, "{name}: {word}");
         }
@@ -245,7 +247,7 @@ mod tests {
             }),
         ];
         for (name, word, error) in rows {
-            let parsed = word.parse::<Word>();
+            let parsed = word.parse::<KnockSpec>();
             assert_eq!(
                 parsed.map_err(|error| error.to_string()),
                 Err(error),

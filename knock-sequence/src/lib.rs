@@ -17,7 +17,7 @@ pub mod ports;
 
 pub use crate::{
     invalid::Invalid,
-    knock::{Knock, Sequence, Word},
+    knock::{Knock, KnockSpec, Sequence},
     port_set::PortSet,
     ports::Ports,
 };

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use knock_common::layout::KNOCKS_MAX;
 
-use crate::{Invalid, Knock, Protocol, Word};
+use crate::{Invalid, Knock, KnockSpec, Protocol};
 
 /// The most lines of a file that are used; those beyond are ignored.
 pub const SEQUENCES_MOST: usize = (1 << 20) - 1;
@@ -242,7 +242,7 @@ fn knocks(text: &str) -> Result<Vec<Knock>, String> {
             return Err("nothing stands where a knock belongs, beside a comma".to_owned());
         }
         for word in part.split_whitespace() {
-            let word: Word = word.parse().map_err(|error: Invalid| error.to_string())?;
+            let word: KnockSpec = word.parse().map_err(|error: Invalid| error.to_string())?;
             knocks.push(word.knock(Protocol::Tcp));
         }
     }

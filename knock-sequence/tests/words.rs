@@ -1,6 +1,6 @@
 //! What people write, and what both programs read in it.
 
-use knock_sequence::{Protocol, Word, one_time::Book};
+use knock_sequence::{KnockSpec, Protocol, one_time::Book};
 
 /// A word in a file of one-time sequences, and the knock that it is.
 const KNOCKS: [(&str, Option<&str>); 22] = [
@@ -71,7 +71,7 @@ fn next(octets: &[u8]) -> Option<(u32, String)> {
 #[test]
 fn knocks() {
     for (word, knock) in KNOCKS {
-        let read = word.parse::<Word>().ok();
+        let read = word.parse::<KnockSpec>().ok();
         let read = read.map(|word| word.knock(Protocol::Tcp).to_string());
         assert_eq!(read.as_deref(), knock, "{word:?}");
         let in_a_file = next(format!(" {word}\n").as_bytes());
