@@ -477,7 +477,7 @@ mod tests {
     #[test]
     fn memory_hides_the_maps_below() {
         let node = Node {
-            within: 7,
+            sequence_timeout_ticks: 7,
             ..Node::default()
         };
         let env = Overlay::<Zeros> {

@@ -162,7 +162,7 @@ fn a_table_of_grants_that_is_full() {
             let key = knock_common::layout::GrantKey {
                 source: source.into(),
                 port_group: 1,
-                class: 0,
+                target_id: 0,
             };
             let grant = knock_common::access::Grant {
                 until_ms: u64::MAX >> 16,

@@ -81,7 +81,7 @@ pub fn explain(query: &Query, known: &Known<'_>, live: &impl Live) -> Result<Exp
     let Some(frame) = frame else {
         bail!("the source and --to are addresses of two families: name two of one");
     };
-    let seen = world::over(live, known);
+    let seen = copy_on_read::over(live, known);
     // Before the judgement, which takes the packet for a knock if it is one.
     let mut steps = words::steps(query, known, &seen)?;
     let judgement = decide(&frame[..], &seen);
