@@ -52,7 +52,7 @@ fn every_command_and_option_is_on_a_page() {
         for arg in subcommand.get_arguments() {
             // All of them have these, which the page says once.
             if let Some(long) = arg.get_long()
-                && !["iface", "json", "process"].contains(&long)
+                && !["iface", "json", "pid"].contains(&long)
             {
                 assert!(line.contains(&format!("--{long}")), "{line} lacks --{long}");
             }

@@ -333,7 +333,10 @@ mod tests {
         let path = directory.path().join("notify");
         let socket = UnixDatagram::bind(&path).unwrap();
         let speaker = std::process::Command::new(env::current_exe().unwrap())
-            .args(["--exact", "supervisor::tests::the_service_manager_is_told"])
+            .args([
+                "--exact",
+                "host::service_manager::tests::the_service_manager_is_told",
+            ])
             .env("NOTIFY_SOCKET", &path)
             .env("WATCHDOG_USEC", "30000000")
             .env_remove("WATCHDOG_PID")
