@@ -82,7 +82,7 @@ impl Play {
         let before = Previous {
             expected: self.expected(frame, now),
             grants: self.grants(now),
-            spent: self.sim.spent.entries.borrow().len(),
+            used: self.sim.used.entries.borrow().len(),
             events: self.sim.events.borrow().len(),
         };
         let judgement = decide(frame, &self.sim);
@@ -147,7 +147,7 @@ impl Play {
             );
             let knocked =
                 |knocks: &[Knock]| self.history.has_knocked(door, knocks, self.tick, &packet);
-            if door.moving.is_none() {
+            if door.dynamic.is_none() {
                 assert!(
                     knocked(&door.knock),
                     "{name} opened without its knocks: {context}"
@@ -155,13 +155,14 @@ impl Play {
                 continue;
             }
             assert_eq!(
-                self.sim.spent.entries.borrow().len(),
-                before.spent + 1,
+                self.sim.used.entries.borrow().len(),
+                before.used + 1,
                 "a sequence that {name} may use again: {context}"
             );
             let mut sequences = self.compiled.sequences_of(name);
             assert!(
-                sequences.any(|sequence| !sequence.bound.is_empty() || knocked(&sequence.knocks)),
+                sequences
+                    .any(|sequence| !sequence.per_source.is_empty() || knocked(&sequence.knocks)),
                 "{name} opened without its knocks: {context}"
             );
         }
@@ -251,7 +252,7 @@ struct Previous {
     expected: Expected,
     grants: Vec<(GrantKey, Grant)>,
     /// How many sequences were used.
-    spent: usize,
+    used: usize,
     /// How many events there were.
     events: usize,
 }

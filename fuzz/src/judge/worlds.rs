@@ -8,11 +8,7 @@ use knock_user::{
     compile::{Input, Sequences, Tables, compile, stable_ids::StableIds},
     config,
     host::Host,
-<<<<<<< HEAD
-    model::settings::{Decoys, Exempt, Moving, Sequence, Settings},
-=======
-    model::settings::{Decoys, Dynamic, Exempt, Settings},
->>>>>>> 1a78d57 (knock-user: name types after what they are)
+    model::settings::{Decoys, Dynamic, Exempt, Sequence, Settings},
 };
 
 /// Configurations that use everything together: each is one world.
@@ -82,13 +78,13 @@ fn compiled(text: &str) -> Compiled {
 fn sequences(settings: &Settings) -> Sequences {
     let mut sequences = Sequences::new();
     for (place, door) in settings.doors.iter().enumerate() {
-        let own = match &door.moving {
+        let own = match &door.dynamic {
             None => continue,
-            Some(Moving::OneTime(_)) => vec![
+            Some(Dynamic::OneTime(_)) => vec![
                 sequence(1, &["tcp/7000", "udp/8000", "tcp/5000"], u64::MAX, &[]),
                 sequence(2, &["tcp/7000", "udp/8000", "udp/8100"], u64::MAX, &[]),
             ],
-            Some(Moving::Otp(_)) => vec![sequence(
+            Some(Dynamic::Otp(_)) => vec![sequence(
                 7,
                 &["udp/20010", "tcp/20020"],
                 TIME_BASED_UNTIL_MS,
@@ -106,10 +102,10 @@ fn sequence(mark: u32, knocks: &[&str], good_until_ms: u64, bound: &[Protocol]) 
             .iter()
             .filter_map(|knock| knock.parse().ok())
             .collect(),
-        mark,
-        memory: 9,
+        sequence_id: mark,
+        replay_domain: 9,
         good_until_ms,
-        bound: bound.to_vec(),
+        per_source: bound.to_vec(),
     }
 }
 

@@ -43,7 +43,7 @@ pub use copies::LoadedCopy;
 #[cfg(feature = "object")]
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("KNOCK_OBJECT"));
 
-/// The library alone has nothing to load, and [`Firewall::load`] returns an error.
+/// The library alone has nothing to load, and [`XdpProgram::load`] returns an error.
 #[cfg(not(feature = "object"))]
 static OBJECT: &[u8] = &[];
 
