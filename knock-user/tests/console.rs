@@ -324,7 +324,7 @@ fn too_many_lines_of_a_kind_are_summed_up() {
             words("12:00:00.000 closed 203.0.113.9 games udp/60000-61000, tcp/80 expired"),
             words("12:00:00.000 closed 203.0.113.9 ssh tcp/22 expired"),
             words(
-                "12:00:01.000 left out - - 873 lines of opened (873 sources, 1 door): too many at once"
+                "12:00:01.000 suppressed - - 873 lines of opened (873 sources, 1 door): too many at once"
             ),
         ]
     );
