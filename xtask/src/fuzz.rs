@@ -73,7 +73,6 @@ fn run_one(sh: &Shell, target: &str, length: Duration) -> Result<bool> {
     let mut cmd = shell::cargo(sh)
         // Optimization across crates takes minutes and finds no more faults.
         .env("CARGO_PROFILE_RELEASE_LTO", "off")
-        .env("CARGO_PROFILE_RELEASE_INCREMENTAL", "false")
         // The stable compiler has no sanitizers, and the targets have no unsafe code.
         .args([
             "fuzz",
