@@ -13,7 +13,8 @@ use knock_tests::{daemon::Daemon, net::SERVER_LINK};
 
 use crate::{
     generator::{Generator, Received},
-    rate::{Target, one_queue, spoofed},
+    link::one_queue,
+    rate::{Target, spoofed},
     receiver::{CONFIG, ON_THE_LINK},
 };
 

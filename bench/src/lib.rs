@@ -7,6 +7,7 @@ pub mod fwknop;
 pub mod generator;
 pub mod growth;
 pub mod knockd;
+pub mod link;
 pub mod machine;
 pub mod open;
 pub mod packet;

@@ -6,18 +6,18 @@ use anyhow::{Result, ensure};
 use knock_common::packet::Protocol;
 use knock_tests::{
     frame::SYN,
-    net::{CLIENT_LINK, Family, Net, SERVER_LINK},
+    net::{Family, Net},
     wire::{Path, datagram, segment, whole},
 };
 
 use crate::{
     generator::Generator,
+    link::{one_queue, receive_on_one_cpu},
     plan::Plan,
     receiver::{Kind, Receiver},
     report::{Goal, Row, Section, Unit},
     scale::Scale,
     stream,
-    survive::receive_on_one_cpu,
     timing::Samples,
     xdp_filter::Features,
 };
@@ -104,18 +104,6 @@ pub fn spoofed(target: Target, sources: u32) -> (Vec<u8>, Plan) {
         ..Plan::default()
     };
     (frame, plan)
-}
-
-/// A network whose link has one queue, which the server reads in batches (NAPI) with any receiver.
-pub fn one_queue() -> Net {
-    let net = Net::new();
-    net.server.run("ethtool", &["-K", SERVER_LINK, "gro", "on"]);
-    for (namespace, link) in [(&net.server, SERVER_LINK), (&net.client, CLIENT_LINK)] {
-        namespace.run("ethtool", &["-L", link, "rx", "1", "tx", "1"]);
-    }
-    // Answers to spoofed sources have somewhere to go.
-    net.server.ip("route add 10.0.0.0/8 via 192.0.2.1");
-    net
 }
 
 /// What was measured of a receiver.

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use knock_tests::{
     net::{Family, Net, SERVER_LINK},
     server::Server,
@@ -14,8 +14,9 @@ use knock_tests::{
 };
 
 use crate::{
-    generator::{Flow, Generator, Received, process_named},
-    rate::{one_queue, spoofed_syns},
+    generator::{Flow, Generator, Received},
+    link::{SERVER_CPU, one_queue, receive_on_one_cpu},
+    rate::spoofed_syns,
     receiver::{Kind, Receiver},
     report::{Goal, Row, Section, Unit},
     scale::Scale,
@@ -34,9 +35,8 @@ const SEQUENCES: u32 = 20;
 const PAUSE: Duration = Duration::from_millis(5);
 /// One attempt to connect: its SYN is sent once.
 const ATTEMPT: Duration = Duration::from_millis(100);
-/// The sender's CPU, and that of the server: its interrupts and daemons.
+/// The CPU of the sender.
 const CLIENT_CPU: usize = 0;
-const SERVER_CPU: usize = 1;
 
 /// A flood: to which port, and how many packets a second.
 #[derive(Clone, Copy, Debug)]
@@ -155,18 +155,4 @@ fn start(net: &Net, flood: Flood) -> Result<Flow> {
         received.frames > u64::from(flood.rate / 100)
     });
     Ok(flow)
-}
-
-/// Has a thread of its own read the server's link, as a host of its own would.
-pub fn receive_on_one_cpu(net: &Net) -> Result<()> {
-    // `ip netns exec` has the /sys of the namespace.
-    let set = format!("echo 1 > /sys/class/net/{SERVER_LINK}/threaded");
-    let name = net.server.name();
-    net.server
-        .run("ip", &["netns", "exec", name, "sh", "-c", &set]);
-    let thread = format!("napi/{SERVER_LINK}-");
-    let id = process_named(&thread).with_context(|| format!("there is no thread {thread}*"))?;
-    timing::pin_thread(id, SERVER_CPU)?;
-    // Interrupts don't wait for programs.
-    timing::go_first(id)
 }

@@ -22,12 +22,12 @@ use tempfile::NamedTempFile;
 use crate::{
     doors,
     generator::Generator,
+    link::{one_queue, receive_on_one_cpu},
     plan::Plan,
-    rate::{one_queue, spoofed_syns},
+    rate::spoofed_syns,
     receiver::{CONFIG, Kind, ON_THE_LINK, Receiver},
     report::{Goal, Row, Section, Unit},
     scale::Scale,
-    survive::receive_on_one_cpu,
     timing::Samples,
     usage,
 };

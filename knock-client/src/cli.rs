@@ -2,12 +2,12 @@
 
 use crate::next_line::NextLineServer;
 use crate::otp::{self, Hidden, Period, Protocols};
-use crate::reply::ConnectTo;
+use crate::reply::{ConnectTo, parse_connect_to, parse_tcp_port, parse_timeout};
 use crate::report::Style;
-use crate::target::Family;
+use crate::target::Families;
 use clap::{Args, Parser, Subcommand};
 use knock_sequence::duration;
-use knock_sequence::{Knock, KnockSpec, Protocol};
+use knock_sequence::{KnockSpec, Protocol};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -210,36 +210,6 @@ pub struct Options {
     pub log: Option<PathBuf>,
 }
 
-/// Which versions of IP to use.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Families {
-    /// The one that the system prefers.
-    #[default]
-    Any,
-    /// IPv4.
-    #[serde(rename = "ipv4")]
-    V4,
-    /// IPv6.
-    #[serde(rename = "ipv6")]
-    V6,
-    /// Each that the host has.
-    #[serde(rename = "dual-stack")]
-    DualStack,
-}
-
-impl Families {
-    /// The only one to use, if there is such a wish.
-    #[must_use]
-    pub fn only(self) -> Option<Family> {
-        match self {
-            Self::V4 => Some(Family::V4),
-            Self::V6 => Some(Family::V6),
-            Self::Any | Self::DualStack => None,
-        }
-    }
-}
-
 impl Options {
     /// What is said about sequences of the time.
     #[must_use]
@@ -297,45 +267,4 @@ fn parse_host(word: &str) -> Result<String, String> {
         ));
     }
     Ok(word.to_owned())
-}
-
-/// Reads a TCP port, or the word for the port that the host replies.
-pub(crate) fn parse_connect_to(word: &str) -> Result<ConnectTo, String> {
-    match word {
-        "reply" => Ok(ConnectTo::Reply),
-        _ => parse_tcp_port(word).map(ConnectTo::Port),
-    }
-}
-
-/// Reads `22` and `tcp/22`.
-pub(crate) fn parse_tcp_port(word: &str) -> Result<u16, String> {
-    match word
-        .parse::<KnockSpec>()
-        .map(|word| word.knock(Protocol::Tcp))
-    {
-        Ok(Knock {
-            protocol: Protocol::Tcp,
-            port,
-        }) => Ok(port),
-        Ok(Knock {
-            protocol: Protocol::Udp,
-            ..
-        }) => Err(format!(
-            "'{word}' cannot be connected to: write a TCP port, such as 22 or tcp/22"
-        )),
-        Err(_) => Err(format!(
-            "'{word}' is not a TCP port from 1 to 65535, such as 22 or tcp/22"
-        )),
-    }
-}
-
-/// Reads a duration in which something can be tried.
-pub(crate) fn parse_timeout(word: &str) -> Result<Duration, String> {
-    match duration::parse(word) {
-        Ok(Duration::ZERO) => Err(format!(
-            "'{word}' leaves no time to connect: write 1ms or more"
-        )),
-        Ok(limit) => Ok(limit),
-        Err(error) => Err(error.to_string()),
-    }
 }

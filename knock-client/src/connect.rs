@@ -1,7 +1,7 @@
 //! Connecting to the port that the knocks open.
 
-use crate::failure::remedy;
 use crate::refused;
+use crate::remedy::remedy;
 use crate::target::Target;
 use std::fmt;
 use std::io::{self, ErrorKind};

@@ -35,6 +35,7 @@ pub mod plan;
 pub mod profile;
 pub mod proxy;
 mod refused;
+mod remedy;
 pub mod reply;
 mod report;
 mod send;
@@ -49,9 +50,9 @@ pub use crate::send::{SendError, SendOptions, Sent, send, send_with};
 pub use crate::target::{Family, ResolveError, Resolved, Target};
 pub use knock_sequence::{Invalid, Knock, KnockSpec, Protocol, Sequence};
 
-use crate::cli::Families;
 use crate::plan::Plan;
 use crate::reply::{ConnectTo, ReplyListener, wait_for_reply};
+use crate::target::Families;
 use std::io::Write;
 use std::net::TcpStream;
 

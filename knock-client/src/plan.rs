@@ -1,6 +1,6 @@
 //! What is to be done: the command line with what a profile adds.
 
-use crate::cli::{Families, KnockArgs, Options, Proxy};
+use crate::cli::{KnockArgs, Options, Proxy};
 use crate::failure::Failure;
 use crate::next_line::NextLineServer;
 use crate::one_time::{self, Taken};
@@ -9,7 +9,7 @@ use crate::profile::{self, Profile};
 use crate::reply::ConnectTo;
 use crate::send::SendOptions;
 use crate::sequence;
-use crate::target::Target;
+use crate::target::{Families, Target};
 use knock_sequence::{KnockSpec, Sequence};
 use std::path::PathBuf;
 use std::time::Duration;

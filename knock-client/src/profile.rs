@@ -1,11 +1,11 @@
 //! Profiles: what `knock-client home` means.
 
-use crate::cli::{Families, parse_connect_to, parse_timeout};
 use crate::next_line::NextLineServer;
 use crate::otp;
 use crate::refused;
-use crate::reply::ConnectTo;
+use crate::reply::{ConnectTo, parse_connect_to, parse_timeout};
 use crate::sequence::text;
+use crate::target::Families;
 use knock_sequence::duration;
 use knock_sequence::{Invalid, Knock, KnockSpec, Protocol};
 use serde::{Deserialize, Deserializer, de::Error as _};

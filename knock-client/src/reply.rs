@@ -2,7 +2,7 @@
 
 use crate::connect::Knocked;
 use crate::target::Target;
-use knock_sequence::Knock;
+use knock_sequence::{Knock, KnockSpec, Protocol, duration};
 use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::mpsc;
@@ -141,6 +141,47 @@ pub fn wait_for_reply(
         knock: last,
         limit,
     }))
+}
+
+/// Reads a TCP port, or the word for the port that the host replies.
+pub(crate) fn parse_connect_to(word: &str) -> Result<ConnectTo, String> {
+    match word {
+        "reply" => Ok(ConnectTo::Reply),
+        _ => parse_tcp_port(word).map(ConnectTo::Port),
+    }
+}
+
+/// Reads `22` and `tcp/22`.
+pub(crate) fn parse_tcp_port(word: &str) -> Result<u16, String> {
+    match word
+        .parse::<KnockSpec>()
+        .map(|word| word.knock(Protocol::Tcp))
+    {
+        Ok(Knock {
+            protocol: Protocol::Tcp,
+            port,
+        }) => Ok(port),
+        Ok(Knock {
+            protocol: Protocol::Udp,
+            ..
+        }) => Err(format!(
+            "'{word}' cannot be connected to: write a TCP port, such as 22 or tcp/22"
+        )),
+        Err(_) => Err(format!(
+            "'{word}' is not a TCP port from 1 to 65535, such as 22 or tcp/22"
+        )),
+    }
+}
+
+/// Reads a duration in which something can be tried.
+pub(crate) fn parse_timeout(word: &str) -> Result<Duration, String> {
+    match duration::parse(word) {
+        Ok(Duration::ZERO) => Err(format!(
+            "'{word}' leaves no time to connect: write 1ms or more"
+        )),
+        Ok(limit) => Ok(limit),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Sending knocks, each without waiting for an answer.
 
-use crate::failure::remedy;
 use crate::refused;
+use crate::remedy::remedy;
 use crate::reply::ReplyListener;
 use crate::target::Target;
 use knock_sequence::{Knock, Protocol};

@@ -187,6 +187,36 @@ pub(crate) fn list(targets: &[Target]) -> String {
         .join(", ")
 }
 
+/// Which versions of IP to use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Families {
+    /// The one that the system prefers.
+    #[default]
+    Any,
+    /// IPv4.
+    #[serde(rename = "ipv4")]
+    V4,
+    /// IPv6.
+    #[serde(rename = "ipv6")]
+    V6,
+    /// Each that the host has.
+    #[serde(rename = "dual-stack")]
+    DualStack,
+}
+
+impl Families {
+    /// The only one to use, if there is such a wish.
+    #[must_use]
+    pub fn only(self) -> Option<Family> {
+        match self {
+            Self::V4 => Some(Family::V4),
+            Self::V6 => Some(Family::V6),
+            Self::Any | Self::DualStack => None,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,7 +2,10 @@
 
 use std::{fmt, str::FromStr};
 
-use crate::{Invalid, Ports, Protocol, ports::port};
+use crate::{
+    Invalid, Ports, Protocol,
+    spelling::{port, protocol},
+};
 
 /// Knocks in the order in which they are sent.
 pub type Sequence = Vec<Knock>;
@@ -16,6 +19,16 @@ pub struct Knock {
     pub protocol: Protocol,
     /// The destination port, at least 1 in a knock that was read from a text.
     pub port: u16,
+}
+
+impl From<Knock> for Ports {
+    fn from(knock: Knock) -> Self {
+        Self {
+            protocol: knock.protocol,
+            first: knock.port,
+            last: knock.port,
+        }
+    }
 }
 
 impl fmt::Display for Knock {
@@ -103,12 +116,6 @@ fn not_a_knock(word: &str) -> Invalid {
     Invalid::new(format!(
         "{word:?} is not a knock: write tcp/PORT or udp/PORT, such as tcp/7000"
     ))
-}
-
-/// Returns the protocol with a name in lower case.
-pub(crate) fn protocol(name: &str) -> Option<Protocol> {
-    let both = [Protocol::Tcp, Protocol::Udp];
-    both.into_iter().find(|protocol| protocol.name() == name)
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ pub mod one_time;
 pub mod otp;
 mod port_set;
 pub mod ports;
+mod spelling;
 
 pub use crate::{
     invalid::Invalid,

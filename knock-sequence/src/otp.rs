@@ -13,7 +13,7 @@ use std::{
 
 use knock_common::otp::{BadSecret, HALF_MOST, Octets, PERIOD_SECS, Secret};
 
-use crate::{Invalid, Knock, Ports, Protocol, duration, knock};
+use crate::{Invalid, Knock, Ports, Protocol, duration, spelling};
 
 /// How long a period is unless it is configured.
 pub const PERIOD: Duration = Duration::from_secs(PERIOD_SECS);
@@ -113,7 +113,7 @@ pub fn whole_seconds(period: Duration) -> Result<Duration, Invalid> {
 /// # Errors
 /// The word is another one.
 pub fn protocol(word: &str) -> Result<Protocol, Invalid> {
-    knock::protocol(word).ok_or_else(|| {
+    spelling::protocol(word).ok_or_else(|| {
         Invalid::new(format!(
             "{word:?} is not a protocol: write \"tcp\" or \"udp\""
         ))

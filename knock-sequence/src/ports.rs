@@ -2,7 +2,10 @@
 
 use std::{fmt, ops::RangeInclusive, str::FromStr};
 
-use crate::{Invalid, Knock, Protocol, knock};
+use crate::{
+    Invalid, Protocol,
+    spelling::{self, port},
+};
 
 /// One port or a range of ports of one protocol: `tcp/22`, `udp/60000-61000`.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -40,16 +43,6 @@ impl Ports {
     }
 }
 
-impl From<Knock> for Ports {
-    fn from(knock: Knock) -> Self {
-        Self {
-            protocol: knock.protocol,
-            first: knock.port,
-            last: knock.port,
-        }
-    }
-}
-
 impl fmt::Display for Ports {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.protocol.name(), self.first)?;
@@ -73,7 +66,7 @@ impl FromStr for Ports {
         let Some((protocol, numbers)) = text.split_once('/') else {
             return invalid(without_protocol(text));
         };
-        let Some(protocol) = knock::protocol(protocol) else {
+        let Some(protocol) = spelling::protocol(protocol) else {
             return invalid(wrong_protocol(text, protocol, numbers));
         };
         let (first, last) = match numbers.split_once('-') {
@@ -108,13 +101,6 @@ fn port_in(text: &str, number: &str) -> Parsed<u16> {
         Some(port) => Ok(port),
         None => invalid(format!("{text:?} is not a port: ports go from 1 to 65535")),
     }
-}
-
-/// Returns the port with a number from 1 to 65535, written in digits only.
-pub(crate) fn port(number: &str) -> Option<u16> {
-    // Integers would also parse with a sign.
-    let is_number = number.bytes().all(|byte| byte.is_ascii_digit());
-    number.parse().ok().filter(|&port| port > 0 && is_number)
 }
 
 fn without_protocol(text: &str) -> String {
