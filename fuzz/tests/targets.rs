@@ -18,6 +18,10 @@ use knock_fuzz::{
     TARGETS,
     mutate::{Mutator, dictionary},
 };
+use knock_user::{
+    config,
+    control::protocol::{Incoming, Reply},
+};
 
 const SEED: u64 = 0x006b_6e6f_636b;
 /// All inputs of all targets together, in bytes.
@@ -66,6 +70,34 @@ fn the_corpus_is_small() {
         .map(|(path, _)| fs::metadata(path).unwrap().len())
         .sum();
     assert!(bytes < CORPUS_MOST, "{bytes} bytes");
+}
+
+/// Renamed keys and fields must not turn them into inputs that are refused at once.
+#[test]
+fn the_written_inputs_are_what_their_names_say() {
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    // Inputs that libFuzzer found have a hash as their name.
+    let written = |name: &str| {
+        let inputs = corpus(name).into_iter();
+        let named = inputs.map(|(path, input)| {
+            let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+            (name, input)
+        });
+        named.filter(|(name, _)| name.len() != 40)
+    };
+    for (name, input) in written("config") {
+        let checked = config::parse(&text(input), &name);
+        assert!(checked.is_ok(), "{}", checked.unwrap_err());
+    }
+    for (name, line) in written("control") {
+        if name.starts_with("ask-") {
+            let asked = Incoming::from_line(&line);
+            assert!(asked.is_ok(), "{name}: {asked:?}");
+        } else if name.starts_with("done-") || name == "failed" {
+            let reply = Reply::from_line(&line);
+            assert!(reply.is_ok(), "{name}: {reply:?}");
+        }
+    }
 }
 
 fn run(name: &str) {

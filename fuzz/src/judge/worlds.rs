@@ -96,16 +96,21 @@ fn sequences(settings: &Settings) -> Sequences {
     sequences
 }
 
-fn sequence(mark: u32, knocks: &[&str], good_until_ms: u64, bound: &[Protocol]) -> Sequence {
+fn sequence(
+    sequence_id: u32,
+    knocks: &[&str],
+    good_until_ms: u64,
+    per_source: &[Protocol],
+) -> Sequence {
     Sequence {
         knocks: knocks
             .iter()
             .filter_map(|knock| knock.parse().ok())
             .collect(),
-        sequence_id: mark,
+        sequence_id,
         replay_domain: 9,
         good_until_ms,
-        per_source: bound.to_vec(),
+        per_source: per_source.to_vec(),
     }
 }
 
