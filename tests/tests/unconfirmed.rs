@@ -8,7 +8,11 @@
     reason = "what a test can't do, it says by a panic"
 )]
 
-use std::{fs, thread, time::Duration};
+use std::{
+    fs::{self, File},
+    thread,
+    time::Duration,
+};
 
 use knock_tests::{
     binary::binaries,
@@ -24,7 +28,7 @@ use knock_tests::{
     wait,
 };
 use knock_user::kernel::registry::Registry;
-use nix::sys::signal::Signal::{SIGKILL, SIGTERM};
+use nix::sys::signal::Signal::{SIGHUP, SIGKILL, SIGTERM};
 use serde_json::{Value, json};
 use tempfile::NamedTempFile;
 
@@ -134,7 +138,7 @@ impl<'n> Host<'n> {
     #[track_caller]
     fn waits_for_the_end(&self) {
         wait::until("the trial is over", || {
-            self.status()["unconfirmed"] == json!(0.0)
+            self.status()["trial_seconds"] == json!(0.0)
         });
     }
 }
@@ -168,7 +172,7 @@ fn killed_and_started_again_in_time() {
         assert_eq!(host.shortfalls(), ["on-trial", "config-changed"]);
         host.is_in_force(OTHER_KNOCKS, "started again");
         let answer = host.asks(&["confirm"], 0);
-        assert!(answer.contains("it stays"), "{answer}");
+        assert!(answer.contains("stays in force"), "{answer}");
         let answer = host.asks(&["confirm"], 1);
         assert!(answer.contains("was confirmed at"), "{answer}");
         host.write(OTHER);
@@ -215,7 +219,32 @@ fn killed_and_started_again_and_not_confirmed() {
         }
         strangers.stay_outside("at the end");
         strangers.go();
-        // Whoever asks for it gets it.
+        // A signal, as a rotation of log files sends it, applies only a file that has changed since.
+        running.signal(SIGHUP);
+        wait::until("the signal is refused", || {
+            let refused = "the configuration is not reloaded";
+            running.stderr().contains(refused)
+        });
+        host.is_in_force(KNOCKS, "SIGHUP");
+        assert_eq!(host.shortfalls(), ["config-changed"], "SIGHUP");
+        host.write(&format!("{OTHER}# changed\n"));
+        running.signal(SIGHUP);
+        wait::until("a changed file is applied", || host.shortfalls().is_empty());
+        host.is_in_force(OTHER_KNOCKS, "SIGHUP after a change");
+        kill(running);
+        let last = host.start(&[]);
+        host.is_in_force(OTHER_KNOCKS, "reloaded, and started again");
+        last.stop(SIGTERM);
+    });
+}
+
+/// A request applies the file that a restart and a signal do not apply.
+#[test]
+fn not_confirmed_and_reloaded() {
+    net::test(|net| {
+        let host = Host::new(net);
+        let running = host.on_trial("1s");
+        wait::until("it is settled", || host.shortfalls() == ["config-changed"]);
         host.asks(&["reload"], 0);
         host.is_in_force(OTHER_KNOCKS, "reloaded");
         assert!(host.shortfalls().is_empty(), "{:?}", host.status());
@@ -223,6 +252,41 @@ fn killed_and_started_again_and_not_confirmed() {
         let last = host.start(&[]);
         host.is_in_force(OTHER_KNOCKS, "reloaded, and started again");
         last.stop(SIGTERM);
+    });
+}
+
+/// A start on trial that is killed before it has put anything in place: the next start applies what
+/// was in force.
+#[test]
+fn a_start_on_trial_that_is_killed_while_it_compiles() {
+    net::test(|net| {
+        let host = Host::new(net);
+        assert!(host.start(&[]).stop(SIGTERM).status.success());
+        // As another instance does: whoever begins to use time-based doors waits for it.
+        let lock = File::options()
+            .create(true)
+            .append(true)
+            .open(net.server.state().join("used-sequences.lock"))
+            .unwrap();
+        lock.lock().unwrap();
+        host.write(&format!(
+            "{OTHER}[[door]]\nname = \"timed\"\nopen = [\"tcp/8080\"]\n\
+             otp = {{ secret = \"correct horse battery\" }}\n"
+        ));
+        let first = host.spawn(&["--confirm", "1m"]);
+        wait::until("it compiles", || {
+            let registry = Registry::read(&pins::instance(&net.server).registry());
+            registry.is_ok_and(|registry| registry.is_some_and(|one| one.rejected.is_some()))
+        });
+        kill(first);
+        drop(lock);
+        host.is_in_force(KNOCKS, "killed");
+        let again = host.start(&[]);
+        host.is_in_force(KNOCKS, "started again");
+        assert_eq!(host.shortfalls(), ["config-changed"]);
+        host.asks(&["reload"], 0);
+        host.is_in_force(OTHER_KNOCKS, "reloaded");
+        again.stop(SIGTERM);
     });
 }
 
@@ -239,7 +303,7 @@ fn killed_and_started_again_too_late() {
         net::test(|net| {
             let mut strangers = Strangers::before_there_is_protection(net, SSH);
             let host = Host::new(net);
-            let first = host.on_trial("2s");
+            let first = host.on_trial("4s");
             strangers.come(SSH);
             kill(first);
             host.waits_for_the_end();
@@ -427,11 +491,10 @@ fn a_trial_of_the_same_text() {
         let host = Host::new(net);
         let running = host.start(&[]);
         host.asks(&["reload", "--confirm", "1s"], 0);
-        wait::until("it is undone", || {
-            let (_, answer) = daemon::ask(&net.server, &["confirm"]);
-            answer.contains("was put back")
-        });
+        assert_eq!(host.shortfalls(), ["on-trial"]);
         wait::until("it is settled", || host.shortfalls().is_empty());
+        let answer = host.asks(&["confirm"], 1);
+        assert!(answer.contains("was put back"), "{answer}");
         kill(running);
         let again = host.start(&[]);
         let answer = again.stderr();

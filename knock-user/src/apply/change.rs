@@ -57,7 +57,9 @@ pub(super) struct Transition {
 impl Change<'_> {
     /// Makes it, or leaves everything as it was.
     pub(super) fn make(&self, prepared: impl FnOnce() -> Result<Prepared>) -> Result<Transition> {
-        let made = prepared().and_then(|prepared| self.try_to_make(prepared));
+        let made = self.reject_until_confirmed();
+        let made = made.and_then(|()| prepared());
+        let made = made.and_then(|prepared| self.try_to_make(prepared));
         if made.is_err() {
             let unpinned = pins::unlink(&self.instance.next_program()).map(drop);
             let undone = match self.before {
@@ -70,6 +72,28 @@ impl Change<'_> {
             }
         }
         made
+    }
+
+    /// Notes the configuration of a start on trial as one that was not confirmed, in the registry of
+    /// what is in force: if the process is killed while it compiles, the next start does not apply
+    /// that configuration without a trial. A reload does the same before it reads the file.
+    fn reject_until_confirmed(&self) -> Result<()> {
+        let text = Some(config::digest(&self.plan.checked.text));
+        let (Some(before), Some(_), false) = (
+            self.before,
+            self.attach_options.confirm_by_ms,
+            self.is_reload,
+        ) else {
+            return Ok(());
+        };
+        if self.instance.linked().is_empty() || before.text == text {
+            return Ok(());
+        }
+        let noted = Registry {
+            rejected: text,
+            ..before.clone()
+        };
+        noted.write(&self.instance.registry())
     }
 
     fn try_to_make(&self, prepared: Prepared) -> Result<Transition> {

@@ -122,6 +122,17 @@ impl<W: Write> Daemon<W> {
             }
             return;
         }
+        if asked.is_none() && self.is_file_rejected() {
+            service_manager::reloading();
+            let file = self.run.config.display();
+            tracing::warn!(
+                "the configuration is not reloaded: {file} was on trial and was not confirmed, and \
+                 has not changed since; `knock-user reload --confirm 60s` tries it again, \
+                 `knock-user reload` puts it in force"
+            );
+            self.say_ready();
+            return;
+        }
         // Whoever is killed before it is in force leaves nothing that puts it there without a trial.
         let rejected = match confirm.map(|_| config::digest_of_file(&self.run.config)) {
             Some(Ok(text)) => match self.protection.set_rejected(Some(text)) {
@@ -143,6 +154,15 @@ impl<W: Write> Daemon<W> {
         self.begin(Purpose::Reload { confirm, rejected }, asked, move || {
             Plan::read_again(&run)
         });
+    }
+
+    /// Whether the file still has the text that was on trial last and was not confirmed. A signal,
+    /// which a rotation of log files sends too, does not apply that.
+    fn is_file_rejected(&self) -> bool {
+        let rejected = self.protection.registry().rejected;
+        rejected.is_some_and(|rejected| {
+            config::digest_of_file(&self.run.config).is_ok_and(|text| text == rejected)
+        })
     }
 
     /// Begins to make a configuration ready, which `plan` finds.
