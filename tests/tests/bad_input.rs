@@ -86,7 +86,8 @@ fn interfaces_that_are_not_there() {
     });
 }
 
-/// A program that somebody else attached; a second knock-user is another matter (see upgrade.rs).
+/// The program of a knock-user that has pinned nothing here; see upgrade.rs for one whose pins are
+/// here.
 #[test]
 fn another_program_is_attached() {
     net::test(|net| {
@@ -110,7 +111,8 @@ fn another_program_is_attached() {
             }
             let (status, told) = ended(net, &mut command);
             assert_eq!(status, Some(1), "{row}: {told}");
-            says(row, &told, &["b0", &id, "bpftool prog show id", "xdp off"]);
+            let words = ["another knock-user: id", "opens what it protects on b0"];
+            says(row, &told, &[&id, words[0], words[1]]);
             assert_eq!(
                 attached_programs(&net.server),
                 theirs,

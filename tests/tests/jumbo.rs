@@ -169,7 +169,7 @@ fn a_driver_that_refuses() {
         command.args(["--mode", "native", "--iface", "b0", "--iface", "b2"]);
         let ended = Process::start(&net.server, &mut command).wait();
         assert_eq!(ended.status.code(), Some(1), "{ended:?}");
-        for word in ["b2", "o space left", "mode = \"skb\""] {
+        for word in ["b2", "too few queues", "mode = \"skb\""] {
             assert!(ended.stderr.contains(word), "no {word:?} in {ended:?}");
         }
         // The kernel lets go of a program a moment after its link is gone.

@@ -133,7 +133,7 @@ fn a_driver_that_refuses_leaves_it_where_it_was() {
         daemon.rewrite(&config("native"));
         let (code, told) = daemon::ask(&net.server, &["reload"]);
         assert_eq!(code, Some(1), "{told}");
-        for word in ["b2", "o space left", "nothing is changed"] {
+        for word in ["b2", "too few queues", "nothing is changed"] {
             assert!(told.contains(word), "no {word:?} in: {told}");
         }
         let all = net.server.enter(interface::list).unwrap();

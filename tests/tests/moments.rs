@@ -193,7 +193,9 @@ fn a_flood_of_openings_is_a_limited_number_of_lines() {
         let left_out = json!({"event": "suppressed", "kind": "opened"});
         let sum = || {
             let left_out = daemon.told(&left_out);
-            let left_out = left_out.iter().map(|it| it["left_out"].as_u64().unwrap());
+            let left_out = left_out
+                .iter()
+                .map(|it| it["events_suppressed"].as_u64().unwrap());
             let left_out: u64 = left_out.sum();
             daemon.told(&of_one).len() as u64 + left_out
         };

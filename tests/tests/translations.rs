@@ -86,10 +86,10 @@ const ROWS: &[(&str, By, &[&str])] = &[
             chain in { meta l4proto tcp redirect to :22; }
             chain c { type nat hook prerouting priority dstnat;
             ip daddr . meta l4proto . th dport vmap @v
-            tcp dport vmap { 2211 : jump in, 2212-2213 : goto in }; }; }"),
+            tcp dport vmap { 2212 : jump in, 2213-2214 : goto in }; }; }"),
         &[
             "tcp/2210 is translated to tcp/22, and",
-            "tcp/2211-2213 are translated to tcp/22, and",
+            "tcp/2212-2214 are translated to tcp/22, and",
         ],
     ),
     (

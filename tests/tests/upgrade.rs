@@ -241,7 +241,7 @@ fn two_instances_live_side_by_side() {
 
         // Both together are not to be had.
         let told = refused(net, &[SERVER_LINK, SERVER_LINK_2]);
-        says(&told, &["apart", "`knock-user detach --iface"]);
+        says(&told, &["several instances", "`knock-user detach --iface"]);
 
         // One ends, the other goes on; and begins again where it was.
         second.kill();
