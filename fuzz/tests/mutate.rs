@@ -3,7 +3,7 @@
 use knock_fuzz::mutate::{Mutator, dictionary};
 
 #[test]
-fn the_words_of_a_dictionary() {
+fn a_dictionary_is_read_as_words() {
     let text = "# words\n\n\"tcp/22\"\n  new=\"a\\x0A\\\\b\\\"\"\n";
     let words = [b"tcp/22".to_vec(), b"a\n\\b\"".to_vec()];
     assert_eq!(dictionary(text), Ok(words.to_vec()));

@@ -226,7 +226,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_known_after_an_attempt() {
+    fn an_attempt_that_was_cut_short_keeps_the_previous_result() {
         let unreachable = || Closed::from_error(ErrorKind::HostUnreachable.into());
         let rows = [
             (
@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn how_the_errors_of_the_system_are_understood() {
+    fn each_system_error_has_its_meaning() {
         let rows = [
             (ErrorKind::TimedOut, "NoAnswer"),
             (ErrorKind::ConnectionRefused, "Refused"),

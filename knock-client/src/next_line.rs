@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn words() {
+    fn addresses_of_the_server_are_read() {
         let rows = [
             ("7001", next_line(None, 7001, None)),
             (":7001", next_line(None, 7001, None)),
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn answers() {
+    fn only_a_line_number_is_an_answer() {
         let rows: [(&[u8], Option<usize>); 9] = [
             (b"1\n", Some(1)),
             (b"1000\n", Some(1000)),
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn a_host_is_asked() {
+    fn a_host_is_asked_for_its_next_line() {
         assert_eq!(asked(b"12\n"), (Ok(12), "ssh\n".to_owned()));
         for answer in [&b""[..], b"no\n", b"12", &[b'1'; 4096]] {
             let (told, _) = asked(answer);
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_answers() {
+    fn a_host_that_does_not_answer_is_an_error() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
         let port = listener.local_addr().expect("its address").port();
         let slow = next_line(None, port, None).ask("127.0.0.1", None, Duration::from_millis(50));

@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_sequence_is_not_skipped() {
+    fn a_malformed_line_is_not_skipped() {
         let long = format!(" {}7000\n", "7000,".repeat(128));
         let rows = [
             ("nothing", "", None),
@@ -356,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_the_host_names_is_taken() {
+    fn the_line_that_the_host_names_is_taken() {
         let text = "# mine\n#7000\n 8000\n 9000:udp\n 1000\n#2000";
         let rows = [
             (
@@ -394,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn programs_that_take_at_the_same_time_get_different_ones() {
+    fn concurrent_programs_take_different_lines() {
         const COUNT: u16 = 64;
         const THREADS: usize = 8;
         let directory = tempfile::tempdir().expect("a directory");
@@ -423,7 +423,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn the_file_stays_what_it_was() {
+    fn a_marked_file_keeps_its_mode_and_its_link() {
         use std::os::unix::fs::{PermissionsExt as _, symlink};
         let directory = tempfile::tempdir().expect("a directory");
         let (path, link) = (directory.path().join("once"), directory.path().join("link"));

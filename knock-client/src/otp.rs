@@ -316,7 +316,7 @@ mod tests {
 
     /// As the fork's own program has them.
     #[test]
-    fn the_knocks_of_a_time() {
+    fn the_knocks_are_those_of_the_period() {
         let otp = Settings {
             source: Some("203.0.113.7".parse().expect("an address")),
             ..settings("AAgR%XXx30O$#")
@@ -380,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn the_own_address_is_found_out() {
+    fn the_source_address_is_found() {
         let otp = settings("secret");
         for own in ["127.0.0.1", "::1"] {
             let said = Settings {
@@ -407,7 +407,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_can_knock_on_port_0() {
+    fn a_sequence_with_port_0_is_refused() {
         let otp = Settings {
             port_base: Some(65_281),
             bind_source: Some(false),
@@ -425,7 +425,7 @@ mod tests {
     }
 
     #[test]
-    fn where_the_secret_is() {
+    fn the_secret_is_read_from_its_place() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("secret");
         let in_file = |text: &str| {
@@ -492,7 +492,7 @@ mod tests {
     }
 
     #[test]
-    fn words_that_are_wrong() {
+    fn wrong_settings_are_refused() {
         for word in ["45", "0s", "500ms", "1500ms", "2d", "soon"] {
             assert!(word.parse::<Period>().is_err(), "{word}");
         }

@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_told_with_its_line() {
+    fn an_error_names_its_line() {
         let rows = [
             ("syntax", "[profile", "DIR/config.toml:1: "),
             (
@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_not_there_has_no_profiles() {
+    fn a_missing_file_has_no_profiles() {
         let path = Path::new("/nonexistent/config.toml");
         assert_eq!(find(path, "home", false).expect("no error"), None);
         let error = find(path, "home", true).expect_err("it was asked for");

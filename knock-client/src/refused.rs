@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reasons_are_words() {
+    fn reasons_have_no_number() {
         for (name, error, expected) in [
             (
                 "a file of somebody else",

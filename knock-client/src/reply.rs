@@ -189,7 +189,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_a_port() {
+    fn only_digits_are_a_port() {
         for (name, datagram, port) in [
             ("ssh", &b"22"[..], Some(22)),
             ("the highest", b"65535", Some(65_535)),
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_knocked_port_is_heard() {
+    fn only_datagrams_from_the_knocked_port_count() {
         let bind = || UdpSocket::bind("127.0.0.1:0").unwrap();
         let (own, host, other) = (bind(), bind(), bind());
         let to = own.local_addr().unwrap();

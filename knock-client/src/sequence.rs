@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn files_that_are_sequences() {
+    fn files_with_sequences_are_read() {
         let rows = [
             (
                 "ports, one a line",
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn files_that_are_not() {
+    fn files_without_a_sequence_are_refused() {
         const COUNT: &str = "knocks: a sequence has 1 to 128";
         let rows = [
             ("empty", String::new(), format!("FILE has 0 {COUNT}")),
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn files_that_cannot_be_read() {
+    fn unreadable_files_are_refused() {
         for (path, told) in [
             ("/nonexistent", "cannot read /nonexistent: "),
             ("/", "cannot read /: "),
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn a_person_is_asked_until_there_is_an_answer() {
+    fn the_prompt_repeats_until_knocks_are_given() {
         let mut input = &b"\nssh\n7000, udp/8000\n"[..];
         let mut told = Vec::new();
         let knocks = ask("home", Protocol::Tcp, &mut input, &mut told).expect("answers");

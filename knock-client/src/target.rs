@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_address_of_the_wanted_family() {
+    fn the_first_address_of_the_wanted_family_is_chosen() {
         const BOTH: &[&str] = &["2001:db8::1", "192.0.2.1", "192.0.2.2"];
         const ONLY_V4: &[&str] = &["192.0.2.1"];
         let (any, v4, v6) = (None, Some(Family::V4), Some(Family::V6));
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_address_of_each_family() {
+    fn the_first_address_of_each_family_is_chosen() {
         let rows: [(&[&str], &[&str]); 3] = [
             (
                 &["2001:db8::1", "2001:db8::2", "192.0.2.1", "192.0.2.2"],
@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn literal_addresses_stand_for_themselves() {
+    fn literal_addresses_need_no_lookup() {
         for address in ["127.0.0.1", "::1", "2001:db8::7"] {
             let resolved = Target::resolve(address, None).expect(address);
             assert_eq!(

@@ -49,7 +49,7 @@ fn masked(text: &str, before: &str, after: &str, name: &str) -> String {
 }
 
 #[test]
-fn bad_usage_is_told_and_exits_with_2() {
+fn wrong_usage_is_reported_and_exits_with_2() {
     const TRY: &str = "\n\nFor more information, try '--help'.\n";
     let rows: [(&str, &[&str], &str); 13] = [
         (
@@ -164,7 +164,7 @@ fn help_has_examples() {
 }
 
 #[test]
-fn what_is_printed_of_the_knocks() {
+fn each_style_prints_its_knocks() {
     for ip in LOOPBACKS {
         let (tcp, udp) = (ReservedPort::new(ip), UdpEar::bind(ip));
         let (tcp, port) = (tcp.port(), udp.port());
@@ -211,7 +211,7 @@ fn what_is_printed_of_the_knocks() {
 }
 
 #[test]
-fn the_connection_is_told() {
+fn the_connection_is_reported() {
     for ip in LOOPBACKS {
         let (ear, listener) = (UdpEar::bind(ip), OpenPort::new(ip));
         let (host, knock) = (ip.to_string(), format!("udp/{}", ear.port()));
@@ -272,7 +272,7 @@ fn a_port_that_opens_300_ms_after_the_knock_is_found() {
 }
 
 #[test]
-fn a_port_that_never_opens_is_told_within_the_limit() {
+fn a_port_that_never_opens_is_reported_within_the_limit() {
     let ip = LOOPBACKS[0];
     let (ear, nobody) = (UdpEar::bind(ip), ReservedPort::new(ip));
     let (knock, port) = (format!("udp/{}", ear.port()), nobody.port().to_string());
@@ -310,7 +310,7 @@ fn a_port_that_never_opens_is_told_within_the_limit() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_port_that_stays_silent_is_told_as_closed() {
+fn a_port_that_stays_silent_is_reported_as_closed() {
     let ip = LOOPBACKS[0];
     let (ear, silent) = (UdpEar::bind(ip), peers::SilentPort::new(ip));
     let (knock, port) = (format!("udp/{}", ear.port()), silent.port().to_string());
@@ -365,7 +365,7 @@ fn an_address_of_the_other_family_is_refused() {
 
 /// The names under `.invalid` never exist (RFC 6761); the resolver's own words differ by system.
 #[test]
-fn an_unknown_name_is_told() {
+fn an_unknown_name_is_reported() {
     let outcome = knock_client(&["host.invalid", "tcp/7000"]);
     assert!(
         outcome
@@ -386,7 +386,7 @@ fn an_unknown_name_is_told() {
 
 /// Otherwise `-v` would be of no use while a long sequence is on its way.
 #[test]
-fn a_knock_is_told_before_the_delay() {
+fn a_knock_is_printed_before_the_delay() {
     let ear = UdpEar::bind(LOOPBACKS[0]);
     let knock = format!("udp/{}", ear.port());
     let mut child = command(&["127.0.0.1", &knock, &knock, "-v", "--delay", "2s"])

@@ -53,7 +53,7 @@ fn datagrams_of_one_byte_arrive_in_order() {
 
 /// Nobody has the ports, so ICMP refuses each datagram; and the TCP knocks are refused too.
 #[test]
-fn refused_knocks_are_sent_nevertheless() {
+fn refused_knocks_are_sent() {
     for ip in LOOPBACKS {
         let nobody = ReservedPort::new(ip);
         let port = nobody.port();
@@ -112,7 +112,7 @@ fn a_tcp_knock_leaves_no_socket_that_could_knock_again() {
 }
 
 #[test]
-fn the_delay_lies_between_the_knocks() {
+fn the_delay_separates_the_knocks() {
     let delay = Duration::from_millis(20);
     let ear = UdpEar::bind(LOOPBACKS[0]);
     let knocks = [udp(ear.port()); 3];
@@ -161,7 +161,7 @@ fn a_port_that_opens_later_is_found() {
 }
 
 #[test]
-fn a_refusing_port_is_told_from_a_silent_one() {
+fn a_refusing_port_is_distinguished_from_a_silent_one() {
     let limit = Duration::from_millis(500);
     for ip in LOOPBACKS {
         let nobody = ReservedPort::new(ip);
@@ -195,7 +195,7 @@ fn a_silent_port_is_tried_again_before_the_system_would() {
 /// A silent first attempt is given up, and the door that has opened meanwhile is found.
 #[cfg(target_os = "linux")]
 #[test]
-fn a_silent_port_that_begins_to_answer_is_found_by_a_later_attempt() {
+fn a_silent_port_that_starts_to_answer_is_found_later() {
     let silent = peers::SilentPort::new(LOOPBACKS[0]);
     let (port, last_knock) = (silent.port(), Instant::now());
     let opener = thread::spawn(move || {

@@ -70,7 +70,7 @@ fn pattern() -> Vec<u8> {
 
 /// As `ssh host command < file`: what the host says comes after the end of what it was told.
 #[test]
-fn the_end_of_the_input_is_told_and_the_answer_still_heard() {
+fn after_the_end_of_the_input_the_answer_is_still_relayed() {
     for ip in LOOPBACKS {
         let (ear, (listener, port)) = (UdpEar::bind(ip), listener(ip));
         let mut child = proxy(ip, &port, &format!("udp/{}", ear.port()), &[]);
@@ -93,7 +93,7 @@ fn the_end_of_the_input_is_told_and_the_answer_still_heard() {
 
 /// The other way round: the host has said all, and still listens.
 #[test]
-fn the_end_of_the_output_is_told_and_the_input_still_passed_on() {
+fn after_the_end_of_the_output_the_input_is_still_relayed() {
     let ip = LOOPBACKS[0];
     let (ear, (listener, port)) = (UdpEar::bind(ip), listener(ip));
     let mut child = proxy(ip, &port, &format!("udp/{}", ear.port()), &[]);
@@ -114,7 +114,7 @@ fn the_end_of_the_output_is_told_and_the_input_still_passed_on() {
 
 /// Half a line, and both sides waiting for the other.
 #[test]
-fn nothing_waits_in_a_buffer() {
+fn bytes_are_relayed_at_once() {
     let ip = LOOPBACKS[0];
     let (ear, (listener, port)) = (UdpEar::bind(ip), listener(ip));
     let mut child = proxy(ip, &port, &format!("udp/{}", ear.port()), &[]);
@@ -134,7 +134,7 @@ fn nothing_waits_in_a_buffer() {
 
 /// A client that is gone, or a host: the proxy does not stay.
 #[test]
-fn a_conversation_that_breaks_ends() {
+fn a_broken_connection_ends_the_proxy() {
     let ip = LOOPBACKS[0];
     let (ear, (listener, port)) = (UdpEar::bind(ip), listener(ip));
     let mut child = proxy(ip, &port, &format!("udp/{}", ear.port()), &[]);
@@ -148,7 +148,7 @@ fn a_conversation_that_breaks_ends() {
 }
 
 #[test]
-fn the_port_is_awaited_and_everything_told_on_standard_error() {
+fn the_proxy_waits_for_the_port_and_reports_on_standard_error() {
     let ip = LOOPBACKS[0];
     let (ear, port) = (UdpEar::bind(ip), ReservedPort::new(ip));
     let (number, knock) = (port.port().to_string(), format!("udp/{}", ear.port()));
@@ -175,7 +175,7 @@ fn the_port_is_awaited_and_everything_told_on_standard_error() {
 }
 
 #[test]
-fn a_port_that_stays_closed_is_told() {
+fn a_port_that_stays_closed_is_reported() {
     let ip = LOOPBACKS[0];
     let (ear, nobody) = (UdpEar::bind(ip), ReservedPort::new(ip));
     let (port, knock) = (nobody.port().to_string(), format!("udp/{}", ear.port()));

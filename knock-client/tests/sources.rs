@@ -96,7 +96,7 @@ fn verbose(knocks: &[String]) -> String {
 }
 
 #[test]
-fn bare_ports_are_what_udp_says() {
+fn udp_decides_the_protocol_of_bare_ports() {
     let home = Home::new();
     let (ears, ports) = ears(1);
     let port = ports[0].to_string();
@@ -112,7 +112,7 @@ fn bare_ports_are_what_udp_says() {
 }
 
 #[test]
-fn a_file_is_knocked_in_its_order() {
+fn a_file_is_knocked_in_order() {
     let home = Home::new();
     let (ears, ports) = ears(3);
     let lines: String = ports.iter().map(|port| format!("{port}\n")).collect();
@@ -197,7 +197,7 @@ fn the_line_that_the_host_names_is_knocked() {
 
 /// A line that could not be marked might be used twice.
 #[test]
-fn nothing_is_sent_that_could_not_be_marked() {
+fn a_line_that_cannot_be_marked_is_not_knocked() {
     let home = Home::new();
     let (ears, ports) = ears(1);
     let file = home.write("once", &format!(" {}:udp\n", ports[0]));
@@ -213,7 +213,7 @@ fn nothing_is_sent_that_could_not_be_marked() {
 }
 
 #[test]
-fn a_profile_says_everything() {
+fn a_profile_can_hold_every_setting() {
     let home = Home::new();
     let (ears, ports) = ears(2);
     let (a, b) = (ports[0], ports[1]);
@@ -240,7 +240,7 @@ fn a_profile_says_everything() {
 }
 
 #[test]
-fn what_a_profile_connects_to() {
+fn a_profile_names_the_port_to_connect_to() {
     let home = Home::new();
     let (ears, ports) = ears(1);
     let open = peers::OpenPort::new(LOOPBACKS[0]);
@@ -258,7 +258,7 @@ fn what_a_profile_connects_to() {
 }
 
 #[test]
-fn no_knocks_is_bad_usage() {
+fn a_host_without_knocks_is_a_usage_error() {
     let home = Home::new();
     let told = home.fails(&["127.0.0.1"], 2);
     assert_eq!(
@@ -272,7 +272,7 @@ fn no_knocks_is_bad_usage() {
 }
 
 #[test]
-fn what_is_wrong_with_files_is_told() {
+fn errors_in_files_are_reported() {
     let home = Home::new();
     let empty = home.write("empty", "");
     let long = home.write("long", &"tcp/7000\n".repeat(129));
@@ -350,7 +350,7 @@ fn what_is_wrong_with_files_is_told() {
 }
 
 #[test]
-fn the_whole_sequence_is_knocked_again() {
+fn a_retry_repeats_the_whole_sequence() {
     let home = Home::new();
     let (ears, ports) = ears(2);
     let nobody = ReservedPort::new(LOOPBACKS[0]);
@@ -420,7 +420,7 @@ fn a_retry_takes_the_next_line() {
 }
 
 #[test]
-fn both_families_are_knocked_on() {
+fn dual_stack_knocks_on_both_families() {
     let home = Home::new();
     let ears = LOOPBACKS.map(UdpEar::bind);
     let knocks = ears.each_ref().map(|ear| format!("udp/{}", ear.port()));
@@ -454,7 +454,7 @@ fn both_families_are_knocked_on() {
 }
 
 #[test]
-fn the_log_has_the_time_and_everything_that_was_done() {
+fn the_log_has_each_step_with_its_time() {
     let home = Home::new();
     let (ears, ports) = ears(1);
     let log = home.path("knock.log").display().to_string();
@@ -500,7 +500,7 @@ fn the_log_has_the_time_and_everything_that_was_done() {
 /// Somebody at a terminal is asked for what is not written.
 #[cfg(target_os = "linux")]
 #[test]
-fn a_person_is_asked() {
+fn knocks_are_read_from_the_prompt() {
     use std::io::Write as _;
     let home = Home::new();
     let (ears, ports) = ears(2);

@@ -123,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_that_are_knocks() {
+    fn every_form_of_a_knock_is_read() {
         let tcp = |port| Knock {
             protocol: Protocol::Tcp,
             port,
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn words_that_are_not() {
+    fn other_words_are_refused_with_the_reason() {
         const FORM: &str = "is not a knock: write tcp/PORT or udp/PORT, such as tcp/7000";
         const PROTOCOL: &str = "write tcp/PORT or udp/PORT";
         const PORT: &str = "a port is a whole number from 1 to 65535";

@@ -184,7 +184,7 @@ mod tests {
 
     /// As the fork's own program has them.
     #[test]
-    fn a_half_has_the_ports_that_the_fork_works_out() {
+    fn halves_are_those_of_knockds_fork() {
         use Protocol::{Tcp, Udp};
         let settings = settings(20_000, &[Tcp, Udp, Tcp]);
         let source = |text: &str| Some(text.parse().expect("an address"));

@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn a_difference_is_one_of_ports() {
+    fn a_difference_consists_of_ports() {
         let set = |text: &str| PortSet::new(text.split_whitespace().map(|p| p.parse().unwrap()));
         for (name, of, without, expected) in [
             ("nothing", "", "", ""),

@@ -29,7 +29,7 @@ fn flaws(book: &Book) -> Vec<String> {
 type LineRow<'a> = (&'a str, &'a [u8], &'a [&'a str], &'a [&'a str]);
 
 #[test]
-fn what_lines_are() {
+fn each_line_is_a_sequence_a_comment_or_a_flaw() {
     let long = format!(" {}7000\n", "7000,".repeat(128));
     let rows: [LineRow<'_>; 20] = [
         ("nothing", b"", &[], &[]),
@@ -150,7 +150,7 @@ fn what_lines_are() {
 type MarkRow<'a> = (&'a str, &'a [u8], u32, Option<&'a [u8]>);
 
 #[test]
-fn what_is_marked() {
+fn marking_marks_a_line_and_those_before() {
     let rows: [MarkRow<'_>; 9] = [
         ("the first", b" 7000\n 8000\n", 1, Some(b"#7000\n 8000\n")),
         (
@@ -219,7 +219,7 @@ proptest! {
     /// Whatever is in a file: a mark ends its line and those before it, once, and changes nothing
     /// else.
     #[test]
-    fn marking(text in any_text(), choice: prop::sample::Index) {
+    fn marking_changes_no_other_byte(text in any_text(), choice: prop::sample::Index) {
         let book = Book::new(text.clone());
         let lines: Vec<u32> = book.unused().map(|(line, _)| line).collect();
         prop_assume!(!lines.is_empty());

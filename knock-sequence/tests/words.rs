@@ -69,7 +69,7 @@ fn next(octets: &[u8]) -> Option<(u32, String)> {
 }
 
 #[test]
-fn knocks() {
+fn every_knock_is_read_as_it_is_written() {
     for (word, knock) in KNOCKS {
         let read = word.parse::<KnockSpec>().ok();
         let read = read.map(|word| word.knock(Protocol::Tcp).to_string());
@@ -81,7 +81,7 @@ fn knocks() {
 }
 
 #[test]
-fn one_time_files() {
+fn one_time_files_of_any_bytes_are_read() {
     for (name, octets, expected) in FILES {
         let expected = expected.map(|(line, knocks)| (line, knocks.to_owned()));
         assert_eq!(next(octets), expected, "{name}");

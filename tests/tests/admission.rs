@@ -137,7 +137,7 @@ const KINDS: [(&str, &str, Option<&str>, bool); 19] = [
 ];
 
 #[test]
-fn what_appears_is_asked_what_it_is() {
+fn an_interface_that_appears_is_checked() {
     net::test(|net| {
         net.add_second_link();
         let _server = Server::tcp(&net.server, &[SSH]);
@@ -209,7 +209,7 @@ fn what_appears_is_asked_what_it_is() {
 
 /// The same at the start: an error that names all of them, and nothing is attached.
 #[test]
-fn a_start_names_all_that_can_t_be_taken() {
+fn a_start_names_every_interface_it_cannot_protect() {
     net::test(|net| {
         net.add_second_link();
         net.server.ip("tuntap add t0 mode tun");
@@ -241,7 +241,7 @@ fn a_start_names_all_that_can_t_be_taken() {
 /// A program of somebody else, wherever it runs, on an interface that appears late; and the moment in
 /// which it is gone, of which the kernel tells nobody.
 #[test]
-fn one_with_another_program_is_taken_when_that_is_gone() {
+fn an_interface_is_protected_when_its_foreign_program_is_gone() {
     for mode in [XdpMode::Skb, XdpMode::Driver] {
         net::test(|net| {
             let _server = Server::tcp(&net.server, &[SSH]);
@@ -289,7 +289,7 @@ fn one_with_another_program_is_taken_when_that_is_gone() {
 
 /// Its neighbour is protected, and a reload can be made, while one is refused.
 #[test]
-fn a_reload_goes_on_while_one_is_refused() {
+fn a_reload_succeeds_while_one_interface_is_refused() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
         let named = |names: &str, door: &str| format!("interfaces = [{names}]\n{door}");
@@ -331,7 +331,7 @@ fn the_end_of_a_refused_interface_is_not_reported() {
 
 /// A bridge and its port: whatever the order in which they are named.
 #[test]
-fn a_bridge_and_its_port() {
+fn a_bridge_and_its_port_are_not_both_protected() {
     for names in [["br0", "b0"], ["b0", "br0"]] {
         net::test(|net| {
             net.server.ip_batch(
@@ -361,7 +361,7 @@ fn a_bridge_and_its_port() {
 /// The kernel attaches nothing to a port of a bridge that has a program: that is said, and where the
 /// port's frames are judged.
 #[test]
-fn a_port_of_a_protected_bridge() {
+fn a_port_of_a_protected_bridge_is_refused() {
     net::test(|net| {
         net.add_second_link();
         net.server
@@ -383,7 +383,7 @@ fn a_port_of_a_protected_bridge() {
 
 /// An alternative name is as good as the name.
 #[test]
-fn an_alternative_name() {
+fn an_alternative_name_is_resolved() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
         net.server
@@ -420,7 +420,7 @@ fn an_alternative_name() {
 
 /// Two exchange their names: each name gets what is configured for it.
 #[test]
-fn exchanged_names() {
+fn exchanged_names_are_followed() {
     net::test(|net| {
         net.add_second_link();
         let _server = Server::tcp(&net.server, &[SSH]);

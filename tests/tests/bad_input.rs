@@ -54,7 +54,7 @@ fn user(arguments: &[&str]) -> Command {
 }
 
 #[test]
-fn interfaces_that_are_not_there() {
+fn missing_interfaces_are_named() {
     let rows: [(&str, &[&str], &[&str]); 5] = [
         ("one", &["eth7"], &["eth7", "b0", "b1"]),
         ("one of two", &[SERVER_LINK, "eth7"], &["eth7"]),
@@ -89,7 +89,7 @@ fn interfaces_that_are_not_there() {
 /// The program of a knock-user that has pinned nothing here; see upgrade.rs for one whose pins are
 /// here.
 #[test]
-fn another_program_is_attached() {
+fn an_interface_with_a_foreign_program_is_refused() {
     net::test(|net| {
         net.add_second_link();
         let _server = Server::tcp(&net.server, &[SSH]);
@@ -126,7 +126,7 @@ fn another_program_is_attached() {
 }
 
 #[test]
-fn without_rights() {
+fn a_start_without_privileges_is_refused() {
     net::test(|net| {
         // Both where nobody can read them, whatever the checkout's rights are.
         let directory = TempDir::new().unwrap();
@@ -183,7 +183,7 @@ fn without_rights() {
 }
 
 #[test]
-fn files_that_are_none() {
+fn files_that_are_no_configuration_are_refused() {
     let noise: Vec<u8> = (0..4096_u32)
         .map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8)
         .collect();
@@ -237,7 +237,7 @@ fn files_that_are_none() {
 }
 
 #[test]
-fn files_that_are_not_there() {
+fn files_that_cannot_be_read_are_refused() {
     let directory = TempDir::new().unwrap();
     let missing = directory.path().join("no.toml").display().to_string();
     let rows = [
@@ -254,7 +254,7 @@ fn files_that_are_not_there() {
 }
 
 #[test]
-fn usage() {
+fn wrong_usage_exits_with_2() {
     let rows: [(&str, &[&str]); 5] = [
         ("unknown option", &["--interface", "b0"]),
         ("unknown mode", &["--iface", "b0", "--mode", "fast"]),

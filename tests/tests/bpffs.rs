@@ -62,7 +62,7 @@ fn mode(path: &str) -> u32 {
 }
 
 #[test]
-fn it_is_mounted_where_it_is_not() {
+fn a_missing_bpffs_is_mounted() {
     without_bpffs(|| {
         let directory = Path::new(DIRECTORY).join("v1/eth0");
         assert!(bpffs::ensure(&directory).unwrap(), "mounts it");
@@ -77,7 +77,7 @@ fn it_is_mounted_where_it_is_not() {
 }
 
 #[test]
-fn those_who_begin_together_mount_it_once() {
+fn concurrent_starts_mount_it_once() {
     without_bpffs(|| {
         let count = thread::scope(|scope| {
             let starts: Vec<_> = (0..8)
@@ -93,7 +93,7 @@ fn those_who_begin_together_mount_it_once() {
 }
 
 #[test]
-fn an_ordinary_user_is_told_what_to_do_and_it_helps() {
+fn the_cure_for_an_ordinary_user_works() {
     without_bpffs(|| {
         let directory = Path::new(DIRECTORY);
         let refused = || as_nobody(|| format!("{:#}", bpffs::ensure(directory).unwrap_err()));

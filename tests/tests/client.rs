@@ -104,7 +104,7 @@ fn each_one_time_line_is_knocked_once() {
 }
 
 #[test]
-fn both_families_are_let_in() {
+fn dual_stack_opens_for_both_families() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
         let daemon = Daemon::start(&net.server, DOOR);
@@ -134,7 +134,7 @@ fn both_families_are_let_in() {
 
 /// The classroom example, as its script shows it.
 #[test]
-fn knockknock_opens_8080() {
+fn the_shell_script_knockknock_opens_its_door() {
     net::test(|net| {
         let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
         let config = fs::read_to_string(examples.join("demo.toml")).unwrap();
@@ -171,7 +171,7 @@ a slip, and three right ones (1234 1456 1234 1456 1123) 8080 is open
 
 /// The first knocks meet nobody: the firewall comes up while the client is at it.
 #[test]
-fn knocks_into_the_void_are_repeated() {
+fn lost_knocks_are_retried() {
     net::test(|net| {
         let family = Family::V4;
         let host = family.server().to_string();

@@ -58,7 +58,7 @@ fn times_are_right(daemon: &Daemon, stranger: &Source<'_>, row: &str) {
 }
 
 #[test]
-fn the_wall_clock_is_set() {
+fn grants_last_when_the_wall_clock_is_set() {
     assert_it_may_be_done();
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
@@ -93,7 +93,7 @@ fn the_wall_clock_is_set() {
 
 /// Knocks that change with the time follow it, and those of the time before are void.
 #[test]
-fn the_wall_clock_is_set_under_time_based_knocks() {
+fn time_based_sequences_follow_the_wall_clock() {
     assert_it_may_be_done();
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
@@ -122,7 +122,7 @@ fn the_wall_clock_is_set_under_time_based_knocks() {
 }
 
 #[test]
-fn the_machine_sleeps() {
+fn grants_expire_while_the_machine_sleeps() {
     assert_it_may_be_done();
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);

@@ -63,7 +63,7 @@ fn knocks_lead_in(net: &Net, knocks: &str, leads_in: bool, row: &str) {
 }
 
 #[test]
-fn a_first_start_that_nobody_confirms() {
+fn an_unconfirmed_first_start_is_rolled_back() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
         let daemon = start(net, DOOR, &["--confirm", TRIAL]);
@@ -77,7 +77,7 @@ fn a_first_start_that_nobody_confirms() {
 }
 
 #[test]
-fn a_first_start_that_is_confirmed() {
+fn a_confirmed_first_start_stays() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
         let mut strangers = Strangers::before_there_is_protection(net, SSH);
@@ -113,7 +113,7 @@ fn a_first_start_that_is_confirmed() {
 
 /// The kernel undoes it by its own clock.
 #[test]
-fn a_first_start_that_is_killed() {
+fn a_killed_first_start_on_trial_opens_the_ports_at_its_deadline() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
         let started = Instant::now();
@@ -143,7 +143,7 @@ fn a_first_start_that_is_killed() {
 }
 
 #[test]
-fn a_first_start_that_is_killed_and_started_again() {
+fn a_start_after_a_killed_trial_protects() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
         let trial = start(net, DOOR, &["--confirm", TRIAL]);
@@ -162,7 +162,7 @@ fn a_first_start_that_is_killed_and_started_again() {
 }
 
 #[test]
-fn on_top_of_what_was_kept() {
+fn an_unconfirmed_restart_rolls_back_to_what_was_kept() {
     net::test(|net| {
         net.add_second_link();
         let _server = Server::tcp(&net.server, &[SSH, WEB]);
@@ -214,7 +214,7 @@ fn on_top_of_what_was_kept() {
 
 /// A trial says what it is when it begins, and once more before it ends.
 #[test]
-fn a_trial_is_announced() {
+fn the_end_of_a_trial_is_reported_in_advance() {
     net::test(|net| {
         let trial = start(net, DOOR, &["--confirm", "13s"]);
         let announced = json!({"event": "trial"});
@@ -239,7 +239,7 @@ fn a_trial_is_announced() {
 
 /// Whoever stops it can't confirm it any more.
 #[test]
-fn stopped_before_the_deadline() {
+fn a_stop_before_the_deadline_ends_the_trial() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
         let trial = start(net, DOOR, &["--confirm", "1m", "--on-exit", "keep"]);
@@ -259,7 +259,7 @@ fn stopped_before_the_deadline() {
 }
 
 #[test]
-fn a_reload_on_trial() {
+fn an_unconfirmed_reload_is_rolled_back() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH, WEB]);
         let mut strangers = Strangers::before_there_is_protection(net, SSH);
@@ -318,7 +318,7 @@ fn a_reload_on_trial() {
 
 /// A program that was loaded while none was attached has no end either once it is confirmed.
 #[test]
-fn a_reload_that_is_confirmed_while_no_interface_is_there() {
+fn a_reload_can_be_confirmed_while_its_interface_is_absent() {
     net::test(|net| {
         net.add_second_link();
         let _server = Server::tcp(&net.server, &[SSH]);
@@ -347,7 +347,7 @@ fn a_reload_that_is_confirmed_while_no_interface_is_there() {
 
 /// Open ports are what was promised if no confirmation comes, so nothing refuses to go back to them.
 #[test]
-fn a_reload_on_trial_goes_back_to_open_ports() {
+fn an_unconfirmed_reload_can_roll_back_to_open_ports() {
     const COMMAND: &str = r#"
         [[door]]
         name = "command"
@@ -389,7 +389,7 @@ fn a_reload_on_trial_goes_back_to_open_ports() {
 
 /// The last line names what is protected now, and not what was on trial.
 #[test]
-fn the_ports_that_stay_closed_after_a_trial() {
+fn a_stop_on_trial_reports_the_ports_that_stay_closed() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH, WEB]);
         let daemon = start(net, DOOR, &["--on-exit", "keep"]);

@@ -89,7 +89,7 @@ fn sockets(namespace: &Namespace) -> Vec<PathBuf> {
 }
 
 #[test]
-fn grants_are_given_and_ended_by_hand() {
+fn grant_and_revoke_change_what_packets_find() {
     for family in Family::ALL {
         net::test(|net| {
             let _server = Server::tcp(&net.server, &[SSH]);
@@ -141,7 +141,7 @@ fn grants_are_given_and_ended_by_hand() {
 }
 
 #[test]
-fn what_was_knocked_for_is_listed_and_revoked() {
+fn grants_of_knocks_are_listed_and_revoked() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
         let daemon = Daemon::start(&net.server, DOOR);
@@ -171,7 +171,7 @@ fn what_was_knocked_for_is_listed_and_revoked() {
 }
 
 #[test]
-fn what_is_asked_wrongly_is_refused() {
+fn wrong_requests_are_refused_with_the_cure() {
     net::test(|net| {
         let daemon = Daemon::start(&net.server, &format!("{DOOR}{SHUT}"));
         for (words, code, reason) in [
@@ -286,7 +286,7 @@ const SITUATIONS: &[Situation] = &[
 ];
 
 #[test]
-fn what_is_explained_is_what_a_packet_finds() {
+fn explain_agrees_with_what_a_packet_meets() {
     for family in Family::ALL {
         net::test(|net| {
             let _server = Server::tcp(&net.server, &[SSH, 443, 3306, 5555]);
@@ -369,7 +369,7 @@ fn meets(daemon: &Daemon, source: &Source<'_>, port: &str, explained: &Value, na
 }
 
 #[test]
-fn the_chain_of_reasons() {
+fn explain_prints_the_chain_of_reasons() {
     net::test(|net| {
         let daemon = Daemon::start(&net.server, HOUSE);
         let source = net.stranger(Family::V4);
@@ -394,7 +394,7 @@ fn the_chain_of_reasons() {
 }
 
 #[test]
-fn status_tells_how_it_is() {
+fn status_reports_the_state() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
         let daemon = Daemon::start(&net.server, DOOR);
@@ -449,7 +449,7 @@ fn status_tells_how_it_is() {
 }
 
 #[test]
-fn without_a_process_the_pins_tell() {
+fn without_a_daemon_commands_read_the_pins() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
         let arguments = ["--iface", SERVER_LINK, "--on-exit", "keep"];
@@ -514,7 +514,7 @@ fn without_a_process_the_pins_tell() {
 }
 
 #[test]
-fn detaching_a_running_one() {
+fn detach_ends_a_running_daemon() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
         let daemon = Daemon::start(&net.server, DOOR);
@@ -530,7 +530,7 @@ fn detaching_a_running_one() {
 }
 
 #[test]
-fn everybody_who_watches_hears_of_it() {
+fn every_watcher_receives_every_event() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
         let daemon = Daemon::start(&net.server, DOOR);
@@ -571,7 +571,7 @@ fn everybody_who_watches_hears_of_it() {
 }
 
 #[test]
-fn one_of_several() {
+fn a_command_selects_one_of_several_instances() {
     net::test(|net| {
         net.add_second_link();
         ask(&net.server, "status").fails(COULD_NOT, "no knock-user protects anything");
@@ -645,7 +645,7 @@ fn a_bad_configuration_changes_nothing() {
 }
 
 #[test]
-fn who_hangs_or_talks_nonsense_harms_nobody() {
+fn clients_that_hang_or_send_nonsense_disturb_no_other() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
         let daemon = Daemon::start(&net.server, DOOR);
@@ -693,7 +693,7 @@ fn who_hangs_or_talks_nonsense_harms_nobody() {
 }
 
 #[test]
-fn only_root_and_the_group_are_let_in() {
+fn only_root_and_the_group_may_use_the_socket() {
     const NOBODY: u32 = 65_534;
     const ADM: u32 = 4;
     net::test(|net| {
@@ -732,7 +732,7 @@ fn list_as_adm(net: &Net) -> Asked {
 }
 
 #[test]
-fn a_reload_changes_who_is_let_in() {
+fn a_reload_changes_the_group_that_may_use_the_socket() {
     net::test(|net| {
         let with_adm = format!("[control]\ngroup = \"adm\"\n{DOOR}");
         let mut daemon = Daemon::start(&net.server, &with_adm);

@@ -230,7 +230,7 @@ impl Drop for StopFlag<'_> {
 }
 
 #[test]
-fn killed_at_any_moment() {
+fn a_kill_at_any_moment_lets_nobody_in() {
     let seed = number("KNOCK_SEED").unwrap_or_else(|| now().unwrap().nanos());
     let kills = number("KNOCK_KILLS").unwrap_or(KILLS);
     println!("KNOCK_SEED={seed} KNOCK_KILLS={kills}");
@@ -301,7 +301,7 @@ fn killed_at_any_moment() {
 
 /// What it leaves behind is neither in the way of the next one, nor left for ever.
 #[test]
-fn killed_at_the_very_beginning() {
+fn a_kill_at_the_very_beginning_leaves_nothing_in_the_way() {
     net::test(|net| {
         let begun = net.server.enter(|| Instance::of(&[SERVER_LINK.to_owned()]));
         let begun = begun.unwrap();

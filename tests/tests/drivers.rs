@@ -100,7 +100,7 @@ fn set(net: &Net, what: &str) {
 }
 
 #[test]
-fn virtio_net_is_suspended() {
+fn a_suspended_virtio_net_is_protected_again() {
     is_cured(
         "virtio_net",
         (4, 10),
@@ -111,7 +111,7 @@ fn virtio_net_is_suspended() {
 }
 
 #[test]
-fn vmxnet3_goes_down_and_changes_its_mtu() {
+fn vmxnet3_is_protected_again_after_a_restart_and_a_change_of_mtu() {
     is_cured(
         "vmxnet3",
         (6, 6),

@@ -139,7 +139,7 @@ fn place() -> (TempDir, PathBuf) {
 }
 
 #[test]
-fn a_reload_changes_nothing() {
+fn a_reload_of_empty_input_changes_nothing() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
         let (_directory, path) = place();
@@ -170,7 +170,7 @@ fn a_reload_changes_nothing() {
 }
 
 #[test]
-fn a_restart_changes_nothing() {
+fn a_restart_with_empty_input_changes_nothing() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
         let (_directory, path) = place();
@@ -199,7 +199,7 @@ fn a_restart_changes_nothing() {
 /// The program itself says which ports are closed, and if that can't be read either, none of them is
 /// opened.
 #[test]
-fn a_restart_without_a_readable_registry() {
+fn without_a_readable_registry_the_program_names_the_closed_ports() {
     /// A file, more arguments, whether the port table is pinned, the exit code of a start that is
     /// refused, and words of what it says.
     type Row = (
@@ -305,7 +305,7 @@ fn a_restart_without_a_readable_registry() {
 
 /// Interfaces that are there are not let go for one that is not.
 #[test]
-fn a_name_that_nothing_has() {
+fn a_reload_that_names_only_absent_interfaces_is_refused() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
         let (_directory, path) = place();
@@ -329,7 +329,7 @@ fn a_name_that_nothing_has() {
 
 /// What is left out while something else stays is a change like any other, and is announced.
 #[test]
-fn what_is_left_out_is_announced() {
+fn ports_and_interfaces_that_are_no_longer_protected_are_reported() {
     net::test(|net| {
         net.add_second_link();
         let _server = Server::tcp(&net.server, &[SSH, 80]);

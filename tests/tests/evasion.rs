@@ -335,7 +335,7 @@ fn nothing_in_disguise_reaches_a_protected_port() {
 
 /// Whoever has a grant may send pieces: what is dropped is what can't be read.
 #[test]
-fn pieces_of_a_granted_source_arrive() {
+fn fragments_of_a_granted_source_arrive() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH, OPEN]).and_udp(&net.server, DNS);
         let wire = Wire::open(&net.client);

@@ -156,7 +156,7 @@ fn evicted(run: &Run) -> u64 {
 
 /// Between the first knock of honest clients and their second, strangers make first knocks.
 #[test]
-fn honest_clients_get_in() {
+fn honest_clients_get_in_during_a_flood() {
     const ALL: u64 = CLIENTS as u64;
     let mut kernel = Kernel::load(CONFIG).unwrap();
     let mut first_stranger = 0;
@@ -201,7 +201,7 @@ fn honest_clients_get_in() {
 /// Grants are out of reach for strangers, and attempts past the first knock for those who make
 /// first knocks.
 #[test]
-fn who_is_in_stays_in() {
+fn attempts_and_grants_survive_a_flood() {
     const ALL: u64 = CLIENTS as u64;
     let mut kernel = Kernel::load(CONFIG).unwrap();
     let [one, two, three] = three();
@@ -244,7 +244,7 @@ fn who_is_in_stays_in() {
 
 /// A wrong knock after the first one counts, whoever else knocks meanwhile.
 #[test]
-fn wrong_knocks_count() {
+fn wrong_knocks_end_attempts_during_a_flood() {
     let mut kernel = Kernel::load(CONFIG).unwrap();
     let [one, two, nothing] = [Packet::udp(7001), Packet::tcp(8001), Packet::tcp(7900)];
     let [wrong, right] = [0, 1];

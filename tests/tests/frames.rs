@@ -74,7 +74,7 @@ fn is_protected(net: &Net, row: &str) {
 }
 
 #[test]
-fn frames_that_pass_by_the_program_are_noticed() {
+fn frames_that_bypass_the_program_are_reported() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
         let daemon = Daemon::start_with(&net.server, DOOR, &NATIVE);
@@ -91,7 +91,7 @@ fn frames_that_pass_by_the_program_are_noticed() {
 }
 
 #[test]
-fn what_the_driver_does_not_keep_is_attached_behind_it() {
+fn a_program_that_the_driver_loses_is_attached_behind_it() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
         let daemon = Daemon::start_with(&net.server, DOOR, &NATIVE);
@@ -146,7 +146,7 @@ fn frames_without_ip_are_reported_unless_they_serve_the_link() {
 /// What happens to a link while the second copy is still being loaded is made good as soon as that is
 /// there, at the start and after a reload.
 #[test]
-fn events_that_come_before_the_second_copy_are_not_lost() {
+fn events_before_the_second_copy_are_not_lost() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
         let mut daemon = Daemon::start_with(&net.server, DOOR, &NATIVE);

@@ -119,7 +119,7 @@ fn cookie_keys_are_renewed() {
 
 /// Everyday clients, whose connections come about and are closed like others.
 #[test]
-fn clients_that_connect_open_the_door() {
+fn clients_that_complete_handshakes_open_the_door() {
     type Client = fn(Family, &str) -> Vec<String>;
     let clients: [(&str, Client); 4] = [
         ("knock-client", |_, host| {
@@ -170,7 +170,7 @@ fn clients_that_connect_open_the_door() {
 
 /// The kernel's own connections, behind the driver too, where no program is needed at the other end.
 #[test]
-fn connections_end_as_others_do() {
+fn handshake_connections_end_like_ordinary_ones() {
     for mode in ["native", "skb"] {
         net::test(|net| {
             let _other_end = (mode == "native").then(|| OtherEnd::of(net));
@@ -198,7 +198,7 @@ fn connections_end_as_others_do() {
 }
 
 #[test]
-fn wrong_connections_end_the_attempt() {
+fn connections_to_wrong_ports_end_the_attempt() {
     test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
         let daemon = Daemon::start(&net.server, CONFIG);
@@ -257,7 +257,7 @@ fn scanned(net: &Net, family: Family, kind: &str, ports: &str) -> BTreeMap<u16, 
 
 /// To a scanner knocks and decoys look alike, and a scan opens nothing.
 #[test]
-fn nmap_tells_no_knock_from_a_decoy() {
+fn nmap_cannot_distinguish_a_knock_from_a_decoy() {
     let kinds = ["-sS", "-sT", "-sF", "-sN", "-sX", "-sA", "-sM", "-sW"];
     test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
@@ -290,7 +290,7 @@ fn nmap_tells_no_knock_from_a_decoy() {
 
 /// SYNs alone, from whomever: nothing advances, and nothing is told.
 #[test]
-fn asking_is_no_knock() {
+fn a_syn_alone_is_not_a_knock() {
     test(|net| {
         let daemon = Daemon::start(&net.server, CONFIG);
         for family in Family::ALL {
@@ -436,7 +436,7 @@ impl ByHand {
 }
 
 #[test]
-fn every_frame_twice() {
+fn repeated_frames_knock_once() {
     test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
         let daemon = Daemon::start(&net.server, CONFIG);
@@ -508,7 +508,7 @@ fn answers_stay_in_their_vlan() {
 
 /// ACKs are knocks when they come, whatever was asked for when.
 #[test]
-fn what_counts_is_the_order_of_proofs() {
+fn knocks_count_in_the_order_of_their_completed_handshakes() {
     test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
         let daemon = Daemon::start(&net.server, CONFIG);
@@ -545,7 +545,7 @@ fn what_counts_is_the_order_of_proofs() {
 
 /// Sequences that change are proved like others.
 #[test]
-fn changing_sequences_are_proved_too() {
+fn one_time_and_time_based_sequences_can_need_handshakes() {
     // A sequence of the time opens once, whatever door has its secret, so each family has its own.
     let secret = |family: Family| format!("a secret of a test, {family}");
     let base = |family: Family| family.pick("20000", "30000");
@@ -608,7 +608,7 @@ fn changing_sequences_are_proved_too() {
 
 /// Over veth answers need a program at the other end, which nobody can see from here.
 #[test]
-fn what_may_keep_answers_is_warned_of() {
+fn an_interface_that_may_not_send_answers_is_warned_of() {
     const ELSEWHERE: &str = "b0 is veth, and its other end is in another network namespace";
     net::test(|net| {
         for (config, mode, warning) in [
@@ -637,7 +637,7 @@ fn what_may_keep_answers_is_warned_of() {
 
 /// Doors of both kinds in one file.
 #[test]
-fn silent_doors_work_beside() {
+fn silent_doors_work_beside_handshake_doors() {
     test(|net| {
         let _server = Server::tcp(&net.server, &[SSH, 80]);
         let daemon = Daemon::start(&net.server, &format!("{CONFIG}{MIXED}"));
@@ -670,7 +670,7 @@ fn silent_doors_work_beside() {
 
 /// At most as many answers as questions, and none longer than its question.
 #[test]
-fn answers_are_no_more_than_questions() {
+fn answers_are_neither_more_nor_longer_than_what_they_answer() {
     test(|net| {
         let daemon = Daemon::start(&net.server, CONFIG);
         for family in Family::ALL {
@@ -712,7 +712,7 @@ fn answers_are_no_more_than_questions() {
 }
 
 #[test]
-fn a_dry_run_stays_out_of_it() {
+fn a_dry_run_answers_no_handshake() {
     test(|net| {
         let arguments = ["--iface", "b0", "--dry-run"];
         let daemon = Daemon::start_with(&net.server, CONFIG, &arguments);

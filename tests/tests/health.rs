@@ -76,7 +76,7 @@ fn detach(net: &Net) {
 const NONE: [&str; 0] = [];
 
 #[test]
-fn what_a_process_knows() {
+fn status_reports_each_shortfall_of_a_running_daemon() {
     net::test(|net| {
         assert_eq!(shortfalls(net), ["nothing"]);
         let daemon = start(net, DOOR, &["--dry-run"]);
@@ -111,7 +111,7 @@ fn what_a_process_knows() {
 
 /// Doors that nobody can open yet, and a secret that is not in force.
 #[test]
-fn time_based_doors() {
+fn time_based_doors_that_wait_or_have_a_changed_secret_are_shortfalls() {
     net::test(|net| {
         let directory = TempDir::new().unwrap();
         let secret = directory.path().join("secret");
@@ -147,7 +147,7 @@ fn time_based_doors() {
 
 /// With no process, nobody makes room for those who knock.
 #[test]
-fn a_table_of_grants_that_is_full() {
+fn a_full_allow_map_without_a_daemon_is_a_shortfall() {
     net::test(|net| {
         let daemon = start(net, DOOR, &[]);
         daemon.leave(SIGTERM);
@@ -177,7 +177,7 @@ fn a_table_of_grants_that_is_full() {
 }
 
 #[test]
-fn interfaces_that_are_not_protected() {
+fn absent_and_refused_interfaces_are_shortfalls() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
         let arguments = ["--iface", "late0", "--wait-for-interfaces"];
@@ -249,7 +249,7 @@ fn interfaces_that_are_not_protected() {
 }
 
 #[test]
-fn without_a_process() {
+fn a_missing_daemon_is_a_shortfall_only_if_it_is_needed() {
     net::test(|net| {
         let kept = |config: &str| {
             let mut daemon = start(net, config, &[]);
@@ -278,7 +278,7 @@ fn without_a_process() {
 }
 
 #[test]
-fn a_process_that_hangs_and_a_file_without_lines() {
+fn a_hanging_daemon_and_a_used_up_one_time_file_are_shortfalls() {
     net::test(|net| {
         let directory = TempDir::new().unwrap();
         let once = directory.path().join("once");
@@ -304,7 +304,7 @@ fn a_process_that_hangs_and_a_file_without_lines() {
 
 /// A start with a name that nothing has leaves nothing that is in the way of anything later.
 #[test]
-fn a_start_with_a_wrong_name() {
+fn a_start_with_a_misspelt_interface_leaves_nothing_behind() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
         start(net, DOOR, &[]).leave(SIGTERM);
@@ -374,7 +374,7 @@ impl Drop for Mounted {
 
 /// Whoever asks for a protection that outlives the process has not got it without a bpffs.
 #[test]
-fn a_protection_that_ends_with_its_process() {
+fn protection_without_a_pin_is_a_shortfall_if_it_is_meant_to_stay() {
     for (row, on_exit, expected) in [
         ("it is to stay", "keep", &["not-pinned b0"][..]),
         ("it is to end", "detach", &[]),
@@ -410,7 +410,7 @@ fn a_protection_that_ends_with_its_process() {
 
 /// An instance whose registry is gone hides none of the others.
 #[test]
-fn one_of_two_that_cannot_be_asked() {
+fn an_instance_without_a_registry_hides_no_other() {
     net::test(|net| {
         net.add_second_link();
         start(net, DOOR, &[]).leave(SIGTERM);

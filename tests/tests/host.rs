@@ -27,7 +27,7 @@ fn links(namespace: &Namespace) -> Vec<Link> {
 }
 
 #[test]
-fn interfaces_with_their_addresses() {
+fn interfaces_are_listed_with_kind_state_and_addresses() {
     struct Row {
         name: &'static str,
         kind: &'static str,
@@ -148,7 +148,7 @@ fn in_time_namespace(monotonic: &str, boottime: &str, arguments: &[&str]) -> Com
 }
 
 #[test]
-fn another_boot_clock_than_the_kernels() {
+fn a_shifted_boot_clock_is_refused() {
     let config = config_file(DOOR.as_bytes());
     let path = config.path().display().to_string();
     let start = ["--config", &path, "--iface", SERVER_LINK];
@@ -179,7 +179,7 @@ fn another_boot_clock_than_the_kernels() {
 }
 
 #[test]
-fn another_monotonic_clock_does_no_harm() {
+fn a_shifted_monotonic_clock_does_no_harm() {
     let config = config_file(DOOR.as_bytes());
     let path = config.path().display().to_string();
     net::test(|net| {
@@ -207,7 +207,7 @@ fn another_monotonic_clock_does_no_harm() {
 }
 
 #[test]
-fn what_is_kept_is_not_told_by_another_clock() {
+fn grants_are_not_shown_by_a_shifted_boot_clock() {
     net::test(|net| {
         let daemon = Daemon::start(&net.server, DOOR);
         daemon.kill();
@@ -230,7 +230,7 @@ fn what_is_kept_is_not_told_by_another_clock() {
 
 /// A service that begins later, and one that ends.
 #[test]
-fn served_ports_are_followed() {
+fn ports_that_start_or_stop_being_served_are_followed() {
     const SERVED: &str = "tcp/7000 tcp/8443 udp/8000 tcp/9000";
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);

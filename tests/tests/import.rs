@@ -48,7 +48,7 @@ fn import(conf: &str) -> Result<(String, String), String> {
 }
 
 #[test]
-fn a_file_of_knockds_opens_and_closes_as_before() {
+fn an_imported_file_opens_and_closes_like_knockd() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH, WEB]);
         let directory = tempdir().unwrap();
@@ -236,7 +236,7 @@ fn knockd_starts(namespace: &Namespace, conf: &Path, directory: &Path) -> bool {
 }
 
 #[test]
-fn knockds_grammar_is_read_as_knockd_reads_it() {
+fn the_importer_reads_the_grammar_like_knockd() {
     net::test(|net| {
         let directory = tempdir().unwrap();
         let conf = directory.path().join("knockd.conf");
@@ -258,7 +258,7 @@ fn knockds_grammar_is_read_as_knockd_reads_it() {
 
 /// The file that the package knockd brings, which may have been changed.
 #[test]
-fn the_file_that_debian_installs_is_taken() {
+fn the_file_that_debian_installs_is_imported() {
     let conf = fs::read_to_string("/etc/knockd.conf").unwrap();
     let (toml, told) = import(&conf).unwrap_or_else(|told| panic!("{told}"));
     let file = config_file(toml.as_bytes());
@@ -328,7 +328,7 @@ fn logged(source: &Source<'_>, log: impl Fn() -> String) -> Vec<String> {
 }
 
 #[test]
-fn the_log_is_knockds() {
+fn imported_log_lines_are_those_of_knockd() {
     net::test(|net| {
         let directory = tempdir().unwrap();
         let (conf, log) = (directory.path().join("conf"), directory.path().join("log"));
@@ -368,7 +368,7 @@ fn the_log_is_knockds() {
 
 /// A file that is not there, or no text.
 #[test]
-fn files_that_cannot_be_read_are_told() {
+fn unreadable_files_are_reported() {
     let refused = |path: &Path| {
         let mut command = Command::new(&binaries().user);
         let output = command.arg("import-knockd").arg(path).output().unwrap();

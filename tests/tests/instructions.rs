@@ -2,7 +2,7 @@
 //! them, as machine code, and how many the verifier walks.
 //!
 //! These numbers are the same on each run, so `instructions.toml` keeps them, and what makes one of
-//! them grow is seen when it happens. `UPDATE=1 cargo xtask test nothing_grows` writes the file anew.
+//! them grow is seen when it happens. `UPDATE=1 cargo xtask test instruction_counts` writes the file anew.
 #![expect(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
 use std::{collections::BTreeMap, env, fs, path::Path};
@@ -131,7 +131,7 @@ fn numbers(recorded: &Recorded) -> (Named, Named) {
 }
 
 #[test]
-fn nothing_grows_unseen() {
+fn instruction_counts_are_those_recorded() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/instructions.toml");
     let now = Recorded {
         compiler: compiler(),
@@ -144,7 +144,7 @@ fn nothing_grows_unseen() {
     };
     if env::var_os("UPDATE").is_some() {
         let text = toml::to_string(&now).unwrap();
-        let head = "# Written by `UPDATE=1 cargo xtask test nothing_grows`; \
+        let head = "# Written by `UPDATE=1 cargo xtask test instruction_counts`; \
                     tests/tests/instructions.rs says what it is for.\n\n";
         fs::write(&path, format!("{head}{text}")).unwrap();
         println!("{} is written anew", path.display());
@@ -172,7 +172,8 @@ fn nothing_grows_unseen() {
 }
 
 fn compare(now: &[(String, u64)], before: &[(String, u64)]) {
-    const HOW: &str = "if that is worth it, `UPDATE=1 cargo xtask test nothing_grows` records it";
+    const HOW: &str =
+        "if that is worth it, `UPDATE=1 cargo xtask test instruction_counts` records it";
     let names = |numbers: &[(String, u64)]| -> Vec<String> {
         numbers.iter().map(|(name, _)| name.clone()).collect()
     };

@@ -45,7 +45,7 @@ fn guest(net: &Net) -> (Source<'_>, Stream) {
 }
 
 #[test]
-fn down_and_up() {
+fn an_interface_that_goes_down_and_up_stays_protected() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
         let daemon = Daemon::start(&net.server, DOOR);
@@ -74,7 +74,7 @@ fn down_and_up() {
 }
 
 #[test]
-fn deleted_and_made_anew() {
+fn a_deleted_interface_that_is_made_again_is_protected_again() {
     net::test(|net| {
         net.add_second_link();
         let _server = Server::tcp(&net.server, &[SSH]);
@@ -105,7 +105,7 @@ fn deleted_and_made_anew() {
 
 /// While nobody runs, a new interface has no protection; the next start gives it one.
 #[test]
-fn made_anew_while_nobody_runs() {
+fn an_interface_made_again_without_a_daemon_is_protected_by_the_next_start() {
     net::test(|net| {
         net.add_second_link();
         let _server = Server::tcp(&net.server, &[SSH]);
@@ -134,7 +134,7 @@ fn made_anew_while_nobody_runs() {
 }
 
 #[test]
-fn waited_for() {
+fn an_awaited_interface_is_protected_when_it_appears() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
         let arguments = [&BOTH[..], &["--wait-for-interfaces"]].concat();
@@ -155,7 +155,7 @@ fn waited_for() {
 
 /// A machine that starts before its network.
 #[test]
-fn waited_for_from_the_beginning() {
+fn a_start_waits_for_its_only_interface() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
         let config = config_file(DOOR.as_bytes());
@@ -203,7 +203,7 @@ fn says(daemon: &Daemon, words: &[&str]) {
 
 /// A name is only a name: what was protected stays protected, and that is told.
 #[test]
-fn renamed() {
+fn a_renamed_interface_stays_protected() {
     let on = |names: &str, door: &str| format!("interfaces = [{names}]\n{door}");
     let both = |door: &str| on("\"b0\", \"b1\"", door);
     net::test(|net| {
@@ -248,7 +248,7 @@ fn renamed() {
 
 /// The configuration names interfaces: who gets the name gets the protection.
 #[test]
-fn another_one_gets_the_name() {
+fn another_interface_that_gets_the_name_is_protected() {
     net::test(|net| {
         net.add_second_link();
         let _server = Server::tcp(&net.server, &[SSH]);
@@ -268,7 +268,7 @@ fn another_one_gets_the_name() {
 
 /// Who gets the name gets the protection at a start, too, and who lost it is reported as released.
 #[test]
-fn names_that_are_exchanged_while_nobody_runs() {
+fn names_exchanged_without_a_daemon_are_followed_by_the_next_start() {
     net::test(|net| {
         net.add_second_link();
         let _server = Server::tcp(&net.server, &[SSH]);
@@ -293,7 +293,7 @@ fn names_that_are_exchanged_while_nobody_runs() {
 
 /// Protection that was kept under one name is taken over under the other: it never ends meanwhile.
 #[test]
-fn renamed_while_nobody_runs() {
+fn an_interface_renamed_without_a_daemon_is_found_by_the_next_start() {
     net::test(|net| {
         net.add_second_link();
         let _server = Server::tcp(&net.server, &[SSH]);
@@ -319,7 +319,7 @@ fn renamed_while_nobody_runs() {
 
 /// One that may have either name, as before and after udev.
 #[test]
-fn both_names_are_configured() {
+fn a_rename_between_two_configured_names_keeps_the_protection() {
     net::test(|net| {
         net.add_second_link();
         let _server = Server::tcp(&net.server, &[SSH]);
@@ -343,7 +343,7 @@ fn both_names_are_configured() {
 }
 
 #[test]
-fn moved_to_another_namespace_and_back() {
+fn an_interface_that_returns_from_another_namespace_is_protected_again() {
     net::test(|net| {
         net.add_second_link();
         let _server = Server::tcp(&net.server, &[SSH]);

@@ -65,7 +65,7 @@ fn knocks_and_transfers(source: &Source<'_>, row: &str) {
 }
 
 #[test]
-fn frames_larger_than_a_page() {
+fn frames_larger_than_a_page_are_judged() {
     let rows: [(&str, &str, &str, bool); 5] = [
         ("native", "native", "native", false),
         ("native, segmented by the driver", "native", "native", true),
@@ -95,7 +95,7 @@ fn frames_larger_than_a_page() {
 }
 
 #[test]
-fn connections_use_frames_that_large() {
+fn a_connection_uses_frames_larger_than_a_page() {
     net::test(|net| {
         set_mtu(net, MTU);
         let _server = Server::tcp(&net.server, &[SSH]);
@@ -130,7 +130,7 @@ fn headers_longer_than_a_page_hide_nothing() {
 
 /// Who changes an interface's MTU needs no restart.
 #[test]
-fn frames_become_larger_while_it_runs() {
+fn a_larger_mtu_keeps_the_protection() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
         let daemon = Daemon::start_with(
@@ -159,7 +159,7 @@ fn with_too_few_queues(net: &Net) {
 }
 
 #[test]
-fn a_driver_that_refuses() {
+fn a_driver_that_refuses_leaves_nothing_attached() {
     net::test(|net| {
         with_too_few_queues(net);
         // The first is attached when the second refuses.

@@ -25,7 +25,7 @@ fn sleep_until(moment: Instant) {
 }
 
 #[test]
-fn a_door_opens_to_its_knocks_and_closes_in_time() {
+fn a_door_opens_after_its_knocks_and_closes_when_the_grant_expires() {
     net::test(|net| {
         let server = Server::tcp(&net.server, &[SSH]);
         let config = format!("{DOOR}\nopen_for = \"2s\"");
@@ -87,7 +87,7 @@ fn keep_false_cuts_connections_when_the_grant_ends() {
 }
 
 #[test]
-fn the_packet_right_behind_the_last_knock_gets_in() {
+fn a_packet_right_behind_the_last_knock_gets_in() {
     const SOURCES: usize = 60;
     net::test(|net| {
         let server = Server::tcp(&net.server, &[SSH]);
@@ -190,7 +190,7 @@ fn run(net: &Net, daemon: &Daemon, server: &Server, rows: &[Row]) {
 }
 
 #[test]
-fn only_the_right_knocks_open() {
+fn only_the_correct_knocks_open() {
     const ROWS: &[Row] = &[
         opens("as configured", "tcp/7000 udp/8000 tcp/9000"),
         opens(
@@ -324,7 +324,7 @@ fn only_the_right_knocks_open() {
 }
 
 #[test]
-fn a_pause_between_knocks_can_be_bounded() {
+fn step_timeout_bounds_the_pause_between_knocks() {
     const ROWS: &[Row] = &[
         opens("at once", KNOCKS),
         opens(
@@ -389,7 +389,7 @@ fn one_source_does_not_knock_for_another() {
 }
 
 #[test]
-fn knocking_again_keeps_a_door_open() {
+fn knocking_again_extends_the_grant() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
         let daemon = Daemon::start(&net.server, &format!("{DOOR}\nopen_for = \"2s\""));
@@ -423,7 +423,7 @@ fn knocking_again_keeps_a_door_open() {
 }
 
 #[test]
-fn a_closing_sequence_ends_the_grant_and_nobody_elses() {
+fn a_closing_sequence_revokes_the_grant_of_its_source_only() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
         let config = format!(
@@ -455,7 +455,7 @@ fn a_closing_sequence_ends_the_grant_and_nobody_elses() {
 }
 
 #[test]
-fn doors_that_begin_alike_open_each_for_itself() {
+fn doors_with_a_common_beginning_open_separately() {
     const DOORS: &str = r#"
         [[door]]
         name = "first"
@@ -514,7 +514,7 @@ fn doors_that_begin_alike_open_each_for_itself() {
 }
 
 #[test]
-fn a_door_may_be_for_one_address() {
+fn a_door_can_be_limited_to_one_address() {
     const DOORS: &str = r#"
         [[door]]
         name = "v4"
@@ -572,7 +572,7 @@ fn trusted_sources_need_not_knock() {
 }
 
 #[test]
-fn wrong_knocks_lock_out_for_a_while() {
+fn wrong_knocks_lock_a_source_out_for_the_configured_time() {
     const WRONG: &str = "tcp/7000 tcp/9000";
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
@@ -609,7 +609,7 @@ fn wrong_knocks_lock_out_for_a_while() {
 }
 
 #[test]
-fn decoys_reset() {
+fn decoys_end_the_attempt() {
     const ROWS: &[Row] = &[
         opens("no decoy touched", "tcp/7000 udp/9000 tcp/8000"),
         opens("a decoy before", "tcp/8500 tcp/7000 udp/9000 tcp/8000"),

@@ -184,7 +184,7 @@ fn run(net: &Net, source: Source<'_>, other: Source<'_>, packets: &str, opens: &
 }
 
 #[test]
-fn the_table_is_true() {
+fn our_column_of_the_table_is_true() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[A.1, B.1, C.1]);
         let daemon = Daemon::start(&net.server, &config());
@@ -258,7 +258,7 @@ fn times(cell: &str) -> usize {
 }
 
 #[test]
-fn what_stands_under_knockd_is_true() {
+fn knockds_column_of_the_table_is_true() {
     net::test(|net| {
         for row in table() {
             // A new one each time: what one source does can end what another has begun.

@@ -27,7 +27,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 #[test]
-fn a_stop_detaches_and_says_what_is_open_now() {
+fn a_stop_detaches_and_names_the_open_ports() {
     for signal in [Signal::SIGINT, Signal::SIGTERM] {
         net::test(|net| {
             let _server = Server::tcp(&net.server, &[SSH]);
@@ -46,7 +46,7 @@ fn a_stop_detaches_and_says_what_is_open_now() {
 }
 
 #[test]
-fn lines_for_people() {
+fn lines_for_people_name_ports_doors_and_sources() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
         let config = config_file(DOOR.as_bytes());
@@ -78,7 +78,7 @@ fn lines_for_people() {
 }
 
 #[test]
-fn verbosity() {
+fn each_level_of_verbosity_logs_its_packets() {
     let rows: [(&str, &[&str], bool, bool); 3] = [
         ("quiet", &[], false, false),
         ("decisions", &["-v"], true, false),
@@ -103,7 +103,7 @@ fn verbosity() {
 }
 
 #[test]
-fn modes() {
+fn the_mode_is_the_one_asked_for() {
     let rows: [(&str, &[&str], &str); 4] = [
         ("default", &[], "skb"),
         ("auto", &["--mode", "auto"], "skb"),
@@ -171,7 +171,7 @@ fn interfaces_share_knocks_and_grants() {
 }
 
 #[test]
-fn a_dry_run_drops_nothing_and_says_what_it_would() {
+fn a_dry_run_drops_nothing_and_logs_what_it_would() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH, 7000]);
         let config = config_file(DOOR.as_bytes());
@@ -298,7 +298,7 @@ fn records(directory: &Path) -> Vec<HashMap<String, String>> {
 }
 
 #[test]
-fn commands_run_once_with_what_they_need() {
+fn commands_run_once_with_their_arguments_and_environment() {
     let directory = TempDir::new().unwrap();
     let (on_open, opened) = recorder(&directory, "on-open");
     let (on_close, closed) = recorder(&directory, "on-close");
@@ -378,7 +378,7 @@ fn a_stop_undoes_what_on_open_did() {
 }
 
 #[test]
-fn commands_that_fail_are_told_and_change_nothing() {
+fn failing_commands_are_logged_and_change_nothing() {
     let rows = [
         (
             "exit status and output",
@@ -418,7 +418,7 @@ fn commands_that_fail_are_told_and_change_nothing() {
 
 /// User space never stands in a packet's way: a daemon that is stopped (SIGSTOP) changes nothing.
 #[test]
-fn packets_are_judged_without_user_space() {
+fn packets_are_judged_while_the_daemon_is_suspended() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
         let config = config_file(format!("{DOOR}\nopen_for = \"1s\"").as_bytes());
@@ -455,7 +455,7 @@ fn packets_are_judged_without_user_space() {
 
 /// Whoever reads the console may go: that is no reason to stop protecting.
 #[test]
-fn a_reader_that_goes_away_stops_nothing() {
+fn a_closed_output_stops_nothing() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
         let config = config_file(DOOR.as_bytes());

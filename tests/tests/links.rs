@@ -93,7 +93,7 @@ impl Heard {
 }
 
 #[test]
-fn a_link_from_its_beginning_to_its_end() {
+fn each_change_of_a_link_is_noticed() {
     test(async |namespace| {
         let mut heard = Heard::open();
         namespace.ip("link add v0 type veth peer name v1");
@@ -115,7 +115,7 @@ fn a_link_from_its_beginning_to_its_end() {
 }
 
 #[test]
-fn a_link_that_moves_away_and_comes_back() {
+fn a_link_that_moves_away_and_returns_is_noticed() {
     test(async |namespace| {
         namespace.ip("link add v0 type veth peer name v1");
         let mut heard = Heard::open();
@@ -146,7 +146,7 @@ fn a_link_in_a_bridge_is_not_gone_when_it_leaves() {
 
 /// More is told than the socket has room for; afterwards nothing is missing.
 #[test]
-fn what_is_lost_is_made_up_for() {
+fn lost_link_messages_are_made_up_for() {
     test(async |namespace| {
         namespace.ip_batch(
             "link add v0 type veth peer name v1
@@ -183,7 +183,7 @@ fn what_is_lost_is_made_up_for() {
 
 /// Waiting that is given up loses nothing.
 #[test]
-fn others_may_come_first() {
+fn waiting_for_links_can_be_cancelled() {
     test(async |namespace| {
         let mut heard = Heard::open();
         for number in 0..20 {
@@ -215,7 +215,7 @@ fn is_protected(net: &Net, row: &str) {
 }
 
 #[test]
-fn one_that_is_made_anew_is_protected_again_and_the_others_go_on() {
+fn a_link_made_again_is_protected_and_others_are_not_disturbed() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
         net.add_second_link();
@@ -248,7 +248,7 @@ fn wait_for(daemon: &Daemon, event: &str, times: usize) {
 }
 
 #[test]
-fn one_that_is_made_anew_under_its_old_number() {
+fn a_link_made_again_with_its_old_index_is_protected() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
         let make = "link add b1 index 4711 type veth peer name c1";
@@ -264,7 +264,7 @@ fn one_that_is_made_anew_under_its_old_number() {
 }
 
 #[test]
-fn one_that_appears_late_is_protected() {
+fn a_link_that_appears_late_is_protected() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
         let arguments = [&BOTH[..], &["--wait-for-interfaces"]].concat();
@@ -279,7 +279,7 @@ fn one_that_appears_late_is_protected() {
 
 /// As udev does it.
 #[test]
-fn one_that_gets_its_name_late_is_protected() {
+fn a_link_that_gets_its_name_late_is_protected() {
     net::test(|net| {
         let arguments = [&BOTH[..], &["--wait-for-interfaces"]].concat();
         let daemon = Daemon::start_with(&net.server, DOOR, &arguments);

@@ -95,7 +95,7 @@ fn largest() -> Tables {
 }
 
 #[test]
-fn the_largest_configuration() {
+fn the_largest_configuration_loads() {
     let tables = largest();
     assert_eq!(tables.names.len(), DOORS_MAX as usize);
     assert_eq!(tables.targets.len(), TARGETS_MAX as usize);
@@ -119,7 +119,7 @@ fn the_largest_configuration() {
 }
 
 #[test]
-fn memory() {
+fn each_map_stays_within_its_memory_bound() {
     let mut kernel = Kernel::with(&largest(), Options::default()).unwrap();
     let memory = kernel.memory().unwrap();
     let mut total = 0;

@@ -57,7 +57,7 @@ fn is_under_way(net: &Net) {
 }
 
 #[test]
-fn interfaces_are_protected_and_requests_answered_meanwhile() {
+fn a_long_reload_delays_no_interface_and_no_request() {
     const BOTH: [&str; 4] = ["--iface", SERVER_LINK, "--iface", SERVER_LINK_2];
     net::test(|net| {
         net.add_second_link();
@@ -121,7 +121,7 @@ fn interfaces_are_protected_and_requests_answered_meanwhile() {
 
 /// An end waits for no lock that another process holds.
 #[test]
-fn an_end_meanwhile() {
+fn a_stop_does_not_wait_for_a_long_reload() {
     net::test(|net| {
         let daemon = Daemon::start(&net.server, DOOR);
         let programs = daemon.programs().to_vec();
@@ -140,7 +140,7 @@ fn an_end_meanwhile() {
 
 /// What is kept protects an interface that appears while the next start compiles.
 #[test]
-fn interfaces_are_protected_while_a_restart_prepares() {
+fn a_long_restart_delays_no_interface() {
     const BOTH: [&str; 6] = [
         "--iface",
         SERVER_LINK,

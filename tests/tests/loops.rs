@@ -141,7 +141,7 @@ fn exchanged(hosts: &[Host; 2], first: Vec<u8>, now: Moment) -> usize {
 }
 
 #[test]
-fn no_exchange_goes_on() {
+fn no_exchange_of_answers_continues() {
     let others = [
         ("two hosts with the same doors", Some(DOORS), Services::None),
         (

@@ -17,7 +17,7 @@ use nix::sys::signal::Signal;
 use serde_json::json;
 
 #[test]
-fn a_pin_that_is_removed() {
+fn a_removed_pin_is_replaced_and_reported() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
         let mut daemon = Daemon::start(&net.server, DOOR);
@@ -62,7 +62,7 @@ fn a_pin_that_is_removed() {
 
 /// In a mount namespace of its own, as that of a service: `umount` takes all pins with it.
 #[test]
-fn a_bpffs_that_is_unmounted() {
+fn an_unmounted_bpffs_is_reported_and_ports_stay_closed() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
         let config = config_file(DOOR.as_bytes());

@@ -122,7 +122,7 @@ fn the_configuration_has_a_page() {
 
 /// The shell itself can read what it is given.
 #[test]
-fn bash_takes_its_completions() {
+fn bash_completes_options_and_commands() {
     let directory = tempfile::tempdir().unwrap();
     manual::write(directory.path()).unwrap();
     let place = directory.path().join("share/bash-completion/completions");

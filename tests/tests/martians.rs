@@ -88,7 +88,7 @@ fn only_the_loopback_interface_has_loopback_addresses() {
 }
 
 #[test]
-fn nobody_is_granted_an_address_that_no_host_has() {
+fn grant_refuses_addresses_that_no_host_has() {
     net::test(|net| {
         let daemon = Daemon::start(&net.server, CONFIG);
         for source in ["127.0.0.1", "::1", "0.0.0.0", "::", "224.0.0.1", "ff02::1"] {

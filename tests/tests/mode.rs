@@ -58,7 +58,7 @@ const ROWS: [(&str, &str, &str); 4] = [
 ];
 
 #[test]
-fn by_a_reload() {
+fn a_reload_changes_the_mode_and_lets_nobody_in() {
     for (from, to, expected) in ROWS {
         let row = format!("{from} to {to}");
         net::test(|net| {
@@ -91,7 +91,7 @@ fn by_a_reload() {
 }
 
 #[test]
-fn by_a_restart() {
+fn a_restart_changes_the_mode_and_lets_nobody_in() {
     for (from, to, expected) in ROWS {
         let row = format!("{from} to {to}");
         net::test(|net| {
@@ -116,7 +116,7 @@ fn by_a_restart() {
 
 /// veth wants a receive queue for each queue into which the other end sends, in the driver.
 #[test]
-fn a_driver_that_refuses_leaves_it_where_it_was() {
+fn a_driver_that_refuses_leaves_the_mode_unchanged() {
     net::test(|net| {
         net.client.ip(&format!(
             "link add a2 numtxqueues 4 numrxqueues 1 type veth \

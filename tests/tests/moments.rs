@@ -163,7 +163,7 @@ fn events_that_overrun_the_ring_buffer_are_counted_and_nothing_else_is_lost() {
 /// Whoever knows a door can open it for any number of forged sources: what is written about that is
 /// limited, and what is not written is counted. Another door's lines are all there.
 #[test]
-fn a_flood_of_openings_is_a_limited_number_of_lines() {
+fn a_flood_of_grants_prints_a_limited_number_of_lines() {
     const SOURCES: u16 = 12_000;
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
@@ -284,7 +284,7 @@ fn notes(server: &Namespace) -> String {
 /// A flood of one door from everywhere: nothing tells forged sources from others but that those who
 /// are connected have received answers.
 #[test]
-fn a_client_that_is_connected_keeps_its_grant_in_a_flood_of_its_door() {
+fn a_connected_client_keeps_its_grant_while_its_door_is_flooded() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
         let daemon = Daemon::start(&net.server, DOOR);
@@ -308,7 +308,7 @@ fn a_client_that_is_connected_keeps_its_grant_in_a_flood_of_its_door() {
 
 /// Nobody makes room then, and `status` says so.
 #[test]
-fn a_full_allow_map_without_a_process_is_a_note_and_refuses_newcomers() {
+fn a_full_allow_map_without_a_daemon_is_noted_and_takes_no_new_grants() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
         let daemon = Daemon::start(&net.server, DOOR);
@@ -339,7 +339,7 @@ fn a_full_allow_map_without_a_process_is_a_note_and_refuses_newcomers() {
 }
 
 #[test]
-fn a_daemon_that_was_held_tells_what_it_missed() {
+fn a_suspended_daemon_reports_what_it_missed() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
         let config = DOOR.to_owned() + "open_for = \"1s\"\n";

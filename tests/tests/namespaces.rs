@@ -55,7 +55,7 @@ fn loses_its_interface(instance: &Instance) {
 }
 
 #[test]
-fn what_a_namespace_leaves_is_removed() {
+fn leftovers_of_a_deleted_namespace_are_removed() {
     for (name, arguments, code) in [
         ("status", &["status"][..], Some(1)),
         ("detach", &["detach"], Some(0)),
@@ -83,7 +83,7 @@ fn what_a_namespace_leaves_is_removed() {
 }
 
 #[test]
-fn a_start_removes_what_a_namespace_has_left() {
+fn a_start_removes_leftovers_of_a_deleted_namespace() {
     let gone = namespace("gone");
     let (instance, programs) = protect(&gone);
     gone.abandon();
@@ -96,7 +96,7 @@ fn a_start_removes_what_a_namespace_has_left() {
 }
 
 #[test]
-fn what_lives_is_not_removed() {
+fn live_instances_are_not_removed() {
     type Make = fn(&Namespace) -> Option<Daemon>;
     let killed: Make = |namespace| {
         protect(namespace);

@@ -134,7 +134,7 @@ fn succeeds(net: &Net, words: &[&str]) {
 }
 
 #[test]
-fn each_line_works_once() {
+fn each_line_opens_once() {
     for family in Family::ALL {
         net::test(|net| {
             let row = &family.to_string();
@@ -168,7 +168,7 @@ fn each_line_works_once() {
 
 /// Whoever repeats it at once, and many of them: one gets in.
 #[test]
-fn a_burst_of_repetitions_opens_nothing() {
+fn a_burst_of_repetitions_opens_once() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
         let book = Book::of(2);
@@ -195,7 +195,7 @@ fn a_burst_of_repetitions_opens_nothing() {
 
 /// Who has knocked in vain gets in with the next line, and what was skipped is void.
 #[test]
-fn lines_that_come_later() {
+fn lines_added_later_are_read() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
         let book = Book::of(4);
@@ -214,7 +214,7 @@ fn lines_that_come_later() {
 }
 
 #[test]
-fn a_daemon_that_is_killed_behind_the_knock() {
+fn a_kill_after_the_knock_does_not_revive_a_line() {
     for family in Family::ALL {
         net::test(|net| {
             let row = &family.to_string();
@@ -238,7 +238,7 @@ fn a_daemon_that_is_killed_behind_the_knock() {
 
 /// The daemon has heard nothing of it: what the kernel has noted is all that there is.
 #[test]
-fn a_daemon_that_is_killed_before_it_hears() {
+fn a_kill_before_the_event_does_not_revive_a_line() {
     for family in Family::ALL {
         net::test(|net| {
             let row = &family.to_string();
@@ -270,7 +270,7 @@ fn a_daemon_that_is_killed_before_it_hears() {
 
 /// With the host goes what the kernel has noted: what was listened to may have been used.
 #[test]
-fn a_host_that_goes_down() {
+fn a_power_cut_does_not_revive_a_line() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
         let book = Book::of(4);
@@ -319,7 +319,7 @@ fn a_host_that_goes_down() {
 /// Killed at random moments around the knock: no line opens twice, and each that opened is marked
 /// when it is back.
 #[test]
-fn a_daemon_that_is_killed_again_and_again() {
+fn repeated_kills_do_not_revive_a_line() {
     const KILLS: usize = 8;
     let seed = number("KNOCK_SEED").unwrap_or(1);
     eprintln!("KNOCK_SEED={seed}");
@@ -372,7 +372,7 @@ fn a_daemon_that_is_killed_again_and_again() {
 }
 
 #[test]
-fn lines_that_are_none() {
+fn malformed_lines_are_skipped_and_named() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH, WEB]);
         let wrong = "# a comment\n\n 0,7000\n 70000\n 7000:icmp\n 7000,,8000\n 7000,22\n";
@@ -415,7 +415,7 @@ fn lines_that_are_none() {
 
 /// The door is of no use, loudly, and the daemon goes on.
 #[test]
-fn files_that_are_of_no_use() {
+fn unusable_files_are_reported() {
     type Prepare = fn(&Book) -> PathBuf;
     let rows: [(&str, Prepare, &str); 6] = [
         (
@@ -489,7 +489,7 @@ fn files_that_are_of_no_use() {
 }
 
 #[test]
-fn a_file_that_comes_later_is_read_by_a_reload() {
+fn a_file_created_later_is_read_by_a_reload() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
         let book = Book::new("");
@@ -515,7 +515,7 @@ fn a_file_that_comes_later_is_read_by_a_reload() {
 
 /// The kernel may still have a note of a line that the file before had.
 #[test]
-fn a_new_file_right_after_the_last_line() {
+fn a_new_file_after_the_last_line_is_read() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
         let book = Book::new(ONCE[0].1);
@@ -536,7 +536,7 @@ fn a_new_file_right_after_the_last_line() {
 
 /// What can't be marked stays noted in the kernel, nobody gets in, and it is marked when it can be.
 #[test]
-fn a_file_that_can_no_longer_be_marked() {
+fn a_file_that_cannot_be_marked_opens_nothing_more() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
         let book = Book::of(3);
@@ -591,7 +591,7 @@ fn other_attempts_are_not_disturbed() {
 /// Packets that come twice are one knock, and those in another order are none: the line is still
 /// good.
 #[test]
-fn packets_that_come_twice_or_out_of_order() {
+fn repeated_knocks_are_harmless_and_reordered_ones_are_wrong() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
         let book = Book::of(3);
@@ -616,7 +616,7 @@ fn packets_that_come_twice_or_out_of_order() {
 }
 
 #[test]
-fn what_generate_makes_opens_for_knock_client() {
+fn generated_files_open_for_knock_client() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
         let directory = tempfile::tempdir().unwrap();
@@ -647,7 +647,7 @@ fn what_generate_makes_opens_for_knock_client() {
 
 /// What Debian's knockd does with a file, and what we do with the same one.
 #[test]
-fn knockd_beside_us() {
+fn knockd_runs_beside_knock_user() {
     const WEB_KNOCKS: &str = "tcp/7000 tcp/8000 tcp/9000";
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH, WEB]);
@@ -705,7 +705,7 @@ fn knockd_beside_us() {
 
 /// A client whose knocks went nowhere, twice.
 #[test]
-fn a_client_that_is_out_of_step() {
+fn a_client_within_the_lookahead_catches_up() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
         let nowhere = Family::V4.source(250).to_string();
@@ -749,7 +749,7 @@ fn listen() -> String {
 /// What the central port says, to whom, and that asking in the middle of an attempt does not end
 /// it.
 #[test]
-fn the_central_port() {
+fn the_next_line_server_names_the_next_line() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
         let book = Book::of(3);

@@ -88,7 +88,7 @@ fn address(random: &mut Random) -> IpAddr {
 /// What the kernel side works out is what the library does: of each source the right knocks open,
 /// and with one of the second half one port higher they don't.
 #[test]
-fn the_kernel_makes_the_same_knocks() {
+fn the_kernel_derives_the_same_knocks_as_the_library() {
     let seed = number("KNOCK_SEED").unwrap_or(7);
     let mut random = Random::new(seed);
     for length in [1, 13, 26, 31] {
@@ -142,7 +142,7 @@ fn the_kernel_makes_the_same_knocks() {
 }
 
 #[test]
-fn who_knocks_without_a_pause_gets_in() {
+fn a_client_that_knocks_without_a_pause_gets_in() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
         for bind_source in [true, false] {
@@ -169,7 +169,7 @@ fn who_knocks_without_a_pause_gets_in() {
 /// Whoever saw the knocks can't use them, neither as another source nor as the same, neither from a
 /// reload nor from a restart on.
 #[test]
-fn a_sequence_opens_once() {
+fn a_time_based_sequence_opens_once() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
         for bind_source in [true, false] {
@@ -212,7 +212,7 @@ fn a_sequence_opens_once() {
 }
 
 #[test]
-fn the_half_of_another_source_is_wrong() {
+fn a_half_derived_for_another_source_is_wrong() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
         let otp = Otp::steady("halves");
@@ -234,7 +234,7 @@ fn the_half_of_another_source_is_wrong() {
 }
 
 #[test]
-fn which_periods_open() {
+fn sequences_within_the_skew_open() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
         for skew in [0, 1, 2] {
@@ -261,7 +261,7 @@ fn which_periods_open() {
 
 /// Who began in time goes on when the period is over; who begins then does not.
 #[test]
-fn a_knock_goes_on_when_the_period_changes() {
+fn an_attempt_continues_when_the_period_changes() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
         let otp = ["of IPv4", "of IPv6"].map(|secret| Otp {
@@ -316,7 +316,7 @@ fn a_knock_goes_on_when_the_period_changes() {
 
 /// What the kernel side knows is good for its time, also if nobody tells it any more.
 #[test]
-fn a_daemon_that_stands_still_does_not_hold_the_time() {
+fn a_suspended_daemon_does_not_extend_a_period() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
         let otp = Otp {
@@ -351,7 +351,7 @@ fn a_daemon_that_stands_still_does_not_hold_the_time() {
 }
 
 #[test]
-fn a_hundred_doors() {
+fn a_hundred_time_based_doors_open() {
     const DOORS: usize = 100;
     net::test(|net| {
         let doors: Vec<Otp> = (0..DOORS)
@@ -374,7 +374,7 @@ fn a_hundred_doors() {
 /// Two doors whose knocks are the same in this period: one of them can't be opened in it, the other
 /// can, and a third does not notice.
 #[test]
-fn doors_that_collide() {
+fn only_the_first_of_doors_with_colliding_sequences_opens() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
         let one = |secret: &str| Otp {
@@ -405,7 +405,7 @@ fn doors_that_collide() {
 }
 
 #[test]
-fn packets_that_come_twice_or_in_another_order() {
+fn repeated_knocks_are_harmless_and_reordered_ones_are_wrong() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
         let otp = Otp {
@@ -618,7 +618,7 @@ fn no_output_has_the_secret() {
 /// Whose clock is off by more than is tolerated learns nothing, but the one who looks for the reason
 /// does.
 #[test]
-fn a_clock_that_is_wrong_is_told() {
+fn a_skewed_clock_is_reported() {
     net::test(|net| {
         let otp = Otp::every(45, "whose clock is wrong");
         let daemon = Daemon::start(&net.server, &door(&otp));
@@ -642,7 +642,7 @@ fn a_clock_that_is_wrong_is_told() {
 
 /// Both at once: the knocks of the time, each proved by a handshake.
 #[test]
-fn knocks_that_are_proved() {
+fn time_based_knocks_can_need_handshakes() {
     net::test(|net| {
         let other_end = OtherEnd::of(net);
         let _server = Server::tcp(&net.server, &[SSH]);
@@ -705,7 +705,7 @@ const OTHER: &str = "[[door]]\nname = \"other\"\nknock = [\"tcp/7000\", \"tcp/90
 
 /// A sequence that was used opens nothing in its period, whatever was done since.
 #[test]
-fn what_was_used_is_remembered() {
+fn used_sequences_stay_used_across_restarts() {
     let rows: [(&str, Forget); 11] = [
         ("SIGTERM and a start", |daemon, net, config| {
             daemon.leave(Signal::SIGTERM);
@@ -792,7 +792,7 @@ fn what_was_used_is_remembered() {
 
 /// Where nobody knows what was used, only what begins later is good.
 #[test]
-fn nothing_is_known() {
+fn time_based_doors_wait_while_used_sequences_are_unknown() {
     let rows: [(&str, Option<&str>); 5] = [
         ("no file", None),
         (
@@ -859,7 +859,7 @@ fn nothing_is_known() {
 
 /// The two doors know the same, so who has heard one sequence knows the other's.
 #[test]
-fn two_doors_with_the_same_secret() {
+fn doors_that_share_a_secret_share_used_sequences() {
     let otp = Otp::steady("a secret");
     let other = Otp {
         base: 30_000,

@@ -118,7 +118,7 @@ fn state(net: &Net, family: Family, port: u16) -> String {
 }
 
 #[test]
-fn everybody_knocks() {
+fn common_clients_open_the_door() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH, WEB]);
         let daemon = Daemon::start(&net.server, CONFIG);

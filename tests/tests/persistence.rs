@@ -62,7 +62,7 @@ fn start(net: &Net, around: Option<Around>, config: &Path, arguments: &[&str]) -
 }
 
 #[test]
-fn what_would_not_be_kept_is_not_promised() {
+fn protection_that_would_end_is_not_promised() {
     let rows: [(&str, Around); 2] = [
         ("ip netns exec", ip_netns_exec),
         ("another bpffs", another_bpffs),
@@ -105,7 +105,7 @@ fn what_would_not_be_kept_is_not_promised() {
 
 /// Whoever can't see the pins is told where they are, and not how to open the ports.
 #[test]
-fn what_is_kept_elsewhere_stays_closed() {
+fn ports_stay_closed_by_pins_in_another_mount_namespace() {
     let rows: [(&str, Around); 2] = [
         ("ip netns exec", ip_netns_exec),
         ("another bpffs", another_bpffs),
@@ -142,7 +142,7 @@ fn what_is_kept_elsewhere_stays_closed() {
 }
 
 #[test]
-fn what_is_kept_is_promised() {
+fn protection_that_stays_is_promised() {
     let rows: [(&str, Option<Around>); 4] = [
         ("the same mounts", None),
         ("copies", Some(|_| unshare("private"))),
@@ -182,7 +182,7 @@ fn process_1(_: &Net) -> Command {
 }
 
 #[test]
-fn what_cannot_be_seen_is_not_promised() {
+fn pins_that_cannot_be_seen_are_not_promised() {
     let config = config_file(DOOR.as_bytes());
     for json in [false, true] {
         net::test(|net| {
@@ -222,7 +222,7 @@ fn what_cannot_be_seen_is_not_promised() {
 
 /// The pins are where another mount hides them, so a command there must not say that there are none.
 #[test]
-fn a_command_that_does_not_see_the_pins_says_so() {
+fn a_command_that_does_not_see_the_pins_reports_it() {
     let config = config_file(DOOR.as_bytes());
     net::test(|net| {
         let process = start(net, None, config.path(), &["--on-exit", "keep"]);

@@ -117,7 +117,7 @@ fn set(status: &HashMap<&str, &str>, name: &str) -> u64 {
 }
 
 #[test]
-fn an_ordinary_user_with_three_capabilities() {
+fn an_ordinary_user_with_three_capabilities_protects() {
     net::test(|net| {
         let place = Place::new(|_| DOOR.to_owned());
         let _server = Server::tcp(&net.server, &[SSH]);
@@ -173,7 +173,7 @@ fn an_ordinary_user_marks_its_own_file() {
 }
 
 #[test]
-fn those_who_cannot_pin_are_told_what_to_do() {
+fn a_user_that_cannot_pin_gets_the_cure() {
     let rows: [(&str, Who, &str, &[&str]); 3] = [
         (
             "nothing is prepared",
@@ -220,7 +220,7 @@ fn those_who_cannot_pin_are_told_what_to_do() {
 }
 
 #[test]
-fn what_the_daemon_keeps_and_what_commands_get() {
+fn the_daemon_and_its_commands_have_only_the_capabilities_they_need() {
     for (who, of_commands) in [(Who::Root, THREE), (Who::Nobody, 0)] {
         net::test(|net| {
             let place = Place::new(|directory| {

@@ -136,7 +136,7 @@ fn a_file_with_errors_changes_nothing() {
 }
 
 #[test]
-fn doors_change_and_who_is_in_stays_in() {
+fn a_reload_changes_doors_and_keeps_connections() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH, WEB, DB]);
         let record = Record::new();
@@ -231,7 +231,7 @@ fn doors_change_and_who_is_in_stays_in() {
 
 /// What is announced as open is open, and nothing else is announced.
 #[test]
-fn ports_are_announced_and_not_ranges() {
+fn a_reload_reports_changed_ports_and_not_ranges() {
     let two =
         |first: &str, second: &str| door("one", 7000, first, "") + &door("two", 7100, second, "");
     net::test(|net| {
@@ -261,7 +261,7 @@ fn ports_are_announced_and_not_ranges() {
 }
 
 #[test]
-fn interfaces_come_and_go() {
+fn a_reload_adds_and_removes_interfaces() {
     let on = |interfaces: &str| format!("interfaces = [{interfaces}]\n{DOOR}");
     net::test(|net| {
         net.add_second_link();
@@ -324,7 +324,7 @@ fn somebody(net: &Net, number: u64) -> Source<'_> {
 /// The door that all configurations have opens to whoever knocks while no reload happens, and to
 /// whoever knocks again because one did.
 #[test]
-fn under_load() {
+fn a_reload_under_load_loses_no_packet() {
     const RELOADS: u64 = 20;
     /// Others need the machine, too.
     const PAUSE: Duration = Duration::from_millis(2);
@@ -410,7 +410,7 @@ fn under_load() {
 /// For a moment there are grants for both configurations. Where there is no room for them, nothing
 /// changes, and nobody who knocks finds the table full because of it.
 #[test]
-fn no_room_for_the_grants_of_both() {
+fn a_reload_without_room_for_its_grants_is_refused() {
     const GRANTS: u32 = ALLOW_MAX / 2 + 1;
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
@@ -462,7 +462,7 @@ fn no_room_for_the_grants_of_both() {
 }
 
 #[test]
-fn a_thousand_doors() {
+fn a_reload_of_a_thousand_doors_succeeds() {
     const DOORS: u16 = 1_000;
     let doors = |from: u16| {
         let mut text = String::new();

@@ -71,7 +71,7 @@ fn client(net: &Net, words: &str) -> (bool, String) {
 }
 
 #[test]
-fn the_client_connects_where_it_is_told() {
+fn the_client_connects_to_the_replied_port() {
     let rows = [
         ("udp", "udp/7000 tcp/9000 udp/8000", "", 2222),
         ("tcp", "udp/7100 tcp/9100 tcp/8100", "", 22),
@@ -100,7 +100,7 @@ fn the_client_connects_where_it_is_told() {
 }
 
 #[test]
-fn the_client_says_that_nobody_replies() {
+fn the_client_reports_that_no_reply_came() {
     let rows = [
         ("order", "udp/7000 udp/8000 tcp/9000"),
         ("one is missing", "udp/7000 udp/8000"),
@@ -184,7 +184,7 @@ fn only_a_whole_sequence_is_replied_to() {
 
 /// What is told to whom has not knocked: nothing, whatever comes.
 #[test]
-fn a_grant_by_hand_is_not_told() {
+fn a_grant_by_command_sends_no_reply() {
     test(|net, _| {
         let source = net.native(Family::V4);
         let (code, told) = ask(&net.server, &["grant", &source.name(), "--door", "udp"]);

@@ -18,7 +18,7 @@ const DOOR: &str = r#"
 "#;
 
 #[test]
-fn lines_follow_the_file() {
+fn lines_follow_a_rotated_file() {
     net::test(|net| {
         let directory = tempfile::tempdir().unwrap();
         let log = directory.path().join("knock.log");

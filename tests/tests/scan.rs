@@ -107,7 +107,7 @@ fn no_scan_opens_a_door() {
 }
 
 #[test]
-fn a_scan_disturbs_nobody_else() {
+fn a_scan_disturbs_no_other_source() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
         let daemon = Daemon::start(&net.server, DOORS);

@@ -14,7 +14,7 @@ use nix::sys::signal::Signal;
 const YOURS: &str = "your SSH connection from";
 
 #[test]
-fn ones_own_connection() {
+fn a_start_reports_what_happens_to_its_own_ssh_connection() {
     let rows: [(&str, &str, bool, Option<&str>); 5] = [
         (
             "kept",
@@ -72,7 +72,7 @@ fn ones_own_connection() {
 }
 
 #[test]
-fn a_connection_that_is_no_more() {
+fn an_ended_ssh_connection_is_not_mentioned() {
     net::test(|net| {
         let told = warnings(net, DOOR, "198.51.100.1 50022 192.0.2.2 22");
         assert!(!told.contains(YOURS), "{told}");

@@ -10,7 +10,7 @@ use knock_tests::{
 use serde_json::json;
 
 #[test]
-fn connections_that_are_there_go_on() {
+fn existing_connections_continue_after_a_start() {
     for family in Family::ALL {
         net::test(|net| {
             let _server = Server::tcp(&net.server, &[SSH]);
@@ -32,7 +32,7 @@ fn connections_that_are_there_go_on() {
 }
 
 #[test]
-fn connections_that_are_not_to_be_kept_are_cut_with_a_warning() {
+fn with_keep_false_a_start_cuts_connections_and_warns() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
         let source = net.stranger(Family::V4);

@@ -41,7 +41,7 @@ fn careless(config: &Path) -> Command {
 }
 
 #[test]
-fn nobody_else_may_write_them() {
+fn only_the_daemon_may_write_its_state_files() {
     net::test(|net| {
         let config = config_file(DOOR.as_bytes());
         // Another instance of these tests may use the directory, so it is not removed.
@@ -67,7 +67,7 @@ fn nobody_else_may_write_them() {
 }
 
 #[test]
-fn a_link_in_their_place_is_not_followed() {
+fn a_planted_symbolic_link_is_not_followed() {
     net::test(|net| {
         let precious = config_file(b"precious");
         let daemon = Daemon::start_with(
@@ -104,7 +104,7 @@ fn a_link_in_their_place_is_not_followed() {
 
 /// Somebody who may not look is told why, and who may.
 #[test]
-fn an_ordinary_user_is_told_who_may_look() {
+fn a_refused_user_learns_who_may_read_the_state() {
     net::test(|net| {
         let keep = ["--iface", SERVER_LINK, "--on-exit", "keep"];
         Daemon::start_with(&net.server, DOOR, &keep).leave(SIGTERM);
@@ -127,7 +127,7 @@ fn an_ordinary_user_is_told_who_may_look() {
 
 /// The kernel ends a killed process at its leisure, and the next start may be sooner.
 #[test]
-fn a_start_right_after_a_kill() {
+fn a_start_right_after_a_kill_protects() {
     const TIMES: usize = 20;
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);

@@ -22,7 +22,7 @@ use serde_json::json;
 const KEEP: [&str; 4] = ["--iface", SERVER_LINK, "--on-exit", "keep"];
 
 #[test]
-fn a_protection_that_ends() {
+fn a_stop_detaches_unless_on_exit_is_keep() {
     let rows: [(&str, &[&str], Signal); 3] = [
         ("by default", &[], SIGINT),
         ("by default, of a service", &[], SIGTERM),
@@ -53,7 +53,7 @@ fn a_protection_that_ends() {
 }
 
 #[test]
-fn a_protection_that_goes_on() {
+fn with_on_exit_keep_a_stop_leaves_ports_protected() {
     for signal in [SIGINT, SIGTERM] {
         net::test(|net| {
             let row = signal.as_str();
@@ -88,7 +88,7 @@ fn a_protection_that_goes_on() {
 }
 
 #[test]
-fn lines_for_people() {
+fn a_stop_prints_what_stays_protected() {
     net::test(|net| {
         let config = config_file(DOOR.as_bytes());
         let mut command = daemon::command(&config);
@@ -104,7 +104,7 @@ fn lines_for_people() {
 
 /// What was let in is let in for as long as it was promised, whoever runs.
 #[test]
-fn the_next_start_takes_over_what_was_kept() {
+fn the_next_start_takes_over_kept_grants() {
     const OPEN_FOR: Duration = Duration::from_secs(8);
     const BRIEF: Duration = Duration::from_secs(1);
     const BRIEF_DOOR: &str = r#"

@@ -13,7 +13,7 @@ use knock_tests::{
 use serde_json::json;
 
 #[test]
-fn check_names_what_a_file_does_not_reach() {
+fn check_names_interfaces_that_a_configuration_leaves_open() {
     net::test(|net| {
         net.server.ip("link add br9 type bridge");
         net.server.ip("link add p9 type veth peer name q9");

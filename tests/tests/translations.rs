@@ -256,7 +256,7 @@ fn rules_are_read_without_root() {
 /// Rules that change while it runs: new ones are warned of, and their ports are exempt as long as they
 /// are there.
 #[test]
-fn rules_are_followed() {
+fn changed_rules_are_followed() {
     net::test(|net| {
         let daemon = Daemon::start(&net.server, DOOR);
         let opens = || {

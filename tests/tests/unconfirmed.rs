@@ -152,7 +152,7 @@ fn kill(process: Process) {
 
 /// Whoever starts in time continues the trial.
 #[test]
-fn killed_and_started_again_in_time() {
+fn a_trial_continues_when_its_daemon_is_killed_and_started_in_time() {
     net::test(|net| {
         let mut strangers = Strangers::before_there_is_protection(net, SSH);
         let host = Host::new(net);
@@ -190,7 +190,7 @@ fn killed_and_started_again_in_time() {
 
 /// It goes back in the process that went on with it, and stays back for those that come later.
 #[test]
-fn killed_and_started_again_and_not_confirmed() {
+fn a_trial_that_a_new_daemon_continues_is_rolled_back_at_its_deadline() {
     net::test(|net| {
         let mut strangers = Strangers::before_there_is_protection(net, SSH);
         let host = Host::new(net);
@@ -292,7 +292,7 @@ fn a_start_on_trial_that_is_killed_while_it_compiles() {
 
 /// The start that comes when the trial is over goes back before anything else.
 #[test]
-fn killed_and_started_again_too_late() {
+fn a_daemon_that_starts_after_the_deadline_rolls_back() {
     // What the file has when the next process starts, and whether that can start.
     for (row, text, starts) in [
         ("the file on trial", OTHER, true),
@@ -341,7 +341,7 @@ fn killed_and_started_again_too_late() {
 
 /// Whoever puts the file back has ended the trial.
 #[test]
-fn killed_and_the_file_is_put_back() {
+fn the_previous_file_ends_a_trial_whose_daemon_was_killed() {
     net::test(|net| {
         let host = Host::new(net);
         kill(host.on_trial("1m"));
@@ -356,7 +356,7 @@ fn killed_and_the_file_is_put_back() {
 
 /// Another trial takes the place of the one that was left, and goes back to what was confirmed.
 #[test]
-fn killed_and_started_on_trial() {
+fn a_new_trial_after_a_kill_rolls_back_to_the_confirmed_configuration() {
     net::test(|net| {
         let host = Host::new(net);
         kill(host.on_trial("1m"));
@@ -373,7 +373,7 @@ fn killed_and_started_on_trial() {
 
 /// Where nothing was protected, a trial continues, too, and it ends with open ports.
 #[test]
-fn a_first_start_that_is_killed_and_started_again_in_time() {
+fn the_trial_of_a_first_start_continues_after_a_kill() {
     net::test(|net| {
         let host = Host::new(net);
         let first = host.start(&["--confirm", "6s"]);
@@ -394,7 +394,7 @@ fn a_first_start_that_is_killed_and_started_again_in_time() {
 
 /// What ends before it is confirmed says what is true then.
 #[test]
-fn stopped_on_trial() {
+fn a_stop_on_trial_rolls_back() {
     for (row, on_exit, expected) in [
         (
             "kept",
@@ -421,7 +421,7 @@ fn stopped_on_trial() {
 /// Killed at any moment of a reload, `status` describes what is in force, and the next start puts in
 /// force what was confirmed, or what the file has if nothing was on trial.
 #[test]
-fn killed_in_a_reload() {
+fn a_daemon_killed_in_a_reload_leaves_one_of_two_configurations() {
     let seed = number("KNOCK_SEED").unwrap_or_else(|| now().unwrap().nanos());
     let kills = number("KNOCK_KILLS").unwrap_or(KILLS);
     println!("KNOCK_SEED={seed} KNOCK_KILLS={kills}");
@@ -486,7 +486,7 @@ fn killed_in_a_reload() {
 
 /// A trial of what is in force already refuses nothing.
 #[test]
-fn a_trial_of_the_same_text() {
+fn a_trial_of_an_unchanged_configuration_leaves_no_shortfall() {
     net::test(|net| {
         let host = Host::new(net);
         let running = host.start(&[]);

@@ -56,14 +56,14 @@ fn installed() -> (TempDir, PathBuf) {
 }
 
 #[test]
-fn systemd_has_nothing_to_say_about_it() {
+fn systemd_verifies_the_unit_without_a_complaint() {
     let (_directory, path) = installed();
     let told = run(Command::new("systemd-analyze").arg("verify").arg(&path));
     assert_eq!(told, "");
 }
 
 #[test]
-fn it_is_not_exposed() {
+fn systemd_rates_the_exposure_of_the_unit_as_ok() {
     let (_directory, path) = installed();
     let mut command = Command::new("systemd-analyze");
     command.args(["security", "--no-pager", "--offline=true"]);
@@ -73,7 +73,7 @@ fn it_is_not_exposed() {
 }
 
 #[test]
-fn nothing_is_open_before_it_and_nothing_is_forgotten_after_it() {
+fn the_unit_starts_before_the_network_and_keeps_its_state() {
     let rows: [(&str, &str, &str); 12] = [
         (
             "a bad configuration is a failure, and no reason to try again",
@@ -116,7 +116,7 @@ fn nothing_is_open_before_it_and_nothing_is_forgotten_after_it() {
 }
 
 #[test]
-fn the_program_understands_its_commands() {
+fn the_commands_of_the_unit_are_valid() {
     let unit = unit();
     for key in ["ExecStart", "ExecReload"] {
         for command in values(&unit, key) {
@@ -200,7 +200,7 @@ impl Heard {
 }
 
 #[test]
-fn the_service_manager_hears_how_it_goes() {
+fn the_daemon_notifies_the_service_manager_of_its_state() {
     net::test(|net| {
         let manager = Manager::new();
         let config = config_file(DOOR.as_bytes());
@@ -235,7 +235,7 @@ fn the_service_manager_hears_how_it_goes() {
 
 /// A manager that hangs holds nothing up: events are told, and the end is one.
 #[test]
-fn the_service_manager_does_not_listen() {
+fn a_service_manager_that_does_not_listen_stops_nothing() {
     net::test(|net| {
         let manager = Manager::new();
         let config = config_file(DOOR.as_bytes());
@@ -265,7 +265,7 @@ fn clock(text: &str) -> Duration {
 }
 
 #[test]
-fn a_reload_that_fails_ends_too() {
+fn a_failed_reload_is_notified_as_ended() {
     net::test(|net| {
         let manager = Manager::new();
         let config = config_file(DOOR.as_bytes());
@@ -282,7 +282,7 @@ fn a_reload_that_fails_ends_too() {
 
 /// In the journal lines have a time and a priority anyway.
 #[test]
-fn lines_for_the_journal() {
+fn journal_lines_have_priorities() {
     for (row, descriptor) in [
         ("standard output", 1),
         ("standard error", 2),

@@ -59,7 +59,7 @@ fn detach(namespace: &Namespace, programs: &[u32]) {
 }
 
 #[test]
-fn a_live_link_loses_no_packet_and_lets_nobody_in() {
+fn an_upgrade_loses_no_packet_and_lets_nobody_in() {
     // However long the rows take.
     let door = format!("{DOOR}\nopen_for = \"1h\"\n");
     let more = format!(

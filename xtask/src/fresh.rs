@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn words_for_the_shell() {
+    fn words_are_quoted_for_the_shell() {
         let table = [("a b", "'a b'"), ("$x'y", r"'$x'\''y'")];
         for (word, expected) in table {
             assert_eq!(quoted(word), expected, "{word}");

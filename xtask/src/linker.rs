@@ -173,7 +173,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn library_names() {
+    fn the_version_of_llvm_is_read_from_library_names() {
         let table = [
             ("libLLVM.so.22.1", Some(22)),
             ("libLLVM.so.21.1-rust-1.91.0-stable", Some(21)),

@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn failures_of_the_network_and_others() {
+    fn failures_of_the_network_are_recognized() {
         let table = [
             (
                 "apt, no name server",

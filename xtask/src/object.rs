@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn a_right_object_passes() {
+    fn a_correct_object_passes() {
         let mut object = Builder::right();
         object.verdict().unwrap();
         object.program(".text", "memset");
@@ -356,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_elf_is_refused() {
+    fn a_file_that_is_not_elf_is_refused() {
         assert!(Facts::read(b"no ELF at all").is_err());
     }
 }

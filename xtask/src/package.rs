@@ -142,7 +142,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_cannot_be_installed_is_named_with_the_command() {
+    fn missing_programs_are_named_with_the_command() {
         let message = missing("nmap knockd", "the tests knock with them");
         for part in [
             "nmap knockd",

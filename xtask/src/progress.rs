@@ -105,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines() {
+    fn the_line_has_the_time_and_a_short_detail() {
         let long = "x".repeat(DETAIL + 1);
         let table = [
             ("no detail", 5, " ", "… building: 5 s".to_owned()),

@@ -254,7 +254,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_line() {
+    fn the_last_line_sums_up_the_run() {
         let step = |passed| Row::Step {
             name: "format".into(),
             passed,

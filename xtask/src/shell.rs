@@ -367,7 +367,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn outer_build_is_kept_out_of_the_inner_one() {
+    fn the_outer_build_does_not_affect_the_inner_one() {
         let table = [
             ("RUSTFLAGS", true),
             ("CARGO_ENCODED_RUSTFLAGS", true),
@@ -436,7 +436,7 @@ mod tests {
     }
 
     #[test]
-    fn a_quiet_failure_says_what_was_printed() {
+    fn a_quiet_failure_shows_what_was_printed() {
         let sh = at_root().unwrap();
         let table = [
             ("a reason", "echo why; exit 1", "why"),
@@ -456,7 +456,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_printed_last() {
+    fn the_last_lines_are_shown() {
         let table = [
             ("a line", "one\ntwo\n", "two"),
             ("a progress bar", "10%\r20%\r", "20%"),

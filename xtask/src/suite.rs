@@ -129,7 +129,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn output_of_a_run() {
+    fn the_output_of_a_run_is_read() {
         let output = "   Compiling knock-common v0.1.0 (/src/knock-common)
     Finished `test` profile [unoptimized + debuginfo] target(s) in 0.61s
 \x1b[1m\x1b[92m     Running\x1b[0m unittests src/lib.rs (target/debug/deps/knock_common-0f3a)
@@ -172,7 +172,7 @@ all doctests ran in 0.68s; merged doctests compilation took 0.24s";
     }
 
     #[test]
-    fn programs_that_were_built() {
+    fn the_programs_that_were_built_are_read() {
         let line = "\x1b[1m\x1b[92m  Executable\x1b[0m tests/a b/main.rs (/tmp/x (1)/deps/a-0f3a)";
         let expected = (
             "a (tests/a b/main.rs)".to_owned(),
@@ -198,7 +198,7 @@ test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; fini
     }
 
     #[test]
-    fn what_only_looks_like_a_result_is_left_alone() {
+    fn lines_that_only_look_like_results_are_ignored() {
         for line in [
             "test result: unknown",
             "test results: ok. 3 passed",

@@ -271,7 +271,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn why_no_other_kernel_is_booted() {
+    fn a_report_says_why_no_other_kernel_is_booted() {
         let table = [
             (true, true, None, None),
             (true, false, None, Some("--no-vm")),
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn the_command_that_runs_a_suite_directly() {
+    fn a_suite_can_be_run_directly() {
         let table = [
             (
                 "scan (tests/scan.rs)",

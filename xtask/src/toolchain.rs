@@ -193,7 +193,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn versions() {
+    fn versions_are_read() {
         let distribution = "rustc 1.96.0 (ac68faa20 2026-05-25) (built from a source tarball)\n\
             binary: rustc\nhost: x86_64-unknown-linux-gnu\nrelease: 1.96.0\nLLVM version: 22.1.8";
         let nightly = "rustc 1.97.0-nightly (e50aa6fba 2026-05-19)\n\

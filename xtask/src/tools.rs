@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_tests_and_the_bench_start_is_in_the_table() {
+    fn every_program_that_tests_and_bench_start_is_in_the_table() {
         for (verb, directories) in [
             (Verb::Test, ["tests/src", "tests/tests"]),
             (Verb::Bench, ["bench/src", "tests/src"]),
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_in_the_table_twice() {
+    fn no_program_is_in_the_table_twice() {
         let names: BTreeSet<_> = TOOLS.iter().map(|tool| tool.program).collect();
         assert_eq!(names.len(), TOOLS.len());
         for tool in &TOOLS {

@@ -84,26 +84,29 @@ impl Selected {
 /// In the order in which they run. What takes long under emulation, or asks how exact the clock is,
 /// is not among them.
 const SUITES: &[Selected] = &[
-    Selected::some("load", &["the_largest_configuration"]).shown(),
+    Selected::some("load", &["the_largest_configuration_loads"]).shown(),
     Selected::all("differential").shown(),
-    Selected::some("otp", &["the_kernel_makes_the_same_knocks"]),
+    Selected::some(
+        "otp",
+        &["the_kernel_derives_the_same_knocks_as_the_library"],
+    ),
     Selected::some(
         "knock",
         &[
             "every_grant_has_one_opening_and_one_end",
             "our_client_connects_at_its_first_attempt",
-            "the_packet_right_behind_the_last_knock_gets_in",
+            "a_packet_right_behind_the_last_knock_gets_in",
         ],
     ),
     Selected::some(
         "handshake",
         &[
             "forged_packets_change_nothing",
-            "what_counts_is_the_order_of_proofs",
-            "wrong_connections_end_the_attempt",
+            "knocks_count_in_the_order_of_their_completed_handshakes",
+            "connections_to_wrong_ports_end_the_attempt",
         ],
     ),
-    Selected::some("start", &["connections_that_are_there_go_on"]),
+    Selected::some("start", &["existing_connections_continue_after_a_start"]),
     Selected::some(
         "upgrade",
         &[

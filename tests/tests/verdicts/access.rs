@@ -51,7 +51,7 @@ fn opened<const N: usize>(name: &'static str, steps: [Step; N]) -> Row {
 }
 
 #[test]
-fn grants() {
+fn a_grant_admits_its_source_until_it_expires() {
     let [again_first, again] = knock("ssh", Refreshed);
     let [anew_first, anew] = knock("ssh", Opened);
     let [long_first, long] = knock("long", Refreshed);
@@ -137,7 +137,7 @@ fn grants() {
 
 /// A door that shares some of its ports with others.
 #[test]
-fn grants_of_several_services() {
+fn a_door_grants_all_its_port_groups() {
     let [first, last] = knock("both", Opened);
     let [first_again, last_again] = knock("both", Refreshed);
     check(
@@ -167,7 +167,7 @@ fn grants_of_several_services() {
 }
 
 #[test]
-fn flows_of_connections() {
+fn a_flow_keeps_a_connection_open_after_its_grant() {
     check(
         GRANTS,
         &[
@@ -281,7 +281,7 @@ fn flows_of_connections() {
 }
 
 #[test]
-fn connections_are_cut_if_asked() {
+fn keep_false_cuts_connections() {
     let text = GRANTS.replace("idle = \"80s\", idle_udp = \"80s\"", "keep = false");
     check(
         &text,
@@ -303,7 +303,7 @@ fn connections_are_cut_if_asked() {
 
 /// A word that user space wrote, or that outlived its time, is judged by the clock alone.
 #[test]
-fn grants_that_were_written() {
+fn grants_written_by_user_space_are_in_force() {
     let mut table = Table::new(GRANTS, Options::default());
     let port_group = *table.tables.port_groups.keys().next().unwrap();
     let now_ms = now().unwrap().millis();
@@ -334,7 +334,7 @@ fn grants_that_were_written() {
 }
 
 #[test]
-fn no_room_for_grants() {
+fn a_full_allow_map_takes_no_new_grants() {
     let mut table = Table::new(GRANTS, Options::default());
     let [first, last] = knock("ssh", Opened);
     let [first_again, last_again] = knock("ssh", Refreshed);

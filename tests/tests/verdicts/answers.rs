@@ -188,7 +188,7 @@ fn ways(number: u8) -> Vec<(&'static str, Frame)> {
 }
 
 #[test]
-fn handshakes_knock() {
+fn completed_handshakes_count_as_knocks() {
     let mut bench = Bench::new(Options::default());
     for (name, way) in ways(1) {
         let mut connects = |port, reason| {
@@ -209,7 +209,7 @@ fn handshakes_knock() {
 }
 
 #[test]
-fn what_proves_nothing_changes_nothing() {
+fn packets_without_a_valid_cookie_change_nothing() {
     let mut bench = Bench::new(Options::default());
     for (name, way) in ways(2) {
         bench.connects(&way, 7000, FirstKnock, Answered::FinAck, name);
@@ -256,7 +256,7 @@ fn what_proves_nothing_changes_nothing() {
 
 /// The key of the next turn can be drawn while cookies are on their way, and is then used.
 #[test]
-fn keys_take_turns() {
+fn cookie_keys_alternate_by_epoch() {
     let mut bench = Bench::new(Options::default());
     let turn = now().unwrap().nanos() / TURN;
     let way = eth().ip4("198.51.100.9", "192.0.2.2");
@@ -278,7 +278,7 @@ fn keys_take_turns() {
 
 /// Cookies are for one connection: source, destination, both ports.
 #[test]
-fn cookies_of_others_prove_nothing() {
+fn cookies_of_other_connections_are_not_accepted() {
     let mut bench = Bench::new(Options::default());
     let way = |source: &str, destination: &str| eth().ip4(source, destination);
     let own = way("198.51.100.3", "192.0.2.2");
@@ -311,7 +311,7 @@ fn cookies_of_others_prove_nothing() {
 
 /// The epoch before counts, also for who is slow.
 #[test]
-fn cookies_of_the_last_epoch_are_good() {
+fn cookies_of_the_last_epoch_are_accepted() {
     let mut bench = Bench::new(Options::default());
     for (name, way) in ways(5) {
         let last = bench.cookie(&tcp(&way, 7000, SYN, 0), 1).wrapping_add(1);
@@ -327,7 +327,7 @@ fn cookies_of_the_last_epoch_are_good() {
 }
 
 #[test]
-fn silent_doors_beside_stay_silent() {
+fn silent_doors_stay_silent_beside_handshake_doors() {
     let mut bench = Bench::new(Options::default());
     for (name, way) in ways(6) {
         for (frame, reason) in [
@@ -344,7 +344,7 @@ fn silent_doors_beside_stay_silent() {
 }
 
 #[test]
-fn only_the_last_knock_is_told_the_port() {
+fn only_the_last_knock_gets_a_reply_with_the_port() {
     let mut bench = Bench::new(Options::default());
     for (name, way) in ways(7) {
         let told = Some(Answered::Port(2000));
@@ -403,7 +403,7 @@ fn a_dry_run_answers_nothing() {
 }
 
 #[test]
-fn nothing_is_answered_without_a_confirmation() {
+fn an_expired_trial_answers_nothing() {
     let mut bench = Bench::new(Options {
         confirm_by_ms: Some(1),
         ..Options::default()
@@ -417,7 +417,7 @@ fn nothing_is_answered_without_a_confirmation() {
 
 /// A confirmation is one word of a map, so it takes effect at once and no other program is loaded.
 #[test]
-fn a_confirmation_outlasts_the_end() {
+fn a_confirmed_trial_protects_after_its_deadline() {
     let mut bench = Bench::new(Options {
         confirm_by_ms: Some(1),
         ..Options::default()
@@ -432,7 +432,7 @@ fn a_confirmation_outlasts_the_end() {
 
 /// What passes, passes as it was; what is answered is answered as the library would.
 #[test]
-fn any_frame_is_answered_as_the_library_does() {
+fn the_kernel_answers_any_frame_like_the_library() {
     let mut random = Random::new(number("KNOCK_SEED").unwrap_or(1));
     let mut bench = Bench::new(Options::default());
     let mut answers = 0;

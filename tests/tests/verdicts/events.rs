@@ -24,7 +24,7 @@ use crate::{
 };
 
 #[test]
-fn what_an_event_says() {
+fn an_event_has_the_fields_of_its_packet() {
     let mut table = Table::new(GRANTS, Options::default());
     let mut judge = |packet: Packet| {
         let frame = Family::V6.frame("2001:db8:18::1", packet).bytes();
@@ -65,7 +65,7 @@ fn what_an_event_says() {
 
 /// A gate lets 64 events through in 268 ms, of all CPUs together.
 #[test]
-fn gates_for_events() {
+fn events_of_each_kind_are_limited() {
     const TIMES: u64 = 10_000;
     let mut table = Table::new(GRANTS, Options::default());
     let frame = |packet| Family::V4.frame("198.18.0.1", packet).bytes();
@@ -94,7 +94,7 @@ fn gates_for_events() {
 
 /// Events that nobody reads are lost in the end, and counted.
 #[test]
-fn a_full_ring_buffer() {
+fn a_full_ring_buffer_counts_lost_events() {
     let text = r#"
         [[door]]
         name = "one"
@@ -119,7 +119,7 @@ fn a_full_ring_buffer() {
 
 /// What several CPUs have to tell goes through one gate.
 #[test]
-fn one_event_limit_for_all_cpus() {
+fn all_cpus_share_one_event_limit() {
     const TIMES: u32 = 20_000;
     // The window of a gate.
     let window_ns: u64 = 1 << 28;

@@ -17,7 +17,7 @@ use crate::{
 };
 
 #[test]
-fn shapes_of_frames() {
+fn the_shape_of_a_frame_decides_its_reason() {
     let mut kernel = Kernel::load(r#"protect = ["tcp/22", "udp/22"]"#).unwrap();
     for shape in shapes::all() {
         let frame = shape.frame.bytes();
@@ -56,7 +56,7 @@ const PORTS: &str = r#"
 "#;
 
 #[test]
-fn kinds_of_ports() {
+fn the_kind_of_a_port_decides_its_reason() {
     check(
         PORTS,
         &[
@@ -119,7 +119,7 @@ fn kinds_of_ports() {
 }
 
 #[test]
-fn trusted_sources() {
+fn trusted_sources_reach_protected_ports() {
     let text = r#"
         protect = ["tcp/22"]
         trust = ["10.0.0.0/8", "203.0.113.7", "198.18.0.0/15", "fd00::/8", "2001:db8::1"]
@@ -165,7 +165,7 @@ fn nobody_is_trusted_by_default() {
 
 /// On the wire such an address could be taken for the IPv4 source that it names.
 #[test]
-fn mapped_addresses() {
+fn ipv4_mapped_addresses_are_bad_headers() {
     let mut kernel = Kernel::load(PORTS).unwrap();
     let mapped = "::ffff:198.51.100.1";
     for (name, port, flags, reason) in [
@@ -184,7 +184,7 @@ fn mapped_addresses() {
 }
 
 #[test]
-fn dry_run() {
+fn a_dry_run_passes_what_would_be_dropped() {
     let options = Options {
         dry_run: true,
         ..Options::default()

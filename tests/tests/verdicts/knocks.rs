@@ -38,7 +38,7 @@ pub(crate) fn opens_ssh() -> [Step; 3] {
 }
 
 #[test]
-fn sequences() {
+fn only_the_knocks_of_a_sequence_in_order_open_its_door() {
     let [a, b, c] = opens_ssh();
     check(
         DOORS,
@@ -238,7 +238,7 @@ fn sequences() {
 }
 
 #[test]
-fn strict() {
+fn strict_mode_counts_packets_to_unused_ports_as_wrong() {
     let [a, b, c] = opens_ssh();
     let rest = [b.clone(), c.clone()];
     let undisturbed = |name, step: Step| {
@@ -317,7 +317,7 @@ fn strict() {
 }
 
 #[test]
-fn not_strict() {
+fn without_strict_mode_unused_ports_end_no_attempt() {
     let text = r#"
         strict = false
         [[door]]
@@ -341,7 +341,7 @@ fn not_strict() {
 }
 
 #[test]
-fn time_limits() {
+fn late_knocks_end_an_attempt() {
     let text = r#"
         door = [
             { name = "total", knock = ["udp/8000", "tcp/7000", "udp/6000"], open = ["tcp/22"], sequence_timeout = "500ms" },
@@ -448,7 +448,7 @@ fn time_limits() {
 }
 
 #[test]
-fn flags_that_make_a_knock() {
+fn only_the_configured_flags_make_a_knock() {
     let text = r#"
         door = [
             { name = "fin", knock = ["tcp/7000", "udp/8000", "tcp/6000"], open = ["tcp/22"], tcp_flags = "fin,!syn" },
@@ -499,7 +499,7 @@ fn flags_that_make_a_knock() {
 }
 
 #[test]
-fn targets() {
+fn a_door_with_a_target_opens_at_that_address_only() {
     for (family, target) in [(Family::V4, "192.0.2.3"), (Family::V6, "2001:db8::3")] {
         let text = format!(
             r#"door = [

@@ -8,7 +8,7 @@ use knock_common::Reason::{
 use crate::table::{Step::Later, check, row, syn, udp};
 
 #[test]
-fn lockouts_of_a_source() {
+fn failed_attempts_lock_out_their_source() {
     let text = r#"
         lockout = { failures = 2, for = "1m" }
         decoys = { ports = ["tcp/2222"] }
@@ -110,7 +110,7 @@ fn lockouts_of_a_source() {
 }
 
 #[test]
-fn lockouts_of_everybody() {
+fn a_global_lockout_locks_out_every_source() {
     let text = r#"
         lockout = { failures = 2, for = "1m", scope = "global" }
         [[door]]

@@ -7,7 +7,7 @@ use knock_tests::{
 };
 
 #[test]
-fn no_host_has_these_addresses() {
+fn sources_that_no_host_has_are_refused() {
     let text = r#"
         trust = ["127.0.0.0/8", "::1"]
         decoys = { ports = ["tcp/2222"] }

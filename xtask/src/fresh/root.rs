@@ -167,7 +167,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_of_sources() {
+    fn addresses_of_package_sources_are_read() {
         let table: [(&str, &[&str]); 4] = [
             (
                 "deb http://a.example/debian bookworm main",

@@ -167,7 +167,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn libraries_of_a_program() {
+    fn the_libraries_of_a_program_are_found() {
         let listed = "\tlinux-vdso.so.1 (0x00007f69cb97d000)
 \tlibc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x00007f69ca81e000)
 \t/lib64/ld-linux-x86-64.so.2 (0x00007f69cb97f000)";
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn modules_bring_those_that_they_need() {
+    fn modules_are_loaded_after_those_that_they_need() {
         let lines = "kernel/net/ipv4/tcp_diag.ko: kernel/net/ipv4/inet_diag.ko
 kernel/net/ipv4/inet_diag.ko:
 kernel/drivers/net/veth.ko:

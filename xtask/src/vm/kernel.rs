@@ -190,7 +190,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_newest_of_a_series() {
+    fn the_newest_kernel_of_a_series_is_chosen() {
         let names = [
             "linux-image-6.1-cloud-amd64-dbg",
             "linux-image-6.1.0-56-amd64",

@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_is_missing_is_a_failure() {
+    fn every_missing_result_is_a_failure() {
         let one = PASSED.replace("2 passed", "1 passed");
         let none = PASSED.replace("2 passed", "0 passed");
         let bad = PASSED.replace("ok. 2 passed; 0", "FAILED. 1 passed; 1");
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn ends_of_a_machine() {
+    fn each_end_of_a_machine_has_its_outcome() {
         let (_, failed) = rows(&[BEGUN, PASSED], |log| log.timed_out = true);
         assert_eq!(failed, ["kernel 6.1.0-56: no end after 7 s"]);
         let (_, failed) = rows(&[BEGUN, PASSED], |log| log.exited_well = false);

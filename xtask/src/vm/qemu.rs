@@ -170,7 +170,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_downloaded() {
+    fn qemu_and_missing_libraries_are_downloaded() {
         let plan = "Reading package lists...
 Inst libc6 (2.36-9 Debian:12.15 [amd64])
 Inst libfdt1 (1.6.1-4+b1 Debian:12.15 [amd64])
