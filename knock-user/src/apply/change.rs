@@ -6,8 +6,8 @@ use anyhow::{Result, bail};
 
 use super::{
     AttachOptions, Deployed, Prepared, Rollback,
-    found::Found,
-    given::{give, keep_connections, remove_all},
+    access::{give, keep_connections, remove_all},
+    find_interfaces::Found,
     preparation::numbers,
 };
 use crate::{

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::{Ended, Protection, Rollback, change, given::remove_all};
+use super::{Ended, Protection, Rollback, access::remove_all, change};
 use crate::{
     apply::{
         carry_grants::{self, Carried},

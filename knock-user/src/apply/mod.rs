@@ -9,15 +9,15 @@
 //! May use `kernel`, `interfaces`, `sequences`, `config` and the rooms below them. Must not know the
 //! console, the ledger or the control socket.
 
+mod access;
 pub mod carry_grants;
 mod change;
 pub mod dynamic;
 mod ending;
+mod find_interfaces;
 mod follow;
-mod found;
 mod frames;
-mod given;
-mod meanwhile;
+mod interim;
 pub mod options;
 pub mod own_session;
 pub mod plan;
@@ -227,7 +227,7 @@ impl Protection {
                 Arc::clone(&replay),
                 None,
             );
-            meanwhile::prepare(&preparation, plan, interfaces, &instance, before.as_ref())
+            interim::prepare(&preparation, plan, interfaces, &instance, before.as_ref())
         })?;
         let refused = deployed.refused.iter().cloned().collect();
         let protection = Self {
