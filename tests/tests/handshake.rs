@@ -717,7 +717,7 @@ fn a_dry_run_answers_no_handshake() {
         let arguments = ["--iface", "b0", "--dry-run"];
         let daemon = Daemon::start_with(&net.server, CONFIG, &arguments);
         let warned = daemon.process().stderr();
-        assert!(warned.contains("a dry run answers nothing"), "{warned}");
+        assert!(warned.contains("a dry run sends no replies"), "{warned}");
         assert!(!warned.contains("veth"), "{warned}");
         for family in Family::ALL {
             let closed = net.stranger(family).connect(7000, LONG).unwrap_err();

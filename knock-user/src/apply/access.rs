@@ -1,4 +1,4 @@
-//! What sources have when another configuration takes the place of one: grants and connections.
+//! Carries grants and connections of sources over to another configuration.
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -12,23 +12,26 @@ use crate::{
     kernel::{maps, program::XdpProgram},
 };
 
-/// Writes the entries that existing grants need in this configuration; those that they needed stay
-/// until it is settled.
-pub(super) fn give(firewall: &mut XdpProgram, known: &StableIds, tables: &Tables) -> Result<()> {
+/// Writes the entries that existing grants need in this configuration. Entries of the previous
+/// configuration stay until the change is committed.
+pub(super) fn write_grants(
+    firewall: &mut XdpProgram,
+    known: &StableIds,
+    tables: &Tables,
+) -> Result<()> {
     let held = firewall.grants()?;
     let Carried { write, .. } = carry_grants::grants(&held, known, tables, clock::boot_ms());
     let there: HashSet<_> = held.iter().map(|(key, _)| *key).collect();
     let more = write.keys().filter(|key| !there.contains(key)).count();
     if there.len().saturating_add(more) > ALLOW_MAX as usize {
         bail!(
-            "there is no room for the grants under both configurations: {} of {ALLOW_MAX} entries \
-             are in use, and {more} more are needed; `knock-user revoke` ends grants, and others \
-             end by themselves",
+            "the allow map has no room for the grants of both configurations: {} of {ALLOW_MAX} \
+             entries are in use, and {more} more are needed; end grants with `knock-user revoke`, \
+             or wait until they expire",
             there.len()
         );
     }
-    let sources = write.keys().map(|key| key.source);
-    firewall.expect(sources.collect::<BTreeSet<_>>())?;
+    firewall.mark_present(write.keys().map(|key| key.source).collect::<BTreeSet<_>>())?;
     let mut allow = firewall.allow()?;
     for (key, grant) in write {
         maps::raise(&mut allow, key, grant).context("writing a grant")?;
@@ -36,7 +39,7 @@ pub(super) fn give(firewall: &mut XdpProgram, known: &StableIds, tables: &Tables
     Ok(())
 }
 
-pub(super) fn remove_all(
+pub(super) fn remove_grants(
     firewall: &mut XdpProgram,
     keys: impl IntoIterator<Item = GrantKey>,
 ) -> Result<()> {
@@ -47,19 +50,23 @@ pub(super) fn remove_all(
     Ok(())
 }
 
-/// Records the connections to protected ports that exist, so that they continue if connections are
-/// kept at all; returns which were not recorded before.
-pub(super) fn keep_connections(firewall: &mut XdpProgram, tables: &Tables) -> Result<Vec<FlowKey>> {
+/// Records existing connections to protected ports as flows, so that they continue if connections
+/// are kept at all. Returns those that were not recorded before.
+pub(super) fn record_connections(
+    firewall: &mut XdpProgram,
+    tables: &Tables,
+) -> Result<Vec<FlowKey>> {
     let connections = sockets::connections().unwrap_or_else(|error| {
         tracing::warn!(
-            "which connections there are can't be seen ({}): those to protected ports stop \
-             until their source knocks",
+            "can't list connections ({}): those to protected ports stop until their source \
+             knocks",
             crate::host::os_error::told(&error)
         );
         Vec::new()
     });
     let flows = connections
         .iter()
-        .filter_map(|connection| tables.flow_of(connection));
-    firewall.keep(flows.collect(), clock::boot_ms())
+        .filter_map(|connection| tables.flow_of(connection))
+        .collect();
+    firewall.record_flows(flows, clock::boot_ms())
 }

@@ -1,4 +1,4 @@
-//! What becomes of grants when another configuration takes over.
+//! Decides which grants another configuration keeps, moves or ends.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,22 +6,22 @@ use knock_common::{Address, access::Grant, layout::GrantKey};
 
 use crate::compile::{Tables, grant_keys, stable_ids::StableIds};
 
-/// What is to be done with the entries of the allow map.
+/// The changes of the allow map that a new configuration needs.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Carried {
     /// Entries that the new configuration needs, or needs for longer.
     pub write: BTreeMap<GrantKey, Grant>,
-    /// Entries that mean nothing in the new configuration.
+    /// Entries that have no meaning in the new configuration.
     pub remove: Vec<GrantKey>,
-    /// Sources whose door is no more, with its name if that is known.
+    /// Sources whose door is no longer configured, with its name if it is known.
     pub ended: BTreeSet<(Address, Option<String>)>,
 }
 
-/// Compares entries of the allow map, whose doors have their numbers in `known`, with what `tables`
-/// make of them.
+/// Compares entries of the allow map with what the new `tables` need. `known` maps the door numbers
+/// of the entries to names.
 ///
-/// A grant is a door's: it opens what its door opens now. Entries that have ended and whose door
-/// is still there are left for the ledger to tell.
+/// A grant belongs to a door and opens what that door opens now. Expired entries of doors that
+/// still exist are left to the ledger, which reports them.
 pub fn grants(
     entries: &[(GrantKey, Grant)],
     known: &StableIds,
@@ -96,7 +96,7 @@ mod tests {
         format!("[[door]]\nname = \"{name}\"\nknock = {knock}\nopen = [{open}]\n")
     }
 
-    /// What a grant of a door lets into, by name of the door and ports.
+    /// Returns the entries of a grant of the door.
     fn entries(tables: &Tables, door: &str, until_ms: u64) -> Vec<(GrantKey, Grant)> {
         let number = tables.numbers.doors[door];
         let grant = Grant {

@@ -1,4 +1,4 @@
-//! One configuration that takes the place of another.
+//! Replaces one configuration with another.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 
 use super::{
     AttachOptions, Deployed, Prepared, Rollback,
-    access::{give, keep_connections, remove_all},
+    access::{record_connections, remove_grants, write_grants},
     find_interfaces::Found,
     preparation::numbers,
 };
@@ -32,35 +32,40 @@ use crate::{
     model::settings::Mode,
 };
 
-/// What takes which place.
+/// A change from one configuration to another.
 pub(super) struct Change<'a> {
     pub(super) instance: &'a Instance,
     pub(super) before: Option<&'a Registry>,
     pub(super) plan: &'a Plan,
     pub(super) interfaces: &'a [String],
     pub(super) attach_options: AttachOptions,
-    /// Whether this process has it in its hands already: what is refused does not end what goes on.
+    /// Whether this process already serves the instance: a refused interface then does not end the
+    /// rest.
     pub(super) is_reload: bool,
-    /// What the earlier program protects, by its own port table, where no registry says it.
+    /// What the previous program protects by its own port table, if there is no registry.
     pub(super) found_protected: Option<Vec<String>>,
 }
 
-/// What came of it.
+/// The result of a change.
 pub(super) struct Transition {
     pub(super) firewall: XdpProgram,
-    pub(super) kept: LiveTables,
+    pub(super) live_tables: LiveTables,
     pub(super) registry: Registry,
     pub(super) deployed: Deployed,
     pub(super) rollback: Rollback,
 }
 
 impl Change<'_> {
-    /// Makes it, or leaves everything as it was.
-    pub(super) fn make(&self, prepared: impl FnOnce() -> Result<Prepared>) -> Result<Transition> {
-        let made = self.reject_until_confirmed();
-        let made = made.and_then(|()| prepared());
-        let made = made.and_then(|prepared| self.try_to_make(prepared));
-        if made.is_err() {
+    /// Puts the configuration in force, or restores the previous state.
+    pub(super) fn execute(
+        &self,
+        prepared: impl FnOnce() -> Result<Prepared>,
+    ) -> Result<Transition> {
+        let transition = self
+            .reject_until_confirmed()
+            .and_then(|()| prepared())
+            .and_then(|prepared| self.try_to_execute(prepared));
+        if transition.is_err() {
             let unpinned = pins::unlink(&self.instance.next_program()).map(drop);
             let undone = match self.before {
                 Some(before) => before.write(&self.instance.registry()),
@@ -71,12 +76,12 @@ impl Change<'_> {
                 tracing::warn!("{}", os_error::told(&error));
             }
         }
-        made
+        transition
     }
 
-    /// Notes the configuration of a start on trial as one that was not confirmed, in the registry of
-    /// what is in force: if the process is killed while it compiles, the next start does not apply
-    /// that configuration without a trial. A reload does the same before it reads the file.
+    /// Records the configuration of a start on trial as unconfirmed, in the registry of what is in
+    /// force: if the process is killed while it compiles, the next start does not apply that
+    /// configuration without a trial. A reload does the same before it reads the file.
     fn reject_until_confirmed(&self) -> Result<()> {
         let text = Some(config::digest(&self.plan.checked.text));
         let (Some(before), Some(_), false) = (
@@ -96,19 +101,20 @@ impl Change<'_> {
         noted.write(&self.instance.registry())
     }
 
-    fn try_to_make(&self, prepared: Prepared) -> Result<Transition> {
-        self.keeps_something_closed()?;
+    fn try_to_execute(&self, prepared: Prepared) -> Result<Transition> {
+        self.require_closed_port()?;
         let known = numbers(self.before);
         let Prepared {
-            kept,
+            live_tables,
             tables,
             mut firewall,
             is_first,
         } = prepared;
-        // What is attached below concerns no interface that has a link already, so one look will do.
+        // Nothing attached below concerns an interface that already has a link, so one list is
+        // enough.
         let all = interface::list()?;
         let mut found = self.find(&all)?;
-        self.keeps_an_interface(&found, &all)?;
+        self.require_interface(&found, &all)?;
         let indices = self.indices(&all)?;
         let mut registry = self.registry(&known, &tables);
         registry.programs = firewall.program_ids()?;
@@ -119,32 +125,36 @@ impl Change<'_> {
         if is_first {
             firewall.set_confirm_by(self.attach_options.confirm_by_ms)?;
         }
-        // All that a later process needs to go back, or to go on, is there before anything changes.
+        // A later process finds all that it needs to roll back or to continue before anything
+        // changes.
         texts::keep_next(self.instance, &self.plan.checked.text)?;
         firewall.pin_next(self.instance)?;
         registry.write(&self.instance.registry())?;
         if self.before.is_none() {
-            // Nothing says what the numbers in left-over grants stand for.
+            // The meaning of the door numbers in left-over grants is unknown.
             let entries = firewall.grants()?;
-            remove_all(&mut firewall, entries.into_iter().map(|(key, _)| key))?;
+            remove_grants(&mut firewall, entries.into_iter().map(|(key, _)| key))?;
         }
-        give(&mut firewall, &known, &tables)?;
-        let mut connections = keep_connections(&mut firewall, &tables)?;
+        write_grants(&mut firewall, &known, &tables)?;
+        let mut connections = record_connections(&mut firewall, &tables)?;
         let mut attached = Vec::new();
         let done = self.attach(&mut firewall, &mut found, &all, &mut attached);
-        // What was given and connected between the first look and the attaching.
+        // Repeats both for grants and connections since the first pass.
         let done = done.and_then(|()| {
-            give(&mut firewall, &registry.numbers, &tables)?;
-            connections.extend(keep_connections(&mut firewall, &tables)?);
+            write_grants(&mut firewall, &registry.numbers, &tables)?;
+            connections.extend(record_connections(&mut firewall, &tables)?);
             Ok(())
         });
         if let Err(error) = done {
-            self.take_back(&mut firewall, &attached)?;
+            self.undo_attach(&mut firewall, &attached)?;
             return Err(error.context("nothing is changed"));
         }
         attached.sort_by(|a, b| a.interface.cmp(&b.interface));
-        let switched = attached.iter().filter(|attached| attached.switched);
-        let switched = switched.cloned().collect();
+        let switched = attached
+            .iter()
+            .filter(|attached| attached.switched)
+            .cloned()
+            .collect();
         barrier::open_all(self.instance)?;
         let deployed = Deployed {
             doors: tables.doors.clone(),
@@ -165,15 +175,15 @@ impl Change<'_> {
         };
         Ok(Transition {
             firewall,
-            kept,
+            live_tables,
             registry,
             deployed,
             rollback,
         })
     }
 
-    /// Whether this confirms what this process has on trial, or goes back to what was before: going
-    /// back to open ports is what was promised.
+    /// Returns whether this change confirms or rolls back the trial of this process. Rolling back
+    /// to open ports was promised, so it is allowed.
     pub(super) fn ends_a_trial(&self) -> bool {
         let is_on_trial = self
             .before
@@ -181,9 +191,9 @@ impl Change<'_> {
         self.is_reload && is_on_trial
     }
 
-    /// Where ports are closed, a configuration that closes none does not take the place of the one
-    /// before: it is far more often a file that was emptied than a wish.
-    fn keeps_something_closed(&self) -> Result<()> {
+    /// Refuses to replace a configuration that closes ports with one that closes none: that is far
+    /// more often an emptied file than an intention.
+    fn require_closed_port(&self) -> Result<()> {
         if self.ends_a_trial() {
             return Ok(());
         }
@@ -193,13 +203,13 @@ impl Change<'_> {
         match self.before {
             Some(before) if before.dry_run => Ok(()),
             Some(before) => Ok(self.plan.checked.may_replace(&before.protected)?),
-            None => self.keeps_closed_without_registry(),
+            None => self.require_closed_port_without_registry(),
         }
     }
 
-    /// The same where only the earlier program says what is closed, if it does: whether
-    /// that program was a dry run is not known, so it counts as one that protects.
-    fn keeps_closed_without_registry(&self) -> Result<()> {
+    /// Does the same if only the port table of the previous program shows what is closed. Whether
+    /// that program ran dry is unknown, so it counts as protecting.
+    fn require_closed_port_without_registry(&self) -> Result<()> {
         let checked = &self.plan.checked;
         let registry = self.instance.registry();
         let Some(protected) = &self.found_protected else {
@@ -208,7 +218,7 @@ impl Change<'_> {
         if self.attach_options.dry_run && !protected.is_empty() {
             bail!(
                 "a dry run protects nothing, and {} would be open to everybody; {} can't be read, \
-                 so whether that is meant can't be seen: nothing is changed. `knock-user detach` \
+                 so this may not be intended: nothing is changed. `knock-user detach` \
                  opens these ports; start the dry run after it",
                 protected.join(", "),
                 registry.display()
@@ -222,12 +232,12 @@ impl Change<'_> {
         before.iter().any(|before| before == name)
     }
 
-    /// Whether an interface that can't be taken is waited for, and no reason to give up.
+    /// Returns whether to wait for an interface that can't be attached to, instead of failing.
     pub(super) fn may_be_refused(&self, name: &str) -> bool {
         self.attach_options.may_be_absent || (self.is_reload && self.was_asked_for(name))
     }
 
-    /// What the registry says until the change is settled: both configurations.
+    /// Returns the registry until the change is committed: it covers both configurations.
     fn registry(&self, known: &StableIds, tables: &Tables) -> Registry {
         let before = self.before.iter().flat_map(|before| &before.interfaces);
         let interfaces: BTreeSet<_> = self.interfaces.iter().chain(before).cloned().collect();
@@ -255,7 +265,7 @@ impl Change<'_> {
             text: Some(text),
             programs: Vec::new(),
             fallback: None,
-            // The trial may have been one of the same text.
+            // A trial of the same text may have been rejected.
             rejected: self
                 .attach_options
                 .rejected
@@ -263,9 +273,8 @@ impl Change<'_> {
         }
     }
 
-    /// Attaches to all interfaces: first where the kernel may refuse, then where the program takes
-    /// the place of another. What is attached is noted, also if that comes to an end; what is
-    /// refused and need not be taken is noted in `found`.
+    /// Attaches to all interfaces: first to those where the kernel may refuse, then to those where
+    /// the program replaces another. `attached` and `found` are also updated on failure.
     fn attach(
         &self,
         firewall: &mut XdpProgram,
@@ -273,7 +282,8 @@ impl Change<'_> {
         all: &[Interface],
         attached: &mut Vec<Attached>,
     ) -> Result<()> {
-        // What another interface has the name of stays protected until this is settled.
+        // An interface whose name another one has taken stays protected until the change is
+        // committed.
         pins::step_aside(self.instance, all)?;
         let links = pins::links(self.instance)?;
         let is_ours = |(_, interface): &&(String, Interface)| pins::is_ours(&links, interface);
@@ -281,7 +291,7 @@ impl Change<'_> {
             match firewall.attach(name, interface, self.attach_options.mode, self.instance) {
                 Ok((new, None)) => attached.push(new),
                 Ok((_, Some(_))) => bail!(
-                    "{} is gone since this began, so nothing can be pinned there",
+                    "{} has disappeared meanwhile, so the link can't be pinned",
                     self.instance.links().display()
                 ),
                 Err(error) => match error.downcast::<Refusal>() {
@@ -295,7 +305,7 @@ impl Change<'_> {
         }
         let mut misplaced = Vec::new();
         for link in &links {
-            // Also one that has another name now, for which nobody asks.
+            // This includes renamed interfaces whose new name is not configured.
             if let Some(interface) = all.iter().find(|interface| link.holds(interface)) {
                 let is_refused =
                     |(_, refusal): &(String, Refusal)| refusal.interface() == interface.name;
@@ -314,9 +324,9 @@ impl Change<'_> {
                 }
             }
         }
-        // A link ends when nobody holds it.
+        // A link ends when its last descriptor is closed.
         drop(links);
-        // What can't be done in one step comes last.
+        // Steps that are not atomic come last.
         for (name, interface) in misplaced {
             let switched =
                 firewall.switch(&name, interface, self.attach_options.mode, self.instance)?;
@@ -326,20 +336,20 @@ impl Change<'_> {
         Ok(())
     }
 
-    /// The numbers of the interfaces that a program of this instance is attached to.
+    /// Returns the numbers of the interfaces that a program of this instance is attached to.
     fn indices(&self, all: &[Interface]) -> Result<Vec<u32>> {
         let links = pins::links(self.instance)?;
-        let attached = all
+        Ok(all
             .iter()
-            .filter(|interface| pins::is_ours(&links, interface));
-        Ok(attached.map(|interface| interface.index).collect())
+            .filter(|interface| pins::is_ours(&links, interface))
+            .map(|interface| interface.index)
+            .collect())
     }
 
-    /// What is gone back to if this is not settled: the configuration that was settled last.
+    /// Returns what a rollback restores: the configuration that was committed last.
     fn fallback(&self, indices: &[u32]) -> Option<Box<Fallback>> {
         let before = self.before?;
-        let last = before.fallback.clone();
-        last.or_else(|| {
+        before.fallback.clone().or_else(|| {
             Some(Box::new(Fallback {
                 registry: before.clone(),
                 indices: indices.to_vec(),
@@ -347,7 +357,8 @@ impl Change<'_> {
         })
     }
 
-    /// What the configuration before protected and this one does not; a dry run protects nothing.
+    /// Returns the ports that the previous configuration protected and this one leaves open. A dry
+    /// run protects nothing.
     fn opened(&self) -> Vec<String> {
         let protected: &[String] = match (self.before, &self.found_protected) {
             (Some(before), _) if before.dry_run => &[],
@@ -358,8 +369,12 @@ impl Change<'_> {
         if self.attach_options.dry_run {
             return protected.to_vec();
         }
-        let open = self.plan.settings().leaves_open(protected);
-        open.iter().map(ToString::to_string).collect()
+        self.plan
+            .settings()
+            .leaves_open(protected)
+            .iter()
+            .map(ToString::to_string)
+            .collect()
     }
 
     fn mode_before(&self) -> Option<Mode> {
@@ -367,7 +382,7 @@ impl Change<'_> {
     }
 
     /// Undoes [`Change::attach`].
-    fn take_back(&self, firewall: &mut XdpProgram, attached: &[Attached]) -> Result<()> {
+    fn undo_attach(&self, firewall: &mut XdpProgram, attached: &[Attached]) -> Result<()> {
         for new in attached.iter().filter(|attached| !attached.replaced) {
             pins::unlink(&self.instance.link(&new.interface))?;
         }
@@ -375,13 +390,12 @@ impl Change<'_> {
         if self.instance.linked().is_empty() || !program.exists() {
             return Ok(());
         }
-        program::put_back(&program, &interface::list()?, self.instance)?;
+        program::restore(&program, &interface::list()?, self.instance)?;
         move_back(firewall, attached, self.instance)
     }
 }
 
-/// Moves the program that is pinned, and in its links again, to where it was before these were
-/// switched.
+/// Switches the pinned program back to the attach modes that were in use before `attached`.
 ///
 /// # Errors
 /// The kernel refuses.

@@ -1,8 +1,8 @@
-//! Doors whose sequences change: what is listened to now, and what becomes of what was used.
+//! Keeps the maps up to date for doors whose sequences change, and retires sequences that were used.
 //!
-//! The kernel side gives a grant for a sequence once and notes that in `USED` before. Here it is
-//! put away for good, another sequence takes its place, and the note goes. Until then nobody opens
-//! with it again, whatever becomes of this process.
+//! The kernel side records a sequence in `USED` before it gives the grant, and gives no second one
+//! for it. User space then marks the sequence as used, reindexs it with the next one and deletes the
+//! record. Until then no client can use the sequence again, even if this process is killed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,25 +17,25 @@ use crate::{
     kernel::{maps, program::XdpProgram},
     model::settings::{Door, Dynamic, Sequence, Settings},
     sequences::{
-        one_time::{OneTimeFile, Standing},
+        one_time::{Current, OneTimeFile, Standing},
         replay_cache::{FORGOTTEN_MS, Floor},
         time_based::{Clocks, Timed},
     },
 };
 
-/// For how long a sequence is good without this process, which alone can put it away, in
-/// milliseconds: one to two times this.
+/// How long the kernel side accepts a one-time sequence without this process, which alone can
+/// retire it: one to two times this, in milliseconds.
 const LEASE_MS: u64 = 30_000;
 
-/// How long a note stays at least, in milliseconds: a packet that was on its way through a sequence
-/// when that was taken away still has to find it.
+/// How long a record in `USED` stays at least, in milliseconds: a packet that is being judged by
+/// the old sequence must still find it.
 const NOTE_MS: u64 = 10_000;
 
-/// Where the changing sequences of a configuration come from, by the places of their doors.
+/// The sources of changing sequences, by door index.
 #[derive(Debug, Default)]
 pub struct Sources(BTreeMap<usize, Source>);
 
-/// Where the sequences of one door come from.
+/// The source of the sequences of one door.
 #[derive(Debug)]
 enum Source {
     OneTime(OneTimeFile),
@@ -43,40 +43,49 @@ enum Source {
 }
 
 impl Sources {
-    /// Opens what a configuration names. What can't be had disables its door and nothing else. What
-    /// was used before `floor` is not known.
+    /// Opens the sources that a configuration names. A source that can't be opened disables only
+    /// its door. It is unknown which sequences were used before `floor`.
     pub fn open(settings: &Settings, floor: Floor) -> Self {
-        let doors = settings.doors.iter().enumerate();
-        let source = |(place, door): (_, &Door)| {
+        let source = |(index, door): (_, &Door)| {
             let dynamic = door.dynamic.as_ref()?;
-            Some((place, Source::open(settings, door, dynamic, floor)))
+            Some((index, Source::open(settings, door, dynamic, floor)))
         };
-        Self(doors.filter_map(source).collect())
+        Self(
+            settings
+                .doors
+                .iter()
+                .enumerate()
+                .filter_map(source)
+                .collect(),
+        )
     }
 
-    /// What is listened to at a moment, in milliseconds since boot.
+    /// Returns the sequences that are accepted at a time, in milliseconds since boot.
     pub fn sequences(&self, now_ms: u64) -> Sequences {
-        let sources = self.0.iter();
-        sources
-            .map(|(&place, source)| (place, source.sequences(now_ms)))
+        self.0
+            .iter()
+            .map(|(&index, source)| (index, source.sequences(now_ms)))
             .collect()
     }
 
-    /// When something else is listened to, in milliseconds since boot; `None` if never.
+    /// Returns when the accepted sequences change, in milliseconds since boot; `None` if they never
+    /// do.
     pub fn changes_ms(&self, now_ms: u64) -> Option<u64> {
-        let sources = self.0.values();
-        sources.map(|source| source.changes_ms(now_ms)).min()
+        self.0
+            .values()
+            .map(|source| source.changes_ms(now_ms))
+            .min()
     }
 
-    /// How it is with the files of one-time sequences, by the places of their doors.
+    /// Returns the state of the one-time files, by door index.
     fn files(&self) -> BTreeMap<usize, Standing> {
-        let sources = self.0.iter();
-        sources
-            .filter_map(|(&place, source)| Some((place, source.file()?.standing())))
+        self.0
+            .iter()
+            .filter_map(|(&index, source)| Some((index, source.file()?.standing())))
             .collect()
     }
 
-    /// From now on nothing is listened to.
+    /// Stops accepting sequences.
     fn withdraw(&mut self) {
         for source in self.0.values_mut() {
             match source {
@@ -86,7 +95,7 @@ impl Sources {
         }
     }
 
-    /// What was withdrawn is put away.
+    /// Records that the withdrawn sequences are no longer accepted.
     fn close(&self) {
         self.0
             .values()
@@ -94,8 +103,8 @@ impl Sources {
             .for_each(OneTimeFile::close);
     }
 
-    /// Puts a sequence away that was used, wherever it is; tells whether it is, for good. None if no
-    /// door has it.
+    /// Retires a used sequence in every source that has it. Returns whether all have done so
+    /// durably; none if no door has it.
     fn retire(&mut self, key: UsedKey) -> Option<bool> {
         let of_key = |source: &&Source| source.replay_domain() == key.replay_domain;
         let file = self.0.values().filter(of_key).find_map(Source::file);
@@ -114,7 +123,7 @@ impl Sources {
         is_away
     }
 
-    /// Time-based sequences are good only from here on.
+    /// Limits time-based sequences to those after `floor`.
     fn raise(&mut self, floor: Floor) {
         for source in self.0.values_mut() {
             match source {
@@ -124,32 +133,31 @@ impl Sources {
         }
     }
 
-    /// The latest begin of a time-based sequence of these, in milliseconds since 1970.
+    /// Returns the latest start of a time-based sequence among these, in milliseconds since 1970.
     fn begin_ms(&self, keys: &[UsedKey]) -> Option<u64> {
         let begin = |key: &UsedKey| {
-            let of_key = self
-                .0
+            self.0
                 .values()
-                .filter(|source| source.replay_domain() == key.replay_domain);
-            of_key
+                .filter(|source| source.replay_domain() == key.replay_domain)
                 .filter_map(|source| source.begin_ms(key.sequence_id))
                 .max()
         };
         keys.iter().filter_map(begin).max()
     }
 
-    /// How long it takes until all time-based doors can be opened, in milliseconds.
+    /// Returns how long the last time-based door stays closed, in milliseconds.
     fn waits_ms(&self, now_ms: u64) -> u64 {
-        let waits = self.door_waits_ms(now_ms);
-        waits.into_values().max().unwrap_or(0)
+        self.door_waits_ms(now_ms).into_values().max().unwrap_or(0)
     }
 
     fn door_waits_ms(&self, now_ms: u64) -> BTreeMap<usize, u64> {
-        let waits = self.0.iter().map(|(&place, source)| match source {
-            Source::Otp(timed) => (place, timed.waits_ms(Clocks::at(now_ms))),
-            Source::OneTime(_) => (place, 0),
-        });
-        waits.collect()
+        self.0
+            .iter()
+            .map(|(&index, source)| match source {
+                Source::Otp(timed) => (index, timed.waits_ms(Clocks::at(now_ms))),
+                Source::OneTime(_) => (index, 0),
+            })
+            .collect()
     }
 }
 
@@ -190,15 +198,14 @@ impl Source {
     fn sequences(&self, now_ms: u64) -> Vec<Sequence> {
         match self {
             Self::OneTime(file) => {
-                let current = file.current().into_iter();
-                let sequence = |current: crate::sequences::one_time::Current| Sequence {
+                let sequence = |current: Current| Sequence {
                     knocks: current.knocks,
                     sequence_id: current.sequence_id,
                     replay_domain: file.replay_domain(),
                     good_until_ms: lease(now_ms, 2),
                     per_source: Vec::new(),
                 };
-                current.map(sequence).collect()
+                file.current().into_iter().map(sequence).collect()
             }
             Self::Otp(timed) => timed.sequences(Clocks::at(now_ms)),
         }
@@ -213,36 +220,35 @@ impl Source {
 
     fn retire(&mut self, sequence_id: u32) -> bool {
         match self {
-            // Why not is told of the file.
+            // The state of the file has the reason of a failure.
             Self::OneTime(file) => file.mark_used(sequence_id).is_ok(),
             Self::Otp(timed) => timed.is_over(sequence_id, Clocks::at(clock::boot_ms())),
         }
     }
 }
 
-/// The end of a lease: always the same within [`LEASE_MS`].
+/// Returns the end of a lease, which is the same for all times within [`LEASE_MS`].
 const fn lease(now_ms: u64, leases: u64) -> u64 {
     (now_ms / LEASE_MS + leases) * LEASE_MS
 }
 
-/// What the maps of a configuration hold, kept up with its sources.
+/// The tables in the maps, kept up to date with the sources of sequences.
 #[derive(Debug, Default)]
 pub struct LiveTables {
     sources: Sources,
     sequences: Sequences,
-    /// What the maps were filled with, if anything of it changes.
+    /// The content of the maps, if any of it can change.
     tables: Option<Tables>,
-    /// What was used before this is not known.
+    /// It is unknown which sequences were used before this.
     floor: Floor,
 }
 
 impl LiveTables {
-    /// Compiles a configuration with the sequences that its doors have now, and keeps what is needed
-    /// to change them. A door whose sequences do not go together with the others' has none until
-    /// they change.
+    /// Compiles a configuration with the current sequences of its doors, and keeps what is needed
+    /// to change them. A door whose sequences conflict with others gets none until they change.
     ///
     /// # Errors
-    /// What `compile` finds wrong with everything else.
+    /// The conflicts that do not come from changing sequences.
     pub fn compile(
         settings: &Settings,
         floor: Floor,
@@ -261,13 +267,13 @@ impl LiveTables {
         Ok((kept, tables))
     }
 
-    /// From when on it is known what was used.
+    /// Returns since when it is known which sequences were used.
     pub const fn floor(&self) -> Floor {
         self.floor
     }
 
-    /// Whether a sequence that was used is one of these doors', and its time may still come.
-    pub fn may_come(&self, key: &UsedKey) -> bool {
+    /// Returns whether a used sequence belongs to one of these doors and could still be accepted.
+    pub fn may_be_accepted(&self, key: &UsedKey) -> bool {
         let now = Clocks::at(clock::boot_ms());
         self.sources.0.values().any(|source| {
             source.replay_domain() == key.replay_domain
@@ -278,56 +284,56 @@ impl LiveTables {
         })
     }
 
-    /// How long it takes until all time-based doors can be opened because of that, in milliseconds.
+    /// Returns how long the last time-based door stays closed for that reason, in milliseconds.
     pub fn waits_ms(&self, now_ms: u64) -> u64 {
         self.sources.waits_ms(now_ms)
     }
 
-    /// The same for each door with changing sequences, by its place.
+    /// Returns the same for each door with changing sequences, by door index.
     pub fn door_waits_ms(&self, now_ms: u64) -> BTreeMap<usize, u64> {
         self.sources.door_waits_ms(now_ms)
     }
 
-    /// Whether anything ever changes.
-    pub const fn is_moving(&self) -> bool {
+    /// Returns whether any sequence can change.
+    pub const fn is_dynamic(&self) -> bool {
         self.tables.is_some()
     }
 
-    /// When to look again, in milliseconds since boot; `None` if nothing ever changes by itself.
+    /// Returns when the sequences change next, in milliseconds since boot; `None` if they never do.
     pub fn changes_ms(&self, now_ms: u64) -> Option<u64> {
         self.sources.changes_ms(now_ms)
     }
 
-    /// How it is with the files of one-time sequences, by the places of their doors.
+    /// Returns the state of the one-time files, by door index.
     pub fn files(&self) -> BTreeMap<usize, Standing> {
         self.sources.files()
     }
 
-    /// Listens to one-time sequences no more, and puts away what was used: after that nothing has to
-    /// be remembered.
+    /// Stops accepting changing sequences and retires those that were used: afterwards the sources
+    /// hold all that has to be remembered.
     ///
     /// # Errors
     /// As for [`LiveTables::follow`].
     pub fn withdraw(&mut self, plan: &Plan, firewall: &mut XdpProgram) -> Result<()> {
-        if !self.is_moving() {
+        if !self.is_dynamic() {
             return Ok(());
         }
         self.sources.withdraw();
         self.follow(plan, firewall)?;
-        // What was used while that was done.
+        // Retires what was used in the meantime.
         self.follow(plan, firewall)?;
         self.sources.close();
         Ok(())
     }
 
-    /// Puts away what was used, and puts in place what is listened to now.
+    /// Retires used sequences and writes the current ones to the maps.
     ///
     /// # Errors
-    /// The maps can't be read or written: nothing is lost, and the next time does it.
+    /// The maps can't be read or written: nothing is lost, and the next call tries again.
     pub fn follow(&mut self, plan: &Plan, firewall: &mut XdpProgram) -> Result<()> {
         let used = maps::entries(&firewall.used()?, USED_MAX).into_iter();
         let now_ms = clock::boot_ms();
-        // The door may come back.
+        // A door that was removed may be configured again.
         let is_long_ago = |used_ms: u64| used_ms.saturating_add(FORGOTTEN_MS) <= now_ms;
         let Some(tables) = &mut self.tables else {
             let old = used.filter(|&(_, used_ms)| is_long_ago(used_ms));
@@ -356,7 +362,7 @@ impl LiveTables {
         let current: BTreeSet<_> = tables.doors.iter().map(used_key).collect();
         let mut done: Vec<_> = done.into_iter().map(|(key, _)| key).collect();
         done.retain(|key| !current.contains(key));
-        // If the clock is set back that far, their time comes again.
+        // If the clock is set back this far, these sequences would become current again.
         if let Some(begin_ms) = self.sources.begin_ms(&done) {
             self.floor.unix_ms = self.floor.unix_ms.max(begin_ms);
             self.sources.raise(self.floor);
@@ -368,12 +374,12 @@ impl LiveTables {
 fn forget(firewall: &mut XdpProgram, keys: impl Iterator<Item = UsedKey>) -> Result<()> {
     let mut used = firewall.used()?;
     for key in keys {
-        maps::delete(&mut used, key).context("forgetting a sequence that was put away")?;
+        maps::delete(&mut used, key).context("deleting the record of a used sequence")?;
     }
     Ok(())
 }
 
-/// Compiles, and leaves out sequences of doors that stand in the way.
+/// Compiles, and leaves out the sequences of doors that cause conflicts.
 fn compile_without_conflicting(
     settings: &Settings,
     sequences: &Sequences,
@@ -387,13 +393,13 @@ fn compile_without_conflicting(
         };
         let mut removed = false;
         for conflict in &conflicts {
-            let place = conflict.door.filter(|place| left.contains_key(place));
-            let door = place.and_then(|place| settings.doors.get(place));
-            if let (Some(place), Some(door)) = (place, door) {
-                left.remove(&place);
+            let index = conflict.door.filter(|index| left.contains_key(index));
+            let door = index.and_then(|index| settings.doors.get(index));
+            if let (Some(index), Some(door)) = (index, door) {
+                left.remove(&index);
                 removed = true;
                 tracing::warn!(
-                    "nobody can open door {} until its sequences change: {}",
+                    "door {} can't be opened until its sequences change: {}",
                     door.name,
                     conflict.reason
                 );
@@ -405,7 +411,7 @@ fn compile_without_conflicting(
     }
 }
 
-/// Whether sequences are the same but for the time until which they are good.
+/// Returns whether sequences differ only in the time until which they are accepted.
 fn are_renewed(old: &Sequences, new: &Sequences) -> bool {
     let timeless = |sequences: &Sequences| {
         let mut sequences = sequences.clone();

@@ -1,8 +1,8 @@
-//! How a change ends: with the new configuration settled, with the one before, or with none.
+//! Ends a change: commits the new configuration, rolls back to the previous one, or detaches.
 
 use anyhow::Result;
 
-use super::{Ended, Protection, Rollback, access::remove_all, change};
+use super::{Ended, Protection, Rollback, access::remove_grants, change};
 use crate::{
     apply::{
         carry_grants::{self, Carried},
@@ -13,12 +13,11 @@ use crate::{
 };
 
 impl Protection {
-    /// Makes the configuration that is attached the one that stays, also if this process is
-    /// killed: from here on there is no way back. [`Protection::commit`] cleans up after it.
+    /// Ends the trial of the attached configuration, also for the case that this process is killed:
+    /// no rollback is possible from here on. [`Protection::commit`] cleans up afterwards.
     ///
     /// # Errors
-    /// The map or the registry can't be written; the configuration is then as much on trial as it
-    /// was.
+    /// The map or the registry can't be written; the configuration then stays on trial.
     pub fn confirm(&mut self) -> Result<()> {
         let passes_knocks = self.lets_pass_unconfirmed();
         if passes_knocks {
@@ -39,7 +38,7 @@ impl Protection {
         Ok(())
     }
 
-    /// Lets go of the configuration before: there is no way back to it.
+    /// Removes the previous configuration; no rollback is possible afterwards.
     ///
     /// # Errors
     /// The maps, the pins or the registry can't be written.
@@ -47,7 +46,8 @@ impl Protection {
         if self.rollback.is_none() {
             return Ok(Ended::default());
         }
-        // This is the step that counts: who is killed after it leaves the new configuration.
+        // This step decides: a process that is killed after it leaves the new configuration in
+        // force.
         self.confirm()?;
         let Some(rollback) = self.rollback.take() else {
             return Ok(Ended::default());
@@ -61,7 +61,7 @@ impl Protection {
         let now_ms = clock::boot_ms();
         let Carried { remove, ended, .. } =
             carry_grants::grants(&held, &self.registry.numbers, &tables, now_ms);
-        remove_all(&mut self.firewall, remove)?;
+        remove_grants(&mut self.firewall, remove)?;
         let mut released = Vec::new();
         for interface in self.instance.linked() {
             if !interfaces.contains(&interface) && pins::unlink(&self.instance.link(&interface))? {
@@ -77,23 +77,23 @@ impl Protection {
         })
     }
 
-    /// Goes back to what was in force before: to the program that was attached then, or to none.
+    /// Rolls back to the program that was attached before, or to none.
     ///
     /// # Errors
     /// The kernel refuses.
-    pub fn go_back(mut self) -> Result<()> {
+    pub fn roll_back(mut self) -> Result<()> {
         let Some(rollback) = self.rollback.take() else {
             return Ok(());
         };
         if rollback.is_first {
             return self.instance.remove();
         }
-        unconfirmed::put_program_back(&self.instance, &interface::list()?)?;
+        unconfirmed::restore_program(&self.instance, &interface::list()?)?;
         change::move_back(&mut self.firewall, &rollback.switched, &self.instance)?;
-        unconfirmed::let_go(&self.instance, &self.registry, &rollback.indices, true)
+        unconfirmed::discard_trial(&self.instance, &self.registry, &rollback.indices, true)
     }
 
-    /// Ends the protection; what is returned are the interfaces that were protected.
+    /// Detaches the program and returns the interfaces that were protected.
     ///
     /// # Errors
     /// The pins can't be removed.
@@ -103,12 +103,13 @@ impl Protection {
         Ok(interfaces)
     }
 
-    /// Notes the digest of a text that a restart is not to put in force; gives back the one before.
+    /// Records the digest of a text that a restart must not put in force, and returns the previous
+    /// one.
     ///
     /// # Errors
     /// The registry can't be written.
     pub fn set_rejected(&mut self, text: Option<u64>) -> Result<Option<u64>> {
-        // What is in force is not refused.
+        // A text that is in force is never rejected.
         let rejected = text.filter(|text| self.registry.text != Some(*text));
         let noted = Registry {
             rejected,
@@ -120,15 +121,19 @@ impl Protection {
         Ok(before)
     }
 
-    /// Whether [`Protection::go_back`] goes back to a program that protects.
-    pub fn goes_back_to_protection(&self) -> bool {
-        let rollback = self.rollback.as_ref();
-        rollback.is_some_and(|rollback| !rollback.is_first)
+    /// Returns whether [`Protection::roll_back`] restores a program that protects.
+    pub fn rolls_back_to_protection(&self) -> bool {
+        self.rollback
+            .as_ref()
+            .is_some_and(|rollback| !rollback.is_first)
     }
 
-    /// Whether the program lets everything pass if the confirmation does not come.
+    /// Returns whether the program lets all packets pass if no confirmation arrives.
     pub fn lets_pass_unconfirmed(&self) -> bool {
-        let rollback = self.rollback.as_ref();
-        self.registry.is_on_trial() && rollback.is_some_and(|rollback| rollback.is_first)
+        self.registry.is_on_trial()
+            && self
+                .rollback
+                .as_ref()
+                .is_some_and(|rollback| rollback.is_first)
     }
 }

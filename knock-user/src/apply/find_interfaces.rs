@@ -1,4 +1,4 @@
-//! The interfaces that a configuration asks for, as they are when it is put in place.
+//! Finds the interfaces that a configuration names, and decides which of them can be attached to.
 
 use anyhow::{Result, bail};
 
@@ -9,23 +9,23 @@ use crate::{
     kernel::pins,
 };
 
-/// The interfaces that are asked for, as they are found.
+/// The configured interfaces, by whether they can be attached to.
 #[derive(Default)]
 pub(super) struct Found {
-    /// Those that can be taken, with the names under which they are asked for; what is below another
-    /// comes before it.
+    /// Interfaces that can be attached to, with their configured names. An interface follows those
+    /// below it.
     pub(super) admitted: Vec<(String, Interface)>,
-    /// Those that can't, and need not.
+    /// Interfaces that can't be attached to and do not have to be.
     pub(super) refused: Vec<(String, Refusal)>,
-    /// Those that are not there.
+    /// Interfaces that do not exist.
     pub(super) absent: Vec<String>,
 }
 
 impl Change<'_> {
-    /// Finds the interfaces: all of them, but for those that may be absent or refused.
+    /// Finds all interfaces, except those that may be absent or refused.
     ///
     /// # Errors
-    /// One line for each that is not there or can't be taken.
+    /// One line for each interface that does not exist or can't be attached to.
     pub(super) fn find(&self, all: &[Interface]) -> Result<Found> {
         pins::follow_names(self.instance, self.interfaces, all)?;
         let links = pins::links(self.instance)?;
@@ -33,7 +33,7 @@ impl Change<'_> {
         let mut problems = Vec::new();
         for name in self.interfaces {
             let Some(interface) = interface::named(name, all) else {
-                // One that went away is waited for, and not a mistake.
+                // An interface that was configured before is waited for: its absence is no mistake.
                 if !self.attach_options.may_be_absent && !self.was_asked_for(name) {
                     problems.push(unknown(name, all));
                 }
@@ -65,9 +65,8 @@ impl Change<'_> {
         Ok(found)
     }
 
-    /// Interfaces that are protected are not let go for others of which none
-    /// is there.
-    pub(super) fn keeps_an_interface(&self, found: &Found, all: &[Interface]) -> Result<()> {
+    /// Refuses to release protected interfaces in exchange for interfaces of which none exists.
+    pub(super) fn require_interface(&self, found: &Found, all: &[Interface]) -> Result<()> {
         if !found.admitted.is_empty() || self.ends_a_trial() {
             return Ok(());
         }

@@ -1,4 +1,4 @@
-//! Interfaces of an instance that change while a process has it.
+//! Follows changes of the interfaces of an instance while a process serves it.
 
 use std::{fs, mem, path::Path};
 
@@ -22,8 +22,8 @@ use crate::{
 };
 
 impl Protection {
-    /// Looks at the interfaces: attaches to those that can be taken, and forgets the links of those
-    /// that went away; returns what is new. What can't be taken is asked again the next time.
+    /// Attaches to interfaces that have become available, forgets the links of those that no longer
+    /// exist, and returns what is new. Each call tries refused interfaces again.
     ///
     /// # Errors
     /// The interfaces can't be listed, or the pins can't be read or written.
@@ -36,8 +36,10 @@ impl Protection {
             self.unpinned = pinned;
         }
         let all = interface::list()?;
-        let names = all.iter().map(|one| (one.index, one.name.clone()));
-        followed.names = names.collect();
+        followed.names = all
+            .iter()
+            .map(|one| (one.index, one.name.clone()))
+            .collect();
         let wanted = self.registry.interfaces.clone();
         followed.renamed = pins::follow_names(&self.instance, &wanted, &all)?;
         let links = pins::links(&self.instance)?;
@@ -61,9 +63,8 @@ impl Protection {
                 }
             }
         }
-        let order: Vec<_> = there.iter().map(|(_, interface)| *interface).collect();
-        let order = admission::in_order(order, &all);
-        for interface in order {
+        let interfaces = there.iter().map(|(_, interface)| *interface).collect();
+        for interface in admission::in_order(interfaces, &all) {
             if let Some((name, _)) = there.iter().find(|(_, one)| one.index == interface.index) {
                 let done = self.follow(name, interface, &all, &links, &mut followed);
                 if let Err(error) = done {
@@ -77,26 +78,29 @@ impl Protection {
         Ok(followed)
     }
 
-    /// Whether everything that is asked for is attached and pinned still, as it was looked at
-    /// last. This opens the pins and asks nothing else, so it may be asked each second.
-    pub fn is_as_it_was(&self) -> bool {
-        // Another program, or one above, may go without a word; what the kernel itself refused is
-        // tried again with the next change of an interface, and from time to time.
-        let mut refused = self.refused.values();
-        let is_final = refused.all(|refusal| matches!(refusal, Refusal::Kernel { .. }));
+    /// Returns whether every configured interface is still attached and pinned as in the last call
+    /// of [`Protection::follow_interfaces`]. This only opens the pins, so it is cheap enough for
+    /// every second.
+    pub fn is_intact(&self) -> bool {
+        // Another XDP program may end without an event. Interfaces that the kernel refused are
+        // tried again after the next link event and from time to time.
+        let is_final = self
+            .refused
+            .values()
+            .all(|refusal| matches!(refusal, Refusal::Kernel { .. }));
         let is_whole = self.held.is_empty() && self.unpinned.is_none();
         let Ok(links) = pins::links(&self.instance) else {
             return false;
         };
-        let is_pinned = self.attached.iter().all(|(_, index)| {
-            let mut indices = links.iter().map(|link| link.index);
-            indices.any(|on| on == *index)
-        });
+        let is_pinned = self
+            .attached
+            .values()
+            .all(|index| links.iter().any(|link| link.index == *index));
         let is_there = |shape: &pins::Shape| self.instance.maps().join(shape.name).exists();
         is_final && is_whole && is_pinned && pins::SHARED.iter().all(is_there)
     }
 
-    /// Does for one interface that is there what [`Protection::follow_interfaces`] does for all.
+    /// Does the work of [`Protection::follow_interfaces`] for one existing interface.
     fn follow(
         &mut self,
         name: &str,
@@ -107,12 +111,14 @@ impl Protection {
     ) -> Result<()> {
         let pinned = links.iter().find(|link| link.holds(interface));
         let is_held = pinned.is_none() && self.holds(name, interface)?;
-        // One that had this name, and is still attached under it.
-        let mut named = links.iter().filter(|link| link.name == name);
-        let old = named.find_map(|link| all.iter().find(|other| link.holds(other)));
-        let old = old.filter(|old| old.index != interface.index);
-        let old = old.map(|old| old.name.clone());
-        let old = old.or(self.renamed.remove(name));
+        // The interface that had this name before and still has our link under it.
+        let old = links
+            .iter()
+            .filter(|link| link.name == name)
+            .find_map(|link| all.iter().find(|other| link.holds(other)))
+            .filter(|old| old.index != interface.index)
+            .map(|old| old.name.clone())
+            .or(self.renamed.remove(name));
         let refusal = match admission::admit(interface, all, pinned.is_some() || is_held) {
             Ok(()) if pinned.is_some() || is_held => {
                 barrier::open(interface, &self.instance)?;
@@ -127,8 +133,8 @@ impl Protection {
                     Ok((attached, link)) => {
                         barrier::open(interface, &self.instance)?;
                         let index = interface.index;
-                        let held = link.map(|link| (name.to_owned(), Held { link, index }));
-                        self.held.extend(held);
+                        self.held
+                            .extend(link.map(|link| (name.to_owned(), Held { link, index })));
                         let before = self.attached.insert(name.to_owned(), interface.index);
                         if before == Some(interface.index) {
                             followed.lost.push(name.to_owned());
@@ -144,7 +150,7 @@ impl Protection {
             }
             Err(refusal) => refusal,
         };
-        // What the program can't read it does not judge.
+        // The program can't judge frames that it can't read.
         self.held.remove(name);
         if let Some(pinned) = pinned {
             pins::unlink(&self.instance.link(&pinned.name))?;
@@ -158,8 +164,8 @@ impl Protection {
         Ok(())
     }
 
-    /// Whether a link that only this process keeps is on an interface. One that is on another is let
-    /// go.
+    /// Returns whether a link that only this process keeps is on the interface. Drops the link if
+    /// it is on another one.
     fn holds(&mut self, name: &str, interface: &Interface) -> Result<bool> {
         let Some(held) = self.held.get(name) else {
             return Ok(false);
@@ -175,11 +181,11 @@ impl Protection {
         Ok(is_on)
     }
 
-    /// Makes sure that everything is pinned that is to outlive this process: bpffs may have been
-    /// unmounted, or somebody removed files.
+    /// Pins everything again that must outlive this process: bpffs may have been unmounted, or
+    /// files removed.
     ///
     /// # Errors
-    /// There is no bpffs, with the cure, or the kernel refuses.
+    /// There is no bpffs (the error has the cure), or the kernel refuses.
     pub fn pin_again(&mut self) -> Result<()> {
         let instance = &self.instance;
         let directories = [instance.maps(), instance.links()];
@@ -191,7 +197,7 @@ impl Protection {
             }
         }
         self.firewall.pin_maps(instance)?;
-        // What awaits its confirmation is pinned when that comes.
+        // A configuration on trial is pinned when it is confirmed.
         let is_pinned = instance.program().exists() && instance.ports().exists();
         if self.rollback.is_none() && !is_pinned {
             self.firewall.pin_program(instance)?;
@@ -204,12 +210,12 @@ impl Protection {
         Ok(())
     }
 
-    /// Why nothing can be pinned, if that was so when interfaces were looked at last.
+    /// Returns the reason why nothing could be pinned at the last look at the interfaces.
     pub fn unpinned(&self) -> Option<&str> {
         self.unpinned.as_deref()
     }
 
-    /// What is true of the interfaces that are asked for.
+    /// Returns the state of each configured interface.
     ///
     /// # Errors
     /// The interfaces can't be listed, or the pins can't be read.
@@ -234,7 +240,7 @@ impl Protection {
             {
                 one.state = State::Bypassed { native, shortfall };
             }
-            // What only attaching shows.
+            // Only an attempt to attach shows this refusal.
             if one.state == State::Missing
                 && let Some(refusal) = self.refused.get(&one.name)
             {

@@ -1,4 +1,5 @@
-//! What a protected instance does about drivers that lose the program.
+//! Restores programs that drivers have lost, and reports interfaces whose frames pass by the
+//! program.
 
 use anyhow::{Context as _, Result};
 use tokio::sync::oneshot;
@@ -20,41 +21,43 @@ use crate::{
     model::settings::Mode,
 };
 
-/// What was noticed of the frames of an interface.
+/// A finding about the frames of an interface.
 #[derive(Debug)]
 pub struct Noticed {
     /// The name of the interface.
     pub interface: String,
-    /// What was noticed.
+    /// The finding.
     pub finding: Finding,
-    /// How the interface was attached again, if it was.
+    /// The new attachment, if the interface was attached again.
     pub attached: Option<Attached>,
-    /// Why nothing could be done, if something was to be.
+    /// The reason why the remedy failed, if it did.
     pub failure: Option<String>,
 }
 
 impl Protection {
-    /// Takes in what is attached now.
+    /// Passes the attached interfaces to the watchdog.
     ///
     /// # Errors
-    /// The kernel does not tell, or the pins can't be read.
+    /// The interfaces can't be listed, or the pins can't be read.
     pub fn follow_attachments(&mut self) -> Result<()> {
         let all = interface::list()?;
-        let attached = self.coverage()?.into_iter().filter_map(|one| {
-            let (State::Protected { .. } | State::Bypassed { .. }) = one.state else {
-                return None;
-            };
-            all.iter()
-                .find(|interface| Some(interface.index) == one.index)
-        });
-        let attachments = attached
+        let attachments = self
+            .coverage()?
+            .into_iter()
+            .filter_map(|one| {
+                let (State::Protected { .. } | State::Bypassed { .. }) = one.state else {
+                    return None;
+                };
+                all.iter()
+                    .find(|interface| Some(interface.index) == one.index)
+            })
             .map(|interface| attachment(interface, &all))
             .collect();
         self.watchdog.follow(attachments);
         Ok(())
     }
 
-    /// Takes in what became of interfaces: each of these changes may have cost a driver the program.
+    /// Passes link events to the watchdog: each may have made a driver lose the program.
     pub fn links_changed(&mut self, changes: &[LinkChange], now_ms: u64) {
         for change in changes {
             match change.kind {
@@ -68,54 +71,54 @@ impl Protection {
         }
     }
 
-    /// The machine was suspended: drivers have made their queues anew.
+    /// Notes a resume of the machine, after which drivers have new queues.
     pub fn resumed(&mut self, now_ms: u64) {
         self.watchdog.resumed(now_ms);
     }
 
-    /// When a driver is next handed another copy of the program, in milliseconds since boot.
+    /// Returns when the next driver gets another copy of the program, in milliseconds since boot.
     pub fn rearm_ms(&self) -> Option<u64> {
-        // What is due before there is a copy is done as soon as there is.
+        // Work that is due earlier is done as soon as the copy is loaded.
         self.watchdog.next_ms().filter(|_| self.firewall.has_copy())
     }
 
-    /// Begins to load the second copy of the program in another thread, if a driver may need it and that was
-    /// not begun; what is returned hands out what [`Protection::take_copy`] takes.
+    /// Starts to load the second copy of the program in another thread, if a driver may need it and
+    /// no load was started. The returned channel yields the argument of [`Protection::take_copy`].
     ///
     /// # Errors
     /// The kernel refuses.
     pub fn begin_copy(&mut self) -> Result<Option<oneshot::Receiver<LoadedCopy>>> {
-        // Not when it is needed: ports are open then.
+        // Loading on demand would leave ports open in the meantime.
         match self.watchdog.has_native() {
             true => self.firewall.begin_copy(&self.instance),
             false => Ok(None),
         }
     }
 
-    /// Takes the second copy in, and hands it to the drivers that may have lost the program meanwhile.
+    /// Stores the loaded second copy, and hands it to the drivers that may have lost the program
+    /// meanwhile.
     ///
     /// # Errors
     /// It could not be loaded, or the kernel refuses.
     pub fn take_copy(&mut self, loaded: LoadedCopy, now_ms: u64) -> Result<()> {
         self.firewall.take_copy(loaded)?;
-        // Its number is noted before it may be attached.
+        // The registry has the id before the copy may be attached.
         self.registry.programs = self.firewall.program_ids()?;
         self.registry.write(&self.instance.registry())?;
         self.rearm_due(now_ms)
     }
 
-    /// Hands another copy of the program to the drivers that may have lost it.
+    /// Hands another copy of the program to each driver that may have lost it.
     ///
     /// # Errors
-    /// The kernel refuses; the others were handed theirs.
+    /// The kernel refuses one; all others were handled.
     pub fn rearm_due(&mut self, now_ms: u64) -> Result<()> {
         let mut done = Ok(());
         if !self.firewall.has_copy() {
             return done;
         }
         for index in self.watchdog.due(now_ms) {
-            let rearmed = self.rearm(index, now_ms);
-            done = done.and(rearmed);
+            done = done.and(self.rearm(index, now_ms));
         }
         done
     }
@@ -128,7 +131,7 @@ impl Protection {
         }
         self.watchdog.rearmed(index, now_ms);
         let links = pins::links(&self.instance)?;
-        // One that is not pinned is told as such.
+        // An interface without a pinned link is reported elsewhere.
         let Some(pinned) = links.into_iter().find(|link| link.index == index) else {
             return Ok(());
         };
@@ -136,10 +139,10 @@ impl Protection {
         self.firewall.rearm(pinned)
     }
 
-    /// Compares the frames that arrived with those that the program saw, and does what follows.
+    /// Compares the received frames with those that the program saw, and applies the remedies.
     ///
     /// # Errors
-    /// The kernel does not tell.
+    /// The counters can't be read.
     pub fn watch_frames(&mut self, now_ms: u64) -> Result<Vec<Noticed>> {
         let firewall = &mut self.firewall;
         let received = |index| Ok(interface::received(index)?.unwrap_or_default());
@@ -172,13 +175,15 @@ impl Protection {
         Ok(noticed)
     }
 
-    /// The name under which an interface is asked for.
+    /// Returns the configured name of an attached interface.
     fn name_of(&self, index: u32) -> String {
-        let known = self.attached.iter().find(|(_, on)| **on == index);
-        known.map_or_else(|| format!("interface {index}"), |(name, _)| name.clone())
+        self.attached
+            .iter()
+            .find(|(_, on)| **on == index)
+            .map_or_else(|| format!("interface {index}"), |(name, _)| name.clone())
     }
 
-    /// Attaches behind the driver what the driver does not run.
+    /// Attaches the program behind a driver that does not run it.
     fn attach_behind_driver(&mut self, index: u32) -> Result<Attached> {
         let name = self.name_of(index);
         let all = interface::list()?;
@@ -189,7 +194,7 @@ impl Protection {
     }
 }
 
-/// What is watched of an interface.
+/// Returns what the watchdog has to know of an interface.
 fn attachment(interface: &Interface, all: &[Interface]) -> Attachment {
     // Bonds hand the program to their ports (bond_xdp_set()), and netvsc to its virtual function
     // (netvsc_vf_setxdp()), and frames have the numbers of those.

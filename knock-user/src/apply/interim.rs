@@ -1,5 +1,6 @@
-//! What is done with interfaces while a start compiles its configuration, which may take long: the
-//! configuration before, if its protection was kept, takes those that it asks for.
+//! Protects interfaces while a start compiles its configuration, which may take long: the program
+//! of the previous configuration, if it is still pinned, is attached to the interfaces that it
+//! names.
 
 use std::{collections::BTreeSet, sync::Mutex, thread, time::Duration};
 
@@ -18,20 +19,20 @@ use crate::{
     model::settings::Mode,
 };
 
-/// How long an interface may be there before it is noticed.
+/// The longest time until a new interface is noticed.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// The program of the configuration before.
-struct Kept<'a> {
+/// The program of the previous configuration.
+struct PreviousProgram<'a> {
     instance: &'a Instance,
     registry: &'a Registry,
     program: Xdp,
-    /// The numbers of interfaces that were tried, and can't be taken or were taken.
+    /// The numbers of interfaces that were attached to or can't be.
     tried: BTreeSet<u32>,
 }
 
-/// Compiles and loads a configuration; meanwhile what is kept of the one before protects the
-/// interfaces that it asks for, also those that appear.
+/// Compiles and loads a configuration. In the meantime the previous program protects the interfaces
+/// that it names, including those that appear.
 ///
 /// # Errors
 /// As for [`Preparation::make`].
@@ -42,7 +43,7 @@ pub(super) fn prepare(
     instance: &Instance,
     before: Option<&Registry>,
 ) -> Result<Prepared> {
-    let kept = before.and_then(|before| Kept::open(instance, before));
+    let kept = before.and_then(|before| PreviousProgram::open(instance, before));
     thread::scope(|scope| {
         let making = thread::Builder::new().spawn_scoped(scope, || {
             preparation.make(plan, interfaces, &Mutex::new(false))
@@ -59,17 +60,17 @@ pub(super) fn prepare(
             }
         }
         let made = making.join();
-        made.map_err(|_| anyhow!("the thread that makes the configuration ready has ended"))?
+        made.map_err(|_| anyhow!("the thread that prepares the configuration has panicked"))?
     })
 }
 
-impl<'a> Kept<'a> {
-    /// Opens the program; none if nothing is kept, or if what is kept drops nothing.
+impl<'a> PreviousProgram<'a> {
+    /// Opens the pinned program; none if nothing is pinned, or if it drops nothing.
     fn open(instance: &'a Instance, registry: &'a Registry) -> Option<Self> {
         if instance.linked().is_empty() || registry.dry_run {
             return None;
         }
-        // What is on trial is pinned as the next one.
+        // A configuration on trial is pinned as the next one.
         let path = match registry.fallback {
             Some(_) => instance.next_program(),
             None => instance.program(),
@@ -83,7 +84,7 @@ impl<'a> Kept<'a> {
         })
     }
 
-    /// Attaches to the interfaces that are there now and have no program.
+    /// Attaches to existing interfaces that have no program.
     fn look(&mut self) -> Result<()> {
         let all = interface::list()?;
         for name in &self.registry.interfaces {
@@ -95,7 +96,7 @@ impl<'a> Kept<'a> {
             if !is_free || !self.tried.insert(interface.index) {
                 continue;
             }
-            // Its link may be on an interface that has another name now.
+            // The link of this name may be on an interface that was renamed.
             let links = pins::links(self.instance)?;
             if links
                 .iter()
@@ -106,12 +107,12 @@ impl<'a> Kept<'a> {
             let mode = self.registry.mode.unwrap_or(Mode::Auto);
             match attach::attach(&mut self.program, name, interface, mode, self.instance) {
                 Ok((Attached { .. }, None)) => tracing::warn!(
-                    "{name} has appeared: it is protected by the configuration before until the \
-                     new one is ready"
+                    "{name} has appeared: the previous configuration protects it until the new one is \
+                     ready"
                 ),
                 Ok((Attached { .. }, Some(_))) => {}
                 Err(error) => tracing::warn!(
-                    "{name} is not protected before the new configuration is ready: {}",
+                    "{name} is not protected until the new configuration is ready: {}",
                     os_error::told(&error)
                 ),
             }

@@ -1,10 +1,9 @@
-//! Puts configurations in force, one after the other. Start, restart, upgrade and reload are one
-//! operation.
+//! Puts configurations in force. Start, restart, upgrade and reload are the same operation.
 //!
-//! A program is loaded with maps of its own for everything that a configuration says, and with the
-//! pinned maps that all configurations share; then each interface's link is given to the new program
-//! in one step. A packet is judged by the old program with the old maps or by the new one with the
-//! new maps, never by half of each.
+//! Each configuration gets a program with maps of its own, and shares the pinned maps with all other
+//! configurations of the instance. Each interface's link is switched to the new program in one step,
+//! so either the old program with the old maps judges a packet, or the new program with the new
+//! maps.
 //!
 //! May use `kernel`, `interfaces`, `sequences`, `config` and the rooms below them. Must not know the
 //! console, the ledger or the control socket.
@@ -49,7 +48,7 @@ use crate::{
     interfaces::{admission::Refusal, attach::Attached, watchdog::Watchdog},
     kernel::{
         instance::{Instance, Locked},
-        maps,
+        maps, pins,
         program::XdpProgram,
         registry::Registry,
     },
@@ -57,106 +56,107 @@ use crate::{
     sequences::{one_time::Standing, replay_cache::Replay},
 };
 
-/// How a program is put in place.
+/// The way in which a configuration is attached.
 #[derive(Clone, Copy, Debug)]
 pub struct AttachOptions {
-    /// How it is attached where none of ours is yet.
+    /// The attach mode of interfaces that have no program of this instance yet.
     pub mode: Mode,
-    /// Whether packets are only judged.
+    /// Whether the program judges, counts and reports packets, but drops none.
     pub dry_run: bool,
     /// The aya-log level of the program.
     pub log_level: u8,
-    /// Whether an interface that is not there is waited for.
+    /// Whether to wait for interfaces that do not exist.
     pub may_be_absent: bool,
-    /// Until when a confirmation is waited for, in milliseconds since boot.
+    /// The end of the trial, in milliseconds since boot; none without a trial.
     pub confirm_by_ms: Option<u64>,
-    /// The digest of a text that was not confirmed and is not to be put in force by a restart.
+    /// The digest of a text that was not confirmed. A restart does not put it in force.
     pub rejected: Option<u64>,
 }
 
-/// What was put in place.
+/// A configuration that is attached.
 #[derive(Debug)]
 pub struct Deployed {
     /// The doors by number.
     pub doors: Vec<Door>,
-    /// Their names; empty where no door has the number.
+    /// Their names; an empty name marks an unused number.
     pub names: Vec<String>,
-    /// The longest that any attempt lives.
+    /// The longest time that an attempt can last, in ticks.
     pub attempt_max_ticks: u32,
-    /// Where, and how.
+    /// The interfaces that the program is attached to.
     pub attached: Vec<Attached>,
-    /// Interfaces that are waited for.
+    /// The interfaces that do not exist yet.
     pub absent: Vec<String>,
-    /// Interfaces that can't be taken, by the names under which they are asked for: they are tried
-    /// again.
+    /// The interfaces that can't be attached to, by configured name. Attaching is tried again.
     pub refused: Vec<(String, Refusal)>,
-    /// Ports that the configuration before protected, and this one does not.
+    /// Ports that the previous configuration protected and this one does not.
     pub opened: Vec<String>,
-    /// Connections to protected ports that were there and not known: they go on if connections are
-    /// kept at all.
+    /// Existing connections to protected ports that were not recorded as flows before. They
+    /// continue if connections are kept at all.
     pub found: Vec<FlowKey>,
 }
 
-/// What ended with the configuration before.
+/// What ended with the previous configuration.
 #[derive(Debug, Default)]
 pub struct Ended {
     /// Interfaces that are no longer protected.
     pub released: Vec<String>,
-    /// Grants of doors that are no more, with the door's name if it is known.
+    /// Sources whose grants ended because their door is no longer configured, with the door's name
+    /// if it is known.
     pub grants: BTreeSet<(Address, Option<String>)>,
 }
 
-/// What became of interfaces.
+/// Changes of the interfaces of an instance.
 #[derive(Debug, Default)]
 pub struct Followed {
-    /// Those that were attached to.
+    /// Interfaces that were attached to.
     pub attached: Vec<Attached>,
-    /// Those that can't be taken, if that is new or for another reason than before.
+    /// Interfaces that can't be attached to, if that or its reason is new.
     pub refused: Vec<(String, Refusal)>,
-    /// Those that had lost our program though they were there all the time; they are among those
-    /// that were attached to, or that can't be taken.
+    /// Interfaces that lost the program although they existed all the time. Each is also listed as
+    /// attached or refused.
     pub lost: Vec<String>,
-    /// Those that went away.
+    /// Interfaces that no longer exist.
     pub gone: Vec<String>,
-    /// Those that have another name, which is the second one: they stay protected.
+    /// Renamed interfaces, with the old and the new name; they stay protected.
     pub renamed: Vec<(String, String)>,
-    /// Those that are no longer protected, since another one has their old name.
+    /// Interfaces that are no longer protected because another interface has taken their old name.
     pub released: Vec<String>,
-    /// Why nothing can be pinned, if that is new: what is attached ends with this process.
+    /// The reason why nothing can be pinned, if it is new. Attached programs then end with this
+    /// process.
     pub unpinned: Option<String>,
     /// Whether everything is pinned again.
     pub is_pinned_again: bool,
-    /// What else failed, a line each.
+    /// Other failures, one line each.
     pub failures: Vec<String>,
-    /// The names of all interfaces, by their numbers.
+    /// The names of all interfaces, by interface number.
     pub names: BTreeMap<u32, String>,
 }
 
-/// A protected instance.
+/// An instance that this process protects.
 #[derive(Debug)]
 pub struct Protection {
     instance: Locked,
     firewall: XdpProgram,
     registry: Registry,
-    kept: LiveTables,
+    live_tables: LiveTables,
     replay: Arc<Replay>,
     mode: Mode,
     rollback: Option<Rollback>,
-    /// Names that interfaces had, and those that they have.
+    /// New names of renamed interfaces, by configured name.
     renamed: BTreeMap<String, String>,
-    /// The numbers of the interfaces that are attached, by the names under which they are asked for.
+    /// The numbers of the attached interfaces, by configured name.
     attached: BTreeMap<String, u32>,
-    /// Why those can't be taken that can't, as it was told.
+    /// The reported reasons why interfaces can't be attached to, by configured name.
     refused: BTreeMap<String, Refusal>,
-    /// Links that can't be pinned because bpffs is gone, by the same names.
+    /// Links that can't be pinned because bpffs is gone, by configured name.
     held: BTreeMap<String, Held>,
-    /// Why nothing can be pinned, as it was told.
+    /// The reported reason why nothing can be pinned.
     unpinned: Option<String>,
-    /// Whether frames get to the program.
+    /// Compares received frames with those that reach the program.
     watchdog: Watchdog,
 }
 
-/// A link that only this process keeps.
+/// A link that ends with this process.
 #[derive(Debug)]
 struct Held {
     link: FdLink,
@@ -164,25 +164,25 @@ struct Held {
     index: u32,
 }
 
-/// What is needed to let go of the configuration before, or to go back to it.
+/// The state that is needed to commit a change, or to roll it back.
 #[derive(Debug)]
 struct Rollback {
     tables: Tables,
     interfaces: Vec<String>,
-    /// The numbers of the interfaces that had a program of ours.
+    /// The numbers of the interfaces that had a program of this instance.
     indices: Vec<u32>,
-    /// What was moved from the driver to behind it, or the other way.
+    /// Interfaces whose attach mode was switched.
     switched: Vec<Attached>,
-    /// Whether no program of ours was there, or only one that nobody ever confirmed.
+    /// Whether no confirmed program of this instance was attached before.
     is_first: bool,
 }
 
 impl Protection {
-    /// Takes an instance over, or begins one, and puts a configuration in place: on all interfaces
-    /// or on none.
+    /// Takes over or creates an instance, and attaches a configuration to all interfaces or to
+    /// none.
     ///
     /// # Errors
-    /// Whatever stands in the way; everything is then as it was before.
+    /// The configuration could not be put in force; the previous state is then restored.
     pub fn begin(
         instance: Locked,
         plan: &Plan,
@@ -190,18 +190,14 @@ impl Protection {
         attach_options: AttachOptions,
     ) -> Result<(Self, Deployed)> {
         let before = Registry::read(&instance.registry()).unwrap_or_else(|error| {
-            tracing::warn!(
-                "{}; grants that were given before end",
-                os_error::told(&error)
-            );
+            tracing::warn!("{}; existing grants end", os_error::told(&error));
             None
         });
         let found_protected = match before {
-            None if !instance.linked().is_empty() => crate::kernel::pins::protected(&instance)?,
+            None if !instance.linked().is_empty() => pins::protected(&instance)?,
             Some(_) | None => None,
-        };
-        let found_protected =
-            found_protected.map(|found| found.iter().map(ToString::to_string).collect());
+        }
+        .map(|found| found.iter().map(ToString::to_string).collect());
         let is_continued = before.is_some() && instance.maps().join("USED").exists();
         let replay = Arc::new(Replay::new(instance.name(), is_continued));
         let change = Change {
@@ -215,11 +211,11 @@ impl Protection {
         };
         let Transition {
             firewall,
-            kept,
+            live_tables,
             registry,
             deployed,
             rollback,
-        } = change.make(|| {
+        } = change.execute(|| {
             let preparation = Preparation::new(
                 &instance,
                 before.as_ref(),
@@ -233,7 +229,7 @@ impl Protection {
         let protection = Self {
             instance,
             firewall,
-            kept,
+            live_tables,
             replay,
             registry,
             mode: attach_options.mode,
@@ -248,23 +244,25 @@ impl Protection {
         Ok((protection, deployed))
     }
 
-    /// What is needed to make another configuration ready for [`Protection::change`]. Nothing else
-    /// may be put in place between the two.
+    /// Returns the input for preparing the next configuration, which goes to
+    /// [`Protection::change`]. No other configuration may be put in force in between.
     pub fn preparation(&self, attach_options: AttachOptions) -> Preparation {
-        let replay = Arc::clone(&self.replay);
-        // Without doors that are time-based nothing was opened that would know.
-        let floor = self.kept.is_moving().then(|| self.kept.floor());
+        // Without time-based doors this process has no record of used sequences.
+        let floor = self
+            .live_tables
+            .is_dynamic()
+            .then(|| self.live_tables.floor());
         Preparation::new(
             &self.instance,
             Some(&self.registry),
             attach_options,
-            replay,
+            Arc::clone(&self.replay),
             floor,
         )
-        .in_place_of_one()
+        .for_running_instance()
     }
 
-    /// Puts another configuration, which is ready, in place of the one that is there.
+    /// Replaces the configuration in force with a prepared one.
     ///
     /// # Errors
     /// As for [`Protection::begin`].
@@ -286,71 +284,72 @@ impl Protection {
         };
         let Transition {
             firewall,
-            kept,
+            live_tables,
             registry,
             deployed,
             rollback,
-        } = change.make(|| Ok(prepared))?;
+        } = change.execute(|| Ok(prepared))?;
         self.refused = deployed.refused.iter().cloned().collect();
         self.firewall = firewall;
-        self.kept = kept;
+        self.live_tables = live_tables;
         self.registry = registry;
         self.mode = attach_options.mode;
         self.rollback = Some(rollback);
         Ok(deployed)
     }
 
-    /// Puts away sequences that were used, and puts in place those that are listened to now.
+    /// Retires used sequences and writes the current ones to the maps.
     ///
     /// # Errors
     /// As for [`LiveTables::follow`].
     pub fn follow_sequences(&mut self, plan: &Plan) -> Result<()> {
-        self.kept.follow(plan, &mut self.firewall)
+        self.live_tables.follow(plan, &mut self.firewall)
     }
 
-    /// Listens to changing sequences no more, since nobody will be there to put them away, and writes
-    /// down which were used.
+    /// Stops accepting sequences that change, since no process will retire them, and records which
+    /// were used.
     ///
     /// # Errors
-    /// As for [`LiveTables::follow`], or that can't be written: the next start accepts only later ones.
+    /// As for [`LiveTables::follow`], or the record can't be written: the next start then accepts
+    /// only later sequences.
     pub fn withdraw_sequences(&mut self, plan: &Plan) -> Result<()> {
-        self.kept.withdraw(plan, &mut self.firewall)?;
+        self.live_tables.withdraw(plan, &mut self.firewall)?;
         let used = maps::entries(&self.firewall.used()?, USED_MAX);
-        self.replay.close(&used, self.kept.floor())
+        self.replay.close(&used, self.live_tables.floor())
     }
 
-    /// How it is with the files of one-time sequences, by the places of their doors.
+    /// Returns the state of the one-time files, by door index.
     pub fn files(&self) -> BTreeMap<usize, Standing> {
-        self.kept.files()
+        self.live_tables.files()
     }
 
-    /// Whether sequences ever change.
-    pub fn has_moving_doors(&self) -> bool {
-        self.kept.is_moving()
+    /// Returns whether any door has sequences that change.
+    pub fn has_dynamic_doors(&self) -> bool {
+        self.live_tables.is_dynamic()
     }
 
-    /// How long it takes until time-based doors can be opened, in milliseconds, by the places of the
-    /// doors: what was used before is not known.
+    /// Returns how long time-based doors stay closed, in milliseconds by door index, because it is
+    /// unknown which of their sequences were used.
     pub fn waits_ms(&self, now_ms: u64) -> BTreeMap<usize, u64> {
-        self.kept.door_waits_ms(now_ms)
+        self.live_tables.door_waits_ms(now_ms)
     }
 
-    /// When sequences change by themselves, in milliseconds since boot.
+    /// Returns when the current sequences change, in milliseconds since boot.
     pub fn sequences_change_ms(&self, now_ms: u64) -> Option<u64> {
-        self.kept.changes_ms(now_ms)
+        self.live_tables.changes_ms(now_ms)
     }
 
-    /// The kernel side.
+    /// Returns the loaded program.
     pub fn firewall(&mut self) -> &mut XdpProgram {
         &mut self.firewall
     }
 
-    /// What is known about it besides its pins.
+    /// Returns the registry.
     pub fn registry(&self) -> &Registry {
         &self.registry
     }
 
-    /// Where it lives.
+    /// Returns the instance.
     pub fn instance(&self) -> &Instance {
         &self.instance
     }

@@ -1,4 +1,4 @@
-//! The options of a start.
+//! Command line options of a start.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -7,7 +7,7 @@ use knock_sequence::duration;
 
 use crate::{console::LogFormat, kernel::persistence::OnExit, model::settings::Mode};
 
-/// Where the configuration is unless `--config` names another file.
+/// The configuration file unless `--config` names another one.
 pub const CONFIG: &str = "/etc/knock/seq.toml";
 
 // Headings of `--help`.
@@ -60,7 +60,7 @@ pub struct Run {
 }
 
 impl Run {
-    /// Whether events are objects.
+    /// Returns whether events are printed as JSON.
     pub fn is_json(&self) -> bool {
         self.json || self.log_format == LogFormat::Json
     }

@@ -1,4 +1,4 @@
-//! The SSH connection of whoever starts this, and what a configuration would do to it.
+//! Finds the SSH connection of the user, and warns if a configuration would cut it.
 
 use std::{
     fmt, fs,
@@ -15,23 +15,26 @@ use crate::{
     model::settings::{Door, Settings},
 };
 
-/// What sshd gives to those who log in.
+/// The variable that sshd sets for login sessions.
 const VARIABLE: &str = "SSH_CONNECTION";
-/// More ancestors than any terminal, shell, multiplexer and `sudo` make.
+/// More ancestors than a chain of terminal, shell, multiplexer and `sudo` has.
 const ANCESTORS_MOST: usize = 64;
 
-/// The SSH connection through which this process was started, if it was, and if it is still there.
+/// Returns the SSH connection through which this process was started, if it still exists.
+///
+/// `sudo` removes the variable, so the environments of ancestors are read, too. The kernel shows
+/// them only to processes with the same rights: call this before capabilities are dropped.
 ///
 /// `sudo` takes the variable away, so ancestors are asked, whose environment the kernel shows to who
 /// has their rights: ask before these are given up.
 pub fn own() -> Option<Connection> {
     let connection = of(Path::new("/proc"), process::id())?;
-    // A multiplexer remembers where it was started from, for ever.
+    // A multiplexer keeps the variable of the session that started it, which may have ended.
     let connections = sockets::connections().ok()?;
     connections.contains(&connection).then_some(connection)
 }
 
-/// The nearest SSH connection in the environments of a process and its ancestors.
+/// Returns the nearest SSH connection in the environments of a process and its ancestors.
 fn of(proc: &Path, process: u32) -> Option<Connection> {
     let mut process = process;
     for _ in 0..ANCESTORS_MOST {
@@ -54,11 +57,11 @@ fn connection_in(environment: &[u8]) -> Option<Connection> {
     })
 }
 
-/// `PEER PORT LOCAL PORT`, as sshd writes it.
+/// Parses `PEER PORT LOCAL PORT`, the form that sshd writes.
 fn connection(text: &str) -> Option<Connection> {
     let mut words = text.split_ascii_whitespace();
     let mut end = || {
-        // A link-local address comes with its interface.
+        // A link-local address has the suffix `%interface`.
         let address = words.next()?.split('%').next()?;
         let address: IpAddr = address.parse().ok()?;
         let port = words.next()?.parse().ok()?;
@@ -68,19 +71,19 @@ fn connection(text: &str) -> Option<Connection> {
     Some(Connection { local, peer })
 }
 
-/// What a configuration does to a TCP connection of this host that comes in through an interface
-/// that it protects.
+/// The effect of a configuration on a TCP connection of this host that comes in through a protected
+/// interface.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Impact {
     /// Nothing: its port is not protected, or its source is trusted.
     Untouched,
-    /// It goes on, but a new one needs a grant.
-    GoesOn(Access),
+    /// The connection continues, but a new one needs a grant.
+    Continues(Access),
     /// Its packets are dropped until there is a grant.
     Cut(Access),
 }
 
-/// A connection, and what lets another one like it in.
+/// A connection, and the doors that admit a new one like it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Access {
     /// The connection.
@@ -89,7 +92,7 @@ pub struct Access {
     pub doors: Vec<String>,
 }
 
-/// What this configuration would do to this connection.
+/// Returns the effect of a configuration on a connection.
 pub fn impact(connection: Connection, settings: &Settings) -> Impact {
     let Connection { local, peer } = connection;
     let protected = compile::protected(settings);
@@ -109,7 +112,7 @@ pub fn impact(connection: Connection, settings: &Settings) -> Impact {
         doors: doors.map(|door| door.name.clone()).collect(),
     };
     if settings.established.keep {
-        Impact::GoesOn(needs)
+        Impact::Continues(needs)
     } else {
         Impact::Cut(needs)
     }
@@ -124,15 +127,18 @@ fn is_trusted(source: IpAddr, settings: &Settings) -> bool {
 }
 
 impl Impact {
-    /// What to tell before anything is attached, if anything.
+    /// Returns the warning to print before anything is attached.
     pub fn warning(&self) -> Option<String> {
         match self {
             Self::Untouched => None,
-            Self::GoesOn(needs) => Some(format!("{needs} continues, {}", needs.of_the_next())),
+            Self::Continues(needs) => Some(format!(
+                "{needs} continues, {}",
+                needs.for_new_connections()
+            )),
             Self::Cut(needs) => Some(format!(
                 "{needs} will be cut, because of [established] keep = false, {}; to keep it, set \
                  keep = true, or trust = [\"{}\"]",
-                needs.of_the_next(),
+                needs.for_new_connections(),
                 needs.connection.peer.ip()
             )),
         }
@@ -140,7 +146,7 @@ impl Impact {
 }
 
 impl Access {
-    fn of_the_next(&self) -> String {
+    fn for_new_connections(&self) -> String {
         let port = self.connection.local.port();
         match self.doors.as_slice() {
             [] => format!(
@@ -172,7 +178,7 @@ mod tests {
     use super::*;
     use crate::config;
 
-    fn made_of(peer: &str, local: &str) -> Connection {
+    fn between(peer: &str, local: &str) -> Connection {
         Connection {
             peer: peer.parse().unwrap(),
             local: local.parse().unwrap(),
@@ -180,10 +186,10 @@ mod tests {
     }
 
     #[test]
-    fn what_sshd_writes() {
-        let v4 = made_of("203.0.113.9:50022", "192.0.2.2:22");
-        let v6 = made_of("[2001:db8::9]:50022", "[2001:db8::2]:2222");
-        let local = made_of("[fe80::1]:50022", "[fe80::2]:22");
+    fn the_form_of_sshd_is_parsed() {
+        let v4 = between("203.0.113.9:50022", "192.0.2.2:22");
+        let v6 = between("[2001:db8::9]:50022", "[2001:db8::2]:2222");
+        let local = between("[fe80::1]:50022", "[fe80::2]:22");
         for (name, text, expected) in [
             ("IPv4", "203.0.113.9 50022 192.0.2.2 22", Some(v4)),
             ("IPv6", "2001:db8::9 50022 2001:db8::2 2222", Some(v6)),
@@ -206,10 +212,10 @@ mod tests {
         }
     }
 
-    /// Number, parent, environment.
+    /// Process id, parent, environment.
     type Entry<'a> = (u32, u32, &'a str);
 
-    /// A `/proc` with these processes.
+    /// Creates a `/proc` with these processes.
     fn proc(processes: &[Entry<'_>]) -> tempfile::TempDir {
         let proc = tempfile::tempdir().unwrap();
         for (process, parent, environment) in processes {
@@ -223,10 +229,10 @@ mod tests {
     }
 
     #[test]
-    fn ancestors_are_asked() {
+    fn the_nearest_ancestor_with_a_connection_is_found() {
         const SSH: &str = "TERM=xterm\0SSH_CONNECTION=203.0.113.9 50022 192.0.2.2 22\0LANG=C\0";
         let other = SSH.replace("50022", "50023");
-        let found = made_of("203.0.113.9:50022", "192.0.2.2:22");
+        let found = between("203.0.113.9:50022", "192.0.2.2:22");
         let rows: [(&str, Vec<Entry<'_>>, Option<Connection>); 7] = [
             ("its own", vec![(90, 1, SSH)], Some(found)),
             (
@@ -273,27 +279,27 @@ mod tests {
     "#;
 
     #[test]
-    fn what_a_configuration_does() {
-        let v4 = made_of("203.0.113.9:50022", "192.0.2.2:22");
-        let v6 = made_of("[2001:db8::9]:50022", "[2001:db8::2]:22");
+    fn the_impact_depends_on_ports_trust_and_keep() {
+        let v4 = between("203.0.113.9:50022", "192.0.2.2:22");
+        let v6 = between("[2001:db8::9]:50022", "[2001:db8::2]:22");
         let with_port = |port| Connection {
             local: SocketAddr::new(v4.local.ip(), port),
             ..v4
         };
-        let goes_on = |connection, doors: &[&str]| {
-            Impact::GoesOn(Access {
+        let continues = |connection, doors: &[&str]| {
+            Impact::Continues(Access {
                 connection,
                 doors: doors.iter().map(ToString::to_string).collect(),
             })
         };
         let rows = [
-            ("two doors", "", v4, goes_on(v4, &["ssh", "all"])),
-            ("IPv6", "", v6, goes_on(v6, &["ssh", "all"])),
+            ("two doors", "", v4, continues(v4, &["ssh", "all"])),
+            ("IPv6", "", v6, continues(v6, &["ssh", "all"])),
             (
                 "one door",
                 "",
                 with_port(23),
-                goes_on(with_port(23), &["all"]),
+                continues(with_port(23), &["all"]),
             ),
             ("not protected", "", with_port(443), Impact::Untouched),
             ("UDP alone is", "", with_port(2222), Impact::Untouched),
@@ -301,7 +307,7 @@ mod tests {
                 "protected without a door",
                 "protect = [\"tcp/443\"]",
                 with_port(443),
-                goes_on(with_port(443), &[]),
+                continues(with_port(443), &[]),
             ),
             (
                 "trusted",
@@ -331,7 +337,7 @@ mod tests {
                 "others are trusted",
                 "trust = [\"203.0.113.8\", \"2001:db8::/32\"]",
                 v4,
-                goes_on(v4, &["ssh", "all"]),
+                continues(v4, &["ssh", "all"]),
             ),
         ];
         for (name, before, connection, expected) in rows {
@@ -341,8 +347,8 @@ mod tests {
                     .unwrap_or_else(|problems| panic!("{name}: {problems}"))
                     .settings;
                 let expected = match expected.clone() {
-                    Impact::GoesOn(needs) if !keep => Impact::Cut(needs),
-                    same @ (Impact::GoesOn(_) | Impact::Untouched | Impact::Cut(_)) => same,
+                    Impact::Continues(needs) if !keep => Impact::Cut(needs),
+                    same @ (Impact::Continues(_) | Impact::Untouched | Impact::Cut(_)) => same,
                 };
                 assert_eq!(
                     impact(connection, &settings),
@@ -354,27 +360,27 @@ mod tests {
     }
 
     #[test]
-    fn warnings_say_what_to_do() {
+    fn warnings_name_the_cure() {
         let needs = |doors: &[&str]| Access {
-            connection: made_of("203.0.113.9:50022", "192.0.2.2:22"),
+            connection: between("203.0.113.9:50022", "192.0.2.2:22"),
             doors: doors.iter().map(ToString::to_string).collect(),
         };
         let rows: [(&str, Impact, &str); 4] = [
             (
-                "goes on",
-                Impact::GoesOn(needs(&["ssh"])),
+                "continues",
+                Impact::Continues(needs(&["ssh"])),
                 "your SSH connection from 203.0.113.9 to tcp/22 continues, and a new one needs a knock \
                  at door \"ssh\"",
             ),
             (
                 "two doors",
-                Impact::GoesOn(needs(&["ssh", "all"])),
+                Impact::Continues(needs(&["ssh", "all"])),
                 "your SSH connection from 203.0.113.9 to tcp/22 continues, and a new one needs a knock \
                  at door \"ssh\" or \"all\"",
             ),
             (
                 "no door",
-                Impact::GoesOn(needs(&[])),
+                Impact::Continues(needs(&[])),
                 "your SSH connection from 203.0.113.9 to tcp/22 continues, and no door opens tcp/22 for \
                  another one: add one, or trust = [\"203.0.113.9\"]",
             ),

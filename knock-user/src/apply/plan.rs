@@ -1,5 +1,4 @@
-//! From the command line to a configuration that can be put in place: everything that can be wrong
-//! with it is found before anything is touched.
+//! Reads and checks a configuration of the command line before anything is changed.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -25,14 +24,14 @@ use crate::{
     sequences::replay_cache::Floor,
 };
 
-/// A configuration of this host, read and checked.
+/// A configuration that was read and checked on this host.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// Where it was read.
+    /// The file that it was read from.
     pub path: PathBuf,
-    /// What it means.
+    /// The checked settings.
     pub checked: Checked,
-    /// What is unwise about it, as lines.
+    /// Warnings, one line each.
     pub warnings: Vec<String>,
     host: Host,
 }
@@ -41,69 +40,70 @@ impl Plan {
     /// Reads and checks the configuration that the command line names.
     ///
     /// # Errors
-    /// A [`config::Problems`] with everything that is wrong with the file, or what else failed.
+    /// A [`config::Problems`] with all faults of the file, or the error of another step.
     pub fn read(run: &Run) -> Result<Self> {
         Self::of(run, config::read(&run.config)?)
     }
 
-    /// Reads and checks it again, for a reload.
+    /// Reads and checks the configuration again for a reload.
     ///
     /// # Errors
-    /// As for [`Plan::read`]; and if it is a pipe, which has nothing more to give.
+    /// As for [`Plan::read`], or the file is a pipe, which can be read only once.
     pub fn read_again(run: &Run) -> Result<Self> {
         Self::of(run, config::read_again(&run.config)?)
     }
 
-    /// Takes a configuration whose text was kept from an earlier start or reload.
+    /// Checks a configuration whose text was kept from an earlier start or reload.
     ///
     /// # Errors
-    /// It protects nothing and runs nothing, or the listening sockets of this host can't be listed.
-    pub fn of_kept(run: &Run, checked: Checked) -> Result<Self> {
+    /// It protects nothing and runs nothing, or this host's listening sockets can't be listed.
+    pub fn from_stored(run: &Run, checked: Checked) -> Result<Self> {
         Self::of(run, checked)
     }
 
     fn of(run: &Run, checked: Checked) -> Result<Self> {
         checked.has_effect()?;
-        let mut host = Host::inspect().context("asking the kernel what this host serves")?;
+        let mut host = Host::inspect().context("listing the ports on which this host listens")?;
         guards::note(&mut host.links);
-        let interfaces = asked_for(run, &checked);
-        let warnings = checked.warnings(&host).into_iter();
-        let warnings = warnings.chain(checked.file_warnings());
-        let warnings = warnings.chain(checked.surroundings(&host, interfaces));
-        let warnings = warnings.map(|warning| warning.told("warning", &checked.file));
-        let unseen = (run.dry_run && checked.settings.has_handshakes()).then(|| {
-            "a dry run answers nothing, so nobody gets through doors with verify = \"handshake\": \
+        let interfaces = interfaces_of(run, &checked);
+        let warnings = checked
+            .warnings(&host)
+            .into_iter()
+            .chain(checked.file_warnings())
+            .chain(checked.surroundings(&host, interfaces))
+            .map(|warning| warning.told("warning", &checked.file));
+        let dry_run_warning = (run.dry_run && checked.settings.has_handshakes()).then(|| {
+            "a dry run sends no replies, so doors with verify = \"handshake\" can't be opened: \
              try those with --confirm"
                 .to_owned()
         });
         Ok(Self {
             path: run.config.clone(),
-            warnings: warnings.chain(unseen).collect(),
+            warnings: warnings.chain(dry_run_warning).collect(),
             checked,
             host,
         })
     }
 
-    /// What it does not reach where the host has these interfaces and addresses, as lines.
+    /// Returns warnings about access that the configuration does not cover, given these interfaces
+    /// and addresses.
     pub fn surroundings(&self, links: Vec<Link>, run: &Run) -> Vec<String> {
-        let found = self
-            .checked
-            .surroundings(&self.host_with(links), asked_for(run, &self.checked));
-        let lines = found.into_iter();
-        lines
+        self.checked
+            .surroundings(&self.host_with(links), interfaces_of(run, &self.checked))
+            .into_iter()
             .map(|warning| warning.told("warning", &self.checked.file))
             .collect()
     }
 
-    /// The interfaces through which strangers reach the host without a knock, in words, where it has
-    /// these interfaces and addresses.
+    /// Returns a text that names the interfaces through which strangers reach the host without a
+    /// knock, given these interfaces and addresses.
     pub fn unprotected(&self, links: Vec<Link>, run: &Run) -> Option<String> {
         self.checked
-            .unprotected(&self.host_with(links), asked_for(run, &self.checked))
+            .unprotected(&self.host_with(links), interfaces_of(run, &self.checked))
     }
 
-    /// Ports that lead to protected ones where the host has these interfaces and addresses, and rules
-    /// that can't be read, in words.
+    /// Returns texts about ports that are translated to protected ones, given these interfaces and
+    /// addresses, and about translation rules that can't be read.
     pub fn translated(&self, links: Vec<Link>) -> Vec<String> {
         self.checked.translated(&self.host_with(links))
     }
@@ -115,40 +115,40 @@ impl Plan {
         }
     }
 
-    /// The ports that are exempt because they are open on this host, as it was looked at last; none if
-    /// that is not why ports are exempt.
+    /// Returns the ports that are exempt because the host listens on them, by the latest look; none
+    /// unless `exempt = "listening"`.
     pub fn open_ports(&self) -> Option<BTreeSet<Knock>> {
         if self.settings().exempt != Exempt::Listening {
             return None;
         }
         let mut open = self.host.open_ports();
-        // It is exempt whoever listens there.
+        // This port is exempt regardless of which process listens there.
         let index = self.settings().next_line.map(|index| index.port());
         open.retain(|knock| Some(knock.port) != index);
         Some(open)
     }
 
-    /// Takes note of the ports on which the host listens now.
+    /// Stores the ports on which the host listens now.
     pub fn set_served(&mut self, served: BTreeSet<Knock>) {
         self.host.served = served;
     }
 
-    /// The rules that translate ports, as they were read last.
+    /// Returns the rules that translate ports, as read last.
     pub const fn rules(&self) -> &Reading {
         &self.host.rules
     }
 
-    /// Takes note of the rules that translate ports now.
+    /// Stores the rules that translate ports now.
     pub fn set_rules(&mut self, rules: Reading) {
         self.host.rules = rules;
     }
 
-    /// The settings.
+    /// Returns the settings.
     pub fn settings(&self) -> &Settings {
         &self.checked.settings
     }
 
-    /// A warning of connections to others that a first start cuts.
+    /// Returns a warning about forwarded connections that a first start cuts.
     pub fn cuts(&self) -> Option<String> {
         if !self.host.forwards {
             return None;
@@ -157,16 +157,16 @@ impl Plan {
         tracked::warning(&protected, |address| self.host.has_address(address))
     }
 
-    /// Whether an address is that of a gateway.
+    /// Returns whether the address belongs to a gateway.
     pub fn is_gateway(&self, address: IpAddr) -> bool {
         self.host.gateways.contains(&address)
     }
 
-    /// Compiles it with the sequences that its doors have now; what is known keeps its number.
-    /// Of time-based ones, those are left out that may have been used before `floor`.
+    /// Compiles the configuration with the current sequences of its doors. Known names keep their
+    /// numbers. Time-based sequences that may have been used before `floor` are left out.
     ///
     /// # Errors
-    /// A [`config::Problems`] with what this host can't do of it.
+    /// A [`config::Problems`] with what this host can't provide.
     pub fn compile(&self, known: &StableIds, floor: Floor) -> Result<(LiveTables, Tables)> {
         let cell_key = random::key()?;
         let mut decoys = rand::rng();
@@ -186,11 +186,11 @@ impl Plan {
         .map_err(|conflicts| self.checked.problems(conflicts).into())
     }
 
-    /// Compiles it again with other sequences of the doors that have changing ones; everything else
-    /// stays as it is in these tables.
+    /// Compiles the configuration again with other sequences of its dynamic doors; all else keeps
+    /// its value in these tables.
     ///
     /// # Errors
-    /// The sequences do not go together.
+    /// The sequences conflict.
     pub fn recompile(
         &self,
         sequences: &Sequences,
@@ -201,7 +201,7 @@ impl Plan {
             host: &self.host,
             cell_key: tables.config.cell_key,
             known: &tables.numbers,
-            // Decoys stay where they were drawn.
+            // Decoys keep their ports.
             draw: &mut || 0,
             sequences,
             before: Some(Previous { tables, now_ms }),
@@ -209,10 +209,10 @@ impl Plan {
         compile::compile(self.settings(), &mut input)
     }
 
-    /// The interfaces that are to be protected: those of the command line, or of the file.
+    /// Returns the interfaces to protect: those of the command line, or else of the file.
     ///
     /// # Errors
-    /// There is none, which is a [`Misuse`].
+    /// Neither names one, which is a [`Misuse`].
     pub fn interfaces(&self, run: &Run) -> Result<Vec<String>> {
         let mut names = match run.interfaces.as_slice() {
             [] => self.checked.settings.interfaces.clone(),
@@ -230,7 +230,7 @@ impl Plan {
         Ok(names)
     }
 
-    /// How the command line wants it to be put in place.
+    /// Returns the attach options of the command line and the configuration.
     pub fn attach_options(&self, run: &Run) -> AttachOptions {
         AttachOptions {
             mode: run.mode.unwrap_or(self.checked.settings.mode),
@@ -242,9 +242,8 @@ impl Plan {
         }
     }
 
-    /// The ports that each door opens or closes, by its name.
+    /// Returns the ports that each door opens or closes, by door name.
     pub fn ports_by_door(&self) -> BTreeMap<String, Vec<String>> {
-        let doors = self.checked.settings.doors.iter();
         let ports = |door: &Door| {
             let (Effect::Open(ports) | Effect::Close(ports)) = &door.effect;
             (
@@ -252,11 +251,11 @@ impl Plan {
                 ports.iter().map(ToString::to_string).collect(),
             )
         };
-        doors.map(ports).collect()
+        self.settings().doors.iter().map(ports).collect()
     }
 }
 
-/// The aya-log level of the program: 4 is debug, 5 trace.
+/// Returns the aya-log level of the program: 4 is debug, 5 trace.
 const fn log_level(verbose: u8) -> u8 {
     match verbose {
         0 => 0,
@@ -265,8 +264,8 @@ const fn log_level(verbose: u8) -> u8 {
     }
 }
 
-/// The interfaces that the command line names, or else the configuration.
-fn asked_for<'a>(run: &'a Run, checked: &'a Checked) -> &'a [String] {
+/// Returns the interfaces of the command line, or else of the configuration.
+fn interfaces_of<'a>(run: &'a Run, checked: &'a Checked) -> &'a [String] {
     match run.interfaces.as_slice() {
         [] => &checked.settings.interfaces,
         named => named,

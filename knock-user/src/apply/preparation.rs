@@ -1,4 +1,4 @@
-//! Configurations that are compiled and loaded, and not in force yet.
+//! Compiles and loads configurations that are not in force yet.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -20,28 +20,28 @@ use crate::{
     sequences::replay_cache::{Floor, Opened, Replay},
 };
 
-/// What is needed to make a configuration ready. That takes long for a large one, changes nothing,
-/// and can be done by another thread while the configuration before is in force.
+/// The input for preparing a configuration. Preparing takes long for a large one, changes nothing,
+/// and can run in another thread while the previous configuration is in force.
 #[derive(Debug)]
 pub struct Preparation {
     instance: Instance,
     known: StableIds,
     attach_options: AttachOptions,
     replay: Arc<Replay>,
-    /// As far as this process knows by itself.
+    /// The floor that this process knows itself, if it does.
     floor: Option<Floor>,
-    /// Whether there is no confirmed program of ours to go back to.
+    /// Whether there is no confirmed program of this instance to roll back to.
     is_first: bool,
 }
 
-/// A configuration that is compiled and loaded, and not in force yet.
+/// A configuration that is compiled and loaded, but not in force yet.
 #[derive(Debug)]
 pub struct Prepared {
-    pub(super) kept: LiveTables,
+    pub(super) live_tables: LiveTables,
     pub(super) tables: Tables,
     pub(super) firewall: XdpProgram,
-    /// Whether there is no program to go back to, so that this one lets everything pass by itself
-    /// when its confirmation does not come.
+    /// Whether there is no program to roll back to. This one then lets all packets pass by itself
+    /// if its confirmation does not arrive.
     pub(super) is_first: bool,
 }
 
@@ -59,27 +59,27 @@ impl Preparation {
             attach_options,
             replay,
             floor,
-            // What was never settled is nothing to go back to.
+            // A configuration that was never committed is no fallback.
             is_first: instance.linked().is_empty() || !instance.program().exists(),
         }
     }
 
-    /// The same for a process that has the instance in its hands: its configuration is what to go
-    /// back to, also where none of its interfaces is there at the moment.
-    pub(super) fn in_place_of_one(self) -> Self {
+    /// Adapts this to a process that serves the instance: its configuration is the fallback, even
+    /// if none of its interfaces exists at the moment.
+    pub(super) fn for_running_instance(self) -> Self {
         Self {
             is_first: false,
             ..self
         }
     }
 
-    /// Compiles and loads a configuration, unless it was given up meanwhile, which `is_given_up`
-    /// says. That is locked while pins may be made: whoever sets it afterwards finds none of them
-    /// half made.
+    /// Compiles and loads a configuration unless `is_given_up` is set meanwhile. The mutex is
+    /// locked while pins may be made, so the caller who sets it afterwards finds no unfinished
+    /// pins.
     ///
     /// # Errors
-    /// A [`crate::model::problem::Problems`] with what this host can't do of it, the kernel refuses, or it
-    /// was given up.
+    /// A [`crate::model::problem::Problems`] with what this host can't provide, the kernel refuses,
+    /// or preparing was given up.
     pub fn make(
         &self,
         plan: &Plan,
@@ -95,15 +95,15 @@ impl Preparation {
             false => Opened::default(),
         };
         let floor = self.floor.unwrap_or(replay.floor);
-        let (kept, tables) = plan.compile(&self.known, floor)?;
+        let (live_tables, tables) = plan.compile(&self.known, floor)?;
         let is_given_up = is_given_up.lock().unwrap_or_else(PoisonError::into_inner);
         if *is_given_up {
-            bail!("the new configuration is given up");
+            bail!("preparing the new configuration was cancelled");
         }
         let options = Options {
             dry_run: self.attach_options.dry_run,
             log_level: self.attach_options.log_level,
-            // Where there was protection, letting everything pass would not be going back.
+            // If a program protected before, letting all packets pass would not be a rollback.
             confirm_by_ms: self.attach_options.confirm_by_ms.filter(|_| self.is_first),
             loopback: loopback.any(is_named),
             instance: Some(&self.instance),
@@ -113,18 +113,18 @@ impl Preparation {
             tracing::debug!("the verifier walked {walked} instructions");
         }
         let mut used = replay.used;
-        used.retain(|key| kept.may_come(key));
+        used.retain(|key| live_tables.may_be_accepted(key));
         firewall.note_used(&used)?;
-        let waits_ms = kept.waits_ms(clock::boot_ms());
+        let waits_ms = live_tables.waits_ms(clock::boot_ms());
         if waits_ms > 0 {
             tracing::warn!(
-                "time-based doors can be opened in {} s: which of their sequences were used before \
-                 is not known, so only those that begin now are good",
+                "time-based doors can be opened in {} s: it is unknown which of their sequences were \
+                 used before, so only those that begin from now on are accepted",
                 waits_ms.div_ceil(1_000)
             );
         }
         Ok(Prepared {
-            kept,
+            live_tables,
             tables,
             firewall,
             is_first: self.is_first,
@@ -133,6 +133,7 @@ impl Preparation {
 }
 
 pub(super) fn numbers(before: Option<&Registry>) -> StableIds {
-    let numbers = before.map(|before| before.numbers.clone());
-    numbers.unwrap_or_default()
+    before
+        .map(|before| before.numbers.clone())
+        .unwrap_or_default()
 }

@@ -1,13 +1,13 @@
-//! The texts of the configurations of an instance, kept beside its registry: the file may have
-//! another text by the time a process has to go back to one.
+//! Keeps the texts of configurations beside the registry: the file may have changed by the time a
+//! process has to roll back.
 //!
 //! ```text
-//! eth0@ns1.settled      what was settled last
-//! eth0@ns1.next         what is being put in place, or is on trial
+//! eth0@ns1.settled      the configuration that was committed last
+//! eth0@ns1.next         the configuration that is being put in force, or is on trial
 //! ```
 //!
-//! The registry says by its digest which text is which, so it does not matter between which two
-//! steps a process is killed. The files have mode 0600: sequences are in them.
+//! The registry has the digest of each text, so a process may be killed between any two steps. The
+//! files have mode 0600 because they contain sequences.
 
 use std::{fs, io::ErrorKind, path::Path};
 
@@ -19,7 +19,7 @@ use crate::{
     kernel::{instance::Instance, registry::Registry},
 };
 
-/// Keeps the text of a configuration before that is put in place.
+/// Stores the text of a configuration before it is put in force.
 ///
 /// # Errors
 /// It can't be written.
@@ -29,14 +29,14 @@ pub fn keep_next(instance: &Instance, text: &str) -> Result<()> {
         .with_context(|| format!("writing {}", path.display()))
 }
 
-/// The text that was kept last is that of the configuration that is settled.
+/// Makes the text that was stored last that of the committed configuration.
 ///
 /// # Errors
 /// The file can't be renamed.
 pub fn commit(instance: &Instance) -> Result<()> {
     let (next, settled) = (instance.next_text(), instance.settled_text());
     match fs::rename(&next, &settled) {
-        // Whoever was killed after this step had done it.
+        // The step was already done by a process that was killed afterwards.
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
         done => {
             done.with_context(|| format!("renaming {} to {}", next.display(), settled.display()))
@@ -44,7 +44,7 @@ pub fn commit(instance: &Instance) -> Result<()> {
     }
 }
 
-/// Settles the text that was kept last if a registry is about that one, and forgets it otherwise.
+/// Commits the text that was stored last if the registry has its digest, and deletes it otherwise.
 ///
 /// # Errors
 /// The file can't be read, renamed or removed.
@@ -57,7 +57,7 @@ pub fn settle_if(instance: &Instance, registry: &Registry) -> Result<()> {
     }
 }
 
-/// Forgets the text of a configuration that is not put in place.
+/// Deletes the text of a configuration that is not put in force.
 ///
 /// # Errors
 /// The file can't be removed.
@@ -69,10 +69,10 @@ pub fn forget_next(instance: &Instance) -> Result<()> {
     }
 }
 
-/// Reads and checks the configuration that a registry is about, from the text that was kept.
+/// Reads and checks the configuration of a registry from its stored text.
 ///
 /// # Errors
-/// There is no such text any more, or this program does not accept it.
+/// The text is no longer stored, or this program does not accept it.
 pub fn read(instance: &Instance, registry: &Registry) -> Result<Checked> {
     for path in [instance.settled_text(), instance.next_text()] {
         let Some(text) = text(&path)? else {
@@ -88,7 +88,7 @@ pub fn read(instance: &Instance, registry: &Registry) -> Result<Checked> {
         }
     }
     bail!(
-        "the text that {} had is not kept in {} any more",
+        "the text that {} had is no longer stored in {}",
         registry.config.display(),
         instance.settled_text().display()
     )

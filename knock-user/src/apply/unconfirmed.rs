@@ -1,9 +1,9 @@
-//! Configurations that were not confirmed: what a start does about those that an earlier process has
-//! left on trial, or half put in place.
+//! Handles configurations that an earlier process left on trial, or half put in force.
 //!
-//! The registry says what is on trial, until when, and what was in force before; the program of the
-//! configuration before is pinned, and its text is kept ([`crate::apply::texts`]). Nothing of that depends on
-//! a process, so any later one can go back, or continue the trial.
+//! The registry has the configuration on trial, its end, and the previous configuration. The
+//! program of the previous configuration is pinned and its text is stored
+//! ([`crate::apply::texts`]). None of this depends on a process, so any later one can roll back or
+//! continue the trial.
 
 use anyhow::{Context as _, Result};
 use aya::programs::ProgramInfo;
@@ -23,26 +23,26 @@ use crate::{
     },
 };
 
-/// What a start puts in place.
+/// The configuration that a start puts in force.
 #[derive(Debug)]
 pub struct Start {
     /// The configuration.
     pub plan: Plan,
-    /// The way to put it in place.
+    /// The way to attach it.
     pub attach_options: AttachOptions,
-    /// The configuration to go back to, if this start continues a trial.
+    /// The configuration to roll back to, if this start continues a trial.
     pub back: Option<Plan>,
 }
 
-/// Ends the trials that are over, of all instances of this network namespace that no process has:
-/// that was promised, even if the start that comes next fails. What can't be done is reported.
+/// Rolls back expired trials of all instances of this network namespace that no process serves: the
+/// rollback was promised, even if the start that follows fails. Failures are logged.
 pub fn end_overdue() {
     // The start reports missing capabilities.
     if privileges::check().is_err() {
         return;
     }
     for instance in Instance::all_here().unwrap_or_default() {
-        let is_left = matches!(Registry::read(&instance.registry()), Ok(Some(registry)) if is_over(&registry));
+        let is_left = matches!(Registry::read(&instance.registry()), Ok(Some(registry)) if is_expired(&registry));
         if is_left && instance.owner().is_none() {
             let done = instance.lock().and_then(|instance| recover(&instance));
             if let Err(error) = done {
@@ -52,8 +52,8 @@ pub fn end_overdue() {
     }
 }
 
-/// The instance whose last trial had this configuration and was not confirmed. It may have named
-/// other interfaces than what is in force.
+/// Returns the instance whose last trial had this configuration and was not confirmed. It may have
+/// named other interfaces than the configuration in force.
 pub fn instance_of(plan: &Plan) -> Option<Instance> {
     let text = config::digest(&plan.checked.text);
     Instance::all_here().ok()?.into_iter().find(|instance| {
@@ -63,11 +63,11 @@ pub fn instance_of(plan: &Plan) -> Option<Instance> {
     })
 }
 
-/// What a start puts in place that was given a configuration, after what earlier processes have
-/// left: a configuration that nobody confirmed does not get in force because of a restart.
+/// Chooses what a start puts in force, after what earlier processes left: a restart does not put an
+/// unconfirmed configuration in force.
 ///
 /// # Errors
-/// The configuration before can't be read any more, or it can't be put back.
+/// The previous configuration can't be read any more or can't be restored.
 pub fn start(instance: &Locked, plan: Plan, run: &Run) -> Result<Start> {
     recover(instance)?;
     let registry = Registry::read(&instance.registry()).ok().flatten();
@@ -77,14 +77,14 @@ pub fn start(instance: &Locked, plan: Plan, run: &Run) -> Result<Start> {
         attach_options,
         back: None,
     };
-    // Whoever asks for a trial gets one.
+    // A trial that is asked for is always started.
     let is_kept = run.confirm.is_none() && !instance.linked().is_empty();
     let Some(registry) = registry.filter(|_| is_kept) else {
         return Ok(given);
     };
     let text = Some(config::digest(&given.plan.checked.text));
-    if registry.is_on_trial() && !is_over(&registry) {
-        return go_on(instance, &registry, given, run);
+    if registry.is_on_trial() && !is_expired(&registry) {
+        return continue_trial(instance, &registry, given, run);
     }
     if registry.rejected.is_none() || registry.rejected != text {
         return Ok(given);
@@ -93,7 +93,7 @@ pub fn start(instance: &Locked, plan: Plan, run: &Run) -> Result<Start> {
     let before = texts::read(instance, &registry).with_context(|| {
         format!(
             "{file} was on trial and was not confirmed, so a restart does not put it in force, and \
-             the configuration before it can't be read: what is in force stays; start with \
+             the previous configuration can't be read: what is in force stays; start with \
              `--confirm 60s` to try {file} again"
         )
     })?;
@@ -101,7 +101,7 @@ pub fn start(instance: &Locked, plan: Plan, run: &Run) -> Result<Start> {
         "{file} was on trial and was not confirmed, so the configuration before it stays in force: \
          `knock-user reload --confirm 60s` tries {file} again, `knock-user reload` puts it in force"
     );
-    let plan = kept(run, before)?;
+    let plan = plan_with_warnings(run, before)?;
     let attach_options = AttachOptions {
         rejected: text,
         ..plan.attach_options(run)
@@ -113,13 +113,18 @@ pub fn start(instance: &Locked, plan: Plan, run: &Run) -> Result<Start> {
     })
 }
 
-/// Continues a trial.
-fn go_on(instance: &Locked, registry: &Registry, given: Start, run: &Run) -> Result<Start> {
+/// Continues the trial that an earlier process began.
+fn continue_trial(
+    instance: &Locked,
+    registry: &Registry,
+    given: Start,
+    run: &Run,
+) -> Result<Start> {
     let file = &given.plan.checked.file;
     let text = Some(config::digest(&given.plan.checked.text));
     let fallback = registry.fallback.as_ref();
     if fallback.is_some_and(|fallback| fallback.registry.text == text) && registry.text != text {
-        go_back(instance, registry)?;
+        roll_back(instance, registry)?;
         tracing::warn!(
             "{file} is again what it was before the trial that an earlier process has left: that \
              trial has ended"
@@ -139,14 +144,14 @@ fn go_on(instance: &Locked, registry: &Registry, given: Start, run: &Run) -> Res
                      `--confirm 60s` to try {file} in its place"
                 )
             })?;
-            kept(run, on_trial)?
+            plan_with_warnings(run, on_trial)?
         }
     };
     let back = fallback.map(|fallback| {
         let before = texts::read(instance, &fallback.registry);
-        before.and_then(|before| Plan::of_kept(run, before))
+        before.and_then(|before| Plan::from_stored(run, before))
     });
-    // Without it, the end of the trial ends the process, too.
+    // Without it, this process ends when the trial does.
     let back = back.transpose().unwrap_or_else(|error| {
         tracing::warn!(
             "the configuration before the trial can't be read, so this process ends if the trial \
@@ -172,27 +177,27 @@ fn go_on(instance: &Locked, registry: &Registry, given: Start, run: &Run) -> Res
     })
 }
 
-/// A configuration whose text was kept, with what is unwise about it.
-fn kept(run: &Run, checked: Checked) -> Result<Plan> {
-    let plan = Plan::of_kept(run, checked)?;
+/// Reads a configuration from its stored text and logs its warnings.
+fn plan_with_warnings(run: &Run, checked: Checked) -> Result<Plan> {
+    let plan = Plan::from_stored(run, checked)?;
     for warning in &plan.warnings {
         tracing::warn!("{warning}");
     }
     Ok(plan)
 }
 
-/// Whether a configuration was on trial until now and has not been confirmed.
-fn is_over(registry: &Registry) -> bool {
+/// Returns whether a trial has expired without confirmation.
+fn is_expired(registry: &Registry) -> bool {
     let until_ms = registry.confirm_by_ms;
     until_ms.is_some_and(|until_ms| until_ms <= clock::boot_ms())
 }
 
-/// Ends what a process that was killed has left half done.
+/// Completes or undoes what a killed process left unfinished.
 ///
 /// # Errors
 /// The pins or the registry can't be read or written, or the kernel refuses.
 fn recover(instance: &Locked) -> Result<()> {
-    // One that can't be read is reported when it is needed.
+    // An unreadable registry is reported when it is needed.
     let Ok(Some(registry)) = Registry::read(&instance.registry()) else {
         return Ok(());
     };
@@ -213,16 +218,16 @@ fn recover(instance: &Locked) -> Result<()> {
         return Ok(());
     }
     let config = registry.config.display();
-    match (registry.is_on_trial(), is_over(&registry)) {
+    match (registry.is_on_trial(), is_expired(&registry)) {
         (true, true) => {
-            go_back(instance, &registry)?;
+            roll_back(instance, &registry)?;
             tracing::warn!(
                 "{config} was on trial and was not confirmed in time: the configuration before it \
                  is put back"
             );
         }
         (true, false) if !is_whole => {
-            go_back(instance, &registry)?;
+            roll_back(instance, &registry)?;
             tracing::warn!(
                 "a process was ended while it put {config} in place on trial: the configuration \
                  before it is put back"
@@ -238,15 +243,15 @@ fn recover(instance: &Locked) -> Result<()> {
             finish_settling(instance, &settled)?;
         }
         (false, _) if is_untouched => {
-            before(&registry, fallback, true).write(&instance.registry())?
+            registry_before(&registry, fallback, true).write(&instance.registry())?
         }
-        // Part of each is in force; the start puts one in place everywhere.
+        // Each is in force on some interfaces; the start puts one in force everywhere.
         (false, _) => {}
     }
     Ok(())
 }
 
-/// Does what is left to do when a configuration is settled.
+/// Completes the commit of a configuration.
 fn finish_settling(instance: &Locked, registry: &Registry) -> Result<()> {
     let next = instance.next_program();
     if next.exists() {
@@ -263,30 +268,30 @@ fn finish_settling(instance: &Locked, registry: &Registry) -> Result<()> {
     texts::settle_if(instance, registry)
 }
 
-/// Goes back to the configuration before one that was not confirmed.
-fn go_back(instance: &Locked, registry: &Registry) -> Result<()> {
-    put_program_back(instance, &interface::list()?)?;
+/// Rolls back to the configuration before an unconfirmed one.
+fn roll_back(instance: &Locked, registry: &Registry) -> Result<()> {
+    restore_program(instance, &interface::list()?)?;
     let indices = registry.fallback.as_ref().map(|fallback| &fallback.indices);
     let indices = indices.cloned().unwrap_or_default();
-    let_go(instance, registry, &indices, false)
+    discard_trial(instance, registry, &indices, false)
 }
 
-/// Attaches the program of the configuration that was settled last wherever a program of this
-/// instance is attached: one step for each interface.
+/// Attaches the program of the last committed configuration wherever a program of this instance is
+/// attached, in one step for each interface.
 ///
 /// # Errors
 /// The kernel refuses.
-pub fn put_program_back(instance: &Instance, all: &[Interface]) -> Result<()> {
-    program::put_back(&instance.program(), all, instance)
+pub fn restore_program(instance: &Instance, all: &[Interface]) -> Result<()> {
+    program::restore(&instance.program(), all, instance)
 }
 
-/// Lets go of what only the configuration had that is gone back from: of interfaces other than those
-/// with the numbers `indices`, and of its place in the registry. `is_moved_back` says whether the
-/// programs are back in the driver, or behind it, where they ran before.
+/// Removes what only the rolled-back configuration had: links to interfaces other than those with
+/// the numbers `indices`, and its place in the registry. `is_moved_back` states whether the
+/// programs have their previous attach modes again.
 ///
 /// # Errors
 /// The pins or the registry can't be written.
-pub fn let_go(
+pub fn discard_trial(
     instance: &Instance,
     registry: &Registry,
     indices: &[u32],
@@ -300,25 +305,25 @@ pub fn let_go(
         }
     }
     if let Some(fallback) = fallback {
-        before(registry, fallback, is_moved_back).write(&instance.registry())?;
+        registry_before(registry, fallback, is_moved_back).write(&instance.registry())?;
     }
     pins::unlink(&instance.next_program())?;
     texts::forget_next(instance)
 }
 
-/// What the registry says after going back.
-fn before(registry: &Registry, fallback: &Fallback, is_moved_back: bool) -> Registry {
+/// Returns the registry after a rollback.
+fn registry_before(registry: &Registry, fallback: &Fallback, is_moved_back: bool) -> Registry {
     let before = &fallback.registry;
     let rejected = match registry.is_on_trial() {
         true => registry.text,
         false => registry.rejected,
     };
     Registry {
-        // Grants that were given meanwhile have its numbers.
+        // Grants given during the trial have its door numbers.
         numbers: registry.numbers.clone(),
-        // What is in force is not refused.
+        // A text that is in force is never rejected.
         rejected: rejected.filter(|text| before.text != Some(*text)),
-        // The next start moves what is not where this mode says.
+        // The next start switches interfaces whose mode differs from this.
         mode: match is_moved_back {
             true => before.mode,
             false => registry.mode,

@@ -130,7 +130,7 @@ impl<W: Write> Daemon<W> {
             until_ms: now_ms.saturating_add(millis(lasts)),
             door: number,
         };
-        self.protection.firewall().expect([address])?;
+        self.protection.firewall().mark_present([address])?;
         for key in self.ledger.entries_of(address, number) {
             self.give_by_hand(key, grant)?;
         }

@@ -41,7 +41,7 @@ impl<W: Write> Daemon<W> {
         let keeps = match outcome {
             Outcome::Signal => self.run.on_exit == OnExit::Keep,
             Outcome::Detach => false,
-            Outcome::TrialExpired => self.protection.goes_back_to_protection(),
+            Outcome::TrialExpired => self.protection.rolls_back_to_protection(),
         };
         if !keeps {
             let openings: Vec<_> = self.ledger.openings().collect();
@@ -54,7 +54,7 @@ impl<W: Write> Daemon<W> {
         let mut after = String::new();
         let is_on_trial = self.trial.is_some();
         let done = match outcome {
-            Outcome::TrialExpired => self.protection.go_back(),
+            Outcome::TrialExpired => self.protection.roll_back(),
             Outcome::Signal if keeps => Ok(()),
             Outcome::Signal | Outcome::Detach => self.protection.detach().map(drop),
         };

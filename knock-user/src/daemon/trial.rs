@@ -77,7 +77,7 @@ impl<W: Write> Daemon<W> {
         let Some(trial) = &self.trial else {
             return;
         };
-        let goes_back = trial.back.is_some() || self.protection.goes_back_to_protection();
+        let goes_back = trial.back.is_some() || self.protection.rolls_back_to_protection();
         let until_ms = trial.until_ms;
         self.console.trial(until_ms, goes_back, clock::boot_ns());
     }

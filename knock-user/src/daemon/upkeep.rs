@@ -43,7 +43,7 @@ impl<W: Write> Daemon<W> {
 
     /// Does what is due at this moment.
     pub(super) fn do_what_is_due(&mut self) -> Result<()> {
-        if self.protection.has_moving_doors() {
+        if self.protection.has_dynamic_doors() {
             self.follow_sequences();
         }
         self.end_what_is_due()?;
@@ -119,7 +119,7 @@ impl<W: Write> Daemon<W> {
     /// Looks whether everything is attached that should be: not all that undoes it is told by the
     /// kernel.
     pub(super) fn look_at_interfaces(&mut self) -> Result<()> {
-        match self.protection.is_as_it_was() {
+        match self.protection.is_intact() {
             true => Ok(()),
             false => self.follow_interfaces(),
         }

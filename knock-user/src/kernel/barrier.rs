@@ -1,8 +1,8 @@
-//! A gate behind XDP, for the moment in which an interface can have no program of ours: the kernel
-//! runs native and generic programs not at once, and attaches none below one that is attached.
+//! Blocks an interface behind XDP while its attach mode is switched: the kernel does not run a native
+//! and a generic program at the same time, so the interface has no XDP program for a moment.
 //!
-//! While it is shut, nothing gets in through the interface. It is pinned, so whoever is killed in that
-//! moment leaves it shut, and the next start opens it when the interface is protected.
+//! A shut barrier drops all packets of the interface. It is pinned, so it stays shut if the process
+//! is killed in that moment; the next start opens it when the interface is protected again.
 
 use std::path::Path;
 
@@ -21,15 +21,15 @@ use crate::{
     kernel::{instance::Instance, pins},
 };
 
-/// The name of the program, by which a filter is found again.
+/// The name of the program, by which [`open`] finds the filter again.
 pub const PROGRAM: &str = "knock_barrier";
-/// Before all other filters.
+/// The highest priority, before all other filters.
 const PRIORITY: u16 = 1;
 
-/// Lets nothing in through an interface any more. [`open`] ends that.
+/// Drops all packets of an interface until [`open`] is called.
 ///
 /// # Errors
-/// The kernel refuses: it has no traffic control, or another filter has the first place.
+/// The kernel refuses: it has no traffic control, or another filter has the highest priority.
 pub fn shut(
     program: &mut SchedClassifier,
     interface: &Interface,
@@ -53,17 +53,17 @@ pub fn shut(
         link.pin(&pin).with_context(pinning)?;
         return Ok(());
     }
-    // It may be there already, and if it can't be made, the filter can't either.
+    // The qdisc may exist already. If it can't be made, attaching the filter fails below.
     let _exists = qdisc_add_clsact(&interface.name);
     pins::unlink(&pin)?;
-    // Says that there is a filter: it outlives whoever made it.
+    // The pin shows that there is a filter, which outlives this process.
     program.pin(&pin).with_context(pinning)?;
     let first = TcAttachOptions::Netlink(NlOptions {
         priority: PRIORITY,
         ..NlOptions::default()
     });
     let link = program.attach_with_options(&interface.name, ingress, first)?;
-    // Dropping it would end it.
+    // Dropping the link would detach the filter.
     std::mem::forget(program.take_link(link)?);
     Ok(())
 }
@@ -82,7 +82,7 @@ pub fn open(interface: &Interface, instance: &Instance) -> Result<()> {
     Ok(())
 }
 
-/// Opens all gates of an instance.
+/// Opens all barriers of an instance.
 ///
 /// # Errors
 /// The kernel refuses, or the pins can't be read.
@@ -96,7 +96,7 @@ pub fn open_all(instance: &Instance) -> Result<()> {
     Ok(())
 }
 
-/// Whether gates are links, and not filters.
+/// Returns whether the kernel attaches barriers as links, and not as filters.
 fn has_links() -> bool {
     KernelVersion::current().is_ok_and(|version| version >= KernelVersion::new(6, 6, 0))
 }
@@ -113,9 +113,9 @@ fn remove_filter(interface: &Interface) -> Result<()> {
     }
 }
 
-/// Whether the barrier of any interface that is there is shut.
+/// Returns whether the barrier of any existing interface is shut.
 pub fn are_any_shut(instance: &Instance) -> bool {
-    // Without a barrier, as almost always, the kernel is not asked.
+    // Almost always there is no barrier, and the interfaces need not be listed.
     if !instance.barriers().exists() {
         return false;
     }
@@ -123,7 +123,7 @@ pub fn are_any_shut(instance: &Instance) -> bool {
     all.iter().any(|interface| is_shut(interface, instance))
 }
 
-/// Whether the barrier of an interface is shut.
+/// Returns whether the barrier of an interface is shut.
 pub fn is_shut(interface: &Interface, instance: &Instance) -> bool {
     Path::exists(&instance.barrier(interface.index))
 }

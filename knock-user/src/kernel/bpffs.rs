@@ -1,4 +1,4 @@
-//! The file system in which links and maps outlive this process.
+//! Finds or mounts the BPF file system, which keeps links and maps without a process.
 
 use std::{
     fs::{self, DirBuilder, File},
@@ -21,16 +21,16 @@ use crate::host::paths::{MOUNT_POINT, RUN};
 
 /// Where links and maps are pinned.
 pub const DIRECTORY: &str = "/sys/fs/bpf/knock";
-/// Whoever can read a pinned map can see who may pass.
+/// A user who can read a pinned map can see the sources with grants.
 const MODE: u32 = 0o700;
-/// As systemd mounts it.
+/// The options with which systemd mounts it.
 const OPTIONS: &str = "mode=700";
 
-/// Makes sure that a directory is there, lies on a bpffs and can be written to; tells whether the
-/// bpffs had to be mounted. It is mounted on [`MOUNT_POINT`] alone.
+/// Creates a directory on a bpffs and checks that it is writable. Mounts bpffs if necessary, on
+/// [`MOUNT_POINT`] alone. Returns whether it was mounted.
 ///
 /// # Errors
-/// It can't be, for a reason that is told together with the command that mends it.
+/// The directory can't be used; the error has the reason and the command that cures it.
 pub fn ensure(directory: &Path) -> Result<bool> {
     let mounted = match is_bpffs(&nearest(directory)?) {
         Ok(true) => false,
@@ -40,18 +40,18 @@ pub fn ensure(directory: &Path) -> Result<bool> {
              {MOUNT_POINT}, or mount one: sudo mount -t bpf bpf {0}",
             directory.display()
         ),
-        Err(error) => return Err(refused(directory, error)),
+        Err(error) => return Err(unusable_error(directory, error)),
     };
     DirBuilder::new()
         .recursive(true)
         .mode(MODE)
         .create(directory)
-        .map_err(|error| refused(directory, errno(&error)))?;
+        .map_err(|error| unusable_error(directory, errno(&error)))?;
     let needed = AccessFlags::W_OK | AccessFlags::X_OK;
     faccessat(AT_FDCWD, directory, needed, AtFlags::AT_EACCESS)
-        .map_err(|error| refused(directory, error))?;
+        .map_err(|error| unusable_error(directory, error))?;
     let owner = Uid::from_raw(fs::metadata(directory)?.uid());
-    // A capability that is given up later.
+    // This also fails without a capability that is dropped later.
     let overrides = caps::has_cap(None, CapSet::Effective, Capability::CAP_DAC_OVERRIDE);
     ensure!(
         owner == Uid::effective() || !overrides.unwrap_or(false),
@@ -63,24 +63,24 @@ pub fn ensure(directory: &Path) -> Result<bool> {
     Ok(mounted)
 }
 
-/// The directory itself, or the nearest one above it that is there.
+/// Returns the directory itself, or its nearest existing ancestor.
 fn nearest(directory: &Path) -> Result<PathBuf> {
     for path in directory.ancestors() {
         match fs::metadata(path) {
             Ok(_) => return Ok(path.to_path_buf()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(refused(directory, errno(&error))),
+            Err(error) => return Err(unusable_error(directory, errno(&error))),
         }
     }
     bail!("{}: not an absolute path", directory.display())
 }
 
-/// Whether there is such a directory, on a bpffs.
+/// Returns whether the path is an existing directory on a bpffs.
 pub fn is_one(directory: &Path) -> bool {
     is_bpffs(directory).is_ok_and(|is_one| is_one)
 }
 
-/// Whether a directory is there and lies on a bpffs.
+/// Returns whether the path exists and lies on a bpffs.
 pub fn is_mounted_at(path: &Path) -> bool {
     is_bpffs(path).is_ok_and(|there| there)
 }
@@ -89,14 +89,18 @@ fn is_bpffs(path: &Path) -> Result<bool, Errno> {
     Ok(statfs(path)?.filesystem_type() == BPF_FS_MAGIC)
 }
 
-/// Mounts it, unless somebody else just did: a second one would hide what is pinned in the first.
+/// Mounts bpffs, unless another process just has: a second mount would hide the pins in the first.
 fn mount_bpffs(directory: &Path) -> Result<bool> {
     let at = Path::new(MOUNT_POINT);
     let below = File::open(at).with_context(|| {
         format!("opening {MOUNT_POINT}, where bpffs belongs: is /sys mounted, and does this kernel have CONFIG_BPF_SYSCALL?")
     })?;
-    let _turn = Flock::lock(below, FlockArg::LockExclusive)
-        .map_err(|(_, error)| anyhow!("waiting for whoever mounts bpffs: {}", error.desc()))?;
+    let _turn = Flock::lock(below, FlockArg::LockExclusive).map_err(|(_, error)| {
+        anyhow!(
+            "waiting for another process that mounts bpffs: {}",
+            error.desc()
+        )
+    })?;
     if is_bpffs(at).is_ok_and(|there| there) {
         return Ok(false);
     }
@@ -116,14 +120,14 @@ fn mount_bpffs(directory: &Path) -> Result<bool> {
     Ok(true)
 }
 
-/// Why a directory can't be used, and what to do.
-fn refused(directory: &Path, error: Errno) -> anyhow::Error {
+/// Returns the error for an unusable directory, with the cure.
+fn unusable_error(directory: &Path, error: Errno) -> anyhow::Error {
     let shown = directory.display();
     let dotted = directory.iter().any(|part| {
         let part = part.as_encoded_bytes();
         part.contains(&b'.') && part != b"." && part != b".."
     });
-    // bpf_lookup() reserves them.
+    // bpf_lookup() reserves such names.
     if error == Errno::EPERM && dotted {
         anyhow!("{shown}: bpffs takes no names with dots")
     } else if matches!(error, Errno::EACCES | Errno::EPERM) {
@@ -138,13 +142,13 @@ fn refused(directory: &Path, error: Errno) -> anyhow::Error {
              ReadWritePaths={shown} mends it"
         )
     } else if matches!(error, Errno::ENOTDIR | Errno::EEXIST) {
-        anyhow!("{shown} can't be used for pins: a part of it is no directory")
+        anyhow!("{shown} can't be used for pins: a part of the path is not a directory")
     } else {
         anyhow!("{shown} can't be used for pins: {}", error.desc())
     }
 }
 
-/// The commands that give an ordinary user a directory of its own.
+/// Returns the commands that create a directory owned by an ordinary user.
 fn handing_over(directory: &Path, user: &str) -> String {
     format!(
         "sudo install -d -m 700 -o {user} {} && sudo chmod o+x {MOUNT_POINT}",
@@ -152,12 +156,12 @@ fn handing_over(directory: &Path, user: &str) -> String {
     )
 }
 
-/// Who runs this.
+/// Returns the name of the current user.
 fn user() -> String {
     name(Uid::effective())
 }
 
-/// The name of a user, or else the number.
+/// Returns the name of a user, or else the number.
 fn name(id: Uid) -> String {
     let known = User::from_uid(id).ok().flatten();
     known.map_or_else(|| id.to_string(), |user| user.name)
@@ -174,7 +178,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn refusals_say_what_to_do() {
+    fn refusals_name_the_cure() {
         let rows: [(&str, &str, Errno, &[&str]); 6] = [
             (
                 "a directory of somebody else",
@@ -203,7 +207,7 @@ mod tests {
                 "a file in the way",
                 DIRECTORY,
                 Errno::ENOTDIR,
-                &["no directory"],
+                &["not a directory"],
             ),
             (
                 "something else",
@@ -213,23 +217,23 @@ mod tests {
             ),
         ];
         for (name, directory, error, words) in rows {
-            let told = refused(Path::new(directory), error).to_string();
+            let message = unusable_error(Path::new(directory), error).to_string();
             for word in words {
-                assert!(told.contains(word), "{name}: no {word:?} in: {told}");
+                assert!(message.contains(word), "{name}: no {word:?} in: {message}");
             }
         }
     }
 
     #[test]
-    fn what_is_no_bpffs_is_not_mounted_over() {
+    fn another_file_system_is_not_mounted_over() {
         let directory = tempfile::tempdir().unwrap();
         for path in [
             directory.path().to_path_buf(),
             directory.path().join("a/b/c"),
         ] {
-            let told = ensure(&path).unwrap_err().to_string();
+            let message = ensure(&path).unwrap_err().to_string();
             for word in ["no bpffs", &path.display().to_string(), "mount -t bpf bpf"] {
-                assert!(told.contains(word), "no {word:?} in: {told}");
+                assert!(message.contains(word), "no {word:?} in: {message}");
             }
         }
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);

@@ -1,20 +1,21 @@
-//! Where the kernel objects of one set of interfaces live, so that they outlive the process, and
-//! who may change them.
+//! Paths of the pins and files of an instance, the search for instances, and the lock that lets only
+//! one process change an instance.
 //!
 //! ```text
 //! /sys/fs/bpf/knock/4/eth0@ns1/            layout version, first interface, network namespace
-//!     maps/ALLOW …                         what every configuration shares
-//!     links/eth0 …                         what keeps the program attached
-//!     gates/2 …                            what lets nothing in while it can't be, by interface number
-//!     program                              the program of the configuration that was settled last
-//!     next                                 the program of a configuration that is not settled yet
-//!     ports                                its port table, for when there is no registry
+//!     maps/ALLOW …                         maps that all configurations share
+//!     links/eth0 …                         links that keep the program attached
+//!     barriers/2 …                         barriers, by interface number
+//!     program                              the program of the last committed configuration
+//!     next                                 the program of a configuration that is not committed yet
+//!     ports                                the port table of the committed program, in case the registry is lost
 //! /run/knock/eth0@ns1.json                 the registry
 //!                    .settled .next        the texts of these configurations
-//!                    .lock .sock           the process that may change all this, and its ear
+//!                    .lock .sock           the lock of the daemon, and its control socket
 //! ```
 //!
-//! The number of a network namespace is its cookie: the kernel gives it to no other one.
+//! The number of a network namespace is its cookie, which the kernel gives to no other one until
+//! the next boot.
 
 use std::{
     collections::BTreeSet,
@@ -46,14 +47,14 @@ use crate::{
     model::problem::Misuse,
 };
 
-/// Whoever can read a pinned map can see who may pass.
+/// A user who can read a pinned map can see the sources with grants.
 const PINS_MODE: u32 = 0o700;
-/// How long to wait for a process that has an instance in its hands to end.
+/// How long to wait for the process that serves an instance to end.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// How long to wait before looking again.
+/// The pause between two attempts.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// One set of interfaces that is protected together.
+/// A set of interfaces that is protected together.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Instance {
     /// `eth0@ns1`.
@@ -63,7 +64,7 @@ pub struct Instance {
 }
 
 impl Instance {
-    /// The instances of this network namespace that this program can take over.
+    /// Returns the instances of this network namespace that this program can take over.
     ///
     /// # Errors
     /// The pins can't be read.
@@ -74,8 +75,8 @@ impl Instance {
         Ok(all)
     }
 
-    /// The instances of this network namespace, also those of older and newer programs, and those
-    /// that protect an interface which was moved here from another namespace.
+    /// Returns the instances of this network namespace, including those of older and newer
+    /// programs, and those that protect an interface which was moved here from another namespace.
     ///
     /// # Errors
     /// The pins or the interfaces can't be read.
@@ -93,8 +94,8 @@ impl Instance {
         Ok(here)
     }
 
-    /// All instances that have pins: those that began in this network namespace, and those that
-    /// began in others.
+    /// Returns all instances with pins: those that were created in this network namespace, and all
+    /// others.
     ///
     /// # Errors
     /// The pins can't be read.
@@ -113,25 +114,28 @@ impl Instance {
             .partition(|instance| instance.name.ends_with(&suffix)))
     }
 
-    /// Whether one of its links keeps a program on one of these interfaces.
+    /// Returns whether one of its links is on one of these interfaces.
     fn is_attached_to(&self, all: &[Interface]) -> bool {
-        // What can't be read is nothing that could be taken over.
+        // An instance whose links can't be read can't be taken over.
         let links = pins::links(self).unwrap_or_default();
         all.iter().any(|interface| pins::is_ours(&links, interface))
     }
 
-    /// The names of instances that have files in the directory of registries and sockets.
+    /// Returns the instances that have files in the directory of registries and sockets.
     ///
     /// # Errors
     /// The directory can't be read.
     pub fn with_files() -> Result<Vec<Self>> {
-        let names = names_in(Path::new(RUN))?;
-        let names = names.iter().filter_map(|file| file.rsplit_once('.'));
-        let names: BTreeSet<_> = names.map(|(name, _)| name.to_owned()).collect();
-        Ok(names.iter().map(|name| Self::named(name)).collect())
+        let files = names_in(Path::new(RUN))?;
+        let names: BTreeSet<_> = files
+            .iter()
+            .filter_map(|file| file.rsplit_once('.'))
+            .map(|(name, _)| name)
+            .collect();
+        Ok(names.into_iter().map(Self::named).collect())
     }
 
-    /// The instance with a name, whether or not it has pins and files.
+    /// Returns the instance with a name, whether or not it has pins and files.
     pub(crate) fn named(name: &str) -> Self {
         Self {
             name: name.to_owned(),
@@ -139,8 +143,8 @@ impl Instance {
         }
     }
 
-    /// The instances of this network namespace that have a control socket: what also those find who
-    /// may not see pins.
+    /// Returns the instances of this network namespace that have a control socket. Users who may
+    /// not read pins find these, too.
     ///
     /// # Errors
     /// The directory of the sockets can't be read.
@@ -159,15 +163,16 @@ impl Instance {
         Ok(all)
     }
 
-    /// The instance that protects one of these interfaces, or a new one. Makes sure that there is
-    /// where to pin it.
+    /// Returns the instance that protects one of these interfaces, or a new one, and creates the
+    /// directory for its pins.
     ///
     /// # Errors
-    /// Nothing can be pinned, several instances protect them, or one with another map layout does.
+    /// Nothing can be pinned, or the interfaces belong to several instances or to one with another
+    /// map layout.
     pub fn of(interfaces: &[String]) -> Result<Self> {
         if let Some(name) = interfaces.iter().find(|name| !is_name(name)) {
             return Err(Misuse(format!(
-                "{name:?} can't be the name of an interface: `ip link` shows those that there are"
+                "{name:?} can't be the name of an interface: list interfaces with `ip link`"
             ))
             .into());
         }
@@ -207,42 +212,46 @@ impl Instance {
     fn new(interfaces: &[String], layout: &str) -> Result<Self> {
         let first = interfaces.first().map_or("none", String::as_str);
         let suffix = suffix()?;
-        let names = (1..).map(|count: u32| match count {
-            1 => format!("{}{suffix}", escaped(first)),
-            _ => format!("{}~{count}{suffix}", escaped(first)),
-        });
-        let free = names
+        (1..)
+            .map(|count: u32| match count {
+                1 => format!("{}{suffix}", escaped(first)),
+                _ => format!("{}~{count}{suffix}", escaped(first)),
+            })
             .map(|name| Self {
                 name,
                 layout: layout.to_owned(),
             })
-            // What a start leaves that is killed at its beginning is nobody's.
-            .find(|instance| !instance.pins().exists() || instance.interfaces().is_empty());
-        free.context("there are too many instances")
+            // A start that is killed at its beginning leaves an unused instance.
+            .find(|instance| !instance.pins().exists() || instance.interfaces().is_empty())
+            .context("there are too many instances")
     }
 
-    /// Whether it protects one of these interfaces, or waits for one.
+    /// Returns whether the instance protects one of these interfaces, or waits for one.
     pub fn has_any(&self, interfaces: &[String]) -> bool {
         let mine = self.interfaces();
         if interfaces.iter().any(|interface| mine.contains(interface)) {
             return true;
         }
-        // One may be asked for under its name, and the other under an alternative name.
+        // An interface may be configured by its name here and by an alternative name there.
         let all = interface::list().unwrap_or_default();
-        // Or it was renamed since: what keeps the program on it knows it by its number.
+        // A renamed interface is found by the number in its link.
         let links = pins::links(self).unwrap_or_default();
-        let asked = interfaces.iter();
-        let mut asked = asked.filter_map(|name| interface::named(name, &all));
-        if asked.any(|interface| pins::is_ours(&links, interface)) {
+        if interfaces
+            .iter()
+            .filter_map(|name| interface::named(name, &all))
+            .any(|interface| pins::is_ours(&links, interface))
+        {
             return true;
         }
         let number = |name: &String| interface::named(name, &all).map(|found| found.index);
         let mine: BTreeSet<_> = mine.iter().filter_map(number).collect();
-        let mut asked_for = interfaces.iter().filter_map(number);
-        asked_for.any(|index| mine.contains(&index))
+        interfaces
+            .iter()
+            .filter_map(number)
+            .any(|index| mine.contains(&index))
     }
 
-    /// The interfaces that it protects or waits for.
+    /// Returns the interfaces that the instance protects or waits for.
     pub fn interfaces(&self) -> Vec<String> {
         let mut all = self.linked();
         if let Ok(Some(registry)) = Registry::read(&self.registry()) {
@@ -253,10 +262,13 @@ impl Instance {
         all
     }
 
-    /// The interfaces that have a pinned link, attached or left over.
+    /// Returns the interfaces that have a pinned link, attached or left over.
     pub fn linked(&self) -> Vec<String> {
-        let names = names_in(&self.links()).unwrap_or_default();
-        names.iter().map(|name| unescaped(name)).collect()
+        names_in(&self.links())
+            .unwrap_or_default()
+            .iter()
+            .map(|name| unescaped(name))
+            .collect()
     }
 
     fn first(&self) -> String {
@@ -264,73 +276,76 @@ impl Instance {
         interfaces.into_iter().next().unwrap_or_default()
     }
 
-    /// Its name: the first of the interfaces that it began with, and the network namespace.
+    /// Returns its name: the first interface that it was created with, and the network namespace.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The directory of its pins.
+    /// Returns the directory of its pins.
     pub fn pins(&self) -> PathBuf {
         Path::new(PINS).join(&self.layout).join(&self.name)
     }
 
-    /// Where its maps are pinned.
+    /// Returns the directory of its pinned maps.
     pub fn maps(&self) -> PathBuf {
         self.pins().join("maps")
     }
 
-    /// Where its links are pinned.
+    /// Returns the directory of its pinned links.
     pub fn links(&self) -> PathBuf {
         self.pins().join("links")
     }
 
-    /// Where the link to an interface is pinned.
+    /// Returns the path of the pinned link to an interface.
     pub fn link(&self, interface: &str) -> PathBuf {
         self.links().join(escaped(interface))
     }
 
-    /// Where its gates are pinned.
+    /// Returns the directory of its pinned barriers.
     pub fn barriers(&self) -> PathBuf {
         self.pins().join("barriers")
     }
 
-    /// Where the barrier of the interface with this number is pinned.
+    /// Returns the path of the pinned barrier of the interface with this number.
     pub fn barrier(&self, index: u32) -> PathBuf {
         self.barriers().join(index.to_string())
     }
 
-    /// Where its program is pinned.
+    /// Returns the path of its pinned program.
     pub fn program(&self) -> PathBuf {
         self.pins().join("program")
     }
 
-    /// Where a program is pinned that takes the place of that one when its configuration is settled.
+    /// Returns the path of the pinned program that replaces the current one when its configuration
+    /// is committed.
     pub fn next_program(&self) -> PathBuf {
         self.pins().join("next")
     }
 
-    /// Where the port table of its program is pinned: what says which ports are closed when the
-    /// registry can't be read.
+    /// Returns the path of the pinned port table, which shows the closed ports if the registry
+    /// can't be read.
     pub fn ports(&self) -> PathBuf {
         self.pins().join("ports")
     }
 
-    /// The file of its registry.
+    /// Returns the path of its registry.
     pub fn registry(&self) -> PathBuf {
         self.run("json")
     }
 
-    /// The text of the configuration that was settled last; see [`crate::apply::texts`].
+    /// Returns the path of the text of the last committed configuration; see
+    /// [`crate::apply::texts`].
     pub(crate) fn settled_text(&self) -> PathBuf {
         self.run("settled")
     }
 
-    /// The text of the configuration that is being put in place, or is on trial.
+    /// Returns the path of the text of the configuration that is being put in force, or is on
+    /// trial.
     pub(crate) fn next_text(&self) -> PathBuf {
         self.run("next")
     }
 
-    /// The socket of its control.
+    /// Returns the path of its control socket.
     pub fn socket(&self) -> PathBuf {
         self.run("sock")
     }
@@ -339,12 +354,12 @@ impl Instance {
         Path::new(RUN).join(format!("{}.{extension}", self.name))
     }
 
-    /// The file that its process locks.
+    /// Returns the path of its lock file.
     pub(crate) fn lock_file(&self) -> PathBuf {
         self.run("lock")
     }
 
-    /// The process that has it in its hands.
+    /// Returns the id of the process that serves the instance.
     pub fn owner(&self) -> Option<u32> {
         let mut file = File::options()
             .read(true)
@@ -357,25 +372,27 @@ impl Instance {
         }
     }
 
-    /// Takes it into the hands of this process, until what is returned is dropped. A process that
-    /// has it may be about to end, so for that it waits up to two seconds.
+    /// Locks the instance for this process until the returned value is dropped. The current owner
+    /// may be about to end, so this waits for it for up to two seconds.
     ///
     /// # Errors
-    /// Another process has it (named), or the directories can't be made.
+    /// Another process (named in the error) serves the instance, or the directories can't be
+    /// created.
     pub fn lock(self) -> Result<Locked> {
         make_directory(Path::new(RUN))?;
         let path = self.run("lock");
         let patience = Instant::now() + PATIENCE;
         let mut file = loop {
-            let mut file = private_files::open(&path).map_err(|error| not_made(&path, &error))?;
+            let mut file =
+                private_files::open(&path).map_err(|error| creation_error(&path, &error))?;
             match file.try_lock() {
-                // Whoever had it may have removed it since it was opened.
+                // The previous owner may have removed the file since it was opened.
                 Ok(()) if is_at(&file, &path) => break file,
                 Ok(()) => {}
-                // The kernel takes a moment to end a process that was killed, and only then lets
-                // go of its lock. Somebody may also just look who has it.
+                // The kernel releases the lock of a killed process after a moment. Another process
+                // may also just be looking for the owner.
                 Err(TryLockError::WouldBlock) if Instant::now() < patience => thread::sleep(PAUSE),
-                Err(TryLockError::WouldBlock) => return Err(self.taken(&mut file)),
+                Err(TryLockError::WouldBlock) => return Err(self.taken_error(&mut file)),
                 Err(TryLockError::Error(error)) => {
                     return Err(error).with_context(|| format!("locking {}", path.display()));
                 }
@@ -389,7 +406,7 @@ impl Instance {
                 .recursive(true)
                 .mode(PINS_MODE)
                 .create(&directory)
-                .map_err(|error| not_made(&directory, &error))?;
+                .map_err(|error| creation_error(&directory, &error))?;
         }
         Ok(Locked {
             instance: self,
@@ -397,7 +414,7 @@ impl Instance {
         })
     }
 
-    fn taken(&self, lock: &mut File) -> anyhow::Error {
+    fn taken_error(&self, lock: &mut File) -> anyhow::Error {
         let pid = pid_in(lock).map_or_else(String::new, |pid| pid.to_string());
         let does = match self.interfaces().as_slice() {
             [] => "is just starting".to_owned(),
@@ -410,37 +427,38 @@ impl Instance {
         )
     }
 
-    /// Removes all that it has: what is attached is detached by that. Whoever does this has locked
-    /// it, or knows that nobody else will.
+    /// Removes all pins and files of the instance, which also detaches it. The caller must have
+    /// locked it, or know that no other process changes it.
     ///
     /// # Errors
-    /// Something can't be removed.
+    /// A pin or file can't be removed.
     pub fn remove(&self) -> Result<()> {
         let programs = self.attached();
-        // The links first: without maps they would still protect, the other way round they can't.
+        // Links come first: if a later step fails, no interface is protected by an instance without
+        // maps.
         barrier::open_all(self)?;
         for directory in [self.links(), self.barriers(), self.maps(), self.pins()] {
             for name in names_in(&directory)? {
                 let path = directory.join(name);
                 if !path.is_dir() {
-                    gone(fs::remove_file(&path), &path)?;
+                    ignore_missing(fs::remove_file(&path), &path)?;
                 }
             }
         }
         for directory in [self.links(), self.barriers(), self.maps(), self.pins()] {
-            gone(fs::remove_dir(&directory), &directory)?;
+            ignore_missing(fs::remove_dir(&directory), &directory)?;
         }
         self.remove_files()?;
         wait_for_end(&programs);
         Ok(())
     }
 
-    /// Removes its registry, its socket and its lock; otherwise as [`Instance::remove`].
+    /// Removes its registry, socket and lock, under the conditions of [`Instance::remove`].
     ///
     /// # Errors
-    /// One can't be removed.
+    /// A file can't be removed.
     pub(crate) fn remove_files(&self) -> Result<()> {
-        // The lock last: as long as it is there, nobody begins anew.
+        // The lock file comes last: while it exists, no other process starts on the instance.
         for path in [
             self.next_text(),
             self.settled_text(),
@@ -448,22 +466,25 @@ impl Instance {
             self.socket(),
             self.lock_file(),
         ] {
-            gone(fs::remove_file(&path), &path)?;
+            ignore_missing(fs::remove_file(&path), &path)?;
         }
         Ok(())
     }
 
-    /// The programs that its links keep on interfaces.
+    /// Returns the ids of the programs that its links keep on interfaces.
     fn attached(&self) -> Vec<u32> {
-        // What can't be seen is not waited for.
+        // Links that can't be read are not waited for.
         let links = pins::links(self).unwrap_or_default();
-        let attached = links.iter().filter(|link| link.index != 0);
-        attached.map(|link| link.program).collect()
+        links
+            .iter()
+            .filter(|link| link.index != 0)
+            .map(|link| link.program)
+            .collect()
     }
 }
 
-/// What was to be removed is not there any more.
-fn gone(removed: std::io::Result<()>, path: &Path) -> Result<()> {
+/// Treats a missing file as removed.
+fn ignore_missing(removed: std::io::Result<()>, path: &Path) -> Result<()> {
     match removed {
         Err(error) if error.kind() != ErrorKind::NotFound => {
             Err(error).with_context(|| format!("removing {}", path.display()))
@@ -472,8 +493,8 @@ fn gone(removed: std::io::Result<()>, path: &Path) -> Result<()> {
     }
 }
 
-/// Waits until no interface has one of these programs: the kernel ends a link a moment after its
-/// file is removed, and what is said to be open should be.
+/// Waits until no interface has one of these programs: the kernel detaches a link a moment after
+/// its file is removed, and the ports must be open when this is reported.
 fn wait_for_end(programs: &[u32]) {
     const TRIES: u32 = 200;
     const PAUSE: Duration = Duration::from_millis(5);
@@ -488,7 +509,7 @@ fn wait_for_end(programs: &[u32]) {
     }
 }
 
-/// An instance that no other process changes.
+/// An instance that only this process may change.
 #[derive(Debug)]
 pub struct Locked {
     instance: Instance,
@@ -503,13 +524,13 @@ impl std::ops::Deref for Locked {
     }
 }
 
-/// `@ns` and the number of this thread's network namespace.
+/// Returns `@ns` and the cookie of this thread's network namespace.
 fn suffix() -> Result<String> {
     Ok(format!("@ns{}", netns::cookie()?))
 }
 
-/// Whether the kernel would give an interface this name (`dev_valid_name()`), or this alternative
-/// name, which may be longer.
+/// Returns whether the kernel would accept this as a name (`dev_valid_name()`) or, with more
+/// characters, as an alternative name of an interface.
 fn is_name(name: &str) -> bool {
     /// `ALTIFNAMSIZ`, of which one byte is for the end.
     const BYTES: usize = 128;
@@ -518,7 +539,7 @@ fn is_name(name: &str) -> bool {
     is_length && ![".", ".."].contains(&name) && !name.bytes().any(is_odd)
 }
 
-/// bpffs keeps dots in names for itself.
+/// Escapes dots, which bpffs reserves.
 fn escaped(interface: &str) -> String {
     interface.replace('%', "%25").replace('.', "%2e")
 }
@@ -527,7 +548,7 @@ fn unescaped(name: &str) -> String {
     name.replace("%2e", ".").replace("%25", "%")
 }
 
-/// The names in a directory; none if it is not there.
+/// Returns the names in a directory; none if it does not exist.
 fn names_in(directory: &Path) -> Result<Vec<String>> {
     let entries = match fs::read_dir(directory) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
@@ -540,7 +561,7 @@ fn names_in(directory: &Path) -> Result<Vec<String>> {
     entries.map(name).collect()
 }
 
-/// Whether an open file is the one that has this path.
+/// Returns whether an open file is the one at this path.
 fn is_at(file: &File, path: &Path) -> bool {
     let number = |file: fs::Metadata| (file.dev(), file.ino());
     let here = file.metadata().map(number).ok();
@@ -555,10 +576,10 @@ fn pid_in(file: &mut File) -> Option<u32> {
 }
 
 fn make_directory(path: &Path) -> Result<()> {
-    private_files::directory(path).map_err(|error| not_made(path, &error))
+    private_files::directory(path).map_err(|error| creation_error(path, &error))
 }
 
-fn not_made(path: &Path, error: &std::io::Error) -> anyhow::Error {
+fn creation_error(path: &Path, error: &std::io::Error) -> anyhow::Error {
     let user = nix::unistd::Uid::effective();
     let directory = path.parent().filter(|parent| parent.starts_with(RUN));
     anyhow!(
@@ -574,7 +595,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_that_interfaces_can_have() {
+    fn only_names_that_the_kernel_accepts_are_interfaces() {
         for (name, expected) in [
             ("eth0", true),
             ("eth0.100", true),

@@ -1,5 +1,5 @@
-//! What is left of instances whose network namespace is gone: nobody can reach it from inside any
-//! more, and its maps take memory until the host boots again.
+//! Removes what is left of instances whose network namespace no longer exists: its maps would take
+//! memory until the next boot.
 
 use std::{fs, time::Duration};
 
@@ -8,10 +8,10 @@ use crate::{
     kernel::{instance::Instance, pins, registry::Registry},
 };
 
-/// Files without pins that are younger may be those of a start.
+/// The least age of files without pins that are removed: younger ones may belong to a start.
 const SETTLED: Duration = Duration::from_secs(60);
 
-/// Removes what network namespaces that are gone have left, and says so.
+/// Removes and logs what network namespaces that no longer exist have left.
 pub fn sweep() {
     let removed = remove();
     if !removed.is_empty() {
@@ -22,8 +22,8 @@ pub fn sweep() {
     }
 }
 
-/// Looks at the other instances of this network namespace that no process has: one that protects
-/// nothing is removed, one that protects something is warned of.
+/// Removes the other instances of this network namespace that no process serves and that protect
+/// nothing, and warns of those that still protect something.
 pub fn look_around(own: &Instance) {
     let pinned = Instance::all_here().unwrap_or_default().into_iter();
     let listed = Instance::listening_here().unwrap_or_default();
@@ -39,7 +39,7 @@ pub fn look_around(own: &Instance) {
             if has_programs(&other) {
                 continue;
             }
-            // What this user may not remove is not its own.
+            // An instance that this user may not remove belongs to another user.
             let _stays = other.clone().lock().and_then(|locked| locked.remove());
             continue;
         }
@@ -53,7 +53,7 @@ pub fn look_around(own: &Instance) {
     }
 }
 
-/// Whether any of its interfaces has a program, whosever it is.
+/// Returns whether any of its interfaces has an XDP program, ours or not.
 fn has_programs(instance: &Instance) -> bool {
     let all = interface::list().unwrap_or_default();
     let names = instance.interfaces();
@@ -61,8 +61,8 @@ fn has_programs(instance: &Instance) -> bool {
     named.any(|interface| interface.program.is_some())
 }
 
-/// Removes what network namespaces that are gone have left on bpffs and in the directory of
-/// registries; returns the names of instances whose maps were removed. What this process may not
+/// Removes what network namespaces that no longer exist have left on bpffs and in the directory of
+/// registries. Returns the names of instances whose maps were removed. What this process may not
 /// see or change stays.
 fn remove() -> Vec<String> {
     let Ok((here, elsewhere)) = Instance::pinned() else {
@@ -89,22 +89,22 @@ fn remove() -> Vec<String> {
 }
 
 fn remove_pins(instance: &Instance, living: &mut impl FnMut() -> Living) -> bool {
-    // Not if a process has it: that one lives somewhere.
+    // An instance that a process serves has a living namespace.
     let Ok(locked) = instance.clone().lock() else {
         return false;
     };
     is_dead(&locked, living) && locked.remove().is_ok()
 }
 
-/// Whether the network namespace of an instance is gone, as far as the kernel shows: none of its
-/// links has an interface, and nothing keeps the namespace that its registry names. In doubt it is
-/// not gone.
+/// Returns whether the network namespace of an instance no longer exists, as far as the kernel
+/// shows: none of its links has an interface, and nothing keeps the namespace of its registry. In
+/// doubt it exists.
 fn is_dead(instance: &Instance, living: &mut impl FnMut() -> Living) -> bool {
-    // What can't be read may be in use.
+    // Links that can't be read may be in use.
     let Ok(links) = pins::links(instance) else {
         return false;
     };
-    // One that still has its interface protects it, wherever that is.
+    // A link with an interface still protects it, in whichever namespace.
     if links.iter().any(|link| link.index != 0) {
         return false;
     }
@@ -113,8 +113,8 @@ fn is_dead(instance: &Instance, living: &mut impl FnMut() -> Living) -> bool {
             let living = living();
             !living.has(inode) && (!links.is_empty() || living.is_complete())
         }
-        // Its registry may be in another /run, with a process that holds its lock there and waits for
-        // its interface. Nothing else tells which namespace it is in.
+        // Its registry may be in another /run, where a process holds the lock and waits for its
+        // interface. No other file names the namespace.
         None => false,
     }
 }
@@ -124,7 +124,7 @@ fn namespace(instance: &Instance) -> Option<u64> {
     registry.ok().flatten()?.namespace
 }
 
-/// Removes the files of an instance without pins, if neither a process nor a namespace has it.
+/// Removes the files of an instance without pins if neither a process nor a namespace uses it.
 fn remove_files(instance: &Instance, living: &mut impl FnMut() -> Living) {
     let lock = fs::metadata(instance.lock_file()).and_then(|found| found.modified());
     let age = lock.ok().and_then(|written| written.elapsed().ok());
@@ -134,7 +134,7 @@ fn remove_files(instance: &Instance, living: &mut impl FnMut() -> Living) {
     let living = living();
     let is_gone = namespace(instance).is_none_or(|inode| !living.has(inode));
     if is_gone && living.is_complete() {
-        // What can't be removed by this user takes no memory.
+        // Files that this user may not remove take no memory.
         let _stays = instance.remove_files();
     }
 }

@@ -1,4 +1,4 @@
-//! Typed views of the kernel side's maps.
+//! Typed access to the maps of the kernel side.
 
 use std::{
     borrow::{Borrow, BorrowMut},
@@ -13,7 +13,7 @@ use aya::{
 use bytemuck::Pod;
 use knock_common::{access::Grant, layout::GrantKey, reason::COUNTERS_MAX};
 
-/// A value of a map, as aya wants it.
+/// Wraps a map value so that it implements `aya::Pod`.
 #[derive(Clone, Copy, Debug)]
 #[repr(transparent)]
 pub struct Plain<T>(pub T);
@@ -24,15 +24,15 @@ unsafe impl<T: Pod> aya::Pod for Plain<T> {}
 /// A hash map.
 pub type Table<M, K, V> = HashMap<M, Plain<K>, Plain<V>>;
 
-/// The map with a name.
+/// Returns the map with a name.
 ///
 /// # Errors
-/// The object has no such map, which only an object of another build can be the reason for.
+/// The object has no such map: it is from another build.
 pub fn map<'a>(ebpf: &'a Ebpf, name: &str) -> Result<&'a Map> {
     ebpf.map(name).with_context(|| missing(name))
 }
 
-/// The map with a name, to write to; errors as for [`map`].
+/// Returns the map with a name, to write to; errors as for [`map`].
 pub fn map_mut<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Map> {
     ebpf.map_mut(name).with_context(|| missing(name))
 }
@@ -88,9 +88,9 @@ pub fn insert_prefixes<K: Pod>(
     Ok(())
 }
 
-/// The entries of a hash map, `most` at most, as far as they stay there while it is read.
+/// Returns at most `most` entries of a hash map. Entries that are deleted meanwhile may be missing.
 ///
-/// The kernel begins anew when the entry that was read last is gone: the bound ends that, and an
+/// The kernel starts over when the entry that was read last is deleted. The bound ends that, and an
 /// entry may be listed twice.
 pub fn entries<M: Borrow<MapData>, K: Pod, V: Pod>(
     table: &Table<M, K, V>,
@@ -104,7 +104,7 @@ pub fn entries<M: Borrow<MapData>, K: Pod, V: Pod>(
         .collect()
 }
 
-/// Writes an entry under a key that has none; tells whether it had none.
+/// Writes an entry unless the key exists; returns whether it was written.
 pub fn insert_new<M: BorrowMut<MapData>, K: Pod, V: Pod>(
     table: &mut Table<M, K, V>,
     key: K,
@@ -121,13 +121,13 @@ pub fn insert_new<M: BorrowMut<MapData>, K: Pod, V: Pod>(
     }
 }
 
-/// Whether a map has no room for another entry.
+/// Returns whether the error means that the map is full.
 pub fn is_full(error: &MapError) -> bool {
     matches!(error, MapError::SyscallError(error)
         if error.io_error.raw_os_error() == Some(nix::libc::E2BIG))
 }
 
-/// Writes a grant, unless there is one that ends later.
+/// Writes a grant, unless an existing one ends later.
 pub fn raise<M: BorrowMut<MapData>>(
     table: &mut Table<M, GrantKey, u64>,
     key: GrantKey,
@@ -136,13 +136,13 @@ pub fn raise<M: BorrowMut<MapData>>(
     match table.get(&Plain(key), 0) {
         Ok(Plain(held)) if Grant::from_word(held).until_ms >= grant.until_ms => Ok(()),
         Ok(_) => table.insert(Plain(key), Plain(grant.to_word()), 0),
-        // What the kernel side writes meanwhile is newer.
+        // A grant that the kernel side writes meanwhile is newer.
         Err(MapError::KeyNotFound) => insert_new(table, key, grant.to_word()).map(drop),
         Err(error) => Err(error),
     }
 }
 
-/// Deletes an entry; that it is gone already is no error.
+/// Deletes an entry, which may be gone already.
 pub fn delete<M: BorrowMut<MapData>, K: Pod, V: Pod>(
     table: &mut Table<M, K, V>,
     key: K,
@@ -155,14 +155,14 @@ pub fn delete<M: BorrowMut<MapData>, K: Pod, V: Pod>(
     }
 }
 
-/// The counters, each summed over all CPUs when it is read.
+/// The counters, summed over all CPUs when read.
 pub struct Counters<M>(PerCpuArray<M, u64>);
 
 impl<M: Borrow<MapData>> Counters<M> {
-    /// The counters in the map `COUNTERS`, of a loaded object or of a pin.
+    /// Opens the counters in the map `COUNTERS` of a loaded object or of a pin.
     ///
     /// # Errors
-    /// The map is another one.
+    /// The map has another type.
     pub fn of<A>(map: A) -> Result<Self>
     where
         PerCpuArray<M, u64>: TryFrom<A, Error = MapError>,

@@ -1,8 +1,8 @@
-//! Everything that is a BPF object or a pin: the program with its maps, the files on bpffs that keep
-//! them without a process, and the instance to which they belong.
+//! All BPF objects and pins: the program with its maps, the files on bpffs that keep them without a
+//! process, and the instance to which they belong.
 //!
-//! May use `model`, `host` and the tables of `compile`. Must not know interfaces' drivers, doors'
-//! commands or who asks for something.
+//! May use `model`, `host` and the tables of `compile`. Must not know drivers, commands of doors,
+//! or control clients.
 
 pub mod barrier;
 pub mod bpffs;

@@ -1,7 +1,7 @@
-//! Whether what is pinned outlives this process, as far as the kernel shows.
+//! Finds out how long pins outlive this process, as far as the kernel shows.
 //!
-//! Pins live as long as their bpffs is mounted anywhere. `ip netns exec` and containers mount one
-//! for themselves, which goes with them, and opens the ports.
+//! Pins last as long as their bpffs is mounted anywhere. `ip netns exec` and containers mount a
+//! bpffs of their own, which ends with them and opens the ports.
 
 use std::{fs, os::unix::fs::MetadataExt as _, path::Path, process};
 
@@ -17,41 +17,41 @@ use crate::{
 /// The inode number of the host's own PID namespace (`PROC_PID_INIT_INO`).
 const HOST_PIDS: u64 = 0xEFFF_FFFC;
 
-/// What becomes of the protection when the process ends.
+/// What happens to the protection when the process ends.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 pub enum OnExit {
-    /// It ends: the ports are open to everybody.
+    /// Detach: the ports are open to everybody.
     Detach,
-    /// It goes on: grants end in time, and the next start takes it over.
+    /// Keep the protection: grants expire in time, and the next start takes it over.
     Keep,
 }
 
-/// How long pins stay.
+/// How long pins last.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Lifetime {
-    /// Until somebody removes them, or the host goes down.
+    /// Until they are removed, or the host shuts down.
     Host,
     /// At least as long as process 1 of this PID namespace runs, as in a container.
     Container,
     /// Until the last process in this mount namespace ends, which may be this one.
     Mounts,
-    /// That can't be seen from here.
+    /// It can't be found out from here.
     Unknown,
 }
 
-/// What was seen when this process began, with all its rights.
+/// The findings when this process started, with all its capabilities.
 #[derive(Clone, Copy, Debug)]
 pub struct Persistence {
     lifetime: Lifetime,
-    /// The file system that was looked at.
+    /// The device number of the file system.
     device: Option<u64>,
-    /// Whether this process has mounted it.
+    /// Whether this process mounted it.
     is_own: bool,
 }
 
 impl Persistence {
-    /// Looks at the file system for pins, which is mounted by now; `was_mounted` tells whether it
-    /// was before this process.
+    /// Looks at the bpffs, which is mounted by now; `was_mounted` states whether it was mounted
+    /// before this process started.
     pub fn find(was_mounted: bool) -> Self {
         let device = device();
         let is_own = !was_mounted;
@@ -62,10 +62,11 @@ impl Persistence {
         }
     }
 
-    /// Refuses to promise what would not be kept, and warns where a crash would open the ports.
+    /// Refuses `--on-exit keep` where pins would not last, and warns where a crash would open the
+    /// ports.
     ///
     /// # Errors
-    /// The protection is to be kept and can't be.
+    /// The protection is to be kept and the pins would not last.
     pub fn check(self, on_exit: OnExit) -> Result<()> {
         let cure = cure();
         match (self.lifetime, on_exit) {
@@ -90,11 +91,12 @@ impl Persistence {
         Ok(())
     }
 
-    /// How long pins stay, looked at again: it may have been mounted anew, or unmounted elsewhere.
+    /// Returns how long pins last by now: bpffs may have been mounted again, or unmounted
+    /// elsewhere.
     pub fn now(self) -> Lifetime {
         let device = device();
         match device.map(|device| lifetime(device, self.is_own)) {
-            // With fewer rights than at the beginning, less is seen.
+            // With fewer capabilities than at the start, less is visible.
             Some(Lifetime::Unknown) if device == self.device => self.lifetime,
             Some(lifetime) => lifetime,
             None => Lifetime::Unknown,
@@ -102,7 +104,7 @@ impl Persistence {
     }
 }
 
-/// The file system for pins.
+/// Returns the device number of the bpffs.
 fn device() -> Option<u64> {
     let found = fs::metadata(DIRECTORY).ok()?;
     bpffs::is_mounted_at(Path::new(DIRECTORY)).then(|| found.dev())
@@ -110,7 +112,7 @@ fn device() -> Option<u64> {
 
 fn lifetime(device: u64, is_own: bool) -> Lifetime {
     let inode = |path: &str| fs::metadata(path).ok().map(|found| found.ino());
-    // As /proc numbers processes, which may be another PID namespace's /proc.
+    // Process 1 as /proc numbers it, which may be another PID namespace's /proc.
     let own_id = fs::read_link("/proc/self").unwrap_or_default();
     let is_first = own_id == Path::new("1");
     let is_own_proc = own_id == Path::new(&process::id().to_string());
@@ -132,16 +134,16 @@ fn lifetime(device: u64, is_own: bool) -> Lifetime {
     .lifetime()
 }
 
-/// What the kernel shows of a file system.
+/// What the kernel shows about a mounted file system.
 #[derive(Clone, Copy, Debug)]
 struct Seen {
-    /// Whether it is mounted for process 1; `None` if that is this process, or is not shown.
+    /// Whether process 1 has it mounted; `None` if that is this process, or is not visible.
     is_of_first: Option<bool>,
     /// Whether process 1 is the host's.
     is_host: bool,
-    /// Whether this mount is a copy of one in another mount namespace, and follows it.
+    /// Whether this mount is a slave of one in another mount namespace.
     is_elsewhere: bool,
-    /// Whether this process has mounted it.
+    /// Whether this process mounted it.
     is_own: bool,
 }
 
@@ -166,7 +168,7 @@ fn mounts(mountinfo: &str, device: u64) -> impl Iterator<Item = &str> {
     lines.filter(move |line| line.split(' ').nth(2) == Some(&wanted))
 }
 
-/// Whether a mount of this file system follows one that is in another mount namespace.
+/// Returns whether a mount of this file system is a slave of one in another mount namespace.
 fn is_copy(mountinfo: &str, device: u64) -> bool {
     let group = |line: &str, name: &str| {
         let words = line.split(' ').skip(6).take_while(|word| *word != "-");
@@ -182,7 +184,7 @@ fn is_copy(mountinfo: &str, device: u64) -> bool {
     masters.any(|master| !is_here(master))
 }
 
-/// How to enter this network namespace without other mounts.
+/// Returns the command that enters this network namespace and no other one.
 pub(crate) fn cure() -> String {
     let name = netns::name().unwrap_or_else(|| "NAME".to_owned());
     format!("enter the network namespace alone: `nsenter --net=/run/netns/{name} knock-user ...`")
@@ -193,7 +195,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_seen_and_what_it_means() {
+    fn the_lifetime_follows_from_the_mounts() {
         use Lifetime::*;
         // Its mounts for process 1, the host's process 1, a copy, mounted by this process.
         type Row = (&'static str, Option<bool>, bool, bool, bool, Lifetime);
@@ -272,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn copies_of_mounts() {
+    fn slave_mounts_are_copies() {
         // 0:33
         const DEVICE: u64 = 33;
         const HOST: &str = "30 24 0:33 / /sys/fs/bpf rw,nosuid shared:12 - bpf bpf rw,mode=700\n";

@@ -1,4 +1,4 @@
-//! Maps and links that outlive the process, as they are found on bpffs.
+//! Maps and links that are pinned on bpffs and outlive the process.
 
 use std::{fs, io::ErrorKind, path::Path};
 
@@ -43,7 +43,7 @@ const fn shape(name: &'static str, kind: MapType, key: usize, value: usize, entr
     }
 }
 
-/// The maps that are pinned. Everything else belongs to one configuration and goes with it.
+/// The shared maps, which are pinned. All others belong to one configuration and end with it.
 pub const SHARED: [Shape; 7] = [
     shape("ALLOW", MapType::Hash, size_of::<GrantKey>(), 8, ALLOW_MAX),
     shape(
@@ -60,11 +60,11 @@ pub const SHARED: [Shape; 7] = [
     shape("EVENTS", MapType::RingBuf, 0, 0, EVENTS_BYTES),
 ];
 
-/// Checks that the maps that are pinned already are what this program would make: the kernel would
-/// hand out others as well, and a program that trusts their shapes would read nonsense.
+/// Checks that the pinned maps have the shapes that this program expects: the kernel would also
+/// return others, and the program would misread them.
 ///
 /// # Errors
-/// One is not, or can't be read.
+/// A map has another shape, or can't be read.
 pub fn check(instance: &Instance) -> Result<()> {
     for wanted in SHARED {
         let path = instance.maps().join(wanted.name);
@@ -86,8 +86,8 @@ pub fn check(instance: &Instance) -> Result<()> {
                  has {}, not {}. `knock-user detach` ends that protection with its grants, and \
                  the ports are open until the next start: start again right after it",
                 path.display(),
-                found.told(),
-                wanted.told()
+                found.description(),
+                wanted.description()
             );
         }
     }
@@ -95,7 +95,7 @@ pub fn check(instance: &Instance) -> Result<()> {
 }
 
 impl Shape {
-    fn told(&self) -> String {
+    fn description(&self) -> String {
         let Self {
             kind,
             key,
@@ -110,25 +110,25 @@ impl Shape {
 /// A pinned link.
 #[derive(Debug)]
 pub struct Pinned {
-    /// The name of an interface under which it is pinned: the one that is asked for.
+    /// The configured name of its interface, which is also the name of the pin.
     pub name: String,
     /// The link.
     pub link: FdLink,
-    /// The number of the interface that it is on; 0 if its interface is gone, or if it was detached.
+    /// The number of its interface; 0 if the interface is gone, or if the link was detached.
     pub index: u32,
     /// Id of its program.
     pub program: u32,
 }
 
 impl Pinned {
-    /// Whether it keeps the program on this interface.
+    /// Returns whether it keeps the program on this interface.
     pub fn holds(&self, interface: &Interface) -> bool {
-        // In another network namespace the same number is another interface.
+        // The same number is another interface in another network namespace.
         self.index == interface.index && interface.program == Some(self.program)
     }
 }
 
-/// The pinned links of an instance.
+/// Returns the pinned links of an instance.
 ///
 /// # Errors
 /// They can't be read.
@@ -152,10 +152,11 @@ pub fn links(instance: &Instance) -> Result<Vec<Pinned>> {
     Ok(all)
 }
 
-/// The ports that the pinned program protects, as ranges; none if its port table is not pinned.
+/// Returns the ports that the pinned program protects, as ranges; none if its port table is not
+/// pinned.
 ///
 /// # Errors
-/// The table is not as this program makes it, or can't be read.
+/// The table has another shape, or can't be read.
 pub fn protected(instance: &Instance) -> Result<Option<Vec<Ports>>> {
     let path = instance.ports();
     if !path.exists() {
@@ -181,7 +182,7 @@ pub fn protected(instance: &Instance) -> Result<Option<Vec<Ports>>> {
     Ok(Some(PortSet::new(protected).ranges()))
 }
 
-/// Opens a pinned link; none if there is none.
+/// Opens a pinned link; none if it does not exist.
 ///
 /// # Errors
 /// It can't be opened.
@@ -195,9 +196,9 @@ pub fn open(path: &Path) -> Result<Option<FdLink>> {
     }
 }
 
-/// The number of the interface that a link is on; 0 if it is on none any more.
+/// Returns the number of the interface that a link is on; 0 if it is detached.
 ///
-/// aya keeps `bpf_link_info` to itself, but the kernel tells it here, too
+/// aya does not expose `bpf_link_info`, but fdinfo has the number, too
 /// (`bpf_xdp_link_show_fdinfo`).
 ///
 /// # Errors
@@ -212,8 +213,8 @@ pub fn index(link: &FdLink) -> Result<u32> {
     index.with_context(|| format!("{path} has no ifindex: is it the link of an XDP program?"))
 }
 
-/// Gives links the names under which their interfaces are asked for now; tells the old names and the
-/// new ones. Where that takes a name from a link that is on another interface, that one is released.
+/// Renames links to the names under which their interfaces are configured now, and returns the old
+/// and new names. A link that loses its name to another one is released.
 ///
 /// # Errors
 /// They can't be read, or the kernel refuses.
@@ -237,9 +238,9 @@ pub fn follow_names(
     Ok(moves)
 }
 
-/// Gives links whose interfaces have lost their names to others the names that these have now, so
-/// that the others can be attached under the old ones. Call it after [`follow_names`], which knows
-/// the names that are asked for.
+/// Renames links whose interfaces have lost their configured names to others to the current names,
+/// so that the others can be attached under the old ones. Call it after [`follow_names`], which
+/// knows the configured names.
 ///
 /// # Errors
 /// They can't be read, or the kernel refuses.
@@ -259,7 +260,7 @@ pub fn step_aside(instance: &Instance, all: &[Interface]) -> Result<()> {
 }
 
 fn move_all(instance: &Instance, moves: &[(String, String)]) -> Result<()> {
-    // Two may have exchanged their names: none takes the place of another on the way.
+    // Two interfaces may have exchanged their names, so each link gets a temporary name first.
     let aside = |number: usize| instance.links().join(format!("%{number}"));
     for (number, (from, _)) in moves.iter().enumerate() {
         rename(&instance.link(from), &aside(number))?;
@@ -275,12 +276,12 @@ fn rename(from: &Path, to: &Path) -> Result<()> {
         .with_context(|| format!("renaming the link {} to {}", from.display(), to.display()))
 }
 
-/// Whether one of these links keeps the program on an interface.
+/// Returns whether one of these links keeps the program on an interface.
 pub fn is_ours(links: &[Pinned], interface: &Interface) -> bool {
     links.iter().any(|link| link.holds(interface))
 }
 
-/// Ends the link to an interface, if there is one; tells whether there was.
+/// Removes the pin of a link; returns whether there was one.
 ///
 /// # Errors
 /// The kernel refuses.

@@ -1,5 +1,5 @@
-//! The kernel side: loaded, filled with a configuration, attached; in that order, so that the first
-//! packet meets all of it.
+//! Loads the program, fills its maps with a configuration, and only then lets it be attached, so
+//! that the first packet meets all of it.
 
 use std::{collections::BTreeSet, fs, os::fd::AsFd as _, path::Path};
 
@@ -43,58 +43,58 @@ pub use copies::LoadedCopy;
 #[cfg(feature = "object")]
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("KNOCK_OBJECT"));
 
-/// The library alone has nothing to load, and [`XdpProgram::load`] returns an error.
+/// A library build has no object, and [`XdpProgram::load`] returns an error.
 #[cfg(not(feature = "object"))]
 static OBJECT: &[u8] = &[];
 
 pub(crate) const INCOMPLETE: &str =
     "the kernel object lacks a program: rebuild knock-user with `cargo xtask build-ebpf`";
 
-/// Lines of the verifier's log that say what was wrong.
+/// How many of the last lines of the verifier's log an error shows.
 const VERIFIER_LINES: usize = 12;
 
-/// How the program is loaded.
+/// Options of loading the program.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options<'a> {
-    /// Whether packets are only judged.
+    /// Whether the program judges, counts and reports packets, but drops none.
     pub dry_run: bool,
-    /// The aya-log level of the program: 0 is off, 4 debug, 5 trace. What is above is not there.
+    /// The aya-log level of the program: 0 is off, 4 debug, 5 trace. Messages above it are not
+    /// compiled in.
     pub log_level: u8,
-    /// When the program begins to let everything pass, in milliseconds since boot.
+    /// When the program starts to let all packets pass, in milliseconds since boot.
     pub confirm_by_ms: Option<u64>,
-    /// Whether the loopback interface is among those that are protected.
+    /// Whether the loopback interface is protected.
     pub loopback: bool,
-    /// Where the maps are pinned that configurations share; `None` makes maps that end with this
-    /// process.
+    /// The instance with the pinned shared maps; `None` makes maps that end with this process.
     pub instance: Option<&'a Instance>,
 }
 
 /// The loaded program with its maps.
 ///
-/// What keeps it attached are the pinned links of its instance, and nothing in this process.
+/// The pinned links of its instance keep it attached, and nothing in this process does.
 #[derive(Debug)]
 pub struct XdpProgram {
     ebpf: Ebpf,
-    /// The map of that name once it was taken out, to pin it again.
+    /// The map `EVENTS` once it was taken out, to pin it again.
     events: Option<MapData>,
-    /// Whether it sends answers.
+    /// Whether it sends packets.
     answers: bool,
-    /// Whether it listens to loopback addresses, on the loopback interface.
+    /// Whether it accepts loopback addresses, on the loopback interface.
     loopback: bool,
     /// The other loaded copy of the program.
     copy: Copy,
-    /// What the map of that name holds.
+    /// The content of the map of this name.
     config: Config,
-    /// The last turn whose cookie key was drawn.
+    /// The last period of cookie keys that was drawn.
     drawn: Option<u32>,
 }
 
 impl XdpProgram {
-    /// Loads the program and writes a configuration into its maps; nothing is judged yet.
+    /// Loads the program and writes a configuration into its maps, without attaching it.
     ///
     /// # Errors
-    /// The kernel refuses a map or the program (the verifier's last lines say why), or a pinned map
-    /// is of another kind.
+    /// The kernel refuses a map or the program (the error has the verifier's last lines), or a
+    /// pinned map has another shape.
     pub fn load(tables: &Tables, options: Options<'_>) -> Result<Self> {
         let uses = [
             (options.dry_run, Features::DRY_RUN),
@@ -129,7 +129,7 @@ impl XdpProgram {
         if features.has(Features::LOCKOUT) {
             draw_lockout_key(&mut ebpf)?;
         }
-        program(&mut ebpf)?.load().map_err(rejected)?;
+        program(&mut ebpf)?.load().map_err(load_error)?;
         Ok(Self {
             ebpf,
             events: None,
@@ -141,40 +141,42 @@ impl XdpProgram {
         })
     }
 
-    /// Whether packets can come from a source: what no host can have is refused by the program.
+    /// Returns whether packets can come from a source: the program drops addresses that no host can
+    /// have.
     pub fn may_come_from(&self, source: Address) -> bool {
         source.is_host() || self.loopback && source.is_loopback()
     }
 
-    /// Instructions that the verifier walked, if the kernel tells.
+    /// Returns how many instructions the verifier walked, if the kernel reports it.
     pub fn verified_instructions(&mut self) -> Result<Option<u32>> {
         Ok(self.program()?.info()?.verified_instruction_count())
     }
 
-    /// The kernel's number for the program.
+    /// Returns the id of the program.
     pub fn program_id(&mut self) -> Result<u32> {
         Ok(self.program()?.info()?.id())
     }
 
-    /// The program.
+    /// Returns the program.
     pub fn program(&mut self) -> Result<&mut Xdp> {
         program(&mut self.ebpf)
     }
 
-    /// Whether the program sends answers.
+    /// Returns whether the program sends packets.
     pub(crate) const fn answers(&self) -> bool {
         self.answers
     }
 
-    /// The object with its maps.
+    /// Returns the loaded object with its maps.
     pub fn ebpf(&mut self) -> &mut Ebpf {
         &mut self.ebpf
     }
 
-    /// Draws the key that cookies have in their next turn, unless that is done or can't be done yet.
+    /// Draws the key of the next period of SYN cookies, unless it was drawn already or it is too
+    /// early.
     ///
     /// # Errors
-    /// There are no random numbers, or the kernel refuses.
+    /// The system gives no random numbers, or the kernel refuses.
     pub fn renew_cookie_key(&mut self, now: Moment) -> Result<()> {
         let next = cookie::next_turn(now).filter(|_| self.answers);
         let Some(next) = next.filter(|next| self.drawn != Some(*next)) else {
@@ -184,24 +186,24 @@ impl XdpProgram {
         if let Some(place) = self.config.cookie_keys.get_mut(cookie::place(next)) {
             *place = key;
         }
-        // The program may read while this is copied: what it needs now is the same before and after.
+        // The program may read during this write: the key that it needs now stays the same.
         maps::set(&mut self.ebpf, "CONFIG", [(0, self.config)])?;
         self.drawn = Some(next);
         Ok(())
     }
 
-    /// Sets when a program that was loaded with an end lets everything pass, in milliseconds since
-    /// boot; never with `None`. A program without an end has no such moment.
+    /// Sets when a program that was loaded with an end lets all packets pass, in milliseconds since
+    /// boot; `None` means never. Without an end in [`Options`] this has no effect.
     ///
     /// # Errors
     /// The kernel refuses.
     pub fn set_confirm_by(&mut self, confirm_by_ms: Option<u64>) -> Result<()> {
         self.config.confirm_by_ms = confirm_by_ms.unwrap_or(u64::MAX);
-        // One aligned word changes, which the program reads as a whole.
+        // Only one aligned word changes, which the program reads at once.
         maps::set(&mut self.ebpf, "CONFIG", [(0, self.config)])
     }
 
-    /// Pins the program as the one of a configuration that is not settled yet.
+    /// Pins the program as that of a configuration that is not committed yet.
     ///
     /// # Errors
     /// The kernel refuses.
@@ -213,7 +215,7 @@ impl XdpProgram {
             .with_context(|| format!("pinning the program {}", next.display()))
     }
 
-    /// Pins the program as the one of the configuration that is settled, in place of the one before.
+    /// Pins the program as that of the committed configuration, in place of the previous one.
     ///
     /// # Errors
     /// The kernel refuses.
@@ -232,7 +234,7 @@ impl XdpProgram {
         fs::rename(&next, &path).with_context(|| format!("pinning the program {}", path.display()))
     }
 
-    /// Pins again what of the shared maps is pinned no more.
+    /// Pins shared maps whose pins were removed.
     ///
     /// # Errors
     /// The kernel refuses.
@@ -252,37 +254,38 @@ impl XdpProgram {
         Ok(())
     }
 
-    /// Records connections that are there already as flows; tells which were not known before.
+    /// Records existing connections as flows; returns those that were not recorded before.
     ///
     /// # Errors
     /// The maps can't be written.
-    pub fn keep(&mut self, connections: Vec<FlowKey>, now_ms: u64) -> Result<Vec<FlowKey>> {
+    pub fn record_flows(&mut self, connections: Vec<FlowKey>, now_ms: u64) -> Result<Vec<FlowKey>> {
         let seen = Flow { seen_ms: now_ms };
-        self.expect(connections.iter().map(|flow| flow.source))?;
+        self.mark_present(connections.iter().map(|flow| flow.source))?;
         let mut flows = self.flows()?;
-        let mut kept = Vec::new();
+        let mut new = Vec::new();
         for flow in connections {
             if maps::insert_new(&mut flows, flow, seen.to_word())
                 .context("recording a connection")?
             {
-                kept.push(flow);
+                new.push(flow);
             }
         }
-        Ok(kept)
+        Ok(new)
     }
 
-    /// Makes the program look for grants and flows of these sources. This comes before they are
-    /// written: what the hint denies is not looked for.
+    /// Marks these sources in the presence filter, so that the program looks up their grants and
+    /// flows. Call it before these are written.
     ///
     /// # Errors
     /// The map can't be written.
-    pub fn expect(&mut self, sources: impl IntoIterator<Item = Address>) -> Result<()> {
-        let slots = sources.into_iter();
-        let slots = slots.map(|source| (presence::slot(source), presence::ALWAYS));
+    pub fn mark_present(&mut self, sources: impl IntoIterator<Item = Address>) -> Result<()> {
+        let slots = sources
+            .into_iter()
+            .map(|source| (presence::slot(source), presence::ALWAYS));
         maps::set(&mut self.ebpf, "PRESENCE", slots)
     }
 
-    /// What is in the allow map now.
+    /// Returns the entries of the allow map.
     ///
     /// # Errors
     /// The object has no such map.
@@ -292,7 +295,7 @@ impl XdpProgram {
         Ok(entries.into_iter().map(grant).collect())
     }
 
-    /// The ring buffer of events; it can be taken once.
+    /// Returns the ring buffer of events, which can be taken once.
     pub fn take_events(&mut self) -> Result<RingBuf<MapData>> {
         let map = self
             .ebpf
@@ -306,39 +309,41 @@ impl XdpProgram {
         Ok(RingBuf::try_from(map)?)
     }
 
-    /// The allow map: grants as words.
+    /// Returns the allow map, with grants as words.
     pub fn allow(&mut self) -> Result<Table<&mut MapData, GrantKey, u64>> {
         Ok(Table::try_from(maps::map_mut(&mut self.ebpf, "ALLOW")?)?)
     }
 
-    /// Progress past the first knock, as words.
+    /// Returns the map of progress past the first knock, as words.
     pub fn progress(&mut self) -> Result<Table<&mut MapData, ProgressKey, u64>> {
         Ok(Table::try_from(maps::map_mut(&mut self.ebpf, "PROGRESS")?)?)
     }
 
-    /// The flows, as words.
+    /// Returns the map of flows, as words.
     pub fn flows(&mut self) -> Result<Table<&mut MapData, FlowKey, u64>> {
         Ok(Table::try_from(maps::map_mut(&mut self.ebpf, "FLOWS")?)?)
     }
 
-    /// The sequences that were used and not put away yet, and when that was.
+    /// Returns the map of used sequences that are not retired yet, with the time of use.
     pub fn used(&mut self) -> Result<Table<&mut MapData, UsedKey, u64>> {
         Ok(Table::try_from(maps::map_mut(&mut self.ebpf, "USED")?)?)
     }
 
-    /// Makes ports exempt on which the host listens now, and ordinary those on which it listened
-    /// before. Ports that are anything else stay what they are.
+    /// Exempts the ports on which the host listens `now`, and ends the exemption of those `before`.
+    /// Protected ports, knock ports and decoys keep their rule.
     ///
     /// # Errors
-    /// The map can't be read or written; the same again mends that.
+    /// The map can't be read or written; call it again with the same ports.
     pub fn follow_served(&mut self, before: &BTreeSet<Knock>, now: &BTreeSet<Knock>) -> Result<()> {
         let mut ports =
             Array::<_, Plain<PortRule>>::try_from(maps::map_mut(&mut self.ebpf, "PORTS")?)
                 .context("map PORTS")?;
-        let ended = before.difference(now);
-        let ended = ended.map(|port| (port, PortRule::EXEMPT, PortRule::ORDINARY));
-        let served = now.iter();
-        let served = served.map(|port| (port, PortRule::ORDINARY, PortRule::EXEMPT));
+        let ended = before
+            .difference(now)
+            .map(|port| (port, PortRule::EXEMPT, PortRule::ORDINARY));
+        let served = now
+            .iter()
+            .map(|port| (port, PortRule::ORDINARY, PortRule::EXEMPT));
         for (port, from, to) in ended.chain(served) {
             let index = port_index(port.protocol, port.port);
             let Plain(rule) = ports.get(&index, 0).context("reading map PORTS")?;
@@ -351,7 +356,7 @@ impl XdpProgram {
         Ok(())
     }
 
-    /// Notes sequences as used, unless they are.
+    /// Records sequences as used.
     ///
     /// # Errors
     /// The map can't be written.
@@ -359,15 +364,15 @@ impl XdpProgram {
         let mut table = self.used()?;
         for &key in used {
             maps::insert_new(&mut table, key, clock::boot_ms())
-                .context("noting a sequence that was used before")?;
+                .context("recording a sequence that was used before")?;
         }
         Ok(())
     }
 
-    /// Changes sequences while packets are judged.
+    /// Replaces sequences while the program judges packets.
     ///
     /// # Errors
-    /// The maps can't be written; the same again mends that.
+    /// The maps can't be written; call it again with the same difference.
     pub fn rearrange(&mut self, difference: Difference) -> Result<()> {
         let ebpf = &mut self.ebpf;
         maps::set(ebpf, "DOORS", difference.doors)?;
@@ -376,12 +381,13 @@ impl XdpProgram {
         maps::set(ebpf, "PORTS", difference.ports)?;
         let mut edges = Table::<_, EdgeKey, u32>::try_from(maps::map_mut(ebpf, "EDGES")?)?;
         for key in difference.gone {
-            maps::delete(&mut edges, key).context("removing a way through a sequence")?;
+            maps::delete(&mut edges, key).context("removing an edge of a sequence")?;
         }
         Ok(())
     }
 
-    /// What the program saw of the interfaces with a slot since this was asked last; see [`knock_common::seen`].
+    /// Returns and clears what the program saw of the interfaces with a slot; see
+    /// [`knock_common::seen`].
     ///
     /// # Errors
     /// The map can't be read or written.
@@ -397,7 +403,7 @@ impl XdpProgram {
         Ok(seen)
     }
 
-    /// Counters that are not about reasons, summed over all CPUs.
+    /// Returns counters that are not about reasons, summed over all CPUs.
     pub fn tallies<const N: usize>(&self, tallies: [Stat; N]) -> Result<[u64; N]> {
         let counters = Counters::of(maps::map(&self.ebpf, "COUNTERS")?)?;
         let mut counts = [0; N];
@@ -407,40 +413,38 @@ impl XdpProgram {
         Ok(counts)
     }
 
-    /// The counters by number of reason or tally, summed over all CPUs.
+    /// Returns the counters of reasons and stats by number, summed over all CPUs.
     pub fn counters(&self) -> Result<Vec<u64>> {
         Counters::of(maps::map(&self.ebpf, "COUNTERS")?)?.all()
     }
 }
 
-/// Gives a link to another program. The link stays where it is pinned, not in this process.
+/// Switches a link to another program. The pin keeps the link, not this process.
 pub(crate) fn give(program: &mut Xdp, link: FdLink) -> Result<()> {
     let link = program.attach_to_link(XdpLink::try_from(link)?)?;
     drop(program.take_link(link)?);
     Ok(())
 }
 
-/// Puts a program that is pinned in front of the interfaces that have a link of this instance;
-/// `all` are those that there are.
+/// Attaches a pinned program to the interfaces among `all` that have a link of this instance.
 ///
 /// # Errors
 /// The kernel refuses.
-pub fn put_back(pinned: &Path, all: &[Interface], instance: &Instance) -> Result<()> {
+pub fn restore(pinned: &Path, all: &[Interface], instance: &Instance) -> Result<()> {
     let mut program = self::pinned(pinned)?;
     for link in pins::links(instance)? {
         if let Some(interface) = all.iter().find(|interface| link.holds(interface)) {
-            give(&mut program, link.link).with_context(|| {
-                format!("putting back the program in front of {}", interface.name)
-            })?;
+            give(&mut program, link.link)
+                .with_context(|| format!("attaching the previous program to {}", interface.name))?;
         }
     }
     Ok(())
 }
 
-/// The program that is pinned here.
+/// Opens a pinned program.
 ///
 /// # Errors
-/// There is none, or it can't be opened.
+/// It does not exist, or can't be opened.
 pub fn pinned(path: &Path) -> Result<Xdp> {
     Xdp::from_pin(path, XdpAttachType::Interface)
         .with_context(|| format!("opening the program {}", path.display()))
@@ -455,8 +459,8 @@ fn fill(ebpf: &mut Ebpf, tables: &Tables) -> Result<()> {
     maps::set(ebpf, "NODES", (0..).zip(tables.nodes.iter().copied()))?;
     maps::set(ebpf, "DOORS", (0..).zip(tables.doors.iter().copied()))?;
     maps::insert(ebpf, "EDGES", tables.edge_entries())?;
-    let otp = tables.otp.iter();
-    maps::insert(ebpf, "OTP", otp.map(|&(door, otp)| (u32::from(door), otp)))?;
+    let otp = tables.otp.iter().map(|&(door, otp)| (u32::from(door), otp));
+    maps::insert(ebpf, "OTP", otp)?;
     let targets = tables
         .targets
         .iter()
@@ -467,13 +471,15 @@ fn fill(ebpf: &mut Ebpf, tables: &Tables) -> Result<()> {
     maps::set(ebpf, "PORTS", tables.port_entries())
 }
 
-/// Draws the key of the lockouts, unless the map was there before: what is in it depends on the key.
+/// Draws the key of the lockouts, unless the map existed before: its content depends on the key.
 fn draw_lockout_key(ebpf: &mut Ebpf) -> Result<()> {
     let is_drawn = {
         let map = maps::map(ebpf, "LOCKOUTS")?;
         let lockouts = Array::<_, [u64; WAYS]>::try_from(map)?;
-        let key = lockouts.get(&LOCKOUT_BUCKETS, 0);
-        key.context("reading the key of the lockouts")? != [0; WAYS]
+        lockouts
+            .get(&LOCKOUT_BUCKETS, 0)
+            .context("reading the key of the lockouts")?
+            != [0; WAYS]
     };
     if is_drawn {
         return Ok(());
@@ -482,7 +488,7 @@ fn draw_lockout_key(ebpf: &mut Ebpf) -> Result<()> {
     maps::set(ebpf, "LOCKOUTS", [(LOCKOUT_BUCKETS, key)])
 }
 
-fn rejected(error: ProgramError) -> anyhow::Error {
+fn load_error(error: ProgramError) -> anyhow::Error {
     if let ProgramError::LoadError {
         io_error,
         verifier_log,

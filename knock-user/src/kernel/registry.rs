@@ -1,4 +1,4 @@
-//! What is known about an instance besides its pins: a file that dies with them at a reboot.
+//! The record of an instance besides its pins: a file that a reboot removes together with them.
 
 use std::{
     collections::BTreeMap,
@@ -12,38 +12,39 @@ use serde::{Deserialize, Serialize};
 
 use crate::{compile::stable_ids::StableIds, host::private_files, model::settings::Mode};
 
-/// What whoever takes an instance over has to know.
+/// What a process must know to take over an instance.
 ///
-/// It is written before the program that needs it is attached, so what a program writes into the
-/// pinned maps can always be understood.
+/// It is written before its program is attached, so the entries that this program writes into the
+/// pinned maps can always be interpreted.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Registry {
     /// The interfaces that are protected or waited for.
     pub interfaces: Vec<String>,
-    /// The configuration.
+    /// The path of the configuration.
     pub config: PathBuf,
-    /// Whether nothing is dropped.
+    /// Whether the program drops nothing.
     pub dry_run: bool,
-    /// How the program was to be attached.
+    /// The configured attach mode.
     #[serde(default)]
     pub mode: Option<Mode>,
-    /// Until when a confirmation is waited for, in milliseconds since boot.
+    /// The end of the trial, in milliseconds since boot; none without a trial.
     pub confirm_by_ms: Option<u64>,
-    /// What stands under which number in the maps: of the configuration that is attached, and of
-    /// the one before as long as anything of it may be left.
+    /// The numbers of names in the maps: those of the attached configuration, and of the previous
+    /// one as long as any of its entries may be left.
     pub numbers: StableIds,
     /// The ports that each door opens or closes, by its name.
     pub ports: BTreeMap<String, Vec<String>>,
     /// The ports that are protected.
     #[serde(default)]
     pub protected: Vec<String>,
-    /// What is not done while no process runs, a sentence each.
+    /// What needs a running process, one sentence each.
     #[serde(default)]
     pub needs_process: Vec<String>,
-    /// Of the text of the configuration; none if it was not a file.
+    /// The digest of the text of the configuration; none if it was not a file.
     #[serde(default)]
     pub config_digest: Option<u64>,
-    /// How long a TCP connection without packets is kept, in milliseconds; 0 if none is.
+    /// How long a TCP connection without packets is kept, in milliseconds; 0 if connections are not
+    /// kept.
     #[serde(default)]
     pub flow_idle_ms: u64,
     /// The same for UDP.
@@ -56,41 +57,42 @@ pub struct Registry {
     /// [`crate::apply::texts`]. None if an older version wrote this.
     #[serde(default)]
     pub text: Option<u64>,
-    /// The kernel's ids of the loaded copies of the program that has this configuration; empty if
-    /// an older version wrote this.
+    /// The ids of the loaded copies of the program of this configuration; empty if an older version
+    /// wrote this.
     #[serde(default)]
     pub programs: Vec<u32>,
-    /// What was in force before, until this configuration is settled: it is attached, and confirmed
-    /// if it was on trial. None also where nothing was in force.
+    /// The previous configuration until this one is committed, which is when it is attached and, if
+    /// on trial, confirmed. None also if nothing was in force.
     #[serde(default)]
     pub fallback: Option<Box<Fallback>>,
-    /// The digest of the text that was on trial last, if nobody confirmed it: a restart does not put
-    /// it in force.
+    /// The digest of the last text on trial that was not confirmed: a restart does not put it in
+    /// force.
     #[serde(default)]
     pub rejected: Option<u64>,
 }
 
-/// What was in force before a change.
+/// The configuration before a change.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Fallback {
-    /// What is known about it. Its program is the one that is pinned.
+    /// Its registry. Its program is the pinned one.
     pub registry: Registry,
     /// The numbers of the interfaces that it was attached to.
     pub indices: Vec<u32>,
 }
 
 impl Registry {
-    /// How long a connection without packets is kept, in milliseconds, by number of the protocol.
+    /// Returns how long a connection without packets is kept, in milliseconds, by index of the
+    /// protocol.
     pub const fn idle_ms(&self) -> [u64; 2] {
         [self.flow_idle_ms, self.flow_idle_udp_ms]
     }
 
-    /// Whether a program is known to have another configuration than this one.
+    /// Returns whether a program is known to belong to another configuration.
     pub fn is_foreign(&self, program: u32) -> bool {
         !self.programs.is_empty() && !self.programs.contains(&program)
     }
 
-    /// Whether this configuration awaits its confirmation.
+    /// Returns whether this configuration is on trial.
     pub const fn is_on_trial(&self) -> bool {
         self.confirm_by_ms.is_some()
     }
@@ -98,17 +100,17 @@ impl Registry {
     /// Reads a registry; `None` if there is none.
     ///
     /// # Errors
-    /// The file can't be read or understood.
+    /// The file can't be read or parsed.
     pub fn read(path: &Path) -> Result<Option<Self>> {
         let text = match fs::read(path) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             text => text.with_context(|| format!("reading {}", path.display()))?,
         };
         let registry = serde_json::from_slice(&text);
-        registry.with_context(|| format!("understanding {}", path.display()))
+        registry.with_context(|| format!("parsing {}", path.display()))
     }
 
-    /// Writes it in one step: a reader finds the old one or the new one.
+    /// Replaces the file in one step: a reader finds the old registry or the new one.
     ///
     /// # Errors
     /// It can't be written.
@@ -123,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_registry_is_read_as_it_was_written() {
+    fn a_registry_survives_writing_and_reading() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("eth0@1.json");
         assert_eq!(Registry::read(&path).unwrap(), None);

@@ -1,8 +1,8 @@
 //! A second loaded copy of the program, for drivers that lose it.
 //!
-//! Some drivers make new queues and forget the program, and the core still reports it. A link's update with
-//! the program that it has already is a no-op there (`bpf_xdp_link_update()`); with another one it is handed
-//! to the driver. Both copies have the same maps, so it does not matter which of them judges a packet.
+//! Some drivers lose the program when they make new queues, while the kernel still reports it. Updating
+//! a link with the same program does nothing (`bpf_xdp_link_update()`); updating it with another one
+//! hands that to the driver. Both copies share their maps, so either may judge a packet.
 
 use std::{mem, thread};
 
@@ -11,7 +11,7 @@ use aya::programs::Xdp;
 use aya_obj::programs::XdpAttachType;
 use tokio::sync::oneshot;
 
-use super::{XdpProgram, give, program, rejected};
+use super::{XdpProgram, give, load_error, program};
 use crate::{
     host::clock,
     kernel::{
@@ -20,20 +20,20 @@ use crate::{
     },
 };
 
-/// How long to wait before loading is tried again, in milliseconds.
+/// The pause before loading is tried again, in milliseconds.
 const RETRY_MS: u64 = 60_000;
 
-/// The second copy.
+/// The state of the second copy.
 #[derive(Debug, Default)]
 pub(super) enum Copy {
-    /// Nothing was begun yet.
+    /// Loading was not started.
     #[default]
     Absent,
-    /// Another thread loads it.
+    /// Another thread is loading it.
     Loading,
-    /// It is there.
+    /// It is loaded.
     Loaded(Box<Xdp>),
-    /// It could not be loaded: what it is loaded from, and when that is tried again.
+    /// Loading failed: what it is loaded from, and when it is tried again.
     Failed(Box<Xdp>, u64),
 }
 
@@ -45,11 +45,12 @@ pub struct LoadedCopy {
 }
 
 impl XdpProgram {
-    /// Begins to load the second copy in another thread, unless that was begun. It takes as long as the first
-    /// one took, and some 100 kB. What is returned hands out what [`XdpProgram::take_copy`] takes.
+    /// Starts to load the second copy in another thread, unless that was started already. It takes
+    /// as long as the first one, and about 100 kB. The returned channel yields the argument of
+    /// [`XdpProgram::take_copy`].
     ///
     /// # Errors
-    /// The kernel refuses; the first copy stays what it is.
+    /// The kernel refuses; the first copy is not affected.
     pub fn begin_copy(
         &mut self,
         instance: &Instance,
@@ -66,16 +67,16 @@ impl XdpProgram {
         let (done, loaded) = oneshot::channel();
         let mut copy = spare;
         thread::spawn(move || {
-            let loads = copy.load().map_err(rejected);
-            // Nobody needs it any more.
+            let loads = copy.load().map_err(load_error);
+            // The receiver is gone if the program was replaced.
             let _given_up = done.send(LoadedCopy { copy, done: loads });
         });
         Ok(Some(loaded))
     }
 
-    /// The program before it was loaded; the loaded one stays in its place.
+    /// Returns an unloaded program for the second copy; the loaded one stays in its place.
     fn spare(&mut self, instance: &Instance) -> Result<Box<Xdp>> {
-        // aya has one descriptor for a program, and bpffs gives another.
+        // aya has one descriptor for a program; bpffs gives another one.
         let pin = instance.pins().join("copy");
         pins::unlink(&pin)?;
         let own = program(&mut self.ebpf)?;
@@ -91,12 +92,12 @@ impl XdpProgram {
         Ok(Box::new(spare))
     }
 
-    /// Takes the second copy in.
+    /// Stores the loaded second copy.
     ///
     /// # Errors
-    /// It could not be loaded, which is tried again after a minute.
+    /// Loading failed; it is tried again after a minute.
     pub fn take_copy(&mut self, loaded: LoadedCopy) -> Result<()> {
-        // One of a program that was replaced meanwhile is of no use.
+        // A copy of a program that was replaced meanwhile is of no use.
         if !matches!(self.copy, Copy::Loading) {
             return Ok(());
         }
@@ -111,17 +112,17 @@ impl XdpProgram {
         done.context("loading the program a second time, for drivers that lose it")
     }
 
-    /// Whether there is a second copy that a driver can be handed.
+    /// Returns whether the second copy is loaded.
     pub const fn has_copy(&self) -> bool {
         matches!(self.copy, Copy::Loaded(_))
     }
 
-    /// Hands the driver below a pinned link the copy of the program that the link does not have, in one step: no
-    /// packet goes by in between. Where the driver has not lost the program, that is one pointer. The second copy
-    /// must have been loaded.
+    /// Hands the driver of a pinned link the copy of the program that the link does not have, in
+    /// one step: no packet passes unjudged. Where the driver still has the program, one pointer
+    /// changes.
     ///
     /// # Errors
-    /// There is no second copy, or the kernel refuses.
+    /// The second copy is not loaded, or the kernel refuses.
     pub fn rearm(&mut self, pinned: Pinned) -> Result<()> {
         let name = pinned.name;
         let Copy::Loaded(copy) = &mut self.copy else {
@@ -137,15 +138,15 @@ impl XdpProgram {
             .with_context(|| format!("handing the driver of {name} the program again"))
     }
 
-    /// Whether this is the kernel's number of one of the copies.
+    /// Returns whether one of the copies has this id.
     pub fn has_program(&mut self, id: u32) -> Result<bool> {
         Ok(self.program_ids()?.contains(&id))
     }
 
-    /// The kernel's numbers of the loaded copies.
+    /// Returns the ids of the loaded copies.
     ///
     /// # Errors
-    /// The kernel does not tell.
+    /// The kernel does not report them.
     pub fn program_ids(&mut self) -> Result<Vec<u32>> {
         let mut all = vec![self.program_id()?];
         if let Copy::Loaded(copy) = &self.copy {
