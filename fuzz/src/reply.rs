@@ -5,7 +5,7 @@ use knock_client::{
     next_line::{self, NextLineServer},
     reply,
 };
-use knock_common::answer::{Answer, Memory, Text, rewrite_as_reply};
+use knock_common::answer::{Answer, Memory, PortDigits, rewrite_as_reply};
 
 /// Takes bytes for each kind of answer, and for an index on the command line.
 pub fn check(bytes: &[u8]) {
@@ -50,7 +50,7 @@ fn check_sent(port: u16) {
         .write(&mut frame, &[0; 5]);
     assert!(written.is_ok(), "{written:?}");
     let mut memory = Memory(&mut frame);
-    assert!(rewrite_as_reply(&mut memory, Answer::port(Text::of(port))).is_some());
+    assert!(rewrite_as_reply(&mut memory, Answer::port(PortDigits::of(port))).is_some());
     let packet = LaxSlicedPacket::from_ethernet(memory.0);
     let transport = packet.ok().and_then(|packet| packet.transport);
     let Some(TransportSlice::Udp(datagram)) = transport else {

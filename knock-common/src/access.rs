@@ -1,41 +1,42 @@
-//! Who may pass to a protected port: grants, flows, trusted prefixes.
+//! Access to protected ports: grants, flows, and the allow list.
 
 use crate::{
-    Address, Bytes, Env, Reason, Stat,
+    Address, Bytes, Reason, Stat, Subprograms,
     answer::Answer,
-    env::{Judged, Table, Word},
+    env::{Table, Word},
     event::{self, EventHead},
     layout::{Door, Features, FlowKey, GrantKey, PortKind, PortRule, UsedKey, port_index},
     packet::{Protocol, Segment},
     packet_info::PacketInfo,
     presence::{self, Presence},
+    reason::Judged,
     time::{Moment, SKEW_MS},
 };
 
-/// A handshake that begins this close to the end of its grant is recorded at its SYN, in
-/// milliseconds. Otherwise the flow begins with the first packet after the SYN: the SYNs of a scan
-/// by an allowed address don't fill the table, though forged later packets of one can.
+/// If its grant ends within this time, in milliseconds, a connection is recorded as a flow at its SYN. Otherwise it is
+/// recorded at the next packet, so that SYNs from a source with a grant don't fill the table; forged later packets
+/// can.
 const HANDSHAKE_MS: u64 = 4_000;
-/// CPUs that write one grant at the same moment are few.
+/// Few CPUs write one grant at the same moment.
 const TRIES: usize = 4;
 
-/// The end of a grant and the door that gave it: one word, in which the later end is the greater.
+/// The end of a grant and its door: one word. The word with the later end is the greater one.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Grant {
     /// When it ends, in milliseconds since boot.
     pub until_ms: u64,
-    /// Index of the door.
+    /// Number of the door.
     pub door: u16,
 }
 
 impl Grant {
-    /// The word that the map holds.
+    /// Returns the word that the map holds.
     #[inline(always)]
     pub const fn to_word(self) -> u64 {
         self.until_ms << 16 | self.door as u64
     }
 
-    /// The grant that a word of the map means.
+    /// Reads a word of the map.
     #[inline(always)]
     pub const fn from_word(word: u64) -> Self {
         Self {
@@ -44,37 +45,37 @@ impl Grant {
         }
     }
 
-    /// Whether it lets packets pass at `now`.
+    /// Whether it has not expired at `now`.
     #[inline(always)]
     pub const fn is_valid(self, now: Moment) -> bool {
         now.millis() < self.until_ms
     }
 }
 
-/// A connection that was let in.
+/// An established connection.
 ///
-/// It ends when nothing comes for a while, and only then: a FIN or RST can be forged by whoever
-/// guesses its ports, and a connection that has ended by itself needs no protection.
+/// Only idle time ends it. A FIN or RST may be forged by someone who guesses its ports, and a connection that its ends
+/// have closed needs no protection.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Flow {
-    /// The last packet from the other end, in milliseconds since boot.
+    /// The time of the source's last packet, in milliseconds since boot.
     pub seen_ms: u64,
 }
 
 impl Flow {
-    /// The word that the map holds.
+    /// Returns the word that the map holds.
     #[inline(always)]
     pub const fn to_word(self) -> u64 {
         self.seen_ms
     }
 
-    /// The flow that a word of the map means.
+    /// Reads a word of the map.
     #[inline(always)]
     pub const fn from_word(word: u64) -> Self {
         Self { seen_ms: word }
     }
 
-    /// When it ends if nothing more comes, in milliseconds since boot.
+    /// When it expires unless another packet comes, in milliseconds since boot.
     #[inline(always)]
     pub const fn until_ms(self, idle_ms: u64) -> u64 {
         self.seen_ms.saturating_add(idle_ms)
@@ -86,46 +87,46 @@ impl Flow {
 /// # Errors
 /// The reason why the addresses can't be read.
 #[inline(always)]
-pub fn protected<B: Bytes + ?Sized, W: Env>(
+pub fn protected<B: Bytes + ?Sized, E: Subprograms>(
     bytes: &B,
     segment: &Segment,
     rule: PortRule,
-    env: &W,
+    env: &E,
 ) -> Judged<Reason> {
     let info = PacketInfo::of(bytes, segment, env)?;
     if Presence::of(env, info.source).may_pass(info.now()) {
-        let guest = Guest {
+        let packet = ProtectedPacket {
             env,
             segment,
             info: &info,
             port_group: rule.port_group,
         };
-        if let Some(reason) = guest.judge() {
+        if let Some(reason) = packet.judge() {
             return Ok(reason);
         }
     }
     if env.features().has(Features::TRUST) && env.is_trusted(info.source) {
         return Ok(Reason::Trusted);
     }
-    event::tell(env, &info, EventHead::new(Reason::NoGrant), 0);
+    event::report(env, &info, EventHead::new(Reason::NoGrant), 0);
     Ok(Reason::NoGrant)
 }
 
-/// A packet to a protected port from a source that may have been let in.
-struct Guest<'a, W> {
-    env: &'a W,
+/// A packet to a protected port from a source that may have a grant or a flow.
+struct ProtectedPacket<'a, E> {
+    env: &'a E,
     segment: &'a Segment,
     info: &'a PacketInfo,
     port_group: u16,
 }
 
-impl<W: Env> Guest<'_, W> {
+impl<E: Subprograms> ProtectedPacket<'_, E> {
     #[inline(always)]
     fn judge(&self) -> Option<Reason> {
         let keep = self.env.features().has(Features::KEEP);
         // A SYN asks for a new connection, even with the ports of an old one: it needs a grant.
         let syn = self.segment.opens() && self.segment.protocol == Protocol::Tcp;
-        if keep && !syn && self.flow_goes_on() {
+        if keep && !syn && self.continues_flow() {
             return Some(Reason::Flow);
         }
         let grant = self.grant(0).or_else(|| match self.info.target_id {
@@ -188,7 +189,7 @@ impl<W: Env> Guest<'_, W> {
 
     /// Refreshes the flow of this packet; `false` if there is none.
     #[inline(always)]
-    fn flow_goes_on(&self) -> bool {
+    fn continues_flow(&self) -> bool {
         let Some(word) = self.env.flows().find(&self.flow_key()) else {
             return false;
         };
@@ -200,9 +201,9 @@ impl<W: Env> Guest<'_, W> {
         }
         if seen != flow {
             word.store(seen.to_word());
-            // Once a second is enough for a hint, and spares the flow's other packets the write.
+            // The presence filter is updated once a second, not at each packet of the flow.
             if seen.seen_ms >> 10 != flow.seen_ms >> 10 {
-                self.hint_flow(idle_ms);
+                self.expect_flow(idle_ms);
             }
         }
         true
@@ -210,7 +211,7 @@ impl<W: Env> Guest<'_, W> {
 
     #[inline(always)]
     fn record_flow(&self) {
-        self.hint_flow(self.idle_ms());
+        self.expect_flow(self.idle_ms());
         let key = self.flow_key();
         let word = self.flow_now().to_word();
         if let Some(old) = self.env.flows().find(&key) {
@@ -221,38 +222,38 @@ impl<W: Env> Guest<'_, W> {
     }
 
     #[inline(always)]
-    fn hint_flow(&self, idle_ms: u64) {
-        // Two seconds more than the flow: it is refreshed without telling the hint for one.
+    fn expect_flow(&self, idle_ms: u64) {
+        // Two seconds more than the flow, since the presence filter is updated once a second.
         let until = self.info.now().after_millis(idle_ms.saturating_add(2_000));
         presence::expect_pass(self.env, self.info.source, until);
     }
 }
 
-/// A sequence that was completed.
+/// A completed sequence.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Completed {
     /// Index of its entry in `DOORS`.
     pub entry: u16,
-    /// How many knocks it took.
+    /// Number of its knocks.
     pub stage: u8,
     /// Ticks from the first knock to the last.
     pub elapsed: u32,
 }
 
-/// Gives or ends the grants of a door, if the sequence took no longer than it may, and was not used
-/// before if it is good once.
+/// Gives or ends the grants of a door, unless the sequence took too long, or is a one-time or time-based sequence that
+/// was used before.
 ///
 /// Returns [`Reason::Opened`], [`Reason::Refreshed`], [`Reason::Closed`], [`Reason::GrantsFull`],
-/// [`Reason::TooLate`] or [`Reason::SequenceReused`], and tells user space.
+/// [`Reason::TooLate`] or [`Reason::SequenceReused`], and reports it.
 #[inline(always)]
-pub fn use_door<W: Env>(env: &W, info: &PacketInfo, completed: Completed) -> Reason {
+pub fn use_door<E: Subprograms>(env: &E, info: &PacketInfo, completed: Completed) -> Reason {
     let Some(door) = env.door(completed.entry.into()) else {
         return Reason::TooLate;
     };
     let now = info.now();
     let begun = now.before_ticks(completed.elapsed);
     let (reason, until_ms) =
-        if completed.elapsed > door.sequence_timeout_ticks || !is_good(door, begun) {
+        if completed.elapsed > door.sequence_timeout_ticks || !has_begun_in_time(door, begun) {
             (Reason::TooLate, 0)
         } else if !spend(env, door, now) {
             (Reason::SequenceReused, 0)
@@ -269,13 +270,13 @@ pub fn use_door<W: Env>(env: &W, info: &PacketInfo, completed: Completed) -> Rea
             if reason == Reason::Opened
                 && env.features().has(Features::ANSWERS)
                 && !door.reply.is_empty()
-                && may_be_told(env, info)
+                && may_reply(env, info)
             {
                 env.answer(Answer::port(door.reply));
             }
             (reason, until_ms)
         };
-    event::tell(
+    event::report(
         env,
         info,
         EventHead::at(reason, door.number, completed.stage),
@@ -284,14 +285,14 @@ pub fn use_door<W: Env>(env: &W, info: &PacketInfo, completed: Completed) -> Rea
     reason
 }
 
-/// The lowest port that a client gets from its host without asking for it.
+/// The lowest port that a host assigns to clients.
 const FIRST_CLIENT_PORT: u16 = 1024;
 
-/// Whether a datagram may be answered: not if the answer would go to what could answer it in turn, a
-/// service or another knock. A source address is easily forged, and two hosts that answer each other
-/// never stop (CVE-2024-2169). Nor is a grant that is only refreshed told again.
+/// Whether a datagram may be answered: not if the reply would go to a port that could answer it in turn, that of a
+/// service or a knock. Source addresses are easily forged, and two hosts that answer each other never stop
+/// (CVE-2024-2169).
 #[inline(always)]
-fn may_be_told<W: Env>(env: &W, info: &PacketInfo) -> bool {
+fn may_reply<E: Subprograms>(env: &E, info: &PacketInfo) -> bool {
     let to = port_index(Protocol::Udp, info.source_port);
     match env.port(to).kind() {
         PortKind::Knock | PortKind::Decoy => false,
@@ -301,16 +302,15 @@ fn may_be_told<W: Env>(env: &W, info: &PacketInfo) -> bool {
     }
 }
 
-/// Whether an attempt began while its sequence was good.
+/// Whether an attempt began before its sequence expired.
 #[inline(always)]
-const fn is_good(door: &Door, begun: Moment) -> bool {
+const fn has_begun_in_time(door: &Door, begun: Moment) -> bool {
     door.sequence_id == 0 || begun.millis() < door.good_until_ms
 }
 
-/// Uses up a sequence that is good once; `false` if somebody was faster, or nobody could tell the
-/// next one that it is used.
+/// Records a one-time or time-based sequence as used; `false` if it was used before, or if the replay cache is full.
 #[inline(always)]
-fn spend<W: Env>(env: &W, door: &Door, now: Moment) -> bool {
+fn spend<E: Subprograms>(env: &E, door: &Door, now: Moment) -> bool {
     let key = UsedKey {
         replay_domain: door.replay_domain,
         sequence_id: door.sequence_id,
@@ -319,7 +319,7 @@ fn spend<W: Env>(env: &W, door: &Door, now: Moment) -> bool {
 }
 
 #[inline(always)]
-fn open<W: Env>(env: &W, door: &Door, new: Grant, source: Address, now: Moment) -> Reason {
+fn open<E: Subprograms>(env: &E, door: &Door, new: Grant, source: Address, now: Moment) -> Reason {
     presence::expect_pass(env, source, now.after_millis(door.open_for_ms));
     let mut reason = Reason::Opened;
     for port_group in port_groups(door) {
@@ -329,18 +329,18 @@ fn open<W: Env>(env: &W, door: &Door, new: Grant, source: Address, now: Moment) 
             target_id: door.target_id,
         };
         match give_grant(env, &key, new, now) {
-            Given::New => {}
-            Given::Refreshed if reason == Reason::Opened => reason = Reason::Refreshed,
-            Given::Refreshed => {}
-            Given::NoRoom => reason = Reason::GrantsFull,
+            GrantOutcome::New => {}
+            GrantOutcome::Refreshed if reason == Reason::Opened => reason = Reason::Refreshed,
+            GrantOutcome::Refreshed => {}
+            GrantOutcome::NoRoom => reason = Reason::GrantsFull,
         }
     }
     reason
 }
 
 #[inline(always)]
-fn close<W: Env>(env: &W, door: &Door, source: Address, now: Moment) {
-    // Other CPUs, whose clock may be behind, must see an end that is over.
+fn close<E: Subprograms>(env: &E, door: &Door, source: Address, now: Moment) {
+    // The end must have passed for other CPUs, too, whose clocks may be behind.
     let until_ms = now.millis().saturating_sub(SKEW_MS);
     for port_group in port_groups(door) {
         let key = GrantKey {
@@ -368,62 +368,70 @@ fn port_groups(door: &Door) -> impl Iterator<Item = u16> + '_ {
         .map(|(_, port_group)| *port_group)
 }
 
-enum Given {
+enum GrantOutcome {
     New,
     Refreshed,
     NoRoom,
 }
 
 #[inline(always)]
-fn give_grant<W: Env>(env: &W, key: &GrantKey, new: Grant, now: Moment) -> Given {
+fn give_grant<E: Subprograms>(env: &E, key: &GrantKey, new: Grant, now: Moment) -> GrantOutcome {
     for _ in 0..TRIES {
         let Some(word) = env.allow().find(key) else {
             if env.allow().insert(key, new.to_word()) {
-                return Given::New;
+                return GrantOutcome::New;
             }
             continue;
         };
         let old = Grant::from_word(word.load());
         let given = if old.is_valid(now) {
-            Given::Refreshed
+            GrantOutcome::Refreshed
         } else {
-            Given::New
+            GrantOutcome::New
         };
-        // The longest end wins, also against another door's.
+        // The later end is kept, also if it is another door's.
         if old.until_ms >= new.until_ms || word.replace(old.to_word(), new.to_word()) {
             return given;
         }
     }
-    Given::NoRoom
+    GrantOutcome::NoRoom
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{answer::Text, sim::Sim};
+    use crate::{answer::PortDigits, sim::Sim};
 
     #[test]
-    fn what_is_replied_when() {
+    fn an_opened_door_replies_once() {
         let door = Door {
             open_for_ms: 30_000,
             sequence_timeout_ticks: 10,
             port_group_count: 1,
-            reply: Text::of(22),
+            reply: PortDigits::of(22),
             ..Door::default()
         };
         let silent = Door {
-            reply: Text::default(),
+            reply: PortDigits::default(),
             ..door
         };
         let closing = Door { closes: 1, ..door };
         let answers = Features::ANSWERS;
-        let told = Some(Answer::port(Text::of(22)));
+        let reply = Some(Answer::port(PortDigits::of(22)));
         for (name, features, door, capacity, elapsed, reason, answer) in [
-            ("opened", answers, door, 1, 10, Reason::Opened, told),
+            ("opened", answers, door, 1, 10, Reason::Opened, reply),
             ("too late", answers, door, 1, 11, Reason::TooLate, None),
-            ("no room", answers, door, 0, 10, Reason::GrantsFull, None),
             (
-                "tells nothing",
+                "grants are full",
+                answers,
+                door,
+                0,
+                10,
+                Reason::GrantsFull,
+                None,
+            ),
+            (
+                "no reply configured",
                 answers,
                 silent,
                 1,
@@ -431,9 +439,17 @@ mod tests {
                 Reason::Opened,
                 None,
             ),
-            ("closing", answers, closing, 1, 10, Reason::Closed, None),
             (
-                "not used",
+                "closing door",
+                answers,
+                closing,
+                1,
+                10,
+                Reason::Closed,
+                None,
+            ),
+            (
+                "replies not in use",
                 Features::default(),
                 door,
                 1,
@@ -466,11 +482,11 @@ mod tests {
     }
 
     #[test]
-    fn to_whom_is_replied() {
+    fn replies_go_to_client_ports_only() {
         let door = Door {
             open_for_ms: 30_000,
             port_group_count: 1,
-            reply: Text::of(22),
+            reply: PortDigits::of(22),
             ..Door::default()
         };
         let sim = || Sim {
@@ -492,24 +508,24 @@ mod tests {
             stage: 1,
             elapsed: 0,
         };
-        for (name, source_port, is_told) in [
+        for (name, source_port, is_answered) in [
             ("a client", 40_000, true),
-            ("no port", 0, false),
+            ("port 0", 0, false),
             ("echo", 7, false),
             ("chargen", 19, false),
             ("DNS", 53, false),
-            ("the last port of services", 1023, false),
-            ("the first port of clients", 1024, true),
-            ("a knock", 8000, false),
+            ("the last service port", 1023, false),
+            ("the first client port", 1024, true),
+            ("a knock port", 8000, false),
             ("a decoy", 8001, false),
             ("a protected port", 8002, true),
             ("an exempt port", 8003, true),
-            ("a knock over TCP", 8004, true),
+            ("a TCP knock port", 8004, true),
         ] {
             let sim = sim();
             let opened = use_door(&sim, &from(source_port), completed);
             assert_eq!(opened, Reason::Opened, "{name}");
-            assert_eq!(sim.answer.take().is_some(), is_told, "{name}");
+            assert_eq!(sim.answer.take().is_some(), is_answered, "{name}");
             let again = use_door(&sim, &from(source_port), completed);
             assert_eq!(again, Reason::Refreshed, "{name}");
             assert_eq!(sim.answer.take(), None, "{name}, again");

@@ -1,4 +1,4 @@
-//! One form for every address, so that there is one code path and one set of maps.
+//! IPv4 and IPv6 addresses in one form, so that one code path and one set of maps serve both.
 
 use core::net::{IpAddr, Ipv6Addr};
 
@@ -19,7 +19,7 @@ pub struct Address {
 }
 
 impl Address {
-    /// The address that stands for "everybody" where one is needed as a key: `::`.
+    /// The address `::`, which stands for every source where a key needs an address.
     pub const ANY: Self = Self { words: [0; 4] };
 
     /// The mapped form of the four octets of an IPv4 address.
@@ -46,8 +46,8 @@ impl Address {
     }
 
     /// Whether a host can have it: not "this network", loopback, multicast, the limited broadcast
-    /// (RFC 1122, 3.2.1.3; RFC 6890), `::`, `::1` or IPv6 multicast (RFC 4291). Linux refuses them as
-    /// sources, too. It does not refuse 240.0.0.0/4, which some networks use, nor is it refused here.
+    /// (RFC 1122, 3.2.1.3; RFC 6890), `::`, `::1` or IPv6 multicast (RFC 4291). Linux refuses these as
+    /// sources, too. Like Linux it accepts 240.0.0.0/4, which some networks use.
     #[inline(always)]
     pub const fn is_host(&self) -> bool {
         let [a, b, c, d] = self.words;
@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn which_addresses_hosts_have() {
+    fn hosts_have_neither_loopback_nor_multicast_addresses() {
         for (text, is_host, is_loopback) in [
             ("203.0.113.9", true, false),
             ("1.0.0.0", true, false),
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_survive_the_way_in_and_out() {
+    fn conversion_keeps_addresses() {
         for (name, text, is_v4) in [
             ("IPv4", "203.0.113.9", true),
             ("IPv4 zero", "0.0.0.0", true),

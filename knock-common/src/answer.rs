@@ -1,4 +1,4 @@
-//! Answers, each made of the frame that it answers: turned round in place, and never longer.
+//! Answers: the program rewrites the frame that it answers in place, and never makes it longer.
 
 use core::mem;
 
@@ -10,15 +10,15 @@ use crate::{
     repliable::Repliable,
 };
 
-/// A frame that can be changed where it is.
+/// A frame that can be rewritten in place.
 pub trait Reflect: Bytes {
-    /// Its length; `None` if it is in several pieces.
+    /// Returns its length in bytes; `None` if it lies in several buffers.
     fn length(&self) -> Option<usize>;
 
-    /// Overwrites the `N` bytes at `offset`, or nothing where the frame ends before them.
+    /// Overwrites the `N` bytes at `offset`; `None` if the frame ends before, which is unchanged then.
     fn write<const N: usize>(&mut self, offset: usize, bytes: [u8; N]) -> Option<()>;
 
-    /// Cuts it off after `length` bytes.
+    /// Truncates it to `length` bytes.
     fn cut(&mut self, length: usize) -> Option<()>;
 }
 
@@ -52,14 +52,15 @@ impl Reflect for Memory<'_> {
     }
 }
 
-/// What is answered: a TCP segment, or a datagram that names a port.
+/// The content of an answer: a TCP segment, or a datagram that names a port.
 ///
-/// No enum, which the kernel side would hold in half: what is not written can't be read there.
+/// It is no enum, of which the kernel side would write only the bytes of one variant: the verifier refuses to read the
+/// others.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Answer {
-    /// The flags of the segment, and then how many digits the port has.
+    /// The kind, and below it the flags of the segment or the number of digits.
     kind: u64,
-    /// Sequence number and acknowledgement, or the digits.
+    /// Sequence number and acknowledgement number, or the digits.
     body: u64,
 }
 
@@ -75,15 +76,15 @@ impl Answer {
         }
     }
 
-    /// To a SYN: a SYN with ACK.
+    /// Answers a SYN with SYN and ACK.
     #[inline(always)]
     pub const fn syn_ack(repliable: &Repliable, cookie: u32) -> Self {
         let next = repliable.sequence.wrapping_add(1);
         Self::segment(flag::SYN | flag::ACK, cookie, next)
     }
 
-    /// To an ACK: that there is nothing more to come. A reset would make the other end's `connect`
-    /// fail if it came before that has returned.
+    /// Answers an ACK with FIN and ACK. A reset could arrive before the client's `connect` has returned, and make it
+    /// fail.
     #[inline(always)]
     pub const fn fin_ack(repliable: &Repliable) -> Self {
         let Repliable {
@@ -94,15 +95,15 @@ impl Answer {
         Self::segment(flag::FIN | flag::ACK, acknowledged, sequence)
     }
 
-    /// To a FIN: a reset, which needs no further answer.
+    /// Answers a FIN with a reset, which needs no further answer.
     #[inline(always)]
     pub const fn reset(repliable: &Repliable) -> Self {
         Self::segment(flag::RST, repliable.acknowledged, 0)
     }
 
-    /// To a knock: a datagram from the knocked port that names another one.
+    /// Answers a knock with a datagram that names the opened port.
     #[inline(always)]
-    pub const fn port(text: Text) -> Self {
+    pub const fn port(text: PortDigits) -> Self {
         let [a, b, c, d, e] = text.digits;
         Self {
             kind: Self::PORT | text.length as u64,
@@ -110,13 +111,13 @@ impl Answer {
         }
     }
 
-    /// The answer in words, of which the first is never 0.
+    /// Returns the answer in words; the first is never 0.
     #[inline(always)]
     pub const fn to_words(self) -> [u64; 2] {
         [self.kind, self.body]
     }
 
-    /// From the words.
+    /// Reads the words.
     #[inline(always)]
     pub const fn from_words([kind, body]: [u64; 2]) -> Self {
         Self { kind, body }
@@ -127,7 +128,7 @@ impl Answer {
         self.kind & Self::SEGMENT != 0
     }
 
-    /// How many octets come after the IP header.
+    /// Octets after the IP header.
     #[inline(always)]
     fn length(self) -> usize {
         if self.is_segment() {
@@ -143,20 +144,20 @@ impl Answer {
     }
 }
 
-/// Digits of a port number at most.
+/// The most digits of a port number.
 const DIGITS: usize = 5;
 
-/// A port number as text: made by user space, so that the kernel side need not divide.
+/// A port number as text. User space writes it, so that the kernel side need not divide.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Pod, Zeroable)]
-pub struct Text {
-    /// Its digits; the octets behind them are zero.
+pub struct PortDigits {
+    /// The digits, and zeros behind them.
     digits: [u8; DIGITS],
-    /// How many there are; 0 for no port.
+    /// The number of digits; 0 for no port.
     length: u8,
 }
 
-impl Text {
+impl PortDigits {
     /// The text of a port number.
     pub fn of(port: u16) -> Self {
         let mut text = Self::default();
@@ -180,9 +181,9 @@ impl Text {
 }
 
 const MACS: usize = 12;
-/// Ethernet frames are at least so long, and what is shorter inside is padded.
+/// The least length of an Ethernet frame; shorter content is padded.
 const PADDED: usize = 60;
-/// No transport header begins before.
+/// The least offset of a transport header.
 const TRANSPORT_LEAST: usize = 34;
 const TTL: u8 = 64;
 const DONT_FRAGMENT: u8 = 0x40;
@@ -192,7 +193,8 @@ const V4_HEADER: usize = 20;
 const V6_HEADER: usize = 40;
 const TCP_HEADER: usize = 20;
 const UDP_HEADER: usize = 8;
-/// Makes the answer of a frame; `None` if it has none, and then the frame may be spoiled.
+
+/// Rewrites a frame as its answer; `None` if it can't be answered, and then it may be half rewritten.
 #[inline(always)]
 pub fn rewrite_as_reply<F: Reflect>(frame: &mut F, answer: Answer) -> Option<()> {
     let repliable = Repliable::find(frame)?;
@@ -223,7 +225,7 @@ pub fn rewrite_as_reply<F: Reflect>(frame: &mut F, answer: Answer) -> Option<()>
     frame.cut(end.max(least))
 }
 
-/// Its protocol and length, as in an IP header.
+/// Protocol and length of the answer, for an IP header.
 #[inline(always)]
 fn payload(answer: Answer) -> (u8, u16) {
     let protocol = if answer.is_segment() {
@@ -296,17 +298,17 @@ fn udp(repliable: &Repliable, answer: Answer) -> [u8; UDP_HEADER] {
     let ports = u32::from_ne_bytes([a, b, c, d]);
     let rest = |[y, z]: [u8; 2]| u32::from_ne_bytes([high, low, y, z]);
     let [j, k, l, m, n, o, p, q, r] = pseudo(repliable, answer);
-    // Digits that are not there are zero, which adds nothing.
+    // Unused digits are zero, which adds nothing.
     let (e, f) = (answer.body as u32, (answer.body >> 32) as u32);
     let sum = match sum([ports, rest([0, 0]), e, f, j, k, l, m, n, o, p, q, r]) {
-        // Zero would mean that there is none (RFC 768).
+        // Zero would mean that there is no checksum (RFC 768).
         [0, 0] => [0xff, 0xff],
         sum => sum,
     };
     bytemuck::cast([ports, rest(sum)])
 }
 
-/// What the checksums of TCP and UDP are about besides the segment.
+/// The pseudo header, which the checksums of TCP and UDP cover besides the segment.
 #[inline(always)]
 fn pseudo(repliable: &Repliable, answer: Answer) -> [u32; 9] {
     let [a, b, c, d] = repliable.connection.source.words;
@@ -321,8 +323,7 @@ fn pseudo(repliable: &Repliable, answer: Answer) -> [u32; 9] {
     }
 }
 
-/// The internet checksum of words as they lie in memory: the sum does not depend on the order of
-/// octets (RFC 1071).
+/// The internet checksum of words in memory order: it does not depend on the order of octets (RFC 1071).
 #[inline(always)]
 fn sum<const N: usize>(words: [u32; N]) -> [u8; 2] {
     let mut sum = 0_u64;

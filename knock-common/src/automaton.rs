@@ -1,13 +1,13 @@
-//! One knock in, the next progress out.
+//! Steps of the automaton: progress and a knock give the next progress.
 //!
-//! All doors are compiled into one automaton (Aho and Corasick, 1975) in which every way on that a
-//! knock can take is an edge of its own, so a step is one lookup however many doors there are. An
-//! edge that is missing means: as a first knock.
+//! All doors are compiled into one automaton (Aho and Corasick, 1975). Each knock that continues or shortens an
+//! attempt has an edge, so that a step is one lookup for any number of doors. A knock without an edge counts as
+//! a first knock.
 
 use crate::{
     Env,
     layout::{EdgeKey, Features, NODE_BITS, Node, Symbol},
-    otp::{Place, SourceKnocks},
+    otp::{OtpPosition, SourceKnocks},
     packet_info::PacketInfo,
     time::{TICK_BITS, Tick},
 };
@@ -17,14 +17,14 @@ const ELAPSED_BITS: u32 = 64 - NODE_BITS - TICK_BITS;
 pub const WITHIN_MAX: u32 = (1 << ELAPSED_BITS) - 1;
 const NODE_MASK: u64 = (1 << NODE_BITS) - 1;
 
-/// How far a source has come: one word, so that a compare-and-exchange is all the locking there is.
+/// The node that a source has reached, and when: one word, which changes by compare-and-exchange without a lock.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Progress {
     /// Number of the node in the automaton; 0 is the root: no attempt.
     pub node: u32,
     /// Ticks from the first knock of the attempt to its last one.
     pub elapsed: u32,
-    /// When the last right knock came.
+    /// The time of the last correct knock.
     pub last: Tick,
 }
 
@@ -58,14 +58,14 @@ impl Progress {
         self.elapsed.wrapping_add(now.since(self.last))
     }
 
-    /// Whether a knock at `now` still belongs to the attempt; `node` is the one that it is at.
+    /// Whether the attempt has not expired at `now`; `node` is the one that it has reached.
     #[inline(always)]
     pub const fn is_alive(self, node: &Node, now: Tick) -> bool {
         now.since(self.last) <= node.step_timeout_ticks
             && self.elapsed_at(now) <= node.sequence_timeout_ticks
     }
 
-    /// The word that the map holds.
+    /// Returns the word that the map holds.
     #[inline(always)]
     pub const fn to_word(self) -> u64 {
         (self.node as u64 & NODE_MASK) << (ELAPSED_BITS + TICK_BITS)
@@ -73,7 +73,7 @@ impl Progress {
             | self.last.number() as u64
     }
 
-    /// The progress that a word of the map means.
+    /// Reads a word of the map.
     #[inline(always)]
     pub const fn from_word(word: u64) -> Self {
         Self {
@@ -84,48 +84,47 @@ impl Progress {
     }
 }
 
-/// What a knock was.
+/// The effect of a knock.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Outcome {
-    /// It began an attempt.
+pub enum StepOutcome {
+    /// It started an attempt.
     First,
-    /// It was the next of an attempt.
+    /// It continued an attempt.
     Next,
-    /// It repeated the last right one.
+    /// It repeated the last correct knock.
     Duplicate,
-    /// It ended an attempt and began another, or went on with a shorter one.
+    /// It ended an attempt and started another, or continues a shorter part of it.
     Restarted,
     /// It ended an attempt.
     Wrong,
-    /// It would have gone on with an attempt that was over, and began none.
+    /// The attempt had expired, and the knock started none.
     Late,
-    /// There was no attempt and it began none.
+    /// There was no attempt, and the knock started none.
     OutOfSequence,
-    /// What it was depends on who knocks, and has to be worked out first.
+    /// It depends on [`SourceKnocks`], which are not known yet.
     Unknown,
 }
 
-/// A knock's effect.
+/// The progress after a knock, and its effect.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Step {
-    /// The progress after it.
+    /// The progress after the knock.
     pub progress: Progress,
-    /// What it was.
-    pub outcome: Outcome,
+    /// The effect.
+    pub outcome: StepOutcome,
 }
 
-/// Advances `held` by a knock; `first` is the node that the knock begins, or 0, and `source_knocks` what was
-/// worked out about the source.
+/// Advances `held` by a knock. `first` is the node to which the knock leads as a first knock, or 0.
 #[inline(always)]
-pub fn step<W: Env>(
-    env: &W,
+pub fn step<E: Env>(
+    env: &E,
     held: Progress,
     info: &PacketInfo,
     first: u32,
     source_knocks: SourceKnocks,
 ) -> Step {
     let now = info.now().tick();
-    let afresh = |begun: Outcome, not_begun: Outcome| match first {
+    let afresh = |begun: StepOutcome, not_begun: StepOutcome| match first {
         0 => Step {
             progress: Progress::NONE,
             outcome: not_begun,
@@ -136,24 +135,24 @@ pub fn step<W: Env>(
         },
     };
     if held.is_none() {
-        return afresh(Outcome::First, Outcome::OutOfSequence);
+        return afresh(StepOutcome::First, StepOutcome::OutOfSequence);
     }
     let Some(node) = env.node(held.node) else {
-        return afresh(Outcome::First, Outcome::OutOfSequence);
+        return afresh(StepOutcome::First, StepOutcome::OutOfSequence);
     };
     if !held.is_alive(node, now) {
-        return afresh(Outcome::First, Outcome::Late);
+        return afresh(StepOutcome::First, StepOutcome::Late);
     }
     let elapsed = held.elapsed_at(now);
     let symbol = info.symbol();
     let source_knocks = if !env.features().has(Features::PER_SOURCE) || node.per_source == 0 {
         SourceKnocks::NONE
-    } else if source_knocks.place() == Place::of(node) {
+    } else if source_knocks.position() == OtpPosition::of(node) {
         source_knocks
     } else {
         return Step {
             progress: held,
-            outcome: Outcome::Unknown,
+            outcome: StepOutcome::Unknown,
         };
     };
     let label = if source_knocks.is_next(symbol) {
@@ -164,9 +163,9 @@ pub fn step<W: Env>(
     if let Some(next) = env.edge(&EdgeKey::from_node(held.node, label)) {
         let deeper = env.node(next).is_some_and(|next| next.depth > node.depth);
         let outcome = if deeper {
-            Outcome::Next
+            StepOutcome::Next
         } else {
-            Outcome::Restarted
+            StepOutcome::Restarted
         };
         return Step {
             progress: Progress {
@@ -177,18 +176,18 @@ pub fn step<W: Env>(
             outcome,
         };
     }
-    // A door with a single knock is refreshed by knocking again.
+    // Another knock refreshes the grant of a door with a single knock.
     let single = node.depth == 1 && node.ends_sequence();
     if (symbol == node.symbol || source_knocks.is_last(symbol)) && !single {
         return Step {
             progress: held,
-            outcome: Outcome::Duplicate,
+            outcome: StepOutcome::Duplicate,
         };
     }
     if node.ends_sequence() {
-        return afresh(Outcome::First, Outcome::OutOfSequence);
+        return afresh(StepOutcome::First, StepOutcome::OutOfSequence);
     }
-    afresh(Outcome::Restarted, Outcome::Wrong)
+    afresh(StepOutcome::Restarted, StepOutcome::Wrong)
 }
 
 #[cfg(test)]

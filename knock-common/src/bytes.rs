@@ -1,7 +1,7 @@
 //! Where packet bytes come from.
 
 use crate::{
-    Env,
+    Subprograms,
     handshake::{self, HandshakeStep},
 };
 
@@ -41,7 +41,7 @@ pub trait Bytes {
     fn note_other(&self) {}
 
     /// See [`handshake::classify`]: the kernel side overrides it with a function of its own.
-    fn classify<W: Env>(&self, env: &W) -> HandshakeStep {
+    fn classify<E: Subprograms>(&self, env: &E) -> HandshakeStep {
         handshake::classify(self, env)
     }
 

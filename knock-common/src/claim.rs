@@ -1,27 +1,27 @@
-//! The right to change how far a source has come.
+//! Claims: a CPU reserves an attempt while it changes the attempt.
 //!
-//! An attempt is a cell of `FIRST_KNOCKS` or a word of `PROGRESS`. Each changes in one step, but a packet
-//! reads and writes both, and two CPUs that did so at once could both have their packet count. So
-//! a CPU claims one more word by compare-and-exchange before it reads either place, and gives it
-//! back when it has written them. All sources of a bucket of `FIRST_KNOCKS` share a claim.
+//! An attempt is a cell of `FIRST_KNOCKS` or a word of `PROGRESS`. Each changes atomically, but a packet
+//! reads and writes both, and with two CPUs at once both packets could count. So a CPU claims one more word by
+//! compare-and-exchange before it reads either of them, and gives the claim back after it has written them. All
+//! sources of a bucket of `FIRST_KNOCKS` share a claim.
 //!
-//! A CPU waits for a claim no longer than [`TRIES`] attempts take: the holder may be a virtual CPU
-//! that does not run. Then it *spoils* the claim and removes the attempt of its own source, and the
-//! holder, who sees that when it gives the claim back, removes the attempt that it was changing. A
-//! packet that was not judged in its turn therefore ends attempts and never lets one go on.
+//! A CPU tries [`TRIES`] times to get a claim, because the holder may be a virtual CPU that does not run. Then it
+//! *spoils* the claim and removes the attempt of its own source. The holder sees that when it gives the claim
+//! back, and removes the attempt that it was changing. A packet that got no claim therefore ends attempts and
+//! never continues one.
 
 use crate::{Env, env::Word};
 
-/// How often a CPU tries to get a claim that another one holds: longer than a knock takes.
+/// How often a CPU tries to get a claim that another CPU holds: longer than a knock takes.
 const TRIES: usize = 24;
 
 const FREE: u64 = 0;
 const HELD: u64 = 1;
 const SPOILED: u64 = 2;
 
-/// Claims the word in a slot; 0 if another CPU holds it for too long, which is then spoiled.
+/// Claims the word in a slot; 0 if another CPU holds it for too long, whose claim is then spoiled.
 #[inline(always)]
-pub fn take_slot<W: Env>(env: &W, slot: u32, tries: usize) -> u64 {
+pub fn take_slot<E: Env>(env: &E, slot: u32, tries: usize) -> u64 {
     let Some(word) = env.claim_word(slot) else {
         return 0;
     };
@@ -31,7 +31,7 @@ pub fn take_slot<W: Env>(env: &W, slot: u32, tries: usize) -> u64 {
         }
     }
     for _ in 0..tries {
-        // Whoever holds it now wipes what it changes; if nobody does any more, it is free.
+        // The holder then removes the attempt that it changes. If there is no holder, the word is free.
         if word.replace(HELD, SPOILED) || word.load() == SPOILED {
             return 0;
         }
@@ -42,22 +42,22 @@ pub fn take_slot<W: Env>(env: &W, slot: u32, tries: usize) -> u64 {
     0
 }
 
-/// [`take_slot`] with as many tries as suit a machine.
+/// [`take_slot`] with [`TRIES`] tries.
 #[inline(always)]
-pub fn take<W: Env>(env: &W, slot: u32) -> u64 {
+pub fn take<E: Env>(env: &E, slot: u32) -> u64 {
     take_slot(env, slot, TRIES)
 }
 
 /// Gives a claim back; 0 if it was spoiled. Then it is still held, for [`clear`].
 #[inline(always)]
-pub fn give_back<W: Env>(env: &W, slot: u32) -> u64 {
+pub fn give_back<E: Env>(env: &E, slot: u32) -> u64 {
     let word = env.claim_word(slot);
     word.is_some_and(|word| word.replace(HELD, FREE)).into()
 }
 
 /// Frees a spoiled claim.
 #[inline(always)]
-pub fn clear<W: Env>(env: &W, slot: u32) {
+pub fn clear<E: Env>(env: &E, slot: u32) {
     if let Some(word) = env.claim_word(slot) {
         word.replace(SPOILED, FREE);
     }

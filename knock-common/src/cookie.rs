@@ -1,32 +1,32 @@
-//! The number that a source has to send back, and thereby proves that packets to its address reach
-//! it: a keyed hash of who connects to what, so nothing has to be remembered meanwhile.
+//! SYN cookies: a source that sends one back proves that it receives packets to its address. A cookie is a keyed hash
+//! of the connection, so no state is kept.
 
 use bytemuck::{Pod, Zeroable};
 
 use crate::{
-    Address, Env,
+    Address, Subprograms,
     layout::Config,
     time::{Moment, SKEW_MS},
 };
 
-/// How long a cookie is made the same way, as a power of two of nanoseconds: 68.7 seconds. It is
-/// good until the end of the next such time.
+/// The length of an epoch, as a power of two of nanoseconds: 68.7 seconds. A cookie is valid until the end of the next
+/// epoch.
 const EPOCH_SHIFT: u32 = 36;
 
-/// For how many epochs a key is used, as a power of two: 64, which are 73 minutes. Then it is the
-/// other key's turn, and this one can be drawn anew.
+/// For how many epochs a key is used, as a power of two: 64, which are 73 minutes. Then the other key is used, and this
+/// one can be replaced.
 const TURN_SHIFT: u32 = 6;
 
-/// What has to be random about a cookie.
-pub type Key = [u64; 2];
+/// The secret key of cookies.
+pub type CookieKey = [u64; 2];
 
-/// A connection that somebody asks for.
+/// The addresses and ports of a connection that a client requests.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Pod, Zeroable)]
 pub struct Connection {
-    /// Who asks.
+    /// Source address.
     pub source: Address,
-    /// Whom.
+    /// Destination address.
     pub destination: Address,
     /// Source port.
     pub source_port: u16,
@@ -34,19 +34,19 @@ pub struct Connection {
     pub port: u16,
 }
 
-/// The number of the time in which cookies are made the same way.
+/// The epoch of a moment.
 #[inline(always)]
 const fn epoch(now: Moment) -> u32 {
     (now.nanos() >> EPOCH_SHIFT) as u32
 }
 
-/// The number of the turn of keys that an epoch lies in.
+/// The turn of an epoch; keys change with the turn.
 #[inline(always)]
 const fn turn(epoch: u32) -> u32 {
     epoch >> TURN_SHIFT
 }
 
-/// Which of the two keys is used in a turn.
+/// The index of the key that is used in a turn.
 #[inline(always)]
 pub const fn place(turn: u32) -> usize {
     (turn & 1) as usize
@@ -54,51 +54,50 @@ pub const fn place(turn: u32) -> usize {
 
 /// The key that is used in an epoch.
 #[inline(always)]
-pub fn key_in(config: &Config, epoch: u32) -> Key {
+pub fn key_in(config: &Config, epoch: u32) -> CookieKey {
     let [even, odd] = config.cookie_keys;
     if place(turn(epoch)) == 0 { even } else { odd }
 }
 
-/// The number of the next turn, whose key can be drawn now; `None` while that is still needed to
-/// tell the cookies of the turn before this one.
+/// The next turn, if its key can be replaced now; `None` while cookies of the previous turn, which has the same key,
+/// are valid.
 pub const fn next_turn(now: Moment) -> Option<u32> {
     let epoch = epoch(now);
-    // The last cookies of a turn are good in the first epoch of the next; on a CPU whose clock is
-    // behind, a moment longer.
+    // The last cookies of a turn are valid in the first epoch of the next turn, and a moment longer on a CPU whose
+    // clock is behind.
     if epoch & ((1 << TURN_SHIFT) - 1) < 2 {
         return None;
     }
     Some(turn(epoch).wrapping_add(1))
 }
 
-/// The cookie that a connection gets now.
+/// The current cookie of a connection.
 #[inline(always)]
-pub fn make<W: Env>(env: &W, connection: &Connection, now: Moment) -> u32 {
+pub fn make<E: Subprograms>(env: &E, connection: &Connection, now: Moment) -> u32 {
     env.cookie(connection, epoch(now))
 }
 
-/// How far a number is from a good cookie of the connection: 0 if it is one.
-///
-/// Of two good cookies, this and the last time's, it is the distance to the nearer one.
+/// The distance of a number from the nearer one of a connection's two valid cookies, those of this epoch and of the
+/// previous one: 0 for a valid cookie.
 #[inline(always)]
-pub fn distance<W: Env>(env: &W, connection: &Connection, number: u32, now: Moment) -> u32 {
-    // Another CPU's clock may be ahead, and in the next time already.
+pub fn distance<E: Subprograms>(env: &E, connection: &Connection, number: u32, now: Moment) -> u32 {
+    // Another CPU's clock may be ahead, and in the next epoch.
     let latest = epoch(now.after_millis(SKEW_MS));
     let newer = number.wrapping_sub(env.cookie(connection, latest));
     let older = number.wrapping_sub(env.cookie(connection, latest.wrapping_sub(1)));
     newer.min(older)
 }
 
-/// The cookie of a connection in an epoch, under the world's key.
+/// The cookie of a connection in an epoch, with the key of the configuration.
 #[inline(always)]
-pub fn in_epoch<W: Env>(env: &W, connection: &Connection, epoch: u32) -> u32 {
+pub fn in_epoch<E: Subprograms>(env: &E, connection: &Connection, epoch: u32) -> u32 {
     let key = env.config().map_or([0; 2], |config| key_in(config, epoch));
     of(key, connection, epoch)
 }
 
-/// The cookie of a connection in an epoch.
+/// The cookie of a connection in an epoch, with a given key.
 #[inline(always)]
-pub fn of(key: Key, connection: &Connection, epoch: u32) -> u32 {
+pub fn of(key: CookieKey, connection: &Connection, epoch: u32) -> u32 {
     let Connection {
         source: Address {
             words: [a, b, c, d],
@@ -121,8 +120,8 @@ pub fn of(key: Key, connection: &Connection, epoch: u32) -> u32 {
     siphash(key, words) as u32
 }
 
-/// A key for cookies from another secret.
-pub fn key(secret: [u64; 12]) -> Key {
+/// Derives a key for cookies from another secret.
+pub fn key(secret: [u64; 12]) -> CookieKey {
     let [k0, k1, rest @ ..] = secret;
     let half = |number: u64| {
         let [a, b, c, d, e, f, g, h, i, j] = rest;
@@ -131,12 +130,11 @@ pub fn key(secret: [u64; 12]) -> Key {
     [half(0), half(1)]
 }
 
-/// SipHash-2-4 (Aumasson and Bernstein, 2012) of whole words, of which the first octet is the
-/// lowest.
+/// SipHash-2-4 (Aumasson and Bernstein, 2012) of little-endian words.
 #[inline(always)]
-pub fn siphash<const N: usize>(key: Key, words: [u64; N]) -> u64 {
+pub fn siphash<const N: usize>(key: CookieKey, words: [u64; N]) -> u64 {
     let [k0, k1] = key;
-    let mut state = State([
+    let mut state = SipState([
         k0 ^ 0x736f_6d65_7073_6575,
         k1 ^ 0x646f_7261_6e64_6f6d,
         k0 ^ 0x6c79_6765_6e65_7261,
@@ -145,14 +143,14 @@ pub fn siphash<const N: usize>(key: Key, words: [u64; N]) -> u64 {
     for word in words {
         state.compress(word);
     }
-    // The last word has the length in octets.
+    // The last word holds the length in octets.
     state.compress((N as u64) << 59);
     state.finish()
 }
 
-struct State([u64; 4]);
+struct SipState([u64; 4]);
 
-impl State {
+impl SipState {
     #[inline(always)]
     fn round(&mut self) {
         let [mut a, mut b, mut c, mut d] = self.0;
@@ -205,7 +203,7 @@ mod tests {
 
     #[test]
     fn published_vectors() {
-        // Of the reference implementation: key 00 01 … 0f, input 00 01 …, for lengths of whole words.
+        // From the reference implementation: key 00 01 … 0f, input 00 01 ….
         let key = [0x0706_0504_0302_0100, 0x0f0e_0d0c_0b0a_0908];
         let word = |index: u64| 0x0706_0504_0302_0100 + index * 0x0808_0808_0808_0808;
         for (name, hash, expected) in [
@@ -221,9 +219,9 @@ mod tests {
         }
     }
 
-    /// The standard library had one; it is still there, and nobody took it from here.
-    #[expect(deprecated, reason = "the only other SipHash-2-4 that is at hand")]
-    fn other_siphash(key: Key, words: &[u64]) -> u64 {
+    /// The standard library's SipHash-2-4, which is deprecated and still there.
+    #[expect(deprecated, reason = "the only other SipHash-2-4 at hand")]
+    fn other_siphash(key: CookieKey, words: &[u64]) -> u64 {
         let [k0, k1] = key;
         let mut hasher = std::hash::SipHasher::new_with_keys(k0, k1);
         for word in words {
@@ -245,14 +243,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_is_siphash(key: Key, words: [u64; 5], more: [u64; 11]) {
+        fn siphash_agrees_with_the_standard_library(key: CookieKey, words: [u64; 5], more: [u64; 11]) {
             prop_assert_eq!(siphash(key, words), other_siphash(key, &words));
             prop_assert_eq!(siphash(key, more), other_siphash(key, &more));
         }
 
-        /// Everything about a connection is in its cookie.
+        /// Each bit of a connection changes its cookie.
         #[test]
-        fn other_connections_have_other_cookies(key: Key, one in connection(), bit in 0..288_usize, epoch: u32) {
+        fn other_connections_have_other_cookies(key: CookieKey, one in connection(), bit in 0..288_usize, epoch: u32) {
             let mut other = one;
             bytemuck::bytes_of_mut(&mut other)[bit / 8] ^= 1 << (bit % 8);
             prop_assert_ne!(of(key, &one, epoch), of(key, &other, epoch));
@@ -260,7 +258,7 @@ mod tests {
         }
 
         #[test]
-        fn keys_differ(secret: [u64; 12], place in 0..12_usize) {
+        fn keys_depend_on_each_word_of_the_secret(secret: [u64; 12], place in 0..12_usize) {
             let mut other = secret;
             other[place] ^= 1;
             let [a, b] = key(secret);
@@ -268,9 +266,9 @@ mod tests {
             prop_assert_ne!(key(secret), key(other));
         }
 
-        /// A cookie is good for at least the length of an epoch, and not for longer than two.
+        /// A cookie is valid for at least an epoch, and for at most two.
         #[test]
-        fn cookies_age(keys: [Key; 2], one in connection(), made in 0_u64..1 << 50, later in 0_u64..1 << 38) {
+        fn cookies_expire_after_one_to_two_epochs(keys: [CookieKey; 2], one in connection(), made in 0_u64..1 << 50, later in 0_u64..1 << 38) {
             let mut sim = Sim::default();
             sim.config.cookie_keys = keys;
             let (made, now) = (Moment::from_nanos(made), Moment::from_nanos(made + later));
@@ -282,15 +280,15 @@ mod tests {
             if later >= 2 * EPOCH {
                 prop_assert!(!good);
             }
-            // Who has seen the cookie answers with the next number.
+            // The ACK of a FIN has the next number.
             prop_assert!(!good || distance(&sim, &one, cookie.wrapping_add(1), now) == 1);
         }
 
-        /// Whenever a key is drawn that can be, no cookie is lost that is younger than an epoch.
+        /// Replacing a key never invalidates a cookie that is younger than an epoch.
         #[test]
-        fn keys_are_renewed_unseen(
-            keys: [Key; 2],
-            new: Key,
+        fn new_keys_keep_recent_cookies_valid(
+            keys: [CookieKey; 2],
+            new: CookieKey,
             one in connection(),
             turn in 1_u64..1 << 12,
             before in 0..3 * EPOCH,
@@ -312,15 +310,25 @@ mod tests {
     }
 
     #[test]
-    fn keys_take_turns() {
+    fn a_key_can_be_replaced_from_the_third_epoch_of_a_turn() {
         let at = |epoch: u64| Moment::from_nanos(epoch << EPOCH_SHIFT);
         for (name, epoch, next, key) in [
-            ("the turn before is still needed", 64, None, 'b'),
-            ("for an epoch, and the clocks' difference", 65, None, 'b'),
-            ("no more", 66, Some(2), 'b'),
-            ("until the end", 127, Some(2), 'b'),
-            ("the next turn", 128, None, 'a'),
-            ("which ends, too", 191, Some(3), 'a'),
+            (
+                "first epoch: the previous turn's cookies are valid",
+                64,
+                None,
+                'b',
+            ),
+            (
+                "second epoch: valid on a CPU whose clock is behind",
+                65,
+                None,
+                'b',
+            ),
+            ("third epoch", 66, Some(2), 'b'),
+            ("last epoch of the turn", 127, Some(2), 'b'),
+            ("first epoch of the next turn", 128, None, 'a'),
+            ("last epoch of the next turn", 191, Some(3), 'a'),
         ] {
             assert_eq!(next_turn(at(epoch)), next, "{name}");
             let config = Config {
@@ -333,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_is_behind() {
+    fn a_cpu_with_a_slow_clock_accepts_a_newer_cookie() {
         let mut sim = Sim::default();
         sim.config.cookie_keys = [[1, 2], [3, 4]];
         let one = Connection::default();

@@ -1,23 +1,24 @@
-//! What user space hears.
+//! Events: what the kernel side reports to user space.
 
 use bytemuck::{Pod, Zeroable};
 
 use crate::{
-    Address, Env, Reason, Stat, env::Word, packet_info::PacketInfo, reason::Reporting, time::Moment,
+    Address, Reason, Stat, Subprograms, env::Word, packet_info::PacketInfo, reason::Reporting,
+    time::Moment,
 };
 
-/// Events that a gate lets through in a window, of all CPUs together: 238 a second.
+/// Events of a kind within a window, of all CPUs together: 238 per second.
 const LIMIT_EVENTS: u64 = 64;
-/// The window of a gate, as a power of two of nanoseconds: 268 ms.
+/// The window of an event limit, as a power of two of nanoseconds: 268 ms.
 const LIMIT_WINDOW_SHIFT: u32 = 28;
 
-/// CPUs that take from a gate at the same moment are few, and what they leave out is counted.
+/// Few CPUs take from an event limit at the same moment, and suppressed events are counted.
 const LIMIT_TRIES: usize = 4;
 
 /// No door.
 pub const NO_DOOR: u16 = u16::MAX;
 
-/// One thing that happened.
+/// One event.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Pod, Zeroable)]
 pub struct Event {
@@ -52,36 +53,36 @@ impl Event {
     }
 }
 
-/// What an event says besides who came: one word, so that it can be handed to a function as it is.
+/// Reason, door and stage of an event: one word, because a BPF subprogram takes five registers.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct EventHead(u64);
 
 impl EventHead {
-    /// A reason, and nothing more.
+    /// A reason alone.
     #[inline(always)]
     pub const fn new(reason: Reason) -> Self {
         Self::at(reason, NO_DOOR, 0)
     }
 
-    /// A reason, and how many knocks of which door have been made.
+    /// A reason, a door, and how many of its knocks have been made.
     #[inline(always)]
     pub const fn at(reason: Reason, door: u16, stage: u8) -> Self {
         Self(reason as u64 | (stage as u64) << 8 | (door as u64) << 16)
     }
 
-    /// The same place with another reason.
+    /// The same door and stage with another reason.
     #[inline(always)]
     pub const fn because(self, reason: Reason) -> Self {
         Self(self.0 & !0xff | reason as u64)
     }
 
-    /// The word.
+    /// Returns the word.
     #[inline(always)]
     pub const fn to_word(self) -> u64 {
         self.0
     }
 
-    /// From the word.
+    /// Reads the word.
     #[inline(always)]
     pub const fn from_word(word: u64) -> Self {
         Self(word)
@@ -97,9 +98,9 @@ impl EventHead {
     }
 }
 
-/// Tells user space, if the reason is to be told and the gate lets it through.
+/// Reports to user space, if the reason is reported and its event limit is not reached.
 #[inline(always)]
-pub fn tell<W: Env>(env: &W, info: &PacketInfo, head: EventHead, until_ms: u64) {
+pub fn report<E: Subprograms>(env: &E, info: &PacketInfo, head: EventHead, until_ms: u64) {
     let reporting = head.reason().reporting();
     let is_admitted = match reporting {
         Reporting::Never => return,
@@ -108,7 +109,7 @@ pub fn tell<W: Env>(env: &W, info: &PacketInfo, head: EventHead, until_ms: u64) 
             .event_limit(reporting)
             .is_some_and(|event_limit| take(&event_limit, info.now())),
     };
-    // A flood of what is told comes here with every packet, and goes no further.
+    // In a flood each packet gets here, and the event limit stops it.
     if is_admitted {
         env.hand_over(info, head, until_ms);
     } else {
@@ -116,9 +117,9 @@ pub fn tell<W: Env>(env: &W, info: &PacketInfo, head: EventHead, until_ms: u64) 
     }
 }
 
-/// Makes an event and hands it to user space.
+/// Writes an event to the ring buffer.
 #[inline(always)]
-pub fn hand_over<W: Env>(env: &W, info: &PacketInfo, head: EventHead, until_ms: u64) {
+pub fn hand_over<E: Subprograms>(env: &E, info: &PacketInfo, head: EventHead, until_ms: u64) {
     let event = Event {
         at_ns: info.now_ns,
         until_ms,
@@ -137,8 +138,8 @@ pub fn hand_over<W: Env>(env: &W, info: &PacketInfo, head: EventHead, until_ms: 
     }
 }
 
-/// Takes one of the window's events. A gate that is shut is only read, so a flood does not have CPUs
-/// write to the same word.
+/// Takes one of the window's events. Once the limit is reached the word is only read, so that CPUs don't contend
+/// for it in a flood.
 #[inline(always)]
 fn take(event_limit: &impl Word, now: Moment) -> bool {
     let window = now.nanos() >> LIMIT_WINDOW_SHIFT;
@@ -179,12 +180,12 @@ mod tests {
         }
     }
 
-    /// How many of so many events get through, and how many are counted as left out.
-    fn tell_all(sim: &Sim, reason: Reason, times: u32, ms: u64) -> (usize, u64) {
+    /// How many events are sent, and how many are counted as suppressed.
+    fn report_all(sim: &Sim, reason: Reason, times: u32, ms: u64) -> (usize, u64) {
         sim.events.take();
         sim.stats.take();
         for _ in 0..times {
-            tell(sim, &info(ms), EventHead::new(reason), 0);
+            report(sim, &info(ms), EventHead::new(reason), 0);
         }
         let stats = sim.stats.borrow();
         let left_out = stats.get(&Stat::EventsSuppressed).copied().unwrap_or(0);
@@ -230,7 +231,7 @@ mod tests {
                 (0, 1),
             ),
         ] {
-            assert_eq!(tell_all(&sim, reason, times, ms), told, "{name}");
+            assert_eq!(report_all(&sim, reason, times, ms), told, "{name}");
         }
     }
 
@@ -238,7 +239,7 @@ mod tests {
     fn what_is_told() {
         let sim = Sim::default();
         let head = EventHead::at(Reason::WrongKnock, 7, 3).because(Reason::StrayPort);
-        tell(&sim, &info(5), head, 99);
+        report(&sim, &info(5), head, 99);
         let event = Event {
             at_ns: 5_000_000,
             until_ms: 99,
@@ -262,7 +263,7 @@ mod tests {
             let sim = Sim::default();
             let head = EventHead::from_word(word);
             prop_assert_eq!(EventHead::from_word(head.to_word()), head);
-            tell(&sim, &PacketInfo { now_ns: now, ..PacketInfo::default() }, head, 0);
+            report(&sim, &PacketInfo { now_ns: now, ..PacketInfo::default() }, head, 0);
         }
 
         /// Not more than the gate lets through, whatever its word was.
@@ -270,7 +271,7 @@ mod tests {
         fn any_word_of_an_event_limit_is_understood(word: u64, ms in 0_u64..1 << 40) {
             let sim = Sim::default();
             sim.event_limits[0].set(word);
-            let (told, left_out) = tell_all(&sim, Reason::NoGrant, 100, ms);
+            let (told, left_out) = report_all(&sim, Reason::NoGrant, 100, ms);
             prop_assert!(told as u64 <= LIMIT_EVENTS);
             prop_assert_eq!(told as u64 + left_out, 100);
         }

@@ -1,13 +1,12 @@
-//! First knocks: a table that a flood of spoofed ones can't empty.
+//! First knocks: a table that a flood of spoofed first knocks can't empty.
 //!
-//! A first knock costs a spoofer one packet, so each takes one 8-byte cell and nothing else. A
-//! source's bucket is chosen by a keyed hash; the cell holds more bits of the hash as a tag, so a
-//! stranger's cell is not taken for one's own, and the time, so cells need no sweeping. In a full
-//! bucket the oldest goes: an honest first knock survives until seven more strangers' hit the same
-//! one of 524 288 buckets.
+//! A first knock costs a spoofer one packet, so it takes one 8-byte cell only. A keyed hash chooses the source's bucket.
+//! The cell holds more bits of the hash as a tag, which tells sources apart, and the time, so that cells need no
+//! sweeping. In a full bucket the oldest cell is replaced: a first knock is kept until first knocks of eight other
+//! sources hit the same one of 524 288 buckets.
 
 use crate::{
-    Address, Env, Stat,
+    Address, Stat, Subprograms,
     automaton::Progress,
     env::{Bucket, Word},
     layout::{BUCKETS, CLAIMS, Config, FIRST_NODES_MAX, ProgressKey, WAYS},
@@ -16,10 +15,10 @@ use crate::{
 
 const NODE_BITS: u32 = 16;
 const TAG_SHIFT: u32 = NODE_BITS + TICK_BITS;
-/// Older than any cell can be: the source's own cell is replaced before all others.
+/// Greater than any age, so that the source's own cell is replaced first.
 const OWN: u32 = TICK_MASK + 1;
 
-/// Another number for each number (the finalizer of `MurmurHash3`: Appleby, 2011).
+/// Mixes the bits of a number, one to one (the finalizer of `MurmurHash3`: Appleby, 2011).
 #[inline(always)]
 pub(crate) const fn shuffle(number: u32) -> u32 {
     let number = (number ^ number >> 16).wrapping_mul(0x85eb_ca6b);
@@ -27,16 +26,16 @@ pub(crate) const fn shuffle(number: u32) -> u32 {
     number ^ number >> 16
 }
 
-/// The place of a source in the table.
+/// The bucket of a source's cell, and the tag by which the cell is found in it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Place {
-    bucket: u32,
-    tag: u64,
+pub struct CellAddress {
+    pub(crate) bucket: u32,
+    pub(crate) tag: u64,
 }
 
-impl Place {
-    /// Pair-multiply-shift (Thorup, "High Speed Hashing for Integers and Strings", 2015, 3.5): two
-    /// strongly universal 32-bit hashes under a secret key, for six multiplications.
+impl CellAddress {
+    /// Hashes by pair-multiply-shift (Thorup, "High Speed Hashing for Integers and Strings", 2015, 3.5): two strongly
+    /// universal 32-bit hashes under a secret key, with six multiplications.
     #[inline(always)]
     pub fn of(key: &ProgressKey, config: &Config) -> Self {
         let [k0, k1, k2, k3, k4, k5, l0, l1, l2, l3, l4, l5] = config.cell_key;
@@ -53,15 +52,15 @@ impl Place {
             let third = k4.wrapping_mul(target_id.into()).wrapping_add(k5);
             first.wrapping_add(second).wrapping_add(third) >> 32
         };
-        // The products are linear, and would heap neighbours up under one key in twenty. Shuffled,
-        // they are as universal as before.
+        // The products are linear: with one key in twenty, neighbours would share buckets. A one-to-one mix
+        // prevents that and keeps the hash universal.
         let bucket = shuffle(hash([k0, k1, k2, k3, k4, k5]) as u32) & (BUCKETS - 1);
-        // The highest bit tells a used cell from an empty one.
+        // The highest bit distinguishes a used cell from an empty one.
         let tag = hash([l0, l1, l2, l3, l4, l5]) >> (32 - (64 - TAG_SHIFT)) | 1 << (63 - TAG_SHIFT);
         Self { bucket, tag }
     }
 
-    /// The slot of the claim that whoever changes an attempt holds: see [`mod@crate::claim`].
+    /// The slot of the claim on the source's attempt: see [`mod@crate::claim`].
     #[inline(always)]
     pub const fn claim(self) -> u32 {
         self.bucket & (CLAIMS - 1)
@@ -78,30 +77,35 @@ fn tick(cell: u64) -> Tick {
     Tick::from_number(cell as u32 & TICK_MASK)
 }
 
-/// The progress of a source that has made its first knock, or none.
+/// The progress of a source after its first knock, or none.
 #[inline(always)]
-pub fn find<W: Env>(env: &W, place: Place) -> Progress {
-    let cell = env.recall_first(place.bucket, place.tag);
+pub fn find<E: Subprograms>(env: &E, address: CellAddress) -> Progress {
+    let cell = env.recall_first(address.bucket, address.tag);
     Progress::first((cell >> TICK_BITS) as u32 & FIRST_NODES_MAX, tick(cell))
 }
 
-/// Forgets a source's first knock.
+/// Removes a source's first knock.
 #[inline(always)]
-pub fn forget<W: Env>(env: &W, place: Place) {
-    env.forget_first(place.bucket, place.tag);
+pub fn forget<E: Subprograms>(env: &E, address: CellAddress) {
+    env.forget_first(address.bucket, address.tag);
 }
 
-/// Remembers a first knock; `false` if other CPUs kept changing the cell.
+/// Stores a first knock; `false` if other CPUs kept changing the cell.
 #[inline(always)]
-pub fn remember<W: Env>(env: &W, place: Place, first: Progress, config: &Config) -> bool {
+pub fn remember<E: Subprograms>(
+    env: &E,
+    address: CellAddress,
+    first: Progress,
+    config: &Config,
+) -> bool {
     let node = u64::from(first.node & FIRST_NODES_MAX);
-    let cell = place.tag << TAG_SHIFT | node << TICK_BITS | u64::from(first.last.number());
-    env.remember_first(place.bucket, cell, config.attempt_max_ticks) != 0
+    let cell = address.tag << TAG_SHIFT | node << TICK_BITS | u64::from(first.last.number());
+    env.remember_first(address.bucket, cell, config.attempt_max_ticks) != 0
 }
 
 /// The cell with a tag, or 0.
 #[inline(always)]
-pub fn recall_cell<W: Env>(env: &W, bucket: u32, tag: u64) -> u64 {
+pub fn recall_cell<E: Subprograms>(env: &E, bucket: u32, tag: u64) -> u64 {
     let Some(bucket) = env.bucket(bucket) else {
         return 0;
     };
@@ -116,7 +120,7 @@ pub fn recall_cell<W: Env>(env: &W, bucket: u32, tag: u64) -> u64 {
 
 /// Empties the cell with a tag.
 #[inline(always)]
-pub fn forget_cell<W: Env>(env: &W, bucket: u32, tag: u64) {
+pub fn forget_cell<E: Subprograms>(env: &E, bucket: u32, tag: u64) {
     let Some(bucket) = env.bucket(bucket) else {
         return;
     };
@@ -124,22 +128,27 @@ pub fn forget_cell<W: Env>(env: &W, bucket: u32, tag: u64) {
         let Some(word) = bucket.cell(way) else { return };
         let cell = word.load();
         if is_tagged(cell, tag) {
-            // If another CPU was faster, its knock is the later one.
+            // If another CPU was faster, its knock is later and is kept.
             word.replace(cell, 0);
             return;
         }
     }
 }
 
-/// Writes a cell in the place of the one with the same tag, an empty one, or the oldest; `0` if
-/// other CPUs kept changing it.
+/// Writes a cell in place of the one with the same tag, an empty one, or the oldest; returns 0 if other CPUs kept
+/// changing it.
 #[inline(always)]
-pub fn remember_cell<W: Env>(env: &W, bucket: u32, new: u64, attempt_max_ticks: u32) -> u64 {
+pub fn remember_cell<E: Subprograms>(
+    env: &E,
+    bucket: u32,
+    new: u64,
+    attempt_max_ticks: u32,
+) -> u64 {
     let Some(bucket) = env.bucket(bucket) else {
         return 0;
     };
     for _ in 0..2 {
-        // Age and way in one number, so that the verifier has one path to follow, not one per way.
+        // Age and way in one number, so that the verifier follows one path instead of one per way.
         let mut oldest = 0;
         for way in 0..WAYS {
             let cell = bucket.cell(way).map_or(0, |word| word.load());
@@ -171,7 +180,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::sim::Sim;
+    use crate::{Env as _, sim::Sim};
 
     fn config() -> Config {
         let random = |i: usize| (i as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -190,7 +199,7 @@ mod tests {
         }
     }
 
-    /// A cell that looks like those of [`remember`].
+    /// A cell as [`remember`] writes it.
     fn cell(tag: u64, tick: u32) -> u64 {
         (tag | 1 << (63 - TAG_SHIFT)) << TAG_SHIFT | 7 << TICK_BITS | u64::from(tick)
     }
@@ -212,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn seven_strangers_leave_an_honest_knock_alone() {
+    fn seven_other_sources_do_not_evict_a_first_knock() {
         let sim = Sim::default();
         assert_ne!(remember_cell(&sim, 5, cell(0, 100), 1000), 0);
         for stranger in 1..WAYS as u64 {
@@ -220,7 +229,7 @@ mod tests {
             assert_eq!(recall_cell(&sim, 5, cell(0, 0) >> TAG_SHIFT), cell(0, 100));
         }
         assert_eq!(evicted(&sim), 0);
-        // The eighth takes the place of the oldest.
+        // The eighth replaces the oldest.
         remember_cell(&sim, 5, cell(8, 200), 1000);
         assert_eq!(recall_cell(&sim, 5, cell(0, 0) >> TAG_SHIFT), 0);
         assert_ne!(recall_cell(&sim, 5, cell(1, 0) >> TAG_SHIFT), 0);
@@ -228,15 +237,15 @@ mod tests {
     }
 
     #[test]
-    fn whose_place_is_taken() {
-        // A full bucket, the cell with tag 3 the oldest, and one knock more.
+    fn a_full_bucket_replaces_the_own_or_the_oldest_cell() {
+        // A full bucket, in which the cell with tag 3 is the oldest, and one more knock.
         for (name, tag, tick, gone, pressure) in [
             ("the oldest", 9, 200, Some(3), 1),
-            ("the oldest, long over", 9, 5000, Some(3), 0),
-            ("the oldest at the horizon", 9, 1010, Some(3), 1),
-            ("the oldest behind the horizon", 9, 1011, Some(3), 0),
-            ("one's own", 5, 200, None, 0),
-            ("one's own, which is the oldest", 3, 200, None, 0),
+            ("the oldest, expired long ago", 9, 5000, Some(3), 0),
+            ("the oldest in its last tick", 9, 1010, Some(3), 1),
+            ("the oldest, just expired", 9, 1011, Some(3), 0),
+            ("the own cell", 5, 200, None, 0),
+            ("the own cell, which is the oldest", 3, 200, None, 0),
         ] {
             let sim = Sim::default();
             for way in 0..WAYS as u64 {
@@ -258,9 +267,8 @@ mod tests {
         }
     }
 
-    /// Neighbours in the address space don't pile up.
     #[test]
-    fn neighbours_fill_no_bucket() {
+    fn neighbours_in_the_address_space_fill_no_bucket() {
         const SOURCES: u32 = BUCKETS / 8;
         for (name, source) in [
             (
@@ -280,7 +288,9 @@ mod tests {
                     source: source(i),
                     ..key([0; 4])
                 };
-                *load.entry(Place::of(&key, &config()).bucket).or_default() += 1;
+                *load
+                    .entry(CellAddress::of(&key, &config()).bucket)
+                    .or_default() += 1;
             }
             let fullest = load.values().copied().max();
             assert!(fullest <= Some(WAYS as u32), "{name}: {fullest:?}");
@@ -288,47 +298,47 @@ mod tests {
     }
 
     #[test]
-    fn no_key_heaps_neighbours_up() {
+    fn an_unlucky_key_spreads_neighbours_too() {
         const SOURCES: u32 = BUCKETS / 8;
         let mut unlucky = config();
-        // What the fourth word is multiplied with is 2^47: every 16th would be in one bucket.
+        // The factor of the fourth word is 2^47: every 16th source would be in one bucket.
         unlucky.cell_key[2] = 1 << 47;
         let mut load: HashMap<u32, u32> = HashMap::new();
         for i in 0..SOURCES {
-            let place = Place::of(&key([0, 0, 0, i]), &unlucky);
-            *load.entry(place.bucket).or_default() += 1;
+            let address = CellAddress::of(&key([0, 0, 0, i]), &unlucky);
+            *load.entry(address.bucket).or_default() += 1;
         }
         let fullest = load.values().copied().max();
         assert!(fullest <= Some(WAYS as u32), "{fullest:?}");
     }
 
     #[test]
-    fn place_depends_on_all_of_the_key() {
+    fn the_cell_depends_on_the_whole_key() {
         let base = key([1, 2, 3, 4]);
-        let place = Place::of(&base, &config());
+        let address = CellAddress::of(&base, &config());
         for (name, other) in [
             ("first word", key([0, 2, 3, 4])),
             ("second word", key([1, 0, 3, 4])),
             ("third word", key([1, 2, 0, 4])),
             ("fourth word", key([1, 2, 3, 0])),
             (
-                "class",
+                "target",
                 ProgressKey {
                     target_id: 1,
                     ..base
                 },
             ),
         ] {
-            assert_ne!(Place::of(&other, &config()), place, "{name}");
+            assert_ne!(CellAddress::of(&other, &config()), address, "{name}");
         }
         let mut rekeyed = config();
         rekeyed.cell_key[0] ^= 1 << 40;
-        assert_ne!(Place::of(&base, &rekeyed), place, "the secret");
+        assert_ne!(CellAddress::of(&base, &rekeyed), address, "the secret key");
     }
 
     proptest! {
         #[test]
-        fn what_is_remembered_is_found_until_forgotten(
+        fn a_first_knock_is_found_until_it_is_forgotten(
             words: [u32; 4],
             node in 1..=FIRST_NODES_MAX,
             last: u32,
@@ -336,20 +346,19 @@ mod tests {
         ) {
             let config = Config { cell_key, ..config() };
             let sim = Sim::default();
-            let place = Place::of(&key(words), &config);
-            prop_assert!(place.bucket < BUCKETS);
-            prop_assert_eq!(place.tag >> (63 - TAG_SHIFT), 1);
-            prop_assert!(find(&sim, place).is_none());
+            let address = CellAddress::of(&key(words), &config);
+            prop_assert!(address.bucket < BUCKETS);
+            prop_assert_eq!(address.tag >> (63 - TAG_SHIFT), 1);
+            prop_assert!(find(&sim, address).is_none());
             let first = Progress::first(node, Tick::from_number(last));
-            prop_assert!(remember(&sim, place, first, &config));
-            prop_assert_eq!(find(&sim, place), first);
-            forget(&sim, place);
-            prop_assert!(find(&sim, place).is_none());
+            prop_assert!(remember(&sim, address, first, &config));
+            prop_assert_eq!(find(&sim, address), first);
+            forget(&sim, address);
+            prop_assert!(find(&sim, address).is_none());
         }
 
-        /// A bucket never has two cells of one source, and always has the latest knock.
         #[test]
-        fn any_knocks_on_one_bucket(knocks in prop::collection::vec((0..12_u64, 0..4000_u32), 1..60)) {
+        fn a_bucket_has_one_cell_per_source_with_its_latest_knock(knocks in prop::collection::vec((0..12_u64, 0..4000_u32), 1..60)) {
             let sim = Sim::default();
             for (tag, tick) in knocks {
                 let new = cell(tag, tick);
@@ -362,9 +371,8 @@ mod tests {
             }
         }
 
-        /// Whatever a cell holds, it is read without harm.
         #[test]
-        fn any_cells(cells: [u64; WAYS], new: u64, attempt_max: u32) {
+        fn any_cells_are_read_without_a_panic(cells: [u64; WAYS], new: u64, attempt_max: u32) {
             let sim = Sim::default();
             for (way, cell) in cells.into_iter().enumerate() {
                 sim.bucket(0).unwrap().cell(way).unwrap().store(cell);

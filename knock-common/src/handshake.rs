@@ -1,30 +1,32 @@
-//! Knocks that count when their source has proved its address by a TCP handshake. No socket and no
-//! state takes part: a SYN is answered with a cookie, and the ACK that returns it is the knock.
+//! Knocks that count once their source has proved its address by a TCP handshake. It needs no socket and no
+//! state: a SYN is answered with a SYN cookie, and the ACK that returns the cookie is the knock.
 //!
 //! ```text
-//! client  SYN ─▶          syn-cookie-sent   answered with SYN and ACK; nothing else happens
+//! client  SYN ─▶          syn-cookie-sent   answered with SYN and ACK; no knock yet
 //!         ACK ─▶          the knock         answered with FIN and ACK, so `connect` has succeeded
 //!         ACK, of our FIN handshake-rest    nothing
 //!         FIN ─▶          handshake-closed  answered with RST
 //! ```
 
-use crate::{Bytes, Env, Reason, answer::Answer, cookie, packet::flag, repliable::Repliable};
+use crate::{
+    Bytes, Reason, Subprograms, answer::Answer, cookie, packet::flag, repliable::Repliable,
+};
 
 const KIND: u8 = flag::SYN | flag::ACK | flag::FIN | flag::RST;
 const ENDS: u8 = flag::FIN | flag::ACK;
 
-/// What a packet is in a handshake.
+/// The role of a packet in a handshake.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum HandshakeStep {
-    /// It asks for a connection.
+    /// A SYN, which gets a cookie.
     SynCookieSent = 0,
-    /// It brings a cookie back.
+    /// An ACK with a valid cookie: the knock.
     Proved = 1,
-    /// It brings a number that is no cookie.
+    /// An ACK without a valid cookie.
     BadCookie = 2,
-    /// It ends a connection.
+    /// The end of a connection.
     HandshakeClosed = 3,
-    /// It is anything else.
+    /// Any other packet.
     HandshakeRest = 4,
 }
 
@@ -41,7 +43,7 @@ impl HandshakeStep {
         }
     }
 
-    /// The one with this number.
+    /// The step with this number.
     #[inline(always)]
     pub const fn from_number(number: u64) -> Self {
         match number {
@@ -54,9 +56,9 @@ impl HandshakeStep {
     }
 }
 
-/// Tells what a packet is in a handshake, and has it answered.
+/// Determines the role of a packet in a handshake, and leaves its answer.
 #[inline(always)]
-pub fn classify<B: Bytes + ?Sized, W: Env>(bytes: &B, env: &W) -> HandshakeStep {
+pub fn classify<B: Bytes + ?Sized, E: Subprograms>(bytes: &B, env: &E) -> HandshakeStep {
     let Some(repliable) = Repliable::find(bytes) else {
         return HandshakeStep::HandshakeRest;
     };
@@ -80,7 +82,7 @@ pub fn classify<B: Bytes + ?Sized, W: Env>(bytes: &B, env: &W) -> HandshakeStep 
                     env.answer(Answer::fin_ack(&repliable));
                     HandshakeStep::Proved
                 }
-                // Our FIN was one more.
+                // The ACK of our FIN, whose number is greater by one.
                 1 => HandshakeStep::HandshakeRest,
                 _ => HandshakeStep::BadCookie,
             }

@@ -25,12 +25,12 @@ const OUTER_BITS: u32 = 8 * (BLOCK_BYTES + DIGEST_BYTES) as u32;
 /// A short text.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
-pub struct Text {
+pub struct HashInput {
     bytes: [u8; TEXT_BYTES],
     length: u32,
 }
 
-impl Text {
+impl HashInput {
     /// Takes everything out.
     #[inline(always)]
     pub const fn clear(&mut self) {
@@ -74,9 +74,9 @@ impl Text {
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 pub struct Scratch {
     /// The key, of at most [`KEY_MOST`] bytes.
-    pub key: Text,
+    pub key: HashInput,
     /// The message, of at most [`MESSAGE_MOST`] bytes.
-    pub message: Text,
+    pub message: HashInput,
     /// The key as a block.
     key_block: [u32; BLOCK_WORDS],
     /// The digest of the message, before it is hashed once more.

@@ -1,27 +1,55 @@
-//! The order in which a frame is judged.
+//! Judges a frame. The protocol:
+//!
+//! 1. A frame that cannot be read as far as its ports passes if it is no IP, TCP or UDP; else it is dropped.
+//! 2. A packet to an unused port passes; in strict mode a new connection to it ends its source's attempt.
+//! 3. A packet to a protected port passes if its source has a grant or a flow, or is trusted.
+//! 4. A knock advances, restarts or ends its source's attempt, and is dropped.
+//! 5. The last knock of a sequence gives or ends the door's grants. A decoy ends the attempt.
 
 use crate::{
-    Bytes, Env, Reason, access,
-    env::Judged,
+    Bytes, Reason, Subprograms, access,
     event::{self, EventHead},
     knock,
     layout::{Config, Features, PortKind, PortRule, port_index},
     packet,
     packet_info::PacketInfo,
-    reason::{Reporting, Stat, Verdict},
+    reason::{Judged, Reporting, Stat, Verdict},
 };
 
-/// What a frame was, and what happens to it.
+/// Why a frame passes or not, and what happens to it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Judgement {
-    /// What it was.
+    /// Why.
     pub reason: Reason,
     /// Whether it reaches the network stack although its reason says otherwise: a knock on a port
     /// whose doors have `knock_pass`.
     pub is_let_pass: bool,
 }
 
+/// What the kernel side does with a frame.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Action {
+    /// Passes it to the network stack.
+    Pass,
+    /// Drops it.
+    Drop,
+    /// Sends the answer that was left for it, or drops it if there is none.
+    Answer,
+}
+
 impl Judgement {
+    /// What the kernel side does with the frame: the verdict, unless the configuration is a dry run. With answers in
+    /// use, a complete sequence may have left one too.
+    #[inline(always)]
+    pub const fn action(self, features: Features) -> Action {
+        let passes = matches!(self.verdict(), Verdict::Pass) || features.has(Features::DRY_RUN);
+        match (passes, features.has(Features::ANSWERS)) {
+            (true, _) => Action::Pass,
+            (false, true) => Action::Answer,
+            (false, false) => Action::Drop,
+        }
+    }
+
     /// What happens to the frame.
     #[inline(always)]
     pub const fn verdict(self) -> Verdict {
@@ -42,17 +70,17 @@ impl From<Reason> for Judgement {
     }
 }
 
-/// Judges a frame and returns what it was: [`decide`] without what happens to knocks that pass.
+/// Judges a frame and returns the reason alone; see [`decide`].
 #[inline(always)]
-pub fn judge<B: Bytes + ?Sized, W: Env>(bytes: &B, env: &W) -> Reason {
+pub fn judge<B: Bytes + ?Sized, E: Subprograms>(bytes: &B, env: &E) -> Reason {
     decide(bytes, env).reason
 }
 
-/// Judges a frame: what it was, in one [`Reason`], and what happens to it.
+/// Judges a frame: returns one [`Reason`], and what happens to the frame.
 ///
-/// Ordinary traffic pays for the parse and one look into the port table.
+/// Ordinary traffic costs the parse and one lookup in the port table.
 #[inline(always)]
-pub fn decide<B: Bytes + ?Sized, W: Env>(bytes: &B, env: &W) -> Judgement {
+pub fn decide<B: Bytes + ?Sized, E: Subprograms>(bytes: &B, env: &E) -> Judgement {
     if is_trial_expired(env) {
         return Reason::TrialExpired.into();
     }
@@ -62,22 +90,25 @@ pub fn decide<B: Bytes + ?Sized, W: Env>(bytes: &B, env: &W) -> Judgement {
                 now_ns: env.now().nanos(),
                 ..PacketInfo::default()
             };
-            event::tell(env, &info, EventHead::new(reason), 0);
+            event::report(env, &info, EventHead::new(reason), 0);
         }
         reason.into()
     })
 }
 
-/// Whether the configuration had to be confirmed, and was not in time.
+/// Whether the trial of the configuration has expired.
 #[inline(always)]
-fn is_trial_expired<W: Env>(env: &W) -> bool {
+fn is_trial_expired<E: Subprograms>(env: &E) -> bool {
     let is_over = |config: &Config| env.now().millis() >= config.confirm_by_ms;
     env.features().has(Features::CONFIRM) && env.config().is_some_and(is_over)
 }
 
-/// The reason, as an error if the frame could not be read as far as was needed.
+/// Judges a frame that can be read.
+///
+/// # Errors
+/// The reason why the frame can't be read as far as needed.
 #[inline(always)]
-fn judge_segment<B: Bytes + ?Sized, W: Env>(bytes: &B, env: &W) -> Judged<Judgement> {
+fn judge_segment<B: Bytes + ?Sized, E: Subprograms>(bytes: &B, env: &E) -> Judged<Judgement> {
     let segment = packet::parse(bytes).inspect_err(|&reason| {
         if reason == Reason::NotIp {
             bytes.note_other();
@@ -96,9 +127,9 @@ fn judge_segment<B: Bytes + ?Sized, W: Env>(bytes: &B, env: &W) -> Judged<Judgem
     Ok(reason.into())
 }
 
-/// What happens to a knock, which may be let pass.
+/// Lets a knock pass if its doors have `knock_pass`.
 #[inline(always)]
-fn if_let_pass<W: Env>(reason: Reason, rule: PortRule, env: &W) -> Judgement {
+fn if_let_pass<E: Subprograms>(reason: Reason, rule: PortRule, env: &E) -> Judgement {
     let is_let_pass = env.features().has(Features::KNOCK_PASS)
         && rule.passes_knocks()
         && reason.verdict() != Verdict::Pass;
@@ -119,7 +150,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        Address,
+        Address, Env,
         env::{Bucket as _, Table as _, Word as _},
         layout::{
             Config, Door, EdgeKey, FlagClass, FlowKey, GrantKey, Node, PortRule, ProgressKey,

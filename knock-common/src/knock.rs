@@ -1,30 +1,31 @@
-//! Knocks, and what counts as a wrong one.
+//! Judges knocks, and packets that count as wrong knocks.
 
 use crate::{
-    Bytes, Env, Reason, Stat,
+    Bytes, Reason, Stat, Subprograms,
     access::Completed,
-    automaton::{self, Outcome, Progress, Step},
-    env::{Judged, Table, Word},
+    automaton::{self, Progress, Step, StepOutcome},
+    env::{Table, Word},
     event::{self, EventHead},
-    first::{self, Place},
+    first::{self, CellAddress},
     layout::{Config, EdgeKey, FLAG_CLASSES, Features, Node, PortKind, PortRule, ProgressKey},
-    otp::{self, SourceKnocks},
+    otp::{OtpPosition, SourceKnocks},
     packet::{Protocol, Segment},
     packet_info::{self, PacketInfo},
     presence::{self, Presence},
+    reason::Judged,
     time::TICK_BITS,
 };
 
-/// Judges a packet to a port that is in a sequence, or that looks like one.
+/// Judges a packet to a knock port or a decoy.
 ///
 /// # Errors
 /// The reason why the addresses can't be read.
 #[inline(always)]
-pub fn knock<B: Bytes + ?Sized, W: Env>(
+pub fn knock<B: Bytes + ?Sized, E: Subprograms>(
     bytes: &B,
     segment: &Segment,
     rule: PortRule,
-    env: &W,
+    env: &E,
 ) -> Judged<Reason> {
     let needs_handshake = env.features().has(Features::ANSWERS) && rule.needs_handshake();
     if segment.protocol == Protocol::Tcp && !needs_handshake {
@@ -44,7 +45,7 @@ pub fn knock<B: Bytes + ?Sized, W: Env>(
         && needs_handshake
         && let Some(reason) = bytes.classify(env).no_knock()
     {
-        event::tell(env, &info, EventHead::new(reason), 0);
+        event::report(env, &info, EventHead::new(reason), 0);
         return Ok(reason);
     }
     Ok(match rule.kind() {
@@ -52,14 +53,14 @@ pub fn knock<B: Bytes + ?Sized, W: Env>(
         PortKind::Ordinary | PortKind::Exempt | PortKind::Protected | PortKind::Knock => {
             let mut decision = env.advance(&info, rule.first, SourceKnocks::NONE);
             if env.features().has(Features::PER_SOURCE)
-                && let Some(place) = decision.asked()
+                && let Some(position) = decision.asked()
             {
-                decision = env.advance(&info, rule.first, env.source_knocks(&info, place));
+                decision = env.advance(&info, rule.first, env.source_knocks(&info, position));
             }
             match decision.completed() {
                 Some(progress) => complete(env, &info, progress),
                 None => {
-                    event::tell(env, &info, decision.head(), 0);
+                    event::report(env, &info, decision.head(), 0);
                     decision.head().reason()
                 }
             }
@@ -67,21 +68,21 @@ pub fn knock<B: Bytes + ?Sized, W: Env>(
     })
 }
 
-/// Judges a packet to a port that is nothing: strictly, a new connection to it is a wrong knock.
+/// Judges a packet to an unused port: in strict mode, a new connection to it is a wrong knock.
 ///
 /// # Errors
 /// The reason why the addresses can't be read.
 #[inline(always)]
-pub fn other_port<B: Bytes + ?Sized, W: Env>(
+pub fn other_port<B: Bytes + ?Sized, E: Subprograms>(
     bytes: &B,
     segment: &Segment,
-    env: &W,
+    env: &E,
 ) -> Judged<Reason> {
     if !env.features().has(Features::STRICT) || !segment.opens() || !segment.unicast {
         return Ok(Reason::Ordinary);
     }
     let source = segment.source(bytes)?;
-    // A source that no host can have is the stack's to refuse here: DHCP comes from 0.0.0.0.
+    // The network stack refuses sources that no host can have; DHCP comes from 0.0.0.0.
     if Presence::of(env, source).is_empty() || !packet_info::can_come(bytes, source, env) {
         return Ok(Reason::Ordinary);
     }
@@ -89,35 +90,35 @@ pub fn other_port<B: Bytes + ?Sized, W: Env>(
     Ok(env.reset(&info, Reason::StrayPort))
 }
 
-/// A node as an event shows it: a door that goes through it, and how many knocks lead to it.
+/// The event for a node: a door whose sequence leads through it, and how many knocks lead to it.
 #[inline(always)]
 const fn at(reason: Reason, node: &Node) -> EventHead {
     EventHead::at(reason, node.via_door, node.depth)
 }
 
-/// The progress of a source, and where it is kept.
-struct Attempt<'a, W: Env> {
-    env: &'a W,
+/// The attempt of a source, and where the tables keep it.
+struct Attempt<'a, E: Subprograms> {
+    env: &'a E,
     config: &'a Config,
     info: &'a PacketInfo,
     key: ProgressKey,
-    cell: Place,
+    cell: CellAddress,
 }
 
-/// What the tables hold of an attempt.
-struct Held<T> {
-    /// Where progress past the first knock is.
+/// The progress that the tables hold.
+struct HeldProgress<T> {
+    /// The word for progress past the first knock.
     deep: Option<T>,
-    /// What that place holds; 0 if there is none.
+    /// The value of that word; 0 if there is none.
     word: u64,
     /// Whether the progress is a first knock.
     is_first: bool,
     progress: Progress,
 }
 
-impl<'a, W: Env> Attempt<'a, W> {
+impl<'a, E: Subprograms> Attempt<'a, E> {
     #[inline(always)]
-    fn of(env: &'a W, config: &'a Config, info: &'a PacketInfo) -> Self {
+    fn of(env: &'a E, config: &'a Config, info: &'a PacketInfo) -> Self {
         let PacketInfo {
             source, target_id, ..
         } = *info;
@@ -131,18 +132,18 @@ impl<'a, W: Env> Attempt<'a, W> {
             config,
             info,
             key,
-            cell: Place::of(&key, config),
+            cell: CellAddress::of(&key, config),
         }
     }
 
-    /// Whether there may be an attempt: if not, nothing has to be claimed to know it.
+    /// Whether there may be an attempt. If not, no claim is needed.
     #[inline(always)]
     fn may_be_there(&self) -> bool {
         Presence::of(self.env, self.info.source).may_knock(self.info.now())
     }
 
-    /// Claims the attempt: until it is given back, no other CPU changes it. If that takes too long,
-    /// the attempt is removed.
+    /// Claims the attempt, so that no other CPU changes it until the claim is given back. If another CPU holds
+    /// the claim for too long, removes the attempt and returns `false`.
     #[inline(always)]
     fn claim(&self) -> bool {
         let claimed = self.env.claim(self.cell.claim());
@@ -153,8 +154,7 @@ impl<'a, W: Env> Attempt<'a, W> {
         claimed
     }
 
-    /// Gives the claim back; `false` if another CPU could not wait for it, which has removed the
-    /// attempt.
+    /// Gives the claim back; `false` if another CPU spoiled it, which removes the attempt.
     #[inline(always)]
     fn give_back(&self) -> bool {
         let slot = self.cell.claim();
@@ -167,7 +167,7 @@ impl<'a, W: Env> Attempt<'a, W> {
         is_unspoiled
     }
 
-    /// Removes whatever there is of the attempt.
+    /// Removes the attempt from all tables.
     #[inline(always)]
     fn wipe(&self) {
         if let Some(deep) = self.env.progress().find(&self.key) {
@@ -177,10 +177,10 @@ impl<'a, W: Env> Attempt<'a, W> {
     }
 
     #[inline(always)]
-    fn load(&self) -> Held<W::Word> {
+    fn load(&self) -> HeldProgress<E::Word> {
         let now = self.info.now();
         if !self.may_be_there() {
-            return Held {
+            return HeldProgress {
                 deep: None,
                 word: 0,
                 is_first: false,
@@ -190,11 +190,11 @@ impl<'a, W: Env> Attempt<'a, W> {
         let deep = self.env.progress().find(&self.key);
         let word = deep.as_ref().map_or(0, |word| word.load());
         let progress = Progress::from_word(word);
-        // A first knock that came when the hint said that there was nothing to find has left the
-        // word of an older attempt behind, which was over by then.
-        let is_over = now.tick().since(progress.last) > self.config.attempt_max_ticks;
-        if !progress.is_none() && !is_over {
-            return Held {
+        // A first knock is stored without a look at this word if the presence filter shows no attempt. The
+        // word then belongs to an earlier attempt, which had expired.
+        let has_expired = now.tick().since(progress.last) > self.config.attempt_max_ticks;
+        if !progress.is_none() && !has_expired {
+            return HeldProgress {
                 deep,
                 word,
                 is_first: false,
@@ -202,7 +202,7 @@ impl<'a, W: Env> Attempt<'a, W> {
             };
         }
         let progress = first::find(self.env, self.cell);
-        Held {
+        HeldProgress {
             deep,
             word,
             is_first: !progress.is_none(),
@@ -210,10 +210,10 @@ impl<'a, W: Env> Attempt<'a, W> {
         }
     }
 
-    /// Replaces what is held by another progress; `false` if there is no room, or if the attempt was
-    /// removed meanwhile.
+    /// Stores the new progress; `false` if there is no room, or if another CPU removed the attempt
+    /// meanwhile.
     #[inline(always)]
-    fn store(&self, held: &Held<W::Word>, progress: Progress, first: u32) -> bool {
+    fn store(&self, held: &HeldProgress<E::Word>, progress: Progress, first: u32) -> bool {
         if progress.is_none() {
             return self.forget(held);
         }
@@ -231,7 +231,7 @@ impl<'a, W: Env> Attempt<'a, W> {
     }
 
     #[inline(always)]
-    fn forget(&self, held: &Held<W::Word>) -> bool {
+    fn forget(&self, held: &HeldProgress<E::Word>) -> bool {
         if held.word != 0 && !self.replace(held, 0) {
             return false;
         }
@@ -242,51 +242,51 @@ impl<'a, W: Env> Attempt<'a, W> {
     }
 
     #[inline(always)]
-    fn replace(&self, held: &Held<W::Word>, word: u64) -> bool {
+    fn replace(&self, held: &HeldProgress<E::Word>, word: u64) -> bool {
         match &held.deep {
             Some(deep) => deep.replace(held.word, word),
             None => self.env.progress().insert(&self.key, word),
         }
     }
 
-    /// Advances the attempt, which is claimed, by the knock.
+    /// Advances the claimed attempt by the knock.
     #[inline(always)]
     fn take_step(&self, first: u32, source_knocks: SourceKnocks) -> Decision {
         let Self { env, info, .. } = *self;
-        // Asked once more: the claim was perhaps waited for until a failed attempt was counted.
+        // Checked again: another CPU may have counted a failed attempt while this one waited for the claim.
         if self.env.is_locked_out(self.info) {
-            return Decision::tell(EventHead::new(Reason::LockedOut));
+            return Decision::report(EventHead::new(Reason::LockedOut));
         }
         let held = self.load();
         let step = automaton::step(env, held.progress, info, first, source_knocks);
-        if step.outcome == Outcome::Unknown {
+        if step.outcome == StepOutcome::Unknown {
             let node = env.node(held.progress.node);
             return node.map_or(
-                Decision::tell(EventHead::new(Reason::OutOfSequence)),
-                |node| Decision::ask(otp::Place::of(node)),
+                Decision::report(EventHead::new(Reason::OutOfSequence)),
+                |node| Decision::ask(OtpPosition::of(node)),
             );
         }
-        if step.outcome == Outcome::Duplicate {
-            return Decision::tell(EventHead::new(Reason::Duplicate));
+        if step.outcome == StepOutcome::Duplicate {
+            return Decision::report(EventHead::new(Reason::Duplicate));
         }
         if !self.store(&held, step.progress, first) {
             env.count(Stat::ProgressRefused);
-            return Decision::tell(EventHead::new(Reason::Contended));
+            return Decision::report(EventHead::new(Reason::Contended));
         }
-        if step.outcome == Outcome::Wrong {
+        if step.outcome == StepOutcome::Wrong {
             env.fail(info);
         }
         conclude(env, held.progress, step)
     }
 
-    /// Ends the attempt, which is claimed; tells which one that was, if one was going on.
+    /// Ends the claimed attempt; returns its event if one was in progress.
     #[inline(always)]
     fn end(&self) -> Option<EventHead> {
         let held = self.load();
-        let is_gone = held.progress.is_none() || !self.forget(&held);
+        let is_absent = held.progress.is_none() || !self.forget(&held);
         let node = self.env.node(held.progress.node)?;
         let now = self.info.now();
-        if is_gone || node.ends_sequence() || !held.progress.is_alive(node, now.tick()) {
+        if is_absent || node.ends_sequence() || !held.progress.is_alive(node, now.tick()) {
             return None;
         }
         self.env.fail(self.info);
@@ -294,53 +294,54 @@ impl<'a, W: Env> Attempt<'a, W> {
     }
 }
 
-/// What a knock came to: an event to tell, the end of a sequence, or the question what the source has
-/// to knock; one word, so that it can be handed back by a function as it is.
+/// The result of a knock: an event to report, a completed sequence, or a request for [`SourceKnocks`].
+///
+/// It is one word, because a BPF subprogram returns one register.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Decision(u64);
 
 impl Decision {
     const COMPLETED: u64 = 1 << 63;
     const ASKS: u64 = 1 << 62;
-    /// The event to tell, if the answer comes when the question is another one, lies below.
-    const PLACE_SHIFT: u32 = 32;
+    /// Below lies the event to report if the node has changed before [`SourceKnocks`] are known.
+    const POSITION_SHIFT: u32 = 32;
 
     #[inline(always)]
-    const fn tell(head: EventHead) -> Self {
+    const fn report(head: EventHead) -> Self {
         Self(head.to_word())
     }
 
-    /// Only the node and the time that it took are kept.
+    /// Keeps the node and the elapsed time only.
     #[inline(always)]
     const fn complete(progress: Progress) -> Self {
         Self(Self::COMPLETED | progress.to_word() >> TICK_BITS)
     }
 
     #[inline(always)]
-    const fn ask(place: otp::Place) -> Self {
+    const fn ask(position: OtpPosition) -> Self {
         let otherwise = EventHead::new(Reason::Contended).to_word();
-        Self(Self::ASKS | place.to_word() << Self::PLACE_SHIFT | otherwise)
+        Self(Self::ASKS | position.to_word() << Self::POSITION_SHIFT | otherwise)
     }
 
-    /// The word.
+    /// Returns the word.
     #[inline(always)]
     pub const fn to_word(self) -> u64 {
         self.0
     }
 
-    /// From the word.
+    /// Reads the word.
     #[inline(always)]
     pub const fn from_word(word: u64) -> Self {
         Self(word)
     }
 
-    /// What has to be worked out before the knock can be judged.
+    /// The position whose [`SourceKnocks`] are needed to judge the knock.
     #[inline(always)]
-    const fn asked(self) -> Option<otp::Place> {
+    const fn asked(self) -> Option<OtpPosition> {
         if self.0 & (Self::COMPLETED | Self::ASKS) != Self::ASKS {
             return None;
         }
-        Some(otp::Place::from_word(self.0 >> Self::PLACE_SHIFT))
+        Some(OtpPosition::from_word(self.0 >> Self::POSITION_SHIFT))
     }
 
     #[inline(always)]
@@ -357,20 +358,20 @@ impl Decision {
     }
 }
 
-/// Advances a source by its knock; `first` is the node that the knock leads to as a first one for
-/// any destination, or 0, and `source_knocks` what was worked out about the source.
+/// Advances a source by its knock. `first` is the node to which the knock leads as a first knock for any
+/// destination, or 0.
 #[inline(always)]
-pub fn advance<W: Env>(
-    env: &W,
+pub fn advance<E: Subprograms>(
+    env: &E,
     info: &PacketInfo,
     first: u32,
     source_knocks: SourceKnocks,
 ) -> Decision {
     let Some(config) = env.config() else {
-        return Decision::tell(EventHead::new(Reason::OutOfSequence));
+        return Decision::report(EventHead::new(Reason::OutOfSequence));
     };
     if env.is_locked_out(info) {
-        return Decision::tell(EventHead::new(Reason::LockedOut));
+        return Decision::report(EventHead::new(Reason::LockedOut));
     }
     let first = match info.target_id {
         0 => first,
@@ -380,49 +381,49 @@ pub fn advance<W: Env>(
     };
     let attempt = Attempt::of(env, config, info);
     if first == 0 && !attempt.may_be_there() {
-        return Decision::tell(EventHead::new(Reason::OutOfSequence));
+        return Decision::report(EventHead::new(Reason::OutOfSequence));
     }
     if !attempt.claim() {
-        return Decision::tell(EventHead::new(Reason::Contended));
+        return Decision::report(EventHead::new(Reason::Contended));
     }
     let decision = attempt.take_step(first, source_knocks);
     if !attempt.give_back() {
-        return Decision::tell(EventHead::new(Reason::Contended));
+        return Decision::report(EventHead::new(Reason::Contended));
     }
     decision
 }
 
 #[inline(always)]
-fn conclude<W: Env>(env: &W, held: Progress, step: Step) -> Decision {
+fn conclude<E: Subprograms>(env: &E, held: Progress, step: Step) -> Decision {
     let reason = match step.outcome {
-        Outcome::First => Reason::FirstKnock,
-        Outcome::Next => Reason::NextKnock,
-        Outcome::Duplicate => Reason::Duplicate,
-        Outcome::Restarted => Reason::Restarted,
-        Outcome::Wrong => Reason::WrongKnock,
-        Outcome::Late => Reason::TooLate,
-        Outcome::OutOfSequence | Outcome::Unknown => {
-            return Decision::tell(EventHead::new(Reason::OutOfSequence));
+        StepOutcome::First => Reason::FirstKnock,
+        StepOutcome::Next => Reason::NextKnock,
+        StepOutcome::Duplicate => Reason::Duplicate,
+        StepOutcome::Restarted => Reason::Restarted,
+        StepOutcome::Wrong => Reason::WrongKnock,
+        StepOutcome::Late => Reason::TooLate,
+        StepOutcome::OutOfSequence | StepOutcome::Unknown => {
+            return Decision::report(EventHead::new(Reason::OutOfSequence));
         }
     };
-    let goes_on = !step.progress.is_none();
-    let reached = if goes_on { step.progress } else { held };
+    let is_started = !step.progress.is_none();
+    let reached = if is_started { step.progress } else { held };
     match env.node(reached.node) {
-        Some(node) if goes_on && node.ends_sequence() => Decision::complete(step.progress),
-        Some(node) => Decision::tell(at(reason, node)),
-        None => Decision::tell(EventHead::new(reason)),
+        Some(node) if is_started && node.ends_sequence() => Decision::complete(step.progress),
+        Some(node) => Decision::report(at(reason, node)),
+        None => Decision::report(EventHead::new(reason)),
     }
 }
 
-/// How far a source has come with its attempt, which may be over.
-pub fn progress<W: Env>(env: &W, info: &PacketInfo) -> Progress {
+/// The progress of a source; it may have expired.
+pub fn progress<E: Subprograms>(env: &E, info: &PacketInfo) -> Progress {
     let attempt = env.config().map(|config| Attempt::of(env, config, info));
     attempt.map_or(Progress::NONE, |attempt| attempt.load().progress)
 }
 
-/// Uses the doors whose sequences end where a source has come to.
+/// Uses the doors whose sequences end at the node that a source has reached.
 #[inline(always)]
-fn complete<W: Env>(env: &W, info: &PacketInfo, progress: Progress) -> Reason {
+fn complete<E: Subprograms>(env: &E, info: &PacketInfo, progress: Progress) -> Reason {
     let Some(node) = env.node(progress.node) else {
         return Reason::OutOfSequence;
     };
@@ -444,23 +445,23 @@ fn complete<W: Env>(env: &W, info: &PacketInfo, progress: Progress) -> Reason {
     reason
 }
 
-/// Ends a source's progress because it touched a decoy or, strictly, a port that is nothing.
+/// Ends a source's attempt because it sent a packet to a decoy or, in strict mode, to an unused port.
 ///
-/// Returns `cause`, or [`Reason::Ordinary`] for a port that is nothing and ended no attempt.
+/// Returns `cause`, or [`Reason::Ordinary`] if a packet to an unused port ended no attempt.
 #[inline(always)]
-pub fn reset<W: Env>(env: &W, info: &PacketInfo, cause: Reason) -> Reason {
+pub fn reset<E: Subprograms>(env: &E, info: &PacketInfo, cause: Reason) -> Reason {
     let head = match ended(env, info) {
         Some(head) => head.because(cause),
         None if cause == Reason::StrayPort => return Reason::Ordinary,
         None => EventHead::new(cause),
     };
-    event::tell(env, info, head, 0);
+    event::report(env, info, head, 0);
     cause
 }
 
-/// Ends a source's progress; tells which attempt that was, if one was going on.
+/// Ends a source's attempt; returns its event if one was in progress.
 #[inline(always)]
-fn ended<W: Env>(env: &W, info: &PacketInfo) -> Option<EventHead> {
+fn ended<E: Subprograms>(env: &E, info: &PacketInfo) -> Option<EventHead> {
     let config = env.config()?;
     let attempt = Attempt::of(env, config, info);
     if !attempt.may_be_there() || !attempt.claim() {

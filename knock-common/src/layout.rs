@@ -7,7 +7,7 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::{
     Address,
-    answer::Text,
+    answer::PortDigits,
     otp::Secret,
     packet::{Protocol, flag},
 };
@@ -426,7 +426,7 @@ pub struct Door {
     /// Explicit padding.
     pub padding2: u32,
     /// The port that a knocker is told, if one is.
-    pub reply: Text,
+    pub reply: PortDigits,
     /// Explicit padding.
     pub padding: u16,
     /// The services that it opens or closes.

@@ -1,15 +1,16 @@
-//! The decision, without I/O: what a frame is, what it does to its source's knock progress, and
-//! whether it passes.
+//! Decides about frames without I/O: what a frame is, how it changes its source's progress, and whether it
+//! passes.
 //!
 //! ```text
 //! Bytes ─▶ packet::parse ─▶ Segment ─▶ judge ─▶ Reason ─▶ Verdict
 //!                                      │   ▲
 //!                                      ▼   │
-//!                                      World (maps, clock, events)
+//!                                      Env (maps, clock, events)
 //! ```
 //!
-//! The same functions run in the XDP program, where [`Env`] is made of BPF maps, and natively,
-//! where [`sim::Sim`] keeps the maps in memory. Nothing here panics, allocates, reads a clock or
+//! The same functions run in the XDP program, where [`Env`] reads BPF maps, and natively,
+//! where [`sim::Sim`] keeps the maps in memory. [`Subprograms`] are the functions that the kernel side calls
+//! as BPF subprograms. Nothing here panics, allocates, reads a clock or
 //! does I/O; time and packets come in through [`Env`] and [`Bytes`].
 //!
 //! Read in this order: [`packet`], [`mod@judge`], [`knock`], [`automaton`].
@@ -51,6 +52,7 @@ pub mod seen;
 pub mod sha1;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
+pub mod subprograms;
 pub mod time;
 
 pub use address::Address;
@@ -58,3 +60,4 @@ pub use bytes::Bytes;
 pub use env::Env;
 pub use judge::{Judgement, decide, judge};
 pub use reason::{Reason, Stat, Verdict};
+pub use subprograms::Subprograms;

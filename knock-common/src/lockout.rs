@@ -1,15 +1,15 @@
-//! Sources whose attempts failed too often are not listened to for a while.
+//! Lockouts: the knocks of a source are ignored for a time after too many failed attempts.
 //!
-//! Failures are counted for an IPv4 address or an IPv6 /64, since whoever has one address of a /64
-//! has all of them. They are kept like first knocks (see [`mod@crate::first`]), in buckets of cells
-//! that a secret key chooses. In a full bucket a cell gives way to another source's if it is
-//! forgotten, and then the one with the fewest failures, but never one that locks its source out:
-//! nobody sheds a lockout, however many sources are forged. If all of a bucket's cells lock out, the
-//! failures of other sources in it are not counted, and [`Stat::LockoutsFull`] says so.
+//! Failures are counted per IPv4 address or IPv6 /64, since a host with one address of a /64 has all of them. They are
+//! kept like first knocks (see [`mod@crate::first`]) in buckets that a secret key chooses. In a full bucket a new
+//! source replaces an expired cell, else the one with the fewest failures, but never one that locks its source out: no
+//! number of forged sources ends a lockout. If all cells of a bucket lock out, failures of other sources in it are not
+//! counted, and [`Stat::LockoutsFull`] counts them.
 
 use crate::{
-    Address, Env, Stat,
+    Address, Stat, Subprograms,
     env::{Bucket, Word},
+    first::{self, CellAddress},
     layout::{Config, Features, LOCKOUT_BUCKETS, WAYS},
     packet_info::PacketInfo,
     time::{Moment, SKEW_MS},
@@ -17,7 +17,7 @@ use crate::{
 
 /// Bits of the time in a cell.
 pub const MS_BITS: u32 = 34;
-/// The time in a cell wraps after 198 days; nothing is locked out for more than one.
+/// The time in a cell wraps after 198 days; a lockout lasts one day at most.
 const MS_MASK: u64 = (1 << MS_BITS) - 1;
 const COUNT_BITS: u32 = 10;
 const COUNT_MASK: u64 = (1 << COUNT_BITS) - 1;
@@ -29,18 +29,18 @@ const TAG_BITS: u32 = u64::BITS - TAG_SHIFT;
 pub struct Failures {
     /// The last failed attempt, in milliseconds since boot, modulo 2³⁴.
     pub last_ms: u64,
-    /// Failed attempts until then, none of them forgotten: 1023 at most.
+    /// Failed attempts until then, without expired ones: 1023 at most.
     pub count: u16,
 }
 
 impl Failures {
-    /// The part of a cell that is not the tag.
+    /// Returns the part of a cell below the tag.
     #[inline(always)]
     pub const fn to_word(self) -> u64 {
         (self.count as u64 & COUNT_MASK) << MS_BITS | self.last_ms & MS_MASK
     }
 
-    /// The failures that a cell means.
+    /// Reads a cell.
     #[inline(always)]
     pub const fn from_word(word: u64) -> Self {
         Self {
@@ -49,47 +49,38 @@ impl Failures {
         }
     }
 
-    /// Milliseconds since the last failure; none if another CPU's clock is ahead.
+    /// Milliseconds since the last failure; 0 if another CPU's clock is ahead.
     #[inline(always)]
     const fn age_ms(self, now_ms: u64) -> u64 {
         let age = now_ms.wrapping_sub(self.last_ms) & MS_MASK;
         if age > MS_MASK - SKEW_MS { 0 } else { age }
     }
 
-    /// How long they are still remembered, in milliseconds; 0 if they are forgotten.
+    /// Time until they expire, in milliseconds; 0 if they have.
     #[inline(always)]
     pub const fn left_ms(self, now: Moment, config: &Config) -> u64 {
         config.lockout_ms.saturating_sub(self.age_ms(now.millis()))
     }
 }
 
-/// The place of a source in the table.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-struct Place {
-    bucket: u32,
-    tag: u32,
-}
-
-impl Place {
-    /// Two strongly universal hashes, as in [`crate::first::Place::of`].
-    #[inline(always)]
-    fn of(subject: Address, key: &[u64; WAYS]) -> Self {
-        let [k0, k1, k2, k3, l0, l1, l2, l3] = *key;
-        let [a, b, c, d] = subject.words.map(u64::from);
-        let hash = |k: [u64; 4]| {
-            let [k0, k1, k2, k3] = k;
-            let first = k0.wrapping_add(a).wrapping_mul(k1.wrapping_add(b));
-            let second = k2.wrapping_add(c).wrapping_mul(k3.wrapping_add(d));
-            (first.wrapping_add(second) >> 32) as u32
-        };
-        Self {
-            bucket: crate::first::shuffle(hash([k0, k1, k2, k3])) & (LOCKOUT_BUCKETS - 1),
-            tag: hash([l0, l1, l2, l3]) >> (u32::BITS - TAG_BITS),
-        }
+/// The cell of a source, by two strongly universal hashes as in [`CellAddress::of`].
+#[inline(always)]
+fn cell_address(subject: Address, key: &[u64; WAYS]) -> CellAddress {
+    let [k0, k1, k2, k3, l0, l1, l2, l3] = *key;
+    let [a, b, c, d] = subject.words.map(u64::from);
+    let hash = |k: [u64; 4]| {
+        let [k0, k1, k2, k3] = k;
+        let first = k0.wrapping_add(a).wrapping_mul(k1.wrapping_add(b));
+        let second = k2.wrapping_add(c).wrapping_mul(k3.wrapping_add(d));
+        (first.wrapping_add(second) >> 32) as u32
+    };
+    CellAddress {
+        bucket: first::shuffle(hash([k0, k1, k2, k3])) & (LOCKOUT_BUCKETS - 1),
+        tag: u64::from(hash([l0, l1, l2, l3]) >> (u32::BITS - TAG_BITS)),
     }
 }
 
-/// Whose failures are counted together: an IPv4 address, an IPv6 /64, or everybody.
+/// The key under which failures are counted together: an IPv4 address, an IPv6 /64, or all sources.
 #[inline(always)]
 fn subject(source: Address, features: Features) -> Address {
     if features.has(Features::LOCKOUT_GLOBAL) {
@@ -104,33 +95,34 @@ fn subject(source: Address, features: Features) -> Address {
     }
 }
 
+/// The cell of a source; `None` without lockouts.
 #[inline(always)]
-fn place<W: Env>(env: &W, source: Address) -> Option<Place> {
+fn address_of<E: Subprograms>(env: &E, source: Address) -> Option<CellAddress> {
     let features = env.features();
     if !features.has(Features::LOCKOUT) {
         return None;
     }
     let key = env.lockout_key()?;
-    Some(Place::of(subject(source, features), key))
+    Some(cell_address(subject(source, features), key))
 }
 
-/// The failures of a source that are not forgotten.
+/// The failures of a source; `None` if there are none or they have expired.
 #[inline(always)]
-pub fn failures<W: Env>(
-    env: &W,
+pub fn failures<E: Subprograms>(
+    env: &E,
     source: Address,
     config: &Config,
     now: Moment,
 ) -> Option<Failures> {
-    let Place { bucket, tag } = place(env, source)?;
-    let cell = recall_cell(env, bucket, tag);
+    let CellAddress { bucket, tag } = address_of(env, source)?;
+    let cell = recall_cell(env, bucket, tag as u32);
     let failures = Failures::from_word(cell);
     (cell != 0 && failures.left_ms(now, config) > 0).then_some(failures)
 }
 
-/// Whether the knocks of a visitor's source are not listened to.
+/// Whether the source of a packet is locked out.
 #[inline(always)]
-pub fn is_locked_out<W: Env>(env: &W, info: &PacketInfo) -> bool {
+pub fn is_locked_out<E: Subprograms>(env: &E, info: &PacketInfo) -> bool {
     let Some(config) = env.config() else {
         return false;
     };
@@ -138,28 +130,27 @@ pub fn is_locked_out<W: Env>(env: &W, info: &PacketInfo) -> bool {
         .is_some_and(|failures| u32::from(failures.count) >= config.lockout_failures)
 }
 
-/// Counts a failed attempt of a visitor's source.
+/// Counts a failed attempt of a packet's source.
 #[inline(always)]
-pub fn fail<W: Env>(env: &W, info: &PacketInfo) {
+pub fn fail<E: Subprograms>(env: &E, info: &PacketInfo) {
     if !env.features().has(Features::LOCKOUT) {
         return;
     }
     let place = env.place_failures(info);
     let (bucket, tag) = ((place >> 32) as u32, place as u32);
     let now_ms = info.now().millis();
-    // No loop: LLVM makes one that falls into its own beginning, which Linux 6.1 takes for a jump back
-    // that it does not allow (check_cfg, "back-edge").
+    // No loop: LLVM makes one that falls into its own beginning, which Linux 6.1 refuses (check_cfg, "back-edge").
     let _given_up = env.count_failure(bucket, tag, now_ms)
         || env.count_failure(bucket, tag, now_ms)
         || env.count_failure(bucket, tag, now_ms);
 }
 
-/// Where the failures of a visitor's source are: the bucket above, the tag below. Without a key it is
-/// no bucket.
+/// The cell of a packet's source: the bucket in the upper half, the tag in the lower. Without a key the bucket does not
+/// exist.
 #[inline(always)]
-pub fn place_word<W: Env>(env: &W, info: &PacketInfo) -> u64 {
-    place(env, info.source).map_or(u64::MAX, |Place { bucket, tag }| {
-        u64::from(bucket) << 32 | u64::from(tag)
+pub fn place_word<E: Subprograms>(env: &E, info: &PacketInfo) -> u64 {
+    address_of(env, info.source).map_or(u64::MAX, |CellAddress { bucket, tag }| {
+        u64::from(bucket) << 32 | tag
     })
 }
 
@@ -170,14 +161,14 @@ const fn is_tagged(cell: u64, tag: u32) -> bool {
 
 /// The cell with a tag, or 0.
 #[inline(always)]
-fn recall_cell<W: Env>(env: &W, bucket: u32, tag: u32) -> u64 {
+fn recall_cell<E: Subprograms>(env: &E, bucket: u32, tag: u32) -> u64 {
     let Some(bucket) = env.lockouts(bucket) else {
         return 0;
     };
     let mut found = 0;
     for way in 0..WAYS {
         let cell = bucket.cell(way).map_or(0, |word| word.load());
-        // If two CPUs made one each, the one with more failures counts.
+        // Two CPUs may have made a cell each; the one with more failures counts.
         if is_tagged(cell, tag) && cell > found {
             found = cell;
         }
@@ -185,60 +176,59 @@ fn recall_cell<W: Env>(env: &W, bucket: u32, tag: u32) -> u64 {
     found
 }
 
-/// The rank of the source's own cell: it is written before all others.
+/// The rank of the source's own cell, which is written first.
 const OWN: u64 = 1 << 60;
-/// The rank of the source's own cell if it is forgotten: what it counts begins again.
-const OWN_FORGOTTEN: u64 = OWN | 1;
-/// The rank of a cell that is empty or forgotten.
-const FORGOTTEN: u64 = 1 << 59;
-/// The rank of a cell that locks another source out.
+/// The rank of the source's own cell if it has expired: its count starts again.
+const OWN_EXPIRED: u64 = OWN | 1;
+/// The rank of a cell that is empty or expired.
+const EXPIRED: u64 = 1 << 59;
+/// The rank of a cell that locks out another source.
 const NEVER: u64 = 0;
 
-/// How soon a cell may be written by the source with a tag: the greatest rank comes first.
+/// The rank of a cell for the source with a tag: the cell with the greatest rank is written.
 #[inline(always)]
-pub fn rank<W: Env>(env: &W, cell: u64, tag: u32, now_ms: u64) -> u64 {
-    // Read here and not by the caller: its stack has no room for them (check_max_stack_depth).
+pub fn rank<E: Subprograms>(env: &E, cell: u64, tag: u32, now_ms: u64) -> u64 {
+    // Read here, since the caller's stack has no room for it (check_max_stack_depth).
     let Some(config) = env.config() else {
         return NEVER;
     };
     let failures = Failures::from_word(cell);
     let age_ms = failures.age_ms(now_ms);
     if cell == 0 {
-        FORGOTTEN
+        EXPIRED
     } else if is_tagged(cell, tag) {
         match age_ms < config.lockout_ms {
             true => OWN,
-            false => OWN_FORGOTTEN,
+            false => OWN_EXPIRED,
         }
     } else if age_ms >= config.lockout_ms {
-        FORGOTTEN
+        EXPIRED
     } else if u32::from(failures.count) >= config.lockout_failures {
         NEVER
     } else {
-        // The fewest failures first, and of those the oldest.
+        // The fewest failures first, then the oldest.
         COUNT_MASK.wrapping_sub(failures.count.into()) << MS_BITS | age_ms
     }
 }
 
-/// Tries to count a failure in the source's cell, or in the one that may be replaced first; `false`
-/// if another CPU was faster.
+/// Tries to count a failure in the cell with the greatest rank; `false` if another CPU was faster.
 #[inline(always)]
-pub fn count_once<W: Env>(env: &W, bucket: u32, tag: u32, now_ms: u64) -> bool {
+pub fn count_once<E: Subprograms>(env: &E, bucket: u32, tag: u32, now_ms: u64) -> bool {
     let Some(bucket) = env.lockouts(bucket) else {
         return true;
     };
     let rank = |cell| env.rank_failures(cell, tag, now_ms);
-    // Rank and way in one number, so that the verifier has one path to follow, not one per way.
-    let mut first = 0;
+    // Rank and way in one number, so that the verifier follows one path instead of one per way.
+    let mut first_to_write = 0;
     for way in 0..WAYS {
         let cell = bucket.cell(way).map_or(0, |word| word.load());
-        first = core::cmp::max(first, rank(cell) << 3 | way as u64);
+        first_to_write = core::cmp::max(first_to_write, rank(cell) << 3 | way as u64);
     }
-    if first >> 3 == NEVER {
+    if first_to_write >> 3 == NEVER {
         env.count(Stat::LockoutsFull);
         return true;
     }
-    let Some(word) = bucket.cell(first as usize & (WAYS - 1)) else {
+    let Some(word) = bucket.cell(first_to_write as usize & (WAYS - 1)) else {
         return true;
     };
     let old = word.load();
@@ -260,7 +250,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::sim::Sim;
+    use crate::{Env, sim::Sim};
 
     const A: Address = Address {
         words: [1, 0, 0, 0],
@@ -298,10 +288,10 @@ mod tests {
     }
 
     #[test]
-    fn who_is_locked_out_when() {
+    fn failures_lock_out_until_they_expire() {
         const SOURCE: Features = Features::LOCKOUT;
         const GLOBAL: Features = SOURCE.with(Features::LOCKOUT_GLOBAL);
-        // Three failures of A at these milliseconds lock out for 1000; is it, and B, then?
+        // Three failures lock out for 1000 ms. A fails at the given milliseconds: are A and B locked out at `now`?
         for (name, features, fails, now, a, b) in [
             ("never", SOURCE, &[][..], 0, false, false),
             ("too few", SOURCE, &[10, 20], 30, false, false),
@@ -315,18 +305,25 @@ mod tests {
                 true,
                 false,
             ),
-            ("over", SOURCE, &[10, 20, 30], 1030, false, false),
+            ("expired", SOURCE, &[10, 20, 30], 1030, false, false),
             (
-                "each remembered by the next",
+                "each before the previous one expires",
                 SOURCE,
                 &[10, 1009, 2008],
                 2009,
                 true,
                 false,
             ),
-            ("one forgotten", SOURCE, &[10, 20, 1020], 1021, false, false),
-            ("everybody", GLOBAL, &[10, 20, 30], 30, true, true),
-            ("everybody, over", GLOBAL, &[10, 20, 30], 1030, false, false),
+            ("one expired", SOURCE, &[10, 20, 1020], 1021, false, false),
+            ("all sources", GLOBAL, &[10, 20, 30], 30, true, true),
+            (
+                "all sources, expired",
+                GLOBAL,
+                &[10, 20, 30],
+                1030,
+                false,
+                false,
+            ),
             ("off", Features(0), &[10, 20, 30], 30, false, false),
         ] {
             let sim = Sim {
@@ -343,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn the_count_stays_at_its_end() {
+    fn the_count_stops_at_its_greatest_value() {
         let sim = with_lockout(config(1, u64::MAX));
         for _ in 0..2_000 {
             fail(&sim, &info(A, 5));
@@ -363,10 +360,10 @@ mod tests {
         Address::from_v4([a | 64, b, c, d])
     }
 
-    /// Forged sources that fail as often as they like don't wash out a lockout, and are locked out
-    /// themselves as long as there is room.
+    /// Any number of failures of forged sources ends no lockout. Forged sources are locked out themselves while there is
+    /// room.
     #[test]
-    fn nobody_sheds_a_lockout() {
+    fn forged_sources_do_not_end_a_lockout() {
         let sim = with_lockout(config(2, 600_000));
         let v6 = Address::from_v6((0x2001_0db8_u128 << 96 | 1).to_be_bytes());
         let punished = [A, Address::from_v4([192, 0, 2, 7]), v6];
@@ -387,24 +384,23 @@ mod tests {
         let out = out.count();
         println!("{out} of {FORGED} forged sources are locked out");
         assert!(out > FORGED as usize * 95 / 100, "{out}");
-        // Nobody else is.
+        // Other sources are not.
         let strangers = (0..100_000).map(|number| forged(FORGED + number));
         let innocent = strangers.filter(|&source| is_locked_out(&sim, &info(source, 9_000)));
         assert!(innocent.count() <= 3);
     }
 
     #[test]
-    fn whose_cell_gives_way() {
-        // A bucket of one source with so many failures at such a time in each cell; then another one
-        // fails. Whose cell is gone?
+    fn a_full_bucket_replaces_expired_cells_then_the_fewest_failures() {
+        // Each cell has a time and a count of failures; then another source fails. Which cell is replaced?
         let full = |odd: (u64, u16)| -> [(u64, u16); WAYS] {
             std::array::from_fn(|way| if way == 3 { odd } else { (100, 3) })
         };
         for (name, cells, gone) in [
             ("the fewest failures", full((150, 1)), Some(3)),
             ("the oldest", full((90, 3)), Some(3)),
-            ("few before old", full((90, 4)), None),
-            ("forgotten, whatever it has", full((0, 9)), Some(3)),
+            ("fewer failures before older ones", full((90, 4)), None),
+            ("expired, with any count", full((0, 9)), Some(3)),
             ("all lock out", [(100, 5); WAYS], None),
         ] {
             let mut config = config(5, 1000);
@@ -416,7 +412,7 @@ mod tests {
                 let word = tag << TAG_SHIFT | Failures { last_ms, count }.to_word();
                 bucket.cell(way).unwrap().store(word);
             }
-            let now_ms = if name.starts_with("forgotten") {
+            let now_ms = if name.starts_with("expired") {
                 1000
             } else {
                 200
@@ -444,10 +440,10 @@ mod tests {
         }
 
         #[test]
-        fn any_word_is_read(word: u64, now: u64, ms: u64, most: u32) {
+        fn any_cell_is_read_without_a_panic(word: u64, now: u64, ms: u64, most: u32) {
             let sim = with_lockout(config(most, ms));
-            let place = place(&sim, A).unwrap();
-            let bucket = Env::lockouts(&sim, place.bucket).unwrap();
+            let address = address_of(&sim, A).unwrap();
+            let bucket = Env::lockouts(&sim, address.bucket).unwrap();
             for way in 0..WAYS {
                 bucket.cell(way).unwrap().store(word.rotate_left(8 * way as u32));
             }

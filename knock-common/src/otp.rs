@@ -8,7 +8,7 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::{
     Address, Env,
-    hmac::{KEY_MOST, MESSAGE_MOST, Scratch, Text},
+    hmac::{HashInput, KEY_MOST, MESSAGE_MOST, Scratch},
     layout::{Node, Symbol},
     packet::Protocol,
     packet_info::PacketInfo,
@@ -77,7 +77,7 @@ impl Secret {
     }
 
     #[inline(always)]
-    fn write(&self, text: &mut Text) {
+    fn write(&self, text: &mut HashInput) {
         for (at, &byte) in (0..).zip(&self.bytes) {
             if at >= self.length {
                 break;
@@ -184,14 +184,14 @@ fn octet(digest: &[u32; DIGEST_WORDS], knock: u8) -> u8 {
 
 /// A place in a half that is bound to the source.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Place {
+pub struct OtpPosition {
     /// Which knock of the half comes next, from 1.
     pub knock: u8,
     /// The index of the sequence's entry in `DOORS` plus one.
     pub sequence: u16,
 }
 
-impl Place {
+impl OtpPosition {
     /// Where a node is.
     #[inline(always)]
     pub const fn of(node: &Node) -> Self {
@@ -231,13 +231,13 @@ impl SourceKnocks {
     const NOTHING: u64 = Self::SYMBOL_MASK;
 
     #[inline(always)]
-    const fn new(place: Place, next: Symbol, last: Option<Symbol>) -> Self {
+    const fn new(position: OtpPosition, next: Symbol, last: Option<Symbol>) -> Self {
         let last = match last {
             Some(last) => last.number() as u64,
             None => Self::NOTHING,
         };
         let symbols = last << Self::SYMBOL_BITS | next.number() as u64;
-        Self(place.to_word() << (2 * Self::SYMBOL_BITS) | symbols)
+        Self(position.to_word() << (2 * Self::SYMBOL_BITS) | symbols)
     }
 
     /// The word.
@@ -254,8 +254,8 @@ impl SourceKnocks {
 
     /// The place.
     #[inline(always)]
-    pub const fn place(self) -> Place {
-        Place::from_word(self.0 >> (2 * Self::SYMBOL_BITS))
+    pub const fn position(self) -> OtpPosition {
+        OtpPosition::from_word(self.0 >> (2 * Self::SYMBOL_BITS))
     }
 
     /// Whether a knock is the next one.
@@ -273,14 +273,14 @@ impl SourceKnocks {
 
 /// Works out what a source has to knock at a place.
 #[inline(always)]
-pub fn source_knocks<W: Env>(
-    env: &W,
+pub fn source_knocks<E: Env>(
+    env: &E,
     info: &PacketInfo,
-    place: Place,
+    position: OtpPosition,
     scratch: &mut Scratch,
     compress: impl Fn(&mut Work),
 ) -> SourceKnocks {
-    let Some(door) = env.door(place.sequence.wrapping_sub(1).into()) else {
+    let Some(door) = env.door(position.sequence.wrapping_sub(1).into()) else {
         return SourceKnocks::NONE;
     };
     let Some(otp) = env.otp(door.number) else {
@@ -292,13 +292,13 @@ pub fn source_knocks<W: Env>(
         let port = otp.base.wrapping_add(octet(digest, knock).into());
         Symbol::new(otp.protocol(knock), port)
     };
-    let last = place.knock.checked_sub(2).map(symbol);
-    SourceKnocks::new(place, symbol(place.knock.wrapping_sub(1)), last)
+    let last = position.knock.checked_sub(2).map(symbol);
+    SourceKnocks::new(position, symbol(position.knock.wrapping_sub(1)), last)
 }
 
 /// The text of a number.
 #[inline(never)]
-fn write_decimal(text: &mut Text, number: u64) {
+fn write_decimal(text: &mut HashInput, number: u64) {
     // The greatest power of ten in 64 bits.
     let mut unit = 10_000_000_000_000_000_000_u64;
     let mut begun = false;
@@ -314,7 +314,7 @@ fn write_decimal(text: &mut Text, number: u64) {
 
 /// The text of an address: an IPv4 address as a dotted quad, an IPv6 address as RFC 5952 has it.
 #[inline(always)]
-pub fn write_address(text: &mut Text, address: Address) {
+pub fn write_address(text: &mut HashInput, address: Address) {
     if address.is_v4() {
         write_v4(text, address);
     } else {
@@ -323,7 +323,7 @@ pub fn write_address(text: &mut Text, address: Address) {
 }
 
 #[inline(never)]
-fn write_v4(text: &mut Text, address: Address) {
+fn write_v4(text: &mut HashInput, address: Address) {
     let [.., last] = address.words;
     for (number, octet) in last.to_ne_bytes().into_iter().enumerate() {
         if number > 0 {
@@ -343,7 +343,7 @@ fn write_v4(text: &mut Text, address: Address) {
 const GROUPS: u32 = 8;
 
 #[inline(never)]
-fn write_v6(text: &mut Text, address: Address) {
+fn write_v6(text: &mut HashInput, address: Address) {
     let gap = gap(address);
     for group in 0..GROUPS {
         if gap >> group & 1 != 0 {
@@ -582,7 +582,7 @@ mod tests {
     }
 
     fn address_text(address: IpAddr) -> String {
-        let mut text = Text::zeroed();
+        let mut text = HashInput::zeroed();
         write_address(&mut text, address.into());
         String::from_utf8(text.as_bytes().to_vec()).expect("ASCII")
     }
@@ -631,7 +631,7 @@ mod tests {
         #[test]
         fn numbers_as_the_library_has_them(number: u64, shift in 0..64_u32) {
             let number = number >> shift;
-            let mut text = Text::zeroed();
+            let mut text = HashInput::zeroed();
             write_decimal(&mut text, number);
             let number = number.to_string();
             prop_assert_eq!(text.as_bytes(), number.as_bytes());

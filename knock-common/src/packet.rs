@@ -175,7 +175,7 @@ pub fn parse<B: Bytes + ?Sized>(bytes: &B) -> Result<Segment, Reason> {
     if ethernet.ethertype == ETHERTYPE_IPV4 {
         return ipv4(bytes, ETHERNET_HEADER, ethernet.unicast);
     }
-    let Link { ethertype, network } = ethernet.link(bytes)?;
+    let LinkHeader { ethertype, network } = ethernet.link(bytes)?;
     match ethertype {
         ETHERTYPE_IPV4 => ipv4(bytes, network, ethernet.unicast),
         ETHERTYPE_IPV6 => ipv6(bytes, network, ethernet.unicast),
@@ -187,7 +187,8 @@ pub fn parse<B: Bytes + ?Sized>(bytes: &B) -> Result<Segment, Reason> {
 /// Where the IP header of a frame is, and whether it is IPv6; `None` if there is none.
 #[inline(always)]
 pub fn network<B: Bytes + ?Sized>(bytes: &B) -> Option<(usize, bool)> {
-    let Link { ethertype, network } = Ethernet::read(bytes).and_then(|it| it.link(bytes)).ok()?;
+    let LinkHeader { ethertype, network } =
+        Ethernet::read(bytes).and_then(|it| it.link(bytes)).ok()?;
     match ethertype {
         ETHERTYPE_IPV4 => Some((network, false)),
         ETHERTYPE_IPV6 => Some((network, true)),
@@ -210,7 +211,7 @@ struct Ethernet {
 }
 
 /// What the last VLAN tag says, or the Ethernet header where there is none.
-struct Link {
+struct LinkHeader {
     ethertype: u16,
     network: usize,
 }
@@ -229,7 +230,7 @@ impl Ethernet {
 
     /// Reads past the VLAN tags.
     #[inline(always)]
-    fn link<B: Bytes + ?Sized>(&self, bytes: &B) -> Result<Link, Reason> {
+    fn link<B: Bytes + ?Sized>(&self, bytes: &B) -> Result<LinkHeader, Reason> {
         let mut ethertype = self.ethertype;
         let mut network = ETHERNET_HEADER;
         for _ in 0..VLAN_TAGS_MAX {
@@ -241,7 +242,7 @@ impl Ethernet {
                 .ok_or(Reason::Truncated)?;
             network = network.wrapping_add(VLAN_TAG);
         }
-        Ok(Link { ethertype, network })
+        Ok(LinkHeader { ethertype, network })
     }
 }
 

@@ -1,26 +1,26 @@
-//! A packet that has to do with knocking, once its addresses have been read.
+//! The addresses, ports and time of a packet that concerns knocking.
 
 use bytemuck::{Pod, Zeroable};
 
 use crate::{
     Address, Bytes, Env, Reason,
-    env::Judged,
     layout::{Features, Symbol},
     packet::{Protocol, Segment},
+    reason::Judged,
     time::Moment,
 };
 
-/// Who came when, to which port.
+/// Source, destination and time of a packet.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
 pub struct PacketInfo {
-    /// Who.
+    /// Source address.
     pub source: Address,
-    /// To which address of this host.
+    /// Destination address.
     pub destination: Address,
-    /// When, in nanoseconds since boot.
+    /// Time of arrival, in nanoseconds since boot.
     pub now_ns: u64,
-    /// Class of the destination address.
+    /// Target of the destination address; 0 if it has none.
     pub target_id: u16,
     /// Source port.
     pub source_port: u16,
@@ -43,7 +43,7 @@ impl PacketInfo {
     /// The reason why they can't be read; [`Reason::BadHeader`] for a source that no host can have,
     /// except for loopback addresses on the loopback interface.
     #[inline(always)]
-    pub fn of<B: Bytes + ?Sized, W: Env>(bytes: &B, segment: &Segment, env: &W) -> Judged<Self> {
+    pub fn of<B: Bytes + ?Sized, E: Env>(bytes: &B, segment: &Segment, env: &E) -> Judged<Self> {
         let destination = segment.destination(bytes)?;
         let target_id = match env.features().has(Features::TARGETS) {
             true => env.target(destination),
@@ -67,7 +67,7 @@ impl PacketInfo {
         })
     }
 
-    /// When.
+    /// Time of arrival.
     #[inline(always)]
     pub fn now(&self) -> Moment {
         Moment::from_nanos(self.now_ns)
@@ -85,9 +85,10 @@ impl PacketInfo {
     }
 }
 
-/// Whether a packet can come from a source: a host, or this one over the loopback interface.
+/// Whether a source address is plausible: one that a host can have, or a loopback address on the loopback
+/// interface.
 #[inline(always)]
-pub(crate) fn can_come<B: Bytes + ?Sized, W: Env>(bytes: &B, source: Address, env: &W) -> bool {
+pub(crate) fn can_come<B: Bytes + ?Sized, E: Env>(bytes: &B, source: Address, env: &E) -> bool {
     source.is_host()
         || env.features().has(Features::LOOPBACK) && source.is_loopback() && bytes.is_looped()
 }

@@ -1,20 +1,19 @@
-//! A cheap first look: may there be anything in the big maps about this source?
+//! The presence filter: one lookup shows that the big maps have nothing about a source.
 //!
-//! A slot is shared by the sources that hash to it and says until when there may be a grant or a
-//! flow, and until when an attempt, of any of them. A slot that is too late costs a lookup, nothing
-//! else, so the hash has no key and user space may write [`ALWAYS`].
+//! A slot holds until when there may be a grant or a flow, and until when an attempt, of any source that hashes to it. A
+//! time that is too late costs a lookup only, so the hash needs no key, and user space may write [`ALWAYS`].
 
-use crate::{Address, Env, env::Word, layout::PRESENCE_SLOTS, time::Moment};
+use crate::{Address, Subprograms, env::Word, layout::PRESENCE_SLOTS, time::Moment};
 
-/// The slot says: look.
+/// The word of a slot whose sources must always be looked up.
 pub const ALWAYS: u64 = u64::MAX;
 
 const SLOT_BITS: u32 = PRESENCE_SLOTS.trailing_zeros();
 
-/// CPUs that write to one slot at the same moment are few; after this many tries it says [`ALWAYS`].
+/// Few CPUs write to one slot at the same moment; after this many tries a CPU writes [`ALWAYS`].
 const TRIES: usize = 4;
 
-/// The number of a source's slot.
+/// The slot of a source.
 #[inline(always)]
 pub fn slot(source: Address) -> u32 {
     let [a, b, c, d] = source.words.map(u64::from);
@@ -23,59 +22,59 @@ pub fn slot(source: Address) -> u32 {
     (mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (u64::BITS - SLOT_BITS)) as u32
 }
 
-/// What a slot says at a moment.
+/// The word of a slot.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Presence(u64);
 
 impl Presence {
-    /// What is known of a source.
+    /// Reads the slot of a source.
     #[inline(always)]
-    pub fn of<W: Env>(env: &W, source: Address) -> Self {
+    pub fn of<E: Subprograms>(env: &E, source: Address) -> Self {
         Self(
             env.presence(slot(source))
                 .map_or(ALWAYS, |word| word.load()),
         )
     }
 
-    /// Whether there was never anything: no clock is needed to say so.
+    /// Whether the slot was never written: it needs no clock.
     #[inline(always)]
     pub const fn is_empty(self) -> bool {
         self.0 == 0
     }
 
-    /// Whether a grant or a flow may be there.
+    /// Whether there may be a grant or a flow.
     #[inline(always)]
     pub const fn may_pass(self, now: Moment) -> bool {
         self.0 >> 32 >= seconds(now)
     }
 
-    /// Whether an attempt may be in progress.
+    /// Whether there may be an attempt.
     #[inline(always)]
     pub const fn may_knock(self, now: Moment) -> bool {
         self.0 & 0xffff_ffff >= seconds(now)
     }
 }
 
-/// Says that there may be a grant or a flow of `source` until `until`.
+/// Records that there may be a grant or a flow of `source` until `until`.
 #[inline(always)]
-pub fn expect_pass<W: Env>(env: &W, source: Address, until: Moment) {
+pub fn expect_pass<E: Subprograms>(env: &E, source: Address, until: Moment) {
     raise(env, source, seconds(until) << 32);
 }
 
-/// Says that an attempt of `source` may be in progress until `until`.
+/// Records that there may be an attempt of `source` until `until`.
 #[inline(always)]
-pub fn expect_knock<W: Env>(env: &W, source: Address, until: Moment) {
+pub fn expect_knock<E: Subprograms>(env: &E, source: Address, until: Moment) {
     raise(env, source, seconds(until));
 }
 
 #[inline(always)]
 const fn seconds(moment: Moment) -> u64 {
-    // 2³⁰ ns is a second here: 7 % longer, and a shift. 32 bits of them last 146 years.
+    // A second here is 2³⁰ ns, 7 % longer, which needs a shift only. 32 bits last 146 years.
     moment.nanos() >> 30
 }
 
 #[inline(always)]
-fn raise<W: Env>(env: &W, source: Address, floor: u64) {
+fn raise<E: Subprograms>(env: &E, source: Address, floor: u64) {
     let slot = slot(source);
     let held = env.presence(slot).map_or(ALWAYS, |word| word.load());
     if merge(held, floor) != held {
@@ -90,9 +89,9 @@ fn merge(held: u64, floor: u64) -> u64 {
     pass << 32 | knock
 }
 
-/// Raises both halves of a slot to at least those of `floor`.
+/// Raises both halves of a slot to those of `floor` or more.
 #[inline(always)]
-pub fn raise_slot<W: Env>(env: &W, slot: u32, floor: u64) {
+pub fn raise_slot<E: Subprograms>(env: &E, slot: u32, floor: u64) {
     let Some(word) = env.presence(slot) else {
         return;
     };
@@ -110,7 +109,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::sim::Sim;
+    use crate::{Env as _, sim::Sim};
 
     const SOURCE: Address = Address {
         words: [1, 2, 3, 4],
@@ -121,9 +120,9 @@ mod tests {
     }
 
     #[test]
-    fn each_half_for_itself() {
+    fn grants_and_attempts_have_times_of_their_own() {
         let sim = Sim::default();
-        let says = |now| {
+        let at = |now| {
             let presence = Presence::of(&sim, SOURCE);
             (
                 presence.may_pass(second(now)),
@@ -133,23 +132,23 @@ mod tests {
         assert!(Presence::of(&sim, SOURCE).is_empty());
         expect_knock(&sim, SOURCE, second(5));
         assert!(!Presence::of(&sim, SOURCE).is_empty());
-        assert_eq!((says(5), says(6)), ((false, true), (false, false)));
+        assert_eq!((at(5), at(6)), ((false, true), (false, false)));
         expect_pass(&sim, SOURCE, second(9));
         assert_eq!(
-            (says(5), says(9), says(10)),
+            (at(5), at(9), at(10)),
             ((true, true), (true, false), (false, false))
         );
-        // An earlier end takes nothing back.
+        // An earlier end changes nothing.
         expect_knock(&sim, SOURCE, second(3));
         expect_pass(&sim, SOURCE, second(1));
         assert_eq!(
-            (says(5), says(9), says(10)),
+            (at(5), at(9), at(10)),
             ((true, true), (true, false), (false, false))
         );
     }
 
     #[test]
-    fn user_space_may_write_always() {
+    fn a_slot_with_always_stays_so() {
         let sim = Sim::default();
         sim.presence(slot(SOURCE)).unwrap().store(ALWAYS);
         expect_pass(&sim, SOURCE, second(7));
@@ -159,14 +158,13 @@ mod tests {
     }
 
     proptest! {
-        /// A slot may say yes for nothing, but never no while there is something.
         #[test]
-        fn what_was_announced_is_looked_for(
-            announced in prop::collection::vec((any::<[u32; 4]>(), any::<bool>(), 0_u64..1 << 60), 1..40),
+        fn a_recorded_source_is_looked_up_until_its_end(
+            recorded in prop::collection::vec((any::<[u32; 4]>(), any::<bool>(), 0_u64..1 << 60), 1..40),
             now in 0_u64..1 << 60,
         ) {
             let sim = Sim::default();
-            for &(words, pass, until) in &announced {
+            for &(words, pass, until) in &recorded {
                 let (source, until) = (Address { words }, Moment::from_nanos(until));
                 prop_assert!(slot(source) < PRESENCE_SLOTS);
                 match pass {
@@ -174,7 +172,7 @@ mod tests {
                     false => expect_knock(&sim, source, until),
                 }
             }
-            for &(words, pass, until) in announced.iter().filter(|(.., until)| now <= *until) {
+            for &(words, pass, until) in recorded.iter().filter(|(.., until)| now <= *until) {
                 let presence = Presence::of(&sim, Address { words });
                 let now = Moment::from_nanos(now);
                 prop_assert!(!presence.is_empty() || until >> 30 == 0);

@@ -1,18 +1,18 @@
-//! Every outcome has a name, a number and a counter.
+//! Reasons: each has a name, a number, a verdict and a counter.
 
 /// What happens to the packet.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Verdict {
-    /// The packet goes on to the network stack.
+    /// The packet reaches the network stack.
     Pass,
-    /// The packet ends here, mostly without an answer.
+    /// The packet is dropped; the knock that opens a door may be answered.
     Drop,
-    /// The packet ends here, and is answered.
+    /// The packet is dropped and answered.
     Answer,
 }
 
 impl Verdict {
-    /// Its name in JSON.
+    /// The name in JSON.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Pass => "pass",
@@ -22,16 +22,16 @@ impl Verdict {
     }
 }
 
-/// Who gets to hear of an outcome.
+/// How a reason is reported.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Reporting {
-    /// Nobody: it is counted only.
+    /// It is counted only.
     Never,
-    /// An event, as far as the gate for drops lets it through.
+    /// An event, within the event limit for drops.
     Drops,
-    /// An event, as far as the gate for knocks lets it through.
+    /// An event, within the event limit for knocks.
     Knocks,
-    /// An event each time; a stranger can't cause it.
+    /// An event each time; only a client that knows the sequence can cause it.
     Always,
 }
 
@@ -42,21 +42,21 @@ macro_rules! reasons {
     )+) => {
         /// Why a packet passed or was dropped.
         ///
-        /// The numbers are part of the map layout: the index of the counter, and a field of the
-        /// event. A number is never given to another reason.
+        /// The number is the index of the counter and a field of the event. No number is reused for another
+        /// reason.
         #[repr(u8)]
         #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
         pub enum Reason {
             $(#[doc = $text] $(#[$doc])* $variant = $code,)+
         }
 
-        // The table and the number say the same.
+        // Verdict and number agree.
         $(const _: () = assert!(
             matches!(Verdict::$verdict, Verdict::Pass) == (($code as u8) < Reason::DROPPED_FROM)
         );)+
 
         impl Reason {
-            /// Reasons with a lower number are those of packets that pass.
+            /// Packets with a lower reason pass.
             const DROPPED_FROM: u8 = 16;
 
             /// All reasons in the order of their numbers.
@@ -70,12 +70,12 @@ macro_rules! reasons {
                 }
             }
 
-            /// The word used in JSON, metrics and counters.
+            /// The name in JSON, metrics and counters.
             pub const fn name(self) -> &'static str {
                 match self { $(Self::$variant => $name,)+ }
             }
 
-            /// The words used on the console.
+            /// The text on the console.
             pub const fn text(self) -> &'static str {
                 match self { $(Self::$variant => $text,)+ }
             }
@@ -84,13 +84,13 @@ macro_rules! reasons {
             #[inline(always)]
             pub const fn verdict(self) -> Verdict {
                 match self {
-                    // One comparison on the way of all ordinary traffic.
+                    // One comparison for all ordinary traffic.
                     _ if (self as u8) < Self::DROPPED_FROM => Verdict::Pass,
                     $(Self::$variant => Verdict::$verdict,)+
                 }
             }
 
-            /// Who gets to hear of it.
+            /// How the reason is reported.
             #[inline(always)]
             pub const fn reporting(self) -> Reporting {
                 match self { $(Self::$variant => Reporting::$reporting,)+ }
@@ -102,15 +102,15 @@ macro_rules! reasons {
 reasons! {
     0 => NotIp, "not-ip", "neither IPv4 nor IPv6", Pass, Never;
     1 => OtherProtocol, "other-protocol", "neither TCP nor UDP", Pass, Never;
-    /// Without the first fragment, which was judged, the stack can't use it.
+    /// The network stack can't use it without the first fragment, which was judged.
     2 => LaterFragment, "later-fragment", "fragment after the first", Pass, Never;
     3 => Ordinary, "ordinary", "port not configured", Pass, Never;
-    4 => Trusted, "trusted", "source is trusted", Pass, Never;
+    4 => Trusted, "trusted", "trusted source", Pass, Never;
     5 => Flow, "flow", "established connection", Pass, Never;
     6 => Granted, "granted", "source has a grant", Pass, Never;
     7 => OtherFlags, "other-flags", "knock port, but not a knock", Pass, Never;
-    /// A new connection to a port that is in no sequence, from a source that was knocking.
-    8 => StrayPort, "stray-port", "packet to an unused port while knocking", Pass, Knocks;
+    /// A new connection to an unused port from a source with an attempt.
+    8 => StrayPort, "stray-port", "unrelated port during an attempt", Pass, Knocks;
     9 => TrialExpired, "trial-expired", "configuration not confirmed in time", Pass, Never;
 
     16 => Truncated, "truncated", "frame ends inside a header", Drop, Drops;
@@ -121,37 +121,37 @@ reasons! {
 
     32 => NoGrant, "no-grant", "no grant", Drop, Drops;
 
-    /// A SYN to a knock that is proved by a handshake, or to a decoy beside it: nothing has happened yet.
+    /// A SYN to a knock port that needs a handshake, or to a decoy beside it. It is no knock yet.
     40 => SynCookieSent, "syn-cookie-sent", "SYN answered with a SYN cookie", Answer, Never;
     41 => HandshakeClosed, "handshake-closed", "end of a handshake", Answer, Never;
-    /// An ACK of what was never sent, or long ago: somebody forges them.
+    /// An ACK of a SYN cookie that was never sent, or that has expired: it may be forged.
     42 => BadCookie, "bad-cookie", "ACK without a valid SYN cookie", Drop, Knocks;
     43 => HandshakeRest, "handshake-rest", "rest of a handshake", Drop, Never;
 
     48 => FirstKnock, "first-knock", "first knock", Drop, Knocks;
     49 => NextKnock, "next-knock", "correct knock", Drop, Knocks;
-    /// SYN retransmission, doubled packet: nothing changes.
+    /// A retransmitted SYN or a doubled packet: nothing changes.
     50 => Duplicate, "duplicate", "repeated knock", Drop, Never;
-    51 => Restarted, "restarted", "wrong knock, which begins a new attempt", Drop, Knocks;
+    51 => Restarted, "restarted", "wrong knock that starts a sequence", Drop, Knocks;
     52 => WrongKnock, "wrong-knock", "wrong knock", Drop, Knocks;
     53 => TooLate, "too-late", "knock came too late", Drop, Knocks;
-    54 => OutOfSequence, "out-of-sequence", "no sequence begins with this knock", Drop, Knocks;
+    54 => OutOfSequence, "out-of-sequence", "knock out of sequence", Drop, Knocks;
     55 => Decoy, "decoy", "decoy port", Drop, Knocks;
     56 => LockedOut, "locked-out", "locked out", Drop, Knocks;
     57 => Opened, "opened", "sequence complete", Drop, Always;
-    /// A one-knock door is refreshed by every packet to its port, hence the gate.
+    /// Each packet to the port of a one-knock door refreshes its grant, hence the event limit.
     58 => Refreshed, "refreshed", "sequence complete again", Drop, Knocks;
     59 => Closed, "closed", "closing sequence complete", Drop, Knocks;
     60 => GrantsFull, "grants-full", "no room for another grant", Drop, Knocks;
-    /// Several CPUs changed the same progress at once, more often than is retried.
+    /// Other CPUs changed the same attempt more often than this one retries.
     61 => Contended, "contended", "attempt changed by another CPU", Drop, Knocks;
     62 => SequenceReused, "sequence-reused", "sequence used before", Drop, Knocks;
 }
 
-/// How many counters there are: reasons below [`Stat::FIRST`], stats from there.
+/// Number of counters: reasons below [`Stat::FIRST`], stats from there.
 pub const COUNTERS_MAX: u32 = 80;
 
-/// Things that are counted besides the reasons.
+/// Counters besides the reasons.
 #[repr(u8)]
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Stat {
@@ -159,20 +159,20 @@ pub enum Stat {
     EventsSuppressed = 64,
     /// Events that the full ring buffer lost.
     EventsLost = 65,
-    /// First knocks that were still good and were overwritten by others: pressure on the table.
+    /// First knocks that were overwritten before they expired: the table is under pressure.
     FirstKnocksEvicted = 66,
     /// Connections that could not be recorded as flows.
     FlowsRefused = 67,
     /// Progress that could not be recorded.
     ProgressRefused = 68,
-    /// Knocks that went on to the network stack, because their doors have `knock_pass`.
+    /// Knocks that reached the network stack because their doors have `knock_pass`.
     KnocksPassed = 69,
-    /// Failed attempts that were not counted, since all cells of their bucket lock others out.
+    /// Failed attempts that were not counted, because all cells of their bucket lock out other sources.
     LockoutsFull = 70,
 }
 
 impl Stat {
-    /// The lowest number of a stat.
+    /// The lowest number.
     pub const FIRST: u32 = 64;
 
     /// All stats in the order of their numbers.
@@ -186,7 +186,7 @@ impl Stat {
         Self::LockoutsFull,
     ];
 
-    /// The word used in JSON, metrics and counters.
+    /// The name in JSON, metrics and counters.
     pub const fn name(self) -> &'static str {
         match self {
             Self::EventsSuppressed => "events-suppressed",
@@ -199,6 +199,9 @@ impl Stat {
         }
     }
 }
+
+/// A value, or the reason with which a judgement ends early.
+pub type Judged<T> = Result<T, Reason>;
 
 #[cfg(test)]
 mod tests {

@@ -13,7 +13,7 @@ use std::{
 use bytemuck::Pod;
 
 use crate::{
-    Address, Env, Stat,
+    Address, Env, Stat, Subprograms,
     answer::Answer,
     env::{Bucket, Table, Word},
     event::Event,
@@ -343,6 +343,8 @@ impl<B: Below> Env for Overlay<B> {
         *count = count.saturating_add(1);
     }
 }
+
+impl<B: Below> Subprograms for Overlay<B> {}
 
 /// The tables of an overlay, each by the type of its keys.
 macro_rules! tables {

@@ -14,7 +14,7 @@ use std::net::IpAddr;
 
 use knock_common::{
     Bytes as _,
-    answer::{self, Answer, Memory, Text},
+    answer::{self, Answer, Memory, PortDigits},
     packet::{self, Protocol},
     repliable::Repliable,
 };
@@ -199,7 +199,7 @@ fn ports_are_told_where_there_is_room() {
                 let name = format!("{way}, {port}, {payload} octets and {padding} of padding");
                 let question = datagram(&frame, payload, padding);
                 let mut turned = question.clone();
-                let sent = rewrite_as_reply(&mut turned, Answer::port(Text::of(port)));
+                let sent = rewrite_as_reply(&mut turned, Answer::port(PortDigits::of(port)));
                 let header = if frame.bytes()[network] >> 4 == 4 {
                     20
                 } else {
@@ -220,7 +220,7 @@ fn ports_are_told_where_there_is_room() {
         // A knock over TCP always has the room.
         let question = question(&frame, SYN, 1, 0, 0);
         let mut turned = question.clone();
-        rewrite_as_reply(&mut turned, Answer::port(Text::of(65_535))).unwrap();
+        rewrite_as_reply(&mut turned, Answer::port(PortDigits::of(65_535))).unwrap();
         let read = read(&turned, network);
         assert_eq!((read.from_port, read.to_port), (7000, 40_000), "{way}");
         assert_eq!(read.transport[8..], *b"65535", "{way}");
@@ -287,7 +287,7 @@ fn who_is_not_answered() {
     ] {
         assert_eq!(Repliable::find(&frame[..]), None, "{name}");
         assert_eq!(
-            rewrite_as_reply(&mut frame.clone(), Answer::port(Text::of(1))),
+            rewrite_as_reply(&mut frame.clone(), Answer::port(PortDigits::of(1))),
             None,
             "{name}"
         );
@@ -297,7 +297,7 @@ fn who_is_not_answered() {
 #[test]
 fn texts_of_ports() {
     for port in 0..=u16::MAX {
-        let text = Text::of(port);
+        let text = PortDigits::of(port);
         assert_eq!(text.is_empty(), port == 0, "{port}");
         let answer = Answer::port(text);
         assert_ne!(answer.to_words()[0], 0);
@@ -314,7 +314,7 @@ fn answer() -> impl Strategy<Value = (Answer, bool)> {
             0 => (Answer::syn_ack(&question, cookie), true),
             1 => (Answer::fin_ack(&question), true),
             2 => (Answer::reset(&question), true),
-            _ => (Answer::port(Text::of(port)), false),
+            _ => (Answer::port(PortDigits::of(port)), false),
         }
     })
 }

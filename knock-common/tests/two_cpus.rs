@@ -24,7 +24,7 @@ use std::{
 };
 
 use knock_common::{
-    Address, Env, Reason, Stat,
+    Address, Env, Reason, Stat, Subprograms,
     answer::Answer,
     automaton::Progress,
     claim,
@@ -290,8 +290,10 @@ impl Env for Cpu {
     fn answer(&self, answer: Answer) {
         self.answer.set(Some(answer));
     }
+}
 
-    /// Gives up soon, so that this is explored, too.
+impl Subprograms for Cpu {
+    /// Gives up after one try, so that `loom` explores that too.
     fn claim(&self, slot: u32) -> bool {
         !self.claims || claim::take_slot(self, slot, 1) != 0
     }

@@ -1,4 +1,4 @@
-//! Reading packets, and changing one that is answered.
+//! Reads packets, and rewrites a packet as its answer.
 
 use aya_ebpf::{
     EbpfContext as _,
@@ -6,17 +6,17 @@ use aya_ebpf::{
     helpers::{bpf_xdp_adjust_tail, bpf_xdp_get_buff_len},
     programs::XdpContext,
 };
-use knock_common::{Bytes, Env, answer::Reflect, handshake::HandshakeStep};
+use knock_common::{Bytes, Subprograms, answer::Reflect, handshake::HandshakeStep};
 
 use crate::subprograms;
 
-/// No header that is read begins further in; the verifier needs a bound.
+/// No header begins at a greater offset; the verifier needs a bound.
 const OFFSET_MAX: usize = 0x3fff;
 
 /// The index of the loopback interface in each network namespace (`include/net/flow.h`).
 const LOOPBACK_IFINDEX: u32 = 1;
 
-/// The frame under judgement.
+/// The current frame.
 pub(crate) struct Frame {
     start: *const u8,
     end: *const u8,
@@ -24,7 +24,7 @@ pub(crate) struct Frame {
 }
 
 impl Frame {
-    /// The frame of a context.
+    /// Returns the frame of a context.
     #[inline(always)]
     pub(crate) fn of(context: &XdpContext) -> Self {
         Self {
@@ -34,13 +34,13 @@ impl Frame {
         }
     }
 
-    /// Where `length` bytes at `offset` are, if the frame has them.
+    /// Returns the address of `length` bytes at `offset`; `None` if the frame ends before.
     #[inline(always)]
     fn at(&self, offset: usize, length: usize) -> Option<*const u8> {
         if offset > OFFSET_MAX {
             return None;
         }
-        // Pointer arithmetic: with integers LLVM reorders the sum and the verifier loses the range.
+        // Pointers, since LLVM reorders a sum of integers and the verifier then loses the range.
         let from = self.start.wrapping_add(offset);
         (from.wrapping_add(length) <= self.end).then_some(from)
     }
@@ -57,14 +57,14 @@ impl Bytes for Frame {
     #[inline(always)]
     fn words<const N: usize>(&self, offset: usize) -> Option<[u16; N]> {
         let from = self.at(offset, size_of::<[u16; N]>())?;
-        // SAFETY: `from..from + 2 * N` lies in the frame. Drivers begin frames at even addresses, and
-        // every header at an even offset; were one not, BPF's loads don't ask for alignment.
+        // SAFETY: `from..from + 2 * N` lies in the frame. Frames begin at even addresses and
+        // headers at even offsets; BPF's loads need no alignment anyway.
         Some(unsafe { from.cast::<[u16; N]>().read() })
     }
 
     #[inline(always)]
     fn interface(&self) -> u32 {
-        // SAFETY: the context is the one that the kernel gave this run of the program.
+        // SAFETY: the kernel passed this context to this run of the program.
         unsafe { (*self.context).ingress_ifindex }
     }
 
@@ -79,7 +79,7 @@ impl Bytes for Frame {
     }
 
     #[inline(always)]
-    fn classify<W: Env>(&self, _world: &W) -> HandshakeStep {
+    fn classify<E: Subprograms>(&self, _env: &E) -> HandshakeStep {
         HandshakeStep::from_number(subprograms::classify(self.context))
     }
 }
@@ -87,7 +87,7 @@ impl Bytes for Frame {
 impl Reflect for Frame {
     #[inline(always)]
     fn length(&self) -> Option<usize> {
-        // SAFETY: the context is the one that the kernel gave this run of the program.
+        // SAFETY: the kernel passed this context to this run of the program.
         let whole = unsafe { bpf_xdp_get_buff_len(self.context) };
         let here = (self.end as usize).wrapping_sub(self.start as usize);
         (whole == here as u64).then_some(here)
@@ -96,7 +96,7 @@ impl Reflect for Frame {
     #[inline(always)]
     fn write<const N: usize>(&mut self, offset: usize, bytes: [u8; N]) -> Option<()> {
         let to = self.at(offset, N)?;
-        // SAFETY: `to..to + N` lies in the frame, which is this program's alone to read and write;
+        // SAFETY: `to..to + N` lies in the frame, which only this program reads and writes;
         // byte arrays have alignment 1.
         unsafe { to.cast_mut().cast::<[u8; N]>().write(bytes) };
         Some(())
@@ -108,8 +108,8 @@ impl Reflect for Frame {
         if more == 0 {
             return Some(());
         }
-        // SAFETY: as in `length`. The kernel refuses lengths that can't be. Pointers into the frame
-        // are no longer good, and this one is made empty.
+        // SAFETY: as in `length`. The kernel refuses impossible lengths. The call invalidates pointers into the
+        // frame, so this frame is made empty.
         let refused = unsafe { bpf_xdp_adjust_tail(self.context, more) };
         self.end = self.start;
         (refused == 0).then_some(())

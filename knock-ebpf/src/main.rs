@@ -1,4 +1,4 @@
-//! The XDP program: reads packets and maps, asks `knock_common::judge`, and does what it says.
+//! The XDP program: has `knock_common::judge` decide about each packet, and carries out the decision.
 #![no_std]
 #![no_main]
 #![feature(core_intrinsics)]
@@ -19,7 +19,9 @@ use aya_ebpf::{
 };
 use aya_log_common::Level;
 use aya_log_ebpf::log;
-use knock_common::{Bytes as _, Env as _, Verdict, decide, layout::Features, reason::Reporting};
+use knock_common::{
+    Bytes as _, Env as _, Reason, decide, judge::Action, layout::Features, reason::Reporting,
+};
 
 use crate::{frame::Frame, maps::Maps};
 
@@ -34,35 +36,39 @@ fn knock(context: XdpContext) -> u32 {
     let reason = judgement.reason;
     maps::count(reason as u32);
     if maps.features().has(Features::LOG) {
-        let level = match reason.reporting() {
-            Reporting::Never => Level::Trace,
-            Reporting::Drops | Reporting::Knocks | Reporting::Always => Level::Debug,
-        };
-        log!(&context, level, "{}", reason.name());
+        log_reason(&context, reason);
     }
-    match judgement.verdict() {
-        Verdict::Pass => xdp_action::XDP_PASS,
-        _ if maps.features().has(Features::DRY_RUN) => xdp_action::XDP_PASS,
-        // A sequence that is complete may have an answer too.
-        _ if maps.features().has(Features::ANSWERS) => subprograms::answer(context.as_ptr().cast()),
-        Verdict::Drop | Verdict::Answer => xdp_action::XDP_DROP,
+    match judgement.action(maps.features()) {
+        Action::Pass => xdp_action::XDP_PASS,
+        Action::Drop => xdp_action::XDP_DROP,
+        Action::Answer => subprograms::answer(context.as_ptr().cast()),
     }
 }
 
-/// Drops whatever comes in behind XDP, for the moment in which no other program can be attached:
-/// between native and generic.
+/// Logs the reason, for `-v`.
+#[inline(always)]
+fn log_reason(context: &XdpContext, reason: Reason) {
+    let level = match reason.reporting() {
+        Reporting::Never => Level::Trace,
+        Reporting::Drops | Reporting::Knocks | Reporting::Always => Level::Debug,
+    };
+    log!(context, level, "{}", reason.name());
+}
+
+/// Drops each packet behind XDP. It is attached during a change between native and generic mode, when no XDP
+/// program can be.
 #[classifier]
 fn knock_barrier(_context: TcContext) -> i32 {
     TC_ACT_SHOT
 }
 
-/// Never reached: a panic path that survives is rejected by the verifier.
+/// Is never called: the build refuses objects with a panic path.
 #[panic_handler]
 fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
     loop {}
 }
 
-/// Helpers such as `bpf_ktime_get_boot_ns` ask for a licence compatible with the GPL.
+/// Helpers such as `bpf_ktime_get_boot_ns` require a licence compatible with the GPL.
 #[unsafe(link_section = "license")]
 #[unsafe(no_mangle)]
 static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

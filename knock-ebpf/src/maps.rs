@@ -1,4 +1,4 @@
-//! The maps, and the world that they make up.
+//! The maps, and the environment that they make up.
 
 use core::{
     intrinsics::{AtomicOrdering, atomic_cxchg},
@@ -13,22 +13,17 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use knock_common::{
-    Address, Env, Reason, Stat,
-    access::Completed,
+    Address, Env, Stat,
     answer::Answer,
-    cookie::Connection,
     env::{Bucket, Table, Word},
-    event::{Event, EventHead},
+    event::Event,
     hmac::Scratch,
-    knock::Decision,
     layout::{
         ALLOW_MAX, BUCKETS, CLAIMS as CLAIM_SLOTS, Config, DOOR_ENTRIES_MAX, DOORS_MAX, Door,
         EVENTS_BYTES, EdgeKey, FLOWS_MAX, Features, FlowKey, GrantKey, LOCKOUT_BUCKETS,
         LOCKOUTS_MAX, NODES_MAX, Node, Otp, PORT_RULES, PRESENCE_SLOTS, PROGRESS_MAX, PortRule,
         ProgressKey, TARGETS_MAX, TRUST_MAX, USED_MAX, UsedKey, WAYS,
     },
-    otp::{Place, SourceKnocks},
-    packet_info::PacketInfo,
     reason::{COUNTERS_MAX, Reporting},
     seen::{self, Seen},
     time::Moment,
@@ -36,7 +31,8 @@ use knock_common::{
 
 const GROWING: usize = BPF_F_NO_PREALLOC as usize;
 
-/// What the configuration uses: fixed when the program is loaded, so what is not used is not there.
+/// The features that the configuration uses. The word is fixed when the program is loaded, so that the verifier
+/// removes the code of the others.
 #[unsafe(no_mangle)]
 static FEATURES: Global<u32> = Global::new(0);
 
@@ -52,7 +48,7 @@ static NODES: Array<Node, { NODES_MAX as usize }> = Array::new();
 static EDGES: HashMap<EdgeKey, u32, { NODES_MAX as usize }, GROWING> = HashMap::new();
 #[btf_map]
 static DOORS: Array<Door, { DOOR_ENTRIES_MAX as usize }> = Array::new();
-/// By number of the door.
+/// Keys are numbers of doors.
 #[btf_map]
 static OTP: HashMap<u32, Otp, { DOORS_MAX as usize }, GROWING> = HashMap::new();
 #[btf_map]
@@ -73,30 +69,28 @@ static ALLOW: HashMap<GrantKey, u64, { ALLOW_MAX as usize }> = HashMap::new();
 static FLOWS: LruHashMap<FlowKey, u64, { FLOWS_MAX as usize }> = LruHashMap::new();
 #[btf_map]
 static LOCKOUTS: Array<[u64; WAYS], { LOCKOUTS_MAX as usize }> = Array::new();
-/// By slot of the interface.
+/// Keys are slots of interfaces.
 #[btf_map]
 static FRAMES_SEEN: Array<Seen, { seen::SLOTS as usize }> = Array::new();
 #[btf_map]
 static USED: HashMap<UsedKey, u64, { USED_MAX as usize }, GROWING> = HashMap::new();
 #[btf_map]
 static COUNTERS: PerCpuArray<u64, { COUNTERS_MAX as usize }> = PerCpuArray::new();
-/// Words of the gates: for drops, for knocks.
+/// Event limits: for drops, for knocks.
 #[btf_map]
 static EVENT_LIMITS: Array<u64, 2> = Array::new();
 #[btf_map]
 static EVENTS: RingBuf<Event, { EVENTS_BYTES as usize }> = RingBuf::new();
-/// The time at the last timer tick that this CPU saw, and that tick.
+/// The time at the last timer tick on this CPU, and that tick.
 #[btf_map]
 static CLOCK: PerCpuArray<[u64; 2], 1> = PerCpuArray::new();
-/// Where HMACs are worked out.
+/// Memory for the computation of HMACs.
 #[btf_map]
 static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
 
-/// What is to be answered to the packet under judgement, as words; 0 is nothing.
+/// The answer to the current packet, as words; 0 is none.
 #[btf_map]
 static ANSWER: PerCpuArray<[u64; 2], 1> = PerCpuArray::new();
-
-use crate::subprograms;
 
 /// A word in a map.
 #[derive(Clone, Copy)]
@@ -112,7 +106,7 @@ impl Slot {
 impl Word for Slot {
     #[inline(always)]
     fn load(&self) -> u64 {
-        // SAFETY: the pointer is an aligned map value, which lives as long as the program runs.
+        // SAFETY: the pointer is an aligned map value, which lives while the program runs.
         unsafe { self.0.as_ptr().read_volatile() }
     }
 
@@ -168,15 +162,15 @@ impl Bucket for Cells {
     }
 }
 
-/// This CPU's place to work out HMACs.
+/// This CPU's memory for the computation of HMACs.
 #[inline(always)]
 pub(crate) fn scratch() -> Option<&'static mut Scratch> {
     let scratch = SCRATCH.get_ptr_mut(0)?;
-    // SAFETY: a CPU judges one packet at a time, and only `subprograms::source_knocks` asks.
+    // SAFETY: a CPU judges one packet at a time, and only `subprograms::source_knocks` uses it.
     unsafe { scratch.as_mut() }
 }
 
-/// Counts one event under a number of a reason or tally.
+/// Increments the counter with the number of a reason or stat.
 #[inline(always)]
 pub(crate) fn count(number: u32) {
     if let Some(word) = COUNTERS.get_ptr_mut(number).and_then(Slot::new) {
@@ -184,7 +178,7 @@ pub(crate) fn count(number: u32) {
     }
 }
 
-/// Takes note that a frame of an interface got here. All CPUs share the word, and mostly find that it is written.
+/// Records that a frame of an interface got here. All CPUs share the word; mostly it is written already.
 #[inline(always)]
 pub(crate) fn note(interface: u32) {
     let word = FRAMES_SEEN.get_ptr_mut(seen::slot(interface));
@@ -195,7 +189,7 @@ pub(crate) fn note(interface: u32) {
     }
 }
 
-/// Takes note of the type of a frame of an interface that is neither IPv4 nor IPv6.
+/// Records the type of an interface's frame that is neither IPv4 nor IPv6.
 #[inline(always)]
 pub(crate) fn note_foreign(interface: u32, ethertype: u16) {
     let seen = FRAMES_SEEN.get_ptr_mut(seen::slot(interface));
@@ -211,7 +205,7 @@ fn answer_words() -> Option<[Slot; 2]> {
     Some([Slot::new(first)?, Slot::new(first.wrapping_add(1))?])
 }
 
-/// The answer that was left for this packet.
+/// Takes the answer that was left for this packet.
 #[inline(always)]
 pub(crate) fn take_answer() -> Option<Answer> {
     let [first, second] = answer_words()?;
@@ -220,9 +214,9 @@ pub(crate) fn take_answer() -> Option<Answer> {
     (kind != 0).then(|| Answer::from_words([kind, second.load()]))
 }
 
-/// The world made of the maps above.
+/// The environment made of the maps above.
 pub(crate) struct Maps {
-    /// Read once: each look would be a load.
+    /// Read once, since each use would be a load.
     features: Features,
 }
 
@@ -397,102 +391,5 @@ impl Env for Maps {
                 word.store(value);
             }
         }
-    }
-
-    #[inline(always)]
-    fn cookie(&self, connection: &Connection, epoch: u32) -> u32 {
-        subprograms::cookie(connection, epoch) as u32
-    }
-
-    #[inline(always)]
-    fn claim(&self, slot: u32) -> bool {
-        subprograms::claim(slot) != 0
-    }
-
-    #[inline(always)]
-    fn give_back(&self, slot: u32) -> bool {
-        subprograms::give_back(slot) != 0
-    }
-
-    #[inline(always)]
-    fn clear_claim(&self, slot: u32) {
-        subprograms::clear_claim(slot);
-    }
-
-    #[inline(always)]
-    fn recall_first(&self, bucket: u32, tag: u64) -> u64 {
-        subprograms::recall_first(bucket, tag)
-    }
-
-    #[inline(always)]
-    fn forget_first(&self, bucket: u32, tag: u64) {
-        subprograms::forget_first(bucket, tag);
-    }
-
-    #[inline(always)]
-    fn remember_first(&self, bucket: u32, cell: u64, attempt_max_ticks: u32) -> u64 {
-        subprograms::remember_first(bucket, cell, attempt_max_ticks)
-    }
-
-    #[inline(always)]
-    fn is_locked_out(&self, info: &PacketInfo) -> bool {
-        self.features.has(Features::LOCKOUT) && subprograms::is_locked_out(info) != 0
-    }
-
-    #[inline(always)]
-    fn place_failures(&self, info: &PacketInfo) -> u64 {
-        subprograms::place_failures(info)
-    }
-
-    #[inline(always)]
-    fn count_failure(&self, bucket: u32, tag: u32, now_ms: u64) -> bool {
-        subprograms::count_failure(bucket, tag, now_ms) != 0
-    }
-
-    #[inline(always)]
-    fn rank_failures(&self, cell: u64, tag: u32, now_ms: u64) -> u64 {
-        subprograms::rank_failures(cell, tag, now_ms)
-    }
-
-    #[inline(always)]
-    fn fail(&self, info: &PacketInfo) {
-        if self.features.has(Features::LOCKOUT) {
-            subprograms::fail(info);
-        }
-    }
-
-    #[inline(always)]
-    fn raise_presence(&self, slot: u32, floor: u64) {
-        subprograms::raise_presence(slot, floor);
-    }
-
-    #[inline(always)]
-    fn hand_over(&self, info: &PacketInfo, head: EventHead, until_ms: u64) {
-        subprograms::hand_over(info, head.to_word(), until_ms);
-    }
-
-    #[inline(always)]
-    fn use_door(&self, info: &PacketInfo, completed: Completed) -> Reason {
-        let Completed {
-            entry,
-            stage,
-            elapsed,
-        } = completed;
-        subprograms::reason(subprograms::use_door(info, entry, stage, elapsed))
-    }
-
-    #[inline(always)]
-    fn source_knocks(&self, info: &PacketInfo, place: Place) -> SourceKnocks {
-        SourceKnocks::from_word(subprograms::source_knocks(info, place.to_word()))
-    }
-
-    #[inline(always)]
-    fn advance(&self, info: &PacketInfo, first: u32, source_knocks: SourceKnocks) -> Decision {
-        Decision::from_word(subprograms::advance(info, first, source_knocks.to_word()))
-    }
-
-    #[inline(always)]
-    fn reset(&self, info: &PacketInfo, cause: Reason) -> Reason {
-        subprograms::reason(subprograms::reset(info, cause as u64))
     }
 }

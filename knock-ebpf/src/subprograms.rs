@@ -1,18 +1,21 @@
-//! Parts of the decision that the verifier walks once each, not once at every place they are
-//! called from (BPF global functions). The fast path calls none of them.
+//! BPF global functions: the verifier walks each of them once and on its own, not at each call. The fast path calls
+//! none of them.
 
 use aya_ebpf::{
     bindings::{xdp_action, xdp_md},
     programs::XdpContext,
 };
 use knock_common::{
-    Bytes as _, Reason,
+    Bytes as _, Env as _, Reason, Subprograms,
     access::{self, Completed},
     answer, claim,
     cookie::{self, Connection},
     event::{self, EventHead},
-    first, handshake, knock, lockout,
-    otp::{self, Place, SourceKnocks},
+    first, handshake,
+    knock::{self, Decision},
+    layout::Features,
+    lockout,
+    otp::{self, OtpPosition, SourceKnocks},
     packet_info::PacketInfo,
     presence, seen,
     sha1::{self, Work},
@@ -23,8 +26,108 @@ use crate::{
     maps::{self, Maps},
 };
 
-/// What a part returns without its argument. The verifier takes a pointer argument for possibly
-/// null; our callers never pass null.
+/// Each step of a judgement calls its subprogram below, in which [`knock_common`] does it.
+impl Subprograms for Maps {
+    #[inline(always)]
+    fn cookie(&self, connection: &Connection, epoch: u32) -> u32 {
+        cookie(connection, epoch) as u32
+    }
+
+    #[inline(always)]
+    fn claim(&self, slot: u32) -> bool {
+        claim(slot) != 0
+    }
+
+    #[inline(always)]
+    fn give_back(&self, slot: u32) -> bool {
+        give_back(slot) != 0
+    }
+
+    #[inline(always)]
+    fn clear_claim(&self, slot: u32) {
+        clear_claim(slot);
+    }
+
+    #[inline(always)]
+    fn recall_first(&self, bucket: u32, tag: u64) -> u64 {
+        recall_first(bucket, tag)
+    }
+
+    #[inline(always)]
+    fn forget_first(&self, bucket: u32, tag: u64) {
+        forget_first(bucket, tag);
+    }
+
+    #[inline(always)]
+    fn remember_first(&self, bucket: u32, cell: u64, attempt_max_ticks: u32) -> u64 {
+        remember_first(bucket, cell, attempt_max_ticks)
+    }
+
+    #[inline(always)]
+    fn is_locked_out(&self, info: &PacketInfo) -> bool {
+        self.features().has(Features::LOCKOUT) && is_locked_out(info) != 0
+    }
+
+    #[inline(always)]
+    fn place_failures(&self, info: &PacketInfo) -> u64 {
+        place_failures(info)
+    }
+
+    #[inline(always)]
+    fn count_failure(&self, bucket: u32, tag: u32, now_ms: u64) -> bool {
+        count_failure(bucket, tag, now_ms) != 0
+    }
+
+    #[inline(always)]
+    fn rank_failures(&self, cell: u64, tag: u32, now_ms: u64) -> u64 {
+        rank_failures(cell, tag, now_ms)
+    }
+
+    #[inline(always)]
+    fn fail(&self, info: &PacketInfo) {
+        if self.features().has(Features::LOCKOUT) {
+            fail(info);
+        }
+    }
+
+    #[inline(always)]
+    fn raise_presence(&self, slot: u32, floor: u64) {
+        raise_presence(slot, floor);
+    }
+
+    #[inline(always)]
+    fn hand_over(&self, info: &PacketInfo, head: EventHead, until_ms: u64) {
+        hand_over(info, head.to_word(), until_ms);
+    }
+
+    #[inline(always)]
+    fn use_door(&self, info: &PacketInfo, completed: Completed) -> Reason {
+        let Completed {
+            entry,
+            stage,
+            elapsed,
+        } = completed;
+        reason(use_door(info, entry, stage, elapsed))
+    }
+
+    #[inline(always)]
+    fn source_knocks(&self, info: &PacketInfo, position: OtpPosition) -> SourceKnocks {
+        SourceKnocks::from_word(source_knocks(info, position.to_word()))
+    }
+
+    #[inline(always)]
+    fn advance(&self, info: &PacketInfo, first: u32, source_knocks: SourceKnocks) -> Decision {
+        Decision::from_word(advance(info, first, source_knocks.to_word()))
+    }
+
+    #[inline(always)]
+    fn reset(&self, info: &PacketInfo, cause: Reason) -> Reason {
+        reason(reset(info, cause as u64))
+    }
+}
+
+/// The result of a subprogram whose argument is null. The verifier assumes that pointer arguments may be null;
+/// callers here never pass null.
 const NO_ARGUMENT: u64 = Reason::OutOfSequence as u64;
 
 #[unsafe(no_mangle)]
@@ -68,7 +171,7 @@ pub(crate) extern "C" fn remember_first(bucket: u32, cell: u64, attempt_max_tick
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn is_locked_out(info: *const PacketInfo) -> u64 {
-    // SAFETY: the caller's visit, alive during the call, or null.
+    // SAFETY: the caller's `PacketInfo`, which lives during the call, or null.
     let info = unsafe { info.as_ref() };
     info.is_some_and(|info| lockout::is_locked_out(&Maps::new(), info))
         .into()
@@ -77,7 +180,7 @@ pub(crate) extern "C" fn is_locked_out(info: *const PacketInfo) -> u64 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn place_failures(info: *const PacketInfo) -> u64 {
-    // SAFETY: the caller's visit, alive during the call, or null.
+    // SAFETY: the caller's `PacketInfo`, which lives during the call, or null.
     let info = unsafe { info.as_ref() };
     info.map_or(u64::MAX, |info| lockout::place_word(&Maps::new(), info))
 }
@@ -97,7 +200,7 @@ pub(crate) extern "C" fn rank_failures(cell: u64, tag: u32, now_ms: u64) -> u64 
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn fail(info: *const PacketInfo) -> u64 {
-    // SAFETY: the caller's visit, alive during the call, or null.
+    // SAFETY: the caller's `PacketInfo`, which lives during the call, or null.
     if let Some(info) = unsafe { info.as_ref() } {
         lockout::fail(&Maps::new(), info);
     }
@@ -114,7 +217,7 @@ pub(crate) extern "C" fn raise_presence(slot: u32, floor: u64) -> u64 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn hand_over(info: *const PacketInfo, head: u64, until_ms: u64) -> u64 {
-    // SAFETY: the caller's visit, alive during the call, or null.
+    // SAFETY: the caller's `PacketInfo`, which lives during the call, or null.
     if let Some(info) = unsafe { info.as_ref() } {
         event::hand_over(&Maps::new(), info, EventHead::from_word(head), until_ms);
     }
@@ -134,7 +237,7 @@ pub(crate) extern "C" fn use_door(
         stage,
         elapsed,
     };
-    // SAFETY: the caller's visit, alive during the call, or null.
+    // SAFETY: the caller's `PacketInfo`, which lives during the call, or null.
     let info = unsafe { info.as_ref() };
     info.map_or(NO_ARGUMENT, |info| {
         access::use_door(&Maps::new(), info, completed) as u64
@@ -144,7 +247,7 @@ pub(crate) extern "C" fn use_door(
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn compress(work: *mut Work) -> u64 {
-    // SAFETY: the caller's work, which nobody else has during the call, or null.
+    // SAFETY: the caller's `Work`, which only this function uses during the call, or null.
     if let Some(work) = unsafe { work.as_mut() } {
         sha1::compress(work);
     }
@@ -153,9 +256,9 @@ pub(crate) extern "C" fn compress(work: *mut Work) -> u64 {
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn source_knocks(info: *const PacketInfo, place: u64) -> u64 {
+pub(crate) extern "C" fn source_knocks(info: *const PacketInfo, position: u64) -> u64 {
     let none = SourceKnocks::NONE.to_word();
-    // SAFETY: the caller's visit, alive during the call, or null.
+    // SAFETY: the caller's `PacketInfo`, which lives during the call, or null.
     let Some(info) = (unsafe { info.as_ref() }) else {
         return none;
     };
@@ -165,14 +268,14 @@ pub(crate) extern "C" fn source_knocks(info: *const PacketInfo, place: u64) -> u
     let compress = |work: &mut Work| {
         compress(work);
     };
-    let place = Place::from_word(place);
-    otp::source_knocks(&Maps::new(), info, place, scratch, compress).to_word()
+    let position = OtpPosition::from_word(position);
+    otp::source_knocks(&Maps::new(), info, position, scratch, compress).to_word()
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn advance(info: *const PacketInfo, first: u32, source_knocks: u64) -> u64 {
-    // SAFETY: the caller's visit, alive during the call, or null.
+    // SAFETY: the caller's `PacketInfo`, which lives during the call, or null.
     let info = unsafe { info.as_ref() };
     info.map_or(NO_ARGUMENT, |info| {
         knock::advance(
@@ -188,7 +291,7 @@ pub(crate) extern "C" fn advance(info: *const PacketInfo, first: u32, source_kno
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn reset(info: *const PacketInfo, cause: u64) -> u64 {
-    // SAFETY: the caller's visit, alive during the call, or null.
+    // SAFETY: the caller's `PacketInfo`, which lives during the call, or null.
     let info = unsafe { info.as_ref() };
     info.map_or(NO_ARGUMENT, |info| {
         knock::reset(&Maps::new(), info, reason(cause)) as u64
@@ -198,7 +301,7 @@ pub(crate) extern "C" fn reset(info: *const PacketInfo, cause: u64) -> u64 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn cookie(connection: *const Connection, epoch: u32) -> u64 {
-    // SAFETY: the caller's connection, alive during the call, or null.
+    // SAFETY: the caller's `Connection`, which lives during the call, or null.
     let connection = unsafe { connection.as_ref() };
     connection.map_or(0, |connection| {
         cookie::in_epoch(&Maps::new(), connection, epoch).into()
@@ -211,7 +314,7 @@ pub(crate) extern "C" fn classify(context: *mut xdp_md) -> u64 {
     handshake::classify(&Frame::of(&XdpContext::new(context)), &Maps::new()) as u64
 }
 
-/// Sends the answer that was left for this packet, in its place; what there is none for is dropped.
+/// Turns the packet into the answer that was left for it, and sends it; drops a packet without an answer.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn answer(context: *mut xdp_md) -> u32 {
@@ -224,7 +327,7 @@ pub(crate) extern "C" fn answer(context: *mut xdp_md) -> u32 {
     }
 }
 
-/// Takes note of a frame that is neither IPv4 nor IPv6.
+/// Records a frame that is neither IPv4 nor IPv6.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn note_other(context: *mut xdp_md) -> u64 {
@@ -235,7 +338,7 @@ pub(crate) extern "C" fn note_other(context: *mut xdp_md) -> u64 {
     0
 }
 
-/// The reason with a number that came through a register.
+/// Reads the number of a reason from a register.
 #[inline(always)]
 pub(crate) fn reason(code: u64) -> Reason {
     Reason::from_code(code as u8).unwrap_or(Reason::OutOfSequence)

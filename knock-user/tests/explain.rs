@@ -358,7 +358,7 @@ const ROWS: &[Row] = &[
             "192.0.2.9 is trusted",
             "no grant",
             IDLE,
-            "a new connection would pass: source is trusted",
+            "a new connection would pass: trusted source",
         ],
         ..PLAIN
     },
@@ -370,7 +370,7 @@ const ROWS: &[Row] = &[
             "2001:db8:1::9 is trusted",
             "no grant",
             IDLE,
-            "a new connection would pass: source is trusted",
+            "a new connection would pass: trusted source",
         ],
         ..PLAIN
     },
@@ -510,7 +510,7 @@ const ROWS: &[Row] = &[
         chain: &[
             "tcp/9000 is knock 3 of 3 of ssh",
             IDLE,
-            "a new connection would be dropped: no sequence begins with this knock",
+            "a new connection would be dropped: knock out of sequence",
         ],
         ..PLAIN
     },
@@ -547,12 +547,12 @@ const ROWS: &[Row] = &[
         ..PLAIN
     },
     Row {
-        name: "a no sequence begins with this knock",
+        name: "a knock out of sequence",
         port: "tcp/9000",
         chain: &[
             "tcp/9000 is knock 3 of 3 of ssh",
             IDLE,
-            "a new connection would be dropped: no sequence begins with this knock",
+            "a new connection would be dropped: knock out of sequence",
         ],
         ..PLAIN
     },
@@ -596,7 +596,7 @@ const ROWS: &[Row] = &[
         chain: &[
             "tcp/5555 is an unused port: packets pass, and a new connection to it resets an attempt",
             "1 of 3 knocks of ssh made, 25s left for the rest",
-            "a new connection would pass: packet to an unused port while knocking (after 1 of 3 of ssh)",
+            "a new connection would pass: unrelated port during an attempt (after 1 of 3 of ssh)",
         ],
         ..PLAIN
     },

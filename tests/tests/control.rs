@@ -277,9 +277,9 @@ const SITUATIONS: &[Situation] = &[
     ("a last knock", &[Knock("tcp/7000 udp/8000")], "tcp/9000", "a new connection would be dropped: sequence complete (ssh opens tcp/22, udp/5353 for 10m)"),
     ("half way", &[Knock("tcp/7000 udp/8000")], "tcp/22", "a new connection would be dropped: no grant"),
     ("a wrong knock", &[Knock("tcp/7000")], "tcp/9000", "a new connection would be dropped: wrong knock (after 1 of 3 of ssh)"),
-    ("a no sequence begins with this knock", &[], "udp/8000", "a datagram would be dropped: no sequence begins with this knock"),
+    ("a knock out of sequence", &[], "udp/8000", "a datagram would be dropped: knock out of sequence"),
     ("a decoy", &[Knock("tcp/7000")], "tcp/7001", "a new connection would be dropped: decoy port (after 1 of 3 of ssh)"),
-    ("another port", &[Knock("tcp/7000")], "tcp/5555", "a new connection would pass: packet to an unused port while knocking (after 1 of 3 of ssh)"),
+    ("another port", &[Knock("tcp/7000")], "tcp/5555", "a new connection would pass: unrelated port during an attempt (after 1 of 3 of ssh)"),
     ("another port, not knocking", &[], "tcp/5555", "a new connection would pass: port not configured"),
     ("an exempt port", &[Knock("tcp/7000")], "tcp/443", "a new connection would pass: port not configured"),
     ("locked out", &[Knock("tcp/7000 tcp/9000 tcp/7000 tcp/9000")], "tcp/7000", "a new connection would be dropped: locked out"),
@@ -311,7 +311,7 @@ fn explain_agrees_with_what_a_packet_meets() {
             let explained = explained(net, trusted.from, "tcp/22");
             assert_eq!(
                 last_sentence(&explained),
-                "a new connection would pass: source is trusted"
+                "a new connection would pass: trusted source"
             );
             trusted.finds_open(SSH, "trusted");
             daemon.stop();

@@ -28,7 +28,7 @@ use std::{
 };
 
 use knock_common::{
-    answer::Text,
+    answer::PortDigits,
     cookie,
     event::NO_DOOR,
     layout::{
@@ -489,7 +489,7 @@ fn door_entry(
         reply: door
             .first_tcp()
             .filter(|_| door.reply)
-            .map_or_else(Text::default, Text::of),
+            .map_or_else(PortDigits::default, PortDigits::of),
         ..layout::Door::default()
     };
     for (slot, port_group) in entry.port_groups.iter_mut().zip(port_groups) {

@@ -3,7 +3,7 @@
 
 use knock_common::{
     Reason::{self, *},
-    answer::{self, Answer, Memory, Text},
+    answer::{self, Answer, Memory, PortDigits},
     cookie,
     layout::GrantKey,
     repliable::Repliable,
@@ -71,7 +71,7 @@ impl Answered {
             Self::SynAck(cookie) => Answer::syn_ack(&question, cookie),
             Self::FinAck => Answer::fin_ack(&question),
             Self::Reset => Answer::reset(&question),
-            Self::Port(port) => Answer::port(Text::of(port)),
+            Self::Port(port) => Answer::port(PortDigits::of(port)),
         }
     }
 }
@@ -79,7 +79,7 @@ impl Answered {
 struct Bench {
     kernel: Kernel,
     /// That of the cookies.
-    key: cookie::Key,
+    key: cookie::CookieKey,
 }
 
 impl Bench {
