@@ -254,7 +254,7 @@ fn heard(skew_detector: &mut SkewDetector, source: u8, knocks: &[Knock]) -> Opti
             reason: Reason::OutOfSequence as u8,
             ..Event::default()
         };
-        found = skew_detector.hear(&event, BOOTED);
+        found = skew_detector.observe(&event, BOOTED);
     }
     found
 }

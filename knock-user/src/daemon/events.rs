@@ -61,7 +61,7 @@ impl<W: Write> Daemon<W> {
                 Some(Reason::Opened | Reason::Refreshed | Reason::Closed | Reason::GrantsFull)
             );
         if let Some(SkewedKnock { place, behind_s }) =
-            self.skew_detector.hear(event, clock::unix_ms())
+            self.skew_detector.observe(event, clock::unix_ms())
             && let Some(door) = self.plan.settings().doors.get(place)
         {
             let source = event.source.into();

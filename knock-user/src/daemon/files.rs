@@ -19,7 +19,7 @@ impl<W: Write> Daemon<W> {
             .collect();
         let next = files.iter();
         let next = next.map(|(door, standing)| (door.clone(), standing.next));
-        self.next_line.tell(next.collect());
+        self.next_line.set_lines(next.collect());
         let before = mem::take(&mut self.files);
         let at_ns = clock::boot_ns();
         for (door, standing) in &files {

@@ -1,5 +1,5 @@
-//! Whether an interface may be taken. One function decides; start, reload, late appearance,
-//! re-creation, rename and retry all ask it, and so do `status` and `check`.
+//! Decides whether the program can be attached to an interface. Start, reload, late appearance,
+//! re-creation, rename and retry all use this one function, and so do `status` and `check`.
 
 use std::{collections::BTreeMap, sync::OnceLock};
 
@@ -17,14 +17,14 @@ mod refusal;
 
 pub use refusal::Refusal;
 
-/// The names of the programs that were loaded when this process still had all its rights.
+/// The names of the loaded programs, read while this process had all its capabilities.
 static SEEN: OnceLock<BTreeMap<u32, String>> = OnceLock::new();
 
-/// Decides whether an interface may be taken; `all` are those of this network namespace, and
-/// `is_ours` says whether the program that it has is ours.
+/// Decides whether the program can be attached to an interface. `all` are the interfaces of this
+/// network namespace, and `is_ours` states whether its program is ours.
 ///
 /// # Errors
-/// It may not, or, if it has our program, its frames are not what the program reads.
+/// It can't. If it has our program, its frames are not what the program reads.
 pub fn admit(interface: &Interface, all: &[Interface], is_ours: bool) -> Result<(), Refusal> {
     let name = || interface.name.clone();
     let kind = || interface.kind.as_ref().map(ToString::to_string);
@@ -38,8 +38,8 @@ pub fn admit(interface: &Interface, all: &[Interface], is_ours: bool) -> Result<
             kind: kind(),
         });
     }
-    // vrf_l3_rcv() and ipvlan_l3_rcv() run in the IP layer; ifb gives frames back to where they came
-    // from, without XDP.
+    // vrf_l3_rcv() and ipvlan_l3_rcv() run in the IP layer; ifb returns frames to the receive path
+    // without XDP.
     let is_behind = matches!(interface.kind, Some(InfoKind::Vrf | InfoKind::Ifb));
     if is_behind || interface.is_behind_xdp {
         let mode = if interface.is_behind_xdp {
@@ -82,8 +82,8 @@ pub fn admit(interface: &Interface, all: &[Interface], is_ours: bool) -> Result<
     }
 }
 
-/// Puts interfaces into the order in which the kernel attaches to all of them: what is below another
-/// comes before it.
+/// Sorts interfaces into the order in which the kernel can attach to all of them: each follows
+/// those below it.
 pub fn in_order<'i>(
     mut interfaces: Vec<&'i Interface>,
     all: &'i [Interface],
@@ -92,21 +92,24 @@ pub fn in_order<'i>(
     interfaces
 }
 
-/// How many interfaces are below one; `most` ends what is a circle because it was read in parts.
+/// Returns how many interfaces are below one. `most` ends a circle, which may appear because the
+/// list was read in parts.
 fn height(interface: &Interface, all: &[Interface], most: usize) -> usize {
     let carrier = interface.carrier.filter(|_| lies_above(interface));
     let below = all.iter().filter(|below| {
         below.index != interface.index
             && (below.master == Some(interface.index) || carrier == Some(below.index))
     });
-    let heights = below.map(|below| match most {
-        0 => 0,
-        _ => 1 + height(below, all, most - 1),
-    });
-    heights.max().unwrap_or(0)
+    below
+        .map(|below| match most {
+            0 => 0,
+            _ => 1 + height(below, all, most - 1),
+        })
+        .max()
+        .unwrap_or(0)
 }
 
-/// The interfaces right above one, which the kernel asks for programs.
+/// Returns the interfaces right above one, whose programs the kernel checks.
 fn above<'i>(interface: &Interface, all: &'i [Interface]) -> impl Iterator<Item = &'i Interface> {
     let (index, master) = (interface.index, interface.master);
     all.iter().filter(move |other| {
@@ -114,7 +117,7 @@ fn above<'i>(interface: &Interface, all: &'i [Interface]) -> impl Iterator<Item 
     })
 }
 
-/// Whether an interface lies above the one that carries it, as the kernel sees it
+/// Returns whether the kernel links an interface above the one that carries it
 /// (`netdev_upper_dev_link`): tunnels, for example, only send through it.
 const fn lies_above(interface: &Interface) -> bool {
     matches!(
@@ -157,21 +160,22 @@ fn occupied(interface: &Interface, program: u32, place: &'static str) -> Refusal
     }
 }
 
-/// Takes note of the names of all loaded programs. Naming them takes CAP_SYS_ADMIN, which a process
-/// gives up before it attaches.
+/// Records the names of all loaded programs. Reading them takes CAP_SYS_ADMIN, which the process
+/// drops before it attaches.
 pub fn note_names() {
     SEEN.get_or_init(names);
 }
 
-/// The names of the loaded programs by their ids; none without CAP_SYS_ADMIN.
+/// Returns the names of the loaded programs by id; none without CAP_SYS_ADMIN.
 fn names() -> BTreeMap<u32, String> {
-    let loaded = loaded_programs().flatten();
-    let named = loaded.filter_map(|loaded| Some((loaded.id(), loaded.name_as_str()?.to_owned())));
-    named.collect()
+    loaded_programs()
+        .flatten()
+        .filter_map(|loaded| Some((loaded.id(), loaded.name_as_str()?.to_owned())))
+        .collect()
 }
 
-/// Why the kernel did not attach to an interface that was admitted; `all` are the interfaces as they
-/// are since.
+/// Returns the reason why the kernel refused to attach to an admitted interface. `all` are the
+/// interfaces after that.
 pub fn refused(
     interface: &Interface,
     mode: Mode,
@@ -200,7 +204,7 @@ pub fn refused(
     let cure = match errno {
         Some(Errno::ERANGE) => format!("make its MTU smaller{generic}"),
         Some(Errno::EOPNOTSUPP) => format!(
-            "`dmesg` may have the driver's words; large receive offload is a common reason: \
+            "`dmesg` may show why; large receive offload is a common reason: \
              `ethtool -K {name} lro off`{generic}"
         ),
         Some(Errno::ENOSPC | Errno::EINVAL) => {
@@ -209,8 +213,8 @@ pub fn refused(
         Some(Errno::EPERM | Errno::EACCES) => {
             "give knock-user CAP_NET_ADMIN and CAP_BPF in the namespace of the interface".to_owned()
         }
-        Some(Errno::ENODEV) => "it went away: it is taken when it is back".to_owned(),
-        Some(_) | None => format!("`dmesg` may have the driver's words{generic}"),
+        Some(Errno::ENODEV) => "it no longer exists: it is attached to when it is back".to_owned(),
+        Some(_) | None => format!("`dmesg` may show why{generic}"),
     };
     Refusal::Kernel {
         interface: name.clone(),
@@ -227,7 +231,7 @@ fn errno(error: &ProgramError) -> Option<Errno> {
     error.io_error.raw_os_error().map(Errno::from_raw)
 }
 
-/// What the kernel's refusal means for XDP, in words, without the system call around it.
+/// Describes what the error of an attach means for XDP.
 pub fn cause(error: &ProgramError) -> String {
     let ProgramError::SyscallError(call) = error else {
         return error.to_string();
@@ -236,7 +240,7 @@ pub fn cause(error: &ProgramError) -> String {
         Some(Errno::ERANGE) => "the MTU is too large for XDP in this driver",
         Some(Errno::EOPNOTSUPP) => "the driver runs no XDP programs, or not with these settings",
         Some(Errno::ENOSPC) => "the driver has too few queues for XDP",
-        Some(Errno::ENODEV) => "there is no such interface any more",
+        Some(Errno::ENODEV) => "the interface no longer exists",
         Some(_) | None => return os_error::plain(&call.io_error).to_lowercase(),
     };
     means.to_owned()
@@ -270,7 +274,7 @@ mod tests {
     );
 
     #[test]
-    fn what_is_taken() {
+    fn an_interface_is_admitted_or_refused_for_a_named_reason() {
         use LinkLayerType as Layer;
         let eth0 = || ethernet(2, "eth0");
         let layer = |layer| Interface { layer, ..eth0() };
@@ -474,17 +478,17 @@ mod tests {
                 "{name}: {refusal:?}"
             );
             if let Some(refusal) = refusal {
-                let told = refusal.to_string();
+                let text = refusal.to_string();
                 assert!(
-                    told.starts_with("eth0 ") && told.contains("; "),
-                    "{name}: {told}"
+                    text.starts_with("eth0 ") && text.contains("; "),
+                    "{name}: {text}"
                 );
             }
         }
     }
 
     #[test]
-    fn what_is_below_comes_first() {
+    fn an_interface_follows_those_below_it() {
         let bridge = of(InfoKind::Bridge, 5, "br0");
         let vlan = Interface {
             carrier: Some(3),

@@ -1,5 +1,5 @@
-//! Puts a loaded program in front of an interface. It takes no more than that program, which may be
-//! the one that an instance has pinned.
+//! Attaches a loaded program to an interface. This needs no more than the program, which may be the
+//! pinned one of an instance.
 
 mod loaded;
 
@@ -16,29 +16,29 @@ use crate::{
     model::settings::Mode,
 };
 
-/// How an interface was attached.
+/// The result of attaching to an interface.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Attached {
-    /// The name under which it was asked for.
+    /// The configured name of the interface.
     pub interface: String,
-    /// The name that it has, if that is another.
+    /// Its current name, if that differs.
     pub now: Option<String>,
     /// Whether the driver runs the program.
     pub native: bool,
-    /// Why it does not, if `auto` could not take that or did not want to.
+    /// The reason why the driver does not, if the mode is `auto`.
     pub refused: Option<String>,
-    /// Whether it took the place of another program of ours.
+    /// Whether it replaced another program of this instance.
     pub replaced: bool,
-    /// Whether it was moved from the driver to behind it, or the other way.
+    /// Whether the attach mode was switched.
     pub switched: bool,
 }
 
-/// Puts a program in front of an interface that has none, and pins what keeps it there under the
-/// name that is asked for. Where nothing can be pinned because bpffs is gone, the link is handed out:
-/// as long as it is held, the program is attached.
+/// Attaches a program to an interface that has none, and pins the link under the configured name.
+/// Returns the link if it can't be pinned because bpffs is gone; the program stays attached as long
+/// as the link is held.
 ///
 /// # Errors
-/// A [`admission::Refusal`] if the interface can't be taken, or what else failed.
+/// A [`admission::Refusal`] if the interface can't be attached to, or the error of another step.
 pub fn attach(
     program: &mut Xdp,
     asked_for: &str,
@@ -61,7 +61,7 @@ pub fn attach(
     Ok((attached, held))
 }
 
-/// Pins a link, or hands it back if there is no bpffs where it belongs: pinning it there would end it.
+/// Pins a link, or returns it if its path is not on a bpffs: a failed pin would end the link.
 ///
 /// # Errors
 /// The kernel refuses to pin it on a bpffs.
@@ -74,8 +74,8 @@ pub fn pin_if_possible(link: FdLink, pin: &Path) -> Result<Option<FdLink>> {
     Ok(None)
 }
 
-/// Gives the link that is pinned under a name to a program, in one step: no packet goes by in
-/// between.
+/// Switches the pinned link of a configured name to a program in one step: no packet passes
+/// unjudged.
 ///
 /// # Errors
 /// There is no such link, or the kernel refuses.
@@ -86,10 +86,10 @@ pub fn replace(
     instance: &Instance,
 ) -> Result<Attached> {
     let path = instance.link(asked_for);
-    let link = pins::open(&path)?;
-    let link = link.with_context(|| format!("there is no link {}", path.display()))?;
+    let link =
+        pins::open(&path)?.with_context(|| format!("there is no link {}", path.display()))?;
     program::give(program, link)
-        .with_context(|| format!("replacing the program in front of {}", interface.name))?;
+        .with_context(|| format!("replacing the program on {}", interface.name))?;
     Ok(Attached {
         interface: asked_for.to_owned(),
         now: (interface.name != asked_for).then(|| interface.name.clone()),
@@ -100,8 +100,9 @@ pub fn replace(
     })
 }
 
-/// Whether the program runs in another place than this mode asks for. `before` is the mode of before,
-/// if that is known: what `auto` could not have natively then, it need not try again.
+/// Returns whether the program runs in another mode than the configured one. `before` is the
+/// previously configured mode, if it is known: a native attach that failed with `auto` is not tried
+/// again.
 pub fn is_misplaced(interface: &Interface, mode: Mode, before: Option<Mode>) -> bool {
     match mode {
         Mode::Native => !interface.native,
@@ -111,12 +112,12 @@ pub fn is_misplaced(interface: &Interface, mode: Mode, before: Option<Mode>) -> 
     }
 }
 
-/// Moves a program of ours from the driver to behind it, or the other way. The kernel has no step for
-/// that, so nothing gets in through the interface meanwhile. `program` takes its place.
+/// Switches the attach mode of an interface and attaches `program` there. The kernel has no atomic
+/// step for this, so a barrier drops all packets meanwhile.
 ///
 /// # Errors
-/// A [`admission::Refusal`] if the kernel or the driver refuses: the program is where it was then. If not even
-/// that could be done, the barrier stays shut, which is said.
+/// A [`admission::Refusal`] if the kernel or the driver refuses; the program then has its previous
+/// mode again. If that failed too, the barrier stays shut, and the error reports it.
 pub fn switch(
     (program, barrier): (&mut Xdp, &mut SchedClassifier),
     asked_for: &str,
@@ -127,9 +128,9 @@ pub fn switch(
     let name = &interface.name;
     barrier::shut(barrier, interface, instance).with_context(|| {
         format!(
-            "{name} can't change its mode without a moment in which its ports are open, and \
-             nothing can be put in their place for that moment. Keep the mode, or accept that \
-             moment: `knock-user detach`, then start again"
+            "{name} can't change its mode without a moment in which its ports are open, and the \
+             barrier for that moment can't be attached. Keep the mode, or accept that moment: \
+             `knock-user detach`, then start again"
         )
     })?;
     pins::unlink(&instance.link(asked_for))?;
@@ -142,8 +143,10 @@ pub fn switch(
                 true => Mode::Native,
                 false => Mode::Skb,
             };
-            let back = attach(program, asked_for, interface, back, instance);
-            (back, Some(error))
+            (
+                attach(program, asked_for, interface, back, instance),
+                Some(error),
+            )
         }
     };
     let (attached, held) = done.with_context(|| {
@@ -165,7 +168,7 @@ pub fn switch(
     refusal.map_or(Ok(attached), Err)
 }
 
-/// Waits until an interface has no program: the kernel ends a link a moment after its file is
+/// Waits until an interface has no program: the kernel detaches a link a moment after its file is
 /// removed.
 fn wait_for_end(interface: &Interface) -> Result<()> {
     const TRIES: u32 = 400;
@@ -185,8 +188,8 @@ fn wait_for_end(interface: &Interface) -> Result<()> {
     )
 }
 
-/// Attaches, and hands out the link: whether the driver runs the program, and why not if `auto`
-/// might have.
+/// Attaches, and returns the link, whether the driver runs the program, and the reason if `auto`
+/// chose generic.
 fn link(
     program: &mut Xdp,
     interface: &Interface,
@@ -200,7 +203,7 @@ fn link(
             Some(because) => (attach(XdpMode::Skb), false, Some(because.to_owned())),
             None => match attach(XdpMode::Driver) {
                 Ok(link) => (Ok(link), true, None),
-                // Generic would be refused for the same reason.
+                // The generic mode would be refused for the same reason.
                 Err(error) if is_taken(&error) => (Err(error), true, None),
                 Err(error) => (attach(XdpMode::Skb), false, Some(admission::cause(&error))),
             },
@@ -216,7 +219,7 @@ fn link(
     Ok((FdLink::try_from(program.take_link(link)?)?, native, refused))
 }
 
-/// Whether a program stands in the way, here or above.
+/// Returns whether another program, here or above, is in the way.
 fn is_taken(error: &ProgramError) -> bool {
     matches!(error, ProgramError::SyscallError(error)
     if error.io_error.raw_os_error().map(Errno::from_raw).is_some_and(|errno| {

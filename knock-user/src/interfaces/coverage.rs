@@ -1,6 +1,6 @@
-//! Whether what is asked for is in force: for each interface that is named, what is true of it now.
+//! Reports for each configured interface whether the program is in force on it.
 //!
-//! Plain questions to the kernel and bpffs: it does not matter which process asks.
+//! It only reads from the kernel and bpffs, so any process can ask.
 
 use anyhow::Result;
 
@@ -17,20 +17,20 @@ use crate::{
     },
 };
 
-/// An interface that is asked for, and what is true of it.
+/// A configured interface and its state.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Coverage {
-    /// The name under which it is asked for.
+    /// Its configured name.
     pub name: String,
-    /// The name that it has, if that is another: it has an alternative name, or was renamed.
+    /// Its current name, if it was renamed or is configured by an alternative name.
     pub now: Option<String>,
-    /// Its number; none if it is not there.
+    /// Its number; none if it does not exist.
     pub index: Option<u32>,
-    /// What is true of it.
+    /// Its state.
     pub state: State,
 }
 
-/// What is true of an interface.
+/// The state of a configured interface.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum State {
     /// Our program is attached.
@@ -39,28 +39,29 @@ pub enum State {
         native: bool,
         /// The id of the program.
         program: u32,
-        /// Whether a pinned link keeps it; otherwise only the process does that attached it.
+        /// Whether a pinned link keeps it, and not only the process that attached it.
         is_pinned: bool,
     },
-    /// Our program is attached, and what arrives does not get to it, or not as what it can judge.
+    /// Our program is attached, but received frames do not reach it, or not in a form that it can
+    /// judge.
     Bypassed {
-        /// Whether the driver is to run it.
+        /// Whether the driver should run it.
         native: bool,
-        /// What was found, and since when it is so.
+        /// The finding, and its time.
         shortfall: Shortfall,
     },
-    /// Nothing gets in through it: its gate was left shut.
+    /// All its packets are dropped: its barrier was left shut.
     Blocked,
-    /// There is no such interface.
+    /// It does not exist.
     Absent,
     /// It can't be protected.
     Refused(Refusal),
-    /// It could be protected, and nothing of ours is attached.
+    /// It could be protected, but no program of ours is attached.
     Missing,
 }
 
 impl State {
-    /// One word for programs.
+    /// Returns the word for JSON.
     pub const fn name(&self) -> &'static str {
         match self {
             Self::Protected { .. } => "protected",
@@ -72,12 +73,12 @@ impl State {
         }
     }
 
-    /// Whether the packets of the interface are judged.
+    /// Returns whether the packets of the interface are judged.
     pub const fn is_protected(&self) -> bool {
         matches!(self, Self::Protected { .. })
     }
 
-    /// Why they are not; none if they are.
+    /// Returns the reason why they are not; none if they are.
     pub fn because(&self) -> Option<String> {
         match self {
             Self::Protected { .. } => None,
@@ -95,10 +96,10 @@ impl State {
     }
 }
 
-/// What is true of each of these names, which belong to an instance.
+/// Returns the state of each of these names, which belong to an instance.
 ///
 /// # Errors
-/// The kernel does not tell, or the pins can't be read.
+/// The interfaces can't be listed, or the pins can't be read.
 pub fn of(instance: &Instance, names: &[String]) -> Result<Vec<Coverage>> {
     let links = pins::links(instance)?;
     let all = interface::list()?;
@@ -107,7 +108,7 @@ pub fn of(instance: &Instance, names: &[String]) -> Result<Vec<Coverage>> {
     Ok(found)
 }
 
-/// Notes which of these interfaces have a barrier that is shut, whatever else is true of them.
+/// Marks interfaces whose barrier is shut as blocked, whatever else is true of them.
 pub fn note_barriers(instance: &Instance, found: &mut [Coverage], all: &[Interface]) {
     for one in found {
         let on = all.iter().find(|on| Some(on.index) == one.index);
@@ -117,9 +118,9 @@ pub fn note_barriers(instance: &Instance, found: &mut [Coverage], all: &[Interfa
     }
 }
 
-/// What is true of each of these names, by these pinned links and these interfaces.
+/// Returns the state of each of these names, given the pinned links and all interfaces.
 pub fn among(names: &[String], links: &[Pinned], all: &[Interface]) -> Vec<Coverage> {
-    let each = names.iter().map(|name| {
+    let coverage = |name: &String| {
         let found = interface::named(name, all).or_else(|| renamed(name, names, links, all));
         Coverage {
             name: name.clone(),
@@ -129,12 +130,12 @@ pub fn among(names: &[String], links: &[Pinned], all: &[Interface]) -> Vec<Cover
             index: found.map(|interface| interface.index),
             state: found.map_or(State::Absent, |interface| state(interface, links, all)),
         }
-    });
-    each.collect()
+    };
+    names.iter().map(coverage).collect()
 }
 
-/// The interface that had this name when it was attached to, and has another one now, for which
-/// none of these names asks.
+/// Returns the interface that had this name when it was attached to and was renamed since, unless
+/// its new name is configured.
 pub fn renamed<'i>(
     name: &str,
     names: &[String],

@@ -1,27 +1,27 @@
-//! Drivers in which `mode = "auto"` does not run the program, and why.
+//! Lists drivers in which `mode = "auto"` does not run the program, with the reason.
 
 use std::{fs, path::Path};
 
 use crate::host::interface::Interface;
 
-/// A driver, or a kind of virtual interface, where generic is the better choice.
+/// A driver, or a kind of virtual interface, for which generic is the better choice.
 struct Known {
     /// The name of the driver, or the kind.
     name: &'static str,
-    /// Why `auto` does not take native.
+    /// The reason against native.
     because: &'static str,
 }
 
-/// All of them. What is not here is tried natively.
+/// All of them. Others are tried natively.
 const GENERIC: [Known; 2] = [
-    // veth_enable_xdp(): with a program, NETIF_F_GSO_SOFTWARE is taken from the peer and each segment
-    // is a frame of its own.
+    // veth_enable_xdp(): a program clears NETIF_F_GSO_SOFTWARE of the peer, so each segment is a
+    // frame of its own.
     Known {
         name: "veth",
         because: "native XDP on veth takes segmentation offload from its peer, which costs a bulk \
                   TCP stream two thirds of its throughput",
     },
-    // vmxnet3_rq_cleanup_all() ends with adapter->xdp_bpf_prog = NULL, and nothing puts it back.
+    // vmxnet3_rq_cleanup_all() sets adapter->xdp_bpf_prog to NULL, and nothing sets it again.
     Known {
         name: "vmxnet3",
         because: "the driver vmxnet3 forgets a native program whenever the interface goes down, \
@@ -29,30 +29,30 @@ const GENERIC: [Known; 2] = [
     },
 ];
 
-/// Why `auto` does not run the program in the driver of this interface, if it does not.
+/// Returns the reason why `auto` does not run the program in the driver of this interface.
 pub fn prefers_generic(interface: &Interface) -> Option<&'static str> {
     let name = name(interface)?;
     let known = GENERIC.iter().find(|known| known.name == name);
     known.map(|known| known.because)
 }
 
-/// Drivers that take the link down, or close it, for each program that they are handed, also in the place of another;
-/// all of them keep it over whatever they do (docs/drivers.md).
+/// Drivers that take the link down, or close it, for each program that they get, also for a
+/// replacement. None of them loses the program on other occasions (docs/drivers.md).
 const RESETS: [&str; 7] = ["bnxt_en", "fec", "gve", "igc", "nicvf", "qede", "rvu_nicpf"];
 
-/// Whether the driver of this interface disturbs it for each program that it is handed.
+/// Returns whether the driver of this interface resets it for each program.
 pub fn resets_for_a_program(interface: &Interface) -> bool {
     name(interface).is_some_and(|name| RESETS.contains(&name.as_str()))
 }
 
-/// The name of the driver of a device, or the kind of a virtual interface; none if the kernel does
-/// not tell.
+/// Returns the driver of a device, or the kind of a virtual interface; none if the kernel does not
+/// report it.
 pub fn name(interface: &Interface) -> Option<String> {
     if let Some(kind) = &interface.kind {
         return Some(kind.to_string());
     }
     let (bus, device) = interface.device.as_ref()?;
-    // Not /sys/class/net: that shows the network namespace in which sysfs was mounted.
+    // /sys/class/net would show the network namespace in which sysfs was mounted.
     let device = Path::new("/sys/bus").join(bus).join("devices").join(device);
     let driver = fs::read_link(device.join("driver")).ok()?;
     Some(driver.file_name()?.to_string_lossy().into_owned())

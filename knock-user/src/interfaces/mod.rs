@@ -1,8 +1,8 @@
-//! From an interface's name to a program that judges its packets, and whether it really does.
+//! Attaches the program to interfaces, and checks that it judges their packets.
 //!
-//! [`admission`] decides whether an interface may be taken, [`attach`] puts the program there,
-//! [`watchdog`] compares what arrives with what the program saw, and [`coverage`] answers what is in
-//! force.
+//! [`admission`] decides whether an interface can be attached to, [`attach`] attaches the program,
+//! [`watchdog`] compares received frames with those that the program saw, and [`coverage`] reports
+//! which interfaces are protected.
 //!
 //! May use `kernel` and the rooms below it. Must not know configurations as a whole.
 

@@ -1,5 +1,5 @@
-//! Knockers whose clock is wrong: whoever knocks the sequence of another time does not get in, and
-//! what the knocks were says of which time it was.
+//! Recognises clients whose clock is wrong: their knocks are the time-based sequence of another
+//! period, which shows how far off the clock is.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
@@ -8,61 +8,65 @@ use knock_sequence::{Knock, duration::millis};
 
 use crate::model::settings::{Dynamic, Otp, Settings};
 
-/// So far off a clock is recognised, in milliseconds.
+/// The largest skew that is recognised, in milliseconds.
 const FAR_MS: u64 = 3_600_000;
-/// How many sequences are known, of all doors together: about 10 MB.
+/// The most sequences that are kept, of all doors together: about 10 MB.
 const SEQUENCES_MOST: u64 = 65_536;
-/// Shorter ones would be recognised where there are none: three knocks are 24 bits.
+/// The shortest sequences that are recognised: shorter ones would match by chance. Three knocks are
+/// 24 bits.
 const KNOCKS_LEAST: usize = 3;
-/// Sources whose knocks are remembered; when there are more, all are forgotten.
+/// The most sources whose knocks are kept; beyond that all are dropped.
 const SOURCES_MOST: usize = 1_024;
 
-/// A source that knocks as it would have been right at another time.
+/// A source that knocked the sequence of another period.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct SkewedKnock {
-    /// Number of the door in the configuration, from 0.
+    /// The index of the door in the configuration.
     pub place: usize,
-    /// How far its clock seems to be behind ours, in seconds; below 0 it is ahead.
+    /// How far its clock is behind ours, in seconds; negative if it is ahead.
     pub behind_s: i64,
 }
 
-/// The sequences of other times, and what sources have knocked.
+/// The sequences of other periods, and the recent knocks of sources.
 #[derive(Debug, Default)]
 pub struct SkewDetector {
-    doors: Vec<Door>,
-    /// Doors and periods by the half that is the same for everybody.
+    doors: Vec<WatchedDoor>,
+    /// Doors and periods by the half of the sequence that does not depend on the source.
     known: HashMap<Vec<Knock>, Vec<(usize, u64)>>,
-    /// How long those halves are.
+    /// The lengths of those halves.
     lengths: BTreeSet<usize>,
     recent: HashMap<Address, VecDeque<Knock>>,
 }
 
 #[derive(Debug)]
-struct Door {
+struct WatchedDoor {
     place: usize,
     otp: Otp,
     period_ms: u64,
-    /// How many periods are known before the current one, and after it.
+    /// How many periods before the current one are known, and as many after it.
     reach: u64,
-    /// From the first period that is known to the one after the last.
+    /// The known periods.
     known: std::ops::Range<u64>,
 }
 
 impl SkewDetector {
-    /// Watches the doors with time-based sequences.
+    /// Creates a detector for the doors with time-based sequences.
     pub fn new(settings: &Settings) -> Self {
-        let doors = settings.doors.iter().enumerate();
-        let timed = doors.filter_map(|(place, door)| match &door.dynamic {
-            Some(Dynamic::Otp(otp)) if otp.sequences.protocols.len() >= KNOCKS_LEAST => {
-                Some((place, otp))
-            }
-            Some(Dynamic::Otp(_) | Dynamic::OneTime(_)) | None => None,
-        });
-        let timed: Vec<(usize, &Otp)> = timed.collect();
+        let timed: Vec<(usize, &Otp)> = settings
+            .doors
+            .iter()
+            .enumerate()
+            .filter_map(|(place, door)| match &door.dynamic {
+                Some(Dynamic::Otp(otp)) if otp.sequences.protocols.len() >= KNOCKS_LEAST => {
+                    Some((place, otp))
+                }
+                Some(Dynamic::Otp(_) | Dynamic::OneTime(_)) | None => None,
+            })
+            .collect();
         let share = SEQUENCES_MOST / (timed.len() as u64).max(1) / 2;
         let door = |&(place, otp): &(usize, &Otp)| {
             let period_ms = millis(otp.sequences.period);
-            Door {
+            WatchedDoor {
                 place,
                 otp: otp.clone(),
                 period_ms: period_ms.max(1),
@@ -80,14 +84,14 @@ impl SkewDetector {
         }
     }
 
-    /// Hears what the kernel side says at a time of the wall clock; tells if a knock completed the
-    /// half of a sequence that is not listened to then.
-    pub fn hear(&mut self, event: &Event, unix_ms: u64) -> Option<SkewedKnock> {
+    /// Observes an event at a time of the wall clock. Returns the skew if a knock completed the
+    /// half of a sequence that is not accepted at that time.
+    pub fn observe(&mut self, event: &Event, unix_ms: u64) -> Option<SkewedKnock> {
         let longest = self.lengths.last().copied()?;
         if !is_knock(event) {
             return None;
         }
-        self.learn(unix_ms);
+        self.compute_sequences(unix_ms);
         if self.recent.len() >= SOURCES_MOST && !self.recent.contains_key(&event.source) {
             self.recent.clear();
         }
@@ -107,7 +111,7 @@ impl SkewDetector {
             let from = recent.len().checked_sub(length)?;
             self.known.get(recent.get(from..)?)
         });
-        let astray = |&(index, period): &(usize, u64)| {
+        let skewed = |&(index, period): &(usize, u64)| {
             let door = self.doors.get(index)?;
             let now = unix_ms / door.period_ms;
             let away = i64::try_from(now).ok()? - i64::try_from(period).ok()?;
@@ -116,15 +120,15 @@ impl SkewDetector {
                 behind_s: away * i64::try_from(door.period_ms / 1_000).ok()?,
             })
         };
-        let found = halves.flatten().find_map(astray);
+        let found = halves.flatten().find_map(skewed);
         if found.is_some() {
             self.recent.remove(&event.source);
         }
         found
     }
 
-    /// Works out the sequences around a time, and forgets others.
-    fn learn(&mut self, unix_ms: u64) {
+    /// Computes the sequences around a time, and drops others.
+    fn compute_sequences(&mut self, unix_ms: u64) {
         for (index, door) in self.doors.iter_mut().enumerate() {
             let now = unix_ms / door.period_ms;
             let wanted = now.saturating_sub(door.reach)..now.saturating_add(door.reach + 1);
@@ -150,7 +154,7 @@ impl SkewDetector {
     }
 }
 
-/// Whether an event is about a knock that may be one of a sequence.
+/// Returns whether an event is about a packet that may be a knock of a sequence.
 fn is_knock(event: &Event) -> bool {
     matches!(
         event.reason(),

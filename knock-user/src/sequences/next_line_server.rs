@@ -1,12 +1,11 @@
-//! The central port: tells clients which line of a one-time file is next.
+//! Serves clients the number of the next line of a one-time file.
 //!
-//! A client connects and sends the name of a door and a line end; without a name it is the only
-//! door that has such a file. It gets the number of the line and a line end, and that is all that is
-//! ever said: to whatever else comes, the connection ends without a word.
+//! A client connects and sends the name of a door and a line end; an empty name means the only door
+//! that has such a file. The reply is the number of the line and a line end. After any other request
+//! the server closes the connection without a reply.
 //!
-//! Nobody at the other end can hold the daemon or fill its memory: connections are bounded,
-//! altogether, for each source and in a second, and so are the length of a name and the time that
-//! it may take.
+//! No client can block the daemon or fill its memory: connections are limited in total, for each
+//! source and per second, and so are the length of a name and the time of a request.
 
 use std::{
     collections::BTreeMap,
@@ -26,26 +25,26 @@ use tokio::{
 };
 
 use crate::host::os_error;
-/// Connections at once; more wait for their turn.
+/// The most connections at a time; further ones wait.
 pub const CONNECTIONS_MAX: usize = 32;
-/// Those of one source; more are ended.
+/// The most connections of one source; further ones are closed.
 pub const OF_A_SOURCE_MAX: usize = 4;
-/// From one connection to the next, on average.
+/// The average interval between connections.
 pub const INTERVAL: Duration = Duration::from_millis(20);
-/// Connections that may come at once after a while without any.
+/// The most connections without an interval after a pause.
 const BURST: u32 = 32;
-/// How long a client may take to ask, and to hear the answer.
+/// The time limit for a request and its reply.
 pub const PATIENCE: Duration = Duration::from_secs(3);
-/// The longest name of a door, and a line end.
+/// The longest request: the name of a door and a line end, in bytes.
 const QUESTION_MAX: u64 = 65;
-/// Connections that wait for their turn.
+/// The most connections that the kernel queues.
 const BACKLOG: i32 = 64;
-/// When listening is tried again.
+/// The pause before listening is tried again.
 const RETRY: Duration = Duration::from_secs(2);
-/// Addresses of the same network of IPv6, in bits that they share, are one source.
+/// IPv6 addresses that share this many bits count as one source.
 const NETWORK_BITS: u32 = 64;
 
-/// The service, perhaps.
+/// The server, which may be off.
 #[derive(Debug, Default)]
 pub struct NextLineServer {
     at: Option<SocketAddr>,
@@ -53,22 +52,22 @@ pub struct NextLineServer {
     listening: Option<JoinHandle<()>>,
 }
 
-/// Which line is next, by the name of the door; none if its file is of no use.
+/// The next lines by door name; none if the file can't be used.
 type Lines = Mutex<BTreeMap<String, Option<u32>>>;
 
 impl NextLineServer {
-    /// Listens there from now on, or nowhere. It must be called inside a tokio runtime; where it
-    /// can't listen, which is said, it goes on trying.
+    /// Listens at another address, or stops. If it can't listen, it logs a warning and keeps
+    /// trying. It must be called inside a tokio runtime.
     pub fn listen(&mut self, at: Option<SocketAddr>) {
         if self.at == at {
             return;
         }
         self.at = at;
-        // What listens at the same port would be in the way.
+        // The old listener may occupy the same port.
         if let Some(listening) = self.listening.take() {
             listening.abort();
         }
-        // At once, because it may not be allowed later.
+        // The first attempt is made now, while this process may still have the capability for it.
         self.listening = at.map(|at| {
             let listener = listener(at);
             if let Err(error) = &listener {
@@ -78,8 +77,8 @@ impl NextLineServer {
         });
     }
 
-    /// Says from now on which line of each door is next.
-    pub fn tell(&self, lines: BTreeMap<String, Option<u32>>) {
+    /// Replaces the next lines of all doors.
+    pub fn set_lines(&self, lines: BTreeMap<String, Option<u32>>) {
         *self.lines.lock().unwrap_or_else(PoisonError::into_inner) = lines;
     }
 }
@@ -95,9 +94,9 @@ impl Drop for NextLineServer {
 fn refusal(at: SocketAddr, error: &io::Error) -> String {
     let kind = error.kind();
     let help = if kind == ErrorKind::AddrInUse {
-        "somebody else listens there: choose another port for [next_line] listen"
+        "another program listens there: choose another port for [next_line] listen"
     } else if kind == ErrorKind::PermissionDenied {
-        "ports below 1024 can be had at the start only, and by root: choose a higher one for \
+        "ports below 1024 are available only at the start, and to root: choose a higher one for \
          [next_line] listen"
     } else {
         "knock-user tries again every few seconds"
@@ -115,12 +114,12 @@ fn listener(at: SocketAddr) -> io::Result<TcpListener> {
         Some(Protocol::TCP),
     )?;
     socket.set_reuse_address(true)?;
-    // The address may come later, with its interface.
+    // The address may appear later, with its interface.
     match at {
         SocketAddr::V4(_) => socket.set_freebind_v4(true)?,
         SocketAddr::V6(_) => {
             socket.set_freebind_v6(true)?;
-            // As people expect it of [::].
+            // [::] includes IPv4, as in most programs.
             socket.set_only_v6(false)?;
         }
     }
@@ -142,29 +141,32 @@ async fn serve(at: SocketAddr, mut listener: Option<TcpListener>, lines: Arc<Lin
     let mut pace = Pace::new(Instant::now());
     loop {
         sleep_until(pace.next(Instant::now())).await;
-        // Never closed, so never an error.
+        // The semaphore is never closed, so this is never an error.
         let Ok(turn) = Arc::clone(&turns).acquire_owned().await else {
             return;
         };
         match listener.accept().await {
             Ok((stream, from)) => {
-                if let Some(guest) = Guest::admit(&sources, from.ip(), turn) {
+                if let Some(connection) = Connection::admit(&sources, from.ip(), turn) {
                     let lines = Arc::clone(&lines);
                     tokio::spawn(async move {
                         let _late = timeout(PATIENCE, answer(stream, &lines)).await;
-                        drop(guest);
+                        drop(connection);
                     });
                 }
             }
-            // As when descriptors are used up; the pace keeps this from spinning.
+            // This happens if descriptors are exhausted; the pace prevents a busy loop.
             Err(error) => {
-                tracing::debug!("a client could not be heard: {}", os_error::plain(&error))
+                tracing::debug!(
+                    "accepting a connection of a client: {}",
+                    os_error::plain(&error)
+                )
             }
         }
     }
 }
 
-/// What goes wrong on a connection concerns nobody else.
+/// Answers one request. An error concerns only this connection.
 async fn answer(mut stream: TcpStream, lines: &Lines) -> io::Result<()> {
     let mut question = Vec::new();
     let (read, mut write) = stream.split();
@@ -188,10 +190,10 @@ fn next_line(question: &[u8], lines: &Lines) -> Option<u32> {
     all.next().is_none().then_some(*only)?
 }
 
-/// Lets so many pass in a while, some of them at once.
+/// Limits connections to an average rate with bursts.
 #[derive(Debug)]
 struct Pace {
-    /// When the next one would come if they came evenly.
+    /// When the next connection is due at an even rate.
     due: Instant,
 }
 
@@ -200,28 +202,28 @@ impl Pace {
         Self { due: now }
     }
 
-    /// When the next one may come.
+    /// Returns when the next connection is allowed.
     fn next(&mut self, now: Instant) -> Instant {
         self.due = self.due.max(now) + INTERVAL;
-        // As much as may come at once is let in before it is due.
+        // A burst is allowed before it is due.
         let early = INTERVAL.saturating_mul(BURST);
         self.due.checked_sub(early).unwrap_or(now)
     }
 }
 
-/// How many connections each source has.
+/// The number of connections of each source.
 type Sources = Mutex<BTreeMap<IpAddr, usize>>;
 
-/// A connection that counts.
-struct Guest {
+/// A connection that counts against the limits until it is dropped.
+struct Connection {
     from: IpAddr,
     sources: Arc<Sources>,
     #[expect(dead_code, reason = "it is held")]
     turn: OwnedSemaphorePermit,
 }
 
-impl Guest {
-    /// Nothing if there are too many of that source.
+impl Connection {
+    /// Counts a connection; none if the source has too many.
     fn admit(sources: &Arc<Sources>, from: IpAddr, turn: OwnedSemaphorePermit) -> Option<Self> {
         let from = network(from.to_canonical());
         let mut counts = sources.lock().unwrap_or_else(PoisonError::into_inner);
@@ -238,7 +240,7 @@ impl Guest {
     }
 }
 
-impl Drop for Guest {
+impl Drop for Connection {
     fn drop(&mut self) {
         let mut counts = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = counts.get_mut(&self.from) {
@@ -250,7 +252,7 @@ impl Drop for Guest {
     }
 }
 
-/// Who has one address of a network of IPv6 has them all.
+/// Returns the network of an IPv6 address: a client can use all its addresses.
 fn network(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,
@@ -268,22 +270,22 @@ mod tests {
     use super::*;
 
     const HERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
-    /// Longer than anything takes here.
+    /// Longer than any step of these tests takes.
     const LONG: Duration = Duration::from_secs(60);
 
     fn lines(doors: &[(&str, Option<u32>)]) -> BTreeMap<String, Option<u32>> {
-        let doors = doors.iter();
         doors
+            .iter()
             .map(|(name, line)| ((*name).to_owned(), *line))
             .collect()
     }
 
-    /// A service somewhere.
-    fn started(doors: &[(&str, Option<u32>)]) -> (NextLineServer, SocketAddr) {
+    /// Starts a server on a free port.
+    fn start(doors: &[(&str, Option<u32>)]) -> (NextLineServer, SocketAddr) {
         let listener = listener(HERE).unwrap();
         let at = listener.local_addr().unwrap();
         let server = NextLineServer::default();
-        server.tell(lines(doors));
+        server.set_lines(lines(doors));
         let serving = tokio::spawn(serve(at, Some(listener), Arc::clone(&server.lines)));
         let server = NextLineServer {
             at: Some(at),
@@ -293,8 +295,8 @@ mod tests {
         (server, at)
     }
 
-    /// Everything that is said to who sends this; a connection that is reset has an end too.
-    async fn told(at: SocketAddr, question: &[u8]) -> String {
+    /// Returns all that a client receives after this request. A reset ends the reply, too.
+    async fn request(at: SocketAddr, question: &[u8]) -> String {
         let asking = async {
             let mut stream = TcpStream::connect(at).await.unwrap();
             let _gone = stream.write_all(question).await;
@@ -315,7 +317,7 @@ mod tests {
     type Row<'a> = (&'a str, &'a [(&'a str, Option<u32>)], &'a [u8], &'a str);
 
     #[test]
-    fn what_is_asked_and_answered() {
+    fn only_the_name_of_a_door_is_answered() {
         let one: &[(&str, Option<u32>)] = &[("ssh", Some(12))];
         let two: &[(&str, Option<u32>)] = &[("ssh", Some(12)), ("web", Some(3)), ("old", None)];
         let long = [b'a'; 1 << 16];
@@ -334,27 +336,27 @@ mod tests {
         ];
         run(async {
             for (name, doors, question, answer) in rows {
-                let (_server, at) = started(doors);
-                assert_eq!(told(at, question).await, answer, "{name}");
+                let (_server, at) = start(doors);
+                assert_eq!(request(at, question).await, answer, "{name}");
             }
         });
     }
 
     #[test]
-    fn what_is_told_changes() {
+    fn the_reply_follows_the_file() {
         run(async {
-            let (server, at) = started(&[("ssh", Some(1))]);
-            assert_eq!(told(at, b"ssh\n").await, "1\n");
-            server.tell(lines(&[("ssh", Some(2))]));
-            assert_eq!(told(at, b"ssh\n").await, "2\n");
+            let (server, at) = start(&[("ssh", Some(1))]);
+            assert_eq!(request(at, b"ssh\n").await, "1\n");
+            server.set_lines(lines(&[("ssh", Some(2))]));
+            assert_eq!(request(at, b"ssh\n").await, "2\n");
         });
     }
 
-    /// Those who say nothing are in nobody's way, and not for ever.
+    /// Silent clients occupy their connections only until the time limit.
     #[test]
-    fn who_says_nothing_is_let_go() {
+    fn silent_clients_are_disconnected() {
         run(async {
-            let (_server, at) = started(&[("ssh", Some(1))]);
+            let (_server, at) = start(&[("ssh", Some(1))]);
             let mut silent = Vec::new();
             for _ in 0..OF_A_SOURCE_MAX {
                 silent.push(TcpStream::connect(at).await.unwrap());
@@ -368,38 +370,38 @@ mod tests {
                 let ended = timeout(LONG, stream.read_to_end(&mut answer)).await;
                 assert_eq!(ended.unwrap().unwrap_or(0), 0);
             }
-            assert_eq!(told(at, b"ssh\n").await, "1\n", "there is room again");
+            assert_eq!(request(at, b"ssh\n").await, "1\n", "there is room again");
         });
     }
 
     #[test]
-    fn it_moves_and_ends() {
+    fn the_server_retries_moves_and_stops() {
         run(async {
             let taken = listener(HERE).unwrap();
             let at = taken.local_addr().unwrap();
             let mut server = NextLineServer::default();
-            server.tell(lines(&[("ssh", Some(1))]));
+            server.set_lines(lines(&[("ssh", Some(1))]));
             server.listen(Some(at));
             drop(taken);
-            // What could not be had at first is had later.
+            // The port is free now, and the next attempt gets it.
             let end = Instant::now() + LONG;
             while TcpStream::connect(at).await.is_err() {
                 assert!(Instant::now() < end, "it does not try again");
                 sleep(Duration::from_millis(10)).await;
             }
-            assert_eq!(told(at, b"ssh\n").await, "1\n");
+            assert_eq!(request(at, b"ssh\n").await, "1\n");
             server.listen(None);
             while TcpStream::connect(at).await.is_ok() {
-                assert!(Instant::now() < end, "it goes on");
+                assert!(Instant::now() < end, "it still listens");
                 sleep(Duration::from_millis(10)).await;
             }
             server.listen(Some(at));
-            assert_eq!(told(at, b"ssh\n").await, "1\n");
+            assert_eq!(request(at, b"ssh\n").await, "1\n");
         });
     }
 
     #[test]
-    fn the_pace() {
+    fn a_burst_is_followed_by_an_even_rate() {
         let start = Instant::now();
         let mut pace = Pace::new(start);
         for number in 1..=BURST {
@@ -408,11 +410,11 @@ mod tests {
         assert_eq!(pace.next(start), start + INTERVAL);
         assert_eq!(pace.next(start), start + INTERVAL * 2);
         let later = start + LONG;
-        assert!(pace.next(later) <= later, "it has rested");
+        assert!(pace.next(later) <= later, "a pause allows a burst");
     }
 
     #[test]
-    fn who_is_one_source() {
+    fn an_ipv6_network_is_one_source() {
         for (address, source) in [
             ("192.0.2.1", "192.0.2.1"),
             ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"),

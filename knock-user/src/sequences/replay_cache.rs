@@ -1,8 +1,8 @@
-//! Which sequences were used, kept on the disk between one process and the next.
+//! Stores which sequences were used, on disk between one process and the next.
 //!
-//! While a process runs, or its pins stay, the map `USED` knows it. What ends both in order leaves a
-//! file; after anything else nobody knows, and time-based sequences of periods that may have been
-//! listened to before are void.
+//! While a process runs or its pins exist, the map `USED` has this record. An orderly end of both
+//! writes it to a file. After any other end the record is lost, and time-based sequences of periods
+//! that may have been accepted before are void.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,15 +21,16 @@ use crate::{
     sequences::one_time,
 };
 
-/// Where it is without systemd, which names another directory.
+/// The directory without systemd, which names another one.
 const DIRECTORY: &str = "/var/lib/knock";
 const FILE: &str = "used-sequences.json";
-/// For how long what was used is remembered, in milliseconds: longer than any time-based sequence is
-/// good.
+/// How long used sequences are recorded, in milliseconds: longer than any time-based sequence is
+/// accepted.
 pub const FORGOTTEN_MS: u64 = 14 * 86_400_000;
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
-/// Time-based sequences are good from here on, because nobody knows which were used before.
+/// The time from which on time-based sequences are accepted, because it is unknown which were used
+/// before.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Floor {
     /// By the wall clock, in milliseconds since 1970.
@@ -39,31 +40,33 @@ pub struct Floor {
 }
 
 impl Floor {
-    /// The same by the wall clock as it is now, in milliseconds since 1970.
+    /// Returns this time by the current wall clock, in milliseconds since 1970.
     pub fn at(self, unix_ms: u64, boot_ms: u64) -> u64 {
-        let ago = self.boot_ms.map(|began| boot_ms.saturating_sub(began));
-        let began = ago.map(|ago| unix_ms.saturating_sub(ago));
-        began.unwrap_or(0).max(self.unix_ms)
+        self.boot_ms
+            .map(|began| boot_ms.saturating_sub(began))
+            .map(|ago| unix_ms.saturating_sub(ago))
+            .unwrap_or(0)
+            .max(self.unix_ms)
     }
 }
 
-/// What the file says.
+/// The content of the file.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 struct State {
-    /// Instances that may use sequences without a note here, with the boot in which they began.
+    /// Instances that may use sequences without a record here, with the boot in which they started.
     open: BTreeMap<String, String>,
-    /// Nobody knows which sequences were used before this, in milliseconds since 1970.
+    /// It is unknown which sequences were used before this, in milliseconds since 1970.
     unknown_before_ms: u64,
-    /// What was used.
+    /// The used sequences.
     used: Vec<Used>,
 }
 
-/// A sequence that was used.
+/// A used sequence.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 struct Used {
     replay_domain: u32,
     sequence_id: u32,
-    /// When, in milliseconds since 1970.
+    /// The time of use, in milliseconds since 1970.
     at_ms: u64,
 }
 
@@ -76,29 +79,30 @@ impl Used {
     }
 }
 
-/// What was used before this process.
+/// The replay cache of an instance.
 #[derive(Debug)]
 pub struct Replay {
     instance: String,
-    /// Whether the map that was pinned before is still there.
+    /// Whether the map `USED` of the previous process is still pinned.
     is_continued: bool,
     opened: Mutex<Option<Opened>>,
 }
 
-/// What was read, once.
+/// The result of reading the replay cache.
 #[derive(Clone, Debug, Default)]
 pub struct Opened {
-    /// From when on time-based sequences are good.
+    /// The time from which on time-based sequences are accepted.
     pub floor: Floor,
-    /// Those that are void all the same.
+    /// Later sequences that were used.
     pub used: Vec<UsedKey>,
-    /// Whether that is so because nothing is known.
+    /// Whether the floor exists because the record was lost.
     pub is_unknown: bool,
     path: Option<PathBuf>,
 }
 
 impl Replay {
-    /// That of an instance; `is_continued` says that its pinned maps are those of before.
+    /// Creates the replay cache of an instance; `is_continued` states whether its maps were pinned
+    /// before.
     pub fn new(instance: &str, is_continued: bool) -> Self {
         Self {
             instance: instance.to_owned(),
@@ -107,7 +111,8 @@ impl Replay {
         }
     }
 
-    /// Reads what was used, and notes that more may be used from now on. Only the first time.
+    /// Reads the used sequences, and records that more may be used from now on. Only the first call
+    /// does this.
     pub fn open(&self) -> Opened {
         let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
         opened.get_or_insert_with(|| self.read()).clone()
@@ -122,8 +127,8 @@ impl Replay {
             }
         }
         tracing::warn!(
-            "which sequences were used can't be kept for the next start, which will accept only \
-             later ones: {}",
+            "the replay cache can't be written, so the next start will accept only later \
+             sequences: {}",
             failures.join("; ")
         );
         Opened {
@@ -145,14 +150,16 @@ impl Replay {
             .with_context(|| format!("making {}", directory.display()))?;
         let path = directory.join(FILE);
         let boot = boot()?;
-        let _turn = turn(&path)?;
+        let _lock = lock(&path)?;
         let found = State::read(&path);
-        // What one that nobody serves has used is noted only in its own map, if at all.
+        // An instance without a process has recorded used sequences only in its own map, if at all.
         let is_served =
             |name: &str, began: &str| began == boot && Instance::named(name).owner().is_some();
         let is_closed = found.as_ref().is_some_and(|state| {
-            let mut open = state.open.iter();
-            open.all(|(name, began)| *name != self.instance && is_served(name, began))
+            state
+                .open
+                .iter()
+                .all(|(name, began)| *name != self.instance && is_served(name, began))
         });
         let is_unknown = !is_closed && !self.is_continued;
         let mut state = found.unwrap_or_default();
@@ -160,8 +167,8 @@ impl Replay {
         if is_unknown {
             floor.boot_ms = Some(clock::boot_ms());
             state.unknown_before_ms = state.unknown_before_ms.max(clock::unix_ms());
-            // What those have used that are removed is before this moment. Pins without a process let
-            // more be used.
+            // Removed instances used sequences only before this moment. Pins without a process may
+            // use more.
             state.open.retain(|name, began| {
                 is_served(name, began) || (*began == boot && Instance::named(name).pins().exists())
             });
@@ -177,22 +184,22 @@ impl Replay {
         })
     }
 
-    /// Writes the sequences used until now (key, and milliseconds since boot), after which none is
-    /// used any more; does nothing if none was opened.
+    /// Writes the sequences used until now, with their times in milliseconds since boot. None may
+    /// be used afterwards. Does nothing if the cache was not opened.
     ///
     /// # Errors
-    /// The file can't be written: the next start knows nothing.
+    /// The file can't be written: the record is lost for the next start.
     pub fn close(&self, used: &[(UsedKey, u64)], floor: Floor) -> Result<()> {
         let opened = match self.opened.try_lock() {
             Ok(opened) => opened,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            // A reload that is given up still waits for its turn: nothing was used yet.
+            // A cancelled reload still waits for the lock of the file: nothing was used yet.
             Err(TryLockError::WouldBlock) => return Ok(()),
         };
         let Some(path) = opened.as_ref().and_then(|opened| opened.path.as_ref()) else {
             return Ok(());
         };
-        let _turn = turn(path)?;
+        let _lock = lock(path)?;
         let mut state = State::read(path).with_context(|| format!("reading {}", path.display()))?;
         state.open.remove(&self.instance);
         state.close(used, floor, clock::unix_ms(), clock::boot_ms());
@@ -201,7 +208,7 @@ impl Replay {
 }
 
 impl State {
-    /// Adds what was used, and forgets what was used so long ago that its time is over.
+    /// Adds used sequences, and drops those whose time has passed long ago.
     fn close(&mut self, used: &[(UsedKey, u64)], floor: Floor, unix_ms: u64, boot_ms: u64) {
         let mut known: BTreeSet<_> = self.used.iter().map(Used::key).collect();
         for &(key, used_ms) in used {
@@ -217,7 +224,7 @@ impl State {
         self.used.retain(|used| {
             let is_kept = used.at_ms.saturating_add(FORGOTTEN_MS) > unix_ms;
             if !is_kept {
-                // If the clock is set back that far, its time comes again.
+                // If the clock is set back this far, the sequence would become current again.
                 floor_ms = floor_ms.max(used.at_ms);
             }
             is_kept
@@ -225,18 +232,19 @@ impl State {
         self.unknown_before_ms = self.unknown_before_ms.max(floor_ms);
     }
 
-    /// None if there is none that can be understood.
+    /// Reads the file; none if it does not exist or can't be parsed.
     fn read(path: &Path) -> Option<Self> {
         serde_json::from_slice(&fs::read(path).ok()?).ok()
     }
 
     fn write(&self, path: &Path) -> Result<()> {
-        let text = serde_json::to_vec(self).context("writing what was used")?;
+        let text = serde_json::to_vec(self).context("writing used sequences")?;
         one_time::write_file(path, &text).with_context(|| format!("writing {}", path.display()))
     }
 }
 
-/// Where it may be: the first that can be written to. What is in /run is gone after a reboot.
+/// Returns the candidates for the directory; the first writable one is used. Files in /run are lost
+/// at a reboot.
 fn directories() -> Vec<PathBuf> {
     let given = env::var_os("STATE_DIRECTORY");
     let given = given.as_deref().map(env::split_paths);
@@ -250,8 +258,8 @@ fn boot() -> Result<String> {
     Ok(id.trim().to_owned())
 }
 
-/// Instances read and write one after the other.
-fn turn(path: &Path) -> Result<fs::File> {
+/// Locks the file, since several instances may use it.
+fn lock(path: &Path) -> Result<fs::File> {
     let lock = path.with_extension("lock");
     let locked = private_files::open(&lock).and_then(|file| file.lock().map(|()| file));
     locked.with_context(|| format!("locking {}", lock.display()))

@@ -1,4 +1,4 @@
-//! Which time-based sequences are listened to, and from when to when.
+//! Computes which time-based sequences are accepted, and when that changes.
 
 use std::{ops::RangeInclusive, time::Duration};
 
@@ -11,28 +11,28 @@ use crate::{
     sequences::replay_cache::Floor,
 };
 
-/// Clocks that are read one after the other show a little more the second time; what is worked out
-/// from them should be the same.
+/// Computed times are rounded down to this, in milliseconds: two clocks that are read one after the
+/// other differ slightly each time.
 const STEP_MS: u64 = 50;
 
-/// After this at the latest it is noticed that somebody has set the clock, in milliseconds.
+/// The longest time until a change of the wall clock is noticed, in milliseconds.
 const NOTICE_MS: u64 = 2_000;
 
-/// For how long a sequence is remembered as used when its time is over, in milliseconds: so far back
-/// may the clock be set.
+/// How long an expired sequence is recorded as used, in milliseconds: the clock may be set back
+/// this far.
 const MEMORY_MS: u64 = 3_600_000;
 
-/// What two clocks show at the same moment, in milliseconds.
+/// The time of two clocks at the same moment, in milliseconds.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Clocks {
-    /// Since 1970: what knockers know, and what somebody may set.
+    /// Since 1970: the clock that clients use, and that can be set.
     pub unix_ms: u64,
-    /// Since boot: what the kernel side knows.
+    /// Since boot: the clock of the kernel side.
     pub boot_ms: u64,
 }
 
 impl Clocks {
-    /// Now, which is this moment since boot.
+    /// Returns the current times, given the time since boot.
     pub fn at(boot_ms: u64) -> Self {
         Self {
             unix_ms: clock::unix_ms(),
@@ -41,7 +41,7 @@ impl Clocks {
     }
 }
 
-/// The sequences of one door.
+/// The time-based sequences of a door.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Timed {
     otp: Otp,
@@ -53,7 +53,7 @@ pub struct Timed {
 }
 
 impl Timed {
-    /// Those of a door on which knocking may take as long as `sequence_timeout`.
+    /// Creates the sequences of a door with this time limit for a whole sequence.
     pub fn new(otp: &Otp, sequence_timeout: Duration) -> Self {
         Self {
             otp: otp.clone(),
@@ -65,37 +65,37 @@ impl Timed {
         }
     }
 
-    /// The same, but only those of periods that begin after this are listened to.
+    /// Accepts only sequences of periods that begin after `floor`.
     #[must_use]
     pub fn after(self, floor: Floor) -> Self {
         Self { floor, ..self }
     }
 
-    /// As [`Timed::after`], from now on.
+    /// Replaces the floor.
     pub const fn raise(&mut self, floor: Floor) {
         self.floor = floor;
     }
 
-    /// Under which number it is noted that a sequence was used: the same for all doors that have
+    /// Returns the number under which used sequences are recorded: the same for all doors that have
     /// this secret.
     pub const fn replay_domain(&self) -> u32 {
         self.replay_domain
     }
 
-    /// From now on nothing is listened to.
+    /// Stops accepting sequences.
     pub const fn withdraw(&mut self) {
         self.is_withdrawn = true;
     }
 
-    /// The number of the last period that may have been listened to before it is known what was
-    /// used; none if everything is known.
+    /// Returns the last period that may have been accepted before the record of used sequences
+    /// begins; none if the record is complete.
     fn last_unknown(&self, now: Clocks) -> Option<u64> {
         let floor_ms = self.floor.at(now.unix_ms, now.boot_ms);
         (floor_ms > 0).then(|| floor_ms / self.period_ms + u64::from(self.otp.skew))
     }
 
-    /// How long it takes until a sequence of the current period is listened to, because of what is
-    /// not known, in milliseconds.
+    /// Returns how long no sequence of the current period is accepted, because the record of used
+    /// ones is incomplete, in milliseconds.
     pub fn waits_ms(&self, now: Clocks) -> u64 {
         let first = self.last_unknown(now).map_or(0, |last| last + 1);
         first
@@ -103,18 +103,18 @@ impl Timed {
             .saturating_sub(now.unix_ms)
     }
 
-    /// When a period begins, in milliseconds since 1970.
+    /// Returns when a period begins, in milliseconds since 1970.
     pub fn begin_ms(&self, sequence_id: u32) -> u64 {
         u64::from(sequence_id).saturating_mul(self.period_ms)
     }
 
-    /// What is listened to at a moment.
+    /// Returns the sequences that are accepted at a time.
     pub fn sequences(&self, now: Clocks) -> Vec<Sequence> {
         let booted_ms = now.unix_ms.saturating_sub(now.boot_ms) / STEP_MS * STEP_MS;
         let sequence = |period: u64| {
             Some(Sequence {
                 knocks: self.otp.sequences.half(None, period)?,
-                // 0 is none.
+                // 0 means no sequence.
                 sequence_id: u32::try_from(period)
                     .ok()
                     .filter(|&sequence_id| sequence_id > 0)?,
@@ -131,25 +131,28 @@ impl Timed {
         }
         let last_unknown = self.last_unknown(now);
         let is_known = |period: &u64| last_unknown.is_none_or(|last| *period > last);
-        let periods = self.periods(now).filter(is_known);
-        periods.filter_map(sequence).collect()
+        self.periods(now)
+            .filter(is_known)
+            .filter_map(sequence)
+            .collect()
     }
 
-    /// The current period, as many before and after as the door tolerates, and before those the ones
-    /// in which somebody may have begun who is still on the way.
+    /// Returns the current period, those within the tolerated skew, and those before in which a
+    /// client may have started that has not finished.
     fn periods(&self, now: Clocks) -> RangeInclusive<u64> {
         let skew = u64::from(self.otp.skew);
         let oldest = now.unix_ms.saturating_sub(self.sequence_timeout_ms) / self.period_ms;
         oldest.saturating_sub(skew)..=now.unix_ms / self.period_ms + skew
     }
 
-    /// Until when a period's sequence may be begun, in milliseconds since 1970.
+    /// Returns until when the sequence of a period can be started, in milliseconds since 1970.
     fn end_ms(&self, period: u64) -> u64 {
-        let periods = period.saturating_add(u64::from(self.otp.skew) + 1);
-        periods.saturating_mul(self.period_ms)
+        period
+            .saturating_add(u64::from(self.otp.skew) + 1)
+            .saturating_mul(self.period_ms)
     }
 
-    /// When to look again, in milliseconds since boot: something else may be listened to.
+    /// Returns when the accepted sequences may change, in milliseconds since boot.
     pub fn changes_ms(&self, now: Clocks) -> u64 {
         let ahead = |time: u64| self.period_ms - time % self.period_ms;
         let begins = ahead(now.unix_ms);
@@ -157,16 +160,16 @@ impl Timed {
         now.boot_ms + begins.min(ends).min(NOTICE_MS)
     }
 
-    /// Whether a period is over for so long that nobody will listen to its sequence any more.
+    /// Returns whether a period ended so long ago that its sequence will not be accepted again.
     pub fn is_over(&self, sequence_id: u32, now: Clocks) -> bool {
-        let end = self
-            .end_ms(sequence_id.into())
-            .saturating_add(self.sequence_timeout_ms);
-        end.saturating_add(MEMORY_MS) < now.unix_ms
+        self.end_ms(sequence_id.into())
+            .saturating_add(self.sequence_timeout_ms)
+            .saturating_add(MEMORY_MS)
+            < now.unix_ms
     }
 }
 
-/// Part of what the secret makes of a period that never comes: it says nothing of those that do.
+/// Derives the number from a period that never occurs, so it reveals nothing about real sequences.
 fn replay_domain(otp: &Otp) -> u32 {
     let octets = Octets::of(&otp.sequences.secret, None, u64::MAX);
     u32::from_be_bytes([0, 1, 2, 3].map(|knock| octets.get(knock)))

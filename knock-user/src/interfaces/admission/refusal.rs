@@ -1,4 +1,4 @@
-//! Why an interface can't be protected.
+//! The reasons why an interface can't be protected, with their cures.
 
 use std::{error::Error, fmt};
 
@@ -7,19 +7,19 @@ use netlink_packet_route::link::LinkLayerType;
 use crate::kernel::PROGRAM;
 use crate::{host::paths::MOUNT_POINT, kernel::persistence, model::settings::Mode};
 
-/// Why an interface can't be protected, and what cures that.
+/// A reason why an interface can't be protected.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Refusal {
     /// Its frames do not begin with an Ethernet header: the program can't read them.
     NotEthernet {
         /// Its name.
         interface: String,
-        /// What its frames begin with (`ARPHRD_*`).
+        /// The link-layer type of its frames (`ARPHRD_*`).
         layer: LinkLayerType,
         /// Its kind, such as `tun` or `wireguard`.
         kind: Option<String>,
     },
-    /// Its packets are given to it behind XDP, or come in elsewhere: a program there judges nothing.
+    /// Its packets reach it behind XDP or in another place, so a program there judges nothing.
     BehindXdp {
         /// Its name.
         interface: String,
@@ -39,9 +39,9 @@ pub enum Refusal {
         interface: String,
         /// Id of the program.
         program: u32,
-        /// The name of the program, if the kernel tells.
+        /// The name of the program, if the kernel reports it.
         name: Option<String>,
-        /// Where it runs: `native`, `skb` or `offloaded`.
+        /// The attach mode: `native`, `skb` or `offloaded`.
         place: &'static str,
     },
     /// It has the program of a knock-user whose pins are not in the bpffs of this mount namespace.
@@ -50,7 +50,7 @@ pub enum Refusal {
         interface: String,
         /// Id of the program.
         program: u32,
-        /// Where it runs: `native`, `skb` or `offloaded`.
+        /// The attach mode: `native`, `skb` or `offloaded`.
         place: &'static str,
     },
     /// An interface above it has a program, so the kernel attaches none here.
@@ -59,24 +59,24 @@ pub enum Refusal {
         interface: String,
         /// The interface above it; none if it is in another network namespace.
         above: Option<String>,
-        /// How they belong together: `port of`, or `carries`.
+        /// Whether the interface is a port of the other one, or carries it.
         is_port: bool,
     },
     /// The kernel or the driver refuses.
     Kernel {
         /// Its name.
         interface: String,
-        /// How it was to be attached.
+        /// The configured attach mode.
         mode: Mode,
-        /// Why, in words.
+        /// The reason, in words.
         because: String,
-        /// What to do.
+        /// The cure, in words.
         cure: String,
     },
 }
 
 impl Refusal {
-    /// The interface.
+    /// Returns the name of the interface.
     pub fn interface(&self) -> &str {
         match self {
             Self::NotEthernet { interface, .. }
@@ -89,8 +89,8 @@ impl Refusal {
         }
     }
 
-    /// One word for programs: `not-ethernet`, `behind-xdp`, `switch`, `occupied`,
-    /// `hidden`, `above`, `kernel`.
+    /// Returns the word for JSON: `not-ethernet`, `behind-xdp`, `switch`, `occupied`, `hidden`,
+    /// `above`, `kernel`.
     pub const fn name(&self) -> &'static str {
         match self {
             Self::NotEthernet { .. } => "not-ethernet",
@@ -103,7 +103,7 @@ impl Refusal {
         }
     }
 
-    /// The reason, as what follows the name of the interface: `has no Ethernet frames`.
+    /// Returns the reason in words that follow the name of the interface: `has no Ethernet frames`.
     pub fn because(&self) -> String {
         match self {
             Self::NotEthernet { layer, kind, .. } => {
@@ -158,7 +158,7 @@ impl Refusal {
         }
     }
 
-    /// What cures it.
+    /// Returns the cure.
     pub fn cure(&self) -> String {
         match self {
             Self::NotEthernet { interface, .. } => format!(
@@ -230,7 +230,7 @@ impl fmt::Display for Refusal {
 
 impl Error for Refusal {}
 
-/// How a program of somebody else is detached.
+/// Returns how to detach a program of another owner.
 fn detached(interface: &str) -> String {
     format!(
         "stop what attached it, or detach it, which opens whatever it filters: `bpftool link` names \
@@ -247,7 +247,7 @@ const fn mode_name(mode: Mode) -> &'static str {
     }
 }
 
-/// As `ip link` has it, for those that people meet.
+/// Returns the name that `ip link` prints, for common types.
 fn layer_name(layer: LinkLayerType) -> String {
     const NAMES: [(LinkLayerType, &str); 8] = [
         (LinkLayerType::Tunnel, "ipip"),

@@ -1,4 +1,4 @@
-//! Puts the program that this process has loaded in front of interfaces.
+//! Attaches the program that this process has loaded.
 
 use anyhow::{Context as _, Result};
 use aya::programs::{SchedClassifier, links::FdLink};
@@ -15,8 +15,8 @@ use crate::{
 };
 
 impl XdpProgram {
-    /// Puts the program in front of an interface that has none, and pins what keeps it there under
-    /// the name that is asked for; hands that out if it can't be pinned because bpffs is gone.
+    /// Attaches the program to an interface that has none, and pins the link under the configured
+    /// name. Returns the link if it can't be pinned because bpffs is gone.
     ///
     /// # Errors
     /// As for [`attach`].
@@ -32,8 +32,7 @@ impl XdpProgram {
         Ok(done)
     }
 
-    /// Takes the place of another program of ours in the link that is pinned under a name, in one
-    /// step.
+    /// Switches the pinned link of a configured name to this program, in one step.
     ///
     /// # Errors
     /// As for [`replace`].
@@ -48,7 +47,7 @@ impl XdpProgram {
         Ok(attached)
     }
 
-    /// Moves a program of ours from the driver to behind it, or the other way.
+    /// Switches the attach mode of an interface.
     ///
     /// # Errors
     /// As for [`switch`].
@@ -74,7 +73,7 @@ impl XdpProgram {
         Ok(attached)
     }
 
-    /// The program of the barrier.
+    /// Returns the program of the barrier.
     fn barrier(&mut self) -> Result<&mut SchedClassifier> {
         let barrier = self
             .ebpf()
@@ -83,8 +82,7 @@ impl XdpProgram {
         Ok(barrier.try_into()?)
     }
 
-    /// Moves the program that is pinned, in place of this one, from the driver to behind it, or the
-    /// other way.
+    /// Switches the attach mode of the pinned program, which runs in place of this one.
     ///
     /// # Errors
     /// As for [`switch`].

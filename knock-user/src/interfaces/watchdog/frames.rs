@@ -1,62 +1,65 @@
-//! Compares the frames that the kernel counts on an interface with those that reached the program.
+//! Compares the frames that the kernel counts on an interface with those that reach the program.
 
 use knock_common::seen::Seen;
 
-/// Frames that are not seen before the driver is handed another copy of the program: few, since that costs
-/// little and while it is necessary, ports are open.
+/// The number of unseen frames after which the driver gets another copy of the program. It is
+/// small, since a copy costs little, and ports are open until then.
 const REARM_FROM: u64 = 8;
-/// Frames that are not seen before the driver is given up, or the interface is reported.
+/// The number of unseen frames after which native mode is given up, or the interface is reported.
 const GIVE_UP_FROM: u64 = 32;
-/// A driver that frames pass by again so soon after it was handed another copy, in milliseconds, is given up.
+/// Native mode is given up if frames pass by the program within this time after another copy, in
+/// milliseconds.
 const AGAIN_MS: u64 = 60_000;
-/// Looks with frames that were not seen, so that frames that were counted and are still on their way to the
-/// program are no reason for anything.
+/// The number of looks with unseen frames before anything is done: counted frames may still be on
+/// their way to the program.
 const LOOKS: u32 = 2;
-/// Frames after which it is looked at how many of them were of types that may carry IP to another interface.
+/// The number of frames after which the share of types that may carry IP to another interface is
+/// computed.
 const FOREIGN_AMONG: u64 = 100;
-/// So many of a hundred are reported: the others serve the link, or got lost when several CPUs counted.
+/// The share of such frames that is reported, in percent: the others serve the link, or were lost
+/// when several CPUs counted.
 const FOREIGN_MOST: u64 = 95;
 
-/// An interface at a moment.
+/// The counters of an interface at one time.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Look {
-    /// What the program saw since the last look.
+    /// The frames that the program saw since the last look.
     pub seen: Seen,
-    /// Frames that the kernel has counted as received.
+    /// The frames that the kernel has counted as received.
     pub received: u64,
-    /// When, in milliseconds since boot.
+    /// The time, in milliseconds since boot.
     pub now_ms: u64,
     /// Whether the driver runs the program.
     pub native: bool,
-    /// Whether each frame that is counted enters the network stack. That is so where software counts; a card
-    /// may count frames that it then filters, such as those of other VLANs.
+    /// Whether each counted frame enters the network stack. That is so where software counts; a
+    /// card may count frames that it then filters, such as those of other VLANs.
     pub counts_what_enters: bool,
 }
 
-/// What follows from a look.
+/// A conclusion from a look.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Finding {
-    /// This many frames were not seen: the driver needs another copy of the program.
+    /// The program did not see this many frames: the driver needs another copy of it.
     Rearm(u64),
-    /// This many frames were not seen, although the driver was handed another copy: the program must be attached
-    /// behind the driver.
+    /// The program did not see this many frames, although the driver got another copy: it must be
+    /// attached behind the driver.
     Generic(u64),
-    /// This many frames were not seen, and nothing is left to try: nothing is protected.
+    /// The program did not see this many frames, and no remedy is left: nothing is protected.
     Blind(u64),
-    /// Nor does anything see this many frames behind the driver: the card counts them and does not let them in.
+    /// This many frames do not arrive behind the driver either: the card counts and filters them.
     Filtered(u64),
-    /// Nearly none of this many frames was IP, and they may carry IP to another interface; the last had this type.
+    /// Almost none of this many frames was IP, and they may carry IP to another interface.
     Foreign {
-        /// How many frames.
+        /// The number of frames.
         frames: u64,
         /// The EtherType of the last one.
         ethertype: u16,
     },
-    /// After one of the others: the program sees frames that it can judge.
+    /// A previous finding has ended: the program sees frames that it can judge.
     Sees,
 }
 
-/// What was done about frames that are not seen.
+/// The remedies that were applied to unseen frames.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 enum Stage {
     #[default]
@@ -69,22 +72,23 @@ enum Stage {
 /// The comparison for one interface.
 #[derive(Clone, Debug, Default)]
 pub struct Frames {
-    /// What was counted when no frame had reached the program since the look before.
+    /// The counter when no frame had reached the program since the previous look.
     unseen_from: Option<u64>,
-    /// Looks since then that found more frames counted.
+    /// The number of looks since then that found more frames counted.
     looks: u32,
     received: u64,
     stage: Stage,
-    /// When the driver was handed another copy because of frames.
+    /// When the driver got another copy because of unseen frames.
     rearmed_ms: Option<u64>,
-    /// Since when frames of foreign types are counted: what was counted then, and how many there were.
+    /// The counter when frames of foreign types were first counted, and the number of those frames
+    /// since.
     foreign: Option<(u64, u64)>,
     foreign_is_reported: bool,
 }
 
 impl Frames {
-    /// Whether what the program saw is enough to know that all is well; then nothing has to be read of the
-    /// interface.
+    /// Returns a result if what the program saw is enough to know that all is well; then no counter
+    /// of the interface has to be read.
     pub fn settles(&mut self, seen: &Seen) -> Option<Option<Finding>> {
         let is_foreign = seen.foreign_frames() > 0 || self.foreign.is_some();
         if seen.arrived == 0 || is_foreign {
@@ -98,18 +102,18 @@ impl Frames {
         Some(was_reported.then_some(Finding::Sees))
     }
 
-    /// Whether something is reported of it that still holds.
+    /// Returns whether a reported finding still holds.
     pub fn is_reported(&self) -> bool {
         self.stage != Stage::Nothing || self.foreign_is_reported
     }
 
-    /// Takes a look at the interface; tells what is to be done or said.
+    /// Evaluates a look at the interface; returns what is to be done or reported.
     pub fn look(&mut self, look: Look) -> Option<Finding> {
         if let Some(finding) = self.settles(&look.seen) {
             return finding;
         }
         let Look { received, .. } = look;
-        // A driver that begins anew may count from 0.
+        // A driver that resets may count from 0 again.
         let is_more = received > self.received;
         if received < self.received {
             self.unseen_from = None;
@@ -214,7 +218,7 @@ mod tests {
         }
     }
 
-    /// How an interface is attached, and who counts.
+    /// The attach mode of an interface, and which part counts.
     #[derive(Clone, Copy)]
     enum Kind {
         /// In a driver made of software, such as that of veth.
@@ -228,10 +232,10 @@ mod tests {
     }
 
     #[test]
-    fn what_follows_from_counts() {
+    fn counters_lead_to_findings() {
         use Finding::{Blind, Filtered, Foreign, Generic, Rearm, Sees};
         use Kind::{Native, Software};
-        /// What the program saw, what the kernel had counted, and what follows.
+        /// The frames that the program saw, the counter of the kernel, and the finding.
         type Step = (Seen, u64, Option<Finding>);
         let rows: &[(&str, Kind, &[Step])] = &[
             (

@@ -1,11 +1,13 @@
-//! Believes frames, not links: whether what arrives at an interface gets to the program.
+//! Checks by counting frames whether received frames reach the program, since an attached link is no
+//! proof of that.
 //!
 //! ```text
 //! link events, resume ─▶ rearm ─▶ another copy of the program is due
 //! rx_packets, FRAMES_SEEN ─▶ frames ─▶ finding: another copy, generic, or not protected
 //! ```
 //!
-//! Nothing here asks the kernel or the clock: what it says is put in, what is to be done comes out.
+//! This is pure state: callers pass in events, counters and times, and apply the remedies that it
+//! returns.
 
 use std::collections::BTreeMap;
 
@@ -27,25 +29,26 @@ pub struct Attachment {
     pub index: u32,
     /// Whether the driver runs the program.
     pub native: bool,
-    /// Whether link events are followed by another copy. Not so where the driver takes the link down for each, and
-    /// is known to keep the program.
+    /// Whether link events require another copy. Not so where the driver takes the link down for
+    /// each copy and is known to keep the program.
     pub follows_events: bool,
-    /// Whether it is made of software, so that each frame that it counts enters the network stack.
+    /// Whether it is a software device, so that each frame that it counts enters the network stack.
     pub is_software: bool,
-    /// The interfaces below it to which its driver hands the program: frames come in by those.
+    /// The interfaces below it to which its driver passes the program: received frames have their
+    /// numbers.
     pub below: Vec<u32>,
 }
 
-/// Why an attached interface is not protected.
+/// A reason why an attached interface is not protected.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Shortfall {
-    /// What was found.
+    /// The finding.
     pub finding: Finding,
-    /// When, in milliseconds since boot.
+    /// Its time, in milliseconds since boot.
     pub since_ms: u64,
 }
 
-/// A finding in words that follow the name of the interface.
+/// Describes a finding in words that follow the name of the interface.
 pub fn shortfall_text(finding: Finding) -> String {
     let unseen = |frames| {
         format!(
@@ -84,7 +87,7 @@ pub fn shortfall_text(finding: Finding) -> String {
     }
 }
 
-/// An EtherType with its name, if it is one that carries IP to another interface.
+/// Formats an EtherType, with its name if it carries IP to another interface.
 fn ethertype_text(ethertype: u16) -> String {
     let name = match ethertype {
         0x8863 | 0x8864 => " (PPPoE)",
@@ -99,7 +102,7 @@ fn ethertype_text(ethertype: u16) -> String {
     format!("{ethertype:#06x}{name}")
 }
 
-/// What is known of an interface.
+/// The state of a watched interface.
 #[derive(Clone, Debug)]
 struct Watched {
     attachment: Attachment,
@@ -108,14 +111,14 @@ struct Watched {
     shortfall: Option<Shortfall>,
 }
 
-/// All interfaces of an instance.
+/// The watched interfaces of an instance.
 #[derive(Clone, Debug, Default)]
 pub struct Watchdog {
     watched: BTreeMap<u32, Watched>,
 }
 
 impl Watchdog {
-    /// Takes in what is attached now.
+    /// Replaces the set of attached interfaces.
     pub fn follow(&mut self, attachments: Vec<Attachment>) {
         let mut before = std::mem::take(&mut self.watched);
         for attachment in attachments {
@@ -137,7 +140,7 @@ impl Watchdog {
         }
     }
 
-    /// Something happened to an interface. Only drivers lose programs.
+    /// Notes a link event of an interface. Only drivers lose programs.
     pub fn event(&mut self, index: u32, now_ms: u64) {
         let has = |attachment: &Attachment| {
             attachment.follows_events
@@ -149,7 +152,7 @@ impl Watchdog {
         }
     }
 
-    /// The machine was suspended.
+    /// Notes a resume of the machine.
     pub fn resumed(&mut self, now_ms: u64) {
         for watched in self.watched.values_mut() {
             if watched.attachment.follows_events {
@@ -159,7 +162,7 @@ impl Watchdog {
         }
     }
 
-    /// When a driver is next handed another copy of the program, in milliseconds since boot.
+    /// Returns when the next driver gets another copy of the program, in milliseconds since boot.
     pub fn next_ms(&self) -> Option<u64> {
         self.watched
             .values()
@@ -167,7 +170,7 @@ impl Watchdog {
             .min()
     }
 
-    /// The interfaces whose drivers are to be handed another copy now.
+    /// Returns the interfaces whose drivers are due for another copy.
     pub fn due(&self, now_ms: u64) -> Vec<u32> {
         let is_due = |watched: &&Watched| {
             watched
@@ -179,30 +182,31 @@ impl Watchdog {
         due.map(|watched| watched.attachment.index).collect()
     }
 
-    /// A driver was handed another copy, or that was tried.
+    /// Notes that a driver got another copy, or that handing it over failed.
     pub fn rearmed(&mut self, index: u32, now_ms: u64) {
         if let Some(watched) = self.watched.get_mut(&index) {
             watched.rearm.done(now_ms);
         }
     }
 
-    /// Whether any driver runs the program.
+    /// Returns whether any driver runs the program.
     pub fn has_native(&self) -> bool {
         self.watched
             .values()
             .any(|watched| watched.attachment.native)
     }
 
-    /// Why an interface is not protected although the program is attached.
+    /// Returns the reason why an interface is not protected although the program is attached.
     pub fn shortfall(&self, index: u32) -> Option<Shortfall> {
         self.watched.get(&index)?.shortfall
     }
 
-    /// Compares what arrived with what the program saw: `take_seen` reads a slot of `FRAMES_SEEN` and clears it,
-    /// `received` reads how many frames the kernel has counted on an interface.
+    /// Compares received frames with those that the program saw: `take_seen` reads and clears a
+    /// slot of `FRAMES_SEEN`, `received` reads how many frames the kernel has counted on an
+    /// interface.
     ///
     /// # Errors
-    /// One of these fails.
+    /// One of the two fails.
     pub fn look(
         &mut self,
         mut take_seen: impl FnMut(u32) -> Result<Seen>,

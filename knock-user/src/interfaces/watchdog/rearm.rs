@@ -1,19 +1,19 @@
-//! When a driver is handed another copy of the program after link events.
+//! Schedules another copy of the program for a driver after link events.
 
-/// The shortest time between two copies, in milliseconds.
+/// The shortest pause between two copies, in milliseconds.
 const PAUSE_MS: u64 = 250;
-/// The longest one, which a link that keeps flapping comes to.
+/// The longest pause, which a flapping link reaches, in milliseconds.
 const LONGEST_MS: u64 = 64_000;
-/// Copies that follow each other this fast, in milliseconds, make the pauses longer.
+/// Copies within this time of each other lengthen the pause, in milliseconds.
 const RECENT_MS: u64 = 10_000;
-/// A copy may be an event itself: some drivers make their queues anew for it. After so many copies in a row,
-/// events that come this soon after a copy are taken for its own.
+/// A copy may cause an event itself: some drivers make new queues for it. After this many copies in
+/// a row, events that closely follow a copy count as caused by it.
 const IN_A_ROW: u32 = 3;
 /// See [`IN_A_ROW`].
 const OWN_MS: u64 = 5_000;
 
-/// The link events of one interface. The first one counts at once; when they keep coming, each pause is twice
-/// as long as the one before.
+/// The link events of one interface. The first one counts at once; while events continue, each
+/// pause is twice as long as the previous one.
 #[derive(Clone, Debug)]
 pub struct Rearm {
     due_ms: Option<u64>,
@@ -34,7 +34,7 @@ impl Default for Rearm {
 }
 
 impl Rearm {
-    /// Something happened to the link.
+    /// Notes a link event.
     pub fn event(&mut self, now_ms: u64) {
         let is_own = |last_ms: u64| now_ms < last_ms.saturating_add(OWN_MS);
         if self.in_a_row >= IN_A_ROW && self.last_ms.is_some_and(is_own) {
@@ -46,12 +46,12 @@ impl Rearm {
         self.due_ms.get_or_insert(earliest_ms.max(now_ms));
     }
 
-    /// When another copy is due, in milliseconds since boot.
+    /// Returns when another copy is due, in milliseconds since boot.
     pub const fn due_ms(&self) -> Option<u64> {
         self.due_ms
     }
 
-    /// Another copy was handed over, or that was tried.
+    /// Notes that another copy was handed over, or that this failed.
     pub fn done(&mut self, now_ms: u64) {
         let recent_ms = self.pause_ms.saturating_mul(2).max(RECENT_MS);
         let is_soon = |last_ms: u64| now_ms < last_ms.saturating_add(recent_ms);
@@ -73,7 +73,7 @@ mod tests {
 
     use super::*;
 
-    /// The times at which copies are handed over, if each is an event itself `echo_ms` later.
+    /// Returns the times at which copies are handed over, if each causes an event `echo_ms` later.
     fn copies(
         events: impl IntoIterator<Item = u64>,
         echo_ms: Option<u64>,
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_driver_that_resets_for_each_copy_is_left_alone_at_last() {
+    fn a_driver_that_resets_for_each_copy_gets_few_copies() {
         let ever = copies([0], Some(1_000), 3_600_000);
         assert!(ever.len() <= 5, "{ever:?}");
     }

@@ -1,4 +1,4 @@
-//! Hears that the machine was suspended.
+//! Notices that the machine was suspended.
 
 use std::{
     future::pending,
@@ -19,22 +19,22 @@ use tokio::io::{Interest, unix::AsyncFd};
 
 use crate::host::clock;
 
-/// The clocks that count suspend and that don't are read one after the other: so much is no suspend.
+/// The least difference that counts as a suspend: the two clocks are read one after the other.
 const LEAST: Duration = Duration::from_millis(50);
-/// When the timer would expire: nobody will be there.
+/// A time of expiry that is never reached.
 const NEVER: Duration = Duration::from_secs(50 * 365 * 24 * 3600);
 
-/// Tells a suspend by `CLOCK_BOOTTIME`, which counts it, and `CLOCK_MONOTONIC`, which does not.
+/// Detects a suspend by `CLOCK_BOOTTIME`, which counts it, and `CLOCK_MONOTONIC`, which does not.
 #[derive(Debug)]
 pub struct Resume {
     slept: Duration,
-    /// The kernel cancels this timer when the wall clock is set, and after a resume (`timerfd_resume()`, Linux
-    /// 5.15), which is earlier than the next tick of anything else.
+    /// The kernel cancels this timer when the wall clock is set, and after a resume
+    /// (`timerfd_resume()`, Linux 5.15), so this process is woken earlier than by its next tick.
     timer: Option<AsyncFd<OwnedFd>>,
 }
 
 impl Resume {
-    /// Begins to watch; inside a runtime.
+    /// Starts to watch. It must be called inside a tokio runtime.
     pub fn watch() -> Self {
         let timer = timer().unwrap_or_else(|error| {
             tracing::debug!("a resume is noticed at the next look: {error:#}");
@@ -62,7 +62,7 @@ impl Resume {
         }
     }
 
-    /// Whether the machine was suspended since this was last asked.
+    /// Returns whether the machine was suspended since the last call.
     pub fn was_asleep(&mut self) -> bool {
         let before = std::mem::replace(&mut self.slept, clock::slept());
         self.slept.saturating_sub(before) >= LEAST

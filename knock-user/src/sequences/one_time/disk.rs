@@ -1,4 +1,4 @@
-//! Files that are read whole and replaced at once.
+//! Reads files whole and replaces them in one step.
 
 use std::{
     ffi::OsString,
@@ -13,15 +13,15 @@ use knock_sequence::one_time::FILE_MOST;
 use crate::host::files;
 
 const OWNER_ONLY: u32 = 0o600;
-/// Everybody may read, everybody may write.
+/// Permission of others to read, and to write.
 const READ_BY_ALL: u32 = 0o004;
 const WRITTEN_BY_ALL: u32 = 0o002;
-/// Its group may do anything.
+/// Any permission of the group.
 const BY_GROUP: u32 = 0o070;
-/// Only its owner may replace a file in such a directory.
+/// The sticky bit of a directory: only its owner may replace a file.
 const STICKY: u32 = 0o1000;
 
-/// The bytes of a file.
+/// Returns the bytes of a file.
 pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut text = Vec::new();
     let length = files::open_regular(path, "it is not a file")?
@@ -34,7 +34,7 @@ pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
     Ok(text)
 }
 
-/// What strangers may do with a file, if they may do anything, and how to prevent it.
+/// Describes what other users may do with a file, and how to prevent it.
 pub fn exposure(path: &Path) -> Option<String> {
     let mode = fs::metadata(path).ok()?.mode();
     let shown = path.display();
@@ -57,12 +57,12 @@ pub fn exposure(path: &Path) -> Option<String> {
     })
 }
 
-/// Puts other bytes in the place of a file, at once or not at all, and on the disk.
+/// Replaces the content of a file, completely or not at all, and syncs it to disk.
 pub(super) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     replace_in_steps(path, bytes, |_| Ok(()))
 }
 
-/// What is done one after the other, for tests that stop in between.
+/// The steps of a replacement, so that tests can stop in between.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Step {
     Made,
@@ -87,7 +87,7 @@ pub(super) fn replace_in_steps(
         .and_then(|()| done(Step::Owned))
         .and_then(|()| new.sync_all());
     if let Err(error) = written {
-        // What is left behind is replaced next time.
+        // A file that is left behind is overwritten next time.
         let _stays = fs::remove_file(&name);
         return Err(error);
     }
@@ -97,7 +97,7 @@ pub(super) fn replace_in_steps(
     sync_directory(&file)
 }
 
-/// Makes or replaces a file that only its owner may read, as [`replace`] does.
+/// Creates or replaces a file that only its owner may read, as [`replace`] does.
 pub(super) fn write(file: &Path, bytes: &[u8]) -> io::Result<()> {
     let (name, mut new) = make(file)?;
     new.write_all(bytes)?;
@@ -106,7 +106,7 @@ pub(super) fn write(file: &Path, bytes: &[u8]) -> io::Result<()> {
     sync_directory(file)
 }
 
-/// Does what replacing begins with, and undoes it.
+/// Checks that the file can be replaced, by doing the first steps and undoing them.
 pub(super) fn try_to_replace(path: &Path) -> io::Result<()> {
     let file = real(path)?;
     let (name, _) = make(&file)?;
@@ -116,12 +116,12 @@ pub(super) fn try_to_replace(path: &Path) -> io::Result<()> {
     sync_directory(&file)
 }
 
-/// The file itself and not a link to it is what is replaced.
+/// Resolves links, so that the file is replaced and not a link to it.
 pub(super) fn real(path: &Path) -> io::Result<PathBuf> {
     fs::canonicalize(path)
 }
 
-/// `.once.new` beside `once`.
+/// Returns the path of a hidden file beside one: `.once.new` beside `once`.
 pub(super) fn hidden(file: &Path, end: &str) -> io::Result<PathBuf> {
     let unnamed = || io::Error::other("it has no name");
     let mut name = OsString::from(".");
@@ -130,8 +130,8 @@ pub(super) fn hidden(file: &Path, end: &str) -> io::Result<PathBuf> {
     Ok(file.with_file_name(name))
 }
 
-/// The new file, beside the old one. It always has the same name, so that no more than one is ever
-/// left behind.
+/// Creates the new file beside the old one. Its name is always the same, so at most one is left
+/// behind.
 fn make(file: &Path) -> io::Result<(PathBuf, File)> {
     let name = hidden(file, ".new")?;
     match fs::remove_file(&name) {
@@ -155,7 +155,7 @@ fn keep_owner_and_mode(old: &Path, new: &Path) -> io::Result<()> {
     }
     if made.gid() != old.gid() {
         let kept = chown(new, None, Some(old.gid()));
-        // A group that may do nothing with it is none that has to be kept.
+        // A group without permissions need not be kept.
         if old.mode() & BY_GROUP != 0 {
             kept?;
         }
@@ -163,7 +163,7 @@ fn keep_owner_and_mode(old: &Path, new: &Path) -> io::Result<()> {
     fs::set_permissions(new, fs::Permissions::from_mode(old.mode() & 0o777))
 }
 
-/// Otherwise the new name may be lost with the power.
+/// Syncs the directory: otherwise the new name may be lost with the power.
 fn sync_directory(file: &Path) -> io::Result<()> {
     File::open(file.parent().unwrap_or(Path::new("/")))?.sync_all()
 }

@@ -1,7 +1,8 @@
-//! What is listened to, on the disk beside the file: from before it is, until it is no more.
+//! Records on disk, beside the file, which lines are accepted: from before they are until they no
+//! longer are.
 //!
-//! What the kernel has noted is gone with a reboot. If the host went down while lines were listened
-//! to, nobody knows whether they were used, and they are void.
+//! A reboot loses the record of the kernel. If the host went down while lines were accepted, it is
+//! unknown whether they were used, and they are void.
 
 use std::{
     fs, io,
@@ -14,18 +15,18 @@ use super::disk;
 
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
-/// Which boot of the host this is.
+/// Returns the id of this boot of the host.
 pub(super) fn boot() -> io::Result<String> {
     fs::read_to_string(BOOT_ID).map(|id| id.trim().to_owned())
 }
 
-/// Writes that this line and those before it are listened to.
+/// Records that this line and those before it are accepted.
 pub(super) fn write(path: &Path, boot: &str, line: u32, knocks: &[Knock]) -> io::Result<()> {
     let text = format!("{boot} {line} {}\n", words(knocks));
     disk::write(&beside(path)?, text.as_bytes())
 }
 
-/// Nothing is listened to any more.
+/// Removes the record: no line is accepted any more.
 pub(super) fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(beside(path)?) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -33,7 +34,7 @@ pub(super) fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
-/// The last line that was listened to when the host went down, if it is still in the book.
+/// Returns the last line that was accepted when the host went down, if the book still has it.
 pub(super) fn lost(path: &Path, boot: &str, book: &Book) -> io::Result<Option<u32>> {
     let text = match disk::read(&beside(path)?) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -43,7 +44,7 @@ pub(super) fn lost(path: &Path, boot: &str, book: &Book) -> io::Result<Option<u3
     let mut fields = text.trim_end().splitn(3, ' ');
     let mut field = || fields.next().unwrap_or_default();
     let (then, line, knocks) = (field(), field(), field());
-    // Another file may have been put there meanwhile.
+    // Another file may have replaced it meanwhile.
     let line = line.parse().ok().filter(|_| then != boot);
     Ok(line.filter(|&line| {
         book.sequence(line)
@@ -56,7 +57,7 @@ fn words(knocks: &[Knock]) -> String {
     words.join(" ")
 }
 
-/// `.once.live` beside `once`.
+/// Returns the path of the record: `.once.live` beside `once`.
 fn beside(path: &Path) -> io::Result<PathBuf> {
     disk::hidden(&disk::real(path)?, ".live")
 }

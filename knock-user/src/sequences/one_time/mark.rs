@@ -1,4 +1,4 @@
-//! The numbers by which the kernel side knows files and their lines.
+//! Computes the numbers by which the kernel side identifies files and lines.
 
 use std::{os::unix::ffi::OsStrExt as _, path::Path};
 
@@ -7,17 +7,17 @@ use knock_sequence::{
     one_time::{Book, SEQUENCES_MOST},
 };
 
-/// Bits of a mark that are the number of a line. The others are of what stands there.
+/// How many bits of an id are the line number. The others are a hash of the line.
 const LINE_BITS: u32 = 20;
 const _: () = assert!(SEQUENCES_MOST < 1 << LINE_BITS);
 
-/// A number for a file.
+/// Returns the number of a file.
 pub(super) fn replay_domain(path: &Path) -> u32 {
     fnv(path.as_os_str().as_bytes().iter().copied())
 }
 
-/// What a line goes by in the kernel. Notes of it outlive the process, so it stays the same; and it
-/// is another one if another file is put in the place of this one.
+/// Returns the id of a line. Records in the kernel outlive the process, so the id of a line is
+/// stable, and differs for a line of another file in the same place.
 pub(super) fn sequence_id(line: u32, knocks: &[Knock]) -> u32 {
     let bytes = knocks.iter().flat_map(|knock| {
         let [high, low] = knock.port.to_be_bytes();
@@ -27,7 +27,7 @@ pub(super) fn sequence_id(line: u32, knocks: &[Knock]) -> u32 {
     (hash ^ hash >> 16) << LINE_BITS | line
 }
 
-/// FNV-1a.
+/// Computes FNV-1a.
 fn fnv(bytes: impl Iterator<Item = u8>) -> u32 {
     const BASIS: u32 = 0x811c_9dc5;
     const PRIME: u32 = 0x0100_0193;
@@ -36,7 +36,7 @@ fn fnv(bytes: impl Iterator<Item = u8>) -> u32 {
     })
 }
 
-/// The line that goes by this in the kernel; none if another sequence stands there now.
+/// Returns the line with this id; none if another sequence is there now.
 pub(super) fn line_of(book: &Book, sequence_id: u32) -> Option<u32> {
     let line = sequence_id & ((1 << LINE_BITS) - 1);
     let knocks = book.sequence(line)?;

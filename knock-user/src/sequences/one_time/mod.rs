@@ -1,13 +1,13 @@
-//! Files of sequences that work once each.
+//! Reads files of one-time sequences, and marks used lines.
 //!
 //! ```text
-//! file ─▶ disk (read) ─▶ Book (lines) ─▶ OneTimeFile: which now? ─▶ automaton
-//!   ▲                                        │ this one was used
+//! file ─▶ disk (read) ─▶ Book (lines) ─▶ OneTimeFile: current lines ─▶ automaton
+//!   ▲                                        │ this line was used
 //!   └── disk (replace, at once, fsync) ◀─────┘
 //! ```
 //!
-//! [`knock_sequence::one_time`] has the format. When a line has been used, it and all lines before it
-//! are marked: who knocked those in vain has shown them to whoever listened.
+//! [`knock_sequence::one_time`] defines the format. When a line was used, it and all lines before
+//! it are marked: a client that tried those without effect has shown them to eavesdroppers.
 
 mod disk;
 mod live;
@@ -23,59 +23,59 @@ use knock_sequence::{Knock, one_time::Book};
 
 use crate::host::os_error;
 
-/// A sequence that works now.
+/// A sequence that is accepted now.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Current {
-    /// What it goes by in the kernel.
+    /// Its id in the kernel.
     pub sequence_id: u32,
     /// The sequence.
     pub knocks: Vec<Knock>,
 }
 
-/// How it is with a file.
+/// The state of a file.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Standing {
-    /// The last line that was used while it was open.
+    /// The last line that was used since the file was opened.
     pub used: Option<u32>,
-    /// The line that is next; none if the file is of no use.
+    /// The next line; none if the file can't be used.
     pub next: Option<u32>,
-    /// How many sequences are left.
+    /// The number of unused sequences.
     pub left: usize,
-    /// Why nobody can open the door.
+    /// The reason why the door can't be opened.
     pub failure: Option<String>,
 }
 
-/// Why a file is of no use.
+/// A reason why a file can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum OneTimeError {
     /// It can't be read.
     #[error(
-        "cannot read {}: {}; it must belong to who runs knock-user, as after `sudo install -D \
-         -m 600 -o {} {} /var/lib/knock/once`",
-        path.display(), os_error::plain(cause), whoever(), path.display()
+        "cannot read {}: {}; it must belong to the user that runs knock-user, as after `sudo \
+         install -D -m 600 -o {} {} /var/lib/knock/once`",
+        path.display(), os_error::plain(cause), current_user(), path.display()
     )]
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         cause: io::Error,
     },
     /// What is used can't be marked.
     #[error(
-        "cannot mark what is used in {}: {}; the file and its directory must belong to who \
-         runs knock-user, as after `sudo install -D -m 600 -o {} {} /var/lib/knock/once`",
-        path.display(), os_error::plain(cause), whoever(), path.display()
+        "cannot mark used lines in {}: {}; the file and its directory must belong to the user \
+         that runs knock-user, as after `sudo install -D -m 600 -o {} {} /var/lib/knock/once`",
+        path.display(), os_error::plain(cause), current_user(), path.display()
     )]
     Unmarkable {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         cause: io::Error,
     },
-    /// Somebody else changed it.
+    /// Another program changed it.
     #[error(
-        "line {line} of {} was used, and is another one now: reload, when the file is as it should \
-         be",
+        "line {line} of {} was used, but has another content now: restore the file, then \
+         reload",
         path.display()
     )]
     Changed {
@@ -96,8 +96,8 @@ pub enum OneTimeError {
     },
 }
 
-/// The user that a file has to belong to.
-fn whoever() -> String {
+/// Returns the name of the user to whom a file has to belong.
+fn current_user() -> String {
     let uid = nix::unistd::geteuid();
     match nix::unistd::User::from_uid(uid) {
         Ok(Some(user)) => user.name,
@@ -105,8 +105,7 @@ fn whoever() -> String {
     }
 }
 
-/// Reads a file without asking for more. What can't be a sequence of its door for another reason
-/// than its form, `refuses` says.
+/// Reads a file. `refuses` returns why a well-formed line can't be a sequence of its door.
 ///
 /// # Errors
 /// It can't be read.
@@ -123,7 +122,8 @@ pub fn inspect(
     Ok(book)
 }
 
-/// Makes or replaces a file that only its owner may read, at once or not at all, and on the disk.
+/// Creates or replaces a file that only its owner may read, completely or not at all, and syncs it
+/// to disk.
 ///
 /// # Errors
 /// The system refuses.
@@ -131,28 +131,28 @@ pub fn write_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
     disk::write(path, bytes)
 }
 
-/// A file, and what of it works now.
+/// A file of one-time sequences, and its accepted lines.
 #[derive(Debug)]
 pub struct OneTimeFile {
-    /// As it was named.
+    /// The configured path.
     path: PathBuf,
     lookahead: u16,
-    /// Under which number it is noted in the kernel what was used.
+    /// The number under which the kernel records used sequences.
     replay_domain: u32,
     book: Book,
-    /// A line that was used and is not marked on the disk.
-    owed: Option<u32>,
-    /// The last line that was marked since it was opened.
+    /// A used line that is not marked on disk yet.
+    unmarked: Option<u32>,
+    /// The last line that was marked since the file was opened.
     used: Option<u32>,
     failure: Option<OneTimeError>,
-    /// Whether no sequence is to work any more.
+    /// Whether no sequence is accepted any more.
     is_withdrawn: bool,
 }
 
 impl OneTimeFile {
-    /// Reads a file as [`inspect`] does, of which so many sequences are to work at a time.
+    /// Reads a file as [`inspect`] does; `lookahead` lines are accepted at a time.
     ///
-    /// This takes what the process may do now: call it when it has given up what it does not need.
+    /// Call it after dropping capabilities: it checks what the process may do from then on.
     pub fn open(
         path: &Path,
         lookahead: u16,
@@ -165,7 +165,7 @@ impl OneTimeFile {
                 &disk::real(path).unwrap_or_else(|_| path.to_owned()),
             ),
             book: Book::default(),
-            owed: None,
+            unmarked: None,
             used: None,
             failure: None,
             is_withdrawn: false,
@@ -179,7 +179,7 @@ impl OneTimeFile {
         refuses: impl FnMut(&[Knock]) -> Option<String>,
     ) -> Result<(), OneTimeError> {
         self.book = inspect(&self.path, refuses)?;
-        // Better now than when it has let somebody in.
+        // A failure now is better than one after a grant was given.
         disk::try_to_replace(&self.path).map_err(|cause| self.unmarkable(cause))?;
         let unmarkable = |cause| self.unmarkable(cause);
         let boot = live::boot().map_err(unmarkable)?;
@@ -188,61 +188,67 @@ impl OneTimeFile {
             disk::replace(&self.path, marked.text()).map_err(unmarkable)?;
             self.book = marked;
             tracing::warn!(
-                "{}: the host went down while the lines up to {} could be used and nobody could \
-                 note it: they are void",
+                "{}: the host went down while the lines up to {} were accepted, and their use was not \
+                 recorded: they are void",
                 self.path.display(),
                 lost.unwrap_or_default()
             );
         }
-        self.announce()
+        self.record_accepted()
     }
 
-    /// Before anybody can use them.
-    fn announce(&self) -> Result<(), OneTimeError> {
+    /// Records the accepted lines on disk before they can be used.
+    fn record_accepted(&self) -> Result<(), OneTimeError> {
         self.not_exhausted()?;
-        let current = self.book.unused().take(self.lookahead.into()).last();
-        let (line, knocks) = current.unwrap_or_default();
-        let written = live::boot().and_then(|boot| live::write(&self.path, &boot, line, knocks));
-        written.map_err(|cause| self.unmarkable(cause))
+        let (line, knocks) = self
+            .book
+            .unused()
+            .take(self.lookahead.into())
+            .last()
+            .unwrap_or_default();
+        live::boot()
+            .and_then(|boot| live::write(&self.path, &boot, line, knocks))
+            .map_err(|cause| self.unmarkable(cause))
     }
 
-    /// From now on no sequence works.
+    /// Stops accepting sequences.
     pub const fn withdraw(&mut self) {
         self.is_withdrawn = true;
     }
 
-    /// Nobody has used a sequence since it was withdrawn, or it is marked. If the host goes down now,
-    /// the others are as good as ever.
+    /// Removes the record of accepted lines, once all used ones are marked: the others then stay
+    /// valid if the host goes down.
     pub fn close(&self) {
-        if self.is_withdrawn && self.owed.is_none() {
-            // What stays makes lines void after the next boot that need not be.
-            let _stays = live::remove(&self.path);
+        if self.is_withdrawn && self.unmarked.is_none() {
+            // A record that stays voids unused lines at the next boot.
+            let _result = live::remove(&self.path);
         }
     }
 
-    /// As it was named.
+    /// Returns the configured path.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Under which number it is noted that one of its sequences was used: the same for all doors
-    /// that have this file.
+    /// Returns the number under which used sequences are recorded: the same for all doors that have
+    /// this file.
     pub const fn replay_domain(&self) -> u32 {
         self.replay_domain
     }
 
-    /// The sequence that goes by this mark, if the file has it.
+    /// Returns the sequence with this id, if the file has it.
     pub fn sequence(&self, sequence_id: u32) -> Option<&[Knock]> {
         self.book.sequence(mark::line_of(&self.book, sequence_id)?)
     }
 
-    /// The sequences that work now; none if the file is of no use.
+    /// Returns the accepted sequences; none if the file can't be used.
     pub fn current(&self) -> Vec<Current> {
         if self.failure.is_some() || self.is_withdrawn {
             return Vec::new();
         }
-        let sequences = self.book.unused().take(self.lookahead.into());
-        sequences
+        self.book
+            .unused()
+            .take(self.lookahead.into())
             .map(|(line, knocks)| Current {
                 sequence_id: mark::sequence_id(line, knocks),
                 knocks: knocks.to_vec(),
@@ -250,7 +256,7 @@ impl OneTimeFile {
             .collect()
     }
 
-    /// How it is with the file.
+    /// Returns the state of the file.
     pub fn standing(&self) -> Standing {
         let next = self.book.unused().next();
         Standing {
@@ -263,39 +269,39 @@ impl OneTimeFile {
         }
     }
 
-    /// What goes by this mark was used: its line and all before it work no more.
+    /// Marks the line with this id and all lines before it as used.
     ///
-    /// When this returns without an error, that is on the disk, whatever happens then. With an error
-    /// it is not, and until the same again has put it there no sequence works. To mark what is
-    /// marked, or what the file has no more, changes nothing.
+    /// On success the mark is on disk. After an error it is not, and no sequence is accepted until
+    /// another call succeeds. Nothing changes if the line is marked already or no longer in the
+    /// file.
     ///
     /// # Errors
-    /// What was used can't be marked.
+    /// The line can't be marked.
     pub fn mark_used(&mut self, sequence_id: u32) -> Result<(), &OneTimeError> {
         let Some(line) = mark::line_of(&self.book, sequence_id) else {
             return Ok(());
         };
-        if self.owed.is_none() && self.book.is_marked(line) {
+        if self.unmarked.is_none() && self.book.is_marked(line) {
             return Ok(());
         }
-        let line = self.owed.map_or(line, |owed| owed.max(line));
-        self.owed = Some(line);
+        let line = self.unmarked.map_or(line, |unmarked| unmarked.max(line));
+        self.unmarked = Some(line);
         self.failure = self.mark(line).err();
         match &self.failure {
             None => {}
-            // Nothing is listened to, and what was is marked.
+            // No line is accepted any more, and all used ones are marked.
             Some(OneTimeError::Exhausted { .. }) => {
-                let _stays = live::remove(&self.path);
+                let _result = live::remove(&self.path);
             }
             Some(_) => return self.failure.as_ref().map_or(Ok(()), Err),
         }
-        self.owed = None;
+        self.unmarked = None;
         self.used = self.used.max(Some(line));
         Ok(())
     }
 
     fn mark(&mut self, line: u32) -> Result<(), OneTimeError> {
-        // What somebody added meanwhile is kept.
+        // Lines that were added meanwhile are kept.
         let text = disk::read(&self.path).map_err(|cause| self.unreadable(cause))?;
         let mut found = Book::new(text);
         if found.sequence(line).is_none() || found.sequence(line) != self.book.sequence(line) {
@@ -310,7 +316,7 @@ impl OneTimeFile {
             found = marked;
         }
         self.book = found;
-        self.announce()
+        self.record_accepted()
     }
 
     fn not_exhausted(&self) -> Result<(), OneTimeError> {

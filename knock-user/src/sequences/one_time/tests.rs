@@ -28,7 +28,7 @@ impl Place {
         fs::read_to_string(&self.path).unwrap()
     }
 
-    /// What is listened to, on the disk, of this boot or another.
+    /// Returns the record of accepted lines, of this boot or another.
     fn live(&self) -> Option<String> {
         fs::read_to_string(self.directory.path().join(".once.live")).ok()
     }
@@ -63,7 +63,7 @@ fn use_up(file: &mut OneTimeFile, line: u32) -> Result<(), String> {
 }
 
 #[test]
-fn one_after_the_other() {
+fn lines_are_used_one_after_the_other() {
     let place = Place::new("# mine\n 7000\n 8000\n ssh\n 9000\n 10000\n");
     let mut file = place.open(2);
     assert_eq!(lines(&file), [2, 3]);
@@ -97,18 +97,14 @@ fn one_after_the_other() {
     assert_eq!(place.names(), ["once"]);
 }
 
-/// What was listened to when the host went down may have been used.
+/// Lines that were accepted when the host went down may have been used.
 #[test]
-fn what_a_reboot_leaves() {
+fn accepted_lines_are_void_after_a_reboot() {
     const TEXT: &str = " 7000\n 8000\n 9000\n 10000\n";
     let place = Place::new(TEXT);
     let mut file = place.open(2);
     assert!(place.live().unwrap().ends_with(" 2 tcp/8000\n"));
-    assert_eq!(
-        lines(&place.open(2)),
-        [1, 2],
-        "the kernel knows what was used"
-    );
+    assert_eq!(lines(&place.open(2)), [1, 2], "the kernel has the record");
     use_up(&mut file, 1).unwrap();
     assert!(place.live().unwrap().ends_with(" 3 tcp/9000\n"));
     place.reboot();
@@ -119,12 +115,12 @@ fn what_a_reboot_leaves() {
 
     file.withdraw();
     assert_eq!(lines(&file), [] as [u32; 0]);
-    assert!(place.live().is_some(), "not put away yet");
+    assert!(place.live().is_some(), "not closed yet");
     file.close();
     assert_eq!(place.names(), ["once"]);
     assert_eq!(lines(&place.open(2)), [4], "it ended as it should");
 
-    // Another file in its place.
+    // Another file takes its place.
     place.reboot();
     fs::write(&place.path, TEXT.replace("10000", "11000")).unwrap();
     assert_eq!(lines(&place.open(2)), [1, 2]);
@@ -135,7 +131,7 @@ fn what_a_reboot_leaves() {
 }
 
 #[test]
-fn what_the_door_refuses_is_not_used() {
+fn lines_that_the_door_refuses_are_skipped() {
     let place = Place::new(" 7000\n 22\n 8000\n");
     let refuses = |knocks: &[Knock]| (knocks[0].port == 22).then(|| "protected".to_owned());
     let mut file = OneTimeFile::open(&place.path, 2, refuses);
@@ -143,7 +139,7 @@ fn what_the_door_refuses_is_not_used() {
     assert_eq!(file.book.flaw(2).map(|flaw| flaw.reason), Some("protected"));
     use_up(&mut file, 1).unwrap();
     assert_eq!(lines(&file), [3], "still not");
-    // Nobody has asked whether the door takes it.
+    // These lines were not checked against the door.
     fs::write(&place.path, "#7000\n 22\n 8000\n 9000\n").unwrap();
     use_up(&mut file, 3).unwrap();
     assert_eq!(
@@ -155,9 +151,9 @@ fn what_the_door_refuses_is_not_used() {
     assert_eq!(lines(&place.open(1)), [4]);
 }
 
-/// A note of the kernel may be about the file that was there before.
+/// A record of the kernel may concern the file that was there before.
 #[test]
-fn another_file_in_its_place() {
+fn an_id_of_the_previous_file_marks_nothing() {
     let place = Place::new(" 7000\n 8000\n");
     let notes: Vec<u32> = (1..=2)
         .map(|line| mark::sequence_id(line, place.open(2).book.sequence(line).unwrap()))
@@ -176,16 +172,16 @@ fn another_file_in_its_place() {
     assert_eq!(place.text(), OTHER);
 }
 
-/// It is kept by kernels that run, and by processes of other versions.
+/// Running kernels and processes of other versions have these ids.
 #[test]
-fn the_mark_of_a_line() {
+fn the_id_of_a_line_is_stable() {
     let knocks = ["tcp/7100", "udp/8100", "tcp/6100"].map(|knock| knock.parse().unwrap());
     assert_eq!(mark::sequence_id(1, &knocks), 0x57f0_0001);
     assert_eq!(mark::sequence_id(2, &knocks), 0x57f0_0001 + 1);
 }
 
 #[test]
-fn a_file_that_somebody_else_changed() {
+fn a_changed_file_is_not_marked() {
     let place = Place::new(" 7000\n 8000\n");
     let mut file = place.open(1);
     fs::write(&place.path, " 1000\n 7000\n 8000\n").unwrap();
@@ -197,7 +193,7 @@ fn a_file_that_somebody_else_changed() {
     assert_eq!(
         lines(&file),
         [] as [u32; 0],
-        "nothing works until it is known what"
+        "no line is accepted until the file is restored"
     );
     assert_eq!(place.text(), " 1000\n 7000\n 8000\n");
     assert!(use_up(&mut file, 1).is_err());
@@ -208,32 +204,32 @@ fn a_file_that_somebody_else_changed() {
 }
 
 #[test]
-fn files_that_are_of_no_use() {
+fn unusable_files_are_reported() {
     let place = Place::new(" 7000\n");
     let rows = [
         (place.directory.path().join("none"), "cannot read"),
         (place.directory.path().to_owned(), "it is not a file"),
         ("/dev/zero".into(), "it is not a file"),
-        // Nobody can make files there, not even root.
+        // No user, not even root, can create files there.
         ("/proc/version".into(), "no sequence is left"),
     ];
-    for (path, told) in rows {
+    for (path, expected) in rows {
         let file = OneTimeFile::open(&path, 1, |_| None);
         let failure = file.standing().failure.unwrap();
         assert!(
-            failure.contains("/proc") || failure.contains(told),
+            failure.contains("/proc") || failure.contains(expected),
             "{failure}"
         );
         assert_eq!(lines(&file), [] as [u32; 0]);
     }
     let file = OneTimeFile::open(Path::new("/proc/version"), 1, |_| None);
     let failure = file.standing().failure.unwrap();
-    assert!(failure.starts_with("cannot mark what is used"), "{failure}");
+    assert!(failure.starts_with("cannot mark used lines"), "{failure}");
     assert!(failure.contains("sudo install"), "{failure}");
 }
 
 #[test]
-fn the_file_stays_what_it_was() {
+fn marking_keeps_owner_mode_and_link() {
     let place = Place::new(" 7000\n 8000\n");
     let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o777;
     let link = place.directory.path().join("link");
@@ -256,9 +252,9 @@ fn the_file_stays_what_it_was() {
     assert_eq!(place.names(), [".once.live", "link", "once"]);
 }
 
-/// Whoever is killed between two steps leaves the old file or the new one.
+/// A process that is killed between two steps leaves the old file or the new one.
 #[test]
-fn stopped_between_any_two_steps() {
+fn a_replacement_that_stops_leaves_a_whole_file() {
     const OLD: &str = " 7000\n";
     const NEW: &str = "#7000\n";
     let steps = [
@@ -278,7 +274,7 @@ fn stopped_between_any_two_steps() {
         });
         assert_eq!(stopped.unwrap_err().to_string(), "stopped", "{stop:?}");
         assert_eq!(place.text(), expected, "{stop:?}");
-        // What may be left behind is in nobody's way.
+        // A file that is left behind does not disturb the next replacement.
         fs::write(place.directory.path().join(".once.new"), "half").unwrap();
         let mut file = place.open(1);
         use_up(&mut file, 1).unwrap();
@@ -288,7 +284,7 @@ fn stopped_between_any_two_steps() {
 }
 
 #[test]
-fn what_strangers_may_do() {
+fn permissions_of_other_users_are_reported() {
     let rows = [
         (0o600, 0o755, None),
         (0o640, 0o755, None),
@@ -298,14 +294,18 @@ fn what_strangers_may_do() {
         (0o600, 0o1777, None),
     ];
     let place = Place::new("");
-    for (mode, directory, told) in rows {
+    for (mode, directory, expected) in rows {
         fs::set_permissions(&place.path, fs::Permissions::from_mode(mode)).unwrap();
         let permissions = fs::Permissions::from_mode(directory);
         fs::set_permissions(place.directory.path(), permissions).unwrap();
         let found = exposure(&place.path);
-        assert_eq!(found.is_some(), told.is_some(), "{mode:o} {directory:o}");
+        assert_eq!(
+            found.is_some(),
+            expected.is_some(),
+            "{mode:o} {directory:o}"
+        );
         let found = found.unwrap_or_default();
-        assert!(found.contains(told.unwrap_or_default()), "{found}");
+        assert!(found.contains(expected.unwrap_or_default()), "{found}");
     }
     assert_eq!(exposure(Path::new("/nonexistent")), None);
 }
