@@ -1,4 +1,4 @@
-//! The interfaces of this host with their addresses.
+//! Lists the interfaces of this host with their addresses.
 
 use std::{collections::BTreeMap, net::IpAddr};
 
@@ -15,7 +15,7 @@ use netlink_sys::protocols::NETLINK_ROUTE;
 
 use crate::host::netlink;
 
-/// An interface of this host, as far as advice depends on it.
+/// An interface, as far as warnings depend on it.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Link {
     /// Its name.
@@ -30,7 +30,7 @@ pub struct Link {
     pub loopback: bool,
     /// Whether its frames begin with an Ethernet header.
     pub ethernet: bool,
-    /// What the kernel calls its kind (`bridge`, `veth`, `tun`); none for hardware.
+    /// Its kind in the kernel (`bridge`, `veth`, `tun`); none for hardware.
     pub kind: Option<String>,
     /// The number of the bridge, bond or VRF that it belongs to.
     pub master: Option<u32>,
@@ -40,26 +40,26 @@ pub struct Link {
     pub program: Option<u32>,
     /// The addresses that the host has on it.
     pub addresses: Vec<IpAddr>,
-    /// The instance of knock-user that protects it, if that was looked for and seen.
+    /// The instance of knock-user that protects it, if known.
     pub guard: Option<String>,
 }
 
 impl Link {
-    /// Whether it has this name, or this other name.
+    /// Returns whether it has this name or alternative name.
     pub fn is_called(&self, name: &str) -> bool {
         self.name == name || self.altnames.iter().any(|other| other == name)
     }
 
-    /// Whether strangers can reach addresses of this host through it.
+    /// Returns whether strangers can reach addresses of this host through it.
     pub fn is_exposed(&self) -> bool {
         self.up && !self.loopback && !self.addresses.is_empty()
     }
 }
 
-/// The interfaces of the network namespace that this thread is in, by their numbers.
+/// Returns the interfaces of the network namespace of this thread, by number.
 ///
 /// # Errors
-/// The kernel does not list them.
+/// The kernel refuses to list them.
 pub fn links() -> Result<Vec<Link>> {
     let mut links = BTreeMap::new();
     dump(
@@ -140,7 +140,7 @@ fn kind(info: &LinkInfo) -> Option<String> {
     }
 }
 
-/// This host's end: on a point-to-point link, `Address` is the other one.
+/// Returns the address of this host: on a point-to-point link, `Address` is the other end.
 fn address(message: &AddressMessage) -> Option<IpAddr> {
     let mut found = None;
     for attribute in &message.attributes {

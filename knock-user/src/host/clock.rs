@@ -1,4 +1,4 @@
-//! The clock of the kernel side, and what the wall clock says to it.
+//! Reads the boot clock, which the kernel side uses, and converts its times to wall time.
 
 use std::{fs, os::unix::fs::MetadataExt as _, time::Duration};
 
@@ -15,18 +15,18 @@ const HOST_NAMESPACE: u64 = 0xEFFF_FFFA;
 /// namespaces.
 ///
 /// # Errors
-/// It does not, or the kernel does not say.
+/// It reads another one, or the kernel does not report it.
 pub fn check() -> Result<()> {
     const CURE: &str = "grants and knocks are timed by the kernel with the host's clock, so they would \
                         end at other times than knock-user says: run it in the host's time namespace, \
                         as with `nsenter --time=/proc/1/ns/time knock-user ...`";
     let namespace = |name| fs::metadata(format!("/proc/self/ns/{name}")).map(|found| found.ino());
     let own = match namespace("time") {
-        // A kernel without time namespaces has one clock. Without /proc there is nothing to see.
+        // A kernel without time namespaces has one clock. Without /proc the check is impossible.
         Err(_) | Ok(HOST_NAMESPACE) => return Ok(()),
         Ok(own) => own,
     };
-    // The file is about the namespace that children get.
+    // The file describes the namespace of future children.
     let offsets = match namespace("time_for_children") {
         Ok(children) if children == own => fs::read_to_string("/proc/self/timens_offsets").ok(),
         Ok(_) | Err(_) => None,
@@ -45,7 +45,8 @@ pub fn check() -> Result<()> {
     }
 }
 
-/// The offset of the boot clock in nanoseconds, as in `boottime 86400 0`: seconds, nanoseconds.
+/// Returns the offset of the boot clock in nanoseconds from a line like `boottime 86400 0`
+/// (seconds, nanoseconds).
 fn boottime_offset(text: &str) -> Option<i128> {
     text.lines().find_map(|line| {
         let mut words = line.split_ascii_whitespace();
@@ -56,7 +57,7 @@ fn boottime_offset(text: &str) -> Option<i128> {
     })
 }
 
-/// Nanoseconds of `CLOCK_BOOTTIME`.
+/// Returns nanoseconds of `CLOCK_BOOTTIME`.
 pub fn boot_ns() -> u64 {
     // The only errors of clock_gettime(2) are an unknown clock and a bad pointer.
     let Ok(time) = clock_gettime(ClockId::CLOCK_BOOTTIME) else {
@@ -66,29 +67,30 @@ pub fn boot_ns() -> u64 {
     seconds * 1_000_000_000 + u64::try_from(time.tv_nsec()).unwrap_or(0)
 }
 
-/// How long the machine was suspended since boot, as far as the clocks tell: they are read one after the other.
+/// Returns how long the machine was suspended since boot. The two clocks are read one after the
+/// other, so it is not exact.
 pub fn slept() -> Duration {
     let read = |clock| clock_gettime(clock).map_or(Duration::ZERO, Duration::from);
     let awake = read(ClockId::CLOCK_MONOTONIC);
     read(ClockId::CLOCK_BOOTTIME).saturating_sub(awake)
 }
 
-/// Milliseconds of `CLOCK_BOOTTIME`: the unit in which grants and flows end.
+/// Returns milliseconds of `CLOCK_BOOTTIME`, the unit in which grants and flows end.
 pub fn boot_ms() -> u64 {
     boot_ns() / 1_000_000
 }
 
-/// Milliseconds of `CLOCK_BOOTTIME` when this time will have passed.
+/// Returns `CLOCK_BOOTTIME` after this duration, in milliseconds.
 pub fn boot_ms_after(time: Duration) -> u64 {
     boot_ms().saturating_add(millis(time))
 }
 
-/// Milliseconds since 1970, as the wall clock has it.
+/// Returns milliseconds since 1970 by the wall clock.
 pub fn unix_ms() -> u64 {
     u64::try_from(Timestamp::now().as_millisecond()).unwrap_or(0)
 }
 
-/// The wall time at which `CLOCK_BOOTTIME` was 0.
+/// Returns the wall time at which `CLOCK_BOOTTIME` was 0.
 pub fn booted_at() -> Timestamp {
     let since = i64::try_from(boot_ns()).unwrap_or(i64::MAX);
     Timestamp::now()
@@ -96,17 +98,17 @@ pub fn booted_at() -> Timestamp {
         .unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
-/// The wall clock of the kernel side.
+/// Converts times of the kernel side to wall time.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Clock {
-    /// Now, in milliseconds since boot.
+    /// The current time, in milliseconds since boot.
     pub now_ms: u64,
-    /// The wall time at which that was 0.
+    /// The wall time of the boot.
     pub boot: Timestamp,
 }
 
 impl Clock {
-    /// Now.
+    /// Reads both clocks.
     pub fn now() -> Self {
         Self {
             now_ms: boot_ms(),
@@ -114,7 +116,7 @@ impl Clock {
         }
     }
 
-    /// A moment as RFC 3339.
+    /// Formats a time as RFC 3339.
     pub fn wall(&self, at_ms: u64) -> String {
         let since_boot = SignedDuration::from_millis(i64::try_from(at_ms).unwrap_or(i64::MAX));
         format!(
@@ -123,7 +125,7 @@ impl Clock {
         )
     }
 
-    /// Seconds from now until a moment.
+    /// Returns the seconds until a time.
     pub fn seconds_until(&self, at_ms: u64) -> f64 {
         Duration::from_millis(at_ms.saturating_sub(self.now_ms)).as_secs_f64()
     }

@@ -1,10 +1,10 @@
-//! Opening files that somebody else names.
+//! Opens files that other users may name or replace.
 
 use std::{fs::File, io, os::unix::fs::OpenOptionsExt as _, path::Path};
 
-/// Opens a regular file; `otherwise` is the error for anything else, which is never waited for.
+/// Opens a regular file without blocking; `otherwise` is the error for any other kind of file.
 pub(crate) fn open_regular(path: &Path, otherwise: &str) -> io::Result<File> {
-    // A pipe that nobody writes to must not be waited for.
+    // Opening a pipe without a writer would block.
     let opened = File::options()
         .read(true)
         .custom_flags(nix::libc::O_NONBLOCK)

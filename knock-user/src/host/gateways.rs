@@ -1,4 +1,5 @@
-//! The gateways of this host: whoever they put their own address in place of looks like them.
+//! Lists the gateways of this host: a gateway that translates addresses makes its clients look like
+//! itself.
 
 use std::{
     collections::BTreeSet,
@@ -6,7 +7,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-/// The gateways in the main routing tables; none where they can't be read.
+/// Returns the gateways in the main routing tables; none if they can't be read.
 pub fn gateways() -> BTreeSet<IpAddr> {
     let read = |path| fs::read_to_string(path).unwrap_or_default();
     let v4 = read("/proc/net/route");
@@ -17,14 +18,14 @@ pub fn gateways() -> BTreeSet<IpAddr> {
         .collect()
 }
 
-/// `eth0 00000000 010200C0 0003 …`: interface, destination and gateway as the machine stores them.
+/// Parses `eth0 00000000 010200C0 0003 …`: interface, destination and gateway in host byte order.
 fn v4_gateway(line: &str) -> Option<IpAddr> {
     let number = u32::from_str_radix(line.split_whitespace().nth(2)?, 16).ok()?;
     let address = Ipv4Addr::from(number.to_ne_bytes());
     (!address.is_unspecified()).then_some(address.into())
 }
 
-/// Destination, length, source, length and next hop, all in hexadecimal digits.
+/// Parses destination, length, source, length and next hop, all in hexadecimal digits.
 fn v6_gateway(line: &str) -> Option<IpAddr> {
     let address = Ipv6Addr::from(u128::from_str_radix(line.split_whitespace().nth(4)?, 16).ok()?);
     (!address.is_unspecified()).then_some(address.into())
@@ -35,7 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn gateways_of_the_kernels_tables() {
+    fn default_routes_have_gateways() {
         let stored = u32::from_ne_bytes([192, 0, 2, 1]);
         let rows = [
             (

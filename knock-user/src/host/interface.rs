@@ -1,4 +1,4 @@
-//! Network interfaces, as the kernel describes them over netlink.
+//! Reads network interfaces over netlink.
 
 use anyhow::Result;
 use netlink_packet_core::{
@@ -15,7 +15,7 @@ use netlink_sys::protocols::NETLINK_ROUTE;
 
 use crate::host::netlink;
 
-/// An interface.
+/// A network interface.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Interface {
     /// Its name.
@@ -32,24 +32,24 @@ pub struct Interface {
     pub native: bool,
     /// Id of the XDP program that its hardware runs, which can be there besides the other.
     pub offloaded: Option<u32>,
-    /// What its frames begin with (`ARPHRD_*`).
+    /// The link-layer type of its frames (`ARPHRD_*`).
     pub layer: LinkLayerType,
-    /// Which kind of virtual interface it is; none if it is a device.
+    /// Its kind of virtual interface; none if it is a device.
     pub kind: Option<InfoKind>,
-    /// The device behind it: bus and name there, such as `pci` and `0000:00:03.0`.
+    /// The bus and name of its device, such as `pci` and `0000:00:03.0`.
     pub device: Option<(String, String)>,
     /// The number of the bridge, bond or other interface that it is a port of.
     pub master: Option<u32>,
     /// The number of the interface that carries it, such as that of a VLAN, if that is in this
     /// network namespace.
     pub carrier: Option<u32>,
-    /// Whether its packets get to it only behind XDP, as in the mode l3s of ipvlan.
+    /// Whether its packets reach it only behind XDP, as in the mode l3s of ipvlan.
     pub is_behind_xdp: bool,
-    /// The other end, if it is one end of a veth pair.
+    /// The peer, if it is one end of a veth pair.
     pub(crate) other_end: Option<OtherEnd>,
 }
 
-/// Where the other end of a pair is.
+/// The location of the peer of a veth pair.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum OtherEnd {
     /// In this network namespace, under this number.
@@ -59,12 +59,12 @@ pub(crate) enum OtherEnd {
 }
 
 impl Interface {
-    /// Whether this is its name, or one of its alternative names.
+    /// Returns whether this is its name, or one of its alternative names.
     pub fn is_called(&self, name: &str) -> bool {
         self.name == name || self.altnames.iter().any(|other| other == name)
     }
 
-    /// Its name, with the one under which it is asked for if that is another: `s0 (enp6s18)`.
+    /// Returns its name, followed by the configured one if that differs: `s0 (enp6s18)`.
     pub fn shown(&self, asked_for: &str) -> String {
         if self.name == asked_for {
             return self.name.clone();
@@ -72,17 +72,18 @@ impl Interface {
         format!("{} ({asked_for})", self.name)
     }
 
-    /// Whether it is the loopback interface, which has the same number in each network namespace.
+    /// Returns whether it is the loopback interface, which has the same number in each network
+    /// namespace.
     pub const fn is_loopback(&self) -> bool {
         self.index == 1
     }
 
-    /// Why answers of a program in the driver may never leave here, if they may not.
+    /// Returns why packets that a program in the driver sends may never leave, if so.
     ///
     /// # Errors
-    /// The kernel does not tell.
+    /// The interfaces can't be listed.
     pub fn keeps_answers(&self) -> Result<Option<String>> {
-        // Frames that are sent back wake the other end only if it has a program (veth_xdp_flush).
+        // A reflected frame wakes the peer only if it has a program (veth_xdp_flush).
         const WAY_OUT: &str = "put one there that passes everything, or take mode = \"skb\"";
         let name = &self.name;
         Ok(match self.other_end {
@@ -106,16 +107,16 @@ impl Interface {
     }
 }
 
-/// The interface of this name, or with this alternative name.
+/// Returns the interface with this name or alternative name.
 pub fn named<'i>(name: &str, all: &'i [Interface]) -> Option<&'i Interface> {
-    // The kernel keeps one name space for both, so at most one is found.
+    // Both share a name space in the kernel, so at most one is found.
     all.iter().find(|interface| interface.is_called(name))
 }
 
-/// All interfaces of this network namespace.
+/// Returns all interfaces of this network namespace.
 ///
 /// # Errors
-/// The kernel does not tell.
+/// The kernel refuses to list them.
 pub fn list() -> Result<Vec<Interface>> {
     let request = NetlinkMessage::new(
         NetlinkHeader::default(),
@@ -135,11 +136,11 @@ pub fn list() -> Result<Vec<Interface>> {
     Ok(interfaces)
 }
 
-/// How many frames the kernel has counted as received on the interface with this number; none if there is no
-/// such interface.
+/// Returns how many frames the kernel has counted as received on the interface with this number;
+/// none if it does not exist.
 ///
 /// # Errors
-/// The kernel does not tell.
+/// The kernel refuses, or its answer can't be read.
 pub fn received(index: u32) -> Result<Option<u64>> {
     let mut link = LinkMessage::default();
     link.header.index = index;
@@ -148,7 +149,7 @@ pub fn received(index: u32) -> Result<Option<u64>> {
         NetlinkPayload::from(RouteNetlinkMessage::GetLink(link)),
     );
     let mut received = None;
-    // With an acknowledgement, which ends what is read.
+    // The acknowledgement ends the answer.
     let flags = NLM_F_REQUEST | NLM_F_ACK;
     netlink::dump(NETLINK_ROUTE, request, flags, |answer| {
         if let RouteNetlinkMessage::NewLink(link) = answer {
@@ -178,9 +179,9 @@ pub(crate) fn described(link: &LinkMessage) -> Option<Interface> {
         } else if let LinkAttribute::PropList(properties) = attribute {
             found.altnames = properties.iter().filter_map(altname).collect();
         } else if let LinkAttribute::Xdp(xdp) = attribute {
-            found.run(xdp);
+            found.set_programs(xdp);
         } else if let LinkAttribute::LinkInfo(info) = attribute {
-            found.is_a(info);
+            found.set_kind(info);
         } else if let LinkAttribute::Link(index) = attribute {
             linked = Some(*index);
         } else if let LinkAttribute::LinkNetNsId(_) = attribute {
@@ -205,7 +206,7 @@ pub(crate) fn described(link: &LinkMessage) -> Option<Interface> {
 }
 
 impl Interface {
-    /// One of which nothing more is known; it has no name yet.
+    /// Creates an interface without a name and details.
     pub(crate) const fn new(index: u32, layer: LinkLayerType) -> Self {
         Self {
             name: String::new(),
@@ -225,9 +226,8 @@ impl Interface {
         }
     }
 
-    /// Takes in what the kernel says of its XDP programs: at most one in the driver or behind it, and
-    /// one in the hardware.
-    fn run(&mut self, xdp: &[LinkXdp]) {
+    /// Sets its XDP programs: at most one in the driver or behind it, and one in the hardware.
+    fn set_programs(&mut self, xdp: &[LinkXdp]) {
         for said in xdp {
             if let LinkXdp::DrvProgId(id) = said {
                 self.program = Some(*id);
@@ -240,8 +240,8 @@ impl Interface {
         }
     }
 
-    /// Takes in what the kernel says of its kind.
-    fn is_a(&mut self, info: &[LinkInfo]) {
+    /// Sets its kind.
+    fn set_kind(&mut self, info: &[LinkInfo]) {
         for said in info {
             if let LinkInfo::Kind(kind) = said {
                 self.kind = Some(kind.clone());

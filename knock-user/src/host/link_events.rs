@@ -1,4 +1,4 @@
-//! Interfaces that come, go, and change, as the kernel tells of them.
+//! Receives link events: interfaces that appear, disappear and change.
 
 use std::{collections::BTreeMap, io};
 
@@ -16,26 +16,26 @@ use crate::host::{
 
 /// `RTMGRP_LINK`, the bit of `RTNLGRP_LINK`.
 const GROUP: u32 = 1;
-/// Datagrams that are read before anything else gets its turn.
+/// The most datagrams that are read before other tasks run.
 const BATCH: usize = 256;
 
-/// What became of an interface.
+/// A change of an interface.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct LinkChange {
     /// Its name.
     pub name: String,
     /// Its number in this network namespace.
     pub index: u32,
-    /// What happened.
+    /// The kind of change.
     pub kind: LinkChangeKind,
 }
 
-/// What can become of an interface. One that is renamed is gone under its old name and appears under
-/// its new one, with the same number.
+/// The kinds of changes. A renamed interface is gone under its old name and appears under its new
+/// one, with the same number.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum LinkChangeKind {
-    /// It is there. When the kernel had more to tell than there was room for, this is said of all
-    /// that are there, also of those that were: any of them may be a new one with an old number.
+    /// It exists. If events were lost, this is reported for all existing interfaces: any of them
+    /// may be a new one with an old number.
     Appeared {
         /// Whether it is up.
         up: bool,
@@ -45,25 +45,25 @@ pub enum LinkChangeKind {
         /// Whether it is up.
         up: bool,
     },
-    /// The kernel told of it again, and neither its name nor whether it is up is different: its MTU, its carrier
-    /// or something else is, or its driver had it make itself known.
+    /// The kernel reported it again with the same name and state: its MTU, carrier or another
+    /// property changed, or its driver announced it.
     Touched,
-    /// There is no such interface in this network namespace any more.
+    /// It no longer exists in this network namespace.
     Gone,
 }
 
-/// Hears of the interfaces of the network namespace in which it was opened.
+/// Watches the interfaces of the network namespace in which it was opened.
 #[derive(Debug)]
 pub struct LinkWatch {
     socket: AsyncFd<Socket>,
-    known: Known,
+    known: KnownLinks,
     /// Whether messages were lost or not understood.
     is_behind: bool,
 }
 
 impl LinkWatch {
-    /// Begins to listen; inside a runtime. What changes from now on is told: open it first, and then
-    /// look at the interfaces.
+    /// Starts to watch. It must be called inside a tokio runtime. Later changes are reported: open
+    /// it before listing the interfaces.
     ///
     /// # Errors
     /// The kernel refuses.
@@ -75,8 +75,8 @@ impl LinkWatch {
         socket
             .set_non_blocking(true)
             .context("reading a netlink socket without waiting")?;
-        let mut known = Known::default();
-        known.look(interface::list()?);
+        let mut known = KnownLinks::default();
+        known.apply_list(interface::list()?);
         Ok(Self {
             socket: readable(socket)?,
             known,
@@ -84,11 +84,11 @@ impl LinkWatch {
         })
     }
 
-    /// Waits for changes, at least one. Nothing is lost if it is not waited for to the end.
+    /// Waits for at least one change. It is cancel safe: no change is lost.
     ///
     /// # Errors
-    /// The kernel's messages can't be read at all. One that is not understood, or messages that were
-    /// lost, are none: all interfaces are looked at again.
+    /// The socket can't be read at all. A message that is not understood or was lost is no error:
+    /// all interfaces are listed again.
     pub async fn changed(&mut self) -> Result<Vec<LinkChange>> {
         loop {
             let mut ready = self
@@ -96,20 +96,20 @@ impl LinkWatch {
                 .readable_mut()
                 .await
                 .context("waiting for changes of interfaces")?;
-            // No waiting from here on: what is read is told.
-            let heard = hear(ready.get_inner())?;
-            if heard.is_all {
+            // No await point follows, so what is read is also returned.
+            let batch = read_batch(ready.get_inner())?;
+            if batch.is_all {
                 ready.clear_ready();
             }
-            self.is_behind |= heard.is_behind;
+            self.is_behind |= batch.is_behind;
             let changes = if !self.is_behind {
-                self.known.learn(heard.messages)
-            } else if heard.is_all {
+                self.known.apply(batch.messages)
+            } else if batch.is_all {
                 let all = interface::list()?;
                 self.is_behind = false;
-                self.known.look(all)
+                self.known.apply_list(all)
             } else {
-                // What is still to be read is older than what there is to be seen.
+                // Messages that are still queued are older than the list below.
                 continue;
             };
             if !changes.is_empty() {
@@ -128,7 +128,7 @@ fn readable(socket: Socket) -> Result<AsyncFd<Socket>> {
 }
 
 #[derive(Default)]
-struct Heard {
+struct Batch {
     messages: Vec<Message>,
     /// Whether some were lost or not understood.
     is_behind: bool,
@@ -142,32 +142,32 @@ enum Message {
     Gone { index: u32 },
 }
 
-/// Reads what there is, a batch at most.
-fn hear(socket: &Socket) -> Result<Heard> {
-    let mut heard = Heard::default();
+/// Reads a batch of queued messages.
+fn read_batch(socket: &Socket) -> Result<Batch> {
+    let mut batch = Batch::default();
     for _ in 0..BATCH {
         let mut datagram = Vec::with_capacity(netlink::DATAGRAM);
         match socket.recv_from(&mut datagram, 0) {
             // Not from the kernel.
             Ok((_, from)) if from.port_number() != 0 => {}
             Ok(_) => match decode(&datagram) {
-                Ok(messages) => heard.messages.extend(messages),
-                Err(_) => heard.is_behind = true,
+                Ok(messages) => batch.messages.extend(messages),
+                Err(_) => batch.is_behind = true,
             },
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                heard.is_all = true;
+                batch.is_all = true;
                 break;
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            // The queue was full: netlink_overrun().
-            Err(error) if error.raw_os_error() == Some(ENOBUFS) => heard.is_behind = true,
+            // The queue overflowed: netlink_overrun().
+            Err(error) if error.raw_os_error() == Some(ENOBUFS) => batch.is_behind = true,
             Err(error) => return Err(error).context("reading changes of interfaces"),
         }
     }
-    Ok(heard)
+    Ok(batch)
 }
 
-/// The messages of a datagram, as far as they are about interfaces.
+/// Returns the messages of a datagram that are about interfaces.
 fn decode(datagram: &[u8]) -> Result<Vec<Message>, DecodeError> {
     let mut found = Vec::new();
     for payload in netlink::messages(datagram) {
@@ -189,7 +189,8 @@ fn decode(datagram: &[u8]) -> Result<Vec<Message>, DecodeError> {
     Ok(found)
 }
 
-/// A bridge tells of its ports in the same words: an interface that leaves one is not gone.
+/// Returns whether the message is about the interface itself. A bridge announces its ports in the
+/// same form: an interface that leaves it is not gone.
 fn is_about_itself(link: &LinkMessage) -> bool {
     link.header.interface_family == AddressFamily::Unspec
 }
@@ -203,13 +204,13 @@ impl From<Interface> for Message {
     }
 }
 
-/// Interfaces by number: name, and whether it is up.
+/// The known interfaces by number: name, and whether it is up.
 #[derive(Debug, Default)]
-struct Known(BTreeMap<u32, (String, bool)>);
+struct KnownLinks(BTreeMap<u32, (String, bool)>);
 
-impl Known {
-    /// Takes messages and tells what they change.
-    fn learn(&mut self, messages: Vec<Message>) -> Vec<LinkChange> {
+impl KnownLinks {
+    /// Applies messages, and returns the changes.
+    fn apply(&mut self, messages: Vec<Message>) -> Vec<LinkChange> {
         let mut changes = Vec::new();
         for message in messages {
             match message {
@@ -220,18 +221,18 @@ impl Known {
         changes
     }
 
-    /// Takes a list of all interfaces; tells which are gone, and of all others that they are there.
-    fn look(&mut self, all: Vec<Interface>) -> Vec<LinkChange> {
+    /// Applies a list of all interfaces: returns which are gone, and all others as appeared.
+    fn apply_list(&mut self, all: Vec<Interface>) -> Vec<LinkChange> {
         let mut changes = Vec::new();
         for index in self.0.keys().copied().collect::<Vec<_>>() {
             self.gone(index, &mut changes);
         }
-        // Of those that are still there it is not said that they are gone.
+        // Interfaces that still exist are not reported as gone.
         changes.retain(|gone| {
             !all.iter()
                 .any(|here| here.index == gone.index && here.name == gone.name)
         });
-        changes.extend(self.learn(all.into_iter().map(Message::from).collect()));
+        changes.extend(self.apply(all.into_iter().map(Message::from).collect()));
         changes
     }
 
@@ -299,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_kernel_says() {
+    fn messages_about_interfaces_are_decoded() {
         use RouteNetlinkMessage::{DelLink, GetLink, NewLink};
         let unspec = AddressFamily::Unspec;
         let gone = Message::Gone { index: 7 };
@@ -334,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_message_is_an_error_and_ends() {
+    fn malformed_datagrams_are_errors() {
         let right = datagram(vec![RouteNetlinkMessage::NewLink(link(
             AddressFamily::Unspec,
             7,
@@ -361,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn what_changes() {
+    fn messages_become_changes() {
         use LinkChangeKind::{Appeared, Changed, Gone, Touched};
         let gone = |index| Message::Gone { index };
         let rows = [
@@ -402,9 +403,9 @@ mod tests {
             ("one that was not known goes", vec![gone(3)], vec![]),
         ];
         for (name, messages, expected) in rows {
-            let mut known = Known::default();
-            known.learn(vec![is(7, "eth0", true)]);
-            assert_eq!(known.learn(messages), expected, "{name}");
+            let mut known = KnownLinks::default();
+            known.apply(vec![is(7, "eth0", true)]);
+            assert_eq!(known.apply(messages), expected, "{name}");
         }
     }
 }

@@ -1,4 +1,5 @@
-//! What this machine says: clock, interfaces, addresses, sockets, privileges, the service manager.
+//! Reads the state of this machine: clock, interfaces, addresses, sockets, capabilities, and the
+//! service manager.
 //!
 //! May use `model`. Must not know configurations, BPF objects or instances.
 
@@ -40,36 +41,36 @@ use knock_sequence::Knock;
 const EPHEMERAL: &str = "/proc/sys/net/ipv4/ip_local_port_range";
 const RESERVED: &str = "/proc/sys/net/ipv4/ip_local_reserved_ports";
 
-/// For IPv4 and IPv6.
+/// The switches for IPv4 and IPv6.
 const FORWARDING: [&str; 2] = [
     "/proc/sys/net/ipv4/ip_forward",
     "/proc/sys/net/ipv6/conf/all/forwarding",
 ];
 
-/// Facts about a host.
+/// Facts about a host that a configuration depends on.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Host {
-    /// Local ports of its own connections.
+    /// The range of local ports for its own connections.
     pub ephemeral: RangeInclusive<u16>,
-    /// Ports of these that it does not use.
+    /// Ports in this range that it does not use.
     pub reserved: Vec<RangeInclusive<u16>>,
-    /// Ports on which it listens for others: not those that only it can reach itself.
+    /// Ports on which it listens for others, without those that only it can reach.
     ///
-    /// A loopback listener's port is as closed to others as one on which nothing listens, so who
-    /// touches it from outside is scanning.
+    /// For others, the port of a loopback listener is as closed as one without a listener, so a
+    /// source that touches it is scanning.
     pub served: BTreeSet<Knock>,
     /// Its interfaces with their addresses, by their numbers.
     pub links: Vec<Link>,
     /// Whether it forwards packets, as a router or for containers.
     pub forwards: bool,
-    /// Ports that it translates to others, as far as its rules can be read.
+    /// Its port translations, as far as its rules can be read.
     pub rules: Reading,
     /// Its gateways.
     pub gateways: BTreeSet<IpAddr>,
 }
 
 impl Default for Host {
-    /// A host that listens nowhere, with Linux's own ephemeral range.
+    /// Returns a host that listens nowhere, with the default ephemeral range of Linux.
     fn default() -> Self {
         Self {
             ephemeral: 32_768..=60_999,
@@ -84,22 +85,22 @@ impl Default for Host {
 }
 
 impl Host {
-    /// Asks the kernel about the network namespace that this thread is in.
+    /// Reads the facts of the network namespace of this thread.
     ///
     /// # Errors
-    /// The kernel does not tell, or in a form that is not understood.
+    /// The kernel refuses, or its answer can't be parsed.
     pub fn inspect() -> Result<Self> {
         let text = fs::read_to_string(EPHEMERAL).with_context(|| format!("reading {EPHEMERAL}"))?;
-        let ephemeral = ephemeral(&text).with_context(|| format!("understanding {EPHEMERAL}"))?;
+        let ephemeral = ephemeral(&text).with_context(|| format!("parsing {EPHEMERAL}"))?;
         let text = fs::read_to_string(RESERVED).with_context(|| format!("reading {RESERVED}"))?;
-        let reserved = reserved(&text).with_context(|| format!("understanding {RESERVED}"))?;
+        let reserved = reserved(&text).with_context(|| format!("parsing {RESERVED}"))?;
         Ok(Self {
             ephemeral,
             reserved,
             served: served().unwrap_or_else(|error| {
                 tracing::warn!(
-                    "on which ports this host listens can't be seen ({}): with exempt = \"listening\" none is \
-                     exempt",
+                    "can't list the ports on which this host listens ({}): with exempt = \"listening\" no \
+                     port is exempt",
                     os_error::told(&error)
                 );
                 BTreeSet::new()
@@ -111,8 +112,8 @@ impl Host {
         })
     }
 
-    /// The ports that are exempt with `exempt = "served"`: those on which it listens, and those that
-    /// it translates, which are as open.
+    /// Returns the ports that are exempt with `exempt = "listening"`: those on which it listens,
+    /// and those that it translates, which are as open.
     pub fn open_ports(&self) -> BTreeSet<Knock> {
         let translations = self.rules.translations.iter();
         let translated = translations.filter(|translation| translation.is_served());
@@ -123,20 +124,20 @@ impl Host {
         self.served.iter().copied().chain(translated).collect()
     }
 
-    /// Whether an address is one of this host's own.
+    /// Returns whether an address is one of this host's own.
     pub fn has_address(&self, address: IpAddr) -> bool {
         let mut links = self.links.iter();
         links.any(|link| link.addresses.contains(&address))
     }
 
-    /// The interface with this name or other name.
+    /// Returns the interface with this name or alternative name.
     pub fn link(&self, name: &str) -> Option<&Link> {
         self.links.iter().find(|link| link.is_called(name))
     }
 
-    /// The interfaces through which strangers reach addresses of this host and that are not among
-    /// those that are protected, which are called by a name or another name of theirs. What another
-    /// instance protects is protected, too.
+    /// Returns the interfaces through which strangers reach addresses of this host, without those
+    /// that this instance protects, given by name or alternative name, or that another instance
+    /// protects.
     pub fn unprotected<'a>(
         &'a self,
         protected: &'a [String],
@@ -144,7 +145,7 @@ impl Host {
         let is_protected = |link: &Link| protected.iter().any(|name| link.is_called(name));
         let own = self.links.iter().filter(|link| is_protected(link));
         let own: BTreeSet<_> = own.filter_map(|link| link.guard.as_ref()).collect();
-        // What this instance lets go of is not protected any more.
+        // An interface that this instance releases is no longer protected.
         let is_guarded = move |link: &Link| {
             let guard = link.guard.as_ref();
             guard.is_some_and(|guard| !own.contains(guard))
@@ -153,7 +154,7 @@ impl Host {
         exposed.filter(move |link| !is_protected(link) && !is_guarded(link))
     }
 
-    /// Whether something listens on a TCP port.
+    /// Returns whether a program listens on a TCP port.
     pub fn listens_on_tcp(&self, port: u16) -> bool {
         self.served.contains(&Knock {
             protocol: Protocol::Tcp,
@@ -161,24 +162,24 @@ impl Host {
         })
     }
 
-    /// Whether a port may become the local port of one of the host's own connections.
+    /// Returns whether a port may become the local port of one of the host's own connections.
     pub fn may_use(&self, port: u16) -> bool {
         self.ephemeral.contains(&port) && !self.reserved.iter().any(|range| range.contains(&port))
     }
 }
 
-/// Whether a switch of the kernel is on; one that is not there is off.
+/// Returns whether a switch of the kernel is on; a missing one is off.
 fn is_on(path: &str) -> bool {
     fs::read_to_string(path).is_ok_and(|text| text.trim() == "1")
 }
 
-/// `32768\t60999`.
+/// Parses `32768\t60999`.
 fn ephemeral(text: &str) -> Option<RangeInclusive<u16>> {
     let (first, last) = text.trim().split_once(char::is_whitespace)?;
     Some(first.parse().ok()?..=last.trim().parse().ok()?)
 }
 
-/// `7000,8000-8010`; nothing if there are none.
+/// Parses `7000,8000-8010` or an empty list.
 fn reserved(text: &str) -> Option<Vec<RangeInclusive<u16>>> {
     let items = text.trim().split(',').filter(|item| !item.is_empty());
     items
@@ -189,11 +190,11 @@ fn reserved(text: &str) -> Option<Vec<RangeInclusive<u16>>> {
         .collect()
 }
 
-/// Ports of listening TCP sockets and of UDP sockets that take datagrams from anybody, in the network
-/// namespace that this thread is in.
+/// Returns the ports of listening TCP sockets, and of UDP sockets that accept datagrams from any
+/// address, in the network namespace of this thread.
 ///
 /// # Errors
-/// The kernel does not list them.
+/// The kernel refuses to list them.
 pub fn served() -> Result<BTreeSet<Knock>> {
     let mut served = BTreeSet::new();
     for protocol in [Protocol::Tcp, Protocol::Udp] {
@@ -207,7 +208,7 @@ pub fn served() -> Result<BTreeSet<Knock>> {
     Ok(served)
 }
 
-/// The port of a socket, if others can reach it.
+/// Returns the port of a socket, if others can reach it.
 fn reachable(protocol: Protocol, bound_to: SocketAddr) -> Option<Knock> {
     let port = bound_to.port();
     let reachable = port != 0 && !bound_to.ip().is_loopback();

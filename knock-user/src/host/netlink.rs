@@ -1,4 +1,4 @@
-//! Asking the kernel over netlink.
+//! Sends requests to the kernel over netlink.
 
 use anyhow::{Context as _, Result, ensure};
 use netlink_packet_core::{
@@ -6,7 +6,7 @@ use netlink_packet_core::{
 };
 use netlink_sys::{Socket, SocketAddr};
 
-/// The kernel's datagrams are at most this long (`NLMSG_GOODSIZE` and `netlink_dump`).
+/// The length of the longest datagram from the kernel (`NLMSG_GOODSIZE` and `netlink_dump`).
 pub const DATAGRAM: usize = 32 * 1024;
 
 /// Sends a request and hands each answer to `take`, until the kernel says that it is done.
@@ -40,7 +40,7 @@ where
             .recv(&mut datagram, 0)
             .context("reading the kernel's answer over netlink")?;
         for answer in messages(&datagram) {
-            let answer = answer.context("understanding the kernel's answer over netlink")?;
+            let answer = answer.context("parsing the kernel's answer over netlink")?;
             if let NetlinkPayload::InnerMessage(message) = answer {
                 take(message);
             } else if let NetlinkPayload::Error(error) = answer {
@@ -57,7 +57,7 @@ where
     }
 }
 
-/// The messages of a datagram, up to the first that can't be read.
+/// Returns the messages of a datagram, up to the first that can't be read.
 pub fn messages<T: NetlinkDeserializable>(
     datagram: &[u8],
 ) -> impl Iterator<Item = Result<NetlinkPayload<T>, DecodeError>> {

@@ -1,4 +1,4 @@
-//! Network namespaces: which one this is, and which ones there are.
+//! Identifies the network namespace of this thread, and finds all existing ones.
 
 use std::{
     collections::BTreeSet,
@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result};
 use nix::{getsockopt_impl, libc, sockopt_impl, sys::socket::getsockopt};
 
 sockopt_impl!(
-    /// The number of the socket's network namespace (`SO_NETNS_COOKIE`, Linux 5.14).
+    /// The cookie of the network namespace of the socket (`SO_NETNS_COOKIE`, Linux 5.14).
     Cookie,
     GetOnly,
     libc::SOL_SOCKET,
@@ -23,8 +23,8 @@ const OWN: &str = "/proc/thread-self/ns/net";
 /// The inode number of the host's own PID namespace (`PROC_PID_INIT_INO`).
 const HOST_PIDS: u64 = 0xEFFF_FFFC;
 
-/// The cookie of the network namespace that this thread is in. The kernel gives each namespace
-/// another one until it boots again, unlike inode numbers, which it uses again.
+/// Returns the cookie of the network namespace of this thread. Until the next boot the kernel gives
+/// it to no other namespace, while it reuses inode numbers.
 ///
 /// # Errors
 /// The kernel is older than 5.14, or has no sockets left.
@@ -36,7 +36,7 @@ pub fn cookie() -> Result<u64> {
     )
 }
 
-/// The inode number of the network namespace that this thread is in.
+/// Returns the inode number of the network namespace of this thread.
 ///
 /// # Errors
 /// /proc can't be read.
@@ -45,33 +45,33 @@ pub fn inode() -> Result<u64> {
     Ok(found.ino())
 }
 
-/// The name that `ip netns` has for the network namespace that this thread is in.
+/// Returns the name of the network namespace of this thread in `ip netns`.
 pub fn name() -> Option<String> {
     let own = inode().ok()?;
     let entries = fs::read_dir("/run/netns").ok()?.flatten();
     let mut names = entries.filter(|entry| {
-        // Not the entry's own: that is of the file below the mount.
+        // The number of the entry itself would be that of the file below the mount.
         fs::metadata(entry.path()).is_ok_and(|found| found.ino() == own)
     });
     Some(names.next()?.file_name().to_string_lossy().into_owned())
 }
 
-/// Network namespaces that something on this host keeps, by their inode numbers.
+/// Network namespaces that a process, descriptor or mount keeps, by inode number.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Living {
     inodes: BTreeSet<u64>,
-    /// Whether every process could be looked at.
+    /// Whether all processes could be inspected.
     is_complete: bool,
 }
 
 impl Living {
-    /// Looks at all processes that this one may look at: where their threads are, what they have
-    /// open, and what is mounted for them.
+    /// Inspects all accessible processes: the namespaces of their threads, their descriptors and
+    /// their mounts.
     pub fn find() -> Self {
         let own = fs::metadata("/proc/self/ns/pid").map(|found| found.ino());
         let mut living = Self {
             inodes: BTreeSet::new(),
-            // Processes of other PID namespaces are not shown.
+            // /proc does not show processes of other PID namespaces.
             is_complete: own.is_ok_and(|own| own == HOST_PIDS),
         };
         living.inodes.extend(inode().ok());
@@ -94,19 +94,20 @@ impl Living {
         living
     }
 
-    /// Whether a namespace with this inode number was found.
+    /// Returns whether a namespace with this inode number was found.
     pub fn has(&self, inode: u64) -> bool {
         self.inodes.contains(&inode)
     }
 
-    /// Whether a namespace that was not found is gone, as far as can be seen from here.
+    /// Returns whether a namespace that was not found no longer exists, as far as this process can
+    /// see.
     pub const fn is_complete(&self) -> bool {
         self.is_complete
     }
 
-    /// Adds what the links in a directory below /proc lead to.
+    /// Adds the targets of the links in a directory below /proc.
     fn add_links(&mut self, directory: &Path, is_wanted: impl Fn(&str) -> bool) {
-        // A process may end at any moment.
+        // A process may end at any time.
         let gone = |error: &std::io::Error| {
             error.kind() == std::io::ErrorKind::NotFound
                 || error.raw_os_error() == Some(libc::ESRCH)
@@ -130,7 +131,7 @@ impl Living {
     }
 }
 
-/// The entries of a directory whose names are numbers.
+/// Returns the entries of a directory whose names are numbers.
 fn numbered(directory: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
     let is_number = |path: &PathBuf| {
@@ -143,7 +144,7 @@ fn numbered(directory: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-/// `net:[4026531840]`.
+/// Parses `net:[4026531840]`.
 fn number_of(target: &str) -> Option<u64> {
     target
         .strip_prefix("net:[")?
@@ -152,7 +153,7 @@ fn number_of(target: &str) -> Option<u64> {
         .ok()
 }
 
-/// The namespaces that a mountinfo lists: `36 25 0:4 net:[4026532281] /run/netns/a rw …`.
+/// Returns the namespaces in a mountinfo: `36 25 0:4 net:[4026532281] /run/netns/a rw …`.
 fn mounted_in(mountinfo: &str) -> impl Iterator<Item = u64> + '_ {
     let roots = mountinfo.lines();
     roots.filter_map(|line| number_of(line.split(' ').nth(3)?))

@@ -1,5 +1,5 @@
-//! What the system refused, in words: the object is named by whoever asked for it, the reason comes
-//! from the number of the error, and the cure from both. One place for all of them.
+//! Describes errors of the operating system: the caller names the object, the number of the error
+//! gives the reason, and both give the cure.
 
 use std::{error::Error, fs, io};
 
@@ -9,23 +9,22 @@ use nix::libc;
 
 use crate::host::paths::{MOUNT_POINT, RUN};
 
-/// An error with everything that is known about it, in one line: what was done, the reason, and the
-/// cure.
+/// Describes an error in one line: what was done, the reason and the cure.
 pub fn told(error: &anyhow::Error) -> String {
     let text = without_numbers(&format!("{error:#}"));
-    // The call about BPF that was refused has the system's error below it.
+    // The error of a bpf(2) call contains that of the system.
     let all: Vec<_> = error.chain().filter_map(system_error).collect();
     let system = all.iter().find(|(_, call)| call.is_some()).or(all.last());
     let system = system.copied();
     let cure = system.and_then(|(number, call)| cure(number, call, &text, Process::find));
     match cure {
-        // Whoever named the object may know better.
+        // The caller may have given a better cure.
         Some(cure) if !text.contains(cure.as_str()) => format!("{text}; {cure}"),
         Some(_) | None => text,
     }
 }
 
-/// The reason that the system gives, and the cure; `about` names the object, as a path does.
+/// Returns the reason and the cure; `about` names the object, for example by its path.
 pub fn reason(error: &io::Error, about: &str) -> String {
     let text = plain(error);
     let cure = error.raw_os_error();
@@ -35,7 +34,7 @@ pub fn reason(error: &io::Error, about: &str) -> String {
     }
 }
 
-/// The reason that the system gives, without its number.
+/// Returns the reason without the number of the error.
 pub fn plain(error: &io::Error) -> String {
     without_numbers(&error.to_string())
 }
@@ -44,12 +43,12 @@ fn cure_of(number: i32, about: &str) -> Option<String> {
     cure(number, None, about, Process::find)
 }
 
-/// The number of an error of the system, and the call that was refused if it was one about BPF.
+/// Returns the number of a system error, and the bpf(2) command that was refused, if it was one.
 fn system_error(error: &(dyn Error + 'static)) -> Option<(i32, Option<&'static str>)> {
     if let Some(error) = error.downcast_ref::<SyscallError>() {
         return Some((error.io_error.raw_os_error()?, Some(error.call)));
     }
-    // aya keeps no name of the call here.
+    // aya does not store the name of the call here.
     if let Some(MapError::CreateError { io_error, .. }) = error.downcast_ref() {
         return Some((io_error.raw_os_error()?, Some("bpf_map_create")));
     }
@@ -59,7 +58,8 @@ fn system_error(error: &(dyn Error + 'static)) -> Option<(i32, Option<&'static s
     Some((error.downcast_ref::<io::Error>()?.raw_os_error()?, None))
 }
 
-/// A text without ` (os error 13)`, and with `permission denied` in place of `Permission denied`.
+/// Returns a text without ` (os error 13)`, and with `permission denied` in place of `Permission
+/// denied`.
 fn without_numbers(text: &str) -> String {
     const NUMBER: &str = " (os error ";
     let mut plain = String::with_capacity(text.len());
@@ -68,7 +68,7 @@ fn without_numbers(text: &str) -> String {
         let Some((_, after)) = after.split_once(')') else {
             break;
         };
-        // The system's text is what stands after the last colon.
+        // The text of the system follows the last colon.
         let (object, reason) = before
             .rsplit_once(": ")
             .map_or(("", before), |(object, reason)| (object, reason));
@@ -84,12 +84,12 @@ fn without_numbers(text: &str) -> String {
     plain + rest
 }
 
-/// What this process may do, as far as it matters here.
+/// The privileges of this process, as far as they matter here.
 #[derive(Clone, Copy, Debug, Default)]
 struct Process {
-    /// Whether it has the capabilities that bpf(2) wants.
+    /// Whether it has the capabilities that bpf(2) requires.
     may_load: bool,
-    /// Whether a filter decides about its system calls.
+    /// Whether a seccomp filter judges its system calls.
     is_filtered: bool,
     /// Whether it is in the user namespace of the host.
     is_on_host: bool,
@@ -112,7 +112,7 @@ impl Process {
     }
 }
 
-/// What cures an error, if something does; `text` names the object.
+/// Returns the cure of an error, if there is one; `text` names the object.
 fn cure(
     number: i32,
     call: Option<&str>,
@@ -182,7 +182,8 @@ fn of_bpf(number: i32, call: &str, process: impl FnOnce() -> Process) -> Option<
     Some(cure.to_owned())
 }
 
-/// Why bpf(2) is not permitted. The kernel does not say, so it is told from what this process may.
+/// Returns why bpf(2) is not permitted. The kernel does not report it, so it is derived from the
+/// privileges of this process.
 const fn not_permitted(process: Process) -> &'static str {
     match process {
         Process {
@@ -226,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn each_names_the_object_the_reason_and_the_cure() {
+    fn each_error_names_the_object_the_reason_and_the_cure() {
         let io =
             |number, about: &'static str| Err::<(), _>(system(number)).context(about).unwrap_err();
         let of_bpf = |call, number, about: &'static str| {
@@ -288,16 +289,16 @@ mod tests {
                 ["`FLOWS`", "82 MB"],
             ),
         ] {
-            let told = told(&error);
+            let text = told(&error);
             for word in words {
-                assert!(told.contains(word), "{name}: no {word:?} in {told}");
+                assert!(text.contains(word), "{name}: no {word:?} in {text}");
             }
-            assert!(!told.contains("os error"), "{name}: {told}");
+            assert!(!text.contains("os error"), "{name}: {text}");
         }
     }
 
     #[test]
-    fn what_does_not_permit_bpf() {
+    fn a_refused_bpf_call_has_a_reason() {
         let process = |may_load, is_filtered, is_on_host| Process {
             may_load,
             is_filtered,

@@ -1,6 +1,6 @@
-//! Where this program keeps things on a host.
+//! Paths of this program on a host.
 
-/// Where systemd mounts it, and everybody looks for it.
+/// The mount point of bpffs that systemd and all BPF tools use.
 pub const MOUNT_POINT: &str = "/sys/fs/bpf";
-/// Where the files of all instances are.
+/// The directory of the files of all instances.
 pub const RUN: &str = "/run/knock";

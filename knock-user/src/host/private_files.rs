@@ -1,8 +1,8 @@
-//! Files that nobody else may write, wherever the umask stands and whatever was planted in their
-//! place.
+//! Creates and replaces files that no other user may write, whatever the umask is and whatever
+//! another user planted in their place.
 //!
-//! Modes are set explicitly. New files are made with `O_EXCL`, existing ones are opened with
-//! `O_NOFOLLOW`, so a symbolic link is never followed to a file of somebody else.
+//! Modes are set explicitly. New files are created with `O_EXCL` and existing ones opened with
+//! `O_NOFOLLOW`, so a symbolic link to another file is never followed.
 
 use std::{
     fs::{self, DirBuilder, File, Permissions},
@@ -15,20 +15,20 @@ use std::{
 
 use nix::{libc, unistd::Uid};
 
-/// Its owner may read and write, nobody else anything.
+/// The owner may read and write, others nothing.
 const FILE_MODE: u32 = 0o600;
-/// Everybody may look up names, which clients of a control socket must; only the owner may change
+/// Others may look up names, which clients of a control socket must; only the owner may change
 /// them.
 const DIRECTORY_MODE: u32 = 0o755;
-/// The group or everybody may write.
+/// The bits with which the group or others may write.
 const WRITABLE_BY_OTHERS: u32 = 0o022;
 
-/// Makes a directory, with those above it that are missing. Where it is there already, nobody but
-/// its owner may write to it after this.
+/// Creates a directory and its missing parents. Removes the write permission of others from an
+/// existing one.
 ///
 /// # Errors
-/// It can't be made, it is not a directory, it is a symbolic link that another user planted, or
-/// others may write to it and that can't be changed.
+/// It can't be created, is not a directory, is a symbolic link of another user, or stays writable
+/// for others.
 pub fn directory(path: &Path) -> io::Result<()> {
     let link = match fs::symlink_metadata(path) {
         Ok(link) => link,
@@ -60,20 +60,19 @@ fn make(path: &Path) -> io::Result<()> {
         make(parent)?;
     }
     match DirBuilder::new().mode(DIRECTORY_MODE).create(path) {
-        // Somebody else was first.
+        // Another process created it first.
         Err(error) if error.kind() == ErrorKind::AlreadyExists => directory(path),
-        // The umask may have taken bits that are needed.
+        // The umask may have removed required bits.
         made => {
             made.and_then(|()| fs::set_permissions(path, Permissions::from_mode(DIRECTORY_MODE)))
         }
     }
 }
 
-/// Opens a file for reading and writing, or makes it; its text stays.
+/// Opens a file for reading and writing, or creates it; its content stays.
 ///
 /// # Errors
-/// It can't be opened, or it is no file of its own: a symbolic link, another name of a file
-/// elsewhere, a device.
+/// It can't be opened, or is a symbolic link, a device or another file's hard link.
 pub fn open(path: &Path) -> io::Result<File> {
     let file = File::options()
         .create(true)
@@ -97,11 +96,11 @@ pub fn open(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// Puts bytes in the place of a file in one step: a reader finds the old file or the new one.
-/// Whatever has the name `FILE.new` is removed, and never written to.
+/// Replaces a file in one step: a reader finds the old file or the new one. An existing `FILE.new`
+/// is removed and never written to.
 ///
 /// # Errors
-/// It can't be written; the old file is still there.
+/// It can't be written; the old file is unchanged.
 pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let new = path.with_extension("new");
     match fs::remove_file(&new) {
@@ -118,7 +117,7 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
         .and_then(|()| file.write_all(bytes))
         .and_then(|()| fs::rename(&new, path));
     if written.is_err() {
-        let _stays = fs::remove_file(&new);
+        let _result = fs::remove_file(&new);
     }
     written
 }
@@ -134,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn directories_are_for_their_owner() {
+    fn only_the_owner_may_write_to_a_directory() {
         let at = tempfile::tempdir().unwrap();
         for (name, before, expected) in [
             ("missing", None, 0o755),
@@ -183,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_file_is_not_opened() {
+    fn only_a_regular_file_is_opened() {
         let at = tempfile::tempdir().unwrap();
         let pipe = at.path().join("pipe");
         nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();

@@ -1,4 +1,4 @@
-//! What the kernel must allow this process, and what it gives up.
+//! Checks the capabilities of this process, and drops those that it does not need.
 
 use std::{fs, os::unix::fs::OpenOptionsExt as _, path::Path};
 
@@ -8,7 +8,7 @@ use nix::{libc, sys::prctl};
 
 use crate::host::os_error;
 
-/// What loading and attaching need.
+/// The capabilities that loading and attaching need.
 const NEEDED: [Capability; 3] = [
     Capability::CAP_BPF,
     Capability::CAP_NET_ADMIN,
@@ -18,7 +18,7 @@ const NEEDED: [Capability; 3] = [
 /// Checks that this process may load and attach the program.
 ///
 /// # Errors
-/// Names the capabilities that are missing and how to get them.
+/// Capabilities are missing; the error names them and the cure.
 pub fn check() -> Result<()> {
     let effective = caps::read(None, CapSet::Effective).context("asking for our capabilities")?;
     let missing = missing(&effective);
@@ -27,21 +27,22 @@ pub fn check() -> Result<()> {
     }
     bail!(
         "not allowed to load programs into the kernel: {} missing; run with sudo, or give the binary \
-         what it needs: sudo setcap cap_bpf,cap_net_admin,cap_perfmon+ep $(command -v knock-user)",
+         these capabilities: sudo setcap cap_bpf,cap_net_admin,cap_perfmon+ep $(command -v knock-user)",
         missing.join(", ")
     )
 }
 
 fn missing(effective: &CapsHashSet) -> Vec<String> {
-    let missing = NEEDED
+    NEEDED
         .iter()
-        .filter(|&&needed| granting(needed, effective).is_none());
-    missing.map(ToString::to_string).collect()
+        .filter(|&&needed| granting(needed, effective).is_none())
+        .map(ToString::to_string)
+        .collect()
 }
 
-/// The capability in a set by which the kernel grants what this one is for.
+/// Returns the capability in a set that grants what `needed` is for.
 fn granting(needed: Capability, set: &CapsHashSet) -> Option<Capability> {
-    // It includes CAP_BPF and CAP_PERFMON (a17b53c4a4b5, 980737282232).
+    // CAP_SYS_ADMIN includes CAP_BPF and CAP_PERFMON (a17b53c4a4b5, 980737282232).
     let includes = Capability::CAP_SYS_ADMIN;
     if set.contains(&needed) {
         Some(needed)
@@ -50,17 +51,17 @@ fn granting(needed: Capability, set: &CapsHashSet) -> Option<Capability> {
     }
 }
 
-/// Gives up everything but what loading and attaching need, for good: this process and the commands
-/// that it runs can't get it back, not even by programs that are set-user-id.
+/// Drops all capabilities but those for loading and attaching, for good: this process and its
+/// commands can't regain them, not even through set-user-id programs.
 ///
-/// What is left is enough to load, attach, pin and reload. It is not enough to mount bpffs, or to
-/// read files and other processes' environments against their modes: that comes before.
+/// The rest is enough to load, attach, pin and reload. It is not enough to mount bpffs, or to read
+/// files and environments of other processes against their modes: do that before.
 ///
-/// Capabilities belong to threads, and a new thread has those of its maker: call it before there is
-/// a second one.
+/// Capabilities belong to threads, and a new thread inherits them: call this before a second thread
+/// exists.
 ///
 /// # Errors
-/// There is a second thread already, or the kernel refuses.
+/// A second thread exists already, or the kernel refuses.
 pub fn drop_to_needed() -> Result<()> {
     let threads = fs::read_dir("/proc/self/task")
         .context("counting our threads")?
@@ -72,12 +73,12 @@ pub fn drop_to_needed() -> Result<()> {
     of_this_thread()
 }
 
-/// Does so for the thread that calls it.
+/// Drops the capabilities of the calling thread.
 fn of_this_thread() -> Result<()> {
     let permitted = caps::read(None, CapSet::Permitted).context("asking for our capabilities")?;
     let kept = kept(&permitted);
     prctl::set_no_new_privs().context("giving up new privileges")?;
-    // What commands of root get is bounded by this alone; those of others get nothing anyway.
+    // This alone limits commands of root; those of other users get no capability anyway.
     if caps::has_cap(None, CapSet::Effective, Capability::CAP_SETPCAP)? {
         for given_up in caps::all().difference(&kept) {
             if caps::has_cap(None, CapSet::Bounding, *given_up).unwrap_or(false) {
@@ -88,7 +89,7 @@ fn of_this_thread() -> Result<()> {
     }
     caps::clear(None, CapSet::Ambient).context("giving up ambient capabilities")?;
     caps::clear(None, CapSet::Inheritable).context("giving up inheritable capabilities")?;
-    // In this order: what is effective must be permitted.
+    // The effective set comes first: it must be a subset of the permitted one.
     for set in [CapSet::Effective, CapSet::Permitted] {
         caps::set(None, set, &kept).context("giving up capabilities")?;
     }
@@ -102,10 +103,10 @@ fn kept(permitted: &CapsHashSet) -> CapsHashSet {
         .collect()
 }
 
-/// Why a file that was read before can't be read again, and what to do, if that is so: root without
-/// all its capabilities reads what its owner and mode allow.
+/// Returns why a file that was read before can't be read again, with the cure, if so: root without
+/// all capabilities reads only what owner and mode allow.
 pub fn unreadable(file: &Path) -> Option<String> {
-    // A pipe that nobody writes to must not be waited for.
+    // Opening a pipe without a writer would block.
     let mut options = fs::File::options();
     let opened = options.read(true).custom_flags(libc::O_NONBLOCK).open(file);
     let error = opened.err()?;
@@ -152,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_needed_is_kept() {
+    fn needed_capabilities_are_kept() {
         let rows: [(&str, CapsHashSet, CapsHashSet); 5] = [
             ("root", caps::all(), NEEDED.into()),
             ("nobody", [].into(), [].into()),
@@ -169,7 +170,7 @@ mod tests {
         }
     }
 
-    /// Whoever runs this: nothing is left but what is needed, and nothing can be regained.
+    /// Whichever user runs this, only the needed capabilities are left, and none can be regained.
     #[test]
     fn a_thread_gives_up_what_it_does_not_need() {
         let status = thread::spawn(|| {
@@ -194,10 +195,10 @@ mod tests {
     }
 
     #[test]
-    fn it_is_too_late_when_there_are_threads() {
+    fn capabilities_are_not_dropped_with_several_threads() {
         let waits = thread::spawn(thread::park);
-        let told = drop_to_needed().unwrap_err().to_string();
-        assert!(told.contains("threads"), "{told}");
+        let message = drop_to_needed().unwrap_err().to_string();
+        assert!(message.contains("threads"), "{message}");
         waits.thread().unpark();
         waits.join().unwrap();
     }
@@ -206,7 +207,7 @@ mod tests {
     fn a_file_that_cannot_be_read_again_is_named() {
         let file = tempfile::NamedTempFile::new().unwrap();
         assert_eq!(unreadable(file.path()), None);
-        let told = unreadable(Path::new("/no/seq.toml")).unwrap();
-        assert!(told.contains("/no/seq.toml") && told.contains("install"));
+        let message = unreadable(Path::new("/no/seq.toml")).unwrap();
+        assert!(message.contains("/no/seq.toml") && message.contains("install"));
     }
 }

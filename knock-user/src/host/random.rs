@@ -1,4 +1,4 @@
-//! Keys from the operating system's random number generator.
+//! Draws keys from the operating system's random number generator.
 
 use anyhow::{Context as _, Result};
 use rand::{TryRng as _, rngs::SysRng};

@@ -1,5 +1,5 @@
-//! Whoever started this: a service manager that wants to know how it goes, a journal that has times
-//! and priorities of its own, or nobody.
+//! Reports the state to a service manager, and writes messages to standard error in the form that
+//! the journal or a terminal expects.
 
 use std::{
     env,
@@ -27,55 +27,55 @@ use tracing_subscriber::{
 
 use crate::host::os_error;
 
-/// Protecting: whoever waits for us may go on. Also the end of a reload.
+/// Reports that this process protects, also at the end of a reload.
 pub fn ready(status: &str) {
-    tell(&[NotifyState::Ready, NotifyState::Status(&one_line(status))]);
+    notify(&[NotifyState::Ready, NotifyState::Status(&one_line(status))]);
 }
 
-/// Reading the configuration anew; [`ready`] ends it, whether or not anything was changed.
+/// Reports the start of a reload; [`ready`] reports its end, whether or not anything changed.
 pub fn reloading() {
     match NotifyState::monotonic_usec_now() {
-        Ok(now) => tell(&[NotifyState::Reloading, now]),
+        Ok(now) => notify(&[NotifyState::Reloading, now]),
         Err(error) => tracing::warn!("asking for the time: {}", os_error::plain(&error)),
     }
 }
 
-/// About to end; what is said is shown meanwhile.
+/// Reports that this process is about to end; `status` is shown until then.
 pub fn stopping(status: &str) {
-    tell(&[
+    notify(&[
         NotifyState::Stopping,
         NotifyState::Status(&one_line(status)),
     ]);
 }
 
-/// What `systemctl status` shows.
+/// Sets the text that `systemctl status` shows.
 pub fn status(text: &str) {
-    tell(&[NotifyState::Status(&one_line(text))]);
+    notify(&[NotifyState::Status(&one_line(text))]);
 }
 
-/// How often [`ping`] is to be called, if anybody waits for it: twice as often as it is missed.
+/// Returns how often [`ping`] has to be called, if a watchdog is set: half its timeout.
 pub fn ping_interval() -> Option<Duration> {
     sd_notify::watchdog_enabled()
         .map(|missed_after| missed_after / 2)
         .filter(|interval| !interval.is_zero())
 }
 
-/// Still alive.
+/// Reports to the watchdog that this process is alive.
 pub fn ping() {
-    tell(&[NotifyState::Watchdog]);
+    notify(&[NotifyState::Watchdog]);
 }
 
-fn tell(states: &[NotifyState<'_>]) {
+fn notify(states: &[NotifyState<'_>]) {
     if let Err(error) = send(states) {
         tracing::warn!(
-            "telling the service manager: {}; NOTIFY_SOCKET names the socket that it listens on",
+            "notifying the service manager: {}; NOTIFY_SOCKET names the socket that it listens on",
             os_error::plain(&error)
         );
     }
 }
 
-/// Does nothing without `NOTIFY_SOCKET`. As [`sd_notify::notify`], but a manager that does not read
-/// what it is told can't hold this process up.
+/// Sends a notification, or does nothing without `NOTIFY_SOCKET`. Unlike [`sd_notify::notify`], it
+/// does not block if the manager does not read.
 fn send(states: &[NotifyState<'_>]) -> io::Result<()> {
     let Some(path) = env::var_os("NOTIFY_SOCKET") else {
         return Ok(());
@@ -89,27 +89,27 @@ fn send(states: &[NotifyState<'_>]) -> io::Result<()> {
     socket.set_nonblocking(true)?;
     match socket.send_to_addr(message.as_bytes(), &address) {
         Err(error) if error.kind() == ErrorKind::WouldBlock => {
-            Err(io::Error::other("it does not read what it is told"))
+            Err(io::Error::other("it does not read its messages"))
         }
         sent => sent.map(drop),
     }
 }
 
-/// Lines are what separates one message to the service manager from the next.
+/// Joins lines, since line ends separate messages to the service manager.
 fn one_line(text: &str) -> String {
     text.lines().collect::<Vec<_>>().join("; ")
 }
 
-/// Whether what is written here goes straight to the journal.
+/// Returns whether a stream goes straight to the journal.
 pub fn is_journal(stream: impl AsFd) -> bool {
     let Some(journal) = env::var("JOURNAL_STREAM").ok() else {
         return false;
     };
-    // The variable is inherited by those whose streams were redirected since.
+    // Child processes inherit the variable even if their streams were redirected.
     fstat(stream).is_ok_and(|stream| is_same(&journal, stream.st_dev, stream.st_ino))
 }
 
-/// `DEVICE:INODE` against the numbers of a stream.
+/// Compares `DEVICE:INODE` with the numbers of a stream.
 fn is_same(journal: &str, device: u64, inode: u64) -> bool {
     let numbers = journal
         .split_once(':')
@@ -117,24 +117,25 @@ fn is_same(journal: &str, device: u64, inode: u64) -> bool {
     numbers == Some((device, inode))
 }
 
-/// Standard error: lines begin with their priority if they go to the journal (`sd-daemon(3)`).
+/// Standard error, whose lines begin with their priority if they go to the journal
+/// (`sd-daemon(3)`).
 #[derive(Clone, Copy, Debug)]
 pub struct Stderr {
     is_journal: bool,
 }
 
 impl Stderr {
-    /// As it is.
+    /// Inspects standard error.
     pub fn find() -> Self {
         Self {
             is_journal: is_journal(io::stderr()),
         }
     }
 
-    /// Writes text of one or more lines.
+    /// Writes one or more lines.
     pub fn say(self, level: Level, text: &str) {
         let mut lines = self.lines(level);
-        // Nobody is left to be told.
+        // A failure to write to standard error can't be reported.
         let _gone = lines.write_all(format!("{text}\n").as_bytes());
     }
 
@@ -146,14 +147,13 @@ impl Stderr {
     }
 }
 
-/// A message as this program writes it where nothing else names the program:
-/// `knock-user: warning: …`.
+/// Returns a message with the name of this program: `knock-user: warning: …`.
 pub fn named(level: Level, text: &str) -> String {
     format!("knock-user: {}{text}", word(level))
 }
 
-/// What comes before a message to say how serious it is; nothing before an error, which is what
-/// a program that failed is expected to say.
+/// Returns the word for the level. An error gets none, since a program that failed is expected to
+/// print one.
 const fn word(level: Level) -> &'static str {
     match level {
         Level::ERROR | Level::INFO => "",
@@ -162,8 +162,8 @@ const fn word(level: Level) -> &'static str {
     }
 }
 
-/// Events become [`named`] lines; the journal, which has names and priorities of its own, gets
-/// the text alone.
+/// Formats events as [`named`] lines; the journal, which adds name and priority, gets the text
+/// alone.
 impl<S, N> FormatEvent<S, N> for Stderr
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
@@ -195,7 +195,7 @@ impl<'a> MakeWriter<'a> for Stderr {
     }
 }
 
-/// Writes each line with a prefix; what is written at once is whole lines.
+/// Writes each line with a prefix, and whole lines at once.
 #[derive(Debug)]
 pub struct Lines<W> {
     prefix: &'static str,
@@ -209,8 +209,8 @@ impl<W: Write> Write for Lines<W> {
             prefixed.extend_from_slice(self.prefix.as_bytes());
             prefixed.extend_from_slice(line);
         }
-        // At once, so that lines of several programs stay whole. Where nobody reads them any more,
-        // there is nobody to tell, and the work goes on.
+        // One write keeps lines of several programs whole. A closed stream is no error: the work
+        // continues.
         let _gone = self.out.write_all(&prefixed);
         Ok(bytes.len())
     }
@@ -220,7 +220,7 @@ impl<W: Write> Write for Lines<W> {
     }
 }
 
-/// Priorities of syslog.
+/// Returns the prefix with the priority of syslog.
 const fn prefix(level: Level) -> &'static str {
     match level {
         Level::ERROR => "<3>",
@@ -275,7 +275,7 @@ mod tests {
         }
     }
 
-    /// A writer that nobody reads.
+    /// A writer whose reader is gone.
     struct Closed;
 
     impl Write for Closed {
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_nobody_reads_are_no_error() {
+    fn a_closed_stream_is_no_error() {
         let mut lines = Lines {
             prefix: "",
             out: Closed,
@@ -315,9 +315,9 @@ mod tests {
         }
     }
 
-    /// The environment is the whole process's, so a second one speaks.
+    /// The environment belongs to the whole process, so a second process sends the messages.
     #[test]
-    fn the_service_manager_is_told() {
+    fn the_service_manager_receives_each_state() {
         if env::var_os("NOTIFY_SOCKET").is_some() {
             ready("protecting eth0\nand eth1");
             status("3 grants");
@@ -328,14 +328,14 @@ mod tests {
             return;
         }
         assert_eq!(ping_interval(), None);
-        ready("nobody is told");
+        ready("without a manager");
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("notify");
         let socket = UnixDatagram::bind(&path).unwrap();
         let speaker = std::process::Command::new(env::current_exe().unwrap())
             .args([
                 "--exact",
-                "host::service_manager::tests::the_service_manager_is_told",
+                "host::service_manager::tests::the_service_manager_receives_each_state",
             ])
             .env("NOTIFY_SOCKET", &path)
             .env("WATCHDOG_USEC", "30000000")
@@ -345,19 +345,19 @@ mod tests {
         assert!(speaker.status.success(), "{speaker:?}");
         socket.set_nonblocking(true).unwrap();
         let mut buffer = [0; 512];
-        let mut told = Vec::new();
+        let mut received = Vec::new();
         while let Ok(length) = socket.recv(&mut buffer) {
             let text = String::from_utf8_lossy(&buffer[..length]);
-            told.push(text.trim_end().replace('\n', " "));
+            received.push(text.trim_end().replace('\n', " "));
         }
-        assert_eq!(told.len(), 5, "{told:?}");
-        assert_eq!(told[0], "READY=1 STATUS=protecting eth0; and eth1");
-        assert_eq!(told[1], "STATUS=3 grants");
+        assert_eq!(received.len(), 5, "{received:?}");
+        assert_eq!(received[0], "READY=1 STATUS=protecting eth0; and eth1");
+        assert_eq!(received[1], "STATUS=3 grants");
         assert!(
-            told[2].starts_with("RELOADING=1 MONOTONIC_USEC="),
-            "{told:?}"
+            received[2].starts_with("RELOADING=1 MONOTONIC_USEC="),
+            "{received:?}"
         );
-        assert_eq!(told[3], "WATCHDOG=1");
-        assert_eq!(told[4], "STOPPING=1 STATUS=detaching");
+        assert_eq!(received[3], "WATCHDOG=1");
+        assert_eq!(received[4], "STOPPING=1 STATUS=detaching");
     }
 }

@@ -1,5 +1,5 @@
-//! The host's own sockets, as the kernel lists them in `/proc/net`. Unlike `sock_diag`, that needs no
-//! module, and every kernel with TCP has it.
+//! Lists the host's own sockets from `/proc/net`, which, unlike `sock_diag`, needs no module and
+//! exists in every kernel with TCP.
 
 use std::{
     fs,
@@ -11,13 +11,13 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use knock_common::packet::Protocol;
 
-/// The lists of the network namespace that this thread is in.
+/// The directory of the lists of the network namespace of this thread.
 const LISTS: &str = "/proc/thread-self/net";
 /// `TCP_LISTEN`.
 const LISTENING: u8 = 10;
-/// `TCP_CLOSE`, which an unconnected UDP socket is in.
+/// `TCP_CLOSE`, the state of an unconnected UDP socket.
 const UNCONNECTED: u8 = 7;
-/// States in which packets of the peer still matter: `TCP_ESTABLISHED`, `TCP_SYN_RECV`,
+/// The states in which packets of the peer still matter: `TCP_ESTABLISHED`, `TCP_SYN_RECV`,
 /// `TCP_FIN_WAIT1`, `TCP_FIN_WAIT2`, `TCP_CLOSE_WAIT`, `TCP_LAST_ACK`, `TCP_CLOSING`,
 /// `TCP_NEW_SYN_RECV`.
 const CONNECTED: [u8; 8] = [1, 3, 4, 5, 8, 9, 11, 12];
@@ -25,9 +25,9 @@ const CONNECTED: [u8; 8] = [1, 3, 4, 5, 8, 9, 11, 12];
 /// A TCP connection of this host.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Connection {
-    /// This end.
+    /// The local end.
     pub local: SocketAddr,
-    /// The other end.
+    /// The remote end.
     pub peer: SocketAddr,
 }
 
@@ -39,10 +39,10 @@ struct Socket {
     state: u8,
 }
 
-/// The TCP connections of the network namespace that this thread is in, of both families.
+/// Returns the TCP connections of the network namespace of this thread, of both families.
 ///
 /// # Errors
-/// The lists are missing or can't be understood.
+/// The lists are missing or can't be parsed.
 pub fn connections() -> Result<Vec<Connection>> {
     let all = sockets(Path::new(LISTS), Protocol::Tcp).context("listing connections")?;
     let connected = all.into_iter().filter(|one| CONNECTED.contains(&one.state));
@@ -51,7 +51,8 @@ pub fn connections() -> Result<Vec<Connection>> {
         .collect())
 }
 
-/// The local ends of listening TCP sockets, or of UDP sockets that take datagrams from anybody.
+/// Returns the local ends of listening TCP sockets, or of UDP sockets that accept datagrams from
+/// any address.
 ///
 /// # Errors
 /// As for [`connections`].
@@ -65,7 +66,7 @@ pub fn listeners(protocol: Protocol) -> Result<Vec<SocketAddr>> {
     Ok(listening.map(|one| one.local).collect())
 }
 
-/// The sockets in the lists of a protocol. A kernel without IPv6 has one list.
+/// Returns the sockets in the lists of a protocol. A kernel without IPv6 has one list.
 fn sockets(lists: &Path, protocol: Protocol) -> Result<Vec<Socket>> {
     let mut all = Vec::new();
     let mut found = 0;
@@ -78,9 +79,7 @@ fn sockets(lists: &Path, protocol: Protocol) -> Result<Vec<Socket>> {
         found += 1;
         for line in text.lines().skip(1) {
             let socket = socket(line);
-            all.push(
-                socket.with_context(|| format!("understanding {}: {line:?}", path.display()))?,
-            );
+            all.push(socket.with_context(|| format!("parsing {}: {line:?}", path.display()))?);
         }
     }
     ensure!(
@@ -91,7 +90,7 @@ fn sockets(lists: &Path, protocol: Protocol) -> Result<Vec<Socket>> {
     Ok(all)
 }
 
-/// `0: 0100007F:0016 0200007F:C350 01 …`: number, both ends, state.
+/// Parses `0: 0100007F:0016 0200007F:C350 01 …`: number, both ends, state.
 fn socket(line: &str) -> Option<Socket> {
     let mut words = line.split_ascii_whitespace().skip(1);
     let (local, peer) = (end(words.next()?)?, end(words.next()?)?);
@@ -99,7 +98,7 @@ fn socket(line: &str) -> Option<Socket> {
     Some(Socket { local, peer, state })
 }
 
-/// An address as words of 32 bits in the order of this machine, and a port.
+/// Parses an address as 32-bit words in host byte order, and a port.
 fn end(text: &str) -> Option<SocketAddr> {
     let (address, port) = text.split_once(':')?;
     let port = u16::from_str_radix(port, 16).ok()?;
@@ -123,7 +122,7 @@ mod tests {
 
     #[test]
     #[cfg(target_endian = "little")]
-    fn lines_of_the_kernel() {
+    fn lines_of_the_kernel_are_parsed() {
         for (name, line, expected) in [
             (
                 "IPv4",
@@ -155,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_that_are_missing() {
+    fn one_missing_list_is_no_error() {
         const LINE: &str = "  sl  local_address\n   0: 0200000A:0016 00000000:0000 0A 0\n";
         /// Names of lists, and what is in them.
         type Lists = &'static [(&'static str, &'static str)];

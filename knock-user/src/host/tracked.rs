@@ -1,5 +1,5 @@
-//! Connections that this host passes on, and that a first start would cut: only those of the host's
-//! own sockets are recorded.
+//! Warns of forwarded connections that a first start cuts: only connections of the host's own
+//! sockets are recorded as flows.
 
 use std::{fs, net::IpAddr};
 
@@ -11,8 +11,8 @@ use crate::host::os_error;
 const TABLE: &str = "/proc/net/nf_conntrack";
 const COUNT: &str = "/proc/sys/net/netfilter/nf_conntrack_count";
 
-/// A warning of the connections that pass through this host and would be cut, if there are any or it
-/// can't be known; `is_own` knows the addresses of this host.
+/// Returns a warning about forwarded connections that would be cut, if there are any or they can't
+/// be listed; `is_own` knows the addresses of this host.
 pub fn warning(protected: &PortSet, is_own: impl Fn(IpAddr) -> bool) -> Option<String> {
     match fs::read_to_string(TABLE) {
         Ok(table) => {
@@ -45,7 +45,8 @@ pub fn warning(protected: &PortSet, is_own: impl Fn(IpAddr) -> bool) -> Option<S
     }
 }
 
-/// Whether packets of a connection come to a protected port and go on to another host.
+/// Returns whether packets of a connection arrive at a protected port and are forwarded to another
+/// host.
 fn is_cut(line: &str, protected: &PortSet, is_own: impl Fn(IpAddr) -> bool) -> bool {
     let protocol = if line.contains(" tcp ") {
         Protocol::Tcp
@@ -58,7 +59,7 @@ fn is_cut(line: &str, protected: &PortSet, is_own: impl Fn(IpAddr) -> bool) -> b
         let words = line.split_whitespace();
         words.filter_map(move |word| word.strip_prefix(name)?.strip_prefix('='))
     };
-    // Each is there twice: for what the first packet had, and for what answers have.
+    // Each field appears twice: for the first packet, and for replies.
     let mut sources = values("src").filter_map(|address| address.parse().ok());
     let (Some(from), Some(to)) = (sources.next(), sources.next()) else {
         return false;
@@ -75,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn which_connections_are_cut() {
+    fn forwarded_connections_to_protected_ports_are_cut() {
         let own: IpAddr = "192.0.2.1".parse().unwrap();
         let protected = PortSet::new([Ports::tcp(8080)]);
         let line = |protocol: &str, first: &str, answer: &str| {

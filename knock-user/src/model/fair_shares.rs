@@ -1,8 +1,8 @@
-//! Fair shares of what there is a fixed number of: of the doors, and of the networks that sources are
-//! in. Whoever has the most makes room first.
+//! Divides a table of fixed size fairly among doors, and among the networks of sources: the door or
+//! network with the most entries loses entries first.
 //!
-//! Somebody who knows one door's sequence can open it in the names of as many addresses as they can
-//! forge. That must not take the room from other doors and networks.
+//! An attacker who knows the sequence of one door can open it for as many addresses as they can
+//! forge. That must not displace the entries of other doors and networks.
 
 use std::{
     cmp::Reverse,
@@ -11,7 +11,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-/// The network that a source has its share with: an IPv4 /24 or an IPv6 /64.
+/// Returns the network whose share a source uses: an IPv4 /24 or an IPv6 /64.
 pub fn network(source: IpAddr) -> IpAddr {
     match source.to_canonical() {
         IpAddr::V4(v4) => Ipv4Addr::from_bits(v4.to_bits() & !0xff).into(),
@@ -19,23 +19,23 @@ pub fn network(source: IpAddr) -> IpAddr {
     }
 }
 
-/// Something that takes up room.
+/// An entry that takes up room.
 #[derive(Clone, Copy, Debug)]
 pub struct Taken<D, T> {
-    /// The door that it is for.
+    /// Its door.
     pub door: D,
-    /// The source that it is for.
+    /// Its source.
     pub source: IpAddr,
-    /// Whether it is used at present: within a door, this goes after all that is not.
+    /// Whether it is in use: within a door, these are removed last.
     pub is_in_use: bool,
-    /// What goes first of the fullest share is what has the least of this, such as the earliest end.
+    /// The lowest rank of the fullest share is removed first, such as the earliest end.
     pub rank: u64,
-    /// What it is.
+    /// The entry.
     pub what: T,
 }
 
-/// Chooses what makes room: so many, each from the door with the most; there first what is not in
-/// use, from the network that has the most of that.
+/// Chooses `count` entries to remove, each from the door with the most; within it, first those that
+/// are not in use, from the network with the most of them.
 pub fn to_go<D: Copy + Ord + Hash, T>(
     taken: impl IntoIterator<Item = Taken<D, T>>,
     count: usize,
@@ -59,7 +59,7 @@ pub fn to_go<D: Copy + Ord + Hash, T>(
         let mut heap = BinaryHeap::new();
         let mut all = 0;
         for (&(in_use, network), share) in shares {
-            // The first to go is the last of the list.
+            // The next entry to remove is the last of the list.
             share.sort_by_key(|(rank, _)| Reverse(*rank));
             all += share.len();
             heap.push((in_use, share.len(), Reverse(first_rank(share)), network));
@@ -89,9 +89,10 @@ pub fn to_go<D: Copy + Ord + Hash, T>(
     gone
 }
 
-/// What a network has of a door, in use or not; what is not comes first in a heap.
+/// The entries of a network for a door, by whether they are in use; unused ones come first in a
+/// heap.
 type Share = (Reverse<bool>, IpAddr);
-/// A share in the order in which they make room: the last of the order does so first.
+/// A share, sorted so that the next entry to remove is the last.
 type Next = (Reverse<bool>, usize, Reverse<u64>, IpAddr);
 
 fn first_rank<T>(share: &[(u64, T)]) -> u64 {
@@ -103,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_shares_a_network() {
+    fn nearby_addresses_share_a_network() {
         for (a, b, same) in [
             ("203.0.113.1", "203.0.113.254", true),
             ("203.0.113.1", "203.0.112.1", false),
@@ -117,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn who_makes_room() {
+    fn the_fullest_share_makes_room() {
         let many = |door: char, networks: u8, hosts: u8| {
             (0..networks).flat_map(move |network| {
                 (0..hosts).map(move |host| (door, format!("10.{network}.0.{host}"), 100))
@@ -191,7 +192,8 @@ mod tests {
         }
     }
 
-    /// One door flooded from anywhere: the others lose nothing until it has no more than they.
+    /// One door is flooded from everywhere: the others lose nothing until it has no more entries
+    /// than they.
     #[test]
     fn a_flooded_door_makes_room_for_all() {
         let forged = (0..60_000_u32).map(|number| ("flooded", Ipv4Addr::from_bits(number << 8)));

@@ -1,5 +1,5 @@
-//! The vocabulary of a configuration: settings, ports, values, problems, and how they are written for
-//! people. Everything here is plain data.
+//! The types of a configuration: settings, ports, values and problems, and their text form. All of
+//! them are plain data.
 //!
 //! May use knock-common and libraries. Must not know files, sockets, the kernel or any other room.
 

@@ -1,22 +1,22 @@
-//! Time-based sequences of a door.
+//! Settings of time-based sequences.
 
 use std::path::PathBuf;
 
 use knock_common::layout;
 use knock_sequence::{Protocol, otp::TimeBased};
 
-/// What the sequences of a door are made of that change with time.
+/// The settings of the time-based sequences of a door.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Otp {
-    /// What clients know, too.
+    /// The settings that clients share.
     pub sequences: TimeBased,
-    /// Where the secret is configured.
+    /// The place of the secret in the configuration.
     pub origin: Origin,
-    /// How many periods before and after the current one open too.
+    /// How many periods before and after the current one are accepted.
     pub skew: u16,
 }
 
-/// Where a secret stands.
+/// The place of a secret.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Origin {
     /// In the configuration itself.
@@ -28,7 +28,7 @@ pub enum Origin {
 }
 
 impl Otp {
-    /// The knocks of a half as the kernel side makes them.
+    /// Returns the map entry with which the kernel side derives the knocks of a half.
     pub fn entry(&self) -> layout::Otp {
         let udp = (self.sequences.protocols.iter().enumerate())
             .filter(|(_, protocol)| **protocol == Protocol::Udp)

@@ -1,21 +1,21 @@
-//! What is wrong with a file, and where.
+//! Errors and warnings about a file, with their lines.
 
 use std::{fmt, ops::Range};
 
 use crate::model::terminal::harmless;
 
-/// One thing that is wrong, or unwise.
+/// An error or a warning about a file.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd, serde::Serialize)]
 pub struct Problem {
-    /// The line, counted from 1, if it is about one.
+    /// The line, counted from 1, if it concerns one.
     pub line: Option<usize>,
-    /// The key that it is about; empty if it is about the whole.
+    /// The key that it concerns; empty if it concerns the whole file.
     pub key: String,
-    /// What is wrong and what to write instead.
+    /// The reason and the cure.
     pub reason: String,
 }
 
-/// Everything that is wrong with a file, in the order of its lines.
+/// All errors of a file, sorted by line.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub struct Problems {
     /// The file as the user named it.
@@ -37,8 +37,9 @@ impl fmt::Display for Problems {
 }
 
 impl Problem {
-    /// The line that tells it, as compilers do: `seq.toml:7: open: ...`, where `word` comes before
-    /// the key if it is not empty. Nothing in it does anything to a terminal, whatever the file holds.
+    /// Formats the problem as compilers do, `seq.toml:7: open: …`, with `word` before the key if it
+    /// is not empty. Control characters are escaped, so the content of the file can't affect a
+    /// terminal.
     pub fn told(&self, word: &str, file: &str) -> String {
         let mut text = file.to_owned();
         if let Some(line) = self.line {
@@ -58,10 +59,10 @@ impl Problem {
 
 /// Collects problems while a text is read.
 pub(crate) struct Report {
-    /// Where lines begin, from the second on.
+    /// The offsets of line starts, from the second line on.
     starts: Vec<usize>,
     pub(crate) problems: Vec<Problem>,
-    /// Keys whose statements can't be read, with the line of the table that they are in.
+    /// Keys whose values can't be parsed, with the line of their table.
     pub(crate) broken: Vec<(usize, String)>,
 }
 
@@ -75,7 +76,7 @@ impl Report {
         }
     }
 
-    /// The line that a span begins in.
+    /// Returns the line in which a span begins.
     pub(crate) fn line(&self, span: &Range<usize>) -> usize {
         self.starts.partition_point(|&start| start <= span.start) + 1
     }
@@ -107,7 +108,7 @@ mod tests {
     }
 }
 
-/// Who asked is at fault: bad usage, or a bad configuration.
+/// A usage or configuration error of the user.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("{0}")]
 pub struct Misuse(pub String);

@@ -1,4 +1,5 @@
-//! What a configuration means: every name resolved, every default filled in, every value in range.
+//! The settings of a configuration: every name resolved, every default filled in, every value in
+//! range.
 
 use std::{
     fmt,
@@ -17,32 +18,32 @@ pub use super::otp::{Origin, Otp};
 pub struct Settings {
     /// Names of the interfaces, if the file names any.
     pub interfaces: Vec<String>,
-    /// How the program is attached.
+    /// The attach mode.
     pub mode: Mode,
-    /// Ports that are closed even if no door opens them.
+    /// Ports that are protected even if no door opens them.
     pub protect: Vec<Ports>,
-    /// Sources that need not knock.
+    /// The allow list: sources that do not have to knock.
     pub trust: Vec<Prefix>,
-    /// Whether new connections to other ports are wrong knocks.
+    /// Strict mode: whether new connections to unused ports are wrong knocks.
     pub strict: bool,
-    /// Ports that are never wrong knocks.
+    /// The exempt ports.
     pub exempt: Exempt,
     /// What happens to connections when their grant ends.
     pub established: Established,
-    /// After how many failed attempts a source is not listened to, if at all.
+    /// The lockout, if there is one.
     pub lockout: Option<Lockout>,
-    /// Ports that look like knock ports.
+    /// The decoys, which look like knock ports.
     pub decoys: Decoys,
-    /// Who may control the daemon besides root.
+    /// The users who may control the daemon besides root.
     pub control: Control,
-    /// Where clients are told which line of a one-time file is next, if anywhere.
+    /// The address of the next-line server, if there is one.
     pub next_line: Option<SocketAddr>,
     /// The doors, in the order of the file.
     pub doors: Vec<Door>,
 }
 
 impl Settings {
-    /// Whether some door's knocks are proved by handshakes; then decoys answer, too.
+    /// Returns whether any door verifies knocks with handshakes; decoys then reply, too.
     pub fn has_handshakes(&self) -> bool {
         let mut doors = self.doors.iter();
         doors.any(|door| door.verify == Verify::Handshake)
@@ -82,7 +83,7 @@ pub struct Prefix {
 }
 
 impl Prefix {
-    /// The prefix that holds `address` and nothing else.
+    /// Returns the prefix that contains only `address`.
     pub const fn of(address: IpAddr) -> Self {
         let bits = match address {
             IpAddr::V4(_) => 32,
@@ -91,7 +92,7 @@ impl Prefix {
         Self { address, bits }
     }
 
-    /// The prefix as the maps have it: IPv4 in mapped form, so 96 bits longer.
+    /// Returns the prefix in the form of the maps: IPv4 is mapped, so it is 96 bits longer.
     pub fn mapped(self) -> (Address, u32) {
         let before = match self.address {
             IpAddr::V4(_) => 96,
@@ -100,7 +101,7 @@ impl Prefix {
         (self.address.into(), before + u32::from(self.bits))
     }
 
-    /// The prefix of the same length with the bits after it cleared.
+    /// Returns the prefix with all bits after it cleared.
     pub(crate) fn cleared(self) -> Self {
         let address = match self.address {
             IpAddr::V4(v4) => {
@@ -128,10 +129,10 @@ impl fmt::Display for Prefix {
     }
 }
 
-/// Ports that are never wrong knocks.
+/// The exempt ports, which are never wrong knocks.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Exempt {
-    /// Those on which this host listens when the configuration is loaded.
+    /// The ports on which this host listens.
     Listening,
     /// These.
     Listed(Vec<Ports>),
@@ -144,12 +145,13 @@ pub struct Established {
     pub keep: bool,
     /// How long a TCP connection without packets is kept.
     pub idle: Duration,
-    /// The same for UDP, where nothing says that a connection has ended.
+    /// The same for UDP, which has no end of a connection.
     pub idle_udp: Duration,
 }
 
 impl Established {
-    /// How long a connection without packets is kept, in milliseconds, by number of the protocol.
+    /// Returns how long a connection without packets is kept, in milliseconds, by index of the
+    /// protocol.
     pub fn idle_ms(&self) -> [u64; 2] {
         [self.idle, self.idle_udp].map(duration::millis)
     }
@@ -158,22 +160,22 @@ impl Established {
 /// `[lockout]`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Lockout {
-    /// Failed attempts, at least 1.
+    /// The number of failed attempts, at least 1.
     pub failures: u16,
-    /// How long the source is not listened to.
+    /// The duration of the lockout.
     pub duration: Duration,
-    /// Who is not listened to.
+    /// The sources that are locked out.
     pub scope: Scope,
 }
 
-/// Who a lockout is for.
+/// The sources that a lockout applies to.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Scope {
     /// The source that failed.
     #[default]
     Source,
-    /// Everybody.
+    /// All sources.
     Global,
 }
 
@@ -182,9 +184,9 @@ pub enum Scope {
 pub enum Decoys {
     /// This many TCP ports, drawn from a range when the configuration is compiled.
     Drawn {
-        /// How many; 0 for none.
+        /// Their number; 0 for none.
         count: u16,
-        /// From where.
+        /// The range.
         range: std::ops::RangeInclusive<u16>,
     },
     /// These.
@@ -194,7 +196,7 @@ pub enum Decoys {
 /// `[control]`.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Control {
-    /// The group whose members may, if one may.
+    /// The group whose members may control the daemon, if any.
     pub group: Option<String>,
 }
 
@@ -203,38 +205,38 @@ pub struct Control {
 pub struct Door {
     /// Its name, unique in the file.
     pub name: String,
-    /// 1 to 128 knocks; none if `dynamic` says what they are.
+    /// 1 to 128 knocks; none if `dynamic` is set.
     pub knock: Vec<Knock>,
-    /// Where its sequences come from, if they are not always the same.
+    /// The source of its sequences, if they change.
     pub dynamic: Option<Dynamic>,
-    /// What the sequence does.
+    /// The effect of the sequence.
     pub effect: Effect,
     /// How long a grant lasts.
     pub open_for: Duration,
-    /// First to last knock.
+    /// The time limit from the first knock to the last.
     pub sequence_timeout: Duration,
-    /// Knock to knock, if limited.
+    /// The time limit from one knock to the next, if any.
     pub step_timeout: Option<Duration>,
-    /// What makes a TCP packet a knock.
+    /// The TCP flags of a knock.
     pub tcp_flags: FlagClass,
-    /// Run when a source has got through.
+    /// The command to run when a source has opened the door.
     pub on_open: Option<Command>,
-    /// Run when its grant has ended.
+    /// The command to run when the grant has ended.
     pub on_close: Option<Command>,
-    /// The destination address that knocks and grants are for, if not any.
+    /// The target: the destination address of knocks and grants, if limited to one.
     pub target: Option<IpAddr>,
-    /// What shows that a knock's source address is not forged.
+    /// The proof that the source address of a knock is not forged.
     pub verify: Verify,
-    /// Whether the knocker is told the opened port.
+    /// Whether a reply names the opened port to the client.
     pub reply: bool,
-    /// Whether knocks go on to the network stack; only a door that just runs commands has this.
+    /// Whether knocks pass to the network stack; only a door that runs commands alone has this.
     pub knock_pass: bool,
 }
 
-/// What shows that a knock's source address is not forged.
+/// The proof that the source address of a knock is not forged.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Verify {
-    /// Nothing: a packet is a knock.
+    /// No proof: a packet is a knock.
     #[default]
     Packet,
     /// A TCP handshake.
@@ -242,10 +244,10 @@ pub enum Verify {
 }
 
 impl Verify {
-    /// Both, with their words.
+    /// Both values, with their words in the file.
     pub const WORDS: [(&str, Self); 2] = [("packet", Self::Packet), ("handshake", Self::Handshake)];
 
-    /// The word in the file.
+    /// Returns the word in the file.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Packet => "packet",
@@ -255,7 +257,7 @@ impl Verify {
 }
 
 impl Door {
-    /// How many knocks it has, if always as many.
+    /// Returns the number of knocks, if it is always the same.
     pub fn length(&self) -> Option<usize> {
         match &self.dynamic {
             None => Some(self.knock.len()),
@@ -264,13 +266,13 @@ impl Door {
         }
     }
 
-    /// The first TCP port that the door opens: the one that a knocker is told.
+    /// Returns the first TCP port that the door opens, which a reply names.
     pub fn first_tcp(&self) -> Option<u16> {
         let tcp = |ports: &&Ports| ports.protocol == Protocol::Tcp;
         self.opened().iter().find(tcp).map(|ports| ports.first)
     }
 
-    /// The ports that the door opens.
+    /// Returns the ports that the door opens.
     pub fn opened(&self) -> &[Ports] {
         match &self.effect {
             Effect::Open(ports) => ports,
@@ -278,7 +280,7 @@ impl Door {
         }
     }
 
-    /// The ports that the door closes.
+    /// Returns the ports that the door closes.
     pub fn closed(&self) -> &[Ports] {
         match &self.effect {
             Effect::Open(_) => &[],
@@ -287,12 +289,12 @@ impl Door {
     }
 }
 
-/// Where the sequences of a door come from that change.
+/// The source of changing sequences of a door.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Dynamic {
-    /// A file with sequences that are good once each.
+    /// A file of one-time sequences.
     OneTime(OneTime),
-    /// The time, and a secret.
+    /// The current period and a secret.
     Otp(Otp),
 }
 
@@ -301,27 +303,27 @@ pub enum Dynamic {
 pub struct OneTime {
     /// The file with the sequences.
     pub file: PathBuf,
-    /// How many of them are listened to at a time, at least 1.
+    /// How many of them are accepted at a time, at least 1.
     pub lookahead: u16,
 }
 
-/// A sequence as it is now.
+/// A sequence that is accepted now.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Sequence {
     /// At least one knock.
     pub knocks: Vec<Knock>,
-    /// Which of its door's sequences it is, from 1: each is good once.
+    /// Its number among the sequences of its door, from 1: each can be used once.
     pub sequence_id: u32,
-    /// Under which number it is noted that it was used: the same for all doors that have the same
-    /// secret or file.
+    /// The number under which its use is recorded: the same for all doors that have the same secret
+    /// or file.
     pub replay_domain: u32,
-    /// When it ends to be good, in milliseconds since boot.
+    /// Until when it is accepted, in milliseconds since boot.
     pub good_until_ms: u64,
-    /// The protocols of knocks that follow and depend on who knocks.
+    /// The protocols of the knocks that follow and depend on the source.
     pub per_source: Vec<Protocol>,
 }
 
-/// What a door's sequence does.
+/// The effect of a door's sequence.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Effect {
     /// Opens ports; none if the door only runs commands.

@@ -1,8 +1,9 @@
-//! Text from files, the network and other processes on its way to a terminal.
+//! Makes text from files, the network and other processes safe for a terminal.
 
 use std::borrow::Cow;
 
-/// `text` without anything that moves a terminal's cursor, ends the line or turns its direction.
+/// Escapes characters that move the cursor of a terminal, end the line or change the text
+/// direction.
 pub fn harmless(text: &str) -> Cow<'_, str> {
     if !text.contains(is_harmful) {
         return Cow::Borrowed(text);
@@ -24,7 +25,7 @@ fn is_harmful(character: char) -> bool {
             '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
-/// Several lines, each without anything that moves a terminal's cursor or turns its direction.
+/// Escapes such characters in each of several lines.
 pub fn harmless_lines(text: &str) -> String {
     let lines: Vec<_> = text.split('\n').map(harmless).collect();
     lines.join("\n")

@@ -1,6 +1,6 @@
-//! Words and numbers as people read them.
+//! Formats words and numbers for messages.
 
-/// Ports as people read them.
+/// Formats a list of ports.
 pub fn list(ports: &[String]) -> String {
     match ports {
         [] => "nothing".to_owned(),
@@ -8,7 +8,7 @@ pub fn list(ports: &[String]) -> String {
     }
 }
 
-/// The verb that agrees with [`list`] of these ports: a range is several.
+/// Returns the verb that agrees with [`list`] of these ports: a range is plural.
 pub fn verb<'v>(ports: &[String], one: &'v str, many: &'v str) -> &'v str {
     match ports {
         [] => one,
@@ -17,8 +17,8 @@ pub fn verb<'v>(ports: &[String], one: &'v str, many: &'v str) -> &'v str {
     }
 }
 
-/// A reason that begins with the name of what it is about, for a sentence that has the name already:
-/// `it has no Ethernet frames`.
+/// Returns a reason for a sentence that already has the name of its subject, which the reason
+/// begins with: `it has no Ethernet frames`.
 pub fn about(name: &str, because: &str) -> String {
     match because.strip_prefix(name) {
         Some(rest) if rest.starts_with(' ') => format!("it{rest}"),
@@ -26,7 +26,7 @@ pub fn about(name: &str, because: &str) -> String {
     }
 }
 
-/// `1 door`, `2 doors`.
+/// Formats a count with its noun: `1 door`, `2 doors`.
 pub fn count(number: u64, noun: &str) -> String {
     let plural = if number == 1 { "" } else { "s" };
     format!("{number} {noun}{plural}")
@@ -45,8 +45,8 @@ mod tests {
             (&["tcp/22", "udp/53"], "tcp/22, udp/53 are"),
         ] {
             let ports: Vec<_> = ports.iter().map(|&port| port.to_owned()).collect();
-            let told = format!("{} {}", list(&ports), verb(&ports, "is", "are"));
-            assert_eq!(told, expected);
+            let text = format!("{} {}", list(&ports), verb(&ports, "is", "are"));
+            assert_eq!(text, expected);
         }
     }
 

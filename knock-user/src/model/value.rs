@@ -1,4 +1,4 @@
-//! Single values as people write them: prefixes, addresses, flags.
+//! Parses and formats single values: prefixes, addresses, TCP flags.
 
 use std::{net::IpAddr, str::FromStr};
 
@@ -45,7 +45,7 @@ impl FromStr for Prefix {
     }
 }
 
-/// Reads an IP address.
+/// Parses an IP address.
 ///
 /// # Errors
 /// What to write instead.
@@ -58,7 +58,7 @@ pub fn address(text: &str) -> Parsed<IpAddr> {
     let canonical = address.to_canonical();
     if canonical != address {
         return invalid(format!(
-            "{text:?} is an IPv4 address in IPv6 clothes: write \"{canonical}\""
+            "{text:?} is an IPv4-mapped IPv6 address: write \"{canonical}\""
         ));
     }
     Ok(address)
@@ -126,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_are_written_as_they_are_read() {
+    fn formatted_values_can_be_parsed() {
         for text in ["10.0.0.0/8", "192.0.2.1", "fd00::/8", "::/0", "0.0.0.0/0"] {
             assert_eq!(text.parse::<Prefix>().unwrap().to_string(), text);
         }
@@ -136,13 +136,13 @@ mod tests {
     }
 
     #[test]
-    fn flags_as_knockd_writes_them() {
+    fn flags_of_knockd_are_parsed() {
         assert_eq!(tcp_flags("syn,!ack"), Ok(FlagClass::SYN));
         assert_eq!(tcp_flags(" SYN , ! ack "), Ok(FlagClass::SYN));
     }
 
     #[test]
-    fn prefixes_as_the_maps_have_them() {
+    fn prefixes_are_mapped_for_the_maps() {
         let row = |text: &str| text.parse::<Prefix>().unwrap().mapped();
         assert_eq!(row("10.0.0.0/8"), (Address::from_v4([10, 0, 0, 0]), 104));
         assert_eq!(row("0.0.0.0/0"), (Address::from_v4([0; 4]), 96));

@@ -1,4 +1,4 @@
-//! Asks the kernel and the programs that know its rules.
+//! Reads rules from the kernel and from the programs that list them.
 
 use std::{
     fs,
@@ -15,28 +15,28 @@ use nix::errno::Errno;
 
 use crate::host::{netlink, os_error};
 
-/// Where these programs are.
+/// The directories of these programs.
 const DIRECTORIES: [&str; 4] = ["/usr/sbin", "/sbin", "/usr/bin", "/bin"];
-/// How long one may take.
+/// The time limit of a program.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// The most that one may write, in bytes.
+/// The longest output of a program, in bytes.
 const MOST: u64 = 64 << 20;
 
-/// What the kernel says of the rules of nftables in this network namespace.
+/// The generation of the nftables rules of this network namespace.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Generation {
     /// The kernel has no nftables.
     Absent,
-    /// Every change of them makes this number another one.
+    /// The number that every change of the rules increases.
     Number(u32),
     /// It refuses to answer.
     Refused(Errno),
 }
 
 impl Generation {
-    /// Whether there can be rules.
+    /// Returns whether rules may exist.
     pub(super) const fn has_rules(self) -> bool {
-        /// That of a network namespace in which nothing was changed yet.
+        /// The generation of a network namespace without any change.
         const FIRST: u32 = 1;
         match self {
             Self::Absent => false,
@@ -46,8 +46,8 @@ impl Generation {
     }
 }
 
-/// Asks for the generation of the rules of nftables (`NFT_MSG_GETGEN`): cheap, and without a program.
-/// It takes CAP_NET_ADMIN.
+/// Reads the generation of the nftables rules (`NFT_MSG_GETGEN`), which is cheap and runs no
+/// program. It takes CAP_NET_ADMIN.
 pub(super) fn generation() -> Generation {
     match asked() {
         Ok(Some(number)) => Generation::Number(number),
@@ -78,7 +78,7 @@ fn asked() -> io::Result<Option<u32>> {
     let mut socket = Socket::new(NETLINK_NETFILTER)?;
     socket.bind_auto()?;
     socket.connect(&SocketAddr::new(0, 0))?;
-    // The answer is there when the request was taken.
+    // The kernel answers before send() returns.
     socket.set_non_blocking(true)?;
     // nlmsghdr, and nfgenmsg: no family, version 0.
     let mut request = Vec::new();
@@ -109,7 +109,7 @@ fn asked() -> io::Result<Option<u32>> {
     Ok(None)
 }
 
-/// Whether the kernel has such tables of iptables-legacy: none if that can't be read.
+/// Returns whether the kernel has such tables of iptables-legacy; none if that can't be read.
 pub(super) fn has_legacy(tables: &[&str]) -> Option<bool> {
     let mut is_known = true;
     for path in ["/proc/net/ip_tables_names", "/proc/net/ip6_tables_names"] {
@@ -123,7 +123,8 @@ pub(super) fn has_legacy(tables: &[&str]) -> Option<bool> {
     is_known.then_some(false)
 }
 
-/// What the first of these programs that is installed writes, or why it writes nothing.
+/// Returns the output of the first of these programs that is installed, or the reason why there is
+/// none.
 pub(super) fn output(programs: &[&str], arguments: &[&str]) -> Result<String, String> {
     let found = programs.iter().find_map(|program| {
         let mut paths = DIRECTORIES.iter();
@@ -136,9 +137,9 @@ pub(super) fn output(programs: &[&str], arguments: &[&str]) -> Result<String, St
     };
     let mut command = Command::new(&path);
     command.args(arguments);
-    // Capabilities belong to threads: the child alone gets it.
+    // Capabilities belong to threads: only the child of this one gets it.
     let done = thread::spawn(move || {
-        lend();
+        pass_capability();
         run(command)
     });
     let done = done.join();
@@ -146,11 +147,11 @@ pub(super) fn output(programs: &[&str], arguments: &[&str]) -> Result<String, St
     output.map_err(|because| format!("{path}: {because}"))
 }
 
-/// Has the programs that this thread starts keep CAP_NET_ADMIN, if it has it: those of a user other than
+/// Passes CAP_NET_ADMIN, if this thread has it, to its child programs: those of users other than
 /// root have none by themselves.
-fn lend() {
+fn pass_capability() {
     for set in [CapSet::Inheritable, CapSet::Ambient] {
-        // Without it the program says what it may not.
+        // Without it the program reports what it may not do.
         let _without = caps::raise(None, set, Capability::CAP_NET_ADMIN);
     }
 }
@@ -167,7 +168,7 @@ fn run(mut command: Command) -> Result<String, String> {
         let read = out.map_or(Ok(0), |out| out.take(MOST).read_to_string(&mut text));
         let mut complaint = String::new();
         let _silent = err.map(|err| err.take(MOST).read_to_string(&mut complaint));
-        // Nobody waits any more.
+        // The receiver may have timed out.
         let _late = streams.send(read.map(|_| (text, complaint)));
     });
     let read = read.recv_timeout(PATIENCE);
@@ -188,7 +189,9 @@ fn run(mut command: Command) -> Result<String, String> {
             .lines()
             .map(str::trim)
             .find(|line| !line.is_empty());
-        return Err(complaint.unwrap_or("it failed without a word").to_owned());
+        return Err(complaint
+            .unwrap_or("it failed without a message")
+            .to_owned());
     }
     Ok(text)
 }

@@ -1,4 +1,4 @@
-//! Rules as `iptables-save` writes them.
+//! Parses rules of `iptables-save`.
 
 use knock_common::packet::Protocol;
 
@@ -7,10 +7,10 @@ use super::{
     walk::{Act, Rules, Step},
 };
 
-/// The chains in which packets from outside begin.
+/// The chains that packets from outside enter first.
 const ENTRIES: [&str; 1] = ["PREROUTING"];
 
-/// Takes in what `iptables-save` writes of all tables; `program` names it.
+/// Adds the rules in the output of `iptables-save` for all tables; `program` names it.
 pub(super) fn take(text: &str, program: &str, rules: &mut Rules) {
     let mut table = "";
     let name = |table: &str, chain: &str| format!("chain {chain} of table {table} ({program})");
@@ -37,7 +37,7 @@ pub(super) fn take(text: &str, program: &str, rules: &mut Rules) {
     }
 }
 
-/// `! -i docker0 -p tcp -m tcp --dport 8080 -j DNAT --to-destination 172.17.0.2:80`.
+/// Parses `! -i docker0 -p tcp -m tcp --dport 8080 -j DNAT --to-destination 172.17.0.2:80`.
 fn steps(words: &[&str], name: impl Fn(&str) -> String) -> Vec<Step> {
     let mut steps = Vec::new();
     let value = |at: usize| words.get(at + 1).copied().unwrap_or_default();
@@ -63,7 +63,7 @@ fn steps(words: &[&str], name: impl Fn(&str) -> String) -> Vec<Step> {
                     }
                 }
             }
-            // The source may be meant, or a part that is a port.
+            // This may concern the source port, or hide a port.
             "--ports" | "--port" | "--match-set" | "--mark" | "--u32" | "--bytecode" => {
                 steps.push(Step::Hidden);
                 continue;
@@ -83,7 +83,7 @@ fn steps(words: &[&str], name: impl Fn(&str) -> String) -> Vec<Step> {
             port: Some(port),
         },
         Some(None) => Act::Unread,
-        // Without a port only the address becomes another.
+        // Without a port only the address changes.
         None => Act::Translate {
             to: None,
             port: None,
@@ -103,12 +103,12 @@ fn steps(words: &[&str], name: impl Fn(&str) -> String) -> Vec<Step> {
     steps
 }
 
-/// `80,443,8000:8010`.
+/// Parses `80,443,8000:8010`.
 fn ranges(text: &str) -> Option<Vec<(u16, u16)>> {
     text.split(',').map(range).collect()
 }
 
-/// `80`, `8000:8010` or `6900-6910/6900`.
+/// Parses `80`, `8000:8010` or `6900-6910/6900`.
 fn range(text: &str) -> Option<(u16, u16)> {
     let text = text.split('/').next()?;
     let (first, last) = text.split_once([':', '-']).unwrap_or((text, text));
@@ -117,7 +117,7 @@ fn range(text: &str) -> Option<(u16, u16)> {
     Some((first.parse().ok()?, last.parse().ok()?))
 }
 
-/// `10.88.0.2:80`, `10.88.0.2-10.88.0.9:80-90`, `[fd00::2]:80`, `fd00::2` or `:22`.
+/// Parses `10.88.0.2:80`, `10.88.0.2-10.88.0.9:80-90`, `[fd00::2]:80`, `fd00::2` or `:22`.
 fn target_of(text: &str) -> Option<Act> {
     let first = |address: &str| {
         let address = address.split('-').next()?;

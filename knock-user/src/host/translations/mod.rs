@@ -1,7 +1,7 @@
-//! Ports that this host translates to others: rules of nftables and iptables.
+//! Finds the ports that this host translates to others by rules of nftables and iptables.
 //!
 //! ```text
-//! ask ─▶ nft, iptables ─▶ rules as steps ─▶ walk ─▶ translations, and what is not understood
+//! ask ─▶ nft, iptables ─▶ rules as steps ─▶ walk ─▶ translations, and rules that are not understood
 //! ```
 
 use std::net::IpAddr;
@@ -24,47 +24,47 @@ use knock_sequence::Ports;
 
 use crate::host::{clock, os_error};
 
-/// Tables in which iptables gives packets other ports.
+/// The tables in which iptables changes ports.
 const TABLES: [&str; 2] = ["nat", "mangle"];
-/// The most ports of one translation that are served ports: more of them are rather a host that passes
-/// everything on, and exempting all of that would leave no port that resets who scans.
+/// The most ports of a translation that are exempt: with more, the host rather forwards everything,
+/// and exempting all of that would leave no port that resets scanners.
 const MOST_SERVED: u16 = 1_024;
-/// How often rules of iptables-legacy are read again, which have no number that says whether they are
-/// others, in milliseconds.
+/// The interval at which rules of iptables-legacy are read again, in milliseconds: they have no
+/// generation number.
 const LEGACY_MS: u64 = 60_000;
-/// The shortest time between two readings, in milliseconds.
+/// The shortest interval between two readings, in milliseconds.
 const PAUSE_MS: u64 = 5_000;
 
-/// What comes to some ports goes to another address or port.
+/// A translation of some ports to another address or port.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Translation {
     /// The ports to which others connect.
     pub from: Ports,
-    /// The address that gets the packets, if it is another: the first of several.
+    /// The new address, if it changes; the first of several.
     pub to: Option<IpAddr>,
-    /// The first and the last port there; none if they keep theirs.
+    /// The first and the last new port; none if ports do not change.
     pub port: Option<(u16, u16)>,
 }
 
 impl Translation {
-    /// Whether its ports count as served ones.
+    /// Returns whether its ports are exempt like those of listeners.
     pub const fn is_served(&self) -> bool {
         self.from.last - self.from.first < MOST_SERVED
     }
 }
 
-/// The translations of a network namespace, as far as they could be read.
+/// The translations of a network namespace, as far as its rules could be read.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Reading {
-    /// Those that are understood.
+    /// The translations that are understood.
     pub translations: Vec<Translation>,
-    /// What is not, or could not be read, with the reason and the cure.
+    /// Rules that are not understood or could not be read, with the reason and the cure.
     pub unread: Vec<String>,
-    /// What the rules were.
+    /// The state of the rules when they were read.
     stamp: Option<Stamp>,
 }
 
-/// Shows whether rules may be others than those that were read.
+/// A state that differs if the rules may have changed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 struct Stamp {
     generation: Generation,
@@ -83,7 +83,7 @@ impl Stamp {
 }
 
 impl Reading {
-    /// What rules say that were read elsewhere.
+    /// Creates a reading of translations from another source.
     pub const fn of(translations: Vec<Translation>) -> Self {
         Self {
             translations,
@@ -92,17 +92,17 @@ impl Reading {
         }
     }
 
-    /// Reads the rules of the network namespace that this thread is in. It takes CAP_NET_ADMIN and, where
+    /// Reads the rules of the network namespace of this thread. It takes CAP_NET_ADMIN and, if
     /// there are rules, the programs `nft`, `iptables-nft-save` or `iptables-legacy-save`.
     pub fn now() -> Self {
-        // First: rules that change meanwhile are read again.
+        // The stamp comes first: rules that change meanwhile are read again.
         let stamp = Stamp::now();
         let mut rules = Rules::default();
         let mut reading = Self::default();
-        let done = reading.nft(stamp.generation, &mut rules);
-        reading.unread.extend(done.err());
-        let done = legacy(stamp.has_legacy, &mut rules);
-        reading.unread.extend(done.err());
+        let nft = reading.nft(stamp.generation, &mut rules);
+        let legacy = legacy(stamp.has_legacy, &mut rules);
+        reading.unread.extend(nft.err());
+        reading.unread.extend(legacy.err());
         rules.follow(&mut reading);
         reading.merge();
         reading.unread.sort_unstable();
@@ -111,7 +111,7 @@ impl Reading {
         reading
     }
 
-    /// Makes one of those that follow each other and lead to the same place.
+    /// Merges adjacent translations to the same target.
     fn merge(&mut self) {
         self.translations
             .sort_unstable_by_key(|one| (one.to, one.port, one.from));
@@ -128,7 +128,7 @@ impl Reading {
         self.translations.sort_unstable();
     }
 
-    /// Whether the rules may be others now; this runs no program.
+    /// Returns whether the rules may have changed. This runs no program.
     pub fn is_old(&self) -> bool {
         let now = Stamp::now();
         let Some(stamp) = self.stamp else {
@@ -140,7 +140,7 @@ impl Reading {
         (is_other && age_ms >= PAUSE_MS) || is_late
     }
 
-    /// Whether another reading says the same.
+    /// Returns whether another reading has the same result.
     pub fn says_the_same(&self, other: &Self) -> bool {
         self.translations == other.translations && self.unread == other.unread
     }
@@ -162,7 +162,7 @@ impl Reading {
             let text = ask::output(&["nft"], arguments)?;
             serde_json::from_str(&text).map_err(|error| format!("nft writes no JSON: {error}"))
         };
-        // Without the elements of sets, which may be many, such as addresses that are blocked.
+        // Elements of sets are left out: there may be many, such as blocked addresses.
         let list = listed(&["-j", "-n", "-t", "list", "ruleset"]);
         let list = list.map_err(|because| cannot(&because))?;
         let unread = &mut self.unread;
@@ -175,7 +175,7 @@ impl Reading {
                 kind.map(|kind| (kind, &object[kind]))
             });
             let (kind, known) = kind?;
-            // Some releases list them all the same.
+            // Some releases list them nevertheless.
             let found = match known["elem"].as_array() {
                 Some(elements) => Ok(elements.clone()),
                 None => listed(&["-j", "-n", "list", kind, family, table, name]).map(|list| {
@@ -205,7 +205,7 @@ impl Reading {
     }
 }
 
-/// Who has made rules of iptables.
+/// The backend of iptables rules.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Generated {
     Nft,
@@ -214,7 +214,7 @@ enum Generated {
 
 fn legacy(has_legacy: Option<bool>, rules: &mut Rules) -> Result<(), String> {
     match has_legacy {
-        // Asking iptables-legacy-save where there is nothing would make tables.
+        // Running iptables-legacy-save without tables would create them.
         Some(false) => return Ok(()),
         Some(true) => {}
         None => {
@@ -248,7 +248,7 @@ fn iptables(programs: &[&str], generated: Generated, rules: &mut Rules) -> Resul
     let is_nft = text.contains("# Generated by iptables-nft-save")
         || text.contains("# Generated by ip6tables-nft-save")
         || text.contains("(nf_tables)");
-    // Without tables it does not matter who lists none.
+    // Without tables it does not matter which program lists none.
     let has_tables = text.lines().any(|line| line.starts_with('*'));
     if has_tables && is_nft != (generated == Generated::Nft) {
         return Err(unread(

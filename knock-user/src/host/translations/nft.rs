@@ -1,4 +1,4 @@
-//! Rules as `nft -j` lists them (libnftables-json(5)).
+//! Parses rules of `nft -j` (libnftables-json(5)).
 
 use std::{collections::BTreeMap, net::IpAddr};
 
@@ -9,22 +9,22 @@ use super::{
     walk::{Act, Rules, Step},
 };
 
-/// The hooks in which packets from outside come by before this host takes them.
+/// The hooks that packets from outside pass before this host accepts them.
 const HOOKS: [&str; 2] = ["prerouting", "ingress"];
-/// Targets of iptables that give a packet another port.
+/// Targets of iptables that change the port of a packet.
 const TARGETS: [&str; 3] = ["DNAT", "REDIRECT", "TPROXY"];
 
-/// What was taken in.
+/// The result of reading rules.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Taken {
-    /// Whether rules of iptables are there that only `iptables-nft-save` can write.
+    /// Whether there are iptables rules that only `iptables-nft-save` can list.
     pub(super) has_iptables: bool,
 }
 
-/// Asks for the elements of a set or map: family, table, name.
+/// Reads the elements of a set or map: family, table, name.
 pub(super) type Elements<'e> = &'e mut dyn FnMut(&str, &str, &str) -> Option<Vec<Value>>;
 
-/// Takes in the objects that `nft -j list ruleset` lists.
+/// Adds the rules in the output of `nft -j list ruleset`.
 pub(super) fn take(list: &Value, elements: Elements<'_>, rules: &mut Rules) -> Taken {
     let objects = list["nftables"].as_array().map_or(&[][..], Vec::as_slice);
     let mut taken = Taken::default();
@@ -56,7 +56,7 @@ fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }
 
-/// Where a rule is.
+/// The place of a rule.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 struct Place {
     family: String,
@@ -83,16 +83,16 @@ struct Reader<'r> {
     taken: &'r mut Taken,
 }
 
-/// A part of a key that says something about ports.
+/// A part of a key, by what it reveals about ports.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Part {
     /// The destination port, of these protocols.
     Port(Option<u16>),
     /// The number of the protocol.
     Protocol,
-    /// Another one.
+    /// A part that does not concern ports.
     Other,
-    /// One that may hide ports.
+    /// A part that may depend on ports in an unknown way.
     Hidden,
 }
 
@@ -129,7 +129,7 @@ impl Reader<'_> {
             "xt" => {
                 let name = text(&body["name"]);
                 let is_target = text(&body["type"]) == "target" && TARGETS.contains(&name);
-                // Old releases name nothing.
+                // Old releases print no name.
                 self.taken.has_iptables |= is_target || body.is_null();
                 Vec::new()
             }
@@ -157,7 +157,7 @@ impl Reader<'_> {
         let space = spaces.into_iter().fold(Space::none(), Space::or);
         let space = match text(&body["op"]) {
             "==" | "in" | "" => space,
-            // Nothing follows for other parts of the key.
+            // Other parts of the key do not limit ports.
             "!=" if key.len() == 1 => protocol_of(&key).and(&space.inverted()),
             "<" | "<=" | ">" | ">=" => match compared(&key, &body["op"], &right) {
                 Some(space) => space,
@@ -169,7 +169,7 @@ impl Reader<'_> {
         vec![Step::Narrow(space)]
     }
 
-    /// `{"addr": …, "port": …}`, each of which may be a map.
+    /// Parses `{"addr": …, "port": …}`, each of which may be a map.
     fn translation(&mut self, body: &Value) -> Vec<Step> {
         let (address, port) = (&body["addr"], &body["port"]);
         if let Some(map) = address.get("map") {
@@ -178,7 +178,7 @@ impl Reader<'_> {
             };
             let mut steps = Vec::new();
             let plain = ways.into_iter().map(|(space, value)| {
-                // An address, or an address and a port.
+                // The value is an address, or an address and a port.
                 let act = match value["concat"].as_array().map(Vec::as_slice) {
                     Some([to, port]) => act(to, port),
                     Some(_) => Act::Unread,
@@ -200,7 +200,7 @@ impl Reader<'_> {
         self.ports(port, to)
     }
 
-    /// A new port, which may come from a map.
+    /// Parses a new port, which may come from a map.
     fn ports(&mut self, port: &Value, to: Option<IpAddr>) -> Vec<Step> {
         let Some(map) = port.get("map") else {
             let act = match (port, range(port)) {
@@ -229,7 +229,7 @@ impl Reader<'_> {
         vec![Step::Branch(ways.collect())]
     }
 
-    /// The elements of a map: the ports that each key stands for, and its value.
+    /// Returns the elements of a map: the ports of each key, and its value.
     fn mapped(&mut self, map: &Value) -> Option<Vec<(Space, Value)>> {
         let key = self.key(&map["key"]);
         let elements = self.listed(&map["data"])?;
@@ -243,7 +243,7 @@ impl Reader<'_> {
         each.collect()
     }
 
-    /// The elements of a set or a map, which may have a name, or the value itself.
+    /// Returns the elements of a set or map, which may be named, or the value itself.
     fn listed(&mut self, value: &Value) -> Option<Vec<Value>> {
         if let Some(set) = value.get("set") {
             let elements = set.as_array().cloned();
@@ -297,14 +297,14 @@ impl Reader<'_> {
     }
 }
 
-/// The ports that a value of a key stands for; none if that can't be known.
+/// Returns the ports that a value of a key matches; none if they are unknown.
 fn space(key: &[Part], value: &Value) -> Option<Space> {
-    // An element with a comment, a timeout or a counter.
+    // The element may have a comment, timeout or counter.
     let value = value.get("elem").map_or(value, |elem| &elem["val"]);
     let values = match (key, value["concat"].as_array()) {
         ([_], None) => std::slice::from_ref(value),
         (_, Some(values)) => values.as_slice(),
-        // Everything, as in `* : accept`.
+        // It matches everything, as in `* : accept`.
         (_, None) => return (value.as_str() == Some("*")).then(Space::all),
     };
     if values.len() != key.len() {
@@ -330,7 +330,7 @@ fn space(key: &[Part], value: &Value) -> Option<Space> {
     Some(space)
 }
 
-/// What a key says of protocols, whatever its value is.
+/// Returns the protocols that a key implies, whatever its value is.
 fn protocol_of(key: &[Part]) -> Space {
     match key {
         [Part::Port(Some(number))] => Space::of_protocols(&[(*number, *number)]),
@@ -338,7 +338,7 @@ fn protocol_of(key: &[Part]) -> Space {
     }
 }
 
-/// `tcp dport >= 1024`.
+/// Parses `tcp dport >= 1024`.
 fn compared(key: &[Part], operator: &Value, right: &[Value]) -> Option<Space> {
     let ([Part::Port(_)], [right]) = (key, right) else {
         return None;
@@ -354,7 +354,7 @@ fn compared(key: &[Part], operator: &Value, right: &[Value]) -> Option<Space> {
     Some(protocol_of(key).and(&Space::of_ports(vec![range])))
 }
 
-/// `80`, `{"range": [80, 90]}` or `{"prefix": {"addr": 1024, "len": 6}}`.
+/// Parses `80`, `{"range": [80, 90]}` or `{"prefix": {"addr": 1024, "len": 6}}`.
 fn range(value: &Value) -> Option<(u16, u16)> {
     let port = |value: &Value| {
         let number = value
@@ -378,7 +378,7 @@ fn protocols(value: &Value) -> Option<(u16, u16)> {
     match value.as_str() {
         Some("tcp") => Some((6, 6)),
         Some("udp") => Some((17, 17)),
-        // Others have no ports that matter here.
+        // Other protocols have no ports that matter here.
         Some(name) if name.parse::<u16>().is_err() => Some((0, 0)),
         Some(_) | None => range(value),
     }
@@ -401,7 +401,7 @@ fn act(to: &Value, port: &Value) -> Act {
     }
 }
 
-/// The address, or the first one of a range or prefix.
+/// Returns the address, or the first one of a range or prefix.
 fn first_address(value: &Value) -> Option<IpAddr> {
     if let Some([first, _]) = value["range"].as_array().map(Vec::as_slice) {
         return first_address(first);

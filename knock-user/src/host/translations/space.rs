@@ -1,4 +1,4 @@
-//! Sets of ports that a rule may be about, as ranges.
+//! Sets of ports that a rule matches, as ranges.
 
 use knock_common::packet::Protocol;
 
@@ -7,7 +7,7 @@ use knock_sequence::Ports;
 /// The largest port.
 const LAST: u16 = u16::MAX;
 
-/// Ports of TCP and of UDP: sorted ranges that do not touch.
+/// Ports of TCP and UDP, as sorted ranges that do not touch.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Space {
     tcp: Vec<(u16, u16)>,
@@ -15,7 +15,7 @@ pub(super) struct Space {
 }
 
 impl Space {
-    /// Every port.
+    /// Returns all ports.
     pub(super) fn all() -> Self {
         Self {
             tcp: vec![(0, LAST)],
@@ -23,7 +23,7 @@ impl Space {
         }
     }
 
-    /// No port.
+    /// Returns no port.
     pub(super) const fn none() -> Self {
         Self {
             tcp: Vec::new(),
@@ -31,7 +31,7 @@ impl Space {
         }
     }
 
-    /// These ports of both protocols.
+    /// Returns these ports of both protocols.
     pub(super) fn of_ports(ranges: Vec<(u16, u16)>) -> Self {
         let ranges = merged(ranges);
         Self {
@@ -40,7 +40,7 @@ impl Space {
         }
     }
 
-    /// All ports of these protocols, by their numbers.
+    /// Returns all ports of these protocols, by number.
     pub(super) fn of_protocols(numbers: &[(u16, u16)]) -> Self {
         let ports_if = |number: u16| {
             let mut numbers = numbers.iter();
@@ -55,7 +55,7 @@ impl Space {
         }
     }
 
-    /// All ports of one protocol.
+    /// Returns all ports of one protocol.
     pub(super) fn of(protocol: Protocol) -> Self {
         match protocol {
             Protocol::Tcp => Self::of_protocols(&[(6, 6)]),
@@ -63,7 +63,7 @@ impl Space {
         }
     }
 
-    /// What is in both.
+    /// Returns the intersection.
     pub(super) fn and(&self, other: &Self) -> Self {
         Self {
             tcp: common(&self.tcp, &other.tcp),
@@ -71,7 +71,7 @@ impl Space {
         }
     }
 
-    /// What is in either.
+    /// Returns the union.
     pub(super) fn or(mut self, other: Self) -> Self {
         self.tcp.extend(other.tcp);
         self.udp.extend(other.udp);
@@ -81,7 +81,7 @@ impl Space {
         }
     }
 
-    /// What is not in it.
+    /// Returns the complement.
     pub(super) fn inverted(&self) -> Self {
         Self {
             tcp: inverted(&self.tcp),
@@ -93,13 +93,13 @@ impl Space {
         self.tcp.is_empty() && self.udp.is_empty()
     }
 
-    /// Whether nothing was said about ports: a protocol has all of its ports, or none.
+    /// Returns whether no port was restricted: each protocol has all of its ports, or none.
     pub(super) fn is_unbounded(&self) -> bool {
         let is_whole = |ranges: &Vec<_>| ranges.is_empty() || *ranges == [(0, LAST)];
         is_whole(&self.tcp) && is_whole(&self.udp)
     }
 
-    /// The ranges of ports; port 0 is none.
+    /// Returns the ranges, without port 0.
     pub(super) fn ranges(&self) -> impl Iterator<Item = Ports> + '_ {
         let of = |protocol, ranges: &[(u16, u16)]| {
             let ranges = ranges.iter().filter(|(_, last)| *last > 0);

@@ -1,4 +1,4 @@
-//! What rules say.
+//! Tests that rules are read as translations.
 
 use serde_json::{Value, json};
 

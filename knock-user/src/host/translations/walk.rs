@@ -1,4 +1,4 @@
-//! Follows rules from where packets come in to where they get another port.
+//! Follows rules from the first chain of a packet to the translations of its port.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -7,51 +7,51 @@ use std::{
 
 use super::{Reading, Translation, space::Space};
 
-/// Jumps in a row, as many as the kernel follows (`NFT_JUMP_STACK_SIZE`).
+/// The most nested jumps, as in the kernel (`NFT_JUMP_STACK_SIZE`).
 const DEPTH: usize = 16;
-/// Rules that are looked at, some of them again for other ports.
+/// The most rules that are evaluated, counting each time that one is evaluated for other ports.
 const MOST_RULES: usize = 200_000;
 
-/// What a rule does, in this order.
+/// A step of a rule.
 #[derive(Clone, Debug)]
 pub(super) enum Step {
-    /// The rest is for these ports alone.
+    /// Limits the following steps to these ports.
     Narrow(Space),
-    /// The rest is for packets with a mark, or for ports that are not known.
+    /// Limits the following steps to packets with a mark, or to unknown ports.
     Hidden,
-    /// One of these, by the port.
+    /// Does one of these, by the port.
     Branch(Vec<(Space, Act)>),
-    /// This.
+    /// Does this.
     Do(Act),
 }
 
-/// What is done with a packet.
+/// An action on a packet.
 #[derive(Clone, Debug)]
 pub(super) enum Act {
-    /// The rules of another chain are followed.
+    /// Continues with the rules of another chain.
     Follow(String),
-    /// It goes to another address or port.
+    /// Sends it to another address or port.
     Translate {
-        /// The address, if it is another.
+        /// The new address, if it changes.
         to: Option<IpAddr>,
-        /// The first and the last port there, if it is another.
+        /// The first and the last new port, if the port changes.
         port: Option<(u16, u16)>,
     },
-    /// It goes somewhere that can't be read.
+    /// Sends it to a target that can't be read.
     Unread,
 }
 
 /// Chains of rules.
 #[derive(Debug, Default)]
 pub(super) struct Rules {
-    /// Those in which packets from outside begin.
+    /// The chains that packets from outside enter first.
     pub(super) entries: Vec<String>,
-    /// All of them, by a name that also names their table.
+    /// All chains, by a name that includes their table.
     pub(super) chains: BTreeMap<String, Vec<Vec<Step>>>,
 }
 
 impl Rules {
-    /// Follows them all.
+    /// Follows all rules.
     pub(super) fn follow(&self, reading: &mut Reading) {
         let mut walk = Walk {
             rules: self,
@@ -137,7 +137,7 @@ impl Walk<'_> {
                     "{chain} translates ports that are chosen elsewhere, such as by a mark"
                 ));
             }
-            // Whatever they are, they stay the same.
+            // Ports without a translation stay the same.
             Act::Translate { port: None, .. } if is_hidden && ports.is_unbounded() => {}
             &Act::Translate { to, port } => {
                 let translations = ports.ranges().map(|from| Translation { from, to, port });
