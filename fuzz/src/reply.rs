@@ -2,7 +2,7 @@
 
 use etherparse::{LaxSlicedPacket, PacketBuilder, TransportSlice};
 use knock_client::{
-    next_line::{self, NextLineServer},
+    next_line::{self, NextLineAddress},
     reply,
 };
 use knock_common::answer::{Answer, Memory, PortDigits, rewrite_as_reply};
@@ -62,8 +62,8 @@ fn check_sent(port: u16) {
 
 /// Whom to ask: what is understood has the port that was written.
 fn check_index(word: &str) {
-    match word.parse::<NextLineServer>() {
-        Ok(NextLineServer { port, door, .. }) => {
+    match word.parse::<NextLineAddress>() {
+        Ok(NextLineAddress { port, door, .. }) => {
             let place = word.split('/').next().unwrap_or_default();
             let digits = place.rsplit(':').next().unwrap_or_default();
             assert_eq!(number_in(digits.as_bytes()), Some(port.into()), "{word:?}");

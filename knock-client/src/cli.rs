@@ -1,6 +1,6 @@
 //! The command line.
 
-use crate::next_line::NextLineServer;
+use crate::next_line::NextLineAddress;
 use crate::otp::{self, Hidden, Period, Protocols};
 use crate::reply::{ConnectTo, parse_connect_to, parse_tcp_port, parse_timeout};
 use crate::report::Style;
@@ -13,10 +13,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 const EXAMPLES: &str = "\
-Knocks are tcp/PORT (a SYN) and udp/PORT (one byte). What knockd's client takes is understood \
-too: PORT (TCP), PORT:tcp and PORT:udp.
+Knocks are tcp/PORT (a SYN) and udp/PORT (one byte). The forms of \
+knockd's client work too: PORT (TCP), PORT:tcp and PORT:udp.
 
-Without knocks, HOST is a profile in ~/.config/knock/config.toml, which has them.
+Without knocks, HOST names a profile in ~/.config/knock/config.toml.
 
 Examples:
   knock-client example.org tcp/7000 udp/8000 tcp/9000
@@ -38,7 +38,7 @@ const CONNECTION: &str = "Connection";
 const ADDRESSES: &str = "Addresses";
 const OUTPUT: &str = "Profiles and output";
 
-/// Knock on the ports of a host, so that it opens another one for this machine
+/// Knock on the ports of a host, so that it opens another port for this machine
 #[derive(Debug, Parser)]
 #[command(
     name = "knock-client",
@@ -49,25 +49,25 @@ const OUTPUT: &str = "Profiles and output";
     disable_help_subcommand = true
 )]
 pub struct Cli {
-    /// What to do, if not only to knock.
+    /// The subcommand, if any.
     #[command(subcommand)]
     pub command: Option<Command>,
-    /// What to knock on.
+    /// The arguments for knocking.
     #[command(flatten)]
     pub args: KnockArgs,
 }
 
-/// What to do, if not only to knock.
+/// The subcommands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Knock, connect and relay standard input and output, for ssh's ProxyCommand
     ///
-    /// In ~/.ssh/config: `ProxyCommand knock-client proxy %h %p`. The knocks are those of the
-    /// profile that has this name or this host.
+    /// In ~/.ssh/config: `ProxyCommand knock-client proxy %h %p`. The knocks come from the profile
+    /// with this name or this host.
     Proxy(Proxy),
 }
 
-/// Knocking, and perhaps a connection to see whether it helped.
+/// Arguments for knocking, and for a connection afterwards.
 #[derive(Args, Debug)]
 pub struct KnockArgs {
     /// Knock on this host: a name, an IPv4 or IPv6 address, or a profile
@@ -78,12 +78,12 @@ pub struct KnockArgs {
     #[arg(value_name = "KNOCK")]
     pub knocks: Vec<KnockSpec>,
 
-    /// How to knock.
+    /// Options for knocking.
     #[command(flatten)]
-    pub options: Options,
+    pub options: KnockOptions,
 
-    /// Connect to this TCP port after the last knock, until it is open; with "reply", to the
-    /// port that the host replies
+    /// Connect to this TCP port after the last knock, as soon as it is open; "reply" takes the
+    /// port from the host's reply
     #[arg(
         long,
         value_name = "PORT",
@@ -93,12 +93,12 @@ pub struct KnockArgs {
     )]
     pub then_connect: Option<ConnectTo>,
 
-    /// Print a JSON object on a line for each knock, the connection or the failure
+    /// Print one JSON object per line for each knock, the connection or the failure
     #[arg(long, help_heading = OUTPUT)]
     pub json: bool,
 }
 
-/// Knocking for another program, which talks through standard input and output.
+/// Arguments for knocking and relaying standard input and output.
 #[derive(Args, Debug)]
 pub struct Proxy {
     /// Knock on and connect to this host: a name, an address, or a profile
@@ -113,14 +113,14 @@ pub struct Proxy {
     #[arg(value_name = "KNOCK")]
     pub knocks: Vec<KnockSpec>,
 
-    /// How to knock.
+    /// Options for knocking.
     #[command(flatten)]
-    pub options: Options,
+    pub options: KnockOptions,
 }
 
-/// How to knock.
+/// Options for knocking.
 #[derive(Args, Debug)]
-pub struct Options {
+pub struct KnockOptions {
     /// Take bare ports as UDP, not TCP
     #[arg(short, long, help_heading = KNOCKS)]
     pub udp: bool,
@@ -135,7 +135,7 @@ pub struct Options {
 
     /// Ask this TCP port of the host (or HOST:PORT) which line of the one-time file is next
     #[arg(long, value_name = "PORT[/DOOR]", help_heading = ONE_TIME)]
-    pub next_line: Option<NextLineServer>,
+    pub next_line: Option<NextLineAddress>,
 
     /// Use the current time-based sequence; FILE holds the shared secret
     #[arg(long, value_name = "FILE", conflicts_with_all = ["knocks", "file", "one_time"], help_heading = TIME)]
@@ -205,16 +205,16 @@ pub struct Options {
     #[arg(short, long, help_heading = OUTPUT)]
     pub verbose: bool,
 
-    /// Append what is done, with the time, to this file
+    /// Append each step with its time to this file
     #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
     pub log: Option<PathBuf>,
 }
 
-impl Options {
-    /// What is said about sequences of the time.
+impl KnockOptions {
+    /// Returns the settings of time-based sequences.
     #[must_use]
-    pub fn otp(&self) -> otp::Settings {
-        otp::Settings {
+    pub fn otp(&self) -> otp::OtpSettings {
+        otp::OtpSettings {
             secret: self.otp_secret.clone(),
             secret_file: self.otp.clone(),
             secret_env: self.otp_env.clone(),
@@ -226,7 +226,7 @@ impl Options {
         }
     }
 
-    /// Which versions of IP to use, if that is said.
+    /// Returns the versions of IP to use, if an option names them.
     #[must_use]
     pub fn families(&self) -> Option<Families> {
         match (self.only_v4, self.only_v6, self.dual_stack) {
@@ -237,7 +237,7 @@ impl Options {
         }
     }
 
-    /// What a bare port on the command line is.
+    /// Returns the protocol of bare ports on the command line.
     #[must_use]
     pub fn bare(&self) -> Protocol {
         if self.udp {
@@ -249,7 +249,7 @@ impl Options {
 }
 
 impl KnockArgs {
-    /// How to tell what happens.
+    /// Returns the form of the output.
     #[must_use]
     pub fn style(&self) -> Style {
         match (self.json, self.options.verbose) {

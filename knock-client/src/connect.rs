@@ -10,38 +10,38 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long the first attempt waits for its answer. The system would send a lost SYN again only
-/// after a second; a new attempt does it sooner.
+/// How long the first attempt waits for an answer. The system retransmits a lost SYN only after a
+/// second; a new attempt is sooner.
 const FIRST_ATTEMPT: Duration = Duration::from_millis(200);
 
-/// How long an attempt waits at most: an answer that takes longer is not waited for.
+/// How long an attempt waits at most.
 const LONGEST_ATTEMPT: Duration = Duration::from_secs(1);
 
-/// The pause after an answer, which unlike silence can come at once.
+/// The pause after a refusal, which can arrive at once.
 const PAUSE_AFTER_ANSWER: Duration = Duration::from_millis(50);
 
-/// What is left for the first attempt even if the limit has passed.
+/// The time for the first attempt even if the limit has passed.
 const LEAST_ATTEMPT: Duration = Duration::from_millis(1);
 
 /// A connection that was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Connected {
-    /// Which attempt it was, counted from 1.
+    /// The number of the attempt, from 1.
     pub attempt: u32,
     /// The time since the last knock.
     pub after: Duration,
 }
 
-/// How an attempt ended that was not successful.
+/// How a failed attempt ended.
 #[derive(Debug)]
 pub enum Closed {
-    /// Nobody said anything.
+    /// No answer arrived.
     NoAnswer,
-    /// The host said no.
+    /// The host refused the connection.
     Refused,
-    /// The network said that it cannot get there.
+    /// The network has no route to the host.
     Unreachable(io::Error),
-    /// This machine could not try, so it is not tried again.
+    /// This machine could not try; another attempt would fail, too.
     Unable(io::Error),
 }
 
@@ -62,8 +62,8 @@ impl Closed {
         }
     }
 
-    /// What is known after this attempt: the silence of one that was cut short says less than what
-    /// was known before.
+    /// Returns the result after this attempt: silence of an attempt that was cut short leaves the
+    /// previous result.
     fn after(self, before: Self, cut_short: bool) -> Self {
         match self {
             Self::NoAnswer if cut_short => before,
@@ -75,17 +75,17 @@ impl Closed {
 /// A connection that was not made within the limit.
 #[derive(Debug)]
 pub struct ConnectError {
-    /// Whom it was for.
+    /// The host.
     pub target: Target,
     /// The port.
     pub port: u16,
-    /// How many attempts were made.
+    /// The number of attempts.
     pub attempts: u32,
     /// The time since the last knock.
     pub after: Duration,
     /// The time that was allowed.
     pub limit: Duration,
-    /// What stood in the way in the end.
+    /// How the last attempt ended.
     pub closed: Closed,
 }
 
@@ -102,8 +102,8 @@ impl fmt::Display for ConnectError {
         match closed {
             Closed::NoAnswer => write!(
                 f,
-                " within {limit:?}: no answer: still closed; check that these are the knocks of \
-                 the door that opens it, and try --delay 50ms in case they overtake each other"
+                " within {limit:?}: no answer: the port is still closed; check the knocks, and try \
+                 --delay 50ms in case they overtake each other"
             ),
             Closed::Refused => write!(
                 f,
@@ -126,7 +126,7 @@ impl fmt::Display for ConnectError {
 impl std::error::Error for ConnectError {}
 
 impl ConnectError {
-    /// Whether another knock might help.
+    /// Returns whether knocking again can help.
     #[must_use]
     pub fn is_worth_a_retry(&self) -> bool {
         match self.closed {
@@ -136,20 +136,20 @@ impl ConnectError {
     }
 }
 
-/// Whom was knocked on, and when the last knock was sent.
+/// A host to which a whole sequence was sent.
 #[derive(Clone, Copy, Debug)]
 pub struct Knocked {
-    /// Whom.
+    /// The host.
     pub target: Target,
-    /// When.
+    /// When the last knock was sent.
     pub last_knock: Instant,
 }
 
-/// Connects to whichever opens first; the others are not waited for.
+/// Connects to the host that opens first, and does not wait for the others.
 ///
 /// # Errors
 ///
-/// If none opened in time: what stood in the way of the first of them.
+/// No host opened the port in time; the error is that of the first host.
 pub fn connect_any(
     knocked: &[Knocked],
     port: u16,
@@ -161,8 +161,8 @@ pub fn connect_any(
         thread::spawn(move || {
             let connected = connect(&target, port, last_knock, limit);
             let connected = connected.map(|(stream, connected)| (target, stream, connected));
-            // Nobody waits any more for who comes second.
-            let _nobody_waits = ended.send((index, connected));
+            // The receiver is gone after the first success.
+            let _late = ended.send((index, connected));
         });
     }
     drop(ended);
@@ -181,7 +181,7 @@ pub fn connect_any(
 ///
 /// # Errors
 ///
-/// If the port did not open in time, or this machine cannot connect at all.
+/// The port did not open in time, or this machine cannot connect at all.
 pub fn connect(
     target: &Target,
     port: u16,

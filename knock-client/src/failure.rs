@@ -1,4 +1,4 @@
-//! What could not be done.
+//! The error of a run, and whether a retry or another command line can help.
 
 use crate::connect::ConnectError;
 use crate::log::LogError;
@@ -16,13 +16,13 @@ use std::io;
 /// The step that failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
-    /// Nobody says what to knock on.
+    /// No knocks are given.
     #[error(
-        "no knocks for '{host}': write them behind it, such as tcp/7000 udp/8000, or give --file \
+        "no knocks for '{host}': write them after the host, such as tcp/7000 udp/8000, or give --file \
          or --one-time, or make a profile [profile.{host}] in ~/.config/knock/config.toml"
     )]
     NoKnocks {
-        /// Whom they would be for.
+        /// The host or profile.
         host: String,
     },
     /// The profiles are wrong.
@@ -31,19 +31,19 @@ pub enum Failure {
     /// The file with the knocks is wrong.
     #[error(transparent)]
     Sequence(#[from] SequenceError),
-    /// There is no sequence that was not used.
+    /// No unused sequence could be taken.
     #[error(transparent)]
     OneTime(#[from] OneTimeError),
-    /// There is no sequence of the time.
+    /// The time-based sequence could not be derived.
     #[error(transparent)]
     Otp(#[from] OtpError),
-    /// It is not known which sequence is next.
+    /// The number of the next line could not be obtained.
     #[error(transparent)]
     NextLine(#[from] NextLineError),
-    /// A line is asked for where there are none.
-    #[error("--next-line asks which line of a file is next: give --one-time FILE, or leave it out")]
+    /// A line number is asked for without a one-time file.
+    #[error("--next-line needs --one-time FILE: give the file, or leave --next-line out")]
     NextLineOfNothing,
-    /// There is nobody to knock on.
+    /// The host has no usable address.
     #[error(transparent)]
     Resolve(#[from] ResolveError),
     /// A knock could not be sent.
@@ -58,16 +58,16 @@ pub enum Failure {
     /// The connection broke.
     #[error("the connection broke: {}; connect again", refused::plain(.0))]
     Broken(io::Error),
-    /// The work was done or not, but could not be noted.
+    /// The log could not be written, whether or not the rest succeeded.
     #[error(transparent)]
     Log(#[from] LogError),
-    /// The work was done or not, but could not be told.
-    #[error("cannot write to standard output: {}; what was not written is lost", refused::plain(.0))]
+    /// Standard output could not be written, whether or not the rest succeeded.
+    #[error("cannot write to standard output: {}; some lines are missing", refused::plain(.0))]
     Output(io::Error),
 }
 
 impl Failure {
-    /// Whether another knock might help.
+    /// Returns whether knocking again can help.
     #[must_use]
     pub fn is_worth_a_retry(&self) -> bool {
         match self {
@@ -88,7 +88,7 @@ impl Failure {
         }
     }
 
-    /// Whether somebody has to write something else before it can be done.
+    /// Returns whether the command line or a file has to be changed first.
     #[must_use]
     pub fn is_bad_usage(&self) -> bool {
         match self {

@@ -1,4 +1,4 @@
-//! The knocker: sends a sequence of TCP and UDP knocks to a host, and can then
+//! The client: sends a sequence of TCP and UDP knocks to a host, and can then
 //! connect to the port that they open.
 //!
 //! ```text
@@ -7,8 +7,8 @@
 //!   sequence, one_time, otp
 //! ```
 //!
-//! A [`Sequence`] is all that sending needs to know: where its knocks come from (the
-//! command line, a file, a person) is decided before, in [`plan`].
+//! Sending needs a [`Sequence`] only: [`plan`] decides whether its knocks come from the command
+//! line, a file or a person.
 //!
 //! ```no_run
 //! use knock_client::{Knock, Target, connect, send};
@@ -45,27 +45,30 @@ mod target;
 pub use crate::connect::{Closed, ConnectError, Connected, Knocked, connect, connect_any};
 pub use crate::failure::Failure;
 pub use crate::log::{Log, LogError};
-pub use crate::report::{Report, Style};
+pub use crate::report::{Reporter, Style};
 pub use crate::send::{SendError, SendOptions, Sent, send, send_with};
 pub use crate::target::{Family, ResolveError, Resolved, Target};
 pub use knock_sequence::{Invalid, Knock, KnockSpec, Protocol, Sequence};
 
-use crate::plan::Plan;
+use crate::plan::KnockPlan;
 use crate::reply::{ConnectTo, ReplyListener, wait_for_reply};
 use crate::target::Families;
 use std::io::Write;
 use std::net::TcpStream;
 
-/// Does what is planned: resolve, knock, and connect if there is a port for that; and all of it
-/// again if that does not help.
+/// Resolves the host, knocks, and connects if the plan names a port; knocks again if that fails and
+/// retries are left.
 ///
-/// Nothing is written out between two knocks that have no delay, nor between the last
-/// knock and the connection: a slow terminal must not slow the knocks.
+/// Writes nothing between two knocks without a delay, nor between the last knock and the
+/// connection, because a slow terminal must not delay them.
 ///
 /// # Errors
 ///
-/// The first step that could not be done; later steps are not tried.
-pub fn run(plan: &Plan, report: &mut Report<impl Write>) -> Result<Option<TcpStream>, Failure> {
+/// The first step that failed; later steps are not tried.
+pub fn run(
+    plan: &KnockPlan,
+    report: &mut Reporter<impl Write>,
+) -> Result<Option<TcpStream>, Failure> {
     if let Some(path) = &plan.log {
         report.log_to(Log::open(path, &plan.host)?);
     }
@@ -90,25 +93,25 @@ pub fn run(plan: &Plan, report: &mut Report<impl Write>) -> Result<Option<TcpStr
     }
 }
 
-/// Connects to the port that is wanted, or that the host replies.
+/// Connects to the given port, or to the one in the host's reply.
 fn connect_to(
     goal: ConnectTo,
     knocked: &mut Vec<Knocked>,
     listeners: Vec<ReplyListener>,
     last: Option<Knock>,
-    plan: &Plan,
-    report: &mut Report<impl Write>,
+    plan: &KnockPlan,
+    report: &mut Reporter<impl Write>,
 ) -> Result<Option<TcpStream>, Failure> {
     let port = match (goal, last) {
         (ConnectTo::Port(port), _) => port,
         (ConnectTo::Reply, None) => return Ok(None),
         (ConnectTo::Reply, Some(last)) => {
             match wait_for_reply(knocked, listeners, last, plan.timeout) {
-                Some(told) => {
-                    let told = told?;
-                    *knocked = knocked.drain(..).skip(told.place).take(1).collect();
-                    report.told(told.port, told.after);
-                    told.port
+                Some(reply) => {
+                    let reply = reply?;
+                    *knocked = knocked.drain(..).skip(reply.place).take(1).collect();
+                    report.replied(reply.port, reply.after);
+                    reply.port
                 }
                 None => return Ok(None),
             }
@@ -122,7 +125,7 @@ fn connect_to(
     Ok(Some(stream))
 }
 
-fn resolve(plan: &Plan, report: &mut Report<impl Write>) -> Result<Vec<Target>, Failure> {
+fn resolve(plan: &KnockPlan, report: &mut Reporter<impl Write>) -> Result<Vec<Target>, Failure> {
     let host = &plan.host;
     let (targets, others) = if plan.families == Families::DualStack {
         (Target::resolve_both(host)?, Vec::new())
@@ -134,15 +137,15 @@ fn resolve(plan: &Plan, report: &mut Report<impl Write>) -> Result<Vec<Target>, 
     Ok(targets)
 }
 
-/// Who was knocked on, where their replies arrive if they are wanted, and the last knock.
+/// The hosts that were knocked on, the listeners for their replies, and the last knock.
 type Done = (Vec<Knocked>, Vec<ReplyListener>, Option<Knock>);
 
-/// Knocks on each address. It is enough if one can be knocked on. `round` counts the sequences.
+/// Knocks on each address, and succeeds if one works. `round` counts the sequences.
 fn knock(
-    plan: &Plan,
+    plan: &KnockPlan,
     targets: &[Target],
     round: &mut u32,
-    report: &mut Report<impl Write>,
+    report: &mut Reporter<impl Write>,
 ) -> Result<Done, Failure> {
     let mut knocked = Vec::new();
     let mut listeners = Vec::new();

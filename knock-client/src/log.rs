@@ -6,7 +6,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-/// A file to which a line is appended for everything that is done.
+/// A file to which a line is appended for each step.
 ///
 /// The lines are kept and written at once: the knocks must not wait for a disk.
 #[derive(Debug)]
@@ -23,7 +23,7 @@ pub struct Log {
 pub struct LogError {
     /// The file.
     pub path: PathBuf,
-    /// What the system said.
+    /// The system's error.
     pub cause: io::Error,
 }
 
@@ -50,13 +50,13 @@ impl Log {
         })
     }
 
-    /// Takes note of something that happens now.
+    /// Adds a line with the current time.
     pub(crate) fn line(&mut self, text: &str) {
         let host = &self.host;
         self.lines += &format!("{:.3} {host}: {text}\n", Timestamp::now());
     }
 
-    /// Writes what was noted.
+    /// Writes the lines.
     ///
     /// # Errors
     ///

@@ -2,8 +2,8 @@
 
 use clap::Parser;
 use knock_client::cli::{Cli, Command, KnockArgs, Proxy};
-use knock_client::plan::Plan;
-use knock_client::{Failure, Report, Sequence, Style, proxy, run, sequence};
+use knock_client::plan::KnockPlan;
+use knock_client::{Failure, Reporter, Sequence, Style, proxy, run, sequence};
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
@@ -16,42 +16,41 @@ fn main() -> ExitCode {
 }
 
 fn knock(args: &KnockArgs) -> ExitCode {
-    let mut report = Report::new(args.style(), io::stdout());
-    let plan = Plan::of_args(args, &mut |host| ask(host, args));
+    let mut report = Reporter::new(args.style(), io::stdout());
+    let plan = KnockPlan::of_args(args, &mut |host| ask(host, args));
     let done = plan.and_then(|plan| run(&plan, &mut report));
     if let Err(failure) = &done {
         report.failed(failure);
     }
-    let told = report.finish();
+    let written = report.finish();
 
-    // What has been told as JSON is not told twice; what could not be told has only this place left.
-    if let Err(failure) = &told {
-        tell(failure);
+    // JSON output already has the failure, unless it could not be written.
+    if let Err(failure) = &written {
+        print(failure);
     }
     if let Err(failure) = &done
-        && (args.style() != Style::Json || told.is_err())
+        && (args.style() != Style::Json || written.is_err())
     {
-        tell(failure);
+        print(failure);
     }
-    exit_code(done.and(told))
+    exit_code(done.and(written))
 }
 
-/// Standard output belongs to what is passed on, so what happens is told on standard error.
+/// Relays a connection. Standard output carries its data, so events go to standard error.
 fn pass(proxy: &Proxy) -> ExitCode {
     let out: Box<dyn Write> = if proxy.options.verbose {
         Box::new(io::stderr())
     } else {
         Box::new(io::sink())
     };
-    let mut report = Report::new(Style::Verbose, out);
-    let connected = Plan::of_proxy(proxy).and_then(|plan| run(&plan, &mut report));
+    let mut report = Reporter::new(Style::Verbose, out);
+    let connected = KnockPlan::of_proxy(proxy).and_then(|plan| run(&plan, &mut report));
     if let Err(failure) = &connected {
         report.failed(failure);
     }
-    // Before the conversation, which may last for days. What can't be noted is no reason not to
-    // have it.
+    // Before the relay, which can last for days. A log that can't be written does not prevent it.
     if let Err(failure) = report.finish() {
-        tell(&failure);
+        print(&failure);
     }
     let done = connected.and_then(|stream| {
         let Some(stream) = stream else { return Ok(()) };
@@ -59,7 +58,7 @@ fn pass(proxy: &Proxy) -> ExitCode {
         proxy::pass(&stream, io::stdin(), io::stdout(), close_stdout).map_err(Failure::Broken)
     });
     if let Err(failure) = &done {
-        tell(failure);
+        print(failure);
     }
     exit_code(done)
 }
@@ -72,7 +71,7 @@ fn ask(host: &str, args: &KnockArgs) -> Option<Sequence> {
     sequence::ask(host, bare, &mut io::stdin().lock(), &mut io::stderr()).ok()?
 }
 
-/// Lets who reads standard output see its end, though this program goes on.
+/// Closes standard output for its reader while this program continues.
 #[cfg(unix)]
 fn close_stdout() -> io::Result<()> {
     let nowhere = std::fs::OpenOptions::new().write(true).open("/dev/null")?;
@@ -85,10 +84,10 @@ fn close_stdout() -> io::Result<()> {
     std::process::exit(0)
 }
 
-fn tell(failure: &Failure) {
-    // A file or a server may have put anything into it, also what moves a terminal's cursor.
+fn print(failure: &Failure) {
+    // Texts of files and servers can contain control characters for the terminal.
     let text: String = failure.to_string().chars().map(shown).collect();
-    // Where nobody reads it, there is nobody to tell.
+    // A closed standard error has no reader to inform.
     let _gone = writeln!(io::stderr(), "knock-client: {text}");
 }
 

@@ -1,8 +1,8 @@
 //! Asking a host which line of a one-time file is next.
 //!
-//! What is sent is the name of a door and a line end; what comes back is the number of a line and a
-//! line end, or nothing. Nobody proves who they are: whoever can answer in the host's place can make
-//! a client skip lines.
+//! The client sends the name of a door and a line end; the server answers with the number of a line
+//! and a line end, or closes the connection. Neither side is authenticated: an impostor of the
+//! server can make a client skip lines.
 
 use crate::refused;
 use crate::target::{Family, ResolveError, Resolved, Target};
@@ -14,15 +14,15 @@ use std::time::{Duration, Instant};
 
 /// A number of 20 digits and a line end.
 const ANSWER_MAX: u64 = 21;
-/// As the host has them.
+/// The longest name of a door.
 const NAME_MAX: usize = 64;
-/// Anything less is no time for the system.
+/// The shortest time limit that the system accepts.
 const MOMENT: Duration = Duration::from_millis(1);
 
-/// Whom to ask: `[HOST:]PORT[/DOOR]`.
+/// The address of a next-line server: `[HOST:]PORT[/DOOR]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NextLineServer {
-    /// The host, if it is not the one to knock on.
+pub struct NextLineAddress {
+    /// The host, if it differs from the one to knock on.
     pub host: Option<String>,
     /// The TCP port.
     pub port: u16,
@@ -30,45 +30,45 @@ pub struct NextLineServer {
     pub door: Option<String>,
 }
 
-/// Why it is not known which line is next.
+/// Why the next line is unknown.
 #[derive(Debug, thiserror::Error)]
 pub enum NextLineError {
-    /// There is nobody to ask.
+    /// The host has no usable address.
     #[error(transparent)]
     Resolve(#[from] ResolveError),
-    /// It could not be asked.
+    /// The server could not be asked.
     #[error(
-        "cannot ask {next_line} on {host} which line is next: {}; check --next-line, or leave it out to \
-         take the next line that was not used here",
+        "cannot ask {next_line} on {host} for the next line: {}; check --next-line, or leave it out to \
+         use the next unused line of the file",
         refused::plain(cause)
     )]
-    Unasked {
-        /// Whom.
-        next_line: NextLineServer,
-        /// Where.
+    NotAsked {
+        /// The port and door.
+        next_line: NextLineAddress,
+        /// The host.
         host: String,
-        /// What the system said.
+        /// The system's error.
         cause: io::Error,
     },
-    /// It does not say.
+    /// The server named no line.
     #[error(
-        "{next_line} on {host} does not say which line is next: the door may have another name (--next-line \
+        "{next_line} on {host} names no next line: the door may have another name (--next-line \
          PORT/DOOR), or its file is used up"
     )]
-    Untold {
-        /// Who.
-        next_line: NextLineServer,
-        /// Where.
+    NoAnswer {
+        /// The port and door.
+        next_line: NextLineAddress,
+        /// The host.
         host: String,
     },
 }
 
-impl NextLineServer {
-    /// The line that is next, counted from 1. `host` is the one to knock on.
+impl NextLineAddress {
+    /// Returns the next line, from 1. `host` is the one to knock on.
     ///
     /// # Errors
     ///
-    /// There is no answer within `limit`, or none that can be understood.
+    /// No valid answer arrived within `limit`.
     pub fn ask(
         &self,
         host: &str,
@@ -84,12 +84,12 @@ impl NextLineServer {
                 asked = self.ask_at(&other, end);
             }
         }
-        let answer = asked.map_err(|cause| NextLineError::Unasked {
+        let answer = asked.map_err(|cause| NextLineError::NotAsked {
             next_line: self.clone(),
             host: host.to_owned(),
             cause,
         })?;
-        line_in(&answer).ok_or_else(|| NextLineError::Untold {
+        line_in(&answer).ok_or_else(|| NextLineError::NoAnswer {
             next_line: self.clone(),
             host: host.to_owned(),
         })
@@ -111,7 +111,7 @@ impl NextLineServer {
                 Ok(_) if Instant::now() < end => answer.extend(byte),
                 Ok(_) => return Err(io::ErrorKind::TimedOut.into()),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // What a closing host does that has not read all.
+                // A host that closes before it has read everything sends a reset.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionReset => break,
                 Err(error) => return Err(error),
             }
@@ -120,7 +120,7 @@ impl NextLineServer {
     }
 }
 
-/// The line that an answer names, from 1: digits and a line end, and nothing else.
+/// Returns the line that an answer names, from 1: digits and a line end, and nothing else.
 pub fn line_in(answer: &[u8]) -> Option<usize> {
     let digits = str::from_utf8(answer).ok()?.strip_suffix('\n')?;
     // Only digits: usize would also read a sign.
@@ -129,7 +129,7 @@ pub fn line_in(answer: &[u8]) -> Option<usize> {
     (is_number && line > 0).then_some(line)
 }
 
-impl FromStr for NextLineServer {
+impl FromStr for NextLineAddress {
     type Err = String;
 
     fn from_str(word: &str) -> Result<Self, Self::Err> {
@@ -173,7 +173,7 @@ impl FromStr for NextLineServer {
     }
 }
 
-impl fmt::Display for NextLineServer {
+impl fmt::Display for NextLineAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "tcp/{}", self.port)
     }
@@ -186,8 +186,8 @@ mod tests {
     use std::net::TcpListener;
     use std::thread;
 
-    fn next_line(host: Option<&str>, port: u16, door: Option<&str>) -> NextLineServer {
-        NextLineServer {
+    fn next_line(host: Option<&str>, port: u16, door: Option<&str>) -> NextLineAddress {
+        NextLineAddress {
             host: host.map(str::to_owned),
             port,
             door: door.map(str::to_owned),
@@ -231,9 +231,9 @@ mod tests {
             ("[::1:7001", "half an address"),
             ("[]:7001", "half an address"),
         ];
-        for (word, told) in wrong {
-            let error = word.parse::<NextLineServer>().expect_err(word);
-            assert!(error.contains(told), "{word}: {error}");
+        for (word, message) in wrong {
+            let error = word.parse::<NextLineAddress>().expect_err(word);
+            assert!(error.contains(message), "{word}: {error}");
         }
     }
 
@@ -264,23 +264,23 @@ mod tests {
             let mut question = String::new();
             let mut reader = BufReader::new(stream.try_clone().expect("a reader"));
             reader.read_line(&mut question).expect("a question");
-            // The other side may have heard enough.
+            // The other side may have received enough.
             let _gone = stream.write_all(answer);
             question
         });
         let next_line = next_line(None, port, Some("ssh"));
-        let told = next_line.ask("127.0.0.1", None, Duration::from_secs(10));
-        let told = told.map_err(|error| error.to_string());
-        (told, host.join().expect("no panic"))
+        let message = next_line.ask("127.0.0.1", None, Duration::from_secs(10));
+        let message = message.map_err(|error| error.to_string());
+        (message, host.join().expect("no panic"))
     }
 
     #[test]
     fn a_host_is_asked_for_its_next_line() {
         assert_eq!(asked(b"12\n"), (Ok(12), "ssh\n".to_owned()));
         for answer in [&b""[..], b"no\n", b"12", &[b'1'; 4096]] {
-            let (told, _) = asked(answer);
-            let error = told.expect_err("no number");
-            assert!(error.contains("does not say"), "{error}");
+            let (message, _) = asked(answer);
+            let error = message.expect_err("no number");
+            assert!(error.contains("names no next line"), "{error}");
         }
     }
 

@@ -1,4 +1,4 @@
-//! Taking sequences from a file in which each works once; [`knock_sequence::one_time`] has the format.
+//! Takes sequences from a one-time file; [`knock_sequence::one_time`] has the format.
 
 use crate::refused;
 use crate::sequence::bytes;
@@ -14,13 +14,13 @@ use tempfile::NamedTempFile;
 pub struct Taken {
     /// The knocks.
     pub knocks: Sequence,
-    /// The line that it stood in, counted from 1.
+    /// The line of the file, from 1.
     pub line: usize,
-    /// How many are left.
+    /// How many sequences are left.
     pub left: usize,
 }
 
-/// Why there is no sequence.
+/// Why no sequence could be taken.
 #[derive(Debug, thiserror::Error)]
 pub enum OneTimeError {
     /// The file can't be read.
@@ -28,7 +28,7 @@ pub enum OneTimeError {
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         cause: io::Error,
     },
     /// The file can't be changed.
@@ -40,23 +40,23 @@ pub enum OneTimeError {
     Unmarkable {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         cause: io::Error,
     },
-    /// The next line is no sequence.
-    #[error("{}:{line}: {reason}; mend the line, or put a # in front of it", path.display())]
+    /// The next line is malformed.
+    #[error("{}:{line}: {reason}; correct the line, or put a # in front of it", path.display())]
     Line {
         /// The file.
         path: PathBuf,
         /// The line, counted from 1.
         line: usize,
-        /// What is wrong with it.
+        /// The reason.
         reason: String,
     },
-    /// The line that is wanted is not there.
+    /// The wanted line has no sequence.
     #[error(
-        "the host takes line {line} next, and {} has no sequence there: both sides need the same \
-         file",
+        "the host expects line {line} next, but {} has no sequence there: use the same file on \
+         both sides",
         path.display()
     )]
     NoLine {
@@ -84,31 +84,31 @@ pub enum OneTimeError {
 ///
 /// # Errors
 ///
-/// There is none, or it can't be marked.
+/// No sequence is left, or it can't be marked.
 pub fn take(path: &Path) -> Result<Taken, OneTimeError> {
     take_with(path, next)
 }
 
-/// Takes the sequence of this line, counted from 1, used or not, and marks it and all before it.
+/// Takes the sequence of this line, from 1, used or not, and marks it and all before it.
 ///
 /// # Errors
 ///
-/// There is none, or it can't be marked.
+/// No sequence is left, or it can't be marked.
 pub fn take_line(path: &Path, line: usize) -> Result<Taken, OneTimeError> {
     take_with(path, |book| at(book, line))
 }
 
 fn take_with(
     path: &Path,
-    choose: impl FnOnce(&Book) -> Result<(Taken, Vec<u8>), Problem>,
+    choose: impl FnOnce(&Book) -> Result<(Taken, Vec<u8>), Unusable>,
 ) -> Result<Taken, OneTimeError> {
     let unreadable = |cause| OneTimeError::Unreadable {
         path: path.to_owned(),
         cause,
     };
-    // The file itself and not a link to it is what is replaced.
+    // Replaces the file itself, not a link to it.
     let file = fs::canonicalize(path).map_err(unreadable)?;
-    let turn = Turn::wait(&file).map_err(|cause| OneTimeError::Unmarkable {
+    let lock = FileLock::wait(&file).map_err(|cause| OneTimeError::Unmarkable {
         path: path.to_owned(),
         cause,
     })?;
@@ -118,24 +118,24 @@ fn take_with(
         path: path.to_owned(),
         cause,
     })?;
-    drop(turn);
+    drop(lock);
     Ok(taken)
 }
 
-/// What is wrong with a text.
-enum Problem {
+/// Why a file's text has no sequence to take.
+enum Unusable {
     Line(usize, String),
     NoLine(usize),
     Exhausted,
 }
 
-impl From<Flaw<'_>> for Problem {
+impl From<Flaw<'_>> for Unusable {
     fn from(flaw: Flaw<'_>) -> Self {
         Self::Line(flaw.line as usize, flaw.reason.to_owned())
     }
 }
 
-impl Problem {
+impl Unusable {
     fn of(self, path: &Path) -> OneTimeError {
         let path = path.to_owned();
         match self {
@@ -146,28 +146,28 @@ impl Problem {
     }
 }
 
-/// The next sequence of a file, and the text with its mark.
-fn next(book: &Book) -> Result<(Taken, Vec<u8>), Problem> {
-    match book.next().ok_or(Problem::Exhausted)? {
+/// Returns the next sequence of a file, and the text with its mark.
+fn next(book: &Book) -> Result<(Taken, Vec<u8>), Unusable> {
+    match book.next().ok_or(Unusable::Exhausted)? {
         Next::Sequence(line, knocks) => Ok(taken(book, line, knocks)),
         Next::Flawed(flaw) => Err(flaw.into()),
     }
 }
 
-/// The sequence of a line, and the text with marks as far as that.
-fn at(book: &Book, number: usize) -> Result<(Taken, Vec<u8>), Problem> {
-    let line = u32::try_from(number).map_err(|_| Problem::NoLine(number))?;
-    // What was knocked in vain is marked here, and still to come there.
+/// Returns the sequence of a line, and the text with marks up to there.
+fn at(book: &Book, number: usize) -> Result<(Taken, Vec<u8>), Unusable> {
+    let line = u32::try_from(number).map_err(|_| Unusable::NoLine(number))?;
+    // A line that was knocked without effect is marked here, but unused on the host.
     if !book.is_marked(line)
         && let Some(flaw) = book.flaw(line)
     {
         return Err(flaw.into());
     }
-    let knocks = book.sequence(line).ok_or(Problem::NoLine(number))?;
+    let knocks = book.sequence(line).ok_or(Unusable::NoLine(number))?;
     Ok(taken(book, line, knocks))
 }
 
-/// What was taken, and the text with marks in front of it and what comes before.
+/// Returns the taken sequence, and the text with marks on it and all lines before it.
 fn taken(book: &Book, line: u32, knocks: &[Knock]) -> (Taken, Vec<u8>) {
     let marked = book.marked(line);
     let text = marked.as_ref().unwrap_or(book).text().to_vec();
@@ -179,17 +179,17 @@ fn taken(book: &Book, line: u32, knocks: &[Knock]) -> (Taken, Vec<u8>) {
     (taken, text)
 }
 
-/// The right to change a file, which only one program has at a time.
-struct Turn(#[expect(dead_code, reason = "it is held")] File);
+/// A lock under which one program at a time changes a file.
+struct FileLock(#[expect(dead_code, reason = "it is held")] File);
 
-impl Turn {
-    /// The file itself is replaced, so what is locked is another one beside it, which stays.
+impl FileLock {
+    /// Locks a file beside it, which stays: the file itself is replaced.
     fn wait(file: &Path) -> io::Result<Self> {
         let mut name = file.as_os_str().to_owned();
         name.push(".lock");
         let mut options = File::options();
         options.write(true).create(true).truncate(false);
-        // Whoever may write beside the file must not choose another file through a link.
+        // A link planted beside the file must not redirect the lock.
         #[cfg(unix)]
         {
             use std::os::unix::fs::OpenOptionsExt as _;
@@ -201,7 +201,7 @@ impl Turn {
     }
 }
 
-/// Puts another text in the place of a file, at once or not at all, and on the disk.
+/// Replaces a file atomically, and syncs it to the disk.
 fn replace(file: &Path, text: &[u8]) -> io::Result<()> {
     let directory = file.parent().unwrap_or(Path::new("."));
     let mut new = NamedTempFile::new_in(directory)?;
@@ -214,7 +214,7 @@ fn replace(file: &Path, text: &[u8]) -> io::Result<()> {
     sync_directory(directory)
 }
 
-/// Otherwise a file that root uses once would be root's.
+/// Keeps the owner, so that use by root does not make the file root's.
 #[cfg(unix)]
 fn keep_owner(old: &fs::Metadata, new: &Path) -> io::Result<()> {
     use std::os::unix::fs::{MetadataExt as _, chown};
@@ -297,13 +297,13 @@ mod tests {
                 "#7000\n ssh\n",
             ),
         ];
-        for (name, text, told, marked) in rows {
+        for (name, text, message, marked) in rows {
             let Ok((Taken { knocks, line, left }, found)) = next(&Book::new(text.into())) else {
                 panic!("{name}: nothing");
             };
             assert_eq!(
                 format!("{line}: {}, {left} left", words(&knocks)),
-                told,
+                message,
                 "{name}"
             );
             assert_eq!(found, marked.as_bytes(), "{name}");
@@ -345,10 +345,10 @@ mod tests {
         ];
         for (name, text, wrong) in rows {
             match (next(&Book::new(text.into())), wrong) {
-                (Err(Problem::Exhausted), None) => {}
-                (Err(Problem::Line(line, reason)), Some((at, told))) => {
+                (Err(Unusable::Exhausted), None) => {}
+                (Err(Unusable::Line(line, reason)), Some((at, message))) => {
                     assert_eq!(line, at, "{name}");
-                    assert!(reason.starts_with(told), "{name}: {reason}");
+                    assert!(reason.starts_with(message), "{name}: {reason}");
                 }
                 _ => panic!("{name}"),
             }
@@ -377,20 +377,20 @@ mod tests {
             ("beyond the end", 7, Err(7), text),
             ("no line", 0, Err(0), text),
         ];
-        for (name, number, told, marked) in rows {
-            match (at(&Book::new(text.into()), number), told) {
-                (Ok((taken, found)), Ok(told)) => {
+        for (name, number, message, marked) in rows {
+            match (at(&Book::new(text.into()), number), message) {
+                (Ok((taken, found)), Ok(message)) => {
                     let words = format!("{}, {} left", words(&taken.knocks), taken.left);
-                    assert_eq!(words, told, "{name}");
+                    assert_eq!(words, message, "{name}");
                     assert_eq!(taken.line, number, "{name}");
                     assert_eq!(found, marked.as_bytes(), "{name}");
                 }
-                (Err(Problem::NoLine(line)), Err(told)) => assert_eq!(line, told, "{name}"),
+                (Err(Unusable::NoLine(line)), Err(message)) => assert_eq!(line, message, "{name}"),
                 _ => panic!("{name}"),
             }
         }
         let wrong = at(&Book::new(b" 7000\n ssh\n".to_vec()), 2);
-        assert!(matches!(wrong, Err(Problem::Line(2, _))));
+        assert!(matches!(wrong, Err(Unusable::Line(2, _))));
     }
 
     #[test]

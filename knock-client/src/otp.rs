@@ -1,4 +1,4 @@
-//! Time-based sequences: what to knock now.
+//! Time-based sequences: derives the current knocks.
 
 use crate::refused;
 use crate::target::Target;
@@ -13,17 +13,17 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// What time-based sequences are made of; what is `None` is as it mostly is.
+/// The settings of time-based sequences; `None` is the default.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Settings {
+pub struct OtpSettings {
     /// The secret itself.
     pub secret: Option<Hidden>,
-    /// The file that has it.
+    /// The file with the secret.
     pub secret_file: Option<PathBuf>,
-    /// The environment variable that has it.
+    /// The environment variable with the secret.
     pub secret_env: Option<String>,
-    /// How long a sequence is the current one.
+    /// How long a sequence is current.
     pub period: Option<Period>,
     /// The lowest port.
     pub port_base: Option<u16>,
@@ -35,7 +35,7 @@ pub struct Settings {
     pub source: Option<IpAddr>,
 }
 
-/// A text that is not for logs.
+/// A text that is kept out of logs.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 pub struct Hidden(String);
 
@@ -106,10 +106,10 @@ impl Protocols {
 /// Why there is no time-based sequence.
 #[derive(Debug, thiserror::Error)]
 pub enum OtpError {
-    /// It is not said which the secret is, or more than once.
+    /// No secret is given, or several.
     #[error(
-        "which secret? Name one of a file (--otp, secret_file), an environment variable \
-         (--otp-env, secret_env) and the secret itself (--otp-secret, secret)"
+        "give the secret once: in a file (--otp, secret_file), in an environment variable \
+         (--otp-env, secret_env) or directly (--otp-secret, secret)"
     )]
     Which,
     /// A file can't be read.
@@ -117,30 +117,30 @@ pub enum OtpError {
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         cause: io::Error,
     },
-    /// There is no such variable.
-    #[error("there is no environment variable {0}, which should have the secret: set it")]
+    /// The environment variable does not exist.
+    #[error("there is no environment variable {0}: set it to the secret")]
     NoVariable(String),
-    /// What is there is no secret.
+    /// The text is not a valid secret.
     #[error("{place}: {reason}")]
     Bad {
         /// Where it is.
         place: String,
-        /// What is wrong with it.
+        /// The reason.
         reason: BadSecret,
     },
-    /// The own address could not be found out.
+    /// This machine's source address is unknown.
     #[error(
-        "cannot find out which address is used to reach {target}: {}; name the one that the \
+        "cannot find the source address for {target}: {}; name the address that the \
          server sees with --source",
         refused::plain(cause)
     )]
     NoSource {
-        /// Whom to knock on.
+        /// The host.
         target: Target,
-        /// What the system said.
+        /// The system's error.
         cause: io::Error,
     },
     /// The source is of the wrong family.
@@ -148,30 +148,30 @@ pub enum OtpError {
         "{from} can't be the source of knocks on {target}: leave --source out, or use -4 or -6"
     )]
     OtherFamily {
-        /// What was said to be the source.
+        /// The given source.
         from: IpAddr,
-        /// Whom to knock on.
+        /// The host.
         target: Target,
     },
     /// A knock would be on port 0.
     #[error(
-        "one knock of this period would be on port 0, on which nobody can knock: try again in {}", spell(*.0)
+        "the sequence of this period has a knock on port 0, which cannot be sent: try again in {}", spell(*.0)
     )]
     Zero(Duration),
 }
 
-/// Where time-based sequences come from.
+/// The checked settings, from which sequences are derived.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Otp {
     sequences: TimeBased,
     source: Option<IpAddr>,
 }
 
-impl Settings {
-    /// Whether there is a secret, or anything for which there should be one.
+impl OtpSettings {
+    /// Returns whether there is a secret, or a setting that needs one.
     #[must_use]
     pub fn is_given(&self) -> bool {
-        // The address may be said for what a profile has.
+        // The source alone can complete a profile.
         let nothing = Self {
             source: self.source,
             ..Self::default()
@@ -179,11 +179,11 @@ impl Settings {
         *self != nothing
     }
 
-    /// What they mean.
+    /// Checks the settings and reads the secret.
     ///
     /// # Errors
     ///
-    /// There is no secret.
+    /// The secret is missing or invalid.
     pub fn check(&self) -> Result<Otp, OtpError> {
         let protocols = match &self.protocols {
             Some(Protocols(protocols)) => protocols.clone(),
@@ -232,12 +232,12 @@ impl Settings {
 }
 
 impl Otp {
-    /// What to knock on a target now. Each sequence opens once, and the server knows the previous
-    /// and the next one too: `round` counts the sequences that were asked for, and goes through them.
+    /// Returns the knocks for a target now. Each sequence opens once, and the server accepts the
+    /// previous and the next one, too: `round`, the number of sequences so far, selects among them.
     ///
     /// # Errors
     ///
-    /// There is none, and why.
+    /// The sequence can't be derived, or has a knock on port 0.
     pub fn sequence(&self, target: &Target, round: u32) -> Result<Sequence, OtpError> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         self.sequence_at(now.unwrap_or_default().as_secs(), target, round)
@@ -260,7 +260,7 @@ impl Otp {
         Ok(knocks)
     }
 
-    /// The address that the server sees.
+    /// Returns the source address that the server sees.
     fn source(&self, target: &Target) -> Result<IpAddr, OtpError> {
         let is_v4 = target.at(0).is_ipv4();
         match self.source.map(|source| source.to_canonical()) {
@@ -277,7 +277,7 @@ impl Otp {
     }
 }
 
-/// The own address from which packets go to a target; nothing is sent.
+/// Returns this machine's source address for packets to a target; nothing is sent.
 fn own(target: &Target) -> io::Result<IpAddr> {
     // Any port but 0, which can't be connected to.
     let to = target.at(9);
@@ -302,10 +302,10 @@ mod tests {
         SocketAddr::new(ip, 0).into()
     }
 
-    fn settings(secret: &str) -> Settings {
-        Settings {
+    fn settings(secret: &str) -> OtpSettings {
+        OtpSettings {
             secret: Some(Hidden(secret.to_owned())),
-            ..Settings::default()
+            ..OtpSettings::default()
         }
     }
 
@@ -314,15 +314,15 @@ mod tests {
         words.join(" ")
     }
 
-    /// As the fork's own program has them.
+    /// The expected knocks are those of the program of knockd's fork.
     #[test]
     fn the_knocks_are_those_of_the_period() {
-        let otp = Settings {
+        let otp = OtpSettings {
             source: Some("203.0.113.7".parse().expect("an address")),
             ..settings("AAgR%XXx30O$#")
         };
         let tcp = Some(Protocols(vec![Protocol::Tcp; 3]));
-        let unbound = Settings {
+        let unbound = OtpSettings {
             bind_source: Some(false),
             protocols: tcp,
             ..otp.clone()
@@ -383,7 +383,7 @@ mod tests {
     fn the_source_address_is_found() {
         let otp = settings("secret");
         for own in ["127.0.0.1", "::1"] {
-            let said = Settings {
+            let said = OtpSettings {
                 source: Some(own.parse().expect("an address")),
                 ..otp.clone()
             };
@@ -393,22 +393,22 @@ mod tests {
             });
             assert_eq!(found, said, "{own}");
         }
-        let other = Settings {
+        let other = OtpSettings {
             source: Some("::1".parse().expect("an address")),
             ..otp
         };
         let other = other.check().expect("a secret");
         let error = other.sequence_at(0, &target("127.0.0.1"), 0);
-        let told = error.expect_err("IPv6 for IPv4").to_string();
+        let message = error.expect_err("IPv6 for IPv4").to_string();
         assert!(
-            told.starts_with("::1 can't be the source of knocks on 127.0.0.1"),
-            "{told}"
+            message.starts_with("::1 can't be the source of knocks on 127.0.0.1"),
+            "{message}"
         );
     }
 
     #[test]
     fn a_sequence_with_port_0_is_refused() {
-        let otp = Settings {
+        let otp = OtpSettings {
             port_base: Some(65_281),
             bind_source: Some(false),
             ..settings("secret")
@@ -430,27 +430,27 @@ mod tests {
         let path = directory.path().join("secret");
         let in_file = |text: &str| {
             fs::write(&path, text).expect("a file");
-            Settings {
+            OtpSettings {
                 secret_file: Some(path.clone()),
-                ..Settings::default()
+                ..OtpSettings::default()
             }
         };
-        for (name, settings, told) in [
+        for (name, settings, message) in [
             ("a file", in_file("hunter2\n"), None),
-            ("none", Settings::default(), Some("which secret?")),
+            ("none", OtpSettings::default(), Some("give the secret once")),
             (
                 "two",
-                Settings {
+                OtpSettings {
                     secret_env: Some("HOME".to_owned()),
                     ..settings("hunter2")
                 },
-                Some("which secret?"),
+                Some("give the secret once"),
             ),
             (
                 "no variable",
-                Settings {
+                OtpSettings {
                     secret_env: Some("KNOCK_NOWHERE".to_owned()),
-                    ..Settings::default()
+                    ..OtpSettings::default()
                 },
                 Some("there is no environment variable KNOCK_NOWHERE"),
             ),
@@ -461,19 +461,19 @@ mod tests {
             ),
         ] {
             let checked = settings.check();
-            match (checked, told) {
+            match (checked, message) {
                 (Ok(otp), None) => assert!(!format!("{otp:?} {settings:?}").contains("hunter2")),
-                (Err(error), Some(told)) => {
+                (Err(error), Some(message)) => {
                     let error = error.to_string();
                     assert!(
-                        error.starts_with(told) && !error.contains("hunter2"),
+                        error.starts_with(message) && !error.contains("hunter2"),
                         "{name}: {error}"
                     );
                 }
                 (checked, _) => panic!("{name}: {checked:?}"),
             }
         }
-        for (name, text, told) in [
+        for (name, text, message) in [
             ("empty", "", "the secret is empty"),
             (
                 "two lines",
@@ -487,7 +487,7 @@ mod tests {
             ),
         ] {
             let error = in_file(text).check().expect_err(name).to_string();
-            assert!(error.contains(told), "{name}: {error}");
+            assert!(error.contains(message), "{name}: {error}");
         }
     }
 

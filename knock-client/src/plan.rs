@@ -1,8 +1,8 @@
-//! What is to be done: the command line with what a profile adds.
+//! The plan of a run: the command line, completed by a profile.
 
-use crate::cli::{KnockArgs, Options, Proxy};
+use crate::cli::{KnockArgs, KnockOptions, Proxy};
 use crate::failure::Failure;
-use crate::next_line::NextLineServer;
+use crate::next_line::NextLineAddress;
 use crate::one_time::{self, Taken};
 use crate::otp::{self, Otp};
 use crate::profile::{self, Profile};
@@ -14,54 +14,54 @@ use knock_sequence::{KnockSpec, Sequence};
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Packets to different ports may take different ways, which differ by less than this wherever it
-/// was measured; nobody notices a few of these.
+/// Packets to different ports can take different paths, whose delays differed by less than this
+/// wherever they were measured. A few of these pauses are not noticeable.
 const DELAY: Duration = Duration::from_millis(5);
 
-/// Longer than a person waits for nothing.
+/// Longer than a person waits without an answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What is to be done.
+/// What a run does.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Plan {
-    /// Whom to knock on.
+pub struct KnockPlan {
+    /// The host to knock on.
     pub host: String,
     /// Where the knocks come from.
-    pub source: Source,
-    /// Who says which line of a one-time file is next.
-    pub next_line: Option<NextLineServer>,
+    pub source: KnockSource,
+    /// The server that names the next line of the one-time file.
+    pub next_line: Option<NextLineAddress>,
     /// The pause between knocks.
     pub delay: Duration,
-    /// Whether TCP knocks are whole connections.
+    /// Whether each TCP knock completes a connection.
     pub handshake: bool,
-    /// The port to connect to, if to one.
+    /// The port to connect to after the last knock.
     pub then_connect: Option<ConnectTo>,
     /// How long to try to connect.
     pub timeout: Duration,
-    /// How often to knock again.
+    /// How many times to knock again.
     pub retries: u32,
     /// Which versions of IP.
     pub families: Families,
-    /// Where to write what is done.
+    /// The log file.
     pub log: Option<PathBuf>,
 }
 
 /// Where the knocks come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// They are known.
+pub enum KnockSource {
+    /// The same knocks each time.
     Sequence(Sequence),
-    /// Each time the next line of this file.
+    /// The next line of this file each time.
     OneTime(PathBuf),
-    /// Each time what the time says.
+    /// The time-based sequence of the current period.
     Otp(Otp),
 }
 
-/// Asks a person for the knocks of a host; `None` if there is nobody who answers.
+/// Asks a person for the knocks of a host; `None` without an answer.
 pub type Ask<'a> = &'a mut dyn FnMut(&str) -> Option<Sequence>;
 
-impl Plan {
-    /// What a command line asks for.
+impl KnockPlan {
+    /// Makes the plan of a command line.
     ///
     /// # Errors
     ///
@@ -75,7 +75,7 @@ impl Plan {
         })
     }
 
-    /// What ssh asks for. Nobody is asked: standard input belongs to what is passed on.
+    /// Makes the plan of `proxy`. It prompts for nothing, because standard input carries data.
     ///
     /// # Errors
     ///
@@ -91,20 +91,22 @@ impl Plan {
     fn new(
         host: &str,
         words: &[KnockSpec],
-        options: &Options,
+        options: &KnockOptions,
         ask: Ask<'_>,
     ) -> Result<Self, Failure> {
         let given = match (&options.file, &options.one_time) {
-            (Some(file), _) => Some(Source::Sequence(sequence::read(file)?)),
-            (None, Some(file)) => Some(Source::OneTime(file.clone())),
-            (None, None) if options.otp().is_given() => Some(Source::Otp(options.otp().check()?)),
+            (Some(file), _) => Some(KnockSource::Sequence(sequence::read(file)?)),
+            (None, Some(file)) => Some(KnockSource::OneTime(file.clone())),
+            (None, None) if options.otp().is_given() => {
+                Some(KnockSource::Otp(options.otp().check()?))
+            }
             (None, None) if words.is_empty() => None,
             (None, None) => {
                 let knocks = words.iter().map(|word| word.knock(options.bare()));
-                Some(Source::Sequence(knocks.collect()))
+                Some(KnockSource::Sequence(knocks.collect()))
             }
         };
-        // Who says what to knock on needs no profile, and none that is wrong stands in the way.
+        // With knocks on the command line no profile is read, so a wrong one does no harm.
         let profile = match given {
             Some(_) => None,
             None => profile(host, options)?,
@@ -114,13 +116,13 @@ impl Plan {
             Some(source) => source,
             None => match source(&profile, options)? {
                 Some(source) => source,
-                None => Source::Sequence(ask(host).ok_or_else(|| Failure::NoKnocks {
+                None => KnockSource::Sequence(ask(host).ok_or_else(|| Failure::NoKnocks {
                     host: host.to_owned(),
                 })?),
             },
         };
         let next_line = options.next_line.clone().or(profile.next_line);
-        if next_line.is_some() && !matches!(source, Source::OneTime(_)) {
+        if next_line.is_some() && !matches!(source, KnockSource::OneTime(_)) {
             return Err(Failure::NextLineOfNothing);
         }
         Ok(Self {
@@ -138,8 +140,8 @@ impl Plan {
     }
 }
 
-impl Plan {
-    /// How knocks are sent.
+impl KnockPlan {
+    /// Returns how knocks are sent.
     #[must_use]
     pub fn send_options(&self) -> SendOptions {
         SendOptions {
@@ -149,29 +151,29 @@ impl Plan {
         }
     }
 
-    /// The line of a one-time file that a host takes next, if somebody says.
+    /// Returns the line of the one-time file that the host accepts next, if a server is named for it.
     ///
     /// # Errors
     ///
-    /// Who should say does not.
+    /// The server does not name one.
     pub fn next_line(&self, target: &Target) -> Result<Option<usize>, Failure> {
         let Some(next_line) = &self.next_line else {
             return Ok(None);
         };
-        // Where the name has several addresses, each may be another host.
+        // Each address of a name can be another host.
         let here = target.to_string();
         let family = next_line.host.as_ref().and_then(|_| self.families.only());
         Ok(Some(next_line.ask(&here, family, self.timeout)?))
     }
 }
 
-impl Source {
-    /// The knocks to send to a target now, and from where they were taken: from this line of a
-    /// one-time file, or from the next. `round` is how many sequences there were before.
+impl KnockSource {
+    /// Returns the knocks to send to a target now, and the line of the one-time file they were taken
+    /// from: `line`, or the next unused one. `round` is the number of sequences before this one.
     ///
     /// # Errors
     ///
-    /// There are no more.
+    /// No sequence is left, or it can't be read.
     pub fn next(
         &self,
         line: Option<usize>,
@@ -192,7 +194,7 @@ impl Source {
     }
 }
 
-fn profile(host: &str, options: &Options) -> Result<Option<Profile>, Failure> {
+fn profile(host: &str, options: &KnockOptions) -> Result<Option<Profile>, Failure> {
     let path = options.config.clone().or_else(profile::default_path);
     match path {
         Some(path) => Ok(profile::find(&path, host, options.config.is_some())?),
@@ -200,20 +202,20 @@ fn profile(host: &str, options: &Options) -> Result<Option<Profile>, Failure> {
     }
 }
 
-fn source(profile: &Profile, options: &Options) -> Result<Option<Source>, Failure> {
+fn source(profile: &Profile, options: &KnockOptions) -> Result<Option<KnockSource>, Failure> {
     if let Some(otp) = &profile.otp {
-        // Where it runs, only the command line may know.
+        // The client's public address can depend on where it runs, so the command line overrides.
         let source = options.source.or(otp.source);
-        let otp = otp::Settings {
+        let otp = otp::OtpSettings {
             source,
             ..otp.clone()
         };
-        return Ok(Some(Source::Otp(otp.check()?)));
+        return Ok(Some(KnockSource::Otp(otp.check()?)));
     }
     Ok(match (&profile.knock, &profile.file, &profile.one_time) {
-        (Some(knocks), _, _) => Some(Source::Sequence(knocks.clone())),
-        (_, Some(file), _) => Some(Source::Sequence(sequence::read(file)?)),
-        (_, _, Some(file)) => Some(Source::OneTime(file.clone())),
+        (Some(knocks), _, _) => Some(KnockSource::Sequence(knocks.clone())),
+        (_, Some(file), _) => Some(KnockSource::Sequence(sequence::read(file)?)),
+        (_, _, Some(file)) => Some(KnockSource::OneTime(file.clone())),
         (None, None, None) => None,
     })
 }

@@ -1,6 +1,6 @@
-//! Profiles: what `knock-client home` means.
+//! Profiles: the settings behind `knock-client home`.
 
-use crate::next_line::NextLineServer;
+use crate::next_line::NextLineAddress;
 use crate::otp;
 use crate::refused;
 use crate::reply::{ConnectTo, parse_connect_to, parse_timeout};
@@ -15,7 +15,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// More than a thousand profiles take.
+/// The longest file that is read; a thousand profiles are shorter.
 const FILE_MAX: u64 = 1 << 20;
 
 /// Where the file is, below the home directory.
@@ -29,24 +29,24 @@ struct Contents {
     profile: BTreeMap<String, Profile>,
 }
 
-/// What is known about a host: `[profile.home]`.
+/// The settings for a host: `[profile.home]`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Profile {
-    /// Its name or address, if the profile is called otherwise.
+    /// Its name or address, if it differs from the profile's name.
     pub host: Option<String>,
-    /// What to knock on.
+    /// The knocks.
     #[serde(default, deserialize_with = "knocks")]
     pub knock: Option<Vec<Knock>>,
-    /// A file that has the knocks.
+    /// A file with the knocks.
     pub file: Option<PathBuf>,
-    /// A file of sequences that work once each.
+    /// A file of one-time sequences.
     pub one_time: Option<PathBuf>,
-    /// What the sequences of the time are made of.
-    pub otp: Option<otp::Settings>,
-    /// Who says which of them is next.
+    /// The settings of time-based sequences.
+    pub otp: Option<otp::OtpSettings>,
+    /// The server that names the next line of the one-time file.
     #[serde(default, deserialize_with = "next_line")]
-    pub next_line: Option<NextLineServer>,
+    pub next_line: Option<NextLineAddress>,
     /// The pause between knocks.
     #[serde(default, deserialize_with = "duration")]
     pub delay: Option<Duration>,
@@ -56,14 +56,14 @@ pub struct Profile {
     /// The port to connect to.
     #[serde(default, deserialize_with = "goal")]
     pub then_connect: Option<ConnectTo>,
-    /// Whether TCP knocks are whole connections.
+    /// Whether each TCP knock completes a connection.
     #[serde(default)]
     pub handshake: bool,
-    /// How often to knock again.
+    /// How many times to knock again.
     pub retries: Option<u32>,
     /// Which versions of IP.
     pub family: Option<Families>,
-    /// Where to write what is done.
+    /// The log file.
     pub log: Option<PathBuf>,
 }
 
@@ -75,7 +75,7 @@ pub enum ProfileError {
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         cause: io::Error,
     },
     /// Something in it is wrong.
@@ -85,12 +85,12 @@ pub enum ProfileError {
         path: PathBuf,
         /// The line, counted from 1.
         line: usize,
-        /// What is wrong with it.
+        /// The reason.
         reason: String,
     },
 }
 
-/// Where the profiles are, if it is not said: `$XDG_CONFIG_HOME/knock/config.toml`, or
+/// Returns the default file of profiles: `$XDG_CONFIG_HOME/knock/config.toml`, or
 /// `~/.config/knock/config.toml`.
 #[must_use]
 pub fn default_path() -> Option<PathBuf> {
@@ -100,13 +100,13 @@ pub fn default_path() -> Option<PathBuf> {
     Some(directory.join(PLACE))
 }
 
-/// The profile of that name, or else one for that host.
+/// Returns the profile of that name, or else one for that host.
 ///
-/// A file that is not there has no profiles, unless it `must_exist`.
+/// A missing file has no profiles, unless it `must_exist`.
 ///
 /// # Errors
 ///
-/// The file can't be read or is wrong, also in other profiles.
+/// The file can't be read, or one of its profiles is wrong.
 pub fn find(path: &Path, name: &str, must_exist: bool) -> Result<Option<Profile>, ProfileError> {
     let text = match text(path, FILE_MAX) {
         Ok(text) => text,
@@ -138,7 +138,7 @@ pub fn find(path: &Path, name: &str, must_exist: bool) -> Result<Option<Profile>
         if sources.iter().filter(|&&is_there| is_there).count() != 1 {
             let header = format!("[profile.{name}]");
             let line = text.lines().position(|line| line.trim() == header);
-            let reason = format!("{header} needs one of knock, file, one_time and otp");
+            let reason = format!("{header} needs exactly one of knock, file, one_time and otp");
             return Err(wrong(line.map_or(1, |line| line + 1), reason));
         }
     }
@@ -190,7 +190,7 @@ fn timeout<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Er
 }
 
 /// `7001` or `"example.org:7001/ssh"`.
-fn next_line<'de, D: Deserializer<'de>>(from: D) -> Result<Option<NextLineServer>, D::Error> {
+fn next_line<'de, D: Deserializer<'de>>(from: D) -> Result<Option<NextLineAddress>, D::Error> {
     let word = number_or_word(from)?;
     word.parse().map(Some).map_err(D::Error::custom)
 }
@@ -241,7 +241,7 @@ mod tests {
         one_time = "once"
         then_connect = "tcp/443"
 
-        [profile.told]
+        [profile.reply]
         knock = ["7000"]
         then_connect = "reply"
         handshake = true
@@ -270,9 +270,9 @@ mod tests {
         let work = found(FILE, "work").expect("no error").expect("a profile");
         assert_eq!(work.then_connect, Some(ConnectTo::Port(443)));
         assert!(!work.handshake);
-        let told = found(FILE, "told").expect("no error").expect("a profile");
+        let reply = found(FILE, "reply").expect("no error").expect("a profile");
         assert_eq!(
-            (told.then_connect, told.handshake),
+            (reply.then_connect, reply.handshake),
             (Some(ConnectTo::Reply), true)
         );
         let once = work.one_time.expect("a path");
@@ -326,17 +326,17 @@ mod tests {
             (
                 "no source",
                 "[profile.b]\nknock = [\"1\"]\n\n[profile.a]\n",
-                "DIR/config.toml:4: [profile.a] needs one of knock, file, one_time and otp",
+                "DIR/config.toml:4: [profile.a] needs exactly one of knock, file, one_time and otp",
             ),
             (
                 "two sources",
                 "[profile.a]\nknock = [\"1\"]\nfile = \"x\"\n",
-                "DIR/config.toml:1: [profile.a] needs one of",
+                "DIR/config.toml:1: [profile.a] needs exactly one of",
             ),
         ];
-        for (name, text, told) in rows {
+        for (name, text, message) in rows {
             let error = found(text, "a").expect_err(name);
-            assert!(error.starts_with(told), "{name}: {error}");
+            assert!(error.starts_with(message), "{name}: {error}");
         }
     }
 

@@ -1,16 +1,16 @@
-//! Passing on what comes, from both sides.
+//! Relays data between standard input and output and a connection.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::thread;
 
-/// What is read at once.
+/// How many bytes are read at once.
 const CHUNK: usize = 64 * 1024;
 
-/// Passes on what `input` says to the connection, and what comes from there to `output`.
+/// Relays `input` to the connection, and the connection to `output`.
 ///
-/// Each side may end while the other goes on: the end of `input` is told to the host, and at the
-/// end of what the host says `close_output` is called. Returns when both have ended.
+/// Each direction ends separately: the end of `input` shuts down writing to the host, and the end of
+/// the host's data calls `close_output`. Returns when both have ended.
 ///
 /// # Errors
 ///
@@ -25,7 +25,7 @@ pub fn pass(
     let sender = thread::spawn(move || -> io::Result<()> {
         copy(&mut input, &mut to_host)?;
         match to_host.shutdown(Shutdown::Write) {
-            // The host was faster.
+            // The host has closed the connection already.
             Err(error) if error.kind() == ErrorKind::NotConnected => Ok(()),
             done => done,
         }
@@ -33,7 +33,7 @@ pub fn pass(
     copy(&mut &*stream, &mut output)?;
     close_output()?;
     match sender.join() {
-        // Who has ended the conversation need not hear what else there was to say.
+        // A host that has closed the connection does not receive the rest of the input.
         Ok(Err(error)) if is_hung_up(&error) => Ok(()),
         Ok(done) => done,
         Err(panic) => std::panic::resume_unwind(panic),
@@ -47,7 +47,7 @@ fn is_hung_up(error: &io::Error) -> bool {
     )
 }
 
-/// Copies, and lets nothing wait: the other side may be waiting for half a line.
+/// Copies without buffering: the other side may be waiting for half a line.
 fn copy(from: &mut impl Read, to: &mut impl Write) -> io::Result<()> {
     let mut chunk = vec![0; CHUNK];
     loop {

@@ -1,4 +1,4 @@
-//! What the system refused, in words: without its number, and for files with the cure.
+//! Texts of system errors: without their numbers, and for files with the cure.
 
 use std::io::{self, ErrorKind};
 
@@ -14,7 +14,7 @@ pub(crate) fn plain(error: &io::Error) -> String {
     first.into_iter().chain(letters).collect()
 }
 
-/// What cures a file that can't be read or written.
+/// Cures for a file that can't be read or written.
 const CURES: [(ErrorKind, &str); 7] = [
     (
         ErrorKind::PermissionDenied,
@@ -37,7 +37,7 @@ const CURES: [(ErrorKind, &str); 7] = [
     (ErrorKind::ReadOnlyFilesystem, "it is mounted read-only"),
 ];
 
-/// The reason why a file could not be read or written, and what to do.
+/// Returns why a file could not be read or written, and the cure.
 pub(crate) fn of_file(error: &io::Error) -> String {
     let cure = CURES.iter().find(|(kind, _)| *kind == error.kind());
     match cure {

@@ -1,4 +1,4 @@
-//! What a person can do about an error of the network.
+//! Advice for errors of the network.
 
 use std::io::{self, ErrorKind};
 
@@ -11,7 +11,7 @@ pub(crate) fn remedy(cause: &io::Error) -> &'static str {
     ) {
         "check the address and this machine's routes, or choose the other family with -4 or -6"
     } else if matches!(kind, ErrorKind::TimedOut | ErrorKind::ConnectionRefused) {
-        "nobody shakes hands there: leave --handshake out if the door's knocks are silent"
+        "the knock port completes no handshake: drop --handshake unless the door has verify = \"handshake\""
     } else if kind == ErrorKind::PermissionDenied {
         "check this machine's own firewall and routes"
     } else {

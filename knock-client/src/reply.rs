@@ -1,4 +1,4 @@
-//! The reply of a door that tells which port it opened.
+//! The reply of a door, which names the opened port.
 
 use crate::connect::Knocked;
 use crate::target::Target;
@@ -9,7 +9,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// More than a port number has digits.
+/// Longer than any port number.
 const LONGEST: usize = 16;
 
 /// Where to connect to after the last knock.
@@ -17,7 +17,7 @@ const LONGEST: usize = 16;
 pub enum ConnectTo {
     /// To this TCP port.
     Port(u16),
-    /// To the TCP port that the host replies.
+    /// To the TCP port that the host's reply names.
     Reply,
 }
 
@@ -28,17 +28,17 @@ pub struct ReplyListener {
     from: SocketAddr,
 }
 
-/// Nobody replied in time.
+/// No reply arrived in time.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "no reply from {target} to {knock} within {limit:?}: still closed, or open already, or this \
-     door has no reply = true, or something on the way lets no datagram in; give the port with \
-     --then-connect"
+    "no reply from {target} to {knock} within {limit:?}: the knocks are wrong, the port is open \
+     already, the door has no reply = true, or a firewall drops UDP; name the port with \
+     --then-connect PORT"
 )]
 pub struct NoReply {
-    /// Who should have replied.
+    /// The host.
     pub target: Target,
-    /// To what.
+    /// The last knock, to which the host replies.
     pub knock: Knock,
     /// The time that was allowed.
     pub limit: Duration,
@@ -47,7 +47,7 @@ pub struct NoReply {
 /// A reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PortReply {
-    /// Whose, by its place among those that were knocked on.
+    /// The index of the host among those that were knocked on.
     pub place: usize,
     /// The port that is open.
     pub port: u16,
@@ -56,13 +56,13 @@ pub struct PortReply {
 }
 
 impl ReplyListener {
-    /// An ear on a socket, for what comes from the knocked port alone.
+    /// Listens on a socket for datagrams from the knocked port alone.
     pub(crate) fn new(socket: UdpSocket, from: SocketAddr) -> Self {
         Self { socket, from }
     }
 
     /// Waits for the port until `limit` has passed since `last_knock`.
-    fn hear(&self, last_knock: Instant, limit: Duration) -> Option<u16> {
+    fn receive(&self, last_knock: Instant, limit: Duration) -> Option<u16> {
         let mut buffer = [0; LONGEST];
         loop {
             let left = limit.saturating_sub(last_knock.elapsed());
@@ -75,7 +75,7 @@ impl ReplyListener {
                         return Some(port);
                     }
                 }
-                // From somebody else, or what somebody on the way says of another packet.
+                // From another address, or an ICMP error for another packet.
                 Ok(_) => {}
                 Err(error) if is_passing(error.kind()) => {}
                 Err(_) => return None,
@@ -95,12 +95,12 @@ fn is_passing(kind: ErrorKind) -> bool {
     )
 }
 
-/// The scope and the flow of an IPv6 address are this machine's own.
+/// Compares without the scope and flow label of IPv6, which are local to this machine.
 fn is_same(one: SocketAddr, other: SocketAddr) -> bool {
     one.ip() == other.ip() && one.port() == other.port()
 }
 
-/// The port that a datagram names: its digits and nothing else.
+/// Returns the port that a datagram names: digits and nothing else.
 pub fn port_in(datagram: &[u8]) -> Option<u16> {
     let text = std::str::from_utf8(datagram).ok()?;
     let digits = text.bytes().all(|byte| byte.is_ascii_digit());
@@ -108,32 +108,32 @@ pub fn port_in(datagram: &[u8]) -> Option<u16> {
     (port != 0).then_some(port)
 }
 
-/// Waits for the first reply to whoever was knocked on; the others are not waited for.
+/// Waits for the first reply of any host.
 ///
 /// # Errors
 ///
-/// If nobody replied in time.
+/// No host replied in time.
 pub fn wait_for_reply(
     knocked: &[Knocked],
     listeners: Vec<ReplyListener>,
     last: Knock,
     limit: Duration,
 ) -> Option<Result<PortReply, NoReply>> {
-    let (heard, all) = mpsc::channel();
+    let (sender, replies) = mpsc::channel();
     for (place, (knocked, listener)) in knocked.iter().zip(listeners).enumerate() {
-        let heard = heard.clone();
+        let sender = sender.clone();
         let last_knock = knocked.last_knock;
         thread::spawn(move || {
-            if let Some(port) = listener.hear(last_knock, limit) {
+            if let Some(port) = listener.receive(last_knock, limit) {
                 let after = last_knock.elapsed();
-                // Nobody waits any more for who comes second.
-                let _nobody_waits = heard.send(PortReply { place, port, after });
+                // The receiver is gone after the first reply.
+                let _late = sender.send(PortReply { place, port, after });
             }
         });
     }
-    drop(heard);
-    if let Ok(told) = all.recv() {
-        return Some(Ok(told));
+    drop(sender);
+    if let Ok(reply) = replies.recv() {
+        return Some(Ok(reply));
     }
     let target = knocked.first()?.target;
     Some(Err(NoReply {
@@ -216,9 +216,9 @@ mod tests {
         host.send_to(b"22", to).unwrap();
         let listener = ReplyListener::new(own, host.local_addr().unwrap());
         let limit = Duration::from_secs(60);
-        assert_eq!(listener.hear(Instant::now(), limit), Some(22));
+        assert_eq!(listener.receive(Instant::now(), limit), Some(22));
         other.send_to(b"23", to).unwrap();
         let limit = Duration::from_millis(50);
-        assert_eq!(listener.hear(Instant::now(), limit), None);
+        assert_eq!(listener.receive(Instant::now(), limit), None);
     }
 }

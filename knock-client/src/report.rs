@@ -1,4 +1,4 @@
-//! Telling what happens, to a person or as JSON.
+//! Reports what happens, as text or as JSON.
 
 use crate::connect::{Closed, ConnectError, Connected};
 use crate::failure::Failure;
@@ -11,22 +11,22 @@ use serde::Serialize;
 use std::io::{self, BufWriter, Write};
 use std::time::Duration;
 
-/// Room for more lines than a sequence has knocks, so that none is written before [`Report::flush`].
+/// Room for more lines than a sequence has knocks, so that none is written before [`Reporter::flush`].
 const BUFFER_BYTES: usize = 64 * 1024;
 
-/// How much is told, and in which language.
+/// How much is reported, and in which form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Style {
-    /// Only the connection, and what was in its way.
+    /// The connection, and what prevented it.
     Quiet,
-    /// Every knock too.
+    /// Each knock, too.
     Verbose,
-    /// Every knock and every failure, one JSON object per line.
+    /// Each knock and each failure, one JSON object per line.
     Json,
 }
 
-/// A line of JSON. The names of its fields, and the words that are a [`Failed::reason`], are a
-/// promise to those who parse them.
+/// A line of JSON. The names of its fields and the words of [`Failed::reason`] are stable: programs
+/// parse them.
 #[derive(Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 enum Line {
@@ -50,7 +50,7 @@ enum Line {
         of: u32,
         message: String,
     },
-    Told {
+    Replied {
         port: u16,
         after_us: u64,
     },
@@ -75,7 +75,7 @@ struct Failed {
     message: String,
 }
 
-/// Why nothing came of it, in a word. docs/client.md lists the words: `ValueEnum` knows them all.
+/// Why a run failed, in a word. docs/client.md lists the words; `ValueEnum` enumerates them.
 #[derive(Clone, Copy, Debug, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
 enum Reason {
@@ -97,20 +97,19 @@ enum Reason {
     Output,
 }
 
-/// Where the lines go. They are kept until [`flush`](Self::flush) or [`finish`](Self::finish),
-/// because the knocks must not wait for whoever reads them; for the same reason an error of
-/// writing is kept until then.
-pub struct Report<W: Write> {
+/// Writes lines to an output and a log. Lines and errors of writing are kept until
+/// [`flush`](Self::flush) or [`finish`](Self::finish), because knocks must not wait for a reader.
+pub struct Reporter<W: Write> {
     style: Style,
     out: BufWriter<W>,
     log: Option<Log>,
-    /// Several addresses are knocked on, so that lines must say which.
+    /// Whether several addresses are knocked on, so that lines must name theirs.
     has_several: bool,
     error: Option<Failure>,
 }
 
-impl<W: Write> Report<W> {
-    /// A report to `out`.
+impl<W: Write> Reporter<W> {
+    /// Reports to `out`.
     pub fn new(style: Style, out: W) -> Self {
         Self {
             style,
@@ -121,12 +120,12 @@ impl<W: Write> Report<W> {
         }
     }
 
-    /// From now on everything is noted there too.
+    /// Writes every later line to `log`, too.
     pub fn log_to(&mut self, log: Log) {
         self.log = Some(log);
     }
 
-    /// Tells which addresses of the host are knocked on.
+    /// Reports which addresses of the host are knocked on.
     pub fn resolved(&mut self, host: &str, targets: &[Target], others: &[Target]) {
         self.has_several = targets.len() > 1;
         let names = list(targets);
@@ -138,17 +137,17 @@ impl<W: Write> Report<W> {
             let others = list(others);
             format!("knocking on {names} (first address of {host}, not {others})")
         };
-        self.tell(&[Style::Verbose], &text, None);
+        self.line(&[Style::Verbose], &text, None);
     }
 
-    /// Tells that a sequence was taken, which works only once.
+    /// Reports that a one-time sequence was taken.
     pub fn taken(&mut self, taken: &Taken) {
         let &Taken { line, left, .. } = taken;
         let text = format!("took line {line}, {left} left");
-        self.tell(&[Style::Verbose], &text, Some(Line::Taken { line, left }));
+        self.line(&[Style::Verbose], &text, Some(Line::Taken { line, left }));
     }
 
-    /// Tells that a knock was sent.
+    /// Reports that a knock was sent.
     pub fn knock(&mut self, number: usize, of: usize, knock: Knock, target: &Target) {
         let Knock { protocol, port } = knock;
         let address = target.to_string();
@@ -165,18 +164,18 @@ impl<W: Write> Report<W> {
             port,
             address,
         };
-        self.tell(&[Style::Verbose], &text, Some(line));
+        self.line(&[Style::Verbose], &text, Some(line));
     }
 
-    /// Tells that an address could not be knocked on, and the other could.
+    /// Reports that one of several addresses could not be knocked on.
     pub fn skipped(&mut self, error: &SendError) {
         let (address, message) = (error.target.to_string(), error.to_string());
         let text = message.clone();
         let line = Line::Skipped { address, message };
-        self.tell(&[Style::Quiet, Style::Verbose], &text, Some(line));
+        self.line(&[Style::Quiet, Style::Verbose], &text, Some(line));
     }
 
-    /// Tells that it is knocked again.
+    /// Reports a retry.
     pub fn retry(&mut self, number: u32, of: u32, error: &Failure) {
         let message = error.to_string();
         let text = format!("knocking again, {number} of {of}: {message}");
@@ -185,19 +184,19 @@ impl<W: Write> Report<W> {
             of,
             message,
         };
-        self.tell(&[Style::Quiet, Style::Verbose], &text, Some(line));
+        self.line(&[Style::Quiet, Style::Verbose], &text, Some(line));
     }
 
-    /// Tells which port the host replied.
-    pub fn told(&mut self, port: u16, after: Duration) {
+    /// Reports the port in the host's reply.
+    pub fn replied(&mut self, port: u16, after: Duration) {
         let after_us = microseconds(after);
         let (ms, us) = (after_us / 1000, after_us % 1000);
         let text = format!("the reply is tcp/{port}, {ms}.{us:03} ms after the last knock");
-        let line = Line::Told { port, after_us };
-        self.tell(&[Style::Verbose], &text, Some(line));
+        let line = Line::Replied { port, after_us };
+        self.line(&[Style::Verbose], &text, Some(line));
     }
 
-    /// Tells that the port is open.
+    /// Reports that the port is open.
     pub fn connected(&mut self, target: &Target, port: u16, connected: &Connected) {
         let &Connected { attempt, after } = connected;
         let after_us = microseconds(after);
@@ -211,16 +210,16 @@ impl<W: Write> Report<W> {
             attempt,
             after_us,
         };
-        self.tell(&[Style::Quiet, Style::Verbose], &text, Some(line));
+        self.line(&[Style::Quiet, Style::Verbose], &text, Some(line));
     }
 
-    /// Tells a failure, in JSON and in the log only: a person reads it on standard error.
+    /// Reports a failure in JSON and in the log only: a person reads it on standard error.
     pub fn failed(&mut self, failure: &Failure) {
         let line = Line::Failed(Failed::from(failure));
-        self.tell(&[], &failure.to_string(), Some(line));
+        self.line(&[], &failure.to_string(), Some(line));
     }
 
-    /// Writes out what was told so far.
+    /// Writes the lines so far.
     pub fn flush(&mut self) {
         if let Err(error) = self.out.flush() {
             self.unwritten(error);
@@ -230,18 +229,18 @@ impl<W: Write> Report<W> {
         }
     }
 
-    /// Writes out the rest.
+    /// Writes the rest.
     ///
     /// # Errors
     ///
-    /// The first error that writing met.
+    /// The first error of writing.
     pub fn finish(mut self) -> Result<(), Failure> {
         self.flush();
         self.error.map_or(Ok(()), Err)
     }
 
-    /// Tells something as text, in these styles, or as JSON.
-    fn tell(&mut self, styles: &[Style], text: &str, json: Option<Line>) {
+    /// Adds a line as text, in these styles, or as JSON.
+    fn line(&mut self, styles: &[Style], text: &str, json: Option<Line>) {
         if let Some(log) = &mut self.log {
             log.line(text);
         }
@@ -258,8 +257,7 @@ impl<W: Write> Report<W> {
         }
     }
 
-    /// Standard output can't be written. A reader that ended early, as `head` does, has what it
-    /// wanted.
+    /// Keeps an error of standard output, unless its reader ended early, as `head` does.
     fn unwritten(&mut self, error: io::Error) {
         if error.kind() != io::ErrorKind::BrokenPipe {
             self.keep(Failure::Output(error));
@@ -351,7 +349,7 @@ mod tests {
             | Line::Knock { .. }
             | Line::Skipped { .. }
             | Line::Retry { .. }
-            | Line::Told { .. }
+            | Line::Replied { .. }
             | Line::Connected { .. }
             | Line::Failed(_) => {}
         }
@@ -373,7 +371,7 @@ mod tests {
                 of: 1,
                 message: String::new(),
             },
-            Line::Told {
+            Line::Replied {
                 port: 1,
                 after_us: 1,
             },

@@ -11,11 +11,11 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// What a UDP knock carries; one byte, as knockd's client sends.
+/// The payload of a UDP knock: one byte, as knockd's client sends.
 const DATAGRAM: [u8; 1] = [0];
-/// The same where a reply is wanted, which is never longer than the knock: room for a port.
+/// The payload if a reply is wanted: a reply is never longer than the knock, so this has room for a port.
 const ROOMY: [u8; 8] = [0; 8];
-/// How often another port is tried where one is taken.
+/// How many local ports are tried if one is taken.
 const BINDS: usize = 8;
 
 /// How knocks are sent.
@@ -23,13 +23,13 @@ const BINDS: usize = 8;
 pub struct SendOptions {
     /// The pause between them.
     pub delay: Duration,
-    /// TCP knocks are whole connections; how long each may take.
+    /// The time limit per TCP knock if each is a complete connection.
     pub handshake: Option<Duration>,
     /// Whether the last knock may be replied to.
     pub listen: bool,
 }
 
-/// What was sent.
+/// A sequence that was sent.
 #[derive(Debug)]
 pub struct Sent {
     /// The moment just before the last knock was handed to the system.
@@ -46,15 +46,15 @@ pub struct Sent {
     remedy(cause)
 )]
 pub struct SendError {
-    /// Which knock of the sequence, counted from 1.
+    /// The number of the knock in the sequence, from 1.
     pub number: usize,
-    /// How long the sequence is.
+    /// The length of the sequence.
     pub of: usize,
     /// The knock.
     pub knock: Knock,
-    /// Whom it was for.
+    /// The host.
     pub target: Target,
-    /// What the system said.
+    /// The system's error.
     pub cause: io::Error,
 }
 
@@ -66,8 +66,8 @@ pub struct SendError {
 ///
 /// # Errors
 ///
-/// The first knock that this machine could not send. That nobody answers, or that the host
-/// refuses, is not an error: the knock was heard.
+/// The first knock that this machine could not send. Silence or a refusal of the host is no error:
+/// the knock has arrived or may have.
 pub fn send(
     target: &Target,
     sequence: &[Knock],
@@ -81,11 +81,11 @@ pub fn send(
     Ok(send_with(target, sequence, send_options, sent)?.last)
 }
 
-/// The same in another manner.
+/// Sends the knocks like [`send`], with options.
 ///
 /// # Errors
 ///
-/// As for [`send`]; and where handshakes are wanted, the first that did not come about.
+/// As for [`send`]; with handshakes, also the first that was not completed.
 pub fn send_with(
     target: &Target,
     sequence: &[Knock],
@@ -105,7 +105,7 @@ pub fn send_with(
         let listen = send_options.listen && number == of;
         done = match (knock.protocol, send_options.handshake) {
             (Protocol::Tcp, None) => send_syn(address, listen),
-            (Protocol::Tcp, Some(limit)) => shake_hands(address, limit, listen),
+            (Protocol::Tcp, Some(limit)) => complete_handshake(address, limit, listen),
             (Protocol::Udp, _) => send_datagram(address, listen),
         }
         .map_err(|cause| SendError {
@@ -120,7 +120,7 @@ pub fn send_with(
     Ok(done)
 }
 
-/// Begins a connection and gives it up.
+/// Starts a connection and abandons it.
 ///
 /// The SYN is on its way when `connect` returns. The socket must not outlive it by a second: the
 /// system would send the SYN again, which is a wrong knock once the next one has arrived. Closing
@@ -137,7 +137,7 @@ fn send_syn(address: SocketAddr, listen: bool) -> io::Result<Sent> {
 
 /// Makes a connection and ends it. The knock has arrived when the system's ACK has, which it sends
 /// before `connect` returns.
-fn shake_hands(address: SocketAddr, limit: Duration, listen: bool) -> io::Result<Sent> {
+fn complete_handshake(address: SocketAddr, limit: Duration, listen: bool) -> io::Result<Sent> {
     let (socket, listener) = tcp_socket(address, listen)?;
     socket.connect_timeout(&address.into(), limit)?;
     let last = Instant::now();
@@ -172,8 +172,8 @@ fn any_port(address: SocketAddr) -> SocketAddr {
     }
 }
 
-/// Sends one datagram, from a socket of its own: what ICMP answers to an earlier knock is not
-/// reported there.
+/// Sends one datagram from a separate socket, so that an ICMP error for an earlier knock is not
+/// reported here.
 fn send_datagram(address: SocketAddr, listen: bool) -> io::Result<Sent> {
     let socket = UdpSocket::bind(any_port(address))?;
     let datagram = if listen { &ROOMY[..] } else { &DATAGRAM };

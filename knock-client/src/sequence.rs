@@ -1,4 +1,4 @@
-//! Sequences as texts: in a file, or as somebody types them.
+//! Reads sequences from files and from a prompt.
 
 use crate::refused;
 use knock_common::layout::KNOCKS_MAX;
@@ -7,10 +7,10 @@ use std::fs::File;
 use std::io::{self, BufRead, Read as _, Write};
 use std::path::{Path, PathBuf};
 
-/// More than any sequence takes; `/dev/zero` is longer.
+/// The longest file that is read; sequences are shorter, and `/dev/zero` is longer.
 const FILE_MAX: u64 = 64 * 1024;
 
-/// A file that is not a sequence.
+/// Why a file is not a sequence.
 #[derive(Debug, thiserror::Error)]
 pub enum SequenceError {
     /// It can't be read.
@@ -18,7 +18,7 @@ pub enum SequenceError {
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         cause: io::Error,
     },
     /// A line is wrong.
@@ -28,25 +28,25 @@ pub enum SequenceError {
         path: PathBuf,
         /// The line, counted from 1.
         line: usize,
-        /// What is wrong with it.
+        /// The reason.
         reason: String,
     },
-    /// There are none, or too many.
+    /// The file has no knocks, or too many.
     #[error("{} has {count} knocks: a sequence has 1 to {KNOCKS_MAX}{hint}", path.display())]
     Count {
         /// The file.
         path: PathBuf,
-        /// How many there are.
+        /// How many it has.
         count: usize,
-        /// What the reader may have meant.
+        /// Advice, or nothing.
         hint: &'static str,
     },
 }
 
 /// Reads a file with one sequence: knocks with blanks, commas or line ends between them.
 ///
-/// Files of bare ports are those of other UDP knockers, so their ports are UDP. Where some knocks
-/// have a protocol, all must: what the others would be is told differently by different programs.
+/// Files of bare ports come from UDP clients, so their ports are UDP. If some knocks have a
+/// protocol, all must: programs differ in the default of the others.
 ///
 /// # Errors
 ///
@@ -75,7 +75,9 @@ pub fn read(path: &Path) -> Result<Sequence, SequenceError> {
     if let Some((number, item, _)) = found.iter().find(|(_, _, word)| word.protocol.is_none())
         && found.iter().any(|(_, _, word)| word.protocol.is_some())
     {
-        let reason = format!("'{item}' has no protocol, and others have: write tcp/ or udp/");
+        let reason = format!(
+            "'{item}' has no protocol, but others have: write tcp/ or udp/ before the port"
+        );
         return Err(wrong(*number, reason));
     }
     if found.is_empty() || found.len() > KNOCKS_MAX {
@@ -95,7 +97,7 @@ pub fn read(path: &Path) -> Result<Sequence, SequenceError> {
     Ok(knocks.collect())
 }
 
-/// The words of a line that is no comment.
+/// Returns the words of a line, none for a comment.
 pub(crate) fn items(line: &str) -> impl Iterator<Item = &str> {
     let line = if line.trim_start().starts_with('#') {
         ""
@@ -106,13 +108,13 @@ pub(crate) fn items(line: &str) -> impl Iterator<Item = &str> {
         .filter(|item| !item.is_empty())
 }
 
-/// Reads a file whole, unless it is longer than any that is meant.
+/// Reads a whole file of at most `most` bytes.
 pub(crate) fn text(path: &Path, most: u64) -> io::Result<String> {
     String::from_utf8(bytes(path, most)?)
         .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.utf8_error()))
 }
 
-/// As [`text`], whatever its encoding.
+/// Reads a whole file of at most `most` bytes, in any encoding.
 pub(crate) fn bytes(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let length = File::open(path)?.take(most + 1).read_to_end(&mut bytes)?;
@@ -127,7 +129,7 @@ pub(crate) fn bytes(path: &Path, most: u64) -> io::Result<Vec<u8>> {
 ///
 /// # Errors
 ///
-/// The question can't be put, or the answer not be read.
+/// The prompt can't be written, or the answer can't be read.
 pub fn ask(
     host: &str,
     bare: Protocol,
@@ -224,7 +226,7 @@ mod tests {
             (
                 "some have a protocol",
                 "7000,8000:udp\n9000\n".to_owned(),
-                "FILE:1: '7000' has no protocol, and others have: write tcp/ or udp/".to_owned(),
+                "FILE:1: '7000' has no protocol, but others have: write tcp/ or udp/ before the port".to_owned(),
             ),
             (
                 "many",
@@ -239,7 +241,7 @@ mod tests {
 
     #[test]
     fn unreadable_files_are_refused() {
-        for (path, told) in [
+        for (path, message) in [
             ("/nonexistent", "cannot read /nonexistent: "),
             ("/", "cannot read /: "),
             #[cfg(unix)]
@@ -249,21 +251,21 @@ mod tests {
             ),
         ] {
             let error = read(Path::new(path)).expect_err(path).to_string();
-            assert!(error.starts_with(told), "{error}");
+            assert!(error.starts_with(message), "{error}");
         }
     }
 
     #[test]
     fn the_prompt_repeats_until_knocks_are_given() {
         let mut input = &b"\nssh\n7000, udp/8000\n"[..];
-        let mut told = Vec::new();
-        let knocks = ask("home", Protocol::Tcp, &mut input, &mut told).expect("answers");
+        let mut message = Vec::new();
+        let knocks = ask("home", Protocol::Tcp, &mut input, &mut message).expect("answers");
         let knocks: Vec<String> = knocks.iter().flatten().map(ToString::to_string).collect();
         assert_eq!(knocks, ["tcp/7000", "udp/8000"]);
         let question = "Knocks for home, such as tcp/7000 udp/8000: ";
-        let told = String::from_utf8(told).expect("text");
-        assert_eq!(told.matches(question).count(), 3, "{told}");
-        assert!(told.contains("\"ssh\" is not a knock"), "{told}");
+        let message = String::from_utf8(message).expect("text");
+        assert_eq!(message.matches(question).count(), 3, "{message}");
+        assert!(message.contains("\"ssh\" is not a knock"), "{message}");
 
         let nobody = ask("home", Protocol::Tcp, &mut io::empty(), &mut Vec::new());
         assert_eq!(nobody.expect("no error"), None);

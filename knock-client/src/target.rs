@@ -39,30 +39,30 @@ impl fmt::Display for Family {
     }
 }
 
-/// The address that is knocked on; an IPv6 link-local one keeps its scope.
+/// The address to knock on; an IPv6 link-local one keeps its scope.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Target(SocketAddr);
 
 impl Target {
-    /// Looks the name up; an address as text stands for itself.
+    /// Looks the name up; an address in text form needs no lookup.
     ///
     /// # Errors
     ///
-    /// If there is no such name, or it has no address of the family that was asked for.
+    /// The name does not exist, or has no address of the wanted family.
     pub fn resolve(host: &str, family: Option<Family>) -> Result<Resolved, ResolveError> {
         choose(host, family, &lookup(host)?)
     }
 
-    /// Looks the name up: one address of each family that it has.
+    /// Looks the name up and returns one address of each family that it has.
     ///
     /// # Errors
     ///
-    /// If there is no such name.
+    /// The name does not exist.
     pub fn resolve_both(host: &str) -> Result<Vec<Self>, ResolveError> {
         Ok(choose(host, None, &lookup(host)?)?.one_of_each())
     }
 
-    /// Where a packet to that port goes.
+    /// Returns the address with this port.
     #[must_use]
     pub fn at(&self, port: u16) -> SocketAddr {
         let mut address = self.0;
@@ -70,7 +70,7 @@ impl Target {
         address
     }
 
-    /// The version of IP that the packets will have.
+    /// Returns the version of IP.
     #[must_use]
     pub fn family(&self) -> Family {
         if self.0.is_ipv4() {
@@ -98,7 +98,7 @@ impl fmt::Display for Target {
     }
 }
 
-/// What a name stands for.
+/// The addresses of a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resolved {
     /// The address to knock on: the first one, in the system's order of preference.
@@ -149,10 +149,10 @@ fn choose(host: &str, family: Option<Family>, found: &[Target]) -> Result<Resolv
     }
 }
 
-/// Why there is nobody to knock on.
+/// Why a host has no address to knock on.
 #[derive(Debug, thiserror::Error)]
 pub enum ResolveError {
-    /// The name is not known.
+    /// The name has no address.
     #[error(
         "cannot find '{host}': {}; check the spelling, or give the address instead",
         refused::plain(cause)
@@ -160,10 +160,10 @@ pub enum ResolveError {
     Unknown {
         /// The name.
         host: String,
-        /// What the resolver said.
+        /// The resolver's error.
         cause: io::Error,
     },
-    /// The name is known, but only in the other family.
+    /// The name has addresses of the other family only.
     #[error(
         "'{host}' has no {family} address, only {}; leave out {} or use {}",
         list(found), family.option(), family.other().option()
@@ -171,14 +171,14 @@ pub enum ResolveError {
     Family {
         /// The name.
         host: String,
-        /// What was asked for.
+        /// The wanted family.
         family: Family,
-        /// What there is.
+        /// The addresses that it has.
         found: Vec<Target>,
     },
 }
 
-/// Writes the targets with commas between.
+/// Joins the targets with commas.
 pub(crate) fn list(targets: &[Target]) -> String {
     targets
         .iter()
@@ -206,7 +206,7 @@ pub enum Families {
 }
 
 impl Families {
-    /// The only one to use, if there is such a wish.
+    /// Returns the only version to use, if just one is wanted.
     #[must_use]
     pub fn only(self) -> Option<Family> {
         match self {

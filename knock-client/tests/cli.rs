@@ -1,24 +1,24 @@
-//! The command as people run it: words in; exact output and exit code out.
+//! The command as people run it: arguments, exact output and exit codes.
 
 #![expect(clippy::expect_used, reason = "a test stops at what it did not expect")]
 
 mod peers;
 
-use peers::{LOOPBACKS, OpenPort, ReservedPort, UdpEar};
+use peers::{KnockPort, LOOPBACKS, OpenPort, ReservedPort};
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-struct Outcome {
+struct Ran {
     code: Option<i32>,
     out: String,
     err: String,
 }
 
-fn knock_client(words: &[&str]) -> Outcome {
+fn knock_client(words: &[&str]) -> Ran {
     let output = command(words).output().expect("the command runs");
-    Outcome {
+    Ran {
         code: output.status.code(),
         out: String::from_utf8(output.stdout).expect("text"),
         err: String::from_utf8(output.stderr).expect("text"),
@@ -28,12 +28,12 @@ fn knock_client(words: &[&str]) -> Outcome {
 fn command(words: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_knock-client"));
     command.args(words).stdin(Stdio::null());
-    // Nobody's own profiles.
+    // The profiles of the user who runs the tests do not count.
     command.env("XDG_CONFIG_HOME", "/nonexistent");
     command
 }
 
-/// Replaces what differs from run to run by the name of what stands there.
+/// Replaces text that differs between runs by a placeholder.
 fn masked(text: &str, before: &str, after: &str, name: &str) -> String {
     let (head, rest) = text
         .split_once(before)
@@ -139,7 +139,7 @@ fn wrong_usage_is_reported_and_exits_with_2() {
     }
 }
 
-/// A sequence may come from somebody else.
+/// A file of another user may contain control characters.
 #[test]
 fn an_error_about_a_file_moves_no_cursor() {
     let directory = tempfile::tempdir().expect("a path");
@@ -166,7 +166,7 @@ fn help_has_examples() {
 #[test]
 fn each_style_prints_its_knocks() {
     for ip in LOOPBACKS {
-        let (tcp, udp) = (ReservedPort::new(ip), UdpEar::bind(ip));
+        let (tcp, udp) = (ReservedPort::new(ip), KnockPort::bind(ip));
         let (tcp, port) = (tcp.port(), udp.port());
         let host = ip.to_string();
         let rows: [(&str, &[&str], String); 3] = [
@@ -204,7 +204,7 @@ fn each_style_prints_its_knocks() {
             assert_eq!(outcome.err, "", "{ip} {name}");
             assert_eq!(outcome.out, out, "{ip} {name}");
             assert_eq!(outcome.code, Some(0), "{ip} {name}");
-            assert_eq!(udp.hear(), [0], "{ip} {name}");
+            assert_eq!(udp.receive(), [0], "{ip} {name}");
             assert!(udp.is_silent(), "{ip} {name}: one datagram per knock");
         }
     }
@@ -213,8 +213,8 @@ fn each_style_prints_its_knocks() {
 #[test]
 fn the_connection_is_reported() {
     for ip in LOOPBACKS {
-        let (ear, listener) = (UdpEar::bind(ip), OpenPort::new(ip));
-        let (host, knock) = (ip.to_string(), format!("udp/{}", ear.port()));
+        let (knock_port, listener) = (KnockPort::bind(ip), OpenPort::new(ip));
+        let (host, knock) = (ip.to_string(), format!("udp/{}", knock_port.port()));
         let port = listener.port();
 
         let bare = port.to_string();
@@ -240,11 +240,11 @@ fn the_connection_is_reported() {
 #[test]
 fn a_port_that_opens_300_ms_after_the_knock_is_found() {
     let ip = LOOPBACKS[0];
-    let (ear, port) = (UdpEar::bind(ip), ReservedPort::new(ip));
+    let (knock_port, port) = (KnockPort::bind(ip), ReservedPort::new(ip));
     let number = port.port().to_string();
-    let knock = format!("udp/{}", ear.port());
+    let knock = format!("udp/{}", knock_port.port());
     let opener = thread::spawn(move || {
-        ear.hear();
+        knock_port.receive();
         thread::sleep(Duration::from_millis(300));
         port.open()
     });
@@ -274,8 +274,11 @@ fn a_port_that_opens_300_ms_after_the_knock_is_found() {
 #[test]
 fn a_port_that_never_opens_is_reported_within_the_limit() {
     let ip = LOOPBACKS[0];
-    let (ear, nobody) = (UdpEar::bind(ip), ReservedPort::new(ip));
-    let (knock, port) = (format!("udp/{}", ear.port()), nobody.port().to_string());
+    let (knock_port, nobody) = (KnockPort::bind(ip), ReservedPort::new(ip));
+    let (knock, port) = (
+        format!("udp/{}", knock_port.port()),
+        nobody.port().to_string(),
+    );
     let words = [
         "127.0.0.1",
         &knock,
@@ -312,8 +315,11 @@ fn a_port_that_never_opens_is_reported_within_the_limit() {
 #[test]
 fn a_port_that_stays_silent_is_reported_as_closed() {
     let ip = LOOPBACKS[0];
-    let (ear, silent) = (UdpEar::bind(ip), peers::SilentPort::new(ip));
-    let (knock, port) = (format!("udp/{}", ear.port()), silent.port().to_string());
+    let (knock_port, silent) = (KnockPort::bind(ip), peers::SilentPort::new(ip));
+    let (knock, port) = (
+        format!("udp/{}", knock_port.port()),
+        silent.port().to_string(),
+    );
     let outcome = knock_client(&[
         "127.0.0.1",
         &knock,
@@ -325,9 +331,8 @@ fn a_port_that_stays_silent_is_reported_as_closed() {
     assert_eq!(
         outcome.err,
         format!(
-            "knock-client: cannot connect to tcp/{port} on 127.0.0.1 within 300ms: no answer: still \
-             closed; check that these are the knocks of the door that opens it, and try \
-             --delay 50ms in case they overtake each other\n"
+            "knock-client: cannot connect to tcp/{port} on 127.0.0.1 within 300ms: no answer: the \
+             port is still closed; check the knocks, and try --delay 50ms in case they overtake each other\n"
         )
     );
     assert_eq!((outcome.out.as_str(), outcome.code), ("", Some(1)));
@@ -384,11 +389,11 @@ fn an_unknown_name_is_reported() {
     assert_eq!((outcome.out.as_str(), outcome.code), ("", Some(1)));
 }
 
-/// Otherwise `-v` would be of no use while a long sequence is on its way.
+/// `-v` shows the progress of a long sequence.
 #[test]
 fn a_knock_is_printed_before_the_delay() {
-    let ear = UdpEar::bind(LOOPBACKS[0]);
-    let knock = format!("udp/{}", ear.port());
+    let knock_port = KnockPort::bind(LOOPBACKS[0]);
+    let knock = format!("udp/{}", knock_port.port());
     let mut child = command(&["127.0.0.1", &knock, &knock, "-v", "--delay", "2s"])
         .stdout(Stdio::piped())
         .spawn()
@@ -403,22 +408,22 @@ fn a_knock_is_printed_before_the_delay() {
         lines.next().expect("a line").expect("text"),
         format!("knock 1 of 2: {knock}")
     );
-    ear.hear();
+    knock_port.receive();
     assert!(
-        ear.is_silent(),
-        "the second knock was sent before the first was told"
+        knock_port.is_silent(),
+        "the second knock was sent before the first was message"
     );
 
     child.kill().expect("its own child");
     child.wait().expect("its own child");
 }
 
-/// The knocks do not depend on whether somebody reads about them.
+/// Knocks are sent even if standard output fails.
 #[cfg(target_os = "linux")]
 #[test]
 fn output_that_cannot_be_written_fails_after_the_knocks() {
-    let ear = UdpEar::bind(LOOPBACKS[0]);
-    let knock = format!("udp/{}", ear.port());
+    let knock_port = KnockPort::bind(LOOPBACKS[0]);
+    let knock = format!("udp/{}", knock_port.port());
     for delay in ["0ms", "1ms"] {
         let full = std::fs::File::options()
             .write(true)
@@ -432,10 +437,14 @@ fn output_that_cannot_be_written_fails_after_the_knocks() {
         assert_eq!(
             String::from_utf8_lossy(&output.stderr),
             "knock-client: cannot write to standard output: no space left on device; \
-             what was not written is lost\n",
+             some lines are missing\n",
             "{delay}"
         );
         assert_eq!(output.status.code(), Some(1), "{delay}");
-        assert_eq!((ear.hear(), ear.hear()), (vec![0], vec![0]), "{delay}");
+        assert_eq!(
+            (knock_port.receive(), knock_port.receive()),
+            (vec![0], vec![0]),
+            "{delay}"
+        );
     }
 }

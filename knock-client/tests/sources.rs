@@ -1,10 +1,10 @@
-//! Where knocks come from besides the command line, and what is done when they don't help.
+//! Knocks from files, profiles and prompts, and retries.
 
 #![expect(clippy::expect_used, reason = "a test stops at what it did not expect")]
 
 mod peers;
 
-use peers::{LOOPBACKS, ReservedPort, UdpEar};
+use peers::{KnockPort, LOOPBACKS, ReservedPort};
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpListener;
@@ -13,7 +13,7 @@ use std::process::{Command, Output, Stdio};
 use std::thread;
 use tempfile::TempDir;
 
-/// A home directory with a file of profiles, perhaps.
+/// A home directory, with or without a file of profiles.
 struct Home(TempDir);
 
 impl Home {
@@ -47,14 +47,14 @@ impl Home {
         command
     }
 
-    /// Standard output of a run that must do what it is asked to.
+    /// Returns standard output of a run that must succeed.
     fn knocks(&self, words: &[&str]) -> String {
         let output = self.command(words).output().expect("the command runs");
         assert_eq!(output.status.code(), Some(0), "{words:?}: {output:?}");
         String::from_utf8(output.stdout).expect("text")
     }
 
-    /// The last line of what a run tells that must fail.
+    /// Returns the last line of standard error of a run that must fail.
     fn fails(&self, words: &[&str], code: i32) -> String {
         let output = self.command(words).output().expect("the command runs");
         assert_eq!(output.status.code(), Some(code), "{words:?}: {output:?}");
@@ -63,27 +63,30 @@ impl Home {
 }
 
 fn error(output: &Output) -> String {
-    let told = String::from_utf8_lossy(&output.stderr).into_owned();
-    let line = told.lines().last().unwrap_or_default();
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    let line = message.lines().last().unwrap_or_default();
     let line = line.strip_prefix("knock-client: ");
-    line.unwrap_or_else(|| panic!("an error: {told}"))
+    line.unwrap_or_else(|| panic!("an error: {message}"))
         .to_owned()
 }
 
-/// Ears that knocks of a test go to, and those knocks.
-fn ears(count: usize) -> (Vec<UdpEar>, Vec<u16>) {
-    let ears: Vec<UdpEar> = (0..count).map(|_| UdpEar::bind(LOOPBACKS[0])).collect();
-    let ports = ears.iter().map(UdpEar::port).collect();
-    (ears, ports)
+/// Opens ports to knock on, and returns them with the knocks.
+fn knock_ports(count: usize) -> (Vec<KnockPort>, Vec<u16>) {
+    let knock_ports: Vec<KnockPort> = (0..count).map(|_| KnockPort::bind(LOOPBACKS[0])).collect();
+    let ports = knock_ports.iter().map(KnockPort::port).collect();
+    (knock_ports, ports)
 }
 
-/// Each has heard as many knocks as this, and no more.
-fn heard(ears: &[UdpEar], times: &[usize]) {
-    for (number, (ear, &times)) in ears.iter().zip(times).enumerate() {
+/// Checks that each has received this many knocks and no more.
+fn received(knock_ports: &[KnockPort], times: &[usize]) {
+    for (number, (knock_port, &times)) in knock_ports.iter().zip(times).enumerate() {
         for _ in 0..times {
-            assert_eq!(ear.hear(), [0], "ear {number}");
+            assert_eq!(knock_port.receive(), [0], "knock_port {number}");
         }
-        assert!(ear.is_silent(), "ear {number} hears more than {times}");
+        assert!(
+            knock_port.is_silent(),
+            "knock_port {number} hears more than {times}"
+        );
     }
 }
 
@@ -98,60 +101,60 @@ fn verbose(knocks: &[String]) -> String {
 #[test]
 fn udp_decides_the_protocol_of_bare_ports() {
     let home = Home::new();
-    let (ears, ports) = ears(1);
+    let (knock_ports, ports) = knock_ports(1);
     let port = ports[0].to_string();
-    let told = home.knocks(&["127.0.0.1", &port, "-u", "-v"]);
-    assert_eq!(told, verbose(&[format!("udp/{port}")]));
-    heard(&ears, &[1]);
-    let told = home.knocks(&["127.0.0.1", &format!("{port}:tcp"), &port, "--udp", "-v"]);
+    let message = home.knocks(&["127.0.0.1", &port, "-u", "-v"]);
+    assert_eq!(message, verbose(&[format!("udp/{port}")]));
+    received(&knock_ports, &[1]);
+    let message = home.knocks(&["127.0.0.1", &format!("{port}:tcp"), &port, "--udp", "-v"]);
     assert_eq!(
-        told,
+        message,
         verbose(&[format!("tcp/{port}"), format!("udp/{port}")])
     );
-    heard(&ears, &[1]);
+    received(&knock_ports, &[1]);
 }
 
 #[test]
 fn a_file_is_knocked_in_order() {
     let home = Home::new();
-    let (ears, ports) = ears(3);
+    let (knock_ports, ports) = knock_ports(3);
     let lines: String = ports.iter().map(|port| format!("{port}\n")).collect();
     let file = home.write("port_sequence.txt", &lines);
-    let told = home.knocks(&["127.0.0.1", "--file", &file, "-v"]);
+    let message = home.knocks(&["127.0.0.1", "--file", &file, "-v"]);
     let knocks: Vec<String> = ports.iter().map(|port| format!("udp/{port}")).collect();
-    assert_eq!(told, verbose(&knocks));
-    heard(&ears, &[1, 1, 1]);
+    assert_eq!(message, verbose(&knocks));
+    received(&knock_ports, &[1, 1, 1]);
 }
 
 #[test]
 fn a_one_time_file_is_used_line_by_line() {
     let home = Home::new();
-    let (ears, ports) = ears(2);
+    let (knock_ports, ports) = knock_ports(2);
     let (a, b) = (ports[0], ports[1]);
     let file = home.write("once", &format!("# mine\n {a}:udp\n {b}:udp,{a}:udp\n"));
     let words = ["127.0.0.1", "--one-time", &file, "-v"];
-    let told = home.knocks(&words);
-    assert!(told.contains("took line 2, 1 left\n"), "{told}");
-    heard(&ears, &[1, 0]);
+    let message = home.knocks(&words);
+    assert!(message.contains("took line 2, 1 left\n"), "{message}");
+    received(&knock_ports, &[1, 0]);
     home.knocks(&words);
-    heard(&ears, &[1, 1]);
+    received(&knock_ports, &[1, 1]);
     assert_eq!(
         home.read("once"),
         format!("# mine\n#{a}:udp\n#{b}:udp,{a}:udp\n")
     );
-    let told = home.fails(&words, 1);
+    let message = home.fails(&words, 1);
     assert!(
-        told.starts_with(&format!("no sequence is left in {file}: ")),
-        "{told}"
+        message.starts_with(&format!("no sequence is left in {file}: ")),
+        "{message}"
     );
-    heard(&ears, &[0, 0]);
+    received(&knock_ports, &[0, 0]);
 }
 
-/// The host's answers, whatever was used here.
+/// The host's answer decides, not the marks in the client's file.
 #[test]
 fn the_line_that_the_host_names_is_knocked() {
     let home = Home::new();
-    let (ears, ports) = ears(3);
+    let (knock_ports, ports) = knock_ports(3);
     let lines: String = ports.iter().map(|port| format!(" {port}:udp\n")).collect();
     let file = home.write("once", &lines);
     let host = TcpListener::bind("127.0.0.1:0").expect("a listener");
@@ -169,72 +172,75 @@ fn the_line_that_the_host_names_is_knocked() {
     home.profiles(&format!(
         "[profile.home]\nhost = \"127.0.0.1\"\none_time = \"../once\"\nnext_line = \"{port}/ssh\"\n"
     ));
-    let told = home.knocks(&["home", "-v"]);
-    assert!(told.contains("took line 2, 1 left\n"), "{told}");
-    heard(&ears, &[0, 1, 0]);
+    let message = home.knocks(&["home", "-v"]);
+    assert!(message.contains("took line 2, 1 left\n"), "{message}");
+    received(&knock_ports, &[0, 1, 0]);
     let [a, b, c] = [ports[0], ports[1], ports[2]];
     let marked = format!("#{a}:udp\n#{b}:udp\n {c}:udp\n");
     assert_eq!(home.read("once"), marked);
     home.knocks(&["home"]);
-    heard(&ears, &[1, 0, 0]);
+    received(&knock_ports, &[1, 0, 0]);
     assert_eq!(home.read("once"), marked, "gone back");
     let next_line = format!("127.0.0.1:{port}/ssh");
     let words = ["127.0.0.1", "--one-time", &file, "--next-line", &next_line];
     home.knocks(&words);
-    heard(&ears, &[0, 0, 1]);
+    received(&knock_ports, &[0, 0, 1]);
     let used = home.read("once");
-    let told = home.fails(&words, 1);
+    let message = home.fails(&words, 1);
     assert!(
-        told.starts_with("the host takes line 4 next, and "),
-        "{told}"
+        message.starts_with("the host expects line 4 next, but "),
+        "{message}"
     );
-    let told = home.fails(&words, 1);
-    assert!(told.contains("does not say which line is next"), "{told}");
+    let message = home.fails(&words, 1);
+    assert!(message.contains("names no next line"), "{message}");
     assert_eq!(home.read("once"), used);
-    heard(&ears, &[0, 0, 0]);
+    received(&knock_ports, &[0, 0, 0]);
     answers.join().expect("no panic");
 }
 
-/// A line that could not be marked might be used twice.
+/// A line that can't be marked could be used twice.
 #[test]
 fn a_line_that_cannot_be_marked_is_not_knocked() {
     let home = Home::new();
-    let (ears, ports) = ears(1);
+    let (knock_ports, ports) = knock_ports(1);
     let file = home.write("once", &format!(" {}:udp\n", ports[0]));
     fs::create_dir(home.path("once.lock")).expect("in the way");
-    let told = home.fails(&["127.0.0.1", "--one-time", &file], 1);
-    assert!(told.starts_with("cannot mark the next line of "), "{told}");
+    let message = home.fails(&["127.0.0.1", "--one-time", &file], 1);
     assert!(
-        told.ends_with("nothing was sent, since a line must not be used twice"),
-        "{told}"
+        message.starts_with("cannot mark the next line of "),
+        "{message}"
     );
-    heard(&ears, &[0]);
+    assert!(
+        message.ends_with("nothing was sent, since a line must not be used twice"),
+        "{message}"
+    );
+    received(&knock_ports, &[0]);
     assert_eq!(home.read("once"), format!(" {}:udp\n", ports[0]));
 }
 
 #[test]
 fn a_profile_can_hold_every_setting() {
     let home = Home::new();
-    let (ears, ports) = ears(2);
+    let (knock_ports, ports) = knock_ports(2);
     let (a, b) = (ports[0], ports[1]);
     home.profiles(&format!(
         "[profile.home]\nhost = \"127.0.0.1\"\nknock = [\"udp/{a}\", \"{b}:udp\"]\ndelay = \"1ms\"\n\
          [profile.\"127.0.0.9\"]\nfile = \"seq.txt\"\n"
     ));
     home.write("knock/seq.txt", &format!("{b}\n"));
-    let told = home.knocks(&["home", "-v"]);
-    assert_eq!(told, verbose(&[format!("udp/{a}"), format!("udp/{b}")]));
-    heard(&ears, &[1, 1]);
-    // By the host, and what the command line says wins.
+    let message = home.knocks(&["home", "-v"]);
+    assert_eq!(message, verbose(&[format!("udp/{a}"), format!("udp/{b}")]));
+    received(&knock_ports, &[1, 1]);
+    // Found by its host; the command line overrides it.
     home.knocks(&["127.0.0.1"]);
-    heard(&ears, &[1, 1]);
-    let told = home.knocks(&["127.0.0.1", "-v", &format!("udp/{b}")]);
-    assert_eq!(told, verbose(&[format!("udp/{b}")]));
-    heard(&ears, &[0, 1]);
-    // Its name is its host.
-    let told = home.knocks(&["127.0.0.9", "-v"]);
+    received(&knock_ports, &[1, 1]);
+    let message = home.knocks(&["127.0.0.1", "-v", &format!("udp/{b}")]);
+    assert_eq!(message, verbose(&[format!("udp/{b}")]));
+    received(&knock_ports, &[0, 1]);
+    // The profile's name is its host.
+    let message = home.knocks(&["127.0.0.9", "-v"]);
     assert_eq!(
-        told,
+        message,
         format!("knocking on 127.0.0.9\nknock 1 of 1: udp/{b}\n")
     );
 }
@@ -242,33 +248,36 @@ fn a_profile_can_hold_every_setting() {
 #[test]
 fn a_profile_names_the_port_to_connect_to() {
     let home = Home::new();
-    let (ears, ports) = ears(1);
+    let (knock_ports, ports) = knock_ports(1);
     let open = peers::OpenPort::new(LOOPBACKS[0]);
     let port = open.port();
     home.profiles(&format!(
         "[profile.home]\nhost = \"127.0.0.1\"\nknock = [\"udp/{}\"]\nthen_connect = {port}\n",
         ports[0]
     ));
-    let told = home.knocks(&["home"]);
+    let message = home.knocks(&["home"]);
     assert!(
-        told.starts_with(&format!("connected to tcp/{port} on 127.0.0.1 ")),
-        "{told}"
+        message.starts_with(&format!("connected to tcp/{port} on 127.0.0.1 ")),
+        "{message}"
     );
-    heard(&ears, &[1]);
+    received(&knock_ports, &[1]);
 }
 
 #[test]
 fn a_host_without_knocks_is_a_usage_error() {
     let home = Home::new();
-    let told = home.fails(&["127.0.0.1"], 2);
+    let message = home.fails(&["127.0.0.1"], 2);
     assert_eq!(
-        told,
-        "no knocks for '127.0.0.1': write them behind it, such as tcp/7000 udp/8000, or give \
+        message,
+        "no knocks for '127.0.0.1': write them after the host, such as tcp/7000 udp/8000, or give \
          --file or --one-time, or make a profile [profile.127.0.0.1] in \
          ~/.config/knock/config.toml"
     );
-    let told = home.fails(&["proxy", "127.0.0.1", "22"], 2);
-    assert!(told.starts_with("no knocks for '127.0.0.1'"), "{told}");
+    let message = home.fails(&["proxy", "127.0.0.1", "22"], 2);
+    assert!(
+        message.starts_with("no knocks for '127.0.0.1'"),
+        "{message}"
+    );
 }
 
 #[test]
@@ -283,12 +292,12 @@ fn errors_in_files_are_reported() {
         (
             &["h", "tcp/7000", "--next-line", "7001"],
             2,
-            "--next-line asks which line of a file is next: ".to_owned(),
+            "--next-line needs --one-time FILE: ".to_owned(),
         ),
         (
             &["127.0.0.1", "--one-time", &line, "--next-line", "1/ssh"],
             1,
-            "cannot ask tcp/1 on 127.0.0.1 which line is next: ".to_owned(),
+            "cannot ask tcp/1 on 127.0.0.1 for the next line: ".to_owned(),
         ),
         (
             &["h", "--file", &empty],
@@ -331,28 +340,28 @@ fn errors_in_files_are_reported() {
             "cannot read /nonexistent: ".to_owned(),
         ),
     ];
-    for (words, code, told) in rows {
+    for (words, code, message) in rows {
         let error = home.fails(words, code);
-        assert!(error.starts_with(&told), "{words:?}: {error}");
+        assert!(error.starts_with(&message), "{words:?}: {error}");
     }
     assert_eq!(home.read("line"), " 7000\n", "nobody said which line");
     home.profiles("[profile.home]\nknock = [\"ssh\"]\n");
-    let told = home.fails(&["home"], 2);
+    let message = home.fails(&["home"], 2);
     let place = home.path("knock/config.toml");
     assert!(
-        told.starts_with(&format!("{}:2: \"ssh\" is not a knock", place.display())),
-        "{told}"
+        message.starts_with(&format!("{}:2: \"ssh\" is not a knock", place.display())),
+        "{message}"
     );
-    // Who says what to knock on needs no profile.
-    let (ears, ports) = ears(1);
+    // Knocks on the command line need no profile.
+    let (knock_ports, ports) = knock_ports(1);
     home.knocks(&["127.0.0.1", &format!("udp/{}", ports[0])]);
-    heard(&ears, &[1]);
+    received(&knock_ports, &[1]);
 }
 
 #[test]
 fn a_retry_repeats_the_whole_sequence() {
     let home = Home::new();
-    let (ears, ports) = ears(2);
+    let (knock_ports, ports) = knock_ports(2);
     let nobody = ReservedPort::new(LOOPBACKS[0]);
     let port = nobody.port().to_string();
     let knocks = ports
@@ -372,9 +381,9 @@ fn a_retry_repeats_the_whole_sequence() {
     ]);
     let output = home.command(&words).output().expect("the command runs");
     assert_eq!(output.status.code(), Some(1), "{output:?}");
-    heard(&ears, &[3, 3]);
-    let told = String::from_utf8(output.stdout).expect("text");
-    let events: Vec<String> = told
+    received(&knock_ports, &[3, 3]);
+    let message = String::from_utf8(output.stdout).expect("text");
+    let events: Vec<String> = message
         .lines()
         .map(|line| {
             let event: serde_json::Value = serde_json::from_str(line).expect("JSON");
@@ -389,13 +398,13 @@ fn a_retry_repeats_the_whole_sequence() {
     );
 }
 
-/// Each attempt knocks a sequence of its own: the one before may have been heard.
+/// Each attempt uses a sequence of its own, because the previous one may have been received.
 #[test]
 fn a_retry_takes_the_next_line() {
     let home = Home::new();
-    let (ears, ports) = ears(3);
+    let (knock_ports, ports) = knock_ports(3);
     let line = |port: &u16| format!(" {port}:udp\n");
-    // As many as are taken until a slow machine has opened the port.
+    // Enough lines until a slow machine has opened the port.
     let lines = ports[..2].iter().map(line).collect::<String>() + &line(&ports[2]).repeat(90);
     let file = home.write("once", &lines);
     let port = ReservedPort::new(LOOPBACKS[0]);
@@ -405,14 +414,14 @@ fn a_retry_takes_the_next_line() {
     command.args(["--timeout", "300ms", "--retries", "100"]);
     let opener = thread::spawn(move || {
         // The second sequence opens.
-        assert_eq!(ears[1].hear(), [0]);
+        assert_eq!(knock_ports[1].receive(), [0]);
         let listener = port.open();
-        (listener, ears)
+        (listener, knock_ports)
     });
     let output = command.output().expect("the command runs");
-    let (_listener, ears) = opener.join().expect("no panic");
+    let (_listener, knock_ports) = opener.join().expect("no panic");
     assert_eq!(output.status.code(), Some(0), "{output:?}");
-    assert_eq!(ears[0].hear(), [0]);
+    assert_eq!(knock_ports[0].receive(), [0]);
     assert!(
         home.read("once")
             .starts_with(&format!("#{}:udp\n#{}:udp\n", ports[0], ports[1]))
@@ -422,13 +431,15 @@ fn a_retry_takes_the_next_line() {
 #[test]
 fn dual_stack_knocks_on_both_families() {
     let home = Home::new();
-    let ears = LOOPBACKS.map(UdpEar::bind);
-    let knocks = ears.each_ref().map(|ear| format!("udp/{}", ear.port()));
-    // A name that has both addresses on every machine there is not.
+    let knock_ports = LOOPBACKS.map(KnockPort::bind);
+    let knocks = knock_ports
+        .each_ref()
+        .map(|knock_port| format!("udp/{}", knock_port.port()));
+    // No name has both addresses on every machine.
     let rows: [(&str, &[usize]); 2] = [("127.0.0.1", &[1, 0]), ("::1", &[0, 1])];
     for (host, times) in rows {
         home.knocks(&[host, &knocks[0], &knocks[1], "--dual-stack"]);
-        heard(&ears, times);
+        received(&knock_ports, times);
     }
     let has_both = fs::read_to_string("/etc/hosts").is_ok_and(|hosts| {
         let lines = |address: &str| {
@@ -440,15 +451,15 @@ fn dual_stack_knocks_on_both_families() {
         lines("127.0.0.1") && lines("::1")
     });
     if has_both {
-        let told = home.knocks(&["localhost", &knocks[0], &knocks[1], "--dual-stack", "-v"]);
-        heard(&ears, &[1, 1]);
+        let message = home.knocks(&["localhost", &knocks[0], &knocks[1], "--dual-stack", "-v"]);
+        received(&knock_ports, &[1, 1]);
         assert!(
-            told.contains(&format!("knock 1 of 2 on ::1: {}", knocks[0])),
-            "{told}"
+            message.contains(&format!("knock 1 of 2 on ::1: {}", knocks[0])),
+            "{message}"
         );
         assert!(
-            told.contains(&format!("knock 2 of 2 on 127.0.0.1: {}", knocks[1])),
-            "{told}"
+            message.contains(&format!("knock 2 of 2 on 127.0.0.1: {}", knocks[1])),
+            "{message}"
         );
     }
 }
@@ -456,7 +467,7 @@ fn dual_stack_knocks_on_both_families() {
 #[test]
 fn the_log_has_each_step_with_its_time() {
     let home = Home::new();
-    let (ears, ports) = ears(1);
+    let (knock_ports, ports) = knock_ports(1);
     let log = home.path("knock.log").display().to_string();
     let nobody = ReservedPort::new(LOOPBACKS[0]);
     let (knock, port) = (format!("udp/{}", ports[0]), nobody.port().to_string());
@@ -464,9 +475,9 @@ fn the_log_has_each_step_with_its_time() {
     assert_eq!(home.knocks(&words), "", "nothing but the log");
     let more = ["--then-connect", &port, "--timeout", "50ms"];
     home.fails(&[&words[..], &more].concat(), 1);
-    heard(&ears, &[2]);
-    let told = home.read("knock.log");
-    let lines: Vec<&str> = told
+    received(&knock_ports, &[2]);
+    let message = home.read("knock.log");
+    let lines: Vec<&str> = message
         .lines()
         .map(|line| {
             let (time, rest) = line.split_once(' ').expect("a time");
@@ -488,22 +499,22 @@ fn the_log_has_each_step_with_its_time() {
         let mode = fs::metadata(&log).expect("the log").permissions().mode();
         assert_eq!(mode & 0o777, 0o600, "it has the knocks in it");
     }
-    let told = home.fails(&["127.0.0.1", &knock, "--log", "/nonexistent/log"], 1);
+    let message = home.fails(&["127.0.0.1", &knock, "--log", "/nonexistent/log"], 1);
     assert!(
-        told.starts_with("cannot write the log /nonexistent/log: "),
-        "{told}"
+        message.starts_with("cannot write the log /nonexistent/log: "),
+        "{message}"
     );
     assert!(Path::new(&log).exists());
-    heard(&ears, &[0]);
+    received(&knock_ports, &[0]);
 }
 
-/// Somebody at a terminal is asked for what is not written.
+/// At a terminal the client prompts for missing knocks.
 #[cfg(target_os = "linux")]
 #[test]
 fn knocks_are_read_from_the_prompt() {
     use std::io::Write as _;
     let home = Home::new();
-    let (ears, ports) = ears(2);
+    let (knock_ports, ports) = knock_ports(2);
     let terminal = nix::pty::openpty(None, None).expect("a terminal");
     let mut command = home.command(&["127.0.0.1", "-u", "-v"]);
     command
@@ -518,12 +529,12 @@ fn knocks_are_read_from_the_prompt() {
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     let knocks: Vec<String> = ports.iter().map(|port| format!("udp/{port}")).collect();
     assert_eq!(String::from_utf8_lossy(&output.stdout), verbose(&knocks));
-    heard(&ears, &[1, 1]);
+    received(&knock_ports, &[1, 1]);
     let question = "Knocks for 127.0.0.1, such as tcp/7000 udp/8000: ";
-    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(
-        told.starts_with(&format!("{question}\"ssh\" is not a knock")),
-        "{told}"
+        message.starts_with(&format!("{question}\"ssh\" is not a knock")),
+        "{message}"
     );
-    assert!(told.ends_with(question), "{told}");
+    assert!(message.ends_with(question), "{message}");
 }

@@ -1,4 +1,4 @@
-//! Those who are knocked on.
+//! Hosts to knock on and connect to.
 
 #![expect(dead_code, reason = "every test binary uses a part of it")]
 
@@ -8,16 +8,16 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, U
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Everything is tested over both.
+/// The addresses of both families; every test uses both.
 pub(crate) const LOOPBACKS: [IpAddr; 2] = [
     IpAddr::V4(Ipv4Addr::LOCALHOST),
     IpAddr::V6(Ipv6Addr::LOCALHOST),
 ];
 
-/// Somebody who waits for datagrams.
-pub(crate) struct UdpEar(UdpSocket);
+/// A UDP port that receives knocks.
+pub(crate) struct KnockPort(UdpSocket);
 
-impl UdpEar {
+impl KnockPort {
     pub(crate) fn bind(ip: IpAddr) -> Self {
         let socket = UdpSocket::bind((ip, 0)).expect("loopback");
         socket
@@ -30,14 +30,14 @@ impl UdpEar {
         self.0.local_addr().expect("bound").port()
     }
 
-    /// The next datagram.
-    pub(crate) fn hear(&self) -> Vec<u8> {
+    /// Returns the next datagram.
+    pub(crate) fn receive(&self) -> Vec<u8> {
         let mut bytes = [0xff; 64];
         let length = self.0.recv(&mut bytes).expect("a datagram within the time");
         bytes[..length].to_vec()
     }
 
-    /// Whether no datagram is there.
+    /// Returns whether no datagram has arrived.
     pub(crate) fn is_silent(&self) -> bool {
         self.0.set_nonblocking(true).expect("non-blocking");
         let received = self.0.recv(&mut [0; 64]);
@@ -46,7 +46,7 @@ impl UdpEar {
     }
 }
 
-/// A TCP port that nobody else can get, and that refuses until it is opened.
+/// A reserved TCP port that refuses connections until it is opened.
 pub(crate) struct ReservedPort(Socket);
 
 impl ReservedPort {
@@ -67,7 +67,7 @@ impl ReservedPort {
     }
 }
 
-/// A port where somebody listens.
+/// A TCP port with a listener.
 pub(crate) struct OpenPort(TcpListener);
 
 impl OpenPort {
