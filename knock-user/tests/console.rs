@@ -332,7 +332,7 @@ fn too_many_lines_of_a_kind_are_summed_up() {
     assert_eq!(
         objects.lines().last(),
         Some(
-            r#"{"time":"2026-03-01T10:00:01.000Z","event":"suppressed","doors":1,"left_out":873,"kind":"opened","sources":873}"#
+            r#"{"time":"2026-03-01T10:00:01.000Z","event":"suppressed","doors":1,"events_suppressed":873,"kind":"opened","sources":873}"#
         )
     );
     assert_eq!(objects.lines().count(), 128 + 3 + 1);

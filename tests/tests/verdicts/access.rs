@@ -209,10 +209,11 @@ fn a_flow_keeps_a_connection_open_after_its_grant() {
             opened(
                 "a SYN at the last moment is one",
                 [
-                    Later(45),
+                    // Less than a handshake takes is left.
+                    Later(57),
                     syn(22).is(Granted),
                     Flows(1),
-                    Later(16),
+                    Later(4),
                     ack(22).is(Reason::Flow),
                 ],
             ),
