@@ -762,7 +762,9 @@ fn a_reload_changes_the_group_that_may_use_the_socket() {
             list_as_adm(net).code == Some(0)
         });
 
-        daemon.reload(DOOR);
+        // A signal would not apply what was not confirmed.
+        let reloaded = ask(&net.server, "reload");
+        assert_eq!(reloaded.code, Some(0), "{reloaded:?}");
         list_as_adm(net).fails(COULD_NOT, "is for root: try `sudo`");
         daemon.reload(&with_adm);
         list_as_adm(net).answer();
