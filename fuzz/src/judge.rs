@@ -31,7 +31,7 @@ use crate::{input::Input, parser::slow};
 
 /// A tick of the kernel side's clock, in nanoseconds.
 const TICK_NS: u64 = 1 << 22;
-/// Well after boot, when hints still say nothing.
+/// Well after boot, when the presence filter is still empty.
 const START_TICKS: u64 = 10_000;
 /// Frames and pauses of a script.
 const STEPS_MOST: usize = 200;
@@ -74,7 +74,7 @@ struct Play {
 }
 
 impl Play {
-    /// Judges a frame and checks what became of it.
+    /// Judges a frame and checks the result.
     fn frame(&mut self, frame: &[u8]) {
         let now = Moment::from_nanos(self.tick * TICK_NS);
         self.sim.set_now(now);
@@ -99,7 +99,7 @@ impl Play {
         self.check_answer(frame, judgement.verdict());
     }
 
-    /// What has to become of a frame.
+    /// The result that a frame must have.
     fn expected(&self, frame: &[u8], now: Moment) -> Expected {
         let read = match slow::read(frame) {
             Ok(read) => read,
@@ -247,7 +247,7 @@ impl Play {
     }
 }
 
-/// How things were before a frame was judged, and what has to become of it.
+/// The state before a frame was judged, and the result that it must have.
 struct Previous {
     expected: Expected,
     grants: Vec<(GrantKey, Grant)>,
@@ -257,7 +257,7 @@ struct Previous {
     events: usize,
 }
 
-/// What has to become of a frame.
+/// The result that a frame must have.
 #[derive(Clone, Copy, Debug)]
 enum Expected {
     /// It has this reason and no other.
@@ -266,7 +266,7 @@ enum Expected {
     Pass(Option<Reason>),
     /// It passes if it has a right to, and only then.
     Protected { is_entitled: bool },
-    /// It has this reason, unless its flags make it no knock, so that nobody looks at its addresses.
+    /// It has this reason, unless its flags make it no knock, so that its addresses are not read.
     BadKnock(Reason),
     /// It does not pass if it is a knock.
     Knock(Packet),
@@ -294,7 +294,7 @@ fn check_verdict(expected: Expected, judgement: Judgement, context: &str) {
     }
 }
 
-/// What the settings say of a port.
+/// The role of a port by the settings.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Kind {
     Protected,

@@ -6,7 +6,7 @@ use rand::{RngExt as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _}
 const LONGEST: usize = 8 << 10;
 /// Changes to one input.
 const CHANGES_MOST: usize = 4;
-/// Numbers at which programs change their minds.
+/// Numbers at the limits of ranges and types.
 const EDGES: [u8; 8] = [0, 1, 0x7f, 0x80, 0xff, b'0', b'9', b'\n'];
 
 /// Makes inputs out of others.

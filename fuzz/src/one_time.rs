@@ -30,7 +30,7 @@ pub fn check(text: &[u8]) {
     panic!("lines that can't be used up: {text:?}");
 }
 
-/// Marks a line, and checks what became of the file.
+/// Marks a line, and checks the file.
 fn use_up(book: &Book, line: u32) -> Book {
     let Some(marked) = book.marked(line) else {
         panic!("line {line} can't be marked: {:?}", book.text());

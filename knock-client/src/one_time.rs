@@ -371,7 +371,7 @@ mod tests {
                 Ok("udp/9000, 1 left"),
                 "# mine\n#7000\n#8000\n#9000:udp\n 1000\n#2000",
             ),
-            ("knocked in vain", 2, Ok("tcp/7000, 3 left"), text),
+            ("knocked without effect", 2, Ok("tcp/7000, 3 left"), text),
             ("a comment", 1, Err(1), text),
             ("used, and cut off", 6, Err(6), text),
             ("beyond the end", 7, Err(7), text),

@@ -85,7 +85,7 @@ fn received(knock_ports: &[KnockPort], times: &[usize]) {
         }
         assert!(
             knock_port.is_silent(),
-            "knock_port {number} hears more than {times}"
+            "knock port {number} receives more than {times}"
         );
     }
 }

@@ -1,4 +1,4 @@
-//! The format of files with sequences that work once each, without the file.
+//! The format of one-time files, apart from reading and writing them.
 //!
 //! A line is a sequence in knockd's form (`7000:tcp,8000:udp`) or in ours (`tcp/7000 udp/8000`).
 //! Lines that begin with `#` are comments, or sequences that have been used: what marks a line is a
@@ -22,7 +22,7 @@ pub struct Book {
     lines: Vec<Line>,
 }
 
-/// What is wrong with a line, which therefore is not used.
+/// Why a line is not used.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Flaw<'a> {
     /// The line, counted from 1.
@@ -31,7 +31,7 @@ pub struct Flaw<'a> {
     pub reason: &'a str,
 }
 
-/// What a client finds when it looks for its next sequence.
+/// The line that a client takes next.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Next<'a> {
     /// A line, counted from 1, and its sequence.
@@ -42,7 +42,7 @@ pub enum Next<'a> {
 
 #[derive(Clone, Debug, Eq, PartialEq)]
 struct Line {
-    /// Where it begins.
+    /// The offset of its first byte.
     start: usize,
     is_marked: bool,
     /// Empty if it is none.
@@ -58,7 +58,7 @@ impl Line {
 }
 
 impl Book {
-    /// Reads whatever it is.
+    /// Reads any bytes.
     pub fn new(text: Vec<u8>) -> Self {
         let mut start = 0;
         let mut lines: Vec<Line> = Vec::new();
@@ -177,7 +177,7 @@ impl Book {
         for ((index, line), end) in lines.iter_mut().enumerate().zip(ends) {
             let mut bytes = self.text.get(line.start..end).unwrap_or_default();
             line.start = text.len();
-            // Of what is malformed nobody knows what it was meant to be.
+            // A malformed line may have been meant as a sequence.
             if index < count && !line.is_marked && !line.knocks.is_empty() {
                 any = true;
                 line.is_marked = true;

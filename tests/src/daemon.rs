@@ -102,7 +102,7 @@ impl Daemon {
         &mut self.process
     }
 
-    /// Its programs, as they were attached when it began.
+    /// The programs that were attached when it started.
     pub fn programs(&self) -> &[u32] {
         &self.programs
     }
@@ -203,11 +203,11 @@ impl Daemon {
         tells(&self.process, pattern)
     }
 
-    /// Waits until everything that happened before is told: events come in order, so a packet of
+    /// Waits until everything that happened before is reported: events come in order, so a packet of
     /// which nothing else sends any, to a protected port, marks the place.
     ///
     /// # Panics
-    /// It is not told in time.
+    /// It is not reported in time.
     #[track_caller]
     pub fn catches_up(&self, marker: &crate::source::Source<'_>, port: u16) {
         let pattern = json!({"event": "denied", "source": marker.name()});

@@ -117,7 +117,7 @@ impl Frame {
         self.ip_byte(0, 0x45 + words)
     }
 
-    /// Makes the IPv4 packet a fragment that begins so many times eight octets into the whole.
+    /// Makes the IPv4 packet a fragment at this offset, in units of eight octets.
     #[must_use]
     pub fn fragment(self, offset: u16, more: bool) -> Self {
         let field = offset | u16::from(more) << 13;
@@ -148,7 +148,7 @@ impl Frame {
         self.extension(0, 0, 8)
     }
 
-    /// Destination options of so many times eight octets more than the least.
+    /// Destination options, longer than the shortest by this many times eight octets.
     #[must_use]
     pub fn dest_opts(self, units: u8) -> Self {
         self.extension(DESTINATION, units, (usize::from(units) + 1) * 8)
@@ -169,7 +169,7 @@ impl Frame {
             .put(at + 2, &field.to_be_bytes())
     }
 
-    /// An authentication header of so many words more than the least that the format can say.
+    /// An authentication header, longer than the shortest by this many words.
     #[must_use]
     pub fn ah(self, words: u8) -> Self {
         self.extension(AUTHENTICATION, words, (usize::from(words) + 2) * 4)

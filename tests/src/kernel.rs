@@ -51,7 +51,7 @@ pub const FRAME_LEAST: usize = 14;
 /// The first two numbers of this kernel's version.
 ///
 /// # Panics
-/// The kernel does not tell.
+/// The kernel does not report it.
 #[track_caller]
 pub fn version() -> (u32, u32) {
     let path = "/proc/sys/kernel/osrelease";
@@ -103,7 +103,7 @@ pub struct Judged {
     pub verdict: Verdict,
     /// Other counters that moved.
     pub stats: Vec<Stat>,
-    /// What was told.
+    /// The events.
     pub events: Vec<Event>,
 }
 
@@ -116,7 +116,7 @@ pub struct Run {
     pub reasons: Vec<(Reason, u64)>,
     /// Other counters that moved, and by how much.
     pub stats: Vec<(Stat, u64)>,
-    /// What was told.
+    /// The events.
     pub events: Vec<Event>,
 }
 
@@ -185,7 +185,7 @@ impl Kernel {
         })
     }
 
-    /// Judges frames, leaves the events where they are, and tells how many were lost for want of
+    /// Judges frames, leaves the events where they are, and returns how many were lost for want of
     /// room; errors as for [`Kernel::judge`].
     pub fn judge_unheard(&mut self, frames: impl IntoIterator<Item = Vec<u8>>) -> Result<u64> {
         for frame in frames {
@@ -267,7 +267,7 @@ impl Kernel {
         })
     }
 
-    /// What was told and not yet taken.
+    /// Returns the events that were not taken yet.
     ///
     /// # Errors
     /// An event has another size than this build's.

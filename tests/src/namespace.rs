@@ -72,7 +72,7 @@ impl Namespace {
     /// Runs `ip` with these words, split at blanks.
     ///
     /// # Panics
-    /// It fails; the command and what it said are told.
+    /// It fails; the error shows the command and its output.
     #[track_caller]
     pub fn ip(&self, words: &str) {
         run(Command::new("ip")
@@ -83,7 +83,7 @@ impl Namespace {
     /// Runs `ip` with many lines at once.
     ///
     /// # Panics
-    /// It fails; what it said is told.
+    /// It fails; the error shows its output.
     #[track_caller]
     pub fn ip_batch(&self, lines: &str) {
         let mut command = Command::new("ip");
@@ -252,7 +252,7 @@ fn remove_pins(namespace: &File) {
 /// Runs a command to its end and gives back what it printed.
 ///
 /// # Panics
-/// It can't be started or fails; the command and what it said are told.
+/// It can't be started, or fails; the error shows the command and its output.
 #[track_caller]
 pub fn run(command: &mut Command) -> String {
     let output = command.stdin(Stdio::null()).output();

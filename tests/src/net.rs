@@ -83,7 +83,7 @@ impl Family {
         self.address([192, 0, 2, 130], [0x2001, 0xdb8, 1, 0, 0, 0, 0, 2])
     }
 
-    /// The client's own address, which programs use that can't be told another.
+    /// The client's own address, for programs that can't be given another.
     pub fn client(self) -> IpAddr {
         self.address([192, 0, 2, 1], [0x2001, 0xdb8, 0, 0, 0, 0, 0, 1])
     }
@@ -260,7 +260,7 @@ impl Net {
     /// A source that was never used before in this network.
     ///
     /// # Panics
-    /// There are no more.
+    /// No address is left.
     #[track_caller]
     pub fn stranger(&self, family: Family) -> Source<'_> {
         let number = self.next_source.fetch_add(1, Ordering::Relaxed);

@@ -39,7 +39,7 @@ impl Otp {
         }
     }
 
-    /// One that changes every so many seconds.
+    /// A sequence that changes every this many seconds.
     pub fn every(period: u64, secret: &str) -> Self {
         Self {
             secret: secret.to_owned(),

@@ -40,7 +40,7 @@ impl Random {
         (self.next() % end.max(1) as u64) as usize
     }
 
-    /// Yes in one of so many times.
+    /// Returns true once in this many calls on average.
     pub fn one_in(&mut self, times: usize) -> bool {
         self.below(times) == 0
     }

@@ -105,7 +105,7 @@ impl<'n> Strangers<'n> {
     /// How many packets got through.
     ///
     /// # Panics
-    /// `nft` tells something else.
+    /// `nft` prints something else.
     #[track_caller]
     pub fn through(&self) -> u64 {
         let told = self

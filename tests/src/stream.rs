@@ -54,7 +54,7 @@ impl Stream {
     #[track_caller]
     pub fn goes_on(&self, row: &str) {
         let before = self.round_trips();
-        wait::until(&format!("{row}: the connection goes on"), || {
+        wait::until(&format!("{row}: the connection continues"), || {
             self.round_trips() >= before + 3
         });
     }

@@ -31,5 +31,5 @@ pub fn poll<T>(limit: Duration, mut ask: impl FnMut() -> Option<T>) -> Option<T>
 #[track_caller]
 pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
     let held = poll(PATIENCE, || condition().then_some(()));
-    assert!(held.is_some(), "waited {PATIENCE:?} in vain: {what}");
+    assert!(held.is_some(), "waited {PATIENCE:?} for this: {what}");
 }

@@ -225,7 +225,7 @@ impl Wire {
         wait::until("the link has room for a frame", || self.try_send(frame));
     }
 
-    /// Sends a frame; tells whether the link had room for it.
+    /// Sends a frame, and returns whether the link had room for it.
     ///
     /// # Panics
     /// The kernel refuses it for another reason.

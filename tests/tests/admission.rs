@@ -1,5 +1,5 @@
 //! Which interfaces are taken: asked at the start, and of whatever appears, changes or is tried
-//! again later. Nobody is told that an interface is protected through which packets pass unjudged.
+//! again later. No interface through which packets pass unjudged is reported as protected.
 
 #![expect(
     clippy::unwrap_used,
@@ -44,7 +44,7 @@ fn status(namespace: &Namespace, name: &str) -> Value {
         .unwrap_or_else(|| panic!("no {name} in {told}"))
 }
 
-/// Waits until an event was told this many times.
+/// Waits until an event was reported this many times.
 #[track_caller]
 fn told(daemon: &Daemon, pattern: &Value, times: usize) {
     wait::until(&format!("{pattern} {times} times"), || {
@@ -239,7 +239,7 @@ fn a_start_names_every_interface_it_cannot_protect() {
 }
 
 /// A program of somebody else, wherever it runs, on an interface that appears late; and the moment in
-/// which it is gone, of which the kernel tells nobody.
+/// which it is gone, which the kernel does not report.
 #[test]
 fn an_interface_is_protected_when_its_foreign_program_is_gone() {
     for mode in [XdpMode::Skb, XdpMode::Driver] {
@@ -281,7 +281,7 @@ fn an_interface_is_protected_when_its_foreign_program_is_gone() {
             told(&daemon, &protecting, 2);
             let source = elsewhere(net);
             source.finds_closed(SSH, "taken");
-            assert_eq!(daemon.told(&refused).len(), 1, "told once");
+            assert_eq!(daemon.told(&refused).len(), 1, "reported once");
             daemon.stop();
         });
     }

@@ -180,7 +180,7 @@ fn lost_knocks_are_retried() {
         words.extend(["--then-connect", "22", "--json"]);
         words.extend(["--timeout", "500ms", "--retries", "1000"]);
         let process = Process::start(&net.client, &mut client(&words));
-        knock_tests::wait::until("it has knocked in vain", || {
+        knock_tests::wait::until("it has knocked without effect", || {
             let retried = |line: &String| line.contains("\"retry\"");
             process.stdout().iter().any(retried)
         });

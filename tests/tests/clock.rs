@@ -1,4 +1,4 @@
-//! What the clocks do to grants and knocks: the wall clock is set, and the machine sleeps.
+//! How the clocks affect grants and knocks: the wall clock is set, and the machine sleeps.
 //!
 //! `cargo xtask vm` runs these, and nothing else does: elsewhere they would happen to the host.
 
@@ -42,7 +42,7 @@ fn turn_the_clock(hours: i64) {
     clock_settime(ClockId::CLOCK_REALTIME, now + TimeSpec::hours(hours)).unwrap();
 }
 
-/// The console tells the time that it is.
+/// The console prints the current time.
 #[track_caller]
 fn times_are_right(daemon: &Daemon, stranger: &Source<'_>, row: &str) {
     wait::until(&format!("{row}: right times"), || {
@@ -144,7 +144,7 @@ fn grants_expire_while_the_machine_sleeps() {
         daemon.tells(&json!({"event": "closed", "source": inside.name(), "reason": "expired"}));
         halfway.knock("tcp/9000");
         halfway.finds_closed(SSH, "half of the knocks were long before");
-        assert!(echoes(&mut connection), "what is established goes on");
+        assert!(echoes(&mut connection), "established connections continue");
         inside.knock(KNOCKS);
         inside.finds(true, SSH, "knocked again");
         daemon.stop();

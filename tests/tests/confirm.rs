@@ -46,7 +46,7 @@ fn is_not_confirmed(daemon: Daemon) -> Vec<Value> {
     was_not_confirmed(&daemon.wait())
 }
 
-/// Checks how one ended that nobody confirmed; gives back what it told.
+/// Checks how an unconfirmed trial ended, and returns its events.
 #[track_caller]
 fn was_not_confirmed(ended: &Ended) -> Vec<Value> {
     assert_eq!(ended.status.code(), Some(1), "{ended:?}");
@@ -71,8 +71,7 @@ fn an_unconfirmed_first_start_is_rolled_back() {
         net.stranger(Family::V4).finds_closed(SSH, "on trial");
         is_not_confirmed(daemon);
         pins::nothing_is_left(&net.server, &programs);
-        net.stranger(Family::V4)
-            .finds(true, SSH, "as it was before");
+        net.stranger(Family::V4).finds(true, SSH, "as before");
     });
 }
 
@@ -136,8 +135,7 @@ fn a_killed_first_start_on_trial_opens_the_ports_at_its_deadline() {
         net.stranger(Family::V4).finds_closed(SSH, "on trial again");
         let programs = [&programs, second.programs()].concat();
         is_not_confirmed(second);
-        net.stranger(Family::V4)
-            .finds(true, SSH, "as it was before");
+        net.stranger(Family::V4).finds(true, SSH, "as before");
         pins::nothing_is_left(&net.server, &programs);
     });
 }
@@ -156,7 +154,7 @@ fn a_start_after_a_killed_trial_protects() {
         });
         let daemon = start(net, DOOR, &[]);
         source.finds_closed(SSH, "without a trial");
-        guest.finds(true, SSH, "its grant goes on");
+        guest.finds(true, SSH, "its grant continues");
         daemon.stop();
     });
 }
@@ -188,15 +186,14 @@ fn an_unconfirmed_restart_rolls_back_to_what_was_kept() {
             assert!(is_told, "no {pattern} in {told:?}");
         }
 
-        strangers.stay_outside("as it was before");
+        strangers.stay_outside("as before");
         let back = attached_programs(&net.server);
         assert!(!on_trial.contains(&back[0]), "{on_trial:?} {back:?}");
-        knocks_lead_in(net, KNOCKS, true, "as it was before");
-        knocks_lead_in(net, OTHER_KNOCKS, false, "as it was before");
-        guest.finds(true, SSH, "as it was before");
-        net.stranger(Family::V4)
-            .finds(true, WEB, "as it was before");
-        elsewhere().finds(true, SSH, "as it was before");
+        knocks_lead_in(net, KNOCKS, true, "as before");
+        knocks_lead_in(net, OTHER_KNOCKS, false, "as before");
+        guest.finds(true, SSH, "as before");
+        net.stranger(Family::V4).finds(true, WEB, "as before");
+        elsewhere().finds(true, SSH, "as before");
 
         // The next one is confirmed.
         let trial = start(net, OTHER, &["--confirm", "1m", "--on-exit", "keep"]);
@@ -253,8 +250,8 @@ fn a_stop_before_the_deadline_ends_the_trial() {
         let trial = start(net, OTHER, &["--confirm", "1m", "--on-exit", "keep"]);
         knocks_lead_in(net, OTHER_KNOCKS, true, "on trial");
         was_not_confirmed(&trial.end_by(SIGTERM));
-        knocks_lead_in(net, OTHER_KNOCKS, false, "as it was before");
-        knocks_lead_in(net, KNOCKS, true, "as it was before");
+        knocks_lead_in(net, OTHER_KNOCKS, false, "as before");
+        knocks_lead_in(net, KNOCKS, true, "as before");
     });
 }
 
@@ -289,10 +286,9 @@ fn an_unconfirmed_reload_is_rolled_back() {
             source.knock(KNOCKS);
             source.connect(SSH, Duration::from_millis(100)).is_ok()
         });
-        knocks_lead_in(net, OTHER_KNOCKS, false, "as it was before");
-        guest.finds(true, SSH, "as it was before");
-        net.stranger(Family::V4)
-            .finds(true, WEB, "as it was before");
+        knocks_lead_in(net, OTHER_KNOCKS, false, "as before");
+        guest.finds(true, SSH, "as before");
+        net.stranger(Family::V4).finds(true, WEB, "as before");
         let mut told = String::new();
         wait::until("a confirmation is too late", || {
             let (code, answer) = daemon::ask(&net.server, &["confirm"]);

@@ -121,7 +121,7 @@ fn grant_and_revoke_change_what_packets_find() {
             let expected = json!({"source": name, "doors": ["ssh"], "flows": 1});
             assert_eq!(revoked, expected);
             guest.finds_closed(SSH, "revoked");
-            assert!(echoes(&mut connection), "connections go on");
+            assert!(echoes(&mut connection), "connections continue");
             daemon.tells(&json!({
                 "event": "closed", "source": name, "door": "ssh", "reason": "revoked", "by": "uid 0",
             }));
@@ -131,7 +131,7 @@ fn grant_and_revoke_change_what_packets_find() {
 
             guest.knock(KNOCKS);
             guest.finds_open(SSH, "knocked after that");
-            wait::until("it is told again", || {
+            wait::until("it is reported again", || {
                 let opened = json!({"event": "opened", "source": name});
                 daemon.told(&opened).len() == 2
             });
@@ -355,11 +355,11 @@ fn meets(daemon: &Daemon, source: &Source<'_>, port: &str, explained: &Value, na
     if protocol == "tcp" {
         source.finds(passes, number, name);
     } else {
-        // A knock has no echo, whether or not it passes: its event tells.
+        // A knock has no echo, whether or not it passes: its event shows it.
         assert_eq!(source.has_udp_echo(number), passes, "{name}");
     }
     let reason = explained["reason"].as_str().unwrap();
-    // Passing in silence is the rule, and openings are told as the ledger understands them.
+    // Packets pass without an event by default, and openings are reported by the ledger.
     let pattern = match reason {
         "granted" | "trusted" | "ordinary" => return,
         "opened" => json!({"event": "opened", "source": source.name()}),
@@ -545,13 +545,13 @@ fn every_watcher_receives_every_event() {
         let guest = net.stranger(Family::V6);
         guest.knock(KNOCKS);
         let name = guest.name();
-        wait::until("the text tells", || {
+        wait::until("the text has it", || {
             let opened = |line: &String| {
                 line.contains(" opened ") && line.contains(&name) && line.contains("tcp/22 for 30s")
             };
             text.stdout().iter().any(opened)
         });
-        wait::until("the objects tell", || {
+        wait::until("the objects have it", || {
             let pattern = json!({"event": "opened", "source": name, "door": "ssh"});
             events(&json.stdout())
                 .iter()
@@ -639,7 +639,7 @@ fn a_bad_configuration_changes_nothing() {
         std::fs::write(config.path(), format!("{DOOR}{SHUT}")).unwrap();
         let reloaded = answer(&net.server, "reload");
         assert_eq!(reloaded["changes"], json!(["new door: shut"]));
-        guest.finds_open(SSH, "grants go on");
+        guest.finds_open(SSH, "grants continue");
         assert!(daemon.stop(Signal::SIGINT).status.success());
     });
 }

@@ -299,7 +299,7 @@ fn a_kill_at_any_moment_lets_nobody_in() {
     });
 }
 
-/// What it leaves behind is neither in the way of the next one, nor left for ever.
+/// Its leftovers neither hinder the next start, nor stay.
 #[test]
 fn a_kill_at_the_very_beginning_leaves_nothing_in_the_way() {
     net::test(|net| {
@@ -334,7 +334,7 @@ fn round(host: &mut Host<'_>, holder: Source<'_>, stream: &Stream) {
         host.kill_a_start();
     }
 
-    // Nobody runs: who knocks is let in all the same, and for no longer than was promised.
+    // Without a process clients are admitted all the same, and for no longer than promised.
     let has_lost = losses(host.net);
     let unattended = is_let_in(host, KNOCKS, SSH, &row, has_lost);
     holder.finds(true, SSH, &row);

@@ -343,7 +343,7 @@ fn same_tables(kernel: &mut Kernel, sim: &Sim) {
     );
 }
 
-/// Compares buckets of cells, but for the times in their low bits; tells how many are in use.
+/// Compares buckets of cells, but for the times in their low bits; returns how many are in use.
 fn same_cells(
     kernel: &mut Kernel,
     name: &str,

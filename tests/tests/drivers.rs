@@ -25,7 +25,7 @@ const POSSIBLE: Duration = Duration::from_secs(2);
 /// Something that is done to the cards, and its name.
 type Step<'a> = (&'a str, &'a dyn Fn(&Net));
 
-/// Whether a stranger gets in; that its frames arrive at all is made sure of before and after.
+/// Returns whether a stranger gets in; checks before and after that its frames arrive at all.
 #[track_caller]
 fn is_open(stranger: &Source<'_>, row: &str) -> bool {
     wait::until(&format!("{row}: frames arrive"), || {

@@ -1,5 +1,5 @@
 //! Missing or empty input never opens a port: a reload, a signal and a restart over kept
-//! protection change nothing, and say so.
+//! protection change nothing, and report it.
 
 #![expect(
     clippy::unwrap_used,
@@ -32,7 +32,7 @@ use nix::{
 };
 use tempfile::TempDir;
 
-/// What is in the place of the configuration.
+/// What is found in place of the configuration.
 enum Input {
     Text(&'static str),
     Missing,
@@ -122,7 +122,7 @@ fn protects(process: &Process) {
     });
 }
 
-/// Everything is as it was: strangers stay outside, and who knocks gets in.
+/// Checks that nothing changed: strangers stay outside, and clients that knock get in.
 #[track_caller]
 fn is_closed(net: &Net, row: &str) {
     net.stranger(Family::V4).finds_closed(SSH, row);
@@ -196,8 +196,8 @@ fn a_restart_with_empty_input_changes_nothing() {
     });
 }
 
-/// The program itself says which ports are closed, and if that can't be read either, none of them is
-/// opened.
+/// Without the registry, the port table of the program names the closed ports; if that can't be read
+/// either, none of them is opened.
 #[test]
 fn without_a_readable_registry_the_program_names_the_closed_ports() {
     /// A file, more arguments, whether the port table is pinned, the exit code of a start that is
@@ -303,7 +303,7 @@ fn without_a_readable_registry_the_program_names_the_closed_ports() {
     }
 }
 
-/// Interfaces that are there are not let go for one that is not.
+/// Existing interfaces keep their protection if the new ones are absent.
 #[test]
 fn a_reload_that_names_only_absent_interfaces_is_refused() {
     net::test(|net| {
@@ -327,7 +327,7 @@ fn a_reload_that_names_only_absent_interfaces_is_refused() {
     });
 }
 
-/// What is left out while something else stays is a change like any other, and is announced.
+/// A removal is a change like any other, and is reported.
 #[test]
 fn ports_and_interfaces_that_are_no_longer_protected_are_reported() {
     net::test(|net| {

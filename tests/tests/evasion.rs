@@ -44,7 +44,7 @@ fn row(name: &'static str, understood: bool, frames: impl Into<Vec<Vec<u8>>>) ->
     }
 }
 
-/// Where a row's packets go: its number tells its answers and its pieces from those of others.
+/// Where a row's packets go: its number distinguishes its answers and fragments from those of other rows.
 #[derive(Clone, Copy)]
 struct Shape {
     path: Path,
@@ -327,7 +327,7 @@ fn nothing_in_disguise_reaches_a_protected_port() {
                 .events()
                 .iter()
                 .any(|event| event["reason"] == reason);
-            assert!(told, "no event says {reason}:\n{}", daemon.process().told());
+            assert!(told, "no event has {reason}:\n{}", daemon.process().told());
         }
         daemon.stop();
     });

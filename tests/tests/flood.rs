@@ -1,4 +1,4 @@
-//! A flood of first knocks from spoofed sources: who is honest still gets in, and nobody else does.
+//! A flood of first knocks from spoofed sources: honest clients still get in, and nobody else does.
 //!
 //! With `--nocapture`, the tests print the figures of `docs/decisions/first-knocks.md`.
 #![expect(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
@@ -27,7 +27,7 @@ const CONFIG: &str = r#"
 "#;
 
 const MILLION: u32 = 1_000_000;
-/// Honest clients at a time: enough to tell 99.9 % from 99 %.
+/// Honest clients at a time: enough to distinguish 99.9 % from 99 %.
 const CLIENTS: u32 = 1_000;
 /// Addresses that are not drawn at random: neighbours from the beginning, clients at the end.
 const NETWORK: [u8; 4] = [10, 0, 0, 0];
@@ -133,7 +133,7 @@ fn flood(kernel: &mut Kernel, packet: &Packet, sources: impl Iterator<Item = IpA
     kernel.judge_all(frames).unwrap()
 }
 
-/// Has everybody send a packet; tells how many were judged so.
+/// Sends a packet from each source, and returns how many got this reason.
 fn send(
     kernel: &mut Kernel,
     packet: &Packet,

@@ -47,7 +47,7 @@ fn bypassed() -> Value {
     json!({"event": "bypassed", "interface": SERVER_LINK})
 }
 
-/// Has frames pass by the program until that is reported, for the last of so many times.
+/// Has frames pass by the program until that is reported, for the last of this many times.
 ///
 /// A late event of the link, such as that of the attachment itself, hands the driver the program again without
 /// a report: then the frames are led past it once more.
@@ -121,7 +121,7 @@ fn frames_without_ip_are_reported_unless_they_serve_the_link() {
             frame
         };
         let send = |ethertype| (0..MANY).for_each(|_| wire.send(&frame(ethertype)));
-        // Marked by the tick of the daemon's clock: what is told of a stranger comes after it has looked.
+        // Marked by the tick of the daemon's clock: a stranger's event comes after it has looked.
         let marker = net.stranger(Family::V4);
         send(0x0806);
         daemon.catches_up(&marker, SSH);

@@ -90,7 +90,7 @@ fn told(daemon: &Daemon, source: &Source<'_>) -> Vec<String> {
     names.map(str::to_owned).collect()
 }
 
-/// Waits until the daemon has told what happened before; a stranger marks the place.
+/// Waits until the daemon has reported what happened before; a stranger's event marks the place.
 #[track_caller]
 fn catch_up(net: &Net, daemon: &Daemon, family: Family) {
     daemon.catches_up(&net.stranger(family), SSH);
@@ -288,7 +288,7 @@ fn nmap_cannot_distinguish_a_knock_from_a_decoy() {
     });
 }
 
-/// SYNs alone, from whomever: nothing advances, and nothing is told.
+/// SYNs alone, from any source: no attempt advances, and nothing is reported.
 #[test]
 fn a_syn_alone_is_not_a_knock() {
     test(|net| {
@@ -546,7 +546,7 @@ fn knocks_count_in_the_order_of_their_completed_handshakes() {
 /// Sequences that change are proved like others.
 #[test]
 fn one_time_and_time_based_sequences_can_need_handshakes() {
-    // A sequence of the time opens once, whatever door has its secret, so each family has its own.
+    // A time-based sequence opens once, whichever door has its secret, so each family has its own.
     let secret = |family: Family| format!("a secret of a test, {family}");
     let base = |family: Family| family.pick("20000", "30000");
     let directory = tempdir().unwrap();

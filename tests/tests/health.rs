@@ -402,8 +402,12 @@ fn protection_without_a_pin_is_a_shortfall_if_it_is_meant_to_stay() {
             assert!(ended.status.success(), "{row}: {ended:?}");
             assert!(attached_programs(&net.server).is_empty(), "{row}");
             net.stranger(Family::V4)
-                .finds(true, SSH, &format!("{row}: open, as it was said"));
-            assert_eq!(shortfalls(net), ["nothing"], "{row}: and `status` says so");
+                .finds(true, SSH, &format!("{row}: open, as reported"));
+            assert_eq!(
+                shortfalls(net),
+                ["nothing"],
+                "{row}: and `status` reports it"
+            );
         });
     }
 }

@@ -133,7 +133,7 @@ fn interfaces_are_listed_with_kind_state_and_addresses() {
     }
 }
 
-/// A command in a time namespace whose clocks differ from the host's by so many seconds.
+/// A command in a time namespace whose clocks differ from the host's by this many seconds.
 fn in_time_namespace(monotonic: &str, boottime: &str, arguments: &[&str]) -> Command {
     let mut command = Command::new("unshare");
     command

@@ -1,4 +1,4 @@
-//! Moving over from knockd: its files, taken by it and by us, and what comes of them.
+//! The move from knockd: its files, as read by knockd and by the importer.
 
 #![expect(
     clippy::unwrap_used,
@@ -30,7 +30,7 @@ use tempfile::tempdir;
 const SSH: u16 = 22;
 const WEB: u16 = 80;
 
-/// What `knock-user import-knockd` makes of a file: the configuration, and what it tells.
+/// Runs `knock-user import-knockd` on a file: returns the configuration, and its messages.
 fn import(conf: &str) -> Result<(String, String), String> {
     let file = config_file(conf.as_bytes());
     let mut command = Command::new(&binaries().user);
@@ -318,7 +318,7 @@ fn logged(source: &Source<'_>, log: impl Fn() -> String) -> Vec<String> {
     let has = |text: &str| said(&log(), source).iter().any(|line| line.contains(text));
     wait::until("the commands ran", || has("running command: /bin/true out"));
     source.knock("udp/7100 udp/8100");
-    wait::until("both knocks are told", || has("slow: Stage 2"));
+    wait::until("both knocks are logged", || has("slow: Stage 2"));
     // Late by knockd's clock, which counts whole seconds, and by ours; but not too late for every
     // door, when we would have forgotten it.
     thread::sleep(Duration::from_millis(3_100));

@@ -2,7 +2,7 @@
 //! them, as machine code, and how many the verifier walks.
 //!
 //! These numbers are the same on each run, so `instructions.toml` keeps them, and what makes one of
-//! them grow is seen when it happens. `UPDATE=1 cargo xtask test instruction_counts` writes the file anew.
+//! them grow is seen when it happens. `UPDATE=1 cargo xtask test instruction_counts` rewrites the file.
 #![expect(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
 use std::{collections::BTreeMap, env, fs, path::Path};
@@ -147,7 +147,7 @@ fn instruction_counts_are_those_recorded() {
         let head = "# Written by `UPDATE=1 cargo xtask test instruction_counts`; \
                     tests/tests/instructions.rs says what it is for.\n\n";
         fs::write(&path, format!("{head}{text}")).unwrap();
-        println!("{} is written anew", path.display());
+        println!("{} is written again", path.display());
         return;
     }
     let before: Recorded = toml::from_str(&fs::read_to_string(&path).unwrap()).unwrap();

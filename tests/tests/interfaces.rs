@@ -25,7 +25,7 @@ fn elsewhere(net: &Net) -> Source<'_> {
     net.stranger(Family::V4).to(Family::V4.second_server())
 }
 
-/// Waits until the server answers: a port that is nothing refuses.
+/// Waits until the server answers: an unused port refuses.
 #[track_caller]
 fn carries_packets(source: Source<'_>) {
     wait::until("the link carries packets", || {
@@ -84,7 +84,7 @@ fn a_deleted_interface_that_is_made_again_is_protected_again() {
         let gone = json!({"event": "absent", "interface": SERVER_LINK_2});
         for count in 1..=3 {
             net.server.ip(&format!("link delete {SERVER_LINK_2}"));
-            wait::until("it is told", || daemon.told(&gone).len() == count);
+            wait::until("it is reported", || daemon.told(&gone).len() == count);
             stream.goes_on("the other one");
             net.stranger(Family::V4).finds_closed(SSH, "the other one");
             net.add_second_link();
@@ -92,7 +92,7 @@ fn a_deleted_interface_that_is_made_again_is_protected_again() {
                 daemon.told(&protecting).len() == count + 1
             });
             carries_packets(elsewhere(net));
-            elsewhere(net).finds_closed(SSH, "made anew");
+            elsewhere(net).finds_closed(SSH, "made again");
             guest
                 .to(Family::V4.second_server())
                 .finds(true, SSH, "grants are shared");
@@ -201,7 +201,7 @@ fn says(daemon: &Daemon, words: &[&str]) {
     });
 }
 
-/// A name is only a name: what was protected stays protected, and that is told.
+/// A renamed interface stays protected, and the new name is reported.
 #[test]
 fn a_renamed_interface_stays_protected() {
     let on = |names: &str, door: &str| format!("interfaces = [{names}]\n{door}");
@@ -237,7 +237,7 @@ fn a_renamed_interface_stays_protected() {
         says(&daemon, &["wan is called b1 now"]);
         stays("the old name again");
         daemon.reload(&both(DOOR));
-        stays("as it was");
+        stays("unchanged");
         assert!(daemon.told(&json!({"event": "absent"})).is_empty());
         assert!(daemon.told(&json!({"event": "detached"})).is_empty());
         stream.goes_on("the other one");
@@ -261,7 +261,7 @@ fn another_interface_that_gets_the_name_is_protected() {
         let protecting = json!({"event": "protecting", "interface": SERVER_LINK_2});
         wait::until("it is protected", || daemon.told(&protecting).len() == 2);
         carries_packets(elsewhere(net));
-        elsewhere(net).finds(true, SSH, "as was told");
+        elsewhere(net).finds(true, SSH, "as reported");
         daemon.stop();
     });
 }
@@ -284,7 +284,7 @@ fn names_exchanged_without_a_daemon_are_followed_by_the_next_start() {
         assert!(protecting["current_name"].is_null(), "{protecting}");
         daemon.tells(&json!({"event": "detached", "interface": "wan"}));
         assert_eq!(pins::instance(&net.server).linked(), [SERVER_LINK_2]);
-        elsewhere(net).finds(true, SSH, "as was told");
+        elsewhere(net).finds(true, SSH, "as reported");
         daemon.leave(Signal::SIGTERM);
         let (code, told) = daemon::ask(&net.server, &["detach"]);
         assert_eq!(code, Some(0), "{told}");

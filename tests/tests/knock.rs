@@ -1,4 +1,4 @@
-//! What a door does: it opens to the right knocks, at once, to who knocked, for its time.
+//! A door opens after the correct knocks, at once, for their source, and for its time.
 
 use std::{
     collections::HashSet,
@@ -446,7 +446,10 @@ fn a_closing_sequence_revokes_the_grant_of_its_source_only() {
                 "reason": "sequence", "by": "away"}),
             );
             stayer.finds(true, SSH, "somebody else");
-            assert!(echoes(&mut stream), "{family}: what is established goes on");
+            assert!(
+                echoes(&mut stream),
+                "{family}: established connections continue"
+            );
             leaver.knock(KNOCKS);
             leaver.finds(true, SSH, "knocked again");
         }
@@ -598,7 +601,10 @@ fn wrong_knocks_lock_a_source_out_for_the_configured_time() {
         let stranger = net.stranger(Family::V4);
         stranger.knock(KNOCKS);
         stranger.finds(true, SSH, "somebody else meanwhile");
-        assert!(start.elapsed() < Duration::from_secs(2), "too slow to tell");
+        assert!(
+            start.elapsed() < Duration::from_secs(2),
+            "too slow to distinguish"
+        );
         thread::sleep(Duration::from_millis(2_100));
         for source in &sources {
             source.knock(KNOCKS);
@@ -626,7 +632,7 @@ fn decoys_end_the_attempt() {
             "decoy",
         ),
         opens(
-            "a port that is nothing, not strict",
+            "an unused port, not strict",
             "tcp/7000 tcp/8502 udp/9000 tcp/8000",
         ),
     ];

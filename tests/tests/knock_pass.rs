@@ -1,4 +1,4 @@
-//! Doors whose knocks go on to the network stack: the service on a knock port still serves.
+//! Doors whose knocks reach the network stack: the service on a knock port still serves.
 
 use knock_tests::{
     daemon::Daemon,

@@ -269,7 +269,7 @@ fn knockds_column_of_the_table_is_true() {
             let opens = |source: &Source<'_>, door: &str| {
                 knockd.says(&format!(" {}: {door}: OPEN SESAME", source.name()))
             };
-            wait::until("what came last is told", || opens(&last, A.0) > 0);
+            wait::until("what came last is reported", || opens(&last, A.0) > 0);
             for (name, _) in [A, B, C] {
                 let is_meant = opened(&row.knockd).is_some_and(|(door, _)| door == name);
                 let expected = if is_meant { times(&row.knockd) } else { 0 };
@@ -290,7 +290,7 @@ fn knockd_ends_with_its_last_one_time_sequence() {
         let conf = format!("[once]\none_time_sequences = {}\n", sequences.display());
         let mut knockd = Knockd::start(net, &conf);
         net.stranger(Family::V4).knock("tcp/7000 tcp/8000 tcp/9000");
-        wait::until("knockd is no more", || !knockd.process.is_running());
+        wait::until("knockd has ended", || !knockd.process.is_running());
         assert_eq!(knockd.says("shutting down"), 0);
     });
 }

@@ -443,7 +443,7 @@ fn packets_are_judged_while_the_daemon_is_suspended() {
             source.finds_closed(SSH, row);
         }
         process.signal(Signal::SIGCONT);
-        wait::until("it tells everything afterwards", || {
+        wait::until("it reports everything afterwards", || {
             let events = daemon::events(&process.stdout());
             let count = |what: &str| events.iter().filter(|event| event["event"] == what).count();
             count("opened") == 2 && count("closed") == 2
@@ -476,7 +476,7 @@ fn a_closed_output_stops_nothing() {
         }
         source.knock(KNOCKS);
         source.finds(true, SSH, "knocked");
-        assert!(matches!(child.try_wait(), Ok(None)), "it goes on");
+        assert!(matches!(child.try_wait(), Ok(None)), "it continues");
         let id = nix::unistd::Pid::from_raw(child.id().cast_signed());
         nix::sys::signal::kill(id, Signal::SIGINT).unwrap();
         let status = wait::poll(wait::PATIENCE, || child.try_wait().unwrap());

@@ -1,4 +1,4 @@
-//! Interfaces that come, go and change: what is heard of them, and how protection follows.
+//! Interfaces that come, go and change: which messages report them, and how protection follows.
 
 #![expect(
     clippy::unwrap_used,
@@ -59,13 +59,13 @@ impl Heard {
     async fn next(&mut self) -> LinkChange {
         if self.changes.is_empty() {
             let heard = timeout(PATIENCE, self.watch.changed()).await;
-            let heard = heard.unwrap_or_else(|_| panic!("nothing is heard"));
+            let heard = heard.unwrap_or_else(|_| panic!("no message arrives"));
             self.changes.extend(heard.unwrap());
         }
         self.changes.pop_front().unwrap()
     }
 
-    /// Skips what is said of others and hears this; gives back the number.
+    /// Skips changes of other links, waits for this one, and returns the index.
     async fn hears(&mut self, name: &str, kind: LinkChangeKind) -> u32 {
         loop {
             let change = self.next().await;
@@ -77,7 +77,7 @@ impl Heard {
         }
     }
 
-    /// Everything up to where this one appears, and what was heard together with that.
+    /// Returns everything up to this link's appearance, and what was received with it.
     async fn hears_all_up_to(&mut self, name: &str) -> Vec<LinkChange> {
         let mut all = Vec::new();
         loop {
@@ -110,7 +110,7 @@ fn each_change_of_a_link_is_noticed() {
 
         namespace.ip("link add wan up type veth peer name v1");
         let anew = heard.hears("wan", Appeared { up: true }).await;
-        assert_ne!(anew, index, "made anew");
+        assert_ne!(anew, index, "made again");
     });
 }
 
@@ -144,7 +144,7 @@ fn a_link_in_a_bridge_is_not_gone_when_it_leaves() {
     });
 }
 
-/// More is told than the socket has room for; afterwards nothing is missing.
+/// More messages arrive than the socket has room for; afterwards nothing is missing.
 #[test]
 fn lost_link_messages_are_made_up_for() {
     test(async |namespace| {
@@ -175,7 +175,7 @@ fn lost_link_messages_are_made_up_for() {
         assert_eq!(of("v0"), Appeared { up: true }, "it is to be looked at");
         assert_eq!(of("w0"), Gone);
         assert_eq!(of("x0"), Appeared { up: false });
-        // And it goes on.
+        // Later changes are noticed, too.
         namespace.ip("link delete x0");
         heard.hears("x0", Gone).await;
     });
@@ -224,7 +224,7 @@ fn a_link_made_again_is_protected_and_others_are_not_disturbed() {
         friend.knock(KNOCKS);
         is_protected(net, "at first");
         for time in 1..=3 {
-            let row = &format!("made anew, time {time}");
+            let row = &format!("made again, time {time}");
             net.client.ip("link delete a1");
             wait_for(&daemon, "absent", time);
             net.stranger(Family::V4).finds_closed(SSH, row);
@@ -238,7 +238,7 @@ fn a_link_made_again_is_protected_and_others_are_not_disturbed() {
     });
 }
 
-/// Waits until something was told of the second link this many times.
+/// Waits until an event of the second link was reported this many times.
 #[track_caller]
 fn wait_for(daemon: &Daemon, event: &str, times: usize) {
     let pattern = json!({"event": event, "interface": SERVER_LINK_2});

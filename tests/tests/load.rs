@@ -44,7 +44,7 @@ const MEMORY_MOST: &[(&str, u64)] = &[
 ];
 
 /// As many doors, targets, trusted prefixes and flag classes as there may be; one door whose knocks
-/// depend on who knocks.
+/// depend on the source.
 fn largest() -> Tables {
     let mut text = String::from(
         "exempt = [\"tcp/8080\", \"udp/443\"]\n\
@@ -111,7 +111,7 @@ fn the_largest_configuration_loads() {
         };
         let mut kernel = Kernel::with(&tables, options).unwrap();
         let instructions = kernel.firewall().verified_instructions().unwrap();
-        // Kernels before 5.16 don't tell (aba64c7da983).
+        // Kernels before 5.16 don't report it (aba64c7da983).
         let instructions = instructions.unwrap();
         println!("log {level}: {instructions} instructions verified");
         assert!(instructions < most, "log {level}");

@@ -1,4 +1,4 @@
-//! A reload that takes long: everything else goes on meanwhile.
+//! A long reload delays nothing else.
 
 #![expect(
     clippy::unwrap_used,
@@ -113,7 +113,7 @@ fn a_long_reload_delays_no_interface_and_no_request() {
         let ended = reloading.wait();
         assert!(ended.status.success(), "{ended:?}");
         wait::until("it is reloaded again", || daemon.told(&reloaded).len() == 2);
-        guest.finds(true, SSH, "grants go on");
+        guest.finds(true, SSH, "grants continue");
         elsewhere().finds_closed(SSH, "after the reload");
         daemon.stop();
     });

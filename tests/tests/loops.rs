@@ -1,4 +1,4 @@
-//! Nothing that is answered here is answered for ever: a forged packet makes two hosts, or this one
+//! No exchange of answers continues without end: a forged packet makes two hosts, or this one
 //! and a service elsewhere, exchange a few packets and no more (CVE-2024-2169).
 #![expect(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 

@@ -1,5 +1,5 @@
-//! What keeps the program attached is taken away while knock-user runs: it is attached again, and
-//! that is told.
+//! The pins of the program are removed while knock-user runs: it attaches the program again and
+//! reports that.
 
 use std::{fs, process::Command};
 
@@ -39,14 +39,14 @@ fn a_removed_pin_is_replaced_and_reported() {
                 fs::remove_file(path).unwrap_or_else(|error| panic!("{row}: {error}"));
             }
             let lost = json!({"event": "lost", "interface": SERVER_LINK});
-            wait::until(&format!("{row}: it is told"), || {
+            wait::until(&format!("{row}: it is reported"), || {
                 daemon.told(&lost).len() == count
             });
             wait::until(&format!("{row}: it is attached again"), || {
                 daemon.told(&json!({"event": "protecting"})).len() == count + 1
             });
             net.stranger(Family::V4).finds_closed(SSH, row);
-            guest.finds(true, SSH, &format!("{row}: grants go on"));
+            guest.finds(true, SSH, &format!("{row}: grants continue"));
             assert!(
                 [&link, &program, &map].iter().all(|path| path.exists()),
                 "{row}"
@@ -54,7 +54,11 @@ fn a_removed_pin_is_replaced_and_reported() {
             daemon.reload(&DOOR.replace("7000", &format!("75{count}0")));
             net.stranger(Family::V4)
                 .finds_closed(SSH, &format!("{row}: reloaded"));
-            guest.finds(true, SSH, &format!("{row}: grants go on after the reload"));
+            guest.finds(
+                true,
+                SSH,
+                &format!("{row}: grants continue after the reload"),
+            );
         }
         daemon.stop();
     });
@@ -98,14 +102,14 @@ fn an_unmounted_bpffs_is_reported_and_ports_stay_closed() {
         guest.finds(true, SSH, "knocked");
 
         inside(&["umount", "/sys/fs/bpf"]);
-        wait::until("it is told", || told("lost") == 1);
+        wait::until("it is reported", || told("lost") == 1);
         wait::until("it is attached again", || told("protecting") == 2);
         wait::until("it is said that nothing is pinned", || {
             process.stderr().contains("nothing can be pinned")
         });
         net.stranger(Family::V4)
             .finds_closed(SSH, "without a bpffs");
-        guest.finds(true, SSH, "grants go on");
+        guest.finds(true, SSH, "grants continue");
         let user = binaries().user.display().to_string();
         let mounts = format!("--mount=/proc/{}/ns/mnt", process.id());
         let reload = net.server.try_run("nsenter", &[&mounts, &user, "reload"]);
@@ -123,7 +127,7 @@ fn an_unmounted_bpffs_is_reported_and_ports_stay_closed() {
         });
         inside(&[&user, "reload"]);
         net.stranger(Family::V4).finds_closed(SSH, "reloaded");
-        guest.finds(true, SSH, "grants go on after the reload");
+        guest.finds(true, SSH, "grants continue after the reload");
         assert_eq!(attached_programs(&net.server).len(), 1);
         let ended = process.stop(Signal::SIGTERM);
         assert!(ended.status.success(), "{ended:?}");

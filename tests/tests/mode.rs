@@ -80,7 +80,7 @@ fn a_reload_changes_the_mode_and_lets_nobody_in() {
                 "{row}: {told}"
             );
             strangers.stay_outside(&row);
-            guest.finds(true, SSH, &format!("{row}: a grant of before"));
+            guest.finds(true, SSH, &format!("{row}: a grant from before"));
             let late = net.stranger(Family::V4);
             late.knock(KNOCKS);
             late.finds(true, SSH, &format!("{row}: knocked since"));
@@ -107,7 +107,7 @@ fn a_restart_changes_the_mode_and_lets_nobody_in() {
             assert_eq!(place(&net.server), expected, "{row}");
             second.tells(&json!({"event": "protecting", "mode": expected}));
             strangers.stay_outside(&row);
-            guest.finds(true, SSH, &format!("{row}: a grant of before"));
+            guest.finds(true, SSH, &format!("{row}: a grant from before"));
             strangers.go();
             second.stop();
         });

@@ -92,8 +92,8 @@ fn a_full_disk_for_the_log_changes_nothing_for_packets() {
         source.finds_closed(SSH, "the disk is full");
         source.knock(KNOCKS);
         source.finds(true, SSH, "the disk is full");
-        wait::until("it says so", || {
-            // Lines go on until the log's own page is full.
+        wait::until("it is reported", || {
+            // Lines are written until the log's own page is full.
             net.stranger(Family::V4).finds_closed(SSH, "filling");
             daemon.stderr().contains("can't be written for now")
         });
@@ -149,8 +149,8 @@ fn events_that_overrun_the_ring_buffer_are_counted_and_nothing_else_is_lost() {
         source.knock(KNOCKS);
         source.finds(true, SSH, "while nobody reads events");
         daemon.process_mut().signal(Signal::SIGCONT);
-        // Lines may be left out while so many are told, not for ever.
-        wait::until("events are told again", || {
+        // Lines are left out only while there are this many.
+        wait::until("events are reported again", || {
             let source = net.stranger(Family::V6);
             source.knock(KNOCKS);
             let opened = json!({"event": "opened", "source": source.name(), "door": "ssh"});
@@ -281,7 +281,7 @@ fn notes(server: &Namespace) -> String {
     status["notes"].to_string()
 }
 
-/// A flood of one door from everywhere: nothing tells forged sources from others but that those who
+/// A flood of one door from everywhere: forged sources differ from others only in that those who
 /// are connected have received answers.
 #[test]
 fn a_connected_client_keeps_its_grant_while_its_door_is_flooded() {
@@ -306,7 +306,7 @@ fn a_connected_client_keeps_its_grant_while_its_door_is_flooded() {
     });
 }
 
-/// Nobody makes room then, and `status` says so.
+/// Without a daemon nothing makes room, and `status` reports it.
 #[test]
 fn a_full_allow_map_without_a_daemon_is_noted_and_takes_no_new_grants() {
     net::test(|net| {

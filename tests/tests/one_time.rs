@@ -1,4 +1,4 @@
-//! Sequences that work once, for ever: whoever repeats them, and whatever becomes of the daemon.
+//! One-time sequences open once, whoever repeats them, and whatever happens to the daemon.
 
 #![expect(
     clippy::unwrap_used,
@@ -63,7 +63,7 @@ impl Book {
         Self { directory, path }
     }
 
-    /// With so many of the sequences.
+    /// A file with this many of the sequences.
     fn of(count: usize) -> Self {
         Self::new(&unused(0..count))
     }
@@ -193,7 +193,7 @@ fn a_burst_of_repetitions_opens_once() {
     });
 }
 
-/// Who has knocked in vain gets in with the next line, and what was skipped is void.
+/// A client that has knocked without effect gets in with a later line, and skipped lines are void.
 #[test]
 fn lines_added_later_are_read() {
     net::test(|net| {
@@ -236,7 +236,7 @@ fn a_kill_after_the_knock_does_not_revive_a_line() {
     }
 }
 
-/// The daemon has heard nothing of it: what the kernel has noted is all that there is.
+/// The daemon has not received the event: only the kernel has recorded the use.
 #[test]
 fn a_kill_before_the_event_does_not_revive_a_line() {
     for family in Family::ALL {
@@ -350,7 +350,7 @@ fn repeated_kills_do_not_revive_a_line() {
             let row = &format!("line {line}");
             let source = net.stranger(Family::ALL[line % 2]);
             source.knock(&knocks(line));
-            // From before it hears of it to after it has marked it.
+            // From before it receives the event until after it has marked the line.
             thread::sleep(Duration::from_micros(random.below(20_000) as u64));
             daemon.kill();
             source.finds(true, SSH, row);
@@ -413,7 +413,7 @@ fn malformed_lines_are_skipped_and_named() {
     });
 }
 
-/// The door is of no use, loudly, and the daemon goes on.
+/// The door is reported as unusable, and the daemon continues.
 #[test]
 fn unusable_files_are_reported() {
     type Prepare = fn(&Book) -> PathBuf;
@@ -566,7 +566,7 @@ fn a_file_that_cannot_be_marked_opens_nothing_more() {
     });
 }
 
-/// Whoever is on their way through another sequence goes on.
+/// An attempt on another sequence continues.
 #[test]
 fn other_attempts_are_not_disturbed() {
     net::test(|net| {
@@ -636,9 +636,9 @@ fn generated_files_open_for_knock_client() {
                 let [here, there] = [&here, Path::new(there)].map(fs::read);
                 here.unwrap() == there.unwrap()
             });
-            // The next line is listened to when this one is told.
+            // The next line is accepted when this one is reported.
             let used = json!({"event": "used"});
-            wait::until("it is told", || daemon.told(&used).len() == number);
+            wait::until("it is reported", || daemon.told(&used).len() == number);
         }
         daemon.tells(&json!({"event": "disabled", "door": "ssh"}));
         daemon.stop();
@@ -680,7 +680,7 @@ fn knockd_runs_beside_knock_user() {
         source.finds(true, WEB, "the other door, when the file is used up");
         daemon.stop();
 
-        // knockd only tells: its commands need not do anything.
+        // knockd only logs: its commands need not do anything.
         fs::write(&book.path, unused(0..2)).unwrap();
         let quiet = text.replace("command = iptables", "command = /bin/true");
         fs::write(&conf, quiet).unwrap();
@@ -695,7 +695,7 @@ fn knockd_runs_beside_knock_user() {
         net.stranger(Family::V4).knock(&slowly(ONCE[0].0));
         wait::until("knockd opens", || told().contains("once: OPEN SESAME"));
         wait::until("knockd marks as we do", || book.text() == ours);
-        // It hears the next line a moment after it has marked the one before.
+        // It accepts the next line a moment after it has marked the previous one.
         wait::until("knockd ends with its last line", || {
             net.stranger(Family::V4).knock(&slowly(ONCE[1].0));
             !knockd.is_running()

@@ -50,7 +50,7 @@ fn opens(daemon: &Daemon, source: &Source<'_>, door: &str) {
     daemon.tells(&json!({"event": "opened", "source": source.name(), "door": door}));
 }
 
-/// Whether a source was told to have opened anything.
+/// Returns whether an opening was reported for a source.
 fn has_opened(daemon: &Daemon, source: &Source<'_>) -> bool {
     let opened = json!({"event": "opened", "source": source.name()});
     !daemon.told(&opened).is_empty()
@@ -259,7 +259,7 @@ fn sequences_within_the_skew_open() {
     });
 }
 
-/// Who began in time goes on when the period is over; who begins then does not.
+/// An attempt that started in time continues after the period; a later one does not.
 #[test]
 fn an_attempt_continues_when_the_period_changes() {
     net::test(|net| {
@@ -314,7 +314,7 @@ fn an_attempt_continues_when_the_period_changes() {
     });
 }
 
-/// What the kernel side knows is good for its time, also if nobody tells it any more.
+/// The sequences in the kernel are valid for their period, also without a daemon.
 #[test]
 fn a_suspended_daemon_does_not_extend_a_period() {
     net::test(|net| {
@@ -857,7 +857,7 @@ fn time_based_doors_wait_while_used_sequences_are_unknown() {
     }
 }
 
-/// The two doors know the same, so who has heard one sequence knows the other's.
+/// The two doors have one secret, so a recorded sequence is known for both.
 #[test]
 fn doors_that_share_a_secret_share_used_sequences() {
     let otp = Otp::steady("a secret");

@@ -27,7 +27,7 @@ fn ip_netns_exec(net: &Net) -> Command {
     command
 }
 
-/// Other mounts, with what is mounted as it was.
+/// Other mounts, with the same file systems.
 fn unshare(propagation: &str) -> Command {
     let mut command = Command::new("unshare");
     command.args(["--mount", &format!("--propagation={propagation}")]);
@@ -103,7 +103,7 @@ fn protection_that_would_end_is_not_promised() {
     }
 }
 
-/// Whoever can't see the pins is told where they are, and not how to open the ports.
+/// A user who can't see the pins learns where they are, and not how to open the ports.
 #[test]
 fn ports_stay_closed_by_pins_in_another_mount_namespace() {
     let rows: [(&str, Around); 2] = [

@@ -130,7 +130,7 @@ fn an_ordinary_user_with_three_capabilities_protects() {
             assert!(echoes(&mut stream), "{row}");
             net.stranger(family).finds_closed(SSH, row);
             let opened = json!({"event": "opened", "source": source.name()});
-            wait::until("it is told", || has(&process, &opened));
+            wait::until("it is reported", || has(&process, &opened));
         }
         let ended = process.stop(Signal::SIGTERM);
         assert!(ended.status.success(), "{ended:?}");
@@ -166,7 +166,7 @@ fn an_ordinary_user_marks_its_own_file() {
         let file = fs::metadata(&once).unwrap();
         assert_eq!((Some(file.uid()), file.mode() & 0o777), (nobody, 0o600));
         let used = json!({"event": "used", "door": "ssh", "line": 1, "sequences_left": 1});
-        wait::until("it is told", || has(&process, &used));
+        wait::until("it is reported", || has(&process, &used));
         let ended = process.stop(Signal::SIGTERM);
         assert!(ended.status.success(), "{ended:?}");
     });

@@ -115,7 +115,7 @@ fn a_file_with_errors_changes_nothing() {
             // And where the daemon speaks, if a signal asks.
             let before = daemon.process().stderr().len();
             daemon.process_mut().signal(SIGHUP);
-            wait::until(&format!("{row}: all is told"), || {
+            wait::until(&format!("{row}: all is reported"), || {
                 let stderr = daemon.process().stderr();
                 words.iter().all(|word| stderr[before..].contains(word))
             });
@@ -200,7 +200,7 @@ fn a_reload_changes_doors_and_keeps_connections() {
         late.finds(true, SSH, "new knocks");
         daemon.tells(&json!({"event": "opened", "source": late.name(), "door": "ssh"}));
 
-        // And back: who was kept is still there, who was not is not, nothing was told twice.
+        // And back: kept grants are still there, others are not, and nothing was reported twice.
         daemon.reload(&before);
         guest.finds(true, SSH, "back");
         guest.finds_closed(DB, "its door opens less now");
@@ -408,7 +408,7 @@ fn a_reload_under_load_loses_no_packet() {
 }
 
 /// For a moment there are grants for both configurations. Where there is no room for them, nothing
-/// changes, and nobody who knocks finds the table full because of it.
+/// changes, and no client finds the table full because of it.
 #[test]
 fn a_reload_without_room_for_its_grants_is_refused() {
     const GRANTS: u32 = ALLOW_MAX / 2 + 1;
@@ -442,7 +442,7 @@ fn a_reload_without_room_for_its_grants_is_refused() {
         guest.finds(true, SSH, "nothing changed");
         let other = net.stranger(Family::V4);
         other.knock(KNOCKS);
-        other.finds(true, SSH, "there is room for who knocks");
+        other.finds(true, SSH, "there is room for new grants");
 
         for number in 1..GRANTS / 2 {
             allow.remove(&Plain(key(number))).unwrap();

@@ -1,4 +1,4 @@
-//! Doors with `reply = true`: who has knocked right is told the opened port, and nobody else.
+//! Doors with `reply = true`: a client that has knocked correctly gets the opened port, and nobody else.
 #![expect(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
 use std::{net::UdpSocket, process::Command, time::Duration};
@@ -104,7 +104,7 @@ fn the_client_reports_that_no_reply_came() {
     let rows = [
         ("order", "udp/7000 udp/8000 tcp/9000"),
         ("one is missing", "udp/7000 udp/8000"),
-        ("tells nothing", "udp/7300 udp/9300 udp/8300"),
+        ("no reply", "udp/7300 udp/9300 udp/8300"),
     ];
     test(|net, _| {
         let host = Family::V4.server();
@@ -117,7 +117,7 @@ fn the_client_reports_that_no_reply_came() {
     });
 }
 
-/// Knocks from one socket, with so many octets in each datagram.
+/// Knocks from one socket, with this many octets in each datagram.
 fn heard(
     source: &Source<'_>,
     knocks: &[u16],
@@ -157,7 +157,7 @@ fn only_a_whole_sequence_is_replied_to() {
                 ("last", &[8000], 8, None),
                 ("order", &[9000, 7000, 8000], 8, None),
                 ("wrong in between", &[7000, 9000, 7300, 8000], 8, None),
-                ("a door that tells nothing", &[7300, 9300, 8300], 8, None),
+                ("a door without a reply", &[7300, 9300, 8300], 8, None),
             ] {
                 let source = net.stranger(family);
                 let limit = if reply.is_some() { LONG } else { NOTHING };
@@ -171,7 +171,7 @@ fn only_a_whole_sequence_is_replied_to() {
                 None,
                 "too late, {family}"
             );
-            // While it is open it is not told again.
+            // While the door is open, no second reply is sent.
             let whole = &[7000, 9000, 8000];
             assert_eq!(heard(&source, whole, 8, LONG), told(), "{family}");
             assert_eq!(heard(&source, whole, 8, NOTHING), None, "{family}");
@@ -182,7 +182,7 @@ fn only_a_whole_sequence_is_replied_to() {
     });
 }
 
-/// What is told to whom has not knocked: nothing, whatever comes.
+/// Sources without a complete sequence get no reply, whatever arrives.
 #[test]
 fn a_grant_by_command_sends_no_reply() {
     test(|net, _| {

@@ -1,4 +1,4 @@
-//! Whoever tries all ports opens no door, and disturbs nobody who knocks meanwhile.
+//! A scan of all ports opens no door, and disturbs no client that knocks meanwhile.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! What whoever starts knock-user over SSH is told about that connection.
+//! What a start over SSH reports about that connection.
 
 use knock_tests::{
     daemon::{self, config_file},

@@ -102,7 +102,7 @@ fn a_planted_symbolic_link_is_not_followed() {
     });
 }
 
-/// Somebody who may not look is told why, and who may.
+/// A refused user learns the reason, and who may look.
 #[test]
 fn a_refused_user_learns_who_may_read_the_state() {
     net::test(|net| {

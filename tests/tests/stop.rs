@@ -102,7 +102,7 @@ fn a_stop_prints_what_stays_protected() {
     });
 }
 
-/// What was let in is let in for as long as it was promised, whoever runs.
+/// A grant lasts as long as promised, whichever process runs.
 #[test]
 fn the_next_start_takes_over_kept_grants() {
     const OPEN_FOR: Duration = Duration::from_secs(8);
@@ -144,11 +144,11 @@ fn the_next_start_takes_over_kept_grants() {
             second.tells(&closed);
             source.finds_closed(SSH, "its time is over");
             record.gets(&format!("close ssh {}", source.name()));
-            // Each opening was told and closed once, by one of the two.
+            // Each opening was reported and closed once, by one of the two.
             assert_eq!(record.count(&format!("open ssh {}", source.name())), 1);
             assert_eq!(second.told(&closed).len(), 1);
         }
-        assert!(echoes(&mut connection), "the connection goes on");
+        assert!(echoes(&mut connection), "the connection continues");
 
         // And with nobody there it ends as well.
         let last = net.stranger(Family::V4);

@@ -1,4 +1,4 @@
-//! The systemd unit, and what knock-user says to whoever supervises it.
+//! The systemd unit, and what knock-user reports to the service manager.
 
 #![expect(
     clippy::unwrap_used,
@@ -87,7 +87,7 @@ fn the_unit_starts_before_the_network_and_keeps_its_state() {
             "/usr/local/bin/knock-user reload --pid $MAINPID",
         ),
         ("the network waits for it", "Before", "network-pre.target"),
-        ("and is told so", "Wants", "network-pre.target"),
+        ("and the unit asks for that", "Wants", "network-pre.target"),
         (
             "which services before that need",
             "DefaultDependencies",
@@ -160,7 +160,7 @@ impl Manager {
         Process::start(&net.server, &mut command)
     }
 
-    /// Reads what it is told, always: the kernel keeps ten messages, no more.
+    /// Reads its messages all the time: the kernel keeps ten at most.
     fn listens(&self) -> Heard {
         let socket = self.socket.try_clone().unwrap();
         let (heard, messages) = mpsc::channel();
@@ -180,7 +180,7 @@ impl Manager {
     }
 }
 
-/// What a service manager was told.
+/// The messages that a service manager received.
 struct Heard(mpsc::Receiver<Vec<String>>);
 
 impl Heard {
@@ -233,7 +233,7 @@ fn the_daemon_notifies_the_service_manager_of_its_state() {
     });
 }
 
-/// A manager that hangs holds nothing up: events are told, and the end is one.
+/// A manager that hangs delays nothing: events are reported, and the daemon can end.
 #[test]
 fn a_service_manager_that_does_not_listen_stops_nothing() {
     net::test(|net| {
@@ -242,11 +242,11 @@ fn a_service_manager_that_does_not_listen_stops_nothing() {
         let process = manager.start(net, &config, "2000");
         wait::until("nobody reads", || {
             let told = process.stderr();
-            told.contains("the service manager: it does not read what it is told")
+            told.contains("the service manager: it does not read what it is reported")
         });
         let source = net.stranger(Family::V4);
         source.knock(KNOCKS);
-        wait::until("an opening is told", || {
+        wait::until("an opening is reported", || {
             let told = process.stdout();
             told.iter()
                 .any(|line| line.contains("opened") && line.contains(&source.name()))
@@ -275,7 +275,7 @@ fn a_failed_reload_is_notified_as_ended() {
         fs::write(config.path(), "what is this").unwrap();
         process.signal(Signal::SIGHUP);
         assert_eq!(manager.hears()[0], "RELOADING=1");
-        assert_eq!(manager.hears()[0], "READY=1", "it goes on");
+        assert_eq!(manager.hears()[0], "READY=1", "it continues");
         assert!(process.stop(Signal::SIGTERM).status.success());
     });
 }
@@ -309,7 +309,7 @@ fn journal_lines_have_priorities() {
             let source = net.stranger(Family::V4);
             source.finds_closed(knock_tests::ssh::SSH, row);
             let mut denied = None;
-            wait::until("it is told", || {
+            wait::until("it is reported", || {
                 denied = process
                     .stdout()
                     .into_iter()

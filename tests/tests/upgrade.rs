@@ -1,5 +1,5 @@
 //! A start on top of a protection that is there: another configuration or another program takes the
-//! place of the old one, or is refused and told why.
+//! place of the old one, or is refused with the reason.
 
 use std::{fs, path::Path, process::Command};
 
@@ -79,7 +79,7 @@ fn an_upgrade_loses_no_packet_and_lets_nobody_in() {
         ("another door", &binaries().user, &more, &[]),
         ("another program", &binaries().user, &more, &["-v"]),
         ("other features", &copy, &others, &["-vv"]),
-        ("as it was", &binaries().user, &door, &[]),
+        ("unchanged", &binaries().user, &door, &[]),
     ];
     net::test(|net| {
         stream::repeat_only_what_is_lost(net);
@@ -197,7 +197,7 @@ fn a_second_process_is_refused_and_names_the_first() {
         }
         let source = net.stranger(Family::V4);
         source.knock(KNOCKS);
-        source.finds(true, SSH, "the first one goes on");
+        source.finds(true, SSH, "the first one continues");
         // Neither socket nor lock was touched.
         let (code, told) = daemon::ask(&net.server, &["status"]);
         assert_eq!(code, Some(0), "{told}");
@@ -243,7 +243,7 @@ fn two_instances_live_side_by_side() {
         let told = refused(net, &[SERVER_LINK, SERVER_LINK_2]);
         says(&told, &["several instances", "`knock-user detach --iface"]);
 
-        // One ends, the other goes on; and begins again where it was.
+        // One ends, and the other continues; the first starts again where it was.
         second.kill();
         there.finds(true, SSH, "killed");
         first.stop();
@@ -297,7 +297,7 @@ fn a_grant_is_carried_over_by_its_door() {
             visitor.finds_closed(port, "its door is gone");
         }
         let words = [visitor.name(), "web".to_owned()];
-        wait::until("the end of a grant is told", || {
+        wait::until("the end of a grant is reported", || {
             let told = second.process().told();
             told.lines()
                 .any(|line| words.iter().all(|word| line.contains(word)))

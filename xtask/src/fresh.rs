@@ -55,7 +55,7 @@ const NETWORK_VARIABLES: [&str; 14] = [
     "rustup_auto_install",
 ];
 
-/// What became of a command.
+/// How a command ended.
 struct Ran {
     line: String,
     passed: bool,

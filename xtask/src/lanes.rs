@@ -109,7 +109,7 @@ pub fn run(
     Ok(with_tests)
 }
 
-/// What came of a program.
+/// How a program ended.
 struct Ran {
     program: Program,
     took: Duration,

@@ -1,4 +1,4 @@
-//! What a long command is doing, and for how long: nobody waits in front of a silent screen.
+//! Shows what a long command is doing, and for how long.
 
 use std::{
     io::{self, IsTerminal as _, Write as _},

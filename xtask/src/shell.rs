@@ -145,12 +145,12 @@ pub fn without_colour(line: &str) -> String {
     plain
 }
 
-/// What became of a command.
+/// How a command ended.
 #[derive(Debug)]
 pub struct Outcome {
     /// Whether it succeeded.
     pub passed: bool,
-    /// For a command that failed because a server could not be reached, the error that says so.
+    /// For a command that failed because a server could not be reached, its error.
     pub unreachable: Option<String>,
 }
 
@@ -285,7 +285,7 @@ struct Running {
     output: Receiver<Vec<u8>>,
 }
 
-/// What came of waiting for output.
+/// The result of waiting for output.
 enum Next {
     /// It printed this.
     Bytes(Vec<u8>),

@@ -69,7 +69,7 @@ pub fn run(sh: &Shell, chosen: Chosen<'_>) -> Result<bool> {
     };
     let kit = setup::run(sh, &apt)?;
     let mut report = Report::default();
-    // Who asks for some tests wants their answer now.
+    // A filter asks for a quick answer.
     if filter.is_none() {
         setup::lints(sh, &apt)?;
         setup::kernel_lints(sh, &kit.toolchain, &apt);

@@ -1,4 +1,4 @@
-//! What every source has knocked: enough to say that a door must not have opened.
+//! What every source has knocked: enough to decide that a door must not have opened.
 
 use knock_common::{
     Address, Reason,

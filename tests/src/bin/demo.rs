@@ -1,4 +1,4 @@
-//! The main job on real packets, told step by step: two network namespaces with a link between them,
+//! The main job on real packets, shown step by step: two network namespaces with a link between them,
 //! knock-user on the one side, a client on the other. Needs root and about ten seconds.
 
 use std::{
@@ -70,7 +70,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Why the demo does not go on.
+/// Why the demo ended early.
 enum Halt {
     /// Somebody wants it to end.
     Interrupted,
@@ -130,7 +130,7 @@ fn play(stop: &AtomicBool) -> Result<Vec<String>, Halt> {
 
     stage.step("Connect without knocking: nobody answers, as if there were no server")?;
     stage.silence(&v4, "tcp/22 is closed before the knock");
-    stage.hears("the attempt is told", &["denied", &v4.name()])?;
+    stage.hears("the attempt is reported", &["denied", &v4.name()])?;
 
     stage.step("Knock, and connect in the same moment")?;
     let mut established = stage.knock(&net, client, &v4);
@@ -140,22 +140,25 @@ fn play(stop: &AtomicBool) -> Result<Vec<String>, Halt> {
 
     stage.step("The door is open for who knocked, and for nobody else")?;
     stage.silence(&stranger, "tcp/22 is closed for others");
-    stage.hears("the other attempt is told", &["denied", &stranger.name()])?;
+    stage.hears(
+        "the other attempt is reported",
+        &["denied", &stranger.name()],
+    )?;
 
     stage.step("Wait: the grant ends by itself")?;
     stage.hears("the door closes", &["closed", &v4.name(), "ssh"])?;
     stage.silence(&v4, "tcp/22 is closed again");
-    stage.hears("the late attempt is told", &["denied", &v4.name()])?;
+    stage.hears("the late attempt is reported", &["denied", &v4.name()])?;
     let echoed = established.as_mut().is_some_and(echoes);
     stage.seen(
         echoed,
-        "the established connection goes on",
+        "the established connection continues",
         "the connection from before still carries data",
     );
 
     stage.step("The same over IPv6")?;
     stage.silence(&v6, "tcp/22 is closed over IPv6");
-    stage.hears("the attempt over IPv6 is told", &["denied", &v6.name()])?;
+    stage.hears("the attempt over IPv6 is reported", &["denied", &v6.name()])?;
     let connected = stage.knock(&net, client, &v6);
     stage.hears("the door opens over IPv6", &["opened", &v6.name(), "ssh"])?;
     stage.seen(connected.is_some(), "a connection over IPv6", "connected");
@@ -172,7 +175,7 @@ fn play(stop: &AtomicBool) -> Result<Vec<String>, Halt> {
     Ok(stage.missing)
 }
 
-/// Where the steps are told, with the lines of knock-user as they come.
+/// Prints the steps, with the lines of knock-user between them.
 struct Stage<'s> {
     stop: &'s AtomicBool,
     console: Option<Process>,

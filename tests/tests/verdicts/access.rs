@@ -83,7 +83,7 @@ fn a_grant_admits_its_source_until_it_expires() {
                 ],
             ),
             opened(
-                "opened anew when over",
+                "opened again when expired",
                 [Later(60), anew_first, anew, Step::Grant(60, "ssh")],
             ),
             opened(

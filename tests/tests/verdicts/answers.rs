@@ -92,7 +92,7 @@ impl Bench {
         }
     }
 
-    /// The cookie of a frame's connection so many epochs ago.
+    /// Returns the cookie of a frame's connection this many epochs ago.
     fn cookie(&self, frame: &[u8], ago: u64) -> u32 {
         let connection = Repliable::find(frame).unwrap().connection;
         let epoch = (now().unwrap().nanos() / EPOCH).wrapping_sub(ago) as u32;
@@ -152,7 +152,7 @@ fn tcp(way: &Frame, port: u16, flags: u8, acknowledged: u32) -> Vec<u8> {
     frame
 }
 
-/// A datagram with so many octets.
+/// A datagram with this many octets.
 fn udp(way: &Frame, port: u16, octets: usize) -> Vec<u8> {
     let mut frame = way.clone().udp(40_000, port).bytes();
     frame.extend(vec![0; octets]);
@@ -430,7 +430,7 @@ fn a_confirmed_trial_protects_after_its_deadline() {
     }
 }
 
-/// What passes, passes as it was; what is answered is answered as the library would.
+/// A frame passes unchanged, or is answered as by the library.
 #[test]
 fn the_kernel_answers_any_frame_like_the_library() {
     let mut random = Random::new(number("KNOCK_SEED").unwrap_or(1));

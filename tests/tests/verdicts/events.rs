@@ -1,4 +1,4 @@
-//! What user space hears.
+//! The events that user space receives.
 
 use std::net::IpAddr;
 
@@ -83,7 +83,7 @@ fn events_of_each_kind_are_limited() {
     flood(syn(22), NoGrant, TIMES / 2);
     // The gate for knocks is another one.
     flood(udp(8000), OutOfSequence, TIMES / 2);
-    // What opens is told in any case, and a duplicate never.
+    // An opening is always reported, and a duplicate never.
     kernel.repeat(&frame(syn(7000)), 1).unwrap();
     let opened = kernel.repeat(&frame(udp(8000)), 1).unwrap();
     assert_eq!(opened.events.len(), 1, "{opened:?}");
@@ -107,7 +107,7 @@ fn a_full_ring_buffer_counts_lost_events() {
         let source = format!("198.{b}.{c}.{d}");
         eth().ip4(&source, "192.0.2.2").udp(1, 6000).bytes()
     };
-    // Each source opens the door, which is told whatever the gates say.
+    // Each source opens the door, which is reported whatever the limits are.
     let sources = 20_000;
     let lost = kernel.judge_unheard((0..sources).map(frame)).unwrap();
     assert!(lost > 0);
@@ -117,11 +117,11 @@ fn a_full_ring_buffer_counts_lost_events() {
     assert_eq!(told as u64 + lost, u64::from(sources));
 }
 
-/// What several CPUs have to tell goes through one gate.
+/// One limit holds for the events of all CPUs.
 #[test]
 fn all_cpus_share_one_event_limit() {
     const TIMES: u32 = 20_000;
-    // The window of a gate.
+    // The window of an event limit.
     let window_ns: u64 = 1 << 28;
     let mut table = Table::new(GRANTS, Options::default());
     let frame = Family::V4.frame("198.18.0.1", syn(22)).bytes();

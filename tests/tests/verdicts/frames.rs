@@ -193,7 +193,7 @@ fn a_dry_run_passes_what_would_be_dropped() {
     Table::new(PORTS, options).run(
         BOTH,
         &[row(
-            "counted and told, but passed",
+            "counted and reported, but passed",
             [
                 syn(22).is(NoGrant),
                 syn(2222).is(Decoy),

@@ -383,7 +383,7 @@ fn late_knocks_end_an_attempt() {
                 ],
             ),
             row(
-                "a first knock after its time begins anew",
+                "a first knock after the timeout starts a new attempt",
                 [
                     udp(8000).is(FirstKnock).told("total", 1),
                     Wait(550),

@@ -3,7 +3,7 @@
 //! ```text
 //! Row ── name ── Step, Step, …
 //!                 │
-//!                 ├ a packet, its reason, what is told about it
+//!                 ├ a packet, its reason, what is reported about it
 //!                 ├ time: passed, or made to have passed in the maps
 //!                 └ what the maps hold now
 //! ```

@@ -70,7 +70,7 @@ fn sources_that_no_host_has_are_refused() {
         let expected = if is_host { Reason::Opened } else { BadHeader };
         assert_eq!(single.reason, expected, "{source} to udp/7000");
     }
-    // What a host without an address asks for, and hears, is none of a door's business.
+    // Doors do not concern the packets of a host that has no address yet.
     let request = eth().ip4("0.0.0.0", "255.255.255.255").udp(68, 67).bytes();
     assert_eq!(kernel.judge(&request).unwrap().reason, Ordinary);
     let grants = kernel.allow().unwrap();

@@ -99,7 +99,7 @@ impl Packet {
         }
     }
 
-    /// What it is to be. If that is ever told, it is told once and without a door.
+    /// The expected reason. If it is ever reported, it is reported once and without a door.
     pub(crate) fn is(self, reason: Reason) -> Step {
         let told = match reason.reporting() {
             Reporting::Never => vec![],
@@ -115,11 +115,11 @@ pub(crate) type Place = (&'static str, u32);
 /// One step of a row.
 #[derive(Clone)]
 pub(crate) enum Step {
-    /// A packet, its reason, and the places that are told with it.
+    /// A packet, its reason, and the doors and stages that are reported with it.
     Packet(Packet, Reason, Vec<Place>),
     /// Milliseconds pass.
     Wait(u64),
-    /// Grants, flows and lockouts become so many seconds older.
+    /// Grants, flows and lockouts become older by this many seconds.
     Later(u64),
     /// The seconds that the source's only grant has left, and the door that gave it.
     Grant(u64, &'static str),
@@ -131,7 +131,7 @@ impl Step {
     /// Where the source's attempt is, or what it opened.
     pub(crate) fn told(self, door: &'static str, stage: u32) -> Self {
         let Self::Packet(packet, reason, _) = self else {
-            panic!("only packets are told: {}", self.name());
+            panic!("only packets are reported: {}", self.name());
         };
         Self::Packet(packet, reason, vec![(door, stage)])
     }

@@ -57,7 +57,7 @@ pub(super) fn directory() -> PathBuf {
     shell::target_dir().join("kernels")
 }
 
-/// Finds or downloads the newest kernel of a series such as `6.1`, and says so in a line.
+/// Finds or downloads the newest kernel of a series such as `6.1`, and prints a line about it.
 pub(super) fn get(sh: &Shell, apt: &Apt<'_>, series: &str) -> Result<Kernel> {
     match newest_here(sh, apt, series) {
         Ok(kernel) => Ok(kernel),

@@ -1,4 +1,4 @@
-//! What a machine said, and what that means.
+//! Reads the output of a machine.
 
 use std::time::Duration;
 

@@ -29,7 +29,7 @@ pub(super) struct Qemu {
 }
 
 impl Qemu {
-    /// Finds, installs or unpacks one, and says so in a line.
+    /// Finds, installs or unpacks one, and prints a line about it.
     ///
     /// # Errors
     /// None of these works: the error has the reasons.
