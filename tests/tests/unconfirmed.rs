@@ -360,7 +360,7 @@ fn a_new_trial_after_a_kill_rolls_back_to_the_confirmed_configuration() {
     net::test(|net| {
         let host = Host::new(net);
         kill(host.on_trial("1m"));
-        let again = host.start(&["--confirm", "3s"]);
+        let again = host.start(&["--confirm", "10s"]);
         host.is_in_force(OTHER_KNOCKS, "on trial again");
         let ended = again.wait();
         assert_eq!(ended.status.code(), Some(1), "{ended:?}");
