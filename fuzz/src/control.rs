@@ -1,9 +1,9 @@
 //! Lines on the control socket, from either side.
 
 use jiff::{Timestamp, tz::TimeZone};
-use knock_user::control::{
-    protocol::{Incoming, Reply},
-    text::Told,
+use knock_user::{
+    admin::text::Told,
+    control::protocol::{Incoming, Reply},
 };
 
 use crate::text::assert_harmless;

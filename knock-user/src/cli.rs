@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 use crate::{
+    admin::command::Ask,
     apply::options::{CONFIG, Run},
-    control::client::Ask,
     tools::generate,
 };
 

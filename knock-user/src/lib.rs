@@ -4,6 +4,7 @@
 //! seq.toml ─▶ config (what it means) ─▶ compile (what the kernel reads) ─▶ firewall (maps, links)
 //! EVENTS ─▶ daemon ─▶ ledger (what is open) ─▶ console, commands
 //! ```
+pub mod admin;
 pub mod apply;
 pub mod cli;
 pub mod commands;

@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result};
 use clap::Parser as _;
 use jiff::tz::TimeZone;
 use knock_user::{
+    admin::command::Outcome,
     apply::{
         Protection,
         options::Run,
@@ -24,7 +25,7 @@ use knock_user::{
         stdout::{Output, Unread},
         watch::Watchers,
     },
-    control::{Access, BadFile, Server, client::Outcome},
+    control::{Access, BadFile, Server},
     daemon::{Daemon, Signals, Watches},
     host::{
         clock, os_error,

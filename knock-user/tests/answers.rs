@@ -12,13 +12,15 @@ use jiff::{
 };
 use knock_common::{Address, Reason, Stat, access, layout::GrantKey, reason::COUNTERS_MAX};
 use knock_user::{
-    control::{
-        Answer,
-        answers::{Confirmed, Detached, Granted, Interface, OneTime, Reloaded, Revoked, Status},
-        client,
+    admin::{
+        command,
         facts::{self, DoorFacts, Doors, Grant, Process},
         health::{self, Circumstances},
         text::Told,
+    },
+    control::{
+        Answer,
+        answers::{Confirmed, Detached, Granted, Interface, OneTime, Reloaded, Revoked, Status},
     },
     explain::Explanation,
     host::clock::Clock,
@@ -109,7 +111,7 @@ fn assert_text(answer: &Answer, lines: &[&str]) {
 
 #[track_caller]
 fn assert_json(answer: &Answer, json: &str) {
-    assert_eq!(client::json(answer).unwrap(), format!("{json}\n"));
+    assert_eq!(command::json(answer).unwrap(), format!("{json}\n"));
 }
 
 #[test]

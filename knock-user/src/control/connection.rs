@@ -17,7 +17,7 @@ use crate::model::problem::Misuse;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Connects to a socket; `None` if nobody listens there.
-pub(super) fn open(path: &Path) -> Result<Option<UnixStream>> {
+pub(crate) fn open(path: &Path) -> Result<Option<UnixStream>> {
     use io::ErrorKind::{ConnectionRefused, NotFound, PermissionDenied};
     match UnixStream::connect(path) {
         Ok(stream) => {
@@ -35,12 +35,12 @@ pub(super) fn open(path: &Path) -> Result<Option<UnixStream>> {
 }
 
 /// Whether somebody listens there, also if that is not for this user.
-pub(super) fn is_listened_to(path: &Path) -> bool {
+pub(crate) fn is_listened_to(path: &Path) -> bool {
     !matches!(open(path), Ok(None))
 }
 
 /// Whether this process listens there.
-pub(super) fn is_of(path: &Path, process: u32) -> bool {
+pub(crate) fn is_of(path: &Path, process: u32) -> bool {
     let Ok(Some(stream)) = open(path) else {
         return false;
     };
@@ -51,10 +51,10 @@ pub(super) fn is_of(path: &Path, process: u32) -> bool {
 /// The process takes longer to answer than it may.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("the process does not answer: `kill` it, and start it again")]
-pub(super) struct NoAnswer;
+pub(crate) struct NoAnswer;
 
 /// Asks and gets an answer, and what comes after it.
-pub(super) fn ask(
+pub(crate) fn ask(
     incoming: &Incoming,
     stream: UnixStream,
 ) -> Result<(Answer, BufReader<UnixStream>)> {

@@ -27,16 +27,9 @@
 
 pub mod access;
 pub mod answers;
-pub mod client;
-mod connection;
-pub mod facts;
-mod find;
-pub mod health;
-pub mod offline;
+pub mod connection;
 pub mod protocol;
 pub mod server;
-mod statuses;
-pub mod text;
 
 pub use crate::model::problem::Misuse;
 pub use access::{Access, Peer};

@@ -16,12 +16,14 @@ use knock_sequence::{
 
 use super::Daemon;
 use crate::{
+    admin::{
+        facts::{self, Process},
+        health::{self, Circumstances},
+    },
     compile,
     control::{
         Peer,
         answers::{Granted, Grants, Revoked, Status},
-        facts::{self, Process},
-        health::{self, Circumstances},
     },
     explain::{self, Explanation, Known, Query},
     host::{

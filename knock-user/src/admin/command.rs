@@ -17,14 +17,13 @@ use knock_sequence::{
     duration::{self, millis},
 };
 
-use super::{
-    answers::Detached,
-    connection, find, offline,
-    protocol::{Answer, Incoming, Request},
-    statuses,
-    text::Told,
-};
+use super::{instances as find, offline, status as statuses, text::Told};
 use crate::{
+    control::{
+        answers::Detached,
+        connection,
+        protocol::{Answer, Incoming, Request},
+    },
     host::{clock::Clock, service_manager::Stderr},
     kernel::{instance::Instance, leftovers, registry::Registry},
     model::value,

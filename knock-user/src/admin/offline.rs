@@ -9,11 +9,11 @@ use knock_common::{
 };
 
 use super::{
-    answers::{Detached, Grants, Status},
     facts,
     health::{self, Circumstances},
 };
 use crate::{
+    control::answers::{Detached, Grants, Status},
     host::clock::{self, Clock},
     interfaces::coverage::{self, Coverage, State},
     kernel::{

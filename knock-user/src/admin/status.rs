@@ -6,13 +6,20 @@ use std::{io::Write, time::Duration};
 use anyhow::Result;
 
 use super::{
-    answers::{Status, Statuses},
-    client::{At, written},
-    connection, facts, find, health, offline,
-    protocol::{Answer, Incoming, Request},
+    command::{At, written},
+    facts, health, instances as find, offline,
     text::Told,
 };
-use crate::{host::os_error, interfaces::coverage, kernel::instance::Instance};
+use crate::{
+    control::{
+        answers::{Status, Statuses},
+        connection,
+        protocol::{Answer, Incoming, Request},
+    },
+    host::os_error,
+    interfaces::coverage,
+    kernel::instance::Instance,
+};
 
 /// How long a process may take to say how it is, before it counts as one that hangs.
 const PATIENCE: Duration = Duration::from_secs(10);

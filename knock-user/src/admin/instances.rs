@@ -3,12 +3,12 @@
 use anyhow::{Result, bail};
 use aya::programs::loaded_programs;
 
-use super::{
-    client::Ask,
-    connection,
-    protocol::{Answer, Incoming, Request},
-};
+use super::command::Ask;
 use crate::{
+    control::{
+        connection,
+        protocol::{Answer, Incoming, Request},
+    },
     host::{
         interface::{self, Interface},
         paths::MOUNT_POINT,

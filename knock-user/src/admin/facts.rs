@@ -11,9 +11,9 @@ use knock_common::{
     layout::{ALLOW_MAX, FlowKey, GrantKey},
 };
 
-use super::answers::{Counter, Grants, Held, Interface, Status};
 use crate::{
     console::Attached,
+    control::answers::{Counter, Grants, Held, Interface, Status},
     host::clock::Clock,
     interfaces::coverage::{Coverage, State},
     kernel::registry::Registry,

@@ -6,11 +6,11 @@ use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 
 use knock_sequence::duration::spell_short;
 
-use super::{
-    answers::{Detached, Granted, Grants, OneTime, Reloaded, Revoked, Status},
-    protocol::Answer,
-};
 use crate::{
+    control::{
+        answers::{Detached, Granted, Grants, OneTime, Reloaded, Revoked, Status},
+        protocol::Answer,
+    },
     interfaces::coverage::State,
     model::{
         terminal::harmless,

@@ -12,9 +12,12 @@ use std::{
 use knock_common::layout::ALLOW_MAX;
 use knock_sequence::duration::spell_short;
 
-use super::answers::{Shortfall, Status};
 use crate::{
-    commands, config, host::os_error, interfaces::coverage::State, kernel::registry::Registry,
+    commands, config,
+    control::answers::{Shortfall, Status},
+    host::os_error,
+    interfaces::coverage::State,
+    kernel::registry::Registry,
     model::text::about,
 };
 
