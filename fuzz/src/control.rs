@@ -2,23 +2,21 @@
 
 use jiff::{Timestamp, tz::TimeZone};
 use knock_user::{
-    admin::text::Told,
-    control::protocol::{Incoming, Reply},
+    admin::{self, text::LocalTime},
+    control::{Reply, Request},
 };
 
 use crate::text::assert_harmless;
 
 /// A line as a request to the daemon, and as a reply to the client.
 pub fn check(line: &[u8]) {
-    match Incoming::from_line(line) {
-        Ok(incoming) => {
-            let written = incoming.to_line();
+    match Request::from_line(line) {
+        Ok(request) => {
+            let written = request.to_line();
             assert_line(&written);
-            assert_eq!(
-                Incoming::from_line(written.as_bytes()),
-                Ok(incoming),
-                "{written}"
-            );
+            let again = Request::from_line(written.as_bytes());
+            let again = again.map(|again| admin::check(&again).is_ok());
+            assert_eq!(again, Ok(admin::check(&request).is_ok()), "{written}");
         }
         Err(reason) => {
             let reply = Reply::bad(reason);
@@ -32,21 +30,22 @@ pub fn check(line: &[u8]) {
     }
 }
 
-/// What a daemon replies is shown to a person, whoever sent it.
+/// A reply is shown to a person, whoever sent it.
 fn check_reply(reply: &Reply) {
     let written = reply.to_line();
     assert_line(&written);
     let again = Reply::from_line(written.as_bytes());
     let again = again.map(|again| again.to_line());
     assert!(again.is_ok(), "{again:?}: {written}");
-    if let Reply::Done(answer) = reply {
-        let reader = Told {
+    if let Reply::Done(done) = reply {
+        let time = LocalTime {
             zone: TimeZone::UTC,
             now: Timestamp::UNIX_EPOCH,
         };
-        let text = reader.text(answer);
-        assert_harmless(&text);
-        assert!(text.is_empty() || text.ends_with('\n'), "{text:?}");
+        if let Some(text) = admin::render(done, &time) {
+            assert_harmless(&text);
+            assert!(text.is_empty() || text.ends_with('\n'), "{text:?}");
+        }
     }
 }
 

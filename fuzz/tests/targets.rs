@@ -14,13 +14,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use jiff::{Timestamp, tz::TimeZone};
 use knock_fuzz::{
     TARGETS,
     mutate::{Mutator, dictionary},
 };
 use knock_user::{
+    admin::{self, text::LocalTime},
     config,
-    control::protocol::{Incoming, Reply},
+    control::{Reply, Request},
 };
 
 const SEED: u64 = 0x006b_6e6f_636b;
@@ -91,11 +93,18 @@ fn the_written_inputs_are_what_their_names_say() {
     }
     for (name, line) in written("control") {
         if name.starts_with("ask-") {
-            let asked = Incoming::from_line(&line);
+            let asked = Request::from_line(&line).and_then(|request| admin::check(&request));
             assert!(asked.is_ok(), "{name}: {asked:?}");
         } else if name.starts_with("done-") || name == "failed" {
-            let reply = Reply::from_line(&line);
-            assert!(reply.is_ok(), "{name}: {reply:?}");
+            let time = LocalTime {
+                zone: TimeZone::UTC,
+                now: Timestamp::UNIX_EPOCH,
+            };
+            let is_answer = match Reply::from_line(&line).unwrap() {
+                Reply::Done(done) => admin::render(&done, &time).is_some(),
+                Reply::Failed(_) => name == "failed",
+            };
+            assert!(is_answer, "{name}");
         }
     }
 }

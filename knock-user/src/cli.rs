@@ -5,27 +5,19 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 use crate::{
-    admin::command::Ask,
+    admin::{self, Subcommands},
     apply::options::{CONFIG, Run},
     tools::generate,
 };
 
-/// The groups of subcommands in `--help`: clap lists them all under one heading.
-const GROUPS: [(&str, &[&str]); 4] = [
-    (
-        "Commands that show",
-        &["status", "list", "watch", "explain"],
-    ),
-    ("Commands about sources", &["grant", "revoke"]),
-    (
-        "Commands about the protection",
-        &["reload", "confirm", "detach"],
-    ),
-    (
+/// Returns the groups of subcommands in `--help`: clap lists them all under one heading.
+fn groups() -> impl Iterator<Item = (&'static str, &'static [&'static str])> {
+    let configurations: (&str, &[&str]) = (
         "Commands about configurations",
         &["check", "generate", "import-knockd"],
-    ),
-];
+    );
+    admin::GROUPS.iter().copied().chain([configurations])
+}
 
 /// Hide ports until the right source has knocked
 ///
@@ -65,12 +57,12 @@ pub enum Command {
         #[arg(value_name = "FILE")]
         file: PathBuf,
     },
-    /// Whatever is asked of a running knock-user.
+    /// A subcommand for a running knock-user.
     #[command(flatten)]
-    Ask(Ask),
+    Admin(Subcommands),
 }
 
-/// The layout of `--help`, with the subcommands in [`GROUPS`].
+/// The layout of `--help`, with the subcommands in [`groups`].
 fn help_template() -> String {
     let commands = <Command as Subcommand>::augment_subcommands(clap::Command::new(""));
     let width = commands
@@ -83,11 +75,11 @@ fn help_template() -> String {
         let about = command.get_about().cloned().unwrap_or_default();
         Some(format!("  {name:width$}  {about}\n"))
     };
-    let group = |(heading, names): &(&str, &[&str])| {
+    let group = |(heading, names): (&str, &[&str])| {
         let lines: String = names.iter().filter_map(line).collect();
         format!("{heading}:\n{lines}\n")
     };
-    let groups: String = GROUPS.iter().map(group).collect();
+    let groups: String = groups().map(group).collect();
     format!(
         "{{about-with-newline}}\n{{usage-heading}} {{usage}}\n\n{groups}{{options}}{{after-help}}"
     )
@@ -106,11 +98,7 @@ mod tests {
             .get_subcommands()
             .map(|sub| sub.get_name())
             .collect();
-        let mut grouped: Vec<_> = GROUPS
-            .iter()
-            .flat_map(|(_, names)| *names)
-            .copied()
-            .collect();
+        let mut grouped: Vec<_> = groups().flat_map(|(_, names)| names).copied().collect();
         names.sort_unstable();
         grouped.sort_unstable();
         assert_eq!(grouped, names);

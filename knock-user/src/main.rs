@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result};
 use clap::Parser as _;
 use jiff::tz::TimeZone;
 use knock_user::{
-    admin::command::Outcome,
+    admin::{self, command::Outcome},
     apply::{
         Protection,
         options::Run,
@@ -75,10 +75,10 @@ fn main() -> ExitCode {
             &mut Unread(io::stdout().lock()),
             &mut Unread(io::stderr().lock()),
         ),
-        Some(Command::Ask(ask)) => match ask.run(&mut io::stdout().lock()) {
-            // The answer says what is missing.
+        Some(Command::Admin(subcommand)) => match subcommand.run(&mut io::stdout().lock()) {
+            // The answer has what is missing.
             Ok(Outcome::NotInForce) => return ExitCode::FAILURE,
-            asked => asked.map(|_| ()),
+            done => done.map(|_| ()),
         },
     };
     match done {
@@ -163,6 +163,7 @@ fn run(options: &Run, stderr: Stderr) -> Result<()> {
             protection,
             deployed,
             index,
+            admin::handle,
             |doors| {
                 let console = Console::new(out, style, doors, clock::booted_at());
                 let console = console.with_watchers(watchers);

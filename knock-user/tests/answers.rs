@@ -13,19 +13,22 @@ use jiff::{
 use knock_common::{Address, Reason, Stat, access, layout::GrantKey, reason::COUNTERS_MAX};
 use knock_user::{
     admin::{
-        command,
-        facts::{self, DoorFacts, Doors, Grant, Process},
-        health::{self, Circumstances},
-        text::Told,
-    },
-    control::{
-        Answer,
-        answers::{Confirmed, Detached, Granted, Interface, OneTime, Reloaded, Revoked, Status},
+        command::Command,
+        confirm, detach, explain,
+        facts::{DoorFacts, Doors, Grant},
+        grant, list, reload, revoke,
+        status::{
+            self, Interface, OneTime,
+            facts::{Found, Process},
+            health::{self, Circumstances},
+        },
+        text::{self, LocalTime},
     },
     explain::Explanation,
     host::clock::Clock,
     kernel::registry::Registry,
 };
+use serde::Serialize;
 
 const V4: &str = "203.0.113.9";
 const V6: &str = "2001:db8::9";
@@ -40,8 +43,8 @@ fn clock() -> Clock {
     }
 }
 
-fn told() -> Told {
-    Told {
+fn local_time() -> LocalTime {
+    LocalTime {
         zone: TimeZone::fixed(tz::offset(2)),
         now: "2026-03-01T10:00:00Z".parse::<Timestamp>().unwrap(),
     }
@@ -96,22 +99,30 @@ fn counts() -> Vec<u64> {
     counts
 }
 
-fn status(registry: &Registry, process: Option<Process>) -> Status {
-    let held = (2, 1, &counts()[..]);
+fn status(registry: &Registry, process: Option<Process>) -> status::Answer {
+    let found = Found {
+        grants: 2,
+        flows: 1,
+        counts: counts(),
+    };
     let name = "eth0@ns1";
-    facts::status(name, registry, interfaces(), process, held, clock())
+    status::facts::status(name, registry, interfaces(), process, &found, clock())
+}
+
+fn text_of<C: Command>(answer: &C::Answer, time: &LocalTime) -> String {
+    text::lines(C::render(answer, time))
 }
 
 #[track_caller]
-fn assert_text(answer: &Answer, lines: &[&str]) {
-    let text = told().text(answer);
+fn assert_text<C: Command>(answer: &C::Answer, lines: &[&str]) {
+    let text = text_of::<C>(answer, &local_time());
     assert!(text.ends_with('\n') || text.is_empty());
     assert_eq!(text.lines().collect::<Vec<_>>(), lines);
 }
 
 #[track_caller]
-fn assert_json(answer: &Answer, json: &str) {
-    assert_eq!(command::json(answer).unwrap(), format!("{json}\n"));
+fn assert_json(answer: &impl Serialize, json: &str) {
+    assert_eq!(serde_json::to_string(answer).unwrap(), json);
 }
 
 #[test]
@@ -127,7 +138,7 @@ fn the_status_of_a_running_one() {
         sequences_left: next.map_or(0, |_| 988),
         because: because.map(str::to_owned),
     };
-    let plain = Status {
+    let plain = status::Answer {
         one_time: vec![
             one_time("ssh", Some(12), None),
             one_time("web", None, Some("no sequence is left")),
@@ -138,8 +149,8 @@ fn the_status_of_a_running_one() {
         under_way: Some("a reload is under way".to_owned()),
         ..Circumstances::default()
     };
-    let answer = Answer::Status(health::judged(plain, &registry(), &circumstances));
-    assert_text(
+    let answer = health::judged(plain, &registry(), &circumstances);
+    assert_text::<status::Args>(
         &answer,
         &[
             "instance       eth0@ns1",
@@ -198,8 +209,8 @@ fn the_status_without_a_process_on_trial_and_dry() {
     let status = status(&registry, None);
     let mut status = health::judged(status, &registry, &Circumstances::default());
     status.counters.clear();
-    assert_text(
-        &Answer::Status(status.clone()),
+    assert_text::<status::Args>(
+        &status,
         &[
             "instance       eth0@ns1",
             "in force       NO: 4 shortfalls",
@@ -232,7 +243,7 @@ fn a_confirmation_that_did_not_come() {
         confirm_by_ms: Some(NOW_MS - 1),
         ..registry()
     };
-    let text = told().text(&Answer::Status(status(&registry, None)));
+    let text = text_of::<status::Args>(&status(&registry, None), &local_time());
     assert!(
         text.contains("on trial       no confirmation came in time\n"),
         "{text}"
@@ -357,8 +368,8 @@ fn the_list_of_those_who_were_let_in() {
         grant(V4, 0, 500, Some((NOW_MS - 29_500, None))),
         grant("192.0.2.1", 0, 0, Some((0, None))),
     ];
-    let answer = Answer::List(facts::list(grants, &doors(), clock()));
-    assert_text(
+    let answer = list::answer(grants, &doors(), clock());
+    assert_text::<list::Args>(
         &answer,
         &[
             "SOURCE       DOOR  PORTS           LEFT   SINCE     BY",
@@ -368,7 +379,7 @@ fn the_list_of_those_who_were_let_in() {
         ],
     );
     assert_json(
-        &Answer::List(facts::list(grants.into_iter().take(1), &doors(), clock())),
+        &list::answer(grants.into_iter().take(1), &doors(), clock()),
         r#"{"grants":[{"source":"2001:db8::9","door":"ssh","ports":["tcp/22"],"until":"2026-03-01T10:00:12.345Z","seconds":12.345,"since":"2026-03-01T09:59:40.000Z","by":"knock"}]}"#,
     );
 }
@@ -390,32 +401,32 @@ fn the_list_of_what_the_map_holds() {
         entry(3, NOW_MS + 20_000, 7),
         entry(4, NOW_MS - 1, 0),
     ];
-    assert_text(
-        &Answer::List(facts::list(grants, &doors(), clock())),
+    assert_text::<list::Args>(
+        &list::answer(grants, &doors(), clock()),
         &[
             "SOURCE       DOOR      PORTS           LEFT  SINCE  BY",
             "203.0.113.9  number 7                  20s   -      -",
             "203.0.113.9  web       tcp/80,tcp/443  30s   -      -",
         ],
     );
-    let nobody = Answer::List(facts::list([], &doors(), clock()));
-    assert_text(&nobody, &["no grants"]);
+    let nobody = list::answer([], &doors(), clock());
+    assert_text::<list::Args>(&nobody, &["no grants"]);
     assert_json(&nobody, r#"{"grants":[]}"#);
 }
 
 #[test]
 fn moments_of_other_days_have_a_date() {
-    let mut told = told();
-    told.now = "2026-03-02T10:00:00Z".parse().unwrap();
+    let mut time = local_time();
+    time.now = "2026-03-02T10:00:00Z".parse().unwrap();
     let given = Some((NOW_MS, None));
-    let grants = facts::list([grant(V4, 0, 1_000, given)], &doors(), clock());
-    let text = told.text(&Answer::List(grants));
+    let grants = list::answer([grant(V4, 0, 1_000, given)], &doors(), clock());
+    let text = text_of::<list::Args>(&grants, &time);
     assert!(text.contains("2026-03-01 12:00:00  knock"), "{text}");
 }
 
 #[test]
 fn everything_else() {
-    let granted = Granted {
+    let granted = grant::Answer {
         source: ip(V4),
         door: "ssh".to_owned(),
         ports: ports(&["tcp/22"]),
@@ -423,14 +434,14 @@ fn everything_else() {
         seconds: 599.9,
     };
     let revoked = |doors: &[&str], flows| {
-        Answer::Revoked(Revoked {
+        row::<revoke::Args>(&revoke::Answer {
             source: ip(V4),
             doors: ports(doors),
             flows,
         })
     };
     let detached = |interfaces: &[&str], opened: &[&str]| {
-        Answer::Detached(Detached {
+        row::<detach::Args>(&detach::Answer {
             interfaces: ports(interfaces),
             ports: ports(opened),
         })
@@ -443,15 +454,15 @@ fn everything_else() {
         reason: "no-grant".to_owned(),
         steps: ports(&["tcp/22 is protected; opened by ssh", "no grant"]),
     };
-    let reloaded = Reloaded {
+    let reloaded = reload::Answer {
         config: "/etc/knock/seq.toml".to_owned(),
         changes: ports(&["new door: web", "no longer protected: tcp/3306"]),
         warnings: ports(&["seq.toml:3: warning"]),
     };
-    let confirmed = |was_on_trial| Answer::Confirmed(Confirmed { was_on_trial });
+    let confirmed = |was_on_trial| row::<confirm::Args>(&confirm::Answer { was_on_trial });
     #[rustfmt::skip]
-    let rows: [(Answer, &[&str], &str); 10] = [
-        (Answer::Granted(granted), &["203.0.113.9 may use ssh (tcp/22) for 10m"],
+    let rows: [((String, String), &[&str], &str); 10] = [
+        (row::<grant::Args>(&granted), &["203.0.113.9 may use ssh (tcp/22) for 10m"],
             r#"{"source":"203.0.113.9","door":"ssh","ports":["tcp/22"],"until":"2026-03-01T10:10:00.000Z","seconds":599.9}"#),
         (revoked(&["ssh", "web"], 0), &["203.0.113.9 may no longer use ssh, web"],
             r#"{"source":"203.0.113.9","doors":["ssh","web"],"flows":0}"#),
@@ -459,9 +470,9 @@ fn everything_else() {
             r#"{"source":"203.0.113.9","doors":["ssh"],"flows":2}"#),
         (revoked(&[], 1), &["203.0.113.9 has no such grant; 1 connection from it continues"],
             r#"{"source":"203.0.113.9","doors":[],"flows":1}"#),
-        (Answer::Explained(explained), &["tcp/22 is protected; opened by ssh", "no grant"],
+        (row::<explain::Args>(&explained), &["tcp/22 is protected; opened by ssh", "no grant"],
             r#"{"source":"203.0.113.9","port":"tcp/22","destination":null,"verdict":"drop","reason":"no-grant","steps":["tcp/22 is protected; opened by ssh","no grant"]}"#),
-        (Answer::Reloaded(reloaded), &["reloaded /etc/knock/seq.toml", "  new door: web", "  no longer protected: tcp/3306"],
+        (row::<reload::Args>(&reloaded), &["reloaded /etc/knock/seq.toml", "  new door: web", "  no longer protected: tcp/3306"],
             r#"{"config":"/etc/knock/seq.toml","changes":["new door: web","no longer protected: tcp/3306"],"warnings":["seq.toml:3: warning"]}"#),
         (confirmed(true), &["confirmed: the configuration stays in force"], r#"{"was_on_trial":true}"#),
         (confirmed(false), &["there is nothing to confirm"], r#"{"was_on_trial":false}"#),
@@ -469,18 +480,26 @@ fn everything_else() {
             r#"{"interfaces":["eth0","eth1"],"ports":["tcp/22"]}"#),
         (detached(&[], &[]), &["nothing is attached"], r#"{"interfaces":[],"ports":[]}"#),
     ];
-    for (answer, lines, json) in rows {
-        assert_text(&answer, lines);
-        assert_json(&answer, json);
+    for ((text, answer), lines, json) in rows {
+        assert_eq!(text.lines().collect::<Vec<_>>(), lines);
+        assert_eq!(answer, json);
     }
+}
+
+/// The text and the JSON of an answer.
+fn row<C: Command>(answer: &C::Answer) -> (String, String) {
+    (
+        text_of::<C>(answer, &local_time()),
+        serde_json::to_string(answer).unwrap(),
+    )
 }
 
 #[test]
 fn answers_do_nothing_to_a_terminal() {
-    let answer = Answer::Reloaded(Reloaded {
+    let answer = reload::Answer {
         config: "evil\u{1b}[2J".to_owned(),
-        ..Reloaded::default()
-    });
+        ..reload::Answer::default()
+    };
     let lines = ["reloaded evil\\u{1b}[2J", "  no changes"];
-    assert_text(&answer, &lines);
+    assert_text::<reload::Args>(&answer, &lines);
 }

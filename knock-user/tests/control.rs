@@ -7,7 +7,7 @@
 use std::{
     fs,
     io::{BufRead as _, BufReader, Read as _, Write as _},
-    net::{IpAddr, Shutdown},
+    net::Shutdown,
     os::unix::{
         fs::{FileTypeExt as _, PermissionsExt as _},
         net::{UnixListener, UnixStream},
@@ -18,26 +18,31 @@ use std::{
     time::Duration,
 };
 
+use clap::Parser;
 use jiff::{Timestamp, tz::TimeZone};
 use knock_user::{
+    admin::{
+        self,
+        command::{Command, received, sent},
+        confirm, detach, explain, grant, list, reload, revoke, status, watch,
+    },
     console::{
         self, Console, Stamp, Style,
         watch::{Form, WAITING_MAX, WATCHERS_MAX, Watchers},
     },
     control::{
-        Access, Answer, Incoming, Reply, Request, Server,
-        answers::Confirmed,
+        Access, Reply, Request, Server,
         server::{CONNECTIONS_MAX, REQUEST_MAX},
     },
 };
+use serde_json::json;
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 
-const SOURCE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(203, 0, 113, 9));
 /// Longer than anything here takes, on any machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A server whose daemon answers `confirm`, keeps what `reload` asked for, and drops everything else.
+/// A server whose daemon answers `confirm` and `watch`, keeps `reload` waiting, and drops everything else.
 struct Running {
     directory: TempDir,
     console: Console<Vec<u8>>,
@@ -108,7 +113,7 @@ async fn daemon(
     mut stopped: oneshot::Receiver<()>,
 ) {
     let access = Access::new(None).unwrap();
-    let mut server = Server::listen(path, access, watchers).unwrap();
+    let mut server = Server::listen(path, access, watchers.clone()).unwrap();
     ready.send(()).unwrap();
     let mut kept = Vec::new();
     loop {
@@ -116,15 +121,18 @@ async fn daemon(
             call = server.call() => call,
             _ = &mut stopped => break,
         };
-        match call.request {
-            Request::Confirm {} => call.answer(confirmed()),
-            Request::Reload { .. } => kept.push(call),
-            Request::Status {}
-            | Request::List {}
-            | Request::Grant { .. }
-            | Request::Revoke { .. }
-            | Request::Explain { .. }
-            | Request::Detach {} => drop(call),
+        if let Err(reason) = admin::check(&call.request) {
+            call.answer(Reply::bad(reason));
+            continue;
+        }
+        match call.request.command.as_str() {
+            "confirm" => call.answer(confirmed()),
+            "reload" => kept.push(call),
+            "watch" => {
+                let (request, caller) = received::<watch::Args>(call).unwrap();
+                watch::stream(&request, &watchers, caller);
+            }
+            _ => drop(call),
         }
     }
     server.finish().await;
@@ -134,12 +142,24 @@ fn socket(directory: &TempDir) -> PathBuf {
     directory.path().join("eth0.sock")
 }
 
+/// The line that a client sends for these arguments.
+fn line<C: Command>(arguments: &str) -> String {
+    #[derive(Parser)]
+    struct Program<C: clap::Args> {
+        #[command(flatten)]
+        command: C,
+    }
+    let words = ["program"].into_iter().chain(arguments.split_whitespace());
+    let request = Program::<C>::parse_from(words).command.request();
+    sent::<C>(&request).unwrap().to_line()
+}
+
 fn confirm() -> String {
-    Incoming::Request(Request::Confirm {}).to_line()
+    line::<confirm::Args>("")
 }
 
 fn confirmed() -> Reply {
-    Reply::Done(Answer::Confirmed(Confirmed { was_on_trial: true }))
+    Reply::Done(json!({"confirmed": {"was_on_trial": true}}))
 }
 
 fn reply(from: &mut BufReader<UnixStream>) -> Reply {
@@ -156,81 +176,53 @@ fn message(reply: &Reply) -> (&str, bool) {
 }
 
 #[test]
-fn what_is_sent_is_what_arrives() {
-    let requests = [
-        Request::Status {},
-        Request::List {},
-        Request::Grant {
-            source: SOURCE,
-            door: "ssh".to_owned(),
-            for_ms: Some(600_000),
-        },
-        Request::Grant {
-            source: "2001:db8::9".parse().unwrap(),
-            door: "ssh".to_owned(),
-            for_ms: None,
-        },
-        Request::Revoke {
-            source: SOURCE,
-            door: None,
-        },
-        Request::Explain {
-            source: SOURCE,
-            port: "tcp/22".to_owned(),
-            destination: Some(SOURCE),
-        },
-        Request::Reload { confirm_ms: None },
-        Request::Confirm {},
-        Request::Detach {},
+fn a_daemon_understands_the_lines_that_clients_send() {
+    // The standard output of a test is no terminal.
+    #[rustfmt::skip]
+    let rows = [
+        (line::<status::Args>(""), r#"{"protocol":1,"command":"status"}"#),
+        (line::<list::Args>("--json"), r#"{"protocol":1,"command":"list"}"#),
+        (line::<watch::Args>("--json"), r#"{"protocol":1,"command":"watch","json":true,"dated":true}"#),
+        (line::<explain::Args>("203.0.113.9 tcp/22"), r#"{"protocol":1,"command":"explain","source":"203.0.113.9","port":"tcp/22"}"#),
+        (line::<explain::Args>("203.0.113.9 tcp/22 --to 192.0.2.1"), r#"{"protocol":1,"command":"explain","source":"203.0.113.9","port":"tcp/22","destination":"192.0.2.1"}"#),
+        (line::<grant::Args>("203.0.113.9 --door ssh --for 10m"), r#"{"protocol":1,"command":"grant","source":"203.0.113.9","door":"ssh","for_ms":600000}"#),
+        (line::<grant::Args>("2001:db8::9 --door ssh"), r#"{"protocol":1,"command":"grant","source":"2001:db8::9","door":"ssh"}"#),
+        (line::<revoke::Args>("203.0.113.9"), r#"{"protocol":1,"command":"revoke","source":"203.0.113.9"}"#),
+        (line::<revoke::Args>("203.0.113.9 --door ssh"), r#"{"protocol":1,"command":"revoke","source":"203.0.113.9","door":"ssh"}"#),
+        (line::<reload::Args>(""), r#"{"protocol":1,"command":"reload"}"#),
+        (line::<reload::Args>("--confirm 60s"), r#"{"protocol":1,"command":"reload","confirm_ms":60000}"#),
+        (confirm(), r#"{"protocol":1,"command":"confirm"}"#),
+        (line::<detach::Args>(""), r#"{"protocol":1,"command":"detach"}"#),
     ];
-    let watch = [(true, false), (false, true), (false, false)]
-        .map(|(json, dated)| Incoming::Watch { json, dated });
-    for incoming in requests.map(Incoming::Request).into_iter().chain(watch) {
-        let line = incoming.to_line();
+    for (line, wanted) in rows {
         assert_eq!(line.matches('\n').count(), 1, "{line}");
-        assert_eq!(Incoming::from_line(line.as_bytes()), Ok(incoming), "{line}");
-    }
-    for reply in [
-        confirmed(),
-        Reply::failed("no"),
-        Reply::bad("line 1\nline 2"),
-    ] {
-        let line = reply.to_line();
-        assert_eq!(line.matches('\n').count(), 1, "{line}");
-        assert_eq!(Reply::from_line(line.as_bytes()), Ok(reply), "{line}");
+        let value = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
+        assert_eq!(value(&line), value(wanted));
+        let request = Request::from_line(line.as_bytes()).unwrap();
+        assert_eq!(request.to_line(), line);
+        assert_eq!(admin::check(&request), Ok(()), "{line}");
     }
 }
 
 #[test]
-fn the_lines_are_stable() {
-    let grant = Incoming::Request(Request::Grant {
-        source: SOURCE,
-        door: "ssh".to_owned(),
-        for_ms: Some(600_000),
-    });
-    for (line, wanted) in [
+fn a_client_reads_the_replies_that_daemons_send() {
+    for (reply, wanted) in [
         (
-            grant.to_line(),
-            r#"{"protocol":1,"command":"grant","source":"203.0.113.9","door":"ssh","for_ms":600000}"#,
-        ),
-        (
-            Incoming::Watch {
-                json: true,
-                dated: false,
-            }
-            .to_line(),
-            r#"{"protocol":1,"command":"watch","json":true,"dated":false}"#,
-        ),
-        (
-            confirmed().to_line(),
+            confirmed(),
             r#"{"protocol":1,"done":{"confirmed":{"was_on_trial":true}}}"#,
         ),
         (
-            Reply::bad("no such thing").to_line(),
-            r#"{"protocol":1,"failed":{"message":"no such thing","bad_configuration":true}}"#,
+            Reply::failed("no"),
+            r#"{"protocol":1,"failed":{"message":"no","bad_configuration":false}}"#,
+        ),
+        (
+            Reply::bad("line 1\nline 2"),
+            r#"{"protocol":1,"failed":{"message":"line 1\nline 2","bad_configuration":true}}"#,
         ),
     ] {
+        let line = reply.to_line();
         assert_eq!(line, format!("{wanted}\n"));
+        assert_eq!(Reply::from_line(line.as_bytes()), Ok(reply), "{line}");
     }
 }
 
@@ -312,8 +304,8 @@ fn ten_at_once_beside_some_that_hang() {
     halting.write_all(b"{\"proto").unwrap();
     // The daemon never answers this one.
     let mut waiting = running.connect();
-    let reload = Incoming::Request(Request::Reload { confirm_ms: None });
-    waiting.write_all(reload.to_line().as_bytes()).unwrap();
+    let reload = line::<reload::Args>("");
+    waiting.write_all(reload.as_bytes()).unwrap();
     thread::scope(|scope| {
         let asking: Vec<_> = (0..10).map(|_| scope.spawn(|| running.is_well())).collect();
         for asking in asking {
@@ -348,7 +340,7 @@ fn who_goes_away_before_the_answer_is_forgotten() {
 #[test]
 fn a_daemon_that_does_not_answer_is_told_of() {
     let running = Running::start();
-    let list = Incoming::Request(Request::List {}).to_line();
+    let list = line::<list::Args>("");
     assert_eq!(
         running.ask(list.as_bytes()),
         Reply::failed("the daemon is ending")
@@ -359,10 +351,10 @@ fn a_daemon_that_does_not_answer_is_told_of() {
 fn the_end_of_the_daemon_ends_connections() {
     let mut running = Running::start();
     let mut waiting = running.connect();
-    let reload = Incoming::Request(Request::Reload { confirm_ms: None });
-    waiting.write_all(reload.to_line().as_bytes()).unwrap();
+    let reload = line::<reload::Args>("");
+    waiting.write_all(reload.as_bytes()).unwrap();
     let silent = running.connect();
-    let watching = watch(&running, false);
+    let watching = watching(&running, false);
     running.is_well();
     say(&mut running, 1);
     let path = socket(&running.directory);
@@ -428,13 +420,22 @@ async fn what_is_at_the_sockets_place() {
     assert_eq!(fs::read_to_string(&path).unwrap(), "mine");
 }
 
-fn watch(running: &Running, json: bool) -> BufReader<UnixStream> {
+fn watching(running: &Running, json: bool) -> BufReader<UnixStream> {
     let mut stream = running.connect();
-    let line = Incoming::Watch { json, dated: false }.to_line();
+    let line = watch_line(json);
     stream.write_all(line.as_bytes()).unwrap();
     let mut reader = BufReader::new(stream);
-    assert_eq!(reply(&mut reader), Reply::Done(Answer::Watching {}));
+    assert_eq!(reply(&mut reader), Reply::Done(json!({"watching": {}})));
     reader
+}
+
+fn watch_line(json: bool) -> String {
+    let fields = json!({"json": json, "dated": false});
+    Request {
+        command: "watch".to_owned(),
+        fields: serde_json::from_value(fields).unwrap(),
+    }
+    .to_line()
 }
 
 /// Says so many sentences to those who watch.
@@ -459,8 +460,8 @@ fn console() -> Console<Vec<u8>> {
 #[test]
 fn everybody_watches_in_their_own_form() {
     let mut running = Running::start();
-    let mut text = watch(&running, false);
-    let mut json = watch(&running, true);
+    let mut text = watching(&running, false);
+    let mut json = watching(&running, true);
     say(&mut running, 1);
     let mut line = String::new();
     text.read_line(&mut line).unwrap();
@@ -477,16 +478,11 @@ fn everybody_watches_in_their_own_form() {
 #[test]
 fn sixteen_may_watch_and_others_may_ask() {
     let running = Running::start();
-    let mut watching: Vec<_> = (0..WATCHERS_MAX).map(|_| watch(&running, false)).collect();
+    let mut watching: Vec<_> = (0..WATCHERS_MAX)
+        .map(|_| watching(&running, false))
+        .collect();
     running.is_well();
-    let one_more = running.ask(
-        Incoming::Watch {
-            json: false,
-            dated: false,
-        }
-        .to_line()
-        .as_bytes(),
-    );
+    let one_more = running.ask(watch_line(false).as_bytes());
     assert!(message(&one_more).0.contains("too many watch already"));
     drop(watching.pop());
     // The server notices by itself.
@@ -495,7 +491,7 @@ fn sixteen_may_watch_and_others_may_ask() {
         assert!(std::time::Instant::now() < deadline);
         thread::yield_now();
     }
-    watching.push(watch(&running, false));
+    watching.push(self::watching(&running, false));
 }
 
 #[tokio::test]
@@ -533,7 +529,7 @@ async fn missed_lines_are_counted_where_they_are_missed() {
 #[test]
 fn who_watches_too_slowly_misses_lines_and_is_told_how_many() {
     let mut running = Running::start();
-    let reader = watch(&running, false);
+    let reader = watching(&running, false);
     // More than all buffers on the way hold.
     let many = 20 * WAITING_MAX;
     say(&mut running, many);

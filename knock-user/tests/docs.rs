@@ -16,12 +16,12 @@ use std::collections::BTreeMap;
 use clap::CommandFactory as _;
 use knock_common::Verdict;
 use knock_user::{
+    admin::{
+        confirm, detach, grant, list, reload, revoke,
+        status::{self, Counter, Interface, OneTime, Shortfall},
+    },
     cli::Cli,
     config,
-    control::answers::{
-        Confirmed, Counter, Detached, Granted, Grants, Held, Interface, OneTime, Reloaded, Revoked,
-        Shortfall, Status,
-    },
     explain::Explanation,
     model::settings::Settings,
 };
@@ -347,10 +347,10 @@ fn every_field_of_an_answer_is_on_the_page() {
     let answers = rows(CONTROL, "## As JSON");
     // With the fields of what is in them, and the values that are named.
     let mut verdicts = verdicts();
-    let mut status = fields::<Status>();
-    status.extend(fields::<Interface>());
-    status.extend(fields::<Shortfall>());
-    status.extend([
+    let mut state = fields::<status::Answer>();
+    state.extend(fields::<Interface>());
+    state.extend(fields::<Shortfall>());
+    state.extend([
         "protected",
         "bypassed",
         "blocked",
@@ -358,22 +358,22 @@ fn every_field_of_an_answer_is_on_the_page() {
         "refused",
         "missing",
     ]);
-    status.extend(["native", "skb"]);
-    status.extend(fields::<OneTime>());
-    status.extend(fields::<Counter>());
-    status.extend(&verdicts);
-    let mut list = fields::<Grants>();
-    list.extend(fields::<Held>());
+    state.extend(["native", "skb"]);
+    state.extend(fields::<OneTime>());
+    state.extend(fields::<Counter>());
+    state.extend(&verdicts);
+    let mut grants = fields::<list::Answer>();
+    grants.extend(fields::<list::Held>());
     verdicts.extend(fields::<Explanation>());
     let expected = [
-        ("status", status),
-        ("list", list),
-        ("grant", fields::<Granted>()),
-        ("revoke", fields::<Revoked>()),
+        ("status", state),
+        ("list", grants),
+        ("grant", fields::<grant::Answer>()),
+        ("revoke", fields::<revoke::Answer>()),
         ("explain", verdicts),
-        ("reload", fields::<Reloaded>()),
-        ("confirm", fields::<Confirmed>()),
-        ("detach", fields::<Detached>()),
+        ("reload", fields::<reload::Answer>()),
+        ("confirm", fields::<confirm::Answer>()),
+        ("detach", fields::<detach::Answer>()),
     ];
     assert_eq!(answers.len(), expected.len());
     for (row, (command, mut fields)) in answers.iter().zip(expected) {

@@ -24,8 +24,8 @@ const FLOORS: [&str; 18] = [
     "explain",
     "apply",
     "control",
-    "admin",
     "daemon",
+    "admin",
     "tools",
     "cli",
 ];

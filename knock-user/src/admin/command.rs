@@ -1,314 +1,223 @@
-//! The commands of an administrator.
+//! The form of a subcommand: its client's end and its daemon's end.
 
 use std::{
-    io::{self, BufRead as _, IsTerminal as _, Write},
-    net::IpAddr,
+    io::{self, BufReader, Write},
+    marker::PhantomData,
     os::unix::net::UnixStream,
-    time::Duration,
 };
 
-use anyhow::{Context as _, Result, bail};
-use clap::{Args, Subcommand};
-use serde::Serialize;
-use tracing::Level;
+use anyhow::{Context as _, Error, Result, anyhow};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::{Map, Value};
 
-use knock_sequence::{
-    Knock,
-    duration::{self, millis},
+use super::{
+    instances::{self, At, Layouts},
+    text::{self, LocalTime},
 };
-
-use super::{instances as find, offline, status as statuses, text::Told};
 use crate::{
-    control::{
-        answers::Detached,
-        connection,
-        protocol::{Answer, Incoming, Request},
-    },
-    host::{clock::Clock, service_manager::Stderr},
-    kernel::{instance::Instance, leftovers, registry::Registry},
-    model::value,
+    console::watch::Watcher,
+    control::{Call, Peer, Reply, Request, connection},
+    daemon::Daemon,
+    kernel::instance::Instance,
 };
 
-/// What a running knock-user is asked for, or its pinned maps.
-#[derive(Clone, Debug, Subcommand)]
-pub enum Ask {
-    /// Show what is protected and how, and the counters
-    Status(At),
-    /// List grants and how long they last
-    List(At),
-    /// Stream events
-    Watch(At),
-    /// Admit a source without knocks
-    Grant {
-        /// Admit this source address
-        #[arg(value_name = "SOURCE", value_parser = value::address)]
-        source: IpAddr,
-        /// Open the ports of this door
-        #[arg(long, value_name = "NAME")]
-        door: String,
-        /// End the grant after TIME, such as 10m [default: the door's open_for]
-        #[arg(long = "for", value_name = "TIME", value_parser = duration::parse)]
-        lasts: Option<Duration>,
-        /// Where.
-        #[command(flatten)]
-        at: At,
-    },
-    /// End a source's grants
-    Revoke {
-        /// End the grants of this source address
-        #[arg(value_name = "SOURCE", value_parser = value::address)]
-        source: IpAddr,
-        /// End only grants given by this door
-        #[arg(long, value_name = "NAME")]
-        door: Option<String>,
-        /// Where.
-        #[command(flatten)]
-        at: At,
-    },
-    /// Explain what would happen to a new connection, and why
-    Explain {
-        /// Judge a connection from this source address
-        #[arg(value_name = "SOURCE", value_parser = value::address)]
-        source: IpAddr,
-        /// Judge a connection to this port, such as tcp/22
-        #[arg(value_name = "PORT")]
-        port: Knock,
-        /// Judge a connection to this address of the host; needed where doors have a target
-        #[arg(long, value_name = "ADDRESS", value_parser = value::address)]
-        to: Option<IpAddr>,
-        /// Where.
-        #[command(flatten)]
-        at: At,
-    },
-    /// Read the configuration again; an invalid one changes nothing
-    Reload {
-        /// Roll back to the previous configuration after TIME (such as 60s) unless `knock-user
-        /// confirm` is run
-        #[arg(long, value_name = "TIME", value_parser = duration::parse)]
-        confirm: Option<Duration>,
-        /// Where.
-        #[command(flatten)]
-        at: At,
-    },
-    /// Keep what was started or reloaded with --confirm
-    Confirm(At),
-    /// End the protection: open the ports to everybody
-    Detach(At),
+/// A subcommand. The type that implements it has the arguments, and its doc comment is the help.
+pub trait Command: clap::Args {
+    /// The name, on the command line and in requests.
+    const NAME: &'static str;
+    /// The name of the answer in a reply.
+    const ANSWER: &'static str;
+    /// The fields of a request; unknown ones must be refused.
+    type Request: DeserializeOwned + Serialize;
+    /// The answer: the fields of `--json`.
+    type Answer: DeserializeOwned + Serialize;
+
+    /// Returns which instance is meant, and how the answer is printed.
+    fn at(&self) -> &At;
+
+    /// Returns the request with these arguments.
+    fn request(&self) -> Self::Request;
+
+    /// Returns the lines for people.
+    fn render(answer: &Self::Answer, time: &LocalTime) -> Vec<String>;
+
+    /// Executes a request in the daemon. The caller is answered now, or kept and answered later.
+    fn answer<W: Write>(
+        request: Self::Request,
+        daemon: &mut Daemon<W>,
+        caller: Caller<Self::Answer>,
+    );
+
+    /// Returns the answer where no process runs.
+    ///
+    /// # Errors
+    /// There is none without a process, or the pins can't be read or removed.
+    fn offline(&self, instance: &Instance) -> Result<Self::Answer> {
+        Err(no_process(instance))
+    }
+
+    /// Runs the subcommand and writes the answer.
+    ///
+    /// # Errors
+    /// No instance can be asked, or it reports a failure: a [`crate::model::problem::Misuse`] if the
+    /// user is at fault.
+    fn run(&self, out: &mut impl Write) -> Result<Outcome> {
+        let answer = ask(self, &instance(self.at())?)?;
+        write::<Self>(&answer, self.at(), out)
+    }
 }
 
-/// Which instance, and how the answer is told.
-#[derive(Args, Clone, Debug)]
-pub struct At {
-    /// Choose the instance by one of its interfaces; needed if several run
-    #[arg(short = 'i', long = "iface", value_name = "IF")]
-    pub interface: Option<String>,
-    /// Print JSON
-    #[arg(long)]
-    pub json: bool,
-    /// Ask this process and no other, as a service manager does
-    #[arg(long, value_name = "PID")]
-    pub pid: Option<u32>,
-}
-
-/// What a command came to.
+/// The result of a subcommand that did not fail.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Outcome {
     /// It is done.
     Done,
-    /// `status` was told, and has a shortfall.
+    /// `status` has printed a shortfall.
     NotInForce,
 }
 
-impl Ask {
-    /// The process that is meant, if one is named.
-    pub(super) fn process(&self) -> Option<u32> {
-        self.at().pid
+/// A client that waits for an answer of this type.
+#[derive(Debug)]
+pub struct Caller<A> {
+    call: Call,
+    name: &'static str,
+    answer: PhantomData<fn(A)>,
+}
+
+impl<A: Serialize> Caller<A> {
+    /// The process at the other end.
+    pub fn peer(&self) -> Peer {
+        self.call.peer
     }
 
-    fn at(&self) -> &At {
-        match self {
-            Self::Status(at)
-            | Self::List(at)
-            | Self::Watch(at)
-            | Self::Confirm(at)
-            | Self::Detach(at)
-            | Self::Grant { at, .. }
-            | Self::Revoke { at, .. }
-            | Self::Explain { at, .. }
-            | Self::Reload { at, .. } => at,
+    /// Sends an answer, or why there is none.
+    pub fn answer(self, done: Result<A>) {
+        let done = done.and_then(|answer| named(self.name, &answer));
+        self.call.answer(Reply::of(done));
+    }
+
+    /// Sends an answer, and then lines.
+    pub fn answer_and_stream(self, answer: &A, lines: Watcher) {
+        let reply = Reply::of(named(self.name, answer));
+        self.call.answer_and_stream(reply, lines);
+    }
+}
+
+fn named(name: &str, answer: &impl Serialize) -> Result<Value> {
+    let answer = serde_json::to_value(answer)?;
+    Ok(Map::from_iter([(name.to_owned(), answer)]).into())
+}
+
+/// Answers a call of a command in a daemon.
+pub(super) fn handle<C: Command, W: Write>(daemon: &mut Daemon<W>, call: Call) {
+    if let Some((request, caller)) = received::<C>(call) {
+        C::answer(request, daemon, caller);
+    }
+}
+
+/// Returns the request and the caller of a command; refuses other fields.
+pub fn received<C: Command>(call: Call) -> Option<(C::Request, Caller<C::Answer>)> {
+    match understand::<C>(&call.request) {
+        Ok(request) => {
+            let caller = Caller {
+                call,
+                name: C::ANSWER,
+                answer: PhantomData,
+            };
+            Some((request, caller))
         }
-    }
-
-    /// What is sent.
-    pub fn incoming(&self) -> Incoming {
-        Incoming::Request(match self {
-            Self::Watch(At { json, .. }) => {
-                return Incoming::Watch {
-                    json: *json,
-                    dated: !io::stdout().is_terminal(),
-                };
-            }
-            Self::Status(_) => Request::Status {},
-            Self::List(_) => Request::List {},
-            Self::Reload { confirm, .. } => Request::Reload {
-                confirm_ms: confirm.map(millis),
-            },
-            Self::Confirm(_) => Request::Confirm {},
-            Self::Detach(_) => Request::Detach {},
-            Self::Grant {
-                source,
-                door,
-                lasts,
-                ..
-            } => Request::Grant {
-                source: *source,
-                door: door.clone(),
-                for_ms: lasts.map(millis),
-            },
-            Self::Revoke { source, door, .. } => Request::Revoke {
-                source: *source,
-                door: door.clone(),
-            },
-            Self::Explain {
-                source, port, to, ..
-            } => Request::Explain {
-                source: *source,
-                port: port.to_string(),
-                destination: *to,
-            },
-        })
-    }
-
-    /// Asks, and writes the answer.
-    ///
-    /// # Errors
-    /// Nobody can be asked, or it could not be done: a [`crate::model::problem::Misuse`] if who asked is at fault.
-    pub fn run(&self, out: &mut impl Write) -> Result<Outcome> {
-        let at = self.at();
-        if matches!(self, Self::Status(_) | Self::Detach(_)) {
-            leftovers::sweep();
-        }
-        if matches!(self, Self::Status(_)) {
-            let all = find::all(self, at.interface.as_deref());
-            let told = all.and_then(|all| statuses::run(at, &all, out));
-            return Ok(match told {
-                Ok(true) => Outcome::Done,
-                Ok(false) => Outcome::NotInForce,
-                Err(error) => {
-                    // Who reads objects gets one.
-                    if at.json {
-                        statuses::unknown(&error, out)?;
-                    }
-                    return Err(error);
-                }
-            });
-        }
-        self.ask(at, out).map(|()| Outcome::Done)
-    }
-
-    fn ask(&self, at: &At, out: &mut impl Write) -> Result<()> {
-        let Some(instance) = find::find(self, at.interface.as_deref())? else {
-            let answer = Answer::Detached(Detached::default());
-            return write(&answer, at.json, out);
-        };
-        match connection::open(&instance.socket())? {
-            Some(stream) => converse(&self.incoming(), stream, at.json, out),
-            None => write(&self.offline(&instance)?, at.json, out),
-        }
-    }
-
-    /// The answer if no process runs.
-    fn offline(&self, instance: &Instance) -> Result<Answer> {
-        match self {
-            Self::List(_) => offline::list(instance).map(Answer::List),
-            Self::Detach(_) => offline::detach(instance).map(Answer::Detached),
-            Self::Confirm(_) => bail!("{}", unconfirmable(instance)),
-            Self::Status(_)
-            | Self::Watch(_)
-            | Self::Grant { .. }
-            | Self::Revoke { .. }
-            | Self::Explain { .. }
-            | Self::Reload { .. } => bail!(
-                "no process runs for {}, so nobody can be asked: start knock-user, which takes \
-                 over what is there",
-                find::interfaces(instance)
-            ),
+        Err(reason) => {
+            call.answer(Reply::bad(reason));
+            None
         }
     }
 }
 
-/// Why nothing can be confirmed where no process runs.
-fn unconfirmable(instance: &Instance) -> String {
-    let registry = Registry::read(&instance.registry()).ok().flatten();
-    let fallback = registry
-        .as_ref()
-        .and_then(|registry| registry.fallback.as_ref());
-    let next = match fallback {
-        Some(_) => "goes back to the configuration before",
-        None => "puts the configuration in force again",
-    };
-    let until_ms = registry
-        .as_ref()
-        .and_then(|registry| registry.confirm_by_ms);
-    let clock = Clock::now();
-    let of = find::interfaces(instance);
-    match until_ms {
-        None => format!(
-            "there is nothing to confirm: no process runs for {of}, and nothing is on trial"
-        ),
-        Some(until_ms) if until_ms <= clock.now_ms => format!(
-            "too late: no confirmation came until {}, and no process runs for {of} any more; \
-             `knock-user status` shows what is in force, and starting knock-user {next}",
-            clock.wall(until_ms)
-        ),
-        Some(_) => format!(
-            "the process that was to be asked for {of} has ended: start knock-user, which goes on \
-             with the trial, and confirm it then"
-        ),
+/// Returns the fields of a request of a command.
+///
+/// # Errors
+/// One is missing, unknown or of another type.
+pub(super) fn understand<C: Command>(request: &Request) -> Result<C::Request, String> {
+    serde_json::from_value(request.fields.clone().into())
+        .map_err(|error| format!("can't understand {}: {error}", C::NAME))
+}
+
+/// Returns what a client sends for a request of a command.
+///
+/// # Errors
+/// JSON can't represent it.
+pub fn sent<C: Command>(request: &C::Request) -> Result<Request> {
+    Ok(Request {
+        command: C::NAME.to_owned(),
+        fields: serde_json::from_value(serde_json::to_value(request)?)?,
+    })
+}
+
+/// Returns the answer in the `done` of a reply, if it is one of this command.
+pub(super) fn answer_in<C: Command>(done: &Value) -> Option<serde_json::Result<C::Answer>> {
+    done.get(C::ANSWER)
+        .map(|answer| serde_json::from_value(answer.clone()))
+}
+
+/// Returns the one instance that is meant.
+///
+/// # Errors
+/// There is none, or there are several.
+pub(super) fn instance(at: &At) -> Result<Instance> {
+    instances::find(at, Layouts::This)?
+        .ok_or_else(|| anyhow!("{}", instances::nothing(at.interface.as_deref())))
+}
+
+/// Asks the process of an instance, or reads or removes its pins if there is none.
+///
+/// # Errors
+/// Neither is possible, or the process reports a failure.
+pub(super) fn ask<C: Command>(command: &C, instance: &Instance) -> Result<C::Answer> {
+    match connection::open(&instance.socket())? {
+        Some(stream) => exchange::<C>(&command.request(), stream).map(|(answer, _)| answer),
+        None => command.offline(instance),
     }
 }
 
-fn converse(
-    incoming: &Incoming,
+/// Sends a request to a daemon; returns the answer, and what follows it.
+///
+/// # Errors
+/// The daemon does not answer, or reports a failure.
+pub(super) fn exchange<C: Command>(
+    request: &C::Request,
     stream: UnixStream,
-    json: bool,
+) -> Result<(C::Answer, BufReader<UnixStream>)> {
+    let (done, rest) = connection::ask(&sent::<C>(request)?, stream)?;
+    let answer = answer_in::<C>(&done)
+        .context("the process answers something else: restart it after an upgrade")?
+        .context("can't understand the answer: restart the process after an upgrade")?;
+    Ok((answer, rest))
+}
+
+/// Returns why a command that needs a process fails without one.
+pub(super) fn no_process(instance: &Instance) -> Error {
+    anyhow!(
+        "no process runs for {}, so nobody can be asked: start knock-user, which takes over what is \
+         there",
+        instances::interfaces(instance)
+    )
+}
+
+/// Writes an answer, as a line of JSON or for people.
+///
+/// # Errors
+/// It can't be written.
+pub(super) fn write<C: Command>(
+    answer: &C::Answer,
+    at: &At,
     out: &mut impl Write,
-) -> Result<()> {
-    let (answer, mut rest) = connection::ask(incoming, stream)?;
-    if answer != (Answer::Watching {}) {
-        return write(&answer, json, out);
-    }
-    rest.get_ref().set_read_timeout(None)?;
-    let mut line = Vec::new();
-    while rest.read_until(b'\n', &mut line).context("watching")? > 0 {
-        if let Err(error) = out.write_all(&line).and_then(|()| out.flush()) {
-            return ended_by_reader(error);
-        }
-        line.clear();
-    }
-    bail!("the process has ended")
-}
-
-/// That nobody reads any more, as with `| head`, is no error.
-fn ended_by_reader(error: io::Error) -> Result<()> {
-    if error.kind() == io::ErrorKind::BrokenPipe {
-        return Ok(());
-    }
-    Err(error).context("writing")
-}
-
-fn write(answer: &Answer, json: bool, out: &mut impl Write) -> Result<()> {
-    let text = if json {
-        self::json(answer)?
-    } else {
-        if let Answer::Reloaded(reloaded) = answer {
-            for warning in &reloaded.warnings {
-                Stderr::find().say(Level::WARN, warning);
-            }
-        }
-        Told::here().text(answer)
+) -> Result<Outcome> {
+    let text = match at.json {
+        true => serde_json::to_string(answer)? + "\n",
+        false => text::lines(C::render(answer, &LocalTime::now())),
     };
-    written(&text, out)
+    written(&text, out)?;
+    Ok(Outcome::Done)
 }
 
 pub(super) fn written(text: &str, out: &mut impl Write) -> Result<()> {
@@ -318,23 +227,10 @@ pub(super) fn written(text: &str, out: &mut impl Write) -> Result<()> {
     }
 }
 
-/// An answer as one line of JSON.
-///
-/// # Errors
-/// It can't be said in JSON.
-pub fn json(answer: &Answer) -> Result<String> {
-    fn line(value: &impl Serialize) -> Result<String> {
-        Ok(serde_json::to_string(value)? + "\n")
+/// A reader that stops reading, as with `| head`, is no error.
+pub(super) fn ended_by_reader(error: io::Error) -> Result<()> {
+    if error.kind() == io::ErrorKind::BrokenPipe {
+        return Ok(());
     }
-    match answer {
-        Answer::Status(status) => line(status),
-        Answer::List(grants) => line(grants),
-        Answer::Watching {} => Ok(String::new()),
-        Answer::Granted(granted) => line(granted),
-        Answer::Revoked(revoked) => line(revoked),
-        Answer::Explained(explanation) => line(explanation),
-        Answer::Reloaded(reloaded) => line(reloaded),
-        Answer::Confirmed(confirmed) => line(confirmed),
-        Answer::Detached(detached) => line(detached),
-    }
+    Err(error).context("writing")
 }

@@ -1,14 +1,13 @@
-//! Which instance is meant.
+//! Which instance a subcommand is about.
 
 use anyhow::{Result, bail};
 use aya::programs::loaded_programs;
+use clap::Args;
+use serde::Deserialize;
+use serde_json::Map;
 
-use super::command::Ask;
 use crate::{
-    control::{
-        connection,
-        protocol::{Answer, Incoming, Request},
-    },
+    control::{Request, connection},
     host::{
         interface::{self, Interface},
         paths::MOUNT_POINT,
@@ -17,14 +16,38 @@ use crate::{
     model::problem::Misuse,
 };
 
-/// The instance that is meant; none if there is none and that is as it should be.
-pub(super) fn find(ask: &Ask, interface: Option<&str>) -> Result<Option<Instance>> {
-    let all = all(ask, interface)?;
-    match (all.as_slice(), interface) {
-        ([only], _) => Ok(Some(only.clone())),
-        ([], _) if matches!(ask, Ask::Detach(_)) => Ok(None),
-        ([], interface) => bail!("{}", nothing(interface)),
-        (several, _) => {
+/// The instance that a subcommand is about, and the form of the answer.
+#[derive(Args, Clone, Debug)]
+pub struct At {
+    /// Choose the instance by one of its interfaces; needed if several run
+    #[arg(short = 'i', long = "iface", value_name = "IF")]
+    pub interface: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Ask this process and no other, as a service manager does
+    #[arg(long, value_name = "PID")]
+    pub pid: Option<u32>,
+}
+
+/// The instances that count.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Layouts {
+    /// Those whose maps this version understands, and that protect or answer.
+    This,
+    /// All of which there are files.
+    All,
+}
+
+/// Returns the instance that is meant, if there is one.
+///
+/// # Errors
+/// There are several, or they can't be listed.
+pub(super) fn find(at: &At, layouts: Layouts) -> Result<Option<Instance>> {
+    match all(at, layouts)?.as_slice() {
+        [] => Ok(None),
+        [only] => Ok(Some(only.clone())),
+        several => {
             let list: Vec<_> = several.iter().map(interfaces).collect();
             Err(Misuse(format!(
                 "choose one with --iface: several instances of knock-user run here, which protect {}",
@@ -59,13 +82,17 @@ fn are_none_hidden(asked: Option<&str>) -> Result<()> {
     )
 }
 
-/// The instances that are meant.
-pub(super) fn all(ask: &Ask, interface: Option<&str>) -> Result<Vec<Instance>> {
-    let mut all = candidates(ask)?;
+/// Returns the instances that are meant.
+///
+/// # Errors
+/// They can't be listed.
+pub(super) fn all(at: &At, layouts: Layouts) -> Result<Vec<Instance>> {
+    let interface = at.interface.as_deref();
+    let mut all = candidates(layouts)?;
     if let Some(interface) = interface {
         all.retain(|instance| protects(instance, interface));
     }
-    if let Some(process) = ask.process() {
+    if let Some(process) = at.pid {
         all.retain(|instance| connection::is_of(&instance.socket(), process));
     } else if all.is_empty() {
         are_none_hidden(interface)?;
@@ -73,7 +100,7 @@ pub(super) fn all(ask: &Ask, interface: Option<&str>) -> Result<Vec<Instance>> {
     Ok(all)
 }
 
-/// That there is none.
+/// Returns the error that there is none.
 pub(super) fn nothing(interface: Option<&str>) -> String {
     match interface {
         Some(interface) => {
@@ -87,12 +114,10 @@ pub(super) fn nothing(interface: Option<&str>) -> String {
     }
 }
 
-fn candidates(ask: &Ask) -> Result<Vec<Instance>> {
-    let pinned = if matches!(ask, Ask::Detach(_)) {
-        // Also what only another version could take over.
-        Instance::of_all_layouts()
-    } else {
-        Instance::all_here()
+fn candidates(layouts: Layouts) -> Result<Vec<Instance>> {
+    let pinned = match layouts {
+        Layouts::All => Instance::of_all_layouts(),
+        Layouts::This => Instance::all_here(),
     };
     let mut all = Instance::listening_here().unwrap_or_default();
     match pinned {
@@ -105,7 +130,7 @@ fn candidates(ask: &Ask) -> Result<Vec<Instance>> {
     all.dedup();
     // Files alone, which a process has left, protect nothing and answer nothing. They are removed
     // with everything else.
-    if !matches!(ask, Ask::Detach(_)) {
+    if layouts == Layouts::This {
         all.retain(|instance| {
             // A gate that is shut lets nothing in, with or without a link.
             !instance.linked().is_empty()
@@ -135,14 +160,33 @@ pub(super) fn interfaces(instance: &Instance) -> String {
     }
 }
 
-/// The interfaces of an instance as its process tells them, for those who may not see pins.
+/// The part of an answer of `status` that names interfaces.
+#[derive(Deserialize)]
+struct Done {
+    status: Protected,
+}
+
+#[derive(Deserialize)]
+struct Protected {
+    interfaces: Vec<Named>,
+}
+
+#[derive(Deserialize)]
+struct Named {
+    name: String,
+}
+
+/// The interfaces of an instance as its process reports them, for users who may not see pins.
 fn asked_interfaces(instance: &Instance) -> Vec<String> {
     let Ok(Some(stream)) = connection::open(&instance.socket()) else {
         return Vec::new();
     };
-    let Ok((Answer::Status(status), _)) =
-        connection::ask(&Incoming::Request(Request::Status {}), stream)
-    else {
+    let request = Request {
+        command: "status".to_owned(),
+        fields: Map::new(),
+    };
+    let done = connection::ask(&request, stream).map(|(done, _)| serde_json::from_value(done));
+    let Ok(Ok(Done { status })) = done else {
         return Vec::new();
     };
     let interfaces = status.interfaces.into_iter();

@@ -9,8 +9,9 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use nix::sys::socket::{getsockopt, sockopt};
+use serde_json::Value;
 
-use super::protocol::{Answer, BadFile, Failure, Incoming, Reply};
+use super::protocol::{BadFile, Failure, Reply, Request};
 use crate::model::problem::Misuse;
 
 /// How long a daemon may take to answer: a reload of the largest configuration takes seconds.
@@ -53,13 +54,14 @@ pub(crate) fn is_of(path: &Path, process: u32) -> bool {
 #[error("the process does not answer: `kill` it, and start it again")]
 pub(crate) struct NoAnswer;
 
-/// Asks and gets an answer, and what comes after it.
-pub(crate) fn ask(
-    incoming: &Incoming,
-    stream: UnixStream,
-) -> Result<(Answer, BufReader<UnixStream>)> {
-    // Who is not let in is told so without being heard: the reply counts.
-    let sent = (&stream).write_all(incoming.to_line().as_bytes());
+/// Sends a request; returns the answer, and what follows it.
+///
+/// # Errors
+/// The daemon can't be reached or does not answer in time ([`NoAnswer`]), or it reports a failure:
+/// [`BadFile`] or [`Misuse`] if the configuration or the request is at fault.
+pub(crate) fn ask(request: &Request, stream: UnixStream) -> Result<(Value, BufReader<UnixStream>)> {
+    // A client without access gets a reply before its request is read: the reply counts.
+    let sent = (&stream).write_all(request.to_line().as_bytes());
     let mut reader = BufReader::new(stream);
     let mut line = Vec::new();
     match reader.read_until(b'\n', &mut line) {

@@ -1,37 +1,27 @@
-//! What an administrator asks of a running daemon: a Unix socket, and both ends of it.
+//! The control socket: lines of JSON in and out, and which users have access.
 //!
-//! ```text
-//! cli ─▶ client ─▶ protocol ─▶ server ─▶ Call ─▶ daemon ─▶ Reply ─▶ client ─▶ text | --json
-//! ```
-//!
-//! The daemon has a [`Server`] in its loop:
+//! It does not know any command: a request is a name with fields, and a reply is a JSON value, after
+//! which lines may follow. The daemon has a [`Server`] in its loop, and clients use [`connection`].
+//! May use every room from `model` to `console`, and must not know what a request does.
 //!
 //! ```text
 //! let access = Access::new(settings.control.group.as_deref())?;      // before anything is attached
 //! let mut server = Server::listen(&socket, access, console.watchers())?;
 //! loop {
 //!     tokio::select! {
-//!         call = server.call() => {
-//!             let reply = self.reply(&call.request, call.peer);       // a Reply; Reply::of(Result)
-//!             call.answer(reply);
-//!         }
+//!         call = server.call() => call.answer(Reply::of(outcome)),
 //!         …
 //!     }
 //! }
-//! server.finish().await;                 // after the last line is told; at most a second
+//! server.finish().await;                 // after the last line is written; at most a second
 //! ```
-//!
-//! `watch` never gets to the daemon: the server takes the lines from [`Console::watchers`].
-//!
-//! [`Console::watchers`]: crate::console::Console::watchers
 
 pub mod access;
-pub mod answers;
 pub mod connection;
 pub mod protocol;
 pub mod server;
 
 pub use crate::model::problem::Misuse;
 pub use access::{Access, Peer};
-pub use protocol::{Answer, BadFile, Failure, Incoming, Reply, Request};
+pub use protocol::{BadFile, Failure, Reply, Request};
 pub use server::{Call, Server};

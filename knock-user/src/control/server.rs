@@ -32,10 +32,10 @@ use tokio::{
 
 use super::{
     access::{self, Access, Peer},
-    protocol::{Answer, Incoming, Reply, Request},
+    protocol::{Reply, Request},
 };
 use crate::{
-    console::watch::{Form, Watcher, Watchers},
+    console::watch::{Watcher, Watchers},
     host::{os_error, private_files},
 };
 
@@ -59,13 +59,28 @@ pub struct Call {
     pub request: Request,
     /// By whom.
     pub peer: Peer,
-    reply: oneshot::Sender<Reply>,
+    response: oneshot::Sender<Response>,
+}
+
+/// A reply, and lines that follow it.
+#[derive(Debug)]
+struct Response {
+    reply: Reply,
+    lines: Option<Watcher>,
 }
 
 impl Call {
-    /// Replies. That the asker has gone is no reason to care.
+    /// Sends the reply, unless the client has gone.
     pub fn answer(self, reply: Reply) {
-        let _gone = self.reply.send(reply);
+        let _gone = self.response.send(Response { reply, lines: None });
+    }
+
+    /// Sends the reply and then lines, until either side ends.
+    pub fn answer_and_stream(self, reply: Reply, lines: Watcher) {
+        let _gone = self.response.send(Response {
+            reply,
+            lines: Some(lines),
+        });
     }
 }
 
@@ -107,7 +122,6 @@ impl Server {
         let door = Entrance {
             access: current,
             called,
-            watchers: watchers.clone(),
             ended,
         };
         Ok(Self {
@@ -200,7 +214,6 @@ impl Drop for Server {
 struct Entrance {
     access: watch::Receiver<Access>,
     called: mpsc::Sender<Call>,
-    watchers: Watchers,
     ended: watch::Receiver<bool>,
 }
 
@@ -329,32 +342,25 @@ async fn converse(
             return send(&mut write, &Reply::bad(reason)).await;
         }
     };
-    match Incoming::from_line(&line) {
-        Err(reason) => send(&mut write, &Reply::bad(reason)).await,
-        Ok(Incoming::Watch { json, dated }) => match entrance.watchers.watch(form(json, dated)) {
-            Some(watcher) => {
-                // Those who watch stay; others need the turn.
-                drop(turn);
-                send(&mut write, &Reply::Done(Answer::Watching {})).await?;
-                tokio::select! {
-                    streamed = stream_lines(watcher, &mut read, &mut write) => streamed,
-                    () = excluded(access, peer) => Ok(()),
-                }
-            }
-            None => {
-                let reason = "too many watch already: end one of them";
-                send(&mut write, &Reply::failed(reason)).await
-            }
-        },
-        Ok(Incoming::Request(request)) => {
-            // It may have taken its time to ask.
-            let admitting = access.borrow_and_update().clone();
-            if !is_admitted(&admitting, peer).await {
-                return send(&mut write, &Reply::failed(admitting.refusal(&peer))).await;
-            }
-            let reply = ask(entrance, request, peer).await;
-            send(&mut write, &reply).await
-        }
+    let request = match Request::from_line(&line) {
+        Ok(request) => request,
+        Err(reason) => return send(&mut write, &Reply::bad(reason)).await,
+    };
+    // Access may have changed since the connection was made.
+    let admitting = access.borrow_and_update().clone();
+    if !is_admitted(&admitting, peer).await {
+        return send(&mut write, &Reply::failed(admitting.refusal(&peer))).await;
+    }
+    let Response { reply, lines } = ask(entrance, request, peer).await;
+    let Some(lines) = lines else {
+        return send(&mut write, &reply).await;
+    };
+    // Watchers stay; others need the turn.
+    drop(turn);
+    send(&mut write, &reply).await?;
+    tokio::select! {
+        streamed = stream_lines(lines, &mut read, &mut write) => streamed,
+        () = excluded(access, peer) => Ok(()),
     }
 }
 
@@ -411,21 +417,24 @@ async fn request(read: &mut BufReader<OwnedReadHalf>) -> io::Result<Option<Vec<u
     }
 }
 
-async fn ask(entrance: &Entrance, request: Request, peer: Peer) -> Reply {
-    let (reply, replied) = oneshot::channel();
+async fn ask(entrance: &Entrance, request: Request, peer: Peer) -> Response {
+    let (response, responded) = oneshot::channel();
     let call = Call {
         request,
         peer,
-        reply,
+        response,
     };
-    let ending = || Reply::failed("the daemon is ending");
+    let ending = || Response {
+        reply: Reply::failed("the daemon is ending"),
+        lines: None,
+    };
     if entrance.called.send(call).await.is_err() {
         return ending();
     }
     let mut ended = entrance.ended.clone();
     tokio::select! {
         biased;
-        replied = replied => replied.unwrap_or_else(|_| ending()),
+        responded = responded => responded.unwrap_or_else(|_| ending()),
         _ = ended.wait_for(|is_ending| *is_ending) => ending(),
     }
 }
@@ -433,15 +442,6 @@ async fn ask(entrance: &Entrance, request: Request, peer: Peer) -> Reply {
 async fn send(write: &mut OwnedWriteHalf, reply: &Reply) -> io::Result<()> {
     let line = reply.to_line();
     timeout(PATIENCE, write.write_all(line.as_bytes())).await?
-}
-
-/// The lines that a request for watching asks for.
-const fn form(json: bool, dated: bool) -> Form {
-    match (json, dated) {
-        (true, _) => Form::Json,
-        (false, true) => Form::Dated,
-        (false, false) => Form::Text,
-    }
 }
 
 /// Writes lines until there are no more, or until the other side ends or says anything.

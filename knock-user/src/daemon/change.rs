@@ -22,13 +22,15 @@ use crate::{
 /// Grants that a reload ended and that are told, each in a line.
 const ENDED_TOLD: usize = 64;
 
-/// What a reload did.
+/// The result of a reload.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Changes {
-    /// In words.
-    pub(super) words: Vec<String>,
+pub(crate) struct Changes {
+    /// The file of the configuration.
+    pub(crate) config: String,
+    /// What has changed, in words.
+    pub(crate) words: Vec<String>,
     /// What is unwise about the new configuration, as lines.
-    pub(super) warnings: Vec<String>,
+    pub(crate) warnings: Vec<String>,
 }
 
 impl<W: Write> Daemon<W> {
@@ -36,6 +38,7 @@ impl<W: Write> Daemon<W> {
     pub(super) fn reload(&mut self, ready: Ready) -> Result<Changes> {
         let (old, deployed) = self.put_in_place(ready)?;
         let mut changes = Changes {
+            config: self.plan.path.display().to_string(),
             words: difference(&old, &self.plan),
             warnings: self.plan.warnings.clone(),
         };

@@ -94,7 +94,7 @@ impl<W: Write> Daemon<W> {
     }
 
     /// Does what the ledger asks for: all of it, also after something that failed.
-    pub(super) fn act(&mut self, actions: &[Action], at_ns: u64) {
+    pub(crate) fn act(&mut self, actions: &[Action], at_ns: u64) {
         self.act_on(actions, None, at_ns);
     }
 

@@ -3,10 +3,10 @@
 use std::{collections::BTreeMap, io::Write, mem};
 
 use super::Daemon;
-use crate::{control::answers, host::clock, sequences::one_time::Standing};
+use crate::{host::clock, sequences::one_time::Standing};
 
 /// How it is with the files, by the names of their doors.
-pub(super) type Files = BTreeMap<String, Standing>;
+pub(crate) type Files = BTreeMap<String, Standing>;
 
 impl<W: Write> Daemon<W> {
     /// Tells what has changed with the files, and clients which lines are next.
@@ -42,18 +42,5 @@ impl<W: Write> Daemon<W> {
         self.next_line.listen(self.plan.settings().next_line);
         // Also what was used while they were read.
         self.follow_sequences();
-    }
-
-    /// What the status says of the files.
-    pub(super) fn file_answers(&self) -> Vec<answers::OneTime> {
-        let files = self.files.iter();
-        files
-            .map(|(door, standing)| answers::OneTime {
-                door: door.clone(),
-                next_line: standing.next,
-                sequences_left: standing.left,
-                because: standing.failure.clone(),
-            })
-            .collect()
     }
 }

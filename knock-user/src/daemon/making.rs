@@ -8,17 +8,14 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use tokio::sync::oneshot;
 
-use super::{Daemon, trial::Trial};
+use super::{Daemon, change::Changes, trial::Trial};
 use crate::{
     apply::{AttachOptions, Prepared, plan::Plan},
     config,
-    control::{
-        Access, Answer, Call, Reply, Server,
-        answers::{Confirmed, Reloaded},
-    },
+    control::{Access, Server},
     host::{clock, os_error, service_manager},
 };
 
@@ -44,11 +41,14 @@ pub(super) enum Purpose {
     GoBack(Box<Trial>),
 }
 
+/// Is called with the outcome of something that takes long.
+pub(crate) type Then<T> = Box<dyn FnOnce(Result<T>)>;
+
 /// A configuration that is not ready yet.
 pub(super) struct Making {
     purpose: Purpose,
-    /// Who asked for it, unless a signal did or nobody.
-    asked: Option<Call>,
+    /// None if a signal caused it, or the end of a trial.
+    then: Option<Then<Changes>>,
     ready: oneshot::Receiver<Result<Ready>>,
     is_given_up: Arc<Mutex<bool>>,
     thread: JoinHandle<()>,
@@ -77,8 +77,8 @@ impl Making {
             .is_given_up
             .lock()
             .unwrap_or_else(PoisonError::into_inner) = true;
-        if let Some(call) = self.asked {
-            call.answer(Reply::failed("the daemon is ending"));
+        if let Some(then) = self.then {
+            then(Err(anyhow!("the daemon is ending")));
         }
         match self.purpose {
             Purpose::Reload { .. } => None,
@@ -99,16 +99,25 @@ pub(super) async fn made(making: &mut Option<Making>) -> Result<Ready> {
 }
 
 impl<W: Write> Daemon<W> {
-    /// Begins to read the configuration again; if that can't be done, nothing changes. Whoever
-    /// asked is answered when it is in place.
+    /// Returns what is being made ready, for people, if something is.
+    pub(crate) fn under_way(&self) -> Option<String> {
+        self.making.as_ref().map(Making::told)
+    }
+
+    /// Begins to read the configuration again; if that can't be done, nothing changes. `then` is
+    /// called when it is in force, or with the reason why it is not.
     ///
-    /// With `confirm`, everything goes back to how it was unless it is confirmed in that time.
-    pub(super) fn begin_to_reload(&mut self, confirm: Option<Duration>, asked: Option<Call>) {
+    /// With `confirm`, the reload is rolled back unless it is confirmed in that time.
+    pub(crate) fn begin_to_reload(
+        &mut self,
+        confirm: Option<Duration>,
+        then: Option<Then<Changes>>,
+    ) {
         self.log_files.reopen();
         if let Some(making) = &self.making {
             let told = making.told();
-            match asked {
-                Some(call) => call.answer(Reply::failed(told)),
+            match then {
+                Some(then) => then(Err(anyhow!(told))),
                 // What is being read may be older than the signal.
                 None => self.reloads_again = true,
             }
@@ -116,13 +125,13 @@ impl<W: Write> Daemon<W> {
         }
         if let Some(trial) = &self.trial {
             let told = trial.told_to_wait();
-            match asked {
-                Some(call) => call.answer(Reply::failed(told)),
+            match then {
+                Some(then) => then(Err(anyhow!(told))),
                 None => tracing::warn!("the configuration is not reloaded: {told}"),
             }
             return;
         }
-        if asked.is_none() && self.is_file_rejected() {
+        if then.is_none() && self.is_file_rejected() {
             service_manager::reloading();
             let file = self.run.config.display();
             tracing::warn!(
@@ -139,8 +148,8 @@ impl<W: Write> Daemon<W> {
                 Ok(before) => before,
                 Err(error) => {
                     let error = error.context("the configuration is not reloaded");
-                    match asked {
-                        Some(call) => call.answer(Reply::of(Err(error))),
+                    match then {
+                        Some(then) => then(Err(error)),
                         None => tracing::warn!("{}", os_error::told(&error)),
                     }
                     return;
@@ -151,7 +160,7 @@ impl<W: Write> Daemon<W> {
         };
         service_manager::reloading();
         let run = self.run.clone();
-        self.begin(Purpose::Reload { confirm, rejected }, asked, move || {
+        self.begin(Purpose::Reload { confirm, rejected }, then, move || {
             Plan::read_again(&run)
         });
     }
@@ -169,7 +178,7 @@ impl<W: Write> Daemon<W> {
     pub(super) fn begin(
         &mut self,
         purpose: Purpose,
-        asked: Option<Call>,
+        then: Option<Then<Changes>>,
         plan: impl FnOnce() -> Result<Plan> + Send + 'static,
     ) {
         let (done, ready) = oneshot::channel();
@@ -218,7 +227,7 @@ impl<W: Write> Daemon<W> {
         });
         self.making = Some(Making {
             purpose,
-            asked,
+            then,
             ready,
             is_given_up,
             thread,
@@ -226,14 +235,14 @@ impl<W: Write> Daemon<W> {
         });
     }
 
-    /// Puts in place what is ready, or tells why it is not; whoever asked is answered.
+    /// Puts in place what is ready, or reports why it is not.
     pub(super) fn end_making(&mut self, ready: Result<Ready>, control: &mut Server) -> Result<()> {
         let Some(making) = self.making.take() else {
             return Ok(());
         };
         let Making {
             purpose,
-            asked,
+            then,
             thread,
             ..
         } = making;
@@ -258,18 +267,12 @@ impl<W: Write> Daemon<W> {
                 }
                 self.reload_failed = changes.as_ref().err().map(os_error::told);
                 self.say_ready();
-                changes.map(|changes| {
-                    Answer::Reloaded(Reloaded {
-                        config: self.plan.path.display().to_string(),
-                        changes: changes.words,
-                        warnings: changes.warnings,
-                    })
-                })
+                changes
             }
             Purpose::GoBack(trial) => {
                 admit_as_before(control);
                 self.go_back_with(*trial, ready);
-                Ok(Answer::Confirmed(Confirmed::default()))
+                Ok(Changes::default())
             }
         };
         // What fails here is tried again, and reported, with the next look at frames.
@@ -279,9 +282,9 @@ impl<W: Write> Daemon<W> {
         if std::mem::take(&mut self.reloads_again) {
             self.begin_to_reload(None, None);
         }
-        match asked {
-            Some(call) => {
-                call.answer(Reply::of(done));
+        match then {
+            Some(then) => {
+                then(done);
                 Ok(())
             }
             None => done

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 use aya::maps::{MapData, RingBuf};
 use aya_log::EbpfLogger;
 use log::Log;
@@ -31,7 +31,7 @@ use crate::{
     commands::{Report, Runner},
     compile,
     console::{self, Console, DoorText, Named, log_files::LogFiles},
-    control::{Reply, Request, Server},
+    control::{Call, Server},
     host::{clock, os_error, service_manager},
     interfaces::attach::Attached,
     kernel::{persistence::Persistence, program::LoadedCopy},
@@ -40,7 +40,6 @@ use crate::{
     sequences::{clock_skew::SkewDetector, next_line_server::NextLineServer},
 };
 
-mod asked;
 mod change;
 mod doors;
 mod ending;
@@ -48,7 +47,6 @@ mod events;
 mod files;
 mod frames;
 mod making;
-mod reply;
 mod room;
 mod seldom;
 mod standing;
@@ -63,12 +61,15 @@ pub use frames::Watches;
 use doors::Doors;
 use files::Files;
 use frames::loaded_copy;
-use making::{Making, made};
+use making::{Making, Then, made};
 use seldom::Seldom;
 use stats::Stats;
 use surroundings::Surroundings;
 use trial::{LastTrial, Trial};
 use waiting::Waiting;
+
+/// Answers a request, now or later. The loop does not know which requests there are.
+pub type Handle<W> = fn(&mut Daemon<W>, Call);
 
 type ProgramLog = AsyncFd<EbpfLogger<&'static dyn Log>>;
 
@@ -84,13 +85,17 @@ const FAILED_TOLD: u32 = 16;
 
 /// A firewall that is attached, and everybody who is told of it.
 pub struct Daemon<W> {
-    run: Run,
-    protection: Protection,
+    pub(crate) run: Run,
+    pub(crate) protection: Protection,
     /// What is protected by, for reloads that have to be taken back.
-    plan: Plan,
+    pub(crate) plan: Plan,
     doors: Doors,
     /// What is protected, for people.
-    ports: Vec<String>,
+    pub(crate) ports: Vec<String>,
+    /// Answers requests.
+    handle: Handle<W>,
+    /// Is called when the program is detached, once that is requested.
+    detaching: Option<Then<()>>,
     /// Until when a confirmation is awaited, and what to go back to.
     trial: Option<Trial>,
     /// What became of the trial before.
@@ -100,24 +105,24 @@ pub struct Daemon<W> {
     /// The second copy of the program, while it is being loaded.
     copy: Option<oneshot::Receiver<LoadedCopy>>,
     /// Why the last reload failed, if it did.
-    reload_failed: Option<String>,
+    pub(crate) reload_failed: Option<String>,
     /// Interfaces that are not protected.
     waiting: Waiting,
     /// What the service manager was told last.
     told_standing: String,
     /// Whether the configuration is to be read once more after that.
     reloads_again: bool,
-    ledger: Ledger,
-    console: Console<W>,
+    pub(crate) ledger: Ledger,
+    pub(crate) console: Console<W>,
     log: Option<ProgramLog>,
-    commands: Runner,
+    pub(crate) commands: Runner,
     reports: mpsc::Receiver<Report>,
     /// The longest that any attempt lives.
     attempt_max_ticks: u32,
     stats: Stats,
     untracked: u64,
     /// How it is with the files of one-time sequences, as it was told.
-    files: Files,
+    pub(crate) files: Files,
     next_line: NextLineServer,
     /// Who knocks with a clock that is wrong.
     skew_detector: SkewDetector,
@@ -132,9 +137,9 @@ pub struct Daemon<W> {
     is_full: bool,
     /// Whether sequences that are good once were used in the events that were heard last.
     some_are_spent: bool,
-    since_ns: u64,
+    pub(crate) since_ns: u64,
     /// Whether it was said that standard output is closed.
-    is_mute: bool,
+    pub(crate) is_mute: bool,
     /// Whether pins outlive this process, as far as was seen at the start.
     persistence: Option<Persistence>,
     /// What is opened again with each reload.
@@ -166,6 +171,7 @@ impl<W: Write> Daemon<W> {
         protection: Protection,
         deployed: Deployed,
         next_line: NextLineServer,
+        handle: Handle<W>,
         console: impl FnOnce(Vec<DoorText>) -> Console<W>,
     ) -> Self {
         let settings = plan.settings();
@@ -181,6 +187,8 @@ impl<W: Write> Daemon<W> {
             log: None,
             trial: trial.map(|until_ms| Trial::new(until_ms, None)),
             last_trial: None,
+            handle,
+            detaching: None,
             making: None,
             copy: None,
             reload_failed: None,
@@ -281,7 +289,6 @@ impl<W: Write> Daemon<W> {
         for ticks in [&mut sweep, &mut stat] {
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         }
-        let mut asked = None;
         let outcome = loop {
             let deadline = self.deadline();
             let done = tokio::select! {
@@ -309,30 +316,12 @@ impl<W: Write> Daemon<W> {
                 }
                 changed = links.changed() => changed.and_then(|changes| self.links_changed(&changes)),
                 () = resume.may_have_slept() => self.resumed(resume.was_asleep()),
-                call = control.call() => match call.request {
-                    Request::Detach {} => {
-                        let reply = self.reply(&call.request, &call.peer);
-                        asked = Some((call, reply));
+                call = control.call() => {
+                    (self.handle)(&mut self, call);
+                    if self.detaching.is_some() {
                         break Outcome::Detach;
                     }
-                    Request::Reload { confirm_ms } => {
-                        let confirm = confirm_ms.map(Duration::from_millis);
-                        self.begin_to_reload(confirm, Some(call));
-                        Ok(())
-                    }
-                    Request::Confirm {} => {
-                        self.confirm(call);
-                        Ok(())
-                    }
-                    Request::Status {}
-                    | Request::List {}
-                    | Request::Grant { .. }
-                    | Request::Revoke { .. }
-                    | Request::Explain { .. } => {
-                        let reply = self.reply(&call.request, &call.peer);
-                        call.answer(reply);
-                        Ok(())
-                    }
+                    Ok(())
                 },
                 () = sleep_until(deadline) => match self.follow_trial() {
                     Some(outcome) => break outcome,
@@ -363,12 +352,13 @@ impl<W: Write> Daemon<W> {
         if let Some(making) = self.making.take() {
             self.trial = making.give_up().or(self.trial);
         }
+        let then = self.detaching.take();
         let ended = self.end(outcome).await;
         // Not before it is true.
-        if let Some((call, reply)) = asked {
-            call.answer(match &ended {
-                Ok(()) => reply,
-                Err(error) => Reply::failed(os_error::told(error)),
+        if let Some(then) = then {
+            then(match &ended {
+                Ok(()) => Ok(()),
+                Err(error) => Err(anyhow!(os_error::told(error))),
             });
         }
         control.finish().await;
@@ -400,7 +390,13 @@ impl<W: Write> Daemon<W> {
         self.end_what_is_due()
     }
 
-    fn settings(&self) -> &Settings {
+    /// Ends the protection and the loop; `then` is called when that is done, or with the reason why it
+    /// is not.
+    pub(crate) fn detach(&mut self, then: Then<()>) {
+        self.detaching = Some(then);
+    }
+
+    pub(crate) fn settings(&self) -> &Settings {
         self.plan.settings()
     }
 

@@ -14,7 +14,7 @@ use anyhow::{Context as _, Result, bail};
 use knock_common::{
     Address,
     access::{Flow, Grant},
-    layout::{ALLOW_MAX, GrantKey},
+    layout::{ALLOW_MAX, FLOWS_MAX, FlowKey, GrantKey},
 };
 
 use super::Daemon;
@@ -30,6 +30,17 @@ const HIGH: usize = ALLOW_MAX as usize / 8 * 7;
 const LOW: usize = ALLOW_MAX as usize / 4 * 3;
 
 impl<W: Write> Daemon<W> {
+    /// Returns the entries of the table of flows.
+    ///
+    /// # Errors
+    /// The map can't be read.
+    pub(crate) fn flows(&mut self) -> Result<Vec<(FlowKey, u64)>> {
+        Ok(maps::entries(
+            &self.protection.firewall().flows()?,
+            FLOWS_MAX,
+        ))
+    }
+
     /// Makes room if there is little left.
     pub(super) fn keep_room(&mut self) -> Result<()> {
         let is_full = std::mem::take(&mut self.is_full);
@@ -50,7 +61,7 @@ impl<W: Write> Daemon<W> {
     }
 
     /// Writes a grant by hand, for which room is made if there is none.
-    pub(super) fn give_by_hand(&mut self, key: GrantKey, grant: Grant) -> Result<()> {
+    pub(crate) fn give_by_hand(&mut self, key: GrantKey, grant: Grant) -> Result<()> {
         match maps::raise(&mut self.protection.firewall().allow()?, key, grant) {
             Err(error) if maps::is_full(&error) => {}
             other => return other.context("writing the grant"),

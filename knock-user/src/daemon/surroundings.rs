@@ -107,7 +107,7 @@ impl<W: Write> Daemon<W> {
 
     /// The interfaces that are up, have addresses and are not protected at this moment, and ports that
     /// lead to protected ones or may do so, as notes.
-    pub(super) fn host_notes(&self) -> Vec<String> {
+    pub(crate) fn host_notes(&self) -> Vec<String> {
         let mut links = host::links().unwrap_or_default();
         guards::note(&mut links);
         let translated = self.plan.translated(links.clone());

@@ -13,7 +13,6 @@ use super::{
 };
 use crate::{
     apply::plan::Plan,
-    control::{Answer, Call, Reply, answers::Confirmed},
     host::{
         clock::{self, Clock},
         os_error,
@@ -122,18 +121,20 @@ impl<W: Write> Daemon<W> {
         self.say_standing();
     }
 
-    /// Keeps what awaits its confirmation, and answers whoever asked.
-    pub(super) fn confirm(&mut self, call: Call) {
-        if let Some(making) = &self.making {
-            call.answer(Reply::failed(making.told()));
-            return;
+    /// Keeps what is on trial.
+    ///
+    /// # Errors
+    /// Nothing is on trial any more, or a configuration is being made ready.
+    pub(crate) fn confirm(&mut self) -> Result<()> {
+        if let Some(under_way) = self.under_way() {
+            bail!(under_way);
         }
         let confirmed = self.keep_unconfirmed();
         self.say_standing();
-        call.answer(Reply::of(confirmed.map(Answer::Confirmed)));
+        confirmed
     }
 
-    fn keep_unconfirmed(&mut self) -> Result<Confirmed> {
+    fn keep_unconfirmed(&mut self) -> Result<()> {
         let Some(trial) = &self.trial else {
             return Err(self.nothing_to_confirm());
         };
@@ -152,7 +153,7 @@ impl<W: Write> Daemon<W> {
         if let Err(error) = self.commit() {
             tracing::warn!("{}", os_error::told(&error));
         }
-        Ok(Confirmed { was_on_trial: true })
+        Ok(())
     }
 
     fn nothing_to_confirm(&self) -> Error {

@@ -1,52 +1,48 @@
-//! `knock-user status`: how each instance of this network namespace is, whether or not its process
-//! answers, and one exit code for all of them.
+//! The client's end: the status of all instances that are meant.
 
 use std::{io::Write, time::Duration};
 
 use anyhow::Result;
 
-use super::{
-    command::{At, written},
-    facts, health, instances as find, offline,
-    text::Told,
-};
+use super::{Answer, Args, Statuses, facts, health, offline};
 use crate::{
-    control::{
-        answers::{Status, Statuses},
-        connection,
-        protocol::{Answer, Incoming, Request},
+    admin::{
+        command::{Command as _, exchange, written},
+        instances::{self, At},
+        text::{LocalTime, lines},
     },
+    control::connection,
     host::os_error,
     interfaces::coverage,
     kernel::instance::Instance,
 };
 
-/// How long a process may take to say how it is, before it counts as one that hangs.
+/// How long a process may take to answer, before it counts as one that hangs.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Writes how all instances are that are meant; returns whether all of them are in force.
+/// Writes the status of all instances that are meant; returns whether all of them are in force.
 ///
 /// # Errors
 /// None can be asked, or the answer can't be written.
-pub(super) fn run(at: &At, instances: &[Instance], out: &mut impl Write) -> Result<bool> {
+pub(super) fn run(args: &Args, instances: &[Instance], out: &mut impl Write) -> Result<bool> {
     let statuses: Vec<_> = match instances {
-        [only] => vec![status(only)?],
+        [only] => vec![status(args, only)?],
         // One that can't be asked says nothing about the others.
         all => all
             .iter()
-            .map(|one| status(one).unwrap_or_else(|error| unasked(one, &error)))
+            .map(|one| status(args, one).unwrap_or_else(|error| unasked(one, &error)))
             .collect(),
     };
     if statuses.is_empty() {
-        return nothing(at, out);
+        return nothing(&args.at, out);
     }
     let in_force = statuses.iter().all(|status| status.in_force);
-    let text = match (statuses.as_slice(), at.json) {
+    let text = match (statuses.as_slice(), args.at.json) {
         ([only], true) => serde_json::to_string(only)? + "\n",
         (_, true) => serde_json::to_string(&together(statuses))? + "\n",
         (all, false) => {
-            let told = Told::here();
-            let texts = all.iter().map(|status| told.status_text(status));
+            let time = LocalTime::now();
+            let texts = all.iter().map(|status| lines(Args::render(status, &time)));
             texts.collect::<Vec<_>>().join("\n")
         }
     };
@@ -55,7 +51,7 @@ pub(super) fn run(at: &At, instances: &[Instance], out: &mut impl Write) -> Resu
 }
 
 fn nothing(at: &At, out: &mut impl Write) -> Result<bool> {
-    let text = find::nothing(at.interface.as_deref());
+    let text = instances::nothing(at.interface.as_deref());
     if !at.json {
         anyhow::bail!("{text}");
     }
@@ -63,7 +59,7 @@ fn nothing(at: &At, out: &mut impl Write) -> Result<bool> {
     Ok(false)
 }
 
-/// Writes that it can't be told what is in force, as an object.
+/// Writes that what is in force is unknown, as an object.
 ///
 /// # Errors
 /// It can't be written.
@@ -79,7 +75,7 @@ fn short(kind: &str, text: String, out: &mut impl Write) -> Result<()> {
     written(&(serde_json::to_string(&none)? + "\n"), out)
 }
 
-fn together(instances: Vec<Status>) -> Statuses {
+fn together(instances: Vec<Answer>) -> Statuses {
     Statuses {
         in_force: instances.iter().all(|status| status.in_force),
         shortfalls: instances
@@ -90,28 +86,27 @@ fn together(instances: Vec<Status>) -> Statuses {
     }
 }
 
-/// What is known of an instance whose state can't be told.
-fn unasked(instance: &Instance, error: &anyhow::Error) -> Status {
+/// Returns what is known of an instance that can't be asked.
+fn unasked(instance: &Instance, error: &anyhow::Error) -> Answer {
     let covered = coverage::of(instance, &instance.interfaces());
-    Status {
+    Answer {
         instance: instance.name().to_owned(),
         pid: instance.owner(),
         interfaces: covered.map(facts::interfaces).unwrap_or_default(),
         shortfalls: vec![health::shortfall("unknown", os_error::told(error))],
-        ..Status::default()
+        ..Answer::default()
     }
 }
 
-/// How an instance is. A process that does not answer is a shortfall, and what is pinned tells the
-/// rest.
-fn status(instance: &Instance) -> Result<Status> {
+/// Returns the status of an instance. A process that does not answer is a shortfall, and the pins have
+/// the rest.
+fn status(args: &Args, instance: &Instance) -> Result<Answer> {
     let Some(stream) = connection::open(&instance.socket())? else {
         return offline::status(instance, None);
     };
     stream.set_read_timeout(Some(PATIENCE))?;
-    match connection::ask(&Incoming::Request(Request::Status {}), stream) {
-        Ok((Answer::Status(status), _)) => Ok(status),
-        Ok(_) => anyhow::bail!("the process answers something else: is it another version?"),
+    match exchange::<Args>(&args.request(), stream) {
+        Ok((status, _)) => Ok(status),
         Err(error) if error.is::<connection::NoAnswer>() => {
             let owner = instance.owner();
             let mut status = offline::status(instance, owner)?;

@@ -12,12 +12,9 @@ use std::{
 use knock_common::layout::ALLOW_MAX;
 use knock_sequence::duration::spell_short;
 
+use super::{Answer, Shortfall};
 use crate::{
-    commands, config,
-    control::answers::{Shortfall, Status},
-    host::os_error,
-    interfaces::coverage::State,
-    kernel::registry::Registry,
+    commands, config, host::os_error, interfaces::coverage::State, kernel::registry::Registry,
     model::text::about,
 };
 
@@ -53,7 +50,7 @@ pub struct Circumstances {
 
 /// The status with what is missing of what its configuration asks for.
 #[must_use]
-pub fn judged(mut status: Status, registry: &Registry, circumstances: &Circumstances) -> Status {
+pub fn judged(mut status: Answer, registry: &Registry, circumstances: &Circumstances) -> Answer {
     let mut found = Found::default();
     found.interfaces(&status);
     found.pins(&status, circumstances);
@@ -113,7 +110,7 @@ impl Found {
         });
     }
 
-    fn interfaces(&mut self, status: &Status) {
+    fn interfaces(&mut self, status: &Answer) {
         if status.interfaces.is_empty() {
             let text = "no interface is named, so nothing is protected".to_owned();
             self.short("nothing", None, text);
@@ -132,7 +129,7 @@ impl Found {
     }
 
     /// What is not pinned ends with the process, however that ends.
-    fn pins(&mut self, status: &Status, circumstances: &Circumstances) {
+    fn pins(&mut self, status: &Answer, circumstances: &Circumstances) {
         let because = circumstances.unpinned.as_deref();
         let because = because.map_or_else(String::new, |because| format!(": {because}"));
         for interface in status.interfaces.iter().filter(|one| one.ends_with_process) {
@@ -147,7 +144,7 @@ impl Found {
         }
     }
 
-    fn mode(&mut self, status: &Status) {
+    fn mode(&mut self, status: &Answer) {
         if status.dry_run {
             let text = "this is a dry run: nothing is dropped".to_owned();
             self.short("dry-run", None, text);
@@ -156,7 +153,7 @@ impl Found {
 
     /// What happens to a configuration on trial: the kernel side ends one alone if nothing was in
     /// force before, and only a process goes back to another configuration.
-    fn trial(&mut self, status: &Status, registry: &Registry, circumstances: &Circumstances) {
+    fn trial(&mut self, status: &Answer, registry: &Registry, circumstances: &Circumstances) {
         let Some(left_s) = status.trial_seconds else {
             return;
         };
@@ -187,7 +184,7 @@ impl Found {
         self.short("on-trial", None, text);
     }
 
-    fn process(&mut self, status: &Status, registry: &Registry) {
+    fn process(&mut self, status: &Answer, registry: &Registry) {
         if status.pid.is_some() {
             return;
         }
@@ -200,7 +197,7 @@ impl Found {
         }
     }
 
-    fn doors(&mut self, status: &Status) {
+    fn doors(&mut self, status: &Answer) {
         for one_time in status.one_time.iter().filter(|one| one.next_line.is_none()) {
             let because = one_time.because.as_deref().unwrap_or("no line is left");
             let text = format!("nobody can open door {}: {because}", one_time.door);

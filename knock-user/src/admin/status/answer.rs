@@ -1,15 +1,13 @@
-//! What the commands answer: the fields are those of `--json`.
-
-use std::net::IpAddr;
+//! The answer: the fields of `--json`.
 
 use serde::{Deserialize, Serialize};
 
-/// How a firewall is.
+/// The status of an instance.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
-pub struct Status {
+pub struct Answer {
     /// Name of the instance.
     pub instance: String,
-    /// The process that tells what happens; none if nobody does.
+    /// The process that reports events; none if none runs.
     pub pid: Option<u32>,
     /// The version of that process.
     pub version: Option<String>,
@@ -23,7 +21,7 @@ pub struct Status {
     pub ports: Vec<String>,
     /// Whether nothing is dropped.
     pub dry_run: bool,
-    /// In how many seconds everything goes back, unless it is confirmed.
+    /// In how many seconds the trial is rolled back, unless it is confirmed.
     pub trial_seconds: Option<f64>,
     /// How many doors there are.
     pub doors: usize,
@@ -49,7 +47,7 @@ pub struct Status {
     pub notes: Vec<String>,
 }
 
-/// Something that the configuration asks for and that is not so.
+/// Something that the configuration asks for and that is not in force.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Shortfall {
     /// One word for programs: docs/control.md lists them.
@@ -60,7 +58,7 @@ pub struct Shortfall {
     pub text: String,
 }
 
-/// How several firewalls of one network namespace are.
+/// The status of several instances of one network namespace.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Statuses {
     /// Whether all of them are in force.
@@ -68,7 +66,7 @@ pub struct Statuses {
     /// What is missing, of all of them.
     pub shortfalls: Vec<Shortfall>,
     /// Each of them.
-    pub instances: Vec<Status>,
+    pub instances: Vec<Answer>,
 }
 
 /// A door with one-time sequences.
@@ -119,83 +117,4 @@ pub struct Counter {
     pub verdict: Option<String>,
     /// How often.
     pub count: u64,
-}
-
-/// Who has grants.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
-pub struct Grants {
-    /// The grants, by source and door.
-    pub grants: Vec<Held>,
-}
-
-/// A grant.
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
-pub struct Held {
-    /// Who has it.
-    pub source: IpAddr,
-    /// Name of the door.
-    pub door: String,
-    /// What it opens: `tcp/22`.
-    pub ports: Vec<String>,
-    /// When it ends: RFC 3339.
-    pub until: String,
-    /// In how many seconds it ends.
-    pub seconds: f64,
-    /// When it was given, if that is known: RFC 3339.
-    pub since: Option<String>,
-    /// `knock`, or `uid 0` of who gave it, if that is known.
-    pub by: Option<String>,
-}
-
-/// What `grant` did.
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
-pub struct Granted {
-    /// Who was let in.
-    pub source: IpAddr,
-    /// Name of the door.
-    pub door: String,
-    /// What is open now: `tcp/22`.
-    pub ports: Vec<String>,
-    /// When it ends: later than was asked for, if a longer grant was there.
-    pub until: String,
-    /// In how many seconds it ends.
-    pub seconds: f64,
-}
-
-/// What `revoke` did.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-pub struct Revoked {
-    /// Whose grants were ended.
-    pub source: IpAddr,
-    /// Names of the doors; none if there was no grant.
-    pub doors: Vec<String>,
-    /// Its connections that go on.
-    pub flows: usize,
-}
-
-/// What `reload` did.
-#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
-pub struct Reloaded {
-    /// The configuration.
-    pub config: String,
-    /// What has changed, a line each; none if nothing has.
-    pub changes: Vec<String>,
-    /// What is unwise in it, a line each.
-    pub warnings: Vec<String>,
-}
-
-/// What `confirm` did.
-#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
-pub struct Confirmed {
-    /// Whether there was something to confirm.
-    pub was_on_trial: bool,
-}
-
-/// What `detach` did.
-#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
-pub struct Detached {
-    /// Interfaces that are no longer protected; none if none was.
-    pub interfaces: Vec<String>,
-    /// What is no longer protected there: `tcp/22`.
-    pub ports: Vec<String>,
 }

@@ -1,0 +1,143 @@
+//! `knock-user list`.
+
+use std::{collections::BTreeMap, io::Write, net::IpAddr};
+
+use anyhow::Result;
+use knock_common::Address;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    command::{Caller, Command},
+    facts::{self, Doors, Grant},
+    instances::At,
+    pinned,
+    text::{LocalTime, Side, short, table},
+};
+use crate::{
+    daemon::Daemon,
+    host::clock::{self, Clock},
+    kernel::instance::Instance,
+};
+
+/// List grants and how long they last
+#[derive(clap::Args, Clone, Debug)]
+pub struct Args {
+    #[command(flatten)]
+    at: At,
+}
+
+/// A request without fields.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Request {}
+
+/// The answer.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+pub struct Answer {
+    /// The grants, by source and door.
+    pub grants: Vec<Held>,
+}
+
+/// A grant.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Held {
+    /// The source that has it.
+    pub source: IpAddr,
+    /// Name of the door.
+    pub door: String,
+    /// What it opens: `tcp/22`.
+    pub ports: Vec<String>,
+    /// When it ends: RFC 3339.
+    pub until: String,
+    /// In how many seconds it ends.
+    pub seconds: f64,
+    /// When it was given, if that is known: RFC 3339.
+    pub since: Option<String>,
+    /// `knock`, or `uid 0` of who gave it, if that is known.
+    pub by: Option<String>,
+}
+
+impl Command for Args {
+    const NAME: &'static str = "list";
+    const ANSWER: &'static str = "list";
+    type Request = Request;
+    type Answer = Answer;
+
+    fn at(&self) -> &At {
+        &self.at
+    }
+
+    fn request(&self) -> Request {
+        Request {}
+    }
+
+    fn render(answer: &Answer, time: &LocalTime) -> Vec<String> {
+        if answer.grants.is_empty() {
+            return vec!["no grants".to_owned()];
+        }
+        let mut rows = vec![["SOURCE", "DOOR", "PORTS", "LEFT", "SINCE", "BY"].map(str::to_owned)];
+        let unknown = || "-".to_owned();
+        rows.extend(answer.grants.iter().map(|held| {
+            [
+                held.source.to_string(),
+                held.door.clone(),
+                held.ports.join(","),
+                short(held.seconds),
+                held.since
+                    .as_deref()
+                    .map_or_else(unknown, |since| time.moment(since)),
+                held.by.clone().unwrap_or_else(unknown),
+            ]
+        }));
+        table(&rows, [Side::Left; 6])
+    }
+
+    fn answer<W: Write>(_: Request, daemon: &mut Daemon<W>, caller: Caller<Answer>) {
+        let doors = facts::doors(daemon.protection.registry());
+        let grants = daemon.ledger.open().map(Into::into);
+        caller.answer(Ok(answer(grants, &doors, Clock::now())));
+    }
+
+    fn offline(&self, instance: &Instance) -> Result<Answer> {
+        clock::check()?;
+        let doors = facts::doors(&pinned::registry(instance)?);
+        Ok(answer(pinned::grants(instance)?, &doors, Clock::now()))
+    }
+}
+
+/// Returns the valid grants, one for each source and door: the one that ends last.
+pub fn answer(grants: impl IntoIterator<Item = Grant>, doors: &Doors, clock: Clock) -> Answer {
+    let mut longest: BTreeMap<(Address, u16), Grant> = BTreeMap::new();
+    for grant in grants
+        .into_iter()
+        .filter(|grant| clock.now_ms < grant.until_ms)
+    {
+        let held = longest.entry((grant.source, grant.door)).or_insert(grant);
+        if held.until_ms < grant.until_ms {
+            *held = grant;
+        }
+    }
+    let mut grants: Vec<_> = longest
+        .values()
+        .map(|grant| {
+            let facts = doors.get(&grant.door);
+            let number = || format!("number {}", grant.door);
+            Held {
+                source: grant.source.into(),
+                door: facts.map_or_else(number, |facts| facts.name.clone()),
+                ports: facts.map_or_else(Vec::new, |facts| facts.ports.clone()),
+                until: clock.wall(grant.until_ms),
+                seconds: clock.seconds_until(grant.until_ms),
+                since: grant.given.map(|(given_ms, _)| clock.wall(given_ms)),
+                by: grant.given.map(|(_, by)| giver(by)),
+            }
+        })
+        .collect();
+    grants.sort_by(|a, b| (a.source, &a.door).cmp(&(b.source, &b.door)));
+    Answer { grants }
+}
+
+/// Returns who gave a grant: a knock, or a user.
+fn giver(by: Option<u32>) -> String {
+    by.map_or_else(|| "knock".to_owned(), |uid| format!("uid {uid}"))
+}

@@ -1,0 +1,76 @@
+//! What the pins of an instance have, for subcommands that need no process.
+
+use anyhow::{Context as _, Result, bail};
+use aya::maps::{Map, MapData};
+use bytemuck::Pod;
+use knock_common::{
+    access,
+    layout::{ALLOW_MAX, FLOWS_MAX, FlowKey, GrantKey},
+};
+
+use super::facts::Grant;
+use crate::kernel::{
+    instance::Instance,
+    maps::{self, Counters, Table},
+    pins,
+    registry::Registry,
+};
+
+/// Returns the registry.
+///
+/// # Errors
+/// The pins are of another version, or the registry can't be read.
+pub(super) fn registry(instance: &Instance) -> Result<Registry> {
+    // What has another layout can't be read.
+    pins::check(instance)?;
+    match Registry::read(&instance.registry())? {
+        Some(registry) => Ok(registry),
+        None => bail!(
+            "{} is gone, and with it the names of doors: start knock-user, which makes a new one",
+            instance.registry().display()
+        ),
+    }
+}
+
+/// Returns the entries of the table of grants, expired ones among them.
+///
+/// # Errors
+/// The map can't be read.
+pub(super) fn grants(instance: &Instance) -> Result<Vec<Grant>> {
+    let entries = table::<GrantKey, u64>(instance, "ALLOW", ALLOW_MAX, Map::HashMap)?;
+    let grant = |(key, word)| Grant::from((key, access::Grant::from_word(word)));
+    Ok(entries.into_iter().map(grant).collect())
+}
+
+/// Returns the entries of the table of flows.
+///
+/// # Errors
+/// The map can't be read.
+pub(super) fn flows(instance: &Instance) -> Result<Vec<(FlowKey, u64)>> {
+    table(instance, "FLOWS", FLOWS_MAX, Map::LruHashMap)
+}
+
+/// Returns the counters by number.
+///
+/// # Errors
+/// The map can't be read.
+pub(super) fn counters(instance: &Instance) -> Result<Vec<u64>> {
+    Counters::of(Map::PerCpuArray(pinned(instance, "COUNTERS")?))?.all()
+}
+
+fn table<K: Pod, V: Pod>(
+    instance: &Instance,
+    name: &str,
+    most: u32,
+    kind: fn(MapData) -> Map,
+) -> Result<Vec<(K, V)>> {
+    let map = kind(pinned(instance, name)?);
+    let table = Table::<MapData, K, V>::try_from(map);
+    let table = table.with_context(|| format!("the pinned map {name}"))?;
+    Ok(maps::entries(&table, most))
+}
+
+fn pinned(instance: &Instance, name: &str) -> Result<MapData> {
+    let path = instance.maps().join(name);
+    MapData::from_pin(&path).with_context(|| format!("opening the pinned map {}", path.display()))
+}

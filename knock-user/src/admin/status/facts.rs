@@ -1,0 +1,150 @@
+//! The parts of a status that a daemon and a client without one have in common.
+
+use knock_common::{Reason, Stat, layout::ALLOW_MAX};
+
+use super::{Answer, Counter, Interface};
+use crate::{
+    console::Attached,
+    host::clock::Clock,
+    interfaces::coverage::{Coverage, State},
+    kernel::registry::Registry,
+};
+
+/// A running process, as the status has it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Process {
+    /// Its number.
+    pub pid: u32,
+    /// Since when it runs, in milliseconds since boot.
+    pub since_ms: u64,
+    /// How many watch.
+    pub watchers: usize,
+}
+
+/// What the maps of an instance have.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Found {
+    /// How many grants are valid.
+    pub grants: usize,
+    /// How many connections are kept.
+    pub flows: usize,
+    /// The counters by number.
+    pub counts: Vec<u64>,
+}
+
+/// Returns the status of an instance, without what is missing.
+pub fn status(
+    name: &str,
+    registry: &Registry,
+    interfaces: Vec<Interface>,
+    process: Option<Process>,
+    found: &Found,
+    clock: Clock,
+) -> Answer {
+    Answer {
+        instance: name.to_owned(),
+        pid: process.map(|process| process.pid),
+        version: process.map(|_| env!("CARGO_PKG_VERSION").to_owned()),
+        config: registry.config.display().to_string(),
+        since: process.map(|process| clock.wall(process.since_ms)),
+        interfaces,
+        ports: registry.protected.clone(),
+        dry_run: registry.dry_run,
+        trial_seconds: registry
+            .confirm_by_ms
+            .map(|by_ms| clock.seconds_until(by_ms)),
+        doors: registry.ports.len(),
+        one_time: Vec::new(),
+        grants: found.grants,
+        flows: found.flows,
+        watchers: process.map_or(0, |process| process.watchers),
+        counters: counters(&found.counts),
+        ..Answer::default()
+    }
+}
+
+/// What there is to say about the room for grants, of which so many are in the map, expired ones
+/// among them.
+pub fn room(entries: usize, has_process: bool) -> Option<String> {
+    let most = ALLOW_MAX as usize;
+    let is_full = entries >= most;
+    match (is_full, has_process) {
+        (true, true) => Some(format!(
+            "the table of grants is full ({most}): clients that knock are not let in until \
+             knock-user has made room, which it does every second"
+        )),
+        (true, false) => Some(format!(
+            "the table of grants is full ({most}): clients that have no entry are not let in until \
+             knock-user is started, which removes expired ones and makes room"
+        )),
+        (false, _) if entries >= most / 8 * 7 => Some(format!(
+            "the table of grants has {entries} of {most} entries: grants may end before their time \
+             to make room"
+        )),
+        (false, _) => None,
+    }
+}
+
+/// The interfaces of an instance, from what is true of them.
+pub fn interfaces(all: Vec<Coverage>) -> Vec<Interface> {
+    let described = all.into_iter().map(|one| {
+        let mode = match &one.state {
+            State::Protected { native: true, .. } => Some(Attached::Native),
+            State::Protected { native: false, .. } => Some(Attached::Generic),
+            State::Bypassed { .. }
+            | State::Blocked
+            | State::Absent
+            | State::Refused(_)
+            | State::Missing => None,
+        };
+        let is_held = matches!(
+            one.state,
+            State::Protected {
+                is_pinned: false,
+                ..
+            }
+        );
+        let because = one.state.because();
+        Interface {
+            state: one.state.name().to_owned(),
+            name: one.name,
+            current_name: one.now,
+            attached: mode.is_some(),
+            mode: mode.map(|mode| mode.name().to_owned()),
+            ends_with_process: is_held,
+            because,
+        }
+    });
+    described.collect()
+}
+
+/// The counters that are not zero; `counts` has them by number.
+pub fn counters(counts: &[u64]) -> Vec<Counter> {
+    let count_of = |number: u8| counts.get(usize::from(number)).copied().unwrap_or(0);
+    let reasons = Reason::ALL.iter().map(|&reason| Counter {
+        name: reason.name().to_owned(),
+        text: reason.text().to_owned(),
+        verdict: Some(reason.verdict().name().to_owned()),
+        count: count_of(reason as u8),
+    });
+    let stats = Stat::ALL.iter().map(|&stat| Counter {
+        name: stat.name().to_owned(),
+        text: stat_text(stat).to_owned(),
+        verdict: None,
+        count: count_of(stat as u8),
+    });
+    let all = reasons.chain(stats);
+    all.filter(|counter| counter.count > 0).collect()
+}
+
+const fn stat_text(stat: Stat) -> &'static str {
+    match stat {
+        Stat::EventsSuppressed => "events not reported: too many at once",
+        Stat::EventsLost => "events not reported: not read in time",
+        Stat::FirstKnocksEvicted => "first knocks pushed out by others",
+        Stat::FlowsRefused => "connections for which there was no room",
+        Stat::ProgressRefused => "knocks for which there was no room",
+        Stat::LockoutsFull => "failed attempts not counted: too many sources are locked out",
+        Stat::KnocksPassed => "knocks that passed, as knock_pass says",
+    }
+}

@@ -1,0 +1,75 @@
+//! `knock-user status`: the state of each instance of this network namespace, whether or not its
+//! process answers, and one exit code for all of them.
+
+use std::io::Write;
+
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    command::{Caller, Command, Outcome},
+    instances::{self, At, Layouts},
+    text::LocalTime,
+};
+use crate::{daemon::Daemon, kernel::leftovers};
+
+mod answer;
+mod client;
+pub mod facts;
+pub mod health;
+mod offline;
+mod served;
+mod text;
+
+pub use answer::{Answer, Counter, Interface, OneTime, Shortfall, Statuses};
+
+/// Show what is protected and how, and the counters
+#[derive(clap::Args, Clone, Debug)]
+pub struct Args {
+    #[command(flatten)]
+    at: At,
+}
+
+/// A request without fields.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Request {}
+
+impl Command for Args {
+    const NAME: &'static str = "status";
+    const ANSWER: &'static str = "status";
+    type Request = Request;
+    type Answer = Answer;
+
+    fn at(&self) -> &At {
+        &self.at
+    }
+
+    fn request(&self) -> Request {
+        Request {}
+    }
+
+    fn render(answer: &Answer, time: &LocalTime) -> Vec<String> {
+        text::render(answer, time)
+    }
+
+    fn answer<W: Write>(_: Request, daemon: &mut Daemon<W>, caller: Caller<Answer>) {
+        caller.answer(served::status(daemon));
+    }
+
+    fn run(&self, out: &mut impl Write) -> Result<Outcome> {
+        leftovers::sweep();
+        let all = instances::all(&self.at, Layouts::This);
+        match all.and_then(|all| client::run(self, &all, out)) {
+            Ok(true) => Ok(Outcome::Done),
+            Ok(false) => Ok(Outcome::NotInForce),
+            Err(error) => {
+                // Programs that read objects get one.
+                if self.at.json {
+                    client::unknown(&error, out)?;
+                }
+                Err(error)
+            }
+        }
+    }
+}

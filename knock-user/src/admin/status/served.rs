@@ -1,0 +1,96 @@
+//! The daemon's end: the status of a running instance.
+
+use std::io::Write;
+
+use anyhow::Result;
+use knock_common::layout::ALLOW_MAX;
+
+use super::{
+    Answer, OneTime,
+    facts::{self, Found, Process},
+    health::{self, Circumstances},
+};
+use crate::{
+    admin::facts::kept,
+    daemon::Daemon,
+    host::clock::Clock,
+    kernel::{maps, persistence::OnExit},
+};
+
+pub(super) fn status<W: Write>(daemon: &mut Daemon<W>) -> Result<Answer> {
+    let clock = Clock::now();
+    let counts = daemon.protection.firewall().counters()?;
+    let idle_ms = daemon.protection.registry().idle_ms();
+    let flows = kept(&daemon.flows()?, idle_ms, clock);
+    let process = Process {
+        pid: std::process::id(),
+        since_ms: daemon.since_ns / 1_000_000,
+        watchers: daemon.console.watchers().count(),
+    };
+    let open = daemon.ledger.open();
+    let grants = open.filter(|open| clock.now_ms < open.until_ms).count();
+    let entries = maps::entries(&daemon.protection.firewall().allow()?, ALLOW_MAX).len();
+    let found = Found {
+        grants,
+        flows,
+        counts,
+    };
+    let interfaces = facts::interfaces(daemon.protection.coverage()?);
+    let instance = daemon.protection.instance();
+    let registry = daemon.protection.registry();
+    let status = facts::status(
+        instance.name(),
+        registry,
+        interfaces,
+        Some(process),
+        &found,
+        clock,
+    );
+    let status = Answer {
+        one_time: one_time(daemon),
+        ..status
+    };
+    let circumstances = Circumstances {
+        entries,
+        reload_failed: daemon.reload_failed.clone(),
+        under_way: daemon.under_way(),
+        is_to_stay: daemon.run.on_exit == OnExit::Keep,
+        unpinned: daemon.protection.unpinned().map(str::to_owned),
+        is_mute: daemon.is_mute,
+        interrupted: None,
+        is_hanging: false,
+        waiting_doors: waiting_doors(daemon, clock.now_ms),
+        other_secrets: daemon.plan.checked.other_secrets(),
+        commands: daemon.commands.pending(),
+        notes: daemon.host_notes(),
+    };
+    let mut status = health::judged(status, registry, &circumstances);
+    status.notes.extend(facts::room(entries, true));
+    Ok(status)
+}
+
+/// Returns the doors with one-time sequences.
+fn one_time<W: Write>(daemon: &Daemon<W>) -> Vec<OneTime> {
+    daemon
+        .files
+        .iter()
+        .map(|(door, standing)| OneTime {
+            door: door.clone(),
+            next_line: standing.next,
+            sequences_left: standing.left,
+            because: standing.failure.clone(),
+        })
+        .collect()
+}
+
+/// Returns the time-based doors that nobody can open yet, and for how long, in milliseconds.
+fn waiting_doors<W: Write>(daemon: &Daemon<W>, now_ms: u64) -> Vec<(String, u64)> {
+    let doors = &daemon.plan.settings().doors;
+    daemon
+        .protection
+        .waits_ms(now_ms)
+        .into_iter()
+        .filter(|(_, wait_ms)| *wait_ms > 0)
+        .filter_map(|(place, wait_ms)| Some((doors.get(place)?.name.clone(), wait_ms)))
+        .collect()
+}
