@@ -10,44 +10,6 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-struct Ran {
-    code: Option<i32>,
-    out: String,
-    err: String,
-}
-
-fn knock_client(words: &[&str]) -> Ran {
-    let output = command(words).output().expect("the command runs");
-    Ran {
-        code: output.status.code(),
-        out: String::from_utf8(output.stdout).expect("text"),
-        err: String::from_utf8(output.stderr).expect("text"),
-    }
-}
-
-fn command(words: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_knock-client"));
-    command.args(words).stdin(Stdio::null());
-    // The profiles of the user who runs the tests do not count.
-    command.env("XDG_CONFIG_HOME", "/nonexistent");
-    command
-}
-
-/// Replaces text that differs between runs by a placeholder.
-fn masked(text: &str, before: &str, after: &str, name: &str) -> String {
-    let (head, rest) = text
-        .split_once(before)
-        .unwrap_or_else(|| panic!("{before} in {text}"));
-    let (value, tail) = rest
-        .split_once(after)
-        .unwrap_or_else(|| panic!("{after} in {rest}"));
-    assert!(
-        value.bytes().all(|b| b.is_ascii_digit() || b == b'.'),
-        "{value} is a number"
-    );
-    format!("{head}{before}{name}{after}{tail}")
-}
-
 #[test]
 fn wrong_usage_is_reported_and_exits_with_2() {
     const TRY: &str = "\n\nFor more information, try '--help'.\n";
@@ -447,4 +409,42 @@ fn output_that_cannot_be_written_fails_after_the_knocks() {
             "{delay}"
         );
     }
+}
+
+struct Ran {
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+fn knock_client(words: &[&str]) -> Ran {
+    let output = command(words).output().expect("the command runs");
+    Ran {
+        code: output.status.code(),
+        out: String::from_utf8(output.stdout).expect("text"),
+        err: String::from_utf8(output.stderr).expect("text"),
+    }
+}
+
+fn command(words: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_knock-client"));
+    command.args(words).stdin(Stdio::null());
+    // The profiles of the user who runs the tests do not count.
+    command.env("XDG_CONFIG_HOME", "/nonexistent");
+    command
+}
+
+/// Replaces text that differs between runs by a placeholder.
+fn masked(text: &str, before: &str, after: &str, name: &str) -> String {
+    let (head, rest) = text
+        .split_once(before)
+        .unwrap_or_else(|| panic!("{before} in {text}"));
+    let (value, tail) = rest
+        .split_once(after)
+        .unwrap_or_else(|| panic!("{after} in {rest}"));
+    assert!(
+        value.bytes().all(|b| b.is_ascii_digit() || b == b'.'),
+        "{value} is a number"
+    );
+    format!("{head}{before}{name}{after}{tail}")
 }

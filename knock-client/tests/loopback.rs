@@ -12,24 +12,6 @@ use std::time::{Duration, Instant};
 
 const GENEROUS: Duration = Duration::from_secs(10);
 
-fn target(ip: IpAddr) -> Target {
-    Target::from(std::net::SocketAddr::new(ip, 0))
-}
-
-fn tcp(port: u16) -> Knock {
-    Knock {
-        protocol: Protocol::Tcp,
-        port,
-    }
-}
-
-fn udp(port: u16) -> Knock {
-    Knock {
-        protocol: Protocol::Udp,
-        port,
-    }
-}
-
 /// Each datagram arrives right after its knock was sent, before later ones.
 #[test]
 fn datagrams_of_one_byte_arrive_in_order() {
@@ -213,4 +195,22 @@ fn a_silent_port_that_starts_to_answer_is_found_later() {
     drop(opener.join().expect("it opened"));
 
     assert!(connected.attempt > 1, "{connected:?}");
+}
+
+fn target(ip: IpAddr) -> Target {
+    Target::from(std::net::SocketAddr::new(ip, 0))
+}
+
+fn tcp(port: u16) -> Knock {
+    Knock {
+        protocol: Protocol::Tcp,
+        port,
+    }
+}
+
+fn udp(port: u16) -> Knock {
+    Knock {
+        protocol: Protocol::Udp,
+        port,
+    }
 }

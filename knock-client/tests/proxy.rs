@@ -21,53 +21,6 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// More bytes than all buffers on the path hold.
 const MUCH: usize = 8 << 20;
 
-fn listener(ip: IpAddr) -> (TcpListener, String) {
-    let listener = TcpListener::bind((ip, 0)).expect("loopback");
-    let port = listener.local_addr().expect("bound").port();
-    (listener, port.to_string())
-}
-
-fn proxy(ip: IpAddr, port: &str, knock: &str, options: &[&str]) -> Child {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_knock-client"));
-    command.args(["proxy", &ip.to_string(), port, knock]);
-    command.args(options).env("XDG_CONFIG_HOME", "/nonexistent");
-    command.stdin(Stdio::piped()).stdout(Stdio::piped());
-    command
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("the command runs")
-}
-
-fn accept(listener: &TcpListener) -> TcpStream {
-    let (stream, _) = listener.accept().expect("a connection");
-    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-    stream
-}
-
-#[track_caller]
-fn ends_well(child: Child) -> String {
-    let output = child.wait_with_output().expect("it ends");
-    assert_eq!(output.status.code(), Some(0), "{output:?}");
-    String::from_utf8(output.stderr).expect("text")
-}
-
-/// Reads `most` bytes, or to the end; fails if they do not arrive in time.
-#[track_caller]
-fn read(mut from: impl Read + Send + 'static, most: usize) -> Vec<u8> {
-    let (sender, receiver) = mpsc::channel();
-    thread::spawn(move || {
-        let mut read = Vec::new();
-        let done = from.by_ref().take(most as u64).read_to_end(&mut read);
-        let _nobody_waits = sender.send(done.map(|_| read));
-    });
-    let read = receiver.recv_timeout(PATIENCE).expect("it comes, or ends");
-    read.expect("readable")
-}
-
-fn pattern() -> Vec<u8> {
-    (0..MUCH).map(|index| (index % 251) as u8).collect()
-}
-
 /// As in `ssh host command < file`: the host answers after the end of its input.
 #[test]
 fn after_the_end_of_the_input_the_answer_is_still_relayed() {
@@ -192,4 +145,51 @@ fn a_port_that_stays_closed_is_reported() {
     let message = String::from_utf8_lossy(&output.stderr);
     let error = format!("knock-client: cannot connect to tcp/{port} on {ip} within 50ms: refused");
     assert!(message.starts_with(&error), "{message}");
+}
+
+fn listener(ip: IpAddr) -> (TcpListener, String) {
+    let listener = TcpListener::bind((ip, 0)).expect("loopback");
+    let port = listener.local_addr().expect("bound").port();
+    (listener, port.to_string())
+}
+
+fn proxy(ip: IpAddr, port: &str, knock: &str, options: &[&str]) -> Child {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_knock-client"));
+    command.args(["proxy", &ip.to_string(), port, knock]);
+    command.args(options).env("XDG_CONFIG_HOME", "/nonexistent");
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    command
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the command runs")
+}
+
+fn accept(listener: &TcpListener) -> TcpStream {
+    let (stream, _) = listener.accept().expect("a connection");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    stream
+}
+
+#[track_caller]
+fn ends_well(child: Child) -> String {
+    let output = child.wait_with_output().expect("it ends");
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    String::from_utf8(output.stderr).expect("text")
+}
+
+/// Reads `most` bytes, or to the end; fails if they do not arrive in time.
+#[track_caller]
+fn read(mut from: impl Read + Send + 'static, most: usize) -> Vec<u8> {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        let mut read = Vec::new();
+        let done = from.by_ref().take(most as u64).read_to_end(&mut read);
+        let _nobody_waits = sender.send(done.map(|_| read));
+    });
+    let read = receiver.recv_timeout(PATIENCE).expect("it comes, or ends");
+    read.expect("readable")
+}
+
+fn pattern() -> Vec<u8> {
+    (0..MUCH).map(|index| (index % 251) as u8).collect()
 }

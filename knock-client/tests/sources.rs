@@ -13,91 +13,6 @@ use std::process::{Command, Output, Stdio};
 use std::thread;
 use tempfile::TempDir;
 
-/// A home directory, with or without a file of profiles.
-struct Home(TempDir);
-
-impl Home {
-    fn new() -> Self {
-        Self(tempfile::tempdir().expect("a directory"))
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    fn write(&self, name: &str, text: &str) -> String {
-        let path = self.path(name);
-        fs::create_dir_all(path.parent().expect("a directory")).expect("a directory");
-        fs::write(&path, text).expect("a file");
-        path.display().to_string()
-    }
-
-    fn profiles(&self, text: &str) {
-        self.write("knock/config.toml", text);
-    }
-
-    fn read(&self, name: &str) -> String {
-        fs::read_to_string(self.path(name)).expect("a file")
-    }
-
-    fn command(&self, words: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_knock-client"));
-        command.args(words).stdin(Stdio::null());
-        command.env("XDG_CONFIG_HOME", self.0.path());
-        command
-    }
-
-    /// Returns standard output of a run that must succeed.
-    fn knocks(&self, words: &[&str]) -> String {
-        let output = self.command(words).output().expect("the command runs");
-        assert_eq!(output.status.code(), Some(0), "{words:?}: {output:?}");
-        String::from_utf8(output.stdout).expect("text")
-    }
-
-    /// Returns the last line of standard error of a run that must fail.
-    fn fails(&self, words: &[&str], code: i32) -> String {
-        let output = self.command(words).output().expect("the command runs");
-        assert_eq!(output.status.code(), Some(code), "{words:?}: {output:?}");
-        error(&output)
-    }
-}
-
-fn error(output: &Output) -> String {
-    let message = String::from_utf8_lossy(&output.stderr).into_owned();
-    let line = message.lines().last().unwrap_or_default();
-    let line = line.strip_prefix("knock-client: ");
-    line.unwrap_or_else(|| panic!("an error: {message}"))
-        .to_owned()
-}
-
-/// Opens ports to knock on, and returns them with the knocks.
-fn knock_ports(count: usize) -> (Vec<KnockPort>, Vec<u16>) {
-    let knock_ports: Vec<KnockPort> = (0..count).map(|_| KnockPort::bind(LOOPBACKS[0])).collect();
-    let ports = knock_ports.iter().map(KnockPort::port).collect();
-    (knock_ports, ports)
-}
-
-/// Checks that each has received this many knocks and no more.
-fn received(knock_ports: &[KnockPort], times: &[usize]) {
-    for (number, (knock_port, &times)) in knock_ports.iter().zip(times).enumerate() {
-        for _ in 0..times {
-            assert_eq!(knock_port.receive(), [0], "knock_port {number}");
-        }
-        assert!(
-            knock_port.is_silent(),
-            "knock port {number} receives more than {times}"
-        );
-    }
-}
-
-fn verbose(knocks: &[String]) -> String {
-    let of = knocks.len();
-    let lines = (1..)
-        .zip(knocks)
-        .map(|(number, knock)| format!("knock {number} of {of}: {knock}\n"));
-    format!("knocking on 127.0.0.1\n{}", lines.collect::<String>())
-}
-
 #[test]
 fn udp_decides_the_protocol_of_bare_ports() {
     let home = Home::new();
@@ -537,4 +452,89 @@ fn knocks_are_read_from_the_prompt() {
         "{message}"
     );
     assert!(message.ends_with(question), "{message}");
+}
+
+/// A home directory, with or without a file of profiles.
+struct Home(TempDir);
+
+impl Home {
+    fn new() -> Self {
+        Self(tempfile::tempdir().expect("a directory"))
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn write(&self, name: &str, text: &str) -> String {
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().expect("a directory")).expect("a directory");
+        fs::write(&path, text).expect("a file");
+        path.display().to_string()
+    }
+
+    fn profiles(&self, text: &str) {
+        self.write("knock/config.toml", text);
+    }
+
+    fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.path(name)).expect("a file")
+    }
+
+    fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_knock-client"));
+        command.args(words).stdin(Stdio::null());
+        command.env("XDG_CONFIG_HOME", self.0.path());
+        command
+    }
+
+    /// Returns standard output of a run that must succeed.
+    fn knocks(&self, words: &[&str]) -> String {
+        let output = self.command(words).output().expect("the command runs");
+        assert_eq!(output.status.code(), Some(0), "{words:?}: {output:?}");
+        String::from_utf8(output.stdout).expect("text")
+    }
+
+    /// Returns the last line of standard error of a run that must fail.
+    fn fails(&self, words: &[&str], code: i32) -> String {
+        let output = self.command(words).output().expect("the command runs");
+        assert_eq!(output.status.code(), Some(code), "{words:?}: {output:?}");
+        error(&output)
+    }
+}
+
+fn error(output: &Output) -> String {
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    let line = message.lines().last().unwrap_or_default();
+    let line = line.strip_prefix("knock-client: ");
+    line.unwrap_or_else(|| panic!("an error: {message}"))
+        .to_owned()
+}
+
+/// Opens ports to knock on, and returns them with the knocks.
+fn knock_ports(count: usize) -> (Vec<KnockPort>, Vec<u16>) {
+    let knock_ports: Vec<KnockPort> = (0..count).map(|_| KnockPort::bind(LOOPBACKS[0])).collect();
+    let ports = knock_ports.iter().map(KnockPort::port).collect();
+    (knock_ports, ports)
+}
+
+/// Checks that each has received this many knocks and no more.
+fn received(knock_ports: &[KnockPort], times: &[usize]) {
+    for (number, (knock_port, &times)) in knock_ports.iter().zip(times).enumerate() {
+        for _ in 0..times {
+            assert_eq!(knock_port.receive(), [0], "knock_port {number}");
+        }
+        assert!(
+            knock_port.is_silent(),
+            "knock port {number} receives more than {times}"
+        );
+    }
+}
+
+fn verbose(knocks: &[String]) -> String {
+    let of = knocks.len();
+    let lines = (1..)
+        .zip(knocks)
+        .map(|(number, knock)| format!("knock {number} of {of}: {knock}\n"));
+    format!("knocking on 127.0.0.1\n{}", lines.collect::<String>())
 }

@@ -259,6 +259,17 @@ pub fn ask(namespace: &Namespace, arguments: &[&str]) -> (Option<i32>, String) {
     (output.status.code(), told)
 }
 
+/// Removes what is protected in a network namespace.
+///
+/// # Panics
+///
+/// It fails.
+#[track_caller]
+pub fn detach(namespace: &Namespace) {
+    let (code, answer) = ask(namespace, &["detach"]);
+    assert_eq!(code, Some(0), "{answer}");
+}
+
 /// Waits for an event with these fields from a knock-user with `--json`.
 ///
 /// # Panics

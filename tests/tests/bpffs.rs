@@ -22,44 +22,8 @@ use nix::{
 };
 
 const NOBODY: Uid = Uid::from_raw(65_534);
+
 const OTHERS: Gid = Gid::from_raw(65_534);
-
-/// Runs a test in a thread with mounts of its own, without any bpffs.
-fn without_bpffs(test: impl FnOnce() + Send) {
-    let apart = || {
-        unshare(CloneFlags::CLONE_NEWNS).expect("this test needs root");
-        let private = MsFlags::MS_PRIVATE | MsFlags::MS_REC;
-        mount(None::<&str>, "/", None::<&str>, private, None::<&str>).unwrap();
-        while is_mounted() {
-            umount(MOUNT_POINT).unwrap();
-        }
-        test();
-    };
-    in_a_thread(apart);
-}
-
-/// What a thread does to its own rights ends with it.
-fn in_a_thread<T: Send>(work: impl FnOnce() -> T + Send) -> T {
-    thread::scope(|scope| scope.spawn(work).join())
-        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-}
-
-fn as_nobody<T: Send>(work: impl FnOnce() -> T + Send) -> T {
-    in_a_thread(|| {
-        // Only of this thread, unlike the other identities.
-        setfsuid(NOBODY);
-        caps::clear(None, CapSet::Effective).unwrap();
-        work()
-    })
-}
-
-fn is_mounted() -> bool {
-    statfs(MOUNT_POINT).unwrap().filesystem_type() == BPF_FS_MAGIC
-}
-
-fn mode(path: &str) -> u32 {
-    fs::metadata(path).unwrap().permissions().mode() & 0o777
-}
 
 #[test]
 fn a_missing_bpffs_is_mounted() {
@@ -116,6 +80,43 @@ fn the_cure_for_an_ordinary_user_works() {
         fs::set_permissions(DIRECTORY, fs::Permissions::from_mode(0o500)).unwrap();
         assert!(refused().contains("sudo install -d"), "not writable");
     });
+}
+
+/// Runs a test in a thread with mounts of its own, without any bpffs.
+fn without_bpffs(test: impl FnOnce() + Send) {
+    let apart = || {
+        unshare(CloneFlags::CLONE_NEWNS).expect("this test needs root");
+        let private = MsFlags::MS_PRIVATE | MsFlags::MS_REC;
+        mount(None::<&str>, "/", None::<&str>, private, None::<&str>).unwrap();
+        while is_mounted() {
+            umount(MOUNT_POINT).unwrap();
+        }
+        test();
+    };
+    in_a_thread(apart);
+}
+
+/// What a thread does to its own rights ends with it.
+fn in_a_thread<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    thread::scope(|scope| scope.spawn(work).join())
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+fn as_nobody<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    in_a_thread(|| {
+        // Only of this thread, unlike the other identities.
+        setfsuid(NOBODY);
+        caps::clear(None, CapSet::Effective).unwrap();
+        work()
+    })
+}
+
+fn is_mounted() -> bool {
+    statfs(MOUNT_POINT).unwrap().filesystem_type() == BPF_FS_MAGIC
+}
+
+fn mode(path: &str) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o777
 }
 
 /// Runs the commands of an error, which come last in it.

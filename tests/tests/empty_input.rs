@@ -32,16 +32,6 @@ use nix::{
 };
 use tempfile::TempDir;
 
-/// What is found in place of the configuration.
-enum Input {
-    Text(&'static str),
-    Missing,
-    Directory,
-    Pipe,
-    /// Of another user, and for nobody else: root that gave up its capabilities can't read it.
-    Unreadable,
-}
-
 const RUNS: &str = "interfaces = [\"b0\"]\n[[door]]\nname = \"ssh\"\n\
     knock = [\"tcp/7000\", \"udp/8000\", \"tcp/9000\"]\nopen = []\non_open = [\"/bin/true\"]\n";
 
@@ -85,66 +75,11 @@ const AGAIN: &[(&str, Input, &str)] = &[
     ("unreadable", Input::Unreadable, "can't be read"),
 ];
 
-impl Input {
-    fn put(&self, path: &Path) {
-        let _file = fs::remove_file(path);
-        let _directory = fs::remove_dir(path);
-        match self {
-            Self::Text(text) => fs::write(path, text).unwrap(),
-            Self::Missing => {}
-            Self::Directory => fs::create_dir(path).unwrap(),
-            Self::Pipe => mkfifo(path, Mode::from_bits_truncate(0o600)).unwrap(),
-            Self::Unreadable => {
-                fs::write(path, "").unwrap();
-                fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
-                chown(path, Some(65_534), None).unwrap();
-            }
-        }
-    }
-}
-
-fn config() -> String {
-    format!("interfaces = [\"{SERVER_LINK}\"]\n{DOOR}")
-}
-
-fn start(net: &Net, path: &Path, arguments: &[&str]) -> Process {
-    let mut command = Command::new(&binaries().user);
-    command.args(["--json", "--on-exit", "keep", "--config"]);
-    let command = command.arg(path).args(arguments).stdin(Stdio::null());
-    Process::start(&net.server, command)
-}
-
-#[track_caller]
-fn protects(process: &Process) {
-    wait::until("it protects", || {
-        let protecting = |line: &String| line.contains("\"protecting\"");
-        process.stdout().iter().any(protecting)
-    });
-}
-
-/// Checks that nothing changed: strangers stay outside, and clients that knock get in.
-#[track_caller]
-fn is_closed(net: &Net, row: &str) {
-    net.stranger(Family::V4).finds_closed(SSH, row);
-    let guest = net.stranger(Family::V6);
-    guest.knock(KNOCKS);
-    guest.finds(true, SSH, row);
-}
-
-fn place() -> (TempDir, PathBuf) {
-    let directory = TempDir::new().unwrap();
-    let path = directory.path().join("live.toml");
-    fs::write(&path, config()).unwrap();
-    (directory, path)
-}
-
 #[test]
 fn a_reload_of_empty_input_changes_nothing() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
-        let (_directory, path) = place();
-        let mut process = start(net, &path, &[]);
-        protects(&process);
+        let (_directory, path, mut process) = protected(net, &config(), &[]);
         let programs = attached_programs(&net.server);
         for (row, input, word) in INPUTS.iter().chain(AGAIN) {
             input.put(&path);
@@ -164,8 +99,7 @@ fn a_reload_of_empty_input_changes_nothing() {
         let ended = process.stop(SIGTERM);
         let told = daemon::events(&ended.stdout);
         assert!(!told.iter().any(|event| event["event"] == "reloaded"));
-        let (code, told) = daemon::ask(&net.server, &["detach"]);
-        assert_eq!(code, Some(0), "{told}");
+        daemon::detach(&net.server);
     });
 }
 
@@ -173,9 +107,7 @@ fn a_reload_of_empty_input_changes_nothing() {
 fn a_restart_with_empty_input_changes_nothing() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
-        let (_directory, path) = place();
-        let process = start(net, &path, &[]);
-        protects(&process);
+        let (_directory, path, process) = protected(net, &config(), &[]);
         assert!(process.stop(SIGTERM).status.success());
         let programs = attached_programs(&net.server);
         for (row, input, word) in INPUTS {
@@ -190,8 +122,7 @@ fn a_restart_with_empty_input_changes_nothing() {
         let ended = start(net, Path::new("/dev/stdin"), &["--iface", SERVER_LINK]).wait();
         assert_eq!(ended.status.code(), Some(2), "{ended:?}");
         is_closed(net, "a drained pipe");
-        let (code, told) = daemon::ask(&net.server, &["detach"]);
-        assert_eq!(code, Some(0), "{told}");
+        daemon::detach(&net.server);
         net.stranger(Family::V4).finds(true, SSH, "detached");
     });
 }
@@ -263,9 +194,7 @@ fn without_a_readable_registry_the_program_names_the_closed_ports() {
             let row = format!("{damage}, {row}");
             net::test(|net| {
                 let _server = Server::tcp(&net.server, &[SSH]);
-                let (_directory, path) = place();
-                let process = start(net, &path, &[]);
-                protects(&process);
+                let (_directory, path, process) = protected(net, &config(), &[]);
                 assert!(process.stop(SIGTERM).status.success());
                 let programs = attached_programs(&net.server);
                 let kept = pins::instance(&net.server);
@@ -296,8 +225,7 @@ fn without_a_readable_registry_the_program_names_the_closed_ports() {
                 if code.is_some() {
                     assert_eq!(attached_programs(&net.server), programs, "{row}");
                 }
-                let (code, answer) = daemon::ask(&net.server, &["detach"]);
-                assert_eq!(code, Some(0), "{answer}");
+                daemon::detach(&net.server);
             });
         }
     }
@@ -308,9 +236,7 @@ fn without_a_readable_registry_the_program_names_the_closed_ports() {
 fn a_reload_that_names_only_absent_interfaces_is_refused() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
-        let (_directory, path) = place();
-        let process = start(net, &path, &["--wait-for-interfaces"]);
-        protects(&process);
+        let (_directory, path, process) = protected(net, &config(), &["--wait-for-interfaces"]);
         fs::write(&path, format!("interfaces = [\"etho\"]\n{DOOR}")).unwrap();
         let (code, told) = daemon::ask(&net.server, &["reload"]);
         assert_eq!(code, Some(1), "{told}");
@@ -322,8 +248,7 @@ fn a_reload_that_names_only_absent_interfaces_is_refused() {
         }
         is_closed(net, "nothing is changed");
         assert!(process.stop(SIGTERM).status.success());
-        let (code, told) = daemon::ask(&net.server, &["detach"]);
-        assert_eq!(code, Some(0), "{told}");
+        daemon::detach(&net.server);
     });
 }
 
@@ -333,11 +258,9 @@ fn ports_and_interfaces_that_are_no_longer_protected_are_reported() {
     net::test(|net| {
         net.add_second_link();
         let _server = Server::tcp(&net.server, &[SSH, 80]);
-        let (_directory, path) = place();
         let both = format!("interfaces = [\"{SERVER_LINK}\", \"{SERVER_LINK_2}\"]\n");
-        fs::write(&path, format!("{both}protect = [\"tcp/80\"]\n{DOOR}")).unwrap();
-        let process = start(net, &path, &[]);
-        protects(&process);
+        let text = format!("{both}protect = [\"tcp/80\"]\n{DOOR}");
+        let (_directory, path, process) = protected(net, &text, &[]);
         fs::write(&path, format!("{both}protect = [\"tcp/80\"]\n")).unwrap();
         let (code, told) = daemon::ask(&net.server, &["reload"]);
         assert_eq!(code, Some(0), "{told}");
@@ -363,7 +286,73 @@ fn ports_and_interfaces_that_are_no_longer_protected_are_reported() {
         net.stranger(Family::V4).finds_closed(SSH, "protected");
         net.stranger(Family::V4).finds(true, 80, "announced");
         assert!(process.stop(SIGTERM).status.success());
-        let (code, told) = daemon::ask(&net.server, &["detach"]);
-        assert_eq!(code, Some(0), "{told}");
+        daemon::detach(&net.server);
     });
+}
+
+/// What is found in place of the configuration.
+enum Input {
+    Text(&'static str),
+    Missing,
+    Directory,
+    Pipe,
+    /// Of another user, and for nobody else: root that gave up its capabilities can't read it.
+    Unreadable,
+}
+
+impl Input {
+    fn put(&self, path: &Path) {
+        let _file = fs::remove_file(path);
+        let _directory = fs::remove_dir(path);
+        match self {
+            Self::Text(text) => fs::write(path, text).unwrap(),
+            Self::Missing => {}
+            Self::Directory => fs::create_dir(path).unwrap(),
+            Self::Pipe => mkfifo(path, Mode::from_bits_truncate(0o600)).unwrap(),
+            Self::Unreadable => {
+                fs::write(path, "").unwrap();
+                fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
+                chown(path, Some(65_534), None).unwrap();
+            }
+        }
+    }
+}
+
+fn config() -> String {
+    format!("interfaces = [\"{SERVER_LINK}\"]\n{DOOR}")
+}
+
+fn start(net: &Net, path: &Path, arguments: &[&str]) -> Process {
+    let mut command = Command::new(&binaries().user);
+    command.args(["--json", "--on-exit", "keep", "--config"]);
+    let command = command.arg(path).args(arguments).stdin(Stdio::null());
+    Process::start(&net.server, command)
+}
+
+#[track_caller]
+fn protects(process: &Process) {
+    wait::until("it protects", || {
+        let protecting = |line: &String| line.contains("\"protecting\"");
+        process.stdout().iter().any(protecting)
+    });
+}
+
+/// Checks that nothing changed: strangers stay outside, and clients that knock get in.
+#[track_caller]
+fn is_closed(net: &Net, row: &str) {
+    net.stranger(Family::V4).finds_closed(SSH, row);
+    let guest = net.stranger(Family::V6);
+    guest.knock(KNOCKS);
+    guest.finds(true, SSH, row);
+}
+
+/// Writes a configuration to a directory, and starts a daemon with it that protects.
+#[track_caller]
+fn protected(net: &Net, text: &str, arguments: &[&str]) -> (TempDir, PathBuf, Process) {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("live.toml");
+    fs::write(&path, text).unwrap();
+    let process = start(net, &path, arguments);
+    protects(&process);
+    (directory, path, process)
 }

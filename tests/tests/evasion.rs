@@ -14,19 +14,170 @@ use knock_tests::{
 use serde_json::json;
 
 const SSH: u16 = 22;
+
 const DNS: u16 = 5353;
+
 const OPEN: u16 = 80;
+
 const DOOR: &str = r#"
     [[door]]
     name = "ssh"
     knock = ["tcp/7000", "udp/8000", "tcp/9000"]
     open = ["tcp/22", "udp/5353"]
 "#;
+
 const KNOCKS: &str = "tcp/7000 udp/8000 tcp/9000";
 
 const HOP_BY_HOP: u8 = 0;
+
 const ROUTING: u8 = 43;
+
 const DESTINATION: u8 = 60;
+
+#[test]
+fn nothing_in_disguise_reaches_a_protected_port() {
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH, OPEN]).and_udp(&net.server, DNS);
+        let wire = Wire::open(&net.client);
+        let sources = Family::ALL.map(|family| net.stranger(family));
+        for source in &sources {
+            for (shape, row) in rows(source, 20_000) {
+                let Shape { port, number, .. } = shape;
+                let name = format!("{} to port {port}, {}, no firewall", row.name, source.from);
+                send(&wire, &row);
+                if row.understood {
+                    wait::until(&name, || is_answered(&wire, number));
+                }
+            }
+        }
+
+        let daemon = Daemon::start(&net.server, DOOR);
+        wire.seen();
+        let before = net.server_packets();
+        for source in &sources {
+            for (shape, row) in rows(source, 30_000) {
+                let Shape { port, number, .. } = shape;
+                send(&wire, &row);
+                // What arrives is answered while it is being sent, but for the UDP echo.
+                if port == DNS {
+                    std::thread::sleep(std::time::Duration::from_millis(5));
+                }
+                assert!(
+                    !is_answered(&wire, number),
+                    "{} to port {port}, {}: it arrives",
+                    row.name,
+                    source.from
+                );
+            }
+        }
+        let after = net.server_packets();
+        assert_eq!(
+            before, after,
+            "segments and datagrams that the server's stack took"
+        );
+        for reason in [
+            "no-grant",
+            "tiny-fragment",
+            "extensions-too-long",
+            "vlan-too-deep",
+            "truncated",
+        ] {
+            let told = daemon
+                .events()
+                .iter()
+                .any(|event| event["reason"] == reason);
+            assert!(told, "no event has {reason}:\n{}", daemon.process().told());
+        }
+        daemon.stop();
+    });
+}
+
+/// Whoever has a grant may send pieces: what is dropped is what can't be read.
+#[test]
+fn fragments_of_a_granted_source_arrive() {
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH, OPEN]).and_udp(&net.server, DNS);
+        let wire = Wire::open(&net.client);
+        let daemon = Daemon::start(&net.server, DOOR);
+        for family in Family::ALL {
+            let source = net.stranger(family);
+            source.knock(KNOCKS);
+            let path = source.path();
+            let payload = datagram(path, 40_000, DNS, b"sixteen octets .");
+            let (first, rest) = payload.bytes.split_at(16);
+            let frames = match family {
+                Family::V4 => [(0, true, first), (2, false, rest)].map(|(offset, more, bytes)| {
+                    let piece = Piece {
+                        offset,
+                        more,
+                        bytes,
+                    };
+                    v4(path, payload.protocol, &[], 1, piece)
+                }),
+                Family::V6 => [(0, true, first), (2, false, rest)].map(|(offset, more, bytes)| {
+                    v6(path, &[fragment(1, offset, more)], payload.protocol, bytes)
+                }),
+            };
+            frames.iter().for_each(|frame| wire.send(frame));
+            wait::until("the pieces are echoed", || is_answered(&wire, 40_000));
+        }
+        daemon.stop();
+    });
+}
+
+#[test]
+fn an_ipv6_packet_cannot_borrow_an_ipv4_grant() {
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH]).and_udp(&net.server, DNS);
+        let wire = Wire::open(&net.client);
+        let daemon = Daemon::start(&net.server, DOOR);
+        let source = net.stranger(Family::V4);
+        source.knock(KNOCKS);
+        let IpAddr::V4(address) = source.from else {
+            panic!("{} is IPv4", source.from);
+        };
+        let path = Path {
+            from: Ipv4Addr::to_ipv6_mapped(&address).into(),
+            to: Family::V6.server(),
+        };
+        let payload = datagram(path, 40_000, DNS, b"borrowed");
+        wire.send(&v6(path, &[], payload.protocol, &payload.bytes));
+        daemon.tells(&json!({"event": "dropped", "reason": "bad-header"}));
+        assert!(!is_answered(&wire, 40_000));
+        daemon.stop();
+    });
+}
+
+#[test]
+fn knocks_in_tagged_frames_count() {
+    let rows: [(&str, &[(u16, u16)]); 3] = [
+        ("one tag", &[(0x8100, 7)]),
+        ("two tags", &[(0x88a8, 5), (0x8100, 7)]),
+        ("two inner tags", &[(0x8100, 5), (0x8100, 7)]),
+    ];
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let wire = Wire::open(&net.client);
+        let daemon = Daemon::start(&net.server, DOOR);
+        for (name, tags) in rows {
+            for family in Family::ALL {
+                let source = net.stranger(family);
+                let path = source.path();
+                let knocks = [
+                    syn(path, 40_000, 7000),
+                    datagram(path, 40_000, 8000, &[0]),
+                    syn(path, 40_000, 9000),
+                ];
+                for knock in &knocks {
+                    source.finds_closed(SSH, name);
+                    wire.send(&tagged(&whole(path, knock), tags));
+                }
+                source.finds(true, SSH, &format!("{name}, {family}"));
+            }
+        }
+        daemon.stop();
+    });
+}
 
 /// Frames that want to reach a protected port.
 struct Row {
@@ -273,149 +424,4 @@ fn send(wire: &Wire, row: &Row) {
     for frame in &row.frames {
         wire.send(frame);
     }
-}
-
-#[test]
-fn nothing_in_disguise_reaches_a_protected_port() {
-    net::test(|net| {
-        let _server = Server::tcp(&net.server, &[SSH, OPEN]).and_udp(&net.server, DNS);
-        let wire = Wire::open(&net.client);
-        let sources = Family::ALL.map(|family| net.stranger(family));
-        for source in &sources {
-            for (shape, row) in rows(source, 20_000) {
-                let Shape { port, number, .. } = shape;
-                let name = format!("{} to port {port}, {}, no firewall", row.name, source.from);
-                send(&wire, &row);
-                if row.understood {
-                    wait::until(&name, || is_answered(&wire, number));
-                }
-            }
-        }
-
-        let daemon = Daemon::start(&net.server, DOOR);
-        wire.seen();
-        let before = net.server_packets();
-        for source in &sources {
-            for (shape, row) in rows(source, 30_000) {
-                let Shape { port, number, .. } = shape;
-                send(&wire, &row);
-                // What arrives is answered while it is being sent, but for the UDP echo.
-                if port == DNS {
-                    std::thread::sleep(std::time::Duration::from_millis(5));
-                }
-                assert!(
-                    !is_answered(&wire, number),
-                    "{} to port {port}, {}: it arrives",
-                    row.name,
-                    source.from
-                );
-            }
-        }
-        let after = net.server_packets();
-        assert_eq!(
-            before, after,
-            "segments and datagrams that the server's stack took"
-        );
-        for reason in [
-            "no-grant",
-            "tiny-fragment",
-            "extensions-too-long",
-            "vlan-too-deep",
-            "truncated",
-        ] {
-            let told = daemon
-                .events()
-                .iter()
-                .any(|event| event["reason"] == reason);
-            assert!(told, "no event has {reason}:\n{}", daemon.process().told());
-        }
-        daemon.stop();
-    });
-}
-
-/// Whoever has a grant may send pieces: what is dropped is what can't be read.
-#[test]
-fn fragments_of_a_granted_source_arrive() {
-    net::test(|net| {
-        let _server = Server::tcp(&net.server, &[SSH, OPEN]).and_udp(&net.server, DNS);
-        let wire = Wire::open(&net.client);
-        let daemon = Daemon::start(&net.server, DOOR);
-        for family in Family::ALL {
-            let source = net.stranger(family);
-            source.knock(KNOCKS);
-            let path = source.path();
-            let payload = datagram(path, 40_000, DNS, b"sixteen octets .");
-            let (first, rest) = payload.bytes.split_at(16);
-            let frames = match family {
-                Family::V4 => [(0, true, first), (2, false, rest)].map(|(offset, more, bytes)| {
-                    let piece = Piece {
-                        offset,
-                        more,
-                        bytes,
-                    };
-                    v4(path, payload.protocol, &[], 1, piece)
-                }),
-                Family::V6 => [(0, true, first), (2, false, rest)].map(|(offset, more, bytes)| {
-                    v6(path, &[fragment(1, offset, more)], payload.protocol, bytes)
-                }),
-            };
-            frames.iter().for_each(|frame| wire.send(frame));
-            wait::until("the pieces are echoed", || is_answered(&wire, 40_000));
-        }
-        daemon.stop();
-    });
-}
-
-#[test]
-fn an_ipv6_packet_cannot_borrow_an_ipv4_grant() {
-    net::test(|net| {
-        let _server = Server::tcp(&net.server, &[SSH]).and_udp(&net.server, DNS);
-        let wire = Wire::open(&net.client);
-        let daemon = Daemon::start(&net.server, DOOR);
-        let source = net.stranger(Family::V4);
-        source.knock(KNOCKS);
-        let IpAddr::V4(address) = source.from else {
-            panic!("{} is IPv4", source.from);
-        };
-        let path = Path {
-            from: Ipv4Addr::to_ipv6_mapped(&address).into(),
-            to: Family::V6.server(),
-        };
-        let payload = datagram(path, 40_000, DNS, b"borrowed");
-        wire.send(&v6(path, &[], payload.protocol, &payload.bytes));
-        daemon.tells(&json!({"event": "dropped", "reason": "bad-header"}));
-        assert!(!is_answered(&wire, 40_000));
-        daemon.stop();
-    });
-}
-
-#[test]
-fn knocks_in_tagged_frames_count() {
-    let rows: [(&str, &[(u16, u16)]); 3] = [
-        ("one tag", &[(0x8100, 7)]),
-        ("two tags", &[(0x88a8, 5), (0x8100, 7)]),
-        ("two inner tags", &[(0x8100, 5), (0x8100, 7)]),
-    ];
-    net::test(|net| {
-        let _server = Server::tcp(&net.server, &[SSH]);
-        let wire = Wire::open(&net.client);
-        let daemon = Daemon::start(&net.server, DOOR);
-        for (name, tags) in rows {
-            for family in Family::ALL {
-                let source = net.stranger(family);
-                let path = source.path();
-                let knocks = [
-                    syn(path, 40_000, 7000),
-                    datagram(path, 40_000, 8000, &[0]),
-                    syn(path, 40_000, 9000),
-                ];
-                for knock in &knocks {
-                    source.finds_closed(SSH, name);
-                    wire.send(&tagged(&whole(path, knock), tags));
-                }
-                source.finds(true, SSH, &format!("{name}, {family}"));
-            }
-        }
-        daemon.stop();
-    });
 }

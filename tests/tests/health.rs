@@ -67,12 +67,6 @@ fn start(net: &Net, config: &str, arguments: &[&str]) -> Daemon {
     Daemon::start_with(&net.server, config, &arguments)
 }
 
-#[track_caller]
-fn detach(net: &Net) {
-    let (code, told) = daemon::ask(&net.server, &["detach"]);
-    assert_eq!(code, Some(0), "{told}");
-}
-
 const NONE: [&str; 0] = [];
 
 #[test]
@@ -82,7 +76,7 @@ fn status_reports_each_shortfall_of_a_running_daemon() {
         let daemon = start(net, DOOR, &["--dry-run"]);
         assert_eq!(shortfalls(net), ["dry-run"]);
         daemon.leave(SIGTERM);
-        detach(net);
+        daemon::detach(&net.server);
 
         let daemon = start(net, DOOR, &["--confirm", "5m"]);
         assert_eq!(shortfalls(net), ["on-trial"]);
@@ -105,7 +99,7 @@ fn status_reports_each_shortfall_of_a_running_daemon() {
         reload(0);
         assert_eq!(shortfalls(net), NONE);
         daemon.leave(SIGTERM);
-        detach(net);
+        daemon::detach(&net.server);
     });
 }
 
@@ -141,7 +135,7 @@ fn time_based_doors_that_wait_or_have_a_changed_secret_are_shortfalls() {
             "{answer}"
         );
         daemon.leave(SIGTERM);
-        detach(net);
+        daemon::detach(&net.server);
     });
 }
 
@@ -172,7 +166,7 @@ fn a_full_allow_map_without_a_daemon_is_a_shortfall() {
             number += 1;
         }
         assert_eq!(shortfalls(net), ["full"]);
-        detach(net);
+        daemon::detach(&net.server);
     });
 }
 
@@ -224,7 +218,7 @@ fn absent_and_refused_interfaces_are_shortfalls() {
         assert_eq!(verdict_at("203.0.113.1"), "pass");
         assert_eq!(verdict_at(&Family::V4.server().to_string()), "drop");
         daemon.leave(SIGTERM);
-        detach(net);
+        daemon::detach(&net.server);
 
         // Nothing at all is in force.
         let arguments = [
@@ -268,12 +262,12 @@ fn a_missing_daemon_is_a_shortfall_only_if_it_is_needed() {
         });
         assert_eq!(shortfalls(net), ["nothing"], "maps alone protect nothing");
         drop(daemon);
-        detach(net);
+        daemon::detach(&net.server);
 
         let daemon = kept(&format!("{DOOR}on_open = [\"/bin/true\"]\n"));
         assert_eq!(shortfalls(net), ["no-process"]);
         drop(daemon);
-        detach(net);
+        daemon::detach(&net.server);
     });
 }
 
@@ -298,7 +292,7 @@ fn a_hanging_daemon_and_a_used_up_one_time_file_are_shortfalls() {
         assert_eq!(code, Some(0), "{told}");
         assert_eq!(shortfalls(net), ["door-unusable"]);
         daemon.leave(SIGTERM);
-        detach(net);
+        daemon::detach(&net.server);
     });
 }
 
@@ -349,7 +343,7 @@ fn a_start_with_a_misspelt_interface_leaves_nothing_behind() {
         assert_eq!(left.len(), 1, "{left:?}");
         assert!(daemon.told(&json!({"event": "detached"})).is_empty());
         daemon.leave(SIGTERM);
-        detach(net);
+        daemon::detach(&net.server);
     });
 }
 
@@ -430,6 +424,6 @@ fn an_instance_without_a_registry_hides_no_other() {
             assert!(text.contains(words), "no {words} in {text}");
         }
         daemon.leave(SIGTERM);
-        detach(net);
+        daemon::detach(&net.server);
     });
 }

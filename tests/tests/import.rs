@@ -28,123 +28,8 @@ use serde_json::json;
 use tempfile::tempdir;
 
 const SSH: u16 = 22;
+
 const WEB: u16 = 80;
-
-/// Runs `knock-user import-knockd` on a file: returns the configuration, and its messages.
-fn import(conf: &str) -> Result<(String, String), String> {
-    let file = config_file(conf.as_bytes());
-    let mut command = Command::new(&binaries().user);
-    command.arg("import-knockd").arg(file.path());
-    let output = command.output().unwrap();
-    let told = String::from_utf8(output.stderr.clone()).unwrap();
-    match output.status.code() {
-        Some(0) => Ok((String::from_utf8(output.stdout).unwrap(), told)),
-        Some(2) => {
-            assert!(output.stdout.is_empty(), "{}", text(&output));
-            Err(told)
-        }
-        _ => panic!("{}", text(&output)),
-    }
-}
-
-#[test]
-fn an_imported_file_opens_and_closes_like_knockd() {
-    net::test(|net| {
-        let _server = Server::tcp(&net.server, &[SSH, WEB]);
-        let directory = tempdir().unwrap();
-        let woken = directory.path().join("woken");
-        let conf = format!(
-            "[options]
-            UseSyslog
-            Interface = b0
-            [SSH]
-            Sequence = 7000,8000:udp,9000
-            TCPFlags = syn
-            Start_Command = /sbin/iptables -I INPUT -s %IP% -p tcp --dport 22 -j ACCEPT
-            Cmd_Timeout = 3
-            Stop_Command = /sbin/iptables -D INPUT -s %IP% -p tcp --dport 22 -j ACCEPT
-            [web]
-            Sequence = 7100:udp,8100,7101
-            Command = /usr/sbin/ufw allow from %IP% to any port 80 proto tcp
-            [web off]
-            Sequence = 7101,8100,7100:udp
-            Command = /usr/sbin/ufw delete allow from %IP% to any port 80 proto tcp
-            [wake]
-            Sequence = 7200:udp,8200:udp,7201:udp
-            Command = echo \"%IP%\" 'and %IP%' | tr n N >> {woken}
-            ",
-            woken = woken.display()
-        );
-        let (toml, told) = import(&conf).unwrap();
-        assert!(
-            told.contains("UseSyslog") || told.contains("usesyslog"),
-            "{told}"
-        );
-
-        // The interface is in the file.
-        let daemon = Daemon::start_with(&net.server, &toml, &[]);
-        for family in Family::ALL {
-            let row = &family.to_string();
-            let source = net.stranger(family);
-            let name = source.name();
-            source.finds_closed(SSH, row);
-            source.knock("tcp/7000 udp/8000 tcp/9000");
-            drop(source.finds_open(SSH, row));
-            daemon.tells(&json!({"event": "closed", "source": name, "door": "SSH"}));
-            source.finds_closed(SSH, row);
-
-            source.finds_closed(WEB, row);
-            source.knock("udp/7100 tcp/8100 tcp/7101");
-            drop(source.finds_open(WEB, row));
-            source.knock("tcp/7101 tcp/8100 udp/7100");
-            source.finds_closed(WEB, row);
-
-            source.knock("udp/7200 udp/8200 udp/7201");
-            let line = format!("{name} aNd {name}");
-            wait::until(&format!("{row}: the command ran"), || {
-                let woken = fs::read_to_string(&woken).unwrap_or_default();
-                woken.lines().any(|woken| woken == line)
-            });
-        }
-        daemon.stop();
-    });
-}
-
-/// A file, whether Debian's knockd starts with it, and whether we take it.
-struct Row {
-    name: &'static str,
-    conf: &'static str,
-    knockd: bool,
-    ours: bool,
-}
-
-const fn both(name: &'static str, conf: &'static str) -> Row {
-    Row {
-        name,
-        conf,
-        knockd: true,
-        ours: true,
-    }
-}
-
-const fn neither(name: &'static str, conf: &'static str) -> Row {
-    Row {
-        name,
-        conf,
-        knockd: false,
-        ours: false,
-    }
-}
-
-/// What knockd takes for something that nobody meant.
-const fn only_knockd(name: &'static str, conf: &'static str) -> Row {
-    Row {
-        name,
-        conf,
-        knockd: true,
-        ours: false,
-    }
-}
 
 const ROWS: &[Row] = &[
     only_knockd("nothing", ""),
@@ -214,25 +99,84 @@ const ROWS: &[Row] = &[
     ),
 ];
 
-/// Whether Debian's knockd starts with a file.
-fn knockd_starts(namespace: &Namespace, conf: &Path, directory: &Path) -> bool {
-    let mut command = Command::new("knockd");
-    command.args(["-D", "-i", "lo", "-c"]).arg(conf);
-    command.arg("-p").arg(directory.join("pid"));
-    // It writes to a pipe, so its lines would come when it ends.
-    let mut unbuffered = Command::new("stdbuf");
-    unbuffered.arg("-oL").arg(command.get_program());
-    unbuffered.args(command.get_args()).stdin(Stdio::null());
-    let mut process = Process::start(namespace, &mut unbuffered);
-    let started = wait::poll(PATIENCE, || {
-        let is_listening = |line: &String| line.starts_with("local IP");
-        let listens = process.stdout().iter().any(is_listening);
-        (listens || !process.is_running()).then_some(listens)
+/// A door with commands alone, so that knockd and we do the same.
+const LOGGED: &str = "
+    [options]
+    Interface = b0
+    [gate]
+    Sequence = 7000,8000:udp,9000
+    TCPFlags = syn
+    Seq_Timeout = 20
+    Start_Command = /bin/true in %IP%
+    Cmd_Timeout = 1
+    Stop_Command = /bin/true out %IP%
+    [slow]
+    Sequence = 7100:udp,8100:udp,7101:udp
+    Seq_Timeout = 2
+    Command = /bin/true slow %IP%
+";
+
+#[test]
+fn an_imported_file_opens_and_closes_like_knockd() {
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH, WEB]);
+        let directory = tempdir().unwrap();
+        let woken = directory.path().join("woken");
+        let conf = format!(
+            "[options]
+            UseSyslog
+            Interface = b0
+            [SSH]
+            Sequence = 7000,8000:udp,9000
+            TCPFlags = syn
+            Start_Command = /sbin/iptables -I INPUT -s %IP% -p tcp --dport 22 -j ACCEPT
+            Cmd_Timeout = 3
+            Stop_Command = /sbin/iptables -D INPUT -s %IP% -p tcp --dport 22 -j ACCEPT
+            [web]
+            Sequence = 7100:udp,8100,7101
+            Command = /usr/sbin/ufw allow from %IP% to any port 80 proto tcp
+            [web off]
+            Sequence = 7101,8100,7100:udp
+            Command = /usr/sbin/ufw delete allow from %IP% to any port 80 proto tcp
+            [wake]
+            Sequence = 7200:udp,8200:udp,7201:udp
+            Command = echo \"%IP%\" 'and %IP%' | tr n N >> {woken}
+            ",
+            woken = woken.display()
+        );
+        let (toml, told) = import(&conf).unwrap();
+        assert!(
+            told.contains("UseSyslog") || told.contains("usesyslog"),
+            "{told}"
+        );
+
+        // The interface is in the file.
+        let daemon = Daemon::start_with(&net.server, &toml, &[]);
+        for family in Family::ALL {
+            let row = &family.to_string();
+            let source = net.stranger(family);
+            let name = source.name();
+            source.finds_closed(SSH, row);
+            source.knock("tcp/7000 udp/8000 tcp/9000");
+            drop(source.finds_open(SSH, row));
+            daemon.tells(&json!({"event": "closed", "source": name, "door": "SSH"}));
+            source.finds_closed(SSH, row);
+
+            source.finds_closed(WEB, row);
+            source.knock("udp/7100 tcp/8100 tcp/7101");
+            drop(source.finds_open(WEB, row));
+            source.knock("tcp/7101 tcp/8100 udp/7100");
+            source.finds_closed(WEB, row);
+
+            source.knock("udp/7200 udp/8200 udp/7201");
+            let line = format!("{name} aNd {name}");
+            wait::until(&format!("{row}: the command ran"), || {
+                let woken = fs::read_to_string(&woken).unwrap_or_default();
+                woken.lines().any(|woken| woken == line)
+            });
+        }
+        daemon.stop();
     });
-    if started == Some(true) {
-        process.stop(Signal::SIGTERM);
-    }
-    started.unwrap_or_else(|| panic!("knockd neither starts nor ends"))
 }
 
 #[test]
@@ -277,54 +221,6 @@ fn the_file_that_debian_installs_is_imported() {
         - 1;
     let kept = toml.matches("[[door]]").count();
     assert_eq!(kept, doors, "{told}{toml}");
-}
-
-/// A door with commands alone, so that knockd and we do the same.
-const LOGGED: &str = "
-    [options]
-    Interface = b0
-    [gate]
-    Sequence = 7000,8000:udp,9000
-    TCPFlags = syn
-    Seq_Timeout = 20
-    Start_Command = /bin/true in %IP%
-    Cmd_Timeout = 1
-    Stop_Command = /bin/true out %IP%
-    [slow]
-    Sequence = 7100:udp,8100:udp,7101:udp
-    Seq_Timeout = 2
-    Command = /bin/true slow %IP%
-";
-
-/// What a log says of these sources, without the times, and with a word for each source.
-fn said(lines: &str, source: &Source<'_>) -> Vec<String> {
-    // knockd begins its file with an empty line.
-    let lines = lines.lines().filter(|line| !line.is_empty());
-    lines
-        .map(|line| {
-            let (time, rest) = line
-                .split_once("] ")
-                .unwrap_or_else(|| panic!("no time: {line}"));
-            assert_eq!(time.len(), "[2026-11-21 15:01".len(), "{line}");
-            rest.replace(&source.name(), "IP")
-        })
-        .filter(|line| line.contains("IP"))
-        .collect()
-}
-
-/// Knocks right, then too slowly, and waits for what is said of it.
-fn logged(source: &Source<'_>, log: impl Fn() -> String) -> Vec<String> {
-    source.knock("tcp/7000 udp/8000 tcp/9000");
-    let has = |text: &str| said(&log(), source).iter().any(|line| line.contains(text));
-    wait::until("the commands ran", || has("running command: /bin/true out"));
-    source.knock("udp/7100 udp/8100");
-    wait::until("both knocks are logged", || has("slow: Stage 2"));
-    // Late by knockd's clock, which counts whole seconds, and by ours; but not too late for every
-    // door, when we would have forgotten it.
-    thread::sleep(Duration::from_millis(3_100));
-    source.knock("udp/7101");
-    wait::until("it was too late", || has("slow: sequence timeout"));
-    said(&log(), source)
 }
 
 #[test]
@@ -384,4 +280,109 @@ fn unreadable_files_are_reported() {
     assert!(told.contains("knockd.conf:1: not UTF-8"), "{told}");
     let told = refused(directory.path());
     assert!(told.contains("can't be read"), "{told}");
+}
+
+/// Runs `knock-user import-knockd` on a file: returns the configuration, and its messages.
+fn import(conf: &str) -> Result<(String, String), String> {
+    let file = config_file(conf.as_bytes());
+    let mut command = Command::new(&binaries().user);
+    command.arg("import-knockd").arg(file.path());
+    let output = command.output().unwrap();
+    let told = String::from_utf8(output.stderr.clone()).unwrap();
+    match output.status.code() {
+        Some(0) => Ok((String::from_utf8(output.stdout).unwrap(), told)),
+        Some(2) => {
+            assert!(output.stdout.is_empty(), "{}", text(&output));
+            Err(told)
+        }
+        _ => panic!("{}", text(&output)),
+    }
+}
+
+/// A file, whether Debian's knockd starts with it, and whether we take it.
+struct Row {
+    name: &'static str,
+    conf: &'static str,
+    knockd: bool,
+    ours: bool,
+}
+
+const fn both(name: &'static str, conf: &'static str) -> Row {
+    Row {
+        name,
+        conf,
+        knockd: true,
+        ours: true,
+    }
+}
+
+const fn neither(name: &'static str, conf: &'static str) -> Row {
+    Row {
+        name,
+        conf,
+        knockd: false,
+        ours: false,
+    }
+}
+
+/// What knockd takes for something that nobody meant.
+const fn only_knockd(name: &'static str, conf: &'static str) -> Row {
+    Row {
+        name,
+        conf,
+        knockd: true,
+        ours: false,
+    }
+}
+
+/// Whether Debian's knockd starts with a file.
+fn knockd_starts(namespace: &Namespace, conf: &Path, directory: &Path) -> bool {
+    let mut command = Command::new("knockd");
+    command.args(["-D", "-i", "lo", "-c"]).arg(conf);
+    command.arg("-p").arg(directory.join("pid"));
+    // It writes to a pipe, so its lines would come when it ends.
+    let mut unbuffered = Command::new("stdbuf");
+    unbuffered.arg("-oL").arg(command.get_program());
+    unbuffered.args(command.get_args()).stdin(Stdio::null());
+    let mut process = Process::start(namespace, &mut unbuffered);
+    let started = wait::poll(PATIENCE, || {
+        let is_listening = |line: &String| line.starts_with("local IP");
+        let listens = process.stdout().iter().any(is_listening);
+        (listens || !process.is_running()).then_some(listens)
+    });
+    if started == Some(true) {
+        process.stop(Signal::SIGTERM);
+    }
+    started.unwrap_or_else(|| panic!("knockd neither starts nor ends"))
+}
+
+/// What a log says of these sources, without the times, and with a word for each source.
+fn said(lines: &str, source: &Source<'_>) -> Vec<String> {
+    // knockd begins its file with an empty line.
+    let lines = lines.lines().filter(|line| !line.is_empty());
+    lines
+        .map(|line| {
+            let (time, rest) = line
+                .split_once("] ")
+                .unwrap_or_else(|| panic!("no time: {line}"));
+            assert_eq!(time.len(), "[2026-11-21 15:01".len(), "{line}");
+            rest.replace(&source.name(), "IP")
+        })
+        .filter(|line| line.contains("IP"))
+        .collect()
+}
+
+/// Knocks right, then too slowly, and waits for what is said of it.
+fn logged(source: &Source<'_>, log: impl Fn() -> String) -> Vec<String> {
+    source.knock("tcp/7000 udp/8000 tcp/9000");
+    let has = |text: &str| said(&log(), source).iter().any(|line| line.contains(text));
+    wait::until("the commands ran", || has("running command: /bin/true out"));
+    source.knock("udp/7100 udp/8100");
+    wait::until("both knocks are logged", || has("slow: Stage 2"));
+    // Late by knockd's clock, which counts whole seconds, and by ours; but not too late for every
+    // door, when we would have forgotten it.
+    thread::sleep(Duration::from_millis(3_100));
+    source.knock("udp/7101");
+    wait::until("it was too late", || has("slow: sequence timeout"));
+    said(&log(), source)
 }

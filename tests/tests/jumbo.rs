@@ -30,39 +30,9 @@ use socket2::SockRef;
 
 /// What switches and network cards call jumbo frames.
 const MTU: u32 = 9_000;
+
 /// Some hundred frames, more than a socket holds at first.
 const TRANSFER: usize = 2 << 20;
-
-fn set_mtu(net: &Net, mtu: u32) {
-    net.client.ip(&format!("link set {CLIENT_LINK} mtu {mtu}"));
-    net.server.ip(&format!("link set {SERVER_LINK} mtu {mtu}"));
-}
-
-/// Sends a lot and takes it back from the echo.
-#[track_caller]
-fn transfers(mut stream: TcpStream, row: &str) {
-    let sent: Vec<u8> = (0..TRANSFER as u32)
-        .map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8)
-        .collect();
-    let mut back = vec![0; TRANSFER];
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    let mut writer = stream.try_clone().unwrap();
-    thread::scope(|scope| {
-        scope.spawn(|| writer.write_all(&sent));
-        if let Err(error) = stream.read_exact(&mut back) {
-            panic!("{row}: {error}");
-        }
-    });
-    assert!(back == sent, "{row}: other octets came back");
-}
-
-#[track_caller]
-fn knocks_and_transfers(source: &Source<'_>, row: &str) {
-    source.finds_closed(SSH, row);
-    let stream = source.knock_and_connect(KNOCKS, SSH);
-    let stream = stream.unwrap_or_else(|error| panic!("{row}: {error}"));
-    transfers(stream, row);
-}
 
 #[test]
 fn frames_larger_than_a_page_are_judged() {
@@ -147,17 +117,6 @@ fn a_larger_mtu_keeps_the_protection() {
     });
 }
 
-/// veth wants a receive queue for each queue into which the other end sends.
-fn with_too_few_queues(net: &Net) {
-    net.client.ip(&format!(
-        "link add a2 numtxqueues 4 numrxqueues 1 type veth \
-         peer name b2 numtxqueues 1 numrxqueues 1 netns {}",
-        net.server.name()
-    ));
-    net.client.ip("link set a2 up");
-    net.server.ip("link set b2 up");
-}
-
 #[test]
 fn a_driver_that_refuses_leaves_nothing_attached() {
     net::test(|net| {
@@ -177,4 +136,46 @@ fn a_driver_that_refuses_leaves_nothing_attached() {
             attached_programs(&net.server).is_empty()
         });
     });
+}
+
+fn set_mtu(net: &Net, mtu: u32) {
+    net.client.ip(&format!("link set {CLIENT_LINK} mtu {mtu}"));
+    net.server.ip(&format!("link set {SERVER_LINK} mtu {mtu}"));
+}
+
+/// Sends a lot and takes it back from the echo.
+#[track_caller]
+fn transfers(mut stream: TcpStream, row: &str) {
+    let sent: Vec<u8> = (0..TRANSFER as u32)
+        .map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8)
+        .collect();
+    let mut back = vec![0; TRANSFER];
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut writer = stream.try_clone().unwrap();
+    thread::scope(|scope| {
+        scope.spawn(|| writer.write_all(&sent));
+        if let Err(error) = stream.read_exact(&mut back) {
+            panic!("{row}: {error}");
+        }
+    });
+    assert!(back == sent, "{row}: other octets came back");
+}
+
+#[track_caller]
+fn knocks_and_transfers(source: &Source<'_>, row: &str) {
+    source.finds_closed(SSH, row);
+    let stream = source.knock_and_connect(KNOCKS, SSH);
+    let stream = stream.unwrap_or_else(|error| panic!("{row}: {error}"));
+    transfers(stream, row);
+}
+
+/// veth wants a receive queue for each queue into which the other end sends.
+fn with_too_few_queues(net: &Net) {
+    net.client.ip(&format!(
+        "link add a2 numtxqueues 4 numrxqueues 1 type veth \
+         peer name b2 numtxqueues 1 numrxqueues 1 netns {}",
+        net.server.name()
+    ));
+    net.client.ip("link set a2 up");
+    net.server.ip("link set b2 up");
 }

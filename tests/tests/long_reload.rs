@@ -14,6 +14,7 @@ use knock_tests::{
     pins,
     process::Process,
     server::Server,
+    source::Source,
     ssh::{DOOR, KNOCKS, SSH},
     wait,
 };
@@ -21,40 +22,6 @@ use nix::sys::signal::Signal::{SIGHUP, SIGTERM};
 use serde_json::json;
 
 const UNDER_WAY: &str = "a reload is under way";
-
-/// A time-based door, whose first start reads which sequences were used.
-fn config() -> String {
-    format!(
-        "{DOOR}\n[[door]]\nname = \"timed\"\nopen = [\"tcp/8080\"]\n\
-         otp = {{ secret = \"correct horse battery\", protocols = [\"tcp\", \"udp\", \"tcp\"] }}\n"
-    )
-}
-
-/// Takes the turn at the file of used sequences, as another instance does: until this is dropped,
-/// whoever begins to use time-based doors waits.
-fn hold(net: &Net) -> File {
-    let lock = net.server.state().join("used-sequences.lock");
-    let lock = File::options()
-        .create(true)
-        .append(true)
-        .open(lock)
-        .unwrap();
-    lock.lock().unwrap();
-    lock
-}
-
-fn reload(net: &Net) -> Process {
-    let mut command = Command::new(&binaries().user);
-    Process::start(&net.server, command.arg("reload"))
-}
-
-#[track_caller]
-fn is_under_way(net: &Net) {
-    wait::until(UNDER_WAY, || {
-        let (_, told) = daemon::ask(&net.server, &["confirm"]);
-        told.contains(UNDER_WAY)
-    });
-}
 
 #[test]
 fn a_long_reload_delays_no_interface_and_no_request() {
@@ -78,14 +45,8 @@ fn a_long_reload_delays_no_interface_and_no_request() {
         wait::until("the new one is protected", || {
             daemon.told(&protecting).len() == 2
         });
-        let elsewhere = || net.stranger(Family::V4).to(Family::V4.second_server());
-        let source = elsewhere();
-        wait::until("the link carries packets", || {
-            source
-                .connect(81, Duration::from_millis(50))
-                .is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
-        });
-        elsewhere().finds_closed(SSH, "while the reload is under way");
+        carries_packets(net);
+        elsewhere(net).finds_closed(SSH, "while the reload is under way");
         let guest = net.stranger(Family::V4);
         guest.knock(KNOCKS);
         guest.finds(true, SSH, "doors open");
@@ -114,7 +75,7 @@ fn a_long_reload_delays_no_interface_and_no_request() {
         assert!(ended.status.success(), "{ended:?}");
         wait::until("it is reloaded again", || daemon.told(&reloaded).len() == 2);
         guest.finds(true, SSH, "grants continue");
-        elsewhere().finds_closed(SSH, "after the reload");
+        elsewhere(net).finds_closed(SSH, "after the reload");
         daemon.stop();
     });
 }
@@ -164,13 +125,8 @@ fn a_long_restart_delays_no_interface() {
         wait::until("both have a program", || {
             attached_programs(&net.server).len() == 2
         });
-        let elsewhere = || net.stranger(Family::V4).to(Family::V4.second_server());
-        wait::until("the link carries packets", || {
-            elsewhere()
-                .connect(81, Duration::from_millis(50))
-                .is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
-        });
-        elsewhere().finds_closed(SSH, "while the start prepares");
+        carries_packets(net);
+        elsewhere(net).finds_closed(SSH, "while the start prepares");
         let events = daemon::events(&starting.stdout());
         assert!(events.is_empty(), "it is not ready: {events:?}");
         drop(held);
@@ -178,7 +134,57 @@ fn a_long_restart_delays_no_interface() {
             &starting,
             &json!({"event": "protecting", "interface": SERVER_LINK_2}),
         );
-        elsewhere().finds_closed(SSH, "after the start");
+        elsewhere(net).finds_closed(SSH, "after the start");
         assert!(starting.stop(SIGTERM).status.success());
+    });
+}
+
+/// A time-based door, whose first start reads which sequences were used.
+fn config() -> String {
+    format!(
+        "{DOOR}\n[[door]]\nname = \"timed\"\nopen = [\"tcp/8080\"]\n\
+         otp = {{ secret = \"correct horse battery\", protocols = [\"tcp\", \"udp\", \"tcp\"] }}\n"
+    )
+}
+
+/// Takes the turn at the file of used sequences, as another instance does: until this is dropped,
+/// whoever begins to use time-based doors waits.
+fn hold(net: &Net) -> File {
+    let lock = net.server.state().join("used-sequences.lock");
+    let lock = File::options()
+        .create(true)
+        .append(true)
+        .open(lock)
+        .unwrap();
+    lock.lock().unwrap();
+    lock
+}
+
+fn reload(net: &Net) -> Process {
+    let mut command = Command::new(&binaries().user);
+    Process::start(&net.server, command.arg("reload"))
+}
+
+#[track_caller]
+fn is_under_way(net: &Net) {
+    wait::until(UNDER_WAY, || {
+        let (_, told) = daemon::ask(&net.server, &["confirm"]);
+        told.contains(UNDER_WAY)
+    });
+}
+
+/// A stranger behind the second link.
+fn elsewhere(net: &Net) -> Source<'_> {
+    net.stranger(Family::V4).to(Family::V4.second_server())
+}
+
+/// Waits until the second link carries packets: an unused port refuses.
+#[track_caller]
+fn carries_packets(net: &Net) {
+    let source = elsewhere(net);
+    wait::until("the link carries packets", || {
+        source
+            .connect(81, Duration::from_millis(50))
+            .is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
     });
 }

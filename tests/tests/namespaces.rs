@@ -17,42 +17,8 @@ use knock_tests::{
 use knock_user::{host::netns, kernel::instance::Instance};
 
 const LINK: &str = "v0";
+
 const START: [&str; 2] = ["--iface", LINK];
-
-/// A namespace with an interface that can be protected.
-fn namespace(role: &str) -> Namespace {
-    let namespace = Namespace::new(role);
-    namespace.ip(&format!("link add {LINK} type veth peer name v1"));
-    namespace.ip(&format!("link set {LINK} up"));
-    namespace
-}
-
-/// Protects the namespace, lets a source in, and kills the process.
-fn protect(namespace: &Namespace) -> (Instance, Vec<u32>) {
-    let daemon = Daemon::start_with(namespace, DOOR, &START);
-    let (code, told) = ask(
-        namespace,
-        &["grant", "192.0.2.2", "--door", "ssh", "--for", "1h"],
-    );
-    assert_eq!(code, Some(0), "{told}");
-    let programs = daemon.programs().to_vec();
-    daemon.kill();
-    (pins::instance(namespace), programs)
-}
-
-/// What an instance has on bpffs and in /run.
-fn files(instance: &Instance) -> Vec<PathBuf> {
-    let files = [instance.pins(), instance.registry(), instance.socket()];
-    files.into_iter().filter(|path| path.exists()).collect()
-}
-
-/// The kernel ends a namespace a moment after the last one has left it.
-fn loses_its_interface(instance: &Instance) {
-    wait::until("the interface is gone", || {
-        let links = knock_user::kernel::pins::links(instance).unwrap();
-        links.iter().all(|link| link.index == 0)
-    });
-}
 
 #[test]
 fn leftovers_of_a_deleted_namespace_are_removed() {
@@ -203,4 +169,39 @@ fn an_interface_that_was_moved_here_is_found() {
     assert_eq!(code, Some(0), "{told}");
     pins::nothing_is_left(&second, &programs);
     assert_eq!(files(&instance), [] as [PathBuf; 0]);
+}
+
+/// A namespace with an interface that can be protected.
+fn namespace(role: &str) -> Namespace {
+    let namespace = Namespace::new(role);
+    namespace.ip(&format!("link add {LINK} type veth peer name v1"));
+    namespace.ip(&format!("link set {LINK} up"));
+    namespace
+}
+
+/// Protects the namespace, lets a source in, and kills the process.
+fn protect(namespace: &Namespace) -> (Instance, Vec<u32>) {
+    let daemon = Daemon::start_with(namespace, DOOR, &START);
+    let (code, told) = ask(
+        namespace,
+        &["grant", "192.0.2.2", "--door", "ssh", "--for", "1h"],
+    );
+    assert_eq!(code, Some(0), "{told}");
+    let programs = daemon.programs().to_vec();
+    daemon.kill();
+    (pins::instance(namespace), programs)
+}
+
+/// What an instance has on bpffs and in /run.
+fn files(instance: &Instance) -> Vec<PathBuf> {
+    let files = [instance.pins(), instance.registry(), instance.socket()];
+    files.into_iter().filter(|path| path.exists()).collect()
+}
+
+/// The kernel ends a namespace a moment after the last one has left it.
+fn loses_its_interface(instance: &Instance) {
+    wait::until("the interface is gone", || {
+        let links = knock_user::kernel::pins::links(instance).unwrap();
+        links.iter().all(|link| link.index == 0)
+    });
 }

@@ -9,7 +9,9 @@ use knock_tests::{
 use serde_json::json;
 
 const SSH: u16 = 22;
+
 const WEB: u16 = 80;
+
 const CONFIG: &str = r#"
     [[door]]
     name = "ssh"
@@ -21,14 +23,8 @@ const CONFIG: &str = r#"
     close = ["tcp/22"]
 "#;
 
-/// A client: for each knock, or for all at once, a command of the shell.
-struct Client {
-    name: &'static str,
-    families: &'static [Family],
-    commands: fn(family: Family, host: &str) -> Vec<String>,
-}
-
 const V4_ONLY: &[Family] = &[Family::V4];
+
 const BOTH: &[Family] = &Family::ALL;
 
 const CLIENTS: &[Client] = &[
@@ -85,37 +81,6 @@ const CLIENTS: &[Client] = &[
         },
     },
 ];
-
-/// Runs a command, which may fail: a knock is never answered.
-fn run(net: &Net, command: &str) -> String {
-    let output = net.client.try_run("bash", &["-c", command]);
-    let told = text(&output);
-    let usage = [
-        "unrecognized option",
-        "invalid option",
-        "QUITTING",
-        "Usage:",
-        "usage:",
-    ];
-    let is_usage = usage.iter().any(|word| told.contains(word));
-    assert!(!is_usage, "`{command}`: {told}");
-    told
-}
-
-/// What nmap thinks of a port.
-#[track_caller]
-fn state(net: &Net, family: Family, port: u16) -> String {
-    let flag = family.pick("", "-6");
-    let host = family.server();
-    let report = run(net, &format!("nmap {flag} -n -Pn -sS -p {port} {host}"));
-    let line = report
-        .lines()
-        .find(|line| line.starts_with(&format!("{port}/tcp")));
-    let state = line.and_then(|line| line.split_whitespace().nth(1));
-    state
-        .map(ToOwned::to_owned)
-        .unwrap_or_else(|| panic!("no state of {port}: {report}"))
-}
 
 #[test]
 fn common_clients_open_the_door() {
@@ -182,4 +147,42 @@ fn nc_talks_through_an_open_door() {
         }
         daemon.stop();
     });
+}
+
+/// A client: for each knock, or for all at once, a command of the shell.
+struct Client {
+    name: &'static str,
+    families: &'static [Family],
+    commands: fn(family: Family, host: &str) -> Vec<String>,
+}
+
+/// Runs a command, which may fail: a knock is never answered.
+fn run(net: &Net, command: &str) -> String {
+    let output = net.client.try_run("bash", &["-c", command]);
+    let told = text(&output);
+    let usage = [
+        "unrecognized option",
+        "invalid option",
+        "QUITTING",
+        "Usage:",
+        "usage:",
+    ];
+    let is_usage = usage.iter().any(|word| told.contains(word));
+    assert!(!is_usage, "`{command}`: {told}");
+    told
+}
+
+/// What nmap thinks of a port.
+#[track_caller]
+fn state(net: &Net, family: Family, port: u16) -> String {
+    let flag = family.pick("", "-6");
+    let host = family.server();
+    let report = run(net, &format!("nmap {flag} -n -Pn -sS -p {port} {host}"));
+    let line = report
+        .lines()
+        .find(|line| line.starts_with(&format!("{port}/tcp")));
+    let state = line.and_then(|line| line.split_whitespace().nth(1));
+    state
+        .map(ToOwned::to_owned)
+        .unwrap_or_else(|| panic!("no state of {port}: {report}"))
 }

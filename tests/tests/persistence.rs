@@ -20,47 +20,6 @@ const ALONE: &str = "is mounted for this mount namespace alone";
 /// A command that starts a program with other mounts.
 type Around = fn(&Net) -> Command;
 
-/// As `ip netns exec`: a /sys of its own, and whatever is mounted there.
-fn ip_netns_exec(net: &Net) -> Command {
-    let mut command = Command::new("ip");
-    command.args(["netns", "exec", net.server.name()]);
-    command
-}
-
-/// Other mounts, with the same file systems.
-fn unshare(propagation: &str) -> Command {
-    let mut command = Command::new("unshare");
-    command.args(["--mount", &format!("--propagation={propagation}")]);
-    command
-}
-
-/// Another bpffs in place of the one that is there.
-fn another_bpffs(_: &Net) -> Command {
-    let mut command = unshare("private");
-    command.args([
-        "sh",
-        "-c",
-        "mount -t bpf bpf /sys/fs/bpf && exec \"$@\"",
-        "sh",
-    ]);
-    command
-}
-
-fn start(net: &Net, around: Option<Around>, config: &Path, arguments: &[&str]) -> Process {
-    let program = &binaries().user;
-    let mut command = match around {
-        Some(around) => {
-            let mut command = around(net);
-            command.arg(program);
-            command
-        }
-        None => Command::new(program),
-    };
-    command.arg("--config").arg(config);
-    command.args(["--iface", SERVER_LINK]).args(arguments);
-    Process::start(&net.server, &mut command)
-}
-
 #[test]
 fn protection_that_would_end_is_not_promised() {
     let rows: [(&str, Around); 2] = [
@@ -172,15 +131,6 @@ fn protection_that_stays_is_promised() {
     }
 }
 
-/// Process 1 of its own PID namespace, with a bpffs that was mounted there before it.
-fn process_1(_: &Net) -> Command {
-    let mut command = Command::new("unshare");
-    command.args(["--mount", "--pid", "--fork", "--kill-child=SIGTERM"]);
-    command.args(["--mount-proc", "--propagation=private", "sh", "-c"]);
-    command.args(["mount -t bpf bpf /sys/fs/bpf && exec \"$@\"", "sh"]);
-    command
-}
-
 #[test]
 fn pins_that_cannot_be_seen_are_not_promised() {
     let config = config_file(DOOR.as_bytes());
@@ -248,4 +198,54 @@ fn a_command_that_does_not_see_the_pins_reports_it() {
         }
         assert_eq!(attached_programs(&net.server).len(), 1);
     });
+}
+
+/// As `ip netns exec`: a /sys of its own, and whatever is mounted there.
+fn ip_netns_exec(net: &Net) -> Command {
+    let mut command = Command::new("ip");
+    command.args(["netns", "exec", net.server.name()]);
+    command
+}
+
+/// Other mounts, with the same file systems.
+fn unshare(propagation: &str) -> Command {
+    let mut command = Command::new("unshare");
+    command.args(["--mount", &format!("--propagation={propagation}")]);
+    command
+}
+
+/// Another bpffs in place of the one that is there.
+fn another_bpffs(_: &Net) -> Command {
+    let mut command = unshare("private");
+    command.args([
+        "sh",
+        "-c",
+        "mount -t bpf bpf /sys/fs/bpf && exec \"$@\"",
+        "sh",
+    ]);
+    command
+}
+
+fn start(net: &Net, around: Option<Around>, config: &Path, arguments: &[&str]) -> Process {
+    let program = &binaries().user;
+    let mut command = match around {
+        Some(around) => {
+            let mut command = around(net);
+            command.arg(program);
+            command
+        }
+        None => Command::new(program),
+    };
+    command.arg("--config").arg(config);
+    command.args(["--iface", SERVER_LINK]).args(arguments);
+    Process::start(&net.server, &mut command)
+}
+
+/// Process 1 of its own PID namespace, with a bpffs that was mounted there before it.
+fn process_1(_: &Net) -> Command {
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--pid", "--fork", "--kill-child=SIGTERM"]);
+    command.args(["--mount-proc", "--propagation=private", "sh", "-c"]);
+    command.args(["mount -t bpf bpf /sys/fs/bpf && exec \"$@\"", "sh"]);
+    command
 }

@@ -28,6 +28,52 @@ use tempfile::TempDir;
 /// What sshd changes its root to before anybody has logged in; systemd makes it where it runs sshd.
 const EMPTY: &str = "/run/sshd";
 
+#[test]
+fn ssh_knocks_and_logs_in() {
+    net::test(|net| {
+        let files = Files::new();
+        let sshd = sshd(net, &files);
+        let daemon = Daemon::start(&net.server, DOOR);
+        for family in Family::ALL {
+            let source = net.native(family);
+            source.finds_closed(SSH, &family.to_string());
+            let profile = |knocks: &str| {
+                let host = family.server();
+                let text = format!(
+                    "[profile.home]\nhost = \"{host}\"\nknock = [{knocks}]\ntimeout = \"3s\"\n"
+                );
+                files.write("config.toml", &text)
+            };
+
+            let wrong = profile(r#""tcp/7000", "udp/8000", "tcp/9001""#);
+            let output = ssh(net, &files, &wrong, "echo in", b"");
+            let told = text(&output);
+            assert_eq!(output.status.code(), Some(255), "{family}: {told}");
+            assert!(
+                told.contains("knock-client: cannot connect to tcp/22 on "),
+                "{family}: {told}"
+            );
+
+            let right = profile(r#""tcp/7000", "udp/8000", "tcp/9000""#);
+            // More than any buffer on the way, there and back, and both ends are seen.
+            let input = vec![b'x'; 3 << 20];
+            let output = ssh(net, &files, &right, "cat; echo done >&2; exit 7", &input);
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(7), "{family}: {said}");
+            assert!(
+                output.stdout == input,
+                "{family}: {} bytes",
+                output.stdout.len()
+            );
+            assert_eq!(said, "done\n", "{family}");
+            let by = source.name();
+            daemon.tells(&json!({"event": "opened", "source": by, "door": "ssh"}));
+        }
+        daemon.stop();
+        drop(sshd);
+    });
+}
+
 /// A directory with sshd's files and ours, and the empty one that sshd wants.
 struct Files {
     directory: TempDir,
@@ -134,50 +180,4 @@ fn ssh(net: &Net, files: &Files, profiles: &Path, command: &str, input: &[u8]) -
             child.wait_with_output().unwrap()
         })
     })
-}
-
-#[test]
-fn ssh_knocks_and_logs_in() {
-    net::test(|net| {
-        let files = Files::new();
-        let sshd = sshd(net, &files);
-        let daemon = Daemon::start(&net.server, DOOR);
-        for family in Family::ALL {
-            let source = net.native(family);
-            source.finds_closed(SSH, &family.to_string());
-            let profile = |knocks: &str| {
-                let host = family.server();
-                let text = format!(
-                    "[profile.home]\nhost = \"{host}\"\nknock = [{knocks}]\ntimeout = \"3s\"\n"
-                );
-                files.write("config.toml", &text)
-            };
-
-            let wrong = profile(r#""tcp/7000", "udp/8000", "tcp/9001""#);
-            let output = ssh(net, &files, &wrong, "echo in", b"");
-            let told = text(&output);
-            assert_eq!(output.status.code(), Some(255), "{family}: {told}");
-            assert!(
-                told.contains("knock-client: cannot connect to tcp/22 on "),
-                "{family}: {told}"
-            );
-
-            let right = profile(r#""tcp/7000", "udp/8000", "tcp/9000""#);
-            // More than any buffer on the way, there and back, and both ends are seen.
-            let input = vec![b'x'; 3 << 20];
-            let output = ssh(net, &files, &right, "cat; echo done >&2; exit 7", &input);
-            let said = String::from_utf8_lossy(&output.stderr);
-            assert_eq!(output.status.code(), Some(7), "{family}: {said}");
-            assert!(
-                output.stdout == input,
-                "{family}: {} bytes",
-                output.stdout.len()
-            );
-            assert_eq!(said, "done\n", "{family}");
-            let by = source.name();
-            daemon.tells(&json!({"event": "opened", "source": by, "door": "ssh"}));
-        }
-        daemon.stop();
-        drop(sshd);
-    });
 }

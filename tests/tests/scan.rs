@@ -14,6 +14,7 @@ use knock_user::config;
 use serde_json::json;
 
 const SSH: u16 = 22;
+
 /// Each is a sequence that some scan walks through: in one protocol, from one to the other, port by
 /// port, or backwards.
 const DOORS: &str = r#"
@@ -76,13 +77,6 @@ const SCANS: [(&str, Scan); 5] = [
         }
     }),
 ];
-
-#[track_caller]
-fn nothing_opened(daemon: &Daemon, source: &Source<'_>, row: &str) {
-    source.finds_closed(SSH, row);
-    let opened = daemon.told(&json!({"event": "opened", "source": source.name()}));
-    assert!(opened.is_empty(), "{row}: {opened:?}");
-}
 
 #[test]
 fn no_scan_opens_a_door() {
@@ -256,28 +250,6 @@ fn doors_that_a_scan_opens_are_refused() {
     }
 }
 
-/// Scans in the order of the ports, each once and without pauses.
-#[track_caller]
-fn nmap(net: &Net, family: Family, kind: &[&str]) {
-    let to = family.server().to_string();
-    let mut arguments = vec![
-        "-n",
-        "-Pn",
-        "-r",
-        "--max-retries",
-        "0",
-        "--min-rate",
-        "20000",
-    ];
-    arguments.extend(["-T5", "--host-timeout", "60s"]);
-    arguments.extend(kind);
-    if family == Family::V6 {
-        arguments.push("-6");
-    }
-    arguments.push(&to);
-    net.client.run("nmap", &arguments);
-}
-
 /// Ports that the host serves are never wrong knocks. That they lie between two knocks is not in the
 /// file, so it can only be warned of.
 #[test]
@@ -305,4 +277,33 @@ fn served_ports_between_two_knocks_are_warned_of() {
             daemon.stop();
         });
     }
+}
+
+#[track_caller]
+fn nothing_opened(daemon: &Daemon, source: &Source<'_>, row: &str) {
+    source.finds_closed(SSH, row);
+    let opened = daemon.told(&json!({"event": "opened", "source": source.name()}));
+    assert!(opened.is_empty(), "{row}: {opened:?}");
+}
+
+/// Scans in the order of the ports, each once and without pauses.
+#[track_caller]
+fn nmap(net: &Net, family: Family, kind: &[&str]) {
+    let to = family.server().to_string();
+    let mut arguments = vec![
+        "-n",
+        "-Pn",
+        "-r",
+        "--max-retries",
+        "0",
+        "--min-rate",
+        "20000",
+    ];
+    arguments.extend(["-T5", "--host-timeout", "60s"]);
+    arguments.extend(kind);
+    if family == Family::V6 {
+        arguments.push("-6");
+    }
+    arguments.push(&to);
+    net.client.run("nmap", &arguments);
 }

@@ -26,20 +26,6 @@ use knock_tests::{
 use knock_user::host::paths::RUN;
 use nix::sys::signal::Signal::{SIGKILL, SIGTERM};
 
-fn mode(path: &Path) -> u32 {
-    fs::symlink_metadata(path).unwrap().mode() & 0o7777
-}
-
-/// A start by a shell that takes no bit from any mode.
-fn careless(config: &Path) -> Command {
-    let mut command = Command::new("sh");
-    command.args(["-ec", "umask 0; exec \"$@\"", "sh"]);
-    command.arg(&binaries().user);
-    command.args(["--json", "--iface", SERVER_LINK, "--config"]);
-    command.arg(config);
-    command
-}
-
 #[test]
 fn only_the_daemon_may_write_its_state_files() {
     net::test(|net| {
@@ -143,4 +129,18 @@ fn a_start_right_after_a_kill_protects() {
         }
         daemon.stop();
     });
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::symlink_metadata(path).unwrap().mode() & 0o7777
+}
+
+/// A start by a shell that takes no bit from any mode.
+fn careless(config: &Path) -> Command {
+    let mut command = Command::new("sh");
+    command.args(["-ec", "umask 0; exec \"$@\"", "sh"]);
+    command.arg(&binaries().user);
+    command.args(["--json", "--iface", SERVER_LINK, "--config"]);
+    command.arg(config);
+    command
 }

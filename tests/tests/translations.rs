@@ -20,34 +20,6 @@ use knock_tests::{
 use knock_user::kernel::maps::Plain;
 use serde_json::json;
 
-/// Who makes rules.
-#[derive(Clone, Copy, Debug)]
-enum By {
-    /// nft, from a text.
-    Nft(&'static str),
-    /// These commands, one a line.
-    Commands(&'static str),
-}
-
-impl By {
-    fn make(self, namespace: &Namespace) {
-        match self {
-            Self::Nft(rules) => {
-                let file = config_file(rules.as_bytes());
-                namespace.run("nft", &["-f", &file.path().display().to_string()]);
-            }
-            Self::Commands(lines) => {
-                for line in lines.lines() {
-                    let words: Vec<&str> = line.split_whitespace().collect();
-                    if let [program, arguments @ ..] = words.as_slice() {
-                        namespace.run(program, arguments);
-                    }
-                }
-            }
-        }
-    }
-}
-
 /// Rules, and the lines that `check` says of them; tcp/22 is protected.
 const ROWS: &[(&str, By, &[&str])] = &[
     (
@@ -147,32 +119,6 @@ const ROWS: &[(&str, By, &[&str])] = &[
         &[],
     ),
 ];
-
-/// What `check` says of translations, after `prepared` in a mount namespace of its own.
-fn said(namespace: &Namespace, prepared: &str) -> Vec<String> {
-    let file = config_file(format!("interfaces = [\"b0\"]\n{DOOR}").as_bytes());
-    let script = format!("{prepared}; exec \"$@\"");
-    let mut command = Command::new("unshare");
-    command.args([
-        "--mount",
-        "--propagation",
-        "private",
-        "sh",
-        "-ec",
-        &script,
-        "sh",
-    ]);
-    command.arg(&binaries().user);
-    command.args(["check", "--config"]).arg(file.path());
-    let output = match namespace.enter(|| command.output()) {
-        Ok(output) => output,
-        Err(error) => panic!("unshare: {error}"),
-    };
-    let said = text(&output);
-    assert_eq!(output.status.code(), Some(0), "{said}");
-    let about = |line: &&str| line.contains(" translated to ") || line.contains("translation");
-    said.lines().filter(about).map(str::to_owned).collect()
-}
 
 #[test]
 fn rules_that_open_what_is_protected_are_named() {
@@ -291,4 +237,58 @@ fn changed_rules_are_followed() {
         assert!(!opens(), "no longer translated");
         daemon.stop();
     });
+}
+
+/// Who makes rules.
+#[derive(Clone, Copy, Debug)]
+enum By {
+    /// nft, from a text.
+    Nft(&'static str),
+    /// These commands, one a line.
+    Commands(&'static str),
+}
+
+impl By {
+    fn make(self, namespace: &Namespace) {
+        match self {
+            Self::Nft(rules) => {
+                let file = config_file(rules.as_bytes());
+                namespace.run("nft", &["-f", &file.path().display().to_string()]);
+            }
+            Self::Commands(lines) => {
+                for line in lines.lines() {
+                    let words: Vec<&str> = line.split_whitespace().collect();
+                    if let [program, arguments @ ..] = words.as_slice() {
+                        namespace.run(program, arguments);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What `check` says of translations, after `prepared` in a mount namespace of its own.
+fn said(namespace: &Namespace, prepared: &str) -> Vec<String> {
+    let file = config_file(format!("interfaces = [\"b0\"]\n{DOOR}").as_bytes());
+    let script = format!("{prepared}; exec \"$@\"");
+    let mut command = Command::new("unshare");
+    command.args([
+        "--mount",
+        "--propagation",
+        "private",
+        "sh",
+        "-ec",
+        &script,
+        "sh",
+    ]);
+    command.arg(&binaries().user);
+    command.args(["check", "--config"]).arg(file.path());
+    let output = match namespace.enter(|| command.output()) {
+        Ok(output) => output,
+        Err(error) => panic!("unshare: {error}"),
+    };
+    let said = text(&output);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    let about = |line: &&str| line.contains(" translated to ") || line.contains("translation");
+    said.lines().filter(about).map(str::to_owned).collect()
 }
