@@ -76,8 +76,8 @@ pub fn start(net: &Net, mode: Mode) -> Result<Fwknopd> {
     }
     let process = Process::start(&net.server, &mut command);
     wait::until("fwknopd listens", || {
-        let told = process.stderr() + &process.stdout().join("\n");
-        told.contains("main event loop") || told.contains("Kicking off UDP server")
+        let output = process.stderr() + &process.stdout().join("\n");
+        output.contains("main event loop") || output.contains("Kicking off UDP server")
     });
     Ok(Fwknopd { process, directory })
 }

@@ -128,7 +128,7 @@ impl Generator {
             setns(namespace, CloneFlags::CLONE_NEWNET)
                 .context("entering the client's namespace")?;
             timing::pin(cpu)?;
-            // Whoever floods does so from elsewhere: nothing here holds him up.
+            // A real flood comes from another machine, which this one does not slow down.
             timing::go_first(gettid().as_raw())?;
             let cpu_before = timing::thread_time()?;
             while !stopped.load(Ordering::Relaxed) {
@@ -240,9 +240,11 @@ pub struct Received {
 impl Received {
     /// What the server has until now.
     pub fn by(server: &Namespace, link: &str) -> Self {
-        let told = server.run("ethtool", &["-S", link]);
+        let output = server.run("ethtool", &["-S", link]);
         let sum = |of: &str| {
-            let lines = told.lines().filter_map(|line| line.trim().split_once(": "));
+            let lines = output
+                .lines()
+                .filter_map(|line| line.trim().split_once(": "));
             let ours =
                 lines.filter(|(name, _)| name.starts_with("rx_queue_") && name.ends_with(of));
             ours.filter_map(|(_, count)| count.parse::<u64>().ok())

@@ -1,4 +1,4 @@
-//! Measurements of the firewall: a module for each kind, and what they share.
+//! Measurements of the firewall: a module for each section, and shared helpers.
 
 pub mod baselines;
 pub mod doors;

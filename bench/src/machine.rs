@@ -21,8 +21,8 @@ impl Machine {
     /// # Errors
     /// The kernel does not say what it is.
     pub fn here() -> Result<Self> {
-        let told = fs::read_to_string("/proc/cpuinfo").context("reading /proc/cpuinfo")?;
-        let models = told.lines().filter_map(|line| line.split_once(": "));
+        let text = fs::read_to_string("/proc/cpuinfo").context("reading /proc/cpuinfo")?;
+        let models = text.lines().filter_map(|line| line.split_once(": "));
         let models = models.filter(|(name, _)| name.trim() == "model name");
         let system = uname().context("asking for the kernel's name")?;
         Ok(Self {
@@ -39,8 +39,8 @@ impl Machine {
     /// What keeps the kernel from being as fast as the machine, as it says itself.
     pub fn mitigation() -> String {
         let path = "/sys/devices/system/cpu/vulnerabilities/spectre_v2";
-        let told = fs::read_to_string(path).unwrap_or_default();
-        told.trim().to_owned()
+        let text = fs::read_to_string(path).unwrap_or_default();
+        text.trim().to_owned()
     }
 }
 

@@ -47,7 +47,7 @@ struct Cli {
     filter: Option<String>,
 }
 
-/// What else there is to do.
+/// Other things to do instead of measuring.
 #[derive(Subcommand)]
 enum Instead {
     /// Send spoofed packets to a knock-user, both in namespaces of their own
@@ -59,7 +59,7 @@ enum Instead {
     Flood(flood::Options),
 }
 
-/// What measures a section.
+/// A function that measures a section.
 type Measure = fn(Scale) -> Result<Section>;
 
 /// The sections, by the names that choose them.
@@ -75,7 +75,7 @@ const SECTIONS: [(&str, Measure); 6] = [
 fn main() -> ExitCode {
     let cli = Cli::parse();
     namespace::panic_in_plain_words();
-    // What the harness of the tests can't do, it says by a panic.
+    // The harness of the tests reports errors by panics.
     match panic::catch_unwind(|| run(&cli)) {
         Err(_) => ExitCode::FAILURE,
         Ok(Ok(())) => ExitCode::SUCCESS,

@@ -137,7 +137,7 @@ fn try_often(kind: Kind, openings: u32) -> Result<Measured> {
                 measured.micros.add(micros(time));
             }
         }
-        // A machine on which each try is held up measures nothing.
+        // A machine that delays each try gives no measurement.
         ensure!(
             measured.held_up <= openings,
             "{}: the client was held up {} times between its last knock and its first SYN: \

@@ -1,4 +1,4 @@
-//! What the firewall takes for a packet of each kind (`BPF_PROG_TEST_RUN`).
+//! Measures the firewall's time for each kind of packet (`BPF_PROG_TEST_RUN`).
 
 use anyhow::{Result, ensure};
 use aya::programs::ProgramFd;
@@ -19,7 +19,7 @@ use crate::{
     xdp_filter::{self, Features},
 };
 
-/// What the section is called.
+/// The title of the section.
 pub const TITLE: &str = "per packet";
 
 const CONFIG: &str = r#"
@@ -32,14 +32,14 @@ const CONFIG: &str = r#"
     sequence_timeout = "30m"
 "#;
 
-/// Sources that take turns: their entries stay in the cache.
+/// Sources in turn: few enough that their entries stay in the cache.
 const WARM: u32 = 1024;
-/// What XDP programs return (`linux/bpf.h`).
+/// Return value of XDP programs (`linux/bpf.h`).
 const XDP_DROP: u32 = 1;
-/// VLAN and IPv6 are to cost no more than this.
+/// The most that VLAN and IPv6 may cost, in nanoseconds.
 const VARIATION_MOST: f64 = 5.0;
 
-/// How a packet is wrapped.
+/// The headers around a packet.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Wrap {
     V4,
@@ -75,7 +75,7 @@ impl Wrap {
         }
     }
 
-    /// Where the source address ends.
+    /// Offset behind the source address.
     const fn source_ends_at(self) -> u32 {
         match self {
             Self::V4 => 14 + 16,
@@ -85,8 +85,10 @@ impl Wrap {
     }
 }
 
+/// The last octet of a source without a grant.
 const STRANGER: u8 = 7;
-const GUEST: u8 = 8;
+/// The last octet of a source with a grant.
+const WITH_GRANT: u8 = 8;
 
 /// The goal for a kind of packet, as a multiple of the empty program.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -114,7 +116,7 @@ struct Case {
     class: Class,
     who: u8,
     packet: fn(Frame) -> Frame,
-    /// What each source sends before; none of it for a packet that leaves everything as it is.
+    /// Packets that each source sends before; none for a packet that changes no state.
     before: &'static [fn(Frame) -> Frame],
     reasons: &'static [Reason],
 }
@@ -191,7 +193,7 @@ const CASES: &[Case] = &[
     Case {
         what: "SYN, protected port, grant",
         class: Class::Guest,
-        who: GUEST,
+        who: WITH_GRANT,
         packet: syn,
         before: &[],
         reasons: &[Reason::Granted],
@@ -199,7 +201,7 @@ const CASES: &[Case] = &[
     Case {
         what: "data, protected port, established flow",
         class: Class::Guest,
-        who: GUEST,
+        who: WITH_GRANT,
         packet: data,
         before: &[],
         reasons: &[Reason::Flow],
@@ -255,7 +257,7 @@ const CASES: &[Case] = &[
     Case {
         what: "duplicate knock",
         class: Class::Knock,
-        who: GUEST,
+        who: WITH_GRANT,
         packet: third,
         before: &[],
         reasons: &[Reason::Duplicate],
@@ -310,7 +312,7 @@ struct Measured {
     filters: [Samples; 2],
 }
 
-/// The programs that do nothing.
+/// The empty programs.
 #[derive(Clone, Debug, Default)]
 struct Empty {
     alone: Samples,
@@ -359,7 +361,7 @@ fn let_guests_in(subject: &mut Subject) -> Result<()> {
             (third, Reason::Opened),
             (data, Reason::Granted),
         ] {
-            let frame = packet(wrap.from(GUEST)).bytes();
+            let frame = packet(wrap.from(WITH_GRANT)).bytes();
             subject.judged("a guest comes in", &[reason], |subject| {
                 subject.same(&frame, 1)
             })?;

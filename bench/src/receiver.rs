@@ -1,4 +1,4 @@
-//! What can stand between the link and the server's stack: the firewall, its peers, and nothing.
+//! The programs between the link and the server's network stack: the firewall, its peers, or none.
 
 use anyhow::{Context as _, Result};
 use aya::programs::XdpMode;
@@ -253,9 +253,9 @@ fn rules(net: &Net, text: &str) -> InPlace {
 
 /// What the rules counted, which are to count each packet once.
 fn counted(net: &Net) -> Result<u64> {
-    let told = net.server.run("nft", &["--json", "list", "counters"]);
-    let told: Value = serde_json::from_str(&told).context("reading what nft counted")?;
-    let objects = told["nftables"].as_array().into_iter().flatten();
+    let output = net.server.run("nft", &["--json", "list", "counters"]);
+    let listed: Value = serde_json::from_str(&output).context("reading what nft counted")?;
+    let objects = listed["nftables"].as_array().into_iter().flatten();
     let packets = objects.filter_map(|object| object["counter"]["packets"].as_u64());
     Ok(packets.sum())
 }

@@ -1,27 +1,27 @@
-//! How long measuring may take.
+//! The extent of measurements.
 
 use std::time::Duration;
 
-/// How often things are measured.
+/// How often and for how long each section measures.
 #[derive(Clone, Copy, Debug)]
 pub struct Scale {
-    /// Whether it is to take less than two minutes.
+    /// Whether the whole takes less than two minutes.
     pub quick: bool,
-    /// How often each program is loaded.
+    /// Loads of each program.
     pub loads: u32,
-    /// Rounds over everything for each load.
+    /// Rounds over all cases for each load.
     pub rounds: u32,
     /// Packets of a kind in a round.
     pub times: u32,
-    /// How often everybody who is knocked on is to open.
+    /// Openings of each subject.
     pub openings: u32,
-    /// How often each process is started.
+    /// Starts of each process.
     pub starts: u32,
-    /// How long a process is watched.
+    /// How long an idle process is measured.
     pub idle: Duration,
-    /// How long a stream is watched.
+    /// How long a stream is measured.
     pub stream: Duration,
-    /// How long a door is waited for.
+    /// How long to wait for a door.
     pub patience: Duration,
     /// Floods of each kind.
     pub floods: u32,
@@ -30,7 +30,7 @@ pub struct Scale {
 }
 
 impl Scale {
-    /// The whole, or what takes less than two minutes.
+    /// The extent of a full or a quick run.
     pub const fn new(quick: bool) -> Self {
         if quick {
             Self {

@@ -22,7 +22,7 @@ const CHUNK: usize = 64 << 10;
 const WARM_UP: Duration = Duration::from_millis(300);
 /// A SYN, and two repetitions.
 const CONNECTING: Duration = Duration::from_secs(4);
-/// A stream that gets nothing through is not waited for.
+/// The time after which a stream without data is given up.
 const PATIENCE: Duration = Duration::from_millis(200);
 
 /// Octets a second that arrive during a while, when both ends are on one CPU; none if there is not

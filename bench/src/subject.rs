@@ -1,4 +1,4 @@
-//! The firewall in the kernel, given one packet many times, or a packet from each of many sources.
+//! The firewall in the kernel, which judges one packet many times, or a packet from each of many sources.
 
 use anyhow::{Result, ensure};
 use aya::programs::Xdp;
@@ -12,20 +12,20 @@ use crate::{
     timing::{self, Timed},
 };
 
-/// The events of this many packets fit into the ring buffer, which nobody reads meanwhile.
+/// The ring buffer, which is not read meanwhile, has room for the events of this many packets.
 const AT_ONCE: u32 = 4096;
 
 /// A packet from each of many sources.
 #[derive(Clone, Debug)]
 pub struct Packet {
-    /// What is sent, but for what the plan changes.
+    /// The frame, parts of which the plan changes.
     pub frame: Vec<u8>,
-    /// The plan; its number is where it begins.
+    /// The plan; its `next` is the first number.
     pub plan: Plan,
 }
 
 impl Packet {
-    /// The packet from each of a power of two of sources, if its source address ends at `ends_at`.
+    /// A packet from each of `sources` sources, a power of two. The source address ends at offset `ends_at`.
     pub fn each(frame: Vec<u8>, ends_at: u32, sources: u32) -> Self {
         let plan = Plan {
             source_at: ends_at - 4,
@@ -38,11 +38,11 @@ impl Packet {
     }
 }
 
-/// The firewall with what makes its packets.
+/// The firewall and the programs that generate its packets.
 pub struct Subject {
     kernel: Kernel,
     source: Baselines,
-    /// The same for the empty program: what is to be subtracted.
+    /// The same for the empty program, whose time is subtracted.
     empty: Baselines,
 }
 
@@ -62,7 +62,7 @@ impl Subject {
         })
     }
 
-    /// The firewall, for what is not measured.
+    /// The firewall, for steps that are not measured.
     pub fn kernel(&mut self) -> &mut Kernel {
         &mut self.kernel
     }
@@ -77,13 +77,13 @@ impl Subject {
         timing::run(self.kernel.firewall().program()?, frame, times)
     }
 
-    /// Has the firewall judge a packet from each source; the time is without what it takes to make
-    /// the packets, which is what the empty program takes, behind the same and alone.
+    /// Has the firewall judge a packet from each source, and returns nanoseconds per packet. They include the generation
+    /// of packets; see [`Self::each_empty`].
     pub fn each(&mut self, packet: &Packet) -> Result<f64> {
         self.run(packet, Behind::Firewall)
     }
 
-    /// The time that the empty program takes for the same.
+    /// Returns the time of the empty program for the same packets.
     pub fn each_empty(&mut self, packet: &Packet) -> Result<f64> {
         self.run(packet, Behind::Empty)
     }
@@ -104,7 +104,7 @@ impl Subject {
         Ok(nanos / f64::from(sources / at_once))
     }
 
-    /// Does something and checks that all packets meanwhile, or all but a few, were judged so.
+    /// Runs `packets` and checks that at least 99 % of the packets meanwhile had one of the reasons.
     pub fn judged<T>(
         &mut self,
         what: &str,

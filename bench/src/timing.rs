@@ -1,4 +1,4 @@
-//! How long a program takes for a packet.
+//! Measures the time that a program takes per packet.
 
 use std::{process::Command, time::Duration};
 
@@ -10,23 +10,23 @@ use nix::{
     unistd::Pid,
 };
 
-/// From this many packets on, the call around them costs less than a tenth of a nanosecond each, and
-/// this thread's own clock is more exact than the kernel, which rounds down to a nanosecond.
+/// With at least this many packets the system call costs less than 0.1 ns per packet, and the clock of this thread
+/// is more precise than the kernel's figure, which is rounded down to nanoseconds.
 const MANY: u32 = 50_000;
 
 /// One run of a program.
 #[derive(Clone, Copy, Debug)]
 pub struct Timed {
-    /// What it returned.
+    /// The return value.
     pub verdict: u32,
-    /// Nanoseconds for each packet.
+    /// Nanoseconds per packet.
     pub nanos: f64,
 }
 
-/// Lets a program judge a frame this many times.
+/// Has a program judge a frame this many times.
 ///
 /// # Errors
-/// The kernel refuses.
+/// The kernel refuses the run.
 pub fn run(program: &Xdp, frame: &[u8], times: u32) -> Result<Timed> {
     let before = thread_time()?;
     let run = program
@@ -40,7 +40,7 @@ pub fn run(program: &Xdp, frame: &[u8], times: u32) -> Result<Timed> {
     let nanos = if times >= MANY {
         nanos(spent) / f64::from(times)
     } else {
-        // Rounded down: on average, half a nanosecond is missing.
+        // It is rounded down, so half a nanosecond is missing on average.
         nanos(run.duration) + 0.5
     };
     Ok(Timed {
@@ -54,7 +54,7 @@ pub fn nanos(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e9
 }
 
-/// What this thread has had of its CPU until now.
+/// The CPU time of this thread.
 ///
 /// # Errors
 /// The kernel has no such clock.
@@ -62,7 +62,7 @@ pub fn thread_time() -> Result<Duration> {
     Ok(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)?.into())
 }
 
-/// Lets this thread run on one CPU only.
+/// Restricts this thread to one CPU.
 ///
 /// # Errors
 /// There is no such CPU.
@@ -70,7 +70,7 @@ pub fn pin(cpu: usize) -> Result<()> {
     pin_thread(0, cpu)
 }
 
-/// Lets a thread, by its id, run on one CPU only: what it starts stays there, too.
+/// Restricts a thread, by its id, and threads that it starts to one CPU.
 ///
 /// # Errors
 /// There is no such CPU or thread.
@@ -81,10 +81,10 @@ pub fn pin_thread(id: i32, cpu: usize) -> Result<()> {
         .with_context(|| format!("keeping thread {id} on CPU {cpu}"))
 }
 
-/// Puts a thread, by its id, before all others on its CPU.
+/// Gives a thread, by its id, priority over all others on its CPU.
 ///
 /// # Errors
-/// `chrt` (util-linux) is not there, or may not.
+/// `chrt` (util-linux) is missing, or lacks permission.
 pub fn go_first(id: i32) -> Result<()> {
     let done = Command::new("chrt")
         .args(["--fifo", "--pid", "10", &id.to_string()])
@@ -94,27 +94,27 @@ pub fn go_first(id: i32) -> Result<()> {
     Ok(())
 }
 
-/// Times of the same thing.
+/// Repeated measurements of one time.
 #[derive(Clone, Debug, Default)]
 pub struct Samples(Vec<f64>);
 
 impl Samples {
-    /// Adds one.
+    /// Adds a sample.
     pub fn add(&mut self, sample: f64) {
         self.0.push(sample);
     }
 
-    /// How many there are.
+    /// The number of samples.
     pub fn count(&self) -> usize {
         self.0.len()
     }
 
-    /// The least: what is slower was disturbed, or placed badly by the JIT.
+    /// The least: slower samples were disturbed, or placed badly by the JIT.
     pub fn least(&self) -> f64 {
         self.0.iter().copied().fold(f64::INFINITY, f64::min)
     }
 
-    /// The one of which `share` are no greater.
+    /// The sample than which a `share` of the samples is no greater.
     pub fn quantile(&self, share: f64) -> f64 {
         let mut sorted = self.0.clone();
         sorted.sort_by(f64::total_cmp);
@@ -123,7 +123,7 @@ impl Samples {
         sorted.get(index).copied().unwrap_or(f64::NAN)
     }
 
-    /// The one in the middle.
+    /// The median.
     pub fn median(&self) -> f64 {
         self.quantile(0.5)
     }

@@ -28,8 +28,8 @@ fn cpu_time(id: u32) -> Result<Duration> {
         .flatten()
     {
         // A thread may end meanwhile.
-        let told = fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
-        nanos += told
+        let text = fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
+        nanos += text
             .split(' ')
             .next()
             .and_then(|nanos| nanos.parse::<u64>().ok())

@@ -1,4 +1,4 @@
-//! Where packet bytes come from.
+//! Access to the bytes of a packet.
 
 use crate::{
     Subprograms,
@@ -7,8 +7,8 @@ use crate::{
 
 /// A packet that can be read at any offset.
 ///
-/// A slice is not a packet for the kernel's verifier: it accepts only pointers that were compared
-/// with `data_end`. Copying `N` bytes out at an offset is what both sides can do.
+/// The kernel's verifier accepts no slices, only pointers that were compared with `data_end`. Both sides can copy `N`
+/// bytes at an offset.
 pub trait Bytes {
     /// The `N` bytes at `offset`, or `None` where the packet ends before them.
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
@@ -35,12 +35,12 @@ pub trait Bytes {
         false
     }
 
-    /// Takes note for user space that the packet is neither IPv4 nor IPv6; see [`crate::seen`]. Natively nobody
-    /// asks.
+    /// Records for user space that the packet is neither IPv4 nor IPv6; see [`crate::seen`]. Only the kernel side
+    /// does.
     #[inline(always)]
     fn note_other(&self) {}
 
-    /// See [`handshake::classify`]: the kernel side overrides it with a function of its own.
+    /// See [`handshake::classify`]: the kernel side overrides it with a subprogram.
     fn classify<E: Subprograms>(&self, env: &E) -> HandshakeStep {
         handshake::classify(self, env)
     }

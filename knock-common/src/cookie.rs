@@ -268,7 +268,12 @@ mod tests {
 
         /// A cookie is valid for at least an epoch, and for at most two.
         #[test]
-        fn cookies_expire_after_one_to_two_epochs(keys: [CookieKey; 2], one in connection(), made in 0_u64..1 << 50, later in 0_u64..1 << 38) {
+        fn cookies_expire_after_one_to_two_epochs(
+            keys: [CookieKey; 2],
+            one in connection(),
+            made in 0_u64..1 << 50,
+            later in 0_u64..1 << 38,
+        ) {
             let mut sim = Sim::default();
             sim.config.cookie_keys = keys;
             let (made, now) = (Moment::from_nanos(made), Moment::from_nanos(made + later));

@@ -358,7 +358,9 @@ mod tests {
         }
 
         #[test]
-        fn a_bucket_has_one_cell_per_source_with_its_latest_knock(knocks in prop::collection::vec((0..12_u64, 0..4000_u32), 1..60)) {
+        fn a_bucket_has_one_cell_per_source_with_its_latest_knock(
+            knocks in prop::collection::vec((0..12_u64, 0..4000_u32), 1..60),
+        ) {
             let sim = Sim::default();
             for (tag, tick) in knocks {
                 let new = cell(tag, tick);

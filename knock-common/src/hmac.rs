@@ -1,25 +1,25 @@
 //! HMAC-SHA1 (RFC 2104) of short texts.
 //!
-//! What is `inline(never)` here would take its part of the stack of the one who calls.
+//! Functions are `inline(never)` where their variables would not fit into the caller's stack.
 
 use bytemuck::{Pod, Zeroable};
 
 use crate::sha1::{BLOCK_BYTES, BLOCK_WORDS, DIGEST_BYTES, DIGEST_WORDS, START, Work};
 
-/// Bytes that a text has room for: two blocks.
+/// The capacity of a text: two blocks.
 const TEXT_BYTES: usize = 2 * BLOCK_BYTES;
-/// The longest text that can be a key: it and what pads it are two blocks.
+/// The longest key: with its padding it takes two blocks.
 pub const KEY_MOST: usize = TEXT_BYTES - PADDING_LEAST;
-/// The longest text that can be a message: it and what pads it are one block.
+/// The longest message: with its padding it takes one block.
 pub const MESSAGE_MOST: usize = BLOCK_BYTES - PADDING_LEAST;
-/// A bit that is set, and the length in 64 bits.
+/// The least padding: the byte [`END`], and the length in 64 bits.
 const PADDING_LEAST: usize = 9;
-/// The bit that ends a text, as a byte.
+/// The byte that ends a text: a bit that is set.
 const END: u8 = 0x80;
 
 const INNER: u32 = 0x3636_3636;
 const OUTER: u32 = 0x5c5c_5c5c;
-/// Bits of what the outer digest is of: the key as a block, and the inner digest.
+/// Bits of the outer digest's input: the key block and the inner digest.
 const OUTER_BITS: u32 = 8 * (BLOCK_BYTES + DIGEST_BYTES) as u32;
 
 /// A short text.
@@ -31,17 +31,17 @@ pub struct HashInput {
 }
 
 impl HashInput {
-    /// Takes everything out.
+    /// Removes all bytes.
     #[inline(always)]
     pub const fn clear(&mut self) {
         self.bytes = [0; TEXT_BYTES];
         self.length = 0;
     }
 
-    /// Adds a byte; one too many overwrites an earlier one.
+    /// Appends a byte; beyond the capacity it overwrites an earlier one.
     ///
-    /// A function of its own, because the verifier then does not know the length, and so has not
-    /// to follow each length that there can be.
+    /// It is a function of its own, so that the verifier does not know the length and follows one path instead of one
+    /// per length.
     #[inline(never)]
     pub fn push(&mut self, byte: u8) {
         let at = self.length as usize & (TEXT_BYTES - 1);
@@ -51,12 +51,12 @@ impl HashInput {
         self.length = self.length.wrapping_add(1);
     }
 
-    /// The bytes in it.
+    /// The bytes.
     pub fn as_bytes(&self) -> &[u8] {
         self.bytes.get(..self.length as usize).unwrap_or_default()
     }
 
-    /// The block that begins with this byte, as numbers.
+    /// Reads the block at an offset, as big-endian numbers.
     #[inline(never)]
     fn block(&self, from: usize, block: &mut [u32; BLOCK_WORDS]) {
         for (word, at) in block.iter_mut().zip((from..).step_by(4)) {
@@ -69,7 +69,7 @@ impl HashInput {
     }
 }
 
-/// What a digest is worked out in: 432 bytes, too many for the kernel's stack.
+/// The memory for a digest: 432 bytes, too many for the kernel's stack.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 pub struct Scratch {
@@ -79,20 +79,20 @@ pub struct Scratch {
     pub message: HashInput,
     /// The key as a block.
     key_block: [u32; BLOCK_WORDS],
-    /// The digest of the message, before it is hashed once more.
+    /// The inner digest.
     inner: [u32; DIGEST_WORDS],
     work: Work,
 }
 
 impl Scratch {
-    /// Without key and message.
+    /// Memory without key and message.
     pub fn empty() -> Self {
         Self::zeroed()
     }
 
-    /// The digest of the message under the key, as numbers. Both are used up.
+    /// Computes the digest of the message with the key, as numbers, and overwrites both.
     ///
-    /// `compress` is [`crate::sha1::compress`], which the kernel side has as a part of its own.
+    /// `compress` is [`crate::sha1::compress`], which the kernel side calls as a subprogram.
     #[inline(always)]
     pub fn digest(&mut self, compress: impl Fn(&mut Work)) -> &[u32; DIGEST_WORDS] {
         let Self {
@@ -135,7 +135,7 @@ impl Scratch {
     }
 }
 
-/// A new digest, whose first block is the key under a mask.
+/// Starts a digest, whose first block is the key XOR a mask.
 #[inline(never)]
 fn begin(work: &mut Work, key_block: &[u32; BLOCK_WORDS], mask: u32) {
     work.state = START;
@@ -144,7 +144,7 @@ fn begin(work: &mut Work, key_block: &[u32; BLOCK_WORDS], mask: u32) {
     }
 }
 
-/// Makes a block of a digest and zeros.
+/// Fills a block with a digest and zeros.
 #[inline(never)]
 fn write_digest(block: &mut [u32; BLOCK_WORDS], digest: &[u32; DIGEST_WORDS]) {
     *block = [0; BLOCK_WORDS];
@@ -153,7 +153,7 @@ fn write_digest(block: &mut [u32; BLOCK_WORDS], digest: &[u32; DIGEST_WORDS]) {
     }
 }
 
-/// Writes the length of all that was hashed, in bits, to the end of the last block.
+/// Writes the length of the input, in bits, to the end of the last block.
 #[inline(always)]
 const fn set_bits(block: &mut [u32; BLOCK_WORDS], bits: u32) {
     let [.., last] = block;

@@ -1,7 +1,7 @@
-//! The shapes of the maps: what user space writes and the kernel side reads, and the other way.
+//! The layout of the maps, which user space and the kernel side share.
 //!
-//! Everything is `#[repr(C)]`, without padding and without pointers. A change of any shape here is
-//! a change of [`VERSION`].
+//! Each type is `#[repr(C)]`, without implicit padding and without pointers. A change of any type here raises
+//! [`VERSION`].
 
 use bytemuck::{Pod, Zeroable};
 
@@ -44,11 +44,11 @@ pub const MAPS: &[&str] = &[
 
 /// Doors that a configuration may have. `DOORS` takes 72 bytes each: 0.7 MB.
 pub const DOORS_MAX: u32 = 10_000;
-/// Entries of `DOORS`: a sequence that may be used once has one of its own.
+/// Entries of `DOORS`: each one-time or time-based sequence has an entry of its own.
 pub const DOOR_ENTRIES_MAX: u32 = 0xfffe;
 /// Knocks that a door may have.
 pub const KNOCKS_MAX: usize = 128;
-/// Services that one door may open: groups of ports that the same doors open.
+/// Port groups that one door may open.
 pub const PORT_GROUPS_PER_DOOR: usize = 16;
 /// Doors that one knock may complete, where a sequence ends another.
 pub const DOORS_PER_NODE: usize = 4;
@@ -60,9 +60,9 @@ pub const NODES_MAX: u32 = 1 << NODE_BITS;
 pub const NODE_BITS: u32 = 21;
 /// Nodes at the end of a first knock: their numbers take 16 bits of a first-knock cell.
 pub const FIRST_NODES_MAX: u32 = 0xffff;
-/// Different destination addresses that doors may be for.
+/// Targets: destination addresses that doors are limited to.
 pub const TARGETS_MAX: u32 = 1024;
-/// Trusted prefixes.
+/// Prefixes of the allow list.
 pub const TRUST_MAX: u32 = 4096;
 
 /// Sources past their first knock (LRU): 20-byte keys, about 6.3 MB.
@@ -73,10 +73,10 @@ pub const ALLOW_MAX: u32 = 65_536;
 pub const FLOWS_MAX: u32 = 262_144;
 /// Buckets of failed attempts, each of [`WAYS`] cells: 4 MiB.
 pub const LOCKOUT_BUCKETS: u32 = 1 << 16;
-/// Elements of `LOCKOUTS`: the last one holds the key that chooses buckets. It is drawn with the map
-/// and kept as long as it, since the cells mean nothing without it.
+/// Elements of `LOCKOUTS`: the last one holds the key that chooses buckets. It is drawn when the map is made
+/// and never replaced, since cells can't be found with another key.
 pub const LOCKOUTS_MAX: u32 = LOCKOUT_BUCKETS + 1;
-/// Sequences that were used and that user space has not put away yet (grown when needed).
+/// Used sequences that user space has not moved to its replay file yet (grows when needed).
 pub const USED_MAX: u32 = 65_536;
 /// Buckets of the first-knock table.
 pub const BUCKETS: u32 = 1 << 19;
@@ -84,7 +84,7 @@ pub const BUCKETS: u32 = 1 << 19;
 pub const WAYS: usize = 8;
 /// Slots of the claims: see [`crate::claim`]. `CLAIMS` takes 128 KiB.
 pub const CLAIMS: u32 = 1 << 14;
-/// Slots of the hint table: 2 MiB.
+/// Slots of the presence filter: 2 MiB.
 pub const PRESENCE_SLOTS: u32 = 1 << 18;
 /// Bytes of the ring buffer of events.
 pub const EVENTS_BYTES: u32 = 1 << 20;
@@ -92,46 +92,45 @@ pub const EVENTS_BYTES: u32 = 1 << 20;
 /// Entries of the port table: two protocols. `PORTS` takes 1 MiB.
 pub const PORT_RULES: u32 = 2 << 16;
 
-/// Where a port's rule is in the port table.
+/// The index of a port's rule in the port table.
 #[inline(always)]
 pub const fn port_index(protocol: Protocol, port: u16) -> u32 {
     (protocol as u32) << 16 | port as u32
 }
 
-/// What a configuration uses.
+/// The features that a configuration uses.
 ///
-/// The word is fixed when the program is loaded, so the verifier takes out what is not used.
+/// The word is fixed when the program is loaded, so that the verifier removes the code of unused features.
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Pod, Zeroable)]
 pub struct Features(pub u32);
 
 impl Features {
-    /// A new connection to a port that is nothing resets the source's progress.
+    /// Strict mode: a new connection to an unused port ends the source's attempt.
     pub const STRICT: Self = Self(1 << 0);
-    /// Connections outlive the grant that let them in.
+    /// Established connections continue after their grant has expired.
     pub const KEEP: Self = Self(1 << 1);
-    /// There are trusted prefixes.
+    /// There is an allow list.
     pub const TRUST: Self = Self(1 << 2);
-    /// There are doors for one destination address.
+    /// There are targets.
     pub const TARGETS: Self = Self(1 << 3);
     /// Failed attempts lock out.
     pub const LOCKOUT: Self = Self(1 << 4);
-    /// Failed attempts of anybody lock out everybody.
+    /// Failed attempts of any source lock out all sources.
     pub const LOCKOUT_GLOBAL: Self = Self(1 << 5);
     /// Nothing is dropped.
     pub const DRY_RUN: Self = Self(1 << 6);
-    /// The configuration awaits a confirmation, and everything passes if it does not come in time.
+    /// The configuration is on trial; everything passes once the trial has expired.
     pub const CONFIRM: Self = Self(1 << 7);
-    /// There are sequences that depend on who knocks.
+    /// There are sequences whose knocks depend on the source.
     pub const PER_SOURCE: Self = Self(1 << 8);
     /// Some packets are answered: handshakes, or the last knock of a door.
     pub const ANSWERS: Self = Self(1 << 9);
-    /// The program tells what it does, for `-v`.
+    /// The program logs each decision, for `-v`.
     pub const LOG: Self = Self(1 << 10);
-
-    /// There are doors whose knocks go on to the network stack.
+    /// There are doors whose knocks pass to the network stack.
     pub const KNOCK_PASS: Self = Self(1 << 11);
-    /// The loopback interface is protected, where packets come from loopback addresses.
+    /// The loopback interface is protected, so loopback addresses can be sources.
     pub const LOOPBACK: Self = Self(1 << 12);
 
     /// Whether all of `features` are used.
@@ -147,18 +146,18 @@ impl Features {
     }
 }
 
-/// What a port is.
+/// The kind of a port.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum PortKind {
-    /// Nothing of ours; in strict mode a new connection to it resets the source's progress.
+    /// Unused: in strict mode a new connection to it ends the source's attempt.
     Ordinary,
-    /// Nothing of ours, and never a wrong knock.
+    /// Exempt: a packet to it is never a wrong knock.
     Exempt,
-    /// Closed without a grant.
+    /// Closed to sources without a grant.
     Protected,
     /// Part of a sequence.
     Knock,
-    /// Looks like part of a sequence, and resets.
+    /// A decoy: a packet to it ends the source's attempt.
     Decoy,
 }
 
@@ -168,34 +167,34 @@ pub enum PortKind {
 pub struct PortRule {
     kind: u8,
     /// Index of the flag class that makes a TCP packet to this port a knock, or [`Self::HANDSHAKE`];
-    /// with [`Self::PASS_KNOCKS`] if knocks go on to the network stack.
+    /// with [`Self::PASS_KNOCKS`] if knocks pass to the network stack.
     pub flag_class: u8,
-    /// The group of ports that this one belongs to, if it is protected.
+    /// The port group, if the port is protected.
     pub port_group: u16,
     /// The node that a first knock on this port leads to, or 0.
     pub first: u32,
 }
 
 impl PortRule {
-    /// A port that is nothing.
+    /// An unused port.
     pub const ORDINARY: Self = Self {
         kind: 0,
         flag_class: 0,
         port_group: 0,
         first: 0,
     };
-    /// A port that is nothing and is never a wrong knock.
+    /// An exempt port.
     pub const EXEMPT: Self = Self {
         kind: 1,
         flag_class: 0,
         port_group: 0,
         first: 0,
     };
-    /// In place of a flag class: TCP knocks here count when a handshake has proved their source.
+    /// In place of a flag class: TCP knocks count once a handshake has proved their source.
     pub const HANDSHAKE: u8 = 0x80;
-    /// Beside a flag class: knocks go on to the network stack.
+    /// Beside a flag class: knocks pass to the network stack.
     pub const PASS_KNOCKS: u8 = 0x40;
-    /// A port that resets whoever touches it.
+    /// A decoy.
     pub const DECOY: Self = Self {
         kind: 4,
         flag_class: FlagClass::SYN_INDEX,
@@ -213,7 +212,7 @@ impl PortRule {
         }
     }
 
-    /// A port in a sequence; `first` is the node that it leads to as a first knock, or 0.
+    /// A knock port; `first` is the node to which it leads as a first knock, or 0.
     pub const fn knock(flag_class: u8, first: u32) -> Self {
         Self {
             kind: 3,
@@ -223,7 +222,7 @@ impl PortRule {
         }
     }
 
-    /// The same port, where TCP knocks count when a handshake has proved their source.
+    /// The same port, whose TCP knocks count once a handshake has proved their source.
     #[must_use]
     pub const fn with_handshake(self) -> Self {
         Self {
@@ -232,13 +231,13 @@ impl PortRule {
         }
     }
 
-    /// Whether TCP knocks count when a handshake has proved their source.
+    /// Whether TCP knocks count once a handshake has proved their source.
     #[inline(always)]
     pub const fn needs_handshake(self) -> bool {
         self.flag_class & Self::HANDSHAKE != 0
     }
 
-    /// The same port, where knocks go on to the network stack.
+    /// The same port, whose knocks pass to the network stack.
     #[must_use]
     pub const fn passing_knocks(self) -> Self {
         Self {
@@ -247,13 +246,13 @@ impl PortRule {
         }
     }
 
-    /// Whether knocks go on to the network stack.
+    /// Whether knocks pass to the network stack.
     #[inline(always)]
     pub const fn passes_knocks(self) -> bool {
         self.flag_class & Self::PASS_KNOCKS != 0
     }
 
-    /// What the port is. Numbers that were never written mean [`PortKind::Ordinary`].
+    /// The kind of the port. Unknown numbers mean [`PortKind::Ordinary`].
     #[inline(always)]
     pub const fn kind(self) -> PortKind {
         match self.kind {
@@ -270,7 +269,7 @@ impl PortRule {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd, Pod, Zeroable)]
 pub struct FlagClass {
-    /// The flags that are looked at.
+    /// The flags that are compared.
     pub mask: u8,
     /// Their values.
     pub value: u8,
@@ -300,16 +299,16 @@ pub struct Config {
     pub flow_idle_ms: [u64; 2],
     /// How long a lockout lasts, and after how long a failed attempt is forgotten, in milliseconds.
     pub lockout_ms: u64,
-    /// When everything begins to pass because no confirmation came, in milliseconds since boot;
-    /// `u64::MAX` once it is confirmed. Only a program with [`Features::CONFIRM`] reads it.
+    /// When the trial expires and everything passes, in milliseconds since boot; `u64::MAX` once it is confirmed. Only
+    /// a program with [`Features::CONFIRM`] reads it.
     pub confirm_by_ms: u64,
     /// The secret key of the first-knock table.
     pub cell_key: [u64; 12],
-    /// The secret keys of handshakes, which take turns: see [`crate::cookie`].
+    /// The two secret keys of SYN cookies: see [`crate::cookie`].
     pub cookie_keys: [[u64; 2]; 2],
     /// Failed attempts that lock out.
     pub lockout_failures: u32,
-    /// The longest that any attempt lives, in ticks.
+    /// The longest time that an attempt can last, in ticks.
     pub attempt_max_ticks: u32,
     /// The flag classes that port rules name.
     pub flag_classes: [FlagClass; FLAG_CLASSES],
@@ -327,36 +326,36 @@ impl Symbol {
         Self((protocol as u32) << 16 | port as u32)
     }
 
-    /// The number that protocol and port are, below 2¹⁷.
+    /// Protocol and port as a number below 2¹⁷.
     #[inline(always)]
     pub const fn number(self) -> u32 {
         self.0
     }
 
-    /// What leads on from a node whose next knock depends on who knocks: no packet has it.
+    /// The symbol of the edge from a node whose next knock depends on the source; no packet has it.
     pub const PER_SOURCE: Self = Self(1 << 31);
 }
 
-/// A node of the automaton: a beginning of some sequence.
+/// A node of the automaton: the first knocks of one or several sequences.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Pod, Zeroable)]
 pub struct Node {
     /// The knock that leads here.
     pub symbol: Symbol,
-    /// The longest `sequence_timeout` of the doors that can still be reached from here, in ticks.
+    /// The longest `sequence_timeout` of the doors that can be reached from here, in ticks.
     pub sequence_timeout_ticks: u32,
-    /// The `step_timeout` of the doors that go through here, in ticks.
+    /// The `step_timeout` of the doors whose sequences lead through here, in ticks.
     pub step_timeout_ticks: u32,
     /// How many knocks lead here.
     pub depth: u8,
-    /// If the next knock depends on who knocks: its place among those that do, from 1; else 0.
+    /// The number of the next knock among those that depend on the source, from 1; 0 if it does not.
     pub per_source: u8,
-    /// A door that goes through here, for the console.
+    /// A door whose sequence leads through here, for events.
     pub via_door: u16,
     /// The sequences that end here, each as the index of its entry in `DOORS` plus one; 0 ends the
     /// list.
     pub completes: [u16; DOORS_PER_NODE],
-    /// The sequence that is gone on with if the next knock depends on who knocks, as in `completes`.
+    /// The sequence whose next knock depends on the source, as in `completes`.
     pub sequence: u16,
     /// Explicit padding.
     pub padding: u16,
@@ -400,46 +399,45 @@ impl EdgeKey {
     }
 }
 
-/// A door, or one of the sequences of a door that has several, as far as the kernel side needs it.
+/// What the kernel side needs of a door, or of one of a door's sequences.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Pod, Zeroable)]
 pub struct Door {
     /// How long a grant lasts, in milliseconds.
     pub open_for_ms: u64,
-    /// Until when a sequence with a mark may be begun, in milliseconds since boot.
+    /// Until when a sequence with a `sequence_id` can be started, in milliseconds since boot.
     pub good_until_ms: u64,
-    /// First to last knock, in ticks.
+    /// The longest time from the first knock to the last, in ticks.
     pub sequence_timeout_ticks: u32,
-    /// The destination class that its grants are for; 0 is any.
+    /// The target of its grants; 0 is any address.
     pub target_id: u16,
-    /// Whether it ends grants instead of giving them.
+    /// 1 if it ends grants instead of giving them.
     pub closes: u16,
-    /// How many of `port_groups` count.
+    /// How many of `port_groups` are used.
     pub port_group_count: u16,
-    /// The number of the door: grants and events have it.
+    /// The number of the door in grants and events.
     pub number: u16,
-    /// Which sequence of the door this is, if it is good once; else 0.
+    /// The number of a one-time or time-based sequence; 0 for one that can be repeated.
     pub sequence_id: u32,
-    /// Under which number it is noted that the sequence was used: the same for all doors that have
-    /// the same secret or file.
+    /// The domain of the replay cache: the same for all doors with the same secret or file.
     pub replay_domain: u32,
     /// Explicit padding.
     pub padding2: u32,
-    /// The port that a knocker is told, if one is.
+    /// The port that the reply names, if the door replies.
     pub reply: PortDigits,
     /// Explicit padding.
     pub padding: u16,
-    /// The services that it opens or closes.
+    /// The port groups that it opens or closes.
     pub port_groups: [u16; PORT_GROUPS_PER_DOOR],
 }
 
-/// What the knocks of a door are made of that depend on who knocks.
+/// The input of a door's time-based knocks that depend on the source.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Pod, Zeroable)]
 pub struct Otp {
     /// The secret of both halves.
     pub secret: Secret,
-    /// The knocks that are UDP, as bits.
+    /// A bit per knock: 1 for UDP.
     pub udp: u32,
     /// What is added to each octet.
     pub base: u16,
@@ -462,9 +460,9 @@ impl Otp {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq, Pod, Zeroable)]
 pub struct ProgressKey {
-    /// Who knocks.
+    /// Source address.
     pub source: Address,
-    /// Class of the destination address.
+    /// Target of the destination address; 0 if it has none.
     pub target_id: u16,
     /// Explicit padding.
     pub padding: u16,
@@ -474,21 +472,21 @@ pub struct ProgressKey {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Pod, Zeroable)]
 pub struct GrantKey {
-    /// Who may pass.
+    /// Source address.
     pub source: Address,
-    /// The ports that the grant is for.
+    /// The port group that it opens.
     pub port_group: u16,
-    /// Class of the destination address; 0 is any.
+    /// The target; 0 is any address.
     pub target_id: u16,
 }
 
-/// The key of a sequence that was used.
+/// The key of a used sequence.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Pod, Zeroable)]
 pub struct UsedKey {
-    /// The memory of its door.
+    /// The replay domain of its door.
     pub replay_domain: u32,
-    /// Its mark.
+    /// Its number.
     pub sequence_id: u32,
 }
 
@@ -496,20 +494,20 @@ pub struct UsedKey {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Pod, Zeroable)]
 pub struct FlowKey {
-    /// The other end.
+    /// Source address.
     pub source: Address,
-    /// Its port.
+    /// Source port.
     pub source_port: u16,
     /// The protected port.
     pub port: u16,
-    /// Class of the destination address.
+    /// Target of the destination address; 0 if it has none.
     pub target_id: u16,
     /// TCP or UDP, as the number of [`Protocol`].
     pub protocol: u16,
 }
 
 impl FlowKey {
-    /// The time of those by protocol that is for this flow.
+    /// Selects the idle time of this flow's protocol, in milliseconds.
     pub const fn idle_ms(&self, [tcp, udp]: [u64; 2]) -> u64 {
         if self.protocol == Protocol::Tcp as u16 {
             tcp

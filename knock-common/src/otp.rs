@@ -1,8 +1,8 @@
-//! Time-based sequences, as the fork of knockd with `otp =` has them.
+//! Time-based sequences, compatible with the fork of knockd that has `otp =`.
 //!
-//! Time is cut into periods, which are numbered. HMAC-SHA1 of a period's number under a secret
-//! gives an octet for each knock, and a knock's port is the base plus its octet. A second half may
-//! follow, whose key is the secret with the text of the source's address behind it.
+//! Time is divided into numbered periods. The HMAC-SHA1 of a period's number with a secret as the key gives an octet for
+//! each knock; the knock's port is the base plus the octet. A second half may follow, whose key is the secret followed by
+//! the text of the source address.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -19,13 +19,13 @@ use crate::{
 pub const SECRET_MOST: usize = 31;
 /// The most knocks of a half.
 pub const HALF_MOST: usize = 32;
-/// How long a period is if nobody says, in seconds: what the fork's examples have, as the rest.
+/// The default period, in seconds; defaults are those of the fork's examples.
 pub const PERIOD_SECS: u64 = 45;
-/// What is added to each octet if nobody says.
+/// The default of the port to which octets are added.
 pub const BASE: u16 = 20_000;
-/// The protocols of a half if nobody says.
+/// The default protocols of a half.
 pub const PROTOCOLS: [Protocol; 3] = [Protocol::Tcp, Protocol::Udp, Protocol::Tcp];
-/// Octets after which they come again: the fork reads one more than a digest has, which is zero.
+/// Octets until they repeat: the fork reads one more than a digest has, which is zero.
 const CYCLE: u8 = DIGEST_BYTES as u8 + 1;
 
 /// The longest text of an address: eight groups of four digits.
@@ -52,15 +52,15 @@ impl Secret {
         Some(Self { bytes, length })
     }
 
-    /// How many bytes it has.
+    /// The length in bytes.
     pub fn length(&self) -> usize {
         self.length.into()
     }
 
-    /// The secret that a person wrote: a line, whose end does not count.
+    /// Reads a secret from a line, without the line's end.
     ///
     /// # Errors
-    /// It is none, and why.
+    /// The reason why the line is no secret.
     pub fn of_line(line: &[u8]) -> Result<Self, BadSecret> {
         let text = line.strip_suffix(b"\n").unwrap_or(line);
         let text = text.strip_suffix(b"\r").unwrap_or(text);
@@ -90,9 +90,9 @@ impl Secret {
 /// Why a text is no secret.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum BadSecret {
-    /// There is nothing.
+    /// It is empty.
     Empty,
-    /// It has so many bytes.
+    /// It has more than [`SECRET_MOST`] bytes: this many.
     Long(usize),
     /// It has more than one line.
     Lines,
@@ -119,19 +119,19 @@ impl core::fmt::Display for BadSecret {
 
 impl core::error::Error for BadSecret {}
 
-/// It is not for logs.
+/// The secret is never printed.
 impl core::fmt::Debug for Secret {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.write_str("Secret(…)")
     }
 }
 
-/// What a half of a sequence is made of.
+/// The octets of a half of a sequence.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Octets([u32; DIGEST_WORDS]);
 
 impl Octets {
-    /// Those of a period. With a source they are those of the half that is bound to it.
+    /// Computes the octets of a period; with a source, those of the half that depends on it.
     pub fn of(secret: &Secret, source: Option<Address>, period: u64) -> Self {
         let mut scratch = Scratch::empty();
         Self(*digest(&mut scratch, secret, source, period, compress))
@@ -148,7 +148,7 @@ impl Octets {
     }
 }
 
-/// The digest that a half of a period's sequence is made of.
+/// The digest with the octets of a half.
 #[inline(always)]
 fn digest<'s>(
     scratch: &'s mut Scratch,
@@ -167,12 +167,12 @@ fn digest<'s>(
     scratch.digest(compress)
 }
 
-/// The octet of a knock, counted from 0 within its half. After the last byte of the digest comes
-/// the zero that the fork reads there, and then the first again.
+/// The octet of a knock, counted from 0 within its half. After the last byte of the digest follow
+/// the zero that the fork reads there, and then the first byte again.
 #[inline(always)]
 fn octet(digest: &[u32; DIGEST_WORDS], knock: u8) -> u8 {
     let knock = knock.checked_rem(CYCLE).unwrap_or(0);
-    // One word after the other: a number that the verifier does not know is no index for the stack.
+    // One word after the other: the verifier allows no unknown number as an index into the stack.
     let mut octet = 0;
     for (at, word) in (0..).zip(digest) {
         if knock >> 2 == at {
@@ -182,17 +182,17 @@ fn octet(digest: &[u32; DIGEST_WORDS], knock: u8) -> u8 {
     octet as u8
 }
 
-/// A place in a half that is bound to the source.
+/// A position in a half that depends on the source.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct OtpPosition {
-    /// Which knock of the half comes next, from 1.
+    /// The next knock of the half, from 1.
     pub knock: u8,
     /// The index of the sequence's entry in `DOORS` plus one.
     pub sequence: u16,
 }
 
 impl OtpPosition {
-    /// Where a node is.
+    /// The position of a node.
     #[inline(always)]
     pub const fn of(node: &Node) -> Self {
         Self {
@@ -201,13 +201,13 @@ impl OtpPosition {
         }
     }
 
-    /// A word below 2²⁴.
+    /// Returns a word below 2²⁴.
     #[inline(always)]
     pub const fn to_word(self) -> u64 {
         (self.knock as u64) << 16 | self.sequence as u64
     }
 
-    /// From the word.
+    /// Reads the word.
     #[inline(always)]
     pub const fn from_word(word: u64) -> Self {
         Self {
@@ -217,15 +217,15 @@ impl OtpPosition {
     }
 }
 
-/// What a source has to knock at a place, and what it has knocked before.
+/// The next and the last knock of a source at a position.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct SourceKnocks(u64);
 
 impl SourceKnocks {
-    /// That nothing is known: there is no such place, and no packet has these symbols.
+    /// Unknown knocks: no node has this position, and no packet has these symbols.
     pub const NONE: Self = Self(Self::NOTHING << Self::SYMBOL_BITS | Self::NOTHING);
 
-    /// A protocol and a port take one bit less.
+    /// One bit more than protocol and port take.
     const SYMBOL_BITS: u32 = 18;
     const SYMBOL_MASK: u64 = (1 << Self::SYMBOL_BITS) - 1;
     const NOTHING: u64 = Self::SYMBOL_MASK;
@@ -240,19 +240,19 @@ impl SourceKnocks {
         Self(position.to_word() << (2 * Self::SYMBOL_BITS) | symbols)
     }
 
-    /// The word.
+    /// Returns the word.
     #[inline(always)]
     pub const fn to_word(self) -> u64 {
         self.0
     }
 
-    /// From the word.
+    /// Reads the word.
     #[inline(always)]
     pub const fn from_word(word: u64) -> Self {
         Self(word)
     }
 
-    /// The place.
+    /// The position.
     #[inline(always)]
     pub const fn position(self) -> OtpPosition {
         OtpPosition::from_word(self.0 >> (2 * Self::SYMBOL_BITS))
@@ -264,14 +264,14 @@ impl SourceKnocks {
         self.0 & Self::SYMBOL_MASK == knock.number() as u64
     }
 
-    /// Whether a knock is the last one once more.
+    /// Whether a knock repeats the last one.
     #[inline(always)]
     pub const fn is_last(self, knock: Symbol) -> bool {
         self.0 >> Self::SYMBOL_BITS & Self::SYMBOL_MASK == knock.number() as u64
     }
 }
 
-/// Works out what a source has to knock at a place.
+/// Computes the knocks of a source at a position.
 #[inline(always)]
 pub fn source_knocks<E: Env>(
     env: &E,
@@ -296,7 +296,7 @@ pub fn source_knocks<E: Env>(
     SourceKnocks::new(position, symbol(position.knock.wrapping_sub(1)), last)
 }
 
-/// The text of a number.
+/// Writes a number in decimal.
 #[inline(never)]
 fn write_decimal(text: &mut HashInput, number: u64) {
     // The greatest power of ten in 64 bits.
@@ -312,7 +312,7 @@ fn write_decimal(text: &mut HashInput, number: u64) {
     }
 }
 
-/// The text of an address: an IPv4 address as a dotted quad, an IPv6 address as RFC 5952 has it.
+/// Writes an address: IPv4 as a dotted quad, IPv6 as in RFC 5952.
 #[inline(always)]
 pub fn write_address(text: &mut HashInput, address: Address) {
     if address.is_v4() {
@@ -371,16 +371,16 @@ fn write_v6(text: &mut HashInput, address: Address) {
     }
 }
 
-/// The groups that two colons stand for, as bits: the longest run of zeros, the first of those that
-/// are as long, unless it is a single one (RFC 5952, 4.2).
+/// The groups that two colons stand for, as bits: the first of the longest runs of zeros with at least two groups
+/// (RFC 5952, 4.2).
 #[inline(always)]
 fn gap(address: Address) -> u32 {
     let mut zeros = 0;
     for group in 0..GROUPS {
-        // Without a branch: the verifier would follow each of the ways to get here.
+        // Without a branch, since the verifier would follow each combination.
         zeros |= group_of(address, group).wrapping_sub(1) >> 31 << group;
     }
-    // Where runs of two, of three, and so on begin.
+    // The starts of runs of two groups, then of three, and so on.
     let mut starts = zeros & zeros >> 1;
     if starts == 0 {
         return 0;
@@ -409,7 +409,7 @@ fn group_of(address: Address, group: u32) -> u32 {
     }
 }
 
-/// The last four bits of a number as a digit.
+/// The lowest four bits of a number as a digit.
 #[inline(always)]
 const fn hex(number: u32) -> u8 {
     let digit = (number & 15) as u8;
@@ -445,9 +445,8 @@ mod tests {
         (0..count).map(|knock| octets.port(BASE, knock)).collect()
     }
 
-    /// As the fork's own program has them.
     #[test]
-    fn vectors_of_the_fork() {
+    fn ports_are_those_of_the_fork() {
         let source = "203.0.113.7";
         for (name, time, secret, source, timed, source_knocks) in [
             (
@@ -499,7 +498,7 @@ mod tests {
                 [20253, 20153, 20130],
             ),
             (
-                "what its script makes of the secret",
+                "the secret after its script",
                 1_700_000_000,
                 "AAgR%XXx30O0",
                 source,
@@ -519,17 +518,21 @@ mod tests {
             assert_eq!(
                 ports(secret, Some(source), time, 3),
                 source_knocks,
-                "{name}, bound"
+                "{name}, per source"
             );
         }
     }
 
     #[test]
-    fn digests_of_the_fork() {
+    fn digests_are_those_of_the_fork() {
         for (name, source, digest) in [
-            ("timed", None, "abb646282956d4f76fda05cfc4398e3a3b709ab0"),
             (
-                "bound",
+                "half without the source",
+                None,
+                "abb646282956d4f76fda05cfc4398e3a3b709ab0",
+            ),
+            (
+                "half with the source",
                 Some("203.0.113.7"),
                 "7f5e11b2e2dbee04b554fdcb87320e18ac8929de",
             ),
@@ -564,9 +567,9 @@ mod tests {
     }
 
     #[test]
-    fn secrets() {
+    fn a_secret_has_1_to_31_bytes() {
         for (name, text, fits) in [
-            ("none", &b""[..], false),
+            ("empty", &b""[..], false),
             ("one byte", b"x", true),
             ("the longest", &[7; 31], true),
             ("one byte more", &[7; 32], false),
@@ -588,7 +591,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_of_addresses() {
+    fn addresses_are_written_as_in_rfc_5952() {
         for text in [
             "0.0.0.0",
             "9.10.99.100",
@@ -610,26 +613,26 @@ mod tests {
         }
     }
 
-    /// Groups that are often zero: at random they never are.
+    /// Groups that are often zero, which random ones almost never are.
     fn groups() -> impl Strategy<Value = [u16; 8]> {
         prop::array::uniform8(prop_oneof![Just(0), 0..0x20_u16, any::<u16>()])
     }
 
     proptest! {
         #[test]
-        fn ipv4_addresses_as_the_library_has_them(octets: [u8; 4]) {
+        fn ipv4_addresses_agree_with_the_standard_library(octets: [u8; 4]) {
             let address = Ipv4Addr::from(octets);
             prop_assert_eq!(address_text(address.into()), address.to_string());
         }
 
         #[test]
-        fn ipv6_addresses_as_the_library_has_them(groups in groups()) {
+        fn ipv6_addresses_agree_with_the_standard_library(groups in groups()) {
             let address = IpAddr::from(Ipv6Addr::from(groups)).to_canonical();
             prop_assert_eq!(address_text(address), address.to_string());
         }
 
         #[test]
-        fn numbers_as_the_library_has_them(number: u64, shift in 0..64_u32) {
+        fn numbers_agree_with_the_standard_library(number: u64, shift in 0..64_u32) {
             let number = number >> shift;
             let mut text = HashInput::zeroed();
             write_decimal(&mut text, number);
@@ -638,7 +641,7 @@ mod tests {
         }
 
         #[test]
-        fn digests_as_another_library_has_them(
+        fn digests_agree_with_another_library(
             secret in prop::collection::vec(any::<u8>(), 1..=SECRET_MOST),
             source in prop::option::of(groups()),
             period: u64,

@@ -1,4 +1,4 @@
-//! From a frame to the segment that it carries, or to the reason why there is none.
+//! Reads frames: a TCP segment or UDP datagram, or the reason why there is none.
 
 use crate::{Address, Bytes, Reason};
 
@@ -34,7 +34,7 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    /// The word used in the configuration and on the console.
+    /// The name in configuration and output.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Tcp => "tcp",
@@ -78,9 +78,9 @@ pub mod flag {
     pub const URG: u8 = 0x20;
 }
 
-/// What the judge needs to know of a TCP segment or UDP datagram.
+/// The fields of a TCP segment or UDP datagram that the judge needs.
 ///
-/// Addresses stay in the packet until they are needed: ordinary traffic never pays for them.
+/// Addresses are read later, since ordinary traffic does not need them.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Segment {
     /// TCP or UDP.
@@ -91,7 +91,7 @@ pub struct Segment {
     pub source_port: u16,
     /// Destination port in host order.
     pub destination_port: u16,
-    /// Whether the frame was sent to this host alone, not to a group of hosts.
+    /// Whether the frame was sent to one host, not to a group.
     pub unicast: bool,
     v6: bool,
     network: usize,
@@ -116,8 +116,8 @@ impl Segment {
     /// The source address.
     ///
     /// # Errors
-    /// [`Reason::BadHeader`] for an IPv4-mapped address on the wire, which would be taken for the
-    /// IPv4 source it names; Linux drops these too (6af1799aaf3f).
+    /// [`Reason::BadHeader`] for an IPv4-mapped address on the wire, which would count as the IPv4 source that it
+    /// names; Linux drops these, too (6af1799aaf3f).
     #[inline(always)]
     pub fn source<B: Bytes + ?Sized>(&self, bytes: &B) -> Result<Address, Reason> {
         self.address(bytes, 12, 8)
@@ -154,7 +154,7 @@ impl Segment {
     }
 }
 
-/// Where the transport header is and how the packet got there.
+/// The offset of the transport header, and the headers in front of it.
 struct Transport {
     unicast: bool,
     v6: bool,
@@ -166,12 +166,11 @@ struct Transport {
 /// Reads a frame as far as the ports.
 ///
 /// # Errors
-/// The reason why the frame has no ports: it is something else and passes, or it could carry a
-/// protected port's traffic, can't be read, and is dropped.
+/// The reason why the ports can't be read. Other protocols pass; a frame that may be for a protected port is dropped.
 #[inline(always)]
 pub fn parse<B: Bytes + ?Sized>(bytes: &B) -> Result<Segment, Reason> {
     let ethernet = Ethernet::read(bytes)?;
-    // As below, but most frames have no tag, and at a constant offset headers cost less.
+    // As below, for most frames: without a tag, headers have constant offsets, which cost less.
     if ethernet.ethertype == ETHERTYPE_IPV4 {
         return ipv4(bytes, ETHERNET_HEADER, ethernet.unicast);
     }
@@ -184,7 +183,7 @@ pub fn parse<B: Bytes + ?Sized>(bytes: &B) -> Result<Segment, Reason> {
     }
 }
 
-/// Where the IP header of a frame is, and whether it is IPv6; `None` if there is none.
+/// The offset of a frame's IP header, and whether it is IPv6; `None` if there is none.
 #[inline(always)]
 pub fn network<B: Bytes + ?Sized>(bytes: &B) -> Option<(usize, bool)> {
     let LinkHeader { ethertype, network } =
@@ -204,13 +203,13 @@ pub fn ethertype<B: Bytes + ?Sized>(bytes: &B) -> Option<u16> {
     Some(link.ethertype)
 }
 
-/// What the Ethernet header says.
+/// The fields of an Ethernet header.
 struct Ethernet {
     unicast: bool,
     ethertype: u16,
 }
 
-/// What the last VLAN tag says, or the Ethernet header where there is none.
+/// The EtherType behind the last VLAN tag, and the offset of the next header.
 struct LinkHeader {
     ethertype: u16,
     network: usize,
@@ -273,7 +272,7 @@ fn ipv4<B: Bytes + ?Sized>(bytes: &B, network: usize, unicast: bool) -> Result<S
 
 #[inline(always)]
 fn ipv6<B: Bytes + ?Sized>(bytes: &B, network: usize, unicast: bool) -> Result<Segment, Reason> {
-    // All of it: LLVM packs eight octets alone into one word, and takes them apart again.
+    // The whole header, since LLVM would pack eight octets into one word and unpack them again.
     let header: [u16; 20] = bytes.words(network).ok_or(Reason::Truncated)?;
     let [first, _, _, next_and_hops, ..] = header;
     let [version, _] = first.to_ne_bytes();
@@ -331,8 +330,7 @@ fn transport<B: Bytes + ?Sized>(
         true => Reason::TinyFragment,
         false => Reason::Truncated,
     };
-    // The whole header: the stack needs it too, and a fragment that splits it is an evasion
-    // (RFC 3128).
+    // The whole header: the network stack needs it, too, and a fragment that splits it is an evasion (RFC 3128).
     let (protocol, flags, source, destination) = match protocol {
         TCP => {
             let header: [u16; 10] = bytes.words(at.offset).ok_or_else(truncated)?;

@@ -1,4 +1,4 @@
-//! A packet that can be answered: whole, and from one host to another.
+//! Packets that can be answered: unfragmented, and from one host to another.
 
 use crate::{
     Address, Bytes,
@@ -6,36 +6,35 @@ use crate::{
     packet::{self, Protocol},
 };
 
-/// Another fragment follows, or this is not the first.
+/// The bits of a fragment: more fragments, or an offset.
 const FRAGMENT: u16 = 0x3fff;
 
-/// What an answer is made of.
+/// The fields of a packet that its answer needs.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Repliable {
-    /// Who asks whom.
+    /// Addresses and ports.
     pub connection: Connection,
     /// The TCP flags octet; zero for UDP.
     pub flags: u8,
     /// The TCP sequence number; zero for UDP.
     pub sequence: u32,
-    /// The TCP acknowledgement; zero for UDP.
+    /// The TCP acknowledgement number; zero for UDP.
     pub acknowledged: u32,
     /// Whether it is an IPv6 packet.
     pub v6: bool,
-    /// Where the IP header is.
+    /// Offset of the IP header.
     pub network: usize,
 }
 
 impl Repliable {
-    /// The question that a frame is; `None` if it can't be answered.
+    /// Reads a frame; `None` if it can't be answered.
     #[inline(always)]
     pub fn find<B: Bytes + ?Sized>(bytes: &B) -> Option<Self> {
         let (network, v6) = packet::network(bytes)?;
         Self::read(bytes, network, v6)
     }
 
-    /// Fragments are not answered, nor are packets with IPv6 extension headers, which nobody needs
-    /// to knock.
+    /// Refuses fragments, and IPv6 extension headers, which no client needs.
     #[inline(always)]
     fn read<B: Bytes + ?Sized>(bytes: &B, network: usize, v6: bool) -> Option<Self> {
         let at = |offset: usize| network.wrapping_add(offset);

@@ -1,5 +1,4 @@
-//! What the program leaves for user space to tell whether frames reach it, and whether they are of the kind
-//! that it can judge.
+//! Records for user space: whether frames reach the program, and whether it can judge them.
 //!
 //! A driver can lose the program while the kernel still reports it as attached. User space therefore compares
 //! what the kernel counts as received with [`Seen`]. A frame costs a load and a comparison; only the first one
@@ -12,27 +11,27 @@ use crate::{Bytes, packet};
 /// Slots of `FRAMES_SEEN`. Interfaces whose numbers are equal in the lowest eight bits share one.
 pub const SLOTS: u32 = 1 << 8;
 
-/// Values below this are the length of an IEEE 802.3 frame, not a type.
+/// Smaller values are the length of an IEEE 802.3 frame.
 const ETHERTYPE_MIN: u16 = 0x0600;
 
 /// What the program saw on the interfaces of a slot since user space last cleared it.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Eq, Pod, PartialEq, Zeroable)]
 pub struct Seen {
-    /// Not 0 if any frame got to the program.
+    /// Not 0 if a frame reached the program.
     pub arrived: u64,
-    /// Frames of types that may carry something of which the program knows nothing: how many << 16, and the type
-    /// of the last one. CPUs that write at the same time may lose some.
+    /// Frames of types that the program can't judge and that may carry IP: their number << 16, and the type of the
+    /// last one. CPUs that write at the same time may lose some.
     pub foreign: u64,
 }
 
 impl Seen {
-    /// How many frames were of such a type.
+    /// Number of these frames.
     pub const fn foreign_frames(&self) -> u64 {
         self.foreign >> 16
     }
 
-    /// The type of the last one of these.
+    /// Type of the last one.
     pub const fn foreign_type(&self) -> u16 {
         self.foreign as u16
     }
@@ -43,7 +42,7 @@ impl Seen {
         (word >> 16).wrapping_add(1) << 16 | ethertype as u64
     }
 
-    /// What was seen on either of two interfaces.
+    /// Combines the records of two interfaces.
     #[must_use]
     pub const fn and(self, other: Self) -> Self {
         let frames = self.foreign_frames().saturating_add(other.foreign_frames());
@@ -64,8 +63,8 @@ pub const fn slot(interface: u32) -> u32 {
     interface & (SLOTS - 1)
 }
 
-/// The EtherType of a frame that is neither IPv4 nor IPv6, if it is none that serves the link itself: it may
-/// carry IP to another interface, or the bytes are no Ethernet header at all.
+/// The EtherType of a frame that is neither IPv4 nor IPv6, unless the type serves the link itself. Such a frame may carry
+/// IP to another interface, or its bytes are no Ethernet header at all.
 #[inline(always)]
 pub fn foreign_type<B: Bytes + ?Sized>(bytes: &B) -> Option<u16> {
     packet::ethertype(bytes).filter(|&ethertype| !serves_link(ethertype))
@@ -88,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn types_that_may_carry_what_is_not_judged() {
+    fn types_that_may_carry_ip_are_foreign() {
         let frame = |types: &[u16]| {
             let mut frame = std::vec![2; 12];
             for (place, ethertype) in types.iter().enumerate() {
@@ -128,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn words_of_foreign_frames() {
+    fn the_word_counts_foreign_frames_and_keeps_the_last_type() {
         let mut word = 0;
         for (ethertype, frames) in [(0x8864, 1), (0x8864, 2), (0xffff, 3), (0x8847, 4)] {
             word = Seen::and_foreign(word, ethertype);
@@ -162,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn slots() {
+    fn the_slot_is_the_lowest_octet_of_the_number() {
         for (interface, expected) in [(0, 0), (1, 1), (255, 255), (256, 0), (u32::MAX, 255)] {
             assert_eq!(slot(interface), expected, "{interface}");
         }

@@ -1,8 +1,7 @@
 //! SHA-1 (FIPS 180-4), as far as HMAC needs it.
 //!
-//! It is written for the verifier: a round each iteration, on words in memory, so that nothing is
-//! kept on the 512-byte stack and no index is unknown. What it is used for, time-based sequences
-//! of others' making, does not hang on collisions, which are what SHA-1 no longer resists.
+//! It is written for the verifier: one round per iteration on words in memory, so that the 512-byte stack holds nothing
+//! and no index is unknown. SHA-1 no longer resists collisions, which time-based sequences do not depend on.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -26,7 +25,7 @@ pub const START: [u32; DIGEST_WORDS] = [
 
 const ROUNDS: usize = 80;
 
-/// A state, and the block that it is to take in.
+/// A state and the next block.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
 pub struct Work {
@@ -36,7 +35,7 @@ pub struct Work {
     pub block: [u32; BLOCK_WORDS],
 }
 
-/// Takes the block into the state; the block is used up.
+/// Adds the block to the state, and overwrites the block.
 #[inline(always)]
 pub fn compress(work: &mut Work) {
     let Work { state, block } = work;
@@ -61,7 +60,7 @@ pub fn compress(work: &mut Work) {
     }
 }
 
-/// The word of the schedule for a round. It takes the place of the one sixteen rounds before.
+/// The schedule's word for a round. It overwrites the word of sixteen rounds before.
 #[inline(always)]
 fn scheduled(block: &mut [u32; BLOCK_WORDS], round: usize) -> u32 {
     let word = |block: &[u32; BLOCK_WORDS], after: usize| {

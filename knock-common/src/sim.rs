@@ -1,4 +1,4 @@
-//! A world in memory, for native tests and for judging without a kernel.
+//! An environment in memory, for native tests and for judging without a kernel.
 
 use std::{
     borrow::ToOwned,
@@ -48,7 +48,7 @@ impl Word for Rc<Cell<u64>> {
 pub struct Words<K> {
     /// The entries.
     pub entries: RefCell<HashMap<K, Rc<Cell<u64>>>>,
-    /// How many there may be.
+    /// The most entries.
     pub capacity: usize,
 }
 
@@ -96,7 +96,7 @@ impl Bucket for Cells {
     }
 }
 
-/// The key that chooses buckets of failed attempts: as good as drawn, unless another one is set.
+/// The key that chooses buckets of failed attempts: fixed numbers with mixed bits by default.
 #[derive(Debug)]
 pub struct LockoutKey(pub [u64; WAYS]);
 
@@ -110,8 +110,8 @@ impl Default for LockoutKey {
     }
 }
 
-/// Maps that a world in memory is laid over, by their names in [`crate::layout::MAPS`]. The world reads each
-/// entry once, when that is first used.
+/// Maps below an environment in memory, by their names in [`crate::layout::MAPS`]. The environment reads each entry once,
+/// when it is first used.
 pub trait Below {
     /// An element of an array; `None` if there is none.
     fn element<V: Pod>(&self, map: &'static str, index: u32) -> Option<V>;
@@ -123,7 +123,7 @@ pub trait Below {
     fn has_prefix_of(&self, map: &'static str, address: Address) -> bool;
 }
 
-/// No maps: a world in memory has what is put into it.
+/// No maps: the environment has only the entries that were added to it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Nothing;
 
@@ -141,19 +141,19 @@ impl Below for Nothing {
     }
 }
 
-/// The maps in memory, and a clock that stands where it is put.
+/// Maps in memory, and a clock that is set by hand.
 pub type Sim = Overlay<Nothing>;
 
-/// A world in memory over other maps, which it never changes.
+/// An environment in memory over other maps, which it never changes.
 #[derive(Debug, Default)]
 pub struct Overlay<B> {
-    /// The maps for what is not in memory.
+    /// The maps below.
     pub below: B,
-    /// Nodes that were read from there.
+    /// Nodes that were read from below.
     pub nodes_below: Chain<Node>,
-    /// Doors that were read from there.
+    /// Doors that were read from below.
     pub doors_below: Chain<Door>,
-    /// Secrets that were read from there.
+    /// Secrets that were read from below.
     pub otp_below: Chain<Otp>,
     /// The time.
     pub now: Cell<u64>,
@@ -161,7 +161,7 @@ pub struct Overlay<B> {
     pub features: Features,
     /// The settings.
     pub config: Config,
-    /// Rules that were set; the others are ordinary.
+    /// Rules; other ports are unused.
     pub ports: HashMap<u32, PortRule>,
     /// Nodes by index.
     pub nodes: Vec<Node>,
@@ -169,13 +169,13 @@ pub struct Overlay<B> {
     pub edges: HashMap<EdgeKey, u32>,
     /// Doors by index.
     pub doors: Vec<Door>,
-    /// What the knocks of doors are made of that depend on who knocks, by number of the door.
+    /// See [`Env::otp`].
     pub otp: HashMap<u16, Otp>,
-    /// Destination addresses with a class.
+    /// Targets by address.
     pub targets: HashMap<Address, u16>,
     /// Trusted prefixes: address and length in bits.
     pub trust: Vec<(Address, u32)>,
-    /// Hints by slot.
+    /// Words of the presence filter by slot.
     pub presence: RefCell<HashMap<u32, Rc<Cell<u64>>>>,
     /// First knocks by bucket.
     pub buckets: RefCell<HashMap<u32, Cells>>,
@@ -193,18 +193,18 @@ pub struct Overlay<B> {
     pub lockout_key: LockoutKey,
     /// See [`Env::used`].
     pub used: Words<UsedKey>,
-    /// The gates for drops and for knocks.
+    /// The event limits for drops and for knocks.
     pub event_limits: [Rc<Cell<u64>>; 2],
     /// The events that were emitted.
     pub events: RefCell<Vec<Event>>,
     /// The last answer.
     pub answer: Cell<Option<Answer>>,
-    /// The tallies that were counted.
+    /// Counters besides the reasons.
     pub stats: RefCell<HashMap<Stat, u64>>,
 }
 
 impl<B> Overlay<B> {
-    /// Puts the clock at a moment.
+    /// Sets the clock.
     pub fn set_now(&self, now: Moment) {
         self.now.set(now.nanos());
     }
@@ -260,9 +260,9 @@ impl<B: Below> Env for Overlay<B> {
     }
 
     fn target(&self, address: Address) -> u16 {
-        let class = self.targets.get(&address).copied();
+        let target_id = self.targets.get(&address).copied();
         let read = || u16::try_from(self.below.entry::<_, u32>("TARGETS", &address)?).ok();
-        class.or_else(read).unwrap_or(0)
+        target_id.or_else(read).unwrap_or(0)
     }
 
     fn is_trusted(&self, source: Address) -> bool {
@@ -374,7 +374,7 @@ tables! {
     UsedKey: used, "USED";
 }
 
-/// A bucket, which is read when it is first used.
+/// A bucket, read when it is first used.
 fn cells(
     buckets: &RefCell<HashMap<u32, Cells>>,
     index: u32,
@@ -388,7 +388,7 @@ fn cells(
     cells.clone()
 }
 
-/// Elements of an array that were read: few, and each stays at its place in memory.
+/// Elements of an array that were read: a list, so that each stays at its address.
 #[derive(Debug)]
 pub struct Chain<T>(OnceCell<Box<Element<T>>>);
 

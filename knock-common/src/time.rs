@@ -1,4 +1,4 @@
-//! Time as the kernel side counts it.
+//! Moments and ticks, in which the kernel side measures time.
 
 /// A moment of `CLOCK_BOOTTIME`, which counts suspend, in nanoseconds since boot.
 #[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
@@ -7,14 +7,13 @@ pub struct Moment(u64);
 /// Nanoseconds in a tick, as a power of two: 4.19 ms.
 const TICK_SHIFT: u32 = 22;
 
-/// How many bits of the tick count are kept beside a knock: it wraps after 9.8 hours.
+/// Bits of the tick count that are kept with a knock: it wraps after 9.8 hours.
 pub const TICK_BITS: u32 = 23;
 
 /// The part of the tick count that is kept.
 pub const TICK_MASK: u32 = (1 << TICK_BITS) - 1;
 
-/// The most that one CPU's clock is ahead of another's, in ticks: it is read once per timer tick,
-/// which is 10 ms at 100 Hz.
+/// The most by which one CPU's clock is ahead of another's, in ticks: it is read once per timer tick, 10 ms at 100 Hz.
 const SKEW: u32 = 4;
 
 /// The same in milliseconds.
@@ -86,8 +85,8 @@ impl Tick {
         self.0
     }
 
-    /// How many ticks passed from `earlier` to this one; none if `earlier` is another CPU's, which
-    /// read the clock a little later in the same timer tick.
+    /// Ticks from `earlier` to this one; 0 if `earlier` is from another CPU, whose clock is ahead by up to
+    /// four ticks.
     #[inline(always)]
     pub const fn since(self, earlier: Self) -> u32 {
         let ticks = self.0.wrapping_sub(earlier.0) & TICK_MASK;

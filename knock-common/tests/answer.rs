@@ -1,4 +1,4 @@
-//! Answers: what they are made of, and that there are never more octets in them than in the question.
+//! Answers: their content, and that they are never longer than the packets that they answer.
 #![expect(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
 #[path = "../../tests/src/frame.rs"]
@@ -28,8 +28,8 @@ const CLIENT6: &str = "2001:db8::7";
 const SERVER6: &str = "2001:db8::2";
 const COOKIE: u32 = 0xc00c_1e55;
 
-/// Ways to a host, up to the IP header, and where that begins.
-fn ways() -> Vec<(&'static str, Frame, usize)> {
+/// Headers up to the IP header, and the offset of the IP header.
+fn headers() -> Vec<(&'static str, Frame, usize)> {
     vec![
         ("IPv4", eth().ip4(CLIENT, SERVER), 14),
         ("IPv6", eth().ip6(CLIENT6, SERVER6), 14),
@@ -49,7 +49,7 @@ fn ways() -> Vec<(&'static str, Frame, usize)> {
     ]
 }
 
-/// Turns a frame in memory.
+/// Rewrites a frame in memory.
 fn rewrite_as_reply(frame: &mut Vec<u8>, answer: Answer) -> Option<()> {
     let mut memory = Memory(frame);
     answer::rewrite_as_reply(&mut memory, answer)?;
@@ -143,7 +143,7 @@ fn be32(bytes: &[u8], at: usize) -> u32 {
 }
 
 #[test]
-fn handshakes() {
+fn each_packet_of_a_handshake_has_its_answer() {
     const SEQUENCE: u32 = 0xffff_ffff;
     const ACKED: u32 = 0x1234_5678;
     type Make = fn(&Repliable) -> Answer;
@@ -157,10 +157,10 @@ fn handshakes() {
         ("ack", Answer::fin_ack, ACK, (FIN | ACK, ACKED, SEQUENCE)),
         ("fin", Answer::reset, FIN | ACK, (RST, ACKED, 0)),
     ];
-    for (way, frame, network) in ways() {
+    for (way, frame, network) in headers() {
         for (kind, answer, flags, (answered, sequence, acknowledged)) in answers {
             for more in [0, 4, 20, 1000] {
-                let name = format!("{way}, {kind}, {more} octets more");
+                let name = format!("{way}, {kind}, {more} more octets");
                 let question = question(&frame, flags, SEQUENCE, ACKED, more);
                 let mut turned = question.clone();
                 let answer = answer(&Repliable::find(&question[..]).unwrap());
@@ -191,8 +191,8 @@ fn handshakes() {
 }
 
 #[test]
-fn ports_are_told_where_there_is_room() {
-    for (way, frame, network) in ways() {
+fn a_port_is_named_where_the_datagram_has_room() {
+    for (way, frame, network) in headers() {
         for port in [1, 22, 443, 8080, 65_535, 10_000, 9_999] {
             let text = port.to_string();
             for (payload, padding) in [(1, 0), (2, 0), (4, 0), (5, 0), (8, 0), (1, 17), (0, 18)] {
@@ -217,7 +217,7 @@ fn ports_are_told_where_there_is_room() {
                 assert!(read.padding.iter().all(|octet| *octet == 0), "{name}");
             }
         }
-        // A knock over TCP always has the room.
+        // A TCP knock always has room.
         let question = question(&frame, SYN, 1, 0, 0);
         let mut turned = question.clone();
         rewrite_as_reply(&mut turned, Answer::port(PortDigits::of(65_535))).unwrap();
@@ -228,7 +228,7 @@ fn ports_are_told_where_there_is_room() {
 }
 
 #[test]
-fn who_is_not_answered() {
+fn groups_fragments_and_other_protocols_are_not_answered() {
     let v4 = |from, to| eth().ip4(from, to).tcp(40_000, 7000, SYN);
     let v6 = |from, to| eth().ip6(from, to).tcp(40_000, 7000, SYN);
     let group_source = v4(CLIENT, SERVER).bytes();
@@ -243,10 +243,10 @@ fn who_is_not_answered() {
         ("to broadcast", v4(CLIENT, "255.255.255.255").bytes()),
         ("from multicast", v4("239.1.1.1", SERVER).bytes()),
         ("from broadcast", v4("255.255.255.255", SERVER).bytes()),
-        ("from nobody", v4("0.0.0.0", SERVER).bytes()),
+        ("from 0.0.0.0", v4("0.0.0.0", SERVER).bytes()),
         ("to multicast, IPv6", v6(CLIENT6, "ff02::1").bytes()),
         ("from multicast, IPv6", v6("ff02::1", SERVER6).bytes()),
-        ("from nobody, IPv6", v6("::", SERVER6).bytes()),
+        ("from ::", v6("::", SERVER6).bytes()),
         (
             "first fragment",
             eth()
@@ -295,7 +295,7 @@ fn who_is_not_answered() {
 }
 
 #[test]
-fn texts_of_ports() {
+fn a_port_is_written_in_decimal() {
     for port in 0..=u16::MAX {
         let text = PortDigits::of(port);
         assert_eq!(text.is_empty(), port == 0, "{port}");
@@ -305,7 +305,7 @@ fn texts_of_ports() {
     }
 }
 
-/// Any answer that can be made, and whether it is a segment.
+/// Any answer, and whether it is a segment.
 fn answer() -> impl Strategy<Value = (Answer, bool)> {
     (0..4, any::<u32>(), any::<u16>()).prop_map(|(kind, cookie, port)| {
         let frame = question(&eth().ip4(CLIENT, SERVER), SYN, cookie, !cookie, 0);
@@ -322,9 +322,9 @@ fn answer() -> impl Strategy<Value = (Answer, bool)> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(20_000))]
 
-    /// Whatever comes: no panic, never a longer answer, and what is sent is right.
+    /// No frame causes a panic or a longer answer, and each answer is correct.
     #[test]
-    fn any_frame(
+    fn an_answer_is_correct_and_never_longer(
         way in 0..7_usize,
         tcp: bool,
         flags: u8,
@@ -334,7 +334,7 @@ proptest! {
         length: Option<Index>,
         (answer, is_segment) in answer(),
     ) {
-        let (_, frame, _) = ways().swap_remove(way);
+        let (_, frame, _) = headers().swap_remove(way);
         let mut asked = if tcp {
             let [sequence, acknowledged] = numbers;
             question(&frame, flags & !PSH, sequence, acknowledged, more)

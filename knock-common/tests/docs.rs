@@ -1,4 +1,4 @@
-//! What the documentation says of the code is so.
+//! The documentation agrees with the code.
 
 use std::{fs, mem::size_of, path::Path};
 
@@ -22,7 +22,7 @@ struct Map {
     name: &'static str,
     key: usize,
     value: usize,
-    /// In words, because some have a unit or depend on the configuration.
+    /// As text, because some have a unit or depend on the configuration.
     entries: String,
 }
 
@@ -132,7 +132,7 @@ fn every_reason_is_on_the_page() {
 }
 
 #[test]
-fn every_tally_is_on_the_page() {
+fn every_counter_is_on_the_page() {
     let found: Vec<_> = rows("Tallies")
         .into_iter()
         .map(|row| [row[0], row[1]])
@@ -165,7 +165,7 @@ fn every_map_is_on_the_page() {
         assert_eq!([row[0], row[2], row[3], row[4]], expected);
     }
     let mut explained: Vec<_> = rows("What is in them").iter().map(|row| row[0]).collect();
-    // What is in the ring buffer of events is no map's business.
+    // The ring buffer's events have a table of their own.
     explained.push("`EVENTS`");
     explained.sort_unstable();
     let quoted: Vec<_> = MAPS.iter().map(|name| format!("`{name}`")).collect();

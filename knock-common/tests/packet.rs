@@ -1,4 +1,4 @@
-//! The parser: every shape of frame, and any bytes.
+//! The parser: each shape of frame, and any bytes.
 
 #[path = "../../tests/src/frame.rs"]
 #[expect(
@@ -19,7 +19,7 @@ use proptest::{prelude::*, sample::Index};
 use crate::frame::{ACK, FIN, PSH, RST, SYN, SYN_ACK, URG, eth};
 
 #[test]
-fn shapes() {
+fn each_shape_is_read_as_expected() {
     for shape in shapes::all() {
         let bytes = shape.frame.bytes();
         let segment = packet::parse(&bytes[..]);
@@ -34,7 +34,7 @@ fn shapes() {
 }
 
 #[test]
-fn addresses() {
+fn addresses_are_read_from_each_shape() {
     let v4 = eth().vlan(7).ip4("192.0.2.1", "192.0.2.2").options(3);
     let v6 = eth().ip6("2001:db8::1", "2001:db8::2").hop_by_hop();
     let mapped = eth().ip6("::ffff:192.0.2.1", "::ffff:192.0.2.2");
@@ -64,7 +64,7 @@ fn addresses() {
 }
 
 #[test]
-fn what_opens_and_what_ends_a_connection() {
+fn syn_opens_and_fin_or_rst_ends_a_connection() {
     for (name, flags, opens, ends) in [
         ("SYN", SYN, true, false),
         ("SYN with more", SYN | PSH | URG | FIN, true, true),
@@ -83,9 +83,8 @@ fn what_opens_and_what_ends_a_connection() {
     }
 }
 
-/// A frame cut short is never taken for something else that passes.
 #[test]
-fn shapes_cut_off_anywhere() {
+fn a_truncated_frame_does_not_pass_as_another_kind() {
     for shape in shapes::all() {
         let bytes = shape.frame.bytes();
         let whole = packet::parse(&bytes[..]);
@@ -101,7 +100,7 @@ fn shapes_cut_off_anywhere() {
     }
 }
 
-/// A frame of the table with some octets changed, or any bytes at all.
+/// A frame of the table with some octets changed, or any bytes.
 fn bytes() -> impl Strategy<Value = Vec<u8>> {
     let shapes: Vec<Vec<u8>> = shapes::all().iter().map(|s| s.frame.bytes()).collect();
     let changed = (
@@ -127,7 +126,7 @@ fn bytes() -> impl Strategy<Value = Vec<u8>> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(20_000))]
 
-    /// What could be read stays readable, whatever follows the headers.
+    /// Octets behind the headers do not change what is read.
     #[test]
     fn any_bytes_are_judged_by_their_headers(bytes in bytes(), more: [u8; 32]) {
         let first = packet::parse(&bytes[..]);

@@ -1,8 +1,8 @@
-//! Two packets of one source on two CPUs at once: whatever the order in which the CPUs read and
-//! write, the outcome is that of one packet after the other.
+//! Two packets of one source on two CPUs at once: for each order in which the CPUs read and write, the result is that
+//! of one packet after the other.
 //!
-//! `loom` runs the judge itself with each order of accesses to the words that it changes, and with
-//! what a CPU with weakly ordered memory may read from them.
+//! `loom` runs the judge with each order of accesses to the words that it changes, and with each value that a CPU with
+//! weakly ordered memory may read from them.
 #![expect(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
 #[path = "../../tests/src/frame.rs"]
@@ -58,23 +58,23 @@ const SERVER: &str = "192.0.2.2";
 const CLIENT_PORT: u16 = 40_000;
 const NOW: Moment = Moment::from_nanos(1 << 40);
 const KEY: [u64; 2] = [7, 11];
-/// Nothing is under this key.
+/// The value of a word that does not exist.
 const ABSENT: u64 = u64::MAX;
 
-/// A word that both CPUs see, or one that is 0 and that nobody writes.
+/// A word that both CPUs share, or one that is 0 and never written.
 #[derive(Clone)]
-enum Place {
+enum SharedWord {
     Shared(Arc<AtomicU64>),
     Empty,
 }
 
-impl Place {
+impl SharedWord {
     fn new(value: u64) -> Self {
         Self::Shared(Arc::new(AtomicU64::new(value)))
     }
 }
 
-impl Word for Place {
+impl Word for SharedWord {
     fn load(&self) -> u64 {
         match self {
             Self::Shared(word) => word.load(Relaxed),
@@ -85,26 +85,26 @@ impl Word for Place {
     fn store(&self, value: u64) {
         match self {
             Self::Shared(word) => word.store(value, Relaxed),
-            Self::Empty => unreachable!("{value} is written into a cell of nobody"),
+            Self::Empty => unreachable!("{value} is written into an unused cell"),
         }
     }
 
     fn replace(&self, old: u64, new: u64) -> bool {
         match self {
             Self::Shared(word) => word.compare_exchange(old, new, SeqCst, SeqCst).is_ok(),
-            Self::Empty => unreachable!("{new} is written into a cell of nobody"),
+            Self::Empty => unreachable!("{new} is written into an unused cell"),
         }
     }
 }
 
-/// A table with one key: there is one source.
+/// A table with one key, since there is one source.
 #[derive(Clone)]
-struct One(Place);
+struct One(SharedWord);
 
 impl<K> Table<K> for One {
-    type Word = Place;
+    type Word = SharedWord;
 
-    fn find(&self, _key: &K) -> Option<Place> {
+    fn find(&self, _key: &K) -> Option<SharedWord> {
         (self.0.load() != ABSENT).then(|| self.0.clone())
     }
 
@@ -113,14 +113,14 @@ impl<K> Table<K> for One {
     }
 }
 
-/// Grants by service.
+/// Grants by port group.
 #[derive(Clone)]
 struct Grants(Vec<One>);
 
 impl Table<GrantKey> for Grants {
-    type Word = Place;
+    type Word = SharedWord;
 
-    fn find(&self, key: &GrantKey) -> Option<Place> {
+    fn find(&self, key: &GrantKey) -> Option<SharedWord> {
         self.0[usize::from(key.port_group)].find(key)
     }
 
@@ -129,23 +129,23 @@ impl Table<GrantKey> for Grants {
     }
 }
 
-/// A bucket whose last cell, the one that is taken first, is the only one that is ever used.
+/// A bucket that uses its last cell only, which is taken first.
 #[derive(Clone)]
-struct Single(Place);
+struct Single(SharedWord);
 
 impl Bucket for Single {
-    type Word = Place;
+    type Word = SharedWord;
 
-    fn cell(&self, way: usize) -> Option<Place> {
+    fn cell(&self, way: usize) -> Option<SharedWord> {
         Some(if way == WAYS - 1 {
             self.0.clone()
         } else {
-            Place::Empty
+            SharedWord::Empty
         })
     }
 }
 
-/// What user space has written.
+/// The maps that user space writes.
 struct Tables {
     features: Features,
     config: Config,
@@ -155,38 +155,38 @@ struct Tables {
     doors: Vec<Door>,
 }
 
-/// A CPU with the maps that it shares with the other one.
+/// A CPU, and the maps that it shares with the other CPU.
 #[derive(Clone)]
 struct Cpu {
     tables: Arc<Tables>,
-    presence: Place,
-    first: Place,
-    claim: Place,
+    presence: SharedWord,
+    first: SharedWord,
+    claim: SharedWord,
     progress: One,
     grants: Grants,
     flows: One,
     used: One,
-    lockout: Place,
-    /// Whether attempts are claimed, as they have to be.
+    lockout: SharedWord,
+    /// Whether attempts are claimed.
     claims: bool,
     answer: Cell<Option<Answer>>,
-    /// How often a claim could not be had or was spoiled.
+    /// How often a claim was refused or spoiled.
     refused: Cell<u32>,
 }
 
 impl Cpu {
     fn new(tables: &Arc<Tables>, claims: bool) -> Self {
-        let empty = || One(Place::new(ABSENT));
+        let empty = || One(SharedWord::new(ABSENT));
         Self {
             tables: Arc::clone(tables),
-            presence: Place::new(0),
-            first: Place::new(0),
-            claim: Place::new(0),
+            presence: SharedWord::new(0),
+            first: SharedWord::new(0),
+            claim: SharedWord::new(0),
             progress: empty(),
             grants: Grants((0..tables.doors.len()).map(|_| empty()).collect()),
             flows: empty(),
             used: empty(),
-            lockout: Place::new(0),
+            lockout: SharedWord::new(0),
             claims,
             answer: Cell::default(),
             refused: Cell::default(),
@@ -195,7 +195,7 @@ impl Cpu {
 }
 
 impl Env for Cpu {
-    type Word = Place;
+    type Word = SharedWord;
 
     fn now(&self) -> Moment {
         NOW
@@ -237,31 +237,31 @@ impl Env for Cpu {
         false
     }
 
-    fn presence(&self, _slot: u32) -> Option<Place> {
+    fn presence(&self, _slot: u32) -> Option<SharedWord> {
         Some(self.presence.clone())
     }
 
-    fn bucket(&self, _index: u32) -> Option<impl Bucket<Word = Place>> {
+    fn bucket(&self, _index: u32) -> Option<impl Bucket<Word = SharedWord>> {
         Some(Single(self.first.clone()))
     }
 
-    fn claim_word(&self, _slot: u32) -> Option<Place> {
+    fn claim_word(&self, _slot: u32) -> Option<SharedWord> {
         Some(self.claim.clone())
     }
 
-    fn progress(&self) -> &impl Table<ProgressKey, Word = Place> {
+    fn progress(&self) -> &impl Table<ProgressKey, Word = SharedWord> {
         &self.progress
     }
 
-    fn allow(&self) -> &impl Table<GrantKey, Word = Place> {
+    fn allow(&self) -> &impl Table<GrantKey, Word = SharedWord> {
         &self.grants
     }
 
-    fn flows(&self) -> &impl Table<FlowKey, Word = Place> {
+    fn flows(&self) -> &impl Table<FlowKey, Word = SharedWord> {
         &self.flows
     }
 
-    fn lockouts(&self, _bucket: u32) -> Option<impl Bucket<Word = Place>> {
+    fn lockouts(&self, _bucket: u32) -> Option<impl Bucket<Word = SharedWord>> {
         Some(Single(self.lockout.clone()))
     }
 
@@ -269,11 +269,11 @@ impl Env for Cpu {
         Some(&[3; WAYS])
     }
 
-    fn used(&self) -> &impl Table<UsedKey, Word = Place> {
+    fn used(&self) -> &impl Table<UsedKey, Word = SharedWord> {
         &self.used
     }
 
-    fn event_limit(&self, _telling: Reporting) -> Option<Place> {
+    fn event_limit(&self, _telling: Reporting) -> Option<SharedWord> {
         None
     }
 
@@ -308,9 +308,9 @@ impl Subprograms for Cpu {
 enum Packet {
     /// A SYN to a port.
     Syn(u16),
-    /// An ACK to a port, with the cookie that its SYN is answered with.
+    /// An ACK to a port, with the cookie from the answer to its SYN.
     Proof(u16),
-    /// An ACK to a port that acknowledges what was never sent.
+    /// An ACK to a port with a number that is no cookie.
     Forged(u16),
 }
 
@@ -322,13 +322,13 @@ const C: u16 = 9000;
 /// The second of two knocks, the first of which is `A`.
 const D: u16 = 7100;
 const SINGLE: u16 = 7200;
-/// Proved by a handshake: the second of two knocks, the first of which is `A`.
+/// With a handshake: the second of two knocks, the first of which is `A`.
 const PROVED: u16 = 7300;
 const DECOY: u16 = 7400;
 const PROTECTED: u16 = 22;
 const UNUSED: u16 = 1234;
 
-/// All kinds of packets: each is something else in some state.
+/// All kinds of packets; each has a different effect in some state.
 const PACKETS: [Packet; 11] = [
     Syn(A),
     Syn(B),
@@ -343,14 +343,14 @@ const PACKETS: [Packet; 11] = [
     Syn(UNUSED),
 ];
 
-/// What has come before, by name.
+/// States, by the packets that lead to them.
 const STATES: [(&str, &[Packet]); 7] = [
     ("nothing", &[]),
     ("a first knock", &[Syn(A)]),
     ("two of three knocks", &[Syn(A), Syn(B)]),
     ("all knocks", &[Syn(A), Syn(B), Syn(C)]),
     ("a single knock", &[Syn(SINGLE)]),
-    // Two failures lock out: the next wrong knock does.
+    // Two failures lock out: the next wrong knock is the second.
     ("a failure and a first knock", &[Syn(A), Syn(C), Syn(A)]),
     (
         "a failure and two knocks",
@@ -452,7 +452,7 @@ fn send(cpu: &Cpu, packet: Packet) -> Reason {
     judge(&bytes[..], cpu)
 }
 
-/// What has become of two packets.
+/// The state after two packets.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 struct Outcome {
     reasons: [Reason; 2],
@@ -505,8 +505,8 @@ fn one_after_the_other(history: &'static [Packet], packets: [Packet; 2], swap: b
     found.unwrap()
 }
 
-/// What came of two packets at once, over all orders: outcomes that are allowed, others, and how
-/// many orders there were.
+/// The results of two packets at once in all orders: wrong outcomes, the number of spoiled claims, and the number of
+/// orders.
 struct Explored {
     wrong: BTreeSet<Outcome>,
     spoiled: usize,
@@ -533,7 +533,7 @@ fn at_once(history: &'static [Packet], packets: [Packet; 2], claims: bool) -> Ex
         let is_spoiled = claims && cpu.refused.get() + other_refused > 0;
         let is_right = if is_spoiled {
             all_spoiled.fetch_add(1, StdRelaxed);
-            // In doubt the attempt ends, and nothing opens.
+            // A packet without a claim ends the attempt and opens nothing.
             after.node == 0 && after.granted == before.granted
         } else {
             allowed.contains(&after)
@@ -550,7 +550,7 @@ fn at_once(history: &'static [Packet], packets: [Packet; 2], claims: bool) -> Ex
 }
 
 #[test]
-fn each_pair_of_packets_in_each_state() {
+fn two_packets_at_once_count_as_one_after_the_other() {
     let mut orders = 0;
     let mut spoiled = 0;
     for (state, history) in STATES {
@@ -572,18 +572,18 @@ fn each_pair_of_packets_in_each_state() {
     assert!(spoiled > 0, "giving up was never explored");
 }
 
-/// The search finds what it is for: without claims, a wrong knock and the right one both count.
+/// Shows that the search finds races: without claims, a wrong knock and the correct one both count.
 #[test]
 fn without_claims_both_knocks_count() {
     for (name, history, packets, both) in [
         (
-            "a wrong second knock and the right one",
+            "a wrong second knock and the correct one",
             &[Syn(A)][..],
             [Syn(C), Syn(B)],
             [Reason::WrongKnock, Reason::NextKnock],
         ),
         (
-            "an unused port and the right second knock",
+            "an unused port and the correct second knock",
             &[Syn(A)],
             [Syn(UNUSED), Syn(B)],
             [Reason::StrayPort, Reason::NextKnock],
