@@ -79,7 +79,7 @@ pub fn within(duration: Duration, range: RangeInclusive<Duration>) -> Result<Dur
         return Ok(duration);
     }
     Err(Invalid::new(format!(
-        "{:?} is out of range: it goes from {} to {}",
+        "{:?} is out of range: use {} to {}",
         spell(duration),
         spell(*range.start()),
         spell(*range.end())

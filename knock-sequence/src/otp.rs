@@ -101,7 +101,7 @@ pub fn whole_seconds(period: Duration) -> Result<Duration, Invalid> {
     match period.subsec_nanos() {
         0 => Ok(period),
         _ => Err(Invalid::new(format!(
-            "{:?} is not a whole number of seconds, in which periods are counted: write one, as in \
+            "{:?} is not a whole number of seconds: write one, as in \
              \"45s\"",
             duration::spell(period)
         ))),

@@ -29,18 +29,18 @@ fn groups() -> impl Iterator<Item = (&'static str, &'static [&'static str])> {
     args_conflicts_with_subcommands = true,
     help_template = help_template(),
     after_help = "Exit codes: 0 success, 1 failure, 2 usage or configuration error\n\n\
-        Example:\n  sudo knock-user --iface eth0 --config seq.toml"
+                  Example:\n  sudo knock-user --iface eth0 --config seq.toml"
 )]
 pub struct Cli {
-    /// What to do, if not to protect.
+    /// The subcommand; without one, the program protects.
     #[command(subcommand)]
     pub command: Option<Command>,
-    /// How to protect.
+    /// Options of the protection.
     #[command(flatten)]
     pub run: Run,
 }
 
-/// What to do, if not to protect.
+/// The subcommand; without one, the program protects.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
     /// Validate a configuration and show what it would protect

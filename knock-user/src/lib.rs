@@ -1,8 +1,8 @@
-//! The loader: turns a configuration into maps, attaches the program, tells what happened.
+//! The loader: turns a configuration into maps, attaches the program, and reports what happens.
 //!
 //! ```text
-//! seq.toml ─▶ config (what it means) ─▶ compile (what the kernel reads) ─▶ firewall (maps, links)
-//! EVENTS ─▶ daemon ─▶ ledger (what is open) ─▶ console, commands
+//! seq.toml ─▶ config (settings) ─▶ compile (tables) ─▶ kernel (maps, program, links)
+//! EVENTS ─▶ daemon ─▶ ledger (open doors) ─▶ console, commands
 //! ```
 pub mod admin;
 pub mod apply;

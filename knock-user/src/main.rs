@@ -97,7 +97,7 @@ fn main() -> ExitCode {
 fn run(options: &Run, stderr: Stderr) -> Result<()> {
     let log_files = LogFiles::find();
     clock::check()?;
-    // Before anything of this start can be wrong.
+    // First of all: nothing of this start may keep an overdue trial in force.
     unconfirmed::end_overdue();
     let plan = Plan::read(options)?;
     for warning in &plan.warnings {
@@ -116,7 +116,7 @@ fn run(options: &Run, stderr: Stderr) -> Result<()> {
         .enable_all()
         .build()
         .context("starting the event loop")?;
-    // Inside the runtime: it is where signals, child processes and timers live.
+    // Signals, child processes and timers need the runtime.
     runtime.block_on(async {
         let signals = Signals::catch()?;
         leftovers::sweep();
@@ -141,7 +141,7 @@ fn run(options: &Run, stderr: Stderr) -> Result<()> {
         let mut index = NextLineServer::default();
         index.listen(plan.settings().next_line);
         admission::note_names();
-        // What takes more was before: the socket may belong to another group, and a port to root.
+        // Everything that needs more is done: the group of the socket, and a port below 1024.
         privileges::drop_to_needed()?;
         if let Some(unreadable) = privileges::unreadable(&options.config) {
             tracing::warn!("{unreadable}");
@@ -152,7 +152,7 @@ fn run(options: &Run, stderr: Stderr) -> Result<()> {
         {
             tracing::warn!("{warning}");
         }
-        // Whatever happens to a driver once the program is attached is heard.
+        // Watching begins before the program is attached, so that no change of a driver is missed.
         let watches = Watches::open()?;
         let (protection, deployed) =
             Protection::begin(instance, &plan, &interfaces, attach_options)?;
@@ -182,7 +182,7 @@ fn run(options: &Run, stderr: Stderr) -> Result<()> {
     })
 }
 
-/// What lines on standard output begin with.
+/// Returns what lines on standard output begin with.
 fn stamp() -> Stamp {
     if service_manager::is_journal(io::stdout()) {
         Stamp::None
@@ -193,7 +193,7 @@ fn stamp() -> Stamp {
     }
 }
 
-/// Says what becomes of the connection over which this is typed, before anything is attached.
+/// Warns if the connection of this terminal would be cut, before anything is attached.
 fn warn_of_own_session(plan: &Plan) {
     let fate =
         own_session::own().map(|connection| own_session::impact(connection, plan.settings()));
@@ -202,8 +202,8 @@ fn warn_of_own_session(plan: &Plan) {
     }
 }
 
-/// Problems of a file are lines of their own, each with the file's name; everything else is one
-/// line that begins with the program's name.
+/// Returns the text of an error. Problems of a file are lines of their own, each with the file's
+/// name; everything else is one line that begins with the program's name.
 fn told(error: &anyhow::Error) -> String {
     if error.is::<Problems>() || error.is::<BadFile>() {
         return harmless_lines(&error.to_string());
@@ -217,7 +217,7 @@ fn log_to(stderr: Stderr, verbose: u8) {
         1 => LevelFilter::DEBUG,
         _ => LevelFilter::TRACE,
     };
-    // How aya relocates an object is of no use to who runs it.
+    // The user has no use for aya's lines about relocations.
     let of_others = |level: LevelFilter| level.min(LevelFilter::INFO);
     let targets = Targets::new()
         .with_default(level)

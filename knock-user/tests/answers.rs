@@ -126,7 +126,7 @@ fn assert_json(answer: &impl Serialize, json: &str) {
 }
 
 #[test]
-fn the_status_of_a_running_one() {
+fn the_status_of_a_running_daemon_is_shown() {
     let process = Process {
         pid: 1234,
         since_ms: 60_000,
@@ -199,7 +199,7 @@ fn the_status_of_a_running_one() {
 }
 
 #[test]
-fn the_status_without_a_process_on_trial_and_dry() {
+fn the_status_shows_a_missing_process_a_trial_and_a_dry_run() {
     let registry = Registry {
         dry_run: true,
         confirm_by_ms: Some(NOW_MS + 34_500),
@@ -238,7 +238,7 @@ fn the_status_without_a_process_on_trial_and_dry() {
 }
 
 #[test]
-fn a_confirmation_that_did_not_come() {
+fn the_status_shows_a_trial_that_ended_unconfirmed() {
     let registry = Registry {
         confirm_by_ms: Some(NOW_MS - 1),
         ..registry()
@@ -253,7 +253,7 @@ fn a_confirmation_that_did_not_come() {
 /// How a trial ends depends on whether something was in force before, and on whether a process
 /// runs that does anything.
 #[test]
-fn how_a_trial_ends() {
+fn the_status_shows_how_a_trial_will_end() {
     let running = Process {
         pid: 7,
         since_ms: 0,
@@ -361,7 +361,7 @@ fn grant(source: &str, door: u16, left_ms: u64, given: Option<(u64, Option<u32>)
 }
 
 #[test]
-fn the_list_of_those_who_were_let_in() {
+fn the_list_shows_the_grants_of_the_daemon() {
     let grants = [
         grant(V6, 0, 12_345, Some((NOW_MS - 20_000, None))),
         grant(V4, 1, 599_999, Some((60_000, Some(1000)))),
@@ -385,7 +385,7 @@ fn the_list_of_those_who_were_let_in() {
 }
 
 #[test]
-fn the_list_of_what_the_map_holds() {
+fn the_list_without_a_daemon_shows_the_map() {
     // Two services of one door, of which one was refreshed by another door; and a door of before.
     let entry = |port_group, until_ms, door| {
         let key = GrantKey {

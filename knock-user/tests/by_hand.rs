@@ -163,7 +163,7 @@ fn told(actions: &[Action]) -> String {
 }
 
 #[test]
-fn a_closing_sequence_ends_what_was_given_before() {
+fn a_closing_sequence_ends_grants_by_hand() {
     /// The door that closes the service of SSH.
     const SHUT: u16 = 2;
     for (name, later_ms, expected) in [
@@ -187,7 +187,7 @@ fn a_closing_sequence_ends_what_was_given_before() {
 }
 
 #[test]
-fn a_grant_is_told_once_and_ends_by_itself() {
+fn a_grant_is_reported_once_and_expires() {
     let mut world = Env::new();
     assert_eq!(told(&world.grant(A, BOTH, 10_000)), "opened both Some(0)");
     assert_eq!(world.lets_in(A, 1), Some(10_000));
@@ -235,7 +235,7 @@ fn the_longest_end_wins() {
 }
 
 #[test]
-fn doors_that_give_no_grants() {
+fn doors_without_grants_can_not_be_granted() {
     let world = Env::new();
     for (name, door) in [
         ("one that closes", SHUT),
@@ -247,7 +247,7 @@ fn doors_that_give_no_grants() {
 }
 
 #[test]
-fn revoking_ends_at_once_and_is_told_once() {
+fn revoking_takes_effect_at_once_and_is_reported_once() {
     let mut world = Env::new();
     world.grant(A, BOTH, 10_000);
     world.knock_and_hear(B, SSH);
@@ -274,7 +274,7 @@ fn revoking_ends_at_once_and_is_told_once() {
 }
 
 #[test]
-fn what_another_door_opens_stays_open() {
+fn revoking_keeps_ports_that_another_door_opened() {
     let mut world = Env::new();
     // The map holds the grant that ends later, of the other door.
     world.grant(A, SSH, 10_000);
@@ -303,7 +303,7 @@ fn what_another_door_opens_stays_open() {
 }
 
 #[test]
-fn what_was_not_heard_yet_is_revoked_too() {
+fn a_grant_whose_event_is_unread_is_revoked_too() {
     let mut world = Env::new();
     let late = world.knock(A, SSH);
     let (revocation, actions) = world.revoke(A, None);
@@ -320,7 +320,7 @@ fn what_was_not_heard_yet_is_revoked_too() {
 }
 
 #[test]
-fn nothing_to_revoke() {
+fn revoking_without_a_grant_changes_nothing() {
     let mut world = Env::new();
     world.knock_and_hear(B, SSH);
     world.grant(A, SSH, 1_000);

@@ -72,7 +72,7 @@ fn read(path: &Path) -> String {
 }
 
 #[tokio::test]
-async fn what_became_of_a_command_is_told() {
+async fn the_result_of_a_command_is_reported() {
     let directory = tempfile::tempdir().unwrap();
     let file = |name: &str, text: &str, mode| {
         let path = directory.path().join(name);
@@ -96,7 +96,7 @@ async fn what_became_of_a_command_is_told() {
         ("signal", script("kill -9 $$"), false, r#"door "ssh": on_open = "/bin/sh" for 203.0.113.9: ended by signal 9"#.to_owned()),
         ("control characters", script(r"printf 'a\033[2Jb\n'; exit 1"), false, r#"door "ssh": on_open = "/bin/sh" for 203.0.113.9: exit status 1; it printed: a\u{1b}[2Jb"#.to_owned()),
         ("missing", run(&missing), false, format!(r#"door "ssh": on_close = "{missing}" for 2001:db8::9: there is no such program (or it is a script without its interpreter); install it, or correct the path in the configuration"#)),
-        ("not executable", run(&plain), false, format!(r#"door "ssh": on_close = "{plain}" for 2001:db8::9: may not be run; make it executable with chmod +x"#)),
+        ("not executable", run(&plain), false, format!(r#"door "ssh": on_close = "{plain}" for 2001:db8::9: is not executable; make it so with chmod +x"#)),
         ("not a program", run(&garbage), false, format!(r#"door "ssh": on_close = "{garbage}" for 2001:db8::9: is not a program; a script begins with #! and the path of its interpreter"#)),
     ];
     for (name, job, is_success, text) in rows {
@@ -107,7 +107,7 @@ async fn what_became_of_a_command_is_told() {
 }
 
 #[tokio::test]
-async fn a_command_hears_what_has_happened() {
+async fn a_command_receives_its_occasion_in_the_environment() {
     // The third field behind the name in /proc/PID/stat is the process group.
     let print = r#"echo "$1/$2/$3/$4/$5"; env | sort; cat; read -r stat </proc/$$/stat; set -- ${stat##*) }; [ "$3" = $$ ] && echo leader; exit 1"#;
     let arguments = [
@@ -156,7 +156,7 @@ async fn a_command_hears_what_has_happened() {
 }
 
 #[tokio::test]
-async fn at_the_time_limit_the_whole_group_ends() {
+async fn the_whole_group_ends_at_the_time_limit() {
     for (name, text) in [
         ("asked", "echo $$; sleep 1000"),
         (
@@ -184,7 +184,7 @@ async fn at_the_time_limit_the_whole_group_ends() {
             "{name}: {report}"
         );
         assert!(
-            report.to_string().contains("not done after 300ms"),
+            report.to_string().contains("stopped after 300ms"),
             "{name}: {report}"
         );
         assert!(begin.elapsed() < Duration::from_secs(10), "{name}");
@@ -202,7 +202,7 @@ async fn a_flood_of_output_is_bounded() {
 }
 
 #[tokio::test]
-async fn what_goes_on_in_the_background_does_not_hold_the_command() {
+async fn a_background_process_does_not_delay_the_report() {
     let report = outcome_of(script("sleep 1000 & echo $!; exit 1")).await;
     let [pid] = report.output.as_slice() else {
         panic!("{report}");
@@ -247,7 +247,7 @@ async fn closing_never_overtakes_opening() {
 }
 
 #[tokio::test]
-async fn commands_are_bounded_and_what_is_left_out_is_counted() {
+async fn waiting_commands_are_bounded_and_omitted_ones_counted() {
     let directory = tempfile::tempdir().unwrap();
     let (runner, mut reports) = Runner::new();
     let started = || fs::read_dir(directory.path()).unwrap().count();
@@ -294,7 +294,7 @@ async fn commands_are_bounded_and_what_is_left_out_is_counted() {
 }
 
 #[tokio::test]
-async fn finishing_gives_commands_their_time() {
+async fn finishing_waits_for_running_commands() {
     let (runner, mut reports) = Runner::new();
     runner.run(script("sleep 0.1")).unwrap();
     runner.run(script("exit 4")).unwrap();
@@ -305,7 +305,7 @@ async fn finishing_gives_commands_their_time() {
 }
 
 #[tokio::test]
-async fn dropping_the_runner_kills_what_runs() {
+async fn dropping_the_runner_kills_running_commands() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("group");
     let (runner, _reports) = Runner::new();

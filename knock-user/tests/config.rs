@@ -109,29 +109,29 @@ fn examples_are_accepted() {
 }
 
 #[test]
-fn check_says_what_a_file_means() {
+fn check_prints_the_meaning_of_a_file() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/two-doors.toml");
     let text = fs::read_to_string(path).unwrap();
     let checked = config::parse(&text, "two-doors.toml").unwrap();
     let mut out = Vec::new();
     check::check(&checked, &Host::default(), &mut out).unwrap();
     let wanted = "\
-door ssh
+                  door ssh
   knock    udp/7431 tcp/2290 udp/19112 tcp/3085
   timeout  25s
   effect   opens tcp/22 for 30s
   guessing 4 knocks on 131070 ports: about 2^68 sequences; one is found after about 2^67 tries, \
 millions of years at a thousand a second
-  scanned  6 ports stand out, silent where closed ports answer: 360 orders, less than a second at a \
-thousand tries a second; nothing stands out if the whole host is silent
+  scanned  6 ports stand out, because they send no reset as closed ports do: 360 orders, less than a second at a \
+thousand tries a second; none stands out if the host resets no connections
 door admin
   knock    udp/7431 tcp/2290 udp/1844 tcp/12007
   timeout  25s
   effect   opens tcp/8443 tcp/9090 for 10m
   guessing 4 knocks on 131070 ports: about 2^68 sequences; one is found after about 2^67 tries, \
 millions of years at a thousand a second
-  scanned  6 ports stand out, silent where closed ports answer: 360 orders, less than a second at a \
-thousand tries a second; nothing stands out if the whole host is silent
+  scanned  6 ports stand out, because they send no reset as closed ports do: 360 orders, less than a second at a \
+thousand tries a second; none stands out if the host resets no connections
 protected: tcp/22 tcp/5432 tcp/8443 tcp/9090
 without knocking: 198.51.100.0/24 2001:db8:77::/48
 ";
@@ -140,15 +140,15 @@ without knocking: 198.51.100.0/24 2001:db8:77::/48
 
 /// Strengths as they are printed: what an attacker faces who knows nothing, and one who has scanned.
 #[test]
-fn check_says_how_hard_doors_are_to_guess() {
+fn check_prints_how_hard_doors_are_to_guess() {
     let rows: [(&str, &str, &[&str]); 5] = [
         (
             "time-based",
             "otp = { secret = \"0123456789abc\", protocols = [\"tcp\", \"udp\", \"tcp\"] }",
             &[
-                "guessing 6 knocks on 256 ports: about 2^48 sequences, 3 of them good at a time; one \
-                 is found after about 2^46 tries",
-                "scanned  a scan shows the range and no more",
+                "guessing 6 knocks on 256 ports: about 2^48 sequences, 3 of them valid at a \
+                 time; one is found after about 2^46 tries",
+                "scanned  a scan shows only the range",
             ],
         ),
         (
@@ -156,32 +156,34 @@ fn check_says_how_hard_doors_are_to_guess() {
             "verify = \"handshake\"\nknock = [\"tcp/7000\", \"tcp/9000\", \"tcp/8000\"]",
             &[
                 "guessing 3 knocks on 65535 ports: about 2^48 sequences",
-                "scanned  8 ports stand out, since they answer: 336 orders, less than a second",
+                "scanned  8 ports stand out, because they complete handshakes: 336 orders, less \
+                 than a second",
             ],
         ),
         (
             "one TCP port",
             "knock = [\"tcp/7000\", \"tcp/7000\", \"tcp/7000\"]",
             &[
-                "warning: knock: tcp/7000 3 times is one knock: one connection attempt opens this, \
-                 because a client sends its SYN again while nobody answers",
-                "guessing 3 knocks, of which repetition leaves 1: 1 knock on 131070 ports: 131070 \
+                "warning: knock: tcp/7000 3 times: one connection attempt opens this door, \
+                 because a client that gets no reply retransmits its SYN",
+                "guessing 3 knocks, of which repetition makes all but 1 useless: 1 knock on \
+                 131070 ports: 131070 \
                  sequences; one is found after 65535 tries, 66 seconds",
-                "scanned  6 ports stand out, silent where closed ports answer: 6 orders",
+                "scanned  6 ports stand out, because they send no reset as closed ports do: 6 \
+                 orders",
             ],
         ),
         (
             "one UDP port",
             "knock = [\"udp/7000\", \"udp/7000\"]",
-            &["udp/7000 twice is one knock: whoever sends packets to this one port opens this"],
+            &["udp/7000 twice: repeated packets to this one port open this door"],
         ),
         (
             "two ports in turn",
             "knock = [\"tcp/7000\", \"udp/7000\", \"tcp/7000\", \"udp/7000\"]",
             &[
-                "the sequence repeats its first 2 knocks, so whoever sends those again and again \
-                 opens the door",
-                "2 knocks are soon guessed, about 2^33 tries",
+                "the sequence repeats its first 2 knocks, so it is no harder to guess than those",
+                "2 different knocks are guessed in about 2^33 tries",
             ],
         ),
     ];
@@ -200,7 +202,7 @@ fn check_says_how_hard_doors_are_to_guess() {
 
 /// The file is found beside the configuration, and its lines are looked through.
 #[test]
-fn check_says_what_a_one_time_file_has() {
+fn check_prints_the_state_of_a_one_time_file() {
     let directory = tempfile::tempdir().unwrap();
     let [seq, once] = ["seq.toml", "once"].map(|name| directory.path().join(name));
     fs::write(
@@ -226,11 +228,13 @@ fn check_says_what_a_one_time_file_has() {
                 "seq.toml:5: warning: one_time: once:3: tcp/7001 is where [next_line] listens",
                 "seq.toml:5: warning: one_time: once:4: tcp/22 is protected",
                 "seq.toml:5: warning: one_time: once:5: \"80000\" names the port \"80000\"",
-                "knock    the sequences of once, each once: 1 left, line 2 opens",
-                "guessing 3 knocks on 131070 ports: about 2^51 sequences, 2 of them good at a time; \
+                "knock    one-time sequences of once: 1 left, line 2 opens",
+                "guessing 3 knocks on 131070 ports: about 2^51 sequences, 2 of them valid at a \
+                 time; \
                  one is found after about 2^49 tries, 23784 years at a thousand a second",
-                "scanned  3 ports stand out, silent where closed ports answer: 6 orders, less than",
-                "next_line: on [::]:7001 everybody may ask which line",
+                "scanned  3 ports stand out, because they send no reset as closed ports do: 6 \
+                 orders, less than",
+                "next_line: every client may ask [::]:7001 which line",
             ],
         ),
         (
@@ -246,7 +250,8 @@ fn check_says_what_a_one_time_file_has() {
             "",
             0o600,
             &[
-                "seq.toml:5: warning: one_time: nobody can open the door: no sequence is left in once",
+                "seq.toml:5: warning: one_time: the door can't be opened: no sequence is left in \
+                 once",
                 "none is left",
             ],
         ),
@@ -263,14 +268,14 @@ fn check_says_what_a_one_time_file_has() {
     fs::remove_file(&once).unwrap();
     let said = said();
     assert!(
-        said.contains("nobody can open the door: cannot read once"),
+        said.contains("the door can't be opened: cannot read once"),
         "{said}"
     );
     assert!(said.contains("none can be read"), "{said}");
 }
 
 #[test]
-fn a_file_that_is_not_there_is_a_problem() {
+fn a_missing_file_is_a_problem() {
     let problems = config::read(Path::new("/nonexistent/seq.toml")).unwrap_err();
     assert_eq!(
         problems.to_string(),

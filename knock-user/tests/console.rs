@@ -362,7 +362,7 @@ fn in_a_dry_run_packets_would_be_dropped() {
 }
 
 #[test]
-fn the_ledger_is_told_in_lines() {
+fn actions_of_the_ledger_are_written_as_lines() {
     let source = V4.parse::<IpAddr>().unwrap().into();
     let closed = |door, ending| Action::Closed {
         source,
@@ -399,7 +399,7 @@ fn the_ledger_is_told_in_lines() {
 }
 
 #[test]
-fn columns_grow_with_what_they_hold() {
+fn columns_grow_with_their_content() {
     let text = told(false, false, |console| {
         console.event(&event("192.0.2.1", Reason::Opened, 0, 3, Tcp, 9000));
         console.event(&event(V4, Reason::Refreshed, 1, 2, Tcp, 9000));
@@ -423,7 +423,7 @@ fn columns_grow_with_what_they_hold() {
 }
 
 #[test]
-fn everything_else_is_told_in_lines() {
+fn every_other_event_is_written_as_a_line() {
     let source = V4.parse::<IpAddr>().unwrap().into();
     let flow = FlowKey {
         source,
@@ -564,7 +564,7 @@ fn with_json_a_line_is_an_object() {
 }
 
 #[test]
-fn wall_time_may_be_set_meanwhile() {
+fn lines_follow_a_change_of_the_wall_time() {
     let text = told(false, false, |console| {
         console.suppressed(1, 0, SECOND);
         console.set_boot("2026-03-01T09:30:00Z".parse().unwrap());
@@ -577,7 +577,7 @@ fn wall_time_may_be_set_meanwhile() {
 }
 
 #[test]
-fn a_closed_pipe_is_no_reason_to_panic() {
+fn a_closed_pipe_does_not_panic() {
     struct Closed(usize);
     impl Write for Closed {
         fn write(&mut self, _: &[u8]) -> io::Result<usize> {
@@ -603,7 +603,7 @@ fn a_closed_pipe_is_no_reason_to_panic() {
 }
 
 #[test]
-fn knockds_words() {
+fn events_are_written_in_knockds_format() {
     let source = V4.parse::<IpAddr>().unwrap().into();
     let at_ns = 7_201 * SECOND;
     let mut console = console(false, false).in_knockds_words();
@@ -687,7 +687,7 @@ fn knockds_words() {
 
 /// Who watches has chosen for themselves.
 #[test]
-fn those_who_watch_do_not_get_knockds_words() {
+fn watchers_do_not_receive_knockds_format() {
     let console = console(false, false);
     let watchers = console.watchers();
     let (mut text, mut json) = (

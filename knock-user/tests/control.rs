@@ -227,7 +227,7 @@ fn a_client_reads_the_replies_that_daemons_send() {
 }
 
 #[test]
-fn nonsense_is_refused_and_harms_nobody() {
+fn invalid_requests_are_refused_and_others_answered() {
     let running = Running::start();
     let long = vec![b'x'; 2 * REQUEST_MAX];
     let long_request = format!(
@@ -263,7 +263,7 @@ fn nonsense_is_refused_and_harms_nobody() {
 }
 
 #[test]
-fn a_line_that_ends_too_early_is_no_request() {
+fn a_request_without_a_line_end_is_refused() {
     let running = Running::start();
     for (name, bytes) in [
         ("half a line", &b"{\"protocol\":1,"[..]),
@@ -287,7 +287,7 @@ fn a_line_that_ends_too_early_is_no_request() {
 }
 
 #[test]
-fn a_request_may_come_in_pieces() {
+fn a_request_may_arrive_in_pieces() {
     let running = Running::start();
     let mut stream = running.connect();
     for byte in confirm().bytes() {
@@ -297,7 +297,7 @@ fn a_request_may_come_in_pieces() {
 }
 
 #[test]
-fn ten_at_once_beside_some_that_hang() {
+fn ten_requests_are_answered_beside_idle_connections() {
     let running = Running::start();
     let silent: Vec<_> = (0..3).map(|_| running.connect()).collect();
     let mut halting = running.connect();
@@ -316,7 +316,7 @@ fn ten_at_once_beside_some_that_hang() {
 }
 
 #[test]
-fn who_takes_all_connections_is_waited_for_and_no_longer() {
+fn a_full_server_answers_once_idle_connections_time_out() {
     let running = Running::start();
     let silent: Vec<_> = (0..CONNECTIONS_MAX).map(|_| running.connect()).collect();
     running.is_well();
@@ -328,7 +328,7 @@ fn who_takes_all_connections_is_waited_for_and_no_longer() {
 }
 
 #[test]
-fn who_goes_away_before_the_answer_is_forgotten() {
+fn a_client_that_disconnects_early_is_dropped() {
     let running = Running::start();
     for _ in 0..2 * CONNECTIONS_MAX {
         let mut stream = running.connect();
@@ -338,7 +338,7 @@ fn who_goes_away_before_the_answer_is_forgotten() {
 }
 
 #[test]
-fn a_daemon_that_does_not_answer_is_told_of() {
+fn a_daemon_that_does_not_answer_is_reported() {
     let running = Running::start();
     let list = line::<list::Args>("");
     assert_eq!(
@@ -373,7 +373,7 @@ fn the_end_of_the_daemon_ends_connections() {
 }
 
 #[test]
-fn the_socket_is_for_its_owner() {
+fn only_its_owner_may_use_the_socket() {
     let running = Running::start();
     let file = fs::metadata(socket(&running.directory)).unwrap();
     assert!(file.file_type().is_socket());
@@ -381,7 +381,7 @@ fn the_socket_is_for_its_owner() {
 }
 
 #[tokio::test]
-async fn a_group_may_be_let_in() {
+async fn a_group_may_be_given_access() {
     let directory = tempfile::tempdir().unwrap();
     let path = socket(&directory);
     let own = nix::unistd::Group::from_gid(nix::unistd::Gid::effective());
@@ -393,7 +393,7 @@ async fn a_group_may_be_let_in() {
 }
 
 #[tokio::test]
-async fn what_is_at_the_sockets_place() {
+async fn other_files_at_the_path_of_the_socket_are_kept() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("deeper").join("eth0.sock");
     let listen = || {
@@ -458,7 +458,7 @@ fn console() -> Console<Vec<u8>> {
 }
 
 #[test]
-fn everybody_watches_in_their_own_form() {
+fn each_watcher_receives_its_own_form() {
     let mut running = Running::start();
     let mut text = watching(&running, false);
     let mut json = watching(&running, true);
@@ -476,7 +476,7 @@ fn everybody_watches_in_their_own_form() {
 }
 
 #[test]
-fn sixteen_may_watch_and_others_may_ask() {
+fn sixteen_clients_may_watch_while_others_ask() {
     let running = Running::start();
     let mut watching: Vec<_> = (0..WATCHERS_MAX)
         .map(|_| watching(&running, false))
@@ -527,7 +527,7 @@ async fn missed_lines_are_counted_where_they_are_missed() {
 }
 
 #[test]
-fn who_watches_too_slowly_misses_lines_and_is_told_how_many() {
+fn a_slow_watcher_receives_the_number_of_missed_lines() {
     let mut running = Running::start();
     let reader = watching(&running, false);
     // More than all buffers on the way hold.

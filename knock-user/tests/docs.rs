@@ -102,9 +102,9 @@ impl Part {
     /// The table that the value of a key is, if it is one.
     fn table(&self, key: &str) -> Option<Self> {
         let reason = self.reason(key, &format!("{key} = 1"))?;
-        let (before, after) = match (reason.contains("where a table"), self.name.as_str()) {
+        let (before, after) = match (reason.contains("expected a table"), self.name.as_str()) {
             (false, _) => return None,
-            (true, "") if reason.contains("two brackets") => (format!("[[{key}]]\n"), ""),
+            (true, "") if reason.contains("double brackets") => (format!("[[{key}]]\n"), ""),
             (true, "") => (format!("[{key}]\n"), ""),
             (true, _) => (format!("{}{key} = {{ ", self.before), " }"),
         };

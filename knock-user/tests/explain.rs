@@ -716,7 +716,7 @@ const ROWS: &[Row] = &[
 ];
 
 #[test]
-fn words_and_verdict_in_every_situation() {
+fn every_situation_has_its_words_and_verdict() {
     let no_features = Features::default();
     for row in ROWS {
         let name = row.name;
@@ -745,7 +745,7 @@ fn words_and_verdict_in_every_situation() {
 
 /// A SYN is what is asked about, and that is no knock of such a door.
 #[test]
-fn knocks_that_are_proved() {
+fn knocks_with_a_handshake_are_explained() {
     const PROVED: &str = r#"
         [decoys]
         ports = ["tcp/7001", "udp/7001"]
@@ -792,7 +792,7 @@ fn knocks_that_are_proved() {
 }
 
 #[test]
-fn on_trial_and_in_a_dry_run() {
+fn a_trial_and_a_dry_run_are_explained() {
     let query = Query {
         source: A.parse().unwrap(),
         port: "tcp/22".parse().unwrap(),
@@ -834,7 +834,7 @@ fn on_trial_and_in_a_dry_run() {
 }
 
 #[test]
-fn an_end_that_only_the_daemon_remembers() {
+fn the_daemon_supplies_the_end_of_the_last_grant() {
     let host = Kernel::new(Features::default());
     let query = Query {
         source: A.parse().unwrap(),
@@ -850,7 +850,7 @@ fn an_end_that_only_the_daemon_remembers() {
 }
 
 #[test]
-fn addresses_of_two_families() {
+fn addresses_of_two_families_are_refused() {
     let host = Kernel::new(Features::default());
     let query = Query {
         source: A.parse().unwrap(),
@@ -862,7 +862,7 @@ fn addresses_of_two_families() {
 }
 
 #[test]
-fn a_map_that_cant_be_read_is_no_explanation() {
+fn an_unreadable_map_is_an_error() {
     struct Broken<'a>(&'a Kernel, &'static str);
 
     impl Live for Broken<'_> {

@@ -66,7 +66,7 @@ fn doors_pass_check_without_a_warning() {
 }
 
 #[test]
-fn how_many_knocks() {
+fn the_number_of_knocks_is_drawn_from_the_range() {
     let mut lengths = HashSet::new();
     for seed in 0..60 {
         let text = generated("--knocks 10..12 --range 1025-2024 --protocol udp", seed);
@@ -84,12 +84,12 @@ fn how_many_knocks() {
 }
 
 #[test]
-fn the_key_space_is_told() {
+fn the_key_space_is_printed() {
     for (words, told) in [
         (
             "--knocks 6 --range 1-100 --protocol udp --open tcp/22222",
             "# Key space: 39.6 bits, 6 knocks on UDP ports from 1 to 100.\n# After a scan, 6 ports stand \
-             out, silent where closed ports answer: 720 orders, ",
+             out, because they send no reset as closed ports do: 720 orders, ",
         ),
         (
             "",
@@ -102,7 +102,7 @@ fn the_key_space_is_told() {
 }
 
 #[test]
-fn the_file_of_a_sequence() {
+fn a_sequence_is_written_in_the_clients_format() {
     let read = |text: &str, prefix: &str| -> Vec<Knock> {
         text.lines()
             .map(|line| format!("{prefix}{line}").parse().unwrap())
@@ -151,7 +151,7 @@ fn one_time_files() {
 }
 
 #[test]
-fn files_are_new_and_their_owner_s() {
+fn files_are_new_and_readable_by_their_owner_only() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("port_sequence.txt");
     let words = format!("--export {}", path.display());
@@ -173,7 +173,7 @@ fn files_are_new_and_their_owner_s() {
 
 /// Nobody shall be able to tell one from another.
 #[test]
-fn every_run_draws_anew() {
+fn every_run_draws_another_sequence() {
     let draw = || {
         let mut out = Vec::new();
         generate::run(&options(""), &mut out).unwrap();
@@ -183,7 +183,7 @@ fn every_run_draws_anew() {
 }
 
 #[test]
-fn what_cannot_be_drawn_is_told() {
+fn an_impossible_draw_is_reported() {
     for (words, told) in [
         (
             "--knocks 6 --range 1025-1029",
@@ -195,7 +195,7 @@ fn what_cannot_be_drawn_is_told() {
         ),
         (
             "--one-time 100 --knocks 3 --range 1025-1027",
-            "no more sequences are found",
+            "no further usable sequence was found",
         ),
     ] {
         let error = generated(words, 1).unwrap_err().to_string();
@@ -204,7 +204,7 @@ fn what_cannot_be_drawn_is_told() {
 }
 
 #[test]
-fn bad_usage_is_told() {
+fn bad_usage_is_reported() {
     for (words, told) in [
         (
             "--knocks 2",
@@ -226,7 +226,7 @@ fn bad_usage_is_told() {
 }
 
 #[test]
-fn a_door_that_cannot_be_is_told() {
+fn a_door_that_check_refuses_is_reported() {
     let told = generated("--name a/b", 1).unwrap_err().to_string();
     assert!(
         told.starts_with("door:2: name: \"a/b\" is not a name"),

@@ -74,7 +74,7 @@ fn golden_files() {
 
 /// Comments may be in an older encoding; an error elsewhere names its line.
 #[test]
-fn files_in_latin_1() {
+fn comments_of_imported_files_may_be_latin_1() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("knockd.conf");
     let run = |bytes: &[u8]| {
@@ -101,7 +101,7 @@ fn files_in_latin_1() {
 
 /// Not only as a text: the doors are those that somebody meant who writes such a file.
 #[test]
-fn the_doors_of_an_example() {
+fn the_doors_of_an_example_are_imported() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/knockd/example.conf");
     let (toml, _) = imported(&fs::read_to_string(path).unwrap(), "knockd.conf");
     let checked = config::parse(&toml, "seq.toml").unwrap();
@@ -196,7 +196,7 @@ proptest! {
     }
 
     #[test]
-    fn no_text_is_too_much(text in any::<String>()) {
+    fn no_text_makes_the_import_panic(text in any::<String>()) {
         let _whatever = import::import(&text, "knockd.conf");
     }
 }

@@ -267,7 +267,7 @@ fn show(action: &Action) -> String {
 }
 
 #[test]
-fn openings_are_told_once_and_end_with_their_grants() {
+fn openings_are_reported_once_and_end_with_their_grants() {
     #[rustfmt::skip]
     let rows: &[(&str, &[Step], &[&str])] = &[
         ("opens, expires", &[Knock(SSH), Read, At(30_000), Due, At(30_033), Due, At(90_000), Due],
@@ -339,7 +339,7 @@ fn openings_are_told_once_and_end_with_their_grants() {
 }
 
 #[test]
-fn the_next_deadline_is_the_moment_when_something_is_due() {
+fn the_deadline_is_when_the_next_opening_ends() {
     let mut host = Host::new();
     assert_eq!(host.ledger.next_deadline(), None);
     for step in [Knock(SSH), At(10), Knock(BELL), Read] {
@@ -361,7 +361,7 @@ fn the_next_deadline_is_the_moment_when_something_is_due() {
 }
 
 #[test]
-fn sources_and_destination_classes_are_apart() {
+fn sources_and_targets_are_kept_apart() {
     let mut there = door(30_000, &[1], false);
     there.target_id = 7;
     let mut shut = door(0, &[1], true);
@@ -394,7 +394,7 @@ fn sources_and_destination_classes_are_apart() {
 }
 
 #[test]
-fn nonsense_changes_nothing() {
+fn invalid_events_change_nothing() {
     let mut ledger = Ledger::new(doors());
     for (name, door, reason) in [
         ("unknown door", 99, Reason::Opened as u8),

@@ -35,7 +35,7 @@ fn wrong(otp: &str) -> String {
 }
 
 #[test]
-fn secrets_in_files() {
+fn secrets_are_read_from_files() {
     let directory = tempdir().unwrap();
     let long = "x".repeat(5_000);
     for (name, text, expected) in [
@@ -97,7 +97,7 @@ fn check(config: &Path, variable: Option<&str>) -> (bool, String) {
 }
 
 #[test]
-fn secrets_in_the_environment() {
+fn secrets_are_read_from_the_environment() {
     let directory = tempdir().unwrap();
     let config = directory.path().join("seq.toml");
     fs::write(&config, door("secret_env = \"KNOCK_TEST_SECRET\"")).unwrap();
@@ -123,7 +123,7 @@ fn secrets_in_the_environment() {
 }
 
 #[test]
-fn who_else_may_read_the_secret() {
+fn a_secret_that_every_user_can_read_draws_a_warning() {
     let directory = tempdir().unwrap();
     let [secret, config] = ["secret", "seq.toml"].map(|name| directory.path().join(name));
     fs::write(&secret, "correct horse battery\n").unwrap();
@@ -141,7 +141,7 @@ fn who_else_may_read_the_secret() {
         }
         let (is_good, said) = check(&config, None);
         assert!(is_good, "{name}: {said}");
-        let warned = said.contains("every user of this host may read the secret in");
+        let warned = said.contains("every user of this host can read the secret in");
         assert_eq!(warned, told, "{name}: {said}");
     }
 }
@@ -167,7 +167,7 @@ fn at(ms: u64) -> Clocks {
 }
 
 #[test]
-fn which_sequences_are_listened_to() {
+fn the_sequences_within_the_skew_are_accepted() {
     let first = u32::try_from(BOOTED / 10_000).unwrap();
     for (name, skew, ms, periods, next_ms) in [
         // Until 25 s after the end of a period somebody may be on the way.
@@ -226,7 +226,7 @@ fn a_clock_that_is_set_is_followed() {
 }
 
 #[test]
-fn what_was_used_is_remembered_for_an_hour() {
+fn used_sequences_are_remembered_for_an_hour() {
     let timed = timed(1);
     let period = u32::try_from(BOOTED / 10_000).unwrap();
     let hour = Duration::from_secs(3_600).as_millis() as u64;
@@ -260,7 +260,7 @@ fn heard(skew_detector: &mut SkewDetector, source: u8, knocks: &[Knock]) -> Opti
 }
 
 #[test]
-fn a_clock_that_is_wrong_is_recognised() {
+fn a_wrong_clock_is_recognised() {
     let text = door("secret = \"correct horse battery\"") + &door("secret = \"another one\"");
     let text = text.replacen("\"ssh\"", "\"first\"", 1);
     let checked = config::parse(&text, "seq.toml").unwrap();
@@ -302,8 +302,8 @@ fn a_clock_that_is_wrong_is_recognised() {
 /// Sequences change for hours, with the longest attempts that the rules let there be, and there is
 /// always room for the next ones; what goes on keeps its number.
 #[test]
-fn sequences_change_for_ever() {
-    let slow = "[[door]]\nname = \"slow\"\nopen = [\"tcp/22\"]\nwithin = \"30m\"\n\
+fn sequences_change_without_running_out_of_numbers() {
+    let slow = "[[door]]\nname = \"slow\"\nopen = [\"tcp/22\"]\nsequence_timeout = \"30m\"\n\
                 knock = [\"tcp/7000\", \"udp/8000\", \"tcp/9000\"]\n";
     for (period_s, skew, doors) in [(40, 1, 5), (120, 0, 5), (6, 10, 2)] {
         let mut text = slow.to_owned();

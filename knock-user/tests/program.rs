@@ -9,7 +9,7 @@ use std::{
 use tempfile::TempDir;
 
 const CONFIG: &str = "\
-interfaces = [\"eth0\"]
+                      interfaces = [\"eth0\"]
 exempt = [\"tcp/443\"]
 
 [[door]]
@@ -19,7 +19,7 @@ open  = [\"tcp/22\"]
 ";
 
 const KNOCKD: &str = "\
-[ssh]
+                      [ssh]
 sequence = 7000,8000,9000
 command = /sbin/iptables -A INPUT -s %IP% -p tcp --dport 22 -j ACCEPT
 ";
@@ -81,7 +81,7 @@ fn a_reader_that_ends_early_is_no_error() {
 }
 
 #[test]
-fn a_failure_stays_one_without_a_reader() {
+fn a_failure_without_a_reader_is_still_a_failure() {
     let directory = directory();
     let config = file(&directory, "seq.toml", "what is this");
     let mut check = knock_user();
@@ -93,7 +93,7 @@ fn a_failure_stays_one_without_a_reader() {
 /// A file that does nothing is a mistake, and nothing is put in its place by a shell that emptied
 /// the file before the program failed.
 #[test]
-fn check_refuses_what_has_no_effect() {
+fn check_refuses_a_file_without_an_effect() {
     let directory = directory();
     for (name, text, code, word) in [
         ("empty", "", 2, "has no effect"),
@@ -131,7 +131,7 @@ fn check_refuses_what_has_no_effect() {
 }
 
 #[test]
-fn an_import_that_fails_prints_nothing() {
+fn a_failed_import_prints_nothing() {
     let directory = directory();
     for (name, text) in [
         ("empty", ""),

@@ -188,12 +188,12 @@ fn wrong_requests_are_refused_with_the_cure() {
             (
                 "grant 203.0.113.9 --door ssh --for 10ms",
                 MISUSE,
-                "it goes from 1s to 30d",
+                "use 1s to 30d",
             ),
             (
                 "grant 203.0.113.9 --door ssh --for 31d",
                 MISUSE,
-                "it goes from 1s to 30d",
+                "use 1s to 30d",
             ),
             (
                 "grant ::ffff:203.0.113.9 --door ssh",

@@ -393,7 +393,7 @@ fn failing_commands_are_logged_and_change_nothing() {
         (
             "time limit",
             r#"["/bin/sh", "-c", "echo waiting; sleep 60"]"#,
-            vec!["on_open", "not done after 1s", "waiting"],
+            vec!["on_open", "stopped after 1s", "waiting"],
         ),
     ];
     net::test(|net| {

@@ -640,7 +640,7 @@ fn a_skewed_clock_is_reported() {
     });
 }
 
-/// Both at once: the knocks of the time, each proved by a handshake.
+/// Both at once: the knocks of the time, each verified with a handshake.
 #[test]
 fn time_based_knocks_can_need_handshakes() {
     net::test(|net| {

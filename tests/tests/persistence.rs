@@ -155,8 +155,8 @@ fn pins_that_cannot_be_seen_are_not_promised() {
             let words = match json {
                 true => "\"event\":\"uncertain\"",
                 false => {
-                    "it can't be seen whether tcp/22 stays protected on b0; look with \
-                          `knock-user status`"
+                    "it is unknown whether tcp/22 stays protected on b0; check with `knock-user \
+                     status`"
                 }
             };
             assert!(last.contains(words), "{last}");

@@ -205,8 +205,8 @@ fn nmap_opens_no_door() {
 /// The scans of this file would open these doors, so no daemon runs with them.
 #[test]
 fn doors_that_a_scan_opens_are_refused() {
-    const UP: &str = "a scan of the ports in ascending order would knock this";
-    const DOWN: &str = "a scan of the ports in descending order would knock this";
+    const UP: &str = "a port scan in ascending order would complete this sequence";
+    const DOWN: &str = "a port scan in descending order would complete this sequence";
     let rows = [
         ("", "tcp/7000 tcp/7001 tcp/7002", "syn,!ack", Some(UP)),
         ("", "tcp/7002 tcp/7001 tcp/7000", "syn,!ack", Some(DOWN)),

@@ -68,7 +68,7 @@ fn check_names_interfaces_that_a_configuration_leaves_open() {
             assert_eq!(output.status.code(), Some(0), "{name}: {said}");
             let always = [
                 "this host does not have the address 192.0.2.99",
-                "nothing on this host listens now on what is protected: tcp/22",
+                "no service of this host listens on these protected ports now: tcp/22",
             ];
             for told in told.iter().chain(&always) {
                 assert!(said.contains(told), "{name}: no {told:?} in\n{said}");

@@ -26,7 +26,7 @@ const ROWS: &[(&str, By, &[&str])] = &[
         "one port",
         By::Nft("table ip t { chain c { type nat hook prerouting priority dstnat;
             tcp dport 2222 redirect to :22; }; }"),
-        &["tcp/2222 is translated to tcp/22, and"],
+        &["tcp/2222 is translated to tcp/22, after packets were filtered"],
     ),
     (
         "a range",
@@ -47,7 +47,7 @@ const ROWS: &[(&str, By, &[&str])] = &[
         &[
             "tcp/2201-2202 are translated to tcp/22 of 10.0.0.2",
             "tcp/2203-2205 are translated to tcp/22 of 10.0.0.3",
-            "tcp/2300-2310 are translated to tcp/22, and",
+            "tcp/2300-2310 are translated to tcp/22, after",
         ],
     ),
     (
@@ -60,8 +60,8 @@ const ROWS: &[(&str, By, &[&str])] = &[
             ip daddr . meta l4proto . th dport vmap @v
             tcp dport vmap { 2212 : jump in, 2213-2214 : goto in }; }; }"),
         &[
-            "tcp/2210 is translated to tcp/22, and",
-            "tcp/2212-2214 are translated to tcp/22, and",
+            "tcp/2210 is translated to tcp/22, after",
+            "tcp/2212-2214 are translated to tcp/22, after",
         ],
     ),
     (
@@ -70,21 +70,21 @@ const ROWS: &[(&str, By, &[&str])] = &[
             tcp dport 2220 dnat ip6 to [2001:db8::2]:22; tcp dport { 2221, 2223 } redirect to :22; }; }"),
         &[
             "tcp/2220 is translated to tcp/22 of 2001:db8::2",
-            "tcp/2221 is translated to tcp/22, and",
-            "tcp/2223 is translated to tcp/22, and",
+            "tcp/2221 is translated to tcp/22, after",
+            "tcp/2223 is translated to tcp/22, after",
         ],
     ),
     (
         "written into packets",
         By::Nft("table netdev t { chain c { type filter hook ingress device b0 priority 0;
             tcp dport 2230 tcp dport set 22; }; }"),
-        &["tcp/2230 is translated to tcp/22, and"],
+        &["tcp/2230 is translated to tcp/22, after"],
     ),
     (
         "by a mark",
         By::Nft("table ip t { chain c { type nat hook prerouting priority dstnat;
             meta mark 1 meta l4proto tcp redirect to :22; }; }"),
-        &["a translation of ports that can't be read: chain c of table ip t (nft) translates ports that \
+        &["a port translation can't be read: chain c of table ip t (nft) translates ports that \
            are chosen elsewhere"],
     ),
     (
@@ -96,7 +96,7 @@ const ROWS: &[(&str, By, &[&str])] = &[
                 -j DNAT --to-destination 10.0.0.1:20-30
             ip6tables-nft -t nat -A PREROUTING -p tcp --dport 2242 -j DNAT --to-destination [2001:db8::9]:22"),
         &[
-            "tcp/2240 is translated to tcp/22, and",
+            "tcp/2240 is translated to tcp/22, after",
             "tcp/2241 is translated to tcp/20-30 of 10.0.0.1",
             "tcp/2250-2259 are translated to tcp/20-30 of 10.0.0.1",
             "tcp/2242 is translated to tcp/22 of 2001:db8::9",
@@ -107,7 +107,7 @@ const ROWS: &[(&str, By, &[&str])] = &[
         By::Commands("iptables-legacy -t nat -A PREROUTING -p tcp --dport 2260:2269 -j REDIRECT --to-ports 22
             ip6tables-legacy -t nat -A PREROUTING -p tcp --dport 2270 -j DNAT --to-destination [2001:db8::9]:22"),
         &[
-            "tcp/2260-2269 are translated to tcp/22, and",
+            "tcp/2260-2269 are translated to tcp/22, after",
             "tcp/2270 is translated to tcp/22 of 2001:db8::9",
         ],
     ),

@@ -1,4 +1,4 @@
-//! A command to run and what for.
+//! A command to run, with its occasion.
 
 use std::net::IpAddr;
 
@@ -7,29 +7,29 @@ use crate::model::{fair_shares::network, settings::Command};
 /// A command to run for a source.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Job {
-    /// What has happened.
+    /// The occasion of the command.
     pub occasion: Occasion,
-    /// For whom.
+    /// The source.
     pub source: IpAddr,
-    /// The name of the door.
+    /// The door's name.
     pub door: String,
     /// The first port that the door opens.
     pub port: Option<u16>,
-    /// What to run.
+    /// The command.
     pub command: Command,
 }
 
-/// What has happened.
+/// The occasion of the command.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Occasion {
     /// The door opened.
     Open,
-    /// It closed.
+    /// The door closed.
     Close,
 }
 
 impl Occasion {
-    /// The key in the configuration.
+    /// Returns the key in the configuration.
     pub const fn key(self) -> &'static str {
         match self {
             Self::Open => "on_open",
@@ -37,7 +37,7 @@ impl Occasion {
         }
     }
 
-    /// The value of `KNOCK_EVENT`.
+    /// Returns the value of `KNOCK_EVENT`.
     pub const fn event(self) -> &'static str {
         match self {
             Self::Open => "open",
@@ -47,7 +47,7 @@ impl Occasion {
 }
 
 impl Job {
-    /// Whose share of the waiting commands it takes.
+    /// Returns the key of the share of waiting commands that it takes.
     pub(super) fn share(&self) -> (&str, IpAddr) {
         (&self.door, network(self.source))
     }
@@ -62,7 +62,7 @@ impl Job {
         self.command.arguments.iter().map(fill)
     }
 
-    /// What runs, as one would type it. A script that is given to a shell stands for itself.
+    /// Returns the command line. A script that is given to a shell is shown alone.
     pub(crate) fn line(&self) -> String {
         let arguments: Vec<String> = self.arguments().collect();
         match arguments.as_slice() {
@@ -105,7 +105,7 @@ impl Job {
     }
 }
 
-/// Replaces names in braces, in one pass: what was put in is not looked at again.
+/// Replaces placeholders in one pass; inserted values are not expanded again.
 fn fill(argument: &str, values: &[(&str, String)]) -> String {
     let mut filled = String::with_capacity(argument.len());
     let mut rest = argument;
@@ -128,7 +128,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn braces_are_filled_once() {
+    fn placeholders_are_replaced_in_one_pass() {
         let values = [
             ("{source}", "2001:db8::9".to_owned()),
             ("{door}", "{source}".to_owned()),

@@ -2,11 +2,9 @@
 //!
 //! A command is a program and its arguments, run without a shell, with nothing on its standard
 //! input, `PATH` and `KNOCK_*` as its environment, in a process group of its own. At its time limit
-//! the whole group is ended. What a command leaves in the background when it exits in time is its
-//! own affair.
-//!
-//! For one source and door, commands run one after the other in the order in which they were asked
-//! for: `on_close` never overtakes its `on_open`.
+//! the whole group is ended. A command that exits in time may leave processes in the background.
+//! For one source and door, commands run one after the other, in order: `on_close` never overtakes
+//! its `on_open`.
 //!
 //! May use `model`. Must not know events or grants.
 
@@ -29,13 +27,13 @@ pub use report::{Outcome, Report};
 
 /// Commands that run at the same time.
 pub const RUNNING_MAX: usize = 16;
-/// Commands that wait to run. Closing ones may be twice as many: what an `on_open` has done is to
-/// be undone.
+/// Commands that wait to run. The limit of `on_close` is twice as high, since it reverts the effect
+/// of an `on_open`.
 pub const WAITING_MAX: usize = 1_024;
-/// Reports that wait to be read; more commands do not run until they are.
+/// Reports that wait to be read; further commands wait for that.
 const REPORTS_MAX: usize = 64;
 
-/// For whom commands run one after the other.
+/// The key within which commands run one after the other.
 type Turn = (IpAddr, String);
 
 /// Runs commands.
@@ -61,7 +59,7 @@ struct State {
 }
 
 impl Runner {
-    /// A runner, and where its reports are to be read.
+    /// Returns a runner, and the receiver of its reports.
     pub fn new() -> (Self, mpsc::Receiver<Report>) {
         let (reports, receiver) = mpsc::channel(REPORTS_MAX);
         let state = Mutex::new(State::default());
@@ -69,11 +67,11 @@ impl Runner {
         (Self { shared }, receiver)
     }
 
-    /// Runs a command as soon as it is its turn. Must be called inside a tokio runtime.
+    /// Queues a command. Must be called inside a tokio runtime.
     ///
     /// # Errors
-    /// Too many commands wait: this one is left out, or the last one of a door or network for which
-    /// many more wait.
+    /// Returns the command that was left out because too many wait: this one, or the last one of a
+    /// door or network with a larger share.
     pub fn run(&self, job: Job) -> Result<(), LeftOut> {
         let mut state = self.shared.lock();
         let room = match job.occasion {
@@ -95,15 +93,14 @@ impl Runner {
         left_out.map_or(Ok(()), |other| Err(LeftOut(Box::new(other))))
     }
 
-    /// How many commands run or wait.
+    /// Returns how many commands run or wait.
     pub fn pending(&self) -> usize {
         let state = self.shared.lock();
         state.busy.len().saturating_add(state.waiting.len())
     }
 
-    /// Takes no more commands, gives what runs and waits this long, and kills the rest.
-    ///
-    /// Says how many did not come to their end. The reports must still be read meanwhile.
+    /// Accepts no more commands, waits this long for those that run or wait, and kills the rest.
+    /// Returns how many did not finish. The reports must still be read meanwhile.
     pub async fn finish(self, limit: Duration) -> usize {
         self.shared.lock().is_stopped = true;
         let _at_the_limit = timeout(limit, self.idle()).await;
@@ -131,8 +128,8 @@ impl Drop for Runner {
 }
 
 impl State {
-    /// Takes out a job of the same occasion that waits for a door or a network with a larger share
-    /// than the new one's: the last of the largest.
+    /// Removes a waiting job of the same occasion from the door or network with the largest share,
+    /// if that is larger than the new job's: the last of the largest.
     fn make_room(&mut self, new: &Job) -> Option<Job> {
         let mut doors: HashMap<&str, usize> = HashMap::new();
         let mut networks: HashMap<(&str, IpAddr), usize> = HashMap::new();
@@ -166,11 +163,11 @@ impl State {
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Nothing that holds the lock leaves the state half changed.
+        // No holder of the lock leaves the state inconsistent.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Starts what can run now.
+    /// Starts the commands that can run now.
     fn start(self: &Arc<Self>, state: &mut State) {
         while state.busy.len() < RUNNING_MAX {
             let is_free = |job: &Job| !state.busy.contains(&job.turn());
@@ -181,7 +178,7 @@ impl Shared {
                 return;
             };
             state.busy.insert(job.turn());
-            // Tasks that have ended are of no more use.
+            // Ended tasks are dropped.
             while state.tasks.try_join_next().is_some() {}
             state.tasks.spawn(Arc::clone(self).work(job));
         }

@@ -1,4 +1,4 @@
-//! One command, from its start to its end.
+//! Runs one command.
 
 use std::{
     io,
@@ -23,13 +23,13 @@ use tokio::{
 
 use super::{Job, Outcome, Report, tail::Tail};
 
-/// Where programs are looked for if the daemon's own environment does not say.
+/// The search path for programs if the daemon has no `PATH`.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-/// How long a command has to clean up when its time is over.
+/// The time for a command to clean up after its time limit.
 const GRACE: Duration = Duration::from_secs(2);
-/// How often it is seen whether it has, meanwhile.
+/// The interval of checks whether it has ended.
 const GLANCE: Duration = Duration::from_millis(20);
-/// How long output is read after the end: something in the background may hold the pipe for ever.
+/// How long output is read after the end: a background process may hold the pipe without end.
 const LAST_WORDS: Duration = Duration::from_millis(200);
 
 /// Runs a command.
@@ -92,13 +92,13 @@ async fn attend(
     outcome
 }
 
-/// Reads for as long as it is asked to.
+/// Reads until every writer has closed the pipe, and then never returns.
 async fn read(output: &mut pipe::Receiver, tail: &mut Tail) -> std::convert::Infallible {
     drain(output, tail).await;
     std::future::pending().await
 }
 
-/// Reads until nobody can write any more.
+/// Reads until every writer has closed the pipe.
 async fn drain(output: &mut pipe::Receiver, tail: &mut Tail) {
     let mut buffer = [0; 4_096];
     while let Ok(count @ 1..) = output.read(&mut buffer).await {
@@ -106,12 +106,11 @@ async fn drain(output: &mut pipe::Receiver, tail: &mut Tail) {
     }
 }
 
-/// A command with everything that it has started, as long as that stays in its process group.
+/// A command and its descendants, as far as they stay in its process group.
 #[derive(Debug)]
 struct Group {
     child: Child,
-    /// Its number, until the first process has been waited for: from then on the number may mean
-    /// another group.
+    /// Its id, until the first process has been waited for; after that the id may be reused.
     leader: Option<Pid>,
 }
 
@@ -128,7 +127,7 @@ impl Group {
         status
     }
 
-    /// Asks all processes to end, and makes them.
+    /// Terminates all processes, and kills those that remain.
     async fn end(&mut self) {
         self.signal(Signal::SIGTERM);
         let deadline = Instant::now() + GRACE;
@@ -139,7 +138,7 @@ impl Group {
         let _nothing_to_tell = self.wait().await;
     }
 
-    /// Whether the first process has ended; it is left to be waited for.
+    /// Returns whether the first process has ended, without reaping it.
     fn has_ended(&self) -> bool {
         let Some(leader) = self.leader else {
             return true;

@@ -1,4 +1,4 @@
-//! What became of a command.
+//! The result of a command.
 
 use std::{fmt, io, os::unix::process::ExitStatusExt as _, process::ExitStatus};
 
@@ -7,32 +7,32 @@ use knock_sequence::duration::spell;
 use super::Job;
 use crate::{host::os_error, model::terminal::harmless};
 
-/// What became of a command.
+/// The result of a command.
 #[derive(Debug)]
 pub struct Report {
-    /// What was to run.
+    /// The command and its occasion.
     pub job: Job,
-    /// How it ended.
+    /// The way in which it ended.
     pub outcome: Outcome,
     /// The last lines that it printed, to standard output and standard error.
     pub output: Vec<String>,
 }
 
-/// How a command ended.
+/// The way in which a command ended.
 #[derive(Debug)]
 pub enum Outcome {
     /// It exited.
     Exited(ExitStatus),
-    /// It took longer than it may, and was ended.
+    /// It exceeded its time limit, and was ended.
     TimedOut,
     /// It could not be started.
     NotStarted(io::Error),
-    /// It was started, and the system does not say what became of it.
+    /// It was started, and its end is unknown.
     Unknown(io::Error),
 }
 
 impl Report {
-    /// Whether the command did what it was to do.
+    /// Returns whether the command succeeded.
     pub fn is_success(&self) -> bool {
         matches!(self.outcome, Outcome::Exited(status) if status.success())
     }
@@ -62,12 +62,12 @@ impl fmt::Display for Report {
             Outcome::TimedOut => {
                 write!(
                     f,
-                    "not done after {}, ended; a longer command_timeout would give it more time",
+                    "stopped after {}; raise command_timeout if it needs more time",
                     spell(command.timeout)
                 )?;
             }
             Outcome::NotStarted(error) => write!(f, "{}", not_started(error))?,
-            Outcome::Unknown(error) => write!(f, "lost sight of it: {}", os_error::plain(error))?,
+            Outcome::Unknown(error) => write!(f, "its end is unknown: {}", os_error::plain(error))?,
         }
         if !self.output.is_empty() {
             write!(f, "; it printed: {}", self.output.join(" | "))?;
@@ -83,7 +83,7 @@ fn not_started(error: &io::Error) -> String {
          install it, or correct the path in the configuration"
             .to_owned()
     } else if kind == io::ErrorKind::PermissionDenied {
-        "may not be run; make it executable with chmod +x".to_owned()
+        "is not executable; make it so with chmod +x".to_owned()
     } else if error.raw_os_error() == Some(nix::libc::ENOEXEC) {
         "is not a program; a script begins with #! and the path of its interpreter".to_owned()
     } else {

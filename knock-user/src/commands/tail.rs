@@ -1,10 +1,10 @@
-//! The end of what a command prints.
+//! Keeps the end of a command's output.
 
 use std::collections::VecDeque;
 
 use crate::model::terminal::harmless;
 
-/// How much is kept.
+/// The number of octets that are kept.
 const KEPT_BYTES: usize = 4_096;
 
 /// The last bytes of a stream.
@@ -22,8 +22,8 @@ impl Tail {
         self.bytes.drain(..surplus);
     }
 
-    /// The lines, without what would do something to a terminal; a line that was cut is left out,
-    /// unless it is all there is.
+    /// Returns the lines with control characters escaped; a line that was cut is left out, unless
+    /// it is the only one.
     pub(super) fn lines(self) -> Vec<String> {
         let bytes: Vec<u8> = self.bytes.into();
         let text = String::from_utf8_lossy(&bytes);

@@ -24,36 +24,36 @@ const ROOT: u32 = 0;
 /// Edges that a configuration may have.
 const EDGES_MAX: usize = NODES_MAX as usize;
 
-/// Edges of a node, in the order of their symbols.
+/// The edges of a node, in the order of their symbols.
 type Edges = Vec<(Symbol, u32)>;
 
 /// The automaton of a configuration.
 pub(super) struct Automaton {
-    /// By number; the first is the root, which nothing reads.
+    /// The nodes by number; the first is the root, which the kernel side never reads.
     nodes: Vec<Node>,
-    /// By number of the node that they leave: those that lead past a first knock.
+    /// The edges that lead past a first knock, by number of the node that they leave.
     edges: Vec<Edges>,
-    /// First knocks of each class.
+    /// The first knocks of each target.
     firsts: BTreeMap<u16, Edges>,
-    /// How each node is reached from the one before.
+    /// The parent of each node.
     ways: Vec<(EdgeFrom, Symbol)>,
 }
 
-/// A sequence that is to be found by the automaton.
+/// A sequence that the automaton finds.
 #[derive(Clone, Debug)]
 pub(super) struct Path {
-    /// The place of its door in the configuration.
+    /// The index of its door in the configuration.
     pub(super) door: usize,
     /// Index of its entry in `DOORS`.
     pub(super) entry: u16,
     /// Its knocks.
     pub(super) symbols: Vec<Symbol>,
-    /// How many of the last ones depend on who knocks.
+    /// How many of the last knocks depend on the source.
     pub(super) per_source: u8,
 }
 
 impl Automaton {
-    /// Builds the automaton; `None` if that can't be done, which is a conflict.
+    /// Builds the automaton; `None` after a conflict, which is reported.
     pub(super) fn new(
         doors: &[Door],
         paths: &[Path],
@@ -71,23 +71,23 @@ impl Automaton {
         builder.finish(conflicts)
     }
 
-    /// The node that a knock leads to as a first knock for any destination, or 0.
+    /// Returns the node of a first knock for any target, or 0.
     pub(super) fn first(&self, knock: Knock) -> u32 {
         let firsts = self.firsts.get(&0).map_or(&[][..], Vec::as_slice);
         find(firsts, symbol(knock)).unwrap_or(ROOT)
     }
 
-    /// How each node is reached from the one before, by number; the root is not.
+    /// The parent of each node, by number; the root has none.
     pub(super) fn ways(&self) -> &[(EdgeFrom, Symbol)] {
         &self.ways
     }
 
-    /// How many nodes are at the end of a first knock: those with the lowest numbers.
+    /// The number of nodes that a first knock leads to; they have the lowest numbers.
     pub(super) fn first_count(&self) -> usize {
         self.firsts.values().map(Vec::len).sum()
     }
 
-    /// Gives the nodes other numbers: for each the one at its place.
+    /// Renumbers the nodes; each gets the number at its index.
     pub(super) fn renumber(&mut self, numbers: &[u32]) {
         let number = |node: u32| numbers.get(node as usize).copied().unwrap_or(ROOT);
         let count = numbers.iter().max().map_or(0, |&most| most as usize + 1);
@@ -108,8 +108,8 @@ impl Automaton {
         }
     }
 
-    /// The tables of the maps; doors go by these numbers instead of their places, and sequences by
-    /// their entries.
+    /// Returns the tables of the maps, with numbers instead of indices for doors, and entries for
+    /// sequences.
     pub(super) fn into_tables(
         mut self,
         numbers: &[u16],
@@ -150,18 +150,18 @@ fn find(edges: &[(Symbol, u32)], symbol: Symbol) -> Option<u32> {
     edges.get(place.ok()?).map(|&(_, to)| to)
 }
 
-/// A node while the trees grow.
+/// A node during construction.
 struct Stem {
     symbol: Symbol,
     depth: u8,
     target_id: u16,
-    /// The door with the lowest index that goes through.
+    /// The door with the lowest index whose sequence contains this node.
     via_door: usize,
-    /// The longest `sequence_timeout` of the doors that go through, in ticks.
+    /// The longest `sequence_timeout` of the doors whose sequences contain this node, in ticks.
     sequence_timeout_ticks: u32,
     /// The paths that end here.
     ends: Vec<usize>,
-    /// The path that goes on depending on who knocks, and the place of that knock, from 1.
+    /// The path whose next knock depends on the source, and the position of that knock, from 1.
     per_source: Option<(usize, u8)>,
     children: Edges,
 }
@@ -171,15 +171,15 @@ struct Builder<'d> {
     paths: &'d [Path],
     stems: Vec<Stem>,
     firsts: BTreeMap<u16, Edges>,
-    /// Pairs of doors whose `step_timeout` should be the same, the later one first, and after how
-    /// many knocks.
+    /// Pairs of doors that need the same `step_timeout`, the later one first, and the number of
+    /// shared knocks.
     at_odds: BTreeMap<(usize, usize), Odds>,
     crowded: BTreeSet<Vec<usize>>,
-    /// Pairs of doors whose knocks that depend on who knocks would follow the same ones.
+    /// Pairs of doors whose source-bound knocks follow the same knocks.
     mixed: BTreeSet<(usize, usize)>,
 }
 
-/// How two doors with different `step_timeout` meet.
+/// How the sequences of two doors with different `step_timeout` overlap.
 struct Odds {
     knocks: u8,
     overlap: bool,
@@ -198,8 +198,8 @@ impl<'d> Builder<'d> {
         }
     }
 
-    /// Grows the tree of a destination class. Sorted sequences share their beginnings with their
-    /// neighbours, so the path to the last one is all that has to be remembered.
+    /// Builds the tree of a target. Sorted sequences share their beginnings with their neighbours,
+    /// so only the path to the last one is kept.
     fn plant(&mut self, target: Option<IpAddr>, target_id: u16) {
         let belongs = |door: &Door| door.target.is_none() || door.target == target;
         let (doors, paths) = (self.doors, self.paths);
@@ -250,7 +250,7 @@ impl<'d> Builder<'d> {
         self.firsts.insert(target_id, firsts);
     }
 
-    /// Says of the nodes along a path from which the next knock depends on who knocks.
+    /// Marks the node of a path after which the next knock depends on the source.
     fn bind(&mut self, place: usize, sequence: &Path, along: &[u32]) {
         let fixed = along.len() - usize::from(sequence.per_source);
         let binding = along.iter().skip(fixed.saturating_sub(1));
@@ -267,7 +267,7 @@ impl<'d> Builder<'d> {
         }
     }
 
-    /// Takes a door through a node that others made.
+    /// Adds a door to an existing node.
     fn pass(&mut self, node: u32, index: usize, door: &Door) {
         let stem = &mut self.stems[node as usize];
         stem.sequence_timeout_ticks = stem
@@ -287,7 +287,8 @@ impl<'d> Builder<'d> {
             .at_odds
             .entry((a.max(b), a.min(b)))
             .or_insert(Odds { knocks, overlap });
-        // A common beginning is easier to see than an overlap; the longest says most.
+        // A common beginning is easier to see in a message than an overlap, and the longest says
+        // most.
         if odds.overlap >= overlap {
             odds.overlap = overlap;
             odds.knocks = odds.knocks.max(knocks);
@@ -301,7 +302,7 @@ impl<'d> Builder<'d> {
         }
         self.number_by_depth();
         let stems = &self.stems;
-        // Longest other beginning that each node's path ends in.
+        // For each node: the longest other beginning with which its path ends.
         let mut fails: Vec<u32> = vec![ROOT; stems.len()];
         let mut nodes: Vec<Node> = Vec::with_capacity(stems.len());
         let mut edges: Vec<Edges> = Vec::with_capacity(stems.len());
@@ -375,10 +376,10 @@ impl<'d> Builder<'d> {
         })
     }
 
-    /// The longest beginning that a path ends in when `symbol` follows one of which `shorter` is
-    /// the longest other beginning.
+    /// Returns the longest beginning with which a path ends after `symbol`, where `shorter` is that
+    /// of the path before.
     fn longest_other(&self, fails: &[u32], shorter: u32, symbol: Symbol, target_id: u16) -> u32 {
-        // Which knock that stands for depends on the path.
+        // The symbol for source-bound knocks stands for a different knock on each path.
         if symbol == Symbol::PER_SOURCE {
             return ROOT;
         }
@@ -397,15 +398,15 @@ impl<'d> Builder<'d> {
         let firsts: usize = self.firsts.values().map(Vec::len).sum();
         if firsts > FIRST_NODES_MAX as usize {
             let reason = format!(
-                "{firsts} different first knocks are too many: there may be {FIRST_NODES_MAX}, \
-                 counted for each target; let doors share theirs, or give fewer targets"
+                "{firsts} different first knocks are too many: the limit is {FIRST_NODES_MAX}, \
+                 counted for each target; let doors share first knocks, or use fewer targets"
             );
             return Some(Conflict::of_file("door", reason));
         }
         let most = NODES_MAX as usize - 1;
         if self.stems.len() > most {
             let reason = format!(
-                "the sequences have {} different beginnings, and there may be {most}; doors \
+                "the sequences have {} different beginnings, and the limit is {most}; doors \
                  without a target count once more for each target: shorten sequences, or give \
                  fewer targets",
                 self.stems.len()
@@ -415,7 +416,8 @@ impl<'d> Builder<'d> {
         None
     }
 
-    /// Renumbers nodes so that those of first knocks come first, and every node after its fail.
+    /// Renumbers nodes so that those of first knocks come first, and each follows the node of its
+    /// longest other beginning.
     fn number_by_depth(&mut self) {
         let mut order: Vec<u32> = (0..self.stems.len() as u32).collect();
         order.sort_by_key(|&node| self.stems[node as usize].depth);
@@ -461,16 +463,18 @@ impl<'d> Builder<'d> {
         let mut conflicts = Vec::new();
         for (&(later, earlier), odds) in &self.at_odds {
             let how = match (odds.overlap, odds.knocks) {
-                (true, knocks) => format!("{knocks} knocks of one lie within the other"),
-                (false, 1) => "they begin with the same knock".to_owned(),
-                (false, knocks) => format!("they begin with the same {knocks} knocks"),
+                (true, knocks) => format!(
+                    "the sequence of one contains {knocks} knocks of the \
+                     other"
+                ),
+                (false, 1) => "both sequences begin with the same knock".to_owned(),
+                (false, knocks) => format!("both sequences begin with the same {knocks} knocks"),
             };
             conflicts.push(Conflict::of_door(
                 later,
                 "step_timeout",
                 format!(
-                    "{}, but {} for door \"{}\": {how}, so a source there is in both; \
-                     make both the same",
+                    "{}, but {} for door \"{}\", and {how}: use the same step_timeout for both",
                     step(later),
                     step(earlier),
                     name(earlier)
@@ -482,8 +486,8 @@ impl<'d> Builder<'d> {
                 later,
                 "otp",
                 format!(
-                    "its knocks that do not depend on who knocks are the same as those of door \
-                     \"{}\": give it another secret",
+                    "its knocks that do not depend on the source equal those of door \"{}\": use \
+                     another secret",
                     name(earlier)
                 ),
             ));
@@ -494,8 +498,8 @@ impl<'d> Builder<'d> {
                 doors.iter().copied().max().unwrap_or(0),
                 "knock",
                 format!(
-                    "its last knock would complete {} doors at once ({}), and there may be \
-                     {DOORS_PER_NODE}: let fewer sequences end in one another",
+                    "its last knock would complete {} doors at once ({}), and the limit is \
+                     {DOORS_PER_NODE}: let fewer sequences end with another one",
                     doors.len(),
                     names.join(", ")
                 ),
@@ -511,17 +515,16 @@ fn too_entangled(stem: &Stem, doors: &[Door]) -> Conflict {
         stem.via_door,
         "knock",
         format!(
-            "the sequences are too entangled: more than {EDGES_MAX} ways lead on from their \
-             knocks. Door \"{name}\" has, behind its first knock, a knock that many doors begin \
-             with; begin sequences with ports that are in no other place"
+            "the sequences need more than {EDGES_MAX} transitions between knocks, because they \
+             share too many of them: door \"{name}\" has, after its first knock, a knock with \
+             which many doors begin; begin sequences with ports that no door uses later on"
         ),
     )
 }
 
-/// Edges of a node: its own, and of those that it inherits the ones with other symbols.
-///
-/// It inherits none with the symbol that leads to it: a knock that comes twice, as a retransmitted
-/// SYN does, changes nothing unless the sequence itself wants it twice.
+/// Returns the edges of a node: its own, and the inherited ones with other symbols.
+/// It inherits none with the symbol that leads to it: a knock that arrives twice, as a
+/// retransmitted SYN does, changes nothing unless the sequence contains it twice.
 fn merge(stem: &Stem, inherited: &[(Symbol, u32)]) -> Edges {
     let own = &stem.children;
     let mut merged = own.clone();
@@ -538,8 +541,8 @@ fn one_based(path: usize) -> u16 {
     u16::try_from(path + 1).unwrap_or(0)
 }
 
-/// The paths that a node completes: those that end there and those of the `shorter` one. First as
-/// the map has them, then all as indices.
+/// Returns the paths that a node completes: those that end there and those of the `shorter` one.
+/// First as the map has them, then all as indices.
 fn completes(ends: &[usize], shorter: &Node) -> ([u16; DOORS_PER_NODE], Vec<usize>) {
     let others = shorter.completes.iter().filter(|one_based| **one_based > 0);
     let others = others.map(|one_based| usize::from(*one_based) - 1);

@@ -1,11 +1,11 @@
-//! Sequences that change while packets are judged.
+//! Tests sequences that change while packets are judged.
 
 use knock_common::{Reason, judge, layout::UsedKey, packet::Protocol, sim::Sim};
 use proptest::prelude::*;
 
 use super::{tests::settings, *};
 
-/// Sequences of few different knocks, so that they begin and end like each other.
+/// Generates sequences of few different knocks, so that their beginnings and ends overlap.
 fn some_sequences() -> impl Strategy<Value = Vec<Vec<u16>>> {
     prop::collection::vec(prop::collection::vec(7000..7004_u16, 1..5), 0..4)
 }
@@ -37,7 +37,7 @@ fn syn(port: u16) -> Vec<u8> {
     frame
 }
 
-/// A configuration with changing sequences, and the maps that were changed with them.
+/// A configuration with changing sequences, and maps that are updated with them.
 struct Changing {
     settings: Settings,
     tables: Tables,
@@ -68,7 +68,7 @@ impl Changing {
         }
     }
 
-    /// Gives the two doors other sequences; returns them, or nothing if they do not go together.
+    /// Changes the sequences of the two doors; returns them, or nothing if they conflict.
     fn change(&mut self, a: &[Vec<u16>], b: &[Vec<u16>]) -> Option<Sequences> {
         let sequence_ids = &mut self.sequence_ids;
         let now = [
@@ -121,7 +121,7 @@ fn compiled(
 }
 
 #[test]
-fn knocks_in_progress_go_on_while_sequences_change() {
+fn attempts_continue_while_sequences_change() {
     let mut world = Changing::new();
     world
         .change(&[vec![7001, 7003, 7000]], &[vec![7000]])
@@ -136,14 +136,14 @@ fn knocks_in_progress_go_on_while_sequences_change() {
         )
         .unwrap();
     assert_eq!(world.knock(7002), Reason::Opened);
-    // What is no more leads nowhere.
+    // Removed sequences lead nowhere.
     assert_eq!(world.knock(7000), Reason::FirstKnock);
     world.change(&[vec![7002, 7000]], &[]).unwrap();
     assert_eq!(world.knock(7003), Reason::StrayPort);
 }
 
 #[test]
-fn a_sequence_that_is_good_once_opens_once() {
+fn a_one_time_sequence_opens_once() {
     let mut world = Changing::new();
     world.change(&[vec![7000, 7003]], &[]).unwrap();
     let knock = |world: &Changing| [7000, 7003].map(|port| world.knock(port));
@@ -159,7 +159,7 @@ fn a_sequence_that_is_good_once_opens_once() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Maps in which sequences were changed again and again are as good as new ones.
+    /// Compares maps that were updated many times with freshly filled ones.
     #[test]
     fn rearranged_maps_judge_like_fresh_ones(
         times in prop::collection::vec([some_sequences(), some_sequences()], 1..6),

@@ -1,4 +1,4 @@
-//! Ports that are drawn to look like knock ports.
+//! Draws ports that look like knock ports.
 
 use std::ops::RangeInclusive;
 
@@ -16,7 +16,7 @@ pub(super) fn draw(
     let free = range
         .clone()
         .filter(|&port| !taken(port) && !host.listens_on_tcp(port));
-    // Replies to the host's own connections must not look like a touched decoy.
+    // Replies to the host's own connections must not count as packets to a decoy.
     let (ephemeral, mut pool): (Vec<u16>, Vec<u16>) = free.partition(|&port| host.may_use(port));
     let wanted = usize::from(count);
     if pool.len() < wanted {
@@ -26,8 +26,8 @@ pub(super) fn draw(
         return Err(vec![Conflict::of_file(
             "decoys",
             format!(
-                "{count} decoys are wanted, but only {} ports from {} to {} are nothing else: \
-                 widen range or lower count",
+                "{count} decoys do not fit: only {} ports from {} to {} are unused; widen range, \
+                 or lower count",
                 pool.len(),
                 range.start(),
                 range.end()

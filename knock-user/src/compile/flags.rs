@@ -1,4 +1,4 @@
-//! Which TCP flags make a knock, by port.
+//! The TCP flags of knocks, by port.
 
 use std::collections::BTreeMap;
 
@@ -14,10 +14,10 @@ use crate::model::{
     value::spell_flags,
 };
 
-/// The flags that make TCP packets knocks, by port.
+/// The flags with which TCP packets count as knocks, by port.
 pub(super) struct Flags {
     pub(super) classes: Vec<FlagClass>,
-    /// Of the ports whose class is not the default, or that ask for a handshake.
+    /// The ports with other flags than the default, or with a handshake.
     by_port: BTreeMap<u16, u8>,
 }
 
@@ -57,8 +57,8 @@ impl Flags {
                         index,
                         "tcp_flags",
                         format!(
-                            "\"{}\" for {knock}, but door \"{}\" wants \"{}\": flags belong to \
-                             the port, so use the same flags or another port",
+                            "\"{}\" for {knock}, but door \"{}\" wants \"{}\": all doors that \
+                             use a knock port need the same flags: use these, or another port",
                             spell_flags(door.tcp_flags),
                             other.name,
                             spell_flags(other.tcp_flags)
@@ -85,7 +85,7 @@ impl Flags {
             conflicts.push(Conflict::of_file(
                 "door",
                 format!(
-                    "{} different tcp_flags are too many: a file has at most {FLAG_CLASSES}",
+                    "{} different tcp_flags are too many: the limit is {FLAG_CLASSES}",
                     flags.classes.len()
                 ),
             ));
@@ -99,7 +99,7 @@ impl Flags {
             self.classes.push(class);
             self.classes.len() - 1
         });
-        // More classes than a byte can number are too many anyway.
+        // The limit keeps the number within a byte.
         u8::try_from(number).unwrap_or(u8::MAX)
     }
 

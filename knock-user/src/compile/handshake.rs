@@ -1,4 +1,4 @@
-//! Doors whose knocks are proved by a TCP handshake.
+//! Doors whose knocks are verified with a TCP handshake.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +11,7 @@ use crate::model::{
     value::spell_flags,
 };
 
-/// The TCP ports on which a door's knocks may be.
+/// Returns the TCP ports that a door's knocks may use.
 pub(super) fn ports<'a>(
     index: usize,
     door: &'a Door,
@@ -20,7 +20,7 @@ pub(super) fn ports<'a>(
     all_ports(index, door, sequences).filter(|ports| ports.protocol == Protocol::Tcp)
 }
 
-/// The ports on which a door's knocks may be.
+/// Returns the ports that a door's knocks may use.
 pub(super) fn all_ports<'a>(
     index: usize,
     door: &'a Door,
@@ -36,7 +36,7 @@ pub(super) fn all_ports<'a>(
     knocks.map(Ports::from).chain(timed)
 }
 
-/// Finds what no handshake can prove, and ports that would have to answer and to be silent.
+/// Finds knocks that no handshake can verify, and ports that would have to reply and stay silent.
 pub(super) fn check(doors: &[Door], sequences: &Sequences, conflicts: &mut Vec<Conflict>) {
     let proved = |door: &&(usize, &Door)| door.1.verify == Verify::Handshake;
     let all: Vec<(usize, &Door)> = doors.iter().enumerate().collect();
@@ -57,8 +57,8 @@ pub(super) fn check(doors: &[Door], sequences: &Sequences, conflicts: &mut Vec<C
         };
         let name = others().find(has).map_or("", |(_, other)| &other.name);
         let reason = format!(
-            "{shared} is a knock of door \"{name}\" too, which has verify = \"{}\": a port \
-             answers or is silent, so give both doors the same, or take another port",
+            "{shared} is also a knock of door \"{name}\", which has verify = \"{}\", and a port \
+             either replies or stays silent: use the same verify for both, or another port",
             Verify::Packet.name()
         );
         conflicts.push(Conflict::of_door(index, "verify", reason));
@@ -69,21 +69,21 @@ fn of_door(index: usize, door: &Door, sequences: &Sequences, conflicts: &mut Vec
     let is_udp = |ports: &Ports| ports.protocol == Protocol::Udp;
     if let Some(knock) = all_ports(index, door, sequences).find(is_udp) {
         let reason = format!(
-            "{knock} can't be proved: UDP has no handshake, so its source address can be forged; \
-             knock over TCP only, or leave verify = \"handshake\" out"
+            "{knock} can't be verified, because UDP has no handshake: use TCP knocks only, or \
+             remove verify = \"handshake\""
         );
         conflicts.push(Conflict::of_door(index, "verify", reason));
     }
     if door.tcp_flags != FlagClass::SYN {
         let reason = format!(
-            "packets with tcp_flags = \"{}\" don't begin a handshake: leave tcp_flags out",
+            "packets with tcp_flags = \"{}\" do not start a handshake: remove tcp_flags",
             spell_flags(door.tcp_flags)
         );
         conflicts.push(Conflict::of_door(index, "verify", reason));
     }
 }
 
-/// The ports on both sides of silent knocks, if decoys answer.
+/// Returns the ports next to silent knocks, if decoys reply.
 pub(super) fn beside(settings: &Settings) -> BTreeSet<u16> {
     if !settings.has_handshakes() {
         return BTreeSet::new();

@@ -1,8 +1,6 @@
-//! Numbers that nodes and sequences keep while the sequences of a configuration change.
-//!
-//! Sources that are on their way through a sequence are remembered by the number of a node. So a
-//! beginning that stays keeps its number, and the number of one that goes is not given to another
-//! before every attempt that was there is over.
+//! Keeps the numbers of nodes and sequences stable while the sequences of a configuration change.
+//! An attempt is stored as the number of a node. So a beginning that remains keeps its number, and
+//! a number that becomes free is not reused before every attempt at it has expired.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -18,26 +16,26 @@ use knock_common::{
 use super::{Conflict, Sequences, automaton::Automaton, tables::EdgeFrom};
 use crate::model::settings::Sequence;
 
-/// Numbers that are kept free for each one that changing sequences take at first: so often they may
-/// all change within the time of an attempt.
+/// Spare numbers for each one that changing sequences take at first: how often all of them may
+/// change while an attempt lasts.
 const SPARE: u32 = 16;
-/// And for sequences that become longer.
+/// Spare numbers for sequences that become longer.
 const MORE: u32 = 1_024;
 
-/// What has which number.
+/// The numbers in use.
 #[derive(Clone, Debug, Default)]
 pub(super) struct IdPool {
     firsts: IdRange<(EdgeFrom, Symbol)>,
     deeper: IdRange<(EdgeFrom, Symbol)>,
-    /// Entries of `DOORS`, by number of the door and mark.
+    /// Entries of `DOORS`, by number of the door and id of the sequence.
     entries: IdRange<(u16, u32)>,
-    /// Numbers of nodes beyond those that are needed at first.
+    /// Numbers of nodes; the pool has more than are needed at first.
     spare: u32,
     /// The longest time of an attempt.
     attempt_max_ticks: u32,
 }
 
-/// How many elements the maps need that grow while it runs.
+/// The capacity of the maps that grow while the daemon runs.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Capacity {
     /// Elements of `NODES`.
@@ -49,7 +47,7 @@ pub struct Capacity {
 }
 
 impl Capacity {
-    /// Room for this and no more.
+    /// Returns a capacity without spare elements.
     pub(super) fn of(nodes: usize, edges: usize, doors: usize) -> Self {
         let [nodes, edges, doors] =
             [nodes, edges, doors].map(|count| u32::try_from(count).unwrap_or(u32::MAX));
@@ -62,7 +60,7 @@ impl Capacity {
 }
 
 impl IdPool {
-    /// Numbers for sequences that change: their entries come behind those of the doors.
+    /// Creates the pool for changing sequences, whose entries follow those of the doors.
     pub(super) fn new(doors_end: u32, sequences: &Sequences, attempt_max_ticks: u32) -> Self {
         let all = || sequences.values().flatten();
         let length = |sequence: &Sequence| sequence.knocks.len() + sequence.per_source.len();
@@ -76,7 +74,7 @@ impl IdPool {
         }
     }
 
-    /// Makes room for the nodes of an automaton.
+    /// Adds spare numbers for the nodes of an automaton.
     fn make_room(&mut self, automaton: &Automaton) {
         let all = automaton.ways().len() as u32;
         let firsts = automaton.first_count() as u32;
@@ -88,18 +86,18 @@ impl IdPool {
         self.deeper = IdRange::within(first_end..end.min(NODES_MAX));
     }
 
-    /// The number of the entry of a door's sequence.
+    /// Returns the number of the entry of a door's sequence.
     pub(super) fn entry(&mut self, door: u16, sequence_id: u32) -> Option<u16> {
         let number = self.entries.number((door, sequence_id))?;
         u16::try_from(number).ok()
     }
 
-    /// The number of each node, by the one that it has in the automaton. What was not asked for is
-    /// let go of, for the time that attempts can last from `changed_ms` on, in milliseconds since
-    /// boot.
+    /// Returns the number of each node, by the one that it has in the automaton. Numbers that are
+    /// no longer used are quarantined for the longest time of an attempt, counted from
+    /// `changed_ms`, in milliseconds since boot.
     ///
     /// # Errors
-    /// There is none left.
+    /// Returns an error if no number is left.
     pub(super) fn number(
         &mut self,
         automaton: &Automaton,
@@ -113,7 +111,7 @@ impl IdPool {
         for (node, &(from, symbol)) in ways {
             let (from, table) = match from {
                 EdgeFrom::Root(_) => (from, &mut self.firsts),
-                // A node comes after the one that it is reached from.
+                // A node comes after its parent.
                 EdgeFrom::Node(before) => {
                     (EdgeFrom::Node(numbers[before as usize]), &mut self.deeper)
                 }
@@ -124,7 +122,7 @@ impl IdPool {
         Ok(numbers)
     }
 
-    /// Begins to ask again.
+    /// Starts a new assignment.
     pub(super) fn begin(&mut self, now_ms: u64) {
         self.firsts.begin(now_ms);
         self.deeper.begin(now_ms);
@@ -135,14 +133,14 @@ impl IdPool {
         let lasts_ms = Moment::default()
             .after_ticks(self.attempt_max_ticks)
             .millis();
-        // A second more: not every CPU has the same time.
+        // One second more, since the clocks of the CPUs differ.
         let until_ms = now_ms.saturating_add(lasts_ms).saturating_add(1_000);
         self.firsts.finish(until_ms);
         self.deeper.finish(until_ms);
         self.entries.finish(until_ms);
     }
 
-    /// How large the maps have to be, with so many edges now.
+    /// Returns how large the maps have to be, with this many edges now.
     pub(super) fn room(&self, edges: usize) -> Capacity {
         let edges = u32::try_from(edges).unwrap_or(u32::MAX);
         Capacity {
@@ -153,7 +151,7 @@ impl IdPool {
     }
 }
 
-/// How many numbers to have for so many that are needed at first.
+/// Returns how many numbers to provide if this many are needed at first.
 fn spare(needed: usize) -> u32 {
     let needed = u32::try_from(needed).unwrap_or(u32::MAX);
     needed.saturating_mul(SPARE).saturating_add(MORE)
@@ -168,15 +166,15 @@ pub(super) fn no_room() -> Conflict {
     )
 }
 
-/// Numbers of a range, by what has them.
+/// Numbers of a range, by owner.
 #[derive(Clone, Debug)]
 struct IdRange<K> {
     range: Range<u32>,
     known: HashMap<K, Held>,
-    /// Numbers that were let go of, and when they may be given again, in milliseconds since boot.
+    /// Quarantined numbers, and when they may be reused, in milliseconds since boot.
     quarantined: BTreeMap<u32, u64>,
     free: Vec<u32>,
-    /// The lowest number that was never given.
+    /// The lowest number that was never assigned.
     next: u32,
 }
 
@@ -251,7 +249,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_rest_before_they_are_given_again() {
+    fn numbers_are_quarantined_before_reuse() {
         let mut numbered = IdRange::within(5..8);
         let mut at = |now_ms: u64, wanted: [&'static str; 2]| {
             numbered.begin(now_ms);

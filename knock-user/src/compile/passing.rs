@@ -1,4 +1,4 @@
-//! Doors whose knocks go on to the network stack.
+//! Doors whose knocks pass to the network stack.
 
 use knock_common::layout::PortKind;
 use knock_sequence::PortSet;
@@ -43,8 +43,8 @@ pub(super) fn check(doors: &[Door], sequences: &Sequences, conflicts: &mut Vec<C
         };
         let other = dropping().find(has).map_or("", |(_, other)| &other.name);
         let reason = format!(
-            "{shared} is a knock of door \"{other}\" too, whose knocks are dropped: a port's \
-             knocks pass or are dropped for all doors, so knock elsewhere in one of them"
+            "{shared} is also a knock of door \"{other}\", which drops its knocks, and a port \
+             either passes or drops them: use the same knock_pass for both, or another port"
         );
         conflicts.push(Conflict::of_door(index, "knock_pass", reason));
     }

@@ -8,16 +8,16 @@ use knock_sequence::Ports;
 use super::{Conflict, stable_ids::IdAssigner};
 use crate::model::settings::{Door, Settings};
 
-/// The services of a configuration.
+/// The port groups of a configuration.
 pub(super) struct PortGroups {
-    /// The ports of each service; none for the private service of a door that opens nothing.
+    /// The ports of each group; none for the private group of a door that opens nothing.
     pub(super) ports: BTreeMap<u16, Vec<Ports>>,
-    /// The services that each door opens or closes.
+    /// The groups that each door opens or closes.
     pub(super) of_doors: Vec<Vec<u16>>,
 }
 
 impl PortGroups {
-    /// Divides the protected ports; `None` if that can't be done, which is a conflict.
+    /// Divides the protected ports; `None` after a conflict, which is reported.
     pub(super) fn new(
         settings: &Settings,
         numbers: &[u16],
@@ -46,7 +46,7 @@ impl PortGroups {
             names.sort_unstable();
             let Some(id) = id_assigner.port_group(names) else {
                 let reason = "the doors divide the protected ports into more than 65534 groups: \
-                              give them the same ranges";
+                              use the same port ranges in several doors";
                 conflicts.push(Conflict::of_file("door", reason.to_owned()));
                 return None;
             };
@@ -62,18 +62,18 @@ impl PortGroups {
 /// Protected ports by the doors that open or close them.
 struct Groups {
     list: Vec<(Vec<usize>, Vec<Ports>)>,
-    /// Where the group of a set of doors is in the list.
+    /// The index of the group of each set of doors.
     places: HashMap<Vec<usize>, usize>,
     /// How many groups each door has.
     per_door: Vec<usize>,
 }
 
-/// What begins or ends at a port.
+/// A rule that begins or ends at a port.
 #[derive(Clone, Copy)]
 enum Change {
     /// Protection.
     Protection { begins: bool },
-    /// What a door opens or closes.
+    /// The ports that a door opens or closes.
     Door { index: usize, begins: bool },
 }
 
@@ -86,12 +86,12 @@ impl Groups {
         }
     }
 
-    /// Walks along the ports of a protocol, from change to change; returns the door that has too
-    /// many groups, if one has.
+    /// Walks the ports of a protocol from change to change; returns the door with too many groups,
+    /// if there is one.
     fn sweep(&mut self, protocol: Protocol, settings: &Settings) -> Result<(), usize> {
         let mut from = 0;
         let mut protections = 0_u32;
-        // Doors here, and in how many of their ranges the port is.
+        // The doors of this port, and how many of their ranges contain it.
         let mut here: BTreeMap<usize, u32> = BTreeMap::new();
         for (at, changes) in changes(protocol, settings) {
             if protections > 0 && from < at {

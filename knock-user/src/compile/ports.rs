@@ -1,4 +1,4 @@
-//! The port table.
+//! Builds the port table.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use crate::{
     model::settings::{Decoys, Exempt, Settings},
 };
 
-/// Rules of ports; the others are ordinary.
+/// The rules of ports; unlisted ports are unused.
 #[derive(Default)]
 pub(super) struct PortTable {
     pub(super) rules: BTreeMap<(Protocol, u16), PortRule>,
@@ -32,7 +32,7 @@ impl PortTable {
         self.rules.contains_key(&(protocol, port))
     }
 
-    /// Puts knocks that begin nothing where nothing else is.
+    /// Marks the knock ports that have no rule yet, for knocks that are not first knocks.
     pub(super) fn fill(&mut self, ranges: impl Iterator<Item = Ports>, flags: &Flags) {
         for Ports {
             protocol,
@@ -48,7 +48,7 @@ impl PortTable {
         }
     }
 
-    /// Puts decoys where nothing else is; returns those that were drawn.
+    /// Places decoys on ports without a rule; returns those that were drawn.
     pub(super) fn decoys(
         &mut self,
         settings: &Settings,
@@ -67,15 +67,15 @@ impl PortTable {
             }
             (Decoys::Drawn { .. }, Some(before)) => before.tables.drawn.clone(),
             (Decoys::Drawn { count, range }, None) => {
-                // A scan that only asks for connections passes decoys that answer: beside silent
-                // knocks there has to be something that resets it.
+                // Decoys that reply do not reset a scan that completes no handshake, so ports
+                // beside silent knocks have to.
                 let beside = handshake::beside(settings);
                 let taken = |port| self.has(Protocol::Tcp, port) || beside.contains(&port);
                 decoys::draw(*count, range, taken, input.host, input.draw)?
             }
         };
         for &port in &drawn {
-            // A sequence that changed may have it now.
+            // A changed sequence may use the port now.
             if !self.has(Protocol::Tcp, port) {
                 self.put(Protocol::Tcp, port, decoy);
             }
@@ -96,7 +96,7 @@ impl PortTable {
                 }
             }
         }
-        // It is asked in the middle of things.
+        // A packet in the middle of a handshake arrives there.
         if let Some(index) = settings.next_line {
             self.put(Protocol::Tcp, index.port(), PortRule::EXEMPT);
         }

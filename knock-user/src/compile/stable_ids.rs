@@ -1,4 +1,4 @@
-//! Numbers that doors, services and destination classes keep from one configuration to the next.
+//! Keeps the numbers of doors, port groups and targets stable across configurations.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -7,32 +7,31 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-/// What stands under which number in the maps that outlive a configuration.
-///
-/// Grants and flows of an old configuration go on under a new one, and for a moment two programs
-/// write to the same maps: what both know has the same number in both.
+/// The numbers that maps use which outlive a configuration.
+/// Grants and flows stay in force under a new configuration, and for a moment two programs write to
+/// the same maps. So doors, port groups and targets of both have the same numbers in both.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(default)]
 pub struct StableIds {
     /// Doors by name.
     pub doors: BTreeMap<String, u16>,
-    /// Services by the doors that open or close them; the list is sorted.
+    /// Port groups by the doors that open or close them; the list is sorted.
     pub port_groups: BTreeSet<PortGroup>,
-    /// Classes by destination address; class 0 is every other address.
+    /// Targets by address; id 0 is every other address.
     pub targets: BTreeMap<IpAddr, u16>,
 }
 
 /// A group of ports that the same doors open.
 #[derive(Clone, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
 pub struct PortGroup {
-    /// The numbers of these doors, in order; none if the ports are protected and no door opens them.
+    /// The numbers of these doors, in order; empty if no door opens the ports.
     pub doors: Vec<u16>,
-    /// Its own number.
+    /// The number of the group.
     pub number: u16,
 }
 
 impl StableIds {
-    /// These and others, which must agree about what both know.
+    /// Returns the union with others, which must agree about common numbers.
     #[must_use]
     pub fn with(&self, others: &Self) -> Self {
         let mut all = self.clone();
@@ -42,7 +41,7 @@ impl StableIds {
         all
     }
 
-    /// The name of each numbered door.
+    /// Returns the name of each numbered door.
     pub fn door_names(&self) -> BTreeMap<u16, &str> {
         let doors = self.doors.iter();
         doors
@@ -51,14 +50,14 @@ impl StableIds {
     }
 }
 
-/// Gives numbers to what a configuration has: those that are known, otherwise free ones.
+/// Assigns numbers to the parts of a configuration: the known ones, or free ones.
 pub(super) struct IdAssigner<'k> {
     known: &'k StableIds,
     port_groups: BTreeMap<&'k [u16], u16>,
     free_doors: Free,
     free_port_groups: Free,
     free_targets: Free,
-    /// What was asked for.
+    /// The numbers that were requested.
     pub(super) used: StableIds,
 }
 
@@ -73,13 +72,13 @@ impl<'k> IdAssigner<'k> {
                 .collect(),
             free_doors: Free::besides(known.doors.values().copied()),
             free_port_groups: Free::besides(port_groups.map(|port_group| port_group.number)),
-            // Class 0 is every other address.
+            // Id 0 is every other address.
             free_targets: Free::besides(known.targets.values().copied().chain([0])),
             used: StableIds::default(),
         }
     }
 
-    /// The number of a door; `None` if there is none left.
+    /// Returns the number of a door; `None` if none is left.
     pub(super) fn door(&mut self, name: &str) -> Option<u16> {
         let number = match self.known.doors.get(name) {
             Some(&number) => number,
@@ -89,7 +88,8 @@ impl<'k> IdAssigner<'k> {
         Some(number)
     }
 
-    /// The number of the service of these doors, which are in order; `None` if there is none left.
+    /// Returns the number of the port group of these doors, which are in order; `None` if none is
+    /// left.
     pub(super) fn port_group(&mut self, doors: Vec<u16>) -> Option<u16> {
         let number = match self.port_groups.get(doors.as_slice()) {
             Some(&number) => number,
@@ -99,7 +99,7 @@ impl<'k> IdAssigner<'k> {
         Some(number)
     }
 
-    /// The class of a destination address; `None` if there is none left.
+    /// Returns the id of a target; `None` if none is left.
     pub(super) fn target(&mut self, address: IpAddr) -> Option<u16> {
         let number = match self.known.targets.get(&address) {
             Some(&number) => number,
@@ -110,7 +110,7 @@ impl<'k> IdAssigner<'k> {
     }
 }
 
-/// Numbers that are not taken, from the lowest.
+/// Yields unused numbers, from the lowest.
 struct Free {
     taken: BTreeSet<u16>,
     next: u16,
@@ -124,7 +124,7 @@ impl Free {
         }
     }
 
-    /// The next one; the highest is never given, since doors use it for "none".
+    /// Returns the next number; the highest is never assigned, since doors use it for "none".
     fn next(&mut self) -> Option<u16> {
         while self.taken.contains(&self.next) {
             self.next = self.next.checked_add(1)?;
@@ -140,7 +140,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_known_keeps_its_number_and_what_is_new_gets_a_free_one() {
+    fn known_parts_keep_their_number_and_new_ones_get_a_free_one() {
         let none = StableIds::default();
         let mut first = IdAssigner::new(&none);
         let names = ["ssh", "web", "vpn"];
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_run_out() {
+    fn no_number_is_assigned_beyond_the_limit() {
         let mut free = Free::besides([3].into_iter());
         let input = std::iter::from_fn(|| free.next()).count();
         assert_eq!(input, usize::from(u16::MAX) - 1);
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_survive_a_file() {
+    fn numbers_are_unchanged_after_writing_and_reading() {
         let mut id_assigner = IdAssigner::new(
             const {
                 &StableIds {

@@ -1,4 +1,4 @@
-//! What comes out of the compiler.
+//! Tests of the compiler's output.
 
 use std::time::Duration;
 
@@ -47,7 +47,8 @@ fn knock(text: &str) -> Knock {
     text.parse().unwrap()
 }
 
-/// The node at the end of a path, as the kernel side walks it: from a first knock, edge by edge.
+/// Returns the node at the end of a path, as the kernel side follows it: from a first knock, edge
+/// by edge.
 fn walk(tables: &Tables, path: &[&str]) -> u32 {
     let mut node = 0;
     for (index, step) in path.iter().enumerate() {
@@ -121,7 +122,7 @@ fn overlapping_sequences_need_one_lookup_a_step() {
 }
 
 #[test]
-fn a_knock_that_comes_twice_is_inherited_only_where_a_sequence_wants_it() {
+fn a_repeated_knock_leads_on_only_in_a_sequence_that_repeats_it() {
     let tables = tables(
         r#"
 [[door]]
@@ -140,7 +141,7 @@ open = ["tcp/24"]
     );
     let four = ["udp/9", "udp/2", "udp/2", "udp/2"];
     assert_eq!(completed(&tables, &four), ["four", "two"]);
-    // The SYN or datagram that comes again must not lead from "other" into "two".
+    // A retransmitted SYN or datagram must not lead from "other" into "two".
     let other = walk(&tables, &["tcp/9", "udp/2"]);
     let away = |(from, symbol, _): &&(EdgeFrom, Symbol, u32)| {
         (*from, *symbol) == (EdgeFrom::Node(other), Symbol::new(Protocol::Udp, 2))
@@ -149,7 +150,7 @@ open = ["tcp/24"]
 }
 
 #[test]
-fn an_attempt_lives_as_long_as_any_door_that_it_may_open() {
+fn an_attempt_lasts_as_long_as_the_slowest_door_that_it_may_open() {
     let tables = tables(OVERLAPS);
     let longest = |path: &[&str]| tables.nodes[walk(&tables, path) as usize].sequence_timeout_ticks;
     let seconds = |seconds| ticks(Duration::from_secs(seconds));
@@ -161,7 +162,7 @@ fn an_attempt_lives_as_long_as_any_door_that_it_may_open() {
 }
 
 #[test]
-fn ports_of_the_same_doors_are_one_service() {
+fn ports_of_the_same_doors_form_one_port_group() {
     let tables = tables(
         r#"
 protect = ["tcp/3306", "udp/5000-5009"]
@@ -230,7 +231,7 @@ on_open = ["true"]
 }
 
 #[test]
-fn what_the_host_serves_is_exempt_unless_it_is_something_else() {
+fn listening_ports_are_exempt_unless_they_have_another_rule() {
     let text = r#"
 [decoys]
 count = 20
@@ -331,7 +332,7 @@ fn ten_thousand_doors_compile() {
 }
 
 #[test]
-fn sequences_that_are_too_entangled_are_refused() {
+fn sequences_with_too_many_transitions_are_refused() {
     // All begin with the same knock, and have it again and again.
     let mut settings = ten_thousand_doors(|random| (random % 3000) as u16);
     for door in &mut settings.doors {
@@ -341,13 +342,13 @@ fn sequences_that_are_too_entangled_are_refused() {
     }
     let conflicts = check(&settings).unwrap_err();
     assert!(
-        conflicts[0].reason.contains("too entangled"),
+        conflicts[0].reason.contains("share too many of them"),
         "{conflicts:?}"
     );
 }
 
 #[test]
-fn a_door_has_room_for_few_services_and_a_node_for_few_doors() {
+fn the_limits_of_groups_per_door_and_doors_per_node_hold() {
     let mut text = String::new();
     for port in 1..=17 {
         text += &format!(

@@ -1,4 +1,4 @@
-//! Reading a `[[door]]`.
+//! Reads a `[[door]]`.
 
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
@@ -36,21 +36,21 @@ pub(super) const KEYS: &[&str] = &[
     "knock_pass",
 ];
 
-/// How long a grant lasts.
+/// The default length of a grant.
 const OPEN_FOR: Duration = Duration::from_secs(30);
-/// First to last knock.
+/// The default time from the first knock to the last.
 const SEQUENCE_TIMEOUT: Duration = Duration::from_secs(25);
-/// How long a command may run.
+/// The default time limit of a command.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Sequences of a one-time file that are listened to at a time.
+/// The default number of one-time sequences that are accepted at a time.
 const LOOKAHEAD: u16 = 1;
 /// More would make guessing too easy.
 const LOOKAHEAD_MOST: u16 = 64;
 
-/// A month: what is to be open for longer should not be closed at all.
+/// A month; a port that should be open for longer needs no door.
 const OPEN_FOR_MOST: Duration = Duration::from_secs(30 * 86_400);
-/// Less than a packet may take.
+/// Packets may need longer than anything below.
 const SEQUENCE_TIMEOUT_LEAST: Duration = Duration::from_millis(100);
 /// The kernel side counts an attempt's time in 20 bits of 4.19 ms: 73 minutes.
 pub(crate) const SEQUENCE_TIMEOUT_MOST: Duration = Duration::from_secs(30 * 60);
@@ -90,7 +90,8 @@ pub(super) fn read(section: &mut Section<'_, '_>, report: &mut Report) -> Option
         _ => report.add(
             section.line,
             "knock",
-            "a door has one of knock, one_time and otp: leave out the others, or make more doors",
+            "a door has exactly one of knock, one_time and otp: remove the others, or define \
+             more doors",
         ),
     }
     let timeout = section.or(
@@ -143,7 +144,7 @@ pub(super) fn read(section: &mut Section<'_, '_>, report: &mut Report) -> Option
     })
 }
 
-/// Reads where changing sequences come from.
+/// Reads `one_time` and `otp`, the sources of changing sequences.
 fn dynamic(
     section: &mut Section<'_, '_>,
     sequence_timeout: Duration,
@@ -157,7 +158,7 @@ fn dynamic(
         report.add(
             line.unwrap_or(section.line),
             "lookahead",
-            "only a door with one_time has one: leave it out",
+            "only a door with one_time has a lookahead: remove it",
         );
     }
     if let Some(item) = section.item("otp", report) {
@@ -173,7 +174,7 @@ fn dynamic(
     Some(Dynamic::OneTime(OneTime { file, lookahead }))
 }
 
-/// Names appear in commands' environments, on the console and as arguments.
+/// Reads a name. Names appear in the environment of commands, on the console and as arguments.
 fn name(item: &Item<'_, '_>, report: &mut Report) -> Option<String> {
     let name = item.text(report)?;
     let fits = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
@@ -194,7 +195,7 @@ fn knocks(item: &Item<'_, '_>, report: &mut Report) -> Option<Vec<Knock>> {
     match knocks.len() {
         0 => item.wrong(
             report,
-            "no knocks: write at least one, better three or more",
+            "empty: write at least one knock, preferably three or more",
         ),
         many if many > KNOCKS_MAX => item.wrong(
             report,
@@ -218,8 +219,8 @@ fn effect(section: &mut Section<'_, '_>, report: &mut Report) -> Effect {
             report.add(
                 section.line,
                 "open",
-                "missing: a door opens ports, as in open = [\"tcp/22\"], or closes some, \
-                 or runs a command",
+                "missing: a door opens ports, as in open = [\"tcp/22\"], closes ports, or runs a \
+                 command",
             );
         } else if empty && section.lacks("close") {
             report_empty(section, report);
@@ -231,18 +232,18 @@ fn effect(section: &mut Section<'_, '_>, report: &mut Report) -> Effect {
         report.add(
             line,
             "close",
-            "a door opens or closes, not both: make two doors",
+            "a door either opens or closes ports: define two doors",
         );
     }
     for (key, reason) in [
         (
             "open_for",
-            "a door that closes gives no grant: leave it out",
+            "a door that closes ports gives no grant: remove open_for",
         ),
         (
             "on_close",
-            "a door that closes gives no grant that could end: use on_open, which runs when the \
-             sequence is complete, or put it on the door that opens",
+            "a door that closes ports gives no grant that could expire: use on_open, which runs \
+             when the sequence is complete, or move on_close to the door that opens them",
         ),
     ] {
         if let Some(item) = section.item(key, report) {
@@ -264,7 +265,7 @@ fn report_empty(section: &mut Section<'_, '_>, report: &mut Report) {
         report.add(
             line,
             "open",
-            "empty: only a door with on_open may open nothing",
+            "empty: name a port, or add on_open if the door only runs a command",
         );
     }
 }
@@ -274,7 +275,8 @@ fn command(item: &Item<'_, '_>, timeout: Duration, report: &mut Report) -> Optio
     let Some(program) = words.next().filter(|program| !program.is_empty()) else {
         return item.wrong(
             report,
-            "no program: write it first, then its arguments, as in [\"/usr/bin/logger\", \"{source}\"]",
+            "empty: write the program, then its arguments, as in [\"/usr/bin/logger\", \
+             \"{source}\"]",
         );
     };
     Some(Command {
@@ -284,17 +286,20 @@ fn command(item: &Item<'_, '_>, timeout: Duration, report: &mut Report) -> Optio
     })
 }
 
-/// What commands may refer to.
+/// The placeholders that commands may use.
 const PLACEHOLDERS: [&str; 4] = ["source", "door", "port", "family"];
 
 fn placeholders(text: &str) -> Result<String, String> {
     if text.contains('\0') {
-        return Err(format!("{text:?} holds a zero byte, which no argument can"));
+        return Err(format!(
+            "{text:?} contains a zero byte, which an argument can't contain: \
+             remove it"
+        ));
     }
-    // knockd's own; in braces it would be a name of ours.
+    // knockd's placeholder.
     if text.contains("%IP%") {
         return Err(format!(
-            "{text:?} has knockd's %IP%: write \"{}\"",
+            "{text:?} uses knockd's %IP%: write \"{}\"",
             text.replace("%IP%", "{source}")
         ));
     }
@@ -307,7 +312,8 @@ fn placeholders(text: &str) -> Result<String, String> {
         let is_word = !word.is_empty() && word.chars().all(|c| c.is_ascii_lowercase() || c == '_');
         if is_word && !PLACEHOLDERS.contains(&word) {
             return Err(format!(
-                "{{{word}}} is not known: commands may use {{source}}, {{door}}, {{port}} and \
+                "{{{word}}} is not a placeholder: commands may use {{source}}, {{door}}, \
+                 {{port}} and \
                  {{family}}"
             ));
         }
@@ -323,7 +329,8 @@ fn step_timeout(
     let step = item.duration(report, STEP_LEAST, SEQUENCE_TIMEOUT_MOST)?;
     if step > sequence_timeout {
         let reason = format!(
-            "\"{}\" is longer than sequence_timeout, which is {}: the whole sequence would be over first",
+            "\"{}\" is longer than sequence_timeout, which is {}: shorten it, or lengthen \
+             sequence_timeout",
             duration::spell(step),
             duration::spell(sequence_timeout)
         );
@@ -336,8 +343,8 @@ fn target(item: &Item<'_, '_>, report: &mut Report) -> Option<IpAddr> {
     let address = item.parsed(report, value::address)?;
     if address.is_unspecified() || address.is_multicast() {
         let reason = format!(
-            "\"{address}\" is no host's address: write one of this host's, or leave target out \
-             for all of them"
+            "\"{address}\" is not the address of a host: write one of this host, or remove \
+             target to cover all of them"
         );
         return item.wrong(report, reason);
     }

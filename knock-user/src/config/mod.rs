@@ -1,4 +1,4 @@
-//! From the text of a file to [`Settings`], with every error and warning.
+//! Reads a configuration file into [`Settings`], and finds every error and warning.
 //!
 //! ```text
 //! text ─▶ reader, door, section ─▶ Settings ─▶ rules (errors) ─▶ Checked ─▶ warnings
@@ -42,18 +42,17 @@ use crate::{
     },
 };
 
-/// Twice what 10 000 doors of 128 knocks take; `/dev/zero` is longer.
+/// Twice the size of a file with 10 000 doors of 128 knocks; bounds the reading of `/dev/zero`.
 const FILE_MAX: u64 = 32 << 20;
 
-/// A configuration without errors, and where its parts stand.
+/// A configuration without errors, with the lines of its parts.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Checked {
-    /// What it means.
+    /// The settings that the file gives.
     pub settings: Settings,
     /// The file as the user named it.
     pub file: String,
-    /// A number that another text hardly has; none if the text did not come from a file that can
-    /// be read again.
+    /// A hash of the text; none if the text did not come from a file that can be read again.
     pub digest: Option<u64>,
     /// The text itself.
     pub text: Arc<str>,
@@ -63,25 +62,24 @@ pub struct Checked {
 /// Reads and checks a file.
 ///
 /// # Errors
-/// Everything that is wrong with it.
+/// Returns every problem of the file.
 pub fn read(path: &Path) -> Result<Checked, Problems> {
     understand(path, read_text(path))
 }
 
-/// Reads and checks a file that was read before: a pipe has nothing more to give, so what it gives
-/// now is not what was meant.
+/// Reads and checks a file a second time. A pipe is refused, since it can be read only once.
 ///
 /// # Errors
-/// Everything that is wrong with it.
+/// Returns every problem of the file.
 pub fn read_again(path: &Path) -> Result<Checked, Problems> {
     understand(path, read_file(path))
 }
 
-/// Checks the text that a file had when it was read before. `can_be_read_again` says whether it was
-/// a file, and no pipe.
+/// Checks the text that a file had when it was read before. `can_be_read_again` is false for a
+/// pipe.
 ///
 /// # Errors
-/// Everything that is wrong with it.
+/// Returns every problem of the file.
 pub fn read_kept(path: &Path, text: &str, can_be_read_again: bool) -> Result<Checked, Problems> {
     let checked = parse(text, &path.display().to_string())?;
     Ok(Checked {
@@ -90,15 +88,15 @@ pub fn read_kept(path: &Path, text: &str, can_be_read_again: bool) -> Result<Che
     })
 }
 
-/// The digest of the text that a file has now; see [`Checked::digest`].
+/// Returns the digest of the text that a file has now; see [`Checked::digest`].
 ///
 /// # Errors
-/// It can't be read.
+/// Returns an error if it can't be read.
 pub fn digest_of_file(path: &Path) -> io::Result<u64> {
     read_file(path).map(|text| digest(&text))
 }
 
-/// Compared only with what the same build of this program has made.
+/// Hashes a text; only digests of the same build are comparable.
 pub(crate) fn digest(text: &str) -> u64 {
     let mut hasher = DefaultHasher::new();
     hasher.write(text.as_bytes());
@@ -132,12 +130,12 @@ fn understand(path: &Path, text: io::Result<String>) -> Result<Checked, Problems
     }
 }
 
-/// Reads a file whole, unless it is longer than any configuration.
+/// Reads a whole file of at most [`FILE_MAX`] bytes.
 pub(crate) fn read_text(path: &Path) -> io::Result<String> {
     text_of(File::open(path)?)
 }
 
-/// Reads a file whole, in whatever encoding, unless it is longer than any configuration.
+/// Reads a whole file of at most [`FILE_MAX`] bytes, in any encoding.
 pub(crate) fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
     bytes_of(File::open(path)?)
 }
@@ -164,7 +162,7 @@ fn bytes_of(file: File) -> io::Result<Vec<u8>> {
 /// Reads and checks the text of a file, which is called `file` in errors.
 ///
 /// # Errors
-/// Everything that is wrong with it.
+/// Returns every problem of the file.
 pub fn parse(text: &str, file: &str) -> Result<Checked, Problems> {
     let mut report = Report::new(text);
     let read = reader::read(text, &mut report);
@@ -192,7 +190,7 @@ pub fn parse(text: &str, file: &str) -> Result<Checked, Problems> {
 }
 
 impl Checked {
-    /// With the files that it names where they are meant: beside it.
+    /// Resolves the paths of one-time files relative to the directory of the configuration file.
     fn relative_to(mut self, file: &Path) -> Self {
         let directory = file.parent().unwrap_or(Path::new(""));
         for door in &mut self.settings.doors {
@@ -203,7 +201,7 @@ impl Checked {
         self
     }
 
-    /// What is unwise in it on a certain host, in the order of the lines.
+    /// Returns the warnings about it on this host, in the order of the lines.
     pub fn warnings(&self, host: &Host) -> Vec<Problem> {
         let mut warnings = warnings::advise(self, host);
         warnings.sort();
@@ -211,7 +209,7 @@ impl Checked {
         warnings
     }
 
-    /// The problems that conflicts are, with the lines that they are about.
+    /// Turns conflicts into problems with line numbers.
     pub fn problems(&self, conflicts: Vec<Conflict>) -> Problems {
         Problems {
             file: self.file.clone(),
@@ -224,7 +222,7 @@ impl Checked {
 }
 
 impl Places {
-    /// The line of a key of a door, or of the door if the key is not written.
+    /// Returns the line of a key of a door, or of the door if the key is not written.
     fn of_door(&self, door: usize, key: &str) -> Option<usize> {
         let places = self.doors.get(door)?;
         Some(places.keys.get(key).copied().unwrap_or(places.line))

@@ -1,4 +1,4 @@
-//! The files of one-time sequences that a configuration names, and whether their lines fit it.
+//! Checks the lines of one-time files against the configuration that names them.
 
 use std::{collections::BTreeMap, net::IpAddr};
 
@@ -18,12 +18,11 @@ use crate::{
     sequences::one_time::{self, OneTimeError},
 };
 
-/// Lines of one file that are told of, each by itself.
+/// How many bad lines of a file are reported one by one.
 const TOLD: usize = 5;
 
 impl Checked {
-    /// What is wrong or unwise with the files that it names: none of it is in the way of the other
-    /// doors.
+    /// Returns warnings about the one-time files that it names. They do not affect other doors.
     pub fn file_warnings(&self) -> Vec<Problem> {
         let mut warnings = Vec::new();
         for (index, door) in self.settings.doors.iter().enumerate() {
@@ -43,7 +42,7 @@ impl Checked {
 
     fn of_file(&self, door: &Door, one_time: &OneTime) -> Vec<String> {
         let path = one_time.file.display();
-        let told = |error: &OneTimeError| format!("nobody can open the door: {error}");
+        let told = |error: &OneTimeError| format!("the door can't be opened: {error}");
         let mut lines = Lines::new(&self.settings, door);
         let book = match one_time::inspect(&one_time.file, |knocks| lines.refuse(knocks)) {
             Ok(book) => book,
@@ -72,14 +71,15 @@ fn exhausted(book: &Book, one_time: &OneTime) -> Option<OneTimeError> {
     none.then_some(OneTimeError::Exhausted { path })
 }
 
-/// Says which sequences of a file can't be a door's: what would be an error in the configuration.
+/// Decides which sequences of a file a door can use: those that would be valid in the
+/// configuration.
 pub(crate) struct Lines<'a> {
     settings: &'a Settings,
     door: &'a Door,
     protected: PortSet,
-    /// What else is no knock, and what it is.
+    /// Other ports that can't be knocks, each with what it is.
     taken: Vec<(Ports, &'static str)>,
-    /// Doors with one sequence, by that.
+    /// Doors with a fixed sequence, by that sequence.
     fixed: BTreeMap<&'a [Knock], &'a Door>,
     harmless: Harmless<'a>,
 }
@@ -116,7 +116,7 @@ impl<'a> Lines<'a> {
         }
     }
 
-    /// Why a sequence can't be one of the door's; `None` if it can.
+    /// Returns why the door can't use a sequence; `None` if it can.
     pub(crate) fn refuse(&mut self, knocks: &[Knock]) -> Option<String> {
         for &knock in knocks {
             if self.protected.has(knock.protocol, knock.port) {
@@ -127,7 +127,9 @@ impl<'a> Lines<'a> {
                 return Some(format!("{knock} is {what}, so it can't be a knock"));
             }
             if self.door.verify == Verify::Handshake && knock.protocol == Protocol::Udp {
-                return Some(format!("{knock} can't be proved: UDP has no handshake"));
+                return Some(format!(
+                    "{knock} can't be verified, because UDP has no handshake"
+                ));
             }
             if let Some(other) = self.other(knock, |other| other.verify != self.door.verify) {
                 return Some(format!(
@@ -146,7 +148,7 @@ impl<'a> Lines<'a> {
         if let Some(other) = self.fixed.get(knocks) {
             return Some(format!("door \"{}\" has the same sequence", other.name));
         }
-        // That a single knock opens to any scan is what its writer wants.
+        // Any scan completes a single knock; the author of the file accepted that.
         if knocks.len() < 2 {
             return None;
         }
@@ -157,7 +159,7 @@ impl<'a> Lines<'a> {
         direction.map(|direction| direction.to_string())
     }
 
-    /// The door that knocks there too, but over TCP differently.
+    /// Returns another door with this TCP knock whose settings differ.
     fn other(&self, knock: Knock, differs: impl Fn(&Door) -> bool) -> Option<&'a Door> {
         let doors = &self.settings.doors;
         doors
@@ -195,7 +197,7 @@ mod tests {
     ";
 
     #[test]
-    fn which_lines_fit() {
+    fn a_line_is_used_if_it_is_valid_as_a_knock_of_its_door() {
         let rows: [(&str, bool, &[&str], Option<&str>); 12] = [
             (
                 "a good one",
@@ -214,13 +216,13 @@ mod tests {
                 "ascending, and nothing resets",
                 false,
                 &["tcp/1000", "tcp/2000"],
-                Some("a scan of the ports in ascending order would knock this"),
+                Some("a port scan in ascending order would complete this sequence"),
             ),
             (
                 "neighbours",
                 true,
                 &["tcp/1000", "tcp/1001"],
-                Some("a scan of the ports in ascending order would knock this"),
+                Some("a port scan in ascending order would complete this sequence"),
             ),
             (
                 "opened",

@@ -1,4 +1,4 @@
-//! Reading `otp = { … }`.
+//! Reads `otp = { … }`.
 
 use std::{
     fmt::Display,
@@ -36,14 +36,14 @@ const KEYS: &[&str] = &[
     "skew",
 ];
 
-/// Periods before and after the current one whose sequences open.
+/// The default number of periods before and after the current one that are accepted.
 const SKEW: u16 = 1;
 /// More would make guessing too easy.
 const SKEW_MOST: u16 = 10;
-/// How often sequences may change while somebody knocks one.
+/// How often a sequence may change within `sequence_timeout`.
 const CHANGES_MOST: u32 = 8;
 
-/// Reads the table; `sequence_timeout` is how long knocking may take.
+/// Reads the table; `sequence_timeout` bounds the period.
 pub(super) fn read(
     item: &Item<'_, '_>,
     sequence_timeout: Duration,
@@ -67,8 +67,8 @@ pub(super) fn read(
     });
     if sequence_timeout > period * CHANGES_MOST {
         let reason = format!(
-            "{} is too short for sequence_timeout, which is {}: sequences must not change more than \
-             {CHANGES_MOST} times while somebody knocks",
+            "{} is too short for sequence_timeout, which is {}: a sequence may change at most \
+             {CHANGES_MOST} times within it",
             duration::spell(period),
             duration::spell(sequence_timeout),
         );
@@ -102,7 +102,7 @@ fn protocols(item: &Item<'_, '_>, report: &mut Report) -> Option<Vec<Protocol>> 
     told(item, report, otp::protocols(protocols))
 }
 
-/// The secret, from one of the places where it may be. No error shows any of it.
+/// Reads the secret from the file, from another file or from the environment. No error contains it.
 fn secret(section: &mut Section<'_, '_>, report: &mut Report) -> Option<(Secret, Origin)> {
     let written = section.item("secret", report);
     let file = section.item("secret_file", report);
@@ -112,12 +112,12 @@ fn secret(section: &mut Section<'_, '_>, report: &mut Report) -> Option<(Secret,
         0 if section.lacks("secret") => report.add(
             section.line,
             "secret",
-            "missing: give a secret, better in a file, as in secret_file = \"/etc/knock/secret\"",
+            "missing: add a secret, preferably as secret_file = \"/etc/knock/secret\"",
         ),
         0 | 1 => {}
         _ => {
-            let reason = "a door has one secret: leave all but one of secret, secret_file and \
-                          secret_env out";
+            let reason = "a door has exactly one secret: keep one of secret, secret_file and \
+                          secret_env";
             report.add(section.line, "secret", reason);
             return None;
         }
@@ -146,8 +146,8 @@ fn secret(section: &mut Section<'_, '_>, report: &mut Report) -> Option<(Secret,
 }
 
 impl Checked {
-    /// The time-based doors whose secret file has another secret now than when it was read, with that
-    /// file; or with why the two can't be compared.
+    /// Returns the time-based doors whose secret file has changed since it was read, with that
+    /// file, or with the reason why it can't be compared.
     pub fn other_secrets(&self) -> Vec<(String, PathBuf, Option<String>)> {
         let doors = self.settings.doors.iter();
         let other = doors.filter_map(|door| {
@@ -178,7 +178,7 @@ fn told<T>(
     }
 }
 
-/// The secret in a file.
+/// Reads the secret from a file.
 fn read_secret(path: &Path) -> Result<Secret, String> {
     let otherwise =
         "it is not a regular file: a reload reads the secret again, so write it to a file";

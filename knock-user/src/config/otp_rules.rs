@@ -1,4 +1,4 @@
-//! What cannot work about the ports of time-based sequences, of which any may be a knock one day.
+//! Finds contradictions about the ports of time-based sequences, each of which may become a knock.
 
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
@@ -10,10 +10,10 @@ use crate::model::{
     value::spell_flags,
 };
 
-/// A problem of a door: its place, the key, and the reason.
+/// A problem of a door: its index, the key, and the reason.
 pub(super) type Found = (usize, &'static str, String);
 
-/// The doors with time-based sequences, and their places.
+/// Returns the doors with time-based sequences, and their indices.
 pub(super) fn timed(settings: &Settings) -> impl Iterator<Item = (usize, &Door, &Otp)> {
     let doors = settings.doors.iter().enumerate();
     doors.filter_map(|(index, door)| match &door.dynamic {
@@ -22,12 +22,12 @@ pub(super) fn timed(settings: &Settings) -> impl Iterator<Item = (usize, &Door, 
     })
 }
 
-/// All ports that time-based knocks may be on.
+/// Returns all ports that time-based knocks may use.
 pub(super) fn ports(settings: &Settings) -> impl Iterator<Item = Ports> {
     timed(settings).flat_map(|(_, _, otp)| otp.sequences.ports())
 }
 
-/// The range that a door's knocks are in, in words.
+/// Returns the ranges of a door's knocks, in words.
 pub(super) fn words(otp: &Otp) -> String {
     let words: Vec<String> = otp
         .sequences
@@ -37,7 +37,7 @@ pub(super) fn words(otp: &Otp) -> String {
     words.join(" and ")
 }
 
-/// Everything that cannot work; `protector` says why a port is protected.
+/// Returns every contradiction; `protector` returns why a port is protected.
 pub(super) fn check(
     settings: &Settings,
     protected: &PortSet,
@@ -61,7 +61,7 @@ fn protected_ports(
         let within = |own: Ports| closed.iter().find(move |ports| ports.overlaps(own));
         if let Some(ports) = otp.sequences.ports().find_map(within) {
             let reason = format!(
-                "its knocks may be on all of {}, and {ports} is {}: take another port_base",
+                "its knocks may use any port of {}, and {ports} is {}: use another port_base",
                 words(otp),
                 protector(*ports)
             );
@@ -71,7 +71,7 @@ fn protected_ports(
     found
 }
 
-/// Doors that can't be told apart.
+/// Finds doors with the same sequences.
 fn same(settings: &Settings) -> Vec<Found> {
     let mut first: BTreeMap<_, BTreeMap<Option<IpAddr>, usize>> = BTreeMap::new();
     let mut found = Vec::new();
@@ -96,7 +96,7 @@ fn same(settings: &Settings) -> Vec<Found> {
         };
         if let Some(name) = other.and_then(|&other| settings.doors.get(other)) {
             let reason = format!(
-                "door \"{}\" has the same sequences: give it another secret, or let one door open \
+                "door \"{}\" has the same sequences: use another secret, or let one door open \
                  the ports of both",
                 name.name
             );
@@ -107,12 +107,11 @@ fn same(settings: &Settings) -> Vec<Found> {
     found
 }
 
-/// How often a sequence may change while any attempt lives, for each that is listened to: numbers of
-/// those that are over are not given to others meanwhile, and there is a supply of them
-/// (`compile/places.rs`).
+/// How often each accepted sequence may change while an attempt lasts. Numbers of old sequences are
+/// not reused before that attempt has expired, and `compile/id_pool.rs` keeps this many spare.
 const CHANGES_MOST: u32 = 15;
 
-/// Doors whose sequences change too often for one on which knocking may take long.
+/// Finds doors whose sequences change too often for a door with a long `sequence_timeout`.
 fn too_often(settings: &Settings) -> Vec<Found> {
     let Some(slowest) = settings
         .doors
@@ -125,8 +124,8 @@ fn too_often(settings: &Settings) -> Vec<Found> {
     let found = timed(settings).filter(|(_, _, otp)| slowest.sequence_timeout > changes(otp));
     let told = |(index, _, otp): (usize, &Door, &Otp)| {
         let reason = format!(
-            "its sequences change every {}, too often while knocking on door \"{}\" may take {}: \
-             take a longer period here, or a shorter sequence_timeout there",
+            "its sequences change every {}, too often for door \"{}\", whose sequence_timeout is \
+             {}: use a longer period here, or a shorter sequence_timeout there",
             spell(otp.sequences.period),
             slowest.name,
             spell(slowest.sequence_timeout)
@@ -136,16 +135,16 @@ fn too_often(settings: &Settings) -> Vec<Found> {
     found.map(told).collect()
 }
 
-/// What doors must have in common that share ports.
+/// Settings that must be equal in doors that share ports.
 type Manner = (FlagClass, Option<Duration>);
 
 const fn manner(door: &Door) -> Manner {
     (door.tcp_flags, door.step_timeout)
 }
 
-/// Doors that would get into each other's way on the day that they share a knock.
+/// Finds doors that would conflict as soon as they share a knock.
 fn at_odds(settings: &Settings) -> Vec<Found> {
-    // For each manner: the ports of doors that have it, and the first door with each range.
+    // By settings: the ports of doors with these, and the first door with each range.
     let mut manners: BTreeMap<Manner, BTreeMap<Ports, usize>> = BTreeMap::new();
     let mut found = Vec::new();
     for (index, door, otp) in timed(settings) {
@@ -176,7 +175,7 @@ fn at_odds(settings: &Settings) -> Vec<Found> {
     found
 }
 
-/// The first door of another manner whose ports are such.
+/// Returns the first door with other settings that has one of these ports.
 fn other_owner(
     manners: &BTreeMap<Manner, BTreeMap<Ports, usize>>,
     door: &Door,
@@ -201,8 +200,8 @@ fn differs(settings: &Settings, index: usize, other: usize, ports: String) -> Fo
         ("step_timeout", step(door), step(other))
     };
     let reason = format!(
-        "{own}, but {others} for door \"{}\", whose time-based knocks may be on {ports} too: make \
-         both the same, or take another port_base",
+        "{own}, but {others} for door \"{}\", whose time-based knocks may use {ports} too: use \
+         the same for both, or another port_base",
         other.name
     );
     (index, key, reason)

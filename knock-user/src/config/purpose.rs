@@ -1,5 +1,5 @@
-//! What a configuration is for. One that has no effect is far more often a file that was emptied
-//! by mistake than a wish, and putting it in place would open every port.
+//! Refuses configurations without an effect. Such a file was most likely emptied by mistake, and
+//! applying it would open every port.
 
 use std::path::Path;
 
@@ -15,18 +15,18 @@ use crate::{
 };
 
 impl Settings {
-    /// Whether a port is closed to those who did not knock.
+    /// Returns whether any port is protected.
     pub fn protects(&self) -> bool {
         !compile::protected(self).ranges().is_empty()
     }
 
-    /// Whether a door runs a command.
+    /// Returns whether a door runs a command.
     pub fn runs_commands(&self) -> bool {
         let mut doors = self.doors.iter();
         doors.any(|door| door.on_open.is_some() || door.on_close.is_some())
     }
 
-    /// What is not done while no process runs, a sentence each.
+    /// Returns what is not done while no daemon runs, a sentence each.
     pub fn needs_process(&self) -> Vec<String> {
         let named = |is_meant: &dyn Fn(&&Door) -> bool| {
             let doors = self.doors.iter().filter(is_meant);
@@ -50,7 +50,7 @@ impl Settings {
         .collect()
     }
 
-    /// The ports among these, as texts, that are not protected by this configuration.
+    /// Returns those of the given ports, written as text, that this configuration does not protect.
     pub fn leaves_open(&self, protected: &[String]) -> Vec<Ports> {
         let before = protected.iter().filter_map(|ports| ports.parse().ok());
         PortSet::new(before).without(&compile::protected(self))
@@ -61,22 +61,22 @@ impl Checked {
     /// Checks that the file has an effect.
     ///
     /// # Errors
-    /// It protects nothing and runs nothing.
+    /// Returns a problem if it protects no port and runs no command.
     pub fn has_effect(&self) -> Result<(), Problems> {
         if self.settings.protects() || self.settings.runs_commands() {
             return Ok(());
         }
         Err(self.problem(
             "",
-            "it protects no port and no door runs a command, so it has no effect: name ports with \
-             `open` in a door, or with `protect`; `knock-user detach` ends a protection",
+            "it protects no port and runs no command, so it has no effect: name ports with \
+             `open` in a door, or with `protect`; to remove a protection, run `knock-user detach`",
         ))
     }
 
-    /// Checks that the file may take the place of a configuration that protects these ports.
+    /// Checks that the file may replace a configuration that protects these ports.
     ///
     /// # Errors
-    /// It would leave none of them protected, and nothing else.
+    /// Returns a problem if it protects no port while the other one does.
     pub fn may_replace(&self, protected: &[String]) -> Result<(), Problems> {
         if protected.is_empty() || self.settings.protects() {
             return Ok(());
@@ -84,32 +84,31 @@ impl Checked {
         Err(self.problem(
             "",
             format!(
-                "it protects no port, and {} would be open to everybody: nothing is changed; \
-                 `knock-user detach` ends the protection, if that is what you want",
+                "it protects no port, so {} would be open to everybody; nothing was changed: to \
+                 open them, run `knock-user detach`",
                 protected.join(", ")
             ),
         ))
     }
 
-    /// Checks that the file may take the place of a configuration of which nothing is known, since
-    /// neither its registry nor the port table of its program can be read.
+    /// Refuses to replace a configuration whose protected ports are unknown, since neither its
+    /// registry nor the port table of its program can be read.
     ///
     /// # Errors
-    /// It may not: any port may be one that would be open by that.
+    /// Always returns a problem: the file could open any port.
     pub fn may_replace_unknown(&self, registry: &Path) -> Result<(), Problems> {
         Err(self.problem(
             "",
             format!(
-                "which ports the program that is attached protects can't be read from {}, so \
-                 whether this file would open some of them is not known: nothing is changed. \
-                 `knock-user detach` ends that protection, and the ports are open until the next \
-                 start: start again right after it",
+                "the ports that the attached program protects can't be read from {}, so this \
+                 file may open some of them; nothing was changed: run `knock-user detach`, which \
+                 opens the ports, and start again right after it",
                 registry.display()
             ),
         ))
     }
 
-    /// A problem with the whole file, or with a key of it.
+    /// Returns a problem of the whole file, or of one key.
     pub fn problem(&self, key: &str, reason: impl Into<String>) -> Problems {
         Problems {
             file: self.file.clone(),
@@ -171,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn ports_that_are_left_open() {
+    fn unprotected_ports_of_a_previous_configuration_are_found() {
         let checked = parse("protect = [\"tcp/20-25\"]\n", "seq.toml").unwrap();
         let before = ["tcp/22", "tcp/24-30", "udp/53"].map(str::to_owned);
         let open = checked.settings.leaves_open(&before);

@@ -1,4 +1,4 @@
-//! Reading a whole file.
+//! Reads the keys of a whole file.
 
 use std::{borrow::Cow, net::SocketAddr, time::Duration};
 
@@ -29,44 +29,44 @@ const KEYS: &[&str] = &[
     "door",
 ];
 
-/// How long a connection without packets is kept.
+/// The default time for which an established connection without packets is kept.
 const IDLE: Duration = Duration::from_secs(2 * 3600);
-/// Twice as long as Linux remembers a UDP exchange (`nf_conntrack_udp_timeout_stream`), and as long as
-/// RFC 4787 recommends for NATs, which then give the port to somebody else.
+/// Twice as long as Linux remembers a UDP exchange (`nf_conntrack_udp_timeout_stream`), and the
+/// time after which RFC 4787 lets NATs give the port to another host.
 const IDLE_UDP: Duration = Duration::from_secs(5 * 60);
-/// How long a lockout lasts.
+/// The default length of a lockout.
 const LOCKOUT: Duration = Duration::from_secs(60);
-/// The ports that decoys are drawn from.
+/// The ports from which decoys are drawn by default.
 const DECOY_RANGE: std::ops::RangeInclusive<u16> = 1024..=65535;
 
 const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(86_400);
 /// A month.
 const IDLE_MOST: Duration = Duration::from_secs(30 * 86_400);
-/// The kernel counts failures in 16 bits; nobody counts that far.
+/// The kernel side counts failures in 16 bits; useful limits are far below.
 const FAILURES_MOST: u16 = 1000;
-/// A scanner finds more than these without them.
+/// More decoys hide nothing better.
 const DECOYS_MOST: u16 = 10_000;
 /// `ALTIFNAMSIZ`, without its zero byte: alternative names may be longer than names.
 const INTERFACE_NAME_MOST: usize = 127;
-/// As useradd(8) and groupadd(8) have it.
+/// The limit of useradd(8) and groupadd(8).
 const GROUP_NAME_MOST: usize = 32;
 
-/// Where things are in the file.
+/// The lines of keys and doors in the file.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(super) struct Places {
     pub(super) keys: Lines,
     pub(super) doors: Vec<DoorPlaces>,
 }
 
-/// Where a door and its keys are.
+/// The lines of a door and its keys.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct DoorPlaces {
     pub(super) line: usize,
     pub(super) keys: Lines,
 }
 
-/// What could be read.
+/// The part of a file that could be read.
 pub(super) struct Read {
     pub(super) settings: Settings,
     pub(super) places: Places,
@@ -74,7 +74,7 @@ pub(super) struct Read {
     pub(super) complete: bool,
 }
 
-/// Reads everything that a file says; what is wrong is reported and left out.
+/// Reads a file; wrong values are reported and left out.
 pub(super) fn read(text: &str, report: &mut Report) -> Option<Read> {
     let mut rest = Cow::Borrowed(text);
     if let Err(error) = DeTable::parse(text) {
@@ -139,13 +139,13 @@ fn interfaces(item: &Item<'_, '_>, report: &mut Report) -> Option<Vec<String>> {
             Ok(name.to_owned())
         } else {
             Err(format!(
-                "{name:?} is not the name of an interface, as `ip link` lists them"
+                "{name:?} is not an interface name: use one that `ip link` lists"
             ))
         }
     })?;
     for (index, name) in names.iter().enumerate() {
         if names.iter().take(index).any(|other| other == name) {
-            return item.wrong(report, format!("{name:?} is named twice"));
+            return item.wrong(report, format!("{name:?} is listed twice: remove one"));
         }
     }
     Some(names)
@@ -191,7 +191,7 @@ fn lockout(top: &mut Section<'_, '_>, report: &mut Report) -> Option<Lockout> {
             report.add(
                 section.line,
                 "failures",
-                "missing: without it nobody is locked out, as in failures = 5",
+                "missing: without it no source is locked out; write it as in failures = 5",
             );
         }
         let lockout = Lockout {
@@ -232,7 +232,7 @@ fn decoys(top: &mut Section<'_, '_>, report: &mut Report) -> Decoys {
         };
         for key in ["count", "range"] {
             if let Some(item) = section.item(key, report) {
-                let reason = "decoys are drawn or listed, not both: leave it or ports out";
+                let reason = "decoys are either drawn or listed: remove it, or remove ports";
                 item.wrong::<()>(report, reason);
             }
         }
@@ -274,14 +274,14 @@ fn listen(text: &str) -> Result<SocketAddr, String> {
     }
 }
 
-/// Whether there is such a group, only the host knows that runs the daemon.
+/// Checks the form of a group name. Whether the group exists is known on the host of the daemon.
 fn group_name(name: &str) -> Result<String, String> {
     let fits = |c: char| !c.is_whitespace() && !c.is_control() && !":,/".contains(c);
     if !name.is_empty() && name.len() <= GROUP_NAME_MOST && name.chars().all(fits) {
         Ok(name.to_owned())
     } else {
         Err(format!(
-            "{name:?} is not the name of a group, as `getent group` lists them"
+            "{name:?} is not a group name: use one that `getent group` lists"
         ))
     }
 }

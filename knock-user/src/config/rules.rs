@@ -1,4 +1,4 @@
-//! What cannot work: values that are right each for itself, and wrong together.
+//! Finds values that are valid alone and contradict each other.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -23,7 +23,7 @@ use crate::{
     },
 };
 
-/// Reports everything that cannot work.
+/// Reports every contradiction.
 pub(super) fn check(read: &Read, report: &mut Report) {
     let Read {
         settings,
@@ -56,7 +56,7 @@ pub(super) fn check(read: &Read, report: &mut Report) {
     if *complete {
         rules.closing();
     }
-    // Doors with the same sequence would be reported once more for each way that they meet.
+    // The compiler would report doors with the same sequence again.
     if distinct && let Err(conflicts) = compile::check(settings) {
         for conflict in conflicts {
             report.problems.push(places.problem(conflict));
@@ -100,16 +100,19 @@ impl Rules<'_> {
                 self.add(
                     index,
                     "name",
-                    format!("door \"{}\" of line {line} has this name too", door.name),
+                    format!(
+                        "door \"{}\" on line {line} has the same name: rename one of them",
+                        door.name
+                    ),
                 );
             }
         }
     }
 
-    /// Two doors that can't be told apart; tells whether there are none.
+    /// Reports doors with the same sequence for the same target; returns whether there are none.
     fn sequences(&mut self) -> bool {
         let mut distinct = true;
-        // For each sequence: the first door with it for each target.
+        // The first door for each target, by sequence.
         let mut first: HashMap<&[Knock], BTreeMap<Option<IpAddr>, usize>> = HashMap::new();
         let doors = self.settings.doors.iter().enumerate();
         for (index, door) in doors.filter(|(_, door)| door.dynamic.is_none()) {
@@ -126,7 +129,7 @@ impl Rules<'_> {
                     index,
                     "knock",
                     format!(
-                        "door \"{name}\" of line {line} has the same sequence: change one, or \
+                        "door \"{name}\" on line {line} has the same sequence: change one, or \
                          let one door open the ports of both"
                     ),
                 );
@@ -146,7 +149,7 @@ impl Rules<'_> {
             self.add(
                 index,
                 "knock",
-                format!("{knock} is {by}, so it can't be a knock: knock elsewhere"),
+                format!("{knock} is {by}, so it can't be a knock: use another port"),
             );
         }
     }
@@ -161,14 +164,14 @@ impl Rules<'_> {
     fn replies(&mut self) {
         for (index, door) in self.settings.doors.iter().enumerate() {
             if door.reply && door.first_tcp().is_none() {
-                let reason = "true tells the client the TCP port that was opened, and this door \
-                              opens none: leave it out";
+                let reason = "the reply names the TCP port that was opened, and this door opens \
+                              none: remove reply";
                 self.add(index, "reply", reason.to_owned());
             }
         }
     }
 
-    /// Knocks that pass are for services that run on knock ports, and for those alone.
+    /// Reports `knock_pass` on doors that open or close ports, or verify knocks with a handshake.
     fn passing(&mut self) {
         for (index, door) in self.settings.doors.iter().enumerate() {
             if !door.knock_pass {
@@ -176,11 +179,11 @@ impl Rules<'_> {
             }
             let has_ports = !door.opened().is_empty() || !door.closed().is_empty();
             let reason = if has_ports {
-                "true is for doors that only run commands, and this one opens or closes ports: \
-                 leave it out"
+                "only doors that do nothing but run a command let knocks pass, and this one \
+                 opens or closes ports: remove knock_pass"
             } else if door.verify == Verify::Handshake {
-                "true hands the knocks to the network stack, and with verify = \"handshake\" they \
-                 are answered before it: leave one of them out"
+                "knocks that are verified with a handshake do not reach the network stack: \
+                 remove knock_pass, or verify = \"handshake\""
             } else {
                 continue;
             };
@@ -188,7 +191,7 @@ impl Rules<'_> {
         }
     }
 
-    /// Why a port is protected, in words.
+    /// Returns why a port is protected, in words.
     fn protector(&self, ports: Ports) -> String {
         let opens = |door: &&Door| door.opened().iter().any(|opened| opened.overlaps(ports));
         match self.settings.doors.iter().find(opens) {
@@ -202,18 +205,23 @@ impl Rules<'_> {
             Decoys::Listed(listed) => {
                 for &ports in listed {
                     if self.knocks.touches(ports) {
-                        let reason =
-                            format!("{ports} is a knock, and decoys reset: take other ports");
+                        let reason = format!(
+                            "{ports} is a knock port, and a decoy would reset the \
+                             attempt: use other ports"
+                        );
                         self.add_to_file("decoys", reason);
                     }
                     if self.protected.touches(ports) {
-                        let reason = format!("{ports} is protected: take other ports");
+                        let reason = format!("{ports} is protected: use other ports");
                         self.add_to_file("decoys", reason);
                     }
                     if let Exempt::Listed(exempt) = &self.settings.exempt
                         && let Some(other) = exempt.iter().find(|other| other.overlaps(ports))
                     {
-                        let reason = format!("{ports} is exempt ({other}): take it out of one");
+                        let reason = format!(
+                            "{ports} is exempt ({other}): remove it from decoys \
+                             or from exempt"
+                        );
                         self.add_to_file("decoys", reason);
                     }
                 }
@@ -228,8 +236,8 @@ impl Rules<'_> {
                 let free = (u32::from(all.last) - u32::from(all.first) + 1).saturating_sub(taken);
                 if u32::from(*count) > free {
                     let reason = format!(
-                        "{count} decoys are wanted, but only {free} ports from {} to {} are \
-                         nothing else: widen range or lower count",
+                        "{count} decoys do not fit: only {free} ports from {} to {} are unused; \
+                         widen range, or lower count",
                         all.first, all.last
                     );
                     self.add_to_file("decoys", reason);
@@ -244,20 +252,23 @@ impl Rules<'_> {
         };
         for &ports in listed {
             if self.knocks.touches(ports) {
-                let reason = format!("{ports} has a knock in it, which can't be exempt");
+                let reason = format!(
+                    "{ports} includes a knock port, which can't be exempt: \
+                     remove it, or use another knock port"
+                );
                 self.add_to_file("exempt", reason);
             }
             if self.protected.touches(ports) {
                 let reason = format!(
-                    "{ports} has a protected port in it, and those are never wrong knocks: \
-                     take it out"
+                    "{ports} includes a protected port, which is never a wrong knock anyway: \
+                     remove it"
                 );
                 self.add_to_file("exempt", reason);
             }
         }
     }
 
-    /// Clients have to reach it without a knock.
+    /// Reports a `[next_line]` port that clients could not reach without a knock.
     fn next_line(&mut self) {
         let Some(next_line) = self.settings.next_line else {
             return;
@@ -268,7 +279,7 @@ impl Rules<'_> {
             Decoys::Drawn { .. } => false,
         };
         let what = if self.knocks.touches(port) {
-            "a knock".to_owned()
+            "a knock port".to_owned()
         } else if self.protected.touches(port) {
             self.protector(port)
         } else if is_decoy {
@@ -276,11 +287,12 @@ impl Rules<'_> {
         } else {
             return;
         };
-        let reason = format!("{port} is {what}, so nobody can ask there: listen elsewhere");
+        let reason = format!("{port} is {what}, so clients can't connect to it: use another port");
         self.add_to_file("next_line", reason);
     }
 
-    /// What one door marks as used, the other would use.
+    /// Reports doors that share a one-time file: one would accept lines that the other marked as
+    /// used.
     fn files(&mut self) {
         let mut first: HashMap<&Path, usize> = HashMap::new();
         for (index, door) in self.settings.doors.iter().enumerate() {
@@ -292,15 +304,15 @@ impl Rules<'_> {
                 let name = &self.settings.doors[other].name;
                 let line = self.line(other);
                 let reason = format!(
-                    "door \"{name}\" of line {line} has this file: a sequence works once, so give \
-                     each door its own"
+                    "door \"{name}\" on line {line} uses the same file, and each of its \
+                     sequences works once: give each door its own file"
                 );
                 self.add(index, "one_time", reason);
             }
         }
     }
 
-    /// A door that closes ends the grants of doors for the same target.
+    /// Reports `close` of ports that no door opens for the same target.
     fn closing(&mut self) {
         for (index, door) in self.settings.doors.iter().enumerate() {
             for &ports in door.closed() {
@@ -325,17 +337,17 @@ impl Rules<'_> {
         }
     }
 
-    /// Sequences that somebody who tries all ports in order would knock.
+    /// Reports sequences that a port scan in order would complete.
     fn scans(&mut self) {
-        const MIX: &str = "let the ports go both up and down";
+        const MIX: &str = "mix ascending and descending ports";
         let exempt: &[Ports] = match &self.settings.exempt {
             Exempt::Listed(listed) => listed,
-            // Which ports are served is not the file's to say.
+            // The file does not say on which ports the host listens; a warning covers those.
             Exempt::Listening => &[],
         };
         let mut harmless = Harmless::new(self.settings, exempt);
         for (index, door) in self.settings.doors.iter().enumerate() {
-            // That a single knock opens to any scan is said elsewhere.
+            // A warning covers sequences of one knock.
             if door.knock.len() < 2 {
                 continue;
             }
@@ -345,14 +357,14 @@ impl Rules<'_> {
                 self.add(
                     index,
                     "knock",
-                    format!("{direction}: {MIX}, or leave strict = false out"),
+                    format!("{direction}: {MIX}, or remove strict = false"),
                 );
                 continue;
             }
             let Some(direction) = harmless.walk(&door.knock, Touch::of(door)) else {
                 continue;
             };
-            // What is left with the flags that the message would ask for is the sequence's fault.
+            // If the default flags don't help, the sequence is at fault.
             let touch = Touch {
                 flags: FlagClass::SYN,
                 ..Touch::of(door)
@@ -362,8 +374,8 @@ impl Rules<'_> {
                     index,
                     "knock",
                     format!(
-                        "{direction}, because no port between the knocks resets: {MIX}, or take \
-                         knocks that are further apart"
+                        "{direction}, because no port between the knocks resets the attempt: \
+                         {MIX}, or use ports that are further apart"
                     ),
                 );
             } else {
@@ -371,9 +383,9 @@ impl Rules<'_> {
                     index,
                     "tcp_flags",
                     format!(
-                        "{direction}: \"{}\" lets TCP packets knock that don't ask for a \
-                         connection, and those reset nothing on the ports between; write \
-                         tcp_flags = \"{}\", the default, or {MIX}",
+                        "{direction}: \"{}\" also matches packets that open no connection, and \
+                         those do not reset the attempt on the ports in between; use the \
+                         default, tcp_flags = \"{}\", or {MIX}",
                         spell_flags(door.tcp_flags),
                         spell_flags(FlagClass::SYN)
                     ),

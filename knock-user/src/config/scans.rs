@@ -1,4 +1,4 @@
-//! Sequences that somebody who tries all ports in order would knock.
+//! Finds sequences that a port scan in order would complete.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -10,18 +10,18 @@ use crate::{
     model::settings::{Decoys, Door, Settings, Verify},
 };
 
-/// Whether all TCP packets that these flags admit ask for a connection. Only those are wrong knocks
-/// on a port that is nothing.
+/// Returns whether all TCP packets that these flags admit ask for a connection. Only those are
+/// wrong knocks on an unused port.
 pub(super) fn opens(flags: FlagClass) -> bool {
     implies(flags, FlagClass::SYN)
 }
 
-/// Whether `wider` admits every packet that `flags` admits.
+/// Returns whether `wider` admits every packet that `flags` admits.
 const fn implies(flags: FlagClass, wider: FlagClass) -> bool {
     flags.mask & wider.mask == wider.mask && flags.value & wider.mask == wider.value
 }
 
-/// What a scan does to each TCP port.
+/// The packets that a scan sends to each TCP port.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(super) struct Touch {
     /// The flags of its packets.
@@ -31,7 +31,7 @@ pub(super) struct Touch {
 }
 
 impl Touch {
-    /// What it takes to knock on the ports of a door.
+    /// Returns the packets that count as knocks of a door.
     pub(super) fn of(door: &Door) -> Self {
         Self {
             flags: door.tcp_flags,
@@ -40,12 +40,12 @@ impl Touch {
     }
 }
 
-/// The ports that don't reset those who scan, strictly.
+/// The ports that do not reset the attempt of a scanner in strict mode.
 pub(super) struct Harmless<'a> {
     settings: &'a Settings,
     /// Ports that are never wrong knocks.
     always: Vec<Ports>,
-    /// By what the scan does to each port.
+    /// The other ports, by what the scan sends.
     by_touch: BTreeMap<Touch, PortSet>,
 }
 
@@ -70,9 +70,9 @@ impl<'a> Harmless<'a> {
         }
     }
 
-    /// The direction of a scan that would knock this.
+    /// Returns the direction of a scan that would complete the sequence.
     pub(super) fn walk(&mut self, knocks: &[Knock], touch: Touch) -> Option<Direction> {
-        // Most sequences are in no order, and need no set.
+        // Most sequences are in no order, so the set is built only if needed.
         Direction::of(knocks)?;
         let harmless = self.to(touch);
         Direction::find(knocks, |order, knocks| {
@@ -87,8 +87,8 @@ impl<'a> Harmless<'a> {
         let Touch { flags, connects } = touch;
         self.by_touch.entry(touch).or_insert_with(|| {
             let all = (!opens(flags)).then_some(Ports::all(Protocol::Tcp));
-            // A packet with flags that are no knock's passes a knock port without a trace.
-            // One that only asks for a connection passes those that want a handshake.
+            // A packet whose flags do not match passes a knock port without effect. One that only
+            // asks for a connection passes those that want a handshake.
             let unproved = |door: &&Door| door.verify == Verify::Handshake && !connects;
             let passed = settings
                 .doors
@@ -110,12 +110,12 @@ impl<'a> Harmless<'a> {
     }
 }
 
-/// Whether some scan would knock this if nothing between the knocks reset it.
+/// Returns whether some scan would complete the sequence if no port in between reset the attempt.
 pub(crate) fn is_scan(knocks: &[Knock]) -> bool {
     Direction::of(knocks).is_some()
 }
 
-/// Which way a scanner goes through the ports.
+/// The direction in which a scanner tries ports.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Direction {
     Up,
@@ -123,12 +123,14 @@ pub(super) enum Direction {
 }
 
 impl Direction {
-    /// That of some scan in which the knocks come in their order, whatever comes between them.
+    /// Returns the direction of a scan that meets the knocks in their order, whatever is in
+    /// between.
     pub(super) fn of(knocks: &[Knock]) -> Option<Self> {
         Self::find(knocks, Order::walks)
     }
 
-    /// That in which a scan in some order does what `is_met` says of an ascending one.
+    /// Returns the direction in which a scan meets the knocks; `is_met` decides for ascending
+    /// scans.
     fn find(knocks: &[Knock], is_met: impl Fn(Order, &[Knock]) -> bool) -> Option<Self> {
         [Self::Up, Self::Down].into_iter().find(|direction| {
             let ascending = direction.as_ascending(knocks);
@@ -136,7 +138,8 @@ impl Direction {
         })
     }
 
-    /// The sequence that a scan upwards knocks exactly if one in this direction knocks `knocks`.
+    /// Returns the sequence that an ascending scan completes if one in this direction completes
+    /// `knocks`.
     fn as_ascending(self, knocks: &[Knock]) -> Vec<Knock> {
         match self {
             Self::Up => knocks.to_vec(),
@@ -145,14 +148,17 @@ impl Direction {
     }
 }
 
-/// What such a scan would do.
+/// Writes the effect of such a scan.
 impl fmt::Display for Direction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let order = match self {
             Self::Up => "ascending",
             Self::Down => "descending",
         };
-        write!(f, "a scan of the ports in {order} order would knock this")
+        write!(
+            f,
+            "a port scan in {order} order would complete this sequence"
+        )
     }
 }
 
@@ -173,7 +179,7 @@ impl Order {
         Self::PortFirst(Protocol::Udp),
     ];
 
-    /// When a port's turn is.
+    /// Returns the position of a port in the scan.
     fn turn(self, knock: Knock) -> u32 {
         let port = u32::from(knock.port);
         match self {
@@ -182,12 +188,12 @@ impl Order {
         }
     }
 
-    /// Whether the knocks come in this order.
+    /// Returns whether the knocks come in this order.
     fn walks(self, knocks: &[Knock]) -> bool {
         knocks.is_sorted_by(|&a, &b| self.turn(a) < self.turn(b))
     }
 
-    /// Whether they do, and all ports between them are harmless.
+    /// Returns whether they do, and all ports between them are harmless.
     fn walks_undisturbed(self, knocks: &[Knock], harmless: &PortSet) -> bool {
         self.walks(knocks)
             && knocks
@@ -196,7 +202,7 @@ impl Order {
                 .all(|(&a, &b)| self.harmful_between(a, b, harmless) == 0)
     }
 
-    /// How many ports that are not harmless the scan touches after `a` and before `b`.
+    /// Counts the ports that are not harmless and that the scan touches after `a` and before `b`.
     fn harmful_between(self, a: Knock, b: Knock, harmless: &PortSet) -> u32 {
         let harmful = |protocol, after: u16, before: u32| {
             let (first, end) = (u32::from(after) + 1, before);
@@ -222,7 +228,7 @@ impl Order {
                 harmful(a.protocol, a.port, 1 << 16) + harmful(b.protocol, 0, b.port.into())
             }
             Self::PortFirst(first) => {
-                // The other protocol's turn at the ports of `a` and `b` themselves.
+                // The ports of `a` and `b` themselves, in the other protocol.
                 let at = |knock: Knock, is_between: bool| {
                     let twin = Knock {
                         protocol: if knock.protocol == a.protocol {

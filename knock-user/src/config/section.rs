@@ -1,4 +1,4 @@
-//! A table of the file, read key by key, so that one wrong value does not hide the others.
+//! Reads a table key by key, so that one wrong value does not hide the others.
 
 use std::{collections::BTreeMap, fmt::Display, time::Duration};
 
@@ -8,7 +8,7 @@ use knock_sequence::duration;
 
 use crate::model::problem::Report;
 
-/// Words that other knockers use for keys of ours.
+/// Names that other port-knocking programs, and older versions, use for our keys.
 const ALIASES: &[(&str, &str)] = &[
     ("sequence", "knock"),
     ("knocks", "knock"),
@@ -31,20 +31,20 @@ const ALIASES: &[(&str, &str)] = &[
     ("ip_protection", "bind_source"),
 ];
 
-/// Lines of keys, for errors that show only when the whole file is read.
+/// The line of each key, for errors that are found once the whole file is read.
 pub(super) type Lines = BTreeMap<&'static str, usize>;
 
 /// A table that is being read.
 pub(super) struct Section<'t, 'i> {
-    /// What its keys are called together: `a door`, `[lockout]`.
+    /// The name of the table in errors: `a door`, `[lockout]`.
     name: &'static str,
     /// The line of its header.
     pub(super) line: usize,
     entries: &'t DeTable<'i>,
     known: &'static [&'static str],
-    /// Where the keys that were asked for are.
+    /// The lines of the keys that were read.
     pub(super) lines: Lines,
-    /// Known keys that unknown ones were taken for, and those whose values can't be read.
+    /// Known keys for which unknown ones were probably meant, and those whose values can't be read.
     meant: Vec<&'static str>,
 }
 
@@ -56,7 +56,7 @@ pub(super) struct Item<'t, 'i> {
 }
 
 impl<'t, 'i> Section<'t, 'i> {
-    /// Begins a table; keys that are not `known` are reported.
+    /// Begins a table, and reports keys that are not `known`.
     pub(super) fn new(
         name: &'static str,
         line: usize,
@@ -73,7 +73,7 @@ impl<'t, 'i> Section<'t, 'i> {
             meant: Vec::new(),
         };
         section.report_unknown(report);
-        // What can't be read is there.
+        // A key whose value can't be read is not missing.
         let broken = report.broken.iter().filter(|(at, _)| *at == line);
         let broken = broken.filter_map(|(_, key)| known.iter().find(|known| *known == key));
         section.meant.extend(broken);
@@ -98,7 +98,7 @@ impl<'t, 'i> Section<'t, 'i> {
         }
     }
 
-    /// The value of a key, if it is there.
+    /// Returns the value of a key, if the key is there.
     pub(super) fn item(&mut self, key: &'static str, report: &Report) -> Option<Item<'t, 'i>> {
         let (name, value) = self.entries.get_key_value(key)?;
         self.lines.insert(key, report.line(&name.span()));
@@ -109,12 +109,12 @@ impl<'t, 'i> Section<'t, 'i> {
         })
     }
 
-    /// Whether neither the key is there nor another that was probably meant for it.
+    /// Returns whether the key is missing, and no unknown key was probably meant for it.
     pub(super) fn lacks(&self, key: &str) -> bool {
         !self.entries.contains_key(key) && !self.meant.contains(&key)
     }
 
-    /// What `read` makes of the value of a key, or `default` if it is not there or wrong.
+    /// Reads the value of a key with `read`; returns `default` if the key is missing or wrong.
     pub(super) fn or<T>(
         &mut self,
         key: &'static str,
@@ -125,7 +125,7 @@ impl<'t, 'i> Section<'t, 'i> {
         self.get(key, report, read).unwrap_or(default)
     }
 
-    /// What `read` makes of the value of a key.
+    /// Reads the value of a key with `read`.
     pub(super) fn get<T>(
         &mut self,
         key: &'static str,
@@ -146,7 +146,7 @@ impl<'t, 'i> Item<'t, 'i> {
 
     fn mistyped<T>(&self, report: &mut Report, wanted: &str) -> Option<T> {
         let found = kind(self.value);
-        self.wrong(report, format!("{found} where {wanted} belongs"))
+        self.wrong(report, format!("expected {wanted}, found {found}"))
     }
 
     pub(super) fn boolean(&self, report: &mut Report) -> Option<bool> {
@@ -156,7 +156,7 @@ impl<'t, 'i> Item<'t, 'i> {
         Some(*value)
     }
 
-    /// A number within `range`.
+    /// Reads a number within `range`.
     pub(super) fn number(
         &self,
         report: &mut Report,
@@ -170,7 +170,7 @@ impl<'t, 'i> Item<'t, 'i> {
             _ => self.wrong(
                 report,
                 format!(
-                    "{integer} is out of range: it goes from {} to {}",
+                    "{integer} is out of range: use {} to {}",
                     range.start(),
                     range.end()
                 ),
@@ -189,7 +189,7 @@ impl<'t, 'i> Item<'t, 'i> {
         matches!(self.value, DeValue::String(_))
     }
 
-    /// A text that is one of some words.
+    /// Reads a text that is one of `words`.
     pub(super) fn word<T: Copy>(
         &self,
         report: &mut Report,
@@ -198,8 +198,8 @@ impl<'t, 'i> Item<'t, 'i> {
         self.word_or(report, words, None)
     }
 
-    /// A text that is one of some words, in place of which something else may stand, as `other`
-    /// says to whoever writes none of them.
+    /// Reads a text that is one of `words`; the error also names `other`, a form that is accepted
+    /// too.
     pub(super) fn word_or<T: Copy>(
         &self,
         report: &mut Report,
@@ -219,7 +219,7 @@ impl<'t, 'i> Item<'t, 'i> {
         self.wrong(report, format!("{text:?} is not known: {mend}"))
     }
 
-    /// A text that `parse` understands.
+    /// Reads a text with `parse`.
     pub(super) fn parsed<T, E: Display>(
         &self,
         report: &mut Report,
@@ -231,7 +231,7 @@ impl<'t, 'i> Item<'t, 'i> {
         }
     }
 
-    /// A list of texts that `parse` understands; items that it does not are reported, and left out.
+    /// Reads a list of texts with `parse`; items with errors are reported and left out.
     pub(super) fn list<T, E: Display>(
         &self,
         report: &mut Report,
@@ -247,7 +247,7 @@ impl<'t, 'i> Item<'t, 'i> {
 
     fn items(&self, report: &mut Report) -> Option<Vec<Item<'t, 'i>>> {
         if let DeValue::String(text) = self.value {
-            let reason = format!("a text where a list belongs: write [\"{text}\"]");
+            let reason = format!("expected a list, found a text: write [\"{text}\"]");
             return self.wrong(report, reason);
         }
         let DeValue::Array(items) = self.value else {
@@ -261,7 +261,7 @@ impl<'t, 'i> Item<'t, 'i> {
         Some(items.collect())
     }
 
-    /// A duration from `least` to `most`.
+    /// Reads a duration from `least` to `most`.
     pub(super) fn duration(
         &self,
         report: &mut Report,
@@ -277,7 +277,7 @@ impl<'t, 'i> Item<'t, 'i> {
         })
     }
 
-    /// A table of its own.
+    /// Reads a table.
     pub(super) fn section(
         &self,
         name: &'static str,
@@ -290,7 +290,7 @@ impl<'t, 'i> Item<'t, 'i> {
         Some(Section::new(name, self.line, entries, known, report))
     }
 
-    /// The tables of an array of tables. A single table is reported, and taken for one.
+    /// Reads an array of tables. A single table is reported, and read as an array of one.
     pub(super) fn sections(
         &self,
         name: &'static str,
@@ -313,15 +313,19 @@ impl<'t, 'i> Item<'t, 'i> {
         }
         if let DeValue::Table(_) = self.value {
             let key = self.key;
-            report.add(self.line, key, format!("write [[{key}]], in two brackets"));
+            report.add(
+                self.line,
+                key,
+                format!("write [[{key}]], in double brackets"),
+            );
             return one(self.line, self.value, report).into_iter().collect();
         }
-        self.mistyped::<()>(report, "a table in two brackets");
+        self.mistyped::<()>(report, "a table in double brackets");
         Vec::new()
     }
 }
 
-/// Says what may be written: `write "served", or a list of ports, as in ["tcp/443"]`.
+/// Returns the cure: `write "listening", or a list of ports, as in ["tcp/443"]`.
 fn expected(words: &[&str], other: Option<&str>) -> String {
     let quoted: Vec<_> = words.iter().map(|word| format!("\"{word}\"")).collect();
     let words = match quoted.as_slice() {
@@ -346,7 +350,7 @@ const fn kind(value: &DeValue<'_>) -> &'static str {
     }
 }
 
-/// The known word that was probably meant.
+/// Returns the known word that was probably meant.
 fn nearest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
     let lower = word.to_lowercase().replace('-', "_");
     let alias = ALIASES.iter().find(|(other, _)| *other == lower);

@@ -1,5 +1,4 @@
-//! Reading a file that is not TOML as far as it is: one statement that can't be read must not hide
-//! what is wrong with the others.
+//! Reads the valid part of a file with TOML errors, so that one bad statement hides no other error.
 //!
 //! A statement is a table header or a key with its value, from the line that it begins in to the
 //! next one. Those that can't be read are reported and replaced by blanks, which keeps the lines of
@@ -11,22 +10,22 @@ use toml::de::{DeTable, Error};
 
 use crate::model::problem::Report;
 
-/// Statements that repeat something and are reported; each takes one more look at the whole file.
+/// How many repeated statements are reported; each costs one more parse of the whole file.
 const REPEATED_MAX: usize = 50;
-/// Statements that may be parts of one, such as the lines of an inline table.
+/// How many statements are joined at most, such as the lines of an inline table.
 const PARTS_MAX: usize = 32;
 
 /// Part of a text.
 struct Statement {
     span: Range<usize>,
-    /// Whether it begins a table.
+    /// Returns whether it begins a table.
     is_header: bool,
 }
 
-/// Reports why a text is not TOML, and returns what is left of it when the statements that can't be
-/// read are taken out. `error` is the first error.
+/// Reports why a text is not TOML, and returns the text without the unreadable statements. `error`
+/// is the first error.
 pub(super) fn readable(text: &str, error: &Error, report: &mut Report) -> String {
-    // A text of several lines may look like statements.
+    // The lines of a multi-line string may look like statements.
     if text.contains("\"\"\"") || text.contains("'''") {
         report.add(line(error, 0, report), "", not_toml(error));
         return String::new();
@@ -64,8 +63,8 @@ pub(super) fn readable(text: &str, error: &Error, report: &mut Report) -> String
     rest
 }
 
-/// How many statements are one, at least 1, and why that can't be read. The lines of an inline table
-/// look like statements.
+/// Returns how many statements belong together, at least 1, and why they can't be read. The lines
+/// of an inline table look like statements.
 fn parts(text: &str, statements: &[Statement]) -> (usize, Option<Error>) {
     let Some(first) = statements.first() else {
         return (1, None);
@@ -84,7 +83,7 @@ fn parts(text: &str, statements: &[Statement]) -> (usize, Option<Error>) {
     }
 }
 
-/// Takes out keys and tables that repeat others.
+/// Removes keys and tables that repeat others.
 fn repeated(statements: &[Statement], rest: &mut String, report: &mut Report) {
     for _ in 0..REPEATED_MAX {
         let Err(error) = DeTable::parse(rest) else {
@@ -112,13 +111,13 @@ fn not_toml(error: &Error) -> String {
     format!("not TOML: {}", error.message())
 }
 
-/// The line of an error in a part of the text that begins at `start`.
+/// Returns the line of an error in a part of the text that begins at `start`.
 fn line(error: &Error, start: usize, report: &Report) -> usize {
     let span = error.span().unwrap_or_default();
     report.line(&(start + span.start..start + span.end))
 }
 
-/// What is wrong with a bare word as a value: the parser takes it for the beginning of a number.
+/// Returns the reason for a bare word as a value, which the parser reports as a bad number.
 fn unreadable(statement: &str) -> Option<String> {
     let value = value(statement)?;
     if value.is_empty() {
@@ -133,13 +132,13 @@ fn unreadable(statement: &str) -> Option<String> {
     })
 }
 
-/// The first line of the value of a statement, if that has one.
+/// Returns the first line of a statement's value, if it has one.
 fn value(statement: &str) -> Option<&str> {
     let (_, value) = statement.split_once('=')?;
     Some(value.split(['#', '\n']).next()?.trim())
 }
 
-/// The key that a statement begins with; empty if it is none of ours.
+/// Returns the key of a statement; empty if it is not a plain key.
 fn key(statement: &str) -> &str {
     let key = statement.split_once('=').map_or("", |(key, _)| key.trim());
     let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
@@ -148,7 +147,7 @@ fn key(statement: &str) -> &str {
 
 fn statements(text: &str) -> Vec<Statement> {
     let mut statements: Vec<Statement> = Vec::new();
-    // Whether the last statement may have more lines.
+    // True while the last statement may continue.
     let mut is_open = false;
     let mut at = 0;
     for line in text.split_inclusive('\n') {
@@ -174,7 +173,7 @@ fn statements(text: &str) -> Vec<Statement> {
     statements
 }
 
-/// Replaces a part by blanks, line ends excepted.
+/// Replaces a part with blanks, and keeps line ends.
 fn blank(text: &mut String, span: Range<usize>) {
     let blanks: String = text[span.clone()]
         .bytes()

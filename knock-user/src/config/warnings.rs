@@ -1,4 +1,4 @@
-//! What works but is unwise, and what to do about it.
+//! Warns of settings that are valid but unwise, and names the cure.
 
 mod ephemeral;
 mod guessable;
@@ -23,10 +23,10 @@ use crate::{
     },
 };
 
-/// Longer than this, a grant is not for getting in but for staying.
+/// Longer grants draw a warning: a client needs one only to connect.
 const LONG: Duration = Duration::from_secs(86_400);
 
-/// Everything that is unwise about a configuration on a certain host.
+/// Returns all warnings about a configuration on a host.
 pub(super) fn advise(checked: &Checked, host: &Host) -> Vec<Problem> {
     let mut advice = Advice {
         checked,
@@ -94,12 +94,13 @@ impl Advice<'_> {
             self.of_door(
                 index,
                 "tcp_flags",
-                "all knocks are UDP, which has no flags: leave it out",
+                "all knocks are UDP, which has no flags: remove tcp_flags",
             );
         }
     }
 
-    /// What the file alone can't show: that nothing between the knocks resets is an error there.
+    /// Warns of sequences that a scan would complete because of the ports on which this host
+    /// listens.
     fn scans(&mut self) {
         let checked = self.checked;
         let settings = &checked.settings;
@@ -117,7 +118,7 @@ impl Advice<'_> {
                     "knock",
                     format!(
                         "{direction}, because this host listens on all ports between the knocks, \
-                         and those don't reset: let the ports go both up and down"
+                         and those do not reset the attempt: mix ascending and descending ports"
                     ),
                 );
             }
@@ -130,8 +131,8 @@ impl Advice<'_> {
                 index,
                 "open_for",
                 format!(
-                    "{} is long, and whoever gets the source's address later gets in too: \
-                     connections outlive the grant anyway, so a minute mostly is enough",
+                    "{} is long, and a later holder of the source's address gets in too: \
+                     connections outlive their grant, so a minute is usually enough",
                     spell(door.open_for)
                 ),
             );
@@ -153,22 +154,23 @@ impl Advice<'_> {
                 index,
                 "knock",
                 format!(
-                    "this host listens on {knock}, and nobody will be able to connect there any \
-                     more, because knocks are dropped: knock elsewhere{}",
+                    "this host listens on {knock}, and clients can no longer connect to it, \
+                     because knocks are dropped: use another port{}",
                     pass_hint(door)
                 ),
             );
         }
     }
 
-    /// Where some ports answer, those that don't show what they are.
+    /// Warns of silent knock ports beside ones that reply.
     fn silence(&mut self, index: usize, door: &Door) {
         if door.verify == Verify::Packet && self.settings().has_handshakes() {
             self.of_door(
                 index,
                 "verify",
-                "its knock ports are silent, while those of doors with verify = \"handshake\" and \
-                 decoys answer: whoever scans can tell them apart; take \"handshake\" for all doors",
+                "its knock ports do not reply, while decoys and the knock ports of doors with \
+                 verify = \"handshake\" do, so a scan distinguishes them: use \"handshake\" for \
+                 all doors",
             );
         }
     }
@@ -179,15 +181,15 @@ impl Advice<'_> {
             return;
         };
         let cure = match door.verify {
-            Verify::Packet => "let the last knock be UDP",
-            Verify::Handshake => "clients behind one need to know the port",
+            Verify::Packet => "make the last knock UDP",
+            Verify::Handshake => "such clients need to know the port",
         };
         self.of_door(
             index,
             "reply",
             format!(
-                "the last knock is {knock}, and no address translation or firewall before the \
-                 client lets a datagram in as the answer to it: {cure}"
+                "the last knock is {knock}, so a NAT or firewall in front of the client drops \
+                 the reply, which is a datagram: {cure}"
             ),
         );
     }
@@ -197,7 +199,10 @@ impl Advice<'_> {
         if let Some(prefix) = everybody.copied() {
             self.of_file(
                 "trust",
-                format!("{prefix} covers every address of its family, so nobody needs to knock: narrow it"),
+                format!(
+                    "{prefix} covers every address of its family, so nobody has to knock: \
+                     narrow the prefix"
+                ),
             );
         }
     }
@@ -207,8 +212,8 @@ impl Advice<'_> {
         if lockout.is_some_and(|lockout| lockout.scope == Scope::Global) {
             self.of_file(
                 "lockout",
-                "scope = \"global\": anybody can lock everybody out with wrong knocks, you too; \
-                 \"source\" locks out only the source that failed",
+                "with scope = \"global\" anyone can lock everyone out by sending wrong knocks: \
+                 use \"source\", which locks out only the source that failed",
             );
         }
     }
@@ -219,7 +224,8 @@ impl Advice<'_> {
         if self.settings().next_line.is_some() && !doors.iter().any(is_one_time) {
             self.of_file(
                 "next_line",
-                "no door has a one_time file, so there is nothing to tell: leave [next_line] out",
+                "no door has a one_time file, so there is no next line to report: remove \
+                 [next_line]",
             );
         }
     }
@@ -236,7 +242,7 @@ impl Advice<'_> {
     }
 }
 
-/// What else a door can do whose knock ports have services.
+/// Returns another cure for a knock port on which the host listens.
 fn pass_hint(door: &Door) -> &'static str {
     let has_ports = !door.opened().is_empty() || !door.closed().is_empty();
     match has_ports {
@@ -245,7 +251,7 @@ fn pass_hint(door: &Door) -> &'static str {
     }
 }
 
-/// At most a few of a list of things.
+/// Writes at most four items of a list.
 fn listed<T: ToString>(things: &[T]) -> String {
     const SHOWN: usize = 4;
     let shown: Vec<String> = things.iter().take(SHOWN).map(T::to_string).collect();

@@ -1,4 +1,4 @@
-//! The line of each kind of event.
+//! Writes the line of each kind of event.
 
 use std::{io::Write, net::IpAddr, time::Duration};
 
@@ -32,10 +32,8 @@ pub(super) struct Line {
 }
 
 impl<W: Write> Console<W> {
-    /// Tells what the kernel side said.
-    ///
-    /// What opens and refreshes doors, and what closes them, is better told as the ledger has
-    /// understood it: with [`Console::action`].
+    /// Writes an event of the kernel side.
+    /// Events that open, refresh or close doors are written by [`Console::action`] instead.
     pub fn event(&mut self, event: &Event) {
         let door = self.door(event.door).cloned();
         let door = door.as_ref();
@@ -72,7 +70,7 @@ impl<W: Write> Console<W> {
             door: door.map_or("-", |door| &door.name).to_owned(),
             why: join(&why, &self.arrival(event)),
         };
-        // Whoever is refused tries again.
+        // A refused client retries.
         let may_repeat = matches!(
             what,
             EventKind::Denied | EventKind::Dropped | EventKind::LockedOut
@@ -84,7 +82,7 @@ impl<W: Write> Console<W> {
         self.tell(event.at_ns, &line, record);
     }
 
-    /// Where the packet of an event arrived: `(192.0.2.2 on eth0)`, as far as that is known.
+    /// Returns where the packet of an event arrived, as far as known: `(192.0.2.2 on eth0)`.
     fn arrival(&self, event: &Event) -> String {
         let to = destination(event).map(|to| to.to_string());
         let on = self.interface(event).map(|name| format!("on {name}"));
@@ -98,8 +96,8 @@ impl<W: Write> Console<W> {
         self.interfaces.get(&event.interface).cloned()
     }
 
-    /// Tells what the ledger said; its housekeeping is not told. `event` is what the kernel side
-    /// reported, if that is why.
+    /// Writes an action of the ledger, unless it only maintains maps. `event` is the event that
+    /// caused it, if any.
     pub fn action(&mut self, action: &Action, event: Option<&Event>, at_ns: u64) {
         let (source, index, what, until_ms, ending, giver) = match *action {
             Action::Opened {
@@ -150,7 +148,7 @@ impl<W: Write> Console<W> {
         } else if let Some(by) = &by {
             why = join(&why, &format!("granted by {by}"));
         }
-        // The same event may end something that another source has.
+        // One event may end grants of another source.
         let event = event.filter(|event| IpAddr::from(event.source) == source);
         if let Some(event) = event {
             why = join(&why, &self.arrival(event));
@@ -177,7 +175,7 @@ impl<W: Write> Console<W> {
         self.tell(at_ns, &line, record);
     }
 
-    /// Tells which connections were there before the program, and go on.
+    /// Reports connections that existed before the program and continue.
     pub fn kept(&mut self, flows: &[FlowKey], at_ns: u64) {
         for flow in flows {
             let why = format!("connection from port {} continues", flow.source_port);
@@ -185,7 +183,7 @@ impl<W: Write> Console<W> {
         }
     }
 
-    /// Tells that a connection without packets is no longer kept.
+    /// Reports that a connection without packets is no longer kept.
     pub fn flow_closed(&mut self, flow: &FlowKey, idle: Duration, at_ns: u64) {
         let record = Record {
             reason: Some("idle"),
@@ -223,8 +221,8 @@ impl<W: Write> Console<W> {
         self.tell(at_ns, &line, record);
     }
 
-    /// Tells how many events were not told since the last such line: left out in the kernel because
-    /// there were too many, or lost because they were not read in time. Nothing if there were none.
+    /// Reports how many events are missing since the last such line, if any: suppressed by the
+    /// kernel's event limit, or lost because they were not read in time.
     pub fn suppressed(&mut self, suppressed: u64, lost: u64, at_ns: u64) {
         let mut parts = Vec::new();
         if suppressed > 0 {
@@ -250,7 +248,7 @@ impl<W: Write> Console<W> {
         self.tell(at_ns, &line, record);
     }
 
-    /// Tells that the program is attached: `protecting tcp/22 on eth0 (native), 1 door`.
+    /// Reports that the program is attached: `protecting tcp/22 on eth0 (native), 1 door`.
     pub fn protecting<'n>(
         &mut self,
         ports: &[String],
@@ -284,7 +282,7 @@ impl<W: Write> Console<W> {
         self.say(at_ns, EventKind::Protecting, &text, record);
     }
 
-    /// Tells that the driver did not take the program: `fallback to skb on eth0 because …`.
+    /// Reports that the driver did not accept the program: `fallback to skb on eth0 because …`.
     pub fn fallback<'n>(&mut self, interface: impl Into<Named<'n>>, because: &str, at_ns: u64) {
         let interface = interface.into();
         let mode = Attached::Generic.name();
@@ -303,7 +301,7 @@ impl<W: Write> Console<W> {
         self.say(at_ns, EventKind::Fallback, &text, record);
     }
 
-    /// Tells that the program is detached: `detached: tcp/22 is no longer protected on eth0`.
+    /// Reports that the program is detached: `detached: tcp/22 is no longer protected on eth0`.
     pub fn detached(&mut self, ports: &[String], interface: &str, at_ns: u64) {
         let end = if self.style.dry_run {
             "not protected in the dry run"
@@ -336,7 +334,7 @@ impl<W: Write> Console<W> {
     pub(super) fn door(&self, index: u16) -> Option<&DoorText> {
         self.doors
             .get(usize::from(index))
-            // A number that no door has leads to one without a name.
+            // An unused number has an entry without a name.
             .filter(|door| index != NO_DOOR && !door.name.is_empty())
     }
 }
@@ -347,7 +345,7 @@ impl DoorText {
     }
 }
 
-/// What an event is and why, in words.
+/// Returns the kind of an event and its reason in words.
 fn describe(
     reason: Reason,
     event: &Event,
@@ -428,13 +426,13 @@ const fn ending_name(ending: Ending) -> &'static str {
     }
 }
 
-/// The address of this host that a packet was sent to, if it could be read.
+/// Returns the address of this host to which a packet was sent, if it could be read.
 fn destination(event: &Event) -> Option<IpAddr> {
     let is_read = event.destination != knock_common::Address::ANY;
     is_read.then(|| event.destination.into())
 }
 
-/// Whether it is known who sent the packet; not if it could not be read.
+/// Returns whether the source of the packet could be read.
 fn is_known(event: &Event) -> bool {
     event.source != knock_common::Address::default() || event.port != 0
 }
@@ -458,12 +456,12 @@ fn join(first: &str, second: &str) -> String {
     words.collect::<Vec<_>>().join(" ")
 }
 
-/// Somebody who does things by hand.
+/// Names a user who grants or revokes by hand.
 fn user(uid: u32) -> String {
     format!("uid {uid}")
 }
 
-/// From a moment to an end, in the milliseconds that the kernel side counts.
+/// Returns the time from now to an end, in milliseconds.
 const fn length_of(until_ms: u64, at_ns: u64) -> u64 {
     until_ms.saturating_sub(at_ns / NANOS_PER_MILLI)
 }

@@ -1,13 +1,13 @@
-//! How events are written.
+//! The formats of events.
 
 use clap::ValueEnum;
 
-/// How events are written.
+/// The format of events.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 pub enum LogFormat {
-    /// Lines for people.
+    /// Text for people.
     Text,
-    /// One object a line, as with --json.
+    /// One JSON object a line, as with --json.
     Json,
     /// knockd's lines, for programs that read its log.
     Knockd,

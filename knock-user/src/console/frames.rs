@@ -1,4 +1,4 @@
-//! Lines about frames that do not get to the program.
+//! Writes lines about frames that bypass the program.
 
 use std::io::Write;
 
@@ -9,8 +9,8 @@ use crate::{
 };
 
 impl<W: Write> Console<W> {
-    /// Tells that frames do not get to the program that is attached to an interface, or get to it again; and why
-    /// what was to be done about that could not be done.
+    /// Reports that frames bypass the program of an interface, or reach it again, and why a repair
+    /// failed.
     pub fn frames(
         &mut self,
         ports: &[String],

@@ -1,17 +1,17 @@
-//! knockd's words, for programs that read its log: `203.0.113.9: ssh: OPEN SESAME`.
-//!
-//! What knockd has no words for is not told: wrong knocks, packets that are dropped, grants by hand.
+//! Writes events in knockd's format, for programs that read its log: `203.0.113.9: ssh: OPEN
+//! SESAME`.
+//! Events that knockd does not know are left out: wrong knocks, dropped packets, grants by hand.
 
 use std::io::Write;
 
 use super::{Console, EventKind, Form, Stamp, record::Record};
 use crate::{commands::Job, model::terminal::harmless};
 
-/// The time of a line, to the minute: what programs that read these lines expect.
+/// The time of a line, to the minute, as programs that read these lines expect.
 const TIME: &str = "[%Y-%m-%d %H:%M] ";
 
 impl<W: Write> Console<W> {
-    /// The same console, in knockd's words. Those who watch get ours.
+    /// Returns the console with knockd's format. Watchers receive our own.
     #[must_use]
     pub fn in_knockds_words(self) -> Self {
         Self {
@@ -20,7 +20,7 @@ impl<W: Write> Console<W> {
         }
     }
 
-    /// Tells that a command runs; only knockd's words have that.
+    /// Reports that a command runs; only knockd's format has such a line.
     pub fn running(&mut self, job: &Job, at_ns: u64) {
         let source = job.source;
         if self.form() != Form::Knockd || !self.quota.admits(COMMAND, source, &job.door, at_ns) {
@@ -31,7 +31,7 @@ impl<W: Write> Console<W> {
         self.tell_as_knockd(at_ns, &[harmless(&line).into_owned()]);
     }
 
-    /// Tells an event, if knockd would.
+    /// Writes an event if knockd has a line for it.
     pub(super) fn translate(&mut self, at_ns: u64, what: EventKind, record: &Record<'_>) {
         if self.form() != Form::Knockd {
             return;
@@ -59,7 +59,7 @@ impl<W: Write> Console<W> {
     }
 }
 
-/// What knockd would say; `knocks` is how many a door has, if that is known.
+/// Returns knockd's lines for an event; `knocks` is the number of knocks of the door, if known.
 fn lines(
     what: EventKind,
     record: &Record<'_>,
@@ -107,8 +107,8 @@ fn lines(
     }
 }
 
-/// The kind of lines that say which command runs.
+/// The kind of lines about running commands.
 const COMMAND: &str = "command";
 
-/// A repeat of the last right knock: nothing has changed.
+/// A duplicate of the last correct knock.
 const DUPLICATE: &str = knock_common::Reason::Duplicate.name();

@@ -1,4 +1,4 @@
-//! Lines about the protection itself: what becomes of it, and how it fares.
+//! Writes lines about the protection itself: its start, its changes, its end and its faults.
 
 use std::{io::Write, net::IpAddr, time::Duration};
 
@@ -17,7 +17,8 @@ use crate::{
 const NANOS_PER_MILLI: u64 = 1_000_000;
 
 impl<W: Write> Console<W> {
-    /// Tells that a grant of before goes on: `kept 203.0.113.9 ssh tcp/22 for 12s more`.
+    /// Reports that a grant continues from a previous run: `kept 203.0.113.9 ssh tcp/22 for 12s
+    /// more`.
     pub fn adopted(&mut self, adopted: &Adopted, at_ns: u64) {
         let Some(door) = self.door(adopted.door).cloned() else {
             return;
@@ -51,7 +52,7 @@ impl<W: Write> Console<W> {
         self.tell(at_ns, &line, record);
     }
 
-    /// Tells that the protection goes on without this process.
+    /// Reports that the protection continues without this process.
     pub fn left(&mut self, ports: &[String], interface: &str, at_ns: u64) {
         let verb = verb(ports, "stays", "stay");
         let text = format!(
@@ -67,12 +68,11 @@ impl<W: Write> Console<W> {
         self.say(at_ns, EventKind::LeftOn, &text, record);
     }
 
-    /// Tells that the process has ended, and that it can't be seen whether the program stays
-    /// attached.
+    /// Reports that the process ends, and that it is unknown whether the program stays attached.
     pub fn uncertain(&mut self, ports: &[String], interface: &str, at_ns: u64) {
         let verb = verb(ports, "stays", "stay");
         let text = format!(
-            "detached: it can't be seen whether {} {verb} protected on {}; look with `knock-user \
+            "detached: it is unknown whether {} {verb} protected on {}; check with `knock-user \
              status`",
             list(ports),
             harmless(interface)
@@ -85,7 +85,7 @@ impl<W: Write> Console<W> {
         self.say(at_ns, EventKind::Uncertain, &text, record);
     }
 
-    /// Tells that an interface went away.
+    /// Reports that an interface has disappeared.
     pub fn gone(&mut self, interface: &str, at_ns: u64) {
         let text = format!(
             "{} is gone; it is protected again as soon as it is back",
@@ -98,7 +98,7 @@ impl<W: Write> Console<W> {
         self.say(at_ns, EventKind::Absent, &text, record);
     }
 
-    /// Tells that an interface can't be protected, and what cures that.
+    /// Reports that an interface can't be protected, with the cure.
     pub fn refused(&mut self, interface: &str, refusal: &Refusal, at_ns: u64) {
         let text = format!(
             "{} is NOT protected: {}; knock-user tries again every second",
@@ -115,8 +115,8 @@ impl<W: Write> Console<W> {
         self.say(at_ns, EventKind::Refused, &text, record);
     }
 
-    /// Tells that an interface was found without our program: what came in since the last look, a
-    /// second ago, was not judged.
+    /// Reports that an interface was found without our program: packets since the last check, a
+    /// second ago, were not judged.
     pub fn lost(&mut self, interface: &str, at_ns: u64) {
         let text = format!(
             "{} had lost the program: its pin was removed, bpffs was unmounted, or its link was \
@@ -130,10 +130,10 @@ impl<W: Write> Console<W> {
         self.say(at_ns, EventKind::Lost, &text, record);
     }
 
-    /// Tells that an interface that is to be protected is not there yet.
+    /// Reports that an interface of the configuration does not exist yet.
     pub fn awaited(&mut self, interface: &str, at_ns: u64) {
         let text = format!(
-            "{} is not there; it is protected as soon as it appears",
+            "{} does not exist yet; it is protected as soon as it appears",
             harmless(interface)
         );
         let record = Record {
@@ -143,7 +143,7 @@ impl<W: Write> Console<W> {
         self.say(at_ns, EventKind::Absent, &text, record);
     }
 
-    /// Tells that another configuration is in place, and what is different.
+    /// Reports that a new configuration is in force, and its changes.
     pub fn reloaded(&mut self, changes: &[String], at_ns: u64) {
         let what = match changes {
             [] => "no changes".to_owned(),
@@ -157,8 +157,8 @@ impl<W: Write> Console<W> {
         self.say(at_ns, EventKind::Reloaded, &text, record);
     }
 
-    /// Tells that what is in place is on trial, how long that lasts, and what keeps it; `goes_back`
-    /// says whether there is a configuration to go back to.
+    /// Reports that the configuration is on trial, for how long, and how to keep it. `goes_back`
+    /// says whether there is a previous configuration to restore.
     pub fn trial(&mut self, until_ms: u64, goes_back: bool, at_ns: u64) {
         let left_ms = until_ms.saturating_sub(at_ns / NANOS_PER_MILLI);
         let end = match goes_back {
@@ -178,13 +178,13 @@ impl<W: Write> Console<W> {
         self.say(at_ns, EventKind::Trial, &text, record);
     }
 
-    /// Tells that what was on trial stays.
+    /// Reports that a trial was confirmed.
     pub fn confirmed(&mut self, at_ns: u64) {
         let text = "confirmed: the configuration stays in force";
         self.say(at_ns, EventKind::Confirmed, text, Record::default());
     }
 
-    /// Tells that a line of a one-time file was used: `used - ssh line 12, 988 left`.
+    /// Reports that a line of a one-time file was used: `used - ssh line 12, 988 left`.
     pub fn used(&mut self, door: &str, line: u32, left: usize, at_ns: u64) {
         let record = Record {
             door: Some(door),
@@ -201,7 +201,7 @@ impl<W: Write> Console<W> {
         self.tell(at_ns, &line, record);
     }
 
-    /// Tells that nobody can open a door, and why; or, without a reason, that it can be opened
+    /// Reports that a door can't be opened, and why; or, without a reason, that it can be opened
     /// again.
     pub fn usable(&mut self, door: &str, because: Option<&str>, at_ns: u64) {
         let record = Record {
@@ -221,7 +221,7 @@ impl<W: Write> Console<W> {
         self.tell(at_ns, &line, record);
     }
 
-    /// Tells that somebody knocks what would be right at another time.
+    /// Reports a source whose knocks would be correct at another time.
     pub fn clock(&mut self, source: IpAddr, door: &str, behind_s: i64, at_ns: u64) {
         let record = Record {
             source: Some(source),
@@ -234,7 +234,7 @@ impl<W: Write> Console<W> {
             ..0 => format!("the knocks of {away} from now: its clock seems to be ahead by that"),
             _ => format!(
                 "the knocks of {away} ago: its clock seems to be behind by that, or somebody \
-                 repeats what was seen"
+                 replays old knocks"
             ),
         };
         let line = Line {
@@ -246,7 +246,7 @@ impl<W: Write> Console<W> {
         self.tell(at_ns, &line, record);
     }
 
-    /// Tells that there was no room for something, and how often since the last such line.
+    /// Reports that something had no room, and how often since the last such line.
     pub fn pressure(&mut self, what: &str, times: u64, at_ns: u64) {
         let record = Record {
             because: Some(what),

@@ -1,7 +1,6 @@
 //! Files to which standard output and standard error go, and their rotation.
-//!
-//! A shell opens them (`knock-user >> /var/log/knock.log`), and logrotate moves them away or truncates
-//! them while this process writes.
+//! A shell opens them (`knock-user >> /var/log/knock.log`), and logrotate renames or truncates them
+//! while this process writes.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -21,7 +20,7 @@ use nix::{
 
 use crate::host::os_error;
 
-/// The files that are written to, if any.
+/// The files behind standard output and standard error, if any.
 #[derive(Debug, Default)]
 pub struct LogFiles {
     stdout: Option<PathBuf>,
@@ -29,9 +28,8 @@ pub struct LogFiles {
 }
 
 impl LogFiles {
-    /// Finds the files, and has everything appended to them from now on.
-    ///
-    /// A file that was opened with `>` and is truncated later would otherwise begin with as many zero
+    /// Finds the files, and switches them to append mode.
+    /// Without it, a file that was opened with `>` and is truncated later begins with as many zero
     /// octets as it had before.
     pub fn find() -> Self {
         Self {
@@ -40,11 +38,11 @@ impl LogFiles {
         }
     }
 
-    /// Opens files again that were moved away or removed; a file that can't be opened is a warning,
-    /// and what is written goes on to the old one.
+    /// Opens files again that were renamed or removed. If that fails, it warns, and lines still go
+    /// to the old file.
     pub fn reopen(&self) {
         if let Some(path) = &self.stdout {
-            // Nothing of a line may be left for the new file.
+            // No part of a line may end up in the new file.
             let _unwritable = io::stdout().flush();
             let opened = again(io::stdout().as_fd(), path);
             warn(
@@ -71,18 +69,18 @@ fn find(fd: BorrowedFd<'_>, link: &str) -> Option<PathBuf> {
     fs::read_link(link).ok()
 }
 
-/// The same file, to be asked about.
+/// A duplicate for queries.
 fn file(fd: BorrowedFd<'_>) -> io::Result<File> {
     fd.try_clone_to_owned().map(File::from)
 }
 
-/// Has every write append.
+/// Switches to append mode.
 fn append(fd: BorrowedFd<'_>) -> nix::Result<()> {
     let flags = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?);
     fcntl(fd, FcntlArg::F_SETFL(flags | OFlag::O_APPEND)).map(drop)
 }
 
-/// The file at a path, if what is written to is another one by now.
+/// Opens the file at a path if it is no longer the one that is written to.
 fn again(fd: BorrowedFd<'_>, path: &Path) -> Result<Option<File>> {
     let old = file(fd)?.metadata()?;
     let there = fs::symlink_metadata(path);
@@ -93,11 +91,11 @@ fn again(fd: BorrowedFd<'_>, path: &Path) -> Result<Option<File>> {
         .append(true)
         .create(true)
         .mode(old.mode() & 0o777)
-        // Whoever may write beside the file must not choose another one through a link, or one that
-        // is not there to be written to.
+        // A user who may write to the directory must not redirect lines through a link, or to a
+        // special file.
         .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
         .open(path)?;
-    anyhow::ensure!(file.metadata()?.is_file(), "it is no regular file");
+    anyhow::ensure!(file.metadata()?.is_file(), "it is not a regular file");
     Ok(Some(file))
 }
 
@@ -126,7 +124,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_truncated_file_begins_with_what_comes_next() {
+    fn a_truncated_file_begins_with_the_next_line() {
         for (name, is_appended, expected) in
             [("as opened", false, "\0\0\0two"), ("appended", true, "two")]
         {
@@ -148,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_opened_again() {
+    fn moved_files_are_opened_again_and_links_are_not() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("log");
         let moved = directory.path().join("log.1");

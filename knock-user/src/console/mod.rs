@@ -1,4 +1,4 @@
-//! What people see: one event, one line.
+//! Writes events as lines of text or JSON.
 //!
 //! ```text
 //! 12:00:01.123 opened  203.0.113.9  ssh  tcp/22 for 30s
@@ -6,13 +6,12 @@
 //!
 //! A line says which address of this host the packet went to, and which interface it came in by:
 //! `(192.0.2.2 on eth0)`. On a terminal the time of day is enough; elsewhere, as in a file, lines
-//! begin with the date. A line that says the same again is counted and summed up later.
+//! begin with the date. Repeated lines are counted and summed up later.
 //!
-//! The columns are as wide as what has been told so far. With `--json` a line is an object:
+//! The columns are as wide as the widest line so far. With `--json` a line is an object:
 //! docs/control.md lists the events and their fields.
-//!
-//! Those who watch over the control socket choose for themselves; for lines that they did not read
-//! in time they get one with `time`, `event` (`missed`) and `missed`, the number of those lines.
+//! Clients of the control socket choose their own form; for lines that they did not read in time
+//! they receive one with `time`, `event` (`missed`) and `missed`, the number of those lines.
 //!
 //! May use `ledger`, `commands` and `interfaces` for what lines are about. Must not know the daemon.
 
@@ -51,16 +50,16 @@ use record::Record;
 use repeats::Repeats;
 use watch::Watchers;
 
-/// Wider sources do not widen their column: an IPv6 address with all its digits is rare.
+/// The widest column of sources: an IPv6 address with all its digits is rare.
 const SOURCE_WIDTH_MAX: usize = 24;
-/// Nor do longer names of doors.
+/// The widest column of doors.
 const DOOR_WIDTH_MAX: usize = 16;
 
-/// What the console says about a door.
+/// The properties of a door that lines show.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct DoorText {
     name: String,
-    /// How many knocks it has, if always as many.
+    /// The number of its knocks, if constant.
     knocks: Option<usize>,
     ports: Vec<String>,
 }
@@ -76,31 +75,31 @@ impl From<&settings::Door> for DoorText {
     }
 }
 
-/// How the console speaks.
+/// The style of the console.
 #[derive(Clone, Debug)]
 pub struct Style {
-    /// Objects instead of lines.
+    /// Writes JSON objects instead of text.
     pub json: bool,
-    /// Whether nothing is dropped.
+    /// The run is dry: nothing is dropped.
     pub dry_run: bool,
-    /// What lines begin with.
+    /// The beginning of lines.
     pub stamp: Stamp,
     /// The time zone of lines; objects are always in UTC.
     pub zone: TimeZone,
 }
 
-/// What a line of text begins with.
+/// The beginning of a line of text.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Stamp {
-    /// Nothing: a journal has the time anyway.
+    /// Nothing: the journal adds the time.
     None,
     /// The time of day, for a terminal.
     Time,
-    /// Date, time and offset from UTC, for whatever is read later.
+    /// Date, time and offset from UTC, for files.
     Date,
 }
 
-/// How the program is attached.
+/// The mode in which the program is attached.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Attached {
     /// In the driver.
@@ -112,9 +111,9 @@ pub enum Attached {
 /// An interface by its name.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Named<'a> {
-    /// The name under which it is asked for.
+    /// The name in the configuration.
     pub asked_for: &'a str,
-    /// The name that it has, if that is another.
+    /// Its current name, if that differs.
     pub now: Option<&'a str>,
 }
 
@@ -146,9 +145,8 @@ impl Attached {
 }
 
 /// Writes lines.
-///
-/// If they can't be written, because the reader has gone, the first error is kept and the rest is
-/// not written: that is no reason to stop protecting.
+/// If the reader has gone, the first error is kept and nothing more is written: the protection
+/// continues.
 #[derive(Debug)]
 pub struct Console<W> {
     out: W,
@@ -158,16 +156,16 @@ pub struct Console<W> {
     widths: [usize; 3],
     failure: Option<io::Error>,
     watchers: Watchers,
-    /// Names of this host's interfaces by index.
+    /// The names of this host's interfaces, by index.
     interfaces: BTreeMap<u32, String>,
     repeats: Repeats<Line>,
     quota: Quota,
-    /// The writer gets knockd's lines.
+    /// The writer receives knockd's lines.
     speaks_knockd: bool,
 }
 
 impl<W: Write> Console<W> {
-    /// A console; `boot` is the wall time at which `CLOCK_BOOTTIME` was 0.
+    /// Creates a console; `boot` is the wall time at which `CLOCK_BOOTTIME` was 0.
     pub fn new(out: W, style: Style, doors: Vec<DoorText>, boot: Timestamp) -> Self {
         Self {
             out,
@@ -184,38 +182,38 @@ impl<W: Write> Console<W> {
         }
     }
 
-    /// Those who get the lines besides the writer, each as text or as objects.
+    /// Clients that receive the lines too, each as text or as objects.
     pub fn watchers(&self) -> Watchers {
         self.watchers.clone()
     }
 
-    /// The same console with these others, who were there before it.
+    /// Returns the console with these watchers.
     #[must_use]
     pub fn with_watchers(self, watchers: Watchers) -> Self {
         Self { watchers, ..self }
     }
 
-    /// The configuration was read again.
+    /// Replaces the doors after a reload.
     pub fn set_doors(&mut self, doors: Vec<DoorText>) {
         self.doors = doors;
     }
 
-    /// Names the interfaces of this host by their indexes.
+    /// Sets the names of this host's interfaces, by index.
     pub fn set_interfaces(&mut self, interfaces: BTreeMap<u32, String>) {
         self.interfaces = interfaces;
     }
 
-    /// Wall time was set.
+    /// Follows a change of the wall time.
     pub fn set_boot(&mut self, boot: Timestamp) {
         self.boot = boot;
     }
 
-    /// Why lines are no longer written.
+    /// Returns why lines are no longer written.
     pub fn failure(&self) -> Option<&io::Error> {
         self.failure.as_ref()
     }
 
-    /// Gives the writer back.
+    /// Returns the writer.
     pub fn into_inner(self) -> W {
         self.out
     }
@@ -227,8 +225,8 @@ impl<W: Write> Console<W> {
         self.tell_object(at_ns, line.what, record);
     }
 
-    /// Writes the lines that sum up what was not written: repetitions that are over, or all of them
-    /// at the end, and lines for which there were too many.
+    /// Writes summaries of lines that were not written: repetitions that have ended, or all of them
+    /// `at_end`, and lines above the quota.
     pub fn sum_up(&mut self, now_ns: u64, at_end: bool) {
         for left_out in self.quota.take_left_out() {
             self.lines_left_out(left_out, now_ns);
@@ -241,7 +239,7 @@ impl<W: Write> Console<W> {
         }
     }
 
-    /// Tells how many lines of a kind were too many.
+    /// Reports how many lines of a kind exceeded the quota.
     fn lines_left_out(&mut self, left_out: LeftOut, at_ns: u64) {
         let LeftOut {
             kind,
@@ -282,12 +280,12 @@ impl<W: Write> Console<W> {
     /// Writes a sentence.
     fn say(&mut self, at_ns: u64, what: EventKind, text: &str, record: Record<'_>) {
         self.translate(at_ns, what, &record);
-        // Somebody at a terminal sees when it is said.
+        // At a terminal the time is evident.
         self.write_text(at_ns, text, Stamp::None);
         self.tell_object(at_ns, what, record);
     }
 
-    /// Writes a line of text; `brief` is what it begins with where the date does not belong.
+    /// Writes a line of text; `brief` is the line without the date.
     fn write_text(&mut self, at_ns: u64, text: &str, brief: Stamp) {
         let brief = format!("{}{text}", self.stamped(at_ns, brief));
         let dated = format!("{}{text}", self.stamped(at_ns, Stamp::Date));
@@ -302,7 +300,7 @@ impl<W: Write> Console<W> {
         }
     }
 
-    /// What a line begins with, and a blank.
+    /// Returns the beginning of a line, with a blank.
     fn stamped(&self, at_ns: u64, stamp: Stamp) -> String {
         let format = match stamp {
             Stamp::None => return String::new(),
@@ -350,7 +348,7 @@ impl<W: Write> Console<W> {
         }
     }
 
-    /// Whether anybody reads text: lines are made once, and only then.
+    /// Returns whether text has a reader: lines are formatted once, and only if needed.
     fn wants_text(&self) -> bool {
         self.form() == Form::Text || self.watchers.want(&[watch::Form::Text, watch::Form::Dated])
     }
@@ -376,7 +374,7 @@ impl<W: Write> Console<W> {
     }
 }
 
-/// What a line looks like.
+/// The form of a line.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Form {
     /// For people.

@@ -1,12 +1,11 @@
-//! Limits the lines about grants, commands and connections, which no gate in the kernel limits.
-//!
-//! Whoever knows a sequence can open its door for any number of forged sources: tens of thousands
-//! of lines a second, each of which a journal or a pipe would have to store. So each kind of line
-//! has a number that is written in a second. Further lines are counted, and one line a second and
-//! kind says how many there were, of how many sources and doors. A door, and a network within a
-//! door, have only a part of that number: a flood at one door does not hide what happens at another.
-//!
-//! Nothing else depends on what is written: grants, counters and commands are the same.
+//! Limits the lines about grants, commands and connections, to which the kernel's event limit does
+//! not apply.
+//! A client that knows a sequence can open its door for any number of forged sources, with tens of
+//! thousands of lines a second. So the number of lines of each kind is limited per second. Further
+//! lines are counted, and one line a second and kind reports how many there were, of how many
+//! sources and doors. Each door, and each network within a door, has only a share: a flood at one
+//! door does not hide events of another.
+//! The limit affects lines only: grants, counters and commands are the same.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -15,18 +14,18 @@ use std::{
 
 use crate::model::fair_shares;
 
-/// Lines of a kind that are written in a second, of all doors together.
+/// The limit of lines of a kind in a second, for all doors together.
 pub(super) const LINES_MAX: u32 = 256;
-/// How many of them may be about one door.
+/// The limit of one door.
 pub(super) const DOOR_LINES_MAX: u32 = 128;
-/// How many of these may be about one network, an IPv4 /24 or an IPv6 /64.
+/// The limit of one network within a door, an IPv4 /24 or an IPv6 /64.
 pub(super) const NETWORK_LINES_MAX: u32 = 64;
-/// Sources and doors that are told apart in a summary: as many as there can be grants.
+/// How many sources and doors a summary distinguishes: the largest number of grants.
 const COUNTED_MAX: usize = knock_common::layout::ALLOW_MAX as usize;
 
 const WINDOW_NS: u64 = 1_000_000_000;
 
-/// What was written lately, and what was not, by the kind of line.
+/// Counts lines that were written, and lines that were not, by kind.
 #[derive(Debug, Default)]
 pub(super) struct Quota {
     kinds: BTreeMap<&'static str, Kind>,
@@ -34,7 +33,7 @@ pub(super) struct Quota {
 
 #[derive(Debug, Default)]
 struct Kind {
-    /// The second, since boot, that `written` is about.
+    /// The second since boot to which `written` refers.
     window: u64,
     written: u32,
     doors: HashMap<String, u32>,
@@ -47,7 +46,7 @@ struct Kind {
 /// Lines of one kind that were not written.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct LeftOut {
-    /// The kind, as [`Quota::admits`] got it.
+    /// The kind, as given to [`Quota::admits`].
     pub(super) kind: &'static str,
     /// How many lines.
     pub(super) lines: u64,
@@ -58,10 +57,9 @@ pub(super) struct LeftOut {
 }
 
 impl Quota {
-    /// Returns whether a line is to be written; otherwise it is counted.
-    ///
-    /// `at_ns` is when it happened, in nanoseconds since boot. What happened before something that
-    /// was written already counts as if it had happened then.
+    /// Returns whether a line may be written; otherwise it is counted.
+    /// `at_ns` is the time of the event, in nanoseconds since boot. An event that is older than one
+    /// that was written counts for the second of that one.
     pub(super) fn admits(
         &mut self,
         kind: &'static str,
@@ -98,7 +96,7 @@ impl Quota {
         has_room
     }
 
-    /// Takes what was left out since the last call.
+    /// Takes the counts of omitted lines since the last call.
     pub(super) fn take_left_out(&mut self) -> Vec<LeftOut> {
         let kinds = self.kinds.iter_mut();
         let left_out = kinds.filter(|(_, lines)| lines.left_out > 0);
@@ -119,14 +117,14 @@ mod tests {
 
     use super::*;
 
-    /// The source with a number in a network with a number.
+    /// Returns a source by the numbers of its network and host.
     fn source(network: u32, host: u32) -> IpAddr {
         Ipv4Addr::from_bits(network << 8 | host).into()
     }
 
     #[test]
-    fn so_many_lines_are_written() {
-        // Lines of a second: doors, networks of each, hosts of each; and how many are written.
+    fn lines_are_written_up_to_the_quota() {
+        // Within a second: doors, networks of each, hosts of each; and the number of written lines.
         for (name, doors, networks, hosts, written) in [
             ("a network's share", 1, 1, 64, 64),
             ("more than a network's share", 1, 1, 65, 64),
@@ -155,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_flood_does_not_hide() {
+    fn a_flood_does_not_hide_other_lines() {
         let mut quota = Quota::default();
         for network in 0..50_000 {
             quota.admits("opened", source(network, 1), "flooded", 5);
@@ -173,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_out_is_summed_up() {
+    fn omitted_lines_are_summed_up() {
         let mut quota = Quota::default();
         for network in 0..1_000 {
             for kind in ["opened", "closed"] {

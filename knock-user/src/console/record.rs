@@ -1,4 +1,4 @@
-//! One event as data.
+//! The data of an event.
 
 use std::net::IpAddr;
 
@@ -67,7 +67,7 @@ pub(super) struct Record<'a> {
     pub(super) dry_run: bool,
 }
 
-/// What a line is about. docs/control.md lists the kinds: `ValueEnum` knows them all.
+/// The kind of a line. docs/control.md lists the kinds, and `ValueEnum` enumerates them.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
 pub enum EventKind {
     /// A door opened.
@@ -76,11 +76,11 @@ pub enum EventKind {
     Refreshed,
     /// A door or a connection is closed again.
     Closed,
-    /// A connection that was there before the program goes on.
+    /// A connection that existed before the program continues.
     Kept,
     /// A knock was taken.
     Knock,
-    /// A wrong knock, or something else that no honest client does while it knocks.
+    /// A wrong knock, or another packet that resets the attempt.
     Reset,
     /// A knock came too late.
     Late,
@@ -88,56 +88,56 @@ pub enum EventKind {
     Denied,
     /// A packet to a decoy.
     Decoy,
-    /// A packet of a source that is not listened to.
+    /// A packet of a source that is locked out.
     LockedOut,
-    /// A packet that can't be read, or a knock that could not be taken.
+    /// A packet that can't be read, or a knock that could not be counted.
     Dropped,
-    /// No room for another grant.
+    /// The allow map is full.
     Full,
     /// A packet that passed.
     Passed,
-    /// Events that are not told.
+    /// Events that are not reported.
     Suppressed,
     /// The program is attached.
     Protecting,
-    /// The program is attached behind the driver.
+    /// The driver did not accept the program, which is attached behind it.
     Fallback,
     /// The program is detached.
     Detached,
     /// The program stays attached without this process.
     LeftOn,
-    /// The process ends, and whether the program stays attached can't be seen.
+    /// The process ends, and it is unknown whether the program stays attached.
     Uncertain,
-    /// An interface is not there.
+    /// An interface does not exist.
     Absent,
     /// An interface can't be protected.
     Refused,
     /// An interface had lost the program.
     Lost,
-    /// Frames do not get to the program that is attached.
+    /// Frames bypass the attached program.
     Bypassed,
-    /// They get to it again.
+    /// Frames reach the program again.
     Recovered,
-    /// Another configuration is in place.
+    /// A new configuration is in force.
     Reloaded,
-    /// What was put in place is undone unless it is confirmed.
+    /// The configuration is rolled back unless it is confirmed.
     Trial,
-    /// What was on trial stays.
+    /// A trial was confirmed.
     Confirmed,
-    /// There was no room for something.
+    /// Something had no room.
     Pressure,
-    /// A sequence that works once was used, and is marked.
+    /// A one-time sequence was used and marked.
     Used,
-    /// Nobody can open a door.
+    /// A door can't be opened.
     Disabled,
     /// A door can be opened again.
     Enabled,
-    /// A source knocks what would be right at another time.
+    /// A source sends knocks that would be correct at another time.
     ClockSkew,
 }
 
 impl EventKind {
-    /// The word in the field `event`.
+    /// Returns the value of the field `event`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Opened => "opened",
@@ -175,7 +175,7 @@ impl EventKind {
         }
     }
 
-    /// The word on the console.
+    /// Returns the word on the console.
     pub(super) const fn word(self, dry_run: bool) -> &'static str {
         match self {
             Self::Denied | Self::Dropped if dry_run => "would drop",
@@ -225,7 +225,7 @@ mod tests {
 
     const PAGE: &str = include_str!("../../../docs/control.md");
 
-    /// The words in backquotes in the first cells of the tables under a heading.
+    /// Returns the words in backquotes in the first cells of the tables under a heading.
     fn listed(heading: &str) -> BTreeSet<&'static str> {
         let (_, section) = PAGE.split_once(&format!("\n### {heading}\n")).unwrap();
         let section = section.split_once("\n##").map_or(section, |(this, _)| this);
@@ -244,7 +244,7 @@ mod tests {
 
     #[test]
     fn every_field_is_on_the_page() {
-        // No `..`: a new field has to come here before it compiles.
+        // Without `..`, so that a new field has to be added here.
         let record = Record {
             time: String::new(),
             event: "",

@@ -1,5 +1,5 @@
-//! Folds lines that say the same again, such as those of a client that tries a closed port each
-//! half second: the first one is written at once, the others are counted and summed up.
+//! Folds repeated lines, such as those of a client that tries a closed port each half second: the
+//! first one is written at once, and the others are counted and summed up.
 //!
 //! Only lines of text are folded. Objects (`--json`) are for programs, which count for themselves.
 
@@ -7,15 +7,15 @@ use std::{collections::HashMap, time::Duration};
 
 use knock_common::{Address, event::Event};
 
-/// A repetition is summed up when nothing more came for this long.
+/// A repetition is summed up after this time without a further line.
 const QUIET: Duration = Duration::from_secs(10);
 /// A repetition that continues is summed up this often.
 const SUM_UP: Duration = Duration::from_secs(60);
-/// How many different lines are remembered; further ones are not folded. A flood of forged sources
-/// would otherwise take memory without limit.
+/// How many different lines are remembered; further ones are not folded. This bounds the memory
+/// during a flood of forged sources.
 const KEYS_MAX: usize = 1_024;
 
-/// What makes two lines the same.
+/// The identity of a line: equal keys are repetitions.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub(super) struct Key {
     source: Address,
@@ -39,7 +39,7 @@ impl From<&Event> for Key {
     }
 }
 
-/// Lines that were written once and may come again.
+/// Lines that were written once and may repeat.
 #[derive(Debug)]
 pub(super) struct Repeats<L> {
     seen: HashMap<Key, Seen<L>>,
@@ -56,15 +56,15 @@ impl<L> Default for Repeats<L> {
 #[derive(Debug)]
 struct Seen<L> {
     line: L,
-    /// When it was written, or summed up, last.
+    /// When it was last written or summed up.
     written_ns: u64,
-    /// When it came last.
+    /// When it last occurred.
     last_ns: u64,
-    /// How often it came since it was written.
+    /// How often it has occurred since it was written.
     times: u64,
 }
 
-/// A line that came again.
+/// A repeated line.
 #[derive(Debug, Eq, PartialEq)]
 pub(super) struct Repeated<L> {
     pub(super) line: L,
@@ -72,12 +72,12 @@ pub(super) struct Repeated<L> {
     pub(super) times: u64,
     /// From the line that was written to the last repetition.
     pub(super) within: Duration,
-    /// When it came last.
+    /// When it last occurred.
     pub(super) last_ns: u64,
 }
 
 impl<L: Clone> Repeats<L> {
-    /// Returns whether a line is new and is to be written; otherwise it is counted.
+    /// Returns whether a line is new and should be written; otherwise it is counted.
     pub(super) fn is_new(&mut self, key: Key, line: &L, at_ns: u64) -> bool {
         if let Some(seen) = self.seen.get_mut(&key) {
             seen.times = seen.times.saturating_add(1);
@@ -96,7 +96,7 @@ impl<L: Clone> Repeats<L> {
         true
     }
 
-    /// Takes the repetitions that are to be summed up now, the earliest first. `at_end` takes all.
+    /// Takes the repetitions that are due for a summary, the earliest first. `at_end` takes all.
     pub(super) fn due(&mut self, now_ns: u64, at_end: bool) -> Vec<Repeated<L>> {
         let elapsed = |since_ns| Duration::from_nanos(now_ns.saturating_sub(since_ns));
         let mut due = Vec::new();
@@ -135,7 +135,7 @@ mod tests {
 
     #[test]
     fn repetitions_are_summed_up() {
-        // Lines at these seconds, then a look at another: how often, and within how many seconds.
+        // The seconds of the lines, and of the check; then the expected count and time span.
         for (name, lines, look, expected) in [
             ("a single line is not repeated", &[0][..], 100, None),
             ("the client still tries", &[0, 1, 2], 5, None),
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_after_the_sum_is_written_again() {
+    fn a_line_after_its_summary_is_written_again() {
         let mut repeats = Repeats::default();
         assert!(repeats.is_new(key(22), &"denied", 0));
         assert!(repeats.is_new(key(23), &"denied", 0), "another port");
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_sums_everything_up() {
+    fn every_repetition_is_summed_up_at_the_end() {
         let mut repeats = Repeats::default();
         repeats.is_new(key(22), &"denied", 0);
         repeats.is_new(key(22), &"denied", 1);
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_takes_no_more_memory() {
+    fn a_flood_of_lines_takes_bounded_memory() {
         let mut repeats = Repeats::default();
         for port in 0..u16::MAX {
             assert!(repeats.is_new(key(port), &(), 0), "{port}");

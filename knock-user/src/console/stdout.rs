@@ -1,8 +1,7 @@
-//! Standard output that never makes the daemon wait.
-//!
-//! A terminal that is held (Ctrl-S) or a pipe that nobody reads blocks whoever writes to it; signals,
-//! deadlines and commands must go on. So a thread writes, and lines for which there is no room are
-//! left out and counted.
+//! Writes to standard output without making the daemon wait.
+//! A stopped terminal (Ctrl-S) or a pipe without a reader blocks the writer, but signals, deadlines
+//! and commands have to continue. So a thread writes, and lines that exceed its queue are left out
+//! and counted.
 
 use std::{
     io::{self, ErrorKind, Write},
@@ -13,24 +12,24 @@ use std::{
 
 use crate::host::os_error;
 
-/// Lines that wait to be written.
+/// The length of the queue, in lines.
 const WAITING_MAX: usize = 4_096;
-/// How long the last lines may take to be written.
+/// The time limit for writing the last lines.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// Takes lines and has them written.
+/// Accepts lines and passes them to the writing thread.
 #[derive(Debug)]
 pub struct Output {
     line: Vec<u8>,
-    /// None only while it is dropped.
+    /// `None` only during drop.
     lines: Option<SyncSender<Vec<u8>>>,
-    /// Ends when everything is written.
+    /// Closed when everything is written.
     written: Receiver<()>,
     left_out: u64,
 }
 
 impl Output {
-    /// Writes to `to` from a thread of its own.
+    /// Starts a thread that writes to `to`.
     pub fn new(mut to: impl Write + Send + 'static) -> Self {
         let (lines, waiting) = sync_channel::<Vec<u8>>(WAITING_MAX);
         let (done, written) = channel();
@@ -43,7 +42,7 @@ impl Output {
                     Ok(()) if unwritten > 0 => {
                         let lines = std::mem::take(&mut unwritten);
                         tracing::warn!(
-                            "standard output can be written again: {lines} lines are left out"
+                            "standard output can be written again: {lines} lines were left out"
                         );
                     }
                     Ok(()) => {}
@@ -56,7 +55,7 @@ impl Output {
                         }
                         unwritten = unwritten.saturating_add(1);
                     }
-                    // The sender learns of a closed reader from the end of this thread.
+                    // The end of this thread shows the sender that the reader is closed.
                     Err(_) => return,
                 }
             }
@@ -75,7 +74,7 @@ impl Output {
             Some(Ok(())) => {
                 if self.left_out > 0 {
                     let left_out = std::mem::take(&mut self.left_out);
-                    tracing::warn!("standard output was not read: {left_out} lines are left out");
+                    tracing::warn!("standard output was not read: {left_out} lines were left out");
                 }
                 Ok(())
             }
@@ -88,11 +87,11 @@ impl Output {
     }
 }
 
-/// A writer whose reader may go before the end, as `head` does: what comes after that is nobody's
-/// loss and no error.
+/// A writer whose reader may close early, as `head` does; later output is discarded without an
+/// error.
 #[derive(Debug)]
 pub struct Unread<W>(
-    /// Where everything goes.
+    /// The underlying writer.
     pub W,
 );
 
@@ -112,7 +111,7 @@ impl<W: Write> Write for Unread<W> {
     }
 }
 
-/// Whether it is worth trying again: a disk that is full may not stay so.
+/// Returns whether a retry may succeed, as on a full disk.
 fn may_pass(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -138,7 +137,7 @@ impl Drop for Output {
     fn drop(&mut self) {
         drop(self.lines.take());
         if let Err(RecvTimeoutError::Timeout) = self.written.recv_timeout(FAREWELL) {
-            tracing::warn!("standard output is not read: the last lines are left out");
+            tracing::warn!("standard output is not read: the last lines were left out");
         }
     }
 }
@@ -155,9 +154,9 @@ mod tests {
 
     use super::*;
 
-    /// Writes when it is allowed to, a line for each permission.
+    /// Writes one line for each permission.
     struct Held {
-        /// Hears of each line before the permission is waited for.
+        /// Receives a message for each line, before the wait for a permission.
         begins: Option<Sender<()>>,
         permissions: Receiver<()>,
         text: Arc<Mutex<Vec<u8>>>,
@@ -198,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_does_not_read_holds_nobody_up() {
+    fn a_reader_that_does_not_read_does_not_block_the_writer() {
         let (_allow, permissions) = channel();
         let (begins, begun) = channel();
         let mut output = Output::new(Held {
@@ -207,17 +206,17 @@ mod tests {
             text: Arc::default(),
         });
         output.write_all(b"line\n").unwrap();
-        // The writer's thread holds one line, so that it takes none of those that follow.
+        // The writer's thread holds one line and takes no further ones.
         begun.recv().unwrap();
         for _ in 0..WAITING_MAX + 100 {
             output.write_all(b"line\n").unwrap();
         }
         assert_eq!(output.left_out, 100);
-        // Permission never comes: this ends only because nobody waits for it.
+        // The permission never arrives, so this ends only if no call waits for it.
         drop(output);
     }
 
-    /// A disk that is full for the first so many lines.
+    /// A disk that is full for the given number of lines.
     struct Full(u32, Arc<Mutex<Vec<u8>>>);
 
     impl Write for Full {
@@ -236,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_disk_is_tried_again() {
+    fn writing_is_retried_on_a_full_disk() {
         let text = Arc::new(Mutex::new(Vec::new()));
         let mut output = Output::new(Full(2, Arc::clone(&text)));
         for line in ["one\n", "two\n", "three\n"] {
@@ -247,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_is_gone_is_an_error() {
+    fn a_closed_reader_is_an_error() {
         let (allow, permissions) = channel();
         drop(allow);
         let mut output = Output::new(Held {

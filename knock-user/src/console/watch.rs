@@ -1,4 +1,4 @@
-//! Others who read along, besides standard output.
+//! Clients that receive the console's lines, besides standard output.
 
 use std::{
     collections::VecDeque,
@@ -10,12 +10,12 @@ use tokio::sync::Notify;
 
 use crate::model::text::count;
 
-/// How many may watch at the same time.
+/// The largest number of watchers at a time.
 pub const WATCHERS_MAX: usize = 16;
-/// Lines that wait for one of them; more are left out, and counted.
+/// The lines that wait for a watcher; further ones are left out and counted.
 pub const WAITING_MAX: usize = 1_024;
 
-/// Everybody who watches. Clones are the same.
+/// All watchers. Clones share them.
 #[derive(Clone, Debug, Default)]
 pub struct Watchers(Arc<Mutex<Everybody>>);
 
@@ -25,23 +25,23 @@ struct Everybody {
     ended: bool,
 }
 
-/// What lines a watcher gets.
+/// The form of a watcher's lines.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Form {
     /// Text that begins with the time of day, for a terminal.
     Text,
-    /// Text that begins with date and time, for whatever is read later.
+    /// Text that begins with date and time, for files.
     Dated,
     /// JSON objects.
     Json,
 }
 
-/// What waits for one of them.
+/// The queue of a watcher.
 #[derive(Debug)]
 struct Queue {
     form: Form,
     waiting: Mutex<Waiting>,
-    /// Somebody should look at what waits.
+    /// Wakes the watcher.
     changed: Notify,
 }
 
@@ -55,11 +55,11 @@ struct Waiting {
 enum Item {
     /// With its line end.
     Line(Arc<str>),
-    /// So many lines for which there was no room.
+    /// This many lines had no room.
     Missed(u64),
 }
 
-/// One who watches, until it is dropped.
+/// A watcher, until it is dropped.
 #[derive(Debug)]
 pub struct Watcher {
     queue: Arc<Queue>,
@@ -67,7 +67,7 @@ pub struct Watcher {
 }
 
 impl Watchers {
-    /// Adds a watcher, who gets lines of this form; `None` if too many watch already.
+    /// Adds a watcher of lines of this form; `None` if there are too many.
     pub fn watch(&self, form: Form) -> Option<Watcher> {
         let mut everybody = lock(&self.0);
         if everybody.queues.len() >= WATCHERS_MAX {
@@ -89,19 +89,19 @@ impl Watchers {
         })
     }
 
-    /// How many watch.
+    /// Returns the number of watchers.
     pub fn count(&self) -> usize {
         lock(&self.0).queues.len()
     }
 
-    /// Whether anybody wants lines of one of these forms.
+    /// Returns whether any watcher wants lines of one of these forms.
     pub(super) fn want(&self, forms: &[Form]) -> bool {
         let everybody = lock(&self.0);
         let mut queues = everybody.queues.iter();
         queues.any(|queue| forms.contains(&queue.form))
     }
 
-    /// Gives a line, without its end, to those who want lines of this form.
+    /// Sends a line, given without its end, to the watchers of this form.
     pub(super) fn tell(&self, form: Form, line: &str) {
         let everybody = lock(&self.0);
         let queues = everybody.queues.iter();
@@ -116,7 +116,7 @@ impl Watchers {
         }
     }
 
-    /// Nothing more comes: who watches gets what waits, and then the end.
+    /// Ends all watchers after their waiting lines.
     pub fn end(&self) {
         let mut everybody = lock(&self.0);
         everybody.ended = true;
@@ -140,8 +140,8 @@ impl Waiting {
 }
 
 impl Watcher {
-    /// The next line, with its end; `None` when there will be no more. It can be dropped while it
-    /// waits.
+    /// Returns the next line, with its end; `None` after the last one. The future can be dropped
+    /// without losing a line.
     pub async fn next(&mut self) -> Option<Arc<str>> {
         loop {
             let (item, ended) = {
@@ -166,7 +166,7 @@ impl Drop for Watcher {
     }
 }
 
-/// What is told in place of lines that were not read in time.
+/// Returns the line that replaces lines which were not read in time.
 fn missed(lines: u64, form: Form) -> String {
     if form == Form::Json {
         let time = format!("{:.3}", Timestamp::now());
@@ -180,7 +180,7 @@ fn missed(lines: u64, form: Form) -> String {
     }
 }
 
-/// Nothing that holds a lock here panics.
+/// Locks a mutex; no holder panics.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,4 +1,4 @@
-//! The world that the judge sees: a world in memory over the live maps.
+//! The environment of the judge: copies in memory over the live maps.
 
 use std::cell::{Cell, RefCell};
 
@@ -12,11 +12,11 @@ use knock_common::{
 
 use super::{Known, Live};
 
-/// A world in which the judge may write: each entry is copied when it is first used, and only copies
+/// An environment in which the judge may write: each entry is copied on first use, and only copies
 /// change.
 pub(super) type CopyOnRead<'a, L> = Overlay<LiveMaps<'a, L>>;
 
-/// Lays a world in memory over the live maps.
+/// Creates an environment in memory over the live maps.
 pub(super) fn over<'a, L: Live>(live: &'a L, known: &Known<'_>) -> CopyOnRead<'a, L> {
     let below = LiveMaps {
         live: Some(live),
@@ -58,10 +58,10 @@ impl<L: Live> LiveMaps<'_, L> {
         }
     }
 
-    /// The flows.
+    /// Returns the flows.
     ///
     /// # Errors
-    /// They can't be read.
+    /// Returns an error if they can't be read.
     pub(super) fn flows(&self) -> Result<Vec<(FlowKey, u64)>> {
         self.live.map_or(Ok(Vec::new()), Live::flows)
     }

@@ -1,4 +1,4 @@
-//! The packet that is judged.
+//! Builds the packet to judge.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -9,13 +9,12 @@ use super::Query;
 const ETHERTYPE_IPV4: [u8; 2] = [0x08, 0x00];
 const ETHERTYPE_IPV6: [u8; 2] = [0x86, 0xdd];
 
-/// Addresses of no host, for which no door is alone: loopback, and RFC 6666.
+/// Addresses that no door can have as a target: loopback, and the discard prefix of RFC 6666.
 const NOWHERE_V4: Ipv4Addr = Ipv4Addr::new(127, 255, 255, 254);
 const NOWHERE_V6: Ipv6Addr = Ipv6Addr::new(0x100, 0, 0, 0, 0, 0, 0, 1);
 
-/// A SYN or a datagram in an Ethernet frame; `None` if the addresses are of two families.
-///
-/// Its source port is 0, which no connection has: it opens a new one.
+/// Returns a SYN or a datagram in an Ethernet frame; `None` if the addresses are of two families.
+/// Its source port is 0, which no existing connection has.
 pub(super) fn opening(query: &Query) -> Option<Vec<u8>> {
     let Query {
         source,
@@ -34,7 +33,7 @@ pub(super) fn opening(query: &Query) -> Option<Vec<u8>> {
         Protocol::Udp => (17, &[0, 8, 0, 0]),
     };
     let length = u8::try_from(transport.len()).ok()?.checked_add(4)?;
-    // Of one host to another: knocks to a group don't count.
+    // Unicast: knocks to a multicast address do not count.
     let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2];
     match (source, destination) {
         (IpAddr::V4(source), IpAddr::V4(destination)) => {

@@ -1,4 +1,4 @@
-//! The maps as they are now.
+//! Reads the live maps.
 
 use anyhow::{Context as _, Result};
 use aya::{
@@ -13,30 +13,30 @@ use knock_common::{
 
 use crate::kernel::maps::{self, Plain, Table};
 
-/// What can be read of the live maps.
+/// A reader of the live maps.
 pub trait Live {
-    /// An element of an array; `None` past its end.
+    /// Returns an element of an array; `None` past its end.
     ///
     /// # Errors
-    /// It can't be read.
+    /// Returns an error if it can't be read.
     fn element<V: Pod>(&self, map: &'static str, index: u32) -> Result<Option<V>>;
 
-    /// An entry of a hash map.
+    /// Returns an entry of a hash map.
     ///
     /// # Errors
-    /// It can't be read.
+    /// Returns an error if it can't be read.
     fn entry<K: Pod, V: Pod>(&self, map: &'static str, key: K) -> Result<Option<V>>;
 
-    /// Whether a prefix of a trie has an address.
+    /// Returns whether a prefix in a trie contains an address.
     ///
     /// # Errors
-    /// It can't be read.
+    /// Returns an error if it can't be read.
     fn has_prefix_of(&self, map: &'static str, address: Address) -> Result<bool>;
 
-    /// The connections that are kept, as words.
+    /// Returns the established flows, as words.
     ///
     /// # Errors
-    /// They can't be read.
+    /// Returns an error if they can't be read.
     fn flows(&self) -> Result<Vec<(FlowKey, u64)>>;
 }
 

@@ -1,8 +1,8 @@
-//! What would happen to a packet now, and why: the judge of the kernel side runs here on what the
-//! live maps hold, and changes nothing in them.
+//! Explains what would happen to a packet now: runs the kernel side's judge on the live maps
+//! without changing them.
 //!
 //! ```text
-//! Question ─▶ frame ─▶ knock_common::judge ─▶ Reason ─▶ Explanation
+//! Query ─▶ frame ─▶ knock_common::judge ─▶ Reason ─▶ Explanation
 //!                           ▲
 //!            live maps ─▶ Overlay (a World: each entry is copied when it is first used)
 //! ```
@@ -31,58 +31,57 @@ pub use live::Live;
 /// What would happen to a packet.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Explanation {
-    /// Where it comes from.
+    /// Its source.
     pub source: IpAddr,
-    /// The port that it goes to: `tcp/22`.
+    /// Its destination port: `tcp/22`.
     pub port: String,
-    /// The address that it goes to, if one was named.
+    /// Its destination address, if one was named.
     pub destination: Option<IpAddr>,
     /// `pass`, `drop` or `answer`.
     pub verdict: String,
     /// Name of the reason.
     pub reason: String,
-    /// Why, in words, a sentence each; the last one is the outcome.
+    /// The reasons, a sentence each; the last one is the outcome.
     pub steps: Vec<String>,
 }
 
-/// What somebody wants to know.
+/// The packet to explain.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Query {
-    /// Where the packet comes from.
+    /// The source of the packet.
     pub source: IpAddr,
-    /// Where it goes to.
+    /// The destination port.
     pub port: Knock,
-    /// The address that it goes to; any that no door is for alone if none is named.
+    /// The destination address; if none is named, an address that is no door's target.
     pub destination: Option<IpAddr>,
 }
 
-/// What is known besides the maps.
+/// The context of an explanation besides the maps.
 #[derive(Clone, Copy, Debug)]
 pub struct Known<'a> {
-    /// The configuration that the maps hold.
+    /// The configuration in the maps.
     pub settings: &'a Settings,
     /// The numbers of its doors, by name.
     pub numbers: &'a BTreeMap<String, u16>,
-    /// What the program was loaded with.
+    /// The options with which the program was loaded.
     pub features: Features,
     /// Now.
     pub now: Moment,
-    /// When the source's last grant for the port ended, if it is remembered, in milliseconds since
-    /// boot.
+    /// When the source's last grant for the port ended, in milliseconds since boot, if known.
     pub ended_ms: Option<u64>,
 }
 
 /// Explains what would happen to a packet that opens a connection.
 ///
 /// # Errors
-/// The addresses are of two families, or a map can't be read.
+/// Returns an error if the addresses are of two families, or if a map can't be read.
 pub fn explain(query: &Query, known: &Known<'_>, live: &impl Live) -> Result<Explanation> {
     let frame = frame::opening(query);
     let Some(frame) = frame else {
         bail!("the source and --to are addresses of two families: name two of one");
     };
     let seen = copy_on_read::over(live, known);
-    // Before the judgement, which takes the packet for a knock if it is one.
+    // Before the judge, which may count the packet as a knock.
     let mut steps = words::steps(query, known, &seen)?;
     let judgement = decide(&frame[..], &seen);
     steps.push(words::outcome(
@@ -102,9 +101,9 @@ pub fn explain(query: &Query, known: &Known<'_>, live: &impl Live) -> Result<Exp
     })
 }
 
-/// Says where the judgement is not asked: on interfaces that are not protected, everything passes,
-/// and through those that are blocked nothing gets in. `arrives` is the number of the interface that
-/// has the packet's destination, if one is named.
+/// Adds the cases without a judgement: unprotected interfaces pass every packet, and blocked ones
+/// drop every packet. `arrives` is the index of the interface that has the packet's destination, if
+/// one is named.
 pub fn where_in_force(
     explanation: &mut Explanation,
     interfaces: &[Coverage],
@@ -153,7 +152,7 @@ pub fn where_in_force(
     explanation.reason = "not-in-force".to_owned();
 }
 
-/// What happens in the end.
+/// Returns the outcome.
 const fn verdict(judgement: Judgement, features: Features) -> Verdict {
     if features.has(Features::DRY_RUN) {
         Verdict::Pass

@@ -1,4 +1,4 @@
-//! The reasons in words, a sentence each.
+//! Writes the reasons in words, a sentence each.
 
 use std::{net::IpAddr, time::Duration};
 
@@ -23,7 +23,7 @@ use crate::model::settings::Door;
 /// Names of doors in one sentence.
 const DOORS_SHOWN: usize = 5;
 
-/// What there is to know before the packet is judged, in the order in which it counts.
+/// Returns the facts before the packet is judged, in the order of the checks.
 pub(super) fn steps<L: Live>(
     query: &Query,
     known: &Known<'_>,
@@ -65,7 +65,7 @@ pub(super) fn steps<L: Live>(
     Ok(steps)
 }
 
-/// What happens to the packet; `event` is what the judge told of it.
+/// Returns the outcome for the packet; `event` is the judge's event.
 pub(super) fn outcome(
     query: &Query,
     known: &Known<'_>,
@@ -89,7 +89,7 @@ pub(super) fn outcome(
     format!("{packet} {happens}: {}{detail}", judgement.reason.text())
 }
 
-/// How far in which door an event is, or what it opens.
+/// Returns the progress of an event in its door, or the ports that it opens.
 fn stage(event: &Event, known: &Known<'_>) -> Option<String> {
     let door = known.door(event.door)?;
     let name = &door.name;
@@ -118,13 +118,13 @@ fn stage(event: &Event, known: &Known<'_>) -> Option<String> {
     (event.stage > 0).then(|| format!("{after}{}{of} of {name}", event.stage))
 }
 
-/// How many knocks there are, behind how many were made.
+/// Returns ` of N`, the number of knocks of a door, if it is known.
 fn whole(door: &Door) -> String {
     door.length()
         .map_or(String::new(), |of| format!(" of {of}"))
 }
 
-/// A packet, and where the answers about it come from.
+/// A packet, and the data for its explanation.
 struct About<'a, L> {
     query: &'a Query,
     known: &'a Known<'a>,
@@ -142,7 +142,7 @@ impl<L: Live> About<'_, L> {
         self.known.now.millis()
     }
 
-    /// `12s`, from now until then.
+    /// Writes the time from now until an end, as in `12s`.
     fn until(&self, at_ms: u64) -> String {
         spell_short(Duration::from_millis(at_ms.saturating_sub(self.now_ms())))
     }

@@ -1,71 +1,71 @@
-//! What the ledger asks for.
+//! The actions that the ledger requests.
 
 use knock_common::{Address, access::Grant, layout::GrantKey};
 
-/// One thing to do or to tell.
+/// An action of the ledger.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Action {
-    /// A door opened for a source: tell it and run `on_open`.
+    /// A door opened for a source: report it and run `on_open`.
     Opened {
-        /// For whom.
+        /// The source.
         source: Address,
-        /// Index of the door.
+        /// The index of the door.
         door: u16,
         /// When it ends, in milliseconds since boot.
         until_ms: u64,
-        /// The user who opened it by hand; none if the source knocked.
+        /// The user id that granted it by hand; none if the source knocked.
         by: Option<u32>,
     },
-    /// It stays open for longer: tell it.
+    /// The door stays open for longer: report it.
     Refreshed {
-        /// For whom.
+        /// The source.
         source: Address,
-        /// Index of the door.
+        /// The index of the door.
         door: u16,
         /// When it ends, in milliseconds since boot.
         until_ms: u64,
-        /// The user who did that by hand; none if the source knocked.
+        /// The user id that extended it by hand; none if the source knocked.
         by: Option<u32>,
     },
-    /// It is closed again: tell it and run `on_close`.
+    /// The door is closed again: report it and run `on_close`.
     Closed {
-        /// For whom.
+        /// The source.
         source: Address,
-        /// Index of the door.
+        /// The index of the door.
         door: u16,
         /// Why.
         ending: Ending,
     },
-    /// Delete this entry of the allow map; it has ended.
+    /// Delete this expired entry of the allow map.
     Remove {
-        /// Which entry.
+        /// The key of the entry.
         key: GrantKey,
     },
     /// Write this entry of the allow map if there is none (`BPF_NOEXIST`): it was given while the
-    /// ended one was removed. What is there is newer, even if it ends earlier or has ended.
+    /// ended one was removed. An existing entry is newer, even if it ends earlier or has ended.
     Restore {
-        /// Which entry.
+        /// The key of the entry.
         key: GrantKey,
-        /// What it holds.
+        /// The value of the entry.
         grant: Grant,
     },
 }
 
-/// Why a door is closed again.
+/// The reason why a door is closed again.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Ending {
-    /// Its time was over.
+    /// The grant expired.
     Expired,
     /// A closing sequence ended it.
     Sequence {
-        /// Index of the closing door, if its event was heard.
+        /// The index of the closing door, if its event was received.
         by: Option<u16>,
     },
-    /// The configuration no longer has the door.
+    /// The door was removed from the configuration.
     Removed,
-    /// Somebody ended it by hand.
+    /// A user revoked the grant.
     Revoked {
-        /// The user.
+        /// The user id.
         by: u32,
     },
 }

@@ -1,4 +1,4 @@
-//! How openings end.
+//! Ends openings.
 
 use std::collections::HashSet;
 
@@ -13,14 +13,14 @@ use super::{
     settled_ns,
 };
 
-/// After how long an entry that could not be looked up is looked up again.
+/// The delay before an entry that could not be read is read again.
 const RETRY_MS: u64 = 1_000;
 
 /// One call of [`Ledger::due`].
 struct Round<F> {
     now_ms: u64,
     look: F,
-    /// What this call has asked to remove; it is still in the map.
+    /// Entries whose removal this call has requested; they are still in the map.
     gone: HashSet<GrantKey>,
     actions: Vec<Action>,
 }
@@ -36,7 +36,7 @@ impl<F: FnMut(&GrantKey) -> Lookup> Round<F> {
 }
 
 impl Ledger {
-    /// When [`Ledger::due`] has something to do, in milliseconds since boot.
+    /// Returns when [`Ledger::due`] has work, in milliseconds since boot.
     pub fn next_deadline(&self) -> Option<u64> {
         let opening = self.deadlines.first().map(|&(deadline_ms, _)| deadline_ms);
         let suspect = self.suspects.first().map(|&(deadline_ms, _)| deadline_ms);
@@ -44,9 +44,8 @@ impl Ledger {
         first.map(|deadline_ms| deadline_ms.saturating_add(SETTLE_MS + 1))
     }
 
-    /// Ends what has ended; `look` reads the allow map.
-    ///
-    /// What the kernel side has refreshed meanwhile goes on, whether or not its event was heard.
+    /// Closes openings that have ended; `look` reads the allow map.
+    /// Grants that the kernel side has refreshed meanwhile continue, even if their event was lost.
     pub fn due(&mut self, now_ms: u64, look: impl FnMut(&GrantKey) -> Lookup) -> Vec<Action> {
         let mut round = Round {
             now_ms,
@@ -77,7 +76,7 @@ impl Ledger {
         round.actions
     }
 
-    /// Ends an opening whose time is over, unless the map knows better.
+    /// Ends an expired opening, unless the map has a later end.
     fn end<F: FnMut(&GrantKey) -> Lookup>(&mut self, holder: Holder, round: &mut Round<F>) {
         let now_ms = round.now_ms;
         let (source, door) = holder;
@@ -88,7 +87,7 @@ impl Ledger {
         let mut newest_ms = until_ms;
         let mut over = Vec::new();
         let mut others = Vec::new();
-        // All of them: one that has ended may have been given anew.
+        // Every entry is read: an ended one may have been given again.
         for key in self.keys_of(source, door) {
             match round.look(&key) {
                 Lookup::Found(grant) if is_over(grant.until_ms, now_ms) => {
@@ -129,7 +128,7 @@ impl Ledger {
         }
     }
 
-    /// Looks at an entry that no opening answers for.
+    /// Checks an entry that belongs to no opening.
     fn question<F: FnMut(&GrantKey) -> Lookup>(&mut self, key: GrantKey, round: &mut Round<F>) {
         let now_ms = round.now_ms;
         match round.look(&key) {
@@ -142,7 +141,7 @@ impl Ledger {
         }
     }
 
-    /// Removes an entry that is over, with whatever was thought to go on because of it.
+    /// Removes an expired entry from the map and from openings that counted on it.
     fn remove_ended<F>(&mut self, key: GrantKey, end_ms: u64, round: &mut Round<F>) {
         let now_ms = round.now_ms;
         let ending = Ending::Sequence { by: None };
@@ -158,9 +157,8 @@ impl Ledger {
         Action::Remove { key }
     }
 
-    /// Takes entries that ended at `at_ns` from the openings that still counted on them.
-    ///
-    /// An opening that has none left is closed.
+    /// Removes entries that ended at `at_ns` from the openings that counted on them.
+    /// An opening without entries is closed.
     pub(super) fn revoke_entries(
         &mut self,
         keys: &[GrantKey],
@@ -171,8 +169,8 @@ impl Ledger {
         let Some(source) = keys.first().map(|key| key.source) else {
             return Vec::new();
         };
-        // What an event tells may be older than what was given; what the map tells is not. The clock
-        // of the CPU that ended it may be behind that of the CPU that gave it.
+        // An event may be older than the grant; a value of the map is not. The clock of the CPU
+        // that ended it may be behind that of the CPU that gave it.
         let is_old_news = matches!(ending, Ending::Sequence { by: Some(_) });
         let latest_ns = at_ns.saturating_add(SKEW_MS * NANOS_PER_MILLI);
         let mut actions = Vec::new();
@@ -212,10 +210,10 @@ impl Ledger {
         })
     }
 
-    /// Remembers to look at an entry at its end.
+    /// Schedules a check of an entry at its end.
     pub(super) fn recheck_later(&mut self, key: GrantKey, end_ms: u64) {
         let entry: Entry = (key.source, key.port_group, key.target_id);
-        // What there is no room for, a later sweep finds.
+        // A later sweep finds entries that had no room here.
         if self.suspects.len() < ALLOW_MAX as usize {
             self.suspects.insert((end_ms, entry));
         }

@@ -1,8 +1,7 @@
-//! Grants that somebody gives and ends by hand.
-//!
-//! Who does so writes the allow map first, as the ledger says, and tells the ledger after that. The
-//! kernel side gives grants by compare-and-exchange and user space can't: what it gives to the same
-//! source in the microsecond between the reading and the writing of an entry is lost.
+//! Grants that a user gives and revokes by hand.
+//! The caller writes the allow map first, as the ledger requests, and informs the ledger after
+//! that. The kernel side gives grants by compare-and-exchange and user space can't: a grant to the
+//! same source in the microsecond between the reading and the writing of an entry is lost.
 
 use std::collections::BTreeSet;
 
@@ -13,29 +12,29 @@ use super::{Action, End, Ending, Holder, Ledger, NANOS_PER_MILLI};
 /// A door that is open for a source.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Open {
-    /// For whom.
+    /// The source.
     pub source: Address,
-    /// Number of the door.
+    /// The number of the door.
     pub door: u16,
     /// When it ends, in milliseconds since boot.
     pub until_ms: u64,
-    /// When the latest knock or user gave it, in milliseconds since boot.
+    /// When it was last given, in milliseconds since boot.
     pub given_ms: u64,
     /// The user who gave it by hand; none if the source knocked.
     pub by: Option<u32>,
 }
 
-/// What is to be done to end grants of a source.
+/// The writes that end grants of a source.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Revocation {
-    /// What to write into the allow map, whatever is there.
+    /// The entries to write into the allow map unconditionally.
     pub write: Vec<(GrantKey, Grant)>,
-    /// Numbers of the doors that are closed by that.
+    /// The numbers of the doors that this closes.
     pub doors: BTreeSet<u16>,
 }
 
 impl Ledger {
-    /// What is open, by source and door.
+    /// Returns the open doors, by source and door.
     pub fn open(&self) -> impl Iterator<Item = Open> {
         self.openings.iter().map(|(&(source, door), opening)| Open {
             source,
@@ -46,15 +45,15 @@ impl Ledger {
         })
     }
 
-    /// When a source's grant for a door ended, if that was in the last few seconds, in milliseconds
-    /// since boot.
+    /// Returns when a source's grant for a door ended, in milliseconds since boot, if that was in
+    /// the last few seconds.
     pub fn ended_ms(&self, source: Address, door: u16, now_ms: u64) -> Option<u64> {
         let end = self.ended.find(&(source, door), now_ms)?;
         Some(end.at_ns / NANOS_PER_MILLI)
     }
 
-    /// The entries of the allow map that let a source through a door: each is to be written unless
-    /// one that ends later is there. None if the door gives no grants.
+    /// Returns the entries of the allow map that grant a door to a source; each replaces an entry
+    /// that ends earlier. None if the door gives no grants.
     pub fn entries_of(&self, source: Address, door: u16) -> Vec<GrantKey> {
         let closes = self.doors.get(usize::from(door));
         if closes.is_none_or(|door| door.closes != 0) {
@@ -63,7 +62,7 @@ impl Ledger {
         self.keys_of(source, door)
     }
 
-    /// Takes in that a user let a source through a door until then, and that the map says so.
+    /// Records a grant by hand that was written to the map.
     pub fn granted(
         &mut self,
         source: Address,
@@ -82,9 +81,9 @@ impl Ledger {
         told.into_iter().collect()
     }
 
-    /// How to end a source's grants for a door, or for all; `entries` are those of the allow map.
-    ///
-    /// Where a port is open through another door, too, the grant of that one stays.
+    /// Returns how to end a source's grants for one door or for all; `entries` are those of the
+    /// allow map.
+    /// If another door grants the port too, that grant remains.
     pub fn revoke(
         &self,
         source: Address,
@@ -106,7 +105,7 @@ impl Ledger {
             revocation.doors.insert(grant.door);
             let stays = self.longest(key, |door| !is_meant(door), now_ms);
             let over = Grant {
-                // As the kernel side does: other CPUs' clocks may be behind.
+                // The kernel side does the same, since clocks of other CPUs may be behind.
                 until_ms: now_ms.saturating_sub(SKEW_MS),
                 ..grant
             };
@@ -115,13 +114,13 @@ impl Ledger {
         revocation
     }
 
-    /// Takes in that these entries of a source were removed to make room.
+    /// Records that these entries of a source were removed to make room.
     pub fn removed(&mut self, keys: &[GrantKey], now_ms: u64) -> Vec<Action> {
         let at_ns = now_ms.saturating_mul(NANOS_PER_MILLI);
         self.revoke_entries(keys, at_ns, Ending::Removed, now_ms)
     }
 
-    /// Takes in that a user ended these grants, and that the map says so.
+    /// Records that a user revoked these grants, and that the map was written.
     pub fn revoked(
         &mut self,
         source: Address,
@@ -136,7 +135,7 @@ impl Ledger {
             let ending = Ending::Revoked { by: user };
             match self.close(holder, at_ns, ending, now_ms) {
                 Some(closed) => actions.push(closed),
-                // Its event has not been heard yet, and is no news when it is.
+                // Its event has not been received yet, and must not be reported later.
                 None => self.ended.note(holder, End { at_ns, early: true }, now_ms),
             }
         }
@@ -146,7 +145,7 @@ impl Ledger {
         actions
     }
 
-    /// The grant under a key that ends last, of the doors that `counts` and that are open.
+    /// Returns the grant under a key that ends last, of the open doors that `counts` accepts.
     fn longest(&self, key: GrantKey, counts: impl Fn(u16) -> bool, now_ms: u64) -> Option<Grant> {
         let holders = self.holders(key.source).into_iter();
         let grants = holders

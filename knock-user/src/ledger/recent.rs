@@ -1,4 +1,4 @@
-//! What happened in the last few seconds.
+//! Remembers recent events for some seconds.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -7,10 +7,10 @@ use std::{
 
 use knock_common::layout::ALLOW_MAX;
 
-/// How long a thing is remembered: longer than events wait to be read.
+/// How long a note lasts: longer than events wait to be read.
 const MEMORY_MS: u64 = 10_000;
 
-/// A bounded memory of things and when they were noted.
+/// Bounded notes with their times.
 #[derive(Debug)]
 pub(super) struct Recent<K, V> {
     notes: HashMap<K, (u64, V)>,
@@ -43,7 +43,7 @@ impl<K: Copy + Eq + Hash, V: Copy> Recent<K, V> {
                 return;
             }
             self.order.pop_front();
-            // A later note of the same key stays.
+            // A later note of the same key remains.
             if self.notes.get(&key).is_some_and(|note| note.0 == noted_ms) {
                 self.notes.remove(&key);
             }

@@ -96,7 +96,7 @@ pub fn tcp_flags(text: &str) -> Parsed<FlagClass> {
         };
         if class.mask & bit != 0 && (class.value & bit != 0) != set {
             return invalid(format!(
-                "{text:?} wants {name} both set and not set: leave one of the two out"
+                "{text:?} requires {name} both set and unset: remove one of the two"
             ));
         }
         class.mask |= bit;

@@ -1,5 +1,4 @@
-//! How hard a sequence is to guess: for an attacker who knows nothing about the host, and for one who
-//! has scanned it.
+//! Estimates how hard a sequence is to guess, without and with a scan of the host.
 //!
 //! May use `model`. Must not know the kernel.
 //!
@@ -23,31 +22,31 @@ pub(crate) use self::{
     text::number,
 };
 
-/// What a knock can be: any port of either protocol.
+/// The possible values of a knock: any port of either protocol.
 pub const SYMBOLS: u32 = 2 * TCP_SYMBOLS;
-/// What a knock can be that is proved by a handshake: any TCP port.
+/// The possible values of a knock that is verified with a handshake: any TCP port.
 const TCP_SYMBOLS: u32 = 65_535;
-/// What a time-based knock can be: its ports differ by an octet.
+/// The possible values of a time-based knock: one octet selects its port.
 const TIMED_SYMBOLS: u32 = 256;
 
 /// How hard a door's sequence is to guess.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Strength {
-    /// How many knocks there are.
+    /// The number of knocks.
     pub knocks: usize,
-    /// How many of them an attacker has to find: runs count once, and so does a part that is repeated.
+    /// The number of knocks that an attacker has to find: runs and repeated parts count once.
     pub counted: usize,
-    /// What each of them can be, to somebody who knows nothing.
+    /// The number of possible values of each, without a scan.
     pub symbols: u32,
-    /// How many sequences open the door at the same time.
+    /// The number of sequences that open the door at the same time.
     pub good: u32,
-    /// How many sequences there are for somebody who knows nothing, as a power of two.
+    /// The number of possible sequences without a scan, as a power of two.
     pub bits: f64,
     /// What a scan shows.
     pub scanned: Scanned,
 }
 
-/// What a scan shows of a door's knocks.
+/// What a scan shows about a door's knocks.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Scanned {
     /// Nothing: knocks pass to the network stack, which answers as for other ports.
@@ -60,13 +59,13 @@ pub enum Scanned {
     Answering(Candidates),
 }
 
-/// The ports among which a scan shows the knocks to be.
+/// The ports to which a scan narrows down the knocks.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Candidates {
-    /// How many: knocks of all doors, and decoys. Protected ports are left out, though they are
-    /// silent too: most are those of well-known services.
+    /// How many: knock ports of all doors, and decoys. Protected ports are silent too, but are left
+    /// out, since most belong to well-known services.
     pub ports: usize,
-    /// How many sequences of them there are, as a power of two.
+    /// The number of their possible sequences, as a power of two.
     pub bits: f64,
 }
 
@@ -78,7 +77,8 @@ pub struct View {
 }
 
 impl View {
-    /// What is seen of these settings; `current` are the sequences of one-time files that open now.
+    /// Returns the view of these settings; `current` are the knocks of one-time sequences that are
+    /// valid now.
     pub fn of<'a>(
         settings: &Settings,
         current: impl IntoIterator<Item = (&'a Door, Knock)>,
@@ -103,7 +103,7 @@ impl View {
         for (door, knock) in current {
             add(door, knock.into());
         }
-        // Decoys look like knocks: they answer if some knocks do.
+        // Decoys look like knocks: they reply if some knocks do.
         let answers = settings.has_handshakes();
         let mut drawn = 0;
         match &settings.decoys {

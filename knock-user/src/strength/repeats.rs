@@ -38,9 +38,9 @@ pub(super) fn is_distinct(knocks: &[Knock]) -> bool {
 /// What of a sequence is repeated.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Repetition {
-    /// Nothing.
+    /// There is no entry.
     None,
-    /// All knocks are the same.
+    /// Returns the warning for a sequence that has only one knock, once or repeated.
     One {
         /// The knock.
         knock: Knock,

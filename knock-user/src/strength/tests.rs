@@ -175,7 +175,7 @@ const ROWS: &[Row] = &[
 ];
 
 #[test]
-fn what_an_attacker_faces() {
+fn a_scan_narrows_down_the_sequences_of_a_door() {
     for row in ROWS {
         let name = row.name;
         let open = match row.door.contains("on_open") {
@@ -203,7 +203,7 @@ fn what_an_attacker_faces() {
 }
 
 #[test]
-fn what_one_connection_attempt_sends() {
+fn one_connection_attempt_completes_repeated_knocks() {
     let rows = [
         ("one SYN", 1, "", true),
         ("sent again three times", 3, "", true),
@@ -236,7 +236,7 @@ fn what_one_connection_attempt_sends() {
 }
 
 #[test]
-fn numbers_and_times_in_words() {
+fn numbers_and_times_are_written_in_words() {
     for (bits, words) in [
         (0.0, "1"),
         (8.392, "336"),

@@ -1,16 +1,16 @@
-//! Strengths in words.
+//! Writes strengths in words.
 
 use std::fmt;
 
 use super::{Candidates, Scanned, Strength};
 
-/// Tries a second that a patient attacker makes without being noticed at once.
+/// Tries a second that an attacker can make without much attention.
 const TRIES_PER_SECOND: f64 = 1000.0;
 /// Numbers of more bits are shown as powers of two.
 const EXACT_BITS: f64 = 20.0;
 
 impl Strength {
-    /// What somebody faces who knows nothing of the host.
+    /// Returns the effort of an attacker who has not scanned the host.
     pub fn blind(&self) -> String {
         let Self {
             knocks,
@@ -22,12 +22,15 @@ impl Strength {
         } = *self;
         let as_many = match counted == knocks {
             true => String::new(),
-            false => format!("{knocks} knocks, of which repetition leaves {counted}: "),
+            false => format!(
+                "{knocks} knocks, of which repetition makes all but {counted} \
+                 useless: "
+            ),
         };
         let plural = if counted == 1 { "knock" } else { "knocks" };
         let at_a_time = match good {
             1 => String::new(),
-            many => format!(", {many} of them good at a time"),
+            many => format!(", {many} of them valid at a time"),
         };
         let tries = self.tries_bits();
         format!(
@@ -45,18 +48,18 @@ impl fmt::Display for Scanned {
         match self {
             Self::Nothing => f.write_str("a scan shows nothing: knocks pass to the network stack"),
             Self::Range => f.write_str(
-                "a scan shows the range and no more: all ports that knocks can be on look alike",
+                "a scan shows only the range: all ports on which knocks may be look alike",
             ),
             Self::Silent(candidates) => write!(
                 f,
-                "{}, silent where closed ports answer: {}; nothing stands out if the whole host is \
-                 silent",
+                "{}, because they send no reset as closed ports do: {}; none stands out if the \
+                 host resets no connections",
                 stand_out(candidates),
                 orders(candidates)
             ),
             Self::Answering(candidates) => write!(
                 f,
-                "{}, since they answer: {}",
+                "{}, because they complete handshakes: {}",
                 stand_out(candidates),
                 orders(candidates)
             ),
@@ -81,7 +84,7 @@ fn orders(candidates: &Candidates) -> String {
     )
 }
 
-/// A power of two as a number, exact if it is small.
+/// Writes a power of two as a number, exact if it is small.
 pub(crate) fn number(bits: f64) -> String {
     if bits < EXACT_BITS {
         format!("{:.0}", bits.max(0.0).exp2())
@@ -94,7 +97,7 @@ fn time(bits: f64) -> String {
     span(bits.max(0.0).exp2() / TRIES_PER_SECOND)
 }
 
-/// A time in words.
+/// Writes a time in seconds in words.
 pub fn span(seconds: f64) -> String {
     const YEAR: f64 = 365.25 * 86_400.0;
     if seconds > 1e6 * YEAR {

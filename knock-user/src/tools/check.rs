@@ -1,4 +1,4 @@
-//! What `knock-user check` says of a file.
+//! `knock-user check`: prints warnings about a configuration and its meaning.
 
 use std::{
     io::{self, Write},
@@ -23,11 +23,11 @@ use crate::{
     strength::{Strength, View},
 };
 
-/// Tells a file's warnings on this host, and what it means.
+/// Prints a file's warnings on this host, and its meaning.
 ///
 /// # Errors
-/// [`config::Problems`], everything that is wrong with the file, also that it has no effect; or
-/// what else failed.
+/// Returns [`config::Problems`] if the file has errors or no effect, or an error if something else
+/// fails.
 pub fn run(path: &Path, out: &mut impl Write) -> Result<()> {
     let checked = config::read(path)?;
     let mut host = Host::inspect().context("asking the kernel what this host serves")?;
@@ -60,13 +60,13 @@ fn told(checked: &Checked, host: &Host, out: &mut impl Write) -> io::Result<()> 
     Ok(())
 }
 
-/// Interfaces of the file that are not there, or that can't be protected.
+/// Returns a warning for each interface of the file that does not exist or can't be protected.
 fn interfaces(settings: &Settings) -> Vec<String> {
     let names = &settings.interfaces;
     let Ok(all) = interface::list() else {
         return Vec::new();
     };
-    // Pins may belong to somebody else, and then ours can't be told from others.
+    // Without access to the pins, links of this instance can't be distinguished from others.
     let instance = Instance::of(names);
     let links = instance.and_then(|instance| pins::links(&instance));
     let links = links.unwrap_or_default();
@@ -86,10 +86,10 @@ fn interfaces(settings: &Settings) -> Vec<String> {
     reasons.collect()
 }
 
-/// Tells the warnings of a configuration on a certain host, and what it means.
+/// Prints the warnings of a configuration on a host, and its meaning.
 ///
 /// # Errors
-/// The text can't be written.
+/// Returns an error if the text can't be written.
 pub fn check(checked: &Checked, host: &Host, out: &mut impl Write) -> io::Result<()> {
     for warning in checked
         .warnings(host)
@@ -131,7 +131,7 @@ fn describe(settings: &Settings, out: &mut impl Write) -> io::Result<()> {
     if let Some(next_line) = settings.next_line {
         writeln!(
             out,
-            "next_line: on {next_line} everybody may ask which line of a one_time file is next"
+            "next_line: every client may ask {next_line} which line of a one_time file is next"
         )?;
     }
     if !settings.trust.is_empty() {
@@ -140,7 +140,7 @@ fn describe(settings: &Settings, out: &mut impl Write) -> io::Result<()> {
     Ok(())
 }
 
-/// The file of one-time sequences that a door has, if it can be read.
+/// Reads the one-time file of a door, if possible.
 fn book(settings: &Settings, door: &Door) -> Option<Book> {
     let Some(Dynamic::OneTime(OneTime { file, .. })) = &door.dynamic else {
         return None;
@@ -149,11 +149,13 @@ fn book(settings: &Settings, door: &Door) -> Option<Book> {
     one_time::inspect(file, |knocks| lines.refuse(knocks)).ok()
 }
 
-/// What has to be knocked.
+/// Describes the sequence of a door.
 fn sequence(door: &Door, book: Option<&Book>) -> String {
     let OneTime { file, lookahead } = match &door.dynamic {
         None => return words(&door.knock),
-        Some(Dynamic::Otp(_)) => return "others in each period, from a secret".to_owned(),
+        Some(Dynamic::Otp(_)) => {
+            return "a new sequence in each period, derived from a secret".to_owned();
+        }
         Some(Dynamic::OneTime(one_time)) => one_time,
     };
     let lines = book.map_or("none can be read".to_owned(), |book| {
@@ -166,10 +168,10 @@ fn sequence(door: &Door, book: Option<&Book>) -> String {
             many => format!("{left} left, any of lines {} opens", many.join(", ")),
         }
     });
-    format!("the sequences of {}, each once: {lines}", file.display())
+    format!("one-time sequences of {}: {lines}", file.display())
 }
 
-/// How hard the door is to guess: its weakest sequence, if there is any.
+/// Returns the strength of the door's weakest sequence.
 fn strength(door: &Door, book: Option<&Book>, view: &View) -> Option<Strength> {
     let weakest = |book: &Book| {
         let all = book
@@ -184,7 +186,7 @@ fn strength(door: &Door, book: Option<&Book>, view: &View) -> Option<Strength> {
     }
 }
 
-/// What a scan of the host shows; `books` are those of its doors.
+/// Returns what a scan of the host shows; `books` are the one-time files of the doors.
 fn view(settings: &Settings, books: &[Option<Book>]) -> View {
     let lines = settings.doors.iter().zip(books).flat_map(|(door, book)| {
         let lookahead = match &door.dynamic {
@@ -205,7 +207,7 @@ fn time_limits(door: &Door) -> String {
         .map(|step| format!(", {} from knock to knock", spell(step)));
     let proof = match door.verify {
         Verify::Packet => "",
-        Verify::Handshake => ", each proved by a handshake",
+        Verify::Handshake => ", each verified with a handshake",
     };
     spell(door.sequence_timeout) + &step.unwrap_or_default() + proof
 }

@@ -1,22 +1,22 @@
-//! Writing values and comments as TOML.
+//! Writes values and comments as TOML.
 
 use std::fmt::Display;
 
-/// How long the lines of comments are.
+/// The width of comment lines.
 const COLUMNS: usize = 100;
 
-/// A string as TOML has it.
+/// Writes a string as TOML.
 pub(crate) fn string(text: &str) -> String {
     toml::Value::String(text.to_owned()).to_string()
 }
 
-/// An array of strings on one line.
+/// Writes an array of strings on one line.
 pub(crate) fn list<T: Display>(items: &[T]) -> String {
     let items: Vec<String> = items.iter().map(|item| string(&item.to_string())).collect();
     format!("[{}]", items.join(", "))
 }
 
-/// A text as lines of comments; what TOML does not take in comments is escaped.
+/// Writes a text as wrapped comments; characters that TOML forbids in comments are escaped.
 pub(crate) fn comment(text: &str) -> String {
     let mut comment = String::new();
     for paragraph in text.lines() {
@@ -37,7 +37,7 @@ pub(crate) fn comment(text: &str) -> String {
     comment
 }
 
-/// Each line of a text as a comment, unchanged but for what TOML does not take.
+/// Writes each line of a text as a comment; characters that TOML forbids in comments are escaped.
 pub(crate) fn commented(text: &str) -> String {
     text.lines()
         .map(|line| {
@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn strings_are_read_as_they_were() {
+    fn strings_are_read_back_unchanged() {
         for text in [
             "",
             "plain",
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn comments_are_comments() {
+    fn comments_are_read_as_comments() {
         let long = "word ".repeat(40);
         for text in ["", "one", "two\nlines", "\u{1}\u{7f}", &long] {
             for written in [comment(text), commented(text)] {

@@ -1,4 +1,4 @@
-//! Ports that the host, or who it forwards for, uses for connections of its own.
+//! Warns of ports that the host, or a host that it masquerades, uses for outgoing connections.
 
 use std::{collections::BTreeSet, ops::RangeInclusive};
 
@@ -13,14 +13,14 @@ use knock_sequence::{Knock, PortSet, Ports};
 
 /// With fewer ephemeral ports, a host that opens many connections to one other runs out of them.
 const EPHEMERAL_LEAST: u32 = 1024;
-/// The kernel reads a page less one octet of the list (`proc_do_large_bitmap`).
+/// The kernel reads one page less one octet of the list (`proc_do_large_bitmap`).
 const LIST_MOST: usize = 4095;
 /// The first port that any user may listen on.
 const UNPRIVILEGED: u16 = 1024;
 
 impl Advice<'_> {
-    /// Ports that sockets of the host get when they ask for none: what is sent to them would be taken
-    /// for knocks, or dropped.
+    /// Warns of ephemeral ports in the configuration: replies to the host's own connections would
+    /// count as knocks or be dropped.
     pub(super) fn ephemeral_ports(&mut self) {
         let mut reserve: Vec<Ports> = Vec::new();
         let mut found: Vec<(Option<usize>, &str, String)> = Vec::new();
@@ -32,7 +32,7 @@ impl Advice<'_> {
             knocks.dedup();
             if !knocks.is_empty() {
                 let what = format!(
-                    "{}, and what is sent to them would count as knocks",
+                    "{} for connections of its own, and replies to them would count as knocks",
                     listed(&knocks)
                 );
                 found.push((places.of_door(index, "knock"), "knock", what));
@@ -42,7 +42,7 @@ impl Advice<'_> {
                 let timed = self.usable(&otp.sequences.ports().collect::<Vec<_>>());
                 if !timed.is_empty() {
                     let what = format!(
-                        "{}, and what is sent to them would count as knocks",
+                        "{} for connections of its own, and replies to them would count as knocks",
                         listed(&timed)
                     );
                     found.push((places.of_door(index, "otp"), "otp", what));
@@ -51,7 +51,11 @@ impl Advice<'_> {
             }
             let opened = self.usable(door.opened());
             if !opened.is_empty() {
-                let what = format!("{}, and answers to them would be dropped", listed(&opened));
+                let what = format!(
+                    "{} for connections of its own, and replies to them would be \
+                     dropped",
+                    listed(&opened)
+                );
                 found.push((places.of_door(index, "open"), "open", what));
                 reserve.extend(opened);
             }
@@ -60,7 +64,7 @@ impl Advice<'_> {
         let protected = self.usable(&self.settings().protect);
         if !protected.is_empty() {
             let what = format!(
-                "{}, and answers to them would be dropped",
+                "{} for connections of its own, and replies to them would be dropped",
                 listed(&protected)
             );
             found.push((file_line("protect"), "protect", what));
@@ -69,23 +73,23 @@ impl Advice<'_> {
         if let Decoys::Listed(decoys) = &self.settings().decoys {
             let decoys = self.usable(decoys);
             if !decoys.is_empty() {
-                let what = format!("{}, and answers to them would be dropped", listed(&decoys));
+                let what = format!(
+                    "{} for connections of its own, and replies to them would be \
+                     dropped",
+                    listed(&decoys)
+                );
                 found.push((file_line("decoys"), "decoys", what));
                 reserve.extend(decoys);
             }
         }
         let cure = self.cure(&reserve);
         for (line, key, what) in found {
-            self.add(
-                line,
-                key,
-                format!("this host's own sockets may get {what}; {cure}"),
-            );
+            self.add(line, key, format!("this host may use {what}; {cure}"));
         }
         self.masqueraded();
     }
 
-    /// How the host's own sockets are kept off these ports, if it still has enough of others then.
+    /// Returns how to keep the host's own sockets off these ports.
     fn cure(&self, reserve: &[Ports]) -> String {
         let reserved = self.reserved_ports(reserve);
         let ephemeral = &self.host.ephemeral;
@@ -95,34 +99,34 @@ impl Advice<'_> {
             let list = spelled(&reserved);
             if list.len() > LIST_MOST {
                 return format!(
-                    "the list of all of them is longer than the {LIST_MOST} characters that the \
-                     kernel takes as ip_local_reserved_ports: take ports outside {}-{}",
+                    "to reserve all of them takes more than the {LIST_MOST} characters that the \
+                     kernel accepts in ip_local_reserved_ports: use ports outside {}-{}",
                     ephemeral.start(),
                     ephemeral.end()
                 );
             }
             return format!(
-                "keep them off with `sysctl -w net.ipv4.ip_local_reserved_ports={list}`, and the \
-                 same in /etc/sysctl.d"
+                "reserve the ports with `sysctl -w net.ipv4.ip_local_reserved_ports={list}`, and \
+                 set the same in /etc/sysctl.d"
             );
         }
         let too_many = format!(
-            "to reserve them would leave {} of its {all} ports for its own connections, which then \
-             fail",
+            "to reserve the ports would leave {} of its {all} ports for its own connections, \
+             which is too few",
             all - taken
         );
         match self.other_range() {
             Some(range) => format!(
-                "{too_many}: let it use others, with `sysctl -w \
-                 net.ipv4.ip_local_port_range=\"{} {}\"`, and the same in /etc/sysctl.d",
+                "{too_many}: move its range with `sysctl -w net.ipv4.ip_local_port_range=\"{} \
+                 {}\"`, and set the same in /etc/sysctl.d",
                 range.start(),
                 range.end()
             ),
-            None => format!("{too_many}: take fewer ports"),
+            None => format!("{too_many}: use fewer ports"),
         }
     }
 
-    /// The longest range of ports that are nothing of ours, if it is long enough for the host's own
+    /// Returns the longest range of unused ports, if it is long enough for the host's own
     /// connections.
     fn other_range(&self) -> Option<RangeInclusive<u16>> {
         let settings = self.settings();
@@ -145,13 +149,13 @@ impl Advice<'_> {
         let longest = free
             .into_iter()
             .max_by_key(|ports| ports.last - ports.first)?;
-        // The kernel wants one end to be even and the other odd.
+        // The kernel requires ends of different parity.
         let last = longest.last - u16::from(longest.first % 2 == longest.last % 2);
         let length = u32::from(last) + 1 - u32::from(longest.first);
         (length >= EPHEMERAL_LEAST).then_some(longest.first..=last)
     }
 
-    /// Ports that masqueraded connections get whatever the host reserves for itself.
+    /// Warns of ports that masqueraded connections may use, although the host reserves them.
     fn masqueraded(&mut self) {
         if !self.host.forwards {
             return;
@@ -176,8 +180,8 @@ impl Advice<'_> {
         let found: Vec<Ports> = found.into_iter().collect();
         let reason = format!(
             "this host forwards packets, and a connection that it masquerades, such as one of a \
-             container, may get {} as its port: answers to it would be dropped, or count as \
-             knocks. ip_local_reserved_ports does not prevent that: take ports outside {}-{}",
+             container, may use {} as its port: replies to it would be dropped, or count as \
+             knocks; ip_local_reserved_ports does not prevent that, so use ports outside {}-{}",
             listed(&found),
             range.start(),
             range.end()
@@ -185,7 +189,7 @@ impl Advice<'_> {
         self.of_file("", reason);
     }
 
-    /// Those of `ranges` in which the host's own connections may get a port.
+    /// Returns those of `ranges` in which the host's own connections may get a port.
     fn usable(&self, ranges: &[Ports]) -> Vec<Ports> {
         ranges
             .iter()
@@ -194,7 +198,7 @@ impl Advice<'_> {
             .collect()
     }
 
-    /// The reserved ports that the host has, and `more` in its ephemeral range: writing the list
+    /// Returns the host's reserved ports and `more` in its ephemeral range, since writing the list
     /// replaces it.
     fn reserved_ports(&self, more: &[Ports]) -> PortSet {
         let ephemeral = &self.host.ephemeral;
@@ -203,12 +207,12 @@ impl Advice<'_> {
             first..=ports.last.min(*ephemeral.end())
         });
         let all = self.host.reserved.iter().cloned().chain(clipped);
-        // The list knows no protocols.
+        // The list has no protocols.
         PortSet::new(all.filter(|range| !range.is_empty()).map(as_tcp))
     }
 }
 
-/// `7000,8000-8010`, as the kernel reads it.
+/// Writes a list as the kernel reads it: `7000,8000-8010`.
 fn spelled(set: &PortSet) -> String {
     let words: Vec<String> = set
         .ranges()
@@ -233,9 +237,9 @@ fn as_tcp(range: RangeInclusive<u16>) -> Ports {
 mod tests {
     use crate::{config, host::Host};
 
-    /// Every piece of advice has the effect that it promises: the test does what it says.
+    /// Follows each warning's cure, and checks that the warning disappears.
     #[test]
-    fn a_list_is_not_longer_than_the_kernel_takes() {
+    fn a_list_is_as_long_as_the_kernel_accepts_at_most() {
         let ports = |count: u16| {
             let ports = (0..count).map(|n| format!("\"udp/{}\"", 40_000 + 2 * n));
             format!("protect = [{}]", ports.collect::<Vec<_>>().join(", "))
@@ -246,13 +250,13 @@ mod tests {
             let found = checked.warnings(&Host::default());
             let told = &found[0].reason;
             assert_eq!(told.contains("sysctl -w"), fits, "{count}: {told}");
-            let other = told.contains("longer than the 4095 characters");
+            let other = told.contains("more than the 4095 characters");
             assert_eq!(other, !fits, "{count}: {told}");
         }
     }
 
     #[test]
-    fn advice_leaves_the_host_ports_of_its_own() {
+    fn a_cure_leaves_the_host_enough_ephemeral_ports() {
         struct Row {
             name: &'static str,
             keys: &'static str,
@@ -285,7 +289,7 @@ mod tests {
                 forwards: false,
                 told: &[
                     "would leave 0 of its 28232 ports for its own connections",
-                    "take fewer ports",
+                    "use fewer ports",
                 ],
                 not_told: &["sysctl"],
             },
@@ -326,8 +330,9 @@ mod tests {
                 forwards: true,
                 told: &[
                     "ip_local_reserved_ports=40000`",
-                    "a connection that it masquerades, such as one of a container, may get udp/40000",
-                    "take ports outside 32768-60999",
+                    "a connection that it masquerades, such as one of a container, may use \
+                     udp/40000",
+                    "use ports outside 32768-60999",
                 ],
                 not_told: &[],
             },

@@ -1,4 +1,4 @@
-//! What is unwise about time-based sequences.
+//! Warns of weak time-based sequences.
 
 use std::{fs, os::unix::fs::MetadataExt as _, path::Path};
 
@@ -7,13 +7,16 @@ use knock_sequence::Knock;
 use super::Advice;
 use crate::{
     config::otp_rules,
-    model::settings::{Door, Origin, Otp},
+    model::{
+        settings::{Door, Origin, Otp},
+        text::count,
+    },
     strength::{self, Strength},
 };
 
-/// Whoever has seen a knock can try all shorter secrets at home.
+/// Shorter secrets, in bytes, can be found from one observed sequence by trying them all.
 const SECRET_LEAST: usize = 12;
-/// With fewer knocks it takes some hours at a thousand tries a second.
+/// Sequences with fewer knocks are guessed within hours at a thousand tries a second.
 const FEW_KNOCKS: usize = 3;
 
 impl Advice<'_> {
@@ -32,7 +35,7 @@ impl Advice<'_> {
         }
     }
 
-    /// Who may read the secret besides those who should.
+    /// Warns if every user of the host can read the secret.
     fn exposed(&self, otp: &Otp) -> Option<String> {
         const READ_BY_ALL: u32 = 0o004;
         let (path, mend) = match &otp.origin {
@@ -40,15 +43,15 @@ impl Advice<'_> {
             Origin::File(path) => (path.as_path(), "chmod 600"),
             Origin::Written => (
                 Path::new(&self.checked.file),
-                "put it into a file of its own and name that with secret_file, or chmod 600",
+                "move it to a file of its own and name that with secret_file, or chmod 600",
             ),
         };
         let mode = fs::metadata(path).ok()?.mode();
         let shown = path.display();
         (mode & READ_BY_ALL != 0).then(|| {
             format!(
-                "every user of this host may read the secret in {shown}, which is all that it \
-                 takes to get in: {mend} {shown}"
+                "every user of this host can read the secret in {shown}, and open the door with \
+                 it: {mend} {shown}"
             )
         })
     }
@@ -61,9 +64,9 @@ impl Advice<'_> {
         };
         let served = self.host.served.iter().find(is_knock)?;
         Some(format!(
-            "this host listens on {served}, which is among its knocks in some periods, and nobody \
-             will be able to connect there then; nor can the half that is bound to the source be \
-             knocked there: take another port_base than {}",
+            "this host listens on {served}, which is a knock port in some periods: clients can't \
+             connect to it then, and a knock that is bound to the source has no effect there; \
+             use another port_base than {}",
             otp.sequences.base
         ))
     }
@@ -73,8 +76,8 @@ fn weak(otp: &Otp) -> Option<String> {
     let length = otp.sequences.secret.length();
     (length < SECRET_LEAST).then(|| {
         format!(
-            "the secret has {length} bytes, and whoever has seen one sequence can try all such \
-             secrets at home: take {SECRET_LEAST} or more, at random, as from \
+            "the secret has {length} bytes, so anyone who has seen one sequence can find it by \
+             trying all of them: use at least {SECRET_LEAST} random bytes, as from \
              `openssl rand -base64 21`"
         )
     })
@@ -82,12 +85,12 @@ fn weak(otp: &Otp) -> Option<String> {
 
 fn few(door: &Door) -> Option<String> {
     let strength = Strength::timed(door)?;
-    let knocks = strength.knocks;
-    (knocks < FEW_KNOCKS).then(|| {
+    (strength.knocks < FEW_KNOCKS).then(|| {
         format!(
-            "{knocks} of {} ports are soon guessed, about {} tries: write more protocols",
-            strength.symbols,
-            strength::number(strength.tries_bits())
+            "about {} tries guess a sequence of {} on {} ports: add protocols",
+            strength::number(strength.tries_bits()),
+            count(strength.knocks as u64, "knock"),
+            strength.symbols
         )
     })
 }
@@ -95,8 +98,8 @@ fn few(door: &Door) -> Option<String> {
 fn zero(otp: &Otp) -> Option<String> {
     otp.sequences.may_be_zero().then(|| {
         format!(
-            "port_base = {} leads to port 0, on which nobody can knock: in some periods the door can't \
-             be opened; take a port_base from 1 to {}",
+            "port_base = {} includes port 0, to which no packet can be sent, so the door can't \
+             be opened in some periods: use a port_base from 1 to {}",
             otp.sequences.base,
             u16::MAX - 255
         )

@@ -1,5 +1,5 @@
-//! What a configuration does not reach on a certain host: interfaces that are not protected,
-//! addresses that the host does not have, ports that are translated.
+//! Warns of what the configuration does not cover on this host: unprotected interfaces, missing
+//! addresses, translated ports.
 
 use std::collections::BTreeSet;
 
@@ -12,11 +12,11 @@ use crate::{
     model::{problem::Problem, settings::Exempt},
 };
 
-/// Kinds of interfaces that lie above another, whose frames are judged there with their tags.
+/// Kinds of interfaces on top of another one, where their frames are judged with their tags.
 const ABOVE: [&str; 3] = ["vlan", "macvlan", "macvtap"];
 
 impl Checked {
-    /// What a start or reload says of this host, where `interfaces` are protected.
+    /// Returns the warnings of a start or reload about this host, where `interfaces` are protected.
     pub fn surroundings(&self, host: &Host, interfaces: &[String]) -> Vec<Problem> {
         let mut advice = Advice {
             checked: self,
@@ -33,8 +33,8 @@ impl Checked {
         advice.problems
     }
 
-    /// The interfaces of this host that are up, have addresses and are not among `interfaces`, in
-    /// words.
+    /// Returns the interfaces of this host that are up, have addresses and are not among
+    /// `interfaces`, in words.
     pub fn unprotected(&self, host: &Host, interfaces: &[String]) -> Option<String> {
         let advice = Advice {
             checked: self,
@@ -44,7 +44,8 @@ impl Checked {
         advice.open(interfaces)
     }
 
-    /// Ports that lead to protected ones, and rules that can't be read, in words.
+    /// Returns translated ports that lead to protected ones, and rules that can't be read, in
+    /// words.
     pub fn translated(&self, host: &Host) -> Vec<String> {
         let mut advice = Advice {
             checked: self,
@@ -57,7 +58,7 @@ impl Checked {
         found.map(|problem| problem.reason).collect()
     }
 
-    /// Protected ports on which nothing listens now, as a note.
+    /// Returns a note about protected ports on which no service listens now.
     pub fn unserved(&self, host: &Host) -> Option<Problem> {
         let protected = compile::protected(&self.settings).ranges();
         let is_served = |knock: &Knock| {
@@ -79,7 +80,7 @@ impl Checked {
             line: None,
             key: String::new(),
             reason: format!(
-                "nothing on this host listens now on what is protected: {}",
+                "no service of this host listens on these protected ports now: {}",
                 listed(&unserved)
             ),
         })
@@ -96,21 +97,21 @@ impl Advice<'_> {
                 continue;
             };
             let passed_on = match self.host.forwards {
-                true => ", unless it passes such packets on",
+                true => ", unless it forwards such packets",
                 false => "",
             };
             self.of_door(
                 index,
                 "target",
                 format!(
-                    "this host does not have the address {target}, so nobody can open the \
+                    "this host does not have the address {target}, so no client can open the \
                      door{passed_on}: name one that `ip address` lists"
                 ),
             );
         }
     }
 
-    /// Interfaces through which everything is open.
+    /// Warns of interfaces that are not protected.
     fn unprotected(&mut self, interfaces: &[String]) {
         if let Some(reason) = self.open(interfaces) {
             self.of_file("interfaces", reason);
@@ -134,7 +135,7 @@ impl Advice<'_> {
         })
     }
 
-    /// Whether what comes to an interface has passed one that is protected.
+    /// Returns whether packets of an interface have passed a protected one before.
     fn is_judged_below(&self, link: &Link, interfaces: &[String]) -> bool {
         let links = &self.host.links;
         let is_protected = |link: &Link| interfaces.iter().any(|name| link.is_called(name));
@@ -153,7 +154,7 @@ impl Advice<'_> {
             || carrier.is_some_and(is_protected)
     }
 
-    /// Interfaces whose packets are mostly for others than this host.
+    /// Warns of protected interfaces whose packets are mostly for other hosts.
     fn others_traffic(&mut self, interfaces: &[String]) {
         let host = self.host;
         let named: BTreeSet<&str> = interfaces
@@ -172,19 +173,19 @@ impl Advice<'_> {
             let kind = |link: &Link, kind: &str| link.kind.as_deref() == Some(kind);
             let reason = match master {
                 Some(bridge) if kind(bridge, "bridge") => format!(
-                    "{name} is a port of the bridge {}: what it only passes on, such as packets for \
-                     virtual machines and containers, is judged too; name {} to judge what is for \
-                     this host",
+                    "{name} is a port of the bridge {}, so packets that it only forwards, such \
+                     as those for virtual machines and containers, are filtered too: name {} to \
+                     filter only packets for this host",
                     bridge.name, bridge.name
                 ),
                 Some(bond) if kind(bond, "bond") || kind(bond, "team") => format!(
-                    "{name} is a port of {}: what comes in by its other ports is not judged here; \
-                     name {} instead",
+                    "{name} is a port of {}, and packets that arrive on its other ports are not \
+                     filtered: name {} instead",
                     bond.name, bond.name
                 ),
                 Some(_) | None if link.ethernet && kind(link, "tun") => format!(
-                    "{name} is a tap, mostly the network card of a virtual machine: what that sends \
-                     is judged, not what comes to this host from outside"
+                    "{name} is a tap, usually the network card of a virtual machine: packets \
+                     from that machine are filtered, not those that reach this host from outside"
                 ),
                 Some(_) | None => continue,
             };
@@ -192,7 +193,7 @@ impl Advice<'_> {
         }
     }
 
-    /// Protected ports to which other ports are translated, which are then open.
+    /// Warns of ports that are translated to protected ones, and so are open.
     fn translated(&mut self) {
         let protected = compile::protected(self.settings());
         let host = self.host;
@@ -207,14 +208,14 @@ impl Advice<'_> {
             };
             let protocol = from.protocol;
             let is_here = to.is_none_or(|to| host.has_address(to));
-            // What listens here on the port may be what is meant to be protected.
+            // A service of this host on the port may be the one to protect.
             let is_meant = |port| is_here || !host.served.contains(&Knock { protocol, port });
             let mut ports = first..=last;
             if !ports.any(|port| protected.has(protocol, port) && is_meant(port)) {
                 continue;
             }
             let open = PortSet::new([from]).without(&protected);
-            // A port that stays the same is no other one.
+            // A translation that keeps the port number opens no other port.
             let open = open
                 .into_iter()
                 .filter(|open| (open.first, open.last) != (first, last) || first != last);
@@ -230,7 +231,7 @@ impl Advice<'_> {
             };
             let nothing = match first != last || host.served.contains(&port) {
                 true => String::new(),
-                false => format!("nothing here listens on {to_ports}; "),
+                false => format!("no service listens on {to_ports} here; "),
             };
             for from in open.collect::<Vec<_>>() {
                 let (are, them) = match from.first == from.last {
@@ -238,23 +239,23 @@ impl Advice<'_> {
                     false => ("are", "those ports"),
                 };
                 let reason = format!(
-                    "{nothing}{from} {are} translated to {to_ports}{place}, and packets are judged \
-                     before that: {from} {are} open, protect {them}"
+                    "{nothing}{from} {are} translated to {to_ports}{place}, after packets were \
+                     filtered, so {from} {are} open: protect {them}"
                 );
                 self.of_file("", reason);
             }
         }
     }
 
-    /// Rules that may open what is protected, or that are to be exempt, and can't be read.
+    /// Warns of translation rules that can't be read, and of too many ports to exempt.
     fn unread_rules(&mut self) {
         let host = self.host;
         for unread in &host.rules.unread {
             self.of_file(
                 "",
                 format!(
-                    "a translation of ports that can't be read: {unread}; if it leads from another \
-                     port to a protected one, that other port is open"
+                    "a port translation can't be read: {unread}; if it leads from another port \
+                     to a protected one, that other port is open"
                 ),
             );
         }
@@ -271,8 +272,8 @@ impl Advice<'_> {
             let rest = PortSet::new([from]).without(&protected);
             if !rest.is_empty() {
                 let reason = format!(
-                    "{from} are translated, which is too many to be exempt as served ports: list \
-                     those that are used, such as `exempt = [\"tcp/443\"]`"
+                    "{from} are translated, too many to be exempt as ports on which the host \
+                     listens: list those in use, as in `exempt = [\"tcp/443\"]`"
                 );
                 self.of_file("exempt", reason);
             }
@@ -367,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_said_of_a_host() {
+    fn a_host_gets_the_warnings_that_apply_to_it() {
         let door = |keys: &str| {
             format!(
                 "[[door]]\nname = \"d\"\nknock = [\"tcp/7000\", \"tcp/9000\", \"tcp/8000\"]\n{keys}"
@@ -400,26 +401,27 @@ mod tests {
                 "the port of a bridge",
                 ssh.clone(),
                 &["eth0", "eth1", "eth2"],
-                &["eth2 is a port of the bridge br0: what it only passes on"],
+                &["eth2 is a port of the bridge br0, so packets that it only forwards"],
             ),
             (
                 "the port of a bond",
                 ssh.clone(),
                 &["eth0", "eth1", "br0", "eth3"],
-                &["eth3 is a port of bond0: what comes in by its other ports"],
+                &["eth3 is a port of bond0, and packets that arrive on its other ports"],
             ),
             (
                 "a tap",
                 ssh.clone(),
                 &["eth0", "eth1", "br0", "tap0"],
-                &["tap0 is a tap, mostly the network card of a virtual machine"],
+                &["tap0 is a tap, usually the network card of a virtual machine"],
             ),
             (
                 "a target of another host",
                 door("open = [\"tcp/5432\"]\ntarget = \"192.0.2.9\""),
                 &all,
                 &[
-                    "this host does not have the address 192.0.2.9, so nobody can open the door: name",
+                    "this host does not have the address 192.0.2.9, so no client can open the \
+                     door: name",
                 ],
             ),
             (
@@ -433,8 +435,9 @@ mod tests {
                 door("open = [\"tcp/80\"]"),
                 &all,
                 &[
-                    "nothing here listens on tcp/80; tcp/8080 is translated to tcp/80 of 172.17.0.2, \
-                   and packets are judged before that: tcp/8080 is open, protect that port",
+                    "no service listens on tcp/80 here; tcp/8080 is translated to tcp/80 of \
+                     172.17.0.2, after packets were filtered, so tcp/8080 is open: protect that \
+                     port",
                 ],
             ),
             (
@@ -442,16 +445,16 @@ mod tests {
                  in a container",
                 door("open = [\"tcp/22\", \"tcp/443\"]"),
                 &all,
-                &["tcp/2222 is translated to tcp/22, and packets are judged before that"],
+                &["tcp/2222 is translated to tcp/22, after packets were filtered"],
             ),
             (
                 "a range of ports",
                 door("open = [\"tcp/7071\", \"tcp/9005\"]"),
                 &all,
                 &[
-                    "tcp/9000-9004 are translated to tcp/7070-7080, and packets are judged before \
-                     that: tcp/9000-9004 are open, protect those ports",
-                    "tcp/9006-9010 are translated to tcp/7070-7080, and packets",
+                    "tcp/9000-9004 are translated to tcp/7070-7080, after packets were filtered, \
+                     so tcp/9000-9004 are open: protect those ports",
+                    "tcp/9006-9010 are translated to tcp/7070-7080, after packets",
                 ],
             ),
         ];
@@ -474,13 +477,16 @@ mod tests {
     }
 
     #[test]
-    fn ports_on_which_nothing_listens() {
+    fn protected_ports_without_a_service_are_noted() {
         let rows = [
             ("\"tcp/22\"", None),
             ("\"tcp/20-30\"", None),
             (
                 "\"tcp/22\", \"tcp/80\", \"udp/22\"",
-                Some("nothing on this host listens now on what is protected: tcp/80, udp/22"),
+                Some(
+                    "no service of this host listens on these protected ports now: tcp/80, \
+                     udp/22",
+                ),
             ),
         ];
         for (open, expected) in rows {

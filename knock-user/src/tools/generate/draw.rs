@@ -1,4 +1,4 @@
-//! Drawing sequences at random.
+//! Draws random sequences.
 
 use std::ops::RangeInclusive;
 
@@ -8,50 +8,50 @@ use rand::{CryptoRng, RngExt as _, seq::index};
 
 use crate::{model::problem::Problems, strength};
 
-/// How often a sequence is drawn anew that may not be used. More than every second one may, so
-/// that this many in a row are none.
+/// How often an unusable sequence is drawn again. More than half are usable, so this many failures
+/// in a row mean that there is none.
 const DRAWS_MOST: u32 = 1_000;
 
-/// What sequences are drawn from.
+/// The ports and protocols from which sequences are drawn.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Urn {
-    /// How many knocks a sequence has.
+    /// The number of knocks of a sequence.
     pub knocks: RangeInclusive<usize>,
-    /// The protocols that a knock may have, each as likely.
+    /// The protocols of a knock, equally likely.
     pub protocols: Vec<Protocol>,
     ports: Vec<u16>,
 }
 
-/// Why nothing can be drawn.
+/// The reason why no sequence can be drawn.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Unsuitable {
-    /// Every port is used once.
+    /// Each port is used once, and there are too few.
     #[error(
         "{knocks} knocks need as many ports, and there are {ports} from {} to {} that the door \
-         does not open: widen --range, or have fewer --knocks",
+         does not open: widen --range, or lower --knocks",
         range.start(), range.end()
     )]
     TooFew {
-        /// How many knocks there may be.
+        /// The number of knocks.
         knocks: usize,
-        /// How many ports there are.
+        /// The number of ports.
         ports: usize,
-        /// From where to where.
+        /// The range of ports.
         range: RangeInclusive<u16>,
     },
-    /// There can be no such door.
+    /// The configuration would refuse such a door.
     #[error(transparent)]
     Door(#[from] Problems),
-    /// There are not so many different sequences, or a scan walks them all.
-    #[error("no more sequences are found that may be used: widen --range, or have more --knocks")]
+    /// There are not enough different sequences, or a scan completes all of them.
+    #[error("no further usable sequence was found: widen --range, or raise --knocks")]
     Exhausted,
 }
 
 impl Urn {
-    /// Sequences of ports of a range, each at most once, and none that `opened` has.
+    /// Draws from the ports of a range, each at most once, without those in `opened`.
     ///
     /// # Errors
-    /// There are fewer ports than knocks.
+    /// Returns an error if there are fewer ports than knocks.
     pub fn new(
         knocks: RangeInclusive<usize>,
         range: RangeInclusive<u16>,
@@ -77,7 +77,7 @@ impl Urn {
     /// Draws a sequence that is not in order and that `is_usable`.
     ///
     /// # Errors
-    /// None is found.
+    /// Returns an error if none is found.
     pub fn draw(
         &self,
         random: &mut impl CryptoRng,
@@ -102,14 +102,14 @@ impl Urn {
             .collect()
     }
 
-    /// How many sequences of a length there are, as a power of two.
+    /// Returns the number of sequences of a length, as a power of two.
     pub fn bits(&self, knocks: usize) -> f64 {
         strength::arrangements(self.ports.len(), self.protocols.len(), knocks)
     }
 }
 
-/// Whether somebody who tries one port after the other would knock it. Of two knocks every sequence
-/// is in order: there is nothing to choose.
+/// Returns whether a port scan in order would complete it. Two knocks are always in order, so they
+/// are accepted.
 fn is_in_order(knocks: &[Knock]) -> bool {
     let ports: Vec<u16> = knocks.iter().map(|knock| knock.port).collect();
     let descending = ports.iter().rev();
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn every_sequence_is_as_likely() {
+    fn every_sequence_is_equally_likely() {
         let urn = Urn::new(3..=3, 1..=4, vec![Protocol::Udp], &[]).unwrap();
         let mut random = StdRng::seed_from_u64(1);
         let mut seen = std::collections::BTreeMap::new();
@@ -163,7 +163,7 @@ mod tests {
             let knocks = urn.draw(&mut random, |_| true).unwrap();
             *seen.entry(knocks).or_insert(0_usize) += 1;
         }
-        // 4 · 3 · 2 orders, and 4 of them up and 4 down.
+        // 4 · 3 · 2 orders, of which 4 ascend and 4 descend.
         assert_eq!(seen.len(), 16);
         for (knocks, times) in seen {
             let expected = DRAWN / 16;
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn how_many_there_are() {
+    fn the_number_of_sequences_is_exact() {
         let rows = [
             (1..=1, 1..=1, 1, 0.0),
             (1..=1, 1..=1, 2, 1.0),
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_drawn() {
+    fn impossible_draws_are_refused() {
         let urn = Urn::new(3..=7, 1..=6, BOTH.to_vec(), &[]);
         let told = urn.unwrap_err().to_string();
         assert!(

@@ -1,4 +1,4 @@
-//! `knock-user generate`: a door with a sequence that nobody guesses.
+//! `knock-user generate`: prints a door with a random sequence.
 
 mod draw;
 
@@ -24,13 +24,13 @@ use crate::{
     tools::toml_text::{comment, commented, list, string},
 };
 
-/// Fewer are soon guessed.
+/// Shorter sequences are guessed quickly.
 const KNOCKS_LEAST: usize = 3;
-/// Twenty years of fourteen a day.
+/// Enough for fourteen a day during twenty years.
 const ONE_TIME_MOST: usize = 100_000;
-/// Below are the ports of services; above, those that Linux gives to its own connections.
+/// Below are ports of services; above are those that Linux uses for outgoing connections.
 const RANGE: &str = "1024-32767";
-/// What a sequence is to know by itself.
+/// The options of `generate`.
 const READABLE_BY_OWNER: u32 = 0o600;
 
 /// What is to be drawn.
@@ -59,14 +59,14 @@ pub struct Options {
     pub export: Option<PathBuf>,
 }
 
-/// What knocks may be.
+/// The protocols of knocks.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 pub enum Protocols {
     /// SYNs.
     Tcp,
     /// Datagrams.
     Udp,
-    /// Each one or the other.
+    /// TCP or UDP for each knock.
     Both,
 }
 
@@ -83,7 +83,7 @@ impl Protocols {
 /// Draws and prints.
 ///
 /// # Errors
-/// [`Unsuitable`] if such sequences can't be drawn; or they can't be written.
+/// Returns [`Unsuitable`] if such sequences can't be drawn, or an error if they can't be written.
 pub fn run(options: &Options, out: &mut impl Write) -> Result<()> {
     let Generated { door, export } = generate(options, &mut rand::rng())?;
     if let (Some(path), Some(text)) = (&options.export, export) {
@@ -92,19 +92,19 @@ pub fn run(options: &Options, out: &mut impl Write) -> Result<()> {
     out.write_all(door.as_bytes()).context("writing the door")
 }
 
-/// What was drawn.
+/// The result of a draw.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Generated {
-    /// What is printed: a configuration, or a file of one-time sequences.
+    /// The text to print: a configuration.
     pub door: String,
-    /// What is written into a file, if one was asked for.
+    /// The content of the file, if one was asked for.
     pub export: Option<String>,
 }
 
 /// Draws.
 ///
 /// # Errors
-/// Such sequences can't be drawn.
+/// Returns an error if such sequences can't be drawn.
 pub fn generate(options: &Options, random: &mut impl CryptoRng) -> Result<Generated, Unsuitable> {
     let Options {
         knocks,
@@ -117,9 +117,9 @@ pub fn generate(options: &Options, random: &mut impl CryptoRng) -> Result<Genera
     } = options;
     let urn = Urn::new(knocks.clone(), range.clone(), protocol.list(), open)?;
     let check = |knocks: &[Knock]| config::parse(&door(options, "knock", &list(knocks)), "door");
-    // Only with such sequences there can be anything wrong; the others need not be parsed.
+    // Only sequences in order can be refused, so the others need not be parsed.
     let is_accepted = |knocks: &[Knock]| !config::is_scan(knocks) || check(knocks).is_ok();
-    // What is wrong with any sequence is wrong with the door.
+    // A problem of every sequence is a problem of the door.
     let mut shortest = urn.clone();
     shortest.knocks = *knocks.start()..=*knocks.start();
     let sample = check(&shortest.draw(random, |knocks| !config::is_scan(knocks))?)?;
@@ -142,7 +142,7 @@ pub fn generate(options: &Options, random: &mut impl CryptoRng) -> Result<Genera
         drawn.insert(knocks);
     }
     let file = export.as_deref().unwrap_or(Path::new("FILE"));
-    // The configuration may be put elsewhere.
+    // The configuration may be saved in another directory.
     let file = match export {
         Some(_) => std::path::absolute(file).unwrap_or_else(|_| file.to_owned()),
         None => file.to_owned(),
@@ -150,8 +150,8 @@ pub fn generate(options: &Options, random: &mut impl CryptoRng) -> Result<Genera
     let door = door(options, "one_time", &string(&file.display().to_string()));
     let space = space(options, &urn, *knocks.start()) + " " + &seen(&sample);
     let head = comment(&format!(
-        "{count} sequences, each of which works once; the host and the client get a copy of this \
-         file each, and nobody else. What is used gets a # in front. {space}"
+        "{count} sequences, each of which works once. Give the host and the client a copy of \
+         this file, and nobody else. A # in front marks those that were used. {space}"
     ));
     Ok(match export {
         Some(_) => Generated {
@@ -174,7 +174,7 @@ fn door(options: &Options, key: &str, value: &str) -> String {
     )
 }
 
-/// How hard a sequence is to guess, in words.
+/// Returns how hard a sequence is to guess, in words.
 fn space(options: &Options, urn: &Urn, knocks: usize) -> String {
     let Options {
         range, protocol, ..
@@ -192,7 +192,7 @@ fn space(options: &Options, urn: &Urn, knocks: usize) -> String {
     )
 }
 
-/// How hard the only door's sequence is to guess after a scan, in words.
+/// Returns how hard the only door's sequence is to guess after a scan, in words.
 fn seen(checked: &Checked) -> String {
     let settings = &checked.settings;
     let view = View::of(settings, []);
@@ -204,7 +204,7 @@ fn seen(checked: &Checked) -> String {
     )
 }
 
-/// One knock a line. If all are UDP, their ports alone: what other UDP knockers read.
+/// Writes one knock a line. If all are UDP, only their ports, as other UDP knock clients expect.
 fn sequence_file(knocks: &[Knock]) -> String {
     let is_udp = knocks.iter().all(|knock| knock.protocol == Protocol::Udp);
     let line = |knock: &Knock| {
@@ -217,7 +217,8 @@ fn sequence_file(knocks: &[Knock]) -> String {
     knocks.iter().map(line).collect()
 }
 
-/// A line as knockd has it too: it begins with a blank, in whose place a # marks it as used.
+/// Writes a line of a one-time file in knockd's format: a # in place of the leading blank marks it
+/// as used.
 fn one_time_line(knocks: &[Knock]) -> String {
     let words: Vec<String> = knocks
         .iter()
@@ -237,7 +238,7 @@ fn write_new(path: &Path, text: &str) -> Result<()> {
     .with_context(|| format!("writing the sequences to {}, a new file", path.display()))
 }
 
-/// Reads `6` and `10..100`, both ends included.
+/// Reads a count such as `6`, or a range such as `10..100` with both ends.
 fn knocks(text: &str) -> Result<RangeInclusive<usize>, String> {
     let number = |word: &str| {
         let number: Option<usize> = word.parse().ok();

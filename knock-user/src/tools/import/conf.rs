@@ -1,7 +1,6 @@
-//! knockd's file: sections of `key = value`, one a line.
-//!
-//! What knockd refuses is refused, and so is what it takes for something that nobody meant: a port
-//! that is no number, a key given twice.
+//! Parses knockd's file: sections of `key = value` lines.
+//! Values that knockd refuses are refused, and so are those that it misreads: a port that is not a
+//! number, a key that is given twice.
 
 use knock_common::layout::FlagClass;
 use knock_sequence::Knock;
@@ -9,10 +8,10 @@ use knock_sequence::Knock;
 use super::values::{Otp, flags, otp, sequence, whole};
 use crate::model::problem::Problem;
 
-/// The section that is no door; knockd wants it in small letters.
+/// The section that is not a door; knockd requires lower case.
 const OPTIONS: &str = "options";
 
-/// What was written, and in which line.
+/// A value, and its line.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Entry<T> {
     pub(super) line: usize,
@@ -53,11 +52,11 @@ pub(super) struct Door {
     pub(super) stop_6: Option<Entry<String>>,
     /// Seconds.
     pub(super) cmd_timeout: Option<Entry<u64>>,
-    /// Seconds in which the door takes no further sequence; some forks have it.
+    /// Seconds in which the door accepts no further sequence; a key of some forks.
     pub(super) seq_cooldown: Option<Entry<u64>>,
 }
 
-/// Where a door's knocks come from.
+/// The kind of a door's sequence.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Sequence {
     Fixed(Entry<Vec<Knock>>),
@@ -68,7 +67,7 @@ pub(super) enum Sequence {
 /// Reads a whole file.
 ///
 /// # Errors
-/// Everything that is wrong with it.
+/// Returns every problem of the file.
 pub(super) fn parse(text: &str) -> Result<Conf, Vec<Problem>> {
     let mut reader = Reader::default();
     for (index, line) in text.split('\n').enumerate() {
@@ -82,11 +81,11 @@ pub(super) fn parse(text: &str) -> Result<Conf, Vec<Problem>> {
     }
 }
 
-/// A door as far as it was read.
+/// A door while it is read.
 #[derive(Debug, Default)]
 struct Draft {
     sequence: Option<Sequence>,
-    /// A sequence was there, and wrong.
+    /// A sequence had an error.
     sequence_is_wrong: bool,
     seq_timeout: Option<Entry<u64>>,
     tcp_flags: Option<Entry<FlagClass>>,
@@ -99,7 +98,7 @@ struct Draft {
     seq_cooldown: Option<Entry<u64>>,
 }
 
-/// Where the reader is.
+/// The section that is being read.
 #[derive(Debug, Default)]
 enum Section {
     #[default]
@@ -143,12 +142,12 @@ impl Reader {
         let name = key.to_ascii_lowercase();
         match (std::mem::take(&mut self.section), value) {
             (Section::None, _) => {
-                let reason = "stands before the first section: begin with [options], or with the \
+                let reason = "is before the first section: begin with [options], or with the \
                               name of a door in brackets";
                 self.wrong(number, &name, reason);
             }
             (section, None) => {
-                // knockd takes it in any section.
+                // knockd accepts it in any section.
                 if name == "usesyslog" {
                     self.conf.syslog = Some(Entry {
                         line: number,
@@ -309,7 +308,7 @@ impl Reader {
     }
 
     fn twice(&mut self, line: usize, name: &str, before: usize) {
-        let reason = format!("stands in line {before} too: leave one of them out");
+        let reason = format!("is also on line {before}: remove one of them");
         self.wrong(line, name, reason);
     }
 
@@ -322,7 +321,7 @@ impl Reader {
     ) {
         match read {
             Ok(_) if door.sequence.is_some() => {
-                let reason = "the door has a sequence already: leave one of them out";
+                let reason = "the door already has a sequence: remove one of them";
                 self.wrong(line, name, reason);
             }
             Ok(sequence) => door.sequence = Some(sequence),
@@ -349,8 +348,10 @@ impl Reader {
                 slot.replace(entry).map(|before| before.line)
             }
             None => {
-                let reason =
-                    format!("{value:?} is no number of seconds: knockd takes it for another");
+                let reason = format!(
+                    "{value:?} is not a whole number of seconds, and knockd misreads it: \
+                     write one, as in 10"
+                );
                 self.wrong(line, name, reason);
                 None
             }

@@ -1,4 +1,4 @@
-//! A door of knockd's as a door of ours.
+//! Converts one of knockd's doors.
 
 use std::time::Duration;
 
@@ -18,31 +18,31 @@ use crate::{
     tools::toml_text::{list, string},
 };
 
-/// What knockd takes if no time is written.
+/// knockd's default time.
 const CMD_TIMEOUT: Duration = Duration::from_secs(10);
-/// For a port that nothing closes again: the longest that `check` does not warn of.
+/// The grant for a port that knockd never closes: the longest without a warning of `check`.
 const LONG: Duration = Duration::from_secs(86_400);
-/// For commands alone: while a grant lasts, another knock only makes it last longer.
+/// The grant of a door that only runs commands: during a grant, another sequence runs no command.
 const SHORT: Duration = Duration::from_secs(1);
-/// A month, the longest that a grant lasts here.
+/// A month, the longest grant.
 const OPEN_FOR_MOST: Duration = Duration::from_secs(30 * 86_400);
-/// How long a kept command may run: knockd sets no limit, and this is the longest.
+/// The time limit of a kept command: the longest, since knockd has none.
 const COMMAND_TIMEOUT: &str = "1h";
 
-/// A door as it will be written.
+/// The door to write.
 #[derive(Debug)]
 pub(super) struct Draft {
     /// The line of its section.
     pub(super) line: usize,
     pub(super) keys: Vec<Key>,
     pub(super) notes: Vec<Problem>,
-    /// Its name here.
+    /// Its name in the result.
     pub(super) name: String,
-    /// What it opens.
+    /// The ports that it opens.
     pub(super) opens: Vec<Ports>,
-    /// What it closes.
+    /// The ports that it closes.
     pub(super) closes: Vec<Ports>,
-    /// Why it can't be written.
+    /// The problem that keeps it out of the result.
     pub(super) refused: Vec<Problem>,
 }
 
@@ -51,13 +51,13 @@ pub(super) struct Draft {
 pub(super) struct Key {
     pub(super) name: &'static str,
     pub(super) value: String,
-    /// The line of knockd's file that it comes from.
+    /// Its line in knockd's file.
     pub(super) source: usize,
 }
 
 impl Draft {
-    /// Makes of a door what can be made of it; `interface` is where its knocks come in, and
-    /// `closable` are the ports that it can close, if not all.
+    /// Converts a door; `interface` is where its knocks arrive, and `closable` are the ports that
+    /// it can close, if not all.
     pub(super) fn of(door: &Door, name: &str, interface: &str, closable: Option<&[Ports]>) -> Self {
         let mut draft = Self {
             line: door.name.line,
@@ -70,7 +70,7 @@ impl Draft {
         };
         draft.key("name", string(name), door.name.line);
         if door.name.value != name {
-            let reason = format!("{:?} is called {name:?} here", door.name.value);
+            let reason = format!("{:?} is renamed to {name:?}", door.name.value);
             draft.note(door.name.line, "", reason);
         }
         draft.sequence(&door.sequence);
@@ -81,12 +81,12 @@ impl Draft {
         draft
     }
 
-    /// Whether it has a key.
+    /// Returns whether it has a key.
     pub(super) fn has(&self, name: &str) -> bool {
         self.value(name).is_some()
     }
 
-    /// The value of a key as it is written.
+    /// Returns the TOML value of a key.
     pub(super) fn value(&self, name: &str) -> Option<&str> {
         let key = self.keys.iter().find(|key| key.name == name)?;
         Some(&key.value)
@@ -116,8 +116,8 @@ impl Draft {
                 self.note(
                     *line,
                     "",
-                    "knock-user marks the lines of this file from now on: see one_time in \
-                     docs/config.md for whom it must belong to",
+                    "knock-user marks used lines in this file from now on; docs/config.md says \
+                     under one_time who must own it",
                 );
             }
             Sequence::Otp(Entry { line, value }) => self.key("otp", otp(value), *line),
@@ -129,7 +129,10 @@ impl Draft {
             let written = Duration::from_secs(value);
             let sequence_timeout = written.min(SEQUENCE_TIMEOUT_MOST);
             if sequence_timeout < written {
-                let reason = format!("{value} s is {} here, the longest", spell(sequence_timeout));
+                let reason = format!(
+                    "{value} s is shortened to {}, the longest",
+                    spell(sequence_timeout)
+                );
                 self.note(line, "seq_timeout", reason);
             }
             self.key("sequence_timeout", string(&spell(sequence_timeout)), line);
@@ -175,7 +178,7 @@ impl Draft {
             (Effect::Close(ports), None) => {
                 self.closing(&ports, start.rest, door, closable, start_line);
             }
-            // It opens nothing, or closes and opens again: the commands are all there is.
+            // It opens nothing, or closes and opens again: only the commands remain.
             (Effect::Close(_), Some(line)) => {
                 let start = whole(&door.start, &door.start_6);
                 self.kept("on_open", "start_command", start, start_line);
@@ -187,21 +190,21 @@ impl Draft {
             }
             (Effect::None, None) => self.only_command(start.rest, start_line),
         }
-        // Here something has to happen when the sequence is complete.
+        // A door needs an effect when its sequence is complete.
         if self.has("on_close") && !self.has("open") && !self.has("on_open") {
             let line = stop_line.unwrap_or(self.line);
             self.key("on_open", list(&["/bin/true"]), line);
         }
     }
 
-    /// How long a grant lasts for which knockd waits so long, with a note if that is another time.
+    /// Returns the length of a grant for knockd's waiting time, with a note if the length differs.
     fn within_limits(&mut self, timeout: Duration, door: &Door) -> Duration {
         let open_for = timeout.clamp(SHORT, OPEN_FOR_MOST);
         if open_for != timeout
             && let Some(Entry { line, .. }) = door.cmd_timeout
         {
             let reason = format!(
-                "{} s is {} here: a grant lasts from {} to {}",
+                "{} s is changed to {}: a grant lasts from {} to {}",
                 timeout.as_secs(),
                 spell(open_for),
                 spell(SHORT),
@@ -219,7 +222,7 @@ impl Draft {
         self.kept("on_open", "start_command", command, line);
     }
 
-    /// A door that closes ports: those that some door opens.
+    /// Converts a door that closes ports, as far as some door opens them.
     fn closing(
         &mut self,
         ports: &[Ports],
@@ -252,7 +255,7 @@ impl Draft {
         self.kept("on_open", "start_command", command, line);
     }
 
-    /// What keeps a door from firing again and again.
+    /// Carries over `seq_cooldown`, as far as there is an equivalent.
     fn cooldown(&mut self, door: &Door) {
         let Some(Entry {
             line,
@@ -268,23 +271,23 @@ impl Draft {
             let cooldown = Duration::from_secs(seconds).clamp(SHORT, OPEN_FOR_MOST);
             key.value = string(&spell(cooldown));
             key.source = line;
-            "it is open_for here: until then another sequence runs no command, and makes the time \
-             begin anew"
+            "carried over as open_for: until it ends, another sequence runs no command and \
+             restarts the time"
         } else if self.has("close") {
-            "not carried over: each sequence closes"
+            "not carried over: each completed sequence closes the ports"
         } else {
-            "not carried over: as long as open_for lasts, another sequence runs no command, and \
-             makes the time begin anew"
+            "not carried over: during open_for, another sequence runs no command and restarts \
+             the time"
         };
         self.note(line, "seq_cooldown", reason);
     }
 
-    /// Lets knocks pass where a door only runs commands, as knockd does: they may be for a service.
+    /// Lets knocks pass if a door only runs commands, as knockd does: they may be for a service.
     fn passing(&mut self, door: &Door) {
         let line = match &door.sequence {
             Sequence::Fixed(entry) => entry.line,
             Sequence::Otp(entry) => entry.line,
-            // Which ports these are changes, and another door may have one of them then.
+            // These ports change, and may become knocks of another door.
             Sequence::OneTime(_) => return,
         };
         if self.has("on_open") && !self.has("open") && !self.has("close") {
@@ -292,7 +295,7 @@ impl Draft {
         }
     }
 
-    /// What a command does for IPv4 and IPv6 together.
+    /// Returns the common effect of the commands for IPv4 and IPv6.
     fn for_both(
         &mut self,
         key: &str,
@@ -317,16 +320,17 @@ impl Draft {
             };
         }
         if other == Meaning::default() {
-            let reason = "knockd does nothing for IPv6 here; this door is for both families: \
-                          target = \"192.0.2.1\", with this host's address, makes it one for IPv4";
+            let reason = "knockd does nothing for IPv6 here, and this door serves both families: \
+                          to limit it to IPv4, set target to an IPv4 address of this host, as in \
+                          target = \"192.0.2.1\"";
             self.note(line, &format!("{key}_6"), reason);
             return Meaning {
                 rest: by_family(one.rest, None),
                 ..one
             };
         }
-        let reason = "it does something else than the one for IPv4, so both are kept as commands: \
-                      make two doors with a target each";
+        let reason = "it differs from the command for IPv4, so both are kept as commands: define \
+                      two doors, each with a target";
         self.note(line, &format!("{key}_6"), reason);
         Meaning {
             effect: Effect::None,
@@ -334,14 +338,14 @@ impl Draft {
         }
     }
 
-    /// What of the stop command is needed where the end of a grant closes the ports.
+    /// Carries over the rest of the stop command, since the end of a grant closes the ports.
     fn closes(&mut self, opened: &[Ports], stop: Meaning, door: &Door, line: Option<usize>) {
         let Some(line) = line else { return };
         let rest = match stop.effect {
             Effect::Close(closed) if opened.iter().all(|ports| closed.contains(ports)) => stop.rest,
             Effect::Close(_) => {
-                let reason = "it closes other ports than start_command opens; here all that the \
-                              door opens is closed at the end";
+                let reason = "it closes other ports than start_command opens; here the end of a \
+                              grant closes all ports of the door";
                 self.note(line, "stop_command", reason);
                 stop.rest
             }
@@ -353,8 +357,8 @@ impl Draft {
 
     fn nothing_closes(&mut self, line: usize) {
         let reason = format!(
-            "nothing closes the port again; here every grant ends, this one after {}: shorten it, \
-             connections outlive their grant",
+            "knockd never closes the port again; here every grant expires, this one after {}: \
+             shorten it, since connections outlive their grant",
             spell(LONG)
         );
         self.note(line, "start_command", reason);
@@ -372,7 +376,7 @@ impl Draft {
         self.kept("on_close", "stop_command", command, line);
     }
 
-    /// Keeps a command, through the shell as knockd has it.
+    /// Keeps a command, run by the shell as knockd does.
     fn kept(
         &mut self,
         name: &'static str,
@@ -386,29 +390,29 @@ impl Draft {
                 line: Some(line),
                 key: key.to_owned(),
                 reason: format!(
-                    "{word} has a meaning in commands here: put the command into a script, and \
-                     run that"
+                    "{word} is a placeholder in commands of knock-user: move the command to a \
+                     script, and run that"
                 ),
             });
         }
         for (program, capability) in rights::missing(&command) {
             let reason = format!(
-                "{program} needs {capability}, and commands of knock-user have no more than \
-                 CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON, as a service none: it will fail; \
-                 docs/operating.md says how to have another service do it"
+                "{program} needs {capability} and will fail, because commands of knock-user have \
+                 at most CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON, and none if knock-user runs as \
+                 a service; docs/operating.md shows how another service can do it"
             );
             self.note(line, key, reason);
         }
         if iptables::is_mentioned(&command) {
             let reason = format!(
-                "kept as a command, because what it does to a firewall is not known here; if it \
-                 does no more than let the source in or out again, write open = [\"tcp/22\"], with \
-                 the ports that it is about, instead of {name}"
+                "kept as a command, because it is not a firewall rule that knock-user knows; if \
+                 it only opens or closes ports for the source, write open = [\"tcp/22\"], with \
+                 those ports, instead of {name}"
             );
             self.note(line, key, reason);
         }
-        // What stands for the source is an address that was printed: digits, letters, dots and
-        // colons, which mean nothing to the shell.
+        // The source is printed as an address: digits, letters, dots and colons, which the shell
+        // does not interpret.
         let script = command.replace(SOURCE, "{source}");
         let words = ["/bin/sh", "-c", &script].map(string);
         self.key(name, format!("[{}]", words.join(", ")), line);
@@ -418,7 +422,7 @@ impl Draft {
     }
 }
 
-/// Ports in a sentence.
+/// Writes ports in a sentence.
 pub(super) fn shown<T: ToString>(ports: &[T]) -> String {
     const SHOWN: usize = 4;
     let words: Vec<String> = ports.iter().take(SHOWN).map(T::to_string).collect();
@@ -429,7 +433,7 @@ pub(super) fn shown<T: ToString>(ports: &[T]) -> String {
     words.join(", ") + &more
 }
 
-/// Both commands as they are, for the family that each is for.
+/// Joins both commands in a script that selects by family.
 fn whole(v4: &Option<Entry<String>>, v6: &Option<Entry<String>>) -> Option<String> {
     let kept = |entry: &Entry<String>| Meaning::kept(&entry.value).rest;
     let one = v4.as_ref().and_then(kept);
@@ -458,15 +462,14 @@ fn first_line(v4: &Option<Entry<String>>, v6: &Option<Entry<String>>) -> Option<
     written.next().map(|entry| entry.line)
 }
 
-/// What commands of ours would replace, if it stands in one of knockd's.
+/// Returns a placeholder of ours in one of knockd's commands.
 fn placeholder(command: &str) -> Option<&'static str> {
     ["{source}", "{door}", "{port}", "{family}"]
         .into_iter()
         .find(|word| command.contains(word))
 }
 
-/// Flags of which every SYN that opens a connection is a case, and nothing else that clients send:
-/// what is the default here.
+/// Returns whether flags match exactly the SYNs that open connections, which is the default here.
 fn is_any_syn(flags: FlagClass) -> bool {
     flags == FlagClass::SYN || (flags.mask == flag::SYN && flags.value == flag::SYN)
 }

@@ -1,11 +1,11 @@
-//! The text of a file whose comments may be in an older encoding.
+//! Decodes a file whose comments may be in Latin-1.
 
 use crate::model::problem::Problem;
 
-/// The bytes as text: comments that are not UTF-8 are read as Latin-1.
+/// Decodes the bytes of a file: comments that are not UTF-8 are read as Latin-1.
 ///
 /// # Errors
-/// The other lines that are not UTF-8.
+/// Returns the other lines that are not UTF-8.
 pub(super) fn decode(bytes: &[u8]) -> Result<String, Vec<Problem>> {
     if let Ok(text) = std::str::from_utf8(bytes) {
         return Ok(text.to_owned());
@@ -41,8 +41,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn comments_are_read_in_any_encoding() {
-        /// The text, or the lines that are wrong.
+    fn comments_may_be_latin_1() {
+        /// The text, or the numbers of the bad lines.
         type Expected = Result<&'static str, &'static [usize]>;
         let rows: [(&str, &[u8], Expected); 5] = [
             ("ASCII", b"# f\n[a]\n", Ok("# f\n[a]\n")),

@@ -1,4 +1,4 @@
-//! `knock_add` and `knock_del`, the names under which knockd's own helper script is installed.
+//! Recognises `knock_add` and `knock_del`, knockd's own helper script.
 
 use super::iptables::{Match, Rule, is_input, is_source, protocol};
 
@@ -55,7 +55,7 @@ fn split(word: &str) -> Option<(char, Option<&str>)> {
     let option = rest.next()?;
     let joined = rest.as_str();
     let takes_value = "fdpcm".contains(option);
-    // Options without a value can be joined too, and nobody does.
+    // Joined options without a value are rare, and not recognised.
     (joined.is_empty() || takes_value).then_some((option, (!joined.is_empty()).then_some(joined)))
 }
 
@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_helper_does() {
+    fn calls_of_the_helper_script_are_recognised() {
         let rows = [
             (
                 "Debian's file",

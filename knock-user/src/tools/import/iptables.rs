@@ -1,21 +1,21 @@
-//! What the commands of iptables, nft and ufw do for one source.
+//! Recognises commands of iptables, nft and ufw that open or close ports for one source.
 
 use knock_common::packet::Protocol;
 use knock_sequence::Ports;
 
 use super::helper;
 
-/// What a command does for the source that knocked.
+/// The effect of a command for the source.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Rule {
     Open(Vec<Ports>),
     Close(Vec<Ports>),
 }
 
-/// knockd's word for the source.
+/// knockd's placeholder for the source.
 pub(super) const SOURCE: &str = "%IP%";
 
-/// Services that rules name, as in /etc/services.
+/// Names of services in rules, as in /etc/services.
 const SERVICES: [(&str, u16); 18] = [
     ("ftp", 21),
     ("ssh", 22),
@@ -37,8 +37,8 @@ const SERVICES: [(&str, u16); 18] = [
     ("postgresql", 5432),
 ];
 
-/// What a command does on the interface where knocks come in, if that is all that it does; `None`
-/// if it is not known.
+/// Returns the effect of a command on the interface where knocks arrive; `None` if it is unknown,
+/// or if the command does more.
 pub(super) fn rule(words: &[String], interface: &str) -> Option<Rule> {
     let mut words = words.iter().map(String::as_str);
     let mut program = words.next()?;
@@ -56,7 +56,7 @@ pub(super) fn rule(words: &[String], interface: &str) -> Option<Rule> {
     }
 }
 
-/// Whether a text has the name of a firewall's tool in it.
+/// Returns whether a text contains the name of a firewall tool.
 pub(super) fn is_mentioned(text: &str) -> bool {
     [
         "iptables",
@@ -90,7 +90,7 @@ pub(super) fn is_source(word: &str) -> bool {
     )
 }
 
-/// Builds the ports once protocol and numbers are known.
+/// Combines protocols and port numbers.
 #[derive(Debug, Default)]
 pub(super) struct Match<'w> {
     pub(super) is_for_source: bool,
@@ -156,7 +156,7 @@ fn iptables(words: &[&str], interface: &str) -> Option<Rule> {
         match word {
             "-A" | "--append" | "-I" | "--insert" => {
                 is_input(words.next()?).then_some(())?;
-                // The place in the chain.
+                // The position in the chain.
                 let _place = words.next_if(|next| next.parse::<u32>().is_ok());
                 opens.replace(true).is_none().then_some(())?;
             }
@@ -196,10 +196,10 @@ fn iptables(words: &[&str], interface: &str) -> Option<Rule> {
     })
 }
 
-/// Chains of the host's own packets: `INPUT` and those that somebody has made.
+/// Returns whether a chain handles packets to the host: `INPUT` and user-defined chains.
 pub(super) fn is_input(chain: &str) -> bool {
     let chain = chain.to_ascii_uppercase();
-    // Docker's chains see ports after they were translated.
+    // Docker's chains see translated ports.
     let others = ["OUTPUT", "FORWARD", "ROUTING", "DOCKER"];
     !others.iter().any(|other| chain.contains(other))
 }
@@ -328,7 +328,7 @@ mod tests {
     use super::*;
     use crate::tools::import::shell;
 
-    /// `open tcp/22`, or nothing.
+    /// Returns `open tcp/22`, or nothing.
     fn told(line: &str) -> String {
         let commands = shell::commands(line).unwrap();
         let [command] = commands.as_slice() else {
@@ -344,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn commands_that_are_known() {
+    fn known_firewall_rules_are_recognised() {
         let rows = [
             (
                 "/sbin/iptables -A INPUT -s %IP% -p tcp --dport 22 -j ACCEPT",
@@ -414,7 +414,7 @@ mod tests {
     }
 
     #[test]
-    fn commands_that_do_something_else() {
+    fn other_commands_are_not_taken_for_rules() {
         let rows = [
             ("another program", "/usr/bin/logger %IP%"),
             ("everybody", "iptables -A INPUT -p tcp --dport 22 -j ACCEPT"),
@@ -504,7 +504,7 @@ mod tests {
     }
 
     #[test]
-    fn tools_in_a_text() {
+    fn firewall_tools_are_found_in_scripts() {
         for (text, is_there) in [
             ("a | /sbin/iptables -L", true),
             ("nft -a list", true),

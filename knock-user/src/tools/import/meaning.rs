@@ -1,4 +1,4 @@
-//! What a command line of knockd's comes to.
+//! Finds the effect of one of knockd's command lines.
 
 use std::time::Duration;
 
@@ -9,29 +9,29 @@ use super::{
     shell,
 };
 
-/// What is left of a line when its firewall commands are taken out, and what those do.
+/// A line without its firewall commands, and the effect of those.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(super) struct Meaning {
     pub(super) effect: Effect,
-    /// Commands to keep, in the shell's language.
+    /// The commands to keep, as a shell script.
     pub(super) rest: Option<String>,
 }
 
-/// What firewall commands do for the source.
+/// The effect of the firewall commands for the source.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(super) enum Effect {
     #[default]
     None,
     Open {
         ports: Vec<Ports>,
-        /// The line closes them itself after this time.
+        /// The time after which the line itself closes the ports.
         open_for: Option<Duration>,
     },
     Close(Vec<Ports>),
 }
 
 impl Meaning {
-    /// A line that is kept as it is.
+    /// Keeps a line unchanged.
     pub(super) fn kept(line: &str) -> Self {
         let line = line.trim();
         Self {
@@ -40,13 +40,13 @@ impl Meaning {
         }
     }
 
-    /// What a line does; knocks come in on `interface`.
+    /// Returns the effect of a line; knocks arrive on `interface`.
     pub(super) fn of(line: &str, interface: &str) -> Self {
         understood(line, interface).unwrap_or_else(|| Self::kept(line))
     }
 }
 
-/// What a line does if it is plain commands, and those of firewalls make sense together.
+/// Returns the effect of a list of commands whose firewall commands fit together.
 fn understood(line: &str, interface: &str) -> Option<Meaning> {
     let mut sum = Sum::default();
     for command in shell::commands(line)? {
@@ -79,7 +79,7 @@ struct Sum {
     open_for: Option<Duration>,
     closed_again: Vec<Ports>,
     kept: String,
-    /// Since what was kept last, each command runs only if the one before has succeeded.
+    /// Since the last kept command, each one depends on the success of the previous one.
     joined_by_success: bool,
 }
 
@@ -99,9 +99,9 @@ impl Default for Sum {
 impl Sum {
     fn open(&mut self, ports: Vec<Ports>) -> Option<()> {
         self.open_for.is_none().then_some(())?;
-        // Deleted first so that there is one rule and not two.
+        // The line deletes the rule first to avoid a second one.
         self.closed.retain(|closed| !ports.contains(closed));
-        // The rules for both families come to the same.
+        // The rules for both families have the same effect.
         let new = ports.into_iter().filter(|port| !self.opened.contains(port));
         let new: Vec<Ports> = new.collect();
         self.opened.extend(new);
@@ -155,7 +155,7 @@ impl Sum {
             open_for: Some(_),
         } = &effect
         {
-            // What is kept would run before or after the pause, and there is none any more.
+            // Kept commands depend on the pause, which is removed.
             let all = ports.iter().all(|port| closed_again.contains(port));
             (all && kept.is_empty()).then_some(())?;
         }
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn what_lines_come_to() {
+    fn the_effect_of_a_line_is_found() {
         let web = OPEN.replace("22", "80");
         let rows = [
             ("open", OPEN.to_owned(), "open tcp/22"),
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_are_kept_whole() {
+    fn lines_that_are_not_understood_are_kept_whole() {
         let rows = [
             ("another program", "/usr/bin/logger %IP%".to_owned()),
             ("opened and closed", format!("{OPEN}; {CLOSE}")),

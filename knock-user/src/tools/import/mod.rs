@@ -1,11 +1,9 @@
-//! `knock-user import-knockd`: knockd's configuration as one of ours.
+//! `knock-user import-knockd`: converts a knockd configuration.
 //!
 //! ```text
 //! knockd.conf ─▶ conf (what it says) ─▶ meaning (what its commands do) ─▶ door ─▶ seq.toml
 //! ```
-//!
-//! What is written is a configuration without errors: a door that would be one is left in as a
-//! comment, with the reason.
+//! The result has no errors: a door that would cause one becomes a comment with the reason.
 
 mod conf;
 mod door;
@@ -35,25 +33,25 @@ use crate::{
     tools::toml_text::{comment, commented, list},
 };
 
-/// Where knockd listens if nobody says anything else.
+/// knockd's default interface.
 const INTERFACE: &str = "eth0";
 /// The longest name of a door.
 const NAME_MOST: usize = 64;
 
-/// What came of a file.
+/// A converted file.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Imported {
     /// The configuration.
     pub toml: String,
-    /// What is not as it was, in the order of the lines of knockd's file.
+    /// Notes about differences, in the order of the lines of knockd's file.
     pub notes: Vec<Problem>,
 }
 
-/// Prints what comes of a file, and on `told` what is not as it was.
+/// Prints the converted file to `out`, and notes about differences to `stderr`.
 ///
 /// # Errors
-/// [`Problems`] if knockd's file has errors; or it can't be written.
-pub fn run(path: &Path, out: &mut impl Write, told: &mut impl Write) -> Result<()> {
+/// Returns [`Problems`] if knockd's file has errors, or an error if the result can't be written.
+pub fn run(path: &Path, out: &mut impl Write, stderr: &mut impl Write) -> Result<()> {
     let file = path.display().to_string();
     let problems = |list| Problems {
         file: file.clone(),
@@ -70,16 +68,15 @@ pub fn run(path: &Path, out: &mut impl Write, told: &mut impl Write) -> Result<(
     out.write_all(toml.as_bytes())
         .context("writing the configuration")?;
     for note in notes {
-        writeln!(told, "{}", note.told("note", &file)).context("writing the notes")?;
+        writeln!(stderr, "{}", note.told("note", &file)).context("writing the notes")?;
     }
     Ok(())
 }
 
-/// Makes a configuration of the bytes of a file of knockd's, which is called `file` in errors. Comments may be
-/// in an older encoding.
+/// Converts the bytes of knockd's file, which errors call `file`. Comments may be in Latin-1.
 ///
 /// # Errors
-/// Everything that is wrong with it.
+/// Returns every problem of the file.
 pub fn import_bytes(bytes: &[u8], file: &str) -> Result<Imported, Problems> {
     let text = encoding::decode(bytes).map_err(|list| Problems {
         file: file.to_owned(),
@@ -88,10 +85,10 @@ pub fn import_bytes(bytes: &[u8], file: &str) -> Result<Imported, Problems> {
     import(&text, file)
 }
 
-/// Makes a configuration of the text of a file of knockd's, which is called `file` in errors.
+/// Converts the text of knockd's file, which errors call `file`.
 ///
 /// # Errors
-/// Everything that is wrong with it.
+/// Returns every problem of the file.
 pub fn import(text: &str, file: &str) -> Result<Imported, Problems> {
     let conf = conf::parse(text).map_err(|list| Problems {
         file: file.to_owned(),
@@ -123,23 +120,23 @@ pub fn import(text: &str, file: &str) -> Result<Imported, Problems> {
     Ok(Imported { toml, notes })
 }
 
-/// The configuration as it will be written.
+/// The configuration to write.
 struct Page<'c> {
     title: String,
     conf: &'c Conf,
     interfaces: Option<Entry<Vec<String>>>,
-    /// What is said about the file as a whole.
+    /// The comment at the top of the file.
     notes: Vec<Problem>,
     doors: Vec<Draft>,
 }
 
-/// Where the knocks of knockd's doors come in: the first interface, if there are several.
+/// Returns the interface where knockd's knocks arrive: the first one, if there are several.
 fn knocked_interface(interfaces: &Option<Entry<Vec<String>>>) -> &str {
     let named = interfaces.as_ref().and_then(|entry| entry.value.first());
     named.map_or(INTERFACE, String::as_str)
 }
 
-/// The interfaces that a file names: forks know several, and `any`.
+/// Returns the interfaces that a file names: forks accept several, and `any`.
 fn interfaces(conf: &Conf, notes: &mut Vec<Problem>) -> Option<Entry<Vec<String>>> {
     let Entry { line, value } = conf.interface.as_ref()?;
     let mut note = |reason: String| {
@@ -151,15 +148,15 @@ fn interfaces(conf: &Conf, notes: &mut Vec<Problem>) -> Option<Entry<Vec<String>
     };
     let mut names: Vec<String> = Vec::new();
     for item in value.split(',').map(str::trim) {
-        // What ifconfig calls eth0:1 is an address of eth0.
+        // ifconfig's eth0:1 is an address of eth0.
         let name = item.split_once(':').map_or(item, |(name, _)| name);
         if name != item {
             note(format!(
-                "{item} is an address of {name}, and {name} is meant here"
+                "{item} is an address of {name}, so {name} is used here"
             ));
         }
         if name == "any" {
-            note("any is no interface: name each one with --iface or here".to_owned());
+            note("any is not an interface: name each one with --iface or here".to_owned());
             return None;
         }
         if !name.is_empty() && !names.iter().any(|other| other == name) {
@@ -170,10 +167,10 @@ fn interfaces(conf: &Conf, notes: &mut Vec<Problem>) -> Option<Entry<Vec<String>
     (!value.is_empty()).then_some(Entry { line: *line, value })
 }
 
-/// In which lines the parts stand.
+/// The lines of the parts.
 struct Places {
     head: Range<usize>,
-    /// Of each door that is no comment: its lines, and which it is.
+    /// The lines and the index of each door that is not a comment.
     doors: Vec<(Range<usize>, usize)>,
 }
 
@@ -192,9 +189,8 @@ impl<'c> Page<'c> {
             .collect();
         Self {
             title: format!(
-                "Made of {file} by `knock-user import-knockd`. Look through it, let `knock-user \
-                 check` look through it too, and take the rules out of the firewall that knockd's \
-                 commands have put there."
+                "Converted from {file} by `knock-user import-knockd`. Review it, run `knock-user \
+                 check` on it, and remove the firewall rules that knockd's commands have added."
             ),
             conf,
             interfaces,
@@ -224,8 +220,8 @@ impl<'c> Page<'c> {
             Some(entry) => text += &format!("interfaces = {}\n", list(&entry.value)),
             None => {
                 text += &comment(&format!(
-                    "knockd listens on {INTERFACE} unless it is told otherwise: name the interface \
-                     with --iface or here. interfaces = [\"{INTERFACE}\"]"
+                    "knockd listens on {INTERFACE} by default: name the interface with --iface \
+                     or here. interfaces = [\"{INTERFACE}\"]"
                 ));
             }
         }
@@ -253,7 +249,7 @@ impl<'c> Page<'c> {
         (text, places)
     }
 
-    /// Whether a problem of a door is gone without leaving the door out.
+    /// Solves a problem of a door without leaving the door out; returns whether that worked.
     fn mends(&mut self, problem: &Problem, index: Option<usize>) -> bool {
         let Some((index, draft)) = index.and_then(|index| Some((index, self.doors.get(index)?)))
         else {
@@ -288,7 +284,7 @@ impl<'c> Page<'c> {
         }
     }
 
-    /// Those of the ports that a door closes which another one opens, for the same target.
+    /// Returns those ports of a closing door that another door opens for the same target.
     fn closable(&self, closing: &Draft) -> Vec<Ports> {
         let opens = |ports: &Ports| {
             let kept = self.doors.iter().filter(|draft| draft.refused.is_empty());
@@ -298,7 +294,7 @@ impl<'c> Page<'c> {
         closing.closes.iter().copied().filter(opens).collect()
     }
 
-    /// Leaves out what can't work.
+    /// Turns doors with problems into comments.
     fn leave_out(&mut self, problems: Vec<Problem>, places: &Places) {
         let mut is_less = false;
         let mut mended = HashSet::new();
@@ -306,7 +302,7 @@ impl<'c> Page<'c> {
             let line = problem.line.unwrap_or_default();
             let reason = places.translated(&problem.reason, &self.doors);
             let index = places.door_at(line);
-            // What else is wrong with that door was wrong with what it was.
+            // Further problems of that door refer to its previous state.
             if index.is_some_and(|index| mended.contains(&index)) {
                 continue;
             }
@@ -335,13 +331,13 @@ impl<'c> Page<'c> {
             }
         }
         if !is_less {
-            // Whatever it is about, a file without doors has no errors.
+            // A file without doors has no errors.
             self.interfaces = None;
             for door in &mut self.doors {
                 door.refused.push(Problem {
                     line: Some(door.line),
                     key: String::new(),
-                    reason: "it can't be told apart from what is wrong in this file".to_owned(),
+                    reason: "it can't be separated from the other errors of this file".to_owned(),
                 });
             }
         }
@@ -356,15 +352,15 @@ impl Places {
             .map(|&(_, index)| index)
     }
 
-    /// A reason that names a door by its line, with the line of knockd's file.
+    /// Replaces the line of a door in a reason with its line in knockd's file.
     fn translated(&self, reason: &str, doors: &[Draft]) -> String {
-        const OF_LINE: &str = "of line ";
+        const ON_LINE: &str = "on line ";
         let translate = || {
-            let (before, rest) = reason.split_once(OF_LINE)?;
+            let (before, rest) = reason.split_once(ON_LINE)?;
             let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
             let (number, after) = rest.split_at(digits);
             let door = doors.get(self.door_at(number.parse().ok()?)?)?;
-            Some(format!("{before}{OF_LINE}{}{after}", door.line))
+            Some(format!("{before}{ON_LINE}{}{after}", door.line))
         };
         translate().unwrap_or_else(|| reason.to_owned())
     }
@@ -399,7 +395,7 @@ fn remark(note: &Problem) -> String {
     comment(&format!("line {line}: {key}{reason}"))
 }
 
-/// What is said about `[options]`.
+/// Returns notes about `[options]`.
 fn options(conf: &Conf) -> Vec<Problem> {
     let mut notes = Vec::new();
     let mut note = |line: Option<usize>, key: &str, reason: &str| {
@@ -409,8 +405,8 @@ fn options(conf: &Conf) -> Vec<Problem> {
             reason: reason.to_owned(),
         }));
     };
-    let told = "not carried over: events are told on standard output, with --log-format knockd in \
-                knockd's words";
+    let told = "not carried over: events are printed to standard output; --log-format knockd \
+                prints them as knockd does";
     note(
         conf.syslog.as_ref().map(|entry| entry.line),
         "usesyslog",
@@ -422,12 +418,13 @@ fn options(conf: &Conf) -> Vec<Problem> {
         told,
     );
     let line = conf.pid_file.as_ref().map(|entry| entry.line);
-    let reason = "not carried over: no such file is written, services are known by their names";
+    let reason = "not carried over: knock-user writes no PID file; the service manager knows the \
+                  process";
     note(line, "pidfile", reason);
     notes
 }
 
-/// A name that no other door has, of the characters that names have here.
+/// Returns a unique name of the characters that are allowed here.
 fn unique(name: &str, names: &mut HashSet<String>) -> String {
     let fits = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     let plain: String = name

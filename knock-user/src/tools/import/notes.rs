@@ -1,4 +1,4 @@
-//! What is said about doors once it is known what became of all of them.
+//! Adds notes to doors once all of them are converted.
 
 use knock_sequence::Ports;
 
@@ -7,7 +7,8 @@ use super::{
     door::{Draft, shown},
 };
 
-/// Says of each door what happens to its knocks, and of each that protects nothing that it does not.
+/// Notes for each door what happens to its knocks, and for each that protects nothing that it does
+/// not.
 pub(super) fn annotate(drafts: &mut [Draft], doors: &[Door]) {
     let protected: Vec<Ports> = opened(drafts);
     for (draft, door) in drafts.iter_mut().zip(doors) {
@@ -18,7 +19,7 @@ pub(super) fn annotate(drafts: &mut [Draft], doors: &[Door]) {
     }
 }
 
-/// What the doors open that are not left out.
+/// Returns the ports that the remaining doors open.
 fn opened(drafts: &[Draft]) -> Vec<Ports> {
     let kept = drafts.iter().filter(|draft| draft.refused.is_empty());
     let mut ports: Vec<Ports> = kept.flat_map(|draft| draft.opens.iter().copied()).collect();
@@ -27,7 +28,7 @@ fn opened(drafts: &[Draft]) -> Vec<Ports> {
     ports
 }
 
-/// The ports that nothing protects because a door was left out.
+/// Returns the ports that are not protected because a door was left out.
 pub(super) fn lost(draft: &Draft, drafts: &[Draft]) -> String {
     let protected = opened(drafts);
     let is_lost = |ports: &&Ports| {
@@ -58,11 +59,11 @@ fn knocks(draft: &mut Draft, door: &Door) {
     };
     let reason = match draft.has("knock_pass") {
         true => format!(
-            "knocks go on to what listens on {place}, as with knockd; without knock_pass they are \
+            "knocks reach the services on {place}, as with knockd; without knock_pass they are \
              dropped"
         ),
         false => format!(
-            "knocks are dropped here, and knockd lets them pass: nobody can reach what listens on \
+            "knock-user drops knocks, which knockd lets pass: clients can't reach services on \
              {place}"
         ),
     };
@@ -77,15 +78,15 @@ fn nothing_protected(draft: &mut Draft, door: &Door, protected: &[Ports]) {
     let line = commands.into_iter().flatten().map(|entry| entry.line).min();
     let others = match protected {
         [] => String::new(),
-        [port] => format!("; {port} is protected now, and stays closed to who knocks here"),
+        [port] => format!("; {port} is protected, and this door does not open it"),
         ports => format!(
-            "; {} are protected now, and stay closed to who knocks here",
+            "; {} are protected, and this door does not open them",
             shown(ports)
         ),
     };
     let reason = format!(
-        "this door protects no port, it only runs a command: if that lets the source in to a port, \
-         write open = [\"tcp/443\"], with that port, and leave knock_pass out{others}"
+        "this door protects no port and only runs a command: if the command opens a port for the \
+         source, write open = [\"tcp/443\"], with that port, and remove knock_pass{others}"
     );
     draft.note(line.unwrap_or(draft.line), "", reason);
 }

@@ -1,6 +1,6 @@
-//! Commands that need rights which the commands of doors do not have.
+//! Recognises programs that need capabilities which commands of doors do not have.
 
-/// Programs, and the capability without which they fail.
+/// Programs, with the capability that they need.
 const PROGRAMS: [(&[&str], &str); 9] = [
     (
         &[
@@ -36,13 +36,13 @@ const PROGRAMS: [(&[&str], &str); 9] = [
     (&["renice", "chrt"], "CAP_SYS_NICE"),
     (&["kill", "pkill", "killall"], "CAP_KILL"),
 ];
-/// Words in front of a command.
+/// Words that may precede a command.
 const BEFORE: [&str; 14] = [
     "if", "then", "else", "elif", "do", "while", "until", "!", "exec", "nohup", "env", "time",
     "setsid", "nice",
 ];
 
-/// The programs in a text of the shell that need more, and what they need.
+/// Returns the programs in a shell script that need a capability, and which.
 pub(super) fn missing(text: &str) -> Vec<(&str, &'static str)> {
     let mut missing = Vec::new();
     for part in text.split(|c: char| ";|&(){}`'\"\n".contains(c)) {
@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn programs_that_need_more() {
+    fn programs_that_need_a_capability_are_found() {
         let rows: [(&str, &[(&str, &str)]); 10] = [
             (
                 "/usr/sbin/etherwake -i eth0 00:11:22:33:44:55",

@@ -1,19 +1,19 @@
-//! As much of the shell's language as is needed to see what a command line does.
+//! Parses the part of the shell's language that is needed to recognise commands.
 
-/// A command of a line, and what stands between it and the one before.
+/// A command of a line, and how it is joined to the previous one.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Simple<'t> {
     pub(super) words: Vec<String>,
-    /// As it was written.
+    /// The text in the file.
     pub(super) text: &'t str,
-    /// It runs only if the one before has succeeded: `&&` and not `;`.
+    /// It runs only if the previous one has succeeded: `&&` and not `;`.
     pub(super) needs_success: bool,
 }
 
-/// What makes a line more than commands one after the other.
+/// Characters that make a line more than a list of commands.
 const SPECIAL: &str = "|&<>()$`*?[]{}~#\n";
 
-/// The commands of a line, or `None` if it is more than commands one after the other.
+/// Returns the commands of a line, or `None` if it is more than a list of commands.
 pub(super) fn commands(line: &str) -> Option<Vec<Simple<'_>>> {
     let mut commands = Vec::new();
     let mut words = Words::default();
@@ -53,7 +53,7 @@ pub(super) fn commands(line: &str) -> Option<Vec<Simple<'_>>> {
 
 fn stands_alone(line: &str, at: usize) -> bool {
     let after = line.get(at + 1..).and_then(|rest| rest.chars().next());
-    // As the first word of a command it would begin a block.
+    // As the first word of a command, a brace would begin a block.
     let before = line.get(..at).unwrap_or_default().trim_end();
     let begins = before.is_empty() || before.ends_with([';', '&']);
     after.is_none_or(|next| next.is_ascii_whitespace()) && !begins
@@ -94,12 +94,12 @@ impl Words {
         }
     }
 
-    /// The command that ends here; an empty one is an error of the shell.
+    /// Ends a command; the shell refuses an empty one.
     fn simple<'t>(&mut self, text: &'t str, needs_success: bool) -> Option<Simple<'t>> {
         self.end();
         let words = std::mem::take(&mut self.ended);
         let first = words.first()?;
-        // An assignment to a variable, or a word of the shell, is more than a command.
+        // An assignment or a keyword of the shell is more than a command.
         let is_plain = !first.contains('=') && !KEYWORDS.contains(&first.as_str());
         is_plain.then(|| Simple {
             words,
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_are_commands_one_after_the_other() {
+    fn a_list_of_commands_is_parsed_into_words() {
         let rows: [(&str, &str, &[&[&str]]); 9] = [
             ("one", "a b  c", &[&["a", "b", "c"]]),
             ("a semicolon", "a b;c", &[&["a", "b"], &["c"]]),
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_are_more() {
+    fn a_line_that_is_more_than_a_list_of_commands_is_not_parsed() {
         let rows = [
             ("a pipe", "a | b"),
             ("or", "a || b"),
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_between() {
+    fn each_command_has_its_text_and_condition() {
         let commands = commands("a 1 && b; c").unwrap();
         let seen: Vec<_> = commands
             .iter()

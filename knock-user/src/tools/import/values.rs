@@ -1,4 +1,4 @@
-//! Values of knockd's keys.
+//! Parses values of knockd's keys.
 
 use knock_common::{layout::FlagClass, otp::SECRET_MOST, packet::Protocol};
 use knock_sequence::Knock;
@@ -24,7 +24,7 @@ pub(super) fn whole(text: &str) -> Option<u64> {
 
 pub(super) fn sequence(value: &str) -> Result<Vec<Knock>, String> {
     if value.is_empty() {
-        return Err("no knocks: write some, as in 7000,8000:udp,9000".to_owned());
+        return Err("empty: write knocks, as in 7000,8000:udp,9000".to_owned());
     }
     value.split(',').map(str::trim).map(knock).collect()
 }
@@ -54,13 +54,13 @@ fn protocol_named(word: &str) -> Option<Protocol> {
 pub(super) fn flags(value: &str) -> Result<FlagClass, String> {
     if value.contains(char::is_whitespace) {
         return Err(format!(
-            "{value:?} has a blank in it, which knockd does not take: leave it out"
+            "{value:?} contains a blank, which knockd does not accept: remove it"
         ));
     }
     value::tcp_flags(value).map_err(|error| error.to_string())
 }
 
-/// The least that an `otp` line has: secret, period, base, on or off, one protocol.
+/// The least number of fields of an `otp` line: secret, period, base, on or off, one protocol.
 const OTP_ITEMS_LEAST: usize = 5;
 pub(super) fn otp(value: &str) -> Result<Otp, String> {
     const FORM: &str = "write SEED, seconds, base port, on or off, and a protocol for each knock, \
@@ -79,10 +79,10 @@ pub(super) fn otp(value: &str) -> Result<Otp, String> {
         ));
     }
     let Some(period) = whole(period).filter(|&period| period > 0) else {
-        return Err(format!("{period:?} is no number of seconds: {FORM}"));
+        return Err(format!("{period:?} is not a number of seconds: {FORM}"));
     };
     let Some(base) = whole(base).and_then(|base| u16::try_from(base).ok()) else {
-        return Err(format!("{base:?} is no port: {FORM}"));
+        return Err(format!("{base:?} is not a port: {FORM}"));
     };
     let bind_source = match bind_source.to_ascii_lowercase().as_str() {
         "on" => true,
@@ -91,7 +91,14 @@ pub(super) fn otp(value: &str) -> Result<Otp, String> {
     };
     let protocols = protocols
         .iter()
-        .map(|word| protocol_named(word).ok_or_else(|| format!("{word:?} is no protocol: {FORM}")))
+        .map(|word| {
+            protocol_named(word).ok_or_else(|| {
+                format!(
+                    "{word:?} is not a protocol: \
+                     {FORM}"
+                )
+            })
+        })
         .collect::<Result<_, _>>()?;
     Ok(Otp {
         secret: (*secret).to_owned(),
