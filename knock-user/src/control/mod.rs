@@ -20,6 +20,7 @@ pub mod access;
 pub mod connection;
 pub mod protocol;
 pub mod server;
+mod socket_file;
 
 pub use crate::model::problem::Misuse;
 pub use access::{Access, Peer};

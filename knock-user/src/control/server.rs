@@ -5,19 +5,13 @@
 //! watches has a queue of their own.
 
 use std::{
-    fs,
-    io::{self, ErrorKind},
-    os::unix::{
-        fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _, chown},
-        net::UnixStream as StdStream,
-    },
+    fs, io,
     path::{Path, PathBuf},
     sync::Arc,
-    thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use nix::sys::stat::{Mode, umask};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
@@ -33,10 +27,11 @@ use tokio::{
 use super::{
     access::{self, Access, Peer},
     protocol::{Reply, Request},
+    socket_file::{change_access, make_room, set_access},
 };
 use crate::{
     console::watch::{Watcher, Watchers},
-    host::{os_error, private_files},
+    host::os_error,
 };
 
 /// Connections that are served at once, besides those that watch; more wait for their turn.
@@ -49,9 +44,6 @@ pub const PATIENCE: Duration = Duration::from_secs(5);
 const FAREWELL: Duration = Duration::from_secs(1);
 /// How long to wait after a connection could not be taken, as when descriptors are used up.
 const RETRY: Duration = Duration::from_millis(100);
-/// How long a process that ends may still be listening.
-const DYING: Duration = Duration::from_secs(1);
-
 /// A request that waits for its reply.
 #[derive(Debug)]
 pub struct Call {
@@ -215,75 +207,6 @@ struct Entrance {
     access: watch::Receiver<Access>,
     called: mpsc::Sender<Call>,
     ended: watch::Receiver<bool>,
-}
-
-fn make_room(path: &Path) -> Result<()> {
-    let shown = path.display();
-    if let Some(directory) = path.parent() {
-        private_files::directory(directory)
-            .with_context(|| format!("making {} for the socket", directory.display()))?;
-    }
-    match fs::symlink_metadata(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error).with_context(|| format!("looking at {shown}")),
-        Ok(file) if !file.file_type().is_socket() => {
-            bail!("{shown} is not a socket: remove it, and start again")
-        }
-        Ok(_) => {}
-    }
-    let patience = Instant::now() + DYING;
-    loop {
-        match StdStream::connect(path) {
-            Err(error) if error.kind() == ErrorKind::ConnectionRefused => break,
-            Err(error) => return Err(error).with_context(|| format!("trying {shown}")),
-            // A process that is about to end may have let go of everything else.
-            Ok(_) if Instant::now() < patience => thread::sleep(RETRY),
-            Ok(_) => bail!("another knock-user listens on {shown}: `knock-user status` shows it"),
-        }
-    }
-    fs::remove_file(path).with_context(|| format!("removing {shown}, which nobody listens on"))
-}
-
-fn set_access(path: &Path, access: &Access) -> Result<()> {
-    if let Some(gid) = access.gid() {
-        chown(path, None, Some(gid)).with_context(|| {
-            format!(
-                "giving {} to the group that [control] names: knock-user must be root or a member \
-                 of it",
-                path.display()
-            )
-        })?;
-    }
-    set_mode(path, access)
-}
-
-fn set_mode(path: &Path, access: &Access) -> Result<()> {
-    let mode = match access.gid() {
-        Some(_) => 0o660,
-        None => 0o600,
-    };
-    fs::set_permissions(path, fs::Permissions::from_mode(mode))
-        .with_context(|| format!("setting the mode of {}", path.display()))
-}
-
-/// Sets the access of a socket that is in use. The group stays when none is let in any more: the mode
-/// keeps it out, and it can be let in again without the capability to give files away.
-fn change_access(path: &Path, access: &Access) -> Result<()> {
-    let shown = path.display();
-    let file = match fs::symlink_metadata(path) {
-        // Nobody can connect to it.
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-        file => file.with_context(|| format!("looking at {shown}"))?,
-    };
-    if let Some(gid) = access.gid().filter(|gid| *gid != file.gid()) {
-        chown(path, None, Some(gid)).with_context(|| {
-            format!(
-                "{shown} can't be given to the group that [control] names while knock-user runs: \
-                 restart it for that, or leave `[control] group` unchanged"
-            )
-        })?;
-    }
-    set_mode(path, access)
 }
 
 async fn accept(listener: UnixListener, entrance: Arc<Entrance>) {
