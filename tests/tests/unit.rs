@@ -242,7 +242,7 @@ fn a_service_manager_that_does_not_listen_stops_nothing() {
         let process = manager.start(net, &config, "2000");
         wait::until("nobody reads", || {
             let told = process.stderr();
-            told.contains("the service manager: it does not read what it is reported")
+            told.contains("the service manager: it does not read its messages")
         });
         let source = net.stranger(Family::V4);
         source.knock(KNOCKS);

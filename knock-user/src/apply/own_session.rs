@@ -24,9 +24,6 @@ const ANCESTORS_MOST: usize = 64;
 ///
 /// `sudo` removes the variable, so the environments of ancestors are read, too. The kernel shows
 /// them only to processes with the same rights: call this before capabilities are dropped.
-///
-/// `sudo` takes the variable away, so ancestors are asked, whose environment the kernel shows to who
-/// has their rights: ask before these are given up.
 pub fn own() -> Option<Connection> {
     let connection = of(Path::new("/proc"), process::id())?;
     // A multiplexer keeps the variable of the session that started it, which may have ended.

@@ -166,7 +166,7 @@ fn of_bpf(number: i32, call: &str, process: impl FnOnce() -> Process) -> Option<
              start knock-user again"
         }
         libc::E2BIG => {
-            "the map is full: `knock-user list` shows who has grants, and `knock-user revoke` ends \
+            "the map is full: `knock-user list` shows the sources with grants, and `knock-user revoke` ends \
              some"
         }
         libc::ENOMEM => {
