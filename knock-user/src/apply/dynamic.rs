@@ -1,7 +1,7 @@
 //! Keeps the maps up to date for doors whose sequences change, and retires sequences that were used.
 //!
 //! The kernel side records a sequence in `USED` before it gives the grant, and gives no second one
-//! for it. User space then marks the sequence as used, reindexs it with the next one and deletes the
+//! for it. User space then marks the sequence as used, replaces it with the next one and deletes the
 //! record. Until then no client can use the sequence again, even if this process is killed.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,228 +9,25 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::{Context as _, Result};
 use knock_common::layout::{USED_MAX, UsedKey};
 
+mod sources;
+
+use self::sources::{Source, Sources};
 use crate::{
     apply::plan::Plan,
     compile::{Conflict, Difference, Sequences, Tables},
-    config::one_time_lines::Lines,
     host::clock,
     kernel::{maps, program::XdpProgram},
-    model::settings::{Door, Dynamic, Sequence, Settings},
+    model::settings::Settings,
     sequences::{
-        one_time::{Current, OneTimeFile, Standing},
+        one_time::Standing,
         replay_cache::{FORGOTTEN_MS, Floor},
-        time_based::{Clocks, Timed},
+        time_based::Clocks,
     },
 };
-
-/// How long the kernel side accepts a one-time sequence without this process, which alone can
-/// retire it: one to two times this, in milliseconds.
-const LEASE_MS: u64 = 30_000;
 
 /// How long a record in `USED` stays at least, in milliseconds: a packet that is being judged by
 /// the old sequence must still find it.
 const NOTE_MS: u64 = 10_000;
-
-/// The sources of changing sequences, by door index.
-#[derive(Debug, Default)]
-pub struct Sources(BTreeMap<usize, Source>);
-
-/// The source of the sequences of one door.
-#[derive(Debug)]
-enum Source {
-    OneTime(OneTimeFile),
-    Otp(Timed),
-}
-
-impl Sources {
-    /// Opens the sources that a configuration names. A source that can't be opened disables only
-    /// its door. It is unknown which sequences were used before `floor`.
-    pub fn open(settings: &Settings, floor: Floor) -> Self {
-        let source = |(index, door): (_, &Door)| {
-            let dynamic = door.dynamic.as_ref()?;
-            Some((index, Source::open(settings, door, dynamic, floor)))
-        };
-        Self(
-            settings
-                .doors
-                .iter()
-                .enumerate()
-                .filter_map(source)
-                .collect(),
-        )
-    }
-
-    /// Returns the sequences that are accepted at a time, in milliseconds since boot.
-    pub fn sequences(&self, now_ms: u64) -> Sequences {
-        self.0
-            .iter()
-            .map(|(&index, source)| (index, source.sequences(now_ms)))
-            .collect()
-    }
-
-    /// Returns when the accepted sequences change, in milliseconds since boot; `None` if they never
-    /// do.
-    pub fn changes_ms(&self, now_ms: u64) -> Option<u64> {
-        self.0
-            .values()
-            .map(|source| source.changes_ms(now_ms))
-            .min()
-    }
-
-    /// Returns the state of the one-time files, by door index.
-    fn files(&self) -> BTreeMap<usize, Standing> {
-        self.0
-            .iter()
-            .filter_map(|(&index, source)| Some((index, source.file()?.standing())))
-            .collect()
-    }
-
-    /// Stops accepting sequences.
-    fn withdraw(&mut self) {
-        for source in self.0.values_mut() {
-            match source {
-                Source::OneTime(file) => file.withdraw(),
-                Source::Otp(timed) => timed.withdraw(),
-            }
-        }
-    }
-
-    /// Records that the withdrawn sequences are no longer accepted.
-    fn close(&self) {
-        self.0
-            .values()
-            .filter_map(Source::file)
-            .for_each(OneTimeFile::close);
-    }
-
-    /// Retires a used sequence in every source that has it. Returns whether all have done so
-    /// durably; none if no door has it.
-    fn retire(&mut self, key: UsedKey) -> Option<bool> {
-        let of_key = |source: &&Source| source.replay_domain() == key.replay_domain;
-        let file = self.0.values().filter(of_key).find_map(Source::file);
-        let knocks = file.and_then(|file| file.sequence(key.sequence_id).map(<[_]>::to_vec));
-        let mut is_away = None;
-        for source in self.0.values_mut() {
-            // A copy of the file has the same line.
-            let is_copy = knocks.as_deref().is_some_and(|knocks| {
-                let file = source.file();
-                file.and_then(|file| file.sequence(key.sequence_id)) == Some(knocks)
-            });
-            if source.replay_domain() == key.replay_domain || is_copy {
-                is_away = Some(source.retire(key.sequence_id) && is_away.unwrap_or(true));
-            }
-        }
-        is_away
-    }
-
-    /// Limits time-based sequences to those after `floor`.
-    fn raise(&mut self, floor: Floor) {
-        for source in self.0.values_mut() {
-            match source {
-                Source::Otp(timed) => timed.raise(floor),
-                Source::OneTime(_) => {}
-            }
-        }
-    }
-
-    /// Returns the latest start of a time-based sequence among these, in milliseconds since 1970.
-    fn begin_ms(&self, keys: &[UsedKey]) -> Option<u64> {
-        let begin = |key: &UsedKey| {
-            self.0
-                .values()
-                .filter(|source| source.replay_domain() == key.replay_domain)
-                .filter_map(|source| source.begin_ms(key.sequence_id))
-                .max()
-        };
-        keys.iter().filter_map(begin).max()
-    }
-
-    /// Returns how long the last time-based door stays closed, in milliseconds.
-    fn waits_ms(&self, now_ms: u64) -> u64 {
-        self.door_waits_ms(now_ms).into_values().max().unwrap_or(0)
-    }
-
-    fn door_waits_ms(&self, now_ms: u64) -> BTreeMap<usize, u64> {
-        self.0
-            .iter()
-            .map(|(&index, source)| match source {
-                Source::Otp(timed) => (index, timed.waits_ms(Clocks::at(now_ms))),
-                Source::OneTime(_) => (index, 0),
-            })
-            .collect()
-    }
-}
-
-impl Source {
-    fn open(settings: &Settings, door: &Door, dynamic: &Dynamic, floor: Floor) -> Self {
-        match dynamic {
-            Dynamic::OneTime(one_time) => {
-                let mut lines = Lines::new(settings, door);
-                let refuses = |knocks: &[_]| lines.refuse(knocks);
-                let file = OneTimeFile::open(&one_time.file, one_time.lookahead, refuses);
-                Self::OneTime(file)
-            }
-            Dynamic::Otp(otp) => Self::Otp(Timed::new(otp, door.sequence_timeout).after(floor)),
-        }
-    }
-
-    const fn replay_domain(&self) -> u32 {
-        match self {
-            Self::OneTime(file) => file.replay_domain(),
-            Self::Otp(timed) => timed.replay_domain(),
-        }
-    }
-
-    fn begin_ms(&self, sequence_id: u32) -> Option<u64> {
-        match self {
-            Self::OneTime(_) => None,
-            Self::Otp(timed) => Some(timed.begin_ms(sequence_id)),
-        }
-    }
-
-    const fn file(&self) -> Option<&OneTimeFile> {
-        match self {
-            Self::OneTime(file) => Some(file),
-            Self::Otp(_) => None,
-        }
-    }
-
-    fn sequences(&self, now_ms: u64) -> Vec<Sequence> {
-        match self {
-            Self::OneTime(file) => {
-                let sequence = |current: Current| Sequence {
-                    knocks: current.knocks,
-                    sequence_id: current.sequence_id,
-                    replay_domain: file.replay_domain(),
-                    good_until_ms: lease(now_ms, 2),
-                    per_source: Vec::new(),
-                };
-                file.current().into_iter().map(sequence).collect()
-            }
-            Self::Otp(timed) => timed.sequences(Clocks::at(now_ms)),
-        }
-    }
-
-    fn changes_ms(&self, now_ms: u64) -> u64 {
-        match self {
-            Self::OneTime(_) => lease(now_ms, 1),
-            Self::Otp(timed) => timed.changes_ms(Clocks::at(now_ms)),
-        }
-    }
-
-    fn retire(&mut self, sequence_id: u32) -> bool {
-        match self {
-            // The state of the file has the reason of a failure.
-            Self::OneTime(file) => file.mark_used(sequence_id).is_ok(),
-            Self::Otp(timed) => timed.is_over(sequence_id, Clocks::at(clock::boot_ms())),
-        }
-    }
-}
-
-/// Returns the end of a lease, which is the same for all times within [`LEASE_MS`].
-const fn lease(now_ms: u64, leases: u64) -> u64 {
-    (now_ms / LEASE_MS + leases) * LEASE_MS
-}
 
 /// The tables in the maps, kept up to date with the sources of sequences.
 #[derive(Debug, Default)]

@@ -11,7 +11,7 @@ use aya::programs::Xdp;
 use aya_obj::programs::XdpAttachType;
 use tokio::sync::oneshot;
 
-use super::{XdpProgram, give, load_error, program};
+use super::{XdpProgram, give, load::load_error, program};
 use crate::{
     host::clock,
     kernel::{

@@ -1,0 +1,150 @@
+//! Loads the program and fills its maps with a configuration.
+
+use anyhow::{Context as _, Result, anyhow};
+use aya::{Ebpf, EbpfLoader, maps::Array, programs::ProgramError};
+use knock_common::layout::{Config, Features, LOCKOUT_BUCKETS, WAYS};
+
+use super::{Options, XdpProgram, copies::Copy, program};
+use crate::{
+    compile::Tables,
+    host::{os_error, random},
+    kernel::{maps, pins},
+};
+
+#[cfg(feature = "object")]
+static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("KNOCK_OBJECT"));
+
+/// A library build has no object, and [`XdpProgram::load`] returns an error.
+#[cfg(not(feature = "object"))]
+static OBJECT: &[u8] = &[];
+
+/// How many of the last lines of the verifier's log an error shows.
+const VERIFIER_LINES: usize = 12;
+
+impl XdpProgram {
+    /// Loads the program and writes a configuration into its maps, without attaching it.
+    ///
+    /// # Errors
+    /// The kernel refuses a map or the program (the error has the verifier's last lines), or a
+    /// pinned map has another shape.
+    pub fn load(tables: &Tables, options: Options<'_>) -> Result<Self> {
+        let uses = [
+            (options.dry_run, Features::DRY_RUN),
+            (options.confirm_by_ms.is_some(), Features::CONFIRM),
+            (options.log_level != 0, Features::LOG),
+            (options.loopback, Features::LOOPBACK),
+        ];
+        let features = uses
+            .into_iter()
+            .filter_map(|(is_used, feature)| is_used.then_some(feature))
+            .fold(tables.features, Features::with);
+        let config = Config {
+            confirm_by_ms: options.confirm_by_ms.unwrap_or(u64::MAX),
+            ..tables.config
+        };
+        let mut loader = EbpfLoader::new();
+        loader
+            .override_global("FEATURES", &features.0, true)
+            .override_global("AYA_LOG_LEVEL", &options.log_level, false)
+            .map_max_entries("NODES", tables.room.nodes.max(1))
+            .map_max_entries("EDGES", tables.room.edges.max(1))
+            .map_max_entries("DOORS", tables.room.doors.max(1));
+        if let Some(instance) = options.instance {
+            pins::check(instance)?;
+            for shared in pins::SHARED {
+                loader.map_pin_path(shared.name, instance.maps().join(shared.name));
+            }
+        }
+        let mut ebpf = loader.load(OBJECT).context("creating the maps")?;
+        fill(&mut ebpf, tables)?;
+        maps::set(&mut ebpf, "CONFIG", [(0, config)])?;
+        if features.has(Features::LOCKOUT) {
+            draw_lockout_key(&mut ebpf)?;
+        }
+        program(&mut ebpf)?.load().map_err(load_error)?;
+        Ok(Self {
+            ebpf,
+            events: None,
+            copy: Copy::Absent,
+            answers: features.has(Features::ANSWERS) && !options.dry_run,
+            loopback: options.loopback,
+            config,
+            drawn: None,
+        })
+    }
+}
+
+fn fill(ebpf: &mut Ebpf, tables: &Tables) -> Result<()> {
+    maps::set(ebpf, "NODES", (0..).zip(tables.nodes.iter().copied()))?;
+    maps::set(ebpf, "DOORS", (0..).zip(tables.doors.iter().copied()))?;
+    maps::insert(ebpf, "EDGES", tables.edge_entries())?;
+    let otp = tables.otp.iter().map(|&(door, otp)| (u32::from(door), otp));
+    maps::insert(ebpf, "OTP", otp)?;
+    let targets = tables
+        .targets
+        .iter()
+        .map(|&(address, target_id)| (address, u32::from(target_id)));
+    maps::insert(ebpf, "TARGETS", targets)?;
+    let prefixes = tables.trust.iter().map(|&(address, bits)| (bits, address));
+    maps::insert_prefixes(ebpf, "TRUST", prefixes)?;
+    maps::set(ebpf, "PORTS", tables.port_entries())
+}
+
+/// Draws the key of the lockouts, unless the map existed before: its content depends on the key.
+fn draw_lockout_key(ebpf: &mut Ebpf) -> Result<()> {
+    let is_drawn = {
+        let map = maps::map(ebpf, "LOCKOUTS")?;
+        let lockouts = Array::<_, [u64; WAYS]>::try_from(map)?;
+        lockouts
+            .get(&LOCKOUT_BUCKETS, 0)
+            .context("reading the key of the lockouts")?
+            != [0; WAYS]
+    };
+    if is_drawn {
+        return Ok(());
+    }
+    let key: [u64; WAYS] = random::key()?;
+    maps::set(ebpf, "LOCKOUTS", [(LOCKOUT_BUCKETS, key)])
+}
+
+pub(super) fn load_error(error: ProgramError) -> anyhow::Error {
+    if let ProgramError::LoadError {
+        io_error,
+        verifier_log,
+    } = error
+    {
+        anyhow!(
+            "the kernel rejected the program: {}\n  kernels from 6.1 on accept it; the \
+             verifier's last lines are:\n    {}",
+            os_error::plain(&io_error),
+            last_lines(&verifier_log.to_string()).join("\n    ")
+        )
+    } else {
+        anyhow::Error::new(error).context("loading the program")
+    }
+}
+
+fn last_lines(log: &str) -> Vec<&str> {
+    let lines: Vec<_> = log.lines().collect();
+    let last = lines.len().saturating_sub(VERIFIER_LINES);
+    lines.into_iter().skip(last).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_verifier_log_is_shown() {
+        let long: String = (0..40).map(|line| format!("line {line}\n")).collect();
+        for (name, log, first, count) in [
+            ("empty", "", None, 0),
+            ("short", "one\ntwo\n", Some("one"), 2),
+            ("long", &long, Some("line 28"), VERIFIER_LINES),
+        ] {
+            let shown = last_lines(log);
+            assert_eq!(shown.first().copied(), first, "{name}");
+            assert_eq!(shown.len(), count, "{name}");
+        }
+    }
+}
