@@ -77,8 +77,8 @@ impl Subject {
         timing::run(self.kernel.firewall().program()?, frame, times)
     }
 
-    /// Has the firewall judge a packet from each source, and returns nanoseconds per packet. They include the generation
-    /// of packets; see [`Self::each_empty`].
+    /// Has the firewall judge a packet from each source, and returns nanoseconds per packet. They include the
+    /// generation of packets; see [`Self::each_empty`].
     pub fn each(&mut self, packet: &Packet) -> Result<f64> {
         self.run(packet, Behind::Firewall)
     }

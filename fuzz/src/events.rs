@@ -11,7 +11,7 @@ use knock_common::{
     Address, Reason,
     access::Grant,
     event::Event,
-    layout::{Door, GrantKey, PORT_GROUPS_PER_DOOR},
+    layout::{DoorEntry, GrantKey, PORT_GROUPS_PER_DOOR},
 };
 use knock_user::{
     config,
@@ -214,12 +214,12 @@ impl Daemon {
         let door = |open_for_ms, port_groups: &[u16], closes| {
             let mut all = [0; PORT_GROUPS_PER_DOOR];
             all[..port_groups.len()].copy_from_slice(port_groups);
-            Door {
+            DoorEntry {
                 open_for_ms,
                 closes,
                 port_group_count: u16::try_from(port_groups.len()).unwrap_or_default(),
                 port_groups: all,
-                ..Door::default()
+                ..DoorEntry::default()
             }
         };
         Self {

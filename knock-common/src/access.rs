@@ -5,7 +5,7 @@ use crate::{
     answer::Answer,
     env::{Table, Word},
     event::{self, EventHead},
-    layout::{Door, Features, FlowKey, GrantKey, PortKind, PortRule, UsedKey, port_index},
+    layout::{DoorEntry, Features, FlowKey, GrantKey, PortKind, PortRule, UsedKey, port_index},
     packet::{Protocol, Segment},
     packet_info::PacketInfo,
     presence::{self, Presence},
@@ -304,13 +304,13 @@ fn may_reply<E: Subprograms>(env: &E, info: &PacketInfo) -> bool {
 
 /// Whether an attempt began before its sequence expired.
 #[inline(always)]
-const fn has_begun_in_time(door: &Door, begun: Moment) -> bool {
+const fn has_begun_in_time(door: &DoorEntry, begun: Moment) -> bool {
     door.sequence_id == 0 || begun.millis() < door.good_until_ms
 }
 
 /// Records a one-time or time-based sequence as used; `false` if it was used before, or if the replay cache is full.
 #[inline(always)]
-fn spend<E: Subprograms>(env: &E, door: &Door, now: Moment) -> bool {
+fn spend<E: Subprograms>(env: &E, door: &DoorEntry, now: Moment) -> bool {
     let key = UsedKey {
         replay_domain: door.replay_domain,
         sequence_id: door.sequence_id,
@@ -319,7 +319,13 @@ fn spend<E: Subprograms>(env: &E, door: &Door, now: Moment) -> bool {
 }
 
 #[inline(always)]
-fn open<E: Subprograms>(env: &E, door: &Door, new: Grant, source: Address, now: Moment) -> Reason {
+fn open<E: Subprograms>(
+    env: &E,
+    door: &DoorEntry,
+    new: Grant,
+    source: Address,
+    now: Moment,
+) -> Reason {
     presence::expect_pass(env, source, now.after_millis(door.open_for_ms));
     let mut reason = Reason::Opened;
     for port_group in port_groups(door) {
@@ -339,7 +345,7 @@ fn open<E: Subprograms>(env: &E, door: &Door, new: Grant, source: Address, now: 
 }
 
 #[inline(always)]
-fn close<E: Subprograms>(env: &E, door: &Door, source: Address, now: Moment) {
+fn close<E: Subprograms>(env: &E, door: &DoorEntry, source: Address, now: Moment) {
     // The end must have passed for other CPUs, too, whose clocks may be behind.
     let until_ms = now.millis().saturating_sub(SKEW_MS);
     for port_group in port_groups(door) {
@@ -362,7 +368,7 @@ fn close<E: Subprograms>(env: &E, door: &Door, source: Address, now: Moment) {
 }
 
 #[inline(always)]
-fn port_groups(door: &Door) -> impl Iterator<Item = u16> + '_ {
+fn port_groups(door: &DoorEntry) -> impl Iterator<Item = u16> + '_ {
     (0..door.port_group_count)
         .zip(&door.port_groups)
         .map(|(_, port_group)| *port_group)
@@ -404,18 +410,18 @@ mod tests {
 
     #[test]
     fn an_opened_door_replies_once() {
-        let door = Door {
+        let door = DoorEntry {
             open_for_ms: 30_000,
             sequence_timeout_ticks: 10,
             port_group_count: 1,
             reply: PortDigits::of(22),
-            ..Door::default()
+            ..DoorEntry::default()
         };
-        let silent = Door {
+        let silent = DoorEntry {
             reply: PortDigits::default(),
             ..door
         };
-        let closing = Door { closes: 1, ..door };
+        let closing = DoorEntry { closes: 1, ..door };
         let answers = Features::ANSWERS;
         let reply = Some(Answer::port(PortDigits::of(22)));
         for (name, features, door, capacity, elapsed, reason, answer) in [
@@ -483,11 +489,11 @@ mod tests {
 
     #[test]
     fn replies_go_to_client_ports_only() {
-        let door = Door {
+        let door = DoorEntry {
             open_for_ms: 30_000,
             port_group_count: 1,
             reply: PortDigits::of(22),
-            ..Door::default()
+            ..DoorEntry::default()
         };
         let sim = || Sim {
             features: Features::ANSWERS,

@@ -5,8 +5,8 @@ use crate::{
     answer::Answer,
     event::Event,
     layout::{
-        Config, Door, EdgeKey, Features, FlowKey, GrantKey, Node, Otp, PortRule, ProgressKey,
-        UsedKey, WAYS,
+        Config, DoorEntry, EdgeKey, Features, FlowKey, GrantKey, Node, OtpEntry, PortRule,
+        ProgressKey, UsedKey, WAYS,
     },
     reason::Reporting,
     time::Moment,
@@ -70,10 +70,10 @@ pub trait Env: Sized {
     fn edge(&self, key: &EdgeKey) -> Option<u32>;
 
     /// A door.
-    fn door(&self, index: u32) -> Option<&Door>;
+    fn door(&self, index: u32) -> Option<&DoorEntry>;
 
     /// Secret and base of a door's time-based knocks that depend on the source, by number of the door.
-    fn otp(&self, door: u16) -> Option<&Otp>;
+    fn otp(&self, door: u16) -> Option<&OtpEntry>;
 
     /// The target of a destination address; 0 if no door is limited to it.
     fn target(&self, address: Address) -> u16;

@@ -188,14 +188,14 @@ mod tests {
             report(sim, &info(ms), EventHead::new(reason), 0);
         }
         let stats = sim.stats.borrow();
-        let left_out = stats.get(&Stat::EventsSuppressed).copied().unwrap_or(0);
-        (sim.events.borrow().len(), left_out)
+        let suppressed = stats.get(&Stat::EventsSuppressed).copied().unwrap_or(0);
+        (sim.events.borrow().len(), suppressed)
     }
 
     #[test]
     fn event_limits() {
         let sim = Sim::default();
-        for (name, reason, times, ms, told) in [
+        for (name, reason, times, ms, sent) in [
             ("drops", Reason::NoGrant, 64, 1000, (64, 0)),
             ("another drop", Reason::Truncated, 1, 1000, (0, 1)),
             (
@@ -207,14 +207,14 @@ mod tests {
             ),
             ("knocks", Reason::Decoy, 10, 1000, (4, 6)),
             (
-                "what opens is always told",
+                "a grant is always sent",
                 Reason::Opened,
                 100,
                 1000,
                 (100, 0),
             ),
             (
-                "what is never told is not left out",
+                "an unreported reason is not suppressed",
                 Reason::Duplicate,
                 100,
                 1000,
@@ -231,7 +231,7 @@ mod tests {
                 (0, 1),
             ),
         ] {
-            assert_eq!(report_all(&sim, reason, times, ms), told, "{name}");
+            assert_eq!(report_all(&sim, reason, times, ms), sent, "{name}");
         }
     }
 
@@ -271,9 +271,9 @@ mod tests {
         fn any_word_of_an_event_limit_is_understood(word: u64, ms in 0_u64..1 << 40) {
             let sim = Sim::default();
             sim.event_limits[0].set(word);
-            let (told, left_out) = report_all(&sim, Reason::NoGrant, 100, ms);
-            prop_assert!(told as u64 <= LIMIT_EVENTS);
-            prop_assert_eq!(told as u64 + left_out, 100);
+            let (sent, suppressed) = report_all(&sim, Reason::NoGrant, 100, ms);
+            prop_assert!(sent as u64 <= LIMIT_EVENTS);
+            prop_assert_eq!(sent as u64 + suppressed, 100);
         }
     }
 }

@@ -153,7 +153,7 @@ mod tests {
         Address, Env,
         env::{Bucket as _, Table as _, Word as _},
         layout::{
-            Config, Door, EdgeKey, FlagClass, FlowKey, GrantKey, Node, PortRule, ProgressKey,
+            Config, DoorEntry, EdgeKey, FlagClass, FlowKey, GrantKey, Node, PortRule, ProgressKey,
             Symbol,
         },
         packet::{Protocol, flag},
@@ -194,7 +194,7 @@ mod tests {
             )
     }
 
-    fn door() -> impl Strategy<Value = Door> {
+    fn door() -> impl Strategy<Value = DoorEntry> {
         any::<(u64, u32, bool, bool, u16, u32, [u16; 16])>().prop_map(
             |(
                 open_for_ms,
@@ -204,7 +204,7 @@ mod tests {
                 port_group_count,
                 sequence_id,
                 port_groups,
-            )| Door {
+            )| DoorEntry {
                 open_for_ms: open_for_ms >> 24,
                 good_until_ms: open_for_ms,
                 sequence_id: sequence_id % 3,
@@ -213,7 +213,7 @@ mod tests {
                 closes: closes.into(),
                 port_group_count,
                 port_groups,
-                ..Door::default()
+                ..DoorEntry::default()
             },
         )
     }

@@ -402,7 +402,7 @@ impl EdgeKey {
 /// What the kernel side needs of a door, or of one of a door's sequences.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Pod, Zeroable)]
-pub struct Door {
+pub struct DoorEntry {
     /// How long a grant lasts, in milliseconds.
     pub open_for_ms: u64,
     /// Until when a sequence with a `sequence_id` can be started, in milliseconds since boot.
@@ -434,7 +434,7 @@ pub struct Door {
 /// The input of a door's time-based knocks that depend on the source.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Pod, Zeroable)]
-pub struct Otp {
+pub struct OtpEntry {
     /// The secret of both halves.
     pub secret: Secret,
     /// A bit per knock: 1 for UDP.
@@ -445,7 +445,7 @@ pub struct Otp {
     pub padding: u16,
 }
 
-impl Otp {
+impl OtpEntry {
     /// The protocol of a knock, counted from 0 within its half.
     #[inline(always)]
     pub const fn protocol(&self, knock: u8) -> Protocol {

@@ -1,8 +1,8 @@
 //! Time-based sequences, compatible with the fork of knockd that has `otp =`.
 //!
-//! Time is divided into numbered periods. The HMAC-SHA1 of a period's number with a secret as the key gives an octet for
-//! each knock; the knock's port is the base plus the octet. A second half may follow, whose key is the secret followed by
-//! the text of the source address.
+//! Time is divided into numbered periods. The HMAC-SHA1 of a period's number with a secret as the key gives an octet
+//! for each knock; the knock's port is the base plus the octet. A second half may follow, whose key is the secret
+//! followed by the text of the source address.
 
 use bytemuck::{Pod, Zeroable};
 

@@ -63,8 +63,8 @@ pub const fn slot(interface: u32) -> u32 {
     interface & (SLOTS - 1)
 }
 
-/// The EtherType of a frame that is neither IPv4 nor IPv6, unless the type serves the link itself. Such a frame may carry
-/// IP to another interface, or its bytes are no Ethernet header at all.
+/// The EtherType of a frame that is neither IPv4 nor IPv6, unless the type serves the link itself. Such a frame may
+/// carry IP to another interface, or its bytes are no Ethernet header at all.
 #[inline(always)]
 pub fn foreign_type<B: Bytes + ?Sized>(bytes: &B) -> Option<u16> {
     packet::ethertype(bytes).filter(|&ethertype| !serves_link(ethertype))

@@ -18,8 +18,8 @@ use crate::{
     env::{Bucket, Table, Word},
     event::Event,
     layout::{
-        Config, Door, EdgeKey, Features, FlowKey, GrantKey, Node, Otp, PortRule, ProgressKey,
-        UsedKey, WAYS,
+        Config, DoorEntry, EdgeKey, Features, FlowKey, GrantKey, Node, OtpEntry, PortRule,
+        ProgressKey, UsedKey, WAYS,
     },
     reason::Reporting,
     time::Moment,
@@ -110,8 +110,8 @@ impl Default for LockoutKey {
     }
 }
 
-/// Maps below an environment in memory, by their names in [`crate::layout::MAPS`]. The environment reads each entry once,
-/// when it is first used.
+/// Maps below an environment in memory, by their names in [`crate::layout::MAPS`]. The environment reads each entry
+/// once, when it is first used.
 pub trait Below {
     /// An element of an array; `None` if there is none.
     fn element<V: Pod>(&self, map: &'static str, index: u32) -> Option<V>;
@@ -152,9 +152,9 @@ pub struct Overlay<B> {
     /// Nodes that were read from below.
     pub nodes_below: Chain<Node>,
     /// Doors that were read from below.
-    pub doors_below: Chain<Door>,
+    pub doors_below: Chain<DoorEntry>,
     /// Secrets that were read from below.
-    pub otp_below: Chain<Otp>,
+    pub otp_below: Chain<OtpEntry>,
     /// The time.
     pub now: Cell<u64>,
     /// See [`Env::features`].
@@ -168,9 +168,9 @@ pub struct Overlay<B> {
     /// Edges.
     pub edges: HashMap<EdgeKey, u32>,
     /// Doors by index.
-    pub doors: Vec<Door>,
+    pub doors: Vec<DoorEntry>,
     /// See [`Env::otp`].
-    pub otp: HashMap<u16, Otp>,
+    pub otp: HashMap<u16, OtpEntry>,
     /// Targets by address.
     pub targets: HashMap<Address, u16>,
     /// Trusted prefixes: address and length in bits.
@@ -244,7 +244,7 @@ impl<B: Below> Env for Overlay<B> {
         node.or_else(|| self.below.entry("EDGES", key))
     }
 
-    fn door(&self, index: u32) -> Option<&Door> {
+    fn door(&self, index: u32) -> Option<&DoorEntry> {
         let door = self.doors.get(index as usize);
         door.or_else(|| {
             self.doors_below
@@ -252,7 +252,7 @@ impl<B: Below> Env for Overlay<B> {
         })
     }
 
-    fn otp(&self, door: u16) -> Option<&Otp> {
+    fn otp(&self, door: u16) -> Option<&OtpEntry> {
         let index = u32::from(door);
         let read = || self.below.entry("OTP", &index);
         let otp = self.otp.get(&door);

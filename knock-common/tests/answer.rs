@@ -58,7 +58,7 @@ fn rewrite_as_reply(frame: &mut Vec<u8>, answer: Answer) -> Option<()> {
     Some(())
 }
 
-/// The frame with a sequence number, an acknowledgement, and so many octets behind.
+/// The frame with a sequence number, an acknowledgement number, and this many octets behind the header.
 fn question(frame: &Frame, flags: u8, sequence: u32, acknowledged: u32, more: usize) -> Vec<u8> {
     let mut bytes = frame.clone().tcp(40_000, 7000, flags).bytes();
     let at = bytes.len() - 16;

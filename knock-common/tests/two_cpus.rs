@@ -33,8 +33,8 @@ use knock_common::{
     event::Event,
     judge, knock,
     layout::{
-        Config, Door, EdgeKey, Features, FlagClass, FlowKey, GrantKey, Node, Otp, PortRule,
-        ProgressKey, Symbol, UsedKey, WAYS, port_index,
+        Config, DoorEntry, EdgeKey, Features, FlagClass, FlowKey, GrantKey, Node, OtpEntry,
+        PortRule, ProgressKey, Symbol, UsedKey, WAYS, port_index,
     },
     lockout,
     packet::Protocol::Tcp,
@@ -152,7 +152,7 @@ struct Tables {
     ports: HashMap<u32, PortRule>,
     nodes: Vec<Node>,
     edges: HashMap<EdgeKey, u32>,
-    doors: Vec<Door>,
+    doors: Vec<DoorEntry>,
 }
 
 /// A CPU, and the maps that it shares with the other CPU.
@@ -221,11 +221,11 @@ impl Env for Cpu {
         self.tables.edges.get(key).copied()
     }
 
-    fn door(&self, index: u32) -> Option<&Door> {
+    fn door(&self, index: u32) -> Option<&DoorEntry> {
         self.tables.doors.get(index as usize)
     }
 
-    fn otp(&self, _door: u16) -> Option<&Otp> {
+    fn otp(&self, _door: u16) -> Option<&OtpEntry> {
         None
     }
 
@@ -369,13 +369,13 @@ fn tables() -> Arc<Tables> {
     };
     let edge =
         |from: u32, port: u16, to: u32| (EdgeKey::from_node(from, Symbol::new(Tcp, port)), to);
-    let door = |number: u16| Door {
+    let door = |number: u16| DoorEntry {
         open_for_ms: 30_000,
         sequence_timeout_ticks: 1000,
         port_group_count: 1,
         number,
         port_groups: std::array::from_fn(|index| if index == 0 { number } else { 0 }),
-        ..Door::default()
+        ..DoorEntry::default()
     };
     let port = |port: u16, rule: PortRule| (port_index(Tcp, port), rule);
     Arc::new(Tables {

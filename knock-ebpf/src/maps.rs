@@ -19,10 +19,10 @@ use knock_common::{
     event::Event,
     hmac::Scratch,
     layout::{
-        ALLOW_MAX, BUCKETS, CLAIMS as CLAIM_SLOTS, Config, DOOR_ENTRIES_MAX, DOORS_MAX, Door,
+        ALLOW_MAX, BUCKETS, CLAIMS as CLAIM_SLOTS, Config, DOOR_ENTRIES_MAX, DOORS_MAX, DoorEntry,
         EVENTS_BYTES, EdgeKey, FLOWS_MAX, Features, FlowKey, GrantKey, LOCKOUT_BUCKETS,
-        LOCKOUTS_MAX, NODES_MAX, Node, Otp, PORT_RULES, PRESENCE_SLOTS, PROGRESS_MAX, PortRule,
-        ProgressKey, TARGETS_MAX, TRUST_MAX, USED_MAX, UsedKey, WAYS,
+        LOCKOUTS_MAX, NODES_MAX, Node, OtpEntry, PORT_RULES, PRESENCE_SLOTS, PROGRESS_MAX,
+        PortRule, ProgressKey, TARGETS_MAX, TRUST_MAX, USED_MAX, UsedKey, WAYS,
     },
     reason::{COUNTERS_MAX, Reporting},
     seen::{self, Seen},
@@ -47,10 +47,10 @@ static NODES: Array<Node, { NODES_MAX as usize }> = Array::new();
 #[btf_map]
 static EDGES: HashMap<EdgeKey, u32, { NODES_MAX as usize }, GROWING> = HashMap::new();
 #[btf_map]
-static DOORS: Array<Door, { DOOR_ENTRIES_MAX as usize }> = Array::new();
+static DOORS: Array<DoorEntry, { DOOR_ENTRIES_MAX as usize }> = Array::new();
 /// Keys are numbers of doors.
 #[btf_map]
-static OTP: HashMap<u32, Otp, { DOORS_MAX as usize }, GROWING> = HashMap::new();
+static OTP: HashMap<u32, OtpEntry, { DOORS_MAX as usize }, GROWING> = HashMap::new();
 #[btf_map]
 static TARGETS: HashMap<Address, u32, { TARGETS_MAX as usize }, GROWING> = HashMap::new();
 #[btf_map]
@@ -282,12 +282,12 @@ impl Env for Maps {
     }
 
     #[inline(always)]
-    fn door(&self, index: u32) -> Option<&Door> {
+    fn door(&self, index: u32) -> Option<&DoorEntry> {
         DOORS.get(index)
     }
 
     #[inline(always)]
-    fn otp(&self, door: u16) -> Option<&Otp> {
+    fn otp(&self, door: u16) -> Option<&OtpEntry> {
         // SAFETY: the map is written only before the program is attached.
         unsafe { OTP.get(u32::from(door)) }
     }

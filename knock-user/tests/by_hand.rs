@@ -6,7 +6,7 @@ use knock_common::{
     Address, Reason,
     access::Grant,
     event::Event,
-    layout::{Door, GrantKey, PORT_GROUPS_PER_DOOR},
+    layout::{DoorEntry, GrantKey, PORT_GROUPS_PER_DOOR},
     time::SKEW_MS,
 };
 use knock_user::ledger::{Action, Ending, Ledger, Lookup, Revocation};
@@ -24,15 +24,15 @@ const A: Address = Address { words: [1; 4] };
 const B: Address = Address { words: [2; 4] };
 const ROOT: u32 = 0;
 
-fn door(port_groups: &[u16], closes: bool) -> Door {
+fn door(port_groups: &[u16], closes: bool) -> DoorEntry {
     let mut all = [0; PORT_GROUPS_PER_DOOR];
     all[..port_groups.len()].copy_from_slice(port_groups);
-    Door {
+    DoorEntry {
         open_for_ms: 30_000,
         closes: closes.into(),
         port_group_count: port_groups.len() as u16,
         port_groups: all,
-        ..Door::default()
+        ..DoorEntry::default()
     }
 }
 
@@ -49,7 +49,7 @@ impl Env {
             door(&[1], false),
             door(&[1, 2], false),
             door(&[1], true),
-            Door::default(),
+            DoorEntry::default(),
         ];
         Self {
             ledger: Ledger::new(doors),

@@ -9,7 +9,7 @@ use knock_common::{
     Address, Reason,
     access::Grant,
     event::Event,
-    layout::{ALLOW_MAX, Door, GrantKey, PORT_GROUPS_PER_DOOR},
+    layout::{ALLOW_MAX, DoorEntry, GrantKey, PORT_GROUPS_PER_DOOR},
     time::SKEW_MS,
 };
 use knock_user::ledger::{Action, Ending, Ledger, Lookup};
@@ -50,19 +50,19 @@ fn source(number: u8) -> Address {
     Address::from_v4([203, 0, 113, number])
 }
 
-fn door(open_for_ms: u64, port_groups: &[u16], closes: bool) -> Door {
+fn door(open_for_ms: u64, port_groups: &[u16], closes: bool) -> DoorEntry {
     let mut all = [0; PORT_GROUPS_PER_DOOR];
     all[..port_groups.len()].copy_from_slice(port_groups);
-    Door {
+    DoorEntry {
         open_for_ms,
         closes: closes.into(),
         port_group_count: port_groups.len() as u16,
         port_groups: all,
-        ..Door::default()
+        ..DoorEntry::default()
     }
 }
 
-fn doors() -> Vec<Door> {
+fn doors() -> Vec<DoorEntry> {
     vec![
         door(30_000, &[1], false),
         door(60_000, &[1, 2], false),

@@ -220,7 +220,7 @@ fn are_renewed(old: &Sequences, new: &Sequences) -> bool {
     timeless(old) == timeless(new)
 }
 
-const fn used_key(entry: &knock_common::layout::Door) -> UsedKey {
+const fn used_key(entry: &knock_common::layout::DoorEntry) -> UsedKey {
     UsedKey {
         replay_domain: entry.replay_domain,
         sequence_id: entry.sequence_id,

@@ -33,7 +33,7 @@ use anyhow::Result;
 use aya::programs::links::FdLink;
 use knock_common::{
     Address,
-    layout::{Door, FlowKey, USED_MAX},
+    layout::{DoorEntry, FlowKey, USED_MAX},
 };
 
 use self::change::{Change, Transition};
@@ -77,7 +77,7 @@ pub struct AttachOptions {
 #[derive(Debug)]
 pub struct Deployed {
     /// The doors by number.
-    pub doors: Vec<Door>,
+    pub doors: Vec<DoorEntry>,
     /// Their names; an empty name marks an unused number.
     pub names: Vec<String>,
     /// The longest time that an attempt can last, in ticks.

@@ -56,7 +56,7 @@ impl Changing {
         let tables = compiled(&settings, &Sequences::new(), None).unwrap();
         let mut sim = tables.simulate();
         sim.doors
-            .resize(tables.room.doors as usize, layout::Door::default());
+            .resize(tables.room.doors as usize, layout::DoorEntry::default());
         sim.nodes
             .resize(tables.room.nodes as usize, layout::Node::default());
         Self {

@@ -1,33 +1,33 @@
-//! Finds the map entries to write when sequences change, in the order of writing.
+//! What changes in the maps when sequences change, in the order in which it has to be written.
 
 use std::collections::HashMap;
 
-use knock_common::layout::{Door, EdgeKey, Node, PortRule, port_index};
+use knock_common::layout::{DoorEntry, EdgeKey, Node, PortRule, port_index};
 
 use super::Tables;
 
-/// Targets of references are written before the references, so that packets can be judged
-/// meanwhile.
+/// What leads somewhere comes after what it leads to, so that packets may be judged meanwhile.
 #[derive(Debug, Default)]
 pub struct Difference {
     /// Elements of `DOORS`.
-    pub doors: Vec<(u32, Door)>,
+    pub doors: Vec<(u32, DoorEntry)>,
     /// Elements of `NODES`.
     pub nodes: Vec<(u32, Node)>,
     /// Entries of `EDGES`.
     pub edges: Vec<(EdgeKey, u32)>,
     /// Elements of `PORTS`.
     pub ports: Vec<(u32, PortRule)>,
-    /// Keys of `EDGES` to remove, last of all.
+    /// Keys of `EDGES` that go, last of all.
     pub gone: Vec<EdgeKey>,
 }
 
 impl Difference {
-    /// Compares the tables in the maps with new ones of the same configuration.
+    /// From the tables that the maps have been filled with to others of the same configuration.
     pub fn new(old: &Tables, new: &Tables) -> Self {
-        // Attempts may still be at nodes that no sequence uses: those are left unchanged, and no
-        // edge leads to them.
-        let doors = changed(&old.doors, &new.doors).filter(|(_, door)| *door != Door::default());
+        // Attempts may still be at nodes that no sequence has any more: those stay as they are, and
+        // nothing leads there.
+        let doors =
+            changed(&old.doors, &new.doors).filter(|(_, door)| *door != DoorEntry::default());
         let nodes = changed(&old.nodes, &new.nodes).filter(|(_, node)| node.depth != 0);
         let mut gone: HashMap<_, _> = old.edge_entries().collect();
         let edges = new.edge_entries();
@@ -53,7 +53,7 @@ impl Difference {
     }
 }
 
-/// Returns the elements that differ, with their indices.
+/// Elements that are others than before, with their places.
 fn changed<'a, T: Copy + PartialEq>(
     old: &'a [T],
     new: &'a [T],

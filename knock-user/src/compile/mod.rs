@@ -58,13 +58,13 @@ use crate::{
     model::settings::{Door, Dynamic, Lockout, Scope, Sequence, Settings},
 };
 
-/// Something that the tables can't hold, or that the kernel side could not distinguish.
+/// Something that the tables can't hold, or that the kernel side could not tell apart.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("{key}: {reason}")]
 pub struct Conflict {
-    /// The index of the door that it concerns, if any.
+    /// Index of the door that it is about, if it is about one.
     pub door: Option<usize>,
-    /// The key that it concerns.
+    /// The key that it is about.
     pub key: &'static str,
     /// What is wrong and what to write instead.
     pub reason: String,
@@ -88,23 +88,23 @@ impl Conflict {
     }
 }
 
-/// The inputs of the compiler besides the configuration.
+/// What a configuration is compiled with besides itself.
 pub struct Input<'a> {
     /// This host.
     pub host: &'a Host,
     /// The secret key of the first-knock table: from the kernel's random numbers, kept for reloads.
     pub cell_key: [u64; 12],
-    /// Numbers that are already in use.
+    /// Numbers that are in use already.
     pub known: &'a StableIds,
     /// Random numbers to draw decoys with.
     pub draw: &'a mut dyn FnMut() -> u64,
-    /// The sequences that are accepted now.
+    /// What is listened to now.
     pub sequences: &'a Sequences,
-    /// The previous tables, if only sequences have changed.
+    /// If only changing sequences are others than before.
     pub before: Option<Previous<'a>>,
 }
 
-/// The state that stays unchanged while sequences change.
+/// What stays as it was when sequences change.
 #[derive(Clone, Copy, Debug)]
 pub struct Previous<'a> {
     /// The tables that the maps were filled with.
@@ -113,13 +113,13 @@ pub struct Previous<'a> {
     pub now_ms: u64,
 }
 
-/// The current sequences of doors with changing ones, by the door's index.
+/// The sequences of the doors that have changing ones, by their places in the configuration.
 pub type Sequences = BTreeMap<usize, Vec<Sequence>>;
 
 /// Compiles a configuration.
 ///
 /// # Errors
-/// Returns every conflict.
+/// Everything that stands in the way.
 pub fn compile(settings: &Settings, input: &mut Input<'_>) -> Result<Tables, Vec<Conflict>> {
     let layout = Layout::new(settings, input.known, input.sequences, input.before)?;
     let doors = &settings.doors;
@@ -136,7 +136,7 @@ pub fn compile(settings: &Settings, input: &mut Input<'_>) -> Result<Tables, Vec
         ports.put(knock.protocol, knock.port, PortRule::knock(class, first));
     }
     for door in doors {
-        // Each of these ports may become a knock, and some are one for certain sources.
+        // Each may be a knock one day, and some are, depending on who knocks.
         if let Some(Dynamic::Otp(otp)) = &door.dynamic {
             ports.fill(otp.sequences.ports(), &layout.flags);
         }
@@ -144,7 +144,7 @@ pub fn compile(settings: &Settings, input: &mut Input<'_>) -> Result<Tables, Vec
     passing::mark(&mut ports, doors, input.sequences);
     let drawn = ports.decoys(settings, input)?;
     let (nodes, edges) = layout.automaton.into_tables(&layout.numbers, &layout.paths);
-    let entries: Vec<layout::Door> = (doors.iter().zip(&layout.numbers))
+    let entries: Vec<layout::DoorEntry> = (doors.iter().zip(&layout.numbers))
         .zip(&layout.port_groups.of_doors)
         .map(|((door, number), port_groups)| {
             door_entry(door, *number, &layout.target_ids, port_groups)
@@ -184,7 +184,7 @@ pub fn compile(settings: &Settings, input: &mut Input<'_>) -> Result<Tables, Vec
     })
 }
 
-/// Returns whether knocks of a door depend on the source.
+/// Whether knocks of a door depend on who knocks.
 fn is_per_source(door: &Door) -> bool {
     match &door.dynamic {
         Some(Dynamic::Otp(otp)) => otp.sequences.bind_source,
@@ -192,8 +192,8 @@ fn is_per_source(door: &Door) -> bool {
     }
 }
 
-/// Returns the inputs of knocks that depend on the source, by number of the door.
-fn otp(doors: &[Door], numbers: &[u16]) -> Vec<(u16, layout::Otp)> {
+/// What the knocks of doors are made of that depend on who knocks.
+fn otp(doors: &[Door], numbers: &[u16]) -> Vec<(u16, layout::OtpEntry)> {
     let entry = |(door, &number): (&Door, &u16)| match &door.dynamic {
         Some(Dynamic::Otp(otp)) if otp.sequences.bind_source => Some((number, otp.entry())),
         Some(Dynamic::Otp(_) | Dynamic::OneTime(_)) | None => None,
@@ -201,7 +201,7 @@ fn otp(doors: &[Door], numbers: &[u16]) -> Vec<(u16, layout::Otp)> {
     doors.iter().zip(numbers).filter_map(entry).collect()
 }
 
-/// Returns all knocks, including those of the current changing sequences.
+/// All knocks, those of changing sequences as they are now.
 fn knocks<'a>(doors: &'a [Door], sequences: &'a Sequences) -> impl Iterator<Item = Knock> + 'a {
     let dynamic = sequences.values().flatten();
     let fixed = doors.iter().flat_map(|door| &door.knock);
@@ -210,10 +210,10 @@ fn knocks<'a>(doors: &'a [Door], sequences: &'a Sequences) -> impl Iterator<Item
         .copied()
 }
 
-/// Adds an entry for each sequence of a door that has several.
+/// Gives each sequence of a door that has several an entry of its own.
 fn add_sequences(
-    by_entry: &mut Vec<layout::Door>,
-    doors: &[layout::Door],
+    by_entry: &mut Vec<layout::DoorEntry>,
+    doors: &[layout::DoorEntry],
     paths: &[Path],
     sequences: &Sequences,
 ) {
@@ -222,9 +222,9 @@ fn add_sequences(
         for (path, sequence) in own.zip(sequences) {
             let entry = usize::from(path.entry);
             if by_entry.len() <= entry {
-                by_entry.resize(entry + 1, layout::Door::default());
+                by_entry.resize(entry + 1, layout::DoorEntry::default());
             }
-            by_entry[entry] = layout::Door {
+            by_entry[entry] = layout::DoorEntry {
                 sequence_id: sequence.sequence_id,
                 replay_domain: sequence.replay_domain,
                 good_until_ms: sequence.good_until_ms,
@@ -234,7 +234,7 @@ fn add_sequences(
     }
 }
 
-/// Reorders values of doors by number; there may be gaps.
+/// What belongs to the doors in their order, by their numbers; there may be gaps.
 fn by_number<T: Clone + Default>(numbers: &[u16], items: impl Iterator<Item = T>) -> Vec<T> {
     let count = numbers
         .iter()
@@ -249,27 +249,27 @@ fn by_number<T: Clone + Default>(numbers: &[u16], items: impl Iterator<Item = T>
     placed
 }
 
-/// Finds the conflicts that a configuration has on any host.
+/// Finds what stands in the way of a configuration on any host.
 ///
 /// # Errors
-/// Returns every conflict.
+/// Everything that does.
 pub fn check(settings: &Settings) -> Result<(), Vec<Conflict>> {
     Layout::new(settings, &StableIds::default(), &Sequences::new(), None).map(|_| ())
 }
 
-/// The results of the steps that can fail.
+/// The parts that can fail, before they are put together.
 struct Layout {
     /// The numbers of the doors, in their order.
     numbers: Vec<u16>,
     /// The numbers of everything.
     used: StableIds,
-    /// The id of each target.
+    /// The class of each destination address that doors are for.
     target_ids: BTreeMap<IpAddr, u16>,
     flags: Flags,
     port_groups: PortGroups,
     paths: Vec<Path>,
     automaton: Automaton,
-    /// Numbers that stay unchanged while sequences change; none if no door has changing sequences.
+    /// Numbers that stay while sequences change; none if no door has such.
     id_pool: Option<IdPool>,
 }
 
@@ -285,7 +285,7 @@ impl Layout {
         let doors = &settings.doors;
         within_limits(settings, &mut conflicts);
         let target_ids = target_ids(doors, &mut id_assigner, &mut conflicts);
-        // Within these limits, numbers fit their types.
+        // Beyond the limits, numbers would not fit their types.
         if !conflicts.is_empty() {
             return Err(conflicts);
         }
@@ -293,7 +293,7 @@ impl Layout {
         handshake::check(doors, sequences, &mut conflicts);
         passing::check(doors, sequences, &mut conflicts);
         let numbers = doors.iter().map(|door| id_assigner.door(&door.name));
-        // Within the limits, there are enough numbers for the doors of two configurations.
+        // Within the limits, two configurations' doors have numbers enough.
         let numbers: Vec<u16> = numbers.map(|number| number.unwrap_or(NO_DOOR)).collect();
         let port_groups = PortGroups::new(settings, &numbers, &mut id_assigner, &mut conflicts);
         let mut id_pool = id_pool(doors, &numbers, sequences, before);
@@ -321,7 +321,7 @@ impl Layout {
     }
 }
 
-/// Returns the pool of stable numbers, if any door has changing sequences.
+/// What keeps its number while sequences change, if there are any that do.
 fn id_pool(
     doors: &[Door],
     numbers: &[u16],
@@ -343,7 +343,7 @@ fn id_pool(
     })
 }
 
-/// Returns the sequences for the automaton.
+/// The sequences that the automaton is to find.
 fn paths(
     doors: &[Door],
     numbers: &[u16],
@@ -382,7 +382,7 @@ fn within_limits(settings: &Settings, conflicts: &mut Vec<Conflict>) {
     if doors > DOORS_MAX as usize {
         conflicts.push(Conflict::of_file(
             "door",
-            format!("{doors} doors are too many: the limit is {DOORS_MAX}"),
+            format!("{doors} doors are too many: a file has at most {DOORS_MAX}"),
         ));
     }
     let trusted = settings.trust.len();
@@ -391,7 +391,7 @@ fn within_limits(settings: &Settings, conflicts: &mut Vec<Conflict>) {
         conflicts.push(Conflict::of_file(
             "trust",
             format!(
-                "{trusted} prefixes are too many: the limit is {most}; join neighbours \
+                "{trusted} prefixes are too many: a file has at most {most}; join neighbours \
                  into shorter prefixes"
             ),
         ));
@@ -408,7 +408,7 @@ fn target_ids(
         conflicts.push(Conflict::of_file(
             "door",
             format!(
-                "{} different targets are too many: the limit is {TARGETS_MAX}",
+                "{} different targets are too many: a file has at most {TARGETS_MAX}",
                 targets.len()
             ),
         ));
@@ -463,7 +463,7 @@ fn config(settings: &Settings, flags: &Flags, input: &Input<'_>) -> Config {
         lockout_ms: lockout.map_or(0, |lockout| millis(lockout.duration)),
         confirm_by_ms: u64::MAX,
         cell_key: input.cell_key,
-        // The same key for both turns, until the other one is drawn.
+        // One for both turns, until the other one's is drawn.
         cookie_keys: [cookie::key(input.cell_key); 2],
         lockout_failures: lockout.map_or(0, |lockout| lockout.failures.into()),
         attempt_max_ticks: longest.unwrap_or(0),
@@ -476,8 +476,8 @@ fn door_entry(
     number: u16,
     target_ids: &BTreeMap<IpAddr, u16>,
     port_groups: &[u16],
-) -> layout::Door {
-    let mut entry = layout::Door {
+) -> layout::DoorEntry {
+    let mut entry = layout::DoorEntry {
         number,
         open_for_ms: millis(door.open_for),
         sequence_timeout_ticks: ticks(door.sequence_timeout),
@@ -490,7 +490,7 @@ fn door_entry(
             .first_tcp()
             .filter(|_| door.reply)
             .map_or_else(PortDigits::default, PortDigits::of),
-        ..layout::Door::default()
+        ..layout::DoorEntry::default()
     };
     for (slot, port_group) in entry.port_groups.iter_mut().zip(port_groups) {
         *slot = *port_group;
@@ -499,13 +499,13 @@ fn door_entry(
     entry
 }
 
-/// Converts a time limit to the kernel side's ticks.
+/// A time limit in the kernel side's ticks.
 fn ticks(duration: Duration) -> u32 {
     let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
     u32::try_from(ticks_in(nanos)).unwrap_or(u32::MAX)
 }
 
-/// Returns the ports that need a grant.
+/// The ports that need a grant.
 pub fn protected(settings: &Settings) -> PortSet {
     let opened = settings.doors.iter().flat_map(Door::opened);
     PortSet::new(settings.protect.iter().chain(opened).copied())

@@ -1,12 +1,12 @@
-//! The contents of the maps, as plain data.
+//! What the maps hold, without the maps.
 
 use std::collections::{BTreeMap, HashMap};
 
 use knock_common::{
     Address,
     layout::{
-        Config, Door, EdgeKey, Features, FlowKey, GrantKey, Node, Otp, PortKind, PortRule, Symbol,
-        port_index,
+        Config, DoorEntry, EdgeKey, Features, FlowKey, GrantKey, Node, OtpEntry, PortKind,
+        PortRule, Symbol, port_index,
     },
     packet::Protocol,
 };
@@ -25,7 +25,7 @@ use crate::{
 /// Where an edge begins.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum EdgeFrom {
-    /// At the root of a target.
+    /// At the root of a destination class.
     Root(u16),
     /// At a node, by its number.
     Node(u32),
@@ -38,36 +38,37 @@ pub struct Tables {
     pub features: Features,
     /// The settings.
     pub config: Config,
-    /// The rules of ports; unlisted ports are unused.
+    /// Ports that are something; the others are ordinary.
     pub ports: BTreeMap<(Protocol, u16), PortRule>,
     /// Decoys that were drawn: TCP ports.
     pub drawn: Vec<u16>,
     /// Nodes by number; number 0 is never read.
     pub nodes: Vec<Node>,
-    /// Edges: origin, knock, number of the node that they lead to.
+    /// Edges: from, knock, number of the node that they lead to.
     pub edges: Vec<(EdgeFrom, Symbol, u32)>,
-    /// Doors by number, then the entries of further sequences; unused numbers have an empty entry.
-    pub doors: Vec<Door>,
-    /// The inputs of knocks that depend on the source, by number of the door.
-    pub otp: Vec<(u16, Otp)>,
-    /// The id of each target.
+    /// Doors by number, then the sequences of those that have several; a number that no door has
+    /// leads to an empty one.
+    pub doors: Vec<DoorEntry>,
+    /// What knocks that depend on who knocks are made of, by number of the door.
+    pub otp: Vec<(u16, OtpEntry)>,
+    /// The class of each destination address that doors are for.
     pub targets: Vec<(Address, u16)>,
     /// Trusted prefixes and their lengths in bits.
     pub trust: Vec<(Address, u32)>,
-    /// The ports of each port group; none for a door that only runs commands.
+    /// The ports that each service stands for; none for a door that only runs commands.
     pub port_groups: BTreeMap<u16, Vec<Ports>>,
-    /// The names of the doors by number; empty for unused numbers.
+    /// Names of the doors by number; empty where no door has it.
     pub names: Vec<String>,
-    /// The numbers of doors, port groups and targets.
+    /// The numbers of doors, services and destination classes.
     pub numbers: StableIds,
-    /// The capacity that the maps need.
+    /// How large the maps have to be.
     pub room: Capacity,
-    /// Numbers that stay unchanged while sequences change, if any do.
+    /// Numbers that stay when sequences change, if any do.
     pub(super) id_pool: Option<IdPool>,
 }
 
 impl Tables {
-    /// Returns the entries of `PORTS`; those of unused ports are zero.
+    /// Entries of `PORTS`; those of the other ports are zero.
     pub fn port_entries(&self) -> impl Iterator<Item = (u32, PortRule)> {
         self.ports
             .iter()
@@ -85,7 +86,7 @@ impl Tables {
         })
     }
 
-    /// Returns the same tables with other expiry times of sequences.
+    /// The same tables with other ends of the times for which sequences are good.
     #[must_use]
     pub fn renewed(&self, settings: &Settings, sequences: &Sequences) -> Self {
         let mut renewed = self.clone();
@@ -112,7 +113,7 @@ impl Tables {
         renewed
     }
 
-    /// Returns the flow of a TCP connection to a protected port; none if its port is not protected.
+    /// The flow of a TCP connection to a protected port; none if its port is not protected.
     pub fn flow_of(&self, connection: &Connection) -> Option<FlowKey> {
         let Connection { local, peer } = connection;
         let rule = self.ports.get(&(Protocol::Tcp, local.port()))?;
@@ -130,7 +131,7 @@ impl Tables {
         })
     }
 
-    /// Returns an environment in memory with this configuration.
+    /// A world in memory under this configuration.
     pub fn simulate(&self) -> knock_common::sim::Sim {
         knock_common::sim::Sim {
             features: self.features,
@@ -147,8 +148,8 @@ impl Tables {
     }
 }
 
-/// Returns the entries of the allow map for a grant of a door to a source.
-pub fn grant_keys(door: &Door, source: Address) -> impl Iterator<Item = GrantKey> + '_ {
+/// The entries of the allow map that a grant of a door to a source consists of.
+pub fn grant_keys(door: &DoorEntry, source: Address) -> impl Iterator<Item = GrantKey> + '_ {
     let port_groups = door.port_groups.iter().take(door.port_group_count as usize);
     port_groups.map(move |&port_group| GrantKey {
         source,

@@ -29,11 +29,11 @@ pub enum Origin {
 
 impl Otp {
     /// Returns the map entry with which the kernel side derives the knocks of a half.
-    pub fn entry(&self) -> layout::Otp {
+    pub fn entry(&self) -> layout::OtpEntry {
         let udp = (self.sequences.protocols.iter().enumerate())
             .filter(|(_, protocol)| **protocol == Protocol::Udp)
             .fold(0, |udp, (knock, _)| udp | 1 << knock);
-        layout::Otp {
+        layout::OtpEntry {
             secret: self.sequences.secret,
             udp,
             base: self.sequences.base,
