@@ -1,9 +1,9 @@
 //! First knocks: a table that a flood of spoofed first knocks can't empty.
 //!
 //! A first knock costs a spoofer one packet, so it takes one 8-byte cell only. A keyed hash chooses the source's
-//! bucket. The cell holds more bits of the hash as a tag, which distinguishes sources, and the time, so that cells need
-//! no sweeping. In a full bucket the oldest cell is replaced: a first knock is kept until first knocks of eight other
-//! sources hit the same one of 524 288 buckets.
+//! bucket. The cell holds more bits of the hash as a tag, which tells sources apart, and the time, so that cells
+//! need no sweeping. In a full bucket the oldest cell is replaced: a first knock is kept until first knocks of eight
+//! other sources hit the same one of 524 288 buckets.
 
 use crate::{
     Address, Stat, Subprograms,

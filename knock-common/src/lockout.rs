@@ -360,8 +360,8 @@ mod tests {
         Address::from_v4([a | 64, b, c, d])
     }
 
-    /// Any number of failures of forged sources ends no lockout. Forged sources are locked out themselves while there
-    /// is room.
+    /// Any number of failures of forged sources ends no lockout. Forged sources are locked out themselves while
+    /// there is room.
     #[test]
     fn forged_sources_do_not_end_a_lockout() {
         let sim = with_lockout(config(2, 600_000));

@@ -1,7 +1,7 @@
 //! The presence filter: one lookup shows that the big maps have nothing about a source.
 //!
-//! A slot holds until when there may be a grant or a flow, and until when an attempt, of any source that hashes to
-//! it. A time that is too late costs a lookup only, so the hash needs no key, and user space may write [`ALWAYS`].
+//! A slot holds until when there may be a grant or a flow, and until when an attempt, of any source that hashes to it.
+//! A time that is too late costs a lookup only, so the hash needs no key, and user space may write [`ALWAYS`].
 
 use crate::{Address, Subprograms, env::Word, layout::PRESENCE_SLOTS, time::Moment};
 

@@ -1,4 +1,4 @@
-//! What changes in the maps when sequences change, in the order in which it has to be written.
+//! Finds the map entries to write when sequences change, in the order of writing.
 
 use std::collections::HashMap;
 
@@ -6,7 +6,8 @@ use knock_common::layout::{DoorEntry, EdgeKey, Node, PortRule, port_index};
 
 use super::Tables;
 
-/// What leads somewhere comes after what it leads to, so that packets may be judged meanwhile.
+/// Targets of references are written before the references, so that packets can be judged
+/// meanwhile.
 #[derive(Debug, Default)]
 pub struct Difference {
     /// Elements of `DOORS`.
@@ -17,15 +18,15 @@ pub struct Difference {
     pub edges: Vec<(EdgeKey, u32)>,
     /// Elements of `PORTS`.
     pub ports: Vec<(u32, PortRule)>,
-    /// Keys of `EDGES` that go, last of all.
+    /// Keys of `EDGES` to remove, last of all.
     pub gone: Vec<EdgeKey>,
 }
 
 impl Difference {
-    /// From the tables that the maps have been filled with to others of the same configuration.
+    /// Compares the tables in the maps with new ones of the same configuration.
     pub fn new(old: &Tables, new: &Tables) -> Self {
-        // Attempts may still be at nodes that no sequence has any more: those stay as they are, and
-        // nothing leads there.
+        // Attempts may still be at nodes that no sequence uses: those are left unchanged, and no
+        // edge leads to them.
         let doors =
             changed(&old.doors, &new.doors).filter(|(_, door)| *door != DoorEntry::default());
         let nodes = changed(&old.nodes, &new.nodes).filter(|(_, node)| node.depth != 0);
@@ -53,7 +54,7 @@ impl Difference {
     }
 }
 
-/// Elements that are others than before, with their places.
+/// Returns the elements that differ, with their indices.
 fn changed<'a, T: Copy + PartialEq>(
     old: &'a [T],
     new: &'a [T],

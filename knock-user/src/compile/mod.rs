@@ -58,13 +58,13 @@ use crate::{
     model::settings::{Door, Dynamic, Lockout, Scope, Sequence, Settings},
 };
 
-/// Something that the tables can't hold, or that the kernel side could not tell apart.
+/// Something that the tables can't hold, or that the kernel side could not distinguish.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("{key}: {reason}")]
 pub struct Conflict {
-    /// Index of the door that it is about, if it is about one.
+    /// The index of the door that it concerns, if any.
     pub door: Option<usize>,
-    /// The key that it is about.
+    /// The key that it concerns.
     pub key: &'static str,
     /// What is wrong and what to write instead.
     pub reason: String,
@@ -88,23 +88,23 @@ impl Conflict {
     }
 }
 
-/// What a configuration is compiled with besides itself.
+/// The inputs of the compiler besides the configuration.
 pub struct Input<'a> {
     /// This host.
     pub host: &'a Host,
     /// The secret key of the first-knock table: from the kernel's random numbers, kept for reloads.
     pub cell_key: [u64; 12],
-    /// Numbers that are in use already.
+    /// Numbers that are already in use.
     pub known: &'a StableIds,
     /// Random numbers to draw decoys with.
     pub draw: &'a mut dyn FnMut() -> u64,
-    /// What is listened to now.
+    /// The sequences that are accepted now.
     pub sequences: &'a Sequences,
-    /// If only changing sequences are others than before.
+    /// The previous tables, if only sequences have changed.
     pub before: Option<Previous<'a>>,
 }
 
-/// What stays as it was when sequences change.
+/// The state that stays unchanged while sequences change.
 #[derive(Clone, Copy, Debug)]
 pub struct Previous<'a> {
     /// The tables that the maps were filled with.
@@ -113,13 +113,13 @@ pub struct Previous<'a> {
     pub now_ms: u64,
 }
 
-/// The sequences of the doors that have changing ones, by their places in the configuration.
+/// The current sequences of doors with changing ones, by the door's index.
 pub type Sequences = BTreeMap<usize, Vec<Sequence>>;
 
 /// Compiles a configuration.
 ///
 /// # Errors
-/// Everything that stands in the way.
+/// Returns every conflict.
 pub fn compile(settings: &Settings, input: &mut Input<'_>) -> Result<Tables, Vec<Conflict>> {
     let layout = Layout::new(settings, input.known, input.sequences, input.before)?;
     let doors = &settings.doors;
@@ -136,7 +136,7 @@ pub fn compile(settings: &Settings, input: &mut Input<'_>) -> Result<Tables, Vec
         ports.put(knock.protocol, knock.port, PortRule::knock(class, first));
     }
     for door in doors {
-        // Each may be a knock one day, and some are, depending on who knocks.
+        // Each of these ports may become a knock, and some are one for certain sources.
         if let Some(Dynamic::Otp(otp)) = &door.dynamic {
             ports.fill(otp.sequences.ports(), &layout.flags);
         }
@@ -184,7 +184,7 @@ pub fn compile(settings: &Settings, input: &mut Input<'_>) -> Result<Tables, Vec
     })
 }
 
-/// Whether knocks of a door depend on who knocks.
+/// Returns whether knocks of a door depend on the source.
 fn is_per_source(door: &Door) -> bool {
     match &door.dynamic {
         Some(Dynamic::Otp(otp)) => otp.sequences.bind_source,
@@ -192,7 +192,7 @@ fn is_per_source(door: &Door) -> bool {
     }
 }
 
-/// What the knocks of doors are made of that depend on who knocks.
+/// Returns the inputs of knocks that depend on the source, by number of the door.
 fn otp(doors: &[Door], numbers: &[u16]) -> Vec<(u16, layout::OtpEntry)> {
     let entry = |(door, &number): (&Door, &u16)| match &door.dynamic {
         Some(Dynamic::Otp(otp)) if otp.sequences.bind_source => Some((number, otp.entry())),
@@ -201,7 +201,7 @@ fn otp(doors: &[Door], numbers: &[u16]) -> Vec<(u16, layout::OtpEntry)> {
     doors.iter().zip(numbers).filter_map(entry).collect()
 }
 
-/// All knocks, those of changing sequences as they are now.
+/// Returns all knocks, including those of the current changing sequences.
 fn knocks<'a>(doors: &'a [Door], sequences: &'a Sequences) -> impl Iterator<Item = Knock> + 'a {
     let dynamic = sequences.values().flatten();
     let fixed = doors.iter().flat_map(|door| &door.knock);
@@ -210,7 +210,7 @@ fn knocks<'a>(doors: &'a [Door], sequences: &'a Sequences) -> impl Iterator<Item
         .copied()
 }
 
-/// Gives each sequence of a door that has several an entry of its own.
+/// Adds an entry for each sequence of a door that has several.
 fn add_sequences(
     by_entry: &mut Vec<layout::DoorEntry>,
     doors: &[layout::DoorEntry],
@@ -234,7 +234,7 @@ fn add_sequences(
     }
 }
 
-/// What belongs to the doors in their order, by their numbers; there may be gaps.
+/// Reorders values of doors by number; there may be gaps.
 fn by_number<T: Clone + Default>(numbers: &[u16], items: impl Iterator<Item = T>) -> Vec<T> {
     let count = numbers
         .iter()
@@ -249,27 +249,27 @@ fn by_number<T: Clone + Default>(numbers: &[u16], items: impl Iterator<Item = T>
     placed
 }
 
-/// Finds what stands in the way of a configuration on any host.
+/// Finds the conflicts that a configuration has on any host.
 ///
 /// # Errors
-/// Everything that does.
+/// Returns every conflict.
 pub fn check(settings: &Settings) -> Result<(), Vec<Conflict>> {
     Layout::new(settings, &StableIds::default(), &Sequences::new(), None).map(|_| ())
 }
 
-/// The parts that can fail, before they are put together.
+/// The results of the steps that can fail.
 struct Layout {
     /// The numbers of the doors, in their order.
     numbers: Vec<u16>,
     /// The numbers of everything.
     used: StableIds,
-    /// The class of each destination address that doors are for.
+    /// The id of each target.
     target_ids: BTreeMap<IpAddr, u16>,
     flags: Flags,
     port_groups: PortGroups,
     paths: Vec<Path>,
     automaton: Automaton,
-    /// Numbers that stay while sequences change; none if no door has such.
+    /// Numbers that stay unchanged while sequences change; none if no door has changing sequences.
     id_pool: Option<IdPool>,
 }
 
@@ -285,7 +285,7 @@ impl Layout {
         let doors = &settings.doors;
         within_limits(settings, &mut conflicts);
         let target_ids = target_ids(doors, &mut id_assigner, &mut conflicts);
-        // Beyond the limits, numbers would not fit their types.
+        // Within these limits, numbers fit their types.
         if !conflicts.is_empty() {
             return Err(conflicts);
         }
@@ -293,7 +293,7 @@ impl Layout {
         handshake::check(doors, sequences, &mut conflicts);
         passing::check(doors, sequences, &mut conflicts);
         let numbers = doors.iter().map(|door| id_assigner.door(&door.name));
-        // Within the limits, two configurations' doors have numbers enough.
+        // Within the limits, there are enough numbers for the doors of two configurations.
         let numbers: Vec<u16> = numbers.map(|number| number.unwrap_or(NO_DOOR)).collect();
         let port_groups = PortGroups::new(settings, &numbers, &mut id_assigner, &mut conflicts);
         let mut id_pool = id_pool(doors, &numbers, sequences, before);
@@ -321,7 +321,7 @@ impl Layout {
     }
 }
 
-/// What keeps its number while sequences change, if there are any that do.
+/// Returns the pool of stable numbers, if any door has changing sequences.
 fn id_pool(
     doors: &[Door],
     numbers: &[u16],
@@ -343,7 +343,7 @@ fn id_pool(
     })
 }
 
-/// The sequences that the automaton is to find.
+/// Returns the sequences for the automaton.
 fn paths(
     doors: &[Door],
     numbers: &[u16],
@@ -382,7 +382,7 @@ fn within_limits(settings: &Settings, conflicts: &mut Vec<Conflict>) {
     if doors > DOORS_MAX as usize {
         conflicts.push(Conflict::of_file(
             "door",
-            format!("{doors} doors are too many: a file has at most {DOORS_MAX}"),
+            format!("{doors} doors are too many: the limit is {DOORS_MAX}"),
         ));
     }
     let trusted = settings.trust.len();
@@ -391,7 +391,7 @@ fn within_limits(settings: &Settings, conflicts: &mut Vec<Conflict>) {
         conflicts.push(Conflict::of_file(
             "trust",
             format!(
-                "{trusted} prefixes are too many: a file has at most {most}; join neighbours \
+                "{trusted} prefixes are too many: the limit is {most}; join neighbours \
                  into shorter prefixes"
             ),
         ));
@@ -408,7 +408,7 @@ fn target_ids(
         conflicts.push(Conflict::of_file(
             "door",
             format!(
-                "{} different targets are too many: a file has at most {TARGETS_MAX}",
+                "{} different targets are too many: the limit is {TARGETS_MAX}",
                 targets.len()
             ),
         ));
@@ -463,7 +463,7 @@ fn config(settings: &Settings, flags: &Flags, input: &Input<'_>) -> Config {
         lockout_ms: lockout.map_or(0, |lockout| millis(lockout.duration)),
         confirm_by_ms: u64::MAX,
         cell_key: input.cell_key,
-        // One for both turns, until the other one's is drawn.
+        // The same key for both turns, until the other one is drawn.
         cookie_keys: [cookie::key(input.cell_key); 2],
         lockout_failures: lockout.map_or(0, |lockout| lockout.failures.into()),
         attempt_max_ticks: longest.unwrap_or(0),
@@ -499,13 +499,13 @@ fn door_entry(
     entry
 }
 
-/// A time limit in the kernel side's ticks.
+/// Converts a time limit to the kernel side's ticks.
 fn ticks(duration: Duration) -> u32 {
     let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
     u32::try_from(ticks_in(nanos)).unwrap_or(u32::MAX)
 }
 
-/// The ports that need a grant.
+/// Returns the ports that need a grant.
 pub fn protected(settings: &Settings) -> PortSet {
     let opened = settings.doors.iter().flat_map(Door::opened);
     PortSet::new(settings.protect.iter().chain(opened).copied())

@@ -1,4 +1,4 @@
-//! What the maps hold, without the maps.
+//! The contents of the maps, as plain data.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -25,7 +25,7 @@ use crate::{
 /// Where an edge begins.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum EdgeFrom {
-    /// At the root of a destination class.
+    /// At the root of a target.
     Root(u16),
     /// At a node, by its number.
     Node(u32),
@@ -38,37 +38,36 @@ pub struct Tables {
     pub features: Features,
     /// The settings.
     pub config: Config,
-    /// Ports that are something; the others are ordinary.
+    /// The rules of ports; unlisted ports are unused.
     pub ports: BTreeMap<(Protocol, u16), PortRule>,
     /// Decoys that were drawn: TCP ports.
     pub drawn: Vec<u16>,
     /// Nodes by number; number 0 is never read.
     pub nodes: Vec<Node>,
-    /// Edges: from, knock, number of the node that they lead to.
+    /// Edges: origin, knock, number of the node that they lead to.
     pub edges: Vec<(EdgeFrom, Symbol, u32)>,
-    /// Doors by number, then the sequences of those that have several; a number that no door has
-    /// leads to an empty one.
+    /// Doors by number, then the entries of further sequences; unused numbers have an empty entry.
     pub doors: Vec<DoorEntry>,
-    /// What knocks that depend on who knocks are made of, by number of the door.
+    /// The inputs of knocks that depend on the source, by number of the door.
     pub otp: Vec<(u16, OtpEntry)>,
-    /// The class of each destination address that doors are for.
+    /// The id of each target.
     pub targets: Vec<(Address, u16)>,
     /// Trusted prefixes and their lengths in bits.
     pub trust: Vec<(Address, u32)>,
-    /// The ports that each service stands for; none for a door that only runs commands.
+    /// The ports of each port group; none for a door that only runs commands.
     pub port_groups: BTreeMap<u16, Vec<Ports>>,
-    /// Names of the doors by number; empty where no door has it.
+    /// The names of the doors by number; empty for unused numbers.
     pub names: Vec<String>,
-    /// The numbers of doors, services and destination classes.
+    /// The numbers of doors, port groups and targets.
     pub numbers: StableIds,
-    /// How large the maps have to be.
+    /// The capacity that the maps need.
     pub room: Capacity,
-    /// Numbers that stay when sequences change, if any do.
+    /// Numbers that stay unchanged while sequences change, if any do.
     pub(super) id_pool: Option<IdPool>,
 }
 
 impl Tables {
-    /// Entries of `PORTS`; those of the other ports are zero.
+    /// Returns the entries of `PORTS`; those of unused ports are zero.
     pub fn port_entries(&self) -> impl Iterator<Item = (u32, PortRule)> {
         self.ports
             .iter()
@@ -86,7 +85,7 @@ impl Tables {
         })
     }
 
-    /// The same tables with other ends of the times for which sequences are good.
+    /// Returns the same tables with other expiry times of sequences.
     #[must_use]
     pub fn renewed(&self, settings: &Settings, sequences: &Sequences) -> Self {
         let mut renewed = self.clone();
@@ -113,7 +112,7 @@ impl Tables {
         renewed
     }
 
-    /// The flow of a TCP connection to a protected port; none if its port is not protected.
+    /// Returns the flow of a TCP connection to a protected port; none if its port is not protected.
     pub fn flow_of(&self, connection: &Connection) -> Option<FlowKey> {
         let Connection { local, peer } = connection;
         let rule = self.ports.get(&(Protocol::Tcp, local.port()))?;
@@ -131,7 +130,7 @@ impl Tables {
         })
     }
 
-    /// A world in memory under this configuration.
+    /// Returns an environment in memory with this configuration.
     pub fn simulate(&self) -> knock_common::sim::Sim {
         knock_common::sim::Sim {
             features: self.features,
@@ -148,7 +147,7 @@ impl Tables {
     }
 }
 
-/// The entries of the allow map that a grant of a door to a source consists of.
+/// Returns the entries of the allow map for a grant of a door to a source.
 pub fn grant_keys(door: &DoorEntry, source: Address) -> impl Iterator<Item = GrantKey> + '_ {
     let port_groups = door.port_groups.iter().take(door.port_group_count as usize);
     port_groups.map(move |&port_group| GrantKey {

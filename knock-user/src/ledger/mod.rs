@@ -1,13 +1,11 @@
-//! Which doors are open for whom, as far as people and their commands are concerned.
-//!
-//! The kernel side lets packets in and ends that by its own clock, whether or not anybody keeps this
-//! ledger. The ledger makes openings of events and of what is in the allow map: it says once that a
-//! door opened and once that it closed, and which ended entries can be removed. It does no I/O:
-//! events and the time come in, [`Action`]s go out. All times are of `CLOCK_BOOTTIME`.
-//!
+//! Keeps track of which doors are open for which sources, for reports and commands.
+//! The kernel side admits packets and expires grants by its own clock, with or without this ledger.
+//! The ledger derives openings from events and from the allow map: it reports each opening and each
+//! closing once, and finds ended entries to remove. It does no I/O: events and the time come in,
+//! [`Action`]s go out. All times are of `CLOCK_BOOTTIME`.
 //! Two rules make it exact, both because the kernel side writes the map before it emits the event:
-//! what was looked up is told at once, with no event read in between; and the actions of one call
-//! are carried out before the next one.
+//! entries that were read are passed to the ledger at once, with no event read in between; and the
+//! actions of one call are carried out before the next one.
 //!
 //! May use `compile` for the doors of a configuration. Must not know the kernel, the console or the
 //! clock.
@@ -39,31 +37,31 @@ const NANOS_PER_MILLI: u64 = 1_000_000;
 
 /// A source and the index of a door.
 type Holder = (Address, u16);
-/// A [`GrantKey`] in an order: source, service, class.
+/// A [`GrantKey`] in an order: source, port group, target.
 type Entry = (Address, u16, u16);
 
-/// What is in the allow map under a key.
+/// The result of reading the allow map.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Lookup {
-    /// This grant, ended or not.
+    /// The grant, which may have ended.
     Found(Grant),
-    /// Nothing.
+    /// There is no entry.
     Absent,
-    /// It could not be read.
+    /// The entry could not be read.
     Failed,
 }
 
-/// The openings that are known.
+/// The known openings.
 #[derive(Debug)]
 pub struct Ledger {
     doors: Vec<DoorEntry>,
     openings: BTreeMap<Holder, Opening>,
     deadlines: BTreeSet<(u64, Holder)>,
-    /// Entries that no opening will look at when they end, and when to do so.
+    /// Entries without an opening, and when to check them.
     suspects: BTreeSet<(u64, Entry)>,
-    /// Entries that were removed, with the ends they had, in nanoseconds.
+    /// Removed entries, with their ends in nanoseconds.
     removed: Recent<GrantKey, u64>,
-    /// Entries that were written again, with when they were given, in nanoseconds.
+    /// Restored entries, with the times when they were given, in nanoseconds.
     restored: Recent<GrantKey, u64>,
     ended: Recent<Holder, End>,
     untracked: u64,
@@ -73,27 +71,27 @@ pub struct Ledger {
 #[derive(Debug)]
 struct Opening {
     until_ms: u64,
-    /// When to look: the end, or later if that was not possible.
+    /// When to check it: at its end, or later if the map could not be read.
     deadline_ms: u64,
-    /// The latest knock that gave it, in nanoseconds.
+    /// The time of the latest knock that gave it, in nanoseconds.
     given_ns: u64,
-    /// The user who gave it by hand; none if a knock did.
+    /// The user id that granted it by hand; none if a knock did.
     by: Option<u32>,
-    /// The entries that have not ended before the opening.
+    /// The entries that last as long as the opening.
     keys: Vec<GrantKey>,
 }
 
-/// How an opening ended.
+/// The way in which an opening ended.
 #[derive(Clone, Copy, Debug)]
 struct End {
     at_ns: u64,
-    /// Before its time.
+    /// Before its end.
     early: bool,
 }
 
 impl Ledger {
-    /// An empty ledger for the doors of a configuration by their numbers; a number that no door
-    /// has leads to an empty one.
+    /// Creates an empty ledger for the doors of a configuration, by number; unused numbers have an
+    /// empty door.
     pub fn new(doors: Vec<DoorEntry>) -> Self {
         Self {
             doors,
@@ -107,7 +105,7 @@ impl Ledger {
         }
     }
 
-    /// Takes in what the kernel side said; events that are not about grants change nothing.
+    /// Processes an event of the kernel side; events that do not concern grants change nothing.
     pub fn hear(&mut self, event: &Event, now_ms: u64) -> Vec<Action> {
         let reason = event.reason();
         if matches!(reason, Some(Reason::Opened | Reason::Refreshed)) {
@@ -121,7 +119,7 @@ impl Ledger {
                 let restored = self.restored.find(&key, now_ms);
                 if restored.is_some_and(|given_ns| given_ns <= event.at_ns) {
                     // It may have been missing when the kernel side wanted to end it. If it was
-                    // given anew since, the event that says so brings it back.
+                    // given again since, the event of that brings it back.
                     actions.push(self.remove(key, event.at_ns, now_ms));
                 } else {
                     self.recheck_later(key, event.at_ns / NANOS_PER_MILLI);
@@ -133,10 +131,8 @@ impl Ledger {
         }
     }
 
-    /// Takes in an entry of the allow map that was just looked up.
-    ///
-    /// This finds what events would have told, had they not been lost: grants, and grants that
-    /// ended before their time.
+    /// Processes an entry of the allow map that was just read.
+    /// This replaces lost events: grants, and grants that ended early.
     pub fn observe(&mut self, key: GrantKey, grant: Grant, now_ms: u64) -> Vec<Action> {
         if now_ms < grant.until_ms && self.knows(grant.door) {
             let given_ns = self.given_ns(grant, now_ms);
@@ -147,7 +143,7 @@ impl Ledger {
         if !is_over(grant.until_ms, now_ms) {
             return Vec::new();
         }
-        // Only a closing sequence writes an end that is earlier than what was told.
+        // Only a closing sequence writes an end that is earlier than the reported one.
         self.revoke_entries(
             &[key],
             settled_ns(grant.until_ms),
@@ -156,14 +152,15 @@ impl Ledger {
         )
     }
 
-    /// The openings: source, index of the door, end in milliseconds since boot.
+    /// Returns the openings: source, index of the door, end in milliseconds since boot.
     pub fn openings(&self) -> impl Iterator<Item = (Address, u16, u64)> {
         self.openings
             .iter()
             .map(|(&(source, door), opening)| (source, door, opening.until_ms))
     }
 
-    /// How many openings there was no room for; they were not told and their commands not run.
+    /// Returns how many openings had no room; they were not reported, and their commands did not
+    /// run.
     pub fn untracked(&self) -> u64 {
         self.untracked
     }
@@ -183,7 +180,7 @@ impl Ledger {
         let mut actions = Vec::new();
         for key in self.keys_of(source, door) {
             let removed = self.removed.find(&key, now_ms);
-            // A grant from before the removed one's end was part of it.
+            // A grant that was given before the end of the removed one was part of it.
             let is_newer = removed.is_some_and(|end_ns| end_ns < at_ns);
             if is_newer && now_ms < until_ms {
                 actions.push(self.restore(key, grant, at_ns, now_ms));
@@ -198,7 +195,7 @@ impl Ledger {
         Action::Restore { key, grant }
     }
 
-    /// Whether an event comes so late that its opening was found in the map and has ended.
+    /// Returns whether an event is so late that its opening was found in the map and has ended.
     fn is_stale(&self, holder: Holder, event: &Event, now_ms: u64) -> bool {
         !self.openings.contains_key(&holder)
             && self.ended.find(&holder, now_ms).is_some_and(|end| {
@@ -206,7 +203,7 @@ impl Ledger {
             })
     }
 
-    /// When a grant that was found in the map was given, as far as its end tells.
+    /// Returns when a grant in the map was given, as far as its end shows.
     fn given_ns(&self, grant: Grant, now_ms: u64) -> u64 {
         let door = self.doors.get(usize::from(grant.door));
         let open_for_ms = door.map_or(0, |door| door.open_for_ms);
@@ -214,7 +211,7 @@ impl Ledger {
         given_ms.saturating_mul(NANOS_PER_MILLI)
     }
 
-    /// Opens a door, or keeps it open for longer.
+    /// Opens a door, or extends the opening.
     fn extend(&mut self, source: Address, grant: Grant, given_ns: u64) -> Option<Action> {
         let Grant { until_ms, door } = grant;
         let holder = (source, door);
@@ -270,26 +267,25 @@ impl Ledger {
         grant_keys(door, source).collect()
     }
 
-    /// What is open for a source.
+    /// Returns the openings of a source.
     fn holders(&self, source: Address) -> Vec<Holder> {
         let range = self.openings.range((source, 0)..=(source, u16::MAX));
         range.map(|(&holder, _)| holder).collect()
     }
 }
 
-/// How long after an end it is certain what became of its entry.
-///
-/// The kernel side's clock may be behind by [`SKEW_MS`], and what it ends before its time gets an
-/// end that is as much too early. After twice that time, whatever it gives after a look at the
-/// entry carries a time later than [`settled_ns`], which tells it from what has ended.
+/// The time after an end at which the final state of its entry is certain.
+/// The kernel side's clock may be behind by [`SKEW_MS`], and a grant that it ends early gets an end
+/// that is earlier by as much. After twice that time, a grant that it gives after a check of the
+/// entry has a time later than [`settled_ns`], which distinguishes it from the ended one.
 const SETTLE_MS: u64 = 2 * SKEW_MS;
 
-/// Whether an end has passed for certain.
+/// Returns whether an end has certainly passed.
 const fn is_over(until_ms: u64, now_ms: u64) -> bool {
     until_ms.saturating_add(SETTLE_MS) < now_ms
 }
 
-/// The latest time at which a grant was given or ended that the map says ended at `until_ms`.
+/// Returns the latest time at which a grant with the end `until_ms` in the map was given or ended.
 const fn settled_ns(until_ms: u64) -> u64 {
     until_ms
         .saturating_add(SKEW_MS)

@@ -1,4 +1,4 @@
-//! Grants and doors of before: another process's, or another configuration's.
+//! Takes over grants of a previous process or configuration.
 
 use knock_common::{
     Address,
@@ -8,25 +8,25 @@ use knock_common::{
 
 use super::{Action, Ending, Holder, Ledger, NANOS_PER_MILLI};
 
-/// A grant that another process gave or told, and that goes on.
+/// A grant of a previous process that continues.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Adopted {
-    /// For whom.
+    /// The source.
     pub source: Address,
-    /// Number of the door.
+    /// The number of the door.
     pub door: u16,
     /// When it ends, in milliseconds since boot.
     pub until_ms: u64,
 }
 
 impl Ledger {
-    /// Takes in an entry of the allow map from before: it was told and its command was run, and if
-    /// it has ended, that was not. What is to be told is returned if it goes on.
+    /// Takes over an entry of the allow map from a previous process, which reported its opening and
+    /// ran the command, but not its end. Returns the grant to report if it continues.
     pub fn adopt(&mut self, key: GrantKey, grant: Grant, now_ms: u64) -> Option<Adopted> {
         let Grant { until_ms, door } = grant;
         let was_known = self.openings.contains_key(&(key.source, door));
         if !self.knows(door) || was_known {
-            // Its own event, or another of its entries, was taken in before.
+            // Its event, or another of its entries, was processed before.
             self.recheck_later(key, until_ms);
             return None;
         }
@@ -39,8 +39,7 @@ impl Ledger {
         })
     }
 
-    /// Goes on with the doors of another configuration: what was opened by a door that is no more
-    /// is closed.
+    /// Switches to the doors of a new configuration: openings of removed doors are closed.
     pub fn set_doors(&mut self, doors: Vec<DoorEntry>, now_ms: u64) -> Vec<Action> {
         self.doors = doors;
         let holders: Vec<Holder> = self.openings.keys().copied().collect();
