@@ -11,7 +11,8 @@ use knock_common::layout::{USED_MAX, UsedKey};
 
 mod sources;
 
-use self::sources::{Source, Sources};
+use self::sources::Source;
+pub use self::sources::Sources;
 use crate::{
     apply::plan::Plan,
     compile::{Conflict, Difference, Sequences, Tables},

@@ -22,7 +22,7 @@ const LEASE_MS: u64 = 30_000;
 
 /// The sources of changing sequences, by door index.
 #[derive(Debug, Default)]
-pub(super) struct Sources(pub(super) BTreeMap<usize, Source>);
+pub struct Sources(pub(super) BTreeMap<usize, Source>);
 
 /// The source of the sequences of one door.
 #[derive(Debug)]
@@ -34,7 +34,7 @@ pub(super) enum Source {
 impl Sources {
     /// Opens the sources that a configuration names. A source that can't be opened disables only
     /// its door. It is unknown which sequences were used before `floor`.
-    pub(super) fn open(settings: &Settings, floor: Floor) -> Self {
+    pub fn open(settings: &Settings, floor: Floor) -> Self {
         let source = |(index, door): (_, &Door)| {
             let dynamic = door.dynamic.as_ref()?;
             Some((index, Source::open(settings, door, dynamic, floor)))
@@ -50,7 +50,7 @@ impl Sources {
     }
 
     /// Returns the sequences that are accepted at a time, in milliseconds since boot.
-    pub(super) fn sequences(&self, now_ms: u64) -> Sequences {
+    pub fn sequences(&self, now_ms: u64) -> Sequences {
         self.0
             .iter()
             .map(|(&index, source)| (index, source.sequences(now_ms)))
