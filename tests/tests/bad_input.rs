@@ -1,6 +1,6 @@
 //! What can't work is said, in words that help, and leaves nothing attached.
 
-use std::{fs, os::unix::fs::PermissionsExt as _, process::Command};
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, process::Command};
 
 use aya::programs::XdpMode;
 use knock_tests::{
@@ -13,7 +13,10 @@ use knock_tests::{
     server::Server,
     ssh::{DOOR, SSH},
 };
-use knock_user::kernel::program::{Options, XdpProgram};
+use knock_user::kernel::{
+    bpffs::DIRECTORY,
+    program::{Options, XdpProgram},
+};
 use tempfile::TempDir;
 
 /// Runs a command to its end; gives back its exit code and what it said.
@@ -169,6 +172,8 @@ fn a_start_without_privileges_is_refused() {
         let mut check = nobody(&program);
         let (status, told) = ended(net, check.args(["check", "--config", &config]));
         assert_eq!(status, Some(0), "{told}");
+        // A directory of an ordinary user would keep root from pinning there.
+        assert!(!Path::new(DIRECTORY).exists(), "check creates nothing");
 
         fs::set_permissions(&config, fs::Permissions::from_mode(0o600)).unwrap();
         let mut run = nobody(&program);

@@ -642,7 +642,7 @@ fn silent_doors_work_beside_handshake_doors() {
         let _server = Server::tcp(&net.server, &[SSH, 80]);
         let daemon = Daemon::start(&net.server, &format!("{CONFIG}{MIXED}"));
         let warned = daemon.process().stderr();
-        assert!(warned.contains("its knock ports are silent"), "{warned}");
+        assert!(warned.contains("its knock ports do not reply"), "{warned}");
         for family in Family::ALL {
             let row = family.to_string();
             let source = net.stranger(family);

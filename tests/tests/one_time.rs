@@ -460,7 +460,7 @@ fn unusable_files_are_reported() {
                 fs::set_permissions(book.directory.path(), open).unwrap();
                 book.path.clone()
             },
-            "cannot mark what is used",
+            "cannot mark used lines",
         ),
     ];
     net::test(|net| {
@@ -547,7 +547,7 @@ fn a_file_that_cannot_be_marked_opens_nothing_more() {
         opens(&net.stranger(Family::V4), 1, "the packet is the kernel's");
         let event = daemon.tells(&json!({"event": "disabled", "door": "once"}));
         let because = event["because"].as_str().unwrap();
-        assert!(because.contains("cannot mark what is used"), "{because}");
+        assert!(because.contains("cannot mark used lines"), "{because}");
         is_dead(&net.stranger(Family::V4), 1, "noted");
         is_dead(
             &net.stranger(Family::V6),

@@ -158,16 +158,27 @@ impl Instance {
     /// directory for its pins.
     ///
     /// # Errors
-    /// Nothing can be pinned, or the interfaces belong to several instances or to one with another
-    /// map layout.
+    /// Nothing can be pinned, or as for [`Self::protecting`].
     pub fn of(interfaces: &[String]) -> Result<Self> {
+        bpffs::ensure(Path::new(PINS))?;
+        match Self::protecting(interfaces)? {
+            Some(owner) => Ok(owner),
+            None => Self::new(interfaces, &layout::VERSION.to_string()),
+        }
+    }
+
+    /// Returns the instance that protects one of these interfaces, and changes nothing.
+    ///
+    /// # Errors
+    /// A name can't be that of an interface, or the interfaces belong to several instances or to one
+    /// with another map layout.
+    pub fn protecting(interfaces: &[String]) -> Result<Option<Self>> {
         if let Some(name) = interfaces.iter().find(|name| !is_name(name)) {
             return Err(Misuse(format!(
                 "{name:?} can't be the name of an interface: list interfaces with `ip link`"
             ))
             .into());
         }
-        bpffs::ensure(Path::new(PINS))?;
         let mut owners = Self::of_all_layouts()?;
         owners.retain(|instance| instance.has_any(interfaces));
         let current = layout::VERSION.to_string();
@@ -182,8 +193,8 @@ impl Instance {
             );
         }
         match owners.as_slice() {
-            [] => Self::new(interfaces, &current),
-            [owner] => Ok(owner.clone()),
+            [] => Ok(None),
+            [owner] => Ok(Some(owner.clone())),
             [..] => {
                 let list: Vec<_> = owners
                     .iter()

@@ -67,9 +67,10 @@ fn interfaces(settings: &Settings) -> Vec<String> {
         return Vec::new();
     };
     // Without access to the pins, links of this instance can't be distinguished from others.
-    let instance = Instance::of(names);
-    let links = instance.and_then(|instance| pins::links(&instance));
-    let links = links.unwrap_or_default();
+    let instance = Instance::protecting(names).ok().flatten();
+    let links = instance
+        .and_then(|instance| pins::links(&instance).ok())
+        .unwrap_or_default();
     let covered = coverage::among(names, &links, &all).into_iter();
     let reasons = covered.filter_map(|coverage| match coverage.state {
         State::Absent => {
