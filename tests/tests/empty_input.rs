@@ -185,7 +185,7 @@ fn without_a_readable_registry_the_program_names_the_closed_ports() {
             &[],
             false,
             Some(2),
-            &["can't be read from", "would open some of them", "detach"],
+            &["can't be read from", "may open some of them", "detach"],
         ),
         (
             "a dry run, and no port table",
