@@ -30,7 +30,7 @@ pub fn many(count: u32) -> String {
         let _written = writeln!(
             text,
             "[[door]]\nname = \"d{door}\"\nknock = [{}]\nopen = [\"tcp/{port}\"]\n\
-             open_for = \"1h\"\nwithin = \"30m\"",
+             open_for = \"1h\"\nsequence_timeout = \"30m\"",
             knocks.join(", "),
         );
     }

@@ -127,7 +127,7 @@ fn grants_expire_while_the_machine_sleeps() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
         let config = format!(
-            "{DOOR}\nopen_for = \"{}s\"\nwithin = \"5s\"",
+            "{DOOR}\nopen_for = \"{}s\"\nsequence_timeout = \"5s\"",
             OPEN_FOR.as_secs()
         );
         let daemon = Daemon::start(&net.server, &config);
