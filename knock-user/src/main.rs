@@ -20,7 +20,7 @@ use knock_user::{
     },
     cli::{Cli, Command},
     console::{
-        Console, LogFormat, Stamp, Style,
+        Console, Stamp, Style,
         log_files::LogFiles,
         stdout::{Output, Unread},
         watch::Watchers,
@@ -36,6 +36,7 @@ use knock_user::{
     interfaces::admission,
     kernel::{bpffs, instance::Instance, leftovers, persistence::Persistence, pins},
     model::{
+        log_format::LogFormat,
         problem::{Misuse, Problems},
         terminal::harmless_lines,
     },

@@ -5,7 +5,10 @@ use std::{path::PathBuf, time::Duration};
 use clap::{ArgAction, Args};
 use knock_sequence::duration;
 
-use crate::{console::LogFormat, kernel::persistence::OnExit, model::settings::Mode};
+use crate::{
+    kernel::persistence::OnExit,
+    model::{log_format::LogFormat, settings::Mode},
+};
 
 /// The configuration file unless `--config` names another one.
 pub const CONFIG: &str = "/etc/knock/seq.toml";

@@ -31,7 +31,6 @@ use crate::model::{
 };
 
 pub mod event_lines;
-mod format;
 mod frames;
 mod knockd;
 pub mod lifecycle_lines;
@@ -43,7 +42,7 @@ pub mod stdout;
 pub mod watch;
 
 use self::event_lines::Line;
-pub use format::LogFormat;
+pub use crate::model::log_format::LogFormat;
 use quota::{LeftOut, Quota};
 pub use record::EventKind;
 use record::Record;

@@ -4,6 +4,7 @@
 //! May use knock-common and libraries. Must not know files, sockets, the kernel or any other room.
 
 pub mod fair_shares;
+pub mod log_format;
 pub mod otp;
 pub mod problem;
 pub mod settings;
