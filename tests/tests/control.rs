@@ -178,7 +178,7 @@ fn wrong_requests_are_refused_with_the_cure() {
             (
                 "grant 203.0.113.9 --door web",
                 MISUSE,
-                "there is no door web: there is ssh, shut",
+                "no door is named web: the doors are ssh, shut",
             ),
             (
                 "grant 203.0.113.9 --door shut",
@@ -205,7 +205,7 @@ fn wrong_requests_are_refused_with_the_cure() {
             (
                 "revoke 203.0.113.9 --door web",
                 MISUSE,
-                "there is no door web",
+                "no door is named web",
             ),
             ("explain 203.0.113.9 22", MISUSE, "write the protocol first"),
             (
@@ -509,7 +509,8 @@ fn without_a_daemon_commands_read_the_pins() {
             (again.code, again.out.as_str()),
             (Some(0), "nothing is attached\n")
         );
-        ask(&net.server, "status").fails(COULD_NOT, "no knock-user protects anything");
+        ask(&net.server, "status")
+            .fails(COULD_NOT, "nothing is protected in this network namespace");
     });
 }
 
@@ -574,7 +575,8 @@ fn every_watcher_receives_every_event() {
 fn a_command_selects_one_of_several_instances() {
     net::test(|net| {
         net.add_second_link();
-        ask(&net.server, "status").fails(COULD_NOT, "no knock-user protects anything");
+        ask(&net.server, "status")
+            .fails(COULD_NOT, "nothing is protected in this network namespace");
         let one = Daemon::start(&net.server, DOOR);
         let status = answer(&net.server, "status");
         assert_eq!(status["pid"], one.process().id(), "{status}");
@@ -589,7 +591,8 @@ fn a_command_selects_one_of_several_instances() {
             let status = answer(&net.server, &format!("status --pid {pid}"));
             assert_eq!(status["pid"], pid, "{status}");
         }
-        ask(&net.server, "reload --pid 1").fails(COULD_NOT, "no knock-user protects anything");
+        ask(&net.server, "reload --pid 1")
+            .fails(COULD_NOT, "nothing is protected in this network namespace");
         for words in ["list", "detach", "grant 203.0.113.9 --door ssh"] {
             let reason = "choose one with --iface: several instances of knock-user run here, which protect b0; b1";
             ask(&net.server, words).fails(MISUSE, reason);

@@ -162,7 +162,7 @@ pub(super) fn opening<W: Write>(
             ""
         };
         return Err(Misuse(format!(
-            "there is no door {name}: there is {shown}{more}"
+            "no door is named {name}: the doors are {shown}{more}"
         )));
     };
     let number = daemon

@@ -108,8 +108,8 @@ pub(super) fn nothing(interface: Option<&str>) -> String {
                 "no knock-user protects {interface}; `knock-user status` shows what is protected"
             )
         }
-        None => "no knock-user protects anything in this network namespace: `knock-user --iface \
-                 eth0 --config FILE` does"
+        None => "nothing is protected in this network namespace: start knock-user, as with \
+                 `knock-user --iface eth0 --config FILE`"
             .to_owned(),
     }
 }

@@ -3,7 +3,7 @@
 //! ```text
 //! ─▶ {"protocol":1,"command":"grant","source":"203.0.113.9","door":"ssh","for_ms":600000}
 //! ◀─ {"protocol":1,"done":{"granted":{"door":"ssh","ports":["tcp/22"],…}}}
-//! ◀─ {"protocol":1,"failed":{"message":"there is no door web","bad_configuration":false}}
+//! ◀─ {"protocol":1,"failed":{"message":"no door is named web","bad_configuration":false}}
 //! ```
 //!
 //! One request a connection. Lines may follow the reply, until either side ends.

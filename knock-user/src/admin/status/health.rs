@@ -70,7 +70,8 @@ pub fn judged(mut status: Answer, registry: &Registry, circumstances: &Circumsta
             "reload-failed",
             None,
             format!(
-                "the last reload failed, and the previous configuration is in force: {because}"
+                "the last reload failed, and the previous configuration is in force: {}",
+                because.replace('\n', "; ")
             ),
         );
     }
