@@ -3,6 +3,7 @@
 //! A command is a program and its arguments, run without a shell, with nothing on its standard
 //! input, `PATH` and `KNOCK_*` as its environment, in a process group of its own. At its time limit
 //! the whole group is ended. A command that exits in time may leave processes in the background.
+//!
 //! For one source and door, commands run one after the other, in order: `on_close` never overtakes
 //! its `on_open`.
 //!
@@ -100,6 +101,7 @@ impl Runner {
     }
 
     /// Accepts no more commands, waits this long for those that run or wait, and kills the rest.
+    ///
     /// Returns how many did not finish. The reports must still be read meanwhile.
     pub async fn finish(self, limit: Duration) -> usize {
         self.shared.lock().is_stopped = true;

@@ -523,6 +523,7 @@ fn too_entangled(stem: &Stem, doors: &[Door]) -> Conflict {
 }
 
 /// Returns the edges of a node: its own, and the inherited ones with other symbols.
+///
 /// It inherits none with the symbol that leads to it: a knock that arrives twice, as a
 /// retransmitted SYN does, changes nothing unless the sequence contains it twice.
 fn merge(stem: &Stem, inherited: &[(Symbol, u32)]) -> Edges {

@@ -1,4 +1,5 @@
 //! Keeps the numbers of nodes and sequences stable while the sequences of a configuration change.
+//!
 //! An attempt is stored as the number of a node. So a beginning that remains keeps its number, and
 //! a number that becomes free is not reused before every attempt at it has expired.
 

@@ -8,6 +8,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 /// The numbers that maps use which outlive a configuration.
+///
 /// Grants and flows stay in force under a new configuration, and for a moment two programs write to
 /// the same maps. So doors, port groups and targets of both have the same numbers in both.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]

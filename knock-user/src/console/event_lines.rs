@@ -33,6 +33,7 @@ pub(super) struct Line {
 
 impl<W: Write> Console<W> {
     /// Writes an event of the kernel side.
+    ///
     /// Events that open, refresh or close doors are written by [`Console::action`] instead.
     pub fn event(&mut self, event: &Event) {
         let door = self.door(event.door).cloned();

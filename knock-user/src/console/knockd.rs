@@ -1,5 +1,6 @@
 //! Writes events in knockd's format, for programs that read its log: `203.0.113.9: ssh: OPEN
 //! SESAME`.
+//!
 //! Events that knockd does not know are left out: wrong knocks, dropped packets, grants by hand.
 
 use std::io::Write;

@@ -1,4 +1,5 @@
 //! Files to which standard output and standard error go, and their rotation.
+//!
 //! A shell opens them (`knock-user >> /var/log/knock.log`), and logrotate renames or truncates them
 //! while this process writes.
 
@@ -29,6 +30,7 @@ pub struct LogFiles {
 
 impl LogFiles {
     /// Finds the files, and switches them to append mode.
+    ///
     /// Without it, a file that was opened with `>` and is truncated later begins with as many zero
     /// octets as it had before.
     pub fn find() -> Self {

@@ -10,6 +10,7 @@
 //!
 //! The columns are as wide as the widest line so far. With `--json` a line is an object:
 //! docs/control.md lists the events and their fields.
+//!
 //! Clients of the control socket choose their own form; for lines that they did not read in time
 //! they receive one with `time`, `event` (`missed`) and `missed`, the number of those lines.
 //!
@@ -144,6 +145,7 @@ impl Attached {
 }
 
 /// Writes lines.
+///
 /// If the reader has gone, the first error is kept and nothing more is written: the protection
 /// continues.
 #[derive(Debug)]

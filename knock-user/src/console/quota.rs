@@ -1,10 +1,12 @@
 //! Limits the lines about grants, commands and connections, to which the kernel's event limit does
 //! not apply.
+//!
 //! A client that knows a sequence can open its door for any number of forged sources, with tens of
 //! thousands of lines a second. So the number of lines of each kind is limited per second. Further
 //! lines are counted, and one line a second and kind reports how many there were, of how many
 //! sources and doors. Each door, and each network within a door, has only a share: a flood at one
 //! door does not hide events of another.
+//!
 //! The limit affects lines only: grants, counters and commands are the same.
 
 use std::{
@@ -58,6 +60,7 @@ pub(super) struct LeftOut {
 
 impl Quota {
     /// Returns whether a line may be written; otherwise it is counted.
+    ///
     /// `at_ns` is the time of the event, in nanoseconds since boot. An event that is older than one
     /// that was written counts for the second of that one.
     pub(super) fn admits(

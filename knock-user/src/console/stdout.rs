@@ -1,4 +1,5 @@
 //! Writes to standard output without making the daemon wait.
+//!
 //! A stopped terminal (Ctrl-S) or a pipe without a reader blocks the writer, but signals, deadlines
 //! and commands have to continue. So a thread writes, and lines that exceed its queue are left out
 //! and counted.

@@ -14,6 +14,7 @@ const NOWHERE_V4: Ipv4Addr = Ipv4Addr::new(127, 255, 255, 254);
 const NOWHERE_V6: Ipv6Addr = Ipv6Addr::new(0x100, 0, 0, 0, 0, 0, 0, 1);
 
 /// Returns a SYN or a datagram in an Ethernet frame; `None` if the addresses are of two families.
+///
 /// Its source port is 0, which no existing connection has.
 pub(super) fn opening(query: &Query) -> Option<Vec<u8>> {
     let Query {

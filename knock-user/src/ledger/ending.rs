@@ -45,6 +45,7 @@ impl Ledger {
     }
 
     /// Closes openings that have ended; `look` reads the allow map.
+    ///
     /// Grants that the kernel side has refreshed meanwhile continue, even if their event was lost.
     pub fn due(&mut self, now_ms: u64, look: impl FnMut(&GrantKey) -> Lookup) -> Vec<Action> {
         let mut round = Round {
@@ -158,6 +159,7 @@ impl Ledger {
     }
 
     /// Removes entries that ended at `at_ns` from the openings that counted on them.
+    ///
     /// An opening without entries is closed.
     pub(super) fn revoke_entries(
         &mut self,

@@ -1,4 +1,5 @@
 //! Grants that a user gives and revokes by hand.
+//!
 //! The caller writes the allow map first, as the ledger requests, and informs the ledger after
 //! that. The kernel side gives grants by compare-and-exchange and user space can't: a grant to the
 //! same source in the microsecond between the reading and the writing of an entry is lost.
@@ -83,6 +84,7 @@ impl Ledger {
 
     /// Returns how to end a source's grants for one door or for all; `entries` are those of the
     /// allow map.
+    ///
     /// If another door grants the port too, that grant remains.
     pub fn revoke(
         &self,

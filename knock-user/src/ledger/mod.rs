@@ -1,8 +1,10 @@
 //! Keeps track of which doors are open for which sources, for reports and commands.
+//!
 //! The kernel side admits packets and expires grants by its own clock, with or without this ledger.
 //! The ledger derives openings from events and from the allow map: it reports each opening and each
 //! closing once, and finds ended entries to remove. It does no I/O: events and the time come in,
 //! [`Action`]s go out. All times are of `CLOCK_BOOTTIME`.
+//!
 //! Two rules make it exact, both because the kernel side writes the map before it emits the event:
 //! entries that were read are passed to the ledger at once, with no event read in between; and the
 //! actions of one call are carried out before the next one.
@@ -132,6 +134,7 @@ impl Ledger {
     }
 
     /// Processes an entry of the allow map that was just read.
+    ///
     /// This replaces lost events: grants, and grants that ended early.
     pub fn observe(&mut self, key: GrantKey, grant: Grant, now_ms: u64) -> Vec<Action> {
         if now_ms < grant.until_ms && self.knows(grant.door) {
@@ -275,6 +278,7 @@ impl Ledger {
 }
 
 /// The time after an end at which the final state of its entry is certain.
+///
 /// The kernel side's clock may be behind by [`SKEW_MS`], and a grant that it ends early gets an end
 /// that is earlier by as much. After twice that time, a grant that it gives after a check of the
 /// entry has a time later than [`settled_ns`], which distinguishes it from the ended one.

@@ -1,4 +1,5 @@
 //! Parses knockd's file: sections of `key = value` lines.
+//!
 //! Values that knockd refuses are refused, and so are those that it misreads: a port that is not a
 //! number, a key that is given twice.
 

@@ -3,6 +3,7 @@
 //! ```text
 //! knockd.conf ─▶ conf (what it says) ─▶ meaning (what its commands do) ─▶ door ─▶ seq.toml
 //! ```
+//!
 //! The result has no errors: a door that would cause one becomes a comment with the reason.
 
 mod conf;
