@@ -386,11 +386,10 @@ impl Change<'_> {
         for new in attached.iter().filter(|attached| !attached.replaced) {
             pins::unlink(&self.instance.link(&new.interface))?;
         }
-        let program = self.instance.program();
-        if self.instance.linked().is_empty() || !program.exists() {
+        if self.instance.linked().is_empty() || !self.instance.program().exists() {
             return Ok(());
         }
-        program::restore(&program, &interface::list()?, self.instance)?;
+        program::restore(self.instance)?;
         move_back(firewall, attached, self.instance)
     }
 }

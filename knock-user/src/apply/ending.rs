@@ -8,8 +8,8 @@ use crate::{
         carry_grants::{self, Carried},
         texts, unconfirmed,
     },
-    host::{clock, interface},
-    kernel::{pins, registry::Registry},
+    host::clock,
+    kernel::{pins, program, registry::Registry},
 };
 
 impl Protection {
@@ -88,7 +88,7 @@ impl Protection {
         if rollback.is_first {
             return self.instance.remove();
         }
-        unconfirmed::restore_program(&self.instance, &interface::list()?)?;
+        program::restore(&self.instance)?;
         change::move_back(&mut self.firewall, &rollback.switched, &self.instance)?;
         unconfirmed::discard_trial(&self.instance, &self.registry, &rollback.indices, true)
     }

@@ -13,7 +13,6 @@ use crate::{
     config::{self, Checked},
     host::{
         clock::{self, Clock},
-        interface::{self, Interface},
         os_error, privileges,
     },
     kernel::{
@@ -270,19 +269,10 @@ fn finish_settling(instance: &Locked, registry: &Registry) -> Result<()> {
 
 /// Rolls back to the configuration before an unconfirmed one.
 fn roll_back(instance: &Locked, registry: &Registry) -> Result<()> {
-    restore_program(instance, &interface::list()?)?;
+    program::restore(instance)?;
     let indices = registry.fallback.as_ref().map(|fallback| &fallback.indices);
     let indices = indices.cloned().unwrap_or_default();
     discard_trial(instance, registry, &indices, false)
-}
-
-/// Attaches the program of the last committed configuration wherever a program of this instance is
-/// attached, in one step for each interface.
-///
-/// # Errors
-/// The kernel refuses.
-pub fn restore_program(instance: &Instance, all: &[Interface]) -> Result<()> {
-    program::restore(&instance.program(), all, instance)
 }
 
 /// Removes what only the rolled-back configuration had: links to interfaces other than those with

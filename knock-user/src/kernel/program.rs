@@ -25,7 +25,7 @@ use knock_sequence::Knock;
 
 use crate::{
     compile::Difference,
-    host::{clock, interface::Interface, random},
+    host::{clock, interface, random},
     kernel::{
         PROGRAM,
         instance::Instance,
@@ -365,12 +365,14 @@ pub(crate) fn give(program: &mut Xdp, link: FdLink) -> Result<()> {
     Ok(())
 }
 
-/// Attaches a pinned program to the interfaces among `all` that have a link of this instance.
+/// Attaches the pinned program of an instance, which is that of the last committed configuration,
+/// wherever a program of the instance is attached, in one step for each interface.
 ///
 /// # Errors
 /// The kernel refuses.
-pub fn restore(pinned: &Path, all: &[Interface], instance: &Instance) -> Result<()> {
-    let mut program = self::pinned(pinned)?;
+pub fn restore(instance: &Instance) -> Result<()> {
+    let mut program = pinned(&instance.program())?;
+    let all = interface::list()?;
     for link in pins::links(instance)? {
         if let Some(interface) = all.iter().find(|interface| link.holds(interface)) {
             give(&mut program, link.link)
