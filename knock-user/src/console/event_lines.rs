@@ -315,12 +315,12 @@ impl<W: Write> Console<W> {
             list(ports),
             harmless(interface)
         );
-        let record = Record {
-            ports: Some(ports),
-            interface: Some(interface),
-            ..Record::default()
-        };
-        self.say(at_ns, EventKind::Detached, &text, record);
+        self.say(
+            at_ns,
+            EventKind::Detached,
+            &text,
+            Record::of_ports(ports, interface),
+        );
     }
 
     pub(super) fn wall(&self, at_ns: u64) -> Timestamp {

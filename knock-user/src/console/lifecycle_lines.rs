@@ -60,12 +60,12 @@ impl<W: Write> Console<W> {
             list(ports),
             harmless(interface)
         );
-        let record = Record {
-            ports: Some(ports),
-            interface: Some(interface),
-            ..Record::default()
-        };
-        self.say(at_ns, EventKind::LeftOn, &text, record);
+        self.say(
+            at_ns,
+            EventKind::LeftOn,
+            &text,
+            Record::of_ports(ports, interface),
+        );
     }
 
     /// Reports that the process ends, and that it is unknown whether the program stays attached.
@@ -77,12 +77,12 @@ impl<W: Write> Console<W> {
             list(ports),
             harmless(interface)
         );
-        let record = Record {
-            ports: Some(ports),
-            interface: Some(interface),
-            ..Record::default()
-        };
-        self.say(at_ns, EventKind::Uncertain, &text, record);
+        self.say(
+            at_ns,
+            EventKind::Uncertain,
+            &text,
+            Record::of_ports(ports, interface),
+        );
     }
 
     /// Reports that an interface has disappeared.
@@ -91,11 +91,12 @@ impl<W: Write> Console<W> {
             "{} is gone; it is protected again as soon as it is back",
             harmless(interface)
         );
-        let record = Record {
-            interface: Some(interface),
-            ..Record::default()
-        };
-        self.say(at_ns, EventKind::Absent, &text, record);
+        self.say(
+            at_ns,
+            EventKind::Absent,
+            &text,
+            Record::of_interface(interface),
+        );
     }
 
     /// Reports that an interface can't be protected, with the cure.
@@ -123,11 +124,12 @@ impl<W: Write> Console<W> {
              detached; what came in since was not judged",
             harmless(interface)
         );
-        let record = Record {
-            interface: Some(interface),
-            ..Record::default()
-        };
-        self.say(at_ns, EventKind::Lost, &text, record);
+        self.say(
+            at_ns,
+            EventKind::Lost,
+            &text,
+            Record::of_interface(interface),
+        );
     }
 
     /// Reports that an interface of the configuration does not exist yet.
@@ -136,11 +138,12 @@ impl<W: Write> Console<W> {
             "{} does not exist yet; it is protected as soon as it appears",
             harmless(interface)
         );
-        let record = Record {
-            interface: Some(interface),
-            ..Record::default()
-        };
-        self.say(at_ns, EventKind::Absent, &text, record);
+        self.say(
+            at_ns,
+            EventKind::Absent,
+            &text,
+            Record::of_interface(interface),
+        );
     }
 
     /// Reports that a new configuration is in force, and its changes.

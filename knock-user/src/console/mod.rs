@@ -288,16 +288,21 @@ impl<W: Write> Console<W> {
 
     /// Writes a line of text; `brief` is the line without the date.
     fn write_text(&mut self, at_ns: u64, text: &str, brief: Stamp) {
-        let brief = format!("{}{text}", self.stamped(at_ns, brief));
-        let dated = format!("{}{text}", self.stamped(at_ns, Stamp::Date));
-        self.watchers.tell(watch::Form::Text, &brief);
-        self.watchers.tell(watch::Form::Dated, &dated);
+        for (form, stamp) in [
+            (watch::Form::Text, brief),
+            (watch::Form::Dated, Stamp::Date),
+        ] {
+            if self.watchers.want(&[form]) {
+                let line = format!("{}{text}", self.stamped(at_ns, stamp));
+                self.watchers.tell(form, &line);
+            }
+        }
         if self.form() == Form::Text {
-            self.print(match self.style.stamp {
-                Stamp::None => text,
-                Stamp::Time => &brief,
-                Stamp::Date => &dated,
-            });
+            let stamp = match self.style.stamp {
+                Stamp::Time => brief,
+                Stamp::None | Stamp::Date => self.style.stamp,
+            };
+            self.print(&format!("{}{text}", self.stamped(at_ns, stamp)));
         }
     }
 

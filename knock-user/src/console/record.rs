@@ -67,6 +67,24 @@ pub(super) struct Record<'a> {
     pub(super) dry_run: bool,
 }
 
+impl<'a> Record<'a> {
+    /// Returns a record about an interface.
+    pub(super) fn of_interface(interface: &'a str) -> Self {
+        Self {
+            interface: Some(interface),
+            ..Self::default()
+        }
+    }
+
+    /// Returns a record about ports on an interface.
+    pub(super) fn of_ports(ports: &'a [String], interface: &'a str) -> Self {
+        Self {
+            ports: Some(ports),
+            ..Self::of_interface(interface)
+        }
+    }
+}
+
 /// The kind of a line. docs/control.md lists the kinds, and `ValueEnum` enumerates them.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
 pub enum EventKind {
