@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Error, Result, anyhow};
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
 use super::{
@@ -66,6 +66,11 @@ pub trait Command: clap::Args {
         write::<Self>(&answer, self.at(), out)
     }
 }
+
+/// A request without fields.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct NoFields {}
 
 /// The result of a subcommand that did not fail.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    command::{Caller, Command},
+    command::{Caller, Command, NoFields},
     instances::{self, At},
     text::LocalTime,
 };
@@ -23,11 +23,6 @@ pub struct Args {
     at: At,
 }
 
-/// A request without fields.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct Request {}
-
 /// The answer.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Answer {
@@ -38,15 +33,15 @@ pub struct Answer {
 impl Command for Args {
     const NAME: &'static str = "confirm";
     const ANSWER: &'static str = "confirmed";
-    type Request = Request;
+    type Request = NoFields;
     type Answer = Answer;
 
     fn at(&self) -> &At {
         &self.at
     }
 
-    fn request(&self) -> Request {
-        Request {}
+    fn request(&self) -> NoFields {
+        NoFields {}
     }
 
     fn render(answer: &Answer, _: &LocalTime) -> Vec<String> {
@@ -57,7 +52,7 @@ impl Command for Args {
         vec![line.to_owned()]
     }
 
-    fn answer<W: Write>(_: Request, daemon: &mut Daemon<W>, caller: Caller<Answer>) {
+    fn answer<W: Write>(_: NoFields, daemon: &mut Daemon<W>, caller: Caller<Answer>) {
         let confirmed = daemon.confirm();
         caller.answer(confirmed.map(|()| Answer { was_on_trial: true }));
     }

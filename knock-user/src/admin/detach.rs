@@ -6,7 +6,7 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    command::{self, Caller, Command, Outcome},
+    command::{self, Caller, Command, NoFields, Outcome},
     instances::{self, At, Layouts},
     text::LocalTime,
 };
@@ -23,11 +23,6 @@ pub struct Args {
     at: At,
 }
 
-/// A request without fields.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct Request {}
-
 /// The answer.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Answer {
@@ -40,15 +35,15 @@ pub struct Answer {
 impl Command for Args {
     const NAME: &'static str = "detach";
     const ANSWER: &'static str = "detached";
-    type Request = Request;
+    type Request = NoFields;
     type Answer = Answer;
 
     fn at(&self) -> &At {
         &self.at
     }
 
-    fn request(&self) -> Request {
-        Request {}
+    fn request(&self) -> NoFields {
+        NoFields {}
     }
 
     fn render(answer: &Answer, _: &LocalTime) -> Vec<String> {
@@ -65,7 +60,7 @@ impl Command for Args {
     }
 
     /// The caller is answered when the program is detached, or can't be.
-    fn answer<W: Write>(_: Request, daemon: &mut Daemon<W>, caller: Caller<Answer>) {
+    fn answer<W: Write>(_: NoFields, daemon: &mut Daemon<W>, caller: Caller<Answer>) {
         tracing::warn!("asked to detach by uid {}", caller.peer().uid);
         let answer = Answer {
             interfaces: daemon.protection.instance().linked(),

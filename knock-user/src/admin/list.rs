@@ -7,7 +7,7 @@ use knock_common::Address;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    command::{Caller, Command},
+    command::{Caller, Command, NoFields},
     facts::{self, Doors, Grant},
     instances::At,
     pinned,
@@ -25,11 +25,6 @@ pub struct Args {
     #[command(flatten)]
     at: At,
 }
-
-/// A request without fields.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct Request {}
 
 /// The answer.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
@@ -60,15 +55,15 @@ pub struct Held {
 impl Command for Args {
     const NAME: &'static str = "list";
     const ANSWER: &'static str = "list";
-    type Request = Request;
+    type Request = NoFields;
     type Answer = Answer;
 
     fn at(&self) -> &At {
         &self.at
     }
 
-    fn request(&self) -> Request {
-        Request {}
+    fn request(&self) -> NoFields {
+        NoFields {}
     }
 
     fn render(answer: &Answer, time: &LocalTime) -> Vec<String> {
@@ -92,7 +87,7 @@ impl Command for Args {
         table(&rows, [Side::Left; 6])
     }
 
-    fn answer<W: Write>(_: Request, daemon: &mut Daemon<W>, caller: Caller<Answer>) {
+    fn answer<W: Write>(_: NoFields, daemon: &mut Daemon<W>, caller: Caller<Answer>) {
         let doors = facts::doors(daemon.protection.registry());
         let grants = daemon.ledger.open().map(Into::into);
         caller.answer(Ok(answer(grants, &doors, Clock::now())));

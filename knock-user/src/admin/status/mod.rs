@@ -4,10 +4,9 @@
 use std::io::Write;
 
 use anyhow::Result;
-use serde::{Deserialize, Serialize};
 
 use super::{
-    command::{Caller, Command, Outcome},
+    command::{Caller, Command, NoFields, Outcome},
     instances::{self, At, Layouts},
     text::LocalTime,
 };
@@ -30,30 +29,25 @@ pub struct Args {
     at: At,
 }
 
-/// A request without fields.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct Request {}
-
 impl Command for Args {
     const NAME: &'static str = "status";
     const ANSWER: &'static str = "status";
-    type Request = Request;
+    type Request = NoFields;
     type Answer = Answer;
 
     fn at(&self) -> &At {
         &self.at
     }
 
-    fn request(&self) -> Request {
-        Request {}
+    fn request(&self) -> NoFields {
+        NoFields {}
     }
 
     fn render(answer: &Answer, time: &LocalTime) -> Vec<String> {
         text::render(answer, time)
     }
 
-    fn answer<W: Write>(_: Request, daemon: &mut Daemon<W>, caller: Caller<Answer>) {
+    fn answer<W: Write>(_: NoFields, daemon: &mut Daemon<W>, caller: Caller<Answer>) {
         caller.answer(served::status(daemon));
     }
 
