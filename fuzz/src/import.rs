@@ -8,34 +8,12 @@ use knock_sequence::Ports;
 use knock_user::{
     config,
     model::settings::Door,
-    tools::import::{self, Imported},
+    tools::import::{self, Imported, SERVICES},
 };
 
 use crate::text::assert_harmless;
 
 const FILE: &str = "knockd.conf";
-
-/// The names of services that rules may have in place of ports.
-const SERVICES: [(&str, u16); 18] = [
-    ("ftp", 21),
-    ("ssh", 22),
-    ("telnet", 23),
-    ("smtp", 25),
-    ("domain", 53),
-    ("http", 80),
-    ("www", 80),
-    ("pop3", 110),
-    ("imap", 143),
-    ("imap2", 143),
-    ("https", 443),
-    ("submission", 587),
-    ("imaps", 993),
-    ("pop3s", 995),
-    ("openvpn", 1194),
-    ("ms-wbt-server", 3389),
-    ("mysql", 3306),
-    ("postgresql", 5432),
-];
 
 /// Imports bytes.
 pub fn check(bytes: &[u8]) {

@@ -15,8 +15,8 @@ pub(super) enum Rule {
 /// knockd's placeholder for the source.
 pub(super) const SOURCE: &str = "%IP%";
 
-/// Names of services in rules, as in /etc/services.
-const SERVICES: [(&str, u16); 18] = [
+/// Names of services that rules may have in place of ports, as in /etc/services.
+pub const SERVICES: [(&str, u16); 18] = [
     ("ftp", 21),
     ("ssh", 22),
     ("telnet", 23),

@@ -21,6 +21,7 @@ use std::{collections::HashSet, io::Write, ops::Range, path::Path};
 
 use anyhow::{Context as _, Result};
 
+pub use self::iptables::SERVICES;
 use self::{
     conf::{Conf, Entry},
     door::Draft,
