@@ -37,7 +37,8 @@ cd /
 umount --lazy /host
 unset ROOT SYSTEM RUSTUP CRATES CARGO OLDPWD
 hostname pristine || true
-export HOME=/root PATH="/root/.cargo/bin:$PATH"
+export HOME=/root
+export PATH="$HOME/.cargo/bin:$PATH"
 cd /root/knock
 # Not exec: the first process stays, to reap those that lose their parents.
 sh -euc "$1" </dev/null
