@@ -1,10 +1,12 @@
 //! What a host and its clients agree on: knocks, protocols, sets of ports, durations, files of
-//! one-time sequences and the parameters of time-based ones, each with one reader and one writer.
+//! one-time sequences, the parameters of time-based ones, and the keys and packets of single packet
+//! authorization, each with one reader and one writer.
 //!
 //! The crate is used by knock-client, knock-user and the tests, so no format is read in two ways.
-//! It may use std and [`knock_common`]; it builds for every operating system. It must not know
-//! configuration files, command lines, sockets, the kernel or the clock, and opens no files: callers
-//! pass texts, octets, opened files and times in, and decide what to do with an error.
+//! It may use std, [`knock_common`] and libraries of cryptography; it builds for every operating
+//! system. It must not know configuration files, command lines, sockets, the kernel or the clock,
+//! and opens no files: callers pass texts, octets, opened files and times in, and decide what to do
+//! with an error.
 #![forbid(unsafe_code)]
 
 pub mod duration;
@@ -14,6 +16,7 @@ pub mod one_time;
 pub mod otp;
 mod port_set;
 pub mod ports;
+pub mod spa;
 mod spelling;
 
 pub use crate::{
