@@ -91,7 +91,7 @@ fn start(net: &Net, config: &str) -> Result<(Running, Duration)> {
         ensure!(
             began.elapsed() < PATIENCE,
             "knock-user does not protect:\n{}",
-            process.told()
+            process.printed()
         );
         // Finer than what is measured.
         thread::sleep(Duration::from_micros(200));

@@ -27,7 +27,7 @@ pub fn check(text: &[u8]) {
     let warnings = checked.warnings(&Host::default());
     for warning in &warnings {
         check_line(text, warning.line);
-        assert_harmless(&warning.told("warning", FILE));
+        assert_harmless(&warning.render("warning", FILE));
     }
     compiles(settings);
     let written = write::settings(settings);

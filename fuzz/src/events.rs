@@ -52,14 +52,14 @@ pub fn check(script: &[u8]) {
             0..100 => {
                 let event = event(&mut input, daemon.now_ms);
                 consoles.report(&event);
-                daemon.hear(&event, &mut consoles);
+                daemon.receive(&event, &mut consoles);
             }
             100..140 => {
                 let mut bytes = Event::zeroed();
                 let raw = input.take(size_of::<Event>());
                 bytemuck::bytes_of_mut(&mut bytes)[..raw.len()].copy_from_slice(raw);
                 consoles.report(&bytes);
-                daemon.hear(&bytes, &mut consoles);
+                daemon.receive(&bytes, &mut consoles);
             }
             140..170 => {
                 let key = GrantKey {
@@ -234,8 +234,8 @@ impl Daemon {
         }
     }
 
-    fn hear(&mut self, event: &Event, consoles: &mut Consoles) {
-        let actions = self.ledger.hear(event, self.now_ms);
+    fn receive(&mut self, event: &Event, consoles: &mut Consoles) {
+        let actions = self.ledger.receive(event, self.now_ms);
         self.follow(&actions, Some(event), consoles);
     }
 

@@ -37,7 +37,7 @@ pub fn check(bytes: &[u8]) {
     };
     for note in &notes {
         check_line(note.line);
-        assert_harmless(&note.told("note", FILE));
+        assert_harmless(&note.render("note", FILE));
     }
     let settings = match config::parse(&toml, FILE) {
         Ok(checked) => checked.settings,

@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_told() {
+    fn an_event_names_what_happened_and_why() {
         let sim = Sim::default();
         let head = EventHead::at(Reason::WrongKnock, 7, 3).because(Reason::StrayPort);
         report(&sim, &info(5), head, 99);

@@ -112,7 +112,7 @@ fn every_reason_is_on_the_page() {
                 Verdict::Drop => "drop",
                 Verdict::Answer => "answer",
             };
-            let told = match reason.reporting() {
+            let reported = match reason.reporting() {
                 Reporting::Never => "",
                 Reporting::Drops => "drops",
                 Reporting::Knocks => "knocks",
@@ -125,7 +125,7 @@ fn every_reason_is_on_the_page() {
                 name,
                 reason.text().into(),
                 verdict.into(),
-                told.into(),
+                reported.into(),
             ]
         })
         .collect();

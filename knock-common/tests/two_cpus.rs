@@ -273,7 +273,7 @@ impl Env for Cpu {
         &self.used
     }
 
-    fn event_limit(&self, _telling: Reporting) -> Option<SharedWord> {
+    fn event_limit(&self, _reporting: Reporting) -> Option<SharedWord> {
         None
     }
 

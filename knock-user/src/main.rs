@@ -85,7 +85,7 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            stderr.say(Level::ERROR, &told(&error));
+            stderr.say(Level::ERROR, &error_lines(&error));
             let bad = error.is::<Problems>()
                 || error.is::<BadFile>()
                 || error.is::<Unsuitable>()
@@ -205,11 +205,11 @@ fn warn_of_own_session(plan: &Plan) {
 
 /// Returns the text of an error. Problems of a file are lines of their own, each with the file's
 /// name; everything else is one line that begins with the program's name.
-fn told(error: &anyhow::Error) -> String {
+fn error_lines(error: &anyhow::Error) -> String {
     if error.is::<Problems>() || error.is::<BadFile>() {
         return harmless_lines(&error.to_string());
     }
-    service_manager::named(Level::ERROR, &harmless_lines(&os_error::told(error)))
+    service_manager::named(Level::ERROR, &harmless_lines(&os_error::describe(error)))
 }
 
 fn log_to(stderr: Stderr, verbose: u8) {

@@ -104,13 +104,13 @@ impl Env {
         }
     }
 
-    fn hear(&mut self, event: &Event) -> Vec<Action> {
-        self.ledger.hear(event, self.now_ms)
+    fn receive(&mut self, event: &Event) -> Vec<Action> {
+        self.ledger.receive(event, self.now_ms)
     }
 
-    fn knock_and_hear(&mut self, source: Address, door: u16) -> Vec<Action> {
+    fn knock_and_receive(&mut self, source: Address, door: u16) -> Vec<Action> {
         let event = self.knock(source, door);
-        self.hear(&event)
+        self.receive(&event)
     }
 
     /// The time passes, and what is due is done.
@@ -144,7 +144,7 @@ impl Env {
 }
 
 /// What is told, in short.
-fn told(actions: &[Action]) -> String {
+fn summary(actions: &[Action]) -> String {
     let name = |door| ["ssh", "both", "shut", "none"][usize::from(door)];
     let words: Vec<String> = actions
         .iter()
@@ -173,7 +173,7 @@ fn a_closing_sequence_ends_grants_by_hand() {
         ("old news", -100, ""),
     ] {
         let mut world = Env::new();
-        world.knock_and_hear(A, SSH);
+        world.knock_and_receive(A, SSH);
         let at_ms = world.now_ms.saturating_add_signed(later_ms);
         let closed = Event {
             at_ns: at_ms * 1_000_000,
@@ -182,28 +182,31 @@ fn a_closing_sequence_ends_grants_by_hand() {
             reason: Reason::Closed as u8,
             ..Event::default()
         };
-        assert_eq!(told(&world.hear(&closed)), expected, "{name}");
+        assert_eq!(summary(&world.receive(&closed)), expected, "{name}");
     }
 }
 
 #[test]
 fn a_grant_is_reported_once_and_expires() {
     let mut world = Env::new();
-    assert_eq!(told(&world.grant(A, BOTH, 10_000)), "opened both Some(0)");
+    assert_eq!(
+        summary(&world.grant(A, BOTH, 10_000)),
+        "opened both Some(0)"
+    );
     assert_eq!(world.lets_in(A, 1), Some(10_000));
     assert_eq!(world.lets_in(A, 2), Some(10_000));
     assert_eq!(world.lets_in(B, 1), None);
-    assert_eq!(told(&world.wait(9_000)), "");
-    assert_eq!(told(&world.wait(2_000)), "expired both");
+    assert_eq!(summary(&world.wait(9_000)), "");
+    assert_eq!(summary(&world.wait(2_000)), "expired both");
     assert!(world.allow.is_empty());
 }
 
 #[test]
 fn the_longest_end_wins() {
     let mut world = Env::new();
-    assert_eq!(told(&world.knock_and_hear(A, SSH)), "opened ssh None");
+    assert_eq!(summary(&world.knock_and_receive(A, SSH)), "opened ssh None");
     assert_eq!(
-        told(&world.grant(A, SSH, 10_000)),
+        summary(&world.grant(A, SSH, 10_000)),
         "",
         "a shorter one changes nothing"
     );
@@ -211,7 +214,10 @@ fn the_longest_end_wins() {
     let open = world.ledger.open().next().unwrap();
     assert_eq!((open.until_ms, open.by), (130_000, None));
 
-    assert_eq!(told(&world.grant(A, SSH, 60_000)), "refreshed ssh Some(0)");
+    assert_eq!(
+        summary(&world.grant(A, SSH, 60_000)),
+        "refreshed ssh Some(0)"
+    );
     assert_eq!(world.lets_in(A, 1), Some(60_000));
     let open = world.ledger.open().next().unwrap();
     assert_eq!(
@@ -220,13 +226,16 @@ fn the_longest_end_wins() {
     );
 
     assert_eq!(
-        told(&world.knock_and_hear(A, SSH)),
+        summary(&world.knock_and_receive(A, SSH)),
         "",
         "a knock takes nothing back"
     );
     assert_eq!(world.lets_in(A, 1), Some(60_000));
     world.wait(40_000);
-    assert_eq!(told(&world.knock_and_hear(A, SSH)), "refreshed ssh None");
+    assert_eq!(
+        summary(&world.knock_and_receive(A, SSH)),
+        "refreshed ssh None"
+    );
     assert_eq!(
         world.ledger.open().next().unwrap().by,
         None,
@@ -250,9 +259,9 @@ fn doors_without_grants_can_not_be_granted() {
 fn revoking_takes_effect_at_once_and_is_reported_once() {
     let mut world = Env::new();
     world.grant(A, BOTH, 10_000);
-    world.knock_and_hear(B, SSH);
+    world.knock_and_receive(B, SSH);
     let (revocation, actions) = world.revoke(A, None);
-    assert_eq!(told(&actions), "revoked both 0");
+    assert_eq!(summary(&actions), "revoked both 0");
     assert_eq!(Vec::from_iter(revocation.doors), [BOTH]);
     assert_eq!((world.lets_in(A, 1), world.lets_in(A, 2)), (None, None));
     assert_eq!(world.lets_in(B, 1), Some(30_000), "others keep theirs");
@@ -266,10 +275,10 @@ fn revoking_takes_effect_at_once_and_is_reported_once() {
 
     let (again, actions) = world.revoke(A, None);
     assert_eq!(
-        (again, told(&actions).as_str()),
+        (again, summary(&actions).as_str()),
         (Revocation::default(), "")
     );
-    assert_eq!(told(&world.wait(1_000)), "");
+    assert_eq!(summary(&world.wait(1_000)), "");
     assert_eq!(world.allow.len(), 1, "its entries are removed");
 }
 
@@ -278,25 +287,25 @@ fn revoking_keeps_ports_that_another_door_opened() {
     let mut world = Env::new();
     // The map holds the grant that ends later, of the other door.
     world.grant(A, SSH, 10_000);
-    world.knock_and_hear(A, BOTH);
-    assert_eq!(told(&world.revoke(A, Some(SSH)).1), "revoked ssh 0");
+    world.knock_and_receive(A, BOTH);
+    assert_eq!(summary(&world.revoke(A, Some(SSH)).1), "revoked ssh 0");
     assert_eq!(world.lets_in(A, 1), Some(30_000));
 
     // The map holds the grant that is revoked, which hid the other.
     let mut world = Env::new();
-    world.knock_and_hear(A, BOTH);
+    world.knock_and_receive(A, BOTH);
     world.grant(A, SSH, 60_000);
     assert_eq!(world.lets_in(A, 1), Some(60_000));
-    assert_eq!(told(&world.revoke(A, Some(SSH)).1), "revoked ssh 0");
+    assert_eq!(summary(&world.revoke(A, Some(SSH)).1), "revoked ssh 0");
     assert_eq!(world.lets_in(A, 1), Some(30_000));
     assert_eq!(world.lets_in(A, 2), Some(30_000));
-    assert_eq!(told(&world.wait(31_000)), "expired both");
+    assert_eq!(summary(&world.wait(31_000)), "expired both");
 
     let mut world = Env::new();
-    world.knock_and_hear(A, BOTH);
+    world.knock_and_receive(A, BOTH);
     world.grant(A, SSH, 60_000);
     assert_eq!(
-        told(&world.revoke(A, None).1),
+        summary(&world.revoke(A, None).1),
         "revoked ssh 0, revoked both 0"
     );
     assert_eq!((world.lets_in(A, 1), world.lets_in(A, 2)), (None, None));
@@ -307,13 +316,17 @@ fn a_grant_whose_event_is_unread_is_revoked_too() {
     let mut world = Env::new();
     let late = world.knock(A, SSH);
     let (revocation, actions) = world.revoke(A, None);
-    assert_eq!(told(&actions), "", "what was never told is not told to end");
+    assert_eq!(
+        summary(&actions),
+        "",
+        "an opening that was not reported has no reported end"
+    );
     assert_eq!(Vec::from_iter(revocation.doors), [SSH]);
     assert_eq!(world.lets_in(A, 1), None);
-    assert_eq!(told(&world.hear(&late)), "", "the event is no news");
+    assert_eq!(summary(&world.receive(&late)), "", "the event is no news");
     world.wait(1_000);
     assert_eq!(
-        told(&world.knock_and_hear(A, SSH)),
+        summary(&world.knock_and_receive(A, SSH)),
         "opened ssh None",
         "a later one is"
     );
@@ -322,7 +335,7 @@ fn a_grant_whose_event_is_unread_is_revoked_too() {
 #[test]
 fn revoking_without_a_grant_changes_nothing() {
     let mut world = Env::new();
-    world.knock_and_hear(B, SSH);
+    world.knock_and_receive(B, SSH);
     world.grant(A, SSH, 1_000);
     world.wait(2_000);
     for (name, source, door) in [
@@ -333,6 +346,6 @@ fn revoking_without_a_grant_changes_nothing() {
     ] {
         let (revocation, actions) = world.revoke(source, door);
         assert_eq!(revocation, Revocation::default(), "{name}");
-        assert_eq!(told(&actions), "", "{name}");
+        assert_eq!(summary(&actions), "", "{name}");
     }
 }

@@ -21,19 +21,19 @@ use knock_user::{
 };
 
 /// What is said about a file.
-fn told(path: &Path) -> String {
+fn output(path: &Path) -> String {
     let file = path.file_name().unwrap().to_str().unwrap();
     let text = fs::read_to_string(path).unwrap();
-    let mut told = String::new();
+    let mut output = String::new();
     match config::parse(&text, file) {
-        Err(problems) => told += &format!("{problems}\n"),
+        Err(problems) => output += &format!("{problems}\n"),
         Ok(checked) => {
             for warning in checked.warnings(&Host::default()) {
-                told += &format!("{}\n", warning.told("warning", file));
+                output += &format!("{}\n", warning.render("warning", file));
             }
         }
     }
-    told
+    output
 }
 
 fn files(directory: &str) -> Vec<PathBuf> {
@@ -67,7 +67,7 @@ fn golden_texts() {
     let bless = env::var_os("KNOCK_BLESS").is_some();
     let mut different = String::new();
     for path in files("tests/golden") {
-        let found = told(&path);
+        let found = output(&path);
         let golden = path.with_extension("txt");
         if bless {
             fs::write(&golden, &found).unwrap();
@@ -187,15 +187,15 @@ fn check_prints_how_hard_doors_are_to_guess() {
             ],
         ),
     ];
-    for (name, keys, told) in rows {
+    for (name, keys, output) in rows {
         let text =
             format!("decoys.count = 5\n[[door]]\nname = \"d\"\n{keys}\nopen = [\"tcp/22\"]\n");
         let checked = config::parse(&text, "seq.toml").unwrap_or_else(|e| panic!("{name}: {e}"));
         let mut out = Vec::new();
         check::check(&checked, &Host::default(), &mut out).unwrap();
         let said = String::from_utf8(out).unwrap();
-        for told in told {
-            assert!(said.contains(told), "{name}: no {told:?} in:\n{said}");
+        for output in output {
+            assert!(said.contains(output), "{name}: no {output:?} in:\n{said}");
         }
     }
 }
@@ -215,9 +215,9 @@ fn check_prints_the_state_of_a_one_time_file() {
         let checked = config::read(&seq).unwrap();
         let mut out = Vec::new();
         check::check(&checked, &Host::default(), &mut out).unwrap();
-        let told = String::from_utf8(out).unwrap();
+        let output = String::from_utf8(out).unwrap();
         let place = format!("{}/", directory.path().display());
-        told.replace(&place, "")
+        output.replace(&place, "")
     };
     let used = "#1000,3000,2000\n";
     let rows: [(&str, u32, &[&str]); 4] = [
@@ -257,12 +257,12 @@ fn check_prints_the_state_of_a_one_time_file() {
         ),
         (" 7000,9000,8000\n", 0o600, &["1 left, line 2 opens"]),
     ];
-    for (lines, mode, told) in rows {
+    for (lines, mode, output) in rows {
         fs::write(&once, format!("{used}{lines}")).unwrap();
         fs::set_permissions(&once, fs::Permissions::from_mode(mode)).unwrap();
         let said = said();
-        for told in told {
-            assert!(said.contains(told), "no {told:?} in:\n{said}");
+        for output in output {
+            assert!(said.contains(output), "no {output:?} in:\n{said}");
         }
     }
     fs::remove_file(&once).unwrap();

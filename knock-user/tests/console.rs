@@ -89,9 +89,9 @@ fn console(json: bool, dry_run: bool) -> Console<Vec<u8>> {
     Console::new(Vec::new(), style, doors(), boot)
 }
 
-fn told(json: bool, dry_run: bool, tell: impl FnOnce(&mut Console<Vec<u8>>)) -> String {
+fn printed(json: bool, dry_run: bool, print: impl FnOnce(&mut Console<Vec<u8>>)) -> String {
     let mut console = console(json, dry_run);
-    tell(&mut console);
+    print(&mut console);
     assert!(console.failure().is_none());
     String::from_utf8(console.into_inner()).unwrap()
 }
@@ -151,7 +151,7 @@ fn an_event_is_a_line() {
     ];
     for (name, event, line) in rows {
         assert_eq!(
-            told(false, false, |console| console.event(&event)),
+            printed(false, false, |console| console.event(&event)),
             format!("{line}\n"),
             "{name}"
         );
@@ -182,13 +182,13 @@ fn a_line_says_where_the_packet_arrived() {
     ];
     for (name, event, text, interface, to) in rows {
         let names = [(2, "eth0".to_owned())];
-        let tell = |console: &mut Console<Vec<u8>>| {
+        let print = |console: &mut Console<Vec<u8>>| {
             console.set_interfaces(names.clone().into());
             console.event(&event);
         };
-        let line = told(false, false, tell);
+        let line = printed(false, false, print);
         assert_eq!(line.trim_end().split_once(' ').unwrap().1, text, "{name}");
-        let object: serde_json::Value = serde_json::from_str(&told(true, false, tell)).unwrap();
+        let object: serde_json::Value = serde_json::from_str(&printed(true, false, print)).unwrap();
         assert_eq!(object["interface"].as_str(), interface, "{name}");
         assert_eq!(object["destination"].as_str(), to, "{name}");
     }
@@ -199,7 +199,7 @@ fn a_line_says_where_the_packet_arrived() {
         by: None,
     };
     let last = arrived(2, "192.0.2.2", event(V4, Reason::Opened, 0, 3, Tcp, 9000));
-    let line = told(false, false, |console| {
+    let line = printed(false, false, |console| {
         console.set_interfaces([(2, "eth0".to_owned())].into());
         console.action(&opened, Some(&last), last.at_ns);
     });
@@ -249,7 +249,7 @@ fn repeated_refusals_are_one_line_of_text_and_an_object_each() {
         at_ns: 7_200 * SECOND + second * SECOND,
         ..event(V4, Reason::NoGrant, NO_DOOR, 0, Tcp, port)
     };
-    let tell = |console: &mut Console<Vec<u8>>| {
+    let print = |console: &mut Console<Vec<u8>>| {
         for second in 0..18 {
             console.event(&refused(second, 22));
         }
@@ -260,13 +260,13 @@ fn repeated_refusals_are_one_line_of_text_and_an_object_each() {
         console.sum_up(7_200 * SECOND + 31 * SECOND, true);
     };
     assert_eq!(
-        told(false, false, tell),
+        printed(false, false, print),
         "12:00:00.000 denied  203.0.113.9  -  tcp/22 no grant\n\
          12:00:03.000 denied  203.0.113.9  -  tcp/80 no grant\n\
          12:00:17.000 denied  203.0.113.9  -  tcp/22 no grant, 17 more times in 17s\n\
          12:00:30.000 denied  203.0.113.9  -  tcp/22 no grant\n"
     );
-    assert_eq!(told(true, false, tell).lines().count(), 20);
+    assert_eq!(printed(true, false, print).lines().count(), 20);
 }
 
 /// Whoever knows a sequence can use it in the name of any source, and as often as they like.
@@ -274,7 +274,7 @@ fn repeated_refusals_are_one_line_of_text_and_an_object_each() {
 fn too_many_lines_of_a_kind_are_summed_up() {
     let at_ns = 7_200 * SECOND;
     let until_ms = 7_230_000;
-    let tell = |console: &mut Console<Vec<u8>>| {
+    let print = |console: &mut Console<Vec<u8>>| {
         for number in 0..1_000_u32 {
             let source: IpAddr = Ipv4Addr::from_bits(0x0a00_0000 + (number << 8)).into();
             let source = source.into();
@@ -309,7 +309,7 @@ fn too_many_lines_of_a_kind_are_summed_up() {
         console.sum_up(at_ns + SECOND, false);
         console.sum_up(at_ns + 2 * SECOND, true);
     };
-    let text = told(false, false, tell);
+    let text = printed(false, false, print);
     let lines: Vec<&str> = text.lines().collect();
     assert!(lines[127].contains("opened  10.0.127.0"), "{text}");
     let rest: Vec<Vec<&str>> = lines[128..]
@@ -328,7 +328,7 @@ fn too_many_lines_of_a_kind_are_summed_up() {
             ),
         ]
     );
-    let objects = told(true, false, tell);
+    let objects = printed(true, false, print);
     assert_eq!(
         objects.lines().last(),
         Some(
@@ -354,7 +354,7 @@ fn in_a_dry_run_packets_would_be_dropped() {
     ] {
         let event = event(V4, reason, NO_DOOR, 0, Tcp, 22);
         assert_eq!(
-            told(false, true, |console| console.event(&event)),
+            printed(false, true, |console| console.event(&event)),
             line,
             "{name}"
         );
@@ -391,7 +391,7 @@ fn actions_of_the_ledger_are_written_as_lines() {
     for (name, action, line) in rows {
         let at_ns = 7_201 * SECOND + 123_000_000;
         assert_eq!(
-            told(false, false, |console| console.action(&action, None, at_ns)),
+            printed(false, false, |console| console.action(&action, None, at_ns)),
             line,
             "{name}"
         );
@@ -400,7 +400,7 @@ fn actions_of_the_ledger_are_written_as_lines() {
 
 #[test]
 fn columns_grow_with_their_content() {
-    let text = told(false, false, |console| {
+    let text = printed(false, false, |console| {
         console.event(&event("192.0.2.1", Reason::Opened, 0, 3, Tcp, 9000));
         console.event(&event(V4, Reason::Refreshed, 1, 2, Tcp, 9000));
         console.event(&event(
@@ -499,8 +499,8 @@ fn every_other_event_is_written_as_a_line() {
             "detached: tcp/22, udp/60000-61000 are no longer protected on eth0\n",
         ),
     ];
-    for (name, tell, line) in rows {
-        assert_eq!(told(false, false, tell), line, "{name}");
+    for (name, print, line) in rows {
+        assert_eq!(printed(false, false, print), line, "{name}");
     }
     let style = Style {
         json: false,
@@ -558,14 +558,14 @@ fn with_json_a_line_is_an_object() {
         ("stopped", false, Box::new(|c| c.detached(&ports, "eth0", SECOND)),
             r#"{"time":"2026-03-01T08:00:01.000Z","event":"detached","ports":["tcp/22"],"interface":"eth0"}"#),
     ];
-    for (name, dry_run, tell, line) in rows {
-        assert_eq!(told(true, dry_run, tell), format!("{line}\n"), "{name}");
+    for (name, dry_run, print, line) in rows {
+        assert_eq!(printed(true, dry_run, print), format!("{line}\n"), "{name}");
     }
 }
 
 #[test]
 fn lines_follow_a_change_of_the_wall_time() {
-    let text = told(false, false, |console| {
+    let text = printed(false, false, |console| {
         console.suppressed(1, 0, SECOND);
         console.set_boot("2026-03-01T09:30:00Z".parse().unwrap());
         console.suppressed(1, 0, u64::MAX);
@@ -660,8 +660,8 @@ fn events_are_written_in_knockds_format() {
         console.running(&job, at_ns);
     }
     console.detached(&["tcp/22".to_owned()], "eth0", at_ns);
-    let told = String::from_utf8(console.into_inner()).unwrap();
-    let lines: Vec<&str> = told
+    let printed = String::from_utf8(console.into_inner()).unwrap();
+    let lines: Vec<&str> = printed
         .lines()
         .map(|line| line.strip_prefix("[2026-03-01 12:00] ").unwrap())
         .collect();

@@ -282,7 +282,7 @@ fn a_request_without_a_line_end_is_refused() {
     silent.shutdown(Shutdown::Write).unwrap();
     let mut rest = Vec::new();
     silent.read_to_end(&mut rest).unwrap();
-    assert_eq!(rest, b"", "who says nothing is told nothing");
+    assert_eq!(rest, b"", "a silent connection gets no answer");
     running.is_well();
 }
 
@@ -503,15 +503,15 @@ async fn missed_lines_are_counted_where_they_are_missed() {
     ] {
         let mut console = console();
         let mut watcher = console.watchers().watch(Form::Text).unwrap();
-        let mut told = |number: usize| {
+        let mut send = |number: usize| {
             let ports = [format!("number {number}")];
             let mode = console::Attached::Native;
             console.protecting(&ports, "eth0", mode, 0);
             format!("protecting number {number} on eth0 (native), 0 doors\n")
         };
-        let mut lines: Vec<_> = (0..WAITING_MAX).map(&mut told).collect();
+        let mut lines: Vec<_> = (0..WAITING_MAX).map(&mut send).collect();
         for number in 0..missed {
-            told(WAITING_MAX + number);
+            send(WAITING_MAX + number);
         }
         lines.extend(wanted.map(str::to_owned));
         let mut next = lines.into_iter();
@@ -519,7 +519,7 @@ async fn missed_lines_are_counted_where_they_are_missed() {
         for line in next.by_ref().take(2) {
             assert_eq!(*watcher.next().await.unwrap(), *line, "{missed} missed");
         }
-        let last = told(WAITING_MAX + missed);
+        let last = send(WAITING_MAX + missed);
         for line in next.chain([last]) {
             assert_eq!(*watcher.next().await.unwrap(), *line, "{missed} missed");
         }

@@ -85,7 +85,7 @@ fn the_number_of_knocks_is_drawn_from_the_range() {
 
 #[test]
 fn the_key_space_is_printed() {
-    for (words, told) in [
+    for (words, expected) in [
         (
             "--knocks 6 --range 1-100 --protocol udp --open tcp/22222",
             "# Key space: 39.6 bits, 6 knocks on UDP ports from 1 to 100.\n# After a scan, 6 ports stand \
@@ -97,7 +97,7 @@ fn the_key_space_is_printed() {
         ),
     ] {
         let text = generated(words, 1).unwrap().door;
-        assert!(text.starts_with(told), "{words}\n{text}");
+        assert!(text.starts_with(expected), "{words}\n{text}");
     }
 }
 
@@ -166,8 +166,11 @@ fn files_are_new_and_readable_by_their_owner_only() {
     );
 
     let error = generate::run(&options(&words), &mut Vec::new()).unwrap_err();
-    let told = knock_user::host::os_error::told(&error);
-    assert!(told.ends_with("a new file: file exists"), "{told}");
+    let error_text = knock_user::host::os_error::describe(&error);
+    assert!(
+        error_text.ends_with("a new file: file exists"),
+        "{error_text}"
+    );
     assert_eq!(fs::read_to_string(&path).unwrap(), written);
 }
 
@@ -184,7 +187,7 @@ fn every_run_draws_another_sequence() {
 
 #[test]
 fn an_impossible_draw_is_reported() {
-    for (words, told) in [
+    for (words, expected) in [
         (
             "--knocks 6 --range 1025-1029",
             "6 knocks need as many ports, and there are 5",
@@ -199,13 +202,13 @@ fn an_impossible_draw_is_reported() {
         ),
     ] {
         let error = generated(words, 1).unwrap_err().to_string();
-        assert!(error.starts_with(told), "{words}: {error}");
+        assert!(error.starts_with(expected), "{words}: {error}");
     }
 }
 
 #[test]
 fn bad_usage_is_reported() {
-    for (words, told) in [
+    for (words, expected) in [
         (
             "--knocks 2",
             "write a number from 3 to 128, or two as in 10..100",
@@ -221,15 +224,15 @@ fn bad_usage_is_reported() {
     ] {
         let arguments = ["generate"].into_iter().chain(words.split_whitespace());
         let error = Cli::try_parse_from(arguments).err().unwrap().to_string();
-        assert!(error.contains(told), "{words}: {error}");
+        assert!(error.contains(expected), "{words}: {error}");
     }
 }
 
 #[test]
 fn a_door_that_check_refuses_is_reported() {
-    let told = generated("--name a/b", 1).unwrap_err().to_string();
+    let error_text = generated("--name a/b", 1).unwrap_err().to_string();
     assert!(
-        told.starts_with("door:2: name: \"a/b\" is not a name"),
-        "{told}"
+        error_text.starts_with("door:2: name: \"a/b\" is not a name"),
+        "{error_text}"
     );
 }

@@ -24,7 +24,7 @@ use proptest::prelude::*;
 fn imported(text: &str, file: &str) -> (String, String) {
     match import::import(text, file) {
         Ok(Imported { toml, notes }) => {
-            let notes = notes.iter().map(|note| note.told("note", file) + "\n");
+            let notes = notes.iter().map(|note| note.render("note", file) + "\n");
             (toml, notes.collect())
         }
         Err(problems) => (String::new(), format!("{problems}\n")),
@@ -52,8 +52,8 @@ fn golden_files() {
     let mut different = String::new();
     for path in files() {
         let file = path.file_name().unwrap().to_str().unwrap();
-        let (toml, told) = imported(&fs::read_to_string(&path).unwrap(), file);
-        for (extension, found) in [("toml", toml), ("txt", told)] {
+        let (toml, notes) = imported(&fs::read_to_string(&path).unwrap(), file);
+        for (extension, found) in [("toml", toml), ("txt", notes)] {
             let golden = path.with_extension(extension);
             if bless && found.is_empty() {
                 let _was_not_there = fs::remove_file(&golden);
@@ -79,8 +79,8 @@ fn comments_of_imported_files_may_be_latin_1() {
     let path = directory.path().join("knockd.conf");
     let run = |bytes: &[u8]| {
         fs::write(&path, bytes).unwrap();
-        let (mut out, mut told) = (Vec::new(), Vec::new());
-        let result = import::run(&path, &mut out, &mut told);
+        let (mut out, mut notes) = (Vec::new(), Vec::new());
+        let result = import::run(&path, &mut out, &mut notes);
         (result, String::from_utf8(out).unwrap())
     };
     let (result, toml) = run(
@@ -91,10 +91,10 @@ fn comments_of_imported_files_may_be_latin_1() {
     assert!(toml.contains("open = [\"tcp/22\"]"), "{toml}");
 
     let (result, toml) = run(b"# f\xfcr\n[a]\nsequence = 7000\ncommand = echo f\xfcr\n");
-    let told = result.unwrap_err().to_string();
+    let notes = result.unwrap_err().to_string();
     assert!(
-        told.contains("knockd.conf:4: not UTF-8: convert the file"),
-        "{told}"
+        notes.contains("knockd.conf:4: not UTF-8: convert the file"),
+        "{notes}"
     );
     assert_eq!(toml, "");
 }
@@ -106,7 +106,7 @@ fn the_doors_of_an_example_are_imported() {
     let (toml, _) = imported(&fs::read_to_string(path).unwrap(), "knockd.conf");
     let checked = config::parse(&toml, "seq.toml").unwrap();
     let doors = checked.settings.doors;
-    let told: Vec<String> = doors
+    let notes: Vec<String> = doors
         .iter()
         .map(|door| {
             let knocks: Vec<String> = door.knock.iter().map(ToString::to_string).collect();
@@ -120,7 +120,7 @@ fn the_doors_of_an_example_are_imported() {
         })
         .collect();
     assert_eq!(
-        told,
+        notes,
         [
             "sshIn: tcp/7421 tcp/8532 tcp/6310 opens tcp/22 None",
             "sshOut: tcp/6310 tcp/8532 tcp/7421 closes tcp/22 None",

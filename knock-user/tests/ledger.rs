@@ -150,7 +150,7 @@ impl Host {
         let Some(event) = self.ring.pop_front() else {
             return false;
         };
-        let actions = self.ledger.hear(&event, self.now_ms);
+        let actions = self.ledger.receive(&event, self.now_ms);
         self.carry_out(actions);
         true
     }
@@ -376,10 +376,10 @@ fn sources_and_targets_are_kept_apart() {
         ..Event::default()
     };
     for (number, door) in [(1, 0), (1, 1), (2, 1)] {
-        let actions = ledger.hear(&event(number, door, Reason::Opened), 0);
+        let actions = ledger.receive(&event(number, door, Reason::Opened), 0);
         assert_eq!(actions.len(), 1, "{number} {door}");
     }
-    let actions = ledger.hear(&event(1, 2, Reason::Closed), 1);
+    let actions = ledger.receive(&event(1, 2, Reason::Closed), 1);
     let by = Some(2);
     let ending = Ending::Sequence { by };
     assert_eq!(
@@ -409,7 +409,7 @@ fn invalid_events_change_nothing() {
             until_ms: 1,
             ..Event::default()
         };
-        assert_eq!(ledger.hear(&event, 0), [], "{name}");
+        assert_eq!(ledger.receive(&event, 0), [], "{name}");
         assert_eq!(ledger.next_deadline(), None, "{name}");
     }
     let stray = Grant {
@@ -439,12 +439,12 @@ fn memory_is_bounded() {
         ..Event::default()
     };
     for number in 0..ALLOW_MAX + 10 {
-        ledger.hear(&event(number, Reason::Opened, 0), 0);
+        ledger.receive(&event(number, Reason::Opened, 0), 0);
     }
     assert_eq!(ledger.openings().count(), ALLOW_MAX as usize);
     assert_eq!(ledger.untracked(), 10);
     assert_eq!(
-        ledger.hear(&event(5, Reason::Refreshed, 1), 1).len(),
+        ledger.receive(&event(5, Reason::Refreshed, 1), 1).len(),
         1,
         "known ones go on"
     );
@@ -455,7 +455,9 @@ fn memory_is_bounded() {
         "all but the refreshed one"
     );
     assert_eq!(
-        ledger.hear(&event(0, Reason::Opened, 31_000), 31_000).len(),
+        ledger
+            .receive(&event(0, Reason::Opened, 31_000), 31_000)
+            .len(),
         1,
         "room again"
     );
@@ -486,7 +488,7 @@ proptest! {
     ) {
         let mut host = Host::new();
         let mut open: HashMap<(Address, u16), u64> = HashMap::new();
-        let mut told = 0;
+        let mut reported = 0;
         let mut now_ms = 1;
         let mut is_exact = true;
         for (number, step, pause) in steps {
@@ -502,10 +504,10 @@ proptest! {
             if !matches!(step, DueRaced(_) | Read | ReadOne) {
                 prop_assert!(host.struck.len() <= struck, "removed a valid grant: {:?}", step);
             }
-            for action in host.actions.drain(told..) {
+            for action in host.actions.drain(reported..) {
                 check(&mut open, &map, now_ms, action)?;
             }
-            told = host.actions.len();
+            reported = host.actions.len();
             if matches!(step, Read) && host.ring.is_empty() {
                 // Events that are read ten seconds late are beyond the ledger's memory.
                 is_exact &= host.struck.drain(..).all(|at_ms| now_ms <= at_ms + 10_000);

@@ -57,14 +57,14 @@ fn secrets_are_read_from_files() {
     ] {
         let path = directory.path().join("secret");
         fs::write(&path, text).unwrap();
-        let told = wrong(&format!("secret_file = {path:?}"));
+        let error = wrong(&format!("secret_file = {path:?}"));
         match expected {
-            "" => assert_eq!(told, "", "{name}"),
-            _ => assert!(told.contains(expected), "{name}: {told}"),
+            "" => assert_eq!(error, "", "{name}"),
+            _ => assert!(error.contains(expected), "{name}: {error}"),
         }
         assert!(
-            !told.contains("correct") && !told.contains("0123"),
-            "{name}: {told}"
+            !error.contains("correct") && !error.contains("0123"),
+            "{name}: {error}"
         );
     }
     let pipe = directory.path().join("pipe");
@@ -75,12 +75,12 @@ fn secrets_are_read_from_files() {
         ("a directory", directory.path().to_owned()),
         ("endless", "/dev/zero".into()),
     ] {
-        let told = wrong(&format!("secret_file = {path:?}"));
+        let error = wrong(&format!("secret_file = {path:?}"));
         assert!(
-            told.starts_with("seq.toml:4: secret_file: "),
-            "{name}: {told}"
+            error.starts_with("seq.toml:4: secret_file: "),
+            "{name}: {error}"
         );
-        assert!(told.contains(path.to_str().unwrap()), "{name}: {told}");
+        assert!(error.contains(path.to_str().unwrap()), "{name}: {error}");
     }
 }
 
@@ -129,7 +129,7 @@ fn a_secret_that_every_user_can_read_draws_a_warning() {
     fs::write(&secret, "correct horse battery\n").unwrap();
     let inside = "secret = \"correct horse battery\"".to_owned();
     let beside = format!("secret_file = {secret:?}");
-    for (name, otp, modes, told) in [
+    for (name, otp, modes, expected) in [
         ("the configuration", &inside, (0o600, 0o644), true),
         ("nobody", &inside, (0o600, 0o640), false),
         ("the file", &beside, (0o644, 0o600), true),
@@ -142,7 +142,7 @@ fn a_secret_that_every_user_can_read_draws_a_warning() {
         let (is_good, said) = check(&config, None);
         assert!(is_good, "{name}: {said}");
         let warned = said.contains("every user of this host can read the secret in");
-        assert_eq!(warned, told, "{name}: {said}");
+        assert_eq!(warned, expected, "{name}: {said}");
     }
 }
 
@@ -243,7 +243,7 @@ fn used_sequences_are_remembered_for_an_hour() {
 }
 
 /// Knocks one after the other, and what is recognised at the last.
-fn heard(skew_detector: &mut SkewDetector, source: u8, knocks: &[Knock]) -> Option<SkewedKnock> {
+fn observe(skew_detector: &mut SkewDetector, source: u8, knocks: &[Knock]) -> Option<SkewedKnock> {
     let mut found = None;
     for knock in knocks {
         assert_eq!(found, None, "too early");
@@ -284,7 +284,7 @@ fn a_wrong_clock_is_recognised() {
     ] {
         let expected = behind_s.map(|behind_s| SkewedKnock { place, behind_s });
         assert_eq!(
-            heard(&mut skew_detector, 1, &half(place, away)),
+            observe(&mut skew_detector, 1, &half(place, away)),
             expected,
             "{name}"
         );
@@ -292,11 +292,11 @@ fn a_wrong_clock_is_recognised() {
     // Knocks of several sources are not one sequence, nor are others between.
     let half = half(0, -16);
     for (source, knock) in (2..).zip(&half) {
-        assert_eq!(heard(&mut skew_detector, source, &[*knock]), None);
+        assert_eq!(observe(&mut skew_detector, source, &[*knock]), None);
     }
     let between = [half[0], half[1], half[0], half[2]];
-    assert_eq!(heard(&mut skew_detector, 9, &between), None);
-    assert!(heard(&mut skew_detector, 9, &half).is_some());
+    assert_eq!(observe(&mut skew_detector, 9, &between), None);
+    assert!(observe(&mut skew_detector, 9, &half).is_some());
 }
 
 /// Sequences change for hours, with the longest attempts that the rules let there be, and there is

@@ -72,11 +72,11 @@ fn a_reader_that_ends_early_is_no_error() {
         vec!["--help"],
         vec!["status", "--help"],
     ] {
-        let told = output(knock_user().args(&words).stdout(unread()));
-        let errors = String::from_utf8_lossy(&told.stderr);
+        let printed = output(knock_user().args(&words).stdout(unread()));
+        let errors = String::from_utf8_lossy(&printed.stderr);
         assert!(!errors.contains("pipe"), "{words:?}: {errors}");
         assert!(!errors.contains("panicked"), "{words:?}: {errors}");
-        assert_eq!(told.status.code(), Some(0), "{words:?}: {errors}");
+        assert_eq!(printed.status.code(), Some(0), "{words:?}: {errors}");
     }
 }
 
@@ -86,8 +86,8 @@ fn a_failure_without_a_reader_is_still_a_failure() {
     let config = file(&directory, "seq.toml", "what is this");
     let mut check = knock_user();
     check.args(["check", "--config", &config]);
-    let told = output(check.stdout(unread()).stderr(unread()));
-    assert_eq!(told.status.code(), Some(2), "{told:?}");
+    let printed = output(check.stdout(unread()).stderr(unread()));
+    assert_eq!(printed.status.code(), Some(2), "{printed:?}");
 }
 
 /// A file that does nothing is a mistake, and nothing is put in its place by a shell that emptied
@@ -122,10 +122,10 @@ fn check_refuses_a_file_without_an_effect() {
             "-" => directory.path().join("missing").display().to_string(),
             text => file(&directory, name, text),
         };
-        let told = output(knock_user().args(["check", "--config", &config]));
-        let text = [told.stdout, told.stderr].concat();
+        let printed = output(knock_user().args(["check", "--config", &config]));
+        let text = [printed.stdout, printed.stderr].concat();
         let text = String::from_utf8_lossy(&text);
-        assert_eq!(told.status.code(), Some(code), "{name}: {text}");
+        assert_eq!(printed.status.code(), Some(code), "{name}: {text}");
         assert!(text.contains(word), "{name}: no {word:?} in {text}");
     }
 }
@@ -143,9 +143,9 @@ fn a_failed_import_prints_nothing() {
             "-" => directory.path().join("missing").display().to_string(),
             text => file(&directory, name, text),
         };
-        let told = output(knock_user().args(["import-knockd", &path]));
-        assert_eq!(told.status.code(), Some(2), "{name}: {told:?}");
-        assert_eq!(told.stdout, b"", "{name}");
-        assert!(!told.stderr.is_empty(), "{name}");
+        let printed = output(knock_user().args(["import-knockd", &path]));
+        assert_eq!(printed.status.code(), Some(2), "{name}: {printed:?}");
+        assert_eq!(printed.stdout, b"", "{name}");
+        assert!(!printed.stderr.is_empty(), "{name}");
     }
 }

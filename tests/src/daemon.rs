@@ -83,7 +83,7 @@ impl Daemon {
             attached,
             Some(true),
             "knock-user does not protect:\n{}",
-            process.told()
+            process.printed()
         );
         Self {
             process,
@@ -126,11 +126,13 @@ impl Daemon {
     #[track_caller]
     pub fn reload(&mut self, config: &str) -> Value {
         let reloaded = json!({"event": "reloaded"});
-        let before = self.told(&reloaded).len();
+        let before = self.events_like(&reloaded).len();
         self.rewrite(config);
         self.process.signal(Signal::SIGHUP);
-        let told = wait::poll(PATIENCE, || self.told(&reloaded).into_iter().nth(before));
-        told.unwrap_or_else(|| panic!("nothing is reloaded:\n{}", self.process.told()))
+        let reload = wait::poll(PATIENCE, || {
+            self.events_like(&reloaded).into_iter().nth(before)
+        });
+        reload.unwrap_or_else(|| panic!("nothing is reloaded:\n{}", self.process.printed()))
     }
 
     /// Kills it without a warning.
@@ -189,7 +191,7 @@ impl Daemon {
     }
 
     /// The events until now that have all these fields.
-    pub fn told(&self, pattern: &Value) -> Vec<Value> {
+    pub fn events_like(&self, pattern: &Value) -> Vec<Value> {
         let matching = |event: &Value| has(event, pattern);
         self.events().into_iter().filter(matching).collect()
     }
@@ -199,8 +201,8 @@ impl Daemon {
     /// # Panics
     /// It does not come in time.
     #[track_caller]
-    pub fn tells(&self, pattern: &Value) -> Value {
-        tells(&self.process, pattern)
+    pub fn wait_for_event(&self, pattern: &Value) -> Value {
+        wait_for_event(&self.process, pattern)
     }
 
     /// Waits until everything that happened before is reported: events come in order, so a packet of
@@ -213,13 +215,13 @@ impl Daemon {
         let pattern = json!({"event": "denied", "source": marker.name()});
         // The gate for drops may be shut for a moment.
         let seen = wait::poll(PATIENCE, || {
-            if self.told(&pattern).is_empty() {
+            if self.events_like(&pattern).is_empty() {
                 let _closed = marker.connect(port, Duration::from_millis(20));
                 return None;
             }
             Some(())
         });
-        assert!(seen.is_some(), "no {pattern}:\n{}", self.process.told());
+        assert!(seen.is_some(), "no {pattern}:\n{}", self.process.printed());
     }
 
     /// Stops it and checks that its programs are gone.
@@ -254,9 +256,9 @@ impl Daemon {
 pub fn ask(namespace: &Namespace, arguments: &[&str]) -> (Option<i32>, String) {
     let user = binaries().user.display().to_string();
     let output = namespace.try_run(&user, arguments);
-    let told = text(&output);
-    assert!(!told.contains("panicked"), "{arguments:?}: {told}");
-    (output.status.code(), told)
+    let printed = text(&output);
+    assert!(!printed.contains("panicked"), "{arguments:?}: {printed}");
+    (output.status.code(), printed)
 }
 
 /// Removes what is protected in a network namespace.
@@ -275,12 +277,12 @@ pub fn detach(namespace: &Namespace) {
 /// # Panics
 /// It does not come in time.
 #[track_caller]
-pub fn tells(process: &Process, pattern: &Value) -> Value {
+pub fn wait_for_event(process: &Process, pattern: &Value) -> Value {
     let event = wait::poll(PATIENCE, || {
-        let mut told = events(&process.stdout()).into_iter();
-        told.find(|event| has(event, pattern))
+        let mut events = events(&process.stdout()).into_iter();
+        events.find(|event| has(event, pattern))
     });
-    event.unwrap_or_else(|| panic!("no event {pattern} among:\n{}", process.told()))
+    event.unwrap_or_else(|| panic!("no event {pattern} among:\n{}", process.printed()))
 }
 
 /// Lines of `--json` as data.

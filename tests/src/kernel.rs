@@ -187,7 +187,10 @@ impl Kernel {
 
     /// Judges frames, leaves the events where they are, and returns how many were lost for want of
     /// room; errors as for [`Kernel::judge`].
-    pub fn judge_unheard(&mut self, frames: impl IntoIterator<Item = Vec<u8>>) -> Result<u64> {
+    pub fn judge_without_reading(
+        &mut self,
+        frames: impl IntoIterator<Item = Vec<u8>>,
+    ) -> Result<u64> {
         for frame in frames {
             self.test_run(&frame, 1)?;
         }

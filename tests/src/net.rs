@@ -276,16 +276,17 @@ impl Net {
     #[track_caller]
     pub fn lost(&self) -> u64 {
         let name = format!("{CLIENT_LINK}:");
-        let told = self
+        let counters = self
             .client
             .enter(|| fs::read_to_string("/proc/thread-self/net/dev"));
-        let told = told.unwrap_or_else(|error| panic!("/proc/thread-self/net/dev: {error}"));
-        let line = told
+        let counters =
+            counters.unwrap_or_else(|error| panic!("/proc/thread-self/net/dev: {error}"));
+        let line = counters
             .lines()
             .find_map(|line| line.trim().strip_prefix(&name));
         // Eight numbers about what was received, then packets, octets, errors and drops of what was sent.
         let dropped = line.and_then(|line| line.split_whitespace().nth(11)?.parse().ok());
-        dropped.unwrap_or_else(|| panic!("{CLIENT_LINK} is not in\n{told}"))
+        dropped.unwrap_or_else(|| panic!("{CLIENT_LINK} is not in\n{counters}"))
     }
 
     /// The client's own address.

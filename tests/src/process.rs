@@ -130,7 +130,7 @@ impl Process {
     fn ended(&mut self) -> Ended {
         let status = wait::poll(FAREWELL, || self.child.try_wait().ok().flatten());
         let Some(status) = status else {
-            panic!("`{}` does not end:\n{}", self.name, self.told());
+            panic!("`{}` does not end:\n{}", self.name, self.printed());
         };
         Ended {
             status,
@@ -145,7 +145,7 @@ impl Process {
     }
 
     /// Everything it printed, for the message of a failure.
-    pub fn told(&self) -> String {
+    pub fn printed(&self) -> String {
         let stdout = self.stdout.until_now().join("\n");
         format!("{}\n{stdout}\n{}", self.name, self.stderr())
     }
@@ -157,7 +157,7 @@ impl Drop for Process {
             return;
         }
         if thread::panicking() {
-            eprintln!("{}", self.told());
+            eprintln!("{}", self.printed());
         }
         let _gone = signal::kill(self.pid(), Signal::SIGINT);
         if wait::poll(FAREWELL, || self.child.try_wait().ok().flatten()).is_none() {

@@ -108,15 +108,15 @@ impl<'n> Strangers<'n> {
     /// `nft` prints something else.
     #[track_caller]
     pub fn through(&self) -> u64 {
-        let told = self
+        let output = self
             .net
             .server
             .run("nft", &["list counter ip strangers through"]);
-        let mut words = told.split_whitespace();
+        let mut words = output.split_whitespace();
         let count = words
             .find(|word| *word == "packets")
             .and_then(|_| words.next()?.parse().ok());
-        count.unwrap_or_else(|| panic!("nft told {told}"))
+        count.unwrap_or_else(|| panic!("nft printed {output}"))
     }
 
     /// Nothing got through, and they are still sending.

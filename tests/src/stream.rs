@@ -122,13 +122,13 @@ pub fn repeat_only_what_is_lost(net: &Net) {
 /// `nstat` says something else.
 #[track_caller]
 pub fn sent_twice(namespace: &Namespace) -> u64 {
-    let told = namespace.run("nstat", &["-asz", "TcpRetransSegs"]);
-    let count = told.lines().find_map(|line| {
+    let output = namespace.run("nstat", &["-asz", "TcpRetransSegs"]);
+    let count = output.lines().find_map(|line| {
         line.strip_prefix("TcpRetransSegs")?
             .split_whitespace()
             .next()?
             .parse()
             .ok()
     });
-    count.unwrap_or_else(|| panic!("nstat told {told}"))
+    count.unwrap_or_else(|| panic!("nstat printed {output}"))
 }

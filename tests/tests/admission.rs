@@ -33,22 +33,22 @@ fn elsewhere(net: &Net) -> Source<'_> {
 /// What `status --json` says of an interface.
 #[track_caller]
 fn status(namespace: &Namespace, name: &str) -> Value {
-    let (_, told) = daemon::ask(namespace, &["status", "--json"]);
-    let line = told.lines().find(|line| line.starts_with('{'));
-    let status: Value = serde_json::from_str(line.unwrap_or(&told)).unwrap();
+    let (_, output) = daemon::ask(namespace, &["status", "--json"]);
+    let line = output.lines().find(|line| line.starts_with('{'));
+    let status: Value = serde_json::from_str(line.unwrap_or(&output)).unwrap();
     let interfaces = status["interfaces"].as_array().unwrap();
     let mut named = interfaces.iter().filter(|one| one["name"] == name);
     named
         .next()
         .cloned()
-        .unwrap_or_else(|| panic!("no {name} in {told}"))
+        .unwrap_or_else(|| panic!("no {name} in {output}"))
 }
 
 /// Waits until an event was reported this many times.
 #[track_caller]
-fn told(daemon: &Daemon, pattern: &Value, times: usize) {
+fn wait_for_events(daemon: &Daemon, pattern: &Value, times: usize) {
     wait::until(&format!("{pattern} {times} times"), || {
-        daemon.told(pattern).len() >= times
+        daemon.events_like(pattern).len() >= times
     });
 }
 
@@ -169,9 +169,9 @@ fn an_interface_that_appears_is_checked() {
             } else {
                 &protecting
             };
-            let before = daemon.told(pattern).len();
+            let before = daemon.events_like(pattern).len();
             let is_first = before == 0;
-            told(&daemon, pattern, if is_first { 1 } else { before });
+            wait_for_events(&daemon, pattern, if is_first { 1 } else { before });
             wait::until(&format!("{kind} is judged"), || {
                 let status = status(&net.server, "t0");
                 status["attached"] == refusal.is_none()
@@ -179,7 +179,7 @@ fn an_interface_that_appears_is_checked() {
             });
             let status = status(&net.server, "t0");
             if let Some(reason) = refusal {
-                let last = daemon.told(&refused).pop().unwrap();
+                let last = daemon.events_like(&refused).pop().unwrap();
                 assert_eq!(last["reason"], reason, "{kind}: {last}");
                 assert_eq!(last["because"], status["because"], "{kind}");
                 assert_eq!(attached_programs(&net.server).len(), 1, "{kind}");
@@ -189,11 +189,11 @@ fn an_interface_that_appears_is_checked() {
             net.stranger(Family::V4)
                 .finds_closed(SSH, &format!("beside {kind}"));
             let gone = daemon
-                .told(&json!({"event": "absent", "interface": "t0"}))
+                .events_like(&json!({"event": "absent", "interface": "t0"}))
                 .len();
             net.server.ip("link delete t0");
             if refusal.is_none() {
-                told(
+                wait_for_events(
                     &daemon,
                     &json!({"event": "absent", "interface": "t0"}),
                     gone + 1,
@@ -249,12 +249,12 @@ fn an_interface_is_protected_when_its_foreign_program_is_gone() {
             let daemon = Daemon::start_with(&net.server, DOOR, &arguments);
             net.add_second_link();
             let protecting = json!({"event": "protecting", "interface": "b1"});
-            told(&daemon, &protecting, 1);
+            wait_for_events(&daemon, &protecting, 1);
             // It gets its name when it has the program.
             net.server.ip_batch("link set b1 down\nlink set b1 name x1");
             daemon.process();
             net.server.ip("link delete x1");
-            daemon.tells(&json!({"event": "absent", "interface": "b1"}));
+            daemon.wait_for_event(&json!({"event": "absent", "interface": "b1"}));
             net.client.ip(&format!(
                 "link add a1 address 02:00:00:00:00:a1 type veth \
                  peer name x1 address 02:00:00:00:00:b1 netns {}",
@@ -273,15 +273,15 @@ fn an_interface_is_protected_when_its_foreign_program_is_gone() {
                  neighbour replace 192.0.2.130 lladdr 02:00:00:00:00:b1 dev a1 nud permanent",
             );
             let refused = json!({"event": "refused", "interface": "b1", "reason": "occupied"});
-            daemon.tells(&refused);
+            daemon.wait_for_event(&refused);
             let because = status(&net.server, "b1")["because"].to_string();
             assert!(because.contains("another XDP program"), "{because}");
             net.stranger(Family::V4).finds_closed(SSH, "the other one");
             drop(others);
-            told(&daemon, &protecting, 2);
+            wait_for_events(&daemon, &protecting, 2);
             let source = elsewhere(net);
             source.finds_closed(SSH, "taken");
-            assert_eq!(daemon.told(&refused).len(), 1, "reported once");
+            assert_eq!(daemon.events_like(&refused).len(), 1, "reported once");
             daemon.stop();
         });
     }
@@ -296,7 +296,7 @@ fn a_reload_succeeds_while_one_interface_is_refused() {
         let config = named("\"b0\", \"t0\"", DOOR);
         let mut daemon = Daemon::start_with(&net.server, &config, &["--wait-for-interfaces"]);
         net.server.ip("tuntap add t0 mode tun");
-        daemon.tells(&json!({"event": "refused", "interface": "t0"}));
+        daemon.wait_for_event(&json!({"event": "refused", "interface": "t0"}));
         let other = DOOR.replace("7000", "7500");
         daemon.reload(&named("\"b0\", \"t0\"", &other));
         let source = net.stranger(Family::V4);
@@ -316,7 +316,7 @@ fn the_end_of_a_refused_interface_is_not_reported() {
             let config = format!("interfaces = [\"b0\", \"t0\"]\n{DOOR}");
             let arguments = ["--wait-for-interfaces", "--on-exit", on_exit];
             let daemon = Daemon::start_with(&net.server, &config, &arguments);
-            daemon.tells(&json!({"event": "refused", "interface": "t0"}));
+            daemon.wait_for_event(&json!({"event": "refused", "interface": "t0"}));
             let ended = daemon.leave(SIGTERM);
             let ends = daemon::events(&ended.stdout).into_iter().filter(|event| {
                 ["detached", "left-on"]
@@ -370,10 +370,10 @@ fn a_port_of_a_protected_bridge_is_refused() {
         let config = |names: &str| format!("interfaces = [{names}]\n{DOOR}");
         let daemon = Daemon::start_with(&net.server, &config("\"b0\", \"br0\""), &[]);
         daemon.rewrite(&config("\"b0\", \"br0\", \"b1\""));
-        let (code, told) = daemon::ask(&net.server, &["reload"]);
-        assert_eq!(code, Some(1), "{told}");
+        let (code, output) = daemon::ask(&net.server, &["reload"]);
+        assert_eq!(code, Some(1), "{output}");
         for word in ["b1 is a port of br0", "protect br0 alone"] {
-            assert!(told.contains(word), "no {word:?} in: {told}");
+            assert!(output.contains(word), "no {word:?} in: {output}");
         }
         net.stranger(Family::V4)
             .finds_closed(SSH, "nothing is changed");
@@ -397,15 +397,15 @@ fn an_alternative_name_is_resolved() {
         );
         let protecting =
             json!({"event": "protecting", "interface": alternative, "current_name": "b0"});
-        daemon.tells(&protecting);
+        daemon.wait_for_event(&protecting);
         net.stranger(Family::V4)
             .finds_closed(SSH, "under the other name");
         let known = status(&net.server, alternative);
         assert_eq!(known["current_name"], "b0", "{known}");
         assert_eq!(known["attached"], true, "{known}");
         for name in ["b0", alternative] {
-            let (code, told) = daemon::ask(&net.server, &["status", "--iface", name]);
-            assert_eq!(code, Some(0), "{told}");
+            let (code, output) = daemon::ask(&net.server, &["status", "--iface", name]);
+            assert_eq!(code, Some(0), "{output}");
         }
         daemon.reload(&config("b0"));
         net.stranger(Family::V4).finds_closed(SSH, "under its name");
@@ -413,7 +413,7 @@ fn an_alternative_name_is_resolved() {
         daemon.reload(&config(alternative));
         net.stranger(Family::V4)
             .finds_closed(SSH, "the other name again");
-        assert!(daemon.told(&json!({"event": "detached"})).is_empty());
+        assert!(daemon.events_like(&json!({"event": "detached"})).is_empty());
         daemon.stop();
     });
 }

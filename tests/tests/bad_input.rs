@@ -23,30 +23,30 @@ use tempfile::TempDir;
 #[track_caller]
 fn ended(net: &Net, command: &mut Command) -> (Option<i32>, String) {
     let ended = Process::start(&net.server, command).wait();
-    let told = format!("{}\n{}", ended.stdout.join("\n"), ended.stderr);
-    (ended.status.code(), told)
+    let output = format!("{}\n{}", ended.stdout.join("\n"), ended.stderr);
+    (ended.status.code(), output)
 }
 
 /// Runs knock-user, which must refuse, and gives back what it said.
 #[track_caller]
 fn refused(net: &Net, row: &str, code: i32, command: &mut Command) -> String {
-    let (status, told) = ended(net, command);
-    assert_eq!(status, Some(code), "{row}: {told}");
-    assert!(!told.contains("panicked"), "{row}: {told}");
-    assert!(!told.contains("protecting"), "{row}: {told}");
+    let (status, output) = ended(net, command);
+    assert_eq!(status, Some(code), "{row}: {output}");
+    assert!(!output.contains("panicked"), "{row}: {output}");
+    assert!(!output.contains("protecting"), "{row}: {output}");
     let attached = attached_programs(&net.server);
     assert_eq!(
         attached,
         [] as [u32; 0],
-        "{row}: something is attached: {told}"
+        "{row}: something is attached: {output}"
     );
-    told
+    output
 }
 
 #[track_caller]
-fn says(row: &str, told: &str, words: &[&str]) {
+fn says(row: &str, output: &str, words: &[&str]) {
     for word in words {
-        assert!(told.contains(word), "{row}: no {word:?} in: {told}");
+        assert!(output.contains(word), "{row}: no {word:?} in: {output}");
     }
 }
 
@@ -80,12 +80,12 @@ fn missing_interfaces_are_named() {
             }
             // A name that no interface can have is bad usage; one that none has may appear.
             let code = if row == "not a name" { 2 } else { 1 };
-            let told = refused(net, row, code, &mut command);
-            says(row, &told, words);
+            let output = refused(net, row, code, &mut command);
+            says(row, &output, words);
             assert_eq!(pins::instances(&net.server), [], "{row}");
         }
-        let told = refused(net, "none named", 2, &mut user(&["--config", &path]));
-        says("none named", &told, &["--iface"]);
+        let output = refused(net, "none named", 2, &mut user(&["--config", &path]));
+        says("none named", &output, &["--iface"]);
     });
 }
 
@@ -112,10 +112,10 @@ fn an_interface_with_a_foreign_program_is_refused() {
             for interface in interfaces {
                 command.args(["--iface", interface]);
             }
-            let (status, told) = ended(net, &mut command);
-            assert_eq!(status, Some(1), "{row}: {told}");
+            let (status, output) = ended(net, &mut command);
+            assert_eq!(status, Some(1), "{row}: {output}");
             let words = ["another knock-user: id", "opens what it protects on b0"];
-            says(row, &told, &[&id, words[0], words[1]]);
+            says(row, &output, &[&id, words[0], words[1]]);
             assert_eq!(
                 attached_programs(&net.server),
                 theirs,
@@ -156,7 +156,7 @@ fn a_start_without_privileges_is_refused() {
         let program = program.display().to_string();
         let config = config.display().to_string();
         let mut run = nobody(&program);
-        let told = refused(
+        let output = refused(
             net,
             "nobody",
             1,
@@ -164,26 +164,26 @@ fn a_start_without_privileges_is_refused() {
         );
         says(
             "nobody",
-            &told,
+            &output,
             &["CAP_BPF", "CAP_NET_ADMIN", "CAP_PERFMON", "sudo", "setcap"],
         );
 
         // Without rights a file can still be checked.
         let mut check = nobody(&program);
-        let (status, told) = ended(net, check.args(["check", "--config", &config]));
-        assert_eq!(status, Some(0), "{told}");
+        let (status, output) = ended(net, check.args(["check", "--config", &config]));
+        assert_eq!(status, Some(0), "{output}");
         // A directory of an ordinary user would keep root from pinning there.
         assert!(!Path::new(DIRECTORY).exists(), "check creates nothing");
 
         fs::set_permissions(&config, fs::Permissions::from_mode(0o600)).unwrap();
         let mut run = nobody(&program);
-        let told = refused(
+        let output = refused(
             net,
             "unreadable",
             2,
             run.args(["--config", &config, "--iface", "b0"]),
         );
-        says("unreadable", &told, &[&config, "ermission"]);
+        says("unreadable", &output, &[&config, "ermission"]);
     });
 }
 
@@ -221,21 +221,25 @@ fn files_that_are_no_configuration_are_refused() {
         for (row, bytes, words) in rows {
             let config = config_file(&bytes);
             let path = config.path().display().to_string();
-            let told = refused(
+            let output = refused(
                 net,
                 row,
                 2,
                 &mut user(&["--config", &path, "--iface", "b0"]),
             );
-            says(row, &told, &[&path]);
-            says(row, &told, words);
+            says(row, &output, &[&path]);
+            says(row, &output, words);
             let checked = refused(net, row, 2, &mut user(&["check", "--config", &path]));
             says(row, &checked, &[&path]);
-            assert!(told.len() < 4_000, "{row}: {} octets of errors", told.len());
+            assert!(
+                output.len() < 4_000,
+                "{row}: {} octets of errors",
+                output.len()
+            );
             let control = |c: char| c.is_control() && c != '\n';
             assert!(
-                !told.contains(control),
-                "{row}: control characters: {told:?}"
+                !output.contains(control),
+                "{row}: control characters: {output:?}"
             );
         }
     });
@@ -252,8 +256,8 @@ fn files_that_cannot_be_read_are_refused() {
     ];
     net::test(|net| {
         for (row, path) in rows {
-            let told = refused(net, row, 2, &mut user(&["--config", path, "--iface", "b0"]));
-            says(row, &told, &[path]);
+            let output = refused(net, row, 2, &mut user(&["--config", path, "--iface", "b0"]));
+            says(row, &output, &[path]);
         }
     });
 }
@@ -269,8 +273,8 @@ fn wrong_usage_exits_with_2() {
     ];
     net::test(|net| {
         for (row, arguments) in rows {
-            let told = refused(net, row, 2, &mut user(arguments));
-            says(row, &told, &["error: ", "try '--help'"]);
+            let output = refused(net, row, 2, &mut user(arguments));
+            says(row, &output, &["error: ", "try '--help'"]);
         }
     });
 }

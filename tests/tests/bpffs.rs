@@ -62,18 +62,18 @@ fn the_cure_for_an_ordinary_user_works() {
         let directory = Path::new(DIRECTORY);
         let refused = || as_nobody(|| format!("{:#}", bpffs::ensure(directory).unwrap_err()));
         // Root without the right to mount, and whoever else has not got it.
-        let told = refused();
+        let output = refused();
         for word in ["CAP_SYS_ADMIN", "sudo mount -t bpf bpf /sys/fs/bpf"] {
-            assert!(told.contains(word), "no {word:?} in: {told}");
+            assert!(output.contains(word), "no {word:?} in: {output}");
         }
-        do_as_told(&told);
-        assert!(is_mounted(), "{told}");
+        run_suggested_commands(&output);
+        assert!(is_mounted(), "{output}");
         // Nobody is in root's group, but this thread is.
         chown(MOUNT_POINT, None, Some(OTHERS)).unwrap();
 
-        let told = refused();
-        assert!(told.contains("sudo install -d"), "{told}");
-        do_as_told(&told);
+        let output = refused();
+        assert!(output.contains("sudo install -d"), "{output}");
+        run_suggested_commands(&output);
         assert!(!as_nobody(|| bpffs::ensure(directory)).unwrap());
         assert!(!as_nobody(|| bpffs::ensure(&directory.join("v1"))).unwrap());
 
@@ -120,8 +120,8 @@ fn mode(path: &str) -> u32 {
 }
 
 /// Runs the commands of an error, which come last in it.
-fn do_as_told(told: &str) {
-    let (_why, commands) = told.split_once("): ").unwrap();
+fn run_suggested_commands(output: &str) {
+    let (_why, commands) = output.split_once("): ").unwrap();
     // Who it was for is root here, since only this thread's rights to files are nobody's.
     let commands = commands
         .split(", and then")

@@ -47,8 +47,8 @@ fn turn_the_clock(hours: i64) {
 fn times_are_right(daemon: &Daemon, stranger: &Source<'_>, row: &str) {
     wait::until(&format!("{row}: right times"), || {
         stranger.finds_closed(SSH, row);
-        let told = daemon.told(&json!({"event": "denied", "source": stranger.name()}));
-        let Some(event) = told.last() else {
+        let events = daemon.events_like(&json!({"event": "denied", "source": stranger.name()}));
+        let Some(event) = events.last() else {
             return false;
         };
         let time: Timestamp = event["time"].as_str().unwrap().parse().unwrap();
@@ -76,13 +76,13 @@ fn grants_last_when_the_wall_clock_is_set() {
                 inside.finds(true, SSH, row);
                 halfway.knock("tcp/9000");
                 halfway.finds(true, SSH, row);
-                daemon.tells(&json!({"event": "opened", "source": halfway.name()}));
+                daemon.wait_for_event(&json!({"event": "opened", "source": halfway.name()}));
             }
             times_are_right(&daemon, &net.stranger(Family::V4), row);
             sleep_until_it_ended(knocked);
             for (inside, _) in &sources {
                 inside.finds_closed(SSH, row);
-                daemon.tells(
+                daemon.wait_for_event(
                     &json!({"event": "closed", "source": inside.name(), "reason": "expired"}),
                 );
             }
@@ -141,7 +141,9 @@ fn grants_expire_while_the_machine_sleeps() {
         // Mostly it has ended long since.
         sleep_until_it_ended(knocked);
         inside.finds_closed(SSH, "the grant ended meanwhile");
-        daemon.tells(&json!({"event": "closed", "source": inside.name(), "reason": "expired"}));
+        daemon.wait_for_event(
+            &json!({"event": "closed", "source": inside.name(), "reason": "expired"}),
+        );
         halfway.knock("tcp/9000");
         halfway.finds_closed(SSH, "half of the knocks were long before");
         assert!(echoes(&mut connection), "established connections continue");

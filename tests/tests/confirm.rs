@@ -86,23 +86,23 @@ fn a_confirmed_first_start_stays() {
         strangers.come(SSH);
         let guest = net.stranger(Family::V4);
         guest.knock(KNOCKS);
-        let (code, told) = daemon::ask(&net.server, &["confirm"]);
-        assert_eq!(code, Some(0), "{told}");
+        let (code, output) = daemon::ask(&net.server, &["confirm"]);
+        assert_eq!(code, Some(0), "{output}");
         guest.finds(true, SSH, "confirmed");
-        daemon.tells(&json!({"event": "opened", "source": guest.name()}));
+        daemon.wait_for_event(&json!({"event": "opened", "source": guest.name()}));
         // Time is what it is about.
         thread::sleep(deadline.saturating_duration_since(Instant::now()));
         strangers.go();
         net.stranger(Family::V4).finds_closed(SSH, "confirmed");
         knocks_lead_in(net, KNOCKS, true, "confirmed");
         guest.finds(true, SSH, "confirmed");
-        let (code, told) = daemon::ask(&net.server, &["confirm"]);
-        assert_eq!(code, Some(1), "nothing awaits a confirmation: {told}");
-        assert!(told.contains("was confirmed at"), "{told}");
-        daemon.tells(&json!({"event": "confirmed"}));
+        let (code, output) = daemon::ask(&net.server, &["confirm"]);
+        assert_eq!(code, Some(1), "nothing awaits a confirmation: {output}");
+        assert!(output.contains("was confirmed at"), "{output}");
+        daemon.wait_for_event(&json!({"event": "confirmed"}));
         assert_eq!(
             daemon
-                .told(&json!({"event": "opened", "source": guest.name()}))
+                .events_like(&json!({"event": "opened", "source": guest.name()}))
                 .len(),
             1
         );
@@ -179,11 +179,11 @@ fn an_unconfirmed_restart_rolls_back_to_what_was_kept() {
         knocks_lead_in(net, OTHER_KNOCKS, true, "on trial");
         elsewhere().finds_closed(SSH, "on trial");
         guest.finds(true, SSH, "on trial");
-        let told = is_not_confirmed(trial);
+        let events = is_not_confirmed(trial);
         for (event, interface) in [("left-on", SERVER_LINK), ("detached", SERVER_LINK_2)] {
             let pattern = json!({"event": event, "interface": interface});
-            let is_told = told.iter().any(|event| daemon::has(event, &pattern));
-            assert!(is_told, "no {pattern} in {told:?}");
+            let is_reported = events.iter().any(|event| daemon::has(event, &pattern));
+            assert!(is_reported, "no {pattern} in {events:?}");
         }
 
         strangers.stay_outside("as before");
@@ -197,8 +197,8 @@ fn an_unconfirmed_restart_rolls_back_to_what_was_kept() {
 
         // The next one is confirmed.
         let trial = start(net, OTHER, &["--confirm", "1m", "--on-exit", "keep"]);
-        let (code, told) = daemon::ask(&net.server, &["confirm"]);
-        assert_eq!(code, Some(0), "{told}");
+        let (code, output) = daemon::ask(&net.server, &["confirm"]);
+        assert_eq!(code, Some(0), "{output}");
         trial.leave(SIGTERM);
         knocks_lead_in(net, OTHER_KNOCKS, true, "confirmed");
         knocks_lead_in(net, KNOCKS, false, "confirmed");
@@ -215,20 +215,20 @@ fn the_end_of_a_trial_is_reported_in_advance() {
     net::test(|net| {
         let trial = start(net, DOOR, &["--confirm", "13s"]);
         let announced = json!({"event": "trial"});
-        trial.tells(&announced);
+        trial.wait_for_event(&announced);
         wait::until("it is announced again", || {
-            trial.told(&announced).len() == 2
+            trial.events_like(&announced).len() == 2
         });
-        let told = trial.told(&announced);
-        let seconds = |number: usize| told[number]["seconds"].as_f64().unwrap_or_default();
-        assert!(seconds(0) > 10.0, "{told:?}");
-        assert!(seconds(1) <= 10.0, "{told:?}");
-        assert_eq!(told[0]["until"], told[1]["until"], "{told:?}");
-        let (code, told) = daemon::ask(&net.server, &["confirm"]);
-        assert_eq!(code, Some(0), "{told}");
+        let events = trial.events_like(&announced);
+        let seconds = |number: usize| events[number]["seconds"].as_f64().unwrap_or_default();
+        assert!(seconds(0) > 10.0, "{events:?}");
+        assert!(seconds(1) <= 10.0, "{events:?}");
+        assert_eq!(events[0]["until"], events[1]["until"], "{events:?}");
+        let (code, output) = daemon::ask(&net.server, &["confirm"]);
+        assert_eq!(code, Some(0), "{output}");
         assert!(
-            told.contains("confirmed: the configuration stays in force"),
-            "{told}"
+            output.contains("confirmed: the configuration stays in force"),
+            "{output}"
         );
         trial.stop();
     });
@@ -266,19 +266,19 @@ fn an_unconfirmed_reload_is_rolled_back() {
         let stream = Stream::begin(connected.unwrap_or_else(|error| panic!("{error}")));
         strangers.come(SSH);
 
-        let (code, told) = daemon::ask(&net.server, &["confirm"]);
-        assert_eq!(code, Some(1), "nothing was on trial: {told}");
-        assert!(told.contains("nothing to confirm"), "{told}");
+        let (code, output) = daemon::ask(&net.server, &["confirm"]);
+        assert_eq!(code, Some(1), "nothing was on trial: {output}");
+        assert!(output.contains("nothing to confirm"), "{output}");
         daemon.rewrite(OTHER);
-        let (code, told) = daemon::ask(&net.server, &["reload", "--confirm", TRIAL]);
-        assert_eq!(code, Some(0), "{told}");
-        let trial = daemon.tells(&json!({"event": "trial"}));
+        let (code, output) = daemon::ask(&net.server, &["reload", "--confirm", TRIAL]);
+        assert_eq!(code, Some(0), "{output}");
+        let trial = daemon.wait_for_event(&json!({"event": "trial"}));
         let because = trial["because"].as_str().unwrap_or_default();
         assert!(because.contains("`knock-user confirm`"), "{trial}");
         assert!(trial["seconds"].as_f64() > Some(0.0), "{trial}");
-        let (code, told) = daemon::ask(&net.server, &["reload"]);
-        assert_eq!(code, Some(1), "{told}");
-        assert!(told.contains("a configuration is on trial"), "{told}");
+        let (code, output) = daemon::ask(&net.server, &["reload"]);
+        assert_eq!(code, Some(1), "{output}");
+        assert!(output.contains("a configuration is on trial"), "{output}");
         knocks_lead_in(net, OTHER_KNOCKS, true, "on trial");
         guest.finds(true, WEB, "on trial: its door opens more");
         wait::until("the old doors are back", || {
@@ -289,19 +289,19 @@ fn an_unconfirmed_reload_is_rolled_back() {
         knocks_lead_in(net, OTHER_KNOCKS, false, "as before");
         guest.finds(true, SSH, "as before");
         net.stranger(Family::V4).finds(true, WEB, "as before");
-        let mut told = String::new();
+        let mut output = String::new();
         wait::until("a confirmation is too late", || {
             let (code, answer) = daemon::ask(&net.server, &["confirm"]);
             assert_eq!(code, Some(1), "{answer}");
-            told = answer;
-            told.contains("too late")
+            output = answer;
+            output.contains("too late")
         });
-        assert!(told.contains("was put back"), "{told}");
+        assert!(output.contains("was put back"), "{output}");
 
-        let (code, told) = daemon::ask(&net.server, &["reload", "--confirm", "1m"]);
-        assert_eq!(code, Some(0), "{told}");
-        let (code, told) = daemon::ask(&net.server, &["confirm"]);
-        assert_eq!(code, Some(0), "{told}");
+        let (code, output) = daemon::ask(&net.server, &["reload", "--confirm", "1m"]);
+        assert_eq!(code, Some(0), "{output}");
+        let (code, output) = daemon::ask(&net.server, &["confirm"]);
+        assert_eq!(code, Some(0), "{output}");
         knocks_lead_in(net, OTHER_KNOCKS, true, "confirmed");
         knocks_lead_in(net, KNOCKS, false, "confirmed");
         strangers.stay_outside("at the end");
@@ -321,12 +321,12 @@ fn a_reload_can_be_confirmed_while_its_interface_is_absent() {
         let arguments = ["--iface", SERVER_LINK_2, "--wait-for-interfaces"];
         let daemon = Daemon::start_with(&net.server, DOOR, &arguments);
         net.server.ip(&format!("link delete {SERVER_LINK_2}"));
-        daemon.tells(&json!({"event": "absent", "interface": SERVER_LINK_2}));
-        let (code, told) = daemon::ask(&net.server, &["reload", "--confirm", TRIAL]);
+        daemon.wait_for_event(&json!({"event": "absent", "interface": SERVER_LINK_2}));
+        let (code, output) = daemon::ask(&net.server, &["reload", "--confirm", TRIAL]);
         let deadline = Instant::now() + TRIAL_LASTS;
-        assert_eq!(code, Some(0), "{told}");
-        let (code, told) = daemon::ask(&net.server, &["confirm"]);
-        assert_eq!(code, Some(0), "{told}");
+        assert_eq!(code, Some(0), "{output}");
+        let (code, output) = daemon::ask(&net.server, &["confirm"]);
+        assert_eq!(code, Some(0), "{output}");
         net.add_second_link();
         wait::until("it is attached", || {
             attached_programs(&net.server).len() == 1
@@ -365,8 +365,8 @@ fn an_unconfirmed_reload_can_roll_back_to_open_ports() {
             let daemon = Daemon::start_with(&net.server, &before, &["--wait-for-interfaces"]);
             net.stranger(Family::V4).finds(true, SSH, row);
             daemon.rewrite(&on(SERVER_LINK));
-            let (code, told) = daemon::ask(&net.server, &["reload", "--confirm", TRIAL]);
-            assert_eq!(code, Some(0), "{row}: {told}");
+            let (code, output) = daemon::ask(&net.server, &["reload", "--confirm", TRIAL]);
+            assert_eq!(code, Some(0), "{row}: {output}");
             net.stranger(Family::V4).finds_closed(SSH, row);
             net.server.ip(&format!("link delete {SERVER_LINK_2}"));
             wait::until(row, || {
@@ -374,9 +374,9 @@ fn an_unconfirmed_reload_can_roll_back_to_open_ports() {
                 source.connect(SSH, Duration::from_millis(100)).is_ok()
             });
             wait::until("nothing is on trial", || {
-                let (code, told) = daemon::ask(&net.server, &["confirm"]);
-                assert_eq!(code, Some(1), "{row}: {told}");
-                told.contains("too late")
+                let (code, output) = daemon::ask(&net.server, &["confirm"]);
+                assert_eq!(code, Some(1), "{row}: {output}");
+                output.contains("too late")
             });
             daemon.leave(SIGTERM);
         });
@@ -390,16 +390,16 @@ fn a_stop_on_trial_reports_the_ports_that_stay_closed() {
         let _server = Server::tcp(&net.server, &[SSH, WEB]);
         let daemon = start(net, DOOR, &["--on-exit", "keep"]);
         daemon.rewrite(OTHER);
-        let (code, told) = daemon::ask(&net.server, &["reload", "--confirm", "1m"]);
-        assert_eq!(code, Some(0), "{told}");
+        let (code, output) = daemon::ask(&net.server, &["reload", "--confirm", "1m"]);
+        assert_eq!(code, Some(0), "{output}");
         net.stranger(Family::V4).finds_closed(WEB, "on trial");
         let ended = daemon.end_by(SIGTERM);
-        let told = daemon::events(&ended.stdout);
-        let left = told
+        let events = daemon::events(&ended.stdout);
+        let left = events
             .iter()
             .find(|event| daemon::has(event, &json!({"event": "left-on"})));
         let ports = left.map(|left| &left["ports"]);
-        assert_eq!(ports, Some(&json!(["tcp/22"])), "{told:?}");
+        assert_eq!(ports, Some(&json!(["tcp/22"])), "{events:?}");
         net.stranger(Family::V4).finds_closed(SSH, "kept");
         net.stranger(Family::V4)
             .finds(true, WEB, "the configuration before");

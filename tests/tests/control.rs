@@ -105,7 +105,7 @@ fn grant_and_revoke_change_what_packets_find() {
             assert!((500.0..=600.0).contains(&seconds), "{granted}");
             let mut connection = guest.finds_open(SSH, "granted");
             other.finds_closed(SSH, "granted to another");
-            daemon.tells(&json!({
+            daemon.wait_for_event(&json!({
                 "event": "opened", "source": name, "door": "ssh", "ports": ["tcp/22"],
                 "reason": "granted", "by": "uid 0",
             }));
@@ -122,7 +122,7 @@ fn grant_and_revoke_change_what_packets_find() {
             assert_eq!(revoked, expected);
             guest.finds_closed(SSH, "revoked");
             assert!(echoes(&mut connection), "connections continue");
-            daemon.tells(&json!({
+            daemon.wait_for_event(&json!({
                 "event": "closed", "source": name, "door": "ssh", "reason": "revoked", "by": "uid 0",
             }));
             assert_eq!(answer(&net.server, "list"), json!({"grants": []}));
@@ -133,7 +133,7 @@ fn grant_and_revoke_change_what_packets_find() {
             guest.finds_open(SSH, "knocked after that");
             wait::until("it is reported again", || {
                 let opened = json!({"event": "opened", "source": name});
-                daemon.told(&opened).len() == 2
+                daemon.events_like(&opened).len() == 2
             });
             daemon.stop();
         });
@@ -148,7 +148,7 @@ fn grants_of_knocks_are_listed_and_revoked() {
         let guest = net.stranger(Family::V4);
         guest.knock(KNOCKS);
         guest.finds_open(SSH, "knocked");
-        daemon.tells(&json!({"event": "opened", "source": guest.name()}));
+        daemon.wait_for_event(&json!({"event": "opened", "source": guest.name()}));
         let listed = &answer(&net.server, "list")["grants"][0];
         let expected = json!({"source": guest.name(), "door": "ssh", "by": "knock"});
         assert!(has(listed, &expected), "{listed}");
@@ -365,7 +365,7 @@ fn meets(daemon: &Daemon, source: &Source<'_>, port: &str, explained: &Value, na
         "opened" => json!({"event": "opened", "source": source.name()}),
         _ => json!({"source": source.name(), "port": number, "reason": reason}),
     };
-    daemon.tells(&pattern);
+    daemon.wait_for_event(&pattern);
 }
 
 #[test]
@@ -388,7 +388,7 @@ fn explain_prints_the_chain_of_reasons() {
         assert_eq!(lines[4], "a new connection would be dropped: no grant");
         // Explaining is no knock.
         source.knock("tcp/9000");
-        daemon.tells(&json!({"event": "opened", "source": name}));
+        daemon.wait_for_event(&json!({"event": "opened", "source": name}));
         daemon.stop();
     });
 }
@@ -403,7 +403,7 @@ fn status_reports_the_state() {
         guest.knock(KNOCKS);
         let mut connection = guest.finds_open(SSH, "knocked");
         assert!(echoes(&mut connection));
-        daemon.tells(&json!({"event": "opened", "source": guest.name()}));
+        daemon.wait_for_event(&json!({"event": "opened", "source": guest.name()}));
         let status = answer(&net.server, "status");
         let expected = json!({
             "pid": daemon.process().id(),
@@ -457,7 +457,7 @@ fn without_a_daemon_commands_read_the_pins() {
         let guest = net.stranger(Family::V4);
         guest.knock(KNOCKS);
         guest.finds_open(SSH, "knocked");
-        daemon.tells(&json!({"event": "opened", "source": guest.name()}));
+        daemon.wait_for_event(&json!({"event": "opened", "source": guest.name()}));
         // Not `stop`, which wants the program gone.
         drop(daemon);
 
@@ -526,7 +526,7 @@ fn detach_ends_a_running_daemon() {
         );
         net.stranger(Family::V4).finds(true, SSH, "detached");
         assert_eq!(sockets(&net.server), [] as [PathBuf; 0]);
-        daemon.tells(&json!({"event": "detached", "interface": SERVER_LINK}));
+        daemon.wait_for_event(&json!({"event": "detached", "interface": SERVER_LINK}));
     });
 }
 
@@ -688,7 +688,7 @@ fn clients_that_hang_or_send_nonsense_disturb_no_other() {
                 assert_eq!(status["pid"], daemon.process().id());
             }
         });
-        daemon.tells(&json!({"event": "opened"}));
+        daemon.wait_for_event(&json!({"event": "opened"}));
         // They don't hold it when it ends, either.
         daemon.stop();
         drop((hanging, deaf, watching));

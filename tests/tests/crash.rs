@@ -136,7 +136,7 @@ impl<'n> Host<'n> {
 
     fn start(&self) -> Process {
         let process = self.spawn();
-        daemon::tells(&process, &json!({"event": "protecting"}));
+        daemon::wait_for_event(&process, &json!({"event": "protecting"}));
         process
     }
 
@@ -247,7 +247,7 @@ fn a_kill_at_any_moment_lets_nobody_in() {
 
         let [holder, scanner, prober] = [0, 1, 2].map(|_| net.stranger(Family::V4));
         let stream = Stream::begin(holder.knock_and_connect(KNOCKS, SSH).unwrap());
-        daemon::tells(&first, &json!({"event": "opened", "source": holder.name()}));
+        daemon::wait_for_event(&first, &json!({"event": "opened", "source": holder.name()}));
         kill(first);
         host.kills.running += 1;
 
@@ -354,11 +354,11 @@ fn round(host: &mut Host<'_>, holder: Source<'_>, stream: &Stream) {
     let running = host.start();
     let of = |event: &str, door: &str, source: Source<'_>| json!({"event": event, "door": door, "source": source.name()});
     takes_over(&running, holder);
-    daemon::tells(&running, &of("opened", "ssh", unattended));
+    daemon::wait_for_event(&running, &of("opened", "ssh", unattended));
     host.record.gets(&format!("open ssh {}", unattended.name()));
     if let Some((source, _)) = brief {
-        daemon::tells(&running, &of("opened", "brief", source));
-        let closed = daemon::tells(&running, &of("closed", "brief", source));
+        daemon::wait_for_event(&running, &of("opened", "brief", source));
+        let closed = daemon::wait_for_event(&running, &of("closed", "brief", source));
         assert_eq!(closed["reason"], "expired", "{row}: {closed}");
         host.record.gets(&format!("open brief {}", source.name()));
         host.record.gets(&format!("close brief {}", source.name()));

@@ -292,7 +292,7 @@ fn make_time_pass(kernel: &mut Kernel, sim: &Sim, random: &mut Random) {
 }
 
 /// What an event says, but for the times and the interface, which a packet in memory does not have.
-fn told(events: &[Event]) -> Vec<Event> {
+fn comparable(events: &[Event]) -> Vec<Event> {
     let timeless = |event: &Event| Event {
         at_ns: 0,
         until_ms: 0,
@@ -394,7 +394,11 @@ fn the_kernel_and_the_library_agree() {
             "in the kernel and natively, {place}"
         );
         assert_eq!(in_kernel.verdict, native.verdict(), "{place}");
-        assert_eq!(told(&in_kernel.events), told(&sim.events.take()), "{place}");
+        assert_eq!(
+            comparable(&in_kernel.events),
+            comparable(&sim.events.take()),
+            "{place}"
+        );
         *met.entry(native).or_default() += 1;
         judged += 1;
         // The two clocks would open the gates at different moments.

@@ -50,7 +50,7 @@ fn closes(net: &Net, daemon: &Daemon, row: &str) {
         panic!(
             "{row}: open\n{}\n{}",
             net.server.run("ip", &["link", "show", "b1"]),
-            daemon.process().told()
+            daemon.process().printed()
         );
     };
     println!("{row}: closed after {closed:.1?}");
@@ -78,7 +78,7 @@ fn is_cured(driver: &str, native_since: (u32, u32), done: &[Step<'_>]) {
         if is_native {
             // It takes seconds here, and is needed from then on.
             wait::until("the second copy of the program is loaded", || {
-                daemon.process().told().contains("loaded a second time")
+                daemon.process().printed().contains("loaded a second time")
             });
         }
         closes(net, &daemon, &format!("{driver}, attached"));

@@ -83,22 +83,22 @@ fn a_reload_of_empty_input_changes_nothing() {
         let programs = attached_programs(&net.server);
         for (row, input, word) in INPUTS.iter().chain(AGAIN) {
             input.put(&path);
-            let (code, told) = daemon::ask(&net.server, &["reload"]);
-            assert_eq!(code, Some(2), "{row}: {told}");
-            assert!(told.contains(word), "{row}: no {word:?} in {told}");
+            let (code, output) = daemon::ask(&net.server, &["reload"]);
+            assert_eq!(code, Some(2), "{row}: {output}");
+            assert!(output.contains(word), "{row}: no {word:?} in {output}");
             let before = process.stderr().len();
             process.signal(SIGHUP);
             wait::until(&format!("{row}: a warning"), || {
-                let told = process.stderr();
-                let told = &told[before..];
-                told.contains("warning: the configuration is not reloaded") && told.contains(word)
+                let stderr = process.stderr();
+                let since = &stderr[before..];
+                since.contains("warning: the configuration is not reloaded") && since.contains(word)
             });
             is_closed(net, row);
             assert_eq!(attached_programs(&net.server), programs, "{row}");
         }
         let ended = process.stop(SIGTERM);
-        let told = daemon::events(&ended.stdout);
-        assert!(!told.iter().any(|event| event["event"] == "reloaded"));
+        let events = daemon::events(&ended.stdout);
+        assert!(!events.iter().any(|event| event["event"] == "reloaded"));
         daemon::detach(&net.server);
     });
 }
@@ -246,13 +246,13 @@ fn a_reload_that_names_only_absent_interfaces_is_refused() {
         let _server = Server::tcp(&net.server, &[SSH]);
         let (_directory, path, process) = protected(net, &config(), &["--wait-for-interfaces"]);
         fs::write(&path, format!("interfaces = [\"etho\"]\n{DOOR}")).unwrap();
-        let (code, told) = daemon::ask(&net.server, &["reload"]);
-        assert_eq!(code, Some(1), "{told}");
+        let (code, output) = daemon::ask(&net.server, &["reload"]);
+        assert_eq!(code, Some(1), "{output}");
         for words in [
             "can be protected now (etho)",
             "b0 would no longer be protected",
         ] {
-            assert!(told.contains(words), "no {words} in {told}");
+            assert!(output.contains(words), "no {words} in {output}");
         }
         is_closed(net, "nothing is changed");
         assert!(process.stop(SIGTERM).status.success());
@@ -270,10 +270,10 @@ fn ports_and_interfaces_that_are_no_longer_protected_are_reported() {
         let text = format!("{both}protect = [\"tcp/80\"]\n{DOOR}");
         let (_directory, path, process) = protected(net, &text, &[]);
         fs::write(&path, format!("{both}protect = [\"tcp/80\"]\n")).unwrap();
-        let (code, told) = daemon::ask(&net.server, &["reload"]);
-        assert_eq!(code, Some(0), "{told}");
+        let (code, output) = daemon::ask(&net.server, &["reload"]);
+        assert_eq!(code, Some(0), "{output}");
         for words in ["removed door: ssh", "no longer protected: tcp/22"] {
-            assert!(told.contains(words), "no {words} in {told}");
+            assert!(output.contains(words), "no {words} in {output}");
         }
         assert!(process.stop(SIGTERM).status.success());
 
@@ -290,7 +290,7 @@ fn ports_and_interfaces_that_are_no_longer_protected_are_reported() {
                 .contains("warning: no longer protected: tcp/80")
         });
         let stopped = serde_json::json!({"event": "detached", "interface": SERVER_LINK_2});
-        daemon::tells(&process, &stopped);
+        daemon::wait_for_event(&process, &stopped);
         net.stranger(Family::V4).finds_closed(SSH, "protected");
         net.stranger(Family::V4).finds(true, 80, "announced");
         assert!(process.stop(SIGTERM).status.success());

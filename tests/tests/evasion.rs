@@ -82,11 +82,15 @@ fn nothing_in_disguise_reaches_a_protected_port() {
             "vlan-too-deep",
             "truncated",
         ] {
-            let told = daemon
+            let is_reported = daemon
                 .events()
                 .iter()
                 .any(|event| event["reason"] == reason);
-            assert!(told, "no event has {reason}:\n{}", daemon.process().told());
+            assert!(
+                is_reported,
+                "no event has {reason}:\n{}",
+                daemon.process().printed()
+            );
         }
         daemon.stop();
     });
@@ -142,7 +146,7 @@ fn an_ipv6_packet_cannot_borrow_an_ipv4_grant() {
         };
         let payload = datagram(path, 40_000, DNS, b"borrowed");
         wire.send(&v6(path, &[], payload.protocol, &payload.bytes));
-        daemon.tells(&json!({"event": "dropped", "reason": "bad-header"}));
+        daemon.wait_for_event(&json!({"event": "dropped", "reason": "bad-header"}));
         assert!(!is_answered(&wire, 40_000));
         daemon.stop();
     });

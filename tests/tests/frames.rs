@@ -54,7 +54,7 @@ fn bypassed() -> Value {
 #[track_caller]
 fn bypass_until_reported(net: &Net, daemon: &Daemon, times: usize) {
     let stranger = net.stranger(Family::V4);
-    let is_reported = || daemon.told(&bypassed()).len() >= times;
+    let is_reported = || daemon.events_like(&bypassed()).len() >= times;
     wait::until(&format!("{} is reported {times} times", bypassed()), || {
         let gets_in = stranger.connect(SSH, Duration::from_millis(100)).is_ok();
         if !gets_in && wait::poll(Duration::from_secs(1), || is_reported().then_some(())).is_none()
@@ -80,10 +80,10 @@ fn frames_that_bypass_the_program_are_reported() {
         let daemon = Daemon::start_with(&net.server, DOOR, &NATIVE);
         is_protected(net, "at first");
         bypass_until_reported(net, &daemon, 1);
-        let told = daemon.told(&bypassed());
-        assert!(told[0]["count"].as_u64().unwrap() >= 8, "{told:?}");
+        let events = daemon.events_like(&bypassed());
+        assert!(events[0]["count"].as_u64().unwrap() >= 8, "{events:?}");
         is_protected(net, "handed to the driver again");
-        daemon.tells(&json!({"event": "recovered", "interface": SERVER_LINK}));
+        daemon.wait_for_event(&json!({"event": "recovered", "interface": SERVER_LINK}));
         let (code, status) = ask(&net.server, &["status"]);
         assert_eq!(code, Some(0), "{status}");
         daemon.stop();
@@ -99,11 +99,11 @@ fn a_program_that_the_driver_loses_is_attached_behind_it() {
         for times in 1..=2 {
             bypass_until_reported(net, &daemon, times);
         }
-        daemon.tells(&generic);
+        daemon.wait_for_event(&generic);
         let links = net.server.run("ip", &["link", "show", SERVER_LINK]);
         assert!(links.contains("xdpgeneric"), "{links}");
         is_protected(net, "behind the driver");
-        daemon.tells(&json!({"event": "recovered", "interface": SERVER_LINK}));
+        daemon.wait_for_event(&json!({"event": "recovered", "interface": SERVER_LINK}));
         daemon.leave(nix::sys::signal::Signal::SIGINT);
     });
 }
@@ -125,19 +125,19 @@ fn frames_without_ip_are_reported_unless_they_serve_the_link() {
         let marker = net.stranger(Family::V4);
         send(0x0806);
         daemon.catches_up(&marker, SSH);
-        assert!(daemon.told(&bypassed()).is_empty(), "ARP");
+        assert!(daemon.events_like(&bypassed()).is_empty(), "ARP");
         wait::until("PPPoE is reported", || {
             send(0x8864);
-            !daemon.told(&bypassed()).is_empty()
+            !daemon.events_like(&bypassed()).is_empty()
         });
-        let because = daemon.told(&bypassed())[0]["because"].to_string();
+        let because = daemon.events_like(&bypassed())[0]["because"].to_string();
         assert!(because.contains("0x8864 (PPPoE)"), "{because}");
         let (_, status) = ask(&net.server, &["status"]);
         assert!(status.contains("NOT protected"), "{status}");
         let judged = json!({"event": "recovered", "interface": SERVER_LINK});
         wait::until("other frames end that", || {
             send(0x0806);
-            !daemon.told(&judged).is_empty()
+            !daemon.events_like(&judged).is_empty()
         });
         daemon.stop();
     });

@@ -84,8 +84,8 @@ fn knocks(source: &Source<'_>, row: &str) {
 }
 
 /// What the daemon said of a source: the names of the events.
-fn told(daemon: &Daemon, source: &Source<'_>) -> Vec<String> {
-    let events = daemon.told(&json!({"source": source.name()}));
+fn event_names(daemon: &Daemon, source: &Source<'_>) -> Vec<String> {
+    let events = daemon.events_like(&json!({"source": source.name()}));
     let names = events.iter().map(|event| event["event"].as_str().unwrap());
     names.map(str::to_owned).collect()
 }
@@ -109,7 +109,7 @@ fn cookie_keys_are_renewed() {
             knocks(&source, "meanwhile");
             drop(source.finds_open(SSH, "meanwhile"));
             // The daemon has something to do when a grant ends.
-            daemon.tells(&json!({"event": "closed", "source": source.name()}));
+            daemon.wait_for_event(&json!({"event": "closed", "source": source.name()}));
             let [even, odd] = pins::config(&instance).cookie_keys;
             even != odd || cookie::next_turn(now().unwrap()).is_none()
         });
@@ -160,7 +160,7 @@ fn clients_that_complete_handshakes_open_the_door() {
                     assert!(output.status.success(), "{row}: {}", text(&output));
                 }
                 let opened = json!({"event": "opened", "source": source.name()});
-                daemon.tells(&opened);
+                daemon.wait_for_event(&opened);
                 drop(source.finds_open(SSH, &row));
             }
             daemon.stop();
@@ -182,8 +182,8 @@ fn handshake_connections_end_like_ordinary_ones() {
                 let source = net.stranger(family);
                 knocks(&source, &row);
                 drop(source.finds_open(SSH, &row));
-                daemon.tells(&json!({"event": "opened", "source": source.name()}));
-                let events = told(&daemon, &source);
+                daemon.wait_for_event(&json!({"event": "opened", "source": source.name()}));
+                let events = event_names(&daemon, &source);
                 assert_eq!(events, ["knock", "knock", "opened"], "{row}");
                 // Nothing of them is left: they were reset when they were closed.
                 let ports = KNOCKS.map(|port| format!("dport = :{port}")).join(" or ");
@@ -279,7 +279,7 @@ fn nmap_cannot_distinguish_a_knock_from_a_decoy() {
             catch_up(net, &daemon, family);
             source.finds_closed(SSH, "after the scans");
             // A scan that only asks is no knock; one that connects is judged as such.
-            let events = told(&daemon, &source);
+            let events = event_names(&daemon, &source);
             assert!(!events.contains(&"opened".to_owned()), "{events:?}");
             knocks(&source, "after the scans");
             drop(source.finds_open(SSH, "after the scans"));
@@ -302,7 +302,7 @@ fn a_syn_alone_is_not_a_knock() {
             }
             source.finds_closed(SSH, &row);
             catch_up(net, &daemon, family);
-            assert_eq!(told(&daemon, &source), ["denied"], "{row}");
+            assert_eq!(event_names(&daemon, &source), ["denied"], "{row}");
         }
         daemon.stop();
     });
@@ -369,7 +369,7 @@ fn forged_packets_change_nothing() {
             }
             drop(source.finds_open(SSH, &row));
         }
-        daemon.tells(&json!({"reason": "bad-cookie"}));
+        daemon.wait_for_event(&json!({"reason": "bad-cookie"}));
         daemon.stop();
     });
 }
@@ -599,7 +599,9 @@ fn one_time_and_time_based_sequences_can_need_handshakes() {
                 client.args(["--then-connect", &port.to_string()]);
                 let output = net.client.enter(|| client.output()).unwrap();
                 assert!(output.status.success(), "{row}: {}", text(&output));
-                daemon.tells(&json!({"event": "opened", "source": source.name(), "door": door}));
+                daemon.wait_for_event(
+                    &json!({"event": "opened", "source": source.name(), "door": door}),
+                );
             }
         }
         daemon.stop();
@@ -618,18 +620,18 @@ fn an_interface_that_may_not_send_answers_is_warned_of() {
         ] {
             let arguments = ["--iface", "b0", "--mode", mode];
             let daemon = Daemon::start_with(&net.server, config, &arguments);
-            let told = daemon.process().stderr();
-            assert_eq!(told.contains(ELSEWHERE), warning, "{mode}: {told}");
+            let stderr = daemon.process().stderr();
+            assert_eq!(stderr.contains(ELSEWHERE), warning, "{mode}: {stderr}");
             daemon.stop();
         }
         net.server
             .ip_batch("link add c0 type veth peer name d0\nlink set c0 up\nlink set d0 up");
         let daemon =
             Daemon::start_with(&net.server, CONFIG, &["--iface", "c0", "--mode", "native"]);
-        let told = daemon.process().stderr();
+        let stderr = daemon.process().stderr();
         assert!(
-            told.contains("its other end, d0, has no XDP program in the driver"),
-            "{told}"
+            stderr.contains("its other end, d0, has no XDP program in the driver"),
+            "{stderr}"
         );
         daemon.stop();
     });

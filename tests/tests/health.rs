@@ -49,10 +49,13 @@ fn shortfalls(net: &Net) -> Vec<String> {
     let (code, text) = daemon::ask(&net.server, &["status"]);
     assert_eq!(code == Some(0), is_good, "{text}");
     let words = all.iter().map(|one| {
-        let told = one["text"].as_str().unwrap();
+        let expected = one["text"].as_str().unwrap();
         // How long these last differs from one status to the next.
         let is_timed = one["kind"] == "on-trial" || one["kind"] == "door-waits";
-        assert!(text.contains(told) || is_timed, "no {told} in {text}");
+        assert!(
+            text.contains(expected) || is_timed,
+            "no {expected} in {text}"
+        );
         match one["interface"].as_str() {
             Some(interface) => format!("{} {interface}", one["kind"].as_str().unwrap()),
             None => one["kind"].as_str().unwrap().to_owned(),
@@ -80,15 +83,15 @@ fn status_reports_each_shortfall_of_a_running_daemon() {
 
         let daemon = start(net, DOOR, &["--confirm", "5m"]);
         assert_eq!(shortfalls(net), ["on-trial"]);
-        let (code, told) = daemon::ask(&net.server, &["confirm"]);
-        assert_eq!(code, Some(0), "{told}");
+        let (code, output) = daemon::ask(&net.server, &["confirm"]);
+        assert_eq!(code, Some(0), "{output}");
         assert_eq!(shortfalls(net), NONE);
 
         daemon.rewrite(&format!("{DOOR}# another text\n"));
         assert_eq!(shortfalls(net), ["config-changed"]);
         let reload = |expected| {
-            let (code, told) = daemon::ask(&net.server, &["reload"]);
-            assert_eq!(code, Some(expected), "{told}");
+            let (code, output) = daemon::ask(&net.server, &["reload"]);
+            assert_eq!(code, Some(expected), "{output}");
         };
         reload(0);
         assert_eq!(shortfalls(net), NONE);
@@ -288,8 +291,8 @@ fn a_hanging_daemon_and_a_used_up_one_time_file_are_shortfalls() {
         daemon.process_mut().signal(SIGCONT);
         assert_eq!(shortfalls(net), NONE);
         fs::write(&once, "").unwrap();
-        let (code, told) = daemon::ask(&net.server, &["reload"]);
-        assert_eq!(code, Some(0), "{told}");
+        let (code, output) = daemon::ask(&net.server, &["reload"]);
+        assert_eq!(code, Some(0), "{output}");
         assert_eq!(shortfalls(net), ["door-unusable"]);
         daemon.leave(SIGTERM);
         daemon::detach(&net.server);
@@ -327,21 +330,21 @@ fn a_start_with_a_misspelt_interface_leaves_nothing_behind() {
             "and the other one is in force"
         );
         let pid = process.id().to_string();
-        let (code, told) = daemon::ask(&net.server, &["reload", "--pid", &pid]);
-        assert_eq!(code, Some(0), "{told}");
+        let (code, output) = daemon::ask(&net.server, &["reload", "--pid", &pid]);
+        assert_eq!(code, Some(0), "{output}");
         assert!(process.stop(SIGTERM).status.success());
 
         // What it has left is no instance.
         assert_eq!(shortfalls(net), NONE);
-        let (code, told) = daemon::ask(&net.server, &["list"]);
-        assert_eq!(code, Some(0), "{told}");
+        let (code, output) = daemon::ask(&net.server, &["list"]);
+        assert_eq!(code, Some(0), "{output}");
         net.stranger(Family::V4)
             .finds_closed(SSH, "protected all the time");
         // And the next start removes it.
         let daemon = start(net, DOOR, &[]);
         let left: Vec<_> = pins::instances(&net.server);
         assert_eq!(left.len(), 1, "{left:?}");
-        assert!(daemon.told(&json!({"event": "detached"})).is_empty());
+        assert!(daemon.events_like(&json!({"event": "detached"})).is_empty());
         daemon.leave(SIGTERM);
         daemon::detach(&net.server);
     });

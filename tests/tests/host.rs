@@ -167,10 +167,13 @@ fn a_shifted_boot_clock_is_refused() {
                 let arguments = [&start, confirm].concat();
                 let mut command = in_time_namespace("0", boottime, &arguments);
                 let ended = Process::start(&net.server, &mut command).wait();
-                let told = ended.stderr;
-                assert_eq!(ended.status.code(), Some(1), "{boottime}: {told}");
+                let output = ended.stderr;
+                assert_eq!(ended.status.code(), Some(1), "{boottime}: {output}");
                 for words in [expected, "nsenter --time=/proc/1/ns/time"] {
-                    assert!(told.contains(words), "{boottime}: no {words:?} in {told}");
+                    assert!(
+                        output.contains(words),
+                        "{boottime}: no {words:?} in {output}"
+                    );
                 }
                 assert!(attached_programs(&net.server).is_empty(), "{boottime}");
             });
@@ -200,8 +203,8 @@ fn a_shifted_monotonic_clock_does_no_harm() {
         source.knock(KNOCKS);
         source.finds_open(SSH, "after the knocks");
         // unshare(1) passes no signals on.
-        let (code, told) = ask(&net.server, &["detach"]);
-        assert_eq!(code, Some(0), "{told}");
+        let (code, output) = ask(&net.server, &["detach"]);
+        assert_eq!(code, Some(0), "{output}");
         process.wait();
     });
 }
@@ -214,11 +217,11 @@ fn grants_are_not_shown_by_a_shifted_boot_clock() {
         for ask in ["status", "list"] {
             let mut command = in_time_namespace("0", "86400", &[ask]);
             let output = net.server.enter(|| command.output()).unwrap();
-            let told = text(&output);
-            assert_eq!(output.status.code(), Some(1), "{ask}: {told}");
+            let printed = text(&output);
+            assert_eq!(output.status.code(), Some(1), "{ask}: {printed}");
             assert!(
-                told.contains("86400 s ahead of the host's"),
-                "{ask}: {told}"
+                printed.contains("86400 s ahead of the host's"),
+                "{ask}: {printed}"
             );
         }
         let mut command = in_time_namespace("0", "86400", &["detach"]);

@@ -144,10 +144,10 @@ fn an_imported_file_opens_and_closes_like_knockd() {
             ",
             woken = woken.display()
         );
-        let (toml, told) = import(&conf).unwrap();
+        let (toml, notes) = import(&conf).unwrap();
         assert!(
-            told.contains("UseSyslog") || told.contains("usesyslog"),
-            "{told}"
+            notes.contains("UseSyslog") || notes.contains("usesyslog"),
+            "{notes}"
         );
 
         // The interface is in the file.
@@ -159,7 +159,7 @@ fn an_imported_file_opens_and_closes_like_knockd() {
             source.finds_closed(SSH, row);
             source.knock("tcp/7000 udp/8000 tcp/9000");
             drop(source.finds_open(SSH, row));
-            daemon.tells(&json!({"event": "closed", "source": name, "door": "SSH"}));
+            daemon.wait_for_event(&json!({"event": "closed", "source": name, "door": "SSH"}));
             source.finds_closed(SSH, row);
 
             source.finds_closed(WEB, row);
@@ -204,7 +204,7 @@ fn the_importer_reads_the_grammar_like_knockd() {
 #[test]
 fn the_file_that_debian_installs_is_imported() {
     let conf = fs::read_to_string("/etc/knockd.conf").unwrap();
-    let (toml, told) = import(&conf).unwrap_or_else(|told| panic!("{told}"));
+    let (toml, notes) = import(&conf).unwrap_or_else(|notes| panic!("{notes}"));
     let file = config_file(toml.as_bytes());
     let mut check = Command::new(&binaries().user);
     let output = check
@@ -213,14 +213,14 @@ fn the_file_that_debian_installs_is_imported() {
         .arg(file.path())
         .output()
         .unwrap();
-    assert!(output.status.success(), "{told}{toml}{}", text(&output));
+    assert!(output.status.success(), "{notes}{toml}{}", text(&output));
     let doors = conf
         .lines()
         .filter(|line| line.trim_start().starts_with('['))
         .count()
         - 1;
     let kept = toml.matches("[[door]]").count();
-    assert_eq!(kept, doors, "{told}{toml}");
+    assert_eq!(kept, doors, "{notes}{toml}");
 }
 
 #[test]
@@ -273,13 +273,13 @@ fn unreadable_files_are_reported() {
     };
     let directory = tempdir().unwrap();
     let path = directory.path().join("knockd.conf");
-    let told = refused(&path);
-    assert!(told.contains("can't be read: no such file"), "{told}");
+    let notes = refused(&path);
+    assert!(notes.contains("can't be read: no such file"), "{notes}");
     fs::write(&path, b"[\xff]\n").unwrap();
-    let told = refused(&path);
-    assert!(told.contains("knockd.conf:1: not UTF-8"), "{told}");
-    let told = refused(directory.path());
-    assert!(told.contains("can't be read"), "{told}");
+    let notes = refused(&path);
+    assert!(notes.contains("knockd.conf:1: not UTF-8"), "{notes}");
+    let notes = refused(directory.path());
+    assert!(notes.contains("can't be read"), "{notes}");
 }
 
 /// Runs `knock-user import-knockd` on a file: returns the configuration, and its messages.
@@ -288,12 +288,12 @@ fn import(conf: &str) -> Result<(String, String), String> {
     let mut command = Command::new(&binaries().user);
     command.arg("import-knockd").arg(file.path());
     let output = command.output().unwrap();
-    let told = String::from_utf8(output.stderr.clone()).unwrap();
+    let notes = String::from_utf8(output.stderr.clone()).unwrap();
     match output.status.code() {
-        Some(0) => Ok((String::from_utf8(output.stdout).unwrap(), told)),
+        Some(0) => Ok((String::from_utf8(output.stdout).unwrap(), notes)),
         Some(2) => {
             assert!(output.stdout.is_empty(), "{}", text(&output));
-            Err(told)
+            Err(notes)
         }
         _ => panic!("{}", text(&output)),
     }

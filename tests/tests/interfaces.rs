@@ -66,9 +66,9 @@ fn an_interface_that_goes_down_and_up_stays_protected() {
         let late = net.stranger(Family::V4);
         late.knock(KNOCKS);
         late.finds(true, SSH, "knocked");
-        daemon.tells(&json!({"event": "opened", "source": late.name()}));
-        assert!(daemon.told(&json!({"event": "absent"})).is_empty());
-        assert_eq!(daemon.told(&json!({"event": "protecting"})).len(), 1);
+        daemon.wait_for_event(&json!({"event": "opened", "source": late.name()}));
+        assert!(daemon.events_like(&json!({"event": "absent"})).is_empty());
+        assert_eq!(daemon.events_like(&json!({"event": "protecting"})).len(), 1);
         daemon.stop();
     });
 }
@@ -84,12 +84,14 @@ fn a_deleted_interface_that_is_made_again_is_protected_again() {
         let gone = json!({"event": "absent", "interface": SERVER_LINK_2});
         for count in 1..=3 {
             net.server.ip(&format!("link delete {SERVER_LINK_2}"));
-            wait::until("it is reported", || daemon.told(&gone).len() == count);
+            wait::until("it is reported", || {
+                daemon.events_like(&gone).len() == count
+            });
             stream.goes_on("the other one");
             net.stranger(Family::V4).finds_closed(SSH, "the other one");
             net.add_second_link();
             wait::until("it is protected again", || {
-                daemon.told(&protecting).len() == count + 1
+                daemon.events_like(&protecting).len() == count + 1
             });
             carries_packets(elsewhere(net));
             elsewhere(net).finds_closed(SSH, "made again");
@@ -117,11 +119,11 @@ fn an_interface_made_again_without_a_daemon_is_protected_by_the_next_start() {
 
         // It was there: that it is not is no mistake of who starts.
         let second = Daemon::start_with(&net.server, DOOR, &BOTH);
-        second.tells(&json!({"event": "absent", "interface": SERVER_LINK_2}));
+        second.wait_for_event(&json!({"event": "absent", "interface": SERVER_LINK_2}));
         second.kill();
         net.add_second_link();
         let third = Daemon::start_with(&net.server, DOOR, &BOTH);
-        third.tells(&json!({"event": "protecting", "interface": SERVER_LINK_2}));
+        third.wait_for_event(&json!({"event": "protecting", "interface": SERVER_LINK_2}));
         carries_packets(elsewhere(net));
         elsewhere(net).finds_closed(SSH, "protected again");
         guest
@@ -139,10 +141,10 @@ fn an_awaited_interface_is_protected_when_it_appears() {
         let _server = Server::tcp(&net.server, &[SSH]);
         let arguments = [&BOTH[..], &["--wait-for-interfaces"]].concat();
         let daemon = Daemon::start_with(&net.server, DOOR, &arguments);
-        daemon.tells(&json!({"event": "absent", "interface": SERVER_LINK_2}));
+        daemon.wait_for_event(&json!({"event": "absent", "interface": SERVER_LINK_2}));
         let (guest, stream) = guest(net);
         net.add_second_link();
-        daemon.tells(&json!({"event": "protecting", "interface": SERVER_LINK_2}));
+        daemon.wait_for_event(&json!({"event": "protecting", "interface": SERVER_LINK_2}));
         carries_packets(elsewhere(net));
         elsewhere(net).finds_closed(SSH, "protected as soon as it appeared");
         guest
@@ -162,14 +164,14 @@ fn a_start_waits_for_its_only_interface() {
         let mut command = daemon::command(&config);
         command.args(["--json", "--iface", SERVER_LINK_2, "--wait-for-interfaces"]);
         let process = Process::start(&net.server, &mut command);
-        daemon::tells(
+        daemon::wait_for_event(
             &process,
             &json!({"event": "absent", "interface": SERVER_LINK_2}),
         );
-        let (code, told) = daemon::ask(&net.server, &["status"]);
-        assert_eq!(code, Some(1), "it is waited for: {told}");
+        let (code, output) = daemon::ask(&net.server, &["status"]);
+        assert_eq!(code, Some(1), "it is waited for: {output}");
         net.add_second_link();
-        daemon::tells(
+        daemon::wait_for_event(
             &process,
             &json!({"event": "protecting", "interface": SERVER_LINK_2}),
         );
@@ -195,8 +197,9 @@ fn rename(net: &Net, from: &str, to: &str) {
 #[track_caller]
 fn says(daemon: &Daemon, words: &[&str]) {
     wait::until(&format!("a line with {words:?}"), || {
-        let told = daemon.process().told();
-        told.lines()
+        let output = daemon.process().printed();
+        output
+            .lines()
             .any(|line| words.iter().all(|word| line.contains(word)))
     });
 }
@@ -238,8 +241,8 @@ fn a_renamed_interface_stays_protected() {
         stays("the old name again");
         daemon.reload(&both(DOOR));
         stays("unchanged");
-        assert!(daemon.told(&json!({"event": "absent"})).is_empty());
-        assert!(daemon.told(&json!({"event": "detached"})).is_empty());
+        assert!(daemon.events_like(&json!({"event": "absent"})).is_empty());
+        assert!(daemon.events_like(&json!({"event": "detached"})).is_empty());
         stream.goes_on("the other one");
         stream.end();
         daemon.stop();
@@ -257,9 +260,11 @@ fn another_interface_that_gets_the_name_is_protected() {
         says(&daemon, &["b1 is called wan now"]);
         net.server
             .ip(&format!("link add {SERVER_LINK_2} type veth peer name x1"));
-        daemon.tells(&json!({"event": "detached", "interface": "wan"}));
+        daemon.wait_for_event(&json!({"event": "detached", "interface": "wan"}));
         let protecting = json!({"event": "protecting", "interface": SERVER_LINK_2});
-        wait::until("it is protected", || daemon.told(&protecting).len() == 2);
+        wait::until("it is protected", || {
+            daemon.events_like(&protecting).len() == 2
+        });
         carries_packets(elsewhere(net));
         elsewhere(net).finds(true, SSH, "as reported");
         daemon.stop();
@@ -279,15 +284,15 @@ fn names_exchanged_without_a_daemon_are_followed_by_the_next_start() {
         net.server
             .ip(&format!("link add {SERVER_LINK_2} type veth peer name x1"));
         let daemon = Daemon::start_with(&net.server, DOOR, &arguments);
-        let protecting = daemon.tells(&json!({"event": "protecting"}));
+        let protecting = daemon.wait_for_event(&json!({"event": "protecting"}));
         assert_eq!(protecting["interface"], SERVER_LINK_2, "{protecting}");
         assert!(protecting["current_name"].is_null(), "{protecting}");
-        daemon.tells(&json!({"event": "detached", "interface": "wan"}));
+        daemon.wait_for_event(&json!({"event": "detached", "interface": "wan"}));
         assert_eq!(pins::instance(&net.server).linked(), [SERVER_LINK_2]);
         elsewhere(net).finds(true, SSH, "as reported");
         daemon.leave(Signal::SIGTERM);
-        let (code, told) = daemon::ask(&net.server, &["detach"]);
-        assert_eq!(code, Some(0), "{told}");
+        let (code, output) = daemon::ask(&net.server, &["detach"]);
+        assert_eq!(code, Some(0), "{output}");
     });
 }
 
@@ -305,7 +310,7 @@ fn an_interface_renamed_without_a_daemon_is_found_by_the_next_start() {
         daemon.leave(Signal::SIGTERM);
         rename(net, SERVER_LINK_2, "wan");
         let daemon = Daemon::start_with(&net.server, DOOR, &named("wan"));
-        let protecting = daemon.tells(&json!({"event": "protecting"}));
+        let protecting = daemon.wait_for_event(&json!({"event": "protecting"}));
         assert_eq!(protecting["interface"], "wan", "{protecting}");
         assert_eq!(pins::instance(&net.server).linked(), ["wan"]);
         elsewhere(net).finds_closed(SSH, "taken over");
@@ -325,19 +330,21 @@ fn a_rename_between_two_configured_names_keeps_the_protection() {
         let _server = Server::tcp(&net.server, &[SSH]);
         let arguments = [&BOTH[..], &["--iface", "wan", "--wait-for-interfaces"]].concat();
         let daemon = Daemon::start_with(&net.server, DOOR, &arguments);
-        daemon.tells(&json!({"event": "absent", "interface": "wan"}));
+        daemon.wait_for_event(&json!({"event": "absent", "interface": "wan"}));
         rename(net, SERVER_LINK_2, "wan");
         says(&daemon, &["b1 is called wan now"]);
         net.server
             .ip(&format!("link add {SERVER_LINK_2} type veth peer name x1"));
         let protecting = json!({"event": "protecting", "interface": SERVER_LINK_2});
-        wait::until("it is protected", || daemon.told(&protecting).len() == 2);
+        wait::until("it is protected", || {
+            daemon.events_like(&protecting).len() == 2
+        });
         carries_packets(elsewhere(net));
         elsewhere(net).finds_closed(SSH, "under its new name");
         let mut linked = pins::instance(&net.server).linked();
         linked.sort();
         assert_eq!(linked, [SERVER_LINK, SERVER_LINK_2, "wan"]);
-        assert!(daemon.told(&json!({"event": "detached"})).is_empty());
+        assert!(daemon.events_like(&json!({"event": "detached"})).is_empty());
         daemon.stop();
     });
 }
@@ -352,7 +359,7 @@ fn an_interface_that_returns_from_another_namespace_is_protected_again() {
         let away = Namespace::new("away");
         net.server
             .ip(&format!("link set {SERVER_LINK_2} netns {}", away.name()));
-        daemon.tells(&json!({"event": "absent", "interface": SERVER_LINK_2}));
+        daemon.wait_for_event(&json!({"event": "absent", "interface": SERVER_LINK_2}));
         stream.goes_on("the other one");
         away.ip(&format!(
             "link set {SERVER_LINK_2} netns {}",
@@ -360,7 +367,7 @@ fn an_interface_that_returns_from_another_namespace_is_protected_again() {
         ));
         let protecting = json!({"event": "protecting", "interface": SERVER_LINK_2});
         wait::until("it is protected again", || {
-            daemon.told(&protecting).len() == 2
+            daemon.events_like(&protecting).len() == 2
         });
         stream.goes_on("the other one");
         daemon.stop();

@@ -50,7 +50,7 @@ fn frames_larger_than_a_page_are_judged() {
             let server = Server::tcp(&net.server, &[SSH]);
             let daemon =
                 Daemon::start_with(&net.server, DOOR, &["--iface", SERVER_LINK, "--mode", mode]);
-            daemon.tells(&json!({"event": "protecting", "mode": attached}));
+            daemon.wait_for_event(&json!({"event": "protecting", "mode": attached}));
             for family in Family::ALL {
                 let row = format!("{name}, {family}");
                 let source = net.stranger(family);

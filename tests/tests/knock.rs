@@ -34,14 +34,14 @@ fn a_door_opens_after_its_knocks_and_closes_when_the_grant_expires() {
             let row = &family.to_string();
             let source = net.stranger(family);
             source.finds_closed(SSH, row);
-            daemon.tells(
+            daemon.wait_for_event(
                 &json!({"event": "denied", "source": source.name(), "protocol": "tcp",
                 "port": SSH, "reason": "no-grant"}),
             );
 
             let knocked = Instant::now();
             source.knock(KNOCKS);
-            let opened = daemon.tells(&json!({"event": "opened", "source": source.name(),
+            let opened = daemon.wait_for_event(&json!({"event": "opened", "source": source.name(),
                 "door": "ssh", "ports": ["tcp/22"]}));
             let seconds = opened["seconds"].as_f64();
             assert!(
@@ -53,7 +53,7 @@ fn a_door_opens_after_its_knocks_and_closes_when_the_grant_expires() {
 
             sleep_until(knocked + Duration::from_millis(2_100));
             source.finds_closed(SSH, row);
-            daemon.tells(
+            daemon.wait_for_event(
                 &json!({"event": "closed", "source": source.name(), "door": "ssh",
                 "reason": "expired"}),
             );
@@ -118,14 +118,14 @@ fn our_client_connects_at_its_first_attempt() {
             command.args([&host, "tcp/7000", "udp/8000", "tcp/9000"]);
             command.args(["--then-connect", "22", "--json"]);
             let output = net.client.enter(|| command.output()).unwrap();
-            let told = text(&output);
-            assert!(output.status.success(), "{family}: {told}");
-            let last = told.lines().last().unwrap();
+            let printed = text(&output);
+            assert!(output.status.success(), "{family}: {printed}");
+            let last = printed.lines().last().unwrap();
             let line: serde_json::Value = serde_json::from_str(last).unwrap();
-            assert_eq!(line["event"], "connected", "{family}: {told}");
-            assert_eq!(line["attempt"], 1, "{family}: {told}");
+            assert_eq!(line["event"], "connected", "{family}: {printed}");
+            assert_eq!(line["attempt"], 1, "{family}: {printed}");
             let by = family.client().to_string();
-            daemon.tells(&json!({"event": "opened", "source": by, "door": "ssh"}));
+            daemon.wait_for_event(&json!({"event": "opened", "source": by, "door": "ssh"}));
         }
         daemon.stop();
     });
@@ -176,13 +176,15 @@ fn run(net: &Net, daemon: &Daemon, server: &Server, rows: &[Row]) {
                 server.meets(source.from, SSH);
             }
             if let Some((event, reason)) = row.event {
-                daemon.tells(&json!({"event": event, "reason": reason, "source": source.name()}));
+                daemon.wait_for_event(
+                    &json!({"event": event, "reason": reason, "source": source.name()}),
+                );
             }
             let opened = json!({"event": "opened", "source": source.name()});
             if row.opens {
-                daemon.tells(&opened);
+                daemon.wait_for_event(&opened);
             } else {
-                assert!(daemon.told(&opened).is_empty(), "{name}");
+                assert!(daemon.events_like(&opened).is_empty(), "{name}");
                 assert!(!server.met(source.from, SSH), "{name}: the server met it");
             }
         }
@@ -397,25 +399,25 @@ fn knocking_again_extends_the_grant() {
         let first = Instant::now();
         for source in &sources {
             source.knock(KNOCKS);
-            daemon.tells(&json!({"event": "opened", "source": source.name()}));
+            daemon.wait_for_event(&json!({"event": "opened", "source": source.name()}));
         }
         sleep_until(first + Duration::from_millis(1_200));
         let second = Instant::now();
         for source in &sources {
             source.knock(KNOCKS);
-            daemon.tells(&json!({"event": "refreshed", "source": source.name()}));
+            daemon.wait_for_event(&json!({"event": "refreshed", "source": source.name()}));
         }
         sleep_until(first + Duration::from_millis(2_300));
         for source in &sources {
             source.finds(true, SSH, "after the first end");
-            let closed = daemon.told(&json!({"event": "closed", "source": source.name()}));
+            let closed = daemon.events_like(&json!({"event": "closed", "source": source.name()}));
             assert!(closed.is_empty(), "{closed:?}");
         }
         sleep_until(second + Duration::from_millis(2_100));
         for source in &sources {
             source.finds_closed(SSH, "after the second end");
-            daemon.tells(&json!({"event": "closed", "source": source.name()}));
-            let opened = daemon.told(&json!({"event": "opened", "source": source.name()}));
+            daemon.wait_for_event(&json!({"event": "closed", "source": source.name()}));
+            let opened = daemon.events_like(&json!({"event": "opened", "source": source.name()}));
             assert_eq!(opened.len(), 1, "opened once: {opened:?}");
         }
         daemon.stop();
@@ -441,7 +443,7 @@ fn a_closing_sequence_revokes_the_grant_of_its_source_only() {
             let mut stream = leaver.knock_and_connect(KNOCKS, SSH).unwrap();
             leaver.knock("tcp/9100 tcp/7100");
             leaver.finds_closed(SSH, "after closing");
-            daemon.tells(
+            daemon.wait_for_event(
                 &json!({"event": "closed", "source": leaver.name(), "door": "ssh",
                 "reason": "sequence", "by": "away"}),
             );
@@ -594,7 +596,7 @@ fn wrong_knocks_lock_a_source_out_for_the_configured_time() {
             source.knock(WRONG);
             source.knock(KNOCKS);
             source.finds_closed(SSH, "two failures");
-            daemon.tells(
+            daemon.wait_for_event(
                 &json!({"event": "locked-out", "reason": "locked-out", "source": source.name()}),
             );
         }
@@ -668,10 +670,10 @@ fn every_grant_has_one_opening_and_one_end() {
         let names: HashSet<_> = sources.iter().map(Source::name).collect();
         for what in ["opened", "closed"] {
             for name in &names {
-                daemon.tells(&json!({"event": what, "source": name, "door": "ssh"}));
+                daemon.wait_for_event(&json!({"event": what, "source": name, "door": "ssh"}));
             }
             assert_eq!(
-                daemon.told(&json!({"event": what})).len(),
+                daemon.events_like(&json!({"event": what})).len(),
                 SOURCES,
                 "{what}"
             );

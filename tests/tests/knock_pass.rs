@@ -54,7 +54,9 @@ fn services_on_knock_ports_serve_where_knocks_pass() {
             visitor.finds_closed(WEB, row);
             assert!(!visitor.has_udp_echo(GAME), "{row}: the game's port");
             assert!(!server.met(visitor.from, GAME), "{row}: the game's port");
-            daemon.tells(&json!({"event": "opened", "door": "game", "source": visitor.name()}));
+            daemon.wait_for_event(
+                &json!({"event": "opened", "door": "game", "source": visitor.name()}),
+            );
             record.gets(&format!("open game {}", visitor.name()));
         }
         daemon.stop();

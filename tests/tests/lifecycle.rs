@@ -92,7 +92,7 @@ fn each_level_of_verbosity_logs_its_packets() {
             let source = net.stranger(Family::V4);
             source.finds(true, 80, name);
             source.finds_closed(SSH, name);
-            daemon.tells(&json!({"event": "denied", "source": source.name()}));
+            daemon.wait_for_event(&json!({"event": "denied", "source": source.name()}));
             let ended = daemon.stop();
             let says = |word: &str| ended.stderr.contains(word);
             assert_eq!(says("no-grant"), decisions, "{name}: {}", ended.stderr);
@@ -115,7 +115,7 @@ fn the_mode_is_the_one_asked_for() {
             let server = Server::tcp(&net.server, &[SSH]);
             let arguments = [&["--iface", SERVER_LINK], arguments].concat();
             let daemon = Daemon::start_with(&net.server, DOOR, &arguments);
-            daemon.tells(
+            daemon.wait_for_event(
                 &json!({"event": "protecting", "mode": mode, "interface": SERVER_LINK,
                 "ports": ["tcp/22"], "doors": 1}),
             );
@@ -143,7 +143,7 @@ fn interfaces_share_knocks_and_grants() {
         let interfaces = ["--iface", SERVER_LINK_2, "--iface", SERVER_LINK];
         let daemon = Daemon::start_with(&net.server, DOOR, &interfaces);
         for link in [SERVER_LINK, SERVER_LINK_2] {
-            daemon.tells(&json!({"event": "protecting", "interface": link}));
+            daemon.wait_for_event(&json!({"event": "protecting", "interface": link}));
         }
         for family in Family::ALL {
             let row = &family.to_string();
@@ -161,9 +161,9 @@ fn interfaces_share_knocks_and_grants() {
         let ended = daemon.stop();
         for link in [SERVER_LINK, SERVER_LINK_2] {
             let stopped = json!({"event": "detached", "interface": link});
-            let told = daemon::events(&ended.stdout);
+            let events = daemon::events(&ended.stdout);
             assert!(
-                told.iter().any(|event| daemon::has(event, &stopped)),
+                events.iter().any(|event| daemon::has(event, &stopped)),
                 "{link}"
             );
         }
@@ -205,9 +205,10 @@ fn a_dry_run_drops_nothing_and_logs_what_it_would() {
         let daemon = Daemon::start_with(&net.server, &config, &arguments);
         let source = net.stranger(Family::V4);
         source.finds(true, SSH, "a protected port");
-        daemon.tells(&json!({"event": "denied", "source": source.name(), "dry_run": true}));
+        daemon
+            .wait_for_event(&json!({"event": "denied", "source": source.name(), "dry_run": true}));
         source.knock(KNOCKS);
-        daemon.tells(&json!({"event": "opened", "source": source.name()}));
+        daemon.wait_for_event(&json!({"event": "opened", "source": source.name()}));
         // A stop waits for the commands that run.
         daemon.stop();
         assert!(records(&opened).is_empty(), "a dry run ran on_open");
@@ -368,7 +369,7 @@ fn a_stop_undoes_what_on_open_did() {
         let daemon = Daemon::start(&net.server, &config);
         let source = net.stranger(Family::V4);
         source.knock(KNOCKS);
-        daemon.tells(&json!({"event": "opened", "source": source.name()}));
+        daemon.wait_for_event(&json!({"event": "opened", "source": source.name()}));
         assert_eq!(records(&closed), []);
         daemon.stop();
         let runs = records(&closed);
@@ -494,8 +495,8 @@ fn check_touches_nothing() {
         command.args(["check", "--config", &path]);
         let output = net.server.enter(|| command.output()).unwrap();
         assert!(output.status.success(), "{output:?}");
-        let told = String::from_utf8_lossy(&output.stdout);
-        assert!(told.contains("tcp/22"), "{told}");
+        let printed = String::from_utf8_lossy(&output.stdout);
+        assert!(printed.contains("tcp/22"), "{printed}");
         assert_eq!(attached_programs(&net.server), [] as [u32; 0]);
     });
 }

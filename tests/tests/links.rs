@@ -43,12 +43,12 @@ fn test(test: impl AsyncFnOnce(&Namespace) + Send) {
 }
 
 /// Changes, one after the other.
-struct Heard {
+struct Watched {
     watch: LinkWatch,
     changes: VecDeque<LinkChange>,
 }
 
-impl Heard {
+impl Watched {
     fn open() -> Self {
         Self {
             watch: LinkWatch::open().unwrap(),
@@ -58,15 +58,15 @@ impl Heard {
 
     async fn next(&mut self) -> LinkChange {
         if self.changes.is_empty() {
-            let heard = timeout(PATIENCE, self.watch.changed()).await;
-            let heard = heard.unwrap_or_else(|_| panic!("no message arrives"));
-            self.changes.extend(heard.unwrap());
+            let changes = timeout(PATIENCE, self.watch.changed()).await;
+            let changes = changes.unwrap_or_else(|_| panic!("no message arrives"));
+            self.changes.extend(changes.unwrap());
         }
         self.changes.pop_front().unwrap()
     }
 
     /// Skips changes of other links, waits for this one, and returns the index.
-    async fn hears(&mut self, name: &str, kind: LinkChangeKind) -> u32 {
+    async fn receive(&mut self, name: &str, kind: LinkChangeKind) -> u32 {
         loop {
             let change = self.next().await;
             // Such messages come with others, or by themselves when a carrier comes.
@@ -78,7 +78,7 @@ impl Heard {
     }
 
     /// Returns everything up to this link's appearance, and what was received with it.
-    async fn hears_all_up_to(&mut self, name: &str) -> Vec<LinkChange> {
+    async fn receive_all_up_to(&mut self, name: &str) -> Vec<LinkChange> {
         let mut all = Vec::new();
         loop {
             let change = self.next().await;
@@ -95,22 +95,22 @@ impl Heard {
 #[test]
 fn each_change_of_a_link_is_noticed() {
     test(async |namespace| {
-        let mut heard = Heard::open();
+        let mut watched = Watched::open();
         namespace.ip("link add v0 type veth peer name v1");
-        let index = heard.hears("v0", Appeared { up: false }).await;
+        let index = watched.receive("v0", Appeared { up: false }).await;
         namespace.ip("link set v0 up");
-        assert_eq!(heard.hears("v0", Changed { up: true }).await, index);
+        assert_eq!(watched.receive("v0", Changed { up: true }).await, index);
         namespace.ip("link set v0 down");
-        assert_eq!(heard.hears("v0", Changed { up: false }).await, index);
+        assert_eq!(watched.receive("v0", Changed { up: false }).await, index);
         namespace.ip("link set v0 name wan");
-        assert_eq!(heard.hears("v0", Gone).await, index);
-        assert_eq!(heard.hears("wan", Appeared { up: false }).await, index);
+        assert_eq!(watched.receive("v0", Gone).await, index);
+        assert_eq!(watched.receive("wan", Appeared { up: false }).await, index);
         namespace.ip("link delete wan");
-        assert_eq!(heard.hears("wan", Gone).await, index);
+        assert_eq!(watched.receive("wan", Gone).await, index);
 
         namespace.ip("link add wan up type veth peer name v1");
-        let anew = heard.hears("wan", Appeared { up: true }).await;
-        assert_ne!(anew, index, "made again");
+        let again = watched.receive("wan", Appeared { up: true }).await;
+        assert_ne!(again, index, "made again");
     });
 }
 
@@ -118,12 +118,12 @@ fn each_change_of_a_link_is_noticed() {
 fn a_link_that_moves_away_and_returns_is_noticed() {
     test(async |namespace| {
         namespace.ip("link add v0 type veth peer name v1");
-        let mut heard = Heard::open();
+        let mut watched = Watched::open();
         let other = Namespace::new("away");
         namespace.ip(&format!("link set v0 netns {}", other.name()));
-        heard.hears("v0", Gone).await;
+        watched.receive("v0", Gone).await;
         other.ip(&format!("link set v0 netns {}", namespace.name()));
-        heard.hears("v0", Appeared { up: false }).await;
+        watched.receive("v0", Appeared { up: false }).await;
     });
 }
 
@@ -134,13 +134,13 @@ fn a_link_in_a_bridge_is_not_gone_when_it_leaves() {
             "link add br0 type bridge
              link add v0 type veth peer name v1",
         );
-        let mut heard = Heard::open();
+        let mut watched = Watched::open();
         namespace.ip_batch(
             "link set v0 master br0
              link set v0 nomaster
              link set v0 up",
         );
-        heard.hears("v0", Changed { up: true }).await;
+        watched.receive("v0", Changed { up: true }).await;
     });
 }
 
@@ -152,7 +152,7 @@ fn lost_link_messages_are_made_up_for() {
             "link add v0 type veth peer name v1
              link add w0 type veth peer name w1",
         );
-        let mut heard = Heard::open();
+        let mut watched = Watched::open();
         let mut lines = String::from("link delete w0\n");
         for _ in 0..1_000 {
             lines += "link set v0 up\nlink set v0 down\n";
@@ -160,7 +160,7 @@ fn lost_link_messages_are_made_up_for() {
         lines += "link set v0 up\nlink add x0 type veth peer name x1\n";
         namespace.ip_batch(&lines);
 
-        let last = heard.hears_all_up_to("x0").await;
+        let last = watched.receive_all_up_to("x0").await;
         assert!(
             last.len() < 1_000,
             "{} changes: nothing was lost",
@@ -177,7 +177,7 @@ fn lost_link_messages_are_made_up_for() {
         assert_eq!(of("x0"), Appeared { up: false });
         // Later changes are noticed, too.
         namespace.ip("link delete x0");
-        heard.hears("x0", Gone).await;
+        watched.receive("x0", Gone).await;
     });
 }
 
@@ -185,18 +185,18 @@ fn lost_link_messages_are_made_up_for() {
 #[test]
 fn waiting_for_links_can_be_cancelled() {
     test(async |namespace| {
-        let mut heard = Heard::open();
+        let mut watched = Watched::open();
         for number in 0..20 {
             tokio::select! {
                 biased;
-                changes = heard.watch.changed() => heard.changes.extend(changes.unwrap()),
+                changes = watched.watch.changed() => watched.changes.extend(changes.unwrap()),
                 () = std::future::ready(()) => {}
             }
             namespace.ip(&format!("link add v{number} type veth peer name p{number}"));
         }
         for number in 0..20 {
-            heard
-                .hears(&format!("v{number}"), Appeared { up: false })
+            watched
+                .receive(&format!("v{number}"), Appeared { up: false })
                 .await;
         }
     });
@@ -243,7 +243,7 @@ fn a_link_made_again_is_protected_and_others_are_not_disturbed() {
 fn wait_for(daemon: &Daemon, event: &str, times: usize) {
     let pattern = json!({"event": event, "interface": SERVER_LINK_2});
     wait::until(&format!("{pattern} {times} times"), || {
-        daemon.told(&pattern).len() >= times
+        daemon.events_like(&pattern).len() >= times
     });
 }
 

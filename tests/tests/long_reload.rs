@@ -33,7 +33,7 @@ fn a_long_reload_delays_no_interface_and_no_request() {
         let protecting = json!({"event": "protecting", "interface": SERVER_LINK_2});
         let reloaded = json!({"event": "reloaded"});
         wait::until("both are protected", || {
-            !daemon.told(&protecting).is_empty()
+            !daemon.events_like(&protecting).is_empty()
         });
         let held = hold(net);
         daemon.rewrite(&config());
@@ -43,16 +43,16 @@ fn a_long_reload_delays_no_interface_and_no_request() {
         net.server.ip(&format!("link delete {SERVER_LINK_2}"));
         net.add_second_link();
         wait::until("the new one is protected", || {
-            daemon.told(&protecting).len() == 2
+            daemon.events_like(&protecting).len() == 2
         });
         carries_packets(net);
         elsewhere(net).finds_closed(SSH, "while the reload is under way");
         let guest = net.stranger(Family::V4);
         guest.knock(KNOCKS);
         guest.finds(true, SSH, "doors open");
-        daemon.tells(&json!({"event": "opened", "source": guest.name()}));
+        daemon.wait_for_event(&json!({"event": "opened", "source": guest.name()}));
 
-        for (words, code, told) in [
+        for (words, code, expected) in [
             (&["status"][..], None, "process"),
             (&["list"], Some(0), "ssh"),
             (
@@ -65,15 +65,17 @@ fn a_long_reload_delays_no_interface_and_no_request() {
         ] {
             let (status, answer) = daemon::ask(&net.server, words);
             assert!(code.is_none() || status == code, "{words:?}: {answer}");
-            assert!(answer.contains(told), "{words:?}: {answer}");
+            assert!(answer.contains(expected), "{words:?}: {answer}");
         }
         // What a signal asks for is not forgotten.
         daemon.process_mut().signal(SIGHUP);
-        assert!(daemon.told(&reloaded).is_empty());
+        assert!(daemon.events_like(&reloaded).is_empty());
         drop(held);
         let ended = reloading.wait();
         assert!(ended.status.success(), "{ended:?}");
-        wait::until("it is reloaded again", || daemon.told(&reloaded).len() == 2);
+        wait::until("it is reloaded again", || {
+            daemon.events_like(&reloaded).len() == 2
+        });
         guest.finds(true, SSH, "grants continue");
         elsewhere(net).finds_closed(SSH, "after the reload");
         daemon.stop();
@@ -130,7 +132,7 @@ fn a_long_restart_delays_no_interface() {
         let events = daemon::events(&starting.stdout());
         assert!(events.is_empty(), "it is not ready: {events:?}");
         drop(held);
-        daemon::tells(
+        daemon::wait_for_event(
             &starting,
             &json!({"event": "protecting", "interface": SERVER_LINK_2}),
         );
@@ -168,8 +170,8 @@ fn reload(net: &Net) -> Process {
 #[track_caller]
 fn is_under_way(net: &Net) {
     wait::until(UNDER_WAY, || {
-        let (_, told) = daemon::ask(&net.server, &["confirm"]);
-        told.contains(UNDER_WAY)
+        let (_, output) = daemon::ask(&net.server, &["confirm"]);
+        output.contains(UNDER_WAY)
     });
 }
 

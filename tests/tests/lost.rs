@@ -40,10 +40,10 @@ fn a_removed_pin_is_replaced_and_reported() {
             }
             let lost = json!({"event": "lost", "interface": SERVER_LINK});
             wait::until(&format!("{row}: it is reported"), || {
-                daemon.told(&lost).len() == count
+                daemon.events_like(&lost).len() == count
             });
             wait::until(&format!("{row}: it is attached again"), || {
-                daemon.told(&json!({"event": "protecting"})).len() == count + 1
+                daemon.events_like(&json!({"event": "protecting"})).len() == count + 1
             });
             net.stranger(Family::V4).finds_closed(SSH, row);
             guest.finds(true, SSH, &format!("{row}: grants continue"));
@@ -87,11 +87,11 @@ fn an_unmounted_bpffs_is_reported_and_ports_stay_closed() {
             .args(["--json", "--iface", SERVER_LINK, "--config"])
             .arg(config.path());
         let process = Process::start(&net.server, &mut command);
-        let told = |event: &str| {
+        let count = |event: &str| {
             let events = daemon::events(&process.stdout());
-            events.iter().filter(|told| told["event"] == event).count()
+            events.iter().filter(|one| one["event"] == event).count()
         };
-        wait::until("it protects", || told("protecting") == 1);
+        wait::until("it protects", || count("protecting") == 1);
         let inside = |words: &[&str]| {
             let mounts = format!("--mount=/proc/{}/ns/mnt", process.id());
             let arguments = [&[mounts.as_str()], words].concat();
@@ -102,8 +102,8 @@ fn an_unmounted_bpffs_is_reported_and_ports_stay_closed() {
         guest.finds(true, SSH, "knocked");
 
         inside(&["umount", "/sys/fs/bpf"]);
-        wait::until("it is reported", || told("lost") == 1);
-        wait::until("it is attached again", || told("protecting") == 2);
+        wait::until("it is reported", || count("lost") == 1);
+        wait::until("it is attached again", || count("protecting") == 2);
         wait::until("it is said that nothing is pinned", || {
             process.stderr().contains("nothing can be pinned")
         });

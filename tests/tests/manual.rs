@@ -140,8 +140,8 @@ fn bash_completes_options_and_commands() {
             .args(["-c", &script])
             .output()
             .unwrap();
-        let told = String::from_utf8_lossy(&output.stdout).into_owned();
+        let printed = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(output.status.success(), "{program}: {output:?}");
-        assert_eq!(told.trim(), completed, "{program}");
+        assert_eq!(printed.trim(), completed, "{program}");
     }
 }

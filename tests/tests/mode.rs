@@ -43,9 +43,9 @@ fn place(namespace: &Namespace) -> &'static str {
 /// What `status --json` says of the interface.
 #[track_caller]
 fn status(namespace: &Namespace) -> Value {
-    let (_, told) = daemon::ask(namespace, &["status", "--json"]);
-    let line = told.lines().find(|line| line.starts_with('{'));
-    let status: Value = serde_json::from_str(line.unwrap_or(&told)).unwrap();
+    let (_, output) = daemon::ask(namespace, &["status", "--json"]);
+    let line = output.lines().find(|line| line.starts_with('{'));
+    let status: Value = serde_json::from_str(line.unwrap_or(&output)).unwrap();
     status["interfaces"][0].clone()
 }
 
@@ -69,15 +69,15 @@ fn a_reload_changes_the_mode_and_lets_nobody_in() {
             guest.knock(KNOCKS);
             guest.finds(true, SSH, &row);
             strangers.come(SSH);
-            let told = daemon.reload(&with_mode(to));
+            let reloaded = daemon.reload(&with_mode(to));
             assert_eq!(place(&net.server), expected, "{row}");
             assert_eq!(status(&net.server)["mode"], expected, "{row}");
             let is_moved = (from == "skb") != (expected == "skb");
             let moved = format!("b0 is {expected} now");
             assert_eq!(
-                told["changes"].to_string().contains(&moved),
+                reloaded["changes"].to_string().contains(&moved),
                 is_moved,
-                "{row}: {told}"
+                "{row}: {reloaded}"
             );
             strangers.stay_outside(&row);
             guest.finds(true, SSH, &format!("{row}: a grant from before"));
@@ -105,7 +105,7 @@ fn a_restart_changes_the_mode_and_lets_nobody_in() {
             first.leave(Signal::SIGTERM);
             let second = Daemon::start_with(&net.server, &with_mode(to), &[]);
             assert_eq!(place(&net.server), expected, "{row}");
-            second.tells(&json!({"event": "protecting", "mode": expected}));
+            second.wait_for_event(&json!({"event": "protecting", "mode": expected}));
             strangers.stay_outside(&row);
             guest.finds(true, SSH, &format!("{row}: a grant from before"));
             strangers.go();
@@ -131,10 +131,10 @@ fn a_driver_that_refuses_leaves_the_mode_unchanged() {
         let daemon = Daemon::start_with(&net.server, &config("skb"), &[]);
         strangers.come(SSH);
         daemon.rewrite(&config("native"));
-        let (code, told) = daemon::ask(&net.server, &["reload"]);
-        assert_eq!(code, Some(1), "{told}");
+        let (code, output) = daemon::ask(&net.server, &["reload"]);
+        assert_eq!(code, Some(1), "{output}");
         for word in ["b2", "too few queues", "nothing is changed"] {
-            assert!(told.contains(word), "no {word:?} in: {told}");
+            assert!(output.contains(word), "no {word:?} in: {output}");
         }
         let all = net.server.enter(interface::list).unwrap();
         for name in ["b0", "b2"] {
@@ -192,8 +192,8 @@ fn a_barrier_that_was_left_shut_is_opened_by_the_next_start_and_by_detach() {
                 second.stop();
             } else {
                 strangers.go();
-                let (code, told) = daemon::ask(&net.server, &["detach"]);
-                assert_eq!(code, Some(0), "{told}");
+                let (code, printed) = daemon::ask(&net.server, &["detach"]);
+                assert_eq!(code, Some(0), "{printed}");
                 source.finds(true, SSH, "detached");
             }
         });

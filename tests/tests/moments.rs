@@ -154,7 +154,10 @@ fn events_that_overrun_the_ring_buffer_are_counted_and_nothing_else_is_lost() {
             let source = net.stranger(Family::V6);
             source.knock(KNOCKS);
             let opened = json!({"event": "opened", "source": source.name(), "door": "ssh"});
-            wait::poll(Duration::from_millis(500), || daemon.told(&opened).pop()).is_some()
+            wait::poll(Duration::from_millis(500), || {
+                daemon.events_like(&opened).pop()
+            })
+            .is_some()
         });
         daemon.stop();
     });
@@ -192,21 +195,21 @@ fn a_flood_of_grants_prints_a_limited_number_of_lines() {
         let of_one = json!({"event": "opened", "door": "one"});
         let left_out = json!({"event": "suppressed", "kind": "opened"});
         let sum = || {
-            let left_out = daemon.told(&left_out);
+            let left_out = daemon.events_like(&left_out);
             let left_out = left_out
                 .iter()
                 .map(|it| it["events_suppressed"].as_u64().unwrap());
             let left_out: u64 = left_out.sum();
-            daemon.told(&of_one).len() as u64 + left_out
+            daemon.events_like(&of_one).len() as u64 + left_out
         };
         wait::until("each opening is written or counted", || {
             sum() == u64::from(SOURCES)
         });
-        let lines = daemon.told(&of_one).len() as u64;
+        let lines = daemon.events_like(&of_one).len() as u64;
         let seconds = began.elapsed().as_secs() + 2;
         assert!(lines <= 128 * seconds, "{lines} lines in {seconds} s");
         assert!(lines < u64::from(SOURCES), "{lines}");
-        let guests = daemon.told(&json!({"event": "opened", "source": guest.name()}));
+        let guests = daemon.events_like(&json!({"event": "opened", "source": guest.name()}));
         assert_eq!(guests.len(), 1, "the line of another door");
         daemon.stop();
     });
@@ -219,7 +222,7 @@ fn a_full_allow_map_makes_room() {
         let daemon = Daemon::start(&net.server, DOOR);
         let guest = net.stranger(Family::V4);
         guest.knock(KNOCKS);
-        daemon.tells(&json!({"event": "opened", "source": guest.name()}));
+        daemon.wait_for_event(&json!({"event": "opened", "source": guest.name()}));
         let mut allow = allow(&net.server);
         let until_ms = clock::boot_ms() + 3_600_000;
         let grant = Grant { until_ms, door: 0 };
@@ -247,8 +250,8 @@ fn a_full_allow_map_makes_room() {
         late.finds_closed(SSH, "there is no room");
         guest.knock(KNOCKS);
         guest.finds(true, SSH, "who has a grant keeps it, and can refresh it");
-        daemon.tells(&json!({"event": "full", "source": late.name()}));
-        daemon.tells(&json!({"event": "pressure"}));
+        daemon.wait_for_event(&json!({"event": "full", "source": late.name()}));
+        daemon.wait_for_event(&json!({"event": "pressure"}));
         wait::until("room is made", || {
             late.knock(KNOCKS);
             late.connect(SSH, Duration::from_millis(100)).is_ok()
@@ -291,7 +294,7 @@ fn a_connected_client_keeps_its_grant_while_its_door_is_flooded() {
         let [connected, idle] = [(); 2].map(|()| net.stranger(Family::V4));
         for guest in [&connected, &idle] {
             guest.knock(KNOCKS);
-            daemon.tells(&json!({"event": "opened", "source": guest.name()}));
+            daemon.wait_for_event(&json!({"event": "opened", "source": guest.name()}));
         }
         let connection = connected.connect(SSH, Duration::from_secs(5)).unwrap();
         assert!(flood_grants(&net.server) > ALLOW_MAX as usize / 2);
@@ -315,7 +318,7 @@ fn a_full_allow_map_without_a_daemon_is_noted_and_takes_no_new_grants() {
         assert!(!notes(&net.server).contains("table of grants"));
         let guest = net.stranger(Family::V4);
         guest.knock(KNOCKS);
-        daemon.tells(&json!({"event": "opened", "source": guest.name()}));
+        daemon.wait_for_event(&json!({"event": "opened", "source": guest.name()}));
         daemon.kill();
         flood_grants(&net.server);
         assert!(notes(&net.server).contains("the table of grants is full (65536)"));
@@ -353,8 +356,10 @@ fn a_suspended_daemon_reports_what_it_missed() {
         thread::sleep(Duration::from_millis(1_100).saturating_sub(knocked.elapsed()));
         source.finds_closed(SSH, "the grant has ended, by the kernel's clock alone");
         daemon.process_mut().signal(Signal::SIGCONT);
-        daemon.tells(&json!({"event": "opened", "source": source.name()}));
-        daemon.tells(&json!({"event": "closed", "source": source.name(), "reason": "expired"}));
+        daemon.wait_for_event(&json!({"event": "opened", "source": source.name()}));
+        daemon.wait_for_event(
+            &json!({"event": "closed", "source": source.name(), "reason": "expired"}),
+        );
         daemon.stop();
     });
 }

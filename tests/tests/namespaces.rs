@@ -35,14 +35,14 @@ fn leftovers_of_a_deleted_namespace_are_removed() {
         let (instance, programs) = protect(&gone);
         let other = namespace("other");
         // As long as the namespace is there, nothing is removed.
-        let (found, told) = ask(&other, arguments);
-        assert_eq!(found, code, "{name}: {told}");
+        let (found, output) = ask(&other, arguments);
+        assert_eq!(found, code, "{name}: {output}");
         assert_eq!(files(&instance).len(), 3, "{name}: {:?}", files(&instance));
         gone.abandon();
         loses_its_interface(&instance);
-        let (found, told) = ask(&other, arguments);
-        assert_eq!(found, code, "{name}: {told}");
-        assert!(told.contains(instance.name()), "{name}: {told}");
+        let (found, output) = ask(&other, arguments);
+        assert_eq!(found, code, "{name}: {output}");
+        assert!(output.contains(instance.name()), "{name}: {output}");
         assert_eq!(files(&instance), [] as [PathBuf; 0], "{name}");
         pins::are_unloaded(&programs);
     }
@@ -77,7 +77,7 @@ fn live_instances_are_not_removed() {
     let runs_without_interface: Make = |namespace| {
         let daemon = Daemon::start_with(namespace, DOOR, &START);
         namespace.ip(&format!("link delete {LINK}"));
-        daemon.tells(&serde_json::json!({"event": "absent", "interface": LINK}));
+        daemon.wait_for_event(&serde_json::json!({"event": "absent", "interface": LINK}));
         Some(daemon)
     };
     let registered_elsewhere: Make = |namespace| {
@@ -134,11 +134,11 @@ fn grants_stay_in_their_namespace() {
     assert_ne!(pins::instance(&other).name(), instance.name());
     let cookie = other.enter(netns::cookie).unwrap();
     assert_eq!(pins::instance(&other).name(), format!("{LINK}@ns{cookie}"));
-    let kept = daemon.told(&serde_json::json!({"event": "kept"}));
+    let kept = daemon.events_like(&serde_json::json!({"event": "kept"}));
     assert!(kept.is_empty(), "{kept:?}");
-    let (code, told) = ask(&other, &["list"]);
-    assert_eq!(code, Some(0), "{told}");
-    assert!(!told.contains("192.0.2.2"), "{told}");
+    let (code, output) = ask(&other, &["list"]);
+    assert_eq!(code, Some(0), "{output}");
+    assert!(!output.contains("192.0.2.2"), "{output}");
     daemon.stop();
     // Whoever uses its number does not keep what is left of the first one.
     drop(other);
@@ -158,15 +158,15 @@ fn an_interface_that_was_moved_here_is_found() {
     }
     assert_eq!(attached_programs(&second), programs);
     first.abandon();
-    let (code, told) = ask(&second, &["status"]);
-    assert_eq!(code, Some(0), "{told}");
-    assert!(told.contains(instance.name()), "{told}");
+    let (code, output) = ask(&second, &["status"]);
+    assert_eq!(code, Some(0), "{output}");
+    assert!(output.contains(instance.name()), "{output}");
     let daemon = Daemon::start_with(&second, DOOR, &START);
-    let (_, told) = ask(&second, &["list"]);
-    assert!(told.contains("192.0.2.2"), "{told}");
+    let (_, output) = ask(&second, &["list"]);
+    assert!(output.contains("192.0.2.2"), "{output}");
     daemon.kill();
-    let (code, told) = ask(&second, &["detach"]);
-    assert_eq!(code, Some(0), "{told}");
+    let (code, output) = ask(&second, &["detach"]);
+    assert_eq!(code, Some(0), "{output}");
     pins::nothing_is_left(&second, &programs);
     assert_eq!(files(&instance), [] as [PathBuf; 0]);
 }
@@ -182,11 +182,11 @@ fn namespace(role: &str) -> Namespace {
 /// Protects the namespace, lets a source in, and kills the process.
 fn protect(namespace: &Namespace) -> (Instance, Vec<u32>) {
     let daemon = Daemon::start_with(namespace, DOOR, &START);
-    let (code, told) = ask(
+    let (code, output) = ask(
         namespace,
         &["grant", "192.0.2.2", "--door", "ssh", "--for", "1h"],
     );
-    assert_eq!(code, Some(0), "{told}");
+    assert_eq!(code, Some(0), "{output}");
     let programs = daemon.programs().to_vec();
     daemon.kill();
     (pins::instance(namespace), programs)

@@ -144,22 +144,22 @@ fn each_line_opens_once() {
             is_dead(&net.stranger(family), 2, "not its turn");
 
             opens(&net.stranger(family), 1, row);
-            daemon.tells(&used(1));
+            daemon.wait_for_event(&used(1));
             book.is_marked(1, 3);
             is_dead(&net.stranger(family), 1, "somebody else");
             let other_family = family.pick(Family::V6, Family::V4);
             is_dead(&net.stranger(other_family), 1, "the other family");
 
             opens(&net.stranger(family), 2, row);
-            daemon.tells(&used(2));
+            daemon.wait_for_event(&used(2));
             opens(&net.stranger(family), 3, row);
-            daemon.tells(&used(3));
-            daemon.tells(&json!({"event": "disabled", "door": "once"}));
+            daemon.wait_for_event(&used(3));
+            daemon.wait_for_event(&json!({"event": "disabled", "door": "once"}));
             book.is_marked(3, 3);
             for line in 1..=3 {
                 is_dead(&net.stranger(family), line, "all are used");
             }
-            let count = daemon.told(&json!({"event": "opened"})).len();
+            let count = daemon.events_like(&json!({"event": "opened"})).len();
             assert_eq!(count, 3, "{:?}", daemon.events());
             daemon.stop();
         });
@@ -185,9 +185,9 @@ fn a_burst_of_repetitions_opens_once() {
         for other in &others {
             other.finds_closed(SSH, "a repetition");
         }
-        daemon.tells(&used(1));
+        daemon.wait_for_event(&used(1));
         book.is_marked(1, 2);
-        assert_eq!(daemon.told(&json!({"event": "opened"})).len(), 1);
+        assert_eq!(daemon.events_like(&json!({"event": "opened"})).len(), 1);
         opens(&others[0], 2, "its turn");
         daemon.stop();
     });
@@ -202,13 +202,13 @@ fn lines_added_later_are_read() {
         let daemon = Daemon::start(&net.server, &book.door(3));
         is_dead(&net.stranger(Family::V4), 4, "too far ahead");
         opens(&net.stranger(Family::V4), 3, "two were lost");
-        daemon.tells(&used(3));
+        daemon.wait_for_event(&used(3));
         book.is_marked(3, 4);
         for line in 1..=3 {
             is_dead(&net.stranger(Family::V4), line, "skipped or used");
         }
         opens(&net.stranger(Family::V6), 4, "its turn");
-        daemon.tells(&used(4));
+        daemon.wait_for_event(&used(4));
         daemon.stop();
     });
 }
@@ -230,7 +230,7 @@ fn a_kill_after_the_knock_does_not_revive_a_line() {
             book.is_marked(1, 3);
             is_dead(&net.stranger(family), 1, "somebody runs again");
             opens(&net.stranger(family), 2, row);
-            daemon.tells(&used(2));
+            daemon.wait_for_event(&used(2));
             daemon.stop();
         });
     }
@@ -253,8 +253,8 @@ fn a_kill_before_the_event_does_not_revive_a_line() {
             is_dead(&net.stranger(family), 1, "it is dead");
             book.is_marked(0, 3);
             let daemon = Daemon::start(&net.server, &book.door(2));
-            daemon.tells(&opened(&source));
-            daemon.tells(&used(1));
+            daemon.wait_for_event(&opened(&source));
+            daemon.wait_for_event(&used(1));
             book.is_marked(1, 3);
             is_dead(&net.stranger(family), 1, "it is back");
             // Another start finds the mark on the disk alone.
@@ -262,7 +262,7 @@ fn a_kill_before_the_event_does_not_revive_a_line() {
             let daemon = Daemon::start(&net.server, &book.door(2));
             is_dead(&net.stranger(family), 1, "all was removed");
             opens(&net.stranger(family), 2, row);
-            daemon.tells(&used(2));
+            daemon.wait_for_event(&used(2));
             daemon.stop();
         });
     }
@@ -279,8 +279,8 @@ fn a_power_cut_does_not_revive_a_line() {
         daemon.process_mut().signal(Signal::SIGSTOP);
         opens(&net.stranger(Family::V4), 1, "nobody notes it");
         daemon.kill();
-        let (code, told) = ask(&net.server, &["detach"]);
-        assert_eq!(code, Some(0), "{told}");
+        let (code, output) = ask(&net.server, &["detach"]);
+        assert_eq!(code, Some(0), "{output}");
         // Another boot of this host.
         let text = fs::read_to_string(&live).unwrap();
         let (_, rest) = text.split_once(' ').unwrap();
@@ -300,7 +300,7 @@ fn a_power_cut_does_not_revive_a_line() {
         is_dead(&net.stranger(Family::V4), 1, "it was used");
         is_dead(&net.stranger(Family::V4), 2, "who knows");
         opens(&net.stranger(Family::V6), 3, "nobody knew it");
-        daemon.tells(&used(3));
+        daemon.wait_for_event(&used(3));
         // Whoever ends it leaves nothing open: nothing is lost.
         daemon.stop();
         assert!(!live.exists());
@@ -311,7 +311,7 @@ fn a_power_cut_does_not_revive_a_line() {
         is_dead(&net.stranger(Family::V4), 4, "nobody would note it");
         let daemon = Daemon::start(&net.server, &book.door(2));
         opens(&net.stranger(Family::V4), 4, "it was not used");
-        daemon.tells(&used(4));
+        daemon.wait_for_event(&used(4));
         daemon.stop();
     });
 }
@@ -384,7 +384,7 @@ fn malformed_lines_are_skipped_and_named() {
                    open = [\"tcp/80\"]\n";
         let daemon = Daemon::start(&net.server, &format!("{}{web}", book.door(3)));
         let place = book.path.display();
-        for told in [
+        for words in [
             format!("{place}:3: \"0\" names the"),
             format!("{place}:4: \"70000\" names the"),
             format!("{place}:5: \"7000:icmp\" names the"),
@@ -393,12 +393,12 @@ fn malformed_lines_are_skipped_and_named() {
             "3 more lines are not used".to_owned(),
         ] {
             let stderr = daemon.process().stderr();
-            assert!(stderr.contains(&told), "no {told:?} in {stderr}");
+            assert!(stderr.contains(&words), "no {words:?} in {stderr}");
         }
         opens(&net.stranger(Family::V4), 1, "the only one");
-        daemon.tells(&used(9));
+        daemon.wait_for_event(&used(9));
         is_dead(&net.stranger(Family::V4), 1, "its double is void");
-        daemon.tells(&json!({"event": "disabled", "door": "once"}));
+        daemon.wait_for_event(&json!({"event": "disabled", "door": "once"}));
         let mut expected = text;
         let skipped = wrong.len() - " 7000,22\n".len();
         for mark in [skipped, bytes.len() - ONCE[0].1.len()] {
@@ -466,13 +466,13 @@ fn unusable_files_are_reported() {
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH, WEB]);
         let web = DOOR.replace("tcp/22", "tcp/80");
-        for (row, prepare, told) in rows {
+        for (row, prepare, expected) in rows {
             let book = Book::of(2);
             let path = prepare(&book);
             let daemon = Daemon::start(&net.server, &(door(&path, 1) + &web));
-            let event = daemon.tells(&json!({"event": "disabled", "door": "once"}));
+            let event = daemon.wait_for_event(&json!({"event": "disabled", "door": "once"}));
             let because = event["because"].as_str().unwrap();
-            assert!(because.contains(told), "{row}: {because}");
+            assert!(because.contains(expected), "{row}: {because}");
             is_dead(&net.stranger(Family::V4), 1, row);
             let source = net.stranger(Family::V4);
             source.knock(KNOCKS);
@@ -497,13 +497,13 @@ fn a_file_created_later_is_read_by_a_reload() {
         symlink(&book.path, &link).unwrap();
         let config = door(&link, 1);
         let mut daemon = Daemon::start(&net.server, &config);
-        daemon.tells(&json!({"event": "disabled", "door": "once"}));
+        daemon.wait_for_event(&json!({"event": "disabled", "door": "once"}));
         fs::write(&book.path, unused(0..2)).unwrap();
         daemon.reload(&config);
         let (_, status) = ask(&net.server, &["status"]);
         assert!(status.contains("once: line 1 is next, 2 left"), "{status}");
         opens(&net.stranger(Family::V4), 1, "read again");
-        daemon.tells(&used(1));
+        daemon.wait_for_event(&used(1));
         book.is_marked(1, 2);
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
         daemon.reload(&config);
@@ -521,13 +521,13 @@ fn a_new_file_after_the_last_line_is_read() {
         let book = Book::new(ONCE[0].1);
         let mut daemon = Daemon::start(&net.server, &book.door(1));
         opens(&net.stranger(Family::V4), 1, "the last one");
-        daemon.tells(&json!({"event": "disabled", "door": "once"}));
+        daemon.wait_for_event(&json!({"event": "disabled", "door": "once"}));
         let fresh = unused(1..4);
         fs::write(&book.path, &fresh).unwrap();
         daemon.reload(&book.door(1));
         opens(&net.stranger(Family::V4), 2, "the first of the new file");
         let pattern = json!({"event": "used", "line": 1, "sequences_left": 2});
-        daemon.tells(&pattern);
+        daemon.wait_for_event(&pattern);
         let expected = marked(1..2) + &unused(2..4);
         wait::until("it alone is marked", || book.text() == expected);
         daemon.stop();
@@ -545,7 +545,7 @@ fn a_file_that_cannot_be_marked_opens_nothing_more() {
         chown(directory, Some(12_345), None).unwrap();
         fs::set_permissions(directory, fs::Permissions::from_mode(0o755)).unwrap();
         opens(&net.stranger(Family::V4), 1, "the packet is the kernel's");
-        let event = daemon.tells(&json!({"event": "disabled", "door": "once"}));
+        let event = daemon.wait_for_event(&json!({"event": "disabled", "door": "once"}));
         let because = event["because"].as_str().unwrap();
         assert!(because.contains("cannot mark used lines"), "{because}");
         is_dead(&net.stranger(Family::V4), 1, "noted");
@@ -557,11 +557,11 @@ fn a_file_that_cannot_be_marked_opens_nothing_more() {
         book.is_marked(0, 3);
         chown(directory, Some(0), None).unwrap();
         daemon.reload(&book.door(2));
-        daemon.tells(&used(1));
+        daemon.wait_for_event(&used(1));
         book.is_marked(1, 3);
         is_dead(&net.stranger(Family::V4), 1, "marked");
         opens(&net.stranger(Family::V6), 2, "it works again");
-        daemon.tells(&used(2));
+        daemon.wait_for_event(&used(2));
         daemon.stop();
     });
 }
@@ -578,12 +578,12 @@ fn other_attempts_are_not_disturbed() {
         slow.knock("tcp/7000 udp/8000");
         next.knock("udp/7200 tcp/8200");
         opens(&net.stranger(Family::V4), 1, "another one");
-        daemon.tells(&used(1));
+        daemon.wait_for_event(&used(1));
         slow.knock("tcp/9000");
         slow.finds(true, WEB, "who was at another door");
         next.knock("udp/6200");
         next.finds(true, SSH, "who was at the next line");
-        daemon.tells(&used(2));
+        daemon.wait_for_event(&used(2));
         daemon.stop();
     });
 }
@@ -606,9 +606,9 @@ fn repeated_knocks_are_harmless_and_reordered_ones_are_wrong() {
             book.is_marked(line - 1, 3);
             source.knock(&format!("{a} {a} {b} {b} {c} {c}"));
             source.finds(true, SSH, "each twice");
-            daemon.tells(&used(u32::try_from(line).unwrap()));
+            daemon.wait_for_event(&used(u32::try_from(line).unwrap()));
             book.is_marked(line, 3);
-            let opened = daemon.told(&opened(&source));
+            let opened = daemon.events_like(&opened(&source));
             assert_eq!(opened.len(), 1, "{family}: {:?}", daemon.events());
         }
         daemon.stop();
@@ -638,9 +638,11 @@ fn generated_files_open_for_knock_client() {
             });
             // The next line is accepted when this one is reported.
             let used = json!({"event": "used"});
-            wait::until("it is reported", || daemon.told(&used).len() == number);
+            wait::until("it is reported", || {
+                daemon.events_like(&used).len() == number
+            });
         }
-        daemon.tells(&json!({"event": "disabled", "door": "ssh"}));
+        daemon.wait_for_event(&json!({"event": "disabled", "door": "ssh"}));
         daemon.stop();
     });
 }
@@ -670,10 +672,10 @@ fn knockd_runs_beside_knock_user() {
         let source = net.stranger(Family::V4);
         source.knock(ONCE[0].0);
         source.finds(true, SSH, "the first line");
-        daemon.tells(&used(1));
+        daemon.wait_for_event(&used(1));
         let ours = book.text();
         net.stranger(Family::V4).knock(ONCE[1].0);
-        daemon.tells(&json!({"event": "disabled", "door": "once"}));
+        daemon.wait_for_event(&json!({"event": "disabled", "door": "once"}));
         book.is_marked(2, 2);
         let source = net.stranger(Family::V4);
         source.knock(WEB_KNOCKS);
@@ -688,12 +690,12 @@ fn knockd_runs_beside_knock_user() {
         knockd.args(["-i", "b0", "-c"]).arg(&conf);
         knockd.arg("-p").arg(place("pid")).arg("-g").arg(&log);
         let mut knockd = Process::start(&net.server, &mut knockd);
-        let told = || fs::read_to_string(&log).unwrap_or_default();
-        wait::until("knockd listens", || told().contains("listening on b0"));
+        let log_text = || fs::read_to_string(&log).unwrap_or_default();
+        wait::until("knockd listens", || log_text().contains("listening on b0"));
         // It wants a moment between the knocks.
         let slowly = |knocks: &str| knocks.replace(' ', " wait/50ms ");
         net.stranger(Family::V4).knock(&slowly(ONCE[0].0));
-        wait::until("knockd opens", || told().contains("once: OPEN SESAME"));
+        wait::until("knockd opens", || log_text().contains("once: OPEN SESAME"));
         wait::until("knockd marks as we do", || book.text() == ours);
         // It accepts the next line a moment after it has marked the previous one.
         wait::until("knockd ends with its last line", || {
@@ -734,7 +736,7 @@ fn a_client_within_the_lookahead_catches_up() {
                 assert_eq!(output.status.success(), expected, "{row}");
                 if expected {
                     let line = if index { 1 } else { 3 };
-                    daemon.tells(&used(line));
+                    daemon.wait_for_event(&used(line));
                 }
                 daemon.stop();
             }
@@ -771,7 +773,7 @@ fn the_next_line_server_names_the_next_line() {
             asked(&source, "once\n");
             source.knock(last);
             source.finds(true, SSH, &format!("{family}: asked in between"));
-            daemon.tells(&used(u32::try_from(line).unwrap()));
+            daemon.wait_for_event(&used(u32::try_from(line).unwrap()));
         }
         let source = net.stranger(Family::V4);
         assert_eq!(asked(&source, "once\n"), "3\n");

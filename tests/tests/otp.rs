@@ -47,13 +47,13 @@ fn knock(source: &Source<'_>, otp: &Otp, period: u64) {
 }
 
 fn opens(daemon: &Daemon, source: &Source<'_>, door: &str) {
-    daemon.tells(&json!({"event": "opened", "source": source.name(), "door": door}));
+    daemon.wait_for_event(&json!({"event": "opened", "source": source.name(), "door": door}));
 }
 
 /// Returns whether an opening was reported for a source.
 fn has_opened(daemon: &Daemon, source: &Source<'_>) -> bool {
     let opened = json!({"event": "opened", "source": source.name()});
-    !daemon.told(&opened).is_empty()
+    !daemon.events_like(&opened).is_empty()
 }
 
 fn frame(source: IpAddr, (protocol, port): (Protocol, u16)) -> Vec<u8> {
@@ -189,7 +189,7 @@ fn a_time_based_sequence_opens_once() {
                 first.knock(&seen);
                 let spent =
                     json!({"reason": "sequence-reused", "source": first.name(), "door": "ssh"});
-                daemon.tells(&spent);
+                daemon.wait_for_event(&spent);
                 for family in Family::ALL {
                     let other = net.stranger(family);
                     other.knock(&seen);
@@ -275,8 +275,8 @@ fn an_attempt_continues_when_the_period_changes() {
                 let knocks = otp.knocks(period, source.from);
                 source.knock(&words(&knocks[..count]));
                 let stage = json!({"event": "knock", "source": source.name(), "stage": count});
-                let told = || (!daemon.told(&stage).is_empty()).then_some(());
-                wait::poll(Duration::from_secs(1), told).is_some()
+                let is_reported = || (!daemon.events_like(&stage).is_empty()).then_some(());
+                wait::poll(Duration::from_secs(1), is_reported).is_some()
             };
             let (period, sources) = wait::poll(wait::PATIENCE, || {
                 let period = otp.now();
@@ -307,7 +307,8 @@ fn an_attempt_continues_when_the_period_changes() {
             first.finds_open(SSH, &format!("{family}, in time"));
             for (source, count) in sources {
                 rest(source, *count);
-                daemon.tells(&json!({"reason": "sequence-reused", "source": source.name()}));
+                daemon
+                    .wait_for_event(&json!({"reason": "sequence-reused", "source": source.name()}));
             }
         }
         daemon.stop();
@@ -626,13 +627,13 @@ fn a_skewed_clock_is_reported() {
             let source = net.stranger(family);
             knock(&source, &otp, otp.now().saturating_add_signed(away));
             let clock = json!({"event": "clock-skew", "source": source.name(), "door": "ssh"});
-            let told = daemon.tells(&clock);
-            let behind = told["seconds_behind"].as_i64().unwrap();
+            let event = daemon.wait_for_event(&clock);
+            let behind = event["seconds_behind"].as_i64().unwrap();
             // A period may have begun meanwhile.
             let expected = -45 * away;
             assert!(
                 [expected, expected + 45].contains(&behind),
-                "{away}: {told}"
+                "{away}: {event}"
             );
             assert!(!has_opened(&daemon, &source));
         }
@@ -696,8 +697,8 @@ fn keep(net: &Net, config: &str) -> Daemon {
 }
 
 fn detach(net: &Net) {
-    let (code, told) = daemon::ask(&net.server, &["detach"]);
-    assert_eq!(code, Some(0), "{told}");
+    let (code, output) = daemon::ask(&net.server, &["detach"]);
+    assert_eq!(code, Some(0), "{output}");
 }
 
 const OTHER: &str = "[[door]]\nname = \"other\"\nknock = [\"tcp/7000\", \"tcp/9000\", \
@@ -775,15 +776,15 @@ fn used_sequences_stay_used_across_restarts() {
             opens(&daemon, &source, "ssh");
             wait::until("the grant has ended", || {
                 !daemon
-                    .told(&json!({"event": "closed", "source": source.name()}))
+                    .events_like(&json!({"event": "closed", "source": source.name()}))
                     .is_empty()
             });
             let daemon = forget(daemon, net, &config);
             let opened = json!({"event": "opened", "source": source.name()});
-            let before = daemon.told(&opened).len();
+            let before = daemon.events_like(&opened).len();
             knock(&source, &otp, period);
             source.finds_closed(SSH, name);
-            assert_eq!(daemon.told(&opened).len(), before, "{name}");
+            assert_eq!(daemon.events_like(&opened).len(), before, "{name}");
             daemon.stop();
             net.server.forget_used();
         });
@@ -877,7 +878,7 @@ fn doors_that_share_a_secret_share_used_sequences() {
         knock(&second, &other, period + 1);
         opens(&daemon, &second, "other");
         let by_other = json!({"event": "opened", "source": source.name(), "door": "other"});
-        assert!(daemon.told(&by_other).is_empty());
+        assert!(daemon.events_like(&by_other).is_empty());
         daemon.stop();
     });
 }

@@ -97,7 +97,9 @@ fn common_clients_open_the_door() {
                     run(net, &command);
                 }
                 drop(source.finds_open(SSH, &row));
-                daemon.tells(&json!({"event": "opened", "source": source.name(), "door": "ssh"}));
+                daemon.wait_for_event(
+                    &json!({"event": "opened", "source": source.name(), "door": "ssh"}),
+                );
                 source.knock("tcp/9100 tcp/7100 tcp/8100");
                 source.finds_closed(SSH, &row);
             }
@@ -159,7 +161,7 @@ struct Client {
 /// Runs a command, which may fail: a knock is never answered.
 fn run(net: &Net, command: &str) -> String {
     let output = net.client.try_run("bash", &["-c", command]);
-    let told = text(&output);
+    let printed = text(&output);
     let usage = [
         "unrecognized option",
         "invalid option",
@@ -167,9 +169,9 @@ fn run(net: &Net, command: &str) -> String {
         "Usage:",
         "usage:",
     ];
-    let is_usage = usage.iter().any(|word| told.contains(word));
-    assert!(!is_usage, "`{command}`: {told}");
-    told
+    let is_usage = usage.iter().any(|word| printed.contains(word));
+    assert!(!is_usage, "`{command}`: {printed}");
+    printed
 }
 
 /// What nmap thinks of a port.

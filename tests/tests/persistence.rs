@@ -42,17 +42,17 @@ fn protection_that_would_end_is_not_promised() {
             let process = start(net, Some(around), config.path(), &[]);
             wait::until("it protects", || !process.stdout().is_empty());
             net.stranger(Family::V4).finds_closed(SSH, name);
-            let told = process.stderr();
+            let output = process.stderr();
             for words in [
                 ALONE,
                 "if this process is killed, the ports are open",
                 &cure,
             ] {
-                assert!(told.contains(words), "{name}: {told}");
+                assert!(output.contains(words), "{name}: {output}");
             }
             // The socket is seen from here, the pins are not.
-            let (code, told) = ask(&net.server, &["status"]);
-            assert_eq!(code, Some(0), "{name}: {told}");
+            let (code, output) = ask(&net.server, &["status"]);
+            assert_eq!(code, Some(0), "{name}: {output}");
             process.stop(Signal::SIGKILL);
             wait::until("the port is open", || {
                 attached_programs(&net.server).is_empty()
@@ -189,11 +189,11 @@ fn a_command_that_does_not_see_the_pins_reports_it() {
                 Ok(output) => output,
                 Err(error) => panic!("{words:?}: {error}"),
             };
-            let told = text(&output);
-            assert_eq!(output.status.code(), Some(1), "{words:?}: {told}");
+            let printed = text(&output);
+            assert_eq!(output.status.code(), Some(1), "{words:?}: {printed}");
             let cure = format!("nsenter --net=/run/netns/{}", net.server.name());
             for part in ["b0 has an XDP program of knock-user", &cure] {
-                assert!(told.contains(part), "{words:?}: {told}");
+                assert!(printed.contains(part), "{words:?}: {printed}");
             }
         }
         assert_eq!(attached_programs(&net.server).len(), 1);

@@ -95,7 +95,7 @@ impl Place {
         wait::until("it protects or ends", || {
             has(&process, &json!({"event": "protecting"})) || !process.is_running()
         });
-        assert!(process.is_running(), "{who:?}: {}", process.told());
+        assert!(process.is_running(), "{who:?}: {}", process.printed());
         process
     }
 }

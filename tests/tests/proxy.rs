@@ -47,11 +47,11 @@ fn ssh_knocks_and_logs_in() {
 
             let wrong = profile(r#""tcp/7000", "udp/8000", "tcp/9001""#);
             let output = ssh(net, &files, &wrong, "echo in", b"");
-            let told = text(&output);
-            assert_eq!(output.status.code(), Some(255), "{family}: {told}");
+            let printed = text(&output);
+            assert_eq!(output.status.code(), Some(255), "{family}: {printed}");
             assert!(
-                told.contains("knock-client: cannot connect to tcp/22 on "),
-                "{family}: {told}"
+                printed.contains("knock-client: cannot connect to tcp/22 on "),
+                "{family}: {printed}"
             );
 
             let right = profile(r#""tcp/7000", "udp/8000", "tcp/9000""#);
@@ -67,7 +67,7 @@ fn ssh_knocks_and_logs_in() {
             );
             assert_eq!(said, "done\n", "{family}");
             let by = source.name();
-            daemon.tells(&json!({"event": "opened", "source": by, "door": "ssh"}));
+            daemon.wait_for_event(&json!({"event": "opened", "source": by, "door": "ssh"}));
         }
         daemon.stop();
         drop(sshd);

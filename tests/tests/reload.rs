@@ -47,8 +47,8 @@ fn knocks(first: u16) -> String {
 }
 
 /// What a reload says that it changed.
-fn changes(told: &Value) -> String {
-    told["changes"].to_string()
+fn changes(reloaded: &Value) -> String {
+    reloaded["changes"].to_string()
 }
 
 #[test]
@@ -107,10 +107,10 @@ fn a_file_with_errors_changes_nothing() {
         for (row, config, code, words) in rows {
             daemon.rewrite(config);
             // On the terminal of who asks.
-            let (status, told) = daemon::ask(&net.server, &["reload"]);
-            assert_eq!(status, Some(code), "{row}: {told}");
+            let (status, output) = daemon::ask(&net.server, &["reload"]);
+            assert_eq!(status, Some(code), "{row}: {output}");
             for word in words {
-                assert!(told.contains(word), "{row}: no {word:?} in: {told}");
+                assert!(output.contains(word), "{row}: no {word:?} in: {output}");
             }
             // And where the daemon speaks, if a signal asks.
             let before = daemon.process().stderr().len();
@@ -128,9 +128,12 @@ fn a_file_with_errors_changes_nothing() {
             other.knock(KNOCKS);
             other.finds(true, SSH, row);
         }
-        assert_eq!(daemon.told(&json!({"event": "reloaded"})), [] as [Value; 0]);
-        let told = daemon.reload(BEFORE);
-        assert_eq!(changes(&told), "[]", "no changes");
+        assert_eq!(
+            daemon.events_like(&json!({"event": "reloaded"})),
+            [] as [Value; 0]
+        );
+        let reloaded = daemon.reload(BEFORE);
+        assert_eq!(changes(&reloaded), "[]", "no changes");
         daemon.stop();
     });
 }
@@ -166,14 +169,17 @@ fn a_reload_changes_doors_and_keeps_connections() {
             + &door("new", 7400, "\"tcp/8080\"", keys)
             + &door("db", 7200, "\"tcp/443\"", keys)
             + &door("ssh", 7300, "\"tcp/443\", \"tcp/22\"", keys);
-        let told = daemon.reload(&after);
+        let reloaded = daemon.reload(&after);
         for words in [
             "new door: new",
             "removed door: web",
             "changed door: ssh",
             "tcp/8080",
         ] {
-            assert!(changes(&told).contains(words), "no {words} in {told}");
+            assert!(
+                changes(&reloaded).contains(words),
+                "no {words} in {reloaded}"
+            );
         }
         for stream in &streams {
             stream.goes_on("connections are kept");
@@ -184,7 +190,7 @@ fn a_reload_changes_doors_and_keeps_connections() {
         clerk.finds_closed(SSH, "nor did this");
         let closed = json!({"event": "closed", "source": visitor.name(), "door": "web",
             "reason": "removed", "ports": ["tcp/80"]});
-        daemon.tells(&closed);
+        daemon.wait_for_event(&closed);
         record.gets(&format!("close web {}", visitor.name()));
         for port in [SSH, WEB, DB] {
             visitor.finds_closed(port, "its door is gone");
@@ -198,7 +204,7 @@ fn a_reload_changes_doors_and_keeps_connections() {
         late.finds_closed(WEB, "old knocks");
         late.knock(&knocks(7300));
         late.finds(true, SSH, "new knocks");
-        daemon.tells(&json!({"event": "opened", "source": late.name(), "door": "ssh"}));
+        daemon.wait_for_event(&json!({"event": "opened", "source": late.name(), "door": "ssh"}));
 
         // And back: kept grants are still there, others are not, and nothing was reported twice.
         daemon.reload(&before);
@@ -216,11 +222,11 @@ fn a_reload_changes_doors_and_keeps_connections() {
         for source in [guest, clerk] {
             assert!(
                 daemon
-                    .told(&json!({"event": "closed", "source": source.name()}))
+                    .events_like(&json!({"event": "closed", "source": source.name()}))
                     .is_empty()
             );
         }
-        assert_eq!(daemon.told(&closed).len(), 1);
+        assert_eq!(daemon.events_like(&closed).len(), 1);
         for stream in streams {
             stream.goes_on("at the end");
             stream.end();
@@ -250,11 +256,11 @@ fn a_reload_reports_changed_ports_and_not_ranges() {
                 "now protected",
             ),
         ] {
-            let told = changes(&daemon.reload(&config));
+            let changes = changes(&daemon.reload(&config));
             for words in expected {
-                assert!(told.contains(words), "{row}: no {words} in {told}");
+                assert!(changes.contains(words), "{row}: no {words} in {changes}");
             }
-            assert!(!told.contains(absent), "{row}: {told}");
+            assert!(!changes.contains(absent), "{row}: {changes}");
         }
         daemon.stop();
     });
@@ -277,20 +283,20 @@ fn a_reload_adds_and_removes_interfaces() {
         let elsewhere = || stranger().to(Family::V4.second_server());
         elsewhere().finds(true, SSH, "not protected");
 
-        let told = daemon.reload(&on("\"b0\", \"b1\""));
-        assert!(changes(&told).contains("b1 is protected"), "{told}");
-        daemon.tells(&json!({"event": "protecting", "interface": SERVER_LINK_2}));
+        let reloaded = daemon.reload(&on("\"b0\", \"b1\""));
+        assert!(changes(&reloaded).contains("b1 is protected"), "{reloaded}");
+        daemon.wait_for_event(&json!({"event": "protecting", "interface": SERVER_LINK_2}));
         stranger().finds_closed(SSH, "both");
         elsewhere().finds_closed(SSH, "both");
         there.finds(true, SSH, "grants are shared");
         stream.goes_on("both");
 
-        let told = daemon.reload(&on("\"b1\""));
+        let reloaded = daemon.reload(&on("\"b1\""));
         assert!(
-            changes(&told).contains("b0 is no longer protected"),
-            "{told}"
+            changes(&reloaded).contains("b0 is no longer protected"),
+            "{reloaded}"
         );
-        daemon.tells(&json!({"event": "detached", "interface": SERVER_LINK}));
+        daemon.wait_for_event(&json!({"event": "detached", "interface": SERVER_LINK}));
         stranger().finds(true, SSH, "no longer protected");
         elsewhere().finds_closed(SSH, "the other one");
         there.finds(true, SSH, "grants stay");
@@ -432,10 +438,10 @@ fn a_reload_without_room_for_its_grants_is_refused() {
 
         // The port is another service with another door in front of it.
         daemon.rewrite(&(DOOR.to_owned() + &door("two", 7100, "\"tcp/22\"", "")));
-        let (code, told) = daemon::ask(&net.server, &["reload"]);
-        assert_eq!(code, Some(1), "{told}");
+        let (code, output) = daemon::ask(&net.server, &["reload"]);
+        assert_eq!(code, Some(1), "{output}");
         for words in ["no room", "32769", "`knock-user revoke`"] {
-            assert!(told.contains(words), "no {words} in {told}");
+            assert!(output.contains(words), "no {words} in {output}");
         }
         let entries = maps::entries::<_, GrantKey, u64>(&allow, ALLOW_MAX).len();
         assert_eq!(entries, GRANTS as usize, "something was written");
@@ -447,8 +453,8 @@ fn a_reload_without_room_for_its_grants_is_refused() {
         for number in 1..GRANTS / 2 {
             allow.remove(&Plain(key(number))).unwrap();
         }
-        let (code, told) = daemon::ask(&net.server, &["reload"]);
-        assert_eq!(code, Some(0), "{told}");
+        let (code, output) = daemon::ask(&net.server, &["reload"]);
+        assert_eq!(code, Some(0), "{output}");
         for source in [guest, other] {
             source.finds(true, SSH, "carried over");
         }
@@ -497,17 +503,19 @@ fn a_reload_of_a_thousand_doors_succeeds() {
         let last = net.stranger(Family::V4);
         last.knock(&knocks(DOORS - 1));
         last.finds(true, SSH, "the last one");
-        daemon.tells(&json!({"event": "opened", "source": last.name(), "door": "door-999"}));
+        daemon
+            .wait_for_event(&json!({"event": "opened", "source": last.name(), "door": "door-999"}));
 
         // Half of them go, and as many come.
-        let told = daemon.reload(&(DOOR.to_owned() + &doors(DOORS / 2)));
-        assert!(changes(&told).contains("and 490 more"), "{told}");
+        let reloaded = daemon.reload(&(DOOR.to_owned() + &doors(DOORS / 2)));
+        assert!(changes(&reloaded).contains("and 490 more"), "{reloaded}");
         guest.finds(true, SSH, "let in before");
         last.finds(true, SSH, "its door stays");
         let [new, old] = [net.stranger(Family::V4), net.stranger(Family::V4)];
         new.knock(&knocks(DOORS + DOORS / 2 - 1));
         new.finds(true, SSH, "a new one");
-        daemon.tells(&json!({"event": "opened", "source": new.name(), "door": "door-1499"}));
+        daemon
+            .wait_for_event(&json!({"event": "opened", "source": new.name(), "door": "door-1499"}));
         old.knock(&knocks(0));
         old.finds_closed(SSH, "an old one");
         daemon.stop();

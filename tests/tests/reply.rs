@@ -32,7 +32,7 @@ const CONFIG: &str = r#"
     knock = ["tcp/7200", "tcp/9200", "tcp/8200"]
     open = ["tcp/80"]
     [[door]]
-    name = "tells-nothing"
+    name = "silent"
     knock = ["udp/7300", "udp/9300", "udp/8300"]
     open = ["tcp/23"]
     [[door]]
@@ -83,17 +83,17 @@ fn the_client_connects_to_the_replied_port() {
             for (door, knocks, options, port) in rows {
                 let row = format!("{door}, {family}");
                 let words = format!("{host} {knocks} {options} --then-connect reply -v");
-                let (done, told) = client(net, &words);
-                assert!(done, "{row}: {told}");
+                let (done, output) = client(net, &words);
+                assert!(done, "{row}: {output}");
                 let reply = format!("the reply is tcp/{port}, ");
-                assert!(told.contains(&reply), "{row}: {told}");
+                assert!(output.contains(&reply), "{row}: {output}");
                 let connected = format!("connected to tcp/{port} on {host}");
-                assert!(told.contains(&connected), "{row}: {told}");
+                assert!(output.contains(&connected), "{row}: {output}");
                 let source = net.native(family).name();
-                daemon.tells(&json!({"event": "opened", "source": source, "door": door}));
+                daemon.wait_for_event(&json!({"event": "opened", "source": source, "door": door}));
                 // The doors share a port, and a grant that is only refreshed is not replied to.
-                let (code, told) = ask(&net.server, &["revoke", &source]);
-                assert_eq!(code, Some(0), "{row}: {told}");
+                let (code, output) = ask(&net.server, &["revoke", &source]);
+                assert_eq!(code, Some(0), "{row}: {output}");
             }
         }
     });
@@ -110,21 +110,24 @@ fn the_client_reports_that_no_reply_came() {
         let host = Family::V4.server();
         for (name, knocks) in rows {
             let words = format!("{host} {knocks} --then-connect reply --timeout 300ms --json");
-            let (done, told) = client(net, &words);
-            assert!(!done, "{name}: {told}");
-            assert!(told.contains("\"reason\":\"no_reply\""), "{name}: {told}");
+            let (done, output) = client(net, &words);
+            assert!(!done, "{name}: {output}");
+            assert!(
+                output.contains("\"reason\":\"no_reply\""),
+                "{name}: {output}"
+            );
         }
     });
 }
 
 /// Knocks from one socket, with this many octets in each datagram.
-fn heard(
+fn reply_to(
     source: &Source<'_>,
     knocks: &[u16],
     octets: usize,
     limit: Duration,
 ) -> Option<(u16, String)> {
-    let heard = source.namespace.enter(|| {
+    let reply = source.namespace.enter(|| {
         let socket = UdpSocket::bind((source.from, 0))?;
         for &port in knocks {
             match port {
@@ -139,17 +142,17 @@ fn heard(
         let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
         Ok::<_, std::io::Error>((from.port(), text))
     });
-    heard.ok()
+    reply.ok()
 }
 
 #[test]
 fn only_a_whole_sequence_is_replied_to() {
     test(|net, _| {
         for family in Family::ALL {
-            let told = || Some((8000, "2222".to_owned()));
+            let port = || Some((8000, "2222".to_owned()));
             for (name, knocks, octets, reply) in [
-                ("whole", &[7000, 9000, 8000][..], 8, told()),
-                ("just long enough", &[7000, 9000, 8000], 4, told()),
+                ("whole", &[7000, 9000, 8000][..], 8, port()),
+                ("just long enough", &[7000, 9000, 8000], 4, port()),
                 ("a byte too short", &[7000, 9000, 8000], 3, None),
                 ("knockd's client", &[7000, 9000, 8000], 1, None),
                 ("first", &[7000], 8, None),
@@ -162,22 +165,22 @@ fn only_a_whole_sequence_is_replied_to() {
                 let source = net.stranger(family);
                 let limit = if reply.is_some() { LONG } else { NOTHING };
                 let row = format!("{name}, {family}");
-                assert_eq!(heard(&source, knocks, octets, limit), reply, "{row}");
+                assert_eq!(reply_to(&source, knocks, octets, limit), reply, "{row}");
             }
             let source = net.stranger(family);
             source.knock("udp/7400 wait/400ms");
             assert_eq!(
-                heard(&source, &[6400], 8, NOTHING),
+                reply_to(&source, &[6400], 8, NOTHING),
                 None,
                 "too late, {family}"
             );
             // While the door is open, no second reply is sent.
             let whole = &[7000, 9000, 8000];
-            assert_eq!(heard(&source, whole, 8, LONG), told(), "{family}");
-            assert_eq!(heard(&source, whole, 8, NOTHING), None, "{family}");
+            assert_eq!(reply_to(&source, whole, 8, LONG), port(), "{family}");
+            assert_eq!(reply_to(&source, whole, 8, NOTHING), None, "{family}");
             let (code, revoked) = ask(&net.server, &["revoke", &source.name()]);
             assert_eq!(code, Some(0), "{revoked}");
-            assert_eq!(heard(&source, whole, 8, LONG), told(), "{family}");
+            assert_eq!(reply_to(&source, whole, 8, LONG), port(), "{family}");
         }
     });
 }
@@ -187,9 +190,9 @@ fn only_a_whole_sequence_is_replied_to() {
 fn a_grant_by_command_sends_no_reply() {
     test(|net, _| {
         let source = net.native(Family::V4);
-        let (code, told) = ask(&net.server, &["grant", &source.name(), "--door", "udp"]);
-        assert_eq!(code, Some(0), "{told}");
+        let (code, output) = ask(&net.server, &["grant", &source.name(), "--door", "udp"]);
+        assert_eq!(code, Some(0), "{output}");
         drop(source.finds_open(2222, "granted"));
-        assert_eq!(heard(&source, &[8000], 8, NOTHING), None);
+        assert_eq!(reply_to(&source, &[8000], 8, NOTHING), None);
     });
 }

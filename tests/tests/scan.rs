@@ -241,11 +241,13 @@ fn doors_that_a_scan_opens_are_refused() {
             "{top}\n[[door]]\nname = \"x\"\nknock = [\"{knocks}\"]\nopen = [\"tcp/22\"]\n\
              tcp_flags = \"{flags}\"\n"
         );
-        let told = config::parse(&text, "x").err().map(|told| told.to_string());
-        match (wanted, told) {
+        let error = config::parse(&text, "x")
+            .err()
+            .map(|error| error.to_string());
+        match (wanted, error) {
             (None, None) => {}
-            (Some(wanted), Some(told)) if told.contains(wanted) => {}
-            (_, told) => panic!("{text}{told:?}"),
+            (Some(wanted), Some(error)) if error.contains(wanted) => {}
+            (_, error) => panic!("{text}{error:?}"),
         }
     }
 }
@@ -266,9 +268,9 @@ fn served_ports_between_two_knocks_are_warned_of() {
             let ports = [&[SSH], served.as_slice()].concat();
             let _server = Server::tcp(namespace, &ports);
             let daemon = Daemon::start(namespace, CONFIG);
-            let told = daemon.process().stderr();
-            let warned = told.contains("this host listens on all ports between the knocks");
-            assert_eq!(warned, opens, "{told}");
+            let stderr = daemon.process().stderr();
+            let warned = stderr.contains("this host listens on all ports between the knocks");
+            assert_eq!(warned, opens, "{stderr}");
             for family in Family::ALL {
                 let source = net.stranger(family);
                 source.scan(Tcp, 6_900..=7_100);
@@ -282,7 +284,7 @@ fn served_ports_between_two_knocks_are_warned_of() {
 #[track_caller]
 fn nothing_opened(daemon: &Daemon, source: &Source<'_>, row: &str) {
     source.finds_closed(SSH, row);
-    let opened = daemon.told(&json!({"event": "opened", "source": source.name()}));
+    let opened = daemon.events_like(&json!({"event": "opened", "source": source.name()}));
     assert!(opened.is_empty(), "{row}: {opened:?}");
 }
 

@@ -52,19 +52,19 @@ fn a_start_reports_what_happens_to_its_own_ssh_connection() {
                 let stream = source.finds_open(port, &row);
                 let at = stream.local_addr().unwrap().port();
                 let text = format!("{before}\n{DOOR}");
-                let told = warnings(
+                let warnings_text = warnings(
                     net,
                     &text,
                     &format!("{} {at} {} {port}", source.from, source.to),
                 );
                 match expected {
                     Some(words) => {
-                        let yours = told.lines().find(|line| line.contains(YOURS));
-                        let yours = yours.unwrap_or_else(|| panic!("{row}: {told}"));
+                        let yours = warnings_text.lines().find(|line| line.contains(YOURS));
+                        let yours = yours.unwrap_or_else(|| panic!("{row}: {warnings_text}"));
                         assert!(yours.contains(words), "{row}: {yours}");
                         assert!(yours.contains(&source.name()), "{row}: {yours}");
                     }
-                    None => assert!(!told.contains(YOURS), "{row}: {told}"),
+                    None => assert!(!warnings_text.contains(YOURS), "{row}: {warnings_text}"),
                 }
             });
         }
@@ -74,8 +74,8 @@ fn a_start_reports_what_happens_to_its_own_ssh_connection() {
 #[test]
 fn an_ended_ssh_connection_is_not_mentioned() {
     net::test(|net| {
-        let told = warnings(net, DOOR, "198.51.100.1 50022 192.0.2.2 22");
-        assert!(!told.contains(YOURS), "{told}");
+        let warnings_text = warnings(net, DOOR, "198.51.100.1 50022 192.0.2.2 22");
+        assert!(!warnings_text.contains(YOURS), "{warnings_text}");
     });
 }
 

@@ -18,7 +18,7 @@ fn existing_connections_continue_after_a_start() {
             let mut connection = source.finds_open(SSH, "not protected yet");
             assert!(echoes(&mut connection), "{family:?}: before");
             let daemon = Daemon::start(&net.server, DOOR);
-            daemon.tells(&json!({
+            daemon.wait_for_event(&json!({
                 "event": "kept",
                 "source": source.name(),
                 "protocol": "tcp",

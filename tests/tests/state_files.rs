@@ -78,13 +78,16 @@ fn a_planted_symbolic_link_is_not_followed() {
         let config = config_file(DOOR.as_bytes());
         let config = config.path().display().to_string();
         let start = ["--iface", SERVER_LINK, "--config", &config];
-        let (code, told) = daemon::ask(&net.server, &start);
-        assert_eq!(code, Some(1), "{told}");
-        assert!(told.contains("it is a symbolic link: remove it"), "{told}");
+        let (code, output) = daemon::ask(&net.server, &start);
+        assert_eq!(code, Some(1), "{output}");
+        assert!(
+            output.contains("it is a symbolic link: remove it"),
+            "{output}"
+        );
         fs::remove_file(at("lock")).unwrap();
         assert_eq!(fs::read(precious.path()).unwrap(), b"precious");
-        let (code, told) = daemon::ask(&net.server, &["detach"]);
-        assert_eq!(code, Some(0), "{told}");
+        let (code, output) = daemon::ask(&net.server, &["detach"]);
+        assert_eq!(code, Some(0), "{output}");
     });
 }
 
@@ -99,15 +102,18 @@ fn a_refused_user_learns_who_may_read_the_state() {
             let nobody = ["--reuid=65534", "--regid=65534", "--clear-groups"];
             let arguments = [&nobody[..], &[&user, command]].concat();
             let output = net.server.try_run("setpriv", &arguments);
-            let told = String::from_utf8_lossy(&output.stderr);
-            assert_eq!(output.status.code(), Some(1), "{command}: {told}");
+            let printed = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(1), "{command}: {printed}");
             for words in ["knock-user: ", "permission denied; only root", "use sudo"] {
-                assert!(told.contains(words), "{command}: no {words} in {told}");
+                assert!(
+                    printed.contains(words),
+                    "{command}: no {words} in {printed}"
+                );
             }
-            assert!(!told.contains("os error"), "{command}: {told}");
+            assert!(!printed.contains("os error"), "{command}: {printed}");
         }
-        let (code, told) = daemon::ask(&net.server, &["detach"]);
-        assert_eq!(code, Some(0), "{told}");
+        let (code, printed) = daemon::ask(&net.server, &["detach"]);
+        assert_eq!(code, Some(0), "{printed}");
     });
 }
 

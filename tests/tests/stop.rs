@@ -68,11 +68,14 @@ fn with_on_exit_keep_a_stop_leaves_ports_protected() {
             let mut connection = source.finds_open(SSH, row);
 
             let ended = daemon.leave(signal);
-            let told = daemon::events(&ended.stdout);
+            let events = daemon::events(&ended.stdout);
             let left = json!({"event": "left-on", "interface": SERVER_LINK, "ports": ["tcp/22"]});
-            assert!(daemon::has(told.last().unwrap(), &left), "{row}: {told:?}");
+            assert!(
+                daemon::has(events.last().unwrap(), &left),
+                "{row}: {events:?}"
+            );
             let stopped = json!({"event": "detached"});
-            assert!(!told.iter().any(|event| daemon::has(event, &stopped)));
+            assert!(!events.iter().any(|event| daemon::has(event, &stopped)));
 
             assert_eq!(attached_programs(&net.server), programs, "{row}");
             assert!(echoes(&mut connection), "{row}: a connection");
@@ -134,19 +137,20 @@ fn the_next_start_takes_over_kept_grants() {
         );
 
         let second = Daemon::start_with(&net.server, &config, &KEEP);
-        let kept = second.tells(&json!({"event": "kept", "source": early.name(), "door": "ssh"}));
+        let kept =
+            second.wait_for_event(&json!({"event": "kept", "source": early.name(), "door": "ssh"}));
         let seconds = kept["seconds"].as_f64().unwrap();
         assert!(seconds < OPEN_FOR.as_secs_f64(), "{kept}");
-        second.tells(&json!({"event": "opened", "source": late.name(), "door": "ssh"}));
+        second.wait_for_event(&json!({"event": "opened", "source": late.name(), "door": "ssh"}));
         record.gets(&format!("open ssh {}", late.name()));
         for source in [early, late] {
             let closed = json!({"event": "closed", "source": source.name(), "reason": "expired"});
-            second.tells(&closed);
+            second.wait_for_event(&closed);
             source.finds_closed(SSH, "its time is over");
             record.gets(&format!("close ssh {}", source.name()));
             // Each opening was reported and closed once, by one of the two.
             assert_eq!(record.count(&format!("open ssh {}", source.name())), 1);
-            assert_eq!(second.told(&closed).len(), 1);
+            assert_eq!(second.events_like(&closed).len(), 1);
         }
         assert!(echoes(&mut connection), "the connection continues");
 
@@ -161,7 +165,9 @@ fn the_next_start_takes_over_kept_grants() {
         assert!(server.met(early.from, SSH));
 
         let third = Daemon::start(&net.server, &config);
-        third.tells(&json!({"event": "closed", "source": last.name(), "reason": "expired"}));
+        third.wait_for_event(
+            &json!({"event": "closed", "source": last.name(), "reason": "expired"}),
+        );
         record.gets(&format!("close brief {}", last.name()));
         let programs = third.programs().to_vec();
         third.stop();

@@ -57,7 +57,7 @@ fn check_names_interfaces_that_a_configuration_leaves_open() {
                 &[],
             ),
         ];
-        for (name, interfaces, told, not_told) in rows {
+        for (name, interfaces, present, absent) in rows {
             let file = config_file(
                 format!("interfaces = [{interfaces}]\n{DOOR}\ntarget = \"192.0.2.99\"").as_bytes(),
             );
@@ -70,11 +70,11 @@ fn check_names_interfaces_that_a_configuration_leaves_open() {
                 "this host does not have the address 192.0.2.99",
                 "no service of this host listens on these protected ports now: tcp/22",
             ];
-            for told in told.iter().chain(&always) {
-                assert!(said.contains(told), "{name}: no {told:?} in\n{said}");
+            for words in present.iter().chain(&always) {
+                assert!(said.contains(words), "{name}: no {words:?} in\n{said}");
             }
-            for not_told in not_told {
-                assert!(!said.contains(not_told), "{name}: {not_told:?} in\n{said}");
+            for words in absent {
+                assert!(!said.contains(words), "{name}: {words:?} in\n{said}");
             }
         }
     });
@@ -91,10 +91,10 @@ fn a_gateway_that_opens_a_door_is_named() {
         let warning = format!("warning: {gateway} is a gateway of this host");
         let stranger = net.stranger(Family::V4);
         stranger.knock(KNOCKS);
-        daemon.tells(&json!({"event": "opened", "source": stranger.name()}));
+        daemon.wait_for_event(&json!({"event": "opened", "source": stranger.name()}));
         assert!(!daemon.process().stderr().contains("is a gateway"));
         net.source(gateway, Family::V4.server()).knock(KNOCKS);
-        daemon.tells(&json!({"event": "opened", "source": gateway.to_string()}));
+        daemon.wait_for_event(&json!({"event": "opened", "source": gateway.to_string()}));
         wait::until("the warning", || {
             daemon.process().stderr().contains(&warning)
         });
@@ -108,8 +108,8 @@ fn an_interface_that_gets_an_address_later_is_named() {
     net::test(|net| {
         let daemon = Daemon::start(&net.server, DOOR);
         let notes = || {
-            let (_, told) = daemon::ask(&net.server, &["status"]);
-            told
+            let (_, output) = daemon::ask(&net.server, &["status"]);
+            output
         };
         let note = "not protected: t9 (198.51.100.9)";
         assert!(!notes().contains("not protected: t9"));
@@ -117,11 +117,11 @@ fn an_interface_that_gets_an_address_later_is_named() {
         net.server.ip("address add 198.51.100.9/24 dev t9");
         net.server.ip("link set t9 up");
         wait::until("the warning", || daemon.process().stderr().contains(note));
-        let told = notes();
-        assert!(told.contains(note), "{told}");
+        let text = notes();
+        assert!(text.contains(note), "{text}");
         net.server.ip("link set t9 down");
-        let told = notes();
-        assert!(!told.contains("not protected: t9"), "{told}");
+        let text = notes();
+        assert!(!text.contains("not protected: t9"), "{text}");
         daemon.stop();
     });
 }

@@ -85,7 +85,7 @@ impl<'n> Host<'n> {
     #[track_caller]
     fn start(&self, arguments: &[&str]) -> Process {
         let process = self.spawn(arguments);
-        daemon::tells(&process, &json!({"event": "protecting"}));
+        daemon::wait_for_event(&process, &json!({"event": "protecting"}));
         process
     }
 
@@ -167,7 +167,7 @@ fn a_trial_continues_when_its_daemon_is_killed_and_started_in_time() {
         // A file that was changed meanwhile is neither confirmed nor on trial.
         host.write(THIRD);
         let again = host.start(&[]);
-        let trial = daemon::tells(&again, &json!({"event": "trial"}));
+        let trial = daemon::wait_for_event(&again, &json!({"event": "trial"}));
         assert!(trial["seconds"].as_f64() < Some(60.0), "{trial}");
         assert_eq!(host.shortfalls(), ["on-trial", "config-changed"]);
         host.is_in_force(OTHER_KNOCKS, "started again");
@@ -198,8 +198,8 @@ fn a_trial_that_a_new_daemon_continues_is_rolled_back_at_its_deadline() {
         strangers.come(SSH);
         kill(first);
         let mut running = host.start(&[]);
-        daemon::tells(&running, &json!({"event": "trial"}));
-        daemon::tells(&running, &json!({"event": "reloaded"}));
+        daemon::wait_for_event(&running, &json!({"event": "trial"}));
+        daemon::wait_for_event(&running, &json!({"event": "reloaded"}));
         wait::until("it is settled", || host.shortfalls() == ["config-changed"]);
         host.is_in_force(KNOCKS, "gone back");
         let answer = host.asks(&["confirm"], 1);
@@ -380,7 +380,7 @@ fn the_trial_of_a_first_start_continues_after_a_kill() {
         kill(first);
         let again = host.start(&[]);
         let programs = attached_programs(&net.server);
-        daemon::tells(&again, &json!({"event": "trial"}));
+        daemon::wait_for_event(&again, &json!({"event": "trial"}));
         net.stranger(Family::V4).finds_closed(SSH, "on trial");
         let ended = again.wait();
         assert_eq!(ended.status.code(), Some(1), "{ended:?}");
@@ -468,8 +468,8 @@ fn a_daemon_killed_in_a_reload_leaves_one_of_two_configurations() {
                 (false, _) | (true, _) => OTHER_KNOCKS,
             };
             let was_on_trial = is_trial && is_new;
-            let is_told = host.shortfalls().contains(&"on-trial".to_owned());
-            assert_eq!(is_told, was_on_trial, "{row}: {}", host.status());
+            let is_reported = host.shortfalls().contains(&"on-trial".to_owned());
+            assert_eq!(is_reported, was_on_trial, "{row}: {}", host.status());
             host.is_in_force(expected, &row);
             if was_on_trial {
                 host.asks(&["confirm"], 0);

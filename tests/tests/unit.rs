@@ -58,8 +58,8 @@ fn installed() -> (TempDir, PathBuf) {
 #[test]
 fn systemd_verifies_the_unit_without_a_complaint() {
     let (_directory, path) = installed();
-    let told = run(Command::new("systemd-analyze").arg("verify").arg(&path));
-    assert_eq!(told, "");
+    let output = run(Command::new("systemd-analyze").arg("verify").arg(&path));
+    assert_eq!(output, "");
 }
 
 #[test]
@@ -68,8 +68,8 @@ fn systemd_rates_the_exposure_of_the_unit_as_ok() {
     let mut command = Command::new("systemd-analyze");
     command.args(["security", "--no-pager", "--offline=true"]);
     command.arg(format!("--threshold={EXPOSURE_MOST}"));
-    let told = run(command.arg(&path));
-    println!("{}", told.lines().last().unwrap_or_default());
+    let output = run(command.arg(&path));
+    println!("{}", output.lines().last().unwrap_or_default());
 }
 
 #[test]
@@ -161,14 +161,14 @@ impl Manager {
     }
 
     /// Reads its messages all the time: the kernel keeps ten at most.
-    fn listens(&self) -> Heard {
+    fn listens(&self) -> Messages {
         let socket = self.socket.try_clone().unwrap();
-        let (heard, messages) = mpsc::channel();
+        let (sender, messages) = mpsc::channel();
         thread::spawn(move || {
             let mut buffer = [0; 4096];
             while let Ok(length) = socket.recv(&mut buffer) {
                 let text = String::from_utf8_lossy(&buffer[..length]);
-                if heard
+                if sender
                     .send(text.lines().map(str::to_owned).collect())
                     .is_err()
                 {
@@ -176,20 +176,20 @@ impl Manager {
                 }
             }
         });
-        Heard(messages)
+        Messages(messages)
     }
 }
 
 /// The messages that a service manager received.
-struct Heard(mpsc::Receiver<Vec<String>>);
+struct Messages(mpsc::Receiver<Vec<String>>);
 
-impl Heard {
+impl Messages {
     fn next(&self) -> Vec<String> {
         self.0.recv_timeout(PATIENCE).unwrap()
     }
 
     /// The next message that is no sign of life alone.
-    fn hears(&self) -> Vec<String> {
+    fn next_message(&self) -> Vec<String> {
         loop {
             let message = self.next();
             if message != ["WATCHDOG=1"] {
@@ -207,7 +207,7 @@ fn the_daemon_notifies_the_service_manager_of_its_state() {
         let mut process = manager.start(net, &config, "200000");
         let manager = manager.listens();
 
-        let ready = manager.hears();
+        let ready = manager.next_message();
         assert_eq!(ready[0], "READY=1", "{ready:?}");
         assert!(ready[1].contains("tcp/22 on b0"), "{ready:?}");
         assert_eq!(
@@ -220,15 +220,15 @@ fn the_daemon_notifies_the_service_manager_of_its_state() {
         }
 
         process.signal(Signal::SIGHUP);
-        let reloading = manager.hears();
+        let reloading = manager.next_message();
         assert_eq!(reloading[0], "RELOADING=1", "{reloading:?}");
         let since: Duration = clock(&reloading[1]);
         assert!(since < PATIENCE, "{since:?} ago: {reloading:?}");
-        assert_eq!(manager.hears()[0], "READY=1", "reloaded");
+        assert_eq!(manager.next_message()[0], "READY=1", "reloaded");
 
         let ended = process.stop(Signal::SIGTERM);
         assert!(ended.status.success(), "{ended:?}");
-        let stopping = manager.hears();
+        let stopping = manager.next_message();
         assert_eq!(stopping[0], "STOPPING=1", "{stopping:?}");
     });
 }
@@ -241,14 +241,15 @@ fn a_service_manager_that_does_not_listen_stops_nothing() {
         let config = config_file(DOOR.as_bytes());
         let process = manager.start(net, &config, "2000");
         wait::until("nobody reads", || {
-            let told = process.stderr();
-            told.contains("the service manager: it does not read its messages")
+            let output = process.stderr();
+            output.contains("the service manager: it does not read its messages")
         });
         let source = net.stranger(Family::V4);
         source.knock(KNOCKS);
         wait::until("an opening is reported", || {
-            let told = process.stdout();
-            told.iter()
+            let output = process.stdout();
+            output
+                .iter()
                 .any(|line| line.contains("opened") && line.contains(&source.name()))
         });
         let ended = process.stop(Signal::SIGTERM);
@@ -271,11 +272,11 @@ fn a_failed_reload_is_notified_as_ended() {
         let config = config_file(DOOR.as_bytes());
         let mut process = manager.start(net, &config, "200000");
         let manager = manager.listens();
-        assert_eq!(manager.hears()[0], "READY=1");
+        assert_eq!(manager.next_message()[0], "READY=1");
         fs::write(config.path(), "what is this").unwrap();
         process.signal(Signal::SIGHUP);
-        assert_eq!(manager.hears()[0], "RELOADING=1");
-        assert_eq!(manager.hears()[0], "READY=1", "it continues");
+        assert_eq!(manager.next_message()[0], "RELOADING=1");
+        assert_eq!(manager.next_message()[0], "READY=1", "it continues");
         assert!(process.stop(Signal::SIGTERM).status.success());
     });
 }

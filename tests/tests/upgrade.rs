@@ -34,25 +34,25 @@ fn refused(net: &Net, interfaces: &[&str]) -> String {
         command.args(["--iface", interface]);
     }
     let ended = Process::start(&net.server, &mut command).wait();
-    let told = format!("{}\n{}", ended.stdout.join("\n"), ended.stderr);
-    assert_eq!(ended.status.code(), Some(1), "{told}");
-    assert!(!told.contains("panicked"), "{told}");
-    assert_eq!(attached_programs(&net.server), before, "{told}");
-    told
+    let output = format!("{}\n{}", ended.stdout.join("\n"), ended.stderr);
+    assert_eq!(ended.status.code(), Some(1), "{output}");
+    assert!(!output.contains("panicked"), "{output}");
+    assert_eq!(attached_programs(&net.server), before, "{output}");
+    output
 }
 
 #[track_caller]
-fn says(told: &str, words: &[&str]) {
+fn says(output: &str, words: &[&str]) {
     for word in words {
-        assert!(told.contains(word), "no {word:?} in: {told}");
+        assert!(output.contains(word), "no {word:?} in: {output}");
     }
 }
 
 /// Runs `knock-user detach`, twice: the second time there is nothing to do.
 #[track_caller]
 fn detach(namespace: &Namespace, programs: &[u32]) {
-    let (code, told) = daemon::ask(namespace, &["detach"]);
-    assert_eq!(code, Some(0), "{told}");
+    let (code, output) = daemon::ask(namespace, &["detach"]);
+    assert_eq!(code, Some(0), "{output}");
     pins::nothing_is_left(namespace, programs);
     let (code, again) = daemon::ask(namespace, &["detach"]);
     assert_eq!(code, Some(0), "{again}");
@@ -102,7 +102,7 @@ fn an_upgrade_loses_no_packet_and_lets_nobody_in() {
             command.args(["--json", "--config"]).arg(file.path());
             let process = Process::start(&net.server, command.args(KEEP).args(arguments));
             let kept = json!({"event": "kept", "source": source.name(), "door": "ssh"});
-            daemon::tells(&process, &kept);
+            daemon::wait_for_event(&process, &kept);
             stream.goes_on(row);
             strangers.stay_outside(row);
             let [program] = attached_programs(&net.server)[..] else {
@@ -132,9 +132,12 @@ fn a_map_of_another_shape_is_refused() {
         let maps = pins::instance(&net.server).maps();
         // Another kind of map, with other keys and another size.
         fs::rename(maps.join("FLOWS"), maps.join("ALLOW")).unwrap();
-        let told = refused(net, &[SERVER_LINK]);
+        let output = refused(net, &[SERVER_LINK]);
         let allow = maps.join("ALLOW").display().to_string();
-        says(&told, &[&allow, "`knock-user detach`", "LruHash", "layout"]);
+        says(
+            &output,
+            &[&allow, "`knock-user detach`", "LruHash", "layout"],
+        );
         net.stranger(Family::V4).finds_closed(SSH, "still there");
 
         detach(&net.server, &programs);
@@ -169,8 +172,8 @@ fn another_map_layout_is_refused() {
         fs::rename(&pins, others.join(pins.file_name().unwrap())).unwrap();
 
         for interfaces in [&[SERVER_LINK][..], &[SERVER_LINK_2, SERVER_LINK]] {
-            let told = refused(net, interfaces);
-            says(&told, &[OTHER_LAYOUT, "`knock-user detach`", SERVER_LINK]);
+            let output = refused(net, interfaces);
+            says(&output, &[OTHER_LAYOUT, "`knock-user detach`", SERVER_LINK]);
             net.stranger(Family::V4).finds_closed(SSH, "still there");
         }
         // What it does not protect is free.
@@ -192,15 +195,15 @@ fn a_second_process_is_refused_and_names_the_first() {
         let first = Daemon::start(&net.server, DOOR);
         let id = first.process().id().to_string();
         for interfaces in [&[SERVER_LINK][..], &[SERVER_LINK_2, SERVER_LINK]] {
-            let told = refused(net, interfaces);
-            says(&told, &[SERVER_LINK, &id, "`knock-user reload`"]);
+            let output = refused(net, interfaces);
+            says(&output, &[SERVER_LINK, &id, "`knock-user reload`"]);
         }
         let source = net.stranger(Family::V4);
         source.knock(KNOCKS);
         source.finds(true, SSH, "the first one continues");
         // Neither socket nor lock was touched.
-        let (code, told) = daemon::ask(&net.server, &["status"]);
-        assert_eq!(code, Some(0), "{told}");
+        let (code, output) = daemon::ask(&net.server, &["status"]);
+        assert_eq!(code, Some(0), "{output}");
         first.stop();
     });
 }
@@ -231,17 +234,20 @@ fn two_instances_live_side_by_side() {
         there.finds_closed(SSH, "the knocks of the other one");
         there.knock(OTHER_KNOCKS);
         there.finds(true, SSH, "knocked there");
-        second.tells(&json!({"event": "opened", "source": here.name(), "door": "other"}));
-        assert!(first.told(&json!({"door": "other"})).is_empty());
+        second.wait_for_event(&json!({"event": "opened", "source": here.name(), "door": "other"}));
+        assert!(first.events_like(&json!({"door": "other"})).is_empty());
 
         // A command says which one it means.
-        let (code, told) = daemon::ask(&net.server, &["confirm"]);
-        assert_ne!(code, Some(0), "{told}");
-        says(&told, &[SERVER_LINK, SERVER_LINK_2, "--iface"]);
+        let (code, output) = daemon::ask(&net.server, &["confirm"]);
+        assert_ne!(code, Some(0), "{output}");
+        says(&output, &[SERVER_LINK, SERVER_LINK_2, "--iface"]);
 
         // Both together are not to be had.
-        let told = refused(net, &[SERVER_LINK, SERVER_LINK_2]);
-        says(&told, &["several instances", "`knock-user detach --iface"]);
+        let output = refused(net, &[SERVER_LINK, SERVER_LINK_2]);
+        says(
+            &output,
+            &["several instances", "`knock-user detach --iface"],
+        );
 
         // One ends, and the other continues; the first starts again where it was.
         second.kill();
@@ -251,7 +257,7 @@ fn two_instances_live_side_by_side() {
         let stranger = net.stranger(Family::V4).to(Family::V4.second_server());
         stranger.finds_closed(SSH, "the other one was not detached");
         let again = Daemon::start_with(&net.server, OTHER, &["--iface", SERVER_LINK_2]);
-        again.tells(&json!({"event": "kept", "source": here.name(), "door": "other"}));
+        again.wait_for_event(&json!({"event": "kept", "source": here.name(), "door": "other"}));
         let programs = again.programs().to_vec();
         again.stop();
         pins::nothing_is_left(&net.server, &programs);
@@ -288,7 +294,7 @@ fn a_grant_is_carried_over_by_its_door() {
             + "[[door]]\nname = \"all\"\nknock = [\"udp/7400\", \"tcp/7410\"]\n\
              open = [\"tcp/22\", \"tcp/80\"]\n";
         let second = Daemon::start_with(&net.server, &both, &KEEP);
-        second.tells(&json!({"event": "kept", "source": guest.name(), "door": "ssh"}));
+        second.wait_for_event(&json!({"event": "kept", "source": guest.name(), "door": "ssh"}));
         for port in [SSH, 443] {
             guest.finds(true, port, "its door is still there");
         }
@@ -298,8 +304,9 @@ fn a_grant_is_carried_over_by_its_door() {
         }
         let words = [visitor.name(), "web".to_owned()];
         wait::until("the end of a grant is reported", || {
-            let told = second.process().told();
-            told.lines()
+            let output = second.process().printed();
+            output
+                .lines()
                 .any(|line| words.iter().all(|word| line.contains(word)))
         });
         let old = net.stranger(Family::V4);

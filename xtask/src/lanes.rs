@@ -158,7 +158,7 @@ fn side_by_side(
             match results.recv_timeout(progress::TICK) {
                 Ok(ran) => {
                     done += 1;
-                    progress.heard();
+                    progress.note_output();
                     with_tests.extend(show(ran, report)?);
                 }
                 Err(RecvTimeoutError::Timeout) => {

@@ -131,8 +131,8 @@ mod tests {
             ),
         ];
         for (name, command, said, expected) in table {
-            let told = sign(said).map(|sign| unreachable(command, sign));
-            assert_eq!(told.as_deref(), expected, "{name}");
+            let found = sign(said).map(|sign| unreachable(command, sign));
+            assert_eq!(found.as_deref(), expected, "{name}");
         }
     }
 }

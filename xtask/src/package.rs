@@ -52,7 +52,7 @@ impl<'a> Apt<'a> {
     }
 
     /// Whether apt's lists, refreshed, have a package.
-    pub fn knows(&self, sh: &Shell, package: &str) -> bool {
+    pub fn has_package(&self, sh: &Shell, package: &str) -> bool {
         if !Self::is_here() {
             return false;
         }

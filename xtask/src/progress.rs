@@ -55,7 +55,7 @@ impl Progress {
     }
 
     /// Notes that the command printed a line that is shown, which proves that it continues.
-    pub fn heard(&mut self) {
+    pub fn note_output(&mut self) {
         self.clear();
         self.next = self.began.elapsed() + EACH;
     }

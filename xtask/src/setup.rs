@@ -85,7 +85,7 @@ fn complete(sh: &Shell, apt: &Apt<'_>) -> Result<Kit> {
     }
     // The distribution's first where it has one: its compiler, its LLVM and so the linker fit together,
     // while rustup's nightly of today may be newer than any LLVM that is packaged.
-    let has_packages = apt.knows(sh, COMPILER_PACKAGES[0]);
+    let has_packages = apt.has_package(sh, COMPILER_PACKAGES[0]);
     let mut candidates = candidates;
     if !has_packages {
         candidates.reverse();

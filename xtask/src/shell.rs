@@ -250,7 +250,7 @@ fn watch_into(
     loop {
         match running.next() {
             Next::Bytes(bytes) => {
-                progress.heard();
+                progress.note_output();
                 // At once, so that a test's name shows while it runs.
                 to.write_all(&bytes)
                     .and_then(|()| to.flush())

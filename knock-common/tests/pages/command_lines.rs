@@ -101,9 +101,9 @@ fn spelling(arg: &Arg) -> String {
 /// The default as `--help` has it; nothing if there is none.
 fn default(arg: &Arg) -> String {
     let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
-    let told = help.split_once("[default: ").map(|(_, told)| told);
-    if let Some(told) = told {
-        return told.trim_end_matches(']').replace('`', "");
+    let default = help.split_once("[default: ").map(|(_, default)| default);
+    if let Some(default) = default {
+        return default.trim_end_matches(']').replace('`', "");
     }
     let values = arg.get_default_values().iter();
     let values: Vec<_> = values.map(|value| value.to_string_lossy()).collect();

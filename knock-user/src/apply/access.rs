@@ -60,7 +60,7 @@ pub(super) fn record_connections(
         tracing::warn!(
             "can't list connections ({}): those to protected ports stop until their source \
              knocks",
-            crate::host::os_error::told(&error)
+            crate::host::os_error::describe(&error)
         );
         Vec::new()
     });

@@ -73,7 +73,7 @@ impl Change<'_> {
                 None => Ok(()),
             };
             if let Err(error) = undone.and(unpinned) {
-                tracing::warn!("{}", os_error::told(&error));
+                tracing::warn!("{}", os_error::describe(&error));
             }
         }
         transition

@@ -29,7 +29,10 @@ impl Protection {
     /// The interfaces can't be listed, or the pins can't be read or written.
     pub fn follow_interfaces(&mut self) -> Result<Followed> {
         let mut followed = Followed::default();
-        let pinned = self.pin_again().err().map(|error| os_error::told(&error));
+        let pinned = self
+            .pin_again()
+            .err()
+            .map(|error| os_error::describe(&error));
         if pinned != self.unpinned {
             followed.is_pinned_again = pinned.is_none();
             followed.unpinned.clone_from(&pinned);
@@ -68,7 +71,7 @@ impl Protection {
             if let Some((name, _)) = there.iter().find(|(_, one)| one.index == interface.index) {
                 let done = self.follow(name, interface, &all, &links, &mut followed);
                 if let Err(error) = done {
-                    followed.failures.push(os_error::told(&error));
+                    followed.failures.push(os_error::describe(&error));
                 }
             }
         }

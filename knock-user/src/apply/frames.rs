@@ -165,7 +165,7 @@ impl Protection {
                 interface: self.name_of(index),
                 finding,
                 attached,
-                failure: failure.map(|error| os_error::told(&error)),
+                failure: failure.map(|error| os_error::describe(&error)),
             }
         });
         let noticed: Vec<_> = noticed.collect();

@@ -51,7 +51,7 @@ pub(super) fn prepare(
         if let Some(mut kept) = kept {
             loop {
                 if let Err(error) = kept.look() {
-                    tracing::warn!("{}", os_error::told(&error));
+                    tracing::warn!("{}", os_error::describe(&error));
                 }
                 if making.is_finished() {
                     break;
@@ -113,7 +113,7 @@ impl<'a> PreviousProgram<'a> {
                 Ok((Attached { .. }, Some(_))) => {}
                 Err(error) => tracing::warn!(
                     "{name} is not protected until the new configuration is ready: {}",
-                    os_error::told(&error)
+                    os_error::describe(&error)
                 ),
             }
         }

@@ -190,7 +190,7 @@ impl Protection {
         attach_options: AttachOptions,
     ) -> Result<(Self, Deployed)> {
         let before = Registry::read(&instance.registry()).unwrap_or_else(|error| {
-            tracing::warn!("{}; existing grants end", os_error::told(&error));
+            tracing::warn!("{}; existing grants end", os_error::describe(&error));
             None
         });
         let found_protected = match before {

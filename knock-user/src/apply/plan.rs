@@ -71,7 +71,7 @@ impl Plan {
             .into_iter()
             .chain(checked.file_warnings())
             .chain(checked.surroundings(&host, interfaces))
-            .map(|warning| warning.told("warning", &checked.file));
+            .map(|warning| warning.render("warning", &checked.file));
         let dry_run_warning = (run.dry_run && checked.settings.has_handshakes()).then(|| {
             "a dry run sends no replies, so doors with verify = \"handshake\" can't be opened: \
              try those with --confirm"
@@ -91,7 +91,7 @@ impl Plan {
         self.checked
             .surroundings(&self.host_with(links), interfaces_of(run, &self.checked))
             .into_iter()
-            .map(|warning| warning.told("warning", &self.checked.file))
+            .map(|warning| warning.render("warning", &self.checked.file))
             .collect()
     }
 

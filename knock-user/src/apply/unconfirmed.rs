@@ -45,7 +45,7 @@ pub fn end_overdue() {
         if is_left && instance.owner().is_none() {
             let done = instance.lock().and_then(|instance| recover(&instance));
             if let Err(error) = done {
-                tracing::warn!("{}", os_error::told(&error));
+                tracing::warn!("{}", os_error::describe(&error));
             }
         }
     }
@@ -155,7 +155,7 @@ fn continue_trial(
         tracing::warn!(
             "the configuration before the trial can't be read, so this process ends if the trial \
              does: {}",
-            os_error::told(&error)
+            os_error::describe(&error)
         );
         None
     });

@@ -135,7 +135,7 @@ impl Group {
             sleep(GLANCE).await;
         }
         self.signal(Signal::SIGKILL);
-        let _nothing_to_tell = self.wait().await;
+        let _ignored = self.wait().await;
     }
 
     /// Returns whether the first process has ended, without reaping it.

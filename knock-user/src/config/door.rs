@@ -258,10 +258,10 @@ fn report_empty(section: &mut Section<'_, '_>, report: &mut Report) {
     let Some(line) = section.lines.get("open").copied() else {
         return;
     };
-    let told = |problem: &crate::model::problem::Problem| {
+    let is_about_open = |problem: &crate::model::problem::Problem| {
         problem.key == "open" && problem.line.is_some_and(|at| at >= line)
     };
-    if !report.problems.iter().any(told) {
+    if !report.problems.iter().any(is_about_open) {
         report.add(
             line,
             "open",

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// How many bad lines of a file are reported one by one.
-const TOLD: usize = 5;
+const FLAWS_SHOWN: usize = 5;
 
 impl Checked {
     /// Returns warnings about the one-time files that it names. They do not affect other doors.
@@ -42,25 +42,25 @@ impl Checked {
 
     fn of_file(&self, door: &Door, one_time: &OneTime) -> Vec<String> {
         let path = one_time.file.display();
-        let told = |error: &OneTimeError| format!("the door can't be opened: {error}");
+        let unusable = |error: &OneTimeError| format!("the door can't be opened: {error}");
         let mut lines = Lines::new(&self.settings, door);
         let book = match one_time::inspect(&one_time.file, |knocks| lines.refuse(knocks)) {
             Ok(book) => book,
-            Err(error) => return vec![told(&error)],
+            Err(error) => return vec![unusable(&error)],
         };
         let mut reasons: Vec<String> = one_time::exposure(&one_time.file).into_iter().collect();
-        let flaws = book.flaws().take(TOLD);
+        let flaws = book.flaws().take(FLAWS_SHOWN);
         reasons.extend(flaws.map(|flaw| {
             format!(
                 "{path}:{}: {}; the line is not used",
                 flaw.line, flaw.reason
             )
         }));
-        let more = book.flaws().count().saturating_sub(TOLD);
+        let more = book.flaws().count().saturating_sub(FLAWS_SHOWN);
         if more > 0 {
             reasons.push(format!("{path}: {more} more lines are not used"));
         }
-        reasons.extend(exhausted(&book, one_time).as_ref().map(told));
+        reasons.extend(exhausted(&book, one_time).as_ref().map(unusable));
         reasons
     }
 }
@@ -273,12 +273,12 @@ mod tests {
             let checked = checked.unwrap_or_else(|problems| panic!("{problems}"));
             let settings = &checked.settings;
             let knocks: Vec<Knock> = knocks.iter().map(|knock| knock.parse().unwrap()).collect();
-            let told = Lines::new(settings, &settings.doors[0]).refuse(&knocks);
-            assert_eq!(told.is_some(), expected.is_some(), "{name}: {told:?}");
-            let told = told.unwrap_or_default();
+            let refusal = Lines::new(settings, &settings.doors[0]).refuse(&knocks);
+            assert_eq!(refusal.is_some(), expected.is_some(), "{name}: {refusal:?}");
+            let refusal = refusal.unwrap_or_default();
             assert!(
-                told.starts_with(expected.unwrap_or_default()),
-                "{name}: {told}"
+                refusal.starts_with(expected.unwrap_or_default()),
+                "{name}: {refusal}"
             );
         }
     }

@@ -92,14 +92,14 @@ pub(super) fn read(
 
 fn period(item: &Item<'_, '_>, report: &mut Report) -> Option<Duration> {
     let period = item.duration(report, *PERIODS.start(), *PERIODS.end())?;
-    told(item, report, otp::whole_seconds(period))
+    or_report(item, report, otp::whole_seconds(period))
 }
 
 fn protocols(item: &Item<'_, '_>, report: &mut Report) -> Option<Vec<Protocol>> {
     let before = report.problems.len();
     let protocols = item.list(report, otp::protocol)?;
     (report.problems.len() == before).then_some(())?;
-    told(item, report, otp::protocols(protocols))
+    or_report(item, report, otp::protocols(protocols))
 }
 
 /// Reads the secret from the file, from another file or from the environment. No error contains it.
@@ -124,7 +124,7 @@ fn secret(section: &mut Section<'_, '_>, report: &mut Report) -> Option<(Secret,
     }
     if let Some(item) = written {
         let secret = Secret::of_line(item.text(report)?.as_bytes());
-        return told(&item, report, secret).map(|secret| (secret, Origin::Written));
+        return or_report(&item, report, secret).map(|secret| (secret, Origin::Written));
     }
     if let Some(item) = variable {
         let name = item.text(report)?;
@@ -137,12 +137,12 @@ fn secret(section: &mut Section<'_, '_>, report: &mut Report) -> Option<(Secret,
                  secret_file"
             )),
         };
-        return told(&item, report, secret).map(|secret| (secret, Origin::Environment));
+        return or_report(&item, report, secret).map(|secret| (secret, Origin::Environment));
     }
     let item = file?;
     let path = PathBuf::from(item.text(report)?);
     let secret = read_secret(&path).map_err(|reason| format!("{}: {reason}", path.display()));
-    told(&item, report, secret).map(|secret| (secret, Origin::File(path)))
+    or_report(&item, report, secret).map(|secret| (secret, Origin::File(path)))
 }
 
 impl Checked {
@@ -167,7 +167,7 @@ impl Checked {
     }
 }
 
-fn told<T>(
+fn or_report<T>(
     item: &Item<'_, '_>,
     report: &mut Report,
     checked: Result<T, impl Display>,

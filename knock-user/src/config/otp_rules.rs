@@ -122,7 +122,7 @@ fn too_often(settings: &Settings) -> Vec<Found> {
     };
     let changes = |otp: &Otp| otp.sequences.period * CHANGES_MOST * (2 * u32::from(otp.skew) + 1);
     let found = timed(settings).filter(|(_, _, otp)| slowest.sequence_timeout > changes(otp));
-    let told = |(index, _, otp): (usize, &Door, &Otp)| {
+    let problem = |(index, _, otp): (usize, &Door, &Otp)| {
         let reason = format!(
             "its sequences change every {}, too often for door \"{}\", whose sequence_timeout is \
              {}: use a longer period here, or a shorter sequence_timeout there",
@@ -132,7 +132,7 @@ fn too_often(settings: &Settings) -> Vec<Found> {
         );
         (index, "otp", reason)
     };
-    found.map(told).collect()
+    found.map(problem).collect()
 }
 
 /// Settings that must be equal in doors that share ports.

@@ -44,7 +44,7 @@ impl<W: Write> Console<W> {
             Some(reason) => describe(reason, event, door, &port.clone().unwrap_or_default()),
             None => (EventKind::Dropped, format!("reason {}", event.reason)),
         };
-        let tells_end = matches!(what, EventKind::Opened | EventKind::Refreshed);
+        let has_end = matches!(what, EventKind::Opened | EventKind::Refreshed);
         let has_stage = event.stage != 0;
         let interface = self.interface(event);
         let record = Record {
@@ -58,10 +58,10 @@ impl<W: Write> Console<W> {
             stage: has_stage.then_some(event.stage),
             stages: door.filter(|_| has_stage).and_then(|door| door.knocks),
             reason: event.reason().map(Reason::name),
-            until: tells_end.then(|| self.utc(event.until_ms.saturating_mul(NANOS_PER_MILLI))),
-            seconds: tells_end.then(|| seconds(length_of(event.until_ms, event.at_ns))),
+            until: has_end.then(|| self.utc(event.until_ms.saturating_mul(NANOS_PER_MILLI))),
+            seconds: has_end.then(|| seconds(length_of(event.until_ms, event.at_ns))),
             ports: door
-                .filter(|_| tells_end || what == EventKind::Closed)
+                .filter(|_| has_end || what == EventKind::Closed)
                 .map(|door| door.ports.as_slice()),
             ..Record::default()
         };
@@ -77,10 +77,10 @@ impl<W: Write> Console<W> {
             EventKind::Denied | EventKind::Dropped | EventKind::LockedOut
         );
         if may_repeat && !self.repeats.is_new(event.into(), &line, event.at_ns) {
-            self.tell_object(event.at_ns, what, record);
+            self.report_object(event.at_ns, what, record);
             return;
         }
-        self.tell(event.at_ns, &line, record);
+        self.report(event.at_ns, &line, record);
     }
 
     /// Returns where the packet of an event arrived, as far as known: `(192.0.2.2 on eth0)`.
@@ -173,7 +173,7 @@ impl<W: Write> Console<W> {
             door: door.name.clone(),
             why,
         };
-        self.tell(at_ns, &line, record);
+        self.report(at_ns, &line, record);
     }
 
     /// Reports connections that existed before the program and continue.
@@ -219,7 +219,7 @@ impl<W: Write> Console<W> {
             door: port,
             why,
         };
-        self.tell(at_ns, &line, record);
+        self.report(at_ns, &line, record);
     }
 
     /// Reports how many events are missing since the last such line, if any: suppressed by the
@@ -246,7 +246,7 @@ impl<W: Write> Console<W> {
             door: "-".to_owned(),
             why: parts.join(", "),
         };
-        self.tell(at_ns, &line, record);
+        self.report(at_ns, &line, record);
     }
 
     /// Reports that the program is attached: `protecting tcp/22 on eth0 (native), 1 door`.

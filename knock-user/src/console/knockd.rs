@@ -29,7 +29,7 @@ impl<W: Write> Console<W> {
         }
         let command = job.line();
         let line = format!("{}: running command: {command}", job.door);
-        self.tell_as_knockd(at_ns, &[harmless(&line).into_owned()]);
+        self.report_as_knockd(at_ns, &[harmless(&line).into_owned()]);
     }
 
     /// Writes an event if knockd has a line for it.
@@ -41,10 +41,10 @@ impl<W: Write> Console<W> {
             let door = self.doors.iter().find(|door| door.name == name);
             door.and_then(|door| door.knocks)
         };
-        self.tell_as_knockd(at_ns, &lines(what, record, knocks));
+        self.report_as_knockd(at_ns, &lines(what, record, knocks));
     }
 
-    pub(super) fn tell_as_knockd(&mut self, at_ns: u64, lines: &[String]) {
+    pub(super) fn report_as_knockd(&mut self, at_ns: u64, lines: &[String]) {
         if self.form() != Form::Knockd {
             return;
         }

@@ -49,7 +49,7 @@ impl<W: Write> Console<W> {
                 spell(Duration::from_millis(left_ms))
             ),
         };
-        self.tell(at_ns, &line, record);
+        self.report(at_ns, &line, record);
     }
 
     /// Reports that the protection continues without this process.
@@ -201,7 +201,7 @@ impl<W: Write> Console<W> {
             door: door.to_owned(),
             why: format!("line {line}, {left} left"),
         };
-        self.tell(at_ns, &line, record);
+        self.report(at_ns, &line, record);
     }
 
     /// Reports that a door can't be opened, and why; or, without a reason, that it can be opened
@@ -221,7 +221,7 @@ impl<W: Write> Console<W> {
             door: door.to_owned(),
             why: because.map(harmless).unwrap_or_default().into_owned(),
         };
-        self.tell(at_ns, &line, record);
+        self.report(at_ns, &line, record);
     }
 
     /// Reports a source whose knocks would be correct at another time.
@@ -246,7 +246,7 @@ impl<W: Write> Console<W> {
             door: door.to_owned(),
             why,
         };
-        self.tell(at_ns, &line, record);
+        self.report(at_ns, &line, record);
     }
 
     /// Reports that something had no room, and how often since the last such line.
@@ -262,6 +262,6 @@ impl<W: Write> Console<W> {
             door: "-".to_owned(),
             why: format!("{what}, {}", count(times, "time")),
         };
-        self.tell(at_ns, &line, record);
+        self.report(at_ns, &line, record);
     }
 }

@@ -114,7 +114,7 @@ fn warn(path: &Path, done: Result<()>) {
             "{} can't be opened again: {}; lines still go to the file that was moved away: \
              let this user write there, and reload again",
             path.display(),
-            os_error::told(&error)
+            os_error::describe(&error)
         );
     }
 }

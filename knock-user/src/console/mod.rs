@@ -220,10 +220,10 @@ impl<W: Write> Console<W> {
     }
 
     /// Writes an event.
-    fn tell(&mut self, at_ns: u64, line: &Line, record: Record<'_>) {
+    fn report(&mut self, at_ns: u64, line: &Line, record: Record<'_>) {
         self.translate(at_ns, line.what, &record);
         self.write_columns(at_ns, line);
-        self.tell_object(at_ns, line.what, record);
+        self.report_object(at_ns, line.what, record);
     }
 
     /// Writes summaries of lines that were not written: repetitions that have ended, or all of them
@@ -261,14 +261,14 @@ impl<W: Write> Console<W> {
             doors: Some(doors),
             ..Record::default()
         };
-        self.tell_as_knockd(at_ns, &[format!("left out: {why}")]);
+        self.report_as_knockd(at_ns, &[format!("left out: {why}")]);
         let line = Line {
             what: EventKind::Suppressed,
             source: "-".to_owned(),
             door: "-".to_owned(),
             why,
         };
-        self.tell(at_ns, &line, record);
+        self.report(at_ns, &line, record);
     }
 
     fn write_columns(&mut self, at_ns: u64, line: &Line) {
@@ -283,7 +283,7 @@ impl<W: Write> Console<W> {
         self.translate(at_ns, what, &record);
         // At a terminal the time is evident.
         self.write_text(at_ns, text, Stamp::None);
-        self.tell_object(at_ns, what, record);
+        self.report_object(at_ns, what, record);
     }
 
     /// Writes a line of text; `brief` is the line without the date.
@@ -294,7 +294,7 @@ impl<W: Write> Console<W> {
         ] {
             if self.watchers.want(&[form]) {
                 let line = format!("{}{text}", self.stamped(at_ns, stamp));
-                self.watchers.tell(form, &line);
+                self.watchers.send(form, &line);
             }
         }
         if self.form() == Form::Text {
@@ -336,7 +336,7 @@ impl<W: Write> Console<W> {
         text
     }
 
-    fn tell_object(&mut self, at_ns: u64, what: EventKind, mut record: Record<'_>) {
+    fn report_object(&mut self, at_ns: u64, what: EventKind, mut record: Record<'_>) {
         if self.form() != Form::Json && !self.watchers.want(&[watch::Form::Json]) {
             return;
         }
@@ -345,7 +345,7 @@ impl<W: Write> Console<W> {
         record.dry_run = self.style.dry_run;
         match serde_json::to_string(&record) {
             Ok(text) => {
-                self.watchers.tell(watch::Form::Json, &text);
+                self.watchers.send(watch::Form::Json, &text);
                 if self.form() == Form::Json {
                     self.print(&text);
                 }

@@ -35,7 +35,7 @@ impl Output {
         let (lines, waiting) = sync_channel::<Vec<u8>>(WAITING_MAX);
         let (done, written) = channel();
         thread::spawn(move || {
-            let _tells_by_ending = done;
+            let _signals_by_closing = done;
             let mut unwritten = 0_u64;
             for line in waiting {
                 let written = to.write_all(&line).and_then(|()| to.flush());

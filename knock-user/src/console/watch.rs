@@ -102,7 +102,7 @@ impl Watchers {
     }
 
     /// Sends a line, given without its end, to the watchers of this form.
-    pub(super) fn tell(&self, form: Form, line: &str) {
+    pub(super) fn send(&self, form: Form, line: &str) {
         let everybody = lock(&self.0);
         let queues = everybody.queues.iter();
         let mut queues = queues.filter(|queue| queue.form == form).peekable();

@@ -117,7 +117,7 @@ impl Reply {
                 names_file: true,
             }),
             Err(error) if error.is::<Misuse>() => Self::bad(error.to_string()),
-            Err(error) => Self::failed(os_error::told(&error)),
+            Err(error) => Self::failed(os_error::describe(&error)),
         }
     }
 

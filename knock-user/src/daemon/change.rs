@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Grants that a reload ended and that are told, each in a line.
-const ENDED_TOLD: usize = 64;
+const ENDED_LOGGED: usize = 64;
 
 /// The result of a reload.
 #[derive(Clone, Debug, Default)]
@@ -68,12 +68,12 @@ impl<W: Write> Daemon<W> {
                     .extend(released.map(|name| format!("{name} is no longer protected")));
             }
         }
-        self.tell_new(deployed);
+        self.report_new(deployed);
         for warning in &changes.warnings {
             tracing::warn!("{warning}");
         }
         self.console.reloaded(&changes.words, clock::boot_ns());
-        self.tell_trial();
+        self.report_trial();
         Ok(changes)
     }
 
@@ -90,7 +90,7 @@ impl<W: Write> Daemon<W> {
             .protection
             .change(&plan, &interfaces, attach_options, prepared)?;
         if let Err(error) = self.protection.follow_attachments() {
-            tracing::warn!("{}", os_error::told(&error));
+            tracing::warn!("{}", os_error::describe(&error));
         }
         let actions = self
             .ledger
@@ -109,15 +109,15 @@ impl<W: Write> Daemon<W> {
         Ok((old, deployed))
     }
 
-    fn tell_new(&mut self, deployed: Deployed) {
-        self.tell_found(&deployed.found);
+    fn report_new(&mut self, deployed: Deployed) {
+        self.report_found(&deployed.found);
         let mut attached = deployed.attached;
         attached.retain(|attached| !attached.replaced || attached.switched);
-        self.say_protecting(attached);
+        self.report_protecting(attached);
         for interface in deployed.absent {
             self.console.awaited(&interface, clock::boot_ns());
         }
-        self.say_refused(deployed.refused);
+        self.report_refused(deployed.refused);
     }
 
     /// Lets go of the configuration before; returns the interfaces that are no longer protected.
@@ -127,8 +127,8 @@ impl<W: Write> Daemon<W> {
             self.console
                 .detached(&self.ports, interface, clock::boot_ns());
         }
-        let more = grants.len().saturating_sub(ENDED_TOLD);
-        for (source, door) in grants.into_iter().take(ENDED_TOLD) {
+        let more = grants.len().saturating_sub(ENDED_LOGGED);
+        for (source, door) in grants.into_iter().take(ENDED_LOGGED) {
             let source = std::net::IpAddr::from(source);
             match door {
                 Some(door) => tracing::warn!(
@@ -153,7 +153,7 @@ impl<W: Write> Daemon<W> {
             || !followed.gone.is_empty()
             || !followed.refused.is_empty();
         if is_changed {
-            self.say_standing();
+            self.notify_state();
         }
         if let Some(because) = followed.unpinned {
             tracing::warn!(
@@ -183,8 +183,8 @@ impl<W: Write> Daemon<W> {
         for interface in followed.lost {
             self.console.lost(&interface, at_ns);
         }
-        self.say_refused(followed.refused);
-        self.say_protecting(followed.attached);
+        self.report_refused(followed.refused);
+        self.report_protecting(followed.attached);
         if self.failures != followed.failures {
             for failure in &followed.failures {
                 tracing::warn!("{failure}");
@@ -195,14 +195,14 @@ impl<W: Write> Daemon<W> {
     }
 
     /// Tells which interfaces can't be protected, and why.
-    pub(super) fn say_refused(&mut self, refused: Vec<(String, Refusal)>) {
+    pub(super) fn report_refused(&mut self, refused: Vec<(String, Refusal)>) {
         for (name, refusal) in refused {
             self.console.refused(&name, &refusal, clock::boot_ns());
         }
     }
 
     /// Tells of connections that were there before: they go on, unless none is kept.
-    pub(super) fn tell_found(&mut self, found: &[FlowKey]) {
+    pub(super) fn report_found(&mut self, found: &[FlowKey]) {
         if self.run.dry_run || self.plan.settings().established.keep {
             self.console.kept(found, clock::boot_ns());
         } else if !found.is_empty() {

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, io::Write};
 
 use anyhow::{Result, bail};
 
-use super::{Daemon, Outcome, STOP_LIMIT, tell_report};
+use super::{Daemon, Outcome, STOP_LIMIT, log_result};
 use crate::{
     commands::Occasion,
     host::{
@@ -84,12 +84,12 @@ impl<W: Write> Daemon<W> {
         tokio::pin!(finish);
         let unfinished = loop {
             tokio::select! {
-                Some(report) = reports.recv() => tell_report(&mut self.failed_commands, &report),
+                Some(report) = reports.recv() => log_result(&mut self.failed_commands, &report),
                 unfinished = &mut finish => break unfinished,
             }
         };
         while let Ok(report) = reports.try_recv() {
-            tell_report(&mut self.failed_commands, &report);
+            log_result(&mut self.failed_commands, &report);
         }
         for line in self.failed_commands.rest() {
             tracing::warn!("{line}");

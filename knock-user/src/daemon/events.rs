@@ -21,22 +21,22 @@ const BATCH: usize = 1_024;
 impl<W: Write> Daemon<W> {
     /// Hears events, a batch at most, so that signals and deadlines get their turn; tells whether
     /// there were no more.
-    pub(super) fn hear_all(&mut self, events: &mut RingBuf<MapData>) -> bool {
+    pub(super) fn receive_all(&mut self, events: &mut RingBuf<MapData>) -> bool {
         self.some_are_spent = false;
-        let all = self.hear_batch(events);
+        let all = self.receive_batch(events);
         if self.some_are_spent {
             self.follow_sequences();
         }
         all
     }
 
-    fn hear_batch(&mut self, events: &mut RingBuf<MapData>) -> bool {
+    fn receive_batch(&mut self, events: &mut RingBuf<MapData>) -> bool {
         for _ in 0..BATCH {
             let Some(item) = events.next() else {
                 return true;
             };
             match bytemuck::try_pod_read_unaligned::<Event>(&item) {
-                Ok(event) => self.hear(&event),
+                Ok(event) => self.receive(&event),
                 Err(error) => {
                     tracing::warn!("an event of {} bytes can't be read: {error}", item.len());
                 }
@@ -45,13 +45,13 @@ impl<W: Write> Daemon<W> {
         false
     }
 
-    fn hear(&mut self, event: &Event) {
-        let told_by_ledger = matches!(
+    fn receive(&mut self, event: &Event) {
+        let ledger_reports_it = matches!(
             event.reason(),
             Some(Reason::Opened | Reason::Refreshed | Reason::Closed)
         );
         self.is_full |= event.reason() == Some(Reason::GrantsFull);
-        if !told_by_ledger {
+        if !ledger_reports_it {
             self.console.event(event);
         }
         let door = self.door(event.door);
@@ -68,7 +68,7 @@ impl<W: Write> Daemon<W> {
             self.console
                 .clock(source, &door.name, behind_s, event.at_ns);
         }
-        let actions = self.ledger.hear(event, clock::boot_ms());
+        let actions = self.ledger.receive(event, clock::boot_ms());
         self.act_on(&actions, Some(event), event.at_ns);
     }
 
@@ -80,17 +80,17 @@ impl<W: Write> Daemon<W> {
             return;
         }
         if let Err(error) = self.protection.follow_sequences(&self.plan) {
-            tracing::warn!("{}", os_error::told(&error));
+            tracing::warn!("{}", os_error::describe(&error));
         }
-        self.tell_files();
+        self.report_files();
     }
 
     /// Listens to one-time sequences no more.
     pub(super) fn withdraw_sequences(&mut self) {
         if let Err(error) = self.protection.withdraw_sequences(&self.plan) {
-            tracing::warn!("{}", os_error::told(&error));
+            tracing::warn!("{}", os_error::describe(&error));
         }
-        self.tell_files();
+        self.report_files();
     }
 
     /// Does what the ledger asks for: all of it, also after something that failed.
@@ -121,7 +121,7 @@ impl<W: Write> Daemon<W> {
                 }
             };
             if let Err(error) = done {
-                tracing::warn!("{}", os_error::told(&error));
+                tracing::warn!("{}", os_error::describe(&error));
             }
         }
     }

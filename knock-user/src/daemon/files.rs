@@ -10,7 +10,7 @@ pub(crate) type Files = BTreeMap<String, Standing>;
 
 impl<W: Write> Daemon<W> {
     /// Tells what has changed with the files, and clients which lines are next.
-    pub(super) fn tell_files(&mut self) {
+    pub(super) fn report_files(&mut self) {
         let standings = self.protection.files();
         let doors = &self.plan.settings().doors;
         let files: Files = standings

@@ -98,9 +98,9 @@ impl<W: Write> Daemon<W> {
             let at_ns = clock::boot_ns();
             self.console
                 .frames(&self.ports, interface, finding, failure, at_ns);
-            self.say_protecting(noticed.attached.into_iter().collect());
+            self.report_protecting(noticed.attached.into_iter().collect());
         }
-        self.say_standing();
+        self.notify_state();
         Ok(())
     }
 }

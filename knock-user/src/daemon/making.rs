@@ -57,7 +57,7 @@ pub(super) struct Making {
 
 impl Making {
     /// What it is for, to whoever asks for something else meanwhile.
-    pub(super) fn told(&self) -> String {
+    pub(super) fn reason_to_wait(&self) -> String {
         let seconds = clock::boot_ms().saturating_sub(self.since_ms) / 1_000;
         let what = match self.purpose {
             Purpose::Reload { .. } => "a reload is under way",
@@ -101,7 +101,7 @@ pub(super) async fn made(making: &mut Option<Making>) -> Result<Ready> {
 impl<W: Write> Daemon<W> {
     /// Returns what is being made ready, for people, if something is.
     pub(crate) fn under_way(&self) -> Option<String> {
-        self.making.as_ref().map(Making::told)
+        self.making.as_ref().map(Making::reason_to_wait)
     }
 
     /// Begins to read the configuration again; if that can't be done, nothing changes. `then` is
@@ -115,19 +115,19 @@ impl<W: Write> Daemon<W> {
     ) {
         self.log_files.reopen();
         if let Some(making) = &self.making {
-            let told = making.told();
+            let reason = making.reason_to_wait();
             match then {
-                Some(then) => then(Err(anyhow!(told))),
+                Some(then) => then(Err(anyhow!(reason))),
                 // What is being read may be older than the signal.
                 None => self.reloads_again = true,
             }
             return;
         }
         if let Some(trial) = &self.trial {
-            let told = trial.told_to_wait();
+            let reason = trial.reason_to_wait();
             match then {
-                Some(then) => then(Err(anyhow!(told))),
-                None => tracing::warn!("the configuration is not reloaded: {told}"),
+                Some(then) => then(Err(anyhow!(reason))),
+                None => tracing::warn!("the configuration is not reloaded: {reason}"),
             }
             return;
         }
@@ -139,7 +139,7 @@ impl<W: Write> Daemon<W> {
                  has not changed since; `knock-user reload --confirm 60s` tries it again, \
                  `knock-user reload` puts it in force"
             );
-            self.say_ready();
+            self.notify_ready();
             return;
         }
         // Whoever is killed before it is in force leaves nothing that puts it there without a trial.
@@ -150,7 +150,7 @@ impl<W: Write> Daemon<W> {
                     let error = error.context("the configuration is not reloaded");
                     match then {
                         Some(then) => then(Err(error)),
-                        None => tracing::warn!("{}", os_error::told(&error)),
+                        None => tracing::warn!("{}", os_error::describe(&error)),
                     }
                     return;
                 }
@@ -263,10 +263,10 @@ impl<W: Write> Daemon<W> {
                     && confirm.is_some()
                     && let Err(error) = self.protection.set_rejected(rejected)
                 {
-                    tracing::warn!("{}", os_error::told(&error));
+                    tracing::warn!("{}", os_error::describe(&error));
                 }
-                self.reload_failed = changes.as_ref().err().map(os_error::told);
-                self.say_ready();
+                self.reload_failed = changes.as_ref().err().map(os_error::describe);
+                self.notify_ready();
                 changes
             }
             Purpose::GoBack(trial) => {
@@ -296,6 +296,6 @@ impl<W: Write> Daemon<W> {
 
 fn admit_as_before(control: &mut Server) {
     if let Err(error) = control.admit_as_before() {
-        tracing::warn!("{}", os_error::told(&error));
+        tracing::warn!("{}", os_error::describe(&error));
     }
 }

@@ -81,7 +81,7 @@ const TALLY: Duration = Duration::from_secs(1);
 const STOP_LIMIT: Duration = Duration::from_secs(15);
 
 /// Commands of a door that failed and are told in a second, each in a line.
-const FAILED_TOLD: u32 = 16;
+const FAILED_LOGGED: u32 = 16;
 
 /// A firewall that is attached, and everybody who is told of it.
 pub struct Daemon<W> {
@@ -109,7 +109,7 @@ pub struct Daemon<W> {
     /// Interfaces that are not protected.
     waiting: Waiting,
     /// What the service manager was told last.
-    told_standing: String,
+    reported_state: String,
     /// Whether the configuration is to be read once more after that.
     reloads_again: bool,
     pub(crate) ledger: Ledger,
@@ -193,7 +193,7 @@ impl<W: Write> Daemon<W> {
             copy: None,
             reload_failed: None,
             waiting: Waiting::default(),
-            told_standing: String::new(),
+            reported_state: String::new(),
             reloads_again: false,
             run,
             plan,
@@ -207,7 +207,7 @@ impl<W: Write> Daemon<W> {
             next_line,
             skew_detector,
             left_outs: Seldom::new(1, "more commands"),
-            failed_commands: Seldom::new(FAILED_TOLD, "more commands of this door that failed"),
+            failed_commands: Seldom::new(FAILED_LOGGED, "more commands of this door that failed"),
             gateways: Seldom::new(1, "more openings"),
             is_full: false,
             some_are_spent: false,
@@ -225,13 +225,13 @@ impl<W: Write> Daemon<W> {
                 deployed.opened.join(", ")
             );
         }
-        daemon.tell_found(&deployed.found);
-        daemon.say_protecting(deployed.attached);
+        daemon.report_found(&deployed.found);
+        daemon.report_protecting(deployed.attached);
         for interface in deployed.absent {
             daemon.console.awaited(&interface, clock::boot_ns());
         }
-        daemon.say_refused(deployed.refused);
-        daemon.tell_trial();
+        daemon.report_refused(deployed.refused);
+        daemon.report_trial();
         daemon
     }
 
@@ -285,7 +285,7 @@ impl<W: Write> Daemon<W> {
         let mut sweep = interval_at(Instant::now() + SWEEP, SWEEP);
         let mut stat = interval(TALLY);
         let mut watchdog = service_manager::ping_interval().map(interval);
-        self.say_ready();
+        self.notify_ready();
         for ticks in [&mut sweep, &mut stat] {
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         }
@@ -303,7 +303,7 @@ impl<W: Write> Daemon<W> {
                 ready = made(&mut self.making) => self.end_making(ready, &mut control),
                 ready = events.readable_mut() => {
                     let mut ready = ready?;
-                    if self.hear_all(ready.get_inner_mut()) {
+                    if self.receive_all(ready.get_inner_mut()) {
                         ready.clear_ready();
                     }
                     Ok(())
@@ -328,13 +328,13 @@ impl<W: Write> Daemon<W> {
                     None => self.do_what_is_due(),
                 },
                 Some(report) = self.reports.recv() => {
-                    tell_report(&mut self.failed_commands, &report);
+                    log_result(&mut self.failed_commands, &report);
                     Ok(())
                 }
                 _ = sweep.tick() => self.sweep(),
                 _ = stat.tick() => self
                     .resumed(resume.was_asleep())
-                    .and_then(|()| self.tell_tallies())
+                    .and_then(|()| self.report_counters())
                     .and_then(|()| self.look_at_interfaces())
                     .and_then(|()| self.watch_frames()),
                 () = ticked(&mut watchdog) => {
@@ -345,7 +345,7 @@ impl<W: Write> Daemon<W> {
             // Whatever is refused here, packets are judged all the same, and stopping would end
             // that.
             if let Err(error) = done {
-                tracing::warn!("{}", os_error::told(&error));
+                tracing::warn!("{}", os_error::describe(&error));
             }
         };
         service_manager::stopping("ending");
@@ -358,7 +358,7 @@ impl<W: Write> Daemon<W> {
         if let Some(then) = then {
             then(match &ended {
                 Ok(()) => Ok(()),
-                Err(error) => Err(anyhow!(os_error::told(error))),
+                Err(error) => Err(anyhow!(os_error::describe(error))),
             });
         }
         control.finish().await;
@@ -371,7 +371,7 @@ impl<W: Write> Daemon<W> {
         self.stats = Stats::new(&self.protection.firewall().counters()?);
         let grants = self.protection.firewall().grants()?;
         let before: BTreeSet<_> = grants.into_iter().map(|(key, _)| key).collect();
-        while !self.hear_all(events) {}
+        while !self.receive_all(events) {}
         let now_ms = clock::boot_ms();
         for (key, grant) in self.protection.firewall().grants()? {
             // Of one that was given since, the event may still come.
@@ -405,7 +405,7 @@ impl<W: Write> Daemon<W> {
         self.doors.get(self.settings(), number)
     }
 
-    fn say_protecting(&mut self, attached: Vec<Attached>) {
+    fn report_protecting(&mut self, attached: Vec<Attached>) {
         for Attached {
             interface,
             now,
@@ -437,7 +437,7 @@ fn ports(settings: &Settings) -> Vec<String> {
     ranges.iter().map(ToString::to_string).collect()
 }
 
-fn tell_report(failed: &mut Seldom, report: &Report) {
+fn log_result(failed: &mut Seldom, report: &Report) {
     if report.is_success() {
         tracing::debug!("{report}");
     } else if let Some(line) = failed.note(

@@ -25,7 +25,7 @@ struct Thing {
     last: Option<String>,
     count: u64,
     /// The first line of this second.
-    told: Option<Instant>,
+    first_at: Option<Instant>,
     /// Lines that were written since then.
     written: u32,
 }
@@ -59,7 +59,7 @@ impl Seldom {
         let lines = things.filter_map(|thing| thing.due(most, more, now));
         let lines = lines.collect();
         self.things
-            .retain(|_, thing| thing.last.is_some() || thing.was_told_lately(now));
+            .retain(|_, thing| thing.last.is_some() || thing.was_written_lately(now));
         lines
     }
 
@@ -70,18 +70,18 @@ impl Seldom {
 }
 
 impl Thing {
-    fn was_told_lately(&self, now: Instant) -> bool {
-        self.told
-            .is_some_and(|told| now.saturating_duration_since(told) < PAUSE)
+    fn was_written_lately(&self, now: Instant) -> bool {
+        self.first_at
+            .is_some_and(|first_at| now.saturating_duration_since(first_at) < PAUSE)
     }
 
     fn due(&mut self, most: u32, more: &str, now: Instant) -> Option<String> {
-        if self.was_told_lately(now) && self.written >= most {
+        if self.was_written_lately(now) && self.written >= most {
             return None;
         }
         let last = self.last.take()?;
-        if !self.was_told_lately(now) {
-            self.told = Some(now);
+        if !self.was_written_lately(now) {
+            self.first_at = Some(now);
             self.written = 0;
         }
         self.written += 1;

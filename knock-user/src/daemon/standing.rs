@@ -15,25 +15,25 @@ use crate::{
 
 impl<W: Write> Daemon<W> {
     /// Tells the service manager that a start or a reload has ended, and what is in force.
-    pub(super) fn say_ready(&mut self) {
-        self.told_standing = self.standing();
-        service_manager::ready(&self.told_standing);
+    pub(super) fn notify_ready(&mut self) {
+        self.reported_state = self.state_text();
+        service_manager::ready(&self.reported_state);
     }
 
     /// Tells the service manager what is in force, if that is new.
-    pub(super) fn say_standing(&mut self) {
-        let standing = self.standing();
-        if standing != self.told_standing {
+    pub(super) fn notify_state(&mut self) {
+        let standing = self.state_text();
+        if standing != self.reported_state {
             service_manager::status(&standing);
-            self.told_standing = standing;
+            self.reported_state = standing;
         }
     }
 
-    fn standing(&self) -> String {
+    fn state_text(&self) -> String {
         let interfaces = match self.protection.coverage() {
             Ok(interfaces) => interfaces,
             Err(error) => {
-                let error = os_error::told(&error);
+                let error = os_error::describe(&error);
                 return format!("what is in force can't be read: {error}");
             }
         };

@@ -16,8 +16,8 @@ pub(super) struct Stats {
 struct Shortage {
     number: usize,
     text: &'static str,
-    told: u64,
-    told_ms: Option<u64>,
+    reported: u64,
+    reported_ms: Option<u64>,
 }
 
 /// What is to be told.
@@ -37,8 +37,8 @@ impl Stats {
         let shortage = |number: usize, text| Shortage {
             number,
             text,
-            told: count(counters, number),
-            told_ms: None,
+            reported: count(counters, number),
+            reported_ms: None,
         };
         Self {
             suppressed: count(counters, Stat::EventsSuppressed as usize),
@@ -76,13 +76,13 @@ impl Stats {
             shortages: Vec::new(),
         };
         for shortage in &mut self.shortages {
-            let is_early = |told_ms: u64| now_ms < told_ms.saturating_add(AGAIN_MS);
-            if shortage.told_ms.is_some_and(is_early) {
+            let is_early = |reported_ms: u64| now_ms < reported_ms.saturating_add(AGAIN_MS);
+            if shortage.reported_ms.is_some_and(is_early) {
                 continue;
             }
-            let times = more(&mut shortage.told, shortage.number);
+            let times = more(&mut shortage.reported, shortage.number);
             if times > 0 {
-                shortage.told_ms = Some(now_ms);
+                shortage.reported_ms = Some(now_ms);
                 delta.shortages.push((shortage.text, times));
             }
         }
@@ -101,10 +101,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lack_of_room_is_told_at_once_and_then_from_time_to_time() {
+    fn a_lack_of_room_is_reported_at_once_and_then_every_ten_seconds() {
         let mut counters = vec![5; COUNTERS_MAX as usize];
         let mut stats = Stats::new(&counters);
-        for (name, at_ms, evicted, lost, shortages, told_lost) in [
+        for (name, at_ms, evicted, lost, shortages, lost_reported) in [
             ("nothing moved", 0, 5, 5, vec![], 0),
             ("the first one", 1_000, 6, 5, vec![1], 0),
             ("too early", 2_000, 9, 7, vec![], 2),
@@ -117,7 +117,7 @@ mod tests {
             let delta = stats.delta(&counters, at_ms);
             let times: Vec<_> = delta.shortages.iter().map(|(_, times)| *times).collect();
             assert_eq!(times, shortages, "{name}");
-            assert_eq!(delta.lost, told_lost, "{name}");
+            assert_eq!(delta.lost, lost_reported, "{name}");
         }
     }
 }

@@ -60,7 +60,7 @@ impl Trial {
     }
 
     /// Why another configuration has to wait.
-    pub(super) fn told_to_wait(&self) -> String {
+    pub(super) fn reason_to_wait(&self) -> String {
         let left_ms = self.until_ms.saturating_sub(clock::boot_ms());
         format!(
             "a configuration is on trial for another {}: `knock-user confirm` keeps it, and \
@@ -72,7 +72,7 @@ impl Trial {
 
 impl<W: Write> Daemon<W> {
     /// Says that there is a trial, how long it lasts, what ends it and what keeps it.
-    pub(super) fn tell_trial(&mut self) {
+    pub(super) fn report_trial(&mut self) {
         let Some(trial) = &self.trial else {
             return;
         };
@@ -87,7 +87,7 @@ impl<W: Write> Daemon<W> {
         let trial = self.trial.as_mut()?;
         if trial.until_ms > now_ms {
             if trial.reminds_ms.take_if(|at_ms| *at_ms <= now_ms).is_some() {
-                self.tell_trial();
+                self.report_trial();
             }
             return None;
         }
@@ -113,12 +113,12 @@ impl<W: Write> Daemon<W> {
         if let Err(error) = back {
             tracing::warn!(
                 "the previous configuration could not be restored, and knock-user tries again: {}",
-                os_error::told(&error)
+                os_error::describe(&error)
             );
             let until_ms = clock::boot_ms().saturating_add(RETRY_MS);
             self.trial = Some(Trial { until_ms, ..trial });
         }
-        self.say_standing();
+        self.notify_state();
     }
 
     /// Keeps what is on trial.
@@ -130,7 +130,7 @@ impl<W: Write> Daemon<W> {
             bail!(under_way);
         }
         let confirmed = self.keep_unconfirmed();
-        self.say_standing();
+        self.notify_state();
         confirmed
     }
 
@@ -151,7 +151,7 @@ impl<W: Write> Daemon<W> {
         self.console.confirmed(clock::boot_ns());
         // It stays, whatever this leaves to the next start.
         if let Err(error) = self.commit() {
-            tracing::warn!("{}", os_error::told(&error));
+            tracing::warn!("{}", os_error::describe(&error));
         }
         Ok(())
     }

@@ -77,7 +77,7 @@ impl<W: Write> Daemon<W> {
         self.follow_interfaces()?;
         self.warn_of_waiting()?;
         self.follow_surroundings()?;
-        self.say_standing();
+        self.notify_state();
         Ok(())
     }
 
@@ -126,7 +126,7 @@ impl<W: Write> Daemon<W> {
     }
 
     /// Writes the warnings that waited because others about the same thing came before.
-    fn tell_seldom(&mut self) {
+    fn write_deferred(&mut self) {
         let now = std::time::Instant::now();
         let all = [
             &mut self.left_outs,
@@ -139,7 +139,7 @@ impl<W: Write> Daemon<W> {
     }
 
     /// Tells what a person should know of what was counted since the last time.
-    pub(super) fn tell_tallies(&mut self) -> Result<()> {
+    pub(super) fn report_counters(&mut self) -> Result<()> {
         self.follow_host()?;
         // The wall clock may have been set.
         self.console.set_boot(clock::booted_at());
@@ -152,7 +152,7 @@ impl<W: Write> Daemon<W> {
         for (shortage, times) in delta.shortages {
             self.console.pressure(shortage, times, now_ns);
         }
-        self.tell_seldom();
+        self.write_deferred();
         self.keep_room()?;
         let untracked = self.ledger.untracked();
         let more = untracked.saturating_sub(std::mem::replace(&mut self.untracked, untracked));

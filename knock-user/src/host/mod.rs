@@ -101,7 +101,7 @@ impl Host {
                 tracing::warn!(
                     "can't list the ports on which this host listens ({}): with exempt = \"listening\" no \
                      port is exempt",
-                    os_error::told(&error)
+                    os_error::describe(&error)
                 );
                 BTreeSet::new()
             }),

@@ -10,7 +10,7 @@ use nix::libc;
 use crate::host::paths::{MOUNT_POINT, RUN};
 
 /// Describes an error in one line: what was done, the reason and the cure.
-pub fn told(error: &anyhow::Error) -> String {
+pub fn describe(error: &anyhow::Error) -> String {
     let text = without_numbers(&format!("{error:#}"));
     // The error of a bpf(2) call contains that of the system.
     let all: Vec<_> = error.chain().filter_map(system_error).collect();
@@ -289,7 +289,7 @@ mod tests {
                 ["`FLOWS`", "82 MB"],
             ),
         ] {
-            let text = told(&error);
+            let text = describe(&error);
             for word in words {
                 assert!(text.contains(word), "{name}: no {word:?} in {text}");
             }

@@ -72,14 +72,14 @@ impl Ledger {
         now_ms: u64,
     ) -> Vec<Action> {
         let given_ns = now_ms.saturating_mul(NANOS_PER_MILLI);
-        let mut told = self.extend(source, grant, given_ns);
-        if let Some(Action::Opened { by, .. } | Action::Refreshed { by, .. }) = &mut told {
+        let mut action = self.extend(source, grant, given_ns);
+        if let Some(Action::Opened { by, .. } | Action::Refreshed { by, .. }) = &mut action {
             *by = Some(user);
             if let Some(opening) = self.openings.get_mut(&(source, grant.door)) {
                 opening.by = *by;
             }
         }
-        told.into_iter().collect()
+        action.into_iter().collect()
     }
 
     /// Returns how to end a source's grants for one door or for all; `entries` are those of the

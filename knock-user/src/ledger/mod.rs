@@ -108,10 +108,10 @@ impl Ledger {
     }
 
     /// Processes an event of the kernel side; events that do not concern grants change nothing.
-    pub fn hear(&mut self, event: &Event, now_ms: u64) -> Vec<Action> {
+    pub fn receive(&mut self, event: &Event, now_ms: u64) -> Vec<Action> {
         let reason = event.reason();
         if matches!(reason, Some(Reason::Opened | Reason::Refreshed)) {
-            self.hear_given(event, now_ms)
+            self.receive_opened(event, now_ms)
         } else if reason == Some(Reason::Closed) {
             let keys = self.keys_of(event.source, event.door);
             let by = Some(event.door);
@@ -137,10 +137,10 @@ impl Ledger {
     ///
     /// This replaces lost events: grants, and grants that ended early.
     pub fn observe(&mut self, key: GrantKey, grant: Grant, now_ms: u64) -> Vec<Action> {
-        if now_ms < grant.until_ms && self.knows(grant.door) {
+        if now_ms < grant.until_ms && self.has_door(grant.door) {
             let given_ns = self.given_ns(grant, now_ms);
-            let told = self.extend(key.source, grant, given_ns);
-            return told.into_iter().collect();
+            let action = self.extend(key.source, grant, given_ns);
+            return action.into_iter().collect();
         }
         self.recheck_later(key, grant.until_ms);
         if !is_over(grant.until_ms, now_ms) {
@@ -168,7 +168,7 @@ impl Ledger {
         self.untracked
     }
 
-    fn hear_given(&mut self, event: &Event, now_ms: u64) -> Vec<Action> {
+    fn receive_opened(&mut self, event: &Event, now_ms: u64) -> Vec<Action> {
         let &Event {
             source,
             door,
@@ -177,7 +177,7 @@ impl Ledger {
             ..
         } = event;
         let grant = Grant { until_ms, door };
-        if !self.knows(door) || self.is_stale((source, door), event, now_ms) {
+        if !self.has_door(door) || self.is_stale((source, door), event, now_ms) {
             return Vec::new();
         }
         let mut actions = Vec::new();
@@ -258,7 +258,7 @@ impl Ledger {
         })
     }
 
-    fn knows(&self, door: u16) -> bool {
+    fn has_door(&self, door: u16) -> bool {
         let door = self.doors.get(usize::from(door));
         door.is_some_and(|door| *door != DoorEntry::default())
     }

@@ -25,7 +25,7 @@ impl Ledger {
     pub fn adopt(&mut self, key: GrantKey, grant: Grant, now_ms: u64) -> Option<Adopted> {
         let Grant { until_ms, door } = grant;
         let was_known = self.openings.contains_key(&(key.source, door));
-        if !self.knows(door) || was_known {
+        if !self.has_door(door) || was_known {
             // Its event, or another of its entries, was processed before.
             self.recheck_later(key, until_ms);
             return None;
@@ -46,7 +46,7 @@ impl Ledger {
         let mut actions = Vec::new();
         for holder in holders {
             let (source, door) = holder;
-            if self.knows(door) {
+            if self.has_door(door) {
                 let keys = self.keys_of(source, door);
                 if let Some(opening) = self.openings.get_mut(&holder) {
                     opening.keys = keys;

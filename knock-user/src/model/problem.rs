@@ -30,7 +30,7 @@ impl fmt::Display for Problems {
             if index > 0 {
                 f.write_str("\n")?;
             }
-            f.write_str(&problem.told("", &self.file))?;
+            f.write_str(&problem.render("", &self.file))?;
         }
         Ok(())
     }
@@ -40,7 +40,7 @@ impl Problem {
     /// Formats the problem as compilers do, `seq.toml:7: open: …`, with `word` before the key if it
     /// is not empty. Control characters are escaped, so the content of the file can't affect a
     /// terminal.
-    pub fn told(&self, word: &str, file: &str) -> String {
+    pub fn render(&self, word: &str, file: &str) -> String {
         let mut text = file.to_owned();
         if let Some(line) = self.line {
             text += &format!(":{line}");
@@ -102,7 +102,7 @@ mod tests {
             reason: "unknown key\nseq.toml:1: \u{9b}31m".to_owned(),
         };
         assert_eq!(
-            problem.told("", "se\u{7}q.toml"),
+            problem.render("", "se\u{7}q.toml"),
             "se\\u{7}q.toml:7: na\\u{1b}[2Jme: unknown key\\nseq.toml:1: \\u{9b}31m"
         );
     }

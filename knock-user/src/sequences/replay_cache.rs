@@ -123,7 +123,7 @@ impl Replay {
         for directory in directories() {
             match self.read_in(&directory) {
                 Ok(opened) => return opened,
-                Err(error) => failures.push(os_error::told(&error)),
+                Err(error) => failures.push(os_error::describe(&error)),
             }
         }
         tracing::warn!(

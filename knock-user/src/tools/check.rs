@@ -32,30 +32,30 @@ pub fn run(path: &Path, out: &mut impl Write) -> Result<()> {
     let checked = config::read(path)?;
     let mut host = Host::inspect().context("asking the kernel what this host serves")?;
     guards::note(&mut host.links);
-    told(&checked, &host, out).context("writing the result")?;
+    write_report(&checked, &host, out).context("writing the result")?;
     checked.has_effect()?;
     Ok(())
 }
 
-fn told(checked: &Checked, host: &Host, out: &mut impl Write) -> io::Result<()> {
+fn write_report(checked: &Checked, host: &Host, out: &mut impl Write) -> io::Result<()> {
     if checked.settings.interfaces.is_empty() {
         let reason = "not set: start knock-user with --iface, or write interfaces = [\"eth0\"]; \
                       the systemd unit passes no --iface and fails without it";
         for problem in checked.problem("interfaces", reason).list {
-            writeln!(out, "{}", problem.told("warning", &checked.file))?;
+            writeln!(out, "{}", problem.render("warning", &checked.file))?;
         }
     }
     for warning in interfaces(&checked.settings) {
         for problem in checked.problem("interfaces", warning).list {
-            writeln!(out, "{}", problem.told("warning", &checked.file))?;
+            writeln!(out, "{}", problem.render("warning", &checked.file))?;
         }
     }
     for warning in checked.surroundings(host, &checked.settings.interfaces) {
-        writeln!(out, "{}", warning.told("warning", &checked.file))?;
+        writeln!(out, "{}", warning.render("warning", &checked.file))?;
     }
     check(checked, host, out)?;
     if let Some(note) = checked.unserved(host) {
-        writeln!(out, "{}", note.told("note", &checked.file))?;
+        writeln!(out, "{}", note.render("note", &checked.file))?;
     }
     Ok(())
 }
@@ -97,7 +97,7 @@ pub fn check(checked: &Checked, host: &Host, out: &mut impl Write) -> io::Result
         .into_iter()
         .chain(checked.file_warnings())
     {
-        writeln!(out, "{}", warning.told("warning", &checked.file))?;
+        writeln!(out, "{}", warning.render("warning", &checked.file))?;
     }
     describe(&checked.settings, out)
 }

@@ -126,29 +126,29 @@ fn play(stop: &AtomicBool) -> Result<Vec<String>, Halt> {
         &net.server,
         command.args(["--iface", SERVER_LINK]),
     ));
-    stage.hears("the program is attached", &["protecting tcp/22"])?;
+    stage.await_line("the program is attached", &["protecting tcp/22"])?;
 
     stage.step("Connect without knocking: nobody answers, as if there were no server")?;
     stage.silence(&v4, "tcp/22 is closed before the knock");
-    stage.hears("the attempt is reported", &["denied", &v4.name()])?;
+    stage.await_line("the attempt is reported", &["denied", &v4.name()])?;
 
     stage.step("Knock, and connect in the same moment")?;
     let mut established = stage.knock(&net, client, &v4);
-    stage.hears("the door opens", &["opened", &v4.name(), "ssh"])?;
+    stage.await_line("the door opens", &["opened", &v4.name(), "ssh"])?;
     let echoed = established.as_mut().is_some_and(echoes);
     stage.seen(echoed, "a connection carries data", "hello ⇄ hello");
 
     stage.step("The door is open for who knocked, and for nobody else")?;
     stage.silence(&stranger, "tcp/22 is closed for others");
-    stage.hears(
+    stage.await_line(
         "the other attempt is reported",
         &["denied", &stranger.name()],
     )?;
 
     stage.step("Wait: the grant ends by itself")?;
-    stage.hears("the door closes", &["closed", &v4.name(), "ssh"])?;
+    stage.await_line("the door closes", &["closed", &v4.name(), "ssh"])?;
     stage.silence(&v4, "tcp/22 is closed again");
-    stage.hears("the late attempt is reported", &["denied", &v4.name()])?;
+    stage.await_line("the late attempt is reported", &["denied", &v4.name()])?;
     let echoed = established.as_mut().is_some_and(echoes);
     stage.seen(
         echoed,
@@ -158,9 +158,9 @@ fn play(stop: &AtomicBool) -> Result<Vec<String>, Halt> {
 
     stage.step("The same over IPv6")?;
     stage.silence(&v6, "tcp/22 is closed over IPv6");
-    stage.hears("the attempt over IPv6 is reported", &["denied", &v6.name()])?;
+    stage.await_line("the attempt over IPv6 is reported", &["denied", &v6.name()])?;
     let connected = stage.knock(&net, client, &v6);
-    stage.hears("the door opens over IPv6", &["opened", &v6.name(), "ssh"])?;
+    stage.await_line("the door opens over IPv6", &["opened", &v6.name(), "ssh"])?;
     stage.seen(connected.is_some(), "a connection over IPv6", "connected");
 
     stage.step("Stop")?;
@@ -256,8 +256,8 @@ impl<'s> Stage<'s> {
             .args(KNOCKS)
             .args(["--then-connect", "22"]);
         let ended = Process::start(&net.client, &mut command).wait();
-        let told = ended.stdout.iter().map(String::as_str);
-        for line in told.chain(ended.stderr.lines()) {
+        let printed = ended.stdout.iter().map(String::as_str);
+        for line in printed.chain(ended.stderr.lines()) {
             println!("   {line}");
         }
         let first = ended.stdout.iter().any(|line| line.contains("(attempt 1)"));
@@ -270,20 +270,20 @@ impl<'s> Stage<'s> {
     }
 
     /// Shows the lines of knock-user until one has these words.
-    fn hears(&mut self, what: &str, words: &[&str]) -> Result<(), Halt> {
+    fn await_line(&mut self, what: &str, words: &[&str]) -> Result<(), Halt> {
         let has_all = |line: &String| words.iter().all(|word| line.contains(word));
-        let heard = wait::poll(wait::PATIENCE, || {
+        let found = wait::poll(wait::PATIENCE, || {
             // First, so that what it said before its end is looked at.
             let running = self.console.as_mut().is_some_and(Process::is_running);
-            let heard = self.show().iter().any(has_all);
-            (heard || !running || self.go_on().is_err()).then_some((heard, running))
+            let found = self.show().iter().any(has_all);
+            (found || !running || self.go_on().is_err()).then_some((found, running))
         });
         self.go_on()?;
-        match heard {
+        match found {
             Some((true, _)) => return Ok(()),
             Some((false, false)) => {
-                let told = self.console.as_ref().map(Process::stderr);
-                self.quote(&told.unwrap_or_default());
+                let printed = self.console.as_ref().map(Process::stderr);
+                self.quote(&printed.unwrap_or_default());
                 self.seen(false, what, "");
                 return Err(Halt::Ended);
             }
@@ -316,7 +316,7 @@ impl<'s> Stage<'s> {
         if let Some(console) = &mut self.console {
             console.signal(Signal::SIGINT);
         }
-        self.hears(
+        self.await_line(
             "it says what is open now",
             &["detached", "no longer protected"],
         )?;

@@ -40,8 +40,8 @@ fn knock(door: &'static str, reason: Reason) -> [Step; 2] {
         _ => 7004,
     };
     [
-        syn(first).is(FirstKnock).told(door, 1),
-        udp(8000).is(reason).told(door, 2),
+        syn(first).is(FirstKnock).reported(door, 1),
+        udp(8000).is(reason).reported(door, 2),
     ]
 }
 
@@ -258,8 +258,8 @@ fn a_flow_keeps_a_connection_open_after_its_grant() {
                     ack(22).is(Granted),
                     Later(81),
                     ack(22).is(NoGrant),
-                    syn(7000).is(FirstKnock).told("ssh", 1),
-                    udp(8000).is(Opened).told("ssh", 2),
+                    syn(7000).is(FirstKnock).reported("ssh", 1),
+                    udp(8000).is(Opened).reported("ssh", 2),
                     ack(22).is(Granted),
                     ack(22).is(Reason::Flow),
                     Flows(1),
@@ -326,11 +326,11 @@ fn grants_written_by_user_space_are_in_force() {
         // Without a hint nothing is looked up.
         table.packet(syn(22), NoGrant, &[("", 0)], name);
         table.kernel.raise_presence(source).unwrap();
-        let told: &[Place] = match reason.verdict() {
+        let reported: &[Place] = match reason.verdict() {
             Verdict::Drop => &[("", 0)],
             Verdict::Pass | Verdict::Answer => &[],
         };
-        table.packet(syn(22), reason, told, name);
+        table.packet(syn(22), reason, reported, name);
     }
 }
 
@@ -357,7 +357,7 @@ fn a_full_allow_map_takes_no_new_grants() {
             "too late",
             [
                 first,
-                udp(8000).is(GrantsFull).told("ssh", 2),
+                udp(8000).is(GrantsFull).reported("ssh", 2),
                 syn(22).is(NoGrant),
             ],
         )],

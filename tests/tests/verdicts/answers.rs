@@ -28,12 +28,12 @@ const CONFIG: &str = r#"
     knock = ["tcp/7100", "udp/9100", "tcp/8100"]
     open = ["tcp/23"]
     [[door]]
-    name = "told"
+    name = "replies"
     reply = true
     knock = ["tcp/7200", "udp/8200"]
     open = ["udp/53", "tcp/2000-2100"]
     [[door]]
-    name = "told-tcp"
+    name = "replies-tcp"
     reply = true
     knock = ["udp/7300", "tcp/8300"]
     open = ["tcp/22"]
@@ -347,12 +347,12 @@ fn silent_doors_stay_silent_beside_handshake_doors() {
 fn only_the_last_knock_gets_a_reply_with_the_port() {
     let mut bench = Bench::new(Options::default());
     for (name, way) in ways(7) {
-        let told = Some(Answered::Port(2000));
+        let replied = Some(Answered::Port(2000));
         // The answer has no options.
-        let tight = told.filter(|_| name.ends_with("options"));
+        let tight = replied.filter(|_| name.ends_with("options"));
         for (what, frame, reason, answer) in [
             ("first", tcp(&way, 7200, SYN, 0), FirstKnock, None),
-            ("last", udp(&way, 8200, 8), Opened, told),
+            ("last", udp(&way, 8200, 8), Opened, replied),
             ("last again", udp(&way, 8200, 8), Duplicate, None),
             ("first", tcp(&way, 7200, SYN, 0), FirstKnock, None),
             (
@@ -364,7 +364,7 @@ fn only_the_last_knock_gets_a_reply_with_the_port() {
             ("first", tcp(&way, 7200, SYN, 0), FirstKnock, None),
             ("over, no room", udp(&way, 8200, 1), Opened, tight),
             ("first", tcp(&way, 7200, SYN, 0), FirstKnock, None),
-            ("over, just room", udp(&way, 8200, 4), Opened, told),
+            ("over, just room", udp(&way, 8200, 4), Opened, replied),
             ("last alone", udp(&way, 6500, 8), OutOfSequence, None),
             ("udp first", udp(&way, 7300, 8), FirstKnock, None),
             ("wrong", udp(&way, 8200, 8), WrongKnock, None),

@@ -33,14 +33,14 @@ fn the_shape_of_a_frame_decides_its_reason() {
         };
         assert_eq!(judged.reason, reason, "{}: {frame:02x?}", shape.name);
         assert_eq!(judged.verdict, reason.verdict(), "{}", shape.name);
-        let told: Vec<_> = judged
+        let reported: Vec<_> = judged
             .events
             .iter()
             .map(|event| (event.reason(), event.source_port))
             .collect();
         match reason.verdict() {
-            Verdict::Drop => assert_eq!(told, [(Some(reason), source)], "{}", shape.name),
-            Verdict::Pass | Verdict::Answer => assert_eq!(told, [], "{}", shape.name),
+            Verdict::Drop => assert_eq!(reported, [(Some(reason), source)], "{}", shape.name),
+            Verdict::Pass | Verdict::Answer => assert_eq!(reported, [], "{}", shape.name),
         }
     }
 }
@@ -111,7 +111,7 @@ fn the_kind_of_a_port_decides_its_reason() {
                     tcp(7000, SYN_ACK).is(OtherFlags),
                     tcp(7000, RST).is(OtherFlags),
                     tcp(7000, 0).is(OtherFlags),
-                    tcp(7000, SYN | PSH | URG).is(FirstKnock).told("ssh", 1),
+                    tcp(7000, SYN | PSH | URG).is(FirstKnock).reported("ssh", 1),
                 ],
             ),
         ],

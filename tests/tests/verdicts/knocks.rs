@@ -31,9 +31,9 @@ const DOORS: &str = r#"
 
 pub(crate) fn opens_ssh() -> [Step; 3] {
     [
-        syn(7000).is(FirstKnock).told("ssh", 1),
-        udp(8000).is(NextKnock).told("ssh", 2),
-        syn(9000).is(Opened).told("ssh", 3),
+        syn(7000).is(FirstKnock).reported("ssh", 1),
+        udp(8000).is(NextKnock).reported("ssh", 2),
+        syn(9000).is(Opened).reported("ssh", 3),
     ]
 }
 
@@ -72,7 +72,7 @@ fn only_the_knocks_of_a_sequence_in_order_open_its_door() {
                 "a wrong one between",
                 [
                     a.clone(),
-                    syn(9000).is(WrongKnock).told("ssh", 1),
+                    syn(9000).is(WrongKnock).reported("ssh", 1),
                     udp(8000).is(OutOfSequence),
                     syn(9000).is(OutOfSequence),
                     syn(22).is(NoGrant),
@@ -83,7 +83,7 @@ fn only_the_knocks_of_a_sequence_in_order_open_its_door() {
                 [
                     a.clone(),
                     b.clone(),
-                    syn(3000).is(WrongKnock).told("ssh", 2),
+                    syn(3000).is(WrongKnock).reported("ssh", 2),
                     syn(9000).is(OutOfSequence),
                 ],
             ),
@@ -91,7 +91,7 @@ fn only_the_knocks_of_a_sequence_in_order_open_its_door() {
                 "one left out",
                 [
                     a.clone(),
-                    syn(9000).is(WrongKnock).told("ssh", 1),
+                    syn(9000).is(WrongKnock).reported("ssh", 1),
                     syn(22).is(NoGrant),
                 ],
             ),
@@ -113,8 +113,8 @@ fn only_the_knocks_of_a_sequence_in_order_open_its_door() {
                 [
                     a.clone(),
                     b.clone(),
-                    syn(5000).is(Restarted).told("short", 1),
-                    syn(4000).is(Opened).told("short", 2),
+                    syn(5000).is(Restarted).reported("short", 1),
+                    syn(4000).is(Opened).reported("short", 2),
                 ],
             ),
             row(
@@ -122,7 +122,7 @@ fn only_the_knocks_of_a_sequence_in_order_open_its_door() {
                 [
                     a.clone(),
                     b.clone(),
-                    syn(7000).is(Restarted).told("ssh", 1),
+                    syn(7000).is(Restarted).reported("ssh", 1),
                     b.clone(),
                     c.clone(),
                 ],
@@ -132,7 +132,7 @@ fn only_the_knocks_of_a_sequence_in_order_open_its_door() {
                 [
                     a.clone(),
                     b.clone(),
-                    syn(9500).is(Opened).told("vpn", 3),
+                    syn(9500).is(Opened).reported("vpn", 3),
                     udp(1194).is(Granted),
                     syn(22).is(NoGrant),
                 ],
@@ -140,28 +140,28 @@ fn only_the_knocks_of_a_sequence_in_order_open_its_door() {
             row(
                 "a port twice in the sequence",
                 [
-                    syn(7100).is(FirstKnock).told("twice", 1),
-                    syn(7100).is(NextKnock).told("twice", 2),
+                    syn(7100).is(FirstKnock).reported("twice", 1),
+                    syn(7100).is(NextKnock).reported("twice", 2),
                     syn(7100).is(Duplicate),
-                    udp(8100).is(Opened).told("twice", 3),
+                    udp(8100).is(Opened).reported("twice", 3),
                 ],
             ),
             row(
                 "a single knock, again and again",
                 [
-                    udp(6000).is(Opened).told("one", 1),
-                    udp(6000).is(Refreshed).told("one", 1),
-                    udp(6000).is(Refreshed).told("one", 1),
+                    udp(6000).is(Opened).reported("one", 1),
+                    udp(6000).is(Refreshed).reported("one", 1),
+                    udp(6000).is(Refreshed).reported("one", 1),
                     syn(24).is(Granted),
                 ],
             ),
             row(
                 "a door whose sequence begins another's",
                 [
-                    syn(5000).is(FirstKnock).told("short", 1),
-                    syn(4000).is(Opened).told("short", 2),
+                    syn(5000).is(FirstKnock).reported("short", 1),
+                    syn(4000).is(Opened).reported("short", 2),
                     syn(26).is(NoGrant),
-                    syn(3000).is(Opened).told("longer", 3),
+                    syn(3000).is(Opened).reported("longer", 3),
                     syn(25).is(Granted),
                     syn(26).is(Granted),
                 ],
@@ -169,9 +169,12 @@ fn only_the_knocks_of_a_sequence_in_order_open_its_door() {
             row(
                 "a door whose sequence ends another's",
                 [
-                    syn(2300).is(FirstKnock).told("whole", 1),
-                    udp(2200).is(NextKnock).told("whole", 2),
-                    syn(2100).is(Opened).told("whole", 3).and_told("end", 3),
+                    syn(2300).is(FirstKnock).reported("whole", 1),
+                    udp(2200).is(NextKnock).reported("whole", 2),
+                    syn(2100)
+                        .is(Opened)
+                        .reported("whole", 3)
+                        .and_reported("end", 3),
                     syn(27).is(Granted),
                     syn(28).is(Granted),
                 ],
@@ -179,8 +182,8 @@ fn only_the_knocks_of_a_sequence_in_order_open_its_door() {
             row(
                 "only that end",
                 [
-                    udp(2200).is(FirstKnock).told("end", 1),
-                    syn(2100).is(Opened).told("end", 2),
+                    udp(2200).is(FirstKnock).reported("end", 1),
+                    syn(2100).is(Opened).reported("end", 2),
                     syn(27).is(NoGrant),
                     syn(28).is(Granted),
                 ],
@@ -191,8 +194,8 @@ fn only_the_knocks_of_a_sequence_in_order_open_its_door() {
                     a.clone(),
                     b.clone(),
                     c.clone(),
-                    syn(5000).is(FirstKnock).told("short", 1),
-                    syn(4000).is(Opened).told("short", 2),
+                    syn(5000).is(FirstKnock).reported("short", 1),
+                    syn(4000).is(Opened).reported("short", 2),
                 ],
             ),
             row(
@@ -203,18 +206,18 @@ fn only_the_knocks_of_a_sequence_in_order_open_its_door() {
                     c.clone(),
                     a.clone(),
                     b.clone(),
-                    syn(9000).is(Refreshed).told("ssh", 3),
+                    syn(9000).is(Refreshed).reported("ssh", 3),
                 ],
             ),
             row(
                 "each from another port and to another address",
                 [
-                    syn(7000).over_port(1).is(FirstKnock).told("ssh", 1),
+                    syn(7000).over_port(1).is(FirstKnock).reported("ssh", 1),
                     udp(8000)
                         .over_port(2)
                         .elsewhere()
                         .is(NextKnock)
-                        .told("ssh", 2),
+                        .reported("ssh", 2),
                     c.clone(),
                     syn(22).elsewhere().is(Granted),
                 ],
@@ -226,11 +229,11 @@ fn only_the_knocks_of_a_sequence_in_order_open_its_door() {
                     udp(8000).neighbour().is(OutOfSequence),
                     b.clone(),
                     syn(9000).neighbour().is(OutOfSequence),
-                    syn(7000).neighbour().is(FirstKnock).told("ssh", 1),
+                    syn(7000).neighbour().is(FirstKnock).reported("ssh", 1),
                     c.clone(),
                     syn(22).neighbour().is(NoGrant),
                     syn(22).is(Granted),
-                    udp(8000).neighbour().is(NextKnock).told("ssh", 2),
+                    udp(8000).neighbour().is(NextKnock).reported("ssh", 2),
                 ],
             ),
         ],
@@ -252,7 +255,7 @@ fn strict_mode_counts_packets_to_unused_ports_as_wrong() {
                 "a SYN to another port",
                 [
                     a.clone(),
-                    syn(1234).is(StrayPort).told("ssh", 1),
+                    syn(1234).is(StrayPort).reported("ssh", 1),
                     syn(1234).is(Ordinary),
                     udp(8000).is(OutOfSequence),
                 ],
@@ -262,19 +265,19 @@ fn strict_mode_counts_packets_to_unused_ports_as_wrong() {
                 [
                     a.clone(),
                     b.clone(),
-                    udp(1234).is(StrayPort).told("ssh", 2),
+                    udp(1234).is(StrayPort).reported("ssh", 2),
                     syn(9000).is(OutOfSequence),
                 ],
             ),
             row(
                 "a knock's port with the other protocol",
-                [a.clone(), syn(8000).is(StrayPort).told("ssh", 1)],
+                [a.clone(), syn(8000).is(StrayPort).reported("ssh", 1)],
             ),
             row(
                 "a decoy",
                 [
                     a.clone(),
-                    syn(2222).is(Decoy).told("ssh", 1),
+                    syn(2222).is(Decoy).reported("ssh", 1),
                     udp(8000).is(OutOfSequence),
                 ],
             ),
@@ -283,7 +286,7 @@ fn strict_mode_counts_packets_to_unused_ports_as_wrong() {
                 [
                     a.clone(),
                     b.clone(),
-                    udp(2223).is(Decoy).told("ssh", 2),
+                    udp(2223).is(Decoy).reported("ssh", 2),
                     syn(9000).is(OutOfSequence),
                 ],
             ),
@@ -330,11 +333,11 @@ fn without_strict_mode_unused_ports_end_no_attempt() {
         &[row(
             "other ports between the knocks",
             [
-                syn(7000).is(FirstKnock).told("ssh", 1),
+                syn(7000).is(FirstKnock).reported("ssh", 1),
                 syn(1234).is(Ordinary),
-                udp(9000).is(NextKnock).told("ssh", 2),
+                udp(9000).is(NextKnock).reported("ssh", 2),
                 udp(1234).is(Ordinary),
-                syn(6000).is(Opened).told("ssh", 3),
+                syn(6000).is(Opened).reported("ssh", 3),
             ],
         )],
     );
@@ -357,87 +360,87 @@ fn late_knocks_end_an_attempt() {
             row(
                 "in time",
                 [
-                    udp(8000).is(FirstKnock).told("total", 1),
-                    syn(7000).is(NextKnock).told("total", 2),
-                    udp(6000).is(Opened).told("total", 3),
+                    udp(8000).is(FirstKnock).reported("total", 1),
+                    syn(7000).is(NextKnock).reported("total", 2),
+                    udp(6000).is(Opened).reported("total", 3),
                 ],
             ),
             row(
                 "second knock too late",
                 [
-                    udp(8000).is(FirstKnock).told("total", 1),
+                    udp(8000).is(FirstKnock).reported("total", 1),
                     Wait(550),
-                    syn(7000).is(TooLate).told("total", 1),
+                    syn(7000).is(TooLate).reported("total", 1),
                     syn(7000).is(OutOfSequence),
                 ],
             ),
             row(
                 "the time runs from the first knock on",
                 [
-                    udp(8000).is(FirstKnock).told("total", 1),
+                    udp(8000).is(FirstKnock).reported("total", 1),
                     Wait(300),
-                    syn(7000).is(NextKnock).told("total", 2),
+                    syn(7000).is(NextKnock).reported("total", 2),
                     Wait(300),
-                    udp(6000).is(TooLate).told("total", 2),
+                    udp(6000).is(TooLate).reported("total", 2),
                     udp(6000).is(OutOfSequence),
                 ],
             ),
             row(
                 "a first knock after the timeout starts a new attempt",
                 [
-                    udp(8000).is(FirstKnock).told("total", 1),
+                    udp(8000).is(FirstKnock).reported("total", 1),
                     Wait(550),
-                    udp(8000).is(FirstKnock).told("total", 1),
-                    syn(7000).is(NextKnock).told("total", 2),
+                    udp(8000).is(FirstKnock).reported("total", 1),
+                    syn(7000).is(NextKnock).reported("total", 2),
                     Wait(550),
-                    udp(8000).is(FirstKnock).told("total", 1),
+                    udp(8000).is(FirstKnock).reported("total", 1),
                 ],
             ),
             row(
                 "each step in time",
                 [
-                    udp(8001).is(FirstKnock).told("step", 1),
+                    udp(8001).is(FirstKnock).reported("step", 1),
                     Wait(200),
-                    syn(7001).is(NextKnock).told("step", 2),
+                    syn(7001).is(NextKnock).reported("step", 2),
                     Wait(200),
-                    udp(6001).is(Opened).told("step", 3),
+                    udp(6001).is(Opened).reported("step", 3),
                 ],
             ),
             row(
                 "a duplicate does not give more time",
                 [
-                    udp(8001).is(FirstKnock).told("step", 1),
+                    udp(8001).is(FirstKnock).reported("step", 1),
                     Wait(200),
                     udp(8001).is(Duplicate),
                     Wait(200),
-                    syn(7001).is(TooLate).told("step", 1),
+                    syn(7001).is(TooLate).reported("step", 1),
                 ],
             ),
             row(
                 "last step too late",
                 [
-                    udp(8001).is(FirstKnock).told("step", 1),
-                    syn(7001).is(NextKnock).told("step", 2),
+                    udp(8001).is(FirstKnock).reported("step", 1),
+                    syn(7001).is(NextKnock).reported("step", 2),
                     Wait(350),
-                    udp(6001).is(TooLate).told("step", 2),
+                    udp(6001).is(TooLate).reported("step", 2),
                     syn(23).is(NoGrant),
                 ],
             ),
             row(
                 "too late for the one door, not for the other",
                 [
-                    udp(8002).is(FirstKnock).told("quick", 1),
+                    udp(8002).is(FirstKnock).reported("quick", 1),
                     Wait(350),
-                    syn(7002).is(TooLate).told("quick", 2),
+                    syn(7002).is(TooLate).reported("quick", 2),
                     syn(24).is(NoGrant),
-                    udp(6002).is(Opened).told("slow", 3),
+                    udp(6002).is(Opened).reported("slow", 3),
                     syn(25).is(Granted),
                 ],
             ),
             row(
                 "a scan after its time ends nothing",
                 [
-                    udp(8000).is(FirstKnock).told("total", 1),
+                    udp(8000).is(FirstKnock).reported("total", 1),
                     Wait(550),
                     syn(1234).is(Ordinary),
                     syn(7000).is(OutOfSequence),
@@ -465,32 +468,32 @@ fn only_the_configured_flags_make_a_knock() {
                     syn(7000).is(OtherFlags),
                     ack(7000).is(OtherFlags),
                     tcp(7000, SYN | FIN).is(OtherFlags),
-                    tcp(7000, FIN | ACK).is(FirstKnock).told("fin", 1),
-                    udp(8000).is(NextKnock).told("fin", 2),
-                    tcp(6000, FIN).is(Opened).told("fin", 3),
+                    tcp(7000, FIN | ACK).is(FirstKnock).reported("fin", 1),
+                    udp(8000).is(NextKnock).reported("fin", 2),
+                    tcp(6000, FIN).is(Opened).reported("fin", 3),
                 ],
             ),
             row(
                 "other flags are no wrong knock",
                 [
-                    tcp(7000, FIN).is(FirstKnock).told("fin", 1),
+                    tcp(7000, FIN).is(FirstKnock).reported("fin", 1),
                     syn(6000).is(OtherFlags),
-                    udp(8000).is(NextKnock).told("fin", 2),
+                    udp(8000).is(NextKnock).reported("fin", 2),
                 ],
             ),
             row(
                 "the default",
                 [
                     tcp(7001, FIN).is(OtherFlags),
-                    syn(7001).is(FirstKnock).told("syn", 1),
-                    udp(8000).is(Opened).told("syn", 2),
+                    syn(7001).is(FirstKnock).reported("syn", 1),
+                    udp(8000).is(Opened).reported("syn", 2),
                 ],
             ),
             row(
                 "urg, whatever the others are",
                 [
                     syn(7002).is(OtherFlags),
-                    tcp(7002, SYN | URG).is(FirstKnock).told("urg", 1),
+                    tcp(7002, SYN | URG).is(FirstKnock).reported("urg", 1),
                     tcp(7002, URG | ACK).is(Duplicate),
                 ],
             ),
@@ -513,8 +516,8 @@ fn a_door_with_a_target_opens_at_that_address_only() {
                 row(
                     "knocked and opened there",
                     [
-                        syn(7000).elsewhere().is(FirstKnock).told("there", 1),
-                        udp(8000).elsewhere().is(Opened).told("there", 2),
+                        syn(7000).elsewhere().is(FirstKnock).reported("there", 1),
+                        udp(8000).elsewhere().is(Opened).reported("there", 2),
                         syn(22).elsewhere().is(Granted),
                         syn(22).is(NoGrant),
                         syn(23).elsewhere().is(NoGrant),
@@ -523,23 +526,23 @@ fn a_door_with_a_target_opens_at_that_address_only() {
                 row(
                     "not knocked there",
                     [
-                        syn(7000).is(FirstKnock).told("any", 1),
-                        udp(8000).is(WrongKnock).told("any", 1),
+                        syn(7000).is(FirstKnock).reported("any", 1),
+                        udp(8000).is(WrongKnock).reported("any", 1),
                     ],
                 ),
                 row(
                     "half of it there",
                     [
-                        syn(7000).elsewhere().is(FirstKnock).told("there", 1),
+                        syn(7000).elsewhere().is(FirstKnock).reported("there", 1),
                         udp(8000).is(OutOfSequence),
-                        udp(8000).elsewhere().is(Opened).told("there", 2),
+                        udp(8000).elsewhere().is(Opened).reported("there", 2),
                     ],
                 ),
                 row(
                     "a door for any address, knocked there",
                     [
-                        syn(7000).elsewhere().is(FirstKnock).told("there", 1),
-                        syn(6000).elsewhere().is(Opened).told("any", 2),
+                        syn(7000).elsewhere().is(FirstKnock).reported("there", 1),
+                        syn(6000).elsewhere().is(Opened).reported("any", 2),
                         syn(22).elsewhere().is(Granted),
                         syn(22).is(Granted),
                     ],
@@ -547,8 +550,8 @@ fn a_door_with_a_target_opens_at_that_address_only() {
                 row(
                     "a connection belongs to its address",
                     [
-                        syn(7000).elsewhere().is(FirstKnock).told("there", 1),
-                        udp(8000).elsewhere().is(Opened).told("there", 2),
+                        syn(7000).elsewhere().is(FirstKnock).reported("there", 1),
+                        udp(8000).elsewhere().is(Opened).reported("there", 2),
                         ack(22).elsewhere().is(Granted),
                         ack(22).elsewhere().is(Reason::Flow),
                         ack(22).is(NoGrant),
@@ -557,9 +560,9 @@ fn a_door_with_a_target_opens_at_that_address_only() {
                 row(
                     "a scan of one address leaves the other alone",
                     [
-                        syn(7000).elsewhere().is(FirstKnock).told("there", 1),
+                        syn(7000).elsewhere().is(FirstKnock).reported("there", 1),
                         syn(1234).is(Ordinary),
-                        udp(8000).elsewhere().is(Opened).told("there", 2),
+                        udp(8000).elsewhere().is(Opened).reported("there", 2),
                     ],
                 ),
             ],

@@ -18,12 +18,12 @@ fn failed_attempts_lock_out_their_source() {
         open = ["tcp/22"]
         open_for = "1h"
     "#;
-    let first = syn(7000).is(FirstKnock).told("ssh", 1);
-    let wrong = syn(6000).is(WrongKnock).told("ssh", 1);
-    let scanned = syn(1234).is(StrayPort).told("ssh", 1);
-    let decoy = syn(2222).is(Decoy).told("ssh", 1);
-    let second = udp(8000).is(NextKnock).told("ssh", 2);
-    let third = syn(6000).is(Opened).told("ssh", 3);
+    let first = syn(7000).is(FirstKnock).reported("ssh", 1);
+    let wrong = syn(6000).is(WrongKnock).reported("ssh", 1);
+    let scanned = syn(1234).is(StrayPort).reported("ssh", 1);
+    let decoy = syn(2222).is(Decoy).reported("ssh", 1);
+    let second = udp(8000).is(NextKnock).reported("ssh", 2);
+    let third = syn(6000).is(Opened).reported("ssh", 3);
     check(
         text,
         &[
@@ -37,7 +37,7 @@ fn failed_attempts_lock_out_their_source() {
                     syn(7000).is(LockedOut),
                     udp(8000).is(LockedOut),
                     syn(7000).same_network().is(LockedOut),
-                    syn(7000).neighbour().is(FirstKnock).told("ssh", 1),
+                    syn(7000).neighbour().is(FirstKnock).reported("ssh", 1),
                     Later(45),
                     syn(7000).is(LockedOut),
                     Later(15),
@@ -51,11 +51,11 @@ fn failed_attempts_lock_out_their_source() {
                 [
                     first.clone(),
                     wrong.clone(),
-                    syn(7000).same_network().is(FirstKnock).told("ssh", 1),
-                    syn(6000).same_network().is(WrongKnock).told("ssh", 1),
+                    syn(7000).same_network().is(FirstKnock).reported("ssh", 1),
+                    syn(6000).same_network().is(WrongKnock).reported("ssh", 1),
                     syn(7000).is(LockedOut),
                     syn(7000).same_network().is(LockedOut),
-                    syn(7000).neighbour().is(FirstKnock).told("ssh", 1),
+                    syn(7000).neighbour().is(FirstKnock).reported("ssh", 1),
                 ],
             ),
             row(
@@ -123,14 +123,14 @@ fn a_global_lockout_locks_out_every_source() {
         &[row(
             "after failures of two",
             [
-                syn(7000).is(FirstKnock).told("ssh", 1),
-                syn(6000).is(WrongKnock).told("ssh", 1),
-                syn(7000).neighbour().is(FirstKnock).told("ssh", 1),
-                syn(6000).neighbour().is(WrongKnock).told("ssh", 1),
+                syn(7000).is(FirstKnock).reported("ssh", 1),
+                syn(6000).is(WrongKnock).reported("ssh", 1),
+                syn(7000).neighbour().is(FirstKnock).reported("ssh", 1),
+                syn(6000).neighbour().is(WrongKnock).reported("ssh", 1),
                 syn(7000).is(LockedOut),
                 syn(7000).neighbour().is(LockedOut),
                 Later(60),
-                syn(7000).is(FirstKnock).told("ssh", 1),
+                syn(7000).is(FirstKnock).reported("ssh", 1),
             ],
         )],
     );

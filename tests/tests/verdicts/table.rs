@@ -101,11 +101,11 @@ impl Packet {
 
     /// The expected reason. If it is ever reported, it is reported once and without a door.
     pub(crate) fn is(self, reason: Reason) -> Step {
-        let told = match reason.reporting() {
+        let reported = match reason.reporting() {
             Reporting::Never => vec![],
             Reporting::Drops | Reporting::Knocks | Reporting::Always => vec![("", 0)],
         };
-        Step::Packet(self, reason, told)
+        Step::Packet(self, reason, reported)
     }
 }
 
@@ -129,7 +129,7 @@ pub(crate) enum Step {
 
 impl Step {
     /// Where the source's attempt is, or what it opened.
-    pub(crate) fn told(self, door: &'static str, stage: u32) -> Self {
+    pub(crate) fn reported(self, door: &'static str, stage: u32) -> Self {
         let Self::Packet(packet, reason, _) = self else {
             panic!("only packets are reported: {}", self.name());
         };
@@ -137,9 +137,9 @@ impl Step {
     }
 
     /// Another door that the same knock completes.
-    pub(crate) fn and_told(mut self, door: &'static str, stage: u32) -> Self {
-        if let Self::Packet(_, _, told) = &mut self {
-            told.push((door, stage));
+    pub(crate) fn and_reported(mut self, door: &'static str, stage: u32) -> Self {
+        if let Self::Packet(_, _, reported) = &mut self {
+            reported.push((door, stage));
         }
         self
     }
@@ -256,7 +256,7 @@ impl Table {
 
     fn step(&mut self, step: &Step, name: &str) {
         match step {
-            Step::Packet(packet, reason, told) => self.packet(*packet, *reason, told, name),
+            Step::Packet(packet, reason, reported) => self.packet(*packet, *reason, reported, name),
             Step::Wait(millis) => thread::sleep(Duration::from_millis(*millis)),
             Step::Later(seconds) => self.later(*seconds),
             Step::Grant(seconds, door) => self.grant(*seconds, door, name),
@@ -269,7 +269,13 @@ impl Table {
         }
     }
 
-    pub(crate) fn packet(&mut self, packet: Packet, reason: Reason, told: &[Place], name: &str) {
+    pub(crate) fn packet(
+        &mut self,
+        packet: Packet,
+        reason: Reason,
+        reported: &[Place],
+        name: &str,
+    ) {
         let source = self.source(packet.is_neighbours);
         let source = match packet.is_same_network {
             true => source.replace("::1", ":ffff:ffff:ffff:ffff"),
@@ -283,7 +289,7 @@ impl Table {
             .iter()
             .map(|event| (self.door(event), event.stage))
             .collect();
-        let wanted: Vec<(String, u32)> = told
+        let wanted: Vec<(String, u32)> = reported
             .iter()
             .map(|&(door, stage)| (door.to_owned(), stage))
             .collect();

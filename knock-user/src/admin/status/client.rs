@@ -64,7 +64,7 @@ fn nothing(at: &At, out: &mut impl Write) -> Result<bool> {
 /// # Errors
 /// It can't be written.
 pub(super) fn unknown(error: &anyhow::Error, out: &mut impl Write) -> Result<()> {
-    short("unknown", os_error::told(error), out)
+    short("unknown", os_error::describe(error), out)
 }
 
 fn short(kind: &str, text: String, out: &mut impl Write) -> Result<()> {
@@ -93,7 +93,7 @@ fn unasked(instance: &Instance, error: &anyhow::Error) -> Answer {
         instance: instance.name().to_owned(),
         pid: instance.owner(),
         interfaces: covered.map(facts::interfaces).unwrap_or_default(),
-        shortfalls: vec![health::shortfall("unknown", os_error::told(error))],
+        shortfalls: vec![health::shortfall("unknown", os_error::describe(error))],
         ..Answer::default()
     }
 }

@@ -248,10 +248,10 @@ mod tests {
         for (count, fits) in [(682, true), (683, false)] {
             let checked = config::parse(&ports(count), "seq.toml").unwrap();
             let found = checked.warnings(&Host::default());
-            let told = &found[0].reason;
-            assert_eq!(told.contains("sysctl -w"), fits, "{count}: {told}");
-            let other = told.contains("more than the 4095 characters");
-            assert_eq!(other, !fits, "{count}: {told}");
+            let reason = &found[0].reason;
+            assert_eq!(reason.contains("sysctl -w"), fits, "{count}: {reason}");
+            let other = reason.contains("more than the 4095 characters");
+            assert_eq!(other, !fits, "{count}: {reason}");
         }
     }
 
@@ -262,8 +262,8 @@ mod tests {
             keys: &'static str,
             reserved: &'static [(u16, u16)],
             forwards: bool,
-            told: &'static [&'static str],
-            not_told: &'static [&'static str],
+            present: &'static [&'static str],
+            absent: &'static [&'static str],
         }
         let rows = [
             Row {
@@ -271,86 +271,86 @@ mod tests {
                 keys: "protect = [\"udp/40000\"]",
                 reserved: &[],
                 forwards: false,
-                told: &["`sysctl -w net.ipv4.ip_local_reserved_ports=40000`"],
-                not_told: &["masquerades"],
+                present: &["`sysctl -w net.ipv4.ip_local_reserved_ports=40000`"],
+                absent: &["masquerades"],
             },
             Row {
                 name: "ports that are reserved already stay so",
                 keys: "protect = [\"tcp/40000-40010\"]",
                 reserved: &[(9000, 9000), (40_005, 40_020)],
                 forwards: false,
-                told: &["`sysctl -w net.ipv4.ip_local_reserved_ports=9000,40000-40020`"],
-                not_told: &[],
+                present: &["`sysctl -w net.ipv4.ip_local_reserved_ports=9000,40000-40020`"],
+                absent: &[],
             },
             Row {
                 name: "all ephemeral ports",
                 keys: "protect = [\"tcp/1-6999\", \"tcp/7001-65535\"]",
                 reserved: &[],
                 forwards: false,
-                told: &[
+                present: &[
                     "would leave 0 of its 28232 ports for its own connections",
                     "use fewer ports",
                 ],
-                not_told: &["sysctl"],
+                absent: &["sysctl"],
             },
             Row {
                 name: "all but 1023 of them",
                 keys: "protect = [\"tcp/32768-59976\"]",
                 reserved: &[],
                 forwards: false,
-                told: &[
+                present: &[
                     "would leave 1023 of its 28232 ports",
                     "`sysctl -w net.ipv4.ip_local_port_range=\"1024 32767\"`",
                 ],
-                not_told: &["reserved_ports"],
+                absent: &["reserved_ports"],
             },
             Row {
                 name: "all but 1024 of them",
                 keys: "protect = [\"tcp/32768-59975\"]",
                 reserved: &[],
                 forwards: false,
-                told: &["ip_local_reserved_ports=32768-59975`"],
-                not_told: &["would leave"],
+                present: &["ip_local_reserved_ports=32768-59975`"],
+                absent: &["would leave"],
             },
             Row {
                 name: "most are reserved for others",
                 keys: "protect = [\"udp/60000-60500\"]",
                 reserved: &[(32_768, 59_500)],
                 forwards: false,
-                told: &[
+                present: &[
                     "would leave 998 of its 28232 ports",
                     "port_range=\"1024 32767\"`",
                 ],
-                not_told: &["reserved_ports"],
+                absent: &["reserved_ports"],
             },
             Row {
                 name: "a router",
                 keys: "protect = [\"udp/40000\"]",
                 reserved: &[],
                 forwards: true,
-                told: &[
+                present: &[
                     "ip_local_reserved_ports=40000`",
                     "a connection that it masquerades, such as one of a container, may use \
                      udp/40000",
                     "use ports outside 32768-60999",
                 ],
-                not_told: &[],
+                absent: &[],
             },
             Row {
                 name: "a router with reserved ports",
                 keys: "protect = [\"udp/40000\"]",
                 reserved: &[(40_000, 40_000)],
                 forwards: true,
-                told: &["ip_local_reserved_ports does not prevent that"],
-                not_told: &["sysctl"],
+                present: &["ip_local_reserved_ports does not prevent that"],
+                absent: &["sysctl"],
             },
             Row {
                 name: "a router with other ports",
                 keys: "protect = [\"udp/4000\"]",
                 reserved: &[],
                 forwards: true,
-                told: &[],
-                not_told: &["masquerades", "sysctl"],
+                present: &[],
+                absent: &["masquerades", "sysctl"],
             },
         ];
         for row in rows {
@@ -369,14 +369,11 @@ mod tests {
                 .map(|w| w.reason)
                 .collect();
             let found = found.join("\n");
-            for told in row.told {
-                assert!(found.contains(told), "{name}: no {told:?} in\n{found}");
+            for words in row.present {
+                assert!(found.contains(words), "{name}: no {words:?} in\n{found}");
             }
-            for not_told in row.not_told {
-                assert!(
-                    !found.contains(not_told),
-                    "{name}: {not_told:?} in\n{found}"
-                );
+            for absent in row.absent {
+                assert!(!found.contains(absent), "{name}: {absent:?} in\n{found}");
             }
         }
     }

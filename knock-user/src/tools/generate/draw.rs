@@ -198,10 +198,10 @@ mod tests {
     #[test]
     fn impossible_draws_are_refused() {
         let urn = Urn::new(3..=7, 1..=6, BOTH.to_vec(), &[]);
-        let told = urn.unwrap_err().to_string();
+        let error = urn.unwrap_err().to_string();
         assert!(
-            told.starts_with("7 knocks need as many ports, and there are 6 from 1 to 6"),
-            "{told}"
+            error.starts_with("7 knocks need as many ports, and there are 6 from 1 to 6"),
+            "{error}"
         );
         let urn = Urn::new(3..=3, 1..=4, BOTH.to_vec(), &[]).unwrap();
         let mut random = StdRng::seed_from_u64(1);

@@ -110,12 +110,12 @@ mod tests {
         ];
         for (name, line, expected) in rows {
             let words: Vec<&str> = line.split(' ').collect();
-            let told = match rule(words[0], &words[1..]) {
+            let found = match rule(words[0], &words[1..]) {
                 None => String::new(),
                 Some(Rule::Open(ports)) => format!("open {}", shown(&ports)),
                 Some(Rule::Close(ports)) => format!("close {}", shown(&ports)),
             };
-            assert_eq!(told, expected, "{name}: {line}");
+            assert_eq!(found, expected, "{name}: {line}");
         }
     }
 

@@ -329,7 +329,7 @@ mod tests {
     use crate::tools::import::shell;
 
     /// Returns `open tcp/22`, or nothing.
-    fn told(line: &str) -> String {
+    fn summary(line: &str) -> String {
         let commands = shell::commands(line).unwrap();
         let [command] = commands.as_slice() else {
             panic!("{line}: one command");
@@ -409,7 +409,7 @@ mod tests {
             ),
         ];
         for (line, expected) in rows {
-            assert_eq!(told(line), expected, "{line}");
+            assert_eq!(summary(line), expected, "{line}");
         }
     }
 
@@ -499,7 +499,7 @@ mod tests {
             ("everybody, ufw", "ufw allow 22/tcp"),
         ];
         for (name, line) in rows {
-            assert_eq!(told(line), "", "{name}: {line}");
+            assert_eq!(summary(line), "", "{name}: {line}");
         }
     }
 

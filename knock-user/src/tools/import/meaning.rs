@@ -171,7 +171,7 @@ mod tests {
     const OPEN: &str = "iptables -I INPUT -s %IP% -p tcp --dport 22 -j ACCEPT";
     const CLOSE: &str = "iptables -D INPUT -s %IP% -p tcp --dport 22 -j ACCEPT";
 
-    fn told(line: &str) -> String {
+    fn summary(line: &str) -> String {
         let Meaning { effect, rest } = Meaning::of(line, "eth0");
         let words = |ports: &[Ports]| {
             let ports: Vec<String> = ports.iter().map(Ports::to_string).collect();
@@ -246,7 +246,7 @@ mod tests {
             ),
         ];
         for (name, line, expected) in rows {
-            assert_eq!(told(&line), expected, "{name}: {line}");
+            assert_eq!(summary(&line), expected, "{name}: {line}");
         }
     }
 
@@ -278,7 +278,7 @@ mod tests {
             ),
         ];
         for (name, line) in rows {
-            assert_eq!(told(&line), format!("nothing, and {line}"), "{name}");
+            assert_eq!(summary(&line), format!("nothing, and {line}"), "{name}");
         }
     }
 }

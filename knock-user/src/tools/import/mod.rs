@@ -70,7 +70,7 @@ pub fn run(path: &Path, out: &mut impl Write, stderr: &mut impl Write) -> Result
     out.write_all(toml.as_bytes())
         .context("writing the configuration")?;
     for note in notes {
-        writeln!(stderr, "{}", note.told("note", &file)).context("writing the notes")?;
+        writeln!(stderr, "{}", note.render("note", &file)).context("writing the notes")?;
     }
     Ok(())
 }
@@ -407,17 +407,17 @@ fn options(conf: &Conf) -> Vec<Problem> {
             reason: reason.to_owned(),
         }));
     };
-    let told = "not carried over: events are printed to standard output; --log-format knockd \
+    let to_stdout = "not carried over: events are printed to standard output; --log-format knockd \
                 prints them as knockd does";
     note(
         conf.syslog.as_ref().map(|entry| entry.line),
         "usesyslog",
-        told,
+        to_stdout,
     );
     note(
         conf.log_file.as_ref().map(|entry| entry.line),
         "logfile",
-        told,
+        to_stdout,
     );
     let line = conf.pid_file.as_ref().map(|entry| entry.line);
     let reason = "not carried over: knock-user writes no PID file; the service manager knows the \
