@@ -12,7 +12,7 @@ use crate::{
     first::{self, CellAddress},
     layout::{Config, Features, LOCKOUT_BUCKETS, WAYS},
     packet_info::PacketInfo,
-    time::{Moment, SKEW_MS},
+    time::{AHEAD_MS, Moment},
 };
 
 /// Bits of the time in a cell.
@@ -53,7 +53,7 @@ impl Failures {
     #[inline(always)]
     const fn age_ms(self, now_ms: u64) -> u64 {
         let age = now_ms.wrapping_sub(self.last_ms) & MS_MASK;
-        if age > MS_MASK - SKEW_MS { 0 } else { age }
+        if age > MS_MASK - AHEAD_MS { 0 } else { age }
     }
 
     /// Time until they expire, in milliseconds; 0 if they have.

@@ -383,7 +383,7 @@ fn only_the_last_knock_gets_a_reply_with_the_port() {
         bench.connects(&way, 7400, FirstKnock, Answered::FinAck, name);
         bench.connects(&way, 6400, Refreshed, Answered::FinAck, name);
         bench.is(&udp(&way, 7500, 8), FirstKnock, None, name);
-        std::thread::sleep(std::time::Duration::from_millis(150));
+        std::thread::sleep(std::time::Duration::from_millis(400));
         bench.is(&udp(&way, 6500, 8), TooLate, None, name);
     }
 }
