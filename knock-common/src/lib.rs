@@ -38,6 +38,7 @@ pub mod event;
 pub mod first;
 pub mod handshake;
 pub mod hmac;
+pub mod hmac_sha256;
 pub mod judge;
 pub mod knock;
 pub mod layout;
@@ -50,6 +51,7 @@ pub mod reason;
 pub mod repliable;
 pub mod seen;
 pub mod sha1;
+pub mod sha256;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
 pub mod subprograms;

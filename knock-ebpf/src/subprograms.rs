@@ -19,6 +19,7 @@ use knock_common::{
     packet_info::PacketInfo,
     presence, seen,
     sha1::{self, Work},
+    sha256,
 };
 
 use crate::{
@@ -250,6 +251,16 @@ pub(crate) extern "C" fn compress(work: *mut Work) -> u64 {
     // SAFETY: the caller's `Work`, which only this function uses during the call, or null.
     if let Some(work) = unsafe { work.as_mut() } {
         sha1::compress(work);
+    }
+    0
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn compress_sha256(work: *mut sha256::Work) -> u64 {
+    // SAFETY: the caller's `Work`, which only this function uses during the call, or null.
+    if let Some(work) = unsafe { work.as_mut() } {
+        sha256::compress(work);
     }
     0
 }
