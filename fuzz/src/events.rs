@@ -97,6 +97,8 @@ fn event(input: &mut Input<'_>, now_ms: u64) -> Event {
         reason: reason as u8,
         stage: input.u8().into(),
         interface: u32::from(input.u8() & 1),
+        user: 0,
+        other: Address::ANY,
     }
 }
 

@@ -295,7 +295,7 @@ const FIRST_CLIENT_PORT: u16 = 1024;
 fn may_reply<E: Subprograms>(env: &E, info: &PacketInfo) -> bool {
     let to = port_index(Protocol::Udp, info.source_port);
     match env.port(to).kind() {
-        PortKind::Knock | PortKind::Decoy => false,
+        PortKind::Knock | PortKind::Decoy | PortKind::Spa => false,
         PortKind::Ordinary | PortKind::Exempt | PortKind::Protected => {
             info.source_port >= FIRST_CLIENT_PORT
         }

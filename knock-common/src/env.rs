@@ -9,6 +9,7 @@ use crate::{
         ProgressKey, UsedKey, WAYS,
     },
     reason::Reporting,
+    spa::layout::{FwknopKey, Gate, KeyId, SpaKey, SpaKeyName, SpaMay, SpaMayKey, SpaTag},
     time::Moment,
 };
 
@@ -107,6 +108,30 @@ pub trait Env: Sized {
 
     /// The replay cache: the time of use of each sequence, in milliseconds since boot.
     fn used(&self) -> &impl Table<UsedKey, Word = Self::Word>;
+
+    /// What to add to the time since boot to get the time since 1970, in nanoseconds.
+    fn wall_clock(&self) -> u64;
+
+    /// The keys of a gate, by index below [`crate::spa::layout::GATES`].
+    fn spa_gate(&self, index: u32) -> Option<&Gate>;
+
+    /// What is known of a client's key.
+    fn spa_key(&self, name: &SpaKeyName) -> Option<&SpaKey>;
+
+    /// A door that a user may open.
+    fn spa_may(&self, key: &SpaMayKey) -> Option<&SpaMay>;
+
+    /// The replay cache of the format `knock`: the greatest stamp that each key has used, in nanoseconds since 1970.
+    fn spa_last(&self) -> &impl Table<KeyId, Word = Self::Word>;
+
+    /// The replay cache of the format of fwknop: when a packet was used, in milliseconds since boot.
+    fn spa_seen(&self) -> &impl Table<SpaTag, Word = Self::Word>;
+
+    /// See [`crate::spa::layout::SpaScratch::other`].
+    fn spa_other(&self) -> Address;
+
+    /// What is known of a fwknop user, by index below [`crate::spa::layout::FWKNOP_KEYS_MAX`].
+    fn fwknop_key(&self, index: u32) -> Option<&FwknopKey>;
 
     /// The word of the event limit for a kind of event; all CPUs share it.
     fn event_limit(&self, reporting: Reporting) -> Option<Self::Word>;

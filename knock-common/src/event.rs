@@ -3,8 +3,8 @@
 use bytemuck::{Pod, Zeroable};
 
 use crate::{
-    Address, Reason, Stat, Subprograms, env::Word, packet_info::PacketInfo, reason::Reporting,
-    time::Moment,
+    Address, Reason, Stat, Subprograms, env::Word, layout::Features, packet_info::PacketInfo,
+    reason::Reporting, time::Moment,
 };
 
 /// Events of a kind within a window, of all CPUs together: 238 per second.
@@ -24,7 +24,8 @@ pub const NO_DOOR: u16 = u16::MAX;
 pub struct Event {
     /// When, in nanoseconds of `CLOCK_BOOTTIME`.
     pub at_ns: u64,
-    /// When the grant ends, in milliseconds since boot; 0 if there is none.
+    /// When the grant ends, in milliseconds since boot; 0 if there is none. If the reason is [`Reason::SpaStale`], how
+    /// far the packet's time is ahead of the wall clock, as a signed number of milliseconds.
     pub until_ms: u64,
     /// Where the packet came from.
     pub source: Address,
@@ -41,9 +42,14 @@ pub struct Event {
     /// Number of the [`Reason`].
     pub reason: u8,
     /// How many knocks of the door have been made.
-    pub stage: u32,
+    pub stage: u16,
+    /// Number of the user whose SPA packet it is, once the packet is authenticated; 0 is none.
+    pub user: u16,
     /// Index of the interface that received the packet; 0 if the frame could not be read.
     pub interface: u32,
+    /// The other address of a user's SPA packet: where it came from, if `source` is another address that it opened a
+    /// door for; the address that it asks for, if it is refused because of that; else [`Address::ANY`].
+    pub other: Address,
 }
 
 impl Event {
@@ -53,7 +59,7 @@ impl Event {
     }
 }
 
-/// Reason, door and stage of an event: one word, because a BPF subprogram takes five registers.
+/// Reason, door, stage and user of an event: one word, because a BPF subprogram takes five registers.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct EventHead(u64);
 
@@ -68,6 +74,19 @@ impl EventHead {
     #[inline(always)]
     pub const fn at(reason: Reason, door: u16, stage: u8) -> Self {
         Self(reason as u64 | (stage as u64) << 8 | (door as u64) << 16)
+    }
+
+    /// The same, about a user's packet.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of_user(self, user: u16) -> Self {
+        Self(self.0 & 0xffff_ffff | (user as u64) << 32)
+    }
+
+    /// The number of the user; 0 is none.
+    #[inline(always)]
+    pub const fn user(self) -> u16 {
+        (self.0 >> 32) as u16
     }
 
     /// The same door and stage with another reason.
@@ -130,8 +149,13 @@ pub fn hand_over<E: Subprograms>(env: &E, info: &PacketInfo, head: EventHead, un
         port: info.port,
         protocol: info.protocol,
         reason: head.0 as u8,
-        stage: u32::from((head.0 >> 8) as u8),
+        stage: u16::from((head.0 >> 8) as u8),
+        user: head.user(),
         interface: info.interface,
+        other: match env.features().has(Features::SPA) && head.user() != 0 {
+            true => env.spa_other(),
+            false => Address::ANY,
+        },
     };
     if !env.emit(&event) {
         env.count(Stat::EventsLost);
@@ -251,7 +275,9 @@ mod tests {
             protocol: 1,
             reason: Reason::StrayPort as u8,
             stage: 3,
+            user: 0,
             interface: 7,
+            other: Address::ANY,
         };
         assert_eq!(sim.events.take(), [event]);
         assert_eq!(event.reason(), Some(Reason::StrayPort));

@@ -116,7 +116,7 @@ fn judge_segment<B: Bytes + ?Sized, E: Subprograms>(bytes: &B, env: &E) -> Judge
     })?;
     let rule = env.port(port_index(segment.protocol, segment.destination_port));
     let reason = match rule.kind() {
-        PortKind::Exempt => Reason::Ordinary,
+        PortKind::Exempt | PortKind::Spa => Reason::Ordinary,
         PortKind::Ordinary => knock::other_port(bytes, &segment, env)?,
         PortKind::Protected => access::protected(bytes, &segment, rule, env)?,
         PortKind::Knock | PortKind::Decoy => {
@@ -259,6 +259,7 @@ mod tests {
                         confirm_by_ms: words[1],
                         cell_key,
                         cookie_keys: [[words[0], words[1]], [words[2], words[3]]],
+                        spa_window_ns: words[2],
                         lockout_failures: failures,
                         lockout_ms: words[3],
                         flow_idle_ms: [words[2], words[0]],

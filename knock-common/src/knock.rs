@@ -50,7 +50,11 @@ pub fn knock<B: Bytes + ?Sized, E: Subprograms>(
     }
     Ok(match rule.kind() {
         PortKind::Decoy => env.reset(&info, Reason::Decoy),
-        PortKind::Ordinary | PortKind::Exempt | PortKind::Protected | PortKind::Knock => {
+        PortKind::Ordinary
+        | PortKind::Exempt
+        | PortKind::Protected
+        | PortKind::Knock
+        | PortKind::Spa => {
             let mut decision = env.advance(&info, rule.first, SourceKnocks::NONE);
             if env.features().has(Features::PER_SOURCE)
                 && let Some(position) = decision.asked()

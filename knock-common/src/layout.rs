@@ -10,10 +10,11 @@ use crate::{
     answer::PortDigits,
     otp::Secret,
     packet::{Protocol, flag},
+    spa::layout::{Otherwise, SpaPort},
 };
 
 /// The version of the map layout.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
 
 /// Names of the maps, as in the object and in `bpftool map`.
 pub const MAPS: &[&str] = &[
@@ -30,6 +31,7 @@ pub const MAPS: &[&str] = &[
     "FIRST_KNOCKS",
     "FLOWS",
     "FRAMES_SEEN",
+    "FWKNOP_KEYS",
     "LOCKOUTS",
     "NODES",
     "OTP",
@@ -37,9 +39,16 @@ pub const MAPS: &[&str] = &[
     "PRESENCE",
     "PROGRESS",
     "SCRATCH",
+    "SPA_GATES",
+    "SPA_KEYS",
+    "SPA_LAST",
+    "SPA_MAY",
+    "SPA_SCRATCH",
+    "SPA_SEEN",
     "TARGETS",
     "TRUST",
     "USED",
+    "WALL_CLOCK",
 ];
 
 /// Doors that a configuration may have. `DOORS` takes 72 bytes each: 0.7 MB.
@@ -132,6 +141,12 @@ impl Features {
     pub const KNOCK_PASS: Self = Self(1 << 11);
     /// The loopback interface is protected, so loopback addresses can be sources.
     pub const LOOPBACK: Self = Self(1 << 12);
+    /// There are users: some UDP ports accept single packet authorization.
+    pub const SPA: Self = Self(1 << 13);
+    /// Some of these ports accept packets of fwknop; only with [`Self::SPA`].
+    pub const FWKNOP: Self = Self(1 << 14);
+    /// Some doors give grants to prefixes instead of single addresses.
+    pub const GRANT_PREFIX: Self = Self(1 << 15);
 
     /// Whether all of `features` are used.
     #[inline(always)]
@@ -159,6 +174,8 @@ pub enum PortKind {
     Knock,
     /// A decoy: a packet to it ends the source's attempt.
     Decoy,
+    /// A UDP port that accepts single packet authorization; see [`crate::spa`].
+    Spa,
 }
 
 /// An entry of the port table.
@@ -167,7 +184,8 @@ pub enum PortKind {
 pub struct PortRule {
     kind: u8,
     /// Index of the flag class that makes a TCP packet to this port a knock, or [`Self::HANDSHAKE`];
-    /// with [`Self::PASS_KNOCKS`] if knocks pass to the network stack.
+    /// with [`Self::PASS_KNOCKS`] if knocks pass to the network stack. Of a port for single packet authorization, its
+    /// [`SpaPort`] as bits.
     pub flag_class: u8,
     /// The port group, if the port is protected.
     pub port_group: u16,
@@ -222,6 +240,25 @@ impl PortRule {
         }
     }
 
+    /// A UDP port for single packet authorization.
+    pub const fn spa(port: SpaPort) -> Self {
+        Self {
+            kind: 5,
+            flag_class: port.to_bits(),
+            port_group: match port.otherwise {
+                Otherwise::Protected(port_group) => port_group,
+                Otherwise::Drop | Otherwise::Pass => 0,
+            },
+            first: 0,
+        }
+    }
+
+    /// What a port for single packet authorization accepts, and what happens to other packets.
+    #[inline(always)]
+    pub const fn spa_port(self) -> SpaPort {
+        SpaPort::from_bits(self.flag_class, self.port_group)
+    }
+
     /// The same port, whose TCP knocks count once a handshake has proved their source.
     #[must_use]
     pub const fn with_handshake(self) -> Self {
@@ -260,6 +297,7 @@ impl PortRule {
             2 => PortKind::Protected,
             3 => PortKind::Knock,
             4 => PortKind::Decoy,
+            5 => PortKind::Spa,
             _ => PortKind::Ordinary,
         }
     }
@@ -306,6 +344,8 @@ pub struct Config {
     pub cell_key: [u64; 12],
     /// The two secret keys of SYN cookies: see [`crate::cookie`].
     pub cookie_keys: [[u64; 2]; 2],
+    /// How far the time of a SPA packet may differ from the wall clock, in nanoseconds.
+    pub spa_window_ns: u64,
     /// Failed attempts that lock out.
     pub lockout_failures: u32,
     /// The longest time that an attempt can last, in ticks.
@@ -399,6 +439,16 @@ impl EdgeKey {
     }
 }
 
+/// How many leading bits of a source a grant covers, by family.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq, Pod, Zeroable)]
+pub struct GrantPrefixes {
+    /// Bits of an IPv4 address that may differ: 0 to 31; 0 covers one address.
+    pub ipv4_free: u8,
+    /// Bits of an IPv6 address that may differ: 0 to 127; 0 covers one address.
+    pub ipv6_free: u8,
+}
+
 /// What the kernel side needs of a door, or of one of a door's sequences.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Pod, Zeroable)]
@@ -421,8 +471,10 @@ pub struct DoorEntry {
     pub sequence_id: u32,
     /// The domain of the replay cache: the same for all doors with the same secret or file.
     pub replay_domain: u32,
+    /// The prefixes to which it gives grants.
+    pub prefixes: GrantPrefixes,
     /// Explicit padding.
-    pub padding2: u32,
+    pub padding2: u16,
     /// The port that the reply names, if the door replies.
     pub reply: PortDigits,
     /// Explicit padding.

@@ -54,6 +54,8 @@ pub mod sha1;
 pub mod sha256;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
+pub mod siphash;
+pub mod spa;
 pub mod subprograms;
 pub mod time;
 

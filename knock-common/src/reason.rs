@@ -121,12 +121,27 @@ reasons! {
 
     32 => NoGrant, "no-grant", "no grant", Drop, Drops;
 
+    /// A datagram to a port for single packet authorization that is none of its formats.
+    33 => SpaNoise, "spa-noise", "no SPA packet", Drop, Drops;
+    34 => SpaStale, "spa-stale", "SPA packet from outside the time window", Drop, Knocks;
+    35 => SpaUnknown, "spa-unknown", "SPA packet of an unknown key", Drop, Knocks;
+    36 => SpaReplayed, "spa-replayed", "SPA packet used before", Drop, Knocks;
+    /// Whoever sent it knows the host's public key, but not the client's private key.
+    37 => SpaForged, "spa-forged", "SPA packet with a wrong authentication tag", Drop, Knocks;
+    38 => SpaExpired, "spa-expired", "SPA packet of an expired key", Drop, Always;
+    39 => SpaNotAllowed, "spa-not-allowed", "SPA packet for a door that the user may not open", Drop, Always;
+
     /// A SYN to a knock port that needs a handshake, or to a decoy beside it. It is no knock yet.
     40 => SynCookieSent, "syn-cookie-sent", "SYN answered with a SYN cookie", Answer, Never;
     41 => HandshakeClosed, "handshake-closed", "end of a handshake", Answer, Never;
     /// An ACK of a SYN cookie that was never sent, or that has expired: it may be forged.
     42 => BadCookie, "bad-cookie", "ACK without a valid SYN cookie", Drop, Knocks;
     43 => HandshakeRest, "handshake-rest", "rest of a handshake", Drop, Never;
+
+    44 => SpaElsewhere, "spa-elsewhere", "SPA packet for another address", Drop, Always;
+    45 => SpaUnreadable, "spa-unreadable", "SPA packet with unreadable content", Drop, Always;
+    /// The replay cache has no word for the key, or no room for the packet.
+    46 => SpaFull, "spa-full", "replay cache of SPA packets is full", Drop, Knocks;
 
     48 => FirstKnock, "first-knock", "first knock", Drop, Knocks;
     49 => NextKnock, "next-knock", "correct knock", Drop, Knocks;

@@ -22,6 +22,7 @@ use crate::{
         ProgressKey, UsedKey, WAYS,
     },
     reason::Reporting,
+    spa::layout::{FwknopKey, Gate, KeyId, SpaKey, SpaKeyName, SpaMay, SpaMayKey, SpaTag},
     time::Moment,
 };
 
@@ -150,11 +151,11 @@ pub struct Overlay<B> {
     /// The maps below.
     pub below: B,
     /// Nodes that were read from below.
-    pub nodes_below: Chain<Node>,
+    pub nodes_below: Chain<u32, Node>,
     /// Doors that were read from below.
-    pub doors_below: Chain<DoorEntry>,
+    pub doors_below: Chain<u32, DoorEntry>,
     /// Secrets that were read from below.
-    pub otp_below: Chain<OtpEntry>,
+    pub otp_below: Chain<u32, OtpEntry>,
     /// The time.
     pub now: Cell<u64>,
     /// See [`Env::features`].
@@ -193,6 +194,24 @@ pub struct Overlay<B> {
     pub lockout_key: LockoutKey,
     /// See [`Env::used`].
     pub used: Words<UsedKey>,
+    /// See [`Env::wall_clock`].
+    pub wall_clock: Cell<u64>,
+    /// Gates by index.
+    pub spa_gates: Vec<Gate>,
+    /// See [`Env::spa_key`].
+    pub spa_keys: HashMap<SpaKeyName, SpaKey>,
+    /// See [`Env::spa_may`].
+    pub spa_may: HashMap<SpaMayKey, SpaMay>,
+    /// See [`Env::spa_last`].
+    pub spa_last: Words<KeyId>,
+    /// See [`Env::spa_seen`].
+    pub spa_seen: Words<SpaTag>,
+    /// See [`Env::spa_other`].
+    pub spa_other: Cell<Address>,
+    /// Keys of fwknop users by index.
+    pub fwknop_keys: Vec<FwknopKey>,
+    /// Entries of single packet authorization that were read from below.
+    pub spa_below: SpaBelow,
     /// The event limits for drops and for knocks.
     pub event_limits: [Rc<Cell<u64>>; 2],
     /// The events that were emitted.
@@ -201,6 +220,16 @@ pub struct Overlay<B> {
     pub answer: Cell<Option<Answer>>,
     /// Counters besides the reasons.
     pub stats: RefCell<HashMap<Stat, u64>>,
+}
+
+/// Entries of single packet authorization that an environment read from the maps below it.
+#[derive(Debug, Default)]
+pub struct SpaBelow {
+    wall_clock: OnceCell<u64>,
+    gates: Chain<u32, Gate>,
+    keys: Chain<SpaKeyName, SpaKey>,
+    may: Chain<SpaMayKey, SpaMay>,
+    fwknop_keys: Chain<u32, FwknopKey>,
 }
 
 impl<B> Overlay<B> {
@@ -319,6 +348,50 @@ impl<B: Below> Env for Overlay<B> {
         self
     }
 
+    fn wall_clock(&self) -> u64 {
+        let read = || self.below.element("WALL_CLOCK", 0).unwrap_or(0);
+        match self.wall_clock.get() {
+            0 => *self.spa_below.wall_clock.get_or_init(read),
+            set => set,
+        }
+    }
+
+    fn spa_gate(&self, index: u32) -> Option<&Gate> {
+        let read = || self.below.element("SPA_GATES", index);
+        let gate = self.spa_gates.get(index as usize);
+        gate.or_else(|| self.spa_below.gates.get(index, read))
+    }
+
+    fn spa_key(&self, name: &SpaKeyName) -> Option<&SpaKey> {
+        let read = || self.below.entry("SPA_KEYS", name);
+        let key = self.spa_keys.get(name);
+        key.or_else(|| self.spa_below.keys.get(*name, read))
+    }
+
+    fn spa_may(&self, key: &SpaMayKey) -> Option<&SpaMay> {
+        let read = || self.below.entry("SPA_MAY", key);
+        let may = self.spa_may.get(key);
+        may.or_else(|| self.spa_below.may.get(*key, read))
+    }
+
+    fn spa_last(&self) -> &impl Table<KeyId, Word = Self::Word> {
+        self
+    }
+
+    fn spa_seen(&self) -> &impl Table<SpaTag, Word = Self::Word> {
+        self
+    }
+
+    fn spa_other(&self) -> Address {
+        self.spa_other.get()
+    }
+
+    fn fwknop_key(&self, index: u32) -> Option<&FwknopKey> {
+        let read = || self.below.element("FWKNOP_KEYS", index);
+        let key = self.fwknop_keys.get(index as usize);
+        key.or_else(|| self.spa_below.fwknop_keys.get(index, read))
+    }
+
     fn event_limit(&self, reporting: Reporting) -> Option<Self::Word> {
         let [drops, knocks] = &self.event_limits;
         match reporting {
@@ -372,6 +445,8 @@ tables! {
     GrantKey: allow, "ALLOW";
     FlowKey: flows, "FLOWS";
     UsedKey: used, "USED";
+    KeyId: spa_last, "SPA_LAST";
+    SpaTag: spa_seen, "SPA_SEEN";
 }
 
 /// A bucket, read when it is first used.
@@ -388,36 +463,36 @@ fn cells(
     cells.clone()
 }
 
-/// Elements of an array that were read: a list, so that each stays at its address.
+/// Entries of a map that were read: a list, so that each stays at its address.
 #[derive(Debug)]
-pub struct Chain<T>(OnceCell<Box<Element<T>>>);
+pub struct Chain<K, T>(OnceCell<Box<Element<K, T>>>);
 
 #[derive(Debug)]
-struct Element<T> {
-    index: u32,
+struct Element<K, T> {
+    key: K,
     value: Option<T>,
-    next: Chain<T>,
+    next: Chain<K, T>,
 }
 
-impl<T> Default for Chain<T> {
+impl<K, T> Default for Chain<K, T> {
     fn default() -> Self {
         Self(OnceCell::new())
     }
 }
 
-impl<T> Chain<T> {
-    /// The element at an index, which `read` reads if it is not there yet.
-    fn get(&self, index: u32, read: impl Fn() -> Option<T>) -> Option<&T> {
+impl<K: Copy + Eq, T> Chain<K, T> {
+    /// The value under a key, which `read` reads if it is not there yet.
+    fn get(&self, key: K, read: impl Fn() -> Option<T>) -> Option<&T> {
         let mut chain = self;
         loop {
             let element = chain.0.get_or_init(|| {
                 Box::new(Element {
-                    index,
+                    key,
                     value: read(),
                     next: Self::default(),
                 })
             });
-            if element.index == index {
+            if element.key == key {
                 return element.value.as_ref();
             }
             chain = &element.next;

@@ -14,6 +14,10 @@ use knock_common::{
     },
     reason::{COUNTERS_MAX, Reporting},
     seen::{self, Seen},
+    spa::layout::{
+        FWKNOP_KEYS_MAX, FwknopKey, GATES, Gate, KeyId, LAST_MAX, SEEN_MAX, SpaKey, SpaKeyName,
+        SpaMay, SpaMayKey, SpaScratch, SpaTag,
+    },
 };
 
 const PAGE: &str = include_str!("../../docs/maps.md");
@@ -63,6 +67,12 @@ fn maps() -> Vec<Map> {
         map("FIRST_KNOCKS", INDEX, WAYS * WORD, BUCKETS),
         map("FLOWS", size_of::<FlowKey>(), WORD, FLOWS_MAX),
         map("FRAMES_SEEN", INDEX, size_of::<Seen>(), seen::SLOTS),
+        map(
+            "FWKNOP_KEYS",
+            INDEX,
+            size_of::<FwknopKey>(),
+            FWKNOP_KEYS_MAX,
+        ),
         map("LOCKOUTS", INDEX, WAYS * WORD, LOCKOUTS_MAX),
         as_needed("NODES", INDEX, size_of::<Node>()),
         map("OTP", INDEX, size_of::<OtpEntry>(), DOORS_MAX),
@@ -70,6 +80,12 @@ fn maps() -> Vec<Map> {
         map("PRESENCE", INDEX, WORD, PRESENCE_SLOTS),
         map("PROGRESS", size_of::<ProgressKey>(), WORD, PROGRESS_MAX),
         map("SCRATCH", INDEX, size_of::<Scratch>(), 1),
+        map("SPA_GATES", INDEX, size_of::<Gate>(), GATES),
+        as_needed("SPA_KEYS", size_of::<SpaKeyName>(), size_of::<SpaKey>()),
+        map("SPA_LAST", size_of::<KeyId>(), WORD, LAST_MAX),
+        as_needed("SPA_MAY", size_of::<SpaMayKey>(), size_of::<SpaMay>()),
+        map("SPA_SCRATCH", INDEX, size_of::<SpaScratch>(), 1),
+        map("SPA_SEEN", size_of::<SpaTag>(), WORD, SEEN_MAX),
         map("TARGETS", size_of::<Address>(), INDEX, TARGETS_MAX),
         map(
             "TRUST",
@@ -78,6 +94,7 @@ fn maps() -> Vec<Map> {
             TRUST_MAX,
         ),
         map("USED", size_of::<UsedKey>(), WORD, USED_MAX),
+        map("WALL_CLOCK", INDEX, WORD, 1),
     ]
 }
 

@@ -40,6 +40,7 @@ use knock_common::{
     packet::Protocol::Tcp,
     packet_info::PacketInfo,
     reason::Reporting,
+    spa::layout::{FwknopKey, Gate, KeyId, SpaKey, SpaKeyName, SpaMay, SpaMayKey, SpaTag},
     time::Moment,
 };
 use loom::{
@@ -273,6 +274,38 @@ impl Env for Cpu {
         &self.used
     }
 
+    fn wall_clock(&self) -> u64 {
+        0
+    }
+
+    fn spa_gate(&self, _index: u32) -> Option<&Gate> {
+        None
+    }
+
+    fn spa_key(&self, _name: &SpaKeyName) -> Option<&SpaKey> {
+        None
+    }
+
+    fn spa_may(&self, _key: &SpaMayKey) -> Option<&SpaMay> {
+        None
+    }
+
+    fn spa_last(&self) -> &impl Table<KeyId, Word = SharedWord> {
+        &self.used
+    }
+
+    fn spa_seen(&self) -> &impl Table<SpaTag, Word = SharedWord> {
+        &self.used
+    }
+
+    fn spa_other(&self) -> Address {
+        Address::ANY
+    }
+
+    fn fwknop_key(&self, _index: u32) -> Option<&FwknopKey> {
+        None
+    }
+
     fn event_limit(&self, _reporting: Reporting) -> Option<SharedWord> {
         None
     }
@@ -388,6 +421,7 @@ fn tables() -> Arc<Tables> {
             lockout_ms: 60_000,
             cell_key: std::array::from_fn(|i| 0x9e37_79b9_7f4a_7c15 ^ (i as u64) << 17),
             cookie_keys: [KEY; 2],
+            spa_window_ns: 0,
             lockout_failures: 2,
             attempt_max_ticks: 1000,
             flag_classes: [FlagClass::SYN; 16],

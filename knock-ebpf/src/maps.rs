@@ -26,6 +26,10 @@ use knock_common::{
     },
     reason::{COUNTERS_MAX, Reporting},
     seen::{self, Seen},
+    spa::layout::{
+        FWKNOP_KEYS_MAX, FwknopKey, GATES, Gate, KEYS_MAX, KeyId, LAST_MAX, MAY_MAX, SEEN_MAX,
+        SpaKey, SpaKeyName, SpaMay, SpaMayKey, SpaScratch, SpaTag,
+    },
     time::Moment,
 };
 
@@ -88,6 +92,25 @@ static CLOCK: PerCpuArray<[u64; 2], 1> = PerCpuArray::new();
 #[btf_map]
 static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
 
+/// Realtime minus time since boot, in nanoseconds; user space writes it each second.
+#[btf_map]
+static WALL_CLOCK: Array<u64, 1> = Array::new();
+#[btf_map]
+static SPA_GATES: Array<Gate, { GATES as usize }> = Array::new();
+#[btf_map]
+static SPA_KEYS: HashMap<SpaKeyName, SpaKey, { KEYS_MAX as usize }, GROWING> = HashMap::new();
+#[btf_map]
+static SPA_MAY: HashMap<SpaMayKey, SpaMay, { MAY_MAX as usize }, GROWING> = HashMap::new();
+#[btf_map]
+static SPA_LAST: HashMap<KeyId, u64, { LAST_MAX as usize }, GROWING> = HashMap::new();
+#[btf_map]
+static SPA_SEEN: HashMap<SpaTag, u64, { SEEN_MAX as usize }, GROWING> = HashMap::new();
+#[btf_map]
+static FWKNOP_KEYS: Array<FwknopKey, { FWKNOP_KEYS_MAX as usize }> = Array::new();
+/// Memory for the judgement of a packet of single packet authorization.
+#[btf_map]
+static SPA_SCRATCH: PerCpuArray<SpaScratch, 1> = PerCpuArray::new();
+
 /// The answer to the current packet, as words; 0 is none.
 #[btf_map]
 static ANSWER: PerCpuArray<[u64; 2], 1> = PerCpuArray::new();
@@ -149,6 +172,8 @@ table!(PROGRESS, Progress, ProgressKey);
 table!(ALLOW, Allow, GrantKey);
 table!(FLOWS, Flows, FlowKey);
 table!(USED, Used, UsedKey);
+table!(SPA_LAST, SpaLast, KeyId);
+table!(SPA_SEEN, SpaSeen, SpaTag);
 
 /// A bucket of cells.
 struct Cells(NonNull<[u64; WAYS]>);
@@ -357,6 +382,51 @@ impl Env for Maps {
     #[inline(always)]
     fn used(&self) -> &impl Table<UsedKey, Word = Slot> {
         &Used
+    }
+
+    #[inline(always)]
+    fn wall_clock(&self) -> u64 {
+        let word = WALL_CLOCK.get_ptr_mut(0).and_then(Slot::new);
+        word.map_or(0, |word| word.load())
+    }
+
+    #[inline(always)]
+    fn spa_gate(&self, index: u32) -> Option<&Gate> {
+        SPA_GATES.get(index)
+    }
+
+    #[inline(always)]
+    fn spa_key(&self, name: &SpaKeyName) -> Option<&SpaKey> {
+        // SAFETY: the map is written only before the program is attached.
+        unsafe { SPA_KEYS.get(name) }
+    }
+
+    #[inline(always)]
+    fn spa_may(&self, key: &SpaMayKey) -> Option<&SpaMay> {
+        // SAFETY: the map is written only before the program is attached.
+        unsafe { SPA_MAY.get(key) }
+    }
+
+    #[inline(always)]
+    fn spa_last(&self) -> &impl Table<KeyId, Word = Slot> {
+        &SpaLast
+    }
+
+    #[inline(always)]
+    fn spa_seen(&self) -> &impl Table<SpaTag, Word = Slot> {
+        &SpaSeen
+    }
+
+    #[inline(always)]
+    fn spa_other(&self) -> Address {
+        SPA_SCRATCH
+            .get(0)
+            .map_or(Address::ANY, |scratch| scratch.other)
+    }
+
+    #[inline(always)]
+    fn fwknop_key(&self, index: u32) -> Option<&FwknopKey> {
+        FWKNOP_KEYS.get(index)
     }
 
     #[inline(always)]

@@ -116,7 +116,7 @@ fn event(
         protocol: protocol as u8,
         reason: reason as u8,
         stage: stage.into(),
-        interface: 0,
+        ..Event::default()
     }
 }
 

@@ -31,6 +31,7 @@ const MEMORY_MOST: &[(&str, u64)] = &[
     ("FIRST_KNOCKS", 33 << 20),
     ("FLOWS", 30 << 20),
     ("FRAMES_SEEN", 16 << 10),
+    ("FWKNOP_KEYS", 16 << 10),
     ("LOCKOUTS", 5 << 20),
     ("NODES", 8 << 20),
     ("OTP", 512 << 10),
@@ -38,9 +39,16 @@ const MEMORY_MOST: &[(&str, u64)] = &[
     ("PRESENCE", 3 << 20),
     ("PROGRESS", 8 << 20),
     ("SCRATCH", 512 << 10),
+    ("SPA_GATES", 8 << 10),
+    ("SPA_KEYS", 8 << 10),
+    ("SPA_LAST", 2 << 20),
+    ("SPA_MAY", 8 << 10),
+    ("SPA_SCRATCH", 512 << 10),
+    ("SPA_SEEN", 2 << 20),
     ("TARGETS", 1 << 20),
     ("TRUST", 1 << 20),
     ("USED", 8 << 20),
+    ("WALL_CLOCK", 8 << 10),
 ];
 
 /// As many doors, targets, trusted prefixes and flag classes as there may be; one door whose knocks

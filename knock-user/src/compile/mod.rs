@@ -176,6 +176,7 @@ pub fn compile(settings: &Settings, input: &mut Input<'_>) -> Result<Tables, Vec
             .iter()
             .map(|prefix| prefix.mapped())
             .collect(),
+        spa: tables::SpaTables::default(),
         port_groups: layout.port_groups.ports,
         names: by_number(&layout.numbers, names),
         numbers: layout.used,
@@ -465,6 +466,7 @@ fn config(settings: &Settings, flags: &Flags, input: &Input<'_>) -> Config {
         cell_key: input.cell_key,
         // The same key for both turns, until the other one is drawn.
         cookie_keys: [cookie::key(input.cell_key); 2],
+        spa_window_ns: 0,
         lockout_failures: lockout.map_or(0, |lockout| lockout.failures.into()),
         attempt_max_ticks: longest.unwrap_or(0),
         flag_classes,

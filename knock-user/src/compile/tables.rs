@@ -9,6 +9,7 @@ use knock_common::{
         PortRule, Symbol, port_index,
     },
     packet::Protocol,
+    spa::layout::{FwknopKey, Gate, SpaKey, SpaKeyName, SpaMay, SpaMayKey},
 };
 use knock_sequence::Ports;
 
@@ -54,6 +55,8 @@ pub struct Tables {
     pub targets: Vec<(Address, u16)>,
     /// Trusted prefixes and their lengths in bits.
     pub trust: Vec<(Address, u32)>,
+    /// What belongs to single packet authorization.
+    pub spa: SpaTables,
     /// The ports of each port group; none for a door that only runs commands.
     pub port_groups: BTreeMap<u16, Vec<Ports>>,
     /// The names of the doors by number; empty for unused numbers.
@@ -64,6 +67,19 @@ pub struct Tables {
     pub room: Capacity,
     /// Numbers that stay unchanged while sequences change, if any do.
     pub(super) id_pool: Option<IdPool>,
+}
+
+/// The contents of the maps of single packet authorization.
+#[derive(Clone, Debug, Default)]
+pub struct SpaTables {
+    /// Gates: that of the host key, and that of the old one if there is one.
+    pub gates: Vec<Gate>,
+    /// The keys of clients.
+    pub keys: Vec<(SpaKeyName, SpaKey)>,
+    /// The doors of users.
+    pub may: Vec<(SpaMayKey, SpaMay)>,
+    /// The fwknop users.
+    pub fwknop_keys: Vec<FwknopKey>,
 }
 
 impl Tables {
@@ -142,6 +158,10 @@ impl Tables {
             otp: self.otp.iter().copied().collect(),
             targets: self.targets.iter().copied().collect(),
             trust: self.trust.clone(),
+            spa_gates: self.spa.gates.clone(),
+            spa_keys: self.spa.keys.iter().copied().collect(),
+            spa_may: self.spa.may.iter().copied().collect(),
+            fwknop_keys: self.spa.fwknop_keys.clone(),
             ..knock_common::sim::Sim::default()
         }
     }

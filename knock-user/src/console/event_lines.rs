@@ -55,7 +55,7 @@ impl<W: Write> Console<W> {
             source_port: source.map(|_| event.source_port),
             destination: destination(event),
             interface: interface.as_deref(),
-            stage: has_stage.then_some(event.stage),
+            stage: has_stage.then_some(event.stage.into()),
             stages: door.filter(|_| has_stage).and_then(|door| door.knocks),
             reason: event.reason().map(Reason::name),
             until: has_end.then(|| self.utc(event.until_ms.saturating_mul(NANOS_PER_MILLI))),
@@ -387,6 +387,16 @@ fn describe(
         Reason::BadCookie => (EventKind::Denied, after(reason.text())),
         Reason::LockedOut => (EventKind::LockedOut, after(reason.text())),
         Reason::NoGrant => (EventKind::Denied, after(reason.text())),
+        Reason::SpaNoise
+        | Reason::SpaStale
+        | Reason::SpaUnknown
+        | Reason::SpaReplayed
+        | Reason::SpaForged
+        | Reason::SpaExpired
+        | Reason::SpaNotAllowed
+        | Reason::SpaElsewhere
+        | Reason::SpaUnreadable => (EventKind::Denied, join(port, reason.text())),
+        Reason::SpaFull => (EventKind::Full, join(port, reason.text())),
         Reason::GrantsFull => (EventKind::Full, join(&opens, reason.text())),
         Reason::Contended => (EventKind::Dropped, after(reason.text())),
         Reason::Truncated

@@ -192,6 +192,7 @@ impl<L: Live> About<'_, L> {
                 format!("{port} is knock {}{passes}{}", list(places), self.proof())
             }
             PortKind::Decoy => format!("{port} is a decoy{}", self.proof()),
+            PortKind::Spa => format!("{port} accepts single packet authorization"),
             PortKind::Exempt => format!("{port} is exempt: packets pass, and reset no attempt"),
             PortKind::Ordinary if self.has(Features::STRICT) => {
                 format!(

@@ -14,6 +14,7 @@ use knock_common::{
     },
     packet::Protocol,
     reason::COUNTERS_MAX,
+    spa::layout::{KeyId, LAST_MAX, SEEN_MAX, SpaTag},
 };
 use knock_sequence::{PortSet, Ports};
 
@@ -44,7 +45,7 @@ const fn shape(name: &'static str, kind: MapType, key: usize, value: usize, entr
 }
 
 /// The shared maps, which are pinned. All others belong to one configuration and end with it.
-pub const SHARED: [Shape; 7] = [
+pub const SHARED: [Shape; 9] = [
     shape("ALLOW", MapType::Hash, size_of::<GrantKey>(), 8, ALLOW_MAX),
     shape(
         "FLOWS",
@@ -55,6 +56,8 @@ pub const SHARED: [Shape; 7] = [
     ),
     shape("LOCKOUTS", MapType::Array, 4, 8 * WAYS, LOCKOUTS_MAX),
     shape("USED", MapType::Hash, size_of::<UsedKey>(), 8, USED_MAX),
+    shape("SPA_LAST", MapType::Hash, size_of::<KeyId>(), 8, LAST_MAX),
+    shape("SPA_SEEN", MapType::Hash, size_of::<SpaTag>(), 8, SEEN_MAX),
     shape("PRESENCE", MapType::Array, 4, 8, PRESENCE_SLOTS),
     shape("COUNTERS", MapType::PerCpuArray, 4, 8, COUNTERS_MAX),
     shape("EVENTS", MapType::RingBuf, 0, 0, EVENTS_BYTES),

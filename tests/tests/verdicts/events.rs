@@ -52,6 +52,8 @@ fn an_event_has_the_fields_of_its_packet() {
         protocol: 1,
         reason: 57,
         stage: 2,
+        user: 0,
+        other: Address::ANY,
         // Test runs have the loopback interface of their namespace.
         interface: opened.interface,
     };

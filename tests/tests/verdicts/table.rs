@@ -110,7 +110,7 @@ impl Packet {
 }
 
 /// A door, and how many of its knocks have been made.
-pub(crate) type Place = (&'static str, u32);
+pub(crate) type Place = (&'static str, u16);
 
 /// One step of a row.
 #[derive(Clone)]
@@ -129,7 +129,7 @@ pub(crate) enum Step {
 
 impl Step {
     /// Where the source's attempt is, or what it opened.
-    pub(crate) fn reported(self, door: &'static str, stage: u32) -> Self {
+    pub(crate) fn reported(self, door: &'static str, stage: u16) -> Self {
         let Self::Packet(packet, reason, _) = self else {
             panic!("only packets are reported: {}", self.name());
         };
@@ -137,7 +137,7 @@ impl Step {
     }
 
     /// Another door that the same knock completes.
-    pub(crate) fn and_reported(mut self, door: &'static str, stage: u32) -> Self {
+    pub(crate) fn and_reported(mut self, door: &'static str, stage: u16) -> Self {
         if let Self::Packet(_, _, reported) = &mut self {
             reported.push((door, stage));
         }
@@ -284,12 +284,12 @@ impl Table {
         let frame = self.family.frame(&source, packet).bytes();
         self.kernel.reset_event_limits().unwrap();
         let judged = self.kernel.judge(&frame).unwrap();
-        let places: Vec<(String, u32)> = judged
+        let places: Vec<(String, u16)> = judged
             .events
             .iter()
             .map(|event| (self.door(event), event.stage))
             .collect();
-        let wanted: Vec<(String, u32)> = reported
+        let wanted: Vec<(String, u16)> = reported
             .iter()
             .map(|&(door, stage)| (door.to_owned(), stage))
             .collect();

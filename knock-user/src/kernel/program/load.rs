@@ -48,7 +48,9 @@ impl XdpProgram {
             .override_global("AYA_LOG_LEVEL", &options.log_level, false)
             .map_max_entries("NODES", tables.room.nodes.max(1))
             .map_max_entries("EDGES", tables.room.edges.max(1))
-            .map_max_entries("DOORS", tables.room.doors.max(1));
+            .map_max_entries("DOORS", tables.room.doors.max(1))
+            .map_max_entries("SPA_KEYS", capacity(&tables.spa.keys))
+            .map_max_entries("SPA_MAY", capacity(&tables.spa.may));
         if let Some(instance) = options.instance {
             pins::check(instance)?;
             for shared in pins::SHARED {
@@ -87,7 +89,18 @@ fn fill(ebpf: &mut Ebpf, tables: &Tables) -> Result<()> {
     maps::insert(ebpf, "TARGETS", targets)?;
     let prefixes = tables.trust.iter().map(|&(address, bits)| (bits, address));
     maps::insert_prefixes(ebpf, "TRUST", prefixes)?;
+    let spa = &tables.spa;
+    maps::set(ebpf, "SPA_GATES", (0..).zip(spa.gates.iter().copied()))?;
+    maps::insert(ebpf, "SPA_KEYS", spa.keys.iter().copied())?;
+    maps::insert(ebpf, "SPA_MAY", spa.may.iter().copied())?;
+    let fwknop_keys = spa.fwknop_keys.iter().copied();
+    maps::set(ebpf, "FWKNOP_KEYS", (0..).zip(fwknop_keys))?;
     maps::set(ebpf, "PORTS", tables.port_entries())
+}
+
+/// Returns the capacity of a map with these entries; a map has room for one at least.
+fn capacity<T>(entries: &[T]) -> u32 {
+    u32::try_from(entries.len()).unwrap_or(u32::MAX).max(1)
 }
 
 /// Draws the key of the lockouts, unless the map existed before: its content depends on the key.

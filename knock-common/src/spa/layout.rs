@@ -1,0 +1,284 @@
+//! The layout of the maps of single packet authorization. As in [`crate::layout`], each type is `#[repr(C)]`, and a
+//! change raises [`crate::layout::VERSION`].
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::{Address, hmac_sha256, packet_info::PacketInfo, siphash::SipKey};
+
+/// Gates: that of the host key, and during a change of host keys that of the old one.
+pub const GATES: u32 = 2;
+/// Keys of clients, each counted once per gate. User space sets the capacity of `SPA_KEYS` to what is needed.
+pub const KEYS_MAX: u32 = 131_072;
+/// Replay words of keys, also of removed ones: `SPA_LAST` grows with its content.
+pub const LAST_MAX: u32 = 65_536;
+/// Pairs of user and door. User space sets the capacity of `SPA_MAY` to what is needed.
+pub const MAY_MAX: u32 = 1 << 20;
+/// Packets of fwknop that were used or have expired within the last 240 seconds: `SPA_SEEN` grows with its content.
+pub const SEEN_MAX: u32 = 65_536;
+/// Keys of fwknop users. Each packet to a port with this format costs an HMAC per key.
+pub const FWKNOP_KEYS_MAX: u32 = 16;
+/// The longest passphrase of fwknop, in bytes: an AES key as `fwknop --key-gen` makes it.
+pub const PASSPHRASE_MAX: usize = 32;
+/// Source prefixes of a fwknop key.
+pub const FWKNOP_SOURCES_MAX: usize = 16;
+
+/// The formats that a port accepts, as bits.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct SpaFormats(pub u8);
+
+impl SpaFormats {
+    /// The format of this project; see [`crate::spa`].
+    pub const KNOCK: Self = Self(1 << 0);
+    /// That of fwknop.
+    pub const FWKNOP: Self = Self(1 << 1);
+
+    const ALL: u8 = Self::KNOCK.0 | Self::FWKNOP.0;
+
+    /// Whether all of `formats` are accepted.
+    #[inline(always)]
+    pub const fn has(self, formats: Self) -> bool {
+        self.0 & formats.0 == formats.0
+    }
+
+    /// These and others.
+    #[must_use]
+    pub const fn with(self, others: Self) -> Self {
+        Self(self.0 | others.0)
+    }
+}
+
+/// What happens to packets to a port for single packet authorization that are none of its formats.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Otherwise {
+    /// They are dropped.
+    #[default]
+    Drop,
+    /// They pass, as packets to an exempt port.
+    Pass,
+    /// They need a grant for this port group.
+    Protected(u16),
+}
+
+/// What a port for single packet authorization accepts.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct SpaPort {
+    /// The accepted formats.
+    pub formats: SpaFormats,
+    /// What happens to other packets.
+    pub otherwise: Otherwise,
+}
+
+impl SpaPort {
+    const PASS: u8 = 1 << 2;
+    const PROTECTED: u8 = 1 << 3;
+
+    /// Returns it without the port group.
+    #[inline(always)]
+    pub(crate) const fn to_bits(self) -> u8 {
+        let otherwise = match self.otherwise {
+            Otherwise::Drop => 0,
+            Otherwise::Pass => Self::PASS,
+            Otherwise::Protected(_) => Self::PROTECTED,
+        };
+        self.formats.0 | otherwise
+    }
+
+    /// Reads the bits; those that mean nothing are ignored.
+    #[inline(always)]
+    pub(crate) const fn from_bits(bits: u8, port_group: u16) -> Self {
+        Self {
+            formats: SpaFormats(bits & SpaFormats::ALL),
+            otherwise: if bits & Self::PROTECTED != 0 {
+                Otherwise::Protected(port_group)
+            } else if bits & Self::PASS != 0 {
+                Otherwise::Pass
+            } else {
+                Otherwise::Drop
+            },
+        }
+    }
+}
+
+/// The keys of a gate, derived from the host's public key. They authenticate nobody: they make the packets of those who
+/// don't know the host's public key cheap.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Pod, Zeroable)]
+pub struct Gate {
+    /// Of the last eight octets of a packet.
+    pub check: SipKey,
+    /// Hides id and stamp.
+    pub mask: SipKey,
+    /// 1 if the gate is used, else 0: then no packet passes it.
+    pub is_used: u64,
+}
+
+/// The id of a client's key: the first 8 octets of SHA-256("knock spa v1 id" ‖ public key), little-endian.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Pod, Zeroable)]
+pub struct KeyId(pub u64);
+
+/// The id of a door: the first 8 octets of SHA-256("knock spa v1 door" ‖ name), little-endian.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Pod, Zeroable)]
+pub struct DoorId(pub u64);
+
+impl DoorId {
+    /// The first of the user's doors.
+    pub const FIRST: Self = Self(0);
+}
+
+/// The key of an entry of `SPA_KEYS`: a pair of client and host has keys of its own.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Pod, Zeroable)]
+pub struct SpaKeyName {
+    /// The client's key.
+    pub id: KeyId,
+    /// The index of the host key's gate.
+    pub gate: u32,
+    /// Explicit padding.
+    pub padding: u32,
+}
+
+/// What is known of a client's key.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Pod, Zeroable)]
+pub struct SpaKey {
+    /// Authenticates the packet.
+    pub mac: hmac_sha256::Key,
+    /// Hides what is asked for.
+    pub cipher: hmac_sha256::Key,
+    /// When key or user expires, whichever is first, in nanoseconds since 1970; `u64::MAX` is never.
+    pub not_after_ns: u64,
+    /// The number of the user, from 1.
+    pub user: u16,
+    /// [`Self::BIND`] and [`Self::FOR_OTHERS`].
+    pub flags: u16,
+    /// Explicit padding.
+    pub padding: u32,
+}
+
+impl SpaKey {
+    /// A packet must name the address that asks.
+    pub const BIND: u16 = 1 << 0;
+    /// A packet may name another address than that from which it comes.
+    pub const FOR_OTHERS: u16 = 1 << 1;
+}
+
+/// The key of an entry of `SPA_MAY`: a user, and a door by its id or by a port.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Pod, Zeroable)]
+pub struct SpaMayKey {
+    /// A [`DoorId`], or an index of the port table.
+    number: u64,
+    /// The number of the user, or [`Self::ANYBODY`].
+    user: u16,
+    /// Whether `number` is a port.
+    is_port: u16,
+    /// Explicit padding.
+    padding: u32,
+}
+
+impl SpaMayKey {
+    /// Under this user each door has an entry, so that an event can name a door that the user may not open.
+    pub const ANYBODY: u16 = 0;
+
+    /// A user, and a door by its id. Each user also has an entry for [`DoorId::FIRST`].
+    #[inline(always)]
+    pub const fn door(user: u16, DoorId(number): DoorId) -> Self {
+        Self {
+            number,
+            user,
+            is_port: 0,
+            padding: 0,
+        }
+    }
+
+    /// A user, and the door that opens a port; see [`crate::layout::port_index`]. Packets of fwknop name ports.
+    #[inline(always)]
+    pub const fn port(user: u16, port_index: u32) -> Self {
+        Self {
+            number: port_index as u64,
+            user,
+            is_port: 1,
+            padding: 0,
+        }
+    }
+}
+
+/// A door that a user may open.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Pod, Zeroable)]
+pub struct SpaMay {
+    /// How long a grant lasts if the packet does not say how long, in milliseconds.
+    pub open_for_ms: u64,
+    /// The longest time that a packet can ask for, in milliseconds; not less than `open_for_ms`.
+    pub open_for_max_ms: u64,
+    /// The index of the door's entry in `DOORS`.
+    pub entry: u16,
+    /// The first TCP port that the door opens, for the answer; 0 if there is none.
+    pub port: u16,
+    /// Explicit padding.
+    pub padding: u32,
+}
+
+/// The first 16 octets of the HMAC of a packet of fwknop.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Pod, Zeroable)]
+pub struct SpaTag(pub [u32; 4]);
+
+/// A prefix of addresses.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Pod, Zeroable)]
+pub struct SourcePrefix {
+    /// An address in it.
+    pub address: Address,
+    /// Its length in bits, of the mapped form for IPv4: 96 to 128.
+    pub bits: u32,
+}
+
+/// What is known of a fwknop user.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Pod, Zeroable)]
+pub struct FwknopKey {
+    /// Authenticates the packet.
+    pub mac: hmac_sha256::Key,
+    /// The passphrase, and zeros behind it.
+    pub passphrase: [u8; PASSPHRASE_MAX],
+    /// When the user expires, in nanoseconds since 1970; `u64::MAX` is never.
+    pub not_after_ns: u64,
+    /// The user name that the packet must have, as a hash; 0 for any.
+    pub username: u64,
+    /// The length of the passphrase in bytes; 0 if the entry is not used.
+    pub passphrase_length: u32,
+    /// The number of the user, from 1.
+    pub user: u16,
+    /// [`Self::REQUIRE_SOURCE`].
+    pub flags: u16,
+    /// How many of `sources` are used; 0 admits every source.
+    pub source_count: u32,
+    /// From where packets may come.
+    pub sources: [SourcePrefix; FWKNOP_SOURCES_MAX],
+    /// Explicit padding.
+    pub padding: u32,
+}
+
+impl FwknopKey {
+    /// A packet must name the address that asks.
+    pub const REQUIRE_SOURCE: u16 = 1 << 0;
+}
+
+/// Octets of a packet of the format `knock`; random ones may follow.
+pub const PACKET_BYTES: usize = 72;
+
+/// The memory in which a packet is judged: the kernel's stack has no room.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct SpaScratch {
+    /// The packet, for the events and the grants that it causes.
+    pub info: PacketInfo,
+    /// See [`crate::event::Event::other`].
+    pub other: Address,
+    /// The packet's octets.
+    pub packet: [u64; PACKET_BYTES / 8],
+}
