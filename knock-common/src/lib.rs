@@ -36,6 +36,7 @@ pub mod cookie;
 pub mod env;
 pub mod event;
 pub mod first;
+pub mod fwknop;
 pub mod handshake;
 pub mod hmac;
 pub mod hmac_sha256;
