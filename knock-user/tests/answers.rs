@@ -268,7 +268,7 @@ fn the_status_shows_how_a_trial_will_end() {
             Some(running),
             true,
             false,
-            "undone in 35s unless",
+            "rolled back in 35s unless",
         ),
         (
             "it hangs",
@@ -276,7 +276,7 @@ fn the_status_shows_how_a_trial_will_end() {
             Some(running),
             true,
             true,
-            "no process can undo it",
+            "no process can roll back",
         ),
         (
             "none runs",
@@ -284,7 +284,7 @@ fn the_status_shows_how_a_trial_will_end() {
             None,
             true,
             false,
-            "no process can undo it",
+            "no process can roll back",
         ),
         (
             "none runs, nothing before",
@@ -301,7 +301,7 @@ fn the_status_shows_how_a_trial_will_end() {
             None,
             true,
             false,
-            "no process undoes it",
+            "no process rolls back",
         ),
         (
             "over, it hangs",
@@ -309,7 +309,7 @@ fn the_status_shows_how_a_trial_will_end() {
             Some(running),
             true,
             true,
-            "no process undoes it",
+            "no process rolls back",
         ),
         (
             "over, nothing before",

@@ -376,7 +376,7 @@ fn a_port_of_a_protected_bridge_is_refused() {
             assert!(output.contains(word), "no {word:?} in: {output}");
         }
         net.stranger(Family::V4)
-            .finds_closed(SSH, "nothing is changed");
+            .finds_closed(SSH, "nothing was changed");
         daemon.stop();
     });
 }

@@ -1,4 +1,4 @@
-//! What is not confirmed in time is undone, whether or not anybody is there to undo it.
+//! A trial that is not confirmed in time is rolled back, whether or not a daemon runs.
 
 use std::{
     thread,
@@ -110,7 +110,7 @@ fn a_confirmed_first_start_stays() {
     });
 }
 
-/// The kernel undoes it by its own clock.
+/// The kernel side rolls back by its own clock.
 #[test]
 fn a_killed_first_start_on_trial_opens_the_ports_at_its_deadline() {
     net::test(|net| {
@@ -130,7 +130,7 @@ fn a_killed_first_start_on_trial_opens_the_ports_at_its_deadline() {
         assert!(started.elapsed() >= TRIAL_LASTS, "too early");
         assert!(pins::counted(&instance, Reason::TrialExpired) > 0);
 
-        // Nobody confirms the next one either: there is nothing to go back to but an open host.
+        // The next one is not confirmed either: the roll-back opens the host.
         let second = start(net, OTHER, &["--confirm", TRIAL]);
         net.stranger(Family::V4).finds_closed(SSH, "on trial again");
         let programs = [&programs, second.programs()].concat();
@@ -296,7 +296,7 @@ fn an_unconfirmed_reload_is_rolled_back() {
             output = answer;
             output.contains("too late")
         });
-        assert!(output.contains("was put back"), "{output}");
+        assert!(output.contains("was restored"), "{output}");
 
         let (code, output) = daemon::ask(&net.server, &["reload", "--confirm", "1m"]);
         assert_eq!(code, Some(0), "{output}");
@@ -341,7 +341,7 @@ fn a_reload_can_be_confirmed_while_its_interface_is_absent() {
     });
 }
 
-/// Open ports are what was promised if no confirmation comes, so nothing refuses to go back to them.
+/// A roll-back to open ports is always allowed, since the trial promised it.
 #[test]
 fn an_unconfirmed_reload_can_roll_back_to_open_ports() {
     const COMMAND: &str = r#"
@@ -402,6 +402,6 @@ fn a_stop_on_trial_reports_the_ports_that_stay_closed() {
         assert_eq!(ports, Some(&json!(["tcp/22"])), "{events:?}");
         net.stranger(Family::V4).finds_closed(SSH, "kept");
         net.stranger(Family::V4)
-            .finds(true, WEB, "the configuration before");
+            .finds(true, WEB, "the previous configuration");
     });
 }

@@ -761,7 +761,7 @@ fn a_reload_changes_the_group_that_may_use_the_socket() {
         assert_eq!(reloaded.code, Some(0), "{reloaded:?}");
         list_as_adm(net).fails(COULD_NOT, "is for root: try `sudo`");
         watching.wait();
-        wait::until("the configuration before is back", || {
+        wait::until("the previous configuration is restored", || {
             list_as_adm(net).code == Some(0)
         });
 

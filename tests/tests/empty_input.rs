@@ -254,7 +254,7 @@ fn a_reload_that_names_only_absent_interfaces_is_refused() {
         ] {
             assert!(output.contains(words), "no {words} in {output}");
         }
-        is_closed(net, "nothing is changed");
+        is_closed(net, "nothing was changed");
         assert!(process.stop(SIGTERM).status.success());
         daemon::detach(&net.server);
     });

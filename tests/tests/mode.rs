@@ -133,7 +133,7 @@ fn a_driver_that_refuses_leaves_the_mode_unchanged() {
         daemon.rewrite(&config("native"));
         let (code, output) = daemon::ask(&net.server, &["reload"]);
         assert_eq!(code, Some(1), "{output}");
-        for word in ["b2", "too few queues", "nothing is changed"] {
+        for word in ["b2", "too few queues", "nothing was changed"] {
             assert!(output.contains(word), "no {word:?} in: {output}");
         }
         let all = net.server.enter(interface::list).unwrap();

@@ -188,7 +188,7 @@ fn a_trial_continues_when_its_daemon_is_killed_and_started_in_time() {
     });
 }
 
-/// It goes back in the process that went on with it, and stays back for those that come later.
+/// The process that continued the trial rolls back, and later processes keep that.
 #[test]
 fn a_trial_that_a_new_daemon_continues_is_rolled_back_at_its_deadline() {
     net::test(|net| {
@@ -290,7 +290,7 @@ fn a_start_on_trial_that_is_killed_while_it_compiles() {
     });
 }
 
-/// The start that comes when the trial is over goes back before anything else.
+/// A start after the end of the trial first rolls back.
 #[test]
 fn a_daemon_that_starts_after_the_deadline_rolls_back() {
     // What the file has when the next process starts, and whether that can start.
@@ -308,9 +308,9 @@ fn a_daemon_that_starts_after_the_deadline_rolls_back() {
             kill(first);
             host.waits_for_the_end();
             let status = host.status().to_string();
-            assert!(status.contains("no process undoes it"), "{row}: {status}");
+            assert!(status.contains("no process rolls back"), "{row}: {status}");
             let answer = host.asks(&["confirm"], 1);
-            assert!(answer.contains("goes back"), "{row}: {answer}");
+            assert!(answer.contains("rolls back"), "{row}: {answer}");
             host.is_in_force(OTHER_KNOCKS, row);
 
             host.write(text);
@@ -354,7 +354,7 @@ fn the_previous_file_ends_a_trial_whose_daemon_was_killed() {
     });
 }
 
-/// Another trial takes the place of the one that was left, and goes back to what was confirmed.
+/// A new trial replaces an abandoned one, and its roll-back restores the confirmed configuration.
 #[test]
 fn a_new_trial_after_a_kill_rolls_back_to_the_confirmed_configuration() {
     net::test(|net| {
@@ -364,8 +364,8 @@ fn a_new_trial_after_a_kill_rolls_back_to_the_confirmed_configuration() {
         host.is_in_force(OTHER_KNOCKS, "on trial again");
         let ended = again.wait();
         assert_eq!(ended.status.code(), Some(1), "{ended:?}");
-        let expected = "no confirmation came in time: the configuration before is in force again, \
-                        with tcp/22, and no process serves it";
+        let expected = "no confirmation came in time: the previous configuration is in force again, \
+                        with tcp/22, and no daemon is running";
         assert!(ended.stderr.contains(expected), "{ended:?}");
         host.is_in_force(KNOCKS, "gone back");
     });
@@ -399,7 +399,7 @@ fn a_stop_on_trial_rolls_back() {
         (
             "kept",
             "keep",
-            "the configuration before is in force again, with tcp/22",
+            "the previous configuration is in force again, with tcp/22",
         ),
         ("detached", "detach", "nothing is protected now"),
     ] {
@@ -462,7 +462,7 @@ fn a_daemon_killed_in_a_reload_leaves_one_of_two_configurations() {
             assert!(!(is_new && is_interrupted), "{row}: {status}");
 
             running = host.start(&[]);
-            // What came to its end continues; what did not is undone if it was on trial.
+            // A complete change continues; an incomplete one is rolled back if it was a trial.
             let expected = match (is_trial, is_new) {
                 (true, false) if is_noted => KNOCKS,
                 (false, _) | (true, _) => OTHER_KNOCKS,
@@ -494,7 +494,7 @@ fn a_trial_of_an_unchanged_configuration_leaves_no_shortfall() {
         assert_eq!(host.shortfalls(), ["on-trial"]);
         wait::until("it is settled", || host.shortfalls().is_empty());
         let answer = host.asks(&["confirm"], 1);
-        assert!(answer.contains("was put back"), "{answer}");
+        assert!(answer.contains("was restored"), "{answer}");
         kill(running);
         let again = host.start(&[]);
         let answer = again.stderr();

@@ -69,7 +69,7 @@ fn unconfirmable(instance: &Instance) -> String {
         .as_ref()
         .and_then(|registry| registry.fallback.as_ref());
     let next = match fallback {
-        Some(_) => "goes back to the configuration before",
+        Some(_) => "rolls back to the previous configuration",
         None => "puts the configuration in force again",
     };
     let until_ms = registry

@@ -147,7 +147,7 @@ impl Change<'_> {
         });
         if let Err(error) = done {
             self.undo_attach(&mut firewall, &attached)?;
-            return Err(error.context("nothing is changed"));
+            return Err(error.context("nothing was changed"));
         }
         attached.sort_by(|a, b| a.interface.cmp(&b.interface));
         let switched = attached
@@ -218,7 +218,7 @@ impl Change<'_> {
         if self.attach_options.dry_run && !protected.is_empty() {
             bail!(
                 "a dry run protects nothing, and {} would be open to everybody; {} can't be read, \
-                 so this may not be intended: nothing is changed. `knock-user detach` \
+                 so this may not be intended: nothing was changed. `knock-user detach` \
                  opens these ports; start the dry run after it",
                 protected.join(", "),
                 registry.display()

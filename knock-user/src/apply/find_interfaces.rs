@@ -81,7 +81,7 @@ impl Change<'_> {
         }
         bail!(
             "none of the interfaces asked for can be protected now ({}), and {} would no longer be \
-             protected: nothing is changed; `ip link` shows the interfaces, and `knock-user detach` ends the protection",
+             protected: nothing was changed; `ip link` shows the interfaces, and `knock-user detach` ends the protection",
             self.interfaces.join(", "),
             released.join(", ")
         )

@@ -97,7 +97,7 @@ pub fn start(instance: &Locked, plan: Plan, run: &Run) -> Result<Start> {
         )
     })?;
     tracing::warn!(
-        "{file} was on trial and was not confirmed, so the configuration before it stays in force: \
+        "{file} was on trial and was not confirmed, so the previous configuration stays in force: \
          `knock-user reload --confirm 60s` tries {file} again, `knock-user reload` puts it in force"
     );
     let plan = plan_with_warnings(run, before)?;
@@ -134,7 +134,7 @@ fn continue_trial(
         true => given.plan,
         false => {
             tracing::warn!(
-                "{file} is not what is on trial: when that is confirmed or undone, `knock-user \
+                "{file} is not what is on trial: when the trial has ended, `knock-user \
                  reload` puts {file} in force"
             );
             let on_trial = texts::read(instance, registry).with_context(|| {
@@ -154,7 +154,7 @@ fn continue_trial(
     let back = back.transpose().unwrap_or_else(|error| {
         tracing::warn!(
             "the configuration before the trial can't be read, so this process ends if the trial \
-             does: {}",
+             expires: {}",
             os_error::describe(&error)
         );
         None
@@ -221,15 +221,15 @@ fn recover(instance: &Locked) -> Result<()> {
         (true, true) => {
             roll_back(instance, &registry)?;
             tracing::warn!(
-                "{config} was on trial and was not confirmed in time: the configuration before it \
-                 is put back"
+                "{config} was on trial and was not confirmed in time: the previous configuration \
+                 was restored"
             );
         }
         (true, false) if !is_whole => {
             roll_back(instance, &registry)?;
             tracing::warn!(
-                "a process was ended while it put {config} in place on trial: the configuration \
-                 before it is put back"
+                "knock-user ended while it put {config} on trial: the previous configuration \
+                 was restored"
             );
         }
         (true, false) => {}
@@ -267,7 +267,7 @@ fn finish_settling(instance: &Locked, registry: &Registry) -> Result<()> {
     texts::settle_if(instance, registry)
 }
 
-/// Rolls back to the configuration before an unconfirmed one.
+/// Restores the configuration before the trial.
 fn roll_back(instance: &Locked, registry: &Registry) -> Result<()> {
     program::restore(instance)?;
     let indices = registry.fallback.as_ref().map(|fallback| &fallback.indices);

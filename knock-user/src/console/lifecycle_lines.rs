@@ -160,13 +160,13 @@ impl<W: Write> Console<W> {
         self.say(at_ns, EventKind::Reloaded, &text, record);
     }
 
-    /// Reports that the configuration is on trial, for how long, and how to keep it. `goes_back`
+    /// Reports that the configuration is on trial, for how long, and how to keep it. `restores`
     /// says whether there is a previous configuration to restore.
-    pub fn trial(&mut self, until_ms: u64, goes_back: bool, at_ns: u64) {
+    pub fn trial(&mut self, until_ms: u64, restores: bool, at_ns: u64) {
         let left_ms = until_ms.saturating_sub(at_ns / NANOS_PER_MILLI);
-        let end = match goes_back {
+        let end = match restores {
             true => "the previous configuration is restored",
-            false => "everything is undone, and the ports are open",
+            false => "the protection ends, and the ports are open",
         };
         let text = format!(
             "on trial: run `knock-user confirm` within {} to keep it; without that {end}",

@@ -1,4 +1,4 @@
-//! Other configurations, and other interfaces, while it runs.
+//! Changes of the configuration and of interfaces while the daemon runs.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,7 +19,7 @@ use crate::{
     sequences::clock_skew::SkewDetector,
 };
 
-/// Grants that a reload ended and that are told, each in a line.
+/// Grants that a reload ended and that are logged, each in its own line.
 const ENDED_LOGGED: usize = 64;
 
 /// The result of a reload.
@@ -27,14 +27,14 @@ const ENDED_LOGGED: usize = 64;
 pub(crate) struct Changes {
     /// The file of the configuration.
     pub(crate) config: String,
-    /// What has changed, in words.
+    /// The changes, each as a phrase.
     pub(crate) words: Vec<String>,
-    /// What is unwise about the new configuration, as lines.
+    /// Warnings about the new configuration, as lines.
     pub(crate) warnings: Vec<String>,
 }
 
 impl<W: Write> Daemon<W> {
-    /// Puts a configuration in place that was read again, and is ready.
+    /// Puts a configuration in force that was read again and prepared.
     pub(super) fn reload(&mut self, ready: Ready) -> Result<Changes> {
         let (old, deployed) = self.put_in_place(ready)?;
         let mut changes = Changes {
@@ -77,7 +77,7 @@ impl<W: Write> Daemon<W> {
         Ok(changes)
     }
 
-    /// Puts a configuration in place that is ready, and goes on with it; returns the one before.
+    /// Puts a prepared configuration in force, and returns the previous one.
     pub(super) fn put_in_place(&mut self, ready: Ready) -> Result<(Plan, Deployed)> {
         let Ready {
             plan,
@@ -95,7 +95,7 @@ impl<W: Write> Daemon<W> {
         let actions = self
             .ledger
             .set_doors(std::mem::take(&mut deployed.doors), clock::boot_ms());
-        // Doors that are no more still have their names and commands.
+        // Before the doors are replaced: removed doors still have their names and commands.
         self.act(&actions, clock::boot_ns());
         let old = std::mem::replace(&mut self.plan, plan);
         self.doors = super::Doors::new(self.plan.settings(), &deployed.names);
@@ -120,7 +120,7 @@ impl<W: Write> Daemon<W> {
         self.report_refused(deployed.refused);
     }
 
-    /// Lets go of the configuration before; returns the interfaces that are no longer protected.
+    /// Releases the previous configuration; returns the interfaces that are no longer protected.
     pub(super) fn commit(&mut self) -> Result<Vec<String>> {
         let Ended { released, grants } = self.protection.commit()?;
         for interface in &released {
@@ -145,7 +145,7 @@ impl<W: Write> Daemon<W> {
         Ok(released)
     }
 
-    /// Attaches to interfaces that can be taken, and tells what is new of them all.
+    /// Attaches to interfaces that have become available, and reports what changed.
     pub(super) fn follow_interfaces(&mut self) -> Result<()> {
         let followed = self.protection.follow_interfaces()?;
         self.console.set_interfaces(followed.names);
@@ -171,11 +171,11 @@ impl<W: Write> Daemon<W> {
             let lasts = match self.protection.registry().interfaces.contains(&now) {
                 true => String::new(),
                 false => format!(
-                    " until another interface is called {old}; for good, name it so in \
+                    " until another interface is named {old}; to keep it protected, write {now} in \
                      `interfaces` and reload"
                 ),
             };
-            tracing::warn!("{old} is called {now} now: it stays protected{lasts}");
+            tracing::warn!("{old} was renamed to {now} and stays protected{lasts}");
         }
         for interface in followed.released {
             self.console.detached(&self.ports, &interface, at_ns);
@@ -194,14 +194,14 @@ impl<W: Write> Daemon<W> {
         Ok(())
     }
 
-    /// Tells which interfaces can't be protected, and why.
+    /// Reports interfaces that can't be protected, with the reason.
     pub(super) fn report_refused(&mut self, refused: Vec<(String, Refusal)>) {
         for (name, refusal) in refused {
             self.console.refused(&name, &refusal, clock::boot_ns());
         }
     }
 
-    /// Tells of connections that were there before: they go on, unless none is kept.
+    /// Reports connections from before the start: they continue if `keep` is set.
     pub(super) fn report_found(&mut self, found: &[FlowKey]) {
         if self.run.dry_run || self.plan.settings().established.keep {
             self.console.kept(found, clock::boot_ns());
@@ -222,7 +222,7 @@ fn by_name(settings: &Settings) -> DoorsByName<'_> {
     doors.map(|door| (door.name.as_str(), door)).collect()
 }
 
-/// What is different, for people.
+/// Describes the differences between two configurations, each as a phrase.
 pub(super) fn difference(old: &Plan, new: &Plan) -> Vec<String> {
     let (was, is) = (old.settings(), new.settings());
     let (old_doors, new_doors) = (by_name(was), by_name(is));
@@ -261,7 +261,7 @@ pub(super) fn difference(old: &Plan, new: &Plan) -> Vec<String> {
 }
 
 fn named<'a>(what: &str, names: impl Iterator<Item = &'a String>) -> Option<String> {
-    /// More names make no line that anybody reads.
+    /// More names would make the line unreadable.
     const MOST: usize = 10;
     let names: Vec<_> = names.map(String::as_str).collect();
     let more = names.len().saturating_sub(MOST);

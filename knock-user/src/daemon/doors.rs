@@ -1,4 +1,4 @@
-//! The doors of a configuration by the numbers that they have in the maps.
+//! Finds the doors of a configuration by their numbers in the maps.
 
 use std::collections::HashMap;
 
@@ -7,11 +7,11 @@ use crate::{
     model::settings::{Door, Settings},
 };
 
-/// Where in a configuration the door with a number is.
+/// The index in the configuration of each door, by number.
 pub(super) struct Doors(Vec<Option<usize>>);
 
 impl Doors {
-    /// `names` has the doors' names by number; empty where no door has it.
+    /// `names` has the doors' names by number; an empty name marks a number without a door.
     pub(super) fn new(settings: &Settings, names: &[String]) -> Self {
         let doors = settings.doors.iter().enumerate();
         let places: HashMap<_, _> = doors
@@ -27,7 +27,7 @@ impl Doors {
         settings.doors.get(place?)
     }
 
-    /// What the console says about the doors, by number.
+    /// Returns the doors as the console prints them, by number.
     pub(super) fn texts(&self, settings: &Settings) -> Vec<DoorText> {
         let door = |place: &Option<usize>| settings.doors.get((*place)?).map(DoorText::from);
         self.0

@@ -1,4 +1,4 @@
-//! What is protected when the process ends, as the kernel has it then.
+//! Ends the daemon, and reports what stays protected, as read from the kernel.
 
 use std::{collections::BTreeSet, io::Write};
 
@@ -22,19 +22,19 @@ use crate::{
 };
 
 impl<W: Write> Daemon<W> {
-    /// Ends or leaves the protection, and lets the commands come to an end; where the protection
-    /// ends, what `on_open` has done is undone.
+    /// Ends or keeps the protection, and waits for commands; where the protection ends, `on_close`
+    /// undoes what `on_open` did.
     pub(super) async fn end(mut self, outcome: Outcome) -> Result<()> {
         let was_asked = outcome == Outcome::Signal;
         let outcome = match outcome {
-            // Nobody can confirm it any more.
+            // It can't be confirmed after the process has ended.
             Outcome::Signal if self.trial.is_some() && self.run.on_exit == OnExit::Keep => {
                 Outcome::TrialExpired
             }
             Outcome::Signal | Outcome::Detach | Outcome::TrialExpired => outcome,
         };
         self.console.sum_up(clock::boot_ns(), true);
-        // What was there before listens to them again.
+        // The previous program, restored by the roll-back, still uses its own sequences.
         if outcome != Outcome::TrialExpired {
             self.withdraw_sequences();
         }
@@ -59,7 +59,7 @@ impl<W: Write> Daemon<W> {
             Outcome::Signal | Outcome::Detach => self.protection.detach().map(drop),
         };
         if done.is_ok() {
-            // After going back, those of the configuration before.
+            // After a roll-back, the ports of the previous configuration.
             let ports = match Registry::read(&instance.registry()) {
                 Ok(Some(registry)) if keeps => registry.protected,
                 Ok(_) | Err(_) => self.ports,
@@ -95,7 +95,7 @@ impl<W: Write> Daemon<W> {
             tracing::warn!("{line}");
         }
         if unfinished > 0 {
-            tracing::warn!("{unfinished} commands did not come to their end and were ended");
+            tracing::warn!("{unfinished} commands did not end in time and were killed");
         }
         done?;
         if outcome == Outcome::TrialExpired {
@@ -135,27 +135,27 @@ impl<W: Write> Daemon<W> {
     }
 }
 
-/// What becomes of the protection of an interface when the process has ended.
+/// What happens to the protection of an interface when the process ends.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Fate {
     /// The program stays attached.
     Stays,
-    /// Whether it does can't be seen from here.
+    /// Whether it stays can't be seen from here.
     Unknown,
-    /// Nothing keeps it.
+    /// The program is detached.
     Ends,
 }
 
-/// What stays when the process has ended.
+/// The links that stay when the process ends.
 pub(super) struct Stays {
-    /// None if they can't be read.
+    /// `None` if they can't be read.
     links: Option<Vec<Pinned>>,
     all: Vec<Interface>,
     lifetime: Lifetime,
 }
 
 impl Stays {
-    /// Looks at the links that are pinned now.
+    /// Reads the links that are pinned now.
     pub(super) fn find(instance: &Instance, persistence: Option<Persistence>) -> Self {
         let (links, all) = match (pins::links(instance), interface::list()) {
             (Ok(links), Ok(all)) => (Some(links), all),
@@ -168,7 +168,7 @@ impl Stays {
         }
     }
 
-    /// What becomes of an interface.
+    /// Returns what happens to an interface.
     pub(super) fn fate(&self, name: &str) -> Fate {
         let is_attached = self.links.as_ref().map(|links| {
             let mut links = links.iter().filter(|link| link.name == name);
@@ -177,7 +177,7 @@ impl Stays {
         fate(is_attached, self.lifetime)
     }
 
-    /// Says what may come otherwise.
+    /// Warns if the lifetime of the pins may differ from what `fate` reports.
     pub(super) fn warn(&self) {
         if self.links.as_ref().is_none_or(Vec::is_empty) {
             return;
@@ -196,8 +196,8 @@ impl Stays {
     }
 }
 
-/// What is true after a trial that was not confirmed, of interfaces that these ports may be protected
-/// on.
+/// Describes the state after an expired trial, from the fates of the interfaces and the protected
+/// ports.
 pub(super) fn after_trial(fates: &[Fate], ports: &[String]) -> String {
     if fates.contains(&Fate::Unknown) {
         return "whether anything is protected now can't be seen from here: `knock-user status` \
@@ -206,7 +206,7 @@ pub(super) fn after_trial(fates: &[Fate], ports: &[String]) -> String {
     }
     match fates.contains(&Fate::Stays) {
         true => format!(
-            "the configuration before is in force again, with {}, and no process serves it",
+            "the previous configuration is in force again, with {}, and no daemon is running",
             list(ports)
         ),
         false => "nothing is protected now".to_owned(),
@@ -230,14 +230,14 @@ mod tests {
     fn what_is_true_after_a_trial() {
         use Fate::{Ends, Stays, Unknown};
         let back =
-            "the configuration before is in force again, with tcp/22, and no process serves it";
+            "the previous configuration is in force again, with tcp/22, and no daemon is running";
         for (name, fates, expected) in [
             ("nothing before", &[Ends][..], "nothing is protected now"),
             ("no interface", &[], "nothing is protected now"),
             ("protection before", &[Stays], back),
             ("on fewer interfaces", &[Stays, Ends], back),
             (
-                "nobody knows",
+                "unknown",
                 &[Stays, Unknown],
                 "whether anything is protected now can't be seen from here: `knock-user status` shows it",
             ),
@@ -254,19 +254,9 @@ mod tests {
             ("on the host", Some(true), Host, Fate::Stays),
             ("in a container", Some(true), Container, Fate::Stays),
             ("a bpffs of its own", Some(true), Mounts, Fate::Ends),
-            (
-                "nobody knows the mounts",
-                Some(true),
-                Unknown,
-                Fate::Unknown,
-            ),
+            ("unknown mounts", Some(true), Unknown, Fate::Unknown),
             ("detached", Some(false), Host, Fate::Ends),
-            (
-                "detached, and nobody knows",
-                Some(false),
-                Unknown,
-                Fate::Ends,
-            ),
+            ("detached, unknown mounts", Some(false), Unknown, Fate::Ends),
             ("links that can't be read", None, Host, Fate::Unknown),
         ] {
             assert_eq!(fate(is_attached, lifetime), expected, "{name}");

@@ -1,4 +1,4 @@
-//! What the kernel side says, and what comes of it.
+//! Handles the events of the kernel side and carries out the ledger's actions.
 
 use std::{io::Write, time::Instant};
 
@@ -15,12 +15,13 @@ use crate::{
     sequences::clock_skew::SkewedKnock,
 };
 
-/// Events that are heard before anything else gets its turn.
+/// Events that are handled before the loop looks at anything else.
 const BATCH: usize = 1_024;
 
 impl<W: Write> Daemon<W> {
-    /// Hears events, a batch at most, so that signals and deadlines get their turn; tells whether
-    /// there were no more.
+    /// Handles a batch of events; returns whether the ring buffer is empty.
+    ///
+    /// The batch is bounded so that a flood of events does not delay signals and deadlines.
     pub(super) fn receive_all(&mut self, events: &mut RingBuf<MapData>) -> bool {
         self.some_are_spent = false;
         let all = self.receive_batch(events);
@@ -72,10 +73,11 @@ impl<W: Write> Daemon<W> {
         self.act_on(&actions, Some(event), event.at_ns);
     }
 
-    /// Puts away sequences that were used, and listens to those that are next.
+    /// Retires used sequences, and loads the next ones.
     pub(super) fn follow_sequences(&mut self) {
-        // Whoever makes another configuration ready reads the same files: what was used since then
-        // must stay noted in the kernel until that one is in place and has put it away itself.
+        // The thread that prepares a configuration reads the same files. Sequences used since then
+        // must stay in the kernel's replay cache until that configuration is in force and has retired
+        // them itself.
         if self.making.is_some() {
             return;
         }
@@ -85,7 +87,7 @@ impl<W: Write> Daemon<W> {
         self.report_files();
     }
 
-    /// Listens to one-time sequences no more.
+    /// Removes all one-time sequences from the kernel.
     pub(super) fn withdraw_sequences(&mut self) {
         if let Err(error) = self.protection.withdraw_sequences(&self.plan) {
             tracing::warn!("{}", os_error::describe(&error));
@@ -93,12 +95,12 @@ impl<W: Write> Daemon<W> {
         self.report_files();
     }
 
-    /// Does what the ledger asks for: all of it, also after something that failed.
+    /// Carries out all of the ledger's actions, even after one has failed.
     pub(crate) fn act(&mut self, actions: &[Action], at_ns: u64) {
         self.act_on(actions, None, at_ns);
     }
 
-    /// As [`Daemon::act`]; `event` is why the ledger asks for it.
+    /// As [`Daemon::act`]; `event` caused the actions.
     fn act_on(&mut self, actions: &[Action], event: Option<&Event>, at_ns: u64) {
         for action in actions {
             let done = match *action {
@@ -126,7 +128,7 @@ impl<W: Write> Daemon<W> {
         }
     }
 
-    /// Whoever comes from behind a gateway that masquerades has its address.
+    /// Warns if the source is a gateway: all clients behind one that masquerades share its address.
     fn warn_of_gateway(&mut self, source: Address) {
         let source = source.into();
         if !self.plan.is_gateway(source) {
@@ -147,7 +149,7 @@ impl<W: Write> Daemon<W> {
             .context("removing an ended grant")
     }
 
-    /// Runs the command that a door has for an occasion, if it has one; a dry run only tells.
+    /// Runs a door's command for an occasion, if it has one; a dry run runs none.
     pub(super) fn command(&mut self, occasion: Occasion, source: Address, door: u16) {
         if self.run.dry_run {
             return;
@@ -171,7 +173,7 @@ impl<W: Write> Daemon<W> {
         };
         self.console.running(&job, clock::boot_ns());
         if let Err(left_out) = self.commands.run(job) {
-            // One for all doors: which of them is left out says little.
+            // One line for all doors: which of them is left out does not matter.
             let line = self
                 .left_outs
                 .note("", left_out.to_string(), Instant::now());
@@ -180,7 +182,7 @@ impl<W: Write> Daemon<W> {
     }
 
     fn restore(&mut self, key: GrantKey, grant: Grant) -> Result<()> {
-        // An entry that is there is newer.
+        // An existing entry is newer.
         maps::insert_new(
             &mut self.protection.firewall().allow()?,
             key,

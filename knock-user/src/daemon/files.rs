@@ -1,15 +1,15 @@
-//! What people and clients are told of the files of one-time sequences.
+//! Reports changes of the files of one-time sequences to people and clients.
 
 use std::{collections::BTreeMap, io::Write, mem};
 
 use super::Daemon;
 use crate::{host::clock, sequences::one_time::Standing};
 
-/// How it is with the files, by the names of their doors.
+/// The state of each file, by the name of its door.
 pub(crate) type Files = BTreeMap<String, Standing>;
 
 impl<W: Write> Daemon<W> {
-    /// Tells what has changed with the files, and clients which lines are next.
+    /// Reports changes of the files, and publishes the numbers of the next lines to clients.
     pub(super) fn report_files(&mut self) {
         let standings = self.protection.files();
         let doors = &self.plan.settings().doors;
@@ -36,11 +36,11 @@ impl<W: Write> Daemon<W> {
         self.files = files;
     }
 
-    /// Another configuration is in place, which opened its files anew.
+    /// Forgets the files of the previous configuration and follows those of the one in force.
     pub(super) fn reopen_files(&mut self) {
         self.files.clear();
         self.next_line.listen(self.plan.settings().next_line);
-        // Also what was used while they were read.
+        // Sequences may have been used while the files were read.
         self.follow_sequences();
     }
 }

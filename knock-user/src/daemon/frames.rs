@@ -1,4 +1,4 @@
-//! Reports drivers that lose the program.
+//! Detects drivers that lost the program, and attaches it again.
 
 use std::{future::pending, io::Write};
 
@@ -15,7 +15,7 @@ use crate::{
     kernel::program::LoadedCopy,
 };
 
-/// What can cost a driver the program, watched from before the program is attached.
+/// Watches for what can make a driver lose the program; opened before the program is attached.
 #[derive(Debug)]
 pub struct Watches {
     pub(super) links: LinkWatch,
@@ -23,10 +23,10 @@ pub struct Watches {
 }
 
 impl Watches {
-    /// Begins to listen; inside a runtime.
+    /// Opens the watches; must be called inside a tokio runtime.
     ///
     /// # Errors
-    /// The kernel refuses.
+    /// The kernel refuses the socket.
     pub fn open() -> Result<Self> {
         Ok(Self {
             links: LinkWatch::open()?,
@@ -35,20 +35,20 @@ impl Watches {
     }
 }
 
-/// The second copy of the program; never if none is being loaded.
+/// Waits for the second copy of the program; never returns if none is being loaded.
 pub(super) async fn loaded_copy(copy: &mut Option<oneshot::Receiver<LoadedCopy>>) -> LoadedCopy {
     if let Some(loading) = copy
         && let Ok(loaded) = loading.await
     {
         return loaded;
     }
-    // A thread that ended without a word is none.
+    // The thread ended without a result.
     *copy = None;
     pending().await
 }
 
 impl<W: Write> Daemon<W> {
-    /// Does what changes of interfaces ask for; first what keeps ports closed.
+    /// Follows changes of interfaces; first what keeps ports closed.
     pub(super) fn links_changed(&mut self, changes: &[LinkChange]) -> Result<()> {
         self.protection.links_changed(changes, clock::boot_ms());
         let rearmed = self.rearm_due();
@@ -79,7 +79,7 @@ impl<W: Write> Daemon<W> {
         Ok(())
     }
 
-    /// Takes in the second copy, and does what drivers need it for already.
+    /// Takes over the second copy, and attaches it where it is already needed.
     pub(super) fn take_copy(&mut self, loaded: LoadedCopy) -> Result<()> {
         self.copy = None;
         self.protection.take_copy(loaded, clock::boot_ms())

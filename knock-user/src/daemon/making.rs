@@ -1,5 +1,5 @@
-//! A configuration that is made ready by another thread: reading, compiling and loading the largest
-//! one takes many seconds, in which the loop goes on hearing of interfaces, events and requests.
+//! Prepares a configuration in another thread: reading, compiling and loading the largest one takes
+//! many seconds, during which the loop continues to handle interfaces, events and requests.
 
 use std::{
     io::Write,
@@ -19,32 +19,32 @@ use crate::{
     host::{clock, os_error, service_manager},
 };
 
-/// A configuration that can be put in place.
+/// A prepared configuration, which can be put in force.
 pub(super) struct Ready {
     pub(super) plan: Plan,
     pub(super) attach_options: AttachOptions,
     pub(super) prepared: Prepared,
-    /// Who may ask from now on, if that was read again.
+    /// Who may use the control socket, if that was read again.
     access: Option<Access>,
 }
 
-/// What is done with a configuration that is ready.
+/// Why a configuration is prepared.
 pub(super) enum Purpose {
-    /// It was read again.
+    /// The file was read again.
     Reload {
-        /// For how long it is on trial, if it is.
+        /// How long it is on trial, if it is.
         confirm: Option<Duration>,
-        /// The digest of what a restart did not put in force before, if this one is on trial.
+        /// The digest of the file that a restart must not put in force, as registered before.
         rejected: Option<u64>,
     },
-    /// It is the one before the trial.
-    GoBack(Box<Trial>),
+    /// The trial expired, and the previous configuration is restored.
+    RollBack(Box<Trial>),
 }
 
-/// Is called with the outcome of something that takes long.
+/// A callback for the result of a long operation.
 pub(crate) type Then<T> = Box<dyn FnOnce(Result<T>)>;
 
-/// A configuration that is not ready yet.
+/// A configuration that another thread prepares.
 pub(super) struct Making {
     purpose: Purpose,
     /// None if a signal caused it, or the end of a trial.
@@ -56,12 +56,12 @@ pub(super) struct Making {
 }
 
 impl Making {
-    /// What it is for, to whoever asks for something else meanwhile.
+    /// The reason why another request has to wait.
     pub(super) fn reason_to_wait(&self) -> String {
         let seconds = clock::boot_ms().saturating_sub(self.since_ms) / 1_000;
         let what = match self.purpose {
             Purpose::Reload { .. } => "a reload is under way",
-            Purpose::GoBack(_) => {
+            Purpose::RollBack(_) => {
                 "the trial ended without a confirmation, and the previous configuration is being \
                  put back"
             }
@@ -69,10 +69,10 @@ impl Making {
         format!("{what} (since {seconds}s): ask again when it has ended")
     }
 
-    /// Sees to it that the thread touches nothing from now on, since nobody needs it any more;
-    /// returns the trial that goes on by that.
+    /// Cancels the preparation: the thread changes nothing from now on. Returns the trial that
+    /// continues because of that.
     pub(super) fn give_up(self) -> Option<Trial> {
-        // This waits while the thread makes pins, and not while it reads files.
+        // This waits while the thread creates pins, but not while it reads files.
         *self
             .is_given_up
             .lock()
@@ -82,12 +82,12 @@ impl Making {
         }
         match self.purpose {
             Purpose::Reload { .. } => None,
-            Purpose::GoBack(trial) => Some(*trial),
+            Purpose::RollBack(trial) => Some(*trial),
         }
     }
 }
 
-/// The outcome of what is being made; never if nothing is.
+/// Waits for the configuration that is being prepared; never returns if there is none.
 pub(super) async fn made(making: &mut Option<Making>) -> Result<Ready> {
     match making {
         Some(making) => match (&mut making.ready).await {
@@ -99,13 +99,13 @@ pub(super) async fn made(making: &mut Option<Making>) -> Result<Ready> {
 }
 
 impl<W: Write> Daemon<W> {
-    /// Returns what is being made ready, for people, if something is.
+    /// Describes the preparation that is under way, if there is one.
     pub(crate) fn under_way(&self) -> Option<String> {
         self.making.as_ref().map(Making::reason_to_wait)
     }
 
-    /// Begins to read the configuration again; if that can't be done, nothing changes. `then` is
-    /// called when it is in force, or with the reason why it is not.
+    /// Begins to read the configuration again; on failure nothing is changed. `then` receives the
+    /// result.
     ///
     /// With `confirm`, the reload is rolled back unless it is confirmed in that time.
     pub(crate) fn begin_to_reload(
@@ -118,7 +118,7 @@ impl<W: Write> Daemon<W> {
             let reason = making.reason_to_wait();
             match then {
                 Some(then) => then(Err(anyhow!(reason))),
-                // What is being read may be older than the signal.
+                // The text that is being read may be older than the signal.
                 None => self.reloads_again = true,
             }
             return;
@@ -142,7 +142,8 @@ impl<W: Write> Daemon<W> {
             self.notify_ready();
             return;
         }
-        // Whoever is killed before it is in force leaves nothing that puts it there without a trial.
+        // If this process is killed before the trial begins, a restart must not put the file in force
+        // without one.
         let rejected = match confirm.map(|_| config::digest_of_file(&self.run.config)) {
             Some(Ok(text)) => match self.protection.set_rejected(Some(text)) {
                 Ok(before) => before,
@@ -155,7 +156,7 @@ impl<W: Write> Daemon<W> {
                     return;
                 }
             },
-            // What can't be read is not put in force either.
+            // A file that can't be read is not put in force either.
             Some(Err(_)) | None => self.protection.registry().rejected,
         };
         service_manager::reloading();
@@ -165,8 +166,8 @@ impl<W: Write> Daemon<W> {
         });
     }
 
-    /// Whether the file still has the text that was on trial last and was not confirmed. A signal,
-    /// which a rotation of log files sends too, does not apply that.
+    /// Whether the file is unchanged since its trial expired. SIGHUP does not put such a file in
+    /// force, since a rotation of log files sends that signal too.
     fn is_file_rejected(&self) -> bool {
         let rejected = self.protection.registry().rejected;
         rejected.is_some_and(|rejected| {
@@ -174,7 +175,7 @@ impl<W: Write> Daemon<W> {
         })
     }
 
-    /// Begins to make a configuration ready, which `plan` finds.
+    /// Begins to prepare the configuration that `plan` returns.
     pub(super) fn begin(
         &mut self,
         purpose: Purpose,
@@ -185,28 +186,28 @@ impl<W: Write> Daemon<W> {
         let is_given_up = Arc::new(Mutex::new(false));
         let given_up = Arc::clone(&is_given_up);
         let run = self.run.clone();
-        // What is known now stays true: nothing else is put in place meanwhile. The mode is the
-        // only thing that depends on the plan, and it matters only when that is attached.
-        // A trial is one of the kernel side only where nothing was in force before.
+        // This stays valid because nothing else is put in force meanwhile. Only the attach mode depends
+        // on the new plan, and it matters only when that plan is attached. The kernel side enforces a
+        // trial only where nothing was in force before.
         let preparation = self.protection.preparation(AttachOptions {
             confirm_by_ms: None,
             ..self.plan.attach_options(&run)
         });
-        // What is gone back from is not put in force by a restart either.
+        // A restart does not put the rejected configuration in force either.
         let rejected = match purpose {
             Purpose::Reload { .. } => None,
-            Purpose::GoBack(_) => self.protection.registry().text,
+            Purpose::RollBack(_) => self.protection.registry().text,
         };
-        // Maps that are not pinned any more would be made anew, without grants.
+        // Maps without pins would be created again, without grants.
         let pinned = self.protection.pin_again();
         let is_read = matches!(purpose, Purpose::Reload { .. });
         let make = move || -> Result<Ready> {
             let plan = plan()?;
             pinned?;
             let group = plan.settings().control.group.as_deref();
-            // The database of groups may be far away.
+            // The group database may be on the network.
             let access = is_read.then(|| Access::new(group)).transpose()?;
-            // Before the work that takes long.
+            // Before the long work.
             let interfaces = plan.interfaces(&run)?;
             let attach_options = AttachOptions {
                 confirm_by_ms: None,
@@ -222,7 +223,7 @@ impl<W: Write> Daemon<W> {
             })
         };
         let thread = thread::spawn(move || {
-            // Nobody waits for it any more.
+            // The receiver is gone if the preparation was cancelled.
             let _given_up = done.send(make());
         });
         self.making = Some(Making {
@@ -235,7 +236,7 @@ impl<W: Write> Daemon<W> {
         });
     }
 
-    /// Puts in place what is ready, or reports why it is not.
+    /// Puts the prepared configuration in force, or reports why it can't be.
     pub(super) fn end_making(&mut self, ready: Result<Ready>, control: &mut Server) -> Result<()> {
         let Some(making) = self.making.take() else {
             return Ok(());
@@ -246,14 +247,14 @@ impl<W: Write> Daemon<W> {
             thread,
             ..
         } = making;
-        // It has nothing more to do.
+        // The thread has sent its result and ends.
         let _ended = thread.join();
         let done = match purpose {
             Purpose::Reload { confirm, rejected } => {
                 let changes = ready.and_then(|mut ready| {
-                    // The time to confirm it begins now.
+                    // The trial begins now.
                     ready.attach_options.confirm_by_ms = confirm.map(clock::boot_ms_after);
-                    // What can't be applied is refused before anything changes.
+                    // An access that can't be applied is refused before anything is changed.
                     if let Some(access) = ready.access.take() {
                         control.admit(access)?;
                     }
@@ -269,15 +270,15 @@ impl<W: Write> Daemon<W> {
                 self.notify_ready();
                 changes
             }
-            Purpose::GoBack(trial) => {
+            Purpose::RollBack(trial) => {
                 admit_as_before(control);
-                self.go_back_with(*trial, ready);
+                self.finish_roll_back(*trial, ready);
                 Ok(Changes::default())
             }
         };
-        // What fails here is tried again, and reported, with the next look at frames.
+        // A failure is retried, and reported, with the next count of frames.
         let _tried_again = self.begin_copy();
-        // What was used while nobody put it away.
+        // Sequences may have been used while none was retired.
         self.follow_sequences();
         if std::mem::take(&mut self.reloads_again) {
             self.begin_to_reload(None, None);
@@ -289,7 +290,7 @@ impl<W: Write> Daemon<W> {
             }
             None => done
                 .map(drop)
-                .context("the configuration is not reloaded, and nothing changes"),
+                .context("the configuration is not reloaded, and nothing was changed"),
         }
     }
 }

@@ -1,7 +1,6 @@
-//! The loop: what the kernel side says becomes lines on the console, entries in the ledger, and
-//! commands. It stands in no packet's way: if it stops reading, packets are judged all the same.
-//!
-//! May use every room but `tools`. Nothing but `main.rs` uses it.
+//! The loop of the daemon: it turns events of the kernel side into lines on the console, entries in
+//! the ledger, and commands. Packets do not wait for it: the program judges them even if the loop
+//! stops reading.
 //!
 //! May use every room but `tools`. Nothing but `main.rs` uses it.
 
@@ -48,10 +47,11 @@ mod files;
 mod frames;
 mod making;
 mod room;
-mod seldom;
+
 mod standing;
 mod stats;
 mod surroundings;
+mod throttle;
 mod trial;
 mod upkeep;
 mod waiting;
@@ -62,9 +62,9 @@ use doors::Doors;
 use files::Files;
 use frames::loaded_copy;
 use making::{Making, Then, made};
-use seldom::Seldom;
 use stats::Stats;
 use surroundings::Surroundings;
+use throttle::Throttle;
 use trial::{LastTrial, Trial};
 use waiting::Waiting;
 
@@ -73,34 +73,34 @@ pub type Handle<W> = fn(&mut Daemon<W>, Call);
 
 type ProgramLog = AsyncFd<EbpfLogger<&'static dyn Log>>;
 
-/// How often the ledger is held against the maps, so that lost events don't matter for long.
+/// How often the ledger is compared with the maps, so that lost events don't matter for long.
 const SWEEP: Duration = Duration::from_secs(30);
-/// How often counters are looked at.
+/// How often counters are read.
 const TALLY: Duration = Duration::from_secs(1);
-/// How long commands may take to come to their end when the daemon stops.
+/// How long commands may take to end when the daemon stops.
 const STOP_LIMIT: Duration = Duration::from_secs(15);
 
-/// Commands of a door that failed and are told in a second, each in a line.
+/// Failed commands of a door that are logged in a second, each in its own line.
 const FAILED_LOGGED: u32 = 16;
 
-/// A firewall that is attached, and everybody who is told of it.
+/// The protection of an instance, and everything that follows its events.
 pub struct Daemon<W> {
     pub(crate) run: Run,
     pub(crate) protection: Protection,
-    /// What is protected by, for reloads that have to be taken back.
+    /// The configuration in force, to which a failed reload returns.
     pub(crate) plan: Plan,
     doors: Doors,
-    /// What is protected, for people.
+    /// The protected ports, as text.
     pub(crate) ports: Vec<String>,
     /// Answers requests.
     handle: Handle<W>,
-    /// Is called when the program is detached, once that is requested.
+    /// Called when the program is detached, once that is requested.
     detaching: Option<Then<()>>,
-    /// Until when a confirmation is awaited, and what to go back to.
+    /// The trial of the configuration in force, if it is on trial.
     trial: Option<Trial>,
-    /// What became of the trial before.
+    /// How the last trial ended.
     last_trial: Option<LastTrial>,
-    /// A configuration that is not ready yet.
+    /// A configuration that another thread prepares.
     making: Option<Making>,
     /// The second copy of the program, while it is being loaded.
     copy: Option<oneshot::Receiver<LoadedCopy>>,
@@ -108,9 +108,9 @@ pub struct Daemon<W> {
     pub(crate) reload_failed: Option<String>,
     /// Interfaces that are not protected.
     waiting: Waiting,
-    /// What the service manager was told last.
+    /// The state that was last sent to the service manager.
     reported_state: String,
-    /// Whether the configuration is to be read once more after that.
+    /// Whether a reload was requested again while one was being prepared.
     reloads_again: bool,
     pub(crate) ledger: Ledger,
     pub(crate) console: Console<W>,
@@ -121,50 +121,49 @@ pub struct Daemon<W> {
     attempt_max_ticks: u32,
     stats: Stats,
     untracked: u64,
-    /// How it is with the files of one-time sequences, as it was told.
+    /// The last reported state of the files of one-time sequences.
     pub(crate) files: Files,
     next_line: NextLineServer,
-    /// Who knocks with a clock that is wrong.
+    /// Recognizes time-based knocks of clients whose clock is wrong.
     skew_detector: SkewDetector,
-    /// Commands that were left out and not told yet.
-    /// Commands that were left out.
-    left_outs: Seldom,
-    /// Commands that failed.
-    failed_commands: Seldom,
-    /// Gateways that have been let in.
-    gateways: Seldom,
+    /// Warnings of commands that were left out.
+    left_outs: Throttle,
+    /// Warnings of commands that failed.
+    failed_commands: Throttle,
+    /// Warnings of gateways that got a grant.
+    gateways: Throttle,
     /// Whether the kernel side had no room for a grant.
     is_full: bool,
-    /// Whether sequences that are good once were used in the events that were heard last.
+    /// Whether the last batch of events used up one-time or time-based sequences.
     some_are_spent: bool,
     pub(crate) since_ns: u64,
-    /// Whether it was said that standard output is closed.
+    /// Whether the failure of standard output was reported.
     pub(crate) is_mute: bool,
-    /// Whether pins outlive this process, as far as was seen at the start.
+    /// Whether pins outlive this process, as seen at the start.
     persistence: Option<Persistence>,
-    /// What is opened again with each reload.
+    /// Files that each reload opens again.
     log_files: LogFiles,
-    /// When it was looked which ports of the host are open, in milliseconds since boot.
+    /// When the host's open ports were last read, in milliseconds since boot.
     host_at_ms: u64,
-    /// What failed when interfaces were looked at, as it was told.
+    /// The last reported failures of interfaces.
     failures: Vec<String>,
-    /// What the configuration does not reach.
+    /// What the configuration does not cover on this host.
     surroundings: Surroundings,
 }
 
 /// Why the loop ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Outcome {
-    /// A signal: what becomes of the protection was said at the start.
+    /// A signal; `on_exit` says what happens to the protection.
     Signal,
-    /// Somebody wants it to end.
+    /// `knock-user detach`.
     Detach,
-    /// The confirmation did not come.
+    /// No confirmation arrived in time.
     TrialExpired,
 }
 
 impl<W: Write> Daemon<W> {
-    /// Takes over what was put in place and says so.
+    /// Takes over the protection that was put in place, and reports it.
     pub fn new(
         run: Run,
         plan: Plan,
@@ -206,9 +205,9 @@ impl<W: Write> Daemon<W> {
             files: Files::new(),
             next_line,
             skew_detector,
-            left_outs: Seldom::new(1, "more commands"),
-            failed_commands: Seldom::new(FAILED_LOGGED, "more commands of this door that failed"),
-            gateways: Seldom::new(1, "more openings"),
+            left_outs: Throttle::new(1, "more commands"),
+            failed_commands: Throttle::new(FAILED_LOGGED, "more commands of this door that failed"),
+            gateways: Throttle::new(1, "more openings"),
             is_full: false,
             some_are_spent: false,
             since_ns: clock::boot_ns(),
@@ -235,7 +234,7 @@ impl<W: Write> Daemon<W> {
         daemon
     }
 
-    /// With what was seen of the file system that its links are pinned in.
+    /// Sets what is known of the file system that holds the pinned links.
     #[must_use]
     pub fn with_persistence(self, persistence: Persistence) -> Self {
         Self {
@@ -244,8 +243,8 @@ impl<W: Write> Daemon<W> {
         }
     }
 
-    /// Goes back to this configuration, and not to the end of the process, if a trial ends that an
-    /// earlier process began.
+    /// Sets the configuration to restore when a trial that an earlier process began ends; without it
+    /// the process ends with the trial.
     #[must_use]
     pub fn with_fallback(mut self, back: Option<Plan>) -> Self {
         if let Some(trial) = &mut self.trial {
@@ -260,11 +259,11 @@ impl<W: Write> Daemon<W> {
         Self { log_files, ..self }
     }
 
-    /// Tells what happens and does what is to be done, until something ends it.
+    /// Handles events, requests and deadlines until a signal, `detach` or the end of a trial.
     ///
     /// # Errors
-    /// The events, the maps or the control socket can't be had, an interface can't be detached, or
-    /// the configuration was not confirmed.
+    /// The events or the maps can't be read, an interface can't be detached, or the configuration
+    /// was not confirmed.
     pub async fn run(
         mut self,
         mut signals: Signals,
@@ -277,11 +276,11 @@ impl<W: Write> Daemon<W> {
             mut links,
             mut resume,
         } = watches;
-        // What changed before anybody listened.
+        // Interfaces may have changed before the watch began.
         self.follow_interfaces()?;
         self.begin_copy()?;
         self.adopt(events.get_mut())?;
-        // Not at once: events that come first would lack what only they tell.
+        // Not at once: a grant found by a sweep lacks what its event reports.
         let mut sweep = interval_at(Instant::now() + SWEEP, SWEEP);
         let mut stat = interval(TALLY);
         let mut watchdog = service_manager::ping_interval().map(interval);
@@ -342,8 +341,7 @@ impl<W: Write> Daemon<W> {
                     Ok(())
                 }
             };
-            // Whatever is refused here, packets are judged all the same, and stopping would end
-            // that.
+            // The program judges packets despite any failure here, and stopping would end that.
             if let Err(error) = done {
                 tracing::warn!("{}", os_error::describe(&error));
             }
@@ -354,7 +352,7 @@ impl<W: Write> Daemon<W> {
         }
         let then = self.detaching.take();
         let ended = self.end(outcome).await;
-        // Not before it is true.
+        // Only when it has happened.
         if let Some(then) = then {
             then(match &ended {
                 Ok(()) => Ok(()),
@@ -365,8 +363,8 @@ impl<W: Write> Daemon<W> {
         ended
     }
 
-    /// Takes in what happened while nobody listened: first the events that wait, of which commands
-    /// were not run yet, then the grants that are there without one.
+    /// Catches up with what happened while no daemon ran: first the queued events, whose commands
+    /// have not run yet, then grants in the map without an event.
     fn adopt(&mut self, events: &mut RingBuf<MapData>) -> Result<()> {
         self.stats = Stats::new(&self.protection.firewall().counters()?);
         let grants = self.protection.firewall().grants()?;
@@ -374,7 +372,7 @@ impl<W: Write> Daemon<W> {
         while !self.receive_all(events) {}
         let now_ms = clock::boot_ms();
         for (key, grant) in self.protection.firewall().grants()? {
-            // Of one that was given since, the event may still come.
+            // The event of a grant that was given since then may still arrive.
             if !before.contains(&key) {
                 continue;
             }
@@ -385,13 +383,12 @@ impl<W: Write> Daemon<W> {
         if self.trial.is_none() {
             self.commit()?;
         }
-        // Also what no event told.
+        // Sequences may have been used without an event.
         self.follow_sequences();
         self.end_what_is_due()
     }
 
-    /// Ends the protection and the loop; `then` is called when that is done, or with the reason why it
-    /// is not.
+    /// Ends the protection and the loop, and calls `then` with the result.
     pub(crate) fn detach(&mut self, then: Then<()>) {
         self.detaching = Some(then);
     }
@@ -437,7 +434,7 @@ fn ports(settings: &Settings) -> Vec<String> {
     ranges.iter().map(ToString::to_string).collect()
 }
 
-fn log_result(failed: &mut Seldom, report: &Report) {
+fn log_result(failed: &mut Throttle, report: &Report) {
     if report.is_success() {
         tracing::debug!("{report}");
     } else if let Some(line) = failed.note(
@@ -457,7 +454,7 @@ fn readable<T: AsRawFd>(source: T) -> Result<AsyncFd<T>> {
     AsyncFd::with_interest(source, Interest::READABLE).context("watching a ring buffer")
 }
 
-/// The program's log, if somebody wants to read it.
+/// Opens the program's log if the log level asks for it.
 fn program_log(protection: &mut Protection) -> Result<Option<ProgramLog>> {
     if !tracing::enabled!(tracing::Level::DEBUG) {
         return Ok(None);
@@ -466,7 +463,7 @@ fn program_log(protection: &mut Protection) -> Result<Option<ProgramLog>> {
     Ok(Some(readable(log.context("reading the program's log")?)?))
 }
 
-/// The program's log, when it has something to say; never if it is off.
+/// Waits for an entry in the program's log; never returns if the log is off.
 async fn something_logged(
     log: &mut Option<ProgramLog>,
 ) -> io::Result<AsyncFdReadyMutGuard<'_, EbpfLogger<&'static dyn Log>>> {
@@ -476,7 +473,7 @@ async fn something_logged(
     }
 }
 
-/// The next tick; never if there is no clock.
+/// Waits for the next tick; never returns without a clock.
 async fn ticked(clock: &mut Option<Interval>) {
     match clock {
         Some(clock) => {
@@ -486,7 +483,7 @@ async fn ticked(clock: &mut Option<Interval>) {
     }
 }
 
-/// The signals that the daemon heeds, caught from before it protects anything.
+/// The signals that the daemon handles; caught before it protects anything.
 pub struct Signals([Signal; 3]);
 
 /// What a signal asks for.
@@ -505,7 +502,7 @@ impl Signals {
         Ok(Self([
             on(SignalKind::interrupt())?,
             on(SignalKind::terminate())?,
-            // A terminal that goes away sends it too: that is no reason to leave the ports open.
+            // A terminal that closes sends it too, which must not open the ports.
             on(SignalKind::hangup())?,
         ]))
     }

@@ -1,9 +1,9 @@
-//! Room in the table of grants.
+//! Keeps part of the table of grants free.
 //!
-//! Whoever knows a door's sequence can fill it with forged sources. So part of it is kept free: when
-//! less is left, grants end before their time: those of the door that has the most; of these first
-//! the ones without a connection, from the network that has the most of them, the earliest end first.
-//! Who was let in and is connected goes last, and grants by hand never end so.
+//! A client that knows a door's sequence can fill the table with forged sources. When less than an
+//! eighth is free, grants are ended early: first those of the door that has the most; among these,
+//! grants of sources without a connection, from the network that has the most of them, in the order of
+//! their expiry. Sources with a connection come last, and grants given by hand are never ended early.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -24,9 +24,9 @@ use crate::{
     model::fair_shares::{self, Taken},
 };
 
-/// With so many grants room is made.
+/// Number of grants at which some are ended early.
 const HIGH: usize = ALLOW_MAX as usize / 8 * 7;
-/// So many are left then.
+/// Number of grants that remain then.
 const LOW: usize = ALLOW_MAX as usize / 4 * 3;
 
 impl<W: Write> Daemon<W> {
@@ -41,7 +41,7 @@ impl<W: Write> Daemon<W> {
         ))
     }
 
-    /// Makes room if there is little left.
+    /// Ends grants early if the table is nearly full.
     pub(super) fn keep_room(&mut self) -> Result<()> {
         let is_full = std::mem::take(&mut self.is_full);
         if !is_full && self.ledger.openings().count() < HIGH {
@@ -60,7 +60,7 @@ impl<W: Write> Daemon<W> {
         Ok(())
     }
 
-    /// Writes a grant by hand, for which room is made if there is none.
+    /// Writes a grant given by hand, and ends another one early if the table is full.
     pub(crate) fn give_by_hand(&mut self, key: GrantKey, grant: Grant) -> Result<()> {
         match maps::raise(&mut self.protection.firewall().allow()?, key, grant) {
             Err(error) if maps::is_full(&error) => {}
@@ -77,8 +77,8 @@ impl<W: Write> Daemon<W> {
         )
     }
 
-    /// Sources with connections to protected ports, and when the last packet of each came, in
-    /// milliseconds since boot.
+    /// Returns the sources with connections to protected ports, each with the time of its last packet
+    /// in milliseconds since boot.
     fn connected(&mut self, now_ms: u64) -> Result<HashMap<Address, u64>> {
         let idle_ms = self.settings().established.idle_ms();
         let mut connected = HashMap::new();
@@ -92,7 +92,7 @@ impl<W: Write> Daemon<W> {
         Ok(connected)
     }
 
-    /// Ends so many grants that were not given by hand; tells how many it could.
+    /// Ends up to `count` grants that were not given by hand; returns how many it ended.
     fn make_room(&mut self, count: usize) -> Result<usize> {
         let now_ms = clock::boot_ms();
         let by_hand = self.ledger.open().filter(|open| open.by.is_some());

@@ -1,4 +1,4 @@
-//! What is in force, in one line for the service manager, and what is missing for too long.
+//! Reports the state to the service manager in one line, and warns of interfaces that stay unprotected.
 
 use std::{io::Write, time::Duration};
 
@@ -14,18 +14,18 @@ use crate::{
 };
 
 impl<W: Write> Daemon<W> {
-    /// Tells the service manager that a start or a reload has ended, and what is in force.
+    /// Reports the end of a start or reload, and the state, to the service manager.
     pub(super) fn notify_ready(&mut self) {
         self.reported_state = self.state_text();
         service_manager::ready(&self.reported_state);
     }
 
-    /// Tells the service manager what is in force, if that is new.
+    /// Reports the state to the service manager if it changed.
     pub(super) fn notify_state(&mut self) {
-        let standing = self.state_text();
-        if standing != self.reported_state {
-            service_manager::status(&standing);
-            self.reported_state = standing;
+        let state = self.state_text();
+        if state != self.reported_state {
+            service_manager::status(&state);
+            self.reported_state = state;
         }
     }
 
@@ -64,7 +64,7 @@ impl<W: Write> Daemon<W> {
     }
 }
 
-/// What is true of the interfaces.
+/// Describes which interfaces are protected.
 fn sentence(ports: &[String], interfaces: &[Coverage], is_dry: bool) -> String {
     let (protected, others): (Vec<_>, Vec<_>) =
         interfaces.iter().partition(|one| one.state.is_protected());

@@ -1,18 +1,18 @@
-//! Counters that a person should hear of when they move.
+//! Finds the counters whose increase is reported to people.
 
 use knock_common::{Reason, Stat};
 
-/// How often at most the same lack of room is told, in milliseconds.
+/// How long the same lack of room is not reported again, in milliseconds.
 const AGAIN_MS: u64 = 10_000;
 
-/// The counters as they were when they were told.
+/// The counters as last reported.
 pub(super) struct Stats {
     suppressed: u64,
     lost: u64,
     shortages: [Shortage; 4],
 }
 
-/// Something that there was no room for.
+/// A counter of a full table.
 struct Shortage {
     number: usize,
     text: &'static str,
@@ -20,19 +20,19 @@ struct Shortage {
     reported_ms: Option<u64>,
 }
 
-/// What is to be told.
+/// The increases to report.
 #[derive(Debug, Default, Eq, PartialEq)]
 pub(super) struct Delta {
     /// Events that the kernel side left out.
     pub(super) suppressed: u64,
     /// Events that were not read in time.
     pub(super) lost: u64,
-    /// What there was no room for, and how often.
+    /// Descriptions of full tables, each with the number of times.
     pub(super) shortages: Vec<(&'static str, u64)>,
 }
 
 impl Stats {
-    /// From counters by number: what they say already is not told.
+    /// Starts from these counters, by number; their present values are not reported.
     pub(super) fn new(counters: &[u64]) -> Self {
         let shortage = |number: usize, text| Shortage {
             number,
@@ -64,7 +64,8 @@ impl Stats {
         }
     }
 
-    /// Compares with the counters now. A lack is told at once and then only every ten seconds.
+    /// Compares with the current counters. A full table is reported at once, and then at most every ten
+    /// seconds.
     pub(super) fn delta(&mut self, counters: &[u64], now_ms: u64) -> Delta {
         let more = |before: &mut u64, number| {
             let now = count(counters, number);

@@ -1,5 +1,5 @@
-//! What the configuration does not reach on this host. Interfaces and addresses may come after the
-//! start, as when the host boots.
+//! Warns of what the configuration does not cover on this host; interfaces and addresses may appear
+//! after the start, for example while the host boots.
 
 use std::{collections::BTreeSet, io::Write, thread};
 
@@ -12,22 +12,22 @@ use crate::{
     interfaces::guards,
 };
 
-/// How often it is looked which ports of the host are open, in milliseconds.
+/// How often the host's open ports are read, in milliseconds.
 const LOOK_MS: u64 = 5_000;
 
-/// What was seen of the host, and reported.
+/// The state of the host as last read, and the warnings that were reported.
 #[derive(Default)]
 pub(super) struct Surroundings {
     links: Vec<Link>,
     reported: BTreeSet<String>,
-    /// Rules that translate ports, while another thread reads them.
+    /// The result of the thread that reads rules that translate ports, while it runs.
     reading: Option<oneshot::Receiver<Reading>>,
-    /// Whether they are others since what they mean was reported.
+    /// Whether the rules have changed since they were reported.
     are_others: bool,
 }
 
 impl<W: Write> Daemon<W> {
-    /// Warns of what is new since interfaces or addresses have changed, of each thing once.
+    /// Warns of what changed interfaces, addresses or rules leave uncovered, once each.
     pub(super) fn follow_surroundings(&mut self) -> Result<()> {
         let mut links = host::links()?;
         guards::note(&mut links);
@@ -47,18 +47,17 @@ impl<W: Write> Daemon<W> {
         Ok(())
     }
 
-    /// Exempts the ports that have opened on this host, and no longer those that have closed; looks at
-    /// the rules that translate ports.
+    /// Updates the exempt ports from the host's open ports, and follows rules that translate ports.
     pub(super) fn follow_host(&mut self) -> Result<()> {
         let now_ms = clock::boot_ms();
-        // Whoever makes another configuration ready has looked by itself.
+        // A configuration that is being prepared reads the host itself.
         if now_ms < self.host_at_ms.saturating_add(LOOK_MS) || self.making.is_some() {
             return Ok(());
         }
         self.host_at_ms = now_ms;
         let before = self.plan.open_ports();
         if before.is_some()
-            // A list that can't be read was warned of at the start.
+            // The start warned of a list that can't be read.
             && let Ok(served) = host::served()
         {
             self.plan.set_served(served);
@@ -75,7 +74,8 @@ impl<W: Write> Daemon<W> {
         }
     }
 
-    /// Takes in rules that were read, and has them read if they may be others; returns whether they are.
+    /// Takes over rules that were read, or starts reading them if they may have changed; returns whether
+    /// they have.
     fn follow_rules(&mut self) -> bool {
         if let Some(mut reading) = self.surroundings.reading.take() {
             match reading.try_recv() {
@@ -98,15 +98,15 @@ impl<W: Write> Daemon<W> {
             self.surroundings.reading = Some(reading);
             // It runs programs, which may take long.
             thread::spawn(move || {
-                // Nobody waits for it any more.
+                // The receiver is gone if the daemon ended.
                 let _ended = done.send(Reading::now());
             });
         }
         false
     }
 
-    /// The interfaces that are up, have addresses and are not protected at this moment, and ports that
-    /// lead to protected ones or may do so, as notes.
+    /// Returns notes about interfaces that are up, have addresses and are not protected at this moment,
+    /// and about ports that are or may be translated to protected ones.
     pub(crate) fn host_notes(&self) -> Vec<String> {
         let mut links = host::links().unwrap_or_default();
         guards::note(&mut links);

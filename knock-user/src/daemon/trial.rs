@@ -1,4 +1,4 @@
-//! A configuration on trial: it is undone unless somebody confirms it.
+//! A configuration on trial: it is rolled back unless it is confirmed.
 
 use std::{io::Write, time::Duration};
 
@@ -19,27 +19,27 @@ use crate::{
     },
 };
 
-/// How long before its end a trial is announced once more, in milliseconds.
+/// How long before its end a trial is reported again, in milliseconds.
 const LAST_CALL_MS: u64 = 10_000;
-/// After what time going back is tried again, in milliseconds.
+/// How long after a failure the roll-back is tried again, in milliseconds.
 const RETRY_MS: u64 = 5_000;
 
 /// A configuration that awaits its confirmation.
 pub(super) struct Trial {
-    /// When it is undone, in milliseconds since boot.
+    /// When it is rolled back, in milliseconds since boot.
     pub(super) until_ms: u64,
-    /// The configuration before; none if there was none in this process.
+    /// The previous configuration; `None` if this process had none.
     pub(super) back: Option<Plan>,
-    /// When it is announced once more, in milliseconds since boot, unless that was done.
+    /// When it is reported again, in milliseconds since boot; `None` once that is done.
     reminds_ms: Option<u64>,
 }
 
-/// What became of the last trial.
+/// How the last trial ended.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum LastTrial {
     /// It was confirmed at this moment, in milliseconds since boot.
     Confirmed(u64),
-    /// No confirmation came until this moment, in milliseconds since boot.
+    /// It expired at this moment, in milliseconds since boot.
     Undone(u64),
 }
 
@@ -49,39 +49,39 @@ impl Trial {
         Self {
             until_ms,
             back,
-            // A short one is announced only once.
+            // A short one is reported only once.
             reminds_ms: (reminds_ms > clock::boot_ms()).then_some(reminds_ms),
         }
     }
 
-    /// When there is something to do, in milliseconds since boot.
+    /// The time of the next deadline, in milliseconds since boot.
     pub(super) fn deadline_ms(&self) -> u64 {
         self.reminds_ms.unwrap_or(self.until_ms)
     }
 
-    /// Why another configuration has to wait.
+    /// The reason why another configuration has to wait.
     pub(super) fn reason_to_wait(&self) -> String {
         let left_ms = self.until_ms.saturating_sub(clock::boot_ms());
         format!(
             "a configuration is on trial for another {}: `knock-user confirm` keeps it, and \
-             without that everything goes back to how it was",
+             without that it is rolled back",
             spell_short(Duration::from_millis(left_ms))
         )
     }
 }
 
 impl<W: Write> Daemon<W> {
-    /// Says that there is a trial, how long it lasts, what ends it and what keeps it.
+    /// Reports the trial, if there is one: how long it lasts, and how it ends.
     pub(super) fn report_trial(&mut self) {
         let Some(trial) = &self.trial else {
             return;
         };
-        let goes_back = trial.back.is_some() || self.protection.rolls_back_to_protection();
+        let restores = trial.back.is_some() || self.protection.rolls_back_to_protection();
         let until_ms = trial.until_ms;
-        self.console.trial(until_ms, goes_back, clock::boot_ns());
+        self.console.trial(until_ms, restores, clock::boot_ns());
     }
 
-    /// Does what is due: announces the end of a trial, or goes back to how it was.
+    /// Reports the approaching end of a trial, or begins the roll-back if it has expired.
     pub(super) fn follow_trial(&mut self) -> Option<Outcome> {
         let now_ms = clock::boot_ms();
         let trial = self.trial.as_mut()?;
@@ -98,12 +98,12 @@ impl<W: Write> Daemon<W> {
         self.last_trial = Some(LastTrial::Undone(now_ms));
         tracing::warn!("no confirmation came: the previous configuration is being restored");
         trial.back = Some(plan.clone());
-        self.begin(Purpose::GoBack(Box::new(trial)), None, move || Ok(plan));
+        self.begin(Purpose::RollBack(Box::new(trial)), None, move || Ok(plan));
         None
     }
 
-    /// Goes back with the configuration before, which is ready. While that fails, it is tried again.
-    pub(super) fn go_back_with(&mut self, trial: Trial, ready: Result<Ready>) {
+    /// Puts the previous configuration in force, which is prepared; on failure schedules another try.
+    pub(super) fn finish_roll_back(&mut self, trial: Trial, ready: Result<Ready>) {
         let back = ready.and_then(|ready| self.put_in_place(ready));
         let back = back.and_then(|(unconfirmed, _)| {
             let words = difference(&unconfirmed, &self.plan);
@@ -121,10 +121,10 @@ impl<W: Write> Daemon<W> {
         self.notify_state();
     }
 
-    /// Keeps what is on trial.
+    /// Confirms the configuration on trial.
     ///
     /// # Errors
-    /// Nothing is on trial any more, or a configuration is being made ready.
+    /// Nothing is on trial, or a configuration is being prepared.
     pub(crate) fn confirm(&mut self) -> Result<()> {
         if let Some(under_way) = self.under_way() {
             bail!(under_way);
@@ -138,7 +138,7 @@ impl<W: Write> Daemon<W> {
         let Some(trial) = &self.trial else {
             return Err(self.nothing_to_confirm());
         };
-        // What undoes it may come a moment later than this.
+        // The roll-back may begin a moment later than this.
         if trial.until_ms <= clock::boot_ms() {
             bail!(
                 "too late: no confirmation came until {}",
@@ -149,7 +149,7 @@ impl<W: Write> Daemon<W> {
         self.trial = None;
         self.last_trial = Some(LastTrial::Confirmed(clock::boot_ms()));
         self.console.confirmed(clock::boot_ns());
-        // It stays, whatever this leaves to the next start.
+        // It stays in force, even if the rest is left to the next start.
         if let Err(error) = self.commit() {
             tracing::warn!("{}", os_error::describe(&error));
         }
@@ -165,8 +165,8 @@ impl<W: Write> Daemon<W> {
                 clock.wall(at_ms)
             ),
             Some(LastTrial::Undone(at_ms)) => anyhow!(
-                "too late: no confirmation came until {}, and the configuration before was put \
-                 back then",
+                "too late: no confirmation came until {}, and the previous configuration was \
+                 restored then",
                 clock.wall(at_ms)
             ),
             None => anyhow!(
@@ -176,7 +176,7 @@ impl<W: Write> Daemon<W> {
         }
     }
 
-    /// How long a trial lasts, for whom it concerns.
+    /// The next deadline of a trial, in milliseconds since boot.
     pub(super) fn trial_deadline_ms(&self) -> Option<u64> {
         self.trial.as_ref().map(Trial::deadline_ms)
     }

@@ -1,4 +1,4 @@
-//! What is done from time to time: ending what is due, sweeping, counting.
+//! Periodic work: ends expired entries, compares the ledger with the maps, and reads counters.
 
 use std::{collections::BTreeMap, io::Write, time::Duration};
 
@@ -24,7 +24,7 @@ use crate::{
 const FLOW_GRACE_MS: u64 = 5_000;
 
 impl<W: Write> Daemon<W> {
-    /// When the ledger has something to do; far away if never.
+    /// The time of the next deadline, at most a minute away.
     pub(super) fn deadline(&self) -> Instant {
         let now_ms = clock::boot_ms();
         let wait_ms = self
@@ -41,7 +41,7 @@ impl<W: Write> Daemon<W> {
         Instant::now() + Duration::from_millis(wait_ms.min(60_000))
     }
 
-    /// Does what is due at this moment.
+    /// Does the work whose deadline has passed.
     pub(super) fn do_what_is_due(&mut self) -> Result<()> {
         if self.protection.has_dynamic_doors() {
             self.follow_sequences();
@@ -116,8 +116,8 @@ impl<W: Write> Daemon<W> {
         Ok(())
     }
 
-    /// Looks whether everything is attached that should be: not all that undoes it is told by the
-    /// kernel.
+    /// Checks that the program is attached everywhere: the kernel does not report everything that
+    /// detaches it.
     pub(super) fn look_at_interfaces(&mut self) -> Result<()> {
         match self.protection.is_intact() {
             true => Ok(()),
@@ -125,7 +125,7 @@ impl<W: Write> Daemon<W> {
         }
     }
 
-    /// Writes the warnings that waited because others about the same thing came before.
+    /// Writes warnings that were held back by a throttle.
     fn write_deferred(&mut self) {
         let now = std::time::Instant::now();
         let all = [
@@ -133,12 +133,12 @@ impl<W: Write> Daemon<W> {
             &mut self.failed_commands,
             &mut self.gateways,
         ];
-        for line in all.into_iter().flat_map(|seldom| seldom.due(now)) {
+        for line in all.into_iter().flat_map(|throttle| throttle.due(now)) {
             tracing::warn!("{line}");
         }
     }
 
-    /// Tells what a person should know of what was counted since the last time.
+    /// Reports counters that increased since the last call.
     pub(super) fn report_counters(&mut self) -> Result<()> {
         self.follow_host()?;
         // The wall clock may have been set.

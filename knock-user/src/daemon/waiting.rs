@@ -1,4 +1,4 @@
-//! Interfaces that are not protected for longer than it takes them to appear.
+//! Finds interfaces that stay unprotected for longer than an interface takes to appear.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ const PATIENCE_MS: u64 = 60_000;
 /// After what time the warning is repeated, in milliseconds.
 const AGAIN_MS: u64 = 3_600_000;
 
-/// Interfaces that are waited for, by name.
+/// The unprotected interfaces, by name.
 #[derive(Debug, Default)]
 pub(super) struct Waiting(BTreeMap<String, Since>);
 
@@ -18,8 +18,8 @@ struct Since {
 }
 
 impl Waiting {
-    /// Takes the interfaces that are not protected now; returns those that are to be warned of, and
-    /// for how long they have not been protected, in milliseconds.
+    /// Takes the interfaces that are unprotected now; returns those that need a warning, each with the
+    /// milliseconds for which it has been unprotected.
     pub(super) fn overdue<'n>(
         &mut self,
         unprotected: impl IntoIterator<Item = &'n str>,
@@ -65,7 +65,7 @@ mod tests {
             ),
             ("an hour later", &["eth1"], 3_661, &[("eth1", 3_661)]),
             ("all are there", &[], 3_700, &[]),
-            ("and begin anew", &["eth1"], 8_000, &[]),
+            ("and disappear again", &["eth1"], 8_000, &[]),
         ] {
             let overdue = waiting.overdue(unprotected.iter().copied(), at_s * 1_000);
             let overdue: Vec<_> = overdue

@@ -153,7 +153,7 @@ impl Found {
     }
 
     /// What happens to a configuration on trial: the kernel side ends one alone if nothing was in
-    /// force before, and only a process goes back to another configuration.
+    /// force before, and only a process restores another configuration.
     fn trial(&mut self, status: &Answer, registry: &Registry, circumstances: &Circumstances) {
         let Some(left_s) = status.trial_seconds else {
             return;
@@ -162,24 +162,24 @@ impl Found {
         let is_attended = status.pid.is_some() && !circumstances.is_hanging;
         let text = match (left_s > 0.0, is_attended, &registry.fallback) {
             (true, true, _) => {
-                format!("on trial: undone in {left} unless `knock-user confirm` is run")
+                format!("on trial: rolled back in {left} unless `knock-user confirm` is run")
             }
             (true, false, None) => format!(
                 "on trial: everything passes in {left}, and no process can take a confirmation; \
                  start knock-user, which continues the trial"
             ),
             (true, false, Some(_)) => format!(
-                "on trial for another {left}, and no process can undo it: start knock-user, which \
-                 continues the trial, or goes back if it is over"
+                "on trial for another {left}, and no process can roll back: start knock-user, which \
+                 continues the trial, or rolls back if it has expired"
             ),
             (false, _, None) => {
                 "on trial: no confirmation came in time, so everything passes".to_owned()
             }
             (false, true, Some(_)) => "on trial: no confirmation came in time, and the \
-                                       configuration before is being put back"
+                                       previous configuration is being restored"
                 .to_owned(),
             (false, false, Some(_)) => "on trial: no confirmation came in time, and no process \
-                                        undoes it: start knock-user, which goes back"
+                                        rolls back: start knock-user"
                 .to_owned(),
         };
         self.short("on-trial", None, text);
@@ -276,7 +276,7 @@ impl Found {
                 "config-changed",
                 None,
                 format!(
-                    "{} was on trial and was not confirmed, so the configuration before it is in \
+                    "{} was on trial and was not confirmed, so the previous configuration is in \
                      force: `knock-user reload` puts it in force",
                     path.display()
                 ),

@@ -69,7 +69,7 @@ fn in_force(registry: Registry, covered: &[Coverage]) -> (Registry, Option<Strin
     }
     let next = match registry.is_on_trial() {
         true => {
-            "start knock-user, which puts the configuration before in force everywhere".to_owned()
+            "start knock-user, which puts the previous configuration in force everywhere".to_owned()
         }
         false => format!(
             "start knock-user, which puts {} in force everywhere",
