@@ -49,7 +49,7 @@ pub enum Kind {
     NftInput,
     /// The nftables wiki's port knocking example, dropping instead of refusing.
     NftRecipe,
-    /// A closed port, and a stack that says so.
+    /// No firewall: the stack answers SYNs to a closed port with RST.
     Nothing,
     /// knockd, which adds to a set of nftables in the input hook.
     Knockd,

@@ -1,7 +1,7 @@
 //! First knocks: a table that a flood of spoofed first knocks can't empty.
 //!
 //! A first knock costs a spoofer one packet, so it takes one 8-byte cell only. A keyed hash chooses the source's
-//! bucket. The cell holds more bits of the hash as a tag, which tells sources apart, and the time, so that cells
+//! bucket. The cell holds more bits of the hash as a tag, which distinguishes sources, and the time, so that cells
 //! need no sweeping. In a full bucket the oldest cell is replaced: a first knock is kept until first knocks of eight
 //! other sources hit the same one of 524 288 buckets.
 
@@ -237,15 +237,15 @@ mod tests {
     }
 
     #[test]
-    fn a_full_bucket_replaces_the_own_or_the_oldest_cell() {
+    fn a_full_bucket_replaces_the_cell_of_the_source_or_the_oldest() {
         // A full bucket, in which the cell with tag 3 is the oldest, and one more knock.
         for (name, tag, tick, gone, pressure) in [
             ("the oldest", 9, 200, Some(3), 1),
             ("the oldest, expired long ago", 9, 5000, Some(3), 0),
             ("the oldest in its last tick", 9, 1010, Some(3), 1),
             ("the oldest, just expired", 9, 1011, Some(3), 0),
-            ("the own cell", 5, 200, None, 0),
-            ("the own cell, which is the oldest", 3, 200, None, 0),
+            ("its own cell", 5, 200, None, 0),
+            ("its own cell, which is the oldest", 3, 200, None, 0),
         ] {
             let sim = Sim::default();
             for way in 0..WAYS as u64 {

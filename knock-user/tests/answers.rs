@@ -386,7 +386,7 @@ fn the_list_shows_the_grants_of_the_daemon() {
 
 #[test]
 fn the_list_without_a_daemon_shows_the_map() {
-    // Two services of one door, of which one was refreshed by another door; and a door of before.
+    // Two port groups of one door, one of which another door refreshed; and a door that was removed.
     let entry = |port_group, until_ms, door| {
         let key = GrantKey {
             source: Address::from(ip(V4)),

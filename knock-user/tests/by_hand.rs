@@ -88,7 +88,7 @@ impl Env {
         (revocation, actions)
     }
 
-    /// The kernel side gives a grant; the event is returned, not heard.
+    /// The kernel side gives a grant; returns its event, which the ledger has not received.
     fn knock(&mut self, source: Address, door: u16) -> Event {
         let until_ms = self.now_ms + 30_000;
         for key in self.ledger.entries_of(source, door) {
@@ -143,7 +143,7 @@ impl Env {
     }
 }
 
-/// What is told, in short.
+/// The reported openings and endings, in short.
 fn summary(actions: &[Action]) -> String {
     let name = |door| ["ssh", "both", "shut", "none"][usize::from(door)];
     let words: Vec<String> = actions

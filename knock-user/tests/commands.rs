@@ -171,7 +171,7 @@ async fn the_whole_group_ends_at_the_time_limit() {
             "the first process goes, its children stay",
             "trap 'exit 0' TERM; echo $$; (trap '' TERM; while :; do sleep 1000; done) & while :; do sleep 0.01; done",
         ),
-        ("prints for ever", "echo $$; exec yes >&2"),
+        ("prints without end", "echo $$; exec yes >&2"),
     ] {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("group");
@@ -233,7 +233,7 @@ async fn closing_never_overtakes_opening() {
     assert_eq!(
         next(&mut reports).await.job.source,
         IpAddr::from([192, 0, 2, 2]),
-        "others go on"
+        "other commands run"
     );
     assert_eq!(runner.pending(), 3);
     fs::write(&gate, "").unwrap();

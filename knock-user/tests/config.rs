@@ -1,6 +1,6 @@
-//! What is said about files that are wrong, or unwise: each `golden/*.toml` has a `.txt` beside it.
+//! Errors and warnings of configurations: each `golden/*.toml` has its expected output in a `.txt`.
 //!
-//! `KNOCK_BLESS=1 cargo test -p knock-user --test config` writes the texts anew.
+//! `KNOCK_BLESS=1 cargo test -p knock-user --test config` writes the expected output.
 
 #![expect(
     clippy::unwrap_used,
@@ -20,7 +20,7 @@ use knock_user::{
     tools::check,
 };
 
-/// What is said about a file.
+/// The errors or warnings of a file.
 fn output(path: &Path) -> String {
     let file = path.file_name().unwrap().to_str().unwrap();
     let text = fs::read_to_string(path).unwrap();

@@ -131,7 +131,7 @@ fn an_event_is_a_line() {
         ("closed", event(V4, Reason::Closed, 2, 2, Tcp, 9000), "12:00:01.123 closed  203.0.113.9  shut  tcp/22 closing sequence complete"),
         ("first knock", event(V4, Reason::FirstKnock, 0, 1, Tcp, 7000), "12:00:01.123 knock   203.0.113.9  ssh  1/3 tcp/7000"),
         ("next knock", event(V6, Reason::NextKnock, 0, 2, Udp, 8000), "12:00:01.123 knock   2001:db8::9  ssh  2/3 udp/8000"),
-        ("begins anew", event(V4, Reason::Restarted, 0, 1, Tcp, 7000), "12:00:01.123 knock   203.0.113.9  ssh  1/3 tcp/7000 begins a new attempt"),
+        ("begins a new attempt", event(V4, Reason::Restarted, 0, 1, Tcp, 7000), "12:00:01.123 knock   203.0.113.9  ssh  1/3 tcp/7000 begins a new attempt"),
         ("out of sequence", event(V4, Reason::OutOfSequence, NO_DOOR, 0, Tcp, 8000), "12:00:01.123 knock   203.0.113.9  -  tcp/8000 begins no sequence"),
         ("repeated", event(V4, Reason::Duplicate, 0, 1, Tcp, 7000), "12:00:01.123 knock   203.0.113.9  ssh  1/3 tcp/7000 again"),
         ("wrong knock", event(V4, Reason::WrongKnock, 0, 2, Tcp, 9001), "12:00:01.123 reset   203.0.113.9  ssh  tcp/9001 wrong knock after 2/3"),

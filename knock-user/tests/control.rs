@@ -438,7 +438,7 @@ fn watch_line(json: bool) -> String {
     .to_line()
 }
 
-/// Says so many sentences to those who watch.
+/// Prints `count` events to all watchers.
 fn say(running: &mut Running, count: usize) {
     for number in 0..count {
         let ports = [format!("number {number}")];

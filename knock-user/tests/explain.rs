@@ -90,7 +90,7 @@ enum Step {
     Wait(u64),
     /// A connection from port 40 000 to one here is kept.
     Flow(u16, u16),
-    /// A grant by hand, for so many milliseconds.
+    /// A grant given by hand, for this many milliseconds.
     Grant(&'static str, u64),
 }
 use Step::*;

@@ -174,7 +174,7 @@ fn files_are_new_and_readable_by_their_owner_only() {
     assert_eq!(fs::read_to_string(&path).unwrap(), written);
 }
 
-/// Nobody shall be able to tell one from another.
+/// An observer must not be able to distinguish them.
 #[test]
 fn every_run_draws_another_sequence() {
     let draw = || {

@@ -1,7 +1,7 @@
-//! What becomes of knockd's files: each `knockd/*.conf` has beside it the `.toml` that is made of it,
-//! or, if knockd would not take it either, nothing; and a `.txt` with what is told.
+//! The import of knockd's files: each `knockd/*.conf` has beside it the resulting `.toml`, unless knockd
+//! rejects the file too, and a `.txt` with the notes.
 //!
-//! `KNOCK_BLESS=1 cargo test -p knock-user --test import` writes them anew.
+//! `KNOCK_BLESS=1 cargo test -p knock-user --test import` writes them.
 
 #![expect(
     clippy::unwrap_used,
@@ -20,7 +20,7 @@ use knock_user::{
 };
 use proptest::prelude::*;
 
-/// The configuration, if there is one, and what is told.
+/// The configuration, if there is one, and the notes.
 fn imported(text: &str, file: &str) -> (String, String) {
     match import::import(text, file) {
         Ok(Imported { toml, notes }) => {

@@ -1,4 +1,4 @@
-//! The ledger against a kernel side that writes the map first and tells later, or never.
+//! The ledger against a kernel side that writes the map first and reports later, or never.
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -75,7 +75,7 @@ fn doors() -> Vec<DoorEntry> {
 /// The kernel side, and the daemon around the ledger.
 struct Host {
     now_ms: u64,
-    /// Tells knocks of one millisecond apart.
+    /// Distinguishes knocks within one millisecond.
     nanos: u64,
     map: BTreeMap<(Address, u16), Grant>,
     ring: VecDeque<Event>,
@@ -314,7 +314,7 @@ fn openings_are_reported_once_and_end_with_their_grants() {
             &["opened ssh 35000", "closed ssh early", "remove 1"]),
         ("closed just after it opened, events late", &[At(5_000), Knock(SSH), At(5_010), Knock(SHUT), At(6_000), Sweep, Due, Read, At(7_000), Due],
             &["remove 1", "opened ssh 35000", "closed ssh by shut"]),
-        ("given anew where it was closed in part", &[Knock(BOTH), Read, At(5_000), Knock(SHUT), Read, At(5_033), Due, At(60_033), DueBlind, Sweep, DueRaced(BOTH), At(61_066), Due, Read],
+        ("given again where it was closed in part", &[Knock(BOTH), Read, At(5_000), Knock(SHUT), Read, At(5_033), Due, At(60_033), DueBlind, Sweep, DueRaced(BOTH), At(61_066), Due, Read],
             &["opened both 60000", "remove 1", "remove 2", "refreshed both 120033", "restore 2 both 120033"]),
         ("closed before it was read", &[Knock(SSH), At(1), Knock(SHUT), At(6_000), Sweep, Due, Read, At(6_033), Due],
             &["remove 1", "opened ssh 30000", "closed ssh by shut"]),
@@ -446,7 +446,7 @@ fn memory_is_bounded() {
     assert_eq!(
         ledger.receive(&event(5, Reason::Refreshed, 1), 1).len(),
         1,
-        "known ones go on"
+        "known ones are refreshed"
     );
     let closed = ledger.due(30_033, |_| Lookup::Absent);
     assert_eq!(
@@ -580,10 +580,10 @@ fn check(
             prop_assert!(until_ms.is_some(), "closed twice");
             if ending == Ending::Expired {
                 prop_assert!(until_ms < Some(now_ms), "closed too early");
-                let goes_on = map.iter().any(|(&(owner, _), grant)| {
+                let is_still_open = map.iter().any(|(&(owner, _), grant)| {
                     owner == source && grant.door == door && now_ms < grant.until_ms
                 });
-                prop_assert!(!goes_on, "closed while the map says open");
+                prop_assert!(!is_still_open, "closed while the map says open");
             }
         }
         Action::Remove { .. } | Action::Restore { .. } => {}

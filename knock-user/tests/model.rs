@@ -224,7 +224,7 @@ enum Touch {
     Decoy,
     Exempt,
     Ordinary(usize),
-    /// To a port that is nothing, in the middle of a connection.
+    /// To an unused port, in the middle of a connection.
     OrdinaryAck,
     Protected(usize),
     /// A knock sent to a group of hosts.

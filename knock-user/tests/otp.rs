@@ -299,8 +299,8 @@ fn a_wrong_clock_is_recognised() {
     assert!(observe(&mut skew_detector, 9, &half).is_some());
 }
 
-/// Sequences change for hours, with the longest attempts that the rules let there be, and there is
-/// always room for the next ones; what goes on keeps its number.
+/// Sequences change for hours, with the longest attempts that the rules allow: the next ones always
+/// have room, and a sequence that continues keeps its number.
 #[test]
 fn sequences_change_without_running_out_of_numbers() {
     let slow = "[[door]]\nname = \"slow\"\nopen = [\"tcp/22\"]\nsequence_timeout = \"30m\"\n\

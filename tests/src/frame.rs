@@ -109,7 +109,7 @@ impl Frame {
         self
     }
 
-    /// So many words of IPv4 options.
+    /// Adds `words` 4-byte words of IPv4 options.
     #[must_use]
     pub fn options(mut self, words: u8) -> Self {
         // One octet each: "no operation".

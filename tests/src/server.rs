@@ -1,4 +1,4 @@
-//! What the firewall protects: ports that echo, and a record of who came.
+//! The server behind the firewall: ports that echo, and a record of accepted connections.
 
 use std::{
     io::{self, Read as _, Write as _},

@@ -52,7 +52,7 @@ impl Stream {
     /// # Panics
     /// They don't come.
     #[track_caller]
-    pub fn goes_on(&self, row: &str) {
+    pub fn continues(&self, row: &str) {
         let before = self.round_trips();
         wait::until(&format!("{row}: the connection continues"), || {
             self.round_trips() >= before + 3

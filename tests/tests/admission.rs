@@ -62,8 +62,8 @@ fn foreign(namespace: &Namespace, link: &str, mode: XdpMode) -> XdpProgram {
     })
 }
 
-/// Kinds of interfaces, what makes one called t0, and why it is refused if it is. A kernel may lack
-/// some, but not those of which `true` is said.
+/// Kinds of interfaces, the command that creates one named t0, the reason if it is refused, and whether
+/// every kernel has the kind.
 const KINDS: [(&str, &str, Option<&str>, bool); 19] = [
     ("tun", "tuntap add t0 mode tun", Some("not-ethernet"), true),
     ("tap", "tuntap add t0 mode tap", None, true),
@@ -358,8 +358,8 @@ fn a_bridge_and_its_port_are_not_both_protected() {
     }
 }
 
-/// The kernel attaches nothing to a port of a bridge that has a program: that is said, and where the
-/// port's frames are judged.
+/// The kernel attaches nothing to a port of a bridge that has a program. The error reports that, and
+/// where the port's frames are judged.
 #[test]
 fn a_port_of_a_protected_bridge_is_refused() {
     net::test(|net| {

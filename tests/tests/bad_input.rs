@@ -1,4 +1,4 @@
-//! What can't work is said, in words that help, and leaves nothing attached.
+//! Bad input ends with an error that names the cure, and leaves nothing attached.
 
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, process::Command};
 

@@ -203,7 +203,7 @@ fn an_unconfirmed_restart_rolls_back_to_what_was_kept() {
         knocks_lead_in(net, OTHER_KNOCKS, true, "confirmed");
         knocks_lead_in(net, KNOCKS, false, "confirmed");
         guest.finds(true, SSH, "confirmed");
-        stream.goes_on("at the end");
+        stream.continues("at the end");
         stream.end();
         strangers.go();
     });
@@ -306,7 +306,7 @@ fn an_unconfirmed_reload_is_rolled_back() {
         knocks_lead_in(net, KNOCKS, false, "confirmed");
         strangers.stay_outside("at the end");
         strangers.go();
-        stream.goes_on("at the end");
+        stream.continues("at the end");
         stream.end();
         daemon.stop();
     });

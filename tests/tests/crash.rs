@@ -189,8 +189,8 @@ fn losses(net: &Net) -> impl FnMut() -> bool {
     }
 }
 
-/// A stranger who knocks and connects, and is let in: another one after each of whom it is explained
-/// why that could not be.
+/// A client that knocks and is let in; tries further clients while `is_explained` accounts for the
+/// failure.
 #[track_caller]
 fn is_let_in<'n>(
     host: &Host<'n>,
@@ -207,8 +207,8 @@ fn is_let_in<'n>(
             return source;
         };
         attempts += 1;
-        let goes_on = is_explained() && attempts < ATTEMPTS;
-        assert!(goes_on, "{row}: tcp/{port} for {}: {error}", source.from);
+        let retries = is_explained() && attempts < ATTEMPTS;
+        assert!(retries, "{row}: tcp/{port} for {}: {error}", source.from);
     }
 }
 
@@ -220,7 +220,7 @@ fn kill(process: Process) {
     assert!(!ended.stderr.contains("panicked"), "{ended:?}");
 }
 
-/// Tells others to stop, also when a test ends by a panic.
+/// Makes the other threads stop when it is dropped, also by a panic.
 struct StopFlag<'f>(&'f AtomicBool);
 
 impl Drop for StopFlag<'_> {
@@ -281,7 +281,7 @@ fn a_kill_at_any_moment_lets_nobody_in() {
 
         let last = host.start();
         takes_over(&last, holder);
-        stream.goes_on("the last start");
+        stream.continues("the last start");
         let packets = strangers.go();
         let round_trips = stream.round_trips();
         stream.end();
@@ -395,5 +395,5 @@ fn round(host: &mut Host<'_>, holder: Source<'_>, stream: &Stream) {
         limit = SLOWLY;
         source.knock(KNOCKS);
     }
-    stream.goes_on(&row);
+    stream.continues(&row);
 }

@@ -117,7 +117,7 @@ fn networks_v6(number: u32) -> Option<IpAddr> {
     Some(Ipv6Addr::from(0xfd01 << 112 | u128::from(number) << 64).into())
 }
 
-/// So many strangers, from a number on.
+/// The `count` strangers from number `first` on.
 fn strangers(sources: Sources, first: u32, count: u32) -> impl Iterator<Item = IpAddr> {
     (first..).filter_map(sources).take(count as usize)
 }

@@ -372,7 +372,7 @@ fn said(lines: &str, source: &Source<'_>) -> Vec<String> {
         .collect()
 }
 
-/// Knocks right, then too slowly, and waits for what is said of it.
+/// Knocks correctly, then too slowly, and returns what the log says about both.
 fn logged(source: &Source<'_>, log: impl Fn() -> String) -> Vec<String> {
     source.knock("tcp/7000 udp/8000 tcp/9000");
     let has = |text: &str| said(&log(), source).iter().any(|line| line.contains(text));

@@ -87,7 +87,7 @@ fn a_deleted_interface_that_is_made_again_is_protected_again() {
             wait::until("it is reported", || {
                 daemon.events_like(&gone).len() == count
             });
-            stream.goes_on("the other one");
+            stream.continues("the other one");
             net.stranger(Family::V4).finds_closed(SSH, "the other one");
             net.add_second_link();
             wait::until("it is protected again", || {
@@ -98,7 +98,7 @@ fn a_deleted_interface_that_is_made_again_is_protected_again() {
             guest
                 .to(Family::V4.second_server())
                 .finds(true, SSH, "grants are shared");
-            stream.goes_on("the other one");
+            stream.continues("the other one");
         }
         stream.end();
         daemon.stop();
@@ -115,9 +115,9 @@ fn an_interface_made_again_without_a_daemon_is_protected_by_the_next_start() {
         let (guest, stream) = guest(net);
         first.kill();
         net.server.ip(&format!("link delete {SERVER_LINK_2}"));
-        stream.goes_on("the other one");
+        stream.continues("the other one");
 
-        // It was there: that it is not is no mistake of who starts.
+        // It existed before, so its absence is not an error of this start.
         let second = Daemon::start_with(&net.server, DOOR, &BOTH);
         second.wait_for_event(&json!({"event": "absent", "interface": SERVER_LINK_2}));
         second.kill();
@@ -129,7 +129,7 @@ fn an_interface_made_again_without_a_daemon_is_protected_by_the_next_start() {
         guest
             .to(Family::V4.second_server())
             .finds(true, SSH, "grants are shared");
-        stream.goes_on("the other one");
+        stream.continues("the other one");
         stream.end();
         third.stop();
     });
@@ -150,7 +150,7 @@ fn an_awaited_interface_is_protected_when_it_appears() {
         guest
             .to(Family::V4.second_server())
             .finds(true, SSH, "grants are shared");
-        stream.goes_on("the first one");
+        stream.continues("the first one");
         daemon.stop();
     });
 }
@@ -243,7 +243,7 @@ fn a_renamed_interface_stays_protected() {
         stays("unchanged");
         assert!(daemon.events_like(&json!({"event": "absent"})).is_empty());
         assert!(daemon.events_like(&json!({"event": "detached"})).is_empty());
-        stream.goes_on("the other one");
+        stream.continues("the other one");
         stream.end();
         daemon.stop();
     });
@@ -360,7 +360,7 @@ fn an_interface_that_returns_from_another_namespace_is_protected_again() {
         net.server
             .ip(&format!("link set {SERVER_LINK_2} netns {}", away.name()));
         daemon.wait_for_event(&json!({"event": "absent", "interface": SERVER_LINK_2}));
-        stream.goes_on("the other one");
+        stream.continues("the other one");
         away.ip(&format!(
             "link set {SERVER_LINK_2} netns {}",
             net.server.name()
@@ -369,7 +369,7 @@ fn an_interface_that_returns_from_another_namespace_is_protected_again() {
         wait::until("it is protected again", || {
             daemon.events_like(&protecting).len() == 2
         });
-        stream.goes_on("the other one");
+        stream.continues("the other one");
         daemon.stop();
     });
 }

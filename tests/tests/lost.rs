@@ -104,7 +104,7 @@ fn an_unmounted_bpffs_is_reported_and_ports_stay_closed() {
         inside(&["umount", "/sys/fs/bpf"]);
         wait::until("it is reported", || count("lost") == 1);
         wait::until("it is attached again", || count("protecting") == 2);
-        wait::until("it is said that nothing is pinned", || {
+        wait::until("the warning that nothing is pinned", || {
             process.stderr().contains("nothing can be pinned")
         });
         net.stranger(Family::V4)

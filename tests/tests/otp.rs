@@ -641,7 +641,7 @@ fn a_skewed_clock_is_reported() {
     });
 }
 
-/// Both at once: the knocks of the time, each verified with a handshake.
+/// A time-based sequence whose knocks are each verified with a handshake.
 #[test]
 fn time_based_knocks_can_need_handshakes() {
     net::test(|net| {

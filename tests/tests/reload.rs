@@ -106,7 +106,7 @@ fn a_file_with_errors_changes_nothing() {
         let programs = attached_programs(&net.server);
         for (row, config, code, words) in rows {
             daemon.rewrite(config);
-            // On the terminal of who asks.
+            // On the terminal of the command.
             let (status, output) = daemon::ask(&net.server, &["reload"]);
             assert_eq!(status, Some(code), "{row}: {output}");
             for word in words {
@@ -182,7 +182,7 @@ fn a_reload_changes_doors_and_keeps_connections() {
             );
         }
         for stream in &streams {
-            stream.goes_on("connections are kept");
+            stream.continues("connections are kept");
         }
         guest.finds(true, SSH, "its door is still there");
         guest.finds(true, DB, "its door opens more now");
@@ -228,7 +228,7 @@ fn a_reload_changes_doors_and_keeps_connections() {
         }
         assert_eq!(daemon.events_like(&closed).len(), 1);
         for stream in streams {
-            stream.goes_on("at the end");
+            stream.continues("at the end");
             stream.end();
         }
         daemon.stop();
@@ -289,7 +289,7 @@ fn a_reload_adds_and_removes_interfaces() {
         stranger().finds_closed(SSH, "both");
         elsewhere().finds_closed(SSH, "both");
         there.finds(true, SSH, "grants are shared");
-        stream.goes_on("both");
+        stream.continues("both");
 
         let reloaded = daemon.reload(&on("\"b1\""));
         assert!(
@@ -300,19 +300,19 @@ fn a_reload_adds_and_removes_interfaces() {
         stranger().finds(true, SSH, "no longer protected");
         elsewhere().finds_closed(SSH, "the other one");
         there.finds(true, SSH, "grants stay");
-        stream.goes_on("one");
+        stream.continues("one");
         assert_eq!(pins::instance(&net.server).linked(), [SERVER_LINK_2]);
 
         daemon.reload(&on("\"b0\""));
         stranger().finds_closed(SSH, "back");
         elsewhere().finds(true, SSH, "back");
         here.finds(true, SSH, "back");
-        stream.goes_on("back");
+        stream.continues("back");
         daemon.stop();
     });
 }
 
-/// Tells others to stop, also when a test ends by a panic.
+/// Makes the other threads stop when it is dropped, also by a panic.
 struct StopFlag<'f>(&'f AtomicBool);
 
 impl Drop for StopFlag<'_> {
@@ -394,7 +394,7 @@ fn a_reload_under_load_loses_no_packet() {
                 reloads.fetch_add(1, Ordering::SeqCst);
                 let row = format!("reload {number}");
                 strangers.stay_outside(&row);
-                stream.goes_on(&row);
+                stream.continues(&row);
                 holder.finds(true, SSH, &row);
             }
             stop.store(true, Ordering::Relaxed);

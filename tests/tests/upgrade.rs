@@ -96,14 +96,14 @@ fn an_upgrade_loses_no_packet_and_lets_nobody_in() {
 
         let mut programs = Vec::new();
         for (row, binary, config, arguments) in rows {
-            stream.goes_on(row);
+            stream.continues(row);
             let file = config_file(config.as_bytes());
             let mut command = Command::new(binary);
             command.args(["--json", "--config"]).arg(file.path());
             let process = Process::start(&net.server, command.args(KEEP).args(arguments));
             let kept = json!({"event": "kept", "source": source.name(), "door": "ssh"});
             daemon::wait_for_event(&process, &kept);
-            stream.goes_on(row);
+            stream.continues(row);
             strangers.stay_outside(row);
             let [program] = attached_programs(&net.server)[..] else {
                 panic!("{row}: not one program");

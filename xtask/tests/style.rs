@@ -10,8 +10,8 @@ mod prose;
 mod words;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    env, fs,
+    collections::BTreeSet,
+    fs,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -25,8 +25,6 @@ const COLUMNS: usize = 120;
 const LINES: usize = 250;
 /// The longest subject of a commit, in characters.
 const SUBJECT: usize = 72;
-/// Listed words that source files still have, by path. The sum can only shrink.
-const REMAINING: &str = "xtask/tests/remaining_words.txt";
 
 #[test]
 fn no_page_has_a_listed_word() {
@@ -49,47 +47,20 @@ fn no_page_has_a_listed_word() {
     );
 }
 
-/// `KNOCK_BLESS=1` writes the list; without it the sum of its counts must not be exceeded.
 #[test]
-fn listed_words_do_not_spread_in_source_files() {
+fn no_source_file_has_a_listed_word() {
     let listed = words::listed();
-    let mut counts = BTreeMap::new();
-    let mut faults = BTreeMap::new();
+    let mut faults = Vec::new();
     for path in sources() {
         let text = fs::read_to_string(root().join(&path)).unwrap();
-        let found = words::find(&prose::source(&path, &text), &listed);
-        if found.is_empty() {
-            continue;
+        for found in words::find(&prose::source(&path, &text), &listed) {
+            faults.push(format!("{}:{}: {}", path.display(), found.line, found.word));
         }
-        let lines = found
-            .iter()
-            .map(|found| format!("{}:{}: {}", path.display(), found.line, found.word));
-        faults.insert(path.clone(), lines.collect::<Vec<_>>());
-        counts.insert(path, found.len());
     }
-    let allowed = remaining();
-    let (sum, most) = (
-        counts.values().sum::<usize>(),
-        allowed.values().sum::<usize>(),
-    );
-    let may_write = allowed.is_empty() || sum <= most;
-    if may_write && env::var_os("KNOCK_BLESS").is_some() {
-        let lines = counts
-            .iter()
-            .map(|(path, count)| format!("{count} {}\n", path.display()));
-        fs::write(root().join(REMAINING), lines.collect::<String>()).unwrap();
-        return;
-    }
-    let grown = |path: &&PathBuf| counts[*path] > allowed.get(*path).copied().unwrap_or(0);
-    let grown: Vec<_> = faults
-        .keys()
-        .filter(grown)
-        .flat_map(|path| faults[path].clone())
-        .collect();
     assert!(
-        sum <= most,
-        "{sum} listed words in source files, and {REMAINING} allows {most}: see docs/style.md\n{}",
-        grown.join("\n")
+        faults.is_empty(),
+        "see docs/style.md\n{}",
+        faults.join("\n")
     );
 }
 
@@ -281,16 +252,6 @@ fn scopes() -> BTreeSet<String> {
         .map(|member| member.as_str().unwrap().to_owned())
         .chain(["ci", "dist", "docs", "examples", "fuzz", "workspace"].map(str::to_owned))
         .collect()
-}
-
-/// The counts of the list.
-fn remaining() -> BTreeMap<PathBuf, usize> {
-    let text = fs::read_to_string(root().join(REMAINING)).unwrap_or_default();
-    let line = |line: &str| {
-        let (count, path) = line.split_once(' ').unwrap();
-        (PathBuf::from(path), count.parse().unwrap())
-    };
-    text.lines().map(line).collect()
 }
 
 /// Source files: all but pages.

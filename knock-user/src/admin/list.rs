@@ -48,7 +48,7 @@ pub struct Held {
     pub seconds: f64,
     /// When it was given, if that is known: RFC 3339.
     pub since: Option<String>,
-    /// `knock`, or `uid 0` of who gave it, if that is known.
+    /// What gave it, if that is known: `knock`, or the user as `uid 0`.
     pub by: Option<String>,
 }
 

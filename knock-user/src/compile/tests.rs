@@ -325,7 +325,7 @@ fn ten_thousand_doors(ports: impl Fn(u64) -> u16) -> Settings {
 
 #[test]
 fn ten_thousand_doors_compile() {
-    // `cargo xtask bench user` says how long a start with so many takes.
+    // `cargo xtask bench user` measures the start with this many doors.
     let settings = ten_thousand_doors(|random| (random % 60_000) as u16);
     let tables = tables_on(&settings, &Host::default());
     assert!(tables.nodes.len() > 50_000, "{}", tables.nodes.len());

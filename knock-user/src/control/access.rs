@@ -1,22 +1,22 @@
-//! Who may ask for what the daemon does.
+//! Decides who may use the control socket.
 
 use std::ffi::CString;
 
 use anyhow::{Context as _, Result, anyhow};
 use nix::unistd::{Gid, Group, Uid, User, getgrouplist};
 
-/// The process at the other end of a connection, as the kernel says.
+/// The process at the other end of a connection, as the kernel reports it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Peer {
-    /// Its user.
+    /// Its user id.
     pub uid: u32,
-    /// Its group.
+    /// Its group id.
     pub gid: u32,
-    /// Its number, if the kernel tells.
+    /// Its process id, if the kernel reports it.
     pub pid: Option<i32>,
 }
 
-/// Who is let in: root, the daemon's own user, and the members of a group.
+/// The users that are accepted: root, the daemon's own user, and the members of a group.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Access {
     own_uid: u32,
@@ -24,7 +24,7 @@ pub struct Access {
 }
 
 impl Access {
-    /// Lets a group in, if one is named.
+    /// Accepts the members of a group too, if one is named.
     ///
     /// # Errors
     /// There is no such group.
@@ -43,12 +43,12 @@ impl Access {
         })
     }
 
-    /// The group that is let in.
+    /// Returns the id of the accepted group.
     pub fn gid(&self) -> Option<u32> {
         self.group.as_ref().map(|&(_, gid)| gid)
     }
 
-    /// Whether a peer is let in; `groups_of` tells the groups of a user.
+    /// Whether a peer is accepted; `groups_of` returns the groups of a user.
     pub fn admits(&self, peer: &Peer, groups_of: impl FnOnce(u32) -> Vec<u32>) -> bool {
         if peer.uid == 0 || peer.uid == self.own_uid {
             return true;
@@ -59,7 +59,7 @@ impl Access {
         peer.gid == gid || groups_of(peer.uid).contains(&gid)
     }
 
-    /// What somebody is told who is not let in.
+    /// Returns the error for a peer that is not accepted.
     pub fn refusal(&self, peer: &Peer) -> String {
         let who = match &self.group {
             Some((name, _)) => format!("root and the group {name}"),

@@ -84,11 +84,11 @@ pub struct Server {
     calls: mpsc::Receiver<Call>,
     listening: JoinHandle<()>,
     watchers: Watchers,
-    /// Who is let in now.
+    /// The users that are accepted now.
     access: watch::Sender<Access>,
-    /// Who was let in before the last change.
+    /// The users that were accepted before the last change.
     before: Option<Access>,
-    /// Tells connections that the daemon ends; closed when the last of them has ended.
+    /// Announces the end of the daemon to connections; closed when the last of them has ended.
     ending: watch::Sender<bool>,
     /// The socket's file, until it is removed.
     path: Option<PathBuf>,
@@ -170,7 +170,7 @@ impl Server {
         }
     }
 
-    /// Takes no more requests, tells those that wait that the daemon ends, and gives the last
+    /// Refuses further requests, answers waiting ones that the daemon is ending, and leaves the last
     /// replies and lines a moment to be read.
     pub async fn finish(mut self) {
         self.listening.abort();
@@ -367,7 +367,7 @@ async fn send(write: &mut OwnedWriteHalf, reply: &Reply) -> io::Result<()> {
     timeout(PATIENCE, write.write_all(line.as_bytes())).await?
 }
 
-/// Writes lines until there are no more, or until the other side ends or says anything.
+/// Writes lines until the watcher ends, or until the other side closes or sends anything.
 async fn stream_lines(
     mut watcher: Watcher,
     read: &mut BufReader<OwnedReadHalf>,

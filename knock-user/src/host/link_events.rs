@@ -132,7 +132,7 @@ struct Batch {
     messages: Vec<Message>,
     /// Whether some were lost or not understood.
     is_behind: bool,
-    /// Whether there is no more to read.
+    /// Whether the socket is drained.
     is_all: bool,
 }
 

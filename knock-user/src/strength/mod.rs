@@ -198,7 +198,7 @@ pub(crate) fn counted(knocks: &[Knock]) -> usize {
     period(&without_runs(knocks))
 }
 
-/// How many sequences of so many knocks there are, as a power of two, if each knock is one of
+/// Returns the number of sequences of `knocks` knocks as a power of two, if each knock is one of
 /// `symbols`.
 pub(crate) fn blind_bits(symbols: u32, knocks: usize) -> f64 {
     f64::from(symbols).log2() * count(knocks)

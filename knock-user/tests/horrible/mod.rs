@@ -313,7 +313,7 @@ impl<'s> Horrible<'s> {
         }
     }
 
-    /// Forgets an attempt; tells whether one was going on, which has thereby failed.
+    /// Forgets an attempt; returns whether there was one, which has thereby failed.
     fn reset(&mut self, source: IpAddr, target: Target, now: u64) -> bool {
         let Some(attempt) = self.attempts.remove(&(source, target)) else {
             return false;

@@ -138,7 +138,7 @@ fn play(stop: &AtomicBool) -> Result<Vec<String>, Halt> {
     let echoed = established.as_mut().is_some_and(echoes);
     stage.seen(echoed, "a connection carries data", "hello ⇄ hello");
 
-    stage.step("The door is open for who knocked, and for nobody else")?;
+    stage.step("The door is open for the client, and for nobody else")?;
     stage.silence(&stranger, "tcp/22 is closed for others");
     stage.await_line(
         "the other attempt is reported",
@@ -200,10 +200,10 @@ impl<'s> Stage<'s> {
     fn step(&mut self, title: &str) -> Result<(), Halt> {
         self.steps += 1;
         println!("\n{}", self.paint("1", &format!("{}. {title}", self.steps)));
-        self.go_on()
+        self.check_interrupt()
     }
 
-    fn go_on(&self) -> Result<(), Halt> {
+    fn check_interrupt(&self) -> Result<(), Halt> {
         if self.stop.load(Ordering::Relaxed) {
             return Err(Halt::Interrupted);
         }
@@ -276,9 +276,9 @@ impl<'s> Stage<'s> {
             // First, so that what it said before its end is looked at.
             let running = self.console.as_mut().is_some_and(Process::is_running);
             let found = self.show().iter().any(has_all);
-            (found || !running || self.go_on().is_err()).then_some((found, running))
+            (found || !running || self.check_interrupt().is_err()).then_some((found, running))
         });
-        self.go_on()?;
+        self.check_interrupt()?;
         match found {
             Some((true, _)) => return Ok(()),
             Some((false, false)) => {
@@ -312,7 +312,7 @@ impl<'s> Stage<'s> {
     }
 
     fn stop(&mut self) -> Result<(), Halt> {
-        self.go_on()?;
+        self.check_interrupt()?;
         if let Some(console) = &mut self.console {
             console.signal(Signal::SIGINT);
         }

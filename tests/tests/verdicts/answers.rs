@@ -309,7 +309,7 @@ fn cookies_of_other_connections_are_not_accepted() {
     bench.is(&ack, FirstKnock, Some(Answered::FinAck), "its own");
 }
 
-/// The epoch before counts, also for who is slow.
+/// A cookie of the previous epoch is still valid, also for a slow client.
 #[test]
 fn cookies_of_the_last_epoch_are_accepted() {
     let mut bench = Bench::new(Options::default());

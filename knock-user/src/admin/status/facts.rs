@@ -63,8 +63,7 @@ pub fn status(
     }
 }
 
-/// What there is to say about the room for grants, of which so many are in the map, expired ones
-/// among them.
+/// Returns a warning if the table of grants is nearly full; `entries` counts expired grants too.
 pub fn room(entries: usize, has_process: bool) -> Option<String> {
     let most = ALLOW_MAX as usize;
     let is_full = entries >= most;

@@ -126,7 +126,7 @@ fn messages_become_changes() {
             ],
         ),
         (
-            "made anew",
+            "created again",
             vec![gone(7), is(9, "eth0", true)],
             vec![
                 change(7, "eth0", Gone),

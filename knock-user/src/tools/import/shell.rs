@@ -1,6 +1,6 @@
 //! Parses the part of the shell's language that is needed to recognise commands.
 
-/// A command of a line, and how it is joined to the previous one.
+/// A command of a line, and the operator that joins it to the previous one.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Simple<'t> {
     pub(super) words: Vec<String>,
