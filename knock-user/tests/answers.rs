@@ -294,7 +294,7 @@ fn the_status_shows_how_a_trial_will_end() {
             false,
             "everything passes in 35s",
         ),
-        ("over", over, Some(running), true, false, "being put back"),
+        ("over", over, Some(running), true, false, "being restored"),
         (
             "over, none runs",
             over,

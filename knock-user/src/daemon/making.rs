@@ -63,7 +63,7 @@ impl Making {
             Purpose::Reload { .. } => "a reload is under way",
             Purpose::RollBack(_) => {
                 "the trial ended without a confirmation, and the previous configuration is being \
-                 put back"
+                 restored"
             }
         };
         format!("{what} (since {seconds}s): ask again when it has ended")
