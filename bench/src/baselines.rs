@@ -1,4 +1,4 @@
-//! The programs that the firewall is measured against, and those that make packets for it.
+//! Loads the XDP programs with which the firewall is compared, and those that generate its packets.
 
 use std::fs::File;
 
@@ -15,10 +15,10 @@ use crate::plan::{CHOICES_MAX, Plan};
 
 static OBJECT: &[u8] = include_bytes_aligned!(env!("BASELINES_OBJECT"));
 
-/// The loaded object; its programs are loaded when they are asked for.
+/// The loaded object; each program is loaded when it is first needed.
 pub struct Baselines {
     ebpf: Ebpf,
-    /// The interfaces that programs are attached to, for test runs that begin at once.
+    /// The interfaces to which programs are attached, so that test runs begin at once.
     _namespaces: Vec<File>,
 }
 

@@ -1,4 +1,4 @@
-//! Configurations of many doors.
+//! Generates configurations with many doors.
 
 use std::fmt::Write as _;
 
@@ -26,7 +26,7 @@ pub fn many(count: u32) -> String {
             .map(|(base, digit)| format!("\"tcp/{}\"", u32::from(*base) + digit))
             .collect();
         let port = u32::from(OPENS) + door % PORTS;
-        // A String takes whatever is written into it.
+        // Writing to a String does not fail.
         let _written = writeln!(
             text,
             "[[door]]\nname = \"d{door}\"\nknock = [{}]\nopen = [\"tcp/{port}\"]\n\

@@ -1,4 +1,4 @@
-//! `cargo xtask flood`: spoofed packets at a running knock-user, in namespaces that are made for it.
+//! `cargo xtask flood`: sends spoofed packets to a running knock-user in network namespaces of its own.
 
 use std::{
     fs,
@@ -18,7 +18,7 @@ use crate::{
     receiver::{CONFIG, ON_THE_LINK},
 };
 
-/// What is sent, and at what.
+/// The packets of the flood, and the configuration of its target.
 #[derive(Args, Clone, Debug)]
 pub struct Options {
     /// Send this many packets a second; 0 sends as many as possible
@@ -40,7 +40,7 @@ pub struct Options {
 
 fn power_of_two(text: &str) -> Result<u32, String> {
     match text.parse::<u32>() {
-        // The network that they come from has no more.
+        // The sources' network has no more addresses.
         Ok(number) if number.is_power_of_two() && number <= 1 << 24 => Ok(number),
         Ok(_) | Err(_) => Err("a power of two, 16777216 at most".to_owned()),
     }
@@ -67,7 +67,7 @@ pub fn run(options: &Options) -> Result<()> {
     let flow = Generator::load()?.flow(&net, CPU, frame, plan, options.rate)?;
     let mut before = (Instant::now(), begun);
     for _ in 0..options.seconds {
-        // A second is what the figures are of.
+        // The figures are per second.
         thread::sleep(Duration::from_secs(1));
         let now = (Instant::now(), Received::by(&net.server, SERVER_LINK));
         let seconds = (now.0 - before.0).as_secs_f64();

@@ -1,7 +1,6 @@
-//! Frames that the kernel sends as fast as it can (`BPF_F_TEST_XDP_LIVE_FRAMES`), or at a rate.
+//! Sends frames with the kernel (`BPF_F_TEST_XDP_LIVE_FRAMES`), as fast as possible or at a rate.
 //!
-//! They leave through the client's link of a [`Net`], which is in namespaces of its own, and nowhere
-//! else.
+//! They leave only through the client's link of a [`Net`], inside its network namespaces.
 
 use std::{
     fs::{self, File},
@@ -35,19 +34,19 @@ const BURSTS: u32 = 31_250;
 /// A generator checks after this many frames, sent or not, whether it is to stop: some hundredths of a second.
 const BETWEEN_LOOKS: u32 = 200_000;
 
-/// Makes frames.
+/// A program that generates frames.
 pub struct Generator {
     baselines: Baselines,
 }
 
-/// What sending took.
+/// The result of sending.
 #[derive(Clone, Copy, Debug)]
 pub struct Sent {
     /// How many frames left.
     pub frames: u64,
     /// How long it took.
     pub wall: Duration,
-    /// What it took of the CPU, and what was done there with the frames at the other end.
+    /// The CPU time, with that of the receiver if it runs on the same CPU.
     pub cpu: Duration,
 }
 
@@ -64,7 +63,7 @@ impl Sent {
 }
 
 impl Generator {
-    /// Loads what makes the frames.
+    /// Loads the program that generates the frames.
     pub fn load() -> Result<Self> {
         let baselines = Baselines::load(&["flood"])?;
         Ok(Self { baselines })
@@ -195,7 +194,7 @@ fn send(program: &Xdp, frame: &[u8], count: u32) -> Result<()> {
     Ok(())
 }
 
-/// The thread that a CPU's packets are left to when there are too many.
+/// The kernel thread that takes over a CPU's packets under load.
 struct Softirqs {
     path: String,
 }
@@ -218,7 +217,7 @@ impl Softirqs {
     }
 }
 
-/// The id of the process whose name begins so.
+/// Returns the id of the process whose name begins with a text.
 pub fn process_named(name: &str) -> Option<i32> {
     let processes = fs::read_dir("/proc").ok()?.flatten();
     let mut ids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
@@ -227,8 +226,8 @@ pub fn process_named(name: &str) -> Option<i32> {
     })
 }
 
-/// What the server's end of the link has taken from its ring since it was made, and what its
-/// XDP program has dropped of that.
+/// The frames that the server's end of the link took from its ring since it was created, and those
+/// of them that its XDP program dropped.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Received {
     /// Frames that came out of the ring.
@@ -238,7 +237,7 @@ pub struct Received {
 }
 
 impl Received {
-    /// What the server has until now.
+    /// Reads the current counts of the server's link.
     pub fn by(server: &Namespace, link: &str) -> Self {
         let output = server.run("ethtool", &["-S", link]);
         let sum = |of: &str| {
@@ -256,7 +255,7 @@ impl Received {
         }
     }
 
-    /// What came since.
+    /// Returns the counts since then.
     pub fn since(self, before: Self) -> Self {
         Self {
             frames: self.frames - before.frames,

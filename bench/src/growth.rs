@@ -1,4 +1,4 @@
-//! What grows: more doors, and more sources that are knocking, have grants, have connections.
+//! Measures growth: the time per packet with more doors, and with more attempts, grants and flows.
 
 use anyhow::Result;
 use knock_common::{Reason, layout::DOORS_MAX};
@@ -15,29 +15,29 @@ use crate::{
     timing::{self, Samples},
 };
 
-/// What the section is called.
+/// The title of the section.
 pub const TITLE: &str = "growth";
 
-/// Numbers of doors.
+/// The numbers of doors that are compared.
 const DOORS: [u32; 3] = [1, 100, DOORS_MAX];
-/// Numbers of sources: as many as the smallest table of the firewall holds, at most.
+/// The numbers of sources that are compared; the largest is the size of the smallest table.
 const SOURCES: [u32; 3] = [1, 1 << 10, 1 << 16];
-/// Nothing is to grow by more.
+/// The goal: the largest ratio of the time with the most entries to the time with the fewest.
 const GROWTH_MOST: f64 = 1.2;
 
-/// Behind Ethernet and IPv4.
+/// The offset of the last four octets of the source address, behind Ethernet.
 const SOURCE_ENDS_AT: u32 = 14 + 16;
 
 /// A kind of packet.
 struct Case {
     what: &'static str,
     packet: fn(Frame) -> Frame,
-    /// What each source sends before it.
+    /// The packets that each source sends before it.
     before: &'static [fn(Frame) -> Frame],
     reasons: &'static [Reason],
-    /// Whether a packet changes what the next one meets.
+    /// Whether a packet changes the state that the next one finds.
     is_change: bool,
-    /// What there is more of with more sources that did the same.
+    /// The name of the entries of which each source adds one.
     grows: Option<&'static str>,
 }
 
@@ -132,7 +132,7 @@ const CASES: &[Case] = &[
     },
 ];
 
-/// Sources in turn, whose entries stay in the cache.
+/// The number of alternating sources, whose entries stay in the cache.
 const WARM: u32 = 1 << 10;
 
 impl Case {
@@ -154,7 +154,7 @@ impl Case {
         Ok(())
     }
 
-    /// One source, or as few as a packet that changes something needs.
+    /// Returns the packets of one source, or of few if the packet changes the state.
     fn hot(&self, subject: &mut Subject, times: u32) -> Result<f64> {
         if self.is_change {
             self.prepare(subject, WARM)?;
@@ -168,7 +168,7 @@ impl Case {
         })
     }
 
-    /// Many sources in an order that no cache foresees.
+    /// Returns the packets of many sources, in an order that caches don't predict.
     fn cold(&self, subject: &mut Subject, sources: u32) -> Result<f64> {
         if self.is_change {
             self.prepare(subject, sources)?;
@@ -179,14 +179,14 @@ impl Case {
     }
 }
 
-/// What was measured for one number of doors, sources or grants.
+/// The measurements for one number of doors, sources or grants.
 #[derive(Clone, Debug, Default)]
 struct Measured {
     hot: Samples,
     cold: Samples,
 }
 
-/// The empty program, alone and behind what makes packets of few and of many sources.
+/// The empty program: alone, and behind the programs that generate packets of few and of many sources.
 #[derive(Clone, Debug, Default)]
 struct Empty {
     alone: Samples,
@@ -207,7 +207,7 @@ impl Empty {
         Ok(())
     }
 
-    /// What a figure would be without what makes the packets.
+    /// Subtracts the time of the program that generates the packets.
     fn net(&self, figure: f64, made: &Samples) -> f64 {
         figure - made.least() + self.alone.least()
     }
@@ -254,7 +254,7 @@ pub fn measure(scale: Scale) -> Result<Section> {
     })
 }
 
-/// The figure for the largest number, with those for the others beside it.
+/// Returns the row of the largest number, beside the figures of the others.
 fn grown(what: &str, numbers: &[u32; 3], of: &str, figures: &[f64]) -> Row {
     let [few, some, most] = *figures else {
         return Row::new(what, f64::NAN, Unit::Nanos);
@@ -274,7 +274,7 @@ fn measure_doors(scale: Scale, empty: &mut Empty) -> Result<Vec<[Measured; 3]>> 
                 Ok(tables) => tables,
                 Err(error) => anyhow::bail!("{} doors: {error:#}", DOORS[index]),
             };
-            // Other sources' entries would be in the way of what is compared.
+            // Entries of other sources would distort the comparison.
             let mut subjects = [Subject::load(tables)?, Subject::load(tables)?];
             let [hot, cold] = &mut subjects;
             for (case, measured) in CASES.iter().zip(&mut all) {
@@ -299,7 +299,7 @@ fn measure_doors(scale: Scale, empty: &mut Empty) -> Result<Vec<[Measured; 3]>> 
     Ok(all)
 }
 
-/// What grows with the number of sources, with what it is called.
+/// Each case with the name of the growing entries, and its measurements for each number of sources.
 type BySources = Vec<(&'static Case, &'static str, [Measured; 3])>;
 
 fn measure_sources(scale: Scale, empty: &mut Empty) -> Result<BySources> {
@@ -313,7 +313,7 @@ fn measure_sources(scale: Scale, empty: &mut Empty) -> Result<BySources> {
             for (case, _, measured) in &mut all {
                 let mut subject = Subject::load(&tables)?;
                 case.prepare(&mut subject, sources)?;
-                // Where the table is full now, the one that is measured may have had to go.
+                // If the table is full now, the measured source may have been evicted.
                 case.prepare(&mut subject, 1)?;
                 for _ in 0..scale.rounds {
                     measured[index]

@@ -1,4 +1,4 @@
-//! Where and when figures are from.
+//! Describes the machine, and the time of a measurement.
 
 use std::{fmt, fs};
 
@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use jiff::Zoned;
 use nix::sys::utsname::uname;
 
-/// A machine at a time.
+/// The machine and the time of a measurement.
 #[derive(Clone, Debug)]
 pub struct Machine {
     cpu: String,
@@ -16,10 +16,10 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// This one, now.
+    /// Describes this machine at this moment.
     ///
     /// # Errors
-    /// The kernel does not say what it is.
+    /// The kernel's version can't be read.
     pub fn here() -> Result<Self> {
         let text = fs::read_to_string("/proc/cpuinfo").context("reading /proc/cpuinfo")?;
         let models = text.lines().filter_map(|line| line.split_once(": "));
@@ -36,7 +36,7 @@ impl Machine {
         })
     }
 
-    /// What keeps the kernel from being as fast as the machine, as it says itself.
+    /// The mitigation of Spectre variant 2 that the kernel reports; it slows the kernel down.
     pub fn mitigation() -> String {
         let path = "/sys/devices/system/cpu/vulnerabilities/spectre_v2";
         let text = fs::read_to_string(path).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Measures the firewall, and beside it its peers and the bare XDP program, in the same run.
+//! Measures the firewall, its peers and an empty XDP program in the same run.
 
 #[cfg(test)]
 #[path = "../../knock-common/tests/pages/help.rs"]
@@ -47,7 +47,7 @@ struct Cli {
     filter: Option<String>,
 }
 
-/// Other things to do instead of measuring.
+/// Subcommands that measure nothing.
 #[derive(Subcommand)]
 enum Instead {
     /// Send spoofed packets to a knock-user, both in namespaces of their own

@@ -1,4 +1,4 @@
-//! How long it takes from the last knock until a connection succeeds.
+//! Measures the time from the last knock until a connection succeeds.
 
 use std::{
     net::IpAddr,
@@ -22,23 +22,23 @@ use crate::{
     timing::{self, Samples},
 };
 
-/// What the section is called.
+/// The title of the section.
 pub const TITLE: &str = "time to open";
 
 const PORT: u16 = 22;
-/// A SYN each.
+/// The pause between two SYNs.
 const GAP: Duration = Duration::from_micros(20);
-/// Both are sent by then, or the machine was busy with something else. The daemons start a program
-/// to open a port, which takes longer.
+/// The longest time from the last knock to the first SYN; with more, the machine was busy and the try
+/// does not count. Daemons take longer to open a port, since they start a program.
 const AT_ONCE: Duration = Duration::from_micros(1_500);
 const CLIENT_CPU: usize = 0;
 const SERVER_CPU: usize = 1;
 /// SYNs come from this port and those after it, one each.
 const FIRST_PORT: u16 = 20_000;
-/// Longer than any peer was seen to take.
+/// Longer than any peer took.
 const PATIENCE: Duration = Duration::from_millis(800);
 
-/// What was found of a kind of receiver.
+/// The measurements of a kind of receiver.
 #[derive(Clone, Debug, Default)]
 struct Measured {
     micros: Samples,
@@ -85,7 +85,7 @@ pub fn measure(scale: Scale) -> Result<Section> {
         rows = std::array::from_fn(|index| {
             let (_, share) = quantiles[index];
             let figure = theirs.as_ref().map_err(Clone::clone).map(|theirs| {
-                // Who never opened took longer than we waited.
+                // The door did not open within the time limit.
                 if theirs.never > 0 && share == 1.0 {
                     f64::INFINITY
                 } else {
@@ -115,7 +115,7 @@ fn try_often(kind: Kind, openings: u32) -> Result<Measured> {
     let _server = Server::tcp(&net.server, &[PORT]);
     let receiver = Receiver::start(&net, kind)?;
     let wire = Wire::open(&net.client);
-    // Client and server are two hosts: no daemon gets to run by holding the client up.
+    // Client and server act as two hosts: a daemon does not run at the client's expense.
     if let Some(process) = receiver.process() {
         timing::pin_thread(i32::try_from(process.id())?, SERVER_CPU)?;
     }
@@ -125,7 +125,7 @@ fn try_often(kind: Kind, openings: u32) -> Result<Measured> {
         let knocks = receiver.knocks(&source)?;
         let opened = net.client.enter(|| -> Result<_> {
             timing::pin(CLIENT_CPU)?;
-            // No daemon, and nobody else, gets between a knock and the SYN behind it.
+            // No other thread runs between a knock and the SYN behind it.
             timing::go_first(gettid().as_raw())?;
             open(&wire, &source, &knocks)
         })?;
@@ -149,9 +149,9 @@ fn try_often(kind: Kind, openings: u32) -> Result<Measured> {
     Ok(measured)
 }
 
-/// What became of a try.
+/// The result of a try.
 enum Opened {
-    /// The SYN with this number was the first to be answered; it was sent so long after the knock.
+    /// The number of the first SYN that was answered, and the time from the knock until it was sent.
     After(u16, Duration),
     /// None was answered.
     Never,
@@ -180,7 +180,7 @@ fn open(wire: &Wire, source: &Source<'_>, knocks: &[Vec<u8>]) -> Result<Opened> 
     }
     let mut answered: Option<u16> = None;
     for syn in &syns {
-        // Nothing comes between the last knock and the first SYN, not even a look at the answers.
+        // Nothing is read between the last knock and the first SYN, not even answers.
         if !sent.is_empty() {
             let due = GAP * u32::try_from(sent.len())?;
             answered = earliest(answered, wire, source);
@@ -210,14 +210,14 @@ fn open(wire: &Wire, source: &Source<'_>, knocks: &[Vec<u8>]) -> Result<Opened> 
     Ok(Opened::After(number, after))
 }
 
-/// The least number of a SYN that was answered.
+/// Returns the least number of a SYN that was answered.
 fn earliest(known: Option<u16>, wire: &Wire, source: &Source<'_>) -> Option<u16> {
     let seen = wire.seen();
     let answers = seen.iter().filter_map(|frame| answer(frame, source));
     known.into_iter().chain(answers).min()
 }
 
-/// The number of the source's SYN that a frame answers.
+/// Returns the number of the source's SYN that a frame answers.
 fn answer(frame: &[u8], source: &Source<'_>) -> Option<u16> {
     const SYN_ACK: u8 = 0x12;
     let to: [u8; 4] = *frame.get(14 + 16..)?.first_chunk()?;

@@ -290,8 +290,8 @@ impl Case {
         self.reasons == [Reason::Opened]
     }
 
-    /// The packets before and the packet, from each of some sources. Those of another group are
-    /// others.
+    /// Returns the preparing packets and the packet, from each source of a group; groups share no
+    /// source.
     fn packets(&self, wrap: Wrap, group: u32) -> (Vec<Packet>, Packet) {
         let packet = |packet: fn(Frame) -> Frame| {
             let frame = packet(wrap.from(self.who)).bytes();
@@ -316,13 +316,13 @@ struct Measured {
 #[derive(Clone, Debug, Default)]
 struct Empty {
     alone: Samples,
-    /// Behind the tail call that leads to `xdp-filter`.
+    /// The empty program behind the tail call that also leads to `xdp-filter`.
     jump: Samples,
-    /// Behind what makes packets of many sources.
+    /// The empty program behind the one that generates packets of many sources.
     each: [Samples; 3],
 }
 
-/// Everything that was measured.
+/// All measurements.
 struct Measurement {
     cases: Vec<(&'static Case, Wrap, Measured)>,
     empty: Empty,
@@ -371,7 +371,7 @@ fn let_guests_in(subject: &mut Subject) -> Result<()> {
 }
 
 impl Measurement {
-    /// Each case once, and what stands beside it in the same moment.
+    /// Measures each case once, with the programs that it is compared with.
     fn round(
         &mut self,
         subject: &mut Subject,
@@ -481,15 +481,15 @@ impl Measurement {
     }
 }
 
-/// A packet from each of some sources, which have prepared for it.
+/// Measures a packet from each source of a group, after their preparing packets.
 fn each(subject: &mut Subject, case: &Case, wrap: Wrap, round: u32, what: &str) -> Result<f64> {
     let group = |again| match case.needs_new_sources() {
-        // None that were there with another wrapping.
+        // Sources that no other wrapping has used.
         true => 1 + (round * 2 + again) * Wrap::ALL.len() as u32 + wrap.index() as u32,
         false => 0,
     };
     let mut nanos = 0.0;
-    // The second time, everything is in the cache that was there the first time.
+    // In the second run everything is in the cache.
     for again in [0, 1] {
         let (before, packet) = case.packets(wrap, group(again));
         for packet in &before {
@@ -500,7 +500,7 @@ fn each(subject: &mut Subject, case: &Case, wrap: Wrap, round: u32, what: &str) 
     Ok(nanos)
 }
 
-/// `xdp-filter` twice, each on an interface that no packet comes by.
+/// Two instances of `xdp-filter`, each on an interface that carries no packets.
 struct Filters {
     programs: Vec<ProgramFd>,
     _namespaces: Vec<Namespace>,

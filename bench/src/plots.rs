@@ -1,4 +1,4 @@
-//! Pictures of a report.
+//! Draws the figures of a report as SVG.
 
 use std::{fs, path::Path};
 
@@ -16,7 +16,7 @@ use crate::{
 };
 
 const WIDTH: u32 = 820;
-/// Where bars begin, behind their names.
+/// The horizontal position of the bars, behind their names.
 const LEFT: i32 = 300;
 const RIGHT: i32 = 110;
 const TOP: i32 = 62;
@@ -52,14 +52,14 @@ impl Bar {
     }
 }
 
-/// How long a bar is.
+/// The relation of the length of a bar to its value.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Scale {
     Linear,
     Logarithmic,
 }
 
-/// What a picture of bars shows.
+/// The contents of a bar chart.
 struct Picture<'a> {
     title: &'a str,
     unit: Unit,
@@ -67,7 +67,7 @@ struct Picture<'a> {
     bars: Vec<Bar>,
 }
 
-/// Draws all pictures that the report has the figures for, and writes its table beside them.
+/// Draws every chart for which the report has the figures, and writes the report's table beside them.
 ///
 /// # Errors
 /// A file can't be written.
@@ -91,7 +91,7 @@ pub fn draw(report: &Report, machine: &Machine, directory: &Path) -> Result<Vec<
     Ok(drawn)
 }
 
-/// A row's figures as bars: ours where it belongs by its value.
+/// Returns the figures of a row as bars, sorted by value.
 fn beside(row: &Row, ours: &str) -> Vec<Bar> {
     let mut bars = vec![Bar::ours(ours, row.ours)];
     bars.extend(row.beside.iter().filter_map(|beside| {
@@ -154,7 +154,7 @@ fn packets(report: &Report) -> Option<Picture<'static>> {
     })
 }
 
-/// A line with its name: its figures for each number of doors.
+/// A named line: its points are a number of doors and the figure for it.
 type Line = (String, Vec<(f64, f64)>);
 
 fn growing(report: &Report) -> Option<Vec<Line>> {

@@ -1,4 +1,4 @@
-//! What a flood costs that comes in over a link: CPU time for each packet that is dropped.
+//! Measures the cost of a flood that arrives over a link: CPU time per dropped packet.
 
 use std::str::FromStr;
 
@@ -22,25 +22,25 @@ use crate::{
     xdp_filter::Features,
 };
 
-/// What the section is called.
+/// The title of the section.
 pub const TITLE: &str = "flood";
 
 /// The CPU that sends and receives.
 const CPU: usize = 0;
-/// The CPU of what is honest, if the other only sends.
+/// The CPU of the honest stream, while the other CPU sends.
 const OTHER_CPU: usize = 1;
-/// Packets a second, while there is an honest stream.
+/// The rate of the flood beside an honest stream, in packets per second.
 const FLOOD: u32 = 1_000_000;
-/// Spoofed sources, in an order that no cache foresees.
+/// The number of spoofed sources, in an order that caches don't predict.
 const SOURCES: u32 = 1 << 16;
 
-/// Behind Ethernet: where an IPv4 source address begins, and the checksums are.
+/// Offsets behind Ethernet: the IPv4 source address and the checksums.
 const SOURCE_AT: u32 = 14 + 12;
 const HEADER_SUM_AT: u32 = 14 + 10;
 const TCP_SUM_AT: u32 = 14 + 20 + 16;
 const UDP_SUM_AT: u32 = 14 + 20 + 6;
 
-/// More than the empty drop.
+/// Goal: the most CPU time per packet beyond an empty program that drops, in nanoseconds.
 const OVER_EMPTY_MOST: f64 = 35.0;
 const UNDER_INPUT_LEAST: f64 = 4.0;
 const UNDER_INGRESS_LEAST: f64 = 3.0;
@@ -75,13 +75,13 @@ impl FromStr for Target {
     }
 }
 
-/// SYNs to a TCP port of the server from everywhere.
+/// Returns a SYN to a TCP port of the server, and a plan that spoofs [`SOURCES`] sources.
 pub fn spoofed_syns(port: u16) -> (Vec<u8>, Plan) {
     let protocol = Protocol::Tcp;
     spoofed(Target { protocol, port }, SOURCES)
 }
 
-/// Returns new connections to a port of the server, and a plan with this many sources.
+/// Returns the first packet of a connection to a port of the server, and a plan with this many sources.
 pub fn spoofed(target: Target, sources: u32) -> (Vec<u8>, Plan) {
     let path = Path {
         from: [10, 0, 0, 0].into(),
@@ -92,7 +92,7 @@ pub fn spoofed(target: Target, sources: u32) -> (Vec<u8>, Plan) {
         Protocol::Udp => (datagram(path, 40_000, target.port, &[0]), UDP_SUM_AT),
     };
     let mut frame = whole(path, &payload);
-    // The least that Ethernet carries, without its own checksum.
+    // The shortest Ethernet frame, without its checksum.
     frame.resize(60, 0);
     let plan = Plan {
         source_at: SOURCE_AT,
@@ -106,7 +106,7 @@ pub fn spoofed(target: Target, sources: u32) -> (Vec<u8>, Plan) {
     (frame, plan)
 }
 
-/// What was measured of a receiver.
+/// The measurements of a receiver.
 #[derive(Clone, Debug, Default)]
 struct Measured {
     nanos: Samples,
@@ -126,7 +126,7 @@ pub fn measure(scale: Scale) -> Result<Section> {
             }
         }
     }
-    // There is one network at a time.
+    // Only one network exists at a time.
     drop(net);
     let figure = |wanted: Kind, of: fn(&Measured) -> f64| {
         let found = kinds.iter().zip(&all).find(|(kind, _)| **kind == wanted);
@@ -181,7 +181,7 @@ pub fn measure(scale: Scale) -> Result<Section> {
     })
 }
 
-/// What an honest stream loses during a flood, with each receiver.
+/// Measures what an honest stream loses during a flood, with each receiver.
 fn stream(scale: Scale) -> Result<Row> {
     let lost = |kind: Kind| -> Result<f64> {
         let net = one_queue();
@@ -199,9 +199,9 @@ fn stream(scale: Scale) -> Result<Row> {
     };
     let what = "goodput that a TCP stream loses, 1 M SYNs a second";
     let mut row = Row::new(what, lost(Kind::Firewall)?, Unit::Percent);
-    // An empty drop drops the stream too.
+    // A program that drops everything drops the stream too.
     let kinds = Kind::PEERS.into_iter().filter(|kind| *kind != Kind::Empty);
-    // One of each sort, if there is little time.
+    // One receiver of each kind in a quick run.
     const FEW: [Kind; 3] = [Kind::Filter(Features::Tcp), Kind::NftInput, Kind::Nothing];
     for kind in kinds.filter(|kind| !scale.quick || FEW.contains(kind)) {
         let figure = match kind.missing() {
@@ -223,7 +223,7 @@ impl Measured {
     ) -> Result<()> {
         let receiver = Receiver::start(net, kind)?;
         let (frame, plan) = spoofed_syns(22);
-        // What is slow is sent less, so that each takes as long.
+        // Slow receivers get fewer frames, so that each takes equally long.
         let count = match kind {
             Kind::Firewall | Kind::Empty | Kind::Filter(_) => scale.frames,
             Kind::NftIngress | Kind::NftInput | Kind::NftRecipe => scale.frames / 4,

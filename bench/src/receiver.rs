@@ -28,7 +28,7 @@ pub const CONFIG: &str = r#"
     open = ["tcp/22"]
 "#;
 
-/// The interface, and native: `auto` takes generic on veth, and what is compared runs in the driver.
+/// The interface in native mode: `auto` chooses generic mode on veth, and the peers run in the driver.
 pub const ON_THE_LINK: &[&str] = &["--iface", SERVER_LINK, "--mode", "native"];
 
 /// Allowed sources in the rule sets that have a set of them.
@@ -66,7 +66,7 @@ impl Kind {
         Self::Fwknopd(fwknop::Mode::Pcap),
     ];
 
-    /// Those beside the firewall that drop what is not allowed.
+    /// The receivers beside the firewall that are flooded.
     pub const PEERS: [Self; 7] = [
         Self::Empty,
         Self::Filter(Features::Tcp),
@@ -77,7 +77,7 @@ impl Kind {
         Self::Nothing,
     ];
 
-    /// What a table calls it.
+    /// The name in tables.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Firewall => "knock-user",
@@ -93,7 +93,7 @@ impl Kind {
         }
     }
 
-    /// Why it can't be measured here.
+    /// Returns why it can't be measured here, if so.
     pub fn missing(self) -> Option<String> {
         let is_there = match self {
             Self::Firewall | Self::Empty | Self::Nothing => true,
@@ -132,7 +132,7 @@ enum InPlace {
 }
 
 impl<'n> Receiver<'n> {
-    /// Puts it in front of the server.
+    /// Installs a receiver in front of the server.
     pub fn start(net: &'n Net, kind: Kind) -> Result<Self> {
         let in_place = match kind {
             Kind::Firewall => InPlace::Daemon(Daemon::start_with(&net.server, CONFIG, ON_THE_LINK)),
@@ -163,8 +163,8 @@ impl<'n> Receiver<'n> {
         })
     }
 
-    /// What came out of the ring since it is in place, and what of it was dropped: counted by who
-    /// drops it, so that a rule that does not match can't pass for a fast one.
+    /// The frames taken from the ring since it was installed, and those that were dropped. The program that
+    /// drops counts them, so that a rule that matches nothing does not look fast.
     pub fn received(&self) -> Result<Received> {
         let Received { frames, dropped } =
             Received::by(&self.net.server, SERVER_LINK).since(self.before);
@@ -176,12 +176,12 @@ impl<'n> Receiver<'n> {
         Ok(Received { frames, dropped })
     }
 
-    /// What it is.
+    /// Its kind.
     pub fn kind(&self) -> Kind {
         self.kind
     }
 
-    /// The process behind it, if there is one.
+    /// Its process, if it has one.
     pub fn process(&self) -> Option<&Process> {
         match &self.in_place {
             InPlace::Daemon(daemon) => Some(daemon.process()),
@@ -191,7 +191,7 @@ impl<'n> Receiver<'n> {
         }
     }
 
-    /// The frames that open tcp/22 for a source, in their order.
+    /// Returns the frames that open tcp/22 for a source, in order.
     ///
     /// # Errors
     /// A packet could not be made.
@@ -225,7 +225,7 @@ impl Drop for Receiver<'_> {
     fn drop(&mut self) {
         match self.in_place {
             InPlace::Filter => {
-                // Whatever xdp-filter keeps in a bpffs went away with the shell that loaded it.
+                // The bpffs with the pins of xdp-filter ended with the shell that loaded it.
                 self.net
                     .server
                     .try_run("ip", &["link", "set", SERVER_LINK, "xdp", "off"]);
@@ -251,7 +251,7 @@ fn rules(net: &Net, text: &str) -> InPlace {
     InPlace::Rules
 }
 
-/// What the rules counted, which are to count each packet once.
+/// Returns the packets that the rules counted, each once.
 fn counted(net: &Net) -> Result<u64> {
     let output = net.server.run("nft", &["--json", "list", "counters"]);
     let listed: Value = serde_json::from_str(&output).context("reading what nft counted")?;
@@ -295,7 +295,7 @@ fn input() -> String {
     )
 }
 
-/// What a daemon adds clients to.
+/// Returns rules with the set to which a daemon adds clients.
 fn clients() -> String {
     "table inet knock {\n\
        counter denied { }\n\
@@ -310,8 +310,8 @@ fn clients() -> String {
     .to_owned()
 }
 
-/// <https://wiki.nftables.org/wiki-nftables/index.php/Port_knocking_example>, with our knocks and
-/// time enough for a slow client. It answers with a reset; this one is silent, as we are.
+/// <https://wiki.nftables.org/wiki-nftables/index.php/Port_knocking_example>, with the same knocks
+/// and enough time for a slow client. The original sends a reset; this one is silent like knock-user.
 fn recipe() -> String {
     let stage = |knock: &str, condition: &str, then: &str| format!("{knock} {condition} {then}\n");
     let after = |port: &str| format!("add @candidates {{ ip saddr . {port} timeout 25s }}");

@@ -1,8 +1,8 @@
-//! Tables of figures: with goals for developers, with peers alone for the page.
+//! Tables of figures: all of them with goals for developers, and those of peers for the documentation.
 
 use std::fmt::{self, Write as _};
 
-/// What a number is of.
+/// The unit of a figure.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Unit {
     /// Nanoseconds.
@@ -11,19 +11,19 @@ pub enum Unit {
     Micros,
     /// Milliseconds.
     Millis,
-    /// Million packets a second.
+    /// Million packets per second.
     Mpps,
-    /// Of a hundred.
+    /// Percent.
     Percent,
-    /// 1024 × 1024 bytes.
+    /// Mebibytes.
     MiB,
-    /// 1024 bytes.
+    /// Kibibytes.
     KiB,
-    /// Thousands a second.
+    /// Thousands per second.
     Thousands,
-    /// A number of things.
+    /// A count.
     Count,
-    /// A multiple of something else.
+    /// A ratio.
     Times,
 }
 
@@ -60,7 +60,7 @@ impl Unit {
         }
     }
 
-    /// A number with its unit.
+    /// Formats a number with its unit.
     pub fn show(self, value: f64) -> String {
         let number = format!("{value:.*}", self.decimals(value));
         match self {
@@ -78,7 +78,7 @@ impl Unit {
     }
 }
 
-/// A bound for a figure. Goals are for developers: the page has none.
+/// A bound for a figure. The page of figures shows no goals.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Goal {
     value: f64,
@@ -105,7 +105,7 @@ impl Goal {
         Self { value, unit, bound }
     }
 
-    /// Whether it is kept.
+    /// Whether the figure meets the goal.
     pub fn is_met(&self) -> bool {
         match self.bound {
             Bound::AtMost(most) => self.value <= most,
@@ -126,7 +126,7 @@ impl fmt::Display for Goal {
     }
 }
 
-/// The figure of a peer, beside that of knock-user.
+/// The figure of a peer for the same measurement.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Beside {
     /// The name of the peer.
@@ -135,23 +135,23 @@ pub struct Beside {
     pub figure: Result<f64, String>,
 }
 
-/// A figure with what belongs to it.
+/// One measurement: knock-user's figure, its goals, and the figures of peers.
 #[derive(Clone, Debug)]
 pub struct Row {
     /// What was measured.
     pub what: String,
-    /// Our figure.
+    /// The figure of knock-user.
     pub ours: f64,
-    /// Of what the figures are.
+    /// The unit of the figures.
     pub unit: Unit,
-    /// What it is to keep.
+    /// The goals for the figure.
     pub goals: Vec<Goal>,
-    /// Others' figures for the same.
+    /// The figures of peers.
     pub beside: Vec<Beside>,
 }
 
 impl Row {
-    /// A figure without goals and with nothing beside it yet.
+    /// Creates a row without goals and peers.
     pub fn new(what: impl Into<String>, ours: f64, unit: Unit) -> Self {
         Self {
             what: what.into(),
@@ -169,13 +169,13 @@ impl Row {
         self
     }
 
-    /// Adds a figure beside it.
+    /// Adds the figure of a peer.
     #[must_use]
     pub fn beside(self, whose: impl Into<String>, figure: f64) -> Self {
         self.beside_or(whose, Ok(figure))
     }
 
-    /// Adds a figure beside it, or why there is none.
+    /// Adds the figure of a peer, or the reason for its absence.
     #[must_use]
     pub fn beside_or(mut self, whose: impl Into<String>, figure: Result<f64, String>) -> Self {
         self.beside.push(Beside {
@@ -220,9 +220,9 @@ impl Row {
 /// Rows that were measured in the same way.
 #[derive(Clone, Debug)]
 pub struct Section {
-    /// What they are about.
+    /// The title.
     pub title: &'static str,
-    /// How they were measured.
+    /// The method of measurement.
     pub method: String,
     /// The rows.
     pub rows: Vec<Row>,
@@ -276,7 +276,7 @@ fn wrapped(text: &str) -> String {
     lines.join("\n")
 }
 
-/// Everything of a run.
+/// The results of a run.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
     /// The sections.
@@ -284,7 +284,7 @@ pub struct Report {
 }
 
 impl Report {
-    /// The row of a section that begins so.
+    /// Returns the row of a section whose name begins with a text.
     pub fn row(&self, title: &str, what: &str) -> Option<&Row> {
         let section = self
             .sections
@@ -293,7 +293,7 @@ impl Report {
         section.rows.iter().find(|row| row.what.starts_with(what))
     }
 
-    /// How many goals are kept, and how many there are.
+    /// Returns how many goals are met, and how many there are.
     pub fn goals(&self) -> (usize, usize) {
         let rows = self.sections.iter().flat_map(|section| &section.rows);
         let goals: Vec<&Goal> = rows.flat_map(|row| &row.goals).collect();
@@ -325,7 +325,7 @@ impl Report {
         let mut text = String::new();
         let mut next = cells.iter();
         for section in &self.sections {
-            // A String takes whatever is written into it.
+            // Writing to a String does not fail.
             let _written = write!(text, "\n### {}\n\n{}\n\n", section.title, section.method);
             text += &line(HEAD);
             let rule = widths.map(|width| "-".repeat(width));

@@ -1,4 +1,4 @@
-//! An honest TCP connection to an unused port, as fast as it goes.
+//! Measures the throughput of a TCP connection to an unused port.
 
 use std::{
     io::{Read as _, Write as _},
@@ -22,11 +22,11 @@ const CHUNK: usize = 64 << 10;
 const WARM_UP: Duration = Duration::from_millis(300);
 /// A SYN, and two repetitions.
 const CONNECTING: Duration = Duration::from_secs(4);
-/// The time after which a stream without data is given up.
+/// How long a stream without data lasts before it counts as ended.
 const PATIENCE: Duration = Duration::from_millis(200);
 
-/// Octets a second that arrive during a while, when both ends are on one CPU; none if there is not
-/// even a connection.
+/// Returns the octets per second that arrive while both ends run on one CPU; `None` without a
+/// connection.
 ///
 /// # Errors
 /// The port is taken.
@@ -50,7 +50,7 @@ pub fn goodput(net: &Net, cpu: usize, during: Duration) -> Result<f64> {
             timing::pin(cpu)?;
             let mut chunk = vec![0; CHUNK];
             while !stop.load(Ordering::Relaxed) {
-                // Nothing for a while is no end.
+                // A pause does not end the stream.
                 if let Ok(length) = receiving.read(&mut chunk) {
                     arrived.fetch_add(length as u64, Ordering::Relaxed);
                 }
@@ -64,13 +64,13 @@ pub fn goodput(net: &Net, cpu: usize, during: Duration) -> Result<f64> {
             timing::pin(cpu)?;
             let chunk = vec![0; CHUNK];
             while !stop.load(Ordering::Relaxed) {
-                // No room for a while is no end.
+                // A full buffer does not end the stream.
                 let _sent = sending.write(&chunk);
             }
             Ok(())
         }
     });
-    // The time is what is measured.
+    // The stream reaches its speed before the measurement.
     thread::sleep(WARM_UP);
     let (began, before) = (Instant::now(), arrived.load(Ordering::Relaxed));
     thread::sleep(during);

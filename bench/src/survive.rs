@@ -1,4 +1,4 @@
-//! Whether clients get in while a flood of spoofed packets arrives.
+//! Measures whether clients get in during a flood of spoofed packets.
 
 use std::{
     thread,
@@ -23,22 +23,22 @@ use crate::{
     timing,
 };
 
-/// What the section is called.
+/// The title of the section.
 pub const TITLE: &str = "getting in during a flood";
 
 const PORT: u16 = 22;
-/// What one knocks first.
+/// The first knock of the sequence.
 const FIRST_KNOCK: u16 = 7000;
-/// Sequences, of which all are to succeed.
+/// The number of sequences that are sent; the goal is that all succeed.
 const SEQUENCES: u32 = 20;
-/// Between two knocks, and before the connection.
+/// The pause between two knocks, and before the connection.
 const PAUSE: Duration = Duration::from_millis(5);
-/// One attempt to connect: its SYN is sent once.
+/// The time limit of an attempt to connect, in which its SYN is sent once.
 const ATTEMPT: Duration = Duration::from_millis(100);
 /// The CPU of the sender.
 const CLIENT_CPU: usize = 0;
 
-/// A flood: to which port, and how many packets a second.
+/// A flood: its port, and its rate in packets per second.
 #[derive(Clone, Copy, Debug)]
 struct Flood {
     name: &'static str,
@@ -60,7 +60,7 @@ const FLOODS: &[Option<Flood>] = &[
     }),
 ];
 
-/// Knocks on everybody during each flood.
+/// Measures every receiver during each flood.
 pub fn measure(scale: Scale) -> Result<Section> {
     let patience = scale.patience;
     let mut rows = Vec::new();
@@ -74,7 +74,7 @@ pub fn measure(scale: Scale) -> Result<Section> {
         )
         .goal(Goal::at_least(ours.into(), SEQUENCES.into(), Unit::Count));
         for kind in Kind::DOORS {
-            // Those that lose every try take their time.
+            // A receiver that loses every try takes longer.
             if scale.quick && is_one_packet(kind) {
                 row = row.beside_or(kind.name(), Err("not with --quick".to_owned()));
                 continue;
@@ -83,7 +83,7 @@ pub fn measure(scale: Scale) -> Result<Section> {
                 kind.name(),
                 match kind.missing() {
                     Some(why) => Err(why),
-                    // Its packets come to a port of their own, which is not flooded here.
+                    // fwknopd receives on its own port, which is not flooded.
                     None if is_one_packet(kind) && flood.is_some_and(|f| f.port == FIRST_KNOCK) => {
                         Err("knocks otherwise".to_owned())
                     }
@@ -113,7 +113,7 @@ fn is_one_packet(kind: Kind) -> bool {
     matches!(kind, Kind::Fwknopd(_))
 }
 
-/// How many sequences succeed.
+/// Returns the number of sequences that succeed.
 fn succeed(kind: Kind, flood: Option<Flood>, patience: Duration) -> Result<u32> {
     let net = one_queue();
     let _server = Server::tcp(&net.server, &[PORT]);
@@ -128,9 +128,9 @@ fn succeed(kind: Kind, flood: Option<Flood>, patience: Duration) -> Result<u32> 
     for _ in 0..SEQUENCES {
         let source = net.stranger(Family::V4);
         for knock in receiver.knocks(&source)? {
-            // What the link has no room for is lost, as it would be on a wire.
+            // A full link loses packets, as a wire would.
             let _lost = wire.try_send(&knock);
-            // The pace of a client, not a wait for something.
+            // The pace of a client; it waits for no condition.
             thread::sleep(PAUSE);
         }
         let deadline = Instant::now() + patience;

@@ -1,4 +1,4 @@
-//! What processes and files take.
+//! Reads the memory and CPU time of processes, and the size of files.
 
 use std::{
     env, fs,
@@ -19,7 +19,7 @@ pub fn resident(id: u32) -> Result<f64> {
     Ok(kilobytes.with_context(|| format!("{path} has no VmRSS"))? / 1024.0)
 }
 
-/// What a process has had of all CPUs until now.
+/// The CPU time that a process has used.
 fn cpu_time(id: u32) -> Result<Duration> {
     let tasks = format!("/proc/{id}/task");
     let mut nanos = 0;
@@ -41,7 +41,7 @@ fn cpu_time(id: u32) -> Result<Duration> {
 /// The share of a CPU that a process takes during a while, in percent.
 pub fn cpu_share(id: u32, during: Duration) -> Result<f64> {
     let (began, before) = (Instant::now(), cpu_time(id)?);
-    // What is measured is a time.
+    // The sleep is the interval of the measurement.
     std::thread::sleep(during);
     let spent = cpu_time(id)? - before;
     Ok(spent.as_secs_f64() / began.elapsed().as_secs_f64() * 100.0)
@@ -53,7 +53,7 @@ pub fn size(path: &Path) -> Result<f64> {
     Ok(file.len() as f64 / MIB)
 }
 
-/// Where a program is: on the path, or where programs for root are.
+/// Returns the path of a program, searched on `PATH` and in the directories for root.
 pub fn program(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     env::split_paths(&path)

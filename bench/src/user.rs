@@ -1,5 +1,5 @@
-//! The process in user space: how long it takes to start, what it takes of the machine, and how
-//! many events it keeps up with.
+//! Measures the process in user space: its start and reload, its memory and CPU time, and the rate of
+//! events that it handles.
 
 use std::{
     thread,
@@ -32,23 +32,23 @@ use crate::{
     usage,
 };
 
-/// What the section is called.
+/// The title of the section.
 pub const TITLE: &str = "user space";
 
-/// What starting may take.
+/// The goals for the start.
 const START_MOST_MS: f64 = 150.0;
 const RELOAD_MOST_MS: f64 = 500.0;
 const RESIDENT_MOST_MIB: f64 = 16.0;
-/// Less than half a tick of the clock in ten seconds.
+/// The goal when idle: less than half a tick of the clock in ten seconds.
 const IDLE_MOST_PERCENT: f64 = 0.05;
-/// Longer than anything takes to start here.
+/// Longer than any measured program takes to start.
 const PATIENCE: Duration = Duration::from_secs(20);
 const PROTECTED: u16 = 22;
-/// The sender's CPU.
+/// The CPU of the sender.
 const CPU: usize = 0;
 const FLOOD: u32 = 1_000_000;
 
-/// Measures the process, with those of the peers beside it.
+/// Measures knock-user and its peers.
 pub fn measure(scale: Scale) -> Result<Section> {
     let mut rows = starts(scale)?;
     rows.push(reload(scale)?);
@@ -70,7 +70,7 @@ pub fn measure(scale: Scale) -> Result<Section> {
     })
 }
 
-/// A knock-user that a test of ours started, with the file that it reads.
+/// A running knock-user with its configuration file.
 struct Running {
     process: Process,
     config: NamedTempFile,
@@ -93,7 +93,7 @@ fn start(net: &Net, config: &str) -> Result<(Running, Duration)> {
             "knock-user does not protect:\n{}",
             process.printed()
         );
-        // Finer than what is measured.
+        // Shorter than the measured times.
         thread::sleep(Duration::from_micros(200));
     }
     let took = began.elapsed();
@@ -104,7 +104,7 @@ fn millis(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
 }
 
-/// Time to start, with few doors and with as many as there may be.
+/// Measures the start, with few doors and with the most that are possible.
 fn starts(scale: Scale) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     for (what, config) in [
@@ -147,7 +147,7 @@ fn starts(scale: Scale) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// Time that `knock-user reload` takes with as many doors as there may be.
+/// Measures `knock-user reload` with the most doors that are possible.
 fn reload(scale: Scale) -> Result<Row> {
     let net = Net::new();
     let all = doors::many(DOORS_MAX);
@@ -169,14 +169,14 @@ fn reload(scale: Scale) -> Result<Row> {
     Ok(row.goal(Goal::at_most(ours, RELOAD_MOST_MS, Unit::Millis)))
 }
 
-/// Asks a running knock-user, and gives back its answer as data.
+/// Runs a command of a running knock-user, and returns its answer.
 fn ask(net: &Net, words: &[&str]) -> Result<Value> {
     let user = binaries().user.to_string_lossy().into_owned();
     let answer = net.server.run(&user, &[words, &["--json"]].concat());
     serde_json::from_str(&answer).with_context(|| format!("knock-user answered {answer}"))
 }
 
-/// Memory and CPU, while nothing happens and while a lot does.
+/// Measures memory and CPU time, idle and during a flood.
 fn idle_and_flooded(scale: Scale) -> Result<Vec<Row>> {
     let ours = Taken::of(Kind::Firewall, scale)?;
     let most = |value: f64, most: f64, unit| Goal::at_most(value, most, unit);
@@ -229,7 +229,7 @@ fn idle_and_flooded(scale: Scale) -> Result<Vec<Row>> {
     Ok(rows.into_iter().chain([largest]).collect())
 }
 
-/// What a process takes.
+/// The memory and CPU time of a process.
 #[derive(Clone, Debug)]
 struct Taken {
     memory: f64,
@@ -245,7 +245,7 @@ impl Taken {
         receive_on_one_cpu(&net)?;
         let process = receiver.process().context("there is no process")?;
         let id = process.id();
-        // What it does to start is not what it does when idle.
+        // The work of the start must not count as idle.
         usage::cpu_share(id, Duration::from_millis(500))?;
         let cpu = usage::cpu_share(id, scale.idle)?;
         let memory = usage::resident(id)?;
@@ -268,7 +268,7 @@ impl Taken {
     }
 }
 
-/// Doors that are opened again and again, by sources that are no guests any more.
+/// A door that sources open again and again after their grants have expired.
 const EVENTS: &str = r#"
     [[door]]
     name = "ssh"
@@ -276,12 +276,12 @@ const EVENTS: &str = r#"
     open = ["tcp/22"]
     open_for = "1s"
 "#;
-/// As many packets are one source's.
+/// The number of packets per source, as a power of two.
 const TURN: u32 = 2;
 const SEQUENCE: [u16; 1 << TURN] = [7000, 8000, 9000, 9000];
-/// Where the destination port is.
+/// The offset of the destination port.
 const PORT_AT: u32 = 14 + 20 + 2;
-/// Openings a second that are tried.
+/// The rates of openings that are tried, per second.
 const OPENINGS: [u32; 6] = [2_000, 5_000, 10_000, 20_000, 40_000, 60_000];
 
 /// Measures how many openings per second are reported, each with its end, without a lost event.
@@ -301,7 +301,7 @@ fn events(scale: Scale) -> Result<Row> {
         let mut generator = Generator::load()?;
         generator.choices(&SEQUENCE)?;
         let flow = generator.flow(&net, CPU, frame, plan, openings << TURN)?;
-        // As long as a grant, and as long again.
+        // Twice as long as a grant.
         thread::sleep(scale.idle.min(Duration::from_secs(3)));
         let sent = flow.stop()?;
         let opened = count(&net, "opened")?;
@@ -318,7 +318,7 @@ fn events(scale: Scale) -> Result<Row> {
     ))
 }
 
-/// What a running knock-user has counted under a name.
+/// Returns a counter of a running knock-user.
 fn count(net: &Net, name: &str) -> Result<f64> {
     let status = ask(net, &["status"])?;
     let counters = status["counters"].as_array().into_iter().flatten();
@@ -329,7 +329,7 @@ fn count(net: &Net, name: &str) -> Result<f64> {
         .unwrap_or(0.0))
 }
 
-/// Files, and the kernel's memory.
+/// Measures the size of files, and the kernel's memory.
 fn sizes() -> Result<Vec<Row>> {
     let programs = binaries();
     let mut files = [

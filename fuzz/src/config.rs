@@ -1,4 +1,4 @@
-//! The configuration: what is accepted compiles, and means the same when it is written again.
+//! Configurations: every accepted one compiles, and keeps its meaning when it is written again.
 
 mod write;
 

@@ -1,4 +1,4 @@
-//! Lines on the control socket, from either side.
+//! Lines on the control socket, in both directions.
 
 use jiff::{Timestamp, tz::TimeZone};
 use knock_user::{

@@ -1,4 +1,4 @@
-//! Events from the kernel side: what the console says of any of them, and what the ledger makes of them.
+//! Events of the kernel side: the console prints any of them, and the ledger stays consistent.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -1,5 +1,5 @@
-//! knockd's files: whatever is read, what is written is a configuration without errors, and opens and
-//! listens to nothing that the file does not name.
+//! knockd's files: the result of any input is a configuration without errors that opens no port and has
+//! no knock that the file does not name.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! Reading numbers and choices from the bytes of an input. After its end everything is zero.
+//! Reads numbers and choices from the bytes of an input; behind its end everything is zero.
 
 /// What is left of an input.
 #[derive(Clone, Copy, Debug)]

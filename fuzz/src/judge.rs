@@ -1,5 +1,5 @@
-//! The judge in a simulated world: a script of frames and pauses, and after each frame what the
-//! configuration says must happen to it.
+//! The judge in a simulated environment: runs a script of frames and pauses, and compares each verdict
+//! with the one that the configuration asks for.
 //!
 //! What is expected is worked out from the settings, the grants in the world and the history of frames,
 //! never from the compiled tables: a wrong rule in a table is found, too.

@@ -1,5 +1,5 @@
-//! Fuzz targets. A target is one function that takes any bytes and panics if something does not hold that
-//! must hold for all bytes.
+//! Fuzz targets. A target is one function that takes any bytes, and panics if a property fails that must
+//! hold for all bytes.
 //!
 //! `cargo xtask fuzz` hands the targets to libFuzzer. `tests/targets.rs` runs the same functions on the
 //! corpus and on deterministic mutations of it ([`mutate`]), with the stable toolchain.

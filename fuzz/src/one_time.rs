@@ -1,4 +1,4 @@
-//! One-time files: marking lines changes nothing else, and what was marked stays marked.
+//! One-time files: marking a line changes nothing else, and marked lines stay marked.
 
 use knock_sequence::one_time::{Book, Next};
 

@@ -1,5 +1,4 @@
-//! The packet parser against two others: one written from the RFCs without regard to speed, and
-//! etherparse.
+//! The packet parser, compared with etherparse and with a slow parser written from the RFCs.
 
 pub(crate) mod slow;
 

@@ -1,4 +1,4 @@
-//! What a host sends to the client: the port that a door opened, and which line of a one-time file is next.
+//! Replies to the client: the port that a door opened, and the number of the next one-time line.
 
 use etherparse::{LaxSlicedPacket, PacketBuilder, TransportSlice};
 use knock_client::{

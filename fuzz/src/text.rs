@@ -1,4 +1,4 @@
-//! What holds for every text that a person reads.
+//! Properties of every text that a person reads.
 
 /// Fails unless `text` is whole lines in which nothing moves a terminal's cursor.
 pub(crate) fn assert_harmless(text: &str) {

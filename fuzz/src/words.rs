@@ -1,4 +1,4 @@
-//! Durations, knocks and ports: what is read is the same when it is written and read again.
+//! Durations, knocks and ports: a value is unchanged when it is written and read again.
 
 use std::{fmt::Display, str::FromStr};
 

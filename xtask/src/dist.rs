@@ -1,4 +1,4 @@
-//! `cargo xtask dist`: everything that is installed, as it lies below a prefix.
+//! `cargo xtask dist`: builds everything that is installed, laid out below a prefix.
 
 use std::{
     fs,

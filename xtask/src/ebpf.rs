@@ -1,4 +1,4 @@
-//! Building kernel objects, by hand (`cargo xtask build-ebpf`) and from build scripts.
+//! Builds kernel objects, by hand (`cargo xtask build-ebpf`) and from build scripts.
 
 use std::{
     env, fs,

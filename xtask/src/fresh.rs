@@ -1,4 +1,4 @@
-//! `cargo xtask fresh`: README's commands on a machine that nobody prepared.
+//! `cargo xtask fresh`: runs the commands of README in a pristine Debian system.
 //!
 //! ```text
 //! mmdebstrap ─ root.rs ─▶ target/fresh/root, pristine ─┐

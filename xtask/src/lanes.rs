@@ -1,4 +1,4 @@
-//! Test programs side by side, each in a machine of its own as far as namespaces go.
+//! Runs test programs side by side, each in namespaces of its own.
 //!
 //! Each has its own mounts, process ids and network, its own bpffs and `/run`: links, namespaces, pins and
 //! control sockets of one are not seen by another. They share processors and memory.

@@ -1,4 +1,4 @@
-//! `cargo xtask run`, `demo` and `bench`: building a program and becoming it.
+//! `cargo xtask run`, `demo` and `bench`: builds a program, and replaces this process with it.
 
 use std::{os::unix::process::CommandExt as _, path::PathBuf, process::Command};
 

@@ -1,5 +1,5 @@
-//! What a developer needs around the crates: the toolchain for the kernel object, building and
-//! checking that object, and running all tests.
+//! The developer's tools: finds the toolchain of the kernel object, builds and checks that object, and
+//! runs all tests.
 //!
 //! A library, because `knock-user`'s build script builds the object with the same function as
 //! `cargo xtask build-ebpf`: see [`ebpf`]. What only the command line needs is behind the feature `cli`:

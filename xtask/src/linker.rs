@@ -1,4 +1,4 @@
-//! bpf-linker, which turns the compiler's LLVM bitcode into the kernel object.
+//! Finds or installs bpf-linker, which turns the compiler's LLVM bitcode into the kernel object.
 
 use std::{
     fmt, fs,

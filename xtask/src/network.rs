@@ -1,4 +1,4 @@
-//! Recognising that a command failed because a server could not be reached.
+//! Recognises commands that failed because a server could not be reached.
 
 use anyhow::Error;
 

@@ -1,6 +1,6 @@
-//! The checks on the built kernel object.
+//! Checks the built kernel object.
 //!
-//! What the verifier would reject at load should fail the build, where the reason can be named.
+//! What the verifier would reject at load fails the build, which can name the reason.
 
 use std::{collections::BTreeSet, fmt};
 

@@ -1,4 +1,4 @@
-//! apt-get, where there is one.
+//! Installs Debian packages with apt-get, where it exists.
 
 use std::cell::{Cell, RefCell};
 

@@ -1,4 +1,4 @@
-//! What happened in a run, row by row, and the line that sums it up.
+//! Reports a test run row by row, with a summary line.
 
 use std::time::Instant;
 

@@ -1,4 +1,4 @@
-//! Finding or installing what building and linting need, one line each.
+//! Finds or installs the tools for building and linting, and prints one line for each.
 
 use anyhow::{Context as _, Result, bail};
 use xshell::Shell;

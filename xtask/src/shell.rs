@@ -1,4 +1,4 @@
-//! Running commands: where, as whom, and in which environment.
+//! Runs commands in a directory, as a user and with an environment.
 
 use std::{
     env,

@@ -1,4 +1,4 @@
-//! Reading what cargo and libtest print about test suites.
+//! Parses the output of cargo and libtest about test suites.
 
 use std::path::PathBuf;
 

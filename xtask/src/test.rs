@@ -1,4 +1,4 @@
-//! `cargo xtask test`: format check, lints, all tests, and one line that sums them up.
+//! `cargo xtask test`: checks the format, lints, runs all tests, and prints a summary line.
 
 use anyhow::{Result, bail};
 use xshell::Shell;

@@ -1,4 +1,4 @@
-//! The compiler for the kernel object.
+//! Finds the compiler of the kernel object.
 //!
 //! The BPF target has no prebuilt `core`, so it takes a compiler that may use unstable options
 //! together with the library sources of that very compiler. Two places have such a pair: rustup's

@@ -1,4 +1,4 @@
-//! Which programs each command needs that cargo does not build, and the Debian packages that have them.
+//! The programs that each command needs beyond cargo's, and the Debian packages that contain them.
 
 use std::fs;
 

@@ -1,4 +1,4 @@
-//! `cargo xtask vm`: root tests on other kernels, each in a virtual machine of its own.
+//! `cargo xtask vm`: runs root tests on other kernels, each in a virtual machine.
 //!
 //! ```text
 //! Debian's kernel packages ─ kernel.rs ─┐

@@ -1,6 +1,6 @@
-//! What the firewall is measured against, and what makes the packets for that.
+//! XDP programs with which the firewall is compared, and programs that generate packets.
 //!
-//! None of this is in the object that is shipped.
+//! None of them is part of the object that is installed.
 #![no_std]
 #![no_main]
 
@@ -110,7 +110,7 @@ fn port(frame: &Frame) -> Option<u16> {
     }
 }
 
-/// Hands the packet on as it is, to `xdp-filter`.
+/// Passes the unchanged packet to `xdp-filter`.
 #[xdp]
 fn jump(context: XdpContext) -> u32 {
     // SAFETY: nothing here has a destructor.
@@ -118,7 +118,7 @@ fn jump(context: XdpContext) -> u32 {
     xdp_action::XDP_ABORTED
 }
 
-/// Hands on what the plan makes of the packet.
+/// Changes the packet by the plan, and passes it on.
 #[xdp(frags)]
 fn vary(context: XdpContext) -> u32 {
     if change(&context).is_some() {

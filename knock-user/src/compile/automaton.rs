@@ -1,8 +1,8 @@
-//! All sequences as one automaton (Aho and Corasick, 1975).
+//! Builds one automaton from all sequences (Aho and Corasick, 1975).
 //!
-//! The kernel side looks up one edge for each knock, and takes a missing one for "as a first
-//! knock". So each node has, besides the edges of its own sequences, those of the longest other
-//! beginning that its path ends in.
+//! The kernel side looks up one edge per knock; without an edge, the knock counts as a first knock. So
+//! each node has the edges of its own sequences, and inherits those of the longest other beginning of
+//! a sequence with which its path ends.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -1,4 +1,4 @@
-//! The pristine system: made by mmdebstrap, kept below `target` for as long as nobody changed it.
+//! The pristine system: mmdebstrap creates it, and it is kept below `target` while it is unchanged.
 
 use std::{
     fs,

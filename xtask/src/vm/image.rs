@@ -1,4 +1,4 @@
-//! The initramfs: programs with their libraries, and modules with those that they need.
+//! Builds the initramfs: programs with their libraries, and modules with their dependencies.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

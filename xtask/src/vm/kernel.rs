@@ -1,4 +1,4 @@
-//! Debian's kernel packages: which there are, and what is in them.
+//! Finds Debian's kernel packages, and unpacks them.
 
 use std::{
     fs,

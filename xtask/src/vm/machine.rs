@@ -1,4 +1,4 @@
-//! QEMU: a kernel, an initramfs, a serial line.
+//! Runs a kernel and an initramfs in QEMU, and reads its serial line.
 
 use std::{
     fs::File,

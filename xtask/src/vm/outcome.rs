@@ -1,4 +1,4 @@
-//! Reads the output of a machine.
+//! Parses the output of a virtual machine.
 
 use std::time::Duration;
 

@@ -1,5 +1,4 @@
-//! QEMU: the host's, one that apt can install without removing anything, or one that is unpacked below
-//! `target`, which leaves the host's packages alone.
+//! Finds QEMU on the host, installs it with apt if that removes nothing, or unpacks it below `target`.
 
 use std::{
     collections::BTreeSet,
