@@ -7,14 +7,14 @@ use clap::{Parser, Subcommand};
 use crate::{
     admin::{self, Subcommands},
     apply::options::{CONFIG, Run},
-    tools::generate,
+    tools::{generate, keygen},
 };
 
 /// Returns the groups of subcommands in `--help`: clap lists them all under one heading.
 fn groups() -> impl Iterator<Item = (&'static str, &'static [&'static str])> {
     let configurations: (&str, &[&str]) = (
         "Commands about configurations",
-        &["check", "generate", "import-knockd"],
+        &["check", "generate", "keygen", "import-knockd"],
     );
     admin::GROUPS.iter().copied().chain([configurations])
 }
@@ -51,6 +51,8 @@ pub enum Command {
     },
     /// Print a door with random knocks
     Generate(generate::Options),
+    /// Make the host's private key for SPA packets, and print its public key
+    Keygen(keygen::Options),
     /// Convert a knockd configuration; differences go to standard error
     ImportKnockd {
         /// Read knockd's configuration from this file, such as /etc/knockd.conf

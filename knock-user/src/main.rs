@@ -44,7 +44,7 @@ use knock_user::{
     tools::{
         check,
         generate::{self, Unsuitable},
-        import,
+        import, keygen,
     },
 };
 use tracing::Level;
@@ -71,6 +71,7 @@ fn main() -> ExitCode {
         Some(Command::Generate(options)) => {
             generate::run(&options, &mut Unread(io::stdout().lock()))
         }
+        Some(Command::Keygen(options)) => keygen::run(&options, &mut Unread(io::stdout().lock())),
         Some(Command::ImportKnockd { file }) => import::run(
             &file,
             &mut Unread(io::stdout().lock()),

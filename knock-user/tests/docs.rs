@@ -160,6 +160,8 @@ fn documented() -> BTreeMap<(String, String), Row> {
         let part = match heading {
             "## Doors" => "door".to_owned(),
             "### `otp`" => "door.otp".to_owned(),
+            "### `grant_prefix`" => "door.grant_prefix".to_owned(),
+            "### `[[user]]`" => "user".to_owned(),
             _ => match heading
                 .split_once("`[")
                 .and_then(|(_, rest)| rest.split_once("]`"))
@@ -187,7 +189,8 @@ fn documented() -> BTreeMap<(String, String), Row> {
 }
 
 fn is_key(word: &str) -> bool {
-    word.chars().all(|c| c.is_ascii_lowercase() || c == '_')
+    word.chars()
+        .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
 }
 
 #[test]
@@ -203,7 +206,7 @@ fn every_key_is_on_the_page() {
 }
 
 /// Keys that a part can't be without.
-const NEEDED: [(&str, &str, &str); 5] = [
+const NEEDED: [(&str, &str, &str); 7] = [
     ("door", "name", "name = \"ssh\""),
     (
         "door",
@@ -213,6 +216,12 @@ const NEEDED: [(&str, &str, &str); 5] = [
     ("door", "open", "open = [\"tcp/22\"]"),
     ("door.otp", "secret", "secret = \"0123456789abcdef\""),
     ("lockout", "failures", "failures = 5"),
+    ("user", "name", "name = \"alice\""),
+    (
+        "user",
+        "keys",
+        "keys = [\"knock1:D6poSU7Yi2e5bNRqLV3uic6XTna3AY4_IqHEz3xXDyA\"]",
+    ),
 ];
 
 /// Keys that go only with another, or only without one of the needed ones.
@@ -228,7 +237,7 @@ const COMPANIONS: [(&str, &str, &str, &str); 7] = [
 ];
 
 /// Their examples name things that this host does not have.
-const ELSEWHERE: [&str; 2] = ["secret_file", "secret_env"];
+const ELSEWHERE: [&str; 3] = ["secret_file", "secret_env", "doors"];
 
 /// Behind every text: without a door there is no configuration, and without one that opens none that closes.
 const LAST_DOOR: &str = "\n[[door]]\nname = \"last\"\nknock = [\"tcp/1\", \"udp/3\", \"tcp/2\"]\n\
@@ -251,6 +260,12 @@ fn settings(part: &Part, key: &str, said: Option<&str>) -> Result<Settings, Stri
     lines.extend(said.map(str::to_owned));
     lines.retain(|line| !line.is_empty());
     let text = match part.name.as_str() {
+        "door.grant_prefix" => {
+            let prefix = lines.join(", ");
+            // The last door opens the other port, and its grants cover one address.
+            let door = in_part("door").join("\n").replace("tcp/22", "tcp/23");
+            format!("[[door]]\n{door}\ngrant_prefix = {{ {prefix} }}")
+        }
         "door.otp" => {
             let mut door = in_part("door");
             door.retain(|line| !line.starts_with("knock"));

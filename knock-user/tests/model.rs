@@ -24,7 +24,8 @@ use knock_user::{
     compile::{Input, compile, stable_ids::StableIds},
     host::Host,
     model::settings::{
-        Control, Decoys, Door, Effect, Established, Exempt, Lockout, Mode, Scope, Settings, Verify,
+        Control, Decoys, Door, Effect, Established, Exempt, GrantPrefix, Lockout, Mode, Scope,
+        Settings, Verify,
     },
 };
 use proptest::prelude::*;
@@ -144,6 +145,8 @@ fn door(index: usize, sketch: &Sketch, everyones_step: Option<u64>) -> Door {
             Effect::Open(ports)
         },
         open_for: Duration::from_secs(sketch.open_for_s),
+        open_for_max: Duration::from_secs(sketch.open_for_s),
+        grant_prefix: GrantPrefix::default(),
         sequence_timeout: Duration::from_millis(sketch.sequence_timeout_ms),
         step_timeout: step.map(Duration::from_millis),
         tcp_flags: FLAGS[sketch.alphabet],
@@ -178,6 +181,8 @@ fn settings() -> impl Strategy<Value = Settings> {
                 }
             }
             Settings {
+                spa: None,
+                users: Vec::new(),
                 interfaces: Vec::new(),
                 mode: Mode::Auto,
                 protect: PROTECTED.map(port).to_vec(),

@@ -6,7 +6,8 @@ use knock_common::packet::Protocol;
 use knock_sequence::duration;
 use knock_user::model::{
     settings::{
-        Command, Decoys, Door, Dynamic, Effect, Exempt, Mode, Origin, Otp, Scope, Settings,
+        Command, Decoys, Door, Dynamic, Effect, Exempt, GrantPrefix, Mode, Origin, Otp, Scope,
+        Settings, User,
     },
     value,
 };
@@ -58,16 +59,54 @@ pub(super) fn settings(settings: &Settings) -> String {
         text.table("[next_line]");
         text.string("listen", &index.to_string());
     }
+    if let Some(spa) = &settings.spa {
+        text.table("[spa]");
+        text.list("ports", &spa.ports);
+        text.string("key", &spa.key.to_string_lossy());
+        if let Some(old_key) = &spa.old_key {
+            text.string("old_key", &old_key.to_string_lossy());
+        }
+        text.duration("window", spa.window);
+        text.string("otherwise", spa.otherwise.name());
+        text.raw("bind", spa.bind);
+    }
+    for one in &settings.users {
+        user(&mut text, one);
+    }
     for one in &settings.doors {
         door(&mut text, one);
     }
     text.0
 }
 
+fn user(text: &mut Text, user: &User) {
+    text.table("[[user]]");
+    text.string("name", &user.name);
+    let keys = user.keys.iter().map(|key| {
+        let until = key.until.map(|until| format!(", until = {until}"));
+        format!(
+            "{{ key = {}, note = {}{} }}",
+            quoted(&key.key.to_string()),
+            quoted(&key.note),
+            until.unwrap_or_default()
+        )
+    });
+    text.raw("keys", format!("[{}]", keys.collect::<Vec<_>>().join(", ")));
+    text.list("doors", &user.doors);
+    if let Some(until) = user.until {
+        text.raw("until", until);
+    }
+    if let Some(bind) = user.bind {
+        text.raw("bind", bind);
+    }
+    text.raw("for_others", user.for_others);
+}
+
 fn door(text: &mut Text, door: &Door) {
     text.table("[[door]]");
     text.string("name", &door.name);
     match &door.dynamic {
+        None if door.knock.is_empty() => {}
         None => text.list("knock", &door.knock),
         Some(Dynamic::OneTime(one_time)) => {
             text.string("one_time", &one_time.file.to_string_lossy());
@@ -79,14 +118,18 @@ fn door(text: &mut Text, door: &Door) {
         Effect::Open(ports) => {
             text.list("open", ports);
             text.duration("open_for", door.open_for);
+            text.duration("open_for_max", door.open_for_max);
         }
         Effect::Close(ports) => text.list("close", ports),
     }
-    text.duration("sequence_timeout", door.sequence_timeout);
-    if let Some(step) = door.step_timeout {
-        text.duration("step_timeout", step);
+    let GrantPrefix { ipv4, ipv6 } = door.grant_prefix;
+    text.raw(
+        "grant_prefix",
+        format!("{{ ipv4 = {ipv4}, ipv6 = {ipv6} }}"),
+    );
+    if door.has_sequence() {
+        knocks(text, door);
     }
-    text.string("tcp_flags", &value::spell_flags(door.tcp_flags));
     for (key, command) in [("on_open", &door.on_open), ("on_close", &door.on_close)] {
         if let Some(command) = command {
             text.list(key, &words(command));
@@ -98,6 +141,15 @@ fn door(text: &mut Text, door: &Door) {
     if let Some(target) = door.target {
         text.string("target", &target.to_string());
     }
+}
+
+/// The keys that only doors with a sequence have.
+fn knocks(text: &mut Text, door: &Door) {
+    text.duration("sequence_timeout", door.sequence_timeout);
+    if let Some(step) = door.step_timeout {
+        text.duration("step_timeout", step);
+    }
+    text.string("tcp_flags", &value::spell_flags(door.tcp_flags));
     text.string("verify", door.verify.name());
     text.raw("reply", door.reply);
     text.raw("knock_pass", door.knock_pass);

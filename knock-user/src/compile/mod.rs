@@ -353,7 +353,7 @@ fn paths(
 ) -> Result<Vec<Path>, Conflict> {
     let mut paths = Vec::with_capacity(doors.len());
     for (place, (door, &number)) in doors.iter().zip(numbers).enumerate() {
-        if door.dynamic.is_none() {
+        if !door.knock.is_empty() {
             paths.push(Path {
                 door: place,
                 entry: number,

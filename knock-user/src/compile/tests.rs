@@ -11,7 +11,7 @@ use knock_sequence::{Knock, Ports};
 use super::*;
 use crate::{
     config,
-    model::settings::{Effect, Verify},
+    model::settings::{Effect, GrantPrefix, Verify},
 };
 
 pub(super) fn settings(text: &str) -> Settings {
@@ -309,6 +309,8 @@ fn ten_thousand_doors(ports: impl Fn(u64) -> u16) -> Settings {
                 last: 1 + index / 10,
             }]),
             open_for: Duration::from_secs(30),
+            open_for_max: Duration::from_secs(30),
+            grant_prefix: GrantPrefix::default(),
             sequence_timeout: Duration::from_secs(25),
             step_timeout: None,
             tcp_flags: FlagClass::SYN,

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::model::{
     problem::Report,
-    settings::{Command, Door, Dynamic, Effect, OneTime, Verify},
+    settings::{Command, Door, Dynamic, Effect, GrantPrefix, OneTime, Verify},
     value,
 };
 
@@ -21,6 +21,8 @@ pub(super) const KEYS: &[&str] = &[
     "open",
     "close",
     "open_for",
+    "open_for_max",
+    "grant_prefix",
     "sequence_timeout",
     "step_timeout",
     "tcp_flags",
@@ -59,6 +61,9 @@ const STEP_LEAST: Duration = Duration::from_millis(20);
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
 const NAME_MOST: usize = 64;
+/// The shortest prefixes of grants: the largest blocks that one network usually has.
+const IPV4_LEAST: u16 = 8;
+const IPV6_LEAST: u16 = 32;
 
 /// Reads a door; `None` if it could not be read in full, which is reported.
 pub(super) fn read(section: &mut Section<'_, '_>, report: &mut Report) -> Option<Door> {
@@ -81,12 +86,8 @@ pub(super) fn read(section: &mut Section<'_, '_>, report: &mut Report) -> Option
     let knock = section.get("knock", report, knocks);
     let sources = ["knock", "one_time", "otp"];
     match sources.iter().filter(|key| !section.lacks(key)).count() {
-        0 => report.add(
-            section.line,
-            "knock",
-            "missing: every door needs a sequence, as in knock = [\"tcp/7000\", \"udp/8000\"]",
-        ),
-        1 => {}
+        // A door that a user may open needs none, which is known once the whole file is read.
+        0 | 1 => {}
         _ => report.add(
             section.line,
             "knock",
@@ -110,6 +111,10 @@ pub(super) fn read(section: &mut Section<'_, '_>, report: &mut Report) -> Option
     let open_for = section.or("open_for", report, OPEN_FOR, |item, report| {
         item.duration(report, SECOND, OPEN_FOR_MOST)
     });
+    let open_for_max = section.get("open_for_max", report, |item, report| {
+        open_for_max(item, open_for, report)
+    });
+    let grant_prefix = section.or("grant_prefix", report, GrantPrefix::default(), grant_prefix);
     let step_timeout = section.get("step_timeout", report, |item, report| {
         step_timeout(item, sequence_timeout, report)
     });
@@ -127,11 +132,13 @@ pub(super) fn read(section: &mut Section<'_, '_>, report: &mut Report) -> Option
         name: name?,
         knock: match dynamic {
             Some(_) => Vec::new(),
-            None => knock?,
+            None => knock.unwrap_or_default(),
         },
         dynamic,
         effect,
         open_for,
+        open_for_max: open_for_max.unwrap_or(open_for),
+        grant_prefix,
         sequence_timeout,
         step_timeout,
         tcp_flags,
@@ -175,7 +182,7 @@ fn dynamic(
 }
 
 /// Reads a name. Names appear in the environment of commands, on the console and as arguments.
-fn name(item: &Item<'_, '_>, report: &mut Report) -> Option<String> {
+pub(super) fn name(item: &Item<'_, '_>, report: &mut Report) -> Option<String> {
     let name = item.text(report)?;
     let fits = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     if name.is_empty() || name.len() > NAME_MOST || !name.chars().all(fits) {
@@ -239,6 +246,10 @@ fn effect(section: &mut Section<'_, '_>, report: &mut Report) -> Effect {
         (
             "open_for",
             "a door that closes ports gives no grant: remove open_for",
+        ),
+        (
+            "open_for_max",
+            "a door that closes ports gives no grant: remove open_for_max",
         ),
         (
             "on_close",
@@ -319,6 +330,35 @@ fn placeholders(text: &str) -> Result<String, String> {
         }
     }
     Ok(text.to_owned())
+}
+
+fn grant_prefix(item: &Item<'_, '_>, report: &mut Report) -> Option<GrantPrefix> {
+    let mut section = item.section("grant_prefix", &["ipv4", "ipv6"], report)?;
+    let one = GrantPrefix::default();
+    let mut bits = |key, all: u8, least: u16, report: &mut Report| {
+        let read = section.get(key, report, |item, report| {
+            item.number(report, least..=all.into())
+        });
+        // The range fits.
+        read.and_then(|bits| u8::try_from(bits).ok()).unwrap_or(all)
+    };
+    Some(GrantPrefix {
+        ipv4: bits("ipv4", one.ipv4, IPV4_LEAST, report),
+        ipv6: bits("ipv6", one.ipv6, IPV6_LEAST, report),
+    })
+}
+
+fn open_for_max(item: &Item<'_, '_>, open_for: Duration, report: &mut Report) -> Option<Duration> {
+    let most = item.duration(report, SECOND, OPEN_FOR_MOST)?;
+    if most < open_for {
+        let reason = format!(
+            "\"{}\" is shorter than open_for, which is {}: lengthen it, or shorten open_for",
+            duration::spell(most),
+            duration::spell(open_for)
+        );
+        return item.wrong(report, reason);
+    }
+    Some(most)
 }
 
 fn step_timeout(

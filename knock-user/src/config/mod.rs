@@ -10,6 +10,7 @@
 //! program.
 
 mod door;
+mod host_keys;
 pub mod one_time_lines;
 mod otp;
 pub mod otp_rules;
@@ -18,7 +19,10 @@ pub mod reader;
 mod rules;
 mod scans;
 mod section;
+mod spa;
+mod spa_rules;
 mod statements;
+mod user;
 pub mod warnings;
 
 use std::{
@@ -82,10 +86,11 @@ pub fn read_again(path: &Path) -> Result<Checked, Problems> {
 /// Returns every problem of the file.
 pub fn read_kept(path: &Path, text: &str, can_be_read_again: bool) -> Result<Checked, Problems> {
     let checked = parse(text, &path.display().to_string())?;
-    Ok(Checked {
+    Checked {
         digest: can_be_read_again.then(|| digest(text)),
         ..checked.relative_to(path)
-    })
+    }
+    .with_host_keys()
 }
 
 /// Returns the digest of the text that a file has now; see [`Checked::digest`].
@@ -112,10 +117,14 @@ fn read_file(path: &Path) -> io::Result<String> {
 fn understand(path: &Path, text: io::Result<String>) -> Result<Checked, Problems> {
     let file = path.display().to_string();
     match text {
-        Ok(text) => parse(&text, &file).map(|checked| Checked {
-            digest: path.is_file().then(|| digest(&text)),
-            ..checked.relative_to(path)
-        }),
+        Ok(text) => {
+            let checked = parse(&text, &file)?;
+            Checked {
+                digest: path.is_file().then(|| digest(&text)),
+                ..checked.relative_to(path)
+            }
+            .with_host_keys()
+        }
         Err(error) => Err(Problems {
             file,
             list: vec![Problem {
@@ -190,12 +199,18 @@ pub fn parse(text: &str, file: &str) -> Result<Checked, Problems> {
 }
 
 impl Checked {
-    /// Resolves the paths of one-time files relative to the directory of the configuration file.
+    /// Resolves the paths of other files relative to the directory of the configuration file.
     fn relative_to(mut self, file: &Path) -> Self {
         let directory = file.parent().unwrap_or(Path::new(""));
         for door in &mut self.settings.doors {
             if let Some(Dynamic::OneTime(one_time)) = &mut door.dynamic {
                 one_time.file = directory.join(&one_time.file);
+            }
+        }
+        if let Some(spa) = &mut self.settings.spa {
+            let files = [Some(&mut spa.key), spa.old_key.as_mut()];
+            for file in files.into_iter().flatten() {
+                *file = directory.join(&*file);
             }
         }
         self

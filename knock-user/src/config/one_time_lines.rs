@@ -104,6 +104,8 @@ impl<'a> Lines<'a> {
             .next_line
             .map(|next_line| Ports::tcp(next_line.port()));
         taken.extend(next_line.map(|ports| (ports, "where [next_line] listens")));
+        let spa = settings.spa_ports().iter();
+        taken.extend(spa.map(|&ports| (ports, "where SPA packets arrive")));
         Self {
             settings,
             door,

@@ -7,7 +7,7 @@ use toml::de::DeTable;
 use super::{
     door,
     section::{Item, Lines, Section},
-    statements,
+    spa, statements, user,
 };
 use crate::model::{
     problem::Report,
@@ -26,6 +26,8 @@ const KEYS: &[&str] = &[
     "decoys",
     "control",
     "next_line",
+    "spa",
+    "user",
     "door",
 ];
 
@@ -56,21 +58,28 @@ const GROUP_NAME_MOST: usize = 32;
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(super) struct Places {
     pub(super) keys: Lines,
-    pub(super) doors: Vec<DoorPlaces>,
+    /// The lines of the keys of `[spa]`.
+    pub(super) spa: Lines,
+    pub(super) doors: Vec<TablePlaces>,
+    pub(super) users: Vec<TablePlaces>,
 }
 
-/// The lines of a door and its keys.
+/// The lines of a table and its keys.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) struct DoorPlaces {
+pub(super) struct TablePlaces {
     pub(super) line: usize,
     pub(super) keys: Lines,
+    /// Whether none of its keys gives a sequence, nor was probably meant to.
+    pub(super) lacks_sequence: bool,
+    /// The lines of a user's keys.
+    pub(super) items: Vec<usize>,
 }
 
 /// The part of a file that could be read.
 pub(super) struct Read {
     pub(super) settings: Settings,
     pub(super) places: Places,
-    /// Whether every door could be read.
+    /// Whether every door and user could be read.
     pub(super) complete: bool,
 }
 
@@ -83,6 +92,7 @@ pub(super) fn read(text: &str, report: &mut Report) -> Option<Read> {
     let root = DeTable::parse(&rest).ok()?;
     let mut top = Section::new("the file", 1, root.get_ref(), KEYS, report);
     let top = &mut top;
+    let (spa, spa_lines) = spa::read(top, report).unzip();
     let mut settings = Settings {
         interfaces: top.or("interfaces", report, Vec::new(), interfaces),
         mode: top.or("mode", report, Mode::Auto, |item, report| {
@@ -106,9 +116,14 @@ pub(super) fn read(text: &str, report: &mut Report) -> Option<Read> {
         decoys: decoys(top, report),
         control: control(top, report),
         next_line: next_line(top, report),
+        spa,
+        users: Vec::new(),
         doors: Vec::new(),
     };
-    let mut places = Places::default();
+    let mut places = Places {
+        spa: spa_lines.unwrap_or_default(),
+        ..Places::default()
+    };
     let mut complete = report.broken.is_empty();
     if let Some(item) = top.item("door", report) {
         for mut section in item.sections("a door", door::KEYS, report) {
@@ -117,11 +132,30 @@ pub(super) fn read(text: &str, report: &mut Report) -> Option<Read> {
                 continue;
             };
             settings.doors.push(door);
-            places.doors.push(DoorPlaces {
+            let sources = ["knock", "one_time", "otp"];
+            places.doors.push(TablePlaces {
                 line: section.line,
+                lacks_sequence: sources.iter().all(|key| section.lacks(key)),
+                items: Vec::new(),
                 keys: section.lines,
             });
         }
+    }
+    if let Some(item) = top.item("user", report) {
+        for mut section in item.sections("a user", user::KEYS, report) {
+            let Some((user, key_lines)) = user::read(&mut section, report) else {
+                complete = false;
+                continue;
+            };
+            settings.users.push(user);
+            places.users.push(TablePlaces {
+                line: section.line,
+                lacks_sequence: false,
+                items: key_lines,
+                keys: section.lines,
+            });
+        }
+        settings.spa.get_or_insert_default();
     }
     places.keys = std::mem::take(&mut top.lines);
     Some(Read {

@@ -13,6 +13,7 @@ use super::{
     otp_rules,
     reader::{Places, Read},
     scans::{Direction, Harmless, Touch, opens},
+    spa_rules,
 };
 use crate::{
     compile,
@@ -52,6 +53,8 @@ pub(super) fn check(read: &Read, report: &mut Report) {
     rules.next_line();
     rules.files();
     rules.scans();
+    rules.users(read);
+    rules.grant_prefixes();
     // A door that could not be read may be the one that opens what another closes.
     if *complete {
         rules.closing();
@@ -115,7 +118,7 @@ impl Rules<'_> {
         // The first door for each target, by sequence.
         let mut first: HashMap<&[Knock], BTreeMap<Option<IpAddr>, usize>> = HashMap::new();
         let doors = self.settings.doors.iter().enumerate();
-        for (index, door) in doors.filter(|(_, door)| door.dynamic.is_none()) {
+        for (index, door) in doors.filter(|(_, door)| !door.knock.is_empty()) {
             let others = first.entry(&door.knock).or_default();
             let other = match door.target {
                 Some(target) => others.get(&Some(target)).or_else(|| others.get(&None)),
@@ -158,6 +161,41 @@ impl Rules<'_> {
         let protector = |ports| self.protector(ports);
         for (index, key, reason) in otp_rules::check(self.settings, &self.protected, protector) {
             self.add(index, key, reason);
+        }
+    }
+
+    fn users(&mut self, read: &Read) {
+        let protector = |ports| self.protector(ports);
+        let found = spa_rules::check(read, &self.knocks, &self.protected, protector);
+        self.report.problems.extend(found);
+    }
+
+    /// Reports doors for the same ports whose grants cover different prefixes.
+    fn grant_prefixes(&mut self) {
+        let doors = &self.settings.doors;
+        if doors.iter().all(|door| !door.grant_prefix.is_wide()) {
+            return;
+        }
+        let ports = |door: &Door| [door.opened(), door.closed()].concat();
+        let mut found = Vec::new();
+        for (index, door) in doors.iter().enumerate() {
+            let own = ports(door);
+            let differs = |other: &&Door| {
+                other.grant_prefix != door.grant_prefix
+                    && ports(other)
+                        .iter()
+                        .any(|other| own.iter().any(|own| own.overlaps(*other)))
+            };
+            if let Some(other) = doors.iter().take(index).find(differs) {
+                found.push((index, other.name.clone()));
+            }
+        }
+        for (index, other) in found {
+            let reason = format!(
+                "door \"{other}\" has the same ports and another grant_prefix: use the same for \
+                 both"
+            );
+            self.add(index, "grant_prefix", reason);
         }
     }
 

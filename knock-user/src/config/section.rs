@@ -2,11 +2,12 @@
 
 use std::{collections::BTreeMap, fmt::Display, time::Duration};
 
+use jiff::civil::Date;
 use toml::de::{DeTable, DeValue};
 
 use knock_sequence::duration;
 
-use crate::model::problem::Report;
+use crate::model::{problem::Report, spa::Until};
 
 /// Names that other port-knocking programs, and older versions, use for our keys.
 const ALIASES: &[(&str, &str)] = &[
@@ -245,7 +246,8 @@ impl<'t, 'i> Item<'t, 'i> {
         )
     }
 
-    fn items(&self, report: &mut Report) -> Option<Vec<Item<'t, 'i>>> {
+    /// Returns the items of a list.
+    pub(super) fn items(&self, report: &mut Report) -> Option<Vec<Item<'t, 'i>>> {
         if let DeValue::String(text) = self.value {
             let reason = format!("expected a list, found a text: write [\"{text}\"]");
             return self.wrong(report, reason);
@@ -275,6 +277,32 @@ impl<'t, 'i> Item<'t, 'i> {
         self.parsed(report, |text| {
             duration::within(duration::parse(text)?, least..=most)
         })
+    }
+
+    /// Reads a day, which still counts, or a moment.
+    pub(super) fn until(&self, report: &mut Report) -> Option<Until> {
+        const WANTED: &str = "a date without quotes, as in 2027-01-31, or a time with its offset, \
+                              as in 2027-01-31T18:00:00Z";
+        let DeValue::Datetime(written) = self.value else {
+            return self.mistyped(report, WANTED);
+        };
+        let until = match (written.date, written.time, written.offset) {
+            (Some(day), None, None) => {
+                let numbers = (
+                    day.year.cast_signed(),
+                    day.month.cast_signed(),
+                    day.day.cast_signed(),
+                );
+                let day = Date::new(numbers.0, numbers.1, numbers.2).ok();
+                day.and_then(Until::end_of_day)
+            }
+            (Some(_), Some(_), Some(_)) => written.to_string().parse().ok().map(Until::at),
+            (_, _, _) => None,
+        };
+        match until {
+            Some(until) => Some(until),
+            None => self.wrong(report, format!("{written} names no moment: write {WANTED}")),
+        }
     }
 
     /// Reads a table.

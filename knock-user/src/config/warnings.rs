@@ -3,6 +3,7 @@
 mod ephemeral;
 mod guessable;
 mod otp;
+mod spa;
 mod surroundings;
 
 use std::{collections::BTreeSet, time::Duration};
@@ -34,7 +35,7 @@ pub(super) fn advise(checked: &Checked, host: &Host) -> Vec<Problem> {
         problems: Vec::new(),
     };
     for (index, door) in checked.settings.doors.iter().enumerate() {
-        if door.dynamic.is_none() {
+        if !door.knock.is_empty() {
             advice.sequence(index, door);
         }
         advice.grant(index, door);
@@ -43,6 +44,7 @@ pub(super) fn advise(checked: &Checked, host: &Host) -> Vec<Problem> {
         advice.reply(index, door);
     }
     advice.timed();
+    advice.users();
     advice.scans();
     advice.ephemeral_ports();
     advice.trust();
@@ -164,7 +166,8 @@ impl Advice<'_> {
 
     /// Warns of silent knock ports beside ones that reply.
     fn silence(&mut self, index: usize, door: &Door) {
-        if door.verify == Verify::Packet && self.settings().has_handshakes() {
+        let is_silent = door.has_sequence() && door.verify == Verify::Packet;
+        if is_silent && self.settings().has_handshakes() {
             self.of_door(
                 index,
                 "verify",

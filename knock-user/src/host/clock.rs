@@ -1,6 +1,11 @@
 //! Reads the boot clock, which the kernel side uses, and converts its times to wall time.
 
-use std::{fs, os::unix::fs::MetadataExt as _, time::Duration};
+use std::{
+    fs,
+    os::unix::fs::MetadataExt as _,
+    process::{Command, Stdio},
+    time::Duration,
+};
 
 use anyhow::{Result, bail};
 use jiff::{SignedDuration, Timestamp};
@@ -96,6 +101,36 @@ pub fn booted_at() -> Timestamp {
     Timestamp::now()
         .checked_sub(SignedDuration::from_nanos(since))
         .unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
+/// The wall clock of a host.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct WallClock {
+    /// Milliseconds since 1970.
+    pub unix_ms: u64,
+}
+
+impl WallClock {
+    /// Reads it.
+    pub fn now() -> Self {
+        Self { unix_ms: unix_ms() }
+    }
+
+    /// Returns whether a time service keeps it right, as adjtimex(2) reports; none if that can't be
+    /// asked. The call is unsafe in libc, so systemd's program makes it.
+    pub fn is_synchronised() -> Option<bool> {
+        let output = Command::new("timedatectl")
+            .args(["show", "--property=NTPSynchronized", "--value"])
+            .stdin(Stdio::null())
+            .stderr(Stdio::null())
+            .output()
+            .ok()?;
+        match output.stdout.trim_ascii() {
+            b"yes" => Some(true),
+            b"no" => Some(false),
+            _ => None,
+        }
+    }
 }
 
 /// Converts times of the kernel side to wall time.

@@ -30,6 +30,7 @@ use std::{
 
 pub use self::{
     addresses::{Link, links},
+    clock::WallClock,
     gateways::gateways,
     translations::{Reading, Translation},
 };
@@ -67,6 +68,8 @@ pub struct Host {
     pub rules: Reading,
     /// Its gateways.
     pub gateways: BTreeSet<IpAddr>,
+    /// Its wall clock, unless nothing depends on it.
+    pub wall_clock: Option<WallClock>,
 }
 
 impl Default for Host {
@@ -80,6 +83,7 @@ impl Default for Host {
             forwards: false,
             rules: Reading::default(),
             gateways: BTreeSet::new(),
+            wall_clock: None,
         }
     }
 }
@@ -109,6 +113,7 @@ impl Host {
             forwards: FORWARDING.iter().any(|path| is_on(path)),
             rules: Reading::now(),
             gateways: gateways(),
+            wall_clock: Some(WallClock::now()),
         })
     }
 

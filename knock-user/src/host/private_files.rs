@@ -96,6 +96,26 @@ pub fn open(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
+/// Creates a file and writes it to the disk; never touches an existing one.
+///
+/// # Errors
+/// It exists or can't be written; no part of it is left.
+pub fn create(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = File::options()
+        .write(true)
+        .create_new(true)
+        .mode(FILE_MODE)
+        .open(path)?;
+    let written = file
+        .set_permissions(Permissions::from_mode(FILE_MODE))
+        .and_then(|()| file.write_all(bytes))
+        .and_then(|()| file.sync_all());
+    if written.is_err() {
+        let _result = fs::remove_file(path);
+    }
+    written
+}
+
 /// Replaces a file in one step: a reader finds the old file or the new one. An existing `FILE.new`
 /// is removed and never written to.
 ///

@@ -8,6 +8,7 @@ pub mod log_format;
 pub mod otp;
 pub mod problem;
 pub mod settings;
+pub mod spa;
 pub mod terminal;
 pub mod text;
 pub mod value;

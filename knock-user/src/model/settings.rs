@@ -11,7 +11,10 @@ use std::{
 use knock_common::{Address, layout::FlagClass, packet::Protocol};
 use knock_sequence::{Knock, Ports, duration};
 
-pub use super::otp::{Origin, Otp};
+pub use super::{
+    otp::{Origin, Otp},
+    spa::{GrantPrefix, Otherwise, Spa, User},
+};
 
 /// A whole configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -38,6 +41,10 @@ pub struct Settings {
     pub control: Control,
     /// The address of the next-line server, if there is one.
     pub next_line: Option<SocketAddr>,
+    /// How SPA packets are received; present if the file has `[spa]` or a user.
+    pub spa: Option<Spa>,
+    /// The users, in the order of the file.
+    pub users: Vec<User>,
     /// The doors, in the order of the file.
     pub doors: Vec<Door>,
 }
@@ -205,7 +212,7 @@ pub struct Control {
 pub struct Door {
     /// Its name, unique in the file.
     pub name: String,
-    /// 1 to 128 knocks; none if `dynamic` is set.
+    /// Up to 128 knocks; none if `dynamic` is set, or if only users open the door.
     pub knock: Vec<Knock>,
     /// The source of its sequences, if they change.
     pub dynamic: Option<Dynamic>,
@@ -213,6 +220,10 @@ pub struct Door {
     pub effect: Effect,
     /// How long a grant lasts.
     pub open_for: Duration,
+    /// The longest grant that a user may ask for, at least `open_for`.
+    pub open_for_max: Duration,
+    /// The addresses that a grant covers.
+    pub grant_prefix: GrantPrefix,
     /// The time limit from the first knock to the last.
     pub sequence_timeout: Duration,
     /// The time limit from one knock to the next, if any.
@@ -264,6 +275,11 @@ impl Door {
             Some(Dynamic::OneTime(_)) => None,
             Some(Dynamic::Otp(otp)) => Some(otp.sequences.length()),
         }
+    }
+
+    /// Returns whether the door has a sequence of knocks, fixed or changing.
+    pub fn has_sequence(&self) -> bool {
+        !self.knock.is_empty() || self.dynamic.is_some()
     }
 
     /// Returns the first TCP port that the door opens, which a reply names.

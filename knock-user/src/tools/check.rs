@@ -18,7 +18,10 @@ use crate::{
         guards,
     },
     kernel::{instance::Instance, pins},
-    model::settings::{Door, Dynamic, Effect, OneTime, Settings, Verify},
+    model::{
+        settings::{Door, Dynamic, Effect, OneTime, Settings, User, Verify},
+        spa::{HostKey, UserKey},
+    },
     sequences::one_time,
     strength::{Strength, View},
 };
@@ -112,15 +115,41 @@ fn describe(settings: &Settings, out: &mut impl Write) -> io::Result<()> {
     for (door, book) in settings.doors.iter().zip(&books) {
         let book = book.as_ref();
         writeln!(out, "door {}", door.name)?;
-        writeln!(out, "  knock    {}", sequence(door, book))?;
-        writeln!(out, "  timeout  {}", time_limits(door))?;
-        writeln!(out, "  effect   {}", effect(door))?;
+        if door.has_sequence() {
+            writeln!(out, "  knock    {}", sequence(door, book))?;
+            writeln!(out, "  timeout  {}", time_limits(door))?;
+        }
+        let users: Vec<_> = settings
+            .users_of(door)
+            .map(|user| user.name.as_str())
+            .collect();
+        if !users.is_empty() {
+            writeln!(out, "  users    {}", users.join(" "))?;
+        }
+        writeln!(out, "  effect   {}", effect(door, !users.is_empty()))?;
         if let Some(target) = door.target {
             writeln!(out, "  target   {target}")?;
         }
         if let Some(strength) = strength(door, book, &view) {
             writeln!(out, "  guessing {}", strength.blind())?;
             writeln!(out, "  scanned  {}", strength.scanned)?;
+        }
+    }
+    for user in &settings.users {
+        writeln!(out, "user {}", user.name)?;
+        for key in &user.keys {
+            writeln!(out, "  key      {}", described(user, key))?;
+        }
+        let doors = match user.doors.as_slice() {
+            [] => "none".to_owned(),
+            doors => doors.join(" "),
+        };
+        writeln!(out, "  doors    {doors}")?;
+    }
+    if let Some(spa) = settings.spa() {
+        writeln!(out, "SPA packets: {}", words(&spa.ports))?;
+        if let Some(HostKey(key)) = spa.host_keys.first() {
+            writeln!(out, "host key: {}", key.public())?;
         }
     }
     let protected: Vec<Ports> = compile::protected(settings).ranges();
@@ -181,6 +210,7 @@ fn strength(door: &Door, book: Option<&Book>, view: &View) -> Option<Strength> {
         all.min_by(|a, b| a.bits.total_cmp(&b.bits))
     };
     match &door.dynamic {
+        None if door.knock.is_empty() => None,
         None => Some(Strength::of(door, &door.knock, view)),
         Some(Dynamic::Otp(_)) => Strength::timed(door),
         Some(Dynamic::OneTime(_)) => weakest(book?),
@@ -213,13 +243,35 @@ fn time_limits(door: &Door) -> String {
     spell(door.sequence_timeout) + &step.unwrap_or_default() + proof
 }
 
-fn effect(door: &Door) -> String {
+/// Describes a key of a user: the key, its note and its end.
+fn described(user: &User, key: &UserKey) -> String {
+    let note = match key.note.as_str() {
+        "" => String::new(),
+        note => format!(" ({note})"),
+    };
+    let until = user.end_of(key).map(|until| format!(" until {until}"));
+    format!("{}{note}{}", key.key, until.unwrap_or_default())
+}
+
+fn effect(door: &Door, has_users: bool) -> String {
     let mut effects = Vec::new();
     match &door.effect {
         Effect::Open(ports) if ports.is_empty() => {}
         Effect::Open(ports) => {
+            let most = match has_users && door.open_for_max > door.open_for {
+                true => format!(", users for up to {}", spell(door.open_for_max)),
+                false => String::new(),
+            };
+            let prefix = door.grant_prefix;
+            let wide = match prefix.is_wide() {
+                true => format!(
+                    ", for the source's /{} or IPv6 /{}",
+                    prefix.ipv4, prefix.ipv6
+                ),
+                false => String::new(),
+            };
             effects.push(format!(
-                "opens {} for {}",
+                "opens {} for {}{most}{wide}",
                 words(ports),
                 spell(door.open_for)
             ));

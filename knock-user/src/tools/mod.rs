@@ -1,8 +1,9 @@
-//! Subcommands that touch no kernel: `check`, `generate`, `import-knockd`.
+//! Subcommands that touch no kernel: `check`, `generate`, `keygen`, `import-knockd`.
 //!
 //! May use `config` and the rooms below it. Must not know the running program.
 
 pub mod check;
 pub mod generate;
 pub mod import;
+pub mod keygen;
 pub mod toml_text;

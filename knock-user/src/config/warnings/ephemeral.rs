@@ -6,7 +6,7 @@ use super::{Advice, listed};
 use crate::{
     compile,
     config::otp_rules,
-    model::settings::{Decoys, Dynamic},
+    model::settings::{Decoys, Dynamic, Otherwise},
 };
 use knock_common::packet::Protocol;
 use knock_sequence::{Knock, PortSet, Ports};
@@ -69,6 +69,17 @@ impl Advice<'_> {
             );
             found.push((file_line("protect"), "protect", what));
             reserve.extend(protected);
+        }
+        if let Some(spa) = self.settings().spa() {
+            let usable = self.usable(&spa.ports);
+            if !usable.is_empty() && spa.otherwise == Otherwise::Drop {
+                let what = format!(
+                    "{} for connections of its own, and replies to them would be dropped",
+                    listed(&usable)
+                );
+                found.push((places.of_spa("ports"), "ports", what));
+                reserve.extend(usable);
+            }
         }
         if let Decoys::Listed(decoys) = &self.settings().decoys {
             let decoys = self.usable(decoys);
@@ -140,6 +151,7 @@ impl Advice<'_> {
         let protected = compile::protected(settings).ranges();
         let all = protected.into_iter().chain(knocks).chain(timed);
         let all = all.chain(decoys.iter().copied());
+        let all = all.chain(settings.spa_ports().iter().copied());
         let reserved = self.host.reserved.iter().cloned().map(as_tcp);
         let taken = PortSet::new(
             all.map(|ports| as_tcp(ports.first..=ports.last))
@@ -170,6 +182,7 @@ impl Advice<'_> {
         let timed = otp_rules::ports(settings);
         let all = compile::protected(settings).ranges().into_iter();
         let all = all.chain(knocks).chain(timed);
+        let all = all.chain(settings.spa_ports().iter().copied());
         let range = self.host.ephemeral.clone();
         let found: BTreeSet<Ports> = all
             .filter(|ports| ports.first <= *range.end() && *range.start() <= ports.last)

@@ -1,0 +1,127 @@
+//! Reads a `[[user]]`.
+
+use knock_sequence::spa::PublicKey;
+
+use super::{
+    door,
+    section::{Item, Section},
+};
+use crate::model::{
+    problem::Report,
+    spa::{User, UserKey},
+};
+
+pub(super) const KEYS: &[&str] = &["name", "keys", "doors", "until", "bind", "for_others"];
+
+const KEY_KEYS: &[&str] = &["key", "until", "note"];
+
+/// The longest note of a key, in characters: it appears in lines of a terminal.
+const NOTE_MOST: usize = 100;
+
+/// Reads a user, and the lines of its keys; `None` if it could not be read in full, which is reported.
+pub(super) fn read(
+    section: &mut Section<'_, '_>,
+    report: &mut Report,
+) -> Option<(User, Vec<usize>)> {
+    let before = report.problems.len();
+    let name = section.get("name", report, door::name);
+    if section.lacks("name") {
+        report.add(
+            section.line,
+            "name",
+            "missing: every user needs one, as in name = \"alice\"",
+        );
+    }
+    let keys = section.or("keys", report, Vec::new(), keys);
+    if section.lacks("keys") {
+        report.add(
+            section.line,
+            "keys",
+            "missing: add the public keys that `knock-client keygen` prints, as in keys = \
+             [\"knock1:...\"]",
+        );
+    }
+    let doors = section.or("doors", report, Vec::new(), doors);
+    let until = section.get("until", report, Item::until);
+    let bind = section.get("bind", report, Item::boolean);
+    let for_others = section.or("for_others", report, false, Item::boolean);
+    (report.problems.len() == before).then_some(())?;
+    let (lines, keys) = keys.into_iter().unzip();
+    let user = User {
+        name: name?,
+        keys,
+        doors,
+        until,
+        bind,
+        for_others,
+    };
+    Some((user, lines))
+}
+
+fn keys(item: &Item<'_, '_>, report: &mut Report) -> Option<Vec<(usize, UserKey)>> {
+    let before = report.problems.len();
+    let items = item.items(report)?;
+    let keys: Vec<_> = items
+        .iter()
+        .filter_map(|item| {
+            let key = match item.is_text() {
+                true => public(item, report).map(|key| UserKey {
+                    key,
+                    until: None,
+                    note: String::new(),
+                }),
+                false => table(item, report),
+            };
+            Some((item.line, key?))
+        })
+        .collect();
+    if items.is_empty() && report.problems.len() == before {
+        return item.wrong(
+            report,
+            "empty: add the public keys that `knock-client keygen` prints, or remove the user",
+        );
+    }
+    Some(keys)
+}
+
+/// Reads `{ key = "...", until = 2027-01-31, note = "old phone" }`.
+fn table(item: &Item<'_, '_>, report: &mut Report) -> Option<UserKey> {
+    let mut section = item.section("a key", KEY_KEYS, report)?;
+    let key = section.get("key", report, public);
+    if section.lacks("key") {
+        report.add(
+            section.line,
+            "key",
+            "missing: add the public key that `knock-client keygen` prints, as in key = \
+             \"knock1:...\"",
+        );
+    }
+    Some(UserKey {
+        key: key?,
+        until: section.get("until", report, Item::until),
+        note: section.get("note", report, note).unwrap_or_default(),
+    })
+}
+
+fn public(item: &Item<'_, '_>, report: &mut Report) -> Option<PublicKey> {
+    item.parsed(report, str::parse)
+}
+
+fn note(item: &Item<'_, '_>, report: &mut Report) -> Option<String> {
+    let note = item.text(report)?;
+    if note.chars().count() > NOTE_MOST || note.contains(char::is_control) {
+        let reason = format!("write one line of at most {NOTE_MOST} characters");
+        return item.wrong(report, reason);
+    }
+    Some(note.to_owned())
+}
+
+fn doors(item: &Item<'_, '_>, report: &mut Report) -> Option<Vec<String>> {
+    let names = item.list(report, |name| Ok::<_, String>(name.to_owned()))?;
+    for (index, name) in names.iter().enumerate() {
+        if names.iter().take(index).any(|other| other == name) {
+            return item.wrong(report, format!("{name:?} is listed twice: remove one"));
+        }
+    }
+    Some(names)
+}

@@ -1,0 +1,257 @@
+//! Settings of single packet authorization.
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use jiff::{Span, Timestamp, civil::Date, tz::TimeZone};
+use knock_sequence::{
+    Ports, Protocol,
+    spa::{PORT, PrivateKey, PublicKey, WINDOW},
+};
+
+use super::settings::{Door, Prefix, Settings};
+
+/// The default place of the host's private key.
+pub const HOST_KEY: &str = "/etc/knock/host.key";
+
+/// `[spa]`: how packets are received.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Spa {
+    /// UDP ports to which SPA packets are sent.
+    pub ports: Vec<Ports>,
+    /// The file with the host's private key.
+    pub key: PathBuf,
+    /// The file with the key that clients may still use.
+    pub old_key: Option<PathBuf>,
+    /// How far a stamp may be from this host's clock, in both directions.
+    pub window: Duration,
+    /// What happens to other packets at these ports.
+    pub otherwise: Otherwise,
+    /// Whether packets must name the address that they are for.
+    pub bind: bool,
+    /// The host's private keys, the current one first; none if the files were not read.
+    pub host_keys: Vec<HostKey>,
+}
+
+/// A private key of the host.
+#[derive(Clone, Debug)]
+pub struct HostKey(pub PrivateKey);
+
+impl PartialEq for HostKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.public() == other.0.public()
+    }
+}
+
+impl Eq for HostKey {}
+
+impl Default for Spa {
+    fn default() -> Self {
+        Self {
+            ports: vec![Ports {
+                protocol: Protocol::Udp,
+                first: PORT,
+                last: PORT,
+            }],
+            key: HOST_KEY.into(),
+            old_key: None,
+            window: WINDOW,
+            otherwise: Otherwise::Drop,
+            bind: false,
+            host_keys: Vec::new(),
+        }
+    }
+}
+
+impl Spa {
+    /// Returns the files with the host's keys, each with its key in the configuration.
+    pub fn files(&self) -> impl Iterator<Item = (&'static str, &Path)> {
+        let old = self.old_key.as_deref().map(|path| ("old_key", path));
+        [("key", self.key.as_path())].into_iter().chain(old)
+    }
+}
+
+/// What happens to packets at a SPA port that are not SPA packets.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Otherwise {
+    /// They are dropped.
+    #[default]
+    Drop,
+    /// They pass, for a service on the same port.
+    Pass,
+}
+
+impl Otherwise {
+    /// Both values, with their words in the file.
+    pub const WORDS: [(&str, Self); 2] = [("drop", Self::Drop), ("pass", Self::Pass)];
+
+    /// Returns the word in the file.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Drop => "drop",
+            Self::Pass => "pass",
+        }
+    }
+}
+
+/// `[[user]]`: who may open which doors.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct User {
+    /// Its name, unique in the file.
+    pub name: String,
+    /// The public keys of its devices.
+    pub keys: Vec<UserKey>,
+    /// The names of the doors that it may open; the first is the default.
+    pub doors: Vec<String>,
+    /// The time from which on none of its packets is accepted.
+    pub until: Option<Until>,
+    /// Whether packets must name the address that they are for, if not as in [`Spa::bind`].
+    pub bind: Option<bool>,
+    /// Whether it may ask for an address that is not the sender's.
+    pub for_others: bool,
+}
+
+/// A public key of a user.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct UserKey {
+    /// The key.
+    pub key: PublicKey,
+    /// The time from which on it is not accepted.
+    pub until: Option<Until>,
+    /// What the user calls it, such as the device that has it; empty if nothing was written.
+    pub note: String,
+}
+
+impl User {
+    /// Returns the time from which on a key of this user is not accepted.
+    pub fn end_of(&self, key: &UserKey) -> Option<Until> {
+        [self.until, key.until].into_iter().flatten().min()
+    }
+}
+
+/// The end of a key or a user.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct Until(Timestamp);
+
+impl Until {
+    /// Returns the end of a day, in UTC: the day itself still counts.
+    pub fn end_of_day(day: Date) -> Option<Self> {
+        let next = day.tomorrow().ok()?;
+        let zoned = next.to_zoned(TimeZone::UTC).ok()?;
+        Some(Self(zoned.timestamp()))
+    }
+
+    /// Returns a moment.
+    pub const fn at(moment: Timestamp) -> Self {
+        Self(moment)
+    }
+
+    /// Returns nanoseconds since 1970; 0 before, `u64::MAX` after 2554.
+    pub fn unix_ns(self) -> u64 {
+        u64::try_from(self.0.as_nanosecond().max(0)).unwrap_or(u64::MAX)
+    }
+
+    /// Returns whether it has passed at a time in milliseconds since 1970.
+    pub fn has_passed(self, unix_ms: u64) -> bool {
+        self.unix_ns() <= unix_ms.saturating_mul(1_000_000)
+    }
+}
+
+impl fmt::Display for Until {
+    /// Formats it as the file has it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let utc = self.0.to_zoned(TimeZone::UTC);
+        let is_midnight = utc.start_of_day().is_ok_and(|start| start == utc);
+        match utc.checked_sub(Span::new().days(1)) {
+            Ok(day) if is_midnight => write!(f, "{}", day.date()),
+            Ok(_) | Err(_) => write!(f, "{}", self.0),
+        }
+    }
+}
+
+impl Settings {
+    /// Returns the users that may open a door.
+    pub fn users_of(&self, door: &Door) -> impl Iterator<Item = &User> {
+        let may = |user: &&User| user.doors.contains(&door.name);
+        self.users.iter().filter(may)
+    }
+
+    /// Returns how SPA packets are received; none if there is no user to send them.
+    pub fn spa(&self) -> Option<&Spa> {
+        self.spa.as_ref().filter(|_| !self.users.is_empty())
+    }
+
+    /// Returns the UDP ports to which SPA packets are sent; none without users.
+    pub fn spa_ports(&self) -> &[Ports] {
+        self.spa().map_or(&[], |spa| &spa.ports)
+    }
+}
+
+/// How many bits of a source's address a grant covers.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct GrantPrefix {
+    /// Of an IPv4 address.
+    pub ipv4: u8,
+    /// Of an IPv6 address.
+    pub ipv6: u8,
+}
+
+impl Default for GrantPrefix {
+    /// Returns the prefixes of single addresses.
+    fn default() -> Self {
+        Self {
+            ipv4: 32,
+            ipv6: 128,
+        }
+    }
+}
+
+impl GrantPrefix {
+    /// Returns whether a grant covers more than one address.
+    pub fn is_wide(self) -> bool {
+        self != Self::default()
+    }
+
+    /// Returns the addresses that a grant to a source covers.
+    pub fn of(self, source: std::net::IpAddr) -> Prefix {
+        let bits = match source {
+            std::net::IpAddr::V4(_) => self.ipv4,
+            std::net::IpAddr::V6(_) => self.ipv6,
+        };
+        let one = Prefix::of(source);
+        Prefix { bits, ..one }.cleared()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::civil::date;
+
+    use super::*;
+
+    #[test]
+    fn an_end_is_formatted_in_the_form_of_the_file() {
+        let day = Until::end_of_day(date(2027, 1, 31)).unwrap();
+        assert_eq!(day.to_string(), "2027-01-31");
+        let moment = Until::at("2027-01-31T18:30:00Z".parse().unwrap());
+        assert_eq!(moment.to_string(), "2027-01-31T18:30:00Z");
+    }
+
+    #[test]
+    fn a_key_works_on_its_last_day() {
+        let day = Until::end_of_day(date(2027, 1, 31)).unwrap();
+        let ms = |text: &str| {
+            let moment: Timestamp = text.parse().unwrap();
+            u64::try_from(moment.as_millisecond()).unwrap()
+        };
+        for (moment, expected) in [
+            ("2027-01-31T23:59:59.999Z", false),
+            ("2027-02-01T00:00:00Z", true),
+        ] {
+            assert_eq!(day.has_passed(ms(moment)), expected, "{moment}");
+        }
+    }
+}

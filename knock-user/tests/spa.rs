@@ -1,0 +1,321 @@
+//! Users and their keys: the files of host keys, `keygen`, and what `check` prints.
+
+#![expect(clippy::unwrap_used, reason = "a helper of a test fails with the test")]
+
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use knock_sequence::spa::{PrivateKey, PublicKey};
+use knock_user::{
+    config,
+    host::{Host, WallClock},
+    tools::{
+        check,
+        keygen::{self, Options},
+    },
+};
+use tempfile::TempDir;
+
+fn private(octet: u8) -> PrivateKey {
+    PrivateKey::from_octets([octet; 32])
+}
+
+fn public(octet: u8) -> String {
+    private(octet).public().to_string()
+}
+
+/// A directory with a configuration whose users have these keys, and a host key.
+struct Files {
+    directory: TempDir,
+}
+
+impl Files {
+    fn new(spa: &str, keys: &str) -> Self {
+        let files = Self {
+            directory: tempfile::tempdir().unwrap(),
+        };
+        let text = format!(
+            "[spa]\nkey = \"host.key\"\n{spa}\n[[user]]\nname = \"alice\"\nkeys = [{keys}]\n\
+             doors = [\"ssh\"]\n[[door]]\nname = \"ssh\"\nopen = [\"tcp/22\"]\n"
+        );
+        files.write("seq.toml", &text);
+        files.write("host.key", &private(1).line());
+        files.write("old.key", &private(2).line());
+        files
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        let path = self.path(name);
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    }
+
+    /// The problems of the configuration, without the names of directories.
+    fn problems(&self) -> String {
+        let problems = config::read(&self.path("seq.toml")).err();
+        let text = problems.map_or_else(String::new, |problems| problems.to_string());
+        text.replace(&format!("{}/", self.directory.path().display()), "")
+    }
+}
+
+#[test]
+fn an_unusable_host_key_is_an_error_with_its_line() {
+    let client = format!("\"{}\"", public(7));
+    type Written<'a> = &'a [(&'a str, &'a str)];
+    let rows: [(&str, &str, Written<'_>, &str); 8] = [
+        ("one key", "", &[], ""),
+        ("two keys", "old_key = \"old.key\"", &[], ""),
+        (
+            "no file",
+            "old_key = \"none.key\"",
+            &[],
+            "seq.toml:3: old_key: there is no file none.key: make the host's key with \
+             `knock-user keygen --out none.key`",
+        ),
+        (
+            "empty",
+            "",
+            &[("host.key", "")],
+            "seq.toml:2: key: host.key: the file has no key: make one with keygen",
+        ),
+        (
+            "a public key",
+            "",
+            &[("host.key", &public(1))],
+            "seq.toml:2: key: host.key: this is a public key: write the private key, whose line \
+             begins with \"knock1-private:\"",
+        ),
+        (
+            "a directory",
+            "old_key = \"/etc\"",
+            &[],
+            "seq.toml:3: old_key: /etc can't be read: it is not a regular file: a reload reads \
+             the key again, so write it to a file",
+        ),
+        (
+            "the same key twice",
+            "old_key = \"old.key\"",
+            &[("old.key", &private(1).line())],
+            "seq.toml:3: old_key: it is the same key as in key: name the file of the previous \
+             key, or remove old_key",
+        ),
+        (
+            "a missing file and a bad one",
+            "old_key = \"none.key\"",
+            &[("host.key", "what is this")],
+            "seq.toml:2: key: host.key: not a private key: it is \"knock1-private:\" and 43 \
+             characters; make one with keygen\nseq.toml:3: old_key: there is no file none.key: \
+             make the host's key with `knock-user keygen --out none.key`",
+        ),
+    ];
+    for (name, spa, written, expected) in rows {
+        let files = Files::new(spa, &client);
+        for (file, text) in written {
+            files.write(file, text);
+        }
+        assert_eq!(files.problems(), expected, "{name}");
+    }
+}
+
+#[test]
+fn a_key_that_no_client_can_have_is_an_error() {
+    let weak = PublicKey::from_octets([0; 32]).to_string();
+    let rows = [
+        (
+            "the host's",
+            public(1),
+            "this is the key of this host: write the public key of the client, which \
+             `knock-client keygen` prints there",
+        ),
+        (
+            "the host's old one",
+            public(2),
+            "this is the key of this host: write the public key of the client, which \
+             `knock-client keygen` prints there",
+        ),
+        (
+            "weak",
+            weak,
+            "the public key is weak, so everybody knows the secret shared with it: make another \
+             key",
+        ),
+    ];
+    for (name, key, expected) in rows {
+        let keys = format!("\n\"{}\",\n\"{key}\"", public(7));
+        let files = Files::new("old_key = \"old.key\"", &keys);
+        let expected = format!("seq.toml:8: keys: {expected}");
+        assert_eq!(files.problems(), expected, "{name}");
+    }
+}
+
+#[test]
+fn a_key_file_that_has_changed_is_found() {
+    let files = Files::new("old_key = \"old.key\"", &format!("\"{}\"", public(7)));
+    let checked = config::read(&files.path("seq.toml")).unwrap();
+    assert_eq!(checked.other_host_keys(), []);
+    files.write("old.key", &private(3).line());
+    fs::remove_file(files.path("host.key")).unwrap();
+    let found = checked.other_host_keys();
+    let changed: Vec<_> = found
+        .iter()
+        .map(|(path, reason)| (path.as_path(), reason.is_some()))
+        .collect();
+    let [host, old] = ["host.key", "old.key"].map(|name| files.path(name));
+    assert_eq!(changed, [(host.as_path(), true), (old.as_path(), false)]);
+}
+
+/// The warnings at a time, without the names of directories.
+fn warnings(files: &Files, now: &str) -> Vec<String> {
+    let checked = config::read(&files.path("seq.toml")).unwrap();
+    let now: jiff::Timestamp = now.parse().unwrap();
+    let host = Host {
+        wall_clock: Some(WallClock {
+            unix_ms: u64::try_from(now.as_millisecond()).unwrap(),
+        }),
+        served: ["udp/62201".parse().unwrap()].into(),
+        ..Host::default()
+    };
+    let warnings = checked.warnings(&host).into_iter();
+    // Whether the clock of this machine is right is no part of the test.
+    let warnings = warnings.filter(|warning| warning.key != "window");
+    let texts = warnings.map(|warning| warning.render("", "seq.toml"));
+    let directory = format!("{}/", files.directory.path().display());
+    texts.map(|text| text.replace(&directory, "")).collect()
+}
+
+#[test]
+fn ends_are_reported_before_they_pass() {
+    const SERVED: &str = "seq.toml:1: ports: this host listens on udp/62201, and only SPA packets \
+                          are accepted there: use another port, or otherwise = \"pass\"";
+    let keys = format!(
+        "{{ key = \"{}\", until = 2027-01-31, note = \"old phone\" }}",
+        public(7)
+    );
+    let files = Files::new("", &keys);
+    let rows: [(&str, &[&str]); 4] = [
+        ("2027-01-17T23:59:59Z", &[SERVED]),
+        (
+            "2027-01-18T00:00:00Z",
+            &[
+                SERVED,
+                "seq.toml:6: keys: the key (old phone) expires in 14 days, on 2027-01-31: change \
+                 its until, or remove the key",
+            ],
+        ),
+        (
+            "2027-01-31T12:00:00Z",
+            &[
+                SERVED,
+                "seq.toml:6: keys: the key (old phone) expires in less than a day, on 2027-01-31: \
+                 change its until, or remove the key",
+            ],
+        ),
+        (
+            "2027-02-01T00:00:00Z",
+            &[
+                SERVED,
+                "seq.toml:6: keys: the key (old phone) expired on 2027-01-31: change its until, \
+                 or remove the key",
+                "seq.toml:9: name: nobody can open the door: the keys of all its users have \
+                 expired",
+            ],
+        ),
+    ];
+    for (now, expected) in rows {
+        assert_eq!(warnings(&files, now), expected, "{now}");
+    }
+}
+
+#[test]
+fn a_key_file_that_others_can_read_is_reported() {
+    let files = Files::new("ports = [\"udp/500\"]", &format!("\"{}\"", public(7)));
+    for (mode, expected) in [(0o600, false), (0o640, false), (0o644, true)] {
+        let key = files.path("host.key");
+        fs::set_permissions(&key, fs::Permissions::from_mode(mode)).unwrap();
+        let found = warnings(&files, "2027-01-01T00:00:00Z");
+        let is_reported = found
+            == [
+                "seq.toml:2: key: every user of this host can read the private key in host.key, \
+                 and pose as this host: chmod 600 host.key",
+            ];
+        assert_eq!(is_reported, expected, "{mode:o}: {found:?}");
+    }
+}
+
+#[test]
+fn check_prints_users_and_their_doors() {
+    let keys = format!(
+        "\"{}\", {{ key = \"{}\", until = 2027-01-31, note = \"old phone\" }}",
+        public(7),
+        public(8)
+    );
+    let files = Files::new("ports = [\"udp/500\"]", &keys);
+    let checked = config::read(&files.path("seq.toml")).unwrap();
+    let mut out = Vec::new();
+    check::check(&checked, &Host::default(), &mut out).unwrap();
+    let expected = format!(
+        "door ssh\n  users    alice\n  effect   opens tcp/22 for 30s\nuser alice\n  key      {}\n  \
+         key      {} (old phone) until 2027-01-31\n  doors    ssh\nSPA packets: udp/500\n\
+         host key: {}\nprotected: tcp/22\n",
+        public(7),
+        public(8),
+        public(1)
+    );
+    assert_eq!(String::from_utf8(out).unwrap(), expected);
+}
+
+fn keygen(path: &Path, json: bool) -> Result<String, String> {
+    let mut out = Vec::new();
+    let options = Options {
+        out: path.to_owned(),
+        json,
+    };
+    match keygen::run(&options, &mut out) {
+        Ok(()) => Ok(String::from_utf8(out).unwrap()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+#[test]
+fn keygen_writes_a_new_file_and_never_replaces_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("host.key");
+    let public = keygen(&path, false).unwrap();
+    let found = fs::metadata(&path).unwrap();
+    assert_eq!(found.mode() & 0o7777, 0o600);
+    let text = fs::read_to_string(&path).unwrap();
+    let key: PrivateKey = text.trim_end().parse().unwrap();
+    assert_eq!(format!("{}\n", key.public()), public);
+
+    let error = keygen(&path, false).unwrap_err();
+    let shown = path.display();
+    let expected = format!(
+        "{shown} exists, with the key whose public key is {}: it is not replaced, since clients \
+         of the old key would no longer get in; name another file with --out",
+        key.public()
+    );
+    assert_eq!(error, expected);
+    assert_eq!(fs::read_to_string(&path).unwrap(), text);
+
+    let other = directory.path().join("other.key");
+    let printed = keygen(&other, true).unwrap();
+    let made: serde_json::Value = serde_json::from_str(&printed).unwrap();
+    let text = fs::read_to_string(&other).unwrap();
+    let key: PrivateKey = text.trim_end().parse().unwrap();
+    assert_eq!(made["public_key"], key.public().to_string());
+    assert_eq!(made["file"], other.display().to_string());
+
+    let nowhere = directory.path().join("none/host.key");
+    let error = keygen(&nowhere, false).unwrap_err();
+    let shown = directory.path().join("none");
+    let shown = shown.display();
+    let expected = format!("there is no directory {shown}: create it with `mkdir {shown}`");
+    assert_eq!(error, expected);
+}
