@@ -1,9 +1,11 @@
 //! The command line.
 
+use crate::keygen::Keygen;
 use crate::next_line::NextLineAddress;
 use crate::otp::{self, Hidden, Period, Protocols};
 use crate::reply::{ConnectTo, parse_connect_to, parse_tcp_port, parse_timeout};
 use crate::report::Style;
+use crate::spa::SpaOptions;
 use crate::target::Families;
 use clap::{Args, Parser, Subcommand};
 use knock_sequence::duration;
@@ -25,6 +27,8 @@ Examples:
   knock-client -6 example.org 7000 8000:udp 9000:tcp
   knock-client example.org --one-time ~/once --then-connect 22 --retries 2
   knock-client example.org --otp ~/secret --then-connect 22
+  knock-client keygen
+  knock-client example.org --spa knock1:D6poTt8oCXu3sLqfZfT2yW0sJDjPdwPGtzBmB0Cq4m8 --then-connect 22
   knock-client home
   ssh -o 'ProxyCommand knock-client proxy %h %p' home
 
@@ -64,7 +68,13 @@ pub enum Command {
     ///
     /// In ~/.ssh/config: `ProxyCommand knock-client proxy %h %p`. The knocks come from the profile
     /// with this name or this host.
-    Proxy(Proxy),
+    Proxy(Box<Proxy>),
+
+    /// Make this machine's key for single packet authorization, and print its public key
+    ///
+    /// The private key is written to a new file that only you can read. Add the printed line to a
+    /// [[user]] in the configuration of each host that this machine may enter.
+    Keygen(Keygen),
 }
 
 /// Arguments for knocking, and for a connection afterwards.
@@ -129,6 +139,10 @@ pub struct KnockOptions {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["knocks", "one_time"], help_heading = KNOCKS)]
     pub file: Option<PathBuf>,
 
+    /// Options for single packet authorization.
+    #[command(flatten)]
+    pub spa: SpaOptions,
+
     /// Use the next sequence of this file, and mark it as used
     #[arg(long, value_name = "FILE", conflicts_with = "knocks", help_heading = ONE_TIME)]
     pub one_time: Option<PathBuf>,
@@ -166,7 +180,7 @@ pub struct KnockOptions {
     pub otp_no_bind_source: bool,
 
     /// Name the public address as the server sees it, if behind NAT
-    #[arg(long, value_name = "ADDRESS", help_heading = TIME)]
+    #[arg(long, value_name = "ADDRESS", help_heading = ADDRESSES)]
     pub source: Option<IpAddr>,
 
     /// Read profiles from this file [default: ~/.config/knock/config.toml]

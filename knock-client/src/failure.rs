@@ -10,15 +10,18 @@ use crate::refused;
 use crate::reply::NoReply;
 use crate::send::SendError;
 use crate::sequence::SequenceError;
-use crate::target::ResolveError;
+use crate::spa::{KeyFileError, NotSent, Refusal, SpaError, Unanswered};
+use crate::target::{ResolveError, Target};
+use knock_sequence::duration::spell;
 use std::io;
+use std::time::Duration;
 
 /// The step that failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
     /// No knocks are given.
     #[error(
-        "no knocks for '{host}': write them after the host, such as tcp/7000 udp/8000, or give --file \
+        "no knocks for '{host}': write them after the host, such as tcp/7000 udp/8000, or give --spa, --file \
          or --one-time, or make a profile [profile.{host}] in ~/.config/knock/config.toml"
     )]
     NoKnocks {
@@ -37,6 +40,42 @@ pub enum Failure {
     /// The time-based sequence could not be derived.
     #[error(transparent)]
     Otp(#[from] OtpError),
+    /// No packet of single packet authorization can be made.
+    #[error(transparent)]
+    Spa(#[from] SpaError),
+    /// The key can't be made.
+    #[error(transparent)]
+    KeyFile(#[from] KeyFileError),
+    /// A packet could not be sent.
+    #[error(transparent)]
+    NotSent(#[from] NotSent),
+    /// The host did not answer a packet.
+    #[error(transparent)]
+    Unanswered(#[from] Unanswered),
+    /// The host refused what a packet asked for.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The opened door has no TCP port.
+    #[error(
+        "the door is open, but {target} names no TCP port of it: name one with --then-connect PORT"
+    )]
+    NoPort {
+        /// The host.
+        target: Target,
+    },
+    /// The host has opened the door, but the connection is not answered.
+    #[error(
+        "{opened}, but tcp/{port} does not answer within {}: check that the door opens this port, and \
+         firewalls on the way", spell(*limit)
+    )]
+    OpenButSilent {
+        /// The host's answer.
+        opened: String,
+        /// The port.
+        port: u16,
+        /// The time that was allowed.
+        limit: Duration,
+    },
     /// The number of the next line could not be obtained.
     #[error(transparent)]
     NextLine(#[from] NextLineError),
@@ -72,12 +111,17 @@ impl Failure {
     pub fn is_worth_a_retry(&self) -> bool {
         match self {
             Self::Connect(error) => error.is_worth_a_retry(),
-            Self::Reply(_) => true,
+            Self::Reply(_) | Self::Unanswered(_) | Self::OpenButSilent { .. } => true,
+            Self::Refused(refusal) => refusal.is_worth_a_retry(),
             Self::NoKnocks { .. }
             | Self::Profile(_)
             | Self::Sequence(_)
             | Self::OneTime(_)
             | Self::Otp(_)
+            | Self::Spa(_)
+            | Self::KeyFile(_)
+            | Self::NotSent(_)
+            | Self::NoPort { .. }
             | Self::NextLine(_)
             | Self::NextLineOfNothing
             | Self::Resolve(_)
@@ -102,7 +146,17 @@ impl Failure {
                 | OtpError::NoVariable(_)
                 | OtpError::Bad { .. }
                 | OtpError::OtherFamily { .. },
-            ) => true,
+            )
+            | Self::Spa(
+                SpaError::NoHost(_)
+                | SpaError::Host(_)
+                | SpaError::Weak(_)
+                | SpaError::Own(_)
+                | SpaError::CloseAndConnect
+                | SpaError::ReplyWithoutAnswer
+                | SpaError::Key(KeyFileError::Bad { .. } | KeyFileError::NoHome),
+            )
+            | Self::KeyFile(KeyFileError::Bad { .. } | KeyFileError::NoHome) => true,
             Self::OneTime(
                 OneTimeError::Unreadable { .. }
                 | OneTimeError::Unmarkable { .. }
@@ -112,6 +166,25 @@ impl Failure {
             | Self::Otp(
                 OtpError::Unreadable { .. } | OtpError::NoSource { .. } | OtpError::Zero(_),
             )
+            | Self::Spa(SpaError::Key(
+                KeyFileError::Missing { .. }
+                | KeyFileError::Unreadable { .. }
+                | KeyFileError::Exists { .. }
+                | KeyFileError::Unwritable { .. }
+                | KeyFileError::Random(_),
+            ))
+            | Self::KeyFile(
+                KeyFileError::Missing { .. }
+                | KeyFileError::Unreadable { .. }
+                | KeyFileError::Exists { .. }
+                | KeyFileError::Unwritable { .. }
+                | KeyFileError::Random(_),
+            )
+            | Self::NotSent(_)
+            | Self::Unanswered(_)
+            | Self::Refused(_)
+            | Self::NoPort { .. }
+            | Self::OpenButSilent { .. }
             | Self::NextLine(_)
             | Self::Resolve(_)
             | Self::Send(_)

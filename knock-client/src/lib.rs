@@ -4,7 +4,7 @@
 //! ```text
 //! words ─▶ cli ─▶ plan ─▶ Sequence ─▶ send ─▶ reply ─▶ connect ─▶ proxy
 //!        profile ──┘ │
-//!   sequence, one_time, otp
+//!   sequence, one_time, otp      spa: one packet instead of knocks
 //! ```
 //!
 //! Sending needs a [`Sequence`] only: [`plan`] decides whether its knocks come from the command
@@ -27,6 +27,7 @@
 pub mod cli;
 mod connect;
 mod failure;
+pub mod keygen;
 mod log;
 pub mod next_line;
 pub mod one_time;
@@ -40,24 +41,25 @@ pub mod reply;
 mod report;
 mod send;
 pub mod sequence;
+pub mod spa;
 mod target;
 
 pub use crate::connect::{Closed, ConnectError, Connected, Knocked, connect, connect_any};
 pub use crate::failure::Failure;
 pub use crate::log::{Log, LogError};
-pub use crate::report::{Reporter, Style};
+pub use crate::report::{Reporter, Sends, Style};
 pub use crate::send::{SendError, SendOptions, Sent, send, send_with};
 pub use crate::target::{Family, ResolveError, Resolved, Target};
 pub use knock_sequence::{Invalid, Knock, KnockSpec, Protocol, Sequence};
 
-use crate::plan::KnockPlan;
+use crate::plan::{KnockPlan, KnockSource, Method};
 use crate::reply::{ConnectTo, ReplyListener, wait_for_reply};
 use crate::target::Families;
 use std::io::Write;
 use std::net::TcpStream;
 
-/// Resolves the host, knocks, and connects if the plan names a port; knocks again if that fails and
-/// retries are left.
+/// Resolves the host, knocks or sends a packet, and connects if the plan names a port; tries again if that
+/// fails and retries are left.
 ///
 /// Writes nothing between two knocks without a delay, nor between the last knock and the
 /// connection, because a slow terminal must not delay them.
@@ -73,10 +75,14 @@ pub fn run(
         report.log_to(Log::open(path, &plan.host)?);
     }
     let targets = resolve(plan, report)?;
+    let source = match &plan.method {
+        Method::Knocks(source) => source,
+        Method::Packet(spa) => return spa::run(spa, plan, &targets, report),
+    };
     let mut retry = 0;
     let mut round = 0;
     loop {
-        let (mut knocked, listeners, last) = knock(plan, &targets, &mut round, report)?;
+        let (mut knocked, listeners, last) = knock(plan, source, &targets, &mut round, report)?;
         let Some(goal) = plan.then_connect else {
             return Ok(None);
         };
@@ -133,7 +139,11 @@ fn resolve(plan: &KnockPlan, report: &mut Reporter<impl Write>) -> Result<Vec<Ta
         let Resolved { first, others } = Target::resolve(host, plan.families.only())?;
         (vec![first], others)
     };
-    report.resolved(host, &targets, &others);
+    let sends = match plan.method {
+        Method::Knocks(_) => Sends::Knocks,
+        Method::Packet(_) => Sends::Packets,
+    };
+    report.resolved(sends, host, &targets, &others);
     Ok(targets)
 }
 
@@ -143,6 +153,7 @@ type Done = (Vec<Knocked>, Vec<ReplyListener>, Option<Knock>);
 /// Knocks on each address, and succeeds if one works. `round` counts the sequences.
 fn knock(
     plan: &KnockPlan,
+    source: &KnockSource,
     targets: &[Target],
     round: &mut u32,
     report: &mut Reporter<impl Write>,
@@ -154,7 +165,7 @@ fn knock(
     let send_options = plan.send_options();
     for &target in targets {
         let line = plan.next_line(&target)?;
-        let (knocks, taken) = plan.source.next(line, &target, *round)?;
+        let (knocks, taken) = source.next(line, &target, *round)?;
         *round = round.wrapping_add(1);
         if let Some(taken) = taken {
             report.taken(&taken);
@@ -176,7 +187,7 @@ fn knock(
                 listeners.extend(listener);
             }
             Err(error) if targets.len() > 1 => {
-                report.skipped(&error);
+                report.skipped(&error.target, &error);
                 failed = Some(error);
             }
             Err(error) => return Err(error.into()),

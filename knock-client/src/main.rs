@@ -3,7 +3,7 @@
 use clap::Parser;
 use knock_client::cli::{Cli, Command, KnockArgs, Proxy};
 use knock_client::plan::KnockPlan;
-use knock_client::{Failure, Reporter, Sequence, Style, proxy, run, sequence};
+use knock_client::{Failure, Reporter, Sequence, Style, keygen, proxy, run, sequence};
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
@@ -12,6 +12,13 @@ fn main() -> ExitCode {
     match command {
         None => knock(&args),
         Some(Command::Proxy(proxy)) => pass(&proxy),
+        Some(Command::Keygen(args)) => {
+            let done = keygen::run(&args, &mut io::stdout(), &mut io::stderr());
+            if let Err(failure) = &done {
+                print(failure);
+            }
+            exit_code(done)
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use knock_sequence::{Invalid, Protocol, Sequence};
 use serde::Deserialize;
 use std::fs::File;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -269,25 +269,12 @@ impl Otp {
                 from,
                 target: *target,
             }),
-            None => own(target).map_err(|cause| OtpError::NoSource {
+            None => target.own_address().map_err(|cause| OtpError::NoSource {
                 target: *target,
                 cause,
             }),
         }
     }
-}
-
-/// Returns this machine's source address for packets to a target; nothing is sent.
-fn own(target: &Target) -> io::Result<IpAddr> {
-    // Any port but 0, which can't be connected to.
-    let to = target.at(9);
-    let any: IpAddr = match to.is_ipv4() {
-        true => Ipv4Addr::UNSPECIFIED.into(),
-        false => Ipv6Addr::UNSPECIFIED.into(),
-    };
-    let socket = UdpSocket::bind((any, 0))?;
-    socket.connect(to)?;
-    Ok(socket.local_addr()?.ip().to_canonical())
 }
 
 #[cfg(test)]

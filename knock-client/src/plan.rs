@@ -9,6 +9,7 @@ use crate::profile::{self, Profile};
 use crate::reply::ConnectTo;
 use crate::send::SendOptions;
 use crate::sequence;
+use crate::spa::{Spa, SpaError};
 use crate::target::{Families, Target};
 use knock_sequence::{KnockSpec, Sequence};
 use std::path::PathBuf;
@@ -22,12 +23,12 @@ const DELAY: Duration = Duration::from_millis(5);
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What a run does.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct KnockPlan {
     /// The host to knock on.
     pub host: String,
-    /// Where the knocks come from.
-    pub source: KnockSource,
+    /// What is sent to it.
+    pub method: Method,
     /// The server that names the next line of the one-time file.
     pub next_line: Option<NextLineAddress>,
     /// The pause between knocks.
@@ -44,6 +45,15 @@ pub struct KnockPlan {
     pub families: Families,
     /// The log file.
     pub log: Option<PathBuf>,
+}
+
+/// What is sent to the host.
+#[derive(Clone, Debug)]
+pub enum Method {
+    /// A sequence of knocks.
+    Knocks(KnockSource),
+    /// A packet of single packet authorization.
+    Packet(Box<Spa>),
 }
 
 /// Where the knocks come from.
@@ -69,8 +79,17 @@ impl KnockPlan {
     pub fn of_args(args: &KnockArgs, ask: Ask<'_>) -> Result<Self, Failure> {
         let host = args.host.as_deref().unwrap_or_default();
         let plan = Self::new(host, &args.knocks, &args.options, ask)?;
+        let closes = args.options.spa.close;
+        let then_connect = match args.then_connect {
+            Some(_) if closes => return Err(SpaError::CloseAndConnect.into()),
+            Some(goal) => Some(goal),
+            None => plan.then_connect.filter(|_| !closes),
+        };
+        if then_connect == Some(ConnectTo::Reply) && args.options.spa.no_answer {
+            return Err(SpaError::ReplyWithoutAnswer.into());
+        }
         Ok(Self {
-            then_connect: args.then_connect.or(plan.then_connect),
+            then_connect,
             ..plan
         })
     }
@@ -81,6 +100,9 @@ impl KnockPlan {
     ///
     /// There are no knocks, or a file is wrong.
     pub fn of_proxy(proxy: &Proxy) -> Result<Self, Failure> {
+        if proxy.options.spa.close {
+            return Err(SpaError::CloseAndConnect.into());
+        }
         let plan = Self::new(&proxy.host, &proxy.knocks, &proxy.options, &mut |_| None)?;
         Ok(Self {
             then_connect: Some(ConnectTo::Port(proxy.port)),
@@ -94,41 +116,38 @@ impl KnockPlan {
         options: &KnockOptions,
         ask: Ask<'_>,
     ) -> Result<Self, Failure> {
-        let given = match (&options.file, &options.one_time) {
-            (Some(file), _) => Some(KnockSource::Sequence(sequence::read(file)?)),
-            (None, Some(file)) => Some(KnockSource::OneTime(file.clone())),
-            (None, None) if options.otp().is_given() => {
-                Some(KnockSource::Otp(options.otp().check()?))
-            }
-            (None, None) if words.is_empty() => None,
-            (None, None) => {
-                let knocks = words.iter().map(|word| word.knock(options.bare()));
-                Some(KnockSource::Sequence(knocks.collect()))
-            }
-        };
-        // With knocks on the command line no profile is read, so a wrong one does no harm.
-        let profile = match given {
-            Some(_) => None,
-            None => profile(host, options)?,
+        let given = given(words, options)?;
+        let settings = options.spa.settings(options.source, options.timeout);
+        // With knocks or a key on the command line no profile is read, so a wrong one does no harm.
+        let profile = match (&given, &settings.host) {
+            (None, None) => profile(host, options)?,
+            (Some(_), _) | (None, Some(_)) => None,
         }
         .unwrap_or_default();
-        let source = match given {
-            Some(source) => source,
-            None => match source(&profile, options)? {
+        let has_host = settings.host.is_some() || profile.spa.is_some();
+        if let (false, Some(option)) = (has_host, settings.lone_option()) {
+            return Err(SpaError::NoHost(option).into());
+        }
+        let method = match given {
+            Some(source) => Method::Knocks(source),
+            None if has_host => {
+                Method::Packet(Box::new(settings.or(profile.spa_settings()).check()?))
+            }
+            None => Method::Knocks(match source(&profile, options)? {
                 Some(source) => source,
                 None => KnockSource::Sequence(ask(host).ok_or_else(|| Failure::NoKnocks {
                     host: host.to_owned(),
                 })?),
-            },
+            }),
         };
         let next_line = options.next_line.clone().or(profile.next_line);
-        if next_line.is_some() && !matches!(source, KnockSource::OneTime(_)) {
+        if next_line.is_some() && !matches!(method, Method::Knocks(KnockSource::OneTime(_))) {
             return Err(Failure::NextLineOfNothing);
         }
         Ok(Self {
             next_line,
             host: profile.host.unwrap_or_else(|| host.to_owned()),
-            source,
+            method,
             delay: options.delay.or(profile.delay).unwrap_or(DELAY),
             handshake: options.handshake || profile.handshake,
             then_connect: profile.then_connect,
@@ -192,6 +211,20 @@ impl KnockSource {
             }
         }
     }
+}
+
+/// Returns the source of knocks on the command line.
+fn given(words: &[KnockSpec], options: &KnockOptions) -> Result<Option<KnockSource>, Failure> {
+    Ok(match (&options.file, &options.one_time) {
+        (Some(file), _) => Some(KnockSource::Sequence(sequence::read(file)?)),
+        (None, Some(file)) => Some(KnockSource::OneTime(file.clone())),
+        (None, None) if options.otp().is_given() => Some(KnockSource::Otp(options.otp().check()?)),
+        (None, None) if words.is_empty() => None,
+        (None, None) => {
+            let knocks = words.iter().map(|word| word.knock(options.bare()));
+            Some(KnockSource::Sequence(knocks.collect()))
+        }
+    })
 }
 
 fn profile(host: &str, options: &KnockOptions) -> Result<Option<Profile>, Failure> {

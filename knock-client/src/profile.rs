@@ -5,6 +5,7 @@ use crate::otp;
 use crate::refused;
 use crate::reply::{ConnectTo, parse_connect_to, parse_timeout};
 use crate::sequence::text;
+use crate::spa::{DoorName, GrantTime, HostKey, SpaPort, SpaSettings};
 use crate::target::Families;
 use knock_sequence::duration;
 use knock_sequence::{Invalid, Knock, KnockSpec, Protocol};
@@ -44,6 +45,18 @@ pub struct Profile {
     pub one_time: Option<PathBuf>,
     /// The settings of time-based sequences.
     pub otp: Option<otp::OtpSettings>,
+    /// The host's public key, for single packet authorization.
+    pub spa: Option<HostKey>,
+    /// The door to open with it.
+    pub door: Option<DoorName>,
+    /// For how long to open it.
+    #[serde(rename = "for")]
+    pub time: Option<GrantTime>,
+    /// The port of the packet.
+    #[serde(default, deserialize_with = "spa_port")]
+    pub port: Option<SpaPort>,
+    /// The file with this client's private key.
+    pub key: Option<PathBuf>,
     /// The server that names the next line of the one-time file.
     #[serde(default, deserialize_with = "next_line")]
     pub next_line: Option<NextLineAddress>,
@@ -129,16 +142,10 @@ pub fn find(path: &Path, name: &str, must_exist: bool) -> Result<Option<Profile>
         wrong(before.matches('\n').count() + 1, error.message().to_owned())
     })?;
     for (name, profile) in &profile {
-        let sources = [
-            profile.knock.is_some(),
-            profile.file.is_some(),
-            profile.one_time.is_some(),
-            profile.otp.is_some(),
-        ];
-        if sources.iter().filter(|&&is_there| is_there).count() != 1 {
+        if let Some(reason) = profile.flaw() {
             let header = format!("[profile.{name}]");
             let line = text.lines().position(|line| line.trim() == header);
-            let reason = format!("{header} needs exactly one of knock, file, one_time and otp");
+            let reason = format!("{header} {reason}");
             return Err(wrong(line.map_or(1, |line| line + 1), reason));
         }
     }
@@ -150,11 +157,67 @@ pub fn find(path: &Path, name: &str, must_exist: bool) -> Result<Option<Profile>
 }
 
 impl Profile {
+    /// Returns what is wrong with the keys that are there.
+    fn flaw(&self) -> Option<String> {
+        let sources = [
+            self.knock.is_some(),
+            self.file.is_some(),
+            self.one_time.is_some(),
+            self.otp.is_some(),
+            self.spa.is_some(),
+        ];
+        if sources.iter().filter(|&&is_there| is_there).count() != 1 {
+            return Some("needs exactly one of knock, file, one_time, otp and spa".to_owned());
+        }
+        let only_spa = [
+            (self.door.is_some(), "door"),
+            (self.time.is_some(), "for"),
+            (self.port.is_some(), "port"),
+            (self.key.is_some(), "key"),
+        ];
+        let only_knocks = [
+            (self.handshake, "handshake"),
+            (self.next_line.is_some(), "next_line"),
+        ];
+        let (others, reason) = match self.spa {
+            Some(_) => (
+                &only_knocks[..],
+                "is for knocks: leave it out, or leave out spa",
+            ),
+            None => (
+                &only_spa[..],
+                "is for single packet authorization: add spa, or leave it out",
+            ),
+        };
+        let other = others.iter().find(|(is_there, _)| *is_there);
+        other.map(|(_, key)| format!("has {key}, which {reason}"))
+    }
+
+    /// Returns the settings of single packet authorization.
+    #[must_use]
+    pub fn spa_settings(&self) -> SpaSettings {
+        SpaSettings {
+            host: self.spa.clone(),
+            door: self.door.clone(),
+            time: self.time,
+            port: self.port,
+            key: self.key.clone(),
+            timeout: self.timeout,
+            ..SpaSettings::default()
+        }
+    }
+
     /// With paths as they are meant: from the home directory, or from where the file is.
     fn relative_to(mut self, file: &Path) -> Self {
         let directory = file.parent().unwrap_or(Path::new(""));
         let otp = self.otp.as_mut().and_then(|otp| otp.secret_file.as_mut());
-        let paths = [&mut self.file, &mut self.one_time, &mut self.log].into_iter();
+        let paths = [
+            &mut self.file,
+            &mut self.one_time,
+            &mut self.key,
+            &mut self.log,
+        ]
+        .into_iter();
         for path in paths.flatten().chain(otp) {
             *path = match (path.strip_prefix("~"), env::home_dir()) {
                 (Ok(rest), Some(home)) => home.join(rest),
@@ -191,6 +254,12 @@ fn timeout<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Er
 
 /// `7001` or `"example.org:7001/ssh"`.
 fn next_line<'de, D: Deserializer<'de>>(from: D) -> Result<Option<NextLineAddress>, D::Error> {
+    let word = number_or_word(from)?;
+    word.parse().map(Some).map_err(D::Error::custom)
+}
+
+/// `62201` or `"udp/62201"`.
+fn spa_port<'de, D: Deserializer<'de>>(from: D) -> Result<Option<SpaPort>, D::Error> {
     let word = number_or_word(from)?;
     word.parse().map(Some).map_err(D::Error::custom)
 }
@@ -326,12 +395,32 @@ mod tests {
             (
                 "no source",
                 "[profile.b]\nknock = [\"1\"]\n\n[profile.a]\n",
-                "DIR/config.toml:4: [profile.a] needs exactly one of knock, file, one_time and otp",
+                "DIR/config.toml:4: [profile.a] needs exactly one of knock, file, one_time, otp and spa",
             ),
             (
                 "two sources",
                 "[profile.a]\nknock = [\"1\"]\nfile = \"x\"\n",
                 "DIR/config.toml:1: [profile.a] needs exactly one of",
+            ),
+            (
+                "a private key",
+                "[profile.a]\nspa = \"knock1-private:ERER\"\n",
+                "DIR/config.toml:2: this is a private key, which must stay where it was made",
+            ),
+            (
+                "a door without spa",
+                "[profile.a]\nknock = [\"1\"]\ndoor = \"ssh\"\n",
+                "DIR/config.toml:1: [profile.a] has door, which is for single packet authorization",
+            ),
+            (
+                "a handshake with spa",
+                "[profile.a]\nspa = \"knock1:e06Qm75__kTEZaIgA31gjuNYl9Me-XLwf3SJLLD3PxM\"\nhandshake = true\n",
+                "DIR/config.toml:1: [profile.a] has handshake, which is for knocks",
+            ),
+            (
+                "a port of SPA",
+                "[profile.a]\nspa = \"knock1:e06Qm75__kTEZaIgA31gjuNYl9Me-XLwf3SJLLD3PxM\"\nport = \"tcp/1\"\n",
+                "DIR/config.toml:3: \"tcp/1\" is not a UDP port",
             ),
         ];
         for (name, text, message) in rows {

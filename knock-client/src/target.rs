@@ -3,7 +3,7 @@
 use crate::refused;
 use std::fmt;
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket};
 
 /// The versions of IP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +70,17 @@ impl Target {
         address
     }
 
+    /// Returns this machine's source address for packets to the target; nothing is sent.
+    ///
+    /// # Errors
+    ///
+    /// This machine has no route to the target.
+    pub fn own_address(&self) -> io::Result<IpAddr> {
+        // Any port but 0, which can't be connected to.
+        let socket = connected_socket(self.at(9))?;
+        Ok(socket.local_addr()?.ip().to_canonical())
+    }
+
     /// Returns the version of IP.
     #[must_use]
     pub fn family(&self) -> Family {
@@ -96,6 +107,17 @@ impl fmt::Display for Target {
             SocketAddr::V4(_) | SocketAddr::V6(_) => self.0.ip().fmt(f),
         }
     }
+}
+
+/// Returns a socket that sends to an address, and receives from it only.
+pub(crate) fn connected_socket(address: SocketAddr) -> io::Result<UdpSocket> {
+    let any: IpAddr = match address {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let socket = UdpSocket::bind((any, 0))?;
+    socket.connect(address)?;
+    Ok(socket)
 }
 
 /// The addresses of a name.
@@ -220,7 +242,7 @@ impl Families {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::{Ipv6Addr, SocketAddrV6};
+    use std::net::SocketAddrV6;
 
     fn target(address: &str) -> Target {
         Target::from(SocketAddr::new(address.parse().expect("an address"), 9))

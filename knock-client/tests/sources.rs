@@ -185,7 +185,7 @@ fn a_host_without_knocks_is_a_usage_error() {
     assert_eq!(
         message,
         "no knocks for '127.0.0.1': write them after the host, such as tcp/7000 udp/8000, or give \
-         --file or --one-time, or make a profile [profile.127.0.0.1] in \
+         --spa, --file or --one-time, or make a profile [profile.127.0.0.1] in \
          ~/.config/knock/config.toml"
     );
     let message = home.fails(&["proxy", "127.0.0.1", "22"], 2);

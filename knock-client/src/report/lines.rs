@@ -2,6 +2,7 @@
 
 use crate::connect::{Closed, ConnectError};
 use crate::failure::Failure;
+use crate::spa::{Answered, SentPacket, Spa};
 use serde::Serialize;
 use std::time::Duration;
 
@@ -20,6 +21,28 @@ pub(super) enum Line {
         protocol: &'static str,
         port: u16,
         address: String,
+    },
+    Packet {
+        protocol: &'static str,
+        port: u16,
+        address: String,
+        action: &'static str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        door: Option<String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        seconds: Option<u32>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        source: Option<String>,
+    },
+    Answered {
+        outcome: &'static str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        port: Option<u16>,
+        seconds: u32,
+        source: String,
+        address: String,
+        clock_ahead_ms: i64,
+        after_us: u64,
     },
     Skipped {
         address: String,
@@ -64,17 +87,47 @@ pub(super) enum Reason {
     Sequence,
     OneTime,
     Otp,
+    Spa,
     NextLine,
     Broken,
     Log,
     Unresolved,
     Unsent,
     NoReply,
+    Unanswered,
+    NotOpened,
     NoAnswer,
     Refused,
     Unreachable,
     Unable,
     Output,
+}
+
+/// Returns the line of a packet that was sent.
+pub(super) fn of_packet(spa: &Spa, sent: &SentPacket) -> Line {
+    Line::Packet {
+        protocol: "udp",
+        port: spa.port().number(),
+        address: sent.target.to_string(),
+        action: spa.action_text(),
+        door: spa.door().map(ToString::to_string),
+        seconds: spa.seconds(),
+        source: sent.source.map(|source| source.to_string()),
+    }
+}
+
+/// Returns the line of an answer.
+pub(super) fn of_answer(answered: &Answered) -> Line {
+    let answer = &answered.answer;
+    Line::Answered {
+        outcome: answered.outcome(),
+        port: answer.port,
+        seconds: answer.seconds,
+        source: answer.source.to_string(),
+        address: answered.target.to_string(),
+        clock_ahead_ms: answered.ahead_ms,
+        after_us: microseconds(answered.after),
+    }
 }
 
 impl From<&Failure> for Failed {
@@ -93,6 +146,12 @@ impl From<&Failure> for Failed {
             Failure::Sequence(_) => plain(Reason::Sequence, None),
             Failure::OneTime(_) => plain(Reason::OneTime, None),
             Failure::Otp(_) => plain(Reason::Otp, None),
+            Failure::Spa(_) | Failure::KeyFile(_) => plain(Reason::Spa, None),
+            Failure::NotSent(error) => plain(Reason::Unsent, Some(error.port.number())),
+            Failure::Unanswered(error) => plain(Reason::Unanswered, error.not_connected),
+            Failure::Refused(_) => plain(Reason::NotOpened, None),
+            Failure::NoPort { .. } => plain(Reason::NoReply, None),
+            Failure::OpenButSilent { port, .. } => plain(Reason::NoAnswer, Some(*port)),
             Failure::NextLine(_) | Failure::NextLineOfNothing => plain(Reason::NextLine, None),
             Failure::Broken(_) => plain(Reason::Broken, None),
             Failure::Log(_) => plain(Reason::Log, None),
@@ -155,6 +214,8 @@ mod tests {
         match line {
             Line::Taken { .. }
             | Line::Knock { .. }
+            | Line::Packet { .. }
+            | Line::Answered { .. }
             | Line::Skipped { .. }
             | Line::Retry { .. }
             | Line::Replied { .. }
@@ -169,6 +230,24 @@ mod tests {
                 protocol: "tcp",
                 port: 1,
                 address: String::new(),
+            },
+            Line::Packet {
+                protocol: "udp",
+                port: 1,
+                address: String::new(),
+                action: "open",
+                door: Some(String::new()),
+                seconds: Some(1),
+                source: Some(String::new()),
+            },
+            Line::Answered {
+                outcome: "opened",
+                port: Some(1),
+                seconds: 1,
+                source: String::new(),
+                address: String::new(),
+                clock_ahead_ms: 1,
+                after_us: 1,
             },
             Line::Skipped {
                 address: String::new(),

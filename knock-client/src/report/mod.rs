@@ -7,9 +7,10 @@ use crate::connect::Connected;
 use crate::failure::Failure;
 use crate::log::Log;
 use crate::one_time::Taken;
-use crate::send::SendError;
+use crate::spa::{Answered, SentPacket, Spa};
 use crate::target::{Target, list};
 use knock_sequence::Knock;
+use std::fmt::Display;
 use std::io::{self, BufWriter, Write};
 use std::time::Duration;
 
@@ -27,6 +28,15 @@ pub enum Style {
     Json,
 }
 
+/// What is sent to the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sends {
+    /// Knocks.
+    Knocks,
+    /// Packets of single packet authorization.
+    Packets,
+}
+
 /// Writes lines to an output and a log. Lines and errors of writing are kept until
 /// [`flush`](Self::flush) or [`finish`](Self::finish), because knocks must not wait for a reader.
 pub struct Reporter<W: Write> {
@@ -35,6 +45,7 @@ pub struct Reporter<W: Write> {
     log: Option<Log>,
     /// Whether several addresses are knocked on, so that lines must name theirs.
     has_several: bool,
+    sends: Sends,
     error: Option<Failure>,
 }
 
@@ -46,6 +57,7 @@ impl<W: Write> Reporter<W> {
             out: BufWriter::with_capacity(BUFFER_BYTES, out),
             log: None,
             has_several: false,
+            sends: Sends::Knocks,
             error: None,
         }
     }
@@ -55,17 +67,22 @@ impl<W: Write> Reporter<W> {
         self.log = Some(log);
     }
 
-    /// Reports which addresses of the host are knocked on.
-    pub fn resolved(&mut self, host: &str, targets: &[Target], others: &[Target]) {
+    /// Reports which addresses of the host are knocked on, or sent a packet.
+    pub fn resolved(&mut self, sends: Sends, host: &str, targets: &[Target], others: &[Target]) {
         self.has_several = targets.len() > 1;
+        self.sends = sends;
+        let verb = match sends {
+            Sends::Knocks => "knocking on",
+            Sends::Packets => "sending a packet to",
+        };
         let names = list(targets);
         let text = if names == host {
-            format!("knocking on {names}")
+            format!("{verb} {names}")
         } else if others.is_empty() {
-            format!("knocking on {names} ({host})")
+            format!("{verb} {names} ({host})")
         } else {
             let others = list(others);
-            format!("knocking on {names} (first address of {host}, not {others})")
+            format!("{verb} {names} (first address of {host}, not {others})")
         };
         self.line(&[Style::Verbose], &text, None);
     }
@@ -97,18 +114,42 @@ impl<W: Write> Reporter<W> {
         self.line(&[Style::Verbose], &text, Some(line));
     }
 
-    /// Reports that one of several addresses could not be knocked on.
-    pub fn skipped(&mut self, error: &SendError) {
-        let (address, message) = (error.target.to_string(), error.to_string());
+    /// Reports that nothing could be sent to one of several addresses.
+    pub fn skipped(&mut self, target: &Target, error: &impl Display) {
+        let (address, message) = (target.to_string(), error.to_string());
         let text = message.clone();
         let line = Line::Skipped { address, message };
         self.line(&[Style::Quiet, Style::Verbose], &text, Some(line));
     }
 
+    /// Reports that a packet of single packet authorization was sent.
+    pub fn packet(&mut self, spa: &Spa, sent: &SentPacket) {
+        let text = spa.packet_text(sent);
+        let line = lines::of_packet(spa, sent);
+        self.line(&[Style::Verbose], &text, Some(line));
+    }
+
+    /// Reports the answer to a packet. A refusal becomes the failure of the run, or another address works.
+    pub fn answered(&mut self, spa: &Spa, answered: &Answered) {
+        let styles: &[Style] = match answered.is_done() {
+            true => &[Style::Quiet, Style::Verbose],
+            false => &[Style::Verbose],
+        };
+        let line = lines::of_answer(answered);
+        self.line(styles, &answered.text(spa), Some(line));
+        if let Some(warning) = answered.clock_warning() {
+            self.line(&[Style::Quiet, Style::Verbose], &warning, None);
+        }
+    }
+
     /// Reports a retry.
     pub fn retry(&mut self, number: u32, of: u32, error: &Failure) {
         let message = error.to_string();
-        let text = format!("knocking again, {number} of {of}: {message}");
+        let again = match self.sends {
+            Sends::Knocks => "knocking again",
+            Sends::Packets => "sending another packet",
+        };
+        let text = format!("{again}, {number} of {of}: {message}");
         let line = Line::Retry {
             number,
             of,
@@ -131,9 +172,12 @@ impl<W: Write> Reporter<W> {
         let &Connected { attempt, after } = connected;
         let after_us = microseconds(after);
         let (ms, us) = (after_us / 1000, after_us % 1000);
+        let last = match self.sends {
+            Sends::Knocks => "the last knock",
+            Sends::Packets => "the packet",
+        };
         let text = format!(
-            "connected to tcp/{port} on {target} {ms}.{us:03} ms after the last knock \
-             (attempt {attempt})"
+            "connected to tcp/{port} on {target} {ms}.{us:03} ms after {last} (attempt {attempt})"
         );
         let line = Line::Connected {
             port,

@@ -2,6 +2,9 @@
 
 #![expect(dead_code, reason = "every test binary uses a part of it")]
 
+pub(crate) mod machine;
+pub(crate) mod spa;
+
 use socket2::{Domain, Socket, Type};
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};

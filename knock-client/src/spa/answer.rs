@@ -1,0 +1,343 @@
+//! The host's answer, and what it means.
+
+use super::packet::SentPacket;
+use super::settings::Spa;
+use super::words::SpaPort;
+use crate::target::Target;
+use knock_common::reason::Reason;
+use knock_sequence::duration::spell;
+use knock_sequence::spa::{Answer, Channel};
+use std::fmt;
+use std::io::ErrorKind;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+/// The most octets of a datagram that are read; answers are shorter.
+const LONGEST: usize = 512;
+
+/// A difference of clocks that a person should know about: a third of the usual window.
+const NOTABLE: Duration = Duration::from_secs(10);
+
+/// An answer to a packet.
+#[derive(Clone, Copy, Debug)]
+pub struct Answered {
+    /// The host.
+    pub target: Target,
+    /// What it answers.
+    pub answer: Answer,
+    /// The time since the packet was sent.
+    pub after: Duration,
+    /// How far this machine's clock is ahead of the host's, in milliseconds.
+    pub ahead_ms: i64,
+}
+
+/// No answer arrived.
+#[derive(Clone, Copy, Debug)]
+pub struct Unanswered {
+    /// The host.
+    pub target: Target,
+    /// The port of the packet.
+    pub port: SpaPort,
+    /// The time that was allowed.
+    pub limit: Duration,
+    /// Whether the network reports that nothing receives at the port.
+    pub is_closed: bool,
+    /// The TCP port that did not open either.
+    pub not_connected: Option<u16>,
+}
+
+impl fmt::Display for Unanswered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            target,
+            port,
+            limit,
+            is_closed,
+            not_connected,
+        } = self;
+        if let Some(tcp) = not_connected {
+            write!(f, "cannot connect to tcp/{tcp} on {target}, and ")?;
+        }
+        match is_closed {
+            true => write!(
+                f,
+                "{port} on {target} is closed: the host takes no packets there, or has another key; \
+                 check --port, and compare --spa with what `knock-user keygen` printed on the host"
+            ),
+            false => write!(
+                f,
+                "no answer from {port} on {target} within {}: check that the host knows this key, \
+                 that --spa is the host's key, the port, and both clocks; --retries 2 sends the packet \
+                 again if it was lost",
+                spell(*limit)
+            ),
+        }
+    }
+}
+
+impl std::error::Error for Unanswered {}
+
+/// An answer that is not what was asked for.
+#[derive(Clone, Debug)]
+pub struct Refusal {
+    text: String,
+    is_passing: bool,
+}
+
+impl Refusal {
+    /// Returns whether another packet can help.
+    #[must_use]
+    pub fn is_worth_a_retry(&self) -> bool {
+        self.is_passing
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+/// What an answer says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Meaning {
+    Open,
+    Closed,
+    NotAllowed,
+    Elsewhere,
+    Expired,
+    Stale,
+    Replayed,
+    /// The host could not do it at this moment.
+    Busy,
+    Other(&'static str),
+}
+
+impl Meaning {
+    fn of(outcome: Option<Reason>) -> Self {
+        match outcome.map(Reason::name) {
+            Some("opened" | "refreshed") => Self::Open,
+            Some("closed") => Self::Closed,
+            Some("spa-not-allowed") => Self::NotAllowed,
+            Some("spa-elsewhere") => Self::Elsewhere,
+            Some("spa-expired") => Self::Expired,
+            Some("spa-stale") => Self::Stale,
+            Some("spa-replayed") => Self::Replayed,
+            Some("grants-full" | "contended") => Self::Busy,
+            Some(other) => Self::Other(other),
+            None => Self::Other("a reason that this version of knock-client does not know"),
+        }
+    }
+}
+
+impl Answered {
+    /// Returns whether the door is open.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        Meaning::of(self.answer.outcome) == Meaning::Open
+    }
+
+    /// Returns whether the host did what it was asked for.
+    pub(crate) fn is_done(&self) -> bool {
+        let meaning = Meaning::of(self.answer.outcome);
+        matches!(meaning, Meaning::Open | Meaning::Closed)
+    }
+
+    /// Returns the name of the outcome: that of the reason in the host's events.
+    #[must_use]
+    pub fn outcome(&self) -> &'static str {
+        self.answer.outcome.map_or("unknown", Reason::name)
+    }
+
+    /// Returns the refusal, if the host did not do what it was asked for.
+    pub(super) fn refusal(&self, spa: &Spa, asked: Option<IpAddr>) -> Option<Refusal> {
+        let door = spa.door_text();
+        let Answer { source, .. } = self.answer;
+        let (text, is_passing) = match Meaning::of(self.answer.outcome) {
+            Meaning::Open | Meaning::Closed => return None,
+            Meaning::NotAllowed if asked.is_none() => (
+                format!(
+                    "{} does not open {door} for this key: its administrator can add the door to this \
+                     key's user; if the host has bind = true, name this machine's address with \
+                     --source {source}",
+                    self.target
+                ),
+                false,
+            ),
+            Meaning::NotAllowed => (
+                format!(
+                    "{} does not open {door} for this key: name another door with --door, or have its \
+                     administrator add the door to this key's user",
+                    self.target
+                ),
+                false,
+            ),
+            Meaning::Elsewhere => (
+                format!(
+                    "{} opens {door} only for the address that the packet comes from, which is {source} \
+                     there{}: send it again with --source {source}",
+                    self.target,
+                    asked.map_or(String::new(), |asked| format!(" and not {asked}"))
+                ),
+                false,
+            ),
+            Meaning::Expired => (
+                format!(
+                    "this key or its user has expired on {}: ask its administrator for a later date",
+                    self.target
+                ),
+                false,
+            ),
+            Meaning::Stale => (
+                format!(
+                    "this machine's clock is {} than that of {}: set the clock, then try again",
+                    self.clock(),
+                    self.target
+                ),
+                false,
+            ),
+            Meaning::Replayed => (
+                format!(
+                    "{} has received a packet of this key with the same or a later time: try again; \
+                     if this machine's clock was set back, wait until the old time has passed, and use \
+                     each key on one machine only",
+                    self.target
+                ),
+                true,
+            ),
+            Meaning::Busy => (
+                format!(
+                    "{} has no room for another grant: try again later",
+                    self.target
+                ),
+                true,
+            ),
+            Meaning::Other(reason) => (
+                format!(
+                    "{} does not open {door}: it answers {reason}; see its log",
+                    self.target
+                ),
+                false,
+            ),
+        };
+        Some(Refusal { text, is_passing })
+    }
+
+    /// Returns what the host did, in words.
+    pub(crate) fn text(&self, spa: &Spa) -> String {
+        let Answer {
+            source,
+            seconds,
+            port,
+            ..
+        } = self.answer;
+        let door = spa.door_text();
+        match Meaning::of(self.answer.outcome) {
+            Meaning::Open => {
+                let time = spell(Duration::from_secs(seconds.into()));
+                let port = port.map_or(String::new(), |port| format!(" (tcp/{port})"));
+                format!(
+                    "{door} on {} is open for {time} for {source}{port}",
+                    self.target
+                )
+            }
+            Meaning::Closed => format!("{door} on {} is closed for {source}", self.target),
+            Meaning::NotAllowed
+            | Meaning::Elsewhere
+            | Meaning::Expired
+            | Meaning::Stale
+            | Meaning::Replayed
+            | Meaning::Busy
+            | Meaning::Other(_) => format!("the answer of {} is {}", self.target, self.outcome()),
+        }
+    }
+
+    /// Returns a warning about this machine's clock, if it is far from the host's.
+    pub(crate) fn clock_warning(&self) -> Option<String> {
+        let is_notable = self.ahead_ms.unsigned_abs() >= NOTABLE.as_millis() as u64;
+        let is_said = Meaning::of(self.answer.outcome) == Meaning::Stale;
+        (is_notable && !is_said).then(|| {
+            format!(
+                "this machine's clock is {} than that of {}: set it, since packets are refused if \
+                 clocks differ by more than 30s, or what the host has as its window",
+                self.clock(),
+                self.target
+            )
+        })
+    }
+
+    /// Returns the difference of the clocks: `20s later`.
+    fn clock(&self) -> String {
+        let seconds = Duration::from_secs((self.ahead_ms.unsigned_abs() + 500) / 1_000);
+        let word = if self.ahead_ms < 0 {
+            "earlier"
+        } else {
+            "later"
+        };
+        format!("{} {word}", spell(seconds))
+    }
+}
+
+/// What was received until the limit.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Received {
+    Answer(Answered),
+    /// Nothing; the network may have reported that the port is closed.
+    Nothing {
+        is_closed: bool,
+    },
+}
+
+impl SentPacket {
+    /// Waits for the answer until `limit` has passed since the packet was sent.
+    pub(super) fn receive(&self, channel: &Channel, limit: Duration) -> Received {
+        let mut buffer = [0; LONGEST];
+        let mut is_closed = false;
+        loop {
+            let left = limit.saturating_sub(self.at.elapsed());
+            if left.is_zero() || self.socket.set_read_timeout(Some(left)).is_err() {
+                return Received::Nothing { is_closed };
+            }
+            match self.socket.recv(&mut buffer) {
+                Ok(length) => {
+                    let datagram = buffer.get(..length).unwrap_or_default();
+                    if let Ok(answer) = channel.open_answer(&self.packet, datagram) {
+                        return Received::Answer(self.answered(answer));
+                    }
+                }
+                // Anybody can send such a report, so it ends nothing.
+                Err(error) if error.kind() == ErrorKind::ConnectionRefused => is_closed = true,
+                Err(error) if is_passing(error.kind()) => {}
+                Err(_) => return Received::Nothing { is_closed },
+            }
+        }
+    }
+
+    fn answered(&self, answer: Answer) -> Answered {
+        let after = Instant::now().saturating_duration_since(self.at);
+        // The host's time is that of the middle, if both ways take as long.
+        let here = i128::from(self.stamp) + (after.as_nanos() / 2) as i128;
+        let ahead = (here - i128::from(answer.host_time)) / 1_000_000;
+        let limit = i128::from(i64::MAX);
+        Answered {
+            target: self.target,
+            answer,
+            after,
+            ahead_ms: ahead.clamp(-limit, limit) as i64,
+        }
+    }
+}
+
+fn is_passing(kind: ErrorKind) -> bool {
+    matches!(
+        kind,
+        ErrorKind::Interrupted
+            | ErrorKind::WouldBlock
+            | ErrorKind::TimedOut
+            | ErrorKind::ConnectionReset
+            | ErrorKind::HostUnreachable
+            | ErrorKind::NetworkUnreachable
+    )
+}

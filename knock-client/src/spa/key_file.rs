@@ -1,0 +1,168 @@
+//! The file with this client's private key.
+
+use crate::{profile, refused};
+use knock_sequence::Invalid;
+use knock_sequence::spa::{KeyError, NoRandomness, PrivateKey, PublicKey, read_private_key};
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Write as _};
+use std::path::{Path, PathBuf};
+
+/// Why there is no key in a file.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyFileError {
+    /// There is no file.
+    #[error(
+        "there is no key {}: make one with `knock-client keygen`, or name the file with --key",
+        path.display()
+    )]
+    Missing {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It can't be read.
+    #[error("cannot read the key {}: {}", path.display(), refused::of_file(cause))]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// The system's error.
+        cause: io::Error,
+    },
+    /// Its text is not a private key.
+    #[error("{}: {reason}", path.display())]
+    Bad {
+        /// The file.
+        path: PathBuf,
+        /// The reason.
+        reason: Invalid,
+    },
+    /// There is a file where a new key would be.
+    #[error(
+        "{} exists and is kept: print its public key with --public, or write another key with --out FILE",
+        path.display()
+    )]
+    Exists {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It can't be written.
+    #[error("cannot write the key {}: {}", path.display(), refused::of_file(cause))]
+    Unwritable {
+        /// The file.
+        path: PathBuf,
+        /// The system's error.
+        cause: io::Error,
+    },
+    /// No key can be drawn.
+    #[error(transparent)]
+    Random(#[from] NoRandomness),
+    /// This user has no home directory.
+    #[error("this user has no home directory: name the file of the key")]
+    NoHome,
+}
+
+/// Returns the default file: `key` beside the file of profiles.
+///
+/// # Errors
+///
+/// This user has no home directory.
+pub fn default_path() -> Result<PathBuf, KeyFileError> {
+    let profiles = profile::default_path().ok_or(KeyFileError::NoHome)?;
+    Ok(profiles.with_file_name("key"))
+}
+
+/// Reads the key in a file.
+///
+/// # Errors
+///
+/// The file can't be read or has no key. No error shows any of its text.
+pub fn read(path: &Path) -> Result<PrivateKey, KeyFileError> {
+    let file = File::open(path).map_err(KeyError::from);
+    file.and_then(read_private_key).map_err(|error| {
+        let path = path.to_owned();
+        match error {
+            KeyError::Unreadable(cause) if cause.kind() == ErrorKind::NotFound => {
+                KeyFileError::Missing { path }
+            }
+            KeyError::Unreadable(cause) => KeyFileError::Unreadable { path, cause },
+            KeyError::Bad(reason) => KeyFileError::Bad { path, reason },
+        }
+    })
+}
+
+/// Draws a key and writes it to a new file, which only this user can read; makes its directory.
+///
+/// # Errors
+///
+/// The file exists, or can't be written.
+pub fn create(path: &Path) -> Result<PublicKey, KeyFileError> {
+    let unwritable = |cause| KeyFileError::Unwritable {
+        path: path.to_owned(),
+        cause,
+    };
+    let exists = || KeyFileError::Exists {
+        path: path.to_owned(),
+    };
+    // A link that leads nowhere is there, too.
+    if path.symlink_metadata().is_ok() {
+        return Err(exists());
+    }
+    let directory = match path.parent() {
+        None => return Err(unwritable(ErrorKind::IsADirectory.into())),
+        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+        Some(parent) => parent,
+    };
+    fs::create_dir_all(directory).map_err(unwritable)?;
+    let key = PrivateKey::generate()?;
+    // It appears under its name when it is complete, so a full disk leaves no half of a key.
+    let mut file = tempfile::NamedTempFile::new_in(directory).map_err(unwritable)?;
+    file.write_all(key.line().as_bytes()).map_err(unwritable)?;
+    file.as_file().sync_all().map_err(unwritable)?;
+    match file.persist_noclobber(path) {
+        Ok(_) => Ok(*key.public()),
+        Err(error) if error.error.kind() == ErrorKind::AlreadyExists => Err(exists()),
+        Err(error) => Err(unwritable(error.error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_written_once_and_read_again() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("new/place/key");
+        let public = create(&path).expect("a key");
+        assert_eq!(read(&path).expect("the key").public(), &public);
+        let text = fs::read_to_string(&path).expect("the file");
+        assert!(matches!(create(&path), Err(KeyFileError::Exists { .. })));
+        assert_eq!(fs::read_to_string(&path).expect("the file"), text);
+        let files = fs::read_dir(path.parent().expect("a directory")).expect("files");
+        assert_eq!(files.count(), 1, "no temporary file is left");
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt as _;
+            let mode = fs::metadata(&path).expect("the file").permissions().mode();
+            assert_eq!(mode & 0o777, 0o600);
+        }
+    }
+
+    #[test]
+    fn errors_name_the_file_and_the_cure() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("key");
+        let error = |path: &Path| {
+            let error = read(path).expect_err("no key").to_string();
+            error.replace(&directory.path().display().to_string(), "DIR")
+        };
+        assert!(error(&path).starts_with("there is no key DIR/key: make one"));
+        fs::write(&path, "ERERER\n").expect("a file");
+        assert!(error(&path).starts_with("DIR/key: not a private key: "));
+        assert!(!error(&path).contains("ERER"));
+        let below = create(&path.join("key")).expect_err("a file is no directory");
+        assert!(
+            below.to_string().starts_with("cannot write the key "),
+            "{below}"
+        );
+    }
+}

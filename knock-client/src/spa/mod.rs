@@ -1,0 +1,20 @@
+//! Single packet authorization: one packet, under this client's key, instead of knocks.
+//!
+//! ```text
+//! settings ─▶ Spa ─▶ packet ─▶ answer
+//!          key_file ─┘
+//! ```
+
+mod answer;
+mod key_file;
+mod packet;
+mod run;
+mod settings;
+mod words;
+
+pub use answer::{Answered, Refusal, Unanswered};
+pub use key_file::{KeyFileError, create, default_path, read};
+pub use packet::{NotSent, SentPacket};
+pub(crate) use run::run;
+pub use settings::{Spa, SpaError, SpaOptions, SpaSettings};
+pub use words::{DoorName, GrantTime, HostKey, SpaPort};

@@ -1,0 +1,342 @@
+//! A run: sends the packet to each address, waits for the answer, and connects.
+
+use super::answer::{Answered, Received, Refusal, Unanswered};
+use super::packet::{SentPacket, Stamps};
+use super::settings::Spa;
+use crate::connect::{Closed, ConnectError, Connected, Knocked, connect_any};
+use crate::failure::Failure;
+use crate::plan::KnockPlan;
+use crate::reply::ConnectTo;
+use crate::report::Reporter;
+use crate::target::Target;
+use std::io::Write;
+use std::net::{IpAddr, TcpStream};
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long a connection is still waited for after the host has refused: the door may be open for another
+/// reason.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// What happens while a run waits.
+enum Event {
+    /// The number of the packet, and what was received.
+    Received(usize, Received),
+    /// The attempts to connect have ended.
+    Ended(Option<Result<(Target, TcpStream, Connected), ConnectError>>),
+}
+
+/// The answers so far.
+struct Answers<'a> {
+    spa: &'a Spa,
+    /// Of each packet, the address that it asks to open for.
+    asked: Vec<Option<IpAddr>>,
+    received: Vec<Option<Received>>,
+    first: Target,
+    limit: Duration,
+}
+
+/// Sends packets and does what the plan has behind them; again with a new stamp if that fails and retries are
+/// left.
+///
+/// # Errors
+///
+/// The first step that failed.
+pub(crate) fn run(
+    spa: &Spa,
+    plan: &KnockPlan,
+    targets: &[Target],
+    report: &mut Reporter<impl Write>,
+) -> Result<Option<TcpStream>, Failure> {
+    let mut stamps = Stamps::default();
+    let mut retry = 0;
+    loop {
+        let sent = send(spa, plan, targets, &mut stamps, report)?;
+        let error = match finish(spa, plan, sent, report) {
+            Ok(stream) => return Ok(stream),
+            Err(error) => error,
+        };
+        if retry >= plan.retries || !error.is_worth_a_retry() {
+            return Err(error);
+        }
+        retry += 1;
+        report.retry(retry, plan.retries, &error);
+        report.flush();
+    }
+}
+
+/// Sends a packet to each address, and succeeds if one can be sent.
+fn send(
+    spa: &Spa,
+    plan: &KnockPlan,
+    targets: &[Target],
+    stamps: &mut Stamps,
+    report: &mut Reporter<impl Write>,
+) -> Result<Vec<SentPacket>, Failure> {
+    let has_several = targets.len() > 1;
+    let mut all = Vec::new();
+    let mut failed = None;
+    for (number, target) in targets.iter().enumerate() {
+        if number > 0 && !plan.delay.is_zero() {
+            thread::sleep(plan.delay);
+        }
+        match spa.send(target, has_several, stamps) {
+            Ok(sent) => {
+                report.packet(spa, &sent);
+                all.push(sent);
+            }
+            Err(error) if has_several => {
+                report.skipped(&error.target, &error);
+                failed = Some(error);
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    match failed {
+        Some(error) if all.is_empty() => Err(error.into()),
+        Some(_) | None => Ok(all),
+    }
+}
+
+fn finish(
+    spa: &Spa,
+    plan: &KnockPlan,
+    sent: Vec<SentPacket>,
+    report: &mut Reporter<impl Write>,
+) -> Result<Option<TcpStream>, Failure> {
+    let Some(first) = sent.first().map(|sent| sent.target) else {
+        return Ok(None);
+    };
+    let knocked: Vec<Knocked> = sent.iter().map(SentPacket::knocked).collect();
+    let limit = match plan.then_connect {
+        Some(ConnectTo::Port(_)) => plan.timeout,
+        Some(ConnectTo::Reply) | None => spa.answer_timeout,
+    };
+    let answers = Answers {
+        spa,
+        asked: sent.iter().map(|sent| sent.source).collect(),
+        received: vec![None; sent.len()],
+        first,
+        limit,
+    };
+    match (plan.then_connect, spa.answer) {
+        (None, false) => Ok(None),
+        (None, true) => {
+            wait_for_all(answers, sent, report)?;
+            Ok(None)
+        }
+        (Some(ConnectTo::Port(port)), false) => {
+            let Some(ended) = connect_any(&knocked, port, plan.timeout) else {
+                return Ok(None);
+            };
+            let (target, stream, connected) = ended?;
+            report.connected(&target, port, &connected);
+            Ok(Some(stream))
+        }
+        (Some(ConnectTo::Port(port)), true) => connect(answers, port, knocked, sent, report),
+        // The plan has no reply without an answer.
+        (Some(ConnectTo::Reply), _) => {
+            let (place, port) = wait_for_port(answers, sent, report)?;
+            report.flush();
+            let knocked: Vec<Knocked> = knocked.into_iter().skip(place).take(1).collect();
+            let Some(ended) = connect_any(&knocked, port, plan.timeout) else {
+                return Ok(None);
+            };
+            let (target, stream, connected) = ended?;
+            report.connected(&target, port, &connected);
+            Ok(Some(stream))
+        }
+    }
+}
+
+/// Waits for the answers to all packets; one must be what was asked for.
+fn wait_for_all(
+    mut answers: Answers<'_>,
+    sent: Vec<SentPacket>,
+    report: &mut Reporter<impl Write>,
+) -> Result<(), Failure> {
+    report.flush();
+    let (sender, events) = mpsc::channel();
+    answers.listen(sent, &sender);
+    drop(sender);
+    for event in events {
+        if let Event::Received(place, received) = event {
+            answers.add(place, received, report);
+        }
+    }
+    match answers.is_any_done() {
+        true => Ok(()),
+        false => Err(answers.failure(None)),
+    }
+}
+
+/// Waits for an answer that names the open port; returns the number of its packet, too.
+fn wait_for_port(
+    mut answers: Answers<'_>,
+    sent: Vec<SentPacket>,
+    report: &mut Reporter<impl Write>,
+) -> Result<(usize, u16), Failure> {
+    report.flush();
+    let (sender, events) = mpsc::channel();
+    answers.listen(sent, &sender);
+    drop(sender);
+    let mut without_port = None;
+    for event in events {
+        if let Event::Received(place, received) = event {
+            answers.add(place, received, report);
+            if let Received::Answer(answered) = received
+                && answered.is_open()
+            {
+                match answered.answer.port {
+                    Some(port) => return Ok((place, port)),
+                    None => without_port = Some(answered.target),
+                }
+            }
+        }
+    }
+    match without_port {
+        Some(target) => Err(Failure::NoPort { target }),
+        None => Err(answers.failure(None)),
+    }
+}
+
+/// Connects at once, and gives up early if the host refuses.
+fn connect(
+    mut answers: Answers<'_>,
+    port: u16,
+    knocked: Vec<Knocked>,
+    sent: Vec<SentPacket>,
+    report: &mut Reporter<impl Write>,
+) -> Result<Option<TcpStream>, Failure> {
+    let timeout = answers.limit;
+    let (sender, events) = mpsc::channel();
+    let ended = sender.clone();
+    // The first SYN is sent before anything else.
+    thread::spawn(move || {
+        // The receiver is gone if the host has refused.
+        let _late = ended.send(Event::Ended(connect_any(&knocked, port, timeout)));
+    });
+    answers.listen(sent, &sender);
+    drop(sender);
+    let mut deadline: Option<Instant> = None;
+    loop {
+        let event = match deadline {
+            None => events.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            Some(deadline) => {
+                events.recv_timeout(deadline.saturating_duration_since(Instant::now()))
+            }
+        };
+        match event {
+            Ok(Event::Received(place, received)) => {
+                answers.add(place, received, report);
+                if answers.are_all_refused() {
+                    deadline.get_or_insert_with(|| Instant::now() + GRACE);
+                }
+            }
+            Ok(Event::Ended(None)) | Err(RecvTimeoutError::Disconnected) => return Ok(None),
+            Ok(Event::Ended(Some(Ok((target, stream, connected))))) => {
+                report.connected(&target, port, &connected);
+                return Ok(Some(stream));
+            }
+            Ok(Event::Ended(Some(Err(error)))) => {
+                if matches!(error.closed, Closed::NoAnswer) {
+                    // The time is over for the answers, too.
+                    for event in events {
+                        if let Event::Received(place, received) = event {
+                            answers.add(place, received, report);
+                        }
+                    }
+                }
+                return Err(answers.not_connected(error));
+            }
+            Err(RecvTimeoutError::Timeout) => return Err(answers.failure(Some(port))),
+        }
+    }
+}
+
+impl SentPacket {
+    fn knocked(&self) -> Knocked {
+        Knocked {
+            target: self.target,
+            last_knock: self.at,
+        }
+    }
+}
+
+impl Answers<'_> {
+    /// Listens for the answers, each in a thread of its own.
+    fn listen(&self, sent: Vec<SentPacket>, events: &Sender<Event>) {
+        let limit = self.limit;
+        for (place, sent) in sent.into_iter().enumerate() {
+            let (events, channel) = (events.clone(), self.spa.channel.clone());
+            thread::spawn(move || {
+                // The receiver is gone after a connection.
+                let _late = events.send(Event::Received(place, sent.receive(&channel, limit)));
+            });
+        }
+    }
+
+    fn add(&mut self, place: usize, received: Received, report: &mut Reporter<impl Write>) {
+        if let Received::Answer(answered) = received {
+            report.answered(self.spa, &answered);
+        }
+        if let Some(slot) = self.received.get_mut(place) {
+            *slot = Some(received);
+        }
+    }
+
+    /// Returns the answers with what their packets asked for.
+    fn answered(&self) -> impl Iterator<Item = (Answered, Option<IpAddr>)> + '_ {
+        let both = self.received.iter().zip(&self.asked);
+        both.filter_map(|(received, &asked)| match received {
+            Some(Received::Answer(answered)) => Some((*answered, asked)),
+            Some(Received::Nothing { .. }) | None => None,
+        })
+    }
+
+    fn refusals(&self) -> impl Iterator<Item = Refusal> + '_ {
+        self.answered()
+            .filter_map(|(answered, asked)| answered.refusal(self.spa, asked))
+    }
+
+    fn is_any_done(&self) -> bool {
+        let mut answered = self.answered();
+        answered.any(|(answered, asked)| answered.refusal(self.spa, asked).is_none())
+    }
+
+    fn are_all_refused(&self) -> bool {
+        self.refusals().count() == self.asked.len()
+    }
+
+    /// Returns why nothing was opened: a refusal, or else that there was no answer.
+    fn failure(&self, not_connected: Option<u16>) -> Failure {
+        if let Some(refusal) = self.refusals().next() {
+            return refusal.into();
+        }
+        let is_closed = |received: &Option<Received>| {
+            matches!(received, Some(Received::Nothing { is_closed: true }))
+        };
+        Failure::Unanswered(Unanswered {
+            target: self.first,
+            port: self.spa.port,
+            limit: self.limit,
+            is_closed: self.received.iter().any(is_closed),
+            not_connected,
+        })
+    }
+
+    /// Returns why there is no connection.
+    fn not_connected(&self, error: ConnectError) -> Failure {
+        let open = self.answered().find(|(answered, _)| answered.is_open());
+        match (&error.closed, open) {
+            (Closed::NoAnswer, Some((answered, _))) => Failure::OpenButSilent {
+                opened: answered.text(self.spa),
+                port: error.port,
+                limit: error.limit,
+            },
+            (Closed::NoAnswer, None) => self.failure(Some(error.port)),
+            (Closed::Refused | Closed::Unreachable(_) | Closed::Unable(_), _) => error.into(),
+        }
+    }
+}
