@@ -1,5 +1,6 @@
 //! The command line.
 
+use crate::fwknop::ImportFwknop;
 use crate::keygen::Keygen;
 use crate::next_line::NextLineAddress;
 use crate::otp::{self, Hidden, Period, Protocols};
@@ -75,6 +76,12 @@ pub enum Command {
     /// The private key is written to a new file that only you can read. Add the printed line to a
     /// [[user]] in the configuration of each host that this machine may enter.
     Keygen(Keygen),
+
+    /// Convert the stanzas of fwknop's client to profiles for hosts with knock-user
+    ///
+    /// This client sends no packets of fwknop: each profile needs the public key of its host, which
+    /// `knock-user keygen` prints there. What has no equal becomes a comment; no key is printed.
+    ImportFwknop(ImportFwknop),
 }
 
 /// Arguments for knocking, and for a connection afterwards.

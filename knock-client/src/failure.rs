@@ -1,6 +1,7 @@
 //! The error of a run, and whether a retry or another command line can help.
 
 use crate::connect::ConnectError;
+use crate::fwknop::ImportError;
 use crate::log::LogError;
 use crate::next_line::NextLineError;
 use crate::one_time::OneTimeError;
@@ -46,6 +47,9 @@ pub enum Failure {
     /// The key can't be made.
     #[error(transparent)]
     KeyFile(#[from] KeyFileError),
+    /// The stanzas of fwknop can't be converted.
+    #[error(transparent)]
+    Import(#[from] ImportError),
     /// A packet could not be sent.
     #[error(transparent)]
     NotSent(#[from] NotSent),
@@ -120,6 +124,7 @@ impl Failure {
             | Self::Otp(_)
             | Self::Spa(_)
             | Self::KeyFile(_)
+            | Self::Import(_)
             | Self::NotSent(_)
             | Self::NoPort { .. }
             | Self::NextLine(_)
@@ -156,7 +161,13 @@ impl Failure {
                 | SpaError::ReplyWithoutAnswer
                 | SpaError::Key(KeyFileError::Bad { .. } | KeyFileError::NoHome),
             )
-            | Self::KeyFile(KeyFileError::Bad { .. } | KeyFileError::NoHome) => true,
+            | Self::KeyFile(KeyFileError::Bad { .. } | KeyFileError::NoHome)
+            | Self::Import(
+                ImportError::NoHome
+                | ImportError::Empty(_)
+                | ImportError::Key(_)
+                | ImportError::NoStanza { .. },
+            ) => true,
             Self::OneTime(
                 OneTimeError::Unreadable { .. }
                 | OneTimeError::Unmarkable { .. }
@@ -180,6 +191,7 @@ impl Failure {
                 | KeyFileError::Unwritable { .. }
                 | KeyFileError::Random(_),
             )
+            | Self::Import(ImportError::Unreadable { .. })
             | Self::NotSent(_)
             | Self::Unanswered(_)
             | Self::Refused(_)

@@ -27,6 +27,7 @@
 pub mod cli;
 mod connect;
 mod failure;
+pub mod fwknop;
 pub mod keygen;
 mod log;
 pub mod next_line;

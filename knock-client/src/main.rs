@@ -3,7 +3,7 @@
 use clap::Parser;
 use knock_client::cli::{Cli, Command, KnockArgs, Proxy};
 use knock_client::plan::KnockPlan;
-use knock_client::{Failure, Reporter, Sequence, Style, keygen, proxy, run, sequence};
+use knock_client::{Failure, Reporter, Sequence, Style, fwknop, keygen, proxy, run, sequence};
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
@@ -13,11 +13,10 @@ fn main() -> ExitCode {
         None => knock(&args),
         Some(Command::Proxy(proxy)) => pass(&proxy),
         Some(Command::Keygen(args)) => {
-            let done = keygen::run(&args, &mut io::stdout(), &mut io::stderr());
-            if let Err(failure) = &done {
-                print(failure);
-            }
-            exit_code(done)
+            ended(keygen::run(&args, &mut io::stdout(), &mut io::stderr()))
+        }
+        Some(Command::ImportFwknop(args)) => {
+            ended(fwknop::run(&args, &mut io::stdout(), &mut io::stderr()))
         }
     }
 }
@@ -64,6 +63,14 @@ fn pass(proxy: &Proxy) -> ExitCode {
         let _only_slower = stream.set_nodelay(true);
         proxy::pass(&stream, io::stdin(), io::stdout(), close_stdout).map_err(Failure::Broken)
     });
+    if let Err(failure) = &done {
+        print(failure);
+    }
+    exit_code(done)
+}
+
+/// Prints the failure, if there is one, and returns the exit code.
+fn ended(done: Result<(), Failure>) -> ExitCode {
     if let Err(failure) = &done {
         print(failure);
     }

@@ -13,6 +13,7 @@ use serde::{Deserialize, Deserializer, de::Error as _};
 use std::collections::BTreeMap;
 use std::env;
 use std::io;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -57,6 +58,8 @@ pub struct Profile {
     pub port: Option<SpaPort>,
     /// The file with this client's private key.
     pub key: Option<PathBuf>,
+    /// The address to open for.
+    pub source: Option<IpAddr>,
     /// The server that names the next line of the one-time file.
     #[serde(default, deserialize_with = "next_line")]
     pub next_line: Option<NextLineAddress>,
@@ -174,6 +177,7 @@ impl Profile {
             (self.time.is_some(), "for"),
             (self.port.is_some(), "port"),
             (self.key.is_some(), "key"),
+            (self.source.is_some(), "source"),
         ];
         let only_knocks = [
             (self.handshake, "handshake"),
@@ -202,6 +206,7 @@ impl Profile {
             time: self.time,
             port: self.port,
             key: self.key.clone(),
+            source: self.source,
             timeout: self.timeout,
             ..SpaSettings::default()
         }

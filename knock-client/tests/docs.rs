@@ -25,7 +25,7 @@ fn every_option_is_on_the_page() {
     let names: Vec<_> = command.get_subcommands().map(Command::get_name).collect();
     assert_eq!(
         names,
-        ["proxy", "keygen"],
+        ["proxy", "keygen", "import-fwknop"],
         "a new subcommand needs a place on the page"
     );
     let options = |command: &Command| {

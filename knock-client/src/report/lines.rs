@@ -146,7 +146,7 @@ impl From<&Failure> for Failed {
             Failure::Sequence(_) => plain(Reason::Sequence, None),
             Failure::OneTime(_) => plain(Reason::OneTime, None),
             Failure::Otp(_) => plain(Reason::Otp, None),
-            Failure::Spa(_) | Failure::KeyFile(_) => plain(Reason::Spa, None),
+            Failure::Spa(_) | Failure::KeyFile(_) | Failure::Import(_) => plain(Reason::Spa, None),
             Failure::NotSent(error) => plain(Reason::Unsent, Some(error.port.number())),
             Failure::Unanswered(error) => plain(Reason::Unanswered, error.not_connected),
             Failure::Refused(_) => plain(Reason::NotOpened, None),

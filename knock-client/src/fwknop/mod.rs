@@ -1,0 +1,182 @@
+//! `import-fwknop`: converts the stanzas of fwknop's client to profiles.
+//!
+//! ```text
+//! .fwknoprc ─▶ rc (stanzas, directives) ─▶ profile ─▶ profiles and comments
+//! ```
+//!
+//! This client sends no packets of fwknop, so a profile has a key of its own instead of fwknop's, and the public
+//! key of a host that runs knock-user. No value of a directive is printed unless it is known to be no secret.
+
+mod profile;
+mod rc;
+
+use crate::failure::Failure;
+use crate::refused;
+use crate::sequence::bytes;
+use crate::spa::HostKey;
+use clap::Args;
+use knock_sequence::Invalid;
+use std::convert::Infallible;
+use std::env;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+/// The longest file that is read.
+const FILE_MAX: u64 = 1 << 20;
+
+/// Arguments of `import-fwknop`.
+#[derive(Args, Debug)]
+pub struct ImportFwknop {
+    /// Convert this file [default: ~/.fwknoprc]
+    #[arg(value_name = "FILE")]
+    pub file: Option<PathBuf>,
+
+    /// Use this public key of the host, for all stanzas or for the one with this name
+    #[arg(long, value_name = "[STANZA=]KEY")]
+    pub spa: Vec<StanzaKey>,
+}
+
+/// The public key of a host, for one stanza or for all.
+#[derive(Clone, Debug)]
+pub struct StanzaKey {
+    stanza: Option<String>,
+    key: HostKey,
+}
+
+impl FromStr for StanzaKey {
+    type Err = Infallible;
+
+    fn from_str(word: &str) -> Result<Self, Infallible> {
+        let (stanza, key) = match word.rsplit_once('=') {
+            Some((stanza, key)) => (Some(stanza.to_owned()), key),
+            None => (None, word),
+        };
+        Ok(Self {
+            stanza,
+            key: key.parse()?,
+        })
+    }
+}
+
+/// Why a file is not converted.
+#[derive(Debug, thiserror::Error)]
+pub enum ImportError {
+    /// It can't be read.
+    #[error("cannot read {}: {}", path.display(), refused::of_file(cause))]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// The system's error.
+        cause: io::Error,
+    },
+    /// This user has no home directory.
+    #[error("this user has no home directory: name the file, usually .fwknoprc")]
+    NoHome,
+    /// It has no stanza with a host.
+    #[error(
+        "{} has no stanza with SPA_SERVER, so there is no host to send packets to: name another file",
+        .0.display()
+    )]
+    Empty(PathBuf),
+    /// A key is wrong.
+    #[error("--spa: {0}")]
+    Key(Invalid),
+    /// A key is for a stanza that does not exist.
+    #[error("--spa {stanza}=…: {} has no stanza [{stanza}]; it has {others}", path.display())]
+    NoStanza {
+        /// The stanza.
+        stanza: String,
+        /// The file.
+        path: PathBuf,
+        /// The stanzas that it has.
+        others: String,
+    },
+}
+
+/// Converts a file: profiles with comments to `out`, what is left to do to `err`.
+///
+/// # Errors
+///
+/// The file can't be read or has no host, a key is wrong, or `out` can't be written.
+pub fn run(args: &ImportFwknop, out: &mut impl Write, err: &mut impl Write) -> Result<(), Failure> {
+    let path = match &args.file {
+        Some(path) => path.clone(),
+        None => env::home_dir()
+            .ok_or(ImportError::NoHome)?
+            .join(".fwknoprc"),
+    };
+    let text = bytes(&path, FILE_MAX).map_err(|cause| ImportError::Unreadable {
+        path: path.clone(),
+        cause,
+    })?;
+    // Only ASCII has a meaning, comments may be in any encoding.
+    let converted = convert(&String::from_utf8_lossy(&text), &path, &args.spa)?;
+    let written = out
+        .write_all(converted.toml.as_bytes())
+        .and_then(|()| out.flush());
+    written.map_err(Failure::Output)?;
+    let _unread = writeln!(err, "{}", converted.left);
+    Ok(())
+}
+
+/// The result.
+struct Converted {
+    toml: String,
+    /// What is left to do.
+    left: String,
+}
+
+fn convert(text: &str, path: &Path, keys: &[StanzaKey]) -> Result<Converted, ImportError> {
+    let stanzas = rc::stanzas(text);
+    for key in keys {
+        key.key.key().map_err(ImportError::Key)?;
+        let Some(stanza) = &key.stanza else { continue };
+        if !stanzas.iter().any(|other| &other.name == stanza) {
+            let names: Vec<_> = stanzas
+                .iter()
+                .map(|other| format!("[{}]", other.name))
+                .collect();
+            return Err(ImportError::NoStanza {
+                stanza: stanza.escape_debug().to_string(),
+                path: path.to_owned(),
+                others: names.join(", "),
+            });
+        }
+    }
+    let mut toml = profile::comment(&format!(
+        "From {} by knock-client import-fwknop. fwknop's keys are not used: `knock-client keygen` makes the key \
+         of this machine, and each host needs its public key in a [[user]].",
+        path.display()
+    ));
+    let (mut count, mut without_key) = (0, 0);
+    for stanza in &stanzas {
+        let own = keys
+            .iter()
+            .find(|key| key.stanza.as_ref() == Some(&stanza.name));
+        let key = own.or_else(|| keys.iter().find(|key| key.stanza.is_none()));
+        let key = key.and_then(|key| key.key.key().ok());
+        if let Some(profile) = profile::of(stanza, key) {
+            toml.push('\n');
+            toml += &profile;
+            count += 1;
+            without_key += usize::from(key.is_none());
+        }
+    }
+    if count == 0 {
+        return Err(ImportError::Empty(path.to_owned()));
+    }
+    let left = match without_key {
+        0 => {
+            format!("{count} converted; compare the comments, then add the profiles to config.toml")
+        }
+        _ => format!(
+            "{count} converted, {without_key} without the public key of the host, as comments: `knock-user keygen` \
+             prints it there; give it with --spa STANZA=knock1:…"
+        ),
+    };
+    Ok(Converted { toml, left })
+}
+
+#[cfg(test)]
+mod tests;
