@@ -2,7 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a helper of a test fails with the test")]
 
-use knock_sequence::spa::{Action, Channel, DoorId, PrivateKey, Request, WANT_ANSWER};
+use knock_sequence::spa::{
+    Action, Channel, DoorId, PACKET_LENGTH, PrivateKey, Request, WANT_ANSWER,
+};
 
 /// See the file for its columns.
 const VECTORS: &str = include_str!("../../knock-common/tests/spa_vectors.txt");
@@ -58,4 +60,49 @@ fn packets_are_those_of_an_independent_client() {
         count += 1;
     }
     assert_eq!(count, 16);
+}
+
+/// Returns packets of one key that differ in nothing but the stamp, which increases by 1 s.
+fn packets_of_a_key(count: u64) -> Vec<[u8; PACKET_LENGTH]> {
+    let [host, client] = [0x11, 0x22].map(|octet| PrivateKey::from_octets([octet; 32]));
+    let channel = Channel::new(&client, host.public()).unwrap();
+    let packet = |number| {
+        channel.seal(&Request {
+            stamp: 1_800_000_000_000_000_000 + number * 1_000_000_000,
+            source: Some([203, 0, 113, 7].into()),
+            door: DoorId::of_name("ssh"),
+            seconds: 30,
+            action: Action::Open,
+            answer: true,
+        })
+    };
+    (0..count).map(packet).collect()
+}
+
+/// Returns the chi-square statistic of the octets; for noise it is 255 on average, with a standard deviation of 23.
+fn chi_square(octets: impl Iterator<Item = u8>) -> f64 {
+    let mut counts = [0_u32; 256];
+    octets.for_each(|octet| counts[usize::from(octet)] += 1);
+    let expected = f64::from(counts.iter().sum::<u32>()) / 256.0;
+    let deviation = |&count: &u32| (f64::from(count) - expected).powi(2) / expected;
+    counts.iter().map(deviation).sum()
+}
+
+#[test]
+fn each_octet_of_a_key_is_noise_and_so_is_what_follows_it() {
+    let packets = packets_of_a_key(10_000);
+    // Six standard deviations: 144 statistics stay below with a probability of 0.999999.
+    let most = 255.0 + 6.0 * 23.0;
+    for at in 0..PACKET_LENGTH {
+        let octets = packets.iter().map(|packet| packet[at]);
+        let alone = chi_square(octets);
+        let changes = packets.windows(2).map(|pair| pair[0][at] ^ pair[1][at]);
+        let changes = chi_square(changes);
+        assert!(alone < most, "octet {at}: {alone}");
+        assert!(changes < most, "octet {at} of packets in a row: {changes}");
+    }
+    let mut beginnings: Vec<_> = packets.iter().map(|packet| &packet[..8]).collect();
+    beginnings.sort_unstable();
+    beginnings.dedup();
+    assert_eq!(beginnings.len(), packets.len(), "none begins like another");
 }

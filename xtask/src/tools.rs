@@ -106,7 +106,7 @@ const TOOLS: [Tool; 37] = {
         tool("mount", "mount", &[Bench, Test, Fresh]),
         tool("stdbuf", "coreutils", &[Test]),
         tool("bash", "bash", &[Test]),
-        tool("python3", "python3-minimal", &[Test]),
+        tool("python3", "python3", &[Test]),
         // Virtual machines: what unpacks kernels and packs programs.
         tool("busybox", "busybox-static", &[Vm]),
         tool("dpkg-deb", "dpkg", &[Vm]),
