@@ -288,15 +288,19 @@ fn ipv6<B: Bytes + ?Sized>(bytes: &B, network: usize, unicast: bool) -> Result<S
         } else {
             Reason::Truncated
         };
+        if !matches!(
+            next,
+            HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION
+        ) {
+            break;
+        }
+        // Both octets at once, since LLVM would check the second and read it through another pointer.
+        let [following, units] = bytes
+            .words(offset)
+            .map(|[word]: [u16; 1]| word.to_ne_bytes())
+            .ok_or(truncated)?;
+        let units = usize::from(units);
         let length = match next {
-            HOP_BY_HOP | ROUTING | DESTINATION => {
-                let units = bytes.u8(offset.wrapping_add(1)).ok_or(truncated)?;
-                usize::from(units).wrapping_add(1).wrapping_mul(8)
-            }
-            AUTHENTICATION => {
-                let units = bytes.u8(offset.wrapping_add(1)).ok_or(truncated)?;
-                usize::from(units).wrapping_add(2).wrapping_mul(4)
-            }
             FRAGMENT => {
                 let place = bytes.be16(offset.wrapping_add(2)).ok_or(truncated)?;
                 if place & 0xfff8 != 0 {
@@ -305,9 +309,10 @@ fn ipv6<B: Bytes + ?Sized>(bytes: &B, network: usize, unicast: bool) -> Result<S
                 fragment = place & 1 != 0;
                 8
             }
-            _ => break,
+            AUTHENTICATION => units.wrapping_add(2).wrapping_mul(4),
+            _ => units.wrapping_add(1).wrapping_mul(8),
         };
-        next = bytes.u8(offset).ok_or(truncated)?;
+        next = following;
         offset = offset.wrapping_add(length);
     }
     let at = Transport {
