@@ -332,18 +332,12 @@ mod tests {
 
     /// A packet of the one source to one of the ports 0 to 3.
     fn frame(protocol: Protocol, port: u8, flags: u8) -> Vec<u8> {
-        let ethernet = [2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0];
-        let number = match protocol {
-            Protocol::Tcp => 6,
-            Protocol::Udp => 17,
-        };
-        let ip = [
-            0x45, 0, 0, 40, 0, 0, 0, 0, 64, number, 0, 0, 198, 51, 100, 1, 192, 0, 2, 1,
-        ];
-        let tcp = [
-            0x9c, 0x40, 0, port, 0, 0, 0, 1, 0, 0, 0, 0, 0x50, flags, 0, 0, 0, 0, 0, 0,
-        ];
-        [&ethernet[..], &ip, &tcp].concat()
+        let frame = knock_frame::eth().ip4("198.51.100.1", "192.0.2.1");
+        match protocol {
+            Protocol::Tcp => frame.tcp(40_000, port.into(), flags),
+            Protocol::Udp => frame.udp(40_000, port.into()),
+        }
+        .bytes()
     }
 
     #[test]

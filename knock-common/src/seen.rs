@@ -99,12 +99,11 @@ mod tests {
             frame.extend([0; 46]);
             frame
         };
-        let bare_ip = {
-            let mut bytes = std::vec![0x45, 0, 0, 60, 0, 0, 0x40, 0, 64, 6, 0, 0];
-            bytes.extend([192, 0, 2, 1, 192, 0, 2, 2]);
-            bytes.extend([0; 40]);
-            bytes
-        };
+        let bare_ip = knock_frame::eth()
+            .ip4("192.0.2.1", "192.0.2.2")
+            .tcp(40_000, 22, packet::flag::SYN)
+            .bytes()
+            .split_off(14);
         for (name, bytes, expected) in [
             ("ARP", frame(&[0x0806]), None),
             ("ARP in a VLAN", frame(&[0x8100, 0x0806]), None),

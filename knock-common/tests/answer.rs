@@ -1,26 +1,19 @@
 //! Answers: their content, and that they are never longer than the packets that they answer.
 #![expect(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
-#[path = "../../tests/src/frame.rs"]
-#[expect(
-    unreachable_pub,
-    dead_code,
-    unused_imports,
-    reason = "shared with the tests on the program in the kernel"
-)]
-mod frame;
-
 use std::net::IpAddr;
 
 use knock_common::{
     Bytes as _,
     answer::{self, Answer, Memory, PortDigits},
-    packet::{self, Protocol},
+    packet::{
+        self, Protocol,
+        flag::{ACK, FIN, PSH, RST, SYN},
+    },
     repliable::Repliable,
 };
+use knock_frame::{Frame, eth};
 use proptest::{prelude::*, sample::Index};
-
-use crate::frame::{ACK, FIN, Frame, PSH, RST, SYN, SYN_ACK, eth};
 
 const CLIENT: &str = "198.51.100.7";
 const SERVER: &str = "192.0.2.2";
@@ -152,7 +145,7 @@ fn each_packet_of_a_handshake_has_its_answer() {
             "syn",
             |question| Answer::syn_ack(question, COOKIE),
             SYN,
-            (SYN_ACK, COOKIE, 0),
+            (SYN | ACK, COOKIE, 0),
         ),
         ("ack", Answer::fin_ack, ACK, (FIN | ACK, ACKED, SEQUENCE)),
         ("fin", Answer::reset, FIN | ACK, (RST, ACKED, 0)),

@@ -1,6 +1,11 @@
 //! Tests sequences that change while packets are judged.
 
-use knock_common::{Reason, judge, layout::UsedKey, packet::Protocol, sim::Sim};
+use knock_common::{
+    Reason, judge,
+    layout::UsedKey,
+    packet::{Protocol, flag},
+    sim::Sim,
+};
 use proptest::prelude::*;
 
 use super::{tests::settings, *};
@@ -29,12 +34,10 @@ fn sequences(sequence_ids: &mut u32, ports: &[Vec<u16>]) -> Vec<Sequence> {
 }
 
 fn syn(port: u16) -> Vec<u8> {
-    let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0];
-    frame.extend([0x45, 0, 0, 40, 0, 0, 0, 0, 64, 6, 0, 0]);
-    frame.extend([198, 51, 100, 1, 192, 0, 2, 1, 0x9c, 0x40]);
-    frame.extend(port.to_be_bytes());
-    frame.extend([0, 0, 0, 1, 0, 0, 0, 0, 0x50, 2, 0, 0, 0, 0, 0, 0]);
-    frame
+    knock_frame::eth()
+        .ip4("198.51.100.1", "192.0.2.1")
+        .tcp(40_000, port, flag::SYN)
+        .bytes()
 }
 
 /// A configuration with changing sequences, and maps that are updated with them.

@@ -1,4 +1,4 @@
-//! Frames as they are on the wire.
+//! Frames that a test judges, with the fields that a model reads.
 
 use std::net::IpAddr;
 
@@ -13,58 +13,22 @@ pub(crate) struct Frame {
     pub(crate) to: Knock,
     /// TCP flags.
     pub(crate) flags: u8,
-    /// Whether it is sent to a group of hosts.
+    /// Whether its destination is a multicast address of Ethernet.
     pub(crate) group: bool,
 }
 
 impl Frame {
+    /// Returns the octets.
     pub(crate) fn bytes(&self) -> Vec<u8> {
-        let mut bytes = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2];
-        if self.group {
-            bytes[0] |= 1;
-        }
-        let (number, length) = match self.to.protocol {
-            Protocol::Tcp => (6, 20_u8),
-            Protocol::Udp => (17, 8),
+        let ethernet = match self.group {
+            true => knock_frame::eth().group(),
+            false => knock_frame::eth(),
         };
-        match (self.source, self.destination) {
-            (IpAddr::V4(source), IpAddr::V4(destination)) => {
-                bytes.extend([
-                    0x08,
-                    0x00,
-                    0x45,
-                    0,
-                    0,
-                    20 + length,
-                    0,
-                    0,
-                    0,
-                    0,
-                    64,
-                    number,
-                    0,
-                    0,
-                ]);
-                bytes.extend(source.octets());
-                bytes.extend(destination.octets());
-            }
-            (IpAddr::V6(source), IpAddr::V6(destination)) => {
-                bytes.extend([0x86, 0xdd, 0x60, 0, 0, 0, 0, length, number, 64]);
-                bytes.extend(source.octets());
-                bytes.extend(destination.octets());
-            }
-            mixed => panic!("addresses of two families: {mixed:?}"),
-        }
-        bytes.extend(40_000_u16.to_be_bytes());
-        bytes.extend(self.to.port.to_be_bytes());
+        let ip = ethernet.ip(self.source, self.destination);
         match self.to.protocol {
-            Protocol::Tcp => {
-                bytes.extend([
-                    0, 0, 0, 1, 0, 0, 0, 0, 0x50, self.flags, 0xff, 0xff, 0, 0, 0, 0,
-                ]);
-            }
-            Protocol::Udp => bytes.extend([0, 8, 0, 0]),
+            Protocol::Tcp => ip.tcp(40_000, self.to.port, self.flags),
+            Protocol::Udp => ip.udp(40_000, self.to.port),
         }
-        bytes
+        .bytes()
     }
 }
