@@ -1,11 +1,5 @@
 //! The parser: each shape of frame, and any bytes.
 
-#[path = "../../tests/src/frame.rs"]
-#[expect(
-    unreachable_pub,
-    reason = "shared with the tests on the program in the kernel"
-)]
-mod frame;
 #[path = "../../tests/src/shapes.rs"]
 #[expect(
     unreachable_pub,
@@ -13,10 +7,15 @@ mod frame;
 )]
 mod shapes;
 
-use knock_common::{Address, Reason, packet};
+use knock_common::{
+    Address, Reason,
+    packet::{
+        self,
+        flag::{ACK, FIN, PSH, RST, SYN, URG},
+    },
+};
+use knock_frame::eth;
 use proptest::{prelude::*, sample::Index};
-
-use crate::frame::{ACK, FIN, PSH, RST, SYN, SYN_ACK, URG, eth};
 
 #[test]
 fn each_shape_is_read_as_expected() {
@@ -68,7 +67,7 @@ fn syn_opens_and_fin_or_rst_ends_a_connection() {
     for (name, flags, opens, ends) in [
         ("SYN", SYN, true, false),
         ("SYN with more", SYN | PSH | URG | FIN, true, true),
-        ("SYN, ACK", SYN_ACK, false, false),
+        ("SYN, ACK", SYN | ACK, false, false),
         ("ACK", ACK, false, false),
         ("FIN, ACK", FIN | ACK, false, true),
         ("RST", RST, false, true),

@@ -5,15 +5,6 @@
 //! weakly ordered memory may read from them.
 #![expect(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
-#[path = "../../tests/src/frame.rs"]
-#[expect(
-    unreachable_pub,
-    dead_code,
-    unused_imports,
-    reason = "shared with the tests on the program in the kernel"
-)]
-mod frame;
-
 use std::{
     cell::Cell,
     collections::{BTreeSet, HashMap},
@@ -37,12 +28,16 @@ use knock_common::{
         PortRule, ProgressKey, Symbol, UsedKey, WAYS, port_index,
     },
     lockout,
-    packet::Protocol::Tcp,
+    packet::{
+        Protocol::Tcp,
+        flag::{ACK, SYN},
+    },
     packet_info::PacketInfo,
     reason::Reporting,
     spa::layout::{FwknopKey, Gate, KeyId, SpaKey, SpaKeyName, SpaMay, SpaMayKey, SpaTag},
     time::Moment,
 };
+use knock_frame::eth;
 use loom::{
     model::Builder,
     sync::atomic::{
@@ -51,8 +46,6 @@ use loom::{
     },
     thread,
 };
-
-use crate::frame::{ACK, SYN, eth};
 
 const CLIENT: &str = "198.51.100.7";
 const SERVER: &str = "192.0.2.2";

@@ -1,20 +1,25 @@
-//! Every shape that a frame can have, and what the parser is to make of it.
+//! Every shape of frame, each with the expected result of the parser.
 //!
 //! One table for the parser alone and for the program in the kernel. All frames are for port 22,
 //! which that program protects.
 
-use knock_common::{Reason, packet::Protocol};
+use knock_common::{
+    Reason,
+    packet::{
+        Protocol,
+        flag::{ACK, SYN},
+    },
+};
+use knock_frame::{Frame, eth};
 
-use crate::frame::{ACK, Frame, SYN, eth};
-
-/// A frame and what it is.
+/// A frame and the expected result of the parser.
 #[derive(Debug)]
 pub struct Shape {
-    /// What is special about it.
+    /// What distinguishes it.
     pub name: &'static str,
     /// The frame.
     pub frame: Frame,
-    /// The protocol and the TCP flags that are read from it, or why none are.
+    /// The protocol and the TCP flags, or the reason for which the parser rejects it.
     pub read: Result<(Protocol, u8), Reason>,
 }
 
