@@ -8,8 +8,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use knock_common::{
+    layout::Features,
+    packet::Protocol,
+    spa::layout::{DoorId, KeyId, Otherwise, SpaFormats, SpaKey, SpaMayKey},
+};
 use knock_sequence::spa::{PrivateKey, PublicKey};
 use knock_user::{
+    compile::{Input, Sequences, Tables, compile, stable_ids::StableIds},
     config,
     host::{Host, WallClock},
     tools::{
@@ -318,4 +324,132 @@ fn keygen_writes_a_new_file_and_never_replaces_one() {
     let shown = shown.display();
     let expected = format!("there is no directory {shown}: create it with `mkdir {shown}`");
     assert_eq!(error, expected);
+}
+
+/// The tables of a configuration with the keys of the format's test vector: host 0x11, client 0x22.
+fn tables(text: &str, known: &StableIds) -> Tables {
+    let checked = config::parse(text, "seq.toml").unwrap();
+    let checked = checked
+        .with_keys(vec![private(0x11), private(0x33)])
+        .unwrap();
+    let mut input = Input {
+        host: &Host::default(),
+        cell_key: [1; 12],
+        known,
+        draw: &mut || 0,
+        sequences: &Sequences::new(),
+        before: None,
+    };
+    compile(&checked.settings, &mut input).unwrap()
+}
+
+const TEXT: &str = "
+    [spa]
+    ports = [\"udp/443\", \"udp/1194\"]
+    otherwise = \"pass\"
+    bind = true
+    [[user]]
+    name = \"alice\"
+    keys = [{ key = \"KEY\", until = 2027-01-31 }]
+    until = 2027-12-31
+    doors = [\"wiki\", \"ssh\"]
+    [[user]]
+    name = \"bob\"
+    keys = [\"OTHER\"]
+    doors = [\"ssh\"]
+    bind = false
+    for_others = true
+    [[door]]
+    name = \"ssh\"
+    open = [\"tcp/22\"]
+    open_for_max = \"1h\"
+    grant_prefix = { ipv4 = 24, ipv6 = 64 }
+    [[door]]
+    name = \"wiki\"
+    knock = [\"tcp/7000\", \"udp/8000\", \"tcp/6000\"]
+    open = [\"udp/1194\"]
+";
+
+fn text() -> String {
+    let text = TEXT.replace("KEY", &public(0x22));
+    text.replace("OTHER", &public(0x44))
+}
+
+#[test]
+fn users_become_keys_and_doors() {
+    let tables = tables(&text(), &StableIds::default());
+    assert!(
+        tables
+            .features
+            .has(Features::SPA.with(Features::GRANT_PREFIX))
+    );
+    assert_eq!(tables.config.spa_window_ns, 30_000_000_000);
+    let spa = &tables.spa;
+    assert_eq!(spa.gates.iter().filter(|gate| gate.is_used == 1).count(), 2);
+    // The id of the vector, ae08b31542742c32, is little-endian.
+    let id = KeyId(u64::from_le_bytes(0xae08_b315_4274_2c32_u64.to_be_bytes()));
+    let found: Vec<_> = spa.keys.iter().filter(|(name, _)| name.id == id).collect();
+    let gates: Vec<_> = found.iter().map(|(name, _)| name.gate).collect();
+    assert_eq!(gates, [0, 1]);
+    let [(_, with_host), (_, with_old)] = found.as_slice() else {
+        panic!("{found:?}");
+    };
+    assert_ne!(with_host.mac, with_old.mac);
+    // The earlier end of the key and the user: 2027-02-01T00:00:00Z.
+    assert_eq!(with_host.not_after_ns, 1_801_440_000_000_000_000);
+    assert_eq!((with_host.user, with_host.flags), (1, SpaKey::BIND));
+    let (_, bobs) = spa.keys.iter().find(|(name, _)| name.id != id).unwrap();
+    assert_eq!((bobs.user, bobs.flags), (2, SpaKey::FOR_OTHERS));
+    assert_eq!(bobs.not_after_ns, u64::MAX);
+
+    let door = |name: &str| DoorId(knock_sequence::spa::DoorId::of_name(name).number());
+    let may = |user, door| {
+        let key = SpaMayKey::door(user, door);
+        let found = spa.may.iter().find(|(found, _)| *found == key);
+        found.map(|(_, may)| tables.names[usize::from(may.entry)].as_str())
+    };
+    for (name, user, id, expected) in [
+        ("alice's first", 1, DoorId::FIRST, Some("wiki")),
+        ("alice's ssh", 1, door("ssh"), Some("ssh")),
+        ("bob's first", 2, DoorId::FIRST, Some("ssh")),
+        ("bob's wiki", 2, door("wiki"), None),
+        (
+            "anybody's wiki",
+            SpaMayKey::ANYBODY,
+            door("wiki"),
+            Some("wiki"),
+        ),
+        ("anybody's first", SpaMayKey::ANYBODY, DoorId::FIRST, None),
+    ] {
+        assert_eq!(may(user, id), expected, "{name}");
+    }
+    let key = SpaMayKey::door(2, door("ssh"));
+    let (_, ssh) = spa.may.iter().find(|(found, _)| *found == key).unwrap();
+    assert_eq!(
+        (ssh.open_for_ms, ssh.open_for_max_ms, ssh.port),
+        (30_000, 3_600_000, 22)
+    );
+    let entry = &tables.doors[usize::from(ssh.entry)];
+    let prefixes = (entry.prefixes.ipv4_free, entry.prefixes.ipv6_free);
+    assert_eq!(prefixes, (8, 64));
+
+    let rule = |port| tables.ports[&(Protocol::Udp, port)].spa_port();
+    assert_eq!(rule(443).otherwise, Otherwise::Pass);
+    assert!(matches!(rule(1194).otherwise, Otherwise::Protected(_)));
+    assert!(rule(443).formats.has(SpaFormats::KNOCK));
+}
+
+#[test]
+fn a_user_keeps_its_number() {
+    let before = tables(&text(), &StableIds::default()).numbers;
+    let without_alice = text().replace("\"alice\"", "\"carol\"");
+    let after = tables(&without_alice, &before).numbers;
+    assert_eq!(
+        before.users,
+        [("alice".to_owned(), 1), ("bob".to_owned(), 2)].into()
+    );
+    assert_eq!(
+        after.users,
+        [("bob".to_owned(), 2), ("carol".to_owned(), 3)].into()
+    );
 }

@@ -15,8 +15,8 @@ fn oracle() -> PathBuf {
 /// The vectors, from which the tests of the crates read, too, are what Python's standard library makes.
 #[test]
 fn an_independent_client_makes_the_same_packets() {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-        .join("../knock-common/tests/spa_vectors.txt");
+    let path =
+        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../knock-common/tests/spa_vectors.txt");
     let mut python = Command::new("python3");
     python.arg(oracle()).arg("vectors").arg(&path);
     let output = python.output().unwrap();

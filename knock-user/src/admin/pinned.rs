@@ -22,7 +22,7 @@ use crate::kernel::{
 /// The pins are of another version, or the registry can't be read.
 pub(super) fn registry(instance: &Instance) -> Result<Registry> {
     // What has another layout can't be read.
-    pins::check(instance)?;
+    pins::check(instance, false)?;
     match Registry::read(&instance.registry())? {
         Some(registry) => Ok(registry),
         None => bail!(

@@ -9,6 +9,7 @@ use super::{
     access::{record_connections, remove_grants, write_grants},
     find_interfaces::Found,
     preparation::numbers,
+    stamps::KeyStamps,
 };
 use crate::{
     apply::{dynamic::LiveTables, plan::Plan, texts},
@@ -50,6 +51,7 @@ pub(super) struct Change<'a> {
 pub(super) struct Transition {
     pub(super) firewall: XdpProgram,
     pub(super) live_tables: LiveTables,
+    pub(super) key_stamps: KeyStamps,
     pub(super) registry: Registry,
     pub(super) deployed: Deployed,
     pub(super) rollback: Rollback,
@@ -106,6 +108,7 @@ impl Change<'_> {
         let known = numbers(self.before);
         let Prepared {
             live_tables,
+            key_stamps,
             tables,
             mut firewall,
             is_first,
@@ -176,6 +179,7 @@ impl Change<'_> {
         Ok(Transition {
             firewall,
             live_tables,
+            key_stamps,
             registry,
             deployed,
             rollback,

@@ -86,7 +86,9 @@ impl Protection {
             return Ok(());
         };
         if rollback.is_first {
-            return self.instance.remove();
+            self.instance.remove()?;
+            self.close_stamps();
+            return Ok(());
         }
         program::restore(&self.instance)?;
         change::move_back(&mut self.firewall, &rollback.switched, &self.instance)?;
@@ -97,9 +99,10 @@ impl Protection {
     ///
     /// # Errors
     /// The pins can't be removed.
-    pub fn detach(self) -> Result<Vec<String>> {
+    pub fn detach(mut self) -> Result<Vec<String>> {
         let interfaces = self.instance.linked();
         self.instance.remove()?;
+        self.close_stamps();
         Ok(interfaces)
     }
 

@@ -99,8 +99,8 @@ impl Protection {
             .attached
             .values()
             .all(|index| links.iter().any(|link| link.index == *index));
-        let is_there = |shape: &pins::Shape| self.instance.maps().join(shape.name).exists();
-        is_final && is_whole && is_pinned && pins::SHARED.iter().all(is_there)
+        let mut maps = pins::places(&self.instance, self.firewall.has_users());
+        is_final && is_whole && is_pinned && maps.all(|(_, path)| path.exists())
     }
 
     /// Does the work of [`Protection::follow_interfaces`] for one existing interface.

@@ -21,6 +21,7 @@ pub mod options;
 pub mod own_session;
 pub mod plan;
 mod preparation;
+mod stamps;
 pub mod texts;
 pub mod unconfirmed;
 
@@ -36,7 +37,10 @@ use knock_common::{
     layout::{DoorEntry, FlowKey, USED_MAX},
 };
 
-use self::change::{Change, Transition};
+use self::{
+    change::{Change, Transition},
+    stamps::KeyStamps,
+};
 pub use self::{
     frames::Noticed,
     preparation::{Preparation, Prepared},
@@ -53,7 +57,7 @@ use crate::{
         registry::Registry,
     },
     model::settings::Mode,
-    sequences::{one_time::Standing, replay_cache::Replay},
+    sequences::{one_time::Standing, replay_cache::Replay, stamps::Stamps},
 };
 
 /// The way in which a configuration is attached.
@@ -140,6 +144,8 @@ pub struct Protection {
     registry: Registry,
     live_tables: LiveTables,
     replay: Arc<Replay>,
+    stamps: Arc<Stamps>,
+    key_stamps: KeyStamps,
     mode: Mode,
     rollback: Option<Rollback>,
     /// New names of renamed interfaces, by configured name.
@@ -200,6 +206,8 @@ impl Protection {
         .map(|found| found.iter().map(ToString::to_string).collect());
         let is_continued = before.is_some() && instance.maps().join("USED").exists();
         let replay = Arc::new(Replay::new(instance.name(), is_continued));
+        let are_pinned = pins::replay_directory().join("SPA_LAST").exists();
+        let stamps = Arc::new(Stamps::new(instance.name(), are_pinned));
         let change = Change {
             instance: &instance,
             before: before.as_ref(),
@@ -212,6 +220,7 @@ impl Protection {
         let Transition {
             firewall,
             live_tables,
+            key_stamps,
             registry,
             deployed,
             rollback,
@@ -222,6 +231,7 @@ impl Protection {
                 attach_options,
                 Arc::clone(&replay),
                 None,
+                Arc::clone(&stamps),
             );
             interim::prepare(&preparation, plan, interfaces, &instance, before.as_ref())
         })?;
@@ -231,6 +241,8 @@ impl Protection {
             firewall,
             live_tables,
             replay,
+            stamps,
+            key_stamps,
             registry,
             mode: attach_options.mode,
             rollback: Some(rollback),
@@ -258,6 +270,7 @@ impl Protection {
             attach_options,
             Arc::clone(&self.replay),
             floor,
+            Arc::clone(&self.stamps),
         )
         .for_running_instance()
     }
@@ -285,12 +298,17 @@ impl Protection {
         let Transition {
             firewall,
             live_tables,
+            key_stamps,
             registry,
             deployed,
             rollback,
         } = change.execute(|| Ok(prepared))?;
         self.refused = deployed.refused.iter().cloned().collect();
-        self.firewall = firewall;
+        let mut before = std::mem::replace(&mut self.firewall, firewall);
+        let stamps = std::mem::replace(&mut self.key_stamps, key_stamps);
+        if let Err(error) = self.leave_stamps(&mut before, &stamps) {
+            tracing::warn!("{}", os_error::describe(&error));
+        }
         self.live_tables = live_tables;
         self.registry = registry;
         self.mode = attach_options.mode;

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Result, bail};
 
-use super::AttachOptions;
+use super::{AttachOptions, stamps::KeyStamps};
 use crate::{
     apply::{dynamic::LiveTables, plan::Plan},
     compile::{Tables, stable_ids::StableIds},
@@ -17,7 +17,10 @@ use crate::{
         program::{Options, XdpProgram},
         registry::Registry,
     },
-    sequences::replay_cache::{Floor, Opened, Replay},
+    sequences::{
+        replay_cache::{Floor, Opened, Replay},
+        stamps::{self, Stamps},
+    },
 };
 
 /// The input for preparing a configuration. Preparing takes long for a large one, changes nothing,
@@ -30,6 +33,7 @@ pub struct Preparation {
     replay: Arc<Replay>,
     /// The floor that this process knows itself, if it does.
     floor: Option<Floor>,
+    stamps: Arc<Stamps>,
     /// Whether there is no confirmed program of this instance to roll back to.
     is_first: bool,
 }
@@ -38,6 +42,7 @@ pub struct Preparation {
 #[derive(Debug)]
 pub struct Prepared {
     pub(super) live_tables: LiveTables,
+    pub(super) key_stamps: KeyStamps,
     pub(super) tables: Tables,
     pub(super) firewall: XdpProgram,
     /// Whether there is no program to roll back to. This one then lets all packets pass by itself
@@ -52,6 +57,7 @@ impl Preparation {
         attach_options: AttachOptions,
         replay: Arc<Replay>,
         floor: Option<Floor>,
+        stamps: Arc<Stamps>,
     ) -> Self {
         Self {
             instance: instance.clone(),
@@ -59,6 +65,7 @@ impl Preparation {
             attach_options,
             replay,
             floor,
+            stamps,
             // A configuration that was never committed is no fallback.
             is_first: instance.linked().is_empty() || !instance.program().exists(),
         }
@@ -96,6 +103,8 @@ impl Preparation {
         };
         let floor = self.floor.unwrap_or(replay.floor);
         let (live_tables, tables) = plan.compile(&self.known, floor)?;
+        let spa = plan.settings().spa();
+        let opened = spa.map(|spa| self.stamps.open(spa.window));
         let is_given_up = is_given_up.lock().unwrap_or_else(PoisonError::into_inner);
         if *is_given_up {
             bail!("preparing the new configuration was cancelled");
@@ -115,6 +124,10 @@ impl Preparation {
         let mut used = replay.used;
         used.retain(|key| live_tables.may_be_accepted(key));
         firewall.note_used(&used)?;
+        let key_stamps = match opened {
+            Some(opened) => self.begin_stamps(&mut firewall, &tables, opened)?,
+            None => KeyStamps::default(),
+        };
         let waits_ms = live_tables.waits_ms(clock::boot_ms());
         if waits_ms > 0 {
             tracing::warn!(
@@ -125,10 +138,31 @@ impl Preparation {
         }
         Ok(Prepared {
             live_tables,
+            key_stamps,
             tables,
             firewall,
             is_first: self.is_first,
         })
+    }
+}
+
+impl Preparation {
+    /// Gives each key its word, and reports once if nobody gets in for a while.
+    fn begin_stamps(
+        &self,
+        firewall: &mut XdpProgram,
+        tables: &Tables,
+        opened: stamps::Opened,
+    ) -> Result<KeyStamps> {
+        let wait_ms = opened.floor.wait_ms(clock::boot_ms());
+        if wait_ms > 0 && self.stamps.is_first_report() {
+            tracing::warn!(
+                "users get in with SPA packets in {} s: it is unknown which packets were used \
+                 before, so only those made from then on are accepted",
+                wait_ms.div_ceil(1_000)
+            );
+        }
+        KeyStamps::begin(firewall, tables, opened)
     }
 }
 

@@ -16,6 +16,7 @@ pub mod id_pool;
 mod passing;
 mod port_groups;
 mod ports;
+mod spa;
 pub mod stable_ids;
 mod tables;
 #[cfg(test)]
@@ -142,6 +143,7 @@ pub fn compile(settings: &Settings, input: &mut Input<'_>) -> Result<Tables, Vec
         }
     }
     passing::mark(&mut ports, doors, input.sequences);
+    spa::mark(&mut ports, settings);
     let drawn = ports.decoys(settings, input)?;
     let (nodes, edges) = layout.automaton.into_tables(&layout.numbers, &layout.paths);
     let entries: Vec<layout::DoorEntry> = (doors.iter().zip(&layout.numbers))
@@ -176,7 +178,11 @@ pub fn compile(settings: &Settings, input: &mut Input<'_>) -> Result<Tables, Vec
             .iter()
             .map(|prefix| prefix.mapped())
             .collect(),
-        spa: tables::SpaTables::default(),
+        // Only sequences have changed, and the keys of many users take long.
+        spa: match input.before {
+            Some(before) => before.tables.spa.clone(),
+            None => spa::tables(settings, &layout.numbers, &layout.users),
+        },
         port_groups: layout.port_groups.ports,
         names: by_number(&layout.numbers, names),
         numbers: layout.used,
@@ -262,6 +268,8 @@ pub fn check(settings: &Settings) -> Result<(), Vec<Conflict>> {
 struct Layout {
     /// The numbers of the doors, in their order.
     numbers: Vec<u16>,
+    /// The numbers of the users, in their order.
+    users: Vec<u16>,
     /// The numbers of everything.
     used: StableIds,
     /// The id of each target.
@@ -285,6 +293,7 @@ impl Layout {
         let mut id_assigner = IdAssigner::new(known);
         let doors = &settings.doors;
         within_limits(settings, &mut conflicts);
+        spa::within_limits(settings, &mut conflicts);
         let target_ids = target_ids(doors, &mut id_assigner, &mut conflicts);
         // Within these limits, numbers fit their types.
         if !conflicts.is_empty() {
@@ -296,6 +305,7 @@ impl Layout {
         let numbers = doors.iter().map(|door| id_assigner.door(&door.name));
         // Within the limits, there are enough numbers for the doors of two configurations.
         let numbers: Vec<u16> = numbers.map(|number| number.unwrap_or(NO_DOOR)).collect();
+        let users = spa::user_numbers(settings, &mut id_assigner);
         let port_groups = PortGroups::new(settings, &numbers, &mut id_assigner, &mut conflicts);
         let mut id_pool = id_pool(doors, &numbers, sequences, before);
         let paths = paths(doors, &numbers, sequences, id_pool.as_mut()).map_err(|c| vec![c])?;
@@ -308,6 +318,7 @@ impl Layout {
                 }
                 Ok(Self {
                     numbers,
+                    users,
                     used: id_assigner.used,
                     target_ids,
                     flags,
@@ -430,6 +441,14 @@ pub fn features(settings: &Settings) -> Features {
         (targets, Features::TARGETS),
         (settings.has_handshakes() || reply, Features::ANSWERS),
         (settings.lockout.is_some(), Features::LOCKOUT),
+        (settings.spa().is_some(), Features::SPA),
+        (
+            settings
+                .doors
+                .iter()
+                .any(|door| door.grant_prefix.is_wide()),
+            Features::GRANT_PREFIX,
+        ),
         (
             settings.doors.iter().any(|door| door.knock_pass),
             Features::KNOCK_PASS,
@@ -466,7 +485,9 @@ fn config(settings: &Settings, flags: &Flags, input: &Input<'_>) -> Config {
         cell_key: input.cell_key,
         // The same key for both turns, until the other one is drawn.
         cookie_keys: [cookie::key(input.cell_key); 2],
-        spa_window_ns: 0,
+        spa_window_ns: settings
+            .spa()
+            .map_or(0, |spa| millis(spa.window) * 1_000_000),
         lockout_failures: lockout.map_or(0, |lockout| lockout.failures.into()),
         attempt_max_ticks: longest.unwrap_or(0),
         flag_classes,
@@ -488,6 +509,7 @@ fn door_entry(
             .and_then(|target| target_ids.get(&target).copied())
             .unwrap_or(0),
         closes: u16::from(!door.closed().is_empty()),
+        prefixes: spa::grant_prefixes(door.grant_prefix),
         reply: door
             .first_tcp()
             .filter(|_| door.reply)

@@ -1,4 +1,4 @@
-//! Keeps the numbers of doors, port groups and targets stable across configurations.
+//! Keeps the numbers of doors, port groups, targets and users stable across configurations.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,6 +20,8 @@ pub struct StableIds {
     pub port_groups: BTreeSet<PortGroup>,
     /// Targets by address; id 0 is every other address.
     pub targets: BTreeMap<IpAddr, u16>,
+    /// Users by name, from 1: events that were not read yet have their numbers.
+    pub users: BTreeMap<String, u16>,
 }
 
 /// A group of ports that the same doors open.
@@ -39,7 +41,16 @@ impl StableIds {
         all.doors.extend(others.doors.clone());
         all.port_groups.extend(others.port_groups.iter().cloned());
         all.targets.extend(others.targets.clone());
+        all.users.extend(others.users.clone());
         all
+    }
+
+    /// Returns the name of each numbered user.
+    pub fn user_names(&self) -> BTreeMap<u16, &str> {
+        let users = self.users.iter();
+        users
+            .map(|(name, &number)| (number, name.as_str()))
+            .collect()
     }
 
     /// Returns the name of each numbered door.
@@ -58,6 +69,7 @@ pub(super) struct IdAssigner<'k> {
     free_doors: Free,
     free_port_groups: Free,
     free_targets: Free,
+    free_users: Free,
     /// The numbers that were requested.
     pub(super) used: StableIds,
 }
@@ -75,6 +87,8 @@ impl<'k> IdAssigner<'k> {
             free_port_groups: Free::besides(port_groups.map(|port_group| port_group.number)),
             // Id 0 is every other address.
             free_targets: Free::besides(known.targets.values().copied().chain([0])),
+            // Number 0 is no user.
+            free_users: Free::besides(known.users.values().copied().chain([0])),
             used: StableIds::default(),
         }
     }
@@ -97,6 +111,16 @@ impl<'k> IdAssigner<'k> {
             None => self.free_port_groups.next()?,
         };
         self.used.port_groups.insert(PortGroup { doors, number });
+        Some(number)
+    }
+
+    /// Returns the number of a user, from 1; `None` if none is left.
+    pub(super) fn user(&mut self, name: &str) -> Option<u16> {
+        let number = match self.known.users.get(name) {
+            Some(&number) => number,
+            None => self.free_users.next()?,
+        };
+        self.used.users.insert(name.to_owned(), number);
         Some(number)
     }
 
@@ -184,6 +208,7 @@ mod tests {
                     doors: BTreeMap::new(),
                     port_groups: BTreeSet::new(),
                     targets: BTreeMap::new(),
+                    users: BTreeMap::new(),
                 }
             },
         );

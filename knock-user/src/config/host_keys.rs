@@ -1,8 +1,13 @@
-//! Reads the files with the host's private keys.
+//! Reads the files with the host's private keys, and derives the keys that clients share with it.
 
-use std::path::Path;
+use std::{
+    collections::HashMap,
+    io::ErrorKind,
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+};
 
-use knock_sequence::spa::{KeyError, PairKeys, PrivateKey, PublicKey, read_private_key};
+use knock_sequence::spa::{KeyError, PairKeys, PrivateKey, PublicKey, WeakKey, read_private_key};
 
 use super::{Checked, Problem, Problems};
 use crate::{
@@ -10,40 +15,90 @@ use crate::{
     model::spa::HostKey,
 };
 
+/// The keys of a host and its clients, by both public keys.
+type Pairs = HashMap<(PublicKey, PublicKey), PairKeys>;
+
+/// The keys of the configuration that was read last: deriving one takes 40 µs, so a reload derives
+/// only new ones.
+static LAST: Mutex<Option<Pairs>> = Mutex::new(None);
+
 impl Checked {
-    /// Reads the host's keys, and checks the users' keys with them. Without users no key is needed.
+    /// Reads the host's keys, and derives those of the users. Without users no key is needed.
     ///
     /// # Errors
     /// Returns a problem for each file without a key, and for each key that can't be used.
-    pub(super) fn with_host_keys(mut self) -> Result<Self, Problems> {
+    pub(super) fn with_host_keys(self) -> Result<Self, Problems> {
         let mut list = Vec::new();
         let mut keys = Vec::new();
         if let Some(spa) = self.settings.spa() {
             for (key, path) in spa.files() {
                 match read_key(path) {
-                    Ok(read) => keys.push((key, HostKey(read))),
-                    Err(reason) => list.push(self.of_spa(key, reason)),
+                    Ok(read) => keys.push(read),
+                    Err(reason) => list.push(Problem {
+                        line: self.places.of_spa(key),
+                        key: key.to_owned(),
+                        reason,
+                    }),
                 }
             }
-            if let [(_, new), (key, old)] = keys.as_slice()
-                && new == old
-            {
-                let reason = "it is the same key as in key: name the file of the previous key, or \
-                              remove old_key";
-                list.push(self.of_spa(key, reason.to_owned()));
-            }
         }
+        match list.is_empty() {
+            true => self.with_keys(keys),
+            false => Err(Problems {
+                file: self.file,
+                list,
+            }),
+        }
+    }
+
+    /// Derives the keys of the users with these keys of the host, the current one first.
+    ///
+    /// # Errors
+    /// Returns a problem for each key that can't be used.
+    pub fn with_keys(mut self, keys: Vec<PrivateKey>) -> Result<Self, Problems> {
+        let mut list = Vec::new();
+        if let [new, old] = keys.as_slice()
+            && new.public() == old.public()
+        {
+            let reason = "it is the same key as in key: name the file of the previous key, or \
+                          remove old_key";
+            list.push(Problem {
+                line: self.places.of_spa("old_key"),
+                key: "old_key".to_owned(),
+                reason: reason.to_owned(),
+            });
+        }
+        let mut host_keys: Vec<_> = keys
+            .into_iter()
+            .map(|key| HostKey {
+                key,
+                pairs: HashMap::new(),
+            })
+            .collect();
+        let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = last.take().unwrap_or_default();
+        let mut pairs = Pairs::new();
         for (index, user) in self.settings.users.iter().enumerate() {
             for (place, own) in user.keys.iter().enumerate() {
-                if let Some(reason) = unusable(&own.key, &keys) {
-                    list.push(Problem {
-                        line: self.places.of_key(index, place),
-                        key: "keys".to_owned(),
-                        reason,
-                    });
+                let mut reasons = Vec::new();
+                for host_key in &mut host_keys {
+                    match shared(&host_key.key, &own.key, &before) {
+                        Ok(pair) => {
+                            let both = (*host_key.key.public(), own.key);
+                            pairs.insert(both, pair.clone());
+                            host_key.pairs.insert(own.key, pair);
+                        }
+                        Err(reason) => reasons.push(reason),
+                    }
                 }
+                list.extend(reasons.into_iter().next().map(|reason| Problem {
+                    line: self.places.of_key(index, place),
+                    key: "keys".to_owned(),
+                    reason,
+                }));
             }
         }
+        *last = Some(pairs);
         if !list.is_empty() {
             list.sort();
             return Err(Problems {
@@ -52,27 +107,19 @@ impl Checked {
             });
         }
         if let Some(spa) = &mut self.settings.spa {
-            spa.host_keys = keys.into_iter().map(|(_, key)| key).collect();
+            spa.host_keys = host_keys;
         }
         Ok(self)
     }
 
-    fn of_spa(&self, key: &str, reason: String) -> Problem {
-        Problem {
-            line: self.places.of_spa(key),
-            key: key.to_owned(),
-            reason,
-        }
-    }
-
     /// Returns the files of host keys that have changed since they were read, each with the reason
     /// why it can't be compared, if it can't.
-    pub fn other_host_keys(&self) -> Vec<(std::path::PathBuf, Option<String>)> {
+    pub fn other_host_keys(&self) -> Vec<(PathBuf, Option<String>)> {
         let spa = self.settings.spa().into_iter();
         let pairs = spa.flat_map(|spa| spa.files().zip(&spa.host_keys));
         pairs
             .filter_map(|((_, path), in_force)| match read_key(path) {
-                Ok(key) if key.public() == in_force.0.public() => None,
+                Ok(key) if key.public() == in_force.key.public() => None,
                 Ok(_) => Some((path.to_owned(), None)),
                 Err(reason) => Some((path.to_owned(), Some(reason))),
             })
@@ -80,35 +127,34 @@ impl Checked {
     }
 }
 
-/// Returns why a client can't have this key.
-fn unusable(key: &PublicKey, host_keys: &[(&str, HostKey)]) -> Option<String> {
-    for (_, host_key) in host_keys {
-        if host_key.0.public() == key {
-            return Some(
-                "this is the key of this host: write the public key of the client, which \
-                 `knock-client keygen` prints there"
-                    .to_owned(),
-            );
-        }
+/// Returns the keys that a client shares with a host.
+///
+/// # Errors
+/// No client can have such a key.
+fn shared(host: &PrivateKey, client: &PublicKey, known: &Pairs) -> Result<PairKeys, String> {
+    if host.public() == client {
+        let reason = "this is the key of this host: write the public key of the client, which \
+                      `knock-client keygen` prints there";
+        return Err(reason.to_owned());
     }
-    let (_, first) = host_keys.first()?;
-    PairKeys::of_host(&first.0, key)
-        .err()
-        .map(|weak| weak.to_string())
+    match known.get(&(*host.public(), *client)) {
+        Some(pair) => Ok(pair.clone()),
+        None => PairKeys::of_host(host, client).map_err(|weak: WeakKey| weak.to_string()),
+    }
 }
 
 /// Reads a private key.
 ///
 /// # Errors
 /// Returns the reason with the name of the file and the cure.
-pub(crate) fn read_key(path: &Path) -> Result<PrivateKey, String> {
+fn read_key(path: &Path) -> Result<PrivateKey, String> {
     let shown = path.display();
     let otherwise = "it is not a regular file: a reload reads the key again, so write it to a file";
     let read = files::open_regular(path, otherwise)
         .map_err(KeyError::from)
         .and_then(read_private_key);
     read.map_err(|error| match error {
-        KeyError::Unreadable(error) if error.kind() == std::io::ErrorKind::NotFound => format!(
+        KeyError::Unreadable(error) if error.kind() == ErrorKind::NotFound => format!(
             "there is no file {shown}: make the host's key with `knock-user keygen --out {shown}`"
         ),
         KeyError::Unreadable(error) => {

@@ -10,6 +10,7 @@ use crate::{
     host::{
         clock,
         interface::{self, Interface},
+        os_error,
     },
     interfaces::coverage::State,
     kernel::{
@@ -37,6 +38,9 @@ impl<W: Write> Daemon<W> {
         // The previous program, restored by the roll-back, still uses its own sequences.
         if outcome != Outcome::TrialExpired {
             self.withdraw_sequences();
+        }
+        if let Err(error) = self.protection.save_stamps() {
+            tracing::warn!("{}", os_error::describe(&error));
         }
         let keeps = match outcome {
             Outcome::Signal => self.run.on_exit == OnExit::Keep,

@@ -314,7 +314,11 @@ impl<W: Write> Daemon<W> {
                     Ok(())
                 }
                 changed = links.changed() => changed.and_then(|changes| self.links_changed(&changes)),
-                () = resume.may_have_slept() => self.resumed(resume.was_asleep()),
+                // This also happens when the clock is set.
+                () = resume.may_have_slept() => self
+                    .protection
+                    .follow_wall_clock()
+                    .and_then(|()| self.resumed(resume.was_asleep())),
                 call = control.call() => {
                     (self.handle)(&mut self, call);
                     if self.detaching.is_some() {
@@ -332,7 +336,8 @@ impl<W: Write> Daemon<W> {
                 }
                 _ = sweep.tick() => self.sweep(),
                 _ = stat.tick() => self
-                    .resumed(resume.was_asleep())
+                    .follow_spa()
+                    .and_then(|()| self.resumed(resume.was_asleep()))
                     .and_then(|()| self.report_counters())
                     .and_then(|()| self.look_at_interfaces())
                     .and_then(|()| self.watch_frames()),

@@ -52,6 +52,12 @@ impl<W: Write> Daemon<W> {
         self.protection.firewall().renew_cookie_key(now)
     }
 
+    /// Passes the wall clock on to the program, and writes used stamps of users to the disk.
+    pub(super) fn follow_spa(&mut self) -> Result<()> {
+        self.protection.follow_wall_clock()?;
+        self.protection.save_stamps()
+    }
+
     pub(super) fn end_what_is_due(&mut self) -> Result<()> {
         let allow = self.protection.firewall().allow()?;
         let actions = self

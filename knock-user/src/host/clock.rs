@@ -72,6 +72,17 @@ pub fn boot_ns() -> u64 {
     seconds * 1_000_000_000 + u64::try_from(time.tv_nsec()).unwrap_or(0)
 }
 
+/// Returns the wall clock minus the boot clock, in nanoseconds; 0 if the wall clock is behind.
+pub fn wall_ns() -> u64 {
+    let read = |clock| clock_gettime(clock).map_or(Duration::ZERO, Duration::from);
+    // What is read between two looks at the boot clock belongs to their middle.
+    let before = read(ClockId::CLOCK_BOOTTIME);
+    let wall = read(ClockId::CLOCK_REALTIME);
+    let after = read(ClockId::CLOCK_BOOTTIME);
+    let offset = wall.saturating_sub((before + after) / 2);
+    u64::try_from(offset.as_nanos()).unwrap_or(u64::MAX)
+}
+
 /// Returns how long the machine was suspended since boot. The two clocks are read one after the
 /// other, so it is not exact.
 pub fn slept() -> Duration {

@@ -93,7 +93,10 @@ impl Instance {
     pub fn pinned() -> Result<(Vec<Self>, Vec<Self>)> {
         let suffix = suffix()?;
         let mut all = Vec::new();
-        for layout in names_in(Path::new(PINS))? {
+        let mut layouts = names_in(Path::new(PINS))?;
+        // What all instances share is beside them.
+        layouts.retain(|name| name.parse::<u32>().is_ok());
+        for layout in layouts {
             for name in names_in(&Path::new(PINS).join(&layout))? {
                 let layout = layout.clone();
                 all.push(Self { name, layout });

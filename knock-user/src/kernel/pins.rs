@@ -1,6 +1,10 @@
 //! Maps and links that are pinned on bpffs and outlive the process.
 
-use std::{fs, io::ErrorKind, path::Path};
+use std::{
+    fs,
+    io::ErrorKind,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, Result, bail};
 use aya::{
@@ -20,7 +24,7 @@ use knock_sequence::{PortSet, Ports};
 
 use crate::{
     host::interface::Interface,
-    kernel::{instance::Instance, maps::Plain},
+    kernel::{bpffs::DIRECTORY, instance::Instance, maps::Plain},
 };
 
 /// A map that all configurations of an instance share.
@@ -45,7 +49,7 @@ const fn shape(name: &'static str, kind: MapType, key: usize, value: usize, entr
 }
 
 /// The shared maps, which are pinned. All others belong to one configuration and end with it.
-pub const SHARED: [Shape; 9] = [
+pub const SHARED: [Shape; 7] = [
     shape("ALLOW", MapType::Hash, size_of::<GrantKey>(), 8, ALLOW_MAX),
     shape(
         "FLOWS",
@@ -56,21 +60,40 @@ pub const SHARED: [Shape; 9] = [
     ),
     shape("LOCKOUTS", MapType::Array, 4, 8 * WAYS, LOCKOUTS_MAX),
     shape("USED", MapType::Hash, size_of::<UsedKey>(), 8, USED_MAX),
-    shape("SPA_LAST", MapType::Hash, size_of::<KeyId>(), 8, LAST_MAX),
-    shape("SPA_SEEN", MapType::Hash, size_of::<SpaTag>(), 8, SEEN_MAX),
     shape("PRESENCE", MapType::Array, 4, 8, PRESENCE_SLOTS),
     shape("COUNTERS", MapType::PerCpuArray, 4, 8, COUNTERS_MAX),
     shape("EVENTS", MapType::RingBuf, 0, 0, EVENTS_BYTES),
 ];
+
+/// The replay caches of SPA packets. All instances that have users share them, since a packet that
+/// was used at one interface must not be used at another one, and no command removes them.
+pub const REPLAY: [Shape; 2] = [
+    shape("SPA_LAST", MapType::Hash, size_of::<KeyId>(), 8, LAST_MAX),
+    shape("SPA_SEEN", MapType::Hash, size_of::<SpaTag>(), 8, SEEN_MAX),
+];
+
+/// The directory of [`REPLAY`], beside those of the map layouts.
+pub fn replay_directory() -> PathBuf {
+    Path::new(DIRECTORY).join("spa")
+}
+
+/// Returns the places of the maps that an instance pins: shared ones, and replay caches if it has
+/// users.
+pub fn places(instance: &Instance, has_users: bool) -> impl Iterator<Item = (Shape, PathBuf)> {
+    let maps = instance.maps();
+    let shared = SHARED.map(|shape| (shape, maps.join(shape.name)));
+    let replay = REPLAY.map(|shape| (shape, replay_directory().join(shape.name)));
+    let replay = replay.into_iter().filter(move |_| has_users);
+    shared.into_iter().chain(replay)
+}
 
 /// Checks that the pinned maps have the shapes that this program expects: the kernel would also
 /// return others, and the program would misread them.
 ///
 /// # Errors
 /// A map has another shape, or can't be read.
-pub fn check(instance: &Instance) -> Result<()> {
-    for wanted in SHARED {
-        let path = instance.maps().join(wanted.name);
+pub fn check(instance: &Instance, has_users: bool) -> Result<()> {
+    for (wanted, path) in places(instance, has_users) {
         if !path.exists() {
             continue;
         }

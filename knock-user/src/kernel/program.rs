@@ -19,6 +19,7 @@ use knock_common::{
     },
     presence,
     seen::Seen,
+    spa::layout::{GATES, Gate, KeyId},
     time::Moment,
 };
 use knock_sequence::Knock;
@@ -27,7 +28,7 @@ use crate::{
     compile::Difference,
     host::{clock, interface, random},
     kernel::{
-        PROGRAM,
+        PROGRAM, bpffs,
         instance::Instance,
         maps::{self, Counters, Plain, Table},
         pins,
@@ -71,6 +72,8 @@ pub struct XdpProgram {
     answers: bool,
     /// Whether it accepts loopback addresses, on the loopback interface.
     loopback: bool,
+    /// Whether it accepts SPA packets of users.
+    has_users: bool,
     /// The other loaded copy of the program.
     copy: Copy,
     /// The content of the map of this name.
@@ -99,6 +102,11 @@ impl XdpProgram {
     /// Returns the program.
     pub fn program(&mut self) -> Result<&mut Xdp> {
         program(&mut self.ebpf)
+    }
+
+    /// Returns whether the program accepts SPA packets of users.
+    pub(crate) const fn has_users(&self) -> bool {
+        self.has_users
     }
 
     /// Returns whether the program sends packets.
@@ -178,8 +186,10 @@ impl XdpProgram {
     /// # Errors
     /// The kernel refuses.
     pub fn pin_maps(&self, instance: &Instance) -> Result<()> {
-        for shared in pins::SHARED {
-            let path = instance.maps().join(shared.name);
+        if self.has_users {
+            bpffs::ensure(&pins::replay_directory())?;
+        }
+        for (shared, path) in pins::places(instance, self.has_users) {
             if path.exists() {
                 continue;
             }
@@ -266,6 +276,36 @@ impl XdpProgram {
     /// Returns the map of used sequences that are not retired yet, with the time of use.
     pub fn used(&mut self) -> Result<Table<&mut MapData, UsedKey, u64>> {
         Ok(Table::try_from(maps::map_mut(&mut self.ebpf, "USED")?)?)
+    }
+
+    /// Returns the map of the greatest stamp that each key of a user has used.
+    pub fn stamps(&mut self) -> Result<Table<&mut MapData, KeyId, u64>> {
+        Ok(Table::try_from(maps::map_mut(&mut self.ebpf, "SPA_LAST")?)?)
+    }
+
+    /// Sets the wall clock: the time since 1970 minus the time since boot, in nanoseconds.
+    ///
+    /// # Errors
+    /// The map can't be written.
+    pub fn set_wall_clock(&mut self, wall_ns: u64) -> Result<()> {
+        maps::set(&mut self.ebpf, "WALL_CLOCK", [(0, wall_ns)])
+    }
+
+    /// Opens or closes the gates of SPA packets: while they are closed, none is accepted.
+    ///
+    /// # Errors
+    /// The map can't be read or written.
+    pub fn open_gates(&mut self, is_open: bool) -> Result<()> {
+        let map = maps::map_mut(&mut self.ebpf, "SPA_GATES")?;
+        let mut gates = Array::<_, Plain<Gate>>::try_from(map)?;
+        for index in 0..GATES {
+            let Plain(gate) = gates.get(&index, 0).context("reading a gate")?;
+            // A gate without keys stays closed.
+            let is_used = u64::from(is_open && gate.check != [0; 2]);
+            let gate = Plain(Gate { is_used, ..gate });
+            gates.set(index, gate, 0).context("writing a gate")?;
+        }
+        Ok(())
     }
 
     /// Exempts the ports on which the host listens `now`, and ends the exemption of those `before`.

@@ -1,6 +1,7 @@
 //! Settings of single packet authorization.
 
 use std::{
+    collections::HashMap,
     fmt,
     path::{Path, PathBuf},
     time::Duration,
@@ -9,7 +10,7 @@ use std::{
 use jiff::{Span, Timestamp, civil::Date, tz::TimeZone};
 use knock_sequence::{
     Ports, Protocol,
-    spa::{PORT, PrivateKey, PublicKey, WINDOW},
+    spa::{PORT, PairKeys, PrivateKey, PublicKey, WINDOW},
 };
 
 use super::settings::{Door, Prefix, Settings};
@@ -36,13 +37,19 @@ pub struct Spa {
     pub host_keys: Vec<HostKey>,
 }
 
-/// A private key of the host.
+/// A private key of the host, and the keys that follow from it and those of clients.
 #[derive(Clone, Debug)]
-pub struct HostKey(pub PrivateKey);
+pub struct HostKey {
+    /// The key.
+    pub key: PrivateKey,
+    /// The keys that each client shares with this host.
+    pub pairs: HashMap<PublicKey, PairKeys>,
+}
 
+/// All else follows from the key.
 impl PartialEq for HostKey {
     fn eq(&self, other: &Self) -> bool {
-        self.0.public() == other.0.public()
+        self.key.public() == other.key.public()
     }
 }
 

@@ -1,5 +1,5 @@
 //! Sequences that change: one-time sequences from a file, time-based sequences from a secret, the
-//! replay cache, the detection of clients whose clock is wrong, and the server from which clients
+//! replay cache, the stamps that keys of users have used, the detection of clients whose clock is wrong, and the server from which clients
 //! learn the next line of a one-time file.
 //!
 //! May use `kernel` (for the instance that a replay cache belongs to) and the rooms below it. Must
@@ -9,4 +9,5 @@ pub mod clock_skew;
 pub mod next_line_server;
 pub mod one_time;
 pub mod replay_cache;
+pub mod stamps;
 pub mod time_based;

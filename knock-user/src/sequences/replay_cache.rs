@@ -245,7 +245,7 @@ impl State {
 
 /// Returns the candidates for the directory; the first writable one is used. Files in /run are lost
 /// at a reboot.
-fn directories() -> Vec<PathBuf> {
+pub(super) fn directories() -> Vec<PathBuf> {
     let given = env::var_os("STATE_DIRECTORY");
     let given = given.as_deref().map(env::split_paths);
     let first = given.and_then(|mut paths| paths.next());
@@ -253,13 +253,13 @@ fn directories() -> Vec<PathBuf> {
     vec![first, RUN.into()]
 }
 
-fn boot() -> Result<String> {
+pub(super) fn boot() -> Result<String> {
     let id = fs::read_to_string(BOOT_ID).with_context(|| format!("reading {BOOT_ID}"))?;
     Ok(id.trim().to_owned())
 }
 
 /// Locks the file, since several instances may use it.
-fn lock(path: &Path) -> Result<fs::File> {
+pub(super) fn lock(path: &Path) -> Result<fs::File> {
     let lock = path.with_extension("lock");
     let locked = private_files::open(&lock).and_then(|file| file.lock().map(|()| file));
     locked.with_context(|| format!("locking {}", lock.display()))

@@ -148,7 +148,7 @@ fn describe(settings: &Settings, out: &mut impl Write) -> io::Result<()> {
     }
     if let Some(spa) = settings.spa() {
         writeln!(out, "SPA packets: {}", words(&spa.ports))?;
-        if let Some(HostKey(key)) = spa.host_keys.first() {
+        if let Some(HostKey { key, .. }) = spa.host_keys.first() {
             writeln!(out, "host key: {}", key.public())?;
         }
     }

@@ -7,8 +7,8 @@ use knock_common::layout::{Config, Features, LOCKOUT_BUCKETS, WAYS};
 use super::{Options, XdpProgram, copies::Copy, program};
 use crate::{
     compile::Tables,
-    host::{os_error, random},
-    kernel::{maps, pins},
+    host::{clock, os_error, random},
+    kernel::{bpffs, maps, pins},
 };
 
 #[cfg(feature = "object")]
@@ -52,14 +52,19 @@ impl XdpProgram {
             .map_max_entries("SPA_KEYS", capacity(&tables.spa.keys))
             .map_max_entries("SPA_MAY", capacity(&tables.spa.may));
         if let Some(instance) = options.instance {
-            pins::check(instance)?;
-            for shared in pins::SHARED {
-                loader.map_pin_path(shared.name, instance.maps().join(shared.name));
+            let has_users = features.has(Features::SPA);
+            pins::check(instance, has_users)?;
+            if has_users {
+                bpffs::ensure(&pins::replay_directory())?;
+            }
+            for (shape, path) in pins::places(instance, has_users) {
+                loader.map_pin_path(shape.name, path);
             }
         }
         let mut ebpf = loader.load(OBJECT).context("creating the maps")?;
         fill(&mut ebpf, tables)?;
         maps::set(&mut ebpf, "CONFIG", [(0, config)])?;
+        maps::set(&mut ebpf, "WALL_CLOCK", [(0, clock::wall_ns())])?;
         if features.has(Features::LOCKOUT) {
             draw_lockout_key(&mut ebpf)?;
         }
@@ -70,6 +75,7 @@ impl XdpProgram {
             copy: Copy::Absent,
             answers: features.has(Features::ANSWERS) && !options.dry_run,
             loopback: options.loopback,
+            has_users: features.has(Features::SPA),
             config,
             drawn: None,
         })
