@@ -10,6 +10,7 @@ use crate::{
     packet_info::PacketInfo,
     presence::{self, Presence},
     reason::Judged,
+    spa::request::DoorRequest,
     time::{Moment, SKEW_MS},
 };
 
@@ -229,7 +230,7 @@ impl<E: Subprograms> ProtectedPacket<'_, E> {
     }
 }
 
-/// A completed sequence.
+/// A completed sequence, or a packet of single packet authorization.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Completed {
     /// Index of its entry in `DOORS`.
@@ -238,10 +239,12 @@ pub struct Completed {
     pub stage: u8,
     /// Ticks from the first knock to the last.
     pub elapsed: u32,
+    /// The packet that asks for the door instead of knocks; then `stage` and `elapsed` are 0.
+    pub request: DoorRequest,
 }
 
 /// Gives or ends the grants of a door, unless the sequence took too long, or is a one-time or time-based sequence that
-/// was used before.
+/// was used before. A packet of single packet authorization has been judged by [`crate::spa`], apart from that.
 ///
 /// Returns [`Reason::Opened`], [`Reason::Refreshed`], [`Reason::Closed`], [`Reason::GrantsFull`],
 /// [`Reason::TooLate`] or [`Reason::SequenceReused`], and reports it.
@@ -252,34 +255,43 @@ pub fn use_door<E: Subprograms>(env: &E, info: &PacketInfo, completed: Completed
     };
     let now = info.now();
     let begun = now.before_ticks(completed.elapsed);
-    let (reason, until_ms) =
-        if completed.elapsed > door.sequence_timeout_ticks || !has_begun_in_time(door, begun) {
-            (Reason::TooLate, 0)
-        } else if !spend(env, door, now) {
-            (Reason::SequenceReused, 0)
-        } else if door.closes != 0 {
-            close(env, door, info.source, now);
-            (Reason::Closed, now.millis())
+    let request = completed.request;
+    let is_spa = env.features().has(Features::SPA) && request.is_some();
+    let is_late =
+        completed.elapsed > door.sequence_timeout_ticks || !has_begun_in_time(door, begun);
+    let (reason, until_ms) = if !is_spa && is_late {
+        (Reason::TooLate, 0)
+    } else if !is_spa && !spend(env, door, now) {
+        (Reason::SequenceReused, 0)
+    } else if door.closes != 0 || is_spa && request.closes() {
+        close(env, door, info.source, now);
+        (Reason::Closed, now.millis())
+    } else {
+        let open_for_ms = if is_spa {
+            request.open_for_ms()
         } else {
-            let until_ms = now.millis().saturating_add(door.open_for_ms);
-            let grant = Grant {
-                until_ms,
-                door: door.number,
-            };
-            let reason = open(env, door, grant, info.source, now);
-            if reason == Reason::Opened
-                && env.features().has(Features::ANSWERS)
-                && !door.reply.is_empty()
-                && may_reply(env, info)
-            {
-                env.answer(Answer::port(door.reply));
-            }
-            (reason, until_ms)
+            door.open_for_ms
         };
+        let until_ms = now.millis().saturating_add(open_for_ms);
+        let grant = Grant {
+            until_ms,
+            door: door.number,
+        };
+        let reason = open(env, door, grant, info.source, now);
+        if reason == Reason::Opened
+            && !is_spa
+            && env.features().has(Features::ANSWERS)
+            && !door.reply.is_empty()
+            && may_reply(env, info)
+        {
+            env.answer(Answer::port(door.reply));
+        }
+        (reason, until_ms)
+    };
     event::report(
         env,
         info,
-        EventHead::at(reason, door.number, completed.stage),
+        EventHead::at(reason, door.number, completed.stage).of_user(request.user()),
         until_ms,
     );
     reason
@@ -326,7 +338,8 @@ fn open<E: Subprograms>(
     source: Address,
     now: Moment,
 ) -> Reason {
-    presence::expect_pass(env, source, now.after_millis(door.open_for_ms));
+    let open_for_ms = new.until_ms.saturating_sub(now.millis());
+    presence::expect_pass(env, source, now.after_millis(open_for_ms));
     let mut reason = Reason::Opened;
     for port_group in port_groups(door) {
         let key = GrantKey {
@@ -474,6 +487,7 @@ mod tests {
                 entry: 0,
                 stage: 3,
                 elapsed,
+                request: DoorRequest::NONE,
             };
             let used = use_door(&sim, &from(40_000), completed);
             assert_eq!((used, sim.answer.get()), (reason, answer), "{name}");
@@ -513,6 +527,7 @@ mod tests {
             entry: 0,
             stage: 1,
             elapsed: 0,
+            request: DoorRequest::NONE,
         };
         for (name, source_port, is_answered) in [
             ("a client", 40_000, true),

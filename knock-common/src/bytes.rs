@@ -3,6 +3,11 @@
 use crate::{
     Subprograms,
     handshake::{self, HandshakeStep},
+    packet::Segment,
+    spa::{
+        self, SpaStep,
+        layout::{SpaPort, SpaScratch},
+    },
 };
 
 /// A packet that can be read at any offset.
@@ -43,6 +48,17 @@ pub trait Bytes {
     /// See [`handshake::classify`]: the kernel side overrides it with a subprogram.
     fn classify<E: Subprograms>(&self, env: &E) -> HandshakeStep {
         handshake::classify(self, env)
+    }
+
+    /// See [`spa::judge::pass_gate`]: the kernel side overrides it with a subprogram.
+    fn pass_gate<E: Subprograms>(
+        &self,
+        segment: &Segment,
+        env: &E,
+        port: SpaPort,
+        scratch: &mut SpaScratch,
+    ) -> SpaStep {
+        spa::judge::pass_gate(self, segment, env, port, scratch)
     }
 
     /// The big-endian 16-bit number at `offset`.

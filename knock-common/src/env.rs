@@ -9,7 +9,9 @@ use crate::{
         ProgressKey, UsedKey, WAYS,
     },
     reason::Reporting,
-    spa::layout::{FwknopKey, Gate, KeyId, SpaKey, SpaKeyName, SpaMay, SpaMayKey, SpaTag},
+    spa::layout::{
+        FwknopKey, Gate, KeyId, SpaKey, SpaKeyName, SpaMay, SpaMayKey, SpaScratch, SpaTag,
+    },
     time::Moment,
 };
 
@@ -127,8 +129,14 @@ pub trait Env: Sized {
     /// The replay cache of the format of fwknop: when a packet was used, in milliseconds since boot.
     fn spa_seen(&self) -> &impl Table<SpaTag, Word = Self::Word>;
 
-    /// See [`crate::spa::layout::SpaScratch::other`].
+    /// See [`Event::other`]: what [`Self::set_spa_other`] set last.
     fn spa_other(&self) -> Address;
+
+    /// Sets [`Self::spa_other`] for the events of this packet.
+    fn set_spa_other(&self, other: Address);
+
+    /// Calls a function with memory for the judgement of a packet; `None` if there is none.
+    fn with_spa_scratch<T>(&self, judge: impl FnOnce(&mut SpaScratch) -> T) -> Option<T>;
 
     /// What is known of a fwknop user, by index below [`crate::spa::layout::FWKNOP_KEYS_MAX`].
     fn fwknop_key(&self, index: u32) -> Option<&FwknopKey>;

@@ -120,20 +120,26 @@ impl EventHead {
 /// Reports to user space, if the reason is reported and its event limit is not reached.
 #[inline(always)]
 pub fn report<E: Subprograms>(env: &E, info: &PacketInfo, head: EventHead, until_ms: u64) {
-    let reporting = head.reason().reporting();
+    if admits(env, head.reason().reporting(), info.now()) {
+        env.hand_over(info, head, until_ms);
+    }
+}
+
+/// Whether an event is reported now. One that its limit suppresses is counted.
+#[inline(always)]
+pub fn admits<E: Subprograms>(env: &E, reporting: Reporting, now: Moment) -> bool {
     let is_admitted = match reporting {
-        Reporting::Never => return,
+        Reporting::Never => return false,
         Reporting::Always => true,
         Reporting::Drops | Reporting::Knocks => env
             .event_limit(reporting)
-            .is_some_and(|event_limit| take(&event_limit, info.now())),
+            .is_some_and(|event_limit| take(&event_limit, now)),
     };
     // In a flood each packet gets here, and the event limit stops it.
-    if is_admitted {
-        env.hand_over(info, head, until_ms);
-    } else {
+    if !is_admitted {
         env.count(Stat::EventsSuppressed);
     }
+    is_admitted
 }
 
 /// Writes an event to the ring buffer.

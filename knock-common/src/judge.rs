@@ -5,6 +5,7 @@
 //! 3. A packet to a protected port passes if its source has a grant or a flow, or is trusted.
 //! 4. A knock advances, restarts or ends its source's attempt, and is dropped.
 //! 5. The last knock of a sequence gives or ends the door's grants. A decoy ends the attempt.
+//! 6. A packet of single packet authorization does the same as a whole sequence, and is dropped.
 
 use crate::{
     Bytes, Reason, Subprograms, access,
@@ -14,6 +15,7 @@ use crate::{
     packet,
     packet_info::PacketInfo,
     reason::{Judged, Reporting, Stat, Verdict},
+    spa::{self, PortOutcome},
 };
 
 /// Why a frame passes or not, and what happens to it.
@@ -114,7 +116,13 @@ fn judge_segment<B: Bytes + ?Sized, E: Subprograms>(bytes: &B, env: &E) -> Judge
             bytes.note_other();
         }
     })?;
-    let rule = env.port(port_index(segment.protocol, segment.destination_port));
+    let mut rule = env.port(port_index(segment.protocol, segment.destination_port));
+    if env.features().has(Features::SPA) && rule.kind() == PortKind::Spa {
+        match spa::port(bytes, &segment, rule, env)? {
+            PortOutcome::Judged(reason) => return Ok(reason.into()),
+            PortOutcome::Otherwise(otherwise) => rule = otherwise,
+        }
+    }
     let reason = match rule.kind() {
         PortKind::Exempt | PortKind::Spa => Reason::Ordinary,
         PortKind::Ordinary => knock::other_port(bytes, &segment, env)?,

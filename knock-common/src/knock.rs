@@ -13,6 +13,7 @@ use crate::{
     packet_info::{self, PacketInfo},
     presence::{self, Presence},
     reason::Judged,
+    spa::request::DoorRequest,
     time::TICK_BITS,
 };
 
@@ -440,6 +441,7 @@ fn complete<E: Subprograms>(env: &E, info: &PacketInfo, progress: Progress) -> R
             entry: one_based.wrapping_sub(1),
             stage: node.depth,
             elapsed: progress.elapsed,
+            request: DoorRequest::NONE,
         };
         let used = env.use_door(info, completed);
         if used != Reason::TooLate {

@@ -43,6 +43,7 @@ pub const MAPS: &[&str] = &[
     "SPA_KEYS",
     "SPA_LAST",
     "SPA_MAY",
+    "SPA_OTHER",
     "SPA_SCRATCH",
     "SPA_SEEN",
     "TARGETS",

@@ -7,6 +7,9 @@ const VLAN_TAG: usize = 4;
 /// 802.1ad outside, 802.1Q inside; Linux itself knows no other tag (`eth_type_vlan`).
 const VLAN_TAGS_MAX: usize = 2;
 const IPV6_HEADER: usize = 40;
+const UDP_HEADER: usize = 8;
+/// The offset of the length in the UDP header.
+const UDP_LENGTH: usize = 4;
 /// RFC 8200 names four kinds that may precede TCP or UDP, one of them twice; one to spare.
 const EXTENSIONS_MAX: usize = 6;
 
@@ -95,9 +98,46 @@ pub struct Segment {
     pub unicast: bool,
     v6: bool,
     network: usize,
+    transport: usize,
 }
 
 impl Segment {
+    /// Returns a datagram to one host as a word and its destination port: a BPF subprogram takes numbers.
+    #[inline(always)]
+    pub const fn to_words(&self) -> (u64, u16) {
+        let word = self.source_port as u64
+            | (self.network as u64 & 0xffff) << 16
+            | (self.transport as u64 & 0xffff) << 32
+            | (self.v6 as u64) << 48;
+        (word, self.destination_port)
+    }
+
+    /// Reads a datagram from [`Self::to_words`].
+    #[inline(always)]
+    pub const fn from_words(word: u64, destination_port: u16) -> Self {
+        Self {
+            protocol: Protocol::Udp,
+            flags: 0,
+            source_port: word as u16,
+            destination_port,
+            unicast: true,
+            v6: word >> 48 & 1 != 0,
+            network: (word >> 16 & 0xffff) as usize,
+            transport: (word >> 32 & 0xffff) as usize,
+        }
+    }
+
+    /// Returns offset and length of a datagram's payload; `None` if the length in its header is impossible. The frame
+    /// may end before the payload does.
+    #[inline(always)]
+    pub fn payload<B: Bytes + ?Sized>(&self, bytes: &B) -> Option<(usize, usize)> {
+        let length = usize::from(bytes.be16(self.transport.wrapping_add(UDP_LENGTH))?);
+        Some((
+            self.transport.wrapping_add(UDP_HEADER),
+            length.checked_sub(UDP_HEADER)?,
+        ))
+    }
+
     /// Whether the packet asks for a new connection: a SYN without ACK, or any UDP datagram.
     #[inline(always)]
     pub fn opens(&self) -> bool {
@@ -365,5 +405,6 @@ fn transport<B: Bytes + ?Sized>(
         unicast: at.unicast,
         v6: at.v6,
         network: at.network,
+        transport: at.offset,
     })
 }

@@ -10,7 +10,7 @@ use std::{
     vec::Vec,
 };
 
-use bytemuck::Pod;
+use bytemuck::{Pod, Zeroable as _};
 
 use crate::{
     Address, Env, Stat, Subprograms,
@@ -22,7 +22,9 @@ use crate::{
         ProgressKey, UsedKey, WAYS,
     },
     reason::Reporting,
-    spa::layout::{FwknopKey, Gate, KeyId, SpaKey, SpaKeyName, SpaMay, SpaMayKey, SpaTag},
+    spa::layout::{
+        FwknopKey, Gate, KeyId, SpaKey, SpaKeyName, SpaMay, SpaMayKey, SpaScratch, SpaTag,
+    },
     time::Moment,
 };
 
@@ -384,6 +386,14 @@ impl<B: Below> Env for Overlay<B> {
 
     fn spa_other(&self) -> Address {
         self.spa_other.get()
+    }
+
+    fn set_spa_other(&self, other: Address) {
+        self.spa_other.set(other);
+    }
+
+    fn with_spa_scratch<T>(&self, judge: impl FnOnce(&mut SpaScratch) -> T) -> Option<T> {
+        Some(judge(&mut SpaScratch::zeroed()))
     }
 
     fn fwknop_key(&self, index: u32) -> Option<&FwknopKey> {

@@ -15,7 +15,8 @@ use crate::{
     lockout,
     otp::{self, OtpPosition, SourceKnocks},
     packet_info::PacketInfo,
-    presence, sha1,
+    presence, sha1, sha256,
+    spa::{self, SpaStep, layout::SpaScratch},
 };
 
 /// The steps, each with the body that native environments use. `knock-ebpf` implements each by a BPF global function
@@ -94,6 +95,16 @@ pub trait Subprograms: Env {
     /// See [`access::use_door`].
     fn use_door(&self, info: &PacketInfo, completed: Completed) -> Reason {
         access::use_door(self, info, completed)
+    }
+
+    /// See [`spa::judge::open`].
+    fn open_spa(&self, scratch: &mut SpaScratch) -> SpaStep {
+        spa::judge::open(self, scratch, sha256::compress)
+    }
+
+    /// See [`spa::judge::allow`].
+    fn allow_spa(&self, scratch: &mut SpaScratch) -> SpaStep {
+        spa::judge::allow(self, scratch)
     }
 
     /// See [`otp::source_knocks`].

@@ -84,6 +84,7 @@ fn maps() -> Vec<Map> {
         as_needed("SPA_KEYS", size_of::<SpaKeyName>(), size_of::<SpaKey>()),
         map("SPA_LAST", size_of::<KeyId>(), WORD, LAST_MAX),
         as_needed("SPA_MAY", size_of::<SpaMayKey>(), size_of::<SpaMay>()),
+        map("SPA_OTHER", INDEX, size_of::<Address>(), 1),
         map("SPA_SCRATCH", INDEX, size_of::<SpaScratch>(), 1),
         map("SPA_SEEN", size_of::<SpaTag>(), WORD, SEEN_MAX),
         map("TARGETS", size_of::<Address>(), INDEX, TARGETS_MAX),

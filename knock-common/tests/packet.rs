@@ -63,6 +63,41 @@ fn addresses_are_read_from_each_shape() {
 }
 
 #[test]
+fn the_payload_of_a_datagram_begins_behind_all_headers() {
+    let v4 = || eth().ip4("192.0.2.1", "192.0.2.2");
+    let v6 = || eth().ip6("2001:db8::1", "2001:db8::2");
+    for (name, frame) in [
+        ("IPv4", v4()),
+        ("options", v4().options(10)),
+        (
+            "two tags",
+            eth().qinq(8).vlan(7).ip4("192.0.2.1", "192.0.2.2"),
+        ),
+        ("IPv6", v6()),
+        ("extension headers", v6().hop_by_hop().dest_opts(3).ah(2)),
+        ("a first fragment", v6().fragment6(0, true)),
+    ] {
+        for payload in [&b""[..], b"x", &[7; 1_400]] {
+            let bytes = frame.clone().datagram(1, 2, payload).bytes();
+            let segment = packet::parse(&bytes[..]).unwrap();
+            let (offset, length) = segment.payload(&bytes[..]).unwrap();
+            assert_eq!(&bytes[offset..], payload, "{name}");
+            assert_eq!(length, payload.len(), "{name}");
+            // A BPF subprogram gets the segment in words.
+            let (word, port) = segment.to_words();
+            assert_eq!(packet::Segment::from_words(word, port), segment, "{name}");
+        }
+    }
+    // The length counts the header.
+    let mut bytes = v4().datagram(1, 2, b"more").bytes();
+    for (length, payload) in [(7_u8, None), (8, Some((42, 0))), (12, Some((42, 4)))] {
+        bytes[39] = length;
+        let segment = packet::parse(&bytes[..]).unwrap();
+        assert_eq!(segment.payload(&bytes[..]), payload, "length {length}");
+    }
+}
+
+#[test]
 fn syn_opens_and_fin_or_rst_ends_a_connection() {
     for (name, flags, opens, ends) in [
         ("SYN", SYN, true, false),

@@ -14,6 +14,7 @@ use std::{
     },
 };
 
+use bytemuck::Zeroable as _;
 use knock_common::{
     Address, Env, Reason, Stat, Subprograms,
     answer::Answer,
@@ -34,7 +35,9 @@ use knock_common::{
     },
     packet_info::PacketInfo,
     reason::Reporting,
-    spa::layout::{FwknopKey, Gate, KeyId, SpaKey, SpaKeyName, SpaMay, SpaMayKey, SpaTag},
+    spa::layout::{
+        FwknopKey, Gate, KeyId, SpaKey, SpaKeyName, SpaMay, SpaMayKey, SpaScratch, SpaTag,
+    },
     time::Moment,
 };
 use knock_frame::eth;
@@ -293,6 +296,12 @@ impl Env for Cpu {
 
     fn spa_other(&self) -> Address {
         Address::ANY
+    }
+
+    fn set_spa_other(&self, _other: Address) {}
+
+    fn with_spa_scratch<T>(&self, judge: impl FnOnce(&mut SpaScratch) -> T) -> Option<T> {
+        Some(judge(&mut SpaScratch::zeroed()))
     }
 
     fn fwknop_key(&self, _index: u32) -> Option<&FwknopKey> {

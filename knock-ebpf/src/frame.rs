@@ -6,7 +6,16 @@ use aya_ebpf::{
     helpers::{bpf_xdp_adjust_tail, bpf_xdp_get_buff_len},
     programs::XdpContext,
 };
-use knock_common::{Bytes, Subprograms, answer::Reflect, handshake::HandshakeStep};
+use knock_common::{
+    Bytes, Subprograms,
+    answer::Reflect,
+    handshake::HandshakeStep,
+    packet::Segment,
+    spa::{
+        SpaStep,
+        layout::{SpaPort, SpaScratch},
+    },
+};
 
 use crate::subprograms;
 
@@ -81,6 +90,25 @@ impl Bytes for Frame {
     #[inline(always)]
     fn classify<E: Subprograms>(&self, _env: &E) -> HandshakeStep {
         HandshakeStep::from_number(subprograms::classify(self.context))
+    }
+
+    #[inline(always)]
+    fn pass_gate<E: Subprograms>(
+        &self,
+        segment: &Segment,
+        _env: &E,
+        port: SpaPort,
+        scratch: &mut SpaScratch,
+    ) -> SpaStep {
+        let (word, port_number) = segment.to_words();
+        let port = port.to_bits().into();
+        SpaStep::from_word(subprograms::pass_gate(
+            self.context,
+            scratch,
+            word,
+            port_number.into(),
+            port,
+        ))
     }
 }
 

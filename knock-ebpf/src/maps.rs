@@ -107,6 +107,9 @@ static SPA_LAST: HashMap<KeyId, u64, { LAST_MAX as usize }, GROWING> = HashMap::
 static SPA_SEEN: HashMap<SpaTag, u64, { SEEN_MAX as usize }, GROWING> = HashMap::new();
 #[btf_map]
 static FWKNOP_KEYS: Array<FwknopKey, { FWKNOP_KEYS_MAX as usize }> = Array::new();
+/// The other address of the current SPA packet.
+#[btf_map]
+static SPA_OTHER: PerCpuArray<Address, 1> = PerCpuArray::new();
 /// Memory for the judgement of a packet of single packet authorization.
 #[btf_map]
 static SPA_SCRATCH: PerCpuArray<SpaScratch, 1> = PerCpuArray::new();
@@ -185,6 +188,14 @@ impl Bucket for Cells {
     fn cell(&self, way: usize) -> Option<Slot> {
         Slot::new(self.0.as_ptr().cast::<u64>().wrapping_add(way & (WAYS - 1)))
     }
+}
+
+/// This CPU's memory for the judgement of a SPA packet.
+#[inline(always)]
+fn spa_scratch() -> Option<&'static mut SpaScratch> {
+    let scratch = SPA_SCRATCH.get_ptr_mut(0)?;
+    // SAFETY: a CPU judges one packet at a time, and only `Env::with_spa_scratch` fetches the memory.
+    unsafe { scratch.as_mut() }
 }
 
 /// This CPU's memory for the computation of HMACs.
@@ -419,9 +430,21 @@ impl Env for Maps {
 
     #[inline(always)]
     fn spa_other(&self) -> Address {
-        SPA_SCRATCH
-            .get(0)
-            .map_or(Address::ANY, |scratch| scratch.other)
+        let other = SPA_OTHER.get(0);
+        other.copied().unwrap_or_default()
+    }
+
+    #[inline(always)]
+    fn set_spa_other(&self, other: Address) {
+        if let Some(place) = SPA_OTHER.get_ptr_mut(0) {
+            // SAFETY: the pointer is an aligned map value of this CPU.
+            unsafe { place.write(other) };
+        }
+    }
+
+    #[inline(always)]
+    fn with_spa_scratch<T>(&self, judge: impl FnOnce(&mut SpaScratch) -> T) -> Option<T> {
+        spa_scratch().map(judge)
     }
 
     #[inline(always)]

@@ -16,10 +16,16 @@ use knock_common::{
     layout::Features,
     lockout,
     otp::{self, OtpPosition, SourceKnocks},
+    packet::Segment,
     packet_info::PacketInfo,
     presence, seen,
     sha1::{self, Work},
     sha256,
+    spa::{
+        self, SpaStep,
+        layout::{SpaPort, SpaScratch},
+        request::DoorRequest,
+    },
 };
 
 use crate::{
@@ -107,8 +113,19 @@ impl Subprograms for Maps {
             entry,
             stage,
             elapsed,
+            request,
         } = completed;
-        reason(use_door(info, entry, stage, elapsed))
+        reason(use_door(info, entry, stage, elapsed, request.to_word()))
+    }
+
+    #[inline(always)]
+    fn open_spa(&self, scratch: &mut SpaScratch) -> SpaStep {
+        SpaStep::from_word(open_spa(scratch))
+    }
+
+    #[inline(always)]
+    fn allow_spa(&self, scratch: &mut SpaScratch) -> SpaStep {
+        SpaStep::from_word(allow_spa(scratch))
     }
 
     #[inline(always)]
@@ -232,11 +249,13 @@ pub(crate) extern "C" fn use_door(
     entry: u16,
     stage: u8,
     elapsed: u32,
+    request: u64,
 ) -> u64 {
     let completed = Completed {
         entry,
         stage,
         elapsed,
+        request: DoorRequest::from_word(request),
     };
     // SAFETY: the caller's `PacketInfo`, which lives during the call, or null.
     let info = unsafe { info.as_ref() };
@@ -323,6 +342,49 @@ pub(crate) extern "C" fn cookie(connection: *const Connection, epoch: u32) -> u6
 #[inline(never)]
 pub(crate) extern "C" fn classify(context: *mut xdp_md) -> u64 {
     handshake::classify(&Frame::of(&XdpContext::new(context)), &Maps::new()) as u64
+}
+
+/// `segment` and `port_number` are a `Segment` as words, `port` is a `SpaPort` as bits.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn pass_gate(
+    context: *mut xdp_md,
+    scratch: *mut SpaScratch,
+    segment: u64,
+    port_number: u32,
+    port: u32,
+) -> u64 {
+    // SAFETY: the caller's `SpaScratch`, which only this function uses during the call, or null.
+    let Some(scratch) = (unsafe { scratch.as_mut() }) else {
+        return SpaStep::NotSpa.to_word();
+    };
+    let frame = Frame::of(&XdpContext::new(context));
+    let port = SpaPort::from_bits(port as u8, 0);
+    let segment = Segment::from_words(segment, port_number as u16);
+    spa::judge::pass_gate(&frame, &segment, &Maps::new(), port, scratch).to_word()
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn open_spa(scratch: *mut SpaScratch) -> u64 {
+    // SAFETY: as in `pass_gate`.
+    let Some(scratch) = (unsafe { scratch.as_mut() }) else {
+        return SpaStep::NotSpa.to_word();
+    };
+    let compress = |work: &mut sha256::Work| {
+        compress_sha256(work);
+    };
+    spa::judge::open(&Maps::new(), scratch, compress).to_word()
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn allow_spa(scratch: *mut SpaScratch) -> u64 {
+    // SAFETY: as in `pass_gate`.
+    let Some(scratch) = (unsafe { scratch.as_mut() }) else {
+        return SpaStep::NotSpa.to_word();
+    };
+    spa::judge::allow(&Maps::new(), scratch).to_word()
 }
 
 /// Turns the packet into the answer that was left for it, and sends it; drops a packet without an answer.

@@ -17,6 +17,7 @@ pub mod server;
 pub mod shapes;
 pub mod sleep;
 pub mod source;
+pub mod spa;
 pub mod ssh;
 pub mod strangers;
 pub mod stream;

@@ -43,6 +43,7 @@ const MEMORY_MOST: &[(&str, u64)] = &[
     ("SPA_KEYS", 8 << 10),
     ("SPA_LAST", 2 << 20),
     ("SPA_MAY", 8 << 10),
+    ("SPA_OTHER", 8 << 10),
     ("SPA_SCRATCH", 512 << 10),
     ("SPA_SEEN", 2 << 20),
     ("TARGETS", 1 << 20),

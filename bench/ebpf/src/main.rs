@@ -13,12 +13,23 @@ mod plan;
 /// The subprograms that [`frame`] calls: nothing is answered or counted here.
 mod subprograms {
     use aya_ebpf::bindings::xdp_md;
+    use knock_common::spa::layout::SpaScratch;
 
     pub(crate) const fn classify(_context: *mut xdp_md) -> u64 {
         0
     }
 
     pub(crate) const fn note_other(_context: *mut xdp_md) {}
+
+    pub(crate) const fn pass_gate(
+        _context: *mut xdp_md,
+        _scratch: *mut SpaScratch,
+        _segment: u64,
+        _port_number: u32,
+        _port: u32,
+    ) -> u64 {
+        0
+    }
 }
 
 use aya_ebpf::{

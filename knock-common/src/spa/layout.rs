@@ -3,7 +3,16 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::{Address, hmac_sha256, packet_info::PacketInfo, siphash::SipKey};
+use crate::{
+    Address, hmac_sha256,
+    packet_info::PacketInfo,
+    siphash::SipKey,
+    spa::{
+        gate::{Header, PacketWords},
+        open::OpenScratch,
+        request::DoorRequest,
+    },
+};
 
 /// Gates: that of the host key, and during a change of host keys that of the old one.
 pub const GATES: u32 = 2;
@@ -75,7 +84,7 @@ impl SpaPort {
 
     /// Returns it without the port group.
     #[inline(always)]
-    pub(crate) const fn to_bits(self) -> u8 {
+    pub const fn to_bits(self) -> u8 {
         let otherwise = match self.otherwise {
             Otherwise::Drop => 0,
             Otherwise::Pass => Self::PASS,
@@ -86,7 +95,7 @@ impl SpaPort {
 
     /// Reads the bits; those that mean nothing are ignored.
     #[inline(always)]
-    pub(crate) const fn from_bits(bits: u8, port_group: u16) -> Self {
+    pub const fn from_bits(bits: u8, port_group: u16) -> Self {
         Self {
             formats: SpaFormats(bits & SpaFormats::ALL),
             otherwise: if bits & Self::PROTECTED != 0 {
@@ -138,6 +147,18 @@ pub struct SpaKeyName {
     pub gate: u32,
     /// Explicit padding.
     pub padding: u32,
+}
+
+impl SpaKeyName {
+    /// The key of a client, for the host key of a gate.
+    #[inline(always)]
+    pub const fn new(id: KeyId, gate: u32) -> Self {
+        Self {
+            id,
+            gate,
+            padding: 0,
+        }
+    }
 }
 
 /// What is known of a client's key.
@@ -268,8 +289,8 @@ impl FwknopKey {
     pub const REQUIRE_SOURCE: u16 = 1 << 0;
 }
 
-/// Octets of a packet of the format `knock`; random ones may follow.
-pub const PACKET_BYTES: usize = 72;
+/// Words of a packet of the format `knock`: 72 octets. Random ones may follow.
+pub const PACKET_WORDS: usize = 9;
 
 /// The memory in which a packet is judged: the kernel's stack has no room.
 #[repr(C)]
@@ -277,8 +298,14 @@ pub const PACKET_BYTES: usize = 72;
 pub struct SpaScratch {
     /// The packet, for the events and the grants that it causes.
     pub info: PacketInfo,
-    /// See [`crate::event::Event::other`].
-    pub other: Address,
-    /// The packet's octets.
-    pub packet: [u64; PACKET_BYTES / 8],
+    /// The packet's octets, as they lie in memory.
+    pub packet: PacketWords,
+    /// The packet's header in the clear.
+    pub header: Header,
+    /// What opening the packet takes.
+    pub open: OpenScratch,
+    /// What the packet asks of the door with this entry in `DOORS`.
+    pub request: DoorRequest,
+    /// The index of the entry.
+    pub entry: u64,
 }

@@ -1,4 +1,134 @@
-//! Single packet authorization: one datagram says, under a key that only its sender and this host have, who asks, when,
-//! for which door, for how long and for which address.
+//! Single packet authorization (SPA): one datagram says, under a key that only its client and this host share, who
+//! asks, when, for which door, for how long and for which address. It is judged before its verdict, so the client's
+//! next packet gets in.
+//!
+//! The format `knock`, version 1: 72 octets, and any number of random ones behind them. Numbers are little-endian,
+//! addresses in network order, IPv4 as `::ffff:a.b.c.d`.
+//!
+//! | at | octets | content | hidden with |
+//! |---|---|---|---|
+//! | 0 | 16 | tag: the first 16 octets of HMAC-SHA256(mac key; header ‖ hidden body) | |
+//! | 16 | 8 | header: the [`layout::KeyId`] | SipHash-2-4-128(mask key; tag) |
+//! | 24 | 8 | stamp: ns since 1970, greater than in each earlier packet of the key | the same |
+//! | 32 | 16 | body: the address to open for; `::` for the packet's source | HMAC-SHA256(cipher key; header) |
+//! | 48 | 8 | the [`layout::DoorId`] | the same |
+//! | 56 | 4 | seconds wanted; 0 for the door's `open_for` | the same |
+//! | 60 | 1 | 0 open, 1 close; 0x80 is added if an answer is wanted | the same |
+//! | 61 | 3 | 0 | the same |
+//! | 64 | 8 | gate: SipHash-2-4-64(check key; octets 0 to 63) | |
+//!
+//! The header is in the clear where it is the input of an HMAC.
+//!
+//! A packet is judged cheapest first: [`gate`], time window, known key, replay, [`open`], and then what its user may
+//! do. What stands before the HMAC can be forged by those who know the host's public key, so it changes nothing: only
+//! an authenticated packet moves the key's [`stamp`].
 
+pub mod gate;
+pub mod judge;
 pub mod layout;
+pub mod open;
+pub mod request;
+#[cfg(any(test, feature = "sim"))]
+pub mod seal;
+pub mod stamp;
+#[cfg(test)]
+mod tests;
+
+use crate::{
+    Bytes, Reason, Subprograms,
+    layout::{Features, PortRule},
+    packet::{Protocol, Segment},
+    reason::Judged,
+};
+use layout::{Otherwise, SpaFormats, SpaPort, SpaScratch};
+
+/// The result of a step of a judgement.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum SpaStep {
+    /// The packet was judged and reported.
+    Judged(Reason),
+    /// It is none of the formats that were tried, and nothing was reported.
+    NotSpa,
+    /// It is noise, and its event limit admits a report.
+    Noise,
+    /// The next step decides.
+    Continue,
+}
+
+impl SpaStep {
+    /// Above all numbers of reasons.
+    const NOT_SPA: u64 = 1 << 8;
+    const NOISE: u64 = 1 << 9;
+    const CONTINUE: u64 = 1 << 10;
+
+    /// Returns the word, because a BPF subprogram returns one register.
+    #[inline(always)]
+    pub const fn to_word(self) -> u64 {
+        match self {
+            Self::Judged(reason) => reason as u64,
+            Self::NotSpa => Self::NOT_SPA,
+            Self::Noise => Self::NOISE,
+            Self::Continue => Self::CONTINUE,
+        }
+    }
+
+    /// Reads the word; one that is none means [`Self::NotSpa`].
+    #[inline(always)]
+    pub const fn from_word(word: u64) -> Self {
+        match Reason::from_code(word as u8) {
+            _ if word == Self::CONTINUE => Self::Continue,
+            _ if word == Self::NOISE => Self::Noise,
+            Some(reason) if word < Self::NOT_SPA => Self::Judged(reason),
+            _ => Self::NotSpa,
+        }
+    }
+}
+
+/// What happens to a packet to a port for single packet authorization.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum PortOutcome {
+    /// It was judged and reported.
+    Judged(Reason),
+    /// It is no SPA packet: it is judged as a packet to a port with this rule.
+    Otherwise(PortRule),
+}
+
+/// Judges a packet to a port for single packet authorization.
+///
+/// # Errors
+/// [`Reason::BadHeader`] for a SPA packet from a source that no host can have.
+#[inline(always)]
+pub fn port<B: Bytes + ?Sized, E: Subprograms>(
+    bytes: &B,
+    segment: &Segment,
+    rule: PortRule,
+    env: &E,
+) -> Judged<PortOutcome> {
+    let port = rule.spa_port();
+    if segment.protocol == Protocol::Udp && segment.unicast {
+        let mut step = SpaStep::NotSpa;
+        if port.formats.has(SpaFormats::KNOCK) {
+            let judge = |scratch: &mut SpaScratch| judge::judge(bytes, segment, env, port, scratch);
+            step = env.with_spa_scratch(judge).unwrap_or(step);
+        }
+        match step {
+            SpaStep::Judged(Reason::BadHeader) => return Err(Reason::BadHeader),
+            SpaStep::Judged(reason) => return Ok(PortOutcome::Judged(reason)),
+            SpaStep::NotSpa | SpaStep::Noise | SpaStep::Continue => {}
+        }
+        if port.otherwise == Otherwise::Drop {
+            return Ok(PortOutcome::Judged(Reason::SpaNoise));
+        }
+    }
+    Ok(PortOutcome::Otherwise(match port.otherwise {
+        // Packets to several hosts pass, as at knock ports.
+        Otherwise::Drop | Otherwise::Pass => PortRule::EXEMPT,
+        Otherwise::Protected(port_group) => PortRule::protected(port_group),
+    }))
+}
+
+/// Whether a packet that is not of the format `knock` needs no further look.
+#[inline(always)]
+pub(crate) fn is_last_format<E: Subprograms>(env: &E, port: SpaPort) -> bool {
+    !env.features().has(Features::FWKNOP) || !port.formats.has(SpaFormats::FWKNOP)
+}

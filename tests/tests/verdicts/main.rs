@@ -20,4 +20,5 @@ mod frames;
 mod knocks;
 mod lockouts;
 mod martians;
+mod spa;
 mod table;

@@ -1,0 +1,54 @@
+//! The gate: a keyed hash of the packet that whoever knows the host's public key can compute. It authenticates nobody.
+//! It makes noise cheap, and a port without the host's public key indistinguishable from a silent one.
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::{
+    Subprograms,
+    siphash::{siphash, siphash_128},
+    spa::layout::{GATES, Gate, KeyId, PACKET_WORDS, SpaKeyName},
+};
+
+/// The octets of a packet, as little-endian words in memory order.
+pub type PacketWords = [u64; PACKET_WORDS];
+
+/// The header of a packet in the clear.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Pod, Zeroable)]
+pub struct Header {
+    /// The client's key, and the gate that the packet passes.
+    pub key: SpaKeyName,
+    /// When the packet was made, in nanoseconds since 1970.
+    pub stamp: u64,
+}
+
+/// Returns the header of a packet; `None` if it passes no gate.
+#[inline(always)]
+pub fn header<E: Subprograms>(env: &E, packet: &PacketWords) -> Option<Header> {
+    for index in 0..GATES {
+        if let Some(gate) = env.spa_gate(index)
+            && gate.is_used != 0
+            && admits(gate, packet)
+        {
+            let [id, stamp] = unmask(gate, packet);
+            return Some(Header {
+                key: SpaKeyName::new(KeyId(id), index),
+                stamp,
+            });
+        }
+    }
+    None
+}
+
+#[inline(always)]
+fn admits(gate: &Gate, packet: &PacketWords) -> bool {
+    let [a, b, c, d, e, f, g, h, check] = packet.map(u64::from_le);
+    siphash(gate.check, [a, b, c, d, e, f, g, h]) == check
+}
+
+#[inline(always)]
+fn unmask(gate: &Gate, packet: &PacketWords) -> [u64; 2] {
+    let [a, b, id, stamp, ..] = packet.map(u64::from_le);
+    let [mask_id, mask_stamp] = siphash_128(gate.mask, [a, b]);
+    [id ^ mask_id, stamp ^ mask_stamp]
+}

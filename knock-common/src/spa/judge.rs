@@ -1,0 +1,266 @@
+//! Judges a packet of the format `knock`.
+
+use crate::{
+    Address, Bytes, Reason, Subprograms,
+    access::Completed,
+    env::{Table, Word},
+    event::{self, EventHead, NO_DOOR},
+    packet::Segment,
+    packet_info::PacketInfo,
+    reason::Reporting,
+    sha256::Work,
+    spa::{
+        SpaStep,
+        gate::{self, PacketWords},
+        is_last_format,
+        layout::{Otherwise, SpaKey, SpaMay, SpaMayKey, SpaPort, SpaScratch},
+        open,
+        request::{DoorRequest, Request},
+        stamp,
+    },
+};
+
+/// Judges a packet, and reports it if it is one of this format, or of none while others are dropped.
+///
+/// The steps are subprograms of their own, which the kernel side calls one after the other: the stack has no room for
+/// two of them.
+#[inline(always)]
+pub fn judge<B: Bytes + ?Sized, E: Subprograms>(
+    bytes: &B,
+    segment: &Segment,
+    env: &E,
+    port: SpaPort,
+    scratch: &mut SpaScratch,
+) -> SpaStep {
+    let mut step = bytes.pass_gate(segment, env, port, scratch);
+    if step == SpaStep::Noise {
+        env.hand_over(&scratch.info, EventHead::new(Reason::SpaNoise), 0);
+        return SpaStep::Judged(Reason::SpaNoise);
+    }
+    if step == SpaStep::Continue {
+        step = env.open_spa(scratch);
+    }
+    if step == SpaStep::Continue {
+        step = env.allow_spa(scratch);
+    }
+    if step == SpaStep::Continue {
+        let completed = Completed {
+            entry: scratch.entry as u16,
+            stage: 0,
+            elapsed: 0,
+            request: scratch.request,
+        };
+        step = SpaStep::Judged(env.use_door(&scratch.info, completed));
+    }
+    step
+}
+
+/// Reads a packet that passes a gate: its header in the clear, and where it comes from.
+#[inline(always)]
+pub fn pass_gate<B: Bytes + ?Sized, E: Subprograms>(
+    bytes: &B,
+    segment: &Segment,
+    env: &E,
+    port: SpaPort,
+    scratch: &mut SpaScratch,
+) -> SpaStep {
+    let header = match read(bytes, segment, &mut scratch.packet) {
+        Some(()) => gate::header(env, &scratch.packet),
+        None => None,
+    };
+    let is_reported = port.otherwise == Otherwise::Drop && is_last_format(env, port);
+    if header.is_none() && (!is_reported || !event::admits(env, Reporting::Drops, env.now())) {
+        return match is_reported {
+            true => SpaStep::Judged(Reason::SpaNoise),
+            false => SpaStep::NotSpa,
+        };
+    }
+    match PacketInfo::of(bytes, segment, env) {
+        Ok(info) => scratch.info = info,
+        Err(reason) => return SpaStep::Judged(reason),
+    }
+    env.set_spa_other(Address::ANY);
+    let Some(header) = header else {
+        return SpaStep::Noise;
+    };
+    scratch.header = header;
+    SpaStep::Continue
+}
+
+/// Reads the octets of a packet; `None` if the datagram has fewer.
+#[inline(always)]
+fn read<B: Bytes + ?Sized>(bytes: &B, segment: &Segment, packet: &mut PacketWords) -> Option<()> {
+    let (payload, length) = segment.payload(bytes)?;
+    if length < size_of::<PacketWords>() {
+        return None;
+    }
+    for (index, word) in packet.iter_mut().enumerate() {
+        let pairs: [u16; 4] = bytes.words(payload.wrapping_add(index.wrapping_mul(8)))?;
+        *word = bytemuck::cast(pairs);
+    }
+    Some(())
+}
+
+/// The time since 1970, in nanoseconds.
+#[inline(always)]
+fn wall_ns<E: Subprograms>(env: &E, scratch: &SpaScratch) -> u64 {
+    scratch.info.now_ns.wrapping_add(env.wall_clock())
+}
+
+/// Authenticates a packet, records its stamp and reveals what it asks for.
+///
+/// `compress` is [`crate::sha256::compress`], which the kernel side calls as a subprogram.
+#[inline(always)]
+pub fn open<E: Subprograms>(
+    env: &E,
+    scratch: &mut SpaScratch,
+    compress: impl Fn(&mut Work) + Copy,
+) -> SpaStep {
+    let header = &scratch.header;
+    let key = env.spa_key(&header.key);
+    let last = env.spa_last().find(&header.key.id);
+    let mut refused = early(env, scratch, key.is_some(), last.as_ref());
+    // These reasons cost little, but anybody who knows the host's public key can cause them. The HMAC is computed for
+    // what is reported, so that a report names a user only if it is the user's packet.
+    if let Some(reason) = refused
+        && !event::admits(env, reason.reporting(), scratch.info.now())
+    {
+        return SpaStep::Judged(reason);
+    }
+    let authentic = key.filter(|key| {
+        open::is_authentic(
+            &mut scratch.open,
+            &scratch.packet,
+            &scratch.header,
+            key,
+            compress,
+        )
+    });
+    let is_early = refused.is_some();
+    if !is_early {
+        refused = match last {
+            Some(last) if authentic.is_some() => stamp::record(&last, scratch.header.stamp),
+            _ => Some(Reason::SpaForged),
+        };
+    }
+    let Some(reason) = refused else {
+        if let Some(key) = authentic {
+            open::reveal(&mut scratch.open, key, compress);
+        }
+        return SpaStep::Continue;
+    };
+    let until_ms = if reason == Reason::SpaStale {
+        stamp::offset_ms(scratch.header.stamp, wall_ns(env, scratch))
+    } else {
+        0
+    };
+    if is_early || event::admits(env, reason.reporting(), scratch.info.now()) {
+        let user = authentic.map_or(0, |key| key.user);
+        let head = EventHead::new(reason).of_user(user);
+        env.hand_over(&scratch.info, head, until_ms);
+    }
+    SpaStep::Judged(reason)
+}
+
+/// The reason to refuse a packet that needs no HMAC. `last` is the replay word of its key.
+#[inline(always)]
+fn early<E: Subprograms>(
+    env: &E,
+    scratch: &SpaScratch,
+    is_known: bool,
+    last: Option<&impl Word>,
+) -> Option<Reason> {
+    let stamp = scratch.header.stamp;
+    let window_ns = env.config().map_or(0, |config| config.spa_window_ns);
+    if !stamp::is_fresh(stamp, wall_ns(env, scratch), window_ns) {
+        return Some(Reason::SpaStale);
+    }
+    if !is_known {
+        return Some(Reason::SpaUnknown);
+    }
+    match last {
+        None => Some(Reason::SpaFull),
+        Some(last) if stamp <= last.load() => Some(Reason::SpaReplayed),
+        Some(_) => None,
+    }
+}
+
+/// Decides whether an authenticated packet may do what it asks for.
+#[inline(always)]
+pub fn allow<E: Subprograms>(env: &E, scratch: &mut SpaScratch) -> SpaStep {
+    let Some(key) = env.spa_key(&scratch.header.key) else {
+        return SpaStep::Judged(Reason::SpaUnknown);
+    };
+    let wall_ns = wall_ns(env, scratch);
+    let request = Request::read(&scratch.open);
+    let may = env.spa_may(&SpaMayKey::door(key.user, request.door));
+    let refused = if wall_ns >= key.not_after_ns {
+        Some(Reason::SpaExpired)
+    } else if !request.is_readable() {
+        Some(Reason::SpaUnreadable)
+    } else if may.is_none() {
+        Some(Reason::SpaNotAllowed)
+    } else if !is_for_source(env, &mut scratch.info, key, request.source) {
+        Some(Reason::SpaElsewhere)
+    } else {
+        None
+    };
+    let Some(may) = may.filter(|_| refused.is_none()) else {
+        let reason = refused.unwrap_or(Reason::SpaNotAllowed);
+        let head = EventHead::at(reason, door_number(env, request), 0).of_user(key.user);
+        event::report(env, &scratch.info, head, 0);
+        return SpaStep::Judged(reason);
+    };
+    let left_ms = key.not_after_ns.wrapping_sub(wall_ns) / 1_000_000;
+    scratch.request = match request.closes() {
+        true => DoorRequest::close(key.user),
+        false => DoorRequest::open(key.user, open_for_ms(may, request.seconds).min(left_ms)),
+    };
+    scratch.entry = may.entry.into();
+    SpaStep::Continue
+}
+
+/// Whether a packet may ask for an address. If that is another one than its source, the grant is for it, and events
+/// have both.
+#[inline(always)]
+fn is_for_source<E: Subprograms>(
+    env: &E,
+    info: &mut PacketInfo,
+    key: &SpaKey,
+    wanted: Address,
+) -> bool {
+    if wanted == Address::ANY {
+        return key.flags & SpaKey::BIND == 0;
+    }
+    if wanted == info.source {
+        return true;
+    }
+    let is_allowed = key.flags & SpaKey::FOR_OTHERS != 0 && wanted.is_host();
+    if is_allowed {
+        env.set_spa_other(info.source);
+        info.source = wanted;
+    } else {
+        env.set_spa_other(wanted);
+    }
+    is_allowed
+}
+
+/// How long a grant lasts that a user asks for, in milliseconds.
+#[inline(always)]
+fn open_for_ms(may: &SpaMay, seconds: u32) -> u64 {
+    match seconds {
+        0 => may.open_for_ms,
+        seconds => u64::from(seconds)
+            .wrapping_mul(1_000)
+            .min(may.open_for_max_ms),
+    }
+}
+
+/// The number of the door that a packet asks for, also if its user may not open it.
+#[inline(always)]
+fn door_number<E: Subprograms>(env: &E, request: Request) -> u16 {
+    let key = SpaMayKey::door(SpaMayKey::ANYBODY, request.door);
+    let entry = env.spa_may(&key).map(|may| u32::from(may.entry));
+    let door = entry.and_then(|entry| env.door(entry));
+    door.map_or(NO_DOOR, |door| door.number)
+}
