@@ -105,7 +105,7 @@ impl<W: Write> Daemon<W> {
             .set_doors(self.doors.texts(self.plan.settings()));
         self.reopen_files();
         self.skew_detector = SkewDetector::new(self.plan.settings());
-        self.log = super::program_log(&mut self.protection)?;
+        self.log = super::ring::program_log(&mut self.protection)?;
         Ok((old, deployed))
     }
 

@@ -4,23 +4,11 @@
 //!
 //! May use every room but `tools`. Nothing but `main.rs` uses it.
 
-use std::{
-    collections::BTreeSet,
-    io::{self, Write},
-    os::fd::AsRawFd,
-    time::Duration,
-};
+use std::{collections::BTreeSet, io::Write, time::Duration};
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Result, anyhow};
 use aya::maps::{MapData, RingBuf};
-use aya_log::EbpfLogger;
-use log::Log;
 use tokio::{
-    io::{
-        Interest,
-        unix::{AsyncFd, AsyncFdReadyMutGuard},
-    },
-    signal::unix::{Signal, SignalKind, signal},
     sync::{mpsc, oneshot},
     time::{Instant, Interval, MissedTickBehavior, interval, interval_at, sleep_until},
 };
@@ -46,7 +34,9 @@ mod events;
 mod files;
 mod frames;
 mod making;
+mod ring;
 mod room;
+mod signals;
 
 mod standing;
 mod stats;
@@ -57,11 +47,14 @@ mod upkeep;
 mod waiting;
 
 pub use frames::Watches;
+pub use signals::Signals;
 
 use doors::Doors;
 use files::Files;
 use frames::loaded_copy;
 use making::{Making, Then, made};
+use ring::{ProgramLog, program_log, readable, something_logged};
+use signals::Asked;
 use stats::Stats;
 use surroundings::Surroundings;
 use throttle::Throttle;
@@ -70,8 +63,6 @@ use waiting::Waiting;
 
 /// Answers a request, now or later. The loop does not know which requests there are.
 pub type Handle<W> = fn(&mut Daemon<W>, Call);
-
-type ProgramLog = AsyncFd<EbpfLogger<&'static dyn Log>>;
 
 /// How often the ledger is compared with the maps, so that lost events don't matter for long.
 const SWEEP: Duration = Duration::from_secs(30);
@@ -451,33 +442,6 @@ fn log_result(failed: &mut Throttle, report: &Report) {
     }
 }
 
-#[expect(
-    deprecated,
-    reason = "its successor is unsafe because a descriptor could be closed; aya's live in what they belong to"
-)]
-fn readable<T: AsRawFd>(source: T) -> Result<AsyncFd<T>> {
-    AsyncFd::with_interest(source, Interest::READABLE).context("watching a ring buffer")
-}
-
-/// Opens the program's log if the log level asks for it.
-fn program_log(protection: &mut Protection) -> Result<Option<ProgramLog>> {
-    if !tracing::enabled!(tracing::Level::DEBUG) {
-        return Ok(None);
-    }
-    let log = EbpfLogger::init(protection.firewall().ebpf());
-    Ok(Some(readable(log.context("reading the program's log")?)?))
-}
-
-/// Waits for an entry in the program's log; never returns if the log is off.
-async fn something_logged(
-    log: &mut Option<ProgramLog>,
-) -> io::Result<AsyncFdReadyMutGuard<'_, EbpfLogger<&'static dyn Log>>> {
-    match log {
-        Some(log) => log.readable_mut().await,
-        None => std::future::pending().await,
-    }
-}
-
 /// Waits for the next tick; never returns without a clock.
 async fn ticked(clock: &mut Option<Interval>) {
     match clock {
@@ -485,39 +449,5 @@ async fn ticked(clock: &mut Option<Interval>) {
             clock.tick().await;
         }
         None => std::future::pending().await,
-    }
-}
-
-/// The signals that the daemon handles; caught before it protects anything.
-pub struct Signals([Signal; 3]);
-
-/// What a signal asks for.
-enum Asked {
-    ToEnd,
-    ToReload,
-}
-
-impl Signals {
-    /// Catches the signals; must be called inside a tokio runtime.
-    ///
-    /// # Errors
-    /// They can't be caught.
-    pub fn catch() -> Result<Self> {
-        let on = |kind| signal(kind).context("catching signals");
-        Ok(Self([
-            on(SignalKind::interrupt())?,
-            on(SignalKind::terminate())?,
-            // A terminal that closes sends it too, which must not open the ports.
-            on(SignalKind::hangup())?,
-        ]))
-    }
-
-    async fn next(&mut self) -> Asked {
-        let [interrupt, terminate, hangup] = &mut self.0;
-        tokio::select! {
-            _ = interrupt.recv() => Asked::ToEnd,
-            _ = terminate.recv() => Asked::ToEnd,
-            _ = hangup.recv() => Asked::ToReload,
-        }
     }
 }
