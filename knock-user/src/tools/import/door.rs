@@ -7,9 +7,9 @@ use knock_sequence::{Ports, duration::spell};
 
 use super::{
     conf::{Door, Entry, Sequence},
-    iptables::{self, SOURCE},
     meaning::{Effect, Meaning},
     rights,
+    rule::{self, SOURCE},
     values::Otp,
 };
 use crate::{
@@ -403,7 +403,7 @@ impl Draft {
             );
             self.note(line, key, reason);
         }
-        if iptables::is_mentioned(&command) {
+        if rule::is_mentioned(&command) {
             let reason = format!(
                 "kept as a command, because it is not a firewall rule that knock-user knows; if \
                  it only opens or closes ports for the source, write open = [\"tcp/22\"], with \

@@ -5,7 +5,7 @@ use std::time::Duration;
 use knock_sequence::Ports;
 
 use super::{
-    iptables::{self, Rule},
+    rule::{self, Rule},
     shell,
 };
 
@@ -51,7 +51,7 @@ fn understood(line: &str, interface: &str) -> Option<Meaning> {
     let mut sum = Sum::default();
     for command in shell::commands(line)? {
         sum.joined_by_success &= command.needs_success;
-        match iptables::rule(&command.words, interface) {
+        match rule::rule(&command.words, interface) {
             Some(Rule::Open(ports)) => sum.open(ports)?,
             Some(Rule::Close(ports)) => sum.close(ports)?,
             None => match sleep(&command.words) {

@@ -12,16 +12,19 @@ mod encoding;
 mod helper;
 mod iptables;
 mod meaning;
+mod nft;
 mod notes;
 mod rights;
+mod rule;
 mod shell;
+mod ufw;
 mod values;
 
 use std::{collections::HashSet, io::Write, ops::Range, path::Path};
 
 use anyhow::{Context as _, Result};
 
-pub use self::iptables::SERVICES;
+pub use self::rule::SERVICES;
 use self::{
     conf::{Conf, Entry},
     door::Draft,
