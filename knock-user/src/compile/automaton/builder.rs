@@ -1,0 +1,423 @@
+//! Builds the tree of all sequences, and links each node with the longest other beginning.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use knock_common::layout::{DOORS_PER_NODE, FIRST_NODES_MAX, NODES_MAX, Node, Symbol};
+use knock_sequence::duration::spell;
+
+use super::{Automaton, Edges, Path, ROOT, find};
+use crate::{
+    compile::{Conflict, EdgeFrom, ticks},
+    model::settings::Door,
+};
+
+/// Edges that a configuration may have.
+const EDGES_MAX: usize = NODES_MAX as usize;
+
+/// A node during construction.
+struct Stem {
+    symbol: Symbol,
+    depth: u8,
+    target_id: u16,
+    /// The door with the lowest index whose sequence contains this node.
+    via_door: usize,
+    /// The longest `sequence_timeout` of the doors whose sequences contain this node, in ticks.
+    sequence_timeout_ticks: u32,
+    /// The paths that end here.
+    ends: Vec<usize>,
+    /// The path whose next knock depends on the source, and the position of that knock, from 1.
+    per_source: Option<(usize, u8)>,
+    children: Edges,
+}
+
+pub(super) struct Builder<'d> {
+    doors: &'d [Door],
+    paths: &'d [Path],
+    stems: Vec<Stem>,
+    firsts: BTreeMap<u16, Edges>,
+    /// Pairs of doors that need the same `step_timeout`, the later one first, and the number of
+    /// shared knocks.
+    at_odds: BTreeMap<(usize, usize), Odds>,
+    crowded: BTreeSet<Vec<usize>>,
+    /// Pairs of doors whose source-bound knocks follow the same knocks.
+    mixed: BTreeSet<(usize, usize)>,
+}
+
+/// How the sequences of two doors with different `step_timeout` overlap.
+struct Odds {
+    knocks: u8,
+    overlap: bool,
+}
+
+impl<'d> Builder<'d> {
+    pub(super) fn new(doors: &'d [Door], paths: &'d [Path]) -> Self {
+        Self {
+            doors,
+            paths,
+            stems: Vec::new(),
+            firsts: BTreeMap::new(),
+            at_odds: BTreeMap::new(),
+            crowded: BTreeSet::new(),
+            mixed: BTreeSet::new(),
+        }
+    }
+
+    /// Builds the tree of a target. Sorted sequences share their beginnings with their neighbours,
+    /// so only the path to the last one is kept.
+    pub(super) fn plant(&mut self, target: Option<IpAddr>, target_id: u16) {
+        let belongs = |door: &Door| door.target.is_none() || door.target == target;
+        let (doors, paths) = (self.doors, self.paths);
+        let mut sorted: Vec<(usize, &Path, &Door)> = paths
+            .iter()
+            .enumerate()
+            .filter_map(|(place, path)| Some((place, path, doors.get(path.door)?)))
+            .filter(|(_, _, door)| belongs(door))
+            .collect();
+        sorted.sort_by(|(i, a, _), (j, b, _)| a.symbols.cmp(&b.symbols).then(i.cmp(j)));
+        let mut path: Vec<u32> = Vec::new();
+        let mut firsts = Edges::new();
+        for (place, sequence, door) in sorted {
+            let index = sequence.door;
+            let shared = path
+                .iter()
+                .zip(&sequence.symbols)
+                .take_while(|(node, symbol)| self.stems[**node as usize].symbol == **symbol)
+                .count();
+            path.truncate(shared);
+            for &node in &path {
+                self.pass(node, index, door);
+            }
+            for (&symbol, depth) in sequence.symbols.iter().zip(1..).skip(shared) {
+                let node = self.stems.len() as u32;
+                let siblings = match path.last() {
+                    Some(&parent) => &mut self.stems[parent as usize].children,
+                    None => &mut firsts,
+                };
+                siblings.push((symbol, node));
+                self.stems.push(Stem {
+                    symbol,
+                    depth,
+                    target_id,
+                    via_door: index,
+                    sequence_timeout_ticks: ticks(door.sequence_timeout),
+                    ends: Vec::new(),
+                    per_source: None,
+                    children: Edges::new(),
+                });
+                path.push(node);
+            }
+            if let Some(&node) = path.last() {
+                self.stems[node as usize].ends.push(place);
+            }
+            self.bind(place, sequence, &path);
+        }
+        self.firsts.insert(target_id, firsts);
+    }
+
+    /// Marks the node of a path after which the next knock depends on the source.
+    fn bind(&mut self, place: usize, sequence: &Path, along: &[u32]) {
+        let fixed = along.len() - usize::from(sequence.per_source);
+        let binding = along.iter().skip(fixed.saturating_sub(1));
+        for (&node, knock) in binding.zip(1..=sequence.per_source) {
+            let per_source = &mut self.stems[node as usize].per_source;
+            match *per_source {
+                None => *per_source = Some((place, knock)),
+                Some((other, _)) => {
+                    let other = self.paths.get(other).map_or(0, |path| path.door);
+                    self.mixed
+                        .insert((sequence.door.max(other), sequence.door.min(other)));
+                }
+            }
+        }
+    }
+
+    /// Adds a door to an existing node.
+    fn pass(&mut self, node: u32, index: usize, door: &Door) {
+        let stem = &mut self.stems[node as usize];
+        stem.sequence_timeout_ticks = stem
+            .sequence_timeout_ticks
+            .max(ticks(door.sequence_timeout));
+        let (other, knocks) = (stem.via_door, stem.depth);
+        stem.via_door = stem.via_door.min(index);
+        self.compare(index, other, knocks, false);
+    }
+
+    fn compare(&mut self, a: usize, b: usize, knocks: u8, overlap: bool) {
+        let step = |index: usize| self.doors.get(index).map(|door| door.step_timeout);
+        if step(a) == step(b) {
+            return;
+        }
+        let odds = self
+            .at_odds
+            .entry((a.max(b), a.min(b)))
+            .or_insert(Odds { knocks, overlap });
+        // A common beginning is easier to see in a message than an overlap, and the longest says
+        // most.
+        if odds.overlap >= overlap {
+            odds.overlap = overlap;
+            odds.knocks = odds.knocks.max(knocks);
+        }
+    }
+
+    pub(super) fn finish(mut self, conflicts: &mut Vec<Conflict>) -> Option<Automaton> {
+        if let Some(conflict) = self.too_large() {
+            conflicts.push(conflict);
+            return None;
+        }
+        self.number_by_depth();
+        let stems = &self.stems;
+        // For each node: the longest other beginning with which its path ends.
+        let mut fails: Vec<u32> = vec![ROOT; stems.len()];
+        let mut nodes: Vec<Node> = Vec::with_capacity(stems.len());
+        let mut edges: Vec<Edges> = Vec::with_capacity(stems.len());
+        let mut ways = vec![(EdgeFrom::Root(0), Symbol::default()); stems.len()];
+        for (&target_id, firsts) in &self.firsts {
+            for &(symbol, node) in firsts {
+                ways[node as usize] = (EdgeFrom::Root(target_id), symbol);
+            }
+        }
+        let mut count = 0;
+        let mut odds = Vec::new();
+        let mut crowded = BTreeSet::new();
+        for (number, stem) in (0..).zip(stems) {
+            let fail = fails[number as usize];
+            let inherited = edges.get(fail as usize).map_or(&[][..], Vec::as_slice);
+            for &(symbol, child) in &stem.children {
+                ways[child as usize] = (EdgeFrom::Node(number), symbol);
+                fails[child as usize] = self.longest_other(&fails, fail, symbol, stem.target_id);
+            }
+            count += stem.children.len() + inherited.len();
+            if count > EDGES_MAX {
+                conflicts.push(too_entangled(stem, self.doors));
+                return None;
+            }
+            let own = merge(stem, inherited);
+            let shorter = nodes.get(fail as usize).copied().unwrap_or_default();
+            if shorter.depth >= 2 {
+                odds.push((stem.via_door, usize::from(shorter.via_door), shorter.depth));
+            }
+            let (completes, all) = completes(&stem.ends, &shorter);
+            if all.len() > DOORS_PER_NODE {
+                let door = |path: &usize| self.paths.get(*path).map_or(0, |path| path.door);
+                crowded.insert(all.iter().map(door).collect());
+            }
+            let (sequence, per_source) = match stem.per_source {
+                Some((path, knock)) => (one_based(path), knock),
+                None => (shorter.sequence, shorter.per_source),
+            };
+            let door = self.doors.get(stem.via_door);
+            nodes.push(Node {
+                symbol: stem.symbol,
+                sequence_timeout_ticks: stem
+                    .sequence_timeout_ticks
+                    .max(shorter.sequence_timeout_ticks),
+                step_timeout_ticks: door
+                    .and_then(|door| door.step_timeout)
+                    .map_or(u32::MAX, ticks),
+                depth: stem.depth,
+                via_door: u16::try_from(stem.via_door).unwrap_or(u16::MAX),
+                completes,
+                per_source,
+                sequence,
+                ..Node::default()
+            });
+            edges.push(own);
+        }
+        for (a, b, knocks) in odds {
+            self.compare(a, b, knocks, true);
+        }
+        self.crowded = crowded;
+        let found = self.conflicts();
+        if !found.is_empty() {
+            conflicts.extend(found);
+            return None;
+        }
+        Some(Automaton {
+            nodes,
+            edges,
+            firsts: self.firsts,
+            ways,
+        })
+    }
+
+    /// Returns the longest beginning with which a path ends after `symbol`, where `shorter` is that
+    /// of the path before.
+    fn longest_other(&self, fails: &[u32], shorter: u32, symbol: Symbol, target_id: u16) -> u32 {
+        // The symbol for source-bound knocks stands for a different knock on each path.
+        if symbol == Symbol::PER_SOURCE {
+            return ROOT;
+        }
+        let mut node = shorter;
+        while node != ROOT {
+            if let Some(next) = find(&self.stems[node as usize].children, symbol) {
+                return next;
+            }
+            node = fails[node as usize];
+        }
+        let firsts = self.firsts.get(&target_id).map_or(&[][..], Vec::as_slice);
+        find(firsts, symbol).unwrap_or(ROOT)
+    }
+
+    fn too_large(&self) -> Option<Conflict> {
+        let firsts: usize = self.firsts.values().map(Vec::len).sum();
+        if firsts > FIRST_NODES_MAX as usize {
+            let reason = format!(
+                "{firsts} different first knocks are too many: the limit is {FIRST_NODES_MAX}, \
+                 counted for each target; let doors share first knocks, or use fewer targets"
+            );
+            return Some(Conflict::of_file("door", reason));
+        }
+        let most = NODES_MAX as usize - 1;
+        if self.stems.len() > most {
+            let reason = format!(
+                "the sequences have {} different beginnings, and the limit is {most}; doors \
+                 without a target count once more for each target: shorten sequences, or give \
+                 fewer targets",
+                self.stems.len()
+            );
+            return Some(Conflict::of_file("door", reason));
+        }
+        None
+    }
+
+    /// Renumbers nodes so that those of first knocks come first, and each follows the node of its
+    /// longest other beginning.
+    fn number_by_depth(&mut self) {
+        let mut order: Vec<u32> = (0..self.stems.len() as u32).collect();
+        order.sort_by_key(|&node| self.stems[node as usize].depth);
+        let mut numbers = vec![ROOT; order.len()];
+        for (number, &node) in (1..).zip(&order) {
+            numbers[node as usize] = number;
+        }
+        let renumber = |edges: &mut Edges| {
+            for (_, to) in edges {
+                *to = numbers[*to as usize];
+            }
+        };
+        for firsts in self.firsts.values_mut() {
+            renumber(firsts);
+        }
+        let mut stems: Vec<Option<Stem>> = self.stems.drain(..).map(Some).collect();
+        let root = Stem {
+            symbol: Symbol::default(),
+            depth: 0,
+            target_id: 0,
+            via_door: 0,
+            sequence_timeout_ticks: 0,
+            ends: Vec::new(),
+            per_source: None,
+            children: Edges::new(),
+        };
+        self.stems.push(root);
+        for node in order {
+            let stem = stems.get_mut(node as usize).and_then(Option::take);
+            self.stems.extend(stem.map(|mut stem| {
+                renumber(&mut stem.children);
+                stem
+            }));
+        }
+    }
+
+    fn conflicts(&self) -> Vec<Conflict> {
+        let name = |index: usize| self.doors.get(index).map_or("", |door| &door.name);
+        let step = |index: usize| {
+            let step = self.doors.get(index).and_then(|door| door.step_timeout);
+            step.map_or("none".to_owned(), spell)
+        };
+        let mut conflicts = Vec::new();
+        for (&(later, earlier), odds) in &self.at_odds {
+            let how = match (odds.overlap, odds.knocks) {
+                (true, knocks) => format!(
+                    "the sequence of one contains {knocks} knocks of the \
+                     other"
+                ),
+                (false, 1) => "both sequences begin with the same knock".to_owned(),
+                (false, knocks) => format!("both sequences begin with the same {knocks} knocks"),
+            };
+            conflicts.push(Conflict::of_door(
+                later,
+                "step_timeout",
+                format!(
+                    "{}, but {} for door \"{}\", and {how}: use the same step_timeout for both",
+                    step(later),
+                    step(earlier),
+                    name(earlier)
+                ),
+            ));
+        }
+        for &(later, earlier) in &self.mixed {
+            conflicts.push(Conflict::of_door(
+                later,
+                "otp",
+                format!(
+                    "its knocks that do not depend on the source equal those of door \"{}\": use \
+                     another secret",
+                    name(earlier)
+                ),
+            ));
+        }
+        for doors in &self.crowded {
+            let names: Vec<String> = doors.iter().map(|&d| format!("\"{}\"", name(d))).collect();
+            conflicts.push(Conflict::of_door(
+                doors.iter().copied().max().unwrap_or(0),
+                "knock",
+                format!(
+                    "its last knock would complete {} doors at once ({}), and the limit is \
+                     {DOORS_PER_NODE}: let fewer sequences end with another one",
+                    doors.len(),
+                    names.join(", ")
+                ),
+            ));
+        }
+        conflicts
+    }
+}
+
+fn too_entangled(stem: &Stem, doors: &[Door]) -> Conflict {
+    let name = doors.get(stem.via_door).map_or("", |door| &door.name);
+    Conflict::of_door(
+        stem.via_door,
+        "knock",
+        format!(
+            "the sequences need more than {EDGES_MAX} transitions between knocks, because they \
+             share too many of them: door \"{name}\" has, after its first knock, a knock with \
+             which many doors begin; begin sequences with ports that no door uses later on"
+        ),
+    )
+}
+
+/// Returns the edges of a node: its own, and the inherited ones with other symbols.
+///
+/// It inherits none with the symbol that leads to it: a knock that arrives twice, as a
+/// retransmitted SYN does, changes nothing unless the sequence contains it twice.
+fn merge(stem: &Stem, inherited: &[(Symbol, u32)]) -> Edges {
+    let own = &stem.children;
+    let mut merged = own.clone();
+    merged.extend(
+        inherited
+            .iter()
+            .filter(|&&(symbol, _)| symbol != stem.symbol && find(own, symbol).is_none()),
+    );
+    merged.sort_unstable();
+    merged
+}
+
+fn one_based(path: usize) -> u16 {
+    u16::try_from(path + 1).unwrap_or(0)
+}
+
+/// Returns the paths that a node completes: those that end there and those of the `shorter` one.
+/// First as the map has them, then all as indices.
+fn completes(ends: &[usize], shorter: &Node) -> ([u16; DOORS_PER_NODE], Vec<usize>) {
+    let others = shorter.completes.iter().filter(|one_based| **one_based > 0);
+    let others = others.map(|one_based| usize::from(*one_based) - 1);
+    let all: Vec<usize> = ends.iter().copied().chain(others).collect();
+    let mut completes = [0; DOORS_PER_NODE];
+    for (slot, index) in completes.iter_mut().zip(&all) {
+        *slot = one_based(*index);
+    }
+    (completes, all)
+}
