@@ -1,0 +1,272 @@
+//! The kinds of packets that are measured, and the headers around them.
+
+use knock_common::Reason;
+use knock_tests::frame::{ACK, Frame, SYN, eth};
+
+use super::WARM;
+use crate::subject::Packet;
+
+/// The headers around a packet.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Wrap {
+    V4,
+    Vlan,
+    V6,
+}
+
+impl Wrap {
+    pub(super) const ALL: [Self; 3] = [Self::V4, Self::Vlan, Self::V6];
+
+    pub(super) const fn suffix(self) -> &'static str {
+        match self {
+            Self::V4 => "",
+            Self::Vlan => ", VLAN",
+            Self::V6 => ", IPv6",
+        }
+    }
+
+    pub(super) const fn index(self) -> usize {
+        match self {
+            Self::V4 => 0,
+            Self::Vlan => 1,
+            Self::V6 => 2,
+        }
+    }
+
+    pub(super) fn from(self, who: u8) -> Frame {
+        let v4 = |frame: Frame| frame.ip4(&format!("203.0.113.{who}"), "192.0.2.2");
+        match self {
+            Self::V4 => v4(eth()),
+            Self::Vlan => v4(eth().vlan(7)),
+            Self::V6 => eth().ip6(&format!("2001:db8:5::{who}"), "2001:db8::2"),
+        }
+    }
+
+    /// Offset behind the source address.
+    pub(super) const fn source_ends_at(self) -> u32 {
+        match self {
+            Self::V4 => 14 + 16,
+            Self::Vlan => 14 + 4 + 16,
+            Self::V6 => 14 + 24,
+        }
+    }
+}
+
+/// The last octet of a source without a grant.
+pub(super) const STRANGER: u8 = 7;
+/// The last octet of a source with a grant.
+pub(super) const WITH_GRANT: u8 = 8;
+
+/// The goal for a kind of packet, as a multiple of the empty program.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Class {
+    Ordinary,
+    Stranger,
+    Guest,
+    Knock,
+}
+
+impl Class {
+    pub(super) const fn most(self) -> f64 {
+        match self {
+            Self::Ordinary => 1.4,
+            Self::Stranger => 2.3,
+            Self::Guest => 3.0,
+            Self::Knock => 5.0,
+        }
+    }
+}
+
+/// A kind of packet.
+pub(super) struct Case {
+    pub(super) what: &'static str,
+    pub(super) class: Class,
+    pub(super) who: u8,
+    pub(super) packet: fn(Frame) -> Frame,
+    /// Packets that each source sends before; none for a packet that changes no state.
+    pub(super) before: &'static [fn(Frame) -> Frame],
+    pub(super) reasons: &'static [Reason],
+}
+
+pub(super) fn first(frame: Frame) -> Frame {
+    frame.tcp(40_000, 7000, SYN)
+}
+
+pub(super) fn second(frame: Frame) -> Frame {
+    frame.udp(40_000, 8000)
+}
+
+pub(super) fn third(frame: Frame) -> Frame {
+    frame.tcp(40_000, 9000, SYN)
+}
+
+pub(super) fn decoy(frame: Frame) -> Frame {
+    frame.tcp(40_000, 7777, SYN)
+}
+
+pub(super) fn other_port(frame: Frame) -> Frame {
+    frame.tcp(40_000, 443, SYN)
+}
+
+pub(super) fn syn(frame: Frame) -> Frame {
+    frame.tcp(40_000, 22, SYN)
+}
+
+pub(super) fn data(frame: Frame) -> Frame {
+    frame.tcp(40_000, 22, ACK)
+}
+
+pub(super) const CASES: &[Case] = &[
+    Case {
+        what: "TCP data, unused port",
+        class: Class::Ordinary,
+        who: STRANGER,
+        packet: |frame| frame.tcp(40_000, 443, ACK),
+        before: &[],
+        reasons: &[Reason::Ordinary],
+    },
+    Case {
+        what: "SYN, unused port",
+        class: Class::Ordinary,
+        who: STRANGER,
+        packet: other_port,
+        before: &[],
+        reasons: &[Reason::Ordinary],
+    },
+    Case {
+        what: "UDP, unused port",
+        class: Class::Ordinary,
+        who: STRANGER,
+        packet: |frame| frame.udp(40_000, 443),
+        before: &[],
+        reasons: &[Reason::Ordinary],
+    },
+    Case {
+        what: "SYN, protected port, stranger",
+        class: Class::Stranger,
+        who: STRANGER,
+        packet: syn,
+        before: &[],
+        reasons: &[Reason::NoGrant],
+    },
+    Case {
+        what: "data, protected port, stranger",
+        class: Class::Stranger,
+        who: STRANGER,
+        packet: data,
+        before: &[],
+        reasons: &[Reason::NoGrant],
+    },
+    Case {
+        what: "SYN, protected port, grant",
+        class: Class::Guest,
+        who: WITH_GRANT,
+        packet: syn,
+        before: &[],
+        reasons: &[Reason::Granted],
+    },
+    Case {
+        what: "data, protected port, established flow",
+        class: Class::Guest,
+        who: WITH_GRANT,
+        packet: data,
+        before: &[],
+        reasons: &[Reason::Flow],
+    },
+    Case {
+        what: "first knock",
+        class: Class::Knock,
+        who: STRANGER,
+        packet: first,
+        before: &[other_port],
+        reasons: &[Reason::FirstKnock],
+    },
+    Case {
+        what: "middle knock",
+        class: Class::Knock,
+        who: STRANGER,
+        packet: second,
+        before: &[other_port, first],
+        reasons: &[Reason::NextKnock],
+    },
+    Case {
+        what: "last knock, opens",
+        class: Class::Knock,
+        who: STRANGER,
+        packet: third,
+        before: &[first, second],
+        reasons: &[Reason::Opened],
+    },
+    Case {
+        what: "last knock, again",
+        class: Class::Knock,
+        who: STRANGER,
+        packet: third,
+        before: &[other_port, first, second],
+        reasons: &[Reason::Refreshed, Reason::Opened],
+    },
+    Case {
+        what: "wrong knock, of an attempt",
+        class: Class::Knock,
+        who: STRANGER,
+        packet: third,
+        before: &[other_port, first],
+        reasons: &[Reason::WrongKnock],
+    },
+    Case {
+        what: "wrong knock, no attempt",
+        class: Class::Knock,
+        who: STRANGER,
+        packet: third,
+        before: &[],
+        reasons: &[Reason::OutOfSequence],
+    },
+    Case {
+        what: "duplicate knock",
+        class: Class::Knock,
+        who: WITH_GRANT,
+        packet: third,
+        before: &[],
+        reasons: &[Reason::Duplicate],
+    },
+    Case {
+        what: "decoy, of an attempt",
+        class: Class::Knock,
+        who: STRANGER,
+        packet: decoy,
+        before: &[other_port, first],
+        reasons: &[Reason::Decoy],
+    },
+    Case {
+        what: "decoy, no attempt",
+        class: Class::Knock,
+        who: STRANGER,
+        packet: decoy,
+        before: &[],
+        reasons: &[Reason::Decoy],
+    },
+];
+
+impl Case {
+    pub(super) fn is_stateless(&self) -> bool {
+        self.before.is_empty()
+    }
+
+    /// Whether a source can be in the case once only.
+    pub(super) fn needs_new_sources(&self) -> bool {
+        self.reasons == [Reason::Opened]
+    }
+
+    /// Returns the preparing packets and the packet, from each source of a group; groups share no
+    /// source.
+    pub(super) fn packets(&self, wrap: Wrap, group: u32) -> (Vec<Packet>, Packet) {
+        let packet = |packet: fn(Frame) -> Frame| {
+            let frame = packet(wrap.from(self.who)).bytes();
+            let mut packet = Packet::each(frame, wrap.source_ends_at(), WARM);
+            packet.plan.first += group * WARM;
+            packet
+        };
+        let before = self.before.iter().copied().map(packet).collect();
+        (before, packet(self.packet))
+    }
+}
