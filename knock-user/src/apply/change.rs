@@ -407,12 +407,19 @@ pub(super) fn move_back(
     attached: &[Attached],
     instance: &Instance,
 ) -> Result<()> {
-    for switched in attached.iter().filter(|attached| attached.switched) {
+    let switched: Vec<_> = attached
+        .iter()
+        .filter(|attached| attached.switched)
+        .collect();
+    if switched.is_empty() {
+        return Ok(());
+    }
+    let all = interface::list()?;
+    for switched in switched {
         let mode = match switched.native {
             true => Mode::Skb,
             false => Mode::Native,
         };
-        let all = interface::list()?;
         if let Some(interface) = interface::named(&switched.interface, &all) {
             firewall.switch_back(&switched.interface, interface, mode, instance)?;
         }
