@@ -10,6 +10,7 @@
 pub mod config;
 pub mod control;
 pub mod events;
+pub mod fwknoprc;
 pub mod import;
 mod input;
 pub mod judge;
@@ -40,6 +41,7 @@ pub const TARGETS: &[Target] = &[
     target("one_time", one_time::check, 3_000),
     target("control", control::check, 10_000),
     target("import", import::check, 100),
+    target("fwknoprc", fwknoprc::check, 800),
     target("reply", reply::check, 20_000),
     target("words", words::check, 10_000),
 ];

@@ -134,12 +134,21 @@ pub fn find(path: &Path, name: &str, must_exist: bool) -> Result<Option<Profile>
             });
         }
     };
+    find_in(&text, path, name)
+}
+
+/// Returns the profile of that name, or else one for that host, in the text of the file at `path`.
+///
+/// # Errors
+///
+/// One of the profiles is wrong.
+pub fn find_in(text: &str, path: &Path, name: &str) -> Result<Option<Profile>, ProfileError> {
     let wrong = |line, reason| ProfileError::Wrong {
         path: path.to_owned(),
         line,
         reason,
     };
-    let Contents { mut profile } = toml::from_str(&text).map_err(|error| {
+    let Contents { mut profile } = toml::from_str(text).map_err(|error| {
         let at = error.span().map_or(0, |span| span.start);
         let before = text.get(..at).unwrap_or_default();
         wrong(before.matches('\n').count() + 1, error.message().to_owned())

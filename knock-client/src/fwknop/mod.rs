@@ -16,6 +16,7 @@ use crate::sequence::bytes;
 use crate::spa::HostKey;
 use clap::Args;
 use knock_sequence::Invalid;
+use std::collections::HashSet;
 use std::convert::Infallible;
 use std::env;
 use std::io::{self, Write};
@@ -110,7 +111,7 @@ pub fn run(args: &ImportFwknop, out: &mut impl Write, err: &mut impl Write) -> R
         path: path.clone(),
         cause,
     })?;
-    // Only ASCII has a meaning, comments may be in any encoding.
+    // Comments may be in any encoding.
     let converted = convert(&String::from_utf8_lossy(&text), &path, &args.spa)?;
     let written = out
         .write_all(converted.toml.as_bytes())
@@ -120,14 +121,21 @@ pub fn run(args: &ImportFwknop, out: &mut impl Write, err: &mut impl Write) -> R
     Ok(())
 }
 
-/// The result.
-struct Converted {
-    toml: String,
+/// A converted file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Converted {
+    /// The profiles, with comments.
+    pub toml: String,
     /// What is left to do.
-    left: String,
+    pub left: String,
 }
 
-fn convert(text: &str, path: &Path, keys: &[StanzaKey]) -> Result<Converted, ImportError> {
+/// Converts the text of a file, which comments and errors call `path`.
+///
+/// # Errors
+///
+/// The file has no host, or a key is wrong.
+pub fn convert(text: &str, path: &Path, keys: &[StanzaKey]) -> Result<Converted, ImportError> {
     let stanzas = rc::stanzas(text);
     for key in keys {
         key.key.key().map_err(ImportError::Key)?;
@@ -149,20 +157,29 @@ fn convert(text: &str, path: &Path, keys: &[StanzaKey]) -> Result<Converted, Imp
          of this machine, and each host needs its public key in a [[user]].",
         path.display()
     ));
-    let (mut count, mut without_key) = (0, 0);
+    let mut without_key = 0;
+    let mut names = HashSet::new();
     for stanza in &stanzas {
         let own = keys
             .iter()
             .find(|key| key.stanza.as_ref() == Some(&stanza.name));
         let key = own.or_else(|| keys.iter().find(|key| key.stanza.is_none()));
         let key = key.and_then(|key| key.key.key().ok());
-        if let Some(profile) = profile::of(stanza, key) {
-            toml.push('\n');
-            toml += &profile;
-            count += 1;
-            without_key += usize::from(key.is_none());
+        let Some(name) = profile::name(stanza) else {
+            continue;
+        };
+        toml.push('\n');
+        if !names.insert(name) {
+            toml += &profile::comment(&format!(
+                "[{}]: another stanza has the same name",
+                stanza.name
+            ));
+            continue;
         }
+        toml += &profile::of(stanza, name, key);
+        without_key += usize::from(key.is_none());
     }
+    let count = names.len();
     if count == 0 {
         return Err(ImportError::Empty(path.to_owned()));
     }

@@ -88,20 +88,21 @@ const CONVERTED: [&str; 7] = [
     "SERVER_RESOLVE_IPV4",
 ];
 
-/// Returns the profile of a stanza, as comments if the host's key is missing; `None` if it is not for a host.
-pub(super) fn of(stanza: &Stanza, key: Option<PublicKey>) -> Option<String> {
-    let host = stanza.last("SPA_SERVER");
-    if stanza.is_default() && host.is_none() {
-        return None;
+/// Returns the name of a stanza's profile; `None` if it is not for a host.
+pub(super) fn name(stanza: &Stanza) -> Option<&str> {
+    match (stanza.is_default(), stanza.last("SPA_SERVER")) {
+        (true, host) => host.map(|host| host.value.as_str()),
+        (false, _) => Some(&stanza.name),
     }
-    let name = match (stanza.is_default(), host) {
-        (true, Some(host)) => &host.value,
-        (true, None) | (false, _) => &stanza.name,
-    };
+}
+
+/// Returns the profile of a stanza with this name, as comments if the host's key is missing.
+pub(super) fn of(stanza: &Stanza, name: &str, key: Option<PublicKey>) -> String {
+    let host = stanza.last("SPA_SERVER");
     let mut notes = Vec::new();
     let mut lines = Vec::new();
     match host {
-        Some(host) if &host.value == name => {}
+        Some(host) if host.value == name => {}
         Some(host) => lines.push(format!("host = {}", quoted(&host.value))),
         None => notes.push(format!(
             "it has no SPA_SERVER: add host, unless {} is the host's name",
@@ -174,7 +175,7 @@ pub(super) fn of(stanza: &Stanza, key: Option<PublicKey>) -> Option<String> {
         Some(_) => profile,
         None => profile.lines().map(|line| format!("# {line}\n")).collect(),
     };
-    Some(text)
+    text
 }
 
 /// Whether no later directive has the same name.
@@ -269,8 +270,14 @@ fn shown(character: char) -> String {
     }
 }
 
+/// Writes a string of TOML in which each control character is escaped.
 fn quoted(text: &str) -> String {
-    toml::Value::String(text.to_owned()).to_string()
+    let escaped = text.chars().map(|character| match character {
+        '"' | '\\' => format!("\\{character}"),
+        character if character.is_control() => format!("\\u{:04X}", u32::from(character)),
+        character => character.to_string(),
+    });
+    format!("\"{}\"", escaped.collect::<String>())
 }
 
 /// Writes a key of a table: bare if it can be.

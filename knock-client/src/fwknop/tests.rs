@@ -207,6 +207,21 @@ fn names_of_stanzas_are_kept() {
 }
 
 #[test]
+fn a_name_is_used_once() {
+    let text = "[default]\nSPA_SERVER a\n[a]\nSPA_SERVER b\n";
+    let found = converted(text, &[KEY]).unwrap_or_else(|error| panic!("{error}"));
+    assert!(
+        found
+            .toml
+            .contains("# [a]: another stanza has the same name"),
+        "{}",
+        found.toml
+    );
+    assert!(found.left.starts_with("1 converted"), "{}", found.left);
+    assert!(read(&found.toml, "a").is_some());
+}
+
+#[test]
 fn what_can_not_be_converted_is_an_error() {
     let private = "knock1-private:ERERERERERERERERERERERERERERERERERERERERERE";
     let home = "[home]\nSPA_SERVER h\n";
