@@ -19,6 +19,7 @@ use knock_user::{
     admin::{
         confirm, detach, grant, list, reload, revoke,
         status::{self, Counter, Interface, OneTime, Shortfall},
+        users,
     },
     cli::Cli,
     config,
@@ -379,9 +380,13 @@ fn every_field_of_an_answer_is_on_the_page() {
     state.extend(&verdicts);
     let mut grants = fields::<list::Answer>();
     grants.extend(fields::<list::Held>());
+    let mut accounts = fields::<users::Answer>();
+    accounts.extend(fields::<users::Account>());
+    accounts.extend(fields::<users::Key>());
     verdicts.extend(fields::<Explanation>());
     let expected = [
         ("status", state),
+        ("users", accounts),
         ("list", grants),
         ("grant", fields::<grant::Answer>()),
         ("revoke", fields::<revoke::Answer>()),

@@ -28,6 +28,7 @@ pub mod reload;
 pub mod revoke;
 pub mod status;
 pub mod text;
+pub mod users;
 pub mod watch;
 
 mod pinned;
@@ -103,6 +104,7 @@ subcommands! {
     "Commands that show": {
         Status(status),
         List(list),
+        Users(users),
         Watch(watch),
         Explain(explain),
     }

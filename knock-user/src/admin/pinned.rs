@@ -1,19 +1,25 @@
 //! What the pins of an instance have, for subcommands that need no process.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context as _, Result, bail};
 use aya::maps::{Map, MapData};
 use bytemuck::Pod;
 use knock_common::{
     access,
     layout::{ALLOW_MAX, FLOWS_MAX, FlowKey, GrantKey},
+    spa::layout::KeyId,
 };
 
 use super::facts::Grant;
-use crate::kernel::{
-    instance::Instance,
-    maps::{self, Counters, Table},
-    pins,
-    registry::Registry,
+use crate::{
+    kernel::{
+        instance::Instance,
+        maps::{self, Counters, Table},
+        pins,
+        registry::Registry,
+    },
+    sequences::stamps,
 };
 
 /// Returns the registry.
@@ -48,6 +54,15 @@ pub(super) fn grants(instance: &Instance) -> Result<Vec<Grant>> {
 /// The map can't be read.
 pub(super) fn flows(instance: &Instance) -> Result<Vec<(FlowKey, u64)>> {
     table(instance, "FLOWS", FLOWS_MAX, Map::LruHashMap)
+}
+
+/// Returns the greatest stamp that each key of a user has used, as the last process wrote them; it
+/// may be a second old, and does not have what was used without a process.
+///
+/// # Errors
+/// The file can't be read.
+pub(super) fn stamps() -> Result<BTreeMap<KeyId, u64>> {
+    stamps::recorded()
 }
 
 /// Returns the counters by number.

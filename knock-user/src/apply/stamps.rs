@@ -176,6 +176,17 @@ impl Protection {
         }
     }
 
+    /// Returns the greatest stamp that each key of a user has used, in nanoseconds since 1970.
+    ///
+    /// # Errors
+    /// The map can't be read.
+    pub fn used_stamps(&mut self) -> Result<BTreeMap<KeyId, u64>> {
+        match self.firewall.has_users() {
+            true => self.key_stamps.used(&mut self.firewall),
+            false => Ok(BTreeMap::new()),
+        }
+    }
+
     /// Writes the stamps that the previous program left, if the present one accepts none.
     pub(super) fn leave_stamps(&self, before: &mut XdpProgram, stamps: &KeyStamps) -> Result<()> {
         if !before.has_users() || self.firewall.has_users() {

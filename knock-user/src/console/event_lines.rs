@@ -1,10 +1,10 @@
 //! Writes the line of each kind of event.
 
-use std::{io::Write, net::IpAddr, time::Duration};
+use std::{collections::BTreeMap, io::Write, net::IpAddr, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 use knock_common::{
-    Reason,
+    Address, Reason,
     event::{Event, NO_DOOR},
     layout::FlowKey,
     packet::Protocol,
@@ -47,6 +47,7 @@ impl<W: Write> Console<W> {
         let has_end = matches!(what, EventKind::Opened | EventKind::Refreshed);
         let has_stage = event.stage != 0;
         let interface = self.interface(event);
+        let packet = SpaPacket::of(event, &self.users);
         let record = Record {
             source,
             door: door.map(|door| door.name.as_str()),
@@ -63,13 +64,14 @@ impl<W: Write> Console<W> {
             ports: door
                 .filter(|_| has_end || what == EventKind::Closed)
                 .map(|door| door.ports.as_slice()),
-            ..Record::default()
+            seconds_behind: behind_s(event),
+            ..packet.record()
         };
         let line = Line {
             what,
             source: source.map_or("-".to_owned(), |source| source.to_string()),
             door: door.map_or("-", |door| &door.name).to_owned(),
-            why: join(&why, &self.arrival(event)),
+            why: join(&(why + &packet.text()), &self.arrival(event)),
         };
         // A refused client retries.
         let may_repeat = matches!(
@@ -151,6 +153,9 @@ impl<W: Write> Console<W> {
         }
         // One event may end grants of another source.
         let event = event.filter(|event| IpAddr::from(event.source) == source);
+        let packet = event.map(|event| SpaPacket::of(event, &self.users));
+        let packet = packet.unwrap_or_default();
+        why += &packet.text();
         if let Some(event) = event {
             why = join(&why, &self.arrival(event));
         }
@@ -165,7 +170,7 @@ impl<W: Write> Console<W> {
             until: until_ms.map(|until_ms| self.utc(until_ms.saturating_mul(NANOS_PER_MILLI))),
             seconds: lasts_ms.map(seconds),
             ports: Some(&door.ports),
-            ..Record::default()
+            ..packet.record()
         };
         let line = Line {
             what,
@@ -346,6 +351,68 @@ impl DoorText {
     }
 }
 
+/// What is known of a user's SPA packet.
+#[derive(Default)]
+struct SpaPacket {
+    user: Option<String>,
+    /// The address that it came from, if it opened a door for another one.
+    asked_from: Option<IpAddr>,
+    /// The address that it asks for, if it is refused because of that.
+    asked_for: Option<IpAddr>,
+}
+
+impl SpaPacket {
+    fn of(event: &Event, users: &BTreeMap<u16, String>) -> Self {
+        if event.user == 0 {
+            return Self::default();
+        }
+        let number = || format!("number {}", event.user);
+        let user = users.get(&event.user).cloned();
+        let other = (event.other != Address::ANY).then(|| IpAddr::from(event.other));
+        let is_refused = event.reason() == Some(Reason::SpaElsewhere);
+        Self {
+            user: Some(user.unwrap_or_else(number)),
+            asked_from: other.filter(|_| !is_refused),
+            asked_for: other.filter(|_| is_refused),
+        }
+    }
+
+    fn record(&self) -> Record<'_> {
+        Record {
+            user: self.user.as_deref(),
+            asked_from: self.asked_from,
+            asked_for: self.asked_for,
+            ..Record::default()
+        }
+    }
+
+    /// Returns what follows the reason: `, user alice, asked from 192.0.2.1`.
+    fn text(&self) -> String {
+        let parts = [
+            self.user.as_ref().map(|user| format!(", user {user}")),
+            self.asked_from.map(|from| format!(", asked from {from}")),
+            self.asked_for.map(|wanted| format!(", asked for {wanted}")),
+        ];
+        parts.into_iter().flatten().collect()
+    }
+}
+
+/// Returns by how many seconds the clock of a stale SPA packet's client is behind; negative if it
+/// is ahead.
+fn behind_s(event: &Event) -> Option<i64> {
+    let is_stale = event.reason() == Some(Reason::SpaStale);
+    // A signed number of milliseconds ahead.
+    is_stale.then(|| event.until_ms.cast_signed().wrapping_neg() / 1_000)
+}
+
+fn skew(behind_s: i64) -> String {
+    let by = spell(Duration::from_secs(behind_s.unsigned_abs()));
+    match behind_s {
+        ..0 => format!("clock is {by} ahead"),
+        0.. => format!("clock is {by} behind"),
+    }
+}
+
 /// Returns the kind of an event and its reason in words.
 fn describe(
     reason: Reason,
@@ -395,7 +462,11 @@ fn describe(
         | Reason::SpaExpired
         | Reason::SpaNotAllowed
         | Reason::SpaElsewhere
-        | Reason::SpaUnreadable => (EventKind::Denied, join(port, reason.text())),
+        | Reason::SpaUnreadable => {
+            let clock = behind_s(event).map(|behind_s| format!(", its {}", skew(behind_s)));
+            let why = join(port, reason.text()) + &clock.unwrap_or_default();
+            (EventKind::Denied, why)
+        }
         Reason::SpaFull => (EventKind::Full, join(port, reason.text())),
         Reason::GrantsFull => (EventKind::Full, join(&opens, reason.text())),
         Reason::Contended => (EventKind::Dropped, after(reason.text())),
@@ -439,13 +510,13 @@ const fn ending_name(ending: Ending) -> &'static str {
 
 /// Returns the address of this host to which a packet was sent, if it could be read.
 fn destination(event: &Event) -> Option<IpAddr> {
-    let is_read = event.destination != knock_common::Address::ANY;
+    let is_read = event.destination != Address::ANY;
     is_read.then(|| event.destination.into())
 }
 
 /// Returns whether the source of the packet could be read.
 fn is_known(event: &Event) -> bool {
-    event.source != knock_common::Address::default() || event.port != 0
+    event.source != Address::default() || event.port != 0
 }
 
 const fn protocol(number: u8) -> &'static str {

@@ -159,6 +159,8 @@ pub struct Console<W> {
     watchers: Watchers,
     /// The names of this host's interfaces, by index.
     interfaces: BTreeMap<u32, String>,
+    /// The names of users, by number.
+    users: BTreeMap<u16, String>,
     repeats: Repeats<Line>,
     quota: Quota,
     /// The writer receives knockd's lines.
@@ -177,6 +179,7 @@ impl<W: Write> Console<W> {
             failure: None,
             watchers: Watchers::default(),
             interfaces: BTreeMap::new(),
+            users: BTreeMap::new(),
             repeats: Repeats::default(),
             quota: Quota::default(),
             speaks_knockd: false,
@@ -202,6 +205,11 @@ impl<W: Write> Console<W> {
     /// Sets the names of this host's interfaces, by index.
     pub fn set_interfaces(&mut self, interfaces: BTreeMap<u32, String>) {
         self.interfaces = interfaces;
+    }
+
+    /// Sets the names of users, by number.
+    pub fn set_users(&mut self, users: BTreeMap<u16, String>) {
+        self.users = users;
     }
 
     /// Follows a change of the wall time.

@@ -30,6 +30,12 @@ pub(super) struct Record<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) by: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) user: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) asked_from: Option<IpAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) asked_for: Option<IpAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) until: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) seconds: Option<f64>,
@@ -276,6 +282,9 @@ mod tests {
             stages: Some(0),
             reason: Some(""),
             by: Some(""),
+            user: Some(""),
+            asked_from: Some(Ipv4Addr::LOCALHOST.into()),
+            asked_for: Some(Ipv4Addr::LOCALHOST.into()),
             until: Some(String::new()),
             seconds: Some(0.0),
             ports: Some(&[]),

@@ -103,10 +103,18 @@ impl<W: Write> Daemon<W> {
         self.attempt_max_ticks = deployed.attempt_max_ticks;
         self.console
             .set_doors(self.doors.texts(self.plan.settings()));
+        self.name_users();
         self.reopen_files();
         self.skew_detector = SkewDetector::new(self.plan.settings());
         self.log = super::ring::program_log(&mut self.protection)?;
         Ok((old, deployed))
+    }
+
+    /// Names users on the console, by the numbers of both configurations during a change.
+    pub(super) fn name_users(&mut self) {
+        let names = self.protection.registry().numbers.user_names();
+        let names = names.into_iter().map(|(number, name)| (number, name.to_owned()));
+        self.console.set_users(names.collect());
     }
 
     fn report_new(&mut self, deployed: Deployed) {

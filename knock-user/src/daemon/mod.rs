@@ -215,6 +215,7 @@ impl<W: Write> Daemon<W> {
                 deployed.opened.join(", ")
             );
         }
+        daemon.name_users();
         daemon.report_found(&deployed.found);
         daemon.report_protecting(deployed.attached);
         for interface in deployed.absent {

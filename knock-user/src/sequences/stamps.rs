@@ -275,6 +275,27 @@ impl Stamps {
     }
 }
 
+/// Returns the greatest stamp that each key has used, as it was written last.
+///
+/// # Errors
+/// The file exists and can't be read.
+pub fn recorded() -> Result<BTreeMap<KeyId, u64>> {
+    for directory in directories() {
+        let path = directory.join(FILE);
+        if !path.exists() {
+            continue;
+        }
+        let state = State::read(&path).with_context(|| {
+            format!("{} can't be read: run this as root", path.display())
+        })?;
+        let keys = state.keys.iter();
+        return Ok(keys
+            .map(|(&key, stamp)| (KeyId(key), stamp.last_ns))
+            .collect());
+    }
+    Ok(BTreeMap::new())
+}
+
 impl State {
     /// Returns the greatest stamp that no client with a right clock can have used yet, as a time.
     fn far_ahead(&self, unix_ms: u64) -> Option<Timestamp> {

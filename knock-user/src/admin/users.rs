@@ -1,0 +1,142 @@
+//! `knock-user users`.
+
+use std::{collections::BTreeMap, io::Write};
+
+use anyhow::Result;
+use jiff::Timestamp;
+use knock_common::spa::layout::KeyId;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    command::{Caller, Command, NoFields},
+    instances::At,
+    pinned,
+    text::{LocalTime, Side, table},
+};
+use crate::{
+    apply::texts, daemon::Daemon, host::clock, kernel::instance::Instance,
+    model::settings::Settings,
+};
+
+/// List users, their keys and when each was last used
+#[derive(clap::Args, Clone, Debug)]
+pub struct Args {
+    #[command(flatten)]
+    at: At,
+}
+
+/// The answer.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+pub struct Answer {
+    /// The users, in the order of the configuration.
+    pub users: Vec<Account>,
+}
+
+/// A user.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Account {
+    /// Its name.
+    pub name: String,
+    /// The doors that it may open.
+    pub doors: Vec<String>,
+    /// Its keys.
+    pub keys: Vec<Key>,
+}
+
+/// A key of a user.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Key {
+    /// The public key.
+    pub key: String,
+    /// Its note; empty if it has none.
+    pub note: String,
+    /// The time from which on it is refused: RFC 3339.
+    pub until: Option<String>,
+    /// Whether that time has passed.
+    pub expired: bool,
+    /// The stamp of the last packet, by the client's clock, if that is known: RFC 3339.
+    pub used: Option<String>,
+}
+
+impl Command for Args {
+    const NAME: &'static str = "users";
+    const ANSWER: &'static str = "users";
+    type Request = NoFields;
+    type Answer = Answer;
+
+    fn at(&self) -> &At {
+        &self.at
+    }
+
+    fn request(&self) -> NoFields {
+        NoFields {}
+    }
+
+    fn render(answer: &Answer, time: &LocalTime) -> Vec<String> {
+        if answer.users.is_empty() {
+            return vec!["no users".to_owned()];
+        }
+        let mut rows = vec![["USER", "KEY", "NOTE", "USED", "UNTIL", "DOORS"].map(str::to_owned)];
+        let or_dash = |text: String| match text.is_empty() {
+            true => "-".to_owned(),
+            false => text,
+        };
+        for user in &answer.users {
+            for key in &user.keys {
+                let moment = |at: &String| time.moment(at);
+                let expired = if key.expired { " (expired)" } else { "" };
+                let until = key.until.as_ref().map(moment);
+                rows.push([
+                    user.name.clone(),
+                    key.key.clone(),
+                    or_dash(key.note.clone()),
+                    key.used.as_ref().map_or_else(|| "never".to_owned(), moment),
+                    or_dash(until.unwrap_or_default() + expired),
+                    or_dash(user.doors.join(",")),
+                ]);
+            }
+        }
+        table(&rows, [Side::Left; 6])
+    }
+
+    fn answer<W: Write>(_: NoFields, daemon: &mut Daemon<W>, caller: Caller<Answer>) {
+        let used = daemon.protection.used_stamps();
+        caller.answer(used.map(|used| answer(daemon.settings(), &used, clock::unix_ms())));
+    }
+
+    fn offline(&self, instance: &Instance) -> Result<Answer> {
+        let checked = texts::read(instance, &pinned::registry(instance)?)?;
+        let used = pinned::stamps()?;
+        Ok(answer(&checked.settings, &used, clock::unix_ms()))
+    }
+}
+
+/// Returns the users with the last stamps of their keys, in nanoseconds since 1970.
+pub fn answer(settings: &Settings, used: &BTreeMap<KeyId, u64>, unix_ms: u64) -> Answer {
+    let users = settings.users.iter().map(|user| {
+        let keys = user.keys.iter().map(|key| {
+            let until = user.end_of(key);
+            let stamp = used.get(&KeyId(key.key.id().number()));
+            Key {
+                key: key.key.to_string(),
+                note: key.note.clone(),
+                until: until.and_then(|until| rfc3339(until.unix_ns())),
+                expired: until.is_some_and(|until| until.has_passed(unix_ms)),
+                used: stamp.and_then(|&stamp| rfc3339(stamp)),
+            }
+        });
+        Account {
+            name: user.name.clone(),
+            doors: user.doors.clone(),
+            keys: keys.collect(),
+        }
+    });
+    Answer {
+        users: users.collect(),
+    }
+}
+
+fn rfc3339(unix_ns: u64) -> Option<String> {
+    let at = Timestamp::from_nanosecond(unix_ns.into()).ok()?;
+    Some(format!("{at:.3}"))
+}
