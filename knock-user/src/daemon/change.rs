@@ -113,7 +113,9 @@ impl<W: Write> Daemon<W> {
     /// Names users on the console, by the numbers of both configurations during a change.
     pub(super) fn name_users(&mut self) {
         let names = self.protection.registry().numbers.user_names();
-        let names = names.into_iter().map(|(number, name)| (number, name.to_owned()));
+        let names = names
+            .into_iter()
+            .map(|(number, name)| (number, name.to_owned()));
         self.console.set_users(names.collect());
     }
 

@@ -285,9 +285,8 @@ pub fn recorded() -> Result<BTreeMap<KeyId, u64>> {
         if !path.exists() {
             continue;
         }
-        let state = State::read(&path).with_context(|| {
-            format!("{} can't be read: run this as root", path.display())
-        })?;
+        let state = State::read(&path)
+            .with_context(|| format!("{} can't be read: run this as root", path.display()))?;
         let keys = state.keys.iter();
         return Ok(keys
             .map(|(&key, stamp)| (KeyId(key), stamp.last_ns))

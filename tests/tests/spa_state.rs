@@ -1,0 +1,466 @@
+//! What is remembered of SPA packets: each opens once, whatever happens to the daemon, the
+//! configuration and the host in between.
+#![expect(clippy::unwrap_used, reason = "a helper of a test fails with the test")]
+
+use std::{
+    fs,
+    net::UdpSocket,
+    path::{Path, PathBuf},
+    thread,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use knock_common::Reason;
+use knock_sequence::spa::{Action, Channel, DoorId, PORT, PrivateKey, Request};
+use knock_tests::{
+    daemon::{self, Daemon},
+    namespace::Namespace,
+    net::{self, Family, Net, SERVER_LINK},
+    pins,
+    server::Server,
+    source::Source,
+    ssh::SSH,
+    wait,
+};
+use knock_user::kernel::pins::replay_directory;
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+const WEB: u16 = 80;
+const STAMPS: &str = "spa-stamps.json";
+
+/// A host with a key, and a client.
+struct Keys {
+    directory: TempDir,
+    host: PrivateKey,
+    client: PrivateKey,
+}
+
+impl Keys {
+    fn new() -> Self {
+        let [host, client] = [(); 2].map(|()| PrivateKey::generate().unwrap());
+        let keys = Self {
+            directory: tempfile::tempdir().unwrap(),
+            host,
+            client,
+        };
+        keys.write("host.key", &keys.host);
+        keys
+    }
+
+    fn write(&self, name: &str, key: &PrivateKey) {
+        fs::write(self.path(name), key.line().as_str()).unwrap();
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn channel(&self) -> Channel {
+        Channel::new(&self.client, self.host.public()).unwrap()
+    }
+
+    /// A configuration in which a user with these keys may open the door `ssh`.
+    fn config(&self, user: &str, keys: &str) -> String {
+        format!(
+            "[spa]\nkey = {:?}\nwindow = \"10s\"\n{}{DOORS}",
+            self.path("host.key"),
+            user_table(user, keys)
+        )
+    }
+
+    fn text(&self) -> String {
+        format!("\"{}\"", self.client.public())
+    }
+}
+
+const DOORS: &str = "
+[[door]]
+name = \"ssh\"
+open = [\"tcp/22\"]
+[[door]]
+name = \"web\"
+knock = [\"tcp/7000\", \"udp/8000\", \"tcp/6000\"]
+open = [\"tcp/80\"]
+";
+
+fn user_table(name: &str, keys: &str) -> String {
+    format!("[[user]]\nname = \"{name}\"\nkeys = [{keys}]\ndoors = [\"ssh\", \"web\"]\n")
+}
+
+fn unix_ns() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    u64::try_from(since.as_nanos()).unwrap()
+}
+
+/// A new packet that opens a door for the source that it comes from.
+fn packet(channel: &Channel, door: DoorId) -> Vec<u8> {
+    let request = Request {
+        stamp: unix_ns(),
+        source: None,
+        door,
+        seconds: 0,
+        action: Action::Open,
+        answer: false,
+    };
+    channel.seal(&request).to_vec()
+}
+
+fn send(source: &Source<'_>, packet: &[u8]) {
+    let sent = source.namespace.enter(|| {
+        let socket = UdpSocket::bind((source.from, 0))?;
+        socket.send_to(packet, (source.to, PORT))
+    });
+    assert_eq!(sent.unwrap(), packet.len());
+}
+
+/// Sends a new packet, which opens the door `ssh`.
+fn gets_in(net: &Net, channel: &Channel, row: &str) -> Vec<u8> {
+    let source = net.stranger(Family::V4);
+    let packet = packet(channel, DoorId::FIRST);
+    send(&source, &packet);
+    drop(source.finds_open(SSH, row));
+    packet
+}
+
+/// A packet opens nothing, for whoever sends it.
+fn is_refused(net: &Net, packet: &[u8], row: &str) {
+    for family in Family::ALL {
+        let source = net.stranger(family);
+        send(&source, packet);
+        source.finds_closed(SSH, row);
+    }
+}
+
+fn start(net: &Net, config: &str) -> Daemon {
+    Daemon::start(&net.server, config)
+}
+
+fn stamps(server: &Namespace) -> PathBuf {
+    Path::new(&server.state()).join(STAMPS)
+}
+
+/// Waits until the file has a stamp of the client's key.
+fn is_on_disk(net: &Net, keys: &Keys) {
+    let id = format!("\"{}\":", keys.client.public().id().number());
+    wait::until("the stamp is in the file", || {
+        fs::read_to_string(stamps(&net.server)).is_ok_and(|text| text.contains(&id))
+    });
+}
+
+/// Loses the replay caches, as a reboot does.
+fn lose_pins() {
+    fs::remove_dir_all(replay_directory()).unwrap();
+}
+
+#[test]
+fn a_packet_opens_once_whatever_happens_to_daemon_and_configuration() {
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let keys = Keys::new();
+        let channel = keys.channel();
+        let config = keys.config("alice", &keys.text());
+        let mut daemon = start(net, &config);
+        type Between<'a> = &'a dyn Fn(&Net, Daemon) -> Daemon;
+        let restarts = |net: &Net, daemon: Daemon| {
+            daemon.kill();
+            start(net, &config)
+        };
+        let stops = |net: &Net, daemon: Daemon| {
+            daemon.stop();
+            start(net, &config)
+        };
+        let detaches = |net: &Net, daemon: Daemon| {
+            daemon::detach(&net.server);
+            let ended = daemon.wait();
+            assert!(ended.status.success(), "{ended:?}");
+            start(net, &config)
+        };
+        let killed_and_detached = |net: &Net, daemon: Daemon| {
+            daemon.kill();
+            daemon::detach(&net.server);
+            start(net, &config)
+        };
+        let reloads = |_: &Net, mut daemon: Daemon| {
+            daemon.reload(&config.replace("10s", "9s"));
+            daemon.reload(&config);
+            daemon
+        };
+        let renames_the_user = |_: &Net, mut daemon: Daemon| {
+            daemon.reload(&keys.config("carol", &keys.text()));
+            daemon
+        };
+        let removes_the_key = |_: &Net, mut daemon: Daemon| {
+            let other = PrivateKey::generate().unwrap();
+            daemon.reload(&keys.config("alice", &format!("\"{}\"", other.public())));
+            daemon.reload(&config);
+            daemon
+        };
+        let removes_all_users = |_: &Net, mut daemon: Daemon| {
+            let (_, doors) = DOORS.split_at(DOORS.rfind("[[door]]").unwrap());
+            daemon.reload(doors);
+            daemon.reload(&config);
+            daemon
+        };
+        let rows: [(&str, Between<'_>); 9] = [
+            ("nothing", &|_, daemon| daemon),
+            ("kill -9 and a start", &restarts),
+            ("an orderly end and a start", &stops),
+            ("detach and a start", &detaches),
+            ("kill -9, detach and a start", &killed_and_detached),
+            ("a reload", &reloads),
+            ("a renamed user", &renames_the_user),
+            ("a removed key that comes back", &removes_the_key),
+            ("no users for a while", &removes_all_users),
+        ];
+        for (row, between) in rows {
+            let used = gets_in(net, &channel, row);
+            daemon = between(net, daemon);
+            is_refused(net, &used, row);
+            gets_in(net, &channel, row);
+        }
+        daemon.stop();
+    });
+}
+
+#[test]
+fn a_packet_that_was_used_while_no_daemon_runs_opens_once() {
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let keys = Keys::new();
+        let channel = keys.channel();
+        let config = keys.config("alice", &keys.text());
+        start(net, &config).kill();
+        let used = gets_in(net, &channel, "without a daemon");
+        is_refused(net, &used, "without a daemon");
+        let daemon = start(net, &config);
+        is_refused(net, &used, "after the start");
+        daemon.stop();
+    });
+}
+
+/// After an orderly end, the file has all stamps, so packets are accepted at once after a reboot.
+#[test]
+fn stamps_outlive_a_reboot_after_an_orderly_end() {
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let keys = Keys::new();
+        let channel = keys.channel();
+        let config = keys.config("alice", &keys.text());
+        let daemon = start(net, &config);
+        let used = gets_in(net, &channel, "before");
+        daemon.stop();
+        lose_pins();
+        let daemon = start(net, &config);
+        is_refused(net, &used, "afterwards");
+        gets_in(net, &channel, "afterwards");
+        let ended = daemon.stop();
+        assert!(!ended.stderr.contains("users get in"), "{}", ended.stderr);
+    });
+}
+
+/// Where stamps were lost, no packet made before the loss and the window opens anything, and this
+/// is reported once.
+#[test]
+fn nobody_gets_in_for_the_window_after_an_unclean_end() {
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let keys = Keys::new();
+        let channel = keys.channel();
+        let config = keys.config("alice", &keys.text()).replace("10s", "3s");
+        let daemon = start(net, &config);
+        let used = gets_in(net, &channel, "before");
+        daemon.kill();
+        daemon::detach(&net.server);
+        lose_pins();
+        // The file as an earlier boot left it, without what was used in its last second.
+        let path = stamps(&net.server);
+        let text = fs::read_to_string(&path).unwrap();
+        let mut state: Value = serde_json::from_str(&text).unwrap();
+        state["keys"] = json!({});
+        fs::write(&path, state.to_string()).unwrap();
+
+        let mut daemon = start(net, &config);
+        is_refused(net, &used, "after the loss");
+        daemon.reload(&config.replace("\"alice\"", "\"carol\""));
+        is_refused(net, &used, "after a reload");
+        // A new packet is refused until the window has passed.
+        let source = net.stranger(Family::V4);
+        let opened = json!({"event": "opened", "source": source.name()});
+        let mut tries = 0;
+        wait::until("a new packet opens the door", || {
+            tries += 1;
+            send(&source, &packet(&channel, DoorId::FIRST));
+            thread::sleep(Duration::from_millis(100));
+            !daemon.events_like(&opened).is_empty()
+        });
+        assert!(tries > 5, "it opened at once");
+        is_refused(net, &used, "after the window");
+        let ended = daemon.stop();
+        let reports = ended
+            .stderr
+            .matches("users get in with SPA packets in")
+            .count();
+        assert_eq!(reports, 1, "{}", ended.stderr);
+    });
+}
+
+#[test]
+fn a_used_stamp_is_on_the_disk_within_seconds() {
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let keys = Keys::new();
+        let daemon = start(net, &keys.config("alice", &keys.text()));
+        gets_in(net, &keys.channel(), "a packet");
+        is_on_disk(net, &keys);
+        daemon.kill();
+        is_on_disk(net, &keys);
+        daemon::detach(&net.server);
+    });
+}
+
+#[test]
+fn keys_are_replaced_one_after_the_other() {
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let keys = Keys::new();
+        let new = PrivateKey::generate().unwrap();
+        let both = format!("{}, \"{}\"", keys.text(), new.public());
+        let mut daemon = start(net, &keys.config("alice", &both));
+        let [old_key, new_key] =
+            [&keys.client, &new].map(|key| Channel::new(key, keys.host.public()).unwrap());
+        gets_in(net, &old_key, "the old key beside the new one");
+        gets_in(net, &new_key, "the new key beside the old one");
+        daemon.reload(&keys.config("alice", &format!("\"{}\"", new.public())));
+        let source = net.stranger(Family::V4);
+        send(&source, &packet(&old_key, DoorId::FIRST));
+        daemon.wait_for_event(&json!({"reason": "spa-unknown", "source": source.name()}));
+        source.finds_closed(SSH, "the old key was removed");
+        gets_in(net, &new_key, "the new key alone");
+
+        // The host's key, the same way.
+        let host = PrivateKey::generate().unwrap();
+        keys.write("old.key", &keys.host);
+        keys.write("host.key", &host);
+        let one = format!("\"{}\"", new.public());
+        let config = keys.config("alice", &one);
+        let old_line = format!("old_key = {:?}\n", keys.path("old.key"));
+        let overlap = config.replacen("[spa]\n", &format!("[spa]\n{old_line}"), 1);
+        daemon.reload(&overlap);
+        let new_host = Channel::new(&new, host.public()).unwrap();
+        let used = gets_in(net, &new_key, "the old host key");
+        gets_in(net, &new_host, "the new host key");
+        is_refused(net, &used, "used under the old host key");
+        daemon.reload(&config);
+        is_refused(
+            net,
+            &packet(&new_key, DoorId::FIRST),
+            "without the old host key",
+        );
+        gets_in(net, &new_host, "the new host key alone");
+        daemon.stop();
+    });
+}
+
+#[test]
+fn a_key_expires_while_no_daemon_runs() {
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let keys = Keys::new();
+        let channel = keys.channel();
+        let end_s = unix_ns() / 1_000_000_000 + 6;
+        let end = jiff::Timestamp::from_second(i64::try_from(end_s).unwrap()).unwrap();
+        let key = format!("{{ key = {}, until = {end} }}", keys.text());
+        let config = keys.config("alice", &key);
+        start(net, &config).kill();
+        gets_in(net, &channel, "before the end");
+        wait::until("the key expires", || unix_ns() / 1_000_000_000 > end_s);
+        is_refused(net, &packet(&channel, DoorId::FIRST), "after the end");
+        let instance = pins::instances(&net.server).remove(0);
+        assert!(pins::counted(&instance, Reason::SpaExpired) > 0);
+        daemon::detach(&net.server);
+    });
+}
+
+#[test]
+fn a_door_is_opened_by_knocks_and_by_users() {
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[WEB]);
+        let keys = Keys::new();
+        let daemon = start(net, &keys.config("alice", &keys.text()));
+        for family in Family::ALL {
+            let [knocks, user] = [(); 2].map(|()| net.stranger(family));
+            knocks.knock("tcp/7000 udp/8000 tcp/6000");
+            drop(knocks.finds_open(WEB, "knocks"));
+            send(&user, &packet(&keys.channel(), DoorId::of_name("web")));
+            drop(user.finds_open(WEB, "a packet"));
+            let by_user =
+                json!({"event": "opened", "source": user.name(), "door": "web", "user": "alice"});
+            daemon.wait_for_event(&by_user);
+            let by_knocks =
+                daemon.events_like(&json!({"event": "opened", "source": knocks.name()}));
+            assert_eq!(by_knocks.len(), 1);
+            assert_eq!(by_knocks[0].get("user"), None, "{by_knocks:?}");
+        }
+        daemon.stop();
+    });
+}
+
+#[test]
+fn users_are_listed_with_the_last_use_of_their_keys() {
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let keys = Keys::new();
+        let other = PrivateKey::generate().unwrap();
+        let both = format!(
+            "{}, {{ key = \"{}\", until = 2020-01-31, note = \"old phone\" }}",
+            keys.text(),
+            other.public()
+        );
+        let daemon = start(net, &keys.config("alice", &both));
+        gets_in(net, &keys.channel(), "a packet");
+        let listed = || {
+            let (code, answer) = daemon::ask(&net.server, &["users", "--json"]);
+            assert_eq!(code, Some(0), "{answer}");
+            serde_json::from_str::<Value>(&answer).unwrap()
+        };
+        let check = |listed: &Value, row: &str| {
+            let user = &listed["users"][0];
+            assert_eq!(user["name"], "alice", "{row}");
+            assert_eq!(user["doors"], json!(["ssh", "web"]), "{row}");
+            let [used, expired] = [0, 1].map(|place| &user["keys"][place]);
+            assert!(used["used"].is_string(), "{row}: {used}");
+            assert_eq!(used["expired"], false, "{row}");
+            assert_eq!(expired["used"], Value::Null, "{row}");
+            assert_eq!(expired["expired"], true, "{row}");
+            assert_eq!(expired["note"], "old phone", "{row}");
+        };
+        check(&listed(), "by the daemon");
+        is_on_disk(net, &keys);
+        daemon.kill();
+        check(&listed(), "without a daemon");
+        daemon::detach(&net.server);
+    });
+}
+
+#[test]
+fn two_instances_share_the_used_stamps() {
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH]);
+        net.add_second_link();
+        let keys = Keys::new();
+        let config = keys.config("alice", &keys.text());
+        let first = start(net, &config);
+        let second = Daemon::start_with(&net.server, &config, &["--iface", net::SERVER_LINK_2]);
+        let used = gets_in(net, &keys.channel(), SERVER_LINK);
+        let other = net.stranger(Family::V4).to(Family::V4.second_server());
+        send(&other, &used);
+        let replayed = json!({"reason": "spa-replayed", "source": other.name()});
+        second.wait_for_event(&replayed);
+        other.finds_closed(SSH, "on the other interface");
+        for daemon in [first, second] {
+            daemon.leave(Signal::SIGTERM);
+        }
+    });
+}
