@@ -4,8 +4,10 @@ It shares no code with the Rust crates: X25519 follows RFC 7748, HKDF RFC 5869, 
 
     spa.py vectors FILE      seal each line of FILE and print name and packet; see FILE for the columns
     spa.py public PRIVATE    print the public key of a private one, both as knock-client writes them
-    spa.py send PRIVATE HOSTKEY ADDRESS PORT FOR DOOR SECONDS [STAMP]
-                             send one packet; FOR is an address or ::, DOOR a name or - for the first
+    spa.py seal PRIVATE HOSTKEY FOR DOOR SECONDS [STAMP]
+                             print a packet; FOR is an address or ::, DOOR a name or - for the first
+    spa.py send ADDRESS PORT PRIVATE HOSTKEY FOR DOOR SECONDS [STAMP]
+                             send a packet
 """
 
 import base64
@@ -147,11 +149,14 @@ def vectors(path):
             print(name.strip(), "|", packet.hex())
 
 
-def send(private, host, address, port, source, door, seconds, stamp=None):
+def packet(private, host, source, door, seconds, stamp=None):
     stamp = int(stamp) if stamp else time.time_ns()
-    packet = seal(key_of(private), key_of(host), source_of(source), door_of(door), int(seconds), 0, stamp)
+    return seal(key_of(private), key_of(host), source_of(source), door_of(door), int(seconds), 0, stamp)
+
+
+def send(address, port, *fields):
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    socket.socket(family, socket.SOCK_DGRAM).sendto(packet, (address, int(port)))
+    socket.socket(family, socket.SOCK_DGRAM).sendto(packet(*fields), (address, int(port)))
 
 
 if __name__ == "__main__":
@@ -160,7 +165,9 @@ if __name__ == "__main__":
             vectors(path)
         case ["public", private]:
             print(text_of("knock1:", public(key_of(private))))
-        case ["send", *arguments] if 7 <= len(arguments) <= 8:
-            send(*arguments)
+        case ["seal", *fields] if 5 <= len(fields) <= 6:
+            print(packet(*fields).hex())
+        case ["send", *fields] if 7 <= len(fields) <= 8:
+            send(*fields)
         case _:
             sys.exit(__doc__)

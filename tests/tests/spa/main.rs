@@ -1,0 +1,11 @@
+//! Single packet authorization, from the client to the door.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "clippy.toml's exception does not reach helpers of tests"
+)]
+
+mod oracle;
+mod paths;
+mod rules;
+mod users;

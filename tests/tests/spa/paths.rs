@@ -1,0 +1,291 @@
+//! Packets over every path: both families, a VLAN, extension headers, a NAT, a relay, a service on the port.
+
+use std::{
+    net::{IpAddr, UdpSocket},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use knock_tests::{
+    daemon::Daemon,
+    namespace::{Namespace, text},
+    net::{self, Family, Net},
+    server::Server,
+    ssh::SSH,
+    wire::{self, Payload, Piece, Wire},
+};
+use serde_json::{Value, json};
+
+use crate::{
+    oracle::oracle,
+    users::{DOORS, Users},
+};
+
+/// The port of SPA packets.
+const PORT: u16 = 62_201;
+const WEB: u16 = 80;
+const ALICE: &[(&str, &str)] = &[("alice", "doors = [\"ssh\", \"wiki\"]")];
+
+/// This moment: ns since 1970.
+pub(crate) fn now() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    now.as_nanos().try_into().unwrap()
+}
+
+/// Sends a datagram from an address of a namespace.
+#[track_caller]
+fn send(namespace: &Namespace, from: IpAddr, to: IpAddr, datagram: &[u8]) {
+    let sent = namespace.enter(|| UdpSocket::bind((from, 0))?.send_to(datagram, (to, PORT)));
+    assert_eq!(sent.unwrap(), datagram.len(), "{from} to {to}");
+}
+
+/// The number of the attempt that connected, in the lines of `--json`.
+#[track_caller]
+fn attempt(lines: &str) -> u64 {
+    let lines = lines
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let mut connected = lines.filter(|line| line["event"] == "connected");
+    connected.next().unwrap()["attempt"].as_u64().unwrap()
+}
+
+/// The first attempt is given less than the second after which the kernel sends a SYN again.
+#[test]
+fn the_first_syn_behind_a_packet_is_let_in() {
+    const RUNS: usize = 100;
+    net::test(|net| {
+        let server = Server::tcp(&net.server, &[SSH]);
+        let users = Users::new();
+        let daemon = Daemon::start(&net.server, &users.config("", ALICE, DOORS));
+        for family in Family::ALL {
+            let host = family.server().to_string();
+            let source = net.native(family);
+            source.finds_closed(SSH, &host);
+            for run in 0..RUNS {
+                let words = [&host, "--then-connect", "22", "--json"];
+                let lines = users.opens(&net.client, "alice", &words);
+                assert_eq!(attempt(&lines), 1, "{family}, run {run}: {lines}");
+                users.opens(&net.client, "alice", &[&host, "--close", "--no-answer"]);
+            }
+            source.finds_closed(SSH, &host);
+        }
+        assert_eq!(server.guests(), RUNS * Family::ALL.len());
+        daemon.stop();
+    });
+}
+
+#[test]
+fn tags_options_and_extension_headers_do_not_hide_a_packet() {
+    const TAG: (u16, u16) = (0x8100, 7);
+    const OUTER: (u16, u16) = (0x88a8, 8);
+    const HOP_BY_HOP: u8 = 0;
+    const DESTINATION: u8 = 60;
+    type Shape = fn(wire::Path, &Payload) -> Vec<u8>;
+    fn extended(path: wire::Path, payload: &Payload, headers: &[u8]) -> Vec<u8> {
+        let headers: Vec<_> = headers
+            .iter()
+            .map(|&number| wire::padding(number))
+            .collect();
+        wire::v6(path, &headers, payload.protocol, &payload.bytes)
+    }
+    let rows: [(&str, &[Family], Shape); 6] = [
+        ("plain", &Family::ALL, wire::whole),
+        ("in a VLAN", &Family::ALL, |path, payload| {
+            wire::tagged(&wire::whole(path, payload), &[TAG])
+        }),
+        ("in two VLANs", &Family::ALL, |path, payload| {
+            wire::tagged(&wire::whole(path, payload), &[OUTER, TAG])
+        }),
+        ("with options of IPv4", &[Family::V4], |path, payload| {
+            let piece = Piece {
+                offset: 0,
+                more: false,
+                bytes: &payload.bytes,
+            };
+            wire::v4(path, payload.protocol, &[1; 8], 1, piece)
+        }),
+        (
+            "behind an extension header",
+            &[Family::V6],
+            |path, payload| extended(path, payload, &[DESTINATION]),
+        ),
+        ("behind two, in a VLAN", &[Family::V6], |path, payload| {
+            wire::tagged(&extended(path, payload, &[HOP_BY_HOP, DESTINATION]), &[TAG])
+        }),
+    ];
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let users = Users::new();
+        let daemon = Daemon::start(&net.server, &users.config("", ALICE, DOORS));
+        let wire = Wire::open(&net.client);
+        for (name, families, shape) in rows {
+            for &family in families {
+                let row = format!("{name}, {family}");
+                let source = net.stranger(family);
+                source.finds_closed(SSH, &row);
+                let packet = users.packet("alice", &source.name(), "ssh", now());
+                let datagram = wire::datagram(source.path(), 40_000, PORT, &packet);
+                wire.send(&shape(source.path(), &datagram));
+                drop(source.finds_open(SSH, &row));
+            }
+        }
+        daemon.stop();
+    });
+}
+
+/// The client in Python alone: its own socket, too.
+#[test]
+fn an_independent_client_opens_the_door() {
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let users = Users::new();
+        let daemon = Daemon::start(&net.server, &users.config("", ALICE, DOORS));
+        let private = users.private("alice");
+        for family in Family::ALL {
+            let (host, port) = (family.server().to_string(), PORT.to_string());
+            net.native(family).finds_closed(SSH, &host);
+            let words = [
+                "send",
+                &host,
+                &port,
+                &private,
+                &users.host,
+                "::",
+                "ssh",
+                "0",
+            ];
+            let output = net.client.enter(|| oracle(&words).output()).unwrap();
+            assert!(output.status.success(), "{}", text(&output));
+            drop(net.native(family).finds_open(SSH, &host));
+        }
+        daemon.stop();
+    });
+}
+
+/// The client's namespace translates the addresses of one behind it.
+struct Nat {
+    inner: Namespace,
+}
+
+impl Nat {
+    const INNER: &str = "10.7.0.2";
+
+    fn new(net: &Net) -> Self {
+        let inner = Namespace::new("c");
+        net.client.sysctl("ipv4/ip_forward", "1");
+        net.client.ip(&format!(
+            "link add a7 type veth peer name c0 netns {}",
+            inner.name()
+        ));
+        net.client
+            .ip_batch("address add 10.7.0.1/24 dev a7\nlink set a7 up");
+        inner.ip_batch(&format!(
+            "address add {}/24 dev c0\nlink set lo up\nlink set c0 up\nroute add default via 10.7.0.1",
+            Self::INNER
+        ));
+        let rules = "table ip nat { chain c { type nat hook postrouting priority srcnat;
+                     ip saddr 10.7.0.0/24 masquerade; }; }";
+        net.client.run("nft", &[rules]);
+        Self { inner }
+    }
+}
+
+#[test]
+fn behind_a_nat_an_unbound_packet_opens_and_the_inner_address_does_not() {
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let users = Users::new();
+        let daemon = Daemon::start(&net.server, &users.config("", ALICE, DOORS));
+        let nat = Nat::new(net);
+        let host = Family::V4.server().to_string();
+        let outside = Family::V4.client().to_string();
+
+        let words = [&host, "--source", Nat::INNER, "--no-answer"];
+        users.opens(&nat.inner, "alice", &words);
+        daemon.wait_for_event(&json!({
+            "event": "denied", "reason": "spa-elsewhere", "source": outside
+        }));
+        net.native(Family::V4)
+            .finds_closed(SSH, "the inner address");
+
+        let lines = users.opens(
+            &nat.inner,
+            "alice",
+            &[&host, "--then-connect", "22", "--json"],
+        );
+        assert_eq!(attempt(&lines), 1, "{lines}");
+        daemon.wait_for_event(&json!({"event": "opened", "source": outside}));
+        daemon.stop();
+    });
+}
+
+/// A bound packet that was taken off the path opens for nobody else, and is not used up by that.
+#[test]
+fn a_relayed_packet_opens_only_for_its_own_address() {
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let users = Users::new();
+        let daemon = Daemon::start(&net.server, &users.config("", ALICE, DOORS));
+        for family in Family::ALL {
+            let [own, other] = [0; 2].map(|_| net.stranger(family));
+            let packet = users.packet("alice", &own.name(), "ssh", now());
+            send(&net.client, other.from, other.to, &packet);
+            daemon.wait_for_event(
+                &json!({"event": "denied", "reason": "spa-elsewhere", "source": other.name()}),
+            );
+            other.finds_closed(SSH, "the relay");
+            own.finds_closed(SSH, "whose packet was taken");
+
+            let packet = users.packet("alice", &own.name(), "ssh", now());
+            send(&net.client, own.from, own.to, &packet);
+            drop(own.finds_open(SSH, "the client's next packet"));
+            other.finds_closed(SSH, "the relay");
+            send(&net.client, other.from, other.to, &packet);
+            daemon.wait_for_event(
+                &json!({"event": "denied", "reason": "spa-replayed", "source": other.name()}),
+            );
+            other.finds_closed(SSH, "with a copy");
+        }
+        daemon.stop();
+    });
+}
+
+#[test]
+fn a_service_on_the_port_receives_everything_else() {
+    const QUIC: u16 = 443;
+    net::test(|net| {
+        let server = Server::tcp(&net.server, &[SSH, WEB]).and_udp(&net.server, QUIC);
+        let users = Users::new();
+        let spa = "ports = [\"udp/443\"]\notherwise = \"pass\"";
+        let daemon = Daemon::start(&net.server, &users.config(spa, ALICE, DOORS));
+        for family in Family::ALL {
+            let (from, to) = (family.client(), family.server());
+            let echoed = net.client.enter(|| {
+                let socket = UdpSocket::bind((from, 0)).unwrap();
+                socket
+                    .set_read_timeout(Some(Duration::from_secs(10)))
+                    .unwrap();
+                // Shorter than a packet, as long, and longer.
+                let lengths = [0, 1, 71, 72, 73, 272, 1_200];
+                lengths
+                    .into_iter()
+                    .cycle()
+                    .take(2_000)
+                    .filter(|length| {
+                        let sent: Vec<u8> = (0..*length).map(|at| (at % 251) as u8).collect();
+                        let mut received = [0; 2_048];
+                        socket.send_to(&sent, (to, QUIC)).unwrap();
+                        let length = socket.recv(&mut received).unwrap();
+                        received[..length] == sent
+                    })
+                    .count()
+            });
+            assert_eq!(echoed, 2_000, "{family}");
+            let host = to.to_string();
+            let words = [&host, "--port", "udp/443", "--then-connect", "22", "--json"];
+            let lines = users.opens(&net.client, "alice", &words);
+            assert_eq!(attempt(&lines), 1, "{lines}");
+        }
+        assert!(server.met(Family::V4.client(), QUIC));
+        daemon.stop();
+    });
+}
