@@ -25,7 +25,7 @@ use knock_user::{
     commands::{Job, Occasion},
     console::{Attached, Console, DoorText, Stamp, Style, watch::Form},
     ledger::{Action, Ending},
-    model::settings::{Command, Door, Effect, GrantPrefix, Verify},
+    model::settings::{Command, Door, Effect, Verify},
 };
 
 const SECOND: u64 = 1_000_000_000;
@@ -52,7 +52,6 @@ fn door(name: &str, knocks: usize, effect: Effect) -> DoorText {
         effect,
         open_for: Duration::from_secs(30),
         open_for_max: Duration::from_secs(30),
-        grant_prefix: GrantPrefix::default(),
         sequence_timeout: Duration::from_secs(25),
         step_timeout: None,
         tcp_flags: FlagClass::SYN,

@@ -246,7 +246,7 @@ fn invalid_requests_are_refused_and_others_answered() {
         ("a protocol in words", b"{\"protocol\":\"1\",\"command\":\"status\"}\n", "no \"protocol\""),
         ("a later protocol", b"{\"protocol\":2,\"command\":\"status\"}\n", "speaks protocol 2, and this one 1"),
         ("no command", b"{\"protocol\":1}\n", "unknown command \"\""),
-        ("an unknown command", b"{\"protocol\":1,\"command\":\"open\"}\n", "unknown command \"open\": it is one of status, list, watch"),
+        ("an unknown command", b"{\"protocol\":1,\"command\":\"open\"}\n", "unknown command \"open\": it is one of status, list, users, watch"),
         ("a field too many", b"{\"protocol\":1,\"command\":\"confirm\",\"really\":true}\n", "can't understand confirm: unknown field `really`"),
         ("no address", b"{\"protocol\":1,\"command\":\"grant\",\"source\":\"somebody\",\"door\":\"ssh\"}\n", "can't understand grant: invalid IP address syntax"),
         ("too long", &long, "longer than 64 KiB"),

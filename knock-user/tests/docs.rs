@@ -161,7 +161,6 @@ fn documented() -> BTreeMap<(String, String), Row> {
         let part = match heading {
             "## Doors" => "door".to_owned(),
             "### `otp`" => "door.otp".to_owned(),
-            "### `grant_prefix`" => "door.grant_prefix".to_owned(),
             "### `[[user]]`" => "user".to_owned(),
             _ => match heading
                 .split_once("`[")
@@ -261,12 +260,6 @@ fn settings(part: &Part, key: &str, said: Option<&str>) -> Result<Settings, Stri
     lines.extend(said.map(str::to_owned));
     lines.retain(|line| !line.is_empty());
     let text = match part.name.as_str() {
-        "door.grant_prefix" => {
-            let prefix = lines.join(", ");
-            // The last door opens the other port, and its grants cover one address.
-            let door = in_part("door").join("\n").replace("tcp/22", "tcp/23");
-            format!("[[door]]\n{door}\ngrant_prefix = {{ {prefix} }}")
-        }
         "door.otp" => {
             let mut door = in_part("door");
             door.retain(|line| !line.starts_with("knock"));

@@ -24,8 +24,7 @@ use knock_user::{
     compile::{Input, compile, stable_ids::StableIds},
     host::Host,
     model::settings::{
-        Control, Decoys, Door, Effect, Established, Exempt, GrantPrefix, Lockout, Mode, Scope,
-        Settings, Verify,
+        Control, Decoys, Door, Effect, Established, Exempt, Lockout, Mode, Scope, Settings, Verify,
     },
 };
 use proptest::prelude::*;
@@ -146,7 +145,6 @@ fn door(index: usize, sketch: &Sketch, everyones_step: Option<u64>) -> Door {
         },
         open_for: Duration::from_secs(sketch.open_for_s),
         open_for_max: Duration::from_secs(sketch.open_for_s),
-        grant_prefix: GrantPrefix::default(),
         sequence_timeout: Duration::from_millis(sketch.sequence_timeout_ms),
         step_timeout: step.map(Duration::from_millis),
         tcp_flags: FLAGS[sketch.alphabet],

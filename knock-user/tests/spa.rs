@@ -363,7 +363,6 @@ const TEXT: &str = "
     name = \"ssh\"
     open = [\"tcp/22\"]
     open_for_max = \"1h\"
-    grant_prefix = { ipv4 = 24, ipv6 = 64 }
     [[door]]
     name = \"wiki\"
     knock = [\"tcp/7000\", \"udp/8000\", \"tcp/6000\"]
@@ -378,11 +377,7 @@ fn text() -> String {
 #[test]
 fn users_become_keys_and_doors() {
     let tables = tables(&text(), &StableIds::default());
-    assert!(
-        tables
-            .features
-            .has(Features::SPA.with(Features::GRANT_PREFIX))
-    );
+    assert!(tables.features.has(Features::SPA));
     assert_eq!(tables.config.spa_window_ns, 30_000_000_000);
     let spa = &tables.spa;
     assert_eq!(spa.gates.iter().filter(|gate| gate.is_used == 1).count(), 2);
@@ -429,9 +424,6 @@ fn users_become_keys_and_doors() {
         (ssh.open_for_ms, ssh.open_for_max_ms, ssh.port),
         (30_000, 3_600_000, 22)
     );
-    let entry = &tables.doors[usize::from(ssh.entry)];
-    let prefixes = (entry.prefixes.ipv4_free, entry.prefixes.ipv6_free);
-    assert_eq!(prefixes, (8, 64));
 
     let rule = |port| tables.ports[&(Protocol::Udp, port)].spa_port();
     assert_eq!(rule(443).otherwise, Otherwise::Pass);

@@ -6,8 +6,7 @@ use knock_common::packet::Protocol;
 use knock_sequence::duration;
 use knock_user::model::{
     settings::{
-        Command, Decoys, Door, Dynamic, Effect, Exempt, GrantPrefix, Mode, Origin, Otp, Scope,
-        Settings, User,
+        Command, Decoys, Door, Dynamic, Effect, Exempt, Mode, Origin, Otp, Scope, Settings, User,
     },
     value,
 };
@@ -122,11 +121,6 @@ fn door(text: &mut Text, door: &Door) {
         }
         Effect::Close(ports) => text.list("close", ports),
     }
-    let GrantPrefix { ipv4, ipv6 } = door.grant_prefix;
-    text.raw(
-        "grant_prefix",
-        format!("{{ ipv4 = {ipv4}, ipv6 = {ipv6} }}"),
-    );
     if door.has_sequence() {
         knocks(text, door);
     }

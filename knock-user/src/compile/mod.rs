@@ -443,13 +443,6 @@ pub fn features(settings: &Settings) -> Features {
         (settings.lockout.is_some(), Features::LOCKOUT),
         (settings.spa().is_some(), Features::SPA),
         (
-            settings
-                .doors
-                .iter()
-                .any(|door| door.grant_prefix.is_wide()),
-            Features::GRANT_PREFIX,
-        ),
-        (
             settings.doors.iter().any(|door| door.knock_pass),
             Features::KNOCK_PASS,
         ),
@@ -509,7 +502,6 @@ fn door_entry(
             .and_then(|target| target_ids.get(&target).copied())
             .unwrap_or(0),
         closes: u16::from(!door.closed().is_empty()),
-        prefixes: spa::grant_prefixes(door.grant_prefix),
         reply: door
             .first_tcp()
             .filter(|_| door.reply)

@@ -2,7 +2,7 @@
 
 use knock_common::{
     hmac_sha256,
-    layout::{GrantPrefixes, PortKind, PortRule},
+    layout::{PortKind, PortRule},
     siphash::SipKey,
     spa::layout::{
         DoorId, Gate, KEYS_MAX, KeyId, LAST_MAX, MAY_MAX, Otherwise as Others, SpaFormats, SpaKey,
@@ -16,7 +16,7 @@ use knock_sequence::{
 
 use super::{Conflict, Tables, ports::PortTable, stable_ids::IdAssigner, tables::SpaTables};
 use crate::model::{
-    settings::{Door, GrantPrefix, Otherwise, Settings, User},
+    settings::{Door, Otherwise, Settings, User},
     spa::{HostKey, UserKey},
 };
 
@@ -170,14 +170,5 @@ fn may(door: &Door, entry: u16) -> SpaMay {
         entry,
         port: door.first_tcp().unwrap_or(0),
         ..SpaMay::default()
-    }
-}
-
-/// Returns how many bits of a source may differ within a grant.
-pub(super) fn grant_prefixes(prefix: GrantPrefix) -> GrantPrefixes {
-    let one = GrantPrefix::default();
-    GrantPrefixes {
-        ipv4_free: one.ipv4.saturating_sub(prefix.ipv4),
-        ipv6_free: one.ipv6.saturating_sub(prefix.ipv6),
     }
 }

@@ -11,7 +11,7 @@ use knock_sequence::{Knock, Ports};
 use super::*;
 use crate::{
     config,
-    model::settings::{Effect, GrantPrefix, Verify},
+    model::settings::{Effect, Verify},
 };
 
 pub(super) fn settings(text: &str) -> Settings {
@@ -310,7 +310,6 @@ fn ten_thousand_doors(ports: impl Fn(u64) -> u16) -> Settings {
             }]),
             open_for: Duration::from_secs(30),
             open_for_max: Duration::from_secs(30),
-            grant_prefix: GrantPrefix::default(),
             sequence_timeout: Duration::from_secs(25),
             step_timeout: None,
             tcp_flags: FlagClass::SYN,

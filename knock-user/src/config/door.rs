@@ -11,7 +11,7 @@ use super::{
 };
 use crate::model::{
     problem::Report,
-    settings::{Command, Door, Dynamic, Effect, GrantPrefix, OneTime, Verify},
+    settings::{Command, Door, Dynamic, Effect, OneTime, Verify},
     value,
 };
 
@@ -22,7 +22,6 @@ pub(super) const KEYS: &[&str] = &[
     "close",
     "open_for",
     "open_for_max",
-    "grant_prefix",
     "sequence_timeout",
     "step_timeout",
     "tcp_flags",
@@ -61,9 +60,6 @@ const STEP_LEAST: Duration = Duration::from_millis(20);
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
 const NAME_MOST: usize = 64;
-/// The shortest prefixes of grants: the largest blocks that one network usually has.
-const IPV4_LEAST: u16 = 8;
-const IPV6_LEAST: u16 = 32;
 
 /// Reads a door; `None` if it could not be read in full, which is reported.
 pub(super) fn read(section: &mut Section<'_, '_>, report: &mut Report) -> Option<Door> {
@@ -114,7 +110,6 @@ pub(super) fn read(section: &mut Section<'_, '_>, report: &mut Report) -> Option
     let open_for_max = section.get("open_for_max", report, |item, report| {
         open_for_max(item, open_for, report)
     });
-    let grant_prefix = section.or("grant_prefix", report, GrantPrefix::default(), grant_prefix);
     let step_timeout = section.get("step_timeout", report, |item, report| {
         step_timeout(item, sequence_timeout, report)
     });
@@ -138,7 +133,6 @@ pub(super) fn read(section: &mut Section<'_, '_>, report: &mut Report) -> Option
         effect,
         open_for,
         open_for_max: open_for_max.unwrap_or(open_for),
-        grant_prefix,
         sequence_timeout,
         step_timeout,
         tcp_flags,
@@ -330,22 +324,6 @@ fn placeholders(text: &str) -> Result<String, String> {
         }
     }
     Ok(text.to_owned())
-}
-
-fn grant_prefix(item: &Item<'_, '_>, report: &mut Report) -> Option<GrantPrefix> {
-    let mut section = item.section("grant_prefix", &["ipv4", "ipv6"], report)?;
-    let one = GrantPrefix::default();
-    let mut bits = |key, all: u8, least: u16, report: &mut Report| {
-        let read = section.get(key, report, |item, report| {
-            item.number(report, least..=all.into())
-        });
-        // The range fits.
-        read.and_then(|bits| u8::try_from(bits).ok()).unwrap_or(all)
-    };
-    Some(GrantPrefix {
-        ipv4: bits("ipv4", one.ipv4, IPV4_LEAST, report),
-        ipv6: bits("ipv6", one.ipv6, IPV6_LEAST, report),
-    })
 }
 
 fn open_for_max(item: &Item<'_, '_>, open_for: Duration, report: &mut Report) -> Option<Duration> {

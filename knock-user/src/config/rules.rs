@@ -54,7 +54,6 @@ pub(super) fn check(read: &Read, report: &mut Report) {
     rules.files();
     rules.scans();
     rules.users(read);
-    rules.grant_prefixes();
     // A door that could not be read may be the one that opens what another closes.
     if *complete {
         rules.closing();
@@ -168,35 +167,6 @@ impl Rules<'_> {
         let protector = |ports| self.protector(ports);
         let found = spa_rules::check(read, &self.knocks, &self.protected, protector);
         self.report.problems.extend(found);
-    }
-
-    /// Reports doors for the same ports whose grants cover different prefixes.
-    fn grant_prefixes(&mut self) {
-        let doors = &self.settings.doors;
-        if doors.iter().all(|door| !door.grant_prefix.is_wide()) {
-            return;
-        }
-        let ports = |door: &Door| [door.opened(), door.closed()].concat();
-        let mut found = Vec::new();
-        for (index, door) in doors.iter().enumerate() {
-            let own = ports(door);
-            let differs = |other: &&Door| {
-                other.grant_prefix != door.grant_prefix
-                    && ports(other)
-                        .iter()
-                        .any(|other| own.iter().any(|own| own.overlaps(*other)))
-            };
-            if let Some(other) = doors.iter().take(index).find(differs) {
-                found.push((index, other.name.clone()));
-            }
-        }
-        for (index, other) in found {
-            let reason = format!(
-                "door \"{other}\" has the same ports and another grant_prefix: use the same for \
-                 both"
-            );
-            self.add(index, "grant_prefix", reason);
-        }
     }
 
     fn replies(&mut self) {

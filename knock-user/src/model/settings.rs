@@ -13,7 +13,7 @@ use knock_sequence::{Knock, Ports, duration};
 
 pub use super::{
     otp::{Origin, Otp},
-    spa::{GrantPrefix, Otherwise, Spa, User},
+    spa::{Otherwise, Spa, User},
 };
 
 /// A whole configuration.
@@ -222,8 +222,6 @@ pub struct Door {
     pub open_for: Duration,
     /// The longest grant that a user may ask for, at least `open_for`.
     pub open_for_max: Duration,
-    /// The addresses that a grant covers.
-    pub grant_prefix: GrantPrefix,
     /// The time limit from the first knock to the last.
     pub sequence_timeout: Duration,
     /// The time limit from one knock to the next, if any.

@@ -13,7 +13,7 @@ use knock_sequence::{
     spa::{PORT, PairKeys, PrivateKey, PublicKey, WINDOW},
 };
 
-use super::settings::{Door, Prefix, Settings};
+use super::settings::{Door, Settings};
 
 /// The default place of the host's private key.
 pub const HOST_KEY: &str = "/etc/knock/host.key";
@@ -194,42 +194,6 @@ impl Settings {
     /// Returns the UDP ports to which SPA packets are sent; none without users.
     pub fn spa_ports(&self) -> &[Ports] {
         self.spa().map_or(&[], |spa| &spa.ports)
-    }
-}
-
-/// How many bits of a source's address a grant covers.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub struct GrantPrefix {
-    /// Of an IPv4 address.
-    pub ipv4: u8,
-    /// Of an IPv6 address.
-    pub ipv6: u8,
-}
-
-impl Default for GrantPrefix {
-    /// Returns the prefixes of single addresses.
-    fn default() -> Self {
-        Self {
-            ipv4: 32,
-            ipv6: 128,
-        }
-    }
-}
-
-impl GrantPrefix {
-    /// Returns whether a grant covers more than one address.
-    pub fn is_wide(self) -> bool {
-        self != Self::default()
-    }
-
-    /// Returns the addresses that a grant to a source covers.
-    pub fn of(self, source: std::net::IpAddr) -> Prefix {
-        let bits = match source {
-            std::net::IpAddr::V4(_) => self.ipv4,
-            std::net::IpAddr::V6(_) => self.ipv6,
-        };
-        let one = Prefix::of(source);
-        Prefix { bits, ..one }.cleared()
     }
 }
 

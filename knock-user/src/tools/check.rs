@@ -262,16 +262,8 @@ fn effect(door: &Door, has_users: bool) -> String {
                 true => format!(", users for up to {}", spell(door.open_for_max)),
                 false => String::new(),
             };
-            let prefix = door.grant_prefix;
-            let wide = match prefix.is_wide() {
-                true => format!(
-                    ", for the source's /{} or IPv6 /{}",
-                    prefix.ipv4, prefix.ipv6
-                ),
-                false => String::new(),
-            };
             effects.push(format!(
-                "opens {} for {}{most}{wide}",
+                "opens {} for {}{most}",
                 words(ports),
                 spell(door.open_for)
             ));
