@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 use aya::programs::Xdp;
 use knock_common::Reason;
 use knock_tests::kernel::Kernel;
-use knock_user::{compile::Tables, kernel::program::Options};
+use knock_user::{compile::Tables, kernel::program::LoadOptions};
 
 use crate::{
     baselines::Baselines,
@@ -49,7 +49,7 @@ pub struct Subject {
 impl Subject {
     /// Loads the firewall with this configuration.
     pub fn load(tables: &Tables) -> Result<Self> {
-        let mut kernel = Kernel::with(tables, Options::default())?;
+        let mut kernel = Kernel::with(tables, LoadOptions::default())?;
         let mut source = Baselines::load(&["vary"])?;
         source.subject(kernel.firewall().program()?.fd()?)?;
         let mut empty = Baselines::load(&["pass", "vary"])?;

@@ -15,7 +15,7 @@ use knock_tests::{
     net::Net,
     process::Process,
 };
-use knock_user::kernel::program::Options;
+use knock_user::kernel::program::LoadOptions;
 use serde_json::Value;
 use tempfile::NamedTempFile;
 
@@ -362,7 +362,7 @@ fn sizes() -> Result<Vec<Row>> {
 }
 
 fn memory(config: &str) -> Result<f64> {
-    let mut kernel = Kernel::with(&compile(config)?, Options::default())?;
+    let mut kernel = Kernel::with(&compile(config)?, LoadOptions::default())?;
     let bytes: u64 = kernel.memory()?.iter().map(|(_, bytes)| bytes).sum();
     Ok(bytes as f64 / f64::from(1 << 20))
 }

@@ -25,7 +25,7 @@ use knock_user::{
         stdout::{Output, Unread},
         watch::Watchers,
     },
-    control::{Access, BadFile, Server},
+    control::{BadFile, Server, SocketAccess},
     daemon::{Daemon, Signals, Watches},
     host::{
         clock, os_error,
@@ -138,7 +138,7 @@ fn run(options: &Run, stderr: Stderr) -> Result<()> {
         } = unconfirmed::start(&instance, plan, options)?;
         let interfaces = plan.interfaces(options)?;
         let watchers = Watchers::default();
-        let access = Access::new(plan.settings().control.group.as_deref())?;
+        let access = SocketAccess::new(plan.settings().control.group.as_deref())?;
         let control = Server::listen(&instance.socket(), access, watchers.clone())?;
         let mut index = NextLineServer::default();
         index.listen(plan.settings().next_line);

@@ -18,7 +18,7 @@ use knock_user::{
         facts::{DoorFacts, Doors, Grant},
         grant, list, reload, revoke,
         status::{
-            self, Interface, OneTime,
+            self, InterfaceAnswer, OneTime,
             facts::{Found, Process},
             health::{self, Circumstances},
         },
@@ -71,8 +71,8 @@ fn registry() -> Registry {
     }
 }
 
-fn interfaces() -> Vec<Interface> {
-    let interface = |name: &str, mode: Option<&str>| Interface {
+fn interfaces() -> Vec<InterfaceAnswer> {
+    let interface = |name: &str, mode: Option<&str>| InterfaceAnswer {
         name: name.to_owned(),
         state: if mode.is_some() {
             "protected"
@@ -82,7 +82,7 @@ fn interfaces() -> Vec<Interface> {
         .to_owned(),
         attached: mode.is_some(),
         mode: mode.map(str::to_owned),
-        ..Interface::default()
+        ..InterfaceAnswer::default()
     };
     vec![
         interface("eth0", Some("native")),

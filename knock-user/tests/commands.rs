@@ -14,7 +14,7 @@ use std::{
 };
 
 use knock_user::{
-    commands::{Job, Occasion, Outcome, RUNNING_MAX, Report, Runner, WAITING_MAX},
+    commands::{CommandReport, CommandResult, Job, Occasion, RUNNING_MAX, Runner, WAITING_MAX},
     model::settings::Command,
 };
 use nix::{errno::Errno, sys::signal::killpg, unistd::Pid};
@@ -41,14 +41,14 @@ fn script(text: &str) -> Job {
     job(Occasion::Open, "203.0.113.9", "/bin/sh", &["-c", text])
 }
 
-async fn next(reports: &mut Receiver<Report>) -> Report {
+async fn next(reports: &mut Receiver<CommandReport>) -> CommandReport {
     timeout(PATIENCE, reports.recv())
         .await
         .expect("in time")
         .expect("a report")
 }
 
-async fn outcome_of(job: Job) -> Report {
+async fn outcome_of(job: Job) -> CommandReport {
     let (runner, mut reports) = Runner::new();
     runner.run(job).unwrap();
     next(&mut reports).await
@@ -180,7 +180,7 @@ async fn the_whole_group_ends_at_the_time_limit() {
         let begin = Instant::now();
         let report = outcome_of(job).await;
         assert!(
-            matches!(report.outcome, Outcome::TimedOut),
+            matches!(report.outcome, CommandResult::TimedOut),
             "{name}: {report}"
         );
         assert!(

@@ -23,7 +23,7 @@ use knock_common::{
 use knock_sequence::{Knock, Ports};
 use knock_user::{
     commands::{Job, Occasion},
-    console::{Attached, Console, DoorText, Stamp, Style, watch::Form},
+    console::{AttachMode, Console, DoorText, Stamp, Style, watch::Form},
     ledger::{Action, Ending},
     model::settings::{Command, Door, Effect, Verify},
 };
@@ -475,13 +475,13 @@ fn every_other_event_is_written_as_a_line() {
         (
             "protecting",
             Box::new(|c| {
-                c.protecting(&one, "eth0", Attached::Native, SECOND);
+                c.protecting(&one, "eth0", AttachMode::Native, SECOND);
             }),
             "protecting tcp/22 on eth0 (native), 5 doors\n",
         ),
         (
             "protecting much",
-            Box::new(|c| c.protecting(&two, "eth0", Attached::Generic, SECOND)),
+            Box::new(|c| c.protecting(&two, "eth0", AttachMode::Generic, SECOND)),
             "protecting tcp/22, udp/60000-61000 on eth0 (skb), 5 doors\n",
         ),
         (
@@ -511,7 +511,7 @@ fn every_other_event_is_written_as_a_line() {
     };
     let only = doors().into_iter().take(1).collect();
     let mut console = Console::new(Vec::new(), style, only, Timestamp::UNIX_EPOCH);
-    console.protecting(&one, "eth0", Attached::Native, SECOND);
+    console.protecting(&one, "eth0", AttachMode::Native, SECOND);
     let line = String::from_utf8(console.into_inner()).unwrap();
     assert_eq!(line, "protecting tcp/22 on eth0 (native), 1 door\n");
 }
@@ -552,7 +552,7 @@ fn with_json_a_line_is_an_object() {
             r#"{"time":"2026-03-01T08:00:01.000Z","event":"disabled","door":"ssh","because":"no sequence is left"}"#),
         ("enabled", false, Box::new(|c| c.usable("ssh", None, SECOND)),
             r#"{"time":"2026-03-01T08:00:01.000Z","event":"enabled","door":"ssh"}"#),
-        ("protecting", false, Box::new(|c| c.protecting(&ports, "eth0", Attached::Native, SECOND)),
+        ("protecting", false, Box::new(|c| c.protecting(&ports, "eth0", AttachMode::Native, SECOND)),
             r#"{"time":"2026-03-01T08:00:01.000Z","event":"protecting","ports":["tcp/22"],"interface":"eth0","mode":"native","doors":5}"#),
         ("attached", false, Box::new(|c| c.fallback("eth0", "no", SECOND)),
             r#"{"time":"2026-03-01T08:00:01.000Z","event":"fallback","interface":"eth0","mode":"skb","because":"no"}"#),
@@ -608,7 +608,7 @@ fn events_are_written_in_knockds_format() {
     let source = V4.parse::<IpAddr>().unwrap().into();
     let at_ns = 7_201 * SECOND;
     let mut console = console(false, false).in_knockds_words();
-    console.protecting(&["tcp/22".to_owned()], "eth0", Attached::Native, at_ns);
+    console.protecting(&["tcp/22".to_owned()], "eth0", AttachMode::Native, at_ns);
     for (reason, stage) in [
         (Reason::FirstKnock, 1),
         (Reason::Duplicate, 1),

@@ -31,7 +31,7 @@ use knock_user::{
         watch::{Form, WAITING_MAX, WATCHERS_MAX, Watchers},
     },
     control::{
-        Access, Reply, Request, Server,
+        Reply, Request, Server, SocketAccess,
         server::{CONNECTIONS_MAX, REQUEST_MAX},
     },
 };
@@ -112,7 +112,7 @@ async fn daemon(
     ready: &mpsc::Sender<()>,
     mut stopped: oneshot::Receiver<()>,
 ) {
-    let access = Access::new(None).unwrap();
+    let access = SocketAccess::new(None).unwrap();
     let mut server = Server::listen(path, access, watchers.clone()).unwrap();
     ready.send(()).unwrap();
     let mut kept = Vec::new();
@@ -386,7 +386,7 @@ async fn a_group_may_be_given_access() {
     let path = socket(&directory);
     let own = nix::unistd::Group::from_gid(nix::unistd::Gid::effective());
     let own = own.unwrap().unwrap();
-    let access = Access::new(Some(&own.name)).unwrap();
+    let access = SocketAccess::new(Some(&own.name)).unwrap();
     let _server = Server::listen(&path, access, Watchers::default()).unwrap();
     let file = fs::metadata(&path).unwrap();
     assert_eq!(file.permissions().mode() & 0o777, 0o660);
@@ -397,7 +397,7 @@ async fn other_files_at_the_path_of_the_socket_are_kept() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("deeper").join("eth0.sock");
     let listen = || {
-        let access = Access::new(None).unwrap();
+        let access = SocketAccess::new(None).unwrap();
         Server::listen(&path, access, Watchers::default()).map(|_| ())
     };
     listen().unwrap();
@@ -442,7 +442,7 @@ fn watch_line(json: bool) -> String {
 fn say(running: &mut Running, count: usize) {
     for number in 0..count {
         let ports = [format!("number {number}")];
-        let mode = console::Attached::Native;
+        let mode = console::AttachMode::Native;
         running.console.protecting(&ports, "eth0", mode, 0);
     }
 }
@@ -505,7 +505,7 @@ async fn missed_lines_are_counted_where_they_are_missed() {
         let mut watcher = console.watchers().watch(Form::Text).unwrap();
         let mut send = |number: usize| {
             let ports = [format!("number {number}")];
-            let mode = console::Attached::Native;
+            let mode = console::AttachMode::Native;
             console.protecting(&ports, "eth0", mode, 0);
             format!("protecting number {number} on eth0 (native), 0 doors\n")
         };

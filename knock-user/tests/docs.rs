@@ -18,7 +18,7 @@ use knock_common::Verdict;
 use knock_user::{
     admin::{
         confirm, detach, grant, list, reload, revoke,
-        status::{self, Counter, Interface, OneTime, Shortfall},
+        status::{self, Counter, InterfaceAnswer, OneTime, Shortfall},
         users,
     },
     cli::Cli,
@@ -357,7 +357,7 @@ fn every_field_of_an_answer_is_on_the_page() {
     // With the fields of what is in them, and the values that are named.
     let mut verdicts = verdicts();
     let mut state = fields::<status::Answer>();
-    state.extend(fields::<Interface>());
+    state.extend(fields::<InterfaceAnswer>());
     state.extend(fields::<Shortfall>());
     state.extend([
         "protected",
@@ -372,7 +372,7 @@ fn every_field_of_an_answer_is_on_the_page() {
     state.extend(fields::<Counter>());
     state.extend(&verdicts);
     let mut grants = fields::<list::Answer>();
-    grants.extend(fields::<list::Held>());
+    grants.extend(fields::<list::ListedGrant>());
     let mut accounts = fields::<users::Answer>();
     accounts.extend(fields::<users::Account>());
     accounts.extend(fields::<users::Key>());

@@ -27,7 +27,7 @@ use knock_user::{
     host::{Host, clock},
     kernel::{
         maps::{self, Table},
-        program::{Options, XdpProgram},
+        program::{LoadOptions, XdpProgram},
     },
 };
 use nix::{
@@ -135,11 +135,11 @@ impl Kernel {
     /// # Errors
     /// The configuration is wrong, the kernel refuses, or this process may not.
     pub fn load(text: &str) -> Result<Self> {
-        Self::with(&compile(text)?, Options::default())
+        Self::with(&compile(text)?, LoadOptions::default())
     }
 
     /// Loads the program with compiled tables; errors as for [`Kernel::load`].
-    pub fn with(tables: &Tables, options: Options<'_>) -> Result<Self> {
+    pub fn with(tables: &Tables, options: LoadOptions<'_>) -> Result<Self> {
         ensure!(
             Uid::effective().is_root(),
             "these tests load programs into the kernel, which takes root: \

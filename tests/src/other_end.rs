@@ -4,7 +4,7 @@
 use std::fmt;
 
 use aya::programs::XdpMode;
-use knock_user::kernel::program::{Options, XdpProgram};
+use knock_user::kernel::program::{LoadOptions, XdpProgram};
 use nix::net::if_::if_nametoindex;
 
 use crate::{
@@ -24,7 +24,7 @@ impl OtherEnd {
     pub fn of(net: &Net) -> Self {
         let attach = || {
             let tables = compile("strict = false\nprotect = [\"udp/1\"]")?;
-            let mut firewall = XdpProgram::load(&tables, Options::default())?;
+            let mut firewall = XdpProgram::load(&tables, LoadOptions::default())?;
             let index = if_nametoindex(CLIENT_LINK)?;
             let program = firewall.program()?;
             program.attach_to_if_index(index, XdpMode::Driver)?;

@@ -21,7 +21,7 @@ use knock_tests::{
     ssh::{DOOR, KNOCKS, SSH},
     wait,
 };
-use knock_user::kernel::program::{Options, XdpProgram};
+use knock_user::kernel::program::{LoadOptions, XdpProgram};
 use nix::sys::signal::Signal::SIGTERM;
 use serde_json::{Value, json};
 
@@ -56,7 +56,7 @@ fn wait_for_events(daemon: &Daemon, pattern: &Value, times: usize) {
 fn foreign(namespace: &Namespace, link: &str, mode: XdpMode) -> XdpProgram {
     let tables = kernel::compile(DOOR).unwrap();
     namespace.enter(|| {
-        let mut firewall = XdpProgram::load(&tables, Options::default()).unwrap();
+        let mut firewall = XdpProgram::load(&tables, LoadOptions::default()).unwrap();
         firewall.program().unwrap().attach(link, mode).unwrap();
         firewall
     })

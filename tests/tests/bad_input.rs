@@ -15,7 +15,7 @@ use knock_tests::{
 };
 use knock_user::kernel::{
     bpffs::DIRECTORY,
-    program::{Options, XdpProgram},
+    program::{LoadOptions, XdpProgram},
 };
 use tempfile::TempDir;
 
@@ -98,7 +98,7 @@ fn an_interface_with_a_foreign_program_is_refused() {
         let _server = Server::tcp(&net.server, &[SSH]);
         let tables = kernel::compile(DOOR).unwrap();
         let others = net.server.enter(|| {
-            let mut firewall = XdpProgram::load(&tables, Options::default()).unwrap();
+            let mut firewall = XdpProgram::load(&tables, LoadOptions::default()).unwrap();
             let program = firewall.program().unwrap();
             program.attach(SERVER_LINK, XdpMode::Skb).unwrap();
             firewall

@@ -28,7 +28,7 @@ use knock_tests::{
     random::{Random, number},
     shapes,
 };
-use knock_user::kernel::{maps, program::Options};
+use knock_user::kernel::{maps, program::LoadOptions};
 
 const FRAMES: u64 = 20_000;
 
@@ -370,7 +370,7 @@ fn the_kernel_and_the_library_agree() {
     println!("KNOCK_SEED={seed} KNOCK_FRAMES={frames}");
     let tables = compile(CONFIG).unwrap();
     let mut sim = tables.simulate();
-    let mut kernel = Kernel::with(&tables, Options::default()).unwrap();
+    let mut kernel = Kernel::with(&tables, LoadOptions::default()).unwrap();
     sim.lockout_key = LockoutKey(kernel.lockouts().unwrap()[LOCKOUT_BUCKETS as usize]);
     let mut stream = Stream::new(seed);
     let mut met: BTreeMap<Reason, u64> = BTreeMap::new();

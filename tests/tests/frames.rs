@@ -18,7 +18,7 @@ use knock_tests::{
     wait,
     wire::Wire,
 };
-use knock_user::kernel::program::{Options, XdpProgram};
+use knock_user::kernel::program::{LoadOptions, XdpProgram};
 use serde_json::{Value, json};
 
 const NATIVE: [&str; 4] = ["--iface", SERVER_LINK, "--mode", "native"];
@@ -32,7 +32,7 @@ fn bypass(net: &Net) {
     let instance = pins::instance(&net.server);
     let give = || {
         let tables = compile("strict = false\nprotect = [\"udp/1\"]")?;
-        let mut firewall = XdpProgram::load(&tables, Options::default())?;
+        let mut firewall = XdpProgram::load(&tables, LoadOptions::default())?;
         let program = firewall.program()?;
         for pinned in knock_user::kernel::pins::links(&instance)? {
             let link = program.attach_to_link(XdpLink::try_from(pinned.link)?)?;

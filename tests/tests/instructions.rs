@@ -8,7 +8,7 @@
 use std::{collections::BTreeMap, env, fs, path::Path};
 
 use knock_tests::kernel::{Kernel, compile};
-use knock_user::kernel::program::Options;
+use knock_user::kernel::program::LoadOptions;
 use nix::sys::utsname::uname;
 use object::{Object as _, ObjectSymbol as _, SymbolKind};
 use serde::{Deserialize, Serialize};
@@ -104,7 +104,7 @@ fn loaded(name: &str, settings: &str) -> Loaded {
         _ => "",
     };
     let tables = compile(&format!("{settings}{DOOR}{more}")).unwrap();
-    let mut kernel = Kernel::with(&tables, Options::default()).unwrap();
+    let mut kernel = Kernel::with(&tables, LoadOptions::default()).unwrap();
     let info = kernel.firewall().program().unwrap().info().unwrap();
     Loaded {
         translated: u64::from(info.size_translated().unwrap()) / INSTRUCTION,

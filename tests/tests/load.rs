@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use knock_common::layout::{DOORS_MAX, FLAG_CLASSES, TARGETS_MAX};
 use knock_tests::kernel::{Kernel, compile, version};
-use knock_user::{compile::Tables, kernel::program::Options};
+use knock_user::{compile::Tables, kernel::program::LoadOptions};
 
 /// The kernel walks a million at most; a fraction leaves room for kernels that walk more than this
 /// one.
@@ -114,9 +114,9 @@ fn the_largest_configuration_loads() {
         false => INSTRUCTIONS_MOST,
     };
     for (level, log_level) in [("off", 0), ("trace", 5)] {
-        let options = Options {
+        let options = LoadOptions {
             log_level,
-            ..Options::default()
+            ..LoadOptions::default()
         };
         let mut kernel = Kernel::with(&tables, options).unwrap();
         let instructions = kernel.firewall().verified_instructions().unwrap();
@@ -129,7 +129,7 @@ fn the_largest_configuration_loads() {
 
 #[test]
 fn each_map_stays_within_its_memory_bound() {
-    let mut kernel = Kernel::with(&largest(), Options::default()).unwrap();
+    let mut kernel = Kernel::with(&largest(), LoadOptions::default()).unwrap();
     let memory = kernel.memory().unwrap();
     let mut total = 0;
     for (name, bytes) in &memory {

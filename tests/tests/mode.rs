@@ -20,7 +20,7 @@ use knock_user::{
     host::interface,
     kernel::{
         barrier,
-        program::{Options, XdpProgram},
+        program::{LoadOptions, XdpProgram},
     },
 };
 use nix::sys::signal::Signal;
@@ -163,7 +163,7 @@ fn a_barrier_that_was_left_shut_is_opened_by_the_next_start_and_by_detach() {
             first.kill();
             let instance = pins::instance(&net.server);
             net.server.enter(|| {
-                let mut firewall = XdpProgram::load(&tables, Options::default()).unwrap();
+                let mut firewall = XdpProgram::load(&tables, LoadOptions::default()).unwrap();
                 let barrier = firewall.ebpf().program_mut(barrier::PROGRAM).unwrap();
                 let all = interface::list().unwrap();
                 let found = interface::named(SERVER_LINK, &all).unwrap();

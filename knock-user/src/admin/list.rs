@@ -30,12 +30,12 @@ pub struct Args {
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 pub struct Answer {
     /// The grants, by source and door.
-    pub grants: Vec<Held>,
+    pub grants: Vec<ListedGrant>,
 }
 
 /// A grant.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
-pub struct Held {
+pub struct ListedGrant {
     /// The source that has it.
     pub source: IpAddr,
     /// Name of the door.
@@ -117,7 +117,7 @@ pub fn answer(grants: impl IntoIterator<Item = Grant>, doors: &Doors, clock: Clo
         .map(|grant| {
             let facts = doors.get(&grant.door);
             let number = || format!("number {}", grant.door);
-            Held {
+            ListedGrant {
                 source: grant.source.into(),
                 door: facts.map_or_else(number, |facts| facts.name.clone()),
                 ports: facts.map_or_else(Vec::new, |facts| facts.ports.clone()),

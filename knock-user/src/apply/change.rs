@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use super::{
     AttachOptions, Deployed, Prepared, Rollback,
     access::{record_connections, remove_grants, write_grants},
-    find_interfaces::Found,
+    find_interfaces::FoundInterfaces,
     preparation::numbers,
     stamps::KeyStamps,
 };
@@ -282,7 +282,7 @@ impl Change<'_> {
     fn attach(
         &self,
         firewall: &mut XdpProgram,
-        found: &mut Found,
+        found: &mut FoundInterfaces,
         all: &[Interface],
         attached: &mut Vec<Attached>,
     ) -> Result<()> {

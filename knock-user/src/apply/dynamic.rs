@@ -11,7 +11,7 @@ use knock_common::layout::{USED_MAX, UsedKey};
 
 mod sources;
 
-use self::sources::Source;
+use self::sources::SequenceSource;
 pub use self::sources::Sources;
 use crate::{
     apply::plan::Plan,
@@ -76,8 +76,8 @@ impl LiveTables {
         self.sources.0.values().any(|source| {
             source.replay_domain() == key.replay_domain
                 && match source {
-                    Source::OneTime(_) => true,
-                    Source::Otp(timed) => !timed.is_over(key.sequence_id, now),
+                    SequenceSource::OneTime(_) => true,
+                    SequenceSource::Otp(timed) => !timed.is_over(key.sequence_id, now),
                 }
         })
     }

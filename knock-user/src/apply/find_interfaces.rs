@@ -11,7 +11,7 @@ use crate::{
 
 /// The configured interfaces, by whether they can be attached to.
 #[derive(Default)]
-pub(super) struct Found {
+pub(super) struct FoundInterfaces {
     /// Interfaces that can be attached to, with their configured names. An interface follows those
     /// below it.
     pub(super) admitted: Vec<(String, Interface)>,
@@ -26,10 +26,10 @@ impl Change<'_> {
     ///
     /// # Errors
     /// One line for each interface that does not exist or can't be attached to.
-    pub(super) fn find(&self, all: &[Interface]) -> Result<Found> {
+    pub(super) fn find(&self, all: &[Interface]) -> Result<FoundInterfaces> {
         pins::follow_names(self.instance, self.interfaces, all)?;
         let links = pins::links(self.instance)?;
-        let mut found = Found::default();
+        let mut found = FoundInterfaces::default();
         let mut problems = Vec::new();
         for name in self.interfaces {
             let Some(interface) = interface::named(name, all) else {
@@ -66,7 +66,11 @@ impl Change<'_> {
     }
 
     /// Refuses to release protected interfaces in exchange for interfaces of which none exists.
-    pub(super) fn require_interface(&self, found: &Found, all: &[Interface]) -> Result<()> {
+    pub(super) fn require_interface(
+        &self,
+        found: &FoundInterfaces,
+        all: &[Interface],
+    ) -> Result<()> {
         if !found.admitted.is_empty() || self.ends_a_trial() {
             return Ok(());
         }

@@ -4,7 +4,7 @@ use std::{fs, mem, path::Path};
 
 use anyhow::{Context as _, Result};
 
-use super::{Followed, Held, Protection};
+use super::{Followed, HeldInterface, Protection};
 use crate::{
     host::{
         interface::{self, Interface},
@@ -13,7 +13,7 @@ use crate::{
     interfaces::{
         admission::{self, Refusal},
         attach,
-        coverage::{self, Coverage, State},
+        coverage::{self, Coverage, CoverageState},
     },
     kernel::{
         barrier, bpffs,
@@ -136,8 +136,9 @@ impl Protection {
                     Ok((attached, link)) => {
                         barrier::open(interface, &self.instance)?;
                         let index = interface.index;
-                        self.held
-                            .extend(link.map(|link| (name.to_owned(), Held { link, index })));
+                        self.held.extend(
+                            link.map(|link| (name.to_owned(), HeldInterface { link, index })),
+                        );
                         let before = self.attached.insert(name.to_owned(), interface.index);
                         if before == Some(interface.index) {
                             followed.lost.push(name.to_owned());
@@ -205,9 +206,9 @@ impl Protection {
         if self.rollback.is_none() && !is_pinned {
             self.firewall.pin_program(instance)?;
         }
-        for (name, Held { link, index }) in mem::take(&mut self.held) {
+        for (name, HeldInterface { link, index }) in mem::take(&mut self.held) {
             if let Some(link) = attach::pin_if_possible(link, &instance.link(&name))? {
-                self.held.insert(name, Held { link, index });
+                self.held.insert(name, HeldInterface { link, index });
             }
         }
         Ok(())
@@ -232,22 +233,22 @@ impl Protection {
                 && let Some(program) = on.program
                 && pins::index(&held.link)? == held.index
             {
-                one.state = State::Protected {
+                one.state = CoverageState::Protected {
                     native: on.native,
                     program,
                     is_pinned: false,
                 };
             }
-            if let State::Protected { native, .. } = one.state
+            if let CoverageState::Protected { native, .. } = one.state
                 && let Some(shortfall) = one.index.and_then(|index| self.watchdog.shortfall(index))
             {
-                one.state = State::Bypassed { native, shortfall };
+                one.state = CoverageState::Bypassed { native, shortfall };
             }
             // Only an attempt to attach shows this refusal.
-            if one.state == State::Missing
+            if one.state == CoverageState::Missing
                 && let Some(refusal) = self.refused.get(&one.name)
             {
-                one.state = State::Refused(refusal.clone());
+                one.state = CoverageState::Refused(refusal.clone());
             }
         }
         coverage::note_barriers(&self.instance, &mut all, &interfaces);

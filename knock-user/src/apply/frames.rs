@@ -13,7 +13,7 @@ use crate::{
     },
     interfaces::{
         attach::Attached,
-        coverage::State,
+        coverage::CoverageState,
         driver,
         watchdog::{Attachment, frames::Finding},
     },
@@ -45,7 +45,8 @@ impl Protection {
             .coverage()?
             .into_iter()
             .filter_map(|one| {
-                let (State::Protected { .. } | State::Bypassed { .. }) = one.state else {
+                let (CoverageState::Protected { .. } | CoverageState::Bypassed { .. }) = one.state
+                else {
                     return None;
                 };
                 all.iter()

@@ -155,7 +155,7 @@ pub struct Protection {
     /// The reported reasons why interfaces can't be attached to, by configured name.
     refused: BTreeMap<String, Refusal>,
     /// Links that can't be pinned because bpffs is gone, by configured name.
-    held: BTreeMap<String, Held>,
+    held: BTreeMap<String, HeldInterface>,
     /// The reported reason why nothing can be pinned.
     unpinned: Option<String>,
     /// Compares received frames with those that reach the program.
@@ -164,7 +164,7 @@ pub struct Protection {
 
 /// A link that ends with this process.
 #[derive(Debug)]
-struct Held {
+struct HeldInterface {
     link: FdLink,
     /// The number of its interface.
     index: u32,

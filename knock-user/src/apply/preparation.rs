@@ -14,7 +14,7 @@ use crate::{
     },
     kernel::{
         instance::Instance,
-        program::{Options, XdpProgram},
+        program::{LoadOptions, XdpProgram},
         registry::Registry,
     },
     sequences::{
@@ -109,7 +109,7 @@ impl Preparation {
         if *is_given_up {
             bail!("preparing the new configuration was cancelled");
         }
-        let options = Options {
+        let options = LoadOptions {
             dry_run: self.attach_options.dry_run,
             log_level: self.attach_options.log_level,
             // If a program protected before, letting all packets pass would not be a rollback.

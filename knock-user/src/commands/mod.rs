@@ -24,7 +24,7 @@ mod report;
 mod tail;
 
 pub use job::{Job, Occasion};
-pub use report::{Outcome, Report};
+pub use report::{CommandReport, CommandResult};
 
 /// Commands that run at the same time.
 pub const RUNNING_MAX: usize = 16;
@@ -47,12 +47,12 @@ pub struct Runner {
 
 #[derive(Debug)]
 struct Shared {
-    state: Mutex<State>,
-    reports: mpsc::Sender<Report>,
+    state: Mutex<QueueState>,
+    reports: mpsc::Sender<CommandReport>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct QueueState {
     waiting: VecDeque<Job>,
     busy: HashSet<Turn>,
     tasks: JoinSet<()>,
@@ -61,9 +61,9 @@ struct State {
 
 impl Runner {
     /// Returns a runner, and the receiver of its reports.
-    pub fn new() -> (Self, mpsc::Receiver<Report>) {
+    pub fn new() -> (Self, mpsc::Receiver<CommandReport>) {
         let (reports, receiver) = mpsc::channel(REPORTS_MAX);
-        let state = Mutex::new(State::default());
+        let state = Mutex::new(QueueState::default());
         let shared = Arc::new(Shared { state, reports });
         (Self { shared }, receiver)
     }
@@ -73,25 +73,25 @@ impl Runner {
     /// # Errors
     /// Returns the command that was left out because too many wait: this one, or the last one of a
     /// door or network with a larger share.
-    pub fn run(&self, job: Job) -> Result<(), LeftOut> {
+    pub fn run(&self, job: Job) -> Result<(), CommandRefused> {
         let mut state = self.shared.lock();
         let room = match job.occasion {
             Occasion::Open => WAITING_MAX,
             Occasion::Close => 2 * WAITING_MAX,
         };
         if state.is_stopped {
-            return Err(LeftOut(Box::new(job)));
+            return Err(CommandRefused(Box::new(job)));
         }
         let left_out = if state.waiting.len() < room {
             None
         } else if let Some(other) = state.make_room(&job) {
             Some(other)
         } else {
-            return Err(LeftOut(Box::new(job)));
+            return Err(CommandRefused(Box::new(job)));
         };
         state.waiting.push_back(job);
         self.shared.start(&mut state);
-        left_out.map_or(Ok(()), |other| Err(LeftOut(Box::new(other))))
+        left_out.map_or(Ok(()), |other| Err(CommandRefused(Box::new(other))))
     }
 
     /// Returns how many commands run or wait.
@@ -129,7 +129,7 @@ impl Drop for Runner {
     }
 }
 
-impl State {
+impl QueueState {
     /// Removes a waiting job of the same occasion from the door or network with the largest share,
     /// if that is larger than the new job's: the last of the largest.
     fn make_room(&mut self, new: &Job) -> Option<Job> {
@@ -164,13 +164,13 @@ impl State {
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, QueueState> {
         // No holder of the lock leaves the state inconsistent.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Starts the commands that can run now.
-    fn start(self: &Arc<Self>, state: &mut State) {
+    fn start(self: &Arc<Self>, state: &mut QueueState) {
         while state.busy.len() < RUNNING_MAX {
             let is_free = |job: &Job| !state.busy.contains(&job.turn());
             let Some(index) = state.waiting.iter().position(is_free) else {
@@ -199,4 +199,4 @@ impl Shared {
 /// A command that was left out because too many wait.
 #[derive(Debug, thiserror::Error)]
 #[error("door \"{}\": {} for {} was left out: too many commands wait", .0.door, .0.occasion.key(), .0.source)]
-pub struct LeftOut(pub Box<Job>);
+pub struct CommandRefused(pub Box<Job>);

@@ -21,7 +21,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::{Job, Outcome, Report, tail::Tail};
+use super::{CommandReport, CommandResult, Job, tail::Tail};
 
 /// The search path for programs if the daemon has no `PATH`.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -33,13 +33,13 @@ const GLANCE: Duration = Duration::from_millis(20);
 const LAST_WORDS: Duration = Duration::from_millis(200);
 
 /// Runs a command.
-pub(super) async fn run(job: Job) -> Report {
+pub(super) async fn run(job: Job) -> CommandReport {
     let mut tail = Tail::default();
     let outcome = match start(&job) {
         Ok((group, output)) => attend(&job, group, output, &mut tail).await,
-        Err(error) => Outcome::NotStarted(error),
+        Err(error) => CommandResult::NotStarted(error),
     };
-    Report {
+    CommandReport {
         job,
         outcome,
         output: tail.lines(),
@@ -70,7 +70,7 @@ async fn attend(
     mut group: Group,
     mut output: pipe::Receiver,
     tail: &mut Tail,
-) -> Outcome {
+) -> CommandResult {
     let deadline = Instant::now() + job.command.timeout;
     let ended = tokio::select! {
         ended = group.wait() => Some(ended),
@@ -78,14 +78,14 @@ async fn attend(
         () = tokio::time::sleep_until(deadline) => None,
     };
     let outcome = match ended {
-        Some(Ok(status)) => Outcome::Exited(status),
-        Some(Err(error)) => Outcome::Unknown(error),
+        Some(Ok(status)) => CommandResult::Exited(status),
+        Some(Err(error)) => CommandResult::Unknown(error),
         None => {
             tokio::select! {
                 () = group.end() => {}
                 never = read(&mut output, tail) => match never {},
             }
-            Outcome::TimedOut
+            CommandResult::TimedOut
         }
     };
     let _until_then = timeout(LAST_WORDS, drain(&mut output, tail)).await;

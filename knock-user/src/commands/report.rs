@@ -9,18 +9,18 @@ use crate::{host::os_error, model::terminal::harmless};
 
 /// The result of a command.
 #[derive(Debug)]
-pub struct Report {
+pub struct CommandReport {
     /// The command and its occasion.
     pub job: Job,
     /// The way in which it ended.
-    pub outcome: Outcome,
+    pub outcome: CommandResult,
     /// The last lines that it printed, to standard output and standard error.
     pub output: Vec<String>,
 }
 
 /// The way in which a command ended.
 #[derive(Debug)]
-pub enum Outcome {
+pub enum CommandResult {
     /// It exited.
     Exited(ExitStatus),
     /// It exceeded its time limit, and was ended.
@@ -31,14 +31,14 @@ pub enum Outcome {
     Unknown(io::Error),
 }
 
-impl Report {
+impl CommandReport {
     /// Returns whether the command succeeded.
     pub fn is_success(&self) -> bool {
-        matches!(self.outcome, Outcome::Exited(status) if status.success())
+        matches!(self.outcome, CommandResult::Exited(status) if status.success())
     }
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for CommandReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Job {
             occasion,
@@ -53,21 +53,23 @@ impl fmt::Display for Report {
         let door = harmless(door);
         write!(f, "door \"{door}\": {key} = \"{program}\" for {source}: ")?;
         match &self.outcome {
-            Outcome::Exited(status) => match (status.code(), status.signal()) {
+            CommandResult::Exited(status) => match (status.code(), status.signal()) {
                 (Some(0), _) => f.write_str("done")?,
                 (Some(code), _) => write!(f, "exit status {code}")?,
                 (None, Some(signal)) => write!(f, "ended by signal {signal}")?,
                 (None, None) => write!(f, "{status}")?,
             },
-            Outcome::TimedOut => {
+            CommandResult::TimedOut => {
                 write!(
                     f,
                     "stopped after {}; raise command_timeout if it needs more time",
                     spell(command.timeout)
                 )?;
             }
-            Outcome::NotStarted(error) => write!(f, "{}", not_started(error))?,
-            Outcome::Unknown(error) => write!(f, "its end is unknown: {}", os_error::plain(error))?,
+            CommandResult::NotStarted(error) => write!(f, "{}", not_started(error))?,
+            CommandResult::Unknown(error) => {
+                write!(f, "its end is unknown: {}", os_error::plain(error))?
+            }
         }
         if !self.output.is_empty() {
             write!(f, "; it printed: {}", self.output.join(" | "))?;

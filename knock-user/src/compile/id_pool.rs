@@ -171,7 +171,7 @@ pub(super) fn no_room() -> Conflict {
 #[derive(Clone, Debug)]
 struct IdRange<K> {
     range: Range<u32>,
-    known: HashMap<K, Held>,
+    known: HashMap<K, Assigned>,
     /// Quarantined numbers, and when they may be reused, in milliseconds since boot.
     quarantined: BTreeMap<u32, u64>,
     free: Vec<u32>,
@@ -180,7 +180,7 @@ struct IdRange<K> {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Held {
+struct Assigned {
     number: u32,
     asked: bool,
 }
@@ -234,7 +234,7 @@ impl<K: Eq + Hash> IdRange<K> {
             }
         };
         let asked = true;
-        self.known.insert(key, Held { number, asked });
+        self.known.insert(key, Assigned { number, asked });
         Some(number)
     }
 

@@ -70,7 +70,7 @@ struct Groups {
 
 /// A rule that begins or ends at a port.
 #[derive(Clone, Copy)]
-enum Change {
+enum RuleChange {
     /// Protection.
     Protection { begins: bool },
     /// The ports that a door opens or closes.
@@ -108,9 +108,9 @@ impl Groups {
             from = at;
             for change in changes {
                 match change {
-                    Change::Protection { begins: true } => protections += 1,
-                    Change::Protection { begins: false } => protections -= 1,
-                    Change::Door { index, begins } => {
+                    RuleChange::Protection { begins: true } => protections += 1,
+                    RuleChange::Protection { begins: false } => protections -= 1,
+                    RuleChange::Door { index, begins } => {
                         let depth = here.entry(index).or_default();
                         if begins {
                             *depth += 1;
@@ -150,9 +150,9 @@ impl Groups {
     }
 }
 
-fn changes(protocol: Protocol, settings: &Settings) -> BTreeMap<u32, Vec<Change>> {
-    let mut changes: BTreeMap<u32, Vec<Change>> = BTreeMap::new();
-    let mut mark = |ports: &Ports, change: &dyn Fn(bool) -> Change| {
+fn changes(protocol: Protocol, settings: &Settings) -> BTreeMap<u32, Vec<RuleChange>> {
+    let mut changes: BTreeMap<u32, Vec<RuleChange>> = BTreeMap::new();
+    let mut mark = |ports: &Ports, change: &dyn Fn(bool) -> RuleChange| {
         if ports.protocol == protocol {
             let after = u32::from(ports.last) + 1;
             let first = changes.entry(ports.first.into()).or_default();
@@ -161,14 +161,14 @@ fn changes(protocol: Protocol, settings: &Settings) -> BTreeMap<u32, Vec<Change>
         }
     };
     for ports in &settings.protect {
-        mark(ports, &|begins| Change::Protection { begins });
+        mark(ports, &|begins| RuleChange::Protection { begins });
     }
     for (index, door) in settings.doors.iter().enumerate() {
         for ports in door.opened() {
-            mark(ports, &|begins| Change::Protection { begins });
+            mark(ports, &|begins| RuleChange::Protection { begins });
         }
         for ports in door.opened().iter().chain(door.closed()) {
-            mark(ports, &|begins| Change::Door { index, begins });
+            mark(ports, &|begins| RuleChange::Door { index, begins });
         }
     }
     changes

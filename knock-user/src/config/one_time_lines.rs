@@ -43,7 +43,7 @@ impl Checked {
     fn of_file(&self, door: &Door, one_time: &OneTime) -> Vec<String> {
         let path = one_time.file.display();
         let unusable = |error: &OneTimeError| format!("the door can't be opened: {error}");
-        let mut lines = Lines::new(&self.settings, door);
+        let mut lines = OneTimeCheck::new(&self.settings, door);
         let book = match one_time::inspect(&one_time.file, |knocks| lines.refuse(knocks)) {
             Ok(book) => book,
             Err(error) => return vec![unusable(&error)],
@@ -73,7 +73,7 @@ fn exhausted(book: &Book, one_time: &OneTime) -> Option<OneTimeError> {
 
 /// Decides which sequences of a file a door can use: those that would be valid in the
 /// configuration.
-pub(crate) struct Lines<'a> {
+pub(crate) struct OneTimeCheck<'a> {
     settings: &'a Settings,
     door: &'a Door,
     protected: PortSet,
@@ -84,7 +84,7 @@ pub(crate) struct Lines<'a> {
     harmless: Harmless<'a>,
 }
 
-impl<'a> Lines<'a> {
+impl<'a> OneTimeCheck<'a> {
     pub(crate) fn new(settings: &'a Settings, door: &'a Door) -> Self {
         let meets = |target: Option<IpAddr>| {
             target.is_none() || door.target.is_none() || target == door.target
@@ -275,7 +275,7 @@ mod tests {
             let checked = checked.unwrap_or_else(|problems| panic!("{problems}"));
             let settings = &checked.settings;
             let knocks: Vec<Knock> = knocks.iter().map(|knock| knock.parse().unwrap()).collect();
-            let refusal = Lines::new(settings, &settings.doors[0]).refuse(&knocks);
+            let refusal = OneTimeCheck::new(settings, &settings.doors[0]).refuse(&knocks);
             assert_eq!(refusal.is_some(), expected.is_some(), "{name}: {refusal:?}");
             let refusal = refusal.unwrap_or_default();
             assert!(

@@ -11,7 +11,7 @@ use knock_common::{
 };
 use knock_sequence::duration::spell;
 
-use super::{Attached, Console, DoorText, EventKind, Named, record::Record};
+use super::{AttachMode, Console, DoorText, EventKind, Named, record::Record};
 use crate::{
     ledger::{Action, Ending},
     model::{
@@ -259,7 +259,7 @@ impl<W: Write> Console<W> {
         &mut self,
         ports: &[String],
         interface: impl Into<Named<'n>>,
-        mode: Attached,
+        mode: AttachMode,
         at_ns: u64,
     ) {
         let interface = interface.into();
@@ -291,7 +291,7 @@ impl<W: Write> Console<W> {
     /// Reports that the driver did not accept the program: `fallback to skb on eth0 because …`.
     pub fn fallback<'n>(&mut self, interface: impl Into<Named<'n>>, because: &str, at_ns: u64) {
         let interface = interface.into();
-        let mode = Attached::Generic.name();
+        let mode = AttachMode::Generic.name();
         let text = format!(
             "fallback to {mode} on {} because {}",
             harmless(&interface.shown()),

@@ -44,7 +44,7 @@ pub mod watch;
 
 use self::event_lines::Line;
 pub use crate::model::log_format::LogFormat;
-use quota::{LeftOut, Quota};
+use quota::{Omitted, Quota};
 pub use record::EventKind;
 use record::Record;
 use repeats::Repeats;
@@ -101,7 +101,7 @@ pub enum Stamp {
 
 /// The mode in which the program is attached.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Attached {
+pub enum AttachMode {
     /// In the driver.
     Native,
     /// Behind the driver.
@@ -134,7 +134,7 @@ impl<'a> From<&'a str> for Named<'a> {
     }
 }
 
-impl Attached {
+impl AttachMode {
     /// The word on the console and in JSON.
     pub const fn name(self) -> &'static str {
         match self {
@@ -249,8 +249,8 @@ impl<W: Write> Console<W> {
     }
 
     /// Reports how many lines of a kind exceeded the quota.
-    fn lines_left_out(&mut self, left_out: LeftOut, at_ns: u64) {
-        let LeftOut {
+    fn lines_left_out(&mut self, left_out: Omitted, at_ns: u64) {
+        let Omitted {
             kind,
             lines,
             sources,

@@ -47,7 +47,7 @@ struct Kind {
 
 /// Lines of one kind that were not written.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) struct LeftOut {
+pub(super) struct Omitted {
     /// The kind, as given to [`Quota::admits`].
     pub(super) kind: &'static str,
     /// How many lines.
@@ -100,11 +100,11 @@ impl Quota {
     }
 
     /// Takes the counts of omitted lines since the last call.
-    pub(super) fn take_left_out(&mut self) -> Vec<LeftOut> {
+    pub(super) fn take_left_out(&mut self) -> Vec<Omitted> {
         let kinds = self.kinds.iter_mut();
         let left_out = kinds.filter(|(_, lines)| lines.left_out > 0);
         left_out
-            .map(|(&kind, lines)| LeftOut {
+            .map(|(&kind, lines)| Omitted {
                 kind,
                 lines: std::mem::take(&mut lines.left_out),
                 sources: std::mem::take(&mut lines.left_out_sources).len(),
@@ -181,7 +181,7 @@ mod tests {
                 quota.admits(kind, source(network % 500, 1), "ssh", 5);
             }
         }
-        let left_out = |kind| LeftOut {
+        let left_out = |kind| Omitted {
             kind,
             lines: 1_000 - u64::from(DOOR_LINES_MAX),
             sources: 500,

@@ -17,7 +17,7 @@ const KEYS_MAX: usize = 1_024;
 
 /// The identity of a line: equal keys are repetitions.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub(super) struct Key {
+pub(super) struct RepeatKey {
     source: Address,
     destination: Address,
     interface: u32,
@@ -26,7 +26,7 @@ pub(super) struct Key {
     reason: u8,
 }
 
-impl From<&Event> for Key {
+impl From<&Event> for RepeatKey {
     fn from(event: &Event) -> Self {
         Self {
             source: event.source,
@@ -42,7 +42,7 @@ impl From<&Event> for Key {
 /// Lines that were written once and may repeat.
 #[derive(Debug)]
 pub(super) struct Repeats<L> {
-    seen: HashMap<Key, Seen<L>>,
+    seen: HashMap<RepeatKey, LineState<L>>,
 }
 
 impl<L> Default for Repeats<L> {
@@ -54,7 +54,7 @@ impl<L> Default for Repeats<L> {
 }
 
 #[derive(Debug)]
-struct Seen<L> {
+struct LineState<L> {
     line: L,
     /// When it was last written or summed up.
     written_ns: u64,
@@ -78,14 +78,14 @@ pub(super) struct Repeated<L> {
 
 impl<L: Clone> Repeats<L> {
     /// Returns whether a line is new and should be written; otherwise it is counted.
-    pub(super) fn is_new(&mut self, key: Key, line: &L, at_ns: u64) -> bool {
+    pub(super) fn is_new(&mut self, key: RepeatKey, line: &L, at_ns: u64) -> bool {
         if let Some(seen) = self.seen.get_mut(&key) {
             seen.times = seen.times.saturating_add(1);
             seen.last_ns = seen.last_ns.max(at_ns);
             return false;
         }
         if self.seen.len() < KEYS_MAX {
-            let seen = Seen {
+            let seen = LineState {
                 line: line.clone(),
                 written_ns: at_ns,
                 last_ns: at_ns,
@@ -122,8 +122,8 @@ impl<L: Clone> Repeats<L> {
 mod tests {
     use super::*;
 
-    fn key(port: u16) -> Key {
-        Key::from(&Event {
+    fn key(port: u16) -> RepeatKey {
+        RepeatKey::from(&Event {
             port,
             ..Event::default()
         })

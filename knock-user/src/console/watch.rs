@@ -40,13 +40,13 @@ pub enum Form {
 #[derive(Debug)]
 struct Queue {
     form: Form,
-    waiting: Mutex<Waiting>,
+    waiting: Mutex<WatchQueue>,
     /// Wakes the watcher.
     changed: Notify,
 }
 
 #[derive(Debug, Default)]
-struct Waiting {
+struct WatchQueue {
     items: VecDeque<Item>,
     ended: bool,
 }
@@ -73,9 +73,9 @@ impl Watchers {
         if everybody.queues.len() >= WATCHERS_MAX {
             return None;
         }
-        let waiting = Waiting {
+        let waiting = WatchQueue {
             ended: everybody.ended,
-            ..Waiting::default()
+            ..WatchQueue::default()
         };
         let queue = Arc::new(Queue {
             form,
@@ -127,7 +127,7 @@ impl Watchers {
     }
 }
 
-impl Waiting {
+impl WatchQueue {
     fn push(&mut self, line: &Arc<str>) {
         if self.items.len() < WAITING_MAX {
             self.items.push_back(Item::Line(Arc::clone(line)));

@@ -18,12 +18,12 @@ pub struct Peer {
 
 /// The users that are accepted: root, the daemon's own user, and the members of a group.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Access {
+pub struct SocketAccess {
     own_uid: u32,
     group: Option<(String, u32)>,
 }
 
-impl Access {
+impl SocketAccess {
     /// Accepts the members of a group too, if one is named.
     ///
     /// # Errors
@@ -95,11 +95,11 @@ mod tests {
 
     #[test]
     fn who_is_let_in() {
-        let closed = Access {
+        let closed = SocketAccess {
             own_uid: 990,
             group: None,
         };
-        let open = Access {
+        let open = SocketAccess {
             own_uid: 990,
             group: Some(("adm".to_owned(), 4)),
         };
@@ -131,7 +131,7 @@ mod tests {
 
     #[test]
     fn a_refusal_names_who_is_let_in() {
-        let access = Access {
+        let access = SocketAccess {
             own_uid: 0,
             group: Some(("adm".to_owned(), 4)),
         };
@@ -143,8 +143,10 @@ mod tests {
 
     #[test]
     fn the_hosts_groups() {
-        assert_eq!(Access::new(Some("root")).unwrap().gid(), Some(0));
-        let error = Access::new(Some("no-such-group")).unwrap_err().to_string();
+        assert_eq!(SocketAccess::new(Some("root")).unwrap().gid(), Some(0));
+        let error = SocketAccess::new(Some("no-such-group"))
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("no-such-group"), "{error}");
         assert!(groups_of(0).contains(&0));
         assert!(groups_of(0xfff0_1234).is_empty());

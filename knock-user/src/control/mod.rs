@@ -23,6 +23,6 @@ pub mod server;
 mod socket_file;
 
 pub use crate::model::problem::Misuse;
-pub use access::{Access, Peer};
+pub use access::{Peer, SocketAccess};
 pub use protocol::{BadFile, Failure, Reply, Request};
 pub use server::{Call, Server};

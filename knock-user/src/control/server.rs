@@ -25,7 +25,7 @@ use tokio::{
 };
 
 use super::{
-    access::{self, Access, Peer},
+    access::{self, Peer, SocketAccess},
     protocol::{Reply, Request},
     socket_file::{change_access, make_room, set_access},
 };
@@ -85,9 +85,9 @@ pub struct Server {
     listening: JoinHandle<()>,
     watchers: Watchers,
     /// The users that are accepted now.
-    access: watch::Sender<Access>,
+    access: watch::Sender<SocketAccess>,
     /// The users that were accepted before the last change.
-    before: Option<Access>,
+    before: Option<SocketAccess>,
     /// Announces the end of the daemon to connections; closed when the last of them has ended.
     ending: watch::Sender<bool>,
     /// The socket's file, until it is removed.
@@ -100,7 +100,7 @@ impl Server {
     ///
     /// # Errors
     /// Somebody listens there, or the socket can't be made.
-    pub fn listen(path: &Path, access: Access, watchers: Watchers) -> Result<Self> {
+    pub fn listen(path: &Path, access: SocketAccess, watchers: Watchers) -> Result<Self> {
         make_room(path)?;
         // Nobody connects before the access is set, whatever the umask is.
         let before = umask(Mode::from_bits_truncate(0o177));
@@ -132,7 +132,7 @@ impl Server {
     /// # Errors
     /// The socket can't be given to the group, which needs a capability that this process has given
     /// up; nothing changes.
-    pub fn admit(&mut self, access: Access) -> Result<()> {
+    pub fn admit(&mut self, access: SocketAccess) -> Result<()> {
         if let Some(path) = self
             .path
             .as_ref()
@@ -204,7 +204,7 @@ impl Drop for Server {
 /// What every connection needs.
 #[derive(Debug)]
 struct Entrance {
-    access: watch::Receiver<Access>,
+    access: watch::Receiver<SocketAccess>,
     called: mpsc::Sender<Call>,
     ended: watch::Receiver<bool>,
 }
@@ -296,7 +296,7 @@ fn peer_of(stream: &UnixStream) -> io::Result<Peer> {
     })
 }
 
-async fn is_admitted(access: &Access, peer: Peer) -> bool {
+async fn is_admitted(access: &SocketAccess, peer: Peer) -> bool {
     if access.admits(&peer, |_| Vec::new()) {
         return true;
     }
@@ -307,7 +307,7 @@ async fn is_admitted(access: &Access, peer: Peer) -> bool {
 }
 
 /// Returns when a peer is no longer let in.
-async fn excluded(mut access: watch::Receiver<Access>, peer: Peer) {
+async fn excluded(mut access: watch::Receiver<SocketAccess>, peer: Peer) {
     loop {
         let admitting = access.borrow_and_update().clone();
         if !is_admitted(&admitting, peer).await {

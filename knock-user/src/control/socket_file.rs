@@ -14,7 +14,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use super::access::Access;
+use super::access::SocketAccess;
 use crate::host::private_files;
 
 /// How long a process that ends may still be listening.
@@ -49,7 +49,7 @@ pub(super) fn make_room(path: &Path) -> Result<()> {
     fs::remove_file(path).with_context(|| format!("removing {shown}, which nobody listens on"))
 }
 
-pub(super) fn set_access(path: &Path, access: &Access) -> Result<()> {
+pub(super) fn set_access(path: &Path, access: &SocketAccess) -> Result<()> {
     if let Some(gid) = access.gid() {
         chown(path, None, Some(gid)).with_context(|| {
             format!(
@@ -62,7 +62,7 @@ pub(super) fn set_access(path: &Path, access: &Access) -> Result<()> {
     set_mode(path, access)
 }
 
-fn set_mode(path: &Path, access: &Access) -> Result<()> {
+fn set_mode(path: &Path, access: &SocketAccess) -> Result<()> {
     let mode = match access.gid() {
         Some(_) => 0o660,
         None => 0o600,
@@ -73,7 +73,7 @@ fn set_mode(path: &Path, access: &Access) -> Result<()> {
 
 /// Sets the access of a socket that is in use. The group stays when none is let in any more: the mode
 /// keeps it out, and it can be let in again without the capability to give files away.
-pub(super) fn change_access(path: &Path, access: &Access) -> Result<()> {
+pub(super) fn change_access(path: &Path, access: &SocketAccess) -> Result<()> {
     let shown = path.display();
     let file = match fs::symlink_metadata(path) {
         // Nobody can connect to it.

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, io::Write};
 
 use anyhow::{Result, bail};
 
-use super::{Daemon, Outcome, STOP_LIMIT, log_result};
+use super::{Daemon, STOP_LIMIT, StopCause, log_result};
 use crate::{
     commands::Occasion,
     host::{
@@ -12,7 +12,7 @@ use crate::{
         interface::{self, Interface},
         os_error,
     },
-    interfaces::coverage::State,
+    interfaces::coverage::CoverageState,
     kernel::{
         instance::Instance,
         persistence::{Lifetime, OnExit, Persistence},
@@ -25,27 +25,27 @@ use crate::{
 impl<W: Write> Daemon<W> {
     /// Ends or keeps the protection, and waits for commands; where the protection ends, `on_close`
     /// undoes what `on_open` did.
-    pub(super) async fn end(mut self, outcome: Outcome) -> Result<()> {
-        let was_asked = outcome == Outcome::Signal;
+    pub(super) async fn end(mut self, outcome: StopCause) -> Result<()> {
+        let was_asked = outcome == StopCause::Signal;
         let outcome = match outcome {
             // It can't be confirmed after the process has ended.
-            Outcome::Signal if self.trial.is_some() && self.run.on_exit == OnExit::Keep => {
-                Outcome::TrialExpired
+            StopCause::Signal if self.trial.is_some() && self.run.on_exit == OnExit::Keep => {
+                StopCause::TrialExpired
             }
-            Outcome::Signal | Outcome::Detach | Outcome::TrialExpired => outcome,
+            StopCause::Signal | StopCause::Detach | StopCause::TrialExpired => outcome,
         };
         self.console.sum_up(clock::boot_ns(), true);
         // The previous program, restored by the roll-back, still uses its own sequences.
-        if outcome != Outcome::TrialExpired {
+        if outcome != StopCause::TrialExpired {
             self.withdraw_sequences();
         }
         if let Err(error) = self.protection.save_stamps() {
             tracing::warn!("{}", os_error::describe(&error));
         }
         let keeps = match outcome {
-            Outcome::Signal => self.run.on_exit == OnExit::Keep,
-            Outcome::Detach => false,
-            Outcome::TrialExpired => self.protection.rolls_back_to_protection(),
+            StopCause::Signal => self.run.on_exit == OnExit::Keep,
+            StopCause::Detach => false,
+            StopCause::TrialExpired => self.protection.rolls_back_to_protection(),
         };
         if !keeps {
             let openings: Vec<_> = self.ledger.openings().collect();
@@ -58,9 +58,9 @@ impl<W: Write> Daemon<W> {
         let mut after = String::new();
         let is_on_trial = self.trial.is_some();
         let done = match outcome {
-            Outcome::TrialExpired => self.protection.roll_back(),
-            Outcome::Signal if keeps => Ok(()),
-            Outcome::Signal | Outcome::Detach => self.protection.detach().map(drop),
+            StopCause::TrialExpired => self.protection.roll_back(),
+            StopCause::Signal if keeps => Ok(()),
+            StopCause::Signal | StopCause::Detach => self.protection.detach().map(drop),
         };
         if done.is_ok() {
             // After a roll-back, the ports of the previous configuration.
@@ -102,7 +102,7 @@ impl<W: Write> Daemon<W> {
             tracing::warn!("{unfinished} commands did not end in time and were killed");
         }
         done?;
-        if outcome == Outcome::TrialExpired {
+        if outcome == StopCause::TrialExpired {
             let when = match was_asked {
                 true => "before the process was ended",
                 false => "in time",
@@ -124,14 +124,14 @@ impl<W: Write> Daemon<W> {
         let mut names: BTreeSet<_> = there.cloned().collect();
         for one in self.protection.coverage().unwrap_or_default() {
             match one.state {
-                State::Refused(_) => {
+                CoverageState::Refused(_) => {
                     names.remove(&one.name);
                 }
-                State::Protected { .. }
-                | State::Bypassed { .. }
-                | State::Blocked
-                | State::Absent
-                | State::Missing => {}
+                CoverageState::Protected { .. }
+                | CoverageState::Bypassed { .. }
+                | CoverageState::Blocked
+                | CoverageState::Absent
+                | CoverageState::Missing => {}
             }
         }
         names.extend(self.protection.instance().linked());

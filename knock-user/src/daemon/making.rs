@@ -15,7 +15,7 @@ use super::{Daemon, change::Changes, trial::Trial};
 use crate::{
     apply::{AttachOptions, Prepared, plan::Plan},
     config,
-    control::{Access, Server},
+    control::{Server, SocketAccess},
     host::{clock, os_error, service_manager},
 };
 
@@ -25,7 +25,7 @@ pub(super) struct Ready {
     pub(super) attach_options: AttachOptions,
     pub(super) prepared: Prepared,
     /// Who may use the control socket, if that was read again.
-    access: Option<Access>,
+    access: Option<SocketAccess>,
 }
 
 /// Why a configuration is prepared.
@@ -206,7 +206,7 @@ impl<W: Write> Daemon<W> {
             pinned?;
             let group = plan.settings().control.group.as_deref();
             // The group database may be on the network.
-            let access = is_read.then(|| Access::new(group)).transpose()?;
+            let access = is_read.then(|| SocketAccess::new(group)).transpose()?;
             // Before the long work.
             let interfaces = plan.interfaces(&run)?;
             let attach_options = AttachOptions {

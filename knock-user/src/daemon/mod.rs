@@ -15,7 +15,7 @@ use tokio::{
 
 use crate::{
     apply::{Deployed, Protection, options::Run, plan::Plan},
-    commands::{Report, Runner},
+    commands::{CommandReport, Runner},
     compile,
     console::{self, Console, DoorText, Named, log_files::LogFiles},
     control::{Call, Server},
@@ -59,7 +59,7 @@ use stats::Stats;
 use surroundings::Surroundings;
 use throttle::Throttle;
 use trial::{LastTrial, Trial};
-use waiting::Waiting;
+use waiting::PendingInterfaces;
 
 /// Answers a request, now or later. The loop does not know which requests there are.
 pub type Handle<W> = fn(&mut Daemon<W>, Call);
@@ -98,7 +98,7 @@ pub struct Daemon<W> {
     /// Why the last reload failed, if it did.
     pub(crate) reload_failed: Option<String>,
     /// Interfaces that are not protected.
-    waiting: Waiting,
+    waiting: PendingInterfaces,
     /// The state that was last sent to the service manager.
     reported_state: String,
     /// Whether a reload was requested again while one was being prepared.
@@ -107,7 +107,7 @@ pub struct Daemon<W> {
     pub(crate) console: Console<W>,
     log: Option<ProgramLog>,
     pub(crate) commands: Runner,
-    reports: mpsc::Receiver<Report>,
+    reports: mpsc::Receiver<CommandReport>,
     /// The longest that any attempt lives.
     attempt_max_ticks: u32,
     stats: Stats,
@@ -144,7 +144,7 @@ pub struct Daemon<W> {
 
 /// Why the loop ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Outcome {
+enum StopCause {
     /// A signal; `on_exit` says what happens to the protection.
     Signal,
     /// `knock-user detach`.
@@ -182,7 +182,7 @@ impl<W: Write> Daemon<W> {
             making: None,
             copy: None,
             reload_failed: None,
-            waiting: Waiting::default(),
+            waiting: PendingInterfaces::default(),
             reported_state: String::new(),
             reloads_again: false,
             run,
@@ -284,7 +284,7 @@ impl<W: Write> Daemon<W> {
             let deadline = self.deadline();
             let done = tokio::select! {
                 signal = signals.next() => match signal {
-                    Asked::ToEnd => break Outcome::Signal,
+                    Asked::ToEnd => break StopCause::Signal,
                     Asked::ToReload => {
                         self.begin_to_reload(None, None);
                         Ok(())
@@ -314,7 +314,7 @@ impl<W: Write> Daemon<W> {
                 call = control.call() => {
                     (self.handle)(&mut self, call);
                     if self.detaching.is_some() {
-                        break Outcome::Detach;
+                        break StopCause::Detach;
                     }
                     Ok(())
                 },
@@ -416,9 +416,9 @@ impl<W: Write> Daemon<W> {
                 self.console.fallback(interface, &because, clock::boot_ns());
             }
             let mode = if native {
-                console::Attached::Native
+                console::AttachMode::Native
             } else {
-                console::Attached::Generic
+                console::AttachMode::Generic
             };
             self.console
                 .protecting(&self.ports, interface, mode, clock::boot_ns());
@@ -431,7 +431,7 @@ fn ports(settings: &Settings) -> Vec<String> {
     ranges.iter().map(ToString::to_string).collect()
 }
 
-fn log_result(failed: &mut Throttle, report: &Report) {
+fn log_result(failed: &mut Throttle, report: &CommandReport) {
     if report.is_success() {
         tracing::debug!("{report}");
     } else if let Some(line) = failed.note(

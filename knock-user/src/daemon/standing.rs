@@ -9,7 +9,7 @@ use knock_sequence::duration::spell_short;
 use super::Daemon;
 use crate::{
     host::{clock, os_error, service_manager},
-    interfaces::coverage::{Coverage, State},
+    interfaces::coverage::{Coverage, CoverageState},
     model::text::{about, list},
 };
 
@@ -68,7 +68,7 @@ impl<W: Write> Daemon<W> {
 fn sentence(ports: &[String], interfaces: &[Coverage], is_dry: bool) -> String {
     let (protected, others): (Vec<_>, Vec<_>) =
         interfaces.iter().partition(|one| one.state.is_protected());
-    let is_blocked = |one: &&Coverage| one.state == State::Blocked;
+    let is_blocked = |one: &&Coverage| one.state == CoverageState::Blocked;
     let (blocked, others): (Vec<_>, Vec<_>) = others.into_iter().partition(is_blocked);
     let names = |of: &[&Coverage]| of.iter().map(|one| one.name.clone()).collect::<Vec<_>>();
     let doing = match is_dry {
@@ -101,7 +101,7 @@ mod tests {
 
     #[test]
     fn one_line_for_the_service_manager() {
-        let of = |name: &str, state: State| Coverage {
+        let of = |name: &str, state: CoverageState| Coverage {
             name: name.to_owned(),
             now: None,
             index: None,
@@ -110,7 +110,7 @@ mod tests {
         let on = |name| {
             of(
                 name,
-                State::Protected {
+                CoverageState::Protected {
                     native: true,
                     program: 7,
                     is_pinned: true,
@@ -128,25 +128,25 @@ mod tests {
             ),
             (
                 "none",
-                vec![of("eth0", State::Absent)],
+                vec![of("eth0", CoverageState::Absent)],
                 false,
                 "NOT protecting, waiting for eth0",
             ),
             (
                 "one that is blocked",
-                vec![on("eth0"), of("eth1", State::Blocked)],
+                vec![on("eth0"), of("eth1", CoverageState::Blocked)],
                 false,
                 "protecting tcp/22 on eth0; nothing gets in through eth1",
             ),
             (
                 "blocked",
-                vec![of("eth0", State::Blocked)],
+                vec![of("eth0", CoverageState::Blocked)],
                 false,
                 "NOT protecting; nothing gets in through eth0",
             ),
             (
                 "some",
-                vec![on("eth0"), of("eth1", State::Missing)],
+                vec![on("eth0"), of("eth1", CoverageState::Missing)],
                 false,
                 "protecting tcp/22 on eth0; NOT on eth1",
             ),

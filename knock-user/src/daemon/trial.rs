@@ -7,7 +7,7 @@ use anyhow::{Error, Result, anyhow, bail};
 use knock_sequence::duration::spell_short;
 
 use super::{
-    Daemon, Outcome,
+    Daemon, StopCause,
     change::difference,
     making::{Purpose, Ready},
 };
@@ -82,7 +82,7 @@ impl<W: Write> Daemon<W> {
     }
 
     /// Reports the approaching end of a trial, or begins the roll-back if it has expired.
-    pub(super) fn follow_trial(&mut self) -> Option<Outcome> {
+    pub(super) fn follow_trial(&mut self) -> Option<StopCause> {
         let now_ms = clock::boot_ms();
         let trial = self.trial.as_mut()?;
         if trial.until_ms > now_ms {
@@ -93,7 +93,7 @@ impl<W: Write> Daemon<W> {
         }
         let mut trial = self.trial.take()?;
         let Some(plan) = trial.back.take() else {
-            return Some(Outcome::TrialExpired);
+            return Some(StopCause::TrialExpired);
         };
         self.last_trial = Some(LastTrial::Undone(now_ms));
         tracing::warn!("no confirmation came: the previous configuration is being restored");

@@ -9,7 +9,7 @@ const AGAIN_MS: u64 = 3_600_000;
 
 /// The unprotected interfaces, by name.
 #[derive(Debug, Default)]
-pub(super) struct Waiting(BTreeMap<String, Since>);
+pub(super) struct PendingInterfaces(BTreeMap<String, Since>);
 
 #[derive(Clone, Copy, Debug)]
 struct Since {
@@ -17,7 +17,7 @@ struct Since {
     warned_ms: Option<u64>,
 }
 
-impl Waiting {
+impl PendingInterfaces {
     /// Takes the interfaces that are unprotected now; returns those that need a warning, each with the
     /// milliseconds for which it has been unprotected.
     pub(super) fn overdue<'n>(
@@ -50,7 +50,7 @@ mod tests {
 
     #[test]
     fn a_warning_after_a_minute_and_then_each_hour() {
-        let mut waiting = Waiting::default();
+        let mut waiting = PendingInterfaces::default();
         for (name, unprotected, at_s, warned) in [
             ("both begin", &["eth0", "eth1"][..], 0, &[][..]),
             ("not yet", &["eth0", "eth1"], 60, &[]),

@@ -17,7 +17,7 @@ use knock_sequence::Knock;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    interfaces::coverage::{Coverage, State},
+    interfaces::coverage::{Coverage, CoverageState},
     model::settings::Settings,
 };
 
@@ -111,7 +111,7 @@ pub fn where_in_force(
 ) {
     let unprotected = interfaces.iter().filter_map(|one| {
         let because = one.state.because()?;
-        if one.state == State::Blocked {
+        if one.state == CoverageState::Blocked {
             return Some(format!("{} is blocked: {because}", one.name));
         }
         Some(format!(
@@ -133,7 +133,11 @@ pub fn where_in_force(
         true => "a datagram",
         false => "a new connection",
     };
-    if !decisive.is_empty() && decisive.iter().all(|one| one.state == State::Blocked) {
+    if !decisive.is_empty()
+        && decisive
+            .iter()
+            .all(|one| one.state == CoverageState::Blocked)
+    {
         explanation
             .steps
             .push(format!("{packet} would be dropped: nothing gets in"));

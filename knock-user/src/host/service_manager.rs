@@ -139,8 +139,8 @@ impl Stderr {
         let _gone = lines.write_all(format!("{text}\n").as_bytes());
     }
 
-    fn lines(self, level: Level) -> Lines<io::Stderr> {
-        Lines {
+    fn lines(self, level: Level) -> PrefixedLines<io::Stderr> {
+        PrefixedLines {
             prefix: if self.is_journal { prefix(level) } else { "" },
             out: io::stderr(),
         }
@@ -184,7 +184,7 @@ where
 }
 
 impl<'a> MakeWriter<'a> for Stderr {
-    type Writer = Lines<io::Stderr>;
+    type Writer = PrefixedLines<io::Stderr>;
 
     fn make_writer(&'a self) -> Self::Writer {
         self.lines(Level::INFO)
@@ -197,12 +197,12 @@ impl<'a> MakeWriter<'a> for Stderr {
 
 /// Writes each line with a prefix, and whole lines at once.
 #[derive(Debug)]
-pub struct Lines<W> {
+pub struct PrefixedLines<W> {
     prefix: &'static str,
     out: W,
 }
 
-impl<W: Write> Write for Lines<W> {
+impl<W: Write> Write for PrefixedLines<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let mut prefixed = Vec::with_capacity(bytes.len() + self.prefix.len());
         for line in bytes.split_inclusive(|&byte| byte == b'\n') {
@@ -290,7 +290,7 @@ mod tests {
 
     #[test]
     fn a_closed_stream_is_no_error() {
-        let mut lines = Lines {
+        let mut lines = PrefixedLines {
             prefix: "",
             out: Closed,
         };
@@ -306,7 +306,7 @@ mod tests {
             (Level::INFO, "", ""),
         ] {
             let mut written = Vec::new();
-            let mut lines = Lines {
+            let mut lines = PrefixedLines {
                 prefix: prefix(level),
                 out: &mut written,
             };

@@ -8,7 +8,7 @@ use crate::{
     host::interface::{self, Interface},
     interfaces::{
         admission::{self, Refusal},
-        watchdog::{self, Shortfall},
+        watchdog::{self, FrameShortfall},
     },
     kernel::{
         barrier,
@@ -27,12 +27,12 @@ pub struct Coverage {
     /// Its number; none if it does not exist.
     pub index: Option<u32>,
     /// Its state.
-    pub state: State,
+    pub state: CoverageState,
 }
 
 /// The state of a configured interface.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum State {
+pub enum CoverageState {
     /// Our program is attached.
     Protected {
         /// Whether the driver runs it.
@@ -48,7 +48,7 @@ pub enum State {
         /// Whether the driver should run it.
         native: bool,
         /// The finding, and its time.
-        shortfall: Shortfall,
+        shortfall: FrameShortfall,
     },
     /// All its packets are dropped: its barrier was left shut.
     Blocked,
@@ -60,7 +60,7 @@ pub enum State {
     Missing,
 }
 
-impl State {
+impl CoverageState {
     /// Returns the word for JSON.
     pub const fn name(&self) -> &'static str {
         match self {
@@ -113,7 +113,7 @@ pub fn note_barriers(instance: &Instance, found: &mut [Coverage], all: &[Interfa
     for one in found {
         let on = all.iter().find(|on| Some(on.index) == one.index);
         if on.is_some_and(|on| barrier::is_shut(on, instance)) {
-            one.state = State::Blocked;
+            one.state = CoverageState::Blocked;
         }
     }
 }
@@ -128,7 +128,9 @@ pub fn among(names: &[String], links: &[Pinned], all: &[Interface]) -> Vec<Cover
                 .filter(|interface| interface.name != *name)
                 .map(|interface| interface.name.clone()),
             index: found.map(|interface| interface.index),
-            state: found.map_or(State::Absent, |interface| state(interface, links, all)),
+            state: found.map_or(CoverageState::Absent, |interface| {
+                state(interface, links, all)
+            }),
         }
     };
     names.iter().map(coverage).collect()
@@ -148,15 +150,15 @@ pub fn renamed<'i>(
     (!is_asked_for).then_some(found)
 }
 
-fn state(interface: &Interface, links: &[Pinned], all: &[Interface]) -> State {
+fn state(interface: &Interface, links: &[Pinned], all: &[Interface]) -> CoverageState {
     let is_ours = pins::is_ours(links, interface);
     match (admission::admit(interface, all, is_ours), interface.program) {
-        (Err(refusal), _) => State::Refused(refusal),
-        (Ok(()), Some(program)) if is_ours => State::Protected {
+        (Err(refusal), _) => CoverageState::Refused(refusal),
+        (Ok(()), Some(program)) if is_ours => CoverageState::Protected {
             native: interface.native,
             program,
             is_pinned: true,
         },
-        (Ok(()), _) => State::Missing,
+        (Ok(()), _) => CoverageState::Missing,
     }
 }

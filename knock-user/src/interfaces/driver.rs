@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use crate::host::interface::Interface;
 
 /// A driver, or a kind of virtual interface, for which generic is the better choice.
-struct Known {
+struct DriverEntry {
     /// The name of the driver, or the kind.
     name: &'static str,
     /// The reason against native.
@@ -13,16 +13,16 @@ struct Known {
 }
 
 /// All of them. Others are tried natively.
-const GENERIC: [Known; 2] = [
+const GENERIC: [DriverEntry; 2] = [
     // veth_enable_xdp(): a program clears NETIF_F_GSO_SOFTWARE of the peer, so each segment is a
     // frame of its own.
-    Known {
+    DriverEntry {
         name: "veth",
         because: "native XDP on veth takes segmentation offload from its peer, which costs a bulk \
                   TCP stream two thirds of its throughput",
     },
     // vmxnet3_rq_cleanup_all() sets adapter->xdp_bpf_prog to NULL, and nothing sets it again.
-    Known {
+    DriverEntry {
         name: "vmxnet3",
         because: "the driver vmxnet3 forgets a native program whenever the interface goes down, \
                   changes its MTU or is reset",

@@ -122,7 +122,7 @@ fn lifetime(device: u64, is_own: bool) -> Lifetime {
     });
     let own = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let first = fs::read_to_string("/proc/1/mountinfo");
-    Seen {
+    SeenMount {
         is_of_first: first
             .ok()
             .filter(|text| !is_first && !text.is_empty())
@@ -136,7 +136,7 @@ fn lifetime(device: u64, is_own: bool) -> Lifetime {
 
 /// What the kernel shows about a mounted file system.
 #[derive(Clone, Copy, Debug)]
-struct Seen {
+struct SeenMount {
     /// Whether process 1 has it mounted; `None` if that is this process, or is not visible.
     is_of_first: Option<bool>,
     /// Whether process 1 is the host's.
@@ -147,7 +147,7 @@ struct Seen {
     is_own: bool,
 }
 
-impl Seen {
+impl SeenMount {
     const fn lifetime(self) -> Lifetime {
         match (self.is_of_first, self.is_host, self.is_elsewhere) {
             (Some(true), true, _) | (None, _, true) => Lifetime::Host,
@@ -263,7 +263,7 @@ mod tests {
             ("and has mounted it", None, false, false, true, Mounts),
         ];
         for (name, is_of_first, is_host, is_elsewhere, is_own, expected) in rows {
-            let seen = Seen {
+            let seen = SeenMount {
                 is_of_first,
                 is_host,
                 is_elsewhere,

@@ -46,7 +46,7 @@ pub(crate) const INCOMPLETE: &str =
 
 /// Options of loading the program.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Options<'a> {
+pub struct LoadOptions<'a> {
     /// Whether the program judges, counts and reports packets, but drops none.
     pub dry_run: bool,
     /// The aya-log level of the program: 0 is off, 4 debug, 5 trace. Messages above it are not
@@ -140,7 +140,7 @@ impl XdpProgram {
     }
 
     /// Sets when a program that was loaded with an end lets all packets pass, in milliseconds since
-    /// boot; `None` means never. Without an end in [`Options`] this has no effect.
+    /// boot; `None` means never. Without an end in [`LoadOptions`] this has no effect.
     ///
     /// # Errors
     /// The kernel refuses.

@@ -48,12 +48,12 @@ const NETWORK_BITS: u32 = 64;
 #[derive(Debug, Default)]
 pub struct NextLineServer {
     at: Option<SocketAddr>,
-    lines: Arc<Lines>,
+    lines: Arc<NextLines>,
     listening: Option<JoinHandle<()>>,
 }
 
 /// The next lines by door name; none if the file can't be used.
-type Lines = Mutex<BTreeMap<String, Option<u32>>>;
+type NextLines = Mutex<BTreeMap<String, Option<u32>>>;
 
 impl NextLineServer {
     /// Listens at another address, or stops. If it can't listen, it logs a warning and keeps
@@ -128,7 +128,7 @@ fn listener(at: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-async fn serve(at: SocketAddr, mut listener: Option<TcpListener>, lines: Arc<Lines>) {
+async fn serve(at: SocketAddr, mut listener: Option<TcpListener>, lines: Arc<NextLines>) {
     let listener = loop {
         match listener.take() {
             Some(listener) => break listener,
@@ -167,7 +167,7 @@ async fn serve(at: SocketAddr, mut listener: Option<TcpListener>, lines: Arc<Lin
 }
 
 /// Answers one request. An error concerns only this connection.
-async fn answer(mut stream: TcpStream, lines: &Lines) -> io::Result<()> {
+async fn answer(mut stream: TcpStream, lines: &NextLines) -> io::Result<()> {
     let mut question = Vec::new();
     let (read, mut write) = stream.split();
     let mut read = BufReader::new(read.take(QUESTION_MAX));
@@ -179,7 +179,7 @@ async fn answer(mut stream: TcpStream, lines: &Lines) -> io::Result<()> {
     write.shutdown().await
 }
 
-fn next_line(question: &[u8], lines: &Lines) -> Option<u32> {
+fn next_line(question: &[u8], lines: &NextLines) -> Option<u32> {
     let name = str::from_utf8(question.strip_suffix(b"\n")?).ok()?;
     let lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
     if !name.is_empty() {

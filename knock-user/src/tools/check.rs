@@ -11,10 +11,10 @@ use knock_sequence::{Ports, duration::spell, one_time::Book};
 
 use crate::{
     compile,
-    config::{self, Checked, one_time_lines::Lines},
+    config::{self, Checked, one_time_lines::OneTimeCheck},
     host::{Host, interface},
     interfaces::{
-        coverage::{self, State},
+        coverage::{self, CoverageState},
         guards,
     },
     kernel::{instance::Instance, pins},
@@ -76,7 +76,7 @@ fn interfaces(settings: &Settings) -> Vec<String> {
         .unwrap_or_default();
     let covered = coverage::among(names, &links, &all).into_iter();
     let reasons = covered.filter_map(|coverage| match coverage.state {
-        State::Absent => {
+        CoverageState::Absent => {
             let there: Vec<&str> = all.iter().map(|there| there.name.as_str()).collect();
             Some(format!(
                 "there is no interface {} now; this host has {}",
@@ -84,8 +84,11 @@ fn interfaces(settings: &Settings) -> Vec<String> {
                 there.join(", ")
             ))
         }
-        State::Refused(refusal) => Some(refusal.to_string()),
-        State::Protected { .. } | State::Bypassed { .. } | State::Blocked | State::Missing => None,
+        CoverageState::Refused(refusal) => Some(refusal.to_string()),
+        CoverageState::Protected { .. }
+        | CoverageState::Bypassed { .. }
+        | CoverageState::Blocked
+        | CoverageState::Missing => None,
     });
     reasons.collect()
 }
@@ -175,7 +178,7 @@ fn book(settings: &Settings, door: &Door) -> Option<Book> {
     let Some(Dynamic::OneTime(OneTime { file, .. })) = &door.dynamic else {
         return None;
     };
-    let mut lines = Lines::new(settings, door);
+    let mut lines = OneTimeCheck::new(settings, door);
     one_time::inspect(file, |knocks| lines.refuse(knocks)).ok()
 }
 

@@ -11,7 +11,7 @@ use knock_tests::{
     frame::{ACK, FIN, PSH, RST, SYN_ACK},
     kernel::now,
 };
-use knock_user::kernel::program::Options;
+use knock_user::kernel::program::LoadOptions;
 
 use crate::table::{
     Family, Place, Row,
@@ -305,7 +305,7 @@ fn keep_false_cuts_connections() {
 /// A word that user space wrote, or that outlived its time, is judged by the clock alone.
 #[test]
 fn grants_written_by_user_space_are_in_force() {
-    let mut table = Table::new(GRANTS, Options::default());
+    let mut table = Table::new(GRANTS, LoadOptions::default());
     let port_group = *table.tables.port_groups.keys().next().unwrap();
     let now_ms = now().unwrap().millis();
     for (name, seconds, reason) in [
@@ -336,7 +336,7 @@ fn grants_written_by_user_space_are_in_force() {
 
 #[test]
 fn a_full_allow_map_takes_no_new_grants() {
-    let mut table = Table::new(GRANTS, Options::default());
+    let mut table = Table::new(GRANTS, LoadOptions::default());
     let [first, last] = knock("ssh", Opened);
     let [first_again, last_again] = knock("ssh", Refreshed);
     table.run(&[Family::V4], &[row("in time", [first.clone(), last])]);

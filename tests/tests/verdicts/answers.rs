@@ -14,7 +14,7 @@ use knock_tests::{
     kernel::{Kernel, compile, now},
     random::{Random, number},
 };
-use knock_user::kernel::program::Options;
+use knock_user::kernel::program::LoadOptions;
 
 const CONFIG: &str = r#"
     decoys = { ports = ["tcp/2222", "udp/2223"] }
@@ -83,7 +83,7 @@ struct Bench {
 }
 
 impl Bench {
-    fn new(options: Options<'_>) -> Self {
+    fn new(options: LoadOptions<'_>) -> Self {
         let tables = compile(CONFIG).unwrap();
         let [key, _] = tables.config.cookie_keys;
         Self {
@@ -189,7 +189,7 @@ fn ways(number: u8) -> Vec<(&'static str, Frame)> {
 
 #[test]
 fn completed_handshakes_count_as_knocks() {
-    let mut bench = Bench::new(Options::default());
+    let mut bench = Bench::new(LoadOptions::default());
     for (name, way) in ways(1) {
         let mut connects = |port, reason| {
             bench.connects(&way, port, reason, Answered::FinAck, name);
@@ -210,7 +210,7 @@ fn completed_handshakes_count_as_knocks() {
 
 #[test]
 fn packets_without_a_valid_cookie_change_nothing() {
-    let mut bench = Bench::new(Options::default());
+    let mut bench = Bench::new(LoadOptions::default());
     for (name, way) in ways(2) {
         bench.connects(&way, 7000, FirstKnock, Answered::FinAck, name);
         for port in [7000, 9000, 8000, 2222] {
@@ -257,7 +257,7 @@ fn packets_without_a_valid_cookie_change_nothing() {
 /// The key of the next turn can be drawn while cookies are on their way, and is then used.
 #[test]
 fn cookie_keys_alternate_by_epoch() {
-    let mut bench = Bench::new(Options::default());
+    let mut bench = Bench::new(LoadOptions::default());
     let turn = now().unwrap().nanos() / TURN;
     let way = eth().ip4("198.51.100.9", "192.0.2.2");
     let syn = tcp(&way, 7000, SYN, 0);
@@ -279,7 +279,7 @@ fn cookie_keys_alternate_by_epoch() {
 /// Cookies are for one connection: source, destination, both ports.
 #[test]
 fn cookies_of_other_connections_are_not_accepted() {
-    let mut bench = Bench::new(Options::default());
+    let mut bench = Bench::new(LoadOptions::default());
     let way = |source: &str, destination: &str| eth().ip4(source, destination);
     let own = way("198.51.100.3", "192.0.2.2");
     let syn = tcp(&own, 7000, SYN, 0);
@@ -312,7 +312,7 @@ fn cookies_of_other_connections_are_not_accepted() {
 /// A cookie of the previous epoch is still valid, also for a slow client.
 #[test]
 fn cookies_of_the_last_epoch_are_accepted() {
-    let mut bench = Bench::new(Options::default());
+    let mut bench = Bench::new(LoadOptions::default());
     for (name, way) in ways(5) {
         let last = bench.cookie(&tcp(&way, 7000, SYN, 0), 1).wrapping_add(1);
         // At the very end of an epoch the next one has begun for the program.
@@ -328,7 +328,7 @@ fn cookies_of_the_last_epoch_are_accepted() {
 
 #[test]
 fn silent_doors_stay_silent_beside_handshake_doors() {
-    let mut bench = Bench::new(Options::default());
+    let mut bench = Bench::new(LoadOptions::default());
     for (name, way) in ways(6) {
         for (frame, reason) in [
             (tcp(&way, 7100, SYN, 0), FirstKnock),
@@ -345,7 +345,7 @@ fn silent_doors_stay_silent_beside_handshake_doors() {
 
 #[test]
 fn only_the_last_knock_gets_a_reply_with_the_port() {
-    let mut bench = Bench::new(Options::default());
+    let mut bench = Bench::new(LoadOptions::default());
     for (name, way) in ways(7) {
         let replied = Some(Answered::Port(2000));
         // The answer has no options.
@@ -390,9 +390,9 @@ fn only_the_last_knock_gets_a_reply_with_the_port() {
 
 #[test]
 fn a_dry_run_answers_nothing() {
-    let mut bench = Bench::new(Options {
+    let mut bench = Bench::new(LoadOptions {
         dry_run: true,
-        ..Options::default()
+        ..LoadOptions::default()
     });
     for (name, way) in ways(8) {
         bench.is(&tcp(&way, 7000, SYN, 0), SynCookieSent, None, name);
@@ -404,9 +404,9 @@ fn a_dry_run_answers_nothing() {
 
 #[test]
 fn an_expired_trial_answers_nothing() {
-    let mut bench = Bench::new(Options {
+    let mut bench = Bench::new(LoadOptions {
         confirm_by_ms: Some(1),
-        ..Options::default()
+        ..LoadOptions::default()
     });
     for (name, way) in ways(9) {
         bench.is(&tcp(&way, 7000, SYN, 0), TrialExpired, None, name);
@@ -418,9 +418,9 @@ fn an_expired_trial_answers_nothing() {
 /// A confirmation is one word of a map, so it takes effect at once and no other program is loaded.
 #[test]
 fn a_confirmed_trial_protects_after_its_deadline() {
-    let mut bench = Bench::new(Options {
+    let mut bench = Bench::new(LoadOptions {
         confirm_by_ms: Some(1),
-        ..Options::default()
+        ..LoadOptions::default()
     });
     for (name, way) in ways(10) {
         for (end_ms, reason) in [(None, NoGrant), (Some(1), TrialExpired)] {
@@ -434,7 +434,7 @@ fn a_confirmed_trial_protects_after_its_deadline() {
 #[test]
 fn the_kernel_answers_any_frame_like_the_library() {
     let mut random = Random::new(number("KNOCK_SEED").unwrap_or(1));
-    let mut bench = Bench::new(Options::default());
+    let mut bench = Bench::new(LoadOptions::default());
     let mut answers = 0;
     for round in 0..20_000 {
         let source = 20 + random.of(&[0, 1, 2]);

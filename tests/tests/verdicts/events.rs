@@ -12,7 +12,7 @@ use knock_tests::{
     frame::eth,
     kernel::{Kernel, now},
 };
-use knock_user::kernel::program::Options;
+use knock_user::kernel::program::LoadOptions;
 use nix::{
     sched::{CpuSet, sched_getaffinity, sched_setaffinity},
     unistd::Pid,
@@ -25,7 +25,7 @@ use crate::{
 
 #[test]
 fn an_event_has_the_fields_of_its_packet() {
-    let mut table = Table::new(GRANTS, Options::default());
+    let mut table = Table::new(GRANTS, LoadOptions::default());
     let mut judge = |packet: Packet| {
         let frame = Family::V6.frame("2001:db8:18::1", packet).bytes();
         let before = now().unwrap();
@@ -69,7 +69,7 @@ fn an_event_has_the_fields_of_its_packet() {
 #[test]
 fn events_of_each_kind_are_limited() {
     const TIMES: u64 = 10_000;
-    let mut table = Table::new(GRANTS, Options::default());
+    let mut table = Table::new(GRANTS, LoadOptions::default());
     let frame = |packet| Family::V4.frame("198.18.0.1", packet).bytes();
     let kernel = &mut table.kernel;
     let mut flood = |packet, reason, left_out_least: u64| {
@@ -130,7 +130,7 @@ fn all_cpus_share_one_event_limit() {
     const TIMES: u32 = 20_000;
     // The window of an event limit.
     let window_ns: u64 = 1 << 28;
-    let mut table = Table::new(GRANTS, Options::default());
+    let mut table = Table::new(GRANTS, LoadOptions::default());
     let frame = Family::V4.frame("198.18.0.1", syn(22)).bytes();
     let kernel = &mut table.kernel;
     let cpus = allowed_cpus();

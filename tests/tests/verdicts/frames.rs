@@ -9,7 +9,7 @@ use knock_tests::{
     kernel::{FRAME_LEAST, Kernel},
     shapes,
 };
-use knock_user::kernel::program::Options;
+use knock_user::kernel::program::LoadOptions;
 
 use crate::{
     knocks::opens_ssh,
@@ -185,9 +185,9 @@ fn ipv4_mapped_addresses_are_bad_headers() {
 
 #[test]
 fn a_dry_run_passes_what_would_be_dropped() {
-    let options = Options {
+    let options = LoadOptions {
         dry_run: true,
-        ..Options::default()
+        ..LoadOptions::default()
     };
     let [a, b, c] = opens_ssh();
     Table::new(PORTS, options).run(

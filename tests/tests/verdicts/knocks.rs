@@ -5,7 +5,7 @@ use knock_common::Reason::{
     OutOfSequence, Refreshed, Restarted, StrayPort, TooLate, WrongKnock,
 };
 use knock_tests::frame::{ACK, FIN, RST, SYN, SYN_ACK, URG};
-use knock_user::kernel::program::Options;
+use knock_user::kernel::program::LoadOptions;
 
 use crate::table::{
     Family,
@@ -354,7 +354,7 @@ fn late_knocks_end_an_attempt() {
         ]
     "#;
     // One family is enough for what takes real time.
-    Table::new(text, Options::default()).run(
+    Table::new(text, LoadOptions::default()).run(
         &[Family::V4],
         &[
             row(
@@ -510,7 +510,7 @@ fn a_door_with_a_target_opens_at_that_address_only() {
                 {{ name = "any", knock = ["tcp/7000", "tcp/6000"], open = ["tcp/22", "tcp/23"] }},
             ]"#
         );
-        Table::new(&text, Options::default()).run(
+        Table::new(&text, LoadOptions::default()).run(
             &[family],
             &[
                 row(

@@ -17,7 +17,7 @@ use knock_tests::{
     kernel::{Kernel, compile},
     spa::{self, OPEN_FOR_MAX_MS, OPEN_FOR_MS, WINDOW},
 };
-use knock_user::{compile::Tables, kernel::program::Options};
+use knock_user::{compile::Tables, kernel::program::LoadOptions};
 
 const CONFIG: &str = r#"
     [[door]]
@@ -45,7 +45,7 @@ fn tables(otherwise: Otherwise) -> Tables {
 }
 
 fn kernel(tables: &Tables) -> Kernel {
-    let mut kernel = Kernel::with(tables, Options::default()).unwrap();
+    let mut kernel = Kernel::with(tables, LoadOptions::default()).unwrap();
     spa::start(&mut kernel, tables).unwrap();
     kernel
 }

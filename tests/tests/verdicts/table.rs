@@ -15,7 +15,7 @@ use knock_tests::{
     frame::{ACK, Frame, SYN, eth},
     kernel::{Kernel, compile, now},
 };
-use knock_user::{compile::Tables, kernel::program::Options};
+use knock_user::{compile::Tables, kernel::program::LoadOptions};
 
 /// A packet of the row's source, or of its neighbour.
 #[derive(Clone, Copy)]
@@ -218,7 +218,7 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    pub(crate) fn new(text: &str, options: Options<'_>) -> Self {
+    pub(crate) fn new(text: &str, options: LoadOptions<'_>) -> Self {
         let tables = compile(text).unwrap();
         Self {
             kernel: Kernel::with(&tables, options).unwrap(),
@@ -383,5 +383,5 @@ impl Table {
 
 /// Runs rows under a configuration, with sources of both families.
 pub(crate) fn check(text: &str, rows: &[Row]) {
-    Table::new(text, Options::default()).run(BOTH, rows);
+    Table::new(text, LoadOptions::default()).run(BOTH, rows);
 }

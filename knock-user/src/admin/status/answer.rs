@@ -16,7 +16,7 @@ pub struct Answer {
     /// Since when that process runs: RFC 3339.
     pub since: Option<String>,
     /// Where packets are judged.
-    pub interfaces: Vec<Interface>,
+    pub interfaces: Vec<InterfaceAnswer>,
     /// What is protected: `tcp/22`.
     pub ports: Vec<String>,
     /// Whether nothing is dropped.
@@ -84,7 +84,7 @@ pub struct OneTime {
 
 /// An interface.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
-pub struct Interface {
+pub struct InterfaceAnswer {
     /// The name under which it is asked for.
     pub name: String,
     /// The name that it has, if that is another: it is asked for by an alternative name, or was

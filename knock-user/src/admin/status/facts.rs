@@ -2,11 +2,11 @@
 
 use knock_common::{Reason, Stat, layout::ALLOW_MAX};
 
-use super::{Answer, Counter, Interface};
+use super::{Answer, Counter, InterfaceAnswer};
 use crate::{
-    console::Attached,
+    console::AttachMode,
     host::clock::Clock,
-    interfaces::coverage::{Coverage, State},
+    interfaces::coverage::{Coverage, CoverageState},
     kernel::registry::Registry,
 };
 
@@ -36,7 +36,7 @@ pub struct Found {
 pub fn status(
     name: &str,
     registry: &Registry,
-    interfaces: Vec<Interface>,
+    interfaces: Vec<InterfaceAnswer>,
     process: Option<Process>,
     found: &Found,
     clock: Clock,
@@ -85,26 +85,26 @@ pub fn room(entries: usize, has_process: bool) -> Option<String> {
 }
 
 /// The interfaces of an instance, from what is true of them.
-pub fn interfaces(all: Vec<Coverage>) -> Vec<Interface> {
+pub fn interfaces(all: Vec<Coverage>) -> Vec<InterfaceAnswer> {
     let described = all.into_iter().map(|one| {
         let mode = match &one.state {
-            State::Protected { native: true, .. } => Some(Attached::Native),
-            State::Protected { native: false, .. } => Some(Attached::Generic),
-            State::Bypassed { .. }
-            | State::Blocked
-            | State::Absent
-            | State::Refused(_)
-            | State::Missing => None,
+            CoverageState::Protected { native: true, .. } => Some(AttachMode::Native),
+            CoverageState::Protected { native: false, .. } => Some(AttachMode::Generic),
+            CoverageState::Bypassed { .. }
+            | CoverageState::Blocked
+            | CoverageState::Absent
+            | CoverageState::Refused(_)
+            | CoverageState::Missing => None,
         };
         let is_held = matches!(
             one.state,
-            State::Protected {
+            CoverageState::Protected {
                 is_pinned: false,
                 ..
             }
         );
         let because = one.state.because();
-        Interface {
+        InterfaceAnswer {
             state: one.state.name().to_owned(),
             name: one.name,
             current_name: one.now,

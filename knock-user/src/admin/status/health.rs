@@ -14,8 +14,8 @@ use knock_sequence::duration::spell_short;
 
 use super::{Answer, Shortfall};
 use crate::{
-    commands, config, host::os_error, interfaces::coverage::State, kernel::registry::Registry,
-    model::text::about,
+    commands, config, host::os_error, interfaces::coverage::CoverageState,
+    kernel::registry::Registry, model::text::about,
 };
 
 /// What the maps say, and what only a running process knows.
@@ -51,7 +51,7 @@ pub struct Circumstances {
 /// The status with what is missing of what its configuration asks for.
 #[must_use]
 pub fn judged(mut status: Answer, registry: &Registry, circumstances: &Circumstances) -> Answer {
-    let mut found = Found::default();
+    let mut found = Findings::default();
     found.interfaces(&status);
     found.pins(&status, circumstances);
     found.mode(&status);
@@ -97,12 +97,12 @@ pub fn shortfall(kind: &str, text: impl Into<String>) -> Shortfall {
 }
 
 #[derive(Default)]
-struct Found {
+struct Findings {
     shortfalls: Vec<Shortfall>,
     notes: Vec<String>,
 }
 
-impl Found {
+impl Findings {
     fn short(&mut self, kind: &str, interface: Option<&str>, text: String) {
         self.shortfalls.push(Shortfall {
             kind: kind.to_owned(),
@@ -118,7 +118,7 @@ impl Found {
         }
         for interface in status.interfaces.iter().filter(|one| !one.attached) {
             let because = interface.because.as_deref().unwrap_or("not attached");
-            let is = match interface.state == State::Blocked.name() {
+            let is = match interface.state == CoverageState::Blocked.name() {
                 true => "is blocked",
                 false => "is not protected",
             };

@@ -13,7 +13,7 @@ use crate::{
         list, pinned,
     },
     host::clock::{self, Clock},
-    interfaces::coverage::{self, Coverage, State},
+    interfaces::coverage::{self, Coverage, CoverageState},
     kernel::{instance::Instance, registry::Registry},
     model::text,
 };
@@ -55,12 +55,12 @@ pub(super) fn status(instance: &Instance, hanging: Option<u32>) -> Result<Answer
 /// attached, so where somebody was killed in between, the one before is; then why, in words.
 fn in_force(registry: Registry, covered: &[Coverage]) -> (Registry, Option<String>) {
     let attached = covered.iter().filter_map(|one| match one.state {
-        State::Protected { program, .. } => Some((one, program)),
-        State::Bypassed { .. }
-        | State::Blocked
-        | State::Absent
-        | State::Refused(_)
-        | State::Missing => None,
+        CoverageState::Protected { program, .. } => Some((one, program)),
+        CoverageState::Bypassed { .. }
+        | CoverageState::Blocked
+        | CoverageState::Absent
+        | CoverageState::Refused(_)
+        | CoverageState::Missing => None,
     });
     let (before, now): (Vec<_>, Vec<_>) =
         attached.partition(|(_, program)| registry.is_foreign(*program));
@@ -164,7 +164,7 @@ mod tests {
                 name: format!("eth{number}"),
                 now: None,
                 index: None,
-                state: State::Protected {
+                state: CoverageState::Protected {
                     native: true,
                     program,
                     is_pinned: true,

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::{Answer, OneTime};
 use crate::{
     admin::text::{LocalTime, Side, short, table},
-    interfaces::coverage::State,
+    interfaces::coverage::CoverageState,
     model::text::{about, count, list},
 };
 
@@ -35,7 +35,7 @@ pub(super) fn render(status: &Answer, time: &LocalTime) -> Vec<String> {
         let mode = interface.mode.as_deref().filter(|_| interface.attached);
         let how = match (mode, &interface.because) {
             (Some(mode), _) => mode.to_owned(),
-            (None, Some(because)) if interface.state == State::Blocked.name() => {
+            (None, Some(because)) if interface.state == CoverageState::Blocked.name() => {
                 format!("BLOCKED: {because}")
             }
             (None, Some(because)) => {

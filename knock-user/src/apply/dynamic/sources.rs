@@ -6,7 +6,7 @@ use knock_common::layout::UsedKey;
 
 use crate::{
     compile::Sequences,
-    config::one_time_lines::Lines,
+    config::one_time_lines::OneTimeCheck,
     host::clock,
     model::settings::{Door, Dynamic, Sequence, Settings},
     sequences::{
@@ -22,11 +22,11 @@ const LEASE_MS: u64 = 30_000;
 
 /// The sources of changing sequences, by door index.
 #[derive(Debug, Default)]
-pub struct Sources(pub(super) BTreeMap<usize, Source>);
+pub struct Sources(pub(super) BTreeMap<usize, SequenceSource>);
 
 /// The source of the sequences of one door.
 #[derive(Debug)]
-pub(super) enum Source {
+pub(super) enum SequenceSource {
     OneTime(OneTimeFile),
     Otp(Timed),
 }
@@ -37,7 +37,7 @@ impl Sources {
     pub fn open(settings: &Settings, floor: Floor) -> Self {
         let source = |(index, door): (_, &Door)| {
             let dynamic = door.dynamic.as_ref()?;
-            Some((index, Source::open(settings, door, dynamic, floor)))
+            Some((index, SequenceSource::open(settings, door, dynamic, floor)))
         };
         Self(
             settings
@@ -78,8 +78,8 @@ impl Sources {
     pub(super) fn withdraw(&mut self) {
         for source in self.0.values_mut() {
             match source {
-                Source::OneTime(file) => file.withdraw(),
-                Source::Otp(timed) => timed.withdraw(),
+                SequenceSource::OneTime(file) => file.withdraw(),
+                SequenceSource::Otp(timed) => timed.withdraw(),
             }
         }
     }
@@ -88,15 +88,19 @@ impl Sources {
     pub(super) fn close(&self) {
         self.0
             .values()
-            .filter_map(Source::file)
+            .filter_map(SequenceSource::file)
             .for_each(OneTimeFile::close);
     }
 
     /// Retires a used sequence in every source that has it. Returns whether all have done so
     /// durably; none if no door has it.
     pub(super) fn retire(&mut self, key: UsedKey) -> Option<bool> {
-        let of_key = |source: &&Source| source.replay_domain() == key.replay_domain;
-        let file = self.0.values().filter(of_key).find_map(Source::file);
+        let of_key = |source: &&SequenceSource| source.replay_domain() == key.replay_domain;
+        let file = self
+            .0
+            .values()
+            .filter(of_key)
+            .find_map(SequenceSource::file);
         let knocks = file.and_then(|file| file.sequence(key.sequence_id).map(<[_]>::to_vec));
         let mut is_away = None;
         for source in self.0.values_mut() {
@@ -116,8 +120,8 @@ impl Sources {
     pub(super) fn raise(&mut self, floor: Floor) {
         for source in self.0.values_mut() {
             match source {
-                Source::Otp(timed) => timed.raise(floor),
-                Source::OneTime(_) => {}
+                SequenceSource::Otp(timed) => timed.raise(floor),
+                SequenceSource::OneTime(_) => {}
             }
         }
     }
@@ -143,18 +147,18 @@ impl Sources {
         self.0
             .iter()
             .map(|(&index, source)| match source {
-                Source::Otp(timed) => (index, timed.waits_ms(Clocks::at(now_ms))),
-                Source::OneTime(_) => (index, 0),
+                SequenceSource::Otp(timed) => (index, timed.waits_ms(Clocks::at(now_ms))),
+                SequenceSource::OneTime(_) => (index, 0),
             })
             .collect()
     }
 }
 
-impl Source {
+impl SequenceSource {
     pub(super) fn open(settings: &Settings, door: &Door, dynamic: &Dynamic, floor: Floor) -> Self {
         match dynamic {
             Dynamic::OneTime(one_time) => {
-                let mut lines = Lines::new(settings, door);
+                let mut lines = OneTimeCheck::new(settings, door);
                 let refuses = |knocks: &[_]| lines.refuse(knocks);
                 let file = OneTimeFile::open(&one_time.file, one_time.lookahead, refuses);
                 Self::OneTime(file)

@@ -41,7 +41,7 @@ pub struct Attachment {
 
 /// A reason why an attached interface is not protected.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Shortfall {
+pub struct FrameShortfall {
     /// The finding.
     pub finding: Finding,
     /// Its time, in milliseconds since boot.
@@ -108,7 +108,7 @@ struct Watched {
     attachment: Attachment,
     frames: Frames,
     rearm: Rearm,
-    shortfall: Option<Shortfall>,
+    shortfall: Option<FrameShortfall>,
 }
 
 /// The watched interfaces of an instance.
@@ -197,7 +197,7 @@ impl Watchdog {
     }
 
     /// Returns the reason why an interface is not protected although the program is attached.
-    pub fn shortfall(&self, index: u32) -> Option<Shortfall> {
+    pub fn shortfall(&self, index: u32) -> Option<FrameShortfall> {
         self.watched.get(&index)?.shortfall
     }
 
@@ -251,7 +251,7 @@ impl Watchdog {
                 Finding::Rearm(_)
                 | Finding::Generic(_)
                 | Finding::Blind(_)
-                | Finding::Foreign { .. } => Some(Shortfall {
+                | Finding::Foreign { .. } => Some(FrameShortfall {
                     finding,
                     since_ms: shortfall.map_or(now_ms, |before| before.since_ms),
                 }),

@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result, anyhow};
 use aya::{Ebpf, EbpfLoader, maps::Array, programs::ProgramError};
 use knock_common::layout::{Config, Features, LOCKOUT_BUCKETS, WAYS};
 
-use super::{Options, XdpProgram, copies::Copy, program};
+use super::{LoadOptions, XdpProgram, copies::Copy, program};
 use crate::{
     compile::Tables,
     host::{clock, os_error, random},
@@ -27,7 +27,7 @@ impl XdpProgram {
     /// # Errors
     /// The kernel refuses a map or the program (the error has the verifier's last lines), or a
     /// pinned map has another shape.
-    pub fn load(tables: &Tables, options: Options<'_>) -> Result<Self> {
+    pub fn load(tables: &Tables, options: LoadOptions<'_>) -> Result<Self> {
         let uses = [
             (options.dry_run, Features::DRY_RUN),
             (options.confirm_by_ms.is_some(), Features::CONFIRM),

@@ -64,7 +64,7 @@ pub(super) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
 
 /// The steps of a replacement, so that tests can stop in between.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Step {
+pub(super) enum WriteStep {
     Made,
     Written,
     Owned,
@@ -75,25 +75,25 @@ pub(super) enum Step {
 pub(super) fn replace_in_steps(
     path: &Path,
     bytes: &[u8],
-    mut done: impl FnMut(Step) -> io::Result<()>,
+    mut done: impl FnMut(WriteStep) -> io::Result<()>,
 ) -> io::Result<()> {
     let file = real(path)?;
     let (name, mut new) = make(&file)?;
-    done(Step::Made)?;
+    done(WriteStep::Made)?;
     let written = new
         .write_all(bytes)
-        .and_then(|()| done(Step::Written))
+        .and_then(|()| done(WriteStep::Written))
         .and_then(|()| keep_owner_and_mode(&file, &name))
-        .and_then(|()| done(Step::Owned))
+        .and_then(|()| done(WriteStep::Owned))
         .and_then(|()| new.sync_all());
     if let Err(error) = written {
         // A file that is left behind is overwritten next time.
         let _stays = fs::remove_file(&name);
         return Err(error);
     }
-    done(Step::Synced)?;
+    done(WriteStep::Synced)?;
     fs::rename(&name, &file)?;
-    done(Step::Renamed)?;
+    done(WriteStep::Renamed)?;
     sync_directory(&file)
 }
 

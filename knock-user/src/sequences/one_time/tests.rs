@@ -5,7 +5,7 @@ use std::{
 
 use tempfile::TempDir;
 
-use super::{disk::Step, *};
+use super::{disk::WriteStep, *};
 
 struct Place {
     directory: TempDir,
@@ -258,11 +258,11 @@ fn a_replacement_that_stops_leaves_a_whole_file() {
     const OLD: &str = " 7000\n";
     const NEW: &str = "#7000\n";
     let steps = [
-        (Step::Made, OLD),
-        (Step::Written, OLD),
-        (Step::Owned, OLD),
-        (Step::Synced, OLD),
-        (Step::Renamed, NEW),
+        (WriteStep::Made, OLD),
+        (WriteStep::Written, OLD),
+        (WriteStep::Owned, OLD),
+        (WriteStep::Synced, OLD),
+        (WriteStep::Renamed, NEW),
     ];
     for (stop, expected) in steps {
         let place = Place::new(OLD);

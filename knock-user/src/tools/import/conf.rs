@@ -6,7 +6,7 @@
 use knock_common::layout::FlagClass;
 use knock_sequence::Knock;
 
-use super::values::{Otp, flags, otp, sequence, whole};
+use super::values::{KnockdOtp, flags, otp, sequence, whole};
 use crate::model::problem::Problem;
 
 /// The section that is not a door; knockd requires lower case.
@@ -14,14 +14,14 @@ const OPTIONS: &str = "options";
 
 /// A value, and its line.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) struct Entry<T> {
+pub(super) struct Located<T> {
     pub(super) line: usize,
     pub(super) value: T,
 }
 
-impl<T> Entry<T> {
-    fn map<U>(self, change: impl FnOnce(T) -> U) -> Entry<U> {
-        Entry {
+impl<T> Located<T> {
+    fn map<U>(self, change: impl FnOnce(T) -> U) -> Located<U> {
+        Located {
             line: self.line,
             value: change(self.value),
         }
@@ -31,38 +31,38 @@ impl<T> Entry<T> {
 /// The whole file.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(super) struct Conf {
-    pub(super) interface: Option<Entry<String>>,
-    pub(super) syslog: Option<Entry<()>>,
-    pub(super) log_file: Option<Entry<String>>,
-    pub(super) pid_file: Option<Entry<String>>,
-    pub(super) doors: Vec<Door>,
+    pub(super) interface: Option<Located<String>>,
+    pub(super) syslog: Option<Located<()>>,
+    pub(super) log_file: Option<Located<String>>,
+    pub(super) pid_file: Option<Located<String>>,
+    pub(super) doors: Vec<KnockdDoor>,
 }
 
 /// A section that is a door.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) struct Door {
-    pub(super) name: Entry<String>,
-    pub(super) sequence: Sequence,
+pub(super) struct KnockdDoor {
+    pub(super) name: Located<String>,
+    pub(super) sequence: KnockdSequence,
     /// Seconds.
-    pub(super) seq_timeout: Option<Entry<u64>>,
-    pub(super) tcp_flags: Option<Entry<FlagClass>>,
-    pub(super) target: Option<Entry<String>>,
-    pub(super) start: Option<Entry<String>>,
-    pub(super) start_6: Option<Entry<String>>,
-    pub(super) stop: Option<Entry<String>>,
-    pub(super) stop_6: Option<Entry<String>>,
+    pub(super) seq_timeout: Option<Located<u64>>,
+    pub(super) tcp_flags: Option<Located<FlagClass>>,
+    pub(super) target: Option<Located<String>>,
+    pub(super) start: Option<Located<String>>,
+    pub(super) start_6: Option<Located<String>>,
+    pub(super) stop: Option<Located<String>>,
+    pub(super) stop_6: Option<Located<String>>,
     /// Seconds.
-    pub(super) cmd_timeout: Option<Entry<u64>>,
+    pub(super) cmd_timeout: Option<Located<u64>>,
     /// Seconds in which the door accepts no further sequence; a key of some forks.
-    pub(super) seq_cooldown: Option<Entry<u64>>,
+    pub(super) seq_cooldown: Option<Located<u64>>,
 }
 
 /// The kind of a door's sequence.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) enum Sequence {
-    Fixed(Entry<Vec<Knock>>),
-    OneTime(Entry<String>),
-    Otp(Entry<Otp>),
+pub(super) enum KnockdSequence {
+    Fixed(Located<Vec<Knock>>),
+    OneTime(Located<String>),
+    Otp(Located<KnockdOtp>),
 }
 
 /// Reads a whole file.
@@ -85,18 +85,18 @@ pub(super) fn parse(text: &str) -> Result<Conf, Vec<Problem>> {
 /// A door while it is read.
 #[derive(Debug, Default)]
 struct Draft {
-    sequence: Option<Sequence>,
+    sequence: Option<KnockdSequence>,
     /// A sequence had an error.
     sequence_is_wrong: bool,
-    seq_timeout: Option<Entry<u64>>,
-    tcp_flags: Option<Entry<FlagClass>>,
-    target: Option<Entry<String>>,
-    start: Option<Entry<String>>,
-    start_6: Option<Entry<String>>,
-    stop: Option<Entry<String>>,
-    stop_6: Option<Entry<String>>,
-    cmd_timeout: Option<Entry<u64>>,
-    seq_cooldown: Option<Entry<u64>>,
+    seq_timeout: Option<Located<u64>>,
+    tcp_flags: Option<Located<FlagClass>>,
+    target: Option<Located<String>>,
+    start: Option<Located<String>>,
+    start_6: Option<Located<String>>,
+    stop: Option<Located<String>>,
+    stop_6: Option<Located<String>>,
+    cmd_timeout: Option<Located<u64>>,
+    seq_cooldown: Option<Located<u64>>,
 }
 
 /// The section that is being read.
@@ -105,7 +105,7 @@ enum Section {
     #[default]
     None,
     Options,
-    Door(Entry<String>, Box<Draft>),
+    Door(Located<String>, Box<Draft>),
 }
 
 #[derive(Debug, Default)]
@@ -150,7 +150,7 @@ impl Reader {
             (section, None) => {
                 // knockd accepts it in any section.
                 if name == "usesyslog" {
-                    self.conf.syslog = Some(Entry {
+                    self.conf.syslog = Some(Located {
                         line: number,
                         value: (),
                     });
@@ -177,7 +177,7 @@ impl Reader {
         self.section = if name == OPTIONS {
             Section::Options
         } else {
-            let header = Entry {
+            let header = Located {
                 line,
                 value: name.to_owned(),
             };
@@ -213,7 +213,7 @@ impl Reader {
             }
             return;
         };
-        self.conf.doors.push(Door {
+        self.conf.doors.push(KnockdDoor {
             name,
             sequence,
             seq_timeout,
@@ -229,7 +229,7 @@ impl Reader {
     }
 
     fn option(&mut self, line: usize, name: &str, value: &str) {
-        let entry = Entry {
+        let entry = Located {
             line,
             value: value.to_owned(),
         };
@@ -254,14 +254,14 @@ impl Reader {
     }
 
     fn door(&mut self, line: usize, name: &str, value: &str, door: &mut Draft) {
-        let text = Entry {
+        let text = Located {
             line,
             value: value.to_owned(),
         };
         let before = match name {
             "sequence" => {
                 let read = sequence(value).map(|knocks| {
-                    Sequence::Fixed(Entry {
+                    KnockdSequence::Fixed(Located {
                         line,
                         value: knocks,
                     })
@@ -272,12 +272,12 @@ impl Reader {
                 let read = if value.is_empty() {
                     Err("no file: name the one that has the sequences".to_owned())
                 } else {
-                    Ok(Sequence::OneTime(text))
+                    Ok(KnockdSequence::OneTime(text))
                 };
                 return self.sequence(line, name, read, door);
             }
             "otp" => {
-                let read = otp(value).map(|otp| Sequence::Otp(text.map(|_| otp)));
+                let read = otp(value).map(|otp| KnockdSequence::Otp(text.map(|_| otp)));
                 return self.sequence(line, name, read, door);
             }
             "seq_timeout" | "timeout" => self.seconds(line, name, value, &mut door.seq_timeout),
@@ -285,7 +285,7 @@ impl Reader {
             "cmd_timeout" => self.seconds(line, name, value, &mut door.cmd_timeout),
             "tcpflags" => match flags(value) {
                 Ok(flags) => {
-                    let entry = Entry { line, value: flags };
+                    let entry = Located { line, value: flags };
                     let before = door.tcp_flags.replace(entry);
                     before.map(|before| before.line)
                 }
@@ -317,7 +317,7 @@ impl Reader {
         &mut self,
         line: usize,
         name: &str,
-        read: Result<Sequence, String>,
+        read: Result<KnockdSequence, String>,
         door: &mut Draft,
     ) {
         match read {
@@ -338,11 +338,11 @@ impl Reader {
         line: usize,
         name: &str,
         value: &str,
-        slot: &mut Option<Entry<u64>>,
+        slot: &mut Option<Located<u64>>,
     ) -> Option<usize> {
         match whole(value) {
             Some(seconds) => {
-                let entry = Entry {
+                let entry = Located {
                     line,
                     value: seconds,
                 };
@@ -360,6 +360,6 @@ impl Reader {
     }
 }
 
-fn replaced(slot: &mut Option<Entry<String>>, entry: Entry<String>) -> Option<usize> {
+fn replaced(slot: &mut Option<Located<String>>, entry: Located<String>) -> Option<usize> {
     slot.replace(entry).map(|before| before.line)
 }

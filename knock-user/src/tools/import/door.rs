@@ -6,11 +6,11 @@ use knock_common::{layout::FlagClass, packet::flag};
 use knock_sequence::{Ports, duration::spell};
 
 use super::{
-    conf::{Door, Entry, Sequence},
+    conf::{KnockdDoor, KnockdSequence, Located},
     meaning::{Effect, Meaning},
     rights,
     rule::{self, SOURCE},
-    values::Otp,
+    values::KnockdOtp,
 };
 use crate::{
     config::SEQUENCE_TIMEOUT_MOST,
@@ -34,7 +34,7 @@ const COMMAND_TIMEOUT: &str = "1h";
 pub(super) struct Draft {
     /// The line of its section.
     pub(super) line: usize,
-    pub(super) keys: Vec<Key>,
+    pub(super) keys: Vec<TomlKey>,
     pub(super) notes: Vec<Problem>,
     /// Its name in the result.
     pub(super) name: String,
@@ -48,7 +48,7 @@ pub(super) struct Draft {
 
 /// A line of a door.
 #[derive(Debug)]
-pub(super) struct Key {
+pub(super) struct TomlKey {
     pub(super) name: &'static str,
     pub(super) value: String,
     /// Its line in knockd's file.
@@ -58,7 +58,12 @@ pub(super) struct Key {
 impl Draft {
     /// Converts a door; `interface` is where its knocks arrive, and `closable` are the ports that
     /// it can close, if not all.
-    pub(super) fn of(door: &Door, name: &str, interface: &str, closable: Option<&[Ports]>) -> Self {
+    pub(super) fn of(
+        door: &KnockdDoor,
+        name: &str,
+        interface: &str,
+        closable: Option<&[Ports]>,
+    ) -> Self {
         let mut draft = Self {
             line: door.name.line,
             keys: Vec::new(),
@@ -93,7 +98,7 @@ impl Draft {
     }
 
     fn key(&mut self, name: &'static str, value: String, source: usize) {
-        self.keys.push(Key {
+        self.keys.push(TomlKey {
             name,
             value,
             source,
@@ -108,10 +113,10 @@ impl Draft {
         });
     }
 
-    fn sequence(&mut self, sequence: &Sequence) {
+    fn sequence(&mut self, sequence: &KnockdSequence) {
         match sequence {
-            Sequence::Fixed(Entry { line, value }) => self.key("knock", list(value), *line),
-            Sequence::OneTime(Entry { line, value }) => {
+            KnockdSequence::Fixed(Located { line, value }) => self.key("knock", list(value), *line),
+            KnockdSequence::OneTime(Located { line, value }) => {
                 self.key("one_time", string(value), *line);
                 self.note(
                     *line,
@@ -120,12 +125,12 @@ impl Draft {
                      under one_time who must own it",
                 );
             }
-            Sequence::Otp(Entry { line, value }) => self.key("otp", otp(value), *line),
+            KnockdSequence::Otp(Located { line, value }) => self.key("otp", otp(value), *line),
         }
     }
 
-    fn conditions(&mut self, door: &Door) {
-        if let Some(Entry { line, value }) = door.seq_timeout {
+    fn conditions(&mut self, door: &KnockdDoor) {
+        if let Some(Located { line, value }) = door.seq_timeout {
             let written = Duration::from_secs(value);
             let sequence_timeout = written.min(SEQUENCE_TIMEOUT_MOST);
             if sequence_timeout < written {
@@ -137,17 +142,17 @@ impl Draft {
             }
             self.key("sequence_timeout", string(&spell(sequence_timeout)), line);
         }
-        if let Some(Entry { line, value }) = door.tcp_flags
+        if let Some(Located { line, value }) = door.tcp_flags
             && !is_any_syn(value)
         {
             self.key("tcp_flags", string(&spell_flags(value)), line);
         }
-        if let Some(Entry { line, value }) = &door.target {
+        if let Some(Located { line, value }) = &door.target {
             self.key("target", string(value), *line);
         }
     }
 
-    fn commands(&mut self, door: &Door, interface: &str, closable: Option<&[Ports]>) {
+    fn commands(&mut self, door: &KnockdDoor, interface: &str, closable: Option<&[Ports]>) {
         let start = self.for_both("start_command", &door.start, &door.start_6, interface);
         let stop = self.for_both("stop_command", &door.stop, &door.stop_6, interface);
         let start_line = first_line(&door.start, &door.start_6).unwrap_or(self.line);
@@ -198,10 +203,10 @@ impl Draft {
     }
 
     /// Returns the length of a grant for knockd's waiting time, with a note if the length differs.
-    fn within_limits(&mut self, timeout: Duration, door: &Door) -> Duration {
+    fn within_limits(&mut self, timeout: Duration, door: &KnockdDoor) -> Duration {
         let open_for = timeout.clamp(SHORT, OPEN_FOR_MOST);
         if open_for != timeout
-            && let Some(Entry { line, .. }) = door.cmd_timeout
+            && let Some(Located { line, .. }) = door.cmd_timeout
         {
             let reason = format!(
                 "{} s is changed to {}: a grant lasts from {} to {}",
@@ -227,7 +232,7 @@ impl Draft {
         &mut self,
         ports: &[Ports],
         rest: Option<String>,
-        door: &Door,
+        door: &KnockdDoor,
         closable: Option<&[Ports]>,
         line: usize,
     ) {
@@ -256,8 +261,8 @@ impl Draft {
     }
 
     /// Carries over `seq_cooldown`, as far as there is an equivalent.
-    fn cooldown(&mut self, door: &Door) {
-        let Some(Entry {
+    fn cooldown(&mut self, door: &KnockdDoor) {
+        let Some(Located {
             line,
             value: seconds @ 1..,
         }) = door.seq_cooldown
@@ -283,12 +288,12 @@ impl Draft {
     }
 
     /// Lets knocks pass if a door only runs commands, as knockd does: they may be for a service.
-    fn passing(&mut self, door: &Door) {
+    fn passing(&mut self, door: &KnockdDoor) {
         let line = match &door.sequence {
-            Sequence::Fixed(entry) => entry.line,
-            Sequence::Otp(entry) => entry.line,
+            KnockdSequence::Fixed(entry) => entry.line,
+            KnockdSequence::Otp(entry) => entry.line,
             // These ports change, and may become knocks of another door.
-            Sequence::OneTime(_) => return,
+            KnockdSequence::OneTime(_) => return,
         };
         if self.has("on_open") && !self.has("open") && !self.has("close") {
             self.key("knock_pass", true.to_string(), line);
@@ -299,11 +304,11 @@ impl Draft {
     fn for_both(
         &mut self,
         key: &str,
-        v4: &Option<Entry<String>>,
-        v6: &Option<Entry<String>>,
+        v4: &Option<Located<String>>,
+        v6: &Option<Located<String>>,
         interface: &str,
     ) -> Meaning {
-        let of = |entry: &Option<Entry<String>>| {
+        let of = |entry: &Option<Located<String>>| {
             entry.as_ref().map_or_else(Meaning::default, |entry| {
                 Meaning::of(&entry.value, interface)
             })
@@ -339,7 +344,7 @@ impl Draft {
     }
 
     /// Carries over the rest of the stop command, since the end of a grant closes the ports.
-    fn closes(&mut self, opened: &[Ports], stop: Meaning, door: &Door, line: Option<usize>) {
+    fn closes(&mut self, opened: &[Ports], stop: Meaning, door: &KnockdDoor, line: Option<usize>) {
         let Some(line) = line else { return };
         let rest = match stop.effect {
             Effect::Close(closed) if opened.iter().all(|ports| closed.contains(ports)) => stop.rest,
@@ -434,8 +439,8 @@ pub(super) fn shown<T: ToString>(ports: &[T]) -> String {
 }
 
 /// Joins both commands in a script that selects by family.
-fn whole(v4: &Option<Entry<String>>, v6: &Option<Entry<String>>) -> Option<String> {
-    let kept = |entry: &Entry<String>| Meaning::kept(&entry.value).rest;
+fn whole(v4: &Option<Located<String>>, v6: &Option<Located<String>>) -> Option<String> {
+    let kept = |entry: &Located<String>| Meaning::kept(&entry.value).rest;
     let one = v4.as_ref().and_then(kept);
     match v6 {
         Some(other) => by_family(one, kept(other)),
@@ -456,7 +461,7 @@ fn by_family(v4: Option<String>, v6: Option<String>) -> Option<String> {
     ))
 }
 
-fn first_line(v4: &Option<Entry<String>>, v6: &Option<Entry<String>>) -> Option<usize> {
+fn first_line(v4: &Option<Located<String>>, v6: &Option<Located<String>>) -> Option<usize> {
     let written = [v4, v6].into_iter().flatten();
     let mut written = written.filter(|entry| !entry.value.is_empty());
     written.next().map(|entry| entry.line)
@@ -474,8 +479,8 @@ fn is_any_syn(flags: FlagClass) -> bool {
     flags == FlagClass::SYN || (flags.mask == flag::SYN && flags.value == flag::SYN)
 }
 
-fn otp(otp: &Otp) -> String {
-    let Otp {
+fn otp(otp: &KnockdOtp) -> String {
+    let KnockdOtp {
         secret,
         period,
         base,

@@ -26,7 +26,7 @@ use anyhow::{Context as _, Result};
 
 pub use self::rule::SERVICES;
 use self::{
-    conf::{Conf, Entry},
+    conf::{Conf, Located},
     door::Draft,
 };
 use knock_sequence::Ports;
@@ -129,21 +129,21 @@ pub fn import(text: &str, file: &str) -> Result<Imported, Problems> {
 struct Page<'c> {
     title: String,
     conf: &'c Conf,
-    interfaces: Option<Entry<Vec<String>>>,
+    interfaces: Option<Located<Vec<String>>>,
     /// The comment at the top of the file.
     notes: Vec<Problem>,
     doors: Vec<Draft>,
 }
 
 /// Returns the interface where knockd's knocks arrive: the first one, if there are several.
-fn knocked_interface(interfaces: &Option<Entry<Vec<String>>>) -> &str {
+fn knocked_interface(interfaces: &Option<Located<Vec<String>>>) -> &str {
     let named = interfaces.as_ref().and_then(|entry| entry.value.first());
     named.map_or(INTERFACE, String::as_str)
 }
 
 /// Returns the interfaces that a file names: forks accept several, and `any`.
-fn interfaces(conf: &Conf, notes: &mut Vec<Problem>) -> Option<Entry<Vec<String>>> {
-    let Entry { line, value } = conf.interface.as_ref()?;
+fn interfaces(conf: &Conf, notes: &mut Vec<Problem>) -> Option<Located<Vec<String>>> {
+    let Located { line, value } = conf.interface.as_ref()?;
     let mut note = |reason: String| {
         notes.push(Problem {
             line: Some(*line),
@@ -169,7 +169,7 @@ fn interfaces(conf: &Conf, notes: &mut Vec<Problem>) -> Option<Entry<Vec<String>
         }
     }
     let value = names;
-    (!value.is_empty()).then_some(Entry { line: *line, value })
+    (!value.is_empty()).then_some(Located { line: *line, value })
 }
 
 /// The lines of the parts.
@@ -325,7 +325,7 @@ impl<'c> Page<'c> {
                 });
                 is_less = true;
             } else if places.head.contains(&line)
-                && let Some(Entry { line, .. }) = self.interfaces.take()
+                && let Some(Located { line, .. }) = self.interfaces.take()
             {
                 self.notes.push(Problem {
                     line: Some(line),

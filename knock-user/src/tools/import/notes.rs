@@ -3,13 +3,13 @@
 use knock_sequence::Ports;
 
 use super::{
-    conf::{Door, Sequence},
+    conf::{KnockdDoor, KnockdSequence},
     door::{Draft, shown},
 };
 
 /// Notes for each door what happens to its knocks, and for each that protects nothing that it does
 /// not.
-pub(super) fn annotate(drafts: &mut [Draft], doors: &[Door]) {
+pub(super) fn annotate(drafts: &mut [Draft], doors: &[KnockdDoor]) {
     let protected: Vec<Ports> = opened(drafts);
     for (draft, door) in drafts.iter_mut().zip(doors) {
         if draft.refused.is_empty() {
@@ -47,11 +47,11 @@ pub(super) fn lost(draft: &Draft, drafts: &[Draft]) -> String {
     }
 }
 
-fn knocks(draft: &mut Draft, door: &Door) {
+fn knocks(draft: &mut Draft, door: &KnockdDoor) {
     let (line, key, place) = match &door.sequence {
-        Sequence::Fixed(entry) => (entry.line, "sequence", shown(&entry.value)),
-        Sequence::Otp(entry) => (entry.line, "otp", "its 256 ports".to_owned()),
-        Sequence::OneTime(entry) => (
+        KnockdSequence::Fixed(entry) => (entry.line, "sequence", shown(&entry.value)),
+        KnockdSequence::Otp(entry) => (entry.line, "otp", "its 256 ports".to_owned()),
+        KnockdSequence::OneTime(entry) => (
             entry.line,
             "one_time_sequences",
             "the ports of the next line".to_owned(),
@@ -70,7 +70,7 @@ fn knocks(draft: &mut Draft, door: &Door) {
     draft.note(line, key, reason);
 }
 
-fn nothing_protected(draft: &mut Draft, door: &Door, protected: &[Ports]) {
+fn nothing_protected(draft: &mut Draft, door: &KnockdDoor, protected: &[Ports]) {
     if !draft.opens.is_empty() || !draft.closes.is_empty() {
         return;
     }

@@ -7,7 +7,7 @@ use crate::model::value;
 
 /// `otp = SEED, period, base, on|off, protocol...`.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) struct Otp {
+pub(super) struct KnockdOtp {
     pub(super) secret: String,
     /// Seconds.
     pub(super) period: u64,
@@ -62,7 +62,7 @@ pub(super) fn flags(value: &str) -> Result<FlagClass, String> {
 
 /// The least number of fields of an `otp` line: secret, period, base, on or off, one protocol.
 const OTP_ITEMS_LEAST: usize = 5;
-pub(super) fn otp(value: &str) -> Result<Otp, String> {
+pub(super) fn otp(value: &str) -> Result<KnockdOtp, String> {
     const FORM: &str = "write SEED, seconds, base port, on or off, and a protocol for each knock, \
                         as in otp = secret, 45, 20000, on, tcp, udp, tcp";
     let items: Vec<&str> = value.split(',').map(str::trim).collect();
@@ -100,7 +100,7 @@ pub(super) fn otp(value: &str) -> Result<Otp, String> {
             })
         })
         .collect::<Result<_, _>>()?;
-    Ok(Otp {
+    Ok(KnockdOtp {
         secret: (*secret).to_owned(),
         period,
         base,
