@@ -202,7 +202,8 @@ fn behind_a_nat_an_unbound_packet_opens_and_the_inner_address_does_not() {
         let words = [&host, "--source", Nat::INNER, "--no-answer"];
         users.opens(&nat.inner, "alice", &words);
         daemon.wait_for_event(&json!({
-            "event": "denied", "reason": "spa-elsewhere", "source": outside
+            "event": "denied", "reason": "spa-elsewhere", "source": outside, "user": "alice",
+            "asked_for": Nat::INNER,
         }));
         net.native(Family::V4)
             .finds_closed(SSH, "the inner address");
@@ -213,7 +214,7 @@ fn behind_a_nat_an_unbound_packet_opens_and_the_inner_address_does_not() {
             &[&host, "--then-connect", "22", "--json"],
         );
         assert_eq!(attempt(&lines), 1, "{lines}");
-        daemon.wait_for_event(&json!({"event": "opened", "source": outside}));
+        daemon.wait_for_event(&json!({"event": "opened", "source": outside, "user": "alice"}));
         daemon.stop();
     });
 }

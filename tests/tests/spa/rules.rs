@@ -49,7 +49,7 @@ fn each_user_opens_their_doors_for_at_most_their_time() {
                 600,
             ),
         ] {
-            let opened = json!({"event": "opened", "source": name, "door": door});
+            let opened = json!({"event": "opened", "source": name, "door": door, "user": user});
             let before = daemon.events_like(&opened).len();
             source.finds_closed(port, row);
             let port_word = port.to_string();
@@ -73,7 +73,7 @@ fn each_user_opens_their_doors_for_at_most_their_time() {
         );
         assert!(refused.status.success(), "{}", text(&refused));
         daemon.wait_for_event(&json!({
-            "event": "denied", "reason": "spa-not-allowed", "source": name
+            "event": "denied", "reason": "spa-not-allowed", "source": name, "user": "alice", "door": "wiki",
         }));
         source.finds_closed(WEB, "a door of another user");
         daemon.stop();
@@ -106,8 +106,68 @@ fn a_clock_may_be_off_by_the_window() {
             if !opens {
                 let stale =
                     json!({"event": "denied", "reason": "spa-stale", "source": source.name()});
-                daemon.wait_for_event(&stale);
+                let event = daemon.wait_for_event(&stale);
+                let behind = event["seconds_behind"].as_i64().unwrap();
+                assert!((behind + seconds).abs() <= 1, "{row}: {event}");
             }
+        }
+        daemon.stop();
+    });
+}
+
+/// The grant is for the address that the packet names; events have both.
+#[test]
+fn only_a_user_who_may_opens_for_another_address() {
+    const USERS: &[(&str, &str)] = &[
+        ("alice", "doors = [\"ssh\", \"wiki\"]"),
+        ("bob", "doors = [\"ssh\"]\nfor_others = true"),
+    ];
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let users = Users::new();
+        let daemon = Daemon::start(&net.server, &users.config("", USERS, DOORS));
+        for family in Family::ALL {
+            let host = family.server().to_string();
+            let (own, other) = (net.native(family), net.stranger(family));
+            let words = [&host, "--source", &other.name(), "--no-answer"];
+            users.opens(&net.client, "alice", &words);
+            daemon.wait_for_event(&json!({
+                "event": "denied", "reason": "spa-elsewhere", "source": own.name(), "user": "alice",
+                "asked_for": other.name(),
+            }));
+            other.finds_closed(SSH, "alice may not");
+
+            users.opens(&net.client, "bob", &words);
+            daemon.wait_for_event(&json!({
+                "event": "opened", "source": other.name(), "user": "bob", "asked_from": own.name(),
+            }));
+            drop(other.finds_open(SSH, "bob may"));
+            own.finds_closed(SSH, "whose packet it is");
+        }
+        daemon.stop();
+    });
+}
+
+/// Whoever takes an unbound packet off the path could send it from elsewhere.
+#[test]
+fn a_host_can_refuse_packets_without_an_address() {
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let users = Users::new();
+        let daemon = Daemon::start(&net.server, &users.config("bind = true", BOTH, DOORS));
+        for family in Family::ALL {
+            let host = family.server().to_string();
+            let source = net.native(family);
+            users.opens(
+                &net.client,
+                "alice",
+                &[&host, "--source", "::", "--no-answer"],
+            );
+            daemon.wait_for_event(
+                &json!({"event": "denied", "source": source.name(), "user": "alice"}),
+            );
+            source.finds_closed(SSH, "without an address");
+            users.opens(&net.client, "alice", &[&host, "--then-connect", "22"]);
         }
         daemon.stop();
     });
