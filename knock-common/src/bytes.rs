@@ -1,7 +1,7 @@
 //! Access to the bytes of a packet.
 
 use crate::{
-    Subprograms,
+    Subprograms, fwknop,
     handshake::{self, HandshakeStep},
     packet::Segment,
     spa::{
@@ -59,6 +59,23 @@ pub trait Bytes {
         scratch: &mut SpaScratch,
     ) -> SpaStep {
         spa::judge::pass_gate(self, segment, env, port, scratch)
+    }
+
+    /// See [`fwknop::judge::copy`]: the kernel side overrides it with a subprogram.
+    fn copy_fwknop<E: Subprograms>(
+        &self,
+        segment: &Segment,
+        env: &E,
+        port: SpaPort,
+        scratch: &mut fwknop::Scratch,
+    ) -> SpaStep {
+        fwknop::judge::copy(self, segment, env, port, scratch)
+    }
+
+    /// Copies the bytes at `offset` to [`fwknop::Scratch::room`]. Returns whether the packet has as many.
+    fn load(&self, offset: usize, scratch: &mut fwknop::Scratch) -> bool {
+        let mut places = scratch.room().iter_mut().zip(offset..);
+        places.all(|(place, at)| self.u8(at).map(|byte| *place = byte).is_some())
     }
 
     /// The big-endian 16-bit number at `offset`.

@@ -4,6 +4,7 @@ use crate::{
     Address, Stat,
     answer::Answer,
     event::Event,
+    fwknop,
     layout::{
         Config, DoorEntry, EdgeKey, Features, FlowKey, GrantKey, Node, OtpEntry, PortRule,
         ProgressKey, UsedKey, WAYS,
@@ -137,6 +138,9 @@ pub trait Env: Sized {
 
     /// Calls a function with memory for the judgement of a packet; `None` if there is none.
     fn with_spa_scratch<T>(&self, judge: impl FnOnce(&mut SpaScratch) -> T) -> Option<T>;
+
+    /// Calls a function with memory for the judgement of a packet of fwknop; `None` if there is none.
+    fn with_fwknop_scratch<T>(&self, judge: impl FnOnce(&mut fwknop::Scratch) -> T) -> Option<T>;
 
     /// What is known of a fwknop user, by index below [`crate::spa::layout::FWKNOP_KEYS_MAX`].
     fn fwknop_key(&self, index: u32) -> Option<&FwknopKey>;

@@ -32,6 +32,7 @@ pub const MAPS: &[&str] = &[
     "FLOWS",
     "FRAMES_SEEN",
     "FWKNOP_KEYS",
+    "FWKNOP_SCRATCH",
     "LOCKOUTS",
     "NODES",
     "OTP",

@@ -119,6 +119,9 @@ reasons! {
     19 => VlanTooDeep, "vlan-too-deep", "more than two VLAN tags", Drop, Drops;
     20 => BadHeader, "bad-header", "impossible IP header", Drop, Drops;
 
+    21 => SpaCommand, "spa-command", "fwknop packet with a command, which is never run", Drop, Always;
+    22 => SpaNat, "spa-nat", "fwknop packet that asks for NAT, which is not supported", Drop, Always;
+
     32 => NoGrant, "no-grant", "no grant", Drop, Drops;
 
     /// A datagram to a port for single packet authorization that is none of its formats.

@@ -17,6 +17,7 @@ use crate::{
     answer::Answer,
     env::{Bucket, Table, Word},
     event::Event,
+    fwknop::{self, Steps},
     layout::{
         Config, DoorEntry, EdgeKey, Features, FlowKey, GrantKey, Node, OtpEntry, PortRule,
         ProgressKey, UsedKey, WAYS,
@@ -396,6 +397,10 @@ impl<B: Below> Env for Overlay<B> {
         Some(judge(&mut SpaScratch::zeroed()))
     }
 
+    fn with_fwknop_scratch<T>(&self, judge: impl FnOnce(&mut fwknop::Scratch) -> T) -> Option<T> {
+        Some(judge(&mut fwknop::Scratch::zeroed()))
+    }
+
     fn fwknop_key(&self, index: u32) -> Option<&FwknopKey> {
         let read = || self.below.element("FWKNOP_KEYS", index);
         let key = self.fwknop_keys.get(index as usize);
@@ -428,6 +433,8 @@ impl<B: Below> Env for Overlay<B> {
 }
 
 impl<B: Below> Subprograms for Overlay<B> {}
+
+impl<B: Below> Steps for Overlay<B> {}
 
 /// The tables of an overlay, each by the type of its keys.
 macro_rules! tables {

@@ -10,6 +10,7 @@ use crate::{
     cookie::{self, Connection},
     event::{self, EventHead},
     first,
+    fwknop::{self, Steps},
     hmac::Scratch,
     knock::{self, Decision},
     lockout,
@@ -21,7 +22,7 @@ use crate::{
 
 /// The steps, each with the body that native environments use. `knock-ebpf` implements each by a BPF global function
 /// around the same body.
-pub trait Subprograms: Env {
+pub trait Subprograms: Env + Steps {
     /// See [`cookie::in_epoch`].
     fn cookie(&self, connection: &Connection, epoch: u32) -> u32 {
         cookie::in_epoch(self, connection, epoch)
@@ -105,6 +106,21 @@ pub trait Subprograms: Env {
     /// See [`spa::judge::allow`].
     fn allow_spa(&self, scratch: &mut SpaScratch) -> SpaStep {
         spa::judge::allow(self, scratch)
+    }
+
+    /// See [`fwknop::judge::find_key`].
+    fn find_fwknop_key(&self, scratch: &mut fwknop::Scratch) -> u32 {
+        fwknop::judge::find_key(self, scratch)
+    }
+
+    /// See [`fwknop::judge::decide`].
+    fn decide_fwknop(&self, scratch: &mut fwknop::Scratch, key: u32) -> SpaStep {
+        fwknop::judge::decide(self, scratch, key)
+    }
+
+    /// See [`fwknop::judge::open_doors`].
+    fn open_fwknop(&self, scratch: &mut fwknop::Scratch) -> Reason {
+        fwknop::judge::open_doors(self, scratch)
     }
 
     /// See [`otp::source_knocks`].

@@ -5,6 +5,7 @@ use std::{fs, mem::size_of, path::Path};
 use knock_common::{
     Address, Reason, Stat, Verdict,
     event::Event,
+    fwknop,
     hmac::Scratch,
     layout::{
         ALLOW_MAX, BUCKETS, CLAIMS, Config, DOORS_MAX, DoorEntry, EVENTS_BYTES, EdgeKey, FLOWS_MAX,
@@ -73,6 +74,7 @@ fn maps() -> Vec<Map> {
             size_of::<FwknopKey>(),
             FWKNOP_KEYS_MAX,
         ),
+        map("FWKNOP_SCRATCH", INDEX, size_of::<fwknop::Scratch>(), 1),
         map("LOCKOUTS", INDEX, WAYS * WORD, LOCKOUTS_MAX),
         as_needed("NODES", INDEX, size_of::<Node>()),
         map("OTP", INDEX, size_of::<OtpEntry>(), DOORS_MAX),

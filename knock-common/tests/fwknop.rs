@@ -1,17 +1,10 @@
 //! Packets of fwknop, made with other implementations of the ciphers.
 #![expect(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
-use std::array;
-
-use aes::{
-    Aes256,
-    cipher::{BlockModeEncrypt as _, KeyInit as _, KeyIvInit as _, block_padding::Pkcs7},
-};
 use bytemuck::Zeroable as _;
-use hmac::{Hmac, Mac as _};
 use knock_common::{
     fwknop::{
-        self, Native, PACKET_MAX, PREFIX, Scratch,
+        self, Native, PACKET_MAX, PREFIX, Passphrase, Scratch,
         base64::character,
         text::{Kind, NO_PORT, Request, username_hash},
     },
@@ -19,78 +12,34 @@ use knock_common::{
     layout::port_index,
     packet::Protocol::{Tcp, Udp},
 };
-use md5::{Digest as _, Md5};
 use proptest::{
     collection::vec,
     prelude::{Just, Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest},
 };
-use sha2::Sha256;
+
+#[path = "../../tests/src/fwknop.rs"]
+#[expect(
+    unreachable_pub,
+    reason = "shared with the tests on the program in the kernel"
+)]
+mod seal;
+
+use seal::{access, base64, encrypt, seal, tag, with_digest};
 
 const PASSPHRASE: &[u8] = b"0123456789abcdefghijklmnopqrstuv";
 const HMAC_KEY: &[u8] = b"another key";
 
-/// Encodes without padding.
-fn base64(bytes: &[u8]) -> String {
-    let mut text = String::new();
-    for group in bytes.chunks(3) {
-        let [a, b, c] = array::from_fn(|at| group.get(at).copied().unwrap_or(0));
-        let bits = u32::from_be_bytes([0, a, b, c]);
-        for shift in [18, 12, 6, 0].into_iter().take(group.len() + 1) {
-            text.push(character(bits >> shift).into());
-        }
-    }
-    text
-}
-
-fn md5(parts: &[&[u8]]) -> [u8; 16] {
-    let mut md5 = Md5::new();
-    parts.iter().for_each(|part| md5.update(part));
-    md5.finalize().into()
-}
-
-fn tag(hmac_key: &[u8], whole: &str) -> String {
-    let mut hmac = Hmac::<Sha256>::new_from_slice(hmac_key).unwrap();
-    hmac.update(whole.as_bytes());
-    base64(&hmac.finalize().into_bytes())
-}
-
-/// The base64 of an encrypted text, with its prefix.
-fn encrypt(passphrase: &[u8], salt: [u8; 8], text: &[u8]) -> String {
-    let first = md5(&[passphrase, &salt]);
-    let second = md5(&[&first, passphrase, &salt]);
-    let iv = md5(&[&second, passphrase, &salt]);
-    let key: [u8; 32] = [first, second].concat().try_into().unwrap();
-    let encrypted =
-        cbc::Encryptor::<Aes256>::new(&key.into(), &iv.into()).encrypt_padded_vec::<Pkcs7>(text);
-    base64(&[b"Salted__", &salt[..], &encrypted].concat())
-}
-
-fn seal(passphrase: &[u8], hmac_key: &[u8], salt: [u8; 8], text: &[u8]) -> String {
-    let whole = encrypt(passphrase, salt, text);
-    whole[PREFIX.len()..].to_owned() + &tag(hmac_key, &whole)
-}
-
-fn with_digest(text: &str) -> String {
-    format!("{text}:{}", base64(&Sha256::digest(text)))
-}
-
-fn access(user: &str, message: &str) -> String {
-    let (user, message) = (base64(user.as_bytes()), base64(message.as_bytes()));
-    with_digest(&format!(
-        "1234567890123456:{user}:1700000000:3.0.0:1:{message}"
-    ))
-}
-
 /// What a packet is, judged with a stanza's keys; `None` if it is not authentic.
 fn open(passphrase: &[u8], hmac_key: &[u8], packet: &[u8]) -> Option<(Kind, Request)> {
     let mut scratch = Scratch::zeroed();
-    scratch.room(packet.len())?.copy_from_slice(packet);
-    let mut padded = [0; 32];
-    padded[..passphrase.len()].copy_from_slice(passphrase);
+    if !scratch.expect(packet.len()) {
+        return None;
+    }
+    scratch.room().copy_from_slice(packet);
     let is_authentic = scratch.begin() && scratch.is_authentic(&Native, &Key::new(hmac_key));
     is_authentic.then(|| {
-        let length = passphrase.len() as u32;
-        let kind = scratch.open(&Native, &bytemuck::cast(padded), length);
+        let passphrase = Passphrase::new(passphrase).unwrap();
+        let kind = fwknop::open(&Native, &mut scratch, &passphrase);
         (kind, scratch.request)
     })
 }
@@ -107,8 +56,8 @@ fn ports(request: &Request) -> &[u32] {
 #[test]
 fn packets_of_the_stock_client_are_read() {
     let packet = "8BAgMEBQYHCISULpCdXiFH8OgyeYCV84j33tmZsFU55kzK+IxwEJ0r1vAxIVS7YR77hGMJTOqFpoAE37qwb4/kVMv0+vOYEdAK9\
-        rp3l65Gw+4v8RIKRjCG6CRFh4UyQnhDOds91GN8NdZC+51YqhmzwAR+PF0WskSrHQDdnqLSUYunrJfTvrvj50fxcdKNwgs7HW5Ri0bWYqaxPPtF5c\
-        noxtbYhCuNobQ";
+        rp3l65Gw+4v8RIKRjCG6CRFh4UyQnhDOds91GN8NdZC+51YqhmzwAR+PF0WskSrHQDdnqLSUYunrJfTvrvj50fxcdKNwgs7HW5Ri0bWYqaxPPtF\
+        5cnoxtbYhCuNobQ";
     let (kind, request) = open(b"testkey", b"testhmac", packet.as_bytes()).unwrap();
     assert_eq!(kind, Kind::Access);
     assert_eq!(request.timestamp, 1_700_000_000);
@@ -118,8 +67,8 @@ fn packets_of_the_stock_client_are_read() {
     assert_eq!(ports(&request), [port_index(Tcp, 22)]);
 
     let packet = "8BAgMEBQYHCISULpCdXiFH8OgyeYCV84j33tmZsFU55kzK+IxwEJ0rcEB01I+2OGPkgm2uz2xlGeowD665e3EhJyXvujCH0e1jR\
-        M579+BUDVbts99T9wGlbeACqktsefPW0nb90RD+W9zh6k1aj56jF62cxv72VHr0M5Sp4cJMWDmMd4C+a6NE6U0lVWO1g+TckwC5LHr/3zHJQSVH1nS\
-        0FqBL6nXsHso";
+        M579+BUDVbts99T9wGlbeACqktsefPW0nb90RD+W9zh6k1aj56jF62cxv72VHr0M5Sp4cJMWDmMd4C+a6NE6U0lVWO1g+TckwC5LHr/\
+        3zHJQSVH1nS0FqBL6nXsHso";
     let (kind, request) = open(b"testkey", b"testhmac", packet.as_bytes()).unwrap();
     assert_eq!(kind, Kind::Access);
     assert_eq!((request.address, request.timeout), (0, 45));
@@ -420,7 +369,8 @@ proptest! {
     fn every_text_is_read_as_its_fields_say(text in texts()) {
         let packet = seal(PASSPHRASE, HMAC_KEY, *b"saltsalt", &text);
         if let Some((kind, request)) = open(PASSPHRASE, HMAC_KEY, packet.as_bytes()) {
-            prop_assert_eq!(kind == Kind::Access, fields(&text).is_some_and(|ports| ports == request.port_count as usize));
+            let is_access = fields(&text).is_some_and(|ports| ports == request.port_count as usize);
+            prop_assert_eq!(kind == Kind::Access, is_access);
         }
     }
 

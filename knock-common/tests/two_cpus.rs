@@ -23,6 +23,7 @@ use knock_common::{
     cookie::{self, Connection},
     env::{Bucket, Table, Word},
     event::Event,
+    fwknop::{self, Steps},
     judge, knock,
     layout::{
         Config, DoorEntry, EdgeKey, Features, FlagClass, FlowKey, GrantKey, Node, OtpEntry,
@@ -304,6 +305,10 @@ impl Env for Cpu {
         Some(judge(&mut SpaScratch::zeroed()))
     }
 
+    fn with_fwknop_scratch<T>(&self, judge: impl FnOnce(&mut fwknop::Scratch) -> T) -> Option<T> {
+        Some(judge(&mut fwknop::Scratch::zeroed()))
+    }
+
     fn fwknop_key(&self, _index: u32) -> Option<&FwknopKey> {
         None
     }
@@ -326,6 +331,8 @@ impl Env for Cpu {
         self.answer.set(Some(answer));
     }
 }
+
+impl Steps for Cpu {}
 
 impl Subprograms for Cpu {
     /// Gives up after one try, so that `loom` explores that too.

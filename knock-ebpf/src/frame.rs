@@ -9,6 +9,7 @@ use aya_ebpf::{
 use knock_common::{
     Bytes, Subprograms,
     answer::Reflect,
+    fwknop::Scratch,
     handshake::HandshakeStep,
     packet::Segment,
     spa::{
@@ -109,6 +110,30 @@ impl Bytes for Frame {
             port_number.into(),
             port,
         ))
+    }
+
+    #[inline(always)]
+    fn copy_fwknop<E: Subprograms>(
+        &self,
+        segment: &Segment,
+        _env: &E,
+        port: SpaPort,
+        scratch: &mut Scratch,
+    ) -> SpaStep {
+        let (word, port_number) = segment.to_words();
+        let port = port.to_bits().into();
+        SpaStep::from_word(subprograms::copy_fwknop(
+            self.context,
+            scratch,
+            word,
+            port_number.into(),
+            port,
+        ))
+    }
+
+    #[inline(always)]
+    fn load(&self, offset: usize, scratch: &mut Scratch) -> bool {
+        subprograms::load_fwknop(self.context, scratch, offset as u32) != 0
     }
 }
 

@@ -8,6 +8,7 @@
 )]
 
 mod frame;
+mod fwknop;
 mod maps;
 mod subprograms;
 

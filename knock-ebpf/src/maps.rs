@@ -17,6 +17,7 @@ use knock_common::{
     answer::Answer,
     env::{Bucket, Table, Word},
     event::Event,
+    fwknop,
     hmac::Scratch,
     layout::{
         ALLOW_MAX, BUCKETS, CLAIMS as CLAIM_SLOTS, Config, DOOR_ENTRIES_MAX, DOORS_MAX, DoorEntry,
@@ -113,6 +114,9 @@ static SPA_OTHER: PerCpuArray<Address, 1> = PerCpuArray::new();
 /// Memory for the judgement of a packet of single packet authorization.
 #[btf_map]
 static SPA_SCRATCH: PerCpuArray<SpaScratch, 1> = PerCpuArray::new();
+/// Memory for the judgement of a packet of fwknop.
+#[btf_map]
+static FWKNOP_SCRATCH: PerCpuArray<fwknop::Scratch, 1> = PerCpuArray::new();
 
 /// The answer to the current packet, as words; 0 is none.
 #[btf_map]
@@ -195,6 +199,14 @@ impl Bucket for Cells {
 fn spa_scratch() -> Option<&'static mut SpaScratch> {
     let scratch = SPA_SCRATCH.get_ptr_mut(0)?;
     // SAFETY: a CPU judges one packet at a time, and only `Env::with_spa_scratch` fetches the memory.
+    unsafe { scratch.as_mut() }
+}
+
+/// This CPU's memory for the judgement of a packet of fwknop.
+#[inline(always)]
+fn fwknop_scratch() -> Option<&'static mut fwknop::Scratch> {
+    let scratch = FWKNOP_SCRATCH.get_ptr_mut(0)?;
+    // SAFETY: as in `spa_scratch`.
     unsafe { scratch.as_mut() }
 }
 
@@ -445,6 +457,11 @@ impl Env for Maps {
     #[inline(always)]
     fn with_spa_scratch<T>(&self, judge: impl FnOnce(&mut SpaScratch) -> T) -> Option<T> {
         spa_scratch().map(judge)
+    }
+
+    #[inline(always)]
+    fn with_fwknop_scratch<T>(&self, judge: impl FnOnce(&mut fwknop::Scratch) -> T) -> Option<T> {
+        fwknop_scratch().map(judge)
     }
 
     #[inline(always)]

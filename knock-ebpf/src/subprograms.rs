@@ -11,7 +11,7 @@ use knock_common::{
     answer, claim,
     cookie::{self, Connection},
     event::{self, EventHead},
-    first, handshake,
+    first, fwknop, handshake,
     knock::{self, Decision},
     layout::Features,
     lockout,
@@ -28,8 +28,10 @@ use knock_common::{
     },
 };
 
+pub(crate) use crate::fwknop::{copy_fwknop, load_fwknop};
 use crate::{
     frame::Frame,
+    fwknop::{decide_fwknop, find_fwknop_key, open_fwknop},
     maps::{self, Maps},
 };
 
@@ -126,6 +128,21 @@ impl Subprograms for Maps {
     #[inline(always)]
     fn allow_spa(&self, scratch: &mut SpaScratch) -> SpaStep {
         SpaStep::from_word(allow_spa(scratch))
+    }
+
+    #[inline(always)]
+    fn find_fwknop_key(&self, scratch: &mut fwknop::Scratch) -> u32 {
+        find_fwknop_key(scratch) as u32
+    }
+
+    #[inline(always)]
+    fn decide_fwknop(&self, scratch: &mut fwknop::Scratch, key: u32) -> SpaStep {
+        SpaStep::from_word(decide_fwknop(scratch, key))
+    }
+
+    #[inline(always)]
+    fn open_fwknop(&self, scratch: &mut fwknop::Scratch) -> Reason {
+        reason(open_fwknop(scratch))
     }
 
     #[inline(always)]

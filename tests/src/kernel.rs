@@ -324,7 +324,8 @@ impl Kernel {
         maps::set(self.firewall.ebpf(), "LOCKOUTS", elements)
     }
 
-    fn entries<K: Pod>(&mut self, name: &str) -> Result<Vec<(K, u64)>> {
+    /// The words of a table.
+    pub fn entries<K: Pod>(&mut self, name: &str) -> Result<Vec<(K, u64)>> {
         let map = maps::map_mut(self.firewall.ebpf(), name)?;
         Ok(maps::entries(&Table::<_, K, u64>::try_from(map)?, u32::MAX))
     }

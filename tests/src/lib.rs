@@ -2,6 +2,7 @@
 pub mod binary;
 pub mod daemon;
 pub mod frame;
+pub mod fwknop;
 pub mod kernel;
 pub mod manual;
 pub mod namespace;

@@ -32,6 +32,7 @@ const MEMORY_MOST: &[(&str, u64)] = &[
     ("FLOWS", 30 << 20),
     ("FRAMES_SEEN", 16 << 10),
     ("FWKNOP_KEYS", 16 << 10),
+    ("FWKNOP_SCRATCH", 512 << 10),
     ("LOCKOUTS", 5 << 20),
     ("NODES", 8 << 20),
     ("OTP", 512 << 10),

@@ -13,7 +13,7 @@ mod plan;
 /// The subprograms that [`frame`] calls: nothing is answered or counted here.
 mod subprograms {
     use aya_ebpf::bindings::xdp_md;
-    use knock_common::spa::layout::SpaScratch;
+    use knock_common::{fwknop::Scratch, spa::layout::SpaScratch};
 
     pub(crate) const fn classify(_context: *mut xdp_md) -> u64 {
         0
@@ -27,6 +27,24 @@ mod subprograms {
         _segment: u64,
         _port_number: u32,
         _port: u32,
+    ) -> u64 {
+        0
+    }
+
+    pub(crate) const fn copy_fwknop(
+        _context: *mut xdp_md,
+        _scratch: *mut Scratch,
+        _segment: u64,
+        _port_number: u32,
+        _port: u32,
+    ) -> u64 {
+        0
+    }
+
+    pub(crate) const fn load_fwknop(
+        _context: *mut xdp_md,
+        _scratch: *mut Scratch,
+        _offset: u32,
     ) -> u64 {
         0
     }

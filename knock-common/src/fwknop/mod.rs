@@ -9,15 +9,21 @@
 
 pub mod aes;
 pub mod base64;
+pub mod judge;
 pub mod md5;
 pub mod text;
 
+use core::fmt;
+
 use bytemuck::{Pod, Zeroable};
 
-use self::text::{Kind, Request};
+use self::text::{Kind, PORTS_MAX, Request};
 use crate::{
+    Address,
     hmac_sha256::{self, Key},
+    packet_info::PacketInfo,
     sha256,
+    spa::layout::FwknopKey,
 };
 
 /// Characters of a packet at least, as in fwknopd.
@@ -29,6 +35,9 @@ pub const PACKET_MAX: usize = 480;
 pub const PREFIX: [u8; 10] = *b"U2FsdGVkX1";
 /// The bits of the next character that belong to "Salted__", too.
 const PREFIX_BITS: u32 = 0x3c;
+
+/// The longest passphrase in bytes: an AES key, as `fwknop --key-gen` makes it.
+pub const PASSPHRASE_MAX: usize = 32;
 
 /// Characters of the HMAC.
 const TAG: usize = 43;
@@ -51,6 +60,12 @@ const _: () =
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 pub struct Scratch {
+    /// The packet, for the events and the grants that it causes.
+    info: PacketInfo,
+    /// What the packet asks for.
+    pub request: Request,
+    /// The doors of the ports that it asks for.
+    doors: [Door; PORTS_MAX],
     /// The packet behind [`PREFIX`].
     text: [u32; TEXT / 4],
     /// What the base64 encodes.
@@ -62,18 +77,43 @@ pub struct Scratch {
     aes: aes::Work,
     /// The block before, or the IV.
     chain: [u32; aes::BLOCK_WORDS],
-    /// The passphrase, and zeros behind it.
-    passphrase: [u32; 8],
-    /// What the packet asks for.
-    pub request: Request,
+    passphrase: Passphrase,
     /// Characters of the base64 without the HMAC.
     length: u32,
     /// Bytes that the base64 encodes.
     plain_length: u32,
+    /// How many of `doors` are used.
+    door_count: u32,
+}
+
+/// A door that a packet asks for.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+struct Door {
+    /// For how long, in milliseconds.
+    open_for_ms: u64,
+    /// The index of its entry in `DOORS`.
+    entry: u32,
+    /// The number of the user who asks.
+    user: u32,
+}
+
+/// Decrypts and reads an authentic packet into [`Scratch::request`].
+#[inline(always)]
+pub fn open(steps: &impl Steps, scratch: &mut Scratch, passphrase: &Passphrase) -> Kind {
+    if !steps.decode(scratch) {
+        return Kind::Unreadable;
+    }
+    steps.derive_key(scratch, passphrase);
+    if !steps.decrypt(scratch) {
+        return Kind::Unreadable;
+    }
+    steps.read(scratch);
+    scratch.request.kind()
 }
 
 /// The steps that the kernel side makes BPF subprograms; see [`crate::Subprograms`].
-pub trait Steps {
+pub trait Steps: Sized {
     /// See [`sha256::compress`].
     fn compress_sha256(&self, work: &mut sha256::Work) {
         sha256::compress(work);
@@ -85,7 +125,7 @@ pub trait Steps {
     }
 
     /// See [`aes::expand`].
-    fn expand(&self, work: &mut aes::Work) {
+    fn expand_key(&self, work: &mut aes::Work) {
         aes::expand(work);
     }
 
@@ -98,6 +138,41 @@ pub trait Steps {
     fn read_character(&self, request: &mut Request, character: u8) {
         request.read(character);
     }
+
+    /// See [`FwknopKey::admits`].
+    fn admits(&self, key: &FwknopKey, source: &Address) -> bool {
+        key.admits(*source)
+    }
+
+    /// See [`Scratch::begin`].
+    fn begin(&self, scratch: &mut Scratch) -> bool {
+        scratch.begin()
+    }
+
+    /// See [`Scratch::is_authentic`].
+    fn is_authentic(&self, scratch: &mut Scratch, key: &Key) -> bool {
+        scratch.is_authentic(self, key)
+    }
+
+    /// See [`Scratch::decode`].
+    fn decode(&self, scratch: &mut Scratch) -> bool {
+        scratch.decode()
+    }
+
+    /// See [`Scratch::derive_key`].
+    fn derive_key(&self, scratch: &mut Scratch, passphrase: &Passphrase) {
+        scratch.derive_key(self, passphrase);
+    }
+
+    /// See [`Scratch::decrypt`].
+    fn decrypt(&self, scratch: &mut Scratch) -> bool {
+        scratch.decrypt(self)
+    }
+
+    /// See [`Scratch::read`].
+    fn read(&self, scratch: &mut Scratch) {
+        scratch.read(self);
+    }
 }
 
 /// The steps as ordinary functions.
@@ -106,28 +181,70 @@ pub struct Native;
 
 impl Steps for Native {}
 
-impl Scratch {
-    /// Returns where the packet of a length is to be copied to: `None` if it is no packet of fwknop.
+/// The passphrase of a user: the AES key of `fwknop --key-gen`, or what else a client was given.
+#[repr(C)]
+#[derive(Clone, Copy, Default, Eq, PartialEq, Pod, Zeroable)]
+pub struct Passphrase {
+    /// Its bytes in memory order, and zeros behind them.
+    words: [u32; PASSPHRASE_MAX / 4],
+    /// Its length in bytes; 0 if there is none.
+    length: u32,
+}
+
+impl Passphrase {
+    /// Takes over a passphrase; `None` if it is empty or longer than [`PASSPHRASE_MAX`].
+    pub fn new(bytes: &[u8]) -> Option<Self> {
+        let mut words = [0; PASSPHRASE_MAX / 4];
+        let place = bytemuck::bytes_of_mut(&mut words).get_mut(..bytes.len())?;
+        place.copy_from_slice(bytes);
+        let length = bytes.len() as u32;
+        (length > 0).then_some(Self { words, length })
+    }
+
+    /// Whether there is one.
     #[inline(always)]
-    pub fn room(&mut self, packet_length: usize) -> Option<&mut [u8]> {
-        if !(PACKET_MIN..=PACKET_MAX).contains(&packet_length) {
-            return None;
-        }
-        self.length = (packet_length.wrapping_add(PREFIX.len()).wrapping_sub(TAG)) as u32;
-        let end = packet_length.wrapping_add(PREFIX.len());
-        bytemuck::bytes_of_mut(&mut self.text).get_mut(PREFIX.len()..end)
+    pub const fn is_set(&self) -> bool {
+        self.length != 0
+    }
+}
+
+/// The passphrase is never printed.
+impl fmt::Debug for Passphrase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Passphrase(…)")
+    }
+}
+
+impl Scratch {
+    /// Expects a packet of a length. Returns whether it may be one of fwknop.
+    #[inline(always)]
+    pub fn expect(&mut self, packet_length: usize) -> bool {
+        self.length = packet_length as u32;
+        (PACKET_MIN..=PACKET_MAX).contains(&packet_length)
+    }
+
+    /// Returns where the expected packet is to be copied to.
+    ///
+    /// The length comes from memory here and below: LLVM knows no bound of it then, and keeps the masks that the
+    /// verifier needs.
+    #[inline(always)]
+    pub fn room(&mut self) -> &mut [u8] {
+        let length = self.length as usize & (TEXT - 1);
+        let end = length.wrapping_add(PREFIX.len());
+        let room = bytemuck::bytes_of_mut(&mut self.text).get_mut(PREFIX.len()..end);
+        room.unwrap_or_default()
     }
 
     /// Prepares the packet that was copied to [`Self::room`]: puts the prefix in front, decodes the HMAC, and pads the
     /// rest for SHA-256. Returns whether it may be a packet of fwknop.
-    ///
-    /// The length comes from memory here and below: LLVM knows no bound of it then, and keeps the masks that the
-    /// verifier needs.
     #[inline(always)]
     pub fn begin(&mut self) -> bool {
         let Self {
             text, tag, length, ..
         } = self;
+        *length = length
+            .wrapping_add(PREFIX.len() as u32)
+            .wrapping_sub(TAG as u32);
         let length = *length as usize;
         let text = bytemuck::bytes_of_mut(text);
         // A copy with the prefix put back in front would have another HMAC, and be no replay.
@@ -188,20 +305,6 @@ impl Scratch {
         [a, b, c, d]
     }
 
-    /// Decrypts and reads an authentic packet.
-    #[inline(always)]
-    pub fn open(&mut self, steps: &impl Steps, passphrase: &[u32; 8], length: u32) -> Kind {
-        if !self.decode() {
-            return Kind::Unreadable;
-        }
-        self.derive_key(steps, passphrase, length);
-        if !self.decrypt(steps) {
-            return Kind::Unreadable;
-        }
-        self.read(steps);
-        self.request.kind()
-    }
-
     /// Decodes the base64. Returns whether it is well formed.
     #[inline(always)]
     pub fn decode(&mut self) -> bool {
@@ -246,10 +349,10 @@ impl Scratch {
 
     /// Derives key and IV from the passphrase and the packet's salt, as OpenSSL's `EVP_BytesToKey` does with MD5.
     #[inline(always)]
-    pub fn derive_key(&mut self, steps: &impl Steps, passphrase: &[u32; 8], length: u32) {
+    pub fn derive_key(&mut self, steps: &impl Steps, passphrase: &Passphrase) {
         self.passphrase = *passphrase;
         for turn in 0..3_usize {
-            let bytes = self.fill_md5(turn, length);
+            let bytes = self.fill_md5(turn);
             steps.compress_md5(&mut self.md5);
             // A digest, a passphrase of 32 bytes and the salt leave no room for the length.
             if bytes > md5::ROOM {
@@ -263,14 +366,14 @@ impl Scratch {
                 _ => self.chain = digest,
             }
         }
-        steps.expand(&mut self.aes);
+        steps.expand_key(&mut self.aes);
     }
 
     /// Fills the MD5 block of a turn: the digest before, the passphrase, the salt. Returns how many bytes there are.
     ///
     /// It is a function of its own, so that its part of the stack is free again when MD5 needs some.
     #[inline(never)]
-    fn fill_md5(&mut self, turn: usize, length: u32) -> u32 {
+    fn fill_md5(&mut self, turn: usize) -> u32 {
         let Self {
             plain,
             md5,
@@ -287,7 +390,7 @@ impl Scratch {
             }
             first = md5::DIGEST_WORDS;
         }
-        for (at, word) in passphrase.iter().enumerate() {
+        for (at, word) in passphrase.words.iter().enumerate() {
             if let Some(place) = md5
                 .block
                 .get_mut(first.wrapping_add(at) & (md5::BLOCK_WORDS - 1))
@@ -295,7 +398,9 @@ impl Scratch {
                 *place = u32::from_le(*word);
             }
         }
-        let mut at = first.wrapping_mul(4).wrapping_add(length as usize & 63);
+        let mut at = first
+            .wrapping_mul(4)
+            .wrapping_add(passphrase.length as usize & (md5::BLOCK_BYTES - 1));
         let block = bytemuck::bytes_of_mut(&mut md5.block);
         for word in [salt_1, salt_2, u32::from_ne_bytes([0x80, 0, 0, 0])] {
             for byte in word.to_ne_bytes() {

@@ -4,8 +4,8 @@
 //! random:user:timestamp:version:type:message[:timeout]:digest
 //! ```
 //!
-//! User and message are base64; the message is `ADDRESS,PROTOCOL/PORT[,PROTOCOL/PORT…]`. The state is in memory and each
-//! character is a call of a subprogram, so that the verifier follows one path instead of one per text.
+//! User and message are base64; the message is `ADDRESS,PROTOCOL/PORT[,PROTOCOL/PORT…]`. The state is in memory, and
+//! each character is a call of a subprogram, so that the verifier follows one path instead of one per text.
 
 use bytemuck::{Pod, Zeroable};
 

@@ -4,7 +4,9 @@
 use bytemuck::{Pod, Zeroable};
 
 use crate::{
-    Address, hmac_sha256,
+    Address,
+    fwknop::Passphrase,
+    hmac_sha256,
     packet_info::PacketInfo,
     siphash::SipKey,
     spa::{
@@ -26,8 +28,6 @@ pub const MAY_MAX: u32 = 1 << 20;
 pub const SEEN_MAX: u32 = 65_536;
 /// Keys of fwknop users. Each packet to a port with this format costs an HMAC per key.
 pub const FWKNOP_KEYS_MAX: u32 = 16;
-/// The longest passphrase of fwknop, in bytes: an AES key as `fwknop --key-gen` makes it.
-pub const PASSPHRASE_MAX: usize = 32;
 /// Source prefixes of a fwknop key.
 pub const FWKNOP_SOURCES_MAX: usize = 16;
 
@@ -264,14 +264,12 @@ pub struct SourcePrefix {
 pub struct FwknopKey {
     /// Authenticates the packet.
     pub mac: hmac_sha256::Key,
-    /// The passphrase, and zeros behind it.
-    pub passphrase: [u8; PASSPHRASE_MAX],
     /// When the user expires, in nanoseconds since 1970; `u64::MAX` is never.
     pub not_after_ns: u64,
-    /// The user name that the packet must have, as a hash; 0 for any.
+    /// The user name that the packet must have, as [`crate::fwknop::text::username_hash`] returns it; 0 for any.
     pub username: u64,
-    /// The length of the passphrase in bytes; 0 if the entry is not used.
-    pub passphrase_length: u32,
+    /// Decrypts the packet; not set if the entry is not used.
+    pub passphrase: Passphrase,
     /// The number of the user, from 1.
     pub user: u16,
     /// [`Self::REQUIRE_SOURCE`].
@@ -284,7 +282,34 @@ pub struct FwknopKey {
     pub padding: u32,
 }
 
+impl SourcePrefix {
+    /// Whether an address is in it.
+    #[inline(always)]
+    pub fn contains(&self, address: Address) -> bool {
+        let mut bits = self.bits;
+        let mut difference = 0;
+        for (one, other) in self.address.words.iter().zip(address.words) {
+            let mask = match bits {
+                0 => 0,
+                1..32 => u32::MAX << (32_u32.wrapping_sub(bits) & 31),
+                32.. => u32::MAX,
+            };
+            difference |= u32::from_be(one ^ other) & mask;
+            bits = bits.saturating_sub(32);
+        }
+        difference == 0
+    }
+}
+
 impl FwknopKey {
+    /// Whether a packet may come from an address.
+    #[inline(always)]
+    pub fn admits(&self, source: Address) -> bool {
+        let count = self.source_count as usize;
+        let mut sources = self.sources.iter().take(count);
+        count == 0 || sources.any(|prefix| prefix.contains(source))
+    }
+
     /// A packet must name the address that asks.
     pub const REQUIRE_SOURCE: u16 = 1 << 0;
 }

@@ -35,7 +35,7 @@ pub mod stamp;
 mod tests;
 
 use crate::{
-    Bytes, Reason, Subprograms,
+    Bytes, Reason, Subprograms, fwknop,
     layout::{Features, PortRule},
     packet::{Protocol, Segment},
     reason::Judged,
@@ -110,6 +110,12 @@ pub fn port<B: Bytes + ?Sized, E: Subprograms>(
         if port.formats.has(SpaFormats::KNOCK) {
             let judge = |scratch: &mut SpaScratch| judge::judge(bytes, segment, env, port, scratch);
             step = env.with_spa_scratch(judge).unwrap_or(step);
+        }
+        if step == SpaStep::NotSpa && !is_last_format(env, port) {
+            let judge = |scratch: &mut fwknop::Scratch| {
+                fwknop::judge::judge(bytes, segment, env, port, scratch)
+            };
+            step = env.with_fwknop_scratch(judge).unwrap_or(step);
         }
         match step {
             SpaStep::Judged(Reason::BadHeader) => return Err(Reason::BadHeader),

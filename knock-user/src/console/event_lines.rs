@@ -462,6 +462,8 @@ fn describe(
         | Reason::SpaExpired
         | Reason::SpaNotAllowed
         | Reason::SpaElsewhere
+        | Reason::SpaCommand
+        | Reason::SpaNat
         | Reason::SpaUnreadable => {
             let clock = behind_s(event).map(|behind_s| format!(", its {}", skew(behind_s)));
             let why = join(port, reason.text()) + &clock.unwrap_or_default();

@@ -17,6 +17,7 @@ mod access;
 mod answers;
 mod events;
 mod frames;
+mod fwknop;
 mod knocks;
 mod lockouts;
 mod martians;

@@ -1,0 +1,273 @@
+//! Judges a packet of fwknop, cheapest first: its characters, its HMAC under each key, the replay cache. Only an
+//! authentic packet is decrypted and read, and then has to be allowed.
+//!
+//! It is used up whether it is allowed or not, so that copies of a refused packet are cheap.
+
+use crate::{
+    Address, Bytes, Reason, Subprograms,
+    access::Completed,
+    env::Table,
+    event::{self, EventHead},
+    fwknop::{
+        self, Door, Scratch,
+        text::{Kind, PORTS_MAX},
+    },
+    packet::Segment,
+    packet_info::PacketInfo,
+    reason::Reporting,
+    spa::{
+        SpaStep,
+        layout::{FWKNOP_KEYS_MAX, FwknopKey, Otherwise, SpaMayKey, SpaPort, SpaTag},
+        request::DoorRequest,
+    },
+};
+
+/// How far the time of a packet may be from the wall clock, both ways, in milliseconds, as in fwknopd.
+pub const WINDOW_MS: u64 = 120_000;
+
+/// No key of [`find_key`].
+pub const NO_KEY: u32 = u32::MAX;
+
+/// Judges a packet, and reports it if it is one of fwknop, or of no format while others are dropped.
+///
+/// The steps are subprograms of their own, as those of [`crate::spa::judge::judge`].
+#[inline(always)]
+pub fn judge<B: Bytes + ?Sized, E: Subprograms>(
+    bytes: &B,
+    segment: &Segment,
+    env: &E,
+    port: SpaPort,
+    scratch: &mut Scratch,
+) -> SpaStep {
+    let mut step = bytes.copy_fwknop(segment, env, port, scratch);
+    if step == SpaStep::Noise {
+        env.hand_over(&scratch.info, EventHead::new(Reason::SpaNoise), 0);
+        return SpaStep::Judged(Reason::SpaNoise);
+    }
+    if step == SpaStep::Continue {
+        let key = env.find_fwknop_key(scratch);
+        step = env.decide_fwknop(scratch, key);
+    }
+    if step == SpaStep::Continue {
+        step = SpaStep::Judged(env.open_fwknop(scratch));
+    }
+    step
+}
+
+/// Copies a packet that may be one of fwknop to the scratch.
+#[inline(always)]
+pub fn copy<B: Bytes + ?Sized, E: Subprograms>(
+    bytes: &B,
+    segment: &Segment,
+    env: &E,
+    port: SpaPort,
+    scratch: &mut Scratch,
+) -> SpaStep {
+    let is_copied = segment.payload(bytes).is_some_and(|(offset, length)| {
+        scratch.expect(length) && bytes.load(offset, scratch) && env.begin(scratch)
+    });
+    let is_reported = port.otherwise == Otherwise::Drop;
+    if !is_copied && (!is_reported || !event::admits(env, Reporting::Drops, env.now())) {
+        return match is_reported {
+            true => SpaStep::Judged(Reason::SpaNoise),
+            false => SpaStep::NotSpa,
+        };
+    }
+    match PacketInfo::of(bytes, segment, env) {
+        Ok(info) => scratch.info = info,
+        Err(reason) => return SpaStep::Judged(reason),
+    }
+    env.set_spa_other(Address::ANY);
+    match is_copied {
+        true => SpaStep::Continue,
+        false => SpaStep::Noise,
+    }
+}
+
+/// Returns the index of the key with which the packet is authentic, or [`NO_KEY`].
+#[inline(always)]
+pub fn find_key<E: Subprograms>(env: &E, scratch: &mut Scratch) -> u32 {
+    for index in 0..FWKNOP_KEYS_MAX {
+        let Some(key) = env.fwknop_key(index).filter(|key| key.passphrase.is_set()) else {
+            break;
+        };
+        if env.admits(key, &scratch.info.source) && env.is_authentic(scratch, &key.mac) {
+            return index;
+        }
+    }
+    NO_KEY
+}
+
+/// Judges a packet that is authentic with the key at an index.
+#[inline(always)]
+pub fn decide<E: Subprograms>(env: &E, scratch: &mut Scratch, key: u32) -> SpaStep {
+    let Some(key) = env.fwknop_key(key) else {
+        return refuse(env, scratch, 0, Reason::SpaForged, 0);
+    };
+    let tag = SpaTag(scratch.tag());
+    if env.spa_seen().find(&tag).is_some() {
+        return refuse(env, scratch, key.user, Reason::SpaReplayed, 0);
+    }
+    let kind = fwknop::open(env, scratch, &key.passphrase);
+    let wall_ns = scratch.info.now_ns.wrapping_add(env.wall_clock());
+    let ahead_ms = match kind {
+        Kind::Access => ahead_ms(scratch.request.timestamp, wall_ns),
+        Kind::Command | Kind::Nat | Kind::Unreadable => 0,
+    };
+    // A packet from the future stays in the replay cache until its time has passed.
+    let used_ms = scratch
+        .info
+        .now()
+        .millis()
+        .saturating_add_signed(ahead_ms.max(0));
+    let (reason, until_ms) = if !env.spa_seen().insert(&tag, used_ms) {
+        match env.spa_seen().find(&tag) {
+            Some(_) => (Reason::SpaReplayed, 0),
+            None => (Reason::SpaFull, 0),
+        }
+    } else {
+        match kind {
+            Kind::Access if ahead_ms.unsigned_abs() > WINDOW_MS => {
+                (Reason::SpaStale, ahead_ms as u64)
+            }
+            Kind::Access => match find_refusal(env, key, scratch, wall_ns) {
+                Some(reason) => (reason, 0),
+                None => return SpaStep::Continue,
+            },
+            Kind::Command => (Reason::SpaCommand, 0),
+            Kind::Nat => (Reason::SpaNat, 0),
+            Kind::Unreadable => (Reason::SpaUnreadable, 0),
+        }
+    };
+    refuse(env, scratch, key.user, reason, until_ms)
+}
+
+/// Returns the reason why a user may not have what a packet asks for; `None` if all of it is allowed.
+#[inline(always)]
+fn find_refusal<E: Subprograms>(
+    env: &E,
+    key: &FwknopKey,
+    scratch: &mut Scratch,
+    wall_ns: u64,
+) -> Option<Reason> {
+    if wall_ns >= key.not_after_ns {
+        return Some(Reason::SpaExpired);
+    }
+    if key.username != 0 && key.username != scratch.request.username {
+        return Some(Reason::SpaNotAllowed);
+    }
+    if !is_for_source(env, key, scratch) {
+        return Some(Reason::SpaElsewhere);
+    }
+    let left_ms = key.not_after_ns.wrapping_sub(wall_ns) / 1_000_000;
+    match find_doors(env, key.user, left_ms, scratch) {
+        true => None,
+        false => Some(Reason::SpaNotAllowed),
+    }
+}
+
+/// Gives the grants of the doors that [`decide`] has found. Returns the reason that matters most: no room, then a new
+/// grant.
+#[inline(always)]
+pub fn open_doors<E: Subprograms>(env: &E, scratch: &Scratch) -> Reason {
+    let mut outcome = Reason::SpaNotAllowed;
+    for (index, door) in scratch.doors.iter().enumerate() {
+        if index >= scratch.door_count as usize {
+            break;
+        }
+        let completed = Completed {
+            entry: door.entry as u16,
+            stage: 0,
+            elapsed: 0,
+            request: DoorRequest::open(door.user as u16, door.open_for_ms),
+        };
+        let reason = env.use_door(&scratch.info, completed);
+        let matters = reason == Reason::GrantsFull || reason == Reason::Opened;
+        if index == 0 || matters && outcome != Reason::GrantsFull {
+            outcome = reason;
+        }
+    }
+    outcome
+}
+
+/// Finds the doors of the ports that a packet asks for, each once. Returns whether the user may open all of them.
+#[inline(always)]
+fn find_doors<E: Subprograms>(env: &E, user: u16, left_ms: u64, scratch: &mut Scratch) -> bool {
+    let Scratch {
+        request,
+        doors,
+        door_count,
+        ..
+    } = scratch;
+    *door_count = 0;
+    for (index, port) in request.ports.iter().enumerate() {
+        if index >= request.port_count as usize {
+            break;
+        }
+        let Some(may) = env.spa_may(&SpaMayKey::port(user, *port)) else {
+            return false;
+        };
+        let entry = may.entry.into();
+        let count = *door_count as usize;
+        let mut known = (0..count).zip(doors.iter());
+        if known.any(|(_, door)| door.entry == entry) {
+            continue;
+        }
+        let Some(place) = doors.get_mut(count & (PORTS_MAX - 1)) else {
+            return false;
+        };
+        let wanted_ms = match request.timeout {
+            0 => may.open_for_ms,
+            seconds => seconds.wrapping_mul(1_000).min(may.open_for_max_ms),
+        };
+        *place = Door {
+            open_for_ms: wanted_ms.min(left_ms),
+            entry,
+            user: user.into(),
+        };
+        *door_count = door_count.wrapping_add(1);
+    }
+    true
+}
+
+/// Whether a packet may ask for an address; 0 is its source. If it is another one, the grant is for it, and events have
+/// both.
+#[inline(always)]
+fn is_for_source<E: Subprograms>(env: &E, key: &FwknopKey, scratch: &mut Scratch) -> bool {
+    let Scratch { info, request, .. } = scratch;
+    if request.address == 0 {
+        return key.flags & FwknopKey::REQUIRE_SOURCE == 0;
+    }
+    let wanted = Address::from_v4(request.address.to_be_bytes());
+    if wanted == info.source {
+        return true;
+    }
+    if wanted.is_host() {
+        env.set_spa_other(info.source);
+        info.source = wanted;
+        return true;
+    }
+    env.set_spa_other(wanted);
+    false
+}
+
+/// How far a time in seconds is ahead of the wall clock, in milliseconds, to the second.
+#[inline(always)]
+const fn ahead_ms(timestamp: u64, wall_ns: u64) -> i64 {
+    // The text has at most twelve digits, so this does not overflow.
+    let seconds = (timestamp as i64).wrapping_sub((wall_ns / 1_000_000_000) as i64);
+    seconds.wrapping_mul(1_000)
+}
+
+#[inline(always)]
+fn refuse<E: Subprograms>(
+    env: &E,
+    scratch: &Scratch,
+    user: u16,
+    reason: Reason,
+    until_ms: u64,
+) -> SpaStep {
+    let head = EventHead::new(reason).of_user(user);
+    event::report(env, &scratch.info, head, until_ms);
+    SpaStep::Judged(reason)
+}

@@ -1,0 +1,181 @@
+//! The judgement of a packet of fwknop as subprograms. All memory that they share is the scratch, so none of them takes
+//! much of the stack; three of them follow each other, because one around them would take too much.
+
+use aya_ebpf::{bindings::xdp_md, helpers::bpf_xdp_load_bytes, programs::XdpContext};
+use knock_common::{
+    Address,
+    fwknop::{Passphrase, Scratch, Steps, aes, judge, md5, text::Request},
+    hmac_sha256::Key,
+    packet::Segment,
+    sha256,
+    spa::{
+        SpaStep,
+        layout::{FwknopKey, SpaPort},
+    },
+};
+
+use crate::{frame::Frame, maps::Maps, subprograms::compress_sha256};
+
+/// `segment` and `port_number` are a `Segment` as words, `port` is a `SpaPort` as bits.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn copy_fwknop(
+    context: *mut xdp_md,
+    scratch: *mut Scratch,
+    segment: u64,
+    port_number: u32,
+    port: u32,
+) -> u64 {
+    // SAFETY: the caller's `Scratch`, which only this function uses during the call, or null.
+    let Some(scratch) = (unsafe { scratch.as_mut() }) else {
+        return SpaStep::NotSpa.to_word();
+    };
+    let frame = Frame::of(&XdpContext::new(context));
+    let port = SpaPort::from_bits(port as u8, 0);
+    let segment = Segment::from_words(segment, port_number as u16);
+    judge::copy(&frame, &segment, &Maps::new(), port, scratch).to_word()
+}
+
+/// Copies as many bytes as are expected, from `offset` on, to the scratch.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn load_fwknop(
+    context: *mut xdp_md,
+    scratch: *mut Scratch,
+    offset: u32,
+) -> u64 {
+    // SAFETY: as in `copy_fwknop`.
+    let Some(scratch) = (unsafe { scratch.as_mut() }) else {
+        return 0;
+    };
+    let room = scratch.room();
+    if room.is_empty() {
+        return 0;
+    }
+    let (to, length) = (room.as_mut_ptr().cast(), room.len() as u32);
+    // SAFETY: the kernel passed this context to this run of the program, and `to` has room for `length` bytes.
+    let failed = unsafe { bpf_xdp_load_bytes(context, offset, to, length) };
+    (failed == 0).into()
+}
+
+impl Steps for Maps {
+    #[inline(always)]
+    fn compress_sha256(&self, work: &mut sha256::Work) {
+        compress_sha256(work);
+    }
+
+    #[inline(always)]
+    fn compress_md5(&self, work: &mut md5::Work) {
+        compress_md5(work);
+    }
+
+    #[inline(always)]
+    fn expand_key(&self, work: &mut aes::Work) {
+        expand_key(work);
+    }
+
+    #[inline(always)]
+    fn decrypt_block(&self, work: &mut aes::Work) {
+        decrypt_block(work);
+    }
+
+    #[inline(always)]
+    fn read_character(&self, request: &mut Request, character: u8) {
+        read_character(request, character.into());
+    }
+
+    #[inline(always)]
+    fn admits(&self, key: &FwknopKey, source: &Address) -> bool {
+        admits(key, source) != 0
+    }
+
+    #[inline(always)]
+    fn begin(&self, scratch: &mut Scratch) -> bool {
+        begin_fwknop(scratch) != 0
+    }
+
+    #[inline(always)]
+    fn is_authentic(&self, scratch: &mut Scratch, key: &Key) -> bool {
+        is_authentic(scratch, key) != 0
+    }
+
+    #[inline(always)]
+    fn decode(&self, scratch: &mut Scratch) -> bool {
+        decode(scratch) != 0
+    }
+
+    #[inline(always)]
+    fn derive_key(&self, scratch: &mut Scratch, passphrase: &Passphrase) {
+        derive_key(scratch, passphrase);
+    }
+
+    #[inline(always)]
+    fn decrypt(&self, scratch: &mut Scratch) -> bool {
+        decrypt(scratch) != 0
+    }
+
+    #[inline(always)]
+    fn read(&self, scratch: &mut Scratch) {
+        read_text(scratch);
+    }
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn admits(key: *const FwknopKey, source: *const Address) -> u64 {
+    // SAFETY: a key in a map, which lives during the call, or null.
+    let key = unsafe { key.as_ref() };
+    // SAFETY: the caller's address, which lives during the call, or null.
+    let source = unsafe { source.as_ref() };
+    match (key, source) {
+        (Some(key), Some(source)) => key.admits(*source).into(),
+        _ => 0,
+    }
+}
+
+/// Defines a subprogram around a function of memory that the caller passes.
+macro_rules! subprograms {
+    ($($name:ident($memory:ident: $type:ty $(, $more:ident: $also:ty)?) $body:expr;)+) => {
+        $(
+            #[unsafe(no_mangle)]
+            #[inline(never)]
+            pub(crate) extern "C" fn $name($memory: *mut $type $(, $more: $also)?) -> u64 {
+                // SAFETY: the caller's memory, which only this function uses during the call, or null.
+                match unsafe { $memory.as_mut() } {
+                    Some($memory) => $body.into(),
+                    None => 0,
+                }
+            }
+        )+
+    };
+}
+
+/// The result of a step that has none.
+fn done((): ()) -> u64 {
+    0
+}
+
+subprograms! {
+    find_fwknop_key(scratch: Scratch) judge::find_key(&Maps::new(), scratch);
+    decide_fwknop(scratch: Scratch, key: u32) judge::decide(&Maps::new(), scratch, key).to_word();
+    open_fwknop(scratch: Scratch) judge::open_doors(&Maps::new(), scratch) as u64;
+    compress_md5(work: md5::Work) done(md5::compress(work));
+    expand_key(work: aes::Work) done(aes::expand(work));
+    decrypt_block(work: aes::Work) done(aes::decrypt(work));
+    // An argument of eight bits has no bounds for the verifier.
+    read_character(request: Request, character: u32) done(request.read(character as u8));
+    begin_fwknop(scratch: Scratch) scratch.begin();
+    is_authentic(scratch: Scratch, key: *const Key) {
+        // SAFETY: a key in a map, which lives during the call, or null.
+        let key = unsafe { key.as_ref() };
+        key.is_some_and(|key| scratch.is_authentic(&Maps::new(), key))
+    };
+    decode(scratch: Scratch) scratch.decode();
+    derive_key(scratch: Scratch, passphrase: *const Passphrase) {
+        // SAFETY: a passphrase in a map, which lives during the call, or null.
+        let passphrase = unsafe { passphrase.as_ref() };
+        done(passphrase.map_or((), |passphrase| scratch.derive_key(&Maps::new(), passphrase)))
+    };
+    decrypt(scratch: Scratch) scratch.decrypt(&Maps::new());
+    read_text(scratch: Scratch) done(scratch.read(&Maps::new()));
+}
