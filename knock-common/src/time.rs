@@ -20,8 +20,8 @@ const SKEW: u32 = 4;
 pub const SKEW_MS: u64 = (SKEW as u64) << TICK_SHIFT >> 20;
 
 /// Ages below this many ticks (1.07 s) before the wrap are an earlier packet's time that lies ahead of this CPU's
-/// clock. [`SKEW`] does not bound that: while a hypervisor does not run the virtual CPU that counts the timer ticks, one
-/// CPU keeps the time of its first packet in the tick, and another one reads the clock later in the same tick.
+/// clock. [`SKEW`] does not bound that: while a hypervisor does not run the virtual CPU that counts the timer ticks,
+/// one CPU keeps the time of its first packet in the tick, and another one reads the clock later in the same tick.
 const AHEAD: u32 = 256;
 
 /// The same in milliseconds.

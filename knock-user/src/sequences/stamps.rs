@@ -275,7 +275,7 @@ impl Stamps {
     }
 }
 
-/// Returns the greatest stamp that each key has used, as it was written last.
+/// Returns the greatest stamp that each key has used, from the last write.
 ///
 /// # Errors
 /// The file exists and can't be read.
