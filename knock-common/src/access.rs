@@ -10,7 +10,6 @@ use crate::{
     packet_info::PacketInfo,
     presence::{self, Presence},
     reason::Judged,
-    spa::request::DoorRequest,
     time::{Moment, SKEW_MS},
 };
 
@@ -230,7 +229,7 @@ impl<E: Subprograms> ProtectedPacket<'_, E> {
     }
 }
 
-/// A completed sequence, or a packet of single packet authorization.
+/// A completed sequence.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Completed {
     /// Index of its entry in `DOORS`.
@@ -239,12 +238,10 @@ pub struct Completed {
     pub stage: u8,
     /// Ticks from the first knock to the last.
     pub elapsed: u32,
-    /// The packet that asks for the door instead of knocks; then `stage` and `elapsed` are 0.
-    pub request: DoorRequest,
 }
 
 /// Gives or ends the grants of a door, unless the sequence took too long, or is a one-time or time-based sequence that
-/// was used before. A packet of single packet authorization has been judged by [`crate::spa`], apart from that.
+/// was used before.
 ///
 /// Returns [`Reason::Opened`], [`Reason::Refreshed`], [`Reason::Closed`], [`Reason::GrantsFull`],
 /// [`Reason::TooLate`] or [`Reason::SequenceReused`], and reports it.
@@ -255,46 +252,107 @@ pub fn use_door<E: Subprograms>(env: &E, info: &PacketInfo, completed: Completed
     };
     let now = info.now();
     let begun = now.before_ticks(completed.elapsed);
-    let request = completed.request;
-    let is_spa = env.features().has(Features::SPA) && request.is_some();
-    let is_late =
-        completed.elapsed > door.sequence_timeout_ticks || !has_begun_in_time(door, begun);
-    let (reason, until_ms) = if !is_spa && is_late {
-        (Reason::TooLate, 0)
-    } else if !is_spa && !spend(env, door, now) {
-        (Reason::SequenceReused, 0)
-    } else if door.closes != 0 || is_spa && request.closes() {
-        close(env, door, info.source, now);
-        (Reason::Closed, now.millis())
-    } else {
-        let open_for_ms = if is_spa {
-            request.open_for_ms()
+    let mut until_ms = 0;
+    let reason =
+        if completed.elapsed > door.sequence_timeout_ticks || !has_begun_in_time(door, begun) {
+            Reason::TooLate
+        } else if !spend(env, door, now) {
+            Reason::SequenceReused
         } else {
-            door.open_for_ms
+            let change = GrantChange::of(door, door.open_for_ms);
+            until_ms = change.until_ms(now);
+            env.change_grants(info, completed.entry, change)
         };
-        let until_ms = now.millis().saturating_add(open_for_ms);
-        let grant = Grant {
-            until_ms,
-            door: door.number,
-        };
-        let reason = open(env, door, grant, info.source, now);
-        if reason == Reason::Opened
-            && !is_spa
-            && env.features().has(Features::ANSWERS)
-            && !door.reply.is_empty()
-            && may_reply(env, info)
-        {
-            env.answer(Answer::port(door.reply));
-        }
-        (reason, until_ms)
-    };
+    if reason == Reason::Opened
+        && env.features().has(Features::ANSWERS)
+        && !door.reply.is_empty()
+        && may_reply(env, info)
+    {
+        env.answer(Answer::port(door.reply));
+    }
     event::report(
         env,
         info,
-        EventHead::at(reason, door.number, completed.stage).of_user(request.user()),
+        EventHead::at(reason, door.number, completed.stage),
         until_ms,
     );
     reason
+}
+
+/// What happens to the grants of a door: one word, because a BPF subprogram takes five registers.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct GrantChange(u64);
+
+impl GrantChange {
+    /// The grants end now.
+    pub const CLOSE: Self = Self(u64::MAX);
+
+    /// The grants last for this long, in milliseconds.
+    #[inline(always)]
+    pub const fn open(open_for_ms: u64) -> Self {
+        Self(open_for_ms)
+    }
+
+    /// What a door does: one that closes ends its grants, others give them for `open_for_ms`.
+    #[inline(always)]
+    pub const fn of(door: &DoorEntry, open_for_ms: u64) -> Self {
+        match door.closes {
+            0 => Self::open(open_for_ms),
+            _ => Self::CLOSE,
+        }
+    }
+
+    /// Whether the grants end.
+    #[inline(always)]
+    const fn closes(self) -> bool {
+        self.0 == Self::CLOSE.0
+    }
+
+    /// When the grants end, in milliseconds since boot.
+    #[inline(always)]
+    pub const fn until_ms(self, now: Moment) -> u64 {
+        match self.closes() {
+            true => now.millis(),
+            false => now.millis().saturating_add(self.0),
+        }
+    }
+
+    /// Returns the word.
+    #[inline(always)]
+    pub const fn to_word(self) -> u64 {
+        self.0
+    }
+
+    /// Reads the word.
+    #[inline(always)]
+    pub const fn from_word(word: u64) -> Self {
+        Self(word)
+    }
+}
+
+/// Gives or ends the grants of the door with this entry to the source of a packet.
+///
+/// Returns [`Reason::Opened`], [`Reason::Refreshed`], [`Reason::Closed`] or [`Reason::GrantsFull`].
+#[inline(always)]
+pub fn change_grants<E: Subprograms>(
+    env: &E,
+    info: &PacketInfo,
+    entry: u16,
+    change: GrantChange,
+) -> Reason {
+    let Some(door) = env.door(entry.into()) else {
+        return Reason::TooLate;
+    };
+    let now = info.now();
+    if change.closes() {
+        close(env, door, info.source, now);
+        return Reason::Closed;
+    }
+    let grant = Grant {
+        until_ms: change.until_ms(now),
+        door: door.number,
+    };
+    open(env, door, grant, info.source, now)
 }
 
 /// The lowest port that a host assigns to clients.
@@ -487,7 +545,6 @@ mod tests {
                 entry: 0,
                 stage: 3,
                 elapsed,
-                request: DoorRequest::NONE,
             };
             let used = use_door(&sim, &from(40_000), completed);
             assert_eq!((used, sim.answer.get()), (reason, answer), "{name}");
@@ -527,7 +584,6 @@ mod tests {
             entry: 0,
             stage: 1,
             elapsed: 0,
-            request: DoorRequest::NONE,
         };
         for (name, source_port, is_answered) in [
             ("a client", 40_000, true),

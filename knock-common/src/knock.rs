@@ -13,7 +13,6 @@ use crate::{
     packet_info::{self, PacketInfo},
     presence::{self, Presence},
     reason::Judged,
-    spa::request::DoorRequest,
     time::TICK_BITS,
 };
 
@@ -441,7 +440,6 @@ fn complete<E: Subprograms>(env: &E, info: &PacketInfo, progress: Progress) -> R
             entry: one_based.wrapping_sub(1),
             stage: node.depth,
             elapsed: progress.elapsed,
-            request: DoorRequest::NONE,
         };
         let used = env.use_door(info, completed);
         if used != Reason::TooLate {

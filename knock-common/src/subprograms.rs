@@ -5,7 +5,7 @@
 
 use crate::{
     Env, Reason,
-    access::{self, Completed},
+    access::{self, Completed, GrantChange},
     claim,
     cookie::{self, Connection},
     event::{self, EventHead},
@@ -93,9 +93,19 @@ pub trait Subprograms: Env + Steps {
         event::hand_over(self, info, head, until_ms);
     }
 
+    /// See [`access::change_grants`].
+    fn change_grants(&self, info: &PacketInfo, entry: u16, change: GrantChange) -> Reason {
+        access::change_grants(self, info, entry, change)
+    }
+
     /// See [`access::use_door`].
     fn use_door(&self, info: &PacketInfo, completed: Completed) -> Reason {
         access::use_door(self, info, completed)
+    }
+
+    /// See [`spa::gate::pass`].
+    fn pass(&self, scratch: &mut SpaScratch, gate: u32) -> bool {
+        spa::gate::pass(self, scratch, gate)
     }
 
     /// See [`spa::judge::open`].

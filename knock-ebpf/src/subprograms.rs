@@ -7,7 +7,7 @@ use aya_ebpf::{
 };
 use knock_common::{
     Bytes as _, Env as _, Reason, Subprograms,
-    access::{self, Completed},
+    access::{self, Completed, GrantChange},
     answer, claim,
     cookie::{self, Connection},
     event::{self, EventHead},
@@ -22,9 +22,8 @@ use knock_common::{
     sha1::{self, Work},
     sha256,
     spa::{
-        self, SpaStep,
+        self, SpaStep, gate,
         layout::{SpaPort, SpaScratch},
-        request::DoorRequest,
     },
 };
 
@@ -110,14 +109,23 @@ impl Subprograms for Maps {
     }
 
     #[inline(always)]
+    fn change_grants(&self, info: &PacketInfo, entry: u16, change: GrantChange) -> Reason {
+        reason(change_grants(info, entry, change.to_word()))
+    }
+
+    #[inline(always)]
     fn use_door(&self, info: &PacketInfo, completed: Completed) -> Reason {
         let Completed {
             entry,
             stage,
             elapsed,
-            request,
         } = completed;
-        reason(use_door(info, entry, stage, elapsed, request.to_word()))
+        reason(use_door(info, entry, stage, elapsed))
+    }
+
+    #[inline(always)]
+    fn pass(&self, scratch: &mut SpaScratch, gate: u32) -> bool {
+        pass(scratch, gate) != 0
     }
 
     #[inline(always)]
@@ -261,18 +269,27 @@ pub(crate) extern "C" fn hand_over(info: *const PacketInfo, head: u64, until_ms:
 
 #[unsafe(no_mangle)]
 #[inline(never)]
+pub(crate) extern "C" fn change_grants(info: *const PacketInfo, entry: u16, change: u64) -> u64 {
+    let change = GrantChange::from_word(change);
+    // SAFETY: the caller's `PacketInfo`, which lives during the call, or null.
+    let info = unsafe { info.as_ref() };
+    info.map_or(NO_ARGUMENT, |info| {
+        access::change_grants(&Maps::new(), info, entry, change) as u64
+    })
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
 pub(crate) extern "C" fn use_door(
     info: *const PacketInfo,
     entry: u16,
     stage: u8,
     elapsed: u32,
-    request: u64,
 ) -> u64 {
     let completed = Completed {
         entry,
         stage,
         elapsed,
-        request: DoorRequest::from_word(request),
     };
     // SAFETY: the caller's `PacketInfo`, which lives during the call, or null.
     let info = unsafe { info.as_ref() };
@@ -379,6 +396,15 @@ pub(crate) extern "C" fn pass_gate(
     let port = SpaPort::from_bits(port as u8, 0);
     let segment = Segment::from_words(segment, port_number as u16);
     spa::judge::pass_gate(&frame, &segment, &Maps::new(), port, scratch).to_word()
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn pass(scratch: *mut SpaScratch, gate: u32) -> u64 {
+    // SAFETY: as in `pass_gate`.
+    let scratch = unsafe { scratch.as_mut() };
+    let has_passed = scratch.is_some_and(|scratch| gate::pass(&Maps::new(), scratch, gate));
+    has_passed.into()
 }
 
 #[unsafe(no_mangle)]

@@ -5,7 +5,6 @@
 
 use crate::{
     Address, Bytes, Reason, Subprograms,
-    access::Completed,
     env::Table,
     event::{self, EventHead},
     fwknop::{
@@ -16,9 +15,8 @@ use crate::{
     packet_info::PacketInfo,
     reason::Reporting,
     spa::{
-        SpaStep,
+        self, SpaStep,
         layout::{FWKNOP_KEYS_MAX, FwknopKey, Otherwise, SpaMayKey, SpaPort, SpaTag},
-        request::DoorRequest,
     },
 };
 
@@ -175,13 +173,9 @@ pub fn open_doors<E: Subprograms>(env: &E, scratch: &Scratch) -> Reason {
         if index >= scratch.door_count as usize {
             break;
         }
-        let completed = Completed {
-            entry: door.entry as u16,
-            stage: 0,
-            elapsed: 0,
-            request: DoorRequest::open(door.user as u16, door.open_for_ms),
-        };
-        let reason = env.use_door(&scratch.info, completed);
+        let (entry, user) = (door.entry as u16, door.user as u16);
+        let open_for_ms = Some(door.open_for_ms);
+        let reason = spa::judge::use_door(env, &scratch.info, entry, user, open_for_ms);
         let matters = reason == Reason::GrantsFull || reason == Reason::Opened;
         if index == 0 || matters && outcome != Reason::GrantsFull {
             outcome = reason;

@@ -6,7 +6,7 @@ use bytemuck::{Pod, Zeroable};
 use crate::{
     Subprograms,
     siphash::{siphash, siphash_128},
-    spa::layout::{GATES, Gate, KeyId, PACKET_WORDS, SpaKeyName},
+    spa::layout::{GATES, Gate, KeyId, PACKET_WORDS, SpaKeyName, SpaScratch},
 };
 
 /// The octets of a packet, as little-endian words in memory order.
@@ -22,22 +22,27 @@ pub struct Header {
     pub stamp: u64,
 }
 
-/// Returns the header of a packet; `None` if it passes no gate.
+/// Reads the header of the packet in `scratch`; `false` if it passes no gate.
 #[inline(always)]
-pub fn header<E: Subprograms>(env: &E, packet: &PacketWords) -> Option<Header> {
-    for index in 0..GATES {
-        if let Some(gate) = env.spa_gate(index)
-            && gate.is_used != 0
-            && admits(gate, packet)
-        {
+pub fn pass_any<E: Subprograms>(env: &E, scratch: &mut SpaScratch) -> bool {
+    (0..GATES).any(|gate| env.pass(scratch, gate))
+}
+
+/// Reads the header of the packet in `scratch`; `false` if it does not pass the gate with this index.
+#[inline(always)]
+pub fn pass<E: Subprograms>(env: &E, scratch: &mut SpaScratch, index: u32) -> bool {
+    let SpaScratch { packet, header, .. } = scratch;
+    match env.spa_gate(index) {
+        Some(gate) if gate.is_used != 0 && admits(gate, packet) => {
             let [id, stamp] = unmask(gate, packet);
-            return Some(Header {
+            *header = Header {
                 key: SpaKeyName::new(KeyId(id), index),
                 stamp,
-            });
+            };
+            true
         }
+        _ => false,
     }
-    None
 }
 
 #[inline(always)]

@@ -2,7 +2,7 @@
 
 use crate::{
     Address, Bytes, Reason, Subprograms,
-    access::Completed,
+    access::GrantChange,
     env::{Table, Word},
     event::{self, EventHead, NO_DOOR},
     packet::Segment,
@@ -13,9 +13,9 @@ use crate::{
         SpaStep,
         gate::{self, PacketWords},
         is_last_format,
-        layout::{Otherwise, SpaKey, SpaMay, SpaMayKey, SpaPort, SpaScratch},
+        layout::{Otherwise, PACKET_WORDS, SpaKey, SpaMay, SpaMayKey, SpaPort, SpaScratch},
         open,
-        request::{DoorRequest, Request},
+        request::Request,
         stamp,
     },
 };
@@ -43,15 +43,6 @@ pub fn judge<B: Bytes + ?Sized, E: Subprograms>(
     if step == SpaStep::Continue {
         step = env.allow_spa(scratch);
     }
-    if step == SpaStep::Continue {
-        let completed = Completed {
-            entry: scratch.entry as u16,
-            stage: 0,
-            elapsed: 0,
-            request: scratch.request,
-        };
-        step = SpaStep::Judged(env.use_door(&scratch.info, completed));
-    }
     step
 }
 
@@ -64,12 +55,10 @@ pub fn pass_gate<B: Bytes + ?Sized, E: Subprograms>(
     port: SpaPort,
     scratch: &mut SpaScratch,
 ) -> SpaStep {
-    let header = match read(bytes, segment, &mut scratch.packet) {
-        Some(()) => gate::header(env, &scratch.packet),
-        None => None,
-    };
+    let has_passed =
+        read(bytes, segment, &mut scratch.packet).is_some() && gate::pass_any(env, scratch);
     let is_reported = port.otherwise == Otherwise::Drop && is_last_format(env, port);
-    if header.is_none() && (!is_reported || !event::admits(env, Reporting::Drops, env.now())) {
+    if !has_passed && (!is_reported || !event::admits(env, Reporting::Drops, env.now())) {
         return match is_reported {
             true => SpaStep::Judged(Reason::SpaNoise),
             false => SpaStep::NotSpa,
@@ -80,11 +69,10 @@ pub fn pass_gate<B: Bytes + ?Sized, E: Subprograms>(
         Err(reason) => return SpaStep::Judged(reason),
     }
     env.set_spa_other(Address::ANY);
-    let Some(header) = header else {
-        return SpaStep::Noise;
-    };
-    scratch.header = header;
-    SpaStep::Continue
+    match has_passed {
+        true => SpaStep::Continue,
+        false => SpaStep::Noise,
+    }
 }
 
 /// Reads the octets of a packet; `None` if the datagram has fewer.
@@ -94,10 +82,9 @@ fn read<B: Bytes + ?Sized>(bytes: &B, segment: &Segment, packet: &mut PacketWord
     if length < size_of::<PacketWords>() {
         return None;
     }
-    for (index, word) in packet.iter_mut().enumerate() {
-        let pairs: [u16; 4] = bytes.words(payload.wrapping_add(index.wrapping_mul(8)))?;
-        *word = bytemuck::cast(pairs);
-    }
+    // At once: each read has a bounds check of its own.
+    let words: [u16; 4 * PACKET_WORDS] = bytes.words(payload)?;
+    *packet = bytemuck::cast(words);
     Some(())
 }
 
@@ -185,7 +172,7 @@ fn early<E: Subprograms>(
     }
 }
 
-/// Decides whether an authenticated packet may do what it asks for.
+/// Gives or ends the grants that an authenticated packet asks for, as far as its user may.
 #[inline(always)]
 pub fn allow<E: Subprograms>(env: &E, scratch: &mut SpaScratch) -> SpaStep {
     let Some(key) = env.spa_key(&scratch.header.key) else {
@@ -212,12 +199,34 @@ pub fn allow<E: Subprograms>(env: &E, scratch: &mut SpaScratch) -> SpaStep {
         return SpaStep::Judged(reason);
     };
     let left_ms = key.not_after_ns.wrapping_sub(wall_ns) / 1_000_000;
-    scratch.request = match request.closes() {
-        true => DoorRequest::close(key.user),
-        false => DoorRequest::open(key.user, open_for_ms(may, request.seconds).min(left_ms)),
+    let open_for_ms = open_for_ms(may, request.seconds).min(left_ms);
+    let open_for_ms = (!request.closes()).then_some(open_for_ms);
+    let reason = use_door(env, &scratch.info, may.entry, key.user, open_for_ms);
+    SpaStep::Judged(reason)
+}
+
+/// Gives the grants of a door to the source of a user's packet for this long, in milliseconds, and reports it; `None`
+/// ends them.
+#[inline(always)]
+pub(crate) fn use_door<E: Subprograms>(
+    env: &E,
+    info: &PacketInfo,
+    entry: u16,
+    user: u16,
+    open_for_ms: Option<u64>,
+) -> Reason {
+    let Some(door) = env.door(entry.into()) else {
+        return Reason::SpaNotAllowed;
     };
-    scratch.entry = may.entry.into();
-    SpaStep::Continue
+    let change = match open_for_ms {
+        Some(open_for_ms) => GrantChange::of(door, open_for_ms),
+        None => GrantChange::CLOSE,
+    };
+    let until_ms = change.until_ms(info.now());
+    let reason = env.change_grants(info, entry, change);
+    let head = EventHead::at(reason, door.number, 0).of_user(user);
+    event::report(env, info, head, until_ms);
+    reason
 }
 
 /// Whether a packet may ask for an address. If that is another one than its source, the grant is for it, and events

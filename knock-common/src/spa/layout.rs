@@ -12,7 +12,6 @@ use crate::{
     spa::{
         gate::{Header, PacketWords},
         open::OpenScratch,
-        request::DoorRequest,
     },
 };
 
@@ -329,8 +328,4 @@ pub struct SpaScratch {
     pub header: Header,
     /// What opening the packet takes.
     pub open: OpenScratch,
-    /// What the packet asks of the door with this entry in `DOORS`.
-    pub request: DoorRequest,
-    /// The index of the entry.
-    pub entry: u64,
 }

@@ -25,7 +25,7 @@ use knock_tests::{
 };
 use knock_user::{
     compile::Tables,
-    kernel::{maps, program::Options},
+    kernel::{maps, program::LoadOptions},
 };
 
 const PORT: u16 = 62201;
@@ -92,7 +92,7 @@ impl Firewall {
     }
 
     fn with(tables: &Tables) -> Self {
-        let mut kernel = Kernel::with(tables, Options::default()).unwrap();
+        let mut kernel = Kernel::with(tables, LoadOptions::default()).unwrap();
         let since_boot = Duration::from_nanos(now().unwrap().nanos());
         let wall = u64::try_from((wall() - since_boot).as_nanos()).unwrap();
         maps::set(kernel.firewall().ebpf(), "WALL_CLOCK", [(0, wall)]).unwrap();
