@@ -7,14 +7,20 @@ use clap::{Parser, Subcommand};
 use crate::{
     admin::{self, Subcommands},
     apply::options::{CONFIG, Run},
-    tools::{generate, keygen},
+    tools::{generate, import_fwknop, keygen},
 };
 
 /// Returns the groups of subcommands in `--help`: clap lists them all under one heading.
 fn groups() -> impl Iterator<Item = (&'static str, &'static [&'static str])> {
     let configurations: (&str, &[&str]) = (
         "Commands about configurations",
-        &["check", "generate", "keygen", "import-knockd"],
+        &[
+            "check",
+            "generate",
+            "keygen",
+            "import-knockd",
+            "import-fwknop",
+        ],
     );
     admin::GROUPS.iter().copied().chain([configurations])
 }
@@ -59,6 +65,8 @@ pub enum Command {
         #[arg(value_name = "FILE")]
         file: PathBuf,
     },
+    /// Convert a configuration of fwknop's server; keys go to files of their own
+    ImportFwknop(import_fwknop::Options),
     /// A subcommand for a running knock-user.
     #[command(flatten)]
     Admin(Subcommands),

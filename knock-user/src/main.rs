@@ -44,7 +44,7 @@ use knock_user::{
     tools::{
         check,
         generate::{self, Unsuitable},
-        import, keygen,
+        import, import_fwknop, keygen,
     },
 };
 use tracing::Level;
@@ -74,6 +74,11 @@ fn main() -> ExitCode {
         Some(Command::Keygen(options)) => keygen::run(&options, &mut Unread(io::stdout().lock())),
         Some(Command::ImportKnockd { file }) => import::run(
             &file,
+            &mut Unread(io::stdout().lock()),
+            &mut Unread(io::stderr().lock()),
+        ),
+        Some(Command::ImportFwknop(options)) => import_fwknop::run(
+            &options,
             &mut Unread(io::stdout().lock()),
             &mut Unread(io::stderr().lock()),
         ),

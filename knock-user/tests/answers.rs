@@ -4,7 +4,7 @@
     reason = "what a helper of a test unwraps is the test's finding"
 )]
 
-use std::net::IpAddr;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use jiff::{
     Timestamp,
@@ -357,7 +357,22 @@ fn grant(source: &str, door: u16, left_ms: u64, given: Option<(u64, Option<u32>)
         door,
         until_ms: NOW_MS + left_ms,
         given,
+        user: 0,
     }
+}
+
+fn users() -> BTreeMap<u16, &'static str> {
+    [(3, "alice")].into()
+}
+
+#[test]
+fn a_grant_of_a_user_is_listed_with_the_name() {
+    let grant = Grant {
+        user: 3,
+        ..grant(V4, 0, 500, Some((NOW_MS, None)))
+    };
+    let answer = list::answer([grant], &doors(), &users(), clock());
+    assert_eq!(answer.grants[0].by.as_deref(), Some("user alice"));
 }
 
 #[test]
@@ -368,7 +383,7 @@ fn the_list_shows_the_grants_of_the_daemon() {
         grant(V4, 0, 500, Some((NOW_MS - 29_500, None))),
         grant("192.0.2.1", 0, 0, Some((0, None))),
     ];
-    let answer = list::answer(grants, &doors(), clock());
+    let answer = list::answer(grants, &doors(), &users(), clock());
     assert_text::<list::Args>(
         &answer,
         &[
@@ -379,7 +394,7 @@ fn the_list_shows_the_grants_of_the_daemon() {
         ],
     );
     assert_json(
-        &list::answer(grants.into_iter().take(1), &doors(), clock()),
+        &list::answer(grants.into_iter().take(1), &doors(), &users(), clock()),
         r#"{"grants":[{"source":"2001:db8::9","door":"ssh","ports":["tcp/22"],"until":"2026-03-01T10:00:12.345Z","seconds":12.345,"since":"2026-03-01T09:59:40.000Z","by":"knock"}]}"#,
     );
 }
@@ -402,14 +417,14 @@ fn the_list_without_a_daemon_shows_the_map() {
         entry(4, NOW_MS - 1, 0),
     ];
     assert_text::<list::Args>(
-        &list::answer(grants, &doors(), clock()),
+        &list::answer(grants, &doors(), &users(), clock()),
         &[
             "SOURCE       DOOR      PORTS           LEFT  SINCE  BY",
             "203.0.113.9  number 7                  20s   -      -",
             "203.0.113.9  web       tcp/80,tcp/443  30s   -      -",
         ],
     );
-    let nobody = list::answer([], &doors(), clock());
+    let nobody = list::answer([], &doors(), &users(), clock());
     assert_text::<list::Args>(&nobody, &["no grants"]);
     assert_json(&nobody, r#"{"grants":[]}"#);
 }
@@ -419,7 +434,7 @@ fn moments_of_other_days_have_a_date() {
     let mut time = local_time();
     time.now = "2026-03-02T10:00:00Z".parse().unwrap();
     let given = Some((NOW_MS, None));
-    let grants = list::answer([grant(V4, 0, 1_000, given)], &doors(), clock());
+    let grants = list::answer([grant(V4, 0, 1_000, given)], &doors(), &users(), clock());
     let text = text_of::<list::Args>(&grants, &time);
     assert!(text.contains("2026-03-01 12:00:00  knock"), "{text}");
 }

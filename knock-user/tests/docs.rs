@@ -225,7 +225,7 @@ const NEEDED: [(&str, &str, &str); 7] = [
 ];
 
 /// Keys that go only with another, or only without one of the needed ones.
-const COMPANIONS: [(&str, &str, &str, &str); 7] = [
+const COMPANIONS: [(&str, &str, &str, &str); 9] = [
     // part, key, with, without
     ("decoys", "range", "count = 5", ""),
     ("door", "one_time", "", "knock"),
@@ -234,6 +234,8 @@ const COMPANIONS: [(&str, &str, &str, &str); 7] = [
     ("door", "command_timeout", "on_open = [\"true\"]", ""),
     ("door.otp", "secret_file", "", "secret"),
     ("door.otp", "secret_env", "", "secret"),
+    ("user", "source", "fwknop = \"bob.fwknop\"", ""),
+    ("user", "username", "fwknop = \"bob.fwknop\"", ""),
 ];
 
 /// Their examples name things that this host does not have.

@@ -90,8 +90,17 @@ fn user(text: &mut Text, user: &User) {
             until.unwrap_or_default()
         )
     });
-    text.raw("keys", format!("[{}]", keys.collect::<Vec<_>>().join(", ")));
+    if !user.keys.is_empty() {
+        text.raw("keys", format!("[{}]", keys.collect::<Vec<_>>().join(", ")));
+    }
     text.list("doors", &user.doors);
+    if let Some(fwknop) = &user.fwknop {
+        text.string("fwknop", &fwknop.file.to_string_lossy());
+        text.list("source", &fwknop.source);
+        if let Some(username) = &fwknop.username {
+            text.string("username", username);
+        }
+    }
     if let Some(until) = user.until {
         text.raw("until", until);
     }

@@ -117,5 +117,8 @@ fn explain<W: Write>(request: &Request, daemon: &mut Daemon<W>) -> Result<Explan
     let has_it = |link: &&host::Link| to.is_some_and(|to| link.addresses.contains(&to));
     let arrives = links.iter().find(has_it).map(|link| link.index);
     explain::where_in_force(&mut explanation, &daemon.protection.coverage()?, arrives);
+    explanation
+        .steps
+        .extend(daemon.explain_packet(source.into()));
     Ok(explanation)
 }

@@ -57,6 +57,8 @@ pub struct Grant {
     /// When it was given, in milliseconds since boot, and by which user, if not with knocks; none
     /// if nobody remembers.
     pub given: Option<(u64, Option<u32>)>,
+    /// The number of the user whose SPA packet gave it; 0 if knocks did, or nobody remembers.
+    pub user: u16,
 }
 
 impl From<Open> for Grant {
@@ -66,6 +68,7 @@ impl From<Open> for Grant {
             door: open.door,
             until_ms: open.until_ms,
             given: Some((open.given_ms, open.by)),
+            user: open.user,
         }
     }
 }
@@ -77,6 +80,7 @@ impl From<(GrantKey, access::Grant)> for Grant {
             door: grant.door,
             until_ms: grant.until_ms,
             given: None,
+            user: 0,
         }
     }
 }

@@ -48,7 +48,7 @@ pub struct ListedGrant {
     pub seconds: f64,
     /// When it was given, if that is known: RFC 3339.
     pub since: Option<String>,
-    /// What gave it, if that is known: `knock`, or the user as `uid 0`.
+    /// What gave it, if that is known: `knock`, `user alice`, or who did it by hand as `uid 0`.
     pub by: Option<String>,
 }
 
@@ -90,18 +90,31 @@ impl Command for Args {
     fn answer<W: Write>(_: NoFields, daemon: &mut Daemon<W>, caller: Caller<Answer>) {
         let doors = facts::doors(daemon.protection.registry());
         let grants = daemon.ledger.open().map(Into::into);
-        caller.answer(Ok(answer(grants, &doors, Clock::now())));
+        let users = daemon.protection.registry().numbers.user_names();
+        let answer = answer(grants, &doors, &users, Clock::now());
+        caller.answer(Ok(answer));
     }
 
     fn offline(&self, instance: &Instance) -> Result<Answer> {
         clock::check()?;
         let doors = facts::doors(&pinned::registry(instance)?);
-        Ok(answer(pinned::grants(instance)?, &doors, Clock::now()))
+        let users = BTreeMap::new();
+        Ok(answer(
+            pinned::grants(instance)?,
+            &doors,
+            &users,
+            Clock::now(),
+        ))
     }
 }
 
 /// Returns the valid grants, one for each source and door: the one that ends last.
-pub fn answer(grants: impl IntoIterator<Item = Grant>, doors: &Doors, clock: Clock) -> Answer {
+pub fn answer(
+    grants: impl IntoIterator<Item = Grant>,
+    doors: &Doors,
+    users: &BTreeMap<u16, &str>,
+    clock: Clock,
+) -> Answer {
     let mut longest: BTreeMap<(Address, u16), Grant> = BTreeMap::new();
     for grant in grants
         .into_iter()
@@ -124,15 +137,17 @@ pub fn answer(grants: impl IntoIterator<Item = Grant>, doors: &Doors, clock: Clo
                 until: clock.wall(grant.until_ms),
                 seconds: clock.seconds_until(grant.until_ms),
                 since: grant.given.map(|(given_ms, _)| clock.wall(given_ms)),
-                by: grant.given.map(|(_, by)| giver(by)),
+                by: grant.given.map(|(_, by)| match (by, grant.user) {
+                    (None, 0) => "knock".to_owned(),
+                    (None, number) => {
+                        let name = users.get(&number).copied().unwrap_or("?");
+                        format!("user {name}")
+                    }
+                    (Some(uid), _) => format!("uid {uid}"),
+                }),
             }
         })
         .collect();
     grants.sort_by(|a, b| (a.source, &a.door).cmp(&(b.source, &b.door)));
     Answer { grants }
-}
-
-/// Returns who gave a grant: a knock, or a user.
-fn giver(by: Option<u32>) -> String {
-    by.map_or_else(|| "knock".to_owned(), |uid| format!("uid {uid}"))
 }

@@ -442,6 +442,7 @@ pub fn features(settings: &Settings) -> Features {
         (settings.has_handshakes() || reply, Features::ANSWERS),
         (settings.lockout.is_some(), Features::LOCKOUT),
         (settings.spa().is_some(), Features::SPA),
+        (settings.fwknop_users().next().is_some(), Features::FWKNOP),
         (
             settings.doors.iter().any(|door| door.knock_pass),
             Features::KNOCK_PASS,

@@ -1,12 +1,16 @@
 //! Tables of single packet authorization: the keys of gates and clients, and who may open what.
 
+use std::collections::BTreeSet;
+
 use knock_common::{
+    fwknop::{Passphrase, text::username_hash},
     hmac_sha256,
-    layout::{PortKind, PortRule},
+    layout::{PortKind, PortRule, port_index},
     siphash::SipKey,
     spa::layout::{
-        DoorId, Gate, KEYS_MAX, KeyId, LAST_MAX, MAY_MAX, Otherwise as Others, SpaFormats, SpaKey,
-        SpaKeyName, SpaMay, SpaMayKey, SpaPort,
+        DoorId, FWKNOP_KEYS_MAX, FWKNOP_SOURCES_MAX, FwknopKey, Gate, KEYS_MAX, KeyId, LAST_MAX,
+        MAY_MAX, Otherwise as Others, SourcePrefix, SpaFormats, SpaKey, SpaKeyName, SpaMay,
+        SpaMayKey, SpaPort,
     },
 };
 use knock_sequence::{
@@ -17,7 +21,7 @@ use knock_sequence::{
 use super::{Conflict, Tables, ports::PortTable, stable_ids::IdAssigner, tables::SpaTables};
 use crate::model::{
     settings::{Door, Otherwise, Settings, User},
-    spa::{HostKey, UserKey},
+    spa::{Fwknop, HostKey, UserKey},
 };
 
 /// Users that a configuration may have: a reload has numbers for those of two configurations.
@@ -27,7 +31,22 @@ const USERS_MAX: usize = 30_000;
 pub(super) fn within_limits(settings: &Settings, conflicts: &mut Vec<Conflict>) {
     let users = &settings.users;
     let keys: usize = users.iter().map(|user| user.keys.len()).sum();
+    let ports_of = |name: &String| {
+        let door = settings.doors.iter().find(|door| door.name == *name);
+        let ports = door.into_iter().flat_map(Door::opened);
+        ports
+            .map(|ports| usize::from(ports.last - ports.first) + 1)
+            .sum::<usize>()
+    };
     let doors: usize = users.iter().map(|user| user.doors.len() + 1).sum();
+    let ports: usize = settings
+        .fwknop_users()
+        .flat_map(|(_, user, _)| user.doors.iter().map(ports_of))
+        .sum();
+    let fwknop = settings.fwknop_users().count();
+    let sources = settings
+        .fwknop_users()
+        .map(|(_, _, fwknop)| fwknop.source.len());
     let gates = 1 + usize::from(
         settings
             .spa
@@ -40,7 +59,21 @@ pub(super) fn within_limits(settings: &Settings, conflicts: &mut Vec<Conflict>) 
     for (what, count, most) in [
         ("users", users.len(), USERS_MAX),
         ("keys of users", keys, keys_most),
-        ("doors of users, counted for each user,", doors, doors_most),
+        (
+            "doors of users, and ports of fwknop users, counted for each user,",
+            doors + ports,
+            doors_most,
+        ),
+        (
+            "users with fwknop, each of which costs 1.2 µs for every forged packet,",
+            fwknop,
+            FWKNOP_KEYS_MAX as usize,
+        ),
+        (
+            "prefixes in source",
+            sources.max().unwrap_or_default(),
+            FWKNOP_SOURCES_MAX,
+        ),
     ] {
         if count > most {
             let reason = format!("{count} {what} are too many: the limit is {most}");
@@ -62,6 +95,12 @@ pub(super) fn mark(ports: &mut PortTable, settings: &Settings) {
     let Some(spa) = settings.spa() else {
         return;
     };
+    let formats = [
+        (settings.has_user_keys(), SpaFormats::KNOCK),
+        (settings.fwknop_users().next().is_some(), SpaFormats::FWKNOP),
+    ];
+    let used = formats.into_iter().filter(|(is_used, _)| *is_used);
+    let formats = used.fold(SpaFormats::default(), |all, (_, format)| all.with(format));
     for range in &spa.ports {
         for port in range.first..=range.last {
             let before = ports.rules.get(&(range.protocol, port));
@@ -71,7 +110,6 @@ pub(super) fn mark(ports: &mut PortTable, settings: &Settings) {
                 (Otherwise::Pass, None) => Others::Pass,
                 (Otherwise::Pass, Some(rule)) => Others::Protected(rule.port_group),
             };
-            let formats = SpaFormats::KNOCK;
             let rule = PortRule::spa(SpaPort { formats, otherwise });
             ports.put(range.protocol, port, rule);
         }
@@ -84,6 +122,7 @@ pub(super) fn tables(settings: &Settings, doors: &[u16], users: &[u16]) -> SpaTa
         return SpaTables::default();
     };
     let mut tables = SpaTables {
+        // Without keys of users there may be none of the host.
         gates: spa.host_keys.iter().map(gate).collect(),
         ..SpaTables::default()
     };
@@ -91,6 +130,7 @@ pub(super) fn tables(settings: &Settings, doors: &[u16], users: &[u16]) -> SpaTa
         let key = SpaMayKey::door(SpaMayKey::ANYBODY, door_id(door));
         tables.may.push((key, may(door, entry)));
     }
+    let mut known = BTreeSet::new();
     for (user, &number) in settings.users.iter().zip(users) {
         let bind = user.bind.unwrap_or(spa.bind);
         for (index, host_key) in (0..).zip(&spa.host_keys) {
@@ -119,9 +159,46 @@ pub(super) fn tables(settings: &Settings, doors: &[u16], users: &[u16]) -> SpaTa
             }
             let key = SpaMayKey::door(number, door_id(door));
             tables.may.push((key, may));
+            // Packets of fwknop name ports. The first door with a port is the one that opens.
+            let ports = door.opened().iter().filter(|_| user.fwknop.is_some());
+            let ports = ports.flat_map(|ports| {
+                let numbers = ports.first..=ports.last;
+                numbers.map(|port| port_index(ports.protocol, port))
+            });
+            for port in ports {
+                let key = SpaMayKey::port(number, port);
+                if known.insert((number, port)) {
+                    tables.may.push((key, may));
+                }
+            }
         }
+        tables.fwknop_keys.extend(
+            user.fwknop
+                .as_ref()
+                .and_then(|fwknop| fwknop_key(fwknop, user, number, bind)),
+        );
     }
     tables
+}
+
+/// Returns the entry of a client of fwknop; none if its keys were not read.
+fn fwknop_key(fwknop: &Fwknop, user: &User, number: u16, bind: bool) -> Option<FwknopKey> {
+    let keys = fwknop.keys.as_ref()?;
+    let mut entry = FwknopKey {
+        mac: hmac_sha256::Key::new(&keys.hmac_key),
+        passphrase: Passphrase::new(&keys.passphrase)?,
+        not_after_ns: user.until.map_or(u64::MAX, |until| until.unix_ns()),
+        username: fwknop.username.as_deref().map_or(0, username_hash),
+        user: number,
+        flags: if bind { FwknopKey::REQUIRE_SOURCE } else { 0 },
+        ..FwknopKey::default()
+    };
+    for (place, prefix) in entry.sources.iter_mut().zip(&fwknop.source) {
+        let (address, bits) = prefix.mapped();
+        *place = SourcePrefix { address, bits };
+        entry.source_count += 1;
+    }
+    Some(entry)
 }
 
 impl Tables {

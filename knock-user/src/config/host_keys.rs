@@ -9,7 +9,7 @@ use std::{
 
 use knock_sequence::spa::{KeyError, PairKeys, PrivateKey, PublicKey, WeakKey, read_private_key};
 
-use super::{Checked, Problem, Problems};
+use super::{Checked, Problem, Problems, fwknop};
 use crate::{
     host::{files, os_error},
     model::spa::HostKey,
@@ -27,10 +27,14 @@ impl Checked {
     ///
     /// # Errors
     /// Returns a problem for each file without a key, and for each key that can't be used.
-    pub(super) fn with_host_keys(self) -> Result<Self, Problems> {
+    pub(super) fn with_host_keys(mut self) -> Result<Self, Problems> {
         let mut list = Vec::new();
         let mut keys = Vec::new();
-        if let Some(spa) = self.settings.spa() {
+        if let Some(spa) = self
+            .settings
+            .spa()
+            .filter(|_| self.settings.has_user_keys())
+        {
             for (key, path) in spa.files() {
                 match read_key(path) {
                     Ok(read) => keys.push(read),
@@ -40,6 +44,23 @@ impl Checked {
                         reason,
                     }),
                 }
+            }
+        }
+        let mut fwknop_keys = Vec::new();
+        for (index, _, fwknop) in self.settings.fwknop_users() {
+            match fwknop::read_keys(&fwknop.file) {
+                Ok(keys) => fwknop_keys.push((index, keys)),
+                Err(reason) => list.push(Problem {
+                    line: self.places.of_user(index, "fwknop"),
+                    key: "fwknop".to_owned(),
+                    reason,
+                }),
+            }
+        }
+        for (index, keys) in fwknop_keys {
+            let user = self.settings.users.get_mut(index);
+            if let Some(fwknop) = user.and_then(|user| user.fwknop.as_mut()) {
+                fwknop.keys = Some(keys);
             }
         }
         match list.is_empty() {

@@ -10,6 +10,7 @@
 //! program.
 
 mod door;
+pub(crate) mod fwknop;
 mod host_keys;
 pub mod one_time_lines;
 mod otp;
@@ -212,6 +213,14 @@ impl Checked {
             for file in files.into_iter().flatten() {
                 *file = directory.join(&*file);
             }
+        }
+        for fwknop in self
+            .settings
+            .users
+            .iter_mut()
+            .filter_map(|user| user.fwknop.as_mut())
+        {
+            fwknop.file = directory.join(&fwknop.file);
         }
         self
     }

@@ -5,16 +5,30 @@ use knock_sequence::spa::PublicKey;
 use super::{
     door,
     section::{Item, Section},
+    spa,
 };
 use crate::model::{
     problem::Report,
-    spa::{User, UserKey},
+    settings::Prefix,
+    spa::{Fwknop, User, UserKey},
 };
 
-pub(super) const KEYS: &[&str] = &["name", "keys", "doors", "until", "bind", "for_others"];
+pub(super) const KEYS: &[&str] = &[
+    "name",
+    "keys",
+    "fwknop",
+    "doors",
+    "until",
+    "bind",
+    "for_others",
+    "source",
+    "username",
+];
 
 const KEY_KEYS: &[&str] = &["key", "until", "note"];
 
+/// The longest user name of fwknop (`MAX_SPA_USERNAME_SIZE`).
+const USERNAME_MOST: usize = 64;
 /// The longest note of a key, in characters: it appears in lines of a terminal.
 const NOTE_MOST: usize = 100;
 
@@ -33,12 +47,13 @@ pub(super) fn read(
         );
     }
     let keys = section.or("keys", report, Vec::new(), keys);
-    if section.lacks("keys") {
+    let fwknop = fwknop(section, report);
+    if section.lacks("keys") && section.lacks("fwknop") {
         report.add(
             section.line,
             "keys",
             "missing: add the public keys that `knock-client keygen` prints, as in keys = \
-             [\"knock1:...\"]",
+             [\"knock1:...\"], or name the file with the keys of a fwknop client with fwknop",
         );
     }
     let doors = section.or("doors", report, Vec::new(), doors);
@@ -54,8 +69,47 @@ pub(super) fn read(
         until,
         bind,
         for_others,
+        fwknop,
     };
     Some((user, lines))
+}
+
+/// Reads `fwknop`, `source` and `username`, which belong together.
+fn fwknop(section: &mut Section<'_, '_>, report: &mut Report) -> Option<Fwknop> {
+    let file = section.get("fwknop", report, spa::path);
+    let source = section.or("source", report, Vec::new(), |item, report| {
+        item.list(report, str::parse::<Prefix>)
+    });
+    let username = section.get("username", report, username);
+    if section.lacks("fwknop") {
+        for (key, is_given) in [
+            ("source", !section.lacks("source")),
+            ("username", !section.lacks("username")),
+        ] {
+            if is_given {
+                let line = section.lines.get(key).copied();
+                let reason = "only a user with fwknop has it: remove it";
+                report.add(line.unwrap_or(section.line), key, reason);
+            }
+        }
+    }
+    Some(Fwknop {
+        file: file?,
+        username,
+        source,
+        keys: None,
+    })
+}
+
+fn username(item: &Item<'_, '_>, report: &mut Report) -> Option<String> {
+    let name = item.text(report)?;
+    let fits = |c: char| c.is_ascii_graphic();
+    if name.is_empty() || name.len() > USERNAME_MOST || !name.chars().all(fits) {
+        let reason =
+            format!("{name:?} is not a user name of fwknop: write 1 to {USERNAME_MOST} letters");
+        return item.wrong(report, reason);
+    }
+    Some(name.to_owned())
 }
 
 fn keys(item: &Item<'_, '_>, report: &mut Report) -> Option<Vec<(usize, UserKey)>> {

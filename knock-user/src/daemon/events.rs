@@ -51,6 +51,7 @@ impl<W: Write> Daemon<W> {
             event.reason(),
             Some(Reason::Opened | Reason::Refreshed | Reason::Closed)
         );
+        self.packets.note(event);
         self.is_full |= event.reason() == Some(Reason::GrantsFull);
         if !ledger_reports_it {
             self.console.event(event);

@@ -34,6 +34,7 @@ mod events;
 mod files;
 mod frames;
 mod making;
+mod packets;
 mod ring;
 mod room;
 mod signals;
@@ -53,6 +54,7 @@ use doors::Doors;
 use files::Files;
 use frames::loaded_copy;
 use making::{Making, Then, made};
+use packets::Packets;
 use ring::{ProgramLog, program_log, readable, something_logged};
 use signals::Asked;
 use stats::Stats;
@@ -117,6 +119,8 @@ pub struct Daemon<W> {
     next_line: NextLineServer,
     /// Recognizes time-based knocks of clients whose clock is wrong.
     skew_detector: SkewDetector,
+    /// The last SPA packets of sources.
+    packets: Packets,
     /// Warnings of commands that were left out.
     left_outs: Throttle,
     /// Warnings of commands that failed.
@@ -196,6 +200,7 @@ impl<W: Write> Daemon<W> {
             files: Files::new(),
             next_line,
             skew_detector,
+            packets: Packets::default(),
             left_outs: Throttle::new(1, "more commands"),
             failed_commands: Throttle::new(FAILED_LOGGED, "more commands of this door that failed"),
             gateways: Throttle::new(1, "more openings"),
@@ -388,6 +393,16 @@ impl<W: Write> Daemon<W> {
     /// Ends the protection and the loop, and calls `then` with the result.
     pub(crate) fn detach(&mut self, then: Then<()>) {
         self.detaching = Some(then);
+    }
+
+    /// Describes the last SPA packet of a source.
+    pub(crate) fn explain_packet(&self, source: knock_common::Address) -> Option<String> {
+        let users = self.protection.registry().numbers.user_names();
+        self.packets.explain(
+            source,
+            |number| users.get(&number).map(|name| (*name).to_owned()),
+            |number| self.door(number).map(|door| door.name.clone()),
+        )
     }
 
     pub(crate) fn settings(&self) -> &Settings {

@@ -21,8 +21,10 @@ pub struct Open {
     pub until_ms: u64,
     /// When it was last given, in milliseconds since boot.
     pub given_ms: u64,
-    /// The user who gave it by hand; none if the source knocked.
+    /// The user who gave it by hand; none if a packet of the source did.
     pub by: Option<u32>,
+    /// The number of the user whose SPA packet gave it; 0 if knocks did.
+    pub user: u16,
 }
 
 /// The writes that end grants of a source.
@@ -43,6 +45,7 @@ impl Ledger {
             until_ms: opening.until_ms,
             given_ms: opening.given_ns / NANOS_PER_MILLI,
             by: opening.by,
+            user: opening.user,
         })
     }
 

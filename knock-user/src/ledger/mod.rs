@@ -77,8 +77,10 @@ struct Opening {
     deadline_ms: u64,
     /// The time of the latest knock that gave it, in nanoseconds.
     given_ns: u64,
-    /// The user id that granted it by hand; none if a knock did.
+    /// The user id that granted it by hand; none if a packet of the source did.
     by: Option<u32>,
+    /// The number of the user whose SPA packet gave it; 0 if knocks did.
+    user: u16,
     /// The entries that last as long as the opening.
     keys: Vec<GrantKey>,
 }
@@ -190,6 +192,10 @@ impl Ledger {
             }
         }
         actions.extend(self.extend(source, grant, at_ns));
+        let opening = self.openings.get_mut(&(source, door));
+        if let Some(opening) = opening.filter(|opening| opening.until_ms == until_ms) {
+            opening.user = event.user;
+        }
         actions
     }
 
@@ -230,6 +236,7 @@ impl Ledger {
                 deadline_ms: until_ms,
                 given_ns,
                 by: None,
+                user: 0,
                 keys,
             };
             self.openings.insert(holder, opening);
@@ -247,6 +254,7 @@ impl Ledger {
         opening.keys = keys;
         opening.until_ms = until_ms;
         opening.by = None;
+        opening.user = 0;
         let old_ms = std::mem::replace(&mut opening.deadline_ms, until_ms);
         self.deadlines.remove(&(old_ms, holder));
         self.deadlines.insert((until_ms, holder));

@@ -13,7 +13,7 @@ use knock_sequence::{
     spa::{PORT, PairKeys, PrivateKey, PublicKey, WINDOW},
 };
 
-use super::settings::{Door, Settings};
+use super::settings::{Door, Prefix, Settings};
 
 /// The default place of the host's private key.
 pub const HOST_KEY: &str = "/etc/knock/host.key";
@@ -119,6 +119,37 @@ pub struct User {
     pub bind: Option<bool>,
     /// Whether it may ask for an address that is not the sender's.
     pub for_others: bool,
+    /// What is known of its fwknop client, if it has one.
+    pub fwknop: Option<Fwknop>,
+}
+
+/// A client of fwknop.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Fwknop {
+    /// The file with its keys.
+    pub file: PathBuf,
+    /// The user name that its packets must have.
+    pub username: Option<String>,
+    /// Where its packets may come from; everywhere if this is empty.
+    pub source: Vec<Prefix>,
+    /// Its keys; none if the file was not read.
+    pub keys: Option<FwknopKeys>,
+}
+
+/// The keys of a client of fwknop.
+#[derive(Clone, Eq, PartialEq)]
+pub struct FwknopKeys {
+    /// Decrypts packets: 1 to 32 bytes.
+    pub passphrase: Vec<u8>,
+    /// Authenticates packets: 1 to 136 bytes.
+    pub hmac_key: Vec<u8>,
+}
+
+/// The keys are never printed.
+impl fmt::Debug for FwknopKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("FwknopKeys(…)")
+    }
 }
 
 /// A public key of a user.
@@ -189,6 +220,17 @@ impl Settings {
     /// Returns how SPA packets are received; none if there is no user to send them.
     pub fn spa(&self) -> Option<&Spa> {
         self.spa.as_ref().filter(|_| !self.users.is_empty())
+    }
+
+    /// Returns whether a user has a key of this project's format, which needs the host's key.
+    pub fn has_user_keys(&self) -> bool {
+        self.users.iter().any(|user| !user.keys.is_empty())
+    }
+
+    /// Returns the users with a client of fwknop.
+    pub fn fwknop_users(&self) -> impl Iterator<Item = (usize, &User, &Fwknop)> {
+        let users = self.users.iter().enumerate();
+        users.filter_map(|(index, user)| Some((index, user, user.fwknop.as_ref()?)))
     }
 
     /// Returns the UDP ports to which SPA packets are sent; none without users.

@@ -143,6 +143,13 @@ fn describe(settings: &Settings, out: &mut impl Write) -> io::Result<()> {
         for key in &user.keys {
             writeln!(out, "  key      {}", described(user, key))?;
         }
+        if let Some(fwknop) = &user.fwknop {
+            let sources = match fwknop.source.as_slice() {
+                [] => String::new(),
+                sources => format!(" from {}", words(sources)),
+            };
+            writeln!(out, "  fwknop   {}{sources}", fwknop.file.display())?;
+        }
         let doors = match user.doors.as_slice() {
             [] => "none".to_owned(),
             doors => doors.join(" "),

@@ -1,9 +1,11 @@
-//! Subcommands that touch no kernel: `check`, `generate`, `keygen`, `import-knockd`.
+//! Subcommands that touch no kernel: `check`, `generate`, `keygen`, `import-knockd`,
+//! `import-fwknop`.
 //!
 //! May use `config` and the rooms below it. Must not know the running program.
 
 pub mod check;
 pub mod generate;
 pub mod import;
+pub mod import_fwknop;
 pub mod keygen;
 pub mod toml_text;

@@ -42,6 +42,9 @@ pub struct Circumstances {
     /// Time-based doors whose secret file has another secret than the one in force, with that file; or
     /// why the two can't be compared.
     pub other_secrets: Vec<(String, PathBuf, Option<String>)>,
+    /// Files of host keys that differ from the keys in force, or the reason why they can't be
+    /// compared.
+    pub other_host_keys: Vec<(PathBuf, Option<String>)>,
     /// Commands that run or wait.
     pub commands: usize,
     /// What else is worth knowing of the host around it.
@@ -207,6 +210,22 @@ impl Findings {
     }
 
     fn time_based_doors(&mut self, circumstances: &Circumstances) {
+        for (file, because) in &circumstances.other_host_keys {
+            let file = file.display();
+            match because {
+                None => self.short(
+                    "secret-changed",
+                    None,
+                    format!(
+                        "{file} has another key than the one that is in force: `knock-user reload` \
+                         reads it"
+                    ),
+                ),
+                Some(because) => self.notes.push(format!(
+                    "the key of this host can't be compared with what is in force: {because}"
+                )),
+            }
+        }
         for (door, wait_ms) in &circumstances.waiting_doors {
             let text = format!(
                 "nobody can open door {door} for another {}: which of its sequences were used before \

@@ -30,7 +30,9 @@ pub(super) fn status(instance: &Instance, hanging: Option<u32>) -> Result<Answer
     let grants = pinned::grants(instance)?;
     let entries = grants.len();
     let found = Found {
-        grants: list::answer(grants, &doors(&registry), clock).grants.len(),
+        grants: list::answer(grants, &doors(&registry), &Default::default(), clock)
+            .grants
+            .len(),
         flows: kept(&pinned::flows(instance)?, registry.idle_ms(), clock),
         counts: pinned::counters(instance)?,
     };

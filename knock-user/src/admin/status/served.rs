@@ -61,6 +61,7 @@ pub(super) fn status<W: Write>(daemon: &mut Daemon<W>) -> Result<Answer> {
         is_hanging: false,
         waiting_doors: waiting_doors(daemon, clock.now_ms),
         other_secrets: daemon.plan.checked.other_secrets(),
+        other_host_keys: daemon.plan.checked.other_host_keys(),
         commands: daemon.commands.pending(),
         notes: daemon.host_notes(),
     };

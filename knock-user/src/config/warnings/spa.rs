@@ -1,6 +1,6 @@
 //! Warns about users, their keys, and the ports of SPA packets.
 
-use std::{fs, os::unix::fs::MetadataExt as _, time::Duration};
+use std::{fs, os::unix::fs::MetadataExt as _, path::Path, time::Duration};
 
 use knock_sequence::{Knock, duration};
 
@@ -87,11 +87,11 @@ impl Advice<'_> {
         };
         let settings = self.settings();
         let is_usable = |user: &User| {
+            let is_current =
+                |until: Option<Until>| until.is_none_or(|until| !until.has_passed(now.unix_ms));
             let mut keys = user.keys.iter();
-            keys.any(|key| {
-                user.end_of(key)
-                    .is_none_or(|until| !until.has_passed(now.unix_ms))
-            })
+            (user.fwknop.is_some() && is_current(user.until))
+                || keys.any(|key| is_current(user.end_of(key)))
         };
         let closed: Vec<_> = (settings.doors.iter().enumerate())
             .filter(|(_, door)| !door.has_sequence() && !settings.users_of(door).any(is_usable))
@@ -142,10 +142,19 @@ impl Advice<'_> {
 
     /// Warns if every user of the host can read a private key.
     fn exposed_keys(&mut self, spa: &Spa) {
-        const READ_BY_ALL: u32 = 0o004;
+        let checked = self.checked;
+        for (index, _, fwknop) in checked.settings.fwknop_users() {
+            if is_exposed(&fwknop.file) {
+                let shown = fwknop.file.display();
+                let reason = format!(
+                    "every user of this host can read the keys in {shown}, and open the doors of \
+                     this user: chmod 600 {shown}"
+                );
+                self.add(checked.places.of_user(index, "fwknop"), "fwknop", reason);
+            }
+        }
         for (key, path) in spa.files() {
-            let is_exposed = fs::metadata(path).is_ok_and(|found| found.mode() & READ_BY_ALL != 0);
-            if is_exposed {
+            if is_exposed(path) {
                 let shown = path.display();
                 let reason = format!(
                     "every user of this host can read the private key in {shown}, and pose as \
@@ -155,6 +164,12 @@ impl Advice<'_> {
             }
         }
     }
+}
+
+/// Returns whether every user of the host can read a file.
+fn is_exposed(path: &Path) -> bool {
+    const READ_BY_ALL: u32 = 0o004;
+    fs::metadata(path).is_ok_and(|found| found.mode() & READ_BY_ALL != 0)
 }
 
 /// Returns what happens at the end of a user or key, if it has passed or is near.

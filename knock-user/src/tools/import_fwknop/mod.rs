@@ -1,0 +1,302 @@
+//! `knock-user import-fwknop`: converts the configuration of fwknop's server.
+//!
+//! ```text
+//! access.conf ─▶ stanza (lines) ─▶ user (users and doors) ─▶ seq.toml, and a key file for each user
+//! ```
+//!
+//! Keys go to files that only their owner can read, never to the output. A stanza that can't be
+//! converted stays as a comment with the reasons.
+
+mod stanza;
+mod user;
+
+use std::{
+    fs,
+    io::{ErrorKind, Write},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result, bail};
+use clap::Args;
+use knock_sequence::{Ports, Protocol};
+
+use self::{
+    stanza::{Line, Stanza},
+    user::Converted,
+};
+use crate::{
+    config,
+    host::{os_error, private_files},
+    model::problem::{Problem, Problems},
+    tools::toml_text::{comment, commented, list, string},
+};
+
+/// The files to convert.
+#[derive(Args, Clone, Debug)]
+pub struct Options {
+    /// Read the stanzas from this file, such as /etc/fwknop/access.conf
+    #[arg(value_name = "ACCESS_CONF")]
+    pub access: PathBuf,
+    /// Read interface and port from this file, such as /etc/fwknop/fwknopd.conf
+    #[arg(value_name = "FWKNOPD_CONF")]
+    pub server: Option<PathBuf>,
+    /// Write the key files to this directory, which is where the configuration belongs
+    #[arg(long, value_name = "DIRECTORY", default_value = ".")]
+    pub keys: PathBuf,
+}
+
+/// A converted configuration.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Imported {
+    /// The configuration.
+    pub toml: String,
+    /// The name and content of each key file.
+    pub keys: Vec<(String, String)>,
+    /// Notes about lines of access.conf.
+    pub notes: Vec<Problem>,
+    /// Notes about lines of fwknopd.conf.
+    pub server_notes: Vec<Problem>,
+}
+
+/// Writes the key files and prints the configuration to `out`, and notes about lines that have no
+/// effect, or another one, to `stderr`.
+///
+/// # Errors
+/// Returns [`Problems`] if a file can't be read or no stanza can be converted, or an error if a key
+/// file exists with other keys or can't be written.
+pub fn run(options: &Options, out: &mut impl Write, stderr: &mut impl Write) -> Result<()> {
+    let access = read(&options.access)?;
+    let server = options.server.as_deref().map(read).transpose()?;
+    let Imported {
+        toml,
+        keys,
+        notes,
+        server_notes,
+    } = import(&access, server.as_deref());
+    for (name, text) in &keys {
+        let path = options.keys.join(name);
+        match private_files::create(&path, text.as_bytes()) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                if fs::read_to_string(&path).is_ok_and(|found| found == *text) {
+                    continue;
+                }
+                bail!(
+                    "{} exists with other content, and is not replaced: remove it, or name another \
+                     directory with --keys",
+                    path.display()
+                );
+            }
+            written => written.with_context(|| {
+                format!("writing {}: create its directory first", path.display())
+            })?,
+        }
+    }
+    out.write_all(toml.as_bytes())
+        .context("writing the configuration")?;
+    let of_server = options.server.iter().flat_map(|path| {
+        let notes = server_notes.iter();
+        notes.map(|note| note.render("note", &path.display().to_string()))
+    });
+    let of_access = notes
+        .iter()
+        .map(|note| note.render("note", &options.access.display().to_string()));
+    for note in of_access.chain(of_server) {
+        writeln!(stderr, "{note}").context("writing the notes")?;
+    }
+    if keys.is_empty() {
+        bail!("no stanza could be converted: the notes name the reasons");
+    }
+    Ok(())
+}
+
+fn read(path: &Path) -> Result<String, Problems> {
+    let file = path.display().to_string();
+    config::read_text(path).map_err(|error| Problems {
+        list: vec![Problem {
+            line: None,
+            key: String::new(),
+            reason: format!("can't be read: {}", os_error::reason(&error, &file)),
+        }],
+        file,
+    })
+}
+
+/// Converts the texts of access.conf and fwknopd.conf.
+pub fn import(access: &str, server: Option<&str>) -> Imported {
+    let mut imported = Imported::default();
+    let mut page = String::new();
+    imported.server_notes = match server {
+        Some(server) => head(server, &mut page),
+        None => Vec::new(),
+    };
+    let (before, stanzas) = stanza::stanzas(stanza::lines(access));
+    for line in before {
+        let reason = match line.key.starts_with("%include") {
+            true => "other files are not read: convert each of them",
+            false => "not used: it is in front of the first SOURCE",
+        };
+        imported.notes.push(note(&line, reason));
+    }
+    let mut doors: Vec<Door> = Vec::new();
+    let mut users: Vec<String> = Vec::new();
+    for (number, stanza) in (1..).zip(&stanzas) {
+        match user::convert(stanza, number) {
+            Ok(converted) => {
+                imported.notes.extend(converted.notes.iter().cloned());
+                page += &user_table(&converted, &mut users, &mut doors, &mut imported.keys);
+            }
+            Err(reasons) => {
+                page += &left_out(stanza, &reasons);
+                imported.notes.extend(reasons);
+            }
+        }
+    }
+    for door in &doors {
+        page += &door.table();
+    }
+    imported.notes.sort();
+    imported.toml = comment(
+        "Converted from the configuration of fwknop. The keys are in files beside this one.",
+    ) + &page;
+    imported
+}
+
+fn note(line: &Line, reason: &str) -> Problem {
+    Problem {
+        line: Some(line.number),
+        key: line.key.clone(),
+        reason: reason.to_owned(),
+    }
+}
+
+/// Writes what fwknopd.conf says, and returns notes about its other lines.
+fn head(server: &str, page: &mut String) -> Vec<Problem> {
+    let mut notes = Vec::new();
+    let mut port = None;
+    let lines = stanza::lines(server);
+    let has_server = lines
+        .iter()
+        .any(|line| line.key == "ENABLE_UDP_SERVER" && line.is_on());
+    for line in &lines {
+        match line.key.as_str() {
+            "PCAP_INTF" => *page += &format!("interfaces = {}\n", list(&[&line.value])),
+            "PCAP_FILTER" => match filter_port(&line.value) {
+                Some(number) => port = port.or(Some(number)),
+                None => notes.push(note(line, "not used: only \"udp port N\" names a port")),
+            },
+            "UDPSERV_PORT" if has_server => match line.value.parse() {
+                Ok(number) => port = Some(number),
+                Err(_) => notes.push(note(line, "not used: it is not a port")),
+            },
+            "MAX_SPA_PACKET_AGE" if line.value != "120" => {
+                notes.push(note(
+                    line,
+                    "not used: packets of fwknop may be 120 seconds old",
+                ));
+            }
+            "ENABLE_SPA_PACKET_AGING" if !line.is_on() => notes.push(note(
+                line,
+                "not used: old packets are always refused, since nothing else protects a replay \
+                 cache of limited size",
+            )),
+            "MAX_SPA_PACKET_AGE" | "ENABLE_SPA_PACKET_AGING" | "ENABLE_UDP_SERVER" => {}
+            _ => notes.push(note(line, "not used")),
+        }
+    }
+    if let Some(port) = port.filter(|port| *port != knock_sequence::spa::PORT) {
+        let ports = Ports {
+            protocol: Protocol::Udp,
+            first: port,
+            last: port,
+        };
+        *page += &format!("\n[spa]\nports = {}\n", list(&[ports]));
+    }
+    notes
+}
+
+/// Returns the port of a filter like `udp port 62201` or `udp dst port 62201`.
+fn filter_port(filter: &str) -> Option<u16> {
+    let words: Vec<_> = filter.split_whitespace().collect();
+    match words.as_slice() {
+        ["udp", "port", port] | ["udp", "dst", "port", port] => port.parse().ok(),
+        _ => None,
+    }
+}
+
+/// A door that converted users share.
+struct Door {
+    name: String,
+    ports: Ports,
+    keys: Vec<String>,
+}
+
+impl Door {
+    fn table(&self) -> String {
+        format!(
+            "\n[[door]]\nname = {}\nopen = {}\n{}\n",
+            string(&self.name),
+            list(&[self.ports]),
+            self.keys.join("\n")
+        )
+    }
+}
+
+/// Returns the table of a user, and adds its doors and its key file.
+fn user_table(
+    converted: &Converted,
+    users: &mut Vec<String>,
+    doors: &mut Vec<Door>,
+    keys: &mut Vec<(String, String)>,
+) -> String {
+    let name = free(&converted.name, |name| {
+        users.iter().all(|other| other != name)
+    });
+    users.push(name.clone());
+    let file = format!("{name}.fwknop");
+    keys.push((file.clone(), converted.keys.clone()));
+    let mut names = Vec::new();
+    for &ports in &converted.ports {
+        let same = |door: &&Door| door.ports == ports && door.keys == converted.door;
+        let found = doors.iter().find(same).map(|door| door.name.clone());
+        let name = found.unwrap_or_else(|| {
+            let wanted = user::door_name(ports);
+            let name = free(&wanted, |name| doors.iter().all(|other| other.name != name));
+            doors.push(Door {
+                name: name.clone(),
+                ports,
+                keys: converted.door.clone(),
+            });
+            name
+        });
+        names.push(name);
+    }
+    let table = converted.table.join("\n");
+    let table = table
+        .replace("{file}", &string(&file))
+        .replace("{doors}", &list(&names));
+    format!("\n[[user]]\nname = {}\n{table}\n", string(&name))
+}
+
+/// Returns a name, with a number behind it if it is not free.
+fn free(wanted: &str, is_free: impl Fn(&str) -> bool) -> String {
+    let numbered = (2..).map(|number: u32| format!("{wanted}-{number}"));
+    let mut names = [wanted.to_owned()].into_iter().chain(numbered);
+    names.find(|name| is_free(name)).unwrap_or_default()
+}
+
+/// Returns a stanza as a comment with the reasons why it is left out.
+fn left_out(stanza: &Stanza, reasons: &[Problem]) -> String {
+    let reasons = reasons.iter().map(|problem| {
+        let line = problem.line.unwrap_or(1);
+        comment(&format!(
+            "Left out, line {line}: {}: {}",
+            problem.key, problem.reason
+        ))
+    });
+    let lines: String = stanza
+        .lines
+        .iter()
+        .map(|line| format!("{line}\n"))
+        .collect();
+    format!("\n{}{}", reasons.collect::<String>(), commented(&lines))
+}

@@ -1,0 +1,110 @@
+//! Reads the lines of access.conf and fwknopd.conf.
+
+use std::fmt;
+
+/// A line with a key and a value.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Line {
+    /// Counted from 1.
+    pub(super) number: usize,
+    pub(super) key: String,
+    pub(super) value: String,
+}
+
+/// A stanza of access.conf: its SOURCE line and those that follow.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(super) struct Stanza {
+    pub(super) lines: Vec<Line>,
+}
+
+/// Keys whose values are secret.
+const SECRET: [&str; 6] = [
+    "KEY",
+    "KEY_BASE64",
+    "HMAC_KEY",
+    "HMAC_KEY_BASE64",
+    "GPG_DECRYPT_PW",
+    "GPG_SIGNING_PW",
+];
+
+impl Line {
+    /// Whether nobody else may see the value.
+    pub(super) fn is_secret(&self) -> bool {
+        SECRET.contains(&self.key.as_str())
+    }
+
+    /// Whether the value is yes.
+    pub(super) fn is_on(&self) -> bool {
+        self.value.eq_ignore_ascii_case("y") || self.value.eq_ignore_ascii_case("yes")
+    }
+
+    /// Returns the items of a list with commas.
+    pub(super) fn items(&self) -> impl Iterator<Item = &str> {
+        let items = self.value.split(',').map(str::trim);
+        items.filter(|item| !item.is_empty())
+    }
+}
+
+/// The line, without a secret.
+impl fmt::Display for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.is_secret() {
+            true => write!(f, "{} (not shown)", self.key),
+            false => write!(f, "{} {}", self.key, self.value),
+        }
+    }
+}
+
+impl Stanza {
+    /// Returns the first line with a key, which is the one that counts.
+    pub(super) fn get(&self, key: &str) -> Option<&Line> {
+        self.lines.iter().find(|line| line.key == key)
+    }
+
+    /// Returns whether a switch is on.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.get(key).is_some_and(Line::is_on)
+    }
+
+    pub(super) fn number(&self) -> usize {
+        self.lines.first().map_or(1, |line| line.number)
+    }
+}
+
+/// Reads lines; comments and blank ones are left out.
+pub(super) fn lines(text: &str) -> Vec<Line> {
+    let numbered = (1..).zip(text.lines().map(str::trim));
+    numbered
+        .filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
+        .map(|(number, line)| {
+            let (key, value) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
+            let value = value.trim();
+            // Only keys may contain the character that begins a comment.
+            let value = match SECRET.contains(&key.trim_end_matches(':')) {
+                true => value,
+                false => value.split(" #").next().unwrap_or_default(),
+            };
+            Line {
+                number,
+                key: key.trim_end_matches(':').to_owned(),
+                value: value.trim().trim_end_matches(';').trim_end().to_owned(),
+            }
+        })
+        .collect()
+}
+
+/// Divides lines into stanzas; returns those before the first one apart.
+pub(super) fn stanzas(all: Vec<Line>) -> (Vec<Line>, Vec<Stanza>) {
+    let mut before = Vec::new();
+    let mut stanzas: Vec<Stanza> = Vec::new();
+    for line in all {
+        if line.key == "SOURCE" {
+            stanzas.push(Stanza::default());
+        }
+        match stanzas.last_mut() {
+            Some(stanza) => stanza.lines.push(line),
+            None => before.push(line),
+        }
+    }
+    (before, stanzas)
+}

@@ -1,0 +1,425 @@
+//! Converts a stanza of access.conf to a user and its doors.
+
+use jiff::{Timestamp, civil::Date};
+use knock_sequence::{Ports, Protocol};
+
+use super::stanza::{Line, Stanza};
+use crate::{
+    config::fwknop,
+    model::{problem::Problem, settings::Prefix},
+    tools::toml_text::{list, string},
+};
+
+/// Keys that are read where they are needed.
+const USED: [&str; 20] = [
+    "SOURCE",
+    "DESTINATION",
+    "OPEN_PORTS",
+    "RESTRICT_PORTS",
+    "KEY",
+    "KEY_BASE64",
+    "HMAC_KEY",
+    "HMAC_KEY_BASE64",
+    "HMAC_DIGEST_TYPE",
+    "ENCRYPTION_MODE",
+    "FW_ACCESS_TIMEOUT",
+    "MAX_FW_TIMEOUT",
+    "REQUIRE_USERNAME",
+    "REQUIRE_SOURCE_ADDRESS",
+    "ACCESS_EXPIRE",
+    "ACCESS_EXPIRE_EPOCH",
+    "CMD_CYCLE_OPEN",
+    "CMD_CYCLE_CLOSE",
+    "CMD_CYCLE_TIMER",
+    "ENABLE_CMD_EXEC",
+];
+
+/// Keys that make a stanza impossible when they are set, or on.
+const IMPOSSIBLE: [(&str, &str); 9] = [
+    ("FORCE_NAT", "packets can't ask for address translation"),
+    ("FORCE_SNAT", "packets can't ask for address translation"),
+    (
+        "FORCE_MASQUERADE",
+        "packets can't ask for address translation",
+    ),
+    ("FORWARD_ALL", "packets can't ask for address translation"),
+    ("DISABLE_DNAT", "packets can't ask for address translation"),
+    (
+        "ENABLE_CMD_EXEC",
+        "packets can't bring commands: write one in on_open",
+    ),
+    (
+        "ENABLE_CMD_SUDO_EXEC",
+        "packets can't bring commands: write one in on_open",
+    ),
+    (
+        "CMD_EXEC_USER",
+        "packets can't bring commands: write one in on_open",
+    ),
+    (
+        "CMD_EXEC_GROUP",
+        "packets can't bring commands: write one in on_open",
+    ),
+];
+
+const FW_ACCESS_TIMEOUT_S: u64 = 30;
+const MAX_FW_TIMEOUT_S: u64 = 300;
+
+/// A converted user.
+#[derive(Debug)]
+pub(super) struct Converted {
+    pub(super) name: String,
+    /// The text of its table, with the place of the key file as `{file}`.
+    pub(super) table: Vec<String>,
+    /// The lines of the key file.
+    pub(super) keys: String,
+    /// What its doors have in common: keys and values, and the ports, one door each.
+    pub(super) door: Vec<String>,
+    pub(super) ports: Vec<Ports>,
+    pub(super) notes: Vec<Problem>,
+}
+
+/// Converts a stanza; `number` counts stanzas from 1.
+///
+/// # Errors
+/// Returns the lines that make it impossible, with the reasons.
+pub(super) fn convert(stanza: &Stanza, number: usize) -> Result<Converted, Vec<Problem>> {
+    let mut user = User {
+        stanza,
+        wrong: Vec::new(),
+        notes: Vec::new(),
+    };
+    let keys = user.keys();
+    user.impossible();
+    let source = user.source();
+    let ports = user.ports();
+    let target = user.target();
+    let [open_for, most] = user.timeouts();
+    let until = user.until();
+    let commands = user.commands();
+    let username = stanza
+        .get("REQUIRE_USERNAME")
+        .map(|line| line.value.clone());
+    user.rest();
+    if !user.wrong.is_empty() {
+        return Err(user.wrong);
+    }
+    let fits = |name: &&String| {
+        let is_fine = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+        (1..=40).contains(&name.len()) && name.chars().all(is_fine)
+    };
+    let name = username.as_ref().filter(fits).cloned();
+    let name = name.unwrap_or_else(|| format!("user{number}"));
+    let mut table = vec!["fwknop = {file}".to_owned(), "doors = {doors}".to_owned()];
+    table.extend(username.map(|name| format!("username = {}", string(&name))));
+    if !source.is_empty() {
+        table.push(format!("source = {}", list(&source)));
+    }
+    if stanza.has("REQUIRE_SOURCE_ADDRESS") {
+        table.push("bind = true".to_owned());
+    }
+    table.extend(until.map(|until| format!("until = {until}")));
+    let mut door = vec![
+        format!("open_for = \"{open_for}s\""),
+        format!("open_for_max = \"{}s\"", most.max(open_for)),
+    ];
+    door.extend(target.map(|target| format!("target = {}", string(&target))));
+    door.extend(commands);
+    Ok(Converted {
+        name,
+        table,
+        keys: keys.unwrap_or_default(),
+        door,
+        ports,
+        notes: user.notes,
+    })
+}
+
+struct User<'s> {
+    stanza: &'s Stanza,
+    /// Lines that make the stanza impossible.
+    wrong: Vec<Problem>,
+    /// Lines that have no effect, or another one.
+    notes: Vec<Problem>,
+}
+
+fn problem(line: &Line, reason: impl Into<String>) -> Problem {
+    Problem {
+        line: Some(line.number),
+        key: line.key.clone(),
+        reason: reason.into(),
+    }
+}
+
+impl<'s> User<'s> {
+    fn refuse(&mut self, line: &Line, reason: impl Into<String>) {
+        self.wrong.push(problem(line, reason));
+    }
+
+    fn refuse_all(&mut self, key: &str, reason: impl Into<String>) {
+        self.wrong.push(Problem {
+            line: Some(self.stanza.number()),
+            key: key.to_owned(),
+            reason: reason.into(),
+        });
+    }
+
+    /// Returns the lines of the key file.
+    fn keys(&mut self) -> Option<String> {
+        let stanza = self.stanza;
+        let of = |names: [&str; 2]| names.iter().find_map(|name| stanza.get(name));
+        let text = [["KEY_BASE64", "KEY"], ["HMAC_KEY_BASE64", "HMAC_KEY"]].map(|names| {
+            of(names).map_or_else(String::new, |line| format!("{} {}\n", line.key, line.value))
+        });
+        let text = text.concat();
+        match fwknop::parse(&text) {
+            Ok(_) => Some(text),
+            Err(reason) => {
+                // Lines are counted in the key file.
+                let reason = reason
+                    .trim_start_matches("line 1 ")
+                    .trim_start_matches("line 2 ");
+                self.refuse_all("KEY", reason);
+                None
+            }
+        }
+    }
+
+    fn impossible(&mut self) {
+        let stanza = self.stanza;
+        for (key, reason) in IMPOSSIBLE {
+            let line = stanza.get(key);
+            if let Some(line) = line.filter(|line| !line.value.eq_ignore_ascii_case("n")) {
+                self.refuse(line, reason);
+            }
+        }
+        if let Some(line) = stanza.get("HMAC_DIGEST_TYPE")
+            && !line.value.eq_ignore_ascii_case("sha256")
+        {
+            self.refuse(
+                line,
+                "only SHA256 is supported: change it here and in .fwknoprc",
+            );
+        }
+        if let Some(line) = stanza.get("ENCRYPTION_MODE")
+            && !line.value.eq_ignore_ascii_case("cbc")
+        {
+            self.refuse(
+                line,
+                "only CBC is supported: change it here and in .fwknoprc",
+            );
+        }
+    }
+
+    fn source(&mut self) -> Vec<Prefix> {
+        let Some(line) = self.stanza.get("SOURCE") else {
+            return Vec::new();
+        };
+        let mut prefixes = Vec::new();
+        for item in line.items() {
+            if item.eq_ignore_ascii_case("any") {
+                return Vec::new();
+            }
+            if item.starts_with('!') {
+                self.refuse(line, "an exclusion can't be written: list what may ask");
+                continue;
+            }
+            match prefix(item) {
+                Some(prefix) => prefixes.push(prefix),
+                None => self.refuse(line, format!("{item:?} is not an address or a prefix")),
+            }
+        }
+        prefixes
+    }
+
+    fn ports(&mut self) -> Vec<Ports> {
+        let stanza = self.stanza;
+        let Some(line) = stanza.get("OPEN_PORTS") else {
+            self.refuse_all(
+                "OPEN_PORTS",
+                "missing: the client chooses the ports, but a door needs them; add the ports that \
+                 clients ask for",
+            );
+            return Vec::new();
+        };
+        let restricted: Vec<&str> = stanza
+            .get("RESTRICT_PORTS")
+            .into_iter()
+            .flat_map(Line::items)
+            .collect();
+        let mut ports = Vec::new();
+        for item in line.items().filter(|item| !restricted.contains(item)) {
+            match item.to_ascii_lowercase().parse::<Ports>() {
+                Ok(port) if !ports.contains(&port) => ports.push(port),
+                Ok(_) => {}
+                Err(_) => self.refuse(line, format!("{item:?} is not tcp or udp with a port")),
+            }
+        }
+        if ports.is_empty() {
+            self.refuse(line, "no port is left: add one");
+        }
+        ports
+    }
+
+    fn target(&mut self) -> Option<String> {
+        let line = self.stanza.get("DESTINATION")?;
+        if line.value.eq_ignore_ascii_case("any") {
+            return None;
+        }
+        match prefix(&line.value) {
+            Some(Prefix {
+                address,
+                bits: 32 | 128,
+            }) => Some(address.to_string()),
+            Some(_) | None => {
+                self.refuse(
+                    line,
+                    "a door is for one address of this host or for all: name one",
+                );
+                None
+            }
+        }
+    }
+
+    /// Returns the default and the longest time of a grant, in seconds.
+    fn timeouts(&mut self) -> [u64; 2] {
+        let rows = [
+            ("FW_ACCESS_TIMEOUT", FW_ACCESS_TIMEOUT_S),
+            ("MAX_FW_TIMEOUT", MAX_FW_TIMEOUT_S),
+        ];
+        rows.map(|(key, default)| {
+            let Some(line) = self.stanza.get(key) else {
+                return default;
+            };
+            match line.value.parse() {
+                Ok(seconds @ 1..=2_592_000) => seconds,
+                Ok(_) | Err(_) => {
+                    self.refuse(line, "not a time that a grant may last: write 1 to 2592000");
+                    default
+                }
+            }
+        })
+    }
+
+    /// Returns the end: fwknopd refuses packets from the beginning of the day on.
+    fn until(&mut self) -> Option<String> {
+        let stanza = self.stanza;
+        if let Some(line) = stanza.get("ACCESS_EXPIRE_EPOCH") {
+            let end = line.value.parse().ok();
+            let end = end.and_then(|seconds| Timestamp::from_second(seconds).ok());
+            if end.is_none() {
+                self.refuse(line, "not a number of seconds since 1970");
+            }
+            return end.map(|end| end.to_string());
+        }
+        let line = stanza.get("ACCESS_EXPIRE")?;
+        let day = Date::strptime("%m/%d/%Y", &line.value).ok();
+        let last = day.and_then(|day| day.yesterday().ok());
+        match last {
+            Some(last) => Some(last.to_string()),
+            None => {
+                self.refuse(line, "not a date of the form MM/DD/YYYY");
+                None
+            }
+        }
+    }
+
+    fn commands(&mut self) -> Vec<String> {
+        let stanza = self.stanza;
+        let mut keys = Vec::new();
+        for (key, ours) in [
+            ("CMD_CYCLE_OPEN", "on_open"),
+            ("CMD_CYCLE_CLOSE", "on_close"),
+        ] {
+            let Some(line) = stanza.get(key).filter(|line| line.value != "NONE") else {
+                continue;
+            };
+            match words(&line.value) {
+                Some(words) => keys.push(format!("{ours} = {}", list(&words))),
+                None => self.refuse(
+                    line,
+                    "the command needs a shell or a variable other than $IP, $SRC, $PORT: write \
+                     it to a script",
+                ),
+            }
+        }
+        if let Some(line) = stanza.get("CMD_CYCLE_TIMER") {
+            let reason = "not used: the closing command runs when the grant ends, see open_for";
+            self.notes.push(problem(line, reason));
+        }
+        if let Some(line) = stanza.get("CMD_CYCLE_OPEN") {
+            let reason = "in fwknop the command replaces the firewall rule; here it runs besides, \
+                          and the ports are protected";
+            self.notes.push(problem(line, reason));
+        }
+        keys
+    }
+
+    /// Notes lines that have no effect.
+    fn rest(&mut self) {
+        for line in &self.stanza.lines {
+            let is_read = USED.contains(&line.key.as_str())
+                || IMPOSSIBLE.iter().any(|(key, _)| *key == line.key);
+            if !is_read {
+                let reason = match line.key.starts_with("GPG_") {
+                    true => "not used: only packets with a symmetric key are accepted",
+                    false => "not used",
+                };
+                self.notes.push(problem(line, reason));
+            }
+        }
+    }
+}
+
+/// Parses a prefix in fwknop's forms, with bits behind it cleared.
+fn prefix(text: &str) -> Option<Prefix> {
+    let (address, bits) = match text.split_once('/') {
+        Some((address, bits)) => (address, Some(bits)),
+        None => (text, None),
+    };
+    let one = Prefix::of(address.trim().parse().ok()?);
+    let bits = match bits.map(str::trim) {
+        None => one.bits,
+        Some(mask) if mask.contains('.') => {
+            let mask: std::net::Ipv4Addr = mask.parse().ok()?;
+            let ones = mask.to_bits().leading_ones();
+            (mask.to_bits().count_ones() == ones).then(|| u8::try_from(ones).ok())??
+        }
+        Some(bits) => bits.parse().ok().filter(|bits| *bits <= one.bits)?,
+    };
+    Some(Prefix { bits, ..one }.cleared())
+}
+
+/// Splits a command into words with our placeholders; none if it needs a shell.
+fn words(command: &str) -> Option<Vec<String>> {
+    let words = command.split_whitespace().map(|word| {
+        let word = [
+            ("$IP", "{source}"),
+            ("$SRC", "{source}"),
+            ("$PORT", "{port}"),
+        ]
+        .iter()
+        .fold(word.to_owned(), |word, (from, to)| word.replace(from, to));
+        (!word.contains(['$', '|', ';', '&', '>', '<', '`', '"', '\'', '\\'])).then_some(word)
+    });
+    words.collect()
+}
+
+/// Returns the name of a door for ports: `ssh`, `tcp-8080`.
+pub(super) fn door_name(ports: Ports) -> String {
+    const NAMES: [(u16, &str); 6] = [
+        (22, "ssh"),
+        (80, "http"),
+        (443, "https"),
+        (993, "imaps"),
+        (1194, "openvpn"),
+        (3389, "rdp"),
+    ];
+    let known = NAMES.iter().find(|(port, _)| {
+        (ports.first, ports.last) == (*port, *port) && ports.protocol == Protocol::Tcp
+    });
+    match known {
+        Some((_, name)) => (*name).to_owned(),
+        None => ports.to_string().replace('/', "-"),
+    }
+}

@@ -1,0 +1,251 @@
+//! Converting the configuration of fwknop's server.
+
+#![expect(clippy::unwrap_used, reason = "a helper of a test fails with the test")]
+
+use std::{fs, os::unix::fs::MetadataExt as _};
+
+use knock_user::{
+    config,
+    tools::import_fwknop::{self, Imported, Options, import},
+};
+
+const KEY: &str = "QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE=";
+const HMAC_KEY: &str = "SE1BQy1rZXktb2Ytc29tZS1sZW5ndGg=";
+
+fn stanza(lines: &str) -> String {
+    format!(
+        "SOURCE ANY\nKEY_BASE64 {KEY}\nHMAC_KEY_BASE64 {HMAC_KEY}\nOPEN_PORTS tcp/22\n{lines}\n"
+    )
+}
+
+/// The configuration with its key files in a directory.
+fn read(imported: &Imported) -> Result<config::Checked, String> {
+    let directory = tempfile::tempdir().unwrap();
+    for (name, text) in &imported.keys {
+        fs::write(directory.path().join(name), text).unwrap();
+    }
+    let path = directory.path().join("seq.toml");
+    fs::write(&path, &imported.toml).unwrap();
+    config::read(&path).map_err(|problems| format!("{problems}\n{}", imported.toml))
+}
+
+#[test]
+fn a_stanza_becomes_a_user_with_doors() {
+    let access = format!(
+        "# a comment\nSOURCE 192.0.2.7/24, 203.0.113.1\nKEY_BASE64: {KEY}\nHMAC_KEY_BASE64: \
+         {HMAC_KEY};\nOPEN_PORTS tcp/22,udp/1194\nRESTRICT_PORTS udp/53\nFW_ACCESS_TIMEOUT \
+         60\nMAX_FW_TIMEOUT 600\nREQUIRE_USERNAME bob\nREQUIRE_SOURCE_ADDRESS Y\nACCESS_EXPIRE \
+         02/01/2030\nDESTINATION 192.0.2.2\n{}",
+        stanza("REQUIRE_USERNAME carol")
+    );
+    let server = "PCAP_INTF eth1\nPCAP_FILTER udp port 4000;\nMAX_SPA_PACKET_AGE 120\nVERBOSE 1\n";
+    let imported = import(&access, Some(server));
+    let expected = "\
+# Converted from the configuration of fwknop. The keys are in files beside this one.
+interfaces = [\"eth1\"]
+
+[spa]
+ports = [\"udp/4000\"]
+
+[[user]]
+name = \"bob\"
+fwknop = \"bob.fwknop\"
+doors = [\"ssh\", \"udp-1194\"]
+username = \"bob\"
+source = [\"192.0.2.0/24\", \"203.0.113.1\"]
+bind = true
+until = 2030-01-31
+
+[[user]]
+name = \"carol\"
+fwknop = \"carol.fwknop\"
+doors = [\"ssh-2\"]
+username = \"carol\"
+
+[[door]]
+name = \"ssh\"
+open = [\"tcp/22\"]
+open_for = \"60s\"
+open_for_max = \"600s\"
+target = \"192.0.2.2\"
+
+[[door]]
+name = \"udp-1194\"
+open = [\"udp/1194\"]
+open_for = \"60s\"
+open_for_max = \"600s\"
+target = \"192.0.2.2\"
+
+[[door]]
+name = \"ssh-2\"
+open = [\"tcp/22\"]
+open_for = \"30s\"
+open_for_max = \"300s\"
+";
+    assert_eq!(imported.toml, expected);
+    assert_eq!(imported.notes, []);
+    let notes: Vec<_> = imported
+        .server_notes
+        .iter()
+        .map(|note| note.render("", "f"))
+        .collect();
+    assert_eq!(notes, ["f:4: VERBOSE: not used"]);
+    let checked = read(&imported).unwrap();
+    assert_eq!(checked.settings.users.len(), 2);
+}
+
+#[test]
+fn what_is_not_supported_is_a_comment_with_the_reason() {
+    let rows = [
+        (
+            "no HMAC",
+            format!("SOURCE ANY\nKEY_BASE64 {KEY}\nOPEN_PORTS tcp/22\n"),
+            "HMAC_KEY_BASE64 is missing",
+        ),
+        (
+            "GPG",
+            "SOURCE ANY\nGPG_REMOTE_ID ABCD1234\nGPG_DECRYPT_PW s3cret\nOPEN_PORTS tcp/22\n"
+                .to_owned(),
+            "KEY_BASE64 is missing",
+        ),
+        (
+            "no ports",
+            stanza("").replace("OPEN_PORTS tcp/22\n", ""),
+            "the client chooses the ports",
+        ),
+        (
+            "NAT",
+            stanza("FORCE_NAT 192.168.1.1 22"),
+            "can't ask for address translation",
+        ),
+        (
+            "commands",
+            stanza("ENABLE_CMD_EXEC Y"),
+            "can't bring commands",
+        ),
+        (
+            "exclusions",
+            stanza("").replace("SOURCE ANY", "SOURCE !10.0.0.0/8"),
+            "an exclusion can't be written",
+        ),
+        (
+            "another digest",
+            stanza("HMAC_DIGEST_TYPE SHA512"),
+            "only SHA256 is supported",
+        ),
+        (
+            "legacy",
+            stanza("ENCRYPTION_MODE legacy"),
+            "only CBC is supported",
+        ),
+        (
+            "ICMP",
+            stanza("").replace("tcp/22", "icmp/0"),
+            "is not tcp or udp with a port",
+        ),
+        (
+            "a shell",
+            stanza("CMD_CYCLE_OPEN sh -c \"x\""),
+            "the command needs a shell",
+        ),
+        (
+            "a bad date",
+            stanza("ACCESS_EXPIRE tomorrow"),
+            "not a date of the form",
+        ),
+        (
+            "a network",
+            stanza("DESTINATION 192.0.2.0/24"),
+            "a door is for one address",
+        ),
+    ];
+    for (name, text, expected) in rows {
+        let good = stanza("");
+        let imported = import(&format!("{text}{good}"), None);
+        assert!(
+            imported.toml.contains("# Left out") && imported.toml.contains(expected),
+            "{name}:\n{}",
+            imported.toml
+        );
+        let notes = format!("{:?}", imported.notes);
+        assert!(notes.contains(expected), "{name}: {notes}");
+        let checked = read(&imported).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!(checked.settings.users.len(), 1, "{name}");
+        for secret in [KEY, HMAC_KEY, "s3cret"] {
+            assert!(!imported.toml.contains(secret), "{name}: {}", imported.toml);
+            assert!(!notes.contains(secret), "{name}: {notes}");
+        }
+    }
+}
+
+#[test]
+fn commands_run_with_the_source() {
+    let text =
+        stanza("CMD_CYCLE_OPEN /bin/open $IP $PORT\nCMD_CYCLE_CLOSE NONE\nCMD_CYCLE_TIMER 30");
+    let imported = import(&text, None);
+    let line = "on_open = [\"/bin/open\", \"{source}\", \"{port}\"]\n";
+    assert!(imported.toml.contains(line), "{}", imported.toml);
+    assert!(!imported.toml.contains("on_close"), "{}", imported.toml);
+    let notes: Vec<_> = imported
+        .notes
+        .iter()
+        .map(|note| note.key.as_str())
+        .collect();
+    assert_eq!(notes, ["CMD_CYCLE_OPEN", "CMD_CYCLE_TIMER"]);
+    read(&imported).unwrap();
+}
+
+#[test]
+fn every_line_is_used_or_named() {
+    let text = format!(
+        "%include /etc/other.conf\n{}",
+        stanza("GPG_REQUIRE_SIG N\nSOME_NEW_KEY 7\nENABLE_CMD_EXEC N")
+    );
+    let imported = import(&text, None);
+    let notes: Vec<_> = imported
+        .notes
+        .iter()
+        .map(|note| note.render("", "f"))
+        .collect();
+    let expected = [
+        "f:1: %include: other files are not read: convert each of them",
+        "f:6: GPG_REQUIRE_SIG: not used: only packets with a symmetric key are accepted",
+        "f:7: SOME_NEW_KEY: not used",
+    ];
+    assert_eq!(notes, expected);
+}
+
+#[test]
+fn keys_go_to_files_of_their_own() {
+    let directory = tempfile::tempdir().unwrap();
+    let access = directory.path().join("access.conf");
+    fs::write(&access, stanza("REQUIRE_USERNAME bob")).unwrap();
+    let options = Options {
+        access,
+        server: None,
+        keys: directory.path().to_owned(),
+    };
+    let run = || {
+        let (mut out, mut stderr) = (Vec::new(), Vec::new());
+        let done = import_fwknop::run(&options, &mut out, &mut stderr);
+        let printed = String::from_utf8([out, stderr].concat()).unwrap();
+        assert!(
+            !printed.contains(KEY) && !printed.contains(HMAC_KEY),
+            "{printed}"
+        );
+        done.map_err(|error| error.to_string())
+    };
+    run().unwrap();
+    let file = directory.path().join("bob.fwknop");
+    assert_eq!(fs::metadata(&file).unwrap().mode() & 0o7777, 0o600);
+    let text = fs::read_to_string(&file).unwrap();
+    assert_eq!(
+        text,
+        format!("KEY_BASE64 {KEY}\nHMAC_KEY_BASE64 {HMAC_KEY}\n")
+    );
+    run().unwrap();
+    fs::write(&file, "KEY_BASE64 another\n").unwrap();
+    let error = run().unwrap_err();
+    assert!(error.contains("exists with other content"), "{error}");
+    assert_eq!(fs::read_to_string(&file).unwrap(), "KEY_BASE64 another\n");
+}
