@@ -45,17 +45,17 @@ pub fn kept(flows: &[(FlowKey, u64)], idle_ms: [u64; 2], clock: Clock) -> usize 
     flows.iter().filter(is_kept).count()
 }
 
-/// A grant that somebody has.
+/// A grant.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Grant {
-    /// Who has it.
+    /// The source that has it.
     pub source: Address,
     /// Number of the door.
     pub door: u16,
     /// When it ends, in milliseconds since boot.
     pub until_ms: u64,
-    /// When it was given, in milliseconds since boot, and by which user, if not with knocks; none
-    /// if nobody remembers.
+    /// When it was given, in milliseconds since boot, and the user who gave it by hand; `None` if that
+    /// is unknown.
     pub given: Option<(u64, Option<u32>)>,
     /// The number of the user whose SPA packet gave it; 0 if knocks did, or nobody remembers.
     pub user: u16,

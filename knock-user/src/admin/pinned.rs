@@ -32,7 +32,7 @@ pub(super) fn registry(instance: &Instance) -> Result<Registry> {
     match Registry::read(&instance.registry())? {
         Some(registry) => Ok(registry),
         None => bail!(
-            "{} is gone, and with it the names of doors: start knock-user, which makes a new one",
+            "{} is missing, and with it the names of doors: start knock-user, which writes it again",
             instance.registry().display()
         ),
     }

@@ -147,7 +147,7 @@ impl Preparation {
 }
 
 impl Preparation {
-    /// Gives each key its word, and reports once if nobody gets in for a while.
+    /// Gives each key its word, and warns if users have to wait before they get in.
     fn begin_stamps(
         &self,
         firewall: &mut XdpProgram,

@@ -125,8 +125,8 @@ fn continue_trial(
     if fallback.is_some_and(|fallback| fallback.registry.text == text) && registry.text != text {
         roll_back(instance, registry)?;
         tracing::warn!(
-            "{file} is again what it was before the trial that an earlier process has left: that \
-             trial has ended"
+            "{file} has its text from before the trial that an earlier process began: the trial was \
+             rolled back"
         );
         return Ok(given);
     }

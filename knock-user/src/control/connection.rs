@@ -17,7 +17,7 @@ use crate::model::problem::Misuse;
 /// How long a daemon may take to answer: a reload of the largest configuration takes seconds.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Connects to a socket; `None` if nobody listens there.
+/// Connects to a socket; `None` if no process listens on it.
 pub(crate) fn open(path: &Path) -> Result<Option<UnixStream>> {
     use io::ErrorKind::{ConnectionRefused, NotFound, PermissionDenied};
     match UnixStream::connect(path) {
@@ -35,12 +35,12 @@ pub(crate) fn open(path: &Path) -> Result<Option<UnixStream>> {
     }
 }
 
-/// Whether somebody listens there, also if that is not for this user.
+/// Whether a process listens on a socket, even if this user may not connect.
 pub(crate) fn is_listened_to(path: &Path) -> bool {
     !matches!(open(path), Ok(None))
 }
 
-/// Whether this process listens there.
+/// Whether the process with this id listens on a socket.
 pub(crate) fn is_of(path: &Path, process: u32) -> bool {
     let Ok(Some(stream)) = open(path) else {
         return false;

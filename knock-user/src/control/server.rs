@@ -1,8 +1,8 @@
 //! The daemon's end of the socket.
 //!
-//! Nobody at the other end can hold the daemon or fill its memory: connections, the length of a
-//! request and the time to send it are bounded, a reply that is not read is given up, and who
-//! watches has a queue of their own.
+//! A client can neither block the daemon nor fill its memory: the number of connections, the length of
+//! a request and the time to send it are bounded, a reply that is not read is dropped, and each watcher
+//! has its own queue.
 
 use std::{
     fs, io,
@@ -95,14 +95,13 @@ pub struct Server {
 }
 
 impl Server {
-    /// Listens on a path, from inside a tokio runtime. A socket there that nobody listens on any
-    /// more is replaced.
+    /// Listens on a path; must be called inside a tokio runtime. An abandoned socket is replaced.
     ///
     /// # Errors
-    /// Somebody listens there, or the socket can't be made.
+    /// A process listens there already, or the socket can't be created.
     pub fn listen(path: &Path, access: SocketAccess, watchers: Watchers) -> Result<Self> {
         make_room(path)?;
-        // Nobody connects before the access is set, whatever the umask is.
+        // No client may connect before the access is set, whatever the umask is.
         let before = umask(Mode::from_bits_truncate(0o177));
         let listener = UnixListener::bind(path);
         umask(before);
@@ -144,10 +143,10 @@ impl Server {
         Ok(())
     }
 
-    /// Lets in whom the last [`Server::admit`] replaced.
+    /// Restores the access from before the last [`Server::admit`].
     ///
     /// # Errors
-    /// The socket's mode can't be set: the credentials of whoever connects decide all the same.
+    /// The socket's mode can't be set; access is still decided by the credentials of the peer.
     pub fn admit_as_before(&mut self) -> Result<()> {
         let Some(access) = self.before.take() else {
             return Ok(());
@@ -184,10 +183,10 @@ impl Server {
         let _late = timeout(FAREWELL, self.ending.closed()).await;
     }
 
-    /// Once: what is there later is another daemon's.
+    /// Removes the socket once: a later file is another daemon's.
     fn remove_file(&mut self) {
         if let Some(path) = self.path.take() {
-            // Whoever starts next replaces it, if it can't be removed.
+            // If it can't be removed, the next start replaces it.
             let _stays = fs::remove_file(path);
         }
     }
@@ -231,7 +230,7 @@ async fn accept(listener: UnixListener, entrance: Arc<Entrance>) {
     }
 }
 
-/// A connection from its beginning to its end; what goes wrong on it concerns nobody else.
+/// Serves a connection until its end; its errors affect no other connection.
 async fn serve(stream: UnixStream, entrance: Arc<Entrance>, turn: OwnedSemaphorePermit) {
     if let Err(error) = converse(stream, &entrance, turn).await {
         tracing::debug!("a control connection ended: {error}");

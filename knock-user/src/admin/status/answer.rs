@@ -74,11 +74,11 @@ pub struct Statuses {
 pub struct OneTime {
     /// Its name.
     pub door: String,
-    /// The line of its file that is next; none if nobody can open the door.
+    /// The next line of its file; `None` if the door can't be opened.
     pub next_line: Option<u32>,
     /// How many lines are left.
     pub sequences_left: usize,
-    /// Why nobody can open the door.
+    /// The reason why the door can't be opened.
     pub because: Option<String>,
 }
 

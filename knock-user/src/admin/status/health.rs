@@ -37,7 +37,7 @@ pub struct Circumstances {
     pub interrupted: Option<String>,
     /// Whether the process that there is does nothing.
     pub is_hanging: bool,
-    /// Time-based doors that nobody can open yet, and in how many milliseconds that ends.
+    /// Time-based doors that can't be opened yet, and in how many milliseconds they can.
     pub waiting_doors: Vec<(String, u64)>,
     /// Time-based doors whose secret file has another secret than the one in force, with that file; or
     /// why the two can't be compared.
@@ -253,7 +253,7 @@ impl Findings {
         }
     }
 
-    /// Whether there is room for somebody knocking.
+    /// Reports a full table of grants.
     fn room(&mut self, entries: usize, is_served: bool) {
         if entries < ALLOW_MAX as usize {
             return;

@@ -53,8 +53,8 @@ pub(super) fn status(instance: &Instance, hanging: Option<u32>) -> Result<Answer
     Ok(status)
 }
 
-/// What is known of the configuration that is in force. The registry is written before programs are
-/// attached, so where somebody was killed in between, the one before is; then why, in words.
+/// Returns the registry of the configuration in force, and a warning if it is the previous one: the
+/// registry is written before programs are attached, and a process may have been killed in between.
 fn in_force(registry: Registry, covered: &[Coverage]) -> (Registry, Option<String>) {
     let attached = covered.iter().filter_map(|one| match one.state {
         CoverageState::Protected { program, .. } => Some((one, program)),

@@ -84,7 +84,7 @@ fn one_time<W: Write>(daemon: &Daemon<W>) -> Vec<OneTime> {
         .collect()
 }
 
-/// Returns the time-based doors that nobody can open yet, and for how long, in milliseconds.
+/// Returns the time-based doors that can't be opened yet, and for how many milliseconds.
 fn waiting_doors<W: Write>(daemon: &Daemon<W>, now_ms: u64) -> Vec<(String, u64)> {
     let doors = &daemon.plan.settings().doors;
     daemon
