@@ -15,7 +15,7 @@ fn the_answer_decides_about_the_exit_code() {
     let machine = Machine::new(LOOPBACKS[0]);
     let minute = 60_000_000_000;
     type Row<'a> = (&'a str, &'a [&'a str], Content, i32, &'a str, &'a str);
-    let rows: [Row<'_>; 7] = [
+    let rows: [Row<'_>; 12] = [
         (
             "opened",
             &["--door", "ssh"],
@@ -67,6 +67,54 @@ fn the_answer_decides_about_the_exit_code() {
             "",
             "knock-client: 127.0.0.1 does not open the door: it answers a reason that this version of \
              knock-client does not know; see its log\n",
+        ),
+        (
+            "another user's door",
+            &["--door", "wiki"],
+            outcome(Reason::SpaNotAllowed, 0, 0),
+            1,
+            "",
+            "knock-client: 127.0.0.1 does not open the door wiki for this key: name another door with --door, \
+             or have its administrator add the door to this key's user\n",
+        ),
+        (
+            "another address",
+            &["--source", "203.0.113.7"],
+            outcome(Reason::SpaElsewhere, 0, 0),
+            1,
+            "",
+            "knock-client: 127.0.0.1 opens the door only for the address that the packet comes from, which is \
+             127.0.0.1 there and not 203.0.113.7: send it again with --source 127.0.0.1\n",
+        ),
+        (
+            "no address",
+            &[],
+            outcome(Reason::SpaElsewhere, 0, 0),
+            1,
+            "",
+            "knock-client: 127.0.0.1 opens the door only for an address that the packet names: send it again \
+             with --source 127.0.0.1, which this machine's address is there\n",
+        ),
+        (
+            "an expired key",
+            &[],
+            outcome(Reason::SpaExpired, 0, 0),
+            1,
+            "",
+            "knock-client: this key or its user has expired on 127.0.0.1: ask its administrator for a later \
+             date\n",
+        ),
+        (
+            "a stale packet",
+            &[],
+            Content {
+                time: 200_000_000_000,
+                ..outcome(Reason::SpaStale, 0, 0)
+            },
+            1,
+            "",
+            "knock-client: this machine's clock is 3m20s earlier than that of 127.0.0.1: set the clock, then try \
+             again\n",
         ),
         (
             "a clock that is behind",

@@ -125,7 +125,7 @@ impl Meaning {
             Some("spa-expired") => Self::Expired,
             Some("spa-stale") => Self::Stale,
             Some("spa-replayed") => Self::Replayed,
-            Some("grants-full" | "contended") => Self::Busy,
+            Some("grants-full" | "contended" | "spa-full") => Self::Busy,
             Some(other) => Self::Other(other),
             None => Self::Other("a reason that this version of knock-client does not know"),
         }
@@ -157,15 +157,6 @@ impl Answered {
         let Answer { source, .. } = self.answer;
         let (text, is_passing) = match Meaning::of(self.answer.outcome) {
             Meaning::Open | Meaning::Closed => return None,
-            Meaning::NotAllowed if asked.is_none() => (
-                format!(
-                    "{} does not open {door} for this key: its administrator can add the door to this \
-                     key's user; if the host has bind = true, name this machine's address with \
-                     --source {source}",
-                    self.target
-                ),
-                false,
-            ),
             Meaning::NotAllowed => (
                 format!(
                     "{} does not open {door} for this key: name another door with --door, or have its \
@@ -175,12 +166,18 @@ impl Answered {
                 false,
             ),
             Meaning::Elsewhere => (
-                format!(
-                    "{} opens {door} only for the address that the packet comes from, which is {source} \
-                     there{}: send it again with --source {source}",
-                    self.target,
-                    asked.map_or(String::new(), |asked| format!(" and not {asked}"))
-                ),
+                match asked {
+                    Some(asked) => format!(
+                        "{} opens {door} only for the address that the packet comes from, which is {source} \
+                         there and not {asked}: send it again with --source {source}",
+                        self.target
+                    ),
+                    None => format!(
+                        "{} opens {door} only for an address that the packet names: send it again with \
+                         --source {source}, which this machine's address is there",
+                        self.target
+                    ),
+                },
                 false,
             ),
             Meaning::Expired => (
