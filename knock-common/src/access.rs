@@ -362,7 +362,7 @@ const FIRST_CLIENT_PORT: u16 = 1024;
 /// service or a knock. Source addresses are easily forged, and two hosts that answer each other never stop
 /// (CVE-2024-2169).
 #[inline(always)]
-fn may_reply<E: Subprograms>(env: &E, info: &PacketInfo) -> bool {
+pub(crate) fn may_reply<E: Subprograms>(env: &E, info: &PacketInfo) -> bool {
     let to = port_index(Protocol::Udp, info.source_port);
     match env.port(to).kind() {
         PortKind::Knock | PortKind::Decoy | PortKind::Spa => false,

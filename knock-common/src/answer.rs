@@ -8,6 +8,7 @@ use crate::{
     Bytes,
     packet::{Protocol, flag},
     repliable::Repliable,
+    spa::answer::AnswerWords,
 };
 
 /// A frame that can be rewritten in place.
@@ -52,7 +53,8 @@ impl Reflect for Memory<'_> {
     }
 }
 
-/// The content of an answer: a TCP segment, or a datagram that names a port.
+/// The content of an answer: a TCP segment, a datagram that names a port, or the answer to a packet of single packet
+/// authorization.
 ///
 /// It is no enum, of which the kernel side would write only the bytes of one variant: the verifier refuses to read the
 /// others.
@@ -60,13 +62,14 @@ impl Reflect for Memory<'_> {
 pub struct Answer {
     /// The kind, and below it the flags of the segment or the number of digits.
     kind: u64,
-    /// Sequence number and acknowledgement number, or the digits.
+    /// Sequence number and acknowledgement number, or the digits, or the sum of the words of a SPA answer.
     body: u64,
 }
 
 impl Answer {
     const SEGMENT: u64 = 1 << 8;
     const PORT: u64 = 2 << 8;
+    const SPA: u64 = 4 << 8;
 
     #[inline(always)]
     const fn segment(flags: u8, sequence: u32, acknowledges: u32) -> Self {
@@ -111,6 +114,15 @@ impl Answer {
         }
     }
 
+    /// Answers a packet of single packet authorization with [`SPA_WORDS`] words whose sum this is.
+    #[inline(always)]
+    pub const fn spa(sum: u64) -> Self {
+        Self {
+            kind: Self::SPA,
+            body: sum,
+        }
+    }
+
     /// Returns the answer in words; the first is never 0.
     #[inline(always)]
     pub const fn to_words(self) -> [u64; 2] {
@@ -128,11 +140,18 @@ impl Answer {
         self.kind & Self::SEGMENT != 0
     }
 
+    #[inline(always)]
+    const fn is_spa(self) -> bool {
+        self.kind & Self::SPA != 0
+    }
+
     /// Octets after the IP header.
     #[inline(always)]
     fn length(self) -> usize {
         if self.is_segment() {
             TCP_HEADER
+        } else if self.is_spa() {
+            UDP_HEADER.wrapping_add(size_of::<AnswerWords>())
         } else {
             UDP_HEADER.wrapping_add(self.digits())
         }
@@ -143,6 +162,9 @@ impl Answer {
         ((self.kind & 7) as usize).min(DIGITS)
     }
 }
+
+/// Words of the answer to a packet of single packet authorization.
+pub const SPA_WORDS: usize = 12;
 
 /// The most digits of a port number.
 const DIGITS: usize = 5;
@@ -197,6 +219,12 @@ const UDP_HEADER: usize = 8;
 /// Rewrites a frame as its answer; `None` if it can't be answered, and then it may be half rewritten.
 #[inline(always)]
 pub fn rewrite_as_reply<F: Reflect>(frame: &mut F, answer: Answer) -> Option<()> {
+    rewrite_with(frame, answer, &[0; SPA_WORDS])
+}
+
+/// Does the same; `words` is the payload of an [`Answer::spa`].
+#[inline(always)]
+pub fn rewrite_with<F: Reflect>(frame: &mut F, answer: Answer, words: &AnswerWords) -> Option<()> {
     let repliable = Repliable::find(frame)?;
     let length = frame.length()?;
     let header = if repliable.v6 { V6_HEADER } else { V4_HEADER };
@@ -217,7 +245,14 @@ pub fn rewrite_as_reply<F: Reflect>(frame: &mut F, answer: Answer) -> Option<()>
         frame.write(transport, tcp(&repliable, answer))?;
     } else {
         frame.write(transport, udp(&repliable, answer))?;
-        let behind = transport.wrapping_add(UDP_HEADER);
+        let mut behind = transport.wrapping_add(UDP_HEADER);
+        if answer.is_spa() {
+            for word in words {
+                frame.write(behind, word.to_ne_bytes())?;
+                behind = behind.wrapping_add(size_of::<u32>());
+            }
+            return frame.cut(end.max(least));
+        }
         for (place, digit) in (0..answer.digits()).zip(answer.body.to_ne_bytes()) {
             frame.write(behind.wrapping_add(place), [digit])?;
         }

@@ -15,7 +15,7 @@ use crate::{
     packet,
     packet_info::PacketInfo,
     reason::{Judged, Reporting, Stat, Verdict},
-    spa::{self, PortOutcome},
+    spa::{self, PortOutcome, answer},
 };
 
 /// Why a frame passes or not, and what happens to it.
@@ -41,11 +41,13 @@ pub enum Action {
 
 impl Judgement {
     /// What the kernel side does with the frame: the verdict, unless the configuration is a dry run. With answers in
-    /// use, a complete sequence may have left one too.
+    /// use, a complete sequence may have left one too, and so may a SPA packet.
     #[inline(always)]
     pub const fn action(self, features: Features) -> Action {
         let passes = matches!(self.verdict(), Verdict::Pass) || features.has(Features::DRY_RUN);
-        match (passes, features.has(Features::ANSWERS)) {
+        let may_be_answered = features.has(Features::ANSWERS)
+            || features.has(Features::SPA) && answer::is_for_clients(self.reason);
+        match (passes, may_be_answered) {
             (true, _) => Action::Pass,
             (false, true) => Action::Answer,
             (false, false) => Action::Drop,

@@ -23,6 +23,7 @@ use crate::{
         ProgressKey, UsedKey, WAYS,
     },
     reason::Reporting,
+    spa::answer::AnswerWords,
     spa::layout::{
         FwknopKey, Gate, KeyId, SpaKey, SpaKeyName, SpaMay, SpaMayKey, SpaScratch, SpaTag,
     },
@@ -221,6 +222,8 @@ pub struct Overlay<B> {
     pub events: RefCell<Vec<Event>>,
     /// The last answer.
     pub answer: Cell<Option<Answer>>,
+    /// The words of the last answer to a SPA packet.
+    pub spa_answer: Cell<AnswerWords>,
     /// Counters besides the reasons.
     pub stats: RefCell<HashMap<Stat, u64>>,
 }
@@ -394,7 +397,10 @@ impl<B: Below> Env for Overlay<B> {
     }
 
     fn with_spa_scratch<T>(&self, judge: impl FnOnce(&mut SpaScratch) -> T) -> Option<T> {
-        Some(judge(&mut SpaScratch::zeroed()))
+        let mut scratch = SpaScratch::zeroed();
+        let result = judge(&mut scratch);
+        self.spa_answer.set(scratch.answer);
+        Some(result)
     }
 
     fn with_fwknop_scratch<T>(&self, judge: impl FnOnce(&mut fwknop::Scratch) -> T) -> Option<T> {

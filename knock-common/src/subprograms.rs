@@ -113,6 +113,16 @@ pub trait Subprograms: Env + Steps {
         spa::judge::open(self, scratch, sha256::compress)
     }
 
+    /// See [`spa::answer::write`].
+    fn write_spa_answer(&self, scratch: &mut SpaScratch, reason: Reason) -> bool {
+        spa::answer::write(self, scratch, reason, sha256::compress)
+    }
+
+    /// See [`spa::answer::seal`].
+    fn seal_spa_answer(&self, scratch: &mut SpaScratch) {
+        spa::answer::seal(self, scratch, sha256::compress);
+    }
+
     /// See [`spa::judge::allow`].
     fn allow_spa(&self, scratch: &mut SpaScratch) -> SpaStep {
         spa::judge::allow(self, scratch)

@@ -27,6 +27,7 @@ use knock_common::{
     },
     reason::{COUNTERS_MAX, Reporting},
     seen::{self, Seen},
+    spa::answer::AnswerWords,
     spa::layout::{
         FWKNOP_KEYS_MAX, FwknopKey, GATES, Gate, KEYS_MAX, KeyId, LAST_MAX, MAY_MAX, SEEN_MAX,
         SpaKey, SpaKeyName, SpaMay, SpaMayKey, SpaScratch, SpaTag,
@@ -208,6 +209,12 @@ fn fwknop_scratch() -> Option<&'static mut fwknop::Scratch> {
     let scratch = FWKNOP_SCRATCH.get_ptr_mut(0)?;
     // SAFETY: as in `spa_scratch`.
     unsafe { scratch.as_mut() }
+}
+
+/// The words of the answer to the current SPA packet.
+#[inline(always)]
+pub(crate) fn spa_answer() -> Option<&'static AnswerWords> {
+    SPA_SCRATCH.get(0).map(|scratch| &scratch.answer)
 }
 
 /// This CPU's memory for the computation of HMACs.

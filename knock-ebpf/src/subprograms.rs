@@ -134,6 +134,16 @@ impl Subprograms for Maps {
     }
 
     #[inline(always)]
+    fn write_spa_answer(&self, scratch: &mut SpaScratch, reason: Reason) -> bool {
+        write_spa_answer(scratch, reason as u32) != 0
+    }
+
+    #[inline(always)]
+    fn seal_spa_answer(&self, scratch: &mut SpaScratch) {
+        seal_spa_answer(scratch);
+    }
+
+    #[inline(always)]
     fn allow_spa(&self, scratch: &mut SpaScratch) -> SpaStep {
         SpaStep::from_word(allow_spa(scratch))
     }
@@ -420,6 +430,34 @@ pub(crate) extern "C" fn open_spa(scratch: *mut SpaScratch) -> u64 {
     spa::judge::open(&Maps::new(), scratch, compress).to_word()
 }
 
+/// `code` is the number of a `Reason`.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn write_spa_answer(scratch: *mut SpaScratch, code: u32) -> u64 {
+    // SAFETY: as in `pass_gate`.
+    let Some(scratch) = (unsafe { scratch.as_mut() }) else {
+        return 0;
+    };
+    let compress = |work: &mut sha256::Work| {
+        compress_sha256(work);
+    };
+    let reason = reason(code.into());
+    spa::answer::write(&Maps::new(), scratch, reason, compress).into()
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn seal_spa_answer(scratch: *mut SpaScratch) -> u64 {
+    let compress = |work: &mut sha256::Work| {
+        compress_sha256(work);
+    };
+    // SAFETY: as in `pass_gate`.
+    if let Some(scratch) = unsafe { scratch.as_mut() } {
+        spa::answer::seal(&Maps::new(), scratch, compress);
+    }
+    0
+}
+
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn allow_spa(scratch: *mut SpaScratch) -> u64 {
@@ -435,8 +473,10 @@ pub(crate) extern "C" fn allow_spa(scratch: *mut SpaScratch) -> u64 {
 #[inline(never)]
 pub(crate) extern "C" fn answer(context: *mut xdp_md) -> u32 {
     let context = XdpContext::new(context);
-    let sent = maps::take_answer()
-        .and_then(|answer| answer::rewrite_as_reply(&mut Frame::of(&context), answer));
+    let sent = maps::take_answer().and_then(|answer| {
+        let words = maps::spa_answer()?;
+        answer::rewrite_with(&mut Frame::of(&context), answer, words)
+    });
     match sent {
         Some(()) => xdp_action::XDP_TX,
         None => xdp_action::XDP_DROP,

@@ -43,6 +43,11 @@ pub fn judge<B: Bytes + ?Sized, E: Subprograms>(
     if step == SpaStep::Continue {
         step = env.allow_spa(scratch);
     }
+    if let SpaStep::Authentic(reason) = step
+        && env.write_spa_answer(scratch, reason)
+    {
+        env.seal_spa_answer(scratch);
+    }
     step
 }
 
@@ -69,6 +74,8 @@ pub fn pass_gate<B: Bytes + ?Sized, E: Subprograms>(
         Err(reason) => return SpaStep::Judged(reason),
     }
     env.set_spa_other(Address::ANY);
+    scratch.seen = scratch.info.source;
+    (scratch.port, scratch.seconds) = (0, 0);
     match has_passed {
         true => SpaStep::Continue,
         false => SpaStep::Noise,
@@ -90,7 +97,7 @@ fn read<B: Bytes + ?Sized>(bytes: &B, segment: &Segment, packet: &mut PacketWord
 
 /// The time since 1970, in nanoseconds.
 #[inline(always)]
-fn wall_ns<E: Subprograms>(env: &E, scratch: &SpaScratch) -> u64 {
+pub(super) fn wall_ns<E: Subprograms>(env: &E, scratch: &SpaScratch) -> u64 {
     scratch.info.now_ns.wrapping_add(env.wall_clock())
 }
 
@@ -146,7 +153,10 @@ pub fn open<E: Subprograms>(
         let head = EventHead::new(reason).of_user(user);
         env.hand_over(&scratch.info, head, until_ms);
     }
-    SpaStep::Judged(reason)
+    match reason == Reason::SpaStale && authentic.is_some() {
+        true => SpaStep::Authentic(reason),
+        false => SpaStep::Judged(reason),
+    }
 }
 
 /// The reason to refuse a packet that needs no HMAC. `last` is the replay word of its key.
@@ -196,13 +206,17 @@ pub fn allow<E: Subprograms>(env: &E, scratch: &mut SpaScratch) -> SpaStep {
         let reason = refused.unwrap_or(Reason::SpaNotAllowed);
         let head = EventHead::at(reason, door_number(env, request), 0).of_user(key.user);
         event::report(env, &scratch.info, head, 0);
-        return SpaStep::Judged(reason);
+        return SpaStep::Authentic(reason);
     };
     let left_ms = key.not_after_ns.wrapping_sub(wall_ns) / 1_000_000;
     let open_for_ms = open_for_ms(may, request.seconds).min(left_ms);
     let open_for_ms = (!request.closes()).then_some(open_for_ms);
     let reason = use_door(env, &scratch.info, may.entry, key.user, open_for_ms);
-    SpaStep::Judged(reason)
+    scratch.port = may.port.into();
+    if matches!(reason, Reason::Opened | Reason::Refreshed) {
+        scratch.seconds = (open_for_ms.unwrap_or(0) / 1_000) as u32;
+    }
+    SpaStep::Authentic(reason)
 }
 
 /// Gives the grants of a door to the source of a user's packet for this long, in milliseconds, and reports it; `None`

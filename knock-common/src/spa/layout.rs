@@ -10,6 +10,7 @@ use crate::{
     packet_info::PacketInfo,
     siphash::SipKey,
     spa::{
+        answer::AnswerWords,
         gate::{Header, PacketWords},
         open::OpenScratch,
     },
@@ -328,4 +329,12 @@ pub struct SpaScratch {
     pub header: Header,
     /// What opening the packet takes.
     pub open: OpenScratch,
+    /// The source of the packet, whomever it asks for.
+    pub seen: Address,
+    /// The answer.
+    pub answer: AnswerWords,
+    /// For the answer: the first TCP port of the door; 0 for none.
+    pub port: u32,
+    /// For the answer: how long the door is open, in seconds.
+    pub seconds: u32,
 }

@@ -23,6 +23,7 @@
 //! do. What stands before the HMAC can be forged by those who know the host's public key, so it changes nothing: only
 //! an authenticated packet moves the key's [`stamp`].
 
+pub mod answer;
 pub mod gate;
 pub mod judge;
 pub mod layout;
@@ -51,6 +52,8 @@ pub enum SpaStep {
     NotSpa,
     /// It is noise, and its event limit admits a report.
     Noise,
+    /// It was judged and reported, and it is authentic: it may be answered.
+    Authentic(Reason),
     /// The next step decides.
     Continue,
 }
@@ -60,6 +63,7 @@ impl SpaStep {
     const NOT_SPA: u64 = 1 << 8;
     const NOISE: u64 = 1 << 9;
     const CONTINUE: u64 = 1 << 10;
+    const AUTHENTIC: u64 = 1 << 11;
 
     /// Returns the word, because a BPF subprogram returns one register.
     #[inline(always)]
@@ -68,6 +72,7 @@ impl SpaStep {
             Self::Judged(reason) => reason as u64,
             Self::NotSpa => Self::NOT_SPA,
             Self::Noise => Self::NOISE,
+            Self::Authentic(reason) => Self::AUTHENTIC | reason as u64,
             Self::Continue => Self::CONTINUE,
         }
     }
@@ -79,6 +84,7 @@ impl SpaStep {
             _ if word == Self::CONTINUE => Self::Continue,
             _ if word == Self::NOISE => Self::Noise,
             Some(reason) if word < Self::NOT_SPA => Self::Judged(reason),
+            Some(reason) if word >> 8 == Self::AUTHENTIC >> 8 => Self::Authentic(reason),
             _ => Self::NotSpa,
         }
     }
@@ -119,7 +125,9 @@ pub fn port<B: Bytes + ?Sized, E: Subprograms>(
         }
         match step {
             SpaStep::Judged(Reason::BadHeader) => return Err(Reason::BadHeader),
-            SpaStep::Judged(reason) => return Ok(PortOutcome::Judged(reason)),
+            SpaStep::Judged(reason) | SpaStep::Authentic(reason) => {
+                return Ok(PortOutcome::Judged(reason));
+            }
             SpaStep::NotSpa | SpaStep::Noise | SpaStep::Continue => {}
         }
         if port.otherwise == Otherwise::Drop {

@@ -22,7 +22,7 @@ const TAG_WORDS: usize = 4;
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 pub struct OpenScratch {
     /// Header and hidden body, later the body in the clear, as big-endian words.
-    message: [u32; MESSAGE_WORDS],
+    pub(super) message: [u32; MESSAGE_WORDS],
     /// The state and the block of an HMAC.
     pub(super) work: Work,
 }
@@ -70,7 +70,7 @@ pub fn reveal(scratch: &mut OpenScratch, key: &SpaKey, compress: impl Fn(&mut Wo
 
 /// Two big-endian words of eight octets.
 #[inline(always)]
-const fn halves(word: u64) -> [u32; 2] {
+pub(super) const fn halves(word: u64) -> [u32; 2] {
     let word = word.to_be();
     [(word >> 32) as u32, word as u32]
 }

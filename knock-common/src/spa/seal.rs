@@ -79,6 +79,22 @@ impl Sealer {
         packet
     }
 
+    /// Opens the answer to a packet; `None` if it is none of the host to this packet.
+    pub fn open_answer(&self, packet: &[u8; PACKET_BYTES], answer: &[u8]) -> Option<[u8; 32]> {
+        let (mac, hidden) = answer.split_at_checked(16)?;
+        let mut body: [u8; 32] = hidden.try_into().ok()?;
+        let (tag, _) = packet.split_at(16);
+        let label = b"answer";
+        if !hmac(&self.mac, &[label, tag, hidden].concat()).starts_with(mac) {
+            return None;
+        }
+        let masks = hmac(&self.cipher, &[&label[..], tag].concat());
+        for (octet, mask) in body.iter_mut().zip(masks) {
+            *octet ^= mask;
+        }
+        Some(body)
+    }
+
     /// Makes the gate of a packet right again.
     pub fn close_gate(&self, packet: &mut [u8; PACKET_BYTES]) {
         let (words, _) = packet.as_chunks::<8>();

@@ -350,3 +350,68 @@ fn each_flipped_bit_is_refused() {
     let judged = kernel.judge(&datagram(v4(), &packet)).unwrap();
     assert_eq!(judged.reason, Opened);
 }
+
+#[test]
+fn an_answer_says_what_happened() {
+    let mut tables = tables(Otherwise::Drop);
+    for (_, may) in &mut tables.spa.may {
+        may.port = 22;
+    }
+    let mut kernel = kernel(&tables);
+    let alice = spa::client(ALICE);
+    let wiki = spa::door("wiki");
+    type Change = fn(Content) -> Content;
+    let rows: [(&str, Change, Reason, u32); 4] = [
+        ("opened", |c| Content { seconds: 7, ..c }, Opened, 7),
+        (
+            "not allowed",
+            |c| Content {
+                door: spa::door("wiki"),
+                ..c
+            },
+            SpaNotAllowed,
+            0,
+        ),
+        (
+            "too old",
+            |c| Content {
+                stamp: c.stamp - 2 * WINDOW,
+                ..c
+            },
+            SpaStale,
+            0,
+        ),
+        ("close", |c| Content { action: 0x81, ..c }, Closed, 0),
+    ];
+    assert_ne!(wiki, DoorId::FIRST);
+    for frame in [v4(), v6(), eth().vlan(7).ip4(CLIENT, "192.0.2.2")] {
+        for (name, change, reason, seconds) in rows {
+            kernel.reset_event_limits().unwrap();
+            let content = change(Content {
+                action: 0x80,
+                ..ssh()
+            });
+            let packet = alice.seal(&content);
+            let question = datagram(frame.clone(), &packet);
+            let (judged, answered) = kernel.answer(&question).unwrap();
+            let expected = if judged == Refreshed {
+                Refreshed
+            } else {
+                reason
+            };
+            // A stale packet is answered once, and not after a newer one.
+            if reason == SpaStale {
+                assert_eq!((judged, answered), (SpaStale, None), "{name}");
+                continue;
+            }
+            let answered = answered.unwrap_or_else(|| panic!("{name}: {judged:?}"));
+            assert_eq!(judged, expected, "{name}");
+            let payload = &answered[answered.len() - 48..];
+            let body = alice.open_answer(&packet, payload).unwrap();
+            assert_eq!(body[0], judged as u8, "{name}");
+            assert_eq!(body[4..8], seconds.to_le_bytes(), "{name}");
+            let (again, nothing) = kernel.answer(&question).unwrap();
+            assert_eq!((again, nothing), (SpaReplayed, None), "{name}");
+        }
+    }
+}

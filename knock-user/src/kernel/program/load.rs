@@ -73,7 +73,8 @@ impl XdpProgram {
             ebpf,
             events: None,
             copy: Copy::Absent,
-            answers: features.has(Features::ANSWERS) && !options.dry_run,
+            answers: (features.has(Features::ANSWERS) || features.has(Features::SPA))
+                && !options.dry_run,
             loopback: options.loopback,
             has_users: features.has(Features::SPA),
             config,

@@ -1,3 +1,5 @@
+mod answers;
+
 use std::{cell::Cell, net::IpAddr, rc::Rc, vec, vec::Vec};
 
 use proptest::prelude::*;
@@ -21,7 +23,7 @@ use crate::{
     sim::Sim,
 };
 
-const VECTORS: &str = include_str!("../../tests/spa_vectors.txt");
+const VECTORS: &str = include_str!("../../../tests/spa_vectors.txt");
 
 const PORT: u16 = 62_201;
 const STAMP: u64 = 1_800_000_000_123_456_789;
@@ -1003,15 +1005,16 @@ proptest! {
 
 #[test]
 fn steps_survive_a_register() {
-    use super::SpaStep::{self, Continue, Judged, Noise, NotSpa};
+    use super::SpaStep::{self, Authentic, Continue, Judged, Noise, NotSpa};
     for step in Reason::ALL
         .iter()
         .map(|&reason| Judged(reason))
+        .chain(Reason::ALL.iter().map(|&reason| Authentic(reason)))
         .chain([Continue, NotSpa, Noise])
     {
         assert_eq!(SpaStep::from_word(step.to_word()), step);
     }
-    for word in [u64::MAX, 255, 1 << 11, 1 << 8 | 57] {
+    for word in [u64::MAX, 255, 1 << 12, 1 << 8 | 57] {
         assert_eq!(SpaStep::from_word(word), NotSpa, "{word}");
     }
 }

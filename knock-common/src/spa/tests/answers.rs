@@ -1,0 +1,241 @@
+use std::vec::Vec;
+
+use super::*;
+use crate::{
+    answer::{Memory, rewrite_with},
+    decide,
+    judge::Action,
+};
+
+/// What the answer to a packet says.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct Answered {
+    reason: Reason,
+    port: u16,
+    seconds: u32,
+    source: Address,
+    host_time: u64,
+}
+
+/// Judges a packet, and opens the answer if there is one.
+fn answer(sim: &Sim, source: Address, packet: &[u8; PACKET_BYTES]) -> (Reason, Option<Answered>) {
+    let mut bytes = frame(source, packet);
+    let before = bytes.len();
+    let judgement = decide(&bytes[..], sim);
+    let Some(answer) = sim.answer.take() else {
+        return (judgement.reason, None);
+    };
+    assert_eq!(judgement.action(sim.features), Action::Answer);
+    let mut memory = Memory(&mut bytes);
+    rewrite_with(&mut memory, answer, &sim.spa_answer.get()).unwrap();
+    assert!(memory.0.len() < before);
+    let payload = memory.0.len() - 48;
+    assert_eq!(memory.0[payload - 8..payload - 6], PORT.to_be_bytes());
+    let body = sealer()
+        .open_answer(packet, &memory.0[payload..])
+        .expect("an answer of this host");
+    let number = |from: usize, length: usize| {
+        let octets: Vec<u8> = body[from..from + length].to_vec();
+        octets
+            .iter()
+            .rev()
+            .fold(0, |number, &octet| number << 8 | u64::from(octet))
+    };
+    assert_eq!(body[1], 0);
+    let answered = Answered {
+        reason: Reason::from_code(body[0]).unwrap(),
+        port: number(2, 2) as u16,
+        seconds: number(4, 4) as u32,
+        source: Address::from_v6(body[8..24].try_into().unwrap()),
+        host_time: number(24, 8),
+    };
+    (judgement.reason, Some(answered))
+}
+
+/// The host with a port for each door.
+fn answering(flags: u16) -> Sim {
+    let mut sim = host_with(flags);
+    for may in sim.spa_may.values_mut() {
+        may.port = 22;
+    }
+    sim
+}
+
+const ASKING: Content = Content {
+    action: 0x80,
+    ..CONTENT
+};
+
+#[test]
+fn who_asks_gets_to_know_what_happened() {
+    let others = SpaKey::FOR_OTHERS;
+    for (name, flags, content, reason, port, seconds) in [
+        ("opened", 0, ASKING, Reason::Opened, 22, 30),
+        (
+            "as long as allowed",
+            0,
+            Content {
+                seconds: 9_999,
+                ..ASKING
+            },
+            Reason::Opened,
+            22,
+            600,
+        ),
+        (
+            "closed",
+            0,
+            Content {
+                action: 0x81,
+                ..ASKING
+            },
+            Reason::Closed,
+            22,
+            0,
+        ),
+        (
+            "a door of others",
+            0,
+            Content {
+                door: OTHERS,
+                ..ASKING
+            },
+            Reason::SpaNotAllowed,
+            0,
+            0,
+        ),
+        (
+            "another address",
+            0,
+            Content {
+                source: OTHER,
+                ..ASKING
+            },
+            Reason::SpaElsewhere,
+            0,
+            0,
+        ),
+        (
+            "for another address",
+            others,
+            Content {
+                source: OTHER,
+                ..ASKING
+            },
+            Reason::Opened,
+            22,
+            30,
+        ),
+        (
+            "reserved octets",
+            0,
+            Content {
+                reserved: [0, 1, 0],
+                ..ASKING
+            },
+            Reason::SpaUnreadable,
+            0,
+            0,
+        ),
+        (
+            "an hour ago",
+            0,
+            Content {
+                stamp: STAMP - 3_600 * SECOND,
+                ..ASKING
+            },
+            Reason::SpaStale,
+            0,
+            0,
+        ),
+        (
+            "in an hour",
+            0,
+            Content {
+                stamp: STAMP + 3_600 * SECOND,
+                ..ASKING
+            },
+            Reason::SpaStale,
+            0,
+            0,
+        ),
+    ] {
+        let sim = answering(flags);
+        let packet = sealer().seal(&content);
+        let expected = Answered {
+            reason,
+            port,
+            seconds,
+            source: CLIENT,
+            host_time: STAMP,
+        };
+        assert_eq!(
+            answer(&sim, CLIENT, &packet),
+            (reason, Some(expected)),
+            "{name}"
+        );
+        // Once, unless it is of the future: its stamp can't be used up.
+        let (again, answered) = answer(&sim, CLIENT, &packet);
+        let is_ahead = content.stamp > STAMP;
+        assert_eq!(answered.is_some(), is_ahead, "{name}: {again:?}");
+        assert_eq!(last(&sim) > STAMP, false, "{name}");
+    }
+    let (_, answered) = answer(
+        &answering(0),
+        V6,
+        &sealer().seal(&Content {
+            source: V6,
+            ..ASKING
+        }),
+    );
+    assert_eq!(answered.map(|answered| answered.source), Some(V6));
+}
+
+#[test]
+fn nobody_else_is_answered() {
+    let forger = Sealer {
+        mac: hmac_sha256::Key::new(b"another"),
+        ..sealer()
+    };
+    let stale = STAMP - 3_600 * SECOND;
+    for (name, packet) in [
+        ("not asked for", sealer().seal(&CONTENT)),
+        (
+            "not asked for and stale",
+            sealer().seal(&Content {
+                stamp: stale,
+                ..CONTENT
+            }),
+        ),
+        ("forged", forger.seal(&ASKING)),
+        (
+            "forged and stale",
+            forger.seal(&Content {
+                stamp: stale,
+                ..ASKING
+            }),
+        ),
+        ("noise", [7; PACKET_BYTES]),
+    ] {
+        let (reason, answered) = answer(&answering(0), CLIENT, &packet);
+        assert_eq!(answered, None, "{name}: {reason:?}");
+    }
+    let sim = answering(0);
+    sim.spa_last.entries.borrow()[&sealer().id].set(STAMP);
+    let (reason, answered) = answer(&sim, CLIENT, &sealer().seal(&ASKING));
+    assert_eq!((reason, answered), (Reason::SpaReplayed, None));
+    // A stale packet that was used before.
+    let packet = sealer().seal(&Content {
+        stamp: stale,
+        ..ASKING
+    });
+    assert_eq!(answer(&sim, CLIENT, &packet), (Reason::SpaStale, None));
+}
+
+#[test]
+fn a_dry_run_answers_nothing() {
+    let mut sim = answering(0);
+    sim.features = sim.features.with(Features::DRY_RUN);
+    let bytes = frame(CLIENT, &sealer().seal(&ASKING));
+    assert_eq!(decide(&bytes[..], &sim).action(sim.features), Action::Pass);
+}
