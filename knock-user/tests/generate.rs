@@ -84,7 +84,7 @@ fn the_number_of_knocks_is_drawn_from_the_range() {
 }
 
 #[test]
-fn the_key_space_is_printed() {
+fn keys_are_recommended_and_the_key_space_is_printed() {
     for (words, expected) in [
         (
             "--knocks 6 --range 1-100 --protocol udp --open tcp/22222",
@@ -97,7 +97,13 @@ fn the_key_space_is_printed() {
         ),
     ] {
         let text = generated(words, 1).unwrap().door;
-        assert!(text.starts_with(expected), "{words}\n{text}");
+        let recommendation = "# Whoever records this sequence can repeat it. Where clients can run knock-client, use \
+                              keys instead:\n# knock-user keygen, and docs/guides/spa.md.\n";
+        let rest = text.strip_prefix(recommendation);
+        assert!(
+            rest.is_some_and(|rest| rest.starts_with(expected)),
+            "{words}\n{text}"
+        );
     }
 }
 

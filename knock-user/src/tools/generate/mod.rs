@@ -59,6 +59,10 @@ pub struct Options {
     pub export: Option<PathBuf>,
 }
 
+/// What is printed in front of a sequence.
+const RECOMMENDATION: &str = "Whoever records this sequence can repeat it. Where clients can run knock-client, use keys \
+                              instead: knock-user keygen, and docs/guides/spa.md.";
+
 /// The protocols of knocks.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 pub enum Protocols {
@@ -128,7 +132,10 @@ pub fn generate(options: &Options, random: &mut impl CryptoRng) -> Result<Genera
         let space = comment(&space(options, &urn, knocks.len()));
         let seen = comment(&seen(&check(&knocks)?));
         return Ok(Generated {
-            door: space + &seen + &door(options, "knock", &list(&knocks)),
+            door: comment(RECOMMENDATION)
+                + &space
+                + &seen
+                + &door(options, "knock", &list(&knocks)),
             export: export.as_ref().map(|_| sequence_file(&knocks)),
         });
     };
