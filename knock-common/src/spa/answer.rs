@@ -46,7 +46,7 @@ const TAG_WORDS: usize = 4;
 const SHORT: u32 = 22;
 const LONG: u32 = 54;
 
-/// Writes the answer to the authentic packet that was judged for this reason, in the clear; `false` if it asks for none.
+/// Writes the answer to an authentic packet that was judged for this reason, in the clear; `false` if it asks for none.
 ///
 /// `compress` is [`crate::sha256::compress`], which the kernel side calls as a subprogram.
 #[inline(always)]
