@@ -5,6 +5,7 @@
     reason = "clippy.toml's exception does not reach helpers of tests"
 )]
 
+mod answers;
 mod oracle;
 mod paths;
 mod rules;

@@ -64,7 +64,7 @@ fn the_first_syn_behind_a_packet_is_let_in() {
                 let words = [&host, "--then-connect", "22", "--json"];
                 let lines = users.opens(&net.client, "alice", &words);
                 assert_eq!(attempt(&lines), 1, "{family}, run {run}: {lines}");
-                users.opens(&net.client, "alice", &[&host, "--close", "--no-answer"]);
+                users.opens(&net.client, "alice", &[&host, "--close"]);
             }
             source.finds_closed(SSH, &host);
         }

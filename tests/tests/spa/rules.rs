@@ -61,7 +61,7 @@ fn each_user_opens_their_doors_for_at_most_their_time() {
             let opened = opened.unwrap_or_else(|| panic!("{row}: no event"));
             let given = opened["seconds"].as_f64().unwrap().round();
             assert!((given - f64::from(seconds)).abs() < 0.5, "{row}: {opened}");
-            let close = [&host, "--close", "--door", door, "--no-answer"];
+            let close = [&host, "--close", "--door", door];
             users.opens(&net.client, user, &close);
             source.finds_closed(port, row);
         }

@@ -1,0 +1,192 @@
+//! The host's answer, as knock-client prints it.
+
+use std::fs;
+
+use knock_tests::{
+    binary::binaries,
+    daemon::Daemon,
+    namespace::text,
+    net::{self, Family},
+    server::Server,
+    ssh::SSH,
+};
+
+use crate::users::{DOORS, Users};
+
+const USERS: &[(&str, &str)] = &[
+    ("alice", "doors = [\"ssh\"]"),
+    ("bob", "doors = [\"wiki\"]"),
+    ("carol", "doors = [\"ssh\"]\nuntil = 2026-01-01"),
+    ("dave", "doors = [\"ssh\"]\nbind = true"),
+];
+
+#[test]
+fn the_client_prints_what_the_host_did() {
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let users = Users::new();
+        let daemon = Daemon::start(&net.server, &users.config("", USERS, DOORS));
+        for family in Family::ALL {
+            let (host, own) = (family.server().to_string(), family.client().to_string());
+            let other = net.stranger(family).name();
+            let source = net.native(family);
+            for (row, user, words, code, expected) in [
+                (
+                    "open",
+                    "alice",
+                    &["--door", "ssh"][..],
+                    0,
+                    format!("the door ssh on {host} is open for 30s for {own} (tcp/22)"),
+                ),
+                (
+                    "open again",
+                    "alice",
+                    &["--for", "5s"],
+                    0,
+                    format!("the door on {host} is open for 5s for {own} (tcp/22)"),
+                ),
+                (
+                    "close",
+                    "alice",
+                    &["--close", "--door", "ssh"],
+                    0,
+                    format!("the door ssh on {host} is closed for {own}"),
+                ),
+                (
+                    "another user's door",
+                    "bob",
+                    &["--door", "ssh"],
+                    1,
+                    format!("{host} does not open the door ssh for this key: "),
+                ),
+                (
+                    "a door that does not exist",
+                    "bob",
+                    &["--door", "attic"],
+                    1,
+                    format!("{host} does not open the door attic for this key: "),
+                ),
+                (
+                    "another address",
+                    "alice",
+                    &["--source", &other],
+                    1,
+                    format!(
+                        "{host} opens the door only for the address that the packet comes from, which is {own} \
+                         there and not {other}: send it again with --source {own}"
+                    ),
+                ),
+                (
+                    "an expired user",
+                    "carol",
+                    &[],
+                    1,
+                    format!("this key or its user has expired on {host}: "),
+                ),
+                (
+                    "no address, where one is needed",
+                    "dave",
+                    &["--source", "::"],
+                    1,
+                    format!("{host} opens the door only for an address that the packet names: "),
+                ),
+                (
+                    "an address",
+                    "dave",
+                    &["--source", &own],
+                    0,
+                    "the door on ".to_owned(),
+                ),
+                (
+                    "and close it",
+                    "dave",
+                    &["--close"],
+                    0,
+                    "the door on ".to_owned(),
+                ),
+            ] {
+                let output = users.client(&net.client, user, &[&[host.as_str()], words].concat());
+                assert_eq!(output.status.code(), Some(code), "{row}: {}", text(&output));
+                let printed = match code {
+                    0 => &output.stdout,
+                    _ => &output.stderr,
+                };
+                let printed = String::from_utf8_lossy(printed);
+                let printed = printed.trim_start_matches("knock-client: ");
+                assert!(printed.starts_with(&expected), "{row}: {printed}");
+                source.finds(row.starts_with("open") || row == "an address", SSH, row);
+            }
+        }
+        daemon.stop();
+    });
+}
+
+#[test]
+fn the_answer_names_the_port_to_connect_to() {
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let users = Users::new();
+        let daemon = Daemon::start(&net.server, &users.config("", USERS, DOORS));
+        for family in Family::ALL {
+            let host = family.server().to_string();
+            let printed = users.opens(&net.client, "alice", &[&host, "--then-connect", "reply"]);
+            assert!(
+                printed.contains(&format!("connected to tcp/22 on {host} ")),
+                "{printed}"
+            );
+        }
+        daemon.stop();
+    });
+}
+
+/// A host opens for an address, and the next program may choose either family.
+#[test]
+fn dual_stack_opens_for_both_families() {
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let users = Users::new();
+        let daemon = Daemon::start(&net.server, &users.config("", USERS, DOORS));
+        let hosts = users.file("hosts");
+        let lines = Family::ALL.map(|family| format!("{} gate.example\n", family.server()));
+        fs::write(&hosts, lines.concat()).unwrap();
+        // A name with two addresses, for this process alone.
+        let script = format!(
+            "mount -t tmpfs hosts /etc && echo hosts: files >/etc/nsswitch.conf && echo multi on >/etc/host.conf \
+             && cp {} /etc/hosts && exec {} gate.example --dual-stack --spa {} --key {}",
+            hosts.display(),
+            binaries().client.display(),
+            users.host,
+            users.file("alice").display()
+        );
+        let output = net
+            .client
+            .try_run("unshare", &["--mount", "sh", "-c", &script]);
+        assert!(output.status.success(), "{}", text(&output));
+        for family in Family::ALL {
+            let (host, own) = (family.server(), family.client());
+            let line = format!("the door on {host} is open for 30s for {own} (tcp/22)");
+            assert!(text(&output).contains(&line), "{}", text(&output));
+            drop(net.native(family).finds_open(SSH, &family.to_string()));
+        }
+        daemon.stop();
+    });
+}
+
+/// A key that the host does not know gets no answer, like noise.
+#[test]
+fn only_users_are_answered() {
+    net::test(|net| {
+        let users = Users::new();
+        let daemon = Daemon::start(&net.server, &users.config("", USERS, DOORS));
+        users.keygen("stranger");
+        for family in Family::ALL {
+            let host = family.server().to_string();
+            let words = [&host, "--timeout", "300ms"];
+            let output = users.client(&net.client, "stranger", &words);
+            assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+            let expected = format!("no answer from udp/62201 on {host} within 300ms: ");
+            assert!(text(&output).contains(&expected), "{}", text(&output));
+        }
+        daemon.stop();
+    });
+}
