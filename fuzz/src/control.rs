@@ -30,7 +30,7 @@ pub fn check(line: &[u8]) {
     }
 }
 
-/// A reply is shown to a person, whoever sent it.
+/// A reply is printed on a terminal, whatever process sent it.
 fn check_reply(reply: &Reply) {
     let written = reply.to_line();
     assert_line(&written);

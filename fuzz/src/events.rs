@@ -36,7 +36,7 @@ const DOORS: &str = r#"
     close = ["tcp/22"]
 "#;
 
-/// What may happen in one input.
+/// The most steps of one script.
 const STEPS_MOST: usize = 100;
 
 /// Plays a script: events, entries of the allow map, and pauses.
@@ -82,7 +82,7 @@ pub fn check(script: &[u8]) {
     consoles.end();
 }
 
-/// An event that is more likely than any 64 bytes.
+/// An event with plausible fields, as opposed to any 64 bytes.
 fn event(input: &mut Input<'_>, now_ms: u64) -> Event {
     let reason = input.choice(Reason::ALL);
     Event {
@@ -150,7 +150,7 @@ impl Consoles {
         [&mut self.text, &mut self.json, &mut self.knockd]
     }
 
-    /// As the daemon does: what the ledger reports is not reported twice.
+    /// Reports an event unless the ledger reports it, as the daemon does.
     fn report(&mut self, event: &Event) {
         let is_the_ledgers = matches!(
             event.reason(),
@@ -203,7 +203,7 @@ impl Consoles {
     }
 }
 
-/// The ledger, and what it must have said: a door opens for a source before it is refreshed or closed.
+/// The ledger, and the openings that it has reported: a door opens for a source before it is refreshed or closed.
 struct Daemon {
     now_ms: u64,
     ledger: Ledger,
@@ -294,7 +294,7 @@ impl Daemon {
         assert_eq!(open, self.open);
     }
 
-    /// Whatever is open ends.
+    /// Lets every grant expire, and expects that every door is reported as closed.
     fn end(mut self, consoles: &mut Consoles) {
         self.map.clear();
         self.now_ms = u64::MAX / 1_000_000;

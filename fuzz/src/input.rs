@@ -1,6 +1,6 @@
 //! Reads numbers and choices from the bytes of an input; behind its end everything is zero.
 
-/// What is left of an input.
+/// The rest of an input.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Input<'a>(pub(crate) &'a [u8]);
 

@@ -1,8 +1,8 @@
 //! The judge in a simulated environment: runs a script of frames and pauses, and compares each verdict
 //! with the one that the configuration asks for.
 //!
-//! What is expected is worked out from the settings, the grants in the world and the history of frames,
-//! never from the compiled tables: a wrong rule in a table is found, too.
+//! The expected result follows from the settings, the grants in the world and the history of frames, not from the
+//! compiled tables, so that a wrong rule in a table is found too.
 
 mod frame;
 mod history;
@@ -36,7 +36,7 @@ const START_TICKS: u64 = 10_000;
 /// Frames and pauses of a script.
 const STEPS_MOST: usize = 200;
 
-/// Plays a script: which world, then frames and pauses.
+/// Plays a script: the number of a world, then frames and pauses.
 pub fn check(script: &[u8]) {
     let mut input = Input(script);
     let worlds = worlds::all();
@@ -122,7 +122,7 @@ impl Play {
         }
     }
 
-    /// A new grant belongs to the source that made the knocks, and lasts no longer than the door says.
+    /// A new grant belongs to the source that made the knocks, and lasts no longer than the door's `open_for`.
     fn check_grants(&self, before: &Previous, reason: Reason, now: Moment, context: &str) {
         for (key, grant) in self.grants(now) {
             let old = before.grants.iter().find(|(other, _)| *other == key);
@@ -136,8 +136,11 @@ impl Play {
             let Expected::Knock(packet) = before.expected else {
                 panic!("a grant without a knock: {context}");
             };
-            assert!(opened, "a grant out of nothing: {context}");
-            assert_eq!(key.source, packet.source, "a grant for another: {context}");
+            assert!(opened, "a grant without an opening: {context}");
+            assert_eq!(
+                key.source, packet.source,
+                "a grant for another source: {context}"
+            );
             let name = &self.compiled.tables.names[usize::from(grant.door)];
             let door = self.compiled.door(name);
             let open_ms = u64::try_from(door.open_for.as_millis()).unwrap_or(u64::MAX);
@@ -168,8 +171,8 @@ impl Play {
         }
     }
 
-    /// Whether a packet to a protected port has a right to pass: its source is trusted, or has a grant,
-    /// or it is of a connection that is kept.
+    /// Whether a packet to a protected port has to pass: its source is trusted or has a grant, or the packet belongs
+    /// to a connection that is kept.
     fn is_entitled(&self, packet: &Packet, now: Moment) -> bool {
         let settings = &self.compiled.settings;
         let address = IpAddr::from(packet.source);
@@ -193,8 +196,8 @@ impl Play {
         until_ms.is_some_and(|until_ms| now.millis() < until_ms)
     }
 
-    /// Whether there is a grant for the port: of any door, since a grant of one is good for what
-    /// another opens together with it.
+    /// Whether there is a grant for the port, of any door: a grant is for a port group, which several doors may
+    /// open.
     fn has_grant(&self, packet: &Packet, now: Moment) -> bool {
         let port = Ports::from(packet.to);
         self.grants(now).iter().any(|(key, _)| {
@@ -214,7 +217,7 @@ impl Play {
         grants.filter(|(_, grant)| grant.is_valid(now)).collect()
     }
 
-    /// An answer goes to whoever sent the frame, from where it was sent to, and is no longer than it.
+    /// An answer has the addresses and ports of its frame exchanged, and is not longer than the frame.
     fn check_answer(&mut self, frame: &[u8], verdict: Verdict) {
         let Some(answer) = self.sim.answer.get() else {
             assert_ne!(verdict, Verdict::Answer, "no answer to {frame:02x?}");
@@ -262,11 +265,11 @@ struct Previous {
 enum Expected {
     /// It has this reason and no other.
     Unreadable(Reason),
-    /// It passes, or has this reason, if its addresses were looked at.
+    /// It passes, or has this reason if its addresses were read.
     Pass(Option<Reason>),
-    /// It passes if it has a right to, and only then.
+    /// It passes if it is entitled to, and only then.
     Protected { is_entitled: bool },
-    /// It has this reason, unless its flags make it no knock, so that its addresses are not read.
+    /// It has this reason, unless its flags are not those of a knock, so that its addresses are not read.
     BadKnock(Reason),
     /// It does not pass if it is a knock.
     Knock(Packet),
@@ -278,11 +281,11 @@ fn check_verdict(expected: Expected, judgement: Judgement, context: &str) {
         Expected::Unreadable(reason) => assert_eq!(judgement.reason, reason, "{context}"),
         Expected::BadKnock(reason) => assert!(
             [reason, Reason::OtherFlags].contains(&judgement.reason),
-            "a knock of nobody: {context}"
+            "a knock from an invalid source: {context}"
         ),
         Expected::Pass(unreadable) => assert!(
             passes || unreadable == Some(judgement.reason),
-            "a port of nobody: {context}"
+            "an unused port: {context}"
         ),
         Expected::Protected { is_entitled } => {
             assert_eq!(passes, is_entitled, "a protected port: {context}");

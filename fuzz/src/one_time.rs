@@ -42,7 +42,7 @@ fn use_up(book: &Book, line: u32) -> Book {
         marked.text()
     );
     assert!(marked.is_marked(line));
-    // What is on the disk says the same as what is in memory.
+    // The file and the memory agree.
     let again = Book::new(marked.text().to_vec());
     let unused = |book: &Book| -> Vec<_> {
         let unused = book.unused();

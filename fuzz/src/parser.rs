@@ -18,7 +18,7 @@ pub fn check(frame: &[u8]) {
     let longer = [frame, &[0xa5; 48]].concat();
     match segment {
         Ok(_) => assert_eq!(packet::parse(&longer[..]), segment, "behind {frame:02x?}"),
-        // More of it may say more.
+        // With more octets another field can be read.
         Err(Reason::Truncated | Reason::TinyFragment) => {}
         Err(_) => assert_eq!(packet::parse(&longer[..]), segment, "behind {frame:02x?}"),
     }

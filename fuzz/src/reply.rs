@@ -31,7 +31,7 @@ pub fn check(bytes: &[u8]) {
     }
 }
 
-/// The number that bytes are the digits of, digit by digit.
+/// The number whose decimal digits are `bytes`.
 fn number_in(bytes: &[u8]) -> Option<u128> {
     let mut number = (!bytes.is_empty()).then_some(0_u128)?;
     for byte in bytes {
@@ -60,7 +60,7 @@ fn check_sent(port: u16) {
     assert_eq!(understood, (port > 0).then_some(port));
 }
 
-/// Whom to ask: what is understood has the port that was written.
+/// The server to ask: an accepted text has the port that was written.
 fn check_index(word: &str) {
     match word.parse::<NextLineAddress>() {
         Ok(NextLineAddress { port, door, .. }) => {

@@ -6,7 +6,7 @@ use knock_sequence::{Invalid, Knock, KnockSpec, Ports, Protocol, duration};
 
 use crate::text::assert_harmless;
 
-/// Reads a word as each of them.
+/// Reads a word as each of these.
 pub fn check(text: &[u8]) {
     let Ok(text) = str::from_utf8(text) else {
         return;

@@ -1,4 +1,4 @@
-//! What every source has knocked: enough to decide that a door must not have opened.
+//! The knocks of every source, from which follows that a door must not have opened.
 
 use knock_common::{
     Address, Reason,

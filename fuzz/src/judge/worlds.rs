@@ -1,4 +1,4 @@
-//! The configurations that scripts are played under.
+//! The configurations under which scripts are played.
 
 use std::sync::OnceLock;
 
@@ -29,7 +29,7 @@ pub(super) struct Compiled {
     pub(super) tables: Tables,
     /// The changing sequences, by the place of their door.
     pub(super) sequences: Sequences,
-    /// Ports that scripts name by a number: all that the settings name, and one of nobody.
+    /// Ports that scripts select by number: all that the settings name, and an unused one.
     pub(super) ports: Vec<(Protocol, u16)>,
     /// Ports that may be knocks of changing sequences.
     pub(super) changing: Vec<Ports>,

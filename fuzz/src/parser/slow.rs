@@ -2,7 +2,7 @@
 
 use knock_common::{Address, Reason, packet::Protocol};
 
-/// What a frame says.
+/// The fields of a frame.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Read {
     pub(crate) protocol: Protocol,
@@ -64,14 +64,14 @@ pub(crate) fn read(frame: &[u8]) -> Result<Read, Reason> {
     })
 }
 
-/// What an IP packet says before its transport header.
+/// The fields of an IP packet before its transport header.
 struct Packet {
     next: u8,
     source: Result<Address, Reason>,
     destination: Result<Address, Reason>,
 }
 
-/// What has not been read yet, and the reason that it is if it is too short.
+/// The unread rest of a frame, and the reason to return if it is too short.
 struct Rest<'a> {
     bytes: &'a [u8],
     short: Reason,
@@ -84,7 +84,7 @@ impl Rest<'_> {
         Ok(header)
     }
 
-    /// Skips what may be missing, as long as nothing behind it is asked for.
+    /// Skips octets that may be missing as long as nothing behind them is read.
     fn skip(&mut self, count: usize) {
         self.bytes = self.bytes.get(count..).unwrap_or_default();
     }
@@ -113,7 +113,7 @@ fn v4(rest: &mut Rest<'_>) -> Result<Packet, Reason> {
     };
     let (source, destination) = match whole.len() {
         20.. => (address(12), address(16)),
-        // Nothing behind the header is there either.
+        // Then nothing behind the header exists either.
         _ => (Err(Reason::Truncated), Err(Reason::Truncated)),
     };
     Ok(Packet {
