@@ -72,15 +72,15 @@ const CASES: &[Case] = &[
         before: &[],
         reasons: &[Reason::Ordinary],
         is_change: false,
-        grows: Some("strangers"),
+        grows: Some("other sources"),
     },
     Case {
-        what: "SYN, protected port, stranger",
+        what: "SYN, protected port, no grant",
         packet: syn,
         before: &[],
         reasons: &[Reason::NoGrant],
         is_change: false,
-        grows: Some("strangers"),
+        grows: Some("other sources"),
     },
     Case {
         what: "SYN, protected port, grant",
@@ -154,7 +154,7 @@ impl Case {
         Ok(())
     }
 
-    /// Returns the packets of one source, or of few if the packet changes the state.
+    /// Measures packets of one source, or of a few if each changes the state; returns the nanoseconds per packet.
     fn hot(&self, subject: &mut Subject, times: u32) -> Result<f64> {
         if self.is_change {
             self.prepare(subject, WARM)?;
@@ -168,7 +168,7 @@ impl Case {
         })
     }
 
-    /// Returns the packets of many sources, in an order that caches don't predict.
+    /// Measures packets of many sources, in an order that caches don't predict; returns the nanoseconds per packet.
     fn cold(&self, subject: &mut Subject, sources: u32) -> Result<f64> {
         if self.is_change {
             self.prepare(subject, sources)?;

@@ -8,7 +8,7 @@ use knock_common::Reason;
 use knock_tests::{frame::Frame, kernel::compile, namespace::Namespace};
 
 use self::cases::{
-    CASES, Case, Class, STRANGER, WITH_GRANT, Wrap, data, first, second, syn, third,
+    CASES, Case, Class, WITH_GRANT, WITHOUT_GRANT, Wrap, data, first, second, syn, third,
 };
 use crate::{
     baselines::Baselines,
@@ -80,7 +80,7 @@ pub fn measure(scale: Scale) -> Result<Section> {
     for _ in 0..scale.loads {
         let mut subject = Subject::load(&tables)?;
         let mut alone = Baselines::load(&["deny", "jump", "plain"])?;
-        let_guests_in(&mut subject)?;
+        open_door(&mut subject)?;
         for round in 0..scale.rounds {
             all.round(&mut subject, &mut alone, &filters, round, scale.times)?;
         }
@@ -88,8 +88,8 @@ pub fn measure(scale: Scale) -> Result<Section> {
     Ok(all.section(scale, &filters))
 }
 
-/// Opens the door for the guests and has each send data, so that there is a flow.
-fn let_guests_in(subject: &mut Subject) -> Result<()> {
+/// Opens the door for a source of each family and sends data from it, so that there is a flow.
+fn open_door(subject: &mut Subject) -> Result<()> {
     for wrap in [Wrap::V4, Wrap::V6] {
         for (packet, reason) in [
             (first as fn(Frame) -> Frame, Reason::FirstKnock),
@@ -98,7 +98,7 @@ fn let_guests_in(subject: &mut Subject) -> Result<()> {
             (data, Reason::Granted),
         ] {
             let frame = packet(wrap.from(WITH_GRANT)).bytes();
-            subject.judged("a guest comes in", &[reason], |subject| {
+            subject.judged("a source gets a grant and a flow", &[reason], |subject| {
                 subject.same(&frame, 1)
             })?;
         }
@@ -116,7 +116,7 @@ impl Measurement {
         round: u32,
         times: u32,
     ) -> Result<()> {
-        let nothing = syn(Wrap::V4.from(STRANGER)).bytes();
+        let nothing = syn(Wrap::V4.from(WITHOUT_GRANT)).bytes();
         let empty = timing::run(subject.empty()?, &nothing, times)?;
         self.empty.alone.add(empty.nanos);
         let plain = alone.program("plain")?.fd()?.try_clone()?;
@@ -143,7 +143,7 @@ impl Measurement {
                 alone.subject(filter)?;
                 let filtered = timing::run(alone.program("jump")?, &frame, times)?;
                 let denied = filtered.verdict == XDP_DROP;
-                let for_ssh = matches!(case.class, Class::Stranger | Class::Guest);
+                let for_ssh = matches!(case.class, Class::Denied | Class::Admitted);
                 ensure!(
                     denied == for_ssh,
                     "xdp-filter returned {} for {what}",

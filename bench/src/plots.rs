@@ -132,14 +132,14 @@ fn packets(report: &Report) -> Option<Picture<'static>> {
     const ROWS: [&str; 8] = [
         "TCP data, unused port",
         "SYN, unused port",
-        "SYN, protected port, stranger",
+        "SYN, protected port, no grant",
         "SYN, protected port, grant",
         "data, protected port, established flow",
         "first knock",
         "middle knock",
         "last knock, again",
     ];
-    let drop = report.row(packet::TITLE, "SYN, protected port, stranger")?;
+    let drop = report.row(packet::TITLE, "SYN, protected port, no grant")?;
     let mut bars: Vec<Bar> = beside(drop, "");
     bars.retain(|bar| !bar.is_ours);
     let rows = ROWS
@@ -162,7 +162,7 @@ fn growing(report: &Report) -> Option<Vec<Line>> {
         "middle knock",
         "first knock",
         "SYN, protected port, grant",
-        "SYN, protected port, stranger",
+        "SYN, protected port, no grant",
         "SYN, unused port",
     ];
     let section = report.sections.iter().find(|s| s.title == growth::TITLE)?;

@@ -20,16 +20,15 @@ const PORT: u16 = 8080;
 const CHUNK: usize = 64 << 10;
 /// Long enough for the window to open.
 const WARM_UP: Duration = Duration::from_millis(300);
-/// A SYN, and two repetitions.
+/// The time for a SYN and two retransmissions.
 const CONNECTING: Duration = Duration::from_secs(4);
-/// How long a stream without data lasts before it counts as ended.
+/// How long one read or write waits; a stream without data then checks whether it is to stop.
 const PATIENCE: Duration = Duration::from_millis(200);
 
-/// Returns the octets per second that arrive while both ends run on one CPU; `None` without a
-/// connection.
+/// Returns the octets per second that arrive while both ends run on one CPU; 0 without a connection.
 ///
 /// # Errors
-/// The port is taken.
+/// The port is taken, or an end can't be bound to the CPU.
 pub fn goodput(net: &Net, cpu: usize, during: Duration) -> Result<f64> {
     let listener = net
         .server

@@ -23,7 +23,7 @@ pub struct Timed {
     pub nanos: f64,
 }
 
-/// Has a program judge a frame this many times.
+/// Runs a program on a frame this many times.
 ///
 /// # Errors
 /// The kernel refuses the run.
@@ -134,7 +134,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn quantiles() {
+    fn quantiles_are_samples() {
         let samples = |values: &[f64]| Samples(values.to_vec());
         for (name, values, least, median, most) in [
             ("one", &[3.0][..], 3.0, 3.0, 3.0),

@@ -53,7 +53,7 @@ impl Wrap {
 }
 
 /// The last octet of a source without a grant.
-pub(super) const STRANGER: u8 = 7;
+pub(super) const WITHOUT_GRANT: u8 = 7;
 /// The last octet of a source with a grant.
 pub(super) const WITH_GRANT: u8 = 8;
 
@@ -61,8 +61,8 @@ pub(super) const WITH_GRANT: u8 = 8;
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Class {
     Ordinary,
-    Stranger,
-    Guest,
+    Denied,
+    Admitted,
     Knock,
 }
 
@@ -70,8 +70,8 @@ impl Class {
     pub(super) const fn most(self) -> f64 {
         match self {
             Self::Ordinary => 1.4,
-            Self::Stranger => 2.3,
-            Self::Guest => 3.0,
+            Self::Denied => 2.3,
+            Self::Admitted => 3.0,
             Self::Knock => 5.0,
         }
     }
@@ -120,7 +120,7 @@ pub(super) const CASES: &[Case] = &[
     Case {
         what: "TCP data, unused port",
         class: Class::Ordinary,
-        who: STRANGER,
+        who: WITHOUT_GRANT,
         packet: |frame| frame.tcp(40_000, 443, ACK),
         before: &[],
         reasons: &[Reason::Ordinary],
@@ -128,7 +128,7 @@ pub(super) const CASES: &[Case] = &[
     Case {
         what: "SYN, unused port",
         class: Class::Ordinary,
-        who: STRANGER,
+        who: WITHOUT_GRANT,
         packet: other_port,
         before: &[],
         reasons: &[Reason::Ordinary],
@@ -136,30 +136,30 @@ pub(super) const CASES: &[Case] = &[
     Case {
         what: "UDP, unused port",
         class: Class::Ordinary,
-        who: STRANGER,
+        who: WITHOUT_GRANT,
         packet: |frame| frame.udp(40_000, 443),
         before: &[],
         reasons: &[Reason::Ordinary],
     },
     Case {
-        what: "SYN, protected port, stranger",
-        class: Class::Stranger,
-        who: STRANGER,
+        what: "SYN, protected port, no grant",
+        class: Class::Denied,
+        who: WITHOUT_GRANT,
         packet: syn,
         before: &[],
         reasons: &[Reason::NoGrant],
     },
     Case {
-        what: "data, protected port, stranger",
-        class: Class::Stranger,
-        who: STRANGER,
+        what: "data, protected port, no grant",
+        class: Class::Denied,
+        who: WITHOUT_GRANT,
         packet: data,
         before: &[],
         reasons: &[Reason::NoGrant],
     },
     Case {
         what: "SYN, protected port, grant",
-        class: Class::Guest,
+        class: Class::Admitted,
         who: WITH_GRANT,
         packet: syn,
         before: &[],
@@ -167,7 +167,7 @@ pub(super) const CASES: &[Case] = &[
     },
     Case {
         what: "data, protected port, established flow",
-        class: Class::Guest,
+        class: Class::Admitted,
         who: WITH_GRANT,
         packet: data,
         before: &[],
@@ -176,7 +176,7 @@ pub(super) const CASES: &[Case] = &[
     Case {
         what: "first knock",
         class: Class::Knock,
-        who: STRANGER,
+        who: WITHOUT_GRANT,
         packet: first,
         before: &[other_port],
         reasons: &[Reason::FirstKnock],
@@ -184,7 +184,7 @@ pub(super) const CASES: &[Case] = &[
     Case {
         what: "middle knock",
         class: Class::Knock,
-        who: STRANGER,
+        who: WITHOUT_GRANT,
         packet: second,
         before: &[other_port, first],
         reasons: &[Reason::NextKnock],
@@ -192,7 +192,7 @@ pub(super) const CASES: &[Case] = &[
     Case {
         what: "last knock, opens",
         class: Class::Knock,
-        who: STRANGER,
+        who: WITHOUT_GRANT,
         packet: third,
         before: &[first, second],
         reasons: &[Reason::Opened],
@@ -200,7 +200,7 @@ pub(super) const CASES: &[Case] = &[
     Case {
         what: "last knock, again",
         class: Class::Knock,
-        who: STRANGER,
+        who: WITHOUT_GRANT,
         packet: third,
         before: &[other_port, first, second],
         reasons: &[Reason::Refreshed, Reason::Opened],
@@ -208,7 +208,7 @@ pub(super) const CASES: &[Case] = &[
     Case {
         what: "wrong knock, of an attempt",
         class: Class::Knock,
-        who: STRANGER,
+        who: WITHOUT_GRANT,
         packet: third,
         before: &[other_port, first],
         reasons: &[Reason::WrongKnock],
@@ -216,7 +216,7 @@ pub(super) const CASES: &[Case] = &[
     Case {
         what: "wrong knock, no attempt",
         class: Class::Knock,
-        who: STRANGER,
+        who: WITHOUT_GRANT,
         packet: third,
         before: &[],
         reasons: &[Reason::OutOfSequence],
@@ -232,7 +232,7 @@ pub(super) const CASES: &[Case] = &[
     Case {
         what: "decoy, of an attempt",
         class: Class::Knock,
-        who: STRANGER,
+        who: WITHOUT_GRANT,
         packet: decoy,
         before: &[other_port, first],
         reasons: &[Reason::Decoy],
@@ -240,7 +240,7 @@ pub(super) const CASES: &[Case] = &[
     Case {
         what: "decoy, no attempt",
         class: Class::Knock,
-        who: STRANGER,
+        who: WITHOUT_GRANT,
         packet: decoy,
         before: &[],
         reasons: &[Reason::Decoy],
