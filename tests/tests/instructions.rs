@@ -1,8 +1,8 @@
-//! What the program costs before the first packet: instructions, as compiled, as the kernel keeps
-//! them, as machine code, and how many the verifier walks.
+//! The size of the program: instructions as compiled, as the kernel stores them and as the verifier walks them, and
+//! bytes of machine code.
 //!
-//! These numbers are the same on each run, so `instructions.toml` keeps them, and what makes one of
-//! them grow is seen when it happens. `UPDATE=1 cargo xtask test instruction_counts` rewrites the file.
+//! These numbers are the same on each run. `instructions.toml` records them, so that a change that makes one of them
+//! grow fails. `KNOCK_BLESS=1 cargo xtask test instruction_counts` rewrites the file.
 #![expect(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
 use std::{collections::BTreeMap, env, fs, path::Path};
@@ -15,14 +15,14 @@ use serde::{Deserialize, Serialize};
 
 static OBJECT: &[u8] = include_bytes!(env!("KNOCK_OBJECT"));
 
-/// A number may grow by so much before the file must say so: some other compiler's taste.
+/// The factor by which a number may grow before the file has to be rewritten.
 const GROWTH_MOST: f64 = 1.02;
-/// Bytes of an instruction.
+/// The size of an instruction in bytes.
 const INSTRUCTION: u64 = 8;
-/// How the compiler begins to say who it is.
+/// The beginning of the text by which the compiler names its version in the object.
 const PRODUCER: &[u8] = b"(rustc version ";
 
-/// What a configuration can have: each set of features is a program of its own in the kernel.
+/// Names and settings of configurations. The kernel translates a program of its own for each set of features.
 const CONFIGURATIONS: &[(&str, &str)] = &[
     ("answers", ""),
     ("least", "strict = false\nestablished = { keep = false }\n"),
@@ -36,31 +36,31 @@ const CONFIGURATIONS: &[(&str, &str)] = &[
 ];
 const DOOR: &str = "[[door]]\nname = \"ssh\"\nknock = [\"tcp/9000\", \"udp/7000\", \"tcp/8000\"]\n\
                     open = [\"tcp/22\"]\n";
-/// A door for one address, which is another feature.
+/// The key that limits a door to one address, for the feature of targets.
 const TARGET: &str = "target = \"192.0.2.1\"\n";
-/// A door that answers, which is another one.
+/// A door with a reply and one with a handshake, for the feature of answers.
 const PROVED: &str = "reply = true\n[[door]]\nname = \"proved\"\nverify = \"handshake\"\n\
                       knock = [\"tcp/9001\", \"tcp/7001\"]\nopen = [\"tcp/22\"]\n";
 
-/// The file.
+/// The content of `instructions.toml`.
 #[derive(Debug, Deserialize, PartialEq, Serialize)]
 struct Recorded {
-    /// Who compiled the object.
+    /// The version of the compiler that built the object.
     compiler: String,
-    /// The first two numbers of the kernel's release, and its machine: others verify and translate
-    /// otherwise.
+    /// The first two numbers of the kernel's release, and its architecture: verifier and translation depend on
+    /// both.
     kernel: String,
-    /// Instructions of the object, by function. `knock` is what every packet begins with; ordinary
-    /// ones never leave it.
+    /// Instructions of the object, by function. Each packet starts in `knock`, and ordinary packets call no other
+    /// function.
     compiled: BTreeMap<String, u64>,
-    /// What the kernel makes of it, by configuration.
+    /// Sizes in the kernel, by configuration.
     loaded: BTreeMap<String, Loaded>,
 }
 
 /// A program in the kernel.
 #[derive(Debug, Deserialize, PartialEq, Serialize)]
 struct Loaded {
-    /// Instructions that are left when what the configuration does not use is taken out.
+    /// Instructions that are left after the verifier has removed unused features.
     translated: u64,
     /// Bytes of machine code.
     machine_code: u64,
@@ -116,7 +116,7 @@ fn loaded(name: &str, settings: &str) -> Loaded {
 /// Numbers with their names.
 type Named = Vec<(String, u64)>;
 
-/// What was compiled, and what was loaded.
+/// Returns the numbers of the object, and those of the loaded programs.
 fn numbers(recorded: &Recorded) -> (Named, Named) {
     let compiled = recorded.compiled.iter();
     let compiled = compiled.map(|(name, count)| (format!("compiled.{name}"), *count));
@@ -142,16 +142,16 @@ fn instruction_counts_are_those_recorded() {
             .map(|(name, settings)| ((*name).to_owned(), loaded(name, settings)))
             .collect(),
     };
-    if env::var_os("UPDATE").is_some() {
+    if env::var_os("KNOCK_BLESS").is_some() {
         let text = toml::to_string(&now).unwrap();
-        let head = "# Written by `UPDATE=1 cargo xtask test instruction_counts`; \
-                    tests/tests/instructions.rs says what it is for.\n\n";
+        let head = "# Written by `KNOCK_BLESS=1 cargo xtask test instruction_counts`; \
+                    tests/tests/instructions.rs explains it.\n\n";
         fs::write(&path, format!("{head}{text}")).unwrap();
-        println!("{} is written again", path.display());
+        println!("{} was rewritten", path.display());
         return;
     }
     let before: Recorded = toml::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
-    // Another compiler makes other code of the same source: that is nobody's regression.
+    // Another compiler generates other code from the same source, which is no regression.
     if now.compiler != before.compiler {
         println!(
             "not compared: built by {}, not {}",
@@ -163,7 +163,7 @@ fn instruction_counts_are_those_recorded() {
     compare(&compiled, &compiled_before);
     if now.kernel != before.kernel {
         println!(
-            "what the kernel makes of it is not compared: this is {}, not {}",
+            "sizes in the kernel are not compared: this is {}, not {}",
             now.kernel, before.kernel
         );
         return;
@@ -172,21 +172,24 @@ fn instruction_counts_are_those_recorded() {
 }
 
 fn compare(now: &[(String, u64)], before: &[(String, u64)]) {
-    const HOW: &str =
-        "if that is worth it, `UPDATE=1 cargo xtask test instruction_counts` records it";
+    const HOW: &str = "to accept them, run `KNOCK_BLESS=1 cargo xtask test instruction_counts`";
     let names = |numbers: &[(String, u64)]| -> Vec<String> {
         numbers.iter().map(|(name, _)| name.clone()).collect()
     };
-    assert_eq!(names(now), names(before), "the file is about others: {HOW}");
+    assert_eq!(
+        names(now),
+        names(before),
+        "the file has other functions or configurations: {HOW}"
+    );
     let grown: Vec<String> = now
         .iter()
         .zip(before)
         .filter(|((_, now), (_, before))| *now as f64 > *before as f64 * GROWTH_MOST)
-        .map(|((name, now), (_, before))| format!("{name}: {now}, it was {before}"))
+        .map(|((name, now), (_, before))| format!("{name}: {now}, recorded {before}"))
         .collect();
     assert!(
         grown.is_empty(),
-        "more instructions: {}; {HOW}",
+        "numbers grew: {}; {HOW}",
         grown.join(", ")
     );
 }
