@@ -1,17 +1,28 @@
 //! The host's answer, as knock-client prints it.
 
-use std::fs;
+use std::{
+    fs,
+    net::{IpAddr, UdpSocket},
+    time::Duration,
+};
 
+use knock_common::reason::Reason;
+use knock_sequence::spa::{Action, Channel, DoorId, Request, with_noise};
 use knock_tests::{
     binary::binaries,
     daemon::Daemon,
     namespace::text,
-    net::{self, Family},
+    net::{self, Family, Net},
     server::Server,
     ssh::SSH,
 };
 
-use crate::users::{DOORS, Users};
+use crate::{
+    paths::now,
+    users::{DOORS, Users},
+};
+
+const PORT: u16 = 62_201;
 
 const USERS: &[(&str, &str)] = &[
     ("alice", "doors = [\"ssh\"]"),
@@ -186,6 +197,63 @@ fn only_users_are_answered() {
             assert_eq!(output.status.code(), Some(1), "{}", text(&output));
             let expected = format!("no answer from udp/62201 on {host} within 300ms: ");
             assert!(text(&output).contains(&expected), "{}", text(&output));
+        }
+        daemon.stop();
+    });
+}
+
+/// Sends a datagram, and returns what comes back within a short time.
+fn exchange(net: &Net, from: IpAddr, to: IpAddr, datagram: &[u8]) -> Option<Vec<u8>> {
+    net.client.enter(|| {
+        let socket = UdpSocket::bind((from, 0)).unwrap();
+        socket
+            .set_read_timeout(Some(Duration::from_millis(200)))
+            .unwrap();
+        socket.send_to(datagram, (to, PORT)).unwrap();
+        let mut buffer = [0; 512];
+        let length = socket.recv(&mut buffer).ok()?;
+        Some(buffer[..length].to_vec())
+    })
+}
+
+#[test]
+fn a_packet_is_answered_once_with_the_hosts_time() {
+    net::test(|net| {
+        let users = Users::new();
+        let daemon = Daemon::start(&net.server, &users.config("", USERS, DOORS));
+        for family in Family::ALL {
+            // A packet that is late is answered only if its stamp is greater than all before.
+            let user = family.pick("alice", "bob");
+            let private = users.private(user).parse().unwrap();
+            let channel = Channel::new(&private, &users.host.parse().unwrap()).unwrap();
+            let source = net.stranger(family);
+            for (row, seconds, reason) in [
+                ("200 s late", -200, Reason::SpaStale),
+                ("now", 0, Reason::Opened),
+            ] {
+                let packet = channel.seal(&Request {
+                    stamp: now().wrapping_add_signed(seconds * 1_000_000_000),
+                    source: None,
+                    door: DoorId::FIRST,
+                    seconds: 0,
+                    action: Action::Open,
+                    answer: true,
+                });
+                let datagram = with_noise(&packet);
+                let answer = exchange(net, source.from, source.to, &datagram);
+                let answer = answer.unwrap_or_else(|| panic!("{row}: no answer"));
+                assert!(answer.len() <= datagram.len(), "{row}");
+                let answer = channel.open_answer(&packet, &answer).unwrap();
+                assert_eq!(answer.outcome, Some(reason), "{row}");
+                assert_eq!(answer.source, source.from, "{row}");
+                let ago = now().saturating_sub(answer.host_time);
+                assert!(
+                    ago < 60_000_000_000,
+                    "{row}: the host's time is {ago} ns ago"
+                );
+                let copy = exchange(net, source.from, source.to, &datagram);
+                assert_eq!(copy, None, "{row}: a copy");
+            }
         }
         daemon.stop();
     });
