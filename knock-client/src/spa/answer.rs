@@ -305,7 +305,7 @@ impl SentPacket {
                     }
                 }
                 // Anybody can send such a report, so it ends nothing.
-                Err(error) if error.kind() == ErrorKind::ConnectionRefused => is_closed = true,
+                Err(error) if is_unreachable(error.kind()) => is_closed = true,
                 Err(error) if is_passing(error.kind()) => {}
                 Err(_) => return Received::Nothing { is_closed },
             }
@@ -327,13 +327,20 @@ impl SentPacket {
     }
 }
 
+/// Whether the error reports that nothing receives at the port; Windows has the second one for it.
+fn is_unreachable(kind: ErrorKind) -> bool {
+    matches!(
+        kind,
+        ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset
+    )
+}
+
 fn is_passing(kind: ErrorKind) -> bool {
     matches!(
         kind,
         ErrorKind::Interrupted
             | ErrorKind::WouldBlock
             | ErrorKind::TimedOut
-            | ErrorKind::ConnectionReset
             | ErrorKind::HostUnreachable
             | ErrorKind::NetworkUnreachable
     )
