@@ -14,17 +14,17 @@ use crate::namespace::run;
 pub struct Binaries {
     /// The firewall.
     pub user: PathBuf,
-    /// The knocker.
+    /// The client.
     pub client: PathBuf,
 }
 
-/// Finds the programs, and builds them first where cargo runs this program: what is tested must not
-/// be older than the test.
+/// Finds the programs, and builds them first where cargo runs this program, so that they are not older than the
+/// tests.
 ///
 /// `KNOCK_USER_BIN` and `KNOCK_CLIENT_BIN` name others.
 ///
 /// # Panics
-/// They are not there, or don't build.
+/// They are missing, or don't build.
 #[track_caller]
 pub fn binaries() -> &'static Binaries {
     static FOUND: OnceLock<Binaries> = OnceLock::new();

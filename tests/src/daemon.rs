@@ -1,4 +1,4 @@
-//! A running knock-user, and what it says with `--json`.
+//! A running knock-user, and its output with `--json`.
 
 use std::{
     fs,
@@ -25,7 +25,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Daemon {
     process: Process,
-    /// Deleted with the daemon, not before: a reload reads it.
+    /// Deleted with the daemon and not earlier, because a reload reads it.
     config: NamedTempFile,
     programs: Vec<u32>,
 }
@@ -47,7 +47,7 @@ pub fn config_file(config: &[u8]) -> NamedTempFile {
     }
 }
 
-/// The command that runs knock-user with this configuration, and nothing else yet.
+/// The command that runs knock-user with this configuration and no further arguments.
 pub fn command(config: &NamedTempFile) -> Command {
     let mut command = Command::new(&binaries().user);
     command.arg("--config").arg(config.path());
@@ -58,7 +58,7 @@ impl Daemon {
     /// Protects the server's interface.
     ///
     /// # Panics
-    /// It does not come to that.
+    /// It does not succeed.
     #[track_caller]
     pub fn start(namespace: &Namespace, config: &str) -> Self {
         Self::start_with(namespace, config, &["--iface", SERVER_LINK])
@@ -118,11 +118,10 @@ impl Daemon {
         }
     }
 
-    /// Has it read another configuration, and waits until that is in place; gives back what it says
-    /// of it.
+    /// Reloads with another configuration and waits until that is in force; returns the event.
     ///
     /// # Panics
-    /// It does not come to that.
+    /// It does not succeed.
     #[track_caller]
     pub fn reload(&mut self, config: &str) -> Value {
         let reloaded = json!({"event": "reloaded"});
@@ -135,10 +134,10 @@ impl Daemon {
         reload.unwrap_or_else(|| panic!("nothing is reloaded:\n{}", self.process.printed()))
     }
 
-    /// Kills it without a warning.
+    /// Kills it with SIGKILL.
     ///
     /// # Panics
-    /// It ended before.
+    /// It has ended already.
     #[track_caller]
     pub fn kill(self) -> Ended {
         let ended = self.end_by(Signal::SIGKILL);
@@ -150,7 +149,7 @@ impl Daemon {
         ended
     }
 
-    /// Stops one that keeps its protection.
+    /// Stops a daemon that keeps its protection.
     ///
     /// # Panics
     /// It does not end, or ends with a failure.
@@ -167,7 +166,7 @@ impl Daemon {
         ended
     }
 
-    /// Sends a signal and waits for the end, whatever that is.
+    /// Sends a signal and waits for the end; any exit code is accepted.
     ///
     /// # Panics
     /// It does not end.
@@ -176,7 +175,7 @@ impl Daemon {
         self.process.stop(signal)
     }
 
-    /// Waits for its end, which it comes to by itself.
+    /// Waits until it ends by itself.
     ///
     /// # Panics
     /// It does not end.
@@ -185,12 +184,12 @@ impl Daemon {
         self.process.wait()
     }
 
-    /// What it said until now.
+    /// The lines that it has printed so far.
     pub fn events(&self) -> Vec<Value> {
         events(&self.process.stdout())
     }
 
-    /// The events until now that have all these fields.
+    /// The events so far that have all these fields.
     pub fn events_like(&self, pattern: &Value) -> Vec<Value> {
         let matching = |event: &Value| has(event, pattern);
         self.events().into_iter().filter(matching).collect()
@@ -199,21 +198,21 @@ impl Daemon {
     /// Waits for an event with these fields.
     ///
     /// # Panics
-    /// It does not come in time.
+    /// It is not reported in time.
     #[track_caller]
     pub fn wait_for_event(&self, pattern: &Value) -> Value {
         wait_for_event(&self.process, pattern)
     }
 
-    /// Waits until everything that happened before is reported: events come in order, so a packet of
-    /// which nothing else sends any, to a protected port, marks the place.
+    /// Waits until everything that happened before is reported. Events come in order, so the event of a packet that
+    /// only this function sends marks the place.
     ///
     /// # Panics
     /// It is not reported in time.
     #[track_caller]
     pub fn catches_up(&self, marker: &crate::source::Source<'_>, port: u16) {
         let pattern = json!({"event": "denied", "source": marker.name()});
-        // The gate for drops may be shut for a moment.
+        // The event limit for drops may be reached at the moment.
         let seen = wait::poll(PATIENCE, || {
             if self.events_like(&pattern).is_empty() {
                 let _closed = marker.connect(port, Duration::from_millis(20));
@@ -247,8 +246,7 @@ impl Daemon {
     }
 }
 
-/// Runs knock-user as an administrator's command to its end; gives back its exit code and what it
-/// said.
+/// Runs knock-user as an administrator's command to its end; returns its exit code and its output.
 ///
 /// # Panics
 /// It can't be started, or panics.
@@ -275,7 +273,7 @@ pub fn detach(namespace: &Namespace) {
 /// Waits for an event with these fields from a knock-user with `--json`.
 ///
 /// # Panics
-/// It does not come in time.
+/// It is not reported in time.
 #[track_caller]
 pub fn wait_for_event(process: &Process, pattern: &Value) -> Value {
     let event = wait::poll(PATIENCE, || {

@@ -45,9 +45,6 @@ const XDP_TX: u32 = 3;
 /// The kernel refuses shorter frames: an Ethernet header is the least (`bpf_prog_test_run_xdp`).
 pub const FRAME_LEAST: usize = 14;
 
-/// Compiles the text of a configuration; nothing in the tables is random.
-///
-/// # Errors
 /// The first two numbers of this kernel's version.
 ///
 /// # Panics
@@ -63,7 +60,10 @@ pub fn version() -> (u32, u32) {
     }
 }
 
-/// Everything that is wrong with it.
+/// Compiles the text of a configuration; nothing in the tables is random.
+///
+/// # Errors
+/// The configuration has an error; all of them are listed.
 pub fn compile(text: &str) -> Result<Tables> {
     let checked = config::parse(text, "test.toml").map_err(|problems| anyhow!("{problems}"))?;
     let sequences = Sources::open(
@@ -94,12 +94,12 @@ pub fn now() -> Result<Moment> {
     Ok(Moment::from_nanos(u64::try_from(nanos)?))
 }
 
-/// What became of a frame.
+/// The result for a frame.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Judged {
-    /// Whose counter moved.
+    /// The reason whose counter moved.
     pub reason: Reason,
-    /// What the program returned.
+    /// The program's return value.
     pub verdict: Verdict,
     /// Other counters that moved.
     pub stats: Vec<Stat>,
@@ -107,10 +107,10 @@ pub struct Judged {
     pub events: Vec<Event>,
 }
 
-/// What became of a frame that was judged many times, or of many frames.
+/// The result for a frame that was judged many times, or for many frames.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Run {
-    /// What the program returned the last time.
+    /// The program's last return value.
     pub verdict: Verdict,
     /// The reasons and how often each was counted.
     pub reasons: Vec<(Reason, u64)>,
@@ -125,7 +125,7 @@ pub struct Kernel {
     firewall: XdpProgram,
     events: RingBuf<MapData>,
     counters: Vec<u64>,
-    /// The interface that the program is attached to goes away with its namespace.
+    /// Its end removes the interface to which the program is attached.
     _namespace: File,
 }
 
@@ -133,7 +133,7 @@ impl Kernel {
     /// Loads the program with a configuration.
     ///
     /// # Errors
-    /// The configuration is wrong, the kernel refuses, or this process may not.
+    /// The configuration has an error, the kernel refuses the program, or this process lacks the right.
     pub fn load(text: &str) -> Result<Self> {
         Self::with(&compile(text)?, LoadOptions::default())
     }
@@ -166,7 +166,7 @@ impl Kernel {
     /// Judges a frame of at least [`FRAME_LEAST`] octets.
     ///
     /// # Errors
-    /// The kernel would not, or the counters say that it was not judged once.
+    /// The kernel refuses, or by the counters the frame was not judged exactly once.
     pub fn judge(&mut self, frame: &[u8]) -> Result<Judged> {
         let Run {
             verdict,
@@ -219,7 +219,7 @@ impl Kernel {
         Ok((reason, (verdict == Verdict::Answer).then_some(answer)))
     }
 
-    /// Runs the program, and returns what it returned.
+    /// Runs the program, and returns its return value.
     fn test_run(&mut self, frame: &[u8], times: u32) -> Result<Verdict> {
         let run = self.firewall.program()?.test_run(TestRunOptions {
             data_in: Some(frame),
@@ -229,7 +229,7 @@ impl Kernel {
         verdict(run.return_value)
     }
 
-    /// Reads the counters, and returns what they were the last time.
+    /// Reads the counters, and returns their previous values.
     fn count(&mut self) -> Result<Vec<u64>> {
         Ok(mem::replace(&mut self.counters, self.firewall.counters()?))
     }
@@ -284,7 +284,7 @@ impl Kernel {
         Ok(events)
     }
 
-    /// Lets the gates forget how many events they let through.
+    /// Resets the event limits.
     pub fn reset_event_limits(&mut self) -> Result<()> {
         let map = maps::map_mut(self.firewall.ebpf(), "EVENT_LIMITS")?;
         let mut event_limits = Array::<_, u64>::try_from(map)?;
@@ -330,7 +330,7 @@ impl Kernel {
         Ok(maps::entries(&Table::<_, K, u64>::try_from(map)?, u32::MAX))
     }
 
-    /// Changes the words of a table, for instance to what they would be later.
+    /// Changes the words of a table, for example to those that they would be later.
     pub fn change<K: Pod>(&mut self, name: &str, change: impl Fn(&K, u64) -> u64) -> Result<()> {
         let entries = self.entries::<K>(name)?.into_iter();
         self.write(name, entries.map(|(key, word)| (key, change(&key, word))))
@@ -345,7 +345,7 @@ impl Kernel {
         maps::insert(self.firewall.ebpf(), name, entries)
     }
 
-    /// Makes the program look whether there is anything about a source.
+    /// Sets the presence filter for a source, so that the program reads the tables.
     pub fn raise_presence(&mut self, source: Address) -> Result<()> {
         maps::set(
             self.firewall.ebpf(),
@@ -354,7 +354,7 @@ impl Kernel {
         )
     }
 
-    /// What each map takes of the kernel's memory, in bytes; constants of the program are left out.
+    /// The kernel memory of each map in bytes, without the constants of the program.
     pub fn memory(&mut self) -> Result<Vec<(String, u64)>> {
         let ebpf = self.firewall.ebpf();
         let mut memory = Vec::new();
@@ -386,14 +386,14 @@ fn verdict(returned: u32) -> Result<Verdict> {
     }
 }
 
-/// Attaches a program where no packet comes by; as long as the file is open.
+/// Attaches a program to an interface that receives no packets, until the file is closed.
 ///
 /// A program that is attached nowhere has to be made callable for each test run, and taken back
 /// afterwards, which waits for all CPUs twice: 10 ms instead of microseconds
 /// (`bpf_dispatcher_change_prog`).
 ///
 /// # Errors
-/// This process may not, or the kernel refuses.
+/// This process lacks the right, or the kernel refuses.
 pub fn attach_nowhere(program: &mut Xdp) -> Result<File> {
     let attach = || {
         unshare(CloneFlags::CLONE_NEWNET).context("making a network namespace")?;
@@ -408,7 +408,7 @@ pub fn attach_nowhere(program: &mut Xdp) -> Result<File> {
         .map_err(|_| anyhow!("the thread that attaches panicked"))?
 }
 
-/// What a map takes of the kernel's memory, in bytes.
+/// The kernel memory of a map, in bytes.
 fn memlock(map: BorrowedFd<'_>) -> Result<u64> {
     let path = format!("/proc/self/fdinfo/{}", map.as_raw_fd());
     let info = fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;

@@ -1,4 +1,4 @@
-//! What the root tests share.
+//! Helpers of the root tests.
 pub mod binary;
 pub mod daemon;
 pub mod frame;

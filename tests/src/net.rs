@@ -13,8 +13,8 @@
 //! ```
 //!
 //! Neighbours are permanent, addresses are used at once (no duplicate address detection), routers are
-//! not asked for: nothing but what a test sends is on the link. Segmentation offload is off at the
-//! client, so that the server meets frames as a network would bring them.
+//! not asked for, so that the link carries only what a test sends. Segmentation offload is off at the
+//! client, so that the server receives frames as a network would deliver them.
 
 use std::{
     fmt, fs,
@@ -56,7 +56,7 @@ impl Family {
     /// Both.
     pub const ALL: [Self; 2] = [Self::V4, Self::V6];
 
-    /// Of these two the one for this family.
+    /// Returns the one of these two that is for this family.
     pub fn pick<T>(self, v4: T, v6: T) -> T {
         match self {
             Self::V4 => v4,
@@ -104,15 +104,15 @@ impl fmt::Display for Family {
     }
 }
 
-/// The two namespaces and what is between them.
+/// The two namespaces and the links between them.
 #[derive(Debug)]
 pub struct Net {
-    /// Where knocks come from.
+    /// The namespace from which knocks come.
     pub client: Namespace,
-    /// What is protected.
+    /// The namespace that is protected.
     pub server: Namespace,
     next_source: AtomicU8,
-    /// Last, so that the next test begins when everything else is gone.
+    /// Dropped last, so that the next test begins when everything else is gone.
     _turn: MutexGuard<'static, ()>,
 }
 
@@ -120,7 +120,7 @@ impl Net {
     /// Makes the network.
     ///
     /// # Panics
-    /// There is no root, or `ip` refuses.
+    /// This process is not root, or `ip` refuses.
     #[track_caller]
     pub fn new() -> Self {
         static TURN: Mutex<()> = Mutex::new(());
@@ -142,15 +142,15 @@ impl Net {
 
     fn build(&self) {
         let (a, b) = (&self.client, &self.server);
-        // Before there are links: what is here is what they begin with.
+        // Before there are links, which start with these defaults.
         for namespace in [a, b] {
             namespace.sysctl("ipv6/conf/default/accept_dad", "0");
             namespace.sysctl("ipv6/conf/default/router_solicitations", "0");
             namespace.sysctl("ipv6/conf/default/accept_ra", "0");
-            // Sources differ in nothing but their address: no reverse path is checked.
+            // No reverse path is checked, since all sources use one link.
             namespace.sysctl("ipv4/conf/all/rp_filter", "0");
             namespace.sysctl("ipv4/conf/default/rp_filter", "0");
-            // Scans ask more than a host answers by itself.
+            // A host limits its answers to scans by default.
             namespace.sysctl("ipv4/icmp_ratelimit", "0");
         }
         a.sysctl("ipv4/ip_nonlocal_bind", "1");
@@ -272,7 +272,7 @@ impl Net {
     /// receive them, they are dropped before any program sees them.
     ///
     /// # Panics
-    /// The kernel does not say.
+    /// The kernel does not report it.
     #[track_caller]
     pub fn lost(&self) -> u64 {
         let name = format!("{CLIENT_LINK}:");
@@ -311,10 +311,10 @@ impl Default for Net {
     }
 }
 
-/// Runs a test in a network of its own and checks that nothing of it stays behind.
+/// Runs a test in a network of its own and checks that it leaves nothing behind.
 ///
 /// # Panics
-/// When `test` does, or when something stays behind.
+/// `test` panics, or leaves something behind.
 #[track_caller]
 pub fn test(test: impl FnOnce(&Net)) {
     let net = Net::new();

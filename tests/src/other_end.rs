@@ -1,5 +1,5 @@
-//! A program at the client's end of the link, where everything passes. Without one veth keeps what
-//! the server's program sends back (`veth_xdp_flush` wakes nobody then), as its drivers' users know.
+//! A program at the client's end of the link that passes everything. Without a program there, veth keeps the frames
+//! that the server's program sends back, because `veth_xdp_flush` wakes no receiver.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! Time-based sequences as a knocker works them out.
+//! Time-based sequences as a client derives them.
 
 use std::{
     net::IpAddr,
@@ -21,14 +21,14 @@ pub struct Otp {
     pub base: u16,
     /// The protocols of a half.
     pub protocols: Vec<Protocol>,
-    /// Whether a second half follows, which is another for each source.
+    /// Whether a second half follows, which differs for each source.
     pub bind_source: bool,
-    /// How many other periods before and after the current one open.
+    /// How many periods before and after the current one are accepted.
     pub skew: u64,
 }
 
 impl Otp {
-    /// One whose period lasts long and does not change in the next minutes.
+    /// Returns a door whose period does not change in the next minutes.
     pub fn steady(secret: &str) -> Self {
         const MARGIN: u64 = 600;
         let now = unix();
@@ -61,15 +61,15 @@ impl Otp {
         )
     }
 
-    /// The number of the period that it is in now.
+    /// The number of the current period.
     pub fn now(&self) -> u64 {
         unix() / self.period
     }
 
-    /// What a source knocks in a period.
+    /// The knocks of a source in a period.
     ///
     /// # Panics
-    /// The secret is none.
+    /// The secret is not valid.
     #[track_caller]
     pub fn knocks(&self, period: u64, source: IpAddr) -> Vec<(Protocol, u16)> {
         let secret = Secret::new(self.secret.as_bytes());

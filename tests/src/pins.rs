@@ -1,4 +1,4 @@
-//! What outlives a knock-user.
+//! The files on bpffs that outlive a knock-user.
 
 use std::{
     fs,
@@ -36,7 +36,7 @@ pub fn instances(namespace: &Namespace) -> Vec<Instance> {
 /// The one instance of a namespace.
 ///
 /// # Panics
-/// There is none, or another one.
+/// There is none, or more than one.
 #[track_caller]
 pub fn instance(namespace: &Namespace) -> Instance {
     let mut instances = instances(namespace);
@@ -49,7 +49,7 @@ pub fn instance(namespace: &Namespace) -> Instance {
 /// The allow map, whether or not a process runs: grants as words.
 ///
 /// # Panics
-/// It is not there.
+/// It does not exist.
 #[track_caller]
 pub fn allow(instance: &Instance) -> Table<MapData, GrantKey, u64> {
     let path = instance.maps().join("ALLOW");
@@ -81,7 +81,7 @@ pub fn counted(instance: &Instance, reason: Reason) -> u64 {
     }
 }
 
-/// What the attached program's map `CONFIG` says, which is not pinned.
+/// The content of the attached program's map `CONFIG`, which is not pinned.
 ///
 /// # Panics
 /// It can't be read.
@@ -104,10 +104,10 @@ pub fn config(instance: &Instance) -> Config {
     }
 }
 
-/// Nothing is attached in a namespace, nothing is pinned for it, and these programs are unloaded.
+/// Asserts that nothing is attached in a namespace or pinned for it, and that these programs are unloaded.
 ///
 /// # Panics
-/// It is otherwise.
+/// One of these is not so.
 #[track_caller]
 pub fn nothing_is_left(namespace: &Namespace, programs: &[u32]) {
     // The kernel ends a link whose file is removed a moment later.
@@ -120,7 +120,7 @@ pub fn nothing_is_left(namespace: &Namespace, programs: &[u32]) {
     are_unloaded(programs);
 }
 
-/// What is in a directory and below it.
+/// The files and directories below a directory.
 fn tree(directory: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
     let paths = entries.map(|entry| entry.path());
@@ -129,10 +129,10 @@ fn tree(directory: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Waits until the kernel has no more of these programs.
+/// Waits until the kernel has unloaded these programs.
 ///
 /// # Panics
-/// It keeps one.
+/// One of them stays loaded.
 #[track_caller]
 pub fn are_unloaded(programs: &[u32]) {
     wait::until(&format!("programs {programs:?} are unloaded"), || {

@@ -1,4 +1,4 @@
-//! A process that was started here: its lines are kept, it is ended by its id and reaped.
+//! A child process: its lines are kept, and it is ended by its id and reaped.
 
 use std::{
     io::{BufRead as _, BufReader, Read},
@@ -30,7 +30,7 @@ pub struct Process {
     stderr: Lines,
 }
 
-/// How a process ended and what it had printed.
+/// The exit status and the output of a process.
 #[derive(Clone, Debug)]
 pub struct Ended {
     /// Its exit status.
@@ -73,12 +73,12 @@ impl Process {
         self.child.id()
     }
 
-    /// The lines of its standard output until now.
+    /// The lines of its standard output so far.
     pub fn stdout(&self) -> Vec<String> {
         self.stdout.until_now()
     }
 
-    /// Its standard error until now.
+    /// Its standard error so far.
     pub fn stderr(&self) -> String {
         self.stderr.until_now().join("\n")
     }
@@ -86,7 +86,7 @@ impl Process {
     /// Whether it has not ended.
     ///
     /// # Panics
-    /// The kernel does not know it.
+    /// The kernel has no such process.
     pub fn is_running(&mut self) -> bool {
         match self.child.try_wait() {
             Ok(status) => status.is_none(),
@@ -107,7 +107,7 @@ impl Process {
     /// Waits for the end.
     ///
     /// # Panics
-    /// It does not come in time.
+    /// It does not end in time.
     #[track_caller]
     pub fn wait(mut self) -> Ended {
         self.ended()

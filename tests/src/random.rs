@@ -1,4 +1,4 @@
-//! Random numbers that a seed repeats.
+//! Random numbers that depend on a seed alone.
 
 use std::env;
 
@@ -9,7 +9,7 @@ pub struct Random(u64);
 /// A number in the environment, such as a seed or how often to do something.
 ///
 /// # Panics
-/// It is no number.
+/// It is not a number.
 #[track_caller]
 pub fn number(name: &str) -> Option<u64> {
     let text = env::var(name).ok()?;
@@ -20,7 +20,7 @@ pub fn number(name: &str) -> Option<u64> {
 }
 
 impl Random {
-    /// The numbers of a seed.
+    /// Returns the generator for a seed.
     pub const fn new(seed: u64) -> Self {
         Self(seed)
     }

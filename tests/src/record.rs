@@ -1,4 +1,4 @@
-//! What the commands of doors did: a line each, in a file.
+//! A record of the commands that doors ran, one line each.
 
 use std::fs;
 
@@ -11,10 +11,10 @@ use crate::wait;
 pub struct Record(NamedTempFile);
 
 impl Record {
-    /// An empty one.
+    /// Creates an empty record.
     ///
     /// # Panics
-    /// The file can't be made.
+    /// The file can't be created.
     #[track_caller]
     pub fn new() -> Self {
         match NamedTempFile::with_prefix("knock-test-") {
@@ -23,7 +23,7 @@ impl Record {
         }
     }
 
-    /// The keys of a door that has its commands recorded: `open DOOR SOURCE`, `close DOOR SOURCE`.
+    /// The keys of a door that record its commands as `open DOOR SOURCE` and `close DOOR SOURCE`.
     pub fn keys(&self) -> String {
         let command = |occasion: &str| {
             // In one write, so that lines stay whole.
@@ -51,7 +51,7 @@ impl Record {
     /// Waits until a command has run, once.
     ///
     /// # Panics
-    /// It does not in time, or has run more than once.
+    /// It has not run in time, or has run more than once.
     #[track_caller]
     pub fn gets(&self, line: &str) {
         wait::until(&format!("a command: {line}"), || self.count(line) > 0);

@@ -15,8 +15,8 @@ type Guests = Arc<Mutex<Vec<(IpAddr, u16)>>>;
 
 /// Listeners in a namespace, on all its addresses.
 ///
-/// Their threads wait in system calls and end with this process: the namespace does not need them
-/// gone, and a test has few.
+/// Their threads wait in system calls and end with this process. They don't keep the namespace alive, and a test has
+/// few.
 #[derive(Debug, Default)]
 pub struct Server {
     guests: Guests,
@@ -60,10 +60,10 @@ impl Server {
         self
     }
 
-    /// Waits until this source has got through to this port.
+    /// Waits until a connection or datagram of this source has reached this port.
     ///
     /// # Panics
-    /// It does not in time.
+    /// None has in time.
     #[track_caller]
     pub fn meets(&self, source: IpAddr, port: u16) {
         wait::until(&format!("{source} at port {port}"), || {
@@ -71,13 +71,13 @@ impl Server {
         });
     }
 
-    /// Whether this source ever got through to this port.
+    /// Whether a connection or datagram of this source has ever reached this port.
     pub fn met(&self, source: IpAddr, port: u16) -> bool {
         let guests = self.guests.lock().unwrap_or_else(PoisonError::into_inner);
         guests.contains(&(source, port))
     }
 
-    /// How many ever got through.
+    /// How many sources and ports were recorded.
     pub fn guests(&self) -> usize {
         self.guests
             .lock()
@@ -98,7 +98,7 @@ impl Server {
     }
 }
 
-/// Both families on one socket, and more in the queue than any test brings.
+/// Listens for both families on one socket, with a queue that no test fills.
 fn listener(port: u16) -> io::Result<Socket> {
     let socket = Socket::new(Domain::IPV6, Type::STREAM, None)?;
     socket.set_only_v6(false)?;

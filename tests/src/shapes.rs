@@ -1,6 +1,6 @@
 //! Every shape of frame, each with the expected result of the parser.
 //!
-//! One table for the parser alone and for the program in the kernel. All frames are for port 22,
+//! One table serves the parser alone and the program in the kernel. All frames are for port 22,
 //! which that program protects.
 
 use knock_common::{
@@ -49,7 +49,7 @@ fn datagram(frame: Frame) -> Frame {
     frame.udp(40_000, 22)
 }
 
-/// As many destination-options headers.
+/// This many destination-options headers.
 fn chain(headers: usize) -> Frame {
     (0..headers).fold(v6(), |frame, _| frame.dest_opts(0))
 }

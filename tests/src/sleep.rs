@@ -22,17 +22,17 @@ pub fn read(clock: ClockId) -> Duration {
     }
 }
 
-/// Stops a test that was started elsewhere than in the virtual machine.
+/// Panics unless the test runs in the virtual machine.
 ///
 /// # Panics
-/// It was.
+/// It does not.
 #[track_caller]
 pub fn assert_it_may_be_done() {
     let given = env::var_os("KNOCK_VM").is_some();
     assert!(given, "this is done to a virtual machine: `cargo xtask vm`");
 }
 
-/// Suspends to memory; the machine's own alarm clock wakes it. Gives back how long it slept.
+/// Suspends to memory; the machine's own alarm clock wakes it. Returns how long it slept.
 ///
 /// # Panics
 /// It does not sleep.

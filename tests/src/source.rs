@@ -1,4 +1,4 @@
-//! Somebody on the client's side, with an address of their own.
+//! A source on the client's side, with an address of its own.
 
 use std::{
     io::{self, Read as _, Write as _},
@@ -11,13 +11,13 @@ use socket2::{Domain, Socket, Type};
 
 use crate::{namespace::Namespace, wire::Path};
 
-/// Less than the second after which a SYN is sent again: what connects does so by its first packet.
+/// Less than the second after which a SYN is sent again, so that a connection succeeds with its first packet.
 pub const FIRST_SYN: Duration = Duration::from_millis(900);
-/// How long a connection that must come about may take: on a busy machine the link may have no room
+/// How long a connection that must succeed may take: on a busy machine the link may have no room
 /// for the first SYN.
 const OPEN: Duration = Duration::from_secs(5);
-/// How long a connection that must not come about is waited for. Packets cross the link while they
-/// are being sent, so there is nothing to come later.
+/// How long a connection that must fail is waited for. Packets cross the link while they are being sent, so a later
+/// success is impossible.
 const CLOSED: Duration = Duration::from_millis(60);
 /// How long data on an established connection may take.
 const ECHO: Duration = Duration::from_secs(5);
@@ -25,7 +25,7 @@ const ECHO: Duration = Duration::from_secs(5);
 /// An address of the client that knocks on an address of the server.
 #[derive(Clone, Copy, Debug)]
 pub struct Source<'n> {
-    /// Where its packets come from.
+    /// The namespace from which its packets come.
     pub namespace: &'n Namespace,
     /// Its address.
     pub from: IpAddr,
@@ -64,10 +64,10 @@ impl Source<'_> {
         }
     }
 
-    /// Knocks and connects right behind the last knock; the time of the first SYN only.
+    /// Knocks and connects right behind the last knock, within the time of the first SYN.
     ///
     /// # Errors
-    /// The connection does not come about.
+    /// The connection fails.
     pub fn knock_and_connect(&self, knocks: &str, port: u16) -> io::Result<TcpStream> {
         self.namespace.enter(|| {
             self.send(knocks)?;
@@ -78,12 +78,12 @@ impl Source<'_> {
     /// Connects, within `limit`.
     ///
     /// # Errors
-    /// The connection does not come about.
+    /// The connection fails.
     pub fn connect(&self, port: u16, limit: Duration) -> io::Result<TcpStream> {
         self.namespace.enter(|| self.connect_here(port, limit))
     }
 
-    /// The port must be open.
+    /// Asserts that the port is open.
     ///
     /// # Panics
     /// It is not.
@@ -95,7 +95,7 @@ impl Source<'_> {
         }
     }
 
-    /// The port must be closed, without an answer.
+    /// Asserts that the port is closed, without an answer.
     ///
     /// # Panics
     /// It is open or refuses.
@@ -112,10 +112,10 @@ impl Source<'_> {
         }
     }
 
-    /// Open or closed, as `open` says.
+    /// Asserts that the port is open if `open` is true, and else closed.
     ///
     /// # Panics
-    /// It is otherwise.
+    /// It is not.
     #[track_caller]
     pub fn finds(&self, open: bool, port: u16, row: &str) {
         if open {
@@ -166,7 +166,7 @@ impl Source<'_> {
             .split_whitespace()
             .try_for_each(|knock| match parsed(knock) {
                 Some(Step::Knock(protocol, port)) => knocker.knock(protocol, port),
-                // Time is what such a knock is about.
+                // A knock that waits needs real time.
                 Some(Step::Wait(time)) => {
                     std::thread::sleep(time);
                     Ok(())
@@ -204,7 +204,7 @@ fn parsed(knock: &str) -> Option<Step> {
     }
 }
 
-/// Sends knocks from the namespace it is in.
+/// Sends knocks from the namespace of the calling thread.
 struct Knocker {
     from: IpAddr,
     to: IpAddr,
@@ -253,12 +253,12 @@ impl Knocker {
     }
 }
 
-/// Whether what is sent on a connection comes back.
+/// Whether a connection echoes what is sent.
 pub fn echoes(stream: &mut TcpStream) -> bool {
     answer(stream, ECHO).is_ok_and(|answer| &answer == b"echo")
 }
 
-/// Whether what is sent on a connection is answered by nothing at all.
+/// Whether nothing answers on a connection.
 pub fn is_cut(stream: &mut TcpStream) -> bool {
     answer(stream, CLOSED).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
 }

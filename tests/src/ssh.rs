@@ -1,4 +1,4 @@
-//! The door that most tests are about: the four lines that the README begins with.
+//! The door of most tests: the sequence of the README.
 
 /// The port that it opens.
 pub const SSH: u16 = 22;

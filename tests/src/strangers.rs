@@ -1,4 +1,4 @@
-//! Strangers who never knock and never cease to send, and a count of what of it gets through.
+//! Sources that send without end and never knock, and a count of their packets that get through.
 
 use std::{
     net::{IpAddr, Ipv4Addr},
@@ -17,15 +17,15 @@ use crate::{
     wire::{Path, Wire, segment, syn, whole},
 };
 
-/// Their network; nobody else is in it.
+/// Their network, which no other source uses.
 const NETWORK: &str = "203.0.113.0/24";
 /// How many packets they send between two pauses.
 const BURST: u64 = 16;
-/// Others need the machine, too; `KNOCK_PAUSE_MS` says how much.
+/// The pause, so that other tests get processor time; `KNOCK_PAUSE_MS` changes it.
 const PAUSE_MS: u64 = 1;
 const ACK: u8 = 0x10;
 
-/// The strangers; they cease when this is dropped.
+/// The strangers, who stop when this is dropped.
 #[derive(Debug)]
 pub struct Strangers<'n> {
     net: &'n Net,
@@ -40,8 +40,8 @@ struct Counts {
 }
 
 impl<'n> Strangers<'n> {
-    /// Counts what comes from strangers behind where a firewall could drop it. As long as there is
-    /// none: it is tried whether the count moves.
+    /// Counts packets of strangers behind the place of the firewall. Call it before there is a firewall, because it
+    /// checks that the count moves.
     ///
     /// # Panics
     /// `nft` refuses, or the count does not move.
@@ -72,7 +72,7 @@ impl<'n> Strangers<'n> {
         strangers
     }
 
-    /// They begin: SYNs, and packets as of connections, from many addresses.
+    /// Starts to send SYNs, and packets like those of connections, from many addresses.
     #[track_caller]
     pub fn come(&mut self, port: u16) {
         let wire = Wire::open(&self.net.client);
@@ -97,7 +97,7 @@ impl<'n> Strangers<'n> {
         wait::until("strangers send", || self.sent() > BURST);
     }
 
-    /// How many packets they have sent.
+    /// The number of packets sent so far.
     pub fn sent(&self) -> u64 {
         self.counts.sent.load(Ordering::Relaxed)
     }
@@ -119,10 +119,10 @@ impl<'n> Strangers<'n> {
         count.unwrap_or_else(|| panic!("nft printed {output}"))
     }
 
-    /// Nothing got through, and they are still sending.
+    /// Asserts that nothing got through, and that they still send.
     ///
     /// # Panics
-    /// Something did, or they are not.
+    /// A packet got through, or they have stopped.
     #[track_caller]
     pub fn stay_outside(&self, row: &str) {
         let sent = self.sent();
@@ -132,10 +132,10 @@ impl<'n> Strangers<'n> {
         });
     }
 
-    /// They cease; nothing has got through. Gives back how many packets that were.
+    /// Stops them and asserts that nothing got through. Returns how many packets they sent.
     ///
     /// # Panics
-    /// Something did.
+    /// A packet got through.
     #[track_caller]
     pub fn go(&mut self) -> u64 {
         self.counts.stop.store(true, Ordering::Relaxed);
@@ -156,7 +156,7 @@ impl Drop for Strangers<'_> {
     }
 }
 
-/// What the strangers send, in turn.
+/// The frames that the strangers send, in turn.
 fn frames(port: u16) -> Vec<Vec<u8>> {
     let mut frames = Vec::new();
     for host in 1..255 {

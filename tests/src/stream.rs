@@ -1,4 +1,4 @@
-//! A connection on which something goes to and fro all the time.
+//! A connection with constant traffic in both directions.
 
 use std::{
     io::{self, Read as _, Write as _},
@@ -13,9 +13,9 @@ use std::{
 
 use crate::{namespace::Namespace, net::Net, wait};
 
-/// How long an answer may take before the connection is taken for dead.
+/// How long an answer may take before the connection counts as broken.
 const DEAD: Duration = Duration::from_secs(10);
-/// Between two round trips: others need the machine, too.
+/// The pause between two round trips, so that other tests get processor time.
 const PAUSE: Duration = Duration::from_micros(500);
 
 /// The connection; it ends when this is dropped.
@@ -42,7 +42,7 @@ impl Stream {
         }
     }
 
-    /// How often something went to and fro.
+    /// The number of round trips so far.
     pub fn round_trips(&self) -> u64 {
         self.counts.round_trips.load(Ordering::Relaxed)
     }
@@ -50,7 +50,7 @@ impl Stream {
     /// Waits for some more round trips.
     ///
     /// # Panics
-    /// They don't come.
+    /// They don't happen in time.
     #[track_caller]
     pub fn continues(&self, row: &str) {
         let before = self.round_trips();
@@ -59,10 +59,10 @@ impl Stream {
         });
     }
 
-    /// Ends it; gives back how long the slowest round trip took.
+    /// Ends it; returns the time of the slowest round trip.
     ///
     /// # Panics
-    /// It broke before.
+    /// It has broken.
     #[track_caller]
     pub fn end(mut self) -> Duration {
         self.counts.stop.store(true, Ordering::Relaxed);
@@ -99,9 +99,8 @@ fn run(mut stream: TcpStream, counts: &Counts) -> io::Result<Duration> {
     Ok(slowest)
 }
 
-/// Sees to it that a segment is sent twice only if it was lost: what is received is acknowledged at
-/// once, whether or not a program finds the time to read it, nothing is sent just to see, and a
-/// machine that stands still for a moment has lost nothing.
+/// Makes TCP send a segment twice only if it was lost: received data is acknowledged at once, also if no program reads
+/// it, there are no loss probes, and the least retransmission timeout outlasts a pause of the machine.
 ///
 /// # Panics
 /// `ip` refuses.
@@ -119,7 +118,7 @@ pub fn repeat_only_what_is_lost(net: &Net) {
 /// How many segments a namespace has sent twice.
 ///
 /// # Panics
-/// `nstat` says something else.
+/// `nstat` prints something else.
 #[track_caller]
 pub fn sent_twice(namespace: &Namespace) -> u64 {
     let output = namespace.run("nstat", &["-asz", "TcpRetransSegs"]);

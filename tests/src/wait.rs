@@ -5,12 +5,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long something that must happen may take on a busy machine: whoever attaches a program waits
-/// for the kernel to come to rest (`synchronize_rcu()`), and for all others who do so.
+/// How long something that must happen may take on a busy machine. Attaching a program waits for a grace period of the
+/// kernel (`synchronize_rcu()`), and for all other processes that attach one.
 pub const PATIENCE: Duration = Duration::from_secs(40);
 const POLL: Duration = Duration::from_millis(3);
 
-/// Asks until there is an answer; `None` if there is none in time.
+/// Calls a function until it returns a value; `None` if it does not in time.
 pub fn poll<T>(limit: Duration, mut ask: impl FnMut() -> Option<T>) -> Option<T> {
     let deadline = Instant::now() + limit;
     loop {
@@ -27,7 +27,7 @@ pub fn poll<T>(limit: Duration, mut ask: impl FnMut() -> Option<T>) -> Option<T>
 /// Waits until a condition holds.
 ///
 /// # Panics
-/// It does not hold in time; `what` says which one it was.
+/// It does not hold in time; the message has `what`.
 #[track_caller]
 pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
     let held = poll(PATIENCE, || condition().then_some(()));

@@ -1,5 +1,5 @@
-//! Packets with right checksums, put on the client's link octet by octet: whole, or in pieces of any
-//! shape. What the server's stack would refuse by itself proves nothing about a firewall.
+//! Packets with correct checksums, put on the client's link octet by octet: whole, or in fragments of any
+//! shape. A packet that the server's stack would refuse by itself proves nothing about a firewall.
 
 use std::{
     io,
@@ -37,7 +37,7 @@ pub struct Path {
 }
 
 impl Path {
-    /// The way back.
+    /// The addresses of the opposite direction.
     #[must_use]
     pub fn back(self) -> Self {
         Self {
@@ -47,7 +47,7 @@ impl Path {
     }
 }
 
-/// What an IP packet carries: its protocol and its octets.
+/// The payload of an IP packet: its protocol and its octets.
 #[derive(Clone, Debug)]
 pub struct Payload {
     /// The protocol's number.
@@ -56,10 +56,10 @@ pub struct Payload {
     pub bytes: Vec<u8>,
 }
 
-/// A piece of an IPv4 packet.
+/// A fragment of an IPv4 packet.
 #[derive(Clone, Copy, Debug)]
 pub struct Piece<'b> {
-    /// Where it begins, in units of eight octets.
+    /// Its offset, in units of eight octets.
     pub offset: u16,
     /// Whether others follow.
     pub more: bool,
@@ -136,7 +136,7 @@ pub fn whole(path: Path, payload: &Payload) -> Vec<u8> {
 }
 
 /// An Ethernet frame around an IPv6 packet. Each extension header is its number and its octets, of
-/// which the first will say what comes next.
+/// which the first names the next header.
 pub fn v6(path: Path, extensions: &[(u8, Vec<u8>)], protocol: u8, bytes: &[u8]) -> Vec<u8> {
     let mut body = Vec::new();
     for (index, (_, extension)) in extensions.iter().enumerate() {
@@ -182,7 +182,7 @@ pub fn tagged(frame: &[u8], tags: &[(u16, u16)]) -> Vec<u8> {
     tagged
 }
 
-/// A socket on the client's link that sends frames as they are and sees what comes.
+/// A socket on the client's link that sends frames unchanged and receives all frames.
 #[derive(Debug)]
 pub struct Wire {
     socket: OwnedFd,
@@ -243,7 +243,7 @@ impl Wire {
         sendto(socket, frame, &self.link, MsgFlags::empty()).map(drop)
     }
 
-    /// The frames that came or went until now.
+    /// The frames that were received or sent so far.
     pub fn seen(&self) -> Vec<Vec<u8>> {
         let mut frames = Vec::new();
         let mut buffer = [0; 2048];

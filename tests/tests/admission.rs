@@ -25,12 +25,12 @@ use knock_user::kernel::program::{LoadOptions, XdpProgram};
 use nix::sys::signal::Signal::SIGTERM;
 use serde_json::{Value, json};
 
-/// Somebody who never knocked, on the second link.
+/// A source that has not knocked, on the second link.
 fn elsewhere(net: &Net) -> Source<'_> {
     net.stranger(Family::V4).to(Family::V4.second_server())
 }
 
-/// What `status --json` says of an interface.
+/// The entry of an interface in `status --json`.
 #[track_caller]
 fn status(namespace: &Namespace, name: &str) -> Value {
     let (_, output) = daemon::ask(namespace, &["status", "--json"]);
@@ -52,7 +52,7 @@ fn wait_for_events(daemon: &Daemon, pattern: &Value, times: usize) {
     });
 }
 
-/// A program of somebody else, as long as this lives.
+/// A foreign XDP program, attached until this is dropped.
 fn foreign(namespace: &Namespace, link: &str, mode: XdpMode) -> XdpProgram {
     let tables = kernel::compile(DOOR).unwrap();
     namespace.enter(|| {
@@ -207,7 +207,7 @@ fn an_interface_that_appears_is_checked() {
     });
 }
 
-/// The same at the start: an error that names all of them, and nothing is attached.
+/// A start fails with an error that names all of them, and attaches nothing.
 #[test]
 fn a_start_names_every_interface_it_cannot_protect() {
     net::test(|net| {
@@ -238,8 +238,8 @@ fn a_start_names_every_interface_it_cannot_protect() {
     });
 }
 
-/// A program of somebody else, wherever it runs, on an interface that appears late; and the moment in
-/// which it is gone, which the kernel does not report.
+/// The interface appears late with a foreign program in any mode. The kernel does not report when that program is
+/// removed.
 #[test]
 fn an_interface_is_protected_when_its_foreign_program_is_gone() {
     for mode in [XdpMode::Skb, XdpMode::Driver] {
@@ -250,7 +250,7 @@ fn an_interface_is_protected_when_its_foreign_program_is_gone() {
             net.add_second_link();
             let protecting = json!({"event": "protecting", "interface": "b1"});
             wait_for_events(&daemon, &protecting, 1);
-            // It gets its name when it has the program.
+            // It is renamed once it has the program.
             net.server.ip_batch("link set b1 down\nlink set b1 name x1");
             daemon.process();
             net.server.ip("link delete x1");
@@ -307,7 +307,7 @@ fn a_reload_succeeds_while_one_interface_is_refused() {
     });
 }
 
-/// Nothing ends where nothing was protected, however the process ends.
+/// No interface was protected, so no end is reported, however the process ends.
 #[test]
 fn the_end_of_a_refused_interface_is_not_reported() {
     for on_exit in ["detach", "keep"] {
@@ -329,7 +329,7 @@ fn the_end_of_a_refused_interface_is_not_reported() {
     }
 }
 
-/// A bridge and its port: whatever the order in which they are named.
+/// The order in which a bridge and its port are named makes no difference.
 #[test]
 fn a_bridge_and_its_port_are_not_both_protected() {
     for names in [["br0", "b0"], ["b0", "br0"]] {
@@ -418,7 +418,7 @@ fn an_alternative_name_is_resolved() {
     });
 }
 
-/// Two exchange their names: each name gets what is configured for it.
+/// Each name gets the configuration that it has, whichever interface has the name.
 #[test]
 fn exchanged_names_are_followed() {
     net::test(|net| {

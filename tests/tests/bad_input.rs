@@ -19,7 +19,7 @@ use knock_user::kernel::{
 };
 use tempfile::TempDir;
 
-/// Runs a command to its end; gives back its exit code and what it said.
+/// Runs a command to its end; returns its exit code and output.
 #[track_caller]
 fn ended(net: &Net, command: &mut Command) -> (Option<i32>, String) {
     let ended = Process::start(&net.server, command).wait();
@@ -27,7 +27,7 @@ fn ended(net: &Net, command: &mut Command) -> (Option<i32>, String) {
     (ended.status.code(), output)
 }
 
-/// Runs knock-user, which must refuse, and gives back what it said.
+/// Asserts that knock-user refuses to run, and returns its error.
 #[track_caller]
 fn refused(net: &Net, row: &str, code: i32, command: &mut Command) -> String {
     let (status, output) = ended(net, command);
@@ -78,7 +78,7 @@ fn missing_interfaces_are_named() {
             for interface in interfaces {
                 command.args(["--iface", interface]);
             }
-            // A name that no interface can have is bad usage; one that none has may appear.
+            // A name that no interface can have is bad usage. A missing interface may appear.
             let code = if row == "not a name" { 2 } else { 1 };
             let output = refused(net, row, code, &mut command);
             says(row, &output, words);
@@ -131,7 +131,7 @@ fn an_interface_with_a_foreign_program_is_refused() {
 #[test]
 fn a_start_without_privileges_is_refused() {
     net::test(|net| {
-        // Both where nobody can read them, whatever the checkout's rights are.
+        // Both where other users can't read them, independent of the checkout's modes.
         let directory = TempDir::new().unwrap();
         let all = fs::Permissions::from_mode(0o755);
         fs::set_permissions(directory.path(), all.clone()).unwrap();

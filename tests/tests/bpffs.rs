@@ -61,14 +61,14 @@ fn the_cure_for_an_ordinary_user_works() {
     without_bpffs(|| {
         let directory = Path::new(DIRECTORY);
         let refused = || as_nobody(|| format!("{:#}", bpffs::ensure(directory).unwrap_err()));
-        // Root without the right to mount, and whoever else has not got it.
+        // Root without the right to mount, and an ordinary user.
         let output = refused();
         for word in ["CAP_SYS_ADMIN", "sudo mount -t bpf bpf /sys/fs/bpf"] {
             assert!(output.contains(word), "no {word:?} in: {output}");
         }
         run_suggested_commands(&output);
         assert!(is_mounted(), "{output}");
-        // Nobody is in root's group, but this thread is.
+        // The user nobody is not in root's group, but this thread is.
         chown(MOUNT_POINT, None, Some(OTHERS)).unwrap();
 
         let output = refused();
@@ -96,7 +96,7 @@ fn without_bpffs(test: impl FnOnce() + Send) {
     in_a_thread(apart);
 }
 
-/// What a thread does to its own rights ends with it.
+/// Runs `work` in a thread of its own, whose changes of its rights end with it.
 fn in_a_thread<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     thread::scope(|scope| scope.spawn(work).join())
         .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
@@ -119,7 +119,7 @@ fn mode(path: &str) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o777
 }
 
-/// Runs the commands of an error, which come last in it.
+/// Runs the commands at the end of an error.
 fn run_suggested_commands(output: &str) {
     let (_why, commands) = output.split_once("): ").unwrap();
     // Who it was for is root here, since only this thread's rights to files are nobody's.

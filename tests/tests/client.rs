@@ -25,7 +25,7 @@ use tempfile::tempdir;
 
 const WEB: u16 = 80;
 
-/// The client with these words, and no profiles of whoever runs this.
+/// The client with these arguments, and without the profiles of the user who runs the tests.
 fn client(words: &[&str]) -> Command {
     let mut command = Command::new(&binaries().client);
     command.args(words).env("XDG_CONFIG_HOME", "/nonexistent");
@@ -38,7 +38,7 @@ fn knocks(net: &Net, words: &[&str]) -> Output {
     output
 }
 
-/// What `generate` makes is what the daemon takes and the client knocks.
+/// The daemon and the client both read the files that `generate` writes.
 #[test]
 fn a_generated_file_opens_its_door() {
     net::test(|net| {
@@ -173,7 +173,7 @@ a slip, and three right ones (1234 1456 1234 1456 1123) 8080 is open
     });
 }
 
-/// The first knocks meet nobody: the firewall comes up while the client is at it.
+/// The firewall starts while the client knocks, so the first knocks are lost.
 #[test]
 fn lost_knocks_are_retried() {
     net::test(|net| {

@@ -21,10 +21,10 @@ use nix::sys::signal::Signal::SIGTERM;
 use serde_json::{Value, json};
 
 const WEB: u16 = 80;
-/// Enough for all that is to be seen before its end, on a busy machine.
+/// The time of a trial: enough for every check before its end, on a busy machine.
 const TRIAL: &str = "4s";
 const TRIAL_LASTS: Duration = Duration::from_secs(4);
-/// The same port behind other knocks, and one more.
+/// The same port behind other knocks, and another port.
 const OTHER: &str = r#"
     [[door]]
     name = "ssh"
@@ -33,14 +33,14 @@ const OTHER: &str = r#"
 "#;
 const OTHER_KNOCKS: &str = "tcp/7500 udp/8500 tcp/9500";
 
-/// Starts with these arguments behind `--iface`.
+/// Starts with these additional arguments.
 #[track_caller]
 fn start(net: &Net, config: &str, arguments: &[&str]) -> Daemon {
     let arguments = [&["--iface", SERVER_LINK], arguments].concat();
     Daemon::start_with(&net.server, config, &arguments)
 }
 
-/// Waits for the end of one that nobody confirms.
+/// Waits for the end of a daemon whose trial is not confirmed.
 #[track_caller]
 fn is_not_confirmed(daemon: Daemon) -> Vec<Value> {
     was_not_confirmed(&daemon.wait())
@@ -54,7 +54,7 @@ fn was_not_confirmed(ended: &Ended) -> Vec<Value> {
     daemon::events(&ended.stdout)
 }
 
-/// Somebody new knocks, and gets in or not.
+/// A new source knocks, and is admitted or not.
 #[track_caller]
 fn knocks_lead_in(net: &Net, knocks: &str, leads_in: bool, row: &str) {
     let source = net.stranger(Family::V4);
@@ -90,7 +90,7 @@ fn a_confirmed_first_start_stays() {
         assert_eq!(code, Some(0), "{output}");
         guest.finds(true, SSH, "confirmed");
         daemon.wait_for_event(&json!({"event": "opened", "source": guest.name()}));
-        // Time is what it is about.
+        // The end of the trial has to pass.
         thread::sleep(deadline.saturating_duration_since(Instant::now()));
         strangers.go();
         net.stranger(Family::V4).finds_closed(SSH, "confirmed");
@@ -209,7 +209,7 @@ fn an_unconfirmed_restart_rolls_back_to_what_was_kept() {
     });
 }
 
-/// A trial says what it is when it begins, and once more before it ends.
+/// A trial is reported when it begins, and again before it ends.
 #[test]
 fn the_end_of_a_trial_is_reported_in_advance() {
     net::test(|net| {
@@ -234,7 +234,7 @@ fn the_end_of_a_trial_is_reported_in_advance() {
     });
 }
 
-/// Whoever stops it can't confirm it any more.
+/// A daemon that has been stopped can't be confirmed.
 #[test]
 fn a_stop_before_the_deadline_ends_the_trial() {
     net::test(|net| {

@@ -1,4 +1,4 @@
-//! What an administrator asks of a running knock-user, and what packets find after that.
+//! The commands of an administrator to a running knock-user, and their effect on packets.
 
 #![expect(
     clippy::unwrap_used,
@@ -29,12 +29,12 @@ use knock_user::kernel::instance::Instance;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-/// Could not do it.
+/// The exit code of a command that failed.
 const COULD_NOT: Option<i32> = Some(1);
-/// Bad usage, bad configuration.
+/// The exit code of bad usage or a bad configuration.
 const MISUSE: Option<i32> = Some(2);
 
-/// What a command of an administrator came to.
+/// The result of a command of an administrator.
 #[derive(Debug)]
 struct Asked {
     code: Option<i32>,
@@ -61,7 +61,7 @@ impl Asked {
     }
 }
 
-/// Runs `knock-user` with words, split at blanks.
+/// Runs `knock-user` with arguments, which are split at blanks.
 fn ask(namespace: &Namespace, words: &str) -> Asked {
     let words: Vec<_> = words.split_whitespace().collect();
     ran(namespace, binaries().user.to_str().unwrap(), &words)
@@ -76,13 +76,13 @@ fn ran(namespace: &Namespace, program: &str, arguments: &[&str]) -> Asked {
     }
 }
 
-/// The same with `--json`: the answer.
+/// Runs it with `--json`, and returns the answer.
 #[track_caller]
 fn answer(namespace: &Namespace, words: &str) -> Value {
     ask(namespace, &format!("{words} --json")).answer()
 }
 
-/// The sockets that administrators are listened to on.
+/// The control sockets.
 fn sockets(namespace: &Namespace) -> Vec<PathBuf> {
     let all = namespace.enter(Instance::all_here).unwrap();
     all.iter().map(Instance::socket).collect()
@@ -233,7 +233,7 @@ const SHUT: &str = r#"
     close = ["tcp/22"]
 "#;
 
-/// Doors and everything else that has to do with a verdict.
+/// Doors, and every other setting that affects a verdict.
 const HOUSE: &str = r#"
     protect = ["tcp/3306"]
     trust = ["192.0.2.1", "2001:db8::1"]
@@ -253,14 +253,14 @@ const HOUSE: &str = r#"
     open_for = "10m"
 "#;
 
-/// A packet, or what an administrator does.
+/// A packet, or an action of an administrator.
 enum Step {
     Knock(&'static str),
     Ask(&'static str),
 }
 use Step::{Ask, Knock};
 
-/// What happened to a source, the port that is asked about, and the last sentence of the answer.
+/// The history of a source, the port in question, and the last sentence of the answer.
 type Situation = (&'static str, &'static [Step], &'static str, &'static str);
 
 #[rustfmt::skip]
@@ -458,7 +458,7 @@ fn without_a_daemon_commands_read_the_pins() {
         guest.knock(KNOCKS);
         guest.finds_open(SSH, "knocked");
         daemon.wait_for_event(&json!({"event": "opened", "source": guest.name()}));
-        // Not `stop`, which wants the program gone.
+        // Not `stop`, which asserts that the program is unloaded.
         drop(daemon);
 
         let status = answer(&net.server, "status");
@@ -717,7 +717,7 @@ fn only_root_and_the_group_may_use_the_socket() {
         ask_as(NOBODY, "--clear-groups").fails(COULD_NOT, "is for root: try `sudo`");
         let listed = ask_as(ADM, "--clear-groups").answer();
         assert_eq!(listed, json!({"grants": []}));
-        // The file's mode lets this one through, who is no member.
+        // The file's mode admits this user, who is not a member.
         ask_as(NOBODY, "--groups=4").fails(
             COULD_NOT,
             "uid 65534 is not let in, only root and the group adm",

@@ -1,8 +1,7 @@
-//! knock-user is killed at random moments, while others knock, connect and scan: nobody is let in,
-//! and nobody who was let in is locked out.
+//! knock-user is killed at random moments, while sources knock, connect and scan: no source gets in without a grant,
+//! and no source with a grant is refused.
 //!
-//! `KNOCK_KILLS` says how often (100 in a full run), `KNOCK_SEED` replays a run as far as chance is
-//! in the test.
+//! `KNOCK_KILLS` is the number of kills (100 in a full run). `KNOCK_SEED` repeats the random choices of a run.
 
 #![expect(
     clippy::unwrap_used,
@@ -46,7 +45,7 @@ const ATTEMPTS: u32 = 10;
 const BRIEF: Duration = Duration::from_secs(1);
 const BRIEF_KNOCKS: &str = "udp/7100 tcp/8100 udp/9100";
 const WEB: u16 = 80;
-/// Behind a door that whoever scans upwards would walk through, were it not for strictness.
+/// The port of a door that an ascending scan would open without strict mode.
 const UPWARDS: u16 = 23;
 const UPWARDS_DOOR: &str = r#"
     [[door]]
@@ -54,7 +53,7 @@ const UPWARDS_DOOR: &str = r#"
     knock = ["tcp/7010", "tcp/7020", "tcp/7030"]
     open = ["tcp/23"]
 "#;
-/// What only every other configuration has.
+/// The door that only every second configuration has.
 const MORE: &str = r#"
     [[door]]
     name = "more"
@@ -62,7 +61,7 @@ const MORE: &str = r#"
     open = ["tcp/80", "tcp/8080"]
 "#;
 
-/// A host whose knock-user has no luck.
+/// A host whose knock-user is killed again and again.
 struct Host<'n> {
     net: &'n Net,
     config: NamedTempFile,
@@ -122,7 +121,7 @@ impl<'n> Host<'n> {
         fs::write(self.config.path(), text).unwrap();
     }
 
-    /// A moment at random.
+    /// Waits for a random time.
     fn sleep(&mut self, most: Duration) {
         let micros = usize::try_from(most.as_micros()).unwrap();
         thread::sleep(Duration::from_micros(self.random.below(micros) as u64));
@@ -148,7 +147,7 @@ impl<'n> Host<'n> {
         self.kills.starting += 1;
     }
 
-    /// Kills it while it takes another configuration.
+    /// Kills it during a reload.
     fn kill_a_reload(&mut self, mut running: Process) {
         self.write(self.rounds.is_multiple_of(2));
         running.signal(Signal::SIGHUP);
@@ -163,7 +162,7 @@ impl<'n> Host<'n> {
     }
 }
 
-/// Waits until a start has reported the grant that somebody has since an earlier one.
+/// Waits until a start has reported a grant from an earlier process.
 ///
 /// It is kept, or opened once more: an event stays in the ring until it has been acted on, so a
 /// process that is killed right after it has reported one leaves it to the next.
@@ -179,8 +178,8 @@ fn takes_over(process: &Process, source: Source<'_>) {
     wait::until(&format!("{} is kept or opened", source.from), is_reported);
 }
 
-/// Says each time whether the link has lost packets since the last time: there a busy machine has no
-/// room for all of them, and nobody judges what is lost.
+/// Returns a function that reports whether the link has lost packets since its last call. A busy machine has no room
+/// for all packets there, and lost ones are not judged.
 fn losses(net: &Net) -> impl FnMut() -> bool {
     let mut before = net.lost();
     move || {
@@ -189,7 +188,7 @@ fn losses(net: &Net) -> impl FnMut() -> bool {
     }
 }
 
-/// A client that knocks and is let in; tries further clients while `is_explained` accounts for the
+/// Returns a client that has knocked and is admitted; tries another client while `is_explained` accounts for the
 /// failure.
 #[track_caller]
 fn is_let_in<'n>(
@@ -238,7 +237,7 @@ fn a_kill_at_any_moment_lets_nobody_in() {
         let server = Server::tcp(&net.server, &[SSH, WEB, UPWARDS]);
         let mut strangers = Strangers::before_there_is_protection(net, SSH);
         let mut host = Host::new(net, seed);
-        // Where there is no protection yet, a start is nothing or all.
+        // Without earlier protection, a start has either no effect or all of it.
         for _ in 0..3 {
             host.kill_a_start();
         }
@@ -299,7 +298,7 @@ fn a_kill_at_any_moment_lets_nobody_in() {
     });
 }
 
-/// Its leftovers neither hinder the next start, nor stay.
+/// The next start removes its leftovers.
 #[test]
 fn a_kill_at_the_very_beginning_leaves_nothing_in_the_way() {
     net::test(|net| {
@@ -315,8 +314,7 @@ fn a_kill_at_the_very_beginning_leaves_nothing_in_the_way() {
     });
 }
 
-/// Every port that is in a sequence, with its neighbours, upwards; and then a look whether that has
-/// opened anything.
+/// Scans every port of a sequence and its neighbours in ascending order, and checks that no door has opened.
 fn scan_upwards(scanner: Source<'_>) {
     for ports in [6_995..7_045, 7_995..8_005, 8_995..9_005] {
         scanner.scan(Protocol::Tcp, ports);
@@ -326,7 +324,7 @@ fn scan_upwards(scanner: Source<'_>) {
     }
 }
 
-/// From one moment in which nobody runs to the next one.
+/// One round: from a time without a process to the next.
 fn round(host: &mut Host<'_>, holder: Source<'_>, stream: &Stream) {
     host.rounds += 1;
     let row = format!("round {}, {:?}", host.rounds, host.kills);
@@ -350,7 +348,7 @@ fn round(host: &mut Host<'_>, holder: Source<'_>, stream: &Stream) {
         source.finds_closed(WEB, &row);
     }
 
-    // The next start knows all that.
+    // The next start knows of all these grants.
     let running = host.start();
     let of = |event: &str, door: &str, source: Source<'_>| json!({"event": event, "door": door, "source": source.name()});
     takes_over(&running, holder);
@@ -364,7 +362,7 @@ fn round(host: &mut Host<'_>, holder: Source<'_>, stream: &Stream) {
         host.record.gets(&format!("close brief {}", source.name()));
     }
 
-    // Killed while somebody knocks.
+    // Killed while a source knocks.
     let source = host.stranger();
     let delay = Duration::from_micros(host.random.below(20_000) as u64);
     let mut has_lost = losses(host.net);

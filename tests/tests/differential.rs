@@ -1,6 +1,6 @@
 //! The same frames, judged in the kernel and natively: the two must not differ.
 //!
-//! `KNOCK_FRAMES` says how many frames, `KNOCK_SEED` replays a run.
+//! `KNOCK_FRAMES` is the number of frames. `KNOCK_SEED` repeats a run.
 #![expect(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
 use std::{
@@ -52,7 +52,7 @@ const CONFIG: &str = r#"
     ]
 "#;
 
-/// Reasons that a run must have met, or else it compared nothing.
+/// Reasons that must occur in a run, since it would compare too little without them.
 const MAIN: &[Reason] = &[
     Reason::NotIp,
     Reason::OtherProtocol,
@@ -123,7 +123,7 @@ const WALKS: &[&[(bool, u16)]] = &[
     &[(false, 6001), (false, 6001), (true, 24)],
 ];
 
-/// A way to a host: everything of a frame before its ports.
+/// The headers of a frame up to its ports.
 #[derive(Clone, Copy)]
 struct Way {
     from: &'static str,
@@ -144,7 +144,7 @@ impl Way {
         }
     }
 
-    /// A frame to a port, in any clothes.
+    /// A frame to a port, with random headers around it.
     fn frame(self, tcp: bool, port: u16, flags: u8, random: &mut Random) -> Frame {
         let mut frame = match random.below(8) {
             0 => eth().vlan(7),
@@ -178,7 +178,7 @@ impl Way {
 struct Stream {
     random: Random,
     shapes: Vec<Vec<u8>>,
-    /// What is left of a sequence.
+    /// The rest of a sequence.
     walk: Vec<(Way, bool, u16)>,
 }
 
@@ -259,7 +259,7 @@ impl Stream {
     }
 }
 
-/// Ends a grant, or forgives a source's failures, in both worlds.
+/// Ends a grant or forgets the failures of a source, in the kernel and natively.
 fn make_time_pass(kernel: &mut Kernel, sim: &Sim, random: &mut Random) {
     fn end<K: Copy + Eq + Hash + Pod>(
         kernel: &mut Kernel,
@@ -268,7 +268,7 @@ fn make_time_pass(kernel: &mut Kernel, sim: &Sim, random: &mut Random) {
         random: &mut Random,
     ) {
         let mut keys: Vec<K> = words.entries.borrow().keys().copied().collect();
-        // In an order that a seed repeats.
+        // Sorted, so that a seed repeats the order.
         keys.sort_by(|a, b| bytes_of(a).cmp(bytes_of(b)));
         if !keys.is_empty() {
             let key = random.of(&keys);
@@ -291,7 +291,7 @@ fn make_time_pass(kernel: &mut Kernel, sim: &Sim, random: &mut Random) {
     }
 }
 
-/// What an event says, but for the times and the interface, which a packet in memory does not have.
+/// The fields of an event without the times and the interface, which a packet in memory does not have.
 fn comparable(events: &[Event]) -> Vec<Event> {
     let timeless = |event: &Event| Event {
         at_ns: 0,
@@ -302,7 +302,7 @@ fn comparable(events: &[Event]) -> Vec<Event> {
     events.iter().map(timeless).collect()
 }
 
-/// The keys of a table in memory, each with what of its word does not depend on the clock.
+/// The keys of a native table, each with the part of its word that does not depend on the clock.
 fn keys<K: Copy + Debug + Eq + Hash>(
     words: &Words<K>,
     timeless: fn(u64) -> u64,
@@ -314,7 +314,7 @@ fn keys<K: Copy + Debug + Eq + Hash>(
     texts.collect()
 }
 
-/// The same of a table in the kernel.
+/// The keys of a table in the kernel, each with that part of its word.
 fn kernel_keys<K: Debug>(entries: &[(K, u64)], timeless: fn(u64) -> u64) -> BTreeSet<String> {
     let texts = entries
         .iter()

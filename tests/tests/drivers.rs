@@ -1,6 +1,6 @@
 //! Drivers that lose the program while the kernel still reports it as attached.
 //!
-//! `cargo xtask vm` runs these: they need its network cards, and suspend it.
+//! `cargo xtask vm` runs these tests: they need its network cards, and suspend it.
 
 use std::time::{Duration, Instant};
 
@@ -17,15 +17,15 @@ use knock_tests::{
 };
 use nix::sys::signal::Signal;
 
-/// A port that nothing protects: who reaches it has sent frames that arrive.
+/// An unused port: a source that reaches it has sent frames that arrive.
 const FREE: u16 = 7777;
-/// How long a connection may take that is possible: frames wait for the emulated card.
+/// How long a successful connection may take, since frames wait for the emulated card.
 const POSSIBLE: Duration = Duration::from_secs(2);
 
-/// Something that is done to the cards, and its name.
+/// An action on the cards, and its name.
 type Step<'a> = (&'a str, &'a dyn Fn(&Net));
 
-/// Returns whether a stranger gets in; checks before and after that its frames arrive at all.
+/// Returns whether a source without a grant gets in; checks before and after that its frames arrive.
 #[track_caller]
 fn is_open(stranger: &Source<'_>, row: &str) -> bool {
     wait::until(&format!("{row}: frames arrive"), || {
@@ -38,7 +38,7 @@ fn is_open(stranger: &Source<'_>, row: &str) -> bool {
     is_open
 }
 
-/// Waits until a stranger does not get in, and says how long that took; then whoever knocks does.
+/// Waits until a source without a grant is refused, prints how long that took, and checks that one that knocks gets in.
 #[track_caller]
 fn closes(net: &Net, daemon: &Daemon, row: &str) {
     let start = Instant::now();
@@ -60,8 +60,7 @@ fn closes(net: &Net, daemon: &Daemon, row: &str) {
     friend.finds(true, SSH, row);
 }
 
-/// Protects the cards of a driver, does something to them that makes the driver lose the program, and expects that
-/// this is noticed and cured.
+/// Protects the cards of a driver, makes the driver lose the program, and expects that this is reported and cured.
 #[track_caller]
 fn is_cured(driver: &str, native_since: (u32, u32), done: &[Step<'_>]) {
     sleep::assert_it_may_be_done();
@@ -76,7 +75,7 @@ fn is_cured(driver: &str, native_since: (u32, u32), done: &[Step<'_>]) {
             &["-v", "--iface", SERVER_LINK_2, "--mode", mode],
         );
         if is_native {
-            // It takes seconds here, and is needed from then on.
+            // Loading it takes seconds here, and the steps below need it.
             wait::until("the second copy of the program is loaded", || {
                 daemon.process().printed().contains("loaded a second time")
             });

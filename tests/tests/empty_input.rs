@@ -35,7 +35,7 @@ use tempfile::TempDir;
 const RUNS: &str = "interfaces = [\"b0\"]\n[[door]]\nname = \"ssh\"\n\
     knock = [\"tcp/7000\", \"udp/8000\", \"tcp/9000\"]\nopen = []\non_open = [\"/bin/true\"]\n";
 
-/// The input, and a word of the error.
+/// The input, and a part of the error.
 const INPUTS: &[(&str, Input, &str)] = &[
     ("empty", Input::Text(""), "has no effect"),
     ("blank", Input::Text(" \n\t\n"), "has no effect"),
@@ -65,7 +65,7 @@ const INPUTS: &[(&str, Input, &str)] = &[
     ("a directory", Input::Directory, "can't be read"),
 ];
 
-/// What only a process that runs already must not read.
+/// Inputs that a start can read and a running process can't.
 const AGAIN: &[(&str, Input, &str)] = &[
     (
         "a drained pipe",
@@ -132,7 +132,7 @@ fn a_restart_with_empty_input_changes_nothing() {
 #[test]
 fn without_a_readable_registry_the_program_names_the_closed_ports() {
     /// A file, more arguments, whether the port table is pinned, the exit code of a start that is
-    /// refused, and words of what it says.
+    /// refused, and a part of its error.
     type Row = (
         &'static str,
         String,
@@ -222,7 +222,7 @@ fn without_a_readable_registry_the_program_names_the_closed_ports() {
                     None => process.stop(SIGTERM),
                 };
                 assert_eq!(ended.status.code(), code.or(Some(0)), "{row}: {ended:?}");
-                // A registry that is only missing is no reason for a word.
+                // A registry that is only missing causes no warning.
                 let is_said =
                     |words: &&&str| !(registry.is_none() && words.starts_with("existing grants"));
                 for words in words.iter().filter(is_said) {

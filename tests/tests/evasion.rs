@@ -1,5 +1,5 @@
-//! Packets in disguise: pieces, extension headers, tags. Each row is sent twice: without a firewall,
-//! where those that a stack understands arrive, and with one, where none does.
+//! Packets in unusual forms: fragments, extension headers, VLAN tags. Each row is sent twice: without knock-user, where
+//! those that Linux understands arrive, and with it, where none does.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -96,7 +96,7 @@ fn nothing_in_disguise_reaches_a_protected_port() {
     });
 }
 
-/// Whoever has a grant may send pieces: what is dropped is what can't be read.
+/// A source with a grant may send fragments; only unreadable packets are dropped.
 #[test]
 fn fragments_of_a_granted_source_arrive() {
     net::test(|net| {
@@ -183,11 +183,11 @@ fn knocks_in_tagged_frames_count() {
     });
 }
 
-/// Frames that want to reach a protected port.
+/// Frames that are meant to reach a protected port.
 struct Row {
     name: &'static str,
     frames: Vec<Vec<u8>>,
-    /// Whether Linux understands them, so that they arrive where nothing is in between.
+    /// Whether Linux understands them, so that they arrive without knock-user.
     understood: bool,
 }
 
@@ -405,7 +405,7 @@ fn rows(source: &Source<'_>, first_number: u16) -> Vec<(Shape, Row)> {
     rows
 }
 
-/// Whether the server answers: whether a frame to this port of the client has come.
+/// Whether the server has answered: whether a frame to this port of the client has arrived.
 fn is_answered(wire: &Wire, port: u16) -> bool {
     let to = port.to_be_bytes();
     wire.seen().iter().any(|frame| {

@@ -1,4 +1,4 @@
-//! A flood of first knocks from spoofed sources: honest clients still get in, and nobody else does.
+//! A flood of first knocks from spoofed sources: honest clients still get in, and no other source does.
 //!
 //! With `--nocapture`, the tests print the figures of `docs/decisions/first-knocks.md`.
 #![expect(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
@@ -33,7 +33,7 @@ const CLIENTS: u32 = 1_000;
 const NETWORK: [u8; 4] = [10, 0, 0, 0];
 const CLIENTS_FIRST: [u8; 4] = [10, 128, 0, 0];
 
-/// A packet that anybody may send.
+/// A packet of a spoofed source.
 struct Packet {
     v4: Vec<u8>,
     v6: Vec<u8>,
@@ -79,10 +79,10 @@ fn three() -> [Packet; 3] {
     [Packet::tcp(7000), Packet::udp(8000), Packet::tcp(9000)]
 }
 
-/// The source with a number, or none; no two numbers have the same.
+/// The source with a number, if there is one; each number has another source.
 type Sources = fn(u32) -> Option<IpAddr>;
 
-/// Another number for each number (the finalizer of `MurmurHash3`: Appleby, 2011).
+/// A permutation of the numbers (the finalizer of `MurmurHash3`: Appleby, 2011).
 fn shuffle(number: u32) -> u32 {
     let number = (number ^ number >> 16).wrapping_mul(0x85eb_ca6b);
     let number = (number ^ number >> 13).wrapping_mul(0xc2b2_ae35);
@@ -122,7 +122,7 @@ fn strangers(sources: Sources, first: u32, count: u32) -> impl Iterator<Item = I
     (first..).filter_map(sources).take(count as usize)
 }
 
-/// Honest clients; those of another group are others.
+/// Honest clients; groups share none.
 fn clients(group: u32) -> impl Iterator<Item = IpAddr> {
     let first = u32::from_be_bytes(CLIENTS_FIRST) + group * CLIENTS;
     (first..first + CLIENTS).map(|bits| Ipv4Addr::from(bits).into())
@@ -242,7 +242,7 @@ fn attempts_and_grants_survive_a_flood() {
     }
 }
 
-/// A wrong knock after the first one counts, whoever else knocks meanwhile.
+/// A wrong knock after the first one counts, whichever sources knock meanwhile.
 #[test]
 fn wrong_knocks_end_attempts_during_a_flood() {
     let mut kernel = Kernel::load(CONFIG).unwrap();

@@ -1,4 +1,4 @@
-//! What arrives must get to the program: links prove nothing.
+//! Frames that arrive must reach the program: an attached link does not prove that they do.
 
 #![expect(
     clippy::unwrap_used,
@@ -25,8 +25,8 @@ const NATIVE: [&str; 4] = ["--iface", SERVER_LINK, "--mode", "native"];
 /// More than any threshold.
 const MANY: u32 = 150;
 
-/// Puts a program in the place of ours that lets everything pass: from then on frames arrive that ours does not see,
-/// and the kernel reports a program of a pinned link, as it does when a driver has lost it.
+/// Replaces our program by one that passes everything. From then on ours does not see the frames that arrive, while
+/// the kernel reports an attached program, as it does when a driver has lost it.
 #[track_caller]
 fn bypass(net: &Net) {
     let instance = pins::instance(&net.server);
@@ -47,10 +47,10 @@ fn bypassed() -> Value {
     json!({"event": "bypassed", "interface": SERVER_LINK})
 }
 
-/// Has frames pass by the program until that is reported, for the last of this many times.
+/// Makes frames bypass the program until that is reported this many times.
 ///
 /// A late event of the link, such as that of the attachment itself, hands the driver the program again without
-/// a report: then the frames are led past it once more.
+/// a report; then the frames bypass it once more.
 #[track_caller]
 fn bypass_until_reported(net: &Net, daemon: &Daemon, times: usize) {
     let stranger = net.stranger(Family::V4);
@@ -143,8 +143,8 @@ fn frames_without_ip_are_reported_unless_they_serve_the_link() {
     });
 }
 
-/// What happens to a link while the second copy is still being loaded is made good as soon as that is
-/// there, at the start and after a reload.
+/// What happens to a link while the second copy is still being loaded is handled as soon as that copy is there, at the
+/// start and after a reload.
 #[test]
 fn events_before_the_second_copy_are_not_lost() {
     net::test(|net| {
@@ -165,7 +165,7 @@ fn events_before_the_second_copy_are_not_lost() {
     });
 }
 
-/// Two copies take turns, and no packet gets by while they do.
+/// Two copies are attached in turn, and no packet passes meanwhile.
 #[test]
 fn a_driver_is_handed_another_copy_after_each_event_of_its_link() {
     net::test(|net| {

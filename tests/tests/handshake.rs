@@ -1,4 +1,4 @@
-//! Doors with `verify = "handshake"`: clients that connect get in, and nobody else does.
+//! Doors with `verify = "handshake"`: clients that connect get in, and no other source does.
 #![expect(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
 use std::{
@@ -64,7 +64,7 @@ fn test(test: impl FnOnce(&Net)) {
     });
 }
 
-/// Connects, sees the end of the connection, and hangs up.
+/// Connects, and closes the connection when the other end does.
 #[track_caller]
 fn connects(source: &Source<'_>, port: u16, row: &str) {
     let mut stream = match source.connect(port, LONG) {
@@ -83,20 +83,20 @@ fn knocks(source: &Source<'_>, row: &str) {
     }
 }
 
-/// What the daemon said of a source: the names of the events.
+/// The names of the events that the daemon reported of a source.
 fn event_names(daemon: &Daemon, source: &Source<'_>) -> Vec<String> {
     let events = daemon.events_like(&json!({"source": source.name()}));
     let names = events.iter().map(|event| event["event"].as_str().unwrap());
     names.map(str::to_owned).collect()
 }
 
-/// Waits until the daemon has reported what happened before; a stranger's event marks the place.
+/// Waits until the daemon has reported what happened before; the event of a new source marks the place.
 #[track_caller]
 fn catch_up(net: &Net, daemon: &Daemon, family: Family) {
     daemon.catches_up(&net.stranger(family), SSH);
 }
 
-/// A daemon draws the key that cookies have next, and nobody notices.
+/// A daemon draws the next key of cookies, and handshakes continue to succeed.
 #[test]
 fn cookie_keys_are_renewed() {
     test(|net| {
@@ -108,7 +108,7 @@ fn cookie_keys_are_renewed() {
             let source = net.stranger(Family::V4);
             knocks(&source, "meanwhile");
             drop(source.finds_open(SSH, "meanwhile"));
-            // The daemon has something to do when a grant ends.
+            // The daemon wakes up when a grant ends.
             daemon.wait_for_event(&json!({"event": "closed", "source": source.name()}));
             let [even, odd] = pins::config(&instance).cookie_keys;
             even != odd || cookie::next_turn(now().unwrap()).is_none()
@@ -117,7 +117,7 @@ fn cookie_keys_are_renewed() {
     });
 }
 
-/// Everyday clients, whose connections come about and are closed like others.
+/// Ordinary clients, whose connections are accepted and closed like others.
 #[test]
 fn clients_that_complete_handshakes_open_the_door() {
     type Client = fn(Family, &str) -> Vec<String>;
@@ -185,7 +185,7 @@ fn handshake_connections_end_like_ordinary_ones() {
                 daemon.wait_for_event(&json!({"event": "opened", "source": source.name()}));
                 let events = event_names(&daemon, &source);
                 assert_eq!(events, ["knock", "knock", "opened"], "{row}");
-                // Nothing of them is left: they were reset when they were closed.
+                // None of them is left, because each was reset when it was closed.
                 let ports = KNOCKS.map(|port| format!("dport = :{port}")).join(" or ");
                 wait::until("connections to knocks are gone", || {
                     let left = net.client.run("ss", &["-Htan", &format!("( {ports} )")]);
@@ -232,7 +232,7 @@ fn connections_to_wrong_ports_end_the_attempt() {
     });
 }
 
-/// What `nmap` says of each port.
+/// The state of each port by `nmap`.
 fn scanned(net: &Net, family: Family, kind: &str, ports: &str) -> BTreeMap<u16, String> {
     let to = family.server().to_string();
     // In the order of the ports: by chance some other order would be the sequence's.
@@ -308,7 +308,7 @@ fn a_syn_alone_is_not_a_knock() {
     });
 }
 
-/// Somebody who can send from an address, and does not see what is sent to it.
+/// A sender that forges a source address and does not receive the answers.
 struct Forger {
     wire: Wire,
     path: Path,
@@ -337,7 +337,7 @@ fn segment(path: Path, port: u16, flags: u8, sequence: u32, acknowledged: u32) -
     )
 }
 
-/// Whoever forges an honest source's address neither advances it nor throws it back.
+/// Packets with the forged address of an honest source neither advance nor end its attempt.
 #[test]
 fn forged_packets_change_nothing() {
     test(|net| {
@@ -398,7 +398,7 @@ fn numbers(frame: &[u8]) -> [u32; 2] {
     [4, 8].map(|at| u32::from_be_bytes(*header[at..].first_chunk().unwrap()))
 }
 
-/// A client made of frames: what it gets is read off the link.
+/// A client that sends frames and reads answers from the link.
 struct ByHand {
     wire: Wire,
     path: Path,
@@ -414,7 +414,7 @@ impl ByHand {
         }
     }
 
-    /// Waits for an answer with these flags; gives back its numbers.
+    /// Waits for an answer with these flags; returns its sequence and acknowledgement numbers.
     #[track_caller]
     fn gets(&self, port: u16, flags: u8) -> [u32; 2] {
         numbers(&gets(&self.wire, port, flags, "by hand"))
@@ -465,8 +465,8 @@ fn repeated_frames_knock_once() {
     });
 }
 
-/// In a VLAN, answers have the tags of their questions. The kernel takes the outer one off before
-/// anybody sees it; `verdicts` has the frames as they are.
+/// In a VLAN, answers have the tags of their packets. The kernel removes the outer one before a socket receives the
+/// frame; `verdicts` has the frames unchanged.
 #[test]
 fn answers_stay_in_their_vlan() {
     const OUTER: (u16, u16) = (0x88a8, 7);
@@ -506,7 +506,7 @@ fn answers_stay_in_their_vlan() {
     });
 }
 
-/// ACKs are knocks when they come, whatever was asked for when.
+/// ACKs are knocks in the order in which they arrive, independent of the order of the SYNs.
 #[test]
 fn knocks_count_in_the_order_of_their_completed_handshakes() {
     test(|net| {
@@ -527,7 +527,7 @@ fn knocks_count_in_the_order_of_their_completed_handshakes() {
                     path: source.path(),
                     times: 1,
                 };
-                // Asked for in another order than they are proved in.
+                // The SYNs have another order than the ACKs.
                 let mut numbers = KNOCKS.map(|port| (port, 0));
                 for (port, number) in numbers.iter_mut().rev() {
                     *number = by_hand.asks(*port);
@@ -543,7 +543,7 @@ fn knocks_count_in_the_order_of_their_completed_handshakes() {
     });
 }
 
-/// Sequences that change are proved like others.
+/// Changing sequences are verified like others.
 #[test]
 fn one_time_and_time_based_sequences_can_need_handshakes() {
     // A time-based sequence opens once, whichever door has its secret, so each family has its own.
@@ -608,7 +608,7 @@ fn one_time_and_time_based_sequences_can_need_handshakes() {
     });
 }
 
-/// Over veth answers need a program at the other end, which nobody can see from here.
+/// Over veth answers need a program at the other end, which knock-user can't see.
 #[test]
 fn an_interface_that_may_not_send_answers_is_warned_of() {
     const ELSEWHERE: &str = "b0 is veth, and its other end is in another network namespace";
@@ -637,7 +637,7 @@ fn an_interface_that_may_not_send_answers_is_warned_of() {
     });
 }
 
-/// Doors of both kinds in one file.
+/// One configuration has doors of both kinds.
 #[test]
 fn silent_doors_work_beside_handshake_doors() {
     test(|net| {
@@ -652,7 +652,7 @@ fn silent_doors_work_beside_handshake_doors() {
             drop(source.finds_open(SSH, &row));
             source.finds_closed(80, &row);
             source.knock("tcp/7100");
-            // Asking is no wrong knock, a connection is one.
+            // A SYN is no wrong knock, a completed connection is one.
             let forger = Forger::of(net, &source);
             for port in [9000, 7500] {
                 forger.send(port, SYN, 1, 0);
@@ -670,7 +670,7 @@ fn silent_doors_work_beside_handshake_doors() {
     });
 }
 
-/// At most as many answers as questions, and none longer than its question.
+/// There are at most as many answers as packets, and none is longer than its packet.
 #[test]
 fn answers_are_neither_more_nor_longer_than_what_they_answer() {
     test(|net| {

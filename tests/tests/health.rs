@@ -38,14 +38,14 @@ fn status(net: &Net) -> (bool, Value) {
     (code == Some(0), answer)
 }
 
-/// What is missing: kinds, and the interfaces that they are about.
+/// The shortfalls: their kinds and interfaces.
 #[track_caller]
 fn shortfalls(net: &Net) -> Vec<String> {
     let (is_good, answer) = status(net);
     assert_eq!(answer["in_force"], is_good, "{answer}");
     let all = answer["shortfalls"].as_array().unwrap();
     assert_eq!(all.is_empty(), is_good, "{answer}");
-    // The same for people: a line each.
+    // The text has one line for each.
     let (code, text) = daemon::ask(&net.server, &["status"]);
     assert_eq!(code == Some(0), is_good, "{text}");
     let words = all.iter().map(|one| {
@@ -106,7 +106,7 @@ fn status_reports_each_shortfall_of_a_running_daemon() {
     });
 }
 
-/// Doors that nobody can open yet, and a secret that is not in force.
+/// Doors that can't be opened yet, and a secret that is not in force.
 #[test]
 fn time_based_doors_that_wait_or_have_a_changed_secret_are_shortfalls() {
     net::test(|net| {
@@ -142,7 +142,7 @@ fn time_based_doors_that_wait_or_have_a_changed_secret_are_shortfalls() {
     });
 }
 
-/// With no process, nobody makes room for those who knock.
+/// Without a process, nothing makes room for further grants.
 #[test]
 fn a_full_allow_map_without_a_daemon_is_a_shortfall() {
     net::test(|net| {
@@ -199,7 +199,7 @@ fn absent_and_refused_interfaces_are_shortfalls() {
         net.server.ip("link delete late0");
         net.server.ip("tuntap add late0 mode tun");
         wait::until("it is refused", || shortfalls(net) == ["refused late0"]);
-        // A packet to an address there is judged by nobody.
+        // Packets to an address there are not judged.
         net.server.ip("link delete late0");
         net.server.ip("link add late0 type veth peer name late9");
         net.server.ip("address add 203.0.113.1/24 dev late0");
@@ -299,7 +299,7 @@ fn a_hanging_daemon_and_a_used_up_one_time_file_are_shortfalls() {
     });
 }
 
-/// A start with a name that nothing has leaves nothing that is in the way of anything later.
+/// What it leaves does not hinder the next start, which removes it.
 #[test]
 fn a_start_with_a_misspelt_interface_leaves_nothing_behind() {
     net::test(|net| {
@@ -334,13 +334,13 @@ fn a_start_with_a_misspelt_interface_leaves_nothing_behind() {
         assert_eq!(code, Some(0), "{output}");
         assert!(process.stop(SIGTERM).status.success());
 
-        // What it has left is no instance.
+        // The leftovers are no instance.
         assert_eq!(shortfalls(net), NONE);
         let (code, output) = daemon::ask(&net.server, &["list"]);
         assert_eq!(code, Some(0), "{output}");
         net.stranger(Family::V4)
             .finds_closed(SSH, "protected all the time");
-        // And the next start removes it.
+        // The next start removes them.
         let daemon = start(net, DOOR, &[]);
         let left: Vec<_> = pins::instances(&net.server);
         assert_eq!(left.len(), 1, "{left:?}");
@@ -350,7 +350,7 @@ fn a_start_with_a_misspelt_interface_leaves_nothing_behind() {
     });
 }
 
-/// A file system at the place for pins: what is mounted there is seen again when this is dropped.
+/// A file system mounted over the place for pins until this is dropped.
 struct Mounted;
 
 impl Mounted {
@@ -369,7 +369,7 @@ impl Drop for Mounted {
     }
 }
 
-/// Whoever asks for a protection that outlives the process has not got it without a bpffs.
+/// Without a bpffs the protection ends with the process, although `--on-exit keep` asks for more.
 #[test]
 fn protection_without_a_pin_is_a_shortfall_if_it_is_meant_to_stay() {
     for (row, on_exit, expected) in [
@@ -409,7 +409,7 @@ fn protection_without_a_pin_is_a_shortfall_if_it_is_meant_to_stay() {
     }
 }
 
-/// An instance whose registry is gone hides none of the others.
+/// The registry of one instance is missing, and the others are still reported.
 #[test]
 fn an_instance_without_a_registry_hides_no_other() {
     net::test(|net| {

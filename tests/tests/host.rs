@@ -1,4 +1,4 @@
-//! What knock-user finds out about the host that it runs on.
+//! What knock-user reads of its host: interfaces, clocks, sockets.
 
 use std::{
     net::{IpAddr, TcpListener},
@@ -251,7 +251,7 @@ fn ports_that_start_or_stop_being_served_are_followed() {
         };
         let service = listen(8443);
         wait::until("tcp/8443 is exempt", || gets_in(&source));
-        // Ports that are something else stay that.
+        // Knock ports and protected ports stay so.
         let _knock = listen(7000);
         drop(service);
         wait::until("tcp/8443 is not exempt", || !gets_in(&source));

@@ -99,7 +99,7 @@ const ROWS: &[Row] = &[
     ),
 ];
 
-/// A door with commands alone, so that knockd and we do the same.
+/// A door with commands alone, which knockd and knock-user run alike.
 const LOGGED: &str = "
     [options]
     Interface = b0
@@ -325,7 +325,7 @@ const fn neither(name: &'static str, conf: &'static str) -> Row {
     }
 }
 
-/// What knockd takes for something that nobody meant.
+/// A file that knockd alone accepts, with another meaning than was intended.
 const fn only_knockd(name: &'static str, conf: &'static str) -> Row {
     Row {
         name,
@@ -356,7 +356,7 @@ fn knockd_starts(namespace: &Namespace, conf: &Path, directory: &Path) -> bool {
     started.unwrap_or_else(|| panic!("knockd neither starts nor ends"))
 }
 
-/// What a log says of these sources, without the times, and with a word for each source.
+/// The lines of a log about these sources, without times and with a name for each source.
 fn said(lines: &str, source: &Source<'_>) -> Vec<String> {
     // knockd begins its file with an empty line.
     let lines = lines.lines().filter(|line| !line.is_empty());

@@ -19,8 +19,8 @@ use serde_json::json;
 
 const BOTH: [&str; 4] = ["--iface", SERVER_LINK, "--iface", SERVER_LINK_2];
 
-/// Somebody who never knocked, on the second link. The answers go through the first one: the client
-/// takes them from there as well.
+/// A source that has not knocked, on the second link. Answers take the first link, and the client accepts them
+/// there.
 fn elsewhere(net: &Net) -> Source<'_> {
     net.stranger(Family::V4).to(Family::V4.second_server())
 }
@@ -35,7 +35,7 @@ fn carries_packets(source: Source<'_>) {
     });
 }
 
-/// Somebody who is let in through the first link, and their connection.
+/// A source with a grant through the first link, and its connection.
 #[track_caller]
 fn guest(net: &Net) -> (Source<'_>, Stream) {
     let guest = net.stranger(Family::V4);
@@ -105,7 +105,7 @@ fn a_deleted_interface_that_is_made_again_is_protected_again() {
     });
 }
 
-/// While nobody runs, a new interface has no protection; the next start gives it one.
+/// Without a process, a new interface has no protection until the next start.
 #[test]
 fn an_interface_made_again_without_a_daemon_is_protected_by_the_next_start() {
     net::test(|net| {
@@ -183,7 +183,7 @@ fn a_start_waits_for_its_only_interface() {
     });
 }
 
-/// Gives an interface of the server another name.
+/// Renames an interface of the server.
 #[track_caller]
 fn rename(net: &Net, from: &str, to: &str) {
     net.server.ip_batch(&format!(
@@ -249,7 +249,7 @@ fn a_renamed_interface_stays_protected() {
     });
 }
 
-/// The configuration names interfaces: who gets the name gets the protection.
+/// The configuration has the name, so the interface that gets the name is protected.
 #[test]
 fn another_interface_that_gets_the_name_is_protected() {
     net::test(|net| {
@@ -271,7 +271,7 @@ fn another_interface_that_gets_the_name_is_protected() {
     });
 }
 
-/// Who gets the name gets the protection at a start, too, and who lost it is reported as released.
+/// At a start the interface that has got the name is protected, and the one that lost it is reported as released.
 #[test]
 fn names_exchanged_without_a_daemon_are_followed_by_the_next_start() {
     net::test(|net| {
@@ -296,7 +296,7 @@ fn names_exchanged_without_a_daemon_are_followed_by_the_next_start() {
     });
 }
 
-/// Protection that was kept under one name is taken over under the other: it never ends meanwhile.
+/// Kept protection under the old name is taken over under the new one, without a gap.
 #[test]
 fn an_interface_renamed_without_a_daemon_is_found_by_the_next_start() {
     net::test(|net| {

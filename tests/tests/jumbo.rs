@@ -28,10 +28,10 @@ use knock_tests::{
 use serde_json::json;
 use socket2::SockRef;
 
-/// What switches and network cards call jumbo frames.
+/// The MTU of jumbo frames.
 const MTU: u32 = 9_000;
 
-/// Some hundred frames, more than a socket holds at first.
+/// The octets of some hundred frames, more than a socket's initial buffer holds.
 const TRANSFER: usize = 2 << 20;
 
 #[test]
@@ -98,7 +98,7 @@ fn headers_longer_than_a_page_hide_nothing() {
     }
 }
 
-/// Who changes an interface's MTU needs no restart.
+/// A larger MTU needs no restart of knock-user.
 #[test]
 fn a_larger_mtu_keeps_the_protection() {
     net::test(|net| {
@@ -143,7 +143,7 @@ fn set_mtu(net: &Net, mtu: u32) {
     net.server.ip(&format!("link set {SERVER_LINK} mtu {mtu}"));
 }
 
-/// Sends a lot and takes it back from the echo.
+/// Sends many octets and reads them back from the echo.
 #[track_caller]
 fn transfers(mut stream: TcpStream, row: &str) {
     let sent: Vec<u8> = (0..TRANSFER as u32)

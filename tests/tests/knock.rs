@@ -1,4 +1,4 @@
-//! A door opens after the correct knocks, at once, for their source, and for its time.
+//! A door opens at once after its correct knocks, for their source alone and for `open_for`.
 
 use std::{
     collections::HashSet,
@@ -19,7 +19,7 @@ use knock_tests::{
 };
 use serde_json::json;
 
-/// Waits for the moment that a test is about.
+/// Waits for a time that a test depends on.
 fn sleep_until(moment: Instant) {
     thread::sleep(moment.saturating_duration_since(Instant::now()));
 }
@@ -131,12 +131,12 @@ fn our_client_connects_at_its_first_attempt() {
     });
 }
 
-/// What a source does and whether the door is open to it then.
+/// The packets of a source, and whether the door is open to it afterwards.
 struct Row {
     name: &'static str,
     knocks: &'static str,
     opens: bool,
-    /// An event that says why not.
+    /// The event with the reason if it is not.
     event: Option<(&'static str, &'static str)>,
 }
 
@@ -378,7 +378,7 @@ fn one_source_does_not_knock_for_another() {
             c.finds(true, SSH, "turn by turn, the first");
             d.finds(true, SSH, "turn by turn, the second");
 
-            // Half a sequence each is no sequence.
+            // Two halves by two sources are no sequence.
             let [e, f] = [net.stranger(family), net.stranger(family)];
             e.knock("tcp/7000 udp/8000");
             f.knock("tcp/9000");

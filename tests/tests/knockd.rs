@@ -1,4 +1,4 @@
-//! `docs/knockd.md` says where we differ from knockd. This reads its table and sends its packets.
+//! The differences to knockd in `docs/knockd.md`: these tests read its table and send its packets.
 
 #![expect(
     clippy::expect_used,
@@ -27,14 +27,14 @@ const A: (&str, u16) = ("A", 22);
 const B: (&str, u16) = ("B", 443);
 const C: (&str, u16) = ("C", 5432);
 
-/// The doors that stand above the table.
+/// The doors above the table.
 const DOORS: [((&str, u16), &str); 3] = [
     (A, "tcp/7000 tcp/8000 tcp/9000"),
     (B, "tcp/7000 udp/8500 tcp/9500"),
     (C, "tcp/3333"),
 ];
 
-/// The doors for us.
+/// The doors in the format of knock-user.
 fn config() -> String {
     let door = |((name, port), knocks): ((&str, u16), &str)| {
         let knocks: Vec<_> = knocks.split(' ').collect();
@@ -46,7 +46,7 @@ fn config() -> String {
     DOORS.map(door).concat()
 }
 
-/// The doors for knockd.
+/// The doors in the format of knockd.
 fn knockds_config() -> String {
     let door = |((name, _), knocks): ((&str, u16), &str)| {
         let knock = |knock: &str| {
@@ -129,10 +129,10 @@ fn number(word: &str) -> u16 {
     }
 }
 
-/// Sends one word of a row.
+/// Sends the packet of one word of a row.
 fn send(wire: &Wire, source: &Source<'_>, other: &Source<'_>, word: &str) {
     if let Some(time) = word.strip_prefix("wait/") {
-        // Time is what these rows are about.
+        // These rows depend on time.
         thread::sleep(match time.strip_suffix("ms") {
             Some(millis) => Duration::from_millis(number(millis).into()),
             None => Duration::from_secs(number(time.trim_end_matches('s')).into()),
@@ -172,7 +172,7 @@ fn send_all(net: &Net, source: Source<'_>, other: Source<'_>, packets: &str) {
     }
 }
 
-/// Sends a row's packets; then this door must be open to the source and no other.
+/// Sends a row's packets, and asserts that this door is then open to the source and no other.
 fn run(net: &Net, source: Source<'_>, other: Source<'_>, packets: &str, opens: &str) {
     let name = format!("{packets} from {}", source.from);
     send_all(net, source, other, packets);
@@ -216,7 +216,7 @@ fn our_column_of_the_table_is_true() {
     });
 }
 
-/// Debian's knockd in the server's namespace, and what it says.
+/// Debian's knockd in the server's namespace, and its output.
 struct Knockd {
     process: Process,
     directory: TempDir,
@@ -241,7 +241,7 @@ impl Knockd {
         knockd
     }
 
-    /// How often it has said this.
+    /// How often it has printed a text.
     fn says(&self, text: &str) -> usize {
         let log = fs::read_to_string(self.directory.path().join("log")).unwrap_or_default();
         log.lines().filter(|line| line.contains(text)).count()
@@ -261,7 +261,7 @@ fn times(cell: &str) -> usize {
 fn knockds_column_of_the_table_is_true() {
     net::test(|net| {
         for row in table() {
-            // A new one each time: what one source does can end what another has begun.
+            // A new knockd for each row, because a packet of one source can end the attempt of another.
             let knockd = Knockd::start(net, &knockds_config());
             let [source, other, last] = [(); 3].map(|()| net.stranger(Family::V4));
             send_all(net, source, other, &row.packets);

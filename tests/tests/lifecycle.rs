@@ -265,7 +265,7 @@ fn a_link_that_goes_down_keeps_its_protection_and_its_grants() {
     });
 }
 
-/// A script that writes what it was given to a file of its own, and where these files are.
+/// A script that writes its arguments and variables to a new file, and the directory of these files.
 fn recorder(directory: &TempDir, name: &str) -> (String, PathBuf) {
     let script = directory.path().join(name);
     let records = directory.path().join(format!("{name}.d"));
@@ -280,7 +280,7 @@ fn recorder(directory: &TempDir, name: &str) -> (String, PathBuf) {
     (script.display().to_string(), records)
 }
 
-/// What a recorder wrote: for each run its variables, with `args` among them.
+/// The records of the script: the variables of each run, and its arguments as `args`.
 fn records(directory: &Path) -> Vec<HashMap<String, String>> {
     let files = fs::read_dir(directory)
         .unwrap()
@@ -417,7 +417,7 @@ fn failing_commands_are_logged_and_change_nothing() {
     });
 }
 
-/// User space never stands in a packet's way: a daemon that is stopped (SIGSTOP) changes nothing.
+/// Packets need no user space: a daemon that is stopped (SIGSTOP) changes nothing for them.
 #[test]
 fn packets_are_judged_while_the_daemon_is_suspended() {
     net::test(|net| {
@@ -439,7 +439,7 @@ fn packets_are_judged_while_the_daemon_is_suspended() {
             source.finds_closed(SSH, row);
             let connected = source.knock_and_connect(KNOCKS, SSH);
             assert!(connected.is_ok(), "{row}: {connected:?}");
-            // Time is what expiry is about.
+            // The grant has to expire.
             std::thread::sleep(std::time::Duration::from_millis(1_100));
             source.finds_closed(SSH, row);
         }
@@ -454,7 +454,7 @@ fn packets_are_judged_while_the_daemon_is_suspended() {
     });
 }
 
-/// Whoever reads the console may go: that is no reason to stop protecting.
+/// The reader of the console may end; the protection continues.
 #[test]
 fn a_closed_output_stops_nothing() {
     net::test(|net| {

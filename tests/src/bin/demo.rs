@@ -36,7 +36,7 @@ knock = ["tcp/7000", "udp/8000", "tcp/9000"]
 open = ["tcp/22"]
 open_for = "3s"
 "#;
-/// How long silence is listened to before it is called silence.
+/// How long a port must be silent to count as closed.
 const SILENCE: Duration = Duration::from_millis(500);
 
 fn main() -> ExitCode {
@@ -47,7 +47,7 @@ fn main() -> ExitCode {
     namespace::panic_in_plain_words();
     let stop = Arc::new(AtomicBool::new(false));
     watch_for_signals(&stop);
-    // What the harness can't do, it says by a panic; everything is removed on the way here.
+    // The harness reports its errors by panics; everything has been removed by the time they arrive here.
     let outcome = panic::catch_unwind(|| play(&stop));
     match outcome {
         Err(_) => ExitCode::FAILURE,
@@ -72,13 +72,13 @@ fn main() -> ExitCode {
 
 /// Why the demo ended early.
 enum Halt {
-    /// Somebody wants it to end.
+    /// A signal asked for it.
     Interrupted,
-    /// There is nothing to show any more.
+    /// The steps can't continue.
     Ended,
 }
 
-/// Sets the flag on Ctrl-C and its like, so that the end is an ordinary one.
+/// Sets the flag on Ctrl-C and similar signals, so that everything is removed at the end.
 fn watch_for_signals(stop: &Arc<AtomicBool>) {
     let stop = Arc::clone(stop);
     thread::spawn(move || -> io::Result<()> {
@@ -101,7 +101,7 @@ fn watch_for_signals(stop: &Arc<AtomicBool>) {
     });
 }
 
-/// Plays all steps; gives back what was not seen.
+/// Plays all steps; returns what was expected and not seen.
 fn play(stop: &AtomicBool) -> Result<Vec<String>, Halt> {
     let Binaries { client, .. } = binaries();
     let net = Net::new();
@@ -229,7 +229,7 @@ impl<'s> Stage<'s> {
         }
     }
 
-    /// Nobody answers on tcp/22.
+    /// Expects no answer on tcp/22.
     fn silence(&mut self, source: &Source<'_>, what: &str) {
         self.command(&format!(
             "nc {} 22          # from {}",
@@ -240,7 +240,7 @@ impl<'s> Stage<'s> {
         self.seen(silent, what, "no answer");
     }
 
-    /// Knocks with knock-client, which connects once; the connection given back is another one.
+    /// Knocks with knock-client, which connects once; returns a second connection.
     fn knock(
         &mut self,
         net: &Net,
@@ -273,7 +273,7 @@ impl<'s> Stage<'s> {
     fn await_line(&mut self, what: &str, words: &[&str]) -> Result<(), Halt> {
         let has_all = |line: &String| words.iter().all(|word| line.contains(word));
         let found = wait::poll(wait::PATIENCE, || {
-            // First, so that what it said before its end is looked at.
+            // First, so that lines from before its end are read.
             let running = self.console.as_mut().is_some_and(Process::is_running);
             let found = self.show().iter().any(has_all);
             (found || !running || self.check_interrupt().is_err()).then_some((found, running))
@@ -292,7 +292,7 @@ impl<'s> Stage<'s> {
         Ok(())
     }
 
-    /// Shows the new lines of knock-user and gives them back.
+    /// Shows the new lines of knock-user and returns them.
     fn show(&mut self) -> Vec<String> {
         let lines = self
             .console
