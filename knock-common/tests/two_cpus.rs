@@ -17,6 +17,7 @@ use std::{
 use bytemuck::Zeroable as _;
 use knock_common::{
     Address, Env, Reason, Stat, Subprograms,
+    access::Grant,
     answer::Answer,
     automaton::Progress,
     claim,
@@ -24,20 +25,23 @@ use knock_common::{
     env::{Bucket, Table, Word},
     event::Event,
     fwknop::{self, Steps},
-    judge, knock,
+    hmac_sha256, judge, knock,
     layout::{
         Config, DoorEntry, EdgeKey, Features, FlagClass, FlowKey, GrantKey, Node, OtpEntry,
         PortRule, ProgressKey, Symbol, UsedKey, WAYS, port_index,
     },
     lockout,
     packet::{
-        Protocol::Tcp,
+        Protocol::{Tcp, Udp},
         flag::{ACK, SYN},
     },
     packet_info::PacketInfo,
     reason::Reporting,
+    sha256,
+    siphash::{siphash, siphash_128},
     spa::layout::{
-        FwknopKey, Gate, KeyId, SpaKey, SpaKeyName, SpaMay, SpaMayKey, SpaScratch, SpaTag,
+        FwknopKey, Gate, KeyId, Otherwise, SpaFormats, SpaKey, SpaKeyName, SpaMay, SpaMayKey,
+        SpaPort, SpaScratch, SpaTag,
     },
     time::Moment,
 };
@@ -151,6 +155,9 @@ struct Tables {
     nodes: Vec<Node>,
     edges: HashMap<EdgeKey, u32>,
     doors: Vec<DoorEntry>,
+    gate: Gate,
+    key: SpaKey,
+    may: SpaMay,
 }
 
 /// A CPU, and the maps that it shares with the other CPU.
@@ -164,6 +171,8 @@ struct Cpu {
     grants: Grants,
     flows: One,
     used: One,
+    /// The replay word of the user's key.
+    last: One,
     lockout: SharedWord,
     /// Whether attempts are claimed.
     claims: bool,
@@ -184,6 +193,7 @@ impl Cpu {
             grants: Grants((0..tables.doors.len()).map(|_| empty()).collect()),
             flows: empty(),
             used: empty(),
+            last: One(SharedWord::new(0)),
             lockout: SharedWord::new(0),
             claims,
             answer: Cell::default(),
@@ -272,23 +282,23 @@ impl Env for Cpu {
     }
 
     fn wall_clock(&self) -> u64 {
-        0
+        STAMP - NOW.nanos()
     }
 
-    fn spa_gate(&self, _index: u32) -> Option<&Gate> {
-        None
+    fn spa_gate(&self, index: u32) -> Option<&Gate> {
+        (index == 0).then_some(&self.tables.gate)
     }
 
     fn spa_key(&self, _name: &SpaKeyName) -> Option<&SpaKey> {
-        None
+        Some(&self.tables.key)
     }
 
     fn spa_may(&self, _key: &SpaMayKey) -> Option<&SpaMay> {
-        None
+        Some(&self.tables.may)
     }
 
     fn spa_last(&self) -> &impl Table<KeyId, Word = SharedWord> {
-        &self.used
+        &self.last
     }
 
     fn spa_seen(&self) -> &impl Table<SpaTag, Word = SharedWord> {
@@ -354,9 +364,17 @@ enum Packet {
     Proof(u16),
     /// An ACK to a port with a number that is no cookie.
     Forged(u16),
+    /// A SPA packet that opens the door of [`SINGLE`]; its stamp is this much later than the first.
+    Spa(u64),
+    /// One that closes it.
+    SpaClose(u64),
 }
 
-use Packet::{Forged, Proof, Syn};
+use Packet::{Forged, Proof, Spa, SpaClose, Syn};
+
+const SPA_PORT: u16 = 62_201;
+const STAMP: u64 = 1_800_000_000_000_000_000;
+const WINDOW: u64 = 1_000_000;
 
 const A: u16 = 7000;
 const B: u16 = 8000;
@@ -423,14 +441,15 @@ fn tables() -> Arc<Tables> {
     Arc::new(Tables {
         features: Features::STRICT
             .with(Features::LOCKOUT)
-            .with(Features::ANSWERS),
+            .with(Features::ANSWERS)
+            .with(Features::SPA),
         config: Config {
             confirm_by_ms: u64::MAX,
             flow_idle_ms: [60_000; 2],
             lockout_ms: 60_000,
             cell_key: std::array::from_fn(|i| 0x9e37_79b9_7f4a_7c15 ^ (i as u64) << 17),
             cookie_keys: [KEY; 2],
-            spa_window_ns: 0,
+            spa_window_ns: WINDOW,
             lockout_failures: 2,
             attempt_max_ticks: 1000,
             flag_classes: [FlagClass::SYN; 16],
@@ -444,6 +463,13 @@ fn tables() -> Arc<Tables> {
             port(PROVED, PortRule::knock(0, 0).with_handshake()),
             port(DECOY, PortRule::DECOY),
             port(PROTECTED, PortRule::protected(0)),
+            (
+                port_index(Udp, SPA_PORT),
+                PortRule::spa(SpaPort {
+                    formats: SpaFormats::KNOCK,
+                    otherwise: Otherwise::Drop,
+                }),
+            ),
         ]
         .into(),
         nodes: vec![
@@ -464,6 +490,22 @@ fn tables() -> Arc<Tables> {
         ]
         .into(),
         doors: (0..4).map(door).collect(),
+        gate: Gate {
+            check: KEY,
+            mask: KEY,
+            is_used: 1,
+        },
+        key: SpaKey {
+            not_after_ns: u64::MAX,
+            user: 1,
+            ..SpaKey::default()
+        },
+        may: SpaMay {
+            open_for_ms: 30_000,
+            open_for_max_ms: 30_000,
+            entry: 2,
+            ..SpaMay::default()
+        },
     })
 }
 
@@ -491,8 +533,51 @@ fn send(cpu: &Cpu, packet: Packet) -> Reason {
             let cookie = cookie::make(cpu, &connection, NOW);
             frame(port, ACK, cookie.wrapping_add(1))
         }
+        Spa(later) => spa_frame(later, 0),
+        SpaClose(later) => spa_frame(later, 1),
     };
     judge(&bytes[..], cpu)
+}
+
+/// A packet that is sealed with keys of zeros, as [`tables`] has them.
+fn spa_frame(later: u64, action: u8) -> Vec<u8> {
+    let mut body = [0; 32];
+    body[28] = action;
+    let header = [0, STAMP + later].map(u64::to_le_bytes).concat();
+    let key = hmac_sha256::Key::default();
+    for (octet, mask) in body.iter_mut().zip(hmac(&key, &header)) {
+        *octet ^= mask;
+    }
+    let mac = hmac(&key, &[&header[..], &body].concat());
+    let tag = &mac[..16];
+    let word = |octets: &[u8]| u64::from_le_bytes(octets.try_into().unwrap());
+    let [id, stamp] = siphash_128(KEY, [word(&tag[..8]), word(&tag[8..])]);
+    let masked = [id, stamp ^ (STAMP + later)].map(u64::to_le_bytes).concat();
+    let packet = [tag, &masked, &body].concat();
+    let words: Vec<u64> = packet.chunks(8).map(word).collect();
+    let gate = siphash::<8>(KEY, words.try_into().unwrap()).to_le_bytes();
+    let payload = [&packet[..], &gate].concat();
+    eth()
+        .ip4(CLIENT, SERVER)
+        .datagram(CLIENT_PORT, SPA_PORT, &payload)
+        .bytes()
+}
+
+/// The HMAC of a text that takes one block.
+fn hmac(key: &hmac_sha256::Key, text: &[u8]) -> [u8; 32] {
+    let mut block = [0; 64];
+    block[..text.len()].copy_from_slice(text);
+    block[text.len()] = 0x80;
+    let mut work = sha256::Work::default();
+    key.begin(&mut work);
+    let (words, _) = block.as_chunks();
+    for (word, octets) in work.block.iter_mut().zip(words) {
+        *word = u32::from_be_bytes(*octets);
+    }
+    work.block[15] = hmac_sha256::text_bits(text.len() as u32);
+    sha256::compress(&mut work);
+    key.finish(&mut work, sha256::compress);
+    sha256::to_bytes(work.state)
 }
 
 /// The state after two packets.
@@ -502,6 +587,8 @@ struct Outcome {
     node: u32,
     granted: Vec<bool>,
     failures: u16,
+    /// The greatest stamp.
+    last: u64,
 }
 
 fn outcome(cpu: &Cpu, reasons: [Reason; 2]) -> Outcome {
@@ -517,7 +604,13 @@ fn outcome(cpu: &Cpu, reasons: [Reason; 2]) -> Outcome {
     Outcome {
         reasons,
         node,
-        granted: grants.map(|grant| grant.0.load() != ABSENT).collect(),
+        granted: grants
+            .map(|grant| match grant.0.load() {
+                ABSENT => false,
+                word => Grant::from_word(word).is_valid(NOW),
+            })
+            .collect(),
+        last: cpu.last.0.load(),
         failures: failed.map_or(0, |failures| failures.count),
     }
 }
@@ -613,6 +706,55 @@ fn two_packets_at_once_count_as_one_after_the_other() {
     }
     println!("{orders} orders of accesses, in {spoiled} of them a CPU did not wait");
     assert!(spoiled > 0, "giving up was never explored");
+}
+
+/// Packets of one key, beside each other and beside knocks: each stamp is used once, and the greatest one stays.
+#[test]
+fn a_stamp_is_used_once_on_two_cpus() {
+    let mut orders = 0;
+    for (state, history) in [
+        ("nothing", &[][..]),
+        ("an earlier packet", &[Spa(1)]),
+        ("a knock on the same door", &[Syn(SINGLE)]),
+    ] {
+        for packets in [
+            [Spa(5), Spa(5)],
+            [Spa(5), Spa(6)],
+            [Spa(6), Spa(5)],
+            [Spa(5), SpaClose(6)],
+            [SpaClose(5), Spa(6)],
+            [SpaClose(5), SpaClose(5)],
+            [Spa(1), Spa(5)],
+            [Spa(5), Syn(SINGLE)],
+            [SpaClose(5), Syn(A)],
+            [Spa(5), Syn(PROTECTED)],
+        ] {
+            let explored = at_once(history, packets, true);
+            let wrong = explored.wrong.iter();
+            let wrong: Vec<_> = wrong
+                .filter(|outcome| !overtook(packets, outcome))
+                .collect();
+            assert!(
+                wrong.is_empty(),
+                "after {state}, {packets:?} at once: {wrong:#?}"
+            );
+            orders += explored.orders;
+        }
+    }
+    println!("{orders} orders of accesses");
+}
+
+/// Whether the stamps were used in their order and the later packet changed the grants first, which no order of one
+/// packet after the other does. It harms nobody: both packets are the user's, each was used once.
+fn overtook(packets: [Packet; 2], outcome: &Outcome) -> bool {
+    let (Spa(first) | SpaClose(first), Spa(second) | SpaClose(second)) = packets.into() else {
+        return false;
+    };
+    let is_used =
+        |reason: &Reason| matches!(reason, Reason::Opened | Reason::Refreshed | Reason::Closed);
+    first != second
+        && outcome.reasons.iter().all(is_used)
+        && outcome.last == STAMP + first.max(second)
 }
 
 /// Shows that the search finds races: without claims, a wrong knock and the correct one both count.

@@ -7,26 +7,34 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     fmt::Debug,
     hash::Hash,
+    net::IpAddr,
     time::Instant,
 };
 
 use aya::maps::Array;
 use bytemuck::{Pod, bytes_of};
 use knock_common::{
-    Reason,
+    Address, Reason, Verdict,
+    answer::{Memory, rewrite_with},
     automaton::Progress,
+    env::Table as _,
     event::Event,
     judge,
     layout::{LOCKOUT_BUCKETS, WAYS},
     lockout::MS_BITS,
+    packet::Protocol,
     sim::{Cells, LockoutKey, Sim, Words},
+    spa::{
+        layout::{KeyId, Otherwise, SpaKey},
+        seal::{Content, PACKET_BYTES},
+    },
     time::TICK_BITS,
 };
 use knock_tests::{
     frame::{ACK, FIN, Frame, PSH, RST, SYN, SYN_ACK, eth},
     kernel::{FRAME_LEAST, Kernel, compile, now},
     random::{Random, number},
-    shapes,
+    shapes, spa,
 };
 use knock_user::kernel::{maps, program::LoadOptions};
 
@@ -80,6 +88,14 @@ const MAIN: &[Reason] = &[
     Reason::Opened,
     Reason::Refreshed,
     Reason::Closed,
+    Reason::SpaNoise,
+    Reason::SpaStale,
+    Reason::SpaUnknown,
+    Reason::SpaReplayed,
+    Reason::SpaForged,
+    Reason::SpaNotAllowed,
+    Reason::SpaElsewhere,
+    Reason::SpaUnreadable,
 ];
 
 const V4: &[&str] = &["198.51.100.1", "198.51.100.2", "198.51.100.3", "10.1.2.3"];
@@ -122,6 +138,12 @@ const WALKS: &[&[(bool, u16)]] = &[
     &[(true, 7000), (false, 8001), (true, 22)],
     &[(false, 6001), (false, 6001), (true, 24)],
 ];
+
+/// Ports for single packet authorization: one that drops other packets, one that passes them, and one that is
+/// protected.
+const SPA: &[u16] = &[62_201, 443, 161];
+/// How far stamps are from the wall clock, in seconds: within and beyond the window of 30.
+const AHEAD: &[i64] = &[0, 0, 0, 0, 0, 0, 0, -10, 10, -60, 60];
 
 /// The headers of a frame up to its ports.
 #[derive(Clone, Copy)]
@@ -177,6 +199,8 @@ impl Way {
 /// Frames one after another: sequences, single packets, shapes, and all of them damaged.
 struct Stream {
     random: Random,
+    /// A packet that was sent before.
+    before: [u8; PACKET_BYTES],
     shapes: Vec<Vec<u8>>,
     /// The rest of a sequence.
     walk: Vec<(Way, bool, u16)>,
@@ -186,12 +210,20 @@ impl Stream {
     fn new(seed: u64) -> Self {
         Self {
             random: Random::new(seed),
+            before: [0; PACKET_BYTES],
             shapes: shapes::all().iter().map(|s| s.frame.bytes()).collect(),
             walk: Vec::new(),
         }
     }
 
     fn next(&mut self) -> Vec<u8> {
+        if self.random.one_in(5) {
+            let mut bytes = self.spa();
+            if self.random.one_in(20) {
+                self.damage(&mut bytes);
+            }
+            return bytes;
+        }
         let random = &mut self.random;
         if random.one_in(8) {
             let way = Way::random(random);
@@ -222,6 +254,55 @@ impl Stream {
         };
         self.damage(&mut bytes);
         bytes
+    }
+
+    /// A SPA packet that is right, or wrong in one way.
+    fn spa(&mut self) -> Vec<u8> {
+        let random = &mut self.random;
+        let way = Way::random(random);
+        let client = spa::client(random.of(&[1, 1, 1, 2, 2, 3]));
+        let door = random.of(&["three", "end", "close", "target", "nothing"]);
+        let ahead = random.of(AHEAD) * 1_000_000_000;
+        let plain = spa::content(spa::door(door)).unwrap();
+        let address = |text: &str| Address::from(text.parse::<IpAddr>().unwrap());
+        let content = Content {
+            stamp: plain.stamp.wrapping_add_signed(ahead),
+            source: match random.below(8) {
+                0..4 => Address::ANY,
+                4..6 => address(way.from),
+                _ => address(random.of(V4)),
+            },
+            seconds: random.of(&[0, 86_400, u32::MAX]),
+            action: random.of(&[0, 0, 0, 0, 1, 0x80, 0x81, 2]),
+            reserved: random.of(&[[0; 3], [0; 3], [0; 3], [0; 3], [1, 0, 0]]),
+            ..plain
+        };
+        let mut packet = client.seal(&content);
+        match random.below(8) {
+            0 => packet = self.before,
+            1 => packet[random.below(PACKET_BYTES)] ^= 1 << random.below(8),
+            2 => {
+                packet[random.below(64)] ^= 1 << random.below(8);
+                client.close_gate(&mut packet);
+            }
+            _ => {}
+        }
+        self.before = packet;
+        let mut payload = packet.to_vec();
+        match random.below(8) {
+            0 => payload.truncate(random.below(PACKET_BYTES)),
+            1 => payload.extend(vec![7; random.below(200)]),
+            _ => {}
+        }
+        let frame = eth();
+        let frame = match (way.v6, random.below(8)) {
+            (false, 0) => frame.vlan(7).ip4(way.from, way.to).options(2),
+            (false, _) => frame.ip4(way.from, way.to),
+            (true, 0) => frame.qinq(8).vlan(7).ip6(way.from, way.to).hop_by_hop(),
+            (true, _) => frame.ip6(way.from, way.to),
+        };
+        let port = random.of(SPA);
+        frame.datagram(way.source_port, port, &payload).bytes()
     }
 
     fn damage(&mut self, bytes: &mut Vec<u8>) {
@@ -333,6 +414,9 @@ fn same_tables(kernel: &mut Kernel, sim: &Sim) {
     assert_eq!(kernel_keys(&allow, low), keys(&sim.allow, low));
     let flows = kernel.flows().unwrap();
     assert_eq!(kernel_keys(&flows, none), keys(&sim.flows, none));
+    let last = kernel.entries::<KeyId>("SPA_LAST").unwrap();
+    let whole = |word| word;
+    assert_eq!(kernel_keys(&last, whole), keys(&sim.spa_last, whole));
     let firsts = same_cells(kernel, "FIRST_KNOCKS", &sim.buckets.borrow(), TICK_BITS);
     let failed = same_cells(kernel, "LOCKOUTS", &sim.lockouts.borrow(), MS_BITS);
     println!(
@@ -368,9 +452,25 @@ fn the_kernel_and_the_library_agree() {
     let seed = number("KNOCK_SEED").unwrap_or_else(|| now().unwrap().nanos());
     let frames = number("KNOCK_FRAMES").unwrap_or(FRAMES);
     println!("KNOCK_SEED={seed} KNOCK_FRAMES={frames}");
-    let tables = compile(CONFIG).unwrap();
+    let mut tables = compile(CONFIG).unwrap();
+    let protected = tables.ports[&(Protocol::Udp, 161)].port_group;
+    let kinds = [
+        Otherwise::Drop,
+        Otherwise::Pass,
+        Otherwise::Protected(protected),
+    ];
+    for (&port, otherwise) in SPA.iter().zip(kinds) {
+        spa::add_port(&mut tables, port, spa::port(otherwise));
+    }
+    spa::add_user(&mut tables, 1, 0, &["three", "end", "close"]);
+    spa::add_user(&mut tables, 2, SpaKey::FOR_OTHERS, &["target", "three"]);
     let mut sim = tables.simulate();
+    sim.wall_clock.set(spa::WALL_CLOCK);
+    for (name, _) in &tables.spa.keys {
+        sim.spa_last.insert(&name.id, 0);
+    }
     let mut kernel = Kernel::with(&tables, LoadOptions::default()).unwrap();
+    spa::start(&mut kernel, &tables).unwrap();
     sim.lockout_key = LockoutKey(kernel.lockouts().unwrap()[LOCKOUT_BUCKETS as usize]);
     let mut stream = Stream::new(seed);
     let mut met: BTreeMap<Reason, u64> = BTreeMap::new();
@@ -393,7 +493,15 @@ fn the_kernel_and_the_library_agree() {
             in_kernel.reason, native,
             "in the kernel and natively, {place}"
         );
-        assert_eq!(in_kernel.verdict, native.verdict(), "{place}");
+        let answered = sim.answer.take().is_some_and(|answer| {
+            let words = sim.spa_answer.get();
+            rewrite_with(&mut Memory(&mut frame.clone()), answer, &words).is_some()
+        });
+        let verdict = match answered {
+            true => Verdict::Answer,
+            false => native.verdict(),
+        };
+        assert_eq!(in_kernel.verdict, verdict, "{place}");
         assert_eq!(
             comparable(&in_kernel.events),
             comparable(&sim.events.take()),

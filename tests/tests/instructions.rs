@@ -7,7 +7,11 @@
 
 use std::{collections::BTreeMap, env, fs, path::Path};
 
-use knock_tests::kernel::{Kernel, compile};
+use knock_common::spa::layout::Otherwise;
+use knock_tests::{
+    kernel::{Kernel, compile},
+    spa,
+};
 use knock_user::kernel::program::LoadOptions;
 use nix::sys::utsname::uname;
 use object::{Object as _, ObjectSymbol as _, SymbolKind};
@@ -27,6 +31,7 @@ const CONFIGURATIONS: &[(&str, &str)] = &[
     ("answers", ""),
     ("least", "strict = false\nestablished = { keep = false }\n"),
     ("usual", ""),
+    ("users", ""),
     (
         "everything",
         "trust = [\"10.0.0.0/8\"]\n\
@@ -103,7 +108,11 @@ fn loaded(name: &str, settings: &str) -> Loaded {
         "answers" => PROVED,
         _ => "",
     };
-    let tables = compile(&format!("{settings}{DOOR}{more}")).unwrap();
+    let mut tables = compile(&format!("{settings}{DOOR}{more}")).unwrap();
+    if name == "users" {
+        spa::add_port(&mut tables, 62_201, spa::port(Otherwise::Drop));
+        spa::add_user(&mut tables, 1, 0, &["ssh"]);
+    }
     let mut kernel = Kernel::with(&tables, LoadOptions::default()).unwrap();
     let info = kernel.firewall().program().unwrap().info().unwrap();
     Loaded {
