@@ -1,6 +1,8 @@
 //! Generates configurations with many doors.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, path::Path};
+
+use knock_sequence::spa::PublicKey;
 
 /// The knocks of the first of them, and the port that it opens.
 pub const KNOCKS: [u16; 3] = [20_000, 30_000, 10_000];
@@ -35,4 +37,18 @@ pub fn many(count: u32) -> String {
         );
     }
     text
+}
+
+/// Returns a configuration with users of one key each, who may open one door.
+pub fn with_users(count: u32, host_key: &Path) -> String {
+    let mut text = format!("[spa]\nkey = {host_key:?}\n");
+    for user in 0..count {
+        // Most octets are a public key; those of low order have none of these in front.
+        let mut octets = [7; 32];
+        octets[..4].copy_from_slice(&user.to_le_bytes());
+        let key = PublicKey::from_octets(octets);
+        text +=
+            &format!("[[user]]\nname = \"user{user}\"\nkeys = [\"{key}\"]\ndoors = [\"ssh\"]\n");
+    }
+    text + "[[door]]\nname = \"ssh\"\nopen = [\"tcp/22\"]\n"
 }

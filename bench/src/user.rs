@@ -2,12 +2,13 @@
 //! events that it handles.
 
 use std::{
-    thread,
+    fs, thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, ensure};
 use knock_common::layout::DOORS_MAX;
+use knock_sequence::spa::PrivateKey;
 use knock_tests::{
     binary::binaries,
     daemon::{self, config_file},
@@ -38,6 +39,9 @@ pub const TITLE: &str = "user space";
 /// The goals for the start.
 const START_MOST_MS: f64 = 150.0;
 const RELOAD_MOST_MS: f64 = 500.0;
+const USERS_START_MOST_MS: f64 = 1_000.0;
+/// Users of the largest configuration that is measured.
+const USERS: u32 = 10_000;
 const RESIDENT_MOST_MIB: f64 = 16.0;
 /// The goal when idle: less than half a tick of the clock in ten seconds.
 const IDLE_MOST_PERCENT: f64 = 0.05;
@@ -107,9 +111,13 @@ fn millis(duration: Duration) -> f64 {
 /// Measures the start, with few doors and with the most that are possible.
 fn starts(scale: Scale) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
+    let host_key = NamedTempFile::new().context("making a file")?;
+    fs::write(host_key.path(), PrivateKey::generate()?.line().as_bytes())
+        .context("writing the host's key")?;
     for (what, config) in [
         ("1 door", CONFIG.to_owned()),
         ("10 000 doors", doors::many(DOORS_MAX)),
+        ("10 000 users", doors::with_users(USERS, host_key.path())),
     ] {
         let mut took = Samples::default();
         for _ in 0..scale.starts {
@@ -117,11 +125,11 @@ fn starts(scale: Scale) -> Result<Vec<Row>> {
             took.add(millis(start(&net, &config)?.1));
         }
         let ours = took.median();
-        rows.push(Row::new(
-            format!("start to protected, {what}"),
-            ours,
-            Unit::Millis,
-        ));
+        let row = Row::new(format!("start to protected, {what}"), ours, Unit::Millis);
+        rows.push(match what {
+            "10 000 users" => row.goal(Goal::at_most(ours, USERS_START_MOST_MS, Unit::Millis)),
+            _ => row,
+        });
     }
     let mut first = rows.remove(0);
     first = first
@@ -159,7 +167,7 @@ fn reload(scale: Scale) -> Result<Row> {
             0 => all.replacen("open_for = \"1h\"", "open_for = \"2h\"", 1),
             _ => all.clone(),
         };
-        std::fs::write(running.config.path(), changed).context("changing a configuration")?;
+        fs::write(running.config.path(), changed).context("changing a configuration")?;
         let began = Instant::now();
         ask(&net, &["reload"])?;
         took.add(millis(began.elapsed()));

@@ -108,6 +108,22 @@ fn keys_are_recommended_and_the_key_space_is_printed() {
 }
 
 #[test]
+fn a_door_of_a_user_is_printed() {
+    const KEY: &str = "knock1:D6poSU7Yi2e5bNRqLV3uic6XTna3AY4_IqHEz3xXDyA";
+    let words = format!("--user alice --key {KEY} --open tcp/22 --open udp/1194");
+    let text = generated(&words, 1).unwrap().door;
+    let tables = format!(
+        "[[user]]\nname = \"alice\"\nkeys = [\"{KEY}\"]\ndoors = [\"ssh\"]\n\n[[door]]\nname = \
+         \"ssh\"\nopen = [\"tcp/22\", \"udp/1194\"]\n"
+    );
+    assert!(text.ends_with(&tables), "{text}");
+    let checked = config::parse(&text, "seq.toml").unwrap();
+    assert_eq!(checked.warnings(&Host::default()), []);
+    let error = generated(&words.replace("alice", "al/ice"), 1).unwrap_err();
+    assert!(error.to_string().contains("is not a name"), "{error}");
+}
+
+#[test]
 fn a_sequence_is_written_in_the_clients_format() {
     let read = |text: &str, prefix: &str| -> Vec<Knock> {
         text.lines()

@@ -154,7 +154,19 @@ impl Preparation {
         tables: &Tables,
         opened: stamps::Opened,
     ) -> Result<KeyStamps> {
-        let wait_ms = opened.floor.wait_ms(clock::boot_ms());
+        let now_ms = clock::boot_ms();
+        let fwknop_ms = match tables.spa.fwknop_keys.is_empty() {
+            true => 0,
+            false => opened.floor.fwknop_from_ms().saturating_sub(now_ms),
+        };
+        if fwknop_ms > 0 && self.stamps.is_first_report() {
+            tracing::warn!(
+                "users of fwknop get in in {} s, and others earlier: it is unknown which packets \
+                 were used before, so only those made from then on are accepted",
+                fwknop_ms.div_ceil(1_000)
+            );
+        }
+        let wait_ms = opened.floor.wait_ms(now_ms);
         if wait_ms > 0 && self.stamps.is_first_report() {
             tracing::warn!(
                 "users get in with SPA packets in {} s: it is unknown which packets were used \

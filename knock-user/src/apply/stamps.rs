@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use knock_common::{
     Reason,
-    spa::layout::{KeyId, LAST_MAX},
+    spa::layout::{FwknopKey, KeyId, LAST_MAX, SEEN_MAX},
 };
 
 use super::Protection;
@@ -21,11 +21,11 @@ use crate::{
         maps::{self, Plain},
         program::XdpProgram,
     },
-    sequences::stamps::Opened,
+    sequences::stamps::{FWKNOP_FRESH_MS, Opened, Used},
 };
 
 /// Reasons that are counted after a packet has used its stamp.
-const AFTER_USE: [Reason; 8] = [
+const AFTER_USE: [Reason; 10] = [
     Reason::Opened,
     Reason::Refreshed,
     Reason::Closed,
@@ -34,6 +34,8 @@ const AFTER_USE: [Reason; 8] = [
     Reason::SpaNotAllowed,
     Reason::SpaElsewhere,
     Reason::SpaUnreadable,
+    Reason::SpaCommand,
+    Reason::SpaNat,
 ];
 /// A smaller change of the wall clock does not move the floor, in nanoseconds.
 const STEP_NS: u64 = 100_000_000;
@@ -52,7 +54,9 @@ pub(super) struct KeyStamps {
     /// The counters of [`AFTER_USE`] when the stamps were read last.
     counted: Option<[u64; AFTER_USE.len()]>,
     /// What the file has.
-    written: BTreeMap<KeyId, u64>,
+    written: Used,
+    /// The keys of fwknop's clients, until they are accepted.
+    held: Vec<FwknopKey>,
     /// Whether the last attempt to write the file failed, which was reported.
     has_failed: bool,
 }
@@ -78,8 +82,19 @@ impl KeyStamps {
                 }
             }
         }
+        let now_ms = clock::boot_ms();
+        let mut seen = firewall.seen()?;
+        for &tag in &opened.seen {
+            maps::insert_new(&mut seen, tag, now_ms).context("adding a packet to SPA_SEEN")?;
+        }
+        let mut held = Vec::new();
+        if now_ms < opened.floor.fwknop_from_ms() {
+            held = tables.spa.fwknop_keys.clone();
+            firewall.set_fwknop_keys(&vec![FwknopKey::default(); held.len()])?;
+        }
         Ok(Self {
             keys,
+            held,
             floor_ns: opened.floor.at(wall_ns),
             opened,
             ..Self::default()
@@ -104,10 +119,24 @@ impl KeyStamps {
         Ok(())
     }
 
-    /// Returns the stamps that packets have used.
-    fn used(&self, firewall: &mut XdpProgram) -> Result<BTreeMap<KeyId, u64>> {
+    /// Returns what packets have used.
+    fn used(&self, firewall: &mut XdpProgram) -> Result<Used> {
         let all = maps::entries(&firewall.stamps()?, LAST_MAX).into_iter();
-        Ok(all.filter(|(_, word)| *word > self.floor_ns).collect())
+        let stamps = all.filter(|(_, word)| *word > self.floor_ns).collect();
+        let oldest_ms = clock::boot_ms().saturating_sub(FWKNOP_FRESH_MS);
+        let seen = maps::entries(&firewall.seen()?, SEEN_MAX).into_iter();
+        let seen = seen.filter(|(_, used_ms)| *used_ms >= oldest_ms).collect();
+        Ok(Used { stamps, seen })
+    }
+
+    /// Accepts packets of fwknop once those from before the loss are stale.
+    fn release(&mut self, firewall: &mut XdpProgram) -> Result<()> {
+        if self.held.is_empty() || clock::boot_ms() < self.opened.floor.fwknop_from_ms() {
+            return Ok(());
+        }
+        firewall.set_fwknop_keys(&self.held)?;
+        self.held.clear();
+        Ok(())
     }
 }
 
@@ -121,6 +150,7 @@ impl Protection {
         if !self.firewall.has_users() {
             return Ok(());
         }
+        self.key_stamps.release(&mut self.firewall)?;
         let wall_ns = clock::wall_ns();
         let floor_ns = self.key_stamps.opened.floor.at(wall_ns);
         if floor_ns.abs_diff(self.key_stamps.floor_ns) < STEP_NS {
@@ -157,8 +187,7 @@ impl Protection {
             self.key_stamps.counted = Some(counted);
             return Ok(());
         }
-        let list: Vec<_> = used.iter().map(|(&key, &last_ns)| (key, last_ns)).collect();
-        match self.stamps.write(&list, &self.key_stamps.keys) {
+        match self.stamps.write(&used, &self.key_stamps.keys) {
             Ok(()) => {
                 self.key_stamps.counted = Some(counted);
                 self.key_stamps.written = used;
@@ -182,9 +211,32 @@ impl Protection {
     /// The map can't be read.
     pub fn used_stamps(&mut self) -> Result<BTreeMap<KeyId, u64>> {
         match self.firewall.has_users() {
-            true => self.key_stamps.used(&mut self.firewall),
+            true => Ok(self.key_stamps.used(&mut self.firewall)?.stamps),
             false => Ok(BTreeMap::new()),
         }
+    }
+
+    /// Removes packets of fwknop that are long stale. If there are few, they are kept for a day, in
+    /// case the clock is set back.
+    ///
+    /// # Errors
+    /// The map can't be read or written.
+    pub fn forget_seen(&mut self) -> Result<()> {
+        const DAY_MS: u64 = 86_400_000;
+        if !self.firewall.has_users() {
+            return Ok(());
+        }
+        let mut seen = self.firewall.seen()?;
+        let all = maps::entries(&seen, SEEN_MAX);
+        let kept_ms = match all.len() > SEEN_MAX as usize / 2 {
+            true => FWKNOP_FRESH_MS,
+            false => DAY_MS,
+        };
+        let oldest_ms = clock::boot_ms().saturating_sub(kept_ms);
+        for (tag, _) in all.into_iter().filter(|(_, used_ms)| *used_ms < oldest_ms) {
+            maps::delete(&mut seen, tag).context("removing a packet from SPA_SEEN")?;
+        }
+        Ok(())
     }
 
     /// Writes the stamps that the previous program left, if the present one accepts none.
@@ -192,17 +244,16 @@ impl Protection {
         if !before.has_users() || self.firewall.has_users() {
             return Ok(());
         }
-        let used: Vec<_> = stamps.used(before)?.into_iter().collect();
-        self.stamps.write(&used, &BTreeSet::new())
+        self.stamps.write(&stamps.used(before)?, &BTreeSet::new())
     }
 
     /// Writes all used stamps once no packet can use another one.
     pub(super) fn close_stamps(&mut self) {
         let used = match self.firewall.has_users() {
             true => self.key_stamps.used(&mut self.firewall),
-            false => Ok(BTreeMap::new()),
+            false => Ok(Used::default()),
         };
-        let closed = used.and_then(|used| self.stamps.close(&used.into_iter().collect::<Vec<_>>()));
+        let closed = used.and_then(|used| self.stamps.close(&used));
         if let Err(error) = closed {
             tracing::warn!(
                 "the stamps of SPA packets are not written, so after a reboot users wait before \

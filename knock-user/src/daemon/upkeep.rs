@@ -80,6 +80,7 @@ impl<W: Write> Daemon<W> {
         }
         self.remove_ended_progress()?;
         self.remove_ended_flows()?;
+        self.protection.forget_seen()?;
         self.follow_interfaces()?;
         self.warn_of_waiting()?;
         self.follow_surroundings()?;

@@ -19,7 +19,7 @@ use knock_common::{
     },
     presence,
     seen::Seen,
-    spa::layout::{GATES, Gate, KeyId},
+    spa::layout::{FwknopKey, GATES, Gate, KeyId, SpaTag},
     time::Moment,
 };
 use knock_sequence::Knock;
@@ -281,6 +281,20 @@ impl XdpProgram {
     /// Returns the map of the greatest stamp that each key of a user has used.
     pub fn stamps(&mut self) -> Result<Table<&mut MapData, KeyId, u64>> {
         Ok(Table::try_from(maps::map_mut(&mut self.ebpf, "SPA_LAST")?)?)
+    }
+
+    /// Returns the map of used packets of fwknop, with their times in milliseconds since boot.
+    pub fn seen(&mut self) -> Result<Table<&mut MapData, SpaTag, u64>> {
+        Ok(Table::try_from(maps::map_mut(&mut self.ebpf, "SPA_SEEN")?)?)
+    }
+
+    /// Replaces the keys of fwknop's clients.
+    ///
+    /// # Errors
+    /// The map can't be written.
+    pub fn set_fwknop_keys(&mut self, keys: &[FwknopKey]) -> Result<()> {
+        let keys = keys.iter().copied();
+        maps::set(&mut self.ebpf, "FWKNOP_KEYS", (0..).zip(keys))
     }
 
     /// Sets the wall clock: the time since 1970 minus the time since boot, in nanoseconds.

@@ -18,7 +18,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use jiff::Timestamp;
-use knock_common::spa::layout::KeyId;
+use knock_common::spa::layout::{KeyId, SpaTag};
 use knock_sequence::duration::millis;
 use serde::{Deserialize, Serialize};
 
@@ -35,6 +35,9 @@ const FILE: &str = "spa-stamps.json";
 /// How long a removed key is remembered, in milliseconds. Afterwards the floor covers it.
 const FORGOTTEN_MS: u64 = 14 * 86_400_000;
 const NANOS_PER_MS: u64 = 1_000_000;
+/// How long a packet of fwknop can be fresh, in milliseconds: its time may be 120 s ahead of the
+/// host's clock, and 120 s behind.
+pub const FWKNOP_FRESH_MS: u64 = 240_000;
 
 /// A stamp that is not accepted, and all before it, because packets with them may have been used.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -55,6 +58,12 @@ impl StampFloor {
         self.boot_ms
             .map_or(0, |ms| wall_ns.saturating_add(since_boot(ms)))
             .max(self.unix_ns)
+    }
+
+    /// Returns until when no packet of fwknop is accepted, in milliseconds since boot.
+    pub fn fwknop_from_ms(self) -> u64 {
+        self.boot_ms
+            .map_or(0, |ms| ms.saturating_add(FWKNOP_FRESH_MS))
     }
 
     /// Returns for how many milliseconds no packet of a client with a right clock is accepted.
@@ -78,6 +87,26 @@ struct State {
     floor_ns: u64,
     /// The stamps, by the id of the key.
     keys: BTreeMap<u64, Stamp>,
+    /// The packets of fwknop that were used in the last minutes.
+    #[serde(default)]
+    seen: Vec<Seen>,
+}
+
+/// A packet of fwknop that was used.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+struct Seen {
+    tag: [u32; 4],
+    /// Milliseconds since 1970.
+    at_ms: u64,
+}
+
+/// What packets have used.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Used {
+    /// The greatest stamp of each key, in nanoseconds since 1970.
+    pub stamps: BTreeMap<KeyId, u64>,
+    /// The packets of fwknop, each with its time in milliseconds since boot.
+    pub seen: BTreeMap<SpaTag, u64>,
 }
 
 /// A moment of a boot.
@@ -115,6 +144,8 @@ pub struct Opened {
     pub floor: StampFloor,
     /// Whether the floor exists because stamps were lost.
     pub is_unknown: bool,
+    /// The packets of fwknop that may not be used again.
+    pub seen: Vec<SpaTag>,
     keys: BTreeMap<u64, u64>,
     path: Option<PathBuf>,
 }
@@ -231,6 +262,7 @@ impl Stamps {
         Ok(Opened {
             floor,
             is_unknown,
+            seen: state.seen.iter().map(|seen| SpaTag(seen.tag)).collect(),
             keys: keys.collect(),
             path: Some(path),
         })
@@ -241,7 +273,7 @@ impl Stamps {
     ///
     /// # Errors
     /// The file can't be written: it has the stamps of the last call.
-    pub fn write(&self, used: &[(KeyId, u64)], configured: &BTreeSet<KeyId>) -> Result<()> {
+    pub fn write(&self, used: &Used, configured: &BTreeSet<KeyId>) -> Result<()> {
         self.update(|state, _| state.merge(used, configured, clock::unix_ms()))
     }
 
@@ -249,7 +281,7 @@ impl Stamps {
     ///
     /// # Errors
     /// As for [`Stamps::write`]: after the next boot, users wait before they get in.
-    pub fn close(&self, used: &[(KeyId, u64)]) -> Result<()> {
+    pub fn close(&self, used: &Used) -> Result<()> {
         self.update(|state, floor| {
             state.merge(used, &BTreeSet::new(), clock::unix_ms());
             state.open.remove(&self.instance);
@@ -306,8 +338,9 @@ impl State {
     }
 
     /// Adds used stamps, and drops keys that were removed long ago.
-    fn merge(&mut self, used: &[(KeyId, u64)], configured: &BTreeSet<KeyId>, unix_ms: u64) {
-        for &(KeyId(key), last_ns) in used {
+    fn merge(&mut self, used: &Used, configured: &BTreeSet<KeyId>, unix_ms: u64) {
+        self.merge_seen(&used.seen, unix_ms, clock::boot_ms());
+        for (&KeyId(key), &last_ns) in &used.stamps {
             let stamp = self.keys.entry(key).or_insert(Stamp {
                 last_ns,
                 configured_ms: unix_ms,
@@ -329,6 +362,27 @@ impl State {
             is_kept
         });
         self.floor_ns = floor_ns;
+    }
+
+    /// Adds used packets of fwknop, and drops those that are no longer fresh.
+    fn merge_seen(&mut self, seen: &BTreeMap<SpaTag, u64>, unix_ms: u64, boot_ms: u64) {
+        let mut all: BTreeMap<[u32; 4], u64> = self
+            .seen
+            .iter()
+            .map(|seen| (seen.tag, seen.at_ms))
+            .collect();
+        for (&SpaTag(tag), &used_ms) in seen {
+            // The time of a packet from the future lies ahead.
+            let at_ms = match used_ms.checked_sub(boot_ms) {
+                Some(ahead_ms) => unix_ms.saturating_add(ahead_ms),
+                None => unix_ms.saturating_sub(boot_ms - used_ms),
+            };
+            let known = all.entry(tag).or_insert(at_ms);
+            *known = at_ms.max(*known);
+        }
+        let is_fresh = |at_ms: u64| at_ms.saturating_add(FWKNOP_FRESH_MS) > unix_ms;
+        let fresh = all.into_iter().filter(|(_, at_ms)| is_fresh(*at_ms));
+        self.seen = fresh.map(|(tag, at_ms)| Seen { tag, at_ms }).collect();
     }
 
     /// Reads the file; none if it does not exist or can't be parsed.
@@ -374,16 +428,39 @@ mod tests {
     fn stamps_only_grow_and_removed_keys_are_remembered() {
         let mut state = State::default();
         let [one, two] = [KeyId(1), KeyId(2)];
-        state.merge(&[(one, 50), (two, 70)], &[one, two].into(), 1_000);
-        state.merge(&[(one, 40)], &[one].into(), 2_000);
+        let used = |stamps: &[(KeyId, u64)]| Used {
+            stamps: stamps.iter().copied().collect(),
+            ..Used::default()
+        };
+        state.merge(&used(&[(one, 50), (two, 70)]), &[one, two].into(), 1_000);
+        state.merge(&used(&[(one, 40)]), &[one].into(), 2_000);
         assert_eq!(state.keys[&1].last_ns, 50);
         assert_eq!(
             (state.keys[&1].configured_ms, state.keys[&2].configured_ms),
             (2_000, 1_000)
         );
         // The second key was removed long ago: the floor covers it.
-        state.merge(&[(one, 60)], &[one].into(), 1_000 + FORGOTTEN_MS);
+        state.merge(&used(&[(one, 60)]), &[one].into(), 1_000 + FORGOTTEN_MS);
         assert_eq!(state.keys.keys().copied().collect::<Vec<_>>(), [1]);
         assert_eq!(state.floor_ns, 70);
+    }
+
+    #[test]
+    fn packets_of_fwknop_are_remembered_while_they_are_fresh() {
+        let mut state = State::default();
+        let at = |entries: &[(u32, u64)]| -> BTreeMap<SpaTag, u64> {
+            let entries = entries.iter();
+            entries.map(|&(tag, ms)| (SpaTag([tag; 4]), ms)).collect()
+        };
+        let unix_ms = 1_000_000_000;
+        // One was used ten seconds ago, one has a time that is ten seconds ahead.
+        state.merge_seen(&at(&[(1, 90_000), (2, 110_000)]), unix_ms, 100_000);
+        let times: Vec<_> = state.seen.iter().map(|seen| seen.at_ms).collect();
+        assert_eq!(times, [unix_ms - 10_000, unix_ms + 10_000]);
+        // After a reboot, the boot clock has begun again.
+        let later_ms = unix_ms - 10_000 + FWKNOP_FRESH_MS;
+        state.merge_seen(&at(&[(3, 5_000)]), later_ms, 5_000);
+        let tags: Vec<_> = state.seen.iter().map(|seen| seen.tag[0]).collect();
+        assert_eq!(tags, [2, 3]);
     }
 }

@@ -14,7 +14,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use clap::{Args, ValueEnum};
 use knock_common::{layout::KNOCKS_MAX, packet::Protocol};
-use knock_sequence::{Knock, Ports};
+use knock_sequence::{Knock, Ports, spa::PublicKey};
 use rand::CryptoRng;
 
 pub use self::draw::{Unsuitable, Urn};
@@ -33,29 +33,39 @@ const RANGE: &str = "1024-32767";
 /// The options of `generate`.
 const READABLE_BY_OWNER: u32 = 0o600;
 
+/// Headings of `--help`.
+const DOOR: &str = "The door";
+const SEQUENCE: &str = "Its sequence";
+
 /// What is to be drawn.
 #[derive(Args, Clone, Debug)]
 pub struct Options {
     /// Draw this many knocks, such as 6, or a random number of them, such as 10..100
-    #[arg(long, value_name = "NUMBER", default_value = "6", value_parser = knocks)]
+    #[arg(long, value_name = "NUMBER", default_value = "6", value_parser = knocks, help_heading = SEQUENCE)]
     pub knocks: RangeInclusive<usize>,
     /// Draw from these ports; each is used at most once in a sequence
-    #[arg(long, value_name = "FIRST-LAST", default_value = RANGE, value_parser = knock_sequence::ports::range)]
+    #[arg(long, value_name = "FIRST-LAST", default_value = RANGE, value_parser = knock_sequence::ports::range, help_heading = SEQUENCE)]
     pub range: RangeInclusive<u16>,
     /// Draw TCP knocks, UDP knocks or both
-    #[arg(long, value_name = "PROTOCOL", default_value = "both")]
+    #[arg(long, value_name = "PROTOCOL", default_value = "both", help_heading = SEQUENCE)]
     pub protocol: Protocols,
     /// Name the door
-    #[arg(long, value_name = "NAME", default_value = "ssh")]
+    #[arg(long, value_name = "NAME", default_value = "ssh", help_heading = DOOR)]
     pub name: String,
     /// Let the door open this port; repeat for more
-    #[arg(long, value_name = "PORT", default_value = "tcp/22")]
+    #[arg(long, value_name = "PORT", default_value = "tcp/22", help_heading = DOOR)]
     pub open: Vec<Ports>,
+    /// Let this user open the door with SPA packets, instead of knocks; needs --key
+    #[arg(long, value_name = "NAME", requires = "key", help_heading = DOOR)]
+    pub user: Option<String>,
+    /// Name a public key of the user, which `knock-client keygen` prints; repeat for more
+    #[arg(long, value_name = "KEY", requires = "user", help_heading = DOOR)]
+    pub key: Vec<PublicKey>,
     /// Draw this many one-time sequences; host and client each need a copy of the file
-    #[arg(long, value_name = "NUMBER", value_parser = one_time)]
+    #[arg(long, value_name = "NUMBER", value_parser = one_time, conflicts_with = "user", help_heading = SEQUENCE)]
     pub one_time: Option<usize>,
     /// Write the sequences to this new file, for `knock-client --file` or `--one-time`
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "user", help_heading = SEQUENCE)]
     pub export: Option<PathBuf>,
 }
 
@@ -119,6 +129,9 @@ pub fn generate(options: &Options, random: &mut impl CryptoRng) -> Result<Genera
         export,
         ..
     } = options;
+    if let Some(user) = &options.user {
+        return of_user(options, user);
+    }
     let urn = Urn::new(knocks.clone(), range.clone(), protocol.list(), open)?;
     let check = |knocks: &[Knock]| config::parse(&door(options, "knock", &list(knocks)), "door");
     // Only sequences in order can be refused, so the others need not be parsed.
@@ -179,6 +192,30 @@ fn door(options: &Options, key: &str, value: &str) -> String {
         string(name),
         list(open)
     )
+}
+
+/// Writes a door that a user opens.
+fn of_user(options: &Options, user: &str) -> Result<Generated, Unsuitable> {
+    let Options {
+        name, open, key, ..
+    } = options;
+    let table = format!(
+        "[[user]]\nname = {}\nkeys = {}\ndoors = {}\n\n[[door]]\nname = {}\nopen = {}\n",
+        string(user),
+        list(key),
+        list(&[name]),
+        string(name),
+        list(open)
+    );
+    // Finds bad names.
+    config::parse(&table, "door")?;
+    Ok(Generated {
+        door: comment(
+            "`knock-user keygen` makes the key of this host, and prints the public key, with \
+             which clients open the door: knock-client HOST --spa KEY",
+        ) + &table,
+        export: None,
+    })
 }
 
 /// Returns how hard a sequence is to guess, in words.
