@@ -69,7 +69,7 @@ impl Watched {
     async fn receive(&mut self, name: &str, kind: LinkChangeKind) -> u32 {
         loop {
             let change = self.next().await;
-            // Such messages come with others, or by themselves when a carrier comes.
+            // Such messages come with others, or alone when a carrier appears.
             if change.name == name && change.kind != LinkChangeKind::Touched {
                 assert_eq!(change.kind, kind, "{name}");
                 return change.index;
@@ -77,7 +77,7 @@ impl Watched {
         }
     }
 
-    /// Returns everything up to this link's appearance, and what was received with it.
+    /// Returns everything up to this link's appearance, and what was received together with it.
     async fn receive_all_up_to(&mut self, name: &str) -> Vec<LinkChange> {
         let mut all = Vec::new();
         loop {
@@ -144,7 +144,7 @@ fn a_link_in_a_bridge_is_not_gone_when_it_leaves() {
     });
 }
 
-/// More messages arrive than the socket has room for; afterwards nothing is missing.
+/// More messages arrive than the socket has room for, and none of the changes is missed.
 #[test]
 fn lost_link_messages_are_made_up_for() {
     test(async |namespace| {
@@ -181,7 +181,7 @@ fn lost_link_messages_are_made_up_for() {
     });
 }
 
-/// Waiting that is given up loses nothing.
+/// A cancelled wait loses no change.
 #[test]
 fn waiting_for_links_can_be_cancelled() {
     test(async |namespace| {
@@ -204,7 +204,7 @@ fn waiting_for_links_can_be_cancelled() {
 
 const BOTH: [&str; 4] = ["--iface", SERVER_LINK, "--iface", SERVER_LINK_2];
 
-/// The second link is protected, and knows who is let in.
+/// Asserts that the second link is protected, and that a grant is valid there.
 #[track_caller]
 fn is_protected(net: &Net, row: &str) {
     let there = Family::V4.second_server();
@@ -254,7 +254,7 @@ fn a_link_made_again_with_its_old_index_is_protected() {
         let make = "link add b1 index 4711 type veth peer name c1";
         net.server.ip(make);
         let daemon = Daemon::start_with(&net.server, DOOR, &BOTH);
-        // At once, so that the two messages may be read together.
+        // Without a pause, so that the two messages may be read together.
         net.server.ip_batch(&format!("link delete b1\n{make}"));
         wait::until("both are protected", || {
             attached_programs(&net.server).len() == 2
@@ -277,7 +277,7 @@ fn a_link_that_appears_late_is_protected() {
     });
 }
 
-/// As udev does it.
+/// udev renames new interfaces like this.
 #[test]
 fn a_link_that_gets_its_name_late_is_protected() {
     net::test(|net| {

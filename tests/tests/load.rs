@@ -1,4 +1,4 @@
-//! The kernel takes the program, at a price: instructions for the verifier to walk, and memory.
+//! The kernel loads the program within budgets: instructions that the verifier walks, and memory.
 #![expect(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
 use std::fmt::Write as _;
@@ -13,11 +13,11 @@ use knock_tests::{
 };
 use knock_user::{compile::Tables, kernel::program::LoadOptions};
 
-/// The kernel walks a million at most; a fraction leaves room for kernels that walk more than this
-/// one.
+/// The most instructions that the verifier may walk. Its limit is a million; kernels that walk more than this one need
+/// the room.
 const INSTRUCTIONS_MOST: u32 = 180_000;
 
-/// Linux 6.1 walks twice as many, since it takes fewer states for one that it has seen; 6.12 doesn't.
+/// Linux 6.1 walks twice as many, since it recognizes fewer states as already seen; 6.12 does not.
 const INSTRUCTIONS_MOST_BEFORE_6_12: u32 = 350_000;
 
 /// Bounds for the memory of the maps, in bytes: their entries, what the kernel adds to each, and room
@@ -83,7 +83,7 @@ fn largest() -> Tables {
             let digit = ((door / FLAG_CLASSES as u32) >> (3 * place)) & 7;
             format!("\"tcp/{}\"", 10_000 + class * 100 + place * 10 + digit)
         });
-        // Up and then down: whatever its flags, no scan walks it.
+        // Up and then down, so that no scan completes it with any flags.
         let mut knock: Vec<String> = digits.rev().collect();
         knock.rotate_right(1);
         writeln!(

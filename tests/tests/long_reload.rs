@@ -1,4 +1,4 @@
-//! A long reload delays nothing else.
+//! A long reload delays neither interfaces nor requests nor an end.
 
 #![expect(
     clippy::unwrap_used,
@@ -67,7 +67,7 @@ fn a_long_reload_delays_no_interface_and_no_request() {
             assert!(code.is_none() || status == code, "{words:?}: {answer}");
             assert!(answer.contains(expected), "{words:?}: {answer}");
         }
-        // What a signal asks for is not forgotten.
+        // A signal during a reload causes another reload.
         daemon.process_mut().signal(SIGHUP);
         assert!(daemon.events_like(&reloaded).is_empty());
         drop(held);
@@ -101,7 +101,7 @@ fn a_stop_does_not_wait_for_a_long_reload() {
     });
 }
 
-/// What is kept protects an interface that appears while the next start compiles.
+/// Kept protection covers an interface that appears while the next start compiles.
 #[test]
 fn a_long_restart_delays_no_interface() {
     const BOTH: [&str; 6] = [
@@ -149,8 +149,8 @@ fn config() -> String {
     )
 }
 
-/// Takes the turn at the file of used sequences, as another instance does: until this is dropped,
-/// whoever begins to use time-based doors waits.
+/// Holds the lock of the file of used sequences, as another instance does. Until this is dropped, a process that starts
+/// to use time-based doors waits.
 fn hold(net: &Net) -> File {
     let lock = net.server.state().join("used-sequences.lock");
     let lock = File::options()
@@ -175,7 +175,7 @@ fn is_under_way(net: &Net) {
     });
 }
 
-/// A stranger behind the second link.
+/// A source without a grant, behind the second link.
 fn elsewhere(net: &Net) -> Source<'_> {
     net.stranger(Family::V4).to(Family::V4.second_server())
 }

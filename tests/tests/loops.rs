@@ -17,7 +17,7 @@ use knock_tests::{
     kernel::compile,
 };
 
-/// Every kind of answer that there is.
+/// Every kind of answer.
 const DOORS: &str = r#"
     decoys = { ports = ["udp/2223"] }
     [[door]]
@@ -47,14 +47,14 @@ const DOORS: &str = r#"
 const PORTS: [u16; 14] = [
     7, 19, 22, 53, 1023, 2223, 7000, 7001, 7002, 7003, 7004, 7005, 40_000, 65_535,
 ];
-/// Frames that a forged one may cause, with it: a SYN, a SYN with ACK, the stack's RST.
+/// The most frames of an exchange, with the forged one: a SYN, a SYN with ACK, the stack's RST.
 const MOST: usize = 4;
 const ADDRESSES: [[&str; 2]; 2] = [["192.0.2.1", "192.0.2.2"], ["2001:db8::1", "2001:db8::2"]];
 
-/// What listens on a host besides `knock-user`.
+/// The services of a host besides `knock-user`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Services {
-    /// Nothing: TCP is refused.
+    /// None: TCP is refused.
     None,
     /// Each UDP port that the program lets pass answers each datagram, as echo, chargen or a broken
     /// DNS server do, and each TCP port is open.
@@ -73,7 +73,7 @@ impl Host {
         Self { world, services }
     }
 
-    /// What a host sends when it has received a frame.
+    /// The frames that a host sends when it has received a frame.
     fn receive(&self, frame: &[u8], now: Moment) -> Option<Vec<u8>> {
         if let Some(world) = &self.world {
             world.set_now(now);
@@ -86,7 +86,7 @@ impl Host {
         self.stack(frame)
     }
 
-    /// The same for what the program lets pass.
+    /// The frames that it sends when the program has passed a frame.
     fn stack(&self, frame: &[u8]) -> Option<Vec<u8>> {
         let segment = parse(frame).unwrap();
         let is_open = self.services == Services::All;
@@ -123,7 +123,7 @@ fn back(frame: &[u8], flags: u8) -> Vec<u8> {
     back
 }
 
-/// How many frames two hosts receive because of one that the first receives, up to a bound.
+/// The number of frames of an exchange that a frame to the first host causes, up to a bound.
 fn exchanged(hosts: &[Host; 2], first: Vec<u8>, now: Moment) -> usize {
     let mut count = 0;
     let mut waiting = VecDeque::from([(0, first)]);
@@ -171,7 +171,7 @@ fn no_exchange_of_answers_continues() {
                         Some(RST),
                         Some(PSH | ACK),
                     ] {
-                        // All that was opened ends in between, so that it can be opened again.
+                        // Grants end in between, so that doors can be opened again.
                         now = now.after_millis(60_000);
                         let way = match here.contains(':') {
                             true => eth().ip6(there, here),

@@ -5,7 +5,7 @@ use std::{fs, path::Path, process};
 use clap::{Arg, Command};
 use knock_tests::manual::{self, COMPLETIONS};
 
-/// How an option is called on the command line.
+/// The option as it is typed on the command line.
 fn names(arg: &Arg) -> Vec<String> {
     let long = arg.get_long().map(|long| format!("--{long}"));
     let short = arg.get_short().map(|short| format!("-{short}"));
@@ -120,7 +120,7 @@ fn the_configuration_has_a_page() {
     }
 }
 
-/// The shell itself can read what it is given.
+/// The shell itself reads the completions.
 #[test]
 fn bash_completes_options_and_commands() {
     let directory = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! Loopback addresses: on the loopback interface they are this host's, on any other nobody's.
+//! Loopback addresses: only on the loopback interface can they be source addresses.
 #![expect(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
 use std::{

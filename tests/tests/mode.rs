@@ -1,4 +1,4 @@
-//! The program is moved from the driver to behind it, and back, while strangers send.
+//! The program is moved from native to skb mode and back, while strangers send.
 
 #![expect(
     clippy::unwrap_used,
@@ -31,7 +31,7 @@ fn with_mode(mode: &str) -> String {
     format!("interfaces = [\"b0\"]\nmode = \"{mode}\"\n{DOOR}")
 }
 
-/// How the program is attached, as the kernel says: `native` or `skb`.
+/// The mode in which the program is attached, by the kernel: `native` or `skb`.
 #[track_caller]
 fn place(namespace: &Namespace) -> &'static str {
     let all = namespace.enter(interface::list).unwrap();
@@ -40,7 +40,7 @@ fn place(namespace: &Namespace) -> &'static str {
     if found.native { "native" } else { "skb" }
 }
 
-/// What `status --json` says of the interface.
+/// The entry of the interface in `status --json`.
 #[track_caller]
 fn status(namespace: &Namespace) -> Value {
     let (_, output) = daemon::ask(namespace, &["status", "--json"]);
@@ -49,7 +49,7 @@ fn status(namespace: &Namespace) -> Value {
     status["interfaces"][0].clone()
 }
 
-/// From one mode to another, and where the program is then.
+/// The configured modes before and after, and the mode in which the program then is.
 const ROWS: [(&str, &str, &str); 4] = [
     ("native", "skb", "skb"),
     ("skb", "native", "native"),
@@ -150,7 +150,7 @@ fn a_driver_that_refuses_leaves_the_mode_unchanged() {
     });
 }
 
-/// As it is left by who is killed between native and generic.
+/// A process that was killed during a change of mode leaves it shut.
 #[test]
 fn a_barrier_that_was_left_shut_is_opened_by_the_next_start_and_by_detach() {
     let tables = kernel::compile(DOOR).unwrap();

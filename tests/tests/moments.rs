@@ -1,4 +1,4 @@
-//! Bad moments: nobody writes, nobody reads, nothing runs for a while.
+//! Lines that can't be written, events that are not read, full tables, and a daemon that does not run for a while.
 
 #![expect(
     clippy::unwrap_used,
@@ -43,7 +43,7 @@ use nix::{
 };
 use serde_json::json;
 
-/// A file system with room for two pages, which goes when this is dropped.
+/// A file system with room for two pages, which is unmounted when this is dropped.
 struct SmallDisk(tempfile::TempDir);
 
 impl SmallDisk {
@@ -86,7 +86,7 @@ fn a_full_disk_for_the_log_changes_nothing_for_packets() {
         let daemon = Process::start(&net.server, &mut command);
         let logged = |words: &str| fs::read_to_string(&log).unwrap_or_default().contains(words);
         wait::until("it protects", || logged("protecting"));
-        // The log keeps its page.
+        // The log has one page.
         let _full = fs::write(&filler, [0; 8192]);
         let source = net.stranger(Family::V4);
         source.finds_closed(SSH, "the disk is full");
@@ -149,7 +149,7 @@ fn events_that_overrun_the_ring_buffer_are_counted_and_nothing_else_is_lost() {
         source.knock(KNOCKS);
         source.finds(true, SSH, "while nobody reads events");
         daemon.process_mut().signal(Signal::SIGCONT);
-        // Lines are left out only while there are this many.
+        // Lines are left out only while this many events wait.
         wait::until("events are reported again", || {
             let source = net.stranger(Family::V6);
             source.knock(KNOCKS);
@@ -163,8 +163,8 @@ fn events_that_overrun_the_ring_buffer_are_counted_and_nothing_else_is_lost() {
     });
 }
 
-/// Whoever knows a door can open it for any number of forged sources: what is written about that is
-/// limited, and what is not written is counted. Another door's lines are all there.
+/// A client that knows a sequence can open its door for any number of forged sources. The lines about that are limited
+/// and the others counted, and all lines about another door are printed.
 #[test]
 fn a_flood_of_grants_prints_a_limited_number_of_lines() {
     const SOURCES: u16 = 12_000;
@@ -238,7 +238,7 @@ fn a_full_allow_map_makes_room() {
         };
         let filled = fill();
         assert!(filled > ALLOW_MAX as usize / 2, "{filled}");
-        // By hand there is always room.
+        // There is always room for grants by hand.
         let by_hand = net.stranger(Family::V4);
         let grants = ["grant", &by_hand.name(), "--door", "ssh", "--for", "1h"];
         let (code, text) = daemon::ask(&net.server, &grants);
@@ -284,8 +284,8 @@ fn notes(server: &Namespace) -> String {
     status["notes"].to_string()
 }
 
-/// A flood of one door from everywhere: forged sources differ from others only in that those who
-/// are connected have received answers.
+/// One door is flooded with forged sources from all networks. They differ from a connected client only in that it has
+/// received answers, which its flow shows.
 #[test]
 fn a_connected_client_keeps_its_grant_while_its_door_is_flooded() {
     net::test(|net| {
@@ -352,7 +352,7 @@ fn a_suspended_daemon_reports_what_it_missed() {
         let knocked = Instant::now();
         source.knock(KNOCKS);
         source.finds(true, SSH, "nobody runs");
-        // Its end is a matter of time.
+        // The grant has to expire.
         thread::sleep(Duration::from_millis(1_100).saturating_sub(knocked.elapsed()));
         source.finds_closed(SSH, "the grant has ended, by the kernel's clock alone");
         daemon.process_mut().signal(Signal::SIGCONT);

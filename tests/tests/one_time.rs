@@ -1,4 +1,4 @@
-//! One-time sequences open once, whoever repeats them, and whatever happens to the daemon.
+//! One-time sequences open once, whichever source repeats them and whatever happens to the daemon.
 
 #![expect(
     clippy::unwrap_used,
@@ -121,7 +121,7 @@ fn is_dead(source: &Source<'_>, line: usize, row: &str) {
     source.finds_closed(SSH, &format!("{row}: line {line}"));
 }
 
-/// The client with these words, and no profiles of whoever runs this.
+/// The client with these arguments, and without the profiles of the user who runs the tests.
 fn client(net: &Net, words: &[&str]) -> Output {
     let mut command = Command::new(&binaries().client);
     command.args(words).env("XDG_CONFIG_HOME", "/nonexistent");
@@ -166,7 +166,7 @@ fn each_line_opens_once() {
     }
 }
 
-/// Whoever repeats it at once, and many of them: one gets in.
+/// Many sources repeat it at once, and one gets in.
 #[test]
 fn a_burst_of_repetitions_opens_once() {
     net::test(|net| {
@@ -268,7 +268,7 @@ fn a_kill_before_the_event_does_not_revive_a_line() {
     }
 }
 
-/// With the host goes what the kernel has noted: what was listened to may have been used.
+/// A crash of the host loses the map of used lines, so the accepted lines may have been used.
 #[test]
 fn a_power_cut_does_not_revive_a_line() {
     net::test(|net| {
@@ -281,7 +281,7 @@ fn a_power_cut_does_not_revive_a_line() {
         daemon.kill();
         let (code, output) = ask(&net.server, &["detach"]);
         assert_eq!(code, Some(0), "{output}");
-        // Another boot of this host.
+        // The next boot of this host.
         let text = fs::read_to_string(&live).unwrap();
         let (_, rest) = text.split_once(' ').unwrap();
         fs::write(
@@ -301,7 +301,7 @@ fn a_power_cut_does_not_revive_a_line() {
         is_dead(&net.stranger(Family::V4), 2, "who knows");
         opens(&net.stranger(Family::V6), 3, "nobody knew it");
         daemon.wait_for_event(&used(3));
-        // Whoever ends it leaves nothing open: nothing is lost.
+        // A regular end withdraws the accepted lines, so none is lost.
         daemon.stop();
         assert!(!live.exists());
         let keep = ["--iface", SERVER_LINK, "--on-exit", "keep"];
@@ -316,15 +316,15 @@ fn a_power_cut_does_not_revive_a_line() {
     });
 }
 
-/// Killed at random moments around the knock: no line opens twice, and each that opened is marked
-/// when it is back.
+/// The daemon is killed at random moments around the knock. No line opens twice, and each line that opened is marked
+/// after the next start.
 #[test]
 fn repeated_kills_do_not_revive_a_line() {
     const KILLS: usize = 8;
     let seed = number("KNOCK_SEED").unwrap_or(1);
     eprintln!("KNOCK_SEED={seed}");
     let mut random = Random::new(seed);
-    // Ports that go up and down, and that no other line has.
+    // Ports that neither ascend nor descend, and that no other line has.
     let knocks = |line: usize| {
         format!(
             "tcp/{} udp/{} tcp/{}",
@@ -350,7 +350,7 @@ fn repeated_kills_do_not_revive_a_line() {
             let row = &format!("line {line}");
             let source = net.stranger(Family::ALL[line % 2]);
             source.knock(&knocks(line));
-            // From before it receives the event until after it has marked the line.
+            // Before it receives the event, after it has marked the line, or between.
             thread::sleep(Duration::from_micros(random.below(20_000) as u64));
             daemon.kill();
             source.finds(true, SSH, row);
@@ -513,7 +513,7 @@ fn a_file_created_later_is_read_by_a_reload() {
     });
 }
 
-/// The kernel may still have a note of a line that the file before had.
+/// The kernel may still have an entry for a line of the previous file.
 #[test]
 fn a_new_file_after_the_last_line_is_read() {
     net::test(|net| {
@@ -534,7 +534,8 @@ fn a_new_file_after_the_last_line_is_read() {
     });
 }
 
-/// What can't be marked stays noted in the kernel, nobody gets in, and it is marked when it can be.
+/// A line that can't be marked stays in the map of used lines, no client gets in, and the line is marked as soon as
+/// that is possible.
 #[test]
 fn a_file_that_cannot_be_marked_opens_nothing_more() {
     net::test(|net| {
@@ -588,8 +589,7 @@ fn other_attempts_are_not_disturbed() {
     });
 }
 
-/// Packets that come twice are one knock, and those in another order are none: the line is still
-/// good.
+/// A repeated packet is one knock, and packets in another order are none, so the line remains usable.
 #[test]
 fn repeated_knocks_are_harmless_and_reordered_ones_are_wrong() {
     net::test(|net| {
@@ -647,7 +647,7 @@ fn generated_files_open_for_knock_client() {
     });
 }
 
-/// What Debian's knockd does with a file, and what we do with the same one.
+/// Debian's knockd and knock-user treat the same file alike.
 #[test]
 fn knockd_runs_beside_knock_user() {
     const WEB_KNOCKS: &str = "tcp/7000 tcp/8000 tcp/9000";
@@ -667,7 +667,7 @@ fn knockd_runs_beside_knock_user() {
             .unwrap()
             .toml;
 
-        // Ours, with a copy of the file under the same name.
+        // knock-user, with a copy of the file under the same name.
         let daemon = Daemon::start(&net.server, &toml);
         let source = net.stranger(Family::V4);
         source.knock(ONCE[0].0);
@@ -692,7 +692,7 @@ fn knockd_runs_beside_knock_user() {
         let mut knockd = Process::start(&net.server, &mut knockd);
         let log_text = || fs::read_to_string(&log).unwrap_or_default();
         wait::until("knockd listens", || log_text().contains("listening on b0"));
-        // It wants a moment between the knocks.
+        // knockd misses knocks without a pause between them.
         let slowly = |knocks: &str| knocks.replace(' ', " wait/50ms ");
         net.stranger(Family::V4).knock(&slowly(ONCE[0].0));
         wait::until("knockd opens", || log_text().contains("once: OPEN SESAME"));
@@ -705,7 +705,7 @@ fn knockd_runs_beside_knock_user() {
     });
 }
 
-/// A client whose knocks went nowhere, twice.
+/// The knocks of a client were lost twice.
 #[test]
 fn a_client_within_the_lookahead_catches_up() {
     net::test(|net| {
@@ -748,8 +748,7 @@ fn listen() -> String {
     format!("[next_line]\nlisten = \"[::]:{INDEX}\"\n")
 }
 
-/// What the central port says, to whom, and that asking in the middle of an attempt does not end
-/// it.
+/// The next-line port answers each client, and a request during an attempt does not end the attempt.
 #[test]
 fn the_next_line_server_names_the_next_line() {
     net::test(|net| {
@@ -790,11 +789,11 @@ fn the_next_line_server_names_the_next_line() {
 fn asked(source: &Source<'_>, question: &str) -> String {
     let ask = |mut stream: TcpStream| {
         stream.write_all(question.as_bytes())?;
-        // Who has not asked for anything is not waited for.
+        // A client that sends no request is not waited for.
         stream.shutdown(std::net::Shutdown::Write)?;
         stream.set_read_timeout(Some(Duration::from_secs(20)))?;
         let mut answer = String::new();
-        // What is not read resets the connection.
+        // Unread octets reset the connection.
         let _reset = stream.read_to_string(&mut answer);
         Ok::<_, std::io::Error>(answer)
     };

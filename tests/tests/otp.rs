@@ -1,4 +1,4 @@
-//! Time-based sequences.
+//! Time-based sequences, from the client to the door.
 use std::{
     fs,
     net::{IpAddr, Ipv6Addr},
@@ -41,7 +41,7 @@ fn named(name: &str, otp: &Otp) -> String {
     )
 }
 
-/// Knocks what the source itself has to knock in a period.
+/// Knocks the sequence of the source itself in a period.
 fn knock(source: &Source<'_>, otp: &Otp, period: u64) {
     source.knock(&otp.words(period, source.from));
 }
@@ -85,8 +85,8 @@ fn address(random: &mut Random) -> IpAddr {
     Ipv6Addr::from(groups).into()
 }
 
-/// What the kernel side works out is what the library does: of each source the right knocks open,
-/// and with one of the second half one port higher they don't.
+/// For each source, the knocks that the library derives open the door, and with one port of the second half raised by
+/// one they don't.
 #[test]
 fn the_kernel_derives_the_same_knocks_as_the_library() {
     let seed = number("KNOCK_SEED").unwrap_or(7);
@@ -166,8 +166,7 @@ fn a_client_that_knocks_without_a_pause_gets_in() {
     });
 }
 
-/// Whoever saw the knocks can't use them, neither as another source nor as the same, neither from a
-/// reload nor from a restart on.
+/// Observed knocks open nothing, neither from another source nor from the same one, also after a reload or a restart.
 #[test]
 fn a_time_based_sequence_opens_once() {
     net::test(|net| {
@@ -225,7 +224,7 @@ fn a_half_derived_for_another_source_is_wrong() {
             other.knock(&words(&own));
             other.finds_closed(SSH, &family.to_string());
             assert!(!has_opened(&daemon, &other));
-            // Nobody has used it up.
+            // The sequence is still unused.
             source.knock(&words(&own));
             opens(&daemon, &source, "ssh");
         }
@@ -270,7 +269,7 @@ fn an_attempt_continues_when_the_period_changes() {
         });
         let daemon = Daemon::start(&net.server, &(named("v4", &otp[0]) + &named("v6", &otp[1])));
         for (family, otp) in Family::ALL.into_iter().zip(&otp) {
-            // For each place in the sequence one who is there when the period changes.
+            // For each place in the sequence, one client that has reached it when the period changes.
             let begun = |period: u64, source: &Source<'_>, count: usize| {
                 let knocks = otp.knocks(period, source.from);
                 source.knock(&words(&knocks[..count]));
@@ -330,7 +329,7 @@ fn a_suspended_daemon_does_not_extend_a_period() {
         let good = net.stranger(Family::V4);
         knock(&good, &otp, period);
         good.finds_open(SSH, "its time is not over");
-        // What it had for later is over a period after that.
+        // The sequences that it had prepared have expired a period later.
         wait::until("all that it knew is over", || {
             unix() > (period + 4) * otp.period
         });
@@ -372,8 +371,7 @@ fn a_hundred_time_based_doors_open() {
     });
 }
 
-/// Two doors whose knocks are the same in this period: one of them can't be opened in it, the other
-/// can, and a third does not notice.
+/// Two doors have the same knocks in this period: only one of them can be opened, and a third door is not affected.
 #[test]
 fn only_the_first_of_doors_with_colliding_sequences_opens() {
     net::test(|net| {
@@ -422,7 +420,7 @@ fn repeated_knocks_are_harmless_and_reordered_ones_are_wrong() {
                 swapped.swap(at, at + 1);
                 source.knock(&words(&swapped));
                 source.finds_closed(SSH, &format!("{family}: {} swapped", words(&swapped)));
-                // What was left over begins nothing.
+                // The remaining knocks start no attempt.
                 source.knock("tcp/9");
             }
             let twice: Vec<_> = right.iter().flat_map(|&knock| [knock, knock]).collect();
@@ -440,7 +438,7 @@ fn client(words: &[&str]) -> Command {
     command
 }
 
-/// Secrets from everywhere, sources found out and said.
+/// The client reads secrets from each place, and determines its source or takes it from an option.
 #[test]
 fn knock_client_gets_in() {
     net::test(|net| {
@@ -541,7 +539,7 @@ fn knock_client_retries_with_another_period() {
     });
 }
 
-/// What the fork's users have: a script with openssl, and knock or nmap.
+/// The script uses openssl, and knock or nmap.
 #[test]
 fn the_shell_script_gets_in() {
     net::test(|net| {
@@ -583,7 +581,7 @@ fn the_shell_script_gets_in() {
     });
 }
 
-/// Nothing that the daemon says, on its own or asked, has the secret in it.
+/// Neither the daemon's output nor its answers contain the secret.
 #[test]
 fn no_output_has_the_secret() {
     net::test(|net| {
@@ -616,8 +614,7 @@ fn no_output_has_the_secret() {
     });
 }
 
-/// Whose clock is off by more than is tolerated learns nothing, but the one who looks for the reason
-/// does.
+/// A client whose clock is off by more than the skew gets no answer, but the administrator gets the reason.
 #[test]
 fn a_skewed_clock_is_reported() {
     net::test(|net| {
@@ -680,10 +677,10 @@ fn time_based_knocks_can_need_handshakes() {
     });
 }
 
-/// What ends the process or its configuration, and what may make it forget.
+/// The events after which a process might forget used sequences.
 type Forget = fn(Daemon, &Net, &str) -> Daemon;
 
-/// A period that is long enough for the test, and has just begun for one that starts later.
+/// Starts a daemon that detaches when it ends.
 fn restart(net: &Net, config: &str) -> Daemon {
     Daemon::start(&net.server, config)
 }
@@ -704,7 +701,7 @@ fn detach(net: &Net) {
 const OTHER: &str = "[[door]]\nname = \"other\"\nknock = [\"tcp/7000\", \"tcp/9000\", \
                      \"tcp/8000\"]\nopen = [\"tcp/23\"]\n";
 
-/// A sequence that was used opens nothing in its period, whatever was done since.
+/// A used sequence opens nothing in its period, whatever happens to the daemon meanwhile.
 #[test]
 fn used_sequences_stay_used_across_restarts() {
     let rows: [(&str, Forget); 11] = [
@@ -791,7 +788,7 @@ fn used_sequences_stay_used_across_restarts() {
     }
 }
 
-/// Where nobody knows what was used, only what begins later is good.
+/// If the record of used sequences is lost, only later periods are accepted.
 #[test]
 fn time_based_doors_wait_while_used_sequences_are_unknown() {
     let rows: [(&str, Option<&str>); 5] = [
@@ -817,7 +814,7 @@ fn time_based_doors_wait_while_used_sequences_are_unknown() {
                 skew: 0,
                 ..Otp::every(8, "a secret")
             };
-            // Early in a period, so that the next one is not there by chance.
+            // Early in a period, so that the next one does not begin meanwhile.
             wait::until("a period begins", || unix().is_multiple_of(otp.period));
             let path = net.server.state().join(STATE_FILE);
             match file {
