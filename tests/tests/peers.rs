@@ -1,4 +1,4 @@
-//! The whole job with the clients that people have: knockd's `knock`, `nmap`, `hping3`, `nc`, a shell.
+//! Doors opened with common programs: knockd's `knock`, `nmap`, `hping3`, `nc`, a shell.
 
 use knock_tests::{
     daemon::Daemon,
@@ -54,7 +54,7 @@ const CLIENTS: &[Client] = &[
     },
     Client {
         name: "hping3",
-        // It knows no IPv6.
+        // It does not support IPv6.
         families: V4_ONLY,
         commands: |_, host| {
             let packet = |kind: &str, port: u16| format!("hping3 {kind} -c 1 -p {port} {host}");
@@ -151,7 +151,7 @@ fn nc_talks_through_an_open_door() {
     });
 }
 
-/// A client: for each knock, or for all at once, a command of the shell.
+/// A client: a shell command for each knock, or for all at once.
 struct Client {
     name: &'static str,
     families: &'static [Family],
@@ -174,7 +174,7 @@ fn run(net: &Net, command: &str) -> String {
     printed
 }
 
-/// What nmap thinks of a port.
+/// The state of a port by nmap.
 #[track_caller]
 fn state(net: &Net, family: Family, port: u16) -> String {
     let flag = family.pick("", "-6");

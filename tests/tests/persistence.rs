@@ -1,4 +1,4 @@
-//! Whether what is kept outlives the process, in mount namespaces of every kind.
+//! Whether kept protection outlives the process, in each kind of mount namespace.
 
 use std::{path::Path, process::Command};
 
@@ -62,7 +62,7 @@ fn protection_that_would_end_is_not_promised() {
     }
 }
 
-/// A user who can't see the pins learns where they are, and not how to open the ports.
+/// Where the pins can't be seen, the error names their place, and no command that opens ports.
 #[test]
 fn ports_stay_closed_by_pins_in_another_mount_namespace() {
     let rows: [(&str, Around); 2] = [
@@ -149,7 +149,7 @@ fn pins_that_cannot_be_seen_are_not_promised() {
             let warning = "warning: whether the ports stay closed without this process can't be \
                            seen from here";
             assert!(process.stderr().contains(warning), "{}", process.stderr());
-            // Process 1 gets SIGTERM when what waits for it is killed.
+            // Process 1 gets SIGTERM when its parent is killed.
             let ended = process.stop(Signal::SIGKILL);
             let last = ended.stdout.last().map_or("", String::as_str);
             let words = match json {
@@ -170,7 +170,7 @@ fn pins_that_cannot_be_seen_are_not_promised() {
     }
 }
 
-/// The pins are where another mount hides them, so a command there must not say that there are none.
+/// Another mount hides the pins, so a command must not report that there are none.
 #[test]
 fn a_command_that_does_not_see_the_pins_reports_it() {
     let config = config_file(DOOR.as_bytes());
@@ -200,21 +200,21 @@ fn a_command_that_does_not_see_the_pins_reports_it() {
     });
 }
 
-/// As `ip netns exec`: a /sys of its own, and whatever is mounted there.
+/// A new /sys and what is mounted there, as in `ip netns exec`.
 fn ip_netns_exec(net: &Net) -> Command {
     let mut command = Command::new("ip");
     command.args(["netns", "exec", net.server.name()]);
     command
 }
 
-/// Other mounts, with the same file systems.
+/// Another mount namespace with the same file systems.
 fn unshare(propagation: &str) -> Command {
     let mut command = Command::new("unshare");
     command.args(["--mount", &format!("--propagation={propagation}")]);
     command
 }
 
-/// Another bpffs in place of the one that is there.
+/// Another bpffs over the existing one.
 fn another_bpffs(_: &Net) -> Command {
     let mut command = unshare("private");
     command.args([

@@ -1,4 +1,4 @@
-//! What knock-user may do while it runs, what its commands may do, and that it needs no root.
+//! The rights of knock-user and its commands, and starts without root.
 
 #![expect(
     clippy::unwrap_used,
@@ -31,11 +31,11 @@ use tempfile::TempDir;
 /// `CAP_NET_ADMIN`, `CAP_PERFMON` and `CAP_BPF` as a set (`linux/capability.h`).
 const THREE: u64 = 1 << 12 | 1 << 38 | 1 << 39;
 const NOBODY: &str = "65534";
-/// What an administrator does for an ordinary user, apart from the rest of the host.
+/// The commands of docs/operating.md for a start by an ordinary user, without those that affect the host.
 const PREPARED: &str = "install -d -m 700 -o 65534 /sys/fs/bpf/knock; chmod o+x /sys/fs/bpf; \
                         install -d -m 700 -o 65534 /run/knock";
 
-/// Who runs it.
+/// The user who runs it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Who {
     Root,
@@ -43,8 +43,7 @@ enum Who {
     Nobody,
 }
 
-/// The program and its configuration where everybody can read them, and a place where everybody can
-/// write.
+/// Program and configuration, readable by every user, and a directory that every user may write.
 struct Place(TempDir);
 
 impl Place {
@@ -230,7 +229,7 @@ fn the_daemon_and_its_commands_have_only_the_capabilities_they_need() {
                      \"{at}/cat /proc/self/status >{at}/new && mv {at}/new {at}/status\"]\n"
                 )
             });
-            // Whoever runs it becomes root, unless that was given up.
+            // This program makes its user root, unless the process has given that up.
             fs::copy("/bin/cat", place.path("cat")).unwrap();
             fs::set_permissions(place.path("cat"), fs::Permissions::from_mode(0o4755)).unwrap();
             becomes_root(&place.path("cat"));
@@ -271,7 +270,7 @@ fn the_daemon_and_its_commands_have_only_the_capabilities_they_need() {
     }
 }
 
-/// Otherwise that it does not become root would prove nothing.
+/// Asserts that the program makes its user root, without which the test above would prove nothing.
 fn becomes_root(program: &Path) {
     let mut command = Command::new("setpriv");
     command.args(["--reuid", NOBODY, "--clear-groups"]);

@@ -25,7 +25,7 @@ use knock_tests::{
 use serde_json::json;
 use tempfile::TempDir;
 
-/// What sshd changes its root to before anybody has logged in; systemd makes it where it runs sshd.
+/// The root directory of sshd before a login; systemd creates it where it runs sshd.
 const EMPTY: &str = "/run/sshd";
 
 #[test]
@@ -55,7 +55,7 @@ fn ssh_knocks_and_logs_in() {
             );
 
             let right = profile(r#""tcp/7000", "udp/8000", "tcp/9000""#);
-            // More than any buffer on the way, there and back, and both ends are seen.
+            // More octets than all buffers hold, in both directions, and then both ends of file.
             let input = vec![b'x'; 3 << 20];
             let output = ssh(net, &files, &right, "cat; echo done >&2; exit 7", &input);
             let said = String::from_utf8_lossy(&output.stderr);
@@ -74,7 +74,7 @@ fn ssh_knocks_and_logs_in() {
     });
 }
 
-/// A directory with sshd's files and ours, and the empty one that sshd wants.
+/// A directory with the files of sshd and of the client, and the empty directory that sshd needs.
 struct Files {
     directory: TempDir,
     made_empty: bool,
@@ -119,7 +119,7 @@ impl Drop for Files {
     }
 }
 
-/// sshd, where only who has the key of this test can log in.
+/// An sshd that accepts only the key of this test.
 fn sshd(net: &Net, files: &Files) -> Process {
     let config = format!(
         "Port {SSH}
@@ -148,7 +148,7 @@ fn sshd(net: &Net, files: &Files) -> Process {
     sshd
 }
 
-/// Logs in at `home`, says something, and gives back what comes.
+/// Logs in at `home`, sends octets, and returns what is received.
 fn ssh(net: &Net, files: &Files, profiles: &Path, command: &str, input: &[u8]) -> Output {
     let proxy = format!(
         "{} proxy --config {} %h %p",
@@ -175,7 +175,7 @@ fn ssh(net: &Net, files: &Files, profiles: &Path, command: &str, input: &[u8]) -
         let mut child = ssh.spawn().unwrap();
         let mut stdin = child.stdin.take().unwrap();
         thread::scope(|scope| {
-            // What comes back must be read meanwhile; a command that fails reads nothing.
+            // The output must be read meanwhile; a command that fails reads no input.
             scope.spawn(move || drop(stdin.write_all(input)));
             child.wait_with_output().unwrap()
         })

@@ -1,4 +1,4 @@
-//! Another configuration while it runs, and while packets come.
+//! Reloads while packets arrive.
 
 use std::{
     collections::HashSet,
@@ -46,7 +46,7 @@ fn knocks(first: u16) -> String {
     format!("tcp/{first} udp/{} tcp/{}", first + 10, first + 5)
 }
 
-/// What a reload says that it changed.
+/// The changes that a reload reports.
 fn changes(reloaded: &Value) -> String {
     reloaded["changes"].to_string()
 }
@@ -112,7 +112,7 @@ fn a_file_with_errors_changes_nothing() {
             for word in words {
                 assert!(output.contains(word), "{row}: no {word:?} in: {output}");
             }
-            // And where the daemon speaks, if a signal asks.
+            // In the daemon's output, if a signal causes the reload.
             let before = daemon.process().stderr().len();
             daemon.process_mut().signal(SIGHUP);
             wait::until(&format!("{row}: all is reported"), || {
@@ -164,7 +164,7 @@ fn a_reload_changes_doors_and_keeps_connections() {
         ]
         .map(Stream::begin);
 
-        // Another order, other knocks, a port that two doors share, a door less and one more.
+        // Another order, other knocks, a port that two doors share, one door removed and one added.
         let after = "protect = [\"tcp/80\"]\n".to_owned()
             + &door("new", 7400, "\"tcp/8080\"", keys)
             + &door("db", 7200, "\"tcp/443\"", keys)
@@ -196,7 +196,7 @@ fn a_reload_changes_doors_and_keeps_connections() {
             visitor.finds_closed(port, "its door is gone");
         }
 
-        // The old knocks are nothing any more, and the new ones are something.
+        // The old knocks open nothing, and the new ones open the door.
         let late = net.stranger(Family::V6);
         late.knock(&knocks(7000));
         late.finds_closed(SSH, "old knocks");
@@ -206,7 +206,7 @@ fn a_reload_changes_doors_and_keeps_connections() {
         late.finds(true, SSH, "new knocks");
         daemon.wait_for_event(&json!({"event": "opened", "source": late.name(), "door": "ssh"}));
 
-        // And back: kept grants are still there, others are not, and nothing was reported twice.
+        // After the first configuration returns, kept grants exist, others do not, and no event was reported twice.
         daemon.reload(&before);
         guest.finds(true, SSH, "back");
         guest.finds_closed(DB, "its door opens less now");
@@ -235,7 +235,7 @@ fn a_reload_changes_doors_and_keeps_connections() {
     });
 }
 
-/// What is announced as open is open, and nothing else is announced.
+/// Exactly the doors that are open are reported as open.
 #[test]
 fn a_reload_reports_changed_ports_and_not_ranges() {
     let two =
@@ -327,12 +327,12 @@ fn somebody(net: &Net, number: u64) -> Source<'_> {
     net.source(IpAddr::from(Ipv6Addr::from(host)), Family::V6.server())
 }
 
-/// The door that all configurations have opens to whoever knocks while no reload happens, and to
-/// whoever knocks again because one did.
+/// The door that all configurations have opens to a client that knocks between reloads, and to one that knocks again
+/// after a reload has ended its attempt.
 #[test]
 fn a_reload_under_load_loses_no_packet() {
     const RELOADS: u64 = 20;
-    /// Others need the machine, too.
+    /// The pause, so that other tests get processor time.
     const PAUSE: Duration = Duration::from_millis(2);
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH, WEB]);
@@ -413,8 +413,8 @@ fn a_reload_under_load_loses_no_packet() {
     });
 }
 
-/// For a moment there are grants for both configurations. Where there is no room for them, nothing
-/// changes, and no client finds the table full because of it.
+/// For a moment the table has grants for both configurations. Without room for them the reload fails and changes
+/// nothing, and no client is refused because of it.
 #[test]
 fn a_reload_without_room_for_its_grants_is_refused() {
     const GRANTS: u32 = ALLOW_MAX / 2 + 1;
@@ -436,7 +436,7 @@ fn a_reload_without_room_for_its_grants_is_refused() {
             allow.insert(Plain(key(number)), Plain(grant), 0).unwrap();
         }
 
-        // The port is another service with another door in front of it.
+        // Another door beside it puts the port into another port group.
         daemon.rewrite(&(DOOR.to_owned() + &door("two", 7100, "\"tcp/22\"", "")));
         let (code, output) = daemon::ask(&net.server, &["reload"]);
         assert_eq!(code, Some(1), "{output}");
@@ -506,7 +506,7 @@ fn a_reload_of_a_thousand_doors_succeeds() {
         daemon
             .wait_for_event(&json!({"event": "opened", "source": last.name(), "door": "door-999"}));
 
-        // Half of them go, and as many come.
+        // Half of the doors are replaced by others.
         let reloaded = daemon.reload(&(DOOR.to_owned() + &doors(DOORS / 2)));
         assert!(changes(&reloaded).contains("and 490 more"), "{reloaded}");
         guest.finds(true, SSH, "let in before");

@@ -1,4 +1,4 @@
-//! Doors with `reply = true`: a client that has knocked correctly gets the opened port, and nobody else.
+//! Doors with `reply = true`: a client that has knocked correctly gets the opened port, and no other source does.
 #![expect(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
 use std::{net::UdpSocket, process::Command, time::Duration};
@@ -42,7 +42,7 @@ const CONFIG: &str = r#"
     open = ["tcp/22"]
     sequence_timeout = "300ms"
 "#;
-/// How long an answer that must not come is waited for.
+/// How long to wait for an answer that must not arrive.
 const NOTHING: Duration = Duration::from_millis(60);
 const LONG: Duration = Duration::from_secs(10);
 
@@ -50,8 +50,8 @@ const LONG: Duration = Duration::from_secs(10);
 fn test(test: impl FnOnce(&Net, &Daemon)) {
     net::test(|net| {
         let other_end = OtherEnd::of(net);
-        // As a network brings it: behind the driver, a frame whose checksum is still to be worked out
-        // can't become one of another protocol.
+        // As from a network: behind the driver, a frame whose checksum is not computed yet can't be turned into one of
+        // another protocol.
         net.offload(CLIENT_LINK, &["tx"], false);
         let _server = Server::tcp(&net.server, &[22, 23, 80, 2222]);
         let daemon = Daemon::start(&net.server, CONFIG);
@@ -61,7 +61,7 @@ fn test(test: impl FnOnce(&Net, &Daemon)) {
     });
 }
 
-/// The client with these words, and no profiles of whoever runs this.
+/// The client with these arguments, and without the profiles of the user who runs the tests.
 fn client(net: &Net, words: &str) -> (bool, String) {
     let mut command = Command::new(&binaries().client);
     command.args(words.split_whitespace());

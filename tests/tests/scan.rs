@@ -40,7 +40,7 @@ const DOORS: &str = r#"
     open = ["tcp/22"]
 "#;
 
-/// Doors that want packets which no other port takes for wrong knocks: FIN, and SYN with ACK too.
+/// Doors whose knocks have flags that are no wrong knock at any port: FIN, and SYN with ACK too.
 const OTHER_FLAGS: &str = r#"
     [[door]]
     name = "fin"
@@ -89,7 +89,7 @@ fn no_scan_opens_a_door() {
                 let source = net.stranger(family);
                 let start = Instant::now();
                 scan(&source);
-                // Slower than `sequence_timeout` it would prove nothing.
+                // A scan slower than `sequence_timeout` would prove nothing.
                 assert!(start.elapsed() < Duration::from_secs(20), "{row}: slow");
                 nothing_opened(&daemon, &source, &row);
                 source.knock("tcp/7000 tcp/9000");
@@ -157,7 +157,7 @@ fn no_scan_with_other_flags_opens_a_door() {
                     nothing_opened(&daemon, &source, &row);
                 }
             }
-            // What the scans sent are knocks: in the door's order they open it.
+            // The packets of the scans are knocks: in the door's order they open it.
             let source = net.stranger(family);
             for port in [7000, 9000, 8000] {
                 send(&source, FIN, port);
@@ -173,7 +173,7 @@ fn no_scan_with_other_flags_opens_a_door() {
     });
 }
 
-/// The same with the scanner that people use.
+/// nmap scans too.
 #[test]
 fn nmap_opens_no_door() {
     let scans: [(&str, &[&str]); 3] = [
@@ -202,7 +202,7 @@ fn nmap_opens_no_door() {
     });
 }
 
-/// The scans of this file would open these doors, so no daemon runs with them.
+/// The scans of this file would open these doors, so a start refuses them.
 #[test]
 fn doors_that_a_scan_opens_are_refused() {
     const UP: &str = "a port scan in ascending order would complete this sequence";

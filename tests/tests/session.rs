@@ -10,7 +10,7 @@ use knock_tests::{
 };
 use nix::sys::signal::Signal;
 
-/// Of the warnings, the one about the connection begins like this.
+/// The beginning of the warning about the connection.
 const YOURS: &str = "your SSH connection from";
 
 #[test]

@@ -1,5 +1,5 @@
-//! The files in /run/knock: who may write them, what is planted in their place, and a start while
-//! the process before is still ending.
+//! The files in /run/knock: their owners and modes, foreign files in their place, and a start while the previous
+//! process is still ending.
 
 #![expect(
     clippy::unwrap_used,
@@ -91,7 +91,7 @@ fn a_planted_symbolic_link_is_not_followed() {
     });
 }
 
-/// A refused user learns the reason, and who may look.
+/// The error of a refused user has the reason, and names who has access.
 #[test]
 fn a_refused_user_learns_who_may_read_the_state() {
     net::test(|net| {
@@ -117,7 +117,7 @@ fn a_refused_user_learns_who_may_read_the_state() {
     });
 }
 
-/// The kernel ends a killed process at its leisure, and the next start may be sooner.
+/// The kernel may still be ending a killed process at the next start.
 #[test]
 fn a_start_right_after_a_kill_protects() {
     const TIMES: usize = 20;
@@ -141,7 +141,7 @@ fn mode(path: &Path) -> u32 {
     fs::symlink_metadata(path).unwrap().mode() & 0o7777
 }
 
-/// A start by a shell that takes no bit from any mode.
+/// A start with a umask of 0.
 fn careless(config: &Path) -> Command {
     let mut command = Command::new("sh");
     command.args(["-ec", "umask 0; exec \"$@\"", "sh"]);

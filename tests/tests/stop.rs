@@ -1,4 +1,4 @@
-//! How knock-user ends, and what is protected then.
+//! The ends of knock-user, and what is protected afterwards.
 
 use std::{
     thread,
@@ -105,7 +105,7 @@ fn a_stop_prints_what_stays_protected() {
     });
 }
 
-/// A grant lasts as long as promised, whichever process runs.
+/// A grant lasts for its time, whichever process runs.
 #[test]
 fn the_next_start_takes_over_kept_grants() {
     const OPEN_FOR: Duration = Duration::from_secs(8);
@@ -129,7 +129,7 @@ fn the_next_start_takes_over_kept_grants() {
         record.gets(&format!("open ssh {}", early.name()));
         let mut connection = early.finds_open(SSH, "knocked");
         first.leave(SIGTERM);
-        // Nobody runs.
+        // No process runs now.
         late.knock(KNOCKS);
         assert!(
             knocked.elapsed() < OPEN_FOR,
@@ -154,7 +154,7 @@ fn the_next_start_takes_over_kept_grants() {
         }
         assert!(echoes(&mut connection), "the connection continues");
 
-        // And with nobody there it ends as well.
+        // Grants also expire without a process.
         let last = net.stranger(Family::V4);
         second.leave(SIGINT);
         let connected = last.knock_and_connect("tcp/7100 udp/8100 tcp/9100", SSH);

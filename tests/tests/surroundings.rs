@@ -1,4 +1,4 @@
-//! What `check` and a start say of the host around a configuration.
+//! The warnings of `check` and a start about the host.
 
 use std::process::Command;
 
@@ -142,7 +142,7 @@ fn an_interface_of_another_instance_is_not_named() {
         assert!(status().contains(&open), "{}", status());
         daemon.stop();
 
-        // What drops nothing protects nothing.
+        // A dry run protects nothing.
         let arguments = ["--iface", SERVER_LINK_2, "--dry-run"];
         let other = Daemon::start_with(&net.server, DOOR, &arguments);
         let daemon = Daemon::start(&net.server, DOOR);

@@ -20,7 +20,7 @@ use knock_tests::{
 use knock_user::kernel::maps::Plain;
 use serde_json::json;
 
-/// Rules, and the lines that `check` says of them; tcp/22 is protected.
+/// Rules, and the lines that `check` prints about them; tcp/22 is protected.
 const ROWS: &[(&str, By, &[&str])] = &[
     (
         "one port",
@@ -199,8 +199,7 @@ fn rules_are_read_without_root() {
     });
 }
 
-/// Rules that change while it runs: new ones are warned of, and their ports are exempt as long as they
-/// are there.
+/// Rules change while it runs: new ones cause a warning, and their ports are exempt as long as the rules exist.
 #[test]
 fn changed_rules_are_followed() {
     net::test(|net| {
@@ -239,7 +238,7 @@ fn changed_rules_are_followed() {
     });
 }
 
-/// Who makes rules.
+/// The program that adds rules.
 #[derive(Clone, Copy, Debug)]
 enum By {
     /// nft, from a text.
@@ -267,7 +266,7 @@ impl By {
     }
 }
 
-/// What `check` says of translations, after `prepared` in a mount namespace of its own.
+/// The output of `check` about translations, after `prepared` in a mount namespace of its own.
 fn said(namespace: &Namespace, prepared: &str) -> Vec<String> {
     let file = config_file(format!("interfaces = [\"b0\"]\n{DOOR}").as_bytes());
     let script = format!("{prepared}; exec \"$@\"");

@@ -1,7 +1,7 @@
-//! A configuration that nobody has confirmed does not become the one in force because its process
-//! was killed, and one that was put in place halfway is not reported as the one in force.
+//! A configuration that was not confirmed is not in force for good because its process was killed, and one that was
+//! put in place halfway is not reported as in force.
 //!
-//! `KNOCK_KILLS` says how often a reload is killed, `KNOCK_SEED` replays the moments.
+//! `KNOCK_KILLS` is the number of kills. `KNOCK_SEED` repeats their moments.
 
 #![expect(
     clippy::unwrap_used,
@@ -34,7 +34,7 @@ use tempfile::NamedTempFile;
 
 const WEB: u16 = 80;
 const KILLS: u64 = 14;
-/// The same port behind other knocks, and one more.
+/// The same port behind other knocks, and another port.
 const OTHER: &str = r#"
     [[door]]
     name = "ssh"
@@ -42,7 +42,7 @@ const OTHER: &str = r#"
     open = ["tcp/22", "tcp/80"]
 "#;
 const OTHER_KNOCKS: &str = "tcp/7500 udp/8500 tcp/9500";
-/// A third one.
+/// A third configuration.
 const THIRD: &str = r#"
     [[door]]
     name = "ssh"
@@ -70,7 +70,7 @@ impl<'n> Host<'n> {
         fs::write(self.config.path(), text).unwrap();
     }
 
-    /// Begins to start one, whose protection outlives it unless an argument says otherwise.
+    /// Starts a process, whose protection outlives it unless an argument asks for another end.
     fn spawn(&self, arguments: &[&str]) -> Process {
         let mut command = daemon::command(&self.config);
         command.args(["--json", "--iface", SERVER_LINK]);
@@ -81,7 +81,7 @@ impl<'n> Host<'n> {
         Process::start(&self.net.server, &mut command)
     }
 
-    /// Starts one, and waits until it protects.
+    /// Starts a process, and waits until it protects.
     #[track_caller]
     fn start(&self, arguments: &[&str]) -> Process {
         let process = self.spawn(arguments);
@@ -89,7 +89,7 @@ impl<'n> Host<'n> {
         process
     }
 
-    /// The configuration that is protected by: that of which the knocks lead in.
+    /// The configuration in force, by the knocks that open its door.
     #[track_caller]
     fn is_in_force(&self, knocks: &str, row: &str) {
         for known in [KNOCKS, OTHER_KNOCKS] {
@@ -97,7 +97,7 @@ impl<'n> Host<'n> {
             source.knock(known);
             source.finds(known == knocks, SSH, row);
         }
-        // The one protects tcp/80, and the other does not.
+        // Only one of the two protects tcp/80.
         let web = self.net.stranger(Family::V4);
         web.finds(knocks == KNOCKS, WEB, row);
     }
@@ -116,7 +116,7 @@ impl<'n> Host<'n> {
         serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
     }
 
-    /// What is missing of the status, as kinds.
+    /// The kinds of shortfalls in the status.
     #[track_caller]
     fn shortfalls(&self) -> Vec<String> {
         let status = self.status();
@@ -125,7 +125,7 @@ impl<'n> Host<'n> {
             .collect()
     }
 
-    /// One that runs with `DOOR`, and has put `OTHER` on trial for so long.
+    /// A process that runs with `DOOR` and has put `OTHER` on trial for a time.
     #[track_caller]
     fn on_trial(&self, lasts: &str) -> Process {
         self.write(DOOR);
@@ -150,7 +150,7 @@ fn kill(process: Process) {
     assert!(!ended.stderr.contains("panicked"), "{ended:?}");
 }
 
-/// Whoever starts in time continues the trial.
+/// A start before the deadline continues the trial.
 #[test]
 fn a_trial_continues_when_its_daemon_is_killed_and_started_in_time() {
     net::test(|net| {
@@ -238,9 +238,9 @@ fn a_trial_that_a_new_daemon_continues_is_rolled_back_at_its_deadline() {
     });
 }
 
-/// A request applies the file that a restart and a signal do not apply.
+/// A restart and a signal do not apply that file.
 #[test]
-fn not_confirmed_and_reloaded() {
+fn a_reload_on_request_applies_a_file_that_was_not_confirmed() {
     net::test(|net| {
         let host = Host::new(net);
         let running = host.on_trial("1s");
@@ -262,7 +262,7 @@ fn a_start_on_trial_that_is_killed_while_it_compiles() {
     net::test(|net| {
         let host = Host::new(net);
         assert!(host.start(&[]).stop(SIGTERM).status.success());
-        // As another instance does: whoever begins to use time-based doors waits for it.
+        // As another instance does: a process that starts to use time-based doors waits for it.
         let lock = File::options()
             .create(true)
             .append(true)
@@ -339,7 +339,7 @@ fn a_daemon_that_starts_after_the_deadline_rolls_back() {
     }
 }
 
-/// Whoever puts the file back has ended the trial.
+/// The earlier text in the file ends the trial.
 #[test]
 fn the_previous_file_ends_a_trial_whose_daemon_was_killed() {
     net::test(|net| {
@@ -392,7 +392,7 @@ fn the_trial_of_a_first_start_continues_after_a_kill() {
     });
 }
 
-/// What ends before it is confirmed says what is true then.
+/// A daemon that ends on trial reports what is then in force.
 #[test]
 fn a_stop_on_trial_rolls_back() {
     for (row, on_exit, expected) in [

@@ -30,7 +30,7 @@ use nix::sys::signal::Signal;
 use tempfile::{NamedTempFile, TempDir};
 
 const INSTALLED: &str = "/usr/local/bin/knock-user";
-/// In tenths; systemd calls 20 and less OK.
+/// The greatest accepted exposure, in tenths; systemd rates up to 20 as OK.
 const EXPOSURE_MOST: &str = "20";
 
 fn unit() -> String {
@@ -46,7 +46,7 @@ fn values<'a>(unit: &'a str, key: &str) -> Vec<&'a str> {
         .collect()
 }
 
-/// The unit with the program where it is now: systemd looks whether it is there.
+/// The unit with the path of the built program, since systemd checks that it exists.
 fn installed() -> (TempDir, PathBuf) {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("knock-user.service");
@@ -121,7 +121,7 @@ fn the_commands_of_the_unit_are_valid() {
     for key in ["ExecStart", "ExecReload"] {
         for command in values(&unit, key) {
             let words = command.split_whitespace();
-            // systemd puts the number of the process there.
+            // systemd replaces this by the number of the process.
             let words = words.map(|word| if word == "$MAINPID" { "1" } else { word });
             if let Err(error) = Cli::try_parse_from(words) {
                 panic!("{key}={command}: {error}");
@@ -151,7 +151,7 @@ impl Manager {
         Self { socket, directory }
     }
 
-    /// Starts the daemon, which has to give a sign of life so often.
+    /// Starts the daemon with this interval of the service manager's watchdog.
     fn start(&self, net: &Net, config: &NamedTempFile, alive_us: &str) -> Process {
         let mut command = daemon::command(config);
         command.args(["--iface", SERVER_LINK]);
@@ -160,7 +160,7 @@ impl Manager {
         Process::start(&net.server, &mut command)
     }
 
-    /// Reads its messages all the time: the kernel keeps ten at most.
+    /// Reads messages without a pause, because the kernel queues at most ten.
     fn listens(&self) -> Messages {
         let socket = self.socket.try_clone().unwrap();
         let (sender, messages) = mpsc::channel();
@@ -188,7 +188,7 @@ impl Messages {
         self.0.recv_timeout(PATIENCE).unwrap()
     }
 
-    /// The next message that is no sign of life alone.
+    /// The next message that is more than a keep-alive.
     fn next_message(&self) -> Vec<String> {
         loop {
             let message = self.next();
@@ -233,7 +233,7 @@ fn the_daemon_notifies_the_service_manager_of_its_state() {
     });
 }
 
-/// A manager that hangs delays nothing: events are reported, and the daemon can end.
+/// With a service manager that hangs, events are reported and the daemon ends without delay.
 #[test]
 fn a_service_manager_that_does_not_listen_stops_nothing() {
     net::test(|net| {
@@ -257,7 +257,7 @@ fn a_service_manager_that_does_not_listen_stops_nothing() {
     });
 }
 
-/// How long ago a `MONOTONIC_USEC` was.
+/// The time since a `MONOTONIC_USEC`.
 fn clock(text: &str) -> Duration {
     let micros = text.strip_prefix("MONOTONIC_USEC=").unwrap();
     let then = Duration::from_micros(micros.parse().unwrap());
@@ -281,7 +281,7 @@ fn a_failed_reload_is_notified_as_ended() {
     });
 }
 
-/// In the journal lines have a time and a priority anyway.
+/// The journal adds times to lines, and takes their priorities.
 #[test]
 fn journal_lines_have_priorities() {
     for (row, descriptor) in [

@@ -1,5 +1,5 @@
-//! A start on top of a protection that is there: another configuration or another program takes the
-//! place of the old one, or is refused with the reason.
+//! A start over existing protection: another configuration or program replaces the previous one, or is refused with the
+//! reason.
 
 use std::{fs, path::Path, process::Command};
 
@@ -21,10 +21,10 @@ use nix::sys::signal::Signal::SIGTERM;
 use serde_json::json;
 
 const KEEP: [&str; 4] = ["--iface", SERVER_LINK, "--on-exit", "keep"];
-/// Another layout than any that this program will have.
+/// A map layout that no version of this program has.
 const OTHER_LAYOUT: &str = "999";
 
-/// Starts knock-user, which must refuse, and change nothing; gives back what it said.
+/// Asserts that a start is refused and changes nothing; returns the error.
 #[track_caller]
 fn refused(net: &Net, interfaces: &[&str]) -> String {
     let before = attached_programs(&net.server);
@@ -60,7 +60,7 @@ fn detach(namespace: &Namespace, programs: &[u32]) {
 
 #[test]
 fn an_upgrade_loses_no_packet_and_lets_nobody_in() {
-    // However long the rows take.
+    // Longer than all rows take.
     let door = format!("{DOOR}\nopen_for = \"1h\"\n");
     let more = format!(
         "{door}\n[[door]]\nname = \"web\"\nknock = [\"tcp/7001\", \"udp/8001\", \"tcp/9001\"]\n\
@@ -153,7 +153,7 @@ struct OtherLayout;
 
 impl Drop for OtherLayout {
     fn drop(&mut self) {
-        // Others' instances may be in there, and nobody else's are removed with it.
+        // Other instances may be in there, which must not be removed with it.
         let _not_empty = fs::remove_dir(Path::new(bpffs::DIRECTORY).join(OTHER_LAYOUT));
     }
 }
@@ -176,7 +176,7 @@ fn another_map_layout_is_refused() {
             says(&output, &[OTHER_LAYOUT, "`knock-user detach`", SERVER_LINK]);
             net.stranger(Family::V4).finds_closed(SSH, "still there");
         }
-        // What it does not protect is free.
+        // An interface that it does not protect can be used.
         Daemon::start_with(&net.server, DOOR, &["--iface", SERVER_LINK_2]).leave(SIGTERM);
 
         detach(&net.server, &programs);
@@ -237,19 +237,19 @@ fn two_instances_live_side_by_side() {
         second.wait_for_event(&json!({"event": "opened", "source": here.name(), "door": "other"}));
         assert!(first.events_like(&json!({"door": "other"})).is_empty());
 
-        // A command says which one it means.
+        // A command selects one of them.
         let (code, output) = daemon::ask(&net.server, &["confirm"]);
         assert_ne!(code, Some(0), "{output}");
         says(&output, &[SERVER_LINK, SERVER_LINK_2, "--iface"]);
 
-        // Both together are not to be had.
+        // No command applies to both together.
         let output = refused(net, &[SERVER_LINK, SERVER_LINK_2]);
         says(
             &output,
             &["several instances", "`knock-user detach --iface"],
         );
 
-        // One ends, and the other continues; the first starts again where it was.
+        // One ends, and the other continues; then the first starts again on its interface.
         second.kill();
         there.finds(true, SSH, "killed");
         first.stop();

@@ -1,4 +1,4 @@
-//! Who gets to a protected port: grants and flows.
+//! Access to protected ports: grants and flows.
 
 use knock_common::{
     Address,
@@ -323,7 +323,7 @@ fn grants_written_by_user_space_are_in_force() {
         };
         let word = Grant { until_ms, door: 0 }.to_word();
         table.kernel.write("ALLOW", [(key, word)]).unwrap();
-        // Without a hint nothing is looked up.
+        // Without an entry in the presence filter nothing is looked up.
         table.packet(syn(22), NoGrant, &[("", 0)], name);
         table.kernel.raise_presence(source).unwrap();
         let reported: &[Place] = match reason.verdict() {

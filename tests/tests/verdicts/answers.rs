@@ -1,5 +1,4 @@
-//! Handshakes and replies: what is answered, and that the kernel makes the answers that the library
-//! makes.
+//! Handshakes and replies: which frames are answered, and that kernel and library write the same answers.
 
 use knock_common::{
     Reason::{self, *},
@@ -50,12 +49,12 @@ const CONFIG: &str = r#"
     open = ["tcp/22"]
     sequence_timeout = "100ms"
 "#;
-/// The length of time in which cookies are made the same way, in nanoseconds.
+/// The length of an epoch, in which cookies are computed alike, in nanoseconds.
 const EPOCH: u64 = 1 << 36;
 /// How long a key is used.
 const TURN: u64 = 64 * EPOCH;
 
-/// What is answered to a question.
+/// The expected answer to a frame.
 #[derive(Clone, Copy, Debug)]
 enum Answered {
     SynAck(u32),
@@ -78,7 +77,7 @@ impl Answered {
 
 struct Bench {
     kernel: Kernel,
-    /// That of the cookies.
+    /// The key of the cookies.
     key: cookie::CookieKey,
 }
 
@@ -113,7 +112,7 @@ impl Bench {
         self.kernel.change("ALLOW", over).unwrap();
     }
 
-    /// Asks for a connection, and gets the cookie that the library makes, too.
+    /// Sends a SYN, and asserts that the answer has the cookie that the library computes.
     #[track_caller]
     fn offered(&mut self, frame: &[u8], name: &str) -> u32 {
         // An epoch may end in between.
@@ -128,7 +127,7 @@ impl Bench {
         panic!("{name}: another cookie than the library's");
     }
 
-    /// A whole handshake, of which the ACK is this.
+    /// A whole handshake with this ACK.
     #[track_caller]
     fn connects(&mut self, way: &Frame, port: u16, reason: Reason, answer: Answered, name: &str) {
         let cookie = self.offered(&tcp(way, port, SYN, 0), name);
@@ -159,7 +158,7 @@ fn udp(way: &Frame, port: u16, octets: usize) -> Vec<u8> {
     frame
 }
 
-/// Every way to the host that can be answered, from a source of its own.
+/// Every kind of headers that can be answered, each with a source of its own.
 fn ways(number: u8) -> Vec<(&'static str, Frame)> {
     let v4 = |frame: Frame| frame.ip4(&format!("198.51.100.{number}"), "192.0.2.2");
     let v6 = |frame: Frame| frame.ip6(&format!("2001:db8:1::{number:x}"), "2001:db8::2");

@@ -65,7 +65,7 @@ fn an_event_has_the_fields_of_its_packet() {
     assert_eq!((refused.until_ms, refused.door), (0, NO_DOOR));
 }
 
-/// A gate lets 64 events through in 268 ms, of all CPUs together.
+/// An event limit admits 64 events of all CPUs together in 268 ms.
 #[test]
 fn events_of_each_kind_are_limited() {
     const TIMES: u64 = 10_000;
@@ -86,7 +86,7 @@ fn events_of_each_kind_are_limited() {
         );
     };
     flood(syn(22), NoGrant, TIMES / 2);
-    // The gate for knocks is another one.
+    // Knocks have an event limit of their own.
     flood(udp(8000), OutOfSequence, TIMES / 2);
     // An opening is always reported, and a duplicate never.
     kernel.repeat(&frame(syn(7000)), 1).unwrap();
@@ -97,7 +97,7 @@ fn events_of_each_kind_are_limited() {
     assert_eq!((again.events.len(), again.stats), (0, vec![]));
 }
 
-/// Events that nobody reads are lost in the end, and counted.
+/// Events that no process reads are lost when the buffer is full, and counted.
 #[test]
 fn a_full_ring_buffer_counts_lost_events() {
     let text = r#"
@@ -112,7 +112,7 @@ fn a_full_ring_buffer_counts_lost_events() {
         let source = format!("198.{b}.{c}.{d}");
         eth().ip4(&source, "192.0.2.2").udp(1, 6000).bytes()
     };
-    // Each source opens the door, which is reported whatever the limits are.
+    // Each source opens the door, which no limit suppresses.
     let sources = 20_000;
     let lost = kernel
         .judge_without_reading((0..sources).map(frame))

@@ -1,4 +1,4 @@
-//! What is decided by the frame and its port alone.
+//! Verdicts that depend on the frame and its port alone.
 
 use knock_common::{
     Reason::{BadHeader, Decoy, FirstKnock, Granted, NoGrant, Ordinary, OtherFlags, Trusted},

@@ -1,4 +1,4 @@
-//! Sequences: which knock follows which, in what time, with what between.
+//! Sequences: the order of knocks, their times, and packets between them.
 
 use knock_common::Reason::{
     self, Decoy, Duplicate, FirstKnock, Granted, NextKnock, NoGrant, Opened, Ordinary, OtherFlags,
@@ -490,7 +490,7 @@ fn only_the_configured_flags_make_a_knock() {
                 ],
             ),
             row(
-                "urg, whatever the others are",
+                "urg, with any other flags",
                 [
                     syn(7002).is(OtherFlags),
                     tcp(7002, SYN | URG).is(FirstKnock).reported("urg", 1),

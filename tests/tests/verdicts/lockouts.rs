@@ -1,4 +1,4 @@
-//! Sources that are not listened to.
+//! Sources that are locked out.
 
 use knock_common::Reason::{
     Decoy, Duplicate, FirstKnock, Granted, LockedOut, NextKnock, NoGrant, Opened, Ordinary,

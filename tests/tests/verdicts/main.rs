@@ -1,4 +1,4 @@
-//! What the program in the kernel decides: tables of packets, one source for each row.
+//! The verdicts of the program in the kernel: tables of packets, one source for each row.
 //!
 //! ```text
 //! Row ── name ── Step, Step, …

@@ -53,7 +53,7 @@ fn sources_that_no_host_has_are_refused() {
             true => eth().ip6(source, "2001:db8::2"),
             false => eth().ip4(source, "192.0.2.2"),
         };
-        // A neighbour's grant or attempt in the same slot of the hints makes the judge look closer.
+        // Another source's grant or attempt in the same slot of the presence filter makes the judge read the tables.
         kernel
             .raise_presence(source.parse::<std::net::IpAddr>().unwrap().into())
             .unwrap();
@@ -70,7 +70,7 @@ fn sources_that_no_host_has_are_refused() {
         let expected = if is_host { Reason::Opened } else { BadHeader };
         assert_eq!(single.reason, expected, "{source} to udp/7000");
     }
-    // Doors do not concern the packets of a host that has no address yet.
+    // Ordinary packets of a host that has no address yet are not refused.
     let request = eth().ip4("0.0.0.0", "255.255.255.255").udp(68, 67).bytes();
     assert_eq!(kernel.judge(&request).unwrap().reason, Ordinary);
     let grants = kernel.allow().unwrap();

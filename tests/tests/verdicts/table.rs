@@ -1,4 +1,4 @@
-//! Rows of packets, and what runs them.
+//! Rows of packets, and the functions that run them.
 
 use std::{net::IpAddr, thread, time::Duration};
 
@@ -128,7 +128,7 @@ pub(crate) enum Step {
 }
 
 impl Step {
-    /// Where the source's attempt is, or what it opened.
+    /// The stage of the source's attempt, or the door that it opened.
     pub(crate) fn reported(self, door: &'static str, stage: u16) -> Self {
         let Self::Packet(packet, reason, _) = self else {
             panic!("only packets are reported: {}", self.name());
@@ -160,7 +160,7 @@ impl Step {
     }
 }
 
-/// What one source does.
+/// The packets of one source.
 pub(crate) struct Row {
     name: &'static str,
     steps: Vec<Step>,
