@@ -278,7 +278,7 @@ fn the_answer_names_the_port() {
     assert!(
         found
             .out
-            .contains(&format!("connected to tcp/{port} on 127.0.0.1")),
+            .starts_with(&format!("connected to tcp/{port} on 127.0.0.1")),
         "{}",
         found.out
     );

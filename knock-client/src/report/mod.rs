@@ -129,9 +129,10 @@ impl<W: Write> Reporter<W> {
         self.line(&[Style::Verbose], &text, Some(line));
     }
 
-    /// Reports the answer to a packet. A refusal becomes the failure of the run, or another address works.
-    pub fn answered(&mut self, spa: &Spa, answered: &Answered) {
-        let styles: &[Style] = match answered.is_done() {
+    /// Reports the answer to a packet. A refusal becomes the failure of the run, or another address works; and
+    /// where a connection follows, that is the result.
+    pub fn answered(&mut self, spa: &Spa, answered: &Answered, is_result: bool) {
+        let styles: &[Style] = match answered.is_done() && is_result {
             true => &[Style::Quiet, Style::Verbose],
             false => &[Style::Verbose],
         };

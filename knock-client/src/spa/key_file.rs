@@ -102,6 +102,9 @@ pub fn create(path: &Path) -> Result<PublicKey, KeyFileError> {
     let exists = || KeyFileError::Exists {
         path: path.to_owned(),
     };
+    if path.is_dir() {
+        return Err(unwritable(ErrorKind::IsADirectory.into()));
+    }
     // A link that leads nowhere is there, too.
     if path.symlink_metadata().is_ok() {
         return Err(exists());
@@ -159,6 +162,13 @@ mod tests {
         fs::write(&path, "ERERER\n").expect("a file");
         assert!(error(&path).starts_with("DIR/key: not a private key: "));
         assert!(!error(&path).contains("ERER"));
+        let directory = create(directory.path()).expect_err("a directory is no file");
+        assert!(
+            directory
+                .to_string()
+                .ends_with("it is a directory: name a file in it"),
+            "{directory}"
+        );
         let below = create(&path.join("key")).expect_err("a file is no directory");
         assert!(
             below.to_string().starts_with("cannot write the key "),

@@ -35,6 +35,8 @@ struct Answers<'a> {
     received: Vec<Option<Received>>,
     first: Target,
     limit: Duration,
+    /// Whether no connection follows.
+    are_result: bool,
 }
 
 /// Sends packets and does what the plan has behind them; again with a new stamp if that fails and retries are
@@ -119,6 +121,7 @@ fn finish(
         received: vec![None; sent.len()],
         first,
         limit,
+        are_result: plan.then_connect.is_none(),
     };
     match (plan.then_connect, spa.answer) {
         (None, false) => Ok(None),
@@ -279,7 +282,7 @@ impl Answers<'_> {
 
     fn add(&mut self, place: usize, received: Received, report: &mut Reporter<impl Write>) {
         if let Received::Answer(answered) = received {
-            report.answered(self.spa, &answered);
+            report.answered(self.spa, &answered, self.are_result);
         }
         if let Some(slot) = self.received.get_mut(place) {
             *slot = Some(received);
