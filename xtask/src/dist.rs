@@ -13,10 +13,10 @@ use crate::{
     shell,
 };
 
-/// Where documents are below the prefix.
+/// The directory of documents below the prefix.
 const DOCUMENTS: &str = "share/doc/knock";
 
-/// What is installed there, as it lies in the repository, so that links between documents hold.
+/// The files that are installed there, with their paths in the repository, so that links between documents hold.
 const INSTALLED: [&str; 9] = [
     "README.md",
     "ARCHITECTURE.md",
@@ -53,7 +53,7 @@ pub fn documents(root: &Path) -> Result<Vec<(PathBuf, PathBuf)>> {
 }
 
 /// Builds the programs and puts them, their manual, completions, documents and unit below
-/// `target/dist`; gives back where that is.
+/// `target/dist`; returns that path.
 pub fn run(sh: &Shell) -> Result<PathBuf> {
     let target = shell::target_dir();
     let prefix = target.join("dist");

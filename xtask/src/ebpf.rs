@@ -29,7 +29,7 @@ pub struct Package {
     /// The environment variable with the object's path, for the crate that embeds it. With
     /// `_PREBUILT` behind it, it names an object built elsewhere, to embed instead of building one.
     variable: &'static str,
-    /// Where what goes into the object is.
+    /// The paths of its sources.
     directories: &'static [&'static str],
     check: fn(&[u8]) -> Result<Facts>,
 }
@@ -43,7 +43,7 @@ pub const FIREWALL: Package = Package {
     check: object::check,
 };
 
-/// What the XDP program is measured against; it is in nothing that is shipped.
+/// The programs with which the XDP program is compared; they are not installed.
 pub const BASELINES: Package = Package {
     name: "knock-bench-ebpf",
     binary: "baselines",
@@ -59,12 +59,12 @@ pub struct Built {
     pub path: PathBuf,
     /// Its size.
     pub bytes: usize,
-    /// What it holds.
+    /// Its content.
     pub facts: Facts,
 }
 
-/// Where `cargo xtask` builds the object: below the workspace's target directory, but apart from
-/// what is in it, since two cargos that share a directory wait for each other.
+/// The directory in which `cargo xtask` builds the object: one of its own below the workspace's target directory, since
+/// two cargos that share a directory wait for each other.
 pub fn target_dir() -> PathBuf {
     shell::target_dir().join("ebpf")
 }
@@ -79,7 +79,7 @@ pub fn build(sh: &Shell, kit: &Kit, package: &Package, target_dir: &Path) -> Res
     )
     .args(["--bin", package.binary]);
     let line = cmd.to_string();
-    // What a build script prints to stdout are orders to cargo, and cargo has nothing to say there.
+    // The standard output of a build script is for directives to cargo.
     let mut child = Command::from(cmd)
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
@@ -115,7 +115,7 @@ pub fn build(sh: &Shell, kit: &Kit, package: &Package, target_dir: &Path) -> Res
     checked(path, package)
 }
 
-/// Completes a cargo command of the kit's toolchain with what makes it build for the kernel.
+/// Adds the arguments and variables with which a cargo command builds for the kernel.
 pub fn for_target<'a>(cargo: Cmd<'a>, kit: &Kit, package: &Package, target_dir: &Path) -> Cmd<'a> {
     // BTF gives types and source lines to the kernel and to the verifier's log.
     let flags = [
@@ -195,7 +195,7 @@ fn rerun_if_changed(path: &Path) {
 }
 
 /// OUT_DIR is `target/PROFILE/build/PACKAGE-HASH/out`. All profiles share one directory next to
-/// theirs: the object is the same for each, and `core` takes its time.
+/// theirs: the object is the same for each, and `core` takes long to build.
 fn script_target_dir() -> Result<PathBuf> {
     let out = PathBuf::from(env::var_os("OUT_DIR").context("OUT_DIR is not set")?);
     let outer = out.ancestors().nth(4).unwrap_or(&out);

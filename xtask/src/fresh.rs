@@ -6,7 +6,7 @@
 //! ```
 //!
 //! The system has what README takes for granted: Rust by rustup, a C compiler, root, apt. It is a Debian
-//! 12 with mounts and process ids of its own: its bpffs, `/run` and `/tmp` are nobody else's. Toolchains
+//! 12 with mounts and process ids of its own: its bpffs, `/run` and `/tmp` are its own. Toolchains
 //! and downloaded crates are the host's, seen through an overlay, so that what is installed there stays
 //! there. The network is the host's.
 
@@ -28,16 +28,16 @@ use crate::{
     tools::{self, Verb},
 };
 
-/// What its first process runs.
+/// The script of its first process.
 const SCRIPT: &str = "inside.sh";
 
-/// Where the clone lies in the system.
+/// The path of the clone in the system.
 const CHECKOUT: &str = "root/knock";
 
 /// The paragraph of the README that has the commands.
 const README_HEADING: &str = "## Try it";
 
-/// Variables that say how the network is reached: they belong to the machine, not to its user.
+/// Variables with the settings of the network, which belong to the machine and not to its user.
 const NETWORK_VARIABLES: [&str; 14] = [
     "http_proxy",
     "https_proxy",
@@ -55,7 +55,7 @@ const NETWORK_VARIABLES: [&str; 14] = [
     "rustup_auto_install",
 ];
 
-/// How a command ended.
+/// The result of a command.
 struct Ran {
     line: String,
     passed: bool,
@@ -166,7 +166,7 @@ impl Drop for Place {
     }
 }
 
-/// Removes what runs left behind that were killed.
+/// Removes the leftovers of runs that were killed.
 fn remove_leftovers(base: &Path) -> Result<()> {
     for entry in fs::read_dir(base).with_context(|| format!("reading {}", base.display()))? {
         let path = entry?.path();
@@ -179,7 +179,7 @@ fn remove_leftovers(base: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Puts a clone of what is committed into the system.
+/// Puts a clone of HEAD into the system.
 fn clone(sh: &Shell, upper: &Path) -> Result<()> {
     let git = || sh.cmd("git").args(["-c", "safe.directory=*"]);
     let changed = git()

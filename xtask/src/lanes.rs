@@ -27,12 +27,12 @@ use crate::{
 /// After this time a program hangs.
 const LIMIT: Duration = Duration::from_secs(900);
 
-/// What a program is run by: its first process mounts, and reaps those that lose their parents.
+/// The script that runs a program: its first process mounts file systems and reaps orphans.
 const INSIDE: &str = "mount -t sysfs sysfs /sys; mount -t bpf bpf /sys/fs/bpf; \
     mount -t tmpfs -o mode=755 run /run; mkdir -p /run/netns /run/sshd /run/lock; \
     ip link set lo up; \"$@\"";
 
-/// Suites that take longest, longest first: what begins last should be short.
+/// The suites that take longest, longest first, so that the last ones to start are short.
 const LONG: [&str; 9] = [
     "otp",
     "one_time",
@@ -45,8 +45,7 @@ const LONG: [&str; 9] = [
     "crash",
 ];
 
-/// Suites that run while no other does: they have a time within which something must be done, or ask for
-/// the machine's memory.
+/// Suites that run while no other does, because they have deadlines or need the machine's memory.
 const ALONE: [&str; 3] = ["confirm", "knock", "load"];
 
 /// A test program.
@@ -64,14 +63,14 @@ impl Program {
     }
 }
 
-/// How programs are run.
+/// The environment of the programs.
 #[derive(Clone, Debug)]
 pub struct Setting {
     /// The directory they start in.
     pub directory: PathBuf,
-    /// Variables that they see.
+    /// Their variables.
     pub variables: Vec<(&'static str, OsString)>,
-    /// What they are given: options of libtest and a filter.
+    /// Their arguments: options of libtest and a filter.
     pub arguments: Vec<String>,
 }
 
@@ -109,7 +108,7 @@ pub fn run(
     Ok(with_tests)
 }
 
-/// How a program ended.
+/// The result of a program.
 struct Ran {
     program: Program,
     took: Duration,
@@ -192,7 +191,7 @@ fn command(program: &Program, setting: &Setting) -> Command {
     command
 }
 
-/// Prints what a program printed and adds it to the report. Gives the program back if it has tests.
+/// Prints what a program printed and adds it to the report. Returns the program if it has tests.
 fn show(ran: Ran, report: &mut Report) -> Result<Option<Program>> {
     let Ran {
         program,

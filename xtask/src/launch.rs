@@ -7,17 +7,17 @@ use xshell::{Cmd, Shell};
 
 use crate::shell;
 
-/// How programs are compiled.
+/// The profile with which programs are compiled.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Profile {
-    /// Quickly, and what `cargo xtask test` builds again anyway.
+    /// The profile of `cargo xtask test`, which builds quickly.
     Dev,
-    /// As they are installed.
+    /// The profile of installed programs.
     Release,
 }
 
 impl Profile {
-    /// Where the programs are then.
+    /// The directory of the built programs.
     pub fn directory(self) -> PathBuf {
         shell::target_dir().join(match self {
             Self::Dev => "debug",
@@ -43,7 +43,7 @@ pub fn demo(sh: &Shell) -> Error {
     built_and_become(sh, Profile::Dev, ("knock-tests", "demo"), &[])
 }
 
-/// Builds what measures, with the programs that are measured, and becomes it with these arguments;
+/// Builds the bench and the programs that it measures, and becomes it with these arguments;
 /// returns only on failure.
 pub fn bench(sh: &Shell, args: &[String]) -> Error {
     built_and_become(sh, Profile::Release, ("knock-bench", "knock-bench"), args)
@@ -74,8 +74,8 @@ fn built_and_become(sh: &Shell, profile: Profile, program: (&str, &str), args: &
     )
 }
 
-/// Builds the programs that are installed, and others, by package and name, in one go: what they
-/// depend on is then built once.
+/// Builds the programs that are installed, and others by package and name, with one command, so that their
+/// dependencies are built once.
 ///
 /// # Errors
 /// They don't build, or crates can't be downloaded.
@@ -98,7 +98,7 @@ pub fn build_programs(sh: &Shell, profile: Profile, others: &[(&str, &str)]) -> 
         .or_else(|| format!("building {names} failed: the compiler's messages are above"))
 }
 
-/// Replaces this process: a signal then reaches the program itself and nobody waits in between.
+/// Replaces this process, so that signals reach the program itself.
 fn become_it(cmd: Cmd<'_>) -> Error {
     let line = cmd.to_string();
     Error::new(Command::from(cmd).exec()).context(format!("running `{line}`"))

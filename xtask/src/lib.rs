@@ -2,8 +2,8 @@
 //! runs all tests.
 //!
 //! A library, because `knock-user`'s build script builds the object with the same function as
-//! `cargo xtask build-ebpf`: see [`ebpf`]. What only the command line needs is behind the feature `cli`:
-//! a change there does not make `knock-user` build again.
+//! `cargo xtask build-ebpf`: see [`ebpf`]. The modules of the command line are behind the
+//! feature `cli`, so that a change there does not make `knock-user` build again.
 
 #[cfg(feature = "cli")]
 pub mod audit;

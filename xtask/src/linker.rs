@@ -26,7 +26,7 @@ pub struct Linker {
     /// The program.
     pub path: PathBuf,
     version: (u32, u32, u32),
-    /// `None` when LLVM is linked in, which leaves no trace to read.
+    /// `None` if LLVM is linked statically, which can't be read.
     llvm_major: Option<u32>,
 }
 
@@ -83,8 +83,7 @@ impl Linker {
                 "--features",
                 &format!("llvm-{major}"),
             ])
-            // Its work is LLVM's, which is compiled already: what optimising the rest would take, no
-            // link ever saves.
+            // LLVM does most of its work and is compiled already, so optimizing the rest takes longer than it saves.
             .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "0")
             .env("CARGO_PROFILE_RELEASE_LTO", "off")
             .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16");
@@ -149,7 +148,7 @@ fn parse_library(name: &str) -> Option<u32> {
     rest.split('.').next()?.parse().ok()
 }
 
-/// Where this major version of LLVM is installed with what linking against it needs.
+/// The directory of this major version of LLVM, if it has what linking against it needs.
 fn llvm_prefix(sh: &Shell, major: u32) -> Option<PathBuf> {
     let debian = PathBuf::from(format!("/usr/lib/llvm-{major}"));
     if debian.join("lib/libLLVM.so").exists() {

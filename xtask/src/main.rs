@@ -122,7 +122,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Whether all is well; a test that failed has said so itself.
+/// Whether everything succeeded; a test that failed is already reported.
 fn run(verb: Verb) -> Result<bool> {
     let sh = shell::at_root()?;
     let apt = Apt::new(&sh);

@@ -2,7 +2,7 @@
 
 use anyhow::Error;
 
-/// What apt-get, cargo and rustup print then, in lower case.
+/// Texts that apt-get, cargo and rustup print in that case, in lower case.
 const SIGNS: [&str; 22] = [
     "temporary failure resolving",
     "could not resolve",
@@ -28,21 +28,21 @@ const SIGNS: [&str; 22] = [
     "certificate verification failed",
 ];
 
-/// The first line that says that a server could not be reached.
+/// The first line that reports an unreachable server.
 pub fn sign(said: &str) -> Option<&str> {
     said.lines().map(str::trim).find(|line| is_sign(line))
 }
 
-/// Whether a line says that a server could not be reached.
+/// Whether a line reports an unreachable server.
 pub fn is_sign(line: &str) -> bool {
     let line = line.to_lowercase();
     SIGNS.iter().any(|sign| line.contains(sign))
 }
 
-/// How the error for a command begins that failed with such a sign.
+/// The beginning of the error for a command that failed with such a line.
 const UNREACHABLE: &str = "could not reach ";
 
-/// The error for a command that failed with this sign; `command` is its whole line.
+/// The error for a command that failed with such a line; `command` is its whole command line.
 pub fn unreachable(command: &str, sign: &str) -> String {
     format!("{UNREACHABLE}{}: {sign}", server(command))
 }

@@ -1,6 +1,6 @@
 //! Checks the built kernel object.
 //!
-//! What the verifier would reject at load fails the build, which can name the reason.
+//! The build fails where the verifier would reject the object later, because it can name the reason.
 
 use std::{collections::BTreeSet, fmt};
 
@@ -10,10 +10,10 @@ use object::{Object as _, ObjectSection as _, ObjectSymbol as _, SectionKind, Sy
 /// The programs of the object: section and function.
 const PROGRAMS: [(&str, &str); 2] = [("classifier", "knock_barrier"), ("xdp.frags", "knock")];
 
-/// Comes and goes with the log statements.
+/// The map of log statements, which exists only if there are any.
 const LOG_MAP: &str = "AYA_LOGS";
 
-/// What the kernel takes for GPL compatible, `license_is_gpl_compatible()` in include/linux/license.h.
+/// The licences that are GPL compatible for the kernel, `license_is_gpl_compatible()` in include/linux/license.h.
 const GPL_COMPATIBLE: [&str; 6] = [
     "GPL",
     "GPL v2",
@@ -38,7 +38,7 @@ const BASELINES: [(&str, &str); 7] = [
 ];
 const BASELINE_MAPS: [&str; 4] = ["CHOICES", "PLAN", "SENT", "SUBJECT"];
 
-/// What the checks want to know of an object.
+/// The properties of an object that are checked.
 #[derive(Clone, Debug, Default)]
 pub struct Facts {
     programs: BTreeSet<(String, String)>,
@@ -180,14 +180,14 @@ impl fmt::Display for Facts {
     }
 }
 
-/// Checks the object of this workspace and returns what it holds.
+/// Checks the object of this workspace and returns its properties.
 pub fn check(elf: &[u8]) -> Result<Facts> {
     let facts = Facts::read(elf)?;
     facts.check(&PROGRAMS, knock_common::layout::MAPS)?;
     Ok(facts)
 }
 
-/// Checks the object with what the firewall is measured against.
+/// Checks the object with the programs that the bench compares.
 pub fn check_baselines(elf: &[u8]) -> Result<Facts> {
     let facts = Facts::read(elf)?;
     facts.check(&BASELINES, &BASELINE_MAPS)?;
@@ -225,7 +225,7 @@ mod tests {
 
     const MAPS: [&str; 2] = ["GRANTS", "PORTS"];
 
-    /// A small but right object, which each row then breaks in one way.
+    /// A small valid object, which each row breaks in one way.
     struct Builder(Object<'static>);
 
     impl Builder {

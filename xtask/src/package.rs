@@ -16,7 +16,7 @@ pub struct Apt<'a> {
 }
 
 impl<'a> Apt<'a> {
-    /// Touches nothing yet.
+    /// Changes nothing yet.
     pub fn new(sh: &'a Shell) -> Self {
         Self {
             sh,
@@ -30,8 +30,8 @@ impl<'a> Apt<'a> {
         shell::find_program("apt-get").is_some()
     }
 
-    /// Refreshes the package lists, unless that was tried already. A failure counts only if what is
-    /// wanted then can't be had: a source that nobody needs may be broken, and old lists may do.
+    /// Refreshes the package lists, unless that was tried already. A failure counts only if a package is then
+    /// unavailable, because the broken source may be unrelated and the old lists may be enough.
     pub fn update(&self) {
         if self.updated.replace(true) {
             return;
@@ -73,7 +73,7 @@ impl<'a> Apt<'a> {
         }
         println!("packages: apt-get install {names} ({why})");
         self.update();
-        // Nobody asked us to take packages away, such as the rustc that rustc-web conflicts with.
+        // The user did not ask to remove packages, such as the rustc with which rustc-web conflicts.
         let install = self
             .command()?
             .args(["install", "-qq", "-y"])
@@ -87,9 +87,9 @@ impl<'a> Apt<'a> {
     /// Downloads `packages` into the shell's directory.
     ///
     /// # Errors
-    /// They can't be had.
+    /// They are unavailable.
     pub fn download(&self, into: &Shell, packages: &[impl AsRef<std::ffi::OsStr>]) -> Result<()> {
-        // As root, it would otherwise become somebody who may not write here.
+        // As root, it would otherwise switch to a user that may not write here.
         let download = into
             .cmd("apt-get")
             .args(["-o", "APT::Sandbox::User=root", "download"])
@@ -119,7 +119,7 @@ impl<'a> Apt<'a> {
         // Packages must not start what they install: systemctl(1) leaves that to the next boot.
         Ok(cmd
             .args(["DEBIAN_FRONTEND=noninteractive", "SYSTEMD_OFFLINE=1"])
-            // Somebody else's apt, such as unattended upgrades, ends within minutes.
+            // Another apt, such as unattended upgrades, ends within minutes.
             .args(["apt-get", "-o", "DPkg::Lock::Timeout=600"]))
     }
 }
@@ -128,7 +128,7 @@ fn by_hand(names: &str) -> String {
     format!("sudo apt-get install -y {names}")
 }
 
-/// What to say where there is no apt-get.
+/// The error on a system without apt-get.
 fn missing(names: &str, why: &str) -> String {
     format!(
         "missing: {names} ({why}); this system has no apt-get: install what your distribution calls \

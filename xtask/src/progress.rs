@@ -13,7 +13,7 @@ pub const TICK: Duration = Duration::from_secs(1);
 /// How often a line is written where there is no terminal.
 const EACH: Duration = Duration::from_secs(15);
 
-/// How much of what the command printed last is shown.
+/// The most characters of the command's last output that are shown.
 const DETAIL: usize = 60;
 
 /// Reports on one command. On a terminal a line shows the elapsed time and changes in place; elsewhere
@@ -28,7 +28,7 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Begins to count; `what` says in a few words what is waited for.
+    /// Starts the clock; `what` describes the command in a few words.
     pub fn new(what: impl Into<String>) -> Self {
         Self {
             what: what.into(),
@@ -39,7 +39,7 @@ impl Progress {
         }
     }
 
-    /// Takes note that time has passed; `detail` is what the command printed last.
+    /// Updates the line after some time; `detail` is the last output of the command.
     pub fn tick(&mut self, detail: &str) {
         let passed = self.began.elapsed();
         if self.terminal {
@@ -68,7 +68,7 @@ impl Progress {
         }
     }
 
-    /// The time since it began.
+    /// The elapsed time.
     pub fn elapsed(&self) -> Duration {
         self.began.elapsed()
     }

@@ -21,30 +21,30 @@ pub struct Report {
 pub enum Row {
     /// A command that is no test suite; one that failed counts as one failure.
     Step {
-        /// What it is called.
+        /// Its name.
         name: String,
         /// Whether it succeeded.
         passed: bool,
-        /// How long it ran.
+        /// Its duration.
         seconds: f64,
     },
-    /// What did not run.
+    /// A step that did not run.
     LeftOut {
-        /// What it is called.
+        /// Its name.
         name: String,
         /// The reason.
         why: String,
     },
-    /// What could not run, through no fault of the code: its tests count as skipped.
+    /// Tests that could not run for a reason outside the code, and count as skipped.
     Skipped {
-        /// What it is called.
+        /// Its name.
         name: String,
         /// How many tests or suites did not run.
         count: u32,
         /// The reason.
         why: String,
     },
-    /// What libtest reported.
+    /// A suite, as libtest reported it.
     Suite(Suite),
 }
 
@@ -61,7 +61,7 @@ impl Report {
         Ok(())
     }
 
-    /// Says that tests could not run.
+    /// Adds tests that could not run.
     pub fn skipped(&mut self, name: &str, count: u32, why: &str) {
         self.rows.push(Row::Skipped {
             name: name.to_owned(),
@@ -70,7 +70,7 @@ impl Report {
         });
     }
 
-    /// Says that something did not run.
+    /// Adds a step that did not run.
     pub fn left_out(&mut self, name: &str, why: &str) {
         self.rows.push(Row::LeftOut {
             name: name.to_owned(),
@@ -89,7 +89,7 @@ impl Report {
         Ok(outcome.passed)
     }
 
-    /// Says that something failed.
+    /// Adds a failure.
     pub fn fail(&mut self, name: &str, seconds: f64) {
         self.rows.push(Row::Step {
             name: name.to_owned(),
@@ -98,7 +98,7 @@ impl Report {
         });
     }
 
-    /// Adds rows that were made elsewhere.
+    /// Adds rows.
     pub fn add(&mut self, rows: impl IntoIterator<Item = Row>) {
         self.rows.extend(rows);
     }
@@ -125,7 +125,7 @@ impl Report {
             self.suite(suite);
         }
         if !passed {
-            // A suite with a harness of its own may be silent and well, but then nothing failed.
+            // Only now: a suite with a harness of its own may print nothing and succeed.
             explained |= !suites.silent.is_empty();
             for name in suites.silent {
                 self.fail(&name, seconds);
@@ -157,7 +157,7 @@ impl Report {
         })
     }
 
-    /// A step that failed counts as one failure: "0 failed" shall mean that all is well.
+    /// A step that failed counts as one failure: "0 failed" means that everything succeeded.
     fn totals(&self) -> (u32, u32, u32) {
         self.rows
             .iter()

@@ -13,7 +13,7 @@ use crate::{
 /// Debian's packages of a compiler that is new enough, its cargo and its sources.
 const COMPILER_PACKAGES: [&str; 3] = ["rustc-web", "cargo-web", "rust-web-src"];
 
-/// What building the kernel object takes.
+/// The tools that build the kernel object.
 #[derive(Debug)]
 pub struct Kit {
     /// The compiler with its sources.
@@ -22,7 +22,7 @@ pub struct Kit {
     pub linker: Linker,
 }
 
-/// What is already there, nothing installed: the first complete pair of compiler and linker.
+/// Returns the first complete pair of compiler and linker that is already installed.
 pub fn ready(sh: &Shell) -> Result<Kit> {
     let mut missing = Vec::new();
     for origin in Origin::candidates()? {
@@ -41,7 +41,7 @@ pub fn ready(sh: &Shell) -> Result<Kit> {
     )
 }
 
-/// Installs what building takes, and says what it found or did.
+/// Finds or installs the tools, and prints which.
 ///
 /// # Errors
 /// Something can't be installed, or a server can't be reached.
@@ -156,8 +156,8 @@ pub fn lints(sh: &Shell, apt: &Apt<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Installs clippy of the kernel object's compiler. Not everyone offers one, so going without is no
-/// error: the test verb then says that it left those lints out.
+/// Installs clippy of the kernel object's compiler. Not every distribution has one, so its absence is
+/// no error: `cargo xtask test` then reports that it left those lints out.
 pub fn kernel_lints(sh: &Shell, toolchain: &Toolchain, apt: &Apt<'_>) {
     if toolchain.clippy(sh).is_some() {
         println!("kernel lints: clippy of {} found", toolchain.origin);

@@ -18,7 +18,7 @@ use crate::{
     progress::{self, Progress},
 };
 
-/// Where programs for root live; a user's path often lacks them.
+/// The directories of programs for root, which a user's path often lacks.
 const FOR_ROOT: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
 
 /// The root of the workspace.
@@ -27,7 +27,7 @@ pub fn workspace() -> &'static Path {
     here.parent().unwrap_or(here)
 }
 
-/// Where cargo puts what it builds.
+/// The directory of cargo's builds.
 pub fn target_dir() -> PathBuf {
     let outer = env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
     workspace().join(outer)
@@ -57,26 +57,26 @@ fn path() -> impl Iterator<Item = PathBuf> {
 pub fn cargo(sh: &Shell) -> Cmd<'_> {
     let cmd = sh.cmd(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     if env::var_os("CARGO_TERM_COLOR").is_none() && io::stdout().is_terminal() {
-        // It writes into our pipe and can't see the terminal behind it.
+        // It writes into a pipe and can't detect the terminal behind it.
         cmd.env("CARGO_TERM_COLOR", "always")
     } else {
         cmd
     }
 }
 
-/// Where cargo keeps what belongs to the user.
+/// Cargo's directory of the user.
 pub fn cargo_home() -> PathBuf {
     let home = env::var_os("CARGO_HOME").map(PathBuf::from);
     let home = home.or_else(|| env::home_dir().map(|home| home.join(".cargo")));
     home.unwrap_or_default()
 }
 
-/// Where `cargo install` puts programs.
+/// The directory of `cargo install`.
 pub fn cargo_bin() -> PathBuf {
     cargo_home().join("bin")
 }
 
-/// Looks a program up on the path, and where programs for root live.
+/// Searches a program on the path and in the directories for root.
 pub fn find_program(name: &str) -> Option<PathBuf> {
     path()
         .map(|directory| directory.join(name))
@@ -95,7 +95,7 @@ pub fn is_root() -> bool {
     })
 }
 
-/// Takes out of `cmd`'s environment what the cargo above us, or its user, meant for another build.
+/// Removes variables from `cmd`'s environment that an outer cargo, or its user, set for another build.
 pub fn without_outer_cargo(mut cmd: Cmd<'_>) -> Cmd<'_> {
     for name in env::vars_os()
         .map(|(name, _)| name)
@@ -145,7 +145,7 @@ pub fn without_colour(line: &str) -> String {
     plain
 }
 
-/// How a command ended.
+/// The result of a command.
 #[derive(Debug)]
 pub struct Outcome {
     /// Whether it succeeded.
@@ -158,7 +158,7 @@ impl Outcome {
     /// An error for a command that failed.
     ///
     /// # Errors
-    /// It did not succeed: the error is the network's fault, if it was one, else what `otherwise` says.
+    /// It failed. The error reports an unreachable server if that was the cause, and else `otherwise`.
     pub fn or_else(self, otherwise: impl FnOnce() -> String) -> Result<()> {
         match self {
             Self { passed: true, .. } => Ok(()),
@@ -171,7 +171,7 @@ impl Outcome {
     }
 }
 
-/// Runs `cmd` without showing what it prints, but for how long it has been running.
+/// Runs `cmd` and shows the elapsed time instead of its output.
 ///
 /// # Errors
 /// It can't be started, or fails: the error carries the end of what it printed, and names a server
@@ -206,7 +206,7 @@ pub fn run_quietly(what: &str, cmd: Cmd<'_>) -> Result<()> {
     bail!("`{line}` failed ({status}):\n  {end}")
 }
 
-/// An error in one line: what failed, and the end of what it printed, which is where it says why.
+/// An error in one line: the command, and the end of its output, which usually has the reason.
 pub fn in_short(why: &Error) -> String {
     let text = format!("{why:#}");
     let mut lines = text.lines().map(str::trim);
@@ -217,7 +217,7 @@ pub fn in_short(why: &Error) -> String {
     }
 }
 
-/// What a command printed last; progress bars overwrite their line.
+/// The last line of a command's output; progress bars overwrite their line.
 fn last_line(said: &[u8]) -> String {
     let tail = &said[said.len().saturating_sub(500)..];
     let tail = String::from_utf8_lossy(tail);
@@ -263,7 +263,7 @@ fn watch_into(
                     on_line(line);
                 });
             }
-            // In the middle of a line, what is there says enough.
+            // In the middle of a line the output itself shows what is running.
             Next::Nothing if lines.rest.is_empty() => progress.tick(&last),
             Next::Nothing => {}
             Next::End => break,
@@ -314,7 +314,7 @@ impl Running {
                 }
                 Err(error) => return Err(error).with_context(|| format!("starting `{line}`")),
             }
-            // `command` holds the writing end and must go, else the pipe never ends.
+            // `command` holds the writing end and must be dropped, because the pipe would never end.
         };
         let (sender, output) = mpsc::channel();
         thread::spawn(move || {
@@ -346,7 +346,7 @@ impl Running {
     }
 }
 
-/// Splits what comes in chunks into lines.
+/// Splits chunks of output into lines.
 #[derive(Default)]
 struct Lines {
     rest: Vec<u8>,

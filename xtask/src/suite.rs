@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::shell::without_colour;
 
-/// What one suite reported.
+/// The results of one suite.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Suite {
     /// As in `knock_common (src/lib.rs)`.
@@ -15,12 +15,12 @@ pub struct Suite {
     pub failed: u32,
     /// Tests marked `#[ignore]`.
     pub ignored: u32,
-    /// How long the tests ran.
+    /// The duration of the tests.
     pub seconds: f64,
 }
 
 impl Suite {
-    /// Adds what another run, or part, of the same suite reported.
+    /// Adds the results of another run, or part, of the same suite.
     pub fn add(&mut self, other: &Self) {
         self.passed += other.passed;
         self.failed += other.failed;
@@ -34,9 +34,9 @@ impl Suite {
 pub struct Suites {
     name: String,
     reported: bool,
-    /// What was reported so far.
+    /// The suites reported so far.
     pub list: Vec<Suite>,
-    /// Suites that began and said nothing more, as a process that died does.
+    /// Suites that started and reported nothing more, because their process died.
     pub silent: Vec<String>,
 }
 
@@ -54,7 +54,7 @@ impl Suites {
         }
     }
 
-    /// Takes note that the output is over.
+    /// Handles the end of the output.
     pub fn end(&mut self) {
         self.begin(String::new());
     }

@@ -15,7 +15,7 @@ use crate::{
     vm,
 };
 
-/// What is to run.
+/// The tests to run.
 #[derive(Clone, Copy, Debug)]
 pub struct Chosen<'a> {
     /// The tests that need root.
@@ -24,12 +24,12 @@ pub struct Chosen<'a> {
     pub vm: bool,
     /// Only tests whose name contains this, and no lints.
     pub filter: Option<&'a str>,
-    /// How often they run.
+    /// The number of runs.
     pub repeat: u32,
 }
 
 impl Chosen<'_> {
-    /// Why nothing runs on other kernels, if so.
+    /// The reason why no tests run on other kernels, if there is one.
     fn without_vm(self) -> Option<String> {
         if !self.vm {
             return Some("--no-vm".to_owned());
@@ -42,10 +42,10 @@ impl Chosen<'_> {
     }
 }
 
-/// Runs everything, also after failures. Returns whether all is well.
+/// Runs everything, also after failures. Returns whether everything succeeded.
 ///
 /// # Errors
-/// The rights, a program or a compiler is missing: nothing was built then.
+/// Rights, a program or a compiler are missing; nothing has been built.
 pub fn run(sh: &Shell, chosen: Chosen<'_>) -> Result<bool> {
     let Chosen { root, filter, .. } = chosen;
     if root && !shell::is_root() {
@@ -103,7 +103,7 @@ pub fn run(sh: &Shell, chosen: Chosen<'_>) -> Result<bool> {
     Ok(report.is_good())
 }
 
-/// Tests that need nothing: the workspace's default members, the bench, and the fuzz targets on their corpus.
+/// Tests that need no root: the workspace's default members, the bench, and the fuzz targets on their corpus.
 const HARMLESS: [(&str, &[&str]); 3] = [
     ("cargo test", &[]),
     ("cargo test knock-bench", &["--package", "knock-bench"]),
@@ -144,7 +144,7 @@ fn tests(sh: &Shell, chosen: Chosen<'_>, report: &mut Report) -> Result<()> {
         if chosen.repeat > 1 {
             println!("\nround {round} of {}", chosen.repeat);
         }
-        // The next rounds are for those that have such tests.
+        // The next rounds run only the suites that have such tests.
         let mut with_tests = Vec::new();
         for (name, packages) in harmless {
             if report.tests(name, cargo_test(packages).args(chosen.filter))? {
@@ -175,13 +175,13 @@ fn build_root_tests(sh: &Shell, programs: &mut Vec<Program>, report: &mut Report
     Ok(built && report.build("programs of the root tests", started, |_| {})?)
 }
 
-/// How the tests on real packets run.
+/// The environment of the tests on real packets.
 fn setting(filter: Option<&str>) -> Setting {
     let programs = Profile::Dev.directory();
     Setting {
         directory: shell::workspace().join("tests"),
         variables: vec![
-            // Says to the tests that a missing right is a failure and not a reason to skip.
+            // With this variable a missing right is a failure and not a reason to skip.
             ("KNOCK_REQUIRE_ROOT", "1".into()),
             ("KNOCK_USER_BIN", programs.join("knock-user").into()),
             ("KNOCK_CLIENT_BIN", programs.join("knock-client").into()),
@@ -232,7 +232,7 @@ fn lint(sh: &Shell, kit: &Kit, report: &mut Report) -> Result<()> {
             .args(["clippy", "--all-targets"])
             .args(STRICT),
     )?;
-    // What runs on other kernels only is not among all targets.
+    // Programs that run only on other kernels are not part of all targets.
     for (name, package, targets) in [
         ("clippy knock-tests", "knock-tests", &["--all-targets"][..]),
         (

@@ -14,13 +14,13 @@ use xshell::{Cmd, Shell};
 
 use crate::shell;
 
-/// Set to `distribution` or `rustup`, it decides where the compiler is taken from.
+/// The variable that selects the compiler: `distribution` or `rustup`.
 pub const ORIGIN_VARIABLE: &str = "KNOCK_EBPF_TOOLCHAIN";
 
 /// The workspace's `rust-version`, its second number.
 const OLDEST_MINOR: u32 = 88;
 
-/// Where a compiler comes from.
+/// The origin of a compiler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// `/usr/bin/rustc` and the distribution's package of its sources.
@@ -55,15 +55,15 @@ impl fmt::Display for Origin {
 /// A compiler that can build the kernel object.
 #[derive(Debug)]
 pub struct Toolchain {
-    /// Where it comes from.
+    /// Its origin.
     pub origin: Origin,
-    /// What `rustc -vV` says of itself.
+    /// Its version, by `rustc -vV`.
     pub version: Version,
     bin: PathBuf,
 }
 
 impl Toolchain {
-    /// Looks for a complete toolchain; the error says what is missing.
+    /// Finds a complete toolchain; the error names what is missing.
     pub fn find(sh: &Shell, origin: Origin) -> Result<Self> {
         let bin = match origin {
             Origin::Distribution => PathBuf::from("/usr/bin"),
@@ -96,7 +96,7 @@ impl Toolchain {
         })
     }
 
-    /// This toolchain's cargo, free of the environment of a cargo above us.
+    /// This toolchain's cargo, without the environment of an outer cargo.
     pub fn cargo<'a>(&self, sh: &'a Shell) -> Cmd<'a> {
         self.command(sh, &self.bin.join("cargo"))
     }
@@ -134,7 +134,7 @@ impl fmt::Display for Toolchain {
     }
 }
 
-/// What matters of `rustc -vV`.
+/// The used fields of `rustc -vV`.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Version {
     /// As in `1.96.0`.

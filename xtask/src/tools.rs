@@ -40,7 +40,7 @@ impl Verb {
         Self::Fuzz,
     ];
 
-    /// Its word on the command line.
+    /// Its name on the command line.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Demo => "demo",
@@ -70,12 +70,12 @@ const fn tool(program: &'static str, package: &'static str, verbs: &'static [Ver
     }
 }
 
-/// The table. QEMU is not in it: where it comes from is `vm/qemu.rs`'s business.
-/// What every Debian system has (dpkg, coreutils, a shell) is listed where a system without dpkg may lack it.
+/// The table. QEMU is not in it, because `vm/qemu.rs` finds it. Programs that every Debian system has (dpkg, coreutils,
+/// a shell) are listed if a system without dpkg may lack them.
 const TOOLS: [Tool; 37] = {
     use Verb::{Bench, Demo, Flood, Fresh, Fuzz, Test, Vm};
     [
-        // The networks that everything is tried in.
+        // Networks of tests, demo and bench.
         tool("ip", "iproute2", &[Demo, Flood, Bench, Test, Vm]),
         tool("ethtool", "ethtool", &[Demo, Flood, Bench, Test, Vm]),
         tool("nft", "nftables", &[Bench, Test, Vm]),
@@ -85,7 +85,7 @@ const TOOLS: [Tool; 37] = {
         tool("ip6tables-legacy", "iptables", &[Test]),
         tool("nstat", "iproute2", &[Flood, Bench, Test, Vm]),
         tool("ss", "iproute2", &[Test]),
-        // Others' programs that the tests talk to.
+        // Foreign programs with which the tests communicate.
         tool("knockd", "knockd", &[Bench, Test]),
         tool("knock", "knockd", &[Test]),
         tool("nmap", "nmap", &[Test]),
@@ -107,7 +107,7 @@ const TOOLS: [Tool; 37] = {
         tool("stdbuf", "coreutils", &[Test]),
         tool("bash", "bash", &[Test]),
         tool("python3", "python3", &[Test]),
-        // Virtual machines: what unpacks kernels and packs programs.
+        // Virtual machines: unpack kernels and pack programs.
         tool("busybox", "busybox-static", &[Vm]),
         tool("dpkg-deb", "dpkg", &[Vm]),
         tool("ldd", "libc-bin", &[Vm]),
@@ -121,13 +121,13 @@ const TOOLS: [Tool; 37] = {
     ]
 };
 
-/// Programs that `bench` only measures beside: it leaves out those that can't be had.
+/// Peers that `bench` measures; it leaves out those that are unavailable.
 const PEERS: [&str; 4] = ["knockd", "fwknopd", "fwknop", "xdp-filter"];
 
 /// Daemons that a package's installation could start.
 const DAEMONS: [&str; 3] = ["knockd", "fwknopd", "sshd"];
 
-/// Finds or installs the programs that a command runs. One line says what was there or was done.
+/// Finds or installs the programs that a command runs. One line reports what was found or installed.
 ///
 /// # Errors
 /// A program is missing and can't be installed: the error names the packages and the command that
@@ -255,7 +255,7 @@ mod tests {
         }
     }
 
-    /// What `demo` runs, every other verb that makes networks runs, too; `setup` installs it.
+    /// Every command that makes networks runs the programs of `demo`, which `setup` installs.
     #[test]
     fn networks_need_the_same_programs() {
         for demo in programs(Verb::Demo) {

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! The machine has no disk and no network. Its first process is `vm/init.sh`, which runs the suites one after
-//! the other; what they print comes over the serial line and is read like that of any `cargo test`.
+//! the other; their output arrives over the serial line and is parsed like that of any `cargo test`.
 
 mod image;
 mod kernel;
@@ -35,15 +35,15 @@ use qemu::Qemu;
 /// long-term support.
 pub const SERIES: [&str; 2] = ["6.1", "6.12"];
 
-/// What has the programs that run in the machine; see there.
+/// The cargo profile of the programs that run in the machine; Cargo.toml has the reason.
 const PROFILE: &str = "vm";
 
 /// A test program, and which of its tests run in the machine.
 struct Selected {
     target: &'static str,
-    /// All of them if there are none here.
+    /// All of them if the list is empty.
     tests: &'static [&'static str],
-    /// Whether what it prints is worth reading if it passes.
+    /// Whether its output is shown if it passes.
     shows: bool,
 }
 
@@ -67,7 +67,7 @@ impl Selected {
         }
     }
 
-    /// Its line in what `vm/init.sh` runs.
+    /// Its line in the script of `vm/init.sh`.
     fn line(&self) -> String {
         let mut line = format!("suite {}", self.target);
         if self.shows {
@@ -81,8 +81,7 @@ impl Selected {
     }
 }
 
-/// In the order in which they run. What takes long under emulation, or asks how exact the clock is,
-/// is not among them.
+/// The suites, in the order in which they run, without tests that take long under emulation or need an exact clock.
 const SUITES: &[Selected] = &[
     Selected::some("load", &["the_largest_configuration_loads"]).shown(),
     Selected::all("differential").shown(),
@@ -117,24 +116,24 @@ const SUITES: &[Selected] = &[
     .shown(),
     Selected::all("clock"),
     Selected::all("drivers").shown(),
-    // Last, when the machine has run for as long as some of its rows ask for.
+    // Last, because some of its rows need a machine that has run for a while.
     Selected::all("verdicts"),
 ];
 
 /// Fewer frames than on the host, and longer pauses of strangers: the machine is ten times slower.
 const LESS: &str = "export KNOCK_FRAMES=4000 KNOCK_PAUSE_MS=50\n";
 
-/// What boots: kernels, and what runs them.
+/// The kernels, and the program that runs them.
 #[derive(Debug)]
 pub struct Machines {
     qemu: Qemu,
     kernels: Vec<Kernel>,
 }
 
-/// Boots kernels and prints a summary; returns whether all is well.
+/// Boots kernels and prints a summary; returns whether everything succeeded.
 ///
 /// # Errors
-/// A kernel, QEMU or another program can't be had.
+/// A kernel, QEMU or another program is unavailable.
 pub fn run(sh: &Shell, wanted: &[String]) -> Result<bool> {
     let wanted: Vec<&str> = match wanted {
         [] => SERIES.to_vec(),
@@ -149,10 +148,10 @@ pub fn run(sh: &Shell, wanted: &[String]) -> Result<bool> {
     Ok(report.is_good())
 }
 
-/// Finds or gets what the tests on other kernels take, and says what it found or did.
+/// Finds or downloads what the tests on other kernels need, and prints which.
 ///
 /// # Errors
-/// A kernel, QEMU or another program can't be had.
+/// A kernel, QEMU or another program is unavailable.
 pub fn get(sh: &Shell, apt: &Apt<'_>, wanted: &[&str]) -> Result<Machines> {
     ensure!(
         cfg!(target_arch = "x86_64"),
@@ -170,7 +169,7 @@ pub fn suites() -> u32 {
     u32::try_from(SUITES.len() * SERIES.len()).unwrap_or(u32::MAX)
 }
 
-/// Runs the suites on each kernel and adds what they reported.
+/// Runs the suites on each kernel and adds their results.
 ///
 /// # Errors
 /// The programs can't be packed, or QEMU does not start.
@@ -197,7 +196,7 @@ pub fn test(sh: &Shell, machines: &Machines, report: &mut Report) -> Result<()> 
     Ok(())
 }
 
-/// Builds the programs and packs them; `None` if they don't build, which the report then says.
+/// Builds the programs and packs them; `None` if they don't build, which is reported.
 fn build(sh: &Shell, kernels: &[Kernel], report: &mut Report) -> Result<Option<PathBuf>> {
     let mut tests = shell::cargo(sh).args(["test", "--no-run", "--profile", PROFILE]);
     tests = tests.args(["--package", "knock-tests"]);

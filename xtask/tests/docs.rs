@@ -1,4 +1,4 @@
-//! What the documentation says about the repository is so: links, paths, dependencies, tests.
+//! The documentation agrees with the repository: links, paths, dependencies, tests.
 
 #![expect(
     clippy::unwrap_used,
@@ -105,7 +105,7 @@ fn every_link_leads_somewhere() {
     assert_eq!(dead, Vec::<String>::new());
 }
 
-/// What `cargo xtask dist` installs is complete in itself.
+/// Links between the files that `cargo xtask dist` installs lead to installed files.
 #[test]
 fn every_link_of_an_installed_document_leads_somewhere() {
     let mut pages = BTreeMap::new();
@@ -240,7 +240,7 @@ fn every_dependency_is_on_the_page() {
     assert_eq!(found, expected);
 }
 
-/// What there is in tests/tests: files of tests, and directories of those that have several.
+/// The entries of tests/tests: files of tests, and directories of tests with several files.
 fn test_files() -> BTreeSet<String> {
     let entries = fs::read_dir(root().join("tests/tests")).unwrap();
     let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
@@ -267,7 +267,7 @@ fn every_file_of_tests_is_on_the_page() {
     assert_eq!(missing, Vec::<String>::new());
 }
 
-/// CONTRIBUTING.md says which files of knock-user wait for several things at once.
+/// CONTRIBUTING.md names the files of knock-user that wait for several things at once.
 #[test]
 fn every_select_is_on_the_page() {
     let page = text("CONTRIBUTING.md");

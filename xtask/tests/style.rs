@@ -191,7 +191,7 @@ fn prose_is_what_people_read() {
     );
 }
 
-/// What is wrong with the subject of a commit.
+/// The faults of the subject of a commit.
 fn fault(subject: &str, scopes: &BTreeSet<String>) -> Option<&'static str> {
     /// Words that a subject in the imperative does not begin with.
     const NO_VERBS: [&str; 22] = [
@@ -240,7 +240,7 @@ fn fault(subject: &str, scopes: &BTreeSet<String>) -> Option<&'static str> {
     (NO_VERBS.contains(&verb) || is_other_form).then_some("has no imperative verb")
 }
 
-/// What a subject may begin with: the packages of the workspace, and what is in none.
+/// The allowed prefixes of a subject: the packages of the workspace, and names for what is in none.
 fn scopes() -> BTreeSet<String> {
     let manifest: Table = fs::read_to_string(root().join("Cargo.toml"))
         .unwrap()

@@ -6,13 +6,13 @@ mount -t overlay system -o "$SYSTEM" "$ROOT"
 cd "$ROOT"
 mkdir -p root/.rustup root/.cargo/bin root/.cargo/registry etc/ssl/certs host
 mount -t overlay crates -o "$CRATES" root/.cargo/registry
-# Only the default toolchain: a nightly is what a stranger may not have. rustup may install one.
+# Only the default toolchain, since a new contributor may have no nightly. rustup may install one.
 default=$(sed -n 's/^default_toolchain = "\(.*\)"/\1/p' "$RUSTUP/settings.toml")
 mkdir -p "root/.rustup/toolchains/$default"
 cp "$RUSTUP/settings.toml" root/.rustup/
 mount --bind "$RUSTUP/toolchains/$default" "root/.rustup/toolchains/$default"
 mount -o remount,bind,ro "root/.rustup/toolchains/$default"
-# Not what `cargo install` put beside them.
+# Without the programs that `cargo install` put beside them.
 cp -a "$CARGO/bin/rustup" root/.cargo/bin/
 for proxy in cargo rustc rustdoc rustfmt cargo-fmt cargo-clippy clippy-driver; do
     ln -sf rustup "root/.cargo/bin/$proxy"
@@ -40,5 +40,5 @@ hostname pristine || true
 export HOME=/root
 export PATH="$HOME/.cargo/bin:$PATH"
 cd /root/knock
-# Not exec: the first process stays, to reap those that lose their parents.
+# Not exec: the first process stays and reaps orphans.
 sh -euc "$1" </dev/null

@@ -12,18 +12,18 @@ use crate::shell;
 
 const SUITE: &str = "bookworm";
 
-/// What README takes for granted on a machine: a C compiler, and the certificates without which rustup
-/// could not have been downloaded.
+/// The packages that README presupposes: a C compiler, and the certificates without which rustup could not have been
+/// downloaded.
 const PACKAGES: &str = "ca-certificates,gcc,libc6-dev";
 
-/// Nobody minds what a power cut would do to it, and so dpkg is several times faster.
+/// The system need not survive a power cut, and without syncing dpkg is several times faster.
 const DPKG: &str = "force-unsafe-io";
 
-/// Where packages come from if the host does not say otherwise.
+/// The source of packages if the host has no setting.
 const MIRROR: &str = "http://deb.debian.org/debian";
 const SECURITY: &str = "http://deb.debian.org/debian-security";
 
-/// The host's settings that say how packages are reached.
+/// The host's settings of apt.
 const APT_SETTINGS: [&str; 5] = [
     "Acquire::http",
     "Acquire::https",
@@ -32,7 +32,7 @@ const APT_SETTINGS: [&str; 5] = [
     "Acquire::Force",
 ];
 
-/// Makes the system, or takes the one from the last time; gives back where it is.
+/// Creates the system or takes the existing one; returns its path.
 pub(super) fn get(sh: &Shell, base: &Path) -> Result<PathBuf> {
     let root = base.join("root");
     let recipe = recipe(sh);
@@ -66,7 +66,7 @@ pub(super) fn get(sh: &Shell, base: &Path) -> Result<PathBuf> {
         )
         .args([SUITE.as_ref(), root.as_os_str()])
         .args(&recipe.sources);
-    // As root; it would otherwise look for a way to do without.
+    // As root, because it would otherwise choose a mode without root.
     let made = shell::run_quietly("mmdebstrap", make.arg("--mode=root"));
     if made.is_err() && root.exists() {
         fs::remove_dir_all(&root).with_context(|| format!("removing {}", root.display()))?;
@@ -93,7 +93,7 @@ fn is_pristine(sh: &Shell, root: &Path, mark: &Path, recipe: &Recipe) -> bool {
         .is_ok_and(|changed| changed.is_empty())
 }
 
-/// What decides about the system.
+/// The inputs on which the system depends.
 struct Recipe {
     sources: Vec<String>,
     settings: Vec<String>,
@@ -133,7 +133,7 @@ fn recipe(sh: &Shell) -> Recipe {
     }
 }
 
-/// Where the host's packages come from.
+/// The sources of the host's packages.
 fn host_addresses() -> Vec<String> {
     let directory = fs::read_dir("/etc/apt/sources.list.d")
         .into_iter()

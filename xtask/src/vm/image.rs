@@ -72,7 +72,7 @@ impl<'a> Image<'a> {
         })
     }
 
-    /// Puts a program and its libraries in.
+    /// Adds a program and its libraries.
     pub(super) fn program(&self, path: &Path, place: &str) -> Result<()> {
         self.copy(path, Path::new(place))?;
         // It fails for a program without libraries.
@@ -84,7 +84,7 @@ impl<'a> Image<'a> {
         Ok(())
     }
 
-    /// Puts a text in that may be run.
+    /// Adds an executable script.
     pub(super) fn file(&self, place: &str, text: &str) -> Result<()> {
         let path = self.root.join(place);
         fs::write(&path, text)
@@ -92,7 +92,7 @@ impl<'a> Image<'a> {
             .with_context(|| format!("writing {}", path.display()))
     }
 
-    /// Puts the modules of a kernel in that the tests need.
+    /// Adds the modules of a kernel that the tests need.
     pub(super) fn modules(&self, kernel: &Kernel) -> Result<()> {
         let (from, place) = kernel.modules();
         let read = |name: &str| {
@@ -108,7 +108,7 @@ impl<'a> Image<'a> {
         Ok(())
     }
 
-    /// Makes one file of it, beside it.
+    /// Packs it into one file beside it.
     pub(super) fn pack(&self) -> Result<PathBuf> {
         let packed = self.root.with_extension("cpio");
         let pack = "cd \"$1\" && find . | busybox cpio -o -H newc >\"$2\"";

@@ -2,7 +2,7 @@
 # The first process of the virtual machine: runs the suites and powers off.
 # `cargo xtask vm` reads what it prints; see xtask/src/vm/outcome.rs.
 
-# What is not in /bin is busybox.
+# Commands that are not in /bin are busybox's.
 export PATH=/bin:/sbin
 b=/bin/busybox
 

@@ -28,13 +28,13 @@ impl Kernel {
         self.version.strip_suffix(SUFFIX).unwrap_or(&self.version)
     }
 
-    /// What boots.
+    /// The bootable image.
     pub(super) fn image(&self) -> PathBuf {
         self.directory
             .join(format!("boot/vmlinuz-{}", self.version))
     }
 
-    /// Where its modules are, and where they belong.
+    /// The directory of its modules, and the one to which they belong.
     pub(super) fn modules(&self) -> (PathBuf, PathBuf) {
         let place = Path::new("lib/modules").join(&self.version);
         (self.directory.join(&place), place)
@@ -52,7 +52,7 @@ impl Kernel {
     }
 }
 
-/// What is kept from one run to the next.
+/// The directory that is kept from one run to the next.
 pub(super) fn directory() -> PathBuf {
     shell::target_dir().join("kernels")
 }
@@ -61,7 +61,7 @@ pub(super) fn directory() -> PathBuf {
 pub(super) fn get(sh: &Shell, apt: &Apt<'_>, series: &str) -> Result<Kernel> {
     match newest_here(sh, apt, series) {
         Ok(kernel) => Ok(kernel),
-        // One from the last time is better than none.
+        // An older one is better than none.
         Err(why) => match kept(series) {
             Some(kernel) => {
                 println!("kernel {series}: {} as before: {why:#}", kernel.release());
@@ -149,7 +149,7 @@ fn numbers(version: &str) -> Vec<u64> {
 fn download(apt: &Apt<'_>, package: &str) -> Result<Kernel> {
     let kernel = Kernel::at(package);
     let cache = directory();
-    // What is interrupted leaves no directory that looks complete.
+    // An interruption must not leave a directory that looks complete.
     let half = cache.join("half");
     remove(&half)?;
     fs::create_dir_all(&half).with_context(|| format!("making {}", half.display()))?;

@@ -16,7 +16,7 @@ use crate::shell;
 const LIMIT: Duration = Duration::from_secs(900);
 /// With KVM, a machine is up in a second.
 const PROBE_LIMIT: Duration = Duration::from_secs(8);
-/// What `vm/init.sh` says when it only has to say something.
+/// The output of `vm/init.sh` when it only has to print a line.
 const ALIVE: &str = "machine: alive";
 
 /// Two cards of each driver whose behaviour is tested, which a cable connects. No card has a way out of the
@@ -29,7 +29,7 @@ const CARDS: [&str; 16] = [
     "-netdev", "hubport,id=w1,hubid=1", "-device", "vmxnet3,netdev=w1",
 ];
 
-/// How the machine's instructions are executed.
+/// The execution of the machine's instructions.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Accelerator {
     /// By the processor.
@@ -80,7 +80,7 @@ pub(super) fn accelerator(
     Ok(Accelerator::Emulation)
 }
 
-/// What is to boot.
+/// The machine to boot.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Machine<'a> {
     pub(super) qemu: &'a Qemu,
@@ -90,7 +90,7 @@ pub(super) struct Machine<'a> {
 }
 
 impl Machine<'_> {
-    /// Boots it, shows what it says, and waits for its end.
+    /// Boots it, shows its output, and waits for its end.
     pub(super) fn run(&self, sh: &Shell) -> Result<Log> {
         let start = Instant::now();
         let mut log = Log::default();
@@ -102,13 +102,13 @@ impl Machine<'_> {
         Ok(log)
     }
 
-    /// A panic ends the machine (`panic=-1`, `-no-reboot`), and an oops is one. Nothing less is
-    /// printed in between what the suites say.
+    /// A panic ends the machine (`panic=-1`, `-no-reboot`), and so does an oops. Lesser messages of the kernel are not
+    /// printed, so that they don't mix with the output of the suites.
     fn command<'a>(&self, sh: &'a Shell, limit: Duration, append: &str) -> Cmd<'a> {
         let limit = limit.as_secs().to_string();
         let timeout = sh
             .cmd("timeout")
-            // In our process group: Ctrl-C is for it, too.
+            // In this process group, so that Ctrl-C ends it too.
             .args(["--foreground", "--kill-after=5", &limit]);
         self.qemu
             .add_to(timeout)

@@ -7,18 +7,18 @@ use crate::{
     suite::{Suite, Suites},
 };
 
-/// The last thing that `vm/init.sh` says.
+/// The last line of `vm/init.sh`.
 const END: &str = "machine: all suites ran";
 
 /// A suite that must have run.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Expected {
     pub(super) name: &'static str,
-    /// How many tests of it; any number if 0, but some.
+    /// The number of its tests; 0 stands for any number above 0.
     pub(super) tests: usize,
 }
 
-/// What was seen of a machine, from its start to its end.
+/// The output of a machine, from its start to its end.
 #[derive(Debug, Default)]
 pub(super) struct Log {
     suites: Suites,
@@ -78,7 +78,7 @@ impl Log {
         rows
     }
 
-    /// Why the machine did not do all that it should.
+    /// The reason why the machine did not run all suites.
     fn failure(&self) -> Option<String> {
         if let Some(panic) = &self.panic {
             return Some(format!("panic: {panic}"));
@@ -105,7 +105,7 @@ mod tests {
     const BEGUN: &str = "     Running load on 6.1.0-56\nrunning 2 tests";
     const PASSED: &str = "test result: ok. 2 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.25s";
 
-    /// What the rows of two tests say: passed, and the names of what failed.
+    /// The results in the rows of two tests: how many passed, and the names of failures.
     fn rows(lines: &[&str], change: impl Fn(&mut Log)) -> (u32, Vec<String>) {
         let mut log = Log {
             exited_well: true,

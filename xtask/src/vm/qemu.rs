@@ -16,14 +16,14 @@ use crate::{package::Apt, shell};
 const PROGRAM: &str = "qemu-system-x86_64";
 const PACKAGE: &str = "qemu-system-x86";
 
-/// Packages whose parts belong to one build of QEMU: they are taken together, whatever the host has.
+/// Packages that belong to one build of QEMU, and are taken together even if the host has some of them.
 const OF_ONE_BUILD: [&str; 3] = ["qemu-", "seabios", "ipxe-qemu"];
 
 /// A QEMU that runs.
 #[derive(Debug)]
 pub(super) struct Qemu {
     program: PathBuf,
-    /// Where it was unpacked, if it is not the host's.
+    /// The directory to which it was unpacked, unless it is the host's.
     root: Option<PathBuf>,
 }
 
@@ -80,7 +80,7 @@ impl Qemu {
         ask.ignore_stdout().ignore_stderr().run().is_ok()
     }
 
-    /// The words that run it, for a command that takes another's.
+    /// The command line that runs it, for a command that runs another.
     pub(super) fn add_to<'a>(&self, cmd: Cmd<'a>) -> Cmd<'a> {
         let cmd = self.with_libraries(cmd.arg(&self.program));
         match &self.root {
@@ -110,7 +110,7 @@ impl Qemu {
 fn unpack(sh: &Shell, apt: &Apt<'_>, place: &Path) -> Result<()> {
     ensure!(Apt::is_here(), "this system has no apt-get");
     apt.update();
-    // As on a system without any package: nothing there can be in the way.
+    // As on a system without any package, so that no installed one conflicts.
     let simulate = sh
         .cmd("apt-get")
         .args(["-o", "Dir::State::status=/dev/null", "--simulate"])
@@ -130,7 +130,7 @@ fn unpack(sh: &Shell, apt: &Apt<'_>, place: &Path) -> Result<()> {
             None => bail!("apt knows no package {PACKAGE}"),
         }
     }
-    // What is interrupted leaves no directory that looks complete.
+    // An interruption must not leave a directory that looks complete.
     let half = place.with_extension("half");
     kernel::remove(&half)?;
     kernel::remove(place)?;

@@ -1,4 +1,4 @@
-//! What of a file is prose. Everything else becomes blanks, so that lines keep their numbers.
+//! The prose of a file. Everything else becomes blanks, so that lines keep their numbers.
 
 use std::path::Path;
 
@@ -22,7 +22,7 @@ pub(crate) fn markdown(text: &str) -> String {
     prose
 }
 
-/// Replaces what stands between backquotes.
+/// Replaces code between backquotes.
 fn without_code(line: &str) -> String {
     line.split('`')
         .enumerate()
@@ -122,7 +122,7 @@ fn literal(text: &str) -> Option<(usize, &str)> {
     Some((before + end.max(1) + 2, ""))
 }
 
-/// Where a quote ends a literal.
+/// The position at which a quote ends a literal.
 fn unescaped(body: &str, quote: char) -> Option<usize> {
     let mut is_escaped = false;
     body.char_indices()
