@@ -1,4 +1,4 @@
-//! The socket against those who don't keep to its rules, and what goes through it.
+//! The control socket: clients that break the protocol, and requests and answers.
 #![expect(
     clippy::unwrap_used,
     reason = "what a helper of a test unwraps is the test's finding"
@@ -39,7 +39,7 @@ use serde_json::json;
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 
-/// Longer than anything here takes, on any machine.
+/// The time limit of each wait; only a hang takes longer.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A server whose daemon answers `confirm` and `watch`, keeps `reload` waiting, and drops everything else.
@@ -83,7 +83,7 @@ impl Running {
 
     fn ask(&self, bytes: &[u8]) -> Reply {
         let mut stream = self.connect();
-        // Who is refused early may find the other end closed.
+        // A client that is refused early may find the other end closed.
         let _refused = stream.write_all(bytes);
         reply(&mut BufReader::new(stream))
     }
@@ -483,9 +483,9 @@ fn sixteen_clients_may_watch_while_others_ask() {
         .collect();
     running.is_well();
     let one_more = running.ask(watch_line(false).as_bytes());
-    assert!(message(&one_more).0.contains("too many watch already"));
+    assert!(message(&one_more).0.contains("too many watchers"));
     drop(watching.pop());
-    // The server notices by itself.
+    // The server detects this without a further request.
     let deadline = std::time::Instant::now() + PATIENCE;
     while running.console.watchers().count() == WATCHERS_MAX {
         assert!(std::time::Instant::now() < deadline);
@@ -515,7 +515,7 @@ async fn missed_lines_are_counted_where_they_are_missed() {
         }
         lines.extend(wanted.map(str::to_owned));
         let mut next = lines.into_iter();
-        // Then there is room again, behind the count of those that were missed.
+        // Then there is room again, behind the line with the number of missed events.
         for line in next.by_ref().take(2) {
             assert_eq!(*watcher.next().await.unwrap(), *line, "{missed} missed");
         }
@@ -540,7 +540,7 @@ fn a_slow_watcher_receives_the_number_of_missed_lines() {
         if let Some(rest) = line.strip_prefix("missed ") {
             let (count, rest) = rest.split_once(' ').unwrap();
             let count = count.parse::<usize>().unwrap();
-            // How many are missed at a time depends on when the server gets to run.
+            // The number of missed lines depends on when the server runs.
             let wanted = match count {
                 1 => "line, which was not read in time",
                 _ => "lines, which were not read in time",

@@ -194,7 +194,7 @@ pub(super) fn exchange<C: Command>(
 ) -> Result<(C::Answer, BufReader<UnixStream>)> {
     let (done, rest) = connection::ask(&sent::<C>(request)?, stream)?;
     let answer = answer_in::<C>(&done)
-        .context("the process answers something else: restart it after an upgrade")?
+        .context("the answer is for another command: restart the process after an upgrade")?
         .context("can't understand the answer: restart the process after an upgrade")?;
     Ok((answer, rest))
 }

@@ -91,6 +91,6 @@ pub fn stream(request: &Request, watchers: &Watchers, caller: Caller<Answer>) {
     };
     match watchers.watch(form) {
         Some(lines) => caller.answer_and_stream(&Answer {}, lines),
-        None => caller.answer(Err(anyhow!("too many watch already: end one of them"))),
+        None => caller.answer(Err(anyhow!("too many watchers: end one of them"))),
     }
 }

@@ -55,7 +55,7 @@ pub fn ensure(directory: &Path) -> Result<bool> {
     let overrides = caps::has_cap(None, CapSet::Effective, Capability::CAP_DAC_OVERRIDE);
     ensure!(
         owner == Uid::effective() || !overrides.unwrap_or(false),
-        "{0} belongs to {owner}, and root does not keep what it takes to write there: run knock-user \
+        "{0} belongs to {owner}, and root gives up the capability to write there: run knock-user \
          as {owner}, or take it over: sudo chown -Rh root {0} {RUN}",
         directory.display(),
         owner = name(owner),

@@ -108,7 +108,7 @@ pub fn check(instance: &Instance, has_users: bool) -> Result<()> {
         };
         if found != wanted {
             bail!(
-                "the pinned map {} is not as this knock-user makes it (map layout {VERSION}): it \
+                "the pinned map {} has another shape than in this knock-user (map layout {VERSION}): it \
                  has {}, not {}. `knock-user detach` ends that protection with its grants, and \
                  the ports are open until the next start: start again right after it",
                 path.display(),

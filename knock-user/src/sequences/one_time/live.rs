@@ -1,5 +1,5 @@
-//! Records on disk, beside the file, which lines are accepted: from before they are until they no
-//! longer are.
+//! Records on disk, beside the file, which lines are accepted. The record is written before they are accepted, and
+//! removed afterwards.
 //!
 //! A reboot loses the record of the kernel. If the host went down while lines were accepted, it is
 //! unknown whether they were used, and they are void.
@@ -34,7 +34,7 @@ pub(super) fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Returns the last line that was accepted when the host went down, if the book still has it.
+/// Returns the last line that was accepted when the host went down, if the file still has it.
 pub(super) fn lost(path: &Path, boot: &str, book: &Book) -> io::Result<Option<u32>> {
     let text = match disk::read(&beside(path)?) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
