@@ -1,4 +1,4 @@
-//! What the answers look like, to the letter: for people, and as JSON.
+//! The exact answers of commands, as text and as JSON.
 #![expect(
     clippy::unwrap_used,
     reason = "what a helper of a test unwraps is the test's finding"
@@ -35,7 +35,7 @@ const V6: &str = "2001:db8::9";
 /// Two hours after boot.
 const NOW_MS: u64 = 7_200_000;
 
-/// The machine started at 8:00 UTC, which is 10:00 here.
+/// The machine started at 8:00 UTC, which is 10:00 in the tests' time zone.
 fn clock() -> Clock {
     Clock {
         now_ms: NOW_MS,
@@ -250,8 +250,7 @@ fn the_status_shows_a_trial_that_ended_unconfirmed() {
     );
 }
 
-/// How a trial ends depends on whether something was in force before, and on whether a process
-/// runs that does anything.
+/// The end of a trial depends on what was in force before, and on whether a process runs.
 #[test]
 fn the_status_shows_how_a_trial_will_end() {
     let running = Process {

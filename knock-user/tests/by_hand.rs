@@ -1,4 +1,4 @@
-//! Grants that somebody gives and ends by hand, among those that are knocked for.
+//! Grants that an administrator gives and revokes, among those of knocks.
 
 use std::collections::HashMap;
 
@@ -11,11 +11,11 @@ use knock_common::{
 };
 use knock_user::ledger::{Action, Ending, Ledger, Lookup, Revocation};
 
-/// Opens service 1.
+/// Opens port group 1.
 const SSH: u16 = 0;
-/// Opens services 1 and 2.
+/// Opens port groups 1 and 2.
 const BOTH: u16 = 1;
-/// Closes service 1.
+/// Closes port group 1.
 const SHUT: u16 = 2;
 /// No door has this number.
 const NONE: u16 = 3;
@@ -36,7 +36,7 @@ fn door(port_groups: &[u16], closes: bool) -> DoorEntry {
     }
 }
 
-/// A ledger, and the map as the kernel side and whoever acts by hand write it.
+/// A ledger, and the map that the kernel side and the administrator write.
 struct Env {
     ledger: Ledger,
     allow: HashMap<GrantKey, Grant>,
@@ -131,7 +131,7 @@ impl Env {
         actions
     }
 
-    /// Until when the map lets a source get to a service, from now on.
+    /// The end of a source's access to a port group, by the map.
     fn lets_in(&self, source: Address, port_group: u16) -> Option<u64> {
         let key = GrantKey {
             source,
@@ -164,7 +164,7 @@ fn summary(actions: &[Action]) -> String {
 
 #[test]
 fn a_closing_sequence_ends_grants_by_hand() {
-    /// The door that closes the service of SSH.
+    /// The door that closes the port group of SSH.
     const SHUT: u16 = 2;
     for (name, later_ms, expected) in [
         ("later", 5, "closed ssh"),

@@ -1,4 +1,4 @@
-//! Commands as they really run.
+//! Commands of doors, run as processes.
 #![expect(
     clippy::expect_used,
     clippy::unwrap_used,
@@ -20,7 +20,7 @@ use knock_user::{
 use nix::{errno::Errno, sys::signal::killpg, unistd::Pid};
 use tokio::{sync::mpsc::Receiver, time::timeout};
 
-/// Longer than anything here takes, unless it hangs.
+/// The time limit of each wait; only a hang takes longer.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 fn job(occasion: Occasion, source: &str, program: &str, arguments: &[&str]) -> Job {

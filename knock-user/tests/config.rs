@@ -138,7 +138,7 @@ without knocking: 198.51.100.0/24 2001:db8:77::/48
     assert_eq!(String::from_utf8(out).unwrap(), wanted);
 }
 
-/// Strengths as they are printed: what an attacker faces who knows nothing, and one who has scanned.
+/// Strengths as they are printed, for an attacker who knows nothing and for one who has scanned.
 #[test]
 fn check_prints_how_hard_doors_are_to_guess() {
     let rows: [(&str, &str, &[&str]); 5] = [
@@ -200,7 +200,7 @@ fn check_prints_how_hard_doors_are_to_guess() {
     }
 }
 
-/// The file is found beside the configuration, and its lines are looked through.
+/// The file is found beside the configuration, and its lines are checked.
 #[test]
 fn check_prints_the_state_of_a_one_time_file() {
     let directory = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! What the console says, to the letter.
+//! The exact lines of the console.
 #![expect(
     clippy::unwrap_used,
     reason = "what a helper of a test unwraps is the test's finding"
@@ -270,7 +270,7 @@ fn repeated_refusals_are_one_line_of_text_and_an_object_each() {
     assert_eq!(printed(true, false, print).lines().count(), 20);
 }
 
-/// Whoever knows a sequence can use it in the name of any source, and as often as they like.
+/// A client that knows a sequence can forge any number of sources.
 #[test]
 fn too_many_lines_of_a_kind_are_summed_up() {
     let at_ns = 7_200 * SECOND;
@@ -686,7 +686,7 @@ fn events_are_written_in_knockds_format() {
     );
 }
 
-/// Who watches has chosen for themselves.
+/// A watcher selects its own format.
 #[test]
 fn watchers_do_not_receive_knockds_format() {
     let console = console(false, false);

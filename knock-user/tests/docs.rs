@@ -1,4 +1,4 @@
-//! What the documentation says about knock-user is so.
+//! The documentation agrees with knock-user.
 
 #![expect(clippy::unwrap_used, reason = "a helper of a test fails with the test")]
 
@@ -119,7 +119,7 @@ impl Part {
         })
     }
 
-    /// What is wrong with a key if that is all that there is.
+    /// The error about a key if the part has no other.
     fn reason(&self, key: &str, text: &str) -> Option<String> {
         let text = format!("{}{text}{}", self.before, self.after);
         let problems = config::parse(&text, "seq.toml").err()?.list;

@@ -1,4 +1,4 @@
-//! What `explain` says of a packet is what the judge says of it, and in these words.
+//! `explain` returns the verdict of the judge for a packet, in these sentences.
 #![expect(
     clippy::unwrap_used,
     reason = "what a helper of a test unwraps is the test's finding"
@@ -79,7 +79,7 @@ const OTHER: &str = "198.51.100.2";
 /// A minute after boot.
 const START_MS: u64 = 60_000;
 
-/// What happened before the question.
+/// A step before the question.
 #[derive(Clone, Copy, Debug)]
 enum Step {
     /// A packet of the source, to the address `OTHER`.
@@ -187,7 +187,7 @@ impl Kernel {
     }
 }
 
-/// As bytes, the way a map has it.
+/// The bytes of a value, as they are in a map.
 fn value<V: Pod, T: Pod>(value: T) -> V {
     bytemuck::pod_read_unaligned(bytemuck::bytes_of(&value))
 }
@@ -196,7 +196,7 @@ fn key<T: Pod, K: Pod>(key: &K) -> T {
     bytemuck::pod_read_unaligned(bytemuck::bytes_of(key))
 }
 
-/// The maps of the kernel side that is here in memory.
+/// The maps of the simulated kernel side.
 impl Live for Kernel {
     fn element<V: Pod>(&self, map: &'static str, index: u32) -> anyhow::Result<Option<V>> {
         let sim = &self.sim;
@@ -273,7 +273,7 @@ fn frame(source: &str, port: &str, to: Option<&str>) -> Vec<u8> {
     frame.bytes()
 }
 
-/// Everything that is in the maps, in one text.
+/// The content of all maps as one text.
 fn state(sim: &Sim) -> String {
     let mut lines: Vec<String> = Vec::new();
     lines.extend(
@@ -743,7 +743,7 @@ fn every_situation_has_its_words_and_verdict() {
     }
 }
 
-/// A SYN is what is asked about, and that is no knock of such a door.
+/// `explain` judges a SYN, which is no knock of such a door.
 #[test]
 fn knocks_with_a_handshake_are_explained() {
     const PROVED: &str = r#"

@@ -140,7 +140,7 @@ fn a_sequence_is_written_in_the_clients_format() {
 }
 
 #[test]
-fn one_time_files() {
+fn one_time_files_have_different_usable_sequences() {
     const COUNT: usize = 1000;
     let words = "--one-time 1000 --knocks 6";
     let printed = generated(words, 1).unwrap();

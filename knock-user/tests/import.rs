@@ -47,7 +47,7 @@ fn files() -> Vec<PathBuf> {
 }
 
 #[test]
-fn golden_files() {
+fn imports_have_the_recorded_results() {
     let bless = env::var_os("KNOCK_BLESS").is_some();
     let mut different = String::new();
     for path in files() {
@@ -99,7 +99,7 @@ fn comments_of_imported_files_may_be_latin_1() {
     assert_eq!(toml, "");
 }
 
-/// Not only as a text: the doors are those that somebody meant who writes such a file.
+/// The imported doors have the knocks, ports and commands that the file means.
 #[test]
 fn the_doors_of_an_example_are_imported() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/knockd/example.conf");
@@ -130,7 +130,7 @@ fn the_doors_of_an_example_are_imported() {
     );
 }
 
-/// Parts of which files are made that are more often right than wrong.
+/// Lines that are more often valid than not.
 fn line() -> impl Strategy<Value = String> {
     let known = prop::sample::select(vec![
         "sequence",
@@ -170,7 +170,7 @@ fn line() -> impl Strategy<Value = String> {
     ]
 }
 
-/// A door, so that most files have some that are whole.
+/// A valid door with further lines, so that most files have some.
 fn door() -> impl Strategy<Value = Vec<String>> {
     let sequence = "sequence = [0-9]{4}(:udp)?(,[0-9]{4}(:udp)?){1,3}";
     ("\\[[a-c]\\]", sequence, prop::collection::vec(line(), 0..5)).prop_map(
@@ -185,9 +185,9 @@ fn door() -> impl Strategy<Value = Vec<String>> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(100))]
 
-    /// Whatever is read: there is a configuration without errors, or an error.
+    /// An import either fails or results in a configuration without errors.
     #[test]
-    fn what_is_written_is_accepted(doors in prop::collection::vec(door(), 0..4)) {
+    fn an_imported_configuration_is_accepted(doors in prop::collection::vec(door(), 0..4)) {
         let text = doors.concat().join("\n");
         if let Ok(Imported { toml, .. }) = import::import(&text, "knockd.conf") {
             let checked = config::parse(&toml, "seq.toml");
@@ -197,6 +197,6 @@ proptest! {
 
     #[test]
     fn no_text_makes_the_import_panic(text in any::<String>()) {
-        let _whatever = import::import(&text, "knockd.conf");
+        let _result = import::import(&text, "knockd.conf");
     }
 }

@@ -27,7 +27,7 @@ const NAMES: [&str; 5] = ["ssh", "both", "shut", "bell", "web"];
 enum Step {
     /// The clock.
     At(u64),
-    /// Somebody completes a door's sequence; the event waits to be read.
+    /// A source completes a door's sequence; the event waits to be read.
     Knock(u16),
     /// The same, but the event is lost.
     Lost(u16),
@@ -37,7 +37,7 @@ enum Step {
     ReadOne,
     /// The daemon reads the map.
     Sweep,
-    /// The daemon asks what is due.
+    /// The daemon acts on what is due.
     Due,
     /// The same; the kernel side completes a door's sequence before the removals are made.
     DueRaced(u16),

@@ -1,6 +1,6 @@
-//! The rules of knocking once more, in the simplest form: lists instead of an automaton, whole
-//! ticks instead of packed words, a grant for each port instead of services. Random scripts must
-//! come out the same there and in the kernel side's judge on compiled tables.
+//! A second, trivial implementation of the rules of knocking: lists instead of an automaton, whole
+//! ticks instead of packed words, a grant for each port instead of port groups. Random scripts must
+//! have the same result there and in the kernel side's judge on compiled tables.
 
 #![expect(
     clippy::unwrap_used,
@@ -205,7 +205,7 @@ fn settings() -> impl Strategy<Value = Settings> {
         })
 }
 
-/// What a packet is for; knocks are taken from the sequences, so that attempts get far.
+/// The purpose of a packet; knocks are taken from the sequences, so that attempts get far.
 #[derive(Clone, Copy, Debug)]
 enum Touch {
     /// Knock `at` of a door.
@@ -385,7 +385,7 @@ fn compare_access(
     Ok(())
 }
 
-/// More cases than usual, and as many as `PROPTEST_CASES` wants.
+/// More cases than by default, or as many as `PROPTEST_CASES` sets.
 fn config() -> ProptestConfig {
     let default = ProptestConfig::default();
     ProptestConfig {
@@ -403,7 +403,7 @@ proptest! {
     fn the_judge_agrees_with_the_horrible_model(
         settings in settings(),
         script in prop::collection::vec(packet(), 1..60),
-        // Not in the first seconds after boot, when hints still say nothing; kept times wrap at 2^23.
+        // Not in the first seconds after boot, when the presence filter is still empty; kept times wrap at 2^23.
         start in prop::sample::select(vec![1000_u64, 1 << 20, (1 << 23) - 300]),
         later in 0..6000_u64,
     ) {

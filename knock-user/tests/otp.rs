@@ -1,4 +1,4 @@
-//! Time-based sequences in a configuration: where secrets may come from, and what is listened to.
+//! Time-based sequences in a configuration: sources of secrets, and accepted periods.
 
 #![expect(
     clippy::unwrap_used,
@@ -26,7 +26,7 @@ fn door(otp: &str) -> String {
     format!("[[door]]\nname = \"ssh\"\nopen = [\"tcp/22\"]\notp = {{ {otp} }}\n")
 }
 
-/// What is wrong with a door; empty if nothing is.
+/// The errors of a door; empty if there are none.
 fn wrong(otp: &str) -> String {
     match config::parse(&door(otp), "seq.toml") {
         Ok(_) => String::new(),
@@ -170,7 +170,7 @@ fn at(ms: u64) -> Clocks {
 fn the_sequences_within_the_skew_are_accepted() {
     let first = u32::try_from(BOOTED / 10_000).unwrap();
     for (name, skew, ms, periods, next_ms) in [
-        // Until 25 s after the end of a period somebody may be on the way.
+        // Until 25 s after the end of a period an attempt may still continue.
         ("in the middle", 0, 104_000, 7..=10, 105_000),
         ("one is over", 0, 105_000, 8..=10, 107_000),
         ("a period begins", 0, 110_000, 8..=11, 112_000),
@@ -190,7 +190,7 @@ fn the_sequences_within_the_skew_are_accepted() {
                 "{name}"
             );
         }
-        // Half a period is as long as nobody notices that the clock was set.
+        // Half a period passes at most before a changed clock is detected.
         assert_eq!(timed.changes_ms(at(ms)), next_ms, "{name}");
     }
 }
@@ -210,7 +210,7 @@ fn a_clock_that_is_set_is_followed() {
         };
         let sequences = timed.sequences(now);
         assert_ne!(sequences, before, "{name}");
-        // What may be begun now ends within two periods, whatever the wall clock says.
+        // Sequences that may be started now end within two periods, independent of the wall clock.
         let ahead = |until: u64| until.saturating_sub(now.boot_ms);
         assert!(
             sequences.iter().all(|s| ahead(s.good_until_ms) <= 30_000),
@@ -230,7 +230,7 @@ fn used_sequences_are_remembered_for_an_hour() {
     let timed = timed(1);
     let period = u32::try_from(BOOTED / 10_000).unwrap();
     let hour = Duration::from_secs(3_600).as_millis() as u64;
-    // The period, the next one, and 25 s for those on the way.
+    // The period, the next one, and 25 s for attempts in progress.
     let end = 20_000 + 25_000;
     for (name, ms, is_over) in [
         ("now", 0, false),
@@ -242,7 +242,7 @@ fn used_sequences_are_remembered_for_an_hour() {
     }
 }
 
-/// Knocks one after the other, and what is recognised at the last.
+/// Knocks in order, and the result at the last one.
 fn observe(skew_detector: &mut SkewDetector, source: u8, knocks: &[Knock]) -> Option<SkewedKnock> {
     let mut found = None;
     for knock in knocks {

@@ -1,4 +1,4 @@
-//! What the program itself does: its messages and exit codes, where no root is needed.
+//! Messages and exit codes of knock-user, as far as they need no root.
 
 use std::{
     fs, io,
@@ -52,7 +52,7 @@ fn output(command: &mut Command) -> Output {
     }
 }
 
-/// A pipe whose reader has gone, as after `| head -1`.
+/// A pipe whose reader has ended, as after `| head -1`.
 fn unread() -> Stdio {
     match io::pipe() {
         Ok((_, writer)) => writer.into(),
@@ -90,8 +90,7 @@ fn a_failure_without_a_reader_is_still_a_failure() {
     assert_eq!(printed.status.code(), Some(2), "{printed:?}");
 }
 
-/// A file that does nothing is a mistake, and nothing is put in its place by a shell that emptied
-/// the file before the program failed.
+/// An empty file is an error. A shell that redirects into the configuration empties it before the program runs.
 #[test]
 fn check_refuses_a_file_without_an_effect() {
     let directory = directory();

@@ -1,4 +1,4 @@
-//! What network namespaces leave behind, and what they must not take over from each other.
+//! Leftovers of network namespaces, which no other namespace may take over.
 
 #![expect(
     clippy::unwrap_used,
@@ -34,7 +34,7 @@ fn leftovers_of_a_deleted_namespace_are_removed() {
         let gone = namespace("gone");
         let (instance, programs) = protect(&gone);
         let other = namespace("other");
-        // As long as the namespace is there, nothing is removed.
+        // As long as the namespace exists, nothing is removed.
         let (found, output) = ask(&other, arguments);
         assert_eq!(found, code, "{name}: {output}");
         assert_eq!(files(&instance).len(), 3, "{name}: {:?}", files(&instance));
@@ -112,7 +112,7 @@ fn live_instances_are_not_removed() {
     }
 }
 
-/// The kernel gives inode numbers again, mostly at once.
+/// The kernel reuses inode numbers, mostly at once.
 #[test]
 fn grants_stay_in_their_namespace() {
     const TRIES: usize = 50;
@@ -140,7 +140,7 @@ fn grants_stay_in_their_namespace() {
     assert_eq!(code, Some(0), "{output}");
     assert!(!output.contains("192.0.2.2"), "{output}");
     daemon.stop();
-    // Whoever uses its number does not keep what is left of the first one.
+    // The namespace that gets its number does not keep the leftovers of the first one.
     drop(other);
     let last = namespace("last");
     ask(&last, &["detach"]);
@@ -192,7 +192,7 @@ fn protect(namespace: &Namespace) -> (Instance, Vec<u32>) {
     (pins::instance(namespace), programs)
 }
 
-/// What an instance has on bpffs and in /run.
+/// The files of an instance on bpffs and in /run.
 fn files(instance: &Instance) -> Vec<PathBuf> {
     let files = [instance.pins(), instance.registry(), instance.socket()];
     files.into_iter().filter(|path| path.exists()).collect()
