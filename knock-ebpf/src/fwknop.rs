@@ -133,7 +133,7 @@ extern "C" fn admits(key: *const FwknopKey, source: *const Address) -> u64 {
     }
 }
 
-/// Defines a subprogram around a function of memory that the caller passes.
+/// Defines a subprogram around a function of memory that the caller passes. A step without a result returns 0.
 macro_rules! subprograms {
     ($($name:ident($memory:ident: $type:ty $(, $more:ident: $also:ty)?) $body:expr;)+) => {
         $(
@@ -150,20 +150,15 @@ macro_rules! subprograms {
     };
 }
 
-/// The result of a step that has none.
-fn done((): ()) -> u64 {
-    0
-}
-
 subprograms! {
     find_fwknop_key(scratch: Scratch) judge::find_key(&Maps::new(), scratch);
     decide_fwknop(scratch: Scratch, key: u32) judge::decide(&Maps::new(), scratch, key).to_word();
     open_fwknop(scratch: Scratch) judge::open_doors(&Maps::new(), scratch) as u64;
-    compress_md5(work: md5::Work) done(md5::compress(work));
-    expand_key(work: aes::Work) done(aes::expand(work));
-    decrypt_block(work: aes::Work) done(aes::decrypt(work));
+    compress_md5(work: md5::Work) { md5::compress(work); 0_u64 };
+    expand_key(work: aes::Work) { aes::expand(work); 0_u64 };
+    decrypt_block(work: aes::Work) { aes::decrypt(work); 0_u64 };
     // An argument of eight bits has no bounds for the verifier.
-    read_character(request: Request, character: u32) done(request.read(character as u8));
+    read_character(request: Request, character: u32) { request.read(character as u8); 0_u64 };
     begin_fwknop(scratch: Scratch) scratch.begin();
     is_authentic(scratch: Scratch, key: *const Key) {
         // SAFETY: a key in a map, which lives during the call, or null.
@@ -174,8 +169,11 @@ subprograms! {
     derive_key(scratch: Scratch, passphrase: *const Passphrase) {
         // SAFETY: a passphrase in a map, which lives during the call, or null.
         let passphrase = unsafe { passphrase.as_ref() };
-        done(passphrase.map_or((), |passphrase| scratch.derive_key(&Maps::new(), passphrase)))
+        if let Some(passphrase) = passphrase {
+            scratch.derive_key(&Maps::new(), passphrase);
+        }
+        0_u64
     };
     decrypt(scratch: Scratch) scratch.decrypt(&Maps::new());
-    read_text(scratch: Scratch) done(scratch.read(&Maps::new()));
+    read_text(scratch: Scratch) { scratch.read(&Maps::new()); 0_u64 };
 }

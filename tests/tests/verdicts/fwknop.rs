@@ -378,9 +378,10 @@ fn a_packet_of_fwknop_is_refused_for_one_reason() {
             "{name}"
         );
         // Used up, whether it opened anything or not.
-        let again = match reason {
-            Reason::SpaForged => reason,
-            _ => Reason::SpaReplayed,
+        let again = if reason == Reason::SpaForged {
+            reason
+        } else {
+            Reason::SpaReplayed
         };
         assert_eq!(
             firewall.send(&source, packet.as_bytes()),
