@@ -14,6 +14,7 @@ pub mod fwknoprc;
 pub mod import;
 mod input;
 pub mod judge;
+pub mod keys;
 pub mod mutate;
 pub mod one_time;
 pub mod parser;
@@ -42,6 +43,7 @@ pub const TARGETS: &[Target] = &[
     target("control", control::check, 10_000),
     target("import", import::check, 100),
     target("fwknoprc", fwknoprc::check, 800),
+    target("keys", keys::check, 1_000),
     target("reply", reply::check, 20_000),
     target("words", words::check, 10_000),
 ];
