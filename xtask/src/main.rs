@@ -87,7 +87,7 @@ enum Verb {
     },
     /// Run the fuzz targets with libFuzzer, one after the other
     Fuzz {
-        /// Run this target alone: parser, judge, events, config, one_time, control, import, fwknoprc, keys, reply or words
+        /// Run this target alone, one of those in fuzz/fuzz_targets, such as parser or judge
         target: Option<String>,
         /// Run each target for this long, such as 30s, 10m or 1h30m
         #[arg(long = "for", value_name = "DURATION", default_value = "1m", value_parser = fuzz::length)]
