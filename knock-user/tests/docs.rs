@@ -378,6 +378,7 @@ fn every_field_of_an_answer_is_on_the_page() {
     let mut accounts = fields::<users::Answer>();
     accounts.extend(fields::<users::Account>());
     accounts.extend(fields::<users::Key>());
+    accounts.extend(fields::<users::FwknopFile>());
     verdicts.extend(fields::<Explanation>());
     let expected = [
         ("status", state),

@@ -1,6 +1,6 @@
 //! `knock-user users`.
 
-use std::{collections::BTreeMap, io::Write};
+use std::{collections::BTreeMap, io::Write, path::PathBuf};
 
 use anyhow::Result;
 use jiff::Timestamp;
@@ -41,6 +41,19 @@ pub struct Account {
     pub doors: Vec<String>,
     /// Its keys.
     pub keys: Vec<Key>,
+    /// Its keys of fwknop, if it has some.
+    pub fwknop: Option<FwknopFile>,
+}
+
+/// The keys of a user of fwknop. It is not known when they were last used.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct FwknopFile {
+    /// The file with the keys.
+    pub file: PathBuf,
+    /// The time from which on packets are refused: RFC 3339.
+    pub until: Option<String>,
+    /// Whether that time has passed.
+    pub expired: bool,
 }
 
 /// A key of a user.
@@ -81,17 +94,29 @@ impl Command for Args {
             true => "-".to_owned(),
             false => text,
         };
+        let moment = |at: &String| time.moment(at);
+        let ending = |until: &Option<String>, is_expired: bool| {
+            let expired = if is_expired { " (expired)" } else { "" };
+            or_dash(until.as_ref().map(moment).unwrap_or_default() + expired)
+        };
         for user in &answer.users {
+            if let Some(fwknop) = &user.fwknop {
+                rows.push([
+                    user.name.clone(),
+                    "fwknop".to_owned(),
+                    fwknop.file.display().to_string(),
+                    "-".to_owned(),
+                    ending(&fwknop.until, fwknop.expired),
+                    or_dash(user.doors.join(",")),
+                ]);
+            }
             for key in &user.keys {
-                let moment = |at: &String| time.moment(at);
-                let expired = if key.expired { " (expired)" } else { "" };
-                let until = key.until.as_ref().map(moment);
                 rows.push([
                     user.name.clone(),
                     key.key.clone(),
                     or_dash(key.note.clone()),
                     key.used.as_ref().map_or_else(|| "never".to_owned(), moment),
-                    or_dash(until.unwrap_or_default() + expired),
+                    ending(&key.until, key.expired),
                     or_dash(user.doors.join(",")),
                 ]);
             }
@@ -129,6 +154,11 @@ pub fn answer(settings: &Settings, used: &BTreeMap<KeyId, u64>, unix_ms: u64) ->
             name: user.name.clone(),
             doors: user.doors.clone(),
             keys: keys.collect(),
+            fwknop: user.fwknop.as_ref().map(|fwknop| FwknopFile {
+                file: fwknop.file.clone(),
+                until: user.until.and_then(|until| rfc3339(until.unix_ns())),
+                expired: user.until.is_some_and(|until| until.has_passed(unix_ms)),
+            }),
         }
     });
     Answer {
