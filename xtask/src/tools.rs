@@ -96,7 +96,7 @@ const TOOLS: [Tool; 37] = {
         tool("sshd", "openssh-server", &[Test]),
         tool("systemd-analyze", "systemd", &[Test]),
         tool("fwknopd", "fwknop-server", &[Bench]),
-        tool("fwknop", "fwknop-client", &[Bench]),
+        tool("fwknop", "fwknop-client", &[Bench, Test]),
         tool("xdp-filter", "xdp-tools", &[Bench]),
         // Processes with other rights, priorities, mounts, buffers.
         tool("setpriv", "util-linux", &[Test]),

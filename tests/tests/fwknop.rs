@@ -1,0 +1,382 @@
+//! Stock clients of fwknop: what `fwknop` of Debian sends opens a door before the client's next packet.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "clippy.toml's exception does not reach helpers of tests"
+)]
+
+use std::{
+    fs,
+    net::{IpAddr, SocketAddr, UdpSocket},
+    path::Path,
+    process::{Command, Output},
+    thread,
+    time::Duration,
+};
+
+use knock_tests::{
+    daemon::{Daemon, detach},
+    kernel::now,
+    namespace::text,
+    net::{self, Family, Net},
+    server::Server,
+    ssh::SSH,
+    wait,
+};
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+use socket2::{Domain, Socket, Type};
+use tempfile::{TempDir, tempdir};
+
+const WEB: u16 = 80;
+const PORT: u16 = 62201;
+
+/// Keys that `fwknop --key-gen` makes, at both ends.
+struct Keys {
+    directory: TempDir,
+}
+
+impl Keys {
+    fn new() -> Self {
+        let keys = Self {
+            directory: tempdir().unwrap(),
+        };
+        let made = fwknop(&keys, &["--key-gen"]).output().unwrap();
+        assert!(made.status.success(), "{}", text(&made));
+        fs::write(keys.file(), &made.stdout).unwrap();
+        let printed = String::from_utf8(made.stdout).unwrap();
+        let lines = printed.lines().filter(|line| line.contains("KEY"));
+        let rc: String = lines.map(|line| line.replace(':', " ") + "\n").collect();
+        let rc = format!("[host]\nSPA_SERVER 192.0.2.2\nUSE_HMAC Y\n{rc}");
+        fs::write(keys.rc(), rc).unwrap();
+        keys
+    }
+
+    fn file(&self) -> String {
+        self.directory
+            .path()
+            .join("bob.fwknop")
+            .display()
+            .to_string()
+    }
+
+    fn rc(&self) -> String {
+        self.directory.path().join("rc").display().to_string()
+    }
+
+    /// A configuration with two doors that nobody knocks at.
+    fn config(&self, user: &str) -> String {
+        let file = self.file();
+        format!(
+            "[[door]]\nname = \"ssh\"\nopen = [\"tcp/22\"]\nopen_for_max = \"2m\"\n\
+             [[door]]\nname = \"web\"\nopen = [\"tcp/80\", \"udp/443\"]\n\
+             [[user]]\nname = \"bob\"\nfwknop = \"{file}\"\ndoors = [\"ssh\", \"web\"]\n{user}"
+        )
+    }
+}
+
+/// The stock client, without the files of whoever runs this.
+fn fwknop(keys: &Keys, arguments: &[&str]) -> Command {
+    let mut command = Command::new("fwknop");
+    let home = keys.directory.path();
+    command.arg("--rc-file").arg(keys.rc());
+    command.args(arguments).env("HOME", home).current_dir(home);
+    command
+}
+
+fn send(net: &Net, keys: &Keys, arguments: &[&str]) -> Output {
+    let stanza = ["-n", "host"];
+    let output = net
+        .client
+        .enter(|| fwknop(keys, &[&stanza, arguments].concat()).output())
+        .unwrap();
+    assert!(output.status.success(), "{arguments:?}: {}", text(&output));
+    output
+}
+
+/// After a boot without a record of used packets, those that may have been used are refused.
+fn wait_since_boot(seconds: u64) {
+    let is_long_ago = || now().unwrap().millis() > seconds * 1_000;
+    wait::poll(Duration::from_secs(seconds), || is_long_ago().then_some(()));
+    assert!(is_long_ago(), "{seconds} s since the boot");
+}
+
+/// The packet that the client would send.
+fn packet(keys: &Keys, arguments: &[&str]) -> Vec<u8> {
+    let file = keys.directory.path().join("packet");
+    let _result = fs::remove_file(&file);
+    let path = file.display().to_string();
+    let common = ["-n", "host", "--test", "--save-packet", &path];
+    let output = fwknop(keys, &[&common, arguments].concat())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{arguments:?}: {}", text(&output));
+    fs::read(Path::new(&file)).unwrap().trim_ascii().to_vec()
+}
+
+fn replay(net: &Net, source: IpAddr, packet: &[u8]) {
+    net.client.enter(|| {
+        let socket = UdpSocket::bind((source, 0)).unwrap();
+        socket.send_to(packet, (Family::V4.server(), PORT)).unwrap();
+    });
+}
+
+const ASK_SSH: &[&str] = &["-A", "tcp/22", "-s"];
+
+#[test]
+fn a_stock_client_opens_a_door_before_its_next_packet() {
+    wait_since_boot(250);
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH, WEB]);
+        let keys = Keys::new();
+        let daemon = Daemon::start(&net.server, &keys.config(""));
+        let client = net.native(Family::V4);
+        client.finds_closed(SSH, "before");
+        send(net, &keys, ASK_SSH);
+        let opened = daemon.wait_for_event(&json!({"event": "opened", "door": "ssh"}));
+        assert_eq!(opened["user"], "bob");
+        client.finds_open(SSH, "after");
+        client.finds_closed(WEB, "the other door");
+        daemon.stop();
+    });
+}
+
+/// 100 sources, each with a packet and a SYN right behind it, while no daemon runs.
+#[test]
+fn a_hundred_first_syns_pass_behind_their_packets() {
+    wait_since_boot(250);
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let keys = Keys::new();
+        let daemon = Daemon::start(&net.server, &keys.config(""));
+        daemon.kill();
+        let packets: Vec<_> = (0..100).map(|_| packet(&keys, ASK_SSH)).collect();
+        for (number, packet) in (1..).zip(&packets) {
+            let source = Family::V4.source(number);
+            let stream = net.client.enter(|| {
+                let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+                socket.bind(&SocketAddr::from((source, 0)).into()).unwrap();
+                replay(net, source, packet);
+                // A SYN that is lost is repeated after a second.
+                let to = SocketAddr::from((Family::V4.server(), SSH));
+                socket.connect_timeout(&to.into(), Duration::from_millis(900))
+            });
+            assert!(stream.is_ok(), "packet {number}: {stream:?}");
+        }
+        detach(&net.server);
+    });
+}
+
+/// What the options of the client ask for, and what it gets.
+#[test]
+fn options_of_the_stock_client_are_understood() {
+    wait_since_boot(250);
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH, WEB]);
+        let keys = Keys::new();
+        let daemon = Daemon::start(&net.server, &keys.config("username = \"carol\"\n"));
+        let other = net.stranger(Family::V4);
+        let long = "x".repeat(64);
+        let client = Family::V4.client().to_string();
+        for (name, arguments, expected) in [
+            (
+                "another user",
+                vec!["-A", "tcp/22", "-s", "-U", &long],
+                json!({"event": "denied", "reason": "spa-not-allowed"}),
+            ),
+            (
+                "no port of a door",
+                vec!["-A", "tcp/23", "-s", "-U", "carol"],
+                json!({"event": "denied", "reason": "spa-not-allowed"}),
+            ),
+            (
+                "a slow clock",
+                vec![
+                    "-A",
+                    "tcp/22",
+                    "-s",
+                    "-U",
+                    "carol",
+                    "--time-offset-minus",
+                    "200sec",
+                ],
+                json!({"event": "denied", "reason": "spa-stale"}),
+            ),
+            (
+                "a command",
+                vec!["-C", "touch here", "-s", "-U", "carol"],
+                json!({"event": "denied", "reason": "spa-command"}),
+            ),
+            (
+                "NAT",
+                vec!["-A", "tcp/22", "-s", "-U", "carol", "-N", "10.0.0.1:22"],
+                json!({"event": "denied", "reason": "spa-nat"}),
+            ),
+            (
+                "another HMAC",
+                vec![
+                    "-A",
+                    "tcp/22",
+                    "-s",
+                    "-U",
+                    "carol",
+                    "--hmac-digest-type",
+                    "sha512",
+                ],
+                json!({"event": "denied"}),
+            ),
+        ] {
+            send(net, &keys, &arguments);
+            let event = daemon.wait_for_event(&expected);
+            assert_eq!(event["source"], client.as_str(), "{name}: {event}");
+            net.native(Family::V4).finds_closed(SSH, name);
+        }
+        for (name, arguments, source, ports) in [
+            (
+                "another source",
+                vec!["-A", "tcp/22", "-a", &other.name(), "-U", "carol"],
+                &other,
+                vec![SSH],
+            ),
+            (
+                "a fast clock",
+                vec![
+                    "-A",
+                    "tcp/22",
+                    "-s",
+                    "-U",
+                    "carol",
+                    "--time-offset-plus",
+                    "100sec",
+                ],
+                &net.native(Family::V4),
+                vec![SSH],
+            ),
+            (
+                "several ports, another digest, and a time",
+                vec![
+                    "-A",
+                    "tcp/22,tcp/80,udp/443",
+                    "-s",
+                    "-U",
+                    "carol",
+                    "-m",
+                    "sha512",
+                    "-f",
+                    "100",
+                ],
+                &net.native(Family::V4),
+                vec![SSH, WEB],
+            ),
+        ] {
+            send(net, &keys, &arguments);
+            for port in ports {
+                source.finds_open(port, name);
+            }
+        }
+        let limits: Vec<Value> = daemon.events_like(&json!({"event": "opened"}));
+        assert!(
+            limits.iter().all(|event| event["user"] == "bob"),
+            "{limits:?}"
+        );
+        daemon.stop();
+    });
+}
+
+#[test]
+fn a_packet_without_hmac_opens_nothing() {
+    wait_since_boot(250);
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let keys = Keys::new();
+        let daemon = Daemon::start(&net.server, &keys.config(""));
+        let rc = fs::read_to_string(keys.rc()).unwrap();
+        let without: String = rc
+            .lines()
+            .filter(|line| !line.contains("HMAC"))
+            .map(|line| format!("{line}\n"))
+            .collect();
+        fs::write(keys.rc(), without).unwrap();
+        for mode in ["cbc", "legacy"] {
+            let before = daemon.events_like(&json!({"reason": "spa-forged"})).len();
+            send(net, &keys, &[ASK_SSH, &["-M", mode]].concat());
+            wait::until("the packet is reported", || {
+                daemon
+                    .events_like(&json!({"event": "denied", "reason": "spa-forged"}))
+                    .len()
+                    > before
+            });
+            net.native(Family::V4).finds_closed(SSH, mode);
+        }
+        daemon.stop();
+    });
+}
+
+/// A recorded packet is used up for good: after a kill, a restart, a reload, and with the prefix that the client leaves
+/// out.
+#[test]
+fn a_recorded_packet_opens_nothing() {
+    wait_since_boot(250);
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let keys = Keys::new();
+        let mut daemon = Daemon::start(&net.server, &keys.config(""));
+        let packet = packet(&keys, ASK_SSH);
+        let [first, second] = [1, 2].map(|number| Family::V4.source(number));
+        replay(net, first, &packet);
+        daemon.wait_for_event(&json!({"event": "opened", "source": first.to_string()}));
+        let is_refused = |name: &str, payload: &[u8]| {
+            replay(net, second, payload);
+            let source = net.source(second, Family::V4.server());
+            source.finds_closed(SSH, name);
+        };
+        is_refused("at once", &packet);
+        is_refused("with its prefix", &[b"U2FsdGVkX1", &packet[..]].concat());
+        daemon.reload(&keys.config("until = 2099-12-31\n"));
+        is_refused("after a reload", &packet);
+        daemon.kill();
+        is_refused("without a daemon", &packet);
+        let daemon = Daemon::start(&net.server, &keys.config(""));
+        is_refused("after a restart", &packet);
+        daemon.leave(Signal::SIGTERM);
+        detach(&net.server);
+        let daemon = Daemon::start(&net.server, &keys.config(""));
+        is_refused("after detach", &packet);
+        daemon.stop();
+    });
+}
+
+/// Two CPUs get each packet at the same time: it opens once. Fewer packets than an event limit hides.
+#[test]
+fn a_packet_that_comes_twice_at_once_opens_once() {
+    wait_since_boot(250);
+    net::test(|net| {
+        let keys = Keys::new();
+        let daemon = Daemon::start(&net.server, &keys.config(""));
+        let for_one = |number| {
+            let source = Family::V4.source(number).to_string();
+            packet(&keys, &["-A", "tcp/22", "-a", &source])
+        };
+        let packets: Vec<_> = (1..=25).map(for_one).collect();
+        let sources = [101, 102].map(|number| Family::V4.source(number));
+        thread::scope(|scope| {
+            for source in sources {
+                let packets = &packets;
+                scope.spawn(move || {
+                    packets
+                        .iter()
+                        .for_each(|packet| replay(net, source, packet))
+                });
+            }
+        });
+        let count = |pattern: Value| daemon.events_like(&pattern).len();
+        let replayed = || count(json!({"event": "denied", "reason": "spa-replayed"}));
+        wait::until("each packet was judged twice", || {
+            replayed() >= packets.len()
+        });
+        assert_eq!(count(json!({"event": "opened"})), packets.len());
+        assert_eq!(count(json!({"event": "refreshed"})), 0);
+        assert_eq!(replayed(), packets.len());
+        daemon.stop();
+    });
+}
