@@ -14,6 +14,7 @@ use knock_common::Reason;
 use knock_sequence::spa::{Action, Channel, DoorId, PORT, PrivateKey, Request};
 use knock_tests::{
     daemon::{self, Daemon},
+    fwknop::{access_at, seal},
     namespace::Namespace,
     net::{self, Family, Net, SERVER_LINK},
     pins,
@@ -462,5 +463,85 @@ fn two_instances_share_the_used_stamps() {
         for daemon in [first, second] {
             daemon.leave(Signal::SIGTERM);
         }
+    });
+}
+
+/// The same for packets of fwknop, which have no stamps.
+#[test]
+fn a_packet_of_fwknop_opens_once_whatever_happens() {
+    const PASSPHRASE: &str = "0123456789abcdefghijklmnopqrstuv";
+    const HMAC_KEY: &str = "an HMAC key";
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH]);
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("bob.fwknop");
+        fs::write(&file, format!("KEY {PASSPHRASE}\nHMAC_KEY {HMAC_KEY}\n")).unwrap();
+        let config =
+            format!("[[user]]\nname = \"bob\"\nfwknop = {file:?}\ndoors = [\"ssh\"]\n{DOORS}");
+        let mut salt = [7; 8];
+        let mut opens = |net: &Net, row: &str| {
+            salt[0] += 1;
+            let text = access_at("bob", unix_ns() / 1_000_000_000, "0.0.0.0,tcp/22");
+            let packet = seal(
+                PASSPHRASE.as_bytes(),
+                HMAC_KEY.as_bytes(),
+                salt,
+                text.as_bytes(),
+            );
+            let source = net.stranger(Family::V4);
+            send(&source, packet.as_bytes());
+            drop(source.finds_open(SSH, row));
+            packet
+        };
+        let mut daemon = start(net, &config);
+        let rows: [(&str, &dyn Fn(Daemon) -> Daemon); 5] = [
+            ("nothing", &|daemon| daemon),
+            ("kill -9 and a start", &|daemon| {
+                daemon.kill();
+                start(net, &config)
+            }),
+            ("an orderly end and a start", &|daemon| {
+                daemon.stop();
+                start(net, &config)
+            }),
+            ("a renamed user", &|mut daemon| {
+                daemon.reload(&config.replace("\"bob\"", "\"carol\""));
+                daemon
+            }),
+            ("an orderly end and a reboot", &|daemon| {
+                daemon.stop();
+                lose_pins();
+                start(net, &config)
+            }),
+        ];
+        for (row, between) in rows {
+            let used = opens(net, row);
+            daemon = between(daemon);
+            let source = net.stranger(Family::V4);
+            send(&source, used.as_bytes());
+            daemon.wait_for_event(&json!({"reason": "spa-replayed", "source": source.name()}));
+            source.finds_closed(SSH, row);
+            opens(net, row);
+        }
+        daemon.kill();
+        daemon::detach(&net.server);
+        lose_pins();
+        let daemon = start(net, &config);
+        let source = net.stranger(Family::V4);
+        let text = access_at("bob", unix_ns() / 1_000_000_000, "0.0.0.0,tcp/22");
+        let packet = seal(
+            PASSPHRASE.as_bytes(),
+            HMAC_KEY.as_bytes(),
+            [1; 8],
+            text.as_bytes(),
+        );
+        send(&source, packet.as_bytes());
+        source.finds_closed(SSH, "an unclean end");
+        let ended = daemon.stop();
+        assert!(
+            ended.stderr.contains("users of fwknop get in in"),
+            "{}",
+            ended.stderr
+        );
     });
 }
