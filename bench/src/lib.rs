@@ -17,6 +17,7 @@ pub mod rate;
 pub mod receiver;
 pub mod report;
 pub mod scale;
+pub mod spa;
 pub mod stream;
 pub mod subject;
 pub mod survive;

@@ -21,7 +21,7 @@ use knock_bench::{
     open, packet, plots, rate,
     report::{Report, Section},
     scale::Scale,
-    survive, user,
+    spa, survive, user,
 };
 use knock_tests::namespace;
 use nix::unistd::Uid;
@@ -63,8 +63,9 @@ enum Instead {
 type Measure = fn(Scale) -> Result<Section>;
 
 /// The sections, by the names that choose them.
-const SECTIONS: [(&str, Measure); 6] = [
+const SECTIONS: [(&str, Measure); 7] = [
     ("packet", packet::measure),
+    ("spa", spa::measure),
     ("growth", growth::measure),
     ("flood", rate::measure),
     ("open", open::measure),
