@@ -10,6 +10,7 @@
 pub mod config;
 pub mod control;
 pub mod events;
+pub mod fwknop;
 pub mod fwknoprc;
 pub mod import;
 mod input;
@@ -43,6 +44,7 @@ pub const TARGETS: &[Target] = &[
     target("control", control::check, 10_000),
     target("import", import::check, 100),
     target("fwknoprc", fwknoprc::check, 800),
+    target("fwknop", fwknop::check, 2_000),
     target("keys", keys::check, 1_000),
     target("reply", reply::check, 20_000),
     target("words", words::check, 10_000),

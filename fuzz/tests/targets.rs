@@ -62,6 +62,7 @@ targets! {
     a_control_line_gets_a_line_with_json: "control",
     an_imported_file_is_a_configuration: "import",
     a_reply_is_understood_as_it_was_meant: "reply",
+    no_packet_of_fwknop_is_accepted_without_its_key: "fwknop",
     a_key_has_one_text_and_no_error_shows_it: "keys",
     no_secret_of_a_client_of_fwknop_is_printed: "fwknoprc",
     a_word_is_read_as_it_was_written: "words",
