@@ -130,8 +130,10 @@ impl WallClock {
     /// Returns whether a time service keeps it right, as adjtimex(2) reports; none if that can't be
     /// asked. The call is unsafe in libc, so systemd's program makes it.
     pub fn is_synchronised() -> Option<bool> {
-        let output = Command::new("timedatectl")
+        let output = Command::new("/usr/bin/timedatectl")
             .args(["show", "--property=NTPSynchronized", "--value"])
+            // A start waits for this, also where nothing answers on the bus.
+            .env("SYSTEMD_BUS_TIMEOUT", "1s")
             .stdin(Stdio::null())
             .stderr(Stdio::null())
             .output()
