@@ -170,7 +170,7 @@ fn of_bpf(number: i32, call: &str, process: impl FnOnce() -> Process) -> Option<
              some"
         }
         libc::ENOMEM => {
-            "the kernel has no memory left for the maps, which take 82 MB: a limit of the container \
+            "the kernel has no memory left for the maps, which take 84 MB: a limit of the container \
              or the service counts, too (MemoryMax=)"
         }
         libc::EEXIST | libc::EBUSY => "another XDP program is attached: `ip link` shows it",
@@ -276,7 +276,7 @@ mod tests {
             (
                 "no memory",
                 of_bpf("bpf_map_create", libc::ENOMEM, "creating the maps"),
-                ["creating the maps: ", "82 MB"],
+                ["creating the maps: ", "84 MB"],
             ),
             (
                 "no memory, as aya reports it",
@@ -286,7 +286,7 @@ mod tests {
                 })
                 .context("creating the maps")
                 .unwrap_err(),
-                ["`FLOWS`", "82 MB"],
+                ["`FLOWS`", "84 MB"],
             ),
         ] {
             let text = describe(&error);
