@@ -13,7 +13,7 @@ use crate::{
         SpaStep,
         gate::{self, PacketWords},
         is_last_format,
-        layout::{Otherwise, PACKET_WORDS, SpaKey, SpaMay, SpaMayKey, SpaPort, SpaScratch},
+        layout::{Otherwise, SpaKey, SpaMay, SpaMayKey, SpaPort, SpaScratch},
         open,
         request::Request,
         stamp,
@@ -89,9 +89,11 @@ fn read<B: Bytes + ?Sized>(bytes: &B, segment: &Segment, packet: &mut PacketWord
     if length < size_of::<PacketWords>() {
         return None;
     }
-    // At once: each read has a bounds check of its own.
-    let words: [u16; 4 * PACKET_WORDS] = bytes.words(payload)?;
-    *packet = bytemuck::cast(words);
+    // Word by word, each composed in a register: a CPU waits before it loads a word that was stored in pieces.
+    for (index, word) in packet.iter_mut().enumerate() {
+        let pieces: [u16; 4] = bytes.words(payload.wrapping_add(index.wrapping_mul(8)))?;
+        *word = bytemuck::cast(pieces);
+    }
     Some(())
 }
 
