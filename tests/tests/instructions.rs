@@ -32,6 +32,7 @@ const CONFIGURATIONS: &[(&str, &str)] = &[
     ("least", "strict = false\nestablished = { keep = false }\n"),
     ("usual", ""),
     ("users", ""),
+    ("fwknop", ""),
     (
         "everything",
         "trust = [\"10.0.0.0/8\"]\n\
@@ -46,6 +47,9 @@ const TARGET: &str = "target = \"192.0.2.1\"\n";
 /// A door with a reply and one with a handshake, for the feature of answers.
 const PROVED: &str = "reply = true\n[[door]]\nname = \"proved\"\nverify = \"handshake\"\n\
                       knock = [\"tcp/9001\", \"tcp/7001\"]\nopen = [\"tcp/22\"]\n";
+
+/// A user of fwknop, whose keys are not read here, for the feature of its packets.
+const FWKNOP: &str = "[[user]]\nname = \"bob\"\nfwknop = \"bob.fwknop\"\ndoors = [\"ssh\"]\n";
 
 /// The content of `instructions.toml`.
 #[derive(Debug, Deserialize, PartialEq, Serialize)]
@@ -106,6 +110,7 @@ fn loaded(name: &str, settings: &str) -> Loaded {
     let more = match name {
         "everything" => TARGET,
         "answers" => PROVED,
+        "fwknop" => FWKNOP,
         _ => "",
     };
     let mut tables = compile(&format!("{settings}{DOOR}{more}")).unwrap();
