@@ -51,17 +51,6 @@ fn every_help_line_is_short_and_imperative() {
     help::check_help(&Cli::command());
 }
 
-/// Returns the keys of a section, as the error about an unknown key lists them.
-fn keys(before: &str) -> Vec<String> {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("config.toml");
-    fs::write(&path, format!("{before}zzzzzz = 1")).unwrap();
-    let error = profile::find(&path, "x", true).unwrap_err().to_string();
-    let (_, known) = error.split_once("expected ").unwrap();
-    let known = known.split('`').skip(1).step_by(2);
-    known.map(str::to_owned).collect()
-}
-
 #[test]
 fn every_key_of_a_profile_is_on_the_page() {
     for (before, heading) in [
@@ -77,4 +66,15 @@ fn every_key_of_a_profile_is_on_the_page() {
         expected.sort();
         assert_eq!(found, expected, "{heading}");
     }
+}
+
+/// Returns the keys of a section, as the error about an unknown key lists them.
+fn keys(before: &str) -> Vec<String> {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("config.toml");
+    fs::write(&path, format!("{before}zzzzzz = 1")).unwrap();
+    let error = profile::find(&path, "x", true).unwrap_err().to_string();
+    let (_, known) = error.split_once("expected ").unwrap();
+    let known = known.split('`').skip(1).step_by(2);
+    known.map(str::to_owned).collect()
 }

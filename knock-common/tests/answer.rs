@@ -21,120 +21,6 @@ const CLIENT6: &str = "2001:db8::7";
 const SERVER6: &str = "2001:db8::2";
 const COOKIE: u32 = 0xc00c_1e55;
 
-/// Headers up to the IP header, and the offset of the IP header.
-fn headers() -> Vec<(&'static str, Frame, usize)> {
-    vec![
-        ("IPv4", eth().ip4(CLIENT, SERVER), 14),
-        ("IPv6", eth().ip6(CLIENT6, SERVER6), 14),
-        ("IPv4, tagged", eth().vlan(7).ip4(CLIENT, SERVER), 18),
-        ("IPv6, tagged", eth().vlan(7).ip6(CLIENT6, SERVER6), 18),
-        (
-            "IPv4, two tags",
-            eth().qinq(7).vlan(8).ip4(CLIENT, SERVER),
-            22,
-        ),
-        (
-            "IPv6, two tags",
-            eth().qinq(7).vlan(8).ip6(CLIENT6, SERVER6),
-            22,
-        ),
-        ("IPv4, options", eth().ip4(CLIENT, SERVER).options(10), 14),
-    ]
-}
-
-/// Rewrites a frame in memory.
-fn rewrite_as_reply(frame: &mut Vec<u8>, answer: Answer) -> Option<()> {
-    let mut memory = Memory(frame);
-    answer::rewrite_as_reply(&mut memory, answer)?;
-    let length = memory.0.len();
-    frame.truncate(length);
-    Some(())
-}
-
-/// The frame with a sequence number, an acknowledgement number, and this many octets behind the header.
-fn question(frame: &Frame, flags: u8, sequence: u32, acknowledged: u32, more: usize) -> Vec<u8> {
-    let mut bytes = frame.clone().tcp(40_000, 7000, flags).bytes();
-    let at = bytes.len() - 16;
-    bytes[at..at + 4].copy_from_slice(&sequence.to_be_bytes());
-    bytes[at + 4..at + 8].copy_from_slice(&acknowledged.to_be_bytes());
-    // What is behind must not come back.
-    bytes.extend(vec![0xee; more]);
-    bytes
-}
-
-fn datagram(frame: &Frame, payload: usize, padding: usize) -> Vec<u8> {
-    let mut bytes = frame.clone().udp(40_000, 8000).bytes();
-    bytes.extend(vec![0xee; payload + padding]);
-    bytes
-}
-
-/// The internet checksum of octets (RFC 1071), by the book: 0 if the one that is in them is right.
-fn checksum(parts: &[&[u8]]) -> u16 {
-    let mut sum = 0_u32;
-    for part in parts {
-        for pair in part.chunks(2) {
-            sum += u32::from(pair[0]) * 256 + u32::from(*pair.get(1).unwrap_or(&0));
-        }
-    }
-    while sum >> 16 > 0 {
-        sum = (sum >> 16) + (sum & 0xffff);
-    }
-    !(sum as u16)
-}
-
-/// An answer, read by the book.
-#[derive(Debug)]
-struct Read {
-    from: IpAddr,
-    to: IpAddr,
-    from_port: u16,
-    to_port: u16,
-    /// From the ports on.
-    transport: Vec<u8>,
-    padding: Vec<u8>,
-}
-
-/// Reads a frame whose IP header is at an offset, and checks all its checksums.
-fn read(frame: &[u8], network: usize) -> Read {
-    let ip = &frame[network..];
-    let (from, to, protocol, transport, rest): (IpAddr, IpAddr, _, _, _) = if ip[0] >> 4 == 4 {
-        assert_eq!(ip[0], 0x45);
-        assert_eq!(checksum(&[&ip[..20]]), 0, "IPv4 header");
-        let total = usize::from(u16::from_be_bytes([ip[2], ip[3]]));
-        let address = |at: usize| <[u8; 4]>::try_from(&ip[at..at + 4]).unwrap().into();
-        (
-            address(12),
-            address(16),
-            ip[9],
-            &ip[20..total],
-            &ip[total..],
-        )
-    } else {
-        let end = 40 + usize::from(u16::from_be_bytes([ip[4], ip[5]]));
-        let address = |at: usize| <[u8; 16]>::try_from(&ip[at..at + 16]).unwrap().into();
-        (address(8), address(24), ip[6], &ip[40..end], &ip[end..])
-    };
-    let octets = |address: IpAddr| match address {
-        IpAddr::V4(v4) => v4.octets().to_vec(),
-        IpAddr::V6(v6) => v6.octets().to_vec(),
-    };
-    let [high, low] = (transport.len() as u16).to_be_bytes();
-    let pseudo = [&octets(from)[..], &octets(to), &[0, protocol, high, low]].concat();
-    assert_eq!(checksum(&[&pseudo, transport]), 0, "{protocol}");
-    Read {
-        from,
-        to,
-        from_port: u16::from_be_bytes([transport[0], transport[1]]),
-        to_port: u16::from_be_bytes([transport[2], transport[3]]),
-        transport: transport.to_vec(),
-        padding: rest.to_vec(),
-    }
-}
-
-fn be32(bytes: &[u8], at: usize) -> u32 {
-    u32::from_be_bytes(bytes.read(at).unwrap())
-}
-
 #[test]
 fn each_packet_of_a_handshake_has_its_answer() {
     const SEQUENCE: u32 = 0xffff_ffff;
@@ -298,20 +184,6 @@ fn a_port_is_written_in_decimal() {
     }
 }
 
-/// Any answer, and whether it is a segment.
-fn answer() -> impl Strategy<Value = (Answer, bool)> {
-    (0..4, any::<u32>(), any::<u16>()).prop_map(|(kind, cookie, port)| {
-        let frame = question(&eth().ip4(CLIENT, SERVER), SYN, cookie, !cookie, 0);
-        let question = Repliable::find(&frame[..]).unwrap();
-        match kind {
-            0 => (Answer::syn_ack(&question, cookie), true),
-            1 => (Answer::fin_ack(&question), true),
-            2 => (Answer::reset(&question), true),
-            _ => (Answer::port(PortDigits::of(port)), false),
-        }
-    })
-}
-
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(20_000))]
 
@@ -356,4 +228,132 @@ proptest! {
             prop_assert_eq!(back.protocol, protocol);
         }
     }
+}
+
+/// Headers up to the IP header, and the offset of the IP header.
+fn headers() -> Vec<(&'static str, Frame, usize)> {
+    vec![
+        ("IPv4", eth().ip4(CLIENT, SERVER), 14),
+        ("IPv6", eth().ip6(CLIENT6, SERVER6), 14),
+        ("IPv4, tagged", eth().vlan(7).ip4(CLIENT, SERVER), 18),
+        ("IPv6, tagged", eth().vlan(7).ip6(CLIENT6, SERVER6), 18),
+        (
+            "IPv4, two tags",
+            eth().qinq(7).vlan(8).ip4(CLIENT, SERVER),
+            22,
+        ),
+        (
+            "IPv6, two tags",
+            eth().qinq(7).vlan(8).ip6(CLIENT6, SERVER6),
+            22,
+        ),
+        ("IPv4, options", eth().ip4(CLIENT, SERVER).options(10), 14),
+    ]
+}
+
+/// Rewrites a frame in memory.
+fn rewrite_as_reply(frame: &mut Vec<u8>, answer: Answer) -> Option<()> {
+    let mut memory = Memory(frame);
+    answer::rewrite_as_reply(&mut memory, answer)?;
+    let length = memory.0.len();
+    frame.truncate(length);
+    Some(())
+}
+
+/// The frame with a sequence number, an acknowledgement number, and this many octets behind the header.
+fn question(frame: &Frame, flags: u8, sequence: u32, acknowledged: u32, more: usize) -> Vec<u8> {
+    let mut bytes = frame.clone().tcp(40_000, 7000, flags).bytes();
+    let at = bytes.len() - 16;
+    bytes[at..at + 4].copy_from_slice(&sequence.to_be_bytes());
+    bytes[at + 4..at + 8].copy_from_slice(&acknowledged.to_be_bytes());
+    // What is behind must not come back.
+    bytes.extend(vec![0xee; more]);
+    bytes
+}
+
+fn datagram(frame: &Frame, payload: usize, padding: usize) -> Vec<u8> {
+    let mut bytes = frame.clone().udp(40_000, 8000).bytes();
+    bytes.extend(vec![0xee; payload + padding]);
+    bytes
+}
+
+/// The internet checksum of octets (RFC 1071), by the book: 0 if the one that is in them is right.
+fn checksum(parts: &[&[u8]]) -> u16 {
+    let mut sum = 0_u32;
+    for part in parts {
+        for pair in part.chunks(2) {
+            sum += u32::from(pair[0]) * 256 + u32::from(*pair.get(1).unwrap_or(&0));
+        }
+    }
+    while sum >> 16 > 0 {
+        sum = (sum >> 16) + (sum & 0xffff);
+    }
+    !(sum as u16)
+}
+
+/// An answer, read by the book.
+#[derive(Debug)]
+struct Read {
+    from: IpAddr,
+    to: IpAddr,
+    from_port: u16,
+    to_port: u16,
+    /// From the ports on.
+    transport: Vec<u8>,
+    padding: Vec<u8>,
+}
+
+/// Reads a frame whose IP header is at an offset, and checks all its checksums.
+fn read(frame: &[u8], network: usize) -> Read {
+    let ip = &frame[network..];
+    let (from, to, protocol, transport, rest): (IpAddr, IpAddr, _, _, _) = if ip[0] >> 4 == 4 {
+        assert_eq!(ip[0], 0x45);
+        assert_eq!(checksum(&[&ip[..20]]), 0, "IPv4 header");
+        let total = usize::from(u16::from_be_bytes([ip[2], ip[3]]));
+        let address = |at: usize| <[u8; 4]>::try_from(&ip[at..at + 4]).unwrap().into();
+        (
+            address(12),
+            address(16),
+            ip[9],
+            &ip[20..total],
+            &ip[total..],
+        )
+    } else {
+        let end = 40 + usize::from(u16::from_be_bytes([ip[4], ip[5]]));
+        let address = |at: usize| <[u8; 16]>::try_from(&ip[at..at + 16]).unwrap().into();
+        (address(8), address(24), ip[6], &ip[40..end], &ip[end..])
+    };
+    let octets = |address: IpAddr| match address {
+        IpAddr::V4(v4) => v4.octets().to_vec(),
+        IpAddr::V6(v6) => v6.octets().to_vec(),
+    };
+    let [high, low] = (transport.len() as u16).to_be_bytes();
+    let pseudo = [&octets(from)[..], &octets(to), &[0, protocol, high, low]].concat();
+    assert_eq!(checksum(&[&pseudo, transport]), 0, "{protocol}");
+    Read {
+        from,
+        to,
+        from_port: u16::from_be_bytes([transport[0], transport[1]]),
+        to_port: u16::from_be_bytes([transport[2], transport[3]]),
+        transport: transport.to_vec(),
+        padding: rest.to_vec(),
+    }
+}
+
+fn be32(bytes: &[u8], at: usize) -> u32 {
+    u32::from_be_bytes(bytes.read(at).unwrap())
+}
+
+/// Any answer, and whether it is a segment.
+fn answer() -> impl Strategy<Value = (Answer, bool)> {
+    (0..4, any::<u32>(), any::<u16>()).prop_map(|(kind, cookie, port)| {
+        let frame = question(&eth().ip4(CLIENT, SERVER), SYN, cookie, !cookie, 0);
+        let question = Repliable::find(&frame[..]).unwrap();
+        match kind {
+            0 => (Answer::syn_ack(&question, cookie), true),
+            1 => (Answer::fin_ack(&question), true),
+            2 => (Answer::reset(&question), true),
+            _ => (Answer::port(PortDigits::of(port)), false),
+        }
+    })
 }

@@ -23,104 +23,10 @@ use knock_common::{
 
 const PAGE: &str = include_str!("../../docs/maps.md");
 
-/// A map as the page's table has it.
-struct Map {
-    name: &'static str,
-    key: usize,
-    value: usize,
-    /// As text, because some have a unit or depend on the configuration.
-    entries: String,
-}
-
 const INDEX: usize = size_of::<u32>();
 const WORD: usize = size_of::<u64>();
 /// The length in bits, before the data of a prefix.
 const PREFIX_LENGTH: usize = size_of::<u32>();
-
-fn map(name: &'static str, key: usize, value: usize, entries: u32) -> Map {
-    Map {
-        name,
-        key,
-        value,
-        entries: entries.to_string(),
-    }
-}
-
-fn maps() -> Vec<Map> {
-    let as_needed = |name, key, value| Map {
-        entries: "as needed".to_owned(),
-        ..map(name, key, value, 0)
-    };
-    vec![
-        map("ALLOW", size_of::<GrantKey>(), WORD, ALLOW_MAX),
-        map("ANSWER", INDEX, 2 * WORD, 1),
-        map("CLAIMS", INDEX, WORD, CLAIMS),
-        map("CLOCK", INDEX, 2 * WORD, 1),
-        map("CONFIG", INDEX, size_of::<Config>(), 1),
-        map("COUNTERS", INDEX, WORD, COUNTERS_MAX),
-        as_needed("DOORS", INDEX, size_of::<DoorEntry>()),
-        as_needed("EDGES", size_of::<EdgeKey>(), INDEX),
-        Map {
-            entries: format!("{EVENTS_BYTES} B"),
-            ..map("EVENTS", 0, size_of::<Event>(), 0)
-        },
-        map("EVENT_LIMITS", INDEX, WORD, 2),
-        map("FIRST_KNOCKS", INDEX, WAYS * WORD, BUCKETS),
-        map("FLOWS", size_of::<FlowKey>(), WORD, FLOWS_MAX),
-        map("FRAMES_SEEN", INDEX, size_of::<Seen>(), seen::SLOTS),
-        map(
-            "FWKNOP_KEYS",
-            INDEX,
-            size_of::<FwknopKey>(),
-            FWKNOP_KEYS_MAX,
-        ),
-        map("FWKNOP_SCRATCH", INDEX, size_of::<fwknop::Scratch>(), 1),
-        map("LOCKOUTS", INDEX, WAYS * WORD, LOCKOUTS_MAX),
-        as_needed("NODES", INDEX, size_of::<Node>()),
-        map("OTP", INDEX, size_of::<OtpEntry>(), DOORS_MAX),
-        map("PORTS", INDEX, size_of::<PortRule>(), PORT_RULES),
-        map("PRESENCE", INDEX, WORD, PRESENCE_SLOTS),
-        map("PROGRESS", size_of::<ProgressKey>(), WORD, PROGRESS_MAX),
-        map("SCRATCH", INDEX, size_of::<Scratch>(), 1),
-        map("SPA_GATES", INDEX, size_of::<Gate>(), GATES),
-        as_needed("SPA_KEYS", size_of::<SpaKeyName>(), size_of::<SpaKey>()),
-        map("SPA_LAST", size_of::<KeyId>(), WORD, LAST_MAX),
-        as_needed("SPA_MAY", size_of::<SpaMayKey>(), size_of::<SpaMay>()),
-        map("SPA_OTHER", INDEX, size_of::<Address>(), 1),
-        map("SPA_SCRATCH", INDEX, size_of::<SpaScratch>(), 1),
-        map("SPA_SEEN", size_of::<SpaTag>(), WORD, SEEN_MAX),
-        map("TARGETS", size_of::<Address>(), INDEX, TARGETS_MAX),
-        map(
-            "TRUST",
-            PREFIX_LENGTH + size_of::<Address>(),
-            INDEX,
-            TRUST_MAX,
-        ),
-        map("USED", size_of::<UsedKey>(), WORD, USED_MAX),
-        map("WALL_CLOCK", INDEX, WORD, 1),
-    ]
-}
-
-/// The cells of each row of the tables under a heading.
-fn rows(heading: &str) -> Vec<Vec<&'static str>> {
-    let (_, section) = PAGE
-        .split_once(&format!("\n## {heading}\n"))
-        .unwrap_or_else(|| panic!("docs/maps.md has no section {heading}"));
-    let section = section
-        .split_once("\n## ")
-        .map_or(section, |(section, _)| section);
-    let lines = section.lines().filter_map(|line| line.strip_prefix("| "));
-    // The first row is the head of the table.
-    lines
-        .skip(1)
-        .map(|line| {
-            line.trim_end_matches('|')
-                .split('|')
-                .map(str::trim)
-                .collect()
-        })
-        .collect()
-}
 
 #[test]
 fn every_reason_is_on_the_page() {
@@ -227,4 +133,98 @@ fn tests_that_are_named_exist() {
         }
     }
     assert!(count > 30, "{count} tests found in the pages");
+}
+
+/// A map as the page's table has it.
+struct Map {
+    name: &'static str,
+    key: usize,
+    value: usize,
+    /// As text, because some have a unit or depend on the configuration.
+    entries: String,
+}
+
+fn map(name: &'static str, key: usize, value: usize, entries: u32) -> Map {
+    Map {
+        name,
+        key,
+        value,
+        entries: entries.to_string(),
+    }
+}
+
+fn maps() -> Vec<Map> {
+    let as_needed = |name, key, value| Map {
+        entries: "as needed".to_owned(),
+        ..map(name, key, value, 0)
+    };
+    vec![
+        map("ALLOW", size_of::<GrantKey>(), WORD, ALLOW_MAX),
+        map("ANSWER", INDEX, 2 * WORD, 1),
+        map("CLAIMS", INDEX, WORD, CLAIMS),
+        map("CLOCK", INDEX, 2 * WORD, 1),
+        map("CONFIG", INDEX, size_of::<Config>(), 1),
+        map("COUNTERS", INDEX, WORD, COUNTERS_MAX),
+        as_needed("DOORS", INDEX, size_of::<DoorEntry>()),
+        as_needed("EDGES", size_of::<EdgeKey>(), INDEX),
+        Map {
+            entries: format!("{EVENTS_BYTES} B"),
+            ..map("EVENTS", 0, size_of::<Event>(), 0)
+        },
+        map("EVENT_LIMITS", INDEX, WORD, 2),
+        map("FIRST_KNOCKS", INDEX, WAYS * WORD, BUCKETS),
+        map("FLOWS", size_of::<FlowKey>(), WORD, FLOWS_MAX),
+        map("FRAMES_SEEN", INDEX, size_of::<Seen>(), seen::SLOTS),
+        map(
+            "FWKNOP_KEYS",
+            INDEX,
+            size_of::<FwknopKey>(),
+            FWKNOP_KEYS_MAX,
+        ),
+        map("FWKNOP_SCRATCH", INDEX, size_of::<fwknop::Scratch>(), 1),
+        map("LOCKOUTS", INDEX, WAYS * WORD, LOCKOUTS_MAX),
+        as_needed("NODES", INDEX, size_of::<Node>()),
+        map("OTP", INDEX, size_of::<OtpEntry>(), DOORS_MAX),
+        map("PORTS", INDEX, size_of::<PortRule>(), PORT_RULES),
+        map("PRESENCE", INDEX, WORD, PRESENCE_SLOTS),
+        map("PROGRESS", size_of::<ProgressKey>(), WORD, PROGRESS_MAX),
+        map("SCRATCH", INDEX, size_of::<Scratch>(), 1),
+        map("SPA_GATES", INDEX, size_of::<Gate>(), GATES),
+        as_needed("SPA_KEYS", size_of::<SpaKeyName>(), size_of::<SpaKey>()),
+        map("SPA_LAST", size_of::<KeyId>(), WORD, LAST_MAX),
+        as_needed("SPA_MAY", size_of::<SpaMayKey>(), size_of::<SpaMay>()),
+        map("SPA_OTHER", INDEX, size_of::<Address>(), 1),
+        map("SPA_SCRATCH", INDEX, size_of::<SpaScratch>(), 1),
+        map("SPA_SEEN", size_of::<SpaTag>(), WORD, SEEN_MAX),
+        map("TARGETS", size_of::<Address>(), INDEX, TARGETS_MAX),
+        map(
+            "TRUST",
+            PREFIX_LENGTH + size_of::<Address>(),
+            INDEX,
+            TRUST_MAX,
+        ),
+        map("USED", size_of::<UsedKey>(), WORD, USED_MAX),
+        map("WALL_CLOCK", INDEX, WORD, 1),
+    ]
+}
+
+/// The cells of each row of the tables under a heading.
+fn rows(heading: &str) -> Vec<Vec<&'static str>> {
+    let (_, section) = PAGE
+        .split_once(&format!("\n## {heading}\n"))
+        .unwrap_or_else(|| panic!("docs/maps.md has no section {heading}"));
+    let section = section
+        .split_once("\n## ")
+        .map_or(section, |(section, _)| section);
+    let lines = section.lines().filter_map(|line| line.strip_prefix("| "));
+    // The first row is the head of the table.
+    lines
+        .skip(1)
+        .map(|line| {
+            line.trim_end_matches('|')
+                .split('|')
+                .map(str::trim)
+                .collect()
+        })
+        .collect()
 }

@@ -29,30 +29,6 @@ use seal::{access, base64, encrypt, seal, tag, with_digest};
 const PASSPHRASE: &[u8] = b"0123456789abcdefghijklmnopqrstuv";
 const HMAC_KEY: &[u8] = b"another key";
 
-/// What a packet is, judged with a stanza's keys; `None` if it is not authentic.
-fn open(passphrase: &[u8], hmac_key: &[u8], packet: &[u8]) -> Option<(Kind, Request)> {
-    let mut scratch = Scratch::zeroed();
-    if !scratch.expect(packet.len()) {
-        return None;
-    }
-    scratch.room().copy_from_slice(packet);
-    let is_authentic = scratch.begin() && scratch.is_authentic(&Native, &Key::new(hmac_key));
-    is_authentic.then(|| {
-        let passphrase = Passphrase::new(passphrase).unwrap();
-        let kind = fwknop::open(&Native, &mut scratch, &passphrase);
-        (kind, scratch.request)
-    })
-}
-
-fn opened(text: &str) -> (Kind, Request) {
-    let packet = seal(PASSPHRASE, HMAC_KEY, *b"saltsalt", text.as_bytes());
-    open(PASSPHRASE, HMAC_KEY, packet.as_bytes()).unwrap()
-}
-
-fn ports(request: &Request) -> &[u32] {
-    &request.ports[..request.port_count as usize]
-}
-
 #[test]
 fn packets_of_the_stock_client_are_read() {
     let packet = "8BAgMEBQYHCISULpCdXiFH8OgyeYCV84j33tmZsFU55kzK+IxwEJ0r1vAxIVS7YR77hGMJTOqFpoAE37qwb4/kVMv0+vOYEdAK9\
@@ -309,20 +285,6 @@ fn a_packet_encrypted_otherwise_is_unreadable() {
     }
 }
 
-fn texts() -> impl Strategy<Value = Vec<u8>> {
-    let pieces = prop_oneof![
-        Just(":".to_owned()),
-        Just("1234567890123456:".to_owned()),
-        any::<u8>().prop_map(|number| format!("{number}:")),
-        any::<u32>().prop_map(|number| format!("{number}:")),
-        "[ -~]{0,20}",
-        "(tcp|udp|icmp)/[0-9]{0,6},?".prop_map(|text| base64(text.as_bytes())),
-        "[0-9.]{0,16},(tcp/[0-9]{1,5},?){0,9}".prop_map(|text| base64(text.as_bytes()) + ":"),
-    ];
-    let free = vec(pieces, 0..12).prop_map(|pieces| pieces.concat().into_bytes());
-    prop_oneof![free, vec(any::<u8>(), 0..240)]
-}
-
 proptest! {
     #[test]
     fn every_text_is_decrypted(
@@ -378,6 +340,44 @@ proptest! {
     fn any_bytes_are_refused(packet in vec(any::<u8>(), 0..600)) {
         prop_assert!(open(PASSPHRASE, HMAC_KEY, &packet).is_none());
     }
+}
+
+/// What a packet is, judged with a stanza's keys; `None` if it is not authentic.
+fn open(passphrase: &[u8], hmac_key: &[u8], packet: &[u8]) -> Option<(Kind, Request)> {
+    let mut scratch = Scratch::zeroed();
+    if !scratch.expect(packet.len()) {
+        return None;
+    }
+    scratch.room().copy_from_slice(packet);
+    let is_authentic = scratch.begin() && scratch.is_authentic(&Native, &Key::new(hmac_key));
+    is_authentic.then(|| {
+        let passphrase = Passphrase::new(passphrase).unwrap();
+        let kind = fwknop::open(&Native, &mut scratch, &passphrase);
+        (kind, scratch.request)
+    })
+}
+
+fn opened(text: &str) -> (Kind, Request) {
+    let packet = seal(PASSPHRASE, HMAC_KEY, *b"saltsalt", text.as_bytes());
+    open(PASSPHRASE, HMAC_KEY, packet.as_bytes()).unwrap()
+}
+
+fn ports(request: &Request) -> &[u32] {
+    &request.ports[..request.port_count as usize]
+}
+
+fn texts() -> impl Strategy<Value = Vec<u8>> {
+    let pieces = prop_oneof![
+        Just(":".to_owned()),
+        Just("1234567890123456:".to_owned()),
+        any::<u8>().prop_map(|number| format!("{number}:")),
+        any::<u32>().prop_map(|number| format!("{number}:")),
+        "[ -~]{0,20}",
+        "(tcp|udp|icmp)/[0-9]{0,6},?".prop_map(|text| base64(text.as_bytes())),
+        "[0-9.]{0,16},(tcp/[0-9]{1,5},?){0,9}".prop_map(|text| base64(text.as_bytes()) + ":"),
+    ];
+    let free = vec(pieces, 0..12).prop_map(|pieces| pieces.concat().into_bytes());
+    prop_oneof![free, vec(any::<u8>(), 0..240)]
 }
 
 /// How many ports a text of access asks for; `None` if it is malformed.

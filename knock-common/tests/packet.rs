@@ -134,6 +134,27 @@ fn a_truncated_frame_does_not_pass_as_another_kind() {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(20_000))]
+
+    /// Octets behind the headers do not change what is read.
+    #[test]
+    fn any_bytes_are_judged_by_their_headers(bytes in bytes(), more: [u8; 32]) {
+        let first = packet::parse(&bytes[..]);
+        let longer = [&bytes[..], &more[..]].concat();
+        match first {
+            Ok(segment) => {
+                prop_assert_eq!(packet::parse(&longer[..]), Ok(segment));
+                let source = segment.source(&bytes[..]);
+                prop_assert!(matches!(source, Ok(_) | Err(Reason::BadHeader)));
+                prop_assert_eq!(segment.source(&longer[..]), source);
+            }
+            Err(Reason::Truncated | Reason::TinyFragment) => {}
+            Err(reason) => prop_assert_eq!(packet::parse(&longer[..]), Err(reason)),
+        }
+    }
+}
+
 /// A frame of the table with some octets changed, or any bytes.
 fn bytes() -> impl Strategy<Value = Vec<u8>> {
     let shapes: Vec<Vec<u8>> = shapes::all().iter().map(|s| s.frame.bytes()).collect();
@@ -155,25 +176,4 @@ fn bytes() -> impl Strategy<Value = Vec<u8>> {
             bytes
         });
     prop_oneof![changed, proptest::collection::vec(any::<u8>(), 0..200)]
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(20_000))]
-
-    /// Octets behind the headers do not change what is read.
-    #[test]
-    fn any_bytes_are_judged_by_their_headers(bytes in bytes(), more: [u8; 32]) {
-        let first = packet::parse(&bytes[..]);
-        let longer = [&bytes[..], &more[..]].concat();
-        match first {
-            Ok(segment) => {
-                prop_assert_eq!(packet::parse(&longer[..]), Ok(segment));
-                let source = segment.source(&bytes[..]);
-                prop_assert!(matches!(source, Ok(_) | Err(Reason::BadHeader)));
-                prop_assert_eq!(segment.source(&longer[..]), source);
-            }
-            Err(Reason::Truncated | Reason::TinyFragment) => {}
-            Err(reason) => prop_assert_eq!(packet::parse(&longer[..]), Err(reason)),
-        }
-    }
 }

@@ -63,6 +63,145 @@ const KEY: [u64; 2] = [7, 11];
 /// The value of a word that does not exist.
 const ABSENT: u64 = u64::MAX;
 
+use Packet::{Forged, Proof, Spa, SpaClose, Syn};
+
+const SPA_PORT: u16 = 62_201;
+const STAMP: u64 = 1_800_000_000_000_000_000;
+const WINDOW: u64 = 1_000_000;
+
+const A: u16 = 7000;
+const B: u16 = 8000;
+const C: u16 = 9000;
+/// The second of two knocks, the first of which is `A`.
+const D: u16 = 7100;
+const SINGLE: u16 = 7200;
+/// With a handshake: the second of two knocks, the first of which is `A`.
+const PROVED: u16 = 7300;
+const DECOY: u16 = 7400;
+const PROTECTED: u16 = 22;
+const UNUSED: u16 = 1234;
+
+/// All kinds of packets; each has a different effect in some state.
+const PACKETS: [Packet; 11] = [
+    Syn(A),
+    Syn(B),
+    Syn(C),
+    Syn(D),
+    Syn(SINGLE),
+    Syn(PROVED),
+    Proof(PROVED),
+    Forged(PROVED),
+    Syn(DECOY),
+    Syn(PROTECTED),
+    Syn(UNUSED),
+];
+
+/// States, by the packets that lead to them.
+const STATES: [(&str, &[Packet]); 7] = [
+    ("nothing", &[]),
+    ("a first knock", &[Syn(A)]),
+    ("two of three knocks", &[Syn(A), Syn(B)]),
+    ("all knocks", &[Syn(A), Syn(B), Syn(C)]),
+    ("a single knock", &[Syn(SINGLE)]),
+    // Two failures lock out: the next wrong knock is the second.
+    ("a failure and a first knock", &[Syn(A), Syn(C), Syn(A)]),
+    (
+        "a failure and two knocks",
+        &[Syn(A), Syn(C), Syn(A), Syn(B)],
+    ),
+];
+
+#[test]
+fn two_packets_at_once_count_as_one_after_the_other() {
+    let mut orders = 0;
+    let mut spoiled = 0;
+    for (state, history) in STATES {
+        for (index, a) in PACKETS.into_iter().enumerate() {
+            for b in PACKETS.into_iter().skip(index) {
+                let explored = at_once(history, [a, b], true);
+                assert!(
+                    explored.wrong.is_empty(),
+                    "after {state}, {a:?} and {b:?} at once: {:#?}, but one after the other {:#?}",
+                    explored.wrong,
+                    [false, true].map(|swap| one_after_the_other(history, [a, b], swap)),
+                );
+                orders += explored.orders;
+                spoiled += explored.spoiled;
+            }
+        }
+    }
+    println!("{orders} orders of accesses, in {spoiled} of them a CPU did not wait");
+    assert!(spoiled > 0, "giving up was never explored");
+}
+
+/// Packets of one key, beside each other and beside knocks: each stamp is used once, and the greatest one stays.
+#[test]
+fn a_stamp_is_used_once_on_two_cpus() {
+    let mut orders = 0;
+    for (state, history) in [
+        ("nothing", &[][..]),
+        ("an earlier packet", &[Spa(1)]),
+        ("a knock on the same door", &[Syn(SINGLE)]),
+    ] {
+        for packets in [
+            [Spa(5), Spa(5)],
+            [Spa(5), Spa(6)],
+            [Spa(6), Spa(5)],
+            [Spa(5), SpaClose(6)],
+            [SpaClose(5), Spa(6)],
+            [SpaClose(5), SpaClose(5)],
+            [Spa(1), Spa(5)],
+            [Spa(5), Syn(SINGLE)],
+            [SpaClose(5), Syn(A)],
+            [Spa(5), Syn(PROTECTED)],
+        ] {
+            let explored = at_once(history, packets, true);
+            let wrong = explored.wrong.iter();
+            let wrong: Vec<_> = wrong
+                .filter(|outcome| !overtook(packets, outcome))
+                .collect();
+            assert!(
+                wrong.is_empty(),
+                "after {state}, {packets:?} at once: {wrong:#?}"
+            );
+            orders += explored.orders;
+        }
+    }
+    println!("{orders} orders of accesses");
+}
+
+/// Shows that the search finds races: without claims, a wrong knock and the correct one both count.
+#[test]
+fn without_claims_both_knocks_count() {
+    for (name, history, packets, both) in [
+        (
+            "a wrong second knock and the correct one",
+            &[Syn(A)][..],
+            [Syn(C), Syn(B)],
+            [Reason::WrongKnock, Reason::NextKnock],
+        ),
+        (
+            "an unused port and the correct second knock",
+            &[Syn(A)],
+            [Syn(UNUSED), Syn(B)],
+            [Reason::StrayPort, Reason::NextKnock],
+        ),
+        (
+            "a decoy and the last of two knocks",
+            &[Syn(A)],
+            [Syn(DECOY), Syn(D)],
+            [Reason::Decoy, Reason::Opened],
+        ),
+    ] {
+        let explored = at_once(history, packets, false);
+        let both = explored
+            .wrong
+            .iter()
+            .find(|outcome| outcome.reasons == both && (outcome.node != 0));
+        assert!(both.is_some(), "{name}: {:#?}", explored.wrong);
+    }
+}
+
 /// A word that both CPUs share, or one that is 0 and never written.
 #[derive(Clone)]
 enum SharedWord {
@@ -370,54 +509,6 @@ enum Packet {
     SpaClose(u64),
 }
 
-use Packet::{Forged, Proof, Spa, SpaClose, Syn};
-
-const SPA_PORT: u16 = 62_201;
-const STAMP: u64 = 1_800_000_000_000_000_000;
-const WINDOW: u64 = 1_000_000;
-
-const A: u16 = 7000;
-const B: u16 = 8000;
-const C: u16 = 9000;
-/// The second of two knocks, the first of which is `A`.
-const D: u16 = 7100;
-const SINGLE: u16 = 7200;
-/// With a handshake: the second of two knocks, the first of which is `A`.
-const PROVED: u16 = 7300;
-const DECOY: u16 = 7400;
-const PROTECTED: u16 = 22;
-const UNUSED: u16 = 1234;
-
-/// All kinds of packets; each has a different effect in some state.
-const PACKETS: [Packet; 11] = [
-    Syn(A),
-    Syn(B),
-    Syn(C),
-    Syn(D),
-    Syn(SINGLE),
-    Syn(PROVED),
-    Proof(PROVED),
-    Forged(PROVED),
-    Syn(DECOY),
-    Syn(PROTECTED),
-    Syn(UNUSED),
-];
-
-/// States, by the packets that lead to them.
-const STATES: [(&str, &[Packet]); 7] = [
-    ("nothing", &[]),
-    ("a first knock", &[Syn(A)]),
-    ("two of three knocks", &[Syn(A), Syn(B)]),
-    ("all knocks", &[Syn(A), Syn(B), Syn(C)]),
-    ("a single knock", &[Syn(SINGLE)]),
-    // Two failures lock out: the next wrong knock is the second.
-    ("a failure and a first knock", &[Syn(A), Syn(C), Syn(A)]),
-    (
-        "a failure and two knocks",
-        &[Syn(A), Syn(C), Syn(A), Syn(B)],
-    ),
-];
-
 fn tables() -> Arc<Tables> {
     let node = |port: u16, depth: u8, completes: u16| Node {
         symbol: Symbol::new(Tcp, port),
@@ -685,65 +776,6 @@ fn at_once(history: &'static [Packet], packets: [Packet; 2], claims: bool) -> Ex
     }
 }
 
-#[test]
-fn two_packets_at_once_count_as_one_after_the_other() {
-    let mut orders = 0;
-    let mut spoiled = 0;
-    for (state, history) in STATES {
-        for (index, a) in PACKETS.into_iter().enumerate() {
-            for b in PACKETS.into_iter().skip(index) {
-                let explored = at_once(history, [a, b], true);
-                assert!(
-                    explored.wrong.is_empty(),
-                    "after {state}, {a:?} and {b:?} at once: {:#?}, but one after the other {:#?}",
-                    explored.wrong,
-                    [false, true].map(|swap| one_after_the_other(history, [a, b], swap)),
-                );
-                orders += explored.orders;
-                spoiled += explored.spoiled;
-            }
-        }
-    }
-    println!("{orders} orders of accesses, in {spoiled} of them a CPU did not wait");
-    assert!(spoiled > 0, "giving up was never explored");
-}
-
-/// Packets of one key, beside each other and beside knocks: each stamp is used once, and the greatest one stays.
-#[test]
-fn a_stamp_is_used_once_on_two_cpus() {
-    let mut orders = 0;
-    for (state, history) in [
-        ("nothing", &[][..]),
-        ("an earlier packet", &[Spa(1)]),
-        ("a knock on the same door", &[Syn(SINGLE)]),
-    ] {
-        for packets in [
-            [Spa(5), Spa(5)],
-            [Spa(5), Spa(6)],
-            [Spa(6), Spa(5)],
-            [Spa(5), SpaClose(6)],
-            [SpaClose(5), Spa(6)],
-            [SpaClose(5), SpaClose(5)],
-            [Spa(1), Spa(5)],
-            [Spa(5), Syn(SINGLE)],
-            [SpaClose(5), Syn(A)],
-            [Spa(5), Syn(PROTECTED)],
-        ] {
-            let explored = at_once(history, packets, true);
-            let wrong = explored.wrong.iter();
-            let wrong: Vec<_> = wrong
-                .filter(|outcome| !overtook(packets, outcome))
-                .collect();
-            assert!(
-                wrong.is_empty(),
-                "after {state}, {packets:?} at once: {wrong:#?}"
-            );
-            orders += explored.orders;
-        }
-    }
-    println!("{orders} orders of accesses");
-}
-
 /// Whether the stamps were used in their order and the later packet changed the grants first, which no order of one
 /// packet after the other does. It harms nobody: both packets are the user's, each was used once.
 fn overtook(packets: [Packet; 2], outcome: &Outcome) -> bool {
@@ -755,36 +787,4 @@ fn overtook(packets: [Packet; 2], outcome: &Outcome) -> bool {
     first != second
         && outcome.reasons.iter().all(is_used)
         && outcome.last == STAMP + first.max(second)
-}
-
-/// Shows that the search finds races: without claims, a wrong knock and the correct one both count.
-#[test]
-fn without_claims_both_knocks_count() {
-    for (name, history, packets, both) in [
-        (
-            "a wrong second knock and the correct one",
-            &[Syn(A)][..],
-            [Syn(C), Syn(B)],
-            [Reason::WrongKnock, Reason::NextKnock],
-        ),
-        (
-            "an unused port and the correct second knock",
-            &[Syn(A)],
-            [Syn(UNUSED), Syn(B)],
-            [Reason::StrayPort, Reason::NextKnock],
-        ),
-        (
-            "a decoy and the last of two knocks",
-            &[Syn(A)],
-            [Syn(DECOY), Syn(D)],
-            [Reason::Decoy, Reason::Opened],
-        ),
-    ] {
-        let explored = at_once(history, packets, false);
-        let both = explored
-            .wrong
-            .iter()
-            .find(|outcome| outcome.reasons == both && (outcome.node != 0));
-        assert!(both.is_some(), "{name}: {:#?}", explored.wrong);
-    }
 }

@@ -6,27 +6,11 @@ use knock_sequence::{
 };
 use proptest::prelude::*;
 
-fn words(knocks: &[Knock]) -> String {
-    let words: Vec<String> = knocks.iter().map(ToString::to_string).collect();
-    words.join(" ")
-}
-
-fn unused(book: &Book) -> Vec<String> {
-    let unused = book.unused();
-    unused
-        .map(|(line, knocks)| format!("{line}: {}", words(knocks)))
-        .collect()
-}
-
-fn flaws(book: &Book) -> Vec<String> {
-    let flaws = book.flaws();
-    flaws
-        .map(|flaw| format!("{}: {}", flaw.line, flaw.reason))
-        .collect()
-}
-
 /// Name, file, sequences, flaws.
 type LineRow<'a> = (&'a str, &'a [u8], &'a [&'a str], &'a [&'a str]);
+
+/// Name, file, line, the file with the mark.
+type MarkRow<'a> = (&'a str, &'a [u8], u32, Option<&'a [u8]>);
 
 #[test]
 fn each_line_is_a_sequence_a_comment_or_a_flaw() {
@@ -146,9 +130,6 @@ fn each_line_is_a_sequence_a_comment_or_a_flaw() {
     }
 }
 
-/// Name, file, line, the file with the mark.
-type MarkRow<'a> = (&'a str, &'a [u8], u32, Option<&'a [u8]>);
-
 #[test]
 fn marking_marks_a_line_and_those_before() {
     let rows: [MarkRow<'_>; 9] = [
@@ -199,22 +180,6 @@ fn marking_marks_a_line_and_those_before() {
     }
 }
 
-/// Something like a file: mostly what is meant, some of it broken.
-fn any_text() -> impl Strategy<Value = Vec<u8>> {
-    let piece = prop_oneof![
-        Just(b" 7000:tcp,8000:udp".to_vec()),
-        (1_u16..9).prop_map(|port| format!(" {port}").into_bytes()),
-        Just(b"tcp/7000 udp/8000".to_vec()),
-        Just(b"#".to_vec()),
-        Just(b"\n".to_vec()),
-        Just(b"\n".to_vec()),
-        Just(b"\r\n".to_vec()),
-        Just(b",".to_vec()),
-        proptest::collection::vec(any::<u8>(), 0..4),
-    ];
-    proptest::collection::vec(piece, 0..40).prop_map(|pieces| pieces.concat())
-}
-
 proptest! {
     /// Whatever is in a file: a mark ends its line and those before it, once, and changes nothing
     /// else.
@@ -247,12 +212,6 @@ proptest! {
     }
 }
 
-/// How many bytes stand behind a line.
-fn book_end(book: &Book, line: u32) -> usize {
-    let lines = book.text().split_inclusive(|&byte| byte == b'\n');
-    lines.skip(line as usize).map(<[u8]>::len).sum()
-}
-
 /// What a client does with a file: it takes the next line, or stops at one that can't be used.
 #[test]
 fn a_client_does_not_skip_a_line_that_cannot_be_used() {
@@ -283,4 +242,45 @@ fn a_used_line_that_was_cut_off_is_a_comment() {
     let book = Book::new(b"#7000\n#8000".to_vec());
     assert!(book.sequence(1).is_some());
     assert_eq!(book.sequence(2), None);
+}
+
+fn words(knocks: &[Knock]) -> String {
+    let words: Vec<String> = knocks.iter().map(ToString::to_string).collect();
+    words.join(" ")
+}
+
+fn unused(book: &Book) -> Vec<String> {
+    let unused = book.unused();
+    unused
+        .map(|(line, knocks)| format!("{line}: {}", words(knocks)))
+        .collect()
+}
+
+fn flaws(book: &Book) -> Vec<String> {
+    let flaws = book.flaws();
+    flaws
+        .map(|flaw| format!("{}: {}", flaw.line, flaw.reason))
+        .collect()
+}
+
+/// Something like a file: mostly what is meant, some of it broken.
+fn any_text() -> impl Strategy<Value = Vec<u8>> {
+    let piece = prop_oneof![
+        Just(b" 7000:tcp,8000:udp".to_vec()),
+        (1_u16..9).prop_map(|port| format!(" {port}").into_bytes()),
+        Just(b"tcp/7000 udp/8000".to_vec()),
+        Just(b"#".to_vec()),
+        Just(b"\n".to_vec()),
+        Just(b"\n".to_vec()),
+        Just(b"\r\n".to_vec()),
+        Just(b",".to_vec()),
+        proptest::collection::vec(any::<u8>(), 0..4),
+    ];
+    proptest::collection::vec(piece, 0..40).prop_map(|pieces| pieces.concat())
+}
+
+/// How many bytes stand behind a line.
+fn book_end(book: &Book, line: u32) -> usize {
+    let lines = book.text().split_inclusive(|&byte| byte == b'\n');
+    lines.skip(line as usize).map(<[u8]>::len).sum()
 }

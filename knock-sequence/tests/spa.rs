@@ -9,18 +9,6 @@ use knock_sequence::spa::{
 /// See the file for its columns.
 const VECTORS: &str = include_str!("../../knock-common/tests/spa_vectors.txt");
 
-/// The octets of hexadecimal digits.
-fn octets(digits: &str) -> Vec<u8> {
-    let pairs = (0..digits.len()).step_by(2);
-    pairs
-        .map(|at| u8::from_str_radix(&digits[at..at + 2], 16).unwrap())
-        .collect()
-}
-
-fn key(digits: &str) -> PrivateKey {
-    PrivateKey::from_octets(octets(digits).try_into().unwrap())
-}
-
 #[test]
 fn packets_are_those_of_an_independent_client() {
     let mut count = 0;
@@ -62,6 +50,37 @@ fn packets_are_those_of_an_independent_client() {
     assert_eq!(count, 16);
 }
 
+#[test]
+fn each_octet_of_a_key_is_noise_and_so_is_what_follows_it() {
+    let packets = packets_of_a_key(10_000);
+    // Six standard deviations: 144 statistics stay below with a probability of 0.999999.
+    let most = 255.0 + 6.0 * 23.0;
+    for at in 0..PACKET_LENGTH {
+        let octets = packets.iter().map(|packet| packet[at]);
+        let alone = chi_square(octets);
+        let changes = packets.windows(2).map(|pair| pair[0][at] ^ pair[1][at]);
+        let changes = chi_square(changes);
+        assert!(alone < most, "octet {at}: {alone}");
+        assert!(changes < most, "octet {at} of packets in a row: {changes}");
+    }
+    let mut beginnings: Vec<_> = packets.iter().map(|packet| &packet[..8]).collect();
+    beginnings.sort_unstable();
+    beginnings.dedup();
+    assert_eq!(beginnings.len(), packets.len(), "none begins like another");
+}
+
+/// The octets of hexadecimal digits.
+fn octets(digits: &str) -> Vec<u8> {
+    let pairs = (0..digits.len()).step_by(2);
+    pairs
+        .map(|at| u8::from_str_radix(&digits[at..at + 2], 16).unwrap())
+        .collect()
+}
+
+fn key(digits: &str) -> PrivateKey {
+    PrivateKey::from_octets(octets(digits).try_into().unwrap())
+}
+
 /// Returns packets of one key that differ in nothing but the stamp, which increases by 1 s.
 fn packets_of_a_key(count: u64) -> Vec<[u8; PACKET_LENGTH]> {
     let [host, client] = [0x11, 0x22].map(|octet| PrivateKey::from_octets([octet; 32]));
@@ -86,23 +105,4 @@ fn chi_square(octets: impl Iterator<Item = u8>) -> f64 {
     let expected = f64::from(counts.iter().sum::<u32>()) / 256.0;
     let deviation = |&count: &u32| (f64::from(count) - expected).powi(2) / expected;
     counts.iter().map(deviation).sum()
-}
-
-#[test]
-fn each_octet_of_a_key_is_noise_and_so_is_what_follows_it() {
-    let packets = packets_of_a_key(10_000);
-    // Six standard deviations: 144 statistics stay below with a probability of 0.999999.
-    let most = 255.0 + 6.0 * 23.0;
-    for at in 0..PACKET_LENGTH {
-        let octets = packets.iter().map(|packet| packet[at]);
-        let alone = chi_square(octets);
-        let changes = packets.windows(2).map(|pair| pair[0][at] ^ pair[1][at]);
-        let changes = chi_square(changes);
-        assert!(alone < most, "octet {at}: {alone}");
-        assert!(changes < most, "octet {at} of packets in a row: {changes}");
-    }
-    let mut beginnings: Vec<_> = packets.iter().map(|packet| &packet[..8]).collect();
-    beginnings.sort_unstable();
-    beginnings.dedup();
-    assert_eq!(beginnings.len(), packets.len(), "none begins like another");
 }

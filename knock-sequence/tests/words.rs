@@ -60,14 +60,6 @@ const FILES: [(&str, &[u8], Option<Next>); 9] = [
     ),
 ];
 
-/// The next line of a file, and its knocks.
-fn next(octets: &[u8]) -> Option<(u32, String)> {
-    let book = Book::new(octets.to_vec());
-    let (line, knocks) = book.unused().next()?;
-    let knocks: Vec<_> = knocks.iter().map(ToString::to_string).collect();
-    Some((line, knocks.join(" ")))
-}
-
 #[test]
 fn every_knock_is_read_as_it_is_written() {
     for (word, knock) in KNOCKS {
@@ -101,4 +93,12 @@ fn one_time_files_of_any_bytes_are_read() {
         after[begin] = b' ';
         assert_eq!(after, octets, "{name}");
     }
+}
+
+/// The next line of a file, and its knocks.
+fn next(octets: &[u8]) -> Option<(u32, String)> {
+    let book = Book::new(octets.to_vec());
+    let (line, knocks) = book.unused().next()?;
+    let knocks: Vec<_> = knocks.iter().map(ToString::to_string).collect();
+    Some((line, knocks.join(" ")))
 }

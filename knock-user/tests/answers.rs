@@ -35,96 +35,6 @@ const V6: &str = "2001:db8::9";
 /// Two hours after boot.
 const NOW_MS: u64 = 7_200_000;
 
-/// The machine started at 8:00 UTC, which is 10:00 in the tests' time zone.
-fn clock() -> Clock {
-    Clock {
-        now_ms: NOW_MS,
-        boot: "2026-03-01T08:00:00Z".parse().unwrap(),
-    }
-}
-
-fn local_time() -> LocalTime {
-    LocalTime {
-        zone: TimeZone::fixed(tz::offset(2)),
-        now: "2026-03-01T10:00:00Z".parse::<Timestamp>().unwrap(),
-    }
-}
-
-fn ip(text: &str) -> IpAddr {
-    text.parse().unwrap()
-}
-
-fn ports(ports: &[&str]) -> Vec<String> {
-    ports.iter().map(ToString::to_string).collect()
-}
-
-fn registry() -> Registry {
-    Registry {
-        config: "/etc/knock/seq.toml".into(),
-        ports: [
-            ("ssh".to_owned(), ports(&["tcp/22"])),
-            ("web".to_owned(), ports(&["tcp/80", "tcp/443"])),
-        ]
-        .into(),
-        protected: ports(&["tcp/22", "tcp/80", "tcp/443"]),
-        ..Registry::default()
-    }
-}
-
-fn interfaces() -> Vec<InterfaceAnswer> {
-    let interface = |name: &str, mode: Option<&str>| InterfaceAnswer {
-        name: name.to_owned(),
-        state: if mode.is_some() {
-            "protected"
-        } else {
-            "missing"
-        }
-        .to_owned(),
-        attached: mode.is_some(),
-        mode: mode.map(str::to_owned),
-        ..InterfaceAnswer::default()
-    };
-    vec![
-        interface("eth0", Some("native")),
-        interface("eth1", Some("skb")),
-        interface("wan", None),
-    ]
-}
-
-fn counts() -> Vec<u64> {
-    let mut counts = vec![0; COUNTERS_MAX as usize];
-    counts[Reason::Ordinary as usize] = 123_456;
-    counts[Reason::NoGrant as usize] = 78;
-    counts[Stat::EventsSuppressed as usize] = 9;
-    counts
-}
-
-fn status(registry: &Registry, process: Option<Process>) -> status::Answer {
-    let found = Found {
-        grants: 2,
-        flows: 1,
-        counts: counts(),
-    };
-    let name = "eth0@ns1";
-    status::facts::status(name, registry, interfaces(), process, &found, clock())
-}
-
-fn text_of<C: Command>(answer: &C::Answer, time: &LocalTime) -> String {
-    text::lines(C::render(answer, time))
-}
-
-#[track_caller]
-fn assert_text<C: Command>(answer: &C::Answer, lines: &[&str]) {
-    let text = text_of::<C>(answer, &local_time());
-    assert!(text.ends_with('\n') || text.is_empty());
-    assert_eq!(text.lines().collect::<Vec<_>>(), lines);
-}
-
-#[track_caller]
-fn assert_json(answer: &impl Serialize, json: &str) {
-    assert_eq!(serde_json::to_string(answer).unwrap(), json);
-}
-
 #[test]
 fn the_status_of_a_running_daemon_is_shown() {
     let process = Process {
@@ -338,32 +248,6 @@ fn the_status_shows_how_a_trial_will_end() {
     }
 }
 
-fn doors() -> Doors {
-    let door = |name: &str, opens: &[&str]| DoorFacts {
-        name: name.to_owned(),
-        ports: ports(opens),
-    };
-    [
-        (0, door("ssh", &["tcp/22"])),
-        (1, door("web", &["tcp/80", "tcp/443"])),
-    ]
-    .into()
-}
-
-fn grant(source: &str, door: u16, left_ms: u64, given: Option<(u64, Option<u32>)>) -> Grant {
-    Grant {
-        source: ip(source).into(),
-        door,
-        until_ms: NOW_MS + left_ms,
-        given,
-        user: 0,
-    }
-}
-
-fn users() -> BTreeMap<u16, &'static str> {
-    [(3, "alice")].into()
-}
-
 #[test]
 fn a_grant_of_a_user_is_listed_with_the_name() {
     let grant = Grant {
@@ -500,14 +384,6 @@ fn everything_else() {
     }
 }
 
-/// The text and the JSON of an answer.
-fn row<C: Command>(answer: &C::Answer) -> (String, String) {
-    (
-        text_of::<C>(answer, &local_time()),
-        serde_json::to_string(answer).unwrap(),
-    )
-}
-
 #[test]
 fn answers_do_nothing_to_a_terminal() {
     let answer = reload::Answer {
@@ -516,4 +392,128 @@ fn answers_do_nothing_to_a_terminal() {
     };
     let lines = ["reloaded evil\\u{1b}[2J", "  no changes"];
     assert_text::<reload::Args>(&answer, &lines);
+}
+
+/// The machine started at 8:00 UTC, which is 10:00 in the tests' time zone.
+fn clock() -> Clock {
+    Clock {
+        now_ms: NOW_MS,
+        boot: "2026-03-01T08:00:00Z".parse().unwrap(),
+    }
+}
+
+fn local_time() -> LocalTime {
+    LocalTime {
+        zone: TimeZone::fixed(tz::offset(2)),
+        now: "2026-03-01T10:00:00Z".parse::<Timestamp>().unwrap(),
+    }
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+fn ports(ports: &[&str]) -> Vec<String> {
+    ports.iter().map(ToString::to_string).collect()
+}
+
+fn registry() -> Registry {
+    Registry {
+        config: "/etc/knock/seq.toml".into(),
+        ports: [
+            ("ssh".to_owned(), ports(&["tcp/22"])),
+            ("web".to_owned(), ports(&["tcp/80", "tcp/443"])),
+        ]
+        .into(),
+        protected: ports(&["tcp/22", "tcp/80", "tcp/443"]),
+        ..Registry::default()
+    }
+}
+
+fn interfaces() -> Vec<InterfaceAnswer> {
+    let interface = |name: &str, mode: Option<&str>| InterfaceAnswer {
+        name: name.to_owned(),
+        state: if mode.is_some() {
+            "protected"
+        } else {
+            "missing"
+        }
+        .to_owned(),
+        attached: mode.is_some(),
+        mode: mode.map(str::to_owned),
+        ..InterfaceAnswer::default()
+    };
+    vec![
+        interface("eth0", Some("native")),
+        interface("eth1", Some("skb")),
+        interface("wan", None),
+    ]
+}
+
+fn counts() -> Vec<u64> {
+    let mut counts = vec![0; COUNTERS_MAX as usize];
+    counts[Reason::Ordinary as usize] = 123_456;
+    counts[Reason::NoGrant as usize] = 78;
+    counts[Stat::EventsSuppressed as usize] = 9;
+    counts
+}
+
+fn status(registry: &Registry, process: Option<Process>) -> status::Answer {
+    let found = Found {
+        grants: 2,
+        flows: 1,
+        counts: counts(),
+    };
+    let name = "eth0@ns1";
+    status::facts::status(name, registry, interfaces(), process, &found, clock())
+}
+
+fn text_of<C: Command>(answer: &C::Answer, time: &LocalTime) -> String {
+    text::lines(C::render(answer, time))
+}
+
+#[track_caller]
+fn assert_text<C: Command>(answer: &C::Answer, lines: &[&str]) {
+    let text = text_of::<C>(answer, &local_time());
+    assert!(text.ends_with('\n') || text.is_empty());
+    assert_eq!(text.lines().collect::<Vec<_>>(), lines);
+}
+
+#[track_caller]
+fn assert_json(answer: &impl Serialize, json: &str) {
+    assert_eq!(serde_json::to_string(answer).unwrap(), json);
+}
+
+fn doors() -> Doors {
+    let door = |name: &str, opens: &[&str]| DoorFacts {
+        name: name.to_owned(),
+        ports: ports(opens),
+    };
+    [
+        (0, door("ssh", &["tcp/22"])),
+        (1, door("web", &["tcp/80", "tcp/443"])),
+    ]
+    .into()
+}
+
+fn grant(source: &str, door: u16, left_ms: u64, given: Option<(u64, Option<u32>)>) -> Grant {
+    Grant {
+        source: ip(source).into(),
+        door,
+        until_ms: NOW_MS + left_ms,
+        given,
+        user: 0,
+    }
+}
+
+fn users() -> BTreeMap<u16, &'static str> {
+    [(3, "alice")].into()
+}
+
+/// The text and the JSON of an answer.
+fn row<C: Command>(answer: &C::Answer) -> (String, String) {
+    (
+        text_of::<C>(answer, &local_time()),
+        serde_json::to_string(answer).unwrap(),
+    )
 }

@@ -24,144 +24,6 @@ const A: Address = Address { words: [1; 4] };
 const B: Address = Address { words: [2; 4] };
 const ROOT: u32 = 0;
 
-fn door(port_groups: &[u16], closes: bool) -> DoorEntry {
-    let mut all = [0; PORT_GROUPS_PER_DOOR];
-    all[..port_groups.len()].copy_from_slice(port_groups);
-    DoorEntry {
-        open_for_ms: 30_000,
-        closes: closes.into(),
-        port_group_count: port_groups.len() as u16,
-        port_groups: all,
-        ..DoorEntry::default()
-    }
-}
-
-/// A ledger, and the map that the kernel side and the administrator write.
-struct Env {
-    ledger: Ledger,
-    allow: HashMap<GrantKey, Grant>,
-    now_ms: u64,
-}
-
-impl Env {
-    fn new() -> Self {
-        let doors = vec![
-            door(&[1], false),
-            door(&[1, 2], false),
-            door(&[1], true),
-            DoorEntry::default(),
-        ];
-        Self {
-            ledger: Ledger::new(doors),
-            allow: HashMap::new(),
-            now_ms: 100_000,
-        }
-    }
-
-    fn raise(&mut self, key: GrantKey, grant: Grant) {
-        let held = self.allow.entry(key).or_insert(grant);
-        if held.until_ms < grant.until_ms {
-            *held = grant;
-        }
-    }
-
-    fn grant(&mut self, source: Address, door: u16, lasts_ms: u64) -> Vec<Action> {
-        let until_ms = self.now_ms + lasts_ms;
-        let grant = Grant { until_ms, door };
-        for key in self.ledger.entries_of(source, door) {
-            self.raise(key, grant);
-        }
-        self.ledger.granted(source, grant, ROOT, self.now_ms)
-    }
-
-    fn revoke(&mut self, source: Address, door: Option<u16>) -> (Revocation, Vec<Action>) {
-        let entries: Vec<_> = self
-            .allow
-            .iter()
-            .map(|(&key, &grant)| (key, grant))
-            .collect();
-        let revocation = self.ledger.revoke(source, door, &entries, self.now_ms);
-        for &(key, grant) in &revocation.write {
-            self.allow.insert(key, grant);
-        }
-        let actions = self.ledger.revoked(source, &revocation, ROOT, self.now_ms);
-        (revocation, actions)
-    }
-
-    /// The kernel side gives a grant; returns its event, which the ledger has not received.
-    fn knock(&mut self, source: Address, door: u16) -> Event {
-        let until_ms = self.now_ms + 30_000;
-        for key in self.ledger.entries_of(source, door) {
-            self.raise(key, Grant { until_ms, door });
-        }
-        Event {
-            at_ns: self.now_ms * 1_000_000,
-            until_ms,
-            source,
-            door,
-            reason: Reason::Opened as u8,
-            ..Event::default()
-        }
-    }
-
-    fn receive(&mut self, event: &Event) -> Vec<Action> {
-        self.ledger.receive(event, self.now_ms)
-    }
-
-    fn knock_and_receive(&mut self, source: Address, door: u16) -> Vec<Action> {
-        let event = self.knock(source, door);
-        self.receive(&event)
-    }
-
-    /// The time passes, and what is due is done.
-    fn wait(&mut self, millis: u64) -> Vec<Action> {
-        self.now_ms += millis;
-        let allow = &self.allow;
-        let look = |key: &GrantKey| {
-            allow
-                .get(key)
-                .map_or(Lookup::Absent, |&grant| Lookup::Found(grant))
-        };
-        let actions = self.ledger.due(self.now_ms, look);
-        for action in &actions {
-            if let Action::Remove { key } = action {
-                self.allow.remove(key);
-            }
-        }
-        actions
-    }
-
-    /// The end of a source's access to a port group, by the map.
-    fn lets_in(&self, source: Address, port_group: u16) -> Option<u64> {
-        let key = GrantKey {
-            source,
-            port_group,
-            target_id: 0,
-        };
-        let until_ms = self.allow.get(&key)?.until_ms;
-        until_ms.checked_sub(self.now_ms).filter(|left| *left > 0)
-    }
-}
-
-/// The reported openings and endings, in short.
-fn summary(actions: &[Action]) -> String {
-    let name = |door| ["ssh", "both", "shut", "none"][usize::from(door)];
-    let words: Vec<String> = actions
-        .iter()
-        .filter_map(|action| match *action {
-            Action::Opened { door, by, .. } => Some(format!("opened {} {by:?}", name(door))),
-            Action::Refreshed { door, by, .. } => Some(format!("refreshed {} {by:?}", name(door))),
-            Action::Closed { door, ending, .. } => Some(match ending {
-                Ending::Revoked { by } => format!("revoked {} {by}", name(door)),
-                Ending::Expired => format!("expired {}", name(door)),
-                Ending::Sequence { .. } | Ending::Removed => format!("closed {}", name(door)),
-            }),
-            Action::Remove { .. } | Action::Restore { .. } => None,
-        })
-        .collect();
-    words.join(", ")
-}
-
 #[test]
 fn a_closing_sequence_ends_grants_by_hand() {
     /// The door that closes the port group of SSH.
@@ -348,4 +210,142 @@ fn revoking_without_a_grant_changes_nothing() {
         assert_eq!(revocation, Revocation::default(), "{name}");
         assert_eq!(summary(&actions), "", "{name}");
     }
+}
+
+fn door(port_groups: &[u16], closes: bool) -> DoorEntry {
+    let mut all = [0; PORT_GROUPS_PER_DOOR];
+    all[..port_groups.len()].copy_from_slice(port_groups);
+    DoorEntry {
+        open_for_ms: 30_000,
+        closes: closes.into(),
+        port_group_count: port_groups.len() as u16,
+        port_groups: all,
+        ..DoorEntry::default()
+    }
+}
+
+/// A ledger, and the map that the kernel side and the administrator write.
+struct Env {
+    ledger: Ledger,
+    allow: HashMap<GrantKey, Grant>,
+    now_ms: u64,
+}
+
+impl Env {
+    fn new() -> Self {
+        let doors = vec![
+            door(&[1], false),
+            door(&[1, 2], false),
+            door(&[1], true),
+            DoorEntry::default(),
+        ];
+        Self {
+            ledger: Ledger::new(doors),
+            allow: HashMap::new(),
+            now_ms: 100_000,
+        }
+    }
+
+    fn raise(&mut self, key: GrantKey, grant: Grant) {
+        let held = self.allow.entry(key).or_insert(grant);
+        if held.until_ms < grant.until_ms {
+            *held = grant;
+        }
+    }
+
+    fn grant(&mut self, source: Address, door: u16, lasts_ms: u64) -> Vec<Action> {
+        let until_ms = self.now_ms + lasts_ms;
+        let grant = Grant { until_ms, door };
+        for key in self.ledger.entries_of(source, door) {
+            self.raise(key, grant);
+        }
+        self.ledger.granted(source, grant, ROOT, self.now_ms)
+    }
+
+    fn revoke(&mut self, source: Address, door: Option<u16>) -> (Revocation, Vec<Action>) {
+        let entries: Vec<_> = self
+            .allow
+            .iter()
+            .map(|(&key, &grant)| (key, grant))
+            .collect();
+        let revocation = self.ledger.revoke(source, door, &entries, self.now_ms);
+        for &(key, grant) in &revocation.write {
+            self.allow.insert(key, grant);
+        }
+        let actions = self.ledger.revoked(source, &revocation, ROOT, self.now_ms);
+        (revocation, actions)
+    }
+
+    /// The kernel side gives a grant; returns its event, which the ledger has not received.
+    fn knock(&mut self, source: Address, door: u16) -> Event {
+        let until_ms = self.now_ms + 30_000;
+        for key in self.ledger.entries_of(source, door) {
+            self.raise(key, Grant { until_ms, door });
+        }
+        Event {
+            at_ns: self.now_ms * 1_000_000,
+            until_ms,
+            source,
+            door,
+            reason: Reason::Opened as u8,
+            ..Event::default()
+        }
+    }
+
+    fn receive(&mut self, event: &Event) -> Vec<Action> {
+        self.ledger.receive(event, self.now_ms)
+    }
+
+    fn knock_and_receive(&mut self, source: Address, door: u16) -> Vec<Action> {
+        let event = self.knock(source, door);
+        self.receive(&event)
+    }
+
+    /// The time passes, and what is due is done.
+    fn wait(&mut self, millis: u64) -> Vec<Action> {
+        self.now_ms += millis;
+        let allow = &self.allow;
+        let look = |key: &GrantKey| {
+            allow
+                .get(key)
+                .map_or(Lookup::Absent, |&grant| Lookup::Found(grant))
+        };
+        let actions = self.ledger.due(self.now_ms, look);
+        for action in &actions {
+            if let Action::Remove { key } = action {
+                self.allow.remove(key);
+            }
+        }
+        actions
+    }
+
+    /// The end of a source's access to a port group, by the map.
+    fn lets_in(&self, source: Address, port_group: u16) -> Option<u64> {
+        let key = GrantKey {
+            source,
+            port_group,
+            target_id: 0,
+        };
+        let until_ms = self.allow.get(&key)?.until_ms;
+        until_ms.checked_sub(self.now_ms).filter(|left| *left > 0)
+    }
+}
+
+/// The reported openings and endings, in short.
+fn summary(actions: &[Action]) -> String {
+    let name = |door| ["ssh", "both", "shut", "none"][usize::from(door)];
+    let words: Vec<String> = actions
+        .iter()
+        .filter_map(|action| match *action {
+            Action::Opened { door, by, .. } => Some(format!("opened {} {by:?}", name(door))),
+            Action::Refreshed { door, by, .. } => Some(format!("refreshed {} {by:?}", name(door))),
+            Action::Closed { door, ending, .. } => Some(match ending {
+                Ending::Revoked { by } => format!("revoked {} {by}", name(door)),
+                Ending::Expired => format!("expired {}", name(door)),
+                Ending::Sequence { .. } | Ending::Removed => format!("closed {}", name(door)),
+            }),
+            Action::Remove { .. } | Action::Restore { .. } => None,
+        })
+        .collect();
+    words.join(", ")
 }

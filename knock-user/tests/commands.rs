@@ -23,54 +23,6 @@ use tokio::{sync::mpsc::Receiver, time::timeout};
 /// The time limit of each wait; only a hang takes longer.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-fn job(occasion: Occasion, source: &str, program: &str, arguments: &[&str]) -> Job {
-    Job {
-        occasion,
-        source: source.parse().unwrap(),
-        door: "ssh".to_owned(),
-        port: Some(22),
-        command: Command {
-            program: PathBuf::from(program),
-            arguments: arguments.iter().map(ToString::to_string).collect(),
-            timeout: PATIENCE,
-        },
-    }
-}
-
-fn script(text: &str) -> Job {
-    job(Occasion::Open, "203.0.113.9", "/bin/sh", &["-c", text])
-}
-
-async fn next(reports: &mut Receiver<CommandReport>) -> CommandReport {
-    timeout(PATIENCE, reports.recv())
-        .await
-        .expect("in time")
-        .expect("a report")
-}
-
-async fn outcome_of(job: Job) -> CommandReport {
-    let (runner, mut reports) = Runner::new();
-    runner.run(job).unwrap();
-    next(&mut reports).await
-}
-
-async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !is_so() {
-        assert!(Instant::now() < deadline, "never: {what}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-}
-
-fn group_is_gone(group: &str) -> bool {
-    let group = Pid::from_raw(group.trim().parse().unwrap());
-    killpg(group, None) == Err(Errno::ESRCH)
-}
-
-fn read(path: &Path) -> String {
-    fs::read_to_string(path).unwrap_or_default()
-}
-
 #[tokio::test]
 async fn the_result_of_a_command_is_reported() {
     let directory = tempfile::tempdir().unwrap();
@@ -319,4 +271,52 @@ async fn dropping_the_runner_kills_running_commands() {
     drop(runner);
     let group = read(&path);
     until("killed", || group_is_gone(&group)).await;
+}
+
+fn job(occasion: Occasion, source: &str, program: &str, arguments: &[&str]) -> Job {
+    Job {
+        occasion,
+        source: source.parse().unwrap(),
+        door: "ssh".to_owned(),
+        port: Some(22),
+        command: Command {
+            program: PathBuf::from(program),
+            arguments: arguments.iter().map(ToString::to_string).collect(),
+            timeout: PATIENCE,
+        },
+    }
+}
+
+fn script(text: &str) -> Job {
+    job(Occasion::Open, "203.0.113.9", "/bin/sh", &["-c", text])
+}
+
+async fn next(reports: &mut Receiver<CommandReport>) -> CommandReport {
+    timeout(PATIENCE, reports.recv())
+        .await
+        .expect("in time")
+        .expect("a report")
+}
+
+async fn outcome_of(job: Job) -> CommandReport {
+    let (runner, mut reports) = Runner::new();
+    runner.run(job).unwrap();
+    next(&mut reports).await
+}
+
+async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "never: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+fn group_is_gone(group: &str) -> bool {
+    let group = Pid::from_raw(group.trim().parse().unwrap());
+    killpg(group, None) == Err(Errno::ESRCH)
+}
+
+fn read(path: &Path) -> String {
+    fs::read_to_string(path).unwrap_or_default()
 }

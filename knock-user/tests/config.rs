@@ -20,48 +20,6 @@ use knock_user::{
     tools::check,
 };
 
-/// The errors or warnings of a file.
-fn output(path: &Path) -> String {
-    let file = path.file_name().unwrap().to_str().unwrap();
-    let text = fs::read_to_string(path).unwrap();
-    let mut output = String::new();
-    match config::parse(&text, file) {
-        Err(problems) => output += &format!("{problems}\n"),
-        Ok(checked) => {
-            for warning in checked.warnings(&Host::default()) {
-                output += &format!("{}\n", warning.render("warning", file));
-            }
-        }
-    }
-    output
-}
-
-fn files(directory: &str) -> Vec<PathBuf> {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join(directory);
-    let mut files: Vec<PathBuf> = fs::read_dir(directory)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| {
-            path.extension()
-                .is_some_and(|extension| extension == "toml")
-        })
-        .collect();
-    files.sort();
-    assert!(!files.is_empty());
-    files
-}
-
-/// The lines of two texts, with `-` before those only in the first and `+` before those only in the
-/// second.
-fn diff(wanted: &str, found: &str) -> String {
-    let only = |these: &str, others: &str, sign: &str| -> String {
-        let others: Vec<&str> = others.lines().collect();
-        let only = these.lines().filter(|line| !others.contains(line));
-        only.map(|line| format!("  {sign} {line}\n")).collect()
-    };
-    only(wanted, found, "-") + &only(found, wanted, "+")
-}
-
 #[test]
 fn golden_texts() {
     let bless = env::var_os("KNOCK_BLESS").is_some();
@@ -282,4 +240,46 @@ fn a_missing_file_is_a_problem() {
         "/nonexistent/seq.toml: can't be read: no such file or directory; check the path: a relative \
          one starts at the current directory"
     );
+}
+
+/// The errors or warnings of a file.
+fn output(path: &Path) -> String {
+    let file = path.file_name().unwrap().to_str().unwrap();
+    let text = fs::read_to_string(path).unwrap();
+    let mut output = String::new();
+    match config::parse(&text, file) {
+        Err(problems) => output += &format!("{problems}\n"),
+        Ok(checked) => {
+            for warning in checked.warnings(&Host::default()) {
+                output += &format!("{}\n", warning.render("warning", file));
+            }
+        }
+    }
+    output
+}
+
+fn files(directory: &str) -> Vec<PathBuf> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join(directory);
+    let mut files: Vec<PathBuf> = fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "toml")
+        })
+        .collect();
+    files.sort();
+    assert!(!files.is_empty());
+    files
+}
+
+/// The lines of two texts, with `-` before those only in the first and `+` before those only in the
+/// second.
+fn diff(wanted: &str, found: &str) -> String {
+    let only = |these: &str, others: &str, sign: &str| -> String {
+        let others: Vec<&str> = others.lines().collect();
+        let only = these.lines().filter(|line| !others.contains(line));
+        only.map(|line| format!("  {sign} {line}\n")).collect()
+    };
+    only(wanted, found, "-") + &only(found, wanted, "+")
 }

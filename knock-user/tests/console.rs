@@ -32,95 +32,6 @@ const SECOND: u64 = 1_000_000_000;
 const V4: &str = "203.0.113.9";
 const V6: &str = "2001:db8::9";
 
-fn ports(protocol: Protocol, first: u16, last: u16) -> Ports {
-    Ports {
-        protocol,
-        first,
-        last,
-    }
-}
-
-fn door(name: &str, knocks: usize, effect: Effect) -> DoorText {
-    let knock = Knock {
-        protocol: Tcp,
-        port: 7000,
-    };
-    DoorText::from(&Door {
-        name: name.to_owned(),
-        knock: vec![knock; knocks],
-        dynamic: None,
-        effect,
-        open_for: Duration::from_secs(30),
-        open_for_max: Duration::from_secs(30),
-        sequence_timeout: Duration::from_secs(25),
-        step_timeout: None,
-        tcp_flags: FlagClass::SYN,
-        on_open: None,
-        on_close: None,
-        target: None,
-        verify: Verify::Packet,
-        reply: false,
-        knock_pass: false,
-    })
-}
-
-fn doors() -> Vec<DoorText> {
-    vec![
-        door("ssh", 3, Effect::Open(vec![ports(Tcp, 22, 22)])),
-        door(
-            "games",
-            2,
-            Effect::Open(vec![ports(Udp, 60_000, 61_000), ports(Tcp, 80, 80)]),
-        ),
-        door("shut", 2, Effect::Close(vec![ports(Tcp, 22, 22)])),
-        door("bell", 1, Effect::Open(vec![])),
-        door("e\u{1b}[31mvil\n", 1, Effect::Open(vec![])),
-    ]
-}
-
-fn console(json: bool, dry_run: bool) -> Console<Vec<u8>> {
-    let style = Style {
-        json,
-        stamp: Stamp::Time,
-        dry_run,
-        zone: TimeZone::fixed(tz::offset(2)),
-    };
-    // The machine started at 10:00 in this zone.
-    let boot: Timestamp = "2026-03-01T08:00:00Z".parse().unwrap();
-    Console::new(Vec::new(), style, doors(), boot)
-}
-
-fn printed(json: bool, dry_run: bool, print: impl FnOnce(&mut Console<Vec<u8>>)) -> String {
-    let mut console = console(json, dry_run);
-    print(&mut console);
-    assert!(console.failure().is_none());
-    String::from_utf8(console.into_inner()).unwrap()
-}
-
-fn event(
-    source: &str,
-    reason: Reason,
-    door: u16,
-    stage: u8,
-    protocol: Protocol,
-    port: u16,
-) -> Event {
-    let source: IpAddr = source.parse().unwrap();
-    Event {
-        at_ns: 7_201 * SECOND + 123_456_789,
-        until_ms: 7_231_123,
-        source: source.into(),
-        destination: Default::default(),
-        door,
-        source_port: 40_000,
-        port,
-        protocol: protocol as u8,
-        reason: reason as u8,
-        stage: stage.into(),
-        ..Event::default()
-    }
-}
-
 #[test]
 fn an_event_is_a_line() {
     #[rustfmt::skip]
@@ -156,15 +67,6 @@ fn an_event_is_a_line() {
             format!("{line}\n"),
             "{name}"
         );
-    }
-}
-
-/// An event of a packet to an address of this host, which came in by the interface with this index.
-fn arrived(interface: u32, to: &str, event: Event) -> Event {
-    Event {
-        destination: to.parse::<IpAddr>().unwrap().into(),
-        interface,
-        ..event
     }
 }
 
@@ -711,4 +613,102 @@ fn watchers_do_not_receive_knockds_format() {
         assert_eq!(text.next().await, None);
         assert!(json.next().await.unwrap().contains("\"first-knock\""));
     });
+}
+
+fn ports(protocol: Protocol, first: u16, last: u16) -> Ports {
+    Ports {
+        protocol,
+        first,
+        last,
+    }
+}
+
+fn door(name: &str, knocks: usize, effect: Effect) -> DoorText {
+    let knock = Knock {
+        protocol: Tcp,
+        port: 7000,
+    };
+    DoorText::from(&Door {
+        name: name.to_owned(),
+        knock: vec![knock; knocks],
+        dynamic: None,
+        effect,
+        open_for: Duration::from_secs(30),
+        open_for_max: Duration::from_secs(30),
+        sequence_timeout: Duration::from_secs(25),
+        step_timeout: None,
+        tcp_flags: FlagClass::SYN,
+        on_open: None,
+        on_close: None,
+        target: None,
+        verify: Verify::Packet,
+        reply: false,
+        knock_pass: false,
+    })
+}
+
+fn doors() -> Vec<DoorText> {
+    vec![
+        door("ssh", 3, Effect::Open(vec![ports(Tcp, 22, 22)])),
+        door(
+            "games",
+            2,
+            Effect::Open(vec![ports(Udp, 60_000, 61_000), ports(Tcp, 80, 80)]),
+        ),
+        door("shut", 2, Effect::Close(vec![ports(Tcp, 22, 22)])),
+        door("bell", 1, Effect::Open(vec![])),
+        door("e\u{1b}[31mvil\n", 1, Effect::Open(vec![])),
+    ]
+}
+
+fn console(json: bool, dry_run: bool) -> Console<Vec<u8>> {
+    let style = Style {
+        json,
+        stamp: Stamp::Time,
+        dry_run,
+        zone: TimeZone::fixed(tz::offset(2)),
+    };
+    // The machine started at 10:00 in this zone.
+    let boot: Timestamp = "2026-03-01T08:00:00Z".parse().unwrap();
+    Console::new(Vec::new(), style, doors(), boot)
+}
+
+fn printed(json: bool, dry_run: bool, print: impl FnOnce(&mut Console<Vec<u8>>)) -> String {
+    let mut console = console(json, dry_run);
+    print(&mut console);
+    assert!(console.failure().is_none());
+    String::from_utf8(console.into_inner()).unwrap()
+}
+
+fn event(
+    source: &str,
+    reason: Reason,
+    door: u16,
+    stage: u8,
+    protocol: Protocol,
+    port: u16,
+) -> Event {
+    let source: IpAddr = source.parse().unwrap();
+    Event {
+        at_ns: 7_201 * SECOND + 123_456_789,
+        until_ms: 7_231_123,
+        source: source.into(),
+        destination: Default::default(),
+        door,
+        source_port: 40_000,
+        port,
+        protocol: protocol as u8,
+        reason: reason as u8,
+        stage: stage.into(),
+        ..Event::default()
+    }
+}
+
+/// An event of a packet to an address of this host, which came in by the interface with this index.
+fn arrived(interface: u32, to: &str, event: Event) -> Event {
+    Event {
+        destination: to.parse::<IpAddr>().unwrap().into(),
+        interface,
+        ..event
+    }
 }

@@ -42,139 +42,6 @@ use tokio::sync::oneshot;
 /// The time limit of each wait; only a hang takes longer.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A server whose daemon answers `confirm` and `watch`, keeps `reload` waiting, and drops everything else.
-struct Running {
-    directory: TempDir,
-    console: Console<Vec<u8>>,
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<thread::JoinHandle<()>>,
-}
-
-impl Running {
-    fn start() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let console = console();
-        let (stop, stopped) = oneshot::channel();
-        let (ready, is_ready) = mpsc::channel();
-        let path = socket(&directory);
-        let watchers = console.watchers();
-        let thread = thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .unwrap();
-            runtime.block_on(daemon(&path, watchers, &ready, stopped));
-        });
-        is_ready.recv_timeout(PATIENCE).unwrap();
-        Self {
-            directory,
-            console,
-            stop: Some(stop),
-            thread: Some(thread),
-        }
-    }
-
-    fn connect(&self) -> UnixStream {
-        let stream = UnixStream::connect(socket(&self.directory)).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.set_write_timeout(Some(PATIENCE)).unwrap();
-        stream
-    }
-
-    fn ask(&self, bytes: &[u8]) -> Reply {
-        let mut stream = self.connect();
-        // A client that is refused early may find the other end closed.
-        let _refused = stream.write_all(bytes);
-        reply(&mut BufReader::new(stream))
-    }
-
-    fn is_well(&self) {
-        assert_eq!(self.ask(confirm().as_bytes()), confirmed());
-    }
-
-    fn stop(&mut self) {
-        let _stopped = self.stop.take().map(|stop| stop.send(()));
-        if let Some(thread) = self.thread.take() {
-            thread.join().unwrap();
-        }
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.stop();
-    }
-}
-
-async fn daemon(
-    path: &Path,
-    watchers: Watchers,
-    ready: &mpsc::Sender<()>,
-    mut stopped: oneshot::Receiver<()>,
-) {
-    let access = SocketAccess::new(None).unwrap();
-    let mut server = Server::listen(path, access, watchers.clone()).unwrap();
-    ready.send(()).unwrap();
-    let mut kept = Vec::new();
-    loop {
-        let call = tokio::select! {
-            call = server.call() => call,
-            _ = &mut stopped => break,
-        };
-        if let Err(reason) = admin::check(&call.request) {
-            call.answer(Reply::bad(reason));
-            continue;
-        }
-        match call.request.command.as_str() {
-            "confirm" => call.answer(confirmed()),
-            "reload" => kept.push(call),
-            "watch" => {
-                let (request, caller) = received::<watch::Args>(call).unwrap();
-                watch::stream(&request, &watchers, caller);
-            }
-            _ => drop(call),
-        }
-    }
-    server.finish().await;
-}
-
-fn socket(directory: &TempDir) -> PathBuf {
-    directory.path().join("eth0.sock")
-}
-
-/// The line that a client sends for these arguments.
-fn line<C: Command>(arguments: &str) -> String {
-    #[derive(Parser)]
-    struct Program<C: clap::Args> {
-        #[command(flatten)]
-        command: C,
-    }
-    let words = ["program"].into_iter().chain(arguments.split_whitespace());
-    let request = Program::<C>::parse_from(words).command.request();
-    sent::<C>(&request).unwrap().to_line()
-}
-
-fn confirm() -> String {
-    line::<confirm::Args>("")
-}
-
-fn confirmed() -> Reply {
-    Reply::Done(json!({"confirmed": {"was_on_trial": true}}))
-}
-
-fn reply(from: &mut BufReader<UnixStream>) -> Reply {
-    let mut line = Vec::new();
-    from.read_until(b'\n', &mut line).unwrap();
-    Reply::from_line(&line).unwrap()
-}
-
-fn message(reply: &Reply) -> (&str, bool) {
-    match reply {
-        Reply::Failed(failure) => (&failure.message, failure.bad_configuration),
-        Reply::Done(answer) => panic!("done: {answer:?}"),
-    }
-}
-
 #[test]
 fn a_daemon_understands_the_lines_that_clients_send() {
     // The standard output of a test is no terminal.
@@ -420,43 +287,6 @@ async fn other_files_at_the_path_of_the_socket_are_kept() {
     assert_eq!(fs::read_to_string(&path).unwrap(), "mine");
 }
 
-fn watching(running: &Running, json: bool) -> BufReader<UnixStream> {
-    let mut stream = running.connect();
-    let line = watch_line(json);
-    stream.write_all(line.as_bytes()).unwrap();
-    let mut reader = BufReader::new(stream);
-    assert_eq!(reply(&mut reader), Reply::Done(json!({"watching": {}})));
-    reader
-}
-
-fn watch_line(json: bool) -> String {
-    let fields = json!({"json": json, "dated": false});
-    Request {
-        command: "watch".to_owned(),
-        fields: serde_json::from_value(fields).unwrap(),
-    }
-    .to_line()
-}
-
-/// Prints `count` events to all watchers.
-fn say(running: &mut Running, count: usize) {
-    for number in 0..count {
-        let ports = [format!("number {number}")];
-        let mode = console::AttachMode::Native;
-        running.console.protecting(&ports, "eth0", mode, 0);
-    }
-}
-
-fn console() -> Console<Vec<u8>> {
-    let style = Style {
-        json: false,
-        stamp: Stamp::Time,
-        dry_run: false,
-        zone: TimeZone::UTC,
-    };
-    Console::new(Vec::new(), style, Vec::new(), Timestamp::UNIX_EPOCH)
-}
-
 #[test]
 fn each_watcher_receives_its_own_form() {
     let mut running = Running::start();
@@ -558,4 +388,174 @@ fn a_slow_watcher_receives_the_number_of_missed_lines() {
         }
     }
     assert!(missed > 0, "every line is there or counted, in its place");
+}
+
+/// A server whose daemon answers `confirm` and `watch`, keeps `reload` waiting, and drops everything else.
+struct Running {
+    directory: TempDir,
+    console: Console<Vec<u8>>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Running {
+    fn start() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let console = console();
+        let (stop, stopped) = oneshot::channel();
+        let (ready, is_ready) = mpsc::channel();
+        let path = socket(&directory);
+        let watchers = console.watchers();
+        let thread = thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
+            runtime.block_on(daemon(&path, watchers, &ready, stopped));
+        });
+        is_ready.recv_timeout(PATIENCE).unwrap();
+        Self {
+            directory,
+            console,
+            stop: Some(stop),
+            thread: Some(thread),
+        }
+    }
+
+    fn connect(&self) -> UnixStream {
+        let stream = UnixStream::connect(socket(&self.directory)).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        stream
+    }
+
+    fn ask(&self, bytes: &[u8]) -> Reply {
+        let mut stream = self.connect();
+        // A client that is refused early may find the other end closed.
+        let _refused = stream.write_all(bytes);
+        reply(&mut BufReader::new(stream))
+    }
+
+    fn is_well(&self) {
+        assert_eq!(self.ask(confirm().as_bytes()), confirmed());
+    }
+
+    fn stop(&mut self) {
+        let _stopped = self.stop.take().map(|stop| stop.send(()));
+        if let Some(thread) = self.thread.take() {
+            thread.join().unwrap();
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+async fn daemon(
+    path: &Path,
+    watchers: Watchers,
+    ready: &mpsc::Sender<()>,
+    mut stopped: oneshot::Receiver<()>,
+) {
+    let access = SocketAccess::new(None).unwrap();
+    let mut server = Server::listen(path, access, watchers.clone()).unwrap();
+    ready.send(()).unwrap();
+    let mut kept = Vec::new();
+    loop {
+        let call = tokio::select! {
+            call = server.call() => call,
+            _ = &mut stopped => break,
+        };
+        if let Err(reason) = admin::check(&call.request) {
+            call.answer(Reply::bad(reason));
+            continue;
+        }
+        match call.request.command.as_str() {
+            "confirm" => call.answer(confirmed()),
+            "reload" => kept.push(call),
+            "watch" => {
+                let (request, caller) = received::<watch::Args>(call).unwrap();
+                watch::stream(&request, &watchers, caller);
+            }
+            _ => drop(call),
+        }
+    }
+    server.finish().await;
+}
+
+fn socket(directory: &TempDir) -> PathBuf {
+    directory.path().join("eth0.sock")
+}
+
+/// The line that a client sends for these arguments.
+fn line<C: Command>(arguments: &str) -> String {
+    #[derive(Parser)]
+    struct Program<C: clap::Args> {
+        #[command(flatten)]
+        command: C,
+    }
+    let words = ["program"].into_iter().chain(arguments.split_whitespace());
+    let request = Program::<C>::parse_from(words).command.request();
+    sent::<C>(&request).unwrap().to_line()
+}
+
+fn confirm() -> String {
+    line::<confirm::Args>("")
+}
+
+fn confirmed() -> Reply {
+    Reply::Done(json!({"confirmed": {"was_on_trial": true}}))
+}
+
+fn reply(from: &mut BufReader<UnixStream>) -> Reply {
+    let mut line = Vec::new();
+    from.read_until(b'\n', &mut line).unwrap();
+    Reply::from_line(&line).unwrap()
+}
+
+fn message(reply: &Reply) -> (&str, bool) {
+    match reply {
+        Reply::Failed(failure) => (&failure.message, failure.bad_configuration),
+        Reply::Done(answer) => panic!("done: {answer:?}"),
+    }
+}
+
+fn watching(running: &Running, json: bool) -> BufReader<UnixStream> {
+    let mut stream = running.connect();
+    let line = watch_line(json);
+    stream.write_all(line.as_bytes()).unwrap();
+    let mut reader = BufReader::new(stream);
+    assert_eq!(reply(&mut reader), Reply::Done(json!({"watching": {}})));
+    reader
+}
+
+fn watch_line(json: bool) -> String {
+    let fields = json!({"json": json, "dated": false});
+    Request {
+        command: "watch".to_owned(),
+        fields: serde_json::from_value(fields).unwrap(),
+    }
+    .to_line()
+}
+
+/// Prints `count` events to all watchers.
+fn say(running: &mut Running, count: usize) {
+    for number in 0..count {
+        let ports = [format!("number {number}")];
+        let mode = console::AttachMode::Native;
+        running.console.protecting(&ports, "eth0", mode, 0);
+    }
+}
+
+fn console() -> Console<Vec<u8>> {
+    let style = Style {
+        json: false,
+        stamp: Stamp::Time,
+        dry_run: false,
+        zone: TimeZone::UTC,
+    };
+    Console::new(Vec::new(), style, Vec::new(), Timestamp::UNIX_EPOCH)
 }

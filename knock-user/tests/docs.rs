@@ -34,6 +34,60 @@ const CONFIG: &str = include_str!("../../docs/config.md");
 const CONTROL: &str = include_str!("../../docs/control.md");
 const COMMANDS: &str = include_str!("../../docs/commands.md");
 
+const UNKNOWN: &str = "zzzzzzzzzzzz";
+
+/// Keys that a part can't be without.
+const NEEDED: [(&str, &str, &str); 7] = [
+    ("door", "name", "name = \"ssh\""),
+    (
+        "door",
+        "knock",
+        "knock = [\"tcp/7000\", \"udp/9000\", \"tcp/8000\"]",
+    ),
+    ("door", "open", "open = [\"tcp/22\"]"),
+    ("door.otp", "secret", "secret = \"0123456789abcdef\""),
+    ("lockout", "failures", "failures = 5"),
+    ("user", "name", "name = \"alice\""),
+    (
+        "user",
+        "keys",
+        "keys = [\"knock1:D6poSU7Yi2e5bNRqLV3uic6XTna3AY4_IqHEz3xXDyA\"]",
+    ),
+];
+
+/// Keys that go only with another, or only without one of the needed ones.
+const COMPANIONS: [(&str, &str, &str, &str); 9] = [
+    // part, key, with, without
+    ("decoys", "range", "count = 5", ""),
+    ("door", "one_time", "", "knock"),
+    ("door", "lookahead", "one_time = \"once\"", "knock"),
+    ("door", "close", "", "open"),
+    ("door", "command_timeout", "on_open = [\"true\"]", ""),
+    ("door.otp", "secret_file", "", "secret"),
+    ("door.otp", "secret_env", "", "secret"),
+    ("user", "source", "fwknop = \"bob.fwknop\"", ""),
+    ("user", "username", "fwknop = \"bob.fwknop\"", ""),
+];
+
+/// Their examples name things that this host does not have.
+const ELSEWHERE: [&str; 3] = ["secret_file", "secret_env", "doors"];
+
+/// Behind every text: without a door there is no configuration, and without one that opens none that closes.
+const LAST_DOOR: &str = "\n[[door]]\nname = \"last\"\nknock = [\"tcp/1\", \"udp/3\", \"tcp/2\"]\n\
+                         open = [\"tcp/22\"]\n";
+
+/// Words in the column of defaults for keys that have none.
+const NO_DEFAULT: [&str; 6] = [
+    "none",
+    "nobody",
+    "nowhere",
+    "any address",
+    "what `--iface` says",
+    "none but these",
+];
+/// Words for keys of which one is needed.
+const ALTERNATIVES: [&str; 2] = ["", "one of these three"];
+
 #[test]
 fn every_command_and_option_is_on_a_page() {
     let command = Cli::command();
@@ -73,6 +127,118 @@ fn every_help_line_is_short_and_imperative() {
     help::check_help(&Cli::command());
 }
 
+#[test]
+fn every_key_is_on_the_page() {
+    let keys = parts().into_iter().flat_map(|(part, keys)| {
+        let keyed = move |key| (part.name.clone(), key);
+        keys.into_iter().map(keyed)
+    });
+    let mut expected: Vec<_> = keys.collect();
+    expected.sort();
+    let found: Vec<_> = documented().into_keys().collect();
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn every_example_and_default_is_right() {
+    let parts = parts();
+    // A table without the one key that it must have is left out.
+    let no_table = |_| settings(&Part::file(), "", None);
+    for ((name, key), row) in documented() {
+        let (part, _) = parts.iter().find(|(part, _)| part.name == name).unwrap();
+        let Row { example, default } = row;
+        let absent = settings(part, &key, None);
+        let given = settings(part, &key, Some(example));
+        if let Err(error) = &given {
+            assert!(ELSEWHERE.contains(&key.as_str()), "{name} {key}: {error}");
+        }
+        let literal = default
+            .strip_prefix('`')
+            .and_then(|rest| rest.split_once('`'));
+        let explicit = match literal {
+            Some((value, _)) => format!("{key} = {value}"),
+            None if default == "shown" => example.to_owned(),
+            None if default == "needed" => {
+                let error = absent.expect_err(&key);
+                assert!(error.contains("missing"), "{name} {key}: {error}");
+                continue;
+            }
+            None if NO_DEFAULT.contains(&default) => {
+                let (absent, given) = (
+                    format!("{:?}", absent.or_else(no_table)),
+                    format!("{given:?}"),
+                );
+                let mut both = absent.char_indices().zip(given.chars());
+                let ((first, _), _) = both.find(|((_, a), b)| a != b).expect(&key);
+                let is_nothing = absent[first..].starts_with("None")
+                    || absent[first..].starts_with("[]")
+                    || absent[first..].starts_with(']');
+                assert!(
+                    is_nothing,
+                    "{name} {key} has a default: {}",
+                    &absent[first..]
+                );
+                continue;
+            }
+            None => {
+                assert!(
+                    ALTERNATIVES.contains(&default),
+                    "{name} {key}: {default:?}?"
+                );
+                continue;
+            }
+        };
+        let explicit = settings(part, &key, Some(&explicit));
+        assert_eq!(explicit, absent.or_else(no_table), "{name} {key}");
+    }
+}
+
+#[test]
+fn every_field_of_an_answer_is_on_the_page() {
+    let answers = rows(CONTROL, "## As JSON");
+    // With the fields of what is in them, and the values that are named.
+    let mut verdicts = verdicts();
+    let mut state = fields::<status::Answer>();
+    state.extend(fields::<InterfaceAnswer>());
+    state.extend(fields::<Shortfall>());
+    state.extend([
+        "protected",
+        "bypassed",
+        "blocked",
+        "absent",
+        "refused",
+        "missing",
+    ]);
+    state.extend(["native", "skb"]);
+    state.extend(fields::<OneTime>());
+    state.extend(fields::<Counter>());
+    state.extend(&verdicts);
+    let mut grants = fields::<list::Answer>();
+    grants.extend(fields::<list::ListedGrant>());
+    let mut accounts = fields::<users::Answer>();
+    accounts.extend(fields::<users::Account>());
+    accounts.extend(fields::<users::Key>());
+    accounts.extend(fields::<users::FwknopFile>());
+    verdicts.extend(fields::<Explanation>());
+    let expected = [
+        ("status", state),
+        ("users", accounts),
+        ("list", grants),
+        ("grant", fields::<grant::Answer>()),
+        ("revoke", fields::<revoke::Answer>()),
+        ("explain", verdicts),
+        ("reload", fields::<reload::Answer>()),
+        ("confirm", fields::<confirm::Answer>()),
+        ("detach", fields::<detach::Answer>()),
+    ];
+    assert_eq!(answers.len(), expected.len());
+    for (row, (command, mut fields)) in answers.iter().zip(expected) {
+        assert_eq!(row[0].trim_matches('`'), command);
+        fields.sort_unstable();
+        assert_eq!(names(row[1]), fields, "{command}");
+    }
+}
+
 /// A part of the configuration: the file itself, or a table in it.
 struct Part {
     /// Such as `door.otp`; empty for the file itself.
@@ -81,8 +247,6 @@ struct Part {
     before: String,
     after: &'static str,
 }
-
-const UNKNOWN: &str = "zzzzzzzzzzzz";
 
 impl Part {
     fn file() -> Self {
@@ -193,58 +357,6 @@ fn is_key(word: &str) -> bool {
         .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
 }
 
-#[test]
-fn every_key_is_on_the_page() {
-    let keys = parts().into_iter().flat_map(|(part, keys)| {
-        let keyed = move |key| (part.name.clone(), key);
-        keys.into_iter().map(keyed)
-    });
-    let mut expected: Vec<_> = keys.collect();
-    expected.sort();
-    let found: Vec<_> = documented().into_keys().collect();
-    assert_eq!(found, expected);
-}
-
-/// Keys that a part can't be without.
-const NEEDED: [(&str, &str, &str); 7] = [
-    ("door", "name", "name = \"ssh\""),
-    (
-        "door",
-        "knock",
-        "knock = [\"tcp/7000\", \"udp/9000\", \"tcp/8000\"]",
-    ),
-    ("door", "open", "open = [\"tcp/22\"]"),
-    ("door.otp", "secret", "secret = \"0123456789abcdef\""),
-    ("lockout", "failures", "failures = 5"),
-    ("user", "name", "name = \"alice\""),
-    (
-        "user",
-        "keys",
-        "keys = [\"knock1:D6poSU7Yi2e5bNRqLV3uic6XTna3AY4_IqHEz3xXDyA\"]",
-    ),
-];
-
-/// Keys that go only with another, or only without one of the needed ones.
-const COMPANIONS: [(&str, &str, &str, &str); 9] = [
-    // part, key, with, without
-    ("decoys", "range", "count = 5", ""),
-    ("door", "one_time", "", "knock"),
-    ("door", "lookahead", "one_time = \"once\"", "knock"),
-    ("door", "close", "", "open"),
-    ("door", "command_timeout", "on_open = [\"true\"]", ""),
-    ("door.otp", "secret_file", "", "secret"),
-    ("door.otp", "secret_env", "", "secret"),
-    ("user", "source", "fwknop = \"bob.fwknop\"", ""),
-    ("user", "username", "fwknop = \"bob.fwknop\"", ""),
-];
-
-/// Their examples name things that this host does not have.
-const ELSEWHERE: [&str; 3] = ["secret_file", "secret_env", "doors"];
-
-/// Behind every text: without a door there is no configuration, and without one that opens none that closes.
-const LAST_DOOR: &str = "\n[[door]]\nname = \"last\"\nknock = [\"tcp/1\", \"udp/3\", \"tcp/2\"]\n\
-                         open = [\"tcp/22\"]\n";
-
 /// The settings of a file that says this about a key, or nothing.
 fn settings(part: &Part, key: &str, said: Option<&str>) -> Result<Settings, String> {
     let companions = COMPANIONS
@@ -276,72 +388,6 @@ fn settings(part: &Part, key: &str, said: Option<&str>) -> Result<Settings, Stri
         .map_err(|problems| format!("{text}\n{problems}"))
 }
 
-/// Words in the column of defaults for keys that have none.
-const NO_DEFAULT: [&str; 6] = [
-    "none",
-    "nobody",
-    "nowhere",
-    "any address",
-    "what `--iface` says",
-    "none but these",
-];
-/// Words for keys of which one is needed.
-const ALTERNATIVES: [&str; 2] = ["", "one of these three"];
-
-#[test]
-fn every_example_and_default_is_right() {
-    let parts = parts();
-    // A table without the one key that it must have is left out.
-    let no_table = |_| settings(&Part::file(), "", None);
-    for ((name, key), row) in documented() {
-        let (part, _) = parts.iter().find(|(part, _)| part.name == name).unwrap();
-        let Row { example, default } = row;
-        let absent = settings(part, &key, None);
-        let given = settings(part, &key, Some(example));
-        if let Err(error) = &given {
-            assert!(ELSEWHERE.contains(&key.as_str()), "{name} {key}: {error}");
-        }
-        let literal = default
-            .strip_prefix('`')
-            .and_then(|rest| rest.split_once('`'));
-        let explicit = match literal {
-            Some((value, _)) => format!("{key} = {value}"),
-            None if default == "shown" => example.to_owned(),
-            None if default == "needed" => {
-                let error = absent.expect_err(&key);
-                assert!(error.contains("missing"), "{name} {key}: {error}");
-                continue;
-            }
-            None if NO_DEFAULT.contains(&default) => {
-                let (absent, given) = (
-                    format!("{:?}", absent.or_else(no_table)),
-                    format!("{given:?}"),
-                );
-                let mut both = absent.char_indices().zip(given.chars());
-                let ((first, _), _) = both.find(|((_, a), b)| a != b).expect(&key);
-                let is_nothing = absent[first..].starts_with("None")
-                    || absent[first..].starts_with("[]")
-                    || absent[first..].starts_with(']');
-                assert!(
-                    is_nothing,
-                    "{name} {key} has a default: {}",
-                    &absent[first..]
-                );
-                continue;
-            }
-            None => {
-                assert!(
-                    ALTERNATIVES.contains(&default),
-                    "{name} {key}: {default:?}?"
-                );
-                continue;
-            }
-        };
-        let explicit = settings(part, &key, Some(&explicit));
-        assert_eq!(explicit, absent.or_else(no_table), "{name} {key}");
-    }
-}
-
 /// The names in backquotes, without `: ` and what follows (the values), in the order of the alphabet.
 fn names(cell: &str) -> Vec<&str> {
     let mut names: Vec<_> = cell.split('`').skip(1).step_by(2).collect();
@@ -351,52 +397,6 @@ fn names(cell: &str) -> Vec<&str> {
 
 fn fields<T: DeserializeOwned>() -> Vec<&'static str> {
     serde_introspect::<T>().to_vec()
-}
-
-#[test]
-fn every_field_of_an_answer_is_on_the_page() {
-    let answers = rows(CONTROL, "## As JSON");
-    // With the fields of what is in them, and the values that are named.
-    let mut verdicts = verdicts();
-    let mut state = fields::<status::Answer>();
-    state.extend(fields::<InterfaceAnswer>());
-    state.extend(fields::<Shortfall>());
-    state.extend([
-        "protected",
-        "bypassed",
-        "blocked",
-        "absent",
-        "refused",
-        "missing",
-    ]);
-    state.extend(["native", "skb"]);
-    state.extend(fields::<OneTime>());
-    state.extend(fields::<Counter>());
-    state.extend(&verdicts);
-    let mut grants = fields::<list::Answer>();
-    grants.extend(fields::<list::ListedGrant>());
-    let mut accounts = fields::<users::Answer>();
-    accounts.extend(fields::<users::Account>());
-    accounts.extend(fields::<users::Key>());
-    accounts.extend(fields::<users::FwknopFile>());
-    verdicts.extend(fields::<Explanation>());
-    let expected = [
-        ("status", state),
-        ("users", accounts),
-        ("list", grants),
-        ("grant", fields::<grant::Answer>()),
-        ("revoke", fields::<revoke::Answer>()),
-        ("explain", verdicts),
-        ("reload", fields::<reload::Answer>()),
-        ("confirm", fields::<confirm::Answer>()),
-        ("detach", fields::<detach::Answer>()),
-    ];
-    assert_eq!(answers.len(), expected.len());
-    for (row, (command, mut fields)) in answers.iter().zip(expected) {
-        assert_eq!(row[0].trim_matches('`'), command);
-        fields.sort_unstable();
-        assert_eq!(names(row[1]), fields, "{command}");
-    }
 }
 
 fn verdicts() -> Vec<&'static str> {

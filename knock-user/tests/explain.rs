@@ -79,243 +79,10 @@ const OTHER: &str = "198.51.100.2";
 /// A minute after boot.
 const START_MS: u64 = 60_000;
 
-/// A step before the question.
-#[derive(Clone, Copy, Debug)]
-enum Step {
-    /// A packet of the source, to the address `OTHER`.
-    Knock(&'static str),
-    /// The same, to the address `INNER`.
-    Inner(&'static str),
-    /// Time passes, in milliseconds.
-    Wait(u64),
-    /// A connection from port 40 000 to one here is kept.
-    Flow(u16, u16),
-    /// A grant given by hand, for this many milliseconds.
-    Grant(&'static str, u64),
-}
 use Step::*;
 
 /// The whole sequence of ssh.
 const SSH: [Step; 3] = [Knock("tcp/7000"), Knock("udp/8000"), Knock("tcp/9000")];
-
-/// The maps of a configuration, and a kernel side.
-struct Kernel {
-    settings: Settings,
-    tables: Tables,
-    sim: Sim,
-    now_ms: u64,
-}
-
-impl Kernel {
-    fn new(features: Features) -> Self {
-        Self::with(CONFIG, features)
-    }
-
-    fn with(config: &str, features: Features) -> Self {
-        let settings = config::parse(config, "test.toml").unwrap().settings;
-        let mut given = Input {
-            host: &Host::default(),
-            cell_key: std::array::from_fn(|i| 0x9e37_79b9_7f4a_7c15 ^ (i as u64) << 17),
-            known: &StableIds::default(),
-            draw: &mut || 0,
-            sequences: &knock_user::compile::Sequences::new(),
-            before: None,
-        };
-        let tables = compile(&settings, &mut given).unwrap();
-        let mut sim = tables.simulate();
-        sim.features = sim.features.with(features);
-        sim.config.confirm_by_ms = 100_000;
-        let host = Self {
-            settings,
-            tables,
-            sim,
-            now_ms: START_MS,
-        };
-        host.set_clock();
-        host
-    }
-
-    fn set_clock(&self) {
-        self.sim
-            .set_now(Moment::from_nanos(self.now_ms * 1_000_000));
-    }
-
-    fn do_all(&mut self, source: &str, steps: &[Step]) {
-        for step in steps {
-            match *step {
-                Knock(port) => _ = judge(&frame(source, port, None)[..], &self.sim),
-                Inner(port) => _ = judge(&frame(source, port, Some(INNER))[..], &self.sim),
-                Wait(millis) => self.now_ms += millis,
-                Flow(port, protocol) => {
-                    let key = FlowKey {
-                        source: address(source),
-                        source_port: 40_000,
-                        port,
-                        target_id: 0,
-                        protocol,
-                    };
-                    self.sim.flows.insert(&key, self.now_ms);
-                }
-                Grant(door, lasts_ms) => {
-                    let number = self.tables.numbers.doors[door];
-                    let source = address(source);
-                    self.sim
-                        .presence(presence::slot(source))
-                        .unwrap()
-                        .store(presence::ALWAYS);
-                    let grant = knock_common::access::Grant {
-                        until_ms: self.now_ms + lasts_ms,
-                        door: number,
-                    };
-                    for key in grant_keys(&self.tables.doors[usize::from(number)], source) {
-                        self.sim.allow.insert(&key, grant.to_word());
-                    }
-                }
-            }
-            self.set_clock();
-        }
-    }
-
-    fn known(&self) -> Known<'_> {
-        Known {
-            settings: &self.settings,
-            numbers: &self.tables.numbers.doors,
-            features: self.sim.features,
-            now: self.sim.now(),
-            ended_ms: None,
-        }
-    }
-}
-
-/// The bytes of a value, as they are in a map.
-fn value<V: Pod, T: Pod>(value: T) -> V {
-    bytemuck::pod_read_unaligned(bytemuck::bytes_of(&value))
-}
-
-fn key<T: Pod, K: Pod>(key: &K) -> T {
-    bytemuck::pod_read_unaligned(bytemuck::bytes_of(key))
-}
-
-/// The maps of the simulated kernel side.
-impl Live for Kernel {
-    fn element<V: Pod>(&self, map: &'static str, index: u32) -> anyhow::Result<Option<V>> {
-        let sim = &self.sim;
-        Ok(match map {
-            "CONFIG" => Some(value(sim.config)),
-            "PORTS" => Some(value(sim.port(index))),
-            "NODES" => sim.node(index).copied().map(value),
-            "DOORS" => sim.door(index).copied().map(value),
-            "PRESENCE" => sim.presence(index).map(|word| value(word.load())),
-            "FIRST_KNOCKS" => {
-                let bucket = sim.bucket(index).unwrap();
-                let cells: [u64; WAYS] =
-                    std::array::from_fn(|way| bucket.cell(way).unwrap().load());
-                Some(value(cells))
-            }
-            "LOCKOUTS" if index == knock_common::layout::LOCKOUT_BUCKETS => {
-                sim.lockout_key().copied().map(value)
-            }
-            "LOCKOUTS" => {
-                let bucket = knock_common::Env::lockouts(sim, index).unwrap();
-                let cells: [u64; WAYS] =
-                    std::array::from_fn(|way| bucket.cell(way).unwrap().load());
-                Some(value(cells))
-            }
-            other => panic!("no array {other}"),
-        })
-    }
-
-    fn entry<K: Pod, V: Pod>(&self, map: &'static str, k: K) -> anyhow::Result<Option<V>> {
-        let sim = &self.sim;
-        Ok(match map {
-            "EDGES" => sim.edge(&key::<EdgeKey, K>(&k)).map(value),
-            "TARGETS" => match sim.target(key(&k)) {
-                0 => None,
-                target_id => Some(value(u32::from(target_id))),
-            },
-            "PROGRESS" => sim.progress.value(&key::<ProgressKey, K>(&k)).map(value),
-            "ALLOW" => sim.allow.value(&key::<GrantKey, K>(&k)).map(value),
-            "FLOWS" => sim.flows.value(&key::<FlowKey, K>(&k)).map(value),
-            other => panic!("no table {other}"),
-        })
-    }
-
-    fn has_prefix_of(&self, map: &'static str, address: Address) -> anyhow::Result<bool> {
-        assert_eq!(map, "TRUST");
-        Ok(self.sim.is_trusted(address))
-    }
-
-    fn flows(&self) -> anyhow::Result<Vec<(FlowKey, u64)>> {
-        let flows = self.sim.flows.entries.borrow();
-        Ok(flows.iter().map(|(key, word)| (*key, word.get())).collect())
-    }
-}
-
-fn address(text: &str) -> Address {
-    text.parse::<IpAddr>().unwrap().into()
-}
-
-/// A packet that opens a connection.
-fn frame(source: &str, port: &str, to: Option<&str>) -> Vec<u8> {
-    let source: IpAddr = source.parse().unwrap();
-    let other = if source.is_ipv4() {
-        OTHER
-    } else {
-        "2001:db8::2"
-    };
-    let frame = Frame {
-        source,
-        destination: to.unwrap_or(other).parse().unwrap(),
-        to: port.parse().unwrap(),
-        flags: flag::SYN,
-        group: false,
-    };
-    frame.bytes()
-}
-
-/// The content of all maps as one text.
-fn state(sim: &Sim) -> String {
-    let mut lines: Vec<String> = Vec::new();
-    lines.extend(
-        sim.progress
-            .entries
-            .borrow()
-            .iter()
-            .map(|entry| format!("{entry:?}")),
-    );
-    lines.extend(
-        sim.allow
-            .entries
-            .borrow()
-            .iter()
-            .map(|entry| format!("{entry:?}")),
-    );
-    lines.extend(
-        sim.flows
-            .entries
-            .borrow()
-            .iter()
-            .map(|entry| format!("{entry:?}")),
-    );
-    let full = |cells: &&knock_common::sim::Cells| cells.iter().any(|cell| cell.get() != 0);
-    for (map, buckets) in [("FIRST_KNOCKS", &sim.buckets), ("LOCKOUTS", &sim.lockouts)] {
-        let buckets = buckets.borrow();
-        let buckets = buckets.iter().filter(|(_, cells)| full(cells));
-        lines.extend(buckets.map(|bucket| format!("{map} {bucket:?}")));
-    }
-    lines.push(format!("{} events", sim.events.borrow().len()));
-    lines.sort();
-    lines.join("\n")
-}
-
-struct Row {
-    name: &'static str,
-    source: &'static str,
-    steps: &'static [Step],
-    port: &'static str,
-    to: Option<&'static str>,
-    chain: &'static [&'static str],
-}
 
 const PLAIN: Row = Row {
     name: "",
@@ -921,4 +688,238 @@ fn an_unreadable_map_is_an_error() {
             assert_eq!(found.unwrap_err(), format!("reading map {map}: no"));
         }
     }
+}
+
+/// A step before the question.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    /// A packet of the source, to the address `OTHER`.
+    Knock(&'static str),
+    /// The same, to the address `INNER`.
+    Inner(&'static str),
+    /// Time passes, in milliseconds.
+    Wait(u64),
+    /// A connection from port 40 000 to one here is kept.
+    Flow(u16, u16),
+    /// A grant given by hand, for this many milliseconds.
+    Grant(&'static str, u64),
+}
+
+/// The maps of a configuration, and a kernel side.
+struct Kernel {
+    settings: Settings,
+    tables: Tables,
+    sim: Sim,
+    now_ms: u64,
+}
+
+impl Kernel {
+    fn new(features: Features) -> Self {
+        Self::with(CONFIG, features)
+    }
+
+    fn with(config: &str, features: Features) -> Self {
+        let settings = config::parse(config, "test.toml").unwrap().settings;
+        let mut given = Input {
+            host: &Host::default(),
+            cell_key: std::array::from_fn(|i| 0x9e37_79b9_7f4a_7c15 ^ (i as u64) << 17),
+            known: &StableIds::default(),
+            draw: &mut || 0,
+            sequences: &knock_user::compile::Sequences::new(),
+            before: None,
+        };
+        let tables = compile(&settings, &mut given).unwrap();
+        let mut sim = tables.simulate();
+        sim.features = sim.features.with(features);
+        sim.config.confirm_by_ms = 100_000;
+        let host = Self {
+            settings,
+            tables,
+            sim,
+            now_ms: START_MS,
+        };
+        host.set_clock();
+        host
+    }
+
+    fn set_clock(&self) {
+        self.sim
+            .set_now(Moment::from_nanos(self.now_ms * 1_000_000));
+    }
+
+    fn do_all(&mut self, source: &str, steps: &[Step]) {
+        for step in steps {
+            match *step {
+                Knock(port) => _ = judge(&frame(source, port, None)[..], &self.sim),
+                Inner(port) => _ = judge(&frame(source, port, Some(INNER))[..], &self.sim),
+                Wait(millis) => self.now_ms += millis,
+                Flow(port, protocol) => {
+                    let key = FlowKey {
+                        source: address(source),
+                        source_port: 40_000,
+                        port,
+                        target_id: 0,
+                        protocol,
+                    };
+                    self.sim.flows.insert(&key, self.now_ms);
+                }
+                Grant(door, lasts_ms) => {
+                    let number = self.tables.numbers.doors[door];
+                    let source = address(source);
+                    self.sim
+                        .presence(presence::slot(source))
+                        .unwrap()
+                        .store(presence::ALWAYS);
+                    let grant = knock_common::access::Grant {
+                        until_ms: self.now_ms + lasts_ms,
+                        door: number,
+                    };
+                    for key in grant_keys(&self.tables.doors[usize::from(number)], source) {
+                        self.sim.allow.insert(&key, grant.to_word());
+                    }
+                }
+            }
+            self.set_clock();
+        }
+    }
+
+    fn known(&self) -> Known<'_> {
+        Known {
+            settings: &self.settings,
+            numbers: &self.tables.numbers.doors,
+            features: self.sim.features,
+            now: self.sim.now(),
+            ended_ms: None,
+        }
+    }
+}
+
+/// The bytes of a value, as they are in a map.
+fn value<V: Pod, T: Pod>(value: T) -> V {
+    bytemuck::pod_read_unaligned(bytemuck::bytes_of(&value))
+}
+
+fn key<T: Pod, K: Pod>(key: &K) -> T {
+    bytemuck::pod_read_unaligned(bytemuck::bytes_of(key))
+}
+
+/// The maps of the simulated kernel side.
+impl Live for Kernel {
+    fn element<V: Pod>(&self, map: &'static str, index: u32) -> anyhow::Result<Option<V>> {
+        let sim = &self.sim;
+        Ok(match map {
+            "CONFIG" => Some(value(sim.config)),
+            "PORTS" => Some(value(sim.port(index))),
+            "NODES" => sim.node(index).copied().map(value),
+            "DOORS" => sim.door(index).copied().map(value),
+            "PRESENCE" => sim.presence(index).map(|word| value(word.load())),
+            "FIRST_KNOCKS" => {
+                let bucket = sim.bucket(index).unwrap();
+                let cells: [u64; WAYS] =
+                    std::array::from_fn(|way| bucket.cell(way).unwrap().load());
+                Some(value(cells))
+            }
+            "LOCKOUTS" if index == knock_common::layout::LOCKOUT_BUCKETS => {
+                sim.lockout_key().copied().map(value)
+            }
+            "LOCKOUTS" => {
+                let bucket = knock_common::Env::lockouts(sim, index).unwrap();
+                let cells: [u64; WAYS] =
+                    std::array::from_fn(|way| bucket.cell(way).unwrap().load());
+                Some(value(cells))
+            }
+            other => panic!("no array {other}"),
+        })
+    }
+
+    fn entry<K: Pod, V: Pod>(&self, map: &'static str, k: K) -> anyhow::Result<Option<V>> {
+        let sim = &self.sim;
+        Ok(match map {
+            "EDGES" => sim.edge(&key::<EdgeKey, K>(&k)).map(value),
+            "TARGETS" => match sim.target(key(&k)) {
+                0 => None,
+                target_id => Some(value(u32::from(target_id))),
+            },
+            "PROGRESS" => sim.progress.value(&key::<ProgressKey, K>(&k)).map(value),
+            "ALLOW" => sim.allow.value(&key::<GrantKey, K>(&k)).map(value),
+            "FLOWS" => sim.flows.value(&key::<FlowKey, K>(&k)).map(value),
+            other => panic!("no table {other}"),
+        })
+    }
+
+    fn has_prefix_of(&self, map: &'static str, address: Address) -> anyhow::Result<bool> {
+        assert_eq!(map, "TRUST");
+        Ok(self.sim.is_trusted(address))
+    }
+
+    fn flows(&self) -> anyhow::Result<Vec<(FlowKey, u64)>> {
+        let flows = self.sim.flows.entries.borrow();
+        Ok(flows.iter().map(|(key, word)| (*key, word.get())).collect())
+    }
+}
+
+fn address(text: &str) -> Address {
+    text.parse::<IpAddr>().unwrap().into()
+}
+
+/// A packet that opens a connection.
+fn frame(source: &str, port: &str, to: Option<&str>) -> Vec<u8> {
+    let source: IpAddr = source.parse().unwrap();
+    let other = if source.is_ipv4() {
+        OTHER
+    } else {
+        "2001:db8::2"
+    };
+    let frame = Frame {
+        source,
+        destination: to.unwrap_or(other).parse().unwrap(),
+        to: port.parse().unwrap(),
+        flags: flag::SYN,
+        group: false,
+    };
+    frame.bytes()
+}
+
+/// The content of all maps as one text.
+fn state(sim: &Sim) -> String {
+    let mut lines: Vec<String> = Vec::new();
+    lines.extend(
+        sim.progress
+            .entries
+            .borrow()
+            .iter()
+            .map(|entry| format!("{entry:?}")),
+    );
+    lines.extend(
+        sim.allow
+            .entries
+            .borrow()
+            .iter()
+            .map(|entry| format!("{entry:?}")),
+    );
+    lines.extend(
+        sim.flows
+            .entries
+            .borrow()
+            .iter()
+            .map(|entry| format!("{entry:?}")),
+    );
+    let full = |cells: &&knock_common::sim::Cells| cells.iter().any(|cell| cell.get() != 0);
+    for (map, buckets) in [("FIRST_KNOCKS", &sim.buckets), ("LOCKOUTS", &sim.lockouts)] {
+        let buckets = buckets.borrow();
+        let buckets = buckets.iter().filter(|(_, cells)| full(cells));
+        lines.extend(buckets.map(|bucket| format!("{map} {bucket:?}")));
+    }
+    lines.push(format!("{} events", sim.events.borrow().len()));
+    lines.sort();
+    lines.join("\n")
+}
+
+struct Row {
+    name: &'static str,
+    source: &'static str,
+    steps: &'static [Step],
+    port: &'static str,
+    to: Option<&'static str>,
+    chain: &'static [&'static str],
 }

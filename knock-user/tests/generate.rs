@@ -17,33 +17,6 @@ use knock_user::{
 };
 use rand::{SeedableRng as _, rngs::StdRng};
 
-#[derive(Parser)]
-struct Cli {
-    #[command(flatten)]
-    options: Options,
-}
-
-fn options(words: &str) -> Options {
-    Cli::parse_from(["generate"].into_iter().chain(words.split_whitespace())).options
-}
-
-fn generated(words: &str, seed: u64) -> Result<Generated, Unsuitable> {
-    generate::generate(&options(words), &mut StdRng::seed_from_u64(seed))
-}
-
-/// A line of a one-time file.
-fn one_time(line: &str) -> Vec<Knock> {
-    let line = line
-        .strip_prefix(' ')
-        .unwrap_or_else(|| panic!("no blank before {line}"));
-    line.split(',')
-        .map(|word| {
-            let (port, protocol) = word.split_once(':').unwrap();
-            format!("{protocol}/{port}").parse().unwrap()
-        })
-        .collect()
-}
-
 #[test]
 fn doors_pass_check_without_a_warning() {
     for words in [
@@ -257,4 +230,31 @@ fn a_door_that_check_refuses_is_reported() {
         error_text.starts_with("door:2: name: \"a/b\" is not a name"),
         "{error_text}"
     );
+}
+
+#[derive(Parser)]
+struct Cli {
+    #[command(flatten)]
+    options: Options,
+}
+
+fn options(words: &str) -> Options {
+    Cli::parse_from(["generate"].into_iter().chain(words.split_whitespace())).options
+}
+
+fn generated(words: &str, seed: u64) -> Result<Generated, Unsuitable> {
+    generate::generate(&options(words), &mut StdRng::seed_from_u64(seed))
+}
+
+/// A line of a one-time file.
+fn one_time(line: &str) -> Vec<Knock> {
+    let line = line
+        .strip_prefix(' ')
+        .unwrap_or_else(|| panic!("no blank before {line}"));
+    line.split(',')
+        .map(|word| {
+            let (port, protocol) = word.split_once(':').unwrap();
+            format!("{protocol}/{port}").parse().unwrap()
+        })
+        .collect()
 }

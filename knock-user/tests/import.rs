@@ -20,32 +20,6 @@ use knock_user::{
 };
 use proptest::prelude::*;
 
-/// The configuration, if there is one, and the notes.
-fn imported(text: &str, file: &str) -> (String, String) {
-    match import::import(text, file) {
-        Ok(Imported { toml, notes }) => {
-            let notes = notes.iter().map(|note| note.render("note", file) + "\n");
-            (toml, notes.collect())
-        }
-        Err(problems) => (String::new(), format!("{problems}\n")),
-    }
-}
-
-fn files() -> Vec<PathBuf> {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/knockd");
-    let mut files: Vec<PathBuf> = fs::read_dir(directory)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| {
-            path.extension()
-                .is_some_and(|extension| extension == "conf")
-        })
-        .collect();
-    files.sort();
-    assert!(!files.is_empty());
-    files
-}
-
 #[test]
 fn imports_have_the_recorded_results() {
     let bless = env::var_os("KNOCK_BLESS").is_some();
@@ -130,6 +104,51 @@ fn the_doors_of_an_example_are_imported() {
     );
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(100))]
+
+    /// An import either fails or results in a configuration without errors.
+    #[test]
+    fn an_imported_configuration_is_accepted(doors in prop::collection::vec(door(), 0..4)) {
+        let text = doors.concat().join("\n");
+        if let Ok(Imported { toml, .. }) = import::import(&text, "knockd.conf") {
+            let checked = config::parse(&toml, "seq.toml");
+            prop_assert!(checked.is_ok(), "{}\nof\n{text}\nis\n{toml}", checked.unwrap_err());
+        }
+    }
+
+    #[test]
+    fn no_text_makes_the_import_panic(text in any::<String>()) {
+        let _result = import::import(&text, "knockd.conf");
+    }
+}
+
+/// The configuration, if there is one, and the notes.
+fn imported(text: &str, file: &str) -> (String, String) {
+    match import::import(text, file) {
+        Ok(Imported { toml, notes }) => {
+            let notes = notes.iter().map(|note| note.render("note", file) + "\n");
+            (toml, notes.collect())
+        }
+        Err(problems) => (String::new(), format!("{problems}\n")),
+    }
+}
+
+fn files() -> Vec<PathBuf> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/knockd");
+    let mut files: Vec<PathBuf> = fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "conf")
+        })
+        .collect();
+    files.sort();
+    assert!(!files.is_empty());
+    files
+}
+
 /// Lines that are more often valid than not.
 fn line() -> impl Strategy<Value = String> {
     let known = prop::sample::select(vec![
@@ -180,23 +199,4 @@ fn door() -> impl Strategy<Value = Vec<String>> {
             door
         },
     )
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(100))]
-
-    /// An import either fails or results in a configuration without errors.
-    #[test]
-    fn an_imported_configuration_is_accepted(doors in prop::collection::vec(door(), 0..4)) {
-        let text = doors.concat().join("\n");
-        if let Ok(Imported { toml, .. }) = import::import(&text, "knockd.conf") {
-            let checked = config::parse(&toml, "seq.toml");
-            prop_assert!(checked.is_ok(), "{}\nof\n{text}\nis\n{toml}", checked.unwrap_err());
-        }
-    }
-
-    #[test]
-    fn no_text_makes_the_import_panic(text in any::<String>()) {
-        let _result = import::import(&text, "knockd.conf");
-    }
 }

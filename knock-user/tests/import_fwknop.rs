@@ -12,23 +12,6 @@ use knock_user::{
 const KEY: &str = "QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE=";
 const HMAC_KEY: &str = "SE1BQy1rZXktb2Ytc29tZS1sZW5ndGg=";
 
-fn stanza(lines: &str) -> String {
-    format!(
-        "SOURCE ANY\nKEY_BASE64 {KEY}\nHMAC_KEY_BASE64 {HMAC_KEY}\nOPEN_PORTS tcp/22\n{lines}\n"
-    )
-}
-
-/// The configuration with its key files in a directory.
-fn read(imported: &Imported) -> Result<config::Checked, String> {
-    let directory = tempfile::tempdir().unwrap();
-    for (name, text) in &imported.keys {
-        fs::write(directory.path().join(name), text).unwrap();
-    }
-    let path = directory.path().join("seq.toml");
-    fs::write(&path, &imported.toml).unwrap();
-    config::read(&path).map_err(|problems| format!("{problems}\n{}", imported.toml))
-}
-
 #[test]
 fn a_stanza_becomes_a_user_with_doors() {
     let access = format!(
@@ -248,4 +231,21 @@ fn keys_go_to_files_of_their_own() {
     let error = run().unwrap_err();
     assert!(error.contains("exists with other content"), "{error}");
     assert_eq!(fs::read_to_string(&file).unwrap(), "KEY_BASE64 another\n");
+}
+
+fn stanza(lines: &str) -> String {
+    format!(
+        "SOURCE ANY\nKEY_BASE64 {KEY}\nHMAC_KEY_BASE64 {HMAC_KEY}\nOPEN_PORTS tcp/22\n{lines}\n"
+    )
+}
+
+/// The configuration with its key files in a directory.
+fn read(imported: &Imported) -> Result<config::Checked, String> {
+    let directory = tempfile::tempdir().unwrap();
+    for (name, text) in &imported.keys {
+        fs::write(directory.path().join(name), text).unwrap();
+    }
+    let path = directory.path().join("seq.toml");
+    fs::write(&path, &imported.toml).unwrap();
+    config::read(&path).map_err(|problems| format!("{problems}\n{}", imported.toml))
 }

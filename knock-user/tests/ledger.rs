@@ -22,6 +22,266 @@ const BELL: u16 = 3;
 const WEB: u16 = 4;
 const NAMES: [&str; 5] = ["ssh", "both", "shut", "bell", "web"];
 
+use Step::*;
+
+#[test]
+fn openings_are_reported_once_and_end_with_their_grants() {
+    #[rustfmt::skip]
+    let rows: &[(&str, &[Step], &[&str])] = &[
+        ("opens, expires", &[Knock(SSH), Read, At(30_000), Due, At(30_033), Due, At(90_000), Due],
+            &["opened ssh 30000", "closed ssh expired", "remove 1"]),
+        ("a storm of knocks opens once", &[Knock(SSH), Read, At(1), Knock(SSH), Read, At(2), Knock(SSH), Read, At(30_034), Due, At(30_035), Due],
+            &["opened ssh 30000", "refreshed ssh 30001", "refreshed ssh 30002", "closed ssh expired", "remove 1"]),
+        ("a repeat in the same millisecond says nothing", &[Knock(SSH), Knock(SSH), Read],
+            &["opened ssh 30000"]),
+        ("a door with two services closes once", &[Knock(WEB), Read, At(20_033), Due],
+            &["opened web 20000", "closed web expired", "remove 3", "remove 4"]),
+        ("a door without ports", &[Knock(BELL), Read, At(5_000), Knock(BELL), Read, At(10_033), Due, At(15_033), Due],
+            &["opened bell 10000", "refreshed bell 15000", "closed bell expired"]),
+        ("refreshed, event not read", &[Knock(SSH), Read, At(20_000), Knock(SSH), At(30_033), Due, Read, At(50_033), Due],
+            &["opened ssh 30000", "refreshed ssh 50000", "closed ssh expired", "remove 1"]),
+        ("refreshed, event lost", &[Knock(SSH), Read, At(20_000), Lost(SSH), At(30_033), Due, At(50_033), Due],
+            &["opened ssh 30000", "refreshed ssh 50000", "closed ssh expired", "remove 1"]),
+        ("opened again in the moment of removal", &[Knock(SSH), Read, At(30_033), DueRaced(SSH), Read, At(60_066), Due],
+            &["opened ssh 30000", "closed ssh expired", "remove 1", "restore 1 ssh 60033", "opened ssh 60033", "closed ssh expired", "remove 1"]),
+        ("the same, read much later", &[Knock(SSH), Read, At(30_033), DueRaced(SSH), At(40_033), Read],
+            &["opened ssh 30000", "closed ssh expired", "remove 1", "restore 1 ssh 60033", "opened ssh 60033"]),
+        ("opened in the moment of removal, then closed", &[Knock(SSH), Read, At(30_033), DueRaced(SSH), At(30_034), Knock(SHUT), Read, At(30_035), Due],
+            &["opened ssh 30000", "closed ssh expired", "remove 1", "restore 1 ssh 60033", "opened ssh 60033", "closed ssh by shut", "remove 1"]),
+        ("opened again after the removal", &[Knock(SSH), Read, At(30_033), Due, At(30_034), Knock(SSH), Read],
+            &["opened ssh 30000", "closed ssh expired", "remove 1", "restore 1 ssh 60034", "opened ssh 60034"]),
+        ("another door's longer grant", &[Knock(SSH), At(1), Knock(BOTH), Read, At(30_033), Due, At(60_034), Due],
+            &["opened ssh 30000", "opened both 60001", "closed ssh expired", "closed both expired", "remove 1", "remove 2"]),
+        ("another door's longer grant, unheard of", &[Knock(SSH), Read, At(1), Lost(BOTH), At(30_033), Due],
+            &["opened ssh 30000", "opened both 60001", "closed ssh expired"]),
+        ("the shorter door last", &[Knock(BOTH), At(1), Knock(SSH), Read, At(30_034), Due, At(60_033), Due],
+            &["opened both 60000", "opened ssh 30001", "closed ssh expired", "closed both expired", "remove 1", "remove 2"]),
+        ("two doors at once", &[Knock(BOTH), At(30_000), Knock(SSH), Read, At(60_033), Due],
+            &["opened both 60000", "opened ssh 60000", "closed ssh expired", "remove 1", "closed both expired", "remove 2"]),
+        ("a closing that is older than what the sweep found", &[Knock(SSH), Read, At(5_000), Knock(SHUT), At(6_000), Knock(SSH), Sweep, Read, Due, At(36_033), Due],
+            &["opened ssh 30000", "refreshed ssh 36000", "closed ssh expired", "remove 1"]),
+        ("closed by a sequence", &[Knock(SSH), Read, At(5_000), Knock(SHUT), Read, Due, At(5_033), Due, At(30_033), Due],
+            &["opened ssh 30000", "closed ssh by shut", "remove 1"]),
+        ("closed in part", &[Knock(BOTH), Read, At(5_000), Knock(SHUT), Read, At(5_033), Due, At(60_033), Due],
+            &["opened both 60000", "remove 1", "closed both expired", "remove 2"]),
+        ("closed and opened again", &[Knock(SSH), At(5_000), Knock(SHUT), At(5_002), Knock(SSH), Read, Due, At(35_035), Due],
+            &["opened ssh 30000", "closed ssh by shut", "opened ssh 35002", "closed ssh expired", "remove 1"]),
+        ("closed, event lost", &[Knock(SSH), Read, At(5_000), Lost(SHUT), At(6_000), Sweep, Due],
+            &["opened ssh 30000", "closed ssh early", "remove 1"]),
+        ("closed just after it opened, event lost", &[At(5_000), Knock(SSH), Sweep, At(5_010), Lost(SHUT), At(6_000), Sweep, Due, Read],
+            &["opened ssh 35000", "closed ssh early", "remove 1"]),
+        ("closed just after it opened, events late", &[At(5_000), Knock(SSH), At(5_010), Knock(SHUT), At(6_000), Sweep, Due, Read, At(7_000), Due],
+            &["remove 1", "opened ssh 35000", "closed ssh by shut"]),
+        ("given again where it was closed in part", &[Knock(BOTH), Read, At(5_000), Knock(SHUT), Read, At(5_033), Due, At(60_033), DueBlind, Sweep, DueRaced(BOTH), At(61_066), Due, Read],
+            &["opened both 60000", "remove 1", "remove 2", "refreshed both 120033", "restore 2 both 120033"]),
+        ("closed before it was read", &[Knock(SSH), At(1), Knock(SHUT), At(6_000), Sweep, Due, Read, At(6_033), Due],
+            &["remove 1", "opened ssh 30000", "closed ssh by shut"]),
+        ("closing nothing", &[Knock(SHUT), Read, At(1), Due], &[]),
+        ("opened, event lost", &[Lost(SSH), At(1_000), Sweep, Sweep, At(30_033), Due],
+            &["opened ssh 30000", "closed ssh expired", "remove 1"]),
+        ("opened, event read after the sweep", &[Knock(SSH), Sweep, Read, At(30_033), Due],
+            &["opened ssh 30000", "closed ssh expired", "remove 1"]),
+        ("opened, event read after the end", &[Knock(SSH), Sweep, At(30_033), Due, Read, Due],
+            &["opened ssh 30000", "closed ssh expired", "remove 1"]),
+        ("all of it lost", &[Lost(SSH), At(30_033), Sweep, Due], &["remove 1"]),
+        ("map unreadable", &[Knock(SSH), Read, At(30_033), DueBlind, Due, At(31_066), Due],
+            &["opened ssh 30000", "closed ssh expired", "remove 1"]),
+    ];
+    for (name, steps, log) in rows {
+        let mut host = Host::new();
+        for &step in *steps {
+            host.step(source(9), step);
+        }
+        assert_eq!(host.log, *log, "{name}: {steps:?}");
+    }
+}
+
+#[test]
+fn the_deadline_is_when_the_next_opening_ends() {
+    let mut host = Host::new();
+    assert_eq!(host.ledger.next_deadline(), None);
+    for step in [Knock(SSH), At(10), Knock(BELL), Read] {
+        host.step(source(9), step);
+    }
+    assert_eq!(host.ledger.next_deadline(), Some(10_043));
+    for step in [At(10_043), DueBlind] {
+        host.step(source(9), step);
+    }
+    assert_eq!(host.ledger.next_deadline(), Some(30_033));
+    for step in [At(30_033), DueBlind] {
+        host.step(source(9), step);
+    }
+    assert_eq!(host.ledger.next_deadline(), Some(31_066), "retried");
+    for step in [At(31_066), Due] {
+        host.step(source(9), step);
+    }
+    assert_eq!(host.ledger.next_deadline(), None);
+}
+
+#[test]
+fn sources_and_targets_are_kept_apart() {
+    let mut there = door(30_000, &[1], false);
+    there.target_id = 7;
+    let mut shut = door(0, &[1], true);
+    shut.target_id = 7;
+    let mut ledger = Ledger::new(vec![door(30_000, &[1], false), there, shut]);
+    let event = |number, door, reason: Reason| Event {
+        source: source(number),
+        door,
+        until_ms: 30_000,
+        at_ns: 1,
+        reason: reason as u8,
+        ..Event::default()
+    };
+    for (number, door) in [(1, 0), (1, 1), (2, 1)] {
+        let actions = ledger.receive(&event(number, door, Reason::Opened), 0);
+        assert_eq!(actions.len(), 1, "{number} {door}");
+    }
+    let actions = ledger.receive(&event(1, 2, Reason::Closed), 1);
+    let by = Some(2);
+    let ending = Ending::Sequence { by };
+    assert_eq!(
+        actions,
+        [Action::Closed {
+            source: source(1),
+            door: 1,
+            ending
+        }],
+        "only what is for that destination, only for that source"
+    );
+}
+
+#[test]
+fn invalid_events_change_nothing() {
+    let mut ledger = Ledger::new(doors());
+    for (name, door, reason) in [
+        ("unknown door", 99, Reason::Opened as u8),
+        ("unknown closing door", 99, Reason::Closed as u8),
+        ("unknown reason", SSH, 255),
+        ("not about a grant", SSH, Reason::NextKnock as u8),
+        ("no room in the kernel", SSH, Reason::GrantsFull as u8),
+    ] {
+        let event = Event {
+            door,
+            reason,
+            until_ms: 1,
+            ..Event::default()
+        };
+        assert_eq!(ledger.receive(&event, 0), [], "{name}");
+        assert_eq!(ledger.next_deadline(), None, "{name}");
+    }
+    let stray = Grant {
+        until_ms: 50,
+        door: 99,
+    };
+    assert_eq!(ledger.observe(key(source(1), 1), stray, 0), []);
+    assert_eq!(ledger.due(82, |_| panic!("not over yet")), []);
+    let actions = ledger.due(83, |_| Lookup::Found(stray));
+    assert_eq!(
+        actions,
+        [Action::Remove {
+            key: key(source(1), 1)
+        }]
+    );
+}
+
+#[test]
+fn memory_is_bounded() {
+    let mut ledger = Ledger::new(doors());
+    let event = |number: u32, reason: Reason, at_ms: u64| Event {
+        source: Address::from_v4(Ipv4Addr::from(number).octets()),
+        door: if reason == Reason::Closed { SHUT } else { SSH },
+        until_ms: at_ms + 30_000,
+        at_ns: at_ms * 1_000_000,
+        reason: reason as u8,
+        ..Event::default()
+    };
+    for number in 0..ALLOW_MAX + 10 {
+        ledger.receive(&event(number, Reason::Opened, 0), 0);
+    }
+    assert_eq!(ledger.openings().count(), ALLOW_MAX as usize);
+    assert_eq!(ledger.untracked(), 10);
+    assert_eq!(
+        ledger.receive(&event(5, Reason::Refreshed, 1), 1).len(),
+        1,
+        "known ones are refreshed"
+    );
+    let closed = ledger.due(30_033, |_| Lookup::Absent);
+    assert_eq!(
+        closed.len(),
+        ALLOW_MAX as usize - 1,
+        "all but the refreshed one"
+    );
+    assert_eq!(
+        ledger
+            .receive(&event(0, Reason::Opened, 31_000), 31_000)
+            .len(),
+        1,
+        "room again"
+    );
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_is_lost_or_late_every_opening_opens_once_and_closes_once(
+        steps in prop::collection::vec(any_step(), 1..60)
+    ) {
+        let mut host = Host::new();
+        let mut open: HashMap<(Address, u16), u64> = HashMap::new();
+        let mut reported = 0;
+        let mut now_ms = 1;
+        let mut is_exact = true;
+        for (number, step, pause) in steps {
+            now_ms += pause;
+            host.step(source(number), At(now_ms));
+            let struck = host.struck.len();
+            // What is lost between events that are not read yet can't be put in its place.
+            let is_between = struck > 0 || !host.ring.is_empty();
+            is_exact &= !is_between || !matches!(step, Lost(_));
+            let map = host.map.clone();
+            host.step(source(number), step);
+            // A closing that is read late may, until the next events are read.
+            if !matches!(step, DueRaced(_) | Read | ReadOne) {
+                prop_assert!(host.struck.len() <= struck, "removed a valid grant: {:?}", step);
+            }
+            for action in host.actions.drain(reported..) {
+                check(&mut open, &map, now_ms, action)?;
+            }
+            reported = host.actions.len();
+            if matches!(step, Read) && host.ring.is_empty() {
+                // Events that are read ten seconds late are beyond the ledger's memory.
+                is_exact &= host.struck.drain(..).all(|at_ms| now_ms <= at_ms + 10_000);
+                if is_exact {
+                    let (real, ideal) = (valid(&host.map, now_ms), valid(&host.ideal, now_ms));
+                    prop_assert!(real.keys().eq(ideal.keys()), "{real:?} instead of {ideal:?}");
+                    let is_longer = real.iter().any(|(key, until_ms)| ideal[key] < *until_ms);
+                    prop_assert!(!is_longer, "{real:?} instead of {ideal:?}");
+                }
+                // A shorter grant may have taken the place of the one that was hit.
+                host.ideal = host.map.clone();
+                for (&(source, door), &until_ms) in &open {
+                    let known = host.ledger.openings().any(|known| known == (source, door, until_ms));
+                    prop_assert!(known, "not in the ledger: {} {}", door, until_ms);
+                }
+            }
+        }
+        host.step(source(1), Read);
+        host.step(source(1), Sweep);
+        host.step(source(1), At(now_ms + 100_000));
+        for step in [Due, Sweep, Due] {
+            host.step(source(1), step);
+        }
+        for action in host.actions.drain(..) {
+            check(&mut open, &BTreeMap::new(), now_ms + 100_000, action)?;
+        }
+        prop_assert!(open.is_empty(), "never closed: {:?}", open);
+        prop_assert!(host.map.is_empty(), "never removed: {:?}", host.map);
+        prop_assert_eq!(host.ledger.next_deadline(), None);
+    }
+}
+
 /// One thing that happens.
 #[derive(Clone, Copy, Debug)]
 enum Step {
@@ -44,7 +304,6 @@ enum Step {
     /// The map can't be read.
     DueBlind,
 }
-use Step::*;
 
 fn source(number: u8) -> Address {
     Address::from_v4([203, 0, 113, number])
@@ -266,203 +525,6 @@ fn show(action: &Action) -> String {
     }
 }
 
-#[test]
-fn openings_are_reported_once_and_end_with_their_grants() {
-    #[rustfmt::skip]
-    let rows: &[(&str, &[Step], &[&str])] = &[
-        ("opens, expires", &[Knock(SSH), Read, At(30_000), Due, At(30_033), Due, At(90_000), Due],
-            &["opened ssh 30000", "closed ssh expired", "remove 1"]),
-        ("a storm of knocks opens once", &[Knock(SSH), Read, At(1), Knock(SSH), Read, At(2), Knock(SSH), Read, At(30_034), Due, At(30_035), Due],
-            &["opened ssh 30000", "refreshed ssh 30001", "refreshed ssh 30002", "closed ssh expired", "remove 1"]),
-        ("a repeat in the same millisecond says nothing", &[Knock(SSH), Knock(SSH), Read],
-            &["opened ssh 30000"]),
-        ("a door with two services closes once", &[Knock(WEB), Read, At(20_033), Due],
-            &["opened web 20000", "closed web expired", "remove 3", "remove 4"]),
-        ("a door without ports", &[Knock(BELL), Read, At(5_000), Knock(BELL), Read, At(10_033), Due, At(15_033), Due],
-            &["opened bell 10000", "refreshed bell 15000", "closed bell expired"]),
-        ("refreshed, event not read", &[Knock(SSH), Read, At(20_000), Knock(SSH), At(30_033), Due, Read, At(50_033), Due],
-            &["opened ssh 30000", "refreshed ssh 50000", "closed ssh expired", "remove 1"]),
-        ("refreshed, event lost", &[Knock(SSH), Read, At(20_000), Lost(SSH), At(30_033), Due, At(50_033), Due],
-            &["opened ssh 30000", "refreshed ssh 50000", "closed ssh expired", "remove 1"]),
-        ("opened again in the moment of removal", &[Knock(SSH), Read, At(30_033), DueRaced(SSH), Read, At(60_066), Due],
-            &["opened ssh 30000", "closed ssh expired", "remove 1", "restore 1 ssh 60033", "opened ssh 60033", "closed ssh expired", "remove 1"]),
-        ("the same, read much later", &[Knock(SSH), Read, At(30_033), DueRaced(SSH), At(40_033), Read],
-            &["opened ssh 30000", "closed ssh expired", "remove 1", "restore 1 ssh 60033", "opened ssh 60033"]),
-        ("opened in the moment of removal, then closed", &[Knock(SSH), Read, At(30_033), DueRaced(SSH), At(30_034), Knock(SHUT), Read, At(30_035), Due],
-            &["opened ssh 30000", "closed ssh expired", "remove 1", "restore 1 ssh 60033", "opened ssh 60033", "closed ssh by shut", "remove 1"]),
-        ("opened again after the removal", &[Knock(SSH), Read, At(30_033), Due, At(30_034), Knock(SSH), Read],
-            &["opened ssh 30000", "closed ssh expired", "remove 1", "restore 1 ssh 60034", "opened ssh 60034"]),
-        ("another door's longer grant", &[Knock(SSH), At(1), Knock(BOTH), Read, At(30_033), Due, At(60_034), Due],
-            &["opened ssh 30000", "opened both 60001", "closed ssh expired", "closed both expired", "remove 1", "remove 2"]),
-        ("another door's longer grant, unheard of", &[Knock(SSH), Read, At(1), Lost(BOTH), At(30_033), Due],
-            &["opened ssh 30000", "opened both 60001", "closed ssh expired"]),
-        ("the shorter door last", &[Knock(BOTH), At(1), Knock(SSH), Read, At(30_034), Due, At(60_033), Due],
-            &["opened both 60000", "opened ssh 30001", "closed ssh expired", "closed both expired", "remove 1", "remove 2"]),
-        ("two doors at once", &[Knock(BOTH), At(30_000), Knock(SSH), Read, At(60_033), Due],
-            &["opened both 60000", "opened ssh 60000", "closed ssh expired", "remove 1", "closed both expired", "remove 2"]),
-        ("a closing that is older than what the sweep found", &[Knock(SSH), Read, At(5_000), Knock(SHUT), At(6_000), Knock(SSH), Sweep, Read, Due, At(36_033), Due],
-            &["opened ssh 30000", "refreshed ssh 36000", "closed ssh expired", "remove 1"]),
-        ("closed by a sequence", &[Knock(SSH), Read, At(5_000), Knock(SHUT), Read, Due, At(5_033), Due, At(30_033), Due],
-            &["opened ssh 30000", "closed ssh by shut", "remove 1"]),
-        ("closed in part", &[Knock(BOTH), Read, At(5_000), Knock(SHUT), Read, At(5_033), Due, At(60_033), Due],
-            &["opened both 60000", "remove 1", "closed both expired", "remove 2"]),
-        ("closed and opened again", &[Knock(SSH), At(5_000), Knock(SHUT), At(5_002), Knock(SSH), Read, Due, At(35_035), Due],
-            &["opened ssh 30000", "closed ssh by shut", "opened ssh 35002", "closed ssh expired", "remove 1"]),
-        ("closed, event lost", &[Knock(SSH), Read, At(5_000), Lost(SHUT), At(6_000), Sweep, Due],
-            &["opened ssh 30000", "closed ssh early", "remove 1"]),
-        ("closed just after it opened, event lost", &[At(5_000), Knock(SSH), Sweep, At(5_010), Lost(SHUT), At(6_000), Sweep, Due, Read],
-            &["opened ssh 35000", "closed ssh early", "remove 1"]),
-        ("closed just after it opened, events late", &[At(5_000), Knock(SSH), At(5_010), Knock(SHUT), At(6_000), Sweep, Due, Read, At(7_000), Due],
-            &["remove 1", "opened ssh 35000", "closed ssh by shut"]),
-        ("given again where it was closed in part", &[Knock(BOTH), Read, At(5_000), Knock(SHUT), Read, At(5_033), Due, At(60_033), DueBlind, Sweep, DueRaced(BOTH), At(61_066), Due, Read],
-            &["opened both 60000", "remove 1", "remove 2", "refreshed both 120033", "restore 2 both 120033"]),
-        ("closed before it was read", &[Knock(SSH), At(1), Knock(SHUT), At(6_000), Sweep, Due, Read, At(6_033), Due],
-            &["remove 1", "opened ssh 30000", "closed ssh by shut"]),
-        ("closing nothing", &[Knock(SHUT), Read, At(1), Due], &[]),
-        ("opened, event lost", &[Lost(SSH), At(1_000), Sweep, Sweep, At(30_033), Due],
-            &["opened ssh 30000", "closed ssh expired", "remove 1"]),
-        ("opened, event read after the sweep", &[Knock(SSH), Sweep, Read, At(30_033), Due],
-            &["opened ssh 30000", "closed ssh expired", "remove 1"]),
-        ("opened, event read after the end", &[Knock(SSH), Sweep, At(30_033), Due, Read, Due],
-            &["opened ssh 30000", "closed ssh expired", "remove 1"]),
-        ("all of it lost", &[Lost(SSH), At(30_033), Sweep, Due], &["remove 1"]),
-        ("map unreadable", &[Knock(SSH), Read, At(30_033), DueBlind, Due, At(31_066), Due],
-            &["opened ssh 30000", "closed ssh expired", "remove 1"]),
-    ];
-    for (name, steps, log) in rows {
-        let mut host = Host::new();
-        for &step in *steps {
-            host.step(source(9), step);
-        }
-        assert_eq!(host.log, *log, "{name}: {steps:?}");
-    }
-}
-
-#[test]
-fn the_deadline_is_when_the_next_opening_ends() {
-    let mut host = Host::new();
-    assert_eq!(host.ledger.next_deadline(), None);
-    for step in [Knock(SSH), At(10), Knock(BELL), Read] {
-        host.step(source(9), step);
-    }
-    assert_eq!(host.ledger.next_deadline(), Some(10_043));
-    for step in [At(10_043), DueBlind] {
-        host.step(source(9), step);
-    }
-    assert_eq!(host.ledger.next_deadline(), Some(30_033));
-    for step in [At(30_033), DueBlind] {
-        host.step(source(9), step);
-    }
-    assert_eq!(host.ledger.next_deadline(), Some(31_066), "retried");
-    for step in [At(31_066), Due] {
-        host.step(source(9), step);
-    }
-    assert_eq!(host.ledger.next_deadline(), None);
-}
-
-#[test]
-fn sources_and_targets_are_kept_apart() {
-    let mut there = door(30_000, &[1], false);
-    there.target_id = 7;
-    let mut shut = door(0, &[1], true);
-    shut.target_id = 7;
-    let mut ledger = Ledger::new(vec![door(30_000, &[1], false), there, shut]);
-    let event = |number, door, reason: Reason| Event {
-        source: source(number),
-        door,
-        until_ms: 30_000,
-        at_ns: 1,
-        reason: reason as u8,
-        ..Event::default()
-    };
-    for (number, door) in [(1, 0), (1, 1), (2, 1)] {
-        let actions = ledger.receive(&event(number, door, Reason::Opened), 0);
-        assert_eq!(actions.len(), 1, "{number} {door}");
-    }
-    let actions = ledger.receive(&event(1, 2, Reason::Closed), 1);
-    let by = Some(2);
-    let ending = Ending::Sequence { by };
-    assert_eq!(
-        actions,
-        [Action::Closed {
-            source: source(1),
-            door: 1,
-            ending
-        }],
-        "only what is for that destination, only for that source"
-    );
-}
-
-#[test]
-fn invalid_events_change_nothing() {
-    let mut ledger = Ledger::new(doors());
-    for (name, door, reason) in [
-        ("unknown door", 99, Reason::Opened as u8),
-        ("unknown closing door", 99, Reason::Closed as u8),
-        ("unknown reason", SSH, 255),
-        ("not about a grant", SSH, Reason::NextKnock as u8),
-        ("no room in the kernel", SSH, Reason::GrantsFull as u8),
-    ] {
-        let event = Event {
-            door,
-            reason,
-            until_ms: 1,
-            ..Event::default()
-        };
-        assert_eq!(ledger.receive(&event, 0), [], "{name}");
-        assert_eq!(ledger.next_deadline(), None, "{name}");
-    }
-    let stray = Grant {
-        until_ms: 50,
-        door: 99,
-    };
-    assert_eq!(ledger.observe(key(source(1), 1), stray, 0), []);
-    assert_eq!(ledger.due(82, |_| panic!("not over yet")), []);
-    let actions = ledger.due(83, |_| Lookup::Found(stray));
-    assert_eq!(
-        actions,
-        [Action::Remove {
-            key: key(source(1), 1)
-        }]
-    );
-}
-
-#[test]
-fn memory_is_bounded() {
-    let mut ledger = Ledger::new(doors());
-    let event = |number: u32, reason: Reason, at_ms: u64| Event {
-        source: Address::from_v4(Ipv4Addr::from(number).octets()),
-        door: if reason == Reason::Closed { SHUT } else { SSH },
-        until_ms: at_ms + 30_000,
-        at_ns: at_ms * 1_000_000,
-        reason: reason as u8,
-        ..Event::default()
-    };
-    for number in 0..ALLOW_MAX + 10 {
-        ledger.receive(&event(number, Reason::Opened, 0), 0);
-    }
-    assert_eq!(ledger.openings().count(), ALLOW_MAX as usize);
-    assert_eq!(ledger.untracked(), 10);
-    assert_eq!(
-        ledger.receive(&event(5, Reason::Refreshed, 1), 1).len(),
-        1,
-        "known ones are refreshed"
-    );
-    let closed = ledger.due(30_033, |_| Lookup::Absent);
-    assert_eq!(
-        closed.len(),
-        ALLOW_MAX as usize - 1,
-        "all but the refreshed one"
-    );
-    assert_eq!(
-        ledger
-            .receive(&event(0, Reason::Opened, 31_000), 31_000)
-            .len(),
-        1,
-        "room again"
-    );
-}
-
 fn any_step() -> impl Strategy<Value = (u8, Step, u64)> {
     let door = prop_oneof![Just(SSH), Just(BOTH), Just(SHUT), Just(BELL), Just(WEB)];
     let step = prop_oneof![
@@ -477,67 +539,6 @@ fn any_step() -> impl Strategy<Value = (u8, Step, u64)> {
     ];
     let pause = prop_oneof![3 => Just(0), 3 => 1..5_u64, 4 => 1..9_000_u64, 1 => 9_000..70_000_u64];
     (1..3_u8, step, pause)
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 1_000, failure_persistence: None, ..ProptestConfig::default() })]
-
-    #[test]
-    fn whatever_is_lost_or_late_every_opening_opens_once_and_closes_once(
-        steps in prop::collection::vec(any_step(), 1..60)
-    ) {
-        let mut host = Host::new();
-        let mut open: HashMap<(Address, u16), u64> = HashMap::new();
-        let mut reported = 0;
-        let mut now_ms = 1;
-        let mut is_exact = true;
-        for (number, step, pause) in steps {
-            now_ms += pause;
-            host.step(source(number), At(now_ms));
-            let struck = host.struck.len();
-            // What is lost between events that are not read yet can't be put in its place.
-            let is_between = struck > 0 || !host.ring.is_empty();
-            is_exact &= !is_between || !matches!(step, Lost(_));
-            let map = host.map.clone();
-            host.step(source(number), step);
-            // A closing that is read late may, until the next events are read.
-            if !matches!(step, DueRaced(_) | Read | ReadOne) {
-                prop_assert!(host.struck.len() <= struck, "removed a valid grant: {:?}", step);
-            }
-            for action in host.actions.drain(reported..) {
-                check(&mut open, &map, now_ms, action)?;
-            }
-            reported = host.actions.len();
-            if matches!(step, Read) && host.ring.is_empty() {
-                // Events that are read ten seconds late are beyond the ledger's memory.
-                is_exact &= host.struck.drain(..).all(|at_ms| now_ms <= at_ms + 10_000);
-                if is_exact {
-                    let (real, ideal) = (valid(&host.map, now_ms), valid(&host.ideal, now_ms));
-                    prop_assert!(real.keys().eq(ideal.keys()), "{real:?} instead of {ideal:?}");
-                    let is_longer = real.iter().any(|(key, until_ms)| ideal[key] < *until_ms);
-                    prop_assert!(!is_longer, "{real:?} instead of {ideal:?}");
-                }
-                // A shorter grant may have taken the place of the one that was hit.
-                host.ideal = host.map.clone();
-                for (&(source, door), &until_ms) in &open {
-                    let known = host.ledger.openings().any(|known| known == (source, door, until_ms));
-                    prop_assert!(known, "not in the ledger: {} {}", door, until_ms);
-                }
-            }
-        }
-        host.step(source(1), Read);
-        host.step(source(1), Sweep);
-        host.step(source(1), At(now_ms + 100_000));
-        for step in [Due, Sweep, Due] {
-            host.step(source(1), step);
-        }
-        for action in host.actions.drain(..) {
-            check(&mut open, &BTreeMap::new(), now_ms + 100_000, action)?;
-        }
-        prop_assert!(open.is_empty(), "never closed: {:?}", open);
-        prop_assert!(host.map.is_empty(), "never removed: {:?}", host.map);
-        prop_assert_eq!(host.ledger.next_deadline(), None);
-    }
 }
 
 fn valid(map: &BTreeMap<(Address, u16), Grant>, now_ms: u64) -> BTreeMap<(Address, u16), u64> {

@@ -33,20 +33,6 @@ use self::{frame::Frame, horrible::Horrible};
 
 const TICK_NS: u64 = 1 << 22;
 
-const fn tcp(port: u16) -> Knock {
-    Knock {
-        protocol: Protocol::Tcp,
-        port,
-    }
-}
-
-const fn udp(port: u16) -> Knock {
-    Knock {
-        protocol: Protocol::Udp,
-        port,
-    }
-}
-
 /// Few enough that sequences share and overlap. Doors of the first kind need a SYN, of the second
 /// a FIN; flags belong to the port.
 const ALPHABETS: [[Knock; 4]; 2] = [
@@ -71,6 +57,59 @@ const DESTINATIONS: [[&str; 2]; 2] = [
     ["192.0.2.1", "192.0.2.9"],
     ["2001:db8:1::1", "2001:db8:1::9"],
 ];
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn the_judge_agrees_with_the_horrible_model(
+        settings in settings(),
+        script in prop::collection::vec(packet(), 1..60),
+        // Not in the first seconds after boot, when the presence filter is still empty; kept times wrap at 2^23.
+        start in prop::sample::select(vec![1000_u64, 1 << 20, (1 << 23) - 300]),
+        later in 0..6000_u64,
+    ) {
+        let Some(sim) = world(&settings) else {
+            return Err(TestCaseError::reject("the doors contradict each other"));
+        };
+        let mut model = Horrible::new(&settings);
+        let mut intents = [Intent::default(); 3];
+        let mut tick = start;
+        for (number, packet) in script.iter().enumerate() {
+            tick += packet.after;
+            at(&sim, tick);
+            let source = address(SOURCES[packet.source]);
+            let family = usize::from(source.is_ipv6());
+            let destination = address(DESTINATIONS[family][usize::from(!packet.target)]);
+            let (to, flags) = aim(packet.touch, &settings.doors, &mut intents[packet.source]);
+            let group = matches!(packet.touch, Touch::Group);
+            let frame = Frame { source, destination, to, flags, group };
+            let wanted = model.judge(&frame, tick);
+            let found = judge(frame.bytes().as_slice(), &sim);
+            prop_assert!(
+                wanted.contains(&found),
+                "packet {}: {:?} at tick {}: {:?}, but the model says {:?}",
+                number, frame, tick, found, wanted
+            );
+            compare_access(&sim, &model, tick, 0)?;
+        }
+        compare_access(&sim, &model, tick, later)?;
+    }
+}
+
+const fn tcp(port: u16) -> Knock {
+    Knock {
+        protocol: Protocol::Tcp,
+        port,
+    }
+}
+
+const fn udp(port: u16) -> Knock {
+    Knock {
+        protocol: Protocol::Udp,
+        port,
+    }
+}
 
 fn address(text: &str) -> IpAddr {
     text.parse().unwrap()
@@ -393,44 +432,5 @@ fn config() -> ProptestConfig {
         failure_persistence: None,
         max_global_rejects: u32::MAX,
         ..default
-    }
-}
-
-proptest! {
-    #![proptest_config(config())]
-
-    #[test]
-    fn the_judge_agrees_with_the_horrible_model(
-        settings in settings(),
-        script in prop::collection::vec(packet(), 1..60),
-        // Not in the first seconds after boot, when the presence filter is still empty; kept times wrap at 2^23.
-        start in prop::sample::select(vec![1000_u64, 1 << 20, (1 << 23) - 300]),
-        later in 0..6000_u64,
-    ) {
-        let Some(sim) = world(&settings) else {
-            return Err(TestCaseError::reject("the doors contradict each other"));
-        };
-        let mut model = Horrible::new(&settings);
-        let mut intents = [Intent::default(); 3];
-        let mut tick = start;
-        for (number, packet) in script.iter().enumerate() {
-            tick += packet.after;
-            at(&sim, tick);
-            let source = address(SOURCES[packet.source]);
-            let family = usize::from(source.is_ipv6());
-            let destination = address(DESTINATIONS[family][usize::from(!packet.target)]);
-            let (to, flags) = aim(packet.touch, &settings.doors, &mut intents[packet.source]);
-            let group = matches!(packet.touch, Touch::Group);
-            let frame = Frame { source, destination, to, flags, group };
-            let wanted = model.judge(&frame, tick);
-            let found = judge(frame.bytes().as_slice(), &sim);
-            prop_assert!(
-                wanted.contains(&found),
-                "packet {}: {:?} at tick {}: {:?}, but the model says {:?}",
-                number, frame, tick, found, wanted
-            );
-            compare_access(&sim, &model, tick, 0)?;
-        }
-        compare_access(&sim, &model, tick, later)?;
     }
 }

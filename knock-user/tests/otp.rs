@@ -22,17 +22,7 @@ use knock_user::{
 use nix::{sys::stat::Mode, unistd::mkfifo};
 use tempfile::tempdir;
 
-fn door(otp: &str) -> String {
-    format!("[[door]]\nname = \"ssh\"\nopen = [\"tcp/22\"]\notp = {{ {otp} }}\n")
-}
-
-/// The errors of a door; empty if there are none.
-fn wrong(otp: &str) -> String {
-    match config::parse(&door(otp), "seq.toml") {
-        Ok(_) => String::new(),
-        Err(problems) => problems.to_string(),
-    }
-}
+const BOOTED: u64 = 1_700_000_000_000;
 
 #[test]
 fn secrets_are_read_from_files() {
@@ -84,18 +74,6 @@ fn secrets_are_read_from_files() {
     }
 }
 
-fn check(config: &Path, variable: Option<&str>) -> (bool, String) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_knock-user"));
-    command.args(["check", "--config"]).arg(config);
-    match variable {
-        Some(value) => command.env("KNOCK_TEST_SECRET", value),
-        None => command.env_remove("KNOCK_TEST_SECRET"),
-    };
-    let output = command.output().unwrap();
-    let said = [output.stdout, output.stderr].concat();
-    (output.status.success(), String::from_utf8(said).unwrap())
-}
-
 #[test]
 fn secrets_are_read_from_the_environment() {
     let directory = tempdir().unwrap();
@@ -143,26 +121,6 @@ fn a_secret_that_every_user_can_read_draws_a_warning() {
         assert!(is_good, "{name}: {said}");
         let warned = said.contains("every user of this host can read the secret in");
         assert_eq!(warned, expected, "{name}: {said}");
-    }
-}
-
-/// A door with periods of 10 s, on which knocking may take 25 s.
-fn timed(skew: u16) -> Timed {
-    let otp = format!("secret = \"when\", period = \"10s\", skew = {skew}");
-    let checked = config::parse(&door(&otp), "seq.toml").unwrap();
-    let door = &checked.settings.doors[0];
-    let Some(Dynamic::Otp(otp)) = &door.dynamic else {
-        panic!("{door:?}");
-    };
-    Timed::new(otp, door.sequence_timeout)
-}
-
-const BOOTED: u64 = 1_700_000_000_000;
-
-fn at(ms: u64) -> Clocks {
-    Clocks {
-        unix_ms: BOOTED + ms,
-        boot_ms: ms,
     }
 }
 
@@ -240,23 +198,6 @@ fn used_sequences_are_remembered_for_an_hour() {
     ] {
         assert_eq!(timed.is_over(period, at(ms)), is_over, "{name}");
     }
-}
-
-/// Knocks in order, and the result at the last one.
-fn observe(skew_detector: &mut SkewDetector, source: u8, knocks: &[Knock]) -> Option<SkewedKnock> {
-    let mut found = None;
-    for knock in knocks {
-        assert_eq!(found, None, "too early");
-        let event = Event {
-            source: Address::from_v4([198, 51, 100, source]),
-            port: knock.port,
-            protocol: knock.protocol as u8,
-            reason: Reason::OutOfSequence as u8,
-            ..Event::default()
-        };
-        found = skew_detector.observe(&event, BOOTED);
-    }
-    found
 }
 
 #[test]
@@ -354,4 +295,63 @@ fn sequences_change_without_running_out_of_numbers() {
             now = at(now.boot_ms + period_s * 500);
         }
     }
+}
+
+fn door(otp: &str) -> String {
+    format!("[[door]]\nname = \"ssh\"\nopen = [\"tcp/22\"]\notp = {{ {otp} }}\n")
+}
+
+/// The errors of a door; empty if there are none.
+fn wrong(otp: &str) -> String {
+    match config::parse(&door(otp), "seq.toml") {
+        Ok(_) => String::new(),
+        Err(problems) => problems.to_string(),
+    }
+}
+
+fn check(config: &Path, variable: Option<&str>) -> (bool, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_knock-user"));
+    command.args(["check", "--config"]).arg(config);
+    match variable {
+        Some(value) => command.env("KNOCK_TEST_SECRET", value),
+        None => command.env_remove("KNOCK_TEST_SECRET"),
+    };
+    let output = command.output().unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8(said).unwrap())
+}
+
+/// A door with periods of 10 s, on which knocking may take 25 s.
+fn timed(skew: u16) -> Timed {
+    let otp = format!("secret = \"when\", period = \"10s\", skew = {skew}");
+    let checked = config::parse(&door(&otp), "seq.toml").unwrap();
+    let door = &checked.settings.doors[0];
+    let Some(Dynamic::Otp(otp)) = &door.dynamic else {
+        panic!("{door:?}");
+    };
+    Timed::new(otp, door.sequence_timeout)
+}
+
+fn at(ms: u64) -> Clocks {
+    Clocks {
+        unix_ms: BOOTED + ms,
+        boot_ms: ms,
+    }
+}
+
+/// Knocks in order, and the result at the last one.
+fn observe(skew_detector: &mut SkewDetector, source: u8, knocks: &[Knock]) -> Option<SkewedKnock> {
+    let mut found = None;
+    for knock in knocks {
+        assert_eq!(found, None, "too early");
+        let event = Event {
+            source: Address::from_v4([198, 51, 100, source]),
+            port: knock.port,
+            protocol: knock.protocol as u8,
+            reason: Reason::OutOfSequence as u8,
+            ..Event::default()
+        };
+        found = skew_detector.observe(&event, BOOTED);
+    }
+    found
 }

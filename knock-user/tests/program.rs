@@ -24,42 +24,6 @@ sequence = 7000,8000,9000
 command = /sbin/iptables -A INPUT -s %IP% -p tcp --dport 22 -j ACCEPT
 ";
 
-fn knock_user() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_knock-user"))
-}
-
-/// A file in a directory that lives as long as the test.
-fn file(directory: &TempDir, name: &str, text: &str) -> String {
-    let path: PathBuf = directory.path().join(name);
-    match fs::write(&path, text) {
-        Ok(()) => path.display().to_string(),
-        Err(error) => panic!("writing {}: {error}", path.display()),
-    }
-}
-
-fn directory() -> TempDir {
-    match TempDir::new() {
-        Ok(directory) => directory,
-        Err(error) => panic!("making a directory: {error}"),
-    }
-}
-
-#[track_caller]
-fn output(command: &mut Command) -> Output {
-    match command.output() {
-        Ok(output) => output,
-        Err(error) => panic!("running knock-user: {error}"),
-    }
-}
-
-/// A pipe whose reader has ended, as after `| head -1`.
-fn unread() -> Stdio {
-    match io::pipe() {
-        Ok((_, writer)) => writer.into(),
-        Err(error) => panic!("making a pipe: {error}"),
-    }
-}
-
 #[test]
 fn a_reader_that_ends_early_is_no_error() {
     let directory = directory();
@@ -146,5 +110,41 @@ fn a_failed_import_prints_nothing() {
         assert_eq!(printed.status.code(), Some(2), "{name}: {printed:?}");
         assert_eq!(printed.stdout, b"", "{name}");
         assert!(!printed.stderr.is_empty(), "{name}");
+    }
+}
+
+fn knock_user() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_knock-user"))
+}
+
+/// A file in a directory that lives as long as the test.
+fn file(directory: &TempDir, name: &str, text: &str) -> String {
+    let path: PathBuf = directory.path().join(name);
+    match fs::write(&path, text) {
+        Ok(()) => path.display().to_string(),
+        Err(error) => panic!("writing {}: {error}", path.display()),
+    }
+}
+
+fn directory() -> TempDir {
+    match TempDir::new() {
+        Ok(directory) => directory,
+        Err(error) => panic!("making a directory: {error}"),
+    }
+}
+
+#[track_caller]
+fn output(command: &mut Command) -> Output {
+    match command.output() {
+        Ok(output) => output,
+        Err(error) => panic!("running knock-user: {error}"),
+    }
+}
+
+/// A pipe whose reader has ended, as after `| head -1`.
+fn unread() -> Stdio {
+    match io::pipe() {
+        Ok((_, writer)) => writer.into(),
+        Err(error) => panic!("making a pipe: {error}"),
     }
 }

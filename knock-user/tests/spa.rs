@@ -25,51 +25,31 @@ use knock_user::{
 };
 use tempfile::TempDir;
 
-fn private(octet: u8) -> PrivateKey {
-    PrivateKey::from_octets([octet; 32])
-}
-
-fn public(octet: u8) -> String {
-    private(octet).public().to_string()
-}
-
-/// A directory with a configuration whose users have these keys, and a host key.
-struct Files {
-    directory: TempDir,
-}
-
-impl Files {
-    fn new(spa: &str, keys: &str) -> Self {
-        let files = Self {
-            directory: tempfile::tempdir().unwrap(),
-        };
-        let text = format!(
-            "[spa]\nkey = \"host.key\"\n{spa}\n[[user]]\nname = \"alice\"\nkeys = [{keys}]\n\
-             doors = [\"ssh\"]\n[[door]]\nname = \"ssh\"\nopen = [\"tcp/22\"]\n"
-        );
-        files.write("seq.toml", &text);
-        files.write("host.key", &private(1).line());
-        files.write("old.key", &private(2).line());
-        files
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
-    }
-
-    fn write(&self, name: &str, text: &str) {
-        let path = self.path(name);
-        fs::write(&path, text).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
-    }
-
-    /// The problems of the configuration, without the names of directories.
-    fn problems(&self) -> String {
-        let problems = config::read(&self.path("seq.toml")).err();
-        let text = problems.map_or_else(String::new, |problems| problems.to_string());
-        text.replace(&format!("{}/", self.directory.path().display()), "")
-    }
-}
+const TEXT: &str = "
+    [spa]
+    ports = [\"udp/443\", \"udp/1194\"]
+    otherwise = \"pass\"
+    bind = true
+    [[user]]
+    name = \"alice\"
+    keys = [{ key = \"KEY\", until = 2027-01-31 }]
+    until = 2027-12-31
+    doors = [\"wiki\", \"ssh\"]
+    [[user]]
+    name = \"bob\"
+    keys = [\"OTHER\"]
+    doors = [\"ssh\"]
+    bind = false
+    for_others = true
+    [[door]]
+    name = \"ssh\"
+    open = [\"tcp/22\"]
+    open_for_max = \"1h\"
+    [[door]]
+    name = \"wiki\"
+    knock = [\"tcp/7000\", \"udp/8000\", \"tcp/6000\"]
+    open = [\"udp/1194\"]
+";
 
 #[test]
 fn an_unusable_host_key_is_an_error_with_its_line() {
@@ -177,25 +157,6 @@ fn a_key_file_that_has_changed_is_found() {
     assert_eq!(changed, [(host.as_path(), true), (old.as_path(), false)]);
 }
 
-/// The warnings at a time, without the names of directories.
-fn warnings(files: &Files, now: &str) -> Vec<String> {
-    let checked = config::read(&files.path("seq.toml")).unwrap();
-    let now: jiff::Timestamp = now.parse().unwrap();
-    let host = Host {
-        wall_clock: Some(WallClock {
-            unix_ms: u64::try_from(now.as_millisecond()).unwrap(),
-        }),
-        served: ["udp/62201".parse().unwrap()].into(),
-        ..Host::default()
-    };
-    let warnings = checked.warnings(&host).into_iter();
-    // Whether the clock of this machine is right is no part of the test.
-    let warnings = warnings.filter(|warning| warning.key != "window");
-    let texts = warnings.map(|warning| warning.render("", "seq.toml"));
-    let directory = format!("{}/", files.directory.path().display());
-    texts.map(|text| text.replace(&directory, "")).collect()
-}
-
 #[test]
 fn ends_are_reported_before_they_pass() {
     const SERVED: &str = "seq.toml:1: ports: this host listens on udp/62201, and only SPA packets \
@@ -277,18 +238,6 @@ fn check_prints_users_and_their_doors() {
     assert_eq!(String::from_utf8(out).unwrap(), expected);
 }
 
-fn keygen(path: &Path, json: bool) -> Result<String, String> {
-    let mut out = Vec::new();
-    let options = Options {
-        out: path.to_owned(),
-        json,
-    };
-    match keygen::run(&options, &mut out) {
-        Ok(()) => Ok(String::from_utf8(out).unwrap()),
-        Err(error) => Err(error.to_string()),
-    }
-}
-
 #[test]
 fn keygen_writes_a_new_file_and_never_replaces_one() {
     let directory = tempfile::tempdir().unwrap();
@@ -324,54 +273,6 @@ fn keygen_writes_a_new_file_and_never_replaces_one() {
     let shown = shown.display();
     let expected = format!("there is no directory {shown}: create it with `mkdir {shown}`");
     assert_eq!(error, expected);
-}
-
-/// The tables of a configuration with the keys of the format's test vector: host 0x11, client 0x22.
-fn tables(text: &str, known: &StableIds) -> Tables {
-    let checked = config::parse(text, "seq.toml").unwrap();
-    let checked = checked
-        .with_keys(vec![private(0x11), private(0x33)])
-        .unwrap();
-    let mut input = Input {
-        host: &Host::default(),
-        cell_key: [1; 12],
-        known,
-        draw: &mut || 0,
-        sequences: &Sequences::new(),
-        before: None,
-    };
-    compile(&checked.settings, &mut input).unwrap()
-}
-
-const TEXT: &str = "
-    [spa]
-    ports = [\"udp/443\", \"udp/1194\"]
-    otherwise = \"pass\"
-    bind = true
-    [[user]]
-    name = \"alice\"
-    keys = [{ key = \"KEY\", until = 2027-01-31 }]
-    until = 2027-12-31
-    doors = [\"wiki\", \"ssh\"]
-    [[user]]
-    name = \"bob\"
-    keys = [\"OTHER\"]
-    doors = [\"ssh\"]
-    bind = false
-    for_others = true
-    [[door]]
-    name = \"ssh\"
-    open = [\"tcp/22\"]
-    open_for_max = \"1h\"
-    [[door]]
-    name = \"wiki\"
-    knock = [\"tcp/7000\", \"udp/8000\", \"tcp/6000\"]
-    open = [\"udp/1194\"]
-";
-
-fn text() -> String {
-    let text = TEXT.replace("KEY", &public(0x22));
-    text.replace("OTHER", &public(0x44))
 }
 
 #[test]
@@ -444,4 +345,103 @@ fn a_user_keeps_its_number() {
         after.users,
         [("bob".to_owned(), 2), ("carol".to_owned(), 3)].into()
     );
+}
+
+fn private(octet: u8) -> PrivateKey {
+    PrivateKey::from_octets([octet; 32])
+}
+
+fn public(octet: u8) -> String {
+    private(octet).public().to_string()
+}
+
+/// A directory with a configuration whose users have these keys, and a host key.
+struct Files {
+    directory: TempDir,
+}
+
+impl Files {
+    fn new(spa: &str, keys: &str) -> Self {
+        let files = Self {
+            directory: tempfile::tempdir().unwrap(),
+        };
+        let text = format!(
+            "[spa]\nkey = \"host.key\"\n{spa}\n[[user]]\nname = \"alice\"\nkeys = [{keys}]\n\
+             doors = [\"ssh\"]\n[[door]]\nname = \"ssh\"\nopen = [\"tcp/22\"]\n"
+        );
+        files.write("seq.toml", &text);
+        files.write("host.key", &private(1).line());
+        files.write("old.key", &private(2).line());
+        files
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        let path = self.path(name);
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    }
+
+    /// The problems of the configuration, without the names of directories.
+    fn problems(&self) -> String {
+        let problems = config::read(&self.path("seq.toml")).err();
+        let text = problems.map_or_else(String::new, |problems| problems.to_string());
+        text.replace(&format!("{}/", self.directory.path().display()), "")
+    }
+}
+
+/// The warnings at a time, without the names of directories.
+fn warnings(files: &Files, now: &str) -> Vec<String> {
+    let checked = config::read(&files.path("seq.toml")).unwrap();
+    let now: jiff::Timestamp = now.parse().unwrap();
+    let host = Host {
+        wall_clock: Some(WallClock {
+            unix_ms: u64::try_from(now.as_millisecond()).unwrap(),
+        }),
+        served: ["udp/62201".parse().unwrap()].into(),
+        ..Host::default()
+    };
+    let warnings = checked.warnings(&host).into_iter();
+    // Whether the clock of this machine is right is no part of the test.
+    let warnings = warnings.filter(|warning| warning.key != "window");
+    let texts = warnings.map(|warning| warning.render("", "seq.toml"));
+    let directory = format!("{}/", files.directory.path().display());
+    texts.map(|text| text.replace(&directory, "")).collect()
+}
+
+fn keygen(path: &Path, json: bool) -> Result<String, String> {
+    let mut out = Vec::new();
+    let options = Options {
+        out: path.to_owned(),
+        json,
+    };
+    match keygen::run(&options, &mut out) {
+        Ok(()) => Ok(String::from_utf8(out).unwrap()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// The tables of a configuration with the keys of the format's test vector: host 0x11, client 0x22.
+fn tables(text: &str, known: &StableIds) -> Tables {
+    let checked = config::parse(text, "seq.toml").unwrap();
+    let checked = checked
+        .with_keys(vec![private(0x11), private(0x33)])
+        .unwrap();
+    let mut input = Input {
+        host: &Host::default(),
+        cell_key: [1; 12],
+        known,
+        draw: &mut || 0,
+        sequences: &Sequences::new(),
+        before: None,
+    };
+    compile(&checked.settings, &mut input).unwrap()
+}
+
+fn text() -> String {
+    let text = TEXT.replace("KEY", &public(0x22));
+    text.replace("OTHER", &public(0x44))
 }

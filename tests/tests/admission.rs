@@ -25,43 +25,6 @@ use knock_user::kernel::program::{LoadOptions, XdpProgram};
 use nix::sys::signal::Signal::SIGTERM;
 use serde_json::{Value, json};
 
-/// A source that has not knocked, on the second link.
-fn elsewhere(net: &Net) -> Source<'_> {
-    net.stranger(Family::V4).to(Family::V4.second_server())
-}
-
-/// The entry of an interface in `status --json`.
-#[track_caller]
-fn status(namespace: &Namespace, name: &str) -> Value {
-    let (_, output) = daemon::ask(namespace, &["status", "--json"]);
-    let line = output.lines().find(|line| line.starts_with('{'));
-    let status: Value = serde_json::from_str(line.unwrap_or(&output)).unwrap();
-    let interfaces = status["interfaces"].as_array().unwrap();
-    let mut named = interfaces.iter().filter(|one| one["name"] == name);
-    named
-        .next()
-        .cloned()
-        .unwrap_or_else(|| panic!("no {name} in {output}"))
-}
-
-/// Waits until an event was reported this many times.
-#[track_caller]
-fn wait_for_events(daemon: &Daemon, pattern: &Value, times: usize) {
-    wait::until(&format!("{pattern} {times} times"), || {
-        daemon.events_like(pattern).len() >= times
-    });
-}
-
-/// A foreign XDP program, attached until this is dropped.
-fn foreign(namespace: &Namespace, link: &str, mode: XdpMode) -> XdpProgram {
-    let tables = kernel::compile(DOOR).unwrap();
-    namespace.enter(|| {
-        let mut firewall = XdpProgram::load(&tables, LoadOptions::default()).unwrap();
-        firewall.program().unwrap().attach(link, mode).unwrap();
-        firewall
-    })
-}
-
 /// Kinds of interfaces, the command that creates one named t0, the reason if it is refused, and whether
 /// every kernel has the kind.
 const KINDS: [(&str, &str, Option<&str>, bool); 19] = [
@@ -447,4 +410,41 @@ fn exchanged_names_are_followed() {
         });
         daemon.stop();
     });
+}
+
+/// A source that has not knocked, on the second link.
+fn elsewhere(net: &Net) -> Source<'_> {
+    net.stranger(Family::V4).to(Family::V4.second_server())
+}
+
+/// The entry of an interface in `status --json`.
+#[track_caller]
+fn status(namespace: &Namespace, name: &str) -> Value {
+    let (_, output) = daemon::ask(namespace, &["status", "--json"]);
+    let line = output.lines().find(|line| line.starts_with('{'));
+    let status: Value = serde_json::from_str(line.unwrap_or(&output)).unwrap();
+    let interfaces = status["interfaces"].as_array().unwrap();
+    let mut named = interfaces.iter().filter(|one| one["name"] == name);
+    named
+        .next()
+        .cloned()
+        .unwrap_or_else(|| panic!("no {name} in {output}"))
+}
+
+/// Waits until an event was reported this many times.
+#[track_caller]
+fn wait_for_events(daemon: &Daemon, pattern: &Value, times: usize) {
+    wait::until(&format!("{pattern} {times} times"), || {
+        daemon.events_like(pattern).len() >= times
+    });
+}
+
+/// A foreign XDP program, attached until this is dropped.
+fn foreign(namespace: &Namespace, link: &str, mode: XdpMode) -> XdpProgram {
+    let tables = kernel::compile(DOOR).unwrap();
+    namespace.enter(|| {
+        let mut firewall = XdpProgram::load(&tables, LoadOptions::default()).unwrap();
+        firewall.program().unwrap().attach(link, mode).unwrap();
+        firewall
+    })
 }

@@ -19,43 +19,6 @@ use knock_user::kernel::{
 };
 use tempfile::TempDir;
 
-/// Runs a command to its end; returns its exit code and output.
-#[track_caller]
-fn ended(net: &Net, command: &mut Command) -> (Option<i32>, String) {
-    let ended = Process::start(&net.server, command).wait();
-    let output = format!("{}\n{}", ended.stdout.join("\n"), ended.stderr);
-    (ended.status.code(), output)
-}
-
-/// Asserts that knock-user refuses to run, and returns its error.
-#[track_caller]
-fn refused(net: &Net, row: &str, code: i32, command: &mut Command) -> String {
-    let (status, output) = ended(net, command);
-    assert_eq!(status, Some(code), "{row}: {output}");
-    assert!(!output.contains("panicked"), "{row}: {output}");
-    assert!(!output.contains("protecting"), "{row}: {output}");
-    let attached = attached_programs(&net.server);
-    assert_eq!(
-        attached,
-        [] as [u32; 0],
-        "{row}: something is attached: {output}"
-    );
-    output
-}
-
-#[track_caller]
-fn says(row: &str, output: &str, words: &[&str]) {
-    for word in words {
-        assert!(output.contains(word), "{row}: no {word:?} in: {output}");
-    }
-}
-
-fn user(arguments: &[&str]) -> Command {
-    let mut command = Command::new(&binaries().user);
-    command.args(arguments);
-    command
-}
-
 #[test]
 fn missing_interfaces_are_named() {
     let rows: [(&str, &[&str], &[&str]); 5] = [
@@ -277,4 +240,41 @@ fn wrong_usage_exits_with_2() {
             says(row, &output, &["error: ", "try '--help'"]);
         }
     });
+}
+
+/// Runs a command to its end; returns its exit code and output.
+#[track_caller]
+fn ended(net: &Net, command: &mut Command) -> (Option<i32>, String) {
+    let ended = Process::start(&net.server, command).wait();
+    let output = format!("{}\n{}", ended.stdout.join("\n"), ended.stderr);
+    (ended.status.code(), output)
+}
+
+/// Asserts that knock-user refuses to run, and returns its error.
+#[track_caller]
+fn refused(net: &Net, row: &str, code: i32, command: &mut Command) -> String {
+    let (status, output) = ended(net, command);
+    assert_eq!(status, Some(code), "{row}: {output}");
+    assert!(!output.contains("panicked"), "{row}: {output}");
+    assert!(!output.contains("protecting"), "{row}: {output}");
+    let attached = attached_programs(&net.server);
+    assert_eq!(
+        attached,
+        [] as [u32; 0],
+        "{row}: something is attached: {output}"
+    );
+    output
+}
+
+#[track_caller]
+fn says(row: &str, output: &str, words: &[&str]) {
+    for word in words {
+        assert!(output.contains(word), "{row}: no {word:?} in: {output}");
+    }
+}
+
+fn user(arguments: &[&str]) -> Command {
+    let mut command = Command::new(&binaries().user);
+    command.args(arguments);
+    command
 }

@@ -25,19 +25,6 @@ use tempfile::tempdir;
 
 const WEB: u16 = 80;
 
-/// The client with these arguments, and without the profiles of the user who runs the tests.
-fn client(words: &[&str]) -> Command {
-    let mut command = Command::new(&binaries().client);
-    command.args(words).env("XDG_CONFIG_HOME", "/nonexistent");
-    command
-}
-
-fn knocks(net: &Net, words: &[&str]) -> Output {
-    let output = net.client.enter(|| client(words).output()).unwrap();
-    assert!(output.status.success(), "{words:?}: {}", text(&output));
-    output
-}
-
 /// The daemon and the client both read the files that `generate` writes.
 #[test]
 fn a_generated_file_opens_its_door() {
@@ -198,4 +185,17 @@ fn lost_knocks_are_retried() {
         daemon.wait_for_event(&json!({"event": "opened", "source": source, "door": "ssh"}));
         daemon.stop();
     });
+}
+
+/// The client with these arguments, and without the profiles of the user who runs the tests.
+fn client(words: &[&str]) -> Command {
+    let mut command = Command::new(&binaries().client);
+    command.args(words).env("XDG_CONFIG_HOME", "/nonexistent");
+    command
+}
+
+fn knocks(net: &Net, words: &[&str]) -> Output {
+    let output = net.client.enter(|| client(words).output()).unwrap();
+    assert!(output.status.success(), "{words:?}: {}", text(&output));
+    output
 }

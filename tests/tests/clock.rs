@@ -31,32 +31,6 @@ use serde_json::json;
 
 const OPEN_FOR: Duration = Duration::from_secs(6);
 
-/// Waits until the grant that was given before `knocked` has ended: the kernel counts in ticks.
-fn sleep_until_it_ended(knocked: Duration) {
-    let end = knocked + OPEN_FOR + Duration::from_millis(100);
-    thread::sleep(end.saturating_sub(read(ClockId::CLOCK_BOOTTIME)));
-}
-
-fn turn_the_clock(hours: i64) {
-    let now = clock_gettime(ClockId::CLOCK_REALTIME).unwrap();
-    clock_settime(ClockId::CLOCK_REALTIME, now + TimeSpec::hours(hours)).unwrap();
-}
-
-/// The console prints the current time.
-#[track_caller]
-fn times_are_right(daemon: &Daemon, stranger: &Source<'_>, row: &str) {
-    wait::until(&format!("{row}: right times"), || {
-        stranger.finds_closed(SSH, row);
-        let events = daemon.events_like(&json!({"event": "denied", "source": stranger.name()}));
-        let Some(event) = events.last() else {
-            return false;
-        };
-        let time: Timestamp = event["time"].as_str().unwrap().parse().unwrap();
-        let now = Timestamp::try_from(SystemTime::now()).unwrap();
-        now.duration_since(time).abs().as_secs() < 60
-    });
-}
-
 #[test]
 fn grants_last_when_the_wall_clock_is_set() {
     assert_it_may_be_done();
@@ -150,5 +124,31 @@ fn grants_expire_while_the_machine_sleeps() {
         inside.knock(KNOCKS);
         inside.finds(true, SSH, "knocked again");
         daemon.stop();
+    });
+}
+
+/// Waits until the grant that was given before `knocked` has ended: the kernel counts in ticks.
+fn sleep_until_it_ended(knocked: Duration) {
+    let end = knocked + OPEN_FOR + Duration::from_millis(100);
+    thread::sleep(end.saturating_sub(read(ClockId::CLOCK_BOOTTIME)));
+}
+
+fn turn_the_clock(hours: i64) {
+    let now = clock_gettime(ClockId::CLOCK_REALTIME).unwrap();
+    clock_settime(ClockId::CLOCK_REALTIME, now + TimeSpec::hours(hours)).unwrap();
+}
+
+/// The console prints the current time.
+#[track_caller]
+fn times_are_right(daemon: &Daemon, stranger: &Source<'_>, row: &str) {
+    wait::until(&format!("{row}: right times"), || {
+        stranger.finds_closed(SSH, row);
+        let events = daemon.events_like(&json!({"event": "denied", "source": stranger.name()}));
+        let Some(event) = events.last() else {
+            return false;
+        };
+        let time: Timestamp = event["time"].as_str().unwrap().parse().unwrap();
+        let now = Timestamp::try_from(SystemTime::now()).unwrap();
+        now.duration_since(time).abs().as_secs() < 60
     });
 }

@@ -33,35 +33,6 @@ const OTHER: &str = r#"
 "#;
 const OTHER_KNOCKS: &str = "tcp/7500 udp/8500 tcp/9500";
 
-/// Starts with these additional arguments.
-#[track_caller]
-fn start(net: &Net, config: &str, arguments: &[&str]) -> Daemon {
-    let arguments = [&["--iface", SERVER_LINK], arguments].concat();
-    Daemon::start_with(&net.server, config, &arguments)
-}
-
-/// Waits for the end of a daemon whose trial is not confirmed.
-#[track_caller]
-fn is_not_confirmed(daemon: Daemon) -> Vec<Value> {
-    was_not_confirmed(&daemon.wait())
-}
-
-/// Checks how an unconfirmed trial ended, and returns its events.
-#[track_caller]
-fn was_not_confirmed(ended: &Ended) -> Vec<Value> {
-    assert_eq!(ended.status.code(), Some(1), "{ended:?}");
-    assert!(ended.stderr.contains("no confirmation came"), "{ended:?}");
-    daemon::events(&ended.stdout)
-}
-
-/// A new source knocks, and is admitted or not.
-#[track_caller]
-fn knocks_lead_in(net: &Net, knocks: &str, leads_in: bool, row: &str) {
-    let source = net.stranger(Family::V4);
-    source.knock(knocks);
-    source.finds(leads_in, SSH, row);
-}
-
 #[test]
 fn an_unconfirmed_first_start_is_rolled_back() {
     net::test(|net| {
@@ -404,4 +375,33 @@ fn a_stop_on_trial_reports_the_ports_that_stay_closed() {
         net.stranger(Family::V4)
             .finds(true, WEB, "the previous configuration");
     });
+}
+
+/// Starts with these additional arguments.
+#[track_caller]
+fn start(net: &Net, config: &str, arguments: &[&str]) -> Daemon {
+    let arguments = [&["--iface", SERVER_LINK], arguments].concat();
+    Daemon::start_with(&net.server, config, &arguments)
+}
+
+/// Waits for the end of a daemon whose trial is not confirmed.
+#[track_caller]
+fn is_not_confirmed(daemon: Daemon) -> Vec<Value> {
+    was_not_confirmed(&daemon.wait())
+}
+
+/// Checks how an unconfirmed trial ended, and returns its events.
+#[track_caller]
+fn was_not_confirmed(ended: &Ended) -> Vec<Value> {
+    assert_eq!(ended.status.code(), Some(1), "{ended:?}");
+    assert!(ended.stderr.contains("no confirmation came"), "{ended:?}");
+    daemon::events(&ended.stdout)
+}
+
+/// A new source knocks, and is admitted or not.
+#[track_caller]
+fn knocks_lead_in(net: &Net, knocks: &str, leads_in: bool, row: &str) {
+    let source = net.stranger(Family::V4);
+    source.knock(knocks);
+    source.finds(leads_in, SSH, row);
 }

@@ -34,59 +34,60 @@ const COULD_NOT: Option<i32> = Some(1);
 /// The exit code of bad usage or a bad configuration.
 const MISUSE: Option<i32> = Some(2);
 
-/// The result of a command of an administrator.
-#[derive(Debug)]
-struct Asked {
-    code: Option<i32>,
-    out: String,
-    error: String,
-}
+/// A door that closes what [`DOOR`] opens.
+const SHUT: &str = r#"
+    [[door]]
+    name = "shut"
+    knock = ["tcp/9000", "udp/8500", "tcp/3000"]
+    close = ["tcp/22"]
+"#;
 
-impl Asked {
-    /// Its answer, if it has one.
-    #[track_caller]
-    fn answer(&self) -> Value {
-        assert_eq!(self.code, Some(0), "{self:?}");
-        match serde_json::from_str(&self.out) {
-            Ok(answer) => answer,
-            Err(error) => panic!("{error}: {self:?}"),
-        }
-    }
+/// Doors, and every other setting that affects a verdict.
+const HOUSE: &str = r#"
+    protect = ["tcp/3306"]
+    trust = ["192.0.2.1", "2001:db8::1"]
+    exempt = ["tcp/443"]
 
-    #[track_caller]
-    fn fails(&self, code: Option<i32>, reason: &str) {
-        assert_eq!(self.code, code, "{self:?}");
-        assert!(self.error.contains(reason), "{self:?}");
-        assert_eq!(self.out, "");
-    }
-}
+    [lockout]
+    failures = 2
+    for = "60s"
 
-/// Runs `knock-user` with arguments, which are split at blanks.
-fn ask(namespace: &Namespace, words: &str) -> Asked {
-    let words: Vec<_> = words.split_whitespace().collect();
-    ran(namespace, binaries().user.to_str().unwrap(), &words)
-}
+    [decoys]
+    ports = ["tcp/7001"]
 
-fn ran(namespace: &Namespace, program: &str, arguments: &[&str]) -> Asked {
-    let output = namespace.try_run(program, arguments);
-    Asked {
-        code: output.status.code(),
-        out: String::from_utf8(output.stdout).unwrap(),
-        error: String::from_utf8(output.stderr).unwrap(),
-    }
-}
+    [[door]]
+    name = "ssh"
+    knock = ["tcp/7000", "udp/8000", "tcp/9000"]
+    open = ["tcp/22", "udp/5353"]
+    open_for = "10m"
+"#;
 
-/// Runs it with `--json`, and returns the answer.
-#[track_caller]
-fn answer(namespace: &Namespace, words: &str) -> Value {
-    ask(namespace, &format!("{words} --json")).answer()
-}
+use Step::{Ask, Knock};
 
-/// The control sockets.
-fn sockets(namespace: &Namespace) -> Vec<PathBuf> {
-    let all = namespace.enter(Instance::all_here).unwrap();
-    all.iter().map(Instance::socket).collect()
-}
+/// The history of a source, the port in question, and the last sentence of the answer.
+type Situation = (&'static str, &'static [Step], &'static str, &'static str);
+
+#[rustfmt::skip]
+const SITUATIONS: &[Situation] = &[
+    ("a stranger", &[], "tcp/22", "a new connection would be dropped: no grant"),
+    ("a port that no door opens", &[Knock(KNOCKS)], "tcp/3306", "a new connection would be dropped: no grant"),
+    ("by UDP", &[], "udp/5353", "a datagram would be dropped: no grant"),
+    ("let in", &[Knock(KNOCKS)], "tcp/22", "a new connection would pass: source has a grant"),
+    ("let in by UDP", &[Knock(KNOCKS)], "udp/5353", "a datagram would pass: source has a grant"),
+    ("let in by hand", &[Ask("grant SOURCE --door ssh")], "tcp/22", "a new connection would pass: source has a grant"),
+    ("revoked", &[Knock(KNOCKS), Ask("revoke SOURCE")], "tcp/22", "a new connection would be dropped: no grant"),
+    ("a first knock", &[], "tcp/7000", "a new connection would be dropped: first knock (1 of 3 of ssh)"),
+    ("a next knock", &[Knock("tcp/7000")], "udp/8000", "a datagram would be dropped: correct knock (2 of 3 of ssh)"),
+    ("a last knock", &[Knock("tcp/7000 udp/8000")], "tcp/9000", "a new connection would be dropped: sequence complete (ssh opens tcp/22, udp/5353 for 10m)"),
+    ("half way", &[Knock("tcp/7000 udp/8000")], "tcp/22", "a new connection would be dropped: no grant"),
+    ("a wrong knock", &[Knock("tcp/7000")], "tcp/9000", "a new connection would be dropped: wrong knock (after 1 of 3 of ssh)"),
+    ("a knock out of sequence", &[], "udp/8000", "a datagram would be dropped: knock out of sequence"),
+    ("a decoy", &[Knock("tcp/7000")], "tcp/7001", "a new connection would be dropped: decoy port (after 1 of 3 of ssh)"),
+    ("another port", &[Knock("tcp/7000")], "tcp/5555", "a new connection would pass: unrelated port during an attempt (after 1 of 3 of ssh)"),
+    ("another port, not knocking", &[], "tcp/5555", "a new connection would pass: port not configured"),
+    ("an exempt port", &[Knock("tcp/7000")], "tcp/443", "a new connection would pass: port not configured"),
+    ("locked out", &[Knock("tcp/7000 tcp/9000 tcp/7000 tcp/9000")], "tcp/7000", "a new connection would be dropped: locked out"),
+];
 
 #[test]
 fn grant_and_revoke_change_what_packets_find() {
@@ -225,66 +226,6 @@ fn wrong_requests_are_refused_with_the_cure() {
     });
 }
 
-/// A door that closes what [`DOOR`] opens.
-const SHUT: &str = r#"
-    [[door]]
-    name = "shut"
-    knock = ["tcp/9000", "udp/8500", "tcp/3000"]
-    close = ["tcp/22"]
-"#;
-
-/// Doors, and every other setting that affects a verdict.
-const HOUSE: &str = r#"
-    protect = ["tcp/3306"]
-    trust = ["192.0.2.1", "2001:db8::1"]
-    exempt = ["tcp/443"]
-
-    [lockout]
-    failures = 2
-    for = "60s"
-
-    [decoys]
-    ports = ["tcp/7001"]
-
-    [[door]]
-    name = "ssh"
-    knock = ["tcp/7000", "udp/8000", "tcp/9000"]
-    open = ["tcp/22", "udp/5353"]
-    open_for = "10m"
-"#;
-
-/// A packet, or an action of an administrator.
-enum Step {
-    Knock(&'static str),
-    Ask(&'static str),
-}
-use Step::{Ask, Knock};
-
-/// The history of a source, the port in question, and the last sentence of the answer.
-type Situation = (&'static str, &'static [Step], &'static str, &'static str);
-
-#[rustfmt::skip]
-const SITUATIONS: &[Situation] = &[
-    ("a stranger", &[], "tcp/22", "a new connection would be dropped: no grant"),
-    ("a port that no door opens", &[Knock(KNOCKS)], "tcp/3306", "a new connection would be dropped: no grant"),
-    ("by UDP", &[], "udp/5353", "a datagram would be dropped: no grant"),
-    ("let in", &[Knock(KNOCKS)], "tcp/22", "a new connection would pass: source has a grant"),
-    ("let in by UDP", &[Knock(KNOCKS)], "udp/5353", "a datagram would pass: source has a grant"),
-    ("let in by hand", &[Ask("grant SOURCE --door ssh")], "tcp/22", "a new connection would pass: source has a grant"),
-    ("revoked", &[Knock(KNOCKS), Ask("revoke SOURCE")], "tcp/22", "a new connection would be dropped: no grant"),
-    ("a first knock", &[], "tcp/7000", "a new connection would be dropped: first knock (1 of 3 of ssh)"),
-    ("a next knock", &[Knock("tcp/7000")], "udp/8000", "a datagram would be dropped: correct knock (2 of 3 of ssh)"),
-    ("a last knock", &[Knock("tcp/7000 udp/8000")], "tcp/9000", "a new connection would be dropped: sequence complete (ssh opens tcp/22, udp/5353 for 10m)"),
-    ("half way", &[Knock("tcp/7000 udp/8000")], "tcp/22", "a new connection would be dropped: no grant"),
-    ("a wrong knock", &[Knock("tcp/7000")], "tcp/9000", "a new connection would be dropped: wrong knock (after 1 of 3 of ssh)"),
-    ("a knock out of sequence", &[], "udp/8000", "a datagram would be dropped: knock out of sequence"),
-    ("a decoy", &[Knock("tcp/7000")], "tcp/7001", "a new connection would be dropped: decoy port (after 1 of 3 of ssh)"),
-    ("another port", &[Knock("tcp/7000")], "tcp/5555", "a new connection would pass: unrelated port during an attempt (after 1 of 3 of ssh)"),
-    ("another port, not knocking", &[], "tcp/5555", "a new connection would pass: port not configured"),
-    ("an exempt port", &[Knock("tcp/7000")], "tcp/443", "a new connection would pass: port not configured"),
-    ("locked out", &[Knock("tcp/7000 tcp/9000 tcp/7000 tcp/9000")], "tcp/7000", "a new connection would be dropped: locked out"),
-];
-
 #[test]
 fn explain_agrees_with_what_a_packet_meets() {
     for family in Family::ALL {
@@ -317,55 +258,6 @@ fn explain_agrees_with_what_a_packet_meets() {
             daemon.stop();
         });
     }
-}
-
-fn happens(net: &Net, source: &Source<'_>, steps: &[Step]) {
-    for step in steps {
-        match step {
-            Knock(knocks) => source.knock(knocks),
-            Ask(words) => {
-                let asked = ask(&net.server, &words.replace("SOURCE", &source.name()));
-                assert_eq!(asked.code, Some(0), "{asked:?}");
-            }
-        }
-    }
-}
-
-#[track_caller]
-fn explained(net: &Net, source: IpAddr, port: &str) -> Value {
-    answer(&net.server, &format!("explain {source} {port}"))
-}
-
-fn last_sentence(explained: &Value) -> &str {
-    explained["steps"]
-        .as_array()
-        .unwrap()
-        .last()
-        .unwrap()
-        .as_str()
-        .unwrap()
-}
-
-/// Sends the packet that was explained, and compares.
-#[track_caller]
-fn meets(daemon: &Daemon, source: &Source<'_>, port: &str, explained: &Value, name: &str) {
-    let (protocol, number) = port.split_once('/').unwrap();
-    let number: u16 = number.parse().unwrap();
-    let passes = explained["verdict"] == "pass";
-    if protocol == "tcp" {
-        source.finds(passes, number, name);
-    } else {
-        // A knock has no echo, whether or not it passes: its event shows it.
-        assert_eq!(source.has_udp_echo(number), passes, "{name}");
-    }
-    let reason = explained["reason"].as_str().unwrap();
-    // Packets pass without an event by default, and openings are reported by the ledger.
-    let pattern = match reason {
-        "granted" | "trusted" | "ordinary" => return,
-        "opened" => json!({"event": "opened", "source": source.name()}),
-        _ => json!({"source": source.name(), "port": number, "reason": reason}),
-    };
-    daemon.wait_for_event(&pattern);
 }
 
 #[test]
@@ -726,14 +618,6 @@ fn only_root_and_the_group_may_use_the_socket() {
     });
 }
 
-/// Runs `list` as a user of the group adm.
-fn list_as_adm(net: &Net) -> Asked {
-    let user = binaries().user.to_str().unwrap();
-    let words = ["--reuid=65534", "--regid=4", "--clear-groups", user];
-    let words = [&words[..], &["list", "--json"]].concat();
-    ran(&net.server, "setpriv", &words)
-}
-
 #[test]
 fn a_reload_changes_the_group_that_may_use_the_socket() {
     net::test(|net| {
@@ -778,4 +662,121 @@ fn a_reload_changes_the_group_that_may_use_the_socket() {
         list_as_adm(net).answer();
         daemon.stop();
     });
+}
+
+/// The result of a command of an administrator.
+#[derive(Debug)]
+struct Asked {
+    code: Option<i32>,
+    out: String,
+    error: String,
+}
+
+impl Asked {
+    /// Its answer, if it has one.
+    #[track_caller]
+    fn answer(&self) -> Value {
+        assert_eq!(self.code, Some(0), "{self:?}");
+        match serde_json::from_str(&self.out) {
+            Ok(answer) => answer,
+            Err(error) => panic!("{error}: {self:?}"),
+        }
+    }
+
+    #[track_caller]
+    fn fails(&self, code: Option<i32>, reason: &str) {
+        assert_eq!(self.code, code, "{self:?}");
+        assert!(self.error.contains(reason), "{self:?}");
+        assert_eq!(self.out, "");
+    }
+}
+
+/// Runs `knock-user` with arguments, which are split at blanks.
+fn ask(namespace: &Namespace, words: &str) -> Asked {
+    let words: Vec<_> = words.split_whitespace().collect();
+    ran(namespace, binaries().user.to_str().unwrap(), &words)
+}
+
+fn ran(namespace: &Namespace, program: &str, arguments: &[&str]) -> Asked {
+    let output = namespace.try_run(program, arguments);
+    Asked {
+        code: output.status.code(),
+        out: String::from_utf8(output.stdout).unwrap(),
+        error: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+/// Runs it with `--json`, and returns the answer.
+#[track_caller]
+fn answer(namespace: &Namespace, words: &str) -> Value {
+    ask(namespace, &format!("{words} --json")).answer()
+}
+
+/// The control sockets.
+fn sockets(namespace: &Namespace) -> Vec<PathBuf> {
+    let all = namespace.enter(Instance::all_here).unwrap();
+    all.iter().map(Instance::socket).collect()
+}
+
+/// A packet, or an action of an administrator.
+enum Step {
+    Knock(&'static str),
+    Ask(&'static str),
+}
+
+fn happens(net: &Net, source: &Source<'_>, steps: &[Step]) {
+    for step in steps {
+        match step {
+            Knock(knocks) => source.knock(knocks),
+            Ask(words) => {
+                let asked = ask(&net.server, &words.replace("SOURCE", &source.name()));
+                assert_eq!(asked.code, Some(0), "{asked:?}");
+            }
+        }
+    }
+}
+
+#[track_caller]
+fn explained(net: &Net, source: IpAddr, port: &str) -> Value {
+    answer(&net.server, &format!("explain {source} {port}"))
+}
+
+fn last_sentence(explained: &Value) -> &str {
+    explained["steps"]
+        .as_array()
+        .unwrap()
+        .last()
+        .unwrap()
+        .as_str()
+        .unwrap()
+}
+
+/// Sends the packet that was explained, and compares.
+#[track_caller]
+fn meets(daemon: &Daemon, source: &Source<'_>, port: &str, explained: &Value, name: &str) {
+    let (protocol, number) = port.split_once('/').unwrap();
+    let number: u16 = number.parse().unwrap();
+    let passes = explained["verdict"] == "pass";
+    if protocol == "tcp" {
+        source.finds(passes, number, name);
+    } else {
+        // A knock has no echo, whether or not it passes: its event shows it.
+        assert_eq!(source.has_udp_echo(number), passes, "{name}");
+    }
+    let reason = explained["reason"].as_str().unwrap();
+    // Packets pass without an event by default, and openings are reported by the ledger.
+    let pattern = match reason {
+        "granted" | "trusted" | "ordinary" => return,
+        "opened" => json!({"event": "opened", "source": source.name()}),
+        _ => json!({"source": source.name(), "port": number, "reason": reason}),
+    };
+    daemon.wait_for_event(&pattern);
+}
+
+/// Runs `list` as a user of the group adm.
+fn list_as_adm(net: &Net) -> Asked {
+    let user = binaries().user.to_str().unwrap();
+    let words = ["--reuid=65534", "--regid=4", "--clear-groups", user];
+    let words = [&words[..], &["list", "--json"]].concat();
+    ran(&net.server, "setpriv", &words)
 }

@@ -61,6 +61,92 @@ const MORE: &str = r#"
     open = ["tcp/80", "tcp/8080"]
 "#;
 
+#[test]
+fn a_kill_at_any_moment_lets_nobody_in() {
+    let seed = number("KNOCK_SEED").unwrap_or_else(|| now().unwrap().nanos());
+    let kills = number("KNOCK_KILLS").unwrap_or(KILLS);
+    println!("KNOCK_SEED={seed} KNOCK_KILLS={kills}");
+    net::test(|net| {
+        let server = Server::tcp(&net.server, &[SSH, WEB, UPWARDS]);
+        let mut strangers = Strangers::before_there_is_protection(net, SSH);
+        let mut host = Host::new(net, seed);
+        // Without earlier protection, a start has either no effect or all of it.
+        for _ in 0..3 {
+            host.kill_a_start();
+        }
+        let first = host.start();
+        strangers.come(SSH);
+
+        let [holder, scanner, prober] = [0, 1, 2].map(|_| net.stranger(Family::V4));
+        let stream = Stream::begin(holder.knock_and_connect(KNOCKS, SSH).unwrap());
+        daemon::wait_for_event(&first, &json!({"event": "opened", "source": holder.name()}));
+        kill(first);
+        host.kills.running += 1;
+
+        let stop = AtomicBool::new(false);
+        let scans = AtomicUsize::new(0);
+        let working = || !stop.load(Ordering::Relaxed);
+        thread::scope(|scope| {
+            let _stop = StopFlag(&stop);
+            scope.spawn(|| {
+                while working() {
+                    scan_upwards(scanner);
+                    scans.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+            scope.spawn(|| {
+                while working() {
+                    prober.finds_closed(SSH, "a stranger");
+                }
+            });
+            while host.kills.all() < kills {
+                round(&mut host, holder, &stream);
+                strangers.stay_outside("after a round");
+                assert!(
+                    ![scanner, prober].iter().any(|source| [SSH, WEB, UPWARDS]
+                        .iter()
+                        .any(|&port| server.met(source.from, port))),
+                    "a stranger was let in"
+                );
+            }
+        });
+
+        let last = host.start();
+        takes_over(&last, holder);
+        stream.continues("the last start");
+        let packets = strangers.go();
+        let round_trips = stream.round_trips();
+        stream.end();
+        let programs = attached_programs(&net.server);
+        let ended = last.stop(Signal::SIGINT);
+        assert!(ended.status.success(), "{ended:?}");
+        pins::nothing_is_left(&net.server, &programs);
+        println!(
+            "{} kills ({:?}); meanwhile {packets} packets of strangers, {} scans, {round_trips} \
+             round trips",
+            host.kills.all(),
+            host.kills,
+            scans.load(Ordering::Relaxed)
+        );
+    });
+}
+
+/// The next start removes its leftovers.
+#[test]
+fn a_kill_at_the_very_beginning_leaves_nothing_in_the_way() {
+    net::test(|net| {
+        let begun = net.server.enter(|| Instance::of(&[SERVER_LINK.to_owned()]));
+        let begun = begun.unwrap();
+        for directory in [begun.maps(), begun.links()] {
+            fs::create_dir_all(directory).unwrap();
+        }
+        let daemon = Daemon::start(&net.server, UPWARDS_DOOR);
+        assert_eq!(pins::instances(&net.server), [begun]);
+        daemon.stop();
+        pins::nothing_is_left(&net.server, &[]);
+    });
+}
+
 /// A host whose knock-user is killed again and again.
 struct Host<'n> {
     net: &'n Net,
@@ -226,92 +312,6 @@ impl Drop for StopFlag<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
     }
-}
-
-#[test]
-fn a_kill_at_any_moment_lets_nobody_in() {
-    let seed = number("KNOCK_SEED").unwrap_or_else(|| now().unwrap().nanos());
-    let kills = number("KNOCK_KILLS").unwrap_or(KILLS);
-    println!("KNOCK_SEED={seed} KNOCK_KILLS={kills}");
-    net::test(|net| {
-        let server = Server::tcp(&net.server, &[SSH, WEB, UPWARDS]);
-        let mut strangers = Strangers::before_there_is_protection(net, SSH);
-        let mut host = Host::new(net, seed);
-        // Without earlier protection, a start has either no effect or all of it.
-        for _ in 0..3 {
-            host.kill_a_start();
-        }
-        let first = host.start();
-        strangers.come(SSH);
-
-        let [holder, scanner, prober] = [0, 1, 2].map(|_| net.stranger(Family::V4));
-        let stream = Stream::begin(holder.knock_and_connect(KNOCKS, SSH).unwrap());
-        daemon::wait_for_event(&first, &json!({"event": "opened", "source": holder.name()}));
-        kill(first);
-        host.kills.running += 1;
-
-        let stop = AtomicBool::new(false);
-        let scans = AtomicUsize::new(0);
-        let working = || !stop.load(Ordering::Relaxed);
-        thread::scope(|scope| {
-            let _stop = StopFlag(&stop);
-            scope.spawn(|| {
-                while working() {
-                    scan_upwards(scanner);
-                    scans.fetch_add(1, Ordering::Relaxed);
-                }
-            });
-            scope.spawn(|| {
-                while working() {
-                    prober.finds_closed(SSH, "a stranger");
-                }
-            });
-            while host.kills.all() < kills {
-                round(&mut host, holder, &stream);
-                strangers.stay_outside("after a round");
-                assert!(
-                    ![scanner, prober].iter().any(|source| [SSH, WEB, UPWARDS]
-                        .iter()
-                        .any(|&port| server.met(source.from, port))),
-                    "a stranger was let in"
-                );
-            }
-        });
-
-        let last = host.start();
-        takes_over(&last, holder);
-        stream.continues("the last start");
-        let packets = strangers.go();
-        let round_trips = stream.round_trips();
-        stream.end();
-        let programs = attached_programs(&net.server);
-        let ended = last.stop(Signal::SIGINT);
-        assert!(ended.status.success(), "{ended:?}");
-        pins::nothing_is_left(&net.server, &programs);
-        println!(
-            "{} kills ({:?}); meanwhile {packets} packets of strangers, {} scans, {round_trips} \
-             round trips",
-            host.kills.all(),
-            host.kills,
-            scans.load(Ordering::Relaxed)
-        );
-    });
-}
-
-/// The next start removes its leftovers.
-#[test]
-fn a_kill_at_the_very_beginning_leaves_nothing_in_the_way() {
-    net::test(|net| {
-        let begun = net.server.enter(|| Instance::of(&[SERVER_LINK.to_owned()]));
-        let begun = begun.unwrap();
-        for directory in [begun.maps(), begun.links()] {
-            fs::create_dir_all(directory).unwrap();
-        }
-        let daemon = Daemon::start(&net.server, UPWARDS_DOOR);
-        assert_eq!(pins::instances(&net.server), [begun]);
-        daemon.stop();
-        pins::nothing_is_left(&net.server, &[]);
-    });
 }
 
 /// Scans every port of a sequence and its neighbours in ascending order, and checks that no door has opened.

@@ -145,6 +145,95 @@ const SPA: &[u16] = &[62_201, 443, 161];
 /// How far stamps are from the wall clock, in seconds: within and beyond the window of 30.
 const AHEAD: &[i64] = &[0, 0, 0, 0, 0, 0, 0, -10, 10, -60, 60];
 
+#[test]
+fn the_kernel_and_the_library_agree() {
+    let seed = number("KNOCK_SEED").unwrap_or_else(|| now().unwrap().nanos());
+    let frames = number("KNOCK_FRAMES").unwrap_or(FRAMES);
+    println!("KNOCK_SEED={seed} KNOCK_FRAMES={frames}");
+    let mut tables = compile(CONFIG).unwrap();
+    let protected = tables.ports[&(Protocol::Udp, 161)].port_group;
+    let kinds = [
+        Otherwise::Drop,
+        Otherwise::Pass,
+        Otherwise::Protected(protected),
+    ];
+    for (&port, otherwise) in SPA.iter().zip(kinds) {
+        spa::add_port(&mut tables, port, spa::port(otherwise));
+    }
+    spa::add_user(&mut tables, 1, 0, &["three", "end", "close"]);
+    spa::add_user(&mut tables, 2, SpaKey::FOR_OTHERS, &["target", "three"]);
+    let mut sim = tables.simulate();
+    sim.wall_clock.set(spa::WALL_CLOCK);
+    for (name, _) in &tables.spa.keys {
+        sim.spa_last.insert(&name.id, 0);
+    }
+    let mut kernel = Kernel::with(&tables, LoadOptions::default()).unwrap();
+    spa::start(&mut kernel, &tables).unwrap();
+    sim.lockout_key = LockoutKey(kernel.lockouts().unwrap()[LOCKOUT_BUCKETS as usize]);
+    let mut stream = Stream::new(seed);
+    let mut met: BTreeMap<Reason, u64> = BTreeMap::new();
+    let mut native_only = 0;
+    let mut judged = 0;
+    let started = Instant::now();
+    while judged < frames {
+        let frame = stream.next();
+        sim.set_now(now().unwrap());
+        let native = judge(&frame[..], &sim);
+        if frame.len() < FRAME_LEAST {
+            assert_eq!(native, Reason::Truncated, "{frame:02x?}");
+            sim.events.take();
+            native_only += 1;
+            continue;
+        }
+        let in_kernel = kernel.judge(&frame).unwrap();
+        let place = format!("frame {judged} of KNOCK_SEED={seed}: {frame:02x?}");
+        assert_eq!(
+            in_kernel.reason, native,
+            "in the kernel and natively, {place}"
+        );
+        let answered = sim.answer.take().is_some_and(|answer| {
+            let words = sim.spa_answer.get();
+            rewrite_with(&mut Memory(&mut frame.clone()), answer, &words).is_some()
+        });
+        let verdict = match answered {
+            true => Verdict::Answer,
+            false => native.verdict(),
+        };
+        assert_eq!(in_kernel.verdict, verdict, "{place}");
+        assert_eq!(
+            comparable(&in_kernel.events),
+            comparable(&sim.events.take()),
+            "{place}"
+        );
+        *met.entry(native).or_default() += 1;
+        judged += 1;
+        // The two clocks would open the gates at different moments.
+        kernel.reset_event_limits().unwrap();
+        sim.event_limits
+            .iter()
+            .for_each(|event_limit| event_limit.set(0));
+        if judged % 20 == 0 {
+            make_time_pass(&mut kernel, &sim, &mut stream.random);
+        }
+    }
+    let seconds = started.elapsed().as_secs_f64();
+    println!(
+        "{frames} frames, and {native_only} too short for the kernel, in {seconds:.1} s: {:.0} a second",
+        frames as f64 / seconds
+    );
+    for (reason, count) in &met {
+        println!("{count:>8} {}", reason.name());
+    }
+    same_tables(&mut kernel, &sim);
+    if frames >= FRAMES {
+        let missed: Vec<_> = MAIN
+            .iter()
+            .filter(|reason| !met.contains_key(reason))
+            .collect();
+        assert!(missed.is_empty(), "never met: {missed:?}");
+    }
+}
+
 /// The headers of a frame up to its ports.
 #[derive(Clone, Copy)]
 struct Way {
@@ -445,93 +534,4 @@ fn same_cells(
         count += native.iter().filter(|cell| **cell != 0).count();
     }
     count
-}
-
-#[test]
-fn the_kernel_and_the_library_agree() {
-    let seed = number("KNOCK_SEED").unwrap_or_else(|| now().unwrap().nanos());
-    let frames = number("KNOCK_FRAMES").unwrap_or(FRAMES);
-    println!("KNOCK_SEED={seed} KNOCK_FRAMES={frames}");
-    let mut tables = compile(CONFIG).unwrap();
-    let protected = tables.ports[&(Protocol::Udp, 161)].port_group;
-    let kinds = [
-        Otherwise::Drop,
-        Otherwise::Pass,
-        Otherwise::Protected(protected),
-    ];
-    for (&port, otherwise) in SPA.iter().zip(kinds) {
-        spa::add_port(&mut tables, port, spa::port(otherwise));
-    }
-    spa::add_user(&mut tables, 1, 0, &["three", "end", "close"]);
-    spa::add_user(&mut tables, 2, SpaKey::FOR_OTHERS, &["target", "three"]);
-    let mut sim = tables.simulate();
-    sim.wall_clock.set(spa::WALL_CLOCK);
-    for (name, _) in &tables.spa.keys {
-        sim.spa_last.insert(&name.id, 0);
-    }
-    let mut kernel = Kernel::with(&tables, LoadOptions::default()).unwrap();
-    spa::start(&mut kernel, &tables).unwrap();
-    sim.lockout_key = LockoutKey(kernel.lockouts().unwrap()[LOCKOUT_BUCKETS as usize]);
-    let mut stream = Stream::new(seed);
-    let mut met: BTreeMap<Reason, u64> = BTreeMap::new();
-    let mut native_only = 0;
-    let mut judged = 0;
-    let started = Instant::now();
-    while judged < frames {
-        let frame = stream.next();
-        sim.set_now(now().unwrap());
-        let native = judge(&frame[..], &sim);
-        if frame.len() < FRAME_LEAST {
-            assert_eq!(native, Reason::Truncated, "{frame:02x?}");
-            sim.events.take();
-            native_only += 1;
-            continue;
-        }
-        let in_kernel = kernel.judge(&frame).unwrap();
-        let place = format!("frame {judged} of KNOCK_SEED={seed}: {frame:02x?}");
-        assert_eq!(
-            in_kernel.reason, native,
-            "in the kernel and natively, {place}"
-        );
-        let answered = sim.answer.take().is_some_and(|answer| {
-            let words = sim.spa_answer.get();
-            rewrite_with(&mut Memory(&mut frame.clone()), answer, &words).is_some()
-        });
-        let verdict = match answered {
-            true => Verdict::Answer,
-            false => native.verdict(),
-        };
-        assert_eq!(in_kernel.verdict, verdict, "{place}");
-        assert_eq!(
-            comparable(&in_kernel.events),
-            comparable(&sim.events.take()),
-            "{place}"
-        );
-        *met.entry(native).or_default() += 1;
-        judged += 1;
-        // The two clocks would open the gates at different moments.
-        kernel.reset_event_limits().unwrap();
-        sim.event_limits
-            .iter()
-            .for_each(|event_limit| event_limit.set(0));
-        if judged % 20 == 0 {
-            make_time_pass(&mut kernel, &sim, &mut stream.random);
-        }
-    }
-    let seconds = started.elapsed().as_secs_f64();
-    println!(
-        "{frames} frames, and {native_only} too short for the kernel, in {seconds:.1} s: {:.0} a second",
-        frames as f64 / seconds
-    );
-    for (reason, count) in &met {
-        println!("{count:>8} {}", reason.name());
-    }
-    same_tables(&mut kernel, &sim);
-    if frames >= FRAMES {
-        let missed: Vec<_> = MAIN
-            .iter()
-            .filter(|reason| !met.contains_key(reason))
-            .collect();
-        assert!(missed.is_empty(), "never met: {missed:?}");
-    }
 }

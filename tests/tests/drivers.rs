@@ -25,6 +25,33 @@ const POSSIBLE: Duration = Duration::from_secs(2);
 /// An action on the cards, and its name.
 type Step<'a> = (&'a str, &'a dyn Fn(&Net));
 
+#[test]
+fn a_suspended_virtio_net_is_protected_again() {
+    is_cured(
+        "virtio_net",
+        (4, 10),
+        &[("suspended", &|_| {
+            sleep::fall_asleep();
+        })],
+    );
+}
+
+#[test]
+fn vmxnet3_is_protected_again_after_a_restart_and_a_change_of_mtu() {
+    is_cured(
+        "vmxnet3",
+        (6, 6),
+        &[
+            ("down and up", &|net| {
+                set(net, "down");
+                set(net, "up");
+            }),
+            ("MTU 1400", &|net| set(net, "mtu 1400")),
+            ("MTU 1500", &|net| set(net, "mtu 1500")),
+        ],
+    );
+}
+
 /// Returns whether a source without a grant gets in; checks before and after that its frames arrive.
 #[track_caller]
 fn is_open(stranger: &Source<'_>, row: &str) -> bool {
@@ -96,31 +123,4 @@ fn is_cured(driver: &str, native_since: (u32, u32), done: &[Step<'_>]) {
 
 fn set(net: &Net, what: &str) {
     net.server.ip(&format!("link set {SERVER_LINK_2} {what}"));
-}
-
-#[test]
-fn a_suspended_virtio_net_is_protected_again() {
-    is_cured(
-        "virtio_net",
-        (4, 10),
-        &[("suspended", &|_| {
-            sleep::fall_asleep();
-        })],
-    );
-}
-
-#[test]
-fn vmxnet3_is_protected_again_after_a_restart_and_a_change_of_mtu() {
-    is_cured(
-        "vmxnet3",
-        (6, 6),
-        &[
-            ("down and up", &|net| {
-                set(net, "down");
-                set(net, "up");
-            }),
-            ("MTU 1400", &|net| set(net, "mtu 1400")),
-            ("MTU 1500", &|net| set(net, "mtu 1500")),
-        ],
-    );
 }

@@ -33,126 +33,8 @@ const CLIENTS: u32 = 1_000;
 const NETWORK: [u8; 4] = [10, 0, 0, 0];
 const CLIENTS_FIRST: [u8; 4] = [10, 128, 0, 0];
 
-/// A packet of a spoofed source.
-struct Packet {
-    v4: Vec<u8>,
-    v6: Vec<u8>,
-}
-
-impl Packet {
-    fn new(transport: impl Fn(Frame) -> Frame) -> Self {
-        Self {
-            v4: transport(eth().ip4("0.0.0.0", "192.0.2.2")).bytes(),
-            v6: transport(eth().ip6("::", "2001:db8::2")).bytes(),
-        }
-    }
-
-    fn tcp(port: u16) -> Self {
-        Self::new(|frame| frame.tcp(40_000, port, SYN))
-    }
-
-    fn udp(port: u16) -> Self {
-        Self::new(|frame| frame.udp(40_000, port))
-    }
-
-    fn from(&self, source: IpAddr) -> Vec<u8> {
-        // Behind an Ethernet header.
-        const V4: usize = 14 + 12;
-        const V6: usize = 14 + 8;
-        match source {
-            IpAddr::V4(source) => {
-                let mut frame = self.v4.clone();
-                frame[V4..V4 + 4].copy_from_slice(&source.octets());
-                frame
-            }
-            IpAddr::V6(source) => {
-                let mut frame = self.v6.clone();
-                frame[V6..V6 + 16].copy_from_slice(&source.octets());
-                frame
-            }
-        }
-    }
-}
-
-/// The knocks of the door "three".
-fn three() -> [Packet; 3] {
-    [Packet::tcp(7000), Packet::udp(8000), Packet::tcp(9000)]
-}
-
 /// The source with a number, if there is one; each number has another source.
 type Sources = fn(u32) -> Option<IpAddr>;
-
-/// A permutation of the numbers (the finalizer of `MurmurHash3`: Appleby, 2011).
-fn shuffle(number: u32) -> u32 {
-    let number = (number ^ number >> 16).wrapping_mul(0x85eb_ca6b);
-    let number = (number ^ number >> 13).wrapping_mul(0xc2b2_ae35);
-    number ^ number >> 16
-}
-
-fn random_v4(number: u32) -> Option<IpAddr> {
-    let source = Ipv4Addr::from(shuffle(number));
-    (source.octets()[0] != NETWORK[0]).then(|| host(source.into()))?
-}
-
-fn neighbours_v4(number: u32) -> Option<IpAddr> {
-    Some(Ipv4Addr::from(u32::from_be_bytes(NETWORK) + number).into())
-}
-
-fn random_v6(number: u32) -> Option<IpAddr> {
-    let words = [0, 1 << 30, 2 << 30, 3 << 30].map(|part| shuffle(part + number));
-    let bits = words.iter().fold(0, |bits, &w| bits << 32 | u128::from(w));
-    host(Ipv6Addr::from(bits).into())
-}
-
-/// An address, if a host can have it: packets from others are bad headers.
-fn host(address: IpAddr) -> Option<IpAddr> {
-    Address::from(address).is_host().then_some(address)
-}
-
-fn neighbours_v6(number: u32) -> Option<IpAddr> {
-    Some(Ipv6Addr::from(0xfd00 << 112 | u128::from(number)).into())
-}
-
-fn networks_v6(number: u32) -> Option<IpAddr> {
-    Some(Ipv6Addr::from(0xfd01 << 112 | u128::from(number) << 64).into())
-}
-
-/// The `count` strangers from number `first` on.
-fn strangers(sources: Sources, first: u32, count: u32) -> impl Iterator<Item = IpAddr> {
-    (first..).filter_map(sources).take(count as usize)
-}
-
-/// Honest clients; groups share none.
-fn clients(group: u32) -> impl Iterator<Item = IpAddr> {
-    let first = u32::from_be_bytes(CLIENTS_FIRST) + group * CLIENTS;
-    (first..first + CLIENTS).map(|bits| Ipv4Addr::from(bits).into())
-}
-
-fn flood(kernel: &mut Kernel, packet: &Packet, sources: impl Iterator<Item = IpAddr>) -> Run {
-    let frames = sources.map(|source| packet.from(source));
-    kernel.judge_all(frames).unwrap()
-}
-
-/// Sends a packet from each source, and returns how many got this reason.
-fn send(
-    kernel: &mut Kernel,
-    packet: &Packet,
-    sources: impl Iterator<Item = IpAddr>,
-    reason: Reason,
-) -> u64 {
-    count(&flood(kernel, packet, sources), reason)
-}
-
-fn count(run: &Run, reason: Reason) -> u64 {
-    let counted = run.reasons.iter().find(|(counted, _)| *counted == reason);
-    counted.map_or(0, |(_, count)| *count)
-}
-
-fn evicted(run: &Run) -> u64 {
-    let stats = run.stats.iter();
-    let mut evicted = stats.filter(|(stat, _)| *stat == Stat::FirstKnocksEvicted);
-    evicted.next().map_or(0, |(_, count)| *count)
-}
 
 /// Between the first knock of honest clients and their second, strangers make first knocks.
 #[test]
@@ -266,4 +148,122 @@ fn wrong_knocks_end_attempts_during_a_flood() {
     assert_eq!(opened_wrong, 0);
     assert!(reset >= 990, "{reset} were reset");
     assert!(opened_right >= 990, "{opened_right} got in");
+}
+
+/// A packet of a spoofed source.
+struct Packet {
+    v4: Vec<u8>,
+    v6: Vec<u8>,
+}
+
+impl Packet {
+    fn new(transport: impl Fn(Frame) -> Frame) -> Self {
+        Self {
+            v4: transport(eth().ip4("0.0.0.0", "192.0.2.2")).bytes(),
+            v6: transport(eth().ip6("::", "2001:db8::2")).bytes(),
+        }
+    }
+
+    fn tcp(port: u16) -> Self {
+        Self::new(|frame| frame.tcp(40_000, port, SYN))
+    }
+
+    fn udp(port: u16) -> Self {
+        Self::new(|frame| frame.udp(40_000, port))
+    }
+
+    fn from(&self, source: IpAddr) -> Vec<u8> {
+        // Behind an Ethernet header.
+        const V4: usize = 14 + 12;
+        const V6: usize = 14 + 8;
+        match source {
+            IpAddr::V4(source) => {
+                let mut frame = self.v4.clone();
+                frame[V4..V4 + 4].copy_from_slice(&source.octets());
+                frame
+            }
+            IpAddr::V6(source) => {
+                let mut frame = self.v6.clone();
+                frame[V6..V6 + 16].copy_from_slice(&source.octets());
+                frame
+            }
+        }
+    }
+}
+
+/// The knocks of the door "three".
+fn three() -> [Packet; 3] {
+    [Packet::tcp(7000), Packet::udp(8000), Packet::tcp(9000)]
+}
+
+/// A permutation of the numbers (the finalizer of `MurmurHash3`: Appleby, 2011).
+fn shuffle(number: u32) -> u32 {
+    let number = (number ^ number >> 16).wrapping_mul(0x85eb_ca6b);
+    let number = (number ^ number >> 13).wrapping_mul(0xc2b2_ae35);
+    number ^ number >> 16
+}
+
+fn random_v4(number: u32) -> Option<IpAddr> {
+    let source = Ipv4Addr::from(shuffle(number));
+    (source.octets()[0] != NETWORK[0]).then(|| host(source.into()))?
+}
+
+fn neighbours_v4(number: u32) -> Option<IpAddr> {
+    Some(Ipv4Addr::from(u32::from_be_bytes(NETWORK) + number).into())
+}
+
+fn random_v6(number: u32) -> Option<IpAddr> {
+    let words = [0, 1 << 30, 2 << 30, 3 << 30].map(|part| shuffle(part + number));
+    let bits = words.iter().fold(0, |bits, &w| bits << 32 | u128::from(w));
+    host(Ipv6Addr::from(bits).into())
+}
+
+/// An address, if a host can have it: packets from others are bad headers.
+fn host(address: IpAddr) -> Option<IpAddr> {
+    Address::from(address).is_host().then_some(address)
+}
+
+fn neighbours_v6(number: u32) -> Option<IpAddr> {
+    Some(Ipv6Addr::from(0xfd00 << 112 | u128::from(number)).into())
+}
+
+fn networks_v6(number: u32) -> Option<IpAddr> {
+    Some(Ipv6Addr::from(0xfd01 << 112 | u128::from(number) << 64).into())
+}
+
+/// The `count` strangers from number `first` on.
+fn strangers(sources: Sources, first: u32, count: u32) -> impl Iterator<Item = IpAddr> {
+    (first..).filter_map(sources).take(count as usize)
+}
+
+/// Honest clients; groups share none.
+fn clients(group: u32) -> impl Iterator<Item = IpAddr> {
+    let first = u32::from_be_bytes(CLIENTS_FIRST) + group * CLIENTS;
+    (first..first + CLIENTS).map(|bits| Ipv4Addr::from(bits).into())
+}
+
+fn flood(kernel: &mut Kernel, packet: &Packet, sources: impl Iterator<Item = IpAddr>) -> Run {
+    let frames = sources.map(|source| packet.from(source));
+    kernel.judge_all(frames).unwrap()
+}
+
+/// Sends a packet from each source, and returns how many got this reason.
+fn send(
+    kernel: &mut Kernel,
+    packet: &Packet,
+    sources: impl Iterator<Item = IpAddr>,
+    reason: Reason,
+) -> u64 {
+    count(&flood(kernel, packet, sources), reason)
+}
+
+fn count(run: &Run, reason: Reason) -> u64 {
+    let counted = run.reasons.iter().find(|(counted, _)| *counted == reason);
+    counted.map_or(0, |(_, count)| *count)
+}
+
+fn evicted(run: &Run) -> u64 {
+    let stats = run.stats.iter();
+    let mut evicted = stats.filter(|(stat, _)| *stat == Stat::FirstKnocksEvicted);
+    evicted.next().map_or(0, |(_, count)| *count)
 }

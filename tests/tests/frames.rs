@@ -25,54 +25,6 @@ const NATIVE: [&str; 4] = ["--iface", SERVER_LINK, "--mode", "native"];
 /// More than any threshold.
 const MANY: u32 = 150;
 
-/// Replaces our program by one that passes everything. From then on ours does not see the frames that arrive, while
-/// the kernel reports an attached program, as it does when a driver has lost it.
-#[track_caller]
-fn bypass(net: &Net) {
-    let instance = pins::instance(&net.server);
-    let give = || {
-        let tables = compile("strict = false\nprotect = [\"udp/1\"]")?;
-        let mut firewall = XdpProgram::load(&tables, LoadOptions::default())?;
-        let program = firewall.program()?;
-        for pinned in knock_user::kernel::pins::links(&instance)? {
-            let link = program.attach_to_link(XdpLink::try_from(pinned.link)?)?;
-            drop(program.take_link(link)?);
-        }
-        anyhow::Ok(())
-    };
-    net.server.enter(give).unwrap();
-}
-
-fn bypassed() -> Value {
-    json!({"event": "bypassed", "interface": SERVER_LINK})
-}
-
-/// Makes frames bypass the program until that is reported this many times.
-///
-/// A late event of the link, such as that of the attachment itself, hands the driver the program again without
-/// a report; then the frames bypass it once more.
-#[track_caller]
-fn bypass_until_reported(net: &Net, daemon: &Daemon, times: usize) {
-    let stranger = net.stranger(Family::V4);
-    let is_reported = || daemon.events_like(&bypassed()).len() >= times;
-    wait::until(&format!("{} is reported {times} times", bypassed()), || {
-        let gets_in = stranger.connect(SSH, Duration::from_millis(100)).is_ok();
-        if !gets_in && wait::poll(Duration::from_secs(1), || is_reported().then_some(())).is_none()
-        {
-            bypass(net);
-        }
-        is_reported()
-    });
-}
-
-#[track_caller]
-fn is_protected(net: &Net, row: &str) {
-    net.stranger(Family::V4).finds_closed(SSH, row);
-    let friend = net.stranger(Family::V6);
-    friend.knock(KNOCKS);
-    friend.finds(true, SSH, row);
-}
-
 #[test]
 fn frames_that_bypass_the_program_are_reported() {
     net::test(|net| {
@@ -189,4 +141,52 @@ fn a_driver_is_handed_another_copy_after_each_event_of_its_link() {
         let all: Vec<_> = all.into_iter().collect();
         pins::are_unloaded(&all);
     });
+}
+
+/// Replaces our program by one that passes everything. From then on ours does not see the frames that arrive, while
+/// the kernel reports an attached program, as it does when a driver has lost it.
+#[track_caller]
+fn bypass(net: &Net) {
+    let instance = pins::instance(&net.server);
+    let give = || {
+        let tables = compile("strict = false\nprotect = [\"udp/1\"]")?;
+        let mut firewall = XdpProgram::load(&tables, LoadOptions::default())?;
+        let program = firewall.program()?;
+        for pinned in knock_user::kernel::pins::links(&instance)? {
+            let link = program.attach_to_link(XdpLink::try_from(pinned.link)?)?;
+            drop(program.take_link(link)?);
+        }
+        anyhow::Ok(())
+    };
+    net.server.enter(give).unwrap();
+}
+
+fn bypassed() -> Value {
+    json!({"event": "bypassed", "interface": SERVER_LINK})
+}
+
+/// Makes frames bypass the program until that is reported this many times.
+///
+/// A late event of the link, such as that of the attachment itself, hands the driver the program again without
+/// a report; then the frames bypass it once more.
+#[track_caller]
+fn bypass_until_reported(net: &Net, daemon: &Daemon, times: usize) {
+    let stranger = net.stranger(Family::V4);
+    let is_reported = || daemon.events_like(&bypassed()).len() >= times;
+    wait::until(&format!("{} is reported {times} times", bypassed()), || {
+        let gets_in = stranger.connect(SSH, Duration::from_millis(100)).is_ok();
+        if !gets_in && wait::poll(Duration::from_secs(1), || is_reported().then_some(())).is_none()
+        {
+            bypass(net);
+        }
+        is_reported()
+    });
+}
+
+#[track_caller]
+fn is_protected(net: &Net, row: &str) {
+    net.stranger(Family::V4).finds_closed(SSH, row);
+    let friend = net.stranger(Family::V6);
+    friend.knock(KNOCKS);
+    friend.finds(true, SSH, row);
 }

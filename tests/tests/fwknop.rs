@@ -31,96 +31,6 @@ use tempfile::{TempDir, tempdir};
 const WEB: u16 = 80;
 const PORT: u16 = 62201;
 
-/// Keys that `fwknop --key-gen` makes, at both ends.
-struct Keys {
-    directory: TempDir,
-}
-
-impl Keys {
-    fn new() -> Self {
-        let keys = Self {
-            directory: tempdir().unwrap(),
-        };
-        let made = fwknop(&keys, &["--key-gen"]).output().unwrap();
-        assert!(made.status.success(), "{}", text(&made));
-        fs::write(keys.file(), &made.stdout).unwrap();
-        let printed = String::from_utf8(made.stdout).unwrap();
-        let lines = printed.lines().filter(|line| line.contains("KEY"));
-        let rc: String = lines.map(|line| line.replace(':', " ") + "\n").collect();
-        let rc = format!("[host]\nSPA_SERVER 192.0.2.2\nUSE_HMAC Y\n{rc}");
-        fs::write(keys.rc(), rc).unwrap();
-        keys
-    }
-
-    fn file(&self) -> String {
-        self.directory
-            .path()
-            .join("bob.fwknop")
-            .display()
-            .to_string()
-    }
-
-    fn rc(&self) -> String {
-        self.directory.path().join("rc").display().to_string()
-    }
-
-    /// A configuration with two doors that nobody knocks at.
-    fn config(&self, user: &str) -> String {
-        let file = self.file();
-        format!(
-            "[[door]]\nname = \"ssh\"\nopen = [\"tcp/22\"]\nopen_for_max = \"2m\"\n\
-             [[door]]\nname = \"web\"\nopen = [\"tcp/80\", \"udp/443\"]\n\
-             [[user]]\nname = \"bob\"\nfwknop = \"{file}\"\ndoors = [\"ssh\", \"web\"]\n{user}"
-        )
-    }
-}
-
-/// The stock client, without the files of whoever runs this.
-fn fwknop(keys: &Keys, arguments: &[&str]) -> Command {
-    let mut command = Command::new("fwknop");
-    let home = keys.directory.path();
-    command.arg("--rc-file").arg(keys.rc());
-    command.args(arguments).env("HOME", home).current_dir(home);
-    command
-}
-
-fn send(net: &Net, keys: &Keys, arguments: &[&str]) -> Output {
-    let stanza = ["-n", "host"];
-    let output = net
-        .client
-        .enter(|| fwknop(keys, &[&stanza, arguments].concat()).output())
-        .unwrap();
-    assert!(output.status.success(), "{arguments:?}: {}", text(&output));
-    output
-}
-
-/// After a boot without a record of used packets, those that may have been used are refused.
-fn wait_since_boot(seconds: u64) {
-    let is_long_ago = || now().unwrap().millis() > seconds * 1_000;
-    wait::poll(Duration::from_secs(seconds), || is_long_ago().then_some(()));
-    assert!(is_long_ago(), "{seconds} s since the boot");
-}
-
-/// The packet that the client would send.
-fn packet(keys: &Keys, arguments: &[&str]) -> Vec<u8> {
-    let file = keys.directory.path().join("packet");
-    let _result = fs::remove_file(&file);
-    let path = file.display().to_string();
-    let common = ["-n", "host", "--test", "--save-packet", &path];
-    let output = fwknop(keys, &[&common, arguments].concat())
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{arguments:?}: {}", text(&output));
-    fs::read(Path::new(&file)).unwrap().trim_ascii().to_vec()
-}
-
-fn replay(net: &Net, source: IpAddr, packet: &[u8]) {
-    net.client.enter(|| {
-        let socket = UdpSocket::bind((source, 0)).unwrap();
-        socket.send_to(packet, (Family::V4.server(), PORT)).unwrap();
-    });
-}
-
 const ASK_SSH: &[&str] = &["-A", "tcp/22", "-s"];
 
 #[test]
@@ -378,5 +288,95 @@ fn a_packet_that_comes_twice_at_once_opens_once() {
         assert_eq!(count(json!({"event": "refreshed"})), 0);
         assert_eq!(replayed(), packets.len());
         daemon.stop();
+    });
+}
+
+/// Keys that `fwknop --key-gen` makes, at both ends.
+struct Keys {
+    directory: TempDir,
+}
+
+impl Keys {
+    fn new() -> Self {
+        let keys = Self {
+            directory: tempdir().unwrap(),
+        };
+        let made = fwknop(&keys, &["--key-gen"]).output().unwrap();
+        assert!(made.status.success(), "{}", text(&made));
+        fs::write(keys.file(), &made.stdout).unwrap();
+        let printed = String::from_utf8(made.stdout).unwrap();
+        let lines = printed.lines().filter(|line| line.contains("KEY"));
+        let rc: String = lines.map(|line| line.replace(':', " ") + "\n").collect();
+        let rc = format!("[host]\nSPA_SERVER 192.0.2.2\nUSE_HMAC Y\n{rc}");
+        fs::write(keys.rc(), rc).unwrap();
+        keys
+    }
+
+    fn file(&self) -> String {
+        self.directory
+            .path()
+            .join("bob.fwknop")
+            .display()
+            .to_string()
+    }
+
+    fn rc(&self) -> String {
+        self.directory.path().join("rc").display().to_string()
+    }
+
+    /// A configuration with two doors that nobody knocks at.
+    fn config(&self, user: &str) -> String {
+        let file = self.file();
+        format!(
+            "[[door]]\nname = \"ssh\"\nopen = [\"tcp/22\"]\nopen_for_max = \"2m\"\n\
+             [[door]]\nname = \"web\"\nopen = [\"tcp/80\", \"udp/443\"]\n\
+             [[user]]\nname = \"bob\"\nfwknop = \"{file}\"\ndoors = [\"ssh\", \"web\"]\n{user}"
+        )
+    }
+}
+
+/// The stock client, without the files of whoever runs this.
+fn fwknop(keys: &Keys, arguments: &[&str]) -> Command {
+    let mut command = Command::new("fwknop");
+    let home = keys.directory.path();
+    command.arg("--rc-file").arg(keys.rc());
+    command.args(arguments).env("HOME", home).current_dir(home);
+    command
+}
+
+fn send(net: &Net, keys: &Keys, arguments: &[&str]) -> Output {
+    let stanza = ["-n", "host"];
+    let output = net
+        .client
+        .enter(|| fwknop(keys, &[&stanza, arguments].concat()).output())
+        .unwrap();
+    assert!(output.status.success(), "{arguments:?}: {}", text(&output));
+    output
+}
+
+/// After a boot without a record of used packets, those that may have been used are refused.
+fn wait_since_boot(seconds: u64) {
+    let is_long_ago = || now().unwrap().millis() > seconds * 1_000;
+    wait::poll(Duration::from_secs(seconds), || is_long_ago().then_some(()));
+    assert!(is_long_ago(), "{seconds} s since the boot");
+}
+
+/// The packet that the client would send.
+fn packet(keys: &Keys, arguments: &[&str]) -> Vec<u8> {
+    let file = keys.directory.path().join("packet");
+    let _result = fs::remove_file(&file);
+    let path = file.display().to_string();
+    let common = ["-n", "host", "--test", "--save-packet", &path];
+    let output = fwknop(keys, &[&common, arguments].concat())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{arguments:?}: {}", text(&output));
+    fs::read(Path::new(&file)).unwrap().trim_ascii().to_vec()
+}
+
+fn replay(net: &Net, source: IpAddr, packet: &[u8]) {
+    net.client.enter(|| {
+        let socket = UdpSocket::bind((source, 0)).unwrap();
+        socket.send_to(packet, (Family::V4.server(), PORT)).unwrap();
     });
 }

@@ -54,47 +54,7 @@ const ACK: u8 = 0x10;
 const FIN_ACK: u8 = 0x11;
 const SYN_ACK: u8 = 0x12;
 
-/// Runs a test where the server's program can answer.
-#[track_caller]
-fn test(test: impl FnOnce(&Net)) {
-    net::test(|net| {
-        let other_end = OtherEnd::of(net);
-        test(net);
-        drop(other_end);
-    });
-}
-
-/// Connects, and closes the connection when the other end does.
-#[track_caller]
-fn connects(source: &Source<'_>, port: u16, row: &str) {
-    let mut stream = match source.connect(port, LONG) {
-        Ok(stream) => stream,
-        Err(error) => panic!("{row}: no connection to tcp/{port}: {error}"),
-    };
-    stream.set_read_timeout(Some(LONG)).unwrap();
-    let read = stream.read(&mut [0]);
-    assert_eq!(read.unwrap(), 0, "{row}: tcp/{port} has more to say");
-}
-
-#[track_caller]
-fn knocks(source: &Source<'_>, row: &str) {
-    for port in KNOCKS {
-        connects(source, port, row);
-    }
-}
-
-/// The names of the events that the daemon reported of a source.
-fn event_names(daemon: &Daemon, source: &Source<'_>) -> Vec<String> {
-    let events = daemon.events_like(&json!({"source": source.name()}));
-    let names = events.iter().map(|event| event["event"].as_str().unwrap());
-    names.map(str::to_owned).collect()
-}
-
-/// Waits until the daemon has reported what happened before; the event of a new source marks the place.
-#[track_caller]
-fn catch_up(net: &Net, daemon: &Daemon, family: Family) {
-    daemon.catches_up(&net.stranger(family), SSH);
-}
+const SOURCE_PORT: u16 = 45_678;
 
 /// A daemon draws the next key of cookies, and handshakes continue to succeed.
 #[test]
@@ -232,29 +192,6 @@ fn connections_to_wrong_ports_end_the_attempt() {
     });
 }
 
-/// The state of each port by `nmap`.
-fn scanned(net: &Net, family: Family, kind: &str, ports: &str) -> BTreeMap<u16, String> {
-    let to = family.server().to_string();
-    // In the order of the ports: by chance some other order would be the sequence's.
-    let mut arguments = vec!["-n", "-Pn", "-r", kind, "-p", ports, "-oG", "-"];
-    if family == Family::V6 {
-        arguments.push("-6");
-    }
-    arguments.push(&to);
-    let text = net.client.run("nmap", &arguments);
-    let (_, list) = text
-        .split_once("Ports: ")
-        .unwrap_or_else(|| panic!("{text}"));
-    let list = list.split_terminator(['\t', '\n']).next().unwrap();
-    list.split(", ")
-        .map(|entry| {
-            let mut fields = entry.split('/');
-            let port = fields.next().unwrap().trim().parse().unwrap();
-            (port, fields.next().unwrap().to_owned())
-        })
-        .collect()
-}
-
 /// To a scanner knocks and decoys look alike, and a scan opens nothing.
 #[test]
 fn nmap_cannot_distinguish_a_knock_from_a_decoy() {
@@ -308,35 +245,6 @@ fn a_syn_alone_is_not_a_knock() {
     });
 }
 
-/// A sender that forges a source address and does not receive the answers.
-struct Forger {
-    wire: Wire,
-    path: Path,
-}
-
-impl Forger {
-    fn of(net: &Net, source: &Source<'_>) -> Self {
-        Self {
-            wire: Wire::open(&net.client),
-            path: source.path(),
-        }
-    }
-
-    fn send(&self, port: u16, flags: u8, sequence: u32, acknowledged: u32) {
-        let frame = segment(self.path, port, flags, sequence, acknowledged);
-        self.wire.send(&frame);
-    }
-}
-
-const SOURCE_PORT: u16 = 45_678;
-
-fn segment(path: Path, port: u16, flags: u8, sequence: u32, acknowledged: u32) -> Vec<u8> {
-    wire::whole(
-        path,
-        &wire::numbered(path, SOURCE_PORT, port, flags, [sequence, acknowledged]),
-    )
-}
-
 /// Packets with the forged address of an honest source neither advance nor end its attempt.
 #[test]
 fn forged_packets_change_nothing() {
@@ -372,67 +280,6 @@ fn forged_packets_change_nothing() {
         daemon.wait_for_event(&json!({"reason": "bad-cookie"}));
         daemon.stop();
     });
-}
-
-/// Waits for an answer with these flags.
-#[track_caller]
-fn gets(wire: &Wire, port: u16, flags: u8, row: &str) -> Vec<u8> {
-    let mut got = None;
-    wait::until(&format!("{row}: the answer of tcp/{port} is here"), || {
-        got = wire.seen().into_iter().find(|frame| {
-            let header = frame.len().checked_sub(20).map(|at| &frame[at..]);
-            header.is_some_and(|header| {
-                header[..2] == port.to_be_bytes()
-                    && header[2..4] == SOURCE_PORT.to_be_bytes()
-                    && header[13] == flags
-            })
-        });
-        got.is_some()
-    });
-    got.unwrap()
-}
-
-/// The sequence number and the acknowledgement of a frame that ends with its TCP header.
-fn numbers(frame: &[u8]) -> [u32; 2] {
-    let header = &frame[frame.len() - 20..];
-    [4, 8].map(|at| u32::from_be_bytes(*header[at..].first_chunk().unwrap()))
-}
-
-/// A client that sends frames and reads answers from the link.
-struct ByHand {
-    wire: Wire,
-    path: Path,
-    /// How often each frame is sent.
-    times: usize,
-}
-
-impl ByHand {
-    fn send(&self, port: u16, flags: u8, sequence: u32, acknowledged: u32) {
-        let frame = segment(self.path, port, flags, sequence, acknowledged);
-        for _ in 0..self.times {
-            self.wire.send(&frame);
-        }
-    }
-
-    /// Waits for an answer with these flags; returns its sequence and acknowledgement numbers.
-    #[track_caller]
-    fn gets(&self, port: u16, flags: u8) -> [u32; 2] {
-        numbers(&gets(&self.wire, port, flags, "by hand"))
-    }
-
-    /// The ACK that proves the address.
-    #[track_caller]
-    fn asks(&self, port: u16) -> u32 {
-        self.wire.seen();
-        self.send(port, SYN, 1000, 0);
-        let [cookie, acknowledged] = self.gets(port, SYN_ACK);
-        assert_eq!(acknowledged, 1001);
-        cookie.wrapping_add(1)
-    }
-
-    fn proves(&self, port: u16, number: u32) {
-        self.send(port, ACK, 1001, number);
-    }
 }
 
 #[test]
@@ -727,4 +574,157 @@ fn a_dry_run_answers_no_handshake() {
         }
         daemon.stop();
     });
+}
+
+/// Runs a test where the server's program can answer.
+#[track_caller]
+fn test(test: impl FnOnce(&Net)) {
+    net::test(|net| {
+        let other_end = OtherEnd::of(net);
+        test(net);
+        drop(other_end);
+    });
+}
+
+/// Connects, and closes the connection when the other end does.
+#[track_caller]
+fn connects(source: &Source<'_>, port: u16, row: &str) {
+    let mut stream = match source.connect(port, LONG) {
+        Ok(stream) => stream,
+        Err(error) => panic!("{row}: no connection to tcp/{port}: {error}"),
+    };
+    stream.set_read_timeout(Some(LONG)).unwrap();
+    let read = stream.read(&mut [0]);
+    assert_eq!(read.unwrap(), 0, "{row}: tcp/{port} has more to say");
+}
+
+#[track_caller]
+fn knocks(source: &Source<'_>, row: &str) {
+    for port in KNOCKS {
+        connects(source, port, row);
+    }
+}
+
+/// The names of the events that the daemon reported of a source.
+fn event_names(daemon: &Daemon, source: &Source<'_>) -> Vec<String> {
+    let events = daemon.events_like(&json!({"source": source.name()}));
+    let names = events.iter().map(|event| event["event"].as_str().unwrap());
+    names.map(str::to_owned).collect()
+}
+
+/// Waits until the daemon has reported what happened before; the event of a new source marks the place.
+#[track_caller]
+fn catch_up(net: &Net, daemon: &Daemon, family: Family) {
+    daemon.catches_up(&net.stranger(family), SSH);
+}
+
+/// The state of each port by `nmap`.
+fn scanned(net: &Net, family: Family, kind: &str, ports: &str) -> BTreeMap<u16, String> {
+    let to = family.server().to_string();
+    // In the order of the ports: by chance some other order would be the sequence's.
+    let mut arguments = vec!["-n", "-Pn", "-r", kind, "-p", ports, "-oG", "-"];
+    if family == Family::V6 {
+        arguments.push("-6");
+    }
+    arguments.push(&to);
+    let text = net.client.run("nmap", &arguments);
+    let (_, list) = text
+        .split_once("Ports: ")
+        .unwrap_or_else(|| panic!("{text}"));
+    let list = list.split_terminator(['\t', '\n']).next().unwrap();
+    list.split(", ")
+        .map(|entry| {
+            let mut fields = entry.split('/');
+            let port = fields.next().unwrap().trim().parse().unwrap();
+            (port, fields.next().unwrap().to_owned())
+        })
+        .collect()
+}
+
+/// A sender that forges a source address and does not receive the answers.
+struct Forger {
+    wire: Wire,
+    path: Path,
+}
+
+impl Forger {
+    fn of(net: &Net, source: &Source<'_>) -> Self {
+        Self {
+            wire: Wire::open(&net.client),
+            path: source.path(),
+        }
+    }
+
+    fn send(&self, port: u16, flags: u8, sequence: u32, acknowledged: u32) {
+        let frame = segment(self.path, port, flags, sequence, acknowledged);
+        self.wire.send(&frame);
+    }
+}
+
+fn segment(path: Path, port: u16, flags: u8, sequence: u32, acknowledged: u32) -> Vec<u8> {
+    wire::whole(
+        path,
+        &wire::numbered(path, SOURCE_PORT, port, flags, [sequence, acknowledged]),
+    )
+}
+
+/// Waits for an answer with these flags.
+#[track_caller]
+fn gets(wire: &Wire, port: u16, flags: u8, row: &str) -> Vec<u8> {
+    let mut got = None;
+    wait::until(&format!("{row}: the answer of tcp/{port} is here"), || {
+        got = wire.seen().into_iter().find(|frame| {
+            let header = frame.len().checked_sub(20).map(|at| &frame[at..]);
+            header.is_some_and(|header| {
+                header[..2] == port.to_be_bytes()
+                    && header[2..4] == SOURCE_PORT.to_be_bytes()
+                    && header[13] == flags
+            })
+        });
+        got.is_some()
+    });
+    got.unwrap()
+}
+
+/// The sequence number and the acknowledgement of a frame that ends with its TCP header.
+fn numbers(frame: &[u8]) -> [u32; 2] {
+    let header = &frame[frame.len() - 20..];
+    [4, 8].map(|at| u32::from_be_bytes(*header[at..].first_chunk().unwrap()))
+}
+
+/// A client that sends frames and reads answers from the link.
+struct ByHand {
+    wire: Wire,
+    path: Path,
+    /// How often each frame is sent.
+    times: usize,
+}
+
+impl ByHand {
+    fn send(&self, port: u16, flags: u8, sequence: u32, acknowledged: u32) {
+        let frame = segment(self.path, port, flags, sequence, acknowledged);
+        for _ in 0..self.times {
+            self.wire.send(&frame);
+        }
+    }
+
+    /// Waits for an answer with these flags; returns its sequence and acknowledgement numbers.
+    #[track_caller]
+    fn gets(&self, port: u16, flags: u8) -> [u32; 2] {
+        numbers(&gets(&self.wire, port, flags, "by hand"))
+    }
+
+    /// The ACK that proves the address.
+    #[track_caller]
+    fn asks(&self, port: u16) -> u32 {
+        self.wire.seen();
+        self.send(port, SYN, 1000, 0);
+        let [cookie, acknowledged] = self.gets(port, SYN_ACK);
+        assert_eq!(acknowledged, 1001);
+        cookie.wrapping_add(1)
+    }
+
+    fn proves(&self, port: u16, number: u32) {
+        self.send(port, ACK, 1001, number);
+    }
 }

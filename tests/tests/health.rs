@@ -26,50 +26,6 @@ use nix::{
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// The answer of `status --json`, and whether its exit code is 0.
-#[track_caller]
-fn status(net: &Net) -> (bool, Value) {
-    let user = binaries().user.display().to_string();
-    let output = net.server.try_run(&user, &["status", "--json"]);
-    let answer = serde_json::from_slice(&output.stdout)
-        .unwrap_or_else(|error| panic!("{error}: {output:?}"));
-    let code = output.status.code();
-    assert!(matches!(code, Some(0 | 1)), "{output:?}");
-    (code == Some(0), answer)
-}
-
-/// The shortfalls: their kinds and interfaces.
-#[track_caller]
-fn shortfalls(net: &Net) -> Vec<String> {
-    let (is_good, answer) = status(net);
-    assert_eq!(answer["in_force"], is_good, "{answer}");
-    let all = answer["shortfalls"].as_array().unwrap();
-    assert_eq!(all.is_empty(), is_good, "{answer}");
-    // The text has one line for each.
-    let (code, text) = daemon::ask(&net.server, &["status"]);
-    assert_eq!(code == Some(0), is_good, "{text}");
-    let words = all.iter().map(|one| {
-        let expected = one["text"].as_str().unwrap();
-        // How long these last differs from one status to the next.
-        let is_timed = one["kind"] == "on-trial" || one["kind"] == "door-waits";
-        assert!(
-            text.contains(expected) || is_timed,
-            "no {expected} in {text}"
-        );
-        match one["interface"].as_str() {
-            Some(interface) => format!("{} {interface}", one["kind"].as_str().unwrap()),
-            None => one["kind"].as_str().unwrap().to_owned(),
-        }
-    });
-    words.collect()
-}
-
-#[track_caller]
-fn start(net: &Net, config: &str, arguments: &[&str]) -> Daemon {
-    let arguments = [&["--iface", SERVER_LINK, "--on-exit", "keep"], arguments].concat();
-    Daemon::start_with(&net.server, config, &arguments)
-}
-
 const NONE: [&str; 0] = [];
 
 #[test]
@@ -350,25 +306,6 @@ fn a_start_with_a_misspelt_interface_leaves_nothing_behind() {
     });
 }
 
-/// A file system mounted over the place for pins until this is dropped.
-struct Mounted;
-
-impl Mounted {
-    fn new(kind: &str) -> Self {
-        let none = MsFlags::empty();
-        mount(Some(kind), MOUNT_POINT, Some(kind), none, None::<&str>).unwrap();
-        Self
-    }
-}
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        if let Err(error) = umount2(MOUNT_POINT, MntFlags::MNT_DETACH) {
-            eprintln!("unmounting {MOUNT_POINT}: {error}");
-        }
-    }
-}
-
 /// Without a bpffs the protection ends with the process, although `--on-exit keep` asks for more.
 #[test]
 fn protection_without_a_pin_is_a_shortfall_if_it_is_meant_to_stay() {
@@ -429,4 +366,67 @@ fn an_instance_without_a_registry_hides_no_other() {
         daemon.leave(SIGTERM);
         daemon::detach(&net.server);
     });
+}
+
+/// The answer of `status --json`, and whether its exit code is 0.
+#[track_caller]
+fn status(net: &Net) -> (bool, Value) {
+    let user = binaries().user.display().to_string();
+    let output = net.server.try_run(&user, &["status", "--json"]);
+    let answer = serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|error| panic!("{error}: {output:?}"));
+    let code = output.status.code();
+    assert!(matches!(code, Some(0 | 1)), "{output:?}");
+    (code == Some(0), answer)
+}
+
+/// The shortfalls: their kinds and interfaces.
+#[track_caller]
+fn shortfalls(net: &Net) -> Vec<String> {
+    let (is_good, answer) = status(net);
+    assert_eq!(answer["in_force"], is_good, "{answer}");
+    let all = answer["shortfalls"].as_array().unwrap();
+    assert_eq!(all.is_empty(), is_good, "{answer}");
+    // The text has one line for each.
+    let (code, text) = daemon::ask(&net.server, &["status"]);
+    assert_eq!(code == Some(0), is_good, "{text}");
+    let words = all.iter().map(|one| {
+        let expected = one["text"].as_str().unwrap();
+        // How long these last differs from one status to the next.
+        let is_timed = one["kind"] == "on-trial" || one["kind"] == "door-waits";
+        assert!(
+            text.contains(expected) || is_timed,
+            "no {expected} in {text}"
+        );
+        match one["interface"].as_str() {
+            Some(interface) => format!("{} {interface}", one["kind"].as_str().unwrap()),
+            None => one["kind"].as_str().unwrap().to_owned(),
+        }
+    });
+    words.collect()
+}
+
+#[track_caller]
+fn start(net: &Net, config: &str, arguments: &[&str]) -> Daemon {
+    let arguments = [&["--iface", SERVER_LINK, "--on-exit", "keep"], arguments].concat();
+    Daemon::start_with(&net.server, config, &arguments)
+}
+
+/// A file system mounted over the place for pins until this is dropped.
+struct Mounted;
+
+impl Mounted {
+    fn new(kind: &str) -> Self {
+        let none = MsFlags::empty();
+        mount(Some(kind), MOUNT_POINT, Some(kind), none, None::<&str>).unwrap();
+        Self
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        if let Err(error) = umount2(MOUNT_POINT, MntFlags::MNT_DETACH) {
+            eprintln!("unmounting {MOUNT_POINT}: {error}");
+        }
+    }
 }

@@ -19,13 +19,6 @@ use knock_tests::{
 };
 use knock_user::host::{self, addresses::Link};
 
-fn links(namespace: &Namespace) -> Vec<Link> {
-    match namespace.enter(host::links) {
-        Ok(links) => links,
-        Err(error) => panic!("listing interfaces: {error:#}"),
-    }
-}
-
 #[test]
 fn interfaces_are_listed_with_kind_state_and_addresses() {
     struct Row {
@@ -131,20 +124,6 @@ fn interfaces_are_listed_with_kind_state_and_addresses() {
         let addresses: Result<Vec<IpAddr>, _> = addresses.collect();
         assert_eq!(Ok(&link.addresses), addresses.as_ref(), "{name}");
     }
-}
-
-/// A command in a time namespace whose clocks differ from the host's by this many seconds.
-fn in_time_namespace(monotonic: &str, boottime: &str, arguments: &[&str]) -> Command {
-    let mut command = Command::new("unshare");
-    command
-        .args(["--time", "--fork", "--kill-child"])
-        .args([
-            format!("--monotonic={monotonic}"),
-            format!("--boottime={boottime}"),
-        ])
-        .arg(&binaries().user)
-        .args(arguments);
-    command
 }
 
 #[test]
@@ -262,4 +241,25 @@ fn ports_that_start_or_stop_being_served_are_followed() {
         last.finds_open(SSH, "after the knocks");
         daemon.stop();
     });
+}
+
+fn links(namespace: &Namespace) -> Vec<Link> {
+    match namespace.enter(host::links) {
+        Ok(links) => links,
+        Err(error) => panic!("listing interfaces: {error:#}"),
+    }
+}
+
+/// A command in a time namespace whose clocks differ from the host's by this many seconds.
+fn in_time_namespace(monotonic: &str, boottime: &str, arguments: &[&str]) -> Command {
+    let mut command = Command::new("unshare");
+    command
+        .args(["--time", "--fork", "--kill-child"])
+        .args([
+            format!("--monotonic={monotonic}"),
+            format!("--boottime={boottime}"),
+        ])
+        .arg(&binaries().user)
+        .args(arguments);
+    command
 }

@@ -51,6 +51,50 @@ const PROVED: &str = "reply = true\n[[door]]\nname = \"proved\"\nverify = \"hand
 /// A user of fwknop, whose keys are not read here, for the feature of its packets.
 const FWKNOP: &str = "[[user]]\nname = \"bob\"\nfwknop = \"bob.fwknop\"\ndoors = [\"ssh\"]\n";
 
+/// Numbers with their names.
+type Named = Vec<(String, u64)>;
+
+#[test]
+fn instruction_counts_are_those_recorded() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/instructions.toml");
+    let now = Recorded {
+        compiler: compiler(),
+        kernel: kernel(),
+        compiled: compiled(),
+        loaded: CONFIGURATIONS
+            .iter()
+            .map(|(name, settings)| ((*name).to_owned(), loaded(name, settings)))
+            .collect(),
+    };
+    if env::var_os("KNOCK_BLESS").is_some() {
+        let text = toml::to_string(&now).unwrap();
+        let head = "# Written by `KNOCK_BLESS=1 cargo xtask test instruction_counts`; \
+                    tests/tests/instructions.rs explains it.\n\n";
+        fs::write(&path, format!("{head}{text}")).unwrap();
+        println!("{} was rewritten", path.display());
+        return;
+    }
+    let before: Recorded = toml::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+    // Another compiler generates other code from the same source, which is no regression.
+    if now.compiler != before.compiler {
+        println!(
+            "not compared: built by {}, not {}",
+            now.compiler, before.compiler
+        );
+        return;
+    }
+    let ((compiled, loaded), (compiled_before, loaded_before)) = (numbers(&now), numbers(&before));
+    compare(&compiled, &compiled_before);
+    if now.kernel != before.kernel {
+        println!(
+            "sizes in the kernel are not compared: this is {}, not {}",
+            now.kernel, before.kernel
+        );
+        return;
+    }
+    compare(&loaded, &loaded_before);
+}
+
 /// The content of `instructions.toml`.
 #[derive(Debug, Deserialize, PartialEq, Serialize)]
 struct Recorded {
@@ -127,9 +171,6 @@ fn loaded(name: &str, settings: &str) -> Loaded {
     }
 }
 
-/// Numbers with their names.
-type Named = Vec<(String, u64)>;
-
 /// Returns the numbers of the object, and those of the loaded programs.
 fn numbers(recorded: &Recorded) -> (Named, Named) {
     let compiled = recorded.compiled.iter();
@@ -142,47 +183,6 @@ fn numbers(recorded: &Recorded) -> (Named, Named) {
         ]
     });
     (compiled.collect(), loaded.collect())
-}
-
-#[test]
-fn instruction_counts_are_those_recorded() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/instructions.toml");
-    let now = Recorded {
-        compiler: compiler(),
-        kernel: kernel(),
-        compiled: compiled(),
-        loaded: CONFIGURATIONS
-            .iter()
-            .map(|(name, settings)| ((*name).to_owned(), loaded(name, settings)))
-            .collect(),
-    };
-    if env::var_os("KNOCK_BLESS").is_some() {
-        let text = toml::to_string(&now).unwrap();
-        let head = "# Written by `KNOCK_BLESS=1 cargo xtask test instruction_counts`; \
-                    tests/tests/instructions.rs explains it.\n\n";
-        fs::write(&path, format!("{head}{text}")).unwrap();
-        println!("{} was rewritten", path.display());
-        return;
-    }
-    let before: Recorded = toml::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
-    // Another compiler generates other code from the same source, which is no regression.
-    if now.compiler != before.compiler {
-        println!(
-            "not compared: built by {}, not {}",
-            now.compiler, before.compiler
-        );
-        return;
-    }
-    let ((compiled, loaded), (compiled_before, loaded_before)) = (numbers(&now), numbers(&before));
-    compare(&compiled, &compiled_before);
-    if now.kernel != before.kernel {
-        println!(
-            "sizes in the kernel are not compared: this is {}, not {}",
-            now.kernel, before.kernel
-        );
-        return;
-    }
-    compare(&loaded, &loaded_before);
 }
 
 fn compare(now: &[(String, u64)], before: &[(String, u64)]) {

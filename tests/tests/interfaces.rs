@@ -19,31 +19,6 @@ use serde_json::json;
 
 const BOTH: [&str; 4] = ["--iface", SERVER_LINK, "--iface", SERVER_LINK_2];
 
-/// A source that has not knocked, on the second link. Answers take the first link, and the client accepts them
-/// there.
-fn elsewhere(net: &Net) -> Source<'_> {
-    net.stranger(Family::V4).to(Family::V4.second_server())
-}
-
-/// Waits until the server answers: an unused port refuses.
-#[track_caller]
-fn carries_packets(source: Source<'_>) {
-    wait::until("the link carries packets", || {
-        source
-            .connect(81, Duration::from_millis(50))
-            .is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
-    });
-}
-
-/// A source with a grant through the first link, and its connection.
-#[track_caller]
-fn guest(net: &Net) -> (Source<'_>, Stream) {
-    let guest = net.stranger(Family::V4);
-    let connected = guest.knock_and_connect(KNOCKS, SSH);
-    let stream = Stream::begin(connected.unwrap_or_else(|error| panic!("{error}")));
-    (guest, stream)
-}
-
 #[test]
 fn an_interface_that_goes_down_and_up_stays_protected() {
     net::test(|net| {
@@ -180,27 +155,6 @@ fn a_start_waits_for_its_only_interface() {
         let ended = process.stop(Signal::SIGINT);
         assert!(ended.status.success(), "{ended:?}");
         pins::nothing_is_left(&net.server, &[]);
-    });
-}
-
-/// Renames an interface of the server.
-#[track_caller]
-fn rename(net: &Net, from: &str, to: &str) {
-    net.server.ip_batch(&format!(
-        "link set {from} down
-         link set {from} name {to}
-         link set {to} up
-         neighbour replace 192.0.2.129 lladdr 02:00:00:00:00:a1 dev {to} nud permanent"
-    ));
-}
-
-#[track_caller]
-fn says(daemon: &Daemon, words: &[&str]) {
-    wait::until(&format!("a line with {words:?}"), || {
-        let output = daemon.process().printed();
-        output
-            .lines()
-            .any(|line| words.iter().all(|word| line.contains(word)))
     });
 }
 
@@ -371,5 +325,51 @@ fn an_interface_that_returns_from_another_namespace_is_protected_again() {
         });
         stream.continues("the other one");
         daemon.stop();
+    });
+}
+
+/// A source that has not knocked, on the second link. Answers take the first link, and the client accepts them
+/// there.
+fn elsewhere(net: &Net) -> Source<'_> {
+    net.stranger(Family::V4).to(Family::V4.second_server())
+}
+
+/// Waits until the server answers: an unused port refuses.
+#[track_caller]
+fn carries_packets(source: Source<'_>) {
+    wait::until("the link carries packets", || {
+        source
+            .connect(81, Duration::from_millis(50))
+            .is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
+    });
+}
+
+/// A source with a grant through the first link, and its connection.
+#[track_caller]
+fn guest(net: &Net) -> (Source<'_>, Stream) {
+    let guest = net.stranger(Family::V4);
+    let connected = guest.knock_and_connect(KNOCKS, SSH);
+    let stream = Stream::begin(connected.unwrap_or_else(|error| panic!("{error}")));
+    (guest, stream)
+}
+
+/// Renames an interface of the server.
+#[track_caller]
+fn rename(net: &Net, from: &str, to: &str) {
+    net.server.ip_batch(&format!(
+        "link set {from} down
+         link set {from} name {to}
+         link set {to} up
+         neighbour replace 192.0.2.129 lladdr 02:00:00:00:00:a1 dev {to} nud permanent"
+    ));
+}
+
+#[track_caller]
+fn says(daemon: &Daemon, words: &[&str]) {
+    wait::until(&format!("a line with {words:?}"), || {
+        let output = daemon.process().printed();
+        output
+            .lines()
+            .any(|line| words.iter().all(|word| line.contains(word)))
     });
 }

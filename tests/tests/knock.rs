@@ -19,11 +19,6 @@ use knock_tests::{
 };
 use serde_json::json;
 
-/// Waits for a time that a test depends on.
-fn sleep_until(moment: Instant) {
-    thread::sleep(moment.saturating_duration_since(Instant::now()));
-}
-
 #[test]
 fn a_door_opens_after_its_knocks_and_closes_when_the_grant_expires() {
     net::test(|net| {
@@ -129,66 +124,6 @@ fn our_client_connects_at_its_first_attempt() {
         }
         daemon.stop();
     });
-}
-
-/// The packets of a source, and whether the door is open to it afterwards.
-struct Row {
-    name: &'static str,
-    knocks: &'static str,
-    opens: bool,
-    /// The event with the reason if it is not.
-    event: Option<(&'static str, &'static str)>,
-}
-
-const fn opens(name: &'static str, knocks: &'static str) -> Row {
-    Row {
-        name,
-        knocks,
-        opens: true,
-        event: None,
-    }
-}
-
-const fn fails(
-    name: &'static str,
-    knocks: &'static str,
-    event: &'static str,
-    reason: &'static str,
-) -> Row {
-    Row {
-        name,
-        knocks,
-        opens: false,
-        event: Some((event, reason)),
-    }
-}
-
-/// Runs rows, each with a source of its own, over both families.
-#[track_caller]
-fn run(net: &Net, daemon: &Daemon, server: &Server, rows: &[Row]) {
-    for family in Family::ALL {
-        for row in rows {
-            let name = &format!("{}, {family}", row.name);
-            let source = net.stranger(family);
-            source.knock(row.knocks);
-            source.finds(row.opens, SSH, name);
-            if row.opens {
-                server.meets(source.from, SSH);
-            }
-            if let Some((event, reason)) = row.event {
-                daemon.wait_for_event(
-                    &json!({"event": event, "reason": reason, "source": source.name()}),
-                );
-            }
-            let opened = json!({"event": "opened", "source": source.name()});
-            if row.opens {
-                daemon.wait_for_event(&opened);
-            } else {
-                assert!(daemon.events_like(&opened).is_empty(), "{name}");
-                assert!(!server.met(source.from, SSH), "{name}: the server met it");
-            }
-        }
-    }
 }
 
 #[test]
@@ -680,4 +615,69 @@ fn every_grant_has_one_opening_and_one_end() {
         }
         daemon.stop();
     });
+}
+
+/// Waits for a time that a test depends on.
+fn sleep_until(moment: Instant) {
+    thread::sleep(moment.saturating_duration_since(Instant::now()));
+}
+
+/// The packets of a source, and whether the door is open to it afterwards.
+struct Row {
+    name: &'static str,
+    knocks: &'static str,
+    opens: bool,
+    /// The event with the reason if it is not.
+    event: Option<(&'static str, &'static str)>,
+}
+
+const fn opens(name: &'static str, knocks: &'static str) -> Row {
+    Row {
+        name,
+        knocks,
+        opens: true,
+        event: None,
+    }
+}
+
+const fn fails(
+    name: &'static str,
+    knocks: &'static str,
+    event: &'static str,
+    reason: &'static str,
+) -> Row {
+    Row {
+        name,
+        knocks,
+        opens: false,
+        event: Some((event, reason)),
+    }
+}
+
+/// Runs rows, each with a source of its own, over both families.
+#[track_caller]
+fn run(net: &Net, daemon: &Daemon, server: &Server, rows: &[Row]) {
+    for family in Family::ALL {
+        for row in rows {
+            let name = &format!("{}, {family}", row.name);
+            let source = net.stranger(family);
+            source.knock(row.knocks);
+            source.finds(row.opens, SSH, name);
+            if row.opens {
+                server.meets(source.from, SSH);
+            }
+            if let Some((event, reason)) = row.event {
+                daemon.wait_for_event(
+                    &json!({"event": event, "reason": reason, "source": source.name()}),
+                );
+            }
+            let opened = json!({"event": "opened", "source": source.name()});
+            if row.opens {
+                daemon.wait_for_event(&opened);
+            } else {
+                assert!(daemon.events_like(&opened).is_empty(), "{name}");
+                assert!(!server.met(source.from, SSH), "{name}: the server met it");
+            }
+        }
+    }
 }

@@ -13,17 +13,6 @@ const WEB: u16 = 80;
 const GAME: u16 = 19_132;
 const HIDDEN: u16 = 22;
 
-/// Doors with knocks on ports where services listen; `keys` is for each.
-fn doors(keys: &str) -> String {
-    let door = |name: &str, knock: &str| {
-        format!("[[door]]\nname = \"{name}\"\nknock = [{knock}]\nopen_for = \"30s\"\n{keys}\n")
-    };
-    format!("protect = [\"tcp/{HIDDEN}\"]\n")
-        + &door("web", "\"tcp/80\"")
-        + &door("game", "\"udp/19132\"")
-        + &door("maintenance", "\"udp/3389\", \"tcp/80\", \"udp/2021\"")
-}
-
 #[test]
 fn services_on_knock_ports_serve_where_knocks_pass() {
     net::test(|net| {
@@ -61,4 +50,15 @@ fn services_on_knock_ports_serve_where_knocks_pass() {
         }
         daemon.stop();
     });
+}
+
+/// Doors with knocks on ports where services listen; `keys` is for each.
+fn doors(keys: &str) -> String {
+    let door = |name: &str, knock: &str| {
+        format!("[[door]]\nname = \"{name}\"\nknock = [{knock}]\nopen_for = \"30s\"\n{keys}\n")
+    };
+    format!("protect = [\"tcp/{HIDDEN}\"]\n")
+        + &door("web", "\"tcp/80\"")
+        + &door("game", "\"udp/19132\"")
+        + &door("maintenance", "\"udp/3389\", \"tcp/80\", \"udp/2021\"")
 }

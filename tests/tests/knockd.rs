@@ -34,6 +34,87 @@ const DOORS: [((&str, u16), &str); 3] = [
     (C, "tcp/3333"),
 ];
 
+#[test]
+fn every_difference_has_a_reason() {
+    let rows = table();
+    assert!(rows.len() >= 14, "rows were lost: {rows:?}");
+    for row in rows {
+        let differs = opened(&row.knockd) != opened(&row.ours);
+        assert!(!differs || !row.why.is_empty(), "no reason: {row:?}");
+    }
+}
+
+#[test]
+fn our_column_of_the_table_is_true() {
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[A.1, B.1, C.1]);
+        let daemon = Daemon::start(&net.server, &config());
+        let rows = table();
+        let with_sources = |family: Family| {
+            let sources = move |row| (row, net.stranger(family), net.stranger(family));
+            rows.iter().map(sources)
+        };
+        let rows: Vec<_> = Family::ALL.into_iter().flat_map(with_sources).collect();
+        // A scan can fill the queue of the link, and what another row sends meanwhile is lost.
+        let is_scan = |row: &Row| row.packets.contains('-');
+        let (scans, others): (Vec<_>, Vec<_>) = rows.iter().partition(|(row, ..)| is_scan(row));
+        // All at once: some rows take seconds.
+        thread::scope(|scope| {
+            for &(row, source, other) in others {
+                scope.spawn(move || run(net, source, other, &row.packets, &row.ours));
+            }
+        });
+        for &(row, source, other) in scans {
+            run(net, source, other, &row.packets, &row.ours);
+        }
+        daemon.catches_up(&net.stranger(Family::V4), A.1);
+        for (row, source, _) in rows {
+            let opened = daemon.events_like(&json!({"event": "opened", "source": source.name()}));
+            let count = usize::from(self::opened(&row.ours).is_some());
+            assert_eq!(opened.len(), count, "{row:?}: {opened:?}");
+        }
+        daemon.stop();
+    });
+}
+
+#[test]
+fn knockds_column_of_the_table_is_true() {
+    net::test(|net| {
+        for row in table() {
+            // A new knockd for each row, because a packet of one source can end the attempt of another.
+            let knockd = Knockd::start(net, &knockds_config());
+            let [source, other, last] = [(); 3].map(|()| net.stranger(Family::V4));
+            send_all(net, source, other, &row.packets);
+            send_all(net, last, other, "7000 8000 9000");
+            let opens = |source: &Source<'_>, door: &str| {
+                knockd.says(&format!(" {}: {door}: OPEN SESAME", source.name()))
+            };
+            wait::until("what came last is reported", || opens(&last, A.0) > 0);
+            for (name, _) in [A, B, C] {
+                let is_meant = opened(&row.knockd).is_some_and(|(door, _)| door == name);
+                let expected = if is_meant { times(&row.knockd) } else { 0 };
+                assert_eq!(opens(&source, name), expected, "door {name}: {row:?}");
+                assert_eq!(opens(&other, name), 0, "door {name}, the other: {row:?}");
+            }
+            knockd.process.stop(Signal::SIGTERM);
+        }
+    });
+}
+
+#[test]
+fn knockd_ends_with_its_last_one_time_sequence() {
+    net::test(|net| {
+        let directory = tempdir().expect("a directory");
+        let sequences = directory.path().join("once");
+        fs::write(&sequences, " 7000,8000,9000\n").expect("the file is written");
+        let conf = format!("[once]\none_time_sequences = {}\n", sequences.display());
+        let mut knockd = Knockd::start(net, &conf);
+        net.stranger(Family::V4).knock("tcp/7000 tcp/8000 tcp/9000");
+        wait::until("knockd has ended", || !knockd.process.is_running());
+        assert_eq!(knockd.says("shutting down"), 0);
+    });
+}
+
 /// The doors in the format of knock-user.
 fn config() -> String {
     let door = |((name, port), knocks): ((&str, u16), &str)| {
@@ -99,16 +180,6 @@ fn opened(cell: &str) -> Option<(&'static str, u16)> {
             Some(door.unwrap_or_else(|| panic!("no such door: {cell}")))
         }
         _ => panic!("not an outcome: {cell}"),
-    }
-}
-
-#[test]
-fn every_difference_has_a_reason() {
-    let rows = table();
-    assert!(rows.len() >= 14, "rows were lost: {rows:?}");
-    for row in rows {
-        let differs = opened(&row.knockd) != opened(&row.ours);
-        assert!(!differs || !row.why.is_empty(), "no reason: {row:?}");
     }
 }
 
@@ -183,39 +254,6 @@ fn run(net: &Net, source: Source<'_>, other: Source<'_>, packets: &str, opens: &
     }
 }
 
-#[test]
-fn our_column_of_the_table_is_true() {
-    net::test(|net| {
-        let _server = Server::tcp(&net.server, &[A.1, B.1, C.1]);
-        let daemon = Daemon::start(&net.server, &config());
-        let rows = table();
-        let with_sources = |family: Family| {
-            let sources = move |row| (row, net.stranger(family), net.stranger(family));
-            rows.iter().map(sources)
-        };
-        let rows: Vec<_> = Family::ALL.into_iter().flat_map(with_sources).collect();
-        // A scan can fill the queue of the link, and what another row sends meanwhile is lost.
-        let is_scan = |row: &Row| row.packets.contains('-');
-        let (scans, others): (Vec<_>, Vec<_>) = rows.iter().partition(|(row, ..)| is_scan(row));
-        // All at once: some rows take seconds.
-        thread::scope(|scope| {
-            for &(row, source, other) in others {
-                scope.spawn(move || run(net, source, other, &row.packets, &row.ours));
-            }
-        });
-        for &(row, source, other) in scans {
-            run(net, source, other, &row.packets, &row.ours);
-        }
-        daemon.catches_up(&net.stranger(Family::V4), A.1);
-        for (row, source, _) in rows {
-            let opened = daemon.events_like(&json!({"event": "opened", "source": source.name()}));
-            let count = usize::from(self::opened(&row.ours).is_some());
-            assert_eq!(opened.len(), count, "{row:?}: {opened:?}");
-        }
-        daemon.stop();
-    });
-}
-
 /// Debian's knockd in the server's namespace, and its output.
 struct Knockd {
     process: Process,
@@ -255,42 +293,4 @@ fn times(cell: &str) -> usize {
         (Some(_), false) => 1,
         (Some(_), true) => 3,
     }
-}
-
-#[test]
-fn knockds_column_of_the_table_is_true() {
-    net::test(|net| {
-        for row in table() {
-            // A new knockd for each row, because a packet of one source can end the attempt of another.
-            let knockd = Knockd::start(net, &knockds_config());
-            let [source, other, last] = [(); 3].map(|()| net.stranger(Family::V4));
-            send_all(net, source, other, &row.packets);
-            send_all(net, last, other, "7000 8000 9000");
-            let opens = |source: &Source<'_>, door: &str| {
-                knockd.says(&format!(" {}: {door}: OPEN SESAME", source.name()))
-            };
-            wait::until("what came last is reported", || opens(&last, A.0) > 0);
-            for (name, _) in [A, B, C] {
-                let is_meant = opened(&row.knockd).is_some_and(|(door, _)| door == name);
-                let expected = if is_meant { times(&row.knockd) } else { 0 };
-                assert_eq!(opens(&source, name), expected, "door {name}: {row:?}");
-                assert_eq!(opens(&other, name), 0, "door {name}, the other: {row:?}");
-            }
-            knockd.process.stop(Signal::SIGTERM);
-        }
-    });
-}
-
-#[test]
-fn knockd_ends_with_its_last_one_time_sequence() {
-    net::test(|net| {
-        let directory = tempdir().expect("a directory");
-        let sequences = directory.path().join("once");
-        fs::write(&sequences, " 7000,8000,9000\n").expect("the file is written");
-        let conf = format!("[once]\none_time_sequences = {}\n", sequences.display());
-        let mut knockd = Knockd::start(net, &conf);
-        net.stranger(Family::V4).knock("tcp/7000 tcp/8000 tcp/9000");
-        wait::until("knockd has ended", || !knockd.process.is_running());
-        assert_eq!(knockd.says("shutting down"), 0);
-    });
 }

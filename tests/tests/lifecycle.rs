@@ -265,39 +265,6 @@ fn a_link_that_goes_down_keeps_its_protection_and_its_grants() {
     });
 }
 
-/// A script that writes its arguments and variables to a new file, and the directory of these files.
-fn recorder(directory: &TempDir, name: &str) -> (String, PathBuf) {
-    let script = directory.path().join(name);
-    let records = directory.path().join(format!("{name}.d"));
-    fs::create_dir(&records).unwrap();
-    // Several may run at once, and none is read before it is whole.
-    let text = format!(
-        "#!/bin/sh\nnew=$(mktemp {0}/XXXXXX)\n{{ echo \"args=$*\"; env; }} > $new\nmv $new $new.whole\n",
-        records.display()
-    );
-    fs::write(&script, text).unwrap();
-    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
-    (script.display().to_string(), records)
-}
-
-/// The records of the script: the variables of each run, and its arguments as `args`.
-fn records(directory: &Path) -> Vec<HashMap<String, String>> {
-    let files = fs::read_dir(directory)
-        .unwrap()
-        .flatten()
-        .map(|entry| entry.path());
-    let whole = files.filter(|path| path.extension().is_some_and(|end| end == "whole"));
-    whole
-        .map(|path| {
-            let text = fs::read_to_string(path).unwrap();
-            let lines = text.lines().filter_map(|line| line.split_once('='));
-            lines
-                .map(|(name, value)| (name.to_owned(), value.to_owned()))
-                .collect()
-        })
-        .collect()
-}
-
 #[test]
 fn commands_run_once_with_their_arguments_and_environment() {
     let directory = TempDir::new().unwrap();
@@ -499,4 +466,37 @@ fn check_touches_nothing() {
         assert!(printed.contains("tcp/22"), "{printed}");
         assert_eq!(attached_programs(&net.server), [] as [u32; 0]);
     });
+}
+
+/// A script that writes its arguments and variables to a new file, and the directory of these files.
+fn recorder(directory: &TempDir, name: &str) -> (String, PathBuf) {
+    let script = directory.path().join(name);
+    let records = directory.path().join(format!("{name}.d"));
+    fs::create_dir(&records).unwrap();
+    // Several may run at once, and none is read before it is whole.
+    let text = format!(
+        "#!/bin/sh\nnew=$(mktemp {0}/XXXXXX)\n{{ echo \"args=$*\"; env; }} > $new\nmv $new $new.whole\n",
+        records.display()
+    );
+    fs::write(&script, text).unwrap();
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    (script.display().to_string(), records)
+}
+
+/// The records of the script: the variables of each run, and its arguments as `args`.
+fn records(directory: &Path) -> Vec<HashMap<String, String>> {
+    let files = fs::read_dir(directory)
+        .unwrap()
+        .flatten()
+        .map(|entry| entry.path());
+    let whole = files.filter(|path| path.extension().is_some_and(|end| end == "whole"));
+    whole
+        .map(|path| {
+            let text = fs::read_to_string(path).unwrap();
+            let lines = text.lines().filter_map(|line| line.split_once('='));
+            lines
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .collect()
+        })
+        .collect()
 }

@@ -26,71 +26,7 @@ use knock_user::host::link_events::{
 use serde_json::json;
 use tokio::time::timeout;
 
-/// Runs a test in a namespace of its own and in a runtime there.
-fn test(test: impl AsyncFnOnce(&Namespace) + Send) {
-    static TURN: Mutex<()> = Mutex::new(());
-    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-    let namespace = Namespace::new("links");
-    namespace.enter(|| {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        runtime.block_on(test(&namespace));
-    });
-    drop(namespace);
-    assert_eq!(namespace::leftovers(), [] as [String; 0], "left behind");
-}
-
-/// Changes, one after the other.
-struct Watched {
-    watch: LinkWatch,
-    changes: VecDeque<LinkChange>,
-}
-
-impl Watched {
-    fn open() -> Self {
-        Self {
-            watch: LinkWatch::open().unwrap(),
-            changes: VecDeque::new(),
-        }
-    }
-
-    async fn next(&mut self) -> LinkChange {
-        if self.changes.is_empty() {
-            let changes = timeout(PATIENCE, self.watch.changed()).await;
-            let changes = changes.unwrap_or_else(|_| panic!("no message arrives"));
-            self.changes.extend(changes.unwrap());
-        }
-        self.changes.pop_front().unwrap()
-    }
-
-    /// Skips changes of other links, waits for this one, and returns the index.
-    async fn receive(&mut self, name: &str, kind: LinkChangeKind) -> u32 {
-        loop {
-            let change = self.next().await;
-            // Such messages come with others, or alone when a carrier appears.
-            if change.name == name && change.kind != LinkChangeKind::Touched {
-                assert_eq!(change.kind, kind, "{name}");
-                return change.index;
-            }
-        }
-    }
-
-    /// Returns everything up to this link's appearance, and what was received together with it.
-    async fn receive_all_up_to(&mut self, name: &str) -> Vec<LinkChange> {
-        let mut all = Vec::new();
-        loop {
-            let change = self.next().await;
-            let is_last = change.name == name;
-            all.push(change);
-            if is_last {
-                all.extend(self.changes.drain(..));
-                return all;
-            }
-        }
-    }
-}
+const BOTH: [&str; 4] = ["--iface", SERVER_LINK, "--iface", SERVER_LINK_2];
 
 #[test]
 fn each_change_of_a_link_is_noticed() {
@@ -202,18 +138,6 @@ fn waiting_for_links_can_be_cancelled() {
     });
 }
 
-const BOTH: [&str; 4] = ["--iface", SERVER_LINK, "--iface", SERVER_LINK_2];
-
-/// Asserts that the second link is protected, and that a grant is valid there.
-#[track_caller]
-fn is_protected(net: &Net, row: &str) {
-    let there = Family::V4.second_server();
-    net.stranger(Family::V4).to(there).finds_closed(SSH, row);
-    let source = net.stranger(Family::V4);
-    source.knock(KNOCKS);
-    source.to(there).finds(true, SSH, row);
-}
-
 #[test]
 fn a_link_made_again_is_protected_and_others_are_not_disturbed() {
     net::test(|net| {
@@ -235,15 +159,6 @@ fn a_link_made_again_is_protected_and_others_are_not_disturbed() {
             is_protected(net, row);
         }
         daemon.stop();
-    });
-}
-
-/// Waits until an event of the second link was reported this many times.
-#[track_caller]
-fn wait_for(daemon: &Daemon, event: &str, times: usize) {
-    let pattern = json!({"event": event, "interface": SERVER_LINK_2});
-    wait::until(&format!("{pattern} {times} times"), || {
-        daemon.events_like(&pattern).len() >= times
     });
 }
 
@@ -288,5 +203,90 @@ fn a_link_that_gets_its_name_late_is_protected() {
         wait_for(&daemon, "protecting", 1);
         assert_eq!(attached_programs(&net.server).len(), 2);
         daemon.stop();
+    });
+}
+
+/// Runs a test in a namespace of its own and in a runtime there.
+fn test(test: impl AsyncFnOnce(&Namespace) + Send) {
+    static TURN: Mutex<()> = Mutex::new(());
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let namespace = Namespace::new("links");
+    namespace.enter(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(test(&namespace));
+    });
+    drop(namespace);
+    assert_eq!(namespace::leftovers(), [] as [String; 0], "left behind");
+}
+
+/// Changes, one after the other.
+struct Watched {
+    watch: LinkWatch,
+    changes: VecDeque<LinkChange>,
+}
+
+impl Watched {
+    fn open() -> Self {
+        Self {
+            watch: LinkWatch::open().unwrap(),
+            changes: VecDeque::new(),
+        }
+    }
+
+    async fn next(&mut self) -> LinkChange {
+        if self.changes.is_empty() {
+            let changes = timeout(PATIENCE, self.watch.changed()).await;
+            let changes = changes.unwrap_or_else(|_| panic!("no message arrives"));
+            self.changes.extend(changes.unwrap());
+        }
+        self.changes.pop_front().unwrap()
+    }
+
+    /// Skips changes of other links, waits for this one, and returns the index.
+    async fn receive(&mut self, name: &str, kind: LinkChangeKind) -> u32 {
+        loop {
+            let change = self.next().await;
+            // Such messages come with others, or alone when a carrier appears.
+            if change.name == name && change.kind != LinkChangeKind::Touched {
+                assert_eq!(change.kind, kind, "{name}");
+                return change.index;
+            }
+        }
+    }
+
+    /// Returns everything up to this link's appearance, and what was received together with it.
+    async fn receive_all_up_to(&mut self, name: &str) -> Vec<LinkChange> {
+        let mut all = Vec::new();
+        loop {
+            let change = self.next().await;
+            let is_last = change.name == name;
+            all.push(change);
+            if is_last {
+                all.extend(self.changes.drain(..));
+                return all;
+            }
+        }
+    }
+}
+
+/// Asserts that the second link is protected, and that a grant is valid there.
+#[track_caller]
+fn is_protected(net: &Net, row: &str) {
+    let there = Family::V4.second_server();
+    net.stranger(Family::V4).to(there).finds_closed(SSH, row);
+    let source = net.stranger(Family::V4);
+    source.knock(KNOCKS);
+    source.to(there).finds(true, SSH, row);
+}
+
+/// Waits until an event of the second link was reported this many times.
+#[track_caller]
+fn wait_for(daemon: &Daemon, event: &str, times: usize) {
+    let pattern = json!({"event": event, "interface": SERVER_LINK_2});
+    wait::until(&format!("{pattern} {times} times"), || {
+        daemon.events_like(&pattern).len() >= times
     });
 }

@@ -59,6 +59,48 @@ const MEMORY_MOST: &[(&str, u64)] = &[
     ("WALL_CLOCK", 8 << 10),
 ];
 
+#[test]
+fn the_largest_configuration_loads() {
+    let tables = largest();
+    assert_eq!(tables.names.len(), DOORS_MAX as usize);
+    assert_eq!(tables.targets.len(), TARGETS_MAX as usize);
+    println!("{} nodes, {} edges", tables.nodes.len(), tables.edges.len());
+    let most = match version() < (6, 12) {
+        true => INSTRUCTIONS_MOST_BEFORE_6_12,
+        false => INSTRUCTIONS_MOST,
+    };
+    for (level, log_level) in [("off", 0), ("trace", 5)] {
+        let options = LoadOptions {
+            log_level,
+            ..LoadOptions::default()
+        };
+        let mut kernel = Kernel::with(&tables, options).unwrap();
+        let instructions = kernel.firewall().verified_instructions().unwrap();
+        // Kernels before 5.16 don't report it (aba64c7da983).
+        let instructions = instructions.unwrap();
+        println!("log {level}: {instructions} instructions verified");
+        assert!(instructions < most, "log {level}");
+    }
+}
+
+#[test]
+fn each_map_stays_within_its_memory_bound() {
+    let mut kernel = Kernel::with(&largest(), LoadOptions::default()).unwrap();
+    let memory = kernel.memory().unwrap();
+    let mut total = 0;
+    for (name, bytes) in &memory {
+        println!("{name:<10} {bytes:>10}");
+        total += bytes;
+    }
+    println!("{:<10} {total:>10}", "all");
+    let names: Vec<&str> = memory.iter().map(|(name, _)| name.as_str()).collect();
+    let bounded: Vec<&str> = MEMORY_MOST.iter().map(|(name, _)| *name).collect();
+    assert_eq!(names, bounded);
+    for ((name, bytes), (_, most)) in memory.iter().zip(MEMORY_MOST) {
+        assert!(bytes <= most, "{name} takes {bytes} bytes, not {most}");
+    }
+}
+
 /// As many doors, targets, trusted prefixes and flag classes as there may be; one door whose knocks
 /// depend on the source; a user.
 fn largest() -> Tables {
@@ -111,46 +153,4 @@ fn largest() -> Tables {
     spa::add_port(&mut tables, 62_201, spa::port(Otherwise::Drop));
     spa::add_user(&mut tables, 1, 0, &["bound"]);
     tables
-}
-
-#[test]
-fn the_largest_configuration_loads() {
-    let tables = largest();
-    assert_eq!(tables.names.len(), DOORS_MAX as usize);
-    assert_eq!(tables.targets.len(), TARGETS_MAX as usize);
-    println!("{} nodes, {} edges", tables.nodes.len(), tables.edges.len());
-    let most = match version() < (6, 12) {
-        true => INSTRUCTIONS_MOST_BEFORE_6_12,
-        false => INSTRUCTIONS_MOST,
-    };
-    for (level, log_level) in [("off", 0), ("trace", 5)] {
-        let options = LoadOptions {
-            log_level,
-            ..LoadOptions::default()
-        };
-        let mut kernel = Kernel::with(&tables, options).unwrap();
-        let instructions = kernel.firewall().verified_instructions().unwrap();
-        // Kernels before 5.16 don't report it (aba64c7da983).
-        let instructions = instructions.unwrap();
-        println!("log {level}: {instructions} instructions verified");
-        assert!(instructions < most, "log {level}");
-    }
-}
-
-#[test]
-fn each_map_stays_within_its_memory_bound() {
-    let mut kernel = Kernel::with(&largest(), LoadOptions::default()).unwrap();
-    let memory = kernel.memory().unwrap();
-    let mut total = 0;
-    for (name, bytes) in &memory {
-        println!("{name:<10} {bytes:>10}");
-        total += bytes;
-    }
-    println!("{:<10} {total:>10}", "all");
-    let names: Vec<&str> = memory.iter().map(|(name, _)| name.as_str()).collect();
-    let bounded: Vec<&str> = MEMORY_MOST.iter().map(|(name, _)| *name).collect();
-    assert_eq!(names, bounded);
-    for ((name, bytes), (_, most)) in memory.iter().zip(MEMORY_MOST) {
-        assert!(bytes <= most, "{name} takes {bytes} bytes, not {most}");
-    }
 }

@@ -51,6 +51,62 @@ const PORTS: [u16; 14] = [
 const MOST: usize = 4;
 const ADDRESSES: [[&str; 2]; 2] = [["192.0.2.1", "192.0.2.2"], ["2001:db8::1", "2001:db8::2"]];
 
+#[test]
+fn no_exchange_of_answers_continues() {
+    let others = [
+        ("two hosts with the same doors", Some(DOORS), Services::None),
+        (
+            "the other has the ports of the first as services",
+            None,
+            Services::All,
+        ),
+        ("both", Some(DOORS), Services::All),
+        ("the other refuses", None, Services::None),
+    ];
+    let mut opened = 0;
+    for (name, config, services) in others {
+        for [here, there] in ADDRESSES {
+            let hosts = [
+                Host::new(Some(DOORS), Services::None),
+                Host::new(config, services),
+            ];
+            let mut now = Moment::from_nanos(1 << 40);
+            for from in PORTS {
+                for to in PORTS {
+                    for flags in [
+                        None,
+                        Some(SYN),
+                        Some(SYN_ACK),
+                        Some(ACK),
+                        Some(FIN | ACK),
+                        Some(RST),
+                        Some(PSH | ACK),
+                    ] {
+                        // Grants end in between, so that doors can be opened again.
+                        now = now.after_millis(60_000);
+                        let way = match here.contains(':') {
+                            true => eth().ip6(there, here),
+                            false => eth().ip4(there, here),
+                        };
+                        let mut frame = match flags {
+                            Some(flags) => way.tcp(from, to, flags).bytes(),
+                            None => way.udp(from, to).bytes(),
+                        };
+                        frame.extend([0x33; 8]);
+                        let count = exchanged(&hosts, frame, now);
+                        assert!(
+                            count <= MOST,
+                            "{name}: {there} port {from} to port {to}, flags {flags:02x?}: {count}"
+                        );
+                        opened += count;
+                    }
+                }
+            }
+        }
+    }
+    println!("{opened} frames");
+}
+
 /// The services of a host besides `knock-user`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Services {
@@ -138,60 +194,4 @@ fn exchanged(hosts: &[Host; 2], first: Vec<u8>, now: Moment) -> usize {
         }
     }
     count
-}
-
-#[test]
-fn no_exchange_of_answers_continues() {
-    let others = [
-        ("two hosts with the same doors", Some(DOORS), Services::None),
-        (
-            "the other has the ports of the first as services",
-            None,
-            Services::All,
-        ),
-        ("both", Some(DOORS), Services::All),
-        ("the other refuses", None, Services::None),
-    ];
-    let mut opened = 0;
-    for (name, config, services) in others {
-        for [here, there] in ADDRESSES {
-            let hosts = [
-                Host::new(Some(DOORS), Services::None),
-                Host::new(config, services),
-            ];
-            let mut now = Moment::from_nanos(1 << 40);
-            for from in PORTS {
-                for to in PORTS {
-                    for flags in [
-                        None,
-                        Some(SYN),
-                        Some(SYN_ACK),
-                        Some(ACK),
-                        Some(FIN | ACK),
-                        Some(RST),
-                        Some(PSH | ACK),
-                    ] {
-                        // Grants end in between, so that doors can be opened again.
-                        now = now.after_millis(60_000);
-                        let way = match here.contains(':') {
-                            true => eth().ip6(there, here),
-                            false => eth().ip4(there, here),
-                        };
-                        let mut frame = match flags {
-                            Some(flags) => way.tcp(from, to, flags).bytes(),
-                            None => way.udp(from, to).bytes(),
-                        };
-                        frame.extend([0x33; 8]);
-                        let count = exchanged(&hosts, frame, now);
-                        assert!(
-                            count <= MOST,
-                            "{name}: {there} port {from} to port {to}, flags {flags:02x?}: {count}"
-                        );
-                        opened += count;
-                    }
-                }
-            }
-        }
-    }
-    println!("{opened} frames");
 }

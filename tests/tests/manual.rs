@@ -5,59 +5,6 @@ use std::{fs, path::Path, process};
 use clap::{Arg, Command};
 use knock_tests::manual::{self, COMPLETIONS};
 
-/// The option as it is typed on the command line.
-fn names(arg: &Arg) -> Vec<String> {
-    let long = arg.get_long().map(|long| format!("--{long}"));
-    let short = arg.get_short().map(|short| format!("-{short}"));
-    long.into_iter().chain(short).collect()
-}
-
-fn shown(command: &Command) -> impl Iterator<Item = &Arg> {
-    command.get_arguments().filter(|arg| !arg.is_hide_set())
-}
-
-fn read(path: &Path) -> String {
-    fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
-}
-
-/// A page of a command, and those of its subcommands.
-fn check_pages(command: &Command, section: &str, prefix: &Path) {
-    let name = command.get_display_name().unwrap_or(command.get_name());
-    let file = format!("share/man/man{section}/{name}.{section}");
-    let page = read(&prefix.join(&file));
-    // In roff a dash that is not to become a hyphen is escaped.
-    let text = page.replace("\\-", "-");
-    assert!(
-        text.contains(&format!(".TH {name} {section}")),
-        "{file}:\n{text}"
-    );
-    for arg in shown(command) {
-        for name in names(arg) {
-            assert!(text.contains(&name), "{file} lacks {name}:\n{text}");
-        }
-        let takes_value = arg.get_action().takes_values();
-        let values = arg.get_value_names().filter(|_| takes_value);
-        for value in values.into_iter().flatten() {
-            assert!(
-                text.contains(value.as_str()),
-                "{file} lacks {value}:\n{text}"
-            );
-        }
-    }
-    for subcommand in command.get_subcommands().filter(|sub| !sub.is_hide_set()) {
-        let name = subcommand.get_name();
-        assert!(text.contains(name), "{file} lacks {name}:\n{text}");
-        check_pages(subcommand, section, prefix);
-    }
-}
-
-fn options(command: &Command) -> Vec<&Arg> {
-    let subcommands = command.get_subcommands().filter(|sub| !sub.is_hide_set());
-    shown(command)
-        .chain(subcommands.flat_map(options))
-        .collect()
-}
-
 #[test]
 fn every_option_is_in_every_page_and_completion() {
     let directory = tempfile::tempdir().unwrap();
@@ -144,4 +91,57 @@ fn bash_completes_options_and_commands() {
         assert!(output.status.success(), "{program}: {output:?}");
         assert_eq!(printed.trim(), completed, "{program}");
     }
+}
+
+/// The option as it is typed on the command line.
+fn names(arg: &Arg) -> Vec<String> {
+    let long = arg.get_long().map(|long| format!("--{long}"));
+    let short = arg.get_short().map(|short| format!("-{short}"));
+    long.into_iter().chain(short).collect()
+}
+
+fn shown(command: &Command) -> impl Iterator<Item = &Arg> {
+    command.get_arguments().filter(|arg| !arg.is_hide_set())
+}
+
+fn read(path: &Path) -> String {
+    fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// A page of a command, and those of its subcommands.
+fn check_pages(command: &Command, section: &str, prefix: &Path) {
+    let name = command.get_display_name().unwrap_or(command.get_name());
+    let file = format!("share/man/man{section}/{name}.{section}");
+    let page = read(&prefix.join(&file));
+    // In roff a dash that is not to become a hyphen is escaped.
+    let text = page.replace("\\-", "-");
+    assert!(
+        text.contains(&format!(".TH {name} {section}")),
+        "{file}:\n{text}"
+    );
+    for arg in shown(command) {
+        for name in names(arg) {
+            assert!(text.contains(&name), "{file} lacks {name}:\n{text}");
+        }
+        let takes_value = arg.get_action().takes_values();
+        let values = arg.get_value_names().filter(|_| takes_value);
+        for value in values.into_iter().flatten() {
+            assert!(
+                text.contains(value.as_str()),
+                "{file} lacks {value}:\n{text}"
+            );
+        }
+    }
+    for subcommand in command.get_subcommands().filter(|sub| !sub.is_hide_set()) {
+        let name = subcommand.get_name();
+        assert!(text.contains(name), "{file} lacks {name}:\n{text}");
+        check_pages(subcommand, section, prefix);
+    }
+}
+
+fn options(command: &Command) -> Vec<&Arg> {
+    let subcommands = command.get_subcommands().filter(|sub| !sub.is_hide_set());
+    shown(command)
+        .chain(subcommands.flat_map(options))
+        .collect()
 }

@@ -22,16 +22,6 @@ const CONFIG: &str = r#"
     open = ["tcp/22"]
 "#;
 
-fn bad_headers(net: &Net) -> u64 {
-    let (_, status) = daemon::ask(&net.server, &["status", "--json"]);
-    let status: Value = serde_json::from_str(&status).unwrap();
-    let counters = status["counters"].as_array().unwrap();
-    let bad = counters
-        .iter()
-        .find(|counter| counter["name"] == "bad-header");
-    bad.map_or(0, |counter| counter["count"].as_u64().unwrap())
-}
-
 #[test]
 fn only_the_loopback_interface_has_loopback_addresses() {
     net::test(|net| {
@@ -102,4 +92,14 @@ fn grant_refuses_addresses_that_no_host_has() {
         assert_eq!(daemon.events_like(&json!({"event": "opened"})).len(), 0);
         daemon.stop();
     });
+}
+
+fn bad_headers(net: &Net) -> u64 {
+    let (_, status) = daemon::ask(&net.server, &["status", "--json"]);
+    let status: Value = serde_json::from_str(&status).unwrap();
+    let counters = status["counters"].as_array().unwrap();
+    let bad = counters
+        .iter()
+        .find(|counter| counter["name"] == "bad-header");
+    bad.map_or(0, |counter| counter["count"].as_u64().unwrap())
 }

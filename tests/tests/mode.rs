@@ -26,29 +26,6 @@ use knock_user::{
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-/// A configuration with this mode.
-fn with_mode(mode: &str) -> String {
-    format!("interfaces = [\"b0\"]\nmode = \"{mode}\"\n{DOOR}")
-}
-
-/// The mode in which the program is attached, by the kernel: `native` or `skb`.
-#[track_caller]
-fn place(namespace: &Namespace) -> &'static str {
-    let all = namespace.enter(interface::list).unwrap();
-    let found = interface::named(SERVER_LINK, &all).unwrap();
-    assert!(found.program.is_some(), "nothing is attached");
-    if found.native { "native" } else { "skb" }
-}
-
-/// The entry of the interface in `status --json`.
-#[track_caller]
-fn status(namespace: &Namespace) -> Value {
-    let (_, output) = daemon::ask(namespace, &["status", "--json"]);
-    let line = output.lines().find(|line| line.starts_with('{'));
-    let status: Value = serde_json::from_str(line.unwrap_or(&output)).unwrap();
-    status["interfaces"][0].clone()
-}
-
 /// The configured modes before and after, and the mode in which the program then is.
 const ROWS: [(&str, &str, &str); 4] = [
     ("native", "skb", "skb"),
@@ -198,4 +175,27 @@ fn a_barrier_that_was_left_shut_is_opened_by_the_next_start_and_by_detach() {
             }
         });
     }
+}
+
+/// A configuration with this mode.
+fn with_mode(mode: &str) -> String {
+    format!("interfaces = [\"b0\"]\nmode = \"{mode}\"\n{DOOR}")
+}
+
+/// The mode in which the program is attached, by the kernel: `native` or `skb`.
+#[track_caller]
+fn place(namespace: &Namespace) -> &'static str {
+    let all = namespace.enter(interface::list).unwrap();
+    let found = interface::named(SERVER_LINK, &all).unwrap();
+    assert!(found.program.is_some(), "nothing is attached");
+    if found.native { "native" } else { "skb" }
+}
+
+/// The entry of the interface in `status --json`.
+#[track_caller]
+fn status(namespace: &Namespace) -> Value {
+    let (_, output) = daemon::ask(namespace, &["status", "--json"]);
+    let line = output.lines().find(|line| line.starts_with('{'));
+    let status: Value = serde_json::from_str(line.unwrap_or(&output)).unwrap();
+    status["interfaces"][0].clone()
 }

@@ -43,33 +43,6 @@ use nix::{
 };
 use serde_json::json;
 
-/// A file system with room for two pages, which is unmounted when this is dropped.
-struct SmallDisk(tempfile::TempDir);
-
-impl SmallDisk {
-    fn new() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let options = Some("size=8k");
-        mount(
-            Some("none"),
-            directory.path(),
-            Some("tmpfs"),
-            MsFlags::empty(),
-            options,
-        )
-        .unwrap();
-        Self(directory)
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        if let Err(error) = umount2(self.0.path(), MntFlags::MNT_DETACH) {
-            eprintln!("unmounting {}: {error}", self.0.path().display());
-        }
-    }
-}
-
 #[test]
 fn a_full_disk_for_the_log_changes_nothing_for_packets() {
     net::test(|net| {
@@ -104,26 +77,6 @@ fn a_full_disk_for_the_log_changes_nothing_for_packets() {
         });
         assert!(daemon.stop(Signal::SIGINT).status.success());
     });
-}
-
-/// A pinned map of the only instance in a namespace.
-fn pinned(server: &Namespace, name: &str) -> MapData {
-    server.enter(|| {
-        let instance = Instance::all_here().unwrap().pop().unwrap();
-        MapData::from_pin(instance.maps().join(name)).unwrap()
-    })
-}
-
-fn allow(server: &Namespace) -> Table<MapData, GrantKey, u64> {
-    Table::try_from(Map::HashMap(pinned(server, "ALLOW"))).unwrap()
-}
-
-/// How many events the ring buffer had no room for.
-fn events_lost(server: &Namespace) -> u64 {
-    let counters = pinned(server, "COUNTERS");
-    let counters = PerCpuArray::<_, u64>::try_from(Map::PerCpuArray(counters)).unwrap();
-    let lost = counters.get(&(Stat::EventsLost as u32), 0).unwrap();
-    lost.iter().sum()
 }
 
 #[test]
@@ -262,28 +215,6 @@ fn a_full_allow_map_makes_room() {
     });
 }
 
-/// Fills the table with grants of the only door, each in a network of its own, that last longer than
-/// any other; returns how many.
-fn flood_grants(server: &Namespace) -> usize {
-    let mut allow = allow(server);
-    let until_ms = clock::boot_ms() + 3_600_000;
-    let grant = Grant { until_ms, door: 0 };
-    (1..=ALLOW_MAX)
-        .map(|number| GrantKey {
-            source: Address::from_v4((0x1400_0001 + (number << 8)).to_be_bytes()),
-            port_group: 0,
-            target_id: 0,
-        })
-        .filter(|key| maps::insert_new(&mut allow, *key, grant.to_word()).is_ok())
-        .count()
-}
-
-fn notes(server: &Namespace) -> String {
-    let (_, text) = daemon::ask(server, &["status", "--json"]);
-    let status: serde_json::Value = serde_json::from_str(&text).unwrap();
-    status["notes"].to_string()
-}
-
 /// One door is flooded with forged sources from all networks. They differ from a connected client only in that it has
 /// received answers, which its flow shows.
 #[test]
@@ -362,4 +293,73 @@ fn a_suspended_daemon_reports_what_it_missed() {
         );
         daemon.stop();
     });
+}
+
+/// A file system with room for two pages, which is unmounted when this is dropped.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let options = Some("size=8k");
+        mount(
+            Some("none"),
+            directory.path(),
+            Some("tmpfs"),
+            MsFlags::empty(),
+            options,
+        )
+        .unwrap();
+        Self(directory)
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        if let Err(error) = umount2(self.0.path(), MntFlags::MNT_DETACH) {
+            eprintln!("unmounting {}: {error}", self.0.path().display());
+        }
+    }
+}
+
+/// A pinned map of the only instance in a namespace.
+fn pinned(server: &Namespace, name: &str) -> MapData {
+    server.enter(|| {
+        let instance = Instance::all_here().unwrap().pop().unwrap();
+        MapData::from_pin(instance.maps().join(name)).unwrap()
+    })
+}
+
+fn allow(server: &Namespace) -> Table<MapData, GrantKey, u64> {
+    Table::try_from(Map::HashMap(pinned(server, "ALLOW"))).unwrap()
+}
+
+/// How many events the ring buffer had no room for.
+fn events_lost(server: &Namespace) -> u64 {
+    let counters = pinned(server, "COUNTERS");
+    let counters = PerCpuArray::<_, u64>::try_from(Map::PerCpuArray(counters)).unwrap();
+    let lost = counters.get(&(Stat::EventsLost as u32), 0).unwrap();
+    lost.iter().sum()
+}
+
+/// Fills the table with grants of the only door, each in a network of its own, that last longer than
+/// any other; returns how many.
+fn flood_grants(server: &Namespace) -> usize {
+    let mut allow = allow(server);
+    let until_ms = clock::boot_ms() + 3_600_000;
+    let grant = Grant { until_ms, door: 0 };
+    (1..=ALLOW_MAX)
+        .map(|number| GrantKey {
+            source: Address::from_v4((0x1400_0001 + (number << 8)).to_be_bytes()),
+            port_group: 0,
+            target_id: 0,
+        })
+        .filter(|key| maps::insert_new(&mut allow, *key, grant.to_word()).is_ok())
+        .count()
+}
+
+fn notes(server: &Namespace) -> String {
+    let (_, text) = daemon::ask(server, &["status", "--json"]);
+    let status: serde_json::Value = serde_json::from_str(&text).unwrap();
+    status["notes"].to_string()
 }

@@ -48,91 +48,6 @@ const ONCE: [(&str, &str); 4] = [
 const WEB: u16 = 80;
 const INDEX: u16 = 7001;
 
-/// The file of the host.
-struct Book {
-    directory: TempDir,
-    path: PathBuf,
-}
-
-impl Book {
-    fn new(text: &str) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("once");
-        fs::write(&path, text).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
-        Self { directory, path }
-    }
-
-    /// A file with this many of the sequences.
-    fn of(count: usize) -> Self {
-        Self::new(&unused(0..count))
-    }
-
-    fn text(&self) -> String {
-        fs::read_to_string(&self.path).unwrap()
-    }
-
-    fn door(&self, lookahead: u16) -> String {
-        door(&self.path, lookahead)
-    }
-
-    /// Waits until the first `used` of `count` sequences are marked, and no others.
-    fn is_marked(&self, used: usize, count: usize) {
-        let expected = marked(0..used) + &unused(used..count);
-        wait::until(&format!("{used} of {count} lines are marked"), || {
-            self.text() == expected
-        });
-    }
-}
-
-fn unused(which: std::ops::Range<usize>) -> String {
-    ONCE[which].iter().map(|(_, line)| *line).collect()
-}
-
-fn marked(which: std::ops::Range<usize>) -> String {
-    let lines = ONCE[which].iter();
-    lines.map(|(_, line)| line.replacen(' ', "#", 1)).collect()
-}
-
-fn door(path: &Path, lookahead: u16) -> String {
-    format!(
-        "[[door]]\nname = \"once\"\none_time = \"{}\"\nlookahead = {lookahead}\n\
-         open = [\"tcp/22\"]\n",
-        path.display()
-    )
-}
-
-fn used(line: u32) -> Value {
-    json!({"event": "used", "door": "once", "line": line})
-}
-
-fn opened(source: &Source<'_>) -> Value {
-    json!({"event": "opened", "source": source.name(), "door": "once"})
-}
-
-fn opens(source: &Source<'_>, line: usize, row: &str) {
-    source.finds_closed(SSH, row);
-    let connected = source.knock_and_connect(ONCE[line - 1].0, SSH);
-    assert!(connected.is_ok(), "{row}: line {line}: {connected:?}");
-}
-
-fn is_dead(source: &Source<'_>, line: usize, row: &str) {
-    source.knock(ONCE[line - 1].0);
-    source.finds_closed(SSH, &format!("{row}: line {line}"));
-}
-
-/// The client with these arguments, and without the profiles of the user who runs the tests.
-fn client(net: &Net, words: &[&str]) -> Output {
-    let mut command = Command::new(&binaries().client);
-    command.args(words).env("XDG_CONFIG_HOME", "/nonexistent");
-    net.client.enter(|| command.output()).unwrap()
-}
-
-fn succeeds(net: &Net, words: &[&str]) {
-    let output = client(net, words);
-    assert!(output.status.success(), "{words:?}: {}", text(&output));
-}
-
 #[test]
 fn each_line_opens_once() {
     for family in Family::ALL {
@@ -744,10 +659,6 @@ fn a_client_within_the_lookahead_catches_up() {
     });
 }
 
-fn listen() -> String {
-    format!("[next_line]\nlisten = \"[::]:{INDEX}\"\n")
-}
-
 /// The next-line port answers each client, and a request during an attempt does not end the attempt.
 #[test]
 fn the_next_line_server_names_the_next_line() {
@@ -784,6 +695,95 @@ fn the_next_line_server_names_the_next_line() {
         assert_eq!(asked(&source, "once\n"), "3\n", "it listens again");
         daemon.stop();
     });
+}
+
+/// The file of the host.
+struct Book {
+    directory: TempDir,
+    path: PathBuf,
+}
+
+impl Book {
+    fn new(text: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("once");
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        Self { directory, path }
+    }
+
+    /// A file with this many of the sequences.
+    fn of(count: usize) -> Self {
+        Self::new(&unused(0..count))
+    }
+
+    fn text(&self) -> String {
+        fs::read_to_string(&self.path).unwrap()
+    }
+
+    fn door(&self, lookahead: u16) -> String {
+        door(&self.path, lookahead)
+    }
+
+    /// Waits until the first `used` of `count` sequences are marked, and no others.
+    fn is_marked(&self, used: usize, count: usize) {
+        let expected = marked(0..used) + &unused(used..count);
+        wait::until(&format!("{used} of {count} lines are marked"), || {
+            self.text() == expected
+        });
+    }
+}
+
+fn unused(which: std::ops::Range<usize>) -> String {
+    ONCE[which].iter().map(|(_, line)| *line).collect()
+}
+
+fn marked(which: std::ops::Range<usize>) -> String {
+    let lines = ONCE[which].iter();
+    lines.map(|(_, line)| line.replacen(' ', "#", 1)).collect()
+}
+
+fn door(path: &Path, lookahead: u16) -> String {
+    format!(
+        "[[door]]\nname = \"once\"\none_time = \"{}\"\nlookahead = {lookahead}\n\
+         open = [\"tcp/22\"]\n",
+        path.display()
+    )
+}
+
+fn used(line: u32) -> Value {
+    json!({"event": "used", "door": "once", "line": line})
+}
+
+fn opened(source: &Source<'_>) -> Value {
+    json!({"event": "opened", "source": source.name(), "door": "once"})
+}
+
+fn opens(source: &Source<'_>, line: usize, row: &str) {
+    source.finds_closed(SSH, row);
+    let connected = source.knock_and_connect(ONCE[line - 1].0, SSH);
+    assert!(connected.is_ok(), "{row}: line {line}: {connected:?}");
+}
+
+fn is_dead(source: &Source<'_>, line: usize, row: &str) {
+    source.knock(ONCE[line - 1].0);
+    source.finds_closed(SSH, &format!("{row}: line {line}"));
+}
+
+/// The client with these arguments, and without the profiles of the user who runs the tests.
+fn client(net: &Net, words: &[&str]) -> Output {
+    let mut command = Command::new(&binaries().client);
+    command.args(words).env("XDG_CONFIG_HOME", "/nonexistent");
+    net.client.enter(|| command.output()).unwrap()
+}
+
+fn succeeds(net: &Net, words: &[&str]) {
+    let output = client(net, words);
+    assert!(output.status.success(), "{words:?}: {}", text(&output));
+}
+
+fn listen() -> String {
+    format!("[next_line]\nlisten = \"[::]:{INDEX}\"\n")
 }
 
 fn asked(source: &Source<'_>, question: &str) -> String {

@@ -30,60 +30,11 @@ use tempfile::tempdir;
 /// Packets cross the link while they are being sent.
 const SHORT: Duration = Duration::from_millis(50);
 
-fn door(otp: &Otp) -> String {
-    named("ssh", otp)
-}
+/// The events after which a process might forget used sequences.
+type Forget = fn(Daemon, &Net, &str) -> Daemon;
 
-fn named(name: &str, otp: &Otp) -> String {
-    format!(
-        "[[door]]\nname = \"{name}\"\nopen = [\"tcp/22\"]\n{}\n",
-        otp.key()
-    )
-}
-
-/// Knocks the sequence of the source itself in a period.
-fn knock(source: &Source<'_>, otp: &Otp, period: u64) {
-    source.knock(&otp.words(period, source.from));
-}
-
-fn opens(daemon: &Daemon, source: &Source<'_>, door: &str) {
-    daemon.wait_for_event(&json!({"event": "opened", "source": source.name(), "door": door}));
-}
-
-/// Returns whether an opening was reported for a source.
-fn has_opened(daemon: &Daemon, source: &Source<'_>) -> bool {
-    let opened = json!({"event": "opened", "source": source.name()});
-    !daemon.events_like(&opened).is_empty()
-}
-
-fn frame(source: IpAddr, (protocol, port): (Protocol, u16)) -> Vec<u8> {
-    let from = source.to_string();
-    let frame = match source {
-        IpAddr::V4(_) => eth().ip4(&from, "192.0.2.2"),
-        IpAddr::V6(_) => eth().ip6(&from, "2001:db8::2"),
-    };
-    match protocol {
-        Protocol::Tcp => frame.tcp(40_000, port, SYN).bytes(),
-        Protocol::Udp => frame.udp(40_000, port).bytes(),
-    }
-}
-
-/// An address whose text may be short or long.
-fn address(random: &mut Random) -> IpAddr {
-    if random.one_in(3) {
-        return IpAddr::from((random.next() as u32 & 0x1fff_ffff | 0x4000_0000).to_be_bytes());
-    }
-    let mut groups = [0; 8];
-    for group in &mut groups {
-        *group = match random.below(3) {
-            0 => 0,
-            1 => random.next() as u16 & 0xff,
-            _ => random.next() as u16,
-        };
-    }
-    groups[0] = 0x2001;
-    Ipv6Addr::from(groups).into()
-}
+const OTHER: &str = "[[door]]\nname = \"other\"\nknock = [\"tcp/7000\", \"tcp/9000\", \
+                     \"tcp/8000\"]\nopen = [\"tcp/23\"]\n";
 
 /// For each source, the knocks that the library derives open the door, and with one port of the second half raised by
 /// one they don't.
@@ -431,13 +382,6 @@ fn repeated_knocks_are_harmless_and_reordered_ones_are_wrong() {
     });
 }
 
-/// The client with these words, and no profiles of whoever runs this.
-fn client(words: &[&str]) -> Command {
-    let mut command = Command::new(&binaries().client);
-    command.args(words).env("XDG_CONFIG_HOME", "/nonexistent");
-    command
-}
-
 /// The client reads secrets from each place, and determines its source or takes it from an option.
 #[test]
 fn knock_client_gets_in() {
@@ -677,30 +621,6 @@ fn time_based_knocks_can_need_handshakes() {
     });
 }
 
-/// The events after which a process might forget used sequences.
-type Forget = fn(Daemon, &Net, &str) -> Daemon;
-
-/// Starts a daemon that detaches when it ends.
-fn restart(net: &Net, config: &str) -> Daemon {
-    Daemon::start(&net.server, config)
-}
-
-fn keep(net: &Net, config: &str) -> Daemon {
-    Daemon::start_with(
-        &net.server,
-        config,
-        &["--iface", SERVER_LINK, "--on-exit", "keep"],
-    )
-}
-
-fn detach(net: &Net) {
-    let (code, output) = daemon::ask(&net.server, &["detach"]);
-    assert_eq!(code, Some(0), "{output}");
-}
-
-const OTHER: &str = "[[door]]\nname = \"other\"\nknock = [\"tcp/7000\", \"tcp/9000\", \
-                     \"tcp/8000\"]\nopen = [\"tcp/23\"]\n";
-
 /// A used sequence opens nothing in its period, whatever happens to the daemon meanwhile.
 #[test]
 fn used_sequences_stay_used_across_restarts() {
@@ -878,4 +798,84 @@ fn doors_that_share_a_secret_share_used_sequences() {
         assert!(daemon.events_like(&by_other).is_empty());
         daemon.stop();
     });
+}
+
+fn door(otp: &Otp) -> String {
+    named("ssh", otp)
+}
+
+fn named(name: &str, otp: &Otp) -> String {
+    format!(
+        "[[door]]\nname = \"{name}\"\nopen = [\"tcp/22\"]\n{}\n",
+        otp.key()
+    )
+}
+
+/// Knocks the sequence of the source itself in a period.
+fn knock(source: &Source<'_>, otp: &Otp, period: u64) {
+    source.knock(&otp.words(period, source.from));
+}
+
+fn opens(daemon: &Daemon, source: &Source<'_>, door: &str) {
+    daemon.wait_for_event(&json!({"event": "opened", "source": source.name(), "door": door}));
+}
+
+/// Returns whether an opening was reported for a source.
+fn has_opened(daemon: &Daemon, source: &Source<'_>) -> bool {
+    let opened = json!({"event": "opened", "source": source.name()});
+    !daemon.events_like(&opened).is_empty()
+}
+
+fn frame(source: IpAddr, (protocol, port): (Protocol, u16)) -> Vec<u8> {
+    let from = source.to_string();
+    let frame = match source {
+        IpAddr::V4(_) => eth().ip4(&from, "192.0.2.2"),
+        IpAddr::V6(_) => eth().ip6(&from, "2001:db8::2"),
+    };
+    match protocol {
+        Protocol::Tcp => frame.tcp(40_000, port, SYN).bytes(),
+        Protocol::Udp => frame.udp(40_000, port).bytes(),
+    }
+}
+
+/// An address whose text may be short or long.
+fn address(random: &mut Random) -> IpAddr {
+    if random.one_in(3) {
+        return IpAddr::from((random.next() as u32 & 0x1fff_ffff | 0x4000_0000).to_be_bytes());
+    }
+    let mut groups = [0; 8];
+    for group in &mut groups {
+        *group = match random.below(3) {
+            0 => 0,
+            1 => random.next() as u16 & 0xff,
+            _ => random.next() as u16,
+        };
+    }
+    groups[0] = 0x2001;
+    Ipv6Addr::from(groups).into()
+}
+
+/// The client with these words, and no profiles of whoever runs this.
+fn client(words: &[&str]) -> Command {
+    let mut command = Command::new(&binaries().client);
+    command.args(words).env("XDG_CONFIG_HOME", "/nonexistent");
+    command
+}
+
+/// Starts a daemon that detaches when it ends.
+fn restart(net: &Net, config: &str) -> Daemon {
+    Daemon::start(&net.server, config)
+}
+
+fn keep(net: &Net, config: &str) -> Daemon {
+    Daemon::start_with(
+        &net.server,
+        config,
+        &["--iface", SERVER_LINK, "--on-exit", "keep"],
+    )
+}
+
+fn detach(net: &Net) {
+    let (code, output) = daemon::ask(&net.server, &["detach"]);
+    assert_eq!(code, Some(0), "{output}");
 }

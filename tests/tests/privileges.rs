@@ -35,86 +35,6 @@ const NOBODY: &str = "65534";
 const PREPARED: &str = "install -d -m 700 -o 65534 /sys/fs/bpf/knock; chmod o+x /sys/fs/bpf; \
                         install -d -m 700 -o 65534 /run/knock";
 
-/// The user who runs it.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Who {
-    Root,
-    /// With exactly the three capabilities.
-    Nobody,
-}
-
-/// Program and configuration, readable by every user, and a directory that every user may write.
-struct Place(TempDir);
-
-impl Place {
-    fn new(config: impl Fn(&Path) -> String) -> Self {
-        let directory = TempDir::new().unwrap();
-        let all = |mode| fs::Permissions::from_mode(mode);
-        fs::set_permissions(directory.path(), all(0o777)).unwrap();
-        let place = Self(directory);
-        fs::copy(&binaries().user, place.path("knock-user")).unwrap();
-        fs::set_permissions(place.path("knock-user"), all(0o755)).unwrap();
-        fs::write(place.path("seq.toml"), config(place.0.path())).unwrap();
-        place
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    /// The command that runs it with a bpffs and a `/run` of its own, after `preparing`.
-    fn command(&self, who: Who, preparing: &str) -> Command {
-        const CAPABILITIES: &str = "-all,+bpf,+net_admin,+perfmon";
-        let becoming = match who {
-            Who::Root => String::new(),
-            Who::Nobody => format!(
-                "setpriv --reuid {NOBODY} --regid {NOBODY} --clear-groups \
-                 --inh-caps={CAPABILITIES} --ambient-caps={CAPABILITIES}"
-            ),
-        };
-        let script = format!(
-            "mount -t bpf bpf /sys/fs/bpf -o mode=700; mount -t tmpfs tmpfs /run -o mode=755; \
-             {preparing}; exec {becoming} \"$@\""
-        );
-        let mut command = Command::new("unshare");
-        command.args(["--mount", "--propagation", "private", "sh", "-ec", &script]);
-        command.arg("sh").arg(self.path("knock-user"));
-        command.args(["--json", "--iface", SERVER_LINK, "--config"]);
-        command.arg(self.path("seq.toml"));
-        command
-    }
-
-    /// Runs it until it protects.
-    fn start(&self, net: &Net, who: Who) -> Process {
-        let preparing = match who {
-            Who::Root => ":",
-            Who::Nobody => PREPARED,
-        };
-        let mut process = Process::start(&net.server, &mut self.command(who, preparing));
-        wait::until("it protects or ends", || {
-            has(&process, &json!({"event": "protecting"})) || !process.is_running()
-        });
-        assert!(process.is_running(), "{who:?}: {}", process.printed());
-        process
-    }
-}
-
-fn has(process: &Process, pattern: &serde_json::Value) -> bool {
-    let events = daemon::events(&process.stdout());
-    events.iter().any(|event| daemon::has(event, pattern))
-}
-
-/// The lines of a `/proc/PID/status`.
-fn status(text: &str) -> HashMap<&str, &str> {
-    text.lines()
-        .filter_map(|line| line.split_once(":\t"))
-        .collect()
-}
-
-fn set(status: &HashMap<&str, &str>, name: &str) -> u64 {
-    u64::from_str_radix(status[name], 16).unwrap()
-}
-
 #[test]
 fn an_ordinary_user_with_three_capabilities_protects() {
     net::test(|net| {
@@ -268,6 +188,86 @@ fn the_daemon_and_its_commands_have_only_the_capabilities_they_need() {
             assert!(ended.status.success(), "{who:?}: {ended:?}");
         });
     }
+}
+
+/// The user who runs it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Who {
+    Root,
+    /// With exactly the three capabilities.
+    Nobody,
+}
+
+/// Program and configuration, readable by every user, and a directory that every user may write.
+struct Place(TempDir);
+
+impl Place {
+    fn new(config: impl Fn(&Path) -> String) -> Self {
+        let directory = TempDir::new().unwrap();
+        let all = |mode| fs::Permissions::from_mode(mode);
+        fs::set_permissions(directory.path(), all(0o777)).unwrap();
+        let place = Self(directory);
+        fs::copy(&binaries().user, place.path("knock-user")).unwrap();
+        fs::set_permissions(place.path("knock-user"), all(0o755)).unwrap();
+        fs::write(place.path("seq.toml"), config(place.0.path())).unwrap();
+        place
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    /// The command that runs it with a bpffs and a `/run` of its own, after `preparing`.
+    fn command(&self, who: Who, preparing: &str) -> Command {
+        const CAPABILITIES: &str = "-all,+bpf,+net_admin,+perfmon";
+        let becoming = match who {
+            Who::Root => String::new(),
+            Who::Nobody => format!(
+                "setpriv --reuid {NOBODY} --regid {NOBODY} --clear-groups \
+                 --inh-caps={CAPABILITIES} --ambient-caps={CAPABILITIES}"
+            ),
+        };
+        let script = format!(
+            "mount -t bpf bpf /sys/fs/bpf -o mode=700; mount -t tmpfs tmpfs /run -o mode=755; \
+             {preparing}; exec {becoming} \"$@\""
+        );
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--propagation", "private", "sh", "-ec", &script]);
+        command.arg("sh").arg(self.path("knock-user"));
+        command.args(["--json", "--iface", SERVER_LINK, "--config"]);
+        command.arg(self.path("seq.toml"));
+        command
+    }
+
+    /// Runs it until it protects.
+    fn start(&self, net: &Net, who: Who) -> Process {
+        let preparing = match who {
+            Who::Root => ":",
+            Who::Nobody => PREPARED,
+        };
+        let mut process = Process::start(&net.server, &mut self.command(who, preparing));
+        wait::until("it protects or ends", || {
+            has(&process, &json!({"event": "protecting"})) || !process.is_running()
+        });
+        assert!(process.is_running(), "{who:?}: {}", process.printed());
+        process
+    }
+}
+
+fn has(process: &Process, pattern: &serde_json::Value) -> bool {
+    let events = daemon::events(&process.stdout());
+    events.iter().any(|event| daemon::has(event, pattern))
+}
+
+/// The lines of a `/proc/PID/status`.
+fn status(text: &str) -> HashMap<&str, &str> {
+    text.lines()
+        .filter_map(|line| line.split_once(":\t"))
+        .collect()
+}
+
+fn set(status: &HashMap<&str, &str>, name: &str) -> u64 {
+    u64::from_str_radix(status[name], 16).unwrap()
 }
 
 /// Asserts that the program makes its user root, without which the test above would prove nothing.

@@ -32,25 +32,6 @@ use serde_json::{Value, json};
 const WEB: u16 = 80;
 const DB: u16 = 443;
 
-/// A door; its knocks are `tcp/FIRST udp/FIRST+10 tcp/FIRST+5`.
-fn door(name: &str, first: u16, open: &str, more: &str) -> String {
-    format!(
-        "[[door]]\nname = \"{name}\"\nknock = [\"tcp/{first}\", \"udp/{}\", \"tcp/{}\"]\n\
-         open = [{open}]\nopen_for = \"1h\"\n{more}\n",
-        first + 10,
-        first + 5
-    )
-}
-
-fn knocks(first: u16) -> String {
-    format!("tcp/{first} udp/{} tcp/{}", first + 10, first + 5)
-}
-
-/// The changes that a reload reports.
-fn changes(reloaded: &Value) -> String {
-    reloaded["changes"].to_string()
-}
-
 #[test]
 fn a_file_with_errors_changes_nothing() {
     const BEFORE: &str = r#"
@@ -312,21 +293,6 @@ fn a_reload_adds_and_removes_interfaces() {
     });
 }
 
-/// Makes the other threads stop when it is dropped, also by a panic.
-struct StopFlag<'f>(&'f AtomicBool);
-
-impl Drop for StopFlag<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
-/// Sources without number.
-fn somebody(net: &Net, number: u64) -> Source<'_> {
-    let host = u128::from(number) | 0x2001_0db8_000a << 80 | 1 << 48;
-    net.source(IpAddr::from(Ipv6Addr::from(host)), Family::V6.server())
-}
-
 /// The door that all configurations have opens to a client that knocks between reloads, and to one that knocks again
 /// after a reload has ended its attempt.
 #[test]
@@ -520,4 +486,38 @@ fn a_reload_of_a_thousand_doors_succeeds() {
         old.finds_closed(SSH, "an old one");
         daemon.stop();
     });
+}
+
+/// A door; its knocks are `tcp/FIRST udp/FIRST+10 tcp/FIRST+5`.
+fn door(name: &str, first: u16, open: &str, more: &str) -> String {
+    format!(
+        "[[door]]\nname = \"{name}\"\nknock = [\"tcp/{first}\", \"udp/{}\", \"tcp/{}\"]\n\
+         open = [{open}]\nopen_for = \"1h\"\n{more}\n",
+        first + 10,
+        first + 5
+    )
+}
+
+fn knocks(first: u16) -> String {
+    format!("tcp/{first} udp/{} tcp/{}", first + 10, first + 5)
+}
+
+/// The changes that a reload reports.
+fn changes(reloaded: &Value) -> String {
+    reloaded["changes"].to_string()
+}
+
+/// Makes the other threads stop when it is dropped, also by a panic.
+struct StopFlag<'f>(&'f AtomicBool);
+
+impl Drop for StopFlag<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Sources without number.
+fn somebody(net: &Net, number: u64) -> Source<'_> {
+    let host = u128::from(number) | 0x2001_0db8_000a << 80 | 1 << 48;
+    net.source(IpAddr::from(Ipv6Addr::from(host)), Family::V6.server())
 }

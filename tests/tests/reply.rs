@@ -46,30 +46,6 @@ const CONFIG: &str = r#"
 const NOTHING: Duration = Duration::from_millis(60);
 const LONG: Duration = Duration::from_secs(10);
 
-#[track_caller]
-fn test(test: impl FnOnce(&Net, &Daemon)) {
-    net::test(|net| {
-        let other_end = OtherEnd::of(net);
-        // As from a network: behind the driver, a frame whose checksum is not computed yet can't be turned into one of
-        // another protocol.
-        net.offload(CLIENT_LINK, &["tx"], false);
-        let _server = Server::tcp(&net.server, &[22, 23, 80, 2222]);
-        let daemon = Daemon::start(&net.server, CONFIG);
-        test(net, &daemon);
-        daemon.stop();
-        drop(other_end);
-    });
-}
-
-/// The client with these arguments, and without the profiles of the user who runs the tests.
-fn client(net: &Net, words: &str) -> (bool, String) {
-    let mut command = Command::new(&binaries().client);
-    command.args(words.split_whitespace());
-    command.env("XDG_CONFIG_HOME", "/nonexistent");
-    let output = net.client.enter(|| command.output()).unwrap();
-    (output.status.success(), text(&output))
-}
-
 #[test]
 fn the_client_connects_to_the_replied_port() {
     let rows = [
@@ -118,31 +94,6 @@ fn the_client_reports_that_no_reply_came() {
             );
         }
     });
-}
-
-/// Knocks from one socket, with this many octets in each datagram.
-fn reply_to(
-    source: &Source<'_>,
-    knocks: &[u16],
-    octets: usize,
-    limit: Duration,
-) -> Option<(u16, String)> {
-    let reply = source.namespace.enter(|| {
-        let socket = UdpSocket::bind((source.from, 0))?;
-        for &port in knocks {
-            match port {
-                9000 => source.knock("tcp/9000"),
-                _ => drop(socket.send_to(&vec![0; octets], (source.to, port))?),
-            }
-        }
-        socket.set_read_timeout(Some(limit))?;
-        let mut buffer = [0; 64];
-        let (length, from) = socket.recv_from(&mut buffer)?;
-        assert_eq!(from.ip(), source.to);
-        let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
-        Ok::<_, std::io::Error>((from.port(), text))
-    });
-    reply.ok()
 }
 
 #[test]
@@ -195,4 +146,53 @@ fn a_grant_by_command_sends_no_reply() {
         drop(source.finds_open(2222, "granted"));
         assert_eq!(reply_to(&source, &[8000], 8, NOTHING), None);
     });
+}
+
+#[track_caller]
+fn test(test: impl FnOnce(&Net, &Daemon)) {
+    net::test(|net| {
+        let other_end = OtherEnd::of(net);
+        // As from a network: behind the driver, a frame whose checksum is not computed yet can't be turned into one of
+        // another protocol.
+        net.offload(CLIENT_LINK, &["tx"], false);
+        let _server = Server::tcp(&net.server, &[22, 23, 80, 2222]);
+        let daemon = Daemon::start(&net.server, CONFIG);
+        test(net, &daemon);
+        daemon.stop();
+        drop(other_end);
+    });
+}
+
+/// The client with these arguments, and without the profiles of the user who runs the tests.
+fn client(net: &Net, words: &str) -> (bool, String) {
+    let mut command = Command::new(&binaries().client);
+    command.args(words.split_whitespace());
+    command.env("XDG_CONFIG_HOME", "/nonexistent");
+    let output = net.client.enter(|| command.output()).unwrap();
+    (output.status.success(), text(&output))
+}
+
+/// Knocks from one socket, with this many octets in each datagram.
+fn reply_to(
+    source: &Source<'_>,
+    knocks: &[u16],
+    octets: usize,
+    limit: Duration,
+) -> Option<(u16, String)> {
+    let reply = source.namespace.enter(|| {
+        let socket = UdpSocket::bind((source.from, 0))?;
+        for &port in knocks {
+            match port {
+                9000 => source.knock("tcp/9000"),
+                _ => drop(socket.send_to(&vec![0; octets], (source.to, port))?),
+            }
+        }
+        socket.set_read_timeout(Some(limit))?;
+        let mut buffer = [0; 64];
+        let (length, from) = socket.recv_from(&mut buffer)?;
+        assert_eq!(from.ip(), source.to);
+        let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
+        Ok::<_, std::io::Error>((from.port(), text))
+    });
+    reply.ok()
 }

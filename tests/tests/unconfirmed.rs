@@ -50,106 +50,6 @@ const THIRD: &str = r#"
     open = ["tcp/22", "tcp/80", "tcp/8080"]
 "#;
 
-/// A host with one configuration file, on which processes come and go.
-struct Host<'n> {
-    net: &'n Net,
-    config: NamedTempFile,
-    _server: Server,
-}
-
-impl<'n> Host<'n> {
-    fn new(net: &'n Net) -> Self {
-        Self {
-            net,
-            config: config_file(DOOR.as_bytes()),
-            _server: Server::tcp(&net.server, &[SSH, WEB]),
-        }
-    }
-
-    fn write(&self, text: &str) {
-        fs::write(self.config.path(), text).unwrap();
-    }
-
-    /// Starts a process, whose protection outlives it unless an argument asks for another end.
-    fn spawn(&self, arguments: &[&str]) -> Process {
-        let mut command = daemon::command(&self.config);
-        command.args(["--json", "--iface", SERVER_LINK]);
-        if !arguments.contains(&"--on-exit") {
-            command.args(["--on-exit", "keep"]);
-        }
-        command.args(arguments);
-        Process::start(&self.net.server, &mut command)
-    }
-
-    /// Starts a process, and waits until it protects.
-    #[track_caller]
-    fn start(&self, arguments: &[&str]) -> Process {
-        let process = self.spawn(arguments);
-        daemon::wait_for_event(&process, &json!({"event": "protecting"}));
-        process
-    }
-
-    /// The configuration in force, by the knocks that open its door.
-    #[track_caller]
-    fn is_in_force(&self, knocks: &str, row: &str) {
-        for known in [KNOCKS, OTHER_KNOCKS] {
-            let source = self.net.stranger(Family::V4);
-            source.knock(known);
-            source.finds(known == knocks, SSH, row);
-        }
-        // Only one of the two protects tcp/80.
-        let web = self.net.stranger(Family::V4);
-        web.finds(knocks == KNOCKS, WEB, row);
-    }
-
-    #[track_caller]
-    fn asks(&self, arguments: &[&str], code: i32) -> String {
-        let (ended, answer) = daemon::ask(&self.net.server, arguments);
-        assert_eq!(ended, Some(code), "{arguments:?}: {answer}");
-        answer
-    }
-
-    #[track_caller]
-    fn status(&self) -> Value {
-        let user = binaries().user.display().to_string();
-        let output = self.net.server.try_run(&user, &["status", "--json"]);
-        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
-    }
-
-    /// The kinds of shortfalls in the status.
-    #[track_caller]
-    fn shortfalls(&self) -> Vec<String> {
-        let status = self.status();
-        let all = status["shortfalls"].as_array().unwrap().iter();
-        all.map(|one| one["kind"].as_str().unwrap().to_owned())
-            .collect()
-    }
-
-    /// A process that runs with `DOOR` and has put `OTHER` on trial for a time.
-    #[track_caller]
-    fn on_trial(&self, lasts: &str) -> Process {
-        self.write(DOOR);
-        let process = self.start(&[]);
-        self.write(OTHER);
-        self.asks(&["reload", "--confirm", lasts], 0);
-        process
-    }
-
-    #[track_caller]
-    fn waits_for_the_end(&self) {
-        wait::until("the trial is over", || {
-            self.status()["trial_seconds"] == json!(0.0)
-        });
-    }
-}
-
-#[track_caller]
-fn kill(process: Process) {
-    let ended = process.stop(SIGKILL);
-    assert!(!ended.status.success(), "it ended before: {ended:?}");
-    assert!(!ended.stderr.contains("panicked"), "{ended:?}");
-}
-
 /// A start before the deadline continues the trial.
 #[test]
 fn a_trial_continues_when_its_daemon_is_killed_and_started_in_time() {
@@ -502,4 +402,104 @@ fn a_trial_of_an_unchanged_configuration_leaves_no_shortfall() {
         assert!(host.shortfalls().is_empty(), "{:?}", host.status());
         again.stop(SIGTERM);
     });
+}
+
+/// A host with one configuration file, on which processes come and go.
+struct Host<'n> {
+    net: &'n Net,
+    config: NamedTempFile,
+    _server: Server,
+}
+
+impl<'n> Host<'n> {
+    fn new(net: &'n Net) -> Self {
+        Self {
+            net,
+            config: config_file(DOOR.as_bytes()),
+            _server: Server::tcp(&net.server, &[SSH, WEB]),
+        }
+    }
+
+    fn write(&self, text: &str) {
+        fs::write(self.config.path(), text).unwrap();
+    }
+
+    /// Starts a process, whose protection outlives it unless an argument asks for another end.
+    fn spawn(&self, arguments: &[&str]) -> Process {
+        let mut command = daemon::command(&self.config);
+        command.args(["--json", "--iface", SERVER_LINK]);
+        if !arguments.contains(&"--on-exit") {
+            command.args(["--on-exit", "keep"]);
+        }
+        command.args(arguments);
+        Process::start(&self.net.server, &mut command)
+    }
+
+    /// Starts a process, and waits until it protects.
+    #[track_caller]
+    fn start(&self, arguments: &[&str]) -> Process {
+        let process = self.spawn(arguments);
+        daemon::wait_for_event(&process, &json!({"event": "protecting"}));
+        process
+    }
+
+    /// The configuration in force, by the knocks that open its door.
+    #[track_caller]
+    fn is_in_force(&self, knocks: &str, row: &str) {
+        for known in [KNOCKS, OTHER_KNOCKS] {
+            let source = self.net.stranger(Family::V4);
+            source.knock(known);
+            source.finds(known == knocks, SSH, row);
+        }
+        // Only one of the two protects tcp/80.
+        let web = self.net.stranger(Family::V4);
+        web.finds(knocks == KNOCKS, WEB, row);
+    }
+
+    #[track_caller]
+    fn asks(&self, arguments: &[&str], code: i32) -> String {
+        let (ended, answer) = daemon::ask(&self.net.server, arguments);
+        assert_eq!(ended, Some(code), "{arguments:?}: {answer}");
+        answer
+    }
+
+    #[track_caller]
+    fn status(&self) -> Value {
+        let user = binaries().user.display().to_string();
+        let output = self.net.server.try_run(&user, &["status", "--json"]);
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
+    }
+
+    /// The kinds of shortfalls in the status.
+    #[track_caller]
+    fn shortfalls(&self) -> Vec<String> {
+        let status = self.status();
+        let all = status["shortfalls"].as_array().unwrap().iter();
+        all.map(|one| one["kind"].as_str().unwrap().to_owned())
+            .collect()
+    }
+
+    /// A process that runs with `DOOR` and has put `OTHER` on trial for a time.
+    #[track_caller]
+    fn on_trial(&self, lasts: &str) -> Process {
+        self.write(DOOR);
+        let process = self.start(&[]);
+        self.write(OTHER);
+        self.asks(&["reload", "--confirm", lasts], 0);
+        process
+    }
+
+    #[track_caller]
+    fn waits_for_the_end(&self) {
+        wait::until("the trial is over", || {
+            self.status()["trial_seconds"] == json!(0.0)
+        });
+    }
+}
+
+#[track_caller]
+fn kill(process: Process) {
+    let ended = process.stop(SIGKILL);
+    assert!(!ended.status.success(), "it ended before: {ended:?}");
+    assert!(!ended.stderr.contains("panicked"), "{ended:?}");
 }

@@ -33,28 +33,6 @@ const INSTALLED: &str = "/usr/local/bin/knock-user";
 /// The greatest accepted exposure, in tenths; systemd rates up to 20 as OK.
 const EXPOSURE_MOST: &str = "20";
 
-fn unit() -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../dist/knock-user.service");
-    fs::read_to_string(path).unwrap()
-}
-
-/// The values of a key in the unit.
-fn values<'a>(unit: &'a str, key: &str) -> Vec<&'a str> {
-    let lines = unit.lines().filter_map(|line| line.split_once('='));
-    lines
-        .filter_map(|(name, value)| (name == key).then_some(value))
-        .collect()
-}
-
-/// The unit with the path of the built program, since systemd checks that it exists.
-fn installed() -> (TempDir, PathBuf) {
-    let directory = TempDir::new().unwrap();
-    let path = directory.path().join("knock-user.service");
-    let program = binaries().user.display().to_string();
-    fs::write(&path, unit().replace(INSTALLED, &program)).unwrap();
-    (directory, path)
-}
-
 #[test]
 fn systemd_verifies_the_unit_without_a_complaint() {
     let (_directory, path) = installed();
@@ -137,68 +115,6 @@ fn the_commands_of_the_unit_are_valid() {
     }
 }
 
-/// A service manager.
-struct Manager {
-    socket: UnixDatagram,
-    directory: TempDir,
-}
-
-impl Manager {
-    fn new() -> Self {
-        let directory = TempDir::new().unwrap();
-        let socket = UnixDatagram::bind(directory.path().join("notify")).unwrap();
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        Self { socket, directory }
-    }
-
-    /// Starts the daemon with this interval of the service manager's watchdog.
-    fn start(&self, net: &Net, config: &NamedTempFile, alive_us: &str) -> Process {
-        let mut command = daemon::command(config);
-        command.args(["--iface", SERVER_LINK]);
-        command.env("NOTIFY_SOCKET", self.directory.path().join("notify"));
-        command.env("WATCHDOG_USEC", alive_us);
-        Process::start(&net.server, &mut command)
-    }
-
-    /// Reads messages without a pause, because the kernel queues at most ten.
-    fn listens(&self) -> Messages {
-        let socket = self.socket.try_clone().unwrap();
-        let (sender, messages) = mpsc::channel();
-        thread::spawn(move || {
-            let mut buffer = [0; 4096];
-            while let Ok(length) = socket.recv(&mut buffer) {
-                let text = String::from_utf8_lossy(&buffer[..length]);
-                if sender
-                    .send(text.lines().map(str::to_owned).collect())
-                    .is_err()
-                {
-                    break;
-                }
-            }
-        });
-        Messages(messages)
-    }
-}
-
-/// The messages that a service manager received.
-struct Messages(mpsc::Receiver<Vec<String>>);
-
-impl Messages {
-    fn next(&self) -> Vec<String> {
-        self.0.recv_timeout(PATIENCE).unwrap()
-    }
-
-    /// The next message that is more than a keep-alive.
-    fn next_message(&self) -> Vec<String> {
-        loop {
-            let message = self.next();
-            if message != ["WATCHDOG=1"] {
-                return message;
-            }
-        }
-    }
-}
-
 #[test]
 fn the_daemon_notifies_the_service_manager_of_its_state() {
     net::test(|net| {
@@ -255,14 +171,6 @@ fn a_service_manager_that_does_not_listen_stops_nothing() {
         let ended = process.stop(Signal::SIGTERM);
         assert!(ended.status.success(), "{ended:?}");
     });
-}
-
-/// The time since a `MONOTONIC_USEC`.
-fn clock(text: &str) -> Duration {
-    let micros = text.strip_prefix("MONOTONIC_USEC=").unwrap();
-    let then = Duration::from_micros(micros.parse().unwrap());
-    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).unwrap();
-    Duration::from(now) - then
 }
 
 #[test]
@@ -333,4 +241,96 @@ fn journal_lines_have_priorities() {
             );
         });
     }
+}
+
+fn unit() -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../dist/knock-user.service");
+    fs::read_to_string(path).unwrap()
+}
+
+/// The values of a key in the unit.
+fn values<'a>(unit: &'a str, key: &str) -> Vec<&'a str> {
+    let lines = unit.lines().filter_map(|line| line.split_once('='));
+    lines
+        .filter_map(|(name, value)| (name == key).then_some(value))
+        .collect()
+}
+
+/// The unit with the path of the built program, since systemd checks that it exists.
+fn installed() -> (TempDir, PathBuf) {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("knock-user.service");
+    let program = binaries().user.display().to_string();
+    fs::write(&path, unit().replace(INSTALLED, &program)).unwrap();
+    (directory, path)
+}
+
+/// A service manager.
+struct Manager {
+    socket: UnixDatagram,
+    directory: TempDir,
+}
+
+impl Manager {
+    fn new() -> Self {
+        let directory = TempDir::new().unwrap();
+        let socket = UnixDatagram::bind(directory.path().join("notify")).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self { socket, directory }
+    }
+
+    /// Starts the daemon with this interval of the service manager's watchdog.
+    fn start(&self, net: &Net, config: &NamedTempFile, alive_us: &str) -> Process {
+        let mut command = daemon::command(config);
+        command.args(["--iface", SERVER_LINK]);
+        command.env("NOTIFY_SOCKET", self.directory.path().join("notify"));
+        command.env("WATCHDOG_USEC", alive_us);
+        Process::start(&net.server, &mut command)
+    }
+
+    /// Reads messages without a pause, because the kernel queues at most ten.
+    fn listens(&self) -> Messages {
+        let socket = self.socket.try_clone().unwrap();
+        let (sender, messages) = mpsc::channel();
+        thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(length) = socket.recv(&mut buffer) {
+                let text = String::from_utf8_lossy(&buffer[..length]);
+                if sender
+                    .send(text.lines().map(str::to_owned).collect())
+                    .is_err()
+                {
+                    break;
+                }
+            }
+        });
+        Messages(messages)
+    }
+}
+
+/// The messages that a service manager received.
+struct Messages(mpsc::Receiver<Vec<String>>);
+
+impl Messages {
+    fn next(&self) -> Vec<String> {
+        self.0.recv_timeout(PATIENCE).unwrap()
+    }
+
+    /// The next message that is more than a keep-alive.
+    fn next_message(&self) -> Vec<String> {
+        loop {
+            let message = self.next();
+            if message != ["WATCHDOG=1"] {
+                return message;
+            }
+        }
+    }
+}
+
+/// The time since a `MONOTONIC_USEC`.
+fn clock(text: &str) -> Duration {
+    let micros = text.strip_prefix("MONOTONIC_USEC=").unwrap();
+    let then = Duration::from_micros(micros.parse().unwrap());
+    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).unwrap();
+    Duration::from(now) - then
 }

@@ -24,40 +24,6 @@ const KEEP: [&str; 4] = ["--iface", SERVER_LINK, "--on-exit", "keep"];
 /// A map layout that no version of this program has.
 const OTHER_LAYOUT: &str = "999";
 
-/// Asserts that a start is refused and changes nothing; returns the error.
-#[track_caller]
-fn refused(net: &Net, interfaces: &[&str]) -> String {
-    let before = attached_programs(&net.server);
-    let config = config_file(DOOR.as_bytes());
-    let mut command = daemon::command(&config);
-    for interface in interfaces {
-        command.args(["--iface", interface]);
-    }
-    let ended = Process::start(&net.server, &mut command).wait();
-    let output = format!("{}\n{}", ended.stdout.join("\n"), ended.stderr);
-    assert_eq!(ended.status.code(), Some(1), "{output}");
-    assert!(!output.contains("panicked"), "{output}");
-    assert_eq!(attached_programs(&net.server), before, "{output}");
-    output
-}
-
-#[track_caller]
-fn says(output: &str, words: &[&str]) {
-    for word in words {
-        assert!(output.contains(word), "no {word:?} in: {output}");
-    }
-}
-
-/// Runs `knock-user detach`, twice: the second time there is nothing to do.
-#[track_caller]
-fn detach(namespace: &Namespace, programs: &[u32]) {
-    let (code, output) = daemon::ask(namespace, &["detach"]);
-    assert_eq!(code, Some(0), "{output}");
-    pins::nothing_is_left(namespace, programs);
-    let (code, again) = daemon::ask(namespace, &["detach"]);
-    assert_eq!(code, Some(0), "{again}");
-}
-
 #[test]
 fn an_upgrade_loses_no_packet_and_lets_nobody_in() {
     // Longer than all rows take.
@@ -146,16 +112,6 @@ fn a_map_of_another_shape_is_refused() {
         assert!(connected.is_ok(), "{connected:?}");
         daemon.stop();
     });
-}
-
-/// The directory of another map layout, removed at the end.
-struct OtherLayout;
-
-impl Drop for OtherLayout {
-    fn drop(&mut self) {
-        // Other instances may be in there, which must not be removed with it.
-        let _not_empty = fs::remove_dir(Path::new(bpffs::DIRECTORY).join(OTHER_LAYOUT));
-    }
 }
 
 #[test]
@@ -316,4 +272,48 @@ fn a_grant_is_carried_over_by_its_door() {
         second.leave(SIGTERM);
         detach(&net.server, &programs);
     });
+}
+
+/// Asserts that a start is refused and changes nothing; returns the error.
+#[track_caller]
+fn refused(net: &Net, interfaces: &[&str]) -> String {
+    let before = attached_programs(&net.server);
+    let config = config_file(DOOR.as_bytes());
+    let mut command = daemon::command(&config);
+    for interface in interfaces {
+        command.args(["--iface", interface]);
+    }
+    let ended = Process::start(&net.server, &mut command).wait();
+    let output = format!("{}\n{}", ended.stdout.join("\n"), ended.stderr);
+    assert_eq!(ended.status.code(), Some(1), "{output}");
+    assert!(!output.contains("panicked"), "{output}");
+    assert_eq!(attached_programs(&net.server), before, "{output}");
+    output
+}
+
+#[track_caller]
+fn says(output: &str, words: &[&str]) {
+    for word in words {
+        assert!(output.contains(word), "no {word:?} in: {output}");
+    }
+}
+
+/// Runs `knock-user detach`, twice: the second time there is nothing to do.
+#[track_caller]
+fn detach(namespace: &Namespace, programs: &[u32]) {
+    let (code, output) = daemon::ask(namespace, &["detach"]);
+    assert_eq!(code, Some(0), "{output}");
+    pins::nothing_is_left(namespace, programs);
+    let (code, again) = daemon::ask(namespace, &["detach"]);
+    assert_eq!(code, Some(0), "{again}");
+}
+
+/// The directory of another map layout, removed at the end.
+struct OtherLayout;
+
+impl Drop for OtherLayout {
+    fn drop(&mut self) {
+        // Other instances may be in there, which must not be removed with it.
+        let _not_empty = fs::remove_dir(Path::new(bpffs::DIRECTORY).join(OTHER_LAYOUT));
+    }
 }

@@ -202,20 +202,6 @@ fn only_users_are_answered() {
     });
 }
 
-/// Sends a datagram, and returns what comes back within a short time.
-fn exchange(net: &Net, from: IpAddr, to: IpAddr, datagram: &[u8]) -> Option<Vec<u8>> {
-    net.client.enter(|| {
-        let socket = UdpSocket::bind((from, 0)).unwrap();
-        socket
-            .set_read_timeout(Some(Duration::from_millis(200)))
-            .unwrap();
-        socket.send_to(datagram, (to, PORT)).unwrap();
-        let mut buffer = [0; 512];
-        let length = socket.recv(&mut buffer).ok()?;
-        Some(buffer[..length].to_vec())
-    })
-}
-
 #[test]
 fn a_packet_is_answered_once_with_the_hosts_time() {
     net::test(|net| {
@@ -257,4 +243,18 @@ fn a_packet_is_answered_once_with_the_hosts_time() {
         }
         daemon.stop();
     });
+}
+
+/// Sends a datagram, and returns what comes back within a short time.
+fn exchange(net: &Net, from: IpAddr, to: IpAddr, datagram: &[u8]) -> Option<Vec<u8>> {
+    net.client.enter(|| {
+        let socket = UdpSocket::bind((from, 0)).unwrap();
+        socket
+            .set_read_timeout(Some(Duration::from_millis(200)))
+            .unwrap();
+        socket.send_to(datagram, (to, PORT)).unwrap();
+        let mut buffer = [0; 512];
+        let length = socket.recv(&mut buffer).ok()?;
+        Some(buffer[..length].to_vec())
+    })
 }

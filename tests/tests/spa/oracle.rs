@@ -4,22 +4,6 @@ use std::{fs, path::PathBuf, process::Command};
 
 use knock_tests::namespace::text;
 
-/// The command that runs the client with these words.
-pub(crate) fn oracle(words: &[&str]) -> Command {
-    let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("oracle/spa.py");
-    let mut command = Command::new("python3");
-    command.arg(script).args(words);
-    command
-}
-
-/// Runs it to the end and returns what it prints.
-#[track_caller]
-pub(crate) fn run(words: &[&str]) -> String {
-    let output = oracle(words).output().unwrap();
-    assert!(output.status.success(), "{}", text(&output));
-    String::from_utf8(output.stdout).unwrap()
-}
-
 /// The crates' own tests read the same vectors.
 #[test]
 fn an_independent_client_makes_the_same_packets() {
@@ -34,4 +18,20 @@ fn an_independent_client_makes_the_same_packets() {
     });
     let made: Vec<&str> = made.lines().collect();
     assert_eq!(made, expected.collect::<Vec<_>>());
+}
+
+/// The command that runs the client with these words.
+pub(crate) fn oracle(words: &[&str]) -> Command {
+    let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("oracle/spa.py");
+    let mut command = Command::new("python3");
+    command.arg(script).args(words);
+    command
+}
+
+/// Runs it to the end and returns what it prints.
+#[track_caller]
+pub(crate) fn run(words: &[&str]) -> String {
+    let output = oracle(words).output().unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+    String::from_utf8(output.stdout).unwrap()
 }

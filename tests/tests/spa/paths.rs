@@ -25,19 +25,6 @@ const PORT: u16 = 62_201;
 const WEB: u16 = 80;
 const ALICE: &[(&str, &str)] = &[("alice", "doors = [\"ssh\", \"wiki\"]")];
 
-/// This moment: ns since 1970.
-pub(crate) fn now() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-    now.as_nanos().try_into().unwrap()
-}
-
-/// Sends a datagram from an address of a namespace.
-#[track_caller]
-fn send(namespace: &Namespace, from: IpAddr, to: IpAddr, datagram: &[u8]) {
-    let sent = namespace.enter(|| UdpSocket::bind((from, 0))?.send_to(datagram, (to, PORT)));
-    assert_eq!(sent.unwrap(), datagram.len(), "{from} to {to}");
-}
-
 /// No SYN is dropped: the client's first one is right behind its packet.
 #[test]
 fn the_first_syn_behind_a_packet_is_let_in() {
@@ -154,34 +141,6 @@ fn an_independent_client_opens_the_door() {
     });
 }
 
-/// The client's namespace translates the addresses of one behind it.
-struct Nat {
-    inner: Namespace,
-}
-
-impl Nat {
-    const INNER: &str = "10.7.0.2";
-
-    fn new(net: &Net) -> Self {
-        let inner = Namespace::new("c");
-        net.client.sysctl("ipv4/ip_forward", "1");
-        net.client.ip(&format!(
-            "link add a7 type veth peer name c0 netns {}",
-            inner.name()
-        ));
-        net.client
-            .ip_batch("address add 10.7.0.1/24 dev a7\nlink set a7 up");
-        inner.ip_batch(&format!(
-            "address add {}/24 dev c0\nlink set lo up\nlink set c0 up\nroute add default via 10.7.0.1",
-            Self::INNER
-        ));
-        let rules = "table ip nat { chain c { type nat hook postrouting priority srcnat;
-                     ip saddr 10.7.0.0/24 masquerade; }; }";
-        net.client.run("nft", &[rules]);
-        Self { inner }
-    }
-}
-
 #[test]
 fn behind_a_nat_an_unbound_packet_opens_and_the_inner_address_does_not() {
     net::test(|net| {
@@ -276,4 +235,45 @@ fn a_service_on_the_port_receives_everything_else() {
         assert!(server.met(Family::V4.client(), QUIC));
         daemon.stop();
     });
+}
+
+/// This moment: ns since 1970.
+pub(crate) fn now() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    now.as_nanos().try_into().unwrap()
+}
+
+/// Sends a datagram from an address of a namespace.
+#[track_caller]
+fn send(namespace: &Namespace, from: IpAddr, to: IpAddr, datagram: &[u8]) {
+    let sent = namespace.enter(|| UdpSocket::bind((from, 0))?.send_to(datagram, (to, PORT)));
+    assert_eq!(sent.unwrap(), datagram.len(), "{from} to {to}");
+}
+
+/// The client's namespace translates the addresses of one behind it.
+struct Nat {
+    inner: Namespace,
+}
+
+impl Nat {
+    const INNER: &str = "10.7.0.2";
+
+    fn new(net: &Net) -> Self {
+        let inner = Namespace::new("c");
+        net.client.sysctl("ipv4/ip_forward", "1");
+        net.client.ip(&format!(
+            "link add a7 type veth peer name c0 netns {}",
+            inner.name()
+        ));
+        net.client
+            .ip_batch("address add 10.7.0.1/24 dev a7\nlink set a7 up");
+        inner.ip_batch(&format!(
+            "address add {}/24 dev c0\nlink set lo up\nlink set c0 up\nroute add default via 10.7.0.1",
+            Self::INNER
+        ));
+        let rules = "table ip nat { chain c { type nat hook postrouting priority srcnat;
+                     ip saddr 10.7.0.0/24 masquerade; }; }";
+        net.client.run("nft", &[rules]);
+        Self { inner }
+    }
 }

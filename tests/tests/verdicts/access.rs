@@ -30,26 +30,6 @@ pub(crate) const GRANTS: &str = r#"
     ]
 "#;
 
-/// The knocks of a door of [`GRANTS`].
-fn knock(door: &'static str, reason: Reason) -> [Step; 2] {
-    let first = match door {
-        "ssh" => 7000,
-        "long" => 7001,
-        "bye" => 7002,
-        "both" => 7003,
-        _ => 7004,
-    };
-    [
-        syn(first).is(FirstKnock).reported(door, 1),
-        udp(8000).is(reason).reported(door, 2),
-    ]
-}
-
-/// A row that begins with an open door.
-fn opened<const N: usize>(name: &'static str, steps: [Step; N]) -> Row {
-    row(name, [&knock("ssh", Opened)[..], &steps[..]].concat())
-}
-
 #[test]
 fn a_grant_admits_its_source_until_it_expires() {
     let [again_first, again] = knock("ssh", Refreshed);
@@ -370,4 +350,24 @@ fn a_full_allow_map_takes_no_new_grants() {
             [first_again, last_again, syn(22).is(Granted)],
         )],
     );
+}
+
+/// The knocks of a door of [`GRANTS`].
+fn knock(door: &'static str, reason: Reason) -> [Step; 2] {
+    let first = match door {
+        "ssh" => 7000,
+        "long" => 7001,
+        "bye" => 7002,
+        "both" => 7003,
+        _ => 7004,
+    };
+    [
+        syn(first).is(FirstKnock).reported(door, 1),
+        udp(8000).is(reason).reported(door, 2),
+    ]
+}
+
+/// A row that begins with an open door.
+fn opened<const N: usize>(name: &'static str, steps: [Step; N]) -> Row {
+    row(name, [&knock("ssh", Opened)[..], &steps[..]].concat())
 }

@@ -54,138 +54,6 @@ const EPOCH: u64 = 1 << 36;
 /// How long a key is used.
 const TURN: u64 = 64 * EPOCH;
 
-/// The expected answer to a frame.
-#[derive(Clone, Copy, Debug)]
-enum Answered {
-    SynAck(u32),
-    FinAck,
-    Reset,
-    Port(u16),
-}
-
-impl Answered {
-    fn to(self, frame: &[u8]) -> Answer {
-        let question = Repliable::find(frame).unwrap();
-        match self {
-            Self::SynAck(cookie) => Answer::syn_ack(&question, cookie),
-            Self::FinAck => Answer::fin_ack(&question),
-            Self::Reset => Answer::reset(&question),
-            Self::Port(port) => Answer::port(PortDigits::of(port)),
-        }
-    }
-}
-
-struct Bench {
-    kernel: Kernel,
-    /// The key of the cookies.
-    key: cookie::CookieKey,
-}
-
-impl Bench {
-    fn new(options: LoadOptions<'_>) -> Self {
-        let tables = compile(CONFIG).unwrap();
-        let [key, _] = tables.config.cookie_keys;
-        Self {
-            kernel: Kernel::with(&tables, options).unwrap(),
-            key,
-        }
-    }
-
-    /// Returns the cookie of a frame's connection this many epochs ago.
-    fn cookie(&self, frame: &[u8], ago: u64) -> u32 {
-        let connection = Repliable::find(frame).unwrap().connection;
-        let epoch = (now().unwrap().nanos() / EPOCH).wrapping_sub(ago) as u32;
-        cookie::of(self.key, &connection, epoch)
-    }
-
-    /// Judges a frame that must be answered like this, or not at all.
-    #[track_caller]
-    fn is(&mut self, frame: &[u8], reason: Reason, answer: Option<Answered>, name: &str) {
-        let (found, answered) = self.kernel.answer(frame).unwrap();
-        assert_eq!(found, reason, "{name}");
-        let expected = answer.map(|answer| turned(frame, answer));
-        assert_eq!(answered, expected, "{name}: {answer:02x?}");
-    }
-
-    fn end_grants(&mut self) {
-        let over = |_: &GrantKey, _| 0;
-        self.kernel.change("ALLOW", over).unwrap();
-    }
-
-    /// Sends a SYN, and asserts that the answer has the cookie that the library computes.
-    #[track_caller]
-    fn offered(&mut self, frame: &[u8], name: &str) -> u32 {
-        // An epoch may end in between.
-        for _ in 0..2 {
-            let cookie = self.cookie(frame, 0);
-            let (reason, answered) = self.kernel.answer(frame).unwrap();
-            assert_eq!(reason, SynCookieSent, "{name}");
-            if answered == Some(turned(frame, Answered::SynAck(cookie))) {
-                return cookie;
-            }
-        }
-        panic!("{name}: another cookie than the library's");
-    }
-
-    /// A whole handshake with this ACK.
-    #[track_caller]
-    fn connects(&mut self, way: &Frame, port: u16, reason: Reason, answer: Answered, name: &str) {
-        let cookie = self.offered(&tcp(way, port, SYN, 0), name);
-        let ack = tcp(way, port, ACK, cookie.wrapping_add(1));
-        self.is(&ack, reason, Some(answer), &format!("{name}, tcp/{port}"));
-    }
-}
-
-fn turned(frame: &[u8], answer: Answered) -> Vec<u8> {
-    let answer = answer.to(frame);
-    let mut frame = frame.to_vec();
-    let mut memory = Memory(&mut frame);
-    answer::rewrite_as_reply(&mut memory, answer).unwrap();
-    memory.0.to_vec()
-}
-
-fn tcp(way: &Frame, port: u16, flags: u8, acknowledged: u32) -> Vec<u8> {
-    let mut frame = way.clone().tcp(40_000, port, flags).bytes();
-    let at = frame.len() - 12;
-    frame[at..at + 4].copy_from_slice(&acknowledged.to_be_bytes());
-    frame
-}
-
-/// A datagram with this many octets.
-fn udp(way: &Frame, port: u16, octets: usize) -> Vec<u8> {
-    let mut frame = way.clone().udp(40_000, port).bytes();
-    frame.extend(vec![0; octets]);
-    frame
-}
-
-/// Every kind of headers that can be answered, each with a source of its own.
-fn ways(number: u8) -> Vec<(&'static str, Frame)> {
-    let v4 = |frame: Frame| frame.ip4(&format!("198.51.100.{number}"), "192.0.2.2");
-    let v6 = |frame: Frame| frame.ip6(&format!("2001:db8:1::{number:x}"), "2001:db8::2");
-    let tagged = |number: u8| format!("198.51.101.{number}");
-    vec![
-        ("IPv4", v4(eth())),
-        ("IPv6", v6(eth())),
-        (
-            "IPv4, tagged",
-            eth().vlan(7).ip4(&tagged(number), "192.0.2.2"),
-        ),
-        (
-            "IPv6, two tags",
-            eth()
-                .qinq(7)
-                .vlan(8)
-                .ip6(&format!("2001:db8:2::{number:x}"), "2001:db8::2"),
-        ),
-        (
-            "IPv4, options",
-            eth()
-                .ip4(&format!("198.51.102.{number}"), "192.0.2.2")
-                .options(2),
-        ),
-    ]
-}
-
 #[test]
 fn completed_handshakes_count_as_knocks() {
     let mut bench = Bench::new(LoadOptions::default());
@@ -481,4 +349,136 @@ fn the_kernel_answers_any_frame_like_the_library() {
         );
     }
     assert!(answers > 5_000, "only {answers} were answered");
+}
+
+/// The expected answer to a frame.
+#[derive(Clone, Copy, Debug)]
+enum Answered {
+    SynAck(u32),
+    FinAck,
+    Reset,
+    Port(u16),
+}
+
+impl Answered {
+    fn to(self, frame: &[u8]) -> Answer {
+        let question = Repliable::find(frame).unwrap();
+        match self {
+            Self::SynAck(cookie) => Answer::syn_ack(&question, cookie),
+            Self::FinAck => Answer::fin_ack(&question),
+            Self::Reset => Answer::reset(&question),
+            Self::Port(port) => Answer::port(PortDigits::of(port)),
+        }
+    }
+}
+
+struct Bench {
+    kernel: Kernel,
+    /// The key of the cookies.
+    key: cookie::CookieKey,
+}
+
+impl Bench {
+    fn new(options: LoadOptions<'_>) -> Self {
+        let tables = compile(CONFIG).unwrap();
+        let [key, _] = tables.config.cookie_keys;
+        Self {
+            kernel: Kernel::with(&tables, options).unwrap(),
+            key,
+        }
+    }
+
+    /// Returns the cookie of a frame's connection this many epochs ago.
+    fn cookie(&self, frame: &[u8], ago: u64) -> u32 {
+        let connection = Repliable::find(frame).unwrap().connection;
+        let epoch = (now().unwrap().nanos() / EPOCH).wrapping_sub(ago) as u32;
+        cookie::of(self.key, &connection, epoch)
+    }
+
+    /// Judges a frame that must be answered like this, or not at all.
+    #[track_caller]
+    fn is(&mut self, frame: &[u8], reason: Reason, answer: Option<Answered>, name: &str) {
+        let (found, answered) = self.kernel.answer(frame).unwrap();
+        assert_eq!(found, reason, "{name}");
+        let expected = answer.map(|answer| turned(frame, answer));
+        assert_eq!(answered, expected, "{name}: {answer:02x?}");
+    }
+
+    fn end_grants(&mut self) {
+        let over = |_: &GrantKey, _| 0;
+        self.kernel.change("ALLOW", over).unwrap();
+    }
+
+    /// Sends a SYN, and asserts that the answer has the cookie that the library computes.
+    #[track_caller]
+    fn offered(&mut self, frame: &[u8], name: &str) -> u32 {
+        // An epoch may end in between.
+        for _ in 0..2 {
+            let cookie = self.cookie(frame, 0);
+            let (reason, answered) = self.kernel.answer(frame).unwrap();
+            assert_eq!(reason, SynCookieSent, "{name}");
+            if answered == Some(turned(frame, Answered::SynAck(cookie))) {
+                return cookie;
+            }
+        }
+        panic!("{name}: another cookie than the library's");
+    }
+
+    /// A whole handshake with this ACK.
+    #[track_caller]
+    fn connects(&mut self, way: &Frame, port: u16, reason: Reason, answer: Answered, name: &str) {
+        let cookie = self.offered(&tcp(way, port, SYN, 0), name);
+        let ack = tcp(way, port, ACK, cookie.wrapping_add(1));
+        self.is(&ack, reason, Some(answer), &format!("{name}, tcp/{port}"));
+    }
+}
+
+fn turned(frame: &[u8], answer: Answered) -> Vec<u8> {
+    let answer = answer.to(frame);
+    let mut frame = frame.to_vec();
+    let mut memory = Memory(&mut frame);
+    answer::rewrite_as_reply(&mut memory, answer).unwrap();
+    memory.0.to_vec()
+}
+
+fn tcp(way: &Frame, port: u16, flags: u8, acknowledged: u32) -> Vec<u8> {
+    let mut frame = way.clone().tcp(40_000, port, flags).bytes();
+    let at = frame.len() - 12;
+    frame[at..at + 4].copy_from_slice(&acknowledged.to_be_bytes());
+    frame
+}
+
+/// A datagram with this many octets.
+fn udp(way: &Frame, port: u16, octets: usize) -> Vec<u8> {
+    let mut frame = way.clone().udp(40_000, port).bytes();
+    frame.extend(vec![0; octets]);
+    frame
+}
+
+/// Every kind of headers that can be answered, each with a source of its own.
+fn ways(number: u8) -> Vec<(&'static str, Frame)> {
+    let v4 = |frame: Frame| frame.ip4(&format!("198.51.100.{number}"), "192.0.2.2");
+    let v6 = |frame: Frame| frame.ip6(&format!("2001:db8:1::{number:x}"), "2001:db8::2");
+    let tagged = |number: u8| format!("198.51.101.{number}");
+    vec![
+        ("IPv4", v4(eth())),
+        ("IPv6", v6(eth())),
+        (
+            "IPv4, tagged",
+            eth().vlan(7).ip4(&tagged(number), "192.0.2.2"),
+        ),
+        (
+            "IPv6, two tags",
+            eth()
+                .qinq(7)
+                .vlan(8)
+                .ip6(&format!("2001:db8:2::{number:x}"), "2001:db8::2"),
+        ),
+        (
+            "IPv4, options",
+            eth()
+                .ip4(&format!("198.51.102.{number}"), "192.0.2.2")
+                .options(2),
+        ),
+    ]
 }

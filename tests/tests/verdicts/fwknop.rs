@@ -40,125 +40,6 @@ const DOORS: &str = r#"
     ]
 "#;
 
-fn wall() -> Duration {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap()
-}
-
-fn user(number: u16, hmac_key: &[u8]) -> FwknopKey {
-    FwknopKey {
-        mac: Key::new(hmac_key),
-        passphrase: Passphrase::new(PASSPHRASE).unwrap(),
-        not_after_ns: u64::MAX,
-        user: number,
-        ..FwknopKey::default()
-    }
-}
-
-/// Three doors; users who may open the first two.
-fn tables(users: &[FwknopKey], otherwise: Otherwise) -> Tables {
-    let mut tables = compile(DOORS).unwrap();
-    tables.features = tables.features.with(Features::SPA).with(Features::FWKNOP);
-    let port = SpaPort {
-        formats: SpaFormats::FWKNOP,
-        otherwise,
-    };
-    tables.ports.insert((Udp, PORT), PortRule::spa(port));
-    tables.spa.fwknop_keys = users.to_vec();
-    for user in users {
-        for (protocol, port, door) in [(Tcp, 22, 0), (Tcp, 80, 1), (Udp, 443, 1)] {
-            let may = SpaMay {
-                open_for_ms: tables.doors[door].open_for_ms,
-                open_for_max_ms: 100_000,
-                entry: u16::try_from(door).unwrap(),
-                ..SpaMay::default()
-            };
-            let key = SpaMayKey::port(user.user, port_index(protocol, port));
-            tables.spa.may.push((key, may));
-        }
-    }
-    tables
-}
-
-struct Firewall {
-    kernel: Kernel,
-    packets: u64,
-    /// The first event of the last packet.
-    event: Option<Event>,
-}
-
-impl Firewall {
-    fn new(users: &[FwknopKey]) -> Self {
-        Self::with(&tables(users, Otherwise::Drop))
-    }
-
-    fn with(tables: &Tables) -> Self {
-        let mut kernel = Kernel::with(tables, LoadOptions::default()).unwrap();
-        let since_boot = Duration::from_nanos(now().unwrap().nanos());
-        let wall = u64::try_from((wall() - since_boot).as_nanos()).unwrap();
-        maps::set(kernel.firewall().ebpf(), "WALL_CLOCK", [(0, wall)]).unwrap();
-        Self {
-            kernel,
-            packets: 0,
-            event: None,
-        }
-    }
-
-    /// Replaces the first user.
-    fn set_key(&mut self, key: FwknopKey) {
-        maps::set(self.kernel.firewall().ebpf(), "FWKNOP_KEYS", [(0, key)]).unwrap();
-    }
-
-    /// A packet with a salt of its own.
-    fn seal(&mut self, hmac_key: &[u8], text: &str) -> String {
-        self.packets += 1;
-        seal(
-            PASSPHRASE,
-            hmac_key,
-            self.packets.to_be_bytes(),
-            text.as_bytes(),
-        )
-    }
-
-    /// Sends a payload. Returns the reason, and the user that the event names.
-    fn send(&mut self, source: &str, payload: &[u8]) -> (Reason, Option<u16>) {
-        let frame = eth().ip4(source, "192.0.2.2");
-        self.judge(&frame.datagram(40_000, PORT, payload))
-    }
-
-    fn judge(&mut self, frame: &Frame) -> (Reason, Option<u16>) {
-        self.kernel.reset_event_limits().unwrap();
-        let judged = self.kernel.judge(&frame.bytes()).unwrap();
-        self.event = judged.events.first().copied();
-        assert_eq!(judged.verdict, judged.reason.verdict());
-        (judged.reason, self.event.map(|event| event.user))
-    }
-
-    /// When packets were used, in milliseconds since boot.
-    fn seen(&mut self) -> Vec<u64> {
-        let seen = self.kernel.entries::<SpaTag>("SPA_SEEN").unwrap();
-        seen.into_iter().map(|(_, used)| used).collect()
-    }
-
-    /// The seconds that grants of an address have left, by door.
-    fn grants(&mut self, address: &str) -> Vec<(u16, u64)> {
-        let address = Address::from(address.parse::<IpAddr>().unwrap());
-        let allow = self.kernel.allow().unwrap();
-        let now_ms = now().unwrap().millis();
-        let mut grants: Vec<_> = allow
-            .iter()
-            .filter(|(key, _)| key.source == address)
-            .map(|(_, word)| Grant::from_word(*word))
-            .map(|grant| (grant.door, (grant.until_ms - now_ms).div_ceil(10_000) * 10))
-            .collect();
-        grants.sort_unstable();
-        grants
-    }
-}
-
-fn access_now(message: &str) -> String {
-    access_at("alice", wall().as_secs(), message)
-}
-
 #[test]
 fn a_packet_of_fwknop_opens_the_doors_that_it_asks_for() {
     let mut firewall = Firewall::new(&[user(1, b"another key"), user(2, HMAC_KEY)]);
@@ -393,13 +274,6 @@ fn a_packet_of_fwknop_is_refused_for_one_reason() {
     }
 }
 
-fn prefix(address: &str, bits: u32) -> SourcePrefix {
-    SourcePrefix {
-        address: address.parse::<IpAddr>().unwrap().into(),
-        bits,
-    }
-}
-
 #[test]
 fn a_packet_of_fwknop_may_ask_for_another_address() {
     let mut firewall = Firewall::new(&[user(1, HMAC_KEY)]);
@@ -627,4 +501,130 @@ fn every_flipped_bit_of_a_packet_of_fwknop_is_noticed() {
         firewall.send("198.51.100.7", packet.as_bytes()).0,
         Reason::Opened
     );
+}
+
+fn wall() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap()
+}
+
+fn user(number: u16, hmac_key: &[u8]) -> FwknopKey {
+    FwknopKey {
+        mac: Key::new(hmac_key),
+        passphrase: Passphrase::new(PASSPHRASE).unwrap(),
+        not_after_ns: u64::MAX,
+        user: number,
+        ..FwknopKey::default()
+    }
+}
+
+/// Three doors; users who may open the first two.
+fn tables(users: &[FwknopKey], otherwise: Otherwise) -> Tables {
+    let mut tables = compile(DOORS).unwrap();
+    tables.features = tables.features.with(Features::SPA).with(Features::FWKNOP);
+    let port = SpaPort {
+        formats: SpaFormats::FWKNOP,
+        otherwise,
+    };
+    tables.ports.insert((Udp, PORT), PortRule::spa(port));
+    tables.spa.fwknop_keys = users.to_vec();
+    for user in users {
+        for (protocol, port, door) in [(Tcp, 22, 0), (Tcp, 80, 1), (Udp, 443, 1)] {
+            let may = SpaMay {
+                open_for_ms: tables.doors[door].open_for_ms,
+                open_for_max_ms: 100_000,
+                entry: u16::try_from(door).unwrap(),
+                ..SpaMay::default()
+            };
+            let key = SpaMayKey::port(user.user, port_index(protocol, port));
+            tables.spa.may.push((key, may));
+        }
+    }
+    tables
+}
+
+struct Firewall {
+    kernel: Kernel,
+    packets: u64,
+    /// The first event of the last packet.
+    event: Option<Event>,
+}
+
+impl Firewall {
+    fn new(users: &[FwknopKey]) -> Self {
+        Self::with(&tables(users, Otherwise::Drop))
+    }
+
+    fn with(tables: &Tables) -> Self {
+        let mut kernel = Kernel::with(tables, LoadOptions::default()).unwrap();
+        let since_boot = Duration::from_nanos(now().unwrap().nanos());
+        let wall = u64::try_from((wall() - since_boot).as_nanos()).unwrap();
+        maps::set(kernel.firewall().ebpf(), "WALL_CLOCK", [(0, wall)]).unwrap();
+        Self {
+            kernel,
+            packets: 0,
+            event: None,
+        }
+    }
+
+    /// Replaces the first user.
+    fn set_key(&mut self, key: FwknopKey) {
+        maps::set(self.kernel.firewall().ebpf(), "FWKNOP_KEYS", [(0, key)]).unwrap();
+    }
+
+    /// A packet with a salt of its own.
+    fn seal(&mut self, hmac_key: &[u8], text: &str) -> String {
+        self.packets += 1;
+        seal(
+            PASSPHRASE,
+            hmac_key,
+            self.packets.to_be_bytes(),
+            text.as_bytes(),
+        )
+    }
+
+    /// Sends a payload. Returns the reason, and the user that the event names.
+    fn send(&mut self, source: &str, payload: &[u8]) -> (Reason, Option<u16>) {
+        let frame = eth().ip4(source, "192.0.2.2");
+        self.judge(&frame.datagram(40_000, PORT, payload))
+    }
+
+    fn judge(&mut self, frame: &Frame) -> (Reason, Option<u16>) {
+        self.kernel.reset_event_limits().unwrap();
+        let judged = self.kernel.judge(&frame.bytes()).unwrap();
+        self.event = judged.events.first().copied();
+        assert_eq!(judged.verdict, judged.reason.verdict());
+        (judged.reason, self.event.map(|event| event.user))
+    }
+
+    /// When packets were used, in milliseconds since boot.
+    fn seen(&mut self) -> Vec<u64> {
+        let seen = self.kernel.entries::<SpaTag>("SPA_SEEN").unwrap();
+        seen.into_iter().map(|(_, used)| used).collect()
+    }
+
+    /// The seconds that grants of an address have left, by door.
+    fn grants(&mut self, address: &str) -> Vec<(u16, u64)> {
+        let address = Address::from(address.parse::<IpAddr>().unwrap());
+        let allow = self.kernel.allow().unwrap();
+        let now_ms = now().unwrap().millis();
+        let mut grants: Vec<_> = allow
+            .iter()
+            .filter(|(key, _)| key.source == address)
+            .map(|(_, word)| Grant::from_word(*word))
+            .map(|grant| (grant.door, (grant.until_ms - now_ms).div_ceil(10_000) * 10))
+            .collect();
+        grants.sort_unstable();
+        grants
+    }
+}
+
+fn access_now(message: &str) -> String {
+    access_at("alice", wall().as_secs(), message)
+}
+
+fn prefix(address: &str, bits: u32) -> SourcePrefix {
+    SourcePrefix {
+        address: address.parse::<IpAddr>().unwrap().into(),
+        bits,
+    }
 }

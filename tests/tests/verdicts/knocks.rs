@@ -29,14 +29,6 @@ const DOORS: &str = r#"
     ]
 "#;
 
-pub(crate) fn opens_ssh() -> [Step; 3] {
-    [
-        syn(7000).is(FirstKnock).reported("ssh", 1),
-        udp(8000).is(NextKnock).reported("ssh", 2),
-        syn(9000).is(Opened).reported("ssh", 3),
-    ]
-}
-
 #[test]
 fn only_the_knocks_of_a_sequence_in_order_open_its_door() {
     let [a, b, c] = opens_ssh();
@@ -568,4 +560,12 @@ fn a_door_with_a_target_opens_at_that_address_only() {
             ],
         );
     }
+}
+
+pub(crate) fn opens_ssh() -> [Step; 3] {
+    [
+        syn(7000).is(FirstKnock).reported("ssh", 1),
+        udp(8000).is(NextKnock).reported("ssh", 2),
+        syn(9000).is(Opened).reported("ssh", 3),
+    ]
 }

@@ -36,45 +36,6 @@ const BOB: u16 = 2;
 const CLIENT: &str = "203.0.113.7";
 const CLIENT_V6: &str = "2001:db8:7::7";
 
-fn tables(otherwise: Otherwise) -> Tables {
-    let mut tables = compile(CONFIG).unwrap();
-    spa::add_port(&mut tables, PORT, spa::port(otherwise));
-    spa::add_user(&mut tables, ALICE, 0, &["ssh"]);
-    spa::add_user(&mut tables, BOB, SpaKey::FOR_OTHERS, &["wiki", "ssh"]);
-    tables
-}
-
-fn kernel(tables: &Tables) -> Kernel {
-    let mut kernel = Kernel::with(tables, LoadOptions::default()).unwrap();
-    spa::start(&mut kernel, tables).unwrap();
-    kernel
-}
-
-fn v4() -> Frame {
-    eth().ip4(CLIENT, "192.0.2.2")
-}
-
-fn v6() -> Frame {
-    eth().ip6(CLIENT_V6, "2001:db8::2")
-}
-
-fn datagram(frame: Frame, payload: &[u8]) -> Vec<u8> {
-    frame.datagram(40_000, PORT, payload).bytes()
-}
-
-fn ssh() -> Content {
-    spa::content(spa::door("ssh")).unwrap()
-}
-
-/// How long the grants of a source last, in milliseconds from now; the greatest is 1 s more than asked for.
-fn grants(kernel: &mut Kernel, source: &str, now_ms: u64) -> Vec<u64> {
-    let source = Address::from(source.parse::<IpAddr>().unwrap());
-    let allow = kernel.allow().unwrap().into_iter();
-    let own = allow.filter(|(key, _): &(GrantKey, u64)| key.source == source);
-    own.map(|(_, word)| Grant::from_word(word).until_ms - now_ms)
-        .collect()
-}
-
 #[test]
 fn a_packet_opens_its_door_in_each_kind_of_frame() {
     let mut kernel = kernel(&tables(Otherwise::Drop));
@@ -414,4 +375,43 @@ fn an_answer_says_what_happened() {
             assert_eq!((again, nothing), (SpaReplayed, None), "{name}");
         }
     }
+}
+
+fn tables(otherwise: Otherwise) -> Tables {
+    let mut tables = compile(CONFIG).unwrap();
+    spa::add_port(&mut tables, PORT, spa::port(otherwise));
+    spa::add_user(&mut tables, ALICE, 0, &["ssh"]);
+    spa::add_user(&mut tables, BOB, SpaKey::FOR_OTHERS, &["wiki", "ssh"]);
+    tables
+}
+
+fn kernel(tables: &Tables) -> Kernel {
+    let mut kernel = Kernel::with(tables, LoadOptions::default()).unwrap();
+    spa::start(&mut kernel, tables).unwrap();
+    kernel
+}
+
+fn v4() -> Frame {
+    eth().ip4(CLIENT, "192.0.2.2")
+}
+
+fn v6() -> Frame {
+    eth().ip6(CLIENT_V6, "2001:db8::2")
+}
+
+fn datagram(frame: Frame, payload: &[u8]) -> Vec<u8> {
+    frame.datagram(40_000, PORT, payload).bytes()
+}
+
+fn ssh() -> Content {
+    spa::content(spa::door("ssh")).unwrap()
+}
+
+/// How long the grants of a source last, in milliseconds from now; the greatest is 1 s more than asked for.
+fn grants(kernel: &mut Kernel, source: &str, now_ms: u64) -> Vec<u64> {
+    let source = Address::from(source.parse::<IpAddr>().unwrap());
+    let allow = kernel.allow().unwrap().into_iter();
+    let own = allow.filter(|(key, _): &(GrantKey, u64)| key.source == source);
+    own.map(|(_, word)| Grant::from_word(word).until_ms - now_ms)
+        .collect()
 }

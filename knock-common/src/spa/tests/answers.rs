@@ -7,60 +7,6 @@ use crate::{
     judge::Action,
 };
 
-/// What the answer to a packet says.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-struct Answered {
-    reason: Reason,
-    port: u16,
-    seconds: u32,
-    source: Address,
-    host_time: u64,
-}
-
-/// Judges a packet, and opens the answer if there is one.
-fn answer(sim: &Sim, source: Address, packet: &[u8; PACKET_BYTES]) -> (Reason, Option<Answered>) {
-    let mut bytes = frame(source, packet);
-    let before = bytes.len();
-    let judgement = decide(&bytes[..], sim);
-    let Some(answer) = sim.answer.take() else {
-        return (judgement.reason, None);
-    };
-    assert_eq!(judgement.action(sim.features), Action::Answer);
-    let mut memory = Memory(&mut bytes);
-    rewrite_with(&mut memory, answer, &sim.spa_answer.get()).unwrap();
-    assert!(memory.0.len() < before);
-    let payload = memory.0.len() - 48;
-    assert_eq!(memory.0[payload - 8..payload - 6], PORT.to_be_bytes());
-    let body = sealer()
-        .open_answer(packet, &memory.0[payload..])
-        .expect("an answer of this host");
-    let number = |from: usize, length: usize| {
-        let octets: Vec<u8> = body[from..from + length].to_vec();
-        octets
-            .iter()
-            .rev()
-            .fold(0, |number, &octet| number << 8 | u64::from(octet))
-    };
-    assert_eq!(body[1], 0);
-    let answered = Answered {
-        reason: Reason::from_code(body[0]).unwrap(),
-        port: number(2, 2) as u16,
-        seconds: number(4, 4) as u32,
-        source: Address::from_v6(body[8..24].try_into().unwrap()),
-        host_time: number(24, 8),
-    };
-    (judgement.reason, Some(answered))
-}
-
-/// The host with a port for each door.
-fn answering(flags: u16) -> Sim {
-    let mut sim = host_with(flags);
-    for may in sim.spa_may.values_mut() {
-        may.port = 22;
-    }
-    sim
-}
-
 const ASKING: Content = Content {
     action: 0x80,
     ..CONTENT
@@ -238,4 +184,58 @@ fn a_dry_run_answers_nothing() {
     sim.features = sim.features.with(Features::DRY_RUN);
     let bytes = frame(CLIENT, &sealer().seal(&ASKING));
     assert_eq!(decide(&bytes[..], &sim).action(sim.features), Action::Pass);
+}
+
+/// What the answer to a packet says.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct Answered {
+    reason: Reason,
+    port: u16,
+    seconds: u32,
+    source: Address,
+    host_time: u64,
+}
+
+/// Judges a packet, and opens the answer if there is one.
+fn answer(sim: &Sim, source: Address, packet: &[u8; PACKET_BYTES]) -> (Reason, Option<Answered>) {
+    let mut bytes = frame(source, packet);
+    let before = bytes.len();
+    let judgement = decide(&bytes[..], sim);
+    let Some(answer) = sim.answer.take() else {
+        return (judgement.reason, None);
+    };
+    assert_eq!(judgement.action(sim.features), Action::Answer);
+    let mut memory = Memory(&mut bytes);
+    rewrite_with(&mut memory, answer, &sim.spa_answer.get()).unwrap();
+    assert!(memory.0.len() < before);
+    let payload = memory.0.len() - 48;
+    assert_eq!(memory.0[payload - 8..payload - 6], PORT.to_be_bytes());
+    let body = sealer()
+        .open_answer(packet, &memory.0[payload..])
+        .expect("an answer of this host");
+    let number = |from: usize, length: usize| {
+        let octets: Vec<u8> = body[from..from + length].to_vec();
+        octets
+            .iter()
+            .rev()
+            .fold(0, |number, &octet| number << 8 | u64::from(octet))
+    };
+    assert_eq!(body[1], 0);
+    let answered = Answered {
+        reason: Reason::from_code(body[0]).unwrap(),
+        port: number(2, 2) as u16,
+        seconds: number(4, 4) as u32,
+        source: Address::from_v6(body[8..24].try_into().unwrap()),
+        host_time: number(24, 8),
+    };
+    (judgement.reason, Some(answered))
+}
+
+/// The host with a port for each door.
+fn answering(flags: u16) -> Sim {
+    let mut sim = host_with(flags);
+    for may in sim.spa_may.values_mut() {
+        may.port = 22;
+    }
+    sim
 }
