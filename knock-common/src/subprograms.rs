@@ -113,6 +113,16 @@ pub trait Subprograms: Env + Steps {
         spa::judge::open(self, scratch, sha256::compress)
     }
 
+    /// See [`spa::judge::refuse_early`].
+    fn refuse_early(&self, scratch: &mut SpaScratch) -> Option<Reason> {
+        spa::judge::refuse_early(self, scratch)
+    }
+
+    /// See [`spa::judge::record_stamp`].
+    fn record_stamp(&self, scratch: &mut SpaScratch) -> Option<Reason> {
+        spa::judge::record_stamp(self, scratch)
+    }
+
     /// See [`spa::answer::write`].
     fn write_spa_answer(&self, scratch: &mut SpaScratch, reason: Reason) -> bool {
         spa::answer::write(self, scratch, reason, sha256::compress)

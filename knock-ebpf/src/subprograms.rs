@@ -134,6 +134,16 @@ impl Subprograms for Maps {
     }
 
     #[inline(always)]
+    fn record_stamp(&self, scratch: &mut SpaScratch) -> Option<Reason> {
+        refused(record_stamp(scratch))
+    }
+
+    #[inline(always)]
+    fn refuse_early(&self, scratch: &mut SpaScratch) -> Option<Reason> {
+        refused(refuse_early(scratch))
+    }
+
+    #[inline(always)]
     fn write_spa_answer(&self, scratch: &mut SpaScratch, reason: Reason) -> bool {
         write_spa_answer(scratch, reason as u32) != 0
     }
@@ -428,6 +438,37 @@ pub(crate) extern "C" fn open_spa(scratch: *mut SpaScratch) -> u64 {
         compress_sha256(work);
     };
     spa::judge::open(&Maps::new(), scratch, compress).to_word()
+}
+
+/// The result of a subprogram that refuses nothing: above all numbers of reasons.
+const NOT_REFUSED: u64 = 1 << 8;
+
+/// Reads the reason to refuse a packet from a register.
+#[inline(always)]
+fn refused(code: u64) -> Option<Reason> {
+    (code != NOT_REFUSED).then(|| reason(code))
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn refuse_early(scratch: *mut SpaScratch) -> u64 {
+    // SAFETY: as in `pass_gate`.
+    let Some(scratch) = (unsafe { scratch.as_mut() }) else {
+        return NO_ARGUMENT;
+    };
+    let refused = spa::judge::refuse_early(&Maps::new(), scratch);
+    refused.map_or(NOT_REFUSED, |reason| reason as u64)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn record_stamp(scratch: *mut SpaScratch) -> u64 {
+    // SAFETY: as in `pass_gate`.
+    let Some(scratch) = (unsafe { scratch.as_mut() }) else {
+        return NO_ARGUMENT;
+    };
+    let refused = spa::judge::record_stamp(&Maps::new(), scratch);
+    refused.map_or(NOT_REFUSED, |reason| reason as u64)
 }
 
 /// `code` is the number of a `Reason`.

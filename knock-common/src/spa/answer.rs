@@ -56,7 +56,8 @@ pub fn write<E: Subprograms>(
     reason: Reason,
     compress: impl Fn(&mut Work) + Copy,
 ) -> bool {
-    let Some(key) = env.spa_key(&scratch.header.key) else {
+    let name = scratch.header.key;
+    let Some(key) = env.spa_key(&name) else {
         return false;
     };
     if reason == Reason::SpaStale {
@@ -69,7 +70,7 @@ pub fn write<E: Subprograms>(
     // A packet of the past is answered once. One of the future can't be used up: its client could not get in until
     // then. It is answered as often as it is reported.
     if reason == Reason::SpaStale && scratch.header.stamp < wall_ns {
-        let last = env.spa_last().find(&scratch.header.key.id);
+        let last = env.spa_last().find(&name.id);
         if last.is_none_or(|last| stamp::record(&last, scratch.header.stamp).is_some()) {
             return false;
         }
@@ -103,7 +104,8 @@ pub fn seal<E: Subprograms>(
     scratch: &mut SpaScratch,
     compress: impl Fn(&mut Work) + Copy,
 ) {
-    let Some(key) = env.spa_key(&scratch.header.key) else {
+    let name = scratch.header.key;
+    let Some(key) = env.spa_key(&name) else {
         return;
     };
     let SpaScratch { open, answer, .. } = scratch;

@@ -112,10 +112,7 @@ pub fn open<E: Subprograms>(
     scratch: &mut SpaScratch,
     compress: impl Fn(&mut Work) + Copy,
 ) -> SpaStep {
-    let header = &scratch.header;
-    let key = env.spa_key(&header.key);
-    let last = env.spa_last().find(&header.key.id);
-    let mut refused = early(env, scratch, key.is_some(), last.as_ref());
+    let mut refused = env.refuse_early(scratch);
     // These reasons cost little, but anybody who knows the host's public key can cause them. The HMAC is computed for
     // what is reported, so that a report names a user only if it is the user's packet.
     if let Some(reason) = refused
@@ -123,7 +120,9 @@ pub fn open<E: Subprograms>(
     {
         return SpaStep::Judged(reason);
     }
-    let authentic = key.filter(|key| {
+    // Linux 6.1 takes keys of maps from the stack, not from memory that a subprogram is passed.
+    let name = scratch.header.key;
+    let authentic = env.spa_key(&name).filter(|key| {
         open::is_authentic(
             &mut scratch.open,
             &scratch.packet,
@@ -134,9 +133,9 @@ pub fn open<E: Subprograms>(
     });
     let is_early = refused.is_some();
     if !is_early {
-        refused = match last {
-            Some(last) if authentic.is_some() => stamp::record(&last, scratch.header.stamp),
-            _ => Some(Reason::SpaForged),
+        refused = match authentic {
+            Some(_) => env.record_stamp(scratch),
+            None => Some(Reason::SpaForged),
         };
     }
     let Some(reason) = refused else {
@@ -161,23 +160,29 @@ pub fn open<E: Subprograms>(
     }
 }
 
-/// The reason to refuse a packet that needs no HMAC. `last` is the replay word of its key.
+/// Records the stamp of an authentic packet. Returns why it could not be.
 #[inline(always)]
-fn early<E: Subprograms>(
-    env: &E,
-    scratch: &SpaScratch,
-    is_known: bool,
-    last: Option<&impl Word>,
-) -> Option<Reason> {
+pub fn record_stamp<E: Subprograms>(env: &E, scratch: &mut SpaScratch) -> Option<Reason> {
+    let id = scratch.header.key.id;
+    match env.spa_last().find(&id) {
+        Some(last) => stamp::record(&last, scratch.header.stamp),
+        None => Some(Reason::SpaFull),
+    }
+}
+
+/// Returns the reason to refuse a packet that needs no HMAC.
+#[inline(always)]
+pub fn refuse_early<E: Subprograms>(env: &E, scratch: &mut SpaScratch) -> Option<Reason> {
     let stamp = scratch.header.stamp;
     let window_ns = env.config().map_or(0, |config| config.spa_window_ns);
     if !stamp::is_fresh(stamp, wall_ns(env, scratch), window_ns) {
         return Some(Reason::SpaStale);
     }
-    if !is_known {
+    let name = scratch.header.key;
+    if env.spa_key(&name).is_none() {
         return Some(Reason::SpaUnknown);
     }
-    match last {
+    match env.spa_last().find(&name.id) {
         None => Some(Reason::SpaFull),
         Some(last) if stamp <= last.load() => Some(Reason::SpaReplayed),
         Some(_) => None,
@@ -187,7 +192,8 @@ fn early<E: Subprograms>(
 /// Gives or ends the grants that an authenticated packet asks for, as far as its user may.
 #[inline(always)]
 pub fn allow<E: Subprograms>(env: &E, scratch: &mut SpaScratch) -> SpaStep {
-    let Some(key) = env.spa_key(&scratch.header.key) else {
+    let name = scratch.header.key;
+    let Some(key) = env.spa_key(&name) else {
         return SpaStep::Judged(Reason::SpaUnknown);
     };
     let wall_ns = wall_ns(env, scratch);
