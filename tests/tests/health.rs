@@ -360,7 +360,7 @@ fn an_instance_without_a_registry_hides_no_other() {
         let in_force: Vec<_> = all.iter().map(|one| &one["in_force"]).collect();
         assert_eq!(in_force, [false, true], "{all:?}");
         let (_, text) = daemon::ask(&net.server, &["status"]);
-        for words in ["interfaces  b0 ", "b1@ns", ".json is gone"] {
+        for words in ["interfaces  b0 ", "b1@ns", ".json is missing"] {
             assert!(text.contains(words), "no {words} in {text}");
         }
         daemon.leave(SIGTERM);
