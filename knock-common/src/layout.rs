@@ -147,8 +147,6 @@ impl Features {
     pub const SPA: Self = Self(1 << 13);
     /// Some of these ports accept packets of fwknop; only with [`Self::SPA`].
     pub const FWKNOP: Self = Self(1 << 14);
-    /// Some doors give grants to prefixes instead of single addresses.
-    pub const GRANT_PREFIX: Self = Self(1 << 15);
 
     /// Whether all of `features` are used.
     #[inline(always)]
@@ -441,16 +439,6 @@ impl EdgeKey {
     }
 }
 
-/// How many leading bits of a source a grant covers, by family.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq, Pod, Zeroable)]
-pub struct GrantPrefixes {
-    /// Bits of an IPv4 address that may differ: 0 to 31; 0 covers one address.
-    pub ipv4_free: u8,
-    /// Bits of an IPv6 address that may differ: 0 to 127; 0 covers one address.
-    pub ipv6_free: u8,
-}
-
 /// What the kernel side needs of a door, or of one of a door's sequences.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Pod, Zeroable)]
@@ -473,10 +461,8 @@ pub struct DoorEntry {
     pub sequence_id: u32,
     /// The domain of the replay cache: the same for all doors with the same secret or file.
     pub replay_domain: u32,
-    /// The prefixes to which it gives grants.
-    pub prefixes: GrantPrefixes,
     /// Explicit padding.
-    pub padding2: u16,
+    pub padding2: u32,
     /// The port that the reply names, if the door replies.
     pub reply: PortDigits,
     /// Explicit padding.
