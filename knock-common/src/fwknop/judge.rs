@@ -39,8 +39,7 @@ pub fn judge<B: Bytes + ?Sized, E: Subprograms>(
 ) -> SpaStep {
     let mut step = bytes.copy_fwknop(segment, env, port, scratch);
     if step == SpaStep::Noise {
-        env.hand_over(&scratch.info, EventHead::new(Reason::SpaNoise), 0);
-        return SpaStep::Judged(Reason::SpaNoise);
+        return spa::judge::report_noise(env, &scratch.info);
     }
     if step == SpaStep::Continue {
         let key = env.find_fwknop_key(scratch);

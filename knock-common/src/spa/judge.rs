@@ -34,8 +34,7 @@ pub fn judge<B: Bytes + ?Sized, E: Subprograms>(
 ) -> SpaStep {
     let mut step = bytes.pass_gate(segment, env, port, scratch);
     if step == SpaStep::Noise {
-        env.hand_over(&scratch.info, EventHead::new(Reason::SpaNoise), 0);
-        return SpaStep::Judged(Reason::SpaNoise);
+        return report_noise(env, &scratch.info);
     }
     if step == SpaStep::Continue {
         step = env.open_spa(scratch);
@@ -49,6 +48,13 @@ pub fn judge<B: Bytes + ?Sized, E: Subprograms>(
         env.seal_spa_answer(scratch);
     }
     step
+}
+
+/// Reports noise that its event limit admits.
+#[inline(always)]
+pub(crate) fn report_noise<E: Subprograms>(env: &E, info: &PacketInfo) -> SpaStep {
+    env.hand_over(info, EventHead::new(Reason::SpaNoise), 0);
+    SpaStep::Judged(Reason::SpaNoise)
 }
 
 /// Reads a packet that passes a gate: its header in the clear, and where it comes from.
