@@ -16,6 +16,7 @@ pub mod one_time;
 pub mod otp;
 mod port_set;
 pub mod ports;
+#[cfg(feature = "spa")]
 pub mod spa;
 mod spelling;
 
