@@ -117,16 +117,16 @@ enum Meaning {
 
 impl Meaning {
     fn of(outcome: Option<Reason>) -> Self {
-        match outcome.map(Reason::name) {
-            Some("opened" | "refreshed") => Self::Open,
-            Some("closed") => Self::Closed,
-            Some("spa-not-allowed") => Self::NotAllowed,
-            Some("spa-elsewhere") => Self::Elsewhere,
-            Some("spa-expired") => Self::Expired,
-            Some("spa-stale") => Self::Stale,
-            Some("spa-replayed") => Self::Replayed,
-            Some("grants-full" | "contended" | "spa-full") => Self::Busy,
-            Some(other) => Self::Other(other),
+        match outcome {
+            Some(Reason::Opened | Reason::Refreshed) => Self::Open,
+            Some(Reason::Closed) => Self::Closed,
+            Some(Reason::SpaNotAllowed) => Self::NotAllowed,
+            Some(Reason::SpaElsewhere) => Self::Elsewhere,
+            Some(Reason::SpaExpired) => Self::Expired,
+            Some(Reason::SpaStale) => Self::Stale,
+            Some(Reason::SpaReplayed) => Self::Replayed,
+            Some(Reason::GrantsFull | Reason::Contended | Reason::SpaFull) => Self::Busy,
+            Some(other) => Self::Other(other.name()),
             None => Self::Other("a reason that this version of knock-client does not know"),
         }
     }
