@@ -169,17 +169,15 @@ fn only_the_hosts_own_answer_counts() {
 #[test]
 fn a_closed_port_is_reported_at_the_end() {
     let machine = Machine::new(LOOPBACKS[0]);
-    let nobody = {
-        let other = Machine::new(LOOPBACKS[0]);
-        other.host.port().to_string()
-    };
+    // Below the ports that the system hands out: another test could be given one that was freed here.
+    let nobody = "1";
     let key = machine.host.key();
     let words = [
         "127.0.0.1",
         "--spa",
         &key,
         "--port",
-        &nobody,
+        nobody,
         "--timeout",
         "100ms",
     ];

@@ -6,7 +6,7 @@ pub(crate) mod machine;
 pub(crate) mod spa;
 
 use socket2::{Domain, Socket, Type};
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -36,7 +36,7 @@ impl KnockPort {
     /// Returns the next datagram.
     pub(crate) fn receive(&self) -> Vec<u8> {
         let mut bytes = [0xff; 64];
-        let length = self.0.recv(&mut bytes).expect("a datagram within the time");
+        let length = uninterrupted(|| self.0.recv(&mut bytes)).expect("a datagram within the time");
         bytes[..length].to_vec()
     }
 
@@ -126,4 +126,14 @@ impl SilentPort {
 fn port(socket: &Socket) -> u16 {
     let address = socket.local_addr().expect("bound");
     address.as_socket().expect("an IP address").port()
+}
+
+/// Calls again what a signal has interrupted: the system does not do so for a socket with a timeout.
+fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
 }

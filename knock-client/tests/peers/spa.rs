@@ -81,9 +81,7 @@ impl Host {
     /// Receives a packet and opens it.
     pub(crate) fn receive(&self) -> Opened {
         let mut buffer = [0; 600];
-        let (length, from) = self
-            .socket
-            .recv_from(&mut buffer)
+        let (length, from) = super::uninterrupted(|| self.socket.recv_from(&mut buffer))
             .expect("a packet within the time");
         let datagram = buffer[..length].to_vec();
         assert!((72..=272).contains(&length), "{length} octets");
