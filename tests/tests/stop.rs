@@ -16,7 +16,7 @@ use knock_tests::{
     ssh::{DOOR, KNOCKS, SSH},
     wait,
 };
-use nix::sys::signal::Signal::{self, SIGINT, SIGTERM};
+use nix::sys::signal::Signal::{self, SIGCONT, SIGINT, SIGSTOP, SIGTERM};
 use serde_json::json;
 
 const KEEP: [&str; 4] = ["--iface", SERVER_LINK, "--on-exit", "keep"];
@@ -101,6 +101,39 @@ fn a_stop_prints_what_stays_protected() {
         let last = ended.stdout.last().unwrap();
         for words in ["tcp/22 stays protected on b0", "`knock-user detach`"] {
             assert!(last.contains(words), "{last}");
+        }
+    });
+}
+
+/// The process is suspended, so the events and the signal reach it at the same moment.
+#[test]
+fn a_stop_reports_what_happened_before_it() {
+    let rows: [(&str, &[&str]); 2] = [("detached", &[]), ("left-on", &["--on-exit", "keep"])];
+    net::test(|net| {
+        let _server = Server::tcp(&net.server, &[SSH]);
+        for (end, arguments) in rows {
+            // The loop looks at its sources in random order.
+            for round in 0..2 {
+                let record = Record::new();
+                let config = format!("{DOOR}\n{}", record.keys());
+                let arguments = [&["--iface", SERVER_LINK], arguments].concat();
+                let mut daemon = Daemon::start_with(&net.server, &config, &arguments);
+                daemon.process_mut().signal(SIGSTOP);
+                let source = net.stranger(Family::V4);
+                source.knock(KNOCKS);
+                source.finds(true, SSH, end);
+                daemon.process_mut().signal(SIGTERM);
+                let ended = daemon.leave(SIGCONT);
+                let events = daemon::events(&ended.stdout);
+                let opened = json!({"event": "opened", "source": source.name(), "door": "ssh"});
+                let is_reported = events.iter().any(|event| daemon::has(event, &opened));
+                assert!(is_reported, "{end}, round {round}: {events:?}");
+                assert!(daemon::has(events.last().unwrap(), &json!({"event": end})));
+                assert_eq!(record.count(&format!("open ssh {}", source.name())), 1);
+                if end == "left-on" {
+                    daemon::detach(&net.server);
+                }
+            }
         }
     });
 }

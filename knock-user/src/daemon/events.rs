@@ -4,7 +4,12 @@ use std::{io::Write, time::Instant};
 
 use anyhow::{Context as _, Result};
 use aya::maps::{MapData, RingBuf};
-use knock_common::{Address, Reason, access::Grant, event::Event, layout::GrantKey};
+use knock_common::{
+    Address, Reason,
+    access::Grant,
+    event::Event,
+    layout::{EVENTS_BYTES, GrantKey},
+};
 
 use super::Daemon;
 use crate::{
@@ -17,6 +22,9 @@ use crate::{
 
 /// Events that are handled before the loop looks at anything else.
 const BATCH: usize = 1_024;
+/// Batches that are handled before the daemon ends: more than the ring buffer holds, unless a flood
+/// keeps filling it.
+const LAST_BATCHES: usize = EVENTS_BYTES as usize / size_of::<Event>() / BATCH + 1;
 
 impl<W: Write> Daemon<W> {
     /// Handles a batch of events; returns whether the ring buffer is empty.
@@ -29,6 +37,16 @@ impl<W: Write> Daemon<W> {
             self.follow_sequences();
         }
         all
+    }
+
+    /// Handles what happened before the daemon was asked to end, so that its own log reports it and
+    /// its commands run.
+    pub(super) fn receive_last(&mut self, events: &mut RingBuf<MapData>) {
+        for _ in 0..LAST_BATCHES {
+            if self.receive_all(events) {
+                return;
+            }
+        }
     }
 
     fn receive_batch(&mut self, events: &mut RingBuf<MapData>) -> bool {

@@ -349,6 +349,7 @@ impl<W: Write> Daemon<W> {
             }
         };
         service_manager::stopping("ending");
+        self.receive_last(events.get_mut());
         if let Some(making) = self.making.take() {
             self.trial = making.give_up().or(self.trial);
         }
