@@ -5,7 +5,8 @@ use anyhow::{Result, ensure};
 use knock_common::{
     Reason,
     spa::{
-        layout::{KeyId, Otherwise},
+        layout::KeyId,
+        port::Otherwise,
         seal::{Content, Sealer},
     },
 };

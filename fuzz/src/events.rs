@@ -9,8 +9,8 @@ use bytemuck::Zeroable as _;
 use jiff::{Timestamp, tz::TimeZone};
 use knock_common::{
     Address, Reason,
-    access::Grant,
     event::Event,
+    grant::Grant,
     layout::{DoorEntry, GrantKey, PORT_GROUPS_PER_DOOR},
 };
 use knock_user::{

@@ -12,9 +12,10 @@ use std::net::IpAddr;
 
 use knock_common::{
     Address, Judgement, Reason, Verdict,
-    access::{Flow, Grant},
+    access::Flow,
     answer::{Memory, rewrite_as_reply},
     decide,
+    grant::Grant,
     layout::{Features, FlowKey, GrantKey},
     packet::{Protocol, flag},
     sim::Sim,

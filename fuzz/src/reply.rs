@@ -5,7 +5,10 @@ use knock_client::{
     next_line::{self, NextLineAddress},
     reply,
 };
-use knock_common::answer::{Answer, Memory, PortDigits, rewrite_as_reply};
+use knock_common::{
+    answer::{Answer, Memory, rewrite_as_reply},
+    port_digits::PortDigits,
+};
 
 /// Takes bytes for each kind of answer, and for an index on the command line.
 pub fn check(bytes: &[u8]) {

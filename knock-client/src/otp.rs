@@ -2,7 +2,10 @@
 
 use crate::refused;
 use crate::target::Target;
-use knock_common::otp::{BASE, BadSecret, PROTOCOLS, Secret};
+use knock_common::{
+    otp::{BASE, PROTOCOLS},
+    secret::{BadSecret, Secret},
+};
 use knock_sequence::duration::{self, spell};
 use knock_sequence::otp::{self, PERIOD, PERIODS, SecretError, TimeBased};
 use knock_sequence::{Invalid, Protocol, Sequence};

@@ -3,8 +3,10 @@
 use crate::{
     Address, Bytes, Reason, Stat, Subprograms,
     answer::Answer,
+    emit,
     env::{Table, Word},
-    event::{self, EventHead},
+    event::EventHead,
+    grant::{Completed, Grant, GrantChange},
     layout::{DoorEntry, Features, FlowKey, GrantKey, PortKind, PortRule, UsedKey, port_index},
     packet::{Protocol, Segment},
     packet_info::PacketInfo,
@@ -19,38 +21,6 @@ use crate::{
 const HANDSHAKE_MS: u64 = 4_000;
 /// Few CPUs write one grant at the same moment.
 const TRIES: usize = 4;
-
-/// The end of a grant and its door: one word. The word with the later end is the greater one.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Grant {
-    /// When it ends, in milliseconds since boot.
-    pub until_ms: u64,
-    /// Number of the door.
-    pub door: u16,
-}
-
-impl Grant {
-    /// Returns the word that the map holds.
-    #[inline(always)]
-    pub const fn to_word(self) -> u64 {
-        self.until_ms << 16 | self.door as u64
-    }
-
-    /// Reads a word of the map.
-    #[inline(always)]
-    pub const fn from_word(word: u64) -> Self {
-        Self {
-            until_ms: word >> 16,
-            door: word as u16,
-        }
-    }
-
-    /// Whether it has not expired at `now`.
-    #[inline(always)]
-    pub const fn is_valid(self, now: Moment) -> bool {
-        now.millis() < self.until_ms
-    }
-}
 
 /// An established connection.
 ///
@@ -108,7 +78,7 @@ pub fn protected<B: Bytes + ?Sized, E: Subprograms>(
     if env.features().has(Features::TRUST) && env.is_trusted(info.source) {
         return Ok(Reason::Trusted);
     }
-    event::report(env, &info, EventHead::new(Reason::NoGrant), 0);
+    emit::report(env, &info, EventHead::new(Reason::NoGrant), 0);
     Ok(Reason::NoGrant)
 }
 
@@ -229,17 +199,6 @@ impl<E: Subprograms> ProtectedPacket<'_, E> {
     }
 }
 
-/// A completed sequence.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Completed {
-    /// Index of its entry in `DOORS`.
-    pub entry: u16,
-    /// Number of its knocks.
-    pub stage: u8,
-    /// Ticks from the first knock to the last.
-    pub elapsed: u32,
-}
-
 /// Gives or ends the grants of a door, unless the sequence took too long, or is a one-time or time-based sequence that
 /// was used before.
 ///
@@ -270,64 +229,13 @@ pub fn use_door<E: Subprograms>(env: &E, info: &PacketInfo, completed: Completed
     {
         env.answer(Answer::port(door.reply));
     }
-    event::report(
+    emit::report(
         env,
         info,
         EventHead::at(reason, door.number, completed.stage),
         until_ms,
     );
     reason
-}
-
-/// What happens to the grants of a door: one word, because a BPF subprogram takes five registers.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct GrantChange(u64);
-
-impl GrantChange {
-    /// The grants end now.
-    pub const CLOSE: Self = Self(u64::MAX);
-
-    /// The grants last for this long, in milliseconds.
-    #[inline(always)]
-    pub const fn open(open_for_ms: u64) -> Self {
-        Self(open_for_ms)
-    }
-
-    /// What a door does: one that closes ends its grants, others give them for `open_for_ms`.
-    #[inline(always)]
-    pub const fn of(door: &DoorEntry, open_for_ms: u64) -> Self {
-        match door.closes {
-            0 => Self::open(open_for_ms),
-            _ => Self::CLOSE,
-        }
-    }
-
-    /// Whether the grants end.
-    #[inline(always)]
-    const fn closes(self) -> bool {
-        self.0 == Self::CLOSE.0
-    }
-
-    /// When the grants end, in milliseconds since boot.
-    #[inline(always)]
-    pub const fn until_ms(self, now: Moment) -> u64 {
-        match self.closes() {
-            true => now.millis(),
-            false => now.millis().saturating_add(self.0),
-        }
-    }
-
-    /// Returns the word.
-    #[inline(always)]
-    pub const fn to_word(self) -> u64 {
-        self.0
-    }
-
-    /// Reads the word.
-    #[inline(always)]
-    pub const fn from_word(word: u64) -> Self {
-        Self(word)
-    }
 }
 
 /// Gives or ends the grants of the door with this entry to the source of a packet.
@@ -477,7 +385,7 @@ fn give_grant<E: Subprograms>(env: &E, key: &GrantKey, new: Grant, now: Moment) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{answer::PortDigits, sim::Sim};
+    use crate::{port_digits::PortDigits, sim::Sim};
 
     #[test]
     fn an_opened_door_replies_once() {

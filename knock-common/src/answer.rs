@@ -2,13 +2,12 @@
 
 use core::mem;
 
-use bytemuck::{Pod, Zeroable};
-
 use crate::{
     Bytes,
     packet::{Protocol, flag},
+    port_digits::{DIGITS, PortDigits},
     repliable::Repliable,
-    spa::answer::AnswerWords,
+    spa::layout::AnswerWords,
 };
 
 /// A frame that can be rewritten in place.
@@ -114,7 +113,7 @@ impl Answer {
         }
     }
 
-    /// Answers a packet of single packet authorization with [`SPA_WORDS`] words whose sum this is.
+    /// Answers a packet of single packet authorization with [`crate::spa::layout::ANSWER_WORDS`] words whose sum this is.
     #[inline(always)]
     pub const fn spa(sum: u64) -> Self {
         Self {
@@ -163,45 +162,6 @@ impl Answer {
     }
 }
 
-/// Words of the answer to a packet of single packet authorization.
-pub const SPA_WORDS: usize = 12;
-
-/// The most digits of a port number.
-const DIGITS: usize = 5;
-
-/// A port number as text. User space writes it, so that the kernel side need not divide.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Pod, Zeroable)]
-pub struct PortDigits {
-    /// The digits, and zeros behind them.
-    digits: [u8; DIGITS],
-    /// The number of digits; 0 for no port.
-    length: u8,
-}
-
-impl PortDigits {
-    /// The text of a port number.
-    pub fn of(port: u16) -> Self {
-        let mut text = Self::default();
-        let mut rest = port;
-        while rest > 0 {
-            let [a, b, c, d, _] = text.digits;
-            // Smaller than 58.
-            let digit = b'0'.wrapping_add((rest % 10) as u8);
-            text.digits = [digit, a, b, c, d];
-            text.length = text.length.wrapping_add(1);
-            rest /= 10;
-        }
-        text
-    }
-
-    /// Whether it names no port.
-    #[inline(always)]
-    pub const fn is_empty(self) -> bool {
-        self.length == 0
-    }
-}
-
 const MACS: usize = 12;
 /// The least length of an Ethernet frame; shorter content is padded.
 const PADDED: usize = 60;
@@ -219,7 +179,7 @@ const UDP_HEADER: usize = 8;
 /// Rewrites a frame as its answer; `None` if it can't be answered, and then it may be half rewritten.
 #[inline(always)]
 pub fn rewrite_as_reply<F: Reflect>(frame: &mut F, answer: Answer) -> Option<()> {
-    rewrite_with(frame, answer, &[0; SPA_WORDS])
+    rewrite_with(frame, answer, &AnswerWords::default())
 }
 
 /// Does the same; `words` is the payload of an [`Answer::spa`].

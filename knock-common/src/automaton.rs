@@ -7,8 +7,8 @@
 use crate::{
     Env,
     layout::{EdgeKey, Features, NODE_BITS, Node, Symbol},
-    otp::{OtpPosition, SourceKnocks},
     packet_info::PacketInfo,
+    source_knocks::{OtpPosition, SourceKnocks},
     time::{TICK_BITS, Tick},
 };
 

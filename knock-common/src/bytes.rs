@@ -1,15 +1,5 @@
 //! Access to the bytes of a packet.
 
-use crate::{
-    Subprograms, fwknop,
-    handshake::{self, HandshakeStep},
-    packet::Segment,
-    spa::{
-        self, SpaStep,
-        layout::{SpaPort, SpaScratch},
-    },
-};
-
 /// A packet that can be read at any offset.
 ///
 /// The kernel's verifier accepts no slices, only pointers that were compared with `data_end`. Both sides can copy `N`
@@ -38,44 +28,6 @@ pub trait Bytes {
     #[inline(always)]
     fn is_looped(&self) -> bool {
         false
-    }
-
-    /// Records for user space that the packet is neither IPv4 nor IPv6; see [`crate::seen`]. Only the kernel side
-    /// does.
-    #[inline(always)]
-    fn note_other(&self) {}
-
-    /// See [`handshake::classify`]: the kernel side overrides it with a subprogram.
-    fn classify<E: Subprograms>(&self, env: &E) -> HandshakeStep {
-        handshake::classify(self, env)
-    }
-
-    /// See [`spa::judge::pass_gate`]: the kernel side overrides it with a subprogram.
-    fn pass_gate<E: Subprograms>(
-        &self,
-        segment: &Segment,
-        env: &E,
-        port: SpaPort,
-        scratch: &mut SpaScratch,
-    ) -> SpaStep {
-        spa::judge::pass_gate(self, segment, env, port, scratch)
-    }
-
-    /// See [`fwknop::judge::copy`]: the kernel side overrides it with a subprogram.
-    fn copy_fwknop<E: Subprograms>(
-        &self,
-        segment: &Segment,
-        env: &E,
-        port: SpaPort,
-        scratch: &mut fwknop::Scratch,
-    ) -> SpaStep {
-        fwknop::judge::copy(self, segment, env, port, scratch)
-    }
-
-    /// Copies the bytes at `offset` to [`fwknop::Scratch::room`]. Returns whether the packet has as many.
-    fn load(&self, offset: usize, scratch: &mut fwknop::Scratch) -> bool {
-        let mut places = scratch.room().iter_mut().zip(offset..);
-        places.all(|(place, at)| self.u8(at).map(|byte| *place = byte).is_some())
     }
 
     /// The big-endian 16-bit number at `offset`.

@@ -1,10 +1,9 @@
 //! SYN cookies: a source that sends one back proves that it receives packets to its address. A cookie is a keyed hash
 //! of the connection, so no state is kept.
 
-use bytemuck::{Pod, Zeroable};
-
 use crate::{
     Address, Subprograms,
+    connection::Connection,
     layout::Config,
     siphash::{SipKey, siphash},
     time::{Moment, SKEW_MS},
@@ -20,20 +19,6 @@ const TURN_SHIFT: u32 = 6;
 
 /// The secret key of cookies.
 pub type CookieKey = SipKey;
-
-/// The addresses and ports of a connection that a client requests.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Pod, Zeroable)]
-pub struct Connection {
-    /// Source address.
-    pub source: Address,
-    /// Destination address.
-    pub destination: Address,
-    /// Source port.
-    pub source_port: u16,
-    /// Destination port.
-    pub port: u16,
-}
 
 /// The epoch of a moment.
 #[inline(always)]

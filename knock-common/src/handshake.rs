@@ -9,52 +9,12 @@
 //! ```
 
 use crate::{
-    Bytes, Reason, Subprograms, answer::Answer, cookie, packet::flag, repliable::Repliable,
+    Bytes, Subprograms, answer::Answer, connection::HandshakeStep, cookie, packet::flag,
+    repliable::Repliable,
 };
 
 const KIND: u8 = flag::SYN | flag::ACK | flag::FIN | flag::RST;
 const ENDS: u8 = flag::FIN | flag::ACK;
-
-/// The role of a packet in a handshake.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum HandshakeStep {
-    /// A SYN, which gets a cookie.
-    SynCookieSent = 0,
-    /// An ACK with a valid cookie: the knock.
-    Proved = 1,
-    /// An ACK without a valid cookie.
-    BadCookie = 2,
-    /// The end of a connection.
-    HandshakeClosed = 3,
-    /// Any other packet.
-    HandshakeRest = 4,
-}
-
-impl HandshakeStep {
-    /// The reason why a packet is no knock; `None` if it is one.
-    #[inline(always)]
-    pub const fn no_knock(self) -> Option<Reason> {
-        match self {
-            Self::SynCookieSent => Some(Reason::SynCookieSent),
-            Self::Proved => None,
-            Self::BadCookie => Some(Reason::BadCookie),
-            Self::HandshakeClosed => Some(Reason::HandshakeClosed),
-            Self::HandshakeRest => Some(Reason::HandshakeRest),
-        }
-    }
-
-    /// The step with this number.
-    #[inline(always)]
-    pub const fn from_number(number: u64) -> Self {
-        match number {
-            0 => Self::SynCookieSent,
-            1 => Self::Proved,
-            2 => Self::BadCookie,
-            3 => Self::HandshakeClosed,
-            _ => Self::HandshakeRest,
-        }
-    }
-}
 
 /// Determines the role of a packet in a handshake, and leaves its answer.
 #[inline(always)]

@@ -8,8 +8,8 @@
 //! 6. A packet of single packet authorization does the same as a whole sequence, and is dropped.
 
 use crate::{
-    Bytes, Reason, Subprograms, access,
-    event::{self, EventHead},
+    FrameSubprograms, Reason, Subprograms, access, emit,
+    event::EventHead,
     knock,
     layout::{Config, Features, PortKind, PortRule, port_index},
     packet,
@@ -76,7 +76,7 @@ impl From<Reason> for Judgement {
 
 /// Judges a frame and returns the reason alone; see [`decide`].
 #[inline(always)]
-pub fn judge<B: Bytes + ?Sized, E: Subprograms>(bytes: &B, env: &E) -> Reason {
+pub fn judge<B: FrameSubprograms + ?Sized, E: Subprograms>(bytes: &B, env: &E) -> Reason {
     decide(bytes, env).reason
 }
 
@@ -84,7 +84,7 @@ pub fn judge<B: Bytes + ?Sized, E: Subprograms>(bytes: &B, env: &E) -> Reason {
 ///
 /// Ordinary traffic costs the parse and one lookup in the port table.
 #[inline(always)]
-pub fn decide<B: Bytes + ?Sized, E: Subprograms>(bytes: &B, env: &E) -> Judgement {
+pub fn decide<B: FrameSubprograms + ?Sized, E: Subprograms>(bytes: &B, env: &E) -> Judgement {
     if is_trial_expired(env) {
         return Reason::TrialExpired.into();
     }
@@ -94,7 +94,7 @@ pub fn decide<B: Bytes + ?Sized, E: Subprograms>(bytes: &B, env: &E) -> Judgemen
                 now_ns: env.now().nanos(),
                 ..PacketInfo::default()
             };
-            event::report(env, &info, EventHead::new(reason), 0);
+            emit::report(env, &info, EventHead::new(reason), 0);
         }
         reason.into()
     })
@@ -112,7 +112,10 @@ fn is_trial_expired<E: Subprograms>(env: &E) -> bool {
 /// # Errors
 /// The reason why the frame can't be read as far as needed.
 #[inline(always)]
-fn judge_segment<B: Bytes + ?Sized, E: Subprograms>(bytes: &B, env: &E) -> Judged<Judgement> {
+fn judge_segment<B: FrameSubprograms + ?Sized, E: Subprograms>(
+    bytes: &B,
+    env: &E,
+) -> Judged<Judgement> {
     let segment = packet::parse(bytes).inspect_err(|&reason| {
         if reason == Reason::NotIp {
             bytes.note_other();

@@ -1,19 +1,20 @@
 //! Judges knocks, and packets that count as wrong knocks.
 
 use crate::{
-    Bytes, Reason, Stat, Subprograms,
-    access::Completed,
+    Bytes, FrameSubprograms, Reason, Stat, Subprograms, arrival,
     automaton::{self, Progress, Step, StepOutcome},
+    decision::Decision,
+    emit,
     env::{Table, Word},
-    event::{self, EventHead},
+    event::EventHead,
     first::{self, CellAddress},
+    grant::Completed,
     layout::{Config, EdgeKey, FLAG_CLASSES, Features, Node, PortKind, PortRule, ProgressKey},
-    otp::{OtpPosition, SourceKnocks},
     packet::{Protocol, Segment},
-    packet_info::{self, PacketInfo},
+    packet_info::PacketInfo,
     presence::{self, Presence},
     reason::Judged,
-    time::TICK_BITS,
+    source_knocks::{OtpPosition, SourceKnocks},
 };
 
 /// Judges a packet to a knock port or a decoy.
@@ -21,7 +22,7 @@ use crate::{
 /// # Errors
 /// The reason why the addresses can't be read.
 #[inline(always)]
-pub fn knock<B: Bytes + ?Sized, E: Subprograms>(
+pub fn knock<B: FrameSubprograms + ?Sized, E: Subprograms>(
     bytes: &B,
     segment: &Segment,
     rule: PortRule,
@@ -45,7 +46,7 @@ pub fn knock<B: Bytes + ?Sized, E: Subprograms>(
         && needs_handshake
         && let Some(reason) = bytes.classify(env).no_knock()
     {
-        event::report(env, &info, EventHead::new(reason), 0);
+        emit::report(env, &info, EventHead::new(reason), 0);
         return Ok(reason);
     }
     Ok(match rule.kind() {
@@ -64,7 +65,7 @@ pub fn knock<B: Bytes + ?Sized, E: Subprograms>(
             match decision.completed() {
                 Some(progress) => complete(env, &info, progress),
                 None => {
-                    event::report(env, &info, decision.head(), 0);
+                    emit::report(env, &info, decision.head(), 0);
                     decision.head().reason()
                 }
             }
@@ -87,7 +88,7 @@ pub fn other_port<B: Bytes + ?Sized, E: Subprograms>(
     }
     let source = segment.source(bytes)?;
     // The network stack refuses sources that no host can have; DHCP comes from 0.0.0.0.
-    if Presence::of(env, source).is_empty() || !packet_info::can_come(bytes, source, env) {
+    if Presence::of(env, source).is_empty() || !arrival::can_come(bytes, source, env) {
         return Ok(Reason::Ordinary);
     }
     let info = PacketInfo::of(bytes, segment, env)?;
@@ -298,70 +299,6 @@ impl<'a, E: Subprograms> Attempt<'a, E> {
     }
 }
 
-/// The result of a knock: an event to report, a completed sequence, or a request for [`SourceKnocks`].
-///
-/// It is one word, because a BPF subprogram returns one register.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Decision(u64);
-
-impl Decision {
-    const COMPLETED: u64 = 1 << 63;
-    const ASKS: u64 = 1 << 62;
-    /// Below lies the event to report if the node has changed before [`SourceKnocks`] are known.
-    const POSITION_SHIFT: u32 = 32;
-
-    #[inline(always)]
-    const fn report(head: EventHead) -> Self {
-        Self(head.to_word())
-    }
-
-    /// Keeps the node and the elapsed time only.
-    #[inline(always)]
-    const fn complete(progress: Progress) -> Self {
-        Self(Self::COMPLETED | progress.to_word() >> TICK_BITS)
-    }
-
-    #[inline(always)]
-    const fn ask(position: OtpPosition) -> Self {
-        let otherwise = EventHead::new(Reason::Contended).to_word();
-        Self(Self::ASKS | position.to_word() << Self::POSITION_SHIFT | otherwise)
-    }
-
-    /// Returns the word.
-    #[inline(always)]
-    pub const fn to_word(self) -> u64 {
-        self.0
-    }
-
-    /// Reads the word.
-    #[inline(always)]
-    pub const fn from_word(word: u64) -> Self {
-        Self(word)
-    }
-
-    /// The position whose [`SourceKnocks`] are needed to judge the knock.
-    #[inline(always)]
-    const fn asked(self) -> Option<OtpPosition> {
-        if self.0 & (Self::COMPLETED | Self::ASKS) != Self::ASKS {
-            return None;
-        }
-        Some(OtpPosition::from_word(self.0 >> Self::POSITION_SHIFT))
-    }
-
-    #[inline(always)]
-    const fn completed(self) -> Option<Progress> {
-        if self.0 & Self::COMPLETED == 0 {
-            return None;
-        }
-        Some(Progress::from_word(self.0 << TICK_BITS))
-    }
-
-    #[inline(always)]
-    const fn head(self) -> EventHead {
-        EventHead::from_word(self.0)
-    }
-}
-
 /// Advances a source by its knock. `first` is the node to which the knock leads as a first knock for any
 /// destination, or 0.
 #[inline(always)]
@@ -459,7 +396,7 @@ pub fn reset<E: Subprograms>(env: &E, info: &PacketInfo, cause: Reason) -> Reaso
         None if cause == Reason::StrayPort => return Reason::Ordinary,
         None => EventHead::new(cause),
     };
-    event::report(env, info, head, 0);
+    emit::report(env, info, head, 0);
     cause
 }
 

@@ -7,10 +7,10 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::{
     Address,
-    answer::PortDigits,
-    otp::Secret,
     packet::{Protocol, flag},
-    spa::layout::{Otherwise, SpaPort},
+    port_digits::PortDigits,
+    secret::Secret,
+    spa::port::{Otherwise, SpaPort},
 };
 
 /// The version of the map layout.

@@ -4,19 +4,17 @@
 //! for each knock; the knock's port is the base plus the octet. A second half may follow, whose key is the secret
 //! followed by the text of the source address.
 
-use bytemuck::{Pod, Zeroable};
-
 use crate::{
     Address, Env,
     hmac::{HashInput, KEY_MOST, MESSAGE_MOST, Scratch},
-    layout::{Node, Symbol},
+    layout::Symbol,
     packet::Protocol,
     packet_info::PacketInfo,
+    secret::{SECRET_MOST, Secret},
     sha1::{DIGEST_BYTES, DIGEST_WORDS, Work, compress},
+    source_knocks::{OtpPosition, SourceKnocks},
 };
 
-/// The longest secret, in bytes.
-pub const SECRET_MOST: usize = 31;
 /// The most knocks of a half.
 pub const HALF_MOST: usize = 32;
 /// The default period, in seconds; defaults are those of the fork's examples.
@@ -34,97 +32,6 @@ const _: () = assert!(SECRET_MOST + ADDRESS_TEXT_MOST <= KEY_MOST);
 /// The longest text of a number of 64 bits.
 const NUMBER_TEXT_MOST: usize = 20;
 const _: () = assert!(NUMBER_TEXT_MOST <= MESSAGE_MOST);
-
-/// A secret that two sides share.
-#[repr(C)]
-#[derive(Clone, Copy, Eq, PartialEq, Pod, Zeroable)]
-pub struct Secret {
-    bytes: [u8; SECRET_MOST],
-    length: u8,
-}
-
-impl Secret {
-    /// A secret of 1 to [`SECRET_MOST`] bytes.
-    pub fn new(text: &[u8]) -> Option<Self> {
-        let mut bytes = [0; SECRET_MOST];
-        bytes.get_mut(..text.len())?.copy_from_slice(text);
-        let length = u8::try_from(text.len()).ok().filter(|&length| length > 0)?;
-        Some(Self { bytes, length })
-    }
-
-    /// The length in bytes.
-    pub fn length(&self) -> usize {
-        self.length.into()
-    }
-
-    /// Reads a secret from a line, without the line's end.
-    ///
-    /// # Errors
-    /// The reason why the line is no secret.
-    pub fn of_line(line: &[u8]) -> Result<Self, BadSecret> {
-        let text = line.strip_suffix(b"\n").unwrap_or(line);
-        let text = text.strip_suffix(b"\r").unwrap_or(text);
-        if text.contains(&b'\n') || text.contains(&b'\r') {
-            return Err(BadSecret::Lines);
-        }
-        if text.contains(&0) {
-            return Err(BadSecret::Zero);
-        }
-        Self::new(text).ok_or(match text.len() {
-            0 => BadSecret::Empty,
-            length => BadSecret::Long(length),
-        })
-    }
-
-    #[inline(always)]
-    fn write(&self, text: &mut HashInput) {
-        for (at, &byte) in (0..).zip(&self.bytes) {
-            if at >= self.length {
-                break;
-            }
-            text.push(byte);
-        }
-    }
-}
-
-/// Why a text is no secret.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum BadSecret {
-    /// It is empty.
-    Empty,
-    /// It has more than [`SECRET_MOST`] bytes: this many.
-    Long(usize),
-    /// It has more than one line.
-    Lines,
-    /// It has a zero byte.
-    Zero,
-}
-
-impl core::fmt::Display for BadSecret {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        match self {
-            Self::Empty => write!(f, "the secret is empty: write 1 to {SECRET_MOST} bytes"),
-            Self::Long(length) => write!(
-                f,
-                "the secret has {length} bytes, and there may be {SECRET_MOST}: shorten it on both \
-                 sides"
-            ),
-            Self::Lines => f.write_str("the secret has more than one line: write one"),
-            Self::Zero => {
-                f.write_str("the secret has a zero byte, which nobody can type: write text")
-            }
-        }
-    }
-}
-
-impl core::error::Error for BadSecret {}
-
-/// The secret is never printed.
-impl core::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.write_str("Secret(…)")
-    }
-}
 
 /// The octets of a half of a sequence.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -180,95 +87,6 @@ fn octet(digest: &[u32; DIGEST_WORDS], knock: u8) -> u8 {
         }
     }
     octet as u8
-}
-
-/// A position in a half that depends on the source.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct OtpPosition {
-    /// The next knock of the half, from 1.
-    pub knock: u8,
-    /// The index of the sequence's entry in `DOORS` plus one.
-    pub sequence: u16,
-}
-
-impl OtpPosition {
-    /// The position of a node.
-    #[inline(always)]
-    pub const fn of(node: &Node) -> Self {
-        Self {
-            knock: node.per_source,
-            sequence: node.sequence,
-        }
-    }
-
-    /// Returns a word below 2²⁴.
-    #[inline(always)]
-    pub const fn to_word(self) -> u64 {
-        (self.knock as u64) << 16 | self.sequence as u64
-    }
-
-    /// Reads the word.
-    #[inline(always)]
-    pub const fn from_word(word: u64) -> Self {
-        Self {
-            knock: (word >> 16) as u8,
-            sequence: word as u16,
-        }
-    }
-}
-
-/// The next and the last knock of a source at a position.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct SourceKnocks(u64);
-
-impl SourceKnocks {
-    /// Unknown knocks: no node has this position, and no packet has these symbols.
-    pub const NONE: Self = Self(Self::NOTHING << Self::SYMBOL_BITS | Self::NOTHING);
-
-    /// One bit more than protocol and port take.
-    const SYMBOL_BITS: u32 = 18;
-    const SYMBOL_MASK: u64 = (1 << Self::SYMBOL_BITS) - 1;
-    const NOTHING: u64 = Self::SYMBOL_MASK;
-
-    #[inline(always)]
-    const fn new(position: OtpPosition, next: Symbol, last: Option<Symbol>) -> Self {
-        let last = match last {
-            Some(last) => last.number() as u64,
-            None => Self::NOTHING,
-        };
-        let symbols = last << Self::SYMBOL_BITS | next.number() as u64;
-        Self(position.to_word() << (2 * Self::SYMBOL_BITS) | symbols)
-    }
-
-    /// Returns the word.
-    #[inline(always)]
-    pub const fn to_word(self) -> u64 {
-        self.0
-    }
-
-    /// Reads the word.
-    #[inline(always)]
-    pub const fn from_word(word: u64) -> Self {
-        Self(word)
-    }
-
-    /// The position.
-    #[inline(always)]
-    pub const fn position(self) -> OtpPosition {
-        OtpPosition::from_word(self.0 >> (2 * Self::SYMBOL_BITS))
-    }
-
-    /// Whether a knock is the next one.
-    #[inline(always)]
-    pub const fn is_next(self, knock: Symbol) -> bool {
-        self.0 & Self::SYMBOL_MASK == knock.number() as u64
-    }
-
-    /// Whether a knock repeats the last one.
-    #[inline(always)]
-    pub const fn is_last(self, knock: Symbol) -> bool {
-        self.0 >> Self::SYMBOL_BITS & Self::SYMBOL_MASK == knock.number() as u64
-    }
 }
 
 /// Computes the knocks of a source at a position.
@@ -428,6 +246,7 @@ mod tests {
         vec::Vec,
     };
 
+    use bytemuck::Zeroable as _;
     use hmac::{Hmac, KeyInit as _, Mac as _};
     use proptest::prelude::*;
     use sha1::Sha1;

@@ -2,7 +2,7 @@
 
 use crate::{
     Address, Bytes,
-    cookie::Connection,
+    connection::Connection,
     packet::{self, Protocol},
 };
 

@@ -13,19 +13,20 @@ use std::{
 use bytemuck::{Pod, Zeroable as _};
 
 use crate::{
-    Address, Env, Stat, Subprograms,
+    Address, Env, Stat,
     answer::Answer,
     env::{Bucket, Table, Word},
     event::Event,
-    fwknop::{self, Steps},
+    fwknop,
     layout::{
         Config, DoorEntry, EdgeKey, Features, FlowKey, GrantKey, Node, OtpEntry, PortRule,
         ProgressKey, UsedKey, WAYS,
     },
+    native::Native,
     reason::Reporting,
-    spa::answer::AnswerWords,
     spa::layout::{
-        FwknopKey, Gate, KeyId, SpaKey, SpaKeyName, SpaMay, SpaMayKey, SpaScratch, SpaTag,
+        AnswerWords, FwknopKey, Gate, KeyId, SpaKey, SpaKeyName, SpaMay, SpaMayKey, SpaScratch,
+        SpaTag,
     },
     time::Moment,
 };
@@ -438,9 +439,7 @@ impl<B: Below> Env for Overlay<B> {
     }
 }
 
-impl<B: Below> Subprograms for Overlay<B> {}
-
-impl<B: Below> Steps for Overlay<B> {}
+impl<B: Below> Native for Overlay<B> {}
 
 /// The tables of an overlay, each by the type of its keys.
 macro_rules! tables {

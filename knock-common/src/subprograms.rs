@@ -1,170 +1,140 @@
 //! Steps of a judgement that the kernel side makes BPF subprograms.
 //!
 //! The verifier walks a subprogram once and on its own, not at each call. Its arguments and results fit into
-//! registers: numbers, and pointers to plain structs. Natively the steps are ordinary functions.
+//! registers: numbers, and pointers to plain structs. Natively the steps are ordinary functions: see
+//! [`crate::native`].
 
 use crate::{
-    Env, Reason,
-    access::{self, Completed, GrantChange},
-    claim,
-    cookie::{self, Connection},
-    event::{self, EventHead},
-    first,
+    Bytes, Env, Reason,
+    connection::{Connection, HandshakeStep},
+    decision::Decision,
+    event::EventHead,
     fwknop::{self, Steps},
-    hmac::Scratch,
-    knock::{self, Decision},
-    lockout,
-    otp::{self, OtpPosition, SourceKnocks},
+    grant::{Completed, GrantChange},
+    packet::Segment,
     packet_info::PacketInfo,
-    presence, sha1, sha256,
-    spa::{self, SpaStep, layout::SpaScratch},
+    source_knocks::{OtpPosition, SourceKnocks},
+    spa::{layout::SpaScratch, port::SpaPort, step::SpaStep},
 };
 
-/// The steps, each with the body that native environments use. `knock-ebpf` implements each by a BPF global function
-/// around the same body.
+/// The steps of an environment. `knock-ebpf` implements each by a BPF global function, and [`crate::native`] by a call,
+/// of the function that is named here.
 pub trait Subprograms: Env + Steps {
-    /// See [`cookie::in_epoch`].
-    fn cookie(&self, connection: &Connection, epoch: u32) -> u32 {
-        cookie::in_epoch(self, connection, epoch)
-    }
+    /// See [`crate::cookie::in_epoch`].
+    fn cookie(&self, connection: &Connection, epoch: u32) -> u32;
 
-    /// See [`claim::take`].
-    fn claim(&self, slot: u32) -> bool {
-        claim::take(self, slot) != 0
-    }
+    /// See [`crate::claim::take`].
+    fn claim(&self, slot: u32) -> bool;
 
-    /// See [`claim::give_back`].
-    fn give_back(&self, slot: u32) -> bool {
-        claim::give_back(self, slot) != 0
-    }
+    /// See [`crate::claim::give_back`].
+    fn give_back(&self, slot: u32) -> bool;
 
-    /// See [`claim::clear`].
-    fn clear_claim(&self, slot: u32) {
-        claim::clear(self, slot);
-    }
+    /// See [`crate::claim::clear`].
+    fn clear_claim(&self, slot: u32);
 
-    /// See [`first::recall_cell`].
-    fn recall_first(&self, bucket: u32, tag: u64) -> u64 {
-        first::recall_cell(self, bucket, tag)
-    }
+    /// See [`crate::first::recall_cell`].
+    fn recall_first(&self, bucket: u32, tag: u64) -> u64;
 
-    /// See [`first::forget_cell`].
-    fn forget_first(&self, bucket: u32, tag: u64) {
-        first::forget_cell(self, bucket, tag);
-    }
+    /// See [`crate::first::forget_cell`].
+    fn forget_first(&self, bucket: u32, tag: u64);
 
-    /// See [`first::remember_cell`].
-    fn remember_first(&self, bucket: u32, cell: u64, attempt_max_ticks: u32) -> u64 {
-        first::remember_cell(self, bucket, cell, attempt_max_ticks)
-    }
+    /// See [`crate::first::remember_cell`].
+    fn remember_first(&self, bucket: u32, cell: u64, attempt_max_ticks: u32) -> u64;
 
-    /// See [`lockout::is_locked_out`].
-    fn is_locked_out(&self, info: &PacketInfo) -> bool {
-        lockout::is_locked_out(self, info)
-    }
+    /// See [`crate::lockout::is_locked_out`].
+    fn is_locked_out(&self, info: &PacketInfo) -> bool;
 
-    /// See [`lockout::place_word`].
-    fn place_failures(&self, info: &PacketInfo) -> u64 {
-        lockout::place_word(self, info)
-    }
+    /// See [`crate::lockout::place_word`].
+    fn place_failures(&self, info: &PacketInfo) -> u64;
 
-    /// See [`lockout::count_once`].
-    fn count_failure(&self, bucket: u32, tag: u32, now_ms: u64) -> bool {
-        lockout::count_once(self, bucket, tag, now_ms)
-    }
+    /// See [`crate::lockout::count_once`].
+    fn count_failure(&self, bucket: u32, tag: u32, now_ms: u64) -> bool;
 
-    /// See [`lockout::rank`].
-    fn rank_failures(&self, cell: u64, tag: u32, now_ms: u64) -> u64 {
-        lockout::rank(self, cell, tag, now_ms)
-    }
+    /// See [`crate::lockout::rank`].
+    fn rank_failures(&self, cell: u64, tag: u32, now_ms: u64) -> u64;
 
-    /// See [`lockout::fail`].
-    fn fail(&self, info: &PacketInfo) {
-        lockout::fail(self, info);
-    }
+    /// See [`crate::lockout::fail`].
+    fn fail(&self, info: &PacketInfo);
 
-    /// See [`presence::raise_slot`].
-    fn raise_presence(&self, slot: u32, floor: u64) {
-        presence::raise_slot(self, slot, floor);
-    }
+    /// See [`crate::presence::raise_slot`].
+    fn raise_presence(&self, slot: u32, floor: u64);
 
-    /// See [`event::hand_over`].
-    fn hand_over(&self, info: &PacketInfo, head: EventHead, until_ms: u64) {
-        event::hand_over(self, info, head, until_ms);
-    }
+    /// See [`crate::event::hand_over`].
+    fn hand_over(&self, info: &PacketInfo, head: EventHead, until_ms: u64);
 
-    /// See [`access::change_grants`].
-    fn change_grants(&self, info: &PacketInfo, entry: u16, change: GrantChange) -> Reason {
-        access::change_grants(self, info, entry, change)
-    }
+    /// See [`crate::access::change_grants`].
+    fn change_grants(&self, info: &PacketInfo, entry: u16, change: GrantChange) -> Reason;
 
-    /// See [`access::use_door`].
-    fn use_door(&self, info: &PacketInfo, completed: Completed) -> Reason {
-        access::use_door(self, info, completed)
-    }
+    /// See [`crate::access::use_door`].
+    fn use_door(&self, info: &PacketInfo, completed: Completed) -> Reason;
 
-    /// See [`spa::gate::pass`].
-    fn pass(&self, scratch: &mut SpaScratch, gate: u32) -> bool {
-        spa::gate::pass(self, scratch, gate)
-    }
+    /// See [`crate::spa::gate::pass`].
+    fn pass(&self, scratch: &mut SpaScratch, gate: u32) -> bool;
 
-    /// See [`spa::judge::open`].
-    fn open_spa(&self, scratch: &mut SpaScratch) -> SpaStep {
-        spa::judge::open(self, scratch, sha256::compress)
-    }
+    /// See [`crate::spa::judge::open`].
+    fn open_spa(&self, scratch: &mut SpaScratch) -> SpaStep;
 
-    /// See [`spa::judge::refuse_early`].
-    fn refuse_early(&self, scratch: &mut SpaScratch) -> Option<Reason> {
-        spa::judge::refuse_early(self, scratch)
-    }
+    /// See [`crate::spa::judge::refuse_early`].
+    fn refuse_early(&self, scratch: &mut SpaScratch) -> Option<Reason>;
 
-    /// See [`spa::judge::record_stamp`].
-    fn record_stamp(&self, scratch: &mut SpaScratch) -> Option<Reason> {
-        spa::judge::record_stamp(self, scratch)
-    }
+    /// See [`crate::spa::judge::record_stamp`].
+    fn record_stamp(&self, scratch: &mut SpaScratch) -> Option<Reason>;
 
-    /// See [`spa::answer::write`].
-    fn write_spa_answer(&self, scratch: &mut SpaScratch, reason: Reason) -> bool {
-        spa::answer::write(self, scratch, reason, sha256::compress)
-    }
+    /// See [`crate::spa::answer::write`].
+    fn write_spa_answer(&self, scratch: &mut SpaScratch, reason: Reason) -> bool;
 
-    /// See [`spa::answer::seal`].
-    fn seal_spa_answer(&self, scratch: &mut SpaScratch) {
-        spa::answer::seal(self, scratch, sha256::compress);
-    }
+    /// See [`crate::spa::answer::seal`].
+    fn seal_spa_answer(&self, scratch: &mut SpaScratch);
 
-    /// See [`spa::judge::allow`].
-    fn allow_spa(&self, scratch: &mut SpaScratch) -> SpaStep {
-        spa::judge::allow(self, scratch)
-    }
+    /// See [`crate::spa::judge::allow`].
+    fn allow_spa(&self, scratch: &mut SpaScratch) -> SpaStep;
 
-    /// See [`fwknop::judge::find_key`].
-    fn find_fwknop_key(&self, scratch: &mut fwknop::Scratch) -> u32 {
-        fwknop::judge::find_key(self, scratch)
-    }
+    /// See [`crate::fwknop::judge::find_key`].
+    fn find_fwknop_key(&self, scratch: &mut fwknop::Scratch) -> u32;
 
-    /// See [`fwknop::judge::decide`].
-    fn decide_fwknop(&self, scratch: &mut fwknop::Scratch, key: u32) -> SpaStep {
-        fwknop::judge::decide(self, scratch, key)
-    }
+    /// See [`crate::fwknop::judge::decide`].
+    fn decide_fwknop(&self, scratch: &mut fwknop::Scratch, key: u32) -> SpaStep;
 
-    /// See [`fwknop::judge::open_doors`].
-    fn open_fwknop(&self, scratch: &mut fwknop::Scratch) -> Reason {
-        fwknop::judge::open_doors(self, scratch)
-    }
+    /// See [`crate::fwknop::judge::open_doors`].
+    fn open_fwknop(&self, scratch: &mut fwknop::Scratch) -> Reason;
 
-    /// See [`otp::source_knocks`].
-    fn source_knocks(&self, info: &PacketInfo, position: OtpPosition) -> SourceKnocks {
-        otp::source_knocks(self, info, position, &mut Scratch::empty(), sha1::compress)
-    }
+    /// See [`crate::otp::source_knocks`].
+    fn source_knocks(&self, info: &PacketInfo, position: OtpPosition) -> SourceKnocks;
 
-    /// See [`knock::advance`].
-    fn advance(&self, info: &PacketInfo, first: u32, source_knocks: SourceKnocks) -> Decision {
-        knock::advance(self, info, first, source_knocks)
-    }
+    /// See [`crate::knock::advance`].
+    fn advance(&self, info: &PacketInfo, first: u32, source_knocks: SourceKnocks) -> Decision;
 
-    /// See [`knock::reset`].
-    fn reset(&self, info: &PacketInfo, cause: Reason) -> Reason {
-        knock::reset(self, info, cause)
-    }
+    /// See [`crate::knock::reset`].
+    fn reset(&self, info: &PacketInfo, cause: Reason) -> Reason;
+}
+
+/// The steps that read the packet.
+pub trait FrameSubprograms: Bytes {
+    /// Records for user space that the packet is neither IPv4 nor IPv6; see [`crate::seen`]. Only the kernel side
+    /// does.
+    fn note_other(&self);
+
+    /// See [`crate::handshake::classify`].
+    fn classify<E: Subprograms>(&self, env: &E) -> HandshakeStep;
+
+    /// See [`crate::spa::judge::pass_gate`].
+    fn pass_gate<E: Subprograms>(
+        &self,
+        segment: &Segment,
+        env: &E,
+        port: SpaPort,
+        scratch: &mut SpaScratch,
+    ) -> SpaStep;
+
+    /// See [`crate::fwknop::judge::copy`].
+    fn copy_fwknop<E: Subprograms>(
+        &self,
+        segment: &Segment,
+        env: &E,
+        port: SpaPort,
+        scratch: &mut fwknop::Scratch,
+    ) -> SpaStep;
+
+    /// Copies the bytes at `offset` to [`crate::fwknop::Scratch::room`]. Returns whether the packet has as many.
+    fn load(&self, offset: usize, scratch: &mut fwknop::Scratch) -> bool;
 }

@@ -5,11 +5,12 @@ use std::net::IpAddr;
 
 use knock_common::{
     Bytes as _,
-    answer::{self, Answer, Memory, PortDigits},
+    answer::{self, Answer, Memory},
     packet::{
         self, Protocol,
         flag::{ACK, FIN, PSH, RST, SYN},
     },
+    port_digits::PortDigits,
     repliable::Repliable,
 };
 use knock_frame::{Frame, eth};

@@ -16,21 +16,23 @@ use std::{
 
 use bytemuck::Zeroable as _;
 use knock_common::{
-    Address, Env, Reason, Stat, Subprograms,
-    access::Grant,
+    Address, Env, Reason, Stat,
     answer::Answer,
     automaton::Progress,
     claim,
-    cookie::{self, Connection},
+    connection::Connection,
+    cookie,
     env::{Bucket, Table, Word},
     event::Event,
-    fwknop::{self, Steps},
+    fwknop,
+    grant::Grant,
     hmac_sha256, judge, knock,
     layout::{
         Config, DoorEntry, EdgeKey, Features, FlagClass, FlowKey, GrantKey, Node, OtpEntry,
         PortRule, ProgressKey, Symbol, UsedKey, WAYS, port_index,
     },
     lockout,
+    native::Native,
     packet::{
         Protocol::{Tcp, Udp},
         flag::{ACK, SYN},
@@ -39,9 +41,11 @@ use knock_common::{
     reason::Reporting,
     sha256,
     siphash::{siphash, siphash_128},
-    spa::layout::{
-        FwknopKey, Gate, KeyId, Otherwise, SpaFormats, SpaKey, SpaKeyName, SpaMay, SpaMayKey,
-        SpaPort, SpaScratch, SpaTag,
+    spa::{
+        layout::{
+            FwknopKey, Gate, KeyId, SpaKey, SpaKeyName, SpaMay, SpaMayKey, SpaScratch, SpaTag,
+        },
+        port::{Otherwise, SpaFormats, SpaPort},
     },
     time::Moment,
 };
@@ -481,15 +485,13 @@ impl Env for Cpu {
     }
 }
 
-impl Steps for Cpu {}
-
-impl Subprograms for Cpu {
+impl Native for Cpu {
     /// Gives up after one try, so that `loom` explores that too.
-    fn claim(&self, slot: u32) -> bool {
+    fn take_claim(&self, slot: u32) -> bool {
         !self.claims || claim::take_slot(self, slot, 1) != 0
     }
 
-    fn give_back(&self, slot: u32) -> bool {
+    fn return_claim(&self, slot: u32) -> bool {
         !self.claims || claim::give_back(self, slot) != 0
     }
 }

@@ -6,19 +6,7 @@ use aya_ebpf::{
     helpers::{bpf_xdp_adjust_tail, bpf_xdp_get_buff_len},
     programs::XdpContext,
 };
-use knock_common::{
-    Bytes, Subprograms,
-    answer::Reflect,
-    fwknop::Scratch,
-    handshake::HandshakeStep,
-    packet::Segment,
-    spa::{
-        SpaStep,
-        layout::{SpaPort, SpaScratch},
-    },
-};
-
-use crate::subprograms;
+use knock_common::{Bytes, answer::Reflect};
 
 /// No header begins at a greater offset; the verifier needs a bound.
 const OFFSET_MAX: usize = 0x3fff;
@@ -30,7 +18,7 @@ const LOOPBACK_IFINDEX: u32 = 1;
 pub(crate) struct Frame {
     start: *const u8,
     end: *const u8,
-    context: *mut xdp_md,
+    pub(crate) context: *mut xdp_md,
 }
 
 impl Frame {
@@ -81,59 +69,6 @@ impl Bytes for Frame {
     #[inline(always)]
     fn is_looped(&self) -> bool {
         self.interface() == LOOPBACK_IFINDEX
-    }
-
-    #[inline(always)]
-    fn note_other(&self) {
-        subprograms::note_other(self.context);
-    }
-
-    #[inline(always)]
-    fn classify<E: Subprograms>(&self, _env: &E) -> HandshakeStep {
-        HandshakeStep::from_number(subprograms::classify(self.context))
-    }
-
-    #[inline(always)]
-    fn pass_gate<E: Subprograms>(
-        &self,
-        segment: &Segment,
-        _env: &E,
-        port: SpaPort,
-        scratch: &mut SpaScratch,
-    ) -> SpaStep {
-        let (word, port_number) = segment.to_words();
-        let port = port.to_bits().into();
-        SpaStep::from_word(subprograms::pass_gate(
-            self.context,
-            scratch,
-            word,
-            port_number.into(),
-            port,
-        ))
-    }
-
-    #[inline(always)]
-    fn copy_fwknop<E: Subprograms>(
-        &self,
-        segment: &Segment,
-        _env: &E,
-        port: SpaPort,
-        scratch: &mut Scratch,
-    ) -> SpaStep {
-        let (word, port_number) = segment.to_words();
-        let port = port.to_bits().into();
-        SpaStep::from_word(subprograms::copy_fwknop(
-            self.context,
-            scratch,
-            word,
-            port_number.into(),
-            port,
-        ))
-    }
-
-    #[inline(always)]
-    fn load(&self, offset: usize, scratch: &mut Scratch) -> bool {
-        subprograms::load_fwknop(self.context, scratch, offset as u32) != 0
     }
 }
 

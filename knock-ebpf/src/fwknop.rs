@@ -4,17 +4,13 @@
 use aya_ebpf::{bindings::xdp_md, helpers::bpf_xdp_load_bytes, programs::XdpContext};
 use knock_common::{
     Address,
-    fwknop::{Passphrase, Scratch, Steps, aes, judge, md5, text::Request},
+    fwknop::{Passphrase, Scratch, aes, judge, md5, text::Request},
     hmac_sha256::Key,
     packet::Segment,
-    sha256,
-    spa::{
-        SpaStep,
-        layout::{FwknopKey, SpaPort},
-    },
+    spa::{layout::FwknopKey, port::SpaPort, step::SpaStep},
 };
 
-use crate::{frame::Frame, maps::Maps, subprograms::compress_sha256};
+use crate::{frame::Frame, maps::Maps};
 
 /// `segment` and `port_number` are a `Segment` as words, `port` is a `SpaPort` as bits.
 #[unsafe(no_mangle)]
@@ -58,71 +54,9 @@ pub(crate) extern "C" fn load_fwknop(
     (failed == 0).into()
 }
 
-impl Steps for Maps {
-    #[inline(always)]
-    fn compress_sha256(&self, work: &mut sha256::Work) {
-        compress_sha256(work);
-    }
-
-    #[inline(always)]
-    fn compress_md5(&self, work: &mut md5::Work) {
-        compress_md5(work);
-    }
-
-    #[inline(always)]
-    fn expand_key(&self, work: &mut aes::Work) {
-        expand_key(work);
-    }
-
-    #[inline(always)]
-    fn decrypt_block(&self, work: &mut aes::Work) {
-        decrypt_block(work);
-    }
-
-    #[inline(always)]
-    fn read_character(&self, request: &mut Request, character: u8) {
-        read_character(request, character.into());
-    }
-
-    #[inline(always)]
-    fn admits(&self, key: &FwknopKey, source: &Address) -> bool {
-        admits(key, source) != 0
-    }
-
-    #[inline(always)]
-    fn begin(&self, scratch: &mut Scratch) -> bool {
-        begin_fwknop(scratch) != 0
-    }
-
-    #[inline(always)]
-    fn is_authentic(&self, scratch: &mut Scratch, key: &Key) -> bool {
-        is_authentic(scratch, key) != 0
-    }
-
-    #[inline(always)]
-    fn decode(&self, scratch: &mut Scratch) -> bool {
-        decode(scratch) != 0
-    }
-
-    #[inline(always)]
-    fn derive_key(&self, scratch: &mut Scratch, passphrase: &Passphrase) {
-        derive_key(scratch, passphrase);
-    }
-
-    #[inline(always)]
-    fn decrypt(&self, scratch: &mut Scratch) -> bool {
-        decrypt(scratch) != 0
-    }
-
-    #[inline(always)]
-    fn read(&self, scratch: &mut Scratch) {
-        read_text(scratch);
-    }
-}
-
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn admits(key: *const FwknopKey, source: *const Address) -> u64 {
+pub(crate) extern "C" fn admits(key: *const FwknopKey, source: *const Address) -> u64 {
     // SAFETY: a key in a map, which lives during the call, or null.
     let key = unsafe { key.as_ref() };
     // SAFETY: the caller's address, which lives during the call, or null.

@@ -7,6 +7,7 @@
     reason = "the BPF target has no `AtomicU64::compare_exchange`"
 )]
 
+mod calls;
 mod frame;
 mod fwknop;
 mod maps;

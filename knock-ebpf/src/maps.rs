@@ -27,10 +27,9 @@ use knock_common::{
     },
     reason::{COUNTERS_MAX, Reporting},
     seen::{self, Seen},
-    spa::answer::AnswerWords,
     spa::layout::{
-        FWKNOP_KEYS_MAX, FwknopKey, GATES, Gate, KEYS_MAX, KeyId, LAST_MAX, MAY_MAX, SEEN_MAX,
-        SpaKey, SpaKeyName, SpaMay, SpaMayKey, SpaScratch, SpaTag,
+        AnswerWords, FWKNOP_KEYS_MAX, FwknopKey, GATES, Gate, KEYS_MAX, KeyId, LAST_MAX, MAY_MAX,
+        SEEN_MAX, SpaKey, SpaKeyName, SpaMay, SpaMayKey, SpaScratch, SpaTag,
     },
     time::Moment,
 };

@@ -6,188 +6,26 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use knock_common::{
-    Bytes as _, Env as _, Reason, Subprograms,
-    access::{self, Completed, GrantChange},
-    answer, claim,
-    cookie::{self, Connection},
-    event::{self, EventHead},
-    first, fwknop, handshake,
-    knock::{self, Decision},
-    layout::Features,
-    lockout,
-    otp::{self, OtpPosition, SourceKnocks},
+    Bytes as _, Reason, access, answer, claim,
+    connection::Connection,
+    cookie, emit,
+    event::EventHead,
+    first,
+    grant::{Completed, GrantChange},
+    handshake, knock, lockout, otp,
     packet::Segment,
     packet_info::PacketInfo,
     presence, seen,
     sha1::{self, Work},
     sha256,
-    spa::{
-        self, SpaStep, gate,
-        layout::{SpaPort, SpaScratch},
-    },
+    source_knocks::{OtpPosition, SourceKnocks},
+    spa::{self, gate, layout::SpaScratch, port::SpaPort, step::SpaStep},
 };
 
-pub(crate) use crate::fwknop::{copy_fwknop, load_fwknop};
 use crate::{
     frame::Frame,
-    fwknop::{decide_fwknop, find_fwknop_key, open_fwknop},
     maps::{self, Maps},
 };
-
-/// Each step of a judgement calls its subprogram below, in which [`knock_common`] does it.
-impl Subprograms for Maps {
-    #[inline(always)]
-    fn cookie(&self, connection: &Connection, epoch: u32) -> u32 {
-        cookie(connection, epoch) as u32
-    }
-
-    #[inline(always)]
-    fn claim(&self, slot: u32) -> bool {
-        claim(slot) != 0
-    }
-
-    #[inline(always)]
-    fn give_back(&self, slot: u32) -> bool {
-        give_back(slot) != 0
-    }
-
-    #[inline(always)]
-    fn clear_claim(&self, slot: u32) {
-        clear_claim(slot);
-    }
-
-    #[inline(always)]
-    fn recall_first(&self, bucket: u32, tag: u64) -> u64 {
-        recall_first(bucket, tag)
-    }
-
-    #[inline(always)]
-    fn forget_first(&self, bucket: u32, tag: u64) {
-        forget_first(bucket, tag);
-    }
-
-    #[inline(always)]
-    fn remember_first(&self, bucket: u32, cell: u64, attempt_max_ticks: u32) -> u64 {
-        remember_first(bucket, cell, attempt_max_ticks)
-    }
-
-    #[inline(always)]
-    fn is_locked_out(&self, info: &PacketInfo) -> bool {
-        self.features().has(Features::LOCKOUT) && is_locked_out(info) != 0
-    }
-
-    #[inline(always)]
-    fn place_failures(&self, info: &PacketInfo) -> u64 {
-        place_failures(info)
-    }
-
-    #[inline(always)]
-    fn count_failure(&self, bucket: u32, tag: u32, now_ms: u64) -> bool {
-        count_failure(bucket, tag, now_ms) != 0
-    }
-
-    #[inline(always)]
-    fn rank_failures(&self, cell: u64, tag: u32, now_ms: u64) -> u64 {
-        rank_failures(cell, tag, now_ms)
-    }
-
-    #[inline(always)]
-    fn fail(&self, info: &PacketInfo) {
-        if self.features().has(Features::LOCKOUT) {
-            fail(info);
-        }
-    }
-
-    #[inline(always)]
-    fn raise_presence(&self, slot: u32, floor: u64) {
-        raise_presence(slot, floor);
-    }
-
-    #[inline(always)]
-    fn hand_over(&self, info: &PacketInfo, head: EventHead, until_ms: u64) {
-        hand_over(info, head.to_word(), until_ms);
-    }
-
-    #[inline(always)]
-    fn change_grants(&self, info: &PacketInfo, entry: u16, change: GrantChange) -> Reason {
-        reason(change_grants(info, entry, change.to_word()))
-    }
-
-    #[inline(always)]
-    fn use_door(&self, info: &PacketInfo, completed: Completed) -> Reason {
-        let Completed {
-            entry,
-            stage,
-            elapsed,
-        } = completed;
-        reason(use_door(info, entry, stage, elapsed))
-    }
-
-    #[inline(always)]
-    fn pass(&self, scratch: &mut SpaScratch, gate: u32) -> bool {
-        pass(scratch, gate) != 0
-    }
-
-    #[inline(always)]
-    fn open_spa(&self, scratch: &mut SpaScratch) -> SpaStep {
-        SpaStep::from_word(open_spa(scratch))
-    }
-
-    #[inline(always)]
-    fn record_stamp(&self, scratch: &mut SpaScratch) -> Option<Reason> {
-        refused(record_stamp(scratch))
-    }
-
-    #[inline(always)]
-    fn refuse_early(&self, scratch: &mut SpaScratch) -> Option<Reason> {
-        refused(refuse_early(scratch))
-    }
-
-    #[inline(always)]
-    fn write_spa_answer(&self, scratch: &mut SpaScratch, reason: Reason) -> bool {
-        write_spa_answer(scratch, reason as u32) != 0
-    }
-
-    #[inline(always)]
-    fn seal_spa_answer(&self, scratch: &mut SpaScratch) {
-        seal_spa_answer(scratch);
-    }
-
-    #[inline(always)]
-    fn allow_spa(&self, scratch: &mut SpaScratch) -> SpaStep {
-        SpaStep::from_word(allow_spa(scratch))
-    }
-
-    #[inline(always)]
-    fn find_fwknop_key(&self, scratch: &mut fwknop::Scratch) -> u32 {
-        find_fwknop_key(scratch) as u32
-    }
-
-    #[inline(always)]
-    fn decide_fwknop(&self, scratch: &mut fwknop::Scratch, key: u32) -> SpaStep {
-        SpaStep::from_word(decide_fwknop(scratch, key))
-    }
-
-    #[inline(always)]
-    fn open_fwknop(&self, scratch: &mut fwknop::Scratch) -> Reason {
-        reason(open_fwknop(scratch))
-    }
-
-    #[inline(always)]
-    fn source_knocks(&self, info: &PacketInfo, position: OtpPosition) -> SourceKnocks {
-        SourceKnocks::from_word(source_knocks(info, position.to_word()))
-    }
-
-    #[inline(always)]
-    fn advance(&self, info: &PacketInfo, first: u32, source_knocks: SourceKnocks) -> Decision {
-        Decision::from_word(advance(info, first, source_knocks.to_word()))
-    }
-
-    #[inline(always)]
-    fn reset(&self, info: &PacketInfo, cause: Reason) -> Reason {
-        reason(reset(info, cause as u64))
-    }
-}
 
 /// The result of a subprogram whose argument is null. The verifier assumes that pointer arguments may be null;
 /// callers here never pass null.
@@ -282,7 +120,7 @@ pub(crate) extern "C" fn raise_presence(slot: u32, floor: u64) -> u64 {
 pub(crate) extern "C" fn hand_over(info: *const PacketInfo, head: u64, until_ms: u64) -> u64 {
     // SAFETY: the caller's `PacketInfo`, which lives during the call, or null.
     if let Some(info) = unsafe { info.as_ref() } {
-        event::hand_over(&Maps::new(), info, EventHead::from_word(head), until_ms);
+        emit::hand_over(&Maps::new(), info, EventHead::from_word(head), until_ms);
     }
     0
 }
@@ -445,7 +283,7 @@ const NOT_REFUSED: u64 = 1 << 8;
 
 /// Reads the reason to refuse a packet from a register.
 #[inline(always)]
-fn refused(code: u64) -> Option<Reason> {
+pub(crate) fn refused(code: u64) -> Option<Reason> {
     (code != NOT_REFUSED).then(|| reason(code))
 }
 

@@ -11,7 +11,10 @@ use std::{
     time::Duration,
 };
 
-use knock_common::otp::{BadSecret, HALF_MOST, Octets, PERIOD_SECS, Secret};
+use knock_common::{
+    otp::{HALF_MOST, Octets, PERIOD_SECS},
+    secret::{BadSecret, Secret},
+};
 
 use crate::{Invalid, Knock, Ports, Protocol, duration, spelling};
 

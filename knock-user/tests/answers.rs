@@ -10,7 +10,7 @@ use jiff::{
     Timestamp,
     tz::{self, TimeZone},
 };
-use knock_common::{Address, Reason, Stat, access, layout::GrantKey, reason::COUNTERS_MAX};
+use knock_common::{Address, Reason, Stat, layout::GrantKey, reason::COUNTERS_MAX};
 use knock_user::{
     admin::{
         command::Command,
@@ -291,7 +291,7 @@ fn the_list_without_a_daemon_shows_the_map() {
             port_group,
             target_id: 0,
         };
-        Grant::from((key, access::Grant { until_ms, door }))
+        Grant::from((key, knock_common::grant::Grant { until_ms, door }))
     };
     let grants = [
         entry(1, NOW_MS + 10_000, 1),

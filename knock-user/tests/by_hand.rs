@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use knock_common::{
     Address, Reason,
-    access::Grant,
     event::Event,
+    grant::Grant,
     layout::{DoorEntry, GrantKey, PORT_GROUPS_PER_DOOR},
     time::SKEW_MS,
 };

@@ -770,7 +770,7 @@ impl Kernel {
                         .presence(presence::slot(source))
                         .unwrap()
                         .store(presence::ALWAYS);
-                    let grant = knock_common::access::Grant {
+                    let grant = knock_common::grant::Grant {
                         until_ms: self.now_ms + lasts_ms,
                         door: number,
                     };

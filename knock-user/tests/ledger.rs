@@ -7,8 +7,8 @@ use std::{
 
 use knock_common::{
     Address, Reason,
-    access::Grant,
     event::Event,
+    grant::Grant,
     layout::{ALLOW_MAX, DoorEntry, GrantKey, PORT_GROUPS_PER_DOOR},
     time::SKEW_MS,
 };

@@ -11,7 +11,10 @@ use std::{
 use knock_common::{
     layout::Features,
     packet::Protocol,
-    spa::layout::{DoorId, KeyId, Otherwise, SpaFormats, SpaKey, SpaMayKey},
+    spa::{
+        layout::{DoorId, KeyId, SpaKey, SpaMayKey},
+        port::{Otherwise, SpaFormats},
+    },
 };
 use knock_sequence::spa::{PrivateKey, PublicKey};
 use knock_user::{

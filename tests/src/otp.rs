@@ -5,10 +5,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use knock_common::{
-    otp::{Octets, Secret},
-    packet::Protocol,
-};
+use knock_common::{otp::Octets, packet::Protocol, secret::Secret};
 
 /// A door with time-based sequences, as both sides know it.
 #[derive(Clone, Debug)]

@@ -7,10 +7,8 @@ use knock_common::{
     layout::{Features, PortRule},
     packet::Protocol,
     spa::{
-        layout::{
-            DoorId, Gate, KeyId, Otherwise, SpaFormats, SpaKey, SpaKeyName, SpaMay, SpaMayKey,
-            SpaPort,
-        },
+        layout::{DoorId, Gate, KeyId, SpaKey, SpaKeyName, SpaMay, SpaMayKey},
+        port::{Otherwise, SpaFormats, SpaPort},
         seal::{Content, Sealer},
     },
 };

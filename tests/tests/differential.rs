@@ -25,7 +25,8 @@ use knock_common::{
     packet::Protocol,
     sim::{Cells, LockoutKey, Sim, Words},
     spa::{
-        layout::{KeyId, Otherwise, SpaKey},
+        layout::{KeyId, SpaKey},
+        port::Otherwise,
         seal::{Content, PACKET_BYTES},
     },
     time::TICK_BITS,

@@ -115,7 +115,7 @@ fn a_full_allow_map_without_a_daemon_is_a_shortfall() {
                 port_group: 1,
                 target_id: 0,
             };
-            let grant = knock_common::access::Grant {
+            let grant = knock_common::grant::Grant {
                 until_ms: u64::MAX >> 16,
                 door: 0,
             };

@@ -7,7 +7,7 @@
 
 use std::{collections::BTreeMap, env, fs, path::Path};
 
-use knock_common::spa::layout::Otherwise;
+use knock_common::spa::port::Otherwise;
 use knock_tests::{
     kernel::{Kernel, compile},
     spa,

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use knock_common::{
     layout::{DOORS_MAX, FLAG_CLASSES, TARGETS_MAX},
-    spa::layout::Otherwise,
+    spa::port::Otherwise,
 };
 use knock_tests::{
     kernel::{Kernel, compile, version},

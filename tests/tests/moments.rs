@@ -16,7 +16,7 @@ use std::{
 use aya::maps::{Map, MapData, PerCpuArray};
 use knock_common::{
     Address, Stat,
-    access::Grant,
+    grant::Grant,
     layout::{ALLOW_MAX, GrantKey},
 };
 use knock_tests::{

@@ -1,4 +1,4 @@
-//! XDP programs with which the firewall is compared, and programs that generate packets.
+//! XDP programs with which `knock` is compared, and programs that generate packets.
 //!
 //! None of them is part of the object that is installed.
 #![no_std]
@@ -9,46 +9,6 @@ mod frame;
 #[expect(unreachable_pub, reason = "the user side of the bench uses the rest")]
 #[path = "../../src/plan.rs"]
 mod plan;
-
-/// The subprograms that [`frame`] calls: nothing is answered or counted here.
-mod subprograms {
-    use aya_ebpf::bindings::xdp_md;
-    use knock_common::{fwknop::Scratch, spa::layout::SpaScratch};
-
-    pub(crate) const fn classify(_context: *mut xdp_md) -> u64 {
-        0
-    }
-
-    pub(crate) const fn note_other(_context: *mut xdp_md) {}
-
-    pub(crate) const fn pass_gate(
-        _context: *mut xdp_md,
-        _scratch: *mut SpaScratch,
-        _segment: u64,
-        _port_number: u32,
-        _port: u32,
-    ) -> u64 {
-        0
-    }
-
-    pub(crate) const fn copy_fwknop(
-        _context: *mut xdp_md,
-        _scratch: *mut Scratch,
-        _segment: u64,
-        _port_number: u32,
-        _port: u32,
-    ) -> u64 {
-        0
-    }
-
-    pub(crate) const fn load_fwknop(
-        _context: *mut xdp_md,
-        _scratch: *mut Scratch,
-        _offset: u32,
-    ) -> u64 {
-        0
-    }
-}
 
 use aya_ebpf::{
     bindings::xdp_action,
@@ -68,7 +28,7 @@ use crate::{
 const OFFSET_MAX: usize = 0xff;
 /// A generator that was delayed for longer skips what it missed.
 const BEHIND_MOST_NS: u64 = 1_000_000;
-/// The port that the firewall protects where it is compared with [`deny`].
+/// The port that the program protects where it is compared with [`deny`].
 const DENIED: u16 = 22;
 
 #[btf_map]

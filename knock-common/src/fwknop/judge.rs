@@ -4,19 +4,22 @@
 //! It is used up whether it is allowed or not, so that copies of a refused packet are cheap.
 
 use crate::{
-    Address, Bytes, Reason, Subprograms,
+    Address, FrameSubprograms, Reason, Subprograms, emit,
     env::Table,
-    event::{self, EventHead},
+    event::EventHead,
     fwknop::{
-        self, Door, Scratch,
+        open::open,
+        scratch::{Door, Scratch},
         text::{Kind, PORTS_MAX},
     },
     packet::Segment,
     packet_info::PacketInfo,
     reason::Reporting,
     spa::{
-        self, SpaStep,
-        layout::{FWKNOP_KEYS_MAX, FwknopKey, Otherwise, SpaMayKey, SpaPort, SpaTag},
+        self,
+        layout::{FWKNOP_KEYS_MAX, FwknopKey, SpaMayKey, SpaTag},
+        port::{Otherwise, SpaPort},
+        step::SpaStep,
     },
 };
 
@@ -30,7 +33,7 @@ pub const NO_KEY: u32 = u32::MAX;
 ///
 /// The steps are subprograms of their own, as those of [`crate::spa::judge::judge`].
 #[inline(always)]
-pub fn judge<B: Bytes + ?Sized, E: Subprograms>(
+pub fn judge<B: FrameSubprograms + ?Sized, E: Subprograms>(
     bytes: &B,
     segment: &Segment,
     env: &E,
@@ -53,7 +56,7 @@ pub fn judge<B: Bytes + ?Sized, E: Subprograms>(
 
 /// Copies a packet that may be one of fwknop to the scratch.
 #[inline(always)]
-pub fn copy<B: Bytes + ?Sized, E: Subprograms>(
+pub fn copy<B: FrameSubprograms + ?Sized, E: Subprograms>(
     bytes: &B,
     segment: &Segment,
     env: &E,
@@ -64,7 +67,7 @@ pub fn copy<B: Bytes + ?Sized, E: Subprograms>(
         scratch.expect(length) && bytes.load(offset, scratch) && env.begin(scratch)
     });
     let is_reported = port.otherwise == Otherwise::Drop;
-    if !is_copied && (!is_reported || !event::admits(env, Reporting::Drops, env.now())) {
+    if !is_copied && (!is_reported || !emit::admits(env, Reporting::Drops, env.now())) {
         return match is_reported {
             true => SpaStep::Judged(Reason::SpaNoise),
             false => SpaStep::NotSpa,
@@ -105,7 +108,7 @@ pub fn decide<E: Subprograms>(env: &E, scratch: &mut Scratch, key: u32) -> SpaSt
     if env.spa_seen().find(&tag).is_some() {
         return refuse(env, scratch, key.user, Reason::SpaReplayed, 0);
     }
-    let kind = fwknop::open(env, scratch, &key.passphrase);
+    let kind = open(env, scratch, &key.passphrase);
     let wall_ns = scratch.info.now_ns.wrapping_add(env.wall_clock());
     let ahead_ms = match kind {
         Kind::Access => ahead_ms(scratch.request.timestamp, wall_ns),
@@ -265,6 +268,6 @@ fn refuse<E: Subprograms>(
     until_ms: u64,
 ) -> SpaStep {
     let head = EventHead::new(reason).of_user(user);
-    event::report(env, &scratch.info, head, until_ms);
+    emit::report(env, &scratch.info, head, until_ms);
     SpaStep::Judged(reason)
 }

@@ -8,14 +8,14 @@
 use crate::{
     Address, Reason, Subprograms,
     access::may_reply,
-    answer::{Answer, SPA_WORDS},
+    answer::Answer,
     env::Table as _,
     hmac_sha256::text_bits,
     sha256::{BLOCK_WORDS, END, Work},
     spa::{
         judge::wall_ns,
-        layout::SpaScratch,
-        open::{self, OpenScratch},
+        layout::{ANSWER_WORDS, OpenScratch, SpaScratch},
+        open,
         request::Request,
         stamp,
     },
@@ -118,7 +118,7 @@ pub fn seal<E: Subprograms>(
         *word ^= mask;
     }
     key.mac.begin(work);
-    fill(&mut work.block, message, SPA_WORDS, LONG);
+    fill(&mut work.block, message, ANSWER_WORDS, LONG);
     compress(work);
     key.mac.finish(work, compress);
     // The answer's own tag takes the place of the packet's.
@@ -135,7 +135,7 @@ pub fn seal<E: Subprograms>(
 
 /// Fills a block with the label and the first words of a message, which begin in the middle of a word.
 #[inline(always)]
-fn fill(block: &mut [u32; BLOCK_WORDS], message: &[u32; SPA_WORDS], words: usize, octets: u32) {
+fn fill(block: &mut [u32; BLOCK_WORDS], message: &[u32; ANSWER_WORDS], words: usize, octets: u32) {
     *block = [0; BLOCK_WORDS];
     let [label, mut carry] = LABEL;
     let [first, rest @ .., bits] = block;
@@ -149,6 +149,3 @@ fn fill(block: &mut [u32; BLOCK_WORDS], message: &[u32; SPA_WORDS], words: usize
     }
     *bits = text_bits(octets);
 }
-
-/// The answer's words, in network order.
-pub type AnswerWords = [u32; SPA_WORDS];

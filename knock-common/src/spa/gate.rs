@@ -1,26 +1,11 @@
 //! The gate: a keyed hash of the packet that whoever knows the host's public key can compute. It authenticates nobody.
 //! It makes noise cheap, and a port without the host's public key indistinguishable from a silent one.
 
-use bytemuck::{Pod, Zeroable};
-
 use crate::{
     Subprograms,
     siphash::{siphash, siphash_128},
-    spa::layout::{GATES, Gate, KeyId, PACKET_WORDS, SpaKeyName, SpaScratch},
+    spa::layout::{GATES, Gate, Header, KeyId, PacketWords, SpaKeyName, SpaScratch},
 };
-
-/// The octets of a packet, as little-endian words in memory order.
-pub type PacketWords = [u64; PACKET_WORDS];
-
-/// The header of a packet in the clear.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Eq, PartialEq, Pod, Zeroable)]
-pub struct Header {
-    /// The client's key, and the gate that the packet passes.
-    pub key: SpaKeyName,
-    /// When the packet was made, in nanoseconds since 1970.
-    pub stamp: u64,
-}
 
 /// Reads the header of the packet in `scratch`; `false` if it passes no gate.
 #[inline(always)]

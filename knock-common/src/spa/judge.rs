@@ -1,22 +1,23 @@
 //! Judges a packet of the format `knock`.
 
 use crate::{
-    Address, Bytes, Reason, Subprograms,
-    access::GrantChange,
+    Address, Bytes, FrameSubprograms, Reason, Subprograms, emit,
     env::{Table, Word},
-    event::{self, EventHead, NO_DOOR},
+    event::{EventHead, NO_DOOR},
+    grant::GrantChange,
+    layout::Features,
     packet::Segment,
     packet_info::PacketInfo,
     reason::Reporting,
     sha256::Work,
     spa::{
-        SpaStep,
-        gate::{self, PacketWords},
-        is_last_format,
-        layout::{Otherwise, SpaKey, SpaMay, SpaMayKey, SpaPort, SpaScratch},
+        gate,
+        layout::{PacketWords, SpaKey, SpaMay, SpaMayKey, SpaScratch},
         open,
+        port::{Otherwise, SpaFormats, SpaPort},
         request::Request,
         stamp,
+        step::SpaStep,
     },
 };
 
@@ -25,7 +26,7 @@ use crate::{
 /// The steps are subprograms of their own, which the kernel side calls one after the other: the stack has no room for
 /// two of them.
 #[inline(always)]
-pub fn judge<B: Bytes + ?Sized, E: Subprograms>(
+pub fn judge<B: FrameSubprograms + ?Sized, E: Subprograms>(
     bytes: &B,
     segment: &Segment,
     env: &E,
@@ -69,7 +70,7 @@ pub fn pass_gate<B: Bytes + ?Sized, E: Subprograms>(
     let has_passed =
         read(bytes, segment, &mut scratch.packet).is_some() && gate::pass_any(env, scratch);
     let is_reported = port.otherwise == Otherwise::Drop && is_last_format(env, port);
-    if !has_passed && (!is_reported || !event::admits(env, Reporting::Drops, env.now())) {
+    if !has_passed && (!is_reported || !emit::admits(env, Reporting::Drops, env.now())) {
         return match is_reported {
             true => SpaStep::Judged(Reason::SpaNoise),
             false => SpaStep::NotSpa,
@@ -122,7 +123,7 @@ pub fn open<E: Subprograms>(
     // These reasons cost little, but anybody who knows the host's public key can cause them. The HMAC is computed for
     // what is reported, so that a report names a user only if it is the user's packet.
     if let Some(reason) = refused
-        && !event::admits(env, reason.reporting(), scratch.info.now())
+        && !emit::admits(env, reason.reporting(), scratch.info.now())
     {
         return SpaStep::Judged(reason);
     }
@@ -155,7 +156,7 @@ pub fn open<E: Subprograms>(
     } else {
         0
     };
-    if is_early || event::admits(env, reason.reporting(), scratch.info.now()) {
+    if is_early || emit::admits(env, reason.reporting(), scratch.info.now()) {
         let user = authentic.map_or(0, |key| key.user);
         let head = EventHead::new(reason).of_user(user);
         env.hand_over(&scratch.info, head, until_ms);
@@ -219,7 +220,7 @@ pub fn allow<E: Subprograms>(env: &E, scratch: &mut SpaScratch) -> SpaStep {
     let Some(may) = may.filter(|_| refused.is_none()) else {
         let reason = refused.unwrap_or(Reason::SpaNotAllowed);
         let head = EventHead::at(reason, door_number(env, request), 0).of_user(key.user);
-        event::report(env, &scratch.info, head, 0);
+        emit::report(env, &scratch.info, head, 0);
         return SpaStep::Authentic(reason);
     };
     let left_ms = key.not_after_ns.wrapping_sub(wall_ns) / 1_000_000;
@@ -253,7 +254,7 @@ pub(crate) fn use_door<E: Subprograms>(
     let until_ms = change.until_ms(info.now());
     let reason = env.change_grants(info, entry, change);
     let head = EventHead::at(reason, door.number, 0).of_user(user);
-    event::report(env, info, head, until_ms);
+    emit::report(env, info, head, until_ms);
     reason
 }
 
@@ -300,4 +301,10 @@ fn door_number<E: Subprograms>(env: &E, request: Request) -> u16 {
     let entry = env.spa_may(&key).map(|may| u32::from(may.entry));
     let door = entry.and_then(|entry| env.door(entry));
     door.map_or(NO_DOOR, |door| door.number)
+}
+
+/// Whether a packet that is not of the format `knock` needs no further look.
+#[inline(always)]
+pub(crate) fn is_last_format<E: Subprograms>(env: &E, port: SpaPort) -> bool {
+    !env.features().has(Features::FWKNOP) || !port.formats.has(SpaFormats::FWKNOP)
 }

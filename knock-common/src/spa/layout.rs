@@ -4,16 +4,8 @@
 use bytemuck::{Pod, Zeroable};
 
 use crate::{
-    Address,
-    fwknop::Passphrase,
-    hmac_sha256,
-    packet_info::PacketInfo,
+    Address, fwknop::Passphrase, hmac_sha256, packet_info::PacketInfo, sha256::Work,
     siphash::SipKey,
-    spa::{
-        answer::AnswerWords,
-        gate::{Header, PacketWords},
-        open::OpenScratch,
-    },
 };
 
 /// Gates: that of the host key, and during a change of host keys that of the old one.
@@ -30,84 +22,6 @@ pub const SEEN_MAX: u32 = 65_536;
 pub const FWKNOP_KEYS_MAX: u32 = 16;
 /// Source prefixes of a fwknop key.
 pub const FWKNOP_SOURCES_MAX: usize = 16;
-
-/// The formats that a port accepts, as bits.
-#[repr(transparent)]
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct SpaFormats(pub u8);
-
-impl SpaFormats {
-    /// The format of this project; see [`crate::spa`].
-    pub const KNOCK: Self = Self(1 << 0);
-    /// That of fwknop.
-    pub const FWKNOP: Self = Self(1 << 1);
-
-    const ALL: u8 = Self::KNOCK.0 | Self::FWKNOP.0;
-
-    /// Whether all of `formats` are accepted.
-    #[inline(always)]
-    pub const fn has(self, formats: Self) -> bool {
-        self.0 & formats.0 == formats.0
-    }
-
-    /// These and others.
-    #[must_use]
-    pub const fn with(self, others: Self) -> Self {
-        Self(self.0 | others.0)
-    }
-}
-
-/// What happens to packets to a port for single packet authorization that are none of its formats.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub enum Otherwise {
-    /// They are dropped.
-    #[default]
-    Drop,
-    /// They pass, as packets to an exempt port.
-    Pass,
-    /// They need a grant for this port group.
-    Protected(u16),
-}
-
-/// What a port for single packet authorization accepts.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct SpaPort {
-    /// The accepted formats.
-    pub formats: SpaFormats,
-    /// What happens to other packets.
-    pub otherwise: Otherwise,
-}
-
-impl SpaPort {
-    const PASS: u8 = 1 << 2;
-    const PROTECTED: u8 = 1 << 3;
-
-    /// Returns it without the port group.
-    #[inline(always)]
-    pub const fn to_bits(self) -> u8 {
-        let otherwise = match self.otherwise {
-            Otherwise::Drop => 0,
-            Otherwise::Pass => Self::PASS,
-            Otherwise::Protected(_) => Self::PROTECTED,
-        };
-        self.formats.0 | otherwise
-    }
-
-    /// Reads the bits; those that mean nothing are ignored.
-    #[inline(always)]
-    pub const fn from_bits(bits: u8, port_group: u16) -> Self {
-        Self {
-            formats: SpaFormats(bits & SpaFormats::ALL),
-            otherwise: if bits & Self::PROTECTED != 0 {
-                Otherwise::Protected(port_group)
-            } else if bits & Self::PASS != 0 {
-                Otherwise::Pass
-            } else {
-                Otherwise::Drop
-            },
-        }
-    }
-}
 
 /// The keys of a gate, derived from the host's public key. They authenticate nobody: they make the packets of those who
 /// don't know the host's public key cheap.
@@ -316,6 +230,37 @@ impl FwknopKey {
 
 /// Words of a packet of the format `knock`: 72 octets. Random ones may follow.
 pub const PACKET_WORDS: usize = 9;
+
+/// The octets of a packet, as little-endian words in memory order.
+pub type PacketWords = [u64; PACKET_WORDS];
+
+/// The header of a packet in the clear.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Pod, Zeroable)]
+pub struct Header {
+    /// The client's key, and the gate that the packet passes.
+    pub key: SpaKeyName,
+    /// When the packet was made, in nanoseconds since 1970.
+    pub stamp: u64,
+}
+
+pub(super) const MESSAGE_WORDS: usize = 12;
+
+/// The memory for opening a packet.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct OpenScratch {
+    /// Header and hidden body, later the body in the clear, as big-endian words.
+    pub(super) message: [u32; MESSAGE_WORDS],
+    /// The state and the block of an HMAC.
+    pub(super) work: Work,
+}
+
+/// Words of the answer to a packet of single packet authorization.
+pub const ANSWER_WORDS: usize = 12;
+
+/// The answer's words, in network order.
+pub type AnswerWords = [u32; ANSWER_WORDS];
 
 /// The memory in which a packet is judged: the kernel's stack has no room.
 #[repr(C)]

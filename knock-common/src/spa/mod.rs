@@ -28,67 +28,25 @@ pub mod gate;
 pub mod judge;
 pub mod layout;
 pub mod open;
+pub mod port;
 pub mod request;
 #[cfg(any(test, feature = "sim"))]
 pub mod seal;
 pub mod stamp;
+pub mod step;
 #[cfg(test)]
 mod tests;
 
 use crate::{
-    Bytes, Reason, Subprograms, fwknop,
-    layout::{Features, PortRule},
+    FrameSubprograms, Reason, Subprograms, fwknop,
+    layout::PortRule,
     packet::{Protocol, Segment},
     reason::Judged,
 };
-use layout::{Otherwise, SpaFormats, SpaPort, SpaScratch};
-
-/// The result of a step of a judgement.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum SpaStep {
-    /// The packet was judged and reported.
-    Judged(Reason),
-    /// It is none of the formats that were tried, and nothing was reported.
-    NotSpa,
-    /// It is noise, and its event limit admits a report.
-    Noise,
-    /// It was judged and reported, and it is authentic: it may be answered.
-    Authentic(Reason),
-    /// The next step decides.
-    Continue,
-}
-
-impl SpaStep {
-    /// Above all numbers of reasons.
-    const NOT_SPA: u64 = 1 << 8;
-    const NOISE: u64 = 1 << 9;
-    const CONTINUE: u64 = 1 << 10;
-    const AUTHENTIC: u64 = 1 << 11;
-
-    /// Returns the word, because a BPF subprogram returns one register.
-    #[inline(always)]
-    pub const fn to_word(self) -> u64 {
-        match self {
-            Self::Judged(reason) => reason as u64,
-            Self::NotSpa => Self::NOT_SPA,
-            Self::Noise => Self::NOISE,
-            Self::Authentic(reason) => Self::AUTHENTIC | reason as u64,
-            Self::Continue => Self::CONTINUE,
-        }
-    }
-
-    /// Reads the word; one that is none means [`Self::NotSpa`].
-    #[inline(always)]
-    pub const fn from_word(word: u64) -> Self {
-        match Reason::from_code(word as u8) {
-            _ if word == Self::CONTINUE => Self::Continue,
-            _ if word == Self::NOISE => Self::Noise,
-            Some(reason) if word < Self::NOT_SPA => Self::Judged(reason),
-            Some(reason) if word >> 8 == Self::AUTHENTIC >> 8 => Self::Authentic(reason),
-            _ => Self::NotSpa,
-        }
-    }
-}
+use judge::is_last_format;
+use layout::SpaScratch;
+use port::{Otherwise, SpaFormats};
+use step::SpaStep;
 
 /// What happens to a packet to a port for single packet authorization.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -104,7 +62,7 @@ pub enum PortOutcome {
 /// # Errors
 /// [`Reason::BadHeader`] for a SPA packet from a source that no host can have.
 #[inline(always)]
-pub fn port<B: Bytes + ?Sized, E: Subprograms>(
+pub fn port<B: FrameSubprograms + ?Sized, E: Subprograms>(
     bytes: &B,
     segment: &Segment,
     rule: PortRule,
@@ -139,10 +97,4 @@ pub fn port<B: Bytes + ?Sized, E: Subprograms>(
         Otherwise::Drop | Otherwise::Pass => PortRule::EXEMPT,
         Otherwise::Protected(port_group) => PortRule::protected(port_group),
     }))
-}
-
-/// Whether a packet that is not of the format `knock` needs no further look.
-#[inline(always)]
-pub(crate) fn is_last_format<E: Subprograms>(env: &E, port: SpaPort) -> bool {
-    !env.features().has(Features::FWKNOP) || !port.formats.has(SpaFormats::FWKNOP)
 }

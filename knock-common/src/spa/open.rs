@@ -1,31 +1,15 @@
 //! Authenticates a packet and reveals what it asks for.
 
-use bytemuck::{Pod, Zeroable};
-
 use crate::{
     hmac_sha256::{is_equal, text_bits},
     sha256::{BLOCK_WORDS, END, Work},
-    spa::{
-        gate::{Header, PacketWords},
-        layout::{KeyId, SpaKey},
-    },
+    spa::layout::{Header, KeyId, MESSAGE_WORDS, OpenScratch, PacketWords, SpaKey},
 };
 
 /// Words of the header, and of header and body.
 const HEADER_WORDS: usize = 4;
-const MESSAGE_WORDS: usize = 12;
 /// Words of the tag.
 const TAG_WORDS: usize = 4;
-
-/// The memory for opening a packet.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Pod, Zeroable)]
-pub struct OpenScratch {
-    /// Header and hidden body, later the body in the clear, as big-endian words.
-    pub(super) message: [u32; MESSAGE_WORDS],
-    /// The state and the block of an HMAC.
-    pub(super) work: Work,
-}
 
 /// Whether a packet has the right tag.
 #[inline(always)]

@@ -2,7 +2,7 @@
 
 use crate::{
     Address,
-    spa::{layout::DoorId, open::OpenScratch},
+    spa::layout::{DoorId, OpenScratch},
 };
 
 /// The body of a packet.

@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 
 use knock_common::{
     Address,
-    access::{self, Flow},
+    access::Flow,
+    grant,
     layout::{FlowKey, GrantKey},
 };
 
@@ -73,8 +74,8 @@ impl From<Open> for Grant {
     }
 }
 
-impl From<(GrantKey, access::Grant)> for Grant {
-    fn from((key, grant): (GrantKey, access::Grant)) -> Self {
+impl From<(GrantKey, grant::Grant)> for Grant {
+    fn from((key, grant): (GrantKey, grant::Grant)) -> Self {
         Self {
             source: key.source,
             door: grant.door,

@@ -3,7 +3,7 @@
 use std::{io::Write, net::IpAddr, ops::RangeInclusive, time::Duration};
 
 use anyhow::Result;
-use knock_common::{Address, access::Grant};
+use knock_common::{Address, grant::Grant};
 use knock_sequence::{
     Ports,
     duration::{self, millis},

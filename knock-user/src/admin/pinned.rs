@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, bail};
 use aya::maps::{Map, MapData};
 use bytemuck::Pod;
 use knock_common::{
-    access,
+    grant,
     layout::{ALLOW_MAX, FLOWS_MAX, FlowKey, GrantKey},
     spa::layout::KeyId,
 };
@@ -44,7 +44,7 @@ pub(super) fn registry(instance: &Instance) -> Result<Registry> {
 /// The map can't be read.
 pub(super) fn grants(instance: &Instance) -> Result<Vec<Grant>> {
     let entries = table::<GrantKey, u64>(instance, "ALLOW", ALLOW_MAX, Map::HashMap)?;
-    let grant = |(key, word)| Grant::from((key, access::Grant::from_word(word)));
+    let grant = |(key, word)| Grant::from((key, grant::Grant::from_word(word)));
     Ok(entries.into_iter().map(grant).collect())
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use knock_common::{Address, access::Grant, layout::GrantKey};
+use knock_common::{Address, grant::Grant, layout::GrantKey};
 
 use crate::compile::{Tables, grant_keys, stable_ids::StableIds};
 

@@ -29,13 +29,13 @@ use std::{
 };
 
 use knock_common::{
-    answer::PortDigits,
     cookie,
     event::NO_DOOR,
     layout::{
         self, Config, DOORS_MAX, FLAG_CLASSES, Features, FlagClass, PortRule, Symbol, TARGETS_MAX,
         TRUST_MAX,
     },
+    port_digits::PortDigits,
     time::ticks_in,
 };
 use knock_sequence::{Knock, PortSet, duration::millis};

@@ -7,10 +7,12 @@ use knock_common::{
     hmac_sha256,
     layout::{PortKind, PortRule, port_index},
     siphash::SipKey,
-    spa::layout::{
-        DoorId, FWKNOP_KEYS_MAX, FWKNOP_SOURCES_MAX, FwknopKey, Gate, KEYS_MAX, KeyId, LAST_MAX,
-        MAY_MAX, Otherwise as Others, SourcePrefix, SpaFormats, SpaKey, SpaKeyName, SpaMay,
-        SpaMayKey, SpaPort,
+    spa::{
+        layout::{
+            DoorId, FWKNOP_KEYS_MAX, FWKNOP_SOURCES_MAX, FwknopKey, Gate, KEYS_MAX, KeyId,
+            LAST_MAX, MAY_MAX, SourcePrefix, SpaKey, SpaKeyName, SpaMay, SpaMayKey,
+        },
+        port::{Otherwise as Others, SpaFormats, SpaPort},
     },
 };
 use knock_sequence::{

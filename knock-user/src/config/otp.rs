@@ -6,7 +6,10 @@ use std::{
     time::Duration,
 };
 
-use knock_common::otp::{BASE, PROTOCOLS, Secret};
+use knock_common::{
+    otp::{BASE, PROTOCOLS},
+    secret::Secret,
+};
 use knock_sequence::{
     Protocol, duration,
     otp::{self, PERIOD, PERIODS, SecretError, TimeBased},

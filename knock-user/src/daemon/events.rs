@@ -6,8 +6,8 @@ use anyhow::{Context as _, Result};
 use aya::maps::{MapData, RingBuf};
 use knock_common::{
     Address, Reason,
-    access::Grant,
     event::Event,
+    grant::Grant,
     layout::{EVENTS_BYTES, GrantKey},
 };
 

@@ -13,7 +13,8 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use knock_common::{
     Address,
-    access::{Flow, Grant},
+    access::Flow,
+    grant::Grant,
     layout::{ALLOW_MAX, FLOWS_MAX, FlowKey, GrantKey},
 };
 

@@ -5,8 +5,9 @@ use std::{collections::BTreeMap, io::Write, time::Duration};
 use anyhow::{Context as _, Result};
 use aya::maps::MapError;
 use knock_common::{
-    access::{Flow, Grant},
+    access::Flow,
     automaton::Progress,
+    grant::Grant,
     layout::{ALLOW_MAX, FLOWS_MAX, PROGRESS_MAX},
     time::Moment,
 };

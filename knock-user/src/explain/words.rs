@@ -5,9 +5,10 @@ use std::{net::IpAddr, time::Duration};
 use anyhow::Result;
 use knock_common::{
     Address, Env, Judgement, Reason, Verdict,
-    access::{Flow, Grant},
+    access::Flow,
     env::{Table as _, Word as _},
     event::{Event, NO_DOOR},
+    grant::Grant,
     knock,
     layout::{Features, GrantKey, PortKind, PortRule, port_index},
     lockout,

@@ -11,7 +11,7 @@ use aya::{
     maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, lpm_trie},
 };
 use bytemuck::Pod;
-use knock_common::{access::Grant, layout::GrantKey, reason::COUNTERS_MAX};
+use knock_common::{grant::Grant, layout::GrantKey, reason::COUNTERS_MAX};
 
 /// Wraps a map value so that it implements `aya::Pod`.
 #[derive(Clone, Copy, Debug)]

@@ -12,8 +12,9 @@ use aya::{
 use aya_obj::programs::XdpAttachType;
 use knock_common::{
     Address, Stat,
-    access::{Flow, Grant},
+    access::Flow,
     cookie,
+    grant::Grant,
     layout::{
         ALLOW_MAX, Config, EdgeKey, FlowKey, GrantKey, PortRule, ProgressKey, UsedKey, port_index,
     },

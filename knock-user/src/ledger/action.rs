@@ -1,6 +1,6 @@
 //! The actions that the ledger requests.
 
-use knock_common::{Address, access::Grant, layout::GrantKey};
+use knock_common::{Address, grant::Grant, layout::GrantKey};
 
 /// An action of the ledger.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

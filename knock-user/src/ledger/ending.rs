@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use knock_common::{
-    access::Grant,
+    grant::Grant,
     layout::{ALLOW_MAX, GrantKey},
     time::SKEW_MS,
 };

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use knock_common::{Address, access::Grant, layout::GrantKey, time::SKEW_MS};
+use knock_common::{Address, grant::Grant, layout::GrantKey, time::SKEW_MS};
 
 use super::{Action, End, Ending, Holder, Ledger, NANOS_PER_MILLI};
 

@@ -16,8 +16,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use knock_common::{
     Address, Reason,
-    access::Grant,
     event::Event,
+    grant::Grant,
     layout::{ALLOW_MAX, DoorEntry, GrantKey},
     time::SKEW_MS,
 };

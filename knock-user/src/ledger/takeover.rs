@@ -2,7 +2,7 @@
 
 use knock_common::{
     Address,
-    access::Grant,
+    grant::Grant,
     layout::{DoorEntry, GrantKey},
 };
 

@@ -4,7 +4,7 @@ use knock_common::{
     Address,
     Reason::{self, Closed, FirstKnock, Granted, GrantsFull, NoGrant, Opened, Refreshed},
     Verdict,
-    access::Grant,
+    grant::Grant,
     layout::{ALLOW_MAX, GrantKey},
 };
 use knock_tests::{

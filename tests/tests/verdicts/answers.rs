@@ -2,9 +2,10 @@
 
 use knock_common::{
     Reason::{self, *},
-    answer::{self, Answer, Memory, PortDigits},
+    answer::{self, Answer, Memory},
     cookie,
     layout::GrantKey,
+    port_digits::PortDigits,
     repliable::Repliable,
     time::Moment,
 };

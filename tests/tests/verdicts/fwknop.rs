@@ -7,15 +7,15 @@ use std::{
 
 use knock_common::{
     Address, Reason,
-    access::Grant,
     event::Event,
     fwknop::{Passphrase, text::username_hash},
+    grant::Grant,
     hmac_sha256::Key,
     layout::{Features, PortRule, port_index},
     packet::Protocol::{Tcp, Udp},
-    spa::layout::{
-        FwknopKey, Otherwise, SEEN_MAX, SourcePrefix, SpaFormats, SpaMay, SpaMayKey, SpaPort,
-        SpaTag,
+    spa::{
+        layout::{FwknopKey, SEEN_MAX, SourcePrefix, SpaMay, SpaMayKey, SpaTag},
+        port::{Otherwise, SpaFormats, SpaPort},
     },
 };
 use knock_tests::{

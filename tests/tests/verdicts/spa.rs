@@ -5,10 +5,11 @@ use std::net::IpAddr;
 use knock_common::{
     Address,
     Reason::{self, *},
-    access::Grant,
+    grant::Grant,
     layout::GrantKey,
     spa::{
-        layout::{DoorId, Otherwise, SpaKey},
+        layout::{DoorId, SpaKey},
+        port::Otherwise,
         seal::{Content, Sealer},
     },
 };

@@ -4,8 +4,9 @@ use std::{net::IpAddr, thread, time::Duration};
 
 use knock_common::{
     Address, Reason, Verdict,
-    access::{Flow, Grant},
+    access::Flow,
     event::{Event, NO_DOOR},
+    grant::Grant,
     layout::{FlowKey, GrantKey, LOCKOUT_BUCKETS, WAYS},
     lockout::Failures,
     packet::Protocol,

@@ -5,17 +5,16 @@ use std::{cell::Cell, net::IpAddr, rc::Rc, vec, vec::Vec};
 use proptest::prelude::*;
 
 use super::{
-    layout::{
-        DoorId, Gate, KeyId, Otherwise, SpaFormats, SpaKey, SpaKeyName, SpaMay, SpaMayKey, SpaPort,
-    },
+    layout::{DoorId, Gate, KeyId, SpaKey, SpaKeyName, SpaMay, SpaMayKey},
+    port::{Otherwise, SpaFormats, SpaPort},
     seal::{Content, PACKET_BYTES, Sealer},
     stamp,
 };
 use crate::{
     Address, Reason, Stat, Verdict,
-    access::Grant,
     env::{Table as _, Word},
     event::{Event, NO_DOOR},
+    grant::Grant,
     hmac_sha256,
     layout::{Config, DoorEntry, Features, GrantKey, PortRule, port_index},
     packet::Protocol,

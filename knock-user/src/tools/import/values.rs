@@ -1,6 +1,6 @@
 //! Parses values of knockd's keys.
 
-use knock_common::{layout::FlagClass, otp::SECRET_MOST, packet::Protocol};
+use knock_common::{layout::FlagClass, packet::Protocol, secret::SECRET_MOST};
 use knock_sequence::Knock;
 
 use crate::model::value;

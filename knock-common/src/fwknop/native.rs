@@ -1,0 +1,63 @@
+//! The steps as ordinary functions.
+
+use super::{aes, md5, passphrase::Passphrase, scratch::Scratch, steps::Steps, text::Request};
+use crate::{Address, hmac_sha256::Key, sha256, spa::layout::FwknopKey};
+
+/// A type whose [`Steps`] are ordinary functions.
+pub trait NativeSteps: Sized {}
+
+impl<T: NativeSteps> Steps for T {
+    fn compress_sha256(&self, work: &mut sha256::Work) {
+        sha256::compress(work);
+    }
+
+    fn compress_md5(&self, work: &mut md5::Work) {
+        md5::compress(work);
+    }
+
+    fn expand_key(&self, work: &mut aes::Work) {
+        aes::expand(work);
+    }
+
+    fn decrypt_block(&self, work: &mut aes::Work) {
+        aes::decrypt(work);
+    }
+
+    fn read_character(&self, request: &mut Request, character: u8) {
+        request.read(character);
+    }
+
+    fn admits(&self, key: &FwknopKey, source: &Address) -> bool {
+        key.admits(*source)
+    }
+
+    fn begin(&self, scratch: &mut Scratch) -> bool {
+        scratch.begin()
+    }
+
+    fn is_authentic(&self, scratch: &mut Scratch, key: &Key) -> bool {
+        scratch.is_authentic(self, key)
+    }
+
+    fn decode(&self, scratch: &mut Scratch) -> bool {
+        scratch.decode()
+    }
+
+    fn derive_key(&self, scratch: &mut Scratch, passphrase: &Passphrase) {
+        scratch.derive_key(self, passphrase);
+    }
+
+    fn decrypt(&self, scratch: &mut Scratch) -> bool {
+        scratch.decrypt(self)
+    }
+
+    fn read(&self, scratch: &mut Scratch) {
+        scratch.read(self);
+    }
+}
+
+/// The steps as ordinary functions.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Native;
+
+impl NativeSteps for Native {}
