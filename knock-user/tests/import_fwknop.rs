@@ -89,7 +89,17 @@ fn what_is_not_supported_is_a_comment_with_the_reason() {
             "GPG",
             "SOURCE ANY\nGPG_REMOTE_ID ABCD1234\nGPG_DECRYPT_PW s3cret\nOPEN_PORTS tcp/22\n"
                 .to_owned(),
+            "encrypted with GnuPG",
+        ),
+        (
+            "a key file",
+            "SOURCE ANY\n%include_keys /etc/keys\nOPEN_PORTS tcp/22\n".to_owned(),
             "KEY_BASE64 is missing",
+        ),
+        (
+            "a key to be replaced",
+            stanza("").replace(HMAC_KEY, "__CHANGEME__"),
+            "HMAC_KEY_BASE64: is not base64",
         ),
         (
             "no ports",
@@ -150,7 +160,8 @@ fn what_is_not_supported_is_a_comment_with_the_reason() {
             "{name}:\n{}",
             imported.toml
         );
-        let notes = format!("{:?}", imported.notes);
+        let notes = imported.notes.iter().map(|note| note.render("", "f"));
+        let notes = notes.collect::<String>();
         assert!(notes.contains(expected), "{name}: {notes}");
         let checked = read(&imported).unwrap_or_else(|error| panic!("{name}: {error}"));
         assert_eq!(checked.settings.users.len(), 1, "{name}");
@@ -159,6 +170,59 @@ fn what_is_not_supported_is_a_comment_with_the_reason() {
             assert!(!notes.contains(secret), "{name}: {notes}");
         }
     }
+}
+
+/// The last line with a key counts, a value ends at its semicolon, and a word with the first letter of yes is yes.
+#[test]
+fn lines_are_read_as_fwknopd_reads_them() {
+    let bound = |lines: &str| import(&stanza(lines), None).toml.contains("bind = true\n");
+    for (name, lines, is_bound) in [
+        ("yes", "REQUIRE_SOURCE_ADDRESS Y", true),
+        (
+            "with a colon and a semicolon",
+            "REQUIRE_SOURCE_ADDRESS: Y;",
+            true,
+        ),
+        ("a word", "REQUIRE_SOURCE_ADDRESS yes", true),
+        (
+            "a comment behind it",
+            "REQUIRE_SOURCE_ADDRESS Y; # always",
+            true,
+        ),
+        ("the short name", "REQUIRE_SOURCE Y", true),
+        ("no", "REQUIRE_SOURCE_ADDRESS N", false),
+        (
+            "no, then yes",
+            "REQUIRE_SOURCE_ADDRESS N\nREQUIRE_SOURCE_ADDRESS Y",
+            true,
+        ),
+        (
+            "yes, then no",
+            "REQUIRE_SOURCE_ADDRESS Y\nREQUIRE_SOURCE_ADDRESS N",
+            false,
+        ),
+        (
+            "yes, then no by the short name",
+            "REQUIRE_SOURCE_ADDRESS Y\nREQUIRE_SOURCE N",
+            false,
+        ),
+    ] {
+        assert_eq!(bound(lines), is_bound, "{name}");
+    }
+    let text = format!(
+        "SOURCE: ANY;\nOPEN_PORTS: tcp/80\nOPEN_PORTS: tcp/22, tcp/443;\nKEY_BASE64: {KEY}; # Bob's\n\
+         HMAC_KEY_BASE64: {HMAC_KEY};\nENABLE_CMD_EXEC: no;\nFORWARD_ALL: No\n"
+    );
+    let imported = import(&text, None);
+    assert_eq!(imported.notes, []);
+    assert!(
+        imported.toml.contains("doors = [\"ssh\", \"https\"]\n"),
+        "{}",
+        imported.toml
+    );
+    let keys = format!("KEY_BASE64 {KEY}\nHMAC_KEY_BASE64 {HMAC_KEY}\n");
+    assert_eq!(imported.keys, [("user1.fwknop".to_owned(), keys)]);
+    read(&imported).unwrap();
 }
 
 #[test]
@@ -182,7 +246,7 @@ fn commands_run_with_the_source() {
 fn every_line_is_used_or_named() {
     let text = format!(
         "%include /etc/other.conf\n{}",
-        stanza("GPG_REQUIRE_SIG N\nSOME_NEW_KEY 7\nENABLE_CMD_EXEC N")
+        stanza("GPG_REQUIRE_SIG N\nSOME_NEW_KEY 7\nENABLE_CMD_EXEC N\n%include_folder /etc/others")
     );
     let imported = import(&text, None);
     let notes: Vec<_> = imported
@@ -194,6 +258,7 @@ fn every_line_is_used_or_named() {
         "f:1: %include: other files are not read: convert each of them",
         "f:6: GPG_REQUIRE_SIG: not used: only packets with a symmetric key are accepted",
         "f:7: SOME_NEW_KEY: not used",
+        "f:9: %include_folder: other files are not read: convert each of them",
     ];
     assert_eq!(notes, expected);
 }

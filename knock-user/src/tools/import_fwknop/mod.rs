@@ -132,7 +132,7 @@ pub fn import(access: &str, server: Option<&str>) -> Imported {
     let (before, stanzas) = stanza::stanzas(stanza::lines(access));
     for line in before {
         let reason = match line.key.starts_with("%include") {
-            true => "other files are not read: convert each of them",
+            true => user::NOT_INCLUDED,
             false => "not used: it is in front of the first SOURCE",
         };
         imported.notes.push(note(&line, reason));

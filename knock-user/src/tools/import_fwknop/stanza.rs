@@ -1,4 +1,4 @@
-//! Reads the lines of access.conf and fwknopd.conf.
+//! Reads the lines of access.conf and fwknopd.conf, as `fwknopd` 2.6.10 does (server/access.c).
 
 use std::fmt;
 
@@ -33,9 +33,9 @@ impl Line {
         SECRET.contains(&self.key.as_str())
     }
 
-    /// Whether the value is yes.
+    /// Whether the value is yes: `fwknopd` looks at its first letter.
     pub(super) fn is_on(&self) -> bool {
-        self.value.eq_ignore_ascii_case("y") || self.value.eq_ignore_ascii_case("yes")
+        self.value.starts_with(['y', 'Y'])
     }
 
     /// Returns the items of a list with commas.
@@ -56,14 +56,23 @@ impl fmt::Display for Line {
 }
 
 impl Stanza {
-    /// Returns the first line with a key, which is the one that counts.
+    /// Returns the last line with a key, which is the one that counts.
     pub(super) fn get(&self, key: &str) -> Option<&Line> {
-        self.lines.iter().find(|line| line.key == key)
+        self.lines.iter().rev().find(|line| line.key == key)
     }
 
     /// Returns whether a switch is on.
     pub(super) fn has(&self, key: &str) -> bool {
         self.get(key).is_some_and(Line::is_on)
+    }
+
+    /// Returns whether packets have to name the address that they ask for.
+    pub(super) fn requires_source(&self) -> bool {
+        let names = ["REQUIRE_SOURCE_ADDRESS", "REQUIRE_SOURCE"];
+        let mut lines = self.lines.iter().rev();
+        lines
+            .find(|line| names.contains(&line.key.as_str()))
+            .is_some_and(Line::is_on)
     }
 
     pub(super) fn number(&self) -> usize {
@@ -78,7 +87,7 @@ pub(super) fn lines(text: &str) -> Vec<Line> {
         .filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
         .map(|(number, line)| {
             let (key, value) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
-            let value = value.trim();
+            let value = value.split(';').next().unwrap_or_default();
             // Only keys may contain the character that begins a comment.
             let value = match SECRET.contains(&key.trim_end_matches(':')) {
                 true => value,
@@ -87,7 +96,7 @@ pub(super) fn lines(text: &str) -> Vec<Line> {
             Line {
                 number,
                 key: key.trim_end_matches(':').to_owned(),
-                value: value.trim().trim_end_matches(';').trim_end().to_owned(),
+                value: value.trim().to_owned(),
             }
         })
         .collect()

@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Keys that are read where they are needed.
-const USED: [&str; 20] = [
+const USED: [&str; 21] = [
     "SOURCE",
     "DESTINATION",
     "OPEN_PORTS",
@@ -26,6 +26,7 @@ const USED: [&str; 20] = [
     "MAX_FW_TIMEOUT",
     "REQUIRE_USERNAME",
     "REQUIRE_SOURCE_ADDRESS",
+    "REQUIRE_SOURCE",
     "ACCESS_EXPIRE",
     "ACCESS_EXPIRE_EPOCH",
     "CMD_CYCLE_OPEN",
@@ -34,32 +35,28 @@ const USED: [&str; 20] = [
     "ENABLE_CMD_EXEC",
 ];
 
-/// Keys that make a stanza impossible when they are set, or on.
-const IMPOSSIBLE: [(&str, &str); 9] = [
-    ("FORCE_NAT", "packets can't ask for address translation"),
-    ("FORCE_SNAT", "packets can't ask for address translation"),
-    (
-        "FORCE_MASQUERADE",
-        "packets can't ask for address translation",
-    ),
-    ("FORWARD_ALL", "packets can't ask for address translation"),
-    ("DISABLE_DNAT", "packets can't ask for address translation"),
-    (
-        "ENABLE_CMD_EXEC",
-        "packets can't bring commands: write one in on_open",
-    ),
-    (
-        "ENABLE_CMD_SUDO_EXEC",
-        "packets can't bring commands: write one in on_open",
-    ),
-    (
-        "CMD_EXEC_USER",
-        "packets can't bring commands: write one in on_open",
-    ),
-    (
-        "CMD_EXEC_GROUP",
-        "packets can't bring commands: write one in on_open",
-    ),
+const NO_GPG: &str = "packets that are encrypted with GnuPG are not supported: make keys with `fwknop \
+                      --key-gen`";
+const NOT_GPG: &str = "not used: only packets with a symmetric key are accepted";
+pub(super) const NOT_INCLUDED: &str = "other files are not read: convert each of them";
+const NO_NAT: &str = "packets can't ask for address translation";
+const NO_COMMANDS: &str = "packets can't bring commands: write one in on_open";
+
+/// Keys that make a stanza impossible when they are on.
+const IMPOSSIBLE_ON: [(&str, &str); 5] = [
+    ("FORCE_MASQUERADE", NO_NAT),
+    ("FORWARD_ALL", NO_NAT),
+    ("DISABLE_DNAT", NO_NAT),
+    ("ENABLE_CMD_EXEC", NO_COMMANDS),
+    ("ENABLE_CMD_SUDO_EXEC", NO_COMMANDS),
+];
+
+/// Keys that make a stanza impossible when they are there.
+const IMPOSSIBLE_SET: [(&str, &str); 4] = [
+    ("FORCE_NAT", NO_NAT),
+    ("FORCE_SNAT", NO_NAT),
+    ("CMD_EXEC_USER", NO_COMMANDS),
+    ("CMD_EXEC_GROUP", NO_COMMANDS),
 ];
 
 const FW_ACCESS_TIMEOUT_S: u64 = 30;
@@ -115,7 +112,7 @@ pub(super) fn convert(stanza: &Stanza, number: usize) -> Result<Converted, Vec<P
     if !source.is_empty() {
         table.push(format!("source = {}", list(&source)));
     }
-    if stanza.has("REQUIRE_SOURCE_ADDRESS") {
+    if stanza.requires_source() {
         table.push("bind = true".to_owned());
     }
     table.extend(until.map(|until| format!("until = {until}")));
@@ -168,18 +165,33 @@ impl<'s> User<'s> {
     fn keys(&mut self) -> Option<String> {
         let stanza = self.stanza;
         let of = |names: [&str; 2]| names.iter().find_map(|name| stanza.get(name));
-        let text = [["KEY_BASE64", "KEY"], ["HMAC_KEY_BASE64", "HMAC_KEY"]].map(|names| {
-            of(names).map_or_else(String::new, |line| format!("{} {}\n", line.key, line.value))
+        let lines = [["KEY_BASE64", "KEY"], ["HMAC_KEY_BASE64", "HMAC_KEY"]].map(of);
+        if lines[0].is_none()
+            && let Some(line) = stanza
+                .lines
+                .iter()
+                .find(|line| line.key.starts_with("GPG_"))
+        {
+            self.refuse(line, NO_GPG);
+            return None;
+        }
+        let text = lines.map(|line| {
+            line.map_or_else(String::new, |line| format!("{} {}\n", line.key, line.value))
         });
         let text = text.concat();
         match fwknop::parse(&text) {
             Ok(_) => Some(text),
             Err(reason) => {
                 // Lines are counted in the key file.
-                let reason = reason
-                    .trim_start_matches("line 1 ")
-                    .trim_start_matches("line 2 ");
-                self.refuse_all("KEY", reason);
+                let mut read = (1..).zip(lines.iter().flatten());
+                let wrong = read.find_map(|(number, line)| {
+                    let reason = reason.strip_prefix(&format!("line {number} "))?;
+                    Some((line, reason))
+                });
+                match wrong {
+                    Some((line, reason)) => self.refuse(line, reason),
+                    None => self.refuse_all("KEY", reason),
+                }
                 None
             }
         }
@@ -187,10 +199,10 @@ impl<'s> User<'s> {
 
     fn impossible(&mut self) {
         let stanza = self.stanza;
-        for (key, reason) in IMPOSSIBLE {
-            let line = stanza.get(key);
-            if let Some(line) = line.filter(|line| !line.value.eq_ignore_ascii_case("n")) {
-                self.refuse(line, reason);
+        let on = IMPOSSIBLE_ON.iter().filter(|(key, _)| stanza.has(key));
+        for (key, reason) in on.chain(&IMPOSSIBLE_SET) {
+            if let Some(line) = stanza.get(key) {
+                self.refuse(line, *reason);
             }
         }
         if let Some(line) = stanza.get("HMAC_DIGEST_TYPE")
@@ -359,15 +371,23 @@ impl<'s> User<'s> {
     fn rest(&mut self) {
         for line in &self.stanza.lines {
             let is_read = USED.contains(&line.key.as_str())
-                || IMPOSSIBLE.iter().any(|(key, _)| *key == line.key);
+                || [&IMPOSSIBLE_ON[..], &IMPOSSIBLE_SET]
+                    .concat()
+                    .iter()
+                    .any(|(key, _)| *key == line.key);
             if !is_read {
-                let reason = match line.key.starts_with("GPG_") {
-                    true => "not used: only packets with a symmetric key are accepted",
-                    false => "not used",
-                };
-                self.notes.push(problem(line, reason));
+                self.notes.push(problem(line, unread(&line.key)));
             }
         }
+    }
+}
+
+/// Returns why a key has no effect.
+fn unread(key: &str) -> &'static str {
+    match key {
+        _ if key.starts_with("GPG_") => NOT_GPG,
+        _ if key.starts_with("%include") => NOT_INCLUDED,
+        _ => "not used",
     }
 }
 
