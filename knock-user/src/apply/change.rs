@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     apply::{dynamic::LiveTables, plan::Plan, texts},
-    compile::{self, Tables, stable_ids::StableIds},
+    compile::{Tables, stable_ids::StableIds},
     config,
     host::{
         interface::{self, Interface},
@@ -245,7 +245,7 @@ impl Change<'_> {
     fn registry(&self, known: &StableIds, tables: &Tables) -> Registry {
         let before = self.before.iter().flat_map(|before| &before.interfaces);
         let interfaces: BTreeSet<_> = self.interfaces.iter().chain(before).cloned().collect();
-        let protected = compile::protected(self.plan.settings()).ranges();
+        let protected = self.plan.settings().protected().ranges();
         let text = config::digest(&self.plan.checked.text);
         let established = self.plan.settings().established;
         let [flow_idle_ms, flow_idle_udp_ms] = match established.keep {

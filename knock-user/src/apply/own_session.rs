@@ -10,7 +10,6 @@ use std::{
 use knock_common::{Address, packet::Protocol};
 
 use crate::{
-    compile,
     host::sockets::{self, Connection},
     model::settings::{Door, Settings},
 };
@@ -92,7 +91,7 @@ pub struct Access {
 /// Returns the effect of a configuration on a connection.
 pub fn impact(connection: Connection, settings: &Settings) -> Impact {
     let Connection { local, peer } = connection;
-    let protected = compile::protected(settings);
+    let protected = settings.protected();
     if !protected.has(Protocol::Tcp, local.port()) || is_trusted(peer.ip(), settings) {
         return Impact::Untouched;
     }

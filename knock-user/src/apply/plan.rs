@@ -153,7 +153,7 @@ impl Plan {
         if !self.host.forwards {
             return None;
         }
-        let protected = compile::protected(self.settings());
+        let protected = self.settings().protected();
         tracked::warning(&protected, |address| self.host.has_address(address))
     }
 

@@ -38,7 +38,7 @@ use knock_common::{
     port_digits::PortDigits,
     time::ticks_in,
 };
-use knock_sequence::{Knock, PortSet, duration::millis};
+use knock_sequence::{Knock, duration::millis};
 
 use self::{
     automaton::{Automaton, Path, symbol},
@@ -520,10 +520,4 @@ fn door_entry(
 fn ticks(duration: Duration) -> u32 {
     let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
     u32::try_from(ticks_in(nanos)).unwrap_or(u32::MAX)
-}
-
-/// Returns the ports that need a grant.
-pub fn protected(settings: &Settings) -> PortSet {
-    let opened = settings.doors.iter().flat_map(Door::opened);
-    PortSet::new(settings.protect.iter().chain(opened).copied())
 }

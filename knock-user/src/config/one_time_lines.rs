@@ -10,7 +10,6 @@ use super::{
     scans::{Direction, Harmless, Touch},
 };
 use crate::{
-    compile,
     model::{
         problem::Problem,
         settings::{Decoys, Door, Dynamic, Exempt, OneTime, Settings, Verify},
@@ -109,7 +108,7 @@ impl<'a> OneTimeCheck<'a> {
         Self {
             settings,
             door,
-            protected: compile::protected(settings),
+            protected: settings.protected(),
             taken,
             fixed: others
                 .map(|other| (other.knock.as_slice(), other))

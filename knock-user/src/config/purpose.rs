@@ -6,18 +6,15 @@ use std::path::Path;
 use knock_sequence::{PortSet, Ports};
 
 use super::Checked;
-use crate::{
-    compile,
-    model::{
-        problem::{Problem, Problems},
-        settings::{Door, Settings, Verify},
-    },
+use crate::model::{
+    problem::{Problem, Problems},
+    settings::{Door, Settings, Verify},
 };
 
 impl Settings {
     /// Returns whether any port is protected.
     pub fn protects(&self) -> bool {
-        !compile::protected(self).ranges().is_empty()
+        !self.protected().ranges().is_empty()
     }
 
     /// Returns whether a door runs a command.
@@ -54,7 +51,7 @@ impl Settings {
     /// Returns those of the given ports, written as text, that this configuration does not protect.
     pub fn leaves_open(&self, protected: &[String]) -> Vec<Ports> {
         let before = protected.iter().filter_map(|ports| ports.parse().ok());
-        PortSet::new(before).without(&compile::protected(self))
+        PortSet::new(before).without(&self.protected())
     }
 }
 

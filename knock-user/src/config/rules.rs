@@ -34,7 +34,7 @@ pub(super) fn check(read: &Read, report: &mut Report) {
     let mut rules = Rules {
         settings,
         places,
-        protected: compile::protected(settings),
+        protected: settings.protected(),
         knocks: PortSet::new(
             knocks(settings)
                 .map(Ports::from)

@@ -5,10 +5,7 @@ use std::{collections::BTreeMap, fmt};
 use knock_common::{layout::FlagClass, packet::Protocol};
 use knock_sequence::{Knock, PortSet, Ports};
 
-use crate::{
-    compile,
-    model::settings::{Decoys, Door, Settings, Verify},
-};
+use crate::model::settings::{Decoys, Door, Settings, Verify};
 
 /// Returns whether all TCP packets that these flags admit ask for a connection. Only those are
 /// wrong knocks on an unused port.
@@ -54,7 +51,7 @@ impl<'a> Harmless<'a> {
         settings: &'a Settings,
         exempt: impl IntoIterator<Item = &'p Ports>,
     ) -> Self {
-        let protected = compile::protected(settings).ranges();
+        let protected = settings.protected().ranges();
         let next_line = settings
             .next_line
             .map(|next_line| Ports::tcp(next_line.port()));

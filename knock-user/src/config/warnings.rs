@@ -16,7 +16,6 @@ use super::{
     scans::{Harmless, Touch},
 };
 use crate::{
-    compile,
     host::Host,
     model::{
         problem::Problem,
@@ -234,7 +233,7 @@ impl Advice<'_> {
     }
 
     fn nothing(&mut self) {
-        let protected = compile::protected(self.settings());
+        let protected = self.settings().protected();
         let protects = [Protocol::Tcp, Protocol::Udp].map(|p| protected.touches(Ports::all(p)));
         if protects == [false; 2] {
             self.of_file(

@@ -12,7 +12,6 @@ use knock_sequence::Ports;
 use super::{Daemon, making::Ready, ports, trial::Trial};
 use crate::{
     apply::{Deployed, Ended, plan::Plan},
-    compile,
     host::{clock, os_error},
     interfaces::{admission::Refusal, attach::Attached},
     model::settings::{Door, Settings},
@@ -253,7 +252,7 @@ pub(super) fn difference(old: &Plan, new: &Plan) -> Vec<String> {
     let changed = new_doors.iter().filter(is_changed);
     let changed: BTreeSet<_> = changed.map(|(name, _)| (*name).to_owned()).collect();
     words.extend(named("changed door", changed.iter()));
-    let (before, after) = (compile::protected(was), compile::protected(is));
+    let (before, after) = (was.protected(), is.protected());
     let texts = |ports: Vec<Ports>| ports.iter().map(ToString::to_string).collect::<Vec<_>>();
     words.extend(named("now protected", texts(after.without(&before)).iter()));
     let open = texts(before.without(&after));

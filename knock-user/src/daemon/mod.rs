@@ -16,7 +16,6 @@ use tokio::{
 use crate::{
     apply::{Deployed, Protection, options::Run, plan::Plan},
     commands::{CommandReport, Runner},
-    compile,
     console::{self, Console, DoorText, Named, log_files::LogFiles},
     control::{Call, Server},
     host::{clock, os_error, service_manager},
@@ -443,7 +442,7 @@ impl<W: Write> Daemon<W> {
 }
 
 fn ports(settings: &Settings) -> Vec<String> {
-    let ranges = compile::protected(settings).ranges();
+    let ranges = settings.protected().ranges();
     ranges.iter().map(ToString::to_string).collect()
 }
 

@@ -9,7 +9,7 @@ use std::{
 };
 
 use knock_common::{Address, layout::FlagClass, packet::Protocol};
-use knock_sequence::{Knock, Ports, duration};
+use knock_sequence::{Knock, PortSet, Ports, duration};
 
 pub use super::{
     otp::{Origin, Otp},
@@ -54,6 +54,12 @@ impl Settings {
     pub fn has_handshakes(&self) -> bool {
         let mut doors = self.doors.iter();
         doors.any(|door| door.verify == Verify::Handshake)
+    }
+
+    /// Returns the ports that need a grant.
+    pub fn protected(&self) -> PortSet {
+        let opened = self.doors.iter().flat_map(Door::opened);
+        PortSet::new(self.protect.iter().chain(opened).copied())
     }
 }
 

@@ -10,7 +10,6 @@ use anyhow::{Context as _, Result};
 use knock_sequence::{Ports, duration::spell, one_time::Book};
 
 use crate::{
-    compile,
     config::{self, Checked, one_time_lines::OneTimeCheck},
     host::{Host, interface},
     interfaces::{
@@ -162,7 +161,7 @@ fn describe(settings: &Settings, out: &mut impl Write) -> io::Result<()> {
             writeln!(out, "host key: {}", key.public())?;
         }
     }
-    let protected: Vec<Ports> = compile::protected(settings).ranges();
+    let protected: Vec<Ports> = settings.protected().ranges();
     let closed = match protected.as_slice() {
         [] => "nothing".to_owned(),
         ports => words(ports),

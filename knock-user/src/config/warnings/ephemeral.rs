@@ -4,7 +4,6 @@ use std::{collections::BTreeSet, ops::RangeInclusive};
 
 use super::{Advice, listed};
 use crate::{
-    compile,
     config::otp_rules,
     model::settings::{Decoys, Dynamic, Otherwise},
 };
@@ -148,7 +147,7 @@ impl Advice<'_> {
             Decoys::Listed(listed) => listed,
             Decoys::Drawn { .. } => &[],
         };
-        let protected = compile::protected(settings).ranges();
+        let protected = settings.protected().ranges();
         let all = protected.into_iter().chain(knocks).chain(timed);
         let all = all.chain(decoys.iter().copied());
         let all = all.chain(settings.spa_ports().iter().copied());
@@ -180,7 +179,7 @@ impl Advice<'_> {
             .map(Ports::from)
             .collect();
         let timed = otp_rules::ports(settings);
-        let all = compile::protected(settings).ranges().into_iter();
+        let all = settings.protected().ranges().into_iter();
         let all = all.chain(knocks).chain(timed);
         let all = all.chain(settings.spa_ports().iter().copied());
         let range = self.host.ephemeral.clone();

@@ -7,7 +7,6 @@ use knock_sequence::{Knock, PortSet, Ports};
 
 use super::{super::Checked, Advice, listed};
 use crate::{
-    compile,
     host::{Host, Translation, addresses::Link},
     model::{problem::Problem, settings::Exempt},
 };
@@ -60,7 +59,7 @@ impl Checked {
 
     /// Returns a note about protected ports on which no service listens now.
     pub fn unserved(&self, host: &Host) -> Option<Problem> {
-        let protected = compile::protected(&self.settings).ranges();
+        let protected = self.settings.protected().ranges();
         let is_served = |knock: &Knock| {
             let mut served = host.served.iter();
             served.any(|served| served == knock)
@@ -195,7 +194,7 @@ impl Advice<'_> {
 
     /// Warns of ports that are translated to protected ones, and so are open.
     fn translated(&mut self) {
-        let protected = compile::protected(self.settings());
+        let protected = self.settings().protected();
         let host = self.host;
         for translation in &host.rules.translations {
             let Translation {
@@ -262,7 +261,7 @@ impl Advice<'_> {
         if self.settings().exempt != Exempt::Listening {
             return;
         }
-        let protected = compile::protected(self.settings());
+        let protected = self.settings().protected();
         let many = host.rules.translations.iter();
         let many = many.filter(|translation| !translation.is_served());
         for from in many
