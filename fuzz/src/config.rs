@@ -3,10 +3,13 @@
 mod write;
 
 use knock_user::{
-    compile::{Input, Sequences, compile, stable_ids::StableIds},
+    compile::{Input, compile, stable_ids::StableIds},
     config,
     host::Host,
-    model::{problem::Problems, settings::Settings},
+    model::{
+        problem::Problems,
+        settings::{Sequences, Settings},
+    },
 };
 
 use crate::text::assert_harmless;

@@ -58,7 +58,7 @@ fn examples_are_accepted() {
                     random += 1;
                     random.wrapping_mul(0x9e37_79b9_7f4a_7c15)
                 },
-                sequences: &knock_user::compile::Sequences::new(),
+                sequences: &knock_user::model::settings::Sequences::new(),
                 before: None,
             },
         );

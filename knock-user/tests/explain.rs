@@ -725,7 +725,7 @@ impl Kernel {
             cell_key: std::array::from_fn(|i| 0x9e37_79b9_7f4a_7c15 ^ (i as u64) << 17),
             known: &StableIds::default(),
             draw: &mut || 0,
-            sequences: &knock_user::compile::Sequences::new(),
+            sequences: &knock_user::model::settings::Sequences::new(),
             before: None,
         };
         let tables = compile(&settings, &mut given).unwrap();

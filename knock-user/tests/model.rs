@@ -381,7 +381,7 @@ fn world(settings: &Settings) -> Option<Sim> {
             cell_key: std::array::from_fn(|i| (i as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)),
             known: &StableIds::default(),
             draw: &mut || 0,
-            sequences: &knock_user::compile::Sequences::new(),
+            sequences: &knock_user::model::settings::Sequences::new(),
             before: None,
         },
     );

@@ -10,10 +10,10 @@ use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, process::Command, t
 use knock_common::{Address, Reason, event::Event};
 use knock_sequence::Knock;
 use knock_user::{
-    compile::{Input, Previous, Sequences, Tables, compile, stable_ids::StableIds},
+    compile::{Input, Previous, Tables, compile, stable_ids::StableIds},
     config,
     host::Host,
-    model::settings::Dynamic,
+    model::settings::{Dynamic, Sequences},
     sequences::{
         clock_skew::{SkewDetector, SkewedKnock},
         time_based::{Clocks, Timed},

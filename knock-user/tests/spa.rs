@@ -18,9 +18,10 @@ use knock_common::{
 };
 use knock_sequence::spa::{PrivateKey, PublicKey};
 use knock_user::{
-    compile::{Input, Sequences, Tables, compile, stable_ids::StableIds},
+    compile::{Input, Tables, compile, stable_ids::StableIds},
     config,
     host::{Host, WallClock},
+    model::settings::Sequences,
     tools::{
         check,
         keygen::{self, Options},

@@ -5,10 +5,10 @@ use std::sync::OnceLock;
 use knock_common::packet::Protocol;
 use knock_sequence::Ports;
 use knock_user::{
-    compile::{Input, Sequences, Tables, compile, stable_ids::StableIds},
+    compile::{Input, Tables, compile, stable_ids::StableIds},
     config,
     host::Host,
-    model::settings::{Decoys, Dynamic, Exempt, Sequence, Settings},
+    model::settings::{Decoys, Dynamic, Exempt, Sequence, Sequences, Settings},
 };
 
 /// Configurations that use everything together: each is one world.

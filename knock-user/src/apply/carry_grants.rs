@@ -81,7 +81,7 @@ mod tests {
             cell_key: [1; 12],
             known,
             draw: &mut || 0,
-            sequences: &compile::Sequences::new(),
+            sequences: &crate::model::settings::Sequences::new(),
             before: None,
         };
         compile::compile(&checked.settings, &mut input).unwrap()

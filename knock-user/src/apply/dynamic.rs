@@ -15,10 +15,10 @@ use self::sources::SequenceSource;
 pub use self::sources::Sources;
 use crate::{
     apply::plan::Plan,
-    compile::{Conflict, Difference, Sequences, Tables},
+    compile::{Conflict, Difference, Tables},
     host::clock,
     kernel::{maps, program::XdpProgram},
-    model::settings::Settings,
+    model::settings::{Sequences, Settings},
     sequences::{
         one_time::Standing,
         replay_cache::{FORGOTTEN_MS, Floor},

@@ -13,13 +13,13 @@ use rand::Rng as _;
 
 use crate::{
     apply::{AttachOptions, dynamic::LiveTables, options::Run},
-    compile::{self, Conflict, Input, Previous, Sequences, Tables, stable_ids::StableIds},
+    compile::{self, Conflict, Input, Previous, Tables, stable_ids::StableIds},
     config::{self, Checked},
     host::{Host, Reading, addresses::Link, clock, random, tracked},
     interfaces::guards,
     model::{
         problem::Misuse,
-        settings::{Door, Effect, Exempt, Settings},
+        settings::{Door, Effect, Exempt, Sequences, Settings},
     },
     sequences::replay_cache::Floor,
 };

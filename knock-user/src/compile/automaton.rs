@@ -4,9 +4,9 @@
 //! each node has the edges of its own sequences, and inherits those of the longest other beginning of
 //! a sequence with which its path ends.
 
-mod builder;
+pub(super) mod builder;
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::collections::BTreeMap;
 
 use knock_common::{
     event::NO_DOOR,
@@ -14,9 +14,7 @@ use knock_common::{
 };
 use knock_sequence::Knock;
 
-use self::builder::Builder;
-use super::{Conflict, EdgeFrom};
-use crate::model::settings::Door;
+use super::edge::EdgeFrom;
 
 /// The root of every class: its number is taken, so that 0 can mean "no node".
 const ROOT: u32 = 0;
@@ -50,24 +48,6 @@ pub(super) struct Path {
 }
 
 impl Automaton {
-    /// Builds the automaton; `None` after a conflict, which is reported.
-    pub(super) fn new(
-        doors: &[Door],
-        paths: &[Path],
-        target_ids: &BTreeMap<IpAddr, u16>,
-        conflicts: &mut Vec<Conflict>,
-    ) -> Option<Self> {
-        let mut builder = Builder::new(doors, paths);
-        let everybody = [(None, 0)].into_iter();
-        let targets = target_ids
-            .iter()
-            .map(|(target, target_id)| (Some(*target), *target_id));
-        for (target, target_id) in everybody.chain(targets) {
-            builder.plant(target, target_id);
-        }
-        builder.finish(conflicts)
-    }
-
     /// Returns the node of a first knock for any target, or 0.
     pub(super) fn first(&self, knock: Knock) -> u32 {
         let firsts = self.firsts.get(&0).map_or(&[][..], Vec::as_slice);

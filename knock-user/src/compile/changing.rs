@@ -2,13 +2,14 @@
 
 use knock_common::{
     Reason, judge,
-    layout::UsedKey,
+    layout::{DoorEntry, Node, UsedKey},
     packet::{Protocol, flag},
     sim::Sim,
 };
 use proptest::prelude::*;
 
 use super::{tests::settings, *};
+use crate::{host::Host, model::settings::Sequence};
 
 /// Generates sequences of few different knocks, so that their beginnings and ends overlap.
 fn some_sequences() -> impl Strategy<Value = Vec<Vec<u16>>> {
@@ -59,9 +60,9 @@ impl Changing {
         let tables = compiled(&settings, &Sequences::new(), None).unwrap();
         let mut sim = tables.simulate();
         sim.doors
-            .resize(tables.room.doors as usize, layout::DoorEntry::default());
+            .resize(tables.room.doors as usize, DoorEntry::default());
         sim.nodes
-            .resize(tables.room.nodes as usize, layout::Node::default());
+            .resize(tables.room.nodes as usize, Node::default());
         Self {
             settings,
             tables,

@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use super::Conflict;
+use super::conflict::Conflict;
 use crate::host::Host;
 
 /// Draws `count` TCP ports that are not `taken`, outside the ephemeral range if there are enough.

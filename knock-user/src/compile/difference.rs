@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use knock_common::layout::{DoorEntry, EdgeKey, Node, PortRule, port_index};
 
-use super::Tables;
+use super::tables::Tables;
 
 /// Targets of references are written before the references, so that packets can be judged
 /// meanwhile.

@@ -8,9 +8,9 @@ use knock_common::{
 };
 use knock_sequence::Knock;
 
-use super::{Conflict, Sequences, handshake};
+use super::{conflict::Conflict, handshake};
 use crate::model::{
-    settings::{Door, Dynamic, Verify},
+    settings::{Door, Dynamic, Sequences, Verify},
     value::spell_flags,
 };
 

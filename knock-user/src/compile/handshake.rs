@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use knock_common::{layout::FlagClass, packet::Protocol};
 use knock_sequence::{PortSet, Ports};
 
-use super::{Conflict, Sequences};
+use super::conflict::Conflict;
 use crate::model::{
-    settings::{Door, Dynamic, Settings, Verify},
+    settings::{Door, Dynamic, Sequences, Settings, Verify},
     value::spell_flags,
 };
 

@@ -14,8 +14,8 @@ use knock_common::{
     time::Moment,
 };
 
-use super::{Conflict, Sequences, automaton::Automaton, tables::EdgeFrom};
-use crate::model::settings::Sequence;
+use super::{automaton::Automaton, conflict::Conflict, edge::EdgeFrom};
+use crate::model::settings::{Sequence, Sequences};
 
 /// Spare numbers for each one that changing sequences take at first: how often all of them may
 /// change while an attempt lasts.

@@ -3,8 +3,8 @@
 use knock_common::layout::PortKind;
 use knock_sequence::PortSet;
 
-use super::{Conflict, Sequences, handshake::all_ports, ports::PortTable};
-use crate::model::settings::Door;
+use super::{conflict::Conflict, handshake::all_ports, ports::PortTable};
+use crate::model::settings::{Door, Sequences};
 
 /// Marks the knock ports of doors with `knock_pass`.
 pub(super) fn mark(ports: &mut PortTable, doors: &[Door], sequences: &Sequences) {

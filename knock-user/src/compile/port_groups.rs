@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use knock_common::{layout::PORT_GROUPS_PER_DOOR, packet::Protocol};
 use knock_sequence::Ports;
 
-use super::{Conflict, stable_ids::IdAssigner};
+use super::{conflict::Conflict, stable_ids::IdAssigner};
 use crate::model::settings::{Door, Settings};
 
 /// The port groups of a configuration.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use knock_common::{layout::PortRule, packet::Protocol};
 use knock_sequence::{Knock, Ports};
 
-use super::{Conflict, Input, decoys, flags::Flags, handshake};
+use super::{conflict::Conflict, decoys, flags::Flags, handshake, input::Input};
 use crate::{
     host::Host,
     model::settings::{Decoys, Exempt, Settings},

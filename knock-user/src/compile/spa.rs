@@ -20,7 +20,12 @@ use knock_sequence::{
     spa::{self, GateKeys, PairKeys},
 };
 
-use super::{Conflict, Tables, ports::PortTable, stable_ids::IdAssigner, tables::SpaTables};
+use super::{
+    conflict::Conflict,
+    ports::PortTable,
+    stable_ids::IdAssigner,
+    tables::{SpaTables, Tables},
+};
 use crate::model::{
     settings::{Door, Otherwise, Settings, User},
     spa::{Fwknop, HostKey, UserKey},

@@ -14,23 +14,14 @@ use knock_common::{
 use knock_sequence::Ports;
 
 use super::{
-    Sequences,
+    edge::EdgeFrom,
     id_pool::{Capacity, IdPool},
     stable_ids::StableIds,
 };
 use crate::{
     host::sockets::Connection,
-    model::settings::{Sequence, Settings},
+    model::settings::{Sequence, Sequences, Settings},
 };
-
-/// Where an edge begins.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub enum EdgeFrom {
-    /// At the root of a target.
-    Root(u16),
-    /// At a node, by its number.
-    Node(u32),
-}
 
 /// A compiled configuration.
 #[derive(Clone, Debug)]

@@ -3,14 +3,15 @@
 use std::time::Duration;
 
 use knock_common::{
-    layout::{DOORS_PER_NODE, EdgeKey, PortKind, Symbol},
+    layout::{DOORS_PER_NODE, EdgeKey, FlagClass, PortKind, Symbol},
     packet::Protocol,
 };
 use knock_sequence::{Knock, Ports};
 
-use super::*;
+use super::{ticks::ticks, *};
 use crate::{
     config,
+    host::Host,
     model::settings::{Effect, Verify},
 };
 

@@ -2,6 +2,7 @@
 //! range.
 
 use std::{
+    collections::BTreeMap,
     fmt,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
@@ -342,6 +343,9 @@ pub struct Sequence {
     /// The protocols of the knocks that follow and depend on the source.
     pub per_source: Vec<Protocol>,
 }
+
+/// The current sequences of doors with changing ones, by the door's index.
+pub type Sequences = BTreeMap<usize, Vec<Sequence>>;
 
 /// The effect of a door's sequence.
 #[derive(Clone, Debug, Eq, PartialEq)]

@@ -5,10 +5,9 @@ use std::collections::BTreeMap;
 use knock_common::layout::UsedKey;
 
 use crate::{
-    compile::Sequences,
     config::one_time_lines::OneTimeCheck,
     host::clock,
-    model::settings::{Door, Dynamic, Sequence, Settings},
+    model::settings::{Door, Dynamic, Sequence, Sequences, Settings},
     sequences::{
         one_time::{Current, OneTimeFile, Standing},
         replay_cache::Floor,

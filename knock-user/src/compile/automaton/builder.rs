@@ -10,7 +10,7 @@ use knock_sequence::duration::spell;
 
 use super::{Automaton, Edges, Path, ROOT, find};
 use crate::{
-    compile::{Conflict, EdgeFrom, ticks},
+    compile::{conflict::Conflict, edge::EdgeFrom, ticks::ticks},
     model::settings::Door,
 };
 
@@ -33,7 +33,25 @@ struct Stem {
     children: Edges,
 }
 
-pub(super) struct Builder<'d> {
+/// Builds the automaton; `None` after a conflict, which is reported.
+pub(in crate::compile) fn build(
+    doors: &[Door],
+    paths: &[Path],
+    target_ids: &BTreeMap<IpAddr, u16>,
+    conflicts: &mut Vec<Conflict>,
+) -> Option<Automaton> {
+    let mut builder = Builder::new(doors, paths);
+    let everybody = [(None, 0)].into_iter();
+    let targets = target_ids
+        .iter()
+        .map(|(target, target_id)| (Some(*target), *target_id));
+    for (target, target_id) in everybody.chain(targets) {
+        builder.plant(target, target_id);
+    }
+    builder.finish(conflicts)
+}
+
+struct Builder<'d> {
     doors: &'d [Door],
     paths: &'d [Path],
     stems: Vec<Stem>,
@@ -53,7 +71,7 @@ struct Odds {
 }
 
 impl<'d> Builder<'d> {
-    pub(super) fn new(doors: &'d [Door], paths: &'d [Path]) -> Self {
+    fn new(doors: &'d [Door], paths: &'d [Path]) -> Self {
         Self {
             doors,
             paths,
@@ -67,7 +85,7 @@ impl<'d> Builder<'d> {
 
     /// Builds the tree of a target. Sorted sequences share their beginnings with their neighbours,
     /// so only the path to the last one is kept.
-    pub(super) fn plant(&mut self, target: Option<IpAddr>, target_id: u16) {
+    fn plant(&mut self, target: Option<IpAddr>, target_id: u16) {
         let belongs = |door: &Door| door.target.is_none() || door.target == target;
         let (doors, paths) = (self.doors, self.paths);
         let mut sorted: Vec<(usize, &Path, &Door)> = paths
@@ -162,7 +180,7 @@ impl<'d> Builder<'d> {
         }
     }
 
-    pub(super) fn finish(mut self, conflicts: &mut Vec<Conflict>) -> Option<Automaton> {
+    fn finish(mut self, conflicts: &mut Vec<Conflict>) -> Option<Automaton> {
         if let Some(conflict) = self.too_large() {
             conflicts.push(conflict);
             return None;

@@ -1,0 +1,31 @@
+//! What a configuration asks for and the tables or the kernel side can't do.
+
+/// Something that the tables can't hold, or that the kernel side could not distinguish.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("{key}: {reason}")]
+pub struct Conflict {
+    /// The index of the door that it concerns, if any.
+    pub door: Option<usize>,
+    /// The key that it concerns.
+    pub key: &'static str,
+    /// What is wrong and what to write instead.
+    pub reason: String,
+}
+
+impl Conflict {
+    pub(super) fn of_door(door: usize, key: &'static str, reason: String) -> Self {
+        Self {
+            door: Some(door),
+            key,
+            reason,
+        }
+    }
+
+    pub(super) fn of_file(key: &'static str, reason: String) -> Self {
+        Self {
+            door: None,
+            key,
+            reason,
+        }
+    }
+}

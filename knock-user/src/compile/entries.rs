@@ -1,0 +1,159 @@
+//! The values of single entries, from settings and numbers.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use knock_common::{
+    cookie,
+    layout::{self, Config, FLAG_CLASSES, Features, FlagClass},
+    port_digits::PortDigits,
+};
+use knock_sequence::duration::millis;
+
+use super::{automaton::Path, flags::Flags, input::Input, ticks::ticks};
+use crate::model::settings::{Door, Dynamic, Lockout, Scope, Sequences, Settings};
+
+/// What a configuration uses.
+pub fn features(settings: &Settings) -> Features {
+    let targets = settings.doors.iter().any(|door| door.target.is_some());
+    let reply = settings.doors.iter().any(|door| door.reply);
+    let global = |lockout: &Lockout| lockout.scope == Scope::Global;
+    [
+        (settings.strict, Features::STRICT),
+        (settings.established.keep, Features::KEEP),
+        (!settings.trust.is_empty(), Features::TRUST),
+        (targets, Features::TARGETS),
+        (settings.has_handshakes() || reply, Features::ANSWERS),
+        (settings.lockout.is_some(), Features::LOCKOUT),
+        (settings.spa().is_some(), Features::SPA),
+        (settings.fwknop_users().next().is_some(), Features::FWKNOP),
+        (
+            settings.doors.iter().any(|door| door.knock_pass),
+            Features::KNOCK_PASS,
+        ),
+        (
+            settings.doors.iter().any(is_per_source),
+            Features::PER_SOURCE,
+        ),
+        (
+            settings.lockout.as_ref().is_some_and(global),
+            Features::LOCKOUT_GLOBAL,
+        ),
+    ]
+    .into_iter()
+    .filter_map(|(set, flag)| set.then_some(flag))
+    .fold(Features::default(), Features::with)
+}
+
+pub(super) fn config(settings: &Settings, flags: &Flags, input: &Input<'_>) -> Config {
+    let mut flag_classes = [FlagClass::default(); FLAG_CLASSES];
+    for (entry, class) in flag_classes.iter_mut().zip(&flags.classes) {
+        *entry = *class;
+    }
+    let lockout = settings.lockout.as_ref();
+    let longest = settings
+        .doors
+        .iter()
+        .map(|door| ticks(door.sequence_timeout))
+        .max();
+    Config {
+        flow_idle_ms: settings.established.idle_ms(),
+        lockout_ms: lockout.map_or(0, |lockout| millis(lockout.duration)),
+        confirm_by_ms: u64::MAX,
+        cell_key: input.cell_key,
+        // The same key for both turns, until the other one is drawn.
+        cookie_keys: [cookie::key(input.cell_key); 2],
+        spa_window_ns: settings
+            .spa()
+            .map_or(0, |spa| millis(spa.window) * 1_000_000),
+        lockout_failures: lockout.map_or(0, |lockout| lockout.failures.into()),
+        attempt_max_ticks: longest.unwrap_or(0),
+        flag_classes,
+    }
+}
+
+pub(super) fn door_entry(
+    door: &Door,
+    number: u16,
+    target_ids: &BTreeMap<IpAddr, u16>,
+    port_groups: &[u16],
+) -> layout::DoorEntry {
+    let mut entry = layout::DoorEntry {
+        number,
+        open_for_ms: millis(door.open_for),
+        sequence_timeout_ticks: ticks(door.sequence_timeout),
+        target_id: door
+            .target
+            .and_then(|target| target_ids.get(&target).copied())
+            .unwrap_or(0),
+        closes: u16::from(!door.closed().is_empty()),
+        reply: door
+            .first_tcp()
+            .filter(|_| door.reply)
+            .map_or_else(PortDigits::default, PortDigits::of),
+        ..layout::DoorEntry::default()
+    };
+    for (slot, port_group) in entry.port_groups.iter_mut().zip(port_groups) {
+        *slot = *port_group;
+        entry.port_group_count += 1;
+    }
+    entry
+}
+
+/// Returns the inputs of knocks that depend on the source, by number of the door.
+pub(super) fn otp(doors: &[Door], numbers: &[u16]) -> Vec<(u16, layout::OtpEntry)> {
+    let entry = |(door, &number): (&Door, &u16)| match &door.dynamic {
+        Some(Dynamic::Otp(otp)) if otp.sequences.bind_source => Some((number, otp.entry())),
+        Some(Dynamic::Otp(_) | Dynamic::OneTime(_)) | None => None,
+    };
+    doors.iter().zip(numbers).filter_map(entry).collect()
+}
+
+/// Adds an entry for each sequence of a door that has several.
+pub(super) fn add_sequences(
+    by_entry: &mut Vec<layout::DoorEntry>,
+    doors: &[layout::DoorEntry],
+    paths: &[Path],
+    sequences: &Sequences,
+) {
+    for (&place, sequences) in sequences {
+        let own = paths.iter().filter(|path| path.door == place);
+        for (path, sequence) in own.zip(sequences) {
+            let entry = usize::from(path.entry);
+            if by_entry.len() <= entry {
+                by_entry.resize(entry + 1, layout::DoorEntry::default());
+            }
+            by_entry[entry] = layout::DoorEntry {
+                sequence_id: sequence.sequence_id,
+                replay_domain: sequence.replay_domain,
+                good_until_ms: sequence.good_until_ms,
+                ..doors[place]
+            };
+        }
+    }
+}
+
+/// Reorders values of doors by number; there may be gaps.
+pub(super) fn by_number<T: Clone + Default>(
+    numbers: &[u16],
+    items: impl Iterator<Item = T>,
+) -> Vec<T> {
+    let count = numbers
+        .iter()
+        .max()
+        .map_or(0, |&most| usize::from(most) + 1);
+    let mut placed = vec![T::default(); count];
+    for (&number, item) in numbers.iter().zip(items) {
+        if let Some(place) = placed.get_mut(usize::from(number)) {
+            *place = item;
+        }
+    }
+    placed
+}
+
+/// Returns whether knocks of a door depend on the source.
+fn is_per_source(door: &Door) -> bool {
+    match &door.dynamic {
+        Some(Dynamic::Otp(otp)) => otp.sequences.bind_source,
+        Some(Dynamic::OneTime(_)) | None => false,
+    }
+}
