@@ -8,15 +8,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context as _, Result};
 use knock_common::layout::{USED_MAX, UsedKey};
+use rand::Rng as _;
 
 mod sources;
 
 use self::sources::SequenceSource;
 pub use self::sources::Sources;
+use super::plan::Plan;
 use crate::{
-    apply::plan::Plan,
-    compile::{Conflict, Difference, Tables},
-    host::clock,
+    compile::{self, Conflict, Difference, Input, Tables, stable_ids::StableIds},
+    host::{clock, random},
     kernel::{maps, program::XdpProgram},
     model::settings::{Sequences, Settings},
     sequences::{
@@ -44,17 +45,30 @@ pub struct LiveTables {
 impl LiveTables {
     /// Compiles a configuration with the current sequences of its doors, and keeps what is needed
     /// to change them. A door whose sequences conflict with others gets none until they change.
+    /// Known names keep their numbers. Time-based sequences that may have been used before `floor`
+    /// are left out.
     ///
     /// # Errors
-    /// The conflicts that do not come from changing sequences.
-    pub fn compile(
-        settings: &Settings,
-        floor: Floor,
-        mut compile: impl FnMut(&Sequences) -> Result<Tables, Vec<Conflict>>,
-    ) -> Result<(Self, Tables), Vec<Conflict>> {
+    /// A [`crate::config::Problems`] with what this host can't provide.
+    pub fn compile(plan: &Plan, known: &StableIds, floor: Floor) -> Result<(Self, Tables)> {
+        let cell_key = random::key()?;
+        let mut decoys = rand::rng();
+        let mut draw = || decoys.next_u64();
+        let settings = plan.settings();
         let sources = Sources::open(settings, floor);
         let sequences = sources.sequences(clock::boot_ms());
-        let tables = compile_without_conflicting(settings, &sequences, &mut compile)?;
+        let tables = compile_without_conflicting(settings, &sequences, &mut |sequences| {
+            let mut input = Input {
+                host: &plan.host,
+                cell_key,
+                known,
+                draw: &mut draw,
+                sequences,
+                before: None,
+            };
+            compile::compile(settings, &mut input)
+        })
+        .map_err(|conflicts| plan.checked.problems(conflicts))?;
         let moves = !sources.0.is_empty();
         let kept = Self {
             sources,

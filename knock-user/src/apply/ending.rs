@@ -1,8 +1,11 @@
 //! Ends a change: commits the new configuration, rolls back to the previous one, or detaches.
 
-use anyhow::Result;
+use std::collections::BTreeSet;
 
-use super::{Ended, Protection, Rollback, access::remove_grants, change};
+use anyhow::Result;
+use knock_common::Address;
+
+use super::{access::remove_grants, attach_interfaces, deployed::Rollback, protection::Protection};
 use crate::{
     apply::{
         carry_grants::{self, Carried},
@@ -11,6 +14,16 @@ use crate::{
     host::clock,
     kernel::{pins, program, registry::Registry},
 };
+
+/// What ended with the previous configuration.
+#[derive(Debug, Default)]
+pub struct Ended {
+    /// Interfaces that are no longer protected.
+    pub released: Vec<String>,
+    /// Sources whose grants ended because their door is no longer configured, with the door's name
+    /// if it is known.
+    pub grants: BTreeSet<(Address, Option<String>)>,
+}
 
 impl Protection {
     /// Ends the trial of the attached configuration, also for the case that this process is killed:
@@ -91,7 +104,7 @@ impl Protection {
             return Ok(());
         }
         program::restore(&self.instance)?;
-        change::move_back(&mut self.firewall, &rollback.switched, &self.instance)?;
+        attach_interfaces::move_back(&mut self.firewall, &rollback.switched, &self.instance)?;
         unconfirmed::discard_trial(&self.instance, &self.registry, &rollback.indices, true)
     }
 

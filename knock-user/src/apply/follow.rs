@@ -1,10 +1,10 @@
 //! Follows changes of the interfaces of an instance while a process serves it.
 
-use std::{fs, mem, path::Path};
+use std::{collections::BTreeMap, fs, mem, path::Path};
 
 use anyhow::{Context as _, Result};
 
-use super::{Followed, HeldInterface, Protection};
+use super::protection::{HeldInterface, Protection};
 use crate::{
     host::{
         interface::{self, Interface},
@@ -12,7 +12,7 @@ use crate::{
     },
     interfaces::{
         admission::{self, Refusal},
-        attach,
+        attach::{self, Attached},
         coverage::{self, Coverage, CoverageState},
     },
     kernel::{
@@ -20,6 +20,33 @@ use crate::{
         pins::{self, Pinned},
     },
 };
+
+/// Changes of the interfaces of an instance.
+#[derive(Debug, Default)]
+pub struct Followed {
+    /// Interfaces that were attached to.
+    pub attached: Vec<Attached>,
+    /// Interfaces that can't be attached to, if that or its reason is new.
+    pub refused: Vec<(String, Refusal)>,
+    /// Interfaces that lost the program although they existed all the time. Each is also listed as
+    /// attached or refused.
+    pub lost: Vec<String>,
+    /// Interfaces that no longer exist.
+    pub gone: Vec<String>,
+    /// Renamed interfaces, with the old and the new name; they stay protected.
+    pub renamed: Vec<(String, String)>,
+    /// Interfaces that are no longer protected because another interface has taken their old name.
+    pub released: Vec<String>,
+    /// The reason why nothing can be pinned, if it is new. Attached programs then end with this
+    /// process.
+    pub unpinned: Option<String>,
+    /// Whether everything is pinned again.
+    pub is_pinned_again: bool,
+    /// Other failures, one line each.
+    pub failures: Vec<String>,
+    /// The names of all interfaces, by interface number.
+    pub names: BTreeMap<u32, String>,
+}
 
 impl Protection {
     /// Attaches to interfaces that have become available, forgets the links of those that no longer

@@ -4,7 +4,7 @@
 use anyhow::{Context as _, Result};
 use tokio::sync::oneshot;
 
-use super::Protection;
+use super::protection::Protection;
 use crate::{
     host::{
         interface::{self, Interface},

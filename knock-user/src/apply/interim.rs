@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, sync::Mutex, thread, time::Duration};
 use anyhow::{Result, anyhow};
 use aya::programs::Xdp;
 
-use super::{Preparation, Prepared};
+use super::preparation::{Preparation, Prepared};
 use crate::{
     apply::plan::Plan,
     host::{interface, os_error},

@@ -68,3 +68,20 @@ impl Run {
         self.json || self.log_format == LogFormat::Json
     }
 }
+
+/// The way in which a configuration is attached.
+#[derive(Clone, Copy, Debug)]
+pub struct AttachOptions {
+    /// The attach mode of interfaces that have no program of this instance yet.
+    pub mode: Mode,
+    /// Whether the program judges, counts and reports packets, but drops none.
+    pub dry_run: bool,
+    /// The aya-log level of the program.
+    pub log_level: u8,
+    /// Whether to wait for interfaces that do not exist.
+    pub may_be_absent: bool,
+    /// The end of the trial, in milliseconds since boot; none without a trial.
+    pub confirm_by_ms: Option<u64>,
+    /// The digest of a text that was not confirmed. A restart does not put it in force.
+    pub rejected: Option<u64>,
+}

@@ -9,19 +9,17 @@ use std::{
 use anyhow::{Context as _, Result};
 
 use knock_sequence::Knock;
-use rand::Rng as _;
 
 use crate::{
-    apply::{AttachOptions, dynamic::LiveTables, options::Run},
-    compile::{self, Conflict, Input, Previous, Tables, stable_ids::StableIds},
+    apply::options::{AttachOptions, Run},
+    compile::{self, Conflict, Input, Previous, Tables},
     config::{self, Checked},
-    host::{Host, Reading, addresses::Link, clock, random, tracked},
+    host::{Host, Reading, addresses::Link, clock, tracked},
     interfaces::guards,
     model::{
         problem::Misuse,
         settings::{Door, Effect, Exempt, Sequences, Settings},
     },
-    sequences::replay_cache::Floor,
 };
 
 /// A configuration that was read and checked on this host.
@@ -33,7 +31,7 @@ pub struct Plan {
     pub checked: Checked,
     /// Warnings, one line each.
     pub warnings: Vec<String>,
-    host: Host,
+    pub(super) host: Host,
 }
 
 impl Plan {
@@ -160,30 +158,6 @@ impl Plan {
     /// Returns whether the address belongs to a gateway.
     pub fn is_gateway(&self, address: IpAddr) -> bool {
         self.host.gateways.contains(&address)
-    }
-
-    /// Compiles the configuration with the current sequences of its doors. Known names keep their
-    /// numbers. Time-based sequences that may have been used before `floor` are left out.
-    ///
-    /// # Errors
-    /// A [`config::Problems`] with what this host can't provide.
-    pub fn compile(&self, known: &StableIds, floor: Floor) -> Result<(LiveTables, Tables)> {
-        let cell_key = random::key()?;
-        let mut decoys = rand::rng();
-        let mut draw = || decoys.next_u64();
-        let settings = self.settings();
-        LiveTables::compile(settings, floor, |sequences| {
-            let mut input = Input {
-                host: &self.host,
-                cell_key,
-                known,
-                draw: &mut draw,
-                sequences,
-                before: None,
-            };
-            compile::compile(settings, &mut input)
-        })
-        .map_err(|conflicts| self.checked.problems(conflicts).into())
     }
 
     /// Compiles the configuration again with other sequences of its dynamic doors; all else keeps

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Result, bail};
 
-use super::{AttachOptions, stamps::KeyStamps};
+use super::{key_stamps::KeyStamps, options::AttachOptions};
 use crate::{
     apply::{dynamic::LiveTables, plan::Plan},
     compile::{Tables, stable_ids::StableIds},
@@ -102,7 +102,7 @@ impl Preparation {
             false => Opened::default(),
         };
         let floor = self.floor.unwrap_or(replay.floor);
-        let (live_tables, tables) = plan.compile(&self.known, floor)?;
+        let (live_tables, tables) = LiveTables::compile(plan, &self.known, floor)?;
         let spa = plan.settings().spa();
         let opened = spa.map(|spa| self.stamps.open(spa.window));
         let is_given_up = is_given_up.lock().unwrap_or_else(PoisonError::into_inner);

@@ -9,7 +9,11 @@ use anyhow::{Context as _, Result};
 use aya::programs::ProgramInfo;
 
 use crate::{
-    apply::{AttachOptions, options::Run, plan::Plan, texts},
+    apply::{
+        options::{AttachOptions, Run},
+        plan::Plan,
+        texts,
+    },
     config::{self, Checked},
     host::{
         clock::{self, Clock},

@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 
 use super::{Daemon, change::Changes, trial::Trial};
 use crate::{
-    apply::{AttachOptions, Prepared, plan::Plan},
+    apply::{Prepared, options::AttachOptions, plan::Plan},
     config,
     control::{Server, SocketAccess},
     host::{clock, os_error, service_manager},

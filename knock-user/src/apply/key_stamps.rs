@@ -1,0 +1,131 @@
+//! The stamps that keys of users have used, in the map `SPA_LAST` of a program.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Context as _, Result};
+use knock_common::{
+    Reason,
+    spa::layout::{FwknopKey, KeyId, LAST_MAX, SEEN_MAX},
+};
+
+use crate::{
+    compile::Tables,
+    host::clock,
+    kernel::{
+        maps::{self, Plain},
+        program::XdpProgram,
+    },
+    sequences::stamps::{FWKNOP_FRESH_MS, Opened, Used},
+};
+
+/// Reasons that are counted after a packet has used its stamp.
+pub(super) const AFTER_USE: [Reason; 10] = [
+    Reason::Opened,
+    Reason::Refreshed,
+    Reason::Closed,
+    Reason::GrantsFull,
+    Reason::SpaExpired,
+    Reason::SpaNotAllowed,
+    Reason::SpaElsewhere,
+    Reason::SpaUnreadable,
+    Reason::SpaCommand,
+    Reason::SpaNat,
+];
+
+/// The stamps of a configuration that is loaded.
+#[derive(Debug, Default)]
+pub(super) struct KeyStamps {
+    /// The keys of its users.
+    pub(super) keys: BTreeSet<KeyId>,
+    /// Which stamps count as used, and why.
+    pub(super) opened: Opened,
+    /// The word of keys that have used no stamp that is known.
+    pub(super) floor_ns: u64,
+    /// The counters of [`AFTER_USE`] when the stamps were read last.
+    pub(super) counted: Option<[u64; AFTER_USE.len()]>,
+    /// What the file has.
+    pub(super) written: Used,
+    /// The keys of fwknop's clients, until they are accepted.
+    pub(super) held: Vec<FwknopKey>,
+    /// Whether the last attempt to write the file failed, which was reported.
+    pub(super) has_failed: bool,
+}
+
+impl KeyStamps {
+    /// Gives each key of a configuration its word in a program that is not attached yet.
+    pub(super) fn begin(
+        firewall: &mut XdpProgram,
+        tables: &Tables,
+        opened: Opened,
+    ) -> Result<Self> {
+        let keys: BTreeSet<_> = tables.spa_key_ids().collect();
+        let wall_ns = clock::wall_ns();
+        let mut stamps = firewall.stamps()?;
+        for &key in &keys {
+            let least = opened.least(key, wall_ns);
+            if !maps::insert_new(&mut stamps, key, least).context("adding a key to SPA_LAST")? {
+                let Plain(word) = stamps.get(&Plain(key), 0).context("reading SPA_LAST")?;
+                if word < least {
+                    stamps
+                        .insert(Plain(key), Plain(least), 0)
+                        .context("writing SPA_LAST")?;
+                }
+            }
+        }
+        let now_ms = clock::boot_ms();
+        let mut seen = firewall.seen()?;
+        for &tag in &opened.seen {
+            maps::insert_new(&mut seen, tag, now_ms).context("adding a packet to SPA_SEEN")?;
+        }
+        let mut held = Vec::new();
+        if now_ms < opened.floor.fwknop_from_ms() {
+            held = tables.spa.fwknop_keys.clone();
+            firewall.set_fwknop_keys(&vec![FwknopKey::default(); held.len()])?;
+        }
+        Ok(Self {
+            keys,
+            held,
+            floor_ns: opened.floor.at(wall_ns),
+            opened,
+            ..Self::default()
+        })
+    }
+
+    /// Moves the floor after the wall clock was set. The gates must be closed.
+    pub(super) fn move_floor(&mut self, firewall: &mut XdpProgram, wall_ns: u64) -> Result<()> {
+        let floor_ns = self.opened.floor.at(wall_ns);
+        let mut stamps = firewall.stamps()?;
+        for &key in &self.keys {
+            let Plain(word) = stamps.get(&Plain(key), 0).context("reading SPA_LAST")?;
+            let least = self.opened.least(key, wall_ns);
+            // Only a word that no packet has written may become smaller.
+            if word == self.floor_ns || word < least {
+                stamps
+                    .insert(Plain(key), Plain(least), 0)
+                    .context("writing SPA_LAST")?;
+            }
+        }
+        self.floor_ns = floor_ns;
+        Ok(())
+    }
+
+    /// Returns what packets have used.
+    pub(super) fn used(&self, firewall: &mut XdpProgram) -> Result<Used> {
+        let all = maps::entries(&firewall.stamps()?, LAST_MAX).into_iter();
+        let stamps = all.filter(|(_, word)| *word > self.floor_ns).collect();
+        let oldest_ms = clock::boot_ms().saturating_sub(FWKNOP_FRESH_MS);
+        let seen = maps::entries(&firewall.seen()?, SEEN_MAX).into_iter();
+        let seen = seen.filter(|(_, used_ms)| *used_ms >= oldest_ms).collect();
+        Ok(Used { stamps, seen })
+    }
+
+    /// Accepts packets of fwknop once those from before the loss are stale.
+    pub(super) fn release(&mut self, firewall: &mut XdpProgram) -> Result<()> {
+        if self.held.is_empty() || clock::boot_ms() < self.opened.floor.fwknop_from_ms() {
+            return Ok(());
+        }
+        firewall.set_fwknop_keys(&self.held)?;
+        self.held.clear();
+        Ok(())
+    }
+}

@@ -1,0 +1,158 @@
+//! Replaces one configuration with another, or restores the previous state.
+
+use anyhow::Result;
+
+use super::{
+    access::{record_connections, remove_grants, write_grants},
+    change::Change,
+    deployed::{Deployed, Rollback},
+    dynamic::LiveTables,
+    key_stamps::KeyStamps,
+    preparation::{Prepared, numbers},
+    texts,
+};
+use crate::{
+    config,
+    host::{interface, os_error},
+    kernel::{barrier, pins, program::XdpProgram, registry::Registry},
+};
+
+/// The result of a change.
+pub(super) struct Transition {
+    pub(super) firewall: XdpProgram,
+    pub(super) live_tables: LiveTables,
+    pub(super) key_stamps: KeyStamps,
+    pub(super) registry: Registry,
+    pub(super) deployed: Deployed,
+    pub(super) rollback: Rollback,
+}
+
+impl Change<'_> {
+    /// Puts the configuration in force, or restores the previous state.
+    pub(super) fn execute(
+        &self,
+        prepared: impl FnOnce() -> Result<Prepared>,
+    ) -> Result<Transition> {
+        let transition = self
+            .reject_until_confirmed()
+            .and_then(|()| prepared())
+            .and_then(|prepared| self.try_to_execute(prepared));
+        if transition.is_err() {
+            let unpinned = pins::unlink(&self.instance.next_program()).map(drop);
+            let undone = match self.before {
+                Some(before) => before.write(&self.instance.registry()),
+                None if self.instance.linked().is_empty() => self.instance.remove(),
+                None => Ok(()),
+            };
+            if let Err(error) = undone.and(unpinned) {
+                tracing::warn!("{}", os_error::describe(&error));
+            }
+        }
+        transition
+    }
+
+    /// Records the configuration of a start on trial as unconfirmed, in the registry of what is in
+    /// force: if the process is killed while it compiles, the next start does not apply that
+    /// configuration without a trial. A reload does the same before it reads the file.
+    fn reject_until_confirmed(&self) -> Result<()> {
+        let text = Some(config::digest(&self.plan.checked.text));
+        let (Some(before), Some(_), false) = (
+            self.before,
+            self.attach_options.confirm_by_ms,
+            self.is_reload,
+        ) else {
+            return Ok(());
+        };
+        if self.instance.linked().is_empty() || before.text == text {
+            return Ok(());
+        }
+        let noted = Registry {
+            rejected: text,
+            ..before.clone()
+        };
+        noted.write(&self.instance.registry())
+    }
+
+    fn try_to_execute(&self, prepared: Prepared) -> Result<Transition> {
+        self.require_closed_port()?;
+        let known = numbers(self.before);
+        let Prepared {
+            live_tables,
+            key_stamps,
+            tables,
+            mut firewall,
+            is_first,
+        } = prepared;
+        // Nothing attached below concerns an interface that already has a link, so one list is
+        // enough.
+        let all = interface::list()?;
+        let mut found = self.find(&all)?;
+        self.require_interface(&found, &all)?;
+        let indices = self.indices(&all)?;
+        let mut registry = self.registry(&known, &tables);
+        registry.programs = firewall.program_ids()?;
+        registry.fallback = match is_first {
+            true => None,
+            false => self.fallback(&indices),
+        };
+        if is_first {
+            firewall.set_confirm_by(self.attach_options.confirm_by_ms)?;
+        }
+        // A later process finds all that it needs to roll back or to continue before anything
+        // changes.
+        texts::keep_next(self.instance, &self.plan.checked.text)?;
+        firewall.pin_next(self.instance)?;
+        registry.write(&self.instance.registry())?;
+        if self.before.is_none() {
+            // The meaning of the door numbers in left-over grants is unknown.
+            let entries = firewall.grants()?;
+            remove_grants(&mut firewall, entries.into_iter().map(|(key, _)| key))?;
+        }
+        write_grants(&mut firewall, &known, &tables)?;
+        let mut connections = record_connections(&mut firewall, &tables)?;
+        let mut attached = Vec::new();
+        let done = self.attach(&mut firewall, &mut found, &all, &mut attached);
+        // Repeats both for grants and connections since the first pass.
+        let done = done.and_then(|()| {
+            write_grants(&mut firewall, &registry.numbers, &tables)?;
+            connections.extend(record_connections(&mut firewall, &tables)?);
+            Ok(())
+        });
+        if let Err(error) = done {
+            self.undo_attach(&mut firewall, &attached)?;
+            return Err(error.context("nothing was changed"));
+        }
+        attached.sort_by(|a, b| a.interface.cmp(&b.interface));
+        let switched = attached
+            .iter()
+            .filter(|attached| attached.switched)
+            .cloned()
+            .collect();
+        barrier::open_all(self.instance)?;
+        let deployed = Deployed {
+            doors: tables.doors.clone(),
+            names: tables.names.clone(),
+            attempt_max_ticks: tables.config.attempt_max_ticks,
+            attached,
+            absent: found.absent,
+            refused: found.refused,
+            opened: self.opened(),
+            found: connections,
+        };
+        let rollback = Rollback {
+            tables,
+            interfaces: self.interfaces.to_vec(),
+            indices,
+            switched,
+            is_first,
+        };
+        Ok(Transition {
+            firewall,
+            live_tables,
+            key_stamps,
+            registry,
+            deployed,
+            rollback,
+        })
+    }
+}
