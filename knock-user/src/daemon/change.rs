@@ -1,36 +1,28 @@
 //! Changes of the configuration and of interfaces while the daemon runs.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    io::Write,
-};
+use std::io::Write;
 
 use anyhow::Result;
 use knock_common::layout::FlowKey;
-use knock_sequence::Ports;
 
-use super::{Daemon, making::Ready, ports, trial::Trial};
+use super::{
+    difference::difference,
+    doors::Doors,
+    making::{Changes, Ready},
+    ring::program_log,
+    state::{Daemon, ports},
+    trial::Trial,
+};
 use crate::{
     apply::{Deployed, Ended, plan::Plan},
+    console::{AttachMode, Named},
     host::{clock, os_error},
     interfaces::{admission::Refusal, attach::Attached},
-    model::settings::{Door, Settings},
     sequences::clock_skew::SkewDetector,
 };
 
 /// Grants that a reload ended and that are logged, each in its own line.
 const ENDED_LOGGED: usize = 64;
-
-/// The result of a reload.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Changes {
-    /// The file of the configuration.
-    pub(crate) config: String,
-    /// The changes, each as a phrase.
-    pub(crate) words: Vec<String>,
-    /// Warnings about the new configuration, as lines.
-    pub(crate) warnings: Vec<String>,
-}
 
 impl<W: Write> Daemon<W> {
     /// Puts a configuration in force that was read again and prepared.
@@ -97,7 +89,7 @@ impl<W: Write> Daemon<W> {
         // Before the doors are replaced: removed doors still have their names and commands.
         self.act(&actions, clock::boot_ns());
         let old = std::mem::replace(&mut self.plan, plan);
-        self.doors = super::Doors::new(self.plan.settings(), &deployed.names);
+        self.doors = Doors::new(self.plan.settings(), &deployed.names);
         self.ports = ports(self.plan.settings());
         self.attempt_max_ticks = deployed.attempt_max_ticks;
         self.console
@@ -105,7 +97,7 @@ impl<W: Write> Daemon<W> {
         self.name_users();
         self.reopen_files();
         self.skew_detector = SkewDetector::new(self.plan.settings());
-        self.log = super::ring::program_log(&mut self.protection)?;
+        self.log = program_log(&mut self.protection)?;
         Ok((old, deployed))
     }
 
@@ -203,6 +195,33 @@ impl<W: Write> Daemon<W> {
         Ok(())
     }
 
+    /// Reports interfaces that the program was attached to.
+    pub(super) fn report_protecting(&mut self, attached: Vec<Attached>) {
+        for Attached {
+            interface,
+            now,
+            native,
+            refused,
+            ..
+        } in attached
+        {
+            let interface = Named {
+                asked_for: &interface,
+                now: now.as_deref(),
+            };
+            if let Some(because) = refused {
+                self.console.fallback(interface, &because, clock::boot_ns());
+            }
+            let mode = if native {
+                AttachMode::Native
+            } else {
+                AttachMode::Generic
+            };
+            self.console
+                .protecting(&self.ports, interface, mode, clock::boot_ns());
+        }
+    }
+
     /// Reports interfaces that can't be protected, with the reason.
     pub(super) fn report_refused(&mut self, refused: Vec<(String, Refusal)>) {
         for (name, refusal) in refused {
@@ -221,63 +240,5 @@ impl<W: Write> Daemon<W> {
                 found.len()
             );
         }
-    }
-}
-
-type DoorsByName<'a> = BTreeMap<&'a str, &'a Door>;
-
-fn by_name(settings: &Settings) -> DoorsByName<'_> {
-    let doors = settings.doors.iter();
-    doors.map(|door| (door.name.as_str(), door)).collect()
-}
-
-/// Describes the differences between two configurations, each as a phrase.
-pub(super) fn difference(old: &Plan, new: &Plan) -> Vec<String> {
-    let (was, is) = (old.settings(), new.settings());
-    let (old_doors, new_doors) = (by_name(was), by_name(is));
-    let only_in = |these: &DoorsByName<'_>, others: &DoorsByName<'_>| {
-        let names = these.keys().filter(|name| !others.contains_key(*name));
-        names
-            .map(|name| (*name).to_owned())
-            .collect::<BTreeSet<_>>()
-    };
-    let mut words = Vec::new();
-    words.extend(named("new door", only_in(&new_doors, &old_doors).iter()));
-    words.extend(named(
-        "removed door",
-        only_in(&old_doors, &new_doors).iter(),
-    ));
-    let is_changed =
-        |(name, door): &(&&str, &&Door)| old_doors.get(**name).is_some_and(|old| old != *door);
-    let changed = new_doors.iter().filter(is_changed);
-    let changed: BTreeSet<_> = changed.map(|(name, _)| (*name).to_owned()).collect();
-    words.extend(named("changed door", changed.iter()));
-    let (before, after) = (was.protected(), is.protected());
-    let texts = |ports: Vec<Ports>| ports.iter().map(ToString::to_string).collect::<Vec<_>>();
-    words.extend(named("now protected", texts(after.without(&before)).iter()));
-    let open = texts(before.without(&after));
-    words.extend(named("no longer protected", open.iter()));
-    let others = |settings: &Settings| {
-        let mut others = settings.clone();
-        others.doors.clear();
-        others.protect.clear();
-        others
-    };
-    if others(was) != others(is) {
-        words.push("other settings".to_owned());
-    }
-    words
-}
-
-fn named<'a>(what: &str, names: impl Iterator<Item = &'a String>) -> Option<String> {
-    /// More names would make the line unreadable.
-    const MOST: usize = 10;
-    let names: Vec<_> = names.map(String::as_str).collect();
-    let more = names.len().saturating_sub(MOST);
-    let shown = names.get(..MOST).unwrap_or(&names).join(", ");
-    match (names.is_empty(), more) {
-        (true, _) => None,
-        (false, 0) => Some(format!("{what}: {shown}")),
-        (false, more) => Some(format!("{what}: {shown} and {more} more")),
     }
 }

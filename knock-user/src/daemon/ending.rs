@@ -1,10 +1,13 @@
 //! Ends the daemon, and reports what stays protected, as read from the kernel.
 
-use std::{collections::BTreeSet, io::Write};
+use std::{collections::BTreeSet, io::Write, time::Duration};
 
 use anyhow::{Result, bail};
 
-use super::{Daemon, STOP_LIMIT, StopCause, log_result};
+use super::{
+    failed_commands::log_result,
+    state::{Daemon, StopCause},
+};
 use crate::{
     commands::Occasion,
     host::{
@@ -21,6 +24,9 @@ use crate::{
     },
     model::text::list,
 };
+
+/// How long commands may take to end when the daemon stops.
+const STOP_LIMIT: Duration = Duration::from_secs(15);
 
 impl<W: Write> Daemon<W> {
     /// Ends or keeps the protection, and waits for commands; where the protection ends, `on_close`

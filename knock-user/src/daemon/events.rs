@@ -11,7 +11,7 @@ use knock_common::{
     layout::{EVENTS_BYTES, GrantKey},
 };
 
-use super::Daemon;
+use super::state::Daemon;
 use crate::{
     commands::{Job, Occasion},
     host::{clock, os_error},

@@ -1,12 +1,9 @@
 //! Reports changes of the files of one-time sequences to people and clients.
 
-use std::{collections::BTreeMap, io::Write, mem};
+use std::{io::Write, mem};
 
-use super::Daemon;
+use super::state::{Daemon, Files};
 use crate::{host::clock, sequences::one_time::Standing};
-
-/// The state of each file, by the name of its door.
-pub(crate) type Files = BTreeMap<String, Standing>;
 
 impl<W: Write> Daemon<W> {
     /// Reports changes of the files, and publishes the numbers of the next lines to clients.

@@ -5,7 +5,7 @@ use std::{future::pending, io::Write};
 use anyhow::Result;
 use tokio::sync::oneshot;
 
-use super::Daemon;
+use super::state::Daemon;
 use crate::{
     host::{
         clock,

@@ -18,7 +18,7 @@ use knock_common::{
     layout::{ALLOW_MAX, FLOWS_MAX, FlowKey, GrantKey},
 };
 
-use super::Daemon;
+use super::state::Daemon;
 use crate::{
     host::clock,
     kernel::maps,

@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use knock_sequence::duration::spell_short;
 
-use super::Daemon;
+use super::state::Daemon;
 use crate::{
     host::{clock, os_error, service_manager},
     interfaces::coverage::{Coverage, CoverageState},

@@ -13,7 +13,7 @@ use knock_common::{
 };
 use tokio::time::Instant;
 
-use super::Daemon;
+use super::state::Daemon;
 use crate::{
     host::{clock, os_error},
     kernel::maps::{self, Plain},

@@ -1,0 +1,225 @@
+//! Reloads the configuration: begins to prepare it, and puts it in force when it is prepared.
+
+use std::{
+    io::Write,
+    sync::{Arc, Mutex},
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, anyhow};
+use tokio::sync::oneshot;
+
+use super::{
+    making::{Changes, Making, Purpose, Ready, Then},
+    state::Daemon,
+};
+use crate::{
+    apply::{options::AttachOptions, plan::Plan},
+    config,
+    control::{Server, SocketAccess},
+    host::{clock, os_error, service_manager},
+};
+
+impl<W: Write> Daemon<W> {
+    /// Describes the preparation that is under way, if there is one.
+    pub(crate) fn under_way(&self) -> Option<String> {
+        self.making.as_ref().map(Making::reason_to_wait)
+    }
+
+    /// Begins to read the configuration again; on failure nothing is changed. `then` receives the
+    /// result.
+    ///
+    /// With `confirm`, the reload is rolled back unless it is confirmed in that time.
+    pub(crate) fn begin_to_reload(
+        &mut self,
+        confirm: Option<Duration>,
+        then: Option<Then<Changes>>,
+    ) {
+        self.log_files.reopen();
+        if let Some(making) = &self.making {
+            let reason = making.reason_to_wait();
+            match then {
+                Some(then) => then(Err(anyhow!(reason))),
+                // The text that is being read may be older than the signal.
+                None => self.reloads_again = true,
+            }
+            return;
+        }
+        if let Some(trial) = &self.trial {
+            let reason = trial.reason_to_wait();
+            match then {
+                Some(then) => then(Err(anyhow!(reason))),
+                None => tracing::warn!("the configuration is not reloaded: {reason}"),
+            }
+            return;
+        }
+        if then.is_none() && self.is_file_rejected() {
+            service_manager::reloading();
+            let file = self.run.config.display();
+            tracing::warn!(
+                "the configuration is not reloaded: {file} was on trial and was not confirmed, and \
+                 has not changed since; `knock-user reload --confirm 60s` tries it again, \
+                 `knock-user reload` puts it in force"
+            );
+            self.notify_ready();
+            return;
+        }
+        // If this process is killed before the trial begins, a restart must not put the file in force
+        // without one.
+        let rejected = match confirm.map(|_| config::digest_of_file(&self.run.config)) {
+            Some(Ok(text)) => match self.protection.set_rejected(Some(text)) {
+                Ok(before) => before,
+                Err(error) => {
+                    let error = error.context("the configuration is not reloaded");
+                    match then {
+                        Some(then) => then(Err(error)),
+                        None => tracing::warn!("{}", os_error::describe(&error)),
+                    }
+                    return;
+                }
+            },
+            // A file that can't be read is not put in force either.
+            Some(Err(_)) | None => self.protection.registry().rejected,
+        };
+        service_manager::reloading();
+        let run = self.run.clone();
+        self.begin(Purpose::Reload { confirm, rejected }, then, move || {
+            Plan::read_again(&run)
+        });
+    }
+
+    /// Whether the file is unchanged since its trial expired. SIGHUP does not put such a file in
+    /// force, since a rotation of log files sends that signal too.
+    fn is_file_rejected(&self) -> bool {
+        let rejected = self.protection.registry().rejected;
+        rejected.is_some_and(|rejected| {
+            config::digest_of_file(&self.run.config).is_ok_and(|text| text == rejected)
+        })
+    }
+
+    /// Begins to prepare the configuration that `plan` returns.
+    pub(super) fn begin(
+        &mut self,
+        purpose: Purpose,
+        then: Option<Then<Changes>>,
+        plan: impl FnOnce() -> Result<Plan> + Send + 'static,
+    ) {
+        let (done, ready) = oneshot::channel();
+        let is_given_up = Arc::new(Mutex::new(false));
+        let given_up = Arc::clone(&is_given_up);
+        let run = self.run.clone();
+        // This stays valid because nothing else is put in force meanwhile. Only the attach mode depends
+        // on the new plan, and it matters only when that plan is attached. The kernel side enforces a
+        // trial only where nothing was in force before.
+        let preparation = self.protection.preparation(AttachOptions {
+            confirm_by_ms: None,
+            ..self.plan.attach_options(&run)
+        });
+        // A restart does not put the rejected configuration in force either.
+        let rejected = match purpose {
+            Purpose::Reload { .. } => None,
+            Purpose::RollBack(_) => self.protection.registry().text,
+        };
+        // Maps without pins would be created again, without grants.
+        let pinned = self.protection.pin_again();
+        let is_read = matches!(purpose, Purpose::Reload { .. });
+        let make = move || -> Result<Ready> {
+            let plan = plan()?;
+            pinned?;
+            let group = plan.settings().control.group.as_deref();
+            // The group database may be on the network.
+            let access = is_read.then(|| SocketAccess::new(group)).transpose()?;
+            // Before the long work.
+            let interfaces = plan.interfaces(&run)?;
+            let attach_options = AttachOptions {
+                confirm_by_ms: None,
+                rejected,
+                ..plan.attach_options(&run)
+            };
+            let prepared = preparation.make(&plan, &interfaces, &given_up)?;
+            Ok(Ready {
+                plan,
+                attach_options,
+                prepared,
+                access,
+            })
+        };
+        let thread = thread::spawn(move || {
+            // The receiver is gone if the preparation was cancelled.
+            let _given_up = done.send(make());
+        });
+        self.making = Some(Making {
+            purpose,
+            then,
+            ready,
+            is_given_up,
+            thread,
+            since_ms: clock::boot_ms(),
+        });
+    }
+
+    /// Puts the prepared configuration in force, or reports why it can't be.
+    pub(super) fn end_making(&mut self, ready: Result<Ready>, control: &mut Server) -> Result<()> {
+        let Some(making) = self.making.take() else {
+            return Ok(());
+        };
+        let Making {
+            purpose,
+            then,
+            thread,
+            ..
+        } = making;
+        // The thread has sent its result and ends.
+        let _ended = thread.join();
+        let done = match purpose {
+            Purpose::Reload { confirm, rejected } => {
+                let changes = ready.and_then(|mut ready| {
+                    // The trial begins now.
+                    ready.attach_options.confirm_by_ms = confirm.map(clock::boot_ms_after);
+                    // An access that can't be applied is refused before anything is changed.
+                    if let Some(access) = ready.access.take() {
+                        control.admit(access)?;
+                    }
+                    self.reload(ready).inspect_err(|_| admit_as_before(control))
+                });
+                if changes.is_err()
+                    && confirm.is_some()
+                    && let Err(error) = self.protection.set_rejected(rejected)
+                {
+                    tracing::warn!("{}", os_error::describe(&error));
+                }
+                self.reload_failed = changes.as_ref().err().map(os_error::describe);
+                self.notify_ready();
+                changes
+            }
+            Purpose::RollBack(trial) => {
+                admit_as_before(control);
+                self.finish_roll_back(*trial, ready);
+                Ok(Changes::default())
+            }
+        };
+        // A failure is retried, and reported, with the next count of frames.
+        let _tried_again = self.begin_copy();
+        // Sequences may have been used while none was retired.
+        self.follow_sequences();
+        if std::mem::take(&mut self.reloads_again) {
+            self.begin_to_reload(None, None);
+        }
+        match then {
+            Some(then) => {
+                then(done);
+                Ok(())
+            }
+            None => done
+                .map(drop)
+                .context("the configuration is not reloaded, and nothing was changed"),
+        }
+    }
+}
+
+fn admit_as_before(control: &mut Server) {
+    if let Err(error) = control.admit_as_before() {
+        tracing::warn!("{}", os_error::describe(&error));
+    }
+}

@@ -1,0 +1,246 @@
+//! What the daemon holds, from its start on.
+
+use std::{collections::BTreeMap, io::Write};
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::{
+    doors::Doors,
+    failed_commands::FAILED_LOGGED,
+    making::{Making, Then},
+    packets::Packets,
+    ring::ProgramLog,
+    stats::Stats,
+    surroundings::Surroundings,
+    throttle::Throttle,
+    trial::{LastTrial, Trial},
+    waiting::PendingInterfaces,
+};
+use crate::{
+    apply::{Deployed, Protection, options::Run, plan::Plan},
+    commands::{CommandReport, Runner},
+    console::{Console, DoorText, log_files::LogFiles},
+    control::Call,
+    host::clock,
+    kernel::{persistence::Persistence, program::LoadedCopy},
+    ledger::Ledger,
+    model::settings::{Door, Settings},
+    sequences::{clock_skew::SkewDetector, next_line_server::NextLineServer, one_time::Standing},
+};
+
+/// Answers a request, now or later. The loop does not know which requests there are.
+pub type Handle<W> = fn(&mut Daemon<W>, Call);
+
+/// The state of each file, by the name of its door.
+pub(crate) type Files = BTreeMap<String, Standing>;
+
+/// The protection of an instance, and everything that follows its events.
+pub struct Daemon<W> {
+    pub(crate) run: Run,
+    pub(crate) protection: Protection,
+    /// The configuration in force, to which a failed reload returns.
+    pub(crate) plan: Plan,
+    pub(super) doors: Doors,
+    /// The protected ports, as text.
+    pub(crate) ports: Vec<String>,
+    /// Answers requests.
+    pub(super) handle: Handle<W>,
+    /// Called when the program is detached, once that is requested.
+    pub(super) detaching: Option<Then<()>>,
+    /// The trial of the configuration in force, if it is on trial.
+    pub(super) trial: Option<Trial>,
+    /// How the last trial ended.
+    pub(super) last_trial: Option<LastTrial>,
+    /// A configuration that another thread prepares.
+    pub(super) making: Option<Making>,
+    /// The second copy of the program, while it is being loaded.
+    pub(super) copy: Option<oneshot::Receiver<LoadedCopy>>,
+    /// Why the last reload failed, if it did.
+    pub(crate) reload_failed: Option<String>,
+    /// Interfaces that are not protected.
+    pub(super) waiting: PendingInterfaces,
+    /// The state that was last sent to the service manager.
+    pub(super) reported_state: String,
+    /// Whether a reload was requested again while one was being prepared.
+    pub(super) reloads_again: bool,
+    pub(crate) ledger: Ledger,
+    pub(crate) console: Console<W>,
+    pub(super) log: Option<ProgramLog>,
+    pub(crate) commands: Runner,
+    pub(super) reports: mpsc::Receiver<CommandReport>,
+    /// The longest that any attempt lives.
+    pub(super) attempt_max_ticks: u32,
+    pub(super) stats: Stats,
+    pub(super) untracked: u64,
+    /// The last reported state of the files of one-time sequences.
+    pub(crate) files: Files,
+    pub(super) next_line: NextLineServer,
+    /// Recognizes time-based knocks of clients whose clock is wrong.
+    pub(super) skew_detector: SkewDetector,
+    /// The last SPA packets of sources.
+    pub(super) packets: Packets,
+    /// Warnings of commands that were left out.
+    pub(super) left_outs: Throttle,
+    /// Warnings of commands that failed.
+    pub(super) failed_commands: Throttle,
+    /// Warnings of gateways that got a grant.
+    pub(super) gateways: Throttle,
+    /// Whether the kernel side had no room for a grant.
+    pub(super) is_full: bool,
+    /// Whether the last batch of events used up one-time or time-based sequences.
+    pub(super) some_are_spent: bool,
+    pub(crate) since_ns: u64,
+    /// Whether the failure of standard output was reported.
+    pub(crate) is_mute: bool,
+    /// Whether pins outlive this process, as seen at the start.
+    pub(super) persistence: Option<Persistence>,
+    /// Files that each reload opens again.
+    pub(super) log_files: LogFiles,
+    /// When the host's open ports were last read, in milliseconds since boot.
+    pub(super) host_at_ms: u64,
+    /// The last reported failures of interfaces.
+    pub(super) failures: Vec<String>,
+    /// What the configuration does not cover on this host.
+    pub(super) surroundings: Surroundings,
+}
+
+/// Why the loop ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum StopCause {
+    /// A signal; `on_exit` says what happens to the protection.
+    Signal,
+    /// `knock-user detach`.
+    Detach,
+    /// No confirmation arrived in time.
+    TrialExpired,
+}
+
+impl<W: Write> Daemon<W> {
+    /// Takes over the protection that was put in place, and reports it.
+    pub fn new(
+        run: Run,
+        plan: Plan,
+        protection: Protection,
+        deployed: Deployed,
+        next_line: NextLineServer,
+        handle: Handle<W>,
+        console: impl FnOnce(Vec<DoorText>) -> Console<W>,
+    ) -> Self {
+        let settings = plan.settings();
+        let trial = protection.registry().confirm_by_ms;
+        let doors = Doors::new(settings, &deployed.names);
+        let (commands, reports) = Runner::new();
+        let skew_detector = SkewDetector::new(settings);
+        let mut daemon = Self {
+            console: console(doors.texts(settings)),
+            doors,
+            ports: ports(settings),
+            ledger: Ledger::new(deployed.doors),
+            log: None,
+            trial: trial.map(|until_ms| Trial::new(until_ms, None)),
+            last_trial: None,
+            handle,
+            detaching: None,
+            making: None,
+            copy: None,
+            reload_failed: None,
+            waiting: PendingInterfaces::default(),
+            reported_state: String::new(),
+            reloads_again: false,
+            run,
+            plan,
+            protection,
+            commands,
+            reports,
+            attempt_max_ticks: deployed.attempt_max_ticks,
+            stats: Stats::new(&[]),
+            untracked: 0,
+            files: Files::new(),
+            next_line,
+            skew_detector,
+            packets: Packets::default(),
+            left_outs: Throttle::new(1, "more commands"),
+            failed_commands: Throttle::new(FAILED_LOGGED, "more commands of this door that failed"),
+            gateways: Throttle::new(1, "more openings"),
+            is_full: false,
+            some_are_spent: false,
+            since_ns: clock::boot_ns(),
+            is_mute: false,
+            persistence: None,
+            log_files: LogFiles::default(),
+            host_at_ms: clock::boot_ms(),
+            failures: Vec::new(),
+            surroundings: Surroundings::default(),
+        };
+        if !deployed.opened.is_empty() {
+            tracing::warn!(
+                "no longer protected: {}, which the previous configuration protected",
+                deployed.opened.join(", ")
+            );
+        }
+        daemon.name_users();
+        daemon.report_found(&deployed.found);
+        daemon.report_protecting(deployed.attached);
+        for interface in deployed.absent {
+            daemon.console.awaited(&interface, clock::boot_ns());
+        }
+        daemon.report_refused(deployed.refused);
+        daemon.report_trial();
+        daemon
+    }
+
+    /// Sets what is known of the file system that holds the pinned links.
+    #[must_use]
+    pub fn with_persistence(self, persistence: Persistence) -> Self {
+        Self {
+            persistence: Some(persistence),
+            ..self
+        }
+    }
+
+    /// Sets the configuration to restore when a trial that an earlier process began ends; without it
+    /// the process ends with the trial.
+    #[must_use]
+    pub fn with_fallback(mut self, back: Option<Plan>) -> Self {
+        if let Some(trial) = &mut self.trial {
+            trial.back = back;
+        }
+        self
+    }
+
+    /// Opens these files again with each reload, so that they can be rotated.
+    #[must_use]
+    pub fn with_log_files(self, log_files: LogFiles) -> Self {
+        Self { log_files, ..self }
+    }
+
+    /// Ends the protection and the loop, and calls `then` with the result.
+    pub(crate) fn detach(&mut self, then: Then<()>) {
+        self.detaching = Some(then);
+    }
+
+    /// Describes the last SPA packet of a source.
+    pub(crate) fn explain_packet(&self, source: knock_common::Address) -> Option<String> {
+        let users = self.protection.registry().numbers.user_names();
+        self.packets.explain(
+            source,
+            |number| users.get(&number).map(|name| (*name).to_owned()),
+            |number| self.door(number).map(|door| door.name.clone()),
+        )
+    }
+
+    pub(crate) fn settings(&self) -> &Settings {
+        self.plan.settings()
+    }
+
+    /// The door with a number.
+    pub(super) fn door(&self, number: u16) -> Option<&Door> {
+        self.doors.get(self.settings(), number)
+    }
+}
+
+/// Returns the protected ports, as text.
+pub(super) fn ports(settings: &Settings) -> Vec<String> {
+    let ranges = settings.protected().ranges();
+    ranges.iter().map(ToString::to_string).collect()
+}
