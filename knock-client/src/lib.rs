@@ -28,6 +28,7 @@ pub mod cli;
 mod connect;
 mod failure;
 pub mod fwknop;
+mod home;
 pub mod keygen;
 mod log;
 pub mod next_line;

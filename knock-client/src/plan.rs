@@ -2,6 +2,7 @@
 
 use crate::cli::{KnockArgs, KnockOptions, Proxy};
 use crate::failure::Failure;
+use crate::home;
 use crate::next_line::NextLineAddress;
 use crate::one_time::{self, Taken};
 use crate::otp::{self, Otp};
@@ -228,7 +229,10 @@ fn given(words: &[KnockSpec], options: &KnockOptions) -> Result<Option<KnockSour
 }
 
 fn profile(host: &str, options: &KnockOptions) -> Result<Option<Profile>, Failure> {
-    let path = options.config.clone().or_else(profile::default_path);
+    let path = options
+        .config
+        .clone()
+        .or_else(|| home::config_file("config.toml"));
     match path {
         Some(path) => Ok(profile::find(&path, host, options.config.is_some())?),
         None => Ok(None),

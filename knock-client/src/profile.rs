@@ -20,9 +20,6 @@ use std::time::Duration;
 /// The longest file that is read; a thousand profiles are shorter.
 const FILE_MAX: u64 = 1 << 20;
 
-/// Where the file is, below the home directory.
-const PLACE: &str = "knock/config.toml";
-
 /// The file of profiles.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -104,16 +101,6 @@ pub enum ProfileError {
         /// The reason.
         reason: String,
     },
-}
-
-/// Returns the default file of profiles: `$XDG_CONFIG_HOME/knock/config.toml`, or
-/// `~/.config/knock/config.toml`.
-#[must_use]
-pub fn default_path() -> Option<PathBuf> {
-    let set = env::var_os("XDG_CONFIG_HOME").map(PathBuf::from);
-    let directory = set.filter(|path| path.is_absolute());
-    let directory = directory.or_else(|| Some(env::home_dir()?.join(".config")))?;
-    Some(directory.join(PLACE))
 }
 
 /// Returns the profile of that name, or else one for that host.

@@ -7,19 +7,20 @@
 //! This client sends no packets of fwknop, so a profile has a key of its own instead of fwknop's, and the public
 //! key of a host that runs knock-user. No value of a directive is printed unless it is known to be no secret.
 
+mod error;
 mod profile;
 mod rc;
 
+pub use error::ImportError;
+
 use crate::failure::Failure;
-use crate::refused;
 use crate::sequence::bytes;
 use crate::spa::HostKey;
 use clap::Args;
-use knock_sequence::Invalid;
 use std::collections::HashSet;
 use std::convert::Infallible;
 use std::env;
-use std::io::{self, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -58,41 +59,6 @@ impl FromStr for StanzaKey {
             key: key.parse()?,
         })
     }
-}
-
-/// Why a file is not converted.
-#[derive(Debug, thiserror::Error)]
-pub enum ImportError {
-    /// It can't be read.
-    #[error("cannot read {}: {}", path.display(), refused::of_file(cause))]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// The system's error.
-        cause: io::Error,
-    },
-    /// This user has no home directory.
-    #[error("this user has no home directory: name the file, usually .fwknoprc")]
-    NoHome,
-    /// It has no stanza with a host.
-    #[error(
-        "{} has no stanza with SPA_SERVER, so there is no host to send packets to: name another file",
-        .0.display()
-    )]
-    Empty(PathBuf),
-    /// A key is wrong.
-    #[error("--spa: {0}")]
-    Key(Invalid),
-    /// A key is for a stanza that does not exist.
-    #[error("--spa {stanza}=…: {} has no stanza [{stanza}]; it has {others}", path.display())]
-    NoStanza {
-        /// The stanza.
-        stanza: String,
-        /// The file.
-        path: PathBuf,
-        /// The stanzas that it has.
-        others: String,
-    },
 }
 
 /// Converts a file: profiles with comments to `out`, what is left to do to `err`.

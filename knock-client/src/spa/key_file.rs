@@ -1,6 +1,6 @@
 //! The file with this client's private key.
 
-use crate::{profile, refused};
+use crate::{home, refused};
 use knock_sequence::Invalid;
 use knock_sequence::spa::{KeyError, NoRandomness, PrivateKey, PublicKey, read_private_key};
 use std::fs::{self, File};
@@ -66,8 +66,7 @@ pub enum KeyFileError {
 ///
 /// This user has no home directory.
 pub fn default_path() -> Result<PathBuf, KeyFileError> {
-    let profiles = profile::default_path().ok_or(KeyFileError::NoHome)?;
-    Ok(profiles.with_file_name("key"))
+    home::config_file("key").ok_or(KeyFileError::NoHome)
 }
 
 /// Reads the key in a file.

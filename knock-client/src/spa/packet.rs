@@ -5,10 +5,11 @@ use super::words::SpaPort;
 use crate::refused;
 use crate::remedy::remedy;
 use crate::target::{Target, connected_socket};
+use knock_sequence::duration::spell;
 use knock_sequence::spa::{DoorId, PACKET_LENGTH, Request, with_noise};
 use std::io;
 use std::net::{IpAddr, UdpSocket};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// A packet that was sent.
 #[derive(Debug)]
@@ -101,6 +102,24 @@ impl Spa {
             packet,
             socket,
         })
+    }
+
+    /// Returns what a packet asks for, in words.
+    pub(crate) fn packet_text(&self, sent: &SentPacket) -> String {
+        let time = self.seconds().map_or(String::new(), |seconds| {
+            format!(" for {}", spell(Duration::from_secs(seconds.into())))
+        });
+        let source = match sent.source {
+            Some(source) => source.to_string(),
+            None => "whichever address it comes from".to_owned(),
+        };
+        format!(
+            "packet to {} on {}: {} {}{time}, for {source}",
+            self.port,
+            sent.target,
+            self.action_text(),
+            self.door_text(),
+        )
     }
 }
 

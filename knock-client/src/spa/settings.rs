@@ -1,12 +1,10 @@
 //! The settings of a run with SPA: options, completed by a profile.
 
 use super::key_file::{self, KeyFileError};
-use super::packet::SentPacket;
 use super::words::{DoorName, GrantTime, HostKey, SpaPort};
 use crate::target::Target;
 use clap::Args;
 use knock_sequence::Invalid;
-use knock_sequence::duration::spell;
 use knock_sequence::spa::{Action, Channel, PublicKey, WeakKey};
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -257,24 +255,6 @@ impl Spa {
             Action::Open => "open",
             Action::Close => "close",
         }
-    }
-
-    /// Returns what a packet asks for, in words.
-    pub(crate) fn packet_text(&self, sent: &SentPacket) -> String {
-        let time = self.seconds().map_or(String::new(), |seconds| {
-            format!(" for {}", spell(Duration::from_secs(seconds.into())))
-        });
-        let source = match sent.source {
-            Some(source) => source.to_string(),
-            None => "whichever address it comes from".to_owned(),
-        };
-        format!(
-            "packet to {} on {}: {} {}{time}, for {source}",
-            self.port,
-            sent.target,
-            self.action_text(),
-            self.door_text(),
-        )
     }
 
     /// Returns the door in words.
