@@ -5,8 +5,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::shell;
-
 /// How often the line on a terminal changes.
 pub const TICK: Duration = Duration::from_secs(1);
 
@@ -81,7 +79,7 @@ impl Drop for Progress {
 }
 
 fn line(what: &str, passed: Duration, detail: &str) -> String {
-    let detail = shell::without_colour(detail);
+    let detail = without_colour(detail);
     let detail: String = detail.trim().chars().take(DETAIL).collect();
     let time = time(passed);
     if detail.is_empty() {
@@ -89,6 +87,21 @@ fn line(what: &str, passed: Duration, detail: &str) -> String {
     } else {
         format!("… {what}: {time} ({detail})")
     }
+}
+
+/// A line without the sequences that colour it.
+pub fn without_colour(line: &str) -> String {
+    let mut plain = String::new();
+    let mut chars = line.chars();
+    while let Some(c) = chars.next() {
+        if c == '\x1b' {
+            // "ESC [ numbers letter"
+            let _sequence = chars.find(char::is_ascii_alphabetic);
+        } else {
+            plain.push(c);
+        }
+    }
+    plain
 }
 
 /// A duration as in `45 s` or `3 min 20 s`.

@@ -130,21 +130,6 @@ fn is_for_outer_cargo(name: &OsString) -> bool {
     })
 }
 
-/// A line without the sequences that colour it.
-pub fn without_colour(line: &str) -> String {
-    let mut plain = String::new();
-    let mut chars = line.chars();
-    while let Some(c) = chars.next() {
-        if c == '\x1b' {
-            // "ESC [ numbers letter"
-            let _sequence = chars.find(char::is_ascii_alphabetic);
-        } else {
-            plain.push(c);
-        }
-    }
-    plain
-}
-
 /// The result of a command.
 #[derive(Debug)]
 pub struct Outcome {

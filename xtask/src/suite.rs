@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::shell::without_colour;
+use crate::progress::without_colour;
 
 /// The results of one suite.
 #[derive(Clone, Debug, Default, PartialEq)]
