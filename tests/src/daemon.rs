@@ -16,7 +16,7 @@ use crate::{
     binary::binaries,
     namespace::{Namespace, text},
     net::SERVER_LINK,
-    pins::are_unloaded,
+    pins::{are_unloaded, attached_programs},
     process::{Ended, Process},
     wait::{self, PATIENCE},
 };
@@ -304,24 +304,4 @@ pub fn has(event: &Value, pattern: &Value) -> bool {
     fields
         .iter()
         .all(|(name, value)| event.get(name) == Some(value))
-}
-
-/// Ids of the XDP programs on the interfaces of a namespace.
-///
-/// # Panics
-/// `ip` fails or prints something else.
-#[track_caller]
-pub fn attached_programs(namespace: &Namespace) -> Vec<u32> {
-    let links = namespace.run("ip", &["-json", "link"]);
-    let links: Value = match serde_json::from_str(&links) {
-        Ok(links) => links,
-        Err(error) => panic!("`ip -json link` printed {links}: {error}"),
-    };
-    let id = |link: &Value| u32::try_from(link.pointer("/xdp/prog/id")?.as_u64()?).ok();
-    links
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(id)
-        .collect()
 }

@@ -10,6 +10,7 @@ pub mod net;
 pub mod nics;
 pub mod other_end;
 pub mod otp;
+pub mod path;
 pub mod pins;
 pub mod process;
 pub mod random;

@@ -18,8 +18,9 @@ use knock_user::kernel::{
     instance::Instance,
     maps::{Plain, Table},
 };
+use serde_json::Value;
 
-use crate::{daemon::attached_programs, namespace::Namespace, wait};
+use crate::{namespace::Namespace, wait};
 
 /// The instances of a namespace, of all map layouts.
 ///
@@ -139,4 +140,24 @@ pub fn are_unloaded(programs: &[u32]) {
         let loaded: Vec<_> = loaded_programs().flatten().map(|p| p.id()).collect();
         !programs.iter().any(|id| loaded.contains(id))
     });
+}
+
+/// Ids of the XDP programs on the interfaces of a namespace.
+///
+/// # Panics
+/// `ip` fails or prints something else.
+#[track_caller]
+pub fn attached_programs(namespace: &Namespace) -> Vec<u32> {
+    let links = namespace.run("ip", &["-json", "link"]);
+    let links: Value = match serde_json::from_str(&links) {
+        Ok(links) => links,
+        Err(error) => panic!("`ip -json link` printed {links}: {error}"),
+    };
+    let id = |link: &Value| u32::try_from(link.pointer("/xdp/prog/id")?.as_u64()?).ok();
+    links
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(id)
+        .collect()
 }

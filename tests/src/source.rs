@@ -9,7 +9,7 @@ use std::{
 use knock_common::packet::Protocol;
 use socket2::{Domain, Socket, Type};
 
-use crate::{namespace::Namespace, wire::Path};
+use crate::{namespace::Namespace, path::Path};
 
 /// Less than the second after which a SYN is sent again, so that a connection succeeds with its first packet.
 pub const FIRST_SYN: Duration = Duration::from_millis(900);

@@ -12,9 +12,10 @@ use std::{
 
 use crate::{
     net::{Family, Net},
+    path::Path,
     random::number,
     wait,
-    wire::{Path, Wire, segment, syn, whole},
+    wire::{Wire, segment, syn, whole},
 };
 
 /// Their network, which no other source uses.

@@ -18,6 +18,7 @@ use nix::{
 use crate::{
     namespace::Namespace,
     net::{CLIENT_LINK, macs},
+    path::Path,
     wait,
 };
 
@@ -26,26 +27,6 @@ const UDP: u8 = 17;
 /// The IPv6 fragment header's number.
 const FRAGMENT: u8 = 44;
 const SYN: u8 = 0x02;
-
-/// The addresses of a packet.
-#[derive(Clone, Copy, Debug)]
-pub struct Path {
-    /// From the client.
-    pub from: IpAddr,
-    /// To the server.
-    pub to: IpAddr,
-}
-
-impl Path {
-    /// The addresses of the opposite direction.
-    #[must_use]
-    pub fn back(self) -> Self {
-        Self {
-            from: self.to,
-            to: self.from,
-        }
-    }
-}
 
 /// The payload of an IP packet: its protocol and its octets.
 #[derive(Clone, Debug)]

@@ -10,11 +10,11 @@ use std::process::Command;
 
 use aya::programs::XdpMode;
 use knock_tests::{
-    daemon::{self, Daemon, attached_programs, config_file},
+    daemon::{self, Daemon, config_file},
     kernel,
     namespace::Namespace,
     net::{self, Family, Net, SERVER_LINK, SERVER_LINK_2},
-    pins,
+    pins::{self, attached_programs},
     process::Process,
     server::Server,
     source::Source,

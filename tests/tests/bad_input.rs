@@ -5,10 +5,10 @@ use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, process::Command};
 use aya::programs::XdpMode;
 use knock_tests::{
     binary::binaries,
-    daemon::{Daemon, attached_programs, config_file},
+    daemon::{Daemon, config_file},
     kernel,
     net::{self, Net, SERVER_LINK},
-    pins,
+    pins::{self, attached_programs},
     process::Process,
     server::Server,
     ssh::{DOOR, SSH},

@@ -7,9 +7,9 @@ use std::{
 
 use knock_common::Reason;
 use knock_tests::{
-    daemon::{self, Daemon, attached_programs},
+    daemon::{self, Daemon},
     net::{self, Family, Net, SERVER_LINK, SERVER_LINK_2},
-    pins,
+    pins::{self, attached_programs},
     process::Ended,
     server::Server,
     ssh::{DOOR, KNOCKS, SSH},

@@ -16,9 +16,10 @@ use std::{
 
 use knock_tests::{
     binary::binaries,
-    daemon::{Daemon, attached_programs, config_file, events, has},
+    daemon::{Daemon, config_file, events, has},
     namespace::Namespace,
     net::{self, Family, Net, SERVER_LINK, SERVER_LINK_2},
+    pins::attached_programs,
     process::Process,
     server::Server,
     source::{Source, echoes},

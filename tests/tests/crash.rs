@@ -17,10 +17,10 @@ use std::{
 
 use knock_common::packet::Protocol;
 use knock_tests::{
-    daemon::{self, Daemon, attached_programs, config_file},
+    daemon::{self, Daemon, config_file},
     kernel::now,
     net::{self, Family, Net, SERVER_LINK},
-    pins,
+    pins::{self, attached_programs},
     process::Process,
     random::{Random, number},
     record::Record,

@@ -5,10 +5,11 @@
 use std::time::{Duration, Instant};
 
 use knock_tests::{
-    daemon::{Daemon, attached_programs},
+    daemon::Daemon,
     kernel,
     net::{self, Family, Net, SERVER_LINK_2},
     nics,
+    pins::attached_programs,
     server::Server,
     sleep,
     source::Source,

@@ -15,9 +15,9 @@ use std::{
 
 use knock_tests::{
     binary::binaries,
-    daemon::{self, attached_programs},
+    daemon,
     net::{self, Family, Net, SERVER_LINK, SERVER_LINK_2},
-    pins,
+    pins::{self, attached_programs},
     process::Process,
     server::Server,
     ssh::{DOOR, KNOCKS, SSH},

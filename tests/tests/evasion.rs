@@ -6,10 +6,11 @@ use std::net::{IpAddr, Ipv4Addr};
 use knock_tests::{
     daemon::Daemon,
     net::{self, Family},
+    path::Path,
     server::Server,
     source::Source,
     wait,
-    wire::{Path, Payload, Piece, Wire, datagram, fragment, padding, syn, tagged, v4, v6, whole},
+    wire::{Payload, Piece, Wire, datagram, fragment, padding, syn, tagged, v4, v6, whole},
 };
 use serde_json::json;
 

@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use aya::programs::xdp::XdpLink;
 use knock_tests::{
-    daemon::{Daemon, ask, attached_programs},
+    daemon::{Daemon, ask},
     kernel::compile,
     net::{self, Family, Net, SERVER_LINK},
-    pins,
+    pins::{self, attached_programs},
     server::Server,
     ssh::{DOOR, KNOCKS, SSH},
     wait,

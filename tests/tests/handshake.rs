@@ -18,12 +18,13 @@ use knock_tests::{
     namespace::text,
     net::{self, Family, Net},
     other_end::OtherEnd,
+    path::Path,
     pins,
     random::Random,
     server::Server,
     source::Source,
     wait,
-    wire::{self, Path, Wire},
+    wire::{self, Wire},
 };
 use serde_json::json;
 use tempfile::tempdir;

@@ -10,9 +10,9 @@ use std::{fs, path::PathBuf, process::Command};
 
 use knock_tests::{
     binary::binaries,
-    daemon::{self, Daemon, attached_programs},
+    daemon::{self, Daemon},
     net::{self, Family, Net, SERVER_LINK, SERVER_LINK_2},
-    pins,
+    pins::{self, attached_programs},
     process::Process,
     server::Server,
     ssh::{DOOR, SSH},

@@ -8,9 +8,10 @@ use std::{
 
 use knock_tests::{
     binary::binaries,
-    daemon::{Daemon, ask, attached_programs, config_file},
+    daemon::{Daemon, ask, config_file},
     namespace::{Namespace, text},
     net::{self, Family, SERVER_LINK},
+    pins::attached_programs,
     process::Process,
     server::Server,
     source::Source,

@@ -15,10 +15,11 @@ use std::{
 use knock_common::{Reason, Verdict};
 use knock_tests::{
     binary::binaries,
-    daemon::{Daemon, attached_programs, config_file},
+    daemon::{Daemon, config_file},
     frame::{SYN, eth},
     kernel::Kernel,
     net::{self, CLIENT_LINK, Family, Net, SERVER_LINK},
+    pins::attached_programs,
     process::Process,
     server::Server,
     source::Source,

@@ -14,8 +14,9 @@ use std::{
 };
 
 use knock_tests::{
-    daemon::{self, Daemon, attached_programs, config_file},
+    daemon::{self, Daemon, config_file},
     net::{self, Family, SERVER_LINK, SERVER_LINK_2},
+    pins::attached_programs,
     process::Process,
     server::Server,
     source::echoes,

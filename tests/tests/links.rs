@@ -11,9 +11,10 @@ use std::{
 };
 
 use knock_tests::{
-    daemon::{Daemon, attached_programs},
+    daemon::Daemon,
     namespace::{self, Namespace},
     net::{self, Family, Net, SERVER_LINK, SERVER_LINK_2},
+    pins::attached_programs,
     server::Server,
     ssh::{DOOR, KNOCKS, SSH},
     wait::{self, PATIENCE},

@@ -9,9 +9,9 @@ use std::{fs::File, io::ErrorKind, process::Command, time::Duration};
 
 use knock_tests::{
     binary::binaries,
-    daemon::{self, Daemon, attached_programs, config_file},
+    daemon::{self, Daemon, config_file},
     net::{self, Family, Net, SERVER_LINK, SERVER_LINK_2},
-    pins,
+    pins::{self, attached_programs},
     process::Process,
     server::Server,
     source::Source,

@@ -5,9 +5,9 @@ use std::{fs, process::Command};
 
 use knock_tests::{
     binary::binaries,
-    daemon::{self, Daemon, attached_programs, config_file},
+    daemon::{self, Daemon, config_file},
     net::{self, Family, SERVER_LINK},
-    pins,
+    pins::{self, attached_programs},
     process::Process,
     server::Server,
     ssh::{DOOR, KNOCKS, SSH},

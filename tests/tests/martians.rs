@@ -9,9 +9,10 @@ use std::{
 use knock_tests::{
     daemon::{self, Daemon},
     net::{self, Family, Net, SERVER_LINK},
+    path::Path,
     server::Server,
     wait,
-    wire::{Path, Wire, datagram, syn, whole},
+    wire::{Wire, datagram, syn, whole},
 };
 use serde_json::{Value, json};
 

@@ -148,7 +148,7 @@ fn a_barrier_that_was_left_shut_is_opened_by_the_next_start_and_by_detach() {
                 knock_user::kernel::pins::unlink(&instance.link(SERVER_LINK)).unwrap();
             });
             wait::until("nothing is attached", || {
-                daemon::attached_programs(&net.server).is_empty()
+                pins::attached_programs(&net.server).is_empty()
             });
             strangers.come(SSH);
             let source = net.stranger(Family::V4);

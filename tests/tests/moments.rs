@@ -24,11 +24,12 @@ use knock_tests::{
     daemon::{self, Daemon, config_file},
     namespace::Namespace,
     net::{self, Family, SERVER_LINK},
+    path::Path,
     process::Process,
     server::Server,
     ssh::{DOOR, KNOCKS, SSH},
     wait,
-    wire::{Path, Wire, datagram, whole},
+    wire::{Wire, datagram, whole},
 };
 use knock_user::{
     host::clock,

@@ -8,9 +8,9 @@
 use std::path::PathBuf;
 
 use knock_tests::{
-    daemon::{Daemon, ask, attached_programs},
+    daemon::{Daemon, ask},
     namespace::Namespace,
-    pins,
+    pins::{self, attached_programs},
     ssh::DOOR,
     wait,
 };

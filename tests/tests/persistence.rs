@@ -4,10 +4,10 @@ use std::{path::Path, process::Command};
 
 use knock_tests::{
     binary::binaries,
-    daemon::{ask, attached_programs, config_file},
+    daemon::{ask, config_file},
     namespace::text,
     net::{self, Family, Net, SERVER_LINK},
-    pins,
+    pins::{self, attached_programs},
     process::Process,
     server::Server,
     ssh::{DOOR, SSH},

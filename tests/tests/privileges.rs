@@ -132,7 +132,7 @@ fn a_user_that_cannot_pin_gets_the_cure() {
                     "{row}: no {word:?} in {ended:?}"
                 );
             }
-            let attached = daemon::attached_programs(&net.server);
+            let attached = knock_tests::pins::attached_programs(&net.server);
             assert_eq!(attached, [] as [u32; 0], "{row}");
         }
     });

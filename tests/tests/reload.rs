@@ -14,9 +14,9 @@ use knock_common::{
     layout::{ALLOW_MAX, GrantKey},
 };
 use knock_tests::{
-    daemon::{self, Daemon, attached_programs},
+    daemon::{self, Daemon},
     net::{self, Family, Net, SERVER_LINK, SERVER_LINK_2},
-    pins,
+    pins::{self, attached_programs},
     record::Record,
     server::Server,
     source::{Source, echoes},

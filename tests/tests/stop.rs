@@ -6,9 +6,9 @@ use std::{
 };
 
 use knock_tests::{
-    daemon::{self, Daemon, attached_programs, config_file},
+    daemon::{self, Daemon, config_file},
     net::{self, Family, SERVER_LINK},
-    pins,
+    pins::{self, attached_programs},
     process::Process,
     record::Record,
     server::Server,

@@ -16,10 +16,10 @@ use std::{
 
 use knock_tests::{
     binary::binaries,
-    daemon::{self, attached_programs, config_file},
+    daemon::{self, config_file},
     kernel::now,
     net::{self, Family, Net, SERVER_LINK},
-    pins,
+    pins::{self, attached_programs},
     process::Process,
     random::{Random, number},
     server::Server,

@@ -18,9 +18,10 @@ use std::{
 use clap::Parser as _;
 use knock_tests::{
     binary::binaries,
-    daemon::{self, attached_programs, config_file},
+    daemon::{self, config_file},
     namespace::run,
     net::{self, Family, Net, SERVER_LINK},
+    pins::attached_programs,
     process::Process,
     ssh::{DOOR, KNOCKS},
     wait::{self, PATIENCE},

@@ -5,10 +5,10 @@ use std::{fs, path::Path, process::Command};
 
 use knock_tests::{
     binary::binaries,
-    daemon::{self, Daemon, attached_programs, config_file},
+    daemon::{self, Daemon, config_file},
     namespace::Namespace,
     net::{self, Family, Net, SERVER_LINK, SERVER_LINK_2},
-    pins,
+    pins::{self, attached_programs},
     process::Process,
     server::Server,
     ssh::{DOOR, KNOCKS, SSH},

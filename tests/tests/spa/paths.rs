@@ -59,8 +59,8 @@ fn tags_options_and_extension_headers_do_not_hide_a_packet() {
     const OUTER: (u16, u16) = (0x88a8, 8);
     const HOP_BY_HOP: u8 = 0;
     const DESTINATION: u8 = 60;
-    type Shape = fn(wire::Path, &Payload) -> Vec<u8>;
-    fn extended(path: wire::Path, payload: &Payload, headers: &[u8]) -> Vec<u8> {
+    type Shape = fn(knock_tests::path::Path, &Payload) -> Vec<u8>;
+    fn extended(path: knock_tests::path::Path, payload: &Payload, headers: &[u8]) -> Vec<u8> {
         let headers: Vec<_> = headers
             .iter()
             .map(|&number| wire::padding(number))

@@ -1,0 +1,23 @@
+//! The addresses of a packet.
+
+use std::net::IpAddr;
+
+/// The addresses of a packet.
+#[derive(Clone, Copy, Debug)]
+pub struct Path {
+    /// From the client.
+    pub from: IpAddr,
+    /// To the server.
+    pub to: IpAddr,
+}
+
+impl Path {
+    /// The addresses of the opposite direction.
+    #[must_use]
+    pub fn back(self) -> Self {
+        Self {
+            from: self.to,
+            to: self.from,
+        }
+    }
+}
