@@ -7,7 +7,8 @@ use knock_common::packet::Protocol;
 use knock_tests::{
     frame::SYN,
     net::{Family, Net},
-    wire::{Path, datagram, segment, whole},
+    path::Path,
+    wire::{datagram, segment, whole},
 };
 
 use crate::{

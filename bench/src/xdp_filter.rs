@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result, ensure};
 use aya::programs::{ProgramFd, loaded_programs};
-use knock_tests::{daemon::attached_programs, namespace::Namespace};
+use knock_tests::{namespace::Namespace, pins::attached_programs};
 
 /// What it is loaded with.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

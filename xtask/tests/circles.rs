@@ -1,0 +1,349 @@
+//! No two files of a crate use each other, directly or through others.
+//!
+//! A module and its submodules count as one here: `mod.rs` may use its parts, and they may use what it has for all of
+//! them. A re-exported name belongs to the file that defines it.
+
+#![expect(clippy::unwrap_used, reason = "a helper of a test fails with the test")]
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+};
+
+use syn::{
+    Attribute, ImplItemFn, Item, ItemMod, Macro, UseTree, Visibility,
+    visit::{self, Visit},
+};
+
+/// The path of a module in its crate; empty for the root.
+type Module = Vec<String>;
+/// The modules that each module uses.
+type Graph = BTreeMap<Module, BTreeSet<Module>>;
+
+/// Crates whose files are not held to it yet; `knock-user/tests/rooms.rs` holds the order of its rooms.
+const EXCEPT: [&str; 1] = ["knock-user"];
+
+#[test]
+fn no_files_use_each_other_in_a_circle() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut circles = Vec::new();
+    for name in fs::read_dir(&root).unwrap() {
+        let source = name.unwrap().path().join("src");
+        let crate_name = source.parent().unwrap().file_name().unwrap();
+        let is_held = !EXCEPT.iter().any(|name| crate_name == *name);
+        if source.is_dir() && is_held {
+            for edge in circle(&graph(&read(&source))) {
+                circles.push(format!("{}: {edge}", crate_name.display()));
+            }
+        }
+    }
+    assert!(circles.is_empty(), "\n{}", circles.join("\n"));
+}
+
+#[test]
+fn a_circle_is_found_however_a_file_names_another() {
+    for (name, files, found) in [
+        (
+            "no circle",
+            vec![("a", "use crate::b::B;"), ("b", "pub struct B;")],
+            false,
+        ),
+        (
+            "imports",
+            vec![
+                ("a", "use crate::b::B;"),
+                ("b", "use crate::{c, a::{A, B}};"),
+            ],
+            true,
+        ),
+        (
+            "through a third",
+            vec![
+                ("a", "use super::b;"),
+                ("b", "use crate::c::C;"),
+                ("c", "fn f(a: crate::a::A) {}"),
+            ],
+            true,
+        ),
+        (
+            "in the arguments of a macro",
+            vec![
+                ("a", "use crate::b;"),
+                ("b", "fn f() { print!(\"{}\", crate::a::NAME) }"),
+            ],
+            true,
+        ),
+        (
+            "through a re-export",
+            vec![
+                ("a", "use crate::m::B;"),
+                ("m", "mod b; pub use b::B;"),
+                ("m::b", "use crate::a::A;"),
+            ],
+            true,
+        ),
+        (
+            "a module and its part",
+            vec![("m", "mod b; use b::B;"), ("m::b", "use super::A;")],
+            false,
+        ),
+        (
+            "parts of a module",
+            vec![
+                ("m", "mod b; mod c;"),
+                ("m::b", "use super::c::C;"),
+                ("m::c", "use super::b::B;"),
+            ],
+            true,
+        ),
+        (
+            "only in tests",
+            vec![
+                ("a", "use crate::b::B;"),
+                ("b", "#[cfg(test)] mod tests { use crate::a::A; }"),
+            ],
+            false,
+        ),
+        (
+            "only in a comment",
+            vec![
+                ("a", "use crate::b::B;"),
+                ("b", "/// See [`crate::a`].\nstruct B;"),
+            ],
+            false,
+        ),
+    ] {
+        let files = files
+            .into_iter()
+            .map(|(module, text)| {
+                let module = module.split("::").map(str::to_owned).collect();
+                (module, syn::parse_file(text).unwrap())
+            })
+            .collect();
+        assert_eq!(!circle(&graph(&files)).is_empty(), found, "{name}");
+    }
+}
+
+/// The files of a crate by module, without those of tests.
+fn read(source: &Path) -> BTreeMap<Module, syn::File> {
+    let mut files = BTreeMap::new();
+    let mut rest = vec![source.to_owned()];
+    while let Some(path) = rest.pop() {
+        if path.is_dir() {
+            let entries = fs::read_dir(path).unwrap();
+            rest.extend(entries.map(|entry| entry.unwrap().path()));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let module = module_of(path.strip_prefix(source).unwrap());
+            if !module.contains(&"tests".to_owned()) {
+                let text = fs::read_to_string(&path).unwrap();
+                files.insert(module, syn::parse_file(&text).unwrap());
+            }
+        }
+    }
+    files
+}
+
+fn module_of(path: &Path) -> Module {
+    let mut module: Module = PathBuf::from(path)
+        .with_extension("")
+        .iter()
+        .map(|part| part.to_str().unwrap().to_owned())
+        .collect();
+    if ["mod", "lib", "main"].contains(&module.last().unwrap().as_str()) {
+        module.pop();
+    }
+    module
+}
+
+fn graph(files: &BTreeMap<Module, syn::File>) -> Graph {
+    let mut found = BTreeMap::new();
+    let mut exports = BTreeMap::new();
+    for (module, file) in files {
+        let mut names = Names {
+            module: module.clone(),
+            ..Names::default()
+        };
+        names.visit_file(file);
+        for path in names.exports {
+            exports.insert((module.clone(), path.last().unwrap().clone()), path);
+        }
+        found.insert(module, names.paths);
+    }
+    let is_within = |one: &Module, other: &Module| one.starts_with(other);
+    let edges = |(module, paths): (&Module, BTreeSet<Module>)| {
+        let used = paths
+            .into_iter()
+            .filter_map(|path| defining(path, files, &exports))
+            .filter(|used| !is_within(used, module) && !is_within(module, used));
+        (module.clone(), used.collect())
+    };
+    found.into_iter().map(edges).collect()
+}
+
+/// The module of the file that defines what a path names; `None` if it is in none of the files.
+fn defining(
+    mut path: Module,
+    files: &BTreeMap<Module, syn::File>,
+    exports: &BTreeMap<(Module, String), Module>,
+) -> Option<Module> {
+    // Re-exports of re-exports end sooner.
+    for _ in 0..8 {
+        let length = (1..=path.len())
+            .rev()
+            .find(|&length| files.contains_key(&path[..length]))?;
+        let (module, rest) = path.split_at(length);
+        let export = rest
+            .first()
+            .and_then(|name| exports.get(&(module.to_owned(), name.clone())));
+        match export {
+            Some(export) if *export != path[..=length] => {
+                path = [export, &rest[1..]].concat();
+            }
+            _ => return Some(module.to_owned()),
+        }
+    }
+    None
+}
+
+/// The uses of one file by another that lead back to it.
+fn circle(graph: &Graph) -> Vec<String> {
+    let mut edges = Vec::new();
+    for (module, uses) in graph {
+        for used in uses {
+            if reached(graph, used).contains(module) {
+                edges.push(format!("{} uses {}", module.join("::"), used.join("::")));
+            }
+        }
+    }
+    edges
+}
+
+/// The modules that a module uses, directly or through others.
+fn reached(graph: &Graph, from: &Module) -> BTreeSet<Module> {
+    let mut all = BTreeSet::new();
+    let mut rest = vec![from];
+    while let Some(module) = rest.pop() {
+        let uses = graph.get(module).into_iter().flatten();
+        rest.extend(uses.filter(|used| all.insert((*used).clone())));
+    }
+    all
+}
+
+/// The paths that a file names, from the root of its crate.
+#[derive(Default)]
+struct Names {
+    module: Module,
+    paths: BTreeSet<Module>,
+    /// Those that it re-exports.
+    exports: BTreeSet<Module>,
+}
+
+impl Names {
+    /// A path from the root of the crate; `None` if it leads elsewhere.
+    fn absolute(&self, path: &[String], is_import: bool) -> Option<Module> {
+        let mut base = self.module.clone();
+        let mut rest = path;
+        match path.first()?.as_str() {
+            "crate" => {
+                base.clear();
+                rest = &rest[1..];
+            }
+            "self" => rest = &rest[1..],
+            "super" => {
+                while rest.first().is_some_and(|part| part == "super") {
+                    base.pop();
+                    rest = &rest[1..];
+                }
+            }
+            // A submodule, or another crate, which no file has the name of.
+            _ if is_import => {}
+            _ => return None,
+        }
+        base.extend(rest.iter().cloned());
+        Some(base)
+    }
+
+    fn import(&mut self, tree: &UseTree, path: &mut Module, is_exported: bool) {
+        let name = match tree {
+            UseTree::Path(tree) => {
+                path.push(tree.ident.to_string());
+                self.import(&tree.tree, path, is_exported);
+                path.pop();
+                return;
+            }
+            UseTree::Group(group) => {
+                for tree in &group.items {
+                    self.import(tree, path, is_exported);
+                }
+                return;
+            }
+            UseTree::Name(tree) if tree.ident == "self" => None,
+            UseTree::Name(tree) => Some(tree.ident.to_string()),
+            UseTree::Rename(tree) => Some(tree.ident.to_string()),
+            UseTree::Glob(_) => None,
+        };
+        let whole: Module = path.iter().cloned().chain(name).collect();
+        if let Some(path) = self.absolute(&whole, true).filter(|path| !path.is_empty()) {
+            if is_exported {
+                self.exports.insert(path.clone());
+            }
+            self.paths.insert(path);
+        }
+    }
+}
+
+impl<'a> Visit<'a> for Names {
+    fn visit_item(&mut self, item: &'a Item) {
+        match item {
+            Item::Use(item) => {
+                let is_exported = !matches!(item.vis, Visibility::Inherited);
+                self.import(&item.tree, &mut Module::new(), is_exported);
+            }
+            Item::Fn(item) if is_for_tests(&item.attrs) => {}
+            Item::Impl(item) if is_for_tests(&item.attrs) => {}
+            _ => visit::visit_item(self, item),
+        }
+    }
+
+    fn visit_item_mod(&mut self, item: &'a ItemMod) {
+        if item.content.is_some() && !is_for_tests(&item.attrs) {
+            self.module.push(item.ident.to_string());
+            visit::visit_item_mod(self, item);
+            self.module.pop();
+        }
+    }
+
+    fn visit_impl_item_fn(&mut self, item: &'a ImplItemFn) {
+        if !is_for_tests(&item.attrs) {
+            visit::visit_impl_item_fn(self, item);
+        }
+    }
+
+    fn visit_path(&mut self, path: &'a syn::Path) {
+        let parts: Module = path
+            .segments
+            .iter()
+            .map(|part| part.ident.to_string())
+            .collect();
+        self.paths.extend(self.absolute(&parts, false));
+        visit::visit_path(self, path);
+    }
+
+    fn visit_macro(&mut self, item: &'a Macro) {
+        let text = item.tokens.to_string().replace(char::is_whitespace, "");
+        let is_in_name = |letter: char| letter.is_alphanumeric() || letter == '_' || letter == ':';
+        for path in text.split(|letter| !is_in_name(letter)) {
+            let parts: Module = path.split("::").map(str::to_owned).collect();
+            self.paths.extend(self.absolute(&parts, false));
+        }
+        visit::visit_macro(self, item);
+    }
+}
+
+fn is_for_tests(attributes: &[Attribute]) -> bool {
+    attributes.iter().any(|attribute| {
+        attribute.path().is_ident("cfg")
+            && matches!(&attribute.meta, syn::Meta::List(list) if list.tokens.to_string() == "test")
+    })
+}
