@@ -1,14 +1,17 @@
 //! Time-based sequences: derives the current knocks.
 
+mod words;
+
+pub use self::words::{Hidden, Period, Protocols};
 use crate::refused;
 use crate::target::Target;
 use knock_common::{
     otp::{BASE, PROTOCOLS},
     secret::{BadSecret, Secret},
 };
-use knock_sequence::duration::{self, spell};
-use knock_sequence::otp::{self, PERIOD, PERIODS, SecretError, TimeBased};
-use knock_sequence::{Invalid, Protocol, Sequence};
+use knock_sequence::Sequence;
+use knock_sequence::duration::spell;
+use knock_sequence::otp::{self, PERIOD, SecretError, TimeBased};
 use serde::Deserialize;
 use std::fs::File;
 use std::io;
@@ -36,74 +39,6 @@ pub struct OtpSettings {
     pub bind_source: Option<bool>,
     /// The source, as the server sees it.
     pub source: Option<IpAddr>,
-}
-
-/// A text that is kept out of logs.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
-pub struct Hidden(String);
-
-impl std::fmt::Debug for Hidden {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Hidden(…)")
-    }
-}
-
-impl std::str::FromStr for Hidden {
-    type Err = std::convert::Infallible;
-
-    fn from_str(word: &str) -> Result<Self, Self::Err> {
-        Ok(Self(word.to_owned()))
-    }
-}
-
-/// A whole number of seconds, within [`PERIODS`]: `45s`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
-pub struct Period(Duration);
-
-impl std::str::FromStr for Period {
-    type Err = Invalid;
-
-    fn from_str(word: &str) -> Result<Self, Invalid> {
-        let period = duration::within(duration::parse(word)?, PERIODS)?;
-        otp::whole_seconds(period).map(Self)
-    }
-}
-
-impl TryFrom<String> for Period {
-    type Error = Invalid;
-
-    fn try_from(word: String) -> Result<Self, Invalid> {
-        word.parse()
-    }
-}
-
-/// The protocols of a half: `tcp,udp,tcp`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "Vec<String>")]
-pub struct Protocols(Vec<Protocol>);
-
-impl std::str::FromStr for Protocols {
-    type Err = Invalid;
-
-    fn from_str(words: &str) -> Result<Self, Invalid> {
-        Self::of(words.split(',').map(str::trim))
-    }
-}
-
-impl TryFrom<Vec<String>> for Protocols {
-    type Error = Invalid;
-
-    fn try_from(words: Vec<String>) -> Result<Self, Invalid> {
-        Self::of(words.iter().map(String::as_str))
-    }
-}
-
-impl Protocols {
-    fn of<'w>(words: impl Iterator<Item = &'w str>) -> Result<Self, Invalid> {
-        let protocols: Result<_, Invalid> = words.map(otp::protocol).collect();
-        otp::protocols(protocols?).map(Self)
-    }
 }
 
 /// Why there is no time-based sequence.
@@ -283,7 +218,7 @@ impl Otp {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use knock_sequence::Knock;
+    use knock_sequence::{Knock, Protocol};
     use std::fs;
     use std::net::SocketAddr;
 
