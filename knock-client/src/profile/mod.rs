@@ -1,15 +1,16 @@
 //! Profiles: the settings behind `knock-client home`.
 
+mod values;
+
 use crate::next_line::NextLineAddress;
 use crate::otp;
 use crate::refused;
-use crate::reply::{ConnectTo, parse_connect_to, parse_timeout};
+use crate::reply::ConnectTo;
 use crate::sequence::text;
 use crate::spa::{DoorName, GrantTime, HostKey, SpaPort, SpaSettings};
 use crate::target::Families;
-use knock_sequence::duration;
-use knock_sequence::{Invalid, Knock, KnockSpec, Protocol};
-use serde::{Deserialize, Deserializer, de::Error as _};
+use knock_sequence::Knock;
+use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::env;
 use std::io;
@@ -35,7 +36,7 @@ pub struct Profile {
     /// Its name or address, if it differs from the profile's name.
     pub host: Option<String>,
     /// The knocks.
-    #[serde(default, deserialize_with = "knocks")]
+    #[serde(default, deserialize_with = "values::knocks")]
     pub knock: Option<Vec<Knock>>,
     /// A file with the knocks.
     pub file: Option<PathBuf>,
@@ -51,23 +52,23 @@ pub struct Profile {
     #[serde(rename = "for")]
     pub time: Option<GrantTime>,
     /// The port of the packet.
-    #[serde(default, deserialize_with = "spa_port")]
+    #[serde(default, deserialize_with = "values::spa_port")]
     pub port: Option<SpaPort>,
     /// The file with this client's private key.
     pub key: Option<PathBuf>,
     /// The address to open for.
     pub source: Option<IpAddr>,
     /// The server that names the next line of the one-time file.
-    #[serde(default, deserialize_with = "next_line")]
+    #[serde(default, deserialize_with = "values::next_line")]
     pub next_line: Option<NextLineAddress>,
     /// The pause between knocks.
-    #[serde(default, deserialize_with = "duration")]
+    #[serde(default, deserialize_with = "values::duration")]
     pub delay: Option<Duration>,
     /// How long to try to connect.
-    #[serde(default, deserialize_with = "timeout")]
+    #[serde(default, deserialize_with = "values::timeout")]
     pub timeout: Option<Duration>,
     /// The port to connect to.
-    #[serde(default, deserialize_with = "goal")]
+    #[serde(default, deserialize_with = "values::goal")]
     pub then_connect: Option<ConnectTo>,
     /// Whether each TCP knock completes a connection.
     #[serde(default)]
@@ -227,61 +228,6 @@ impl Profile {
         }
         self
     }
-}
-
-fn knocks<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<Knock>>, D::Error> {
-    let words = Vec::<String>::deserialize(from)?;
-    if words.is_empty() {
-        return Err(D::Error::custom(
-            "no knocks: write [\"tcp/7000\", \"udp/8000\"]",
-        ));
-    }
-    let knocks: Result<_, Invalid> = words
-        .iter()
-        .map(|word| Ok(word.parse::<KnockSpec>()?.knock(Protocol::Tcp)))
-        .collect();
-    knocks.map(Some).map_err(D::Error::custom)
-}
-
-fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
-    let word = String::deserialize(from)?;
-    duration::parse(&word).map(Some).map_err(D::Error::custom)
-}
-
-fn timeout<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
-    let word = String::deserialize(from)?;
-    parse_timeout(&word).map(Some).map_err(D::Error::custom)
-}
-
-/// `7001` or `"example.org:7001/ssh"`.
-fn next_line<'de, D: Deserializer<'de>>(from: D) -> Result<Option<NextLineAddress>, D::Error> {
-    let word = number_or_word(from)?;
-    word.parse().map(Some).map_err(D::Error::custom)
-}
-
-/// `62201` or `"udp/62201"`.
-fn spa_port<'de, D: Deserializer<'de>>(from: D) -> Result<Option<SpaPort>, D::Error> {
-    let word = number_or_word(from)?;
-    word.parse().map(Some).map_err(D::Error::custom)
-}
-
-/// `22`, `"tcp/22"` or `"reply"`.
-fn goal<'de, D: Deserializer<'de>>(from: D) -> Result<Option<ConnectTo>, D::Error> {
-    let word = number_or_word(from)?;
-    parse_connect_to(&word).map(Some).map_err(D::Error::custom)
-}
-
-fn number_or_word<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Either {
-        Number(i64),
-        Word(String),
-    }
-    Ok(match Either::deserialize(from)? {
-        Either::Number(number) => number.to_string(),
-        Either::Word(word) => word,
-    })
 }
 
 #[cfg(test)]
