@@ -36,6 +36,7 @@ pub mod claim;
 pub mod connection;
 pub mod cookie;
 pub mod decision;
+pub mod door;
 pub mod emit;
 pub mod env;
 pub mod event;

@@ -1,11 +1,11 @@
 //! The subprograms as ordinary functions, for everything but the kernel side.
 
 use crate::{
-    Bytes as _, Env, FrameSubprograms, Reason, Subprograms, access, claim,
+    Bytes as _, Env, FrameSubprograms, Reason, Subprograms, claim,
     connection::{Connection, HandshakeStep},
     cookie,
     decision::Decision,
-    emit,
+    door, emit,
     event::EventHead,
     first,
     fwknop::{self, native::NativeSteps},
@@ -93,11 +93,11 @@ impl<E: Native> Subprograms for E {
     }
 
     fn change_grants(&self, info: &PacketInfo, entry: u16, change: GrantChange) -> Reason {
-        access::change_grants(self, info, entry, change)
+        door::change_grants(self, info, entry, change)
     }
 
     fn use_door(&self, info: &PacketInfo, completed: Completed) -> Reason {
-        access::use_door(self, info, completed)
+        door::use_door(self, info, completed)
     }
 
     fn pass(&self, scratch: &mut SpaScratch, gate: u32) -> bool {

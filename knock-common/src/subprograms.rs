@@ -62,10 +62,10 @@ pub trait Subprograms: Env + Steps {
     /// See [`crate::event::hand_over`].
     fn hand_over(&self, info: &PacketInfo, head: EventHead, until_ms: u64);
 
-    /// See [`crate::access::change_grants`].
+    /// See [`crate::door::change_grants`].
     fn change_grants(&self, info: &PacketInfo, entry: u16, change: GrantChange) -> Reason;
 
-    /// See [`crate::access::use_door`].
+    /// See [`crate::door::use_door`].
     fn use_door(&self, info: &PacketInfo, completed: Completed) -> Reason;
 
     /// See [`crate::spa::gate::pass`].

@@ -6,9 +6,9 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use knock_common::{
-    Bytes as _, Reason, access, answer, claim,
+    Bytes as _, Reason, answer, claim,
     connection::Connection,
-    cookie, emit,
+    cookie, door, emit,
     event::EventHead,
     first,
     grant::{Completed, GrantChange},
@@ -132,7 +132,7 @@ pub(crate) extern "C" fn change_grants(info: *const PacketInfo, entry: u16, chan
     // SAFETY: the caller's `PacketInfo`, which lives during the call, or null.
     let info = unsafe { info.as_ref() };
     info.map_or(NO_ARGUMENT, |info| {
-        access::change_grants(&Maps::new(), info, entry, change) as u64
+        door::change_grants(&Maps::new(), info, entry, change) as u64
     })
 }
 
@@ -152,7 +152,7 @@ pub(crate) extern "C" fn use_door(
     // SAFETY: the caller's `PacketInfo`, which lives during the call, or null.
     let info = unsafe { info.as_ref() };
     info.map_or(NO_ARGUMENT, |info| {
-        access::use_door(&Maps::new(), info, completed) as u64
+        door::use_door(&Maps::new(), info, completed) as u64
     })
 }
 

@@ -7,8 +7,8 @@
 
 use crate::{
     Address, Reason, Subprograms,
-    access::may_reply,
     answer::Answer,
+    door::may_reply,
     env::Table as _,
     hmac_sha256::text_bits,
     sha256::{BLOCK_WORDS, END, Work},

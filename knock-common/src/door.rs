@@ -1,0 +1,337 @@
+//! What a completed sequence does: it gives or ends the grants of its door.
+
+use crate::{
+    Address, Reason, Subprograms,
+    answer::Answer,
+    emit,
+    env::{Table, Word},
+    event::EventHead,
+    grant::{Completed, Grant, GrantChange},
+    layout::{DoorEntry, Features, GrantKey, PortKind, UsedKey, port_index},
+    packet::Protocol,
+    packet_info::PacketInfo,
+    presence,
+    time::{Moment, SKEW_MS},
+};
+
+/// Few CPUs write one grant at the same moment.
+const TRIES: usize = 4;
+
+/// Gives or ends the grants of a door, unless the sequence took too long, or is a one-time or time-based sequence that
+/// was used before.
+///
+/// Returns [`Reason::Opened`], [`Reason::Refreshed`], [`Reason::Closed`], [`Reason::GrantsFull`],
+/// [`Reason::TooLate`] or [`Reason::SequenceReused`], and reports it.
+#[inline(always)]
+pub fn use_door<E: Subprograms>(env: &E, info: &PacketInfo, completed: Completed) -> Reason {
+    let Some(door) = env.door(completed.entry.into()) else {
+        return Reason::TooLate;
+    };
+    let now = info.now();
+    let begun = now.before_ticks(completed.elapsed);
+    let mut until_ms = 0;
+    let reason =
+        if completed.elapsed > door.sequence_timeout_ticks || !has_begun_in_time(door, begun) {
+            Reason::TooLate
+        } else if !spend(env, door, now) {
+            Reason::SequenceReused
+        } else {
+            let change = GrantChange::of(door, door.open_for_ms);
+            until_ms = change.until_ms(now);
+            env.change_grants(info, completed.entry, change)
+        };
+    if reason == Reason::Opened
+        && env.features().has(Features::ANSWERS)
+        && !door.reply.is_empty()
+        && may_reply(env, info)
+    {
+        env.answer(Answer::port(door.reply));
+    }
+    emit::report(
+        env,
+        info,
+        EventHead::at(reason, door.number, completed.stage),
+        until_ms,
+    );
+    reason
+}
+
+/// Gives or ends the grants of the door with this entry to the source of a packet.
+///
+/// Returns [`Reason::Opened`], [`Reason::Refreshed`], [`Reason::Closed`] or [`Reason::GrantsFull`].
+#[inline(always)]
+pub fn change_grants<E: Subprograms>(
+    env: &E,
+    info: &PacketInfo,
+    entry: u16,
+    change: GrantChange,
+) -> Reason {
+    let Some(door) = env.door(entry.into()) else {
+        return Reason::TooLate;
+    };
+    let now = info.now();
+    if change.closes() {
+        close(env, door, info.source, now);
+        return Reason::Closed;
+    }
+    let grant = Grant {
+        until_ms: change.until_ms(now),
+        door: door.number,
+    };
+    open(env, door, grant, info.source, now)
+}
+
+/// The lowest port that a host assigns to clients.
+const FIRST_CLIENT_PORT: u16 = 1024;
+
+/// Whether a datagram may be answered: not if the reply would go to a port that could answer it in turn, that of a
+/// service or a knock. Source addresses are easily forged, and two hosts that answer each other never stop
+/// (CVE-2024-2169).
+#[inline(always)]
+pub(crate) fn may_reply<E: Subprograms>(env: &E, info: &PacketInfo) -> bool {
+    let to = port_index(Protocol::Udp, info.source_port);
+    match env.port(to).kind() {
+        PortKind::Knock | PortKind::Decoy | PortKind::Spa => false,
+        PortKind::Ordinary | PortKind::Exempt | PortKind::Protected => {
+            info.source_port >= FIRST_CLIENT_PORT
+        }
+    }
+}
+
+/// Whether an attempt began before its sequence expired.
+#[inline(always)]
+const fn has_begun_in_time(door: &DoorEntry, begun: Moment) -> bool {
+    door.sequence_id == 0 || begun.millis() < door.good_until_ms
+}
+
+/// Records a one-time or time-based sequence as used; `false` if it was used before, or if the replay cache is full.
+#[inline(always)]
+fn spend<E: Subprograms>(env: &E, door: &DoorEntry, now: Moment) -> bool {
+    let key = UsedKey {
+        replay_domain: door.replay_domain,
+        sequence_id: door.sequence_id,
+    };
+    door.sequence_id == 0 || env.used().insert(&key, now.millis())
+}
+
+#[inline(always)]
+fn open<E: Subprograms>(
+    env: &E,
+    door: &DoorEntry,
+    new: Grant,
+    source: Address,
+    now: Moment,
+) -> Reason {
+    let open_for_ms = new.until_ms.saturating_sub(now.millis());
+    presence::expect_pass(env, source, now.after_millis(open_for_ms));
+    let mut reason = Reason::Opened;
+    for port_group in port_groups(door) {
+        let key = GrantKey {
+            source,
+            port_group,
+            target_id: door.target_id,
+        };
+        match give_grant(env, &key, new, now) {
+            GrantOutcome::New => {}
+            GrantOutcome::Refreshed if reason == Reason::Opened => reason = Reason::Refreshed,
+            GrantOutcome::Refreshed => {}
+            GrantOutcome::NoRoom => reason = Reason::GrantsFull,
+        }
+    }
+    reason
+}
+
+#[inline(always)]
+fn close<E: Subprograms>(env: &E, door: &DoorEntry, source: Address, now: Moment) {
+    // The end must have passed for other CPUs, too, whose clocks may be behind.
+    let until_ms = now.millis().saturating_sub(SKEW_MS);
+    for port_group in port_groups(door) {
+        let key = GrantKey {
+            source,
+            port_group,
+            target_id: door.target_id,
+        };
+        let Some(word) = env.allow().find(&key) else {
+            continue;
+        };
+        for _ in 0..TRIES {
+            let old = Grant::from_word(word.load());
+            let new = Grant { until_ms, ..old };
+            if old.until_ms <= until_ms || word.replace(old.to_word(), new.to_word()) {
+                break;
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn port_groups(door: &DoorEntry) -> impl Iterator<Item = u16> + '_ {
+    (0..door.port_group_count)
+        .zip(&door.port_groups)
+        .map(|(_, port_group)| *port_group)
+}
+
+enum GrantOutcome {
+    New,
+    Refreshed,
+    NoRoom,
+}
+
+#[inline(always)]
+fn give_grant<E: Subprograms>(env: &E, key: &GrantKey, new: Grant, now: Moment) -> GrantOutcome {
+    for _ in 0..TRIES {
+        let Some(word) = env.allow().find(key) else {
+            if env.allow().insert(key, new.to_word()) {
+                return GrantOutcome::New;
+            }
+            continue;
+        };
+        let old = Grant::from_word(word.load());
+        let given = if old.is_valid(now) {
+            GrantOutcome::Refreshed
+        } else {
+            GrantOutcome::New
+        };
+        // The later end is kept, also if it is another door's.
+        if old.until_ms >= new.until_ms || word.replace(old.to_word(), new.to_word()) {
+            return given;
+        }
+    }
+    GrantOutcome::NoRoom
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{layout::PortRule, port_digits::PortDigits, sim::Sim};
+
+    #[test]
+    fn an_opened_door_replies_once() {
+        let door = DoorEntry {
+            open_for_ms: 30_000,
+            sequence_timeout_ticks: 10,
+            port_group_count: 1,
+            reply: PortDigits::of(22),
+            ..DoorEntry::default()
+        };
+        let silent = DoorEntry {
+            reply: PortDigits::default(),
+            ..door
+        };
+        let closing = DoorEntry { closes: 1, ..door };
+        let answers = Features::ANSWERS;
+        let reply = Some(Answer::port(PortDigits::of(22)));
+        for (name, features, door, capacity, elapsed, reason, answer) in [
+            ("opened", answers, door, 1, 10, Reason::Opened, reply),
+            ("too late", answers, door, 1, 11, Reason::TooLate, None),
+            (
+                "grants are full",
+                answers,
+                door,
+                0,
+                10,
+                Reason::GrantsFull,
+                None,
+            ),
+            (
+                "no reply configured",
+                answers,
+                silent,
+                1,
+                10,
+                Reason::Opened,
+                None,
+            ),
+            (
+                "closing door",
+                answers,
+                closing,
+                1,
+                10,
+                Reason::Closed,
+                None,
+            ),
+            (
+                "replies not in use",
+                Features::default(),
+                door,
+                1,
+                10,
+                Reason::Opened,
+                None,
+            ),
+        ] {
+            let mut sim = Sim {
+                features,
+                doors: [door].into(),
+                ..Sim::default()
+            };
+            sim.allow.capacity = capacity;
+            let completed = Completed {
+                entry: 0,
+                stage: 3,
+                elapsed,
+            };
+            let used = use_door(&sim, &from(40_000), completed);
+            assert_eq!((used, sim.answer.get()), (reason, answer), "{name}");
+        }
+    }
+
+    fn from(source_port: u16) -> PacketInfo {
+        PacketInfo {
+            source_port,
+            ..PacketInfo::default()
+        }
+    }
+
+    #[test]
+    fn replies_go_to_client_ports_only() {
+        let door = DoorEntry {
+            open_for_ms: 30_000,
+            port_group_count: 1,
+            reply: PortDigits::of(22),
+            ..DoorEntry::default()
+        };
+        let sim = || Sim {
+            features: Features::ANSWERS,
+            doors: [door].into(),
+            ports: [
+                (Protocol::Udp, 8000, PortRule::knock(0, 1)),
+                (Protocol::Udp, 8001, PortRule::DECOY),
+                (Protocol::Udp, 8002, PortRule::protected(0)),
+                (Protocol::Udp, 8003, PortRule::EXEMPT),
+                (Protocol::Tcp, 8004, PortRule::knock(0, 1)),
+            ]
+            .map(|(protocol, port, rule)| (port_index(protocol, port), rule))
+            .into(),
+            ..Sim::default()
+        };
+        let completed = Completed {
+            entry: 0,
+            stage: 1,
+            elapsed: 0,
+        };
+        for (name, source_port, is_answered) in [
+            ("a client", 40_000, true),
+            ("port 0", 0, false),
+            ("echo", 7, false),
+            ("chargen", 19, false),
+            ("DNS", 53, false),
+            ("the last service port", 1023, false),
+            ("the first client port", 1024, true),
+            ("a knock port", 8000, false),
+            ("a decoy", 8001, false),
+            ("a protected port", 8002, true),
+            ("an exempt port", 8003, true),
+            ("a TCP knock port", 8004, true),
+        ] {
+            let sim = sim();
+            let opened = use_door(&sim, &from(source_port), completed);
+            assert_eq!(opened, Reason::Opened, "{name}");
+            assert_eq!(sim.answer.take().is_some(), is_answered, "{name}");
+            let again = use_door(&sim, &from(source_port), completed);
+            assert_eq!(again, Reason::Refreshed, "{name}");
+            assert_eq!(sim.answer.take(), None, "{name}, again");
+        }
+    }
+}
