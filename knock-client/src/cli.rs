@@ -80,7 +80,7 @@ pub enum Command {
     /// Convert the stanzas of fwknop's client to profiles for hosts with knock-user
     ///
     /// This client sends no packets of fwknop: each profile needs the public key of its host, which
-    /// `knock-user keygen` prints there. What has no equal becomes a comment; no key is printed.
+    /// `knock-user keygen` prints there. What has no equivalent becomes a comment; no key is printed.
     ImportFwknop(ImportFwknop),
 }
 

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! Sending needs a [`Sequence`] only: [`plan`] decides whether its knocks come from the command
-//! line, a file or a person.
+//! line, a file or a prompt.
 //!
 //! ```no_run
 //! use knock_client::{Knock, Target, connect, send};

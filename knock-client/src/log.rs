@@ -28,7 +28,7 @@ pub struct LogError {
 }
 
 impl Log {
-    /// Opens the file, or makes one that only its owner can read: it has the knocks in it.
+    /// Opens the file, or creates one that only its owner can read, because it contains the knocks.
     ///
     /// # Errors
     ///

@@ -255,7 +255,7 @@ mod tests {
         }
     }
 
-    /// Asks a host that answers every question with these bytes; gives the answer and the question.
+    /// Asks a host that always answers with these bytes; returns what the client made of it and what it asked.
     fn asked(answer: &'static [u8]) -> (Result<usize, String>, String) {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
         let port = listener.local_addr().expect("its address").port();

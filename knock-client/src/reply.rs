@@ -173,7 +173,7 @@ pub(crate) fn parse_tcp_port(word: &str) -> Result<u16, String> {
     }
 }
 
-/// Reads a duration in which something can be tried.
+/// Reads a time limit of an attempt.
 pub(crate) fn parse_timeout(word: &str) -> Result<Duration, String> {
     match duration::parse(word) {
         Ok(Duration::ZERO) => Err(format!(

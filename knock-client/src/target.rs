@@ -1,4 +1,4 @@
-//! Whom to knock on: one address of the host that was named.
+//! The address to knock on, from the name of a host.
 
 use crate::refused;
 use std::fmt;

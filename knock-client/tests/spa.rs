@@ -1,4 +1,4 @@
-//! Single packet authorization: what is sent, and keys.
+//! Single packet authorization: the packets that are sent, and key files.
 
 #![expect(clippy::expect_used, reason = "a test stops at what it did not expect")]
 

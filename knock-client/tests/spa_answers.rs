@@ -1,4 +1,4 @@
-//! Single packet authorization: what the host's answer leads to.
+//! Single packet authorization: how the client uses the host's answer.
 
 #![expect(clippy::expect_used, reason = "a test stops at what it did not expect")]
 
@@ -169,7 +169,7 @@ fn only_the_hosts_own_answer_counts() {
 #[test]
 fn a_closed_port_is_reported_at_the_end() {
     let machine = Machine::new(LOOPBACKS[0]);
-    // Below the ports that the system hands out: another test could be given one that was freed here.
+    // Below the ephemeral ports, because the system could give a freed one to another test.
     let nobody = "1";
     let key = machine.host.key();
     let words = [

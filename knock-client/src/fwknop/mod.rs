@@ -61,7 +61,7 @@ impl FromStr for StanzaKey {
     }
 }
 
-/// Converts a file: profiles with comments to `out`, what is left to do to `err`.
+/// Converts a file: writes profiles with comments to `out`, and the steps that remain to `err`.
 ///
 /// # Errors
 ///
@@ -92,7 +92,7 @@ pub fn run(args: &ImportFwknop, out: &mut impl Write, err: &mut impl Write) -> R
 pub struct Converted {
     /// The profiles, with comments.
     pub toml: String,
-    /// What is left to do.
+    /// The steps that remain for the user.
     pub left: String,
 }
 

@@ -1,4 +1,4 @@
-//! Converts a stanza to a profile, with a comment for each directive that has no equal.
+//! Converts a stanza to a profile, with a comment for each directive that has no equivalent.
 
 use super::rc::{Directive, Stanza};
 use knock_sequence::duration::spell;

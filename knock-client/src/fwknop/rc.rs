@@ -1,6 +1,6 @@
 //! Reads `.fwknoprc`, as `fwknop` 2.6.10 does (client/config_init.c).
 
-/// The stanza whose directives all others have, too.
+/// The stanza whose directives apply to all others, too.
 const DEFAULT: &str = "default";
 
 /// A stanza, with the directives of `[default]` before its own.
@@ -8,7 +8,7 @@ const DEFAULT: &str = "default";
 pub(super) struct Stanza {
     pub(super) name: String,
     pub(super) directives: Vec<Directive>,
-    /// Lines that have no name and value.
+    /// Lines without a name and a value.
     pub(super) invalid: Vec<usize>,
 }
 
@@ -22,12 +22,12 @@ pub(super) struct Directive {
 }
 
 impl Stanza {
-    /// Returns whether it is the one whose directives all others have.
+    /// Returns whether its directives apply to all others, too.
     pub(super) fn is_default(&self) -> bool {
         self.name.eq_ignore_ascii_case(DEFAULT)
     }
 
-    /// Returns the directive that counts: the last one with a name.
+    /// Returns the directive that is in effect: the last one with a name.
     pub(super) fn last(&self, name: &str) -> Option<&Directive> {
         self.directives
             .iter()

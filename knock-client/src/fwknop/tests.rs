@@ -1,4 +1,4 @@
-//! The whole conversion: what is printed can be used, and has no key.
+//! The whole conversion: its output can be used, and contains no secret.
 
 use super::*;
 use crate::profile as profiles;

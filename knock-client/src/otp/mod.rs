@@ -239,7 +239,7 @@ mod tests {
         words.join(" ")
     }
 
-    /// The expected knocks are those of the program of knockd's fork.
+    /// The expected knocks were computed by knockd's fork.
     #[test]
     fn the_knocks_are_those_of_the_period() {
         let otp = OtpSettings {

@@ -92,7 +92,7 @@ pub enum ProfileError {
         /// The system's error.
         cause: io::Error,
     },
-    /// Something in it is wrong.
+    /// A line of it is wrong.
     #[error("{}:{line}: {reason}", path.display())]
     Wrong {
         /// The file.
@@ -157,7 +157,7 @@ pub fn find_in(text: &str, path: &Path, name: &str) -> Result<Option<Profile>, P
 }
 
 impl Profile {
-    /// Returns what is wrong with the keys that are there.
+    /// Returns the first fault of the keys, if they have one.
     fn flaw(&self) -> Option<String> {
         let sources = [
             self.knock.is_some(),
@@ -209,7 +209,7 @@ impl Profile {
         }
     }
 
-    /// With paths as they are meant: from the home directory, or from where the file is.
+    /// Resolves paths: `~` is the home directory, and others begin at the directory of the file.
     fn relative_to(mut self, file: &Path) -> Self {
         let directory = file.parent().unwrap_or(Path::new(""));
         let otp = self.otp.as_mut().and_then(|otp| otp.secret_file.as_mut());

@@ -43,7 +43,7 @@ pub struct Reporter<W: Write> {
     style: Style,
     out: BufWriter<W>,
     log: Option<Log>,
-    /// Whether several addresses are knocked on, so that lines must name theirs.
+    /// Whether knocks go to several addresses, so that each line must name its address.
     has_several: bool,
     sends: Sends,
     error: Option<Failure>,
@@ -129,8 +129,8 @@ impl<W: Write> Reporter<W> {
         self.line(&[Style::Verbose], &text, Some(line));
     }
 
-    /// Reports the answer to a packet. A refusal becomes the failure of the run, or another address works; and
-    /// where a connection follows, that is the result.
+    /// Reports the answer to a packet. Without `-v` only a success that is the result of the run is printed: a
+    /// refusal fails the run or another address works, and where a connection follows, that is the result.
     pub fn answered(&mut self, spa: &Spa, answered: &Answered, is_result: bool) {
         let styles: &[Style] = match answered.is_done() && is_result {
             true => &[Style::Quiet, Style::Verbose],

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 /// The most octets of a datagram that are read; answers are shorter.
 const LONGEST: usize = 512;
 
-/// A difference of clocks that a person should know about: a third of the usual window.
+/// A difference of clocks that is worth a warning: a third of the usual window.
 const NOTABLE: Duration = Duration::from_secs(10);
 
 /// An answer to a packet.
@@ -23,7 +23,7 @@ const NOTABLE: Duration = Duration::from_secs(10);
 pub struct Answered {
     /// The host.
     pub target: Target,
-    /// What it answers.
+    /// The outcome that it reports.
     pub answer: Answer,
     /// The time since the packet was sent.
     pub after: Duration,
@@ -77,7 +77,7 @@ impl fmt::Display for Unanswered {
 
 impl std::error::Error for Unanswered {}
 
-/// An answer that is not what was asked for.
+/// An answer that reports a refusal.
 #[derive(Clone, Debug)]
 pub struct Refusal {
     text: String,
@@ -100,7 +100,7 @@ impl fmt::Display for Refusal {
 
 impl std::error::Error for Refusal {}
 
-/// What an answer says.
+/// The outcome that an answer reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Meaning {
     Open,
@@ -110,7 +110,7 @@ enum Meaning {
     Expired,
     Stale,
     Replayed,
-    /// The host could not do it at this moment.
+    /// The host could not comply at this moment.
     Busy,
     Other(&'static str),
 }
@@ -139,7 +139,7 @@ impl Answered {
         Meaning::of(self.answer.outcome) == Meaning::Open
     }
 
-    /// Returns whether the host did what it was asked for.
+    /// Returns whether the host complied.
     pub(crate) fn is_done(&self) -> bool {
         let meaning = Meaning::of(self.answer.outcome);
         matches!(meaning, Meaning::Open | Meaning::Closed)
@@ -151,7 +151,7 @@ impl Answered {
         self.answer.outcome.map_or("unknown", Reason::name)
     }
 
-    /// Returns the refusal, if the host did not do what it was asked for.
+    /// Returns the refusal, if the host did not comply.
     pub(super) fn refusal(&self, spa: &Spa, asked: Option<IpAddr>) -> Option<Refusal> {
         let door = spa.door_text();
         let Answer { source, .. } = self.answer;
@@ -304,7 +304,7 @@ impl SentPacket {
                         return Received::Answer(self.answered(answer));
                     }
                 }
-                // Anybody can send such a report, so it ends nothing.
+                // Anybody can send such a report, so the wait continues.
                 Err(error) if is_unreachable(error.kind()) => is_closed = true,
                 Err(error) if is_passing(error.kind()) => {}
                 Err(_) => return Received::Nothing { is_closed },
@@ -314,7 +314,7 @@ impl SentPacket {
 
     fn answered(&self, answer: Answer) -> Answered {
         let after = Instant::now().saturating_duration_since(self.at);
-        // The host's time is that of the middle, if both ways take as long.
+        // The host read its clock halfway through the exchange, if both directions take equally long.
         let here = i128::from(self.stamp) + (after.as_nanos() / 2) as i128;
         let ahead = (here - i128::from(answer.host_time)) / 1_000_000;
         let limit = i128::from(i64::MAX);

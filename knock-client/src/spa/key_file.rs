@@ -88,7 +88,7 @@ pub fn read(path: &Path) -> Result<PrivateKey, KeyFileError> {
     })
 }
 
-/// Draws a key and writes it to a new file, which only this user can read; makes its directory.
+/// Generates a key and writes it to a new file that only this user can read; creates its directory.
 ///
 /// # Errors
 ///
@@ -104,7 +104,7 @@ pub fn create(path: &Path) -> Result<PublicKey, KeyFileError> {
     if path.is_dir() {
         return Err(unwritable(ErrorKind::IsADirectory.into()));
     }
-    // A link that leads nowhere is there, too.
+    // A dangling link counts as a file, too.
     if path.symlink_metadata().is_ok() {
         return Err(exists());
     }
@@ -115,7 +115,7 @@ pub fn create(path: &Path) -> Result<PublicKey, KeyFileError> {
     };
     fs::create_dir_all(directory).map_err(unwritable)?;
     let key = PrivateKey::generate()?;
-    // It appears under its name when it is complete, so a full disk leaves no half of a key.
+    // The file gets its name once it is complete, so a full disk leaves no partial key.
     let mut file = tempfile::NamedTempFile::new_in(directory).map_err(unwritable)?;
     file.write_all(key.line().as_bytes()).map_err(unwritable)?;
     file.as_file().sync_all().map_err(unwritable)?;

@@ -18,7 +18,7 @@ pub struct SentPacket {
     pub target: Target,
     /// The moment just before it was handed to the system.
     pub at: Instant,
-    /// The address that it asks to open for; `None` for whichever it comes from.
+    /// The address that it asks to open for; `None` for the packet's source.
     pub source: Option<IpAddr>,
     /// Its stamp: ns since 1970, by this machine's clock.
     pub stamp: u64,
@@ -79,7 +79,7 @@ impl Spa {
             cause,
         };
         let socket = connected_socket(target.at(self.port.number())).map_err(not_sent)?;
-        // The address that this very packet has when it leaves.
+        // The source address of this packet as it leaves this machine.
         let own = socket.local_addr().map_err(not_sent)?.ip();
         let source = self.source(own, target, has_several);
         let stamp = stamps.next();

@@ -30,7 +30,7 @@ enum Event {
 /// The answers so far.
 struct Answers<'a> {
     spa: &'a Spa,
-    /// Of each packet, the address that it asks to open for.
+    /// For each packet, the address that it asks to open for.
     asked: Vec<Option<IpAddr>>,
     received: Vec<Option<Received>>,
     first: Target,
@@ -39,7 +39,7 @@ struct Answers<'a> {
     are_result: bool,
 }
 
-/// Sends packets and does what the plan has behind them; again with a new stamp if that fails and retries are
+/// Sends packets and carries out the rest of the plan; again with a new stamp if that fails and retries are
 /// left.
 ///
 /// # Errors
@@ -138,7 +138,7 @@ fn finish(
             Ok(Some(stream))
         }
         (Some(ConnectTo::Port(port)), true) => connect(answers, port, knocked, sent, report),
-        // The plan has no reply without an answer.
+        // A plan that connects to `reply` always asks for an answer.
         (Some(ConnectTo::Reply), _) => {
             let (place, port) = wait_for_port(answers, sent, report)?;
             report.flush();
@@ -153,7 +153,7 @@ fn finish(
     }
 }
 
-/// Waits for the answers to all packets; one must be what was asked for.
+/// Waits for the answers to all packets; the host must comply with one of them.
 fn wait_for_all(
     mut answers: Answers<'_>,
     sent: Vec<SentPacket>,
@@ -244,7 +244,7 @@ fn connect(
             }
             Ok(Event::Ended(Some(Err(error)))) => {
                 if matches!(error.closed, Closed::NoAnswer) {
-                    // The time is over for the answers, too.
+                    // The time for answers has passed, too.
                     for event in events {
                         if let Event::Received(place, received) = event {
                             answers.add(place, received, report);

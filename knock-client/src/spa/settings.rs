@@ -35,7 +35,7 @@ pub struct SpaOptions {
     #[arg(long, value_name = "NAME", help_heading = HEADING)]
     pub door: Option<DoorName>,
 
-    /// Open the door for this long; the host may give less [default: as the host has it]
+    /// Open the door for this long; the host may give less [default: the door's open_for]
     #[arg(long = "for", value_name = "DURATION", help_heading = HEADING)]
     pub time: Option<GrantTime>,
 
@@ -44,7 +44,7 @@ pub struct SpaOptions {
     pub close: bool,
 
     /// Send the packet to this UDP port [default: udp/62201]
-    // The argument `port` of `proxy` is another one.
+    // `proxy` has another argument `port`.
     #[arg(long = "port", value_name = "PORT", help_heading = HEADING)]
     pub spa_port: Option<SpaPort>,
 
@@ -72,7 +72,7 @@ pub struct SpaSettings {
     pub port: Option<SpaPort>,
     /// The file with this client's private key.
     pub key: Option<PathBuf>,
-    /// The address to open for; `::` and `0.0.0.0` for whichever the packet comes from.
+    /// The address to open for; `::` and `0.0.0.0` for the packet's source.
     pub source: Option<IpAddr>,
     /// Whether the host is not asked for an answer.
     pub no_answer: bool,
@@ -94,7 +94,7 @@ pub enum SpaError {
     /// This client's key is unusable.
     #[error(transparent)]
     Key(#[from] KeyFileError),
-    /// Nobody should use the host's key.
+    /// The host's key is weak.
     #[error("the host's key: {0}")]
     Weak(#[from] WeakKey),
     /// There is nothing to connect to behind a door that is being closed.
@@ -121,7 +121,7 @@ pub struct Spa {
     pub(super) channel: Channel,
     /// The door.
     pub(super) door: Option<DoorName>,
-    /// Seconds wanted; 0 for what the host has.
+    /// Requested seconds; 0 for the door's `open_for`.
     pub(super) seconds: u32,
     /// What to do with the door.
     pub(super) action: Action,
@@ -159,7 +159,7 @@ impl SpaSettings {
         Self {
             host: self.host.or(profile.host),
             door: self.door.or(profile.door),
-            // How long to open is no question if the door is to be closed.
+            // A door that is to be closed needs no duration.
             time: self.time.or(profile.time).filter(|_| !self.close),
             close: self.close,
             port: self.port.or(profile.port),
@@ -222,10 +222,10 @@ impl SpaSettings {
 
 impl Spa {
     /// Returns the address to open for, where packets to the target have this source; `None` for
-    /// whichever the packet comes from.
+    /// the packet's source.
     ///
-    /// A private IPv4 address is most likely translated on the way. With two families, an address
-    /// that was given counts for its own.
+    /// A private IPv4 address is most likely translated on the way. With two families, a given
+    /// address applies to its own family only.
     pub(super) fn source(&self, own: IpAddr, target: &Target, has_several: bool) -> Option<IpAddr> {
         match self.source {
             Some(given) if given.is_unspecified() => None,
@@ -266,12 +266,12 @@ impl Spa {
     }
 }
 
-/// Whether an address is most likely the one that others see.
+/// Whether other hosts most likely see this address.
 fn is_global(address: &IpAddr) -> bool {
     match address {
         IpAddr::V6(_) => true,
         IpAddr::V4(address) => {
-            // RFC 6598: between customers and their provider.
+            // RFC 6598: the shared address space of carrier-grade NAT.
             let is_shared = address.octets()[0] == 100 && address.octets()[1] & 0xc0 == 64;
             !(address.is_private()
                 || address.is_loopback()

@@ -13,7 +13,7 @@ use std::time::Duration;
 const TIMES: RangeInclusive<Duration> =
     Duration::from_secs(1)..=Duration::from_secs(u32::MAX as u64);
 
-/// The public key of a host, or why the text is none.
+/// The public key of a host, or the reason why the text is not one.
 ///
 /// The command line must not refuse it, because that would print the text, which may be a private key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,7 +52,7 @@ impl<'de> Deserialize<'de> for HostKey {
 pub struct DoorName(String);
 
 impl DoorName {
-    /// Returns its number in packets.
+    /// Returns the id by which packets name it.
     #[must_use]
     pub fn id(&self) -> DoorId {
         DoorId::of_name(&self.0)
@@ -75,7 +75,7 @@ impl FromStr for DoorName {
     type Err = Invalid;
 
     fn from_str(word: &str) -> Result<Self, Invalid> {
-        // The names that a configuration can have.
+        // The same rule as for names in a configuration.
         let fits = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
         match word.is_empty() || !word.chars().all(fits) {
             true => Err(Invalid::new(format!(
@@ -157,7 +157,7 @@ impl FromStr for SpaPort {
     }
 }
 
-/// Makes a word with a parser of a text.
+/// Reads a word of a file with the parser of the command line.
 macro_rules! try_from_string {
     ($($word:ty),+) => {
         $(impl TryFrom<String> for $word {

@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::process::{Child, Command, Output, Stdio};
 use tempfile::TempDir;
 
-/// A machine with a key, and the host that knows it.
+/// A machine with a key, and the host that has its public key.
 pub(crate) struct Machine {
     pub(crate) home: TempDir,
     pub(crate) host: Host,
@@ -46,7 +46,7 @@ impl Machine {
         self.command(&all).spawn().expect("the command runs")
     }
 
-    /// Runs to the end without an answer, and returns what was asked for.
+    /// Runs to the end without an answer, and returns the requests.
     pub(crate) fn asks(&self, words: &[&str]) -> Opened {
         let child = self.start(&[words, &["--no-answer"]].concat());
         let opened = self.host.receive();
@@ -59,7 +59,7 @@ impl Machine {
         opened
     }
 
-    /// Runs with one answer, and returns how it ends.
+    /// Answers once, and returns the outcome of the run.
     pub(crate) fn is_answered(&self, words: &[&str], content: Content) -> Outcome {
         let child = self.start(words);
         let opened = self.host.receive();

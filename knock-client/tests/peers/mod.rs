@@ -128,7 +128,7 @@ fn port(socket: &Socket) -> u16 {
     address.as_socket().expect("an IP address").port()
 }
 
-/// Calls again what a signal has interrupted: the system does not do so for a socket with a timeout.
+/// Repeats a call that a signal has interrupted; the system does not restart it for a socket with a timeout.
 fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     loop {
         match call() {

@@ -30,7 +30,7 @@ pub(crate) struct Opened {
     pub(crate) action: u8,
 }
 
-/// What is answered.
+/// The content of an answer.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Content {
     pub(crate) outcome: u8,
