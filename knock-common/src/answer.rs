@@ -113,7 +113,7 @@ impl Answer {
         }
     }
 
-    /// Answers a packet of single packet authorization with [`crate::spa::layout::ANSWER_WORDS`] words whose sum this is.
+    /// Answers a packet of single packet authorization with [`AnswerWords`] whose sum this is.
     #[inline(always)]
     pub const fn spa(sum: u64) -> Self {
         Self {

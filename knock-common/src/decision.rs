@@ -13,7 +13,7 @@ pub struct Decision(u64);
 impl Decision {
     const COMPLETED: u64 = 1 << 63;
     const ASKS: u64 = 1 << 62;
-    /// Below lies the event to report if the node has changed before [`SourceKnocks`] are known.
+    /// The lower bits have the event to report if the node has changed before [`SourceKnocks`] are known.
     const POSITION_SHIFT: u32 = 32;
 
     #[inline(always)]

@@ -131,7 +131,7 @@ mod tests {
             ("drops", Reason::NoGrant, 64, 1000, (64, 0)),
             ("another drop", Reason::Truncated, 1, 1000, (0, 1)),
             (
-                "knocks have a gate of their own",
+                "knocks have an event limit of their own",
                 Reason::FirstKnock,
                 60,
                 1000,
@@ -193,14 +193,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_word_is_a_what(word: u64, now: u64) {
+        fn any_word_is_an_event_head(word: u64, now: u64) {
             let sim = Sim::default();
             let head = EventHead::from_word(word);
             prop_assert_eq!(EventHead::from_word(head.to_word()), head);
             report(&sim, &PacketInfo { now_ns: now, ..PacketInfo::default() }, head, 0);
         }
 
-        /// Not more than the gate lets through, whatever its word was.
+        /// Never more than the event limit admits, whatever its word was.
         #[test]
         fn any_word_of_an_event_limit_is_understood(word: u64, ms in 0_u64..1 << 40) {
             let sim = Sim::default();

@@ -118,7 +118,7 @@ pub trait Env: Sized {
     /// The keys of a gate, by index below [`crate::spa::layout::GATES`].
     fn spa_gate(&self, index: u32) -> Option<&Gate>;
 
-    /// What is known of a client's key.
+    /// The keys and rights of a client's key.
     fn spa_key(&self, name: &SpaKeyName) -> Option<&SpaKey>;
 
     /// A door that a user may open.
@@ -142,7 +142,7 @@ pub trait Env: Sized {
     /// Calls a function with memory for the judgement of a packet of fwknop; `None` if there is none.
     fn with_fwknop_scratch<T>(&self, judge: impl FnOnce(&mut fwknop::Scratch) -> T) -> Option<T>;
 
-    /// What is known of a fwknop user, by index below [`crate::spa::layout::FWKNOP_KEYS_MAX`].
+    /// The entry of a fwknop user, by index below [`crate::spa::layout::FWKNOP_KEYS_MAX`].
     fn fwknop_key(&self, index: u32) -> Option<&FwknopKey>;
 
     /// The word of the event limit for a kind of event; all CPUs share it.

@@ -59,7 +59,7 @@ pub trait Subprograms: Env + Steps {
     /// See [`crate::presence::raise_slot`].
     fn raise_presence(&self, slot: u32, floor: u64);
 
-    /// See [`crate::event::hand_over`].
+    /// See [`crate::emit::hand_over`].
     fn hand_over(&self, info: &PacketInfo, head: EventHead, until_ms: u64);
 
     /// See [`crate::door::change_grants`].

@@ -241,7 +241,7 @@ fn a_packet_with_a_flipped_bit_is_refused() {
 }
 
 #[test]
-fn what_is_no_packet_of_ours_is_refused() {
+fn packets_in_another_format_are_refused() {
     let text = access("alice", "0.0.0.0,tcp/22");
     let whole = encrypt(PASSPHRASE, *b"saltsalt", text.as_bytes());
     let packet = seal(PASSPHRASE, HMAC_KEY, *b"saltsalt", text.as_bytes());
@@ -276,7 +276,7 @@ fn what_is_no_packet_of_ours_is_refused() {
 
 /// An authentic packet with another passphrase, as that of a client in legacy mode.
 #[test]
-fn a_packet_encrypted_otherwise_is_unreadable() {
+fn a_packet_with_another_encryption_is_unreadable() {
     for salt in 0..=255_u8 {
         let text = access("alice", "0.0.0.0,tcp/22");
         let packet = seal(b"another", HMAC_KEY, [salt; 8], text.as_bytes());
@@ -328,7 +328,7 @@ proptest! {
 
     /// The reader of a slice, written again with the standard library, agrees about each text.
     #[test]
-    fn every_text_is_read_as_its_fields_say(text in texts()) {
+    fn every_text_is_read_by_its_fields(text in texts()) {
         let packet = seal(PASSPHRASE, HMAC_KEY, *b"saltsalt", &text);
         if let Some((kind, request)) = open(PASSPHRASE, HMAC_KEY, packet.as_bytes()) {
             let is_access = fields(&text).is_some_and(|ports| ports == request.port_count as usize);

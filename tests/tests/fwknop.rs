@@ -53,7 +53,7 @@ fn a_stock_client_opens_a_door_before_its_next_packet() {
 
 /// 100 sources, each with a packet and a SYN right behind it, while no daemon runs.
 #[test]
-fn a_hundred_first_syns_pass_behind_their_packets() {
+fn the_first_syns_of_a_hundred_sources_pass() {
     wait_since_boot(250);
     net::test(|net| {
         let _server = Server::tcp(&net.server, &[SSH]);
@@ -77,7 +77,7 @@ fn a_hundred_first_syns_pass_behind_their_packets() {
     });
 }
 
-/// What the options of the client ask for, and what it gets.
+/// Each option of the client, and the result.
 #[test]
 fn options_of_the_stock_client_are_understood() {
     wait_since_boot(250);
@@ -258,7 +258,7 @@ fn a_recorded_packet_opens_nothing() {
 
 /// Two CPUs get each packet at the same time: it opens once. Fewer packets than an event limit hides.
 #[test]
-fn a_packet_that_comes_twice_at_once_opens_once() {
+fn a_packet_that_arrives_twice_at_the_same_time_opens_once() {
     wait_since_boot(250);
     net::test(|net| {
         let keys = Keys::new();
@@ -335,7 +335,7 @@ impl Keys {
     }
 }
 
-/// The stock client, without the files of whoever runs this.
+/// The stock client, without the files of the user who runs the tests.
 fn fwknop(keys: &Keys, arguments: &[&str]) -> Command {
     let mut command = Command::new("fwknop");
     let home = keys.directory.path();
@@ -354,7 +354,7 @@ fn send(net: &Net, keys: &Keys, arguments: &[&str]) -> Output {
     output
 }
 
-/// After a boot without a record of used packets, those that may have been used are refused.
+/// After a boot without a record of used packets, packets that may have been used are refused.
 fn wait_since_boot(seconds: u64) {
     let is_long_ago = || now().unwrap().millis() > seconds * 1_000;
     wait::poll(Duration::from_secs(seconds), || is_long_ago().then_some(()));

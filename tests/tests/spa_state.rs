@@ -147,7 +147,7 @@ fn stamps_outlive_a_reboot_after_an_orderly_end() {
     });
 }
 
-/// Where stamps were lost, no packet made before the loss and the window opens anything, and this
+/// Where stamps were lost, packets made before the loss or within the window open nothing, and this
 /// is reported once.
 #[test]
 fn nobody_gets_in_for_the_window_after_an_unclean_end() {
@@ -161,7 +161,7 @@ fn nobody_gets_in_for_the_window_after_an_unclean_end() {
         daemon.kill();
         daemon::detach(&net.server);
         lose_pins();
-        // The file as an earlier boot left it, without what was used in its last second.
+        // The file as an earlier boot left it, without the stamps that were used in its last second.
         let path = stamps(&net.server);
         let text = fs::read_to_string(&path).unwrap();
         let mut state: Value = serde_json::from_str(&text).unwrap();
@@ -226,7 +226,7 @@ fn keys_are_replaced_one_after_the_other() {
         source.finds_closed(SSH, "the old key was removed");
         gets_in(net, &new_key, "the new key alone");
 
-        // The host's key, the same way.
+        // The host's key is replaced in the same way.
         let host = PrivateKey::generate().unwrap();
         keys.write("old.key", &keys.host);
         keys.write("host.key", &host);

@@ -1,6 +1,6 @@
 //! AES-256 decryption (FIPS 197), with tables.
 //!
-//! How long a lookup takes depends on the key. Only packets with a right HMAC get here, and nobody is answered.
+//! The time of a lookup depends on the key. Only packets with a valid HMAC get here, and no packet is answered.
 
 use bytemuck::{Pod, Zeroable};
 

@@ -5,7 +5,7 @@ pub const GROUP: usize = 4;
 /// Bits of a character.
 pub const BITS: u32 = 6;
 
-/// What [`digit`] returns for a character that is none: above all digits.
+/// The result of [`digit`] for any other character: greater than each digit.
 pub const NO_DIGIT: u32 = 0xff;
 
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";

@@ -1,7 +1,7 @@
 //! Judges a packet of fwknop, cheapest first: its characters, its HMAC under each key, the replay cache. Only an
 //! authentic packet is decrypted and read, and then has to be allowed.
 //!
-//! It is used up whether it is allowed or not, so that copies of a refused packet are cheap.
+//! An authentic packet is used up even if it is refused, so that its copies are cheap.
 
 use crate::{
     Address, FrameSubprograms, Reason, Subprograms, emit,
@@ -26,7 +26,7 @@ use crate::{
 /// How far the time of a packet may be from the wall clock, both ways, in milliseconds, as in fwknopd.
 pub const WINDOW_MS: u64 = 120_000;
 
-/// No key of [`find_key`].
+/// The result of [`find_key`] if no key fits.
 pub const NO_KEY: u32 = u32::MAX;
 
 /// Judges a packet, and reports it if it is one of fwknop, or of no format while others are dropped.

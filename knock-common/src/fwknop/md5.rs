@@ -11,7 +11,7 @@ pub const BLOCK_WORDS: usize = 16;
 pub const BLOCK_BYTES: usize = 64;
 /// Words in a digest.
 pub const DIGEST_WORDS: usize = 4;
-/// Bytes of text that the last block has room for, beside its end and its length.
+/// The most bytes of text in the last block, which also has an end mark and the length.
 pub const ROOM: u32 = 55;
 
 /// The state before the first block.

@@ -5,7 +5,7 @@
 //! packet = whole without its first ten characters ‖ base64(HMAC-SHA256(whole))
 //! ```
 //!
-//! Base64 is without padding. `judge` has the order of the steps, from the cheapest to the dearest.
+//! Base64 is without padding. `judge` runs the steps, cheapest first.
 
 pub mod aes;
 pub mod base64;

@@ -120,7 +120,7 @@ impl Scratch {
 
     /// Fills the MD5 block of a turn: the digest before, the passphrase, the salt. Returns how many bytes there are.
     ///
-    /// It is a function of its own, so that its part of the stack is free again when MD5 needs some.
+    /// A separate function, whose stack is free again when MD5 needs it.
     #[inline(never)]
     fn fill_md5(&mut self, turn: usize) -> u32 {
         let Self {

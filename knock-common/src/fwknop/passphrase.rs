@@ -7,7 +7,7 @@ use bytemuck::{Pod, Zeroable};
 /// The longest passphrase in bytes: an AES key, as `fwknop --key-gen` makes it.
 pub const PASSPHRASE_MAX: usize = 32;
 
-/// The passphrase of a user: the AES key of `fwknop --key-gen`, or what else a client was given.
+/// The passphrase of a user: the AES key of `fwknop --key-gen`, or any other that its client has.
 #[repr(C)]
 #[derive(Clone, Copy, Default, Eq, PartialEq, Pod, Zeroable)]
 pub struct Passphrase {

@@ -62,7 +62,7 @@ pub struct Scratch {
     pub(super) sha256: sha256::Work,
     pub(super) md5: md5::Work,
     pub(super) aes: aes::Work,
-    /// The block before, or the IV.
+    /// The previous block, or the IV.
     pub(super) chain: [u32; aes::BLOCK_WORDS],
     pub(super) passphrase: Passphrase,
     /// Characters of the base64 without the HMAC.
@@ -95,7 +95,7 @@ impl Scratch {
 
     /// Returns where the expected packet is to be copied to.
     ///
-    /// The length comes from memory here and below: LLVM knows no bound of it then, and keeps the masks that the
+    /// The length is read from memory here and below, so that LLVM knows no bound of it and keeps the masks that the
     /// verifier needs.
     #[inline(always)]
     pub fn room(&mut self) -> &mut [u8] {
@@ -118,7 +118,7 @@ impl Scratch {
             .wrapping_sub(TAG as u32);
         let length = *length as usize;
         let text = bytemuck::bytes_of_mut(text);
-        // A copy with the prefix put back in front would have another HMAC, and be no replay.
+        // A copy that includes the prefix would have another HMAC, so it would not be recognized as a replay.
         let next = base64::digit(byte(text, PREFIX.len()));
         if next & PREFIX_BITS != PREFIX_BITS {
             return false;

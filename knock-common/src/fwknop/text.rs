@@ -33,7 +33,7 @@ const TYPE_MAX: u32 = 6;
 const TCP: u32 = u32::from_be_bytes(*b"\0tcp");
 const UDP: u32 = u32::from_be_bytes(*b"\0udp");
 
-/// Parameters of FNV-1a, a hash of a name that only somebody with the user's keys can write.
+/// Parameters of FNV-1a. The hash needs no secret, because only a holder of the user's keys can choose the name.
 const HASH_START: u64 = 0xcbf2_9ce4_8422_2325;
 const HASH_FACTOR: u64 = 0x0000_0100_0000_01b3;
 
@@ -56,7 +56,7 @@ pub enum Kind {
 pub struct Request {
     /// When it was made, in seconds since 1970.
     pub timestamp: u64,
-    /// For how long it asks, in seconds; 0 if it does not say.
+    /// For how long it asks, in seconds; 0 if it names no time.
     pub timeout: u64,
     /// See [`username_hash`].
     pub username: u64,
@@ -71,7 +71,7 @@ pub struct Request {
     length: u32,
     /// The number of the type.
     kind: u32,
-    /// Bits of base64 that make no byte yet, and how many.
+    /// Bits of base64 that do not make up a byte yet, and their number.
     bits: u32,
     bit_count: u32,
     /// Which part of the message is read; see [`place`].
@@ -155,7 +155,7 @@ impl Request {
         self.is_malformed = 1;
     }
 
-    /// Ends a field, each of which has characters. Returns the character that ends the message.
+    /// Ends a field, which must not be empty. Returns the character that ends the message.
     #[inline(always)]
     fn end_field(&mut self) -> Option<u8> {
         if self.length == 0 {

@@ -167,7 +167,7 @@ pub fn open<E: Subprograms>(
     }
 }
 
-/// Records the stamp of an authentic packet. Returns why it could not be.
+/// Records the stamp of an authentic packet. Returns the reason if that fails.
 #[inline(always)]
 pub fn record_stamp<E: Subprograms>(env: &E, scratch: &mut SpaScratch) -> Option<Reason> {
     let id = scratch.header.key.id;

@@ -75,7 +75,7 @@ impl SpaKeyName {
     }
 }
 
-/// What is known of a client's key.
+/// The keys and rights of a client's key.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Pod, Zeroable)]
 pub struct SpaKey {
@@ -172,7 +172,7 @@ pub struct SourcePrefix {
     pub bits: u32,
 }
 
-/// What is known of a fwknop user.
+/// The keys and rights of a fwknop user.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Pod, Zeroable)]
 pub struct FwknopKey {

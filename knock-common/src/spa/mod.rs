@@ -48,7 +48,7 @@ use layout::SpaScratch;
 use port::{Otherwise, SpaFormats};
 use step::SpaStep;
 
-/// What happens to a packet to a port for single packet authorization.
+/// The outcome of a packet to a port for single packet authorization.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum PortOutcome {
     /// It was judged and reported.

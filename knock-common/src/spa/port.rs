@@ -26,7 +26,7 @@ impl SpaFormats {
     }
 }
 
-/// What happens to packets to a port for single packet authorization that are none of its formats.
+/// What happens to packets that have none of a port's formats.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Otherwise {
     /// They are dropped.
@@ -62,7 +62,7 @@ impl SpaPort {
         self.formats.0 | otherwise
     }
 
-    /// Reads the bits; those that mean nothing are ignored.
+    /// Reads the bits; unknown ones are ignored.
     #[inline(always)]
     pub const fn from_bits(bits: u8, port_group: u16) -> Self {
         Self {

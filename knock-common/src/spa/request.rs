@@ -8,7 +8,7 @@ use crate::{
 /// The body of a packet.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Request {
-    /// For whom; [`Address::ANY`] for the source of the packet.
+    /// The address to open for; [`Address::ANY`] for the source of the packet.
     pub source: Address,
     /// The door.
     pub door: DoorId,
@@ -42,7 +42,7 @@ impl Request {
         }
     }
 
-    /// Whether this version of the format has all that it says.
+    /// Whether each field has a value of this version of the format.
     #[inline(always)]
     pub const fn is_readable(&self) -> bool {
         self.action <= Self::CLOSE && self.reserved == 0

@@ -29,7 +29,7 @@ pub struct Sealer {
 pub struct Content {
     /// Nanoseconds since 1970.
     pub stamp: u64,
-    /// For whom.
+    /// The address to open for.
     pub source: Address,
     /// The door.
     pub door: DoorId,
@@ -79,7 +79,7 @@ impl Sealer {
         packet
     }
 
-    /// Opens the answer to a packet; `None` if it is none of the host to this packet.
+    /// Opens the answer to a packet; `None` if it is not the host's answer to this packet.
     pub fn open_answer(&self, packet: &[u8; PACKET_BYTES], answer: &[u8]) -> Option<[u8; 32]> {
         let (mac, hidden) = answer.split_at_checked(16)?;
         let mut body: [u8; 32] = hidden.try_into().ok()?;
@@ -95,7 +95,7 @@ impl Sealer {
         Some(body)
     }
 
-    /// Makes the gate of a packet right again.
+    /// Recomputes the gate of a packet.
     pub fn close_gate(&self, packet: &mut [u8; PACKET_BYTES]) {
         let (words, _) = packet.as_chunks::<8>();
         let [a, b, c, d, e, f, g, h, _] = *words else {

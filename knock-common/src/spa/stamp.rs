@@ -23,7 +23,7 @@ pub const fn offset_ms(stamp: u64, wall_ns: u64) -> u64 {
     }
 }
 
-/// Records the stamp of an authenticated packet: then it is the key's greatest. Returns why it could not be.
+/// Records the stamp of an authenticated packet as its key's greatest. Returns the reason if that fails.
 #[inline(always)]
 pub fn record(last: &impl Word, stamp: u64) -> Option<Reason> {
     for _ in 0..TRIES {

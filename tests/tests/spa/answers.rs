@@ -183,7 +183,7 @@ fn dual_stack_opens_for_both_families() {
     });
 }
 
-/// A key that the host does not know gets no answer, like noise.
+/// A packet under a key that the host does not know gets no answer, like noise.
 #[test]
 fn only_users_are_answered() {
     net::test(|net| {
@@ -208,7 +208,7 @@ fn a_packet_is_answered_once_with_the_hosts_time() {
         let users = Users::new();
         let daemon = Daemon::start(&net.server, &users.config("", USERS, DOORS));
         for family in Family::ALL {
-            // A packet that is late is answered only if its stamp is greater than all before.
+            // A late packet is answered only if its stamp is greater than all earlier ones.
             let user = family.pick("alice", "bob");
             let private = users.private(user).parse().unwrap();
             let channel = Channel::new(&private, &users.host.parse().unwrap()).unwrap();

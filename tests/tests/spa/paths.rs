@@ -25,9 +25,9 @@ const PORT: u16 = 62_201;
 const WEB: u16 = 80;
 const ALICE: &[(&str, &str)] = &[("alice", "doors = [\"ssh\", \"wiki\"]")];
 
-/// No SYN is dropped: the client's first one is right behind its packet.
+/// No SYN is dropped: the client sends the first one right after its packet.
 #[test]
-fn the_first_syn_behind_a_packet_is_let_in() {
+fn the_first_syn_after_a_packet_passes() {
     const RUNS: usize = 100;
     net::test(|net| {
         let server = Server::tcp(&net.server, &[SSH]);
@@ -54,7 +54,7 @@ fn the_first_syn_behind_a_packet_is_let_in() {
 }
 
 #[test]
-fn tags_options_and_extension_headers_do_not_hide_a_packet() {
+fn a_packet_is_found_behind_tags_options_and_extension_headers() {
     const TAG: (u16, u16) = (0x8100, 7);
     const OUTER: (u16, u16) = (0x88a8, 8);
     const HOP_BY_HOP: u8 = 0;
@@ -112,7 +112,7 @@ fn tags_options_and_extension_headers_do_not_hide_a_packet() {
     });
 }
 
-/// The client in Python alone: its own socket, too.
+/// The client in Python also sends the packet itself.
 #[test]
 fn an_independent_client_opens_the_door() {
     net::test(|net| {
@@ -166,7 +166,7 @@ fn behind_a_nat_an_unbound_packet_opens_and_the_inner_address_does_not() {
     });
 }
 
-/// A bound packet that was taken off the path opens for nobody else, and is not used up by that.
+/// A bound packet that was intercepted opens for no other source, and the attempt does not use it up.
 #[test]
 fn a_relayed_packet_opens_only_for_its_own_address() {
     net::test(|net| {
@@ -250,7 +250,7 @@ fn send(namespace: &Namespace, from: IpAddr, to: IpAddr, datagram: &[u8]) {
     assert_eq!(sent.unwrap(), datagram.len(), "{from} to {to}");
 }
 
-/// The client's namespace translates the addresses of one behind it.
+/// Makes the client's namespace a NAT for a namespace behind it.
 struct Nat {
     inner: Namespace,
 }

@@ -89,7 +89,7 @@ fn a_clock_may_be_off_by_the_window() {
         let daemon = Daemon::start(&net.server, &users.config("", BOTH, DOORS));
         let private = users.private("alice").parse().unwrap();
         let channel = Channel::new(&private, &users.host.parse().unwrap()).unwrap();
-        // In the order of their stamps, since those of a key only increase; with time for a busy machine.
+        // In the order of their stamps, since those of a key only increase; with slack for a busy machine.
         for (seconds, opens) in [
             (-31, false),
             (-26, true),
@@ -125,9 +125,9 @@ fn a_clock_may_be_off_by_the_window() {
     });
 }
 
-/// The grant is for the address that the packet names; events have both.
+/// The grant is for the address that the packet names; events have both addresses.
 #[test]
-fn only_a_user_who_may_opens_for_another_address() {
+fn only_a_permitted_user_opens_for_another_address() {
     const USERS: &[(&str, &str)] = &[
         ("alice", "doors = [\"ssh\", \"wiki\"]"),
         ("bob", "doors = [\"ssh\"]\nfor_others = true"),
@@ -158,7 +158,7 @@ fn only_a_user_who_may_opens_for_another_address() {
     });
 }
 
-/// Whoever takes an unbound packet off the path could send it from elsewhere.
+/// An attacker who intercepts an unbound packet could send it from another address.
 #[test]
 fn a_host_can_refuse_packets_without_an_address() {
     net::test(|net| {

@@ -258,7 +258,7 @@ fn a_packet_of_fwknop_is_refused_for_one_reason() {
             usize::from(opened),
             "{name}"
         );
-        // Used up, whether it opened anything or not.
+        // The packet is used up, whether it opened anything or not.
         let again = if reason == Reason::SpaForged {
             reason
         } else {
@@ -288,7 +288,7 @@ fn a_packet_of_fwknop_may_ask_for_another_address() {
     assert_eq!(firewall.grants("203.0.113.9"), [(0, 30)]);
     assert_eq!(firewall.grants("198.51.100.7"), []);
 
-    // The next packet's event does not have it any more.
+    // The event of the next packet no longer has it.
     let packet = firewall.seal(HMAC_KEY, &access_now("0.0.0.0,tcp/22"));
     assert_eq!(
         firewall.send("198.51.100.8", packet.as_bytes()),
@@ -311,7 +311,7 @@ fn the_event_of_a_stale_packet_has_the_offset_of_its_clock() {
         let error_ms = event.until_ms.cast_signed() - offset * 1000;
         assert!((-2000..=0).contains(&error_ms), "{offset} s: {error_ms} ms");
     }
-    // The packet from the future is remembered until it is too old, the other one from now on.
+    // The packet from the future is remembered as of its own time, the other one as of now.
     let now_ms = now().unwrap().millis();
     let mut ages: Vec<i64> = firewall
         .seen()
@@ -326,7 +326,7 @@ fn the_event_of_a_stale_packet_has_the_offset_of_its_clock() {
 }
 
 #[test]
-fn what_is_no_packet_of_fwknop_is_noise() {
+fn datagrams_in_another_format_are_noise() {
     let sealed = |firewall: &mut Firewall| firewall.seal(HMAC_KEY, &access_now("0.0.0.0,tcp/22"));
     let mut firewall = Firewall::new(&[user(1, HMAC_KEY)]);
     let packet = sealed(&mut firewall);

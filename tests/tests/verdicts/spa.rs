@@ -1,4 +1,4 @@
-//! Single packet authorization: what the program in the kernel makes of packets, in all kinds of frames.
+//! Single packet authorization: how the program in the kernel judges packets, in all kinds of frames.
 
 use std::net::IpAddr;
 
@@ -93,7 +93,7 @@ fn a_packet_opens_its_door_in_each_kind_of_frame() {
 }
 
 #[test]
-fn a_packet_gets_what_its_user_may_have() {
+fn a_packet_opens_what_its_user_may_open() {
     let mut kernel = kernel(&tables(Otherwise::Drop));
     let (alice, bob) = (spa::client(ALICE), spa::client(BOB));
     let stranger = spa::client(3);
@@ -256,7 +256,7 @@ fn a_grant_lasts_as_long_as_asked_and_allowed() {
 }
 
 #[test]
-fn noise_is_what_the_port_is_otherwise() {
+fn noise_is_judged_by_the_other_use_of_the_port() {
     let packet = spa::client(ALICE).seal(&ssh());
     let short = &packet[..71];
     let wrong_gate = [short, &[!packet[71]]].concat();

@@ -13,7 +13,7 @@ const ASKING: Content = Content {
 };
 
 #[test]
-fn who_asks_gets_to_know_what_happened() {
+fn an_answer_reports_the_outcome() {
     let others = SpaKey::FOR_OTHERS;
     for (name, flags, content, reason, port, seconds) in [
         ("opened", 0, ASKING, Reason::Opened, 22, 30),
@@ -120,7 +120,7 @@ fn who_asks_gets_to_know_what_happened() {
             (reason, Some(expected)),
             "{name}"
         );
-        // Once, unless it is of the future: its stamp can't be used up.
+        // A packet is answered once, unless its stamp is in the future: such a stamp can't be used up.
         let (again, answered) = answer(&sim, CLIENT, &packet);
         let is_ahead = content.stamp > STAMP;
         assert_eq!(answered.is_some(), is_ahead, "{name}: {again:?}");
@@ -186,7 +186,7 @@ fn a_dry_run_answers_nothing() {
     assert_eq!(decide(&bytes[..], &sim).action(sim.features), Action::Pass);
 }
 
-/// What the answer to a packet says.
+/// The content of an answer.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 struct Answered {
     reason: Reason,

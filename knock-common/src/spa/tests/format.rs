@@ -195,7 +195,7 @@ fn random_octets_may_follow_a_packet_and_a_part_of_it_is_noise() {
     }
 }
 
-/// What a flipped bit changes: without the right gate nothing gets past it, with it the tag is wrong.
+/// A flipped bit fails at the gate or, once the gate is recomputed, at the tag.
 #[test]
 fn each_changed_bit_is_refused_and_changes_nothing() {
     let packet = sealer().seal(&CONTENT);
@@ -227,7 +227,7 @@ fn each_changed_bit_is_refused_and_changes_nothing() {
 }
 
 proptest! {
-    /// Whatever a packet says and whatever the host has: the greatest stamp never goes down, and nothing opens twice.
+    /// For any packet and any state of the host, the greatest stamp never decreases, and nothing opens twice.
     #[test]
     fn nothing_opens_twice(
         stamps in prop::collection::vec((0..8_u64, 0..4_u8, any::<bool>()), 1..40),

@@ -1,9 +1,9 @@
-//! Other packets to the port.
+//! Packets to the port that are not of a user.
 
 use super::*;
 
 #[test]
-fn other_packets_to_the_port_are_what_it_is_otherwise() {
+fn other_packets_are_judged_by_the_other_use_of_the_port() {
     const DATA: &[u8] =
         b"QUIC, for instance, and much longer than the 72 octets that a packet of this format has";
     let group_frame = |payload: &[u8]| {

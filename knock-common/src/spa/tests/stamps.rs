@@ -1,4 +1,4 @@
-//! When a packet counts, and that it counts once.
+//! A packet counts within the window, and once.
 
 use super::*;
 
@@ -43,7 +43,7 @@ fn a_packet_counts_within_the_window_only() {
 }
 
 #[test]
-fn stamps_only_go_up() {
+fn stamps_of_a_key_only_increase() {
     let sim = host();
     for (name, stamp, reason) in [
         ("the first", STAMP, Reason::Opened),
@@ -65,7 +65,7 @@ fn stamps_only_go_up() {
 }
 
 #[test]
-fn a_used_stamp_stays_used_if_the_user_may_not() {
+fn a_refused_packet_uses_up_its_stamp() {
     let sim = host();
     let not_allowed = Content {
         door: OTHERS,
