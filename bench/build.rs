@@ -1,6 +1,5 @@
-//! Builds the kernel object, for its size, and the programs that it is measured against.
+//! Builds the programs that the kernel object is measured against.
 
 fn main() {
-    xtask::ebpf::embed_or_exit(&xtask::ebpf::FIREWALL);
     xtask::ebpf::embed_or_exit(&xtask::ebpf::BASELINES);
 }

@@ -12,19 +12,17 @@ use knock_tests::{
     kernel::{Kernel, compile},
     spa,
 };
-use knock_user::kernel::program::LoadOptions;
+use knock_user::kernel::program::{LoadOptions, OBJECT};
 use nix::sys::utsname::uname;
-use object::{Object as _, ObjectSymbol as _, SymbolKind};
+use object::{Object as _, ObjectSection as _, ObjectSymbol as _, SymbolKind};
 use serde::{Deserialize, Serialize};
-
-static OBJECT: &[u8] = include_bytes!(env!("KNOCK_OBJECT"));
 
 /// The factor by which a number may grow before the file has to be rewritten.
 const GROWTH_MOST: f64 = 1.02;
 /// The size of an instruction in bytes.
 const INSTRUCTION: u64 = 8;
-/// The beginning of the text by which the compiler names its version in the object.
-const PRODUCER: &[u8] = b"(rustc version ";
+/// The section of the object that names its compiler.
+const COMPILER: &str = ".comment";
 
 /// Names and settings of configurations. The kernel translates a program of its own for each set of features.
 const CONFIGURATIONS: &[(&str, &str)] = &[
@@ -122,11 +120,11 @@ struct Loaded {
 }
 
 fn compiler() -> String {
-    let found = OBJECT.windows(PRODUCER.len()).position(|w| w == PRODUCER);
-    let text = &OBJECT[found.unwrap() + PRODUCER.len()..];
-    let end = text.iter().position(|octet| b" \0".contains(octet));
-    let version = String::from_utf8_lossy(&text[..end.unwrap()]);
-    format!("rustc {version}")
+    let file = object::File::parse(OBJECT).unwrap();
+    let section = file.section_by_name(COMPILER).unwrap();
+    let text = String::from_utf8_lossy(section.data().unwrap()).into_owned();
+    // "rustc 1.96.0 (LLVM 22.1.8), bpf-linker 0.13.0 …"
+    text.split(" (").next().unwrap().to_owned()
 }
 
 fn kernel() -> String {

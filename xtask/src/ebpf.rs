@@ -1,4 +1,4 @@
-//! Builds kernel objects, by hand (`cargo xtask build-ebpf`) and from build scripts.
+//! Builds kernel objects, by hand (`cargo xtask build-ebpf`) and from build scripts; keeps one with the code.
 
 use std::{
     env, fs,
@@ -9,6 +9,11 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 use xshell::{Cmd, Shell};
+
+#[path = "../../knock-user/build/kept.rs"]
+mod kept;
+pub mod record;
+mod strip;
 
 use crate::{
     network,
@@ -26,8 +31,7 @@ pub struct Package {
     /// Its name.
     pub name: &'static str,
     binary: &'static str,
-    /// The environment variable with the object's path, for the crate that embeds it. With
-    /// `_PREBUILT` behind it, it names an object built elsewhere, to embed instead of building one.
+    /// The environment variable with the object's path, for a crate whose build script calls [`embed_or_exit`].
     variable: &'static str,
     /// The paths of its sources.
     directories: &'static [&'static str],
@@ -55,8 +59,10 @@ pub const BASELINES: Package = Package {
 /// A built and checked kernel object.
 #[derive(Debug)]
 pub struct Built {
-    /// The ELF file.
+    /// The ELF file, without debug information. Beside it, without the extension, is the one with it.
     pub path: PathBuf,
+    /// Compiler and linker with their versions.
+    pub compiler: String,
     /// Its size.
     pub bytes: usize,
     /// Its content.
@@ -69,12 +75,16 @@ pub fn target_dir() -> PathBuf {
     shell::target_dir().join("ebpf")
 }
 
-/// Builds the object of a package into `target_dir` and checks it.
+/// Builds the object of a package in the shell's directory, a workspace, into `target_dir`; checks and strips it.
+///
+/// # Errors
+/// It does not build, or the verifier would reject it.
 pub fn build(sh: &Shell, kit: &Kit, package: &Package, target_dir: &Path) -> Result<Built> {
     let cmd = for_target(
         kit.toolchain.cargo(sh).arg("build"),
         kit,
         package,
+        &sh.current_dir(),
         target_dir,
     )
     .args(["--bin", package.binary]);
@@ -112,17 +122,51 @@ pub fn build(sh: &Shell, kit: &Kit, package: &Package, target_dir: &Path) -> Res
         "building the kernel object failed: `{line}`"
     );
     let path = target_dir.join(TARGET).join(PROFILE).join(package.binary);
-    checked(path, package)
+    stripped(&path, kit, package)
 }
 
-/// Adds the arguments and variables with which a cargo command builds for the kernel.
-pub fn for_target<'a>(cargo: Cmd<'a>, kit: &Kit, package: &Package, target_dir: &Path) -> Cmd<'a> {
+/// Checks a built object and strips it.
+fn stripped(path: &Path, kit: &Kit, package: &Package) -> Result<Built> {
+    let elf = fs::read(path).with_context(|| format!("reading {}", path.display()))?;
+    let facts = (package.check)(&elf).with_context(|| path.display().to_string())?;
+    let compiler = kit.to_string();
+    let stripped = strip::strip(&elf, &compiler).with_context(|| path.display().to_string())?;
+    (package.check)(&stripped).with_context(|| format!("{}, stripped", path.display()))?;
+    let path = path.with_extension("o");
+    fs::write(&path, &stripped).with_context(|| format!("writing {}", path.display()))?;
+    Ok(Built {
+        bytes: stripped.len(),
+        path,
+        compiler,
+        facts,
+    })
+}
+
+/// Adds the arguments and variables with which a cargo command in the workspace `root` builds for the kernel.
+pub fn for_target<'a>(
+    cargo: Cmd<'a>,
+    kit: &Kit,
+    package: &Package,
+    root: &Path,
+    target_dir: &Path,
+) -> Cmd<'a> {
     // BTF gives types and source lines to the kernel and to the verifier's log.
     let flags = [
         "-Cdebuginfo=2".to_owned(),
         "-Clink-arg=--btf".to_owned(),
         format!("-Clinker={}", kit.linker.path.display()),
+        // The linker runs in the workspace and copies source lines of its files; the object is then the same for each
+        // directory of workspace, crates and compiler.
+        format!("--remap-path-prefix={}=.", root.display()),
+        format!(
+            "--remap-path-prefix={}=/rust",
+            kit.toolchain.sources().display()
+        ),
     ];
+    let registries = shell::registries()
+        .into_iter()
+        .map(|registry| format!("--remap-path-prefix={}=/crates", registry.display()));
+    let flags: Vec<_> = flags.into_iter().chain(registries).collect();
     cargo
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))
         .args([
@@ -137,23 +181,12 @@ pub fn for_target<'a>(cargo: Cmd<'a>, kit: &Kit, package: &Package, target_dir: 
         .arg(target_dir)
 }
 
-/// Builds the object of a package for a build script, or takes one that was built elsewhere, and
-/// passes its path to the crate in the package's variable.
+/// Builds the object of a package for a build script, and passes its path to the crate in the package's variable.
 ///
 /// Installs nothing; if something is missing, the error names `cargo xtask setup`.
 pub fn embed(package: &Package) -> Result<()> {
-    let prebuilt = format!("{}_PREBUILT", package.variable);
-    for variable in [prebuilt.as_str(), toolchain::ORIGIN_VARIABLE] {
-        println!("cargo::rerun-if-env-changed={variable}");
-    }
-    let built = match env::var_os(&prebuilt) {
-        Some(path) => {
-            let path = shell::workspace().join(path);
-            rerun_if_changed(&path);
-            checked(path, package).context(prebuilt)?
-        }
-        None => build_for_script(package)?,
-    };
+    println!("cargo::rerun-if-env-changed={}", toolchain::ORIGIN_VARIABLE);
+    let built = build_for_script(package)?;
 
     // A copy, so that the next build for another profile can't change it under the compiler.
     let out = PathBuf::from(env::var_os("OUT_DIR").context("OUT_DIR is not set")?);
@@ -200,14 +233,4 @@ fn script_target_dir() -> Result<PathBuf> {
     let out = PathBuf::from(env::var_os("OUT_DIR").context("OUT_DIR is not set")?);
     let outer = out.ancestors().nth(4).unwrap_or(&out);
     Ok(outer.join("ebpf"))
-}
-
-fn checked(path: PathBuf, package: &Package) -> Result<Built> {
-    let elf = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
-    let facts = (package.check)(&elf).with_context(|| path.display().to_string())?;
-    Ok(Built {
-        bytes: elf.len(),
-        facts,
-        path,
-    })
 }

@@ -46,7 +46,11 @@ enum Verb {
         bench: bool,
     },
     /// Build the kernel object and check it
-    BuildEbpf,
+    BuildEbpf {
+        /// Keep it in knock-user/object, so that others need neither nightly nor LLVM to build
+        #[arg(long)]
+        keep: bool,
+    },
     /// Check format, lint and test everything; the last line is "N passed, N failed, N skipped"
     Test {
         /// Leave out the tests that need root
@@ -142,11 +146,17 @@ fn run(verb: Verb) -> Result<bool> {
                 vm::get(&sh, &apt, &vm::SERIES)?;
             }
         }
-        Verb::BuildEbpf => {
+        Verb::BuildEbpf { keep } => {
             let kit = setup::ready(&sh)?;
             let object = ebpf::build(&sh, &kit, &ebpf::FIREWALL, &ebpf::target_dir())?;
             println!("{} ({} bytes)", object.path.display(), object.bytes);
             println!("{}", object.facts);
+            if keep {
+                let is_changed = ebpf::record::keep(&sh, &object)?;
+                let place = ebpf::record::directory();
+                let done = if is_changed { "kept" } else { "unchanged" };
+                println!("{done} in {}", place.display());
+            }
         }
         Verb::Test {
             no_root,
@@ -165,7 +175,7 @@ fn run(verb: Verb) -> Result<bool> {
         Verb::Vm { kernels } => return vm::run(&sh, &kernels),
         Verb::Demo => {
             tools::get(&apt, tools::Verb::Demo)?;
-            setup::run(&sh, &apt)?;
+            ebpf::record::prepare(&sh, &apt)?;
             return Err(launch::demo(&sh));
         }
         Verb::Fresh { verbs } => return fresh::run(&sh, &apt, &verbs),
@@ -190,7 +200,7 @@ fn run(verb: Verb) -> Result<bool> {
         Verb::Audit => return audit::run(&sh),
         Verb::Dist => {
             tools::get(&apt, tools::Verb::Dist)?;
-            setup::run(&sh, &apt)?;
+            ebpf::record::prepare(&sh, &apt)?;
             println!("{}", dist::run(&sh)?.display());
         }
         Verb::Flood { args } => {

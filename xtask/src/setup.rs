@@ -1,5 +1,7 @@
 //! Finds or installs the tools for building and linting, and prints one line for each.
 
+use std::fmt;
+
 use anyhow::{Context as _, Result, bail};
 use xshell::Shell;
 
@@ -7,7 +9,7 @@ use crate::{
     linker::Linker,
     package::Apt,
     shell,
-    toolchain::{Origin, Toolchain},
+    toolchain::{Origin, Toolchain, Version},
 };
 
 /// Debian's packages of a compiler that is new enough, its cargo and its sources.
@@ -20,6 +22,13 @@ pub struct Kit {
     pub toolchain: Toolchain,
     /// A linker that reads what the compiler writes.
     pub linker: Linker,
+}
+
+impl fmt::Display for Kit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Version { release, llvm, .. } = &self.toolchain.version;
+        write!(f, "rustc {release} (LLVM {llvm}), {}", self.linker)
+    }
 }
 
 /// Returns the first complete pair of compiler and linker that is already installed.

@@ -71,6 +71,15 @@ pub fn cargo_home() -> PathBuf {
     home.unwrap_or_default()
 }
 
+/// The directories with the sources of crates, one for each registry.
+pub fn registries() -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(cargo_home().join("registry/src"));
+    let paths = entries.into_iter().flatten().flatten();
+    let mut paths: Vec<_> = paths.map(|entry| entry.path()).collect();
+    paths.sort();
+    paths
+}
+
 /// The directory of `cargo install`.
 pub fn cargo_bin() -> PathBuf {
     cargo_home().join("bin")

@@ -103,10 +103,15 @@ pub fn run(sh: &Shell, chosen: Chosen<'_>) -> Result<bool> {
     Ok(report.is_good())
 }
 
-/// Tests that need no root: the workspace's default members, the bench, and the fuzz targets on their corpus.
-const HARMLESS: [(&str, &[&str]); 3] = [
+/// Tests that need no root: the workspace's default members, the bench, the kernel object, and the fuzz targets on
+/// their corpus.
+const HARMLESS: [(&str, &[&str]); 4] = [
     ("cargo test", &[]),
     ("cargo test knock-bench", &["--package", "knock-bench"]),
+    (
+        "cargo test xtask",
+        &["--package", "xtask", "--test", "object"],
+    ),
     // Together with knock-user, so that its features are the same and it is built once; it has no such tests.
     (
         "cargo test knock-fuzz",
@@ -121,6 +126,14 @@ const HARMLESS: [(&str, &[&str]); 3] = [
             "mutate",
         ],
     ),
+];
+
+/// The crates that a registry can have.
+const PUBLISHED: [&str; 4] = [
+    "knock-common",
+    "knock-sequence",
+    "knock-client",
+    "knock-user",
 ];
 
 /// Builds and runs the tests of the host.
@@ -232,6 +245,11 @@ fn lint(sh: &Shell, kit: &Kit, report: &mut Report) -> Result<()> {
             .args(["clippy", "--all-targets"])
             .args(STRICT),
     )?;
+    let package = shell::cargo(sh).args(["package", "--no-verify", "--allow-dirty"]);
+    let package = PUBLISHED
+        .iter()
+        .fold(package, |cmd, name| cmd.args(["--package", name]));
+    report.step("package", package)?;
     // Programs that run only on other kernels are not part of all targets.
     for (name, package, targets) in [
         ("clippy knock-tests", "knock-tests", &["--all-targets"][..]),
@@ -257,7 +275,8 @@ fn lint(sh: &Shell, kit: &Kit, report: &mut Report) -> Result<()> {
     ] {
         match kit.toolchain.clippy(sh) {
             Some(clippy) => {
-                let clippy = ebpf::for_target(clippy, kit, package, &ebpf::target_dir());
+                let clippy =
+                    ebpf::for_target(clippy, kit, package, &sh.current_dir(), &ebpf::target_dir());
                 report.step(name, clippy.args(STRICT))?;
             }
             None => report.left_out(name, &format!("{} has no clippy", kit.toolchain.origin)),

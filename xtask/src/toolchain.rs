@@ -60,6 +60,7 @@ pub struct Toolchain {
     /// Its version, by `rustc -vV`.
     pub version: Version,
     bin: PathBuf,
+    sources: PathBuf,
 }
 
 impl Toolchain {
@@ -83,9 +84,9 @@ impl Toolchain {
             version.release
         );
         let sysroot = ask(sh, &rustc, &["--print", "sysroot"])?;
-        let sources = Path::new(&sysroot).join("lib/rustlib/src/rust/library/core");
+        let sources = Path::new(&sysroot).join("lib/rustlib/src/rust");
         ensure!(
-            sources.is_dir(),
+            sources.join("library/core").is_dir(),
             "the library sources are missing ({})",
             sources.display()
         );
@@ -93,6 +94,7 @@ impl Toolchain {
             origin,
             version,
             bin,
+            sources,
         })
     }
 
@@ -115,6 +117,11 @@ impl Toolchain {
     /// The compiler itself.
     pub fn rustc(&self) -> PathBuf {
         self.bin.join("rustc")
+    }
+
+    /// The directory of the library's sources.
+    pub fn sources(&self) -> &Path {
+        &self.sources
     }
 
     fn command<'a>(&self, sh: &'a Shell, program: &Path) -> Cmd<'a> {

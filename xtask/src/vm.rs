@@ -20,9 +20,10 @@ use anyhow::{Context as _, Result, bail, ensure};
 use xshell::Shell;
 
 use crate::{
+    ebpf,
     package::Apt,
     report::Report,
-    setup, shell, suite,
+    shell, suite,
     tools::{self, Verb},
 };
 
@@ -141,7 +142,7 @@ pub fn run(sh: &Shell, wanted: &[String]) -> Result<bool> {
     };
     let apt = Apt::new(sh);
     let machines = get(sh, &apt, &wanted)?;
-    setup::run(sh, &apt)?;
+    ebpf::record::prepare(sh, &apt)?;
     let mut report = Report::default();
     test(sh, &machines, &mut report)?;
     report.print();

@@ -39,6 +39,8 @@ use crate::{
 mod copies;
 mod load;
 
+pub use load::OBJECT;
+
 use copies::Copy;
 pub use copies::LoadedCopy;
 

@@ -11,12 +11,13 @@ use crate::{
     kernel::{bpffs, maps, pins},
 };
 
+/// The kernel object, an ELF file without debug information.
 #[cfg(feature = "object")]
-static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("KNOCK_OBJECT"));
+pub static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("KNOCK_OBJECT"));
 
 /// A library build has no object, and [`XdpProgram::load`] returns an error.
 #[cfg(not(feature = "object"))]
-static OBJECT: &[u8] = &[];
+pub static OBJECT: &[u8] = &[];
 
 /// How many of the last lines of the verifier's log an error shows.
 const VERIFIER_LINES: usize = 12;
