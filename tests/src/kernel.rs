@@ -4,6 +4,7 @@ use std::{
     fs::{self, File},
     mem,
     os::fd::{AsFd as _, AsRawFd as _, BorrowedFd},
+    sync::Barrier,
     thread,
 };
 
@@ -248,6 +249,38 @@ impl Kernel {
             verdict = Some(self.test_run(&frame, 1)?);
         }
         self.since_last_count(verdict.context("there is no frame to judge")?)
+    }
+
+    /// Judges each frame on two CPUs at once, `times` times on each; errors as for
+    /// [`Kernel::judge`].
+    pub fn judge_on_two_cpus(&mut self, frames: &[Vec<u8>], times: u32) -> Result<Run> {
+        let program = &*self.firewall.program()?;
+        let both_are_ready = Barrier::new(2);
+        let runs = thread::scope(|scope| {
+            let runs = [(); 2].map(|()| {
+                scope.spawn(|| {
+                    let mut last = Ok(XDP_DROP);
+                    for frame in frames {
+                        both_are_ready.wait();
+                        let run = program.test_run(TestRunOptions {
+                            data_in: Some(frame),
+                            repeat: times,
+                            ..TestRunOptions::new()
+                        });
+                        // The other one waits for this one in any case.
+                        if last.is_ok() {
+                            last = run.map(|run| run.return_value);
+                        }
+                    }
+                    last
+                })
+            });
+            runs.map(|run| run.join().map_err(|_panic| anyhow!("a thread panicked")))
+        });
+        let [one, other] = runs;
+        one??;
+        let verdict = verdict(other??)?;
+        self.since_last_count(verdict)
     }
 
     fn since_last_count(&mut self, verdict: Verdict) -> Result<Run> {

@@ -9,4 +9,5 @@ mod answers;
 mod oracle;
 mod paths;
 mod rules;
+mod silence;
 mod users;

@@ -9,6 +9,7 @@ use knock_tests::{
     daemon::Daemon,
     namespace::{Namespace, text},
     net::{self, Family, Net},
+    random::Random,
     server::Server,
     ssh::SSH,
     wire::{self, Payload, Piece, Wire},
@@ -197,44 +198,89 @@ fn a_relayed_packet_opens_only_for_its_own_address() {
     });
 }
 
+/// Single packet authorization beside a protocol of a server: none of its datagrams is lost.
 #[test]
 fn a_service_on_the_port_receives_everything_else() {
     const QUIC: u16 = 443;
+    const DATAGRAMS: usize = 2_000;
+    let others = other_datagrams();
     net::test(|net| {
         let server = Server::tcp(&net.server, &[SSH, WEB]).and_udp(&net.server, QUIC);
-        let users = Users::new();
         let spa = "ports = [\"udp/443\"]\notherwise = \"pass\"";
-        let daemon = Daemon::start(&net.server, &users.config(spa, ALICE, DOORS));
-        for family in Family::ALL {
-            let (from, to) = (family.client(), family.server());
-            let echoed = net.client.enter(|| {
-                let socket = UdpSocket::bind((from, 0)).unwrap();
-                socket
-                    .set_read_timeout(Some(Duration::from_secs(10)))
-                    .unwrap();
-                // Shorter than a packet, as long, and longer.
-                let lengths = [0, 1, 71, 72, 73, 272, 1_200];
-                lengths
-                    .into_iter()
-                    .cycle()
-                    .take(2_000)
-                    .filter(|length| {
-                        let sent: Vec<u8> = (0..*length).map(|at| (at % 251) as u8).collect();
+        for is_fwknop_accepted in [false, true] {
+            let row = format!("fwknop: {is_fwknop_accepted}");
+            let users = Users::new();
+            let bob = is_fwknop_accepted.then(|| users.fwknop("bob"));
+            let config = users.config(spa, ALICE, &(bob.unwrap_or_default() + DOORS));
+            let daemon = Daemon::start(&net.server, &config);
+            for family in Family::ALL {
+                let (from, to) = (family.client(), family.server());
+                let lost = net.client.enter(|| {
+                    let socket = UdpSocket::bind((from, 0)).unwrap();
+                    socket
+                        .set_read_timeout(Some(Duration::from_secs(10)))
+                        .unwrap();
+                    let all = others.iter().cycle().take(DATAGRAMS);
+                    let lost = all.filter(|(_, sent)| {
                         let mut received = [0; 2_048];
-                        socket.send_to(&sent, (to, QUIC)).unwrap();
-                        let length = socket.recv(&mut received).unwrap();
-                        received[..length] == sent
-                    })
-                    .count()
-            });
-            assert_eq!(echoed, 2_000, "{family}");
-            let host = to.to_string();
-            let words = [&host, "--port", "udp/443", "--then-connect", "22"];
-            users.opens(&net.client, "alice", &words);
+                        socket.send_to(sent, (to, QUIC)).unwrap();
+                        let length = socket.recv(&mut received);
+                        length.is_err() || received[..length.unwrap()] != *sent
+                    });
+                    lost.map(|(name, _)| *name).collect::<Vec<_>>()
+                });
+                assert!(lost.is_empty(), "{row}, {family}: {lost:?}");
+                let host = to.to_string();
+                let words = [&host, "--port", "udp/443", "--then-connect", "22"];
+                users.opens(&net.client, "alice", &words);
+            }
+            daemon.stop();
         }
         assert!(server.met(Family::V4.client(), QUIC));
-        daemon.stop();
     });
+}
+
+/// Datagrams of protocols that a server may have on the port, and others that are shorter than a packet, as long, and
+/// longer.
+fn other_datagrams() -> Vec<(&'static str, Vec<u8>)> {
+    let mut random = Random::new(443);
+    let mut of = |first: &[u8], length: usize| -> Vec<u8> {
+        let noise = (first.len()..length).map(|_| random.next() as u8);
+        first.iter().copied().chain(noise).collect()
+    };
+    let mut datagrams = Vec::new();
+    for length in [0, 1, 71, 72, 73, 272, 1_200] {
+        datagrams.push(("noise", of(&[], length)));
+    }
+    for _ in 0..10 {
+        // RFC 9000, 17.2 and 17.3: a long header has the first bit, a short one has not; both have the second.
+        let initial = [&[0xc3, 0, 0, 0, 1, 8][..], &of(&[], 8), &[0, 0, 0x44, 0x9e]].concat();
+        datagrams.push(("QUIC, Initial", of(&initial, 1_200)));
+        let handshake = [&[0xe1, 0, 0, 0, 1, 8][..], &of(&[], 8), &[4]].concat();
+        datagrams.push(("QUIC, Handshake", of(&handshake, 72)));
+        let negotiation = [0x80, 0, 0, 0, 0, 8];
+        datagrams.push(("QUIC, Version Negotiation", of(&negotiation, 35)));
+        for length in [21, 72, 97, 1_252] {
+            datagrams.push(("QUIC, short header", of(&[0x4b], length)));
+        }
+        let name = b"\x07example\x03com\0";
+        let query = [
+            &of(&[], 2)[..],
+            &[1, 0, 0, 1, 0, 0, 0, 0, 0, 0],
+            name,
+            &[0, 1, 0, 1],
+        ]
+        .concat();
+        datagrams.push(("DNS", query.clone()));
+        datagrams.push(("DNS, padded", [query, vec![0; 99]].concat()));
+        for (kind, length) in [(1, 148), (2, 92), (3, 64), (4, 32), (4, 96), (4, 1_452)] {
+            datagrams.push(("WireGuard", of(&[kind, 0, 0, 0], length)));
+        }
+        let stun = [0, 1, 0, 0, 0x21, 0x12, 0xa4, 0x42];
+        datagrams.push(("STUN", of(&stun, 20)));
+        datagrams.push(("DTLS", of(&[22, 0xfe, 0xfd, 0, 0, 0, 0, 0, 0, 0, 0], 240)));
+    }
+    datagrams
 }
 
 /// This moment: ns since 1970.

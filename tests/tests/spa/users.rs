@@ -83,6 +83,14 @@ impl Users {
         config + rest
     }
 
+    /// Returns a user of fwknop, with keys in a file, who may open the door `ssh`.
+    #[track_caller]
+    pub(crate) fn fwknop(&self, name: &str) -> String {
+        let file = self.file(name);
+        fs::write(&file, "KEY a passphrase\nHMAC_KEY an HMAC key\n").unwrap();
+        format!("[[user]]\nname = \"{name}\"\nfwknop = {file:?}\ndoors = [\"ssh\"]\n")
+    }
+
     /// Runs knock-client in a namespace, with a user's key and these words.
     pub(crate) fn client(&self, namespace: &Namespace, name: &str, words: &[&str]) -> Output {
         let mut command = Command::new(&binaries().client);

@@ -482,6 +482,34 @@ fn a_full_replay_cache_admits_no_packet() {
     assert_eq!(firewall.grants("198.51.100.7"), []);
 }
 
+/// Of two CPUs that judge a packet at the same time, again and again, one accepts it once.
+#[test]
+fn a_packet_of_fwknop_that_two_cpus_judge_at_once_is_used_once() {
+    const PACKETS: u64 = 2_000;
+    const TIMES: u32 = 20;
+    let mut firewall = Firewall::new(&[user(1, HMAC_KEY)]);
+    let text = access_now("0.0.0.0,tcp/22");
+    let frames: Vec<_> = (0..PACKETS)
+        .map(|_| {
+            let packet = firewall.seal(HMAC_KEY, &text);
+            let frame = eth().ip4("198.51.100.7", "192.0.2.2");
+            frame.datagram(40_000, PORT, packet.as_bytes()).bytes()
+        })
+        .collect();
+    let run = firewall.kernel.judge_on_two_cpus(&frames, TIMES).unwrap();
+    let all = 2 * PACKETS * u64::from(TIMES);
+    let mut expected = vec![
+        (Reason::Opened, 1),
+        (Reason::Refreshed, PACKETS - 1),
+        (Reason::SpaReplayed, all - PACKETS),
+    ];
+    let mut counted = run.reasons;
+    expected.sort_unstable();
+    counted.sort_unstable();
+    assert_eq!(counted, expected);
+    assert_eq!(firewall.seen().len() as u64, PACKETS);
+}
+
 #[test]
 fn every_flipped_bit_of_a_packet_of_fwknop_is_noticed() {
     let mut firewall = Firewall::new(&[user(1, HMAC_KEY)]);

@@ -8,7 +8,7 @@ use knock_common::{
     grant::Grant,
     layout::GrantKey,
     spa::{
-        layout::{DoorId, SpaKey},
+        layout::{DoorId, SpaKey, SpaKeyName},
         port::Otherwise,
         seal::{Content, Sealer},
     },
@@ -374,6 +374,78 @@ fn an_answer_says_what_happened() {
             assert_eq!(body[4..8], seconds.to_le_bytes(), "{name}");
             let (again, nothing) = kernel.answer(&question).unwrap();
             assert_eq!((again, nothing), (SpaReplayed, None), "{name}");
+        }
+    }
+}
+
+/// Of two CPUs that judge a packet at the same time, again and again, one accepts it once.
+#[test]
+fn a_packet_that_two_cpus_judge_at_once_is_used_once() {
+    const PACKETS: u64 = 2_000;
+    const TIMES: u32 = 20;
+    let mut kernel = kernel(&tables(Otherwise::Drop));
+    let alice = spa::client(ALICE);
+    let first = ssh();
+    let frames: Vec<_> = (0..PACKETS)
+        .map(|number| {
+            let stamp = first.stamp + number;
+            datagram(v4(), &alice.seal(&Content { stamp, ..first }))
+        })
+        .collect();
+    let run = kernel.judge_on_two_cpus(&frames, TIMES).unwrap();
+    let count = |reason| {
+        let counted = run.reasons.iter().find(|(counted, _)| *counted == reason);
+        counted.map_or(0, |(_, count)| *count)
+    };
+    assert_eq!(count(Opened), 1, "{:?}", run.reasons);
+    assert_eq!(count(Refreshed), PACKETS - 1, "{:?}", run.reasons);
+    let all = 2 * PACKETS * u64::from(TIMES);
+    assert_eq!(count(SpaReplayed), all - PACKETS, "{:?}", run.reasons);
+}
+
+/// As many users as a company has, each with two keys and the same doors.
+#[test]
+fn every_key_of_many_users_opens_every_door() {
+    const USERS: u16 = 2_000;
+    const DOORS: u16 = 20;
+    let names: Vec<String> = (0..DOORS).map(|door| format!("d{door}")).collect();
+    let config: String = (0..DOORS)
+        .map(|door| {
+            format!(
+                "[[door]]\nname = \"d{door}\"\nknock = [\"tcp/{}\", \"tcp/{}\"]\nopen = [\"tcp/{}\"]\n",
+                7_000 + door,
+                8_000 + door,
+                1_000 + door
+            )
+        })
+        .collect();
+    let mut tables = compile(&config).unwrap();
+    spa::add_port(&mut tables, PORT, spa::port(Otherwise::Drop));
+    let doors: Vec<&str> = names.iter().map(String::as_str).collect();
+    for user in 1..=USERS {
+        spa::add_user(&mut tables, user, 0, &doors);
+        // The second key of a user has a number of its own.
+        let (name, key) = tables.spa.keys[tables.spa.keys.len() - 1];
+        let Sealer {
+            mac, cipher, id, ..
+        } = spa::client(USERS + user);
+        let second = SpaKey { mac, cipher, ..key };
+        tables.spa.keys.push((SpaKeyName { id, ..name }, second));
+    }
+    let mut kernel = kernel(&tables);
+    for user in [1, 2, USERS / 2, USERS - 1, USERS] {
+        for key in [user, USERS + user] {
+            for name in &doors {
+                kernel.reset_event_limits().unwrap();
+                let content = spa::content(spa::door(name)).unwrap();
+                let packet = spa::client(key).seal(&content);
+                let judged = kernel.judge(&datagram(v6(), &packet)).unwrap();
+                assert!(
+                    matches!(judged.reason, Opened | Refreshed),
+                    "{key}, {name}: {judged:?}"
+                );
+                assert_eq!(judged.events[0].user, user, "{key}, {name}");
+            }
         }
     }
 }

@@ -3,6 +3,8 @@
 //! `KNOCK_FRAMES` is the number of frames. `KNOCK_SEED` repeats a run.
 #![expect(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
+mod fwknop;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     fmt::Debug,

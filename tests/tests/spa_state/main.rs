@@ -2,44 +2,30 @@
 //! configuration and the host in between.
 #![expect(clippy::unwrap_used, reason = "a helper of a test fails with the test")]
 
-use std::{
-    fs,
-    net::UdpSocket,
-    path::{Path, PathBuf},
-    thread,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+mod changes;
+mod keys;
+
+use std::{fs, thread, time::Duration};
 
 use knock_common::Reason;
-use knock_sequence::spa::{Action, Channel, DoorId, PORT, PrivateKey, Request};
+use knock_sequence::spa::{Channel, DoorId, PrivateKey};
 use knock_tests::{
     daemon::{self, Daemon},
     fwknop::{access_at, seal},
-    namespace::Namespace,
     net::{self, Family, Net, SERVER_LINK},
     pins,
     server::Server,
-    source::Source,
     ssh::SSH,
     wait,
 };
-use knock_user::kernel::pins::replay_directory;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use tempfile::TempDir;
+
+use keys::{
+    DOORS, Keys, gets_in, is_on_disk, is_refused, lose_pins, packet, send, stamps, start, unix_ns,
+};
 
 const WEB: u16 = 80;
-const STAMPS: &str = "spa-stamps.json";
-
-const DOORS: &str = "
-[[door]]
-name = \"ssh\"
-open = [\"tcp/22\"]
-[[door]]
-name = \"web\"
-knock = [\"tcp/7000\", \"udp/8000\", \"tcp/6000\"]
-open = [\"tcp/80\"]
-";
 
 #[test]
 fn a_packet_opens_once_whatever_happens_to_daemon_and_configuration() {
@@ -430,118 +416,4 @@ fn a_packet_of_fwknop_opens_once_whatever_happens() {
             ended.stderr
         );
     });
-}
-
-/// A host with a key, and a client.
-struct Keys {
-    directory: TempDir,
-    host: PrivateKey,
-    client: PrivateKey,
-}
-
-impl Keys {
-    fn new() -> Self {
-        let [host, client] = [(); 2].map(|()| PrivateKey::generate().unwrap());
-        let keys = Self {
-            directory: tempfile::tempdir().unwrap(),
-            host,
-            client,
-        };
-        keys.write("host.key", &keys.host);
-        keys
-    }
-
-    fn write(&self, name: &str, key: &PrivateKey) {
-        fs::write(self.path(name), key.line().as_str()).unwrap();
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
-    }
-
-    fn channel(&self) -> Channel {
-        Channel::new(&self.client, self.host.public()).unwrap()
-    }
-
-    /// A configuration in which a user with these keys may open the door `ssh`.
-    fn config(&self, user: &str, keys: &str) -> String {
-        format!(
-            "[spa]\nkey = {:?}\nwindow = \"10s\"\n{}{DOORS}",
-            self.path("host.key"),
-            user_table(user, keys)
-        )
-    }
-
-    fn text(&self) -> String {
-        format!("\"{}\"", self.client.public())
-    }
-}
-
-fn user_table(name: &str, keys: &str) -> String {
-    format!("[[user]]\nname = \"{name}\"\nkeys = [{keys}]\ndoors = [\"ssh\", \"web\"]\n")
-}
-
-fn unix_ns() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-    u64::try_from(since.as_nanos()).unwrap()
-}
-
-/// A new packet that opens a door for the source that it comes from.
-fn packet(channel: &Channel, door: DoorId) -> Vec<u8> {
-    let request = Request {
-        stamp: unix_ns(),
-        source: None,
-        door,
-        seconds: 0,
-        action: Action::Open,
-        answer: false,
-    };
-    channel.seal(&request).to_vec()
-}
-
-fn send(source: &Source<'_>, packet: &[u8]) {
-    let sent = source.namespace.enter(|| {
-        let socket = UdpSocket::bind((source.from, 0))?;
-        socket.send_to(packet, (source.to, PORT))
-    });
-    assert_eq!(sent.unwrap(), packet.len());
-}
-
-/// Sends a new packet, which opens the door `ssh`.
-fn gets_in(net: &Net, channel: &Channel, row: &str) -> Vec<u8> {
-    let source = net.stranger(Family::V4);
-    let packet = packet(channel, DoorId::FIRST);
-    send(&source, &packet);
-    drop(source.finds_open(SSH, row));
-    packet
-}
-
-/// A packet opens nothing, for whoever sends it.
-fn is_refused(net: &Net, packet: &[u8], row: &str) {
-    for family in Family::ALL {
-        let source = net.stranger(family);
-        send(&source, packet);
-        source.finds_closed(SSH, row);
-    }
-}
-
-fn start(net: &Net, config: &str) -> Daemon {
-    Daemon::start(&net.server, config)
-}
-
-fn stamps(server: &Namespace) -> PathBuf {
-    Path::new(&server.state()).join(STAMPS)
-}
-
-/// Waits until the file has a stamp of the client's key.
-fn is_on_disk(net: &Net, keys: &Keys) {
-    let id = format!("\"{}\":", keys.client.public().id().number());
-    wait::until("the stamp is in the file", || {
-        fs::read_to_string(stamps(&net.server)).is_ok_and(|text| text.contains(&id))
-    });
-}
-
-/// Loses the replay caches, as a reboot does.
-fn lose_pins() {
-    fs::remove_dir_all(replay_directory()).unwrap();
 }
