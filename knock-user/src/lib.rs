@@ -18,6 +18,7 @@ pub mod host;
 pub mod interfaces;
 pub mod kernel;
 pub mod ledger;
+pub mod metrics;
 pub mod model;
 pub mod sequences;
 pub mod strength;

@@ -26,7 +26,7 @@ use knock_user::{
         watch::Watchers,
     },
     control::{BadFile, Server, SocketAccess},
-    daemon::{Daemon, Signals, Watches},
+    daemon::{Daemon, Servers, Signals, Watches},
     host::{
         clock, os_error,
         paths::MOUNT_POINT,
@@ -35,6 +35,7 @@ use knock_user::{
     },
     interfaces::admission,
     kernel::{bpffs, instance::Instance, leftovers, persistence::Persistence, pins},
+    metrics::MetricsServer,
     model::{
         log_format::LogFormat,
         problem::{Misuse, Problems},
@@ -145,8 +146,10 @@ fn run(options: &Run, stderr: Stderr) -> Result<()> {
         let watchers = Watchers::default();
         let access = SocketAccess::new(plan.settings().control.group.as_deref())?;
         let control = Server::listen(&instance.socket(), access, watchers.clone())?;
-        let mut index = NextLineServer::default();
-        index.listen(plan.settings().next_line);
+        let mut next_line = NextLineServer::default();
+        next_line.listen(plan.settings().next_line);
+        let mut metrics = MetricsServer::new(control.asker());
+        metrics.listen(plan.settings().metrics);
         admission::note_names();
         // Everything that needs more is done: the group of the socket, and a port below 1024.
         privileges::drop_to_needed()?;
@@ -169,7 +172,7 @@ fn run(options: &Run, stderr: Stderr) -> Result<()> {
             plan,
             protection,
             deployed,
-            index,
+            Servers { next_line, metrics },
             admin::handle,
             |doors| {
                 let console = Console::new(out, style, doors, clock::booted_at());

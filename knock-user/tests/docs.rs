@@ -17,7 +17,7 @@ use clap::CommandFactory as _;
 use knock_common::Verdict;
 use knock_user::{
     admin::{
-        confirm, detach, grant, list, reload, revoke,
+        confirm, detach, grant, list, metrics, reload, revoke,
         status::{self, Counter, InterfaceAnswer, OneTime, Shortfall},
         users,
     },
@@ -220,6 +220,8 @@ fn every_field_of_an_answer_is_on_the_page() {
     accounts.extend(fields::<users::Key>());
     accounts.extend(fields::<users::FwknopFile>());
     verdicts.extend(fields::<Explanation>());
+    let mut scraped = fields::<metrics::Answer>();
+    scraped.extend(["classic", "openmetrics"]);
     let expected = [
         ("status", state),
         ("users", accounts),
@@ -227,6 +229,7 @@ fn every_field_of_an_answer_is_on_the_page() {
         ("grant", fields::<grant::Answer>()),
         ("revoke", fields::<revoke::Answer>()),
         ("explain", verdicts),
+        ("metrics", scraped),
         ("reload", fields::<reload::Answer>()),
         ("confirm", fields::<confirm::Answer>()),
         ("detach", fields::<detach::Answer>()),

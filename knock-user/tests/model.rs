@@ -239,6 +239,7 @@ fn settings() -> impl Strategy<Value = Settings> {
                 decoys: Decoys::Listed(vec![DECOY.into()]),
                 control: Control::default(),
                 next_line: None,
+                metrics: None,
                 doors,
             }
         })

@@ -9,7 +9,7 @@ use std::{
 };
 
 /// From the lowest to the highest, as in ARCHITECTURE.md.
-const FLOORS: [&str; 18] = [
+const FLOORS: [&str; 19] = [
     "model",
     "host",
     "compile",
@@ -24,6 +24,7 @@ const FLOORS: [&str; 18] = [
     "explain",
     "apply",
     "control",
+    "metrics",
     "daemon",
     "admin",
     "tools",

@@ -72,7 +72,7 @@ const fn tool(program: &'static str, package: &'static str, verbs: &'static [Ver
 
 /// The table. QEMU is not in it, because `vm/qemu.rs` finds it. Programs that every Debian system has (dpkg, coreutils,
 /// a shell) are listed if a system without dpkg may lack them.
-const TOOLS: [Tool; 37] = {
+const TOOLS: [Tool; 39] = {
     use Verb::{Bench, Demo, Flood, Fresh, Fuzz, Test, Vm};
     [
         // Networks of tests, demo and bench.
@@ -98,6 +98,8 @@ const TOOLS: [Tool; 37] = {
         tool("fwknopd", "fwknop-server", &[Bench]),
         tool("fwknop", "fwknop-client", &[Bench, Test]),
         tool("xdp-filter", "xdp-tools", &[Bench]),
+        tool("prometheus", "prometheus", &[Test]),
+        tool("promtool", "prometheus", &[Test]),
         // Processes with other rights, priorities, mounts, buffers.
         tool("setpriv", "util-linux", &[Test]),
         tool("chrt", "util-linux", &[Bench]),
@@ -125,7 +127,7 @@ const TOOLS: [Tool; 37] = {
 const PEERS: [&str; 4] = ["knockd", "fwknopd", "fwknop", "xdp-filter"];
 
 /// Daemons that a package's installation could start.
-const DAEMONS: [&str; 3] = ["knockd", "fwknopd", "sshd"];
+const DAEMONS: [&str; 4] = ["knockd", "fwknopd", "sshd", "prometheus"];
 
 /// Finds or installs the programs that a command runs. One line reports what was found or installed.
 ///

@@ -24,6 +24,7 @@ pub mod facts;
 pub mod grant;
 pub mod instances;
 pub mod list;
+pub mod metrics;
 pub mod reload;
 pub mod revoke;
 pub mod status;
@@ -107,6 +108,7 @@ subcommands! {
         Users(users),
         Watch(watch),
         Explain(explain),
+        Metrics(metrics),
     }
     "Commands about sources": {
         Grant(grant),

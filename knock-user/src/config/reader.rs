@@ -26,6 +26,7 @@ const KEYS: &[&str] = &[
     "decoys",
     "control",
     "next_line",
+    "metrics",
     "spa",
     "user",
     "door",
@@ -115,7 +116,8 @@ pub(super) fn read(text: &str, report: &mut Report) -> Option<Read> {
         lockout: lockout(top, report),
         decoys: decoys(top, report),
         control: control(top, report),
-        next_line: next_line(top, report),
+        next_line: listen(top, report, &NEXT_LINE),
+        metrics: listen(top, report, &METRICS),
         spa,
         users: Vec::new(),
         doors: Vec::new(),
@@ -284,26 +286,57 @@ fn control(top: &mut Section<'_, '_>, report: &mut Report) -> Control {
     })
 }
 
-fn next_line(top: &mut Section<'_, '_>, report: &mut Report) -> Option<SocketAddr> {
-    top.get("next_line", report, |item, report| {
-        let mut section = item.section("[next_line]", &["listen"], report)?;
+/// A table with the address on which a server listens.
+struct ListenTable {
+    key: &'static str,
+    name: &'static str,
+    /// An example, and what it means.
+    all: &'static str,
+    /// An example with one address.
+    one: &'static str,
+}
+
+const NEXT_LINE: ListenTable = ListenTable {
+    key: "next_line",
+    name: "[next_line]",
+    all: "\"[::]:7001\" for all addresses of this host",
+    one: "\"192.0.2.1:7001\"",
+};
+
+const METRICS: ListenTable = ListenTable {
+    key: "metrics",
+    name: "[metrics]",
+    all: "\"127.0.0.1:9482\" for programs on this host",
+    one: "\"192.0.2.1:9482\"",
+};
+
+fn listen(
+    top: &mut Section<'_, '_>,
+    report: &mut Report,
+    table: &ListenTable,
+) -> Option<SocketAddr> {
+    top.get(table.key, report, |item, report| {
+        let mut section = item.section(table.name, &["listen"], report)?;
         if section.lacks("listen") {
+            let (example, _) = table.all.split_once(' ').unwrap_or((table.all, ""));
             report.add(
                 section.line,
                 "listen",
-                "missing: an address and a TCP port, as in listen = \"[::]:7001\"",
+                format!("missing: an address and a TCP port, as in listen = {example}"),
             );
         }
-        section.get("listen", report, |item, report| item.parsed(report, listen))
+        section.get("listen", report, |item, report| {
+            item.parsed(report, |text| address(text, table))
+        })
     })
 }
 
-fn listen(text: &str) -> Result<SocketAddr, String> {
+fn address(text: &str, table: &ListenTable) -> Result<SocketAddr, String> {
     match text.parse::<SocketAddr>() {
         Ok(at) if at.port() != 0 => Ok(at),
         _ => Err(format!(
-            "{text:?} is not an address with a TCP port: write \"[::]:7001\" for all addresses of \
-             this host, or one, as in \"192.0.2.1:7001\""
+            "{text:?} is not an address with a TCP port: write {}, or one, as in {}",
+            table.all, table.one
         )),
     }
 }

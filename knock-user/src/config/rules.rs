@@ -51,6 +51,7 @@ pub(super) fn check(read: &Read, report: &mut Report) {
     rules.decoys();
     rules.exempt();
     rules.next_line();
+    rules.metrics();
     rules.files();
     rules.scans();
     rules.users(read);
@@ -281,14 +282,37 @@ impl Rules<'_> {
         let Some(next_line) = self.settings.next_line else {
             return;
         };
-        let port = Ports::tcp(next_line.port());
+        self.reachable("next_line", Ports::tcp(next_line.port()), true);
+    }
+
+    /// Reports a `[metrics]` port that a scraper on another host could not reach; a door may protect it.
+    fn metrics(&mut self) {
+        let Some(metrics) = self.settings.metrics else {
+            return;
+        };
+        let port = Ports::tcp(metrics.port());
+        let is_taken = |next_line: std::net::SocketAddr| {
+            let [a, b] = [next_line, metrics].map(|at| at.ip());
+            next_line.port() == metrics.port()
+                && (a == b || a.is_unspecified() || b.is_unspecified())
+        };
+        if self.settings.next_line.is_some_and(is_taken) {
+            let reason = format!("[next_line] listens on {port}, too: use another port");
+            self.add_to_file("metrics", reason);
+        } else if !metrics.ip().to_canonical().is_loopback() {
+            self.reachable("metrics", port, false);
+        }
+    }
+
+    /// Reports a port of a server of this program to which clients can't connect.
+    fn reachable(&mut self, key: &'static str, port: Ports, is_for_all: bool) {
         let is_decoy = match &self.settings.decoys {
             Decoys::Listed(listed) => listed.iter().any(|ports| ports.overlaps(port)),
             Decoys::Drawn { .. } => false,
         };
         let what = if self.knocks.touches(port) {
             "a knock port".to_owned()
-        } else if self.protected.touches(port) {
+        } else if is_for_all && self.protected.touches(port) {
             self.protector(port)
         } else if is_decoy {
             "a decoy".to_owned()
@@ -296,7 +320,7 @@ impl Rules<'_> {
             return;
         };
         let reason = format!("{port} is {what}, so clients can't connect to it: use another port");
-        self.add_to_file("next_line", reason);
+        self.add_to_file(key, reason);
     }
 
     /// Reports doors that share a one-time file: one would accept lines that the other marked as

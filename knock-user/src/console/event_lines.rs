@@ -165,7 +165,7 @@ impl<W: Write> Console<W> {
             destination: event.and_then(destination),
             interface: interface.as_deref(),
             door: Some(&door.name),
-            reason: ending.map(ending_name).or(giver.map(|_| "granted")),
+            reason: ending.map(Ending::name).or(giver.map(|_| "granted")),
             by: by.as_deref(),
             until: until_ms.map(|until_ms| self.utc(until_ms.saturating_mul(NANOS_PER_MILLI))),
             seconds: lasts_ms.map(seconds),
@@ -498,15 +498,6 @@ fn ending_text(ending: Ending, by: Option<&str>) -> String {
             format!("by the closing sequence {by}")
         }),
         Ending::Revoked { .. } => join("revoked by", by.unwrap_or_default()),
-    }
-}
-
-const fn ending_name(ending: Ending) -> &'static str {
-    match ending {
-        Ending::Expired => "expired",
-        Ending::Removed => "removed",
-        Ending::Sequence { .. } => "sequence",
-        Ending::Revoked { .. } => "revoked",
     }
 }
 

@@ -25,4 +25,4 @@ mod socket_file;
 pub use crate::model::problem::Misuse;
 pub use access::{Peer, SocketAccess};
 pub use protocol::{BadFile, Failure, Reply, Request};
-pub use server::{Call, Server};
+pub use server::{Asker, Call, Server};

@@ -12,7 +12,10 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use nix::sys::stat::{Mode, umask};
+use nix::{
+    sys::stat::{Mode, umask},
+    unistd::{Gid, Uid},
+};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::{
@@ -76,12 +79,46 @@ impl Call {
     }
 }
 
+/// Asks the daemon from within its own process.
+#[derive(Clone, Debug)]
+pub struct Asker(mpsc::Sender<Call>);
+
+impl Asker {
+    /// Sends a request like a client, and returns the reply.
+    pub async fn ask(&self, request: Request) -> Reply {
+        let (response, responded) = oneshot::channel();
+        let peer = Peer {
+            uid: Uid::effective().as_raw(),
+            gid: Gid::effective().as_raw(),
+            pid: i32::try_from(std::process::id()).ok(),
+        };
+        let call = Call {
+            request,
+            peer,
+            response,
+        };
+        let sent = self.0.send(call).await;
+        match (sent, responded.await) {
+            (Ok(()), Ok(Response { reply, .. })) => reply,
+            (Ok(()) | Err(_), _) => Reply::failed("the daemon is ending"),
+        }
+    }
+
+    /// Returns one whose requests a test answers.
+    #[cfg(test)]
+    pub(crate) fn for_tests() -> (Self, mpsc::Receiver<Call>) {
+        let (called, calls) = mpsc::channel(CONNECTIONS_MAX);
+        (Self(called), calls)
+    }
+}
+
 /// Listens, and hands over what is asked for.
 ///
 /// When it is dropped, the socket's file is removed and connections end at once.
 #[derive(Debug)]
 pub struct Server {
     calls: mpsc::Receiver<Call>,
+    asker: Asker,
     listening: JoinHandle<()>,
     watchers: Watchers,
     /// The users that are accepted now.
@@ -112,11 +149,12 @@ impl Server {
         let (access, current) = watch::channel(access);
         let door = Entrance {
             access: current,
-            called,
+            called: called.clone(),
             ended,
         };
         Ok(Self {
             calls,
+            asker: Asker(called),
             listening: tokio::spawn(accept(listener, Arc::new(door))),
             watchers,
             access,
@@ -124,6 +162,11 @@ impl Server {
             ending,
             path: Some(path.to_owned()),
         })
+    }
+
+    /// Returns what asks the daemon without the socket.
+    pub fn asker(&self) -> Asker {
+        self.asker.clone()
     }
 
     /// Lets others in from now on. Connections of a user who is no longer let in end.

@@ -1,6 +1,6 @@
 //! Changes of the configuration and of interfaces while the daemon runs.
 
-use std::io::Write;
+use std::{collections::BTreeMap, io::Write};
 
 use anyhow::Result;
 use knock_common::layout::FlowKey;
@@ -94,6 +94,7 @@ impl<W: Write> Daemon<W> {
         self.attempt_max_ticks = deployed.attempt_max_ticks;
         self.console
             .set_doors(self.doors.texts(self.plan.settings()));
+        self.configured_ms = clock::boot_ms();
         self.name_users();
         self.reopen_files();
         self.skew_detector = SkewDetector::new(self.plan.settings());
@@ -101,13 +102,17 @@ impl<W: Write> Daemon<W> {
         Ok((old, deployed))
     }
 
-    /// Names users on the console, by the numbers of both configurations during a change.
+    /// Names users on the console and in metrics, by the numbers of both configurations during a change.
     pub(super) fn name_users(&mut self) {
         let names = self.protection.registry().numbers.user_names();
         let names = names
             .into_iter()
             .map(|(number, name)| (number, name.to_owned()));
-        self.console.set_users(names.collect());
+        let users: BTreeMap<_, _> = names.collect();
+        let doors = self.plan.settings().doors.iter();
+        let doors = doors.map(|door| door.name.as_str()).collect();
+        self.tally.retain(&doors, users.clone());
+        self.console.set_users(users);
     }
 
     fn report_new(&mut self, deployed: Deployed) {

@@ -17,6 +17,7 @@ use crate::{
     host::{clock, os_error},
     kernel::maps,
     ledger::Action,
+    metrics::CommandOutcome,
     sequences::clock_skew::SkewedKnock,
 };
 
@@ -74,7 +75,8 @@ impl<W: Write> Daemon<W> {
         if !ledger_reports_it {
             self.console.event(event);
         }
-        let door = self.door(event.door);
+        let door = self.doors.get(self.plan.settings(), event.door);
+        self.tally.event(event, door.map(|door| door.name.as_str()));
         self.some_are_spent |= door.is_some_and(|door| door.dynamic.is_some())
             && matches!(
                 event.reason(),
@@ -122,6 +124,11 @@ impl<W: Write> Daemon<W> {
     /// As [`Daemon::act`]; `event` caused the actions.
     fn act_on(&mut self, actions: &[Action], event: Option<&Event>, at_ns: u64) {
         for action in actions {
+            if let Some(number) = action.door()
+                && let Some(door) = self.doors.get(self.plan.settings(), number)
+            {
+                self.tally.action(action, &door.name);
+            }
             let done = match *action {
                 Action::Remove { key } => self.remove(key),
                 Action::Restore { key, grant } => self.restore(key, grant),
@@ -192,6 +199,9 @@ impl<W: Write> Daemon<W> {
         };
         self.console.running(&job, clock::boot_ns());
         if let Err(left_out) = self.commands.run(job) {
+            let job = &left_out.0;
+            self.tally
+                .command(&job.door, job.occasion, CommandOutcome::LeftOut);
             // One line for all doors: which of them is left out does not matter.
             let line = self
                 .left_outs

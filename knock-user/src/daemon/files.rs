@@ -37,6 +37,7 @@ impl<W: Write> Daemon<W> {
     pub(super) fn reopen_files(&mut self) {
         self.files.clear();
         self.next_line.listen(self.plan.settings().next_line);
+        self.metrics.listen(self.plan.settings().metrics);
         // Sequences may have been used while the files were read.
         self.follow_sequences();
     }

@@ -42,7 +42,7 @@ mod waiting;
 
 pub use frames::Watches;
 pub use signals::Signals;
-pub use state::{Daemon, Handle};
+pub use state::{Daemon, Handle, Servers};
 
 use failed_commands::log_result;
 use frames::loaded_copy;
@@ -130,6 +130,8 @@ impl<W: Write> Daemon<W> {
                     None => self.do_what_is_due(),
                 },
                 Some(report) = self.reports.recv() => {
+                    self.tally
+                        .command(&report.job.door, report.job.occasion, (&report).into());
                     log_result(&mut self.failed_commands, &report);
                     Ok(())
                 }

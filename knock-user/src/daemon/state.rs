@@ -24,6 +24,7 @@ use crate::{
     host::clock,
     kernel::{persistence::Persistence, program::LoadedCopy},
     ledger::Ledger,
+    metrics::{MetricsServer, Tally},
     model::settings::{Door, Settings},
     sequences::{clock_skew::SkewDetector, next_line_server::NextLineServer, one_time::Standing},
 };
@@ -69,8 +70,13 @@ pub struct Daemon<W> {
     pub(crate) commands: Runner,
     pub(super) reports: mpsc::Receiver<CommandReport>,
     /// The longest that any attempt lives.
-    pub(super) attempt_max_ticks: u32,
+    pub(crate) attempt_max_ticks: u32,
     pub(super) stats: Stats,
+    /// What metrics count beside the counters of the kernel side.
+    pub(crate) tally: Tally,
+    pub(super) metrics: MetricsServer,
+    /// When a start or reload put the configuration in force, in milliseconds since boot.
+    pub(crate) configured_ms: u64,
     pub(super) untracked: u64,
     /// The last reported state of the files of one-time sequences.
     pub(crate) files: Files,
@@ -104,6 +110,15 @@ pub struct Daemon<W> {
     pub(super) surroundings: Surroundings,
 }
 
+/// What serves clients besides the control socket.
+#[derive(Debug)]
+pub struct Servers {
+    /// The server of numbers of next lines.
+    pub next_line: NextLineServer,
+    /// The server of metrics.
+    pub metrics: MetricsServer,
+}
+
 /// Why the loop ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum StopCause {
@@ -122,7 +137,7 @@ impl<W: Write> Daemon<W> {
         plan: Plan,
         protection: Protection,
         deployed: Deployed,
-        next_line: NextLineServer,
+        servers: Servers,
         handle: Handle<W>,
         console: impl FnOnce(Vec<DoorText>) -> Console<W>,
     ) -> Self {
@@ -154,9 +169,12 @@ impl<W: Write> Daemon<W> {
             reports,
             attempt_max_ticks: deployed.attempt_max_ticks,
             stats: Stats::new(&[]),
+            tally: Tally::default(),
+            metrics: servers.metrics,
+            configured_ms: clock::boot_ms(),
             untracked: 0,
             files: Files::new(),
-            next_line,
+            next_line: servers.next_line,
             skew_detector,
             packets: Packets::default(),
             left_outs: Throttle::new(1, "more commands"),

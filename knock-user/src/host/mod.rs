@@ -9,6 +9,7 @@ pub mod files;
 mod gateways;
 pub mod interface;
 pub mod link_events;
+pub mod listener;
 pub mod netlink;
 pub mod netns;
 pub mod os_error;

@@ -61,6 +61,16 @@ pub enum CoverageState {
 }
 
 impl CoverageState {
+    /// The words for JSON and metrics.
+    pub const NAMES: [&str; 6] = [
+        "protected",
+        "bypassed",
+        "blocked",
+        "absent",
+        "refused",
+        "missing",
+    ];
+
     /// Returns the word for JSON.
     pub const fn name(&self) -> &'static str {
         match self {

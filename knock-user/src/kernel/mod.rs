@@ -13,6 +13,7 @@ pub mod persistence;
 pub mod pins;
 pub mod program;
 pub mod registry;
+pub mod snapshot;
 
 /// The name of the program in the object.
 pub const PROGRAM: &str = "knock";

@@ -117,6 +117,11 @@ impl XdpProgram {
         self.answers
     }
 
+    /// Returns the content of the map `CONFIG`.
+    pub(super) const fn config(&self) -> &Config {
+        &self.config
+    }
+
     /// Returns the loaded object with its maps.
     pub fn ebpf(&mut self) -> &mut Ebpf {
         &mut self.ebpf

@@ -51,6 +51,18 @@ pub enum Action {
     },
 }
 
+impl Action {
+    /// Returns the index of the door that it reports about, if it is a report.
+    pub const fn door(&self) -> Option<u16> {
+        match self {
+            Self::Opened { door, .. }
+            | Self::Refreshed { door, .. }
+            | Self::Closed { door, .. } => Some(*door),
+            Self::Remove { .. } | Self::Restore { .. } => None,
+        }
+    }
+}
+
 /// The reason why a door is closed again.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Ending {
@@ -68,4 +80,19 @@ pub enum Ending {
         /// The user id.
         by: u32,
     },
+}
+
+impl Ending {
+    /// The names of all endings.
+    pub const NAMES: [&str; 4] = ["expired", "removed", "revoked", "sequence"];
+
+    /// Returns the name in JSON and metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Expired => "expired",
+            Self::Removed => "removed",
+            Self::Sequence { .. } => "sequence",
+            Self::Revoked { .. } => "revoked",
+        }
+    }
 }

@@ -42,6 +42,8 @@ pub struct Settings {
     pub control: Control,
     /// The address of the next-line server, if there is one.
     pub next_line: Option<SocketAddr>,
+    /// The address of the server of metrics, if there is one.
+    pub metrics: Option<SocketAddr>,
     /// How SPA packets are received; present if the file has `[spa]` or a user.
     pub spa: Option<Spa>,
     /// The users, in the order of the file.

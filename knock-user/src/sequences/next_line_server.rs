@@ -9,13 +9,12 @@
 
 use std::{
     collections::BTreeMap,
-    io::{self, ErrorKind},
+    io,
     net::{IpAddr, Ipv6Addr, SocketAddr},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::{TcpListener, TcpStream},
@@ -24,7 +23,7 @@ use tokio::{
     time::{Instant, sleep, sleep_until, timeout},
 };
 
-use crate::host::os_error;
+use crate::host::{listener, os_error};
 /// The most connections at a time; further ones wait.
 pub const CONNECTIONS_MAX: usize = 32;
 /// The most connections of one source; further ones are closed.
@@ -37,10 +36,6 @@ const BURST: u32 = 32;
 pub const PATIENCE: Duration = Duration::from_secs(3);
 /// The longest request: the name of a door and a line end, in bytes.
 const QUESTION_MAX: u64 = 65;
-/// The most connections that the kernel queues.
-const BACKLOG: i32 = 64;
-/// The pause before listening is tried again.
-const RETRY: Duration = Duration::from_secs(2);
 /// IPv6 addresses that share this many bits count as one source.
 const NETWORK_BITS: u32 = 64;
 
@@ -69,9 +64,9 @@ impl NextLineServer {
         }
         // The first attempt is made now, while this process may still have the capability for it.
         self.listening = at.map(|at| {
-            let listener = listener(at);
+            let listener = listener::listen(at);
             if let Err(error) = &listener {
-                tracing::warn!("{}", refusal(at, error));
+                tracing::warn!("{}", listener::refusal("[next_line]", at, error));
             }
             tokio::spawn(serve(at, listener.ok(), Arc::clone(&self.lines)))
         });
@@ -91,50 +86,13 @@ impl Drop for NextLineServer {
     }
 }
 
-fn refusal(at: SocketAddr, error: &io::Error) -> String {
-    let kind = error.kind();
-    let help = if kind == ErrorKind::AddrInUse {
-        "another program listens there: choose another port for [next_line] listen"
-    } else if kind == ErrorKind::PermissionDenied {
-        "ports below 1024 are available only at the start, and to root: choose a higher one for \
-         [next_line] listen"
-    } else {
-        "knock-user tries again every few seconds"
-    };
-    format!(
-        "[next_line] can't listen on {at}: {}; {help}",
-        os_error::plain(error)
-    )
-}
-
-fn listener(at: SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(
-        Domain::for_address(at),
-        Type::STREAM.nonblocking().cloexec(),
-        Some(Protocol::TCP),
-    )?;
-    socket.set_reuse_address(true)?;
-    // The address may appear later, with its interface.
-    match at {
-        SocketAddr::V4(_) => socket.set_freebind_v4(true)?,
-        SocketAddr::V6(_) => {
-            socket.set_freebind_v6(true)?;
-            // [::] includes IPv4, as in most programs.
-            socket.set_only_v6(false)?;
-        }
-    }
-    socket.bind(&at.into())?;
-    socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
-}
-
 async fn serve(at: SocketAddr, mut listener: Option<TcpListener>, lines: Arc<NextLines>) {
     let listener = loop {
         match listener.take() {
             Some(listener) => break listener,
-            None => sleep(RETRY).await,
+            None => sleep(listener::RETRY).await,
         }
-        listener = self::listener(at).ok();
+        listener = listener::listen(at).ok();
     };
     let turns = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let sources = Arc::new(Sources::default());

@@ -173,6 +173,9 @@ fn describe(settings: &Settings, out: &mut impl Write) -> io::Result<()> {
             "next_line: every client may ask {next_line} which line of a one_time file is next"
         )?;
     }
+    if let Some(metrics) = settings.metrics {
+        writeln!(out, "metrics: http://{metrics}/metrics")?;
+    }
     if !settings.trust.is_empty() {
         writeln!(out, "without knocking: {}", words(&settings.trust))?;
     }

@@ -10,7 +10,10 @@ use super::{
     instances::{self, At, Layouts},
     text::LocalTime,
 };
-use crate::{daemon::Daemon, kernel::leftovers};
+use crate::{
+    daemon::Daemon,
+    kernel::{instance::Instance, leftovers},
+};
 
 mod answer;
 mod client;
@@ -66,4 +69,26 @@ impl Command for Args {
             }
         }
     }
+}
+
+/// Returns the status of a running instance without counters and connections, which are read from
+/// tables; grants are counted as the ledger has them.
+///
+/// # Errors
+/// The interfaces can't be listed.
+pub(super) fn without_tables<W: Write>(daemon: &mut Daemon<W>) -> Result<Answer> {
+    let grants = daemon.ledger.openings().count();
+    let found = facts::Found {
+        grants,
+        ..facts::Found::default()
+    };
+    served::judged(daemon, &found, grants)
+}
+
+/// Returns the status of an instance that no process runs for.
+///
+/// # Errors
+/// As for [`Args::run`].
+pub(super) fn offline(instance: &Instance) -> Result<Answer> {
+    offline::status(instance, None)
 }

@@ -22,11 +22,6 @@ pub(super) fn status<W: Write>(daemon: &mut Daemon<W>) -> Result<Answer> {
     let counts = daemon.protection.firewall().counters()?;
     let idle_ms = daemon.protection.registry().idle_ms();
     let flows = kept(&daemon.flows()?, idle_ms, clock);
-    let process = Process {
-        pid: std::process::id(),
-        since_ms: daemon.since_ns / 1_000_000,
-        watchers: daemon.console.watchers().count(),
-    };
     let open = daemon.ledger.open();
     let grants = open.filter(|open| clock.now_ms < open.until_ms).count();
     let entries = maps::entries(&daemon.protection.firewall().allow()?, ALLOW_MAX).len();
@@ -34,6 +29,21 @@ pub(super) fn status<W: Write>(daemon: &mut Daemon<W>) -> Result<Answer> {
         grants,
         flows,
         counts,
+    };
+    judged(daemon, &found, entries)
+}
+
+/// Returns the status with these counts; `entries` counts expired grants too.
+pub(super) fn judged<W: Write>(
+    daemon: &mut Daemon<W>,
+    found: &Found,
+    entries: usize,
+) -> Result<Answer> {
+    let clock = Clock::now();
+    let process = Process {
+        pid: std::process::id(),
+        since_ms: daemon.since_ns / 1_000_000,
+        watchers: daemon.console.watchers().count(),
     };
     let interfaces = facts::interfaces(daemon.protection.coverage()?);
     let instance = daemon.protection.instance();
@@ -43,7 +53,7 @@ pub(super) fn status<W: Write>(daemon: &mut Daemon<W>) -> Result<Answer> {
         registry,
         interfaces,
         Some(process),
-        &found,
+        found,
         clock,
     );
     let status = Answer {

@@ -27,6 +27,7 @@ impl Checked {
         advice.others_traffic(interfaces);
         advice.translated();
         advice.unread_rules();
+        advice.metrics(interfaces);
         advice.problems.sort();
         advice.problems.dedup();
         advice.problems
@@ -132,6 +133,50 @@ impl Advice<'_> {
                 open.join(", ")
             )
         })
+    }
+
+    /// Warns of metrics that others than this host can read.
+    fn metrics(&mut self, interfaces: &[String]) {
+        let Some(at) = self.settings().metrics else {
+            return;
+        };
+        let address = at.ip().to_canonical();
+        let port = Ports::tcp(at.port());
+        let has_door = self.settings().protected().touches(port);
+        let is_protected = |link: &Link| interfaces.iter().any(|name| link.is_called(name));
+        let is_met = |link: &&Link| {
+            link.is_exposed()
+                && (address.is_unspecified() || link.addresses.contains(&address))
+                && !(has_door && is_protected(link))
+        };
+        let through: Vec<_> = self
+            .host
+            .links
+            .iter()
+            .filter(is_met)
+            .map(|link| {
+                let protected = if is_protected(link) {
+                    "the protected "
+                } else {
+                    ""
+                };
+                format!("{protected}{}", link.name)
+            })
+            .collect();
+        if address.is_loopback() || has_door && through.is_empty() {
+            return;
+        }
+        let through = match through.as_slice() {
+            [] => String::new(),
+            through => format!(" through {}", listed(through)),
+        };
+        self.of_file(
+            "metrics",
+            format!(
+                "everyone who reaches {at}{through} can read the metrics, which name doors and users: \
+                 listen on 127.0.0.1, or protect {port} with a door"
+            ),
+        );
     }
 
     /// Returns whether packets of an interface have passed a protected one before.

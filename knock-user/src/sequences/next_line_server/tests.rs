@@ -15,7 +15,7 @@ fn lines(doors: &[(&str, Option<u32>)]) -> BTreeMap<String, Option<u32>> {
 
 /// Starts a server on a free port.
 fn start(doors: &[(&str, Option<u32>)]) -> (NextLineServer, SocketAddr) {
-    let listener = listener(HERE).unwrap();
+    let listener = listener::listen(HERE).unwrap();
     let at = listener.local_addr().unwrap();
     let server = NextLineServer::default();
     server.set_lines(lines(doors));
@@ -110,7 +110,7 @@ fn silent_clients_are_disconnected() {
 #[test]
 fn the_server_retries_moves_and_stops() {
     run(async {
-        let taken = listener(HERE).unwrap();
+        let taken = listener::listen(HERE).unwrap();
         let at = taken.local_addr().unwrap();
         let mut server = NextLineServer::default();
         server.set_lines(lines(&[("ssh", Some(1))]));
