@@ -8,8 +8,8 @@ use knock_sequence::{Ports, duration::spell};
 use super::{
     conf::{KnockdDoor, KnockdSequence, Located},
     meaning::{Effect, Meaning},
-    rights,
-    rule::{self, SOURCE},
+    rights, rule,
+    rule_parts::SOURCE,
     values::KnockdOtp,
 };
 use crate::{

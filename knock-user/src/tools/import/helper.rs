@@ -1,6 +1,6 @@
 //! Recognises `knock_add` and `knock_del`, knockd's own helper script.
 
-use super::rule::{Match, Rule, is_input, is_source, protocol};
+use super::rule_parts::{Match, Rule, is_input, is_source, protocol};
 
 /// `knock_add -i -c INPUT -p tcp -d 443 -f %IP%`; `None` if it does something else.
 pub(super) fn rule(program: &str, words: &[&str]) -> Option<Rule> {

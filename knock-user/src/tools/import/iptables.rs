@@ -1,6 +1,6 @@
 //! Recognises commands of iptables.
 
-use super::rule::{Match, Rule, is_input, is_source, protocol};
+use super::rule_parts::{Match, Rule, is_input, is_source, protocol};
 
 /// `iptables -I INPUT 1 -s %IP% -p tcp --dport 22 -j ACCEPT`.
 pub(super) fn rule(words: &[&str], interface: &str) -> Option<Rule> {

@@ -4,10 +4,7 @@ use std::time::Duration;
 
 use knock_sequence::Ports;
 
-use super::{
-    rule::{self, Rule},
-    shell,
-};
+use super::{rule, rule_parts::Rule, shell};
 
 /// A line without its firewall commands, and the effect of those.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]

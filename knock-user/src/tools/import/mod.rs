@@ -16,6 +16,7 @@ mod nft;
 mod notes;
 mod rights;
 mod rule;
+mod rule_parts;
 mod shell;
 mod ufw;
 mod values;
@@ -24,7 +25,7 @@ use std::{collections::HashSet, io::Write, ops::Range, path::Path};
 
 use anyhow::{Context as _, Result};
 
-pub use self::rule::SERVICES;
+pub use self::rule_parts::SERVICES;
 use self::{
     conf::{Conf, Located},
     door::Draft,

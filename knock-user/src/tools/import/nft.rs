@@ -1,6 +1,6 @@
 //! Recognises commands of nft.
 
-use super::rule::{Match, Rule, is_input, is_source, protocol};
+use super::rule_parts::{Match, Rule, is_input, is_source, protocol};
 
 /// `nft add rule inet filter input ip saddr %IP% tcp dport 22 accept`.
 pub(super) fn rule(words: &[&str]) -> Option<Rule> {

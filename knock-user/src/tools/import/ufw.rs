@@ -2,7 +2,7 @@
 
 use knock_common::packet::Protocol;
 
-use super::rule::{Match, Rule, is_source, protocol};
+use super::rule_parts::{Match, Rule, is_source, protocol};
 
 /// `ufw insert 1 allow from %IP% to any port 22 proto tcp`.
 pub(super) fn rule(words: &[&str]) -> Option<Rule> {
