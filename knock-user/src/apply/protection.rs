@@ -21,10 +21,7 @@ use crate::{
     host::os_error,
     interfaces::{admission::Refusal, watchdog::Watchdog},
     kernel::{
-        instance::{Instance, Locked},
-        maps, pins,
-        program::XdpProgram,
-        registry::Registry,
+        instance::Instance, lock::Locked, maps, pins, program::XdpProgram, registry::Registry,
     },
     model::settings::Mode,
     sequences::{one_time::Standing, replay_cache::Replay, stamps::Stamps},

@@ -20,7 +20,8 @@ use crate::{
         os_error, privileges,
     },
     kernel::{
-        instance::{Instance, Locked},
+        instance::Instance,
+        lock::Locked,
         pins, program,
         registry::{Fallback, Registry},
     },

@@ -6,8 +6,10 @@
 
 pub mod barrier;
 pub mod bpffs;
+mod find_instance;
 pub mod instance;
 pub mod leftovers;
+pub mod lock;
 pub mod maps;
 pub mod persistence;
 pub mod pins;

@@ -11,7 +11,13 @@ use aya::programs::Xdp;
 use aya_obj::programs::XdpAttachType;
 use tokio::sync::oneshot;
 
-use super::{XdpProgram, give, load::load_error, program};
+use super::{
+    XdpProgram,
+    copy::{Copy, LoadedCopy},
+    give,
+    load::load_error,
+    program,
+};
 use crate::{
     host::clock,
     kernel::{
@@ -22,27 +28,6 @@ use crate::{
 
 /// The pause before loading is tried again, in milliseconds.
 const RETRY_MS: u64 = 60_000;
-
-/// The state of the second copy.
-#[derive(Debug, Default)]
-pub(super) enum Copy {
-    /// Loading was not started.
-    #[default]
-    Absent,
-    /// Another thread is loading it.
-    Loading,
-    /// It is loaded.
-    Loaded(Box<Xdp>),
-    /// Loading failed: what it is loaded from, and when it is tried again.
-    Failed(Box<Xdp>, u64),
-}
-
-/// The outcome of loading the second copy: the copy, or why it is not loaded.
-#[derive(Debug)]
-pub struct LoadedCopy {
-    copy: Box<Xdp>,
-    done: Result<()>,
-}
 
 impl XdpProgram {
     /// Starts to load the second copy in another thread, unless that was started already. It takes

@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result, anyhow};
 use aya::{Ebpf, EbpfLoader, maps::Array, programs::ProgramError};
 use knock_common::layout::{Config, Features, LOCKOUT_BUCKETS, WAYS};
 
-use super::{LoadOptions, XdpProgram, copies::Copy, program};
+use super::{LoadOptions, XdpProgram, copy::Copy, program};
 use crate::{
     compile::Tables,
     host::{clock, os_error, random},

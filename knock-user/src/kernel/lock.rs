@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context as _, Result, anyhow};
 use nix::libc;
 
-use super::{Instance, names_in};
+use super::instance::{Instance, names_in};
 use crate::{
     host::{
         interface::{self, Interface},
