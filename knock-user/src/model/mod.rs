@@ -6,6 +6,7 @@
 pub mod fair_shares;
 pub mod log_format;
 pub mod otp;
+pub mod prefix;
 pub mod problem;
 pub mod settings;
 pub mod spa;

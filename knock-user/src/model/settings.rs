@@ -3,17 +3,18 @@
 
 use std::{
     collections::BTreeMap,
-    fmt,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
     path::PathBuf,
     time::Duration,
 };
 
-use knock_common::{Address, layout::FlagClass, packet::Protocol};
+use knock_common::{layout::FlagClass, packet::Protocol};
 use knock_sequence::{Knock, PortSet, Ports, duration};
 
+use super::spa::Fwknop;
 pub use super::{
     otp::{Origin, Otp},
+    prefix::Prefix,
     spa::{Otherwise, Spa, User},
 };
 
@@ -59,6 +60,33 @@ impl Settings {
         doors.any(|door| door.verify == Verify::Handshake)
     }
 
+    /// Returns the users that may open a door.
+    pub fn users_of(&self, door: &Door) -> impl Iterator<Item = &User> {
+        let may = |user: &&User| user.doors.contains(&door.name);
+        self.users.iter().filter(may)
+    }
+
+    /// Returns how SPA packets are received; none if there is no user to send them.
+    pub fn spa(&self) -> Option<&Spa> {
+        self.spa.as_ref().filter(|_| !self.users.is_empty())
+    }
+
+    /// Returns whether a user has a key of this project's format, which needs the host's key.
+    pub fn has_user_keys(&self) -> bool {
+        self.users.iter().any(|user| !user.keys.is_empty())
+    }
+
+    /// Returns the users with a client of fwknop.
+    pub fn fwknop_users(&self) -> impl Iterator<Item = (usize, &User, &Fwknop)> {
+        let users = self.users.iter().enumerate();
+        users.filter_map(|(index, user)| Some((index, user, user.fwknop.as_ref()?)))
+    }
+
+    /// Returns the UDP ports to which SPA packets are sent; none without users.
+    pub fn spa_ports(&self) -> &[Ports] {
+        self.spa().map_or(&[], |spa| &spa.ports)
+    }
+
     /// Returns the ports that need a grant.
     pub fn protected(&self) -> PortSet {
         let opened = self.doors.iter().flat_map(Door::opened);
@@ -87,62 +115,6 @@ pub enum Mode {
     Native,
     /// Generic: behind the driver, on socket buffers.
     Skb,
-}
-
-/// An address prefix: `10.0.0.0/8`, `fd00::/8`, `192.0.2.1`.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub struct Prefix {
-    /// The address; bits after the prefix are zero.
-    pub address: IpAddr,
-    /// Length in bits: at most 32 for IPv4, 128 for IPv6.
-    pub bits: u8,
-}
-
-impl Prefix {
-    /// Returns the prefix that contains only `address`.
-    pub const fn of(address: IpAddr) -> Self {
-        let bits = match address {
-            IpAddr::V4(_) => 32,
-            IpAddr::V6(_) => 128,
-        };
-        Self { address, bits }
-    }
-
-    /// Returns the prefix in the form of the maps: IPv4 is mapped, so it is 96 bits longer.
-    pub fn mapped(self) -> (Address, u32) {
-        let before = match self.address {
-            IpAddr::V4(_) => 96,
-            IpAddr::V6(_) => 0,
-        };
-        (self.address.into(), before + u32::from(self.bits))
-    }
-
-    /// Returns the prefix with all bits after it cleared.
-    pub(crate) fn cleared(self) -> Self {
-        let address = match self.address {
-            IpAddr::V4(v4) => {
-                let mask = u32::MAX.checked_shl(32 - u32::from(self.bits)).unwrap_or(0);
-                IpAddr::V4(Ipv4Addr::from_bits(v4.to_bits() & mask))
-            }
-            IpAddr::V6(v6) => {
-                let mask = u128::MAX
-                    .checked_shl(128 - u32::from(self.bits))
-                    .unwrap_or(0);
-                IpAddr::V6((v6.to_bits() & mask).into())
-            }
-        };
-        Self { address, ..self }
-    }
-}
-
-impl fmt::Display for Prefix {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if *self == Self::of(self.address) {
-            self.address.fmt(f)
-        } else {
-            write!(f, "{}/{}", self.address, self.bits)
-        }
-    }
 }
 
 /// The exempt ports, which are never wrong knocks.

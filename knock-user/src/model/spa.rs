@@ -13,7 +13,7 @@ use knock_sequence::{
     spa::{PORT, PairKeys, PrivateKey, PublicKey, WINDOW},
 };
 
-use super::settings::{Door, Prefix, Settings};
+use super::prefix::Prefix;
 
 /// The default place of the host's private key.
 pub const HOST_KEY: &str = "/etc/knock/host.key";
@@ -207,35 +207,6 @@ impl fmt::Display for Until {
             Ok(day) if is_midnight => write!(f, "{}", day.date()),
             Ok(_) | Err(_) => write!(f, "{}", self.0),
         }
-    }
-}
-
-impl Settings {
-    /// Returns the users that may open a door.
-    pub fn users_of(&self, door: &Door) -> impl Iterator<Item = &User> {
-        let may = |user: &&User| user.doors.contains(&door.name);
-        self.users.iter().filter(may)
-    }
-
-    /// Returns how SPA packets are received; none if there is no user to send them.
-    pub fn spa(&self) -> Option<&Spa> {
-        self.spa.as_ref().filter(|_| !self.users.is_empty())
-    }
-
-    /// Returns whether a user has a key of this project's format, which needs the host's key.
-    pub fn has_user_keys(&self) -> bool {
-        self.users.iter().any(|user| !user.keys.is_empty())
-    }
-
-    /// Returns the users with a client of fwknop.
-    pub fn fwknop_users(&self) -> impl Iterator<Item = (usize, &User, &Fwknop)> {
-        let users = self.users.iter().enumerate();
-        users.filter_map(|(index, user)| Some((index, user, user.fwknop.as_ref()?)))
-    }
-
-    /// Returns the UDP ports to which SPA packets are sent; none without users.
-    pub fn spa_ports(&self) -> &[Ports] {
-        self.spa().map_or(&[], |spa| &spa.ports)
     }
 }
 

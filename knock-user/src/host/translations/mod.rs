@@ -4,94 +4,22 @@
 //! ask ─▶ nft, iptables ─▶ rules as steps ─▶ walk ─▶ translations, and rules that are not understood
 //! ```
 
-use std::net::IpAddr;
-
 use serde_json::Value;
 
 mod ask;
 mod iptables;
 mod nft;
+mod reading;
 mod space;
 #[cfg(test)]
 mod tests;
 mod walk;
 
-use self::{
-    ask::{Generation, generation},
-    walk::Rules,
-};
-use knock_sequence::Ports;
-
-use crate::host::{clock, os_error};
-
-/// The tables in which iptables changes ports.
-const TABLES: [&str; 2] = ["nat", "mangle"];
-/// The most ports of a translation that are exempt: with more, the host rather forwards everything,
-/// and exempting all of that would leave no port that resets scanners.
-const MOST_SERVED: u16 = 1_024;
-/// The interval at which rules of iptables-legacy are read again, in milliseconds: they have no
-/// generation number.
-const LEGACY_MS: u64 = 60_000;
-/// The shortest interval between two readings, in milliseconds.
-const PAUSE_MS: u64 = 5_000;
-
-/// A translation of some ports to another address or port.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub struct Translation {
-    /// The ports to which others connect.
-    pub from: Ports,
-    /// The new address, if it changes; the first of several.
-    pub to: Option<IpAddr>,
-    /// The first and the last new port; none if ports do not change.
-    pub port: Option<(u16, u16)>,
-}
-
-impl Translation {
-    /// Returns whether its ports are exempt like those of listeners.
-    pub const fn is_served(&self) -> bool {
-        self.from.last - self.from.first < MOST_SERVED
-    }
-}
-
-/// The translations of a network namespace, as far as its rules could be read.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Reading {
-    /// The translations that are understood.
-    pub translations: Vec<Translation>,
-    /// Rules that are not understood or could not be read, with the reason and the cure.
-    pub unread: Vec<String>,
-    /// The state of the rules when they were read.
-    stamp: Option<Stamp>,
-}
-
-/// A state that differs if the rules may have changed.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-struct Stamp {
-    generation: Generation,
-    has_legacy: Option<bool>,
-    at_ms: u64,
-}
-
-impl Stamp {
-    fn now() -> Self {
-        Self {
-            generation: generation(),
-            has_legacy: ask::has_legacy(&TABLES),
-            at_ms: clock::boot_ms(),
-        }
-    }
-}
+pub use self::reading::{Reading, Translation};
+use self::{ask::Generation, reading::Stamp, walk::Rules};
+use crate::host::os_error;
 
 impl Reading {
-    /// Creates a reading of translations from another source.
-    pub const fn of(translations: Vec<Translation>) -> Self {
-        Self {
-            translations,
-            unread: Vec::new(),
-            stamp: None,
-        }
-    }
-
     /// Reads the rules of the network namespace of this thread. It takes CAP_NET_ADMIN and, if
     /// there are rules, the programs `nft`, `iptables-nft-save` or `iptables-legacy-save`.
     pub fn now() -> Self {
@@ -109,40 +37,6 @@ impl Reading {
         reading.unread.dedup();
         reading.stamp = Some(stamp);
         reading
-    }
-
-    /// Merges adjacent translations to the same target.
-    fn merge(&mut self) {
-        self.translations
-            .sort_unstable_by_key(|one| (one.to, one.port, one.from));
-        self.translations.dedup_by(|next, before| {
-            let is_same = next.to == before.to
-                && next.port == before.port
-                && next.from.protocol == before.from.protocol
-                && next.from.first <= before.from.last.saturating_add(1);
-            if is_same {
-                before.from.last = before.from.last.max(next.from.last);
-            }
-            is_same
-        });
-        self.translations.sort_unstable();
-    }
-
-    /// Returns whether the rules may have changed. This runs no program.
-    pub fn is_old(&self) -> bool {
-        let now = Stamp::now();
-        let Some(stamp) = self.stamp else {
-            return true;
-        };
-        let age_ms = now.at_ms.saturating_sub(stamp.at_ms);
-        let is_other = now.generation != stamp.generation || now.has_legacy != stamp.has_legacy;
-        let is_late = now.has_legacy == Some(true) && age_ms >= LEGACY_MS;
-        (is_other && age_ms >= PAUSE_MS) || is_late
-    }
-
-    /// Returns whether another reading has the same result.
-    pub fn says_the_same(&self, other: &Self) -> bool {
-        self.translations == other.translations && self.unread == other.unread
     }
 
     fn nft(&mut self, generation: Generation, rules: &mut Rules) -> Result<(), String> {

@@ -5,7 +5,10 @@ use std::{
     net::IpAddr,
 };
 
-use super::{Reading, Translation, space::Space};
+use super::{
+    reading::{Reading, Translation},
+    space::Space,
+};
 
 /// The most nested jumps, as in the kernel (`NFT_JUMP_STACK_SIZE`).
 const DEPTH: usize = 16;

@@ -1,0 +1,64 @@
+//! Prefixes of addresses.
+
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr},
+};
+
+use knock_common::Address;
+
+/// An address prefix: `10.0.0.0/8`, `fd00::/8`, `192.0.2.1`.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct Prefix {
+    /// The address; bits after the prefix are zero.
+    pub address: IpAddr,
+    /// Length in bits: at most 32 for IPv4, 128 for IPv6.
+    pub bits: u8,
+}
+
+impl Prefix {
+    /// Returns the prefix that contains only `address`.
+    pub const fn of(address: IpAddr) -> Self {
+        let bits = match address {
+            IpAddr::V4(_) => 32,
+            IpAddr::V6(_) => 128,
+        };
+        Self { address, bits }
+    }
+
+    /// Returns the prefix in the form of the maps: IPv4 is mapped, so it is 96 bits longer.
+    pub fn mapped(self) -> (Address, u32) {
+        let before = match self.address {
+            IpAddr::V4(_) => 96,
+            IpAddr::V6(_) => 0,
+        };
+        (self.address.into(), before + u32::from(self.bits))
+    }
+
+    /// Returns the prefix with all bits after it cleared.
+    pub(crate) fn cleared(self) -> Self {
+        let address = match self.address {
+            IpAddr::V4(v4) => {
+                let mask = u32::MAX.checked_shl(32 - u32::from(self.bits)).unwrap_or(0);
+                IpAddr::V4(Ipv4Addr::from_bits(v4.to_bits() & mask))
+            }
+            IpAddr::V6(v6) => {
+                let mask = u128::MAX
+                    .checked_shl(128 - u32::from(self.bits))
+                    .unwrap_or(0);
+                IpAddr::V6((v6.to_bits() & mask).into())
+            }
+        };
+        Self { address, ..self }
+    }
+}
+
+impl fmt::Display for Prefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if *self == Self::of(self.address) {
+            self.address.fmt(f)
+        } else {
+            write!(f, "{}/{}", self.address, self.bits)
+        }
+    }
+}
