@@ -28,6 +28,9 @@ pub enum Occasion {
     Close,
 }
 
+/// The key within which commands run one after the other.
+pub(super) type Turn = (IpAddr, String);
+
 impl Occasion {
     /// Returns the key in the configuration.
     pub const fn key(self) -> &'static str {
@@ -52,7 +55,7 @@ impl Job {
         (&self.door, network(self.source))
     }
 
-    pub(super) fn turn(&self) -> super::Turn {
+    pub(super) fn turn(&self) -> Turn {
         (self.source, self.door.clone())
     }
 

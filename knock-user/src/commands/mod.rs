@@ -23,6 +23,7 @@ mod process;
 mod report;
 mod tail;
 
+use job::Turn;
 pub use job::{Job, Occasion};
 pub use report::{CommandReport, CommandResult};
 
@@ -33,9 +34,6 @@ pub const RUNNING_MAX: usize = 16;
 pub const WAITING_MAX: usize = 1_024;
 /// Reports that wait to be read; further commands wait for that.
 const REPORTS_MAX: usize = 64;
-
-/// The key within which commands run one after the other.
-type Turn = (IpAddr, String);
 
 /// Runs commands.
 ///

@@ -21,7 +21,11 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::{CommandReport, CommandResult, Job, tail::Tail};
+use super::{
+    job::Job,
+    report::{CommandReport, CommandResult},
+    tail::Tail,
+};
 
 /// The search path for programs if the daemon has no `PATH`.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";

@@ -4,7 +4,7 @@ use std::{fmt, io, os::unix::process::ExitStatusExt as _, process::ExitStatus};
 
 use knock_sequence::duration::spell;
 
-use super::Job;
+use super::job::Job;
 use crate::{host::os_error, model::terminal::harmless};
 
 /// The result of a command.

@@ -10,7 +10,7 @@ use knock_common::{
     sim::{Below, LockoutKey, Overlay},
 };
 
-use super::{Known, Live};
+use super::{live::Live, query::Known};
 
 /// An environment in which the judge may write: each entry is copied on first use, and only copies
 /// change.

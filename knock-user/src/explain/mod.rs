@@ -4,29 +4,27 @@
 //! ```text
 //! Query ─▶ frame ─▶ knock_common::judge ─▶ Reason ─▶ Explanation
 //!                           ▲
-//!            live maps ─▶ Overlay (a World: each entry is copied when it is first used)
+//!            live maps ─▶ Overlay (an Env: each entry is copied when it is first used)
 //! ```
 //!
 //! May use `kernel` for the live maps. Must not know the daemon.
 
-use std::{collections::BTreeMap, net::IpAddr, slice};
+use std::{net::IpAddr, slice};
 
 use anyhow::{Result, bail};
-use knock_common::{Judgement, Verdict, decide, layout::Features, time::Moment};
-use knock_sequence::Knock;
+use knock_common::{Judgement, Verdict, decide, layout::Features};
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    interfaces::coverage::{Coverage, CoverageState},
-    model::settings::Settings,
-};
+use crate::interfaces::coverage::{Coverage, CoverageState};
 
 mod copy_on_read;
 mod frame;
 mod live;
+mod query;
 mod words;
 
 pub use live::Live;
+pub use query::{Known, Query};
 
 /// What would happen to a packet.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -43,32 +41,6 @@ pub struct Explanation {
     pub reason: String,
     /// The reasons, a sentence each; the last one is the outcome.
     pub steps: Vec<String>,
-}
-
-/// The packet to explain.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Query {
-    /// The source of the packet.
-    pub source: IpAddr,
-    /// The destination port.
-    pub port: Knock,
-    /// The destination address; if none is named, an address that is no door's target.
-    pub destination: Option<IpAddr>,
-}
-
-/// The context of an explanation besides the maps.
-#[derive(Clone, Copy, Debug)]
-pub struct Known<'a> {
-    /// The configuration in the maps.
-    pub settings: &'a Settings,
-    /// The numbers of its doors, by name.
-    pub numbers: &'a BTreeMap<String, u16>,
-    /// The options with which the program was loaded.
-    pub features: Features,
-    /// Now.
-    pub now: Moment,
-    /// When the source's last grant for the port ended, in milliseconds since boot, if known.
-    pub ended_ms: Option<u64>,
 }
 
 /// Explains what would happen to a packet that opens a connection.

@@ -18,7 +18,11 @@ use knock_common::{
 };
 use knock_sequence::{Knock, Ports, duration::spell_short};
 
-use super::{Known, Live, Query, copy_on_read::CopyOnRead};
+use super::{
+    copy_on_read::CopyOnRead,
+    live::Live,
+    query::{Known, Query},
+};
 use crate::model::settings::Door;
 
 /// Names of doors in one sentence.

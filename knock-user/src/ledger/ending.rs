@@ -9,8 +9,10 @@ use knock_common::{
 };
 
 use super::{
-    Action, End, Ending, Entry, Holder, Ledger, Lookup, NANOS_PER_MILLI, SETTLE_MS, is_over,
-    settled_ns,
+    action::{Action, Ending},
+    openings::{
+        End, Entry, Holder, Ledger, Lookup, NANOS_PER_MILLI, SETTLE_MS, is_over, settled_ns,
+    },
 };
 
 /// The delay before an entry that could not be read is read again.

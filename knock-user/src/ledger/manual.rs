@@ -8,7 +8,10 @@ use std::collections::BTreeSet;
 
 use knock_common::{Address, grant::Grant, layout::GrantKey, time::SKEW_MS};
 
-use super::{Action, End, Ending, Holder, Ledger, NANOS_PER_MILLI};
+use super::{
+    action::{Action, Ending},
+    openings::{End, Holder, Ledger, NANOS_PER_MILLI},
+};
 
 /// A door that is open for a source.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -6,7 +6,10 @@ use knock_common::{
     layout::{DoorEntry, GrantKey},
 };
 
-use super::{Action, Ending, Holder, Ledger, NANOS_PER_MILLI};
+use super::{
+    action::{Action, Ending},
+    openings::{Holder, Ledger, NANOS_PER_MILLI},
+};
 
 /// A grant of a previous process that continues.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

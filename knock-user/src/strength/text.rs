@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Candidates, Scanned, Strength};
+use super::estimate::{Candidates, Scanned, Strength};
 
 /// Tries a second that an attacker can make without much attention.
 const TRIES_PER_SECOND: f64 = 1000.0;

@@ -4,10 +4,13 @@ use std::{io::Write, time::Duration};
 
 use anyhow::Result;
 
-use super::{Answer, Args, Statuses, facts, health, offline};
+use super::{
+    answer::{Answer, Statuses},
+    facts, health, offline,
+};
 use crate::{
     admin::{
-        command::{Command as _, exchange, written},
+        command::{Command, exchange, written},
         instances::{self, At},
         text::{LocalTime, lines},
     },
@@ -24,25 +27,29 @@ const PATIENCE: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 /// None can be asked, or the answer can't be written.
-pub(super) fn run(args: &Args, instances: &[Instance], out: &mut impl Write) -> Result<bool> {
+pub(super) fn run<C: Command<Answer = Answer>>(
+    command: &C,
+    instances: &[Instance],
+    out: &mut impl Write,
+) -> Result<bool> {
     let statuses: Vec<_> = match instances {
-        [only] => vec![status(args, only)?],
-        // One that can't be asked says nothing about the others.
+        [only] => vec![status(command, only)?],
+        // The others can be asked even if one can't.
         all => all
             .iter()
-            .map(|one| status(args, one).unwrap_or_else(|error| unasked(one, &error)))
+            .map(|one| status(command, one).unwrap_or_else(|error| unasked(one, &error)))
             .collect(),
     };
     if statuses.is_empty() {
-        return nothing(&args.at, out);
+        return nothing(command.at(), out);
     }
     let in_force = statuses.iter().all(|status| status.in_force);
-    let text = match (statuses.as_slice(), args.at.json) {
+    let text = match (statuses.as_slice(), command.at().json) {
         ([only], true) => serde_json::to_string(only)? + "\n",
         (_, true) => serde_json::to_string(&together(statuses))? + "\n",
         (all, false) => {
             let time = LocalTime::now();
-            let texts = all.iter().map(|status| lines(Args::render(status, &time)));
+            let texts = all.iter().map(|status| lines(C::render(status, &time)));
             texts.collect::<Vec<_>>().join("\n")
         }
     };
@@ -100,12 +107,12 @@ fn unasked(instance: &Instance, error: &anyhow::Error) -> Answer {
 
 /// Returns the status of an instance. A process that does not answer is a shortfall, and the pins have
 /// the rest.
-fn status(args: &Args, instance: &Instance) -> Result<Answer> {
+fn status<C: Command<Answer = Answer>>(command: &C, instance: &Instance) -> Result<Answer> {
     let Some(stream) = connection::open(&instance.socket())? else {
         return offline::status(instance, None);
     };
     stream.set_read_timeout(Some(PATIENCE))?;
-    match exchange::<Args>(&args.request(), stream) {
+    match exchange::<C>(&command.request(), stream) {
         Ok((status, _)) => Ok(status),
         Err(error) if error.is::<connection::NoAnswer>() => {
             let owner = instance.owner();

@@ -2,7 +2,7 @@
 
 use knock_common::{Reason, Stat, layout::ALLOW_MAX};
 
-use super::{Answer, Counter, InterfaceAnswer};
+use super::answer::{Answer, Counter, InterfaceAnswer};
 use crate::{
     console::AttachMode,
     host::clock::Clock,

@@ -12,7 +12,7 @@ use std::{
 use knock_common::layout::ALLOW_MAX;
 use knock_sequence::duration::spell_short;
 
-use super::{Answer, Shortfall};
+use super::answer::{Answer, Shortfall};
 use crate::{
     commands, config, host::os_error, interfaces::coverage::CoverageState,
     kernel::registry::Registry, model::text::about,

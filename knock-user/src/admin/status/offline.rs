@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use super::{
-    Answer,
+    answer::Answer,
     facts::{self, Found},
     health::{self, Circumstances},
 };
@@ -111,7 +111,7 @@ mod tests {
     use super::*;
     use crate::kernel::registry::Fallback;
 
-    /// Who is killed between two interfaces leaves one with each configuration.
+    /// A daemon that is killed between two interfaces leaves one with each configuration.
     #[test]
     fn what_is_in_force_is_what_is_attached() {
         let before = Registry {

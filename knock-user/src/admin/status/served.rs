@@ -6,7 +6,7 @@ use anyhow::Result;
 use knock_common::layout::ALLOW_MAX;
 
 use super::{
-    Answer, OneTime,
+    answer::{Answer, OneTime},
     facts::{self, Found, Process},
     health::{self, Circumstances},
 };

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Answer, OneTime};
+use super::answer::{Answer, OneTime};
 use crate::{
     admin::text::{LocalTime, Side, short, table},
     interfaces::coverage::CoverageState,

@@ -1,0 +1,298 @@
+//! The known openings, and how events and reads of the allow map change them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use knock_common::{
+    Address, Reason,
+    event::Event,
+    grant::Grant,
+    layout::{ALLOW_MAX, DoorEntry, GrantKey},
+    time::SKEW_MS,
+};
+
+use super::{
+    action::{Action, Ending},
+    recent::Recent,
+};
+use crate::compile::grant_keys;
+
+pub(super) const NANOS_PER_MILLI: u64 = 1_000_000;
+
+/// A source and the index of a door.
+pub(super) type Holder = (Address, u16);
+/// A [`GrantKey`] in an order: source, port group, target.
+pub(super) type Entry = (Address, u16, u16);
+
+/// The result of reading the allow map.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Lookup {
+    /// The grant, which may have ended.
+    Found(Grant),
+    /// There is no entry.
+    Absent,
+    /// The entry could not be read.
+    Failed,
+}
+
+/// The known openings.
+#[derive(Debug)]
+pub struct Ledger {
+    pub(super) doors: Vec<DoorEntry>,
+    pub(super) openings: BTreeMap<Holder, Opening>,
+    pub(super) deadlines: BTreeSet<(u64, Holder)>,
+    /// Entries without an opening, and when to check them.
+    pub(super) suspects: BTreeSet<(u64, Entry)>,
+    /// Removed entries, with their ends in nanoseconds.
+    pub(super) removed: Recent<GrantKey, u64>,
+    /// Restored entries, with the times when they were given, in nanoseconds.
+    pub(super) restored: Recent<GrantKey, u64>,
+    pub(super) ended: Recent<Holder, End>,
+    pub(super) untracked: u64,
+}
+
+/// A door that is open for a source.
+#[derive(Debug)]
+pub(super) struct Opening {
+    pub(super) until_ms: u64,
+    /// When to check it: at its end, or later if the map could not be read.
+    pub(super) deadline_ms: u64,
+    /// The time of the latest knock that gave it, in nanoseconds.
+    pub(super) given_ns: u64,
+    /// The user id that granted it by hand; none if a packet of the source did.
+    pub(super) by: Option<u32>,
+    /// The number of the user whose SPA packet gave it; 0 if knocks did.
+    pub(super) user: u16,
+    /// The entries that last as long as the opening.
+    pub(super) keys: Vec<GrantKey>,
+}
+
+/// The way in which an opening ended.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct End {
+    pub(super) at_ns: u64,
+    /// Before its end.
+    pub(super) early: bool,
+}
+
+impl Ledger {
+    /// Creates an empty ledger for the doors of a configuration, by number; unused numbers have an
+    /// empty door.
+    pub fn new(doors: Vec<DoorEntry>) -> Self {
+        Self {
+            doors,
+            openings: BTreeMap::new(),
+            deadlines: BTreeSet::new(),
+            suspects: BTreeSet::new(),
+            removed: Recent::new(),
+            restored: Recent::new(),
+            ended: Recent::new(),
+            untracked: 0,
+        }
+    }
+
+    /// Processes an event of the kernel side; events that do not concern grants change nothing.
+    pub fn receive(&mut self, event: &Event, now_ms: u64) -> Vec<Action> {
+        let reason = event.reason();
+        if matches!(reason, Some(Reason::Opened | Reason::Refreshed)) {
+            self.receive_opened(event, now_ms)
+        } else if reason == Some(Reason::Closed) {
+            let keys = self.keys_of(event.source, event.door);
+            let by = Some(event.door);
+            let mut actions =
+                self.revoke_entries(&keys, event.at_ns, Ending::Sequence { by }, now_ms);
+            for key in keys {
+                let restored = self.restored.find(&key, now_ms);
+                if restored.is_some_and(|given_ns| given_ns <= event.at_ns) {
+                    // It may have been missing when the kernel side wanted to end it. If it was
+                    // given again since, the event of that brings it back.
+                    actions.push(self.remove(key, event.at_ns, now_ms));
+                } else {
+                    self.recheck_later(key, event.at_ns / NANOS_PER_MILLI);
+                }
+            }
+            actions
+        } else {
+            Vec::new()
+        }
+    }
+
+    /// Processes an entry of the allow map that was just read.
+    ///
+    /// This replaces lost events: grants, and grants that ended early.
+    pub fn observe(&mut self, key: GrantKey, grant: Grant, now_ms: u64) -> Vec<Action> {
+        if now_ms < grant.until_ms && self.has_door(grant.door) {
+            let given_ns = self.given_ns(grant, now_ms);
+            let action = self.extend(key.source, grant, given_ns);
+            return action.into_iter().collect();
+        }
+        self.recheck_later(key, grant.until_ms);
+        if !is_over(grant.until_ms, now_ms) {
+            return Vec::new();
+        }
+        // Only a closing sequence writes an end that is earlier than the reported one.
+        self.revoke_entries(
+            &[key],
+            settled_ns(grant.until_ms),
+            Ending::Sequence { by: None },
+            now_ms,
+        )
+    }
+
+    /// Returns the openings: source, index of the door, end in milliseconds since boot.
+    pub fn openings(&self) -> impl Iterator<Item = (Address, u16, u64)> {
+        self.openings
+            .iter()
+            .map(|(&(source, door), opening)| (source, door, opening.until_ms))
+    }
+
+    /// Returns how many openings had no room; they were not reported, and their commands did not
+    /// run.
+    pub fn untracked(&self) -> u64 {
+        self.untracked
+    }
+
+    pub(super) fn receive_opened(&mut self, event: &Event, now_ms: u64) -> Vec<Action> {
+        let &Event {
+            source,
+            door,
+            until_ms,
+            at_ns,
+            ..
+        } = event;
+        let grant = Grant { until_ms, door };
+        if !self.has_door(door) || self.is_stale((source, door), event, now_ms) {
+            return Vec::new();
+        }
+        let mut actions = Vec::new();
+        for key in self.keys_of(source, door) {
+            let removed = self.removed.find(&key, now_ms);
+            // A grant that was given before the end of the removed one was part of it.
+            let is_newer = removed.is_some_and(|end_ns| end_ns < at_ns);
+            if is_newer && now_ms < until_ms {
+                actions.push(self.restore(key, grant, at_ns, now_ms));
+            }
+        }
+        actions.extend(self.extend(source, grant, at_ns));
+        let opening = self.openings.get_mut(&(source, door));
+        if let Some(opening) = opening.filter(|opening| opening.until_ms == until_ms) {
+            opening.user = event.user;
+        }
+        actions
+    }
+
+    pub(super) fn restore(
+        &mut self,
+        key: GrantKey,
+        grant: Grant,
+        given_ns: u64,
+        now_ms: u64,
+    ) -> Action {
+        self.restored.note(key, given_ns, now_ms);
+        Action::Restore { key, grant }
+    }
+
+    /// Returns whether an event is so late that its opening was found in the map and has ended.
+    pub(super) fn is_stale(&self, holder: Holder, event: &Event, now_ms: u64) -> bool {
+        !self.openings.contains_key(&holder)
+            && self.ended.find(&holder, now_ms).is_some_and(|end| {
+                event.at_ns <= end.at_ns && (end.early || is_over(event.until_ms, now_ms))
+            })
+    }
+
+    /// Returns when a grant in the map was given, as far as its end shows.
+    pub(super) fn given_ns(&self, grant: Grant, now_ms: u64) -> u64 {
+        let door = self.doors.get(usize::from(grant.door));
+        let open_for_ms = door.map_or(0, |door| door.open_for_ms);
+        let given_ms = grant.until_ms.saturating_sub(open_for_ms).min(now_ms);
+        given_ms.saturating_mul(NANOS_PER_MILLI)
+    }
+
+    /// Opens a door, or extends the opening.
+    pub(super) fn extend(
+        &mut self,
+        source: Address,
+        grant: Grant,
+        given_ns: u64,
+    ) -> Option<Action> {
+        let Grant { until_ms, door } = grant;
+        let holder = (source, door);
+        let keys = self.keys_of(source, door);
+        let Some(opening) = self.openings.get_mut(&holder) else {
+            if self.openings.len() >= ALLOW_MAX as usize {
+                self.untracked = self.untracked.saturating_add(1);
+                return None;
+            }
+            self.deadlines.insert((until_ms, holder));
+            let opening = Opening {
+                until_ms,
+                deadline_ms: until_ms,
+                given_ns,
+                by: None,
+                user: 0,
+                keys,
+            };
+            self.openings.insert(holder, opening);
+            return Some(Action::Opened {
+                source,
+                door,
+                until_ms,
+                by: None,
+            });
+        };
+        opening.given_ns = opening.given_ns.max(given_ns);
+        if until_ms <= opening.until_ms {
+            return None;
+        }
+        opening.keys = keys;
+        opening.until_ms = until_ms;
+        opening.by = None;
+        opening.user = 0;
+        let old_ms = std::mem::replace(&mut opening.deadline_ms, until_ms);
+        self.deadlines.remove(&(old_ms, holder));
+        self.deadlines.insert((until_ms, holder));
+        Some(Action::Refreshed {
+            source,
+            door,
+            until_ms,
+            by: None,
+        })
+    }
+
+    pub(super) fn has_door(&self, door: u16) -> bool {
+        let door = self.doors.get(usize::from(door));
+        door.is_some_and(|door| *door != DoorEntry::default())
+    }
+
+    pub(super) fn keys_of(&self, source: Address, door: u16) -> Vec<GrantKey> {
+        let Some(door) = self.doors.get(usize::from(door)) else {
+            return Vec::new();
+        };
+        grant_keys(door, source).collect()
+    }
+
+    /// Returns the openings of a source.
+    pub(super) fn holders(&self, source: Address) -> Vec<Holder> {
+        let range = self.openings.range((source, 0)..=(source, u16::MAX));
+        range.map(|(&holder, _)| holder).collect()
+    }
+}
+
+/// The time after an end at which the final state of its entry is certain.
+///
+/// The kernel side's clock may be behind by [`SKEW_MS`], and a grant that it ends early gets an end
+/// that is earlier by as much. After twice that time, a grant that it gives after a check of the
+/// entry has a time later than [`settled_ns`], which distinguishes it from the ended one.
+pub(super) const SETTLE_MS: u64 = 2 * SKEW_MS;
+
+/// Returns whether an end has certainly passed.
+pub(super) const fn is_over(until_ms: u64, now_ms: u64) -> bool {
+    until_ms.saturating_add(SETTLE_MS) < now_ms
+}
+
+/// Returns the latest time at which a grant with the end `until_ms` in the map was given or ended.
+pub(super) const fn settled_ns(until_ms: u64) -> u64 {
+    until_ms
+        .saturating_add(SKEW_MS)
+        .saturating_mul(NANOS_PER_MILLI)
+        .saturating_add(NANOS_PER_MILLI - 1)
+}
